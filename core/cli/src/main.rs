@@ -1,0 +1,2 @@
+//! The `realm` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! GGUF files: header, metadata, tensor index, zero-copy memory map.

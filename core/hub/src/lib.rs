@@ -1,0 +1,1 @@
+//! The model catalog: where models come from and where they are kept.

@@ -1,0 +1,1 @@
+//! Many isolated tenants' AI programs on one copy of a model's weights.
