@@ -1,1 +1,16 @@
-//! The Backend trait and the processors that implement it.
+//! Compute: the [`Backend`] trait and the processors that implement it.
+//!
+//! - [`backend`]: the operations of a forward pass, at the level where a processor can fuse them.
+//! - [`batch`]: the ragged batch that every operation works on, and the paged KV cache's shape.
+//! - [`cpu`]: this machine's processor, with our own kernels.
+//! - [`quant`]: what each block format of a GGUF file means, in plain scalar code.
+
+pub mod backend;
+pub mod batch;
+pub mod cpu;
+mod error;
+pub mod quant;
+
+pub use backend::{Activation, Attention, Backend, MatMul, Rope, RopeStyle};
+pub use batch::{Batch, CacheSpec, CacheType, LayerCache, PAGE_TOKENS, Span};
+pub use error::Error;

@@ -1,0 +1,192 @@
+//! The seam between models and processors: a short list of fused operations over a ragged batch.
+//!
+//! A model keeps a handful of [`Backend::Buffer`]s of activations and calls these operations layer by
+//! layer; it never sees where the numbers live. The list is deliberately at the level of a transformer's
+//! building blocks, not of tensor algebra: a backend may fuse, own threads, or record a CUDA graph.
+//!
+//! Every operation sets its output's row count to the batch's. Results for a row never depend on which
+//! other rows share the batch: greedy text is the same alone and in company.
+
+use realm_gguf::Tensor;
+
+use crate::{Batch, CacheSpec, Error};
+
+/// A processor that can run a transformer's forward pass.
+///
+/// Operations take `&self`; a backend that owns threads or a stream serializes them itself.
+pub trait Backend: Send + Sync + Sized + 'static {
+    /// Activations, `[rows, columns]` of f32, on the device. Rows vary from call to call.
+    type Buffer: Send + Sync;
+    /// A vector of f32 parameters, on the device: norm weights, biases, rope frequencies.
+    type Vector: Send + Sync;
+    /// A weight matrix `[outputs, inputs]` in whatever layout the kernels want.
+    type Matrix: Send + Sync;
+    /// A paged KV cache for all layers of one model.
+    type Cache: Send;
+
+    /// The device in words, for example `cpu (AVX2, 2 threads)`.
+    fn description(&self) -> String;
+
+    /// Uploads or repacks the matrix `tensor` of GGUF shape `[inputs, outputs]`. The caller may let the
+    /// mapped pages go afterwards.
+    fn matrix(&self, tensor: &Tensor<'_>) -> Result<Self::Matrix, Error>;
+
+    /// Uploads a vector of parameters.
+    fn vector(&self, values: &[f32]) -> Result<Self::Vector, Error>;
+
+    /// A buffer that can hold `rows` rows of `columns` numbers; it grows when an operation needs more.
+    fn buffer(&self, rows: usize, columns: usize) -> Result<Self::Buffer, Error>;
+
+    /// A KV cache whose pages are all free. Memory is taken as pages are first written.
+    fn cache(&self, spec: &CacheSpec) -> Result<Self::Cache, Error>;
+
+    /// Copies page `from` over page `to` in every layer (copy-on-write of a fork's last page).
+    fn copy_page(&self, cache: &mut Self::Cache, from: u32, to: u32) -> Result<(), Error>;
+
+    /// `out[r] = scale * table[tokens[r]]`, `[rows, hidden]`.
+    fn embed(
+        &self,
+        table: &Self::Matrix,
+        tokens: &[u32],
+        scale: f32,
+        out: &mut Self::Buffer,
+    ) -> Result<(), Error>;
+
+    /// `out = x / sqrt(mean(x²) + eps) * weight`, row by row (Zhang and Sennrich, arXiv:1910.07467).
+    fn rms_norm(
+        &self,
+        x: &Self::Buffer,
+        weight: &Self::Vector,
+        eps: f32,
+        out: &mut Self::Buffer,
+    ) -> Result<(), Error>;
+
+    /// `x += rms_norm(delta) * weight`: the post-norms of Gemma.
+    fn add_rms_norm(
+        &self,
+        x: &mut Self::Buffer,
+        delta: &Self::Buffer,
+        weight: &Self::Vector,
+        eps: f32,
+    ) -> Result<(), Error>;
+
+    /// Products of the same input with one or several matrices: for each job
+    /// `out = x · weightᵀ + bias`, or `out += …` where the job accumulates.
+    fn matmul(&self, x: &Self::Buffer, jobs: &mut [MatMul<'_, Self>]) -> Result<(), Error>;
+
+    /// The rotations of every row for [`Backend::rope_store`]: `[rows, 2 * frequencies]`, for each
+    /// frequency `f` the pair `magnitude * (cos, sin)(position * f)`.
+    fn rotations(
+        &self,
+        rope: &Rope<Self>,
+        positions: &[u32],
+        out: &mut Self::Buffer,
+    ) -> Result<(), Error>;
+
+    /// Normalizes (where the layer has norms) and rotates queries and keys in place, then writes keys and
+    /// values to the batch's pages of `spec.layer`.
+    fn rope_store(
+        &self,
+        spec: &Attention<'_, Self>,
+        batch: &Batch,
+        q: &mut Self::Buffer,
+        k: &mut Self::Buffer,
+        v: &Self::Buffer,
+        cache: &mut Self::Cache,
+    ) -> Result<(), Error>;
+
+    /// Causal attention of the queries `[rows, heads * head_dim]` over the cached keys and values:
+    /// `out = softmax(cap(scale · q kᵀ) + mask) v`, grouped-query, `[rows, heads * head_dim]`. A window `w`
+    /// lets a row at position `p` see positions `p - w + 1 ..= p`. Memory is O(context).
+    fn attention(
+        &self,
+        spec: &Attention<'_, Self>,
+        batch: &Batch,
+        q: &Self::Buffer,
+        cache: &Self::Cache,
+        out: &mut Self::Buffer,
+    ) -> Result<(), Error>;
+
+    /// `gate = activation(gate) * up`.
+    fn gated(
+        &self,
+        activation: Activation,
+        gate: &mut Self::Buffer,
+        up: &Self::Buffer,
+    ) -> Result<(), Error>;
+
+    /// `out[i] = x[rows[i]]`.
+    fn gather(&self, x: &Self::Buffer, rows: &[u32], out: &mut Self::Buffer) -> Result<(), Error>;
+
+    /// `x = cap * tanh(x / cap)`.
+    fn soft_cap(&self, x: &mut Self::Buffer, cap: f32) -> Result<(), Error>;
+
+    /// Copies a buffer's rows to the host, `[rows * columns]`, into `out`, which is cleared first.
+    fn read(&self, x: &Self::Buffer, out: &mut Vec<f32>) -> Result<(), Error>;
+}
+
+/// One product of [`Backend::matmul`].
+pub struct MatMul<'a, B: Backend> {
+    /// `[outputs, inputs]`.
+    pub weight: &'a B::Matrix,
+    /// `[outputs]`, added to every row.
+    pub bias: Option<&'a B::Vector>,
+    /// Where the result goes, `[rows, outputs]`.
+    pub out: &'a mut B::Buffer,
+    /// Add to what `out` holds (a residual connection) instead of replacing it.
+    pub accumulate: bool,
+}
+
+/// Rotary position embedding with all scaling folded into the frequencies (Su et al., arXiv:2104.09864).
+pub struct Rope<B: Backend> {
+    /// Radians a position, one for each rotated pair.
+    pub frequencies: B::Vector,
+    /// What cosine and sine are multiplied with (YaRN's attention factor; 1 elsewhere).
+    pub magnitude: f32,
+}
+
+/// Which two numbers of a head form a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeStyle {
+    /// Numbers `2i` and `2i + 1` (llama).
+    Interleaved,
+    /// Numbers `i` and `i + dim / 2` (GPT-NeoX; qwen, gemma, phi).
+    Half,
+}
+
+/// What the attention operations of one layer need to know.
+pub struct Attention<'a, B: Backend> {
+    /// Index of the layer in the cache.
+    pub layer: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Numbers in one head.
+    pub head_dim: usize,
+    /// Norm over each query head, `[head_dim]`.
+    pub q_norm: Option<&'a B::Vector>,
+    /// Norm over each key head, `[head_dim]`.
+    pub k_norm: Option<&'a B::Vector>,
+    /// Epsilon of both norms.
+    pub eps: f32,
+    /// What [`Backend::rotations`] made for this layer's rope.
+    pub rotations: &'a B::Buffer,
+    /// How pairs are formed. Numbers beyond twice the count of frequencies are not rotated.
+    pub style: RopeStyle,
+    /// Factor on `q · k`.
+    pub scale: f32,
+    /// Sliding window in tokens.
+    pub window: Option<usize>,
+    /// Soft cap on the scaled scores: `cap * tanh(score / cap)`.
+    pub soft_cap: Option<f32>,
+}
+
+/// The activation of a gated feed-forward network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`: SwiGLU.
+    Silu,
+    /// GELU in its tanh form: GeGLU.
+    GeluTanh,
+}
