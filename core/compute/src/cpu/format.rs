@@ -1,0 +1,175 @@
+//! How the processor keeps weights: panels of 16 rows, whatever the GGUF type was.
+//!
+//! A matrix product reads weights far more often than anything else, so a matrix is rearranged once, when it
+//! is loaded, into the order in which kernels read it:
+//!
+//! - 16 output rows form a *panel*; a panel is a run of *records*, each 32 columns (types with a float scale for 32
+//!   weights) or 256 columns (K-quants, whose small integer scales share a float one) of all 16 rows.
+//! - Inside a record, codes come in *groups* of 4 columns: 64 bytes, 4 consecutive columns of row 0, of row
+//!   1, … of row 15. That is what the byte multiply-add instructions of AVX2 (two registers), AVX-512 VNNI
+//!   (one) and NEON (four) want: every 32-bit lane accumulates one row, and the activations' 4 bytes are
+//!   broadcast. No horizontal sums, and rows never mix.
+//! - Codes of 2 to 6 bits are kept in bit planes over the 8 groups of 32 columns, so that a packed matrix is
+//!   as large as in the file (K-quants grow by 0 to 4 %, for scales widened from 6 to 8 bits).
+//!
+//! | plane | bytes for 32 columns | byte `p` of it (`p = 4 * row + column % 4`) holds |
+//! |---|---|---|
+//! | low 4 bits | 4 × 64 | byte `g`: group `g` in bits 0..4, group `g + 4` in bits 4..8 |
+//! | low 2 bits | 2 × 64 | byte `h`: group `4h + i` in bits `2i..2i+2` |
+//! | high 1 bit | 64 | group `g` in bit `g` |
+//! | high 2 bits | 2 × 64 | as low 2 bits |
+//! | 8 bits | 8 × 64 | byte `g`: group `g` |
+
+use realm_gguf::TensorType;
+
+/// Rows of a panel.
+pub(crate) const PANEL: usize = 16;
+/// Columns that share one float scale in the smaller family, and one unpacking step in both.
+pub(crate) const BLOCK: usize = 32;
+/// Columns of a K-quant record.
+pub(crate) const SUPER: usize = 256;
+/// Bytes of one group: 16 rows × 4 columns.
+pub(crate) const GROUP: usize = 4 * PANEL;
+
+/// How codes are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Codes {
+    U2,
+    U3,
+    U4,
+    U5,
+    U6,
+    I8,
+    /// 4-bit indices into the 16 values of IQ4_NL.
+    Table,
+}
+
+impl Codes {
+    /// Bytes that 32 columns of a panel take.
+    pub(crate) const fn plane_bytes(self) -> usize {
+        PANEL
+            * match self {
+                Codes::U2 => 8,
+                Codes::U3 => 12,
+                Codes::U4 | Codes::Table => 16,
+                Codes::U5 => 20,
+                Codes::U6 => 24,
+                Codes::I8 => 32,
+            }
+    }
+
+    /// Whether kernels see signed bytes after unpacking, rather than small unsigned ones.
+    pub(crate) const fn signed(self) -> bool {
+        matches!(self, Codes::I8 | Codes::Table)
+    }
+}
+
+/// How codes become weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scales {
+    /// `w = d * (code - center) + m`, `d` (and `m`, if `min`) an f16 for 32 weights.
+    /// A record is `d[16]`, `m[16]` if `min`, planes.
+    Block { min: bool },
+    /// `w = d * scale * (code - center) - dmin * min`, `d` and `dmin` f16 for 256 weights, `scale` an i8 and `min` a
+    /// u8 for `sub` weights. A record is `d[16]`, `dmin[16]` if `min`, `scale[256 / sub][16]`,
+    /// `min[256 / sub][16]` if `min`, then the planes of 8 × 32 columns.
+    Super { sub: usize, min: bool },
+}
+
+/// The layout of one quantized matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Format {
+    pub(crate) codes: Codes,
+    pub(crate) scales: Scales,
+    /// Subtracted from every code.
+    pub(crate) center: u8,
+}
+
+impl Format {
+    /// The layout for a GGUF type, if it is an integer one.
+    pub(crate) fn of(ty: TensorType) -> Option<Self> {
+        let block = |codes, min, center| Some(Self { codes, scales: Scales::Block { min }, center });
+        let super_ = |codes, sub, min, center| Some(Self { codes, scales: Scales::Super { sub, min }, center });
+        match ty {
+            TensorType::Q4_0 => block(Codes::U4, false, 8),
+            TensorType::Q4_1 => block(Codes::U4, true, 0),
+            TensorType::Q5_0 => block(Codes::U5, false, 16),
+            TensorType::Q5_1 => block(Codes::U5, true, 0),
+            TensorType::Q8_0 => block(Codes::I8, false, 0),
+            TensorType::IQ4_NL => block(Codes::Table, false, 0),
+            TensorType::Q2_K => super_(Codes::U2, 16, true, 0),
+            TensorType::Q3_K => super_(Codes::U3, 16, false, 4),
+            TensorType::Q4_K => super_(Codes::U4, 32, true, 0),
+            TensorType::Q5_K => super_(Codes::U5, 32, true, 0),
+            TensorType::Q6_K => super_(Codes::U6, 16, false, 32),
+            TensorType::IQ4_XS => super_(Codes::Table, 32, false, 0),
+            _ => None,
+        }
+    }
+
+    /// Columns of a record.
+    pub(crate) const fn record_columns(&self) -> usize {
+        match self.scales {
+            Scales::Block { .. } => BLOCK,
+            Scales::Super { .. } => SUPER,
+        }
+    }
+
+    /// Bytes of a record before its planes.
+    pub(crate) const fn header_bytes(&self) -> usize {
+        match self.scales {
+            Scales::Block { min } => PANEL * (2 + 2 * min as usize),
+            Scales::Super { sub, min } => PANEL * ((2 + SUPER / sub) * (1 + min as usize)),
+        }
+    }
+
+    /// Bytes of a record.
+    pub(crate) const fn record_bytes(&self) -> usize {
+        self.header_bytes() + self.record_columns() / BLOCK * self.codes.plane_bytes()
+    }
+}
+
+/// The 16 values of IQ4_NL and IQ4_XS.
+pub(crate) const TABLE: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// Where a code sits in the planes of 32 columns: writes `code` of `row` and `column` (0..32). The planes
+/// must have been zero there.
+pub(crate) fn put_code(planes: &mut [u8], codes: Codes, row: usize, column: usize, code: u8) {
+    let (group, byte) = (column / 4, 4 * row + column % 4);
+    let mut low4 = |code: u8| planes[group % 4 * GROUP + byte] |= (code & 15) << (group / 4 * 4);
+    match codes {
+        Codes::I8 => planes[group * GROUP + byte] = code,
+        Codes::U4 | Codes::Table => low4(code),
+        Codes::U5 => {
+            low4(code);
+            planes[4 * GROUP + byte] |= (code >> 4 & 1) << group;
+        }
+        Codes::U6 => {
+            low4(code);
+            planes[(4 + group / 4) * GROUP + byte] |= (code >> 4 & 3) << (group % 4 * 2);
+        }
+        Codes::U2 => planes[group / 4 * GROUP + byte] |= (code & 3) << (group % 4 * 2),
+        Codes::U3 => {
+            planes[group / 4 * GROUP + byte] |= (code & 3) << (group % 4 * 2);
+            planes[2 * GROUP + byte] |= (code >> 2 & 1) << group;
+        }
+    }
+}
+
+/// What [`put_code`] wrote: the unsigned code, or the byte of a signed one (the looked-up value of a table
+/// index).
+pub(crate) fn get_code(planes: &[u8], codes: Codes, row: usize, column: usize) -> u8 {
+    let (group, byte) = (column / 4, 4 * row + column % 4);
+    let low4 = || planes[group % 4 * GROUP + byte] >> (group / 4 * 4) & 15;
+    let low2 = |first: usize| planes[first + group / 4 * GROUP + byte] >> (group % 4 * 2) & 3;
+    let bit = |first: usize| planes[first + byte] >> group & 1;
+    match codes {
+        Codes::I8 => planes[group * GROUP + byte],
+        Codes::U4 => low4(),
+        Codes::Table => TABLE[low4() as usize] as u8,
+        Codes::U5 => low4() | bit(4 * GROUP) << 4,
+        Codes::U6 => low4() | low2(4 * GROUP) << 4,
+        Codes::U2 => low2(0),
+        Codes::U3 => low2(0) | bit(2 * GROUP) << 2,
+    }
+}

@@ -1,0 +1,198 @@
+//! Matrix products: several matrices, one input, any number of rows.
+//!
+//! The input is quantized once; then the threads share out the panels (16 outputs) of all matrices. For each
+//! panel a thread unpacks some columns into its tile and multiplies them with every row of activations.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod scalar;
+mod tile;
+
+use std::sync::Mutex;
+
+use super::activations::Activations;
+use super::format::{BLOCK, Format, PANEL, SUPER, Scales};
+use super::matrix::{FloatPanels, Matrix, Packed};
+use super::pool::{Parts, Pool, Share};
+use super::{Buffer, Isa};
+use tile::Tile;
+
+/// Below so many numbers the input is quantized on the calling thread: waking the others costs more.
+const ALONE: usize = 8192;
+/// Columns of a float panel that are widened at a time.
+const FLOAT_COLUMNS: usize = 256;
+
+/// Work memory of matrix products, kept from call to call.
+pub(crate) struct Workspace {
+    small: Activations,
+    large: Activations,
+    threads: Vec<Mutex<ThreadSpace>>,
+}
+
+#[derive(Default)]
+struct ThreadSpace {
+    tile: Tile,
+    acc: Vec<[f32; PANEL]>,
+    floats: Vec<f32>,
+}
+
+impl Workspace {
+    pub(crate) fn new(threads: usize) -> Self {
+        let threads = (0..threads).map(|_| Mutex::default()).collect();
+        Self { small: Activations::default(), large: Activations::default(), threads }
+    }
+}
+
+/// One product: `out = x · weightᵀ + bias`, or `out += …`. `out` is `[rows, matrix rows]`.
+pub(crate) struct Product<'a> {
+    pub(crate) matrix: &'a Matrix,
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) out: &'a mut [f32],
+    pub(crate) accumulate: bool,
+}
+
+/// Runs `products` on the input `x`, whose columns every matrix has.
+pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, products: &mut [Product<'_>]) {
+    let rows = x.rows();
+    if rows == 0 {
+        return;
+    }
+    quantize(pool, isa, space, x, products);
+    let mut first_panel = Vec::with_capacity(products.len() + 1);
+    let mut panels = 0;
+    for product in &*products {
+        first_panel.push(panels);
+        panels += product.matrix.rows().div_ceil(PANEL);
+    }
+    let outs: Vec<Parts<f32>> = products.iter_mut().map(|p| Parts::new(p.out)).collect();
+    let products = &*products;
+    // Some pieces for each thread, so that the last ones to finish wait for little.
+    let share = Share::new(panels, (panels / (pool.threads() * 6)).clamp(1, 64));
+    let (small, large, threads) = (&space.small, &space.large, &space.threads);
+    pool.run(&|thread| {
+        let mut space = threads[thread].lock().unwrap_or_else(|e| e.into_inner());
+        while let Some(piece) = share.next() {
+            for panel in piece {
+                let job = first_panel.partition_point(|&first| first <= panel) - 1;
+                let (product, panel) = (&products[job], panel - first_panel[job]);
+                let space = &mut *space;
+                space.acc.clear();
+                space.acc.resize(rows, [0.0; PANEL]);
+                match product.matrix {
+                    Matrix::Packed(m) => {
+                        let a = if m.format.record_columns() == SUPER { large } else { small };
+                        packed_panel(isa, m, panel, a, &mut space.tile, &mut space.acc);
+                    }
+                    Matrix::Float(m) => float_panel(isa, m, panel, x, &mut space.floats, &mut space.acc),
+                }
+                // SAFETY: a panel's columns of `out` are this thread's alone, and `out` has `rows` rows.
+                unsafe { finish(product, panel, &space.acc, &outs[job]) };
+            }
+        }
+    });
+}
+
+/// Quantizes the input in the forms that the matrices need.
+fn quantize(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, products: &[Product<'_>]) {
+    let formats = || {
+        products.iter().filter_map(|p| match p.matrix {
+            Matrix::Packed(m) => Some(m.format),
+            Matrix::Float(_) => None,
+        })
+    };
+    for (block, a) in [(BLOCK, &mut space.small), (SUPER, &mut space.large)] {
+        let mut formats = formats().filter(|f| f.record_columns() == block).peekable();
+        if formats.peek().is_none() {
+            continue;
+        }
+        let wide = isa == Isa::Avx2 && formats.any(|f| f.codes.signed());
+        a.prepare(x.rows(), x.columns(), block, wide);
+        let fill = a.fill(isa, wide);
+        let alone = x.rows() * x.columns() < ALONE;
+        let share = Share::new(x.rows(), if alone { x.rows() } else { 4 });
+        let work = |_| {
+            while let Some(rows) = share.next() {
+                for row in rows {
+                    // SAFETY: each row is handed out once.
+                    unsafe { fill.row(row, x.row(row)) };
+                }
+            }
+        };
+        if alone { work(0) } else { pool.run(&work) }
+    }
+}
+
+fn packed_panel(isa: Isa, m: &Packed, panel: usize, a: &Activations, tile: &mut Tile, acc: &mut [[f32; PANEL]]) {
+    let format = &m.format;
+    let width = Tile::width(acc.len(), m.columns);
+    tile.prepare(format, width);
+    let mut first = 0;
+    while first < m.columns {
+        let columns = width.min(m.columns - first);
+        let records = m.records(panel, first, columns);
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this instruction set was detected.
+            Isa::Avx2 | Isa::Avx512 => unsafe {
+                avx2::unpack(tile, format, records);
+                avx2::products(format, tile, a, first, acc);
+            },
+            _ => {
+                tile.unpack_scalar(format, records);
+                for (row, acc) in acc.iter_mut().enumerate() {
+                    scalar::product(format, tile, a, row, first, acc);
+                }
+            }
+        }
+        first += columns;
+    }
+}
+
+fn float_panel(isa: Isa, m: &FloatPanels, panel: usize, x: &Buffer, w: &mut Vec<f32>, acc: &mut [[f32; PANEL]]) {
+    for first in (0..m.columns).step_by(FLOAT_COLUMNS) {
+        let columns = FLOAT_COLUMNS.min(m.columns - first);
+        m.widen(panel, first, columns, w);
+        let x = &x.data()[first..];
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: this instruction set was detected.
+            Isa::Avx2 | Isa::Avx512 => unsafe { avx2::float_products(w, x, m.columns, acc) },
+            _ => {
+                for (row, acc) in acc.iter_mut().enumerate() {
+                    for (w, &x) in w.chunks_exact(PANEL).zip(&x[row * m.columns..]) {
+                        for (acc, &w) in acc.iter_mut().zip(w) {
+                            *acc = w.mul_add(x, *acc);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds bias and residual and writes a panel's results.
+///
+/// # Safety
+/// No other thread touches the panel's columns of `out`, which holds `acc.len()` rows.
+unsafe fn finish(product: &Product<'_>, panel: usize, acc: &[[f32; PANEL]], out: &Parts<f32>) {
+    let outputs = product.matrix.rows();
+    let first = panel * PANEL;
+    let len = PANEL.min(outputs - first);
+    for (row, acc) in acc.iter().enumerate() {
+        // SAFETY: by the caller's promise.
+        let out = unsafe { out.part(row * outputs + first, len) };
+        let bias = product.bias.map(|b| &b[first..first + len]);
+        for (i, (out, &acc)) in out.iter_mut().zip(acc).enumerate() {
+            let value = acc + bias.map_or(0.0, |b| b[i]);
+            *out = if product.accumulate { *out + value } else { value };
+        }
+    }
+}
+
+/// The columns that a format's records hold, for callers that check shapes.
+pub(crate) fn record_columns(format: &Format) -> usize {
+    match format.scales {
+        Scales::Block { .. } => BLOCK,
+        Scales::Super { .. } => SUPER,
+    }
+}

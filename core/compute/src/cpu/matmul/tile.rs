@@ -1,0 +1,119 @@
+//! A tile: some columns of a panel, unpacked to the first-level cache for the inner loops.
+//!
+//! Unpacking costs a few instructions a weight and is shared by all rows of activations; with it, the inner
+//! loops see only two kinds of codes (small unsigned bytes, signed ones) and two kinds of scales, whatever the GGUF
+//! type was. For a single row of activations unpacking through the cache costs about half as much as the product,
+//! and both together are several times faster than memory delivers weights, so that case needs no path of its own.
+
+use half::f16;
+
+use crate::cpu::aligned::Aligned;
+use crate::cpu::format::{BLOCK, Format, GROUP, PANEL, SUPER, Scales, get_code};
+
+/// Columns of a tile when few rows of activations use it: the tile stays in the first-level cache.
+const FEW_ROWS_COLUMNS: usize = 512;
+/// Columns of a tile when many rows use it; the tile may take half of a second-level cache.
+const MANY_ROWS_COLUMNS: usize = 4096;
+/// From so many rows on, reading a tile again costs less than adding up partial sums.
+const MANY_ROWS: usize = 16;
+
+/// Unpacked columns of one panel.
+#[derive(Default)]
+pub(crate) struct Tile {
+    /// Columns held.
+    pub(crate) columns: usize,
+    /// `[columns / 4]` groups. Unsigned codes: 64 bytes, as in the packed matrix. Signed codes: layout of
+    /// the instruction set (64 bytes; AVX2 widens them to 128).
+    pub(crate) codes: Aligned<u8>,
+    /// `[columns / 32][16]` for block scales, `[columns / 256][16]` for super ones.
+    pub(crate) scales: Aligned<f32>,
+    /// As `scales`: what is added (block) or subtracted (super).
+    pub(crate) mins: Aligned<f32>,
+    /// Super scales: `[columns / sub][16][2]`, each row's integer scale twice, for `vpmaddwd`.
+    pub(crate) sub_scales: Aligned<i16>,
+    /// Super scales with a minimum: `[columns / sub / 2][16][2]`, two neighbours' integer minimums.
+    pub(crate) sub_mins: Aligned<i16>,
+}
+
+impl Tile {
+    /// How many columns to unpack at a time for `rows` rows of activations over `columns` columns.
+    pub(crate) fn width(rows: usize, columns: usize) -> usize {
+        columns.min(if rows < MANY_ROWS { FEW_ROWS_COLUMNS } else { MANY_ROWS_COLUMNS })
+    }
+
+    /// Makes room for `columns` columns of `format`.
+    pub(crate) fn prepare(&mut self, format: &Format, columns: usize) {
+        self.codes.reserve(columns / 4 * GROUP * if format.codes.signed() { 2 } else { 1 });
+        self.scales.reserve(columns / BLOCK * PANEL);
+        self.mins.reserve(columns / BLOCK * PANEL);
+        if let Scales::Super { sub, .. } = format.scales {
+            self.sub_scales.reserve(columns / sub * PANEL * 2);
+            self.sub_mins.reserve(columns / sub * PANEL);
+        }
+    }
+
+    /// Unpacks the scales of `records`; `halves` turns 16 f16 (32 bytes) into 16 f32.
+    #[inline(always)]
+    pub(crate) fn unpack_scales(&mut self, format: &Format, records: &[u8], halves: impl Fn(&[u8], &mut [f32])) {
+        self.columns = records.len() / format.record_bytes() * format.record_columns();
+        for (r, record) in records.chunks_exact(format.record_bytes()).enumerate() {
+            halves(&record[..2 * PANEL], &mut self.scales[r * PANEL..][..PANEL]);
+            match format.scales {
+                Scales::Block { min: false } => {}
+                Scales::Block { min: true } => {
+                    halves(&record[2 * PANEL..4 * PANEL], &mut self.mins[r * PANEL..][..PANEL]);
+                }
+                Scales::Super { sub, min } => {
+                    let mut at = 2 * PANEL;
+                    if min {
+                        halves(&record[at..][..2 * PANEL], &mut self.mins[r * PANEL..][..PANEL]);
+                        at += 2 * PANEL;
+                    }
+                    self.unpack_sub_scales(r, sub, min, &record[at..]);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn unpack_sub_scales(&mut self, record: usize, sub: usize, min: bool, bytes: &[u8]) {
+        let subs = SUPER / sub;
+        let (scales, mins) = bytes.split_at(subs * PANEL);
+        let out = &mut self.sub_scales[record * subs * PANEL * 2..][..subs * PANEL * 2];
+        for (out, &scale) in out.chunks_exact_mut(2).zip(scales) {
+            out.fill(scale as i8 as i16);
+        }
+        if min {
+            let out = &mut self.sub_mins[record * subs * PANEL..][..subs * PANEL];
+            for (out, mins) in out.chunks_exact_mut(2 * PANEL).zip(mins.chunks_exact(2 * PANEL)) {
+                let (even, odd) = mins.split_at(PANEL);
+                for (out, (&even, &odd)) in out.chunks_exact_mut(2).zip(even.iter().zip(odd)) {
+                    (out[0], out[1]) = (even as i16, odd as i16);
+                }
+            }
+        }
+    }
+
+    /// Unpacks `records` in plain code: what every instruction set's own way must equal, up to the layout
+    /// of signed codes.
+    pub(crate) fn unpack_scalar(&mut self, format: &Format, records: &[u8]) {
+        self.unpack_scales(format, records, |bytes, out| {
+            for (out, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+                *out = f16::from_bits(u16::from_le_bytes([b[0], b[1]])).to_f32();
+            }
+        });
+        let bytes = format.record_bytes();
+        for (r, record) in records.chunks_exact(bytes).enumerate() {
+            let planes = record[format.header_bytes()..].chunks_exact(format.codes.plane_bytes());
+            for (p, planes) in planes.enumerate() {
+                let first = r * format.record_columns() + p * BLOCK;
+                for column in 0..BLOCK {
+                    for row in 0..PANEL {
+                        let at = (first + column) / 4 * GROUP + 4 * row + column % 4;
+                        self.codes[at] = get_code(planes, format.codes, row, column);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Weight matrices in the processor's own layouts.
+
+use realm_gguf::{Tensor, TensorType};
+
+use super::aligned::Aligned;
+use super::format::{BLOCK, Format, PANEL, get_code};
+use super::pack::{pack_panel, weight};
+use super::pool::{Parts, Pool, Share};
+use crate::{Error, quant};
+
+/// A weight matrix `[rows, columns]`: `rows` outputs, `columns` inputs.
+pub enum Matrix {
+    /// Integer codes with scales.
+    Packed(Packed),
+    /// Floats.
+    Float(FloatPanels),
+}
+
+/// Integer codes in panels; see [`super::format`].
+pub struct Packed {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) format: Format,
+    data: Aligned<u8>,
+}
+
+/// Floats in panels of 16 rows: `[rows / 16][columns][16]`.
+pub struct FloatPanels {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    data: Floats,
+}
+
+enum Floats {
+    F32(Aligned<f32>),
+    F16(Aligned<u16>),
+    BF16(Aligned<u16>),
+}
+
+impl Matrix {
+    /// Repacks a tensor of GGUF shape `[columns, rows]` on all threads of the pool.
+    pub(crate) fn new(pool: &Pool, tensor: &Tensor<'_>) -> Result<Self, Error> {
+        let info = tensor.info;
+        let bad = |why: &str| Error::InvalidModel(format!("tensor `{}` of shape {:?} {why}", info.name, info.shape));
+        let (columns, rows) = match info.shape[..] {
+            [columns] => (columns, 1),
+            [columns, rows] => (columns, rows),
+            _ => return Err(bad("is not a matrix")),
+        };
+        let (Ok(columns), Ok(rows)) = (usize::try_from(columns), usize::try_from(rows)) else {
+            return Err(bad("is too large for this machine"));
+        };
+        if columns == 0 || rows == 0 {
+            return Err(bad("is empty"));
+        }
+        let row_bytes = tensor.data.len() / rows;
+        if columns % info.ty.block_len() != 0 || row_bytes != columns / info.ty.block_len() * info.ty.block_bytes() {
+            return Err(bad("does not hold whole blocks"));
+        }
+        if let Some(format) = Format::of(info.ty) {
+            let panel_bytes = columns / format.record_columns() * format.record_bytes();
+            let data = panels(pool, rows, panel_bytes, |panel, out: &mut [u8]| {
+                pack_panel(info.ty, &format, tensor.data, row_bytes, panel, out);
+                Ok(())
+            })?;
+            return Ok(Self::Packed(Packed { rows, columns, format, data }));
+        }
+        let len = columns * PANEL;
+        let row_of = |panel: usize, p: usize| {
+            let row = panel * PANEL + p;
+            (row < rows).then(|| &tensor.data[row * row_bytes..][..row_bytes])
+        };
+        let halves = |panel: usize, out: &mut [u16]| {
+            for p in 0..PANEL {
+                let Some(row) = row_of(panel, p) else { break };
+                for (k, b) in row.chunks_exact(2).enumerate() {
+                    out[k * PANEL + p] = u16::from_le_bytes([b[0], b[1]]);
+                }
+            }
+            Ok(())
+        };
+        let data = match info.ty {
+            TensorType::F16 => Floats::F16(panels(pool, rows, len, halves)?),
+            TensorType::BF16 => Floats::BF16(panels(pool, rows, len, halves)?),
+            // F32, and Q8_K, which llama.cpp uses for activations and files do not.
+            _ => Floats::F32(panels(pool, rows, len, |panel, out: &mut [f32]| {
+                let mut values = vec![0.0; columns];
+                for p in 0..PANEL {
+                    let Some(row) = row_of(panel, p) else { break };
+                    quant::dequantize(info.ty, row, &mut values).map_err(|e| bad(&e.to_string()))?;
+                    for (k, &value) in values.iter().enumerate() {
+                        out[k * PANEL + p] = value;
+                    }
+                }
+                Ok(())
+            })?),
+        };
+        Ok(Self::Float(FloatPanels { rows, columns, data }))
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Packed(m) => m.rows,
+            Self::Float(m) => m.rows,
+        }
+    }
+
+    /// Inputs.
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::Packed(m) => m.columns,
+            Self::Float(m) => m.columns,
+        }
+    }
+
+    /// Dequantizes row `row` into `out`, `[columns]`.
+    pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
+        let (panel, p) = (row / PANEL, row % PANEL);
+        match self {
+            Self::Packed(m) => {
+                let width = m.format.record_columns();
+                for (first, out) in (0..m.columns).step_by(width).zip(out.chunks_exact_mut(width)) {
+                    let (header, planes) = m.records(panel, first, width).split_at(m.format.header_bytes());
+                    for (column, out) in out.iter_mut().enumerate() {
+                        let planes = &planes[column / BLOCK * m.format.codes.plane_bytes()..];
+                        let code = get_code(planes, m.format.codes, p, column % BLOCK);
+                        *out = weight(&m.format, header, p, column, code);
+                    }
+                }
+            }
+            Self::Float(m) => {
+                for (k, out) in out.iter_mut().enumerate() {
+                    *out = m.value((panel * m.columns + k) * PANEL + p);
+                }
+            }
+        }
+    }
+}
+
+/// Fills all panels, `len` elements each, on all threads; the first error wins.
+fn panels<T: super::aligned::Plain + Send + Sync>(
+    pool: &Pool,
+    rows: usize,
+    len: usize,
+    fill: impl Fn(usize, &mut [T]) -> Result<(), Error> + Sync,
+) -> Result<Aligned<T>, Error> {
+    let count = rows.div_ceil(PANEL);
+    let mut data = Aligned::zeroed(count * len);
+    let (parts, share) = (Parts::new(&mut data), Share::new(count, 4));
+    let failure = std::sync::Mutex::new(None);
+    pool.run(&|_| {
+        while let Some(piece) = share.next() {
+            for panel in piece {
+                // SAFETY: every panel is handed out once.
+                let out = unsafe { parts.part(panel * len, len) };
+                if let Err(error) = fill(panel, out) {
+                    *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
+                }
+            }
+        }
+    });
+    match failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
+        Some(error) => Err(error),
+        None => Ok(data),
+    }
+}
+
+impl Packed {
+    /// The records of a panel that hold columns `first .. first + columns`.
+    pub(crate) fn records(&self, panel: usize, first: usize, columns: usize) -> &[u8] {
+        let (width, bytes) = (self.format.record_columns(), self.format.record_bytes());
+        let start = (panel * (self.columns / width) + first / width) * bytes;
+        &self.data[start..start + columns / width * bytes]
+    }
+}
+
+impl FloatPanels {
+    fn value(&self, at: usize) -> f32 {
+        match &self.data {
+            Floats::F32(d) => d[at],
+            Floats::F16(d) => half::f16::from_bits(d[at]).to_f32(),
+            Floats::BF16(d) => half::bf16::from_bits(d[at]).to_f32(),
+        }
+    }
+
+    /// Columns `first .. first + columns` of a panel as f32, `[columns][16]`.
+    pub(crate) fn widen(&self, panel: usize, first: usize, columns: usize, out: &mut Vec<f32>) {
+        use half::slice::HalfFloatSliceExt;
+        let range = (panel * self.columns + first) * PANEL..(panel * self.columns + first + columns) * PANEL;
+        out.resize(range.len(), 0.0);
+        match &self.data {
+            Floats::F32(d) => out.copy_from_slice(&d[range]),
+            Floats::F16(d) => {
+                use half::slice::HalfBitsSliceExt;
+                d[range].reinterpret_cast::<half::f16>().convert_to_f32_slice(out);
+            }
+            Floats::BF16(d) => {
+                for (out, &bits) in out.iter_mut().zip(&d[range]) {
+                    *out = f32::from_bits((bits as u32) << 16);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! This machine's processor.
+//!
+//! Reading order: [`format`] says how weights lie in memory, `pack` and `matrix` bring them there,
+//! `activations` is the other operand, and `matmul` multiplies. `cache` and `attention` are the paged KV cache and what
+//! reads it; `elementwise` is the rest. `pool` are the threads, `lanes` the portable vectors.
+
+mod activations;
+mod aligned;
+mod attention;
+mod cache;
+mod elementwise;
+mod format;
+mod isa;
+mod lanes;
+mod matmul;
+mod matrix;
+mod pack;
+mod pool;
+
+use std::sync::Mutex;
+
+use realm_gguf::Tensor;
+
+use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul, PAGE_TOKENS, Rope};
+pub use cache::Cache;
+pub use isa::Isa;
+pub use matrix::{FloatPanels, Matrix, Packed};
+use pool::{Parts, Pool, Share};
+
+/// Below so many numbers an element-wise operation stays on the calling thread: waking the others costs about as
+/// much as the work.
+const ALONE: usize = 16 * 1024;
+
+/// The [`Backend`] of this machine's processor.
+pub struct CpuBackend {
+    pool: Pool,
+    isa: Isa,
+    workspace: Mutex<matmul::Workspace>,
+    attention: Vec<Mutex<attention::Space>>,
+}
+
+/// Activations in memory, `[rows, columns]`.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    data: Vec<f32>,
+    rows: usize,
+    columns: usize,
+}
+
+impl Buffer {
+    /// Number of rows that hold results.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Numbers in a row.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// All rows, `[rows * columns]`.
+    pub fn data(&self) -> &[f32] {
+        &self.data[..self.rows * self.columns]
+    }
+
+    fn data_mut(&mut self) -> &mut [f32] {
+        &mut self.data[..self.rows * self.columns]
+    }
+
+    fn row(&self, row: usize) -> &[f32] {
+        &self.data[row * self.columns..][..self.columns]
+    }
+
+    /// Makes room for `rows` rows; what they hold is unspecified.
+    fn set_rows(&mut self, rows: usize) {
+        if self.data.len() < rows * self.columns {
+            self.data.resize(rows * self.columns, 0.0);
+        }
+        self.rows = rows;
+    }
+}
+
+impl CpuBackend {
+    /// A backend of `threads` threads, the calling one included, with the best instruction set there is. The
+    /// variable `REALM_CPU` (`scalar`, `avx2`, `avx512`, `neon`) chooses a lesser one.
+    pub fn new(threads: usize) -> Result<Self, Error> {
+        Self::with_isa(threads, Isa::choose()?)
+    }
+
+    /// As [`CpuBackend::new`], with a given instruction set of [`Isa::available`].
+    pub fn with_isa(threads: usize, isa: Isa) -> Result<Self, Error> {
+        if !Isa::available().contains(&isa) {
+            return Err(Error::Unsupported(format!("this processor has no {isa}")));
+        }
+        let threads = threads.max(1);
+        let pool = Pool::new(threads)
+            .map_err(|e| Error::InvalidArgument(format!("cannot start {threads} threads: {e}")))?;
+        let attention = (0..threads).map(|_| Mutex::default()).collect();
+        Ok(Self { pool, isa, workspace: Mutex::new(matmul::Workspace::new(threads)), attention })
+    }
+
+    /// Calls `each(row)` for every row, on all threads if there is enough to do.
+    fn rows(&self, rows: usize, columns: usize, each: impl Fn(usize) + Sync) {
+        if rows * columns < ALONE {
+            return (0..rows).for_each(each);
+        }
+        let share = Share::new(rows, (ALONE / 4 / columns.max(1)).clamp(1, rows.div_ceil(self.pool.threads())));
+        self.pool.run(&|_| {
+            while let Some(piece) = share.next() {
+                piece.for_each(&each);
+            }
+        });
+    }
+}
+
+fn expect(what: &str, found: usize, wanted: usize) -> Result<(), Error> {
+    if found == wanted { Ok(()) } else { Err(Error::InvalidArgument(format!("{what} is {found}, not {wanted}"))) }
+}
+
+impl Backend for CpuBackend {
+    type Buffer = Buffer;
+    type Vector = Vec<f32>;
+    type Matrix = Matrix;
+    type Cache = Cache;
+
+    fn description(&self) -> String {
+        format!("cpu ({}, {} threads)", self.isa, self.pool.threads())
+    }
+
+    fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {
+        Matrix::new(&self.pool, tensor)
+    }
+
+    fn vector(&self, values: &[f32]) -> Result<Vec<f32>, Error> {
+        Ok(values.to_vec())
+    }
+
+    fn buffer(&self, rows: usize, columns: usize) -> Result<Buffer, Error> {
+        let mut buffer = Buffer { data: Vec::new(), rows: 0, columns };
+        buffer.set_rows(rows);
+        Ok(buffer)
+    }
+
+    fn cache(&self, spec: &CacheSpec) -> Result<Cache, Error> {
+        Cache::new(spec)
+    }
+
+    fn copy_page(&self, cache: &mut Cache, from: u32, to: u32) -> Result<(), Error> {
+        if from.max(to) as usize >= cache.pages() {
+            return Err(Error::InvalidArgument(format!("page {} of {}", from.max(to), cache.pages())));
+        }
+        cache.copy_page(from, to);
+        Ok(())
+    }
+
+    fn embed(&self, table: &Matrix, tokens: &[u32], scale: f32, out: &mut Buffer) -> Result<(), Error> {
+        expect("the width of an embedding", table.columns(), out.columns)?;
+        if let Some(bad) = tokens.iter().find(|&&t| t as usize >= table.rows()) {
+            return Err(Error::InvalidArgument(format!("token {bad} of a vocabulary of {}", table.rows())));
+        }
+        out.set_rows(tokens.len());
+        let columns = out.columns;
+        let parts = Parts::new(out.data_mut());
+        // Dequantizing costs more than most element-wise work.
+        self.rows(tokens.len(), 4 * columns, |row| {
+            // SAFETY: every row is handed out once.
+            let out = unsafe { parts.part(row * columns, columns) };
+            table.row(tokens[row] as usize, out);
+            out.iter_mut().for_each(|x| *x *= scale);
+        });
+        Ok(())
+    }
+
+    fn rms_norm(&self, x: &Buffer, weight: &Vec<f32>, eps: f32, out: &mut Buffer) -> Result<(), Error> {
+        expect("the length of a norm", weight.len(), x.columns)?;
+        expect("the width of a norm's output", out.columns, x.columns)?;
+        out.set_rows(x.rows);
+        let columns = x.columns;
+        let parts = Parts::new(out.data_mut());
+        self.rows(x.rows, columns, |row| {
+            // SAFETY: every row is handed out once.
+            let out = unsafe { parts.part(row * columns, columns) };
+            elementwise::rms_norm(self.isa, x.row(row), weight, eps, out);
+        });
+        Ok(())
+    }
+
+    fn add_rms_norm(&self, x: &mut Buffer, delta: &Buffer, weight: &Vec<f32>, eps: f32) -> Result<(), Error> {
+        expect("the length of a norm", weight.len(), x.columns)?;
+        expect("the width of a norm's input", delta.columns, x.columns)?;
+        expect("the rows of a norm's input", delta.rows, x.rows)?;
+        let (rows, columns) = (x.rows, x.columns);
+        let parts = Parts::new(x.data_mut());
+        self.rows(rows, columns, |row| {
+            // SAFETY: every row is handed out once.
+            let x = unsafe { parts.part(row * columns, columns) };
+            elementwise::add_rms_norm(self.isa, x, delta.row(row), weight, eps);
+        });
+        Ok(())
+    }
+
+    fn matmul(&self, x: &Buffer, jobs: &mut [MatMul<'_, Self>]) -> Result<(), Error> {
+        let mut products = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            expect("the width of a product's input", x.columns, job.weight.columns())?;
+            expect("the width of a product's output", job.out.columns, job.weight.rows())?;
+            if let Some(bias) = job.bias {
+                expect("the length of a bias", bias.len(), job.weight.rows())?;
+            }
+            if job.accumulate {
+                expect("the rows to add to", job.out.rows, x.rows)?;
+            }
+            job.out.set_rows(x.rows);
+            products.push(matmul::Product {
+                matrix: job.weight,
+                bias: job.bias.map(Vec::as_slice),
+                out: job.out.data_mut(),
+                accumulate: job.accumulate,
+            });
+        }
+        let mut workspace = self.workspace.lock().unwrap_or_else(|e| e.into_inner());
+        matmul::run(&self.pool, self.isa, &mut workspace, x, &mut products);
+        Ok(())
+    }
+
+    fn rotations(&self, rope: &Rope<Self>, positions: &[u32], out: &mut Buffer) -> Result<(), Error> {
+        expect("the width of the rotations", out.columns, 2 * rope.frequencies.len())?;
+        out.set_rows(positions.len());
+        let columns = out.columns;
+        let parts = Parts::new(out.data_mut());
+        // A sine costs about as much as 16 element-wise steps.
+        self.rows(positions.len(), 16 * columns, |row| {
+            // SAFETY: every row is handed out once.
+            let out = unsafe { parts.part(row * columns, columns) };
+            for (out, &frequency) in out.chunks_exact_mut(2).zip(&rope.frequencies) {
+                // In f64: at position 100,000 an f32 angle would be off by 0.004 radians.
+                let (sin, cos) = (positions[row] as f64 * frequency as f64).sin_cos();
+                (out[0], out[1]) = (cos as f32 * rope.magnitude, sin as f32 * rope.magnitude);
+            }
+        });
+        Ok(())
+    }
+
+    fn rope_store(
+        &self,
+        spec: &Attention<'_, Self>,
+        batch: &Batch,
+        q: &mut Buffer,
+        k: &mut Buffer,
+        v: &Buffer,
+        cache: &mut Cache,
+    ) -> Result<(), Error> {
+        check(spec, batch, cache)?;
+        for (what, buffer, heads) in
+            [("queries", &*q, spec.heads), ("keys", &*k, spec.kv_heads), ("values", v, spec.kv_heads)]
+        {
+            expect(&format!("the width of the {what}"), buffer.columns, heads * spec.head_dim)?;
+            expect(&format!("the rows of the {what}"), buffer.rows, batch.rows())?;
+        }
+        for (what, norm) in [("query", spec.q_norm), ("key", spec.k_norm)] {
+            if let Some(norm) = norm {
+                expect(&format!("the length of the {what} norm"), norm.len(), spec.head_dim)?;
+            }
+        }
+        if spec.rotations.columns > spec.head_dim {
+            expect("the rotated width of a head", spec.rotations.columns, spec.head_dim)?;
+        }
+        expect("the rows of the rotations", spec.rotations.rows, batch.rows())?;
+        let (dim, isa, rows) = (spec.head_dim, self.isa, batch.rows());
+        for (x, norm) in [(q, spec.q_norm), (&mut *k, spec.k_norm)] {
+            let columns = x.columns;
+            let parts = Parts::new(x.data_mut());
+            self.rows(rows, columns, |row| {
+                // SAFETY: every row is handed out once.
+                let x = unsafe { parts.part(row * columns, columns) };
+                for head in x.chunks_exact_mut(dim) {
+                    if let Some(norm) = norm {
+                        elementwise::rms_norm_in_place(isa, head, norm, spec.eps);
+                    }
+                    elementwise::rotate(isa, head, spec.rotations.row(row), spec.style);
+                }
+            });
+        }
+        for span in &batch.spans {
+            for row in span.rows.clone() {
+                let position = batch.positions[row] as usize;
+                let page = span.pages[position / PAGE_TOKENS];
+                cache.write(spec.layer, page, position % PAGE_TOKENS, k.row(row), v.row(row));
+            }
+        }
+        Ok(())
+    }
+
+    fn attention(
+        &self,
+        spec: &Attention<'_, Self>,
+        batch: &Batch,
+        q: &Buffer,
+        cache: &Cache,
+        out: &mut Buffer,
+    ) -> Result<(), Error> {
+        check(spec, batch, cache)?;
+        expect("the width of the queries", q.columns, spec.heads * spec.head_dim)?;
+        expect("the rows of the queries", q.rows, batch.rows())?;
+        expect("the width of the attention's output", out.columns, q.columns)?;
+        out.set_rows(q.rows);
+        attention::run(&self.pool, self.isa, &self.attention, spec, batch, q, cache, out);
+        Ok(())
+    }
+
+    fn gated(&self, activation: Activation, gate: &mut Buffer, up: &Buffer) -> Result<(), Error> {
+        expect("the width of a gate", gate.columns, up.columns)?;
+        expect("the rows of a gate", gate.rows, up.rows)?;
+        let (rows, columns) = (gate.rows, gate.columns);
+        let parts = Parts::new(gate.data_mut());
+        self.rows(rows, 4 * columns, |row| {
+            // SAFETY: every row is handed out once.
+            let gate = unsafe { parts.part(row * columns, columns) };
+            elementwise::gated(self.isa, activation, gate, up.row(row));
+        });
+        Ok(())
+    }
+
+    fn gather(&self, x: &Buffer, rows: &[u32], out: &mut Buffer) -> Result<(), Error> {
+        expect("the width of gathered rows", out.columns, x.columns)?;
+        if let Some(&bad) = rows.iter().find(|&&row| row as usize >= x.rows) {
+            return Err(Error::InvalidArgument(format!("row {bad} of {}", x.rows)));
+        }
+        out.set_rows(rows.len());
+        for (out, &row) in out.data_mut().chunks_exact_mut(x.columns.max(1)).zip(rows) {
+            out.copy_from_slice(x.row(row as usize));
+        }
+        Ok(())
+    }
+
+    fn soft_cap(&self, x: &mut Buffer, cap: f32) -> Result<(), Error> {
+        let (rows, columns) = (x.rows, x.columns);
+        let parts = Parts::new(x.data_mut());
+        self.rows(rows, columns, |row| {
+            // SAFETY: every row is handed out once.
+            elementwise::soft_cap(self.isa, unsafe { parts.part(row * columns, columns) }, cap);
+        });
+        Ok(())
+    }
+
+    fn read(&self, x: &Buffer, out: &mut Vec<f32>) -> Result<(), Error> {
+        out.clear();
+        out.extend_from_slice(x.data());
+        Ok(())
+    }
+}
+
+/// Checks what the attention operations index with.
+fn check(spec: &Attention<'_, CpuBackend>, batch: &Batch, cache: &Cache) -> Result<(), Error> {
+    let bad = |why: String| Err(Error::InvalidArgument(why));
+    if spec.kv_heads == 0 || !spec.heads.is_multiple_of(spec.kv_heads) {
+        return bad(format!("{} query heads over {} key/value heads", spec.heads, spec.kv_heads));
+    }
+    if cache.shape(spec.layer) != Some((spec.kv_heads, spec.head_dim)) {
+        return bad(format!("the cache does not fit layer {}", spec.layer));
+    }
+    for span in &batch.spans {
+        if span.rows.is_empty() || span.rows.end > batch.rows() || batch.positions.len() != batch.rows() {
+            return bad(format!("rows {:?} of a batch of {}", span.rows, batch.rows()));
+        }
+        let last = span.rows.clone().map(|row| batch.positions[row]).max().unwrap_or(0) as usize;
+        if span.pages.len() <= last / PAGE_TOKENS {
+            return bad(format!("{} pages do not reach position {last}", span.pages.len()));
+        }
+        if let Some(page) = span.pages.iter().find(|&&page| page as usize >= cache.pages()) {
+            return bad(format!("page {page} of {}", cache.pages()));
+        }
+    }
+    Ok(())
+}
