@@ -1,0 +1,152 @@
+//! The tensor index.
+
+use crate::TensorType;
+use crate::reader::{Reader, error_at};
+use crate::{Error, map::Bytes};
+
+/// What the index says about a tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorInfo {
+    /// Its name, for example `blk.0.attn_q.weight`.
+    pub name: String,
+    /// Its shape in GGUF order: the innermost dimension (a row's length) first.
+    pub shape: Vec<u64>,
+    /// How its numbers are stored.
+    pub ty: TensorType,
+    /// Which part of a split file holds it.
+    pub(crate) part: usize,
+    /// Byte offset in that part.
+    pub(crate) offset: usize,
+    /// Size in bytes.
+    pub(crate) bytes: usize,
+}
+
+impl TensorInfo {
+    /// A description of numbers that are not in a file, for tests and tools. `None` if the shape is empty, has rows
+    /// that are not whole blocks or overflows.
+    pub fn new(name: impl Into<String>, shape: Vec<u64>, ty: TensorType) -> Option<Self> {
+        let bytes = size(&shape, ty).ok()?;
+        Some(Self { name: name.into(), shape, ty, part: 0, offset: 0, bytes })
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Number of weights.
+    pub fn len(&self) -> usize {
+        self.bytes / self.ty.block_bytes() * self.ty.block_len()
+    }
+
+    /// Whether there are no weights.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+}
+
+/// A tensor: what the index says and the bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Tensor<'a> {
+    /// Name, shape and type.
+    pub info: &'a TensorInfo,
+    /// The blocks, row after row.
+    pub data: &'a [u8],
+}
+
+/// Bytes of a tensor, or why there is no such tensor.
+fn size(shape: &[u64], ty: TensorType) -> Result<usize, String> {
+    let row = shape.first().copied().unwrap_or(0);
+    if row == 0 || shape.len() > 4 {
+        return Err(format!("shape {shape:?}: 1 to 4 dimensions that are not 0 are possible"));
+    }
+    let block = ty.block_len() as u64;
+    if row % block != 0 {
+        return Err(format!("shape {shape:?}: a row is not a multiple of {ty}'s {block} numbers"));
+    }
+    shape[1..]
+        .iter()
+        .try_fold(row / block * ty.block_bytes() as u64, |bytes, &dim| {
+            (dim > 0).then(|| bytes.checked_mul(dim))?
+        })
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .filter(|&bytes| bytes <= isize::MAX as usize)
+        .ok_or_else(|| format!("shape {shape:?}: its size overflows or is 0"))
+}
+
+/// Reads the index of one part. Offsets are still relative to the data section.
+pub(crate) fn read_index(
+    r: &mut Reader<'_>,
+    count: usize,
+    part: usize,
+) -> Result<Vec<(TensorInfo, usize)>, Error> {
+    let mut tensors = Vec::new();
+    for i in 0..count {
+        let start = r.offset();
+        let name = r.string(&format!("name of tensor {i}"))?;
+        let field = || format!("tensor `{}`", short(name));
+        if name.is_empty() || name.len() > 1024 {
+            return Err(error_at(start, field(), "a name has 1 to 1024 bytes"));
+        }
+        let at = r.offset();
+        let dims = r.u32(&field())?;
+        if dims == 0 || dims > 4 {
+            return Err(error_at(at, field(), format!("{dims} dimensions; 1 to 4 are possible")));
+        }
+        let shape = (0..dims).map(|_| r.u64(&field())).collect::<Result<Vec<_>, _>>()?;
+        let at = r.offset();
+        let ty = TensorType::from_id(r.u32(&field())?).map_err(|why| error_at(at, field(), why))?;
+        let bytes = size(&shape, ty).map_err(|why| error_at(start, field(), why))?;
+        let at = r.offset();
+        let offset = r.u64(&field())?;
+        let offset =
+            usize::try_from(offset).map_err(|_| error_at(at, field(), format!("offset {offset}")))?;
+        tensors.push((TensorInfo { name: name.to_owned(), shape, ty, part, offset, bytes }, at));
+    }
+    Ok(tensors)
+}
+
+/// Makes offsets absolute and checks that every tensor lies in the file and that none overlap.
+pub(crate) fn place(
+    tensors: Vec<(TensorInfo, usize)>,
+    data_start: usize,
+    alignment: usize,
+    bytes: &Bytes,
+) -> Result<Vec<TensorInfo>, Error> {
+    let len = bytes.get().len();
+    let mut placed: Vec<(TensorInfo, usize)> = tensors
+        .into_iter()
+        .map(|(mut t, at)| {
+            let error = |why: String| error_at(at, format!("tensor `{}`", short(&t.name)), why);
+            if t.offset % alignment != 0 {
+                return Err(error(format!(
+                    "offset {} is not a multiple of the alignment {alignment}",
+                    t.offset
+                )));
+            }
+            let end = data_start.checked_add(t.offset).and_then(|s| s.checked_add(t.bytes));
+            if end.is_none_or(|end| end > len) {
+                let (offset, bytes) = (t.offset, t.bytes);
+                let left = len.saturating_sub(data_start);
+                return Err(error(format!("{bytes} bytes at offset {offset} of {left} bytes of data")));
+            }
+            t.offset += data_start;
+            Ok((t, at))
+        })
+        .collect::<Result<_, _>>()?;
+    let mut order: Vec<usize> = (0..placed.len()).collect();
+    order.sort_by_key(|&i| placed[i].0.offset);
+    for pair in order.windows(2) {
+        let ((a, _), (b, at)) = (&placed[pair[0]], &placed[pair[1]]);
+        if a.offset + a.bytes > b.offset {
+            let why = format!("overlaps tensor `{}`", short(&a.name));
+            return Err(error_at(*at, format!("tensor `{}`", short(&b.name)), why));
+        }
+    }
+    Ok(placed.drain(..).map(|(t, _)| t).collect())
+}
+
+/// A name that is safe to print.
+pub(crate) fn short(name: &str) -> String {
+    name.chars().take(64).flat_map(char::escape_debug).collect()
+}
