@@ -76,12 +76,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// The rotations of every row for [`Backend::rope_store`]: `[rows, 2 * frequencies]`, for each
     /// frequency `f` the pair `magnitude * (cos, sin)(position * f)`.
-    fn rotations(
-        &self,
-        rope: &Rope<Self>,
-        positions: &[u32],
-        out: &mut Self::Buffer,
-    ) -> Result<(), Error>;
+    fn rotations(&self, rope: &Rope<Self>, positions: &[u32], out: &mut Self::Buffer) -> Result<(), Error>;
 
     /// Normalizes (where the layer has norms) and rotates queries and keys in place, then writes keys and
     /// values to the batch's pages of `spec.layer`.
@@ -108,12 +103,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     ) -> Result<(), Error>;
 
     /// `gate = activation(gate) * up`.
-    fn gated(
-        &self,
-        activation: Activation,
-        gate: &mut Self::Buffer,
-        up: &Self::Buffer,
-    ) -> Result<(), Error>;
+    fn gated(&self, activation: Activation, gate: &mut Self::Buffer, up: &Self::Buffer) -> Result<(), Error>;
 
     /// `out[i] = x[rows[i]]`.
     fn gather(&self, x: &Self::Buffer, rows: &[u32], out: &mut Self::Buffer) -> Result<(), Error>;

@@ -43,7 +43,8 @@ struct Running {
     sum: F32x8,
 }
 
-struct Task<'a> {
+/// One key/value head and some rows of one sequence.
+pub(crate) struct Task<'a> {
     rows: std::ops::Range<usize>,
     pages: &'a [u32],
     kv_head: usize,

@@ -116,7 +116,13 @@ impl Cache {
     }
 
     /// The keys of a page, `[head_dim][32]`, and room for them if they have to be widened.
-    pub(crate) fn keys<'a>(&'a self, layer: usize, page: u32, head: usize, space: &'a mut [f32]) -> &'a [f32] {
+    pub(crate) fn keys<'a>(
+        &'a self,
+        layer: usize,
+        page: u32,
+        head: usize,
+        space: &'a mut [f32],
+    ) -> &'a [f32] {
         let l = &self.layers[layer];
         let len = l.head_dim * PAGE_TOKENS;
         l.keys.read((page as usize * l.kv_heads + head) * len, len, space)

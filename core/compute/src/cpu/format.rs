@@ -89,7 +89,8 @@ impl Format {
     /// The layout for a GGUF type, if it is an integer one.
     pub(crate) fn of(ty: TensorType) -> Option<Self> {
         let block = |codes, min, center| Some(Self { codes, scales: Scales::Block { min }, center });
-        let super_ = |codes, sub, min, center| Some(Self { codes, scales: Scales::Super { sub, min }, center });
+        let super_ =
+            |codes, sub, min, center| Some(Self { codes, scales: Scales::Super { sub, min }, center });
         match ty {
             TensorType::Q4_0 => block(Codes::U4, false, 8),
             TensorType::Q4_1 => block(Codes::U4, true, 0),

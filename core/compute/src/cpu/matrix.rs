@@ -41,7 +41,9 @@ impl Matrix {
     /// Repacks a tensor of GGUF shape `[columns, rows]` on all threads of the pool.
     pub(crate) fn new(pool: &Pool, tensor: &Tensor<'_>) -> Result<Self, Error> {
         let info = tensor.info;
-        let bad = |why: &str| Error::InvalidModel(format!("tensor `{}` of shape {:?} {why}", info.name, info.shape));
+        let bad = |why: &str| {
+            Error::InvalidModel(format!("tensor `{}` of shape {:?} {why}", info.name, info.shape))
+        };
         let (columns, rows) = match info.shape[..] {
             [columns] => (columns, 1),
             [columns, rows] => (columns, rows),
@@ -54,7 +56,9 @@ impl Matrix {
             return Err(bad("is empty"));
         }
         let row_bytes = tensor.data.len() / rows;
-        if columns % info.ty.block_len() != 0 || row_bytes != columns / info.ty.block_len() * info.ty.block_bytes() {
+        if columns % info.ty.block_len() != 0
+            || row_bytes != columns / info.ty.block_len() * info.ty.block_bytes()
+        {
             return Err(bad("does not hold whole blocks"));
         }
         if let Some(format) = Format::of(info.ty) {

@@ -104,7 +104,8 @@ impl CpuBackend {
         if rows * columns < ALONE {
             return (0..rows).for_each(each);
         }
-        let share = Share::new(rows, (ALONE / 4 / columns.max(1)).clamp(1, rows.div_ceil(self.pool.threads())));
+        let share =
+            Share::new(rows, (ALONE / 4 / columns.max(1)).clamp(1, rows.div_ceil(self.pool.threads())));
         self.pool.run(&|_| {
             while let Some(piece) = share.next() {
                 piece.for_each(&each);
@@ -114,7 +115,11 @@ impl CpuBackend {
 }
 
 fn expect(what: &str, found: usize, wanted: usize) -> Result<(), Error> {
-    if found == wanted { Ok(()) } else { Err(Error::InvalidArgument(format!("{what} is {found}, not {wanted}"))) }
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(Error::InvalidArgument(format!("{what} is {found}, not {wanted}")))
+    }
 }
 
 impl Backend for CpuBackend {

@@ -19,18 +19,28 @@ struct Row {
 
 /// Weaves rows `panel * 16 ..` of a tensor (`bytes` of whole rows, `row_bytes` each) into `out`, one panel's records.
 /// Rows past the end are zeros.
-pub(crate) fn pack_panel(ty: TensorType, format: &Format, bytes: &[u8], row_bytes: usize, panel: usize, out: &mut [u8]) {
+pub(crate) fn pack_panel(
+    ty: TensorType,
+    format: &Format,
+    bytes: &[u8],
+    row_bytes: usize,
+    panel: usize,
+    out: &mut [u8],
+) {
     let block_bytes = ty.block_bytes();
     let plane_bytes = format.codes.plane_bytes();
     let mut row = Row { d: 0, min: 0, sub_scales: [0; 16], sub_mins: [0; 16], codes: [0; SUPER] };
     out.fill(0);
     for (r, record) in out.chunks_exact_mut(format.record_bytes()).enumerate() {
         for p in 0..PANEL {
-            let Some(data) = bytes.get((panel * PANEL + p) * row_bytes..).filter(|b| !b.is_empty()) else { break };
+            let Some(data) = bytes.get((panel * PANEL + p) * row_bytes..).filter(|b| !b.is_empty()) else {
+                break;
+            };
             read(ty, &data[r * block_bytes..][..block_bytes], &mut row);
             record[2 * p..][..2].copy_from_slice(&row.d.to_le_bytes());
             let mut at = 2 * PANEL;
-            let has_min = matches!(format.scales, Scales::Block { min: true } | Scales::Super { min: true, .. });
+            let has_min =
+                matches!(format.scales, Scales::Block { min: true } | Scales::Super { min: true, .. });
             if has_min {
                 record[at + 2 * p..][..2].copy_from_slice(&row.min.to_le_bytes());
                 at += 2 * PANEL;

@@ -84,7 +84,8 @@ impl Pool {
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes. The guard below waits, also when the caller's own share
         // panics, until `running` is 0: until no worker can touch the closure any more.
-        let region_static: *const Region<'static> = unsafe { std::mem::transmute(region as *const Region<'_>) };
+        let region_static: *const Region<'static> =
+            unsafe { std::mem::transmute(region as *const Region<'_>) };
         *shared.region.lock().unwrap_or_else(|e| e.into_inner()) = Some(region_static);
         shared.running.store(self.workers.len(), Ordering::Relaxed);
         shared.epoch.fetch_add(1, Ordering::SeqCst);

@@ -17,7 +17,7 @@ use crate::cpu::activations::Activations;
 use crate::cpu::format::{BLOCK, Codes, Format, GROUP, PANEL, SUPER, Scales, TABLE};
 
 /// Rows of activations that one pass over a tile serves.
-pub(crate) const ROWS: usize = 4;
+const ROWS: usize = 4;
 
 /// Bytes of unpacked signed codes for 32 columns.
 const WIDE_BLOCK: usize = 8 * 2 * GROUP;
@@ -107,7 +107,10 @@ unsafe fn unpack_block(codes: Codes, planes: *const u8, out: *mut u8) {
                         let low = _mm256_and_si256(p, nibble);
                         store(g * GROUP + h, _mm256_or_si256(low, bits!(high[0], 2 * g as i32, 4, mask)));
                         let low = _mm256_and_si256(_mm256_srli_epi16::<4>(p), nibble);
-                        store((g + 4) * GROUP + h, _mm256_or_si256(low, bits!(high[1], 2 * g as i32, 4, mask)));
+                        store(
+                            (g + 4) * GROUP + h,
+                            _mm256_or_si256(low, bits!(high[1], 2 * g as i32, 4, mask)),
+                        );
                     }
                 }
             }
@@ -168,15 +171,15 @@ unsafe fn store_wide(v: __m256i, out: *mut u8) {
 /// Adds the products of a tile, whose first column is `first`, with rows `row .. row + M` of the activations to
 /// `acc`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn product<const M: usize>(
+fn product<const M: usize>(
     format: &Format,
     tile: &Tile,
     a: &Activations,
     row: usize,
     first: usize,
-    acc: &mut [[f32; PANEL]; M],
+    acc: &mut [[f32; PANEL]],
 ) {
-    assert!(row + M <= a.rows && first + tile.columns <= a.columns);
+    assert!(acc.len() == M && row + M <= a.rows && first + tile.columns <= a.columns);
     assert!(tile.columns.is_multiple_of(format.record_columns()) && a.block == format.record_columns());
     // SAFETY: the kernels read `tile.columns` columns of the tile and of M rows of the activations; both were
     // prepared for as many, and the assertions above hold for the rows and the columns.
@@ -467,19 +470,21 @@ impl Job<'_> {
 
 /// Adds the products of a tile with all rows of the activations to `acc`, `[rows][16]`.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn products(format: &Format, tile: &Tile, a: &Activations, first: usize, acc: &mut [[f32; PANEL]]) {
-    let mut row = 0;
-    let mut rest = acc;
-    while let Some((head, tail)) = rest.split_first_chunk_mut::<ROWS>() {
-        product(format, tile, a, row, first, head);
-        (row, rest) = (row + ROWS, tail);
-    }
-    if let Some(head) = rest.first_chunk_mut::<3>() {
-        product(format, tile, a, row, first, head);
-    } else if let Some(head) = rest.first_chunk_mut::<2>() {
-        product(format, tile, a, row, first, head);
-    } else if let Some(head) = rest.first_chunk_mut::<1>() {
-        product(format, tile, a, row, first, head);
+pub(crate) fn products(
+    format: &Format,
+    tile: &Tile,
+    a: &Activations,
+    first: usize,
+    acc: &mut [[f32; PANEL]],
+) {
+    for (i, acc) in acc.chunks_mut(ROWS).enumerate() {
+        let row = i * ROWS;
+        match acc.len() {
+            4 => product::<4>(format, tile, a, row, first, acc),
+            3 => product::<3>(format, tile, a, row, first, acc),
+            2 => product::<2>(format, tile, a, row, first, acc),
+            _ => product::<1>(format, tile, a, row, first, acc),
+        }
     }
 }
 
@@ -510,7 +515,12 @@ pub(crate) fn float_products(weights: &[f32], x: &[f32], stride: usize, acc: &mu
 /// `x` points to M rows of `weights.len() / 16` numbers, `stride` apart.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn float_product<const M: usize>(weights: &[f32], x: *const f32, stride: usize, acc: &mut [[f32; PANEL]]) {
+unsafe fn float_product<const M: usize>(
+    weights: &[f32],
+    x: *const f32,
+    stride: usize,
+    acc: &mut [[f32; PANEL]],
+) {
     // SAFETY: by the caller's promise; `acc` has M rows.
     unsafe {
         let mut sums: Sums<M> = [[_mm256_setzero_ps(); 2]; M];

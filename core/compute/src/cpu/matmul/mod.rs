@@ -11,7 +11,7 @@ mod tile;
 use std::sync::Mutex;
 
 use super::activations::Activations;
-use super::format::{BLOCK, Format, PANEL, SUPER, Scales};
+use super::format::{BLOCK, PANEL, SUPER};
 use super::matrix::{FloatPanels, Matrix, Packed};
 use super::pool::{Parts, Pool, Share};
 use super::{Buffer, Isa};
@@ -122,7 +122,14 @@ fn quantize(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, products: 
     }
 }
 
-fn packed_panel(isa: Isa, m: &Packed, panel: usize, a: &Activations, tile: &mut Tile, acc: &mut [[f32; PANEL]]) {
+fn packed_panel(
+    isa: Isa,
+    m: &Packed,
+    panel: usize,
+    a: &Activations,
+    tile: &mut Tile,
+    acc: &mut [[f32; PANEL]],
+) {
     let format = &m.format;
     let width = Tile::width(acc.len(), m.columns);
     tile.prepare(format, width);
@@ -148,7 +155,14 @@ fn packed_panel(isa: Isa, m: &Packed, panel: usize, a: &Activations, tile: &mut 
     }
 }
 
-fn float_panel(isa: Isa, m: &FloatPanels, panel: usize, x: &Buffer, w: &mut Vec<f32>, acc: &mut [[f32; PANEL]]) {
+fn float_panel(
+    isa: Isa,
+    m: &FloatPanels,
+    panel: usize,
+    x: &Buffer,
+    w: &mut Vec<f32>,
+    acc: &mut [[f32; PANEL]],
+) {
     for first in (0..m.columns).step_by(FLOAT_COLUMNS) {
         let columns = FLOAT_COLUMNS.min(m.columns - first);
         m.widen(panel, first, columns, w);
@@ -186,13 +200,5 @@ unsafe fn finish(product: &Product<'_>, panel: usize, acc: &[[f32; PANEL]], out:
             let value = acc + bias.map_or(0.0, |b| b[i]);
             *out = if product.accumulate { *out + value } else { value };
         }
-    }
-}
-
-/// The columns that a format's records hold, for callers that check shapes.
-pub(crate) fn record_columns(format: &Format) -> usize {
-    match format.scales {
-        Scales::Block { .. } => BLOCK,
-        Scales::Super { .. } => SUPER,
     }
 }

@@ -6,7 +6,14 @@ use crate::cpu::activations::Activations;
 use crate::cpu::format::{BLOCK, Format, GROUP, PANEL, SUPER, Scales};
 
 /// Adds the products of a tile, whose first column is `first`, with row `row` of the activations to `acc`.
-pub(crate) fn product(format: &Format, tile: &Tile, a: &Activations, row: usize, first: usize, acc: &mut [f32; PANEL]) {
+pub(crate) fn product(
+    format: &Format,
+    tile: &Tile,
+    a: &Activations,
+    row: usize,
+    first: usize,
+    acc: &mut [f32; PANEL],
+) {
     let codes = &a.codes[row * a.columns + first..][..tile.columns];
     match format.scales {
         Scales::Block { min } => {
@@ -51,7 +58,8 @@ fn dot(format: &Format, tile: &Tile, codes: &[i8], first: usize, p: usize) -> i3
     let mut sum = 0;
     for (k, &code) in codes.iter().enumerate() {
         let byte = tile.codes[(first + k) / 4 * GROUP + 4 * p + k % 4];
-        let weight = if format.codes.signed() { byte as i8 as i32 } else { byte as i32 - format.center as i32 };
+        let weight =
+            if format.codes.signed() { byte as i8 as i32 } else { byte as i32 - format.center as i32 };
         sum += weight * code as i32;
     }
     sum

@@ -54,7 +54,12 @@ impl Tile {
 
     /// Unpacks the scales of `records`; `halves` turns 16 f16 (32 bytes) into 16 f32.
     #[inline(always)]
-    pub(crate) fn unpack_scales(&mut self, format: &Format, records: &[u8], halves: impl Fn(&[u8], &mut [f32])) {
+    pub(crate) fn unpack_scales(
+        &mut self,
+        format: &Format,
+        records: &[u8],
+        halves: impl Fn(&[u8], &mut [f32]),
+    ) {
         self.columns = records.len() / format.record_bytes() * format.record_columns();
         for (r, record) in records.chunks_exact(format.record_bytes()).enumerate() {
             halves(&record[..2 * PANEL], &mut self.scales[r * PANEL..][..PANEL]);

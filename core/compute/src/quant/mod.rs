@@ -1,0 +1,7 @@
+//! What the block formats of GGUF mean, in plain scalar code: the reference for every kernel.
+//!
+//! Block layouts: `block_*` in ggml's `ggml-common.h`. `d` and `m` are f16.
+
+mod dequantize;
+
+pub use dequantize::dequantize;
