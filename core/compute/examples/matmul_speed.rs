@@ -22,7 +22,8 @@ fn main() {
     let values: Vec<u8> =
         (0..512 * k).flat_map(|i| ((i * 7919 % 1013) as f32 / 500.0 - 1.0).to_le_bytes()).collect();
     let table = b.matrix(&Tensor { info: &info, data: &values }).expect("a table");
-    for ty in TensorType::ALL {
+    let only = std::env::var("ONLY").ok();
+    for ty in TensorType::ALL.into_iter().filter(|t| only.as_ref().is_none_or(|o| *o == t.to_string())) {
         let bytes = n * k / ty.block_len() * ty.block_bytes();
         // Enough copies that weights come from memory, not from a cache.
         let copies = (96 << 20) / bytes + 1;

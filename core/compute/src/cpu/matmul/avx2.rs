@@ -28,28 +28,26 @@ const NARROW_BLOCK: usize = 8 * GROUP;
 /// Unpacks `records` of a panel.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) fn unpack(tile: &mut Tile, format: &Format, records: &[u8]) {
-    tile.unpack_scales(format, records, |bytes, out| {
-        assert!(bytes.len() >= 32 && out.len() >= 16);
-        for h in 0..2 {
-            // SAFETY: 32 bytes in, 16 floats out, asserted above; f16c is enabled.
-            unsafe {
-                let half = _mm_loadu_si128(bytes.as_ptr().add(16 * h).cast());
-                _mm256_storeu_ps(out.as_mut_ptr().add(8 * h), _mm256_cvtph_ps(half));
-            }
-        }
-    });
-    let blocks = tile.columns / BLOCK;
+    let bytes = format.record_bytes();
+    tile.columns = records.len() / bytes * format.record_columns();
     let stride = if format.codes.signed() { WIDE_BLOCK } else { NARROW_BLOCK };
-    assert!(tile.codes.len() >= blocks * stride);
-    let plane_bytes = format.codes.plane_bytes();
-    let mut out = tile.codes.as_mut_ptr();
-    for record in records.chunks_exact(format.record_bytes()) {
-        for planes in record[format.header_bytes()..].chunks_exact(plane_bytes) {
-            // SAFETY: `planes` holds the planes of 32 columns, `out` has room for one block, asserted above.
-            unsafe {
-                unpack_block(format.codes, planes.as_ptr(), out);
-                out = out.add(stride);
+    assert!(tile.codes.len() >= tile.columns / BLOCK * stride);
+    let mut at = 0;
+    for (r, record) in records.chunks_exact(bytes).enumerate() {
+        tile.unpack_scales(format, r, record, |bytes, out| {
+            assert!(bytes.len() >= 32 && out.len() >= 16);
+            for h in 0..2 {
+                // SAFETY: 32 bytes in, 16 floats out, asserted above; f16c is enabled.
+                unsafe {
+                    let half = _mm_loadu_si128(bytes.as_ptr().add(16 * h).cast());
+                    _mm256_storeu_ps(out.as_mut_ptr().add(8 * h), _mm256_cvtph_ps(half));
+                }
             }
+        });
+        for planes in record[format.header_bytes()..].chunks_exact(format.codes.plane_bytes()) {
+            // SAFETY: `planes` holds the planes of 32 columns; the tile has room for all blocks, asserted above.
+            unsafe { unpack_block(format.codes, planes.as_ptr(), tile.codes.as_mut_ptr().add(at)) };
+            at += stride;
         }
     }
 }

@@ -52,30 +52,22 @@ impl Tile {
         }
     }
 
-    /// Unpacks the scales of `records`; `halves` turns 16 f16 (32 bytes) into 16 f32.
+    /// Unpacks the scales of record `r` of the tile; `halves` turns 16 f16 (32 bytes) into 16 f32.
     #[inline(always)]
-    pub(crate) fn unpack_scales(
-        &mut self,
-        format: &Format,
-        records: &[u8],
-        halves: impl Fn(&[u8], &mut [f32]),
-    ) {
-        self.columns = records.len() / format.record_bytes() * format.record_columns();
-        for (r, record) in records.chunks_exact(format.record_bytes()).enumerate() {
-            halves(&record[..2 * PANEL], &mut self.scales[r * PANEL..][..PANEL]);
-            match format.scales {
-                Scales::Block { min: false } => {}
-                Scales::Block { min: true } => {
-                    halves(&record[2 * PANEL..4 * PANEL], &mut self.mins[r * PANEL..][..PANEL]);
+    pub(crate) fn unpack_scales(&mut self, format: &Format, r: usize, record: &[u8], halves: impl Fn(&[u8], &mut [f32])) {
+        halves(&record[..2 * PANEL], &mut self.scales[r * PANEL..][..PANEL]);
+        match format.scales {
+            Scales::Block { min: false } => {}
+            Scales::Block { min: true } => {
+                halves(&record[2 * PANEL..4 * PANEL], &mut self.mins[r * PANEL..][..PANEL]);
+            }
+            Scales::Super { sub, min } => {
+                let mut at = 2 * PANEL;
+                if min {
+                    halves(&record[at..][..2 * PANEL], &mut self.mins[r * PANEL..][..PANEL]);
+                    at += 2 * PANEL;
                 }
-                Scales::Super { sub, min } => {
-                    let mut at = 2 * PANEL;
-                    if min {
-                        halves(&record[at..][..2 * PANEL], &mut self.mins[r * PANEL..][..PANEL]);
-                        at += 2 * PANEL;
-                    }
-                    self.unpack_sub_scales(r, sub, min, &record[at..]);
-                }
+                self.unpack_sub_scales(r, sub, min, &record[at..]);
             }
         }
     }
@@ -102,13 +94,14 @@ impl Tile {
     /// Unpacks `records` in plain code: what every instruction set's own way must equal, up to the layout
     /// of signed codes.
     pub(crate) fn unpack_scalar(&mut self, format: &Format, records: &[u8]) {
-        self.unpack_scales(format, records, |bytes, out| {
-            for (out, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                *out = f16::from_bits(u16::from_le_bytes([b[0], b[1]])).to_f32();
-            }
-        });
         let bytes = format.record_bytes();
+        self.columns = records.len() / bytes * format.record_columns();
         for (r, record) in records.chunks_exact(bytes).enumerate() {
+            self.unpack_scales(format, r, record, |bytes, out| {
+                for (out, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+                    *out = f16::from_bits(u16::from_le_bytes([b[0], b[1]])).to_f32();
+                }
+            });
             let planes = record[format.header_bytes()..].chunks_exact(format.codes.plane_bytes());
             for (p, planes) in planes.enumerate() {
                 let first = r * format.record_columns() + p * BLOCK;
