@@ -111,8 +111,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// `x = cap * tanh(x / cap)`.
     fn soft_cap(&self, x: &mut Self::Buffer, cap: f32) -> Result<(), Error>;
 
-    /// Copies a buffer's rows to the host, `[rows * columns]`, into `out`, which is cleared first.
-    fn read(&self, x: &Self::Buffer, out: &mut Vec<f32>) -> Result<(), Error>;
+    /// A buffer's rows on the host, `[rows * columns]`: in place where the device's memory is the host's, else
+    /// copied to `space`.
+    fn read<'a>(&self, x: &'a Self::Buffer, space: &'a mut Vec<f32>) -> Result<&'a [f32], Error>;
 }
 
 /// One product of [`Backend::matmul`].

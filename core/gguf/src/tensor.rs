@@ -54,6 +54,21 @@ pub struct Tensor<'a> {
     pub data: &'a [u8],
 }
 
+impl Tensor<'_> {
+    /// Describes rows `rows` of a matrix, for fused tensors that hold several matrices one after the other. Returns the
+    /// description and the bytes; `None` if the tensor is no matrix or has fewer rows.
+    pub fn rows(&self, rows: std::ops::Range<u64>) -> Option<(TensorInfo, &[u8])> {
+        let &[columns, all] = &self.info.shape[..] else { return None };
+        if rows.start >= rows.end || rows.end > all {
+            return None;
+        }
+        let row_bytes = self.info.bytes as u64 / all;
+        let data = &self.data[(rows.start * row_bytes) as usize..(rows.end * row_bytes) as usize];
+        let name = format!("{}[{}..{}]", self.info.name, rows.start, rows.end);
+        Some((TensorInfo::new(name, vec![columns, rows.end - rows.start], self.info.ty)?, data))
+    }
+}
+
 /// Bytes of a tensor, or why there is no such tensor.
 fn size(shape: &[u64], ty: TensorType) -> Result<usize, String> {
     let row = shape.first().copied().unwrap_or(0);

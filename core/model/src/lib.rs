@@ -1,1 +1,22 @@
-//! Model architectures, written once against Backend.
+//! Model architectures, written once against [`Backend`](realm_compute::Backend).
+//!
+//! - [`config`]: what a GGUF file's metadata says about a model, checked.
+//! - `arch`: what sets the architectures apart, as data; there is one forward pass for all.
+//! - [`rope`]: all variants of rotary embedding, folded into frequencies.
+//! - [`weights`]: loads a file's tensors onto a backend.
+//! - [`transformer`]: the forward pass.
+
+#![forbid(unsafe_code)]
+
+mod arch;
+pub mod config;
+mod error;
+pub mod rope;
+pub mod transformer;
+pub mod weights;
+
+pub use arch::Architecture;
+pub use config::ModelConfig;
+pub use error::Error;
+pub use transformer::{Forward, Runner};
+pub use weights::{Transformer, Weights};

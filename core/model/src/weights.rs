@@ -1,0 +1,283 @@
+//! Loads a file's tensors onto a backend.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use realm_compute::{Backend, CacheType, Rope, quant};
+use realm_gguf::{Gguf, Tensor};
+
+use crate::rope::{RopeScaling, frequencies};
+use crate::transformer::{Forward, Runner};
+use crate::{Error, ModelConfig};
+
+/// A model's weights on a backend, whatever backend: what is shared by all who use the model.
+pub trait Weights: Send + Sync {
+    /// The model's shape.
+    fn config(&self) -> &ModelConfig;
+
+    /// The device in words.
+    fn device(&self) -> String;
+
+    /// Bytes that one page of the KV cache takes.
+    fn page_bytes(&self, kind: CacheType) -> usize;
+
+    /// A KV cache of `pages` pages and the work buffers to run batches over it.
+    fn runner(&self, pages: usize, kind: CacheType) -> Result<Box<dyn Forward>, Error>;
+}
+
+/// The weights of a decoder.
+pub struct Transformer<B: Backend> {
+    pub(crate) backend: Arc<B>,
+    pub(crate) config: ModelConfig,
+    pub(crate) embeddings: B::Matrix,
+    pub(crate) layers: Vec<Layer<B>>,
+    pub(crate) output_norm: B::Vector,
+    /// `None`: the embeddings serve as output too.
+    pub(crate) output: Option<B::Matrix>,
+    /// The rope of layers that see everything, and of those with a window where it differs.
+    pub(crate) rope: Rope<B>,
+    pub(crate) rope_local: Option<Rope<B>>,
+}
+
+pub(crate) struct Linear<B: Backend> {
+    pub(crate) weight: B::Matrix,
+    pub(crate) bias: Option<B::Vector>,
+}
+
+pub(crate) struct Layer<B: Backend> {
+    pub(crate) attention_norm: B::Vector,
+    pub(crate) q: Linear<B>,
+    pub(crate) k: Linear<B>,
+    pub(crate) v: Linear<B>,
+    pub(crate) q_norm: Option<B::Vector>,
+    pub(crate) k_norm: Option<B::Vector>,
+    pub(crate) attention_output: Linear<B>,
+    pub(crate) post_attention_norm: Option<B::Vector>,
+    pub(crate) feed_forward_norm: B::Vector,
+    pub(crate) gate: Linear<B>,
+    pub(crate) up: Linear<B>,
+    pub(crate) down: Linear<B>,
+    pub(crate) post_feed_forward_norm: Option<B::Vector>,
+    pub(crate) window: Option<usize>,
+}
+
+/// Takes tensors out of a file one by one and keeps account.
+struct Loader<'a, B: Backend> {
+    backend: &'a B,
+    gguf: &'a Gguf,
+    taken: HashSet<&'a str>,
+    done: u64,
+    total: u64,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl<'a, B: Backend> Loader<'a, B> {
+    fn take(&mut self, name: &str) -> Result<Tensor<'a>, Error> {
+        let tensor = self.gguf.require_tensor(name)?;
+        self.taken.insert(&tensor.info.name);
+        Ok(tensor)
+    }
+
+    fn finish(&mut self, tensor: &Tensor<'_>) {
+        self.gguf.release(tensor.info);
+        self.done += tensor.info.bytes() as u64;
+        (self.progress)(self.done, self.total);
+    }
+
+    fn check_shape(tensor: &Tensor<'_>, wanted: &[usize]) -> Result<(), Error> {
+        let shape = &tensor.info.shape;
+        if shape.len() == wanted.len() && shape.iter().zip(wanted).all(|(&s, &w)| s == w as u64) {
+            return Ok(());
+        }
+        Err(Error::InvalidModel(format!("tensor `{}` has shape {shape:?}, not {wanted:?}", tensor.info.name)))
+    }
+
+    /// A vector of `len` floats.
+    fn floats(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
+        let tensor = self.take(name)?;
+        Self::check_shape(&tensor, &[len])?;
+        let mut values = vec![0.0; len];
+        quant::dequantize(tensor.info.ty, tensor.data, &mut values)?;
+        self.finish(&tensor);
+        Ok(values)
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<B::Vector, Error> {
+        let values = self.floats(name, len)?;
+        Ok(self.backend.vector(&values)?)
+    }
+
+    fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<B::Vector>, Error> {
+        self.gguf.tensor(name).is_some().then(|| self.vector(name, len)).transpose()
+    }
+
+    fn matrix(&mut self, name: &str, columns: usize, rows: usize) -> Result<B::Matrix, Error> {
+        let tensor = self.take(name)?;
+        Self::check_shape(&tensor, &[columns, rows])?;
+        let matrix = self.backend.matrix(&tensor)?;
+        self.finish(&tensor);
+        Ok(matrix)
+    }
+
+    /// `NAME.weight` and, if it is there, `NAME.bias`.
+    fn linear(&mut self, name: &str, columns: usize, rows: usize) -> Result<Linear<B>, Error> {
+        Ok(Linear {
+            weight: self.matrix(&format!("{name}.weight"), columns, rows)?,
+            bias: self.optional_vector(&format!("{name}.bias"), rows)?,
+        })
+    }
+
+    /// One tensor that holds several matrices one after the other.
+    fn fused<const N: usize>(&mut self, name: &str, columns: usize, rows: [usize; N]) -> Result<[Linear<B>; N], Error> {
+        let all: usize = rows.iter().sum();
+        let tensor = self.take(&format!("{name}.weight"))?;
+        Self::check_shape(&tensor, &[columns, all])?;
+        let bias_name = format!("{name}.bias");
+        let bias = match self.gguf.tensor(&bias_name) {
+            Some(_) => Some(self.floats(&bias_name, all)?),
+            None => None,
+        };
+        let mut parts = Vec::with_capacity(N);
+        let mut start = 0;
+        for rows in rows {
+            let range = start..start + rows;
+            let (info, data) = tensor
+                .rows(range.start as u64..range.end as u64)
+                .ok_or_else(|| Error::InvalidModel(format!("tensor `{name}.weight` has no rows {range:?}")))?;
+            let weight = self.backend.matrix(&Tensor { info: &info, data })?;
+            let bias = bias.as_ref().map(|b| self.backend.vector(&b[range.clone()])).transpose()?;
+            parts.push(Linear { weight, bias });
+            start = range.end;
+        }
+        self.finish(&tensor);
+        parts.try_into().map_err(|_| Error::InvalidModel(format!("tensor `{name}.weight`")))
+    }
+
+    fn layer(&mut self, c: &ModelConfig, i: usize) -> Result<Layer<B>, Error> {
+        let traits = c.architecture.traits();
+        let name = |part: &str| format!("blk.{i}.{part}");
+        let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        let (hidden, ff) = (c.hidden, c.feed_forward);
+        let [wq, wk, wv] = if traits.fused && self.gguf.tensor(&name("attn_qkv.weight")).is_some() {
+            self.fused(&name("attn_qkv"), hidden, [q, kv, kv])?
+        } else {
+            [("attn_q", q), ("attn_k", kv), ("attn_v", kv)]
+                .map(|(part, rows)| self.linear(&name(part), hidden, rows))
+                .into_iter()
+                .collect::<Result<Vec<_>, _>>()?
+                .try_into()
+                .map_err(|_| Error::InvalidModel(name("attn_q")))?
+        };
+        let [gate, up] = if traits.fused && self.gguf.tensor(&name("ffn_gate.weight")).is_none() {
+            self.fused(&name("ffn_up"), hidden, [ff, ff])?
+        } else {
+            [self.linear(&name("ffn_gate"), hidden, ff)?, self.linear(&name("ffn_up"), hidden, ff)?]
+        };
+        let norm = |loader: &mut Self, wanted: bool, part: &str, len: usize| {
+            wanted.then(|| loader.vector(&name(part), len)).transpose()
+        };
+        Ok(Layer {
+            attention_norm: self.vector(&name("attn_norm.weight"), hidden)?,
+            q: wq,
+            k: wk,
+            v: wv,
+            q_norm: norm(self, traits.qk_norms, "attn_q_norm.weight", c.head_dim)?,
+            k_norm: norm(self, traits.qk_norms, "attn_k_norm.weight", c.head_dim)?,
+            attention_output: self.linear(&name("attn_output"), q, hidden)?,
+            post_attention_norm: norm(self, traits.post_norms, "post_attention_norm.weight", hidden)?,
+            feed_forward_norm: self.vector(&name("ffn_norm.weight"), hidden)?,
+            gate,
+            up,
+            down: self.linear(&name("ffn_down"), ff, hidden)?,
+            post_feed_forward_norm: norm(self, traits.post_norms, "post_ffw_norm.weight", hidden)?,
+            window: c.window_of(i),
+        })
+    }
+
+    /// The tensor of rope factors, if the model has one.
+    fn rope_factors(&mut self, c: &ModelConfig) -> Result<Option<Vec<f32>>, Error> {
+        // Exporters also write the factors of short contexts, which are not used; see `RopeScaling::LongRope`.
+        let (long, short) = ("rope_factors_long.weight", "rope_factors_short.weight");
+        let mut found = None;
+        for name in ["rope_freqs.weight", short, long] {
+            if self.gguf.tensor(name).is_some() {
+                let factors = self.floats(name, c.rope_dim / 2)?;
+                if let Some(bad) = factors.iter().find(|f| !f.is_finite() || **f <= 0.0) {
+                    return Err(Error::InvalidModel(format!("tensor `{name}` holds the factor {bad}")));
+                }
+                let stretched = match c.rope_scaling {
+                    RopeScaling::LongRope { original_context, .. } => c.context_length > original_context,
+                    _ => false,
+                };
+                if (name == long && !stretched) || (name == short && stretched) {
+                    continue;
+                }
+                found = Some(factors);
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl<B: Backend> Transformer<B> {
+    /// Loads all weights onto `backend`, layer by layer. `progress(done, total)` is called with bytes of the file.
+    pub fn load(backend: Arc<B>, gguf: &Gguf, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, Error> {
+        let config = ModelConfig::from_gguf(gguf)?;
+        gguf.will_need();
+        let total = gguf.tensors().iter().map(|t| t.bytes() as u64).sum();
+        let mut loader =
+            Loader { backend: &*backend, gguf, taken: HashSet::new(), done: 0, total, progress };
+        let embeddings = loader.matrix("token_embd.weight", config.hidden, config.vocab)?;
+        let factors = loader.rope_factors(&config)?;
+        let rope = |base: f32, scaling, factors: Option<&[f32]>| -> Result<Rope<B>, Error> {
+            let (frequencies, magnitude) = frequencies(config.rope_dim, base, scaling, factors);
+            Ok(Rope { frequencies: backend.vector(&frequencies)?, magnitude })
+        };
+        let global = rope(config.rope_freq_base, config.rope_scaling, factors.as_deref())?;
+        // Layers with a window of their own base were not stretched.
+        let local = config.rope_freq_base_local.map(|base| rope(base, RopeScaling::None, None)).transpose()?;
+        // Claimed layers cost nothing before their tensors are found.
+        let mut layers = Vec::new();
+        for i in 0..config.layers {
+            layers.push(loader.layer(&config, i)?);
+        }
+        let output_norm = loader.vector("output_norm.weight", config.hidden)?;
+        let output = match gguf.tensor("output.weight") {
+            Some(_) => Some(loader.linear("output", config.hidden, config.vocab)?),
+            None => None,
+        };
+        if output.as_ref().is_some_and(|o| o.bias.is_some()) {
+            return Err(Error::Unsupported("a bias on the output is not supported".into()));
+        }
+        let left: Vec<_> = gguf.tensors().iter().filter(|t| !loader.taken.contains(t.name.as_str())).collect();
+        if let Some(first) = left.first() {
+            return Err(Error::Unsupported(format!(
+                "{} tensors are not part of a plain {} model, `{}` among them; this variant is not supported",
+                left.len(),
+                config.architecture,
+                first.name,
+            )));
+        }
+        let output = output.map(|o| o.weight);
+        let rope = global;
+        Ok(Self { backend, config, embeddings, layers, output_norm, output, rope, rope_local: local })
+    }
+}
+
+impl<B: Backend> Weights for Arc<Transformer<B>> {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn device(&self) -> String {
+        self.backend.description()
+    }
+
+    fn page_bytes(&self, kind: CacheType) -> usize {
+        Runner::cache_spec(self, 1, kind).page_bytes()
+    }
+
+    fn runner(&self, pages: usize, kind: CacheType) -> Result<Box<dyn Forward>, Error> {
+        Ok(Box::new(Runner::new(self.clone(), pages, kind)?))
+    }
+}

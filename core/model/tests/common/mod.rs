@@ -1,0 +1,62 @@
+//! What the tests of this crate share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use realm_compute::cpu::CpuBackend;
+use realm_compute::{Batch, CacheType, PAGE_TOKENS};
+use realm_gguf::Gguf;
+use realm_model::{Forward, Transformer, Weights};
+use serde_json::Value;
+
+/// A model in the user's cache folder.
+pub(crate) fn model_path(file: &str) -> PathBuf {
+    let folder = std::env::var_os("REALM_MODELS_DIR").map(PathBuf::from).unwrap_or_else(|| {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let home = || PathBuf::from(std::env::var_os("HOME").expect("a home folder")).join(".cache");
+        cache.unwrap_or_else(home).join("realm/models")
+    });
+    let path = folder.join(file);
+    assert!(path.exists(), "{} is not there: run ci/setup", path.display());
+    path
+}
+
+/// Loads a model on two threads with room for `pages` pages.
+pub(crate) fn load(path: &std::path::Path, pages: usize, kind: CacheType) -> Box<dyn Forward> {
+    let gguf = Gguf::open(path).expect("a GGUF file");
+    let backend = Arc::new(CpuBackend::new(2).expect("a backend"));
+    let model = Transformer::load(backend, &gguf, &mut |_, _| {}).expect("a model");
+    Arc::new(model).runner(pages, kind).expect("a runner")
+}
+
+/// The log-probabilities after each of `tokens`, `[tokens, vocab]`, fed in pieces of `piece`.
+pub(crate) fn log_probabilities(runner: &mut dyn Forward, tokens: &[u32], piece: usize) -> Vec<Vec<f64>> {
+    let vocab = runner.config().vocab;
+    let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_TOKENS) as u32).collect();
+    let mut out = Vec::new();
+    for (i, tokens) in tokens.chunks(piece).enumerate() {
+        let mut batch = Batch::default();
+        batch.push(tokens, i * piece, &pages, true);
+        let logits = runner.forward(&batch).expect("logits");
+        out.extend(logits.chunks_exact(vocab).map(log_softmax));
+    }
+    out
+}
+
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::MIN, f32::max) as f64;
+    let sum: f64 = logits.iter().map(|&l| (l as f64 - max).exp()).sum();
+    logits.iter().map(|&l| l as f64 - max - sum.ln()).collect()
+}
+
+/// A JSON file under `tests/` of the repository.
+pub(crate) fn json(name: &str) -> Value {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests").join(name);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// An array of token ids.
+pub(crate) fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().expect("an array").iter().map(|v| v.as_u64().expect("an id") as u32).collect()
+}
