@@ -1,0 +1,204 @@
+"""A forward pass in float64 over a GGUF file's weights, to judge faster ones by.
+
+Written from the papers and from what llama.cpp makes of the metadata, for clarity and not for speed; it shares no
+code with the Rust crates. Arrays are `[tokens, ...]`; weight matrices are `[outputs, inputs]`.
+"""
+import numpy as np
+from gguf import GGMLQuantizationType as T
+from gguf import GGUFReader
+from gguf.quants import dequantize
+
+
+def floats(tensor):
+    """A tensor's weights, `[..., inputs]`. What a block decodes to is defined in float32."""
+    data = np.asarray(tensor.data)
+    shape = tuple(int(n) for n in reversed(tensor.shape))
+    if tensor.tensor_type == T.Q8_K:  # the gguf package lacks it: a float32 scale, 256 signed bytes, 16 int16 sums
+        blocks = data.reshape(-1, 292)
+        scale = blocks[:, :4].copy().view(np.float32)
+        values = scale * blocks[:, 4:260].copy().view(np.int8)
+    elif tensor.tensor_type == T.F16:
+        values = data.view(np.float16)
+    else:
+        values = dequantize(data, tensor.tensor_type)
+    return values.reshape(shape).astype(np.float64)
+
+
+class Model:
+    def __init__(self, path):
+        reader = GGUFReader(path)
+        self.tensors = {t.name: t for t in reader.tensors}
+        # Vocabularies are large and not needed.
+        self.meta = {k: f.contents() for k, f in reader.fields.items() if not k.startswith("tokenizer.")}
+        self.arch = self.meta["general.architecture"]
+        self.layers = self.get("block_count")
+        self.hidden = self.get("embedding_length")
+        self.heads = self.get("attention.head_count")
+        self.kv_heads = self.get("attention.head_count_kv", self.heads)
+        self.head_dim = self.get("attention.key_length", self.hidden // self.heads)
+        self.eps = self.get("attention.layer_norm_rms_epsilon")
+        self.gemma = self.arch in ("gemma2", "gemma3")
+
+    def get(self, key, default=None):
+        return self.meta.get(f"{self.arch}.{key}", default)
+
+    def tensor(self, name):
+        return floats(self.tensors[name]) if name in self.tensors else None
+
+    def window(self, layer):
+        """The sliding window of a layer, in tokens, or None.
+
+        Gemma 2 (arXiv:2408.00118) has one in every second layer, Gemma 3 (arXiv:2503.19786) in five of six, both
+        from the first layer on. Others have one in every layer or none at all.
+        """
+        size = self.get("attention.sliding_window")
+        period = {"gemma2": 2, "gemma3": 6}.get(self.arch)
+        if not size or (period and layer % period == period - 1):
+            return None
+        return size
+
+
+def rms_norm(x, weight, eps):
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weight
+
+
+def soft_cap(x, cap):
+    return cap * np.tanh(x / cap) if cap else x
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def gelu_tanh(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def rope_angles(model, layer, positions):
+    """The angle of every pair, `[tokens, pairs]`, and the factor on cosine and sine."""
+    dim = model.get("rope.dimension_count", model.head_dim)
+    base = model.get("rope.freq_base", 10000.0)
+    pairs = np.arange(dim // 2)
+    if model.arch == "gemma3" and model.window(layer):
+        base = model.get("rope.freq_base_swa", 10000.0)
+        return positions[:, None] * base ** (-2.0 * pairs / dim), 1.0
+    angles = positions[:, None] * base ** (-2.0 * pairs / dim)
+
+    # A tensor of divisors: llama 3.1's, or one of longrope's two (arXiv:2402.13753).
+    trained = model.get("rope.scaling.original_context_length", model.get("context_length"))
+    longer = model.get("context_length") > trained
+    for name in ("rope_freqs.weight", f"rope_factors_{'long' if longer else 'short'}.weight"):
+        divisors = model.tensor(name)
+        if divisors is not None:
+            angles = angles / divisors
+
+    kind = model.get("rope.scaling.type", "linear")
+    factor = model.get("rope.scaling.factor", 0) or model.get("rope.scale_linear", 0) or 1.0
+    magnitude = model.get("rope.scaling.attn_factor", 1.0)
+    if kind == "none":
+        return angles, magnitude
+    stretched = angles / factor
+    if kind != "yarn":
+        return stretched, magnitude
+    # YaRN (arXiv:2309.00071): pairs that turn often within the first context keep their angle.
+    def pair_that_turns(times):
+        return dim * np.log(trained / (times * 2 * np.pi)) / (2 * np.log(base))
+    first = max(0, np.floor(pair_that_turns(model.get("rope.scaling.yarn_beta_fast", 32.0))))
+    last = min(dim - 1, np.ceil(pair_that_turns(model.get("rope.scaling.yarn_beta_slow", 1.0))))
+    divide = np.clip((pairs - first) / max(0.001, last - first), 0, 1)
+    return stretched * divide + angles * (1 - divide), magnitude * (1 + 0.1 * np.log(factor))
+
+
+def rotate(model, x, angles, magnitude):
+    """Rotates the first numbers of every head of `x`, `[tokens, heads, head_dim]`."""
+    cos, sin = magnitude * np.cos(angles)[:, None], magnitude * np.sin(angles)[:, None]
+    out, dim = x.copy(), 2 * angles.shape[1]
+    # Files of the llama architecture have their rows permuted so that neighbours make a pair.
+    first, second = (slice(0, dim, 2), slice(1, dim, 2)) if model.arch == "llama" else (slice(0, dim // 2), slice(dim // 2, dim))
+    out[..., first] = x[..., first] * cos - x[..., second] * sin
+    out[..., second] = x[..., first] * sin + x[..., second] * cos
+    return out
+
+
+def attend(model, layer, q, k, v, scale):
+    """Causal attention of one sequence: `q` `[tokens, heads, head_dim]`, `k` and `v` with fewer heads."""
+    tokens, group = len(q), model.heads // model.kv_heads
+    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+    scores = soft_cap(np.einsum("qhd,khd->hqk", q, k) * scale, model.get("attn_logit_softcapping", 50.0 if model.arch == "gemma2" else None))
+    distance = np.arange(tokens)[:, None] - np.arange(tokens)[None, :]
+    seen = distance >= 0
+    if model.window(layer):
+        seen &= distance < model.window(layer)
+    scores = np.where(seen, scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("hqk,khd->qhd", weights, v).reshape(tokens, -1)
+
+
+def attention_scale(model):
+    # The largest Gemmas divide by the root of the hidden size a head instead of the head's own.
+    largest = {"gemma2": 46, "gemma3": 62}.get(model.arch) == model.layers
+    return model.get("attention.scale") or 1 / np.sqrt(model.hidden / model.heads if largest else model.head_dim)
+
+
+def forward(model, sequences, skip=0):
+    """Logits `[tokens - skip, vocab]` for each of `sequences`. Every weight is decoded once for all of them."""
+    if np.isscalar(skip):
+        skip = [skip] * len(sequences)
+    lengths = [len(s) for s in sequences]
+    ends = np.cumsum(lengths)
+    spans = [slice(e - n, e) for e, n in zip(ends, lengths)]
+    positions = np.concatenate([np.arange(n) for n in lengths]).astype(np.float64)
+    embeddings = model.tensor("token_embd.weight")
+    x = embeddings[np.concatenate([np.asarray(s, int) for s in sequences])]
+    if model.gemma:
+        x = x * np.sqrt(model.hidden)
+
+    for i in range(model.layers):
+        def weight(name):
+            return model.tensor(f"blk.{i}.{name}")
+
+        def linear(x, name, w=None):
+            w = weight(f"{name}.weight") if w is None else w
+            bias = weight(f"{name}.bias")
+            return x @ w.T if bias is None else x @ w.T + bias
+
+        normed = rms_norm(x, weight("attn_norm.weight"), model.eps)
+        fused = weight("attn_qkv.weight")
+        if fused is not None:
+            n, m = model.heads * model.head_dim, model.kv_heads * model.head_dim
+            q, k, v = np.split(linear(normed, "attn_qkv", fused), [n, n + m], axis=1)
+        else:
+            q, k, v = (linear(normed, f"attn_{part}") for part in "qkv")
+        q, k, v = (a.reshape(len(x), -1, model.head_dim) for a in (q, k, v))
+        if model.arch in ("qwen3", "gemma3"):
+            q = rms_norm(q, weight("attn_q_norm.weight"), model.eps)
+            k = rms_norm(k, weight("attn_k_norm.weight"), model.eps)
+        angles, magnitude = rope_angles(model, i, positions)
+        q, k = rotate(model, q, angles, magnitude), rotate(model, k, angles, magnitude)
+        attended = np.concatenate([attend(model, i, q[s], k[s], v[s], attention_scale(model)) for s in spans])
+        delta = linear(attended, "attn_output")
+        if model.gemma:
+            delta = rms_norm(delta, weight("post_attention_norm.weight"), model.eps)
+        x = x + delta
+
+        normed = rms_norm(x, weight("ffn_norm.weight"), model.eps)
+        if f"blk.{i}.ffn_gate.weight" in model.tensors:
+            gate, up = linear(normed, "ffn_gate"), linear(normed, "ffn_up")
+        else:
+            gate, up = np.split(linear(normed, "ffn_up"), 2, axis=1)
+        delta = linear((gelu_tanh if model.gemma else silu)(gate) * up, "ffn_down")
+        if model.gemma:
+            delta = rms_norm(delta, weight("post_ffw_norm.weight"), model.eps)
+        x = x + delta
+
+    x = rms_norm(x, model.tensor("output_norm.weight"), model.eps)
+    output = model.tensor("output.weight")
+    output = embeddings if output is None else output
+    cap = model.get("final_logit_softcapping", 30.0 if model.arch == "gemma2" else None)
+    return [soft_cap(x[s][n:] @ output.T, cap) for s, n in zip(spans, skip)]
+
+
+def log_softmax(logits):
+    top = logits.max(-1, keepdims=True)
+    return logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
