@@ -3,10 +3,15 @@
 //! `x[k] ≈ d * q[k]`, `d = max|x| / 127` over the block, `q` rounded to nearest, ties to even. Types with a scale
 //! for 32 weights get blocks of 32, K-quants blocks of 256 (their integer sub-scales let 256 products add up as
 //! integers). These are the precisions that llama.cpp uses (Q8_0, Q8_K), so errors are comparable.
+//!
+//! Arrays are row by row for scalar code and AVX2. For AVX-512 the rows of a *tile* are interleaved: of every array's
+//! smallest unit (four codes, a scale, a sum, a pair of sums) first row 0's, then row 1's, … then the next unit
+//! of row 0, so that a kernel for all rows of a tile follows one pointer.
 
 use super::Isa;
 use super::aligned::Aligned;
 use super::format::{BLOCK, SUPER};
+use super::matmul::TILE_ROWS;
 use super::pool::Parts;
 
 /// The rows of one matrix product's input, quantized.
@@ -16,6 +21,8 @@ pub(crate) struct Activations {
     pub(crate) columns: usize,
     /// Columns that share a scale: 32 or 256.
     pub(crate) block: usize,
+    /// Rows that are interleaved; the last tile may have fewer. 1 means row by row.
+    pub(crate) tile: usize,
     /// `[rows, columns]`
     pub(crate) codes: Aligned<i8>,
     /// `[rows, columns / block]`
@@ -24,12 +31,16 @@ pub(crate) struct Activations {
     pub(crate) sums: Aligned<f32>,
     /// Sums of a block's codes, in the two 16-bit lanes in which `vpmaddubsw` leaves its products: columns
     /// 0 and 1 of every four, columns 2 and 3. `[rows, columns / 16, 2]` for blocks of 256, `[rows, columns / 32, 2]`
-    /// for blocks of 32.
+    /// for blocks of 32. Not for AVX-512.
     pub(crate) lane_sums: Aligned<i16>,
-    /// Sums of 32 codes, `[rows, columns / 32]`; blocks of 256 only.
+    /// Sums of 32 codes, `[rows, columns / 64, 2]`; blocks of 256 only.
     pub(crate) sums32: Aligned<i16>,
-    /// Sums of 16 codes, `[rows, columns / 16]`; blocks of 256 only.
+    /// Sums of 16 codes, `[rows, columns / 32, 2]`; blocks of 256 only.
     pub(crate) sums16: Aligned<i16>,
+    /// Minus the sums of 32 codes, `[rows, columns / 32]`. Only for AVX-512, as the next one.
+    pub(crate) negative32: Aligned<i32>,
+    /// Minus the sums of 16 codes, `[rows, columns / 16]`; blocks of 256 only.
+    pub(crate) negative16: Aligned<i32>,
     /// The codes as 16-bit numbers, each four columns in the order 0, 2, 1, 3, `[rows, columns]`, for the
     /// AVX2 kernels of signed codes; empty unless asked for.
     pub(crate) wide: Aligned<i16>,
@@ -41,30 +52,41 @@ impl Activations {
         if self.block == SUPER { 16 } else { 32 }
     }
 
-    /// Makes room for `rows × columns`. `columns` must be a multiple of `block`.
-    pub(crate) fn prepare(&mut self, rows: usize, columns: usize, block: usize, wide: bool) {
+    /// Makes room for `rows × columns` as `isa` wants them. `columns` must be a multiple of `block`. `wide` asks for
+    /// the 16-bit codes too.
+    pub(crate) fn prepare(&mut self, isa: Isa, rows: usize, columns: usize, block: usize, wide: bool) {
         debug_assert!(columns.is_multiple_of(block));
         (self.rows, self.columns, self.block) = (rows, columns, block);
+        // As few tiles as possible, all of about the same size.
+        let interleaved = isa == Isa::Avx512 && rows > 1;
+        self.tile = if interleaved { rows.div_ceil(rows.div_ceil(TILE_ROWS)) } else { 1 };
         self.codes.reserve(rows * columns);
         self.scales.reserve(rows * columns / block);
-        self.lane_sums.reserve(rows * columns / self.lane_columns() * 2);
         if block == BLOCK {
             self.sums.reserve(rows * columns / BLOCK);
         } else {
             self.sums32.reserve(rows * columns / BLOCK);
             self.sums16.reserve(rows * columns / 16);
         }
+        if isa == Isa::Avx512 {
+            self.negative32.reserve(rows * columns / BLOCK);
+            self.negative16.reserve(if block == SUPER { rows * columns / 16 } else { 0 });
+        } else {
+            self.lane_sums.reserve(rows * columns / self.lane_columns() * 2);
+        }
         if wide {
             self.wide.reserve(rows * columns);
         }
     }
 
-    /// For filling the rows from several threads. `wide` asks for the 16-bit codes too.
+    /// For filling the rows from several threads, with what [`Self::prepare`] was asked for.
     pub(crate) fn fill(&mut self, isa: Isa, wide: bool) -> Fill {
         Fill {
             isa,
+            rows: self.rows,
             columns: self.columns,
             block: self.block,
+            tile: self.tile,
             wide: wide.then(|| Parts::new(&mut self.wide)),
             codes: Parts::new(&mut self.codes),
             scales: Parts::new(&mut self.scales),
@@ -72,6 +94,8 @@ impl Activations {
             lane_sums: Parts::new(&mut self.lane_sums),
             sums32: Parts::new(&mut self.sums32),
             sums16: Parts::new(&mut self.sums16),
+            negative32: Parts::new(&mut self.negative32),
+            negative16: Parts::new(&mut self.negative16),
         }
     }
 }
@@ -79,15 +103,48 @@ impl Activations {
 /// Fills the rows of [`Activations`].
 pub(crate) struct Fill {
     isa: Isa,
+    rows: usize,
     columns: usize,
     block: usize,
+    tile: usize,
     codes: Parts<i8>,
     scales: Parts<f32>,
     sums: Parts<f32>,
     lane_sums: Parts<i16>,
     sums32: Parts<i16>,
     sums16: Parts<i16>,
+    negative32: Parts<i32>,
+    negative16: Parts<i32>,
     wide: Option<Parts<i16>>,
+}
+
+/// Where the numbers of one row are: unit `i` of an array is at `start / every + i * stride`, in units.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Columns before the row's tile, in all rows.
+    start: usize,
+    /// The row's number in its tile.
+    row: usize,
+    /// Rows of its tile.
+    stride: usize,
+}
+
+impl Place {
+    /// Unit `i` of an array with one for every `every` columns.
+    #[inline(always)]
+    fn at(self, every: usize, i: usize) -> usize {
+        self.start / every + i * self.stride + self.row
+    }
+}
+
+/// Writes one unit of an array.
+///
+/// # Safety
+/// Nobody else reads or writes it now.
+#[inline(always)]
+unsafe fn put<T: Copy, const N: usize>(parts: &Parts<T>, unit: usize, value: [T; N]) {
+    // SAFETY: by the caller's promise.
+    unsafe { parts.part(unit * N, N) }.copy_from_slice(&value);
 }
 
 impl Fill {
@@ -96,96 +153,141 @@ impl Fill {
     /// # Safety
     /// The `Activations` live, nobody reads them, and no two threads fill the same row.
     pub(crate) unsafe fn row(&self, row: usize, x: &[f32]) {
-        let (columns, block) = (self.columns, self.block);
-        let at = |every: usize| (row * columns / every, columns / every);
-        let small = block == BLOCK;
-        // SAFETY: rows are disjoint, and the caller promises the rest.
-        let out = unsafe {
-            let part16 = |parts: &Parts<i16>, (start, len): (usize, usize)| parts.part(start, len);
-            let (start, len) = at(if small { 32 } else { 16 });
-            Row {
-                codes: self.codes.part(row * columns, columns),
-                scales: self.scales.part(at(block).0, at(block).1),
-                sums: if small { self.sums.part(at(BLOCK).0, at(BLOCK).1) } else { &mut [] },
-                lane_sums: self.lane_sums.part(2 * start, 2 * len),
-                sums32: if small { &mut [] } else { part16(&self.sums32, at(32)) },
-                sums16: if small { &mut [] } else { part16(&self.sums16, at(16)) },
-                wide: self.wide.as_ref().map_or(&mut [], |wide| part16(wide, at(1))),
+        // SAFETY: the caller's promise, and an `Isa` other than `Scalar` exists only where the processor has it.
+        unsafe {
+            match self.isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => self.row_avx2(row, x),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => self.row_avx512(row, x),
+                _ => self.row_body(row, x),
             }
-        };
-        match self.isa {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: an `Isa` other than `Scalar` exists only where the processor has it.
-            Isa::Avx2 | Isa::Avx512 => unsafe { fill_avx2(out, x, block) },
-            _ => fill_row(out, x, block),
         }
     }
-}
 
-struct Row<'a> {
-    codes: &'a mut [i8],
-    scales: &'a mut [f32],
-    sums: &'a mut [f32],
-    lane_sums: &'a mut [i16],
-    sums32: &'a mut [i16],
-    sums16: &'a mut [i16],
-    wide: &'a mut [i16],
-}
+    /// The same code as [`Self::row_body`], compiled for AVX2: `round_ties_even` and the sums become vector
+    /// instructions.
+    ///
+    /// # Safety
+    /// As [`Self::row`].
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn row_avx2(&self, row: usize, x: &[f32]) {
+        // SAFETY: by the caller's promise.
+        unsafe { self.row_body(row, x) }
+    }
 
-/// The same code as [`fill_row`], compiled for AVX2: `round_ties_even` and the sums become vector instructions.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn fill_avx2(out: Row<'_>, x: &[f32], block: usize) {
-    fill_row(out, x, block);
-}
+    /// As [`Self::row_avx2`].
+    ///
+    /// # Safety
+    /// As [`Self::row`].
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn row_avx512(&self, row: usize, x: &[f32]) {
+        // SAFETY: by the caller's promise.
+        unsafe { self.row_body(row, x) }
+    }
 
-#[inline(always)]
-fn fill_row(out: Row<'_>, x: &[f32], block: usize) {
-    for (b, x) in x.chunks_exact(block).enumerate() {
-        let mut lanes = [0f32; 16];
-        for x in x.chunks_exact(16) {
-            for (lane, x) in lanes.iter_mut().zip(x) {
-                let x = x.abs();
-                *lane = if x > *lane { x } else { *lane };
+    /// # Safety
+    /// As [`Self::row`].
+    #[inline(always)]
+    unsafe fn row_body(&self, row: usize, x: &[f32]) {
+        let first = row / self.tile * self.tile;
+        let place =
+            Place { start: first * self.columns, row: row - first, stride: self.tile.min(self.rows - first) };
+        let mut codes = [0; SUPER];
+        for (b, x) in x.chunks_exact(self.block).enumerate() {
+            let codes = &mut codes[..self.block];
+            let d = quantize(x, codes);
+            // SAFETY: every unit of a row belongs to that row, which is this thread's alone.
+            unsafe {
+                if place.stride == 1 {
+                    self.codes.part(place.start + b * self.block, self.block).copy_from_slice(codes);
+                } else {
+                    for (i, c) in codes.chunks_exact(4).enumerate() {
+                        put(&self.codes, place.at(4, b * self.block / 4 + i), [c[0], c[1], c[2], c[3]]);
+                    }
+                }
+                put(&self.scales, place.at(self.block, b), [d]);
+                self.sums_of(place, b, d, codes);
+                if let Some(wide) = &self.wide {
+                    let wide = wide.part(place.start + b * self.block, self.block);
+                    for (wide, c) in wide.chunks_exact_mut(4).zip(codes.chunks_exact(4)) {
+                        wide.copy_from_slice(&[c[0] as i16, c[2] as i16, c[1] as i16, c[3] as i16]);
+                    }
+                }
             }
         }
-        let max = lanes.iter().fold(0f32, |a, &b| if b > a { b } else { a });
-        let d = max / 127.0;
-        let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
-        out.scales[b] = d;
-        let codes = &mut out.codes[b * block..][..block];
-        for (code, x) in codes.iter_mut().zip(x) {
-            // Within ±127 by construction; a NaN becomes 0.
-            *code = (x * inverse).round_ties_even() as i32 as i8;
-        }
+    }
+
+    /// The sums of block `b`'s codes.
+    ///
+    /// # Safety
+    /// As [`Self::row`].
+    #[inline(always)]
+    unsafe fn sums_of(&self, place: Place, b: usize, d: f32, codes: &[i8]) {
         let mut pairs = [[0i16; 2]; SUPER / 16];
-        let pairs = &mut pairs[..block / 16];
+        let pairs = &mut pairs[..self.block / 16];
         for (pair, codes) in pairs.iter_mut().zip(codes.chunks_exact(16)) {
             for c in codes.chunks_exact(4) {
                 pair[0] += c[0] as i16 + c[1] as i16;
                 pair[1] += c[2] as i16 + c[3] as i16;
             }
         }
-        if block == BLOCK {
-            let both = [pairs[0][0] + pairs[1][0], pairs[0][1] + pairs[1][1]];
-            out.lane_sums[2 * b..][..2].copy_from_slice(&both);
-            out.sums[b] = d * (both[0] + both[1]) as f32;
-        } else {
-            for (i, pair) in pairs.iter().enumerate() {
-                let i = b * block / 16 + i;
-                out.lane_sums[2 * i..][..2].copy_from_slice(pair);
-                out.sums16[i] = pair[0] + pair[1];
+        let avx512 = self.isa == Isa::Avx512;
+        // SAFETY: by the caller's promise.
+        unsafe {
+            if self.block == BLOCK {
+                let both = [pairs[0][0] + pairs[1][0], pairs[0][1] + pairs[1][1]];
+                let sum = both[0] + both[1];
+                put(&self.sums, place.at(BLOCK, b), [d * sum as f32]);
+                if avx512 {
+                    put(&self.negative32, place.at(BLOCK, b), [-(sum as i32)]);
+                } else {
+                    put(&self.lane_sums, place.at(BLOCK, b), both);
+                }
+                return;
             }
-            for (i, two) in pairs.chunks_exact(2).enumerate() {
-                out.sums32[b * block / 32 + i] = two[0][0] + two[0][1] + two[1][0] + two[1][1];
-            }
-        }
-        if !out.wide.is_empty() {
-            for (wide, c) in out.wide[b * block..][..block].chunks_exact_mut(4).zip(codes.chunks_exact(4)) {
-                wide.copy_from_slice(&[c[0] as i16, c[2] as i16, c[1] as i16, c[3] as i16]);
+            for (i, four) in pairs.chunks_exact(4).enumerate() {
+                let sums: [i16; 4] = std::array::from_fn(|j| four[j][0] + four[j][1]);
+                let (low, high) = (sums[0] + sums[1], sums[2] + sums[3]);
+                let i = b * (SUPER / 64) + i;
+                put(&self.sums16, place.at(32, 2 * i), [sums[0], sums[1]]);
+                put(&self.sums16, place.at(32, 2 * i + 1), [sums[2], sums[3]]);
+                put(&self.sums32, place.at(64, i), [low, high]);
+                if avx512 {
+                    put(&self.negative32, place.at(32, 2 * i), [-(low as i32)]);
+                    put(&self.negative32, place.at(32, 2 * i + 1), [-(high as i32)]);
+                }
+                for j in 0..4 {
+                    if avx512 {
+                        put(&self.negative16, place.at(16, 4 * i + j), [-(sums[j] as i32)]);
+                    } else {
+                        put(&self.lane_sums, place.at(16, 4 * i + j), four[j]);
+                    }
+                }
             }
         }
     }
+}
+
+/// Quantizes a block and returns its scale.
+#[inline(always)]
+fn quantize(x: &[f32], codes: &mut [i8]) -> f32 {
+    let mut lanes = [0f32; 16];
+    for x in x.chunks_exact(16) {
+        for (lane, x) in lanes.iter_mut().zip(x) {
+            let x = x.abs();
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    let max = lanes.iter().fold(0f32, |a, &b| if b > a { b } else { a });
+    let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
+    for (code, x) in codes.iter_mut().zip(x) {
+        // Within ±127 by construction; a NaN becomes 0.
+        *code = (x * inverse).round_ties_even() as i32 as i8;
+    }
+    max / 127.0
 }
 
 #[cfg(test)]
@@ -193,24 +295,59 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_and_sums_describe_the_row() {
-        let columns = 512;
-        let x: Vec<f32> = (0..columns).map(|i| ((i * 7919) % 1013) as f32 / 500.0 - 1.0).collect();
-        for block in [BLOCK, SUPER] {
-            for isa in Isa::available() {
-                let mut a = Activations::default();
-                a.prepare(1, columns, block, true);
-                // SAFETY: one thread, one row.
-                unsafe { a.fill(isa, true).row(0, &x) };
+    fn codes_and_sums_describe_the_rows() {
+        let (rows, columns) = (15, 512);
+        let x: Vec<f32> = (0..rows * columns).map(|i| ((i * 7919) % 1013) as f32 / 500.0 - 1.0).collect();
+        for (block, isa) in
+            [BLOCK, SUPER].into_iter().flat_map(|b| Isa::available().into_iter().map(move |i| (b, i)))
+        {
+            let wide = isa == Isa::Avx2;
+            let mut a = Activations::default();
+            a.prepare(isa, rows, columns, block, wide);
+            let fill = a.fill(isa, wide);
+            for (row, x) in x.chunks_exact(columns).enumerate() {
+                // SAFETY: one thread, each row once.
+                unsafe { fill.row(row, x) };
+            }
+            for (row, x) in x.chunks_exact(columns).enumerate() {
+                let first = row / a.tile * a.tile;
+                let stride = a.tile.min(rows - first);
+                let place = Place { start: first * columns, row: row - first, stride };
+                let code = |k: usize| a.codes[place.at(4, k / 4) * 4 + k % 4] as i32;
+                let sum = |first: usize, len: usize| (first..first + len).map(code).sum::<i32>();
                 for (k, &x) in x.iter().enumerate() {
-                    let d = a.scales[k / block];
-                    assert!((d * a.codes[k] as f32 - x).abs() <= 0.5001 * d, "{isa:?} {k}");
-                    assert_eq!(a.wide[k / 4 * 4 + [0, 2, 1, 3][k % 4]], a.codes[k] as i16);
+                    let d = a.scales[place.at(block, k / block)];
+                    assert!((d * code(k) as f32 - x).abs() <= 0.5001 * d, "{isa:?} {row} {k}");
+                    if wide {
+                        let at = row * columns + k / 4 * 4 + [0, 2, 1, 3][k % 4];
+                        assert_eq!(a.wide[at] as i32, code(k));
+                    }
+                }
+                for i in 0..columns / 16 {
+                    if block == SUPER {
+                        assert_eq!(a.sums16[place.at(32, i / 2) * 2 + i % 2] as i32, sum(16 * i, 16));
+                        if isa == Isa::Avx512 {
+                            assert_eq!(a.negative16[place.at(16, i)], -sum(16 * i, 16));
+                        }
+                    }
+                }
+                for i in 0..columns / 32 {
+                    let (all, d) = (sum(32 * i, 32), a.scales[place.at(block, 32 * i / block)]);
+                    if block == SUPER {
+                        assert_eq!(a.sums32[place.at(64, i / 2) * 2 + i % 2] as i32, all);
+                    } else {
+                        assert_eq!(a.sums[place.at(32, i)], d * all as f32);
+                    }
+                    if isa == Isa::Avx512 {
+                        assert_eq!(a.negative32[place.at(32, i)], -all);
+                    }
                 }
                 let lane = a.lane_columns();
-                for (i, codes) in a.codes[..columns].chunks(lane).enumerate() {
-                    let sum: i16 = codes.iter().map(|&c| c as i16).sum();
-                    assert_eq!(a.lane_sums[2 * i] + a.lane_sums[2 * i + 1], sum);
+                if isa != Isa::Avx512 {
+                    for i in 0..columns / lane {
+                        let at = (row * (columns / lane) + i) * 2;
+                        assert_eq!((a.lane_sums[at] + a.lane_sums[at + 1]) as i32, sum(i * lane, lane));
+                    }
                 }
             }
         }

@@ -108,6 +108,13 @@ impl Format {
         }
     }
 
+    /// Whether weights have a minimum; if not, their codes have a center, or are signed.
+    pub(crate) const fn has_min(&self) -> bool {
+        match self.scales {
+            Scales::Block { min } | Scales::Super { min, .. } => min,
+        }
+    }
+
     /// Columns of a record.
     pub(crate) const fn record_columns(&self) -> usize {
         match self.scales {

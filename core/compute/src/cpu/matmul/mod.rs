@@ -5,6 +5,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod scalar;
 mod tile;
 
@@ -19,6 +21,9 @@ use tile::Tile;
 
 /// Below so many numbers the input is quantized on the calling thread: waking the others costs more.
 const ALONE: usize = 8192;
+/// Most rows of activations that are interleaved for one pass of the AVX-512 kernels: with so many, integer and
+/// float sums fill the registers.
+pub(crate) const TILE_ROWS: usize = 12;
 /// Columns of a float panel that are widened at a time.
 const FLOAT_COLUMNS: usize = 256;
 
@@ -106,7 +111,7 @@ fn quantize(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, products: 
             continue;
         }
         let wide = isa == Isa::Avx2 && formats.any(|f| f.codes.signed());
-        a.prepare(x.rows(), x.columns(), block, wide);
+        a.prepare(isa, x.rows(), x.columns(), block, wide);
         let fill = a.fill(isa, wide);
         let alone = x.rows() * x.columns() < ALONE;
         let share = Share::new(x.rows(), if alone { x.rows() } else { 4 });
@@ -130,6 +135,11 @@ fn packed_panel(
     tile: &mut Tile,
     acc: &mut [[f32; PANEL]],
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx512 {
+        // SAFETY: this instruction set was detected.
+        return unsafe { avx512::panel(m, panel, a, tile, acc) };
+    }
     let format = &m.format;
     let width = Tile::width(acc.len(), m.columns);
     tile.prepare(format, width);
@@ -140,7 +150,7 @@ fn packed_panel(
         match isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this instruction set was detected.
-            Isa::Avx2 | Isa::Avx512 => unsafe {
+            Isa::Avx2 => unsafe {
                 avx2::unpack(tile, format, records);
                 avx2::products(format, tile, a, first, acc);
             },
@@ -170,7 +180,10 @@ fn float_panel(
         match isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this instruction set was detected.
-            Isa::Avx2 | Isa::Avx512 => unsafe { avx2::float_products(w, x, m.columns, acc) },
+            Isa::Avx2 => unsafe { avx2::float_products(w, x, m.columns, acc) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx512 => unsafe { avx512::float_products(w, x, m.columns, acc) },
             _ => {
                 for (row, acc) in acc.iter_mut().enumerate() {
                     for (w, &x) in w.chunks_exact(PANEL).zip(&x[row * m.columns..]) {

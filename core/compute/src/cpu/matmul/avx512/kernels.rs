@@ -1,0 +1,269 @@
+//! The inner loops: some records of a panel against up to [`TILE_ROWS`](crate::cpu::matmul::TILE_ROWS) rows of activations.
+//!
+//! A group of weights is one register, and `vpdpbusd` multiplies it with four activation bytes, broadcast from
+//! memory by the instruction itself, and adds up in 32-bit lanes, one for each of the 16 outputs. With M rows that is
+//! M + 1 loads for M products; M sums of integers and M of floats fill the registers up to M = 12.
+//!
+//! A center is not subtracted from the codes: sums start at minus the center times the sum of the activations.
+
+use std::arch::x86_64::*;
+
+use super::planes::Planes;
+use crate::cpu::activations::Activations;
+use crate::cpu::format::{BLOCK, PANEL, SUPER};
+
+/// The weights of a pass: some records of a panel.
+#[derive(Clone, Copy)]
+pub(super) struct Weights {
+    /// The first record; scales are read from its header.
+    pub(super) records: *const u8,
+    pub(super) record_bytes: usize,
+    pub(super) count: usize,
+    /// The first record's planes: inside the record, or unpacked somewhere else.
+    pub(super) planes: *const u8,
+    /// Bytes from one record's planes to the next one's.
+    pub(super) stride: usize,
+}
+
+/// The activations of a pass: M interleaved rows, from the pass's first column on.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    codes: *const i8,
+    scales: *const f32,
+    sums: *const f32,
+    negative16: *const i32,
+    negative32: *const i32,
+    sums16: *const i16,
+    sums32: *const i16,
+}
+
+impl Rows {
+    /// Columns `first ..` of the tile of `m` rows that begins with row `row`.
+    pub(super) fn new(a: &Activations, row: usize, m: usize, first: usize) -> Self {
+        // Where a tile's numbers for every `every` columns begin, and how far in column `first` is. Arrays that
+        // this kind of block does not have stay dangling; their kernels do not run.
+        let at = |every: usize| row * (a.columns / every) + first / every * m;
+        Self {
+            codes: a.codes.as_ptr().wrapping_add(at(4) * 4),
+            scales: a.scales.as_ptr().wrapping_add(at(a.block)),
+            sums: a.sums.as_ptr().wrapping_add(at(BLOCK)),
+            negative16: a.negative16.as_ptr().wrapping_add(at(16)),
+            negative32: a.negative32.as_ptr().wrapping_add(at(BLOCK)),
+            sums16: a.sums16.as_ptr().wrapping_add(at(32) * 2),
+            sums32: a.sums32.as_ptr().wrapping_add(at(64) * 2),
+        }
+    }
+}
+
+/// Four bytes in every lane.
+///
+/// # Safety
+/// Element `i` can be read at `p`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn splat(p: *const i32, i: usize) -> __m512i {
+    // SAFETY: by the caller's promise.
+    unsafe { _mm512_set1_epi32(p.add(i).read_unaligned()) }
+}
+
+/// As [`splat`], a float.
+///
+/// # Safety
+/// Element `i` can be read at `p`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn splat_ps(p: *const f32, i: usize) -> __m512 {
+    // SAFETY: by the caller's promise.
+    unsafe { _mm512_set1_ps(*p.add(i)) }
+}
+
+/// 16 halves as floats.
+///
+/// # Safety
+/// 32 bytes can be read at `p`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn halves(p: *const u8) -> __m512 {
+    // SAFETY: by the caller's promise.
+    unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+}
+
+/// Sums at the start of a block: minus the center times the sum of its activations.
+///
+/// # Safety
+/// M numbers can be read at `negative`, unless there is no center.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn start<P: Planes, const M: usize, const MIN: bool>(negative: *const i32) -> [__m512i; M] {
+    let mut sums = [_mm512_setzero_si512(); M];
+    if !MIN {
+        for (m, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: by the caller's promise.
+            let negative = unsafe { splat(negative, m) };
+            *sum = _mm512_sll_epi32(negative, _mm_cvtsi32_si128(P::CENTER_BITS as i32));
+        }
+    }
+    sums
+}
+
+/// Adds the products of groups `from .. from + 4` of 32 columns; `x` are the activations of group `from`.
+///
+/// # Safety
+/// `P::BYTES` can be read at `planes`, 16 M at `x`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline]
+unsafe fn four_groups<P: Planes, const M: usize>(
+    sums: &mut [__m512i; M],
+    planes: *const u8,
+    from: usize,
+    x: *const i8,
+) {
+    macro_rules! group {
+        ($g:literal) => {
+            // SAFETY: by the caller's promise.
+            unsafe {
+                let w = P::group(planes, from + $g);
+                for (m, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm512_dpbusd_epi32(*sum, w, splat(x.cast(), $g * M + m));
+                }
+            }
+        };
+    }
+    group!(0);
+    group!(1);
+    group!(2);
+    group!(3);
+}
+
+/// A scale for 32 weights: `acc[m] += Σ d_w d_a (w · x) (+ min_w sum_a)`.
+///
+/// # Safety
+/// `weights` holds whole records of planes `P`, and `rows` M rows of as many columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn block<P: Planes, const M: usize, const MIN: bool>(
+    weights: Weights,
+    rows: Rows,
+    acc: &mut [[f32; PANEL]],
+) {
+    assert!(acc.len() == M);
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let mut floats: [__m512; M] = std::array::from_fn(|m| _mm512_loadu_ps(acc[m].as_ptr()));
+        let Weights { mut records, mut planes, .. } = weights;
+        for b in 0..weights.count {
+            let x = rows.codes.add(b * BLOCK * M);
+            let mut sums = start::<P, M, MIN>(rows.negative32.wrapping_add(b * M));
+            four_groups::<P, M>(&mut sums, planes, 0, x);
+            four_groups::<P, M>(&mut sums, planes, 4, x.add(16 * M));
+            let d = halves(records);
+            let min = if MIN { halves(records.add(2 * PANEL)) } else { d };
+            for m in 0..M {
+                let scale = _mm512_mul_ps(d, splat_ps(rows.scales, b * M + m));
+                floats[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[m]), scale, floats[m]);
+                if MIN {
+                    floats[m] = _mm512_fmadd_ps(min, splat_ps(rows.sums, b * M + m), floats[m]);
+                }
+            }
+            records = records.wrapping_add(weights.record_bytes);
+            planes = planes.wrapping_add(weights.stride);
+        }
+        for (acc, floats) in acc.iter_mut().zip(floats) {
+            _mm512_storeu_ps(acc.as_mut_ptr(), floats);
+        }
+    }
+}
+
+/// Integer scales for `SUB` weights under a float one for 256.
+///
+/// # Safety
+/// As [`block`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn super_block<P: Planes, const M: usize, const SUB: usize, const MIN: bool>(
+    weights: Weights,
+    rows: Rows,
+    acc: &mut [[f32; PANEL]],
+) {
+    assert!(acc.len() == M && (SUB == 16 || SUB == 32));
+    let Weights { mut records, planes, .. } = weights;
+    let float_bytes = 2 * PANEL * (1 + MIN as usize);
+    for s in 0..weights.count {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let scales = records.add(float_bytes);
+            let mut total = [_mm512_setzero_si512(); M];
+            for b in 0..SUPER / BLOCK {
+                let planes = planes.add(s * weights.stride + b * P::BYTES);
+                let x = rows.codes.add((s * SUPER + b * BLOCK) * M);
+                let scale = |i: usize| {
+                    _mm512_cvtepi8_epi32(_mm_loadu_si128(scales.add((b * (BLOCK / SUB) + i) * PANEL).cast()))
+                };
+                let mut add = |sums: [__m512i; M], scale: __m512i| {
+                    for (total, sum) in total.iter_mut().zip(sums) {
+                        *total = _mm512_add_epi32(*total, _mm512_mullo_epi32(sum, scale));
+                    }
+                };
+                let at = s * (SUPER / SUB) + b * (BLOCK / SUB);
+                if SUB == 32 {
+                    let mut sums = start::<P, M, MIN>(rows.negative32.wrapping_add(at * M));
+                    four_groups::<P, M>(&mut sums, planes, 0, x);
+                    four_groups::<P, M>(&mut sums, planes, 4, x.add(16 * M));
+                    add(sums, scale(0));
+                } else {
+                    let mut sums = start::<P, M, MIN>(rows.negative16.wrapping_add(at * M));
+                    four_groups::<P, M>(&mut sums, planes, 0, x);
+                    add(sums, scale(0));
+                    let mut sums = start::<P, M, MIN>(rows.negative16.wrapping_add((at + 1) * M));
+                    four_groups::<P, M>(&mut sums, planes, 4, x.add(16 * M));
+                    add(sums, scale(1));
+                }
+            }
+            let d = halves(records);
+            for m in 0..M {
+                let scale = _mm512_mul_ps(d, splat_ps(rows.scales, s * M + m));
+                let old = _mm512_loadu_ps(acc[m].as_ptr());
+                let new = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[m]), scale, old);
+                _mm512_storeu_ps(acc[m].as_mut_ptr(), new);
+            }
+            if MIN {
+                subtract_mins::<M, SUB>(records, rows, s, acc);
+            }
+        }
+        records = records.wrapping_add(weights.record_bytes);
+    }
+}
+
+/// `acc[m] -= (Σ min · Σ a) * dmin_w * d_a` for record `s` of a pass.
+///
+/// # Safety
+/// As [`block`], and `record` is that record.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[inline]
+unsafe fn subtract_mins<const M: usize, const SUB: usize>(
+    record: *const u8,
+    rows: Rows,
+    s: usize,
+    acc: &mut [[f32; PANEL]],
+) {
+    let sub_sums = if SUB == 16 { rows.sums16 } else { rows.sums32 }.cast::<i32>();
+    let pairs = SUPER / SUB / 2;
+    // SAFETY: by the caller's promise; two neighbours' sums are read at once, as they lie together.
+    unsafe {
+        let mins = record.add(4 * PANEL + SUPER / SUB * PANEL);
+        let mut total = [_mm512_setzero_si512(); M];
+        for pair in 0..pairs {
+            let of =
+                |i: usize| _mm512_cvtepu8_epi32(_mm_loadu_si128(mins.add((2 * pair + i) * PANEL).cast()));
+            let both = _mm512_or_si512(of(0), _mm512_slli_epi32::<16>(of(1)));
+            for (m, total) in total.iter_mut().enumerate() {
+                *total = _mm512_dpwssd_epi32(*total, both, splat(sub_sums, (s * pairs + pair) * M + m));
+            }
+        }
+        let d = halves(record.add(2 * PANEL));
+        for m in 0..M {
+            let scale = _mm512_mul_ps(d, splat_ps(rows.scales, s * M + m));
+            let old = _mm512_loadu_ps(acc[m].as_ptr());
+            let new = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(total[m]), scale, old);
+            _mm512_storeu_ps(acc[m].as_mut_ptr(), new);
+        }
+    }
+}

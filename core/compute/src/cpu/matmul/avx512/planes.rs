@@ -1,0 +1,149 @@
+//! Weight codes in registers: one group, 16 rows × 4 columns, from the planes of 32 columns.
+
+use std::arch::x86_64::*;
+
+use crate::cpu::format::{BLOCK, Codes, Format, GROUP, TABLE};
+
+/// How the codes of 32 columns are stored, and how to get at them.
+///
+/// `vpdpbusd` multiplies unsigned with signed bytes, so signed weights get 128 added and count as codes with a
+/// center of 128. That leaves one kind of product for all types.
+pub(super) trait Planes {
+    /// Bytes of 32 columns of a panel.
+    const BYTES: usize;
+    /// Logarithm of the center that types without a minimum have.
+    const CENTER_BITS: u32;
+
+    /// Group `g` (0..8): unsigned codes.
+    ///
+    /// # Safety
+    /// `BYTES` bytes can be read at `planes`.
+    unsafe fn group(planes: *const u8, g: usize) -> __m512i;
+}
+
+/// # Safety
+/// Byte groups `0 ..= g` can be read at `planes`.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+unsafe fn load(planes: *const u8, g: usize) -> __m512i {
+    // SAFETY: by the caller's promise.
+    unsafe { _mm512_loadu_si512(planes.add(g * GROUP).cast()) }
+}
+
+/// Bits `from ..` of every byte moved to bit `to`; bits of the neighbouring byte come along and must be masked.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn shift(v: __m512i, from: usize, to: usize) -> __m512i {
+    // The counts are constants once the groups are unrolled, so these become immediate shifts, or nothing.
+    if from >= to {
+        _mm512_srl_epi16(v, _mm_cvtsi32_si128((from - to) as i32))
+    } else {
+        _mm512_sll_epi16(v, _mm_cvtsi32_si128((to - from) as i32))
+    }
+}
+
+/// `low`, or those bits of `high` that `mask` has.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn with_bits(low: __m512i, high: __m512i, mask: i8) -> __m512i {
+    _mm512_ternarylogic_epi32::<0xf8>(low, high, _mm512_set1_epi8(mask))
+}
+
+/// Group `g` of a plane of 4 bits.
+///
+/// # Safety
+/// 4 groups can be read at `planes`.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+unsafe fn nibbles(planes: *const u8, g: usize) -> __m512i {
+    // SAFETY: by the caller's promise.
+    let v = unsafe { load(planes, g % 4) };
+    _mm512_and_si512(shift(v, g / 4 * 4, 0), _mm512_set1_epi8(15))
+}
+
+/// Declares the planes of one kind of codes.
+macro_rules! planes {
+    ($name:ident, $codes:expr, $center_bits:literal, |$planes:ident, $g:ident| $group:expr) => {
+        pub(super) struct $name;
+        impl Planes for $name {
+            const BYTES: usize = $codes.plane_bytes();
+            const CENTER_BITS: u32 = $center_bits;
+            #[target_feature(enable = "avx512f,avx512bw")]
+            #[inline]
+            unsafe fn group($planes: *const u8, $g: usize) -> __m512i {
+                // SAFETY: every group that is read lies inside `BYTES`, by the layout of the planes.
+                unsafe { $group }
+            }
+        }
+    };
+}
+
+planes!(U2, Codes::U2, 0, |p, g| {
+    _mm512_and_si512(shift(load(p, g / 4), g % 4 * 2, 0), _mm512_set1_epi8(3))
+});
+planes!(U3, Codes::U3, 2, |p, g| {
+    let low = _mm512_and_si512(shift(load(p, g / 4), g % 4 * 2, 0), _mm512_set1_epi8(3));
+    with_bits(low, shift(load(p, 2), g, 2), 4)
+});
+planes!(U4, Codes::U4, 3, |p, g| nibbles(p, g));
+planes!(U5, Codes::U5, 4, |p, g| with_bits(nibbles(p, g), shift(load(p, 4), g, 4), 16));
+planes!(U6, Codes::U6, 5, |p, g| with_bits(nibbles(p, g), shift(load(p, 4 + g / 4), g % 4 * 2, 4), 0x30));
+planes!(I8, Codes::I8, 7, |p, g| _mm512_xor_si512(load(p, g), _mm512_set1_epi8(-128)));
+planes!(Table, Codes::Table, 7, |p, g| {
+    let table = _mm512_broadcast_i32x4(_mm_loadu_si128(TABLE.as_ptr().cast()));
+    let table = _mm512_xor_si512(table, _mm512_set1_epi8(-128));
+    _mm512_shuffle_epi8(table, nibbles(p, g))
+});
+
+/// What [`unpack`] writes: a byte for every code, with a center of 128 where the type has one.
+pub(super) struct Unpacked;
+impl Planes for Unpacked {
+    const BYTES: usize = UNPACKED;
+    const CENTER_BITS: u32 = 7;
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    unsafe fn group(planes: *const u8, g: usize) -> __m512i {
+        // SAFETY: by the caller's promise.
+        unsafe { load(planes, g) }
+    }
+}
+
+/// Bytes of 32 unpacked columns.
+pub(super) const UNPACKED: usize = BLOCK / 4 * GROUP;
+
+/// Unpacks the codes of `records` to `out`.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn unpack(format: &Format, records: &[u8], out: &mut [u8]) {
+    match format.codes {
+        Codes::U2 => unpack_as::<U2>(format, records, out),
+        Codes::U3 => unpack_as::<U3>(format, records, out),
+        Codes::U4 => unpack_as::<U4>(format, records, out),
+        Codes::U5 => unpack_as::<U5>(format, records, out),
+        Codes::U6 => unpack_as::<U6>(format, records, out),
+        Codes::I8 => unpack_as::<I8>(format, records, out),
+        Codes::Table => unpack_as::<Table>(format, records, out),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+fn unpack_as<P: Planes>(format: &Format, records: &[u8], out: &mut [u8]) {
+    let bias = if format.has_min() { 0 } else { (1 << Unpacked::CENTER_BITS) - (1 << P::CENTER_BITS) };
+    let bias = _mm512_set1_epi8(bias as i8);
+    let mut blocks = out.chunks_exact_mut(UNPACKED);
+    for record in records.chunks_exact(format.record_bytes()) {
+        for planes in record[format.header_bytes()..].chunks_exact(P::BYTES) {
+            // Weights come from memory once a product: ask for those of a few blocks later.
+            for line in (0..P::BYTES).step_by(64) {
+                _mm_prefetch::<_MM_HINT_T0>(planes.as_ptr().wrapping_add(2048 + line).cast());
+            }
+            let out = blocks.next().expect("a tile as wide as its records");
+            for g in 0..8 {
+                // SAFETY: `planes` is as long as `P` says, and `out` holds eight groups.
+                unsafe {
+                    let codes = _mm512_add_epi8(P::group(planes.as_ptr(), g), bias);
+                    _mm512_storeu_si512(out.as_mut_ptr().add(g * GROUP).cast(), codes);
+                }
+            }
+        }
+    }
+}
