@@ -1,1 +1,29 @@
-//! Tokenizers and chat templates from GGUF metadata.
+//! Tokenizers and chat templates, as a GGUF file's metadata describes them.
+//!
+//! - [`Tokenizer`]: text to token ids and back. Byte-level BPE ([`bpe`](self)) with the pre-tokenizer that
+//!   `tokenizer.ggml.pre` names, or SentencePiece's BPE as llama and gemma use it.
+//! - [`Utf8Stream`]: bytes of tokens as text, never half a character.
+//! - [`ChatTemplate`]: messages to a prompt, the way Hugging Face renders `tokenizer.chat_template`.
+//!
+//! Encoding takes time linear in the text (times the logarithm of its longest word), whatever the text is.
+#![forbid(unsafe_code)]
+
+mod bpe;
+mod bytes;
+mod decoder;
+mod error;
+mod merge;
+mod pretokenize;
+mod python_json;
+mod sentencepiece;
+mod special;
+mod template;
+mod tokenizer;
+mod vocabulary;
+
+pub use decoder::Utf8Stream;
+pub use error::Error;
+pub use pretokenize::PreTokenizer;
+pub use template::{ChatTemplate, Conversation};
+pub use tokenizer::Tokenizer;
+pub use vocabulary::TokenKind;

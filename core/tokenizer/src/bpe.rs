@@ -1,0 +1,73 @@
+//! Byte-level byte-pair encoding (Sennrich et al. 2016; GPT-2): words are split off by a pre-tokenizer, and
+//! within a word the pair whose merge was learned first is joined first.
+
+use realm_gguf::Metadata;
+use rustc_hash::FxHashMap;
+
+use crate::Error;
+use crate::bytes::ByteTable;
+use crate::merge::{Merger, NONE};
+use crate::pretokenize::PreTokenizer;
+use crate::vocabulary::Vocabulary;
+
+pub(crate) struct Bpe {
+    pre: PreTokenizer,
+    /// (left id, right id) to (rank, joined id).
+    merges: FxHashMap<(u32, u32), (u32, u32)>,
+    /// The token of each byte.
+    bytes: [u32; 256],
+}
+
+impl Bpe {
+    pub(crate) fn from_metadata(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<Self, Error> {
+        let pre = PreTokenizer::named(metadata.str("tokenizer.ggml.pre")?.unwrap_or("default"))?;
+        let lines = metadata.require_strings("tokenizer.ggml.merges")?;
+        let mut merges = FxHashMap::with_capacity_and_hasher(lines.len(), Default::default());
+        let table = ByteTable::new();
+        let mut spelled = Vec::new();
+        for (rank, line) in lines.iter().enumerate() {
+            let bad = || {
+                let line = String::from_utf8_lossy(line).chars().take(80).collect::<String>();
+                Error::InvalidModel(format!("tokenizer.ggml.merges[{rank}] is not two tokens: `{line}`"))
+            };
+            let text = std::str::from_utf8(line).map_err(|_| bad())?;
+            // A space never stands for itself in this spelling, so the first one separates.
+            let (left, right) = text.split_once(' ').ok_or_else(bad)?;
+            spelled.clear();
+            table.decode(left, &mut spelled).ok_or_else(bad)?;
+            let middle = spelled.len();
+            table.decode(right, &mut spelled).ok_or_else(bad)?;
+            let ids = (
+                vocabulary.id(&spelled[..middle]),
+                vocabulary.id(&spelled[middle..]),
+                vocabulary.id(&spelled),
+            );
+            // A merge of what the vocabulary lacks can never apply.
+            if let (Some(left), Some(right), Some(joined)) = ids {
+                merges.entry((left, right)).or_insert((rank as u32, joined));
+            }
+        }
+        let bytes = std::array::from_fn(|byte| vocabulary.id(&[byte as u8]).unwrap_or(NONE));
+        Ok(Self { pre, merges, bytes })
+    }
+
+    pub(crate) fn encode(&self, text: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
+        let mut merger = Merger::default();
+        self.pre.split(text, &mut |word| self.word(word.as_bytes(), vocabulary, &mut merger, out));
+    }
+
+    fn word(&self, word: &[u8], vocabulary: &Vocabulary, merger: &mut Merger, out: &mut Vec<u32>) {
+        if self.pre.ignores_merges()
+            && let Some(id) = vocabulary.id(word)
+        {
+            return out.push(id);
+        }
+        merger.clear();
+        for (at, &byte) in word.iter().enumerate() {
+            merger.push(self.bytes[byte as usize], at, 1);
+        }
+        merger.run(|left, right| self.merges.get(&(left.id, right.id)).copied());
+        // A vocabulary without some byte cannot spell it: llama.cpp leaves it out too.
+        out.extend(merger.symbols().map(|s| s.id).filter(|&id| id != NONE));
+    }
+}

@@ -1,0 +1,25 @@
+/// What can go wrong with a tokenizer or a chat template.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file's tokenizer is of a kind that Realm does not know, or its tables contradict each other.
+    #[error("{0}")]
+    InvalidModel(String),
+    /// A metadata key is missing or of another type.
+    #[error(transparent)]
+    Gguf(#[from] realm_gguf::Error),
+    /// The model's file has no chat template.
+    #[error("the model has no chat template (a base model?): give it a plain prompt, or name a template")]
+    NoTemplate,
+    /// A chat template does not parse, raised an exception, or used up its fuel.
+    #[error("chat template: {0}")]
+    Template(String),
+    /// A token id that the vocabulary does not have.
+    #[error("token {id} is not in the vocabulary of {vocabulary} tokens")]
+    UnknownToken {
+        /// The id.
+        id: u32,
+        /// Number of tokens.
+        vocabulary: usize,
+    },
+}

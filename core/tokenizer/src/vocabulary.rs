@@ -1,0 +1,120 @@
+//! The token table of a GGUF file.
+
+use std::collections::hash_map::Entry;
+
+use realm_gguf::Metadata;
+use rustc_hash::FxHashMap;
+
+use crate::Error;
+use crate::bytes::ByteTable;
+
+/// `tokenizer.ggml.token_type` of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// Ordinary text.
+    Normal,
+    /// Stands for what the vocabulary cannot spell.
+    Unknown,
+    /// Structure, such as `<|im_start|>`: never made from text unless special tokens are asked for.
+    Control,
+    /// Added text that is one token wherever it stands.
+    UserDefined,
+    /// A gap in the table.
+    Unused,
+    /// One byte, such as `<0x0A>`.
+    Byte,
+}
+
+/// Tokens as bytes, and their ids.
+pub(crate) struct Vocabulary {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+    kinds: Vec<TokenKind>,
+    ids: FxHashMap<Box<[u8]>, u32>,
+}
+
+impl Vocabulary {
+    /// Reads `tokenizer.ggml.tokens` and `token_type`. With `byte_level`, ordinary tokens are spelled with
+    /// GPT-2's characters for bytes.
+    pub(crate) fn from_metadata(metadata: &Metadata, byte_level: bool) -> Result<Self, Error> {
+        let tokens = metadata.require_strings("tokenizer.ggml.tokens")?;
+        let kinds = match metadata.i32s("tokenizer.ggml.token_type")? {
+            Some(kinds) => kinds,
+            None => vec![1; tokens.len()],
+        };
+        if kinds.len() != tokens.len() {
+            return Err(Error::InvalidModel(format!(
+                "tokenizer.ggml.token_type has {} entries for {} tokens",
+                kinds.len(),
+                tokens.len()
+            )));
+        }
+        let table = ByteTable::new();
+        let mut this = Self {
+            bytes: Vec::new(),
+            ends: Vec::with_capacity(tokens.len()),
+            kinds: Vec::with_capacity(tokens.len()),
+            ids: FxHashMap::with_capacity_and_hasher(tokens.len(), Default::default()),
+        };
+        let mut spelled = Vec::new();
+        for (id, (token, kind)) in tokens.iter().zip(kinds).enumerate() {
+            let kind = match kind {
+                2 => TokenKind::Unknown,
+                3 => TokenKind::Control,
+                4 => TokenKind::UserDefined,
+                5 => TokenKind::Unused,
+                6 => TokenKind::Byte,
+                _ => TokenKind::Normal,
+            };
+            spelled.clear();
+            // Added tokens (control, user defined) are plain text even in a byte-level vocabulary.
+            let plain = !byte_level
+                || kind != TokenKind::Normal
+                || std::str::from_utf8(token)
+                    .ok()
+                    .and_then(|text| table.decode(text, &mut spelled))
+                    .is_none();
+            this.push(id as u32, if plain { token } else { &spelled }, kind);
+        }
+        Ok(this)
+    }
+
+    fn push(&mut self, id: u32, token: &[u8], kind: TokenKind) {
+        self.bytes.extend_from_slice(token);
+        self.ends.push(self.bytes.len() as u32);
+        self.kinds.push(kind);
+        // Where two tokens read the same, text means the ordinary one.
+        match self.ids.entry(token.into()) {
+            Entry::Vacant(free) => {
+                free.insert(id);
+            }
+            Entry::Occupied(mut taken) => {
+                if kind == TokenKind::Normal && self.kinds[*taken.get() as usize] != TokenKind::Normal {
+                    taken.insert(id);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.kinds.len()
+    }
+
+    pub(crate) fn token(&self, id: u32) -> Option<&[u8]> {
+        let end = *self.ends.get(id as usize)? as usize;
+        let start = if id == 0 { 0 } else { self.ends[id as usize - 1] as usize };
+        Some(&self.bytes[start..end])
+    }
+
+    pub(crate) fn kind(&self, id: u32) -> Option<TokenKind> {
+        self.kinds.get(id as usize).copied()
+    }
+
+    pub(crate) fn id(&self, token: &[u8]) -> Option<u32> {
+        self.ids.get(token).copied()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &[u8], TokenKind)> {
+        (0..self.len() as u32).filter_map(|id| Some((id, self.token(id)?, self.kind(id)?)))
+    }
+}
