@@ -4,8 +4,7 @@ Written from the papers and from what llama.cpp makes of the metadata, for clari
 code with the Rust crates. Arrays are `[tokens, ...]`; weight matrices are `[outputs, inputs]`.
 """
 import numpy as np
-from gguf import GGMLQuantizationType as T
-from gguf import GGUFReader
+from gguf import GGMLQuantizationType as T, GGUFReader
 from gguf.quants import dequantize
 
 
@@ -24,8 +23,26 @@ def floats(tensor):
     return values.reshape(shape).astype(np.float64)
 
 
+# Columns that share a scale when a CPU rounds the other side of a product to 8 bits, as llama.cpp and Realm do for
+# matrices of these types. The other types take part as floats.
+INT8_BLOCK = {**dict.fromkeys([T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.IQ4_NL], 32),
+              **dict.fromkeys([T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K, T.IQ4_XS], 256)}
+
+
+def round_to_int8(x, block):
+    """What is left of `x` as signed bytes with one scale for `block` columns."""
+    blocks = x.reshape(len(x), -1, block)
+    scale = np.abs(blocks).max(-1, keepdims=True) / 127
+    scale[scale == 0] = 1
+    return (np.rint(blocks / scale) * scale).reshape(x.shape)
+
+
 class Model:
-    def __init__(self, path):
+    """A file's metadata and tensors. With `int8`, products see their input rounded to 8 bits: everything else being
+    exact, that tells what a kernel may lose from what it must not."""
+
+    def __init__(self, path, int8=False):
+        self.int8 = int8
         reader = GGUFReader(path)
         self.tensors = {t.name: t for t in reader.tensors}
         # Vocabularies are large and not needed.
@@ -45,13 +62,21 @@ class Model:
     def tensor(self, name):
         return floats(self.tensors[name]) if name in self.tensors else None
 
+    def product(self, x, name):
+        """`x @ w.T + b`, `[tokens, outputs]`."""
+        block = INT8_BLOCK.get(self.tensors[f"{name}.weight"].tensor_type)
+        if self.int8 and block:
+            x = round_to_int8(x, block)
+        y, bias = x @ self.tensor(f"{name}.weight").T, self.tensor(f"{name}.bias")
+        return y if bias is None else y + bias
+
     def window(self, layer):
         """The sliding window of a layer, in tokens, or None.
 
         Gemma 2 (arXiv:2408.00118) has one in every second layer, Gemma 3 (arXiv:2503.19786) in five of six, both
         from the first layer on. Others have one in every layer or none at all.
         """
-        size = self.get("attention.sliding_window")
+        size = self.get("attention.sliding_window", 4096 if self.arch == "gemma2" else None)
         period = {"gemma2": 2, "gemma3": 6}.get(self.arch)
         if not size or (period and layer % period == period - 1):
             return None
@@ -114,7 +139,10 @@ def rotate(model, x, angles, magnitude):
     cos, sin = magnitude * np.cos(angles)[:, None], magnitude * np.sin(angles)[:, None]
     out, dim = x.copy(), 2 * angles.shape[1]
     # Files of the llama architecture have their rows permuted so that neighbours make a pair.
-    first, second = (slice(0, dim, 2), slice(1, dim, 2)) if model.arch == "llama" else (slice(0, dim // 2), slice(dim // 2, dim))
+    if model.arch == "llama":
+        first, second = slice(0, dim, 2), slice(1, dim, 2)
+    else:
+        first, second = slice(0, dim // 2), slice(dim // 2, dim)
     out[..., first] = x[..., first] * cos - x[..., second] * sin
     out[..., second] = x[..., first] * sin + x[..., second] * cos
     return out
@@ -124,7 +152,8 @@ def attend(model, layer, q, k, v, scale):
     """Causal attention of one sequence: `q` `[tokens, heads, head_dim]`, `k` and `v` with fewer heads."""
     tokens, group = len(q), model.heads // model.kv_heads
     k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
-    scores = soft_cap(np.einsum("qhd,khd->hqk", q, k) * scale, model.get("attn_logit_softcapping", 50.0 if model.arch == "gemma2" else None))
+    cap = model.get("attn_logit_softcapping", 50.0 if model.arch == "gemma2" else None)
+    scores = soft_cap(np.einsum("qhd,khd->hqk", q, k) * scale, cap)
     distance = np.arange(tokens)[:, None] - np.arange(tokens)[None, :]
     seen = distance >= 0
     if model.window(layer):
@@ -149,54 +178,49 @@ def forward(model, sequences, skip=0):
     ends = np.cumsum(lengths)
     spans = [slice(e - n, e) for e, n in zip(ends, lengths)]
     positions = np.concatenate([np.arange(n) for n in lengths]).astype(np.float64)
-    embeddings = model.tensor("token_embd.weight")
-    x = embeddings[np.concatenate([np.asarray(s, int) for s in sequences])]
+    x = model.tensor("token_embd.weight")[np.concatenate([np.asarray(s, int) for s in sequences])]
     if model.gemma:
         x = x * np.sqrt(model.hidden)
 
     for i in range(model.layers):
         def weight(name):
-            return model.tensor(f"blk.{i}.{name}")
+            return model.tensor(f"blk.{i}.{name}.weight")
 
-        def linear(x, name, w=None):
-            w = weight(f"{name}.weight") if w is None else w
-            bias = weight(f"{name}.bias")
-            return x @ w.T if bias is None else x @ w.T + bias
+        def linear(x, name):
+            return model.product(x, f"blk.{i}.{name}")
 
-        normed = rms_norm(x, weight("attn_norm.weight"), model.eps)
-        fused = weight("attn_qkv.weight")
-        if fused is not None:
+        normed = rms_norm(x, weight("attn_norm"), model.eps)
+        if f"blk.{i}.attn_qkv.weight" in model.tensors:
             n, m = model.heads * model.head_dim, model.kv_heads * model.head_dim
-            q, k, v = np.split(linear(normed, "attn_qkv", fused), [n, n + m], axis=1)
+            q, k, v = np.split(linear(normed, "attn_qkv"), [n, n + m], axis=1)
         else:
             q, k, v = (linear(normed, f"attn_{part}") for part in "qkv")
         q, k, v = (a.reshape(len(x), -1, model.head_dim) for a in (q, k, v))
         if model.arch in ("qwen3", "gemma3"):
-            q = rms_norm(q, weight("attn_q_norm.weight"), model.eps)
-            k = rms_norm(k, weight("attn_k_norm.weight"), model.eps)
+            q = rms_norm(q, weight("attn_q_norm"), model.eps)
+            k = rms_norm(k, weight("attn_k_norm"), model.eps)
         angles, magnitude = rope_angles(model, i, positions)
         q, k = rotate(model, q, angles, magnitude), rotate(model, k, angles, magnitude)
         attended = np.concatenate([attend(model, i, q[s], k[s], v[s], attention_scale(model)) for s in spans])
         delta = linear(attended, "attn_output")
         if model.gemma:
-            delta = rms_norm(delta, weight("post_attention_norm.weight"), model.eps)
+            delta = rms_norm(delta, weight("post_attention_norm"), model.eps)
         x = x + delta
 
-        normed = rms_norm(x, weight("ffn_norm.weight"), model.eps)
+        normed = rms_norm(x, weight("ffn_norm"), model.eps)
         if f"blk.{i}.ffn_gate.weight" in model.tensors:
             gate, up = linear(normed, "ffn_gate"), linear(normed, "ffn_up")
         else:
             gate, up = np.split(linear(normed, "ffn_up"), 2, axis=1)
         delta = linear((gelu_tanh if model.gemma else silu)(gate) * up, "ffn_down")
         if model.gemma:
-            delta = rms_norm(delta, weight("post_ffw_norm.weight"), model.eps)
+            delta = rms_norm(delta, weight("post_ffw_norm"), model.eps)
         x = x + delta
 
     x = rms_norm(x, model.tensor("output_norm.weight"), model.eps)
-    output = model.tensor("output.weight")
-    output = embeddings if output is None else output
+    output = "output" if "output.weight" in model.tensors else "token_embd"
     cap = model.get("final_logit_softcapping", 30.0 if model.arch == "gemma2" else None)
-    return [soft_cap(x[s][n:] @ output.T, cap) for s, n in zip(spans, skip)]
+    return [soft_cap(model.product(x[s][n:], output), cap) for s, n in zip(spans, skip)]
 
 
 def log_softmax(logits):

@@ -3,8 +3,8 @@
 
     make_tiny.py
 
-Writes tiny/NAME.gguf and tiny.json: for each model a sequence of tokens and, after each of them, the 16 likeliest
-ids with their log-probabilities.
+Writes tiny/NAME.gguf and tiny.json: for each model a sequence of tokens and, after each of them, the eight
+likeliest ids with their log-probabilities; for quantized models also those with the input of products rounded to 8 bits.
 """
 import json
 import math
@@ -18,12 +18,12 @@ from gguf.quants import quantize
 from forward import Model, floats, forward, log_softmax
 
 HERE = pathlib.Path(__file__).parent
-TOKENS, TOP, VOCAB = 48, 16, 100
+TOKENS, TOP, VOCAB = 48, 8, 100
 
 SMALL = dict(layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16, ff=96)
 # Rows of 256 for the K-quants; what has shorter rows (attention's output, the way down) is then Q8_0.
 WIDE = dict(layers=2, hidden=256, heads=4, kv_heads=2, head_dim=32, ff=64)
-LONGROPE = {"rope.scaling.attn_factor": 1.19, "rope.scaling.original_context_length": 64}
+LONGROPE = {"rope.scaling.attn_factor": 1.19, "rope.scaling.original_context_length": 256}
 
 # Name: architecture, type of the matrices, shape, further metadata.
 MODELS = {
@@ -46,7 +46,7 @@ MODELS = {
     "phi3-window-f16": ("phi3", T.F16, SMALL, {"attention.sliding_window": 20}),
     # As exporters write it: factors for long and short contexts, and no scaling type.
     "phi3-longrope-f16": ("phi3", T.F16, SMALL | {"factors": "longrope"}, LONGROPE | {"rope.dimension_count": 12}),
-    "phi3-shortrope-f16": ("phi3", T.F16, SMALL | {"factors": "longrope"}, LONGROPE | {"context_length": 64}),
+    "phi3-shortrope-f16": ("phi3", T.F16, SMALL | {"factors": "longrope"}, LONGROPE | {"context_length": 256}),
     "llama-q4_0": ("llama", T.Q4_0, SMALL | {"hidden": 128, "head_dim": 32}, {}),
     "gemma3-q4_1": ("gemma3", T.Q4_1, SMALL | {"hidden": 128, "head_dim": 32}, {"attention.sliding_window": 16}),
     "qwen2-q5_0": ("qwen2", T.Q5_0, SMALL | {"hidden": 128, "head_dim": 32}, {}),
@@ -54,9 +54,9 @@ MODELS = {
     "phi3-q8_0": ("phi3", T.Q8_0, SMALL | {"hidden": 128, "head_dim": 32}, {}),
     "llama-q2_k": ("llama", T.Q2_K, WIDE | {"ff": 256}, {}),
     "gemma2-q3_k": ("gemma2", T.Q3_K, WIDE | {"heads": 8}, {"attention.sliding_window": 16}),
-    "qwen2-q4_k": ("qwen2", T.Q4_K, WIDE, {}),
+    "qwen2-q4_k": ("qwen2", T.Q4_K, WIDE | {"heads": 8}, {}),
     "gemma3-q5_k": ("gemma3", T.Q5_K, WIDE, {"attention.sliding_window": 16}),
-    "phi3-q6_k": ("phi3", T.Q6_K, WIDE | {"ff": 32}, {}),
+    "phi3-q6_k": ("phi3", T.Q6_K, WIDE | {"layers": 1, "heads": 8, "kv_heads": 1}, {}),
     "qwen3-q8_k": ("qwen3", T.Q8_K, WIDE | {"heads": 2, "kv_heads": 1, "ff": 32}, {}),
     "llama-iq4_nl": ("llama", T.IQ4_NL, SMALL | {"hidden": 128, "head_dim": 32}, {}),
     "qwen3-iq4_xs": ("qwen3", T.IQ4_XS, WIDE, {}),
@@ -206,12 +206,18 @@ def main():
     for name in MODELS:
         maker = Maker(name)
         tokens = maker.write()
-        found = log_softmax(forward(Model(maker.path), [tokens])[0])
+        found, rounded = (log_softmax(forward(Model(maker.path, int8), [tokens])[0]) for int8 in (False, True))
         entropy = -(np.exp(found) * found).sum(-1)
         print(f"{name}: {maker.path.stat().st_size // 1024} KiB, entropy {entropy.mean():.2f} ({entropy.min():.2f} to {entropy.max():.2f})")
         best = np.argsort(-found, axis=1)[:, :TOP]
-        records.append({"model": name, "tokens": tokens, "ids": best.tolist(),
-                        "log_probabilities": [[round(float(v), 5) for v in row[ids]] for row, ids in zip(found, best)]})
+
+        def values(of):
+            return [[round(float(v), 5) for v in row[ids]] for row, ids in zip(of, best)]
+
+        record = {"model": name, "tokens": tokens, "ids": best.tolist(), "log_probabilities": values(found)}
+        if (rounded != found).any():
+            record["int8_log_probabilities"] = values(rounded)
+        records.append(record)
     with open(HERE / "tiny.json", "w") as file:
         file.write("[\n" + ",\n".join(json.dumps(r, separators=(",", ":")) for r in records) + "\n]\n")
 
