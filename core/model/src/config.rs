@@ -85,6 +85,15 @@ impl Reader<'_> {
         }
     }
 
+    /// The sliding window in tokens. Exporters write 0 for a model of the family without one (Phi-4).
+    fn window(&self) -> Result<Option<usize>, Error> {
+        let name = "attention.sliding_window";
+        if self.metadata.get(&self.key(name)).and_then(Value::integer) == Some(0) {
+            return Ok(None);
+        }
+        self.optional_dim(name)
+    }
+
     fn dim(&self, name: &str) -> Result<usize, Error> {
         self.optional_dim(name)?
             .ok_or_else(|| Error::InvalidModel(format!("metadata `{}` is missing", self.key(name))))
@@ -137,7 +146,9 @@ impl ModelConfig {
         // The largest models of both Gemma generations scale by the hidden size instead of by the head's.
         let by_hidden = matches!((architecture, layers), (Architecture::Gemma2, 46) | (Architecture::Gemma3, 62));
         let scale_of = if by_hidden { hidden as f32 / heads as f32 } else { head_dim as f32 };
+        // The first files of Gemma 2 lack these.
         let default_caps = architecture == Architecture::Gemma2;
+        let default_window = default_caps.then_some(4096);
         let cap = |name: &str, default: f32| -> Result<Option<f32>, Error> {
             Ok(r.optional_float(name)?.or(default_caps.then_some(default)))
         };
@@ -157,7 +168,7 @@ impl ModelConfig {
             rope_freq_base_local: r.optional_float("rope.freq_base_swa")?.or(traits.local_rope_base),
             rope_dim,
             rope_scaling: RopeScaling::from_metadata(metadata, architecture.name(), context_length)?,
-            window: r.optional_dim("attention.sliding_window")?,
+            window: r.window()?.or(default_window),
             attention_scale: r.optional_float("attention.scale")?.unwrap_or(1.0 / scale_of.sqrt()),
             attention_soft_cap: cap("attn_logit_softcapping", 50.0)?,
             final_soft_cap: cap("final_logit_softcapping", 30.0)?,
