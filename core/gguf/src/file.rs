@@ -18,6 +18,11 @@ pub struct Gguf {
     by_name: HashMap<String, usize>,
 }
 
+/// How many metadata entries and tensors a part may have. Real models have tens and hundreds, up to some ten
+/// thousand tensors; an entry that takes 14 bytes of file takes hundreds in memory.
+const MAX_ENTRIES: usize = 1 << 16;
+const MAX_TENSORS: usize = 1 << 17;
+
 /// What one part holds.
 struct Part {
     version: u32,
@@ -43,15 +48,10 @@ impl Gguf {
             }
             for (i, path) in siblings(path, count)?.into_iter().enumerate() {
                 let bytes = Bytes::map(&path)?;
-                let part = read_part(&bytes, i + 1)?;
-                if part.metadata.u64("split.no")? != Some(i as u64 + 1)
-                    || part.metadata.u64("split.count")? != Some(count)
-                {
-                    let why = format!("{} does not say it is part {} of {count}", path.display(), i + 2);
-                    return Err(Error::Split(why));
-                }
+                let next = read_next_part(&bytes, i + 1, &part.metadata)
+                    .map_err(|why| Error::Split(format!("{}: {why}", path.display())))?;
                 parts.push(bytes);
-                rest.extend(part.tensors);
+                rest.extend(next.tensors);
             }
         }
         Self::assemble(parts, part, rest)
@@ -80,9 +80,11 @@ impl Gguf {
         }
         let mut by_name = HashMap::with_capacity(tensors.len());
         for (i, tensor) in tensors.iter().enumerate() {
-            if by_name.insert(tensor.name.clone(), i).is_some() {
-                let field = format!("tensor `{}`", short(&tensor.name));
-                return Err(Error::Malformed { offset: 0, field, reason: "is there twice".into() });
+            // Within a part the index has been checked.
+            if let Some(first) = by_name.insert(tensor.name.clone(), i) {
+                let (name, first) = (short(&tensor.name), tensors[first].part + 1);
+                let why = format!("tensor `{name}` is in part {first} and in part {}", tensor.part + 1);
+                return Err(Error::Split(why));
             }
         }
         Ok(Self { parts, version, metadata, tensors, by_name })
@@ -123,7 +125,9 @@ impl Gguf {
     /// Lets go of a tensor's mapped pages, because a copy in another layout has replaced them. The tensor stays
     /// readable, from the file.
     pub fn release(&self, info: &TensorInfo) {
-        self.parts[info.part].release(info.offset, info.bytes);
+        if let Some(part) = self.parts.get(info.part) {
+            part.release(info.offset, info.bytes);
+        }
     }
 
     /// Tells the operating system that everything is about to be read.
@@ -134,6 +138,9 @@ impl Gguf {
 
 /// The paths of parts 2 to `count`.
 fn siblings(path: &Path, count: u64) -> Result<Vec<PathBuf>, Error> {
+    if count > 9_999 {
+        return Err(Error::Split(format!("{count} parts are claimed, up to 9999 are read")));
+    }
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     let suffix = format!("-00001-of-{count:05}.gguf");
     let Some(stem) = name.strip_suffix(&suffix) else {
@@ -141,10 +148,26 @@ fn siblings(path: &Path, count: u64) -> Result<Vec<PathBuf>, Error> {
             "the first of {count} parts should be named *{suffix}, not {name}"
         )));
     };
-    if count > 9_999 {
-        return Err(Error::Split(format!("{count} parts are claimed")));
-    }
     Ok((2..=count).map(|i| path.with_file_name(format!("{stem}-{i:05}-of-{count:05}.gguf"))).collect())
+}
+
+/// Reads part `number` (from 0) and checks that it belongs to the model whose first part says `first`.
+fn read_next_part(bytes: &Bytes, number: usize, first: &Metadata) -> Result<Part, Error> {
+    let part = read_part(bytes, number)?;
+    let expected = [
+        ("split.no", Some(number as u64)),
+        ("split.count", first.u64("split.count")?),
+        ("split.tensors.count", first.u64("split.tensors.count")?),
+    ];
+    for (key, expected) in expected {
+        let found = part.metadata.u64(key)?;
+        if found != expected {
+            let show = |v: Option<u64>| v.map_or("missing".to_owned(), |v| v.to_string());
+            let reason = format!("is {}; {} is needed here", show(found), show(expected));
+            return Err(Error::metadata(key, reason));
+        }
+    }
+    Ok(part)
 }
 
 fn read_part(bytes: &Bytes, part: usize) -> Result<Part, Error> {
@@ -158,7 +181,7 @@ fn read_part(bytes: &Bytes, part: usize) -> Result<Part, Error> {
     }
     let version = r.u32("version")?;
     if !(2..=3).contains(&version) {
-        let reason = if (2..=3).contains(&version.swap_bytes()) {
+        let reason = if (1..=3).contains(&version.swap_bytes()) {
             "this is a big-endian file; only little-endian ones are supported".to_owned()
         } else {
             format!("version {version} is not supported; 2 and 3 are. Convert the model again")
@@ -166,17 +189,11 @@ fn read_part(bytes: &Bytes, part: usize) -> Result<Part, Error> {
         return Err(Error::Malformed { offset: 4, field: "version".into(), reason });
     }
     // The smallest tensor entry: an empty name's length, one dimension, type, offset.
-    let tensor_count = r.count(8 + 4 + 8 + 4 + 8, "tensor count")?;
+    let tensor_count = r.count_up_to(MAX_TENSORS, 8 + 4 + 8 + 4 + 8, "tensor count")?;
     // The smallest metadata entry: an empty key's length, a type, one byte.
-    let entries = r.count(8 + 4 + 1, "metadata count")?;
+    let entries = r.count_up_to(MAX_ENTRIES, 8 + 4 + 1, "metadata count")?;
     let metadata = Metadata::read(&mut r, entries)?;
-    let at = r.offset();
-    let alignment = metadata.u64("general.alignment")?.unwrap_or(32);
-    let Some(alignment) = usize::try_from(alignment).ok().filter(|a| a.is_power_of_two() && *a <= 1 << 20)
-    else {
-        let reason = format!("{alignment} is not a power of two up to 1 MiB");
-        return Err(Error::Malformed { offset: at as u64, field: "general.alignment".into(), reason });
-    };
+    let alignment = metadata.alignment();
     let index = read_index(&mut r, tensor_count, part)?;
     let data_start = r.offset().next_multiple_of(alignment);
     let tensors = place(index, data_start, alignment, bytes)?;

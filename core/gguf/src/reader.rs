@@ -2,14 +2,20 @@
 
 use crate::Error;
 
+/// How many arrays may stand in arrays, in a whole file. A few bytes of file make an array that takes ten times as
+/// many in memory, and no model is known that has any.
+const MAX_NESTED: usize = 1 << 16;
+
+#[derive(Clone)]
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    nested: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self { bytes, at: 0, nested: 0 }
     }
 
     pub(crate) fn offset(&self) -> usize {
@@ -61,9 +67,36 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// As [`Reader::count`], of things that take much more memory than file: more than `most` are refused.
+    pub(crate) fn count_up_to(&mut self, most: usize, least: u64, field: &str) -> Result<usize, Error> {
+        let start = self.at;
+        let count = self.count(least, field)?;
+        if count > most {
+            return Err(error_at(start, field, format!("{count} are claimed, up to {most} are read")));
+        }
+        Ok(count)
+    }
+
+    /// The number of arrays in an array.
+    pub(crate) fn nested_count(&mut self, field: &str) -> Result<usize, Error> {
+        // The smallest array: its type and its count.
+        let count = self.count_up_to(MAX_NESTED - self.nested, 4 + 8, field)?;
+        self.nested += count;
+        Ok(count)
+    }
+
     /// A length-prefixed string's bytes.
     pub(crate) fn bytes(&mut self, field: &str) -> Result<&'a [u8], Error> {
+        let start = self.at;
         let len = self.u64(field)?;
+        let left = self.bytes.len() - self.at;
+        if len > left as u64 {
+            return Err(error_at(
+                start,
+                field,
+                format!("{len} bytes are claimed, {left} are left in the file"),
+            ));
+        }
         self.take(len, field)
     }
 

@@ -1,5 +1,7 @@
 //! The tensor index.
 
+use std::collections::HashSet;
+
 use crate::TensorType;
 use crate::reader::{Reader, error_at};
 use crate::{Error, map::Bytes};
@@ -32,6 +34,16 @@ impl TensorInfo {
     /// Size in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Which part of a split file holds it, from 0.
+    pub fn part(&self) -> usize {
+        self.part
+    }
+
+    /// Where it begins in that part, in bytes.
+    pub fn offset(&self) -> usize {
+        self.offset
     }
 
     /// Number of weights.
@@ -79,13 +91,13 @@ fn size(shape: &[u64], ty: TensorType) -> Result<usize, String> {
     if row % block != 0 {
         return Err(format!("shape {shape:?}: a row is not a multiple of {ty}'s {block} numbers"));
     }
-    shape[1..]
-        .iter()
-        .try_fold(row / block * ty.block_bytes() as u64, |bytes, &dim| {
-            (dim > 0).then(|| bytes.checked_mul(dim))?
-        })
-        .and_then(|bytes| usize::try_from(bytes).ok())
-        .filter(|&bytes| bytes <= isize::MAX as usize)
+    // The number of weights has to fit too: where a weight takes less than a byte there are more of them than bytes.
+    let weights =
+        shape.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim)).filter(|&n| n > 0 && n <= i64::MAX as u64);
+    weights
+        .and_then(|n| (n / block).checked_mul(ty.block_bytes() as u64))
+        .and_then(|bytes| isize::try_from(bytes).ok())
+        .map(isize::cast_unsigned)
         .ok_or_else(|| format!("shape {shape:?}: its size overflows or is 0"))
 }
 
@@ -96,12 +108,16 @@ pub(crate) fn read_index(
     part: usize,
 ) -> Result<Vec<(TensorInfo, usize)>, Error> {
     let mut tensors = Vec::new();
+    let mut names = HashSet::new();
     for i in 0..count {
         let start = r.offset();
         let name = r.string(&format!("name of tensor {i}"))?;
         let field = || format!("tensor `{}`", short(name));
         if name.is_empty() || name.len() > 1024 {
             return Err(error_at(start, field(), "a name has 1 to 1024 bytes"));
+        }
+        if !names.insert(name) {
+            return Err(error_at(start, field(), "is there twice"));
         }
         let at = r.offset();
         let dims = r.u32(&field())?;

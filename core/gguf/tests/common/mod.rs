@@ -1,0 +1,48 @@
+//! What the tests of this crate share: a writer of GGUF files, right and wrong ones, and the real models' places.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub(crate) mod samples;
+pub(crate) mod writer;
+
+use std::path::PathBuf;
+
+use realm_gguf::{Error, Gguf};
+
+/// The models whose headers are cut and damaged. The first is needed, the others are used if they are there.
+pub(crate) const MODELS: [&str; 3] = [
+    "smollm2-135m-instruct-q4_1.gguf",
+    "gemma-3-270m-q4_k_m.gguf",
+    "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+];
+
+/// A model in the user's cache folder.
+pub(crate) fn model_path(file: &str) -> PathBuf {
+    let folder = std::env::var_os("REALM_MODELS_DIR").map(PathBuf::from).unwrap_or_else(|| {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let home = || PathBuf::from(std::env::var_os("HOME").expect("a home folder")).join(".cache");
+        cache.unwrap_or_else(home).join("realm/models")
+    });
+    folder.join(file)
+}
+
+/// Opens bytes that have to be refused and returns the refusal.
+pub(crate) fn refusal(bytes: Vec<u8>) -> Error {
+    match Gguf::from_bytes(bytes) {
+        Ok(_) => panic!("a file that is wrong was read"),
+        Err(error) => error,
+    }
+}
+
+/// Asserts that bytes are refused at `offset`, with `field` and a reason that contains `reason`.
+#[track_caller]
+pub(crate) fn assert_refused(bytes: Vec<u8>, offset: u64, field: &str, reason: &str) {
+    match refusal(bytes) {
+        Error::Malformed { offset: o, field: f, reason: r } => {
+            assert!(
+                o == offset && f == field && r.contains(reason),
+                "refused at byte {o}, `{f}`: {r}\nwanted at byte {offset}, `{field}`: {reason}"
+            );
+        }
+        other => panic!("wanted a refusal at byte {offset}, {field}: {reason}; got {other}"),
+    }
+}

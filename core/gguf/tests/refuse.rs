@@ -1,0 +1,401 @@
+//! Wrong files are refused with an error that names the field, the offset and what is wrong.
+
+mod common;
+
+use common::samples::tiny_llama;
+use common::writer::{Endian, Writer, Written};
+use common::{assert_refused, refusal};
+use realm_gguf::{Array, Error, Gguf, TensorType, Value};
+
+/// Little-endian numbers one after the other, for metadata that a writer cannot express.
+fn le(numbers: &[u64]) -> Vec<u8> {
+    numbers.iter().flat_map(|n| n.to_le_bytes()).collect()
+}
+
+/// An array's head: the elements' type and their claimed number.
+fn array(type_id: u32, count: u64) -> Vec<u8> {
+    [&type_id.to_le_bytes()[..], &count.to_le_bytes()].concat()
+}
+
+#[test]
+fn what_is_no_gguf_file_says_so() {
+    assert_refused(b"PK\x03\x04 and more".to_vec(), 0, "magic", "it is no GGUF file");
+    assert_refused(b"FUGG\x03\0\0\0".to_vec(), 0, "magic", "it is no GGUF file");
+    assert_refused(Vec::new(), 0, "magic", "4 bytes are claimed, 0 are left");
+    assert_refused(b"GGUF".to_vec(), 4, "version", "4 bytes are claimed, 0 are left");
+}
+
+#[test]
+fn a_missing_file_or_a_folder_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for path in [folder.path().join("absent.gguf"), folder.path().to_owned()] {
+        let error = Gguf::open(&path).err().expect("an error");
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    }
+    let empty = folder.path().join("empty.gguf");
+    std::fs::write(&empty, "").unwrap();
+    assert!(matches!(Gguf::open(&empty), Err(Error::Malformed { offset: 0, .. })));
+}
+
+#[test]
+fn other_versions_are_refused_by_number() {
+    for version in [0, 1, 4, u32::MAX] {
+        let why = format!("version {version} is not supported; 2 and 3 are");
+        assert_refused(tiny_llama().version(version).bytes(), 4, "version", &why);
+    }
+}
+
+#[test]
+fn big_endian_files_are_recognized() {
+    for version in [1, 2, 3] {
+        let bytes = tiny_llama().endian(Endian::Big).version(version).bytes();
+        assert_refused(
+            bytes,
+            4,
+            "version",
+            "this is a big-endian file; only little-endian ones are supported",
+        );
+    }
+}
+
+#[test]
+fn gigantic_counts_are_refused_before_anything_is_read() {
+    for count in [1 << 20, 1 << 32, 1 << 60, u64::MAX / 36, u64::MAX] {
+        let why = format!("{count} are claimed");
+        assert_refused(tiny_llama().claim_tensors(count).bytes(), 8, "tensor count", &why);
+        assert_refused(tiny_llama().claim_metadata(count).bytes(), 16, "metadata count", &why);
+    }
+}
+
+#[test]
+fn more_entries_than_any_model_has_are_refused() {
+    // Enough bytes to hold them all, so that only the limit is left to refuse them.
+    let filler = || Value::Array(Array::U8(vec![0; 6 << 20]));
+    let writer = || Writer::new().value("filler", filler());
+    let tensors = writer().claim_tensors((1 << 17) + 1).bytes();
+    assert_refused(tensors, 8, "tensor count", "131073 are claimed, up to 131072 are read");
+    let entries = writer().claim_metadata((1 << 16) + 1).bytes();
+    assert_refused(entries, 16, "metadata count", "65537 are claimed, up to 65536 are read");
+}
+
+#[test]
+fn one_more_or_less_than_the_count_is_refused() {
+    // One tensor more than there are: its name's length is padding or data.
+    let file = tiny_llama().claim_tensors(3).write();
+    assert!(matches!(refusal(file.bytes), Error::Malformed { field, .. } if field.contains("tensor")));
+    // One entry less: the next is read as a tensor.
+    assert!(matches!(refusal(tiny_llama().claim_metadata(6).bytes()), Error::Malformed { .. }));
+    // One entry more: the first tensor is read as one.
+    assert!(matches!(refusal(tiny_llama().claim_metadata(8).bytes()), Error::Malformed { .. }));
+}
+
+#[test]
+fn gigantic_lengths_of_strings_are_refused() {
+    for len in [100, 1 << 31, 1 << 40, i64::MAX as u64, u64::MAX] {
+        let why = format!("{len} bytes are claimed, 3 are left");
+        let file = Writer::new().raw("k", 8, [&le(&[len])[..], b"abc"].concat()).write();
+        let at = file.place("value k") + 4;
+        assert_refused(file.bytes, at, "metadata `k`", &why);
+        let file = Writer::new().raw("k", 9, [&array(8, 1)[..], &le(&[len]), b"abc"].concat()).write();
+        let at = file.place("value k") + 4 + 12;
+        assert_refused(file.bytes, at, "metadata `k`", &why);
+    }
+    let mut file = Writer::new().value("key", Value::U8(0)).write();
+    let at = file.place("key key");
+    file.bytes[at as usize..][..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    assert_refused(file.bytes, at, "key of metadata entry 0", "18446744073709551615 bytes are claimed");
+    let mut file = tiny_llama().write();
+    let at = file.place("tensor token_embd.weight");
+    file.bytes[at as usize..][..8].copy_from_slice(&(1u64 << 40).to_le_bytes());
+    assert_refused(file.bytes, at, "name of tensor 0", "1099511627776 bytes are claimed");
+}
+
+#[test]
+fn gigantic_arrays_of_every_type_are_refused() {
+    for type_id in 0..=12 {
+        for count in [1 << 20, 1 << 40, 1 << 61, 1 << 63, u64::MAX] {
+            let file = Writer::new().raw("k", 9, array(type_id, count)).write();
+            let at = file.place("value k") + 4 + 4;
+            assert_refused(file.bytes, at, "metadata `k`", &format!("{count} are claimed, 0 bytes are left"));
+        }
+    }
+}
+
+#[test]
+fn unknown_value_types_are_refused_by_number() {
+    for type_id in [13, 255, u32::MAX] {
+        let file = Writer::new().raw("k", type_id, [0; 64]).write();
+        let at = file.place("value k") + 4;
+        assert_refused(file.bytes, at, "metadata `k`", &format!("value type {type_id} is unknown"));
+        let file = Writer::new().raw("k", 9, array(type_id, 0)).write();
+        let at = file.place("value k") + 4;
+        assert_refused(file.bytes, at, "metadata `k`", &format!("array element type {type_id} is unknown"));
+    }
+}
+
+#[test]
+fn bools_that_are_neither_are_refused() {
+    let file = Writer::new().raw("k", 7, [2]).write();
+    let at = file.place("value k") + 4;
+    assert_refused(file.bytes, at, "metadata `k`", "a bool is 0 or 1, not 2");
+    let file = Writer::new().raw("k", 9, [&array(7, 3)[..], &[0, 1, 255]].concat()).write();
+    let at = file.place("value k") + 4 + 12;
+    assert_refused(file.bytes, at, "metadata `k`", "a bool is 0 or 1, not 255");
+}
+
+#[test]
+fn strings_that_are_not_utf8_are_refused_where_they_are_text() {
+    let file = Writer::new().raw("k", 8, [&le(&[2])[..], &[0xc3, 0x28]].concat()).write();
+    let at = file.place("value k") + 4;
+    assert_refused(file.bytes, at, "metadata `k`", "not UTF-8");
+    let file = Writer::new().value([0xff], Value::U8(0)).write();
+    assert_refused(file.bytes, 24, "key of metadata entry 0", "not UTF-8");
+    let file = Writer::new().tensor_with([0xff], &[1], 0, [0; 4]).write();
+    assert_refused(file.bytes, 24, "name of tensor 0", "not UTF-8");
+}
+
+#[test]
+fn deep_nesting_ends_with_an_error_and_not_with_the_stack() {
+    let nest = |levels: usize| {
+        let mut bytes = array(9, 1).repeat(levels);
+        bytes.extend(array(0, 0));
+        Writer::new().raw("k", 9, bytes).write()
+    };
+    assert!(Gguf::from_bytes(nest(4).bytes).is_ok());
+    for levels in [5, 6, 1_000, 100_000] {
+        let file = nest(levels);
+        let at = file.place("value k") + 4 + 4 * 12;
+        assert_refused(file.bytes, at, "metadata `k`", "arrays nest deeper than 4");
+    }
+}
+
+#[test]
+fn more_arrays_in_arrays_than_any_model_has_are_refused() {
+    // In one array, and in two that are within the limit alone.
+    let empty = || Array::Nested(vec![Array::U8(vec![]); 40_000]);
+    let file = Writer::new().raw("k", 9, [array(9, 65_537), array(0, 0).repeat(65_537)].concat()).write();
+    let at = file.place("value k") + 4 + 4;
+    assert_refused(file.bytes, at, "metadata `k`", "65537 are claimed, up to 65536 are read");
+    let file = Writer::new().value("a", Value::Array(empty())).value("b", Value::Array(empty())).write();
+    let at = file.place("value b") + 4 + 4;
+    assert_refused(file.bytes, at, "metadata `b`", "40000 are claimed, up to 25536 are read");
+}
+
+#[test]
+fn keys_that_are_empty_endless_or_there_twice_are_refused() {
+    let file = Writer::new().value("", Value::U8(0)).write();
+    assert_refused(file.bytes, 24, "metadata ``", "a key has 1 to 65535 bytes");
+    let long = "k".repeat(65_536);
+    let file = Writer::new().value(&long, Value::U8(0)).write();
+    let field = format!("metadata `{}`", "k".repeat(64));
+    assert_refused(file.bytes, 24, &field, "a key has 1 to 65535 bytes");
+    assert!(Gguf::from_bytes(Writer::new().value(&long[1..], Value::U8(0)).bytes()).is_ok());
+    let file =
+        Writer::new().value("k", Value::U8(0)).value("l", Value::U8(0)).value("k", Value::U8(0)).write();
+    // The writer remembers the last of the two.
+    let at = file.place("key k");
+    assert_refused(file.bytes, at, "metadata `k`", "is there twice");
+}
+
+#[test]
+fn wrong_alignments_are_refused() {
+    let wrong = [
+        (Value::U32(0), "is 0"),
+        (Value::U32(24), "is 24"),
+        (Value::U32(1 << 21), "is 2097152"),
+        (Value::U64(1 << 63), "is 9223372036854775808"),
+        (Value::I32(-32), "is -32"),
+        (Value::F32(32.0), "is a value of type f32"),
+        (Value::String("32".into()), "is a value of type string"),
+    ];
+    for (value, why) in wrong {
+        let file = tiny_llama().value("general.alignment", value).write();
+        let at = file.place("value general.alignment");
+        let why = format!("{why}; a power of two up to 1 MiB is needed");
+        assert_refused(file.bytes, at, "metadata `general.alignment`", &why);
+    }
+}
+
+#[test]
+fn tensors_that_are_not_aligned_are_refused() {
+    let two = |writer: Writer| writer.tensor("a", &[1], TensorType::F32).tensor("b", &[1], TensorType::F32);
+    let file = two(Writer::new().silent_alignment(16)).write();
+    let at = file.place("b offset");
+    assert_refused(file.bytes, at, "tensor `b`", "offset 16 is not a multiple of the alignment 32");
+    let file = two(Writer::new().alignment(4096)).claim_offset(32).write();
+    let at = file.place("b offset");
+    assert_refused(file.bytes, at, "tensor `b`", "offset 32 is not a multiple of the alignment 4096");
+}
+
+/// A file with one tensor of one block, which lies as its shape or type does not say.
+fn one(shape: &[u64], type_id: u32) -> Written {
+    Writer::new().tensor_with("t", shape, type_id, [0; 32]).write()
+}
+
+#[test]
+fn unknown_tensor_types_are_refused_by_name() {
+    // From ggml.h: the types that it has or had and that are not read.
+    let named = [
+        (4, "Q4_2"),
+        (5, "Q4_3"),
+        (9, "Q8_1"),
+        (16, "IQ2_XXS"),
+        (17, "IQ2_XS"),
+        (18, "IQ3_XXS"),
+        (19, "IQ1_S"),
+        (21, "IQ3_S"),
+        (22, "IQ2_S"),
+        (24, "I8"),
+        (25, "I16"),
+        (26, "I32"),
+        (27, "I64"),
+        (28, "F64"),
+        (29, "IQ1_M"),
+        (31, "Q4_0_4_4"),
+        (32, "Q4_0_4_8"),
+        (33, "Q4_0_8_8"),
+        (34, "TQ1_0"),
+        (35, "TQ2_0"),
+        (36, "IQ4_NL_4_4"),
+        (37, "IQ4_NL_4_8"),
+        (38, "IQ4_NL_8_8"),
+        (39, "MXFP4"),
+        (40, "NVFP4"),
+        (41, "Q1_0"),
+    ];
+    for (id, name) in named {
+        let file = one(&[256], id);
+        let at = file.place("t type");
+        assert_refused(file.bytes, at, "tensor `t`", &format!("tensor type {name} is not supported"));
+    }
+    for id in 0..42 {
+        let listed = named.iter().any(|(named, _)| *named == id);
+        assert_ne!(listed, TensorType::from_id(id).is_ok(), "type {id}");
+    }
+    for id in [1000, u32::MAX] {
+        let file = one(&[256], id);
+        let at = file.place("t type");
+        assert_refused(file.bytes, at, "tensor `t`", &format!("tensor type {id} is unknown"));
+    }
+}
+
+#[test]
+fn shapes_that_are_none_are_refused() {
+    for dims in [&[][..], &[1; 5]] {
+        let file = one(dims, 0);
+        let at = file.place("t dims");
+        let why = format!("{} dimensions; 1 to 4 are possible", dims.len());
+        assert_refused(file.bytes, at, "tensor `t`", &why);
+    }
+    let mut file = one(&[1], 0);
+    let at = file.place("t dims");
+    file.bytes[at as usize..][..4].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert_refused(file.bytes, at, "tensor `t`", "4294967295 dimensions");
+    for shape in [&[0][..], &[0, 4], &[4, 0], &[4, 4, 0, 4]] {
+        let file = one(shape, 0);
+        let at = file.place("tensor t");
+        assert_refused(file.bytes, at, "tensor `t`", "0");
+    }
+}
+
+#[test]
+fn rows_that_are_not_whole_blocks_are_refused() {
+    for ty in TensorType::ALL.into_iter().filter(|ty| ty.block_len() > 1) {
+        for row in [1, ty.block_len() as u64 - 1, ty.block_len() as u64 + 1] {
+            let file = one(&[row, ty.block_len() as u64], ty.id());
+            let why = format!("a row is not a multiple of {ty}'s {} numbers", ty.block_len());
+            let at = file.place("tensor t");
+            assert_refused(file.bytes, at, "tensor `t`", &why);
+        }
+    }
+}
+
+#[test]
+fn products_of_dimensions_that_overflow_are_refused() {
+    let shapes: [&[u64]; 7] = [
+        &[1 << 62],
+        &[1 << 63],
+        &[(1 << 62) + 256],
+        &[1 << 32, 1 << 32],
+        &[1 << 16, 1 << 16, 1 << 16, 1 << 16],
+        &[256, u64::MAX],
+        &[u64::MAX / 256 * 256, u64::MAX, u64::MAX, u64::MAX],
+    ];
+    for ty in TensorType::ALL {
+        for shape in shapes {
+            let file = one(shape, ty.id());
+            // What fits a 64-bit size is refused because the file is shorter, all the rest because it overflows.
+            let error = refusal(file.bytes).to_string();
+            assert!(error.contains("tensor `t`"), "{error}");
+            assert!(
+                error.contains("size overflows") || error.contains("of 32 bytes of data"),
+                "{ty}: {error}"
+            );
+        }
+    }
+    // In 64 bits the size of each of these wraps to one that would fit.
+    for shape in [&[1 << 62][..], &[(1 << 62) + 8], &[1 << 32, 1 << 32]] {
+        let file = one(shape, TensorType::F32.id());
+        let at = file.place("tensor t");
+        assert_refused(file.bytes, at, "tensor `t`", "size overflows");
+    }
+}
+
+#[test]
+fn tensors_past_the_end_are_refused() {
+    let file = |offset| Writer::new().tensor("t", &[8], TensorType::F32).claim_offset(offset).write();
+    assert!(Gguf::from_bytes(file(0).bytes).is_ok());
+    for offset in [32, 1 << 20, 1 << 40, 1 << 63, u64::MAX - 31] {
+        let file = file(offset);
+        let at = file.place("t offset");
+        assert_refused(
+            file.bytes,
+            at,
+            "tensor `t`",
+            &format!("32 bytes at offset {offset} of 32 bytes of data"),
+        );
+    }
+    // One byte short.
+    let mut file = file(0);
+    file.bytes.pop();
+    let at = file.place("t offset");
+    assert_refused(file.bytes, at, "tensor `t`", "32 bytes at offset 0 of 31 bytes of data");
+}
+
+#[test]
+fn tensors_that_overlap_are_refused() {
+    let three = |offset| {
+        Writer::new()
+            .tensor("a", &[16], TensorType::F32)
+            .tensor("b", &[16], TensorType::F32)
+            .tensor("c", &[16], TensorType::F32)
+            .claim_offset(offset)
+            .write()
+    };
+    assert!(Gguf::from_bytes(three(128).bytes).is_ok());
+    for (offset, other, refused) in [(0, "a", "c"), (32, "a", "c"), (64, "b", "c"), (96, "b", "c")] {
+        let file = three(offset);
+        let at = file.place(&format!("{refused} offset"));
+        assert_refused(file.bytes, at, &format!("tensor `{refused}`"), &format!("overlaps tensor `{other}`"));
+    }
+}
+
+#[test]
+fn tensor_names_that_are_empty_endless_or_there_twice_are_refused() {
+    let named = |name: &str| Writer::new().tensor(name, &[1], TensorType::F32);
+    assert_refused(named("").bytes(), 24, "tensor ``", "a name has 1 to 1024 bytes");
+    assert!(Gguf::from_bytes(named(&"n".repeat(1024)).bytes()).is_ok());
+    let field = format!("tensor `{}`", "n".repeat(64));
+    assert_refused(named(&"n".repeat(1025)).bytes(), 24, &field, "a name has 1 to 1024 bytes");
+    let file = named("t").tensor("u", &[1], TensorType::F32).tensor("t", &[1], TensorType::F32).write();
+    let at = file.place("tensor t");
+    assert_refused(file.bytes, at, "tensor `t`", "is there twice");
+}
+
+#[test]
+fn names_in_errors_cannot_forge_a_terminal_or_a_log() {
+    let bytes = Writer::new().tensor_with("\x1b[2J\nERROR", &[1], 999, [0; 4]).bytes();
+    let message = refusal(bytes).to_string();
+    assert!(!message.contains(['\x1b', '\n']), "{message:?}");
+}
