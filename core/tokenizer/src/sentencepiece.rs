@@ -19,6 +19,9 @@ pub(crate) struct SentencePiece {
     unknown: Option<u32>,
     /// Bytes of the longest token.
     longest: usize,
+    /// Bytes before which a space may stand inside a token. Everywhere else the start of a word is a place
+    /// over which nothing is ever joined, so that words can be encoded one by one.
+    glued: [bool; 256],
 }
 
 impl SentencePiece {
@@ -46,10 +49,19 @@ impl SentencePiece {
             let spelled = vocabulary.id(format!("<0x{byte:02X}>").as_bytes());
             spelled.or_else(|| vocabulary.id(&[byte as u8])).unwrap_or(NONE)
         };
+        let mut glued = [false; 256];
+        for (_, token, _) in vocabulary.iter().filter(|&(_, _, kind)| is_text(kind)) {
+            let mut at = 0;
+            while let Some(space) = next_word(&token[at..], &[false; 256]) {
+                at += space;
+                glued[token[at - 1] as usize] = true;
+            }
+        }
         Ok(Self {
             ranks,
             bytes: std::array::from_fn(byte),
             unknown: metadata.u32("tokenizer.ggml.unknown_token_id")?,
+            glued,
             longest: vocabulary.iter().map(|(_, token, _)| token.len()).max().unwrap_or(0),
         })
     }
@@ -66,20 +78,33 @@ impl SentencePiece {
                 None => spelled.push_str(part),
             }
         }
-        let bytes = spelled.as_bytes();
         let mut merger = Merger::default();
-        for (at, c) in spelled.char_indices() {
+        let mut rest = spelled.as_str();
+        while !rest.is_empty() {
+            let len = next_word(rest.as_bytes(), &self.glued).unwrap_or(rest.len());
+            let (word, after) = rest.split_at(len);
+            self.word(word, vocabulary, &mut merger, out);
+            rest = after;
+        }
+    }
+
+    fn word(&self, word: &str, vocabulary: &Vocabulary, merger: &mut Merger, out: &mut Vec<u32>) {
+        let bytes = word.as_bytes();
+        // Text must not become a control token, nor `<0x0A>` a line break.
+        let token = |range: std::ops::Range<usize>| {
+            vocabulary.id(&bytes[range]).filter(|&id| vocabulary.kind(id).is_some_and(is_text))
+        };
+        merger.clear();
+        for (at, c) in word.char_indices() {
             let len = c.len_utf8();
-            merger.push(vocabulary.id(&bytes[at..at + len]).unwrap_or(NONE), at, len);
+            merger.push(token(at..at + len).unwrap_or(NONE), at, len);
         }
         merger.run(|left, right| {
-            let len = (left.len + right.len) as usize;
+            let (start, len) = (left.start as usize, (left.len + right.len) as usize);
             if len > self.longest {
                 return None;
             }
-            let start = left.start as usize;
-            let id = vocabulary.id(&bytes[start..start + len])?;
-            (vocabulary.kind(id) != Some(TokenKind::Unused)).then(|| (self.ranks[id as usize], id))
+            token(start..start + len).map(|id| (self.ranks[id as usize], id))
         });
         for symbol in merger.symbols() {
             if symbol.id != NONE {
@@ -93,6 +118,17 @@ impl SentencePiece {
             }
         }
     }
+}
+
+fn is_text(kind: TokenKind) -> bool {
+    matches!(kind, TokenKind::Normal | TokenKind::UserDefined)
+}
+
+/// Where the next word starts: a space after something else that is not `glued` to it.
+fn next_word(text: &[u8], glued: &[bool; 256]) -> Option<usize> {
+    let space = SPACE.as_bytes();
+    let starts = text.windows(space.len()).enumerate().filter(|(_, w)| *w == space).map(|(at, _)| at);
+    starts.into_iter().find(|&at| at > 0 && !text[..at].ends_with(space) && !glued[text[at - 1] as usize])
 }
 
 /// The byte that a token such as `<0x0A>` stands for.

@@ -82,6 +82,8 @@ fn hostile_templates_end_in_an_error() {
         "{% for a in range(100000) %}{% for b in range(100000) %}{{ a * b }}{% endfor %}{% endfor %}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{% for i in range(99999999999) %}{% endfor %}",
+        "{% set x = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(60) %}{% set x.s = x.s ~ x.s %}{% endfor %}",
+        "{% set x = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(60) %}{% set x.s = x.s + x.s %}{% endfor %}",
         "{{ 'a' * 100000000000 }}",
         "{{ [1] * 100000000000 }}",
         "{{ 'a'.rjust(10000000000) }}{{ 'a' | center(10000000000) }}",
