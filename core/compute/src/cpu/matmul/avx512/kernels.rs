@@ -92,26 +92,27 @@ unsafe fn halves(p: *const u8) -> __m512 {
 ///
 /// # Safety
 /// M numbers can be read at `negative`, unless there is no center.
-#[target_feature(enable = "avx512f")]
-#[inline]
+// Not compiled for AVX-512 by itself but into kernels that are: only such a function can be made inline always, and
+// a call in the inner loop would pass all sums through memory.
+#[inline(always)]
 unsafe fn start<P: Planes, const M: usize, const MIN: bool>(negative: *const i32) -> [__m512i; M] {
-    let mut sums = [_mm512_setzero_si512(); M];
-    if !MIN {
-        for (m, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: by the caller's promise.
-            let negative = unsafe { splat(negative, m) };
-            *sum = _mm512_sll_epi32(negative, _mm_cvtsi32_si128(P::CENTER_BITS as i32));
+    // SAFETY: by the caller's promise; callers are compiled for AVX-512.
+    unsafe {
+        let mut sums = [_mm512_setzero_si512(); M];
+        if !MIN {
+            for (m, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm512_sll_epi32(splat(negative, m), _mm_cvtsi32_si128(P::CENTER_BITS as i32));
+            }
         }
+        sums
     }
-    sums
 }
 
 /// Adds the products of groups `from .. from + 4` of 32 columns; `x` are the activations of group `from`.
 ///
 /// # Safety
 /// `P::BYTES` can be read at `planes`, 16 M at `x`.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-#[inline]
+#[inline(always)]
 unsafe fn four_groups<P: Planes, const M: usize>(
     sums: &mut [__m512i; M],
     planes: *const u8,
