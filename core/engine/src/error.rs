@@ -1,0 +1,17 @@
+/// Why a request failed. It is clonable, because one failing step ends every request in it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The request asks for something impossible.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// The request does not fit what the engine was given.
+    #[error("{0}")]
+    LimitExceeded(String),
+    /// The forward pass failed.
+    #[error("the model could not run: {0}")]
+    Model(String),
+    /// The engine is gone.
+    #[error("the engine has stopped")]
+    Stopped,
+}

@@ -1,0 +1,83 @@
+//! The reader's end of a running request.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use async_channel::{Receiver, Sender};
+use futures_core::Stream;
+
+use crate::engine::Command;
+use crate::request::Chunk;
+use crate::Error;
+
+/// A running request: an iterator for threads, a [`Stream`] for tasks. Dropping it cancels the request and
+/// frees its part of the KV cache.
+pub struct Generation {
+    chunks: Pin<Box<Receiver<Result<Chunk, Error>>>>,
+    engine: Sender<Command>,
+    /// Set by the engine when it waits for this reader.
+    paused: Arc<AtomicBool>,
+    done: bool,
+}
+
+impl Generation {
+    pub(crate) fn new(
+        chunks: Receiver<Result<Chunk, Error>>,
+        engine: Sender<Command>,
+        paused: Arc<AtomicBool>,
+    ) -> Self {
+        Self { chunks: Box::pin(chunks), engine, paused, done: false }
+    }
+
+    /// Ends the request; nothing more comes out of it.
+    pub fn cancel(&mut self) {
+        self.done = true;
+        self.chunks.close();
+        // A stopped engine needs no waking.
+        let _ = self.engine.try_send(Command::Wake);
+    }
+
+    fn received(&mut self, chunk: Option<Result<Chunk, Error>>) -> Option<Result<Chunk, Error>> {
+        if self.paused.swap(false, Ordering::AcqRel) {
+            let _ = self.engine.try_send(Command::Wake);
+        }
+        // Only a dead engine closes the channel before the last chunk.
+        let chunk = chunk.unwrap_or(Err(Error::Stopped));
+        self.done = chunk.as_ref().map_or(true, |chunk| chunk.finish.is_some());
+        Some(chunk)
+    }
+}
+
+impl Iterator for Generation {
+    type Item = Result<Chunk, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let chunk = self.chunks.recv_blocking().ok();
+        self.received(chunk)
+    }
+}
+
+impl Stream for Generation {
+    type Item = Result<Chunk, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        let chunk = ready!(self.chunks.as_mut().poll_next(context));
+        Poll::Ready(self.received(chunk))
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        if !self.done {
+            self.cancel();
+        }
+    }
+}

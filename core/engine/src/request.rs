@@ -1,0 +1,118 @@
+//! What goes into the engine and what comes out.
+
+use std::time::Duration;
+
+use crate::sampling::{Sampling, TokenLogprob};
+
+/// A prompt and how to go on from it.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Token ids.
+    pub prompt: Vec<u32>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Tokens to generate at most; `None` for as many as the context holds.
+    pub max_tokens: Option<usize>,
+    /// Strings that end the generation; they are not part of its text.
+    pub stop: Vec<String>,
+    /// With `Some(n)` every token comes with its log-probability and those of the `n` likeliest (at most
+    /// [`MAX_LOGPROBS`]).
+    pub logprobs: Option<usize>,
+    /// Go on after an end token.
+    pub ignore_eos: bool,
+    /// Spell control tokens in the text.
+    pub special: bool,
+}
+
+/// The most alternatives that a request may ask for at each token.
+pub const MAX_LOGPROBS: usize = 100;
+
+/// A piece of a generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// New text; may be empty while a character or a stop string is unfinished.
+    pub text: String,
+    /// New tokens.
+    pub tokens: Vec<Token>,
+    /// In the last chunk, how it ended.
+    pub finish: Option<Finish>,
+}
+
+/// A generated token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// Its log-probability, where the request asked for it.
+    pub logprob: Option<f32>,
+    /// The likeliest tokens in its place, where the request asked for them.
+    pub top: Vec<TokenLogprob>,
+}
+
+/// How a generation ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finish {
+    /// Why.
+    pub reason: FinishReason,
+    /// Tokens used.
+    pub usage: Usage,
+    /// Time used.
+    pub timings: Timings,
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model said so with an end token, or a stop string came.
+    Stop,
+    /// `max_tokens`, or the end of the context.
+    Length,
+}
+
+impl FinishReason {
+    /// `"stop"` or `"length"`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// Tokens used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Of the prompt.
+    pub prompt_tokens: usize,
+    /// Generated, an end token included.
+    pub generated_tokens: usize,
+}
+
+/// Time used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timings {
+    /// Waiting for a place in the batch.
+    pub queued: Duration,
+    /// From there to the first token.
+    pub prefill: Duration,
+    /// From the first token to the last.
+    pub decode: Duration,
+}
+
+impl Timings {
+    /// Decoded tokens per second, given the usage; 0 for fewer than two tokens.
+    pub fn decode_rate(&self, usage: Usage) -> f64 {
+        match self.decode.as_secs_f64() {
+            s if s > 0.0 => usage.generated_tokens.saturating_sub(1) as f64 / s,
+            _ => 0.0,
+        }
+    }
+
+    /// Prompt tokens per second.
+    pub fn prefill_rate(&self, usage: Usage) -> f64 {
+        match self.prefill.as_secs_f64() {
+            s if s > 0.0 => usage.prompt_tokens as f64 / s,
+            _ => 0.0,
+        }
+    }
+}

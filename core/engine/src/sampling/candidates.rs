@@ -1,0 +1,157 @@
+//! The tokens that may come next.
+
+use super::rng::Rng;
+use super::{Sampling, argmax};
+
+#[derive(Clone, Copy)]
+struct Candidate {
+    token: u32,
+    logit: f32,
+    /// Its probability among the candidates, times a constant.
+    weight: f64,
+}
+
+/// Candidates, likeliest first as far as they are sorted. The memory is kept from token to token.
+#[derive(Default)]
+pub(crate) struct Candidates {
+    all: Vec<Candidate>,
+    sorted: usize,
+}
+
+/// How many candidates are sorted at first: nearly always enough, and sorting 250,000 would take longer than
+/// a layer of the model.
+const SORT_FIRST: usize = 256;
+
+impl Candidates {
+    /// Applies the filters of `sampling` and draws one.
+    pub(crate) fn choose(&mut self, logits: &[f32], sampling: &Sampling, rng: &mut Rng) -> u32 {
+        self.fill(logits, sampling.top_k);
+        if self.all.is_empty() {
+            return argmax(logits);
+        }
+        if sampling.typical_p < 1.0 {
+            self.typical(f64::from(sampling.typical_p));
+        }
+        if sampling.top_p < 1.0 {
+            self.top_p(f64::from(sampling.top_p));
+        }
+        if sampling.min_p > 0.0 {
+            self.min_p(f64::from(sampling.min_p));
+        }
+        self.draw(f64::from(sampling.temperature), rng)
+    }
+
+    /// Takes the `top_k` largest logits, or all of them.
+    fn fill(&mut self, logits: &[f32], top_k: usize) {
+        self.all.clear();
+        self.sorted = 0;
+        // Below the k-th largest so far nothing is worth a look: a second pass over few survivors.
+        let mut floor = f32::NEG_INFINITY;
+        let limit = if top_k == 0 { usize::MAX } else { top_k.saturating_mul(8).max(1024) };
+        for (token, &logit) in logits.iter().enumerate() {
+            if logit > floor {
+                self.all.push(Candidate { token: token as u32, logit, weight: 0.0 });
+                if self.all.len() >= limit {
+                    self.keep_largest(top_k);
+                    floor = self.all.iter().map(|c| c.logit).fold(f32::INFINITY, f32::min);
+                }
+            }
+        }
+        if top_k > 0 {
+            self.keep_largest(top_k);
+            self.sort(top_k);
+        }
+        let largest = self.all.iter().map(|c| c.logit).fold(f32::NEG_INFINITY, f32::max);
+        for candidate in &mut self.all {
+            candidate.weight = f64::from((candidate.logit - largest).exp());
+        }
+    }
+
+    fn keep_largest(&mut self, k: usize) {
+        if self.all.len() > k {
+            self.all.select_nth_unstable_by(k, by_logit);
+            self.all.truncate(k);
+        }
+    }
+
+    /// Sorts at least the first `n`.
+    fn sort(&mut self, n: usize) {
+        let n = n.min(self.all.len());
+        if self.sorted >= n {
+            return;
+        }
+        if n < self.all.len() {
+            self.all.select_nth_unstable_by(n, by_logit);
+        }
+        self.all[..n].sort_unstable_by(by_logit);
+        self.sorted = n;
+    }
+
+    fn total(&self) -> f64 {
+        self.all.iter().map(|c| c.weight).sum()
+    }
+
+    /// Keeps the likeliest until `enough(candidate, their weight together before it)` says no more.
+    fn keep_while(&mut self, mut more: impl FnMut(&Candidate, f64) -> bool) {
+        let (mut kept, mut weight) = (0, 0.0);
+        while kept < self.all.len() {
+            if kept >= self.sorted {
+                self.sort((self.sorted * 8).max(SORT_FIRST));
+            }
+            if kept > 0 && !more(&self.all[kept], weight) {
+                break;
+            }
+            weight += self.all[kept].weight;
+            kept += 1;
+        }
+        self.all.truncate(kept);
+        self.sorted = self.sorted.min(kept);
+    }
+
+    fn top_p(&mut self, p: f64) {
+        let enough = p * self.total();
+        self.keep_while(|_, weight| weight < enough);
+    }
+
+    fn min_p(&mut self, p: f64) {
+        // The likeliest has weight 1, unless typical-p took it away.
+        let largest = self.all.iter().map(|c| c.weight).fold(0.0, f64::max);
+        self.keep_while(|candidate, _| candidate.weight >= p * largest);
+    }
+
+    fn typical(&mut self, p: f64) {
+        let total = self.total();
+        let surprise = |c: &Candidate| -(c.weight / total).max(f64::MIN_POSITIVE).ln();
+        let entropy: f64 = self.all.iter().map(|c| c.weight / total * surprise(c)).sum();
+        let oddness = |c: &Candidate| (surprise(c) - entropy).abs();
+        self.all.sort_unstable_by(|a, b| oddness(a).total_cmp(&oddness(b)).then(a.token.cmp(&b.token)));
+        self.sorted = self.all.len();
+        let enough = p * total;
+        self.keep_while(|_, weight| weight < enough);
+        self.sorted = 0;
+    }
+
+    fn draw(&mut self, temperature: f64, rng: &mut Rng) -> u32 {
+        let largest = self.all.iter().map(|c| c.logit).fold(f32::NEG_INFINITY, f32::max);
+        let mut total = 0.0;
+        for candidate in &mut self.all {
+            candidate.weight = (f64::from(candidate.logit - largest) / temperature).exp();
+            total += candidate.weight;
+        }
+        let mut point = rng.uniform() * total;
+        for candidate in &self.all {
+            point -= candidate.weight;
+            if point < 0.0 {
+                return candidate.token;
+            }
+        }
+        // Rounding: the last one that has any weight.
+        let last = self.all.iter().rev().find(|c| c.weight > 0.0).or(self.all.first());
+        last.map_or(0, |c| c.token)
+    }
+}
+
+/// Largest first, and the lower id first among equals, so that the order never depends on the machine.
+fn by_logit(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+    b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token))
+}

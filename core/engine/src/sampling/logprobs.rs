@@ -1,0 +1,35 @@
+//! Log-probabilities of the model's own distribution, before bias, penalties and temperature.
+
+/// A token and the natural logarithm of its probability.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenLogprob {
+    /// The token.
+    pub id: u32,
+    /// In nats.
+    pub logprob: f32,
+}
+
+fn log_sum_exp(logits: &[f32]) -> f64 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&l| f64::from((l - largest).exp())).sum();
+    f64::from(largest) + sum.ln()
+}
+
+/// The log-probability of `token`.
+pub fn log_softmax_at(logits: &[f32], token: u32) -> f32 {
+    logits.get(token as usize).map_or(f32::NEG_INFINITY, |&l| (f64::from(l) - log_sum_exp(logits)) as f32)
+}
+
+/// The `n` likeliest tokens, likeliest first.
+pub fn top_logprobs(logits: &[f32], n: usize) -> Vec<TokenLogprob> {
+    let mut top: Vec<(f32, u32)> = Vec::with_capacity(n + 1);
+    for (id, &logit) in logits.iter().enumerate() {
+        if top.len() < n || top.last().is_some_and(|&(least, _)| logit > least) {
+            let at = top.partition_point(|&(other, _)| other >= logit);
+            top.insert(at, (logit, id as u32));
+            top.truncate(n);
+        }
+    }
+    let total = log_sum_exp(logits);
+    top.into_iter().map(|(l, id)| TokenLogprob { id, logprob: (f64::from(l) - total) as f32 }).collect()
+}

@@ -1,0 +1,280 @@
+//! From logits to a token.
+//!
+//! The order is llama.cpp's, which most users have tuned for: logit bias and penalties, then top-k, typical-p,
+//! top-p, min-p, and temperature last. Every filter keeps at least one candidate.
+
+mod candidates;
+mod logprobs;
+mod penalties;
+mod rng;
+
+use std::collections::HashMap;
+
+pub use logprobs::{TokenLogprob, log_softmax_at, top_logprobs};
+
+use crate::Error;
+use candidates::Candidates;
+use penalties::History;
+use rng::Rng;
+
+/// How tokens are chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// Divides the logits; 0 takes the likeliest token (greedy).
+    pub temperature: f32,
+    /// Keeps the `k` likeliest tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the likeliest tokens whose probabilities together reach `p` (Holtzman et al. 2019); 1 keeps all.
+    pub top_p: f32,
+    /// Keeps tokens at least `p` times as likely as the likeliest (Nguyen et al. 2024); 0 keeps all.
+    pub min_p: f32,
+    /// Keeps the tokens whose information is nearest to the expected one, up to a probability of `p`
+    /// together (Meister et al. 2022); 1 keeps all.
+    pub typical_p: f32,
+    /// Divides positive and multiplies negative logits of tokens that occurred lately (Keskar et al. 2019); 1
+    /// changes nothing.
+    pub repetition_penalty: f32,
+    /// How many of the last tokens, prompt included, `repetition_penalty` looks at.
+    pub repetition_window: usize,
+    /// Subtracted from a token's logit for each time it was generated.
+    pub frequency_penalty: f32,
+    /// Subtracted once from the logit of a token that was generated.
+    pub presence_penalty: f32,
+    /// Added to the logits of these tokens; `-inf` bans a token.
+    pub logit_bias: HashMap<u32, f32>,
+    /// Same seed, same text; `None` takes another one every time.
+    pub seed: Option<u64>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            typical_p: 1.0,
+            repetition_penalty: 1.0,
+            repetition_window: 64,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logit_bias: HashMap::new(),
+            seed: None,
+        }
+    }
+}
+
+impl Sampling {
+    /// Always the likeliest token.
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// Refuses values that mean nothing.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with the field and its range.
+    pub fn check(&self, vocabulary: usize) -> Result<(), Error> {
+        let within = |name: &str, value: f32, range: std::ops::RangeInclusive<f32>| {
+            if range.contains(&value) {
+                return Ok(());
+            }
+            let (low, high) = (range.start(), range.end());
+            Err(Error::InvalidArgument(format!("{name} is {value}; it must be from {low} to {high}")))
+        };
+        within("temperature", self.temperature, 0.0..=100.0)?;
+        within("top_p", self.top_p, 0.0..=1.0)?;
+        within("min_p", self.min_p, 0.0..=1.0)?;
+        within("typical_p", self.typical_p, 0.0..=1.0)?;
+        within("repetition_penalty", self.repetition_penalty, 0.01..=100.0)?;
+        within("frequency_penalty", self.frequency_penalty, -100.0..=100.0)?;
+        within("presence_penalty", self.presence_penalty, -100.0..=100.0)?;
+        for (&token, &bias) in &self.logit_bias {
+            if token as usize >= vocabulary {
+                let why = format!("logit_bias names token {token} of a vocabulary of {vocabulary}");
+                return Err(Error::InvalidArgument(why));
+            }
+            if bias.is_nan() || bias == f32::INFINITY {
+                return Err(Error::InvalidArgument(format!("logit_bias of token {token} is {bias}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Chooses the tokens of one generation.
+pub struct Sampler {
+    sampling: Sampling,
+    history: History,
+    rng: Rng,
+    /// Logits after bias and penalties, when there are any.
+    adjusted: Vec<f32>,
+    candidates: Candidates,
+}
+
+impl Sampler {
+    /// A sampler for a generation that follows `prompt`.
+    pub fn new(sampling: Sampling, prompt: &[u32]) -> Self {
+        let seed = sampling.seed.unwrap_or_else(rng::entropy);
+        Self {
+            history: History::new(&sampling, prompt),
+            rng: Rng::new(seed),
+            adjusted: Vec::new(),
+            candidates: Candidates::default(),
+            sampling,
+        }
+    }
+
+    /// Chooses the next token from `logits`, `[vocab]`.
+    pub fn sample(&mut self, logits: &[f32]) -> u32 {
+        let adjusted = !self.sampling.logit_bias.is_empty() || self.history.applies();
+        let logits = if adjusted {
+            self.adjusted.clear();
+            self.adjusted.extend_from_slice(logits);
+            for (&token, &bias) in &self.sampling.logit_bias {
+                if let Some(logit) = self.adjusted.get_mut(token as usize) {
+                    *logit += bias;
+                }
+            }
+            self.history.penalize(&mut self.adjusted);
+            &self.adjusted
+        } else {
+            logits
+        };
+        let token = if self.sampling.temperature == 0.0 {
+            argmax(logits)
+        } else {
+            self.candidates.choose(logits, &self.sampling, &mut self.rng)
+        };
+        self.history.push(token);
+        token
+    }
+}
+
+/// The first of the largest. NaN is never the largest.
+pub(crate) fn argmax(logits: &[f32]) -> u32 {
+    // In blocks, so that the compiler can find the block's largest without branches.
+    const BLOCK: usize = 256;
+    let (mut best, mut best_block) = (f32::NEG_INFINITY, 0);
+    for (i, block) in logits.chunks(BLOCK).enumerate() {
+        let mut lanes = [f32::NEG_INFINITY; 16];
+        for chunk in block.chunks(16) {
+            for (lane, &logit) in lanes.iter_mut().zip(chunk) {
+                *lane = if logit > *lane { logit } else { *lane };
+            }
+        }
+        let largest = lanes.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        if largest > best {
+            (best, best_block) = (largest, i);
+        }
+    }
+    let start = best_block * BLOCK;
+    let within = logits[start.min(logits.len())..].iter().position(|&l| l == best).unwrap_or(0);
+    (start + within) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sampling() -> Sampling {
+        Sampling { top_k: 0, top_p: 1.0, min_p: 0.0, temperature: 1.0, seed: Some(7), ..Sampling::default() }
+    }
+
+    fn kinds(sampling: Sampling, logits: &[f32]) -> Vec<u32> {
+        let mut sampler = Sampler::new(sampling, &[]);
+        let mut seen: Vec<u32> = (0..2000).map(|_| sampler.sample(logits)).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        seen
+    }
+
+    #[test]
+    fn filters_keep_what_they_promise() {
+        // Probabilities 0.4, 0.3, 0.2, 0.1.
+        let logits = [0.4f32, 0.3, 0.2, 0.1].map(f32::ln);
+        assert_eq!(kinds(sampling(), &logits), [0, 1, 2, 3]);
+        assert_eq!(kinds(Sampling { top_k: 2, ..sampling() }, &logits), [0, 1]);
+        assert_eq!(kinds(Sampling { top_p: 0.65, ..sampling() }, &logits), [0, 1]);
+        assert_eq!(kinds(Sampling { top_p: 0.0, ..sampling() }, &logits), [0]);
+        assert_eq!(kinds(Sampling { min_p: 0.45, ..sampling() }, &logits), [0, 1, 2]);
+        // The entropy is 1.28 nats; the surprises are 0.92, 1.20, 1.61 and 2.30.
+        assert_eq!(kinds(Sampling { typical_p: 0.5, ..sampling() }, &logits), [1, 2]);
+        assert_eq!(kinds(Sampling { temperature: 0.0, ..sampling() }, &logits), [0]);
+        let banned = HashMap::from([(0, f32::NEG_INFINITY)]);
+        assert_eq!(kinds(Sampling { logit_bias: banned, ..Sampling::greedy() }, &logits), [1]);
+    }
+
+    #[test]
+    fn frequencies_are_the_probabilities() {
+        let logits = [0.4f32, 0.3, 0.2, 0.1].map(f32::ln);
+        for (temperature, wanted) in [(1.0, [0.4, 0.3, 0.2, 0.1]), (0.5, [0.5333, 0.3, 0.1333, 0.0333])] {
+            let mut sampler = Sampler::new(Sampling { temperature, ..sampling() }, &[]);
+            let mut counts = [0; 4];
+            for _ in 0..40_000 {
+                counts[sampler.sample(&logits) as usize] += 1;
+            }
+            for (count, wanted) in counts.into_iter().zip(wanted) {
+                let share = f64::from(count) / 40_000.0;
+                assert!((share - wanted).abs() < 0.012, "{share} instead of {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn penalties_push_tokens_down() {
+        let logits = [1.0, 0.9, -1.0];
+        let penalty = |sampling: Sampling, prompt: &[u32]| {
+            let mut sampler = Sampler::new(Sampling { temperature: 0.0, ..sampling }, prompt);
+            [sampler.sample(&logits), sampler.sample(&logits), sampler.sample(&logits)]
+        };
+        assert_eq!(penalty(Sampling::default(), &[]), [0, 0, 0]);
+        assert_eq!(penalty(Sampling { repetition_penalty: 1.5, ..Sampling::default() }, &[0]), [1, 0, 0]);
+        assert_eq!(penalty(Sampling { presence_penalty: 0.5, ..Sampling::default() }, &[0]), [0, 1, 0]);
+        assert_eq!(penalty(Sampling { frequency_penalty: 0.15, ..Sampling::default() }, &[0]), [0, 1, 0]);
+    }
+
+    #[test]
+    fn values_that_mean_nothing_are_refused() {
+        for bad in [
+            Sampling { temperature: -1.0, ..Sampling::default() },
+            Sampling { top_p: f32::NAN, ..Sampling::default() },
+            Sampling { min_p: 1.5, ..Sampling::default() },
+            Sampling { repetition_penalty: 0.0, ..Sampling::default() },
+            Sampling { logit_bias: HashMap::from([(99, 1.0)]), ..Sampling::default() },
+            Sampling { logit_bias: HashMap::from([(1, f32::NAN)]), ..Sampling::default() },
+        ] {
+            assert!(matches!(bad.check(10), Err(Error::InvalidArgument(_))), "{bad:?}");
+        }
+        assert!(Sampling::default().check(10).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_of_the_vocabulary_comes_out(
+            logits in prop::collection::vec(prop_oneof![-50f32..50.0, Just(f32::NEG_INFINITY), Just(f32::NAN), Just(0.0)], 1..700),
+            top_k in 0usize..50, top_p in 0f32..=1.0, min_p in 0f32..=1.0, typical_p in 0f32..=1.0,
+            temperature in 0f32..3.0, seed: u64,
+        ) {
+            let sampling = Sampling { temperature, top_k, top_p, min_p, typical_p, seed: Some(seed), ..Sampling::default() };
+            let mut one = Sampler::new(sampling.clone(), &[]);
+            let mut two = Sampler::new(sampling, &[]);
+            for _ in 0..4 {
+                let token = one.sample(&logits);
+                prop_assert!((token as usize) < logits.len());
+                prop_assert_eq!(token, two.sample(&logits));
+                let possible = logits.iter().any(|l| l.is_finite());
+                prop_assert!(!possible || logits[token as usize].is_finite());
+            }
+        }
+
+        #[test]
+        fn argmax_is_the_first_of_the_largest(logits in prop::collection::vec(-3i8..3, 1..2000)) {
+            let logits: Vec<f32> = logits.into_iter().map(f32::from).collect();
+            let largest = logits.iter().copied().fold(f32::MIN, f32::max);
+            prop_assert_eq!(argmax(&logits) as usize, logits.iter().position(|&l| l == largest).unwrap());
+        }
+    }
+}

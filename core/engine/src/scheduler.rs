@@ -1,0 +1,187 @@
+//! What the engine's thread does: it picks the rows of the next forward pass and hands out the results.
+//!
+//! Every step takes one row of each sequence that decodes, then prompts in order of arrival up to the
+//! budget, so that a long prompt holds the others up for one chunk and no longer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use realm_compute::{Batch, PAGE_TOKENS};
+use realm_model::Forward;
+use realm_tokenizer::Tokenizer;
+
+use crate::Error;
+use crate::pages::PagePool;
+use crate::sequence::{Sequence, Work};
+
+/// Rows with logits in one step at most: beyond that a vocabulary of 262,144 takes more than 64 MiB.
+const SCORED_ROWS: usize = 64;
+
+pub(crate) struct Scheduler {
+    runner: Box<dyn Forward>,
+    tokenizer: Arc<Tokenizer>,
+    pages: PagePool,
+    waiting: VecDeque<Sequence>,
+    running: Vec<Sequence>,
+    budget: usize,
+    batch: Batch,
+    /// For each span of the batch, the index in `running`.
+    spans: Vec<usize>,
+}
+
+impl Scheduler {
+    /// `budget` is the number of rows in one forward pass at most, as far as prompts decide it.
+    pub(crate) fn new(runner: Box<dyn Forward>, tokenizer: Arc<Tokenizer>, budget: usize) -> Self {
+        Self {
+            pages: PagePool::new(runner.pages()),
+            runner,
+            tokenizer,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            budget,
+            batch: Batch::default(),
+            spans: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, sequence: Sequence) {
+        self.waiting.push_back(sequence);
+    }
+
+    pub(crate) fn free_pages(&self) -> usize {
+        self.pages.free()
+    }
+
+    /// Runs one forward pass; false if there is nothing to run.
+    pub(crate) fn step(&mut self) -> bool {
+        self.drop_abandoned();
+        self.admit();
+        self.fill_batch();
+        if self.batch.rows() == 0 {
+            return false;
+        }
+        tracing::trace!(rows = self.batch.rows(), sequences = self.spans.len(), "step");
+        match self.runner.forward(&self.batch) {
+            Ok(logits) => {
+                let vocab = logits.len() / self.batch.outputs.len().max(1);
+                let mut rows = logits.chunks_exact(vocab.max(1));
+                let mut ended = Vec::new();
+                for (span, &index) in self.batch.spans.iter().zip(&self.spans) {
+                    let sequence = &mut self.running[index];
+                    sequence.cached += span.rows.len();
+                    if advance(sequence, span.rows.len(), &mut rows, &self.tokenizer) {
+                        ended.push(index);
+                    }
+                }
+                self.remove(ended);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a forward pass failed");
+                let error = Error::Model(error.to_string());
+                let failed = self.spans.clone();
+                for &index in &failed {
+                    self.running[index].fail(error.clone());
+                }
+                self.remove(failed);
+            }
+        }
+        true
+    }
+
+    /// Takes sequences out of `running`, given by index.
+    fn remove(&mut self, mut indices: Vec<usize>) {
+        indices.sort_unstable();
+        for index in indices.into_iter().rev() {
+            let sequence = self.running.remove(index);
+            self.pages.give_back(sequence.pages);
+        }
+    }
+
+    fn drop_abandoned(&mut self) {
+        self.waiting.retain(|s| !s.is_abandoned());
+        let abandoned = (0..self.running.len()).filter(|&i| self.running[i].is_abandoned()).collect();
+        self.remove(abandoned);
+    }
+
+    /// Lets sequences in, in order of arrival, while there are pages for all that they may become.
+    fn admit(&mut self) {
+        while let Some(next) = self.waiting.front() {
+            let Some(pages) = self.pages.take(next.limit.div_ceil(PAGE_TOKENS)) else { break };
+            let Some(mut sequence) = self.waiting.pop_front() else { break };
+            sequence.pages = pages;
+            if let Work::Generate(work) = &mut sequence.work {
+                work.start();
+            }
+            self.running.push(sequence);
+        }
+    }
+
+    fn fill_batch(&mut self) {
+        self.batch.clear();
+        self.spans.clear();
+        let mut scored = SCORED_ROWS;
+        for decoding in [true, false] {
+            for (index, sequence) in self.running.iter().enumerate() {
+                let due = sequence.tokens.len() - sequence.cached;
+                let decodes = sequence.cached > 0 && due == 1;
+                if decodes != decoding {
+                    continue;
+                }
+                let room = if decoding { 1 } else { self.budget.saturating_sub(self.batch.rows()) };
+                let (rows, every) = match &sequence.work {
+                    Work::Generate(work) if work.waits_for_reader() => continue,
+                    Work::Generate(_) => (due.min(room), false),
+                    Work::Score(_) => (due.min(room).min(scored), true),
+                };
+                if rows == 0 {
+                    continue;
+                }
+                if every {
+                    scored -= rows;
+                }
+                let tokens = &sequence.tokens[sequence.cached..sequence.cached + rows];
+                let pages = (sequence.cached + rows).div_ceil(PAGE_TOKENS);
+                self.batch.push(tokens, sequence.cached, &sequence.pages[..pages], every);
+                if rows < due && !every {
+                    // In the middle of a prompt nobody needs logits.
+                    self.batch.outputs.pop();
+                }
+                self.spans.push(index);
+            }
+        }
+    }
+}
+
+/// Gives a sequence the logits of its rows; true if it has ended.
+fn advance<'a>(
+    sequence: &mut Sequence,
+    rows: usize,
+    logits: &mut impl Iterator<Item = &'a [f32]>,
+    tokenizer: &Tokenizer,
+) -> bool {
+    let complete = sequence.cached == sequence.tokens.len();
+    match &mut sequence.work {
+        Work::Score(work) => {
+            for row in logits.take(rows) {
+                work.advance(row);
+            }
+            if complete {
+                work.finish();
+            }
+            complete
+        }
+        Work::Generate(_) if !complete => false,
+        Work::Generate(work) => {
+            let Some(row) = logits.next() else { return true };
+            let last = sequence.tokens.len() + 1 >= sequence.limit;
+            let generated = sequence.tokens.len() - work.prompt_tokens();
+            match work.advance(row, tokenizer, generated, last) {
+                Some(token) => {
+                    sequence.tokens.push(token);
+                    false
+                }
+                None => true,
+            }
+        }
+    }
+}
