@@ -1,6 +1,5 @@
 //! Opening files, whole or split.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
@@ -15,13 +14,14 @@ pub struct Gguf {
     version: u32,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
-    by_name: HashMap<String, usize>,
+    /// Indices into `tensors`, in the order of names.
+    by_name: Vec<usize>,
 }
 
-/// How many metadata entries and tensors a part may have. Real models have tens and hundreds, up to some ten
-/// thousand tensors; an entry that takes 14 bytes of file takes hundreds in memory.
-const MAX_ENTRIES: usize = 1 << 16;
-const MAX_TENSORS: usize = 1 << 17;
+/// How many metadata entries and tensors a model may have. Real ones have tens and hundreds, up to some ten thousand
+/// tensors; an entry that takes 14 bytes of file takes hundreds in memory.
+const MAX_ENTRIES: usize = 1 << 14;
+const MAX_TENSORS: usize = 1 << 16;
 
 /// What one part holds.
 struct Part {
@@ -52,6 +52,10 @@ impl Gguf {
                     .map_err(|why| Error::Split(format!("{}: {why}", path.display())))?;
                 parts.push(bytes);
                 rest.extend(next.tensors);
+                if part.tensors.len() + rest.len() > MAX_TENSORS {
+                    let why = format!("the parts have more than the {MAX_TENSORS} tensors that are read");
+                    return Err(Error::Split(why));
+                }
             }
         }
         Self::assemble(parts, part, rest)
@@ -78,14 +82,13 @@ impl Gguf {
                 return Err(Error::Split(why));
             }
         }
-        let mut by_name = HashMap::with_capacity(tensors.len());
-        for (i, tensor) in tensors.iter().enumerate() {
-            // Within a part the index has been checked.
-            if let Some(first) = by_name.insert(tensor.name.clone(), i) {
-                let (name, first) = (short(&tensor.name), tensors[first].part + 1);
-                let why = format!("tensor `{name}` is in part {first} and in part {}", tensor.part + 1);
-                return Err(Error::Split(why));
-            }
+        let mut by_name: Vec<usize> = (0..tensors.len()).collect();
+        by_name.sort_by(|&a, &b| tensors[a].name.cmp(&tensors[b].name));
+        // Within a part the index has been checked.
+        let twice = by_name.windows(2).find(|pair| tensors[pair[0]].name == tensors[pair[1]].name);
+        if let Some(&[a, b]) = twice {
+            let (name, a, b) = (short(&tensors[a].name), tensors[a].part + 1, tensors[b].part + 1);
+            return Err(Error::Split(format!("tensor `{name}` is in part {a} and in part {b}")));
         }
         Ok(Self { parts, version, metadata, tensors, by_name })
     }
@@ -107,9 +110,14 @@ impl Gguf {
 
     /// A tensor by name.
     pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
-        let info = &self.tensors[*self.by_name.get(name)?];
+        let info = self.find(name)?;
         let data = &self.parts[info.part].get()[info.offset..info.offset + info.bytes];
         Some(Tensor { info, data })
+    }
+
+    fn find(&self, name: &str) -> Option<&TensorInfo> {
+        let at = self.by_name.binary_search_by(|&i| self.tensors[i].name.as_str().cmp(name)).ok()?;
+        Some(&self.tensors[self.by_name[at]])
     }
 
     /// A tensor by name, or an error that names it.

@@ -3,7 +3,7 @@
 //! [`Gguf::open`] maps a file (all parts of a split one) and reads its index; tensors are slices of the map.
 //! Nothing in a file is believed before it is checked: every length, offset and product is compared with
 //! the bytes that are there, so a malformed file gives an [`Error`] that names the field and the byte offset,
-//! and never costs more memory than a few times its header and 100 MB. Format: `docs/gguf.md` of ggml, versions 2 and 3, little-endian.
+//! and never costs more than 100 MB of memory. Format: `docs/gguf.md` of ggml, versions 2 and 3, little-endian.
 
 mod error;
 mod file;

@@ -1,6 +1,7 @@
 //! Metadata: values by key.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::reader::{Reader, error_at};
 use crate::tensor::short;
@@ -12,8 +13,8 @@ const ALIGNMENT: &str = "general.alignment";
 /// The metadata of a file.
 #[derive(Debug, Clone, Default)]
 pub struct Metadata {
-    entries: Vec<(String, Value)>,
-    by_key: HashMap<String, usize>,
+    entries: Vec<(Arc<str>, Value)>,
+    by_key: HashMap<Arc<str>, usize>,
 }
 
 macro_rules! readers {
@@ -30,15 +31,16 @@ impl Metadata {
     pub fn from_entries(entries: impl IntoIterator<Item = (String, Value)>) -> Self {
         let mut out = Self::default();
         for (key, value) in entries {
-            match out.by_key.get(&key) {
+            match out.by_key.get(key.as_str()) {
                 Some(&i) => out.entries[i].1 = value,
-                None => out.push(key, value),
+                None => out.push(&key, value),
             }
         }
         out
     }
 
-    fn push(&mut self, key: String, value: Value) {
+    fn push(&mut self, key: &str, value: Value) {
+        let key: Arc<str> = key.into();
         self.by_key.insert(key.clone(), self.entries.len());
         self.entries.push((key, value));
     }
@@ -47,12 +49,12 @@ impl Metadata {
         let mut out = Self::default();
         for i in 0..count {
             let at = r.offset();
-            let key = r.string(&format!("key of metadata entry {i}"))?.to_owned();
-            let field = format!("metadata `{}`", short(&key));
+            let key = r.string(&format!("key of metadata entry {i}"))?;
+            let field = format!("metadata `{}`", short(key));
             if key.is_empty() || key.len() > 65_535 {
                 return Err(error_at(at, field, "a key has 1 to 65535 bytes"));
             }
-            if out.by_key.contains_key(&key) {
+            if out.by_key.contains_key(key) {
                 return Err(error_at(at, field, "is there twice"));
             }
             let at = r.offset();
@@ -79,7 +81,7 @@ impl Metadata {
 
     /// All entries in the file's order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
-        self.entries.iter().map(|(k, v)| (k.as_str(), v))
+        self.entries.iter().map(|(k, v)| (&**k, v))
     }
 
     fn read_as<'a, T>(

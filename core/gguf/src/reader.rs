@@ -2,20 +2,31 @@
 
 use crate::Error;
 
+/// How many bytes header, metadata and index may have together: they are copied, and a damaged length could otherwise
+/// take gigabytes of weights for a string or an array. The largest vocabularies take less than 10 MiB, with a whole
+/// `tokenizer.json` beside them 40.
+const MAX_HEADER: usize = 64 << 20;
+
 /// How many arrays may stand in arrays, in a whole file. A few bytes of file make an array that takes ten times as
 /// many in memory, and no model is known that has any.
-const MAX_NESTED: usize = 1 << 16;
+const MAX_NESTED: usize = 1 << 14;
 
 #[derive(Clone)]
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
+    /// What the end of `bytes` is the end of, for errors.
+    end: &'static str,
     at: usize,
     nested: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, nested: 0 }
+        let (bytes, end) = match bytes.get(..MAX_HEADER) {
+            Some(bytes) => (bytes, "of the 64 MiB that are read of a header"),
+            None => (bytes, "in the file"),
+        };
+        Self { bytes, end, at: 0, nested: 0 }
     }
 
     pub(crate) fn offset(&self) -> usize {
@@ -36,7 +47,7 @@ impl<'a> Reader<'a> {
                 self.at += len;
                 Ok(bytes)
             }
-            _ => Err(self.error(field, format!("{len} bytes are claimed, {left} are left in the file"))),
+            _ => Err(self.error(field, format!("{len} bytes are claimed, {left} are left {}", self.end))),
         }
     }
 
@@ -62,7 +73,8 @@ impl<'a> Reader<'a> {
         match usize::try_from(count) {
             Ok(fits) if count.checked_mul(least).is_some_and(|bytes| bytes <= left) => Ok(fits),
             _ => {
-                Err(error_at(start, field, format!("{count} are claimed, {left} bytes are left in the file")))
+                let why = format!("{count} are claimed, {left} bytes are left {}", self.end);
+                Err(error_at(start, field, why))
             }
         }
     }
@@ -91,11 +103,8 @@ impl<'a> Reader<'a> {
         let len = self.u64(field)?;
         let left = self.bytes.len() - self.at;
         if len > left as u64 {
-            return Err(error_at(
-                start,
-                field,
-                format!("{len} bytes are claimed, {left} are left in the file"),
-            ));
+            let why = format!("{len} bytes are claimed, {left} are left {}", self.end);
+            return Err(error_at(start, field, why));
         }
         self.take(len, field)
     }

@@ -222,9 +222,13 @@ impl Array {
             7 => {
                 let count = r.count(1, field)?;
                 let at = r.offset();
-                let bools =
-                    r.take(count as u64, field)?.iter().map(|&b| bool_of(b)).collect::<Result<_, _>>();
-                Self::Bool(bools.map_err(|why| error_at(at, field, why))?)
+                let bytes = r.take(count as u64, field)?;
+                if let Some((i, why)) =
+                    bytes.iter().enumerate().find_map(|(i, &b)| Some((i, bool_of(b).err()?)))
+                {
+                    return Err(error_at(at + i, field, why));
+                }
+                Self::Bool(bytes.iter().map(|&b| b == 1).collect())
             }
             8 => Self::Strings(read_strings(r, field)?),
             9 if depth < DEPTH => {

@@ -73,10 +73,10 @@ fn more_entries_than_any_model_has_are_refused() {
     // Enough bytes to hold them all, so that only the limit is left to refuse them.
     let filler = || Value::Array(Array::U8(vec![0; 6 << 20]));
     let writer = || Writer::new().value("filler", filler());
-    let tensors = writer().claim_tensors((1 << 17) + 1).bytes();
-    assert_refused(tensors, 8, "tensor count", "131073 are claimed, up to 131072 are read");
-    let entries = writer().claim_metadata((1 << 16) + 1).bytes();
-    assert_refused(entries, 16, "metadata count", "65537 are claimed, up to 65536 are read");
+    let tensors = writer().claim_tensors((1 << 16) + 1).bytes();
+    assert_refused(tensors, 8, "tensor count", "65537 are claimed, up to 65536 are read");
+    let entries = writer().claim_metadata((1 << 14) + 1).bytes();
+    assert_refused(entries, 16, "metadata count", "16385 are claimed, up to 16384 are read");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn bools_that_are_neither_are_refused() {
     let at = file.place("value k") + 4;
     assert_refused(file.bytes, at, "metadata `k`", "a bool is 0 or 1, not 2");
     let file = Writer::new().raw("k", 9, [&array(7, 3)[..], &[0, 1, 255]].concat()).write();
-    let at = file.place("value k") + 4 + 12;
+    let at = file.place("value k") + 4 + 12 + 2;
     assert_refused(file.bytes, at, "metadata `k`", "a bool is 0 or 1, not 255");
 }
 
@@ -173,13 +173,26 @@ fn deep_nesting_ends_with_an_error_and_not_with_the_stack() {
 #[test]
 fn more_arrays_in_arrays_than_any_model_has_are_refused() {
     // In one array, and in two that are within the limit alone.
-    let empty = || Array::Nested(vec![Array::U8(vec![]); 40_000]);
-    let file = Writer::new().raw("k", 9, [array(9, 65_537), array(0, 0).repeat(65_537)].concat()).write();
+    let empty = || Array::Nested(vec![Array::U8(vec![]); 10_000]);
+    let file = Writer::new().raw("k", 9, [array(9, 16_385), array(0, 0).repeat(16_385)].concat()).write();
     let at = file.place("value k") + 4 + 4;
-    assert_refused(file.bytes, at, "metadata `k`", "65537 are claimed, up to 65536 are read");
+    assert_refused(file.bytes, at, "metadata `k`", "16385 are claimed, up to 16384 are read");
     let file = Writer::new().value("a", Value::Array(empty())).value("b", Value::Array(empty())).write();
     let at = file.place("value b") + 4 + 4;
-    assert_refused(file.bytes, at, "metadata `b`", "40000 are claimed, up to 25536 are read");
+    assert_refused(file.bytes, at, "metadata `b`", "10000 are claimed, up to 6384 are read");
+}
+
+#[test]
+fn a_header_that_reaches_far_into_the_weights_is_refused() {
+    // Each would fit the file. Zeros are valid as numbers, as bools and as text, so that nothing else refuses them.
+    let long = 64u64 << 20;
+    for (type_id, head) in
+        [(8, le(&[long])), (9, array(0, long)), (9, array(6, long / 4)), (9, array(7, long))]
+    {
+        let file = Writer::new().raw("k", type_id, [head, vec![0; long as usize]].concat()).write();
+        let at = file.place("value k") + if type_id == 9 { 8 } else { 4 };
+        assert_refused(file.bytes, at, "metadata `k`", "are left of the 64 MiB that are read of a header");
+    }
 }
 
 #[test]

@@ -141,6 +141,17 @@ fn more_or_fewer_tensors_than_claimed_are_refused() {
 }
 
 #[test]
+fn more_tensors_than_any_model_has_are_refused() {
+    let model = Model::new();
+    let many = |no: usize| {
+        let part = split_part(no as u16, 3, 120_000).alignment(1);
+        (0..40_000).fold(part, |w, i| w.tensor(&format!("{no}.{i}"), &[1], TensorType::F16))
+    };
+    (1..=3).for_each(|number| model.write(number, &many(number - 1)));
+    model.assert_refused(&["more than the 65536 tensors that are read"]);
+}
+
+#[test]
 fn a_tensor_in_two_parts_is_refused() {
     let model = Model::new();
     model.write(3, &split_part(2, 3, 3).tensor("b", &[8], TensorType::F32));

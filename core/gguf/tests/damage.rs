@@ -1,0 +1,318 @@
+//! Damaged files end in an answer or an error, never in a panic, and never cost much memory. The files are the
+//! headers of real models, cut and with bits turned, small files damaged everywhere, and files made to be costly.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs::File;
+use std::hint::black_box;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use common::samples::{seeds, tiny_llama};
+use common::writer::Writer;
+use common::{MODELS, model_path};
+use realm_gguf::{Array, Error, Gguf, TensorType, Value};
+use tempfile::TempDir;
+
+/// What opening a file may allocate: bytes held at a time. Mapped pages do not count.
+const MOST: usize = 100_000_000;
+
+/// Counts the bytes that are held and remembers the most that were.
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+fn grown(by: usize) {
+    PEAK.fetch_max(HELD.fetch_add(by, Relaxed) + by, Relaxed);
+}
+
+// SAFETY: every call is handed on to the system's allocator as it came; the counters do not allocate.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grown(layout.size());
+        // SAFETY: the caller keeps the promises of `alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        grown(layout.size());
+        // SAFETY: the caller keeps the promises of `alloc_zeroed`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller keeps the promises of `dealloc`, and `ptr` came from the system's allocator.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // Old and new count at the same time, because both may be there while one is copied to the other.
+        grown(size);
+        // SAFETY: the caller keeps the promises of `realloc`, and `ptr` came from the system's allocator.
+        let new = unsafe { System.realloc(ptr, layout, size) };
+        HELD.fetch_sub(layout.size(), Relaxed);
+        new
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// One measurement at a time: the counters are the process's.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// What `open` answers and the most bytes that it held at a time beside those that were held before.
+fn measured<T>(open: impl FnOnce() -> T) -> (T, usize) {
+    let before = HELD.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    let answer = open();
+    (answer, PEAK.load(Relaxed) - before)
+}
+
+/// Opens a damaged file, looks at everything in it if that works, and returns the error if it does not.
+#[track_caller]
+fn open_and_look(
+    damage: impl Fn() -> String,
+    open: impl FnOnce() -> Result<Gguf, Error>,
+) -> Result<(), Error> {
+    let looked = catch_unwind(AssertUnwindSafe(|| {
+        let (gguf, held) = measured(open);
+        assert!(held <= MOST, "{held} bytes were allocated");
+        gguf.map(|gguf| look(&gguf))
+    }));
+    looked.unwrap_or_else(|_| panic!("{}: panicked, see above", damage()))
+}
+
+/// Touches everything that a file gives.
+fn look(gguf: &Gguf) {
+    for (key, value) in gguf.metadata().iter() {
+        black_box((gguf.metadata().u64(key).is_ok(), gguf.metadata().f32s(key).is_ok(), value.integer()));
+        if let Value::Array(Array::Strings(strings)) = value {
+            black_box(strings.iter().map(<[u8]>::len).sum::<usize>());
+        }
+    }
+    for info in gguf.tensors() {
+        let data = gguf.require_tensor(&info.name).expect("a tensor of the index").data;
+        assert_eq!(data.len(), info.bytes());
+        assert_eq!(info.len() as u64, info.shape.iter().product::<u64>());
+        black_box((data[0], data[data.len() - 1]));
+    }
+}
+
+/// A real model's header, followed by a hole as large as its tensors: cases cost the reading of the header alone.
+struct Header {
+    bytes: Vec<u8>,
+    /// Where the last tensor ends.
+    end: u64,
+    file: File,
+    path: PathBuf,
+    _folder: TempDir,
+}
+
+impl Header {
+    /// The headers of the models that are there; the first has to be.
+    fn of_models() -> impl Iterator<Item = (&'static str, Self)> {
+        let first = model_path(MODELS[0]);
+        assert!(first.exists(), "{} is not there: run ci/setup", first.display());
+        MODELS.into_iter().filter(|model| model_path(model).exists()).map(|model| (model, Self::of(model)))
+    }
+
+    fn of(model: &str) -> Self {
+        let original = Gguf::open(model_path(model)).expect("a model");
+        let data = original.tensors().iter().map(|t| t.offset()).min().expect("tensors") as u64;
+        let end = original.tensors().iter().map(|t| t.offset() + t.bytes()).max().expect("tensors") as u64;
+        let mut bytes = Vec::new();
+        File::open(model_path(model)).expect("a model").take(data).read_to_end(&mut bytes).expect("a header");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(model);
+        let mut file = File::create(&path).expect("a file");
+        file.write_all(&bytes).expect("a copy");
+        file.set_len(end).expect("a hole");
+        let copy = Gguf::open(&path).expect("the copy of a header");
+        assert_eq!(copy.tensors(), original.tensors());
+        Self { bytes, end, file, path, _folder: folder }
+    }
+
+    fn put(&mut self, at: usize, byte: u8) {
+        self.file.seek(SeekFrom::Start(at as u64)).expect("a place");
+        self.file.write_all(&[byte]).expect("a byte");
+    }
+}
+
+/// Sebastiano Vigna's splitmix64: random numbers that are the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % end as u64) as usize
+    }
+}
+
+#[test]
+fn a_real_model_that_was_cut_short_is_refused() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for (model, header) in Header::of_models() {
+        let len = header.bytes.len() as u64;
+        let in_data = (0..20).map(|i| len + (header.end - 1 - len) * i / 19);
+        let in_header = (0..200).map(|i| len * i / 200);
+        let mut cuts: Vec<u64> = in_header.chain(in_data).collect();
+        // From the end to the start, so that the file only ever gets shorter.
+        cuts.sort_by_key(|&cut| std::cmp::Reverse(cut));
+        for cut in cuts {
+            header.file.set_len(cut).unwrap();
+            let error = open_and_look(|| format!("{model} cut to {cut} bytes"), || Gguf::open(&header.path));
+            let offset = match error {
+                Err(Error::Malformed { offset, .. }) => offset,
+                other => panic!("{model} cut to {cut} bytes: {other:?}"),
+            };
+            assert!(offset <= cut, "{model} cut to {cut} bytes is refused because of byte {offset}");
+        }
+    }
+}
+
+#[test]
+fn a_real_model_with_a_bit_turned_is_read_or_refused() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for (model, mut header) in Header::of_models() {
+        let mut random = Random(2);
+        let len = header.bytes.len();
+        // Most of a header is vocabulary, where a turned bit changes a token and no more. So two of three bits are turned
+        // where the structure is: among the first entries, and in the index of tensors, some 60 bytes for each.
+        let index = (60 * Gguf::open(&header.path).unwrap().tensors().len()).min(len);
+        let mut read = 0;
+        for case in 0..2_000 {
+            let at = match case % 3 {
+                0 => random.below(len),
+                1 => random.below(len.min(1_024)),
+                _ => len - 1 - random.below(index),
+            };
+            let bit = random.below(8);
+            header.put(at, header.bytes[at] ^ (1 << bit));
+            let damage = || format!("{model} with bit {bit} of byte {at} turned");
+            read += usize::from(open_and_look(damage, || Gguf::open(&header.path)).is_ok());
+            header.put(at, header.bytes[at]);
+        }
+        // Both happen: else the cases would not be what they are meant to be.
+        assert!((200..1_800).contains(&read), "{model}: {read} of 2000 damaged files were read");
+        assert!(Gguf::open(&header.path).is_ok(), "{model}: the damage was not undone");
+    }
+}
+
+#[test]
+fn a_small_file_cut_anywhere_is_refused() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for (name, bytes) in seeds() {
+        if Gguf::from_bytes(bytes.clone()).is_err() {
+            continue;
+        }
+        for cut in 0..bytes.len() {
+            let opened =
+                open_and_look(|| format!("{name} cut to {cut}"), || Gguf::from_bytes(bytes[..cut].to_vec()));
+            assert!(matches!(opened, Err(Error::Malformed { .. })), "{name} cut to {cut}: {opened:?}");
+        }
+    }
+}
+
+#[test]
+fn a_small_file_with_any_bit_turned_is_read_or_refused() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for (name, bytes) in seeds() {
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let _ = open_and_look(|| format!("{name} with bit {bit} turned"), || Gguf::from_bytes(damaged));
+        }
+    }
+}
+
+#[test]
+fn any_field_of_a_small_file_may_hold_any_extreme() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let extremes =
+        [0, 1, 7, 8, 9, 1 << 20, 1 << 31, u32::MAX as u64, 1 << 32, 1 << 61, 1 << 62, 1 << 63, u64::MAX];
+    for (name, bytes) in seeds() {
+        for (at, extreme) in (0..bytes.len().saturating_sub(8)).flat_map(|at| extremes.map(|e| (at, e))) {
+            for width in [4, 8] {
+                let mut damaged = bytes.clone();
+                damaged[at..at + width].copy_from_slice(&extreme.to_le_bytes()[..width]);
+                let damage = || format!("{name} with {extreme} in the {width} bytes at {at}");
+                let _ = open_and_look(damage, || Gguf::from_bytes(damaged));
+            }
+        }
+    }
+}
+
+/// What reading a file holds at most; the file's own bytes are not counted.
+fn cost(writer: Writer) -> (Result<(), Error>, usize) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let bytes = writer.bytes();
+    drop(writer);
+    let (gguf, held) = measured(|| Gguf::from_bytes(bytes));
+    (gguf.map(|gguf| look(&gguf)), held)
+}
+
+#[test]
+fn a_header_that_is_as_large_as_is_read_costs_less_than_100_mb() {
+    let writer = Writer::new()
+        .alignment(1)
+        .value("nested", Value::Array(Array::Nested(vec![Array::U8(vec![0]); 1 << 14])))
+        .value("strings", Value::Array(Array::Strings(vec![b'x'; 1 << 22].chunks(4).collect())))
+        .value("array", Value::Array(Array::F32(vec![0.0; 11 << 20])));
+    let writer = (0..(1 << 14) - 4).fold(writer, |w, i: u32| w.value(i.to_string(), Value::U8(0)));
+    let writer =
+        (0..1 << 16).fold(writer, |w, i: u32| w.tensor(&i.to_string(), &[1, 1, 1, 1], TensorType::BF16));
+    let data = writer.write().place("data") as usize;
+    assert!((60 << 20..64 << 20).contains(&data), "the header has {data} bytes");
+    let (opened, held) = cost(writer);
+    opened.unwrap();
+    println!("{held} bytes were held for a header of {data}");
+    assert!(held <= MOST, "{held} bytes were allocated");
+}
+
+#[test]
+fn arrays_cost_their_size_and_no_more() {
+    const LEN: usize = 16 << 20;
+    let strings = |each: usize| Array::Strings(vec![b'x'; LEN].chunks(each).collect());
+    for array in [
+        Array::U8(vec![1; LEN]),
+        Array::Bool(vec![true; LEN]),
+        Array::F64(vec![1.0; LEN / 8]),
+        strings(LEN),
+        strings(4),
+    ] {
+        let writer = Writer::new().value("k", Value::Array(array));
+        let file = writer.bytes().len();
+        let (opened, held) = cost(writer);
+        opened.unwrap();
+        assert!(held <= file + 100_000, "{held} bytes were allocated for a file of {file}");
+    }
+}
+
+#[test]
+fn a_lie_costs_nothing() {
+    // As many strings as would fit if they were empty, of which the first is too long.
+    let count = (16u64 << 20) / 8;
+    let head = [&8u32.to_le_bytes()[..], &count.to_le_bytes(), &u64::MAX.to_le_bytes()].concat();
+    let strings = Writer::new().raw("k", 9, [&head[..], &vec![0; 16 << 20]].concat());
+    // Arrays in arrays of which each claims all that is left.
+    let deep: Vec<u8> = (0..5u64)
+        .flat_map(|i| [&9u32.to_le_bytes()[..], &(60_000 - i * 10_000).to_le_bytes()].concat())
+        .chain(vec![0xff; 1 << 20])
+        .collect();
+    let claims =
+        tiny_llama().claim_tensors(100_000).value("filler", Value::Array(Array::U8(vec![0; 4 << 20])));
+    for (writer, most) in [(strings, 10_000), (Writer::new().raw("k", 9, deep), 10_000), (claims, 5 << 20)] {
+        let (opened, held) = cost(writer);
+        assert!(matches!(opened, Err(Error::Malformed { .. })), "{opened:?}");
+        assert!(held <= most, "{held} bytes were allocated");
+    }
+}
