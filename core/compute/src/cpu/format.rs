@@ -141,7 +141,8 @@ impl Format {
 pub(crate) const TABLE: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// Where a code sits in the planes of 32 columns: writes `code` of `row` and `column` (0..32). The planes
-/// must have been zero there.
+/// must have been zero there. Defines the layout; packing writes whole groups at a time.
+#[cfg(test)]
 pub(crate) fn put_code(planes: &mut [u8], codes: Codes, row: usize, column: usize, code: u8) {
     let (group, byte) = (column / 4, 4 * row + column % 4);
     let mut low4 = |code: u8| planes[group % 4 * GROUP + byte] |= (code & 15) << (group / 4 * 4);
@@ -164,7 +165,7 @@ pub(crate) fn put_code(planes: &mut [u8], codes: Codes, row: usize, column: usiz
     }
 }
 
-/// What [`put_code`] wrote: the unsigned code, or the byte of a signed one (the looked-up value of a table
+/// What stands there: the unsigned code, or the byte of a signed one (the looked-up value of a table
 /// index).
 pub(crate) fn get_code(planes: &[u8], codes: Codes, row: usize, column: usize) -> u8 {
     let (group, byte) = (column / 4, 4 * row + column % 4);

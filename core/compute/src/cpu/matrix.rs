@@ -150,7 +150,7 @@ fn panels<T: super::aligned::Plain + Send + Sync>(
     fill: impl Fn(usize, &mut [T]) -> Result<(), Error> + Sync,
 ) -> Result<Aligned<T>, Error> {
     let count = rows.div_ceil(PANEL);
-    let mut data = Aligned::zeroed(count * len);
+    let mut data = Aligned::zeroed_huge(count * len);
     let (parts, share) = (Parts::new(&mut data), Share::new(count, 4));
     let failure = std::sync::Mutex::new(None);
     pool.run(&|_| {

@@ -5,7 +5,7 @@
 
 use realm_gguf::TensorType;
 
-use super::format::{BLOCK, Codes, Format, PANEL, SUPER, Scales, put_code};
+use super::format::{BLOCK, Codes, Format, GROUP, PANEL, SUPER, Scales};
 
 /// One record's worth of one row: what a block of the file says, before it is woven into a panel.
 struct Row {
@@ -17,8 +17,14 @@ struct Row {
     codes: [u8; SUPER],
 }
 
-/// Weaves rows `panel * 16 ..` of a tensor (`bytes` of whole rows, `row_bytes` each) into `out`, one panel's records.
-/// Rows past the end are zeros.
+/// Codes of 32 columns of a panel, a byte each, in groups: row, then column within the four.
+type Groups = [[[u8; 4]; PANEL]; BLOCK / 4];
+
+/// Weaves rows `panel * 16 ..` of a tensor (`bytes` of whole rows, `row_bytes` each) into `out`, one panel's records,
+/// which must be zeros: what belongs to rows past the end stays as it is.
+///
+/// A record's codes are unpacked row by row into groups, a 4-byte store at a time; then whole groups are
+/// shifted into planes, which the compiler does with vectors.
 pub(crate) fn pack_panel(
     ty: TensorType,
     format: &Format,
@@ -28,37 +34,87 @@ pub(crate) fn pack_panel(
     out: &mut [u8],
 ) {
     let block_bytes = ty.block_bytes();
-    let plane_bytes = format.codes.plane_bytes();
     let mut row = Row { d: 0, min: 0, sub_scales: [0; 16], sub_mins: [0; 16], codes: [0; SUPER] };
-    out.fill(0);
+    let mut groups: [Groups; SUPER / BLOCK] = [[[[0; 4]; PANEL]; BLOCK / 4]; SUPER / BLOCK];
+    let blocks = format.record_columns() / BLOCK;
+    let mut rows = bytes[panel * PANEL * row_bytes..].chunks_exact(row_bytes);
+    let rows: [Option<&[u8]>; PANEL] = std::array::from_fn(|_| rows.next());
     for (r, record) in out.chunks_exact_mut(format.record_bytes()).enumerate() {
-        for p in 0..PANEL {
-            let Some(data) = bytes.get((panel * PANEL + p) * row_bytes..).filter(|b| !b.is_empty()) else {
-                break;
-            };
+        let (header, planes) = record.split_at_mut(format.header_bytes());
+        for (p, data) in rows.iter().enumerate() {
+            let Some(data) = data else { break };
             read(ty, &data[r * block_bytes..][..block_bytes], &mut row);
-            record[2 * p..][..2].copy_from_slice(&row.d.to_le_bytes());
-            let mut at = 2 * PANEL;
-            let has_min =
-                matches!(format.scales, Scales::Block { min: true } | Scales::Super { min: true, .. });
-            if has_min {
-                record[at + 2 * p..][..2].copy_from_slice(&row.min.to_le_bytes());
-                at += 2 * PANEL;
-            }
-            if let Scales::Super { sub, min } = format.scales {
-                for s in 0..SUPER / sub {
-                    record[at + s * PANEL + p] = row.sub_scales[s];
-                    if min {
-                        record[at + (SUPER / sub + s) * PANEL + p] = row.sub_mins[s];
-                    }
+            put_scales(format, &row, p, header);
+            for (groups, codes) in groups[..blocks].iter_mut().zip(row.codes.chunks_exact(BLOCK)) {
+                for (group, codes) in groups.iter_mut().zip(codes.chunks_exact(4)) {
+                    group[p].copy_from_slice(codes);
                 }
             }
-            let planes = record[format.header_bytes()..].chunks_exact_mut(plane_bytes);
-            for (planes, codes) in planes.zip(row.codes.chunks_exact(BLOCK)) {
-                for (column, &code) in codes.iter().enumerate() {
-                    put_code(planes, format.codes, p, column, code);
-                }
+        }
+        let planes = planes.chunks_exact_mut(format.codes.plane_bytes());
+        for (planes, groups) in planes.zip(&groups) {
+            put_groups(planes, format.codes, groups);
+        }
+    }
+}
+
+/// Row `p`'s scales in a record's header.
+fn put_scales(format: &Format, row: &Row, p: usize, header: &mut [u8]) {
+    header[2 * p..][..2].copy_from_slice(&row.d.to_le_bytes());
+    let mut at = 2 * PANEL;
+    if format.has_min() {
+        header[at + 2 * p..][..2].copy_from_slice(&row.min.to_le_bytes());
+        at += 2 * PANEL;
+    }
+    if let Scales::Super { sub, min } = format.scales {
+        for s in 0..SUPER / sub {
+            header[at + s * PANEL + p] = row.sub_scales[s];
+            if min {
+                header[at + (SUPER / sub + s) * PANEL + p] = row.sub_mins[s];
             }
+        }
+    }
+}
+
+/// Shifts the codes of 32 columns into their planes; see the table in [`super::format`].
+fn put_groups(planes: &mut [u8], codes: Codes, groups: &Groups) {
+    let group = |g: usize| groups[g].as_flattened();
+    /// `plane[i] = Σ (code[i] >> from & mask) << to`, over parts `(code, to)`.
+    #[inline(always)]
+    fn plane<const N: usize>(out: &mut [u8], parts: [(&[u8], u32); N], from: u32, mask: u8) {
+        for (i, out) in out[..GROUP].iter_mut().enumerate() {
+            *out = parts.iter().fold(0, |all, (codes, to)| all | (codes[i] >> from & mask) << to);
+        }
+    }
+    let low4 = |planes: &mut [u8]| {
+        for g in 0..4 {
+            plane(&mut planes[g * GROUP..], [(group(g), 0), (group(g + 4), 4)], 0, 15);
+        }
+    };
+    let two_bits = |planes: &mut [u8], from: u32| {
+        for h in 0..2 {
+            let parts = std::array::from_fn::<_, 4, _>(|i| (group(4 * h + i), 2 * i as u32));
+            plane(&mut planes[h * GROUP..], parts, from, 3);
+        }
+    };
+    let bit = |planes: &mut [u8], from: u32| {
+        plane(planes, std::array::from_fn::<_, 8, _>(|g| (group(g), g as u32)), from, 1);
+    };
+    match codes {
+        Codes::I8 => planes.copy_from_slice(groups.as_flattened().as_flattened()),
+        Codes::U4 | Codes::Table => low4(planes),
+        Codes::U5 => {
+            low4(planes);
+            bit(&mut planes[4 * GROUP..], 4);
+        }
+        Codes::U6 => {
+            low4(planes);
+            two_bits(&mut planes[4 * GROUP..], 4);
+        }
+        Codes::U2 => two_bits(planes, 0),
+        Codes::U3 => {
+            two_bits(planes, 0);
+            bit(&mut planes[2 * GROUP..], 2);
         }
     }
 }
@@ -74,10 +130,23 @@ fn nibbles(bytes: &[u8], out: &mut [u8]) {
     }
 }
 
+/// 32 codes, each from a byte of `a` and one of `b`.
+#[inline(always)]
+fn weave(out: &mut [u8], a: &[u8], from_a: impl Fn(u8) -> u8, b: &[u8], from_b: impl Fn(u8) -> u8) {
+    for ((out, &a), &b) in out[..32].iter_mut().zip(&a[..32]).zip(&b[..32]) {
+        *out = from_a(a) | from_b(b);
+    }
+}
+
 /// Adds bit `i` of `bits` to code `i` at bit 4.
 fn fifth_bits(bits: &[u8], out: &mut [u8]) {
-    for (i, code) in out[..32].iter_mut().enumerate() {
-        *code |= (bits[i / 8] >> (i % 8) & 1) << 4;
+    for (&bits, codes) in bits[..4].iter().zip(out[..32].chunks_exact_mut(8)) {
+        // Bit i alone in byte i; then any bit to the top bit of its byte, and from there to bit 4.
+        let apart = bits as u64 * 0x0101_0101_0101_0101 & 0x8040_2010_0804_0201;
+        let fifth = (apart + 0x7f7f_7f7f_7f7f_7f7f) >> 3 & 0x1010_1010_1010_1010;
+        for (code, fifth) in codes.iter_mut().zip(fifth.to_le_bytes()) {
+            *code |= fifth;
+        }
     }
 }
 
@@ -124,8 +193,10 @@ fn read(ty: TensorType, b: &[u8], row: &mut Row) {
         }
         TensorType::Q3_K => {
             two_bits(&b[32..96], &mut row.codes);
-            for (i, code) in row.codes.iter_mut().enumerate() {
-                *code |= (b[i % 32] >> (i / 32) & 1) << 2;
+            for (bit, codes) in row.codes.chunks_exact_mut(32).enumerate() {
+                for (code, high) in codes.iter_mut().zip(&b[..32]) {
+                    *code |= (high >> bit & 1) << 2;
+                }
             }
             let packed = &b[96..108];
             for s in 0..16 {
@@ -140,9 +211,8 @@ fn read(ty: TensorType, b: &[u8], row: &mut Row) {
             six_bits(&b[4..16], row);
             for c in 0..4 {
                 let (codes, bytes) = (&mut row.codes[64 * c..], &b[16 + 32 * c..]);
-                for i in 0..32 {
-                    (codes[i], codes[i + 32]) = (bytes[i] & 15, bytes[i] >> 4);
-                }
+                weave(&mut codes[..32], bytes, |byte| byte & 15, bytes, |_| 0);
+                weave(&mut codes[32..], bytes, |byte| byte >> 4, bytes, |_| 0);
             }
         }
         TensorType::Q5_K => {
@@ -150,21 +220,17 @@ fn read(ty: TensorType, b: &[u8], row: &mut Row) {
             six_bits(&b[4..16], row);
             for c in 0..4 {
                 let (codes, bytes, high) = (&mut row.codes[64 * c..], &b[48 + 32 * c..], &b[16..48]);
-                for i in 0..32 {
-                    codes[i] = bytes[i] & 15 | (high[i] >> (2 * c) & 1) << 4;
-                    codes[i + 32] = bytes[i] >> 4 | (high[i] >> (2 * c + 1) & 1) << 4;
-                }
+                weave(&mut codes[..32], bytes, |byte| byte & 15, high, |h| (h >> (2 * c) & 1) << 4);
+                weave(&mut codes[32..], bytes, |byte| byte >> 4, high, |h| (h >> (2 * c + 1) & 1) << 4);
             }
         }
         TensorType::Q6_K => {
             for c in 0..2 {
                 let (codes, low, high) = (&mut row.codes[128 * c..], &b[64 * c..], &b[128 + 32 * c..]);
-                for i in 0..32 {
-                    codes[i] = low[i] & 15 | (high[i] & 3) << 4;
-                    codes[i + 32] = low[i + 32] & 15 | (high[i] >> 2 & 3) << 4;
-                    codes[i + 64] = low[i] >> 4 | (high[i] >> 4 & 3) << 4;
-                    codes[i + 96] = low[i + 32] >> 4 | (high[i] >> 6) << 4;
-                }
+                weave(&mut codes[..32], low, |l| l & 15, high, |h| (h & 3) << 4);
+                weave(&mut codes[32..], &low[32..], |l| l & 15, high, |h| (h >> 2 & 3) << 4);
+                weave(&mut codes[64..], low, |l| l >> 4, high, |h| (h >> 4 & 3) << 4);
+                weave(&mut codes[96..], &low[32..], |l| l >> 4, high, |h| (h >> 6) << 4);
             }
             row.sub_scales.copy_from_slice(&b[192..208]);
             row.d = half(b, 208);
@@ -185,8 +251,10 @@ fn read(ty: TensorType, b: &[u8], row: &mut Row) {
 
 /// The 2-bit codes of Q2_K and Q3_K: 2 × 32 bytes, four codes 32 apart in each byte.
 fn two_bits(bytes: &[u8], codes: &mut [u8; SUPER]) {
-    for (i, code) in codes.iter_mut().enumerate() {
-        *code = bytes[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3;
+    for (i, codes) in codes.chunks_exact_mut(32).enumerate() {
+        for (code, byte) in codes.iter_mut().zip(&bytes[i / 4 * 32..][..32]) {
+            *code = byte >> (i % 4 * 2) & 3;
+        }
     }
 }
 
@@ -204,6 +272,49 @@ pub(crate) fn weight(format: &Format, header: &[u8], p: usize, column: usize, co
             let at = first + column / sub * PANEL + p;
             let scaled = float(0) * header[at] as i8 as f32 * centered;
             if min { scaled - float(2 * PANEL) * header[at + SUPER / sub * PANEL] as f32 } else { scaled }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format::put_code;
+    use super::*;
+
+    #[test]
+    fn panels_are_what_putting_every_code_by_itself_gives() {
+        for ty in TensorType::ALL {
+            let Some(format) = Format::of(ty) else { continue };
+            let (rows, records) = (PANEL + 5, 3);
+            let row_bytes = records * ty.block_bytes();
+            let mut state = 1u32;
+            let data: Vec<u8> = (0..rows * row_bytes)
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state >> 24) as u8
+                })
+                .collect();
+            for panel in 0..2 {
+                let bytes = format.record_bytes();
+                let mut got = vec![0; records * bytes];
+                pack_panel(ty, &format, &data, row_bytes, panel, &mut got);
+                let mut want = vec![0; records * bytes];
+                for (r, record) in want.chunks_exact_mut(bytes).enumerate() {
+                    let (header, planes) = record.split_at_mut(format.header_bytes());
+                    for p in 0..PANEL.min(rows - panel * PANEL) {
+                        let mut row =
+                            Row { d: 0, min: 0, sub_scales: [0; 16], sub_mins: [0; 16], codes: [0; SUPER] };
+                        let at = (panel * PANEL + p) * row_bytes + r * ty.block_bytes();
+                        read(ty, &data[at..][..ty.block_bytes()], &mut row);
+                        put_scales(&format, &row, p, header);
+                        for (i, &code) in row.codes[..format.record_columns()].iter().enumerate() {
+                            let planes = &mut planes[i / BLOCK * format.codes.plane_bytes()..];
+                            put_code(planes, format.codes, p, i % BLOCK, code);
+                        }
+                    }
+                }
+                assert!(got == want, "{ty}, panel {panel}");
+            }
         }
     }
 }

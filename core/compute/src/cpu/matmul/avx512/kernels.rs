@@ -8,7 +8,7 @@
 
 use std::arch::x86_64::*;
 
-use super::planes::Planes;
+use super::planes::{Planes, prefetch};
 use crate::cpu::activations::Activations;
 use crate::cpu::format::{BLOCK, PANEL, SUPER};
 
@@ -152,6 +152,7 @@ pub(super) unsafe fn block<P: Planes, const M: usize, const MIN: bool>(
         let mut floats: [__m512; M] = std::array::from_fn(|m| _mm512_loadu_ps(acc[m].as_ptr()));
         let Weights { mut records, mut planes, .. } = weights;
         for b in 0..weights.count {
+            prefetch::<P>(planes);
             let x = rows.codes.add(b * BLOCK * M);
             let mut sums = start::<P, M, MIN>(rows.negative32.wrapping_add(b * M));
             four_groups::<P, M>(&mut sums, planes, 0, x);
@@ -194,6 +195,7 @@ pub(super) unsafe fn super_block<P: Planes, const M: usize, const SUB: usize, co
             let mut total = [_mm512_setzero_si512(); M];
             for b in 0..SUPER / BLOCK {
                 let planes = planes.add(s * weights.stride + b * P::BYTES);
+                prefetch::<P>(planes);
                 let x = rows.codes.add((s * SUPER + b * BLOCK) * M);
                 let scale = |i: usize| {
                     _mm512_cvtepi8_epi32(_mm_loadu_si128(scales.add((b * (BLOCK / SUB) + i) * PANEL).cast()))

@@ -11,6 +11,8 @@ use crate::cpu::format::{BLOCK, Codes, Format, GROUP, TABLE};
 pub(super) trait Planes {
     /// Bytes of 32 columns of a panel.
     const BYTES: usize;
+    /// Whether they lie in the packed matrix, and come from memory.
+    const PACKED: bool = true;
     /// Logarithm of the center that types without a minimum have.
     const CENTER_BITS: u32;
 
@@ -99,12 +101,28 @@ planes!(Table, Codes::Table, 7, |p, g| {
 pub(super) struct Unpacked;
 impl Planes for Unpacked {
     const BYTES: usize = UNPACKED;
+    const PACKED: bool = false;
     const CENTER_BITS: u32 = 7;
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
     unsafe fn group(planes: *const u8, g: usize) -> __m512i {
         // SAFETY: by the caller's promise.
         unsafe { load(planes, g) }
+    }
+}
+
+/// How far ahead of the kernels weights are asked for. They come from memory once a product; the processor's own
+/// prefetching stops at the end of a page and starts late in a record with gaps for scales.
+const AHEAD: usize = 4096;
+
+/// Asks for the planes of 32 columns some blocks after `planes`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn prefetch<P: Planes>(planes: *const u8) {
+    if P::PACKED {
+        for line in (0..P::BYTES).step_by(64) {
+            _mm_prefetch::<_MM_HINT_T0>(planes.wrapping_add(AHEAD + line).cast());
+        }
     }
 }
 
@@ -132,10 +150,7 @@ fn unpack_as<P: Planes>(format: &Format, records: &[u8], out: &mut [u8]) {
     let mut blocks = out.chunks_exact_mut(UNPACKED);
     for record in records.chunks_exact(format.record_bytes()) {
         for planes in record[format.header_bytes()..].chunks_exact(P::BYTES) {
-            // Weights come from memory once a product: ask for those of a few blocks later.
-            for line in (0..P::BYTES).step_by(64) {
-                _mm_prefetch::<_MM_HINT_T0>(planes.as_ptr().wrapping_add(2048 + line).cast());
-            }
+            prefetch::<P>(planes.as_ptr());
             let out = blocks.next().expect("a tile as wide as its records");
             for g in 0..8 {
                 // SAFETY: `planes` is as long as `P` says, and `out` holds eight groups.
