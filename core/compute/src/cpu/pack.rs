@@ -79,11 +79,15 @@ fn put_scales(format: &Format, row: &Row, p: usize, header: &mut [u8]) {
 /// Shifts the codes of 32 columns into their planes; see the table in [`super::format`].
 fn put_groups(planes: &mut [u8], codes: Codes, groups: &Groups) {
     let group = |g: usize| groups[g].as_flattened();
-    /// `plane[i] = Σ (code[i] >> from & mask) << to`, over parts `(code, to)`.
-    #[inline(always)]
+
+    /// `plane[i] = Σ (code[i] >> from & mask) << to`, over parts `(code, to)`; eight bytes at a time, as what is
+    /// left of the mask never crosses into the next byte.
     fn plane<const N: usize>(out: &mut [u8], parts: [(&[u8], u32); N], from: u32, mask: u8) {
-        for (i, out) in out[..GROUP].iter_mut().enumerate() {
-            *out = parts.iter().fold(0, |all, (codes, to)| all | (codes[i] >> from & mask) << to);
+        let mask = mask as u64 * 0x0101_0101_0101_0101;
+        for (i, out) in out[..GROUP].chunks_exact_mut(8).enumerate() {
+            let word = |codes: &[u8]| u64::from_le_bytes(codes[8 * i..][..8].try_into().expect("8 bytes"));
+            let all = parts.iter().fold(0, |all, &(codes, to)| all | (word(codes) >> from & mask) << to);
+            out.copy_from_slice(&all.to_le_bytes());
         }
     }
     let low4 = |planes: &mut [u8]| {
