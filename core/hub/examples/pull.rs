@@ -1,6 +1,8 @@
 //! Fetches models into the cache folder and prints where they are:
 //! `cargo run -p realm-hub --example pull -- smollm2-135m hf:owner/repo/file.gguf`.
 
+use std::process::ExitCode;
+
 use realm_hub::{Error, Hub, Progress, Reason, Reference, Source};
 
 /// Lines on standard error, one for every tenth of a file.
@@ -33,9 +35,19 @@ impl Progress for Lines {
     }
 }
 
-fn main() -> Result<(), Error> {
+fn main() -> ExitCode {
+    match pull(std::env::args().skip(1)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn pull(names: impl Iterator<Item = String>) -> Result<(), Error> {
     let hub = Hub::new()?;
-    for name in std::env::args().skip(1) {
+    for name in names {
         let reference = Reference::parse(&name)?;
         println!("{}", hub.resolve(&reference, &mut Lines::default())?.display());
     }

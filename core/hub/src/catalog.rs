@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::LazyLock;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// One model of the catalog: a file whose content is fixed by its hash, and the places it can come from.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// What a user types: `smollm2-135m`.
@@ -26,7 +26,7 @@ pub struct Entry {
 }
 
 /// A place that a model's file can be fetched from.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum Source {
     /// A file of a Hugging Face repository.

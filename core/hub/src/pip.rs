@@ -31,11 +31,12 @@ pub(crate) fn fetch(
     advanced: &mut dyn FnMut(u64, Option<u64>),
 ) -> Result<(), Reason> {
     fs::create_dir_all(&place.downloads)?;
-    // What a killed pull left half done has no use.
+    // What a killed pull left half done has no use. Its pip may still be writing there, so this may fail, and
+    // nothing depends on it.
     for entry in fs::read_dir(&place.downloads)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
     let mut pip = None;
@@ -112,7 +113,7 @@ fn is_wheel_of(package: &str, file: &str) -> bool {
         && fields.next() == Some(version)
 }
 
-/// Runs `pip download` and moves the wheel to `folder` once it is whole. `bytes` hears of the size of `folder`
+/// Runs `pip download` and moves the wheel to `folder` once it is whole. `bytes` hears of the bytes in `folder`
 /// while pip works.
 fn download(
     pip: &[&str],
@@ -136,7 +137,13 @@ fn download(
         .envs(["TMPDIR", "TEMP", "TMP"].map(|name| (name, &temporary)))
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    let output = wait(command.spawn()?, &mut || bytes(folder_bytes(folder)))?;
+    // pip's last steps copy the wheel and remove its own: what was here once still counts, and only once.
+    let kept = folder_bytes(folder);
+    let mut most = kept;
+    let output = wait(command.spawn()?, &mut || {
+        most = most.max(kept + folder_bytes(&temporary));
+        bytes(most);
+    })?;
     if let Some(output) = output {
         return Err(failed(why(&output)));
     }
