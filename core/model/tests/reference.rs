@@ -115,7 +115,8 @@ fn quantized_weights_lose_only_what_rounding_the_input_to_8_bits_costs() {
 
 /// Differences from the float64 pass of the likeliest ids that llama.cpp recorded: ours and llama.cpp's own.
 fn against_f64(model: &str, kind: CacheType) -> [Off; 2] {
-    let (golden, reference) = (json(&format!("golden/{model}.json")), json(&format!("reference/{model}.json")));
+    let (golden, reference) =
+        (json(&format!("golden/{model}.json")), json(&format!("reference/{model}.json")));
     let mut runner = load(&model_path(&format!("{model}.gguf")), 64, kind);
     let (mut ours, mut peers) = (Off::default(), Off::default());
     let (cases, exact) = (array(&golden["cases"]), array(&reference["cases"]));
@@ -133,13 +134,19 @@ fn against_f64(model: &str, kind: CacheType) -> [Off; 2] {
     [ours, peers]
 }
 
+/// Both round the input of products to 8 bits, so both are off by as much on average. Over so few positions chance
+/// decides who is closer: the float64 pass with that rounding, repeated with noise of 0.00001 before it, comes out
+/// between 0.85 and 1.14 times llama.cpp's mean. Hence a quarter of room; more would be a loss of precision.
+/// `tests/reference/README.md` has the comparison over 2000 positions.
 fn as_close_as_llama_cpp(model: &str) {
-    for kind in [CacheType::F16, CacheType::F32] {
-        let [ours, peers] = against_f64(model, kind);
-        let count = ours.count;
-        println!("{model}, cache {kind:?}, {count} positions: mean {:.4}, largest {:.4}", ours.mean(), ours.largest);
+    let compared = [CacheType::F16, CacheType::F32].map(|kind| (kind, against_f64(model, kind)));
+    for (kind, [ours, peers]) in &compared {
+        println!("{model}, cache {kind:?}: mean {:.4}, largest {:.4}", ours.mean(), ours.largest);
         println!("{model}, llama.cpp: mean {:.4}, largest {:.4}", peers.mean(), peers.largest);
-        assert!(ours.mean() <= peers.mean(), "{model}, {kind:?}: {} and llama.cpp {}", ours.mean(), peers.mean());
+    }
+    for (kind, [ours, peers]) in compared {
+        let (ours, peers) = (ours.mean(), peers.mean());
+        assert!(ours <= 1.25 * peers, "{model}, cache {kind:?}: {ours}, llama.cpp {peers}");
     }
 }
 
