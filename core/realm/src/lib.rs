@@ -1,1 +1,42 @@
-//! Many isolated tenants' AI programs on one copy of a model's weights.
+//! Realm runs many isolated tenants' AI programs on one copy of a model's weights.
+//!
+//! ```no_run
+//! use realm::{Message, Realm, Request};
+//!
+//! let realm = Realm::builder().build()?;
+//! let model = realm.load_model("qwen2.5-coder-0.5b")?;
+//! let request = Request::chat([Message::user("What is the capital of France?")]).temperature(0.0);
+//! println!("{}", model.generate(request)?.text);
+//! # Ok::<(), realm::Error>(())
+//! ```
+//!
+//! - [`Realm`]: the runtime; one per process is normal.
+//! - [`Model`]: one set of weights, loaded once, used by everybody.
+//! - [`Request`]: a prompt or a conversation, and how to answer it.
+//! - [`Generation`]: a running request, an iterator of [`Chunk`]s for threads and a stream for tasks. Dropping it
+//!   cancels the request.
+//! - [`Error`]: one type with a stable [`code`](Error::code).
+//!
+//! Every call that waits exists twice: under its plain name it blocks the thread, and with `_async` it returns
+//! a future that needs no particular runtime.
+#![forbid(unsafe_code)]
+
+mod completion;
+mod error;
+mod generation;
+mod load;
+mod model;
+mod request;
+mod runtime;
+
+pub use completion::Completion;
+pub use error::{Error, ErrorCode};
+pub use generation::Generation;
+pub use load::{LoadOptions, Progress};
+pub use model::{Model, ModelInfo};
+pub use realm_compute::CacheType;
+pub use realm_engine::{Chunk, Finish, FinishReason, Sampling, Timings, Token, TokenLogprob, Usage};
+pub use realm_hub as hub;
+pub use realm_tokenizer::Utf8Stream;
+pub use request::{Message, Prompt, Request};
+pub use runtime::{Builder, Realm};

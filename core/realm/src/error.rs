@@ -1,0 +1,135 @@
+//! One error for everything.
+
+use std::fmt;
+
+/// What kind of failure: stable names for programs, the same in every language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// A model's file is malformed or contradicts itself.
+    InvalidModel,
+    /// An argument means nothing.
+    InvalidArgument,
+    /// A request is larger than what it was given.
+    LimitExceeded,
+    /// Realm does not do that.
+    Unsupported,
+    /// No such model.
+    NotFound,
+    /// Reading, writing or fetching failed.
+    Io,
+    /// The request was cancelled.
+    Cancelled,
+    /// Realm itself failed.
+    Internal,
+}
+
+impl ErrorCode {
+    /// The name in kebab case, such as `invalid-model`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidModel => "invalid-model",
+            Self::InvalidArgument => "invalid-argument",
+            Self::LimitExceeded => "limit-exceeded",
+            Self::Unsupported => "unsupported",
+            Self::NotFound => "not-found",
+            Self::Io => "io",
+            Self::Cancelled => "cancelled",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What went wrong: a code for programs, a message for people that says what was wrong and what would be right.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Error {
+    code: ErrorCode,
+    message: String,
+}
+
+impl Error {
+    pub(crate) fn new(code: ErrorCode, message: impl fmt::Display) -> Self {
+        Self { code, message: message.to_string() }
+    }
+
+    /// The kind of failure.
+    pub fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// What was wrong, without the code.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl From<realm_gguf::Error> for Error {
+    fn from(error: realm_gguf::Error) -> Self {
+        let code = match error {
+            realm_gguf::Error::Io { .. } => ErrorCode::Io,
+            _ => ErrorCode::InvalidModel,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<realm_compute::Error> for Error {
+    fn from(error: realm_compute::Error) -> Self {
+        Self::new(ErrorCode::Internal, error)
+    }
+}
+
+impl From<realm_model::Error> for Error {
+    fn from(error: realm_model::Error) -> Self {
+        match error {
+            realm_model::Error::Gguf(error) => error.into(),
+            realm_model::Error::Unsupported(_) => Self::new(ErrorCode::Unsupported, error),
+            realm_model::Error::InvalidModel(_) => Self::new(ErrorCode::InvalidModel, error),
+            _ => Self::new(ErrorCode::Internal, error),
+        }
+    }
+}
+
+impl From<realm_tokenizer::Error> for Error {
+    fn from(error: realm_tokenizer::Error) -> Self {
+        use realm_tokenizer::Error as E;
+        match error {
+            E::Gguf(error) => error.into(),
+            E::NoTemplate => Self::new(ErrorCode::Unsupported, error),
+            E::UnknownToken { .. } | E::Template(_) => Self::new(ErrorCode::InvalidArgument, error),
+            _ => Self::new(ErrorCode::InvalidModel, error),
+        }
+    }
+}
+
+impl From<realm_engine::Error> for Error {
+    fn from(error: realm_engine::Error) -> Self {
+        use realm_engine::Error as E;
+        let code = match error {
+            E::InvalidArgument(_) => ErrorCode::InvalidArgument,
+            E::LimitExceeded(_) => ErrorCode::LimitExceeded,
+            E::Stopped => ErrorCode::Cancelled,
+            _ => ErrorCode::Internal,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<realm_hub::Error> for Error {
+    fn from(error: realm_hub::Error) -> Self {
+        use realm_hub::Error as E;
+        let code = match error {
+            E::UnknownModel { .. } | E::NoFile(_) => ErrorCode::NotFound,
+            E::NotManaged(_) | E::InvalidEntry { .. } => ErrorCode::InvalidArgument,
+            _ => ErrorCode::Io,
+        };
+        Self::new(code, error)
+    }
+}

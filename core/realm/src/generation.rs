@@ -1,0 +1,80 @@
+//! A running request.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use realm_engine::Chunk;
+
+use crate::completion::Collector;
+use crate::model::Shared;
+use crate::{Completion, Error};
+
+/// A running request: an iterator of chunks for threads, a `Stream` of them for tasks. Dropping it cancels
+/// the request and frees its part of the KV cache.
+pub struct Generation {
+    inner: realm_engine::Generation,
+    /// Keeps the engine running while somebody reads.
+    _model: Arc<Shared>,
+}
+
+impl Generation {
+    pub(crate) fn new(inner: realm_engine::Generation, model: Arc<Shared>) -> Self {
+        Self { inner, _model: model }
+    }
+
+    /// Ends the request; nothing more comes out of it.
+    pub fn cancel(&mut self) {
+        self.inner.cancel();
+    }
+
+    /// Waits for the end and puts the rest together. Blocks.
+    ///
+    /// # Errors
+    /// What ended the request early.
+    pub fn finish(self) -> Result<Completion, Error> {
+        let mut collector = Collector::default();
+        for chunk in self {
+            collector.push(chunk?);
+        }
+        collector.finish()
+    }
+
+    /// As [`finish`](Self::finish), for tasks.
+    ///
+    /// # Errors
+    /// What ended the request early.
+    pub async fn finish_async(mut self) -> Result<Completion, Error> {
+        let mut collector = Collector::default();
+        while let Some(chunk) = self.next_async().await {
+            collector.push(chunk?);
+        }
+        collector.finish()
+    }
+
+    /// The next chunk, for tasks that have no `StreamExt` at hand.
+    pub async fn next_async(&mut self) -> Option<Result<Chunk, Error>> {
+        std::future::poll_fn(|context| Pin::new(&mut *self).poll(context)).await
+    }
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>> {
+        use futures_core::Stream;
+        Pin::new(&mut self.inner).poll_next(context).map(|chunk| chunk.map(|c| c.map_err(Error::from)))
+    }
+}
+
+impl Iterator for Generation {
+    type Item = Result<Chunk, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.inner.next().map(|chunk| chunk.map_err(Error::from))
+    }
+}
+
+impl futures_core::Stream for Generation {
+    type Item = Result<Chunk, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll(context)
+    }
+}

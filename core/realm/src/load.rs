@@ -1,0 +1,70 @@
+//! From a name to weights in memory.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use realm_compute::CacheType;
+use realm_compute::cpu::CpuBackend;
+use realm_engine::{Engine, EngineConfig};
+use realm_gguf::Gguf;
+use realm_model::Transformer;
+use realm_tokenizer::{ChatTemplate, Tokenizer};
+
+use crate::Error;
+use crate::model::{ModelInfo, Shared};
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Tokens that the KV cache holds over all requests; `None` for 16,384, or what fits in 2 GiB.
+    pub kv_tokens: Option<usize>,
+    /// How the KV cache holds numbers; `None` for 32-bit floats.
+    pub cache_type: Option<CacheType>,
+    /// A chat template in place of the file's own.
+    pub chat_template: Option<String>,
+}
+
+/// Told how loading goes, on the thread that loads.
+pub trait Progress: realm_hub::Progress {
+    /// `done` of `total` bytes of weights are in place.
+    fn loading(&mut self, done: u64, total: u64) {
+        let _ = (done, total);
+    }
+}
+
+impl Progress for () {}
+
+/// Opens a file and starts its engine.
+pub(crate) fn load(
+    backend: &Arc<CpuBackend>,
+    path: &Path,
+    options: &LoadOptions,
+    progress: &mut dyn Progress,
+) -> Result<Shared, Error> {
+    let gguf = Gguf::open(path)?;
+    let metadata = gguf.metadata();
+    let tokenizer = Arc::new(Tokenizer::from_metadata(metadata)?);
+    let spelled = |id: Option<u32>| {
+        let mut bytes = Vec::new();
+        if let Some(id) = id {
+            tokenizer.push_bytes(id, true, &mut bytes)?;
+        }
+        Ok::<_, Error>(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let (bos, eos) = (spelled(tokenizer.bos())?, spelled(tokenizer.eos())?);
+    let template = match &options.chat_template {
+        Some(source) => Some(ChatTemplate::new(source, bos, eos)?),
+        None => ChatTemplate::from_metadata(metadata, bos, eos)?,
+    };
+    let weights =
+        Transformer::load(Arc::clone(backend), &gguf, &mut |done, total| progress.loading(done, total))?;
+    let weights = Arc::new(weights);
+    let config = EngineConfig {
+        kv_tokens: options.kv_tokens,
+        cache_type: options.cache_type.unwrap_or(CacheType::F32),
+        ..EngineConfig::default()
+    };
+    let engine = Engine::new(&weights, Arc::clone(&tokenizer), &config)?;
+    let info = ModelInfo::new(&gguf, &weights, &engine, template.is_some());
+    Ok(Shared { engine, tokenizer, template, info })
+}

@@ -1,0 +1,168 @@
+//! A prompt or a conversation, and how to answer it.
+
+use std::collections::HashMap;
+
+use realm_engine::Sampling;
+use serde_json::{Map, Value, json};
+
+/// One message of a conversation, in OpenAI's format: `role`, `content` and what else a template reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message(pub(crate) Value);
+
+impl Message {
+    /// A message of any role.
+    pub fn new(role: &str, content: impl Into<String>) -> Self {
+        Self(json!({"role": role, "content": content.into()}))
+    }
+
+    /// What the user says.
+    pub fn user(content: impl Into<String>) -> Self {
+        Self::new("user", content)
+    }
+
+    /// What the model is told beforehand.
+    pub fn system(content: impl Into<String>) -> Self {
+        Self::new("system", content)
+    }
+
+    /// What the model said.
+    pub fn assistant(content: impl Into<String>) -> Self {
+        Self::new("assistant", content)
+    }
+}
+
+impl From<Value> for Message {
+    /// A message with other fields, such as `tool_calls`.
+    fn from(value: Value) -> Self {
+        Self(value)
+    }
+}
+
+/// What a generation goes on from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prompt {
+    /// Text as it is. Control tokens spelled in it are not parsed.
+    Text(String),
+    /// A conversation, rendered by the model's chat template.
+    Chat(Vec<Message>),
+    /// Token ids.
+    Tokens(Vec<u32>),
+}
+
+/// A prompt and how to go on from it. Fields can be set directly or in builder style.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What to go on from.
+    pub prompt: Prompt,
+    /// Tool definitions in OpenAI's format, for templates that know tools.
+    pub tools: Vec<Value>,
+    /// Further variables for the template, such as `enable_thinking`.
+    pub template_variables: Map<String, Value>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Tokens to generate at most; `None` for as many as the context holds.
+    pub max_tokens: Option<usize>,
+    /// Strings that end the text.
+    pub stop: Vec<String>,
+    /// With `Some(n)`, log-probabilities of every token and the `n` likeliest in its place.
+    pub logprobs: Option<usize>,
+    /// Go on after an end token.
+    pub ignore_eos: bool,
+}
+
+impl Request {
+    /// Goes on from `prompt`.
+    pub fn new(prompt: Prompt) -> Self {
+        Self {
+            prompt,
+            tools: Vec::new(),
+            template_variables: Map::new(),
+            sampling: Sampling::default(),
+            max_tokens: None,
+            stop: Vec::new(),
+            logprobs: None,
+            ignore_eos: false,
+        }
+    }
+
+    /// Goes on from text as it is.
+    pub fn text(prompt: impl Into<String>) -> Self {
+        Self::new(Prompt::Text(prompt.into()))
+    }
+
+    /// Answers a conversation.
+    pub fn chat(messages: impl IntoIterator<Item = Message>) -> Self {
+        Self::new(Prompt::Chat(messages.into_iter().collect()))
+    }
+
+    /// Goes on from token ids.
+    pub fn tokens(tokens: impl Into<Vec<u32>>) -> Self {
+        Self::new(Prompt::Tokens(tokens.into()))
+    }
+
+    /// Sets [`Sampling::temperature`].
+    pub fn temperature(mut self, temperature: f32) -> Self {
+        self.sampling.temperature = temperature;
+        self
+    }
+
+    /// Sets [`Sampling::top_p`].
+    pub fn top_p(mut self, p: f32) -> Self {
+        self.sampling.top_p = p;
+        self
+    }
+
+    /// Sets [`Sampling::top_k`].
+    pub fn top_k(mut self, k: usize) -> Self {
+        self.sampling.top_k = k;
+        self
+    }
+
+    /// Sets [`Sampling::min_p`].
+    pub fn min_p(mut self, p: f32) -> Self {
+        self.sampling.min_p = p;
+        self
+    }
+
+    /// Sets [`Sampling::seed`].
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.sampling.seed = Some(seed);
+        self
+    }
+
+    /// Sets [`Sampling::logit_bias`].
+    pub fn logit_bias(mut self, bias: HashMap<u32, f32>) -> Self {
+        self.sampling.logit_bias = bias;
+        self
+    }
+
+    /// Sets everything about sampling.
+    pub fn sampling(mut self, sampling: Sampling) -> Self {
+        self.sampling = sampling;
+        self
+    }
+
+    /// Sets [`max_tokens`](Self::max_tokens).
+    pub fn max_tokens(mut self, tokens: usize) -> Self {
+        self.max_tokens = Some(tokens);
+        self
+    }
+
+    /// Adds a stop string.
+    pub fn stop(mut self, text: impl Into<String>) -> Self {
+        self.stop.push(text.into());
+        self
+    }
+
+    /// Sets [`logprobs`](Self::logprobs).
+    pub fn logprobs(mut self, likeliest: usize) -> Self {
+        self.logprobs = Some(likeliest);
+        self
+    }
+
+    /// Adds a tool definition.
+    pub fn tool(mut self, definition: Value) -> Self {
+        self.tools.push(definition);
+        self
+    }
+}

@@ -1,0 +1,122 @@
+//! The runtime.
+
+use std::sync::Arc;
+
+use realm_compute::cpu::CpuBackend;
+use realm_hub::{Hub, Reference};
+
+use crate::error::ErrorCode;
+use crate::load::{self, LoadOptions, Progress};
+use crate::{Error, Model};
+
+/// Owns the devices and loads models. Cloning it is cheap and shares everything.
+#[derive(Clone)]
+pub struct Realm {
+    backend: Arc<CpuBackend>,
+    hub: Hub,
+}
+
+/// How a [`Realm`] is built.
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    threads: Option<usize>,
+    device: Option<String>,
+    cache: Option<std::path::PathBuf>,
+}
+
+impl Builder {
+    /// Threads that compute; the default is one for each core.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// Where models run: `"cpu"`, which is the default.
+    pub fn device(mut self, device: impl Into<String>) -> Self {
+        self.device = Some(device.into());
+        self
+    }
+
+    /// The folder that fetched models are kept in; the default is the user's cache folder.
+    pub fn cache_folder(mut self, folder: impl Into<std::path::PathBuf>) -> Self {
+        self.cache = Some(folder.into());
+        self
+    }
+
+    /// Starts the runtime.
+    ///
+    /// # Errors
+    /// `invalid-argument` for no threads, `unsupported` for a device that Realm does not have.
+    pub fn build(self) -> Result<Realm, Error> {
+        if let Some(device) = self.device.filter(|d| d != "cpu") {
+            let why = format!("there is no device `{device}`; this build has `cpu`");
+            return Err(Error::new(ErrorCode::Unsupported, why));
+        }
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.unwrap_or_else(cores);
+        if !(1..=1024).contains(&threads) {
+            let why = format!("threads is {threads}; it must be from 1 to 1024");
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        let backend = CpuBackend::new(threads)?;
+        let hub = match self.cache {
+            Some(folder) => Hub::with_cache(folder),
+            None => Hub::new()?,
+        };
+        Ok(Realm { backend: Arc::new(backend), hub })
+    }
+}
+
+impl Realm {
+    /// Starts to build a runtime.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or
+    /// `hf:owner/repo/file.gguf`. What is not there yet is fetched. Blocks.
+    ///
+    /// # Errors
+    /// `not-found` for a name that is none, `io` where fetching fails, `invalid-model` and `unsupported` for
+    /// files that Realm can't run.
+    pub fn load_model(&self, model: &str) -> Result<Model, Error> {
+        self.load_model_with(model, &LoadOptions::default(), &mut ())
+    }
+
+    /// As [`load_model`](Self::load_model), with options and progress.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn load_model_with(
+        &self,
+        model: &str,
+        options: &LoadOptions,
+        progress: &mut dyn Progress,
+    ) -> Result<Model, Error> {
+        let path = self.hub.resolve(&Reference::parse(model)?, progress)?;
+        Ok(Model::new(load::load(&self.backend, &path, options, progress)?))
+    }
+
+    /// As [`load_model`](Self::load_model), for tasks: a thread of its own does the work.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn load_model_async(&self, model: &str) -> Result<Model, Error> {
+        let (this, model) = (self.clone(), model.to_owned());
+        let (send, receive) = async_channel::bounded(1);
+        std::thread::Builder::new()
+            .name("realm-load".into())
+            .spawn(move || {
+                // If the task is gone, nobody wants the model.
+                let _ = send.try_send(this.load_model(&model));
+            })
+            .map_err(|e| Error::new(ErrorCode::Io, e))?;
+        let gone = |_| Error::new(ErrorCode::Internal, "the loading thread stopped");
+        receive.recv().await.map_err(gone)?
+    }
+
+    /// Where models come from and are kept.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+}
