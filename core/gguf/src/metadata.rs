@@ -136,12 +136,12 @@ impl Metadata {
 
     /// An array of integers of any width that fit 32 bits without sign.
     pub fn u32s(&self, key: &str) -> Result<Option<Vec<u32>>, Error> {
-        self.read_as(key, "an array of integers from 0 to 4294967295", |v| integers(v))
+        self.read_as(key, "an array of integers from 0 to 4294967295", integers)
     }
 
     /// An array of integers of any width that fit 32 bits with sign.
     pub fn i32s(&self, key: &str) -> Result<Option<Vec<i32>>, Error> {
-        self.read_as(key, "an array of 32-bit integers", |v| integers(v))
+        self.read_as(key, "an array of 32-bit integers", integers)
     }
 
     /// An array of floats.

@@ -1,0 +1,190 @@
+//! Wrong entries of the tensor index are refused with an error that names the tensor, the offset and what is wrong.
+
+mod common;
+
+use common::writer::{Writer, Written};
+use common::{assert_refused, refusal};
+use realm_gguf::{Gguf, TensorType};
+
+#[test]
+fn tensors_that_are_not_aligned_are_refused() {
+    let two = |writer: Writer| writer.tensor("a", &[1], TensorType::F32).tensor("b", &[1], TensorType::F32);
+    let file = two(Writer::new().silent_alignment(16)).write();
+    let at = file.place("b offset");
+    assert_refused(file.bytes, at, "tensor `b`", "offset 16 is not a multiple of the alignment 32");
+    let file = two(Writer::new().alignment(4096)).claim_offset(32).write();
+    let at = file.place("b offset");
+    assert_refused(file.bytes, at, "tensor `b`", "offset 32 is not a multiple of the alignment 4096");
+}
+
+/// A file with one tensor of one block, which lies as its shape or type does not say.
+fn one(shape: &[u64], type_id: u32) -> Written {
+    Writer::new().tensor_with("t", shape, type_id, [0; 32]).write()
+}
+
+#[test]
+fn unknown_tensor_types_are_refused_by_name() {
+    // From ggml.h: the types that it has or had and that are not read.
+    let named = [
+        (4, "Q4_2"),
+        (5, "Q4_3"),
+        (9, "Q8_1"),
+        (16, "IQ2_XXS"),
+        (17, "IQ2_XS"),
+        (18, "IQ3_XXS"),
+        (19, "IQ1_S"),
+        (21, "IQ3_S"),
+        (22, "IQ2_S"),
+        (24, "I8"),
+        (25, "I16"),
+        (26, "I32"),
+        (27, "I64"),
+        (28, "F64"),
+        (29, "IQ1_M"),
+        (31, "Q4_0_4_4"),
+        (32, "Q4_0_4_8"),
+        (33, "Q4_0_8_8"),
+        (34, "TQ1_0"),
+        (35, "TQ2_0"),
+        (36, "IQ4_NL_4_4"),
+        (37, "IQ4_NL_4_8"),
+        (38, "IQ4_NL_8_8"),
+        (39, "MXFP4"),
+        (40, "NVFP4"),
+        (41, "Q1_0"),
+    ];
+    for (id, name) in named {
+        let file = one(&[256], id);
+        let at = file.place("t type");
+        assert_refused(file.bytes, at, "tensor `t`", &format!("tensor type {name} is not supported"));
+    }
+    for id in 0..42 {
+        let listed = named.iter().any(|(named, _)| *named == id);
+        assert_ne!(listed, TensorType::from_id(id).is_ok(), "type {id}");
+    }
+    for id in [1000, u32::MAX] {
+        let file = one(&[256], id);
+        let at = file.place("t type");
+        assert_refused(file.bytes, at, "tensor `t`", &format!("tensor type {id} is unknown"));
+    }
+}
+
+#[test]
+fn shapes_that_are_none_are_refused() {
+    for dims in [&[][..], &[1; 5]] {
+        let file = one(dims, 0);
+        let at = file.place("t dims");
+        let why = format!("{} dimensions; 1 to 4 are possible", dims.len());
+        assert_refused(file.bytes, at, "tensor `t`", &why);
+    }
+    let mut file = one(&[1], 0);
+    let at = file.place("t dims");
+    file.bytes[at as usize..][..4].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert_refused(file.bytes, at, "tensor `t`", "4294967295 dimensions");
+    for shape in [&[0][..], &[0, 4], &[4, 0], &[4, 4, 0, 4]] {
+        let file = one(shape, 0);
+        let at = file.place("tensor t");
+        assert_refused(file.bytes, at, "tensor `t`", "0");
+    }
+}
+
+#[test]
+fn rows_that_are_not_whole_blocks_are_refused() {
+    for ty in TensorType::ALL.into_iter().filter(|ty| ty.block_len() > 1) {
+        for row in [1, ty.block_len() as u64 - 1, ty.block_len() as u64 + 1] {
+            let file = one(&[row, ty.block_len() as u64], ty.id());
+            let why = format!("a row is not a multiple of {ty}'s {} numbers", ty.block_len());
+            let at = file.place("tensor t");
+            assert_refused(file.bytes, at, "tensor `t`", &why);
+        }
+    }
+}
+
+#[test]
+fn products_of_dimensions_that_overflow_are_refused() {
+    let shapes: [&[u64]; 7] = [
+        &[1 << 62],
+        &[1 << 63],
+        &[(1 << 62) + 256],
+        &[1 << 32, 1 << 32],
+        &[1 << 16, 1 << 16, 1 << 16, 1 << 16],
+        &[256, u64::MAX],
+        &[u64::MAX / 256 * 256, u64::MAX, u64::MAX, u64::MAX],
+    ];
+    for ty in TensorType::ALL {
+        for shape in shapes {
+            let file = one(shape, ty.id());
+            // What fits a 64-bit size is refused because the file is shorter, all the rest because it overflows.
+            let error = refusal(file.bytes).to_string();
+            assert!(error.contains("tensor `t`"), "{error}");
+            assert!(
+                error.contains("size overflows") || error.contains("of 32 bytes of data"),
+                "{ty}: {error}"
+            );
+        }
+    }
+    // In 64 bits the size of each of these wraps to one that would fit.
+    for shape in [&[1 << 62][..], &[(1 << 62) + 8], &[1 << 32, 1 << 32]] {
+        let file = one(shape, TensorType::F32.id());
+        let at = file.place("tensor t");
+        assert_refused(file.bytes, at, "tensor `t`", "size overflows");
+    }
+}
+
+#[test]
+fn tensors_past_the_end_are_refused() {
+    let file = |offset| Writer::new().tensor("t", &[8], TensorType::F32).claim_offset(offset).write();
+    assert!(Gguf::from_bytes(file(0).bytes).is_ok());
+    for offset in [32, 1 << 20, 1 << 40, 1 << 63, u64::MAX - 31] {
+        let file = file(offset);
+        let at = file.place("t offset");
+        assert_refused(
+            file.bytes,
+            at,
+            "tensor `t`",
+            &format!("32 bytes at offset {offset} of 32 bytes of data"),
+        );
+    }
+    // One byte short.
+    let mut file = file(0);
+    file.bytes.pop();
+    let at = file.place("t offset");
+    assert_refused(file.bytes, at, "tensor `t`", "32 bytes at offset 0 of 31 bytes of data");
+}
+
+#[test]
+fn tensors_that_overlap_are_refused() {
+    let three = |offset| {
+        Writer::new()
+            .tensor("a", &[16], TensorType::F32)
+            .tensor("b", &[16], TensorType::F32)
+            .tensor("c", &[16], TensorType::F32)
+            .claim_offset(offset)
+            .write()
+    };
+    assert!(Gguf::from_bytes(three(128).bytes).is_ok());
+    for (offset, other, refused) in [(0, "a", "c"), (32, "a", "c"), (64, "b", "c"), (96, "b", "c")] {
+        let file = three(offset);
+        let at = file.place(&format!("{refused} offset"));
+        assert_refused(file.bytes, at, &format!("tensor `{refused}`"), &format!("overlaps tensor `{other}`"));
+    }
+}
+
+#[test]
+fn tensor_names_that_are_empty_endless_or_there_twice_are_refused() {
+    let named = |name: &str| Writer::new().tensor(name, &[1], TensorType::F32);
+    assert_refused(named("").bytes(), 24, "tensor ``", "a name has 1 to 1024 bytes");
+    assert!(Gguf::from_bytes(named(&"n".repeat(1024)).bytes()).is_ok());
+    let field = format!("tensor `{}`", "n".repeat(64));
+    assert_refused(named(&"n".repeat(1025)).bytes(), 24, &field, "a name has 1 to 1024 bytes");
+    let file = named("t").tensor("u", &[1], TensorType::F32).tensor("t", &[1], TensorType::F32).write();
+    let at = file.place("tensor t");
+    assert_refused(file.bytes, at, "tensor `t`", "is there twice");
+}
+
+#[test]
+fn names_in_errors_cannot_forge_a_terminal_or_a_log() {
+    let bytes = Writer::new().tensor_with("\x1b[2J\nERROR", &[1], 999, [0; 4]).bytes();
+    let message = refusal(bytes).to_string();
+    assert!(!message.contains(['\x1b', '\n']), "{message:?}");
+}
