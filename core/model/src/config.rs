@@ -2,9 +2,9 @@
 
 use realm_gguf::{Gguf, Metadata, Value};
 
+use crate::Error;
 use crate::arch::{Architecture, WindowPattern};
 use crate::rope::RopeScaling;
-use crate::Error;
 
 /// A model's shape.
 #[derive(Debug, Clone)]
@@ -73,7 +73,11 @@ impl Reader<'_> {
                 let all = array.integers().unwrap_or_default();
                 match all.first() {
                     Some(first) if all.iter().all(|v| v == first) => u64::try_from(*first).ok(),
-                    _ => return Err(Error::Unsupported(format!("metadata `{key}` differs from layer to layer"))),
+                    _ => {
+                        return Err(Error::Unsupported(format!(
+                            "metadata `{key}` differs from layer to layer"
+                        )));
+                    }
                 }
             }
             _ => self.metadata.u64(&key)?,
@@ -120,7 +124,8 @@ impl ModelConfig {
         if metadata.u64(&r.key("expert_count"))?.unwrap_or(0) > 0 {
             return Err(Error::Unsupported("models with experts (MoE) are not supported".into()));
         }
-        let (layers, hidden, heads) = (r.dim("block_count")?, r.dim("embedding_length")?, r.dim("attention.head_count")?);
+        let (layers, hidden, heads) =
+            (r.dim("block_count")?, r.dim("embedding_length")?, r.dim("attention.head_count")?);
         let kv_heads = r.optional_dim("attention.head_count_kv")?.unwrap_or(heads);
         if !heads.is_multiple_of(kv_heads) {
             return Err(Error::InvalidModel(format!("{heads} query heads over {kv_heads} key/value heads")));
@@ -144,7 +149,8 @@ impl ModelConfig {
         }
         let context_length = r.dim("context_length")?;
         // The largest models of both Gemma generations scale by the hidden size instead of by the head's.
-        let by_hidden = matches!((architecture, layers), (Architecture::Gemma2, 46) | (Architecture::Gemma3, 62));
+        let by_hidden =
+            matches!((architecture, layers), (Architecture::Gemma2, 46) | (Architecture::Gemma3, 62));
         let scale_of = if by_hidden { hidden as f32 / heads as f32 } else { head_dim as f32 };
         // The first files of Gemma 2 lack these.
         let default_caps = architecture == Architecture::Gemma2;
