@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use realm_compute::cpu::CpuBackend;
+use realm_gguf::Gguf;
 use realm_hub::{Hub, Reference};
+use realm_tokenizer::Tokenizer;
 
 use crate::error::ErrorCode;
 use crate::load::{self, LoadOptions, Progress};
@@ -113,6 +115,15 @@ impl Realm {
             .map_err(|e| Error::new(ErrorCode::Io, e))?;
         let gone = |_| Error::new(ErrorCode::Internal, "the loading thread stopped");
         receive.recv().await.map_err(gone)?
+    }
+
+    /// Loads a model's tokenizer alone. Blocks.
+    ///
+    /// # Errors
+    /// As [`load_model`](Self::load_model).
+    pub fn load_tokenizer(&self, model: &str) -> Result<Tokenizer, Error> {
+        let path = self.hub.resolve(&Reference::parse(model)?, &mut ())?;
+        Ok(Tokenizer::from_metadata(Gguf::open(&path)?.metadata())?)
     }
 
     /// Where models come from and are kept.

@@ -1,0 +1,133 @@
+//! `realm bench`: tokens per second through the public API.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use realm::{Model, Request};
+use serde_json::{Map, json};
+
+use crate::options::ModelOptions;
+
+/// Measure prefill and decode throughput
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// Tokens of the prompt
+    #[arg(long, default_value_t = 512)]
+    prompt: usize,
+    /// Tokens that every sequence generates
+    #[arg(long, default_value_t = 64)]
+    generate: usize,
+    /// Tokens of every sequence's prompt before it generates
+    #[arg(long, default_value_t = 16)]
+    prefix: usize,
+    /// How many sequences generate at once; a list
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 16])]
+    batch: Vec<usize>,
+    /// How often each is measured; the median counts
+    #[arg(long, default_value_t = 3)]
+    repeat: usize,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn bench(args: &Args) -> Result<()> {
+    let most = args.batch.iter().copied().max().unwrap_or(1);
+    let pages = |tokens: usize| tokens.next_multiple_of(64);
+    let kv_tokens = (most * pages(args.prefix + args.generate + 1)).max(pages(args.prompt + 1));
+    let start = Instant::now();
+    let model = args.model.load_with(Some(kv_tokens))?;
+    let load_s = start.elapsed().as_secs_f64();
+
+    let mut out = Map::new();
+    let mut put = |key: String, value: serde_json::Value| {
+        if !args.json {
+            println!("{key:<16} {value}");
+        }
+        out.insert(key, value);
+    };
+    put("peer".into(), json!("realm"));
+    put("version".into(), json!(env!("CARGO_PKG_VERSION")));
+    put("model".into(), json!(args.model.model));
+    put("device".into(), json!(model.info().device));
+    put("load_s".into(), json!(round(load_s, 3)));
+    put("rss_loaded_mib".into(), json!(rss_mib()));
+
+    let mut runs = Vec::new();
+    for run in 0..=args.repeat {
+        runs.push(prefill(&model, args.prompt, run)?);
+    }
+    // The first run touches memory for the first time.
+    put(format!("prefill_{}", args.prompt), json!(round(median(&mut runs[1..]), 1)));
+    for &batch in &args.batch {
+        let mut runs = Vec::new();
+        for _ in 0..args.repeat {
+            runs.push(decode(&model, batch, args.prefix, args.generate)?);
+        }
+        put(format!("decode_b{batch}"), json!(round(median(&mut runs), 1)));
+        put(format!("rss_b{batch}_mib"), json!(rss_mib()));
+    }
+    if args.json {
+        println!("{}", serde_json::Value::Object(out));
+    }
+    Ok(())
+}
+
+/// Token `i` of a prompt that no cache could know.
+fn token(model: &Model, i: usize) -> u32 {
+    let vocabulary = model.info().vocabulary;
+    (100 + (i * 7919) % (vocabulary - 200)) as u32
+}
+
+fn request(model: &Model, first: usize, prompt: usize, generate: usize) -> Request {
+    let tokens: Vec<u32> = (0..prompt).map(|i| token(model, first + i)).collect();
+    let mut request = Request::tokens(tokens).temperature(0.0).max_tokens(generate);
+    request.ignore_eos = true;
+    request
+}
+
+/// Prompt tokens per second up to the first generated token.
+fn prefill(model: &Model, prompt: usize, run: usize) -> Result<f64> {
+    let start = Instant::now();
+    model.generate(request(model, run, prompt, 1))?;
+    Ok(prompt as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Tokens per second over all sequences, from the moment when each has its first one.
+fn decode(model: &Model, batch: usize, prompt: usize, generate: usize) -> Result<f64> {
+    let mut generations: Vec<_> = (0..batch)
+        .map(|s| model.stream(request(model, s, prompt, generate + 1)))
+        .collect::<Result<_, _>>()?;
+    for generation in &mut generations {
+        generation.next().context("a generation ended before it began")??;
+    }
+    let start = Instant::now();
+    let mut tokens = 0;
+    for step in 0..generate {
+        for generation in &mut generations {
+            let chunk = generation.next().with_context(|| format!("a generation ended at step {step}"))??;
+            tokens += chunk.tokens.len();
+        }
+    }
+    Ok(tokens as f64 / start.elapsed().as_secs_f64())
+}
+
+fn median(runs: &mut [f64]) -> f64 {
+    runs.sort_by(f64::total_cmp);
+    runs.get(runs.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn round(value: f64, digits: i32) -> f64 {
+    let scale = 10f64.powi(digits);
+    (value * scale).round() / scale
+}
+
+/// Resident memory of this process, `None` where the system does not say.
+fn rss_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024)
+}

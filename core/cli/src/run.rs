@@ -1,0 +1,83 @@
+//! `realm run`: one prompt, one answer.
+
+use std::io::{Read, Write};
+
+use anyhow::{Context, Result};
+use realm::{Finish, Generation, Message, Request};
+
+use crate::interrupt;
+use crate::options::{ModelOptions, SamplingOptions};
+
+/// Answer one prompt
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// What to answer; `-` reads it from stdin
+    prompt: String,
+    /// Go on from the prompt as it is, without the chat template
+    #[arg(long)]
+    raw: bool,
+    /// What the model is told before the prompt
+    #[arg(long, conflicts_with = "raw")]
+    system: Option<String>,
+    #[command(flatten)]
+    sampling: SamplingOptions,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut prompt = args.prompt.clone();
+    if prompt == "-" {
+        prompt.clear();
+        std::io::stdin().read_to_string(&mut prompt).context("cannot read the prompt from stdin")?;
+    }
+    let model = args.model.load()?;
+    let request = if args.raw {
+        Request::text(prompt)
+    } else {
+        let system = args.system.iter().map(Message::system);
+        Request::chat(system.chain([Message::user(prompt)]))
+    };
+    let generation = model.stream(args.sampling.apply(request)).map_err(|error| {
+        let base = !args.raw && !model.info().chat_template;
+        let hint = if base { " (`--raw` goes on from the prompt as it is)" } else { "" };
+        anyhow::anyhow!("{error}{hint}")
+    })?;
+    interrupt::watch();
+    if let (_, Some(finish)) = print(generation)? {
+        report(&finish);
+    }
+    Ok(())
+}
+
+/// Prints text as it comes; returns it, and how it ended unless Ctrl-C did.
+pub(crate) fn print(mut generation: Generation) -> Result<(String, Option<Finish>)> {
+    let mut out = std::io::stdout().lock();
+    let (mut text, mut finish) = (String::new(), None);
+    while let Some(chunk) = generation.next() {
+        let chunk = chunk?;
+        out.write_all(chunk.text.as_bytes())?;
+        out.flush()?;
+        text += &chunk.text;
+        finish = chunk.finish;
+        if interrupt::pressed() {
+            generation.cancel();
+            finish = None;
+        }
+    }
+    if !text.ends_with('\n') {
+        writeln!(out)?;
+    }
+    Ok((text, finish))
+}
+
+pub(crate) fn report(finish: &Finish) {
+    let (usage, timings) = (finish.usage, finish.timings);
+    eprintln!(
+        "prompt {} tokens, {:.1} tokens/s; generated {} tokens, {:.1} tokens/s",
+        usage.prompt_tokens,
+        timings.prefill_rate(usage),
+        usage.generated_tokens,
+        timings.decode_rate(usage),
+    );
+}
