@@ -72,7 +72,7 @@ fn instruction_sets_agree_to_the_last_bit_and_rows_do_not_depend_on_company() {
         let all = backends();
         let want = product(&all[0], ty, &data, n, k, &x);
         for b in &all {
-            for m in [1, 2, 3, 4, 5, 7, rows] {
+            for m in [1, 2, 3, 4, 5, 6, 7, 8, 13, rows] {
                 let got = product(b, ty, &data, n, k, &x[..m * k]);
                 assert!(got == want[..m * n], "{ty}, {m} rows on {}", b.description());
             }

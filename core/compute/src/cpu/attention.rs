@@ -53,6 +53,7 @@ pub(crate) struct Task<'a> {
 }
 
 /// Runs the attention of every span of the batch.
+#[allow(clippy::too_many_arguments, reason = "kernels have many operands")]
 pub(crate) fn run(
     pool: &Pool,
     isa: Isa,

@@ -13,6 +13,10 @@ pub(crate) const LANES: usize = 8;
 #[repr(align(32))]
 pub(crate) struct F32x8(pub(crate) [f32; LANES]);
 
+#[allow(
+    clippy::needless_range_loop,
+    reason = "plain loops are inlined for sure, so that they are compiled for the caller's instruction set"
+)]
 impl F32x8 {
     pub(crate) const ZERO: Self = Self([0.0; LANES]);
 

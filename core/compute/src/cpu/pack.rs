@@ -86,7 +86,7 @@ fn put_groups(planes: &mut [u8], codes: Codes, groups: &Groups) {
         let mask = mask as u64 * 0x0101_0101_0101_0101;
         for (i, out) in out[..GROUP].chunks_exact_mut(8).enumerate() {
             let word = |codes: &[u8]| u64::from_le_bytes(codes[8 * i..][..8].try_into().expect("8 bytes"));
-            let all = parts.iter().fold(0, |all, &(codes, to)| all | (word(codes) >> from & mask) << to);
+            let all = parts.iter().fold(0, |all, &(codes, to)| all | (((word(codes) >> from) & mask) << to));
             out.copy_from_slice(&all.to_le_bytes());
         }
     }
@@ -146,8 +146,8 @@ fn weave(out: &mut [u8], a: &[u8], from_a: impl Fn(u8) -> u8, b: &[u8], from_b: 
 fn fifth_bits(bits: &[u8], out: &mut [u8]) {
     for (&bits, codes) in bits[..4].iter().zip(out[..32].chunks_exact_mut(8)) {
         // Bit i alone in byte i; then any bit to the top bit of its byte, and from there to bit 4.
-        let apart = bits as u64 * 0x0101_0101_0101_0101 & 0x8040_2010_0804_0201;
-        let fifth = (apart + 0x7f7f_7f7f_7f7f_7f7f) >> 3 & 0x1010_1010_1010_1010;
+        let apart = (bits as u64 * 0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
+        let fifth = ((apart + 0x7f7f_7f7f_7f7f_7f7f) >> 3) & 0x1010_1010_1010_1010;
         for (code, fifth) in codes.iter_mut().zip(fifth.to_le_bytes()) {
             *code |= fifth;
         }
@@ -189,8 +189,8 @@ fn read(ty: TensorType, b: &[u8], row: &mut Row) {
             row.codes[..32].copy_from_slice(&b[2..34]);
         }
         TensorType::Q2_K => {
-            for s in 0..16 {
-                (row.sub_scales[s], row.sub_mins[s]) = (b[s] & 15, b[s] >> 4);
+            for (s, &both) in b[..16].iter().enumerate() {
+                (row.sub_scales[s], row.sub_mins[s]) = (both & 15, both >> 4);
             }
             two_bits(&b[16..80], &mut row.codes);
             (row.d, row.min) = (half(b, 80), half(b, 82));
@@ -244,7 +244,7 @@ fn read(ty: TensorType, b: &[u8], row: &mut Row) {
             let high = half(b, 2);
             for s in 0..8 {
                 let low = b[4 + s / 2] >> (s % 2 * 4) & 15;
-                row.sub_scales[s] = (low | (high >> (2 * s) & 3) as u8 * 16).wrapping_sub(32);
+                row.sub_scales[s] = (low | ((high >> (2 * s)) & 3) as u8 * 16).wrapping_sub(32);
                 nibbles(&b[8 + 16 * s..], &mut row.codes[32 * s..]);
             }
         }

@@ -272,7 +272,11 @@ unsafe fn step<const OP: usize, const OFFSET: usize>(acc: &mut [__m256i; 2], w: 
 /// Four groups can be read at `w`, 16 bytes at each `x`.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn four_steps<const M: usize, const OP: usize>(acc: &mut [[__m256i; 2]; M], w: *const u8, x: &[*const u8; M]) {
+unsafe fn four_steps<const M: usize, const OP: usize>(
+    acc: &mut [[__m256i; 2]; M],
+    w: *const u8,
+    x: &[*const u8; M],
+) {
     macro_rules! group {
         ($g:literal) => {
             // SAFETY: by the caller's promise.

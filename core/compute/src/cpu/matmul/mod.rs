@@ -21,9 +21,9 @@ use tile::Tile;
 
 /// Below so many numbers the input is quantized on the calling thread: waking the others costs more.
 const ALONE: usize = 8192;
-/// Most rows of activations that are interleaved for one pass of the AVX-512 kernels: with so many, integer and
-/// float sums fill the registers.
-pub(crate) const TILE_ROWS: usize = 12;
+/// Most rows of activations that are interleaved for one pass of the AVX-512 kernels. 12 would still fit the registers
+/// with simple scales, but kernels with two levels of scales then spill, and the others gain nothing.
+pub(crate) const TILE_ROWS: usize = 8;
 /// Columns of a float panel that are widened at a time.
 const FLOAT_COLUMNS: usize = 256;
 
@@ -138,7 +138,7 @@ fn packed_panel(
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Avx512 {
         // SAFETY: this instruction set was detected.
-        return unsafe { avx512::panel(m, panel, a, tile, acc) };
+        return unsafe { avx512::panel(m, panel, a, acc) };
     }
     let format = &m.format;
     let width = Tile::width(acc.len(), m.columns);

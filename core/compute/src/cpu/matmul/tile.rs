@@ -54,7 +54,13 @@ impl Tile {
 
     /// Unpacks the scales of record `r` of the tile; `halves` turns 16 f16 (32 bytes) into 16 f32.
     #[inline(always)]
-    pub(crate) fn unpack_scales(&mut self, format: &Format, r: usize, record: &[u8], halves: impl Fn(&[u8], &mut [f32])) {
+    pub(crate) fn unpack_scales(
+        &mut self,
+        format: &Format,
+        r: usize,
+        record: &[u8],
+        halves: impl Fn(&[u8], &mut [f32]),
+    ) {
         halves(&record[..2 * PANEL], &mut self.scales[r * PANEL..][..PANEL]);
         match format.scales {
             Scales::Block { min: false } => {}

@@ -2,7 +2,7 @@
 //!
 //! A group of weights is one register, and `vpdpbusd` multiplies it with four activation bytes, broadcast from
 //! memory by the instruction itself, and adds up in 32-bit lanes, one for each of the 16 outputs. With M rows that is
-//! M + 1 loads for M products; M sums of integers and M of floats fill the registers up to M = 12.
+//! M + 1 loads for M products, and 2 M registers of integer and float sums.
 //!
 //! A center is not subtracted from the codes: sums start at minus the center times the sum of the activations.
 
@@ -10,19 +10,24 @@ use std::arch::x86_64::*;
 
 use super::planes::{Planes, prefetch};
 use crate::cpu::activations::Activations;
-use crate::cpu::format::{BLOCK, PANEL, SUPER};
+use crate::cpu::format::{BLOCK, Format, PANEL, SUPER};
 
 /// The weights of a pass: some records of a panel.
 #[derive(Clone, Copy)]
 pub(super) struct Weights {
-    /// The first record; scales are read from its header.
-    pub(super) records: *const u8,
-    pub(super) record_bytes: usize,
-    pub(super) count: usize,
-    /// The first record's planes: inside the record, or unpacked somewhere else.
-    pub(super) planes: *const u8,
-    /// Bytes from one record's planes to the next one's.
-    pub(super) stride: usize,
+    records: *const u8,
+    count: usize,
+    /// Bytes of a record, and of its header.
+    record_bytes: usize,
+    header_bytes: usize,
+}
+
+impl Weights {
+    /// `records` in `format`.
+    pub(super) fn new(format: &Format, records: &[u8]) -> Self {
+        let (record_bytes, header_bytes) = (format.record_bytes(), format.header_bytes());
+        Self { records: records.as_ptr(), count: records.len() / record_bytes, record_bytes, header_bytes }
+    }
 }
 
 /// The activations of a pass: M interleaved rows, from the pass's first column on.
@@ -150,8 +155,9 @@ pub(super) unsafe fn block<P: Planes, const M: usize, const MIN: bool>(
     // SAFETY: by the caller's promise.
     unsafe {
         let mut floats: [__m512; M] = std::array::from_fn(|m| _mm512_loadu_ps(acc[m].as_ptr()));
-        let Weights { mut records, mut planes, .. } = weights;
+        let mut records = weights.records;
         for b in 0..weights.count {
+            let planes = records.add(weights.header_bytes);
             prefetch::<P>(planes);
             let x = rows.codes.add(b * BLOCK * M);
             let mut sums = start::<P, M, MIN>(rows.negative32.wrapping_add(b * M));
@@ -166,8 +172,7 @@ pub(super) unsafe fn block<P: Planes, const M: usize, const MIN: bool>(
                     floats[m] = _mm512_fmadd_ps(min, splat_ps(rows.sums, b * M + m), floats[m]);
                 }
             }
-            records = records.wrapping_add(weights.record_bytes);
-            planes = planes.wrapping_add(weights.stride);
+            records = records.add(weights.record_bytes);
         }
         for (acc, floats) in acc.iter_mut().zip(floats) {
             _mm512_storeu_ps(acc.as_mut_ptr(), floats);
@@ -186,7 +191,7 @@ pub(super) unsafe fn super_block<P: Planes, const M: usize, const SUB: usize, co
     acc: &mut [[f32; PANEL]],
 ) {
     assert!(acc.len() == M && (SUB == 16 || SUB == 32));
-    let Weights { mut records, planes, .. } = weights;
+    let mut records = weights.records;
     let float_bytes = 2 * PANEL * (1 + MIN as usize);
     for s in 0..weights.count {
         // SAFETY: by the caller's promise.
@@ -194,7 +199,7 @@ pub(super) unsafe fn super_block<P: Planes, const M: usize, const SUB: usize, co
             let scales = records.add(float_bytes);
             let mut total = [_mm512_setzero_si512(); M];
             for b in 0..SUPER / BLOCK {
-                let planes = planes.add(s * weights.stride + b * P::BYTES);
+                let planes = records.add(weights.header_bytes + b * P::BYTES);
                 prefetch::<P>(planes);
                 let x = rows.codes.add((s * SUPER + b * BLOCK) * M);
                 let scale = |i: usize| {

@@ -1,54 +1,42 @@
 //! Products with AVX-512 and its byte dot products (VNNI).
 //!
-//! Rows of activations are interleaved in tiles of up to [`TILE_ROWS`](super::TILE_ROWS), so that one pointer leads to the operands of
-//! all rows, and rows that lie a power of two apart do not fall into the same few sets of the cache. A tile
-//! that has all rows reads weights straight from the packed records; with more tiles, codes are unpacked once
-//! for all of them. See [`planes`] for the weights, [`kernels`] for the products.
+//! Rows of activations are interleaved in tiles of up to [`TILE_ROWS`](super::TILE_ROWS), so that one pointer leads to
+//! the operands of all rows, and rows that lie a power of two apart do not fall into the same few sets of the cache.
+//!
+//! Kernels read the packed records themselves, for every tile of rows again: with several rows to a tile, unpacking in
+//! registers hides behind the multiplications, which unpacking through memory does not (measured: 16 rows
+//! are 1.3 times as fast). See [`planes`] for the
+//! weights, [`kernels`] for the products.
 
 mod floats;
 mod kernels;
 mod planes;
 
-use super::tile::Tile;
 use crate::cpu::activations::Activations;
 use crate::cpu::format::{Codes, Format, PANEL, Scales};
 use crate::cpu::matrix::Packed;
 pub(super) use floats::float_products;
 use kernels::{Rows, Weights};
-use planes::{I8, Table, U2, U3, U4, U5, U6, UNPACKED, Unpacked};
+use planes::{I8, Table, U2, U3, U4, U5, U6};
 
-/// Columns unpacked at a time when there are several tiles of rows: 8 KiB, a quarter of the first-level cache.
+/// Columns multiplied at a time when there are several tiles of rows: weights and activations of 8 rows together take
+/// less than half of the first-level cache.
 const COLUMNS: usize = 512;
 
 /// Adds the products of panel `panel` with all rows of the activations to `acc`, `[rows][16]`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn panel(m: &Packed, panel: usize, a: &Activations, tile: &mut Tile, acc: &mut [[f32; PANEL]]) {
+pub(super) fn panel(m: &Packed, panel: usize, a: &Activations, acc: &mut [[f32; PANEL]]) {
     let format = &m.format;
     assert!(a.rows == acc.len() && a.columns == m.columns && a.block == format.record_columns());
-    let record_bytes = format.record_bytes();
-    if acc.len() <= a.tile {
-        let records = m.records(panel, 0, m.columns);
-        let planes = records.as_ptr().wrapping_add(format.header_bytes());
-        let count = records.len() / record_bytes;
-        let weights =
-            Weights { records: records.as_ptr(), record_bytes, count, planes, stride: record_bytes };
-        let rows = Rows::new(a, 0, acc.len(), 0);
-        // SAFETY: `records` are whole records of all columns, and `a` has as many columns.
-        unsafe { packed_pass(format, weights, rows, acc) };
-        return;
-    }
-    tile.codes.reserve(COLUMNS / 32 * UNPACKED);
-    let stride = format.record_columns() / 32 * UNPACKED;
-    for first in (0..m.columns).step_by(COLUMNS) {
-        let records = m.records(panel, first, COLUMNS.min(m.columns - first));
-        let count = records.len() / record_bytes;
-        planes::unpack(format, records, &mut tile.codes);
-        let weights =
-            Weights { records: records.as_ptr(), record_bytes, count, planes: tile.codes.as_ptr(), stride };
+    // All columns at once if the weights serve one tile of rows, else as many as the first-level cache holds.
+    let width = if acc.len() <= a.tile { m.columns } else { COLUMNS };
+    for first in (0..m.columns).step_by(width) {
+        let records = m.records(panel, first, width.min(m.columns - first));
+        let weights = Weights::new(format, records);
         for (i, acc) in acc.chunks_mut(a.tile).enumerate() {
             let rows = Rows::new(a, i * a.tile, acc.len(), first);
-            // SAFETY: as above, and the tile holds the unpacked planes of `records`.
-            unsafe { unpacked_pass(format, weights, rows, acc) };
+            // SAFETY: `records` are whole records, and `a` has their columns.
+            unsafe { pass(format, weights, rows, acc) };
         }
     }
 }
@@ -64,11 +52,7 @@ macro_rules! rows {
             5 => kernels::$kernel::<$planes, 5, $($rest)*>($weights, $rows, $acc),
             6 => kernels::$kernel::<$planes, 6, $($rest)*>($weights, $rows, $acc),
             7 => kernels::$kernel::<$planes, 7, $($rest)*>($weights, $rows, $acc),
-            8 => kernels::$kernel::<$planes, 8, $($rest)*>($weights, $rows, $acc),
-            9 => kernels::$kernel::<$planes, 9, $($rest)*>($weights, $rows, $acc),
-            10 => kernels::$kernel::<$planes, 10, $($rest)*>($weights, $rows, $acc),
-            11 => kernels::$kernel::<$planes, 11, $($rest)*>($weights, $rows, $acc),
-            _ => kernels::$kernel::<$planes, 12, $($rest)*>($weights, $rows, $acc),
+            _ => kernels::$kernel::<$planes, 8, $($rest)*>($weights, $rows, $acc),
         }
     };
 }
@@ -76,7 +60,7 @@ macro_rules! rows {
 /// # Safety
 /// `weights` are whole records of `format`, and `rows` are `acc.len()` rows of as many columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn packed_pass(format: &Format, weights: Weights, rows: Rows, acc: &mut [[f32; PANEL]]) {
+unsafe fn pass(format: &Format, weights: Weights, rows: Rows, acc: &mut [[f32; PANEL]]) {
     use Scales::{Block, Super};
     // SAFETY: by the caller's promise, with the planes of the format.
     unsafe {
@@ -94,24 +78,6 @@ unsafe fn packed_pass(format: &Format, weights: Weights, rows: Rows, acc: &mut [
             (Codes::U6, Super { .. }) => rows!(super_block, U6, [16, false], weights, rows, acc),
             (Codes::Table, Super { .. }) => rows!(super_block, Table, [32, false], weights, rows, acc),
             _ => unreachable!("{format:?} is no GGUF type's"),
-        }
-    }
-}
-
-/// # Safety
-/// As [`packed_pass`], with the codes unpacked.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn unpacked_pass(format: &Format, weights: Weights, rows: Rows, acc: &mut [[f32; PANEL]]) {
-    use Scales::{Block, Super};
-    // SAFETY: by the caller's promise.
-    unsafe {
-        match format.scales {
-            Block { min: false } => rows!(block, Unpacked, [false], weights, rows, acc),
-            Block { min: true } => rows!(block, Unpacked, [true], weights, rows, acc),
-            Super { sub: 16, min: false } => rows!(super_block, Unpacked, [16, false], weights, rows, acc),
-            Super { sub: 16, min: true } => rows!(super_block, Unpacked, [16, true], weights, rows, acc),
-            Super { min: false, .. } => rows!(super_block, Unpacked, [32, false], weights, rows, acc),
-            Super { min: true, .. } => rows!(super_block, Unpacked, [32, true], weights, rows, acc),
         }
     }
 }

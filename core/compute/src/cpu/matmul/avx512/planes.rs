@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::cpu::format::{BLOCK, Codes, Format, GROUP, TABLE};
+use crate::cpu::format::{Codes, GROUP, TABLE};
 
 /// How the codes of 32 columns are stored, and how to get at them.
 ///
@@ -11,8 +11,6 @@ use crate::cpu::format::{BLOCK, Codes, Format, GROUP, TABLE};
 pub(super) trait Planes {
     /// Bytes of 32 columns of a panel.
     const BYTES: usize;
-    /// Whether they lie in the packed matrix, and come from memory.
-    const PACKED: bool = true;
     /// Logarithm of the center that types without a minimum have.
     const CENTER_BITS: u32;
 
@@ -97,20 +95,6 @@ planes!(Table, Codes::Table, 7, |p, g| {
     _mm512_shuffle_epi8(table, nibbles(p, g))
 });
 
-/// What [`unpack`] writes: a byte for every code, with a center of 128 where the type has one.
-pub(super) struct Unpacked;
-impl Planes for Unpacked {
-    const BYTES: usize = UNPACKED;
-    const PACKED: bool = false;
-    const CENTER_BITS: u32 = 7;
-    #[target_feature(enable = "avx512f,avx512bw")]
-    #[inline]
-    unsafe fn group(planes: *const u8, g: usize) -> __m512i {
-        // SAFETY: by the caller's promise.
-        unsafe { load(planes, g) }
-    }
-}
-
 /// How far ahead of the kernels weights are asked for. They come from memory once a product; the processor's own
 /// prefetching stops at the end of a page and starts late in a record with gaps for scales.
 const AHEAD: usize = 4096;
@@ -119,46 +103,7 @@ const AHEAD: usize = 4096;
 #[target_feature(enable = "avx512f")]
 #[inline]
 pub(super) fn prefetch<P: Planes>(planes: *const u8) {
-    if P::PACKED {
-        for line in (0..P::BYTES).step_by(64) {
-            _mm_prefetch::<_MM_HINT_T0>(planes.wrapping_add(AHEAD + line).cast());
-        }
-    }
-}
-
-/// Bytes of 32 unpacked columns.
-pub(super) const UNPACKED: usize = BLOCK / 4 * GROUP;
-
-/// Unpacks the codes of `records` to `out`.
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn unpack(format: &Format, records: &[u8], out: &mut [u8]) {
-    match format.codes {
-        Codes::U2 => unpack_as::<U2>(format, records, out),
-        Codes::U3 => unpack_as::<U3>(format, records, out),
-        Codes::U4 => unpack_as::<U4>(format, records, out),
-        Codes::U5 => unpack_as::<U5>(format, records, out),
-        Codes::U6 => unpack_as::<U6>(format, records, out),
-        Codes::I8 => unpack_as::<I8>(format, records, out),
-        Codes::Table => unpack_as::<Table>(format, records, out),
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw")]
-fn unpack_as<P: Planes>(format: &Format, records: &[u8], out: &mut [u8]) {
-    let bias = if format.has_min() { 0 } else { (1 << Unpacked::CENTER_BITS) - (1 << P::CENTER_BITS) };
-    let bias = _mm512_set1_epi8(bias as i8);
-    let mut blocks = out.chunks_exact_mut(UNPACKED);
-    for record in records.chunks_exact(format.record_bytes()) {
-        for planes in record[format.header_bytes()..].chunks_exact(P::BYTES) {
-            prefetch::<P>(planes.as_ptr());
-            let out = blocks.next().expect("a tile as wide as its records");
-            for g in 0..8 {
-                // SAFETY: `planes` is as long as `P` says, and `out` holds eight groups.
-                unsafe {
-                    let codes = _mm512_add_epi8(P::group(planes.as_ptr(), g), bias);
-                    _mm512_storeu_si512(out.as_mut_ptr().add(g * GROUP).cast(), codes);
-                }
-            }
-        }
+    for line in (0..P::BYTES).step_by(64) {
+        _mm_prefetch::<_MM_HINT_T0>(planes.wrapping_add(AHEAD + line).cast());
     }
 }
