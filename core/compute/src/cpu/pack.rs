@@ -244,7 +244,7 @@ fn read(ty: TensorType, b: &[u8], row: &mut Row) {
             let high = half(b, 2);
             for s in 0..8 {
                 let low = b[4 + s / 2] >> (s % 2 * 4) & 15;
-                row.sub_scales[s] = (low | ((high >> (2 * s)) & 3) as u8 * 16).wrapping_sub(32);
+                row.sub_scales[s] = (low | (((high >> (2 * s)) & 3) as u8 * 16)).wrapping_sub(32);
                 nibbles(&b[8 + 16 * s..], &mut row.codes[32 * s..]);
             }
         }
