@@ -101,13 +101,15 @@ fn decode(model: &Model, batch: usize, prompt: usize, generate: usize) -> Result
         .map(|s| model.stream(request(model, s, prompt, generate + 1)))
         .collect::<Result<_, _>>()?;
     for generation in &mut generations {
-        generation.next().context("a generation ended before it began")??;
+        generation.next_blocking().context("a generation ended before it began")??;
     }
     let start = Instant::now();
     let mut tokens = 0;
     for step in 0..generate {
         for generation in &mut generations {
-            let chunk = generation.next().with_context(|| format!("a generation ended at step {step}"))??;
+            let chunk = generation
+                .next_blocking()
+                .with_context(|| format!("a generation ended at step {step}"))??;
             tokens += chunk.tokens.len();
         }
     }

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 pub(crate) fn print(mut generation: Generation) -> Result<(String, Option<Finish>)> {
     let mut out = std::io::stdout().lock();
     let (mut text, mut finish) = (String::new(), None);
-    while let Some(chunk) = generation.next() {
+    while let Some(chunk) = generation.next_blocking() {
         let chunk = chunk?;
         out.write_all(chunk.text.as_bytes())?;
         out.flush()?;

@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 use async_channel::{Receiver, Sender};
 use futures_core::Stream;
 
+use crate::Error;
 use crate::engine::Command;
 use crate::request::Chunk;
-use crate::Error;
 
 /// A running request: an iterator for threads, a [`Stream`] for tasks. Dropping it cancels the request and
 /// frees its part of the KV cache.

@@ -126,11 +126,8 @@ impl Generating {
             let _ = tokenizer.push_bytes(id, self.special, &mut bytes);
         }
         let (mut text, stopped) = self.stop.push(&self.decoder.push(&bytes));
-        let reason = if ended || stopped {
-            Some(FinishReason::Stop)
-        } else {
-            last.then_some(FinishReason::Length)
-        };
+        let reason =
+            if ended || stopped { Some(FinishReason::Stop) } else { last.then_some(FinishReason::Length) };
         if reason.is_some() && !stopped {
             let (rest, found) = self.stop.push(&self.decoder.finish());
             text += &rest;

@@ -85,8 +85,10 @@ fn the_same_seed_gives_the_same_text_and_another_one_another() {
 #[test]
 fn a_stop_string_ends_the_text_before_it_even_between_tokens() {
     let (engine, tokenizer) = load(&EngineConfig::default());
-    let request =
-        Request { stop: vec!["ris.\n\nThe Uni".into()], ..request(&tokenizer, "The capital of France is", 24) };
+    let request = Request {
+        stop: vec!["ris.\n\nThe Uni".into()],
+        ..request(&tokenizer, "The capital of France is", 24)
+    };
     let (text, _, reason) = collect(engine.generate(request).unwrap());
     assert_eq!((text.as_str(), reason), (" Pa", FinishReason::Stop));
 }

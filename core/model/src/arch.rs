@@ -47,7 +47,8 @@ pub(crate) struct Traits {
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Gemma2, Self::Gemma3, Self::Phi3];
+    pub const ALL: [Self; 6] =
+        [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Gemma2, Self::Gemma3, Self::Phi3];
 
     /// The name in `general.architecture`, which prefixes the model's metadata keys.
     pub const fn name(self) -> &'static str {

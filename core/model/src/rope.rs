@@ -44,19 +44,24 @@ impl RopeScaling {
             match m.f32(&key(name))? {
                 None => Ok(default),
                 Some(v) if v.is_finite() && v > 0.0 => Ok(v),
-                Some(v) => Err(Error::InvalidModel(format!("metadata `{}` is {v}; it has to be above 0", key(name)))),
+                Some(v) => {
+                    Err(Error::InvalidModel(format!("metadata `{}` is {v}; it has to be above 0", key(name))))
+                }
             }
         };
         let kind = m.str(&key("type"))?;
         // Old files have the factor alone.
         let factor = match m.f32(&key("factor"))? {
-            Some(0.0) | None => m.f32(&format!("{prefix}.rope.scale_linear"))?.filter(|&f| f != 0.0).unwrap_or(1.0),
+            Some(0.0) | None => {
+                m.f32(&format!("{prefix}.rope.scale_linear"))?.filter(|&f| f != 0.0).unwrap_or(1.0)
+            }
             Some(_) => float("factor", 1.0)?,
         };
         if !factor.is_finite() || factor <= 0.0 {
             return Err(Error::InvalidModel(format!("a rope scaling factor of {factor}")));
         }
-        let original_context = m.u64(&key("original_context_length"))?.unwrap_or(context as u64).clamp(1, 1 << 32) as usize;
+        let original_context =
+            m.u64(&key("original_context_length"))?.unwrap_or(context as u64).clamp(1, 1 << 32) as usize;
         match kind {
             Some("yarn") => Ok(Self::Yarn {
                 factor,

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use realm_compute::{
-    Attention, Backend, Batch, CacheSpec, CacheType, LayerCache, MatMul, PAGE_TOKENS,
-};
+use realm_compute::{Attention, Backend, Batch, CacheSpec, CacheType, LayerCache, MatMul, PAGE_TOKENS};
 
 use crate::weights::{Layer, Linear, Transformer};
 use crate::{Error, ModelConfig};
@@ -120,7 +118,9 @@ impl<B: Backend> Runner<B> {
         if next != rows {
             return bad(format!("rows from {next} of {rows} belong to no sequence"));
         }
-        if batch.outputs.windows(2).any(|o| o[0] >= o[1]) || batch.outputs.last().is_some_and(|&o| o as usize >= rows) {
+        if batch.outputs.windows(2).any(|o| o[0] >= o[1])
+            || batch.outputs.last().is_some_and(|&o| o as usize >= rows)
+        {
             return bad("output rows are not ascending rows of the batch".into());
         }
         Ok(())
@@ -197,7 +197,12 @@ fn attention<B: Backend>(
 }
 
 /// Adds attention's output and the feed-forward network's to the residual stream.
-fn feed_forward<B: Backend>(b: &B, c: &ModelConfig, layer: &Layer<B>, buffers: &mut Buffers<B>) -> Result<(), Error> {
+fn feed_forward<B: Backend>(
+    b: &B,
+    c: &ModelConfig,
+    layer: &Layer<B>,
+    buffers: &mut Buffers<B>,
+) -> Result<(), Error> {
     let Buffers { x, normed, attended, delta, gate, up, .. } = buffers;
     add(b, c, attended, &layer.attention_output, layer.post_attention_norm.as_ref(), delta, x)?;
     b.rms_norm(x, &layer.feed_forward_norm, c.rms_eps, normed)?;

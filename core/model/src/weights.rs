@@ -128,7 +128,12 @@ impl<'a, B: Backend> Loader<'a, B> {
     }
 
     /// One tensor that holds several matrices one after the other.
-    fn fused<const N: usize>(&mut self, name: &str, columns: usize, rows: [usize; N]) -> Result<[Linear<B>; N], Error> {
+    fn fused<const N: usize>(
+        &mut self,
+        name: &str,
+        columns: usize,
+        rows: [usize; N],
+    ) -> Result<[Linear<B>; N], Error> {
         let all: usize = rows.iter().sum();
         let tensor = self.take(&format!("{name}.weight"))?;
         Self::check_shape(&tensor, &[columns, all])?;
@@ -141,9 +146,9 @@ impl<'a, B: Backend> Loader<'a, B> {
         let mut start = 0;
         for rows in rows {
             let range = start..start + rows;
-            let (info, data) = tensor
-                .rows(range.start as u64..range.end as u64)
-                .ok_or_else(|| Error::InvalidModel(format!("tensor `{name}.weight` has no rows {range:?}")))?;
+            let (info, data) = tensor.rows(range.start as u64..range.end as u64).ok_or_else(|| {
+                Error::InvalidModel(format!("tensor `{name}.weight` has no rows {range:?}"))
+            })?;
             let weight = self.backend.matrix(&Tensor { info: &info, data })?;
             let bias = bias.as_ref().map(|b| self.backend.vector(&b[range.clone()])).transpose()?;
             parts.push(Linear { weight, bias });
@@ -225,8 +230,7 @@ impl<B: Backend> Transformer<B> {
         let config = ModelConfig::from_gguf(gguf)?;
         gguf.will_need();
         let total = gguf.tensors().iter().map(|t| t.bytes() as u64).sum();
-        let mut loader =
-            Loader { backend: &*backend, gguf, taken: HashSet::new(), done: 0, total, progress };
+        let mut loader = Loader { backend: &*backend, gguf, taken: HashSet::new(), done: 0, total, progress };
         let embeddings = loader.matrix("token_embd.weight", config.hidden, config.vocab)?;
         let factors = loader.rope_factors(&config)?;
         let rope = |base: f32, scaling, factors: Option<&[f32]>| -> Result<Rope<B>, Error> {
@@ -235,7 +239,8 @@ impl<B: Backend> Transformer<B> {
         };
         let global = rope(config.rope_freq_base, config.rope_scaling, factors.as_deref())?;
         // Layers with a window of their own base were not stretched.
-        let local = config.rope_freq_base_local.map(|base| rope(base, RopeScaling::None, None)).transpose()?;
+        let local =
+            config.rope_freq_base_local.map(|base| rope(base, RopeScaling::None, None)).transpose()?;
         // Claimed layers cost nothing before their tensors are found.
         let mut layers = Vec::new();
         for i in 0..config.layers {
@@ -249,7 +254,8 @@ impl<B: Backend> Transformer<B> {
         if output.as_ref().is_some_and(|o| o.bias.is_some()) {
             return Err(Error::Unsupported("a bias on the output is not supported".into()));
         }
-        let left: Vec<_> = gguf.tensors().iter().filter(|t| !loader.taken.contains(t.name.as_str())).collect();
+        let left: Vec<_> =
+            gguf.tensors().iter().filter(|t| !loader.taken.contains(t.name.as_str())).collect();
         if let Some(first) = left.first() {
             return Err(Error::Unsupported(format!(
                 "{} tensors are not part of a plain {} model, `{}` among them; this variant is not supported",

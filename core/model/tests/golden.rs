@@ -15,13 +15,17 @@ fn compare(model: &str) {
         let tokens = [prompt.clone(), ids(&case["greedy"])].concat();
         let got = log_probabilities(&mut *runner, &tokens, 512);
         for (i, top) in case["top"].as_array().expect("tops").iter().enumerate() {
-            let (id, want) = (top[0][0].as_u64().expect("an id") as usize, top[0][1].as_f64().expect("a number"));
+            let (id, want) =
+                (top[0][0].as_u64().expect("an id") as usize, top[0][1].as_f64().expect("a number"));
             let margin = want - top[1][1].as_f64().expect("a number");
             let got = &got[prompt.len() - 1 + i];
             let best = (0..got.len()).max_by(|&a, &b| got[a].total_cmp(&got[b])).expect("a token");
             if best != id && margin > 0.25 {
                 let ours = got[best] - got[id];
-                wrong.push(format!("`{}`, position {i}: {best} ({ours:.3} ahead) and not {id} ({margin:.3} ahead)", case["greedy_text"]));
+                wrong.push(format!(
+                    "`{}`, position {i}: {best} ({ours:.3} ahead) and not {id} ({margin:.3} ahead)",
+                    case["greedy_text"]
+                ));
             }
             sum += (got[id] - want).abs();
             largest = largest.max((got[id] - want).abs());

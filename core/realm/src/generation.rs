@@ -10,8 +10,8 @@ use crate::completion::Collector;
 use crate::model::Shared;
 use crate::{Completion, Error};
 
-/// A running request: an iterator of chunks for threads, a `Stream` of them for tasks. Dropping it cancels
-/// the request and frees its part of the KV cache.
+/// A running request: a `Stream` of chunks for tasks, and for threads something to loop over
+/// (`for chunk in generation`). Dropping it cancels the request and frees its part of the KV cache.
 pub struct Generation {
     inner: realm_engine::Generation,
     /// Keeps the engine running while somebody reads.
@@ -52,6 +52,11 @@ impl Generation {
         collector.finish()
     }
 
+    /// The next chunk; `None` after the last one. Blocks.
+    pub fn next_blocking(&mut self) -> Option<Result<Chunk, Error>> {
+        self.inner.next().map(|chunk| chunk.map_err(Error::from))
+    }
+
     /// The next chunk, for tasks that have no `StreamExt` at hand.
     pub async fn next_async(&mut self) -> Option<Result<Chunk, Error>> {
         std::future::poll_fn(|context| Pin::new(&mut *self).poll(context)).await
@@ -63,11 +68,24 @@ impl Generation {
     }
 }
 
-impl Iterator for Generation {
+// Not an `Iterator` itself: with `StreamExt` in scope every adapter would be ambiguous.
+impl IntoIterator for Generation {
+    type Item = Result<Chunk, Error>;
+    type IntoIter = Chunks;
+
+    fn into_iter(self) -> Chunks {
+        Chunks(self)
+    }
+}
+
+/// The chunks of a [`Generation`], for threads.
+pub struct Chunks(Generation);
+
+impl Iterator for Chunks {
     type Item = Result<Chunk, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.inner.next().map(|chunk| chunk.map_err(Error::from))
+        self.0.next_blocking()
     }
 }
 

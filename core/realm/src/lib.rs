@@ -13,8 +13,8 @@
 //! - [`Realm`]: the runtime; one per process is normal.
 //! - [`Model`]: one set of weights, loaded once, used by everybody.
 //! - [`Request`]: a prompt or a conversation, and how to answer it.
-//! - [`Generation`]: a running request, an iterator of [`Chunk`]s for threads and a stream for tasks. Dropping it
-//!   cancels the request.
+//! - [`Generation`]: a running request, a stream of [`Chunk`]s that threads can loop over too. Dropping it cancels
+//!   the request.
 //! - [`Error`]: one type with a stable [`code`](Error::code).
 //!
 //! Every call that waits exists twice: under its plain name it blocks the thread, and with `_async` it returns
@@ -32,7 +32,7 @@ mod runtime;
 
 pub use completion::Completion;
 pub use error::{Error, ErrorCode};
-pub use generation::Generation;
+pub use generation::{Chunks, Generation};
 pub use inspect::{FileInfo, inspect};
 pub use load::{LoadOptions, Progress};
 pub use model::{Model, ModelInfo};

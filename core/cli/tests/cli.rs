@@ -1,0 +1,144 @@
+//! The `realm` command as a user types it, with real models.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn realm(args: &[&str], stdin: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_realm"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn stdout(args: &[&str], stdin: &str) -> String {
+    let output = realm(args, stdin);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn stderr_of_failure(args: &[&str], stdin: &str) -> String {
+    let output = realm(args, stdin);
+    assert!(!output.status.success(), "{args:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn the_readmes_first_command_answers() {
+    let args = ["run", "qwen2.5-coder-0.5b", "What is the capital of France?", "--temperature", "0"];
+    let output = realm(&args, "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "The capital of France is Paris.\n");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("tokens/s"));
+}
+
+#[test]
+fn raw_text_goes_on_and_stops_where_asked() {
+    let args = [
+        "run",
+        "gemma3-270m",
+        "-",
+        "--raw",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "24",
+        "--stop",
+        " France.",
+    ];
+    assert_eq!(stdout(&args, "The capital of France is"), " the capital of the country of\n");
+    let error = stderr_of_failure(&["run", "gemma3-270m", "Hi"], "");
+    assert!(error.contains("chat template") && error.contains("--raw"), "{error}");
+}
+
+#[test]
+fn the_same_seed_prints_the_same_text() {
+    let run = |seed| {
+        let args = ["run", "smollm2-135m", "Tell me a story.", "--max-tokens", "16", "--temperature", "1.5"];
+        stdout(&[&args[..], &["--seed", seed]].concat(), "")
+    };
+    assert_eq!(run("1"), run("1"));
+    assert_ne!(run("1"), run("2"));
+}
+
+#[test]
+fn chat_remembers_what_was_said() {
+    let args = ["chat", "smollm2-135m", "--temperature", "0", "--max-tokens", "24"];
+    let out = stdout(&args, "My name is Ada.\nWhat is my name?\n/clear\n/exit\n");
+    assert!(out.contains("Ada"), "{out}");
+}
+
+#[test]
+fn tokenize_reads_and_writes_json_lines() {
+    let text = "{\"text\": \"<|im_end|>\"}\n\n{\"text\": \"Hello, world!\"}\n";
+    assert_eq!(
+        stdout(&["tokenize", "smollm2-135m", "--special", "--json"], text),
+        "{\"tokens\":[2]}\n{\"tokens\":[19556,28,905,17]}\n"
+    );
+    assert_eq!(
+        stdout(&["tokenize", "gemma3-270m", "--bos"], "{\"text\": \"The capital of France is\"}"),
+        "{\"tokens\":[2,818,5279,529,7001,563]}\n"
+    );
+    let error = stderr_of_failure(&["tokenize", "smollm2-135m"], "{\"text\": 1}");
+    assert!(error.contains("line 1 of stdin"), "{error}");
+}
+
+#[test]
+fn score_prints_the_likeliest_tokens_of_every_position() {
+    let out = stdout(&["score", "smollm2-135m", "--json"], "{\"tokens\": [504, 3575, 282, 4649, 314]}");
+    let value: Value = serde_json::from_str(&out).unwrap();
+    let top = value["top"].as_array().unwrap();
+    assert_eq!(top.len(), 5);
+    assert_eq!(top[4].as_array().unwrap().len(), 5);
+    assert_eq!(top[4][0][0], 7042);
+    assert!((top[4][0][1].as_f64().unwrap() + 0.2644).abs() < 0.1, "{}", top[4]);
+    let error = stderr_of_failure(&["score", "smollm2-135m"], "{\"tokens\": [99999999]}");
+    assert!(error.contains("99999999"), "{error}");
+}
+
+#[test]
+fn bench_prints_the_keys_of_its_peer() {
+    let args =
+        ["bench", "smollm2-135m", "--prompt", "32", "--generate", "4", "--batch", "1,2", "--repeat", "1"];
+    let out = stdout(&[&args[..], &["--json"]].concat(), "");
+    let value: Value = serde_json::from_str(&out).unwrap();
+    for key in ["prefill_32", "decode_b1", "decode_b2", "load_s", "rss_loaded_mib", "rss_b2_mib"] {
+        assert!(value[key].as_f64().is_some_and(|v| v > 0.0), "{key}: {value}");
+    }
+}
+
+#[test]
+fn models_are_listed_and_described() {
+    let list = stdout(&["models", "list"], "");
+    for name in ["smollm2-135m", "qwen2.5-coder-0.5b", "gemma3-270m"] {
+        assert!(list.contains(name), "{list}");
+    }
+    let info = stdout(&["models", "info", "smollm2-135m"], "");
+    assert!(info.contains("llama") && info.contains("49152 tokens") && info.contains("Q4_1"), "{info}");
+    let error = stderr_of_failure(&["models", "pull", "no-such-model"], "");
+    assert!(error.contains("not-found") || error.contains("no model is called"), "{error}");
+}
+
+#[test]
+fn a_model_of_an_unknown_architecture_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.gguf");
+    // Version 3, no tensors, one metadata entry: general.architecture = "martian".
+    let mut file = b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0".to_vec();
+    for text in ["general.architecture", "martian"] {
+        file.extend((text.len() as u64).to_le_bytes());
+        file.extend(text.as_bytes());
+        if text.starts_with("general") {
+            file.extend(8u32.to_le_bytes());
+        }
+    }
+    std::fs::write(&path, file).unwrap();
+    let error = stderr_of_failure(&["models", "info", path.to_str().unwrap()], "");
+    assert!(error.contains("unsupported") && error.contains("martian"), "{error}");
+}
