@@ -16,7 +16,7 @@ fn load(config: &EngineConfig) -> (Engine, Arc<Tokenizer>) {
         let home = || PathBuf::from(std::env::var_os("HOME").expect("a home folder")).join(".cache");
         cache.unwrap_or_else(home).join("realm/models")
     });
-    let gguf = Gguf::open(&folder.join("smollm2-135m-instruct-q4_1.gguf")).expect("run ci/setup");
+    let gguf = Gguf::open(folder.join("smollm2-135m-instruct-q4_1.gguf")).expect("run ci/setup");
     let tokenizer = Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap());
     let backend = Arc::new(CpuBackend::new(2).unwrap());
     let model = Arc::new(Transformer::load(backend, &gguf, &mut |_, _| {}).unwrap());

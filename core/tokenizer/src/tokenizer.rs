@@ -9,8 +9,8 @@ use crate::vocabulary::{TokenKind, Vocabulary};
 use crate::{Error, Utf8Stream};
 
 enum Model {
-    Bpe(Bpe),
-    SentencePiece(SentencePiece),
+    Bpe(Box<Bpe>),
+    SentencePiece(Box<SentencePiece>),
 }
 
 /// A model's tokenizer.
@@ -46,9 +46,9 @@ impl Tokenizer {
         };
         let vocabulary = Vocabulary::from_metadata(metadata, byte_level)?;
         let model = if byte_level {
-            Model::Bpe(Bpe::from_metadata(metadata, &vocabulary)?)
+            Model::Bpe(Box::new(Bpe::from_metadata(metadata, &vocabulary)?))
         } else {
-            Model::SentencePiece(SentencePiece::from_metadata(metadata, &vocabulary)?)
+            Model::SentencePiece(Box::new(SentencePiece::from_metadata(metadata, &vocabulary)?))
         };
         let id = |key: &str| -> Result<Option<u32>, Error> {
             let id = metadata.u32(&format!("tokenizer.ggml.{key}_token_id"))?;

@@ -11,7 +11,7 @@ const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 2
 /// Turns `data`, whole blocks of `ty`, into floats. `out` must have exactly as many numbers.
 pub fn dequantize(ty: TensorType, data: &[u8], out: &mut [f32]) -> Result<(), Error> {
     let blocks = data.len() / ty.block_bytes();
-    if data.len() % ty.block_bytes() != 0 || out.len() != blocks * ty.block_len() {
+    if !data.len().is_multiple_of(ty.block_bytes()) || out.len() != blocks * ty.block_len() {
         let (bytes, len) = (data.len(), out.len());
         return Err(Error::InvalidArgument(format!("{bytes} bytes of {ty} do not make {len} numbers")));
     }
