@@ -15,6 +15,8 @@ pub enum Isa {
     Avx512,
     /// 64-bit Arm.
     Neon,
+    /// 64-bit Arm with dot products of bytes.
+    NeonDot,
 }
 
 impl fmt::Display for Isa {
@@ -24,6 +26,7 @@ impl fmt::Display for Isa {
             Self::Avx2 => "AVX2",
             Self::Avx512 => "AVX-512 VNNI",
             Self::Neon => "NEON",
+            Self::NeonDot => "NEON dotprod",
         })
     }
 }
@@ -48,6 +51,13 @@ impl Isa {
                 all.push(Self::Avx512);
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            all.push(Self::Neon);
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                all.push(Self::NeonDot);
+            }
+        }
         all
     }
 
@@ -61,8 +71,10 @@ impl Isa {
             "avx2" => Self::Avx2,
             "avx512" => Self::Avx512,
             "neon" => Self::Neon,
+            "neon-dotprod" => Self::NeonDot,
             _ => {
-                let why = format!("REALM_CPU is `{name}`; it can be scalar, avx2, avx512 or neon");
+                let why =
+                    format!("REALM_CPU is `{name}`; it can be scalar, avx2, avx512, neon or neon-dotprod");
                 return Err(Error::InvalidArgument(why));
             }
         };

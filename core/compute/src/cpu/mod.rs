@@ -82,7 +82,7 @@ impl Buffer {
 
 impl CpuBackend {
     /// A backend of `threads` threads, the calling one included, with the best instruction set there is. The
-    /// variable `REALM_CPU` (`scalar`, `avx2`, `avx512`, `neon`) chooses a lesser one.
+    /// variable `REALM_CPU` (`scalar`, `avx2`, `avx512`, `neon`, `neon-dotprod`) chooses a lesser one.
     pub fn new(threads: usize) -> Result<Self, Error> {
         Self::with_isa(threads, Isa::choose()?)
     }

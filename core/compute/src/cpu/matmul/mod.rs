@@ -7,6 +7,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 mod tile;
 
@@ -154,6 +156,12 @@ fn packed_panel(
                 avx2::unpack(tile, format, records);
                 avx2::products(format, tile, a, first, acc);
             },
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDot => {
+                neon::unpack(tile, format, records);
+                // SAFETY: this instruction set was detected, and the tile was just unpacked for it.
+                unsafe { neon::products(isa, format, tile, a, first, acc) };
+            }
             _ => {
                 tile.unpack_scalar(format, records);
                 for (row, acc) in acc.iter_mut().enumerate() {
@@ -184,6 +192,8 @@ fn float_panel(
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Isa::Avx512 => unsafe { avx512::float_products(w, x, m.columns, acc) },
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::NeonDot => neon::float_products(w, x, m.columns, acc),
             _ => {
                 for (row, acc) in acc.iter_mut().enumerate() {
                     for (w, &x) in w.chunks_exact(PANEL).zip(&x[row * m.columns..]) {

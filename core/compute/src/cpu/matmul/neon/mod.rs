@@ -1,0 +1,75 @@
+//! Products with NEON, the vector instructions of every 64-bit Arm processor, and with its optional dot products.
+//!
+//! A tile is unpacked once for all rows of activations: codes become signed bytes with their center subtracted, so
+//! that one kind of product serves all types (codes of up to 6 bits stay small enough for signed bytes). [`dot`]
+//! multiplies them in the two ways that processors have, [`kernels`] puts scales to the sums.
+//!
+//! These kernels were checked for their results under an emulator (`ci/test-neon`) and for values that the compiler
+//! keeps in memory instead of registers; nobody has measured their speed on an Arm machine yet. Where there were
+//! choices (rows of a pass, no prefetching) it was the count of instructions that decided.
+
+#[allow(clippy::needless_range_loop, reason = "rows and outputs index several arrays at a time")]
+mod dot;
+mod floats;
+#[allow(clippy::needless_range_loop, reason = "as above")]
+mod kernels;
+mod unpack;
+
+use super::tile::Tile;
+use crate::cpu::Isa;
+use crate::cpu::activations::Activations;
+use crate::cpu::format::{Format, PANEL};
+use dot::{DotProduct, Narrow, Wide};
+pub(super) use floats::float_products;
+use kernels::Job;
+pub(super) use unpack::unpack;
+
+/// Rows of activations that one pass over a tile serves, with dot products and without: sums of products that
+/// still have to be widened take twice the registers.
+const ROWS: usize = 4;
+const BASIC_ROWS: usize = 2;
+
+/// Adds the products of a tile with all rows of the activations to `acc`, `[rows][16]`.
+///
+/// # Safety
+/// `isa` is NEON with or without dot products, the processor has it, and `tile` was filled by [`unpack`].
+pub(super) unsafe fn products(
+    isa: Isa,
+    format: &Format,
+    tile: &Tile,
+    a: &Activations,
+    first: usize,
+    acc: &mut [[f32; PANEL]],
+) {
+    let dotprod = isa == Isa::NeonDot;
+    let rows = if dotprod { ROWS } else { BASIC_ROWS };
+    for (i, acc) in acc.chunks_mut(rows).enumerate() {
+        let job = Job { format, tile, a, row: i * rows, first };
+        // SAFETY: by the caller's promise.
+        unsafe {
+            match (dotprod, acc.len()) {
+                (true, 1) => with_dotprod::<1, 4>(job, acc),
+                (true, 2) => with_dotprod::<2, 4>(job, acc),
+                (true, 3) => with_dotprod::<3, 2>(job, acc),
+                (true, _) => with_dotprod::<4, 2>(job, acc),
+                (false, 1) => basic::<1, 4>(job, acc),
+                (false, _) => basic::<2, 2>(job, acc),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`Job::run`].
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn with_dotprod<const M: usize, const Q: usize>(job: Job<'_>, acc: &mut [[f32; PANEL]]) {
+    // SAFETY: by the caller's promise.
+    unsafe { job.run::<DotProduct, DotProduct, M, Q>(acc) }
+}
+
+/// # Safety
+/// As [`Job::run`].
+unsafe fn basic<const M: usize, const Q: usize>(job: Job<'_>, acc: &mut [[f32; PANEL]]) {
+    // SAFETY: by the caller's promise.
+    unsafe { job.run::<Narrow, Wide, M, Q>(acc) }
+}
