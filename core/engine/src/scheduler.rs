@@ -1,7 +1,9 @@
 //! What the engine's thread does: it picks the rows of the next forward pass and hands out the results.
 //!
 //! Every step takes one row of each sequence that decodes, then prompts in order of arrival up to the
-//! budget, so that a long prompt holds the others up for one chunk and no longer.
+//! budget, so that a long prompt holds the others up for one chunk and no longer. Pages are taken as sequences
+//! grow. When none is left, the sequence that came last gives its pages up and is computed again later: its
+//! tokens are kept, and the same rows give the same bits, so its reader notices nothing but the time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -56,6 +58,7 @@ impl Scheduler {
     pub(crate) fn step(&mut self) -> bool {
         self.drop_abandoned();
         self.admit();
+        self.reserve();
         self.fill_batch();
         if self.batch.rows() == 0 {
             return false;
@@ -103,16 +106,46 @@ impl Scheduler {
         self.remove(abandoned);
     }
 
-    /// Lets sequences in, in order of arrival, while there are pages for all that they may become.
+    /// Lets sequences in, in order of arrival, while there are pages for what they hold and one token more.
     fn admit(&mut self) {
+        let mut free = self.pages.free();
         while let Some(next) = self.waiting.front() {
-            let Some(pages) = self.pages.take(next.limit.div_ceil(PAGE_TOKENS)) else { break };
+            let needed = (next.tokens.len() + 1).min(next.limit).div_ceil(PAGE_TOKENS);
+            if needed > free {
+                break;
+            }
+            free -= needed;
             let Some(mut sequence) = self.waiting.pop_front() else { break };
-            sequence.pages = pages;
             if let Work::Generate(work) = &mut sequence.work {
                 work.start();
             }
             self.running.push(sequence);
+        }
+    }
+
+    /// Takes the pages that this step will write, in order of arrival. One sequence alone always fits, so the
+    /// first one always gets on.
+    fn reserve(&mut self) {
+        let mut index = 0;
+        while let Some(sequence) = self.running.get_mut(index) {
+            let due = sequence.tokens.len() - sequence.cached;
+            let needed = (sequence.cached + due.min(self.budget)).div_ceil(PAGE_TOKENS);
+            match self.pages.take(needed.saturating_sub(sequence.pages.len())) {
+                Some(pages) => {
+                    sequence.pages.extend(pages);
+                    index += 1;
+                }
+                None => {
+                    let Some(mut last) = self.running.pop() else { return };
+                    tracing::debug!(tokens = last.tokens.len(), "pre-empted");
+                    self.pages.give_back(std::mem::take(&mut last.pages));
+                    last.cached = 0;
+                    if let Work::Score(work) = &mut last.work {
+                        work.rows.clear();
+                    }
+                    self.waiting.push_front(last);
+                }
+            }
         }
     }
 

@@ -58,7 +58,7 @@ pub(crate) struct Generating {
     ignore_eos: bool,
     special: bool,
     submitted: Instant,
-    started: Instant,
+    started: Option<Instant>,
     first_token: Option<Instant>,
 }
 
@@ -79,7 +79,7 @@ impl Generating {
             ignore_eos: request.ignore_eos,
             special: request.special,
             submitted: Instant::now(),
-            started: Instant::now(),
+            started: None,
             first_token: None,
         }
     }
@@ -88,8 +88,9 @@ impl Generating {
         self.prompt_tokens
     }
 
+    /// It has a place in the batch. A sequence that was pre-empted starts but once.
     pub(crate) fn start(&mut self) {
-        self.started = Instant::now();
+        self.started.get_or_insert_with(Instant::now);
     }
 
     /// Whether the reader is so slow that the request has to wait for it. The reader then wakes the engine.
@@ -114,6 +115,7 @@ impl Generating {
         let id = self.sampler.sample(logits);
         let now = Instant::now();
         let first = *self.first_token.get_or_insert(now);
+        let started = self.started.unwrap_or(self.submitted);
         let token = Token {
             id,
             logprob: self.logprobs.map(|_| log_softmax_at(logits, id)),
@@ -139,8 +141,8 @@ impl Generating {
             reason,
             usage: Usage { prompt_tokens: self.prompt_tokens, generated_tokens: generated + 1 },
             timings: Timings {
-                queued: self.started - self.submitted,
-                prefill: first - self.started,
+                queued: started - self.submitted,
+                prefill: first - started,
                 decode: now - first,
             },
         });

@@ -121,12 +121,20 @@ fn a_reader_that_does_not_read_holds_up_nobody_and_loses_nothing() {
 }
 
 #[test]
-fn requests_wait_for_pages_and_then_run() {
-    let (engine, tokenizer) = load(&EngineConfig { kv_tokens: Some(64), ..EngineConfig::default() });
-    let start = || engine.generate(request(&tokenizer, "The capital of France is", 40)).unwrap();
-    let all: Vec<_> = (0..5).map(|_| start()).collect();
-    let texts: Vec<_> = all.into_iter().map(collect).collect();
-    assert!(texts.windows(2).all(|w| w[0] == w[1]));
+fn requests_that_outgrow_the_cache_take_turns_and_lose_nothing() {
+    let (engine, tokenizer) = load(&EngineConfig { kv_tokens: Some(128), ..EngineConfig::default() });
+    let prompts =
+        ["The capital of France is", "Once upon a time", "1 + 1 = 2\n2 + 2 = 4\n3 + 3 =", "def f(x):"];
+    let endless = |text: &&str| {
+        let request = Request { max_tokens: None, ignore_eos: true, ..request(&tokenizer, text, 1) };
+        engine.generate(request).unwrap()
+    };
+    let alone: Vec<_> = prompts.iter().map(|text| collect(endless(text))).collect();
+    let together: Vec<_> = prompts.iter().map(endless).collect();
+    let together: Vec<_> = together.into_iter().map(collect).collect();
+    assert!(alone.iter().all(|(_, ids, _)| ids.len() > 100));
+    assert_eq!(alone, together);
+    wait_for("freeing all pages", || engine.free_pages() == 4);
 }
 
 #[test]

@@ -1,0 +1,76 @@
+//! Files that are well-formed GGUF but no model are refused with a reason, and never crash what loads them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use realm_compute::cpu::CpuBackend;
+use realm_compute::{Batch, CacheType};
+use realm_gguf::Gguf;
+use realm_model::{Error, Transformer, Weights};
+
+fn bytes(name: &str) -> Vec<u8> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/tiny");
+    std::fs::read(folder.join(name)).expect("a tiny model")
+}
+
+/// Loads a model from bytes and runs three tokens.
+fn run(bytes: Vec<u8>, backend: &Arc<CpuBackend>) -> Result<(), Error> {
+    let gguf = Gguf::from_bytes(bytes)?;
+    let model = Arc::new(Transformer::load(Arc::clone(backend), &gguf, &mut |_, _| {})?);
+    let mut runner = model.runner(1, CacheType::F32)?;
+    let mut batch = Batch::default();
+    batch.push(&[1, 2, 3], 0, &[0], false);
+    runner.forward(&batch).map(drop)
+}
+
+/// `bytes` with the first `from` replaced by `to`, which is as long.
+fn patched(mut bytes: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).expect(from);
+    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    bytes
+}
+
+#[test]
+fn what_is_missing_or_unknown_is_named() {
+    let backend = Arc::new(CpuBackend::new(1).unwrap());
+    let llama = || bytes("llama-f32.gguf");
+    run(llama(), &backend).unwrap();
+    for (from, to, wanted) in [
+        (
+            "general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0llama",
+            "general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0mamba",
+            "mamba",
+        ),
+        ("blk.0.attn_q.weight", "blk.0.attn_x.weight", "blk.0.attn_q.weight"),
+        ("output_norm.weight", "output_norm.weighs", "output_norm.weight"),
+        ("llama.block_count", "llama.block_bount", "llama.block_count"),
+    ] {
+        let error = run(patched(llama(), from, to), &backend).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{wanted}: {error}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_the_header_never_crashes() {
+    let backend = Arc::new(CpuBackend::new(1).unwrap());
+    let (mut fine, mut refused) = (0, 0);
+    for name in ["llama-f32.gguf", "gemma3-q5_k.gguf"] {
+        let whole = bytes(name);
+        let gguf = Gguf::from_bytes(whole.clone()).unwrap();
+        let header = gguf.tensors().iter().map(|t| t.offset()).min().unwrap() as usize;
+        drop(gguf);
+        // A step that has no factor in common with the length visits bits all over the header.
+        for i in 0..600 {
+            let bit = (i * 7_919) % (header * 8);
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            match run(bytes, &backend) {
+                Ok(()) => fine += 1,
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    println!("{fine} ran, {refused} were refused");
+    assert!(refused > 100);
+}
