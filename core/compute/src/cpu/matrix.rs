@@ -16,7 +16,7 @@ pub enum Matrix {
     Float(FloatPanels),
 }
 
-/// Integer codes in panels; see [`super::format`].
+/// Integer codes in panels; see `format.rs`.
 pub struct Packed {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
