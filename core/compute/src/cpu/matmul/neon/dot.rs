@@ -175,3 +175,46 @@ impl Dot for Wide {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One row of activations with the 8 outputs of two quarters; every weight of output `p` is `w[p]`.
+    #[inline(always)]
+    fn sums<D: Dot>(w: [i8; 8], x: [i8; 32]) -> [i32; 8] {
+        let mut groups = [0i8; 8 * GROUP];
+        for group in groups.chunks_exact_mut(GROUP) {
+            for (out, w) in group.chunks_exact_mut(4).zip(w) {
+                out.fill(w);
+            }
+        }
+        let mut out = [0; 8];
+        // SAFETY: 8 groups and 32 activations; the caller looked for the instructions.
+        unsafe {
+            let [[low, high]] = D::dot::<1, 2, 8>(groups.as_ptr(), [x.as_ptr()]);
+            vst1q_s32(out.as_mut_ptr(), low);
+            vst1q_s32(out.as_mut_ptr().add(4), high);
+        }
+        out
+    }
+
+    #[test]
+    fn the_largest_codes_do_not_overflow() {
+        let small = [-32, 31, -16, 15, 8, -8, 1, 0];
+        let bytes = [-128, 127, -127, 113, 64, -1, 1, 0];
+        for x in [127, -127] {
+            let want = |w: [i8; 8]| w.map(|w| 32 * w as i32 * x as i32);
+            assert_eq!(sums::<Narrow>(small, [x; 32]), want(small));
+            assert_eq!(sums::<Wide>(bytes, [x; 32]), want(bytes));
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                #[target_feature(enable = "neon,dotprod")]
+                fn with_dotprod(w: [i8; 8], x: [i8; 32]) -> [i32; 8] {
+                    sums::<DotProduct>(w, x)
+                }
+                // SAFETY: just detected.
+                unsafe { assert_eq!(with_dotprod(bytes, [x; 32]), want(bytes)) };
+            }
+        }
+    }
+}
