@@ -33,8 +33,8 @@ pub(in super::super) fn unpack(tile: &mut Tile, format: &Format, records: &[u8])
     }
 }
 
-/// Does what [`Tile::unpack_scales`] does: the compiler makes 64 moves of single bytes of its interleaved minimums,
-/// which for a single row of activations would be a third of the instructions of Q4_K's products.
+/// Does what [`Tile::unpack_scales`] does, whose interleaved minimums the compiler turns into 64 moves of single
+/// numbers for every pair: half as many instructions as the products of a single row with Q4_K.
 fn unpack_scales(tile: &mut Tile, format: &Format, r: usize, record: &[u8]) {
     let (floats, record) = record.split_at(2 * PANEL);
     widen(floats, &mut tile.scales[r * PANEL..][..PANEL]);
