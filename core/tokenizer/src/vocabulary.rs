@@ -1,9 +1,11 @@
 //! The token table of a GGUF file.
 
-use std::collections::hash_map::Entry;
+use std::hash::BuildHasher;
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use realm_gguf::Metadata;
-use rustc_hash::FxHashMap;
+use rustc_hash::FxBuildHasher;
 
 use crate::Error;
 use crate::bytes::ByteTable;
@@ -30,7 +32,9 @@ pub(crate) struct Vocabulary {
     bytes: Vec<u8>,
     ends: Vec<u32>,
     kinds: Vec<TokenKind>,
-    ids: FxHashMap<Box<[u8]>, u32>,
+    /// Ids by the hash of their tokens, which are kept once, in `bytes`: a map with keys of its own would take four
+    /// times the memory.
+    ids: HashTable<u32>,
 }
 
 impl Vocabulary {
@@ -54,7 +58,7 @@ impl Vocabulary {
             bytes: Vec::new(),
             ends: Vec::with_capacity(tokens.len()),
             kinds: Vec::with_capacity(tokens.len()),
-            ids: FxHashMap::with_capacity_and_hasher(tokens.len(), Default::default()),
+            ids: HashTable::with_capacity(tokens.len()),
         };
         let mut spelled = Vec::new();
         for (id, (token, kind)) in tokens.iter().zip(kinds).enumerate() {
@@ -83,14 +87,17 @@ impl Vocabulary {
         self.bytes.extend_from_slice(token);
         self.ends.push(self.bytes.len() as u32);
         self.kinds.push(kind);
+        let (bytes, ends, kinds) = (&self.bytes, &self.ends, &self.kinds);
+        let hash = |id: &u32| hash(slice(bytes, ends, *id));
+        let same = |other: &u32| slice(bytes, ends, *other) == token;
         // Where two tokens read the same, text means the ordinary one.
-        match self.ids.entry(token.into()) {
+        match self.ids.entry(hash(&id), same, hash) {
             Entry::Vacant(free) => {
                 free.insert(id);
             }
             Entry::Occupied(mut taken) => {
-                if kind == TokenKind::Normal && self.kinds[*taken.get() as usize] != TokenKind::Normal {
-                    taken.insert(id);
+                if kind == TokenKind::Normal && kinds[*taken.get() as usize] != TokenKind::Normal {
+                    *taken.get_mut() = id;
                 }
             }
         }
@@ -101,9 +108,7 @@ impl Vocabulary {
     }
 
     pub(crate) fn token(&self, id: u32) -> Option<&[u8]> {
-        let end = *self.ends.get(id as usize)? as usize;
-        let start = if id == 0 { 0 } else { self.ends[id as usize - 1] as usize };
-        Some(&self.bytes[start..end])
+        ((id as usize) < self.len()).then(|| slice(&self.bytes, &self.ends, id))
     }
 
     pub(crate) fn kind(&self, id: u32) -> Option<TokenKind> {
@@ -111,10 +116,20 @@ impl Vocabulary {
     }
 
     pub(crate) fn id(&self, token: &[u8]) -> Option<u32> {
-        self.ids.get(token).copied()
+        self.ids.find(hash(token), |&id| slice(&self.bytes, &self.ends, id) == token).copied()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &[u8], TokenKind)> {
         (0..self.len() as u32).filter_map(|id| Some((id, self.token(id)?, self.kind(id)?)))
     }
+}
+
+fn hash(token: &[u8]) -> u64 {
+    FxBuildHasher.hash_one(token)
+}
+
+/// Token `id`, which exists.
+fn slice<'a>(bytes: &'a [u8], ends: &[u32], id: u32) -> &'a [u8] {
+    let start = if id == 0 { 0 } else { ends[id as usize - 1] };
+    &bytes[start as usize..ends[id as usize] as usize]
 }
