@@ -5,7 +5,7 @@
 //! multiplies them in the two ways that processors have, [`kernels`] puts scales to the sums.
 //!
 //! These kernels were checked for their results under an emulator (`ci/test-neon`); nobody has measured their speed
-//! on an Arm machine yet. Where there were choices (rows of a pass, no prefetching) it was the compiler's output that
+//! on an Arm machine yet, and nothing is prefetched for that reason. How many rows a pass has, the compiler's output
 //! decided: the loops over dot products keep everything in registers, 123 instructions with 64 `sdot` for 4 rows by
 //! half a panel by 32 columns of Q8_0, 67 with 32 for one row by a panel of Q4_K. Without dot products only the
 //! kernel for one row of 8-bit codes moves registers to memory, 3 pairs in 200 instructions, which is no more
