@@ -1,22 +1,18 @@
 //! What a user of the engine can rely on, with a real model.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use realm_compute::cpu::CpuBackend;
 use realm_engine::{Chunk, Engine, EngineConfig, Error, FinishReason, Request, Sampling};
 use realm_gguf::Gguf;
+use realm_hub::{Hub, Reference};
 use realm_model::Transformer;
 use realm_tokenizer::Tokenizer;
 
 fn load(config: &EngineConfig) -> (Engine, Arc<Tokenizer>) {
-    let folder = std::env::var_os("REALM_MODELS_DIR").map(PathBuf::from).unwrap_or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = || PathBuf::from(std::env::var_os("HOME").expect("a home folder")).join(".cache");
-        cache.unwrap_or_else(home).join("realm/models")
-    });
-    let gguf = Gguf::open(folder.join("smollm2-135m-instruct-q4_1.gguf")).expect("run ci/setup");
+    let path = Hub::new().unwrap().resolve(&Reference::parse("smollm2-135m").unwrap(), &mut ()).unwrap();
+    let gguf = Gguf::open(path).unwrap();
     let tokenizer = Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap());
     let backend = Arc::new(CpuBackend::new(2).unwrap());
     let model = Arc::new(Transformer::load(backend, &gguf, &mut |_, _| {}).unwrap());
@@ -99,7 +95,7 @@ fn cancelled_generation_frees_its_pages() {
     let all = engine.free_pages();
     let mut generation = engine.generate(request(&tokenizer, "Once upon a time", 900)).unwrap();
     generation.next().unwrap().unwrap();
-    assert!(engine.free_pages() < all);
+    wait_for("taking pages", || engine.free_pages() < all);
     generation.cancel();
     assert!(generation.next().is_none());
     wait_for("freeing after cancel", || engine.free_pages() == all);

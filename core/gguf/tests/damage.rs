@@ -121,11 +121,9 @@ struct Header {
 }
 
 impl Header {
-    /// The headers of the models that are there; the first has to be.
+    /// The headers of all models.
     fn of_models(of: fn(&str) -> Self) -> impl Iterator<Item = (&'static str, Self)> {
-        let first = model_path(MODELS[0]);
-        assert!(first.exists(), "{} is not there: run ci/setup", first.display());
-        MODELS.into_iter().filter(|model| model_path(model).exists()).map(move |model| (model, of(model)))
+        MODELS.into_iter().map(move |model| (model, of(model)))
     }
 
     fn of(model: &str) -> Self {
@@ -251,11 +249,9 @@ fn turn_bits(of: fn(&str) -> Header, cases: usize) {
 #[test]
 fn a_real_model_with_a_bit_turned_is_read_or_refused() {
     turn_bits(Header::abridged, 2_000);
-    turn_bits(Header::of, 50);
 }
 
 #[test]
-#[ignore = "takes a minute: whole vocabularies are read 6,000 times"]
 fn a_real_model_with_a_bit_turned_in_its_whole_header_is_read_or_refused() {
     turn_bits(Header::of, 2_000);
 }

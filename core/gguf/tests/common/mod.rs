@@ -7,22 +7,20 @@ pub(crate) mod writer;
 use std::path::PathBuf;
 
 use realm_gguf::{Error, Gguf};
+use realm_hub::{Hub, Reference};
 
-/// The models whose headers are cut and damaged. The first is needed, the others are used if they are there.
+/// The models whose headers are cut and damaged.
 pub(crate) const MODELS: [&str; 3] = [
     "smollm2-135m-instruct-q4_1.gguf",
     "gemma-3-270m-q4_k_m.gguf",
     "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
 ];
 
-/// A model in the user's cache folder.
+/// A model in the user's cache folder, fetched if need be.
 pub(crate) fn model_path(file: &str) -> PathBuf {
-    let folder = std::env::var_os("REALM_MODELS_DIR").map(PathBuf::from).unwrap_or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = || PathBuf::from(std::env::var_os("HOME").expect("a home folder")).join(".cache");
-        cache.unwrap_or_else(home).join("realm/models")
-    });
-    folder.join(file)
+    let entry = realm_hub::catalog().iter().find(|entry| entry.file == file).expect("a model of the catalog");
+    let path = Hub::new().and_then(|hub| hub.resolve(&Reference::Catalog(entry.clone()), &mut ()));
+    path.expect("the model's file")
 }
 
 /// Opens bytes that have to be refused and returns the refusal.

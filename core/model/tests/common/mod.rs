@@ -6,19 +6,15 @@ use std::sync::Arc;
 use realm_compute::cpu::CpuBackend;
 use realm_compute::{Batch, CacheType, PAGE_TOKENS};
 use realm_gguf::Gguf;
+use realm_hub::{Hub, Reference};
 use realm_model::{Forward, Transformer, Weights};
 use serde_json::Value;
 
-/// A model in the user's cache folder.
+/// A model in the user's cache folder, fetched if need be.
 pub(crate) fn model_path(file: &str) -> PathBuf {
-    let folder = std::env::var_os("REALM_MODELS_DIR").map(PathBuf::from).unwrap_or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = || PathBuf::from(std::env::var_os("HOME").expect("a home folder")).join(".cache");
-        cache.unwrap_or_else(home).join("realm/models")
-    });
-    let path = folder.join(file);
-    assert!(path.exists(), "{} is not there: run ci/setup", path.display());
-    path
+    let entry = realm_hub::catalog().iter().find(|entry| entry.file == file).expect("a model of the catalog");
+    let path = Hub::new().and_then(|hub| hub.resolve(&Reference::Catalog(entry.clone()), &mut ()));
+    path.expect("the model's file")
 }
 
 /// Loads a model on two threads with room for `pages` pages.

@@ -3,18 +3,16 @@
 use std::path::PathBuf;
 
 use realm_gguf::Gguf;
+use realm_hub::{Hub, Reference};
 use realm_tokenizer::{ChatTemplate, Tokenizer};
 use serde_json::Value;
 
-/// Where `ci/setup` put the models.
+/// A model of the catalog, fetched if need be.
 pub(crate) fn model(name: &str) -> Gguf {
-    let folder = std::env::var_os("REALM_MODELS_DIR").map(PathBuf::from).unwrap_or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = || PathBuf::from(std::env::var_os("HOME").expect("a home folder")).join(".cache");
-        cache.unwrap_or_else(home).join("realm/models")
-    });
-    let path = folder.join(format!("{name}.gguf"));
-    Gguf::open(&path).unwrap_or_else(|e| panic!("{}: {e}; ci/setup fetches the models", path.display()))
+    let file = format!("{name}.gguf");
+    let entry = realm_hub::catalog().iter().find(|entry| entry.file == file).expect("a model of the catalog");
+    let path = Hub::new().and_then(|hub| hub.resolve(&Reference::Catalog(entry.clone()), &mut ()));
+    Gguf::open(path.expect("the model's file")).unwrap()
 }
 
 pub(crate) fn tokenizer(name: &str) -> Tokenizer {
