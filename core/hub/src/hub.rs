@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::cache::{Place, create_parent, default_folder, folder_bytes, is_plain_name};
 use crate::catalog::{Entry, Source, catalog};
 use crate::error::{Error, Failure, Reason, Result};
-use crate::partial::Wanted;
+use crate::partial::{Wanted, is_sha256};
 use crate::progress::Progress;
 use crate::reference::{HubFile, Reference};
 use crate::{huggingface, pip};
@@ -294,7 +294,7 @@ fn check(entry: &Entry) -> Result<()> {
             entry.file
         ));
     }
-    if entry.sha256.len() != 64 || !entry.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+    if !is_sha256(&entry.sha256) {
         return invalid("sha256 must be 64 lowercase hexadecimal digits".to_owned());
     }
     for source in &entry.sources {

@@ -1,42 +1,72 @@
 //! Fetching a file of a Hugging Face repository.
 //!
-//! hf-hub's own download keeps a second cache with its own names and, over plain HTTP, starts again after an
-//! interruption. Here its byte stream is written where the model belongs, from the byte on that is missing.
-//! Token, endpoint and proxy come from where hf-hub takes them: `HF_TOKEN`, `HF_ENDPOINT`, `HTTPS_PROXY`.
+//! hf-hub says where things are and who asks: its URLs and its headers with the user's token. Its own download
+//! keeps a second cache with its own names and waits for ever where the network says nothing. Here the byte
+//! stream is written where the model belongs, from the byte on that is missing.
+//!
+//! What users may set is what other clients of the hub let them set: `HF_TOKEN` (or what `hf auth login` keeps),
+//! `HF_ENDPOINT`, and `ALL_PROXY` or `HTTPS_PROXY` with `NO_PROXY`. A server at an `http://` address is asked
+//! directly: the client asks a proxy for tunnels alone, and few of them dig one to such a server.
 
-use std::error::Error as _;
-use std::future::Future;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::env;
+use std::fs;
+use std::io::Read;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use hf_hub::repository::{HFRepository, RepoTreeEntry, RepoTypeModel};
-use hf_hub::{HFClient, HFError};
+use hf_hub::Cache;
+use hf_hub::api::sync::{ApiBuilder, ApiRepo};
+use serde::Deserialize;
+use ureq::http::{Response, StatusCode};
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::typestate::WithoutBody;
+use ureq::{Body, RequestBuilder};
 
 use crate::cache::Place;
 use crate::error::Reason;
-use crate::partial::{Partial, Wanted};
+use crate::partial::{Partial, Wanted, is_sha256};
 use crate::reference::HubFile;
 
 /// How long the hub may take for an answer or the next bytes, in seconds.
 const SILENCE: u64 = 60;
 
-/// How often in a row a connection may break without having brought anything.
+/// How often in a row an attempt may fail without having brought anything.
 const ATTEMPTS: u32 = 3;
 
-/// What the network thread tells the thread that writes.
-enum Message {
-    /// The file's size in bytes, and whether what is in the partial file may stay.
-    Size { size: u64, resume: bool },
-    /// The next bytes.
-    Bytes(Vec<u8>),
-    /// There is no more; an error if that is too early.
-    End(Result<(), Reason>),
+/// The bytes that are read at once.
+const CHUNK: usize = 1 << 17;
+
+/// Why an attempt failed.
+enum Trouble {
+    /// It may be gone in a second.
+    Passing(Reason),
+    /// It will still be there.
+    Lasting(Reason),
 }
 
-/// Fetches `file` from `endpoint` (`None`: where hf-hub looks by itself) and puts it in place. `advanced` hears
-/// of the bytes that are here and of the total.
+/// What the hub answers about a repository, as far as it is needed here.
+#[derive(Deserialize)]
+struct Info {
+    siblings: Vec<Sibling>,
+}
+
+/// A file of the repository.
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+    size: Option<u64>,
+    lfs: Option<Lfs>,
+}
+
+/// What is known of a file that is too large for git, as models are.
+#[derive(Deserialize)]
+struct Lfs {
+    sha256: Option<String>,
+}
+
+/// Fetches `file` from `endpoint` (`None`: `HF_ENDPOINT`, else the public one) and puts it in place. `advanced`
+/// hears of the bytes that are here and of the total.
 pub(crate) fn fetch(
     endpoint: Option<&str>,
     file: &HubFile,
@@ -44,130 +74,180 @@ pub(crate) fn fetch(
     wanted: &Wanted,
     advanced: &mut dyn FnMut(u64, Option<u64>),
 ) -> Result<(), Reason> {
+    let repository = repository(endpoint, file)?;
+    let (size, sha256) = insist(|_| look_up(&repository, file))?;
+    let wanted = agree(wanted, size, sha256)?;
     let mut partial = Partial::resume(&place.partial)?;
-    let mut wanted = wanted.clone();
-    let (sender, receiver) = sync_channel(16);
-    let (from, expected) = (partial.bytes(), wanted.size);
-    // A thread of its own: the caller may be inside a tokio runtime, where another cannot be waited for.
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            let result = download(endpoint, file, from, expected, &sender);
-            // The receiver is gone only where writing failed, and then that is the reason told.
-            let _ = sender.send(Message::End(result));
-        });
-        for message in receiver {
-            match message {
-                Message::Size { size, resume } => {
-                    wanted.size = Some(size);
-                    if !resume {
-                        partial.restart()?;
-                    }
-                    advanced(partial.bytes(), wanted.size);
-                }
-                Message::Bytes(bytes) => {
-                    partial.append(&bytes, &wanted)?;
-                    advanced(partial.bytes(), wanted.size);
-                }
-                Message::End(result) => return result,
-            }
+    // Bytes beyond the end are of another file.
+    if partial.bytes() > size {
+        partial.restart()?;
+    }
+    advanced(partial.bytes(), wanted.size);
+    let mut most = partial.bytes();
+    insist(|failures| {
+        let result = stream(&repository, file, &mut partial, size, &wanted, advanced);
+        if partial.bytes() > most {
+            (most, *failures) = (partial.bytes(), 0);
         }
-        Err(Reason::Hub("the download ended without a result".to_owned()))
+        result
     })?;
     partial.finish(&place.model, &wanted)
 }
 
-/// Runs the transfer; `Ok` once all bytes are sent, or nobody wants them any more.
-fn download(
-    endpoint: Option<&str>,
-    file: &HubFile,
-    from: u64,
-    expected: Option<u64>,
-    sender: &SyncSender<Message>,
-) -> Result<(), Reason> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut builder = HFClient::builder().retry_max_attempts(2).cache_enabled(false);
-        if let Some(endpoint) = endpoint {
-            builder = builder.endpoint(endpoint);
-        }
-        let repository = builder.build().map_err(|e| said(&e))?.model(file.owner(), file.repo());
-        let size = size(&repository, file).await?;
-        if let Some(expected) = expected.filter(|&expected| expected != size) {
-            let message = format!("the repository's file is another one: {size} bytes instead of {expected}");
-            return Err(Reason::Hub(message));
-        }
-        // Bytes beyond the end are of another file.
-        let resume = from <= size;
-        let mut position = if resume { from } else { 0 };
-        if sender.send(Message::Size { size, resume }).is_err() {
-            return Ok(());
-        }
-        let mut attempt = 0;
-        while position < size {
-            attempt += 1;
-            let before = position;
-            match stream(&repository, file, &mut position, size, sender).await {
-                Ok(()) => return Ok(()),
-                Err(reason) if position == before && attempt >= ATTEMPTS => return Err(reason),
-                Err(_) if position > before => attempt = 0,
-                Err(_) => {}
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        Ok(())
-    })
-}
-
-/// The size of `file` in bytes.
-async fn size(repository: &HFRepository<RepoTypeModel>, file: &HubFile) -> Result<u64, Reason> {
-    let entries = answered(repository.get_paths_info().paths(vec![file.file().to_owned()]).send()).await?;
-    let size = entries.map_err(|e| said(&e))?.into_iter().find_map(|entry| match entry {
-        RepoTreeEntry::File { path, size, .. } if path == file.file() => Some(size),
-        _ => None,
-    });
-    let missing = || Reason::Hub(format!("{} is not in {}/{}", file.file(), file.owner(), file.repo()));
-    size.ok_or_else(missing)
-}
-
-/// Sends the bytes from `position` on, over one connection; `position` moves with them.
-async fn stream(
-    repository: &HFRepository<RepoTypeModel>,
-    file: &HubFile,
-    position: &mut u64,
-    size: u64,
-    sender: &SyncSender<Message>,
-) -> Result<(), Reason> {
-    let range = (*position > 0).then_some(*position..size);
-    let request = repository.download_file_stream().filename(file.file()).maybe_range(range).send();
-    let (_, mut stream) = answered(request).await?.map_err(|e| said(&e))?;
-    while let Some(bytes) = answered(stream.next()).await? {
-        let bytes = bytes.map_err(|e| said(&e))?;
-        *position += bytes.len() as u64;
-        if sender.send(Message::Bytes(bytes.to_vec())).is_err() {
-            return Ok(());
-        }
+/// hf-hub's handle of the repository that `file` is in.
+fn repository(endpoint: Option<&str>, file: &HubFile) -> Result<ApiRepo, Reason> {
+    let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    // By itself hf-hub knows no token but the stored one, and panics where there is no home folder.
+    let home = variable("HF_HOME")
+        .map(PathBuf::from)
+        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| PathBuf::from(folder).join("huggingface")))
+        .or_else(|| env::home_dir().map(|home| home.join(".cache").join("huggingface")));
+    let stored = home.as_ref().and_then(|home| Cache::new(home.join("hub")).token());
+    let kept = || fs::read_to_string(variable("HF_TOKEN_PATH")?).ok();
+    let token = variable("HF_TOKEN").or_else(kept).map(|token| token.trim().to_owned());
+    let token = token.filter(|token| !token.is_empty()).or(stored);
+    let implicit = variable("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_none();
+    let cache = Cache::new(home.unwrap_or_default().join("hub"));
+    let mut builder = ApiBuilder::from_cache(cache).with_token(token.filter(|_| implicit));
+    if let Some(endpoint) = endpoint.map(str::to_owned).or_else(|| variable("HF_ENDPOINT")) {
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
     }
-    if *position < size {
-        return Err(Reason::Hub(format!("the connection ended after {position} of {size} bytes")));
+    let api = builder.build().map_err(|e| Reason::Hub(e.to_string()))?;
+    Ok(api.model(format!("{}/{}", file.owner(), file.repo())))
+}
+
+/// Makes attempts until one succeeds, or [`ATTEMPTS`] in a row failed: an attempt that brought something sets the
+/// count that it is given back to 0.
+fn insist<T>(mut attempt: impl FnMut(&mut u32) -> Result<T, Trouble>) -> Result<T, Reason> {
+    let mut failures = 0;
+    loop {
+        match attempt(&mut failures) {
+            Ok(value) => return Ok(value),
+            Err(Trouble::Lasting(reason)) => return Err(reason),
+            Err(Trouble::Passing(reason)) => {
+                failures += 1;
+                if failures >= ATTEMPTS {
+                    return Err(reason);
+                }
+            }
+        }
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// The size of `file` in bytes, and its SHA-256 where the hub knows it.
+fn look_up(repository: &ApiRepo, file: &HubFile) -> Result<(u64, Option<String>), Trouble> {
+    let response =
+        answer(request(repository).query("blobs", "true"), file).map_err(|trouble| match trouble {
+            // Who has not answered once is not waited for again: the model may have another source.
+            Trouble::Passing(reason @ Reason::Silent(_)) => Trouble::Lasting(reason),
+            trouble => trouble,
+        })?;
+    let info: Info = response.into_body().read_json().map_err(|e| said("the hub", e))?;
+    let found = info.siblings.into_iter().find(|sibling| sibling.rfilename == file.file());
+    let lasting = |message: String| Trouble::Lasting(Reason::Hub(message));
+    let found = found
+        .ok_or_else(|| lasting(format!("{} is not in {}/{}", file.file(), file.owner(), file.repo())))?;
+    let size = found.size.ok_or_else(|| lasting("the hub does not say how large the file is".to_owned()))?;
+    Ok((size, found.lfs.and_then(|lfs| lfs.sha256).filter(|sha256| is_sha256(sha256))))
+}
+
+/// What the file must be by what was wanted and what the hub has, which may be another file by now.
+fn agree(wanted: &Wanted, size: u64, sha256: Option<String>) -> Result<Wanted, Reason> {
+    let other = |what: String| Reason::Hub(format!("the repository's file is another one: {what}"));
+    if let Some(expected) = wanted.size.filter(|&expected| expected != size) {
+        return Err(other(format!("{size} bytes instead of {expected}")));
+    }
+    match (&wanted.sha256, &sha256) {
+        (Some(expected), Some(actual)) if expected != actual => {
+            Err(other(format!("its SHA-256 is {actual} instead of {expected}")))
+        }
+        (expected, _) => Ok(Wanted { size: Some(size), sha256: expected.clone().or(sha256) }),
+    }
+}
+
+/// Appends the bytes that are missing of `size`, over one connection.
+fn stream(
+    repository: &ApiRepo,
+    file: &HubFile,
+    partial: &mut Partial,
+    size: u64,
+    wanted: &Wanted,
+    advanced: &mut dyn FnMut(u64, Option<u64>),
+) -> Result<(), Trouble> {
+    let lasting = |e: std::io::Error| Trouble::Lasting(e.into());
+    let from = partial.bytes();
+    if from == size {
+        return Ok(());
+    }
+    let mut request = request(repository).uri(repository.url(file.file()));
+    if from > 0 {
+        request = request.header("range", format!("bytes={from}-{}", size - 1));
+    }
+    let response = answer(request, file)?;
+    // A server may disregard the range and send the whole file.
+    if from > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
+        partial.restart().map_err(lasting)?;
+    }
+    let mut body = response.into_body().into_reader();
+    let mut buffer = vec![0; CHUNK];
+    while partial.bytes() < size {
+        let n = body.read(&mut buffer).map_err(|e| said("the hub", e.into()))?;
+        if n == 0 {
+            let message = format!("the connection ended after {} of {size} bytes", partial.bytes());
+            return Err(Trouble::Passing(Reason::Hub(message)));
+        }
+        partial.append(&buffer[..n], wanted).map_err(Trouble::Lasting)?;
+        advanced(partial.bytes(), Some(size));
     }
     Ok(())
 }
 
-/// Waits for `future`, but not for ever: a network that drops packets says nothing at all.
-async fn answered<F: Future>(future: F) -> Result<F::Output, Reason> {
-    tokio::time::timeout(Duration::from_secs(SILENCE), future).await.map_err(|_| Reason::Silent(SILENCE))
+/// A request for what the hub knows of the repository, with hf-hub's headers.
+fn request(repository: &ApiRepo) -> RequestBuilder<WithoutBody> {
+    let silence = Some(Duration::from_secs(SILENCE));
+    let config = repository
+        .info_request()
+        .config()
+        // The operating system's certificates: that of a company's own proxy is among them.
+        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+        // A compressed stream could not go on at a byte of the file.
+        .accept_encoding("identity")
+        .http_status_as_error(false)
+        .timeout_resolve(silence)
+        .timeout_connect(silence)
+        .timeout_recv_response(silence)
+        .timeout_per_write(silence)
+        .timeout_per_read(silence);
+    if repository.url("").starts_with("http:") { config.proxy(None).build() } else { config.build() }
 }
 
-/// hf-hub's error with its causes: the outermost alone is often only "error sending request".
-fn said(error: &HFError) -> Reason {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !message.contains(&text) {
-            message = format!("{message}: {text}");
-        }
-        cause = error.source();
+/// Sends `request`; the answer only if it is one of success.
+fn answer(request: RequestBuilder<WithoutBody>, file: &HubFile) -> Result<Response<Body>, Trouble> {
+    let server = request.uri_ref().and_then(|uri| uri.host()).unwrap_or("the hub").to_owned();
+    let response = request.call().map_err(|e| said(&server, e))?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
     }
-    Reason::Hub(message)
+    let repository = format!("{}/{}", file.owner(), file.repo());
+    let reason = Reason::Hub(match status.as_u16() {
+        // The hub does not tell strangers which of the two it is.
+        401 | 404 => {
+            format!("{repository} does not exist, or HF_TOKEN is no token that may see it ({status})")
+        }
+        403 => format!("{repository} is for those who asked for it on its page: set HF_TOKEN ({status})"),
+        _ => format!("the hub answered {status}"),
+    });
+    let passing = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
+    Err(if passing { Trouble::Passing(reason) } else { Trouble::Lasting(reason) })
+}
+
+/// The client's error for a reader who does not know the client.
+fn said(server: &str, error: ureq::Error) -> Trouble {
+    Trouble::Passing(match error {
+        ureq::Error::Timeout(_) => Reason::Silent(SILENCE),
+        ureq::Error::Io(e) => Reason::Hub(format!("{server}: {e}")),
+        error => Reason::Hub(format!("{server}: {error}")),
+    })
 }

@@ -1,40 +1,65 @@
-//! Pulling from a server that speaks what hf-hub asks for, with connections that break.
+//! Pulling from a server that answers what the hub is asked for, with connections that break.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use realm_hub::{Error, Hub, Reference, Source, State};
 
-use crate::common::{content, entry};
+use crate::common::{content, entry, sha256};
 
 const NAME: &str = "owner/repo/sub/tiny.gguf";
+
+/// What a server has and how it behaves.
+struct Served {
+    content: Vec<u8>,
+    /// Each of the first answers breaks off after that many bytes.
+    breaks: Vec<usize>,
+    /// What the repository says that the file's hash is.
+    sha256: String,
+    /// Whether it can start in the middle of the file.
+    resumes: bool,
+}
+
+/// What a server was asked.
+#[derive(Default)]
+struct Asked {
+    /// The `Range` header of each request for the file; empty where there was none.
+    ranges: Vec<String>,
+    /// The `Authorization` header of every request.
+    authorizations: Vec<String>,
+}
 
 /// A repository `owner/repo` with the file `sub/tiny.gguf`.
 struct Server {
     url: String,
-    /// The `Range` header of each GET; empty where there was none.
-    ranges: Arc<Mutex<Vec<String>>>,
+    asked: Arc<Mutex<Asked>>,
 }
 
 impl Server {
     /// Serves `content`; each of the first answers breaks off after that many of `breaks` bytes.
     fn start(content: Vec<u8>, breaks: Vec<usize>) -> Server {
+        let sha256 = sha256(&content);
+        Server::serve(Served { content, breaks, sha256, resumes: true })
+    }
+
+    fn serve(served: Served) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let ranges = Arc::new(Mutex::new(Vec::new()));
-        let noted = Arc::clone(&ranges);
+        let asked = Arc::new(Mutex::new(Asked::default()));
+        let noted = Arc::clone(&asked);
         // Ends with the test's process.
         thread::spawn(move || {
             for stream in listener.incoming() {
                 // A client that goes away early is part of these tests.
-                let _ = answer(&stream.expect("a connection"), &content, &breaks, &noted);
+                let _ = answer(&stream.expect("a connection"), &served, &noted);
             }
         });
-        Server { url, ranges }
+        Server { url, asked }
     }
 
     fn hub(&self, cache: &Path) -> Hub {
@@ -42,58 +67,56 @@ impl Server {
     }
 
     fn ranges(&self) -> Vec<String> {
-        self.ranges.lock().expect("no panic").clone()
+        self.asked.lock().expect("no panic").ranges.clone()
     }
 }
 
-/// Answers one request and closes.
-fn answer(
-    mut stream: &TcpStream,
-    content: &[u8],
-    breaks: &[usize],
-    ranges: &Mutex<Vec<String>>,
-) -> std::io::Result<()> {
+/// The lines of a request's head.
+fn head(stream: &TcpStream) -> std::io::Result<Vec<String>> {
     let mut reader = BufReader::new(stream);
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
         if line.trim().is_empty() {
-            break;
+            return Ok(lines);
         }
-        lines.push(line.trim().to_lowercase());
+        lines.push(line.trim().to_owned());
     }
+}
+
+/// Answers one request and closes.
+fn answer(mut stream: &TcpStream, served: &Served, asked: &Mutex<Asked>) -> std::io::Result<()> {
+    let lines = head(stream)?;
     let header = |name: &str| {
-        let prefix = format!("{name}: ");
-        lines.iter().find_map(|line| line.strip_prefix(&prefix)).unwrap_or_default().to_owned()
+        let values = lines.iter().filter_map(|line| line.split_once(": "));
+        values.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned()).next()
     };
-    let mut body = vec![0; header("content-length").parse().unwrap_or(0)];
-    reader.read_exact(&mut body)?;
     let head = |status: &str, length: usize| {
         format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n")
     };
-    let path = "/owner/repo/resolve/main/sub/tiny.gguf";
-    if lines[0].starts_with("post /api/models/owner/repo/paths-info/main ") {
-        let wanted = String::from_utf8_lossy(&body).contains("sub/tiny.gguf");
-        let file =
-            format!(r#"[{{"type":"file","oid":"0","size":{},"path":"sub/tiny.gguf"}}]"#, content.len());
-        let list = if wanted { file } else { "[]".to_owned() };
+    asked.lock().expect("no panic").authorizations.push(header("authorization").unwrap_or_default());
+    if lines[0].starts_with("GET /api/models/owner/repo/revision/main?blobs=true ") {
+        let size = served.content.len();
+        let sha256 = &served.sha256;
+        let list = format!(
+            r#"{{"siblings":[{{"rfilename":"README.md","size":3,"blobId":"0"}},
+            {{"rfilename":"sub/tiny.gguf","size":{size},"lfs":{{"sha256":"{sha256}","size":{size}}}}}]}}"#
+        );
         return write!(stream, "{}{list}", head("200 OK", list.len()));
     }
-    if lines[0].starts_with(&format!("head {path} ")) {
-        return write!(stream, "{}", head("200 OK", content.len()));
-    }
-    if lines[0].starts_with(&format!("get {path} ")) {
-        let range = header("range");
-        let start =
-            range.trim_start_matches("bytes=").split('-').next().and_then(|s| s.parse().ok()).unwrap_or(0);
-        let rest = &content[start..];
-        let broken = {
-            let mut ranges = ranges.lock().expect("no panic");
-            ranges.push(range.clone());
-            breaks.get(ranges.len() - 1).copied()
+    if lines[0].starts_with("GET /owner/repo/resolve/main/sub/tiny.gguf ") {
+        let range = header("range").unwrap_or_default();
+        let (start, status) = match range.strip_prefix("bytes=").and_then(|range| range.split_once('-')) {
+            Some((start, _)) if served.resumes => (start.parse().expect("a number"), "206 Partial Content"),
+            _ => (0, "200 OK"),
         };
-        let status = if range.is_empty() { "200 OK" } else { "206 Partial Content" };
+        let rest = &served.content[start..];
+        let broken = {
+            let mut asked = asked.lock().expect("no panic");
+            asked.ranges.push(range);
+            served.breaks.get(asked.ranges.len() - 1).copied()
+        };
         write!(stream, "{}", head(status, rest.len()))?;
         return stream.write_all(&rest[..broken.unwrap_or(rest.len()).min(rest.len())]);
     }
@@ -163,6 +186,35 @@ fn leftovers_of_another_file_do_not_spoil_a_pull() {
 }
 
 #[test]
+fn leftovers_of_an_older_version_do_not_spoil_a_file_known_by_its_name_alone() {
+    let cache = tempfile::tempdir().expect("a folder");
+    let bytes = content(200_000);
+    let folder = cache.path().join("models/hf/owner/repo/sub");
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join("tiny.gguf.partial"), vec![7; 150_000]).expect("a file");
+    let server = Server::start(bytes.clone(), vec![]);
+    let path = server.hub(cache.path()).pull(&reference(), &mut ()).expect("the file");
+    assert_eq!(fs::read(path).expect("the file"), bytes);
+    assert_eq!(server.ranges(), ["bytes=150000-199999", ""]);
+}
+
+#[test]
+fn a_server_that_cannot_resume_starts_again_but_not_for_ever() {
+    let bytes = content(200_000);
+    let serve = |breaks: Vec<usize>| {
+        Server::serve(Served { content: bytes.clone(), breaks, sha256: sha256(&bytes), resumes: false })
+    };
+    let cache = tempfile::tempdir().expect("a folder");
+    let path = serve(vec![80_000]).hub(cache.path()).pull(&reference(), &mut ()).expect("the file");
+    assert_eq!(fs::read(path).expect("the file"), bytes);
+
+    let cache = tempfile::tempdir().expect("a folder");
+    let server = serve(vec![80_000; 100]);
+    server.hub(cache.path()).pull(&reference(), &mut ()).expect_err("the file never comes");
+    assert!(server.ranges().len() <= 5, "{:?}", server.ranges());
+}
+
+#[test]
 fn a_repository_with_another_file_is_refused_before_it_is_fetched() {
     let cache = tempfile::tempdir().expect("a folder");
     let server = Server::start(content(100), vec![]);
@@ -174,7 +226,7 @@ fn a_repository_with_another_file_is_refused_before_it_is_fetched() {
     let message = error.to_string();
     assert!(message.contains("100 bytes instead of 200"), "{message}");
     assert!(message.contains("gone.gguf is not in owner/repo"), "{message}");
-    assert!(message.contains("owner/nothing"), "{message}");
+    assert!(message.contains("owner/nothing does not exist, or HF_TOKEN"), "{message}");
     assert!(matches!(error, Error::AllSourcesFailed { failures, .. } if failures.len() == 3));
     assert!(server.ranges().is_empty());
 }
@@ -183,11 +235,17 @@ fn a_repository_with_another_file_is_refused_before_it_is_fetched() {
 fn content_with_another_hash_is_refused() {
     let cache = tempfile::tempdir().expect("a folder");
     let bytes = content(1000);
-    let server = Server::start(vec![0; 1000], vec![]);
     let entry = Reference::Catalog(entry(&bytes, hub_source()));
-    let message = server.hub(cache.path()).pull(&entry, &mut ()).expect_err("other content").to_string();
-    assert!(message.contains("SHA-256"), "{message}");
-    assert!(!cache.path().join("models/tiny.gguf").exists());
+    let zeros = vec![0; 1000];
+    // One repository is honest about it, and the other is not.
+    for (said, downloads) in [(sha256(&zeros), 0), (sha256(&bytes), 1)] {
+        let served = Served { content: zeros.clone(), breaks: vec![], sha256: said, resumes: true };
+        let server = Server::serve(served);
+        let message = server.hub(cache.path()).pull(&entry, &mut ()).expect_err("other content").to_string();
+        assert!(message.contains(&format!("{} instead of {}", sha256(&zeros), sha256(&bytes))), "{message}");
+        assert_eq!(server.ranges().len(), downloads);
+        assert!(!cache.path().join("models/tiny.gguf").exists());
+    }
 }
 
 #[tokio::test]
@@ -196,4 +254,75 @@ async fn a_pull_works_inside_an_async_program() {
     let bytes = content(1000);
     let path = Server::start(bytes.clone(), vec![]).hub(cache.path()).pull(&reference(), &mut ());
     assert_eq!(fs::read(path.expect("the file")).expect("the file"), bytes);
+}
+
+/// Not a test: what [`pull_with`] runs.
+#[test]
+fn pulling_process() {
+    let Some(cache) = std::env::var_os("REALM_TEST_HUB_CACHE") else { return };
+    match Hub::with_cache(cache).pull(&reference(), &mut ()) {
+        Ok(_) => println!("\ndone"),
+        Err(e) => println!("\n{e}"),
+    }
+}
+
+/// What a process says that pulls with these environment variables.
+fn pull_with(variables: &[(&str, &str)]) -> String {
+    let cache = tempfile::tempdir().expect("a folder");
+    let output = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "huggingface::pulling_process", "--nocapture"])
+        .env("REALM_TEST_HUB_CACHE", cache.path())
+        .env_remove("HF_HUB_DISABLE_IMPLICIT_TOKEN")
+        .env_remove("NO_PROXY")
+        .env_remove("no_proxy")
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("a process");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn the_users_token_and_endpoint_are_taken_from_the_environment() {
+    let home = tempfile::tempdir().expect("a folder");
+    fs::write(home.path().join("token"), "stored\n").expect("a token");
+    let home = home.path().to_str().expect("a path");
+    let rows: [(&[(&str, &str)], &str); 3] = [
+        (&[("HF_TOKEN", "given")], "Bearer given"),
+        (&[("HF_TOKEN", "")], "Bearer stored"),
+        (&[("HF_TOKEN", "given"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")], ""),
+    ];
+    for (variables, sent) in rows {
+        let server = Server::start(content(1000), vec![]);
+        // An `http://` server is not asked by way of a proxy.
+        let more = [("HF_ENDPOINT", &*server.url), ("HF_HOME", home), ("HTTPS_PROXY", "http://127.0.0.1:9")];
+        let said = pull_with(&[variables, &more].concat());
+        assert!(said.contains("\ndone"), "{said}");
+        assert_eq!(server.asked.lock().expect("no panic").authorizations, [sent; 2]);
+    }
+}
+
+#[test]
+fn the_proxy_of_the_environment_is_asked_for_the_hub() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let proxy = format!("http://{}", listener.local_addr().expect("an address"));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&asked);
+    // Ends with the test's process.
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            noted.lock().expect("no panic").push(head(&stream).expect("a request")[0].clone());
+            write!(stream, "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").expect("a client");
+        }
+    });
+    let said = pull_with(&[
+        ("HF_ENDPOINT", "https://hub.invalid"),
+        ("ALL_PROXY", ""),
+        ("all_proxy", ""),
+        ("HTTPS_PROXY", &proxy),
+    ]);
+    let asked = asked.lock().expect("no panic");
+    assert!(asked.iter().all(|line| line == "CONNECT hub.invalid:443 HTTP/1.1"), "{asked:?}");
+    assert!(!asked.is_empty() && said.contains("CONNECT proxy failed"), "{asked:?} {said}");
 }
