@@ -115,7 +115,7 @@ impl From<realm_engine::Error> for Error {
         let code = match error {
             E::InvalidArgument(_) => ErrorCode::InvalidArgument,
             E::LimitExceeded(_) => ErrorCode::LimitExceeded,
-            E::Stopped => ErrorCode::Cancelled,
+            // Whoever can ask keeps the engine alive, so one that has stopped has failed.
             _ => ErrorCode::Internal,
         };
         Self::new(code, error)

@@ -179,6 +179,41 @@ impl Packed {
     }
 }
 
+/// Columns of a float panel, 16 rows each, as they are kept.
+#[derive(Clone, Copy)]
+pub(crate) enum FloatSlice<'a> {
+    F32(&'a [f32]),
+    /// The bits of half floats.
+    F16(&'a [u16]),
+    /// The upper halves of the bits of floats.
+    BF16(&'a [u16]),
+}
+
+impl FloatSlice<'_> {
+    /// Number of weights.
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Self::F32(w) => w.len(),
+            Self::F16(w) | Self::BF16(w) => w.len(),
+        }
+    }
+
+    /// As f32, `[columns][16]`.
+    pub(crate) fn widen(self, out: &mut Vec<f32>) {
+        use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+        out.resize(self.len(), 0.0);
+        match self {
+            Self::F32(w) => out.copy_from_slice(w),
+            Self::F16(w) => w.reinterpret_cast::<half::f16>().convert_to_f32_slice(out),
+            Self::BF16(w) => {
+                for (out, &bits) in out.iter_mut().zip(w) {
+                    *out = f32::from_bits((bits as u32) << 16);
+                }
+            }
+        }
+    }
+}
+
 impl FloatPanels {
     fn value(&self, at: usize) -> f32 {
         match &self.data {
@@ -188,22 +223,14 @@ impl FloatPanels {
         }
     }
 
-    /// Columns `first .. first + columns` of a panel as f32, `[columns][16]`.
-    pub(crate) fn widen(&self, panel: usize, first: usize, columns: usize, out: &mut Vec<f32>) {
-        use half::slice::HalfFloatSliceExt;
-        let range = (panel * self.columns + first) * PANEL..(panel * self.columns + first + columns) * PANEL;
-        out.resize(range.len(), 0.0);
+    /// Columns `first .. first + columns` of a panel.
+    pub(crate) fn slice(&self, panel: usize, first: usize, columns: usize) -> FloatSlice<'_> {
+        let start = (panel * self.columns + first) * PANEL;
+        let range = start..start + columns * PANEL;
         match &self.data {
-            Floats::F32(d) => out.copy_from_slice(&d[range]),
-            Floats::F16(d) => {
-                use half::slice::HalfBitsSliceExt;
-                d[range].reinterpret_cast::<half::f16>().convert_to_f32_slice(out);
-            }
-            Floats::BF16(d) => {
-                for (out, &bits) in out.iter_mut().zip(&d[range]) {
-                    *out = f32::from_bits((bits as u32) << 16);
-                }
-            }
+            Floats::F32(d) => FloatSlice::F32(&d[range]),
+            Floats::F16(d) => FloatSlice::F16(&d[range]),
+            Floats::BF16(d) => FloatSlice::BF16(&d[range]),
         }
     }
 }

@@ -26,7 +26,7 @@ const ALONE: usize = 8192;
 /// Most rows of activations that are interleaved for one pass of the AVX-512 kernels. 12 would still fit the registers
 /// with simple scales, but kernels with two levels of scales then spill, and the others gain nothing.
 pub(crate) const TILE_ROWS: usize = 8;
-/// Columns of a float panel that are widened at a time.
+/// Columns of a float panel that are multiplied at a time: they stay in the first-level cache for all rows.
 const FLOAT_COLUMNS: usize = 256;
 
 /// Work memory of matrix products, kept from call to call.
@@ -183,18 +183,22 @@ fn float_panel(
 ) {
     for first in (0..m.columns).step_by(FLOAT_COLUMNS) {
         let columns = FLOAT_COLUMNS.min(m.columns - first);
-        m.widen(panel, first, columns, w);
+        let weights = m.slice(panel, first, columns);
         let x = &x.data()[first..];
         match isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this instruction set was detected.
-            Isa::Avx2 => unsafe { avx2::float_products(w, x, m.columns, acc) },
+            Isa::Avx2 => unsafe { avx2::float_products(weights, x, m.columns, acc) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Isa::Avx512 => unsafe { avx512::float_products(w, x, m.columns, acc) },
+            Isa::Avx512 => unsafe { avx512::float_products(weights, x, m.columns, acc) },
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon | Isa::NeonDot => neon::float_products(w, x, m.columns, acc),
+            Isa::Neon | Isa::NeonDot => {
+                weights.widen(w);
+                neon::float_products(w, x, m.columns, acc);
+            }
             _ => {
+                weights.widen(w);
                 for (row, acc) in acc.iter_mut().enumerate() {
                     for (w, &x) in w.chunks_exact(PANEL).zip(&x[row * m.columns..]) {
                         for (acc, &w) in acc.iter_mut().zip(w) {

@@ -1,27 +1,94 @@
-//! Products of float panels.
+//! Products of float panels. Weights are widened in registers, for every pass of rows again: that hides behind the
+//! multiplications, while widening through memory took as long as they do.
 
 use std::arch::x86_64::*;
 
 use super::kernels::Sums;
 use crate::cpu::format::PANEL;
+use crate::cpu::matrix::FloatSlice;
 
-/// `acc[m][p] += Σ_k x[m][k] · weights[k][p]` for `columns` columns of a float panel, rows of `x` `stride` apart.
-#[target_feature(enable = "avx2,fma")]
-pub(crate) fn float_products(weights: &[f32], x: &[f32], stride: usize, acc: &mut [[f32; PANEL]]) {
+/// A weight as it is kept.
+trait Weight: Copy {
+    /// Loads 8 weights of a column.
+    ///
+    /// # Safety
+    /// 8 weights can be read at `p`, and AVX2 and F16C are there.
+    unsafe fn load(p: *const Self) -> __m256;
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct F16(u16);
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Bf16(u16);
+
+impl Weight for f32 {
+    #[inline(always)]
+    unsafe fn load(p: *const Self) -> __m256 {
+        // SAFETY: by the caller's promise.
+        unsafe { _mm256_loadu_ps(p) }
+    }
+}
+
+impl Weight for F16 {
+    #[inline(always)]
+    unsafe fn load(p: *const Self) -> __m256 {
+        // SAFETY: by the caller's promise.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+}
+
+impl Weight for Bf16 {
+    #[inline(always)]
+    unsafe fn load(p: *const Self) -> __m256 {
+        // SAFETY: by the caller's promise. A bf16 is the upper half of an f32.
+        unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))
+        }
+    }
+}
+
+/// `acc[m][p] += Σ_k x[m][k] · weights[k][p]`, rows of `x` `stride` apart.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn float_products(weights: FloatSlice<'_>, x: &[f32], stride: usize, acc: &mut [[f32; PANEL]]) {
     let columns = weights.len() / PANEL;
     assert!(acc.is_empty() || x.len() >= (acc.len() - 1) * stride + columns);
+    // SAFETY: `columns` columns of 16 weights are there, and the assertion above bounds every row of `x`.
+    unsafe {
+        match weights {
+            FloatSlice::F32(w) => passes(w.as_ptr(), columns, x.as_ptr(), stride, acc),
+            FloatSlice::F16(w) => passes(w.as_ptr().cast::<F16>(), columns, x.as_ptr(), stride, acc),
+            FloatSlice::BF16(w) => passes(w.as_ptr().cast::<Bf16>(), columns, x.as_ptr(), stride, acc),
+        }
+    }
+}
+
+/// # Safety
+/// `columns` times 16 weights can be read at `w`, and `acc.len()` rows of as many numbers, `stride` apart, at `x`.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+unsafe fn passes<W: Weight>(
+    w: *const W,
+    columns: usize,
+    x: *const f32,
+    stride: usize,
+    acc: &mut [[f32; PANEL]],
+) {
     let mut row = 0;
     for acc in acc.chunks_mut(6) {
-        // SAFETY: the assertion above bounds every row of `x`.
+        // SAFETY: by the caller's promise.
         unsafe {
-            let x = x.as_ptr().add(row * stride);
+            let x = x.add(row * stride);
             match acc.len() {
-                6 => float_product::<6>(weights, x, stride, acc),
-                5 => float_product::<5>(weights, x, stride, acc),
-                4 => float_product::<4>(weights, x, stride, acc),
-                3 => float_product::<3>(weights, x, stride, acc),
-                2 => float_product::<2>(weights, x, stride, acc),
-                _ => float_product::<1>(weights, x, stride, acc),
+                6 => pass::<W, 6>(w, columns, x, stride, acc),
+                5 => pass::<W, 5>(w, columns, x, stride, acc),
+                4 => pass::<W, 4>(w, columns, x, stride, acc),
+                3 => pass::<W, 3>(w, columns, x, stride, acc),
+                2 => pass::<W, 2>(w, columns, x, stride, acc),
+                _ => pass::<W, 1>(w, columns, x, stride, acc),
             }
         }
         row += acc.len();
@@ -29,23 +96,26 @@ pub(crate) fn float_products(weights: &[f32], x: &[f32], stride: usize, acc: &mu
 }
 
 /// # Safety
-/// `x` points to M rows of `weights.len() / 16` numbers, `stride` apart.
-#[target_feature(enable = "avx2,fma")]
+/// As [`passes`], with M rows.
+#[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn float_product<const M: usize>(
-    weights: &[f32],
+unsafe fn pass<W: Weight, const M: usize>(
+    w: *const W,
+    columns: usize,
     x: *const f32,
     stride: usize,
     acc: &mut [[f32; PANEL]],
 ) {
-    // SAFETY: by the caller's promise; `acc` has M rows.
+    // SAFETY: by the caller's promise; `acc` has M rows. A prefetch may name any address.
     unsafe {
         let mut sums: Sums<M> = [[_mm256_setzero_ps(); 2]; M];
         for (sum, acc) in sums.iter_mut().zip(&*acc) {
             *sum = [_mm256_loadu_ps(acc.as_ptr()), _mm256_loadu_ps(acc.as_ptr().add(8))];
         }
-        for (k, w) in weights.chunks_exact(PANEL).enumerate() {
-            let (w0, w1) = (_mm256_loadu_ps(w.as_ptr()), _mm256_loadu_ps(w.as_ptr().add(8)));
+        for k in 0..columns {
+            let column = w.add(k * PANEL);
+            _mm_prefetch::<_MM_HINT_T0>(column.wrapping_byte_add(4096).cast());
+            let (w0, w1) = (W::load(column), W::load(column.add(8)));
             for (m, sum) in sums.iter_mut().enumerate() {
                 let x = _mm256_broadcast_ss(&*x.add(m * stride + k));
                 *sum = [_mm256_fmadd_ps(w0, x, sum[0]), _mm256_fmadd_ps(w1, x, sum[1])];
