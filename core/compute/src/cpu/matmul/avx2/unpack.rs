@@ -41,7 +41,9 @@ unsafe fn unpack_block(codes: Codes, planes: *const u8, out: *mut u8) {
     // SAFETY: every offset below lies inside the planes or the block, by the caller's promise.
     unsafe {
         // Weights are used once a pass and then not again: ask for what comes a few blocks later.
-        _mm_prefetch::<_MM_HINT_T0>(planes.wrapping_add(2048).cast());
+        for line in (0..codes.plane_bytes()).step_by(64) {
+            _mm_prefetch::<_MM_HINT_T0>(planes.wrapping_add(4096 + line).cast());
+        }
         let load = |at: usize| _mm256_loadu_si256(planes.add(at).cast());
         let store = |at: usize, v| _mm256_store_si256(out.add(at).cast(), v);
         let nibble = _mm256_set1_epi8(15);
