@@ -8,6 +8,9 @@
 //! smallest unit (four codes, a scale, a sum, a pair of sums) first row 0's, then row 1's, … then the next unit
 //! of row 0, so that a kernel for all rows of a tile follows one pointer.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use super::Isa;
 use super::aligned::Aligned;
 use super::format::{BLOCK, SUPER};
@@ -148,6 +151,11 @@ unsafe fn put<T: Copy, const N: usize>(parts: &Parts<T>, unit: usize, value: [T;
 }
 
 impl Fill {
+    fn place(&self, row: usize) -> Place {
+        let first = row / self.tile * self.tile;
+        Place { start: first * self.columns, row: row - first, stride: self.tile.min(self.rows - first) }
+    }
+
     /// Quantizes row `row` from `x`, `[columns]`.
     ///
     /// # Safety
@@ -159,7 +167,7 @@ impl Fill {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => self.row_avx2(row, x),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => self.row_avx512(row, x),
+                Isa::Avx512 => avx512::row(self, row, x),
                 _ => self.row_body(row, x),
             }
         }
@@ -177,37 +185,20 @@ impl Fill {
         unsafe { self.row_body(row, x) }
     }
 
-    /// As [`Self::row_avx2`].
+    /// For rows that are not interleaved.
     ///
-    /// # Safety
-    /// As [`Self::row`].
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn row_avx512(&self, row: usize, x: &[f32]) {
-        // SAFETY: by the caller's promise.
-        unsafe { self.row_body(row, x) }
-    }
-
     /// # Safety
     /// As [`Self::row`].
     #[inline(always)]
     unsafe fn row_body(&self, row: usize, x: &[f32]) {
-        let first = row / self.tile * self.tile;
-        let place =
-            Place { start: first * self.columns, row: row - first, stride: self.tile.min(self.rows - first) };
+        let place = self.place(row);
         let mut codes = [0; SUPER];
         for (b, x) in x.chunks_exact(self.block).enumerate() {
             let codes = &mut codes[..self.block];
             let d = quantize(x, codes);
             // SAFETY: every unit of a row belongs to that row, which is this thread's alone.
             unsafe {
-                if place.stride == 1 {
-                    self.codes.part(place.start + b * self.block, self.block).copy_from_slice(codes);
-                } else {
-                    for (i, c) in codes.chunks_exact(4).enumerate() {
-                        put(&self.codes, place.at(4, b * self.block / 4 + i), [c[0], c[1], c[2], c[3]]);
-                    }
-                }
+                self.codes.part(place.start + b * self.block, self.block).copy_from_slice(codes);
                 put(&self.scales, place.at(self.block, b), [d]);
                 self.sums_of(place, b, d, codes);
                 if let Some(wide) = &self.wide {
@@ -234,18 +225,13 @@ impl Fill {
                 pair[1] += c[2] as i16 + c[3] as i16;
             }
         }
-        let avx512 = self.isa == Isa::Avx512;
         // SAFETY: by the caller's promise.
         unsafe {
             if self.block == BLOCK {
                 let both = [pairs[0][0] + pairs[1][0], pairs[0][1] + pairs[1][1]];
                 let sum = both[0] + both[1];
                 put(&self.sums, place.at(BLOCK, b), [d * sum as f32]);
-                if avx512 {
-                    put(&self.negative32, place.at(BLOCK, b), [-(sum as i32)]);
-                } else {
-                    put(&self.lane_sums, place.at(BLOCK, b), both);
-                }
+                put(&self.lane_sums, place.at(BLOCK, b), both);
                 return;
             }
             for (i, four) in pairs.chunks_exact(4).enumerate() {
@@ -255,16 +241,8 @@ impl Fill {
                 put(&self.sums16, place.at(32, 2 * i), [sums[0], sums[1]]);
                 put(&self.sums16, place.at(32, 2 * i + 1), [sums[2], sums[3]]);
                 put(&self.sums32, place.at(64, i), [low, high]);
-                if avx512 {
-                    put(&self.negative32, place.at(32, 2 * i), [-(low as i32)]);
-                    put(&self.negative32, place.at(32, 2 * i + 1), [-(high as i32)]);
-                }
-                for j in 0..4 {
-                    if avx512 {
-                        put(&self.negative16, place.at(16, 4 * i + j), [-(sums[j] as i32)]);
-                    } else {
-                        put(&self.lane_sums, place.at(16, 4 * i + j), four[j]);
-                    }
+                for (j, &pair) in four.iter().enumerate() {
+                    put(&self.lane_sums, place.at(16, 4 * i + j), pair);
                 }
             }
         }
