@@ -6,10 +6,10 @@ mod common;
 
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor as CandleTensor};
-use common::{Random, blocks};
-use realm_compute::cpu::{CpuBackend, Isa};
-use realm_compute::{Backend, MatMul, quant};
-use realm_gguf::{Tensor, TensorInfo, TensorType};
+use common::{Random, backends, blocks, relative_error};
+use realm_compute::cpu::CpuBackend;
+use realm_compute::{Backend, quant};
+use realm_gguf::TensorType;
 
 /// The types that both libraries read. Candle's Q8_1 is for activations; GGUF files do not have it.
 const TYPES: [(TensorType, GgmlDType); 14] = [
@@ -67,30 +67,7 @@ fn product_by_candle(x: &[f32], w: &QTensor) -> Vec<f32> {
 
 /// `x · wᵀ` by our kernels, `[rows, N]`.
 fn product(b: &CpuBackend, ty: TensorType, x: &[f32], w: &QTensor) -> Vec<f32> {
-    let rows = x.len() / K;
-    // The only way into a buffer is an embedding: a float table whose rows are the wanted ones.
-    let bytes: Vec<u8> = x.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let info = TensorInfo::new("x", vec![K as u64, rows as u64], TensorType::F32).unwrap();
-    let table = b.matrix(&Tensor { info: &info, data: &bytes }).unwrap();
-    let mut x = b.buffer(rows, K).unwrap();
-    b.embed(&table, &(0..rows as u32).collect::<Vec<_>>(), 1.0, &mut x).unwrap();
-
-    let info = TensorInfo::new("w", vec![K as u64, N as u64], ty).unwrap();
-    let weight = b.matrix(&Tensor { info: &info, data: &w.data().unwrap() }).unwrap();
-    let mut out = b.buffer(rows, N).unwrap();
-    b.matmul(&x, &mut [MatMul { weight: &weight, bias: None, out: &mut out, accumulate: false }]).unwrap();
-    out.data().to_vec()
-}
-
-fn backends() -> Vec<CpuBackend> {
-    Isa::available().into_iter().map(|isa| CpuBackend::with_isa(2, isa).unwrap()).collect()
-}
-
-/// `|got - want| / |want|`, both as vectors.
-fn relative_error(got: &[f32], want: &[f32]) -> f64 {
-    assert_eq!(got.len(), want.len());
-    let error: f64 = got.iter().zip(want).map(|(&g, &w)| (g as f64 - w as f64).powi(2)).sum();
-    (error / want.iter().map(|&w| (w as f64).powi(2)).sum::<f64>()).sqrt()
+    common::product(b, ty, &w.data().unwrap(), N, K, x)
 }
 
 /// Whether kernels multiply floats; all other types meet activations of 8 bits.

@@ -2,46 +2,12 @@
 
 mod common;
 
-use common::{Random, blocks, matrix_f64};
-use realm_compute::cpu::{CpuBackend, Isa};
+use common::{Random, backends, blocks, buffer, matrix_f64, product, relative_error};
+use realm_compute::cpu::CpuBackend;
 use realm_compute::{
     Attention, Backend, Batch, CacheSpec, CacheType, LayerCache, MatMul, PAGE_TOKENS, Rope, RopeStyle, quant,
 };
 use realm_gguf::{Tensor, TensorInfo, TensorType};
-
-fn backends() -> Vec<CpuBackend> {
-    Isa::available().into_iter().map(|isa| CpuBackend::with_isa(2, isa).unwrap()).collect()
-}
-
-/// A buffer with given contents.
-fn buffer(b: &CpuBackend, rows: usize, columns: usize, values: &[f32]) -> <CpuBackend as Backend>::Buffer {
-    // The only way in is an embedding: a float table whose rows are the wanted ones.
-    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let info = TensorInfo::new("x", vec![columns as u64, rows as u64], TensorType::F32).unwrap();
-    let table = b.matrix(&Tensor { info: &info, data: &bytes }).unwrap();
-    let mut out = b.buffer(rows, columns).unwrap();
-    b.embed(&table, &(0..rows as u32).collect::<Vec<_>>(), 1.0, &mut out).unwrap();
-    out
-}
-
-fn product(b: &CpuBackend, ty: TensorType, data: &[u8], n: usize, k: usize, x: &[f32]) -> Vec<f32> {
-    let info = TensorInfo::new("w", vec![k as u64, n as u64], ty).unwrap();
-    let weight = b.matrix(&Tensor { info: &info, data }).unwrap();
-    let rows = x.len() / k;
-    let x = buffer(b, rows, k, x);
-    let mut out = b.buffer(rows, n).unwrap();
-    b.matmul(&x, &mut [MatMul { weight: &weight, bias: None, out: &mut out, accumulate: false }]).unwrap();
-    out.data().to_vec()
-}
-
-fn relative_error(got: &[f32], want: &[f64]) -> f64 {
-    let (mut error, mut norm) = (0.0, 0.0);
-    for (&got, &want) in got.iter().zip(want) {
-        error += (got as f64 - want).powi(2);
-        norm += want * want;
-    }
-    (error / norm).sqrt()
-}
 
 #[test]
 fn products_equal_those_of_dequantized_weights() {

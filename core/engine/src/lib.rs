@@ -19,4 +19,4 @@ pub use engine::{Engine, EngineConfig};
 pub use error::Error;
 pub use generation::Generation;
 pub use request::{Chunk, Finish, FinishReason, MAX_LOGPROBS, Request, Timings, Token, Usage};
-pub use sampling::{Sampler, Sampling, TokenLogprob, log_softmax_at, top_logprobs};
+pub use sampling::{Sampler, Sampling, TokenLogprob};

@@ -9,7 +9,7 @@ use realm_tokenizer::{Tokenizer, Utf8Stream};
 
 use crate::Error;
 use crate::request::{Chunk, Finish, FinishReason, Request, Timings, Token, Usage};
-use crate::sampling::{Sampler, TokenLogprob, log_softmax_at, top_logprobs};
+use crate::sampling::{Sampler, TokenLogprob, logprobs, top_logprobs};
 use crate::stop::StopMatcher;
 
 /// A token sequence, its pages of the KV cache, and what it is for.
@@ -116,11 +116,8 @@ impl Generating {
         let now = Instant::now();
         let first = *self.first_token.get_or_insert(now);
         let started = self.started.unwrap_or(self.submitted);
-        let token = Token {
-            id,
-            logprob: self.logprobs.map(|_| log_softmax_at(logits, id)),
-            top: self.logprobs.map_or_else(Vec::new, |n| top_logprobs(logits, n)),
-        };
+        let (logprob, top) = self.logprobs.map(|n| logprobs(logits, id, n)).unzip();
+        let token = Token { id, logprob, top: top.unwrap_or_default() };
         let ended = !self.ignore_eos && tokenizer.end_tokens().contains(&id);
         let mut bytes = Vec::new();
         if !ended {

@@ -1,8 +1,9 @@
 //! What the tests of this crate share.
 
 use half::f16;
-use realm_compute::quant;
-use realm_gguf::TensorType;
+use realm_compute::cpu::{CpuBackend, Isa};
+use realm_compute::{Backend, MatMul, quant};
+use realm_gguf::{Tensor, TensorInfo, TensorType};
 
 /// A small random number generator (xorshift64*).
 pub(crate) struct Random(pub(crate) u64);
@@ -69,4 +70,55 @@ pub(crate) fn matrix_f64(ty: TensorType, data: &[u8], n: usize, k: usize, x: &[f
         }
     }
     out
+}
+
+/// A backend for each instruction set that this processor has.
+pub(crate) fn backends() -> Vec<CpuBackend> {
+    Isa::available().into_iter().map(|isa| CpuBackend::with_isa(2, isa).unwrap()).collect()
+}
+
+/// A buffer with given contents.
+pub(crate) fn buffer(
+    b: &CpuBackend,
+    rows: usize,
+    columns: usize,
+    values: &[f32],
+) -> <CpuBackend as Backend>::Buffer {
+    // The only way in is an embedding: a float table whose rows are the wanted ones.
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let info = TensorInfo::new("x", vec![columns as u64, rows as u64], TensorType::F32).unwrap();
+    let table = b.matrix(&Tensor { info: &info, data: &bytes }).unwrap();
+    let mut out = b.buffer(rows, columns).unwrap();
+    b.embed(&table, &(0..rows as u32).collect::<Vec<_>>(), 1.0, &mut out).unwrap();
+    out
+}
+
+/// `x · wᵀ` by our kernels, `[rows, n]`.
+pub(crate) fn product(
+    b: &CpuBackend,
+    ty: TensorType,
+    data: &[u8],
+    n: usize,
+    k: usize,
+    x: &[f32],
+) -> Vec<f32> {
+    let info = TensorInfo::new("w", vec![k as u64, n as u64], ty).unwrap();
+    let weight = b.matrix(&Tensor { info: &info, data }).unwrap();
+    let rows = x.len() / k;
+    let x = buffer(b, rows, k, x);
+    let mut out = b.buffer(rows, n).unwrap();
+    b.matmul(&x, &mut [MatMul { weight: &weight, bias: None, out: &mut out, accumulate: false }]).unwrap();
+    out.data().to_vec()
+}
+
+/// `|got - want| / |want|`, both as vectors.
+pub(crate) fn relative_error<T: Copy + Into<f64>>(got: &[f32], want: &[T]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let (mut error, mut norm) = (0.0, 0.0);
+    for (&got, &want) in got.iter().zip(want) {
+        let want: f64 = want.into();
+        error += (got as f64 - want).powi(2);
+        norm += want * want;
+    }
+    (error / norm).sqrt()
 }

@@ -15,13 +15,19 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     f64::from(largest) + sum.ln()
 }
 
-/// The log-probability of `token`.
-pub fn log_softmax_at(logits: &[f32], token: u32) -> f32 {
-    logits.get(token as usize).map_or(f32::NEG_INFINITY, |&l| (f64::from(l) - log_sum_exp(logits)) as f32)
+/// The log-probability of `token`, and the `n` likeliest tokens, likeliest first.
+pub(crate) fn logprobs(logits: &[f32], token: u32, n: usize) -> (f32, Vec<TokenLogprob>) {
+    let total = log_sum_exp(logits);
+    let logprob = logits.get(token as usize).map_or(f32::NEG_INFINITY, |&l| (f64::from(l) - total) as f32);
+    (logprob, top(logits, n, total))
 }
 
 /// The `n` likeliest tokens, likeliest first.
-pub fn top_logprobs(logits: &[f32], n: usize) -> Vec<TokenLogprob> {
+pub(crate) fn top_logprobs(logits: &[f32], n: usize) -> Vec<TokenLogprob> {
+    top(logits, n, log_sum_exp(logits))
+}
+
+fn top(logits: &[f32], n: usize, total: f64) -> Vec<TokenLogprob> {
     let mut top: Vec<(f32, u32)> = Vec::with_capacity(n + 1);
     for (id, &logit) in logits.iter().enumerate() {
         if top.len() < n || top.last().is_some_and(|&(least, _)| logit > least) {
@@ -30,6 +36,5 @@ pub fn top_logprobs(logits: &[f32], n: usize) -> Vec<TokenLogprob> {
             top.truncate(n);
         }
     }
-    let total = log_sum_exp(logits);
     top.into_iter().map(|(l, id)| TokenLogprob { id, logprob: (f64::from(l) - total) as f32 }).collect()
 }

@@ -10,7 +10,8 @@ mod rng;
 
 use std::collections::HashMap;
 
-pub use logprobs::{TokenLogprob, log_softmax_at, top_logprobs};
+pub use logprobs::TokenLogprob;
+pub(crate) use logprobs::{logprobs, top_logprobs};
 
 use crate::Error;
 use candidates::Candidates;
