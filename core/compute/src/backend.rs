@@ -40,8 +40,15 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// A KV cache whose pages are all free. Memory is taken as pages are first written.
     fn cache(&self, spec: &CacheSpec) -> Result<Self::Cache, Error>;
 
-    /// Copies page `from` over page `to` in every layer (copy-on-write of a fork's last page).
+    /// Copies page `from` over page `to` (copy-on-write of a fork's last page).
     fn copy_page(&self, cache: &mut Self::Cache, from: u32, to: u32) -> Result<(), Error>;
+
+    /// Appends a page's contents to `out`, in the backend's own order: only [`Backend::import_page`] of the same
+    /// kind of backend understands them. The number of bytes is the same for every page.
+    fn export_page(&self, cache: &Self::Cache, page: u32, out: &mut Vec<u8>) -> Result<(), Error>;
+
+    /// Fills a page with what [`Backend::export_page`] made.
+    fn import_page(&self, cache: &mut Self::Cache, page: u32, bytes: &[u8]) -> Result<(), Error>;
 
     /// `out[r] = scale * table[tokens[r]]`, `[rows, hidden]`.
     fn embed(
@@ -111,9 +118,17 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// `x = cap * tanh(x / cap)`.
     fn soft_cap(&self, x: &mut Self::Buffer, cap: f32) -> Result<(), Error>;
 
-    /// A buffer's rows on the host, `[rows * columns]`: in place where the device's memory is the host's, else
-    /// copied to `space`.
-    fn read<'a>(&self, x: &'a Self::Buffer, space: &'a mut Vec<f32>) -> Result<&'a [f32], Error>;
+    /// A buffer's rows, `[rows * columns]`, in place where the device's memory is the host's.
+    fn host<'a>(&self, x: &'a Self::Buffer) -> Option<&'a [f32]>;
+
+    /// Copies a buffer's rows to the host, `[rows * columns]`, in place of what `out` holds.
+    fn read(&self, x: &Self::Buffer, out: &mut Vec<f32>) -> Result<(), Error>;
+
+    /// Calls `each(i)` for every `i < count` on the backend's host threads, if it has any: for work of a few
+    /// microseconds and more between two passes, such as sampling.
+    fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
+        (0..count).for_each(each);
+    }
 }
 
 /// One product of [`Backend::matmul`].
@@ -147,7 +162,7 @@ pub enum RopeStyle {
 
 /// What the attention operations of one layer need to know.
 pub struct Attention<'a, B: Backend> {
-    /// Index of the layer in the cache.
+    /// Index of the layer in the model.
     pub layer: usize,
     /// Query heads.
     pub heads: usize,

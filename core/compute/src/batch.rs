@@ -5,6 +5,9 @@ use std::ops::Range;
 /// Tokens in one page of the KV cache.
 pub const PAGE_TOKENS: usize = 32;
 
+/// Stands in a page table where a page was given back: tokens that no layer of the group sees any more.
+pub const NO_PAGE: u32 = u32::MAX;
+
 /// The rows of one forward pass. Rows of one sequence lie side by side; some sequences prefill (many
 /// rows), others decode (one row).
 #[derive(Debug, Clone, Default)]
@@ -17,6 +20,10 @@ pub struct Batch {
     pub spans: Vec<Span>,
     /// The rows whose logits are wanted, ascending.
     pub outputs: Vec<u32>,
+    /// The rows whose last hidden state (after the output norm) is wanted, ascending.
+    pub hidden: Vec<u32>,
+    /// The page tables of all spans; see [`Batch::table`].
+    pub pages: Vec<u32>,
 }
 
 /// Consecutive rows of one sequence.
@@ -24,22 +31,67 @@ pub struct Batch {
 pub struct Span {
     /// Which rows of the batch.
     pub rows: Range<usize>,
-    /// The sequence's page table: page `i` holds its tokens `i * PAGE_TOKENS ..`. It must cover the last
-    /// row's position; the rows' own keys and values are written through it.
-    pub pages: Vec<u32>,
+    /// Where the sequence's page tables begin in [`Batch::pages`]: one of `table_len` entries for every group of
+    /// layers, one after the other.
+    pub table_start: usize,
+    /// Entries of one page table.
+    pub table_len: usize,
+    /// The LoRA adapter that these rows use.
+    pub adapter: Option<AdapterUse>,
+}
+
+/// A LoRA adapter as a span of rows uses it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdapterUse {
+    /// Which adapter.
+    pub id: u32,
+    /// Factor on what the adapter adds.
+    pub scale: f32,
+}
+
+/// What a sequence wants of its rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Only the keys and values in the cache.
+    Nothing,
+    /// The logits of the last row.
+    LastLogits,
+    /// The logits of every row.
+    Logits,
+    /// The last hidden state of every row.
+    Hidden,
 }
 
 impl Batch {
-    /// Appends the rows of one sequence: `tokens` at positions `past ..`, its page table, and whether the
-    /// logits of `every` row or only of the last one are wanted.
-    pub fn push(&mut self, tokens: &[u32], past: usize, pages: &[u32], every: bool) {
+    /// Appends the rows of one sequence: `tokens` at positions `past ..`, its page table for every group of layers, all
+    /// of one length, and what is wanted of the rows. Entry `i` of a page table holds its tokens
+    /// `i * PAGE_TOKENS ..`; the table must cover the last row's position, since the rows' own keys and values are
+    /// written through it.
+    pub fn push<T: AsRef<[u32]>>(&mut self, tokens: &[u32], past: usize, tables: &[T], want: Want) {
         let first = self.tokens.len();
         self.tokens.extend_from_slice(tokens);
         self.positions.extend((0..tokens.len()).map(|i| (past + i) as u32));
         let rows = first..self.tokens.len();
-        let wanted = if every { rows.clone() } else { rows.end.saturating_sub(1).max(first)..rows.end };
-        self.outputs.extend(wanted.map(|row| row as u32));
-        self.spans.push(Span { rows, pages: pages.to_vec() });
+        let all = rows.start as u32..rows.end as u32;
+        match want {
+            Want::Nothing => {}
+            Want::LastLogits => self.outputs.extend(all.last()),
+            Want::Logits => self.outputs.extend(all),
+            Want::Hidden => self.hidden.extend(all),
+        }
+        let table_start = self.pages.len();
+        let table_len = tables.first().map_or(0, |t| t.as_ref().len());
+        for table in tables {
+            debug_assert_eq!(table.as_ref().len(), table_len);
+            self.pages.extend_from_slice(table.as_ref());
+        }
+        self.spans.push(Span { rows, table_start, table_len, adapter: None });
+    }
+
+    /// The page table of a span for one group of layers; empty if there is none.
+    pub fn table(&self, span: &Span, group: usize) -> &[u32] {
+        let start = span.table_start + group * span.table_len;
+        self.pages.get(start..start + span.table_len).unwrap_or_default()
     }
 
     /// Number of rows.
@@ -53,6 +105,8 @@ impl Batch {
         self.positions.clear();
         self.spans.clear();
         self.outputs.clear();
+        self.hidden.clear();
+        self.pages.clear();
     }
 }
 
@@ -66,20 +120,81 @@ pub enum CacheType {
     F16,
 }
 
-/// The KV cache of one layer.
+/// Where the keys and values of a layer lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LayerCache {
-    /// Key/value heads.
+pub struct LayerPlace {
+    /// Whose page tables the layer uses.
+    pub group: usize,
+    /// Which part of a page.
+    pub slot: usize,
+}
+
+/// How a model's layers share the pages of the KV cache.
+///
+/// Layers are put into groups of the same attention window, all with the same number of slots. A page holds
+/// [`PAGE_TOKENS`] tokens of one group, and every group of a sequence has a page table of its own, so that layers
+/// with a sliding window give their pages back when the window has passed while the others keep theirs. Pages of all
+/// groups are of one size and come from one pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheLayout {
+    /// Key/value heads of a layer.
     pub kv_heads: usize,
     /// Numbers in a key and in a value.
     pub head_dim: usize,
+    /// Layers that a page holds.
+    pub slots: usize,
+    /// Each layer's group and slot.
+    pub layers: Vec<LayerPlace>,
+    /// Each group's window in tokens; `None` where layers see everything.
+    pub windows: Vec<Option<usize>>,
 }
 
-/// The shape of a paged KV cache: every page holds [`PAGE_TOKENS`] tokens of every layer.
+impl CacheLayout {
+    /// Groups for layers with these windows, `[layers]`.
+    pub fn new(kv_heads: usize, head_dim: usize, windows: &[Option<usize>]) -> Self {
+        let mut kinds: Vec<(Option<usize>, Vec<usize>)> = Vec::new();
+        for (layer, &window) in windows.iter().enumerate() {
+            match kinds.iter_mut().find(|(w, _)| *w == window) {
+                Some((_, layers)) => layers.push(layer),
+                None => kinds.push((window, vec![layer])),
+            }
+        }
+        // Large groups mean few page tables; slots that stay empty may not cost more than a tenth.
+        let most = kinds.iter().map(|(_, layers)| layers.len()).min().unwrap_or(1);
+        let empty = |slots: usize| -> usize {
+            kinds.iter().map(|(_, layers)| layers.len().next_multiple_of(slots) - layers.len()).sum()
+        };
+        let slots = (1..=most).rev().find(|&slots| 10 * empty(slots) <= windows.len()).unwrap_or(1);
+        let mut layers = vec![LayerPlace { group: 0, slot: 0 }; windows.len()];
+        let mut groups = Vec::new();
+        for (window, members) in &kinds {
+            for members in members.chunks(slots) {
+                for (slot, &layer) in members.iter().enumerate() {
+                    layers[layer] = LayerPlace { group: groups.len(), slot };
+                }
+                groups.push(*window);
+            }
+        }
+        Self { kv_heads, head_dim, slots, layers, windows: groups }
+    }
+
+    /// Number of groups: page tables that a sequence has.
+    pub fn groups(&self) -> usize {
+        self.windows.len()
+    }
+
+    /// The first page of a group's table that a row at `position` still sees.
+    pub fn first_page(&self, group: usize, position: usize) -> usize {
+        let window = self.windows.get(group).copied().flatten();
+        window.map_or(0, |w| (position + 1).saturating_sub(w)) / PAGE_TOKENS
+    }
+}
+
+/// A paged KV cache.
 #[derive(Debug, Clone)]
 pub struct CacheSpec {
-    /// One entry a layer.
-    pub layers: Vec<LayerCache>,
+    /// What a page holds.
+    pub layout: CacheLayout,
     /// Number of pages.
     pub pages: usize,
     /// How numbers are held.
@@ -87,12 +202,13 @@ pub struct CacheSpec {
 }
 
 impl CacheSpec {
-    /// Bytes that one page takes over all layers.
+    /// Bytes that one page takes.
     pub fn page_bytes(&self) -> usize {
         let size = match self.kind {
             CacheType::F32 => 4,
             CacheType::F16 => 2,
         };
-        self.layers.iter().map(|l| 2 * l.kv_heads * l.head_dim * PAGE_TOKENS * size).sum()
+        let CacheLayout { kv_heads, head_dim, slots, .. } = self.layout;
+        2 * kv_heads * head_dim * PAGE_TOKENS * slots * size
     }
 }

@@ -12,5 +12,7 @@ mod error;
 pub mod quant;
 
 pub use backend::{Activation, Attention, Backend, MatMul, Rope, RopeStyle};
-pub use batch::{Batch, CacheSpec, CacheType, LayerCache, PAGE_TOKENS, Span};
+pub use batch::{
+    AdapterUse, Batch, CacheLayout, CacheSpec, CacheType, LayerPlace, NO_PAGE, PAGE_TOKENS, Span, Want,
+};
 pub use error::Error;

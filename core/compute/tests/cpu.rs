@@ -5,7 +5,8 @@ mod common;
 use common::{Random, backends, blocks, buffer, matrix_f64, product, relative_error};
 use realm_compute::cpu::CpuBackend;
 use realm_compute::{
-    Attention, Backend, Batch, CacheSpec, CacheType, LayerCache, MatMul, PAGE_TOKENS, Rope, RopeStyle, quant,
+    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, MatMul, NO_PAGE, PAGE_TOKENS, Rope,
+    RopeStyle, Want, quant,
 };
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
@@ -124,8 +125,8 @@ impl Case {
         let q = random.floats(rows * self.heads * self.dim, 1.0);
         let k = random.floats(rows * self.kv_heads * self.dim, 1.0);
         let v = random.floats(rows * self.kv_heads * self.dim, 1.0);
-        let layer = LayerCache { kv_heads: self.kv_heads, head_dim: self.dim };
-        let spec = CacheSpec { layers: vec![layer; 2], pages: 20, kind: self.kind };
+        let layout = CacheLayout::new(self.kv_heads, self.dim, &[self.window; 2]);
+        let spec = CacheSpec { layout, pages: 20, kind: self.kind };
         let mut cache = b.cache(&spec).unwrap();
         // Pages in no particular order.
         let pages: Vec<u32> = (0..rows.div_ceil(PAGE_TOKENS)).map(|i| (i as u32 * 7 + 3) % 20).collect();
@@ -135,14 +136,16 @@ impl Case {
         for start in (0..rows).step_by(piece) {
             let n = piece.min(rows - start);
             let mut batch = Batch::default();
-            batch.push(&vec![0; n], start, &pages, false);
+            let mut table = pages.clone();
+            table[..spec.layout.first_page(0, start)].fill(NO_PAGE);
+            batch.push(&vec![0; n], start, &[table], Want::Nothing);
             let mut rotations = b.buffer(n, self.dim).unwrap();
             b.rotations(&rope, &batch.positions, &mut rotations).unwrap();
             let part = |x: &[f32], heads: usize| {
                 buffer(b, n, heads * self.dim, &x[start * heads * self.dim..][..n * heads * self.dim])
             };
             let (mut q, mut k, v) = (part(&q, self.heads), part(&k, self.kv_heads), part(&v, self.kv_heads));
-            let spec = Attention {
+            let attention = Attention {
                 layer: 1,
                 heads: self.heads,
                 kv_heads: self.kv_heads,
@@ -157,8 +160,8 @@ impl Case {
                 soft_cap: self.soft_cap,
             };
             let mut out = b.buffer(n, self.heads * self.dim).unwrap();
-            b.rope_store(&spec, &batch, &mut q, &mut k, &v, &mut cache).unwrap();
-            b.attention(&spec, &batch, &q, &cache, &mut out).unwrap();
+            b.rope_store(&attention, &batch, &mut q, &mut k, &v, &mut cache).unwrap();
+            b.attention(&attention, &batch, &q, &cache, &mut out).unwrap();
             all.extend_from_slice(out.data());
         }
         all

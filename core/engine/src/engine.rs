@@ -62,9 +62,11 @@ impl Engine {
     ) -> Result<Self, Error> {
         let model = weights.config();
         let page_bytes = weights.page_bytes(config.cache_type);
+        let page_bytes = page_bytes * model.cache_layout().groups();
         let affordable = ((2 << 30) / page_bytes.max(1)).max(1) * PAGE_TOKENS;
         let kv_tokens = config.kv_tokens.unwrap_or_else(|| 16_384.min(affordable));
-        let pages = kv_tokens.div_ceil(PAGE_TOKENS).max(1);
+        let groups = model.cache_layout().groups();
+        let pages = groups * kv_tokens.div_ceil(PAGE_TOKENS).max(1);
         let runner =
             weights.runner(pages, config.cache_type).map_err(|e| Error::LimitExceeded(e.to_string()))?;
         let (commands, inbox) = async_channel::unbounded();
@@ -81,7 +83,7 @@ impl Engine {
             free_pages,
             channel: config.channel.max(1),
             vocabulary: model.vocab,
-            context: model.context_length.min(pages * PAGE_TOKENS),
+            context: model.context_length.min(pages / groups * PAGE_TOKENS),
         })
     }
 

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use realm_compute::{Batch, PAGE_TOKENS};
+use realm_compute::{Batch, PAGE_TOKENS, Want};
 use realm_model::Forward;
 use realm_tokenizer::Tokenizer;
 
@@ -23,6 +23,7 @@ pub(crate) struct Scheduler {
     runner: Box<dyn Forward>,
     tokenizer: Arc<Tokenizer>,
     pages: PagePool,
+    groups: usize,
     waiting: VecDeque<Sequence>,
     running: Vec<Sequence>,
     budget: usize,
@@ -36,6 +37,7 @@ impl Scheduler {
     pub(crate) fn new(runner: Box<dyn Forward>, tokenizer: Arc<Tokenizer>, budget: usize) -> Self {
         Self {
             pages: PagePool::new(runner.pages()),
+            groups: runner.layout().groups(),
             runner,
             tokenizer,
             waiting: VecDeque::new(),
@@ -65,7 +67,8 @@ impl Scheduler {
         }
         tracing::trace!(rows = self.batch.rows(), sequences = self.spans.len(), "step");
         match self.runner.forward(&self.batch) {
-            Ok(logits) => {
+            Ok(()) => {
+                let logits = self.runner.logits();
                 let vocab = logits.len() / self.batch.outputs.len().max(1);
                 let mut rows = logits.chunks_exact(vocab.max(1));
                 let mut ended = Vec::new();
@@ -110,7 +113,7 @@ impl Scheduler {
     fn admit(&mut self) {
         let mut free = self.pages.free();
         while let Some(next) = self.waiting.front() {
-            let needed = (next.tokens.len() + 1).min(next.limit).div_ceil(PAGE_TOKENS);
+            let needed = self.groups * (next.tokens.len() + 1).min(next.limit).div_ceil(PAGE_TOKENS);
             if needed > free {
                 break;
             }
@@ -129,7 +132,7 @@ impl Scheduler {
         let mut index = 0;
         while let Some(sequence) = self.running.get_mut(index) {
             let due = sequence.tokens.len() - sequence.cached;
-            let needed = (sequence.cached + due.min(self.budget)).div_ceil(PAGE_TOKENS);
+            let needed = self.groups * (sequence.cached + due.min(self.budget)).div_ceil(PAGE_TOKENS);
             match self.pages.take(needed.saturating_sub(sequence.pages.len())) {
                 Some(pages) => {
                     sequence.pages.extend(pages);
@@ -174,11 +177,15 @@ impl Scheduler {
                 }
                 let tokens = &sequence.tokens[sequence.cached..sequence.cached + rows];
                 let pages = (sequence.cached + rows).div_ceil(PAGE_TOKENS);
-                self.batch.push(tokens, sequence.cached, &sequence.pages[..pages], every);
-                if rows < due && !every {
+                let table = |group| sequence.pages.iter().skip(group).step_by(self.groups).take(pages);
+                let tables: Vec<Vec<u32>> = (0..self.groups).map(|g| table(g).copied().collect()).collect();
+                let want = match (every, rows < due) {
+                    (true, _) => Want::Logits,
+                    (false, false) => Want::LastLogits,
                     // In the middle of a prompt nobody needs logits.
-                    self.batch.outputs.pop();
-                }
+                    (false, true) => Want::Nothing,
+                };
+                self.batch.push(tokens, sequence.cached, &tables, want);
                 self.spans.push(index);
             }
         }

@@ -1,5 +1,6 @@
 //! What a file's metadata says about a model, checked.
 
+use realm_compute::CacheLayout;
 use realm_gguf::{Gguf, Metadata, Value};
 
 use crate::Error;
@@ -180,6 +181,12 @@ impl ModelConfig {
             final_soft_cap: cap("final_logit_softcapping", 30.0)?,
             parameters: gguf.tensors().iter().map(|t| t.len() as u64).sum(),
         })
+    }
+
+    /// How layers share the pages of the KV cache.
+    pub fn cache_layout(&self) -> CacheLayout {
+        let windows: Vec<_> = (0..self.layers).map(|layer| self.window_of(layer)).collect();
+        CacheLayout::new(self.kv_heads, self.head_dim, &windows)
     }
 
     /// The sliding window of layer `layer`, if it has one.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use realm_compute::{Attention, Backend, Batch, CacheSpec, CacheType, LayerCache, MatMul, PAGE_TOKENS};
+use realm_compute::{Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, MatMul, PAGE_TOKENS};
 
 use crate::weights::{Layer, Linear, Transformer};
 use crate::{Error, ModelConfig};
@@ -12,24 +12,47 @@ pub trait Forward: Send {
     /// The model's shape.
     fn config(&self) -> &ModelConfig;
 
+    /// How layers share the pages of the KV cache.
+    fn layout(&self) -> &CacheLayout;
+
     /// Pages of the KV cache.
     fn pages(&self) -> usize;
 
-    /// Runs a batch and returns the logits of its output rows, `[outputs, vocab]`. The keys and values of all rows
-    /// are in the cache afterwards.
-    fn forward(&mut self, batch: &Batch) -> Result<&[f32], Error>;
+    /// Runs a batch. The keys and values of all rows are in the cache afterwards, and [`logits`](Self::logits) and
+    /// [`hidden`](Self::hidden) hold what the batch wanted.
+    fn forward(&mut self, batch: &Batch) -> Result<(), Error>;
+
+    /// The logits of the last batch's output rows, `[outputs, vocab]`.
+    fn logits(&self) -> &[f32];
+
+    /// The last hidden states, after the output norm, of the last batch's hidden rows, `[hidden rows, hidden]`.
+    fn hidden(&self) -> &[f32];
 
     /// Copies page `from` over page `to`.
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), Error>;
+
+    /// Appends a page's contents to `out`; see [`Backend::export_page`].
+    fn export_page(&self, page: u32, out: &mut Vec<u8>) -> Result<(), Error>;
+
+    /// Fills a page with what `export_page` made.
+    fn import_page(&mut self, page: u32, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Calls `each(i)` for every `i < count` on the backend's host threads.
+    fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync));
 }
 
 /// A KV cache and work buffers for one thread.
 pub struct Runner<B: Backend> {
     model: Arc<Transformer<B>>,
     cache: B::Cache,
+    layout: CacheLayout,
     pages: usize,
     buffers: Buffers<B>,
+    /// What the last batch wanted, where the device's memory is not the host's.
     logits: Vec<f32>,
+    hidden: Vec<f32>,
+    /// How many rows of logits and of hidden states the last batch wanted.
+    wanted: [usize; 2],
 }
 
 struct Buffers<B: Backend> {
@@ -37,6 +60,9 @@ struct Buffers<B: Backend> {
     x: B::Buffer,
     x_out: B::Buffer,
     normed: B::Buffer,
+    /// Rows of `normed` whose logits are wanted, where others are wanted too.
+    normed_out: B::Buffer,
+    hidden: B::Buffer,
     q: B::Buffer,
     k: B::Buffer,
     v: B::Buffer,
@@ -57,6 +83,8 @@ impl<B: Backend> Buffers<B> {
             x: b.buffer(0, c.hidden)?,
             x_out: b.buffer(0, c.hidden)?,
             normed: b.buffer(0, c.hidden)?,
+            normed_out: b.buffer(0, c.hidden)?,
+            hidden: b.buffer(0, c.hidden)?,
             q: b.buffer(0, q)?,
             k: b.buffer(0, kv)?,
             v: b.buffer(0, kv)?,
@@ -73,17 +101,21 @@ impl<B: Backend> Buffers<B> {
 }
 
 impl<B: Backend> Runner<B> {
-    /// A cache of `pages` pages of [`PAGE_TOKENS`] tokens.
+    /// A cache of `pages` pages.
     pub fn new(model: Arc<Transformer<B>>, pages: usize, kind: CacheType) -> Result<Self, Error> {
-        let cache = model.backend.cache(&Self::cache_spec(&model, pages, kind))?;
+        let layout = model.config.cache_layout();
+        let cache = model.backend.cache(&CacheSpec { layout: layout.clone(), pages, kind })?;
         let buffers = Buffers::new(&*model.backend, &model.config)?;
-        Ok(Self { model, cache, pages, buffers, logits: Vec::new() })
-    }
-
-    pub(crate) fn cache_spec(model: &Transformer<B>, pages: usize, kind: CacheType) -> CacheSpec {
-        let c = &model.config;
-        let layer = LayerCache { kv_heads: c.kv_heads, head_dim: c.head_dim };
-        CacheSpec { layers: vec![layer; c.layers], pages, kind }
+        Ok(Self {
+            model,
+            cache,
+            layout,
+            pages,
+            buffers,
+            logits: Vec::new(),
+            hidden: Vec::new(),
+            wanted: [0; 2],
+        })
     }
 
     /// Checks everything in a batch that a kernel would otherwise trust.
@@ -108,20 +140,23 @@ impl<B: Backend> Runner<B> {
                 return bad(format!("positions in rows {:?} are not consecutive", span.rows));
             }
             let last = positions[positions.len() - 1] as usize;
-            if last / PAGE_TOKENS >= span.pages.len() {
-                return bad(format!("position {last} is beyond {} pages", span.pages.len()));
-            }
-            if let Some(page) = span.pages.iter().find(|&&p| p as usize >= self.pages) {
-                return bad(format!("page {page} of {}", self.pages));
+            for group in 0..self.layout.groups() {
+                let seen = self.layout.first_page(group, positions[0] as usize)..last / PAGE_TOKENS + 1;
+                let Some(seen) = batch.table(span, group).get(seen) else {
+                    return bad(format!("position {last} is beyond {} pages", span.table_len));
+                };
+                if let Some(page) = seen.iter().find(|&&p| p as usize >= self.pages) {
+                    return bad(format!("page {page} of {}", self.pages));
+                }
             }
         }
         if next != rows {
             return bad(format!("rows from {next} of {rows} belong to no sequence"));
         }
-        if batch.outputs.windows(2).any(|o| o[0] >= o[1])
-            || batch.outputs.last().is_some_and(|&o| o as usize >= rows)
-        {
-            return bad("output rows are not ascending rows of the batch".into());
+        for (what, wanted) in [("output", &batch.outputs), ("hidden", &batch.hidden)] {
+            if wanted.windows(2).any(|o| o[0] >= o[1]) || wanted.last().is_some_and(|&o| o as usize >= rows) {
+                return bad(format!("{what} rows are not ascending rows of the batch"));
+            }
         }
         Ok(())
     }
@@ -135,31 +170,50 @@ impl<B: Backend> Runner<B> {
         if let Some(rope) = &model.rope_local {
             b.rotations(rope, &batch.positions, &mut buffers.rotations_local)?;
         }
+        let (wanted, logits_among, hidden_among) = wanted_rows(batch);
         for (i, layer) in model.layers.iter().enumerate() {
             attention(b, c, i, layer, batch, cache, buffers, model.rope_local.is_some())?;
-            // Keys and values of the last layer are stored: from here on only the output rows matter.
+            // Keys and values of the last layer are stored: from here on only the wanted rows matter.
             if i + 1 == model.layers.len() {
-                b.gather(&buffers.x, &batch.outputs, &mut buffers.x_out)?;
-                b.gather(&buffers.attended, &batch.outputs, &mut buffers.attended_out)?;
+                if wanted.is_empty() {
+                    return Ok(());
+                }
+                b.gather(&buffers.x, &wanted, &mut buffers.x_out)?;
+                b.gather(&buffers.attended, &wanted, &mut buffers.attended_out)?;
                 std::mem::swap(&mut buffers.x, &mut buffers.x_out);
                 std::mem::swap(&mut buffers.attended, &mut buffers.attended_out);
             }
-            if batch.outputs.is_empty() && i + 1 == model.layers.len() {
-                break;
-            }
             feed_forward(b, c, layer, buffers)?;
         }
+        b.rms_norm(&buffers.x, &model.output_norm, c.rms_eps, &mut buffers.normed)?;
+        if !batch.hidden.is_empty() {
+            b.gather(&buffers.normed, &hidden_among, &mut buffers.hidden)?;
+        }
         if !batch.outputs.is_empty() {
-            b.rms_norm(&buffers.x, &model.output_norm, c.rms_eps, &mut buffers.normed)?;
+            let mut input = &buffers.normed;
+            if batch.outputs.len() < wanted.len() {
+                b.gather(input, &logits_among, &mut buffers.normed_out)?;
+                input = &buffers.normed_out;
+            }
             let output = model.output.as_ref().unwrap_or(&model.embeddings);
             let job = MatMul { weight: output, bias: None, out: &mut buffers.logits, accumulate: false };
-            b.matmul(&buffers.normed, &mut [job])?;
+            b.matmul(input, &mut [job])?;
             if let Some(cap) = c.final_soft_cap {
                 b.soft_cap(&mut buffers.logits, cap)?;
             }
         }
         Ok(())
     }
+}
+
+/// The rows that the last layer has to finish, and where among them those of the logits and of the hidden states are.
+fn wanted_rows(batch: &Batch) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
+    let mut wanted = [&batch.outputs[..], &batch.hidden].concat();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let among = |rows: &[u32]| rows.iter().map(|row| wanted.partition_point(|w| w < row) as u32).collect();
+    let (logits, hidden) = (among(&batch.outputs), among(&batch.hidden));
+    (wanted, logits, hidden)
 }
 
 /// From the residual stream to the heads' outputs in `attended`.
@@ -240,23 +294,57 @@ impl<B: Backend> Forward for Runner<B> {
         &self.model.config
     }
 
+    fn layout(&self) -> &CacheLayout {
+        &self.layout
+    }
+
     fn pages(&self) -> usize {
         self.pages
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<&[f32], Error> {
+    fn forward(&mut self, batch: &Batch) -> Result<(), Error> {
         self.check(batch)?;
+        self.wanted = [0; 2];
         if batch.rows() == 0 {
-            return Ok(&[]);
+            return Ok(());
         }
         self.run(batch)?;
-        if batch.outputs.is_empty() {
-            return Ok(&[]);
+        let Self { model, buffers, .. } = self;
+        for (wanted, buffer, copy) in [
+            (&batch.outputs, &buffers.logits, &mut self.logits),
+            (&batch.hidden, &buffers.hidden, &mut self.hidden),
+        ] {
+            if !wanted.is_empty() && model.backend.host(buffer).is_none() {
+                model.backend.read(buffer, copy)?;
+            }
         }
-        Ok(self.model.backend.read(&self.buffers.logits, &mut self.logits)?)
+        self.wanted = [batch.outputs.len(), batch.hidden.len()];
+        Ok(())
+    }
+
+    fn logits(&self) -> &[f32] {
+        let all = self.model.backend.host(&self.buffers.logits).unwrap_or(&self.logits);
+        &all[..self.wanted[0] * self.model.config.vocab]
+    }
+
+    fn hidden(&self) -> &[f32] {
+        let all = self.model.backend.host(&self.buffers.hidden).unwrap_or(&self.hidden);
+        &all[..self.wanted[1] * self.model.config.hidden]
     }
 
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), Error> {
         Ok(self.model.backend.copy_page(&mut self.cache, from, to)?)
+    }
+
+    fn export_page(&self, page: u32, out: &mut Vec<u8>) -> Result<(), Error> {
+        Ok(self.model.backend.export_page(&self.cache, page, out)?)
+    }
+
+    fn import_page(&mut self, page: u32, bytes: &[u8]) -> Result<(), Error> {
+        Ok(self.model.backend.import_page(&mut self.cache, page, bytes)?)
+    }
+
+    fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
+        self.model.backend.on_host_threads(count, each);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use realm_compute::{Backend, CacheType, Rope, quant};
+use realm_compute::{Backend, CacheSpec, CacheType, Rope, quant};
 use realm_gguf::{Gguf, Tensor};
 
 use crate::rope::{RopeScaling, frequencies};
@@ -280,7 +280,7 @@ impl<B: Backend> Weights for Arc<Transformer<B>> {
     }
 
     fn page_bytes(&self, kind: CacheType) -> usize {
-        Runner::cache_spec(self, 1, kind).page_bytes()
+        CacheSpec { layout: self.config.cache_layout(), pages: 1, kind }.page_bytes()
     }
 
     fn runner(&self, pages: usize, kind: CacheType) -> Result<Box<dyn Forward>, Error> {

@@ -5,8 +5,8 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{ids, json, load, log_probabilities, model_path};
-use realm_compute::{Batch, CacheType, PAGE_TOKENS};
+use common::{ids, json, load, log_probabilities, model_path, tables};
+use realm_compute::{Batch, CacheType, PAGE_TOKENS, Want};
 use realm_model::Forward;
 use serde_json::Value;
 
@@ -185,17 +185,19 @@ fn gemma_is_as_close_to_exact_as_llama_cpp() {
 /// The bits of a forward pass's logits, one entry a row.
 fn bits(runner: &mut dyn Forward, batch: &Batch) -> Vec<Vec<u32>> {
     let vocab = runner.config().vocab;
-    let logits = runner.forward(batch).expect("logits");
+    runner.forward(batch).expect("a pass");
+    let logits = runner.logits();
     logits.chunks_exact(vocab).map(|row| row.iter().map(|l| l.to_bits()).collect()).collect()
 }
 
 /// The bits after each of `tokens`, fed alone in pieces of `piece`.
 fn alone(runner: &mut dyn Forward, tokens: &[u32], piece: usize) -> Vec<Vec<u32>> {
     let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_TOKENS) as u32).collect();
+    let tables = tables(runner, &pages);
     let mut out = Vec::new();
     for (i, tokens) in tokens.chunks(piece).enumerate() {
         let mut batch = Batch::default();
-        batch.push(tokens, i * piece, &pages, true);
+        batch.push(tokens, i * piece, &tables, Want::Logits);
         out.extend(bits(runner, &batch));
     }
     out
@@ -235,7 +237,8 @@ fn a_sequence_gives_the_same_bits_in_company() {
                 let (mut batch, mut expected) = (Batch::default(), Vec::new());
                 for (s, rows) in step.into_iter().enumerate().filter(|(_, rows)| *rows > 0) {
                     let range = past[s]..past[s] + rows;
-                    batch.push(&sequences[s][range.clone()], past[s], pages[s], true);
+                    let tables = tables(&*runner, pages[s]);
+                    batch.push(&sequences[s][range.clone()], past[s], &tables, Want::Logits);
                     expected.extend_from_slice(&wanted[s][range.clone()]);
                     past[s] = range.end;
                 }

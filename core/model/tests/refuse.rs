@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use realm_compute::cpu::CpuBackend;
-use realm_compute::{Batch, CacheType};
+use realm_compute::{Batch, CacheType, Want};
 use realm_gguf::Gguf;
 use realm_model::{Error, Transformer, Weights};
 
@@ -17,10 +17,12 @@ fn bytes(name: &str) -> Vec<u8> {
 fn run(bytes: Vec<u8>, backend: &Arc<CpuBackend>) -> Result<(), Error> {
     let gguf = Gguf::from_bytes(bytes)?;
     let model = Arc::new(Transformer::load(Arc::clone(backend), &gguf, &mut |_, _| {})?);
-    let mut runner = model.runner(1, CacheType::F32)?;
+    let groups = model.config().cache_layout().groups();
+    let mut runner = model.runner(groups, CacheType::F32)?;
+    let tables: Vec<[u32; 1]> = (0..groups as u32).map(|page| [page]).collect();
     let mut batch = Batch::default();
-    batch.push(&[1, 2, 3], 0, &[0], false);
-    runner.forward(&batch).map(drop)
+    batch.push(&[1, 2, 3], 0, &tables, Want::LastLogits);
+    runner.forward(&batch)
 }
 
 /// `bytes` with the first `from` replaced by `to`, which is as long.

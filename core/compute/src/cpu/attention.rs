@@ -47,6 +47,7 @@ struct Running {
 pub(crate) struct Task<'a> {
     rows: std::ops::Range<usize>,
     pages: &'a [u32],
+    slot: usize,
     kv_head: usize,
     /// Query heads within the group.
     heads: std::ops::Range<usize>,
@@ -65,6 +66,7 @@ pub(crate) fn run(
     out: &mut Buffer,
 ) {
     let group = spec.heads / spec.kv_heads;
+    let place = cache.layout().layers[spec.layer];
     // A lone row has few tasks: split the heads of a group too if threads would idle.
     let few = batch.spans.len() * spec.kv_heads < 2 * pool.threads() && pool.threads() > 1;
     let heads_a_task = if few && batch.rows() == batch.spans.len() { group.div_ceil(2) } else { group };
@@ -76,7 +78,8 @@ pub(crate) fn run(
                 for head in (0..group).step_by(heads_a_task) {
                     tasks.push(Task {
                         rows: start..(start + rows_a_task).min(span.rows.end),
-                        pages: &span.pages,
+                        pages: batch.table(span, place.group),
+                        slot: place.slot,
                         kv_head,
                         heads: head..(head + heads_a_task).min(group),
                     });
@@ -131,7 +134,7 @@ fn attend_body(
     let first_page = lowest(batch.positions[task.rows.start] as usize) / PAGE_TOKENS;
     for (page, &id) in task.pages[..=last / PAGE_TOKENS].iter().enumerate().skip(first_page) {
         let start = page * PAGE_TOKENS;
-        let keys = cache.keys(spec.layer, id, task.kv_head, page_space);
+        let keys = cache.keys(task.slot, id, task.kv_head, page_space);
         scores.fill(0.0);
         products(q_rows, dim, keys, PAGE_TOKENS, scores, PAGE_TOKENS, None);
         for (scores, running) in scores.chunks_exact_mut(PAGE_TOKENS).zip(running.iter_mut()) {
@@ -140,7 +143,7 @@ fn attend_body(
             softmax_page(spec, scores, running, from, to);
         }
         let tokens = (last + 1 - start).min(PAGE_TOKENS);
-        let values = cache.values(spec.layer, id, task.kv_head, tokens, page_space);
+        let values = cache.values(task.slot, id, task.kv_head, tokens, page_space);
         products(scores, PAGE_TOKENS, values, padded, sums, padded, Some(running));
     }
     for (r, row) in task.rows.clone().enumerate() {

@@ -151,11 +151,20 @@ impl Backend for CpuBackend {
     }
 
     fn copy_page(&self, cache: &mut Cache, from: u32, to: u32) -> Result<(), Error> {
-        if from.max(to) as usize >= cache.pages() {
-            return Err(Error::InvalidArgument(format!("page {} of {}", from.max(to), cache.pages())));
-        }
+        check_page(cache, from.max(to))?;
         cache.copy_page(from, to);
         Ok(())
+    }
+
+    fn export_page(&self, cache: &Cache, page: u32, out: &mut Vec<u8>) -> Result<(), Error> {
+        check_page(cache, page)?;
+        cache.export_page(page, out);
+        Ok(())
+    }
+
+    fn import_page(&self, cache: &mut Cache, page: u32, bytes: &[u8]) -> Result<(), Error> {
+        check_page(cache, page)?;
+        cache.import_page(page, bytes)
     }
 
     fn embed(&self, table: &Matrix, tokens: &[u32], scale: f32, out: &mut Buffer) -> Result<(), Error> {
@@ -286,11 +295,13 @@ impl Backend for CpuBackend {
                 }
             });
         }
+        let place = cache.layout().layers[spec.layer];
         for span in &batch.spans {
+            let pages = batch.table(span, place.group);
             for row in span.rows.clone() {
                 let position = batch.positions[row] as usize;
-                let page = span.pages[position / PAGE_TOKENS];
-                cache.write(spec.layer, page, position % PAGE_TOKENS, k.row(row), v.row(row));
+                let page = pages[position / PAGE_TOKENS];
+                cache.write(place.slot, page, position % PAGE_TOKENS, k.row(row), v.row(row));
             }
         }
         Ok(())
@@ -348,9 +359,34 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn read<'a>(&self, x: &'a Buffer, _space: &'a mut Vec<f32>) -> Result<&'a [f32], Error> {
-        Ok(x.data())
+    fn host<'a>(&self, x: &'a Buffer) -> Option<&'a [f32]> {
+        Some(x.data())
     }
+
+    fn read(&self, x: &Buffer, out: &mut Vec<f32>) -> Result<(), Error> {
+        out.clear();
+        out.extend_from_slice(x.data());
+        Ok(())
+    }
+
+    fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
+        if count < 2 {
+            return (0..count).for_each(each);
+        }
+        let share = Share::new(count, 1);
+        self.pool.run(&|_| {
+            while let Some(piece) = share.next() {
+                piece.for_each(each);
+            }
+        });
+    }
+}
+
+fn check_page(cache: &Cache, page: u32) -> Result<(), Error> {
+    if (page as usize) < cache.pages() {
+        return Ok(());
+    }
+    Err(Error::InvalidArgument(format!("page {page} of {}", cache.pages())))
 }
 
 /// Checks what the attention operations index with.
@@ -359,19 +395,29 @@ fn check(spec: &Attention<'_, CpuBackend>, batch: &Batch, cache: &Cache) -> Resu
     if spec.kv_heads == 0 || !spec.heads.is_multiple_of(spec.kv_heads) {
         return bad(format!("{} query heads over {} key/value heads", spec.heads, spec.kv_heads));
     }
-    if cache.shape(spec.layer) != Some((spec.kv_heads, spec.head_dim)) {
+    let layout = cache.layout();
+    let Some(place) = layout.layers.get(spec.layer) else {
+        return bad(format!("the cache has no layer {}", spec.layer));
+    };
+    if (layout.kv_heads, layout.head_dim) != (spec.kv_heads, spec.head_dim)
+        || layout.windows[place.group] != spec.window
+    {
         return bad(format!("the cache does not fit layer {}", spec.layer));
     }
     for span in &batch.spans {
         if span.rows.is_empty() || span.rows.end > batch.rows() || batch.positions.len() != batch.rows() {
             return bad(format!("rows {:?} of a batch of {}", span.rows, batch.rows()));
         }
-        let last = span.rows.clone().map(|row| batch.positions[row]).max().unwrap_or(0) as usize;
-        if span.pages.len() <= last / PAGE_TOKENS {
-            return bad(format!("{} pages do not reach position {last}", span.pages.len()));
-        }
-        if let Some(page) = span.pages.iter().find(|&&page| page as usize >= cache.pages()) {
-            return bad(format!("page {page} of {}", cache.pages()));
+        let positions = &batch.positions[span.rows.clone()];
+        let last = positions.iter().copied().max().unwrap_or(0) as usize;
+        let first = positions.iter().copied().min().unwrap_or(0) as usize;
+        let pages = batch.table(span, place.group);
+        let seen = layout.first_page(place.group, first)..last / PAGE_TOKENS + 1;
+        let Some(seen) = pages.get(seen) else {
+            return bad(format!("{} pages do not reach position {last}", pages.len()));
+        };
+        for &page in seen {
+            check_page(cache, page)?;
         }
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use realm_compute::cpu::CpuBackend;
-use realm_compute::{Batch, CacheType, PAGE_TOKENS};
+use realm_compute::{Batch, CacheType, PAGE_TOKENS, Want};
 use realm_gguf::Gguf;
 use realm_hub::{Hub, Reference};
 use realm_model::{Forward, Transformer, Weights};
@@ -17,24 +17,32 @@ pub(crate) fn model_path(file: &str) -> PathBuf {
     path.expect("the model's file")
 }
 
-/// Loads a model on two threads with room for `pages` pages.
+/// Loads a model on two threads with room for `pages` pages of every group of layers.
 pub(crate) fn load(path: &std::path::Path, pages: usize, kind: CacheType) -> Box<dyn Forward> {
     let gguf = Gguf::open(path).expect("a GGUF file");
     let backend = Arc::new(CpuBackend::new(2).expect("a backend"));
-    let model = Transformer::load(backend, &gguf, &mut |_, _| {}).expect("a model");
-    Arc::new(model).runner(pages, kind).expect("a runner")
+    let model = Arc::new(Transformer::load(backend, &gguf, &mut |_, _| {}).expect("a model"));
+    let groups = model.config().cache_layout().groups();
+    model.runner(pages * groups, kind).expect("a runner")
+}
+
+/// A page table for every group of layers from the first one's.
+pub(crate) fn tables(runner: &dyn Forward, pages: &[u32]) -> Vec<Vec<u32>> {
+    let groups = runner.layout().groups() as u32;
+    (0..groups).map(|group| pages.iter().map(|page| page * groups + group).collect()).collect()
 }
 
 /// The log-probabilities after each of `tokens`, `[tokens, vocab]`, fed in pieces of `piece`.
 pub(crate) fn log_probabilities(runner: &mut dyn Forward, tokens: &[u32], piece: usize) -> Vec<Vec<f64>> {
     let vocab = runner.config().vocab;
     let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_TOKENS) as u32).collect();
+    let tables = tables(runner, &pages);
     let mut out = Vec::new();
     for (i, tokens) in tokens.chunks(piece).enumerate() {
         let mut batch = Batch::default();
-        batch.push(tokens, i * piece, &pages, true);
-        let logits = runner.forward(&batch).expect("logits");
-        out.extend(logits.chunks_exact(vocab).map(log_softmax));
+        batch.push(tokens, i * piece, &tables, Want::Logits);
+        runner.forward(&batch).expect("a pass");
+        out.extend(runner.logits().chunks_exact(vocab).map(log_softmax));
     }
     out
 }
