@@ -66,7 +66,7 @@ pub(crate) fn score(args: &ScoreArgs) -> Result<()> {
     each_line(|Tokens { tokens }| {
         let scores = model.score(&tokens, args.top)?;
         let top: Vec<Vec<_>> =
-            scores.iter().map(|row| row.iter().map(|t| json!([t.id, t.logprob])).collect()).collect();
+            scores.iter().map(|row| row.top.iter().map(|t| json!([t.id, t.logprob])).collect()).collect();
         writeln!(out, "{}", json!({ "top": top }))?;
         Ok(out.flush()?)
     })

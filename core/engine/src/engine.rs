@@ -1,53 +1,99 @@
 //! The engine: one thread that steps a model for everybody.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
-use async_channel::{Receiver, Sender};
-use realm_compute::{CacheType, PAGE_TOKENS};
+use realm_compute::{AdapterUse, PAGE_TOKENS};
 use realm_model::Weights;
 use realm_tokenizer::Tokenizer;
 
+use crate::kv::{PageTables, pages_for};
 use crate::request::MAX_LOGPROBS;
-use crate::sampling::TokenLogprob;
-use crate::scheduler::Scheduler;
-use crate::sequence::{Generating, Scoring, Sequence, Work};
-use crate::{Error, Generation, Request};
-
-/// How an engine is built.
-#[derive(Debug, Clone)]
-pub struct EngineConfig {
-    /// Tokens that the KV cache holds, over all requests; `None` for 16,384, or what fits in 2 GiB.
-    pub kv_tokens: Option<usize>,
-    /// How the KV cache holds numbers.
-    pub cache_type: CacheType,
-    /// Rows of prompts in one forward pass at most.
-    pub prefill_chunk: usize,
-    /// Chunks that a generation's channel holds before the request waits for its reader.
-    pub channel: usize,
-}
-
-impl Default for EngineConfig {
-    fn default() -> Self {
-        Self { kv_tokens: None, cache_type: CacheType::F32, prefill_chunk: 512, channel: 64 }
-    }
-}
+use crate::sampling::Scored;
+use crate::scheduler::sessions::SessionCommand;
+use crate::scheduler::{Next, Scheduler};
+use crate::snapshot;
+use crate::task::embed::{Embed, Pooling};
+use crate::task::generate::Generate;
+use crate::task::score::Score;
+use crate::task::{Task, Work};
+use crate::{EngineConfig, Error, Generation, Request, Sequence, Tenant};
 
 /// Runs the requests of one model.
 pub struct Engine {
     commands: Sender<Command>,
     thread: Option<JoinHandle<()>>,
-    free_pages: Arc<AtomicUsize>,
+    common: Arc<Common>,
     channel: usize,
-    vocabulary: usize,
+    max_queued: usize,
+}
+
+/// A result to come. Dropping it gives the request up.
+pub struct Answer<T>(async_channel::Receiver<Result<T, Error>>);
+
+impl<T> Answer<T> {
+    /// Waits for it. Blocks.
+    ///
+    /// # Errors
+    /// What ended the request early.
+    pub fn wait(self) -> Result<T, Error> {
+        self.0.recv_blocking().map_err(|_| Error::Stopped)?
+    }
+
+    /// As [`wait`](Self::wait), for tasks.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn wait_async(self) -> Result<T, Error> {
+        self.0.recv().await.map_err(|_| Error::Stopped)?
+    }
+}
+
+/// What handles know of their engine.
+pub(crate) struct Common {
+    pub(crate) vocabulary: usize,
+    pub(crate) groups: usize,
+    pub(crate) fingerprint: u64,
     context: usize,
+    ids: AtomicU64,
+    /// Pages that nobody uses, as of the last step.
+    free_pages: AtomicUsize,
+    /// Requests that wait.
+    waiting: Arc<AtomicUsize>,
 }
 
 pub(crate) enum Command {
-    Add(Sequence),
+    Add(Box<Task>),
+    Session(SessionCommand),
     /// A reader has read, or left.
     Wake,
+    /// The engine is dropped.
+    Stop,
+}
+
+impl Common {
+    /// Ids are in order of arrival.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Tokens that a tenant's sequence may have.
+    pub(crate) fn limit(&self, tenant: &Tenant) -> usize {
+        tenant.read().kv_tokens.map_or(self.context, |tokens| tokens.min(self.context))
+    }
+
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), Error> {
+        match tokens.iter().find(|&&token| token as usize >= self.vocabulary) {
+            None => Ok(()),
+            Some(token) => {
+                let why = format!("token {token} is not in the vocabulary of {} tokens", self.vocabulary);
+                Err(Error::InvalidArgument(why))
+            }
+        }
+    }
 }
 
 impl Engine {
@@ -61,106 +107,183 @@ impl Engine {
         config: &EngineConfig,
     ) -> Result<Self, Error> {
         let model = weights.config();
-        let page_bytes = weights.page_bytes(config.cache_type);
-        let page_bytes = page_bytes * model.cache_layout().groups();
-        let affordable = ((2 << 30) / page_bytes.max(1)).max(1) * PAGE_TOKENS;
-        let kv_tokens = config.kv_tokens.unwrap_or_else(|| 16_384.min(affordable));
-        let groups = model.cache_layout().groups();
-        let pages = groups * kv_tokens.div_ceil(PAGE_TOKENS).max(1);
+        let layout = model.cache_layout();
+        let pages = config.pages(weights);
         let runner =
             weights.runner(pages, config.cache_type).map_err(|e| Error::LimitExceeded(e.to_string()))?;
-        let (commands, inbox) = async_channel::unbounded();
-        let free_pages = Arc::new(AtomicUsize::new(pages));
-        let scheduler = Scheduler::new(runner, tokenizer, config.prefill_chunk.max(1));
-        let gauge = Arc::clone(&free_pages);
+        // The longest sequence that has room when it is alone.
+        let fits = |tokens: usize| pages_for(&layout, tokens, config.prefill_chunk) <= pages;
+        let most = (1..=model.context_length.div_ceil(PAGE_TOKENS)).collect::<Vec<_>>();
+        let context = most.partition_point(|n| fits(n * PAGE_TOKENS)) * PAGE_TOKENS;
+        let common = Arc::new(Common {
+            vocabulary: model.vocab,
+            groups: layout.groups(),
+            fingerprint: snapshot::fingerprint(weights, config.cache_type),
+            context: context.min(model.context_length),
+            ids: AtomicU64::new(0),
+            free_pages: AtomicUsize::new(pages),
+            waiting: Arc::default(),
+        });
+        let (commands, inbox) = mpsc::channel();
+        let scheduler = Scheduler::new(runner, tokenizer, config.clone());
+        let gauges = Arc::clone(&common);
         let thread = std::thread::Builder::new()
             .name("realm-engine".into())
-            .spawn(move || run(scheduler, &inbox, &gauge))
+            .spawn(move || run(scheduler, &inbox, &gauges))
             .map_err(|e| Error::LimitExceeded(format!("the engine's thread: {e}")))?;
-        Ok(Self {
-            commands,
-            thread: Some(thread),
-            free_pages,
-            channel: config.channel.max(1),
-            vocabulary: model.vocab,
-            context: model.context_length.min(pages / groups * PAGE_TOKENS),
-        })
+        let (channel, max_queued) = (config.channel.max(1), config.max_queued);
+        Ok(Self { commands, thread: Some(thread), common, channel, max_queued })
     }
 
     /// Tokens that one request may have at most, prompt and generation together.
     pub fn context_length(&self) -> usize {
-        self.context
+        self.common.context
     }
 
-    /// Pages of the KV cache that no request holds, as of the last step.
+    /// Pages of the KV cache that no request uses, as of the last step. What is only remembered of earlier ones
+    /// counts as free.
     pub fn free_pages(&self) -> usize {
-        self.free_pages.load(Ordering::Acquire)
+        self.common.free_pages.load(Ordering::Acquire)
     }
 
     /// Starts a request.
     ///
     /// # Errors
     /// `InvalidArgument` for an empty prompt, tokens outside the vocabulary or sampling values that mean nothing;
-    /// `LimitExceeded` for a prompt that leaves no room in the context.
-    pub fn generate(&self, mut request: Request) -> Result<Generation, Error> {
-        self.check_prompt(&request.prompt, 1)?;
-        request.sampling.check(self.vocabulary)?;
+    /// `LimitExceeded` for a prompt that leaves no room in the context and for one more request than the tenant may have
+    /// waiting; `Overloaded` if too many wait over all tenants.
+    pub fn generate(&self, tenant: &Arc<Tenant>, mut request: Request) -> Result<Generation, Error> {
+        let limit = self.check_prompt(tenant, &request.prompt, 1)?;
+        request.sampling.check(self.common.vocabulary)?;
         if request.max_tokens == Some(0) {
             return Err(Error::InvalidArgument("max_tokens is 0; it must be at least 1".into()));
         }
         if request.logprobs.is_some_and(|n| n > MAX_LOGPROBS) {
             return Err(Error::InvalidArgument(format!("logprobs must be at most {MAX_LOGPROBS}")));
         }
-        let room = self.context - request.prompt.len();
+        let room = limit - request.prompt.len();
         let limit = request.prompt.len() + request.max_tokens.unwrap_or(room).min(room);
         let (send, receive) = async_channel::bounded(self.channel);
         let paused = Arc::new(AtomicBool::new(false));
-        let work = Generating::new(&mut request, send, Arc::clone(&paused));
-        self.add(request.prompt, limit, Work::Generate(Box::new(work)))?;
+        let work = Generate::new(&mut request, send, Arc::clone(&paused));
+        let (prompt, shared) = (request.prompt, request.shared_prefix);
+        self.add(tenant, prompt, limit, None, shared, Work::Generate(Box::new(work)))?;
         Ok(Generation::new(receive, self.commands.clone(), paused))
     }
 
-    /// The `top` likeliest tokens after each of `tokens`, `[tokens][top]`.
+    /// What the model says of a given text, for each of `tokens` from the `first` on: the log-probability of the next one,
+    /// and the `top` likeliest tokens in its place.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate), or that the forward pass failed.
-    pub fn score(&self, tokens: Vec<u32>, top: usize) -> Result<Vec<Vec<TokenLogprob>>, Error> {
-        self.check_prompt(&tokens, 0)?;
-        if !(1..=MAX_LOGPROBS).contains(&top) {
-            return Err(Error::InvalidArgument(format!("top must be from 1 to {MAX_LOGPROBS}")));
+    /// As [`generate`](Self::generate).
+    pub fn score(
+        &self,
+        tenant: &Arc<Tenant>,
+        tokens: Vec<u32>,
+        first: usize,
+        top: usize,
+    ) -> Result<Answer<Vec<Scored>>, Error> {
+        let limit = self.check_prompt(tenant, &tokens, 0)?;
+        if top > MAX_LOGPROBS {
+            return Err(Error::InvalidArgument(format!("top must be at most {MAX_LOGPROBS}")));
+        }
+        if first >= tokens.len() {
+            let why = format!("the first token to score is {first} of {}", tokens.len());
+            return Err(Error::InvalidArgument(why));
         }
         let (reply, answer) = async_channel::bounded(1);
-        let limit = tokens.len();
-        self.add(tokens, limit, Work::Score(Scoring { top, rows: Vec::new(), reply }))?;
-        answer.recv_blocking().map_err(|_| Error::Stopped)?
+        self.add(tenant, tokens, limit, None, 0, Work::Score(Score::new(first, top, reply)))?;
+        Ok(Answer(answer))
     }
 
-    fn check_prompt(&self, prompt: &[u32], room: usize) -> Result<(), Error> {
+    /// One vector for a text, `[hidden]`: its last hidden states, pooled, and with `normalize` of length 1.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
+    pub fn embed(
+        &self,
+        tenant: &Arc<Tenant>,
+        tokens: Vec<u32>,
+        pooling: Pooling,
+        normalize: bool,
+    ) -> Result<Answer<Vec<f32>>, Error> {
+        let limit = self.check_prompt(tenant, &tokens, 0)?;
+        let (reply, answer) = async_channel::bounded(1);
+        self.add(tenant, tokens, limit, None, 0, Work::Embed(Embed::new(pooling, normalize, reply)))?;
+        Ok(Answer(answer))
+    }
+
+    /// A sequence for a program that drives it itself.
+    ///
+    /// # Errors
+    /// The engine has stopped.
+    pub fn sequence(&self, tenant: &Arc<Tenant>, shared_prefix: usize) -> Result<Sequence, Error> {
+        let (engine, common) = (self.commands.clone(), Arc::clone(&self.common));
+        Sequence::open(engine, common, Arc::clone(tenant), None, shared_prefix)
+    }
+
+    /// A sequence from what [`Sequence::save`] wrote.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for other bytes, or those of another model, device or cache type; `LimitExceeded` if it is
+    /// longer than the context.
+    pub fn restore(&self, tenant: &Arc<Tenant>, bytes: &[u8]) -> Result<Sequence, Error> {
+        self.sequence(tenant, 0)?.restored(bytes)
+    }
+
+    /// Checks a prompt; returns how many tokens its sequence may have.
+    fn check_prompt(&self, tenant: &Tenant, prompt: &[u32], room: usize) -> Result<usize, Error> {
         if prompt.is_empty() {
             return Err(Error::InvalidArgument("the prompt has no tokens".into()));
         }
-        if let Some(token) = prompt.iter().find(|&&t| t as usize >= self.vocabulary) {
-            let why = format!("token {token} is not in the vocabulary of {} tokens", self.vocabulary);
-            return Err(Error::InvalidArgument(why));
+        self.common.check_tokens(prompt)?;
+        let (len, context, limit) = (prompt.len(), self.common.context, self.common.limit(tenant));
+        if len + room <= limit {
+            return Ok(limit);
         }
-        if prompt.len() + room > self.context {
-            let (len, context) = (prompt.len(), self.context);
-            return Err(Error::LimitExceeded(format!(
-                "the prompt has {len} tokens and the context holds {context}: shorten it, or load the model with a longer context"
-            )));
-        }
-        Ok(())
+        let what_to_do = if limit < context {
+            format!("and tenant `{}` may have {limit}: shorten it, or raise `kv_tokens`", tenant.name())
+        } else {
+            format!("and the context holds {context}: shorten it, or load the model with a longer context")
+        };
+        Err(Error::LimitExceeded(format!("the prompt has {len} tokens {what_to_do}")))
     }
 
-    fn add(&self, tokens: Vec<u32>, limit: usize, work: Work) -> Result<(), Error> {
-        let sequence = Sequence { tokens, cached: 0, limit, pages: Vec::new(), work };
-        self.commands.try_send(Command::Add(sequence)).map_err(|_| Error::Stopped)
+    fn add(
+        &self,
+        tenant: &Arc<Tenant>,
+        tokens: Vec<u32>,
+        limit: usize,
+        adapter: Option<AdapterUse>,
+        shared_prefix: usize,
+        work: Work,
+    ) -> Result<(), Error> {
+        let place = tenant.enqueue(&self.common.waiting, self.max_queued)?;
+        let (id, tenant) = (self.common.next_id(), Arc::clone(tenant));
+        let deadline = tenant.read().request_timeout.map(|timeout| Instant::now() + timeout);
+        let task = Task {
+            id,
+            tenant,
+            place: Some(place),
+            tokens,
+            cached: 0,
+            limit,
+            pages: PageTables::new(self.common.groups),
+            adapter,
+            shared_prefix,
+            deadline,
+            drafts: Vec::new(),
+            served: 0,
+            work,
+        };
+        self.commands.send(Command::Add(Box::new(task))).map_err(|_| Error::Stopped)
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.commands.close();
+        // A thread that has ended needs no telling.
+        let _ = self.commands.send(Command::Stop);
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has said so on stderr.
             let _ = thread.join();
@@ -168,18 +291,29 @@ impl Drop for Engine {
     }
 }
 
-fn run(mut scheduler: Scheduler, inbox: &Receiver<Command>, free_pages: &AtomicUsize) {
-    let mut idle = true;
-    while !inbox.is_closed() {
-        let first = if idle { inbox.recv_blocking().ok() } else { inbox.try_recv().ok() };
-        let mut command = first;
-        while let Some(now) = command {
-            if let Command::Add(sequence) = now {
-                scheduler.add(sequence);
+/// The thread: commands between steps, steps while there is work.
+fn run(mut scheduler: Scheduler, inbox: &Receiver<Command>, gauges: &Common) {
+    let mut next = Next::Wait(None);
+    loop {
+        let mut command = match next {
+            Next::Go => inbox.try_recv(),
+            Next::Wait(None) => inbox.recv().map_err(|_| TryRecvError::Disconnected),
+            Next::Wait(Some(time)) => inbox.recv_timeout(time).map_err(|error| match error {
+                RecvTimeoutError::Timeout => TryRecvError::Empty,
+                RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+            }),
+        };
+        loop {
+            match command {
+                Ok(Command::Add(task)) => scheduler.add(*task),
+                Ok(Command::Session(command)) => scheduler.session(command),
+                Ok(Command::Wake) => {}
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => break,
             }
-            command = inbox.try_recv().ok();
+            command = inbox.try_recv();
         }
-        idle = !scheduler.step();
-        free_pages.store(scheduler.free_pages(), Ordering::Release);
+        next = scheduler.step();
+        gauges.free_pages.store(scheduler.free_pages(), Ordering::Release);
     }
 }

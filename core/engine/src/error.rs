@@ -5,9 +5,12 @@ pub enum Error {
     /// The request asks for something impossible.
     #[error("{0}")]
     InvalidArgument(String),
-    /// The request does not fit what the engine was given.
+    /// The request does not fit what the engine or its tenant was given.
     #[error("{0}")]
     LimitExceeded(String),
+    /// Too many requests wait already, over all tenants.
+    #[error("{0}")]
+    Overloaded(String),
     /// The forward pass failed.
     #[error("the model could not run: {0}")]
     Model(String),

@@ -3,9 +3,10 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 use std::task::{Context, Poll, ready};
 
-use async_channel::{Receiver, Sender};
+use async_channel::Receiver;
 use futures_core::Stream;
 
 use crate::Error;
@@ -36,12 +37,12 @@ impl Generation {
         self.done = true;
         self.chunks.close();
         // A stopped engine needs no waking.
-        let _ = self.engine.try_send(Command::Wake);
+        let _ = self.engine.send(Command::Wake);
     }
 
     fn received(&mut self, chunk: Option<Result<Chunk, Error>>) -> Option<Result<Chunk, Error>> {
         if self.paused.swap(false, Ordering::AcqRel) {
-            let _ = self.engine.try_send(Command::Wake);
+            let _ = self.engine.send(Command::Wake);
         }
         // Only a dead engine closes the channel before the last chunk.
         let chunk = chunk.unwrap_or(Err(Error::Stopped));

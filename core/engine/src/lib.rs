@@ -1,22 +1,36 @@
-//! Runs many requests on one model: batching, sampling, streams.
+//! Runs many tenants' requests on one model: batching, fairness, the paged KV cache, sampling, streams.
 //!
 //! - [`Engine`]: one thread that steps a model; [`Request`]s join and leave its batch between steps.
+//! - [`Tenant`]: who a request belongs to, and the [`Limits`] on what they may use.
 //! - [`Generation`]: the reader's end of a request, for threads and for tasks.
+//! - [`Sequence`]: a token sequence that its owner drives forward by forward.
 //! - [`Sampling`] and [`Sampler`]: from logits to a token.
+//!
+//! Inside, `scheduler` decides what runs, `task` is what a request is while it runs, and `kv` keeps account of the KV
+//! cache's pages.
 #![forbid(unsafe_code)]
 
+mod config;
 mod engine;
 mod error;
 mod generation;
-mod pages;
+mod kv;
 mod request;
 mod sampling;
 mod scheduler;
 mod sequence;
+mod snapshot;
 mod stop;
+mod task;
+mod tenant;
 
-pub use engine::{Engine, EngineConfig};
+pub use config::EngineConfig;
+pub use engine::{Answer, Engine};
 pub use error::Error;
 pub use generation::Generation;
 pub use request::{Chunk, Finish, FinishReason, MAX_LOGPROBS, Request, Timings, Token, Usage};
-pub use sampling::{Sampler, Sampling, TokenLogprob};
+pub use sampling::{Sampler, Sampling, Scored, TokenLogprob};
+pub use sequence::Sequence;
+pub use task::embed::Pooling;
+pub use task::session::{Forwarded, Output};
+pub use tenant::{Limits, Tenant};

@@ -22,6 +22,9 @@ pub struct Request {
     pub ignore_eos: bool,
     /// Spell control tokens in the text.
     pub special: bool,
+    /// So many tokens at the beginning of the prompt, which many tenants' prompts begin with, may be computed once for
+    /// all who say so: what a tenant marks here, others can find out that it was used.
+    pub shared_prefix: usize,
 }
 
 /// The most alternatives that a request may ask for at each token.
@@ -84,6 +87,8 @@ impl FinishReason {
 pub struct Usage {
     /// Of the prompt.
     pub prompt_tokens: usize,
+    /// Of these, how many were computed by an earlier request.
+    pub cached_tokens: usize,
     /// Generated, an end token included.
     pub generated_tokens: usize,
 }
@@ -100,6 +105,11 @@ pub struct Timings {
 }
 
 impl Timings {
+    /// From the start of the request to the first token.
+    pub fn time_to_first_token(&self) -> Duration {
+        self.queued + self.prefill
+    }
+
     /// Decoded tokens per second, given the usage; 0 for fewer than two tokens.
     pub fn decode_rate(&self, usage: Usage) -> f64 {
         match self.decode.as_secs_f64() {

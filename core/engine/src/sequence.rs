@@ -1,172 +1,184 @@
-//! A request inside the engine.
+//! A token sequence with its KV cache, driven by its owner forward by forward.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::mpsc::Sender;
 
-use async_channel::{Sender, TrySendError};
-use realm_tokenizer::{Tokenizer, Utf8Stream};
+use async_channel::Receiver;
+use realm_compute::AdapterUse;
 
-use crate::Error;
-use crate::request::{Chunk, Finish, FinishReason, Request, Timings, Token, Usage};
-use crate::sampling::{Sampler, TokenLogprob, logprobs, top_logprobs};
-use crate::stop::StopMatcher;
+use crate::engine::{Command, Common};
+use crate::scheduler::sessions::SessionCommand;
+use crate::snapshot::Snapshot;
+use crate::task::session::{Forwarded, Output};
+use crate::{Error, Tenant};
 
-/// A token sequence, its pages of the KV cache, and what it is for.
-pub(crate) struct Sequence {
-    /// Prompt and what was generated.
-    pub(crate) tokens: Vec<u32>,
-    /// How many of them the KV cache holds.
-    pub(crate) cached: usize,
-    /// Tokens that it may grow to.
-    pub(crate) limit: usize,
-    pub(crate) pages: Vec<u32>,
-    pub(crate) work: Work,
-}
-
-pub(crate) enum Work {
-    Generate(Box<Generating>),
-    Score(Scoring),
+/// A token sequence with its KV cache. Its forwards share passes with everybody else's work. While it rests its part of
+/// the cache may be given to others; it is computed again when it is needed. Dropping it frees its part.
+pub struct Sequence {
+    id: u64,
+    engine: Sender<Command>,
+    common: Arc<Common>,
+    tenant: Arc<Tenant>,
+    limit: usize,
+    tokens: Vec<u32>,
+    /// How many of the tokens the engine knows.
+    sent: usize,
 }
 
 impl Sequence {
-    /// Whether nobody waits for it any more.
-    pub(crate) fn is_abandoned(&self) -> bool {
-        match &self.work {
-            Work::Generate(work) => work.chunks.is_closed(),
-            Work::Score(work) => work.reply.is_closed(),
-        }
+    pub(crate) fn open(
+        engine: Sender<Command>,
+        common: Arc<Common>,
+        tenant: Arc<Tenant>,
+        adapter: Option<AdapterUse>,
+        shared_prefix: usize,
+    ) -> Result<Self, Error> {
+        let id = common.next_id();
+        let limit = common.limit(&tenant);
+        let open = SessionCommand::Open { id, tenant: Arc::clone(&tenant), adapter, limit, shared_prefix };
+        let this = Self { id, engine, common, tenant, limit, tokens: Vec::new(), sent: 0 };
+        this.send(open)?;
+        Ok(this)
     }
 
-    pub(crate) fn fail(&self, error: Error) {
-        // If the reader is gone, nobody wants to know.
-        match &self.work {
-            Work::Generate(work) => drop(work.chunks.force_send(Err(error))),
-            Work::Score(work) => drop(work.reply.force_send(Err(error))),
+    /// What [`save`](Self::save) wrote.
+    pub(crate) fn restored(mut self, bytes: &[u8]) -> Result<Self, Error> {
+        let (groups, vocabulary) = (self.common.groups, self.common.vocabulary);
+        let snapshot = Snapshot::from_bytes(bytes, self.common.fingerprint, groups, vocabulary)?;
+        self.check_length(snapshot.tokens.len())?;
+        self.tokens.clone_from(&snapshot.tokens);
+        self.sent = self.tokens.len();
+        self.send(SessionCommand::Restore { id: self.id, snapshot })?;
+        Ok(self)
+    }
+
+    fn send(&self, command: SessionCommand) -> Result<(), Error> {
+        self.engine.send(Command::Session(command)).map_err(|_| Error::Stopped)
+    }
+
+    fn check_length(&self, len: usize) -> Result<(), Error> {
+        if len <= self.limit {
+            return Ok(());
         }
+        Err(Error::LimitExceeded(format!(
+            "the sequence would have {len} tokens and may have {}: truncate it, or load the model with a longer context",
+            self.limit
+        )))
+    }
+
+    /// Its tokens.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether it has no tokens.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// Tokens that it may have at most.
+    pub fn context_length(&self) -> usize {
+        self.limit
+    }
+
+    /// Whose it is.
+    pub fn tenant(&self) -> &Arc<Tenant> {
+        &self.tenant
+    }
+
+    /// Adds tokens at the end; the next forward computes them.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for tokens outside the vocabulary, `LimitExceeded` beyond the context; then nothing was added.
+    pub fn append(&mut self, tokens: &[u32]) -> Result<(), Error> {
+        self.common.check_tokens(tokens)?;
+        self.check_length(self.tokens.len() + tokens.len())?;
+        self.tokens.extend_from_slice(tokens);
+        Ok(())
+    }
+
+    /// Computes what was appended since the last forward, or the last token again if nothing was. Blocks.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an empty sequence, and what ended the forward early.
+    pub fn forward(&mut self, output: Output) -> Result<Forwarded, Error> {
+        self.start(output)?.recv_blocking().map_err(|_| Error::Stopped)?
+    }
+
+    /// As [`forward`](Self::forward), for tasks. Dropping the future gives the forward up; the tokens stay appended.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn forward_async(&mut self, output: Output) -> Result<Forwarded, Error> {
+        self.start(output)?.recv().await.map_err(|_| Error::Stopped)?
+    }
+
+    fn start(&mut self, output: Output) -> Result<Receiver<Result<Forwarded, Error>>, Error> {
+        let (reply, answer) = async_channel::bounded(1);
+        let tokens = self.unsent();
+        self.send(SessionCommand::Forward { id: self.id, tokens, output, reply })?;
+        Ok(answer)
+    }
+
+    fn unsent(&mut self) -> Vec<u32> {
+        let tokens = self.tokens[self.sent..].to_vec();
+        self.sent = self.tokens.len();
+        tokens
+    }
+
+    /// Another sequence with the same tokens. Both share what is computed until they differ.
+    ///
+    /// # Errors
+    /// The engine has stopped.
+    pub fn fork(&self) -> Result<Self, Error> {
+        let id = self.common.next_id();
+        let fork = Self {
+            id,
+            engine: self.engine.clone(),
+            common: Arc::clone(&self.common),
+            tenant: Arc::clone(&self.tenant),
+            limit: self.limit,
+            tokens: self.tokens.clone(),
+            sent: self.sent,
+        };
+        self.send(SessionCommand::Fork { id: self.id, to: id })?;
+        Ok(fork)
+    }
+
+    /// Drops the tokens from the `len`th on.
+    ///
+    /// # Errors
+    /// The engine has stopped.
+    pub fn truncate(&mut self, len: usize) -> Result<(), Error> {
+        self.tokens.truncate(len);
+        if len < self.sent {
+            self.sent = len;
+            self.send(SessionCommand::Truncate { id: self.id, len })?;
+        }
+        Ok(())
+    }
+
+    /// Tokens, keys and values as bytes, for [`Engine::restore`](crate::Engine::restore) with the same model on the same
+    /// kind of device. What was appended after the last forward is not part of them. Blocks.
+    ///
+    /// # Errors
+    /// The device could not be read.
+    pub fn save(&self) -> Result<Vec<u8>, Error> {
+        let (reply, answer) = async_channel::bounded(1);
+        self.send(SessionCommand::Save { id: self.id, reply })?;
+        let snapshot = answer.recv_blocking().map_err(|_| Error::Stopped)??;
+        Ok(snapshot.to_bytes(self.common.fingerprint))
     }
 }
 
-pub(crate) struct Generating {
-    sampler: Sampler,
-    decoder: Utf8Stream,
-    stop: StopMatcher,
-    chunks: Sender<Result<Chunk, Error>>,
-    paused: Arc<AtomicBool>,
-    prompt_tokens: usize,
-    logprobs: Option<usize>,
-    ignore_eos: bool,
-    special: bool,
-    submitted: Instant,
-    started: Option<Instant>,
-    first_token: Option<Instant>,
-}
-
-impl Generating {
-    pub(crate) fn new(
-        request: &mut Request,
-        chunks: Sender<Result<Chunk, Error>>,
-        paused: Arc<AtomicBool>,
-    ) -> Self {
-        Self {
-            sampler: Sampler::new(std::mem::take(&mut request.sampling), &request.prompt),
-            decoder: Utf8Stream::new(),
-            stop: StopMatcher::new(std::mem::take(&mut request.stop)),
-            chunks,
-            paused,
-            prompt_tokens: request.prompt.len(),
-            logprobs: request.logprobs,
-            ignore_eos: request.ignore_eos,
-            special: request.special,
-            submitted: Instant::now(),
-            started: None,
-            first_token: None,
-        }
-    }
-
-    pub(crate) fn prompt_tokens(&self) -> usize {
-        self.prompt_tokens
-    }
-
-    /// It has a place in the batch. A sequence that was pre-empted starts but once.
-    pub(crate) fn start(&mut self) {
-        self.started.get_or_insert_with(Instant::now);
-    }
-
-    /// Whether the reader is so slow that the request has to wait for it. The reader then wakes the engine.
-    pub(crate) fn waits_for_reader(&self) -> bool {
-        if !self.chunks.is_full() {
-            return false;
-        }
-        self.paused.store(true, Ordering::Release);
-        // The reader may have read between the question and the flag.
-        self.chunks.is_full()
-    }
-
-    /// Chooses a token from `logits`, sends it, and returns it unless the generation has ended. `last` says
-    /// that there is no room for another one.
-    pub(crate) fn advance(
-        &mut self,
-        logits: &[f32],
-        tokenizer: &Tokenizer,
-        generated: usize,
-        last: bool,
-    ) -> Option<u32> {
-        let id = self.sampler.sample(logits);
-        let now = Instant::now();
-        let first = *self.first_token.get_or_insert(now);
-        let started = self.started.unwrap_or(self.submitted);
-        let (logprob, top) = self.logprobs.map(|n| logprobs(logits, id, n)).unzip();
-        let token = Token { id, logprob, top: top.unwrap_or_default() };
-        let ended = !self.ignore_eos && tokenizer.end_tokens().contains(&id);
-        let mut bytes = Vec::new();
-        if !ended {
-            // A model may have more logits than its vocabulary has tokens: those spell nothing.
-            let _ = tokenizer.push_bytes(id, self.special, &mut bytes);
-        }
-        let (mut text, stopped) = self.stop.push(&self.decoder.push(&bytes));
-        let reason =
-            if ended || stopped { Some(FinishReason::Stop) } else { last.then_some(FinishReason::Length) };
-        if reason.is_some() && !stopped {
-            let (rest, found) = self.stop.push(&self.decoder.finish());
-            text += &rest;
-            if !found {
-                text += &self.stop.finish();
-            }
-        }
-        let finish = reason.map(|reason| Finish {
-            reason,
-            usage: Usage { prompt_tokens: self.prompt_tokens, generated_tokens: generated + 1 },
-            timings: Timings {
-                queued: started - self.submitted,
-                prefill: first - started,
-                decode: now - first,
-            },
-        });
-        let ended = finish.is_some();
-        match self.chunks.try_send(Ok(Chunk { text, tokens: vec![token], finish })) {
-            Ok(()) if !ended => Some(id),
-            Ok(()) | Err(TrySendError::Closed(_)) => None,
-            // `waits_for_reader` was false when the step began, and nobody else sends.
-            Err(TrySendError::Full(_)) => unreachable!("the step began with room for a chunk"),
-        }
-    }
-}
-
-/// Scores a text: the likeliest tokens after each of its tokens.
-pub(crate) struct Scoring {
-    pub(crate) top: usize,
-    pub(crate) rows: Vec<Vec<TokenLogprob>>,
-    pub(crate) reply: Sender<Result<Vec<Vec<TokenLogprob>>, Error>>,
-}
-
-impl Scoring {
-    pub(crate) fn advance(&mut self, logits: &[f32]) {
-        self.rows.push(top_logprobs(logits, self.top));
-    }
-
-    pub(crate) fn finish(&mut self) {
-        // If the caller is gone, nobody wants to know.
-        let _ = self.reply.try_send(Ok(std::mem::take(&mut self.rows)));
+impl Drop for Sequence {
+    fn drop(&mut self) {
+        // A stopped engine has freed everything.
+        let _ = self.send(SessionCommand::Close { id: self.id });
     }
 }

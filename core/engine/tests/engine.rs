@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use realm_compute::cpu::CpuBackend;
-use realm_engine::{Chunk, Engine, EngineConfig, Error, FinishReason, Request, Sampling};
+use realm_engine::{Chunk, Engine, EngineConfig, Error, FinishReason, Limits, Request, Sampling, Tenant};
 use realm_gguf::Gguf;
 use realm_hub::{Hub, Reference};
 use realm_model::Transformer;
@@ -26,6 +26,10 @@ fn request(tokenizer: &Tokenizer, text: &str, tokens: usize) -> Request {
         max_tokens: Some(tokens),
         ..Request::default()
     }
+}
+
+fn anybody() -> Arc<Tenant> {
+    Arc::new(Tenant::new("anybody", Limits::default()).unwrap())
 }
 
 fn collect(generation: impl Iterator<Item = Result<Chunk, Error>>) -> (String, Vec<u32>, FinishReason) {
@@ -56,7 +60,7 @@ fn greedy_text_is_the_same_alone_and_in_any_batch() {
         "1 + 1 = 2\n2 + 2 = 4\n3 + 3 =",
         "def fibonacci(n):\n    \"\"\"Return the n-th Fibonacci number.\"\"\"\n",
     ];
-    let start = |text: &&str| engine.generate(request(&tokenizer, text, 24)).unwrap();
+    let start = |text: &&str| engine.generate(&anybody(), request(&tokenizer, text, 24)).unwrap();
     let alone: Vec<_> = prompts.iter().map(|text| collect(start(text))).collect();
     let together: Vec<_> = prompts.iter().map(start).collect();
     let together: Vec<_> = together.into_iter().map(collect).collect();
@@ -71,7 +75,7 @@ fn the_same_seed_gives_the_same_text_and_another_one_another() {
     let text = |seed| {
         let sampling = Sampling { seed, temperature: 1.5, ..Sampling::default() };
         let request = Request { sampling, ..request(&tokenizer, "Once upon a time", 24) };
-        collect(engine.generate(request).unwrap()).0
+        collect(engine.generate(&anybody(), request).unwrap()).0
     };
     assert_eq!(text(Some(1)), text(Some(1)));
     assert_ne!(text(Some(1)), text(Some(2)));
@@ -85,7 +89,7 @@ fn a_stop_string_ends_the_text_before_it_even_between_tokens() {
         stop: vec!["ris.\n\nThe Uni".into()],
         ..request(&tokenizer, "The capital of France is", 24)
     };
-    let (text, _, reason) = collect(engine.generate(request).unwrap());
+    let (text, _, reason) = collect(engine.generate(&anybody(), request).unwrap());
     assert_eq!((text.as_str(), reason), (" Pa", FinishReason::Stop));
 }
 
@@ -93,15 +97,15 @@ fn a_stop_string_ends_the_text_before_it_even_between_tokens() {
 fn cancelled_generation_frees_its_pages() {
     let (engine, tokenizer) = load(&EngineConfig { kv_tokens: Some(1024), ..EngineConfig::default() });
     let all = engine.free_pages();
-    let mut generation = engine.generate(request(&tokenizer, "Once upon a time", 900)).unwrap();
+    let mut generation = engine.generate(&anybody(), request(&tokenizer, "Once upon a time", 900)).unwrap();
     generation.next().unwrap().unwrap();
     wait_for("taking pages", || engine.free_pages() < all);
     generation.cancel();
     assert!(generation.next().is_none());
     wait_for("freeing after cancel", || engine.free_pages() == all);
     // Dropping does the same, also for a request that still waits for pages.
-    let one = engine.generate(request(&tokenizer, "Once upon a time", 900)).unwrap();
-    let two = engine.generate(request(&tokenizer, "Once upon a time", 900)).unwrap();
+    let one = engine.generate(&anybody(), request(&tokenizer, "Once upon a time", 900)).unwrap();
+    let two = engine.generate(&anybody(), request(&tokenizer, "Once upon a time", 900)).unwrap();
     drop(two);
     drop(one);
     wait_for("freeing after drop", || engine.free_pages() == all);
@@ -110,8 +114,9 @@ fn cancelled_generation_frees_its_pages() {
 #[test]
 fn a_reader_that_does_not_read_holds_up_nobody_and_loses_nothing() {
     let (engine, tokenizer) = load(&EngineConfig { channel: 2, ..EngineConfig::default() });
-    let slow = engine.generate(request(&tokenizer, "The capital of France is", 24)).unwrap();
-    let (text, ..) = collect(engine.generate(request(&tokenizer, "The capital of France is", 24)).unwrap());
+    let slow = engine.generate(&anybody(), request(&tokenizer, "The capital of France is", 24)).unwrap();
+    let (text, ..) =
+        collect(engine.generate(&anybody(), request(&tokenizer, "The capital of France is", 24)).unwrap());
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(collect(slow).0, text);
 }
@@ -123,7 +128,7 @@ fn requests_that_outgrow_the_cache_take_turns_and_lose_nothing() {
         ["The capital of France is", "Once upon a time", "1 + 1 = 2\n2 + 2 = 4\n3 + 3 =", "def f(x):"];
     let endless = |text: &&str| {
         let request = Request { max_tokens: None, ignore_eos: true, ..request(&tokenizer, text, 1) };
-        engine.generate(request).unwrap()
+        engine.generate(&anybody(), request).unwrap()
     };
     let alone: Vec<_> = prompts.iter().map(|text| collect(endless(text))).collect();
     let together: Vec<_> = prompts.iter().map(endless).collect();
@@ -139,13 +144,14 @@ fn logprobs_agree_with_scores() {
     let request = Request { logprobs: Some(3), ..request(&tokenizer, "The capital of France is", 8) };
     let mut tokens = request.prompt.clone();
     let first = tokens.len();
-    let chunks: Vec<_> = engine.generate(request).unwrap().map(Result::unwrap).collect();
+    let chunks: Vec<_> = engine.generate(&anybody(), request).unwrap().map(Result::unwrap).collect();
     let generated: Vec<_> = chunks.into_iter().flat_map(|c| c.tokens).collect();
     tokens.extend(generated.iter().map(|t| t.id));
-    let scores = engine.score(tokens, 3).unwrap();
+    let scores = engine.score(&anybody(), tokens, 0, 3).unwrap().wait().unwrap();
     for (token, score) in generated.iter().zip(&scores[first - 1..]) {
-        assert_eq!(&token.top, score);
-        assert_eq!((token.id, token.logprob), (score[0].id, Some(score[0].logprob)));
+        assert_eq!(&token.top, &score.top);
+        assert_eq!((token.id, token.logprob), (score.top[0].id, Some(score.top[0].logprob)));
+        assert!(score.next.is_none_or(|next| Some(next) == token.logprob));
     }
 }
 
@@ -162,8 +168,8 @@ fn impossible_requests_are_refused_with_a_reason() {
         (Request { sampling: Sampling { top_p: 2.0, ..Sampling::default() }, ..good.clone() }, "top_p"),
         (Request { prompt: long, ..good.clone() }, "context holds 64"),
     ] {
-        let error = engine.generate(bad).err().expect("an error").to_string();
+        let error = engine.generate(&anybody(), bad).err().expect("an error").to_string();
         assert!(error.contains(word), "{error}");
     }
-    assert_eq!(collect(engine.generate(good).unwrap()).1.len(), 4);
+    assert_eq!(collect(engine.generate(&anybody(), good).unwrap()).1.len(), 4);
 }

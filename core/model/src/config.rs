@@ -48,8 +48,21 @@ pub struct ModelConfig {
     pub attention_soft_cap: Option<f32>,
     /// Soft cap on logits.
     pub final_soft_cap: Option<f32>,
+    /// How hidden states become an embedding, if the file says so.
+    pub pooling: Option<Pooling>,
     /// Number of weights in the file.
     pub parameters: u64,
+}
+
+/// Which hidden states make up an embedding: `pooling_type` of a GGUF file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// That of the first token.
+    Cls,
+    /// That of the last token.
+    Last,
 }
 
 /// Dimensions beyond this are a mistake, and would overflow products of two.
@@ -179,6 +192,13 @@ impl ModelConfig {
             attention_scale: r.optional_float("attention.scale")?.unwrap_or(1.0 / scale_of.sqrt()),
             attention_soft_cap: cap("attn_logit_softcapping", 50.0)?,
             final_soft_cap: cap("final_logit_softcapping", 30.0)?,
+            // 0 is none, 4 the ranking of a classifier's head.
+            pooling: match metadata.u64(&r.key("pooling_type"))? {
+                Some(1) => Some(Pooling::Mean),
+                Some(2) => Some(Pooling::Cls),
+                Some(3) => Some(Pooling::Last),
+                _ => None,
+            },
             parameters: gguf.tensors().iter().map(|t| t.len() as u64).sum(),
         })
     }

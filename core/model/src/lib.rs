@@ -16,7 +16,7 @@ pub mod transformer;
 pub mod weights;
 
 pub use arch::Architecture;
-pub use config::ModelConfig;
+pub use config::{ModelConfig, Pooling};
 pub use error::Error;
 pub use transformer::{Forward, Runner};
 pub use weights::{Transformer, Weights};

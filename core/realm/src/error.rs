@@ -10,8 +10,10 @@ pub enum ErrorCode {
     InvalidModel,
     /// An argument means nothing.
     InvalidArgument,
-    /// A request is larger than what it was given.
+    /// A request is larger than what it or its tenant was given.
     LimitExceeded,
+    /// Too many requests wait already.
+    Overloaded,
     /// Realm does not do that.
     Unsupported,
     /// No such model.
@@ -31,6 +33,7 @@ impl ErrorCode {
             Self::InvalidModel => "invalid-model",
             Self::InvalidArgument => "invalid-argument",
             Self::LimitExceeded => "limit-exceeded",
+            Self::Overloaded => "overloaded",
             Self::Unsupported => "unsupported",
             Self::NotFound => "not-found",
             Self::Io => "io",
@@ -115,6 +118,7 @@ impl From<realm_engine::Error> for Error {
         let code = match error {
             E::InvalidArgument(_) => ErrorCode::InvalidArgument,
             E::LimitExceeded(_) => ErrorCode::LimitExceeded,
+            E::Overloaded(_) => ErrorCode::Overloaded,
             // Whoever can ask keeps the engine alive, so one that has stopped has failed.
             _ => ErrorCode::Internal,
         };

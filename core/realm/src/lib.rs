@@ -13,8 +13,10 @@
 //! - [`Realm`]: the runtime; one per process is normal.
 //! - [`Model`]: one set of weights, loaded once, used by everybody.
 //! - [`Request`]: a prompt or a conversation, and how to answer it.
+//! - [`Tenant`]: an identity with [`Limits`]; [`Tenant::model`] is a model as that tenant sees it.
 //! - [`Generation`]: a running request, a stream of [`Chunk`]s that threads can loop over too. Dropping it cancels
 //!   the request.
+//! - [`Sequence`]: a token sequence that the caller drives forward by forward.
 //! - [`Error`]: one type with a stable [`code`](Error::code).
 //!
 //! Every call that waits exists twice: under its plain name it blocks the thread, and with `_async` it returns
@@ -29,16 +31,23 @@ mod load;
 mod model;
 mod request;
 mod runtime;
+mod sequence;
+mod tenant;
 
 pub use completion::Completion;
 pub use error::{Error, ErrorCode};
 pub use generation::{Chunks, Generation};
 pub use inspect::{FileInfo, inspect};
 pub use load::{LoadOptions, Progress};
-pub use model::{Model, ModelInfo};
+pub use model::{EmbedOptions, Model, ModelInfo};
 pub use realm_compute::CacheType;
-pub use realm_engine::{Chunk, Finish, FinishReason, Sampling, Timings, Token, TokenLogprob, Usage};
+pub use realm_engine::{
+    Chunk, Finish, FinishReason, Forwarded, Limits, Output, Pooling, Sampling, Scored, Timings, Token,
+    TokenLogprob, Usage,
+};
 pub use realm_hub as hub;
 pub use realm_tokenizer::{Tokenizer, Utf8Stream};
-pub use request::{Message, Prompt, Request};
+pub use request::{Message, Prompt, Request, SharedPrefix};
 pub use runtime::{Builder, Realm};
+pub use sequence::Sequence;
+pub use tenant::Tenant;

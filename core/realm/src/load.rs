@@ -16,8 +16,11 @@ use crate::model::{ModelInfo, Shared};
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// Tokens that the KV cache holds over all requests; `None` for 16,384, or what fits in 2 GiB.
+    /// Tokens that the KV cache holds over all requests; `None` for what fits in `kv_memory`.
     pub kv_tokens: Option<usize>,
+    /// Bytes of the KV cache; `None` for a quarter of the memory that is free, 8 GiB at most. Pages take memory when
+    /// they are first used.
+    pub kv_memory: Option<u64>,
     /// How the KV cache holds numbers; `None` for 32-bit floats.
     pub cache_type: Option<CacheType>,
     /// A chat template in place of the file's own.
@@ -37,6 +40,7 @@ impl Progress for () {}
 /// Opens a file and starts its engine.
 pub(crate) fn load(
     backend: &Arc<CpuBackend>,
+    reference: &str,
     path: &Path,
     options: &LoadOptions,
     progress: &mut dyn Progress,
@@ -61,10 +65,11 @@ pub(crate) fn load(
     let weights = Arc::new(weights);
     let config = EngineConfig {
         kv_tokens: options.kv_tokens,
+        kv_memory: options.kv_memory,
         cache_type: options.cache_type.unwrap_or(CacheType::F32),
         ..EngineConfig::default()
     };
     let engine = Engine::new(&weights, Arc::clone(&tokenizer), &config)?;
     let info = ModelInfo::new(&gguf, &weights, &engine, template.is_some());
-    Ok(Shared { engine, tokenizer, template, info })
+    Ok(Shared { engine, tokenizer, template, info, reference: reference.to_owned() })
 }

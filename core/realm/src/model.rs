@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use realm_engine::{Engine, TokenLogprob};
+use realm_engine::{Answer, Engine, Pooling, Scored};
 use realm_gguf::Gguf;
 use realm_model::Weights;
 use realm_tokenizer::{ChatTemplate, Conversation, Tokenizer};
 
 use crate::error::ErrorCode;
-use crate::{Completion, Error, Generation, Message, Prompt, Request};
+use crate::{Completion, Error, Generation, Message, Prompt, Request, Sequence, SharedPrefix};
 
-/// A loaded model. Cloning it is cheap and shares everything; the weights go when the last clone and the last
-/// generation have gone.
+/// A loaded model, as one tenant sees it. Cloning it is cheap and shares everything; the weights go when the last clone
+/// and the last generation have gone.
 #[derive(Clone)]
 pub struct Model {
     shared: Arc<Shared>,
+    tenant: Arc<realm_engine::Tenant>,
 }
 
 pub(crate) struct Shared {
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) template: Option<ChatTemplate>,
     pub(crate) info: ModelInfo,
+    /// What it was loaded by, which tenants' limits name.
+    pub(crate) reference: String,
 }
 
 /// What a model is.
@@ -43,6 +46,10 @@ pub struct ModelInfo {
     pub context_length: usize,
     /// Tokens that the model was trained for.
     pub trained_context_length: usize,
+    /// Numbers in a hidden state, and so in an embedding.
+    pub hidden: usize,
+    /// How hidden states become an embedding: what the file says, or else their mean.
+    pub pooling: Pooling,
     /// Whether it has a chat template.
     pub chat_template: bool,
     /// Where it runs.
@@ -61,6 +68,12 @@ impl ModelInfo {
             layers: config.layers,
             context_length: engine.context_length(),
             trained_context_length: config.context_length,
+            hidden: config.hidden,
+            pooling: match config.pooling {
+                Some(realm_model::Pooling::Cls) => Pooling::Cls,
+                Some(realm_model::Pooling::Last) => Pooling::Last,
+                Some(realm_model::Pooling::Mean) | None => Pooling::Mean,
+            },
             chat_template,
             device: weights.device(),
         }
@@ -68,8 +81,18 @@ impl ModelInfo {
 }
 
 impl Model {
-    pub(crate) fn new(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared) }
+    pub(crate) fn new(shared: Shared, tenant: Arc<realm_engine::Tenant>) -> Self {
+        Self { shared: Arc::new(shared), tenant }
+    }
+
+    /// The same model for another tenant.
+    pub(crate) fn seen_by(&self, tenant: &Arc<realm_engine::Tenant>) -> Self {
+        Self { shared: Arc::clone(&self.shared), tenant: Arc::clone(tenant) }
+    }
+
+    /// What it was loaded by: a path, a catalog name or an `hf:` reference.
+    pub fn reference(&self) -> &str {
+        &self.shared.reference
     }
 
     /// What the model is.
@@ -133,13 +156,31 @@ impl Model {
     /// Starts a request and returns its stream at once.
     ///
     /// # Errors
-    /// `invalid-argument` and `limit-exceeded` say what about the request is wrong.
+    /// `invalid-argument` and `limit-exceeded` say what about the request is wrong, or which limit of the tenant it
+    /// reached; `overloaded` if too many requests wait already.
     pub fn stream(&self, request: Request) -> Result<Generation, Error> {
-        let prompt = match &request.prompt {
+        let prompt = self.prompt_tokens(&request)?;
+        let shared_prefix = self.shared_prefix(&request, &prompt)?;
+        let request = realm_engine::Request {
+            prompt,
+            sampling: request.sampling,
+            max_tokens: request.max_tokens,
+            stop: request.stop,
+            logprobs: request.logprobs,
+            ignore_eos: request.ignore_eos,
+            special: false,
+            shared_prefix,
+        };
+        Ok(Generation::new(self.shared.engine.generate(&self.tenant, request)?, Arc::clone(&self.shared)))
+    }
+
+    /// The tokens that a request goes on from.
+    fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
+        Ok(match &request.prompt {
             Prompt::Text(text) => self.encode(text),
             Prompt::Tokens(tokens) => tokens.clone(),
             Prompt::Chat(_) => {
-                let text = self.render(&request)?;
+                let text = self.render(request)?;
                 // Most templates spell the begin token themselves.
                 let tokenizer = &self.shared.tokenizer;
                 let mut tokens = tokenizer.encode(&text, true, false);
@@ -150,17 +191,34 @@ impl Model {
                 }
                 tokens
             }
-        };
-        let request = realm_engine::Request {
-            prompt,
-            sampling: request.sampling,
-            max_tokens: request.max_tokens,
-            stop: request.stop,
-            logprobs: request.logprobs,
-            ignore_eos: request.ignore_eos,
-            special: false,
-        };
-        Ok(Generation::new(self.shared.engine.generate(request)?, Arc::clone(&self.shared)))
+        })
+    }
+
+    /// How many tokens of a prompt may be shared with other tenants.
+    fn shared_prefix(&self, request: &Request, prompt: &[u32]) -> Result<usize, Error> {
+        match (request.shared_prefix, &request.prompt) {
+            (SharedPrefix::Nothing, _) => Ok(0),
+            (SharedPrefix::Tokens(tokens), _) => Ok(tokens.min(prompt.len())),
+            (SharedPrefix::System, Prompt::Chat(messages)) => {
+                let system: Vec<_> = messages.iter().take_while(|m| m.is_system()).cloned().collect();
+                if system.is_empty() {
+                    return Ok(0);
+                }
+                // What stays the same whatever the user says.
+                let mut shared = prompt.len();
+                for word in ["a", "1"] {
+                    let messages = system.iter().cloned().chain([Message::user(word)]);
+                    let other = Request { prompt: Prompt::Chat(messages.collect()), ..request.clone() };
+                    let other = self.prompt_tokens(&other)?;
+                    shared = prompt.iter().zip(&other).take(shared).take_while(|(a, b)| a == b).count();
+                }
+                Ok(shared)
+            }
+            (SharedPrefix::System, _) => {
+                let why = "only a conversation has a system message to share; say how many tokens instead";
+                Err(Error::new(ErrorCode::InvalidArgument, why))
+            }
+        }
     }
 
     /// Runs a request to its end. Blocks.
@@ -179,11 +237,116 @@ impl Model {
         self.stream(request)?.finish_async().await
     }
 
-    /// The `top` likeliest tokens after each of `tokens`, `[tokens][top]`. Blocks.
+    /// For each of `tokens` the log-probability of the one that follows, and the `top` likeliest in its place. Blocks.
     ///
     /// # Errors
-    /// `invalid-argument` and `limit-exceeded` say what about the request is wrong.
-    pub fn score(&self, tokens: &[u32], top: usize) -> Result<Vec<Vec<TokenLogprob>>, Error> {
-        Ok(self.shared.engine.score(tokens.to_vec(), top)?)
+    /// As [`stream`](Self::stream).
+    pub fn score(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
+        Ok(self.shared.engine.score(&self.tenant, tokens.to_vec(), 0, top)?.wait()?)
+    }
+
+    /// As [`score`](Self::score), for tasks.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn score_async(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
+        Ok(self.shared.engine.score(&self.tenant, tokens.to_vec(), 0, top)?.wait_async().await?)
+    }
+
+    /// The log-probability of each token of `continuation` after `prompt`, in nats; their sum is the log-likelihood.
+    /// What is known of the prompt is not computed again. Blocks.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream), and `invalid-argument` if either is empty.
+    pub fn log_likelihood(&self, prompt: &[u32], continuation: &[u32]) -> Result<Vec<f32>, Error> {
+        Ok(likelihoods(self.likelihood_request(prompt, continuation)?.wait()?))
+    }
+
+    /// As [`log_likelihood`](Self::log_likelihood), for tasks.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn log_likelihood_async(
+        &self,
+        prompt: &[u32],
+        continuation: &[u32],
+    ) -> Result<Vec<f32>, Error> {
+        Ok(likelihoods(self.likelihood_request(prompt, continuation)?.wait_async().await?))
+    }
+
+    fn likelihood_request(&self, prompt: &[u32], continuation: &[u32]) -> Result<Answer<Vec<Scored>>, Error> {
+        if prompt.is_empty() || continuation.is_empty() {
+            let why = "the prompt and the continuation need at least one token each";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        let tokens = [prompt, continuation].concat();
+        Ok(self.shared.engine.score(&self.tenant, tokens, prompt.len() - 1, 0)?)
+    }
+
+    /// One vector of length 1 for a text, `[hidden]`, pooled as the model's file says. Blocks.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    pub fn embed(&self, text: &str) -> Result<Vec<f32>, Error> {
+        self.embed_with(&self.encode(text), &EmbedOptions::default())
+    }
+
+    /// The vector for tokens, with options. Blocks.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    pub fn embed_with(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Vec<f32>, Error> {
+        Ok(self.embed_request(tokens, options)?.wait()?)
+    }
+
+    /// As [`embed_with`](Self::embed_with), for tasks.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn embed_async(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Vec<f32>, Error> {
+        Ok(self.embed_request(tokens, options)?.wait_async().await?)
+    }
+
+    fn embed_request(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Answer<Vec<f32>>, Error> {
+        let pooling = options.pooling.unwrap_or(self.shared.info.pooling);
+        Ok(self.shared.engine.embed(&self.tenant, tokens.to_vec(), pooling, options.normalize)?)
+    }
+
+    /// An empty sequence that the caller drives forward by forward.
+    ///
+    /// # Errors
+    /// `internal` if the engine has failed.
+    pub fn sequence(&self) -> Result<Sequence, Error> {
+        let inner = self.shared.engine.sequence(&self.tenant, 0)?;
+        Ok(Sequence::new(inner, Arc::clone(&self.shared)))
+    }
+
+    /// A sequence from what [`Sequence::save`] wrote.
+    ///
+    /// # Errors
+    /// `invalid-argument` for other bytes, or those of another model, device or cache type; `limit-exceeded` if it is
+    /// longer than the context.
+    pub fn restore_sequence(&self, bytes: &[u8]) -> Result<Sequence, Error> {
+        let inner = self.shared.engine.restore(&self.tenant, bytes)?;
+        Ok(Sequence::new(inner, Arc::clone(&self.shared)))
+    }
+}
+
+fn likelihoods(scores: Vec<Scored>) -> Vec<f32> {
+    scores.into_iter().filter_map(|score| score.next).collect()
+}
+
+/// How a text becomes a vector.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EmbedOptions {
+    /// Which hidden states count; `None` for what the model's file says.
+    pub pooling: Option<Pooling>,
+    /// Scale it to length 1, so that a dot product is the cosine.
+    pub normalize: bool,
+}
+
+impl Default for EmbedOptions {
+    fn default() -> Self {
+        Self { pooling: None, normalize: true }
     }
 }

@@ -25,6 +25,11 @@ impl Message {
         Self::new("system", content)
     }
 
+    /// Whether the role is `system` or `developer`.
+    pub(crate) fn is_system(&self) -> bool {
+        matches!(self.0["role"].as_str(), Some("system" | "developer"))
+    }
+
     /// What the model said.
     pub fn assistant(content: impl Into<String>) -> Self {
         Self::new("assistant", content)
@@ -49,6 +54,20 @@ pub enum Prompt {
     Tokens(Vec<u32>),
 }
 
+/// Which beginning of a prompt may be computed once for all tenants who mark it too. Without a mark nothing that one
+/// tenant sent makes another one's requests faster, since that would tell what it was. A marked beginning is no secret:
+/// who sends the same finds out that it was used before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SharedPrefix {
+    /// None.
+    #[default]
+    Nothing,
+    /// What the system message makes up.
+    System,
+    /// So many tokens.
+    Tokens(usize),
+}
+
 /// A prompt and how to go on from it. Fields can be set directly or in builder style.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -68,6 +87,8 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Go on after an end token.
     pub ignore_eos: bool,
+    /// The beginning of the prompt that other tenants send too.
+    pub shared_prefix: SharedPrefix,
 }
 
 impl Request {
@@ -82,6 +103,7 @@ impl Request {
             stop: Vec::new(),
             logprobs: None,
             ignore_eos: false,
+            shared_prefix: SharedPrefix::Nothing,
         }
     }
 
@@ -157,6 +179,12 @@ impl Request {
     /// Sets [`logprobs`](Self::logprobs).
     pub fn logprobs(mut self, likeliest: usize) -> Self {
         self.logprobs = Some(likeliest);
+        self
+    }
+
+    /// Sets [`shared_prefix`](Self::shared_prefix).
+    pub fn shared_prefix(mut self, prefix: SharedPrefix) -> Self {
+        self.shared_prefix = prefix;
         self
     }
 

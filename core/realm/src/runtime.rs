@@ -9,13 +9,15 @@ use realm_tokenizer::Tokenizer;
 
 use crate::error::ErrorCode;
 use crate::load::{self, LoadOptions, Progress};
-use crate::{Error, Model};
+use crate::{Error, Limits, Model, Tenant};
 
 /// Owns the devices and loads models. Cloning it is cheap and shares everything.
 #[derive(Clone)]
 pub struct Realm {
     backend: Arc<CpuBackend>,
     hub: Hub,
+    /// The tenant of requests that name none.
+    anybody: Arc<realm_engine::Tenant>,
 }
 
 /// How a [`Realm`] is built.
@@ -65,7 +67,8 @@ impl Builder {
             Some(folder) => Hub::with_cache(folder),
             None => Hub::new()?,
         };
-        Ok(Realm { backend: Arc::new(backend), hub })
+        let anybody = Arc::new(realm_engine::Tenant::new("default", Limits::default())?);
+        Ok(Realm { backend: Arc::new(backend), hub, anybody })
     }
 }
 
@@ -96,7 +99,8 @@ impl Realm {
         progress: &mut dyn Progress,
     ) -> Result<Model, Error> {
         let path = self.hub.resolve(&Reference::parse(model)?, progress)?;
-        Ok(Model::new(load::load(&self.backend, &path, options, progress)?))
+        let shared = load::load(&self.backend, model, &path, options, progress)?;
+        Ok(Model::new(shared, Arc::clone(&self.anybody)))
     }
 
     /// As [`load_model`](Self::load_model), for tasks: a thread of its own does the work.
@@ -115,6 +119,14 @@ impl Realm {
             .map_err(|e| Error::new(ErrorCode::Io, e))?;
         let gone = |_| Error::new(ErrorCode::Internal, "the loading thread stopped");
         receive.recv().await.map_err(gone)?
+    }
+
+    /// A tenant with limits of its own: [`Tenant::model`] gives it a loaded model. Tenants of the same name share nothing.
+    ///
+    /// # Errors
+    /// `invalid-argument` for limits that mean nothing.
+    pub fn tenant(&self, name: &str, limits: Limits) -> Result<Tenant, Error> {
+        Tenant::new(name, limits)
     }
 
     /// Loads a model's tokenizer alone. Blocks.

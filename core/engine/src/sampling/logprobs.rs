@@ -22,9 +22,21 @@ pub(crate) fn logprobs(logits: &[f32], token: u32, n: usize) -> (f32, Vec<TokenL
     (logprob, top(logits, n, total))
 }
 
-/// The `n` likeliest tokens, likeliest first.
-pub(crate) fn top_logprobs(logits: &[f32], n: usize) -> Vec<TokenLogprob> {
-    top(logits, n, log_sum_exp(logits))
+/// What a model says of one token of a given text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// The log-probability of the token that follows in the text; `None` after the last one.
+    pub next: Option<f32>,
+    /// The likeliest tokens in its place, likeliest first.
+    pub top: Vec<TokenLogprob>,
+}
+
+/// The log-probability of `next` and the `n` likeliest tokens.
+pub(crate) fn score_row(logits: &[f32], next: Option<u32>, n: usize) -> Scored {
+    let total = log_sum_exp(logits);
+    let next =
+        next.map(|id| logits.get(id as usize).map_or(f32::NEG_INFINITY, |&l| (f64::from(l) - total) as f32));
+    Scored { next, top: top(logits, n, total) }
 }
 
 fn top(logits: &[f32], n: usize, total: f64) -> Vec<TokenLogprob> {

@@ -10,8 +10,8 @@ mod rng;
 
 use std::collections::HashMap;
 
-pub use logprobs::TokenLogprob;
-pub(crate) use logprobs::{logprobs, top_logprobs};
+pub use logprobs::{Scored, TokenLogprob};
+pub(crate) use logprobs::{logprobs, score_row};
 
 use crate::Error;
 use candidates::Candidates;

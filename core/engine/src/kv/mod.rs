@@ -1,0 +1,314 @@
+//! The KV cache's pages: who holds which, and what is known from earlier requests.
+//!
+//! - [`pool`]: reference counts and the free list.
+//! - [`prefix`]: a radix tree over whole pages of tokens, so that a prompt's beginning is computed once.
+//! - [`tables`]: the page tables of one sequence.
+//!
+//! [`KvCache`] puts them together. It decides about pages only; their contents are the backend's.
+
+mod pool;
+mod prefix;
+mod tables;
+
+use realm_compute::{CacheLayout, NO_PAGE, PAGE_TOKENS};
+
+use pool::PagePool;
+use prefix::PrefixTree;
+pub(crate) use prefix::Scope;
+pub(crate) use tables::PageTables;
+
+/// There are not enough pages, even if everything that nobody uses were forgotten.
+#[derive(Debug, PartialEq)]
+pub(crate) struct OutOfPages;
+
+/// A page to copy before the next forward pass.
+pub(crate) type Copy = (u32, u32);
+
+/// All pages of one model's KV cache.
+pub(crate) struct KvCache {
+    layout: CacheLayout,
+    pool: PagePool,
+    tree: PrefixTree,
+    /// Whether computed pages are remembered for later requests.
+    remember: bool,
+}
+
+impl KvCache {
+    pub(crate) fn new(layout: CacheLayout, pages: usize, remember: bool) -> Self {
+        Self { pool: PagePool::new(pages), tree: PrefixTree::new(&layout, pages), layout, remember }
+    }
+
+    /// Pages that hold nothing.
+    #[cfg(test)]
+    pub(crate) fn free(&self) -> usize {
+        self.pool.free()
+    }
+
+    /// Pages that can be had: those that hold nothing, and those that are only remembered.
+    pub(crate) fn available(&self) -> usize {
+        self.pool.free() + self.tree.idle_pages()
+    }
+
+    /// All pages.
+    pub(crate) fn total(&self) -> usize {
+        self.pool.total()
+    }
+
+    /// Pages that a sequence of `tokens` tokens holds while up to `chunk` of them are computed at once.
+    pub(crate) fn pages_for(&self, tokens: usize, chunk: usize) -> usize {
+        pages_for(&self.layout, tokens, chunk)
+    }
+
+    /// Attaches remembered pages to a sequence whose `cached` tokens end with a whole page; returns how many of its
+    /// tokens are cached then. At most `most` tokens are taken from what is remembered. The page that ends at token
+    /// `e` must belong to `scope(e)`.
+    pub(crate) fn attach(
+        &mut self,
+        seq: &mut PageTables,
+        tokens: &[u32],
+        cached: usize,
+        most: usize,
+        scope: impl Fn(usize) -> Scope,
+    ) -> usize {
+        let first = cached / PAGE_TOKENS;
+        if !cached.is_multiple_of(PAGE_TOKENS) || !self.remember || seq.published < first {
+            return cached;
+        }
+        seq.truncate(&mut self.pool, &mut self.tree, first);
+        let mut nodes = Vec::new();
+        let mut node = seq.node;
+        for (i, page) in tokens[..most.min(tokens.len())].chunks_exact(PAGE_TOKENS).enumerate().skip(first) {
+            match self.tree.child(node, scope((i + 1) * PAGE_TOKENS), page) {
+                Some(child) => node = child,
+                None => break,
+            }
+            nodes.push(node);
+        }
+        // The longest end at which every group still has the pages that the next row sees.
+        while let Some(&last) = nodes.last() {
+            let end = first + nodes.len();
+            let complete = (0..self.layout.groups()).all(|group| {
+                (self.first_held(group, end * PAGE_TOKENS, end)..end).all(|page| {
+                    match page.checked_sub(first) {
+                        Some(i) => self.tree.page(nodes[i], group) != NO_PAGE,
+                        None => seq.tables[group][page] != NO_PAGE,
+                    }
+                })
+            });
+            if complete {
+                for (i, &node) in nodes.iter().enumerate() {
+                    self.tree.touch(node);
+                    for group in 0..self.layout.groups() {
+                        let held = first + i >= self.first_held(group, end * PAGE_TOKENS, end);
+                        let page = if held { self.tree.page(node, group) } else { NO_PAGE };
+                        if held {
+                            self.tree.hold(&mut self.pool, page);
+                        }
+                        seq.tables[group].push(page);
+                    }
+                }
+                (seq.node, seq.published) = (last, end);
+                self.slide(seq, end * PAGE_TOKENS);
+                return end * PAGE_TOKENS;
+            }
+            nodes.pop();
+        }
+        cached
+    }
+
+    /// Pages that [`reserve`](Self::reserve) would take.
+    pub(crate) fn missing(&self, seq: &PageTables, cached: usize, tokens: usize) -> usize {
+        let (first, end) = (cached / PAGE_TOKENS, tokens.div_ceil(PAGE_TOKENS));
+        let shared = |table: &Vec<u32>| {
+            table.iter().skip(first).filter(|&&page| page != NO_PAGE && self.pool.is_shared(page)).count()
+        };
+        seq.tables.iter().map(|table| end.saturating_sub(table.len()) + shared(table)).sum()
+    }
+
+    /// Gives a sequence pages to write tokens `cached .. tokens` to, its own where they were shared. Appends to `copies`
+    /// the pages whose earlier tokens have to be copied first.
+    ///
+    /// # Errors
+    /// There are too few pages; then nothing has changed.
+    pub(crate) fn reserve(
+        &mut self,
+        seq: &mut PageTables,
+        cached: usize,
+        tokens: usize,
+        copies: &mut Vec<Copy>,
+    ) -> Result<(), OutOfPages> {
+        if self.missing(seq, cached, tokens) > self.available() {
+            return Err(OutOfPages);
+        }
+        let (first, end) = (cached / PAGE_TOKENS, tokens.div_ceil(PAGE_TOKENS));
+        for group in 0..seq.tables.len() {
+            for i in first..seq.tables[group].len() {
+                let page = seq.tables[group][i];
+                if page == NO_PAGE || !self.pool.is_shared(page) {
+                    continue;
+                }
+                let own = self.take()?;
+                if i * PAGE_TOKENS < cached {
+                    copies.push((page, own));
+                }
+                self.tree.let_go(&mut self.pool, page);
+                seq.tables[group][i] = own;
+            }
+            while seq.tables[group].len() < end {
+                let own = self.take()?;
+                seq.tables[group].push(own);
+            }
+        }
+        // What is written anew is not what the tree knows by this path.
+        seq.unpublish(&self.tree, first);
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<u32, OutOfPages> {
+        loop {
+            if let Some(page) = self.pool.take() {
+                return Ok(page);
+            }
+            if !self.tree.forget_oldest(&mut self.pool) {
+                return Err(OutOfPages);
+            }
+        }
+    }
+
+    /// Remembers the whole pages among the first `cached` tokens. The page that ends at token `e` belongs to
+    /// `scope(e)`.
+    pub(crate) fn publish(
+        &mut self,
+        seq: &mut PageTables,
+        tokens: &[u32],
+        cached: usize,
+        scope: impl Fn(usize) -> Scope,
+    ) {
+        if !self.remember {
+            return;
+        }
+        let whole = cached / PAGE_TOKENS;
+        while seq.published < whole {
+            let i = seq.published;
+            let tokens = &tokens[i * PAGE_TOKENS..(i + 1) * PAGE_TOKENS];
+            let node = self.tree.child_or_new(seq.node, scope((i + 1) * PAGE_TOKENS), tokens);
+            for group in 0..self.layout.groups() {
+                let own = seq.tables[group][i];
+                if own == NO_PAGE {
+                    continue;
+                }
+                let known = self.tree.page(node, group);
+                if known == NO_PAGE {
+                    self.tree.adopt(&mut self.pool, node, group, own);
+                } else if known != own {
+                    // Somebody else computed the same: one of the two is enough.
+                    self.tree.hold(&mut self.pool, known);
+                    self.tree.let_go(&mut self.pool, own);
+                    seq.tables[group][i] = known;
+                }
+            }
+            self.tree.touch(node);
+            (seq.node, seq.published) = (node, i + 1);
+        }
+    }
+
+    /// Gives back the pages that no later row sees.
+    pub(crate) fn slide(&mut self, seq: &mut PageTables, cached: usize) {
+        for group in 0..self.layout.groups() {
+            let end = self.first_held(group, cached, seq.published).min(seq.tables[group].len());
+            while seq.slid[group] < end {
+                let page = std::mem::replace(&mut seq.tables[group][seq.slid[group]], NO_PAGE);
+                if page != NO_PAGE {
+                    self.tree.let_go(&mut self.pool, page);
+                }
+                seq.slid[group] += 1;
+            }
+        }
+    }
+
+    /// The first page of a group that a sequence holds when its next row is at `position`: the first one that the row
+    /// sees, and in any case the last published one, so that the tree keeps the node that the sequence is at.
+    fn first_held(&self, group: usize, position: usize, published: usize) -> usize {
+        let seen = self.layout.first_page(group, position);
+        if published > 0 { seen.min(published - 1) } else { seen }
+    }
+
+    /// Shortens a sequence to `len` tokens, of which `cached` are in the cache; returns how many are afterwards. It is 0
+    /// if pages that the next row would see were given back already.
+    pub(crate) fn truncate(&mut self, seq: &mut PageTables, len: usize, cached: usize) -> usize {
+        let cached = cached.min(len);
+        let pages = cached.div_ceil(PAGE_TOKENS);
+        seq.truncate(&mut self.pool, &mut self.tree, pages);
+        seq.unpublish(&self.tree, cached / PAGE_TOKENS);
+        let complete = (0..self.layout.groups()).all(|group| {
+            let held = self.first_held(group, cached, seq.published)..pages;
+            seq.tables[group][held].iter().all(|&page| page != NO_PAGE)
+        });
+        if complete {
+            return cached;
+        }
+        self.release(seq);
+        0
+    }
+
+    /// A second sequence with the same tokens: it shares all pages until one of the two writes.
+    pub(crate) fn fork(&mut self, seq: &PageTables) -> PageTables {
+        for &page in seq.tables.iter().flatten().filter(|&&page| page != NO_PAGE) {
+            self.tree.hold(&mut self.pool, page);
+        }
+        seq.clone()
+    }
+
+    /// Takes all pages from a sequence. What was published stays remembered.
+    pub(crate) fn release(&mut self, seq: &mut PageTables) {
+        seq.truncate(&mut self.pool, &mut self.tree, 0);
+    }
+
+    /// Gives an empty sequence pages for what was saved of another one: `present` says which, for one group after the
+    /// other.
+    ///
+    /// # Errors
+    /// There are too few pages; then nothing has changed.
+    pub(crate) fn restore(&mut self, seq: &mut PageTables, present: &[bool]) -> Result<(), OutOfPages> {
+        if present.iter().filter(|&&p| p).count() > self.available() {
+            return Err(OutOfPages);
+        }
+        let len = present.len() / self.layout.groups();
+        for (group, present) in present.chunks_exact(len.max(1)).enumerate() {
+            for &present in present {
+                let page = if present { self.take()? } else { NO_PAGE };
+                seq.tables[group].push(page);
+            }
+            seq.slid[group] = present.iter().take_while(|&&p| !p).count();
+        }
+        Ok(())
+    }
+
+    /// Forgets everything in scopes that `gone` names.
+    #[cfg(test)]
+    pub(crate) fn forget(&mut self, gone: impl Fn(&Scope) -> bool) {
+        self.tree.forget(&mut self.pool, gone);
+    }
+
+    /// Panics unless every page is accounted for, given all sequences there are: for tests.
+    #[cfg(test)]
+    pub(crate) fn check<'a>(&self, sequences: impl Iterator<Item = &'a PageTables>) {
+        let mut refs = vec![0; self.pool.total()];
+        for &page in sequences.flat_map(|s| s.tables.iter().flatten()).filter(|&&p| p != NO_PAGE) {
+            refs[page as usize] += 1;
+        }
+        self.tree.check(&self.pool, &mut refs);
+        self.pool.check(&refs);
+    }
+}
+
+/// Pages that a sequence of `tokens` tokens holds while up to `chunk` of them are computed at once.
+pub(crate) fn pages_for(layout: &CacheLayout, tokens: usize, chunk: usize) -> usize {
+    let whole = tokens.div_ceil(PAGE_TOKENS);
+    // A window that begins and ends inside a page, the rows that are being written, and the last published page.
+    let held = |window: usize| (window + chunk).div_ceil(PAGE_TOKENS) + 2;
+    layout.windows.iter().map(|window| window.map_or(whole, |w| whole.min(held(w)))).sum()
+}
+
+#[cfg(test)]
+mod tests;

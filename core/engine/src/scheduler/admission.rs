@@ -1,0 +1,233 @@
+//! Who may run, and who has to give pages up.
+//!
+//! Requests are let in by their tenants' counters, while there are pages for what all running ones are about to write.
+//! A tenant's *fair share* of the pages is in proportion to its weight among the tenants with something to do. Nobody
+//! within their share gives pages up for somebody above theirs: if pages are missing, the last request of a tenant above
+//! its share goes back to its queue, and only if there is none, the one that came last. So whoever came first always
+//! gets on, and two requests never take turns in throwing each other out.
+
+use std::time::Instant;
+
+use super::Scheduler;
+use super::select::Pick;
+use crate::task::{Task, Work};
+use crate::tenant::Place;
+
+impl Scheduler {
+    /// Lets waiting requests in.
+    pub(super) fn admit(&mut self, now: Instant) {
+        // Tenants that cannot get any further in this step.
+        let mut held_back: Vec<u64> = Vec::new();
+        while self.running.len() < self.config.max_running {
+            let Some(mut task) = self.accounts.take_next(|tenant| !held_back.contains(&tenant.id())) else {
+                break;
+            };
+            let tenant_may = self.tenant_may(&task, now);
+            if !tenant_may {
+                held_back.push(task.tenant.id());
+                self.accounts.put_back(task);
+                continue;
+            }
+            task.attach(&mut self.kv);
+            if !self.make_room(&task) {
+                // Later requests must not take the pages that this one waits for.
+                self.send_back(task);
+                break;
+            }
+            if !task.place.as_mut().is_none_or(Place::start) {
+                held_back.push(task.tenant.id());
+                self.send_back(task);
+                continue;
+            }
+            if let Work::Generate(work) = &mut task.work {
+                work.start(task.cached);
+            }
+            self.run(task);
+        }
+    }
+
+    /// Whether the tenant's own limits let a request run.
+    fn tenant_may(&mut self, task: &Task, now: Instant) -> bool {
+        let wait = task.tenant.wait(now);
+        self.wake.note(wait);
+        wait.is_zero() && self.within_tokens(task, (task.tokens.len() + 1).min(task.limit))
+    }
+
+    /// Whether there are pages for a request that waits, perhaps after somebody gave way.
+    fn make_room(&mut self, task: &Task) -> bool {
+        loop {
+            let promised: usize = self.running.iter().map(|task| self.pages_to_come(task)).sum();
+            let needed = self.pages_to_come(task);
+            // A task that has everything to itself is let in whatever the arithmetic says.
+            if promised + needed <= self.kv.available()
+                || (self.running.is_empty() && self.resting_pages() == 0)
+            {
+                return true;
+            }
+            if !self.give_way(task, needed) {
+                return false;
+            }
+        }
+    }
+
+    /// Puts a task into its queue, without its pages.
+    fn send_back(&mut self, mut task: Task) {
+        self.kv.release(&mut task.pages);
+        task.restart();
+        if let Some(place) = &mut task.place {
+            place.wait();
+        }
+        self.accounts.put_back(task);
+    }
+
+    /// Puts a task among the running ones.
+    pub(super) fn run(&mut self, task: Task) {
+        self.accounts.of(&task.tenant).running += 1;
+        let at = self.running.partition_point(|other| other.id < task.id);
+        self.running.insert(at, task);
+    }
+
+    /// Pages that a task takes until it has computed what it holds, and one token more.
+    fn pages_to_come(&self, task: &Task) -> usize {
+        let tokens = (task.tokens.len() + 1).min(task.limit);
+        self.kv.pages_for(tokens, self.config.prefill_chunk).saturating_sub(task.pages.held())
+    }
+
+    /// Whether a task may hold so many tokens beside the others of its tenant. One alone always may.
+    fn within_tokens(&self, task: &Task, tokens: usize) -> bool {
+        let Some(most) = task.tenant.read().kv_tokens else { return true };
+        let others: usize = self
+            .running
+            .iter()
+            .chain(self.resting.values())
+            .filter(|other| other.tenant.id() == task.tenant.id() && other.id != task.id)
+            .map(|other| other.tokens.len())
+            .sum();
+        others == 0 || others + tokens <= most
+    }
+
+    /// Makes room for a request that waits: takes pages from resting sessions, or from a tenant above its share if the
+    /// request stays within its own.
+    fn give_way(&mut self, task: &Task, needed: usize) -> bool {
+        if self.evict_idle() {
+            return true;
+        }
+        let id = task.tenant.id();
+        let held = self.pages_of(id) + task.pages.held() + needed;
+        if held as f64 > self.accounts.share(id) * self.kv.total() as f64 {
+            return false;
+        }
+        match self.last_above_share(|running| running > 1) {
+            Some(index) => {
+                self.preempt(index);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes the pages that the picked rows will be written to. Whoever has to give way is no longer among the picks.
+    /// Copies stay in order: a page that changes hands in between is copied from before anybody copies to it.
+    pub(super) fn reserve(&mut self, picks: Vec<Pick>) -> Vec<Pick> {
+        self.copies.clear();
+        let mut reserved: Vec<Pick> = Vec::with_capacity(picks.len());
+        // Who came first is served first.
+        let mut picks = picks;
+        picks.sort_unstable_by_key(|pick| pick.task);
+        for pick in picks {
+            while let Some(index) = self.running.iter().position(|task| task.id == pick.task) {
+                let task = &mut self.running[index];
+                let tokens = task.cached + pick.rows;
+                if !self.within_tokens(&self.running[index], tokens) && self.yield_to(index) {
+                    continue;
+                }
+                let task = &mut self.running[index];
+                if self.kv.reserve(&mut task.pages, task.cached, tokens, &mut self.copies).is_ok() {
+                    reserved.push(pick);
+                    break;
+                }
+                if !self.evict_idle() {
+                    let victim = self.last_above_share(|_| true).unwrap_or(self.running.len() - 1);
+                    self.preempt(victim);
+                }
+            }
+        }
+        reserved.retain(|pick| self.running.iter().any(|task| task.id == pick.task));
+        reserved
+    }
+
+    /// A tenant above its limit of tokens: its own latest task but the given one gives way, or the given one itself.
+    fn yield_to(&mut self, index: usize) -> bool {
+        let (tenant, id) = (self.running[index].tenant.id(), self.running[index].id);
+        if self.evict_resting(Some(tenant)) {
+            return true;
+        }
+        let last = self.running.iter().rposition(|task| task.tenant.id() == tenant);
+        match last {
+            Some(last) if self.running[last].id != id || self.has_others(tenant, id) => {
+                self.preempt(last);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn has_others(&self, tenant: u64, id: u64) -> bool {
+        self.running.iter().any(|task| task.tenant.id() == tenant && task.id != id)
+    }
+
+    /// Pages that a tenant's tasks hold.
+    fn pages_of(&self, tenant: u64) -> usize {
+        let tasks = self.running.iter().chain(self.resting.values());
+        tasks.filter(|task| task.tenant.id() == tenant).map(|task| task.pages.held()).sum()
+    }
+
+    /// The last running task of a tenant that holds more than its share and has `enough` running tasks.
+    fn last_above_share(&self, enough: impl Fn(usize) -> bool) -> Option<usize> {
+        let total = self.kv.total() as f64;
+        let above: Vec<u64> = self
+            .accounts
+            .iter()
+            .filter(|a| a.running > 0 && enough(a.running))
+            .map(|a| a.tenant.id())
+            .filter(|&id| self.pages_of(id) as f64 > self.accounts.share(id) * total)
+            .collect();
+        self.running.iter().rposition(|task| above.contains(&task.tenant.id()))
+    }
+
+    /// Takes the pages of the session that has rested longest, of one tenant or of anybody.
+    fn evict_resting(&mut self, tenant: Option<u64>) -> bool {
+        let sessions = self.resting.values_mut();
+        let held = sessions.filter(|s| s.pages.held() > 0 && tenant.is_none_or(|id| s.tenant.id() == id));
+        let Some(session) = held.min_by_key(|session| (session.served, session.id)) else { return false };
+        tracing::debug!(tokens = session.cached, "a resting session gave its pages up");
+        self.kv.release(&mut session.pages);
+        session.restart();
+        true
+    }
+
+    /// Takes pages from somebody who does not use them now: a session that rests, or a request whose reader sleeps.
+    fn evict_idle(&mut self) -> bool {
+        if self.evict_resting(None) {
+            return true;
+        }
+        let paused = self.running.iter().rposition(|task| task.is_paused() && task.pages.held() > 0);
+        if let Some(index) = paused {
+            self.preempt(index);
+        }
+        paused.is_some()
+    }
+
+    fn resting_pages(&self) -> usize {
+        self.resting.values().map(|task| task.pages.held()).sum()
+    }
+
+    /// Sends a running task back to its queue.
+    fn preempt(&mut self, index: usize) {
+        let task = self.running.remove(index);
+        tracing::debug!(tokens = task.tokens.len(), tenant = task.tenant.name(), "pre-empted");
+        self.preempted = true;
+        self.accounts.of(&task.tenant).running -= 1;
+        self.send_back(task);
+    }
+}

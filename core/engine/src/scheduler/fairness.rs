@@ -1,0 +1,124 @@
+//! Who is served next: virtual token counters (Sheng et al., 'Fairness in Serving Large Language Models', OSDI 2024).
+//!
+//! Every tenant has a counter of the rows that were computed for it, divided by its weight. Whoever has the lowest is
+//! served next. A tenant that comes back after a pause starts at the lowest counter of those who stayed, so that nobody
+//! saves up claims while there is nothing to do. Each decision is about one row of a generating sequence or one chunk
+//! of a prompt, so the counters of tenants who always have work differ by at most one chunk over the smaller weight.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+use crate::Tenant;
+use crate::task::Task;
+
+/// A tenant as one engine knows it.
+pub(crate) struct Account {
+    pub(crate) tenant: Arc<Tenant>,
+    /// Requests that wait, in order of arrival.
+    pub(crate) queue: VecDeque<Task>,
+    /// Tasks that run.
+    pub(crate) running: usize,
+    /// Rows computed, over the weight.
+    counter: f64,
+}
+
+/// All tenants with something to do, and those whose counter is still ahead of the others'.
+#[derive(Default)]
+pub(crate) struct Accounts {
+    all: HashMap<u64, Account, FxBuildHasher>,
+    /// The lowest counter of those with something to do; it never falls.
+    floor: f64,
+}
+
+impl Account {
+    fn weight(&self) -> f64 {
+        self.tenant.read().weight.into()
+    }
+
+    fn is_active(&self) -> bool {
+        self.running > 0 || !self.queue.is_empty()
+    }
+}
+
+impl Accounts {
+    /// A tenant's account.
+    pub(crate) fn of(&mut self, tenant: &Arc<Tenant>) -> &mut Account {
+        let floor = self.floor;
+        let account = self.all.entry(tenant.id()).or_insert_with(|| Account {
+            tenant: Arc::clone(tenant),
+            queue: VecDeque::new(),
+            running: 0,
+            counter: floor,
+        });
+        if !account.is_active() {
+            account.counter = account.counter.max(floor);
+        }
+        account
+    }
+
+    /// All accounts.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Account> {
+        self.all.values()
+    }
+
+    /// All accounts.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Account> {
+        self.all.values_mut()
+    }
+
+    /// A tenant's counter.
+    pub(crate) fn counter(&self, tenant: u64) -> f64 {
+        self.all.get(&tenant).map_or(self.floor, |a| a.counter)
+    }
+
+    /// A tenant's weight.
+    pub(crate) fn weight(&self, tenant: u64) -> f64 {
+        self.all.get(&tenant).map_or(1.0, Account::weight)
+    }
+
+    /// A tenant's share of what all tenants with something to do may have together, from 0 to 1.
+    pub(crate) fn share(&self, tenant: u64) -> f64 {
+        let all: f64 = self.all.values().filter(|a| a.is_active()).map(Account::weight).sum();
+        let own = self.weight(tenant);
+        own / all.max(own)
+    }
+
+    /// Counts rows that were computed.
+    pub(crate) fn charge(&mut self, tenant: u64, rows: usize) {
+        if let Some(account) = self.all.get_mut(&tenant) {
+            account.counter += rows as f64 / account.weight();
+        }
+    }
+
+    /// Takes the next request out of its queue: of the tenants that `may`, the one with the lowest counter.
+    pub(crate) fn take_next(&mut self, may: impl Fn(&Tenant) -> bool) -> Option<Task> {
+        let ready = |a: &Account| a.queue.iter().position(|task| !task.is_paused());
+        let waiting = self.all.iter().filter(|(_, a)| may(&a.tenant) && ready(a).is_some());
+        let next = waiting.min_by(|(i, a), (j, b)| a.counter.total_cmp(&b.counter).then(i.cmp(j)));
+        let id = *next?.0;
+        let account = self.all.get_mut(&id)?;
+        account.queue.remove(ready(account)?)
+    }
+
+    /// Puts a request into its queue, in order of arrival.
+    pub(crate) fn put_back(&mut self, task: Task) {
+        let queue = &mut self.of(&task.tenant).queue;
+        let at = queue.partition_point(|other| other.id < task.id);
+        queue.insert(at, task);
+    }
+
+    /// After a step: raises the floor, and closes accounts of tenants who have nothing to do and owe nothing.
+    pub(crate) fn settle(&mut self) {
+        let counters =
+            |active: bool| self.all.values().filter(move |a| !active || a.is_active()).map(|a| a.counter);
+        let lowest = counters(true).fold(f64::INFINITY, f64::min);
+        // While nobody has anything to do, all debts are paid.
+        let floor = if lowest.is_finite() { lowest } else { counters(false).fold(self.floor, f64::max) };
+        self.floor = self.floor.max(floor);
+        let floor = self.floor;
+        self.all.retain(|_, a| a.is_active() || a.counter > floor);
+    }
+}

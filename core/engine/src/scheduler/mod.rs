@@ -1,0 +1,260 @@
+//! What the engine's thread does: it picks the rows of the next forward pass and hands out the results.
+//!
+//! - [`fairness`]: whose turn it is.
+//! - [`admission`]: who may run, and who has to give pages up.
+//! - [`select`]: which rows the next pass has.
+//! - [`sessions`]: what programs do with sequences of their own.
+//!
+//! Every step takes one row of each sequence that generates, then chunks of prompts up to a budget, so that a long
+//! prompt holds the others up for one chunk and no longer. Pages are taken as sequences grow. When none is left,
+//! somebody gives theirs up and is computed again later: the tokens are kept, and the same rows give the same bits, so
+//! the reader notices nothing but the time.
+
+mod admission;
+mod fairness;
+mod select;
+pub(crate) mod sessions;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use realm_compute::Batch;
+use realm_model::Forward;
+use realm_tokenizer::Tokenizer;
+use rustc_hash::FxBuildHasher;
+
+use crate::kv::{Copy, KvCache};
+use crate::task::{Progress, Rows, Task, Work};
+use crate::{EngineConfig, Error};
+
+use fairness::Accounts;
+use select::Pick;
+
+pub(crate) struct Scheduler {
+    runner: Box<dyn Forward>,
+    tokenizer: Arc<Tokenizer>,
+    config: EngineConfig,
+    kv: KvCache,
+    accounts: Accounts,
+    running: Vec<Task>,
+    /// Sessions that wait for their programs, with their pages.
+    resting: HashMap<u64, Task, FxBuildHasher>,
+    batch: Batch,
+    copies: Vec<Copy>,
+    /// Steps so far.
+    steps: u64,
+    wake: Wake,
+    /// Whether somebody gave way in this step.
+    preempted: bool,
+}
+
+/// What to do until the next step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Next {
+    /// There is more to compute.
+    Go,
+    /// Nothing can be computed before a command comes, or this much time has passed.
+    Wait(Option<Duration>),
+}
+
+/// How long until something can happen without a command: a tenant may compute again, or a request's time is up.
+#[derive(Default)]
+struct Wake(Option<Duration>);
+
+impl Wake {
+    fn note(&mut self, wait: Duration) {
+        if !wait.is_zero() {
+            self.0 = Some(self.0.map_or(wait, |other| other.min(wait)));
+        }
+    }
+}
+
+impl Scheduler {
+    pub(crate) fn new(runner: Box<dyn Forward>, tokenizer: Arc<Tokenizer>, config: EngineConfig) -> Self {
+        Self {
+            kv: KvCache::new(runner.layout().clone(), runner.pages(), config.prefix_cache),
+            runner,
+            tokenizer,
+            config,
+            accounts: Accounts::default(),
+            running: Vec::new(),
+            resting: HashMap::default(),
+            batch: Batch::default(),
+            copies: Vec::new(),
+            steps: 0,
+            wake: Wake::default(),
+            preempted: false,
+        }
+    }
+
+    /// A new request; it waits for its turn.
+    pub(crate) fn add(&mut self, task: Task) {
+        self.accounts.of(&task.tenant).queue.push_back(task);
+    }
+
+    /// Pages that nobody uses, remembered ones included.
+    pub(crate) fn free_pages(&self) -> usize {
+        self.kv.available()
+    }
+
+    /// Runs one forward pass, if there is anything to run.
+    pub(crate) fn step(&mut self) -> Next {
+        let now = Instant::now();
+        self.preempted = false;
+        self.sweep(now);
+        self.admit(now);
+        let picks = self.select(now);
+        let picks = self.reserve(picks);
+        if picks.is_empty() {
+            self.accounts.settle();
+            if self.preempted {
+                // There may be room now.
+                return Next::Go;
+            }
+            return Next::Wait(self.wake.0);
+        }
+        self.steps += 1;
+        self.fill_batch(&picks);
+        tracing::trace!(rows = self.batch.rows(), sequences = picks.len(), "step");
+        let mut result = Ok(());
+        for (from, to) in self.copies.drain(..) {
+            result = result.and_then(|()| self.runner.copy_page(from, to));
+        }
+        match result.and_then(|()| self.runner.forward(&self.batch)) {
+            Ok(()) => self.hand_out(&picks, now),
+            Err(error) => {
+                tracing::error!(%error, "a forward pass failed");
+                self.fail(&picks, &Error::Model(error.to_string()));
+            }
+        }
+        self.accounts.settle();
+        Next::Go
+    }
+
+    /// Ends what nobody waits for any more and what has run out of time.
+    fn sweep(&mut self, now: Instant) {
+        let mut wake = Wake::default();
+        let mut over = |task: &mut Task| {
+            if task.is_abandoned() {
+                return true;
+            }
+            let Some(deadline) = task.deadline else { return false };
+            if deadline > now {
+                wake.note(deadline - now);
+                return false;
+            }
+            task.fail(Error::LimitExceeded(format!(
+                "the request took longer than tenant `{}` may (`request_timeout`); ask for fewer tokens, or raise the limit",
+                task.tenant.name(),
+            )));
+            true
+        };
+        for account in self.accounts.iter_mut() {
+            // What a session's program gave up is forgotten when it runs.
+            account.queue.retain_mut(|task| matches!(task.work, Work::Session(_)) || !over(task));
+        }
+        let mut index = 0;
+        while index < self.running.len() {
+            if over(&mut self.running[index]) {
+                let task = self.running.remove(index);
+                self.accounts.of(&task.tenant).running -= 1;
+                self.put_away(task);
+            } else {
+                index += 1;
+            }
+        }
+        self.wake = wake;
+    }
+
+    /// What becomes of a task that runs no more: a session rests, anything else is gone.
+    fn put_away(&mut self, mut task: Task) {
+        if let Work::Session(work) = &mut task.work {
+            work.pending = None;
+            self.resting.insert(task.id, task);
+        } else {
+            self.kv.release(&mut task.pages);
+        }
+    }
+
+    fn fill_batch(&mut self, picks: &[Pick]) {
+        self.batch.clear();
+        let mut tokens = Vec::new();
+        for pick in picks {
+            let Some(task) = self.running.iter().find(|task| task.id == pick.task) else { continue };
+            let prompt_rows = pick.rows - task.drafts.len();
+            tokens.clear();
+            tokens.extend_from_slice(&task.tokens[task.cached..task.cached + prompt_rows]);
+            tokens.extend_from_slice(&task.drafts);
+            self.batch.push(&tokens, task.cached, task.pages.groups(), task.want(prompt_rows));
+            if let Some(span) = self.batch.spans.last_mut() {
+                span.adapter = task.adapter;
+            }
+        }
+    }
+
+    /// Gives every task the results of its rows.
+    fn hand_out(&mut self, picks: &[Pick], now: Instant) {
+        let (logits, hidden) = (self.runner.logits(), self.runner.hidden());
+        let (outputs, states) = (self.batch.outputs.len(), self.batch.hidden.len());
+        let (vocab, width) = (logits.len() / outputs.max(1), hidden.len() / states.max(1));
+        let (mut next_output, mut next_state) = (0, 0);
+        let mut parts = Vec::with_capacity(picks.len());
+        // Picks are in the order of the running tasks.
+        let mut tasks = self.running.iter_mut();
+        for (pick, span) in picks.iter().zip(&self.batch.spans) {
+            let Some(task) = tasks.find(|task| task.id == pick.task) else { continue };
+            let wanted = |rows: &[u32], next: &mut usize| {
+                let first = *next;
+                *next += rows[first..].iter().take_while(|&&row| span.rows.contains(&(row as usize))).count();
+                first..*next
+            };
+            let output = wanted(&self.batch.outputs, &mut next_output);
+            let state = wanted(&self.batch.hidden, &mut next_state);
+            let rows = Rows {
+                logits: &logits[output.start * vocab..output.end * vocab],
+                hidden: &hidden[state.start * width..state.end * width],
+                vocab,
+                width,
+            };
+            task.served = self.steps;
+            parts.push(Mutex::new((task, pick.rows, rows, Progress::More)));
+        }
+        // Sampling takes longer than handing it to other threads.
+        self.runner.on_host_threads(parts.len(), &|i| {
+            let mut part = parts[i].lock().unwrap_or_else(PoisonError::into_inner);
+            let (task, rows, results, progress) = &mut *part;
+            *progress = task.advance(*rows, results, &self.tokenizer);
+        });
+        let mut done = Vec::new();
+        for part in parts {
+            let (task, rows, _, progress) = part.into_inner().unwrap_or_else(PoisonError::into_inner);
+            self.accounts.charge(task.tenant.id(), rows);
+            task.tenant.charge(rows, now);
+            task.publish(&mut self.kv);
+            if progress != Progress::More {
+                done.push(task.id);
+            }
+        }
+        self.retire(&done);
+    }
+
+    fn fail(&mut self, picks: &[Pick], error: &Error) {
+        let failed: Vec<u64> = picks.iter().map(|pick| pick.task).collect();
+        for task in self.running.iter_mut().filter(|task| failed.contains(&task.id)) {
+            task.fail(error.clone());
+        }
+        self.retire(&failed);
+    }
+
+    /// Takes tasks out of the running ones.
+    fn retire(&mut self, tasks: &[u64]) {
+        if tasks.is_empty() {
+            return;
+        }
+        for task in self.running.extract_if(.., |task| tasks.contains(&task.id)).collect::<Vec<_>>() {
+            self.accounts.of(&task.tenant).running -= 1;
+            self.put_away(task);
+        }
+    }
+}

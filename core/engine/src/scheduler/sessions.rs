@@ -1,0 +1,171 @@
+//! What programs do with sequences of their own, between two steps.
+
+use std::sync::Arc;
+
+use async_channel::Sender;
+use realm_compute::AdapterUse;
+
+use super::Scheduler;
+use crate::kv::PageTables;
+use crate::snapshot::Snapshot;
+use crate::task::session::{Forwarded, Output, Pending, Session};
+use crate::task::{Task, Work};
+use crate::{Error, Tenant};
+
+/// A program's wish about one of its sequences.
+pub(crate) enum SessionCommand {
+    /// Begins a sequence.
+    Open { id: u64, tenant: Arc<Tenant>, adapter: Option<AdapterUse>, limit: usize, shared_prefix: usize },
+    /// Appends tokens and computes what is due.
+    Forward { id: u64, tokens: Vec<u32>, output: Output, reply: Sender<Result<Forwarded, Error>> },
+    /// Begins another sequence with the same tokens.
+    Fork { id: u64, to: u64 },
+    /// Drops the tokens from the `len`th on.
+    Truncate { id: u64, len: usize },
+    /// Copies tokens, keys and values.
+    Save { id: u64, reply: Sender<Result<Snapshot, Error>> },
+    /// Fills a sequence that was just opened.
+    Restore { id: u64, snapshot: Snapshot },
+    /// The program needs it no more.
+    Close { id: u64 },
+}
+
+impl Scheduler {
+    /// Does what a program wishes. A sequence that does not exist is one whose handle is gone: nothing happens.
+    pub(crate) fn session(&mut self, command: SessionCommand) {
+        match command {
+            SessionCommand::Open { id, tenant, adapter, limit, shared_prefix } => {
+                let task = Task {
+                    id,
+                    tenant,
+                    place: None,
+                    tokens: Vec::new(),
+                    cached: 0,
+                    limit,
+                    pages: PageTables::new(self.runner.layout().groups()),
+                    adapter,
+                    shared_prefix,
+                    deadline: None,
+                    drafts: Vec::new(),
+                    served: self.steps,
+                    work: Work::Session(Session::default()),
+                };
+                self.resting.insert(id, task);
+            }
+            SessionCommand::Forward { id, tokens, output, reply } => {
+                let Some(task) = self.take_session(id) else { return };
+                self.forward(task, tokens, output, reply);
+            }
+            SessionCommand::Fork { id, to } => {
+                let Some(task) = self.take_session(id) else { return };
+                let twin = Task {
+                    id: to,
+                    tenant: Arc::clone(&task.tenant),
+                    place: None,
+                    tokens: task.tokens.clone(),
+                    pages: self.kv.fork(&task.pages),
+                    drafts: Vec::new(),
+                    work: Work::Session(Session::default()),
+                    ..task
+                };
+                self.resting.insert(id, task);
+                self.resting.insert(to, twin);
+            }
+            SessionCommand::Truncate { id, len } => {
+                let Some(mut task) = self.take_session(id) else { return };
+                task.tokens.truncate(len);
+                task.cached = self.kv.truncate(&mut task.pages, task.tokens.len(), task.cached);
+                self.resting.insert(id, task);
+            }
+            SessionCommand::Save { id, reply } => {
+                let Some(task) = self.take_session(id) else { return };
+                let snapshot = Snapshot::take(&task, &*self.runner);
+                // If the caller is gone, nobody wants to know.
+                let _ = reply.try_send(snapshot);
+                self.resting.insert(id, task);
+            }
+            SessionCommand::Restore { id, snapshot } => {
+                let Some(mut task) = self.take_session(id) else { return };
+                task.tokens = snapshot.tokens;
+                // What a tenant made up must not become what others compute with.
+                task.shared_prefix = 0;
+                let present: Vec<bool> = snapshot.pages.iter().map(Option::is_some).collect();
+                if self.kv.restore(&mut task.pages, &present).is_ok() {
+                    let pages = task.pages.groups().concat().into_iter().zip(snapshot.pages);
+                    let filled = pages.filter_map(|(page, bytes)| Some((page, bytes?)));
+                    let refused = filled
+                        .map(|(page, bytes)| self.runner.import_page(page, &bytes))
+                        .find_map(Result::err);
+                    task.cached = snapshot.cached;
+                    // Then it is computed again, as without room.
+                    if let Some(error) = refused {
+                        tracing::warn!(%error, "a saved sequence could not be restored");
+                        self.kv.release(&mut task.pages);
+                        task.cached = 0;
+                    }
+                }
+                self.resting.insert(id, task);
+            }
+            SessionCommand::Close { id } => {
+                if let Some(mut task) = self.take_session(id) {
+                    self.kv.release(&mut task.pages);
+                }
+            }
+        }
+    }
+
+    /// Appends tokens to a session and lets it run.
+    fn forward(
+        &mut self,
+        mut task: Task,
+        tokens: Vec<u32>,
+        output: Output,
+        reply: Sender<Result<Forwarded, Error>>,
+    ) {
+        let mut first = task.tokens.len();
+        task.tokens.extend(tokens);
+        if task.tokens.is_empty() {
+            let why = "the sequence has no tokens; append some before a forward".into();
+            drop(reply.try_send(Err(Error::InvalidArgument(why))));
+            self.resting.insert(task.id, task);
+            return;
+        }
+        if task.due() == 0 {
+            // Its results were not kept: the last token is computed once more.
+            task.cached = self.kv.truncate(&mut task.pages, task.cached - 1, task.cached);
+            first -= 1;
+        }
+        let results = Forwarded::default();
+        if let Work::Session(session) = &mut task.work {
+            session.pending = Some(Pending { output, first, results, reply });
+        }
+        if task.pages.held() > 0 {
+            self.run(task);
+        } else {
+            self.add(task);
+        }
+    }
+
+    /// Takes a session from wherever it is; a forward that nobody waits for any more is forgotten.
+    fn take_session(&mut self, id: u64) -> Option<Task> {
+        let mut task = match self.resting.remove(&id) {
+            Some(task) => task,
+            None => match self.running.iter().position(|task| task.id == id) {
+                Some(index) => {
+                    let task = self.running.remove(index);
+                    self.accounts.of(&task.tenant).running -= 1;
+                    task
+                }
+                None => self.accounts.iter_mut().find_map(|account| {
+                    let index = account.queue.iter().position(|task| task.id == id)?;
+                    account.queue.remove(index)
+                })?,
+            },
+        };
+        match &mut task.work {
+            Work::Session(session) => session.pending = None,
+            _ => return None,
+        }
+        Some(task)
+    }
+}

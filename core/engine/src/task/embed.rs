@@ -1,0 +1,77 @@
+//! One vector for a text, from the model's last hidden states.
+
+use async_channel::Sender;
+
+use super::Rows;
+use crate::Error;
+
+/// Which hidden states make up the vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// That of the last token.
+    Last,
+    /// That of the first token.
+    Cls,
+}
+
+/// Adds up hidden states.
+pub(crate) struct Embed {
+    pooling: Pooling,
+    /// Divide by the length, so that a dot product is the cosine.
+    normalize: bool,
+    sum: Vec<f64>,
+    rows: usize,
+    reply: Sender<Result<Vec<f32>, Error>>,
+}
+
+impl Embed {
+    pub(crate) fn new(pooling: Pooling, normalize: bool, reply: Sender<Result<Vec<f32>, Error>>) -> Self {
+        Self { pooling, normalize, sum: Vec::new(), rows: 0, reply }
+    }
+
+    /// Whether every token's state is needed.
+    pub(super) fn every_row(&self) -> bool {
+        self.pooling != Pooling::Last
+    }
+
+    pub(super) fn advance(&mut self, results: &Rows<'_>) {
+        for row in results.hidden.chunks_exact(results.width) {
+            match self.pooling {
+                Pooling::Cls if self.rows > 0 => {}
+                Pooling::Last | Pooling::Cls => self.sum = row.iter().map(|&x| x.into()).collect(),
+                Pooling::Mean => {
+                    self.sum.resize(row.len(), 0.0);
+                    self.sum.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+                }
+            }
+            self.rows += 1;
+        }
+    }
+
+    pub(super) fn restart(&mut self) {
+        self.sum.clear();
+        self.rows = 0;
+    }
+
+    pub(super) fn finish(&mut self) -> bool {
+        let length = match (self.normalize, self.pooling) {
+            (true, _) => self.sum.iter().map(|x| x * x).sum::<f64>().sqrt().max(f64::MIN_POSITIVE),
+            (false, Pooling::Mean) => self.rows.max(1) as f64,
+            (false, _) => 1.0,
+        };
+        let vector = self.sum.iter().map(|x| (x / length) as f32).collect();
+        // If the caller is gone, nobody wants to know.
+        let _ = self.reply.try_send(Ok(vector));
+        true
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    pub(super) fn fail(&self, error: Error) {
+        drop(self.reply.force_send(Err(error)));
+    }
+}

@@ -1,0 +1,169 @@
+//! Generates text, token by token.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use async_channel::{Sender, TrySendError};
+use realm_tokenizer::{Tokenizer, Utf8Stream};
+
+use super::Rows;
+use crate::Error;
+use crate::request::{Chunk, Finish, FinishReason, Request, Timings, Token, Usage};
+use crate::sampling::{Sampler, logprobs};
+use crate::stop::StopMatcher;
+
+/// A request for text.
+pub(crate) struct Generate {
+    sampler: Sampler,
+    decoder: Utf8Stream,
+    stop: StopMatcher,
+    chunks: Sender<Result<Chunk, Error>>,
+    paused: Arc<AtomicBool>,
+    usage: Usage,
+    logprobs: Option<usize>,
+    ignore_eos: bool,
+    special: bool,
+    submitted: Instant,
+    started: Option<Instant>,
+    first_token: Option<Instant>,
+}
+
+/// What a forward pass added to a text.
+pub(crate) struct Step {
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) ended: bool,
+}
+
+impl Generate {
+    pub(crate) fn new(
+        request: &mut Request,
+        chunks: Sender<Result<Chunk, Error>>,
+        paused: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            sampler: Sampler::new(std::mem::take(&mut request.sampling), &request.prompt),
+            decoder: Utf8Stream::new(),
+            stop: StopMatcher::new(std::mem::take(&mut request.stop)),
+            chunks,
+            paused,
+            usage: Usage { prompt_tokens: request.prompt.len(), ..Usage::default() },
+            logprobs: request.logprobs,
+            ignore_eos: request.ignore_eos,
+            special: request.special,
+            submitted: Instant::now(),
+            started: None,
+            first_token: None,
+        }
+    }
+
+    /// It has a place in the batch, and so many tokens of its prompt were cached. A request that was pre-empted starts
+    /// but once.
+    pub(crate) fn start(&mut self, cached: usize) {
+        if self.started.is_none() {
+            self.started = Some(Instant::now());
+            self.usage.cached_tokens = cached;
+        }
+    }
+
+    /// More of its prompt turned out to be cached after it had started.
+    pub(crate) fn found_cached(&mut self, tokens: usize) {
+        if self.first_token.is_none() {
+            self.usage.cached_tokens += tokens;
+        }
+    }
+
+    /// Whether the reader is so slow that the request has to wait for it. The reader then wakes the engine.
+    pub(crate) fn waits_for_reader(&self) -> bool {
+        if !self.chunks.is_full() {
+            return false;
+        }
+        self.paused.store(true, Ordering::Release);
+        // The reader may have read between the question and the flag.
+        self.chunks.is_full()
+    }
+
+    /// Chooses tokens and sends them: one after the last token, and one more for each draft that was right. There is
+    /// room for `room` tokens.
+    pub(crate) fn advance(
+        &mut self,
+        results: &Rows<'_>,
+        drafts: &[u32],
+        tokenizer: &Tokenizer,
+        room: usize,
+    ) -> Step {
+        let mut step = Step { tokens: Vec::with_capacity(1 + drafts.len()), ended: false };
+        let mut chunk = Chunk { text: String::new(), tokens: Vec::new(), finish: None };
+        for (i, row) in results.logits.chunks_exact(results.vocab).enumerate() {
+            let token = self.sampler.sample(row);
+            step.tokens.push(token);
+            self.usage.generated_tokens += 1;
+            let finish = self.push(token, row, tokenizer, step.tokens.len() >= room, &mut chunk);
+            if let Some(reason) = finish {
+                chunk.finish = Some(self.finish(reason));
+                step.ended = true;
+                break;
+            }
+            if drafts.get(i) != Some(&token) {
+                break;
+            }
+        }
+        match self.chunks.try_send(Ok(chunk)) {
+            Ok(()) => {}
+            Err(TrySendError::Closed(_)) => step.ended = true,
+            // `waits_for_reader` was false when the step began, and nobody else sends.
+            Err(TrySendError::Full(_)) => unreachable!("the step began with room for a chunk"),
+        }
+        step
+    }
+
+    /// Adds a token to a chunk; returns why the text ends with it, if it does.
+    fn push(
+        &mut self,
+        id: u32,
+        logits: &[f32],
+        tokenizer: &Tokenizer,
+        last: bool,
+        chunk: &mut Chunk,
+    ) -> Option<FinishReason> {
+        self.first_token.get_or_insert_with(Instant::now);
+        let (logprob, top) = self.logprobs.map(|n| logprobs(logits, id, n)).unzip();
+        chunk.tokens.push(Token { id, logprob, top: top.unwrap_or_default() });
+        let ended = !self.ignore_eos && tokenizer.end_tokens().contains(&id);
+        let mut bytes = Vec::new();
+        if !ended {
+            // A model may have more logits than its vocabulary has tokens: those spell nothing.
+            let _ = tokenizer.push_bytes(id, self.special, &mut bytes);
+        }
+        let (text, stopped) = self.stop.push(&self.decoder.push(&bytes));
+        chunk.text += &text;
+        let reason =
+            if ended || stopped { Some(FinishReason::Stop) } else { last.then_some(FinishReason::Length) };
+        if reason.is_some() && !stopped {
+            let (rest, found) = self.stop.push(&self.decoder.finish());
+            chunk.text += &rest;
+            if !found {
+                chunk.text += &self.stop.finish();
+            }
+        }
+        reason
+    }
+
+    fn finish(&self, reason: FinishReason) -> Finish {
+        let now = Instant::now();
+        let started = self.started.unwrap_or(self.submitted);
+        let first = self.first_token.unwrap_or(now);
+        let timings =
+            Timings { queued: started - self.submitted, prefill: first - started, decode: now - first };
+        Finish { reason, usage: self.usage, timings }
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.chunks.is_closed()
+    }
+
+    pub(super) fn fail(&self, error: Error) {
+        // If the reader is gone, nobody wants to know.
+        drop(self.chunks.force_send(Err(error)));
+    }
+}

@@ -1,0 +1,246 @@
+//! A request inside the engine: a token sequence, its pages of the KV cache, and what it is for.
+//!
+//! - [`generate`]: text, token by token.
+//! - [`score`]: log-probabilities of a given text.
+//! - [`embed`]: one vector for a text.
+//! - [`session`]: a sequence that a program drives itself.
+
+pub(crate) mod embed;
+pub(crate) mod generate;
+pub(crate) mod score;
+pub(crate) mod session;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use realm_compute::{AdapterUse, Want};
+use realm_tokenizer::Tokenizer;
+
+use crate::kv::{KvCache, PageTables, Scope};
+use crate::tenant::Place;
+use crate::{Error, Tenant};
+
+use embed::Embed;
+use generate::Generate;
+use score::Score;
+use session::Session;
+
+/// A token sequence with its place in the KV cache, and what it is for.
+pub(crate) struct Task {
+    /// In order of arrival.
+    pub(crate) id: u64,
+    pub(crate) tenant: Arc<Tenant>,
+    /// Its place among its tenant's requests; sessions have none.
+    pub(crate) place: Option<Place>,
+    /// Prompt and what was generated.
+    pub(crate) tokens: Vec<u32>,
+    /// How many of them the KV cache holds.
+    pub(crate) cached: usize,
+    /// Tokens that it may grow to.
+    pub(crate) limit: usize,
+    pub(crate) pages: PageTables,
+    pub(crate) adapter: Option<AdapterUse>,
+    /// So many tokens at the beginning may be shared with other tenants who say the same.
+    pub(crate) shared_prefix: usize,
+    /// When its time is up.
+    pub(crate) deadline: Option<Instant>,
+    /// Tokens that may follow, computed along with the last one.
+    pub(crate) drafts: Vec<u32>,
+    /// The step that last computed rows of it.
+    pub(crate) served: u64,
+    pub(crate) work: Work,
+}
+
+pub(crate) enum Work {
+    Generate(Box<Generate>),
+    Score(Score),
+    Embed(Embed),
+    Session(Session),
+}
+
+/// What a forward pass computed for one task.
+pub(crate) struct Rows<'a> {
+    /// Logits of the rows that wanted them, `[rows * vocab]`.
+    pub(crate) logits: &'a [f32],
+    /// Hidden states of the rows that wanted them, `[rows * hidden]`.
+    pub(crate) hidden: &'a [f32],
+    /// Numbers in a row of logits, and in one of hidden states.
+    pub(crate) vocab: usize,
+    pub(crate) width: usize,
+}
+
+/// What a task is after a forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It goes on.
+    More,
+    /// It has nothing to compute for now, and keeps its pages.
+    Rests,
+    /// It has ended.
+    Ended,
+}
+
+impl Task {
+    /// Tokens that are not in the cache.
+    pub(crate) fn due(&self) -> usize {
+        self.tokens.len() - self.cached
+    }
+
+    /// Whether it generates: one row and perhaps drafts, as opposed to a prompt's many.
+    pub(crate) fn decodes(&self) -> bool {
+        self.cached > 0 && self.due() == 1
+    }
+
+    /// Whether it waits for a reader that does not read. The reader then wakes the engine.
+    pub(crate) fn is_paused(&self) -> bool {
+        matches!(&self.work, Work::Generate(work) if work.waits_for_reader())
+    }
+
+    /// Whose remembered pages a page that ends at token `end` belongs to.
+    pub(crate) fn scope(&self) -> impl Fn(usize) -> Scope + use<> {
+        let tenant = self.tenant.id();
+        let adapter = self.adapter.map(|a| (a.id, a.scale.to_bits()));
+        let shared = self.shared_prefix;
+        move |end| Scope { tenant: (end > shared).then_some(tenant), adapter }
+    }
+
+    /// Takes what is remembered of its next tokens; returns how many those were.
+    pub(crate) fn attach(&mut self, kv: &mut KvCache) -> usize {
+        let (before, most, scope) = (self.cached, self.silent(), self.scope());
+        self.cached = kv.attach(&mut self.pages, &self.tokens, before, most, scope);
+        self.cached - before
+    }
+
+    /// Remembers what was computed, and gives back what no later row sees.
+    pub(crate) fn publish(&mut self, kv: &mut KvCache) {
+        let scope = self.scope();
+        kv.publish(&mut self.pages, &self.tokens, self.cached, scope);
+        kv.slide(&mut self.pages, self.cached);
+    }
+
+    /// How many tokens at the beginning need no more than their keys and values.
+    pub(crate) fn silent(&self) -> usize {
+        let last = self.tokens.len().saturating_sub(1);
+        match &self.work {
+            Work::Generate(_) => last,
+            Work::Score(work) => work.first_row().min(last),
+            Work::Embed(work) => {
+                if work.every_row() {
+                    0
+                } else {
+                    last
+                }
+            }
+            Work::Session(work) => work.silent(self.tokens.len()),
+        }
+    }
+
+    /// What the next `rows` rows are wanted for.
+    pub(crate) fn want(&self, rows: usize) -> Want {
+        let whole = self.cached + rows >= self.tokens.len();
+        match &self.work {
+            Work::Generate(_) if !self.drafts.is_empty() => Want::Logits,
+            Work::Generate(_) if whole => Want::LastLogits,
+            Work::Generate(_) => Want::Nothing,
+            Work::Score(_) if self.cached >= self.silent() => Want::Logits,
+            Work::Score(_) => Want::Nothing,
+            Work::Embed(work) if work.every_row() || whole => Want::Hidden,
+            Work::Embed(_) => Want::Nothing,
+            Work::Session(work) => work.want(self.cached, self.tokens.len(), whole),
+        }
+    }
+
+    /// How many of the next `rows` rows go into one forward pass, so that rows whose results nobody wants and rows whose
+    /// every result is wanted do not mix. At most `most` go of the latter; `most` is less by so many afterwards.
+    pub(crate) fn clip(&self, rows: usize, most: &mut usize) -> usize {
+        let every = match &self.work {
+            Work::Generate(_) => false,
+            Work::Score(_) => true,
+            Work::Embed(work) => work.every_row(),
+            Work::Session(work) => work.every_row(),
+        };
+        if !every {
+            return rows;
+        }
+        let silent = self.silent();
+        if self.cached < silent {
+            return rows.min(silent - self.cached);
+        }
+        let rows = rows.min(*most);
+        *most -= rows;
+        rows
+    }
+
+    /// Takes the results of `rows` rows.
+    pub(crate) fn advance(&mut self, rows: usize, results: &Rows<'_>, tokenizer: &Tokenizer) -> Progress {
+        if !matches!(self.work, Work::Generate(_)) {
+            self.cached += rows;
+        }
+        let complete = self.cached == self.tokens.len();
+        let progress = |ended| if ended { Progress::Ended } else { Progress::More };
+        match &mut self.work {
+            Work::Generate(work) => {
+                let prompt_rows = rows - self.drafts.len();
+                self.cached += prompt_rows;
+                if self.cached < self.tokens.len() {
+                    return Progress::More;
+                }
+                let drafts = std::mem::take(&mut self.drafts);
+                let room = self.limit - self.tokens.len();
+                let step = work.advance(results, &drafts, tokenizer, room);
+                // Accepted drafts have their keys and values already; the last token has not.
+                self.cached += step.tokens.len().saturating_sub(1);
+                self.tokens.extend(step.tokens);
+                progress(step.ended)
+            }
+            Work::Score(work) => {
+                work.advance(results, self.cached, &self.tokens);
+                progress(complete && work.finish())
+            }
+            Work::Embed(work) => {
+                work.advance(results);
+                progress(complete && work.finish())
+            }
+            Work::Session(work) => {
+                work.advance(results);
+                if complete {
+                    work.finish();
+                    return Progress::Rests;
+                }
+                Progress::More
+            }
+        }
+    }
+
+    /// Its results so far are lost: it is computed again.
+    pub(crate) fn restart(&mut self) {
+        self.cached = 0;
+        self.drafts.clear();
+        match &mut self.work {
+            Work::Generate(_) => {}
+            Work::Score(work) => work.restart(),
+            Work::Embed(work) => work.restart(),
+            Work::Session(work) => work.restart(),
+        }
+    }
+
+    /// Whether nobody waits for it any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        match &self.work {
+            Work::Generate(work) => work.is_abandoned(),
+            Work::Score(work) => work.is_abandoned(),
+            Work::Embed(work) => work.is_abandoned(),
+            Work::Session(work) => work.is_abandoned(),
+        }
+    }
+
+    /// Ends it with an error.
+    pub(crate) fn fail(&mut self, error: Error) {
+        match &mut self.work {
+            Work::Generate(work) => work.fail(error),
+            Work::Score(work) => work.fail(error),
+            Work::Embed(work) => work.fail(error),
+            Work::Session(work) => work.fail(error),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Scores a given text.
+
+use async_channel::Sender;
+
+use super::Rows;
+use crate::Error;
+use crate::sampling::{Scored, score_row};
+
+/// Log-probabilities of a text's own tokens, and the likeliest in their place.
+pub(crate) struct Score {
+    /// The first row whose logits are wanted.
+    first_row: usize,
+    /// How many of the likeliest tokens.
+    top: usize,
+    rows: Vec<Scored>,
+    reply: Sender<Result<Vec<Scored>, Error>>,
+}
+
+impl Score {
+    pub(crate) fn new(first_row: usize, top: usize, reply: Sender<Result<Vec<Scored>, Error>>) -> Self {
+        Self { first_row, top, rows: Vec::new(), reply }
+    }
+
+    pub(super) fn first_row(&self) -> usize {
+        self.first_row
+    }
+
+    /// Takes rows of logits, the last of which stands before token `end`.
+    pub(super) fn advance(&mut self, results: &Rows<'_>, end: usize, tokens: &[u32]) {
+        let rows = results.logits.chunks_exact(results.vocab);
+        let first = end - rows.len();
+        for (i, row) in rows.enumerate() {
+            self.rows.push(score_row(row, tokens.get(first + i + 1).copied(), self.top));
+        }
+    }
+
+    pub(super) fn restart(&mut self) {
+        self.rows.clear();
+    }
+
+    pub(super) fn finish(&mut self) -> bool {
+        // If the caller is gone, nobody wants to know.
+        let _ = self.reply.try_send(Ok(std::mem::take(&mut self.rows)));
+        true
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    pub(super) fn fail(&self, error: Error) {
+        drop(self.reply.force_send(Err(error)));
+    }
+}

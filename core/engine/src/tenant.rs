@@ -1,0 +1,305 @@
+//! Who a request belongs to, and what they may use.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use crate::Error;
+
+/// What a tenant may use at most. `None` is no limit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Share of the computation when there is more to do than can be done at once: a tenant of weight 3 is served
+    /// three times as many tokens as one of weight 1.
+    pub weight: f32,
+    /// Requests that run at once; others wait.
+    pub max_concurrent: Option<usize>,
+    /// Requests that wait for a place; one more is refused with `limit-exceeded`.
+    pub max_queued: usize,
+    /// Tokens in the KV cache of one model over all running requests. A request that reaches the limit alone ends
+    /// there, as if the context ended.
+    pub kv_tokens: Option<usize>,
+    /// Tokens computed a minute, prompts and generated ones, over all models. A tenant who used them up waits; up to a
+    /// minute's worth can be saved up.
+    pub tokens_per_minute: Option<u32>,
+    /// From a request's start to its end, waiting included; then it ends with `limit-exceeded`.
+    pub request_timeout: Option<Duration>,
+    /// Names of the models that the tenant may use.
+    pub models: Option<Vec<String>>,
+    /// Names of the adapters that the tenant may use.
+    pub adapters: Option<Vec<String>>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            weight: 1.0,
+            max_concurrent: None,
+            max_queued: 1024,
+            kv_tokens: None,
+            tokens_per_minute: None,
+            request_timeout: None,
+            models: None,
+            adapters: None,
+        }
+    }
+}
+
+impl Limits {
+    /// Refuses values that mean nothing.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with the field and its range.
+    pub fn check(&self) -> Result<(), Error> {
+        if !(0.001..=1000.0).contains(&self.weight) {
+            let why = format!("the weight is {}; it must be from 0.001 to 1000", self.weight);
+            return Err(Error::InvalidArgument(why));
+        }
+        let zero = [
+            ("max_concurrent", self.max_concurrent == Some(0)),
+            ("kv_tokens", self.kv_tokens == Some(0)),
+            ("tokens_per_minute", self.tokens_per_minute == Some(0)),
+            ("request_timeout", self.request_timeout == Some(Duration::ZERO)),
+        ];
+        match zero.iter().find(|(_, zero)| *zero) {
+            Some((field, _)) => {
+                Err(Error::InvalidArgument(format!("{field} is 0, so no request could ever run")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// An identity with limits. Engines know tenants by their `id`, so two tenants of the same name share nothing.
+#[derive(Debug)]
+pub struct Tenant {
+    id: u64,
+    name: String,
+    limits: RwLock<Limits>,
+    bucket: Mutex<Bucket>,
+    running: AtomicUsize,
+    waiting: AtomicUsize,
+}
+
+impl Tenant {
+    /// A tenant with these limits.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for limits that mean nothing.
+    pub fn new(name: impl Into<String>, limits: Limits) -> Result<Self, Error> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        limits.check()?;
+        let bucket = Bucket { tokens: limits.tokens_per_minute.unwrap_or(0).into(), at: Instant::now() };
+        Ok(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            name: name.into(),
+            limits: RwLock::new(limits),
+            bucket: Mutex::new(bucket),
+            running: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+        })
+    }
+
+    /// The number that engines know it by.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its name, for people.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it may use.
+    pub fn limits(&self) -> Limits {
+        self.read().clone()
+    }
+
+    /// Changes what it may use, from the next step on. Requests that run or wait stay.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for limits that mean nothing; then the old ones stay.
+    pub fn set_limits(&self, limits: Limits) -> Result<(), Error> {
+        limits.check()?;
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+        Ok(())
+    }
+
+    /// Requests that run now, over all models.
+    pub fn running(&self) -> usize {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// Requests that wait now, over all models.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Reads limits without a copy.
+    pub(crate) fn read(&self) -> impl std::ops::Deref<Target = Limits> {
+        self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place in its queue, and in that of an engine, where `all` wait and `most` may.
+    pub(crate) fn enqueue(self: &Arc<Self>, all: &Arc<AtomicUsize>, most: usize) -> Result<Place, Error> {
+        let (queue, own_most) = {
+            let limits = self.read();
+            // Requests that could run at once wait for the engine to notice, not for a place.
+            let places = limits.max_concurrent.map_or(1, |most| most.saturating_sub(self.running()));
+            (limits.max_queued, limits.max_queued.saturating_add(places))
+        };
+        add_below(&self.waiting, own_most).map_err(|waiting| {
+            Error::LimitExceeded(format!(
+                "tenant `{}` has {} requests running and {waiting} waiting, as many as its limits allow; wait for some to end, or raise `max_queued` ({queue}) or `max_concurrent`",
+                self.name,
+                self.running(),
+            ))
+        })?;
+        add_below(all, most).map_err(|waiting| {
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+            Error::Overloaded(format!("{waiting} requests wait for the model already; try again later"))
+        })?;
+        Ok(Place { tenant: Arc::clone(self), all: Arc::clone(all), running: false })
+    }
+
+    /// How long until tokens may be computed again; zero if they may now.
+    pub(crate) fn wait(&self, now: Instant) -> Duration {
+        let Some(rate) = self.read().tokens_per_minute else { return Duration::ZERO };
+        self.bucket().wait(rate.into(), now)
+    }
+
+    /// Counts computed tokens.
+    pub(crate) fn charge(&self, tokens: usize, now: Instant) {
+        let Some(rate) = self.read().tokens_per_minute else { return };
+        self.bucket().charge(tokens as f64, rate.into(), now);
+    }
+
+    fn bucket(&self) -> MutexGuard<'_, Bucket> {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Adds one unless there are `most`; then says how many there are.
+fn add_below(count: &AtomicUsize, most: usize) -> Result<(), usize> {
+    count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < most).then_some(n + 1)).map(drop)
+}
+
+/// A request's place in its tenant's queue or among its running requests; it is free when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    tenant: Arc<Tenant>,
+    /// How many wait for the engine, over all tenants.
+    all: Arc<AtomicUsize>,
+    running: bool,
+}
+
+impl Place {
+    /// Begins to run, unless as many requests of the tenant do as may.
+    pub(crate) fn start(&mut self) -> bool {
+        if !self.running {
+            let most = self.tenant.read().max_concurrent.unwrap_or(usize::MAX);
+            self.running = add_below(&self.tenant.running, most).is_ok();
+            if self.running {
+                self.leave_queue();
+            }
+        }
+        self.running
+    }
+
+    /// Waits again.
+    pub(crate) fn wait(&mut self) {
+        if std::mem::take(&mut self.running) {
+            self.tenant.waiting.fetch_add(1, Ordering::AcqRel);
+            self.all.fetch_add(1, Ordering::AcqRel);
+            self.tenant.running.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    fn leave_queue(&self) {
+        self.tenant.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.all.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.running {
+            self.tenant.running.fetch_sub(1, Ordering::AcqRel);
+        } else {
+            self.leave_queue();
+        }
+    }
+}
+
+/// A token bucket that holds a minute's worth. It may go below zero: what a step costs is known when it is done.
+#[derive(Debug)]
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn refill(&mut self, per_minute: f64, now: Instant) {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.tokens = (self.tokens + passed * per_minute / 60.0).min(per_minute);
+        self.at = self.at.max(now);
+    }
+
+    fn charge(&mut self, tokens: f64, per_minute: f64, now: Instant) {
+        self.refill(per_minute, now);
+        self.tokens -= tokens;
+    }
+
+    fn wait(&mut self, per_minute: f64, now: Instant) -> Duration {
+        self.refill(per_minute, now);
+        if self.tokens >= 1.0 {
+            return Duration::ZERO;
+        }
+        Duration::from_secs_f64((1.0 - self.tokens) / per_minute * 60.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_its_rate_and_saves_up_a_minute() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut bucket = Bucket { tokens: 600.0, at: start };
+        bucket.charge(700.0, 600.0, at(0));
+        assert_eq!(bucket.wait(600.0, at(0)), Duration::from_secs_f64(10.1));
+        assert_eq!(bucket.wait(600.0, at(11)), Duration::ZERO);
+        bucket.charge(0.0, 600.0, at(1000));
+        assert_eq!(bucket.tokens, 600.0);
+    }
+
+    #[test]
+    fn limits_that_let_nothing_run_are_refused() {
+        for bad in [
+            Limits { weight: 0.0, ..Limits::default() },
+            Limits { weight: f32::NAN, ..Limits::default() },
+            Limits { max_concurrent: Some(0), ..Limits::default() },
+            Limits { tokens_per_minute: Some(0), ..Limits::default() },
+        ] {
+            assert!(Tenant::new("a", bad).is_err());
+        }
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_its_error_says_what_to_do() {
+        let limits = Limits { max_concurrent: Some(1), max_queued: 2, ..Limits::default() };
+        let (tenant, all) = (Arc::new(Tenant::new("acme", limits).unwrap()), Arc::default());
+        let mut places: Vec<Place> = (0..3).map(|_| tenant.enqueue(&all, 9).unwrap()).collect();
+        assert!(tenant.enqueue(&all, 9).is_err() && places[0].start() && !places[1].start());
+        let error = tenant.enqueue(&all, 9).unwrap_err().to_string();
+        assert!(error.contains("acme") && error.contains("max_queued"), "{error}");
+        drop(places.remove(0));
+        assert!(places[0].start());
+        assert!(matches!(tenant.enqueue(&all, 1), Err(Error::Overloaded(_))));
+        tenant.enqueue(&all, 2).unwrap();
+        places.clear();
+        assert_eq!((tenant.running(), tenant.waiting(), all.load(Ordering::Relaxed)), (0, 0, 0));
+    }
+}
