@@ -10,7 +10,7 @@ use realm_compute::{AdapterUse, PAGE_TOKENS};
 use realm_model::Weights;
 use realm_tokenizer::Tokenizer;
 
-use crate::kv::{PageTables, pages_for};
+use crate::kv::pages_for;
 use crate::request::MAX_LOGPROBS;
 use crate::sampling::Scored;
 use crate::scheduler::sessions::SessionCommand;
@@ -259,22 +259,16 @@ impl Engine {
         work: Work,
     ) -> Result<(), Error> {
         let place = tenant.enqueue(&self.common.waiting, self.max_queued)?;
-        let (id, tenant) = (self.common.next_id(), Arc::clone(tenant));
+        let id = self.common.next_id();
         let deadline = tenant.read().request_timeout.map(|timeout| Instant::now() + timeout);
+        let place = Some(place);
         let task = Task {
-            id,
-            tenant,
-            place: Some(place),
+            place,
             tokens,
-            cached: 0,
-            limit,
-            pages: PageTables::new(self.common.groups),
             adapter,
             shared_prefix,
             deadline,
-            drafts: Vec::new(),
-            served: 0,
-            work,
+            ..Task::new(id, tenant, limit, self.common.groups, work)
         };
         self.commands.send(Command::Add(Box::new(task))).map_err(|_| Error::Stopped)
     }

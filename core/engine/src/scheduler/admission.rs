@@ -9,7 +9,9 @@
 use std::time::Instant;
 
 use super::Scheduler;
+use super::fairness::Account;
 use super::select::Pick;
+use crate::Tenant;
 use crate::task::{Task, Work};
 use crate::tenant::Place;
 
@@ -18,12 +20,24 @@ impl Scheduler {
     pub(super) fn admit(&mut self, now: Instant) {
         // Tenants that cannot get any further in this step.
         let mut held_back: Vec<u64> = Vec::new();
-        while self.running.len() < self.config.max_running {
-            let Some(mut task) = self.accounts.take_next(|tenant| !held_back.contains(&tenant.id())) else {
-                break;
+        loop {
+            // While all slots are taken, only tenants that have less than their share of them get one of another's.
+            let full = self.running.len() >= self.config.max_running;
+            let slots = self.config.max_running as f64;
+            let accounts = &self.accounts;
+            let below = |a: &Account| (a.running + 1) as f64 <= accounts.share(a.tenant.id()) * slots;
+            let may = |a: &Account| !held_back.contains(&a.tenant.id()) && (!full || below(a));
+            let running = &self.running;
+            let ahead = |tenant: &Tenant| {
+                running.iter().filter(|t| t.tenant.id() == tenant.id()).map(Task::due).sum()
             };
-            let tenant_may = self.tenant_may(&task, now);
-            if !tenant_may {
+            let Some(next) = accounts.next(may, ahead) else { break };
+            let Some(mut task) = self.accounts.take(next) else { break };
+            if full && !self.free_slot() {
+                self.accounts.put_back(task);
+                break;
+            }
+            if !self.tenant_may(&task, now) {
                 held_back.push(task.tenant.id());
                 self.accounts.put_back(task);
                 continue;
@@ -44,6 +58,22 @@ impl Scheduler {
             }
             self.run(task);
         }
+    }
+
+    /// Takes a slot from a tenant that has more than its share of them.
+    fn free_slot(&mut self) -> bool {
+        let slots = self.config.max_running as f64;
+        let above: Vec<u64> = self
+            .accounts
+            .iter()
+            .filter(|a| a.running > 1 && a.running as f64 > self.accounts.share(a.tenant.id()) * slots)
+            .map(|a| a.tenant.id())
+            .collect();
+        let last = self.running.iter().rposition(|task| above.contains(&task.tenant.id()));
+        if let Some(last) = last {
+            self.preempt(last);
+        }
+        last.is_some()
     }
 
     /// Whether the tenant's own limits let a request run.
@@ -82,7 +112,7 @@ impl Scheduler {
 
     /// Puts a task among the running ones.
     pub(super) fn run(&mut self, task: Task) {
-        self.accounts.of(&task.tenant).running += 1;
+        self.accounts.enter(&task);
         let at = self.running.partition_point(|other| other.id < task.id);
         self.running.insert(at, task);
     }
@@ -227,7 +257,7 @@ impl Scheduler {
         let task = self.running.remove(index);
         tracing::debug!(tokens = task.tokens.len(), tenant = task.tenant.name(), "pre-empted");
         self.preempted = true;
-        self.accounts.of(&task.tenant).running -= 1;
+        self.accounts.leave(&task);
         self.send_back(task);
     }
 }

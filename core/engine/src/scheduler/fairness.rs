@@ -2,8 +2,9 @@
 //!
 //! Every tenant has a counter of the rows that were computed for it, divided by its weight. Whoever has the lowest is
 //! served next. A tenant that comes back after a pause starts at the lowest counter of those who stayed, so that nobody
-//! saves up claims while there is nothing to do. Each decision is about one row of a generating sequence or one chunk
-//! of a prompt, so the counters of tenants who always have work differ by at most one chunk over the smaller weight.
+//! saves up claims while there is nothing to do. A step computes at most `prefill_chunk + decode_rows` rows; the counters
+//! of tenants who always have prompts to compute and sequences to continue differ by no more than two steps' rows over
+//! the smallest weight.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub(crate) struct Account {
     pub(crate) queue: VecDeque<Task>,
     /// Tasks that run.
     pub(crate) running: usize,
+    /// One of its requests was taken out of the queue and does not run yet.
+    entering: bool,
     /// Rows computed, over the weight.
     counter: f64,
 }
@@ -38,8 +41,13 @@ impl Account {
         self.tenant.read().weight.into()
     }
 
+    /// The first request in the queue whose reader reads.
+    fn ready(&self) -> Option<usize> {
+        self.queue.iter().position(|task| !task.is_paused())
+    }
+
     fn is_active(&self) -> bool {
-        self.running > 0 || !self.queue.is_empty()
+        self.running > 0 || self.entering || !self.queue.is_empty()
     }
 }
 
@@ -51,6 +59,7 @@ impl Accounts {
             tenant: Arc::clone(tenant),
             queue: VecDeque::new(),
             running: 0,
+            entering: false,
             counter: floor,
         });
         if !account.is_active() {
@@ -93,21 +102,44 @@ impl Accounts {
         }
     }
 
-    /// Takes the next request out of its queue: of the tenants that `may`, the one with the lowest counter.
-    pub(crate) fn take_next(&mut self, may: impl Fn(&Tenant) -> bool) -> Option<Task> {
-        let ready = |a: &Account| a.queue.iter().position(|task| !task.is_paused());
-        let waiting = self.all.iter().filter(|(_, a)| may(&a.tenant) && ready(a).is_some());
-        let next = waiting.min_by(|(i, a), (j, b)| a.counter.total_cmp(&b.counter).then(i.cmp(j)));
-        let id = *next?.0;
-        let account = self.all.get_mut(&id)?;
-        account.queue.remove(ready(account)?)
+    /// Whose request is let in next: of the tenants that `may`, the one with the lowest counter once what its running
+    /// tasks are about to compute, `ahead` rows, is counted too.
+    pub(crate) fn next(
+        &self,
+        may: impl Fn(&Account) -> bool,
+        ahead: impl Fn(&Tenant) -> usize,
+    ) -> Option<u64> {
+        let waiting = self.all.iter().filter(|(_, a)| a.ready().is_some() && may(a));
+        let claims = waiting.map(|(&id, a)| (a.counter + ahead(&a.tenant) as f64 / a.weight(), id));
+        claims.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))).map(|(_, id)| id)
+    }
+
+    /// Takes a tenant's next request out of its queue, for [`enter`](Self::enter) or [`put_back`](Self::put_back).
+    pub(crate) fn take(&mut self, tenant: u64) -> Option<Task> {
+        let account = self.all.get_mut(&tenant)?;
+        let task = account.queue.remove(account.ready()?);
+        account.entering = true;
+        task
+    }
+
+    /// A task begins to run.
+    pub(crate) fn enter(&mut self, task: &Task) {
+        let account = self.of(&task.tenant);
+        account.running += 1;
+        account.entering = false;
+    }
+
+    /// A task runs no more.
+    pub(crate) fn leave(&mut self, task: &Task) {
+        self.of(&task.tenant).running -= 1;
     }
 
     /// Puts a request into its queue, in order of arrival.
     pub(crate) fn put_back(&mut self, task: Task) {
-        let queue = &mut self.of(&task.tenant).queue;
-        let at = queue.partition_point(|other| other.id < task.id);
-        queue.insert(at, task);
+        let account = self.of(&task.tenant);
+        let at = account.queue.partition_point(|other| other.id < task.id);
+        account.queue.insert(at, task);
+        account.entering = false;
     }
 
     /// After a step: raises the floor, and closes accounts of tenants who have nothing to do and owe nothing.

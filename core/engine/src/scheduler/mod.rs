@@ -158,7 +158,7 @@ impl Scheduler {
         while index < self.running.len() {
             if over(&mut self.running[index]) {
                 let task = self.running.remove(index);
-                self.accounts.of(&task.tenant).running -= 1;
+                self.accounts.leave(&task);
                 self.put_away(task);
             } else {
                 index += 1;
@@ -253,8 +253,11 @@ impl Scheduler {
             return;
         }
         for task in self.running.extract_if(.., |task| tasks.contains(&task.id)).collect::<Vec<_>>() {
-            self.accounts.of(&task.tenant).running -= 1;
+            self.accounts.leave(&task);
             self.put_away(task);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

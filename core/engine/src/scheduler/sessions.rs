@@ -6,7 +6,6 @@ use async_channel::Sender;
 use realm_compute::AdapterUse;
 
 use super::Scheduler;
-use crate::kv::PageTables;
 use crate::snapshot::Snapshot;
 use crate::task::session::{Forwarded, Output, Pending, Session};
 use crate::task::{Task, Work};
@@ -35,21 +34,9 @@ impl Scheduler {
     pub(crate) fn session(&mut self, command: SessionCommand) {
         match command {
             SessionCommand::Open { id, tenant, adapter, limit, shared_prefix } => {
-                let task = Task {
-                    id,
-                    tenant,
-                    place: None,
-                    tokens: Vec::new(),
-                    cached: 0,
-                    limit,
-                    pages: PageTables::new(self.runner.layout().groups()),
-                    adapter,
-                    shared_prefix,
-                    deadline: None,
-                    drafts: Vec::new(),
-                    served: self.steps,
-                    work: Work::Session(Session::default()),
-                };
+                let work = Work::Session(Session::default());
+                let groups = self.runner.layout().groups();
+                let task = Task { adapter, shared_prefix, ..Task::new(id, &tenant, limit, groups, work) };
                 self.resting.insert(id, task);
             }
             SessionCommand::Forward { id, tokens, output, reply } => {
@@ -58,15 +45,14 @@ impl Scheduler {
             }
             SessionCommand::Fork { id, to } => {
                 let Some(task) = self.take_session(id) else { return };
+                let work = Work::Session(Session::default());
                 let twin = Task {
-                    id: to,
-                    tenant: Arc::clone(&task.tenant),
-                    place: None,
                     tokens: task.tokens.clone(),
+                    cached: task.cached,
                     pages: self.kv.fork(&task.pages),
-                    drafts: Vec::new(),
-                    work: Work::Session(Session::default()),
-                    ..task
+                    adapter: task.adapter,
+                    shared_prefix: task.shared_prefix,
+                    ..Task::new(to, &task.tenant, task.limit, 0, work)
                 };
                 self.resting.insert(id, task);
                 self.resting.insert(to, twin);
@@ -153,7 +139,7 @@ impl Scheduler {
             None => match self.running.iter().position(|task| task.id == id) {
                 Some(index) => {
                     let task = self.running.remove(index);
-                    self.accounts.of(&task.tenant).running -= 1;
+                    self.accounts.leave(&task);
                     task
                 }
                 None => self.accounts.iter_mut().find_map(|account| {

@@ -81,6 +81,25 @@ pub(crate) enum Progress {
 }
 
 impl Task {
+    /// A task that has computed nothing yet.
+    pub(crate) fn new(id: u64, tenant: &Arc<Tenant>, limit: usize, groups: usize, work: Work) -> Self {
+        Self {
+            id,
+            tenant: Arc::clone(tenant),
+            place: None,
+            tokens: Vec::new(),
+            cached: 0,
+            limit,
+            pages: PageTables::new(groups),
+            adapter: None,
+            shared_prefix: 0,
+            deadline: None,
+            drafts: Vec::new(),
+            served: 0,
+            work,
+        }
+    }
+
     /// Tokens that are not in the cache.
     pub(crate) fn due(&self) -> usize {
         self.tokens.len() - self.cached
