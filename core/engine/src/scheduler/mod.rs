@@ -196,8 +196,7 @@ impl Scheduler {
     /// Gives every task the results of its rows.
     fn hand_out(&mut self, picks: &[Pick], now: Instant) {
         let (logits, hidden) = (self.runner.logits(), self.runner.hidden());
-        let (outputs, states) = (self.batch.outputs.len(), self.batch.hidden.len());
-        let (vocab, width) = (logits.len() / outputs.max(1), hidden.len() / states.max(1));
+        let (vocab, width) = (self.runner.config().vocab, self.runner.config().hidden);
         let (mut next_output, mut next_state) = (0, 0);
         let mut parts = Vec::with_capacity(picks.len());
         // Picks are in the order of the running tasks.

@@ -12,6 +12,7 @@ use crate::Error;
 use crate::request::{Chunk, Finish, FinishReason, Request, Timings, Token, Usage};
 use crate::sampling::{Sampler, logprobs};
 use crate::stop::StopMatcher;
+use crate::tenant::Place;
 
 /// A request for text.
 pub(crate) struct Generate {
@@ -84,13 +85,14 @@ impl Generate {
     }
 
     /// Chooses tokens and sends them: one after the last token, and one more for each draft that was right. There is
-    /// room for `room` tokens.
+    /// room for `room` tokens. The place is free before the last chunk goes out: its reader may want it at once.
     pub(crate) fn advance(
         &mut self,
         results: &Rows<'_>,
         drafts: &[u32],
         tokenizer: &Tokenizer,
         room: usize,
+        place: &mut Option<Place>,
     ) -> Step {
         let mut step = Step { tokens: Vec::with_capacity(1 + drafts.len()), ended: false };
         let mut chunk = Chunk { text: String::new(), tokens: Vec::new(), finish: None };
@@ -107,6 +109,9 @@ impl Generate {
             if drafts.get(i) != Some(&token) {
                 break;
             }
+        }
+        if step.ended {
+            *place = None;
         }
         match self.chunks.try_send(Ok(chunk)) {
             Ok(()) => {}

@@ -197,6 +197,10 @@ impl Task {
         }
         let complete = self.cached == self.tokens.len();
         let progress = |ended| if ended { Progress::Ended } else { Progress::More };
+        if complete && !matches!(self.work, Work::Generate(_)) {
+            // Before the answer goes out: whoever gets it may want the place at once.
+            self.place = None;
+        }
         match &mut self.work {
             Work::Generate(work) => {
                 let prompt_rows = rows - self.drafts.len();
@@ -206,7 +210,7 @@ impl Task {
                 }
                 let drafts = std::mem::take(&mut self.drafts);
                 let room = self.limit - self.tokens.len();
-                let step = work.advance(results, &drafts, tokenizer, room);
+                let step = work.advance(results, &drafts, tokenizer, room, &mut self.place);
                 // Accepted drafts have their keys and values already; the last token has not.
                 self.cached += step.tokens.len().saturating_sub(1);
                 self.tokens.extend(step.tokens);
@@ -255,6 +259,7 @@ impl Task {
 
     /// Ends it with an error.
     pub(crate) fn fail(&mut self, error: Error) {
+        self.place = None;
         match &mut self.work {
             Work::Generate(work) => work.fail(error),
             Work::Score(work) => work.fail(error),

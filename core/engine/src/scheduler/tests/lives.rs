@@ -49,9 +49,11 @@ fn events(len: usize, longest: usize) -> impl Strategy<Value = Vec<Event>> {
 struct Handle {
     id: u64,
     tokens: Vec<u32>,
-    /// The forward that is under way: its results, what is wanted, and the first new token.
-    pending: Option<(Receiver<Result<Forwarded, Error>>, Output, usize)>,
+    pending: Option<Pending>,
 }
+
+/// The forward that is under way: its results, what is wanted, and the first new token.
+type Pending = (Receiver<Result<Forwarded, Error>>, Output, usize);
 
 struct Life<'a> {
     model: &'a Model,
