@@ -4,14 +4,23 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use realm_compute::cpu::CpuBackend;
-use realm_engine::{Chunk, Engine, EngineConfig, Error, FinishReason, Generation, Grammar, Limits, Request, Sampling, Tenant};
+use realm_engine::{
+    Chunk, Engine, EngineConfig, Error, FinishReason, Generation, Grammar, Limits, Request, Sampling, Tenant,
+};
 use realm_gguf::Gguf;
 use realm_hub::{Hub, Reference};
 use realm_model::Transformer;
 use realm_tokenizer::Tokenizer;
 use serde_json::Value;
 
-fn load() -> (Engine, Arc<Tokenizer>) {
+/// A model and a tenant who uses it.
+struct Setup {
+    engine: Engine,
+    tenant: Arc<Tenant>,
+    tokenizer: Arc<Tokenizer>,
+}
+
+fn load() -> Setup {
     let path = Hub::new().unwrap().resolve(&Reference::parse("smollm2-135m").unwrap(), &mut ()).unwrap();
     let gguf = Gguf::open(path).unwrap();
     let tokenizer = Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap());
@@ -19,20 +28,23 @@ fn load() -> (Engine, Arc<Tokenizer>) {
     let model = Arc::new(Transformer::load(backend, &gguf, &mut |_, _| {}).unwrap());
     // Nobody waits for readers here.
     let config = EngineConfig { channel: 1024, ..EngineConfig::default() };
-    (Engine::new(&model, Arc::clone(&tokenizer), &config).unwrap(), tokenizer)
+    let engine = Engine::new(&model, Arc::clone(&tokenizer), &config).unwrap();
+    Setup { engine, tenant: Arc::new(Tenant::new("anybody", Limits::default()).unwrap()), tokenizer }
 }
 
-fn start(engine: &Engine, request: Request) -> Result<Generation, Error> {
-    engine.generate(&Arc::new(Tenant::new("anybody", Limits::default()).unwrap()), request)
-}
+impl Setup {
+    fn start(&self, request: Request) -> Result<Generation, Error> {
+        self.engine.generate(&self.tenant, request)
+    }
 
-fn request(tokenizer: &Tokenizer, text: &str, grammar: Grammar) -> Request {
-    Request {
-        prompt: tokenizer.encode(text, true, true),
-        sampling: Sampling::greedy(),
-        max_tokens: Some(400),
-        grammar: Some(grammar),
-        ..Request::default()
+    fn request(&self, text: &str, grammar: Grammar) -> Request {
+        Request {
+            prompt: self.tokenizer.encode(text, true, true),
+            sampling: Sampling::greedy(),
+            max_tokens: Some(400),
+            grammar: Some(grammar),
+            ..Request::default()
+        }
     }
 }
 
@@ -49,14 +61,14 @@ fn collect(generation: impl Iterator<Item = Result<Chunk, Error>>) -> (String, F
 /// 500 texts of 25 schemas. Every one must end by itself and satisfy a validator that knows nothing of llguidance.
 #[test]
 fn every_text_of_25_schemas_validates() {
-    let (engine, tokenizer) = load();
+    let setup = load();
     let schemas: Vec<Value> = serde_json::from_str(include_str!("schemas.json")).unwrap();
     let mut running = Vec::new();
     for schema in &schemas {
         let title = schema["title"].as_str().unwrap();
         for seed in 0..20 {
             let prompt = format!("Here is {title} as JSON:\n");
-            let mut request = request(&tokenizer, &prompt, Grammar::JsonSchema(schema.clone()));
+            let mut request = setup.request(&prompt, Grammar::JsonSchema(schema.clone()));
             request.sampling = Sampling {
                 temperature: 1.0,
                 top_k: 0,
@@ -67,7 +79,7 @@ fn every_text_of_25_schemas_validates() {
                 seed: Some(seed),
                 ..Sampling::default()
             };
-            running.push((schema, start(&engine, request).unwrap()));
+            running.push((schema, setup.start(request).unwrap()));
         }
     }
     assert_eq!(running.len(), 500);
@@ -89,8 +101,8 @@ fn every_text_of_25_schemas_validates() {
 
 #[test]
 fn regular_expressions_and_lark_grammars_are_followed() {
-    let (engine, tokenizer) = load();
-    let run = |prompt: &str, grammar| collect(start(&engine, request(&tokenizer, prompt, grammar)).unwrap());
+    let setup = load();
+    let run = |prompt: &str, grammar| collect(setup.start(setup.request(prompt, grammar)).unwrap());
     let (text, reason) =
         run("My date of birth is ", Grammar::Regex("(19|20)[0-9]{2}-(0[1-9]|1[0-2])".into()));
     assert_eq!((text.len(), reason), (7, FinishReason::Stop), "{text}");
@@ -112,16 +124,16 @@ fn regular_expressions_and_lark_grammars_are_followed() {
 
 #[test]
 fn guided_greedy_text_is_the_same_alone_and_among_others() {
-    let (engine, tokenizer) = load();
+    let setup = load();
     let schemas: Vec<Value> = serde_json::from_str(include_str!("schemas.json")).unwrap();
     let run = |schema: Option<&Value>| {
         let grammar = schema.map(|schema| Grammar::JsonSchema(schema.clone()));
         let request = Request {
             max_tokens: Some(40),
             grammar,
-            ..request(&tokenizer, "Once upon a time", Grammar::JsonObject)
+            ..setup.request("Once upon a time", Grammar::JsonObject)
         };
-        start(&engine, request).unwrap()
+        setup.start(request).unwrap()
     };
     let wanted: Vec<_> = schemas.iter().map(Some).chain([None]).step_by(5).collect();
     let alone: Vec<_> = wanted.iter().map(|schema| collect(run(*schema))).collect();
@@ -133,15 +145,15 @@ fn guided_greedy_text_is_the_same_alone_and_among_others() {
 
 #[test]
 fn banned_tokens_stay_out_with_a_grammar_and_without() {
-    let (engine, tokenizer) = load();
-    let paris = tokenizer.encode_after(" Paris");
+    let setup = load();
+    let paris = setup.tokenizer.encode_after(" Paris");
     assert_eq!(paris.len(), 1);
     let run = |grammar: Option<&str>| {
-        let mut request = request(&tokenizer, "The capital of France is", Grammar::JsonObject);
+        let mut request = setup.request("The capital of France is", Grammar::JsonObject);
         request.grammar = grammar.map(|expression| Grammar::Regex(expression.into()));
         request.sampling.banned_tokens = paris.clone();
         request.max_tokens = Some(8);
-        start(&engine, request).unwrap()
+        setup.start(request).unwrap()
     };
     for grammar in [None, Some(" (Paris|Rome|London)")] {
         let tokens: Vec<_> = run(grammar).flat_map(|chunk| chunk.unwrap().tokens).collect();
@@ -154,27 +166,27 @@ fn banned_tokens_stay_out_with_a_grammar_and_without() {
 
 #[test]
 fn a_grammar_that_grows_too_large_ends_its_own_request_alone() {
-    let (engine, tokenizer) = load();
+    let setup = load();
     let good = Grammar::Regex("[a-z]{30}".into());
-    let alone = collect(start(&engine, request(&tokenizer, "abc", good.clone())).unwrap());
-    let other = start(&engine, request(&tokenizer, "abc", good)).unwrap();
+    let alone = collect(setup.start(setup.request("abc", good.clone())).unwrap());
+    let other = setup.start(setup.request("abc", good)).unwrap();
     let hostile = Grammar::Regex("[xy]a{4000000000}".into());
-    let error = start(&engine, request(&tokenizer, "abc", hostile)).unwrap().find_map(Result::err);
+    let error = setup.start(setup.request("abc", hostile)).unwrap().find_map(Result::err);
     assert!(matches!(error, Some(Error::LimitExceeded(_))), "{error:?}");
     assert_eq!(collect(other), alone);
-    let refused = start(&engine, request(&tokenizer, "abc", Grammar::Regex("(".into()))).err();
+    let refused = setup.start(setup.request("abc", Grammar::Regex("(".into()))).err();
     assert!(matches!(refused, Some(Error::InvalidArgument(_))), "{refused:?}");
 }
 
 #[test]
 fn an_end_token_ends_a_guided_text_where_the_grammar_may_end_and_nowhere_else() {
-    let (engine, tokenizer) = load();
+    let setup = load();
     let prompt = "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n";
-    let mut free = request(&tokenizer, prompt, Grammar::Regex("(?s:.*)".into()));
+    let mut free = setup.request(prompt, Grammar::Regex("(?s:.*)".into()));
     free.ignore_eos = true;
-    let (text, reason) = collect(start(&engine, free).unwrap());
+    let (text, reason) = collect(setup.start(free).unwrap());
     assert!(reason == FinishReason::Stop && !text.is_empty() && !text.contains("<|im_end|>"), "{text}");
-    let long = request(&tokenizer, prompt, Grammar::Regex("(?s:.{150})".into()));
-    let (text, reason) = collect(start(&engine, long).unwrap());
+    let long = setup.request(prompt, Grammar::Regex("(?s:.{150})".into()));
+    let (text, reason) = collect(setup.start(long).unwrap());
     assert_eq!((text.chars().count(), reason), (150, FinishReason::Stop), "{text}");
 }
