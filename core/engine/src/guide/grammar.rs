@@ -9,7 +9,10 @@ use crate::Error;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Grammar {
     /// JSON that a schema (drafts 4 to 2020-12) allows. Properties come in the schema's order. Keywords that
-    /// can't be guaranteed (`not`, `if`, `uniqueItems`, an overlapping `oneOf` and others) are refused by name.
+    /// can't be guaranteed (`not`, `if`, `uniqueItems`, an overlapping `oneOf` and others) are refused by name. What can
+    /// go wrong: a key that the schema does not name may come twice, so there may be fewer different ones than
+    /// `minProperties`; and every year of the format `date` has a 29 February. Text, numbers and lists without a largest
+    /// length may be longer than the request's tokens.
     ///
     /// White space between tokens is at most two spaces, or two line breaks and their indentation, lest a model
     /// fill its answer with it. The schema's own key `x-guidance` changes this and what else llguidance offers:

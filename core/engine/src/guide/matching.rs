@@ -3,10 +3,11 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use async_channel::{Receiver, Sender};
+use async_channel::Receiver;
 use llguidance::api::StopReason;
 use llguidance::{TokenParser, panic_utils};
 
+use super::cache::brief;
 use super::pool::{Done, Job, MaskPool, compute};
 use crate::Error;
 use crate::sampling::{Sampler, TokenMask};
@@ -17,21 +18,25 @@ use crate::sampling::{Sampler, TokenMask};
 /// A step that verifies drafted tokens samples row after row and stops at the first token that is not the drafted
 /// one; a guide has seen exactly the tokens that were sampled, so nothing is ever taken back.
 pub(crate) struct Guide {
-    /// Away while a mask is computed.
-    parser: Option<Box<TokenParser>>,
+    parser: Parser,
     mask: Option<TokenMask>,
     finished: bool,
     vocabulary: usize,
     pool: Arc<MaskPool>,
-    reply: Sender<Done>,
-    done: Receiver<Done>,
+}
+
+/// Where the parser is.
+enum Parser {
+    Here(Box<TokenParser>),
+    /// With a thread that computes a mask.
+    Away(Receiver<Done>),
+    /// That thread has died.
+    Lost,
 }
 
 impl Guide {
     pub(super) fn new(parser: TokenParser, vocabulary: usize, pool: Arc<MaskPool>) -> Self {
-        let (reply, done) = async_channel::bounded(1);
-        let parser = Some(Box::new(parser));
-        Self { parser, mask: None, finished: false, vocabulary, pool, reply, done }
+        Self { parser: Parser::Here(Box::new(parser)), mask: None, finished: false, vocabulary, pool }
     }
 
     /// Has the next mask computed on another thread, unless it is there or on its way.
@@ -39,11 +44,17 @@ impl Guide {
         if self.finished || self.mask.is_some() {
             return;
         }
-        if let Some(parser) = self.parser.take() {
-            let job = Job { parser, reply: self.reply.clone() };
-            // Without a thread, `mask` computes it.
-            self.parser = self.pool.submit(job).err().map(|job| job.parser);
-        }
+        self.parser = match std::mem::replace(&mut self.parser, Parser::Lost) {
+            Parser::Here(parser) => {
+                let (reply, done) = async_channel::bounded(1);
+                match self.pool.submit(Job { parser, reply }) {
+                    Ok(()) => Parser::Away(done),
+                    // There is no thread, so `mask` computes it.
+                    Err(job) => Parser::Here(job.parser),
+                }
+            }
+            other => other,
+        };
     }
 
     /// The tokens that may come next. End tokens are among them where the text may end.
@@ -54,13 +65,14 @@ impl Guide {
         let mask = match self.mask.take() {
             Some(mask) => mask,
             None => {
-                let Done { parser, mask } = match self.parser.take() {
-                    Some(mut parser) => Done { mask: compute(&mut parser), parser },
-                    None => self.done.recv_blocking().map_err(|_| Error::Stopped)?,
+                let Done { parser, mask } = match std::mem::replace(&mut self.parser, Parser::Lost) {
+                    Parser::Here(mut parser) => Done { mask: compute(&mut parser), parser },
+                    Parser::Away(done) => done.recv_blocking().map_err(|_| Error::Stopped)?,
+                    Parser::Lost => return Err(Error::Stopped),
                 };
-                let parser = self.parser.insert(parser);
-                let mask = mask.map_err(|why| failure(parser, &why))?;
-                TokenMask::from_words(mask.into(), self.vocabulary)
+                let mask = mask.map_err(|why| failure(&parser, &why));
+                self.parser = Parser::Here(parser);
+                TokenMask::from_words(mask?.into(), self.vocabulary)
             }
         };
         Ok(self.mask.insert(mask))
@@ -81,8 +93,7 @@ impl Guide {
     /// Goes on from `token`, which the mask allowed.
     pub(crate) fn accept(&mut self, token: u32) -> Result<(), Error> {
         self.finished = self.with_parser(|parser| {
-            let backtrack = parser.consume_token(token)?;
-            debug_assert_eq!(backtrack, 0, "a guide was never said to take tokens back");
+            parser.consume_token(token)?;
             parser.check_stop()
         })?;
         self.mask = None;
@@ -120,12 +131,12 @@ impl Guide {
         &mut self,
         act: impl FnOnce(&mut TokenParser) -> anyhow::Result<T>,
     ) -> Result<T, Error> {
-        if self.parser.is_none() {
+        if let Parser::Away(_) = self.parser {
             self.mask()?;
         }
-        let parser = self.parser.as_deref_mut().ok_or(Error::Stopped)?;
+        let Parser::Here(parser) = &mut self.parser else { return Err(Error::Stopped) };
         panic_utils::catch_unwind(AssertUnwindSafe(|| act(parser)))
-            .map_err(|error| failure(parser, &super::cache::brief(&error)))
+            .map_err(|error| failure(parser, &brief(&error)))
     }
 }
 
