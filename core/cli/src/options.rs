@@ -1,6 +1,8 @@
 //! Options that several commands share.
 
-use anyhow::Result;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
 use realm::{LoadOptions, Model, Realm, Request, Sampling};
 
 use crate::progress::Bars;
@@ -64,6 +66,9 @@ pub(crate) struct SamplingOptions {
     /// End the text before this string; may be given several times
     #[arg(long)]
     stop: Vec<String>,
+    /// Never generate this token; may be given several times
+    #[arg(long, value_name = "TOKEN")]
+    ban: Vec<u32>,
 }
 
 impl SamplingOptions {
@@ -75,10 +80,51 @@ impl SamplingOptions {
             min_p: self.min_p,
             repetition_penalty: self.repeat_penalty,
             seed: self.seed,
+            banned_tokens: self.ban.clone(),
             ..Sampling::default()
         };
         request.max_tokens = Some(self.max_tokens);
         request.stop.clone_from(&self.stop);
         request
+    }
+}
+
+/// What the text has to spell.
+#[derive(clap::Args)]
+#[group(multiple = false)]
+pub(crate) struct GrammarOptions {
+    /// Answer with JSON that this JSON schema allows: the schema itself, or a file
+    #[arg(long, value_name = "FILE|JSON")]
+    json_schema: Option<String>,
+    /// Answer with a JSON object
+    #[arg(long)]
+    json: bool,
+    /// Answer with text that this regular expression matches
+    #[arg(long, value_name = "EXPRESSION")]
+    regex: Option<String>,
+    /// Answer with text of the Lark grammar in this file
+    #[arg(long, value_name = "FILE")]
+    grammar: Option<PathBuf>,
+}
+
+impl GrammarOptions {
+    pub(crate) fn apply(&self, request: Request) -> Result<Request> {
+        let read = |path: &std::path::Path| {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {path:?}"))
+        };
+        if let Some(schema) = &self.json_schema {
+            // No file name begins like that, unless somebody wants to be misunderstood.
+            let inline = schema.trim_start().starts_with('{');
+            let text = if inline { schema.clone() } else { read(schema.as_ref())? };
+            let schema = serde_json::from_str(&text).context("the JSON schema is no JSON")?;
+            return Ok(request.json_schema(schema));
+        }
+        if let Some(expression) = &self.regex {
+            return Ok(request.regex(expression));
+        }
+        if let Some(path) = &self.grammar {
+            return Ok(request.lark(read(path)?));
+        }
+        Ok(if self.json { request.json() } else { request })
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use realm::{Finish, Generation, Message, Request};
 
 use crate::interrupt;
-use crate::options::{ModelOptions, SamplingOptions};
+use crate::options::{GrammarOptions, ModelOptions, SamplingOptions};
 
 /// Answer one prompt
 #[derive(clap::Args)]
@@ -23,6 +23,8 @@ pub(crate) struct Args {
     system: Option<String>,
     #[command(flatten)]
     sampling: SamplingOptions,
+    #[command(flatten)]
+    grammar: GrammarOptions,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -38,7 +40,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let system = args.system.iter().map(Message::system);
         Request::chat(system.chain([Message::user(prompt)]))
     };
-    let generation = model.stream(args.sampling.apply(request)).map_err(|error| {
+    let request = args.grammar.apply(args.sampling.apply(request))?;
+    let generation = model.stream(request).map_err(|error| {
         let base = !args.raw && !model.info().chat_template;
         let hint = if base { " (`--raw` goes on from the prompt as it is)" } else { "" };
         anyhow::anyhow!("{error}{hint}")

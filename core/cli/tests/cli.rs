@@ -68,6 +68,34 @@ fn the_same_seed_prints_the_same_text() {
 }
 
 #[test]
+fn an_answer_spells_what_a_grammar_allows() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let schema = r#"{"type": "object", "required": ["city"], "additionalProperties": false,
+        "properties": {"city": {"type": "string", "maxLength": 20}}}"#;
+    let run = |option: &str, value: &str| {
+        let args = ["run", "smollm2-135m", "What is the capital of France?", "--temperature", "0"];
+        stdout(&[&args[..], &[option, value]].concat(), "")
+    };
+    let (inline, read) = (run("--json-schema", schema), run("--json-schema", &file("schema.json", schema)));
+    assert_eq!(inline, read);
+    let value: Value = serde_json::from_str(&inline).unwrap();
+    assert!(value["city"].is_string(), "{value}");
+    let number = run("--regex", "[0-9]{4}");
+    assert!(number.len() == 5 && number.trim().parse::<u32>().is_ok(), "{number}");
+    let lark = "start: CITY \" or \" CITY\nCITY: \"Paris\" | \"Rome\"\n";
+    assert!(run("--grammar", &file("city.lark", lark)).contains(" or "));
+    let refused = stderr_of_failure(&["run", "smollm2-135m", "Hi", "--json-schema", "{\"not\": {}}"], "");
+    assert!(refused.contains("the JSON schema is not supported") && refused.contains("not"), "{refused}");
+    let refused = stderr_of_failure(&["run", "smollm2-135m", "Hi", "--json-schema", "no-such-file"], "");
+    assert!(refused.contains("no-such-file"), "{refused}");
+}
+
+#[test]
 fn chat_remembers_what_was_said() {
     let args = ["chat", "smollm2-135m", "--temperature", "0", "--max-tokens", "24"];
     let out = stdout(&args, "My name is Ada.\nWhat is my name?\n/clear\n/exit\n");

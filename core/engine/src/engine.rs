@@ -10,6 +10,7 @@ use realm_compute::{AdapterUse, PAGE_TOKENS};
 use realm_model::Weights;
 use realm_tokenizer::Tokenizer;
 
+use crate::guide::Guides;
 use crate::kv::pages_for;
 use crate::request::MAX_LOGPROBS;
 use crate::sampling::Scored;
@@ -29,6 +30,7 @@ pub struct Engine {
     common: Arc<Common>,
     channel: usize,
     max_queued: usize,
+    guides: Guides,
 }
 
 /// A result to come. Dropping it gives the request up.
@@ -125,6 +127,7 @@ impl Engine {
             waiting: Arc::default(),
         });
         let (commands, inbox) = mpsc::channel();
+        let guides = Guides::new(Arc::clone(&tokenizer));
         let scheduler = Scheduler::new(runner, tokenizer, config.clone());
         let gauges = Arc::clone(&common);
         let thread = std::thread::Builder::new()
@@ -132,7 +135,7 @@ impl Engine {
             .spawn(move || run(scheduler, &inbox, &gauges))
             .map_err(|e| Error::LimitExceeded(format!("the engine's thread: {e}")))?;
         let (channel, max_queued) = (config.channel.max(1), config.max_queued);
-        Ok(Self { commands, thread: Some(thread), common, channel, max_queued })
+        Ok(Self { commands, thread: Some(thread), common, channel, max_queued, guides })
     }
 
     /// Tokens that one request may have at most, prompt and generation together.
@@ -146,12 +149,13 @@ impl Engine {
         self.common.free_pages.load(Ordering::Acquire)
     }
 
-    /// Starts a request.
+    /// Starts a request. If it has a grammar that its tenant did not use lately, this compiles it: mostly milliseconds, up
+    /// to seconds for a large one; and a model's first grammar waits for tables of the vocabulary.
     ///
     /// # Errors
-    /// `InvalidArgument` for an empty prompt, tokens outside the vocabulary or sampling values that mean nothing;
-    /// `LimitExceeded` for a prompt that leaves no room in the context and for one more request than the tenant may have
-    /// waiting; `Overloaded` if too many wait over all tenants.
+    /// `InvalidArgument` for an empty prompt, tokens outside the vocabulary, sampling values that mean nothing and a
+    /// grammar that can't be followed; `LimitExceeded` for a prompt that leaves no room in the context, a grammar that is
+    /// too large and for one more request than the tenant may have waiting; `Overloaded` if too many wait over all tenants.
     pub fn generate(&self, tenant: &Arc<Tenant>, mut request: Request) -> Result<Generation, Error> {
         let limit = self.check_prompt(tenant, &request.prompt, 1)?;
         request.sampling.check(self.common.vocabulary)?;
@@ -165,7 +169,9 @@ impl Engine {
         let limit = request.prompt.len() + request.max_tokens.unwrap_or(room).min(room);
         let (send, receive) = async_channel::bounded(self.channel);
         let paused = Arc::new(AtomicBool::new(false));
-        let work = Generate::new(&mut request, send, Arc::clone(&paused));
+        let guide = |grammar| self.guides.guide(tenant.id(), grammar);
+        let guide = request.grammar.as_ref().map(guide).transpose()?;
+        let work = Generate::new(&mut request, guide, send, Arc::clone(&paused));
         let (prompt, shared) = (request.prompt, request.shared_prefix);
         self.add(tenant, prompt, limit, None, shared, Work::Generate(Box::new(work)))?;
         Ok(Generation::new(receive, self.commands.clone(), paused))

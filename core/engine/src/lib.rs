@@ -4,6 +4,7 @@
 //! - [`Tenant`]: who a request belongs to, and the [`Limits`] on what they may use.
 //! - [`Generation`]: the reader's end of a request, for threads and for tasks.
 //! - [`Sequence`]: a token sequence that its owner drives forward by forward.
+//! - [`Grammar`]: what a generation has to spell.
 //! - [`Sampling`] and [`Sampler`]: from logits to a token.
 //!
 //! Inside, `scheduler` decides what runs, `task` is what a request is while it runs, and `kv` keeps account of the KV
@@ -14,6 +15,7 @@ mod config;
 mod engine;
 mod error;
 mod generation;
+mod guide;
 mod kv;
 mod request;
 mod sampling;
@@ -28,8 +30,9 @@ pub use config::EngineConfig;
 pub use engine::{Answer, Engine};
 pub use error::Error;
 pub use generation::Generation;
+pub use guide::Grammar;
 pub use request::{Chunk, Finish, FinishReason, MAX_LOGPROBS, Request, Timings, Token, Usage};
-pub use sampling::{Sampler, Sampling, Scored, TokenLogprob};
+pub use sampling::{Sampler, Sampling, Scored, TokenLogprob, TokenMask};
 pub use sequence::Sequence;
 pub use task::embed::Pooling;
 pub use task::session::{Forwarded, Output};

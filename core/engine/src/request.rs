@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::Grammar;
 use crate::sampling::{Sampling, TokenLogprob};
 
 /// A prompt and how to go on from it.
@@ -18,7 +19,9 @@ pub struct Request {
     /// With `Some(n)` every token comes with its log-probability and those of the `n` likeliest (at most
     /// [`MAX_LOGPROBS`]).
     pub logprobs: Option<usize>,
-    /// Go on after an end token.
+    /// What the text has to spell. It ends with [`FinishReason::Stop`] where the grammar is complete.
+    pub grammar: Option<Grammar>,
+    /// Go on after an end token. One that a grammar allows ends the text all the same.
     pub ignore_eos: bool,
     /// Spell control tokens in the text.
     pub special: bool,
@@ -66,7 +69,7 @@ pub struct Finish {
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model said so with an end token, or a stop string came.
+    /// The model said so with an end token, a stop string came, or the grammar is complete.
     Stop,
     /// `max_tokens`, or the end of the context.
     Length,

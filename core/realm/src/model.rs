@@ -167,6 +167,7 @@ impl Model {
             max_tokens: request.max_tokens,
             stop: request.stop,
             logprobs: request.logprobs,
+            grammar: request.grammar,
             ignore_eos: request.ignore_eos,
             special: false,
             shared_prefix,

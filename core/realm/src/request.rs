@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use realm_engine::Sampling;
+use realm_engine::{Grammar, Sampling};
 use serde_json::{Map, Value, json};
 
 /// One message of a conversation, in OpenAI's format: `role`, `content` and what else a template reads.
@@ -83,6 +83,8 @@ pub struct Request {
     pub max_tokens: Option<usize>,
     /// Strings that end the text.
     pub stop: Vec<String>,
+    /// What the text has to spell.
+    pub grammar: Option<Grammar>,
     /// With `Some(n)`, log-probabilities of every token and the `n` likeliest in its place.
     pub logprobs: Option<usize>,
     /// Go on after an end token.
@@ -101,6 +103,7 @@ impl Request {
             sampling: Sampling::default(),
             max_tokens: None,
             stop: Vec::new(),
+            grammar: None,
             logprobs: None,
             ignore_eos: false,
             shared_prefix: SharedPrefix::Nothing,
@@ -158,6 +161,12 @@ impl Request {
         self
     }
 
+    /// Sets [`Sampling::banned_tokens`].
+    pub fn banned_tokens(mut self, tokens: impl Into<Vec<u32>>) -> Self {
+        self.sampling.banned_tokens = tokens.into();
+        self
+    }
+
     /// Sets everything about sampling.
     pub fn sampling(mut self, sampling: Sampling) -> Self {
         self.sampling = sampling;
@@ -173,6 +182,32 @@ impl Request {
     /// Adds a stop string.
     pub fn stop(mut self, text: impl Into<String>) -> Self {
         self.stop.push(text.into());
+        self
+    }
+
+    /// The text will be JSON that `schema` allows: [`Grammar::JsonSchema`].
+    pub fn json_schema(self, schema: Value) -> Self {
+        self.grammar(Grammar::JsonSchema(schema))
+    }
+
+    /// The text will be a JSON object: [`Grammar::JsonObject`].
+    pub fn json(self) -> Self {
+        self.grammar(Grammar::JsonObject)
+    }
+
+    /// The text will be what a regular expression matches: [`Grammar::Regex`].
+    pub fn regex(self, expression: impl Into<String>) -> Self {
+        self.grammar(Grammar::Regex(expression.into()))
+    }
+
+    /// The text will be what a context-free grammar allows: [`Grammar::Lark`].
+    pub fn lark(self, grammar: impl Into<String>) -> Self {
+        self.grammar(Grammar::Lark(grammar.into()))
+    }
+
+    /// Sets [`grammar`](Self::grammar).
+    pub fn grammar(mut self, grammar: Grammar) -> Self {
+        self.grammar = Some(grammar);
         self
     }
 

@@ -52,6 +52,30 @@ fn a_model_lives_as_long_as_somebody_reads_from_it() {
 }
 
 #[test]
+fn an_answer_can_be_made_to_fit_a_schema() {
+    let model = model("smollm2-135m");
+    let schema = serde_json::json!({
+        "type": "object", "required": ["capital", "certain"], "additionalProperties": false,
+        "properties": {"capital": {"enum": ["Rome", "Paris"]}, "certain": {"type": "boolean"}},
+    });
+    let ask =
+        || Request::chat([Message::user("What is the capital of France? Answer as JSON.")]).temperature(0.0);
+    let answer = model.generate(ask().max_tokens(64).json_schema(schema)).unwrap();
+    assert_eq!(answer.finish_reason, FinishReason::Stop);
+    let value: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
+    assert_eq!(value["capital"], "Paris", "{value}");
+    assert_eq!(model.generate(ask().regex("(Rome|Paris)!{3}")).unwrap().text, "Paris!!!");
+    let lark = model.generate(ask().lark("start: \"P\" /[a-z]{4}/")).unwrap().text;
+    assert_eq!(lark, "Paris");
+    let json = model.generate(ask().max_tokens(400).json()).unwrap();
+    let closed = json.finish_reason == FinishReason::Length
+        || serde_json::from_str::<serde_json::Value>(&json.text).is_ok();
+    assert!(json.text.starts_with('{') && closed, "{}", json.text);
+    let refused = model.generate(ask().json_schema(serde_json::json!({"not": {}}))).err().unwrap();
+    assert_eq!(refused.code(), ErrorCode::InvalidArgument);
+}
+
+#[test]
 fn text_goes_to_tokens_and_back() {
     let model = model("smollm2-135m");
     let tokens = model.encode("Hello, world!");

@@ -121,8 +121,23 @@ impl Tokenizer {
         if boundaries && self.add_bos {
             out.extend(self.bos);
         }
+        self.encode_parts(text, special, true, &mut out);
+        if boundaries && self.add_eos {
+            out.extend(self.eos);
+        }
+        out
+    }
+
+    /// Token ids of text that goes on from other text: as [`encode`](Self::encode), but no space is put before it.
+    pub fn encode_after(&self, text: &str) -> Vec<u32> {
+        let mut out = Vec::with_capacity(text.len() / 3 + 2);
+        self.encode_parts(text, false, false, &mut out);
+        out
+    }
+
+    /// `after_special` says whether the text begins a text, or follows a special token.
+    fn encode_parts(&self, text: &str, special: bool, mut after_special: bool, out: &mut Vec<u32>) {
         let tokens = if special { &self.special } else { &self.user_defined };
-        let mut after_special = true;
         tokens.split(text, |part| match part {
             Part::Token(id) => {
                 out.push(id);
@@ -130,19 +145,15 @@ impl Tokenizer {
             }
             Part::Text(text) => {
                 match &self.model {
-                    Model::Bpe(bpe) => bpe.encode(text, &self.vocabulary, &mut out),
+                    Model::Bpe(bpe) => bpe.encode(text, &self.vocabulary, out),
                     Model::SentencePiece(model) => {
                         let prefix = self.add_space_prefix && after_special;
-                        model.encode(text, prefix, &self.vocabulary, &mut out);
+                        model.encode(text, prefix, &self.vocabulary, out);
                     }
                 }
                 after_special = false;
             }
         });
-        if boundaries && self.add_eos {
-            out.extend(self.eos);
-        }
-        out
     }
 
     /// Appends the bytes of one token to `out`. Control tokens are spelled only with `special`.

@@ -1,7 +1,8 @@
 //! The tokens that may come next.
 
+use super::Sampling;
+use super::mask::Allowed;
 use super::rng::Rng;
-use super::{Sampling, argmax};
 
 #[derive(Clone, Copy)]
 struct Candidate {
@@ -23,11 +24,17 @@ pub(crate) struct Candidates {
 const SORT_FIRST: usize = 256;
 
 impl Candidates {
-    /// Applies the filters of `sampling` and draws one.
-    pub(crate) fn choose(&mut self, logits: &[f32], sampling: &Sampling, rng: &mut Rng) -> u32 {
-        self.fill(logits, sampling.top_k);
+    /// Applies the filters of `sampling` and draws one; `None` if no token is allowed.
+    pub(crate) fn choose(
+        &mut self,
+        logits: &[f32],
+        allowed: Allowed<'_>,
+        sampling: &Sampling,
+        rng: &mut Rng,
+    ) -> Option<u32> {
+        self.fill(logits, allowed, sampling.top_k);
         if self.all.is_empty() {
-            return argmax(logits);
+            return allowed.argmax(logits);
         }
         if sampling.typical_p < 1.0 {
             self.typical(f64::from(sampling.typical_p));
@@ -38,25 +45,25 @@ impl Candidates {
         if sampling.min_p > 0.0 {
             self.min_p(f64::from(sampling.min_p));
         }
-        self.draw(f64::from(sampling.temperature), rng)
+        Some(self.draw(f64::from(sampling.temperature), rng))
     }
 
-    /// Takes the `top_k` largest logits, or all of them.
-    fn fill(&mut self, logits: &[f32], top_k: usize) {
+    /// Takes the `top_k` largest of the allowed logits, or all of them.
+    fn fill(&mut self, logits: &[f32], allowed: Allowed<'_>, top_k: usize) {
         self.all.clear();
         self.sorted = 0;
         // Below the k-th largest so far nothing is worth a look: a second pass over few survivors.
         let mut floor = f32::NEG_INFINITY;
         let limit = if top_k == 0 { usize::MAX } else { top_k.saturating_mul(8).max(1024) };
-        for (token, &logit) in logits.iter().enumerate() {
+        allowed.for_each(logits, |token, logit| {
             if logit > floor {
-                self.all.push(Candidate { token: token as u32, logit, weight: 0.0 });
+                self.all.push(Candidate { token, logit, weight: 0.0 });
                 if self.all.len() >= limit {
                     self.keep_largest(top_k);
                     floor = self.all.iter().map(|c| c.logit).fold(f32::INFINITY, f32::min);
                 }
             }
-        }
+        });
         if top_k > 0 {
             self.keep_largest(top_k);
             self.sort(top_k);

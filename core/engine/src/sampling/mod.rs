@@ -1,10 +1,12 @@
 //! From logits to a token.
 //!
 //! The order is llama.cpp's, which most users have tuned for: logit bias and penalties, then top-k, typical-p,
-//! top-p, min-p, and temperature last. Every filter keeps at least one candidate.
+//! top-p, min-p, and temperature last. Every filter keeps at least one candidate. Tokens that are banned, or that a
+//! grammar does not allow, are no candidates from the start.
 
 mod candidates;
 mod logprobs;
+mod mask;
 mod penalties;
 mod rng;
 
@@ -12,9 +14,11 @@ use std::collections::HashMap;
 
 pub use logprobs::{Scored, TokenLogprob};
 pub(crate) use logprobs::{logprobs, score_row};
+pub use mask::TokenMask;
 
 use crate::Error;
 use candidates::Candidates;
+use mask::Allowed;
 use penalties::History;
 use rng::Rng;
 
@@ -43,6 +47,8 @@ pub struct Sampling {
     pub presence_penalty: f32,
     /// Added to the logits of these tokens; `-inf` bans a token.
     pub logit_bias: HashMap<u32, f32>,
+    /// Tokens that never come out.
+    pub banned_tokens: Vec<u32>,
     /// Same seed, same text; `None` takes another one every time.
     pub seed: Option<u64>,
 }
@@ -60,6 +66,7 @@ impl Default for Sampling {
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
             logit_bias: HashMap::new(),
+            banned_tokens: Vec::new(),
             seed: None,
         }
     }
@@ -99,7 +106,23 @@ impl Sampling {
                 return Err(Error::InvalidArgument(format!("logit_bias of token {token} is {bias}")));
             }
         }
+        if let Some(token) = self.banned_tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            let why = format!("banned_tokens names token {token} of a vocabulary of {vocabulary}");
+            return Err(Error::InvalidArgument(why));
+        }
+        if self.banned().is_some_and(|banned| banned.count() == vocabulary) {
+            return Err(Error::InvalidArgument("every token of the vocabulary is banned".into()));
+        }
         Ok(())
+    }
+
+    /// The tokens that `banned_tokens` and biases of `-inf` rule out, if there are any.
+    fn banned(&self) -> Option<TokenMask> {
+        let biased = self.logit_bias.iter().filter(|&(_, &bias)| bias == f32::NEG_INFINITY);
+        let tokens = || self.banned_tokens.iter().chain(biased.clone().map(|(token, _)| token)).copied();
+        let mut banned = TokenMask::none(tokens().max()? as usize + 1);
+        tokens().for_each(|token| banned.allow(token));
+        Some(banned)
     }
 }
 
@@ -108,6 +131,7 @@ pub struct Sampler {
     sampling: Sampling,
     history: History,
     rng: Rng,
+    banned: Option<TokenMask>,
     /// Logits after bias and penalties, when there are any.
     adjusted: Vec<f32>,
     candidates: Candidates,
@@ -120,14 +144,21 @@ impl Sampler {
         Self {
             history: History::new(&sampling, prompt),
             rng: Rng::new(seed),
+            banned: sampling.banned(),
             adjusted: Vec::new(),
             candidates: Candidates::default(),
             sampling,
         }
     }
 
-    /// Chooses the next token from `logits`, `[vocab]`.
+    /// Chooses the next token from `logits`, `[vocab]`. Banned tokens come out only if all are banned.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
+        self.sample_masked(logits, None).unwrap_or_else(|| argmax(logits))
+    }
+
+    /// Chooses the next token among those in `mask`; without one, among all. `None` if there is none that is not
+    /// banned: then nothing has changed.
+    pub fn sample_masked(&mut self, logits: &[f32], mask: Option<&TokenMask>) -> Option<u32> {
         let adjusted = !self.sampling.logit_bias.is_empty() || self.history.applies();
         let logits = if adjusted {
             self.adjusted.clear();
@@ -142,13 +173,16 @@ impl Sampler {
         } else {
             logits
         };
-        let token = if self.sampling.temperature == 0.0 {
+        let allowed = Allowed { mask, banned: self.banned.as_ref() };
+        let token = if self.sampling.temperature > 0.0 {
+            self.candidates.choose(logits, allowed, &self.sampling, &mut self.rng)?
+        } else if allowed.everything() {
             argmax(logits)
         } else {
-            self.candidates.choose(logits, &self.sampling, &mut self.rng)
+            allowed.argmax(logits)?
         };
         self.history.push(token);
-        token
+        Some(token)
     }
 }
 
@@ -246,6 +280,8 @@ mod tests {
             Sampling { repetition_penalty: 0.0, ..Sampling::default() },
             Sampling { logit_bias: HashMap::from([(99, 1.0)]), ..Sampling::default() },
             Sampling { logit_bias: HashMap::from([(1, f32::NAN)]), ..Sampling::default() },
+            Sampling { banned_tokens: vec![3, 10], ..Sampling::default() },
+            Sampling { banned_tokens: (0..10).collect(), ..Sampling::default() },
         ] {
             assert!(matches!(bad.check(10), Err(Error::InvalidArgument(_))), "{bad:?}");
         }
@@ -268,6 +304,46 @@ mod tests {
                 prop_assert_eq!(token, two.sample(&logits));
                 let possible = logits.iter().any(|l| l.is_finite());
                 prop_assert!(!possible || logits[token as usize].is_finite());
+            }
+        }
+
+        #[test]
+        fn a_banned_token_never_comes_out(
+            logits in prop::collection::vec(prop_oneof![-50f32..50.0, Just(f32::NEG_INFINITY), Just(f32::NAN), Just(1e30)], 1..300),
+            mask in prop::option::of(prop::collection::vec(0u32..320, 0..300)), banned in prop::collection::vec(0u32..320, 0..30), biased in prop::collection::vec(0u32..320, 0..4),
+            temperature in prop_oneof![Just(0f32), 0.1f32..3.0], top_k in 0usize..50, typical_p in 0.1f32..=1.0, repetition_penalty in prop_oneof![Just(1f32), 0.5f32..2.0],
+        ) {
+            let logit_bias = biased.iter().map(|&token| (token, f32::NEG_INFINITY)).collect();
+            let sampling = Sampling {
+                temperature, top_k, typical_p, repetition_penalty, logit_bias, banned_tokens: banned.clone(), ..Sampling::default()
+            };
+            let allowed = mask.map(|tokens| {
+                let mut mask = TokenMask::none(logits.len());
+                tokens.into_iter().for_each(|token| mask.allow(token));
+                mask
+            });
+            let possible = |token: u32| {
+                allowed.as_ref().is_none_or(|mask| mask.allows(token)) && !banned.contains(&token) && !biased.contains(&token)
+            };
+            let any = (0..logits.len() as u32).any(possible);
+            let mut sampler = Sampler::new(sampling, &[1, 2, 3]);
+            for _ in 0..4 {
+                let token = sampler.sample_masked(&logits, allowed.as_ref());
+                prop_assert_eq!(token.is_some(), any);
+                prop_assert!(token.is_none_or(|token| (token as usize) < logits.len() && possible(token)));
+            }
+        }
+
+        #[test]
+        fn a_mask_of_everything_changes_nothing(
+            logits in prop::collection::vec(-9f32..9.0, 1..300), temperature in prop_oneof![Just(0f32), 0.1f32..3.0], seed: u64,
+        ) {
+            let sampling = Sampling { temperature, seed: Some(seed), ..Sampling::default() };
+            let (mut free, mut masked) = (Sampler::new(sampling.clone(), &[]), Sampler::new(sampling, &[]));
+            let mut mask = TokenMask::none(logits.len());
+            (0..logits.len() as u32).for_each(|token| mask.allow(token));
+            for _ in 0..4 {
+                prop_assert_eq!(Some(free.sample(&logits)), masked.sample_masked(&logits, Some(&mask)));
             }
         }
 

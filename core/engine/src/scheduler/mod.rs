@@ -181,8 +181,9 @@ impl Scheduler {
         self.batch.clear();
         let mut tokens = Vec::new();
         for pick in picks {
-            let Some(task) = self.running.iter().find(|task| task.id == pick.task) else { continue };
+            let Some(task) = self.running.iter_mut().find(|task| task.id == pick.task) else { continue };
             let prompt_rows = pick.rows - task.drafts.len();
+            task.prepare(prompt_rows);
             tokens.clear();
             tokens.extend_from_slice(&task.tokens[task.cached..task.cached + prompt_rows]);
             tokens.extend_from_slice(&task.drafts);

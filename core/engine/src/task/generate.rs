@@ -9,6 +9,7 @@ use realm_tokenizer::{Tokenizer, Utf8Stream};
 
 use super::Rows;
 use crate::Error;
+use crate::guide::Guide;
 use crate::request::{Chunk, Finish, FinishReason, Request, Timings, Token, Usage};
 use crate::sampling::{Sampler, logprobs};
 use crate::stop::StopMatcher;
@@ -17,6 +18,7 @@ use crate::tenant::Place;
 /// A request for text.
 pub(crate) struct Generate {
     sampler: Sampler,
+    guide: Option<Guide>,
     decoder: Utf8Stream,
     stop: StopMatcher,
     chunks: Sender<Result<Chunk, Error>>,
@@ -39,11 +41,13 @@ pub(crate) struct Step {
 impl Generate {
     pub(crate) fn new(
         request: &mut Request,
+        guide: Option<Guide>,
         chunks: Sender<Result<Chunk, Error>>,
         paused: Arc<AtomicBool>,
     ) -> Self {
         Self {
             sampler: Sampler::new(std::mem::take(&mut request.sampling), &request.prompt),
+            guide,
             decoder: Utf8Stream::new(),
             stop: StopMatcher::new(std::mem::take(&mut request.stop)),
             chunks,
@@ -74,6 +78,13 @@ impl Generate {
         }
     }
 
+    /// The next forward pass gives logits: what sampling needs beside them is computed in the meantime.
+    pub(crate) fn prepare(&mut self) {
+        if let Some(guide) = &mut self.guide {
+            guide.start_mask();
+        }
+    }
+
     /// Whether the reader is so slow that the request has to wait for it. The reader then wakes the engine.
     pub(crate) fn waits_for_reader(&self) -> bool {
         if !self.chunks.is_full() {
@@ -97,7 +108,22 @@ impl Generate {
         let mut step = Step { tokens: Vec::with_capacity(1 + drafts.len()), ended: false };
         let mut chunk = Chunk { text: String::new(), tokens: Vec::new(), finish: None };
         for (i, row) in results.logits.chunks_exact(results.vocab).enumerate() {
-            let token = self.sampler.sample(row);
+            let sampled = match &mut self.guide {
+                Some(guide) => guide.sample(&mut self.sampler, row),
+                None => Ok(self.sampler.sample(row)),
+            };
+            let token = match sampled {
+                Ok(token) => token,
+                Err(error) => {
+                    if !chunk.tokens.is_empty() {
+                        // A reader that is gone wants neither this nor the error.
+                        drop(self.chunks.try_send(Ok(chunk)));
+                    }
+                    self.fail(error);
+                    step.ended = true;
+                    return step;
+                }
+            };
             step.tokens.push(token);
             self.usage.generated_tokens += 1;
             let finish = self.push(token, row, tokenizer, step.tokens.len() >= room, &mut chunk);
@@ -134,9 +160,11 @@ impl Generate {
         self.first_token.get_or_insert_with(Instant::now);
         let (logprob, top) = self.logprobs.map(|n| logprobs(logits, id, n)).unzip();
         chunk.tokens.push(Token { id, logprob, top: top.unwrap_or_default() });
-        let ended = !self.ignore_eos && tokenizer.end_tokens().contains(&id);
+        let heeds_end = !self.ignore_eos || self.guide.is_some();
+        let end_token = heeds_end && tokenizer.end_tokens().contains(&id);
+        let ended = end_token || self.guide.as_ref().is_some_and(Guide::is_finished);
         let mut bytes = Vec::new();
-        if !ended {
+        if !end_token {
             // A model may have more logits than its vocabulary has tokens: those spell nothing.
             let _ = tokenizer.push_bytes(id, self.special, &mut bytes);
         }

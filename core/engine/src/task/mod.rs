@@ -169,6 +169,16 @@ impl Task {
         }
     }
 
+    /// The next `rows` rows are about to be computed.
+    pub(crate) fn prepare(&mut self, rows: usize) {
+        let wanted = self.want(rows) != Want::Nothing;
+        if let Work::Generate(work) = &mut self.work
+            && wanted
+        {
+            work.prepare();
+        }
+    }
+
     /// How many of the next `rows` rows go into one forward pass, so that rows whose results nobody wants and rows whose
     /// every result is wanted do not mix. At most `most` go of the latter; `most` is less by so many afterwards.
     pub(crate) fn clip(&self, rows: usize, most: &mut usize) -> usize {

@@ -1,0 +1,94 @@
+//! A model's vocabulary, as llguidance walks it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use llguidance::api::ParserLimits;
+use llguidance::toktrie::{INVALID_TOKEN, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
+use llguidance::{ParserFactory, panic_utils};
+use realm_tokenizer::{TokenKind, Tokenizer};
+
+use crate::Error;
+
+/// Bytes of the longest token that the trie can hold.
+const LONGEST_TOKEN: usize = 1000;
+
+struct Vocabulary {
+    trie: TokTrie,
+    tokenizer: Arc<Tokenizer>,
+}
+
+impl TokenizerEnv for Vocabulary {
+    fn tok_trie(&self) -> &TokTrie {
+        &self.trie
+    }
+
+    fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
+        self.trie.tokenize_with_greedy_fallback(bytes, |text| self.tokenizer.encode_after(text))
+    }
+}
+
+/// Builds the trie of the vocabulary and the tables that make masks cheap.
+///
+/// # Errors
+/// `InvalidArgument` for a vocabulary that llguidance can't hold.
+pub(super) fn factory(tokenizer: &Arc<Tokenizer>) -> Result<ParserFactory, Error> {
+    let tokenizer = Arc::clone(tokenizer);
+    // The trie asserts what it expects of a vocabulary, and a model's file may hold anything.
+    panic_utils::catch_unwind(AssertUnwindSafe(move || {
+        let words: Vec<_> =
+            (0..tokenizer.vocabulary_len() as u32).map(|id| spelling(&tokenizer, id)).collect();
+        let ends = tokenizer.end_tokens();
+        let end = ends.first().copied().unwrap_or(INVALID_TOKEN);
+        let mut trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, end), &words);
+        if !ends.is_empty() {
+            trie = trie.with_eos_tokens(ends);
+        }
+        let environment: TokEnv = Arc::new(Vocabulary { trie, tokenizer });
+        let mut factory = ParserFactory::new_simple(&environment)?;
+        *factory.limits_mut() = limits();
+        factory.quiet();
+        Ok(factory)
+    }))
+    .map_err(|error| {
+        Error::InvalidArgument(format!(
+            "this model's vocabulary can't be guided: {}",
+            super::cache::brief(&error)
+        ))
+    })
+}
+
+/// What one grammar may take. Where llguidance's own limits are for a process that serves one user, ours are
+/// tighter: another tenant's tokens wait for the mask.
+fn limits() -> ParserLimits {
+    ParserLimits {
+        // A state of a lexer takes 1 to 2 KiB, and compiled grammars are kept.
+        max_lexer_states: super::cache::MAX_LEXER_STATES,
+        step_lexer_fuel: 50_000,
+        step_max_items: 20_000,
+        verbose_errors: false,
+        ..ParserLimits::default()
+    }
+}
+
+/// The bytes that a token adds to the text. Control tokens add none: after the marker they can be named by a
+/// grammar, and are never taken for text. What is empty is never allowed.
+fn spelling(tokenizer: &Tokenizer, id: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let special = match tokenizer.kind(id) {
+        Some(TokenKind::Control | TokenKind::Unknown) => true,
+        Some(TokenKind::Unused) | None => return bytes,
+        // An end token ends the text, whatever its kind: spelled inside a string it would end the generation there.
+        _ => tokenizer.end_tokens().contains(&id),
+    };
+    if special {
+        bytes.push(TokTrie::SPECIAL_TOKEN_MARKER);
+    }
+    let known = tokenizer.push_bytes(id, true, &mut bytes).is_ok();
+    // The marker is no byte of UTF-8 text, so a token that begins with it as text is of no use.
+    let marked = !special && bytes.first() == Some(&TokTrie::SPECIAL_TOKEN_MARKER);
+    if !known || marked || bytes.len() > LONGEST_TOKEN {
+        bytes.clear();
+    }
+    bytes
+}

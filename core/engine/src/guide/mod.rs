@@ -1,0 +1,58 @@
+//! Guided decoding: a generation that spells what a grammar allows.
+//!
+//! A [`Grammar`] is compiled by `Guides`, of which an engine has one, into a `Guide` for one generation. Before
+//! each token the guide gives the [`TokenMask`](crate::TokenMask) of tokens that may come next; the sampler takes
+//! one of those, and the guide goes on from it. The masks come from llguidance: it walks the trie of the
+//! vocabulary with a lexer made of lazily built automata and an Earley parser, and takes tens of microseconds for
+//! one, on threads of `MaskPool` while the forward pass runs.
+//!
+//! Where the grammar forces the next bytes (a property's name in quotes, say), the mask has one token: the one that
+//! the tokenizer would spell those bytes with. So the model sees the text as it would have been encoded.
+
+mod cache;
+mod environment;
+mod grammar;
+mod matching;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use llguidance::ParserFactory;
+use realm_tokenizer::Tokenizer;
+
+use crate::Error;
+use cache::Cache;
+pub use grammar::Grammar;
+pub(crate) use matching::Guide;
+use pool::MaskPool;
+
+/// Compiles grammars for one model.
+pub(crate) struct Guides {
+    tokenizer: Arc<Tokenizer>,
+    factory: OnceLock<Result<ParserFactory, Error>>,
+    cache: Mutex<Cache>,
+    pool: Arc<MaskPool>,
+}
+
+impl Guides {
+    /// Costs nothing until the first grammar comes.
+    pub(crate) fn new(tokenizer: Arc<Tokenizer>) -> Self {
+        Self { tokenizer, factory: OnceLock::new(), cache: Mutex::default(), pool: Arc::default() }
+    }
+
+    /// A guide at the start of `grammar`. Compiles it on the caller's time, unless it is among those compiled
+    /// lately for the same `owner`: whether another owner used a grammar must not show in the time this takes.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with llguidance's complaint about the grammar, `LimitExceeded` for one that is too large.
+    pub(crate) fn guide(&self, owner: u64, grammar: &Grammar) -> Result<Guide, Error> {
+        let source = grammar.source()?;
+        let factory = self.factory.get_or_init(|| environment::factory(&self.tokenizer));
+        let factory = factory.as_ref().map_err(Error::clone)?;
+        let entry = self.cache.lock().unwrap_or_else(PoisonError::into_inner).entry(owner, source);
+        let parser = entry.parser(factory, grammar)?;
+        Ok(Guide::new(parser, self.tokenizer.vocabulary_len(), Arc::clone(&self.pool)))
+    }
+}

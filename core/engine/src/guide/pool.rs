@@ -1,0 +1,63 @@
+//! Threads that compute masks while the forward pass runs.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::OnceLock;
+
+use async_channel::{Receiver, Sender};
+use llguidance::toktrie::SimpleVob;
+use llguidance::{TokenParser, panic_utils};
+
+/// A parser on its way to a mask and back.
+pub(super) struct Job {
+    pub(super) parser: Box<TokenParser>,
+    pub(super) reply: Sender<Done>,
+}
+
+pub(super) struct Done {
+    pub(super) parser: Box<TokenParser>,
+    /// Or what llguidance complains of.
+    pub(super) mask: Result<SimpleVob, String>,
+}
+
+/// Starts its threads with the first job and ends them when it goes.
+#[derive(Default)]
+pub(super) struct MaskPool {
+    jobs: OnceLock<Sender<Job>>,
+}
+
+impl MaskPool {
+    /// Computes the mask of `job` on another thread; if there is none, gives it back.
+    pub(super) fn submit(&self, job: Job) -> Result<(), Job> {
+        self.jobs.get_or_init(start).try_send(job).map_err(|error| error.into_inner())
+    }
+}
+
+/// Without any thread the channel is closed, and jobs come back.
+fn start() -> Sender<Job> {
+    let (send, jobs) = async_channel::unbounded();
+    // A mask takes much less than a step, so one thread keeps up with the batches of a small machine; more would
+    // only take cores from the forward pass.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    for index in 0..if cores > 8 { 2 } else { 1 } {
+        let jobs = jobs.clone();
+        let thread = std::thread::Builder::new().name(format!("realm-mask-{index}"));
+        if let Err(error) = thread.spawn(move || work(&jobs)) {
+            tracing::warn!(%error, "no thread for masks");
+        }
+    }
+    send
+}
+
+fn work(jobs: &Receiver<Job>) {
+    while let Ok(Job { mut parser, reply }) = jobs.recv_blocking() {
+        let mask = compute(&mut parser);
+        // A generation that has gone wants no mask.
+        let _ = reply.try_send(Done { parser, mask });
+    }
+}
+
+/// The mask of the next token. Whatever goes wrong is an error, a panic too.
+pub(super) fn compute(parser: &mut TokenParser) -> Result<SimpleVob, String> {
+    panic_utils::catch_unwind(AssertUnwindSafe(|| parser.compute_mask()))
+        .map_err(|error| super::cache::brief(&error))
+}
