@@ -196,7 +196,7 @@ impl<B: Backend> Runner<B> {
                 input = &buffers.normed_out;
             }
             let output = model.output.as_ref().unwrap_or(&model.embeddings);
-            let job = MatMul { weight: output, bias: None, out: &mut buffers.logits, accumulate: false };
+            let job = MatMul { weight: output, bias: None, out: &mut buffers.logits, accumulate: false, lora: &[] };
             b.matmul(input, &mut [job])?;
             if let Some(cap) = c.final_soft_cap {
                 b.soft_cap(&mut buffers.logits, cap)?;
@@ -286,7 +286,7 @@ fn add<B: Backend>(
 }
 
 fn job<'a, B: Backend>(linear: &'a Linear<B>, out: &'a mut B::Buffer) -> MatMul<'a, B> {
-    MatMul { weight: &linear.weight, bias: linear.bias.as_ref(), out, accumulate: false }
+    MatMul { weight: &linear.weight, bias: linear.bias.as_ref(), out, accumulate: false, lora: &[] }
 }
 
 impl<B: Backend> Forward for Runner<B> {

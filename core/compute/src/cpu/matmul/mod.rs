@@ -14,11 +14,14 @@ mod tile;
 
 use std::sync::Mutex;
 
-use super::activations::Activations;
+use super::activations::{Activations, Fill};
+use super::aligned::Aligned;
 use super::format::{BLOCK, PANEL, SUPER};
+use super::lora::Plan;
 use super::matrix::{FloatPanels, Matrix, Packed};
 use super::pool::{Parts, Pool, Share};
-use super::{Buffer, Isa};
+use super::{Buffer, CpuBackend, Isa};
+use crate::Lora;
 use tile::Tile;
 
 /// Below so many numbers the input is quantized on the calling thread: waking the others costs more.
@@ -33,6 +36,8 @@ const FLOAT_COLUMNS: usize = 256;
 pub(crate) struct Workspace {
     small: Activations,
     large: Activations,
+    /// What adapters' first matrices make of the input.
+    hidden: Aligned<f32>,
     threads: Vec<Mutex<ThreadSpace>>,
 }
 
@@ -40,13 +45,16 @@ pub(crate) struct Workspace {
 struct ThreadSpace {
     tile: Tile,
     acc: Vec<[f32; PANEL]>,
+    /// What one adapter adds to a panel's sums.
+    added: Vec<[f32; PANEL]>,
     floats: Vec<f32>,
 }
 
 impl Workspace {
     pub(crate) fn new(threads: usize) -> Self {
         let threads = (0..threads).map(|_| Mutex::default()).collect();
-        Self { small: Activations::default(), large: Activations::default(), threads }
+        let (small, large) = (Activations::default(), Activations::default());
+        Self { small, large, hidden: Aligned::default(), threads }
     }
 }
 
@@ -56,6 +64,7 @@ pub(crate) struct Product<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     pub(crate) out: &'a mut [f32],
     pub(crate) accumulate: bool,
+    pub(crate) lora: &'a [Lora<'a, CpuBackend>],
 }
 
 /// Runs `products` on the input `x`, whose columns every matrix has.
@@ -64,7 +73,8 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
     if rows == 0 {
         return;
     }
-    quantize(pool, isa, space, x, products);
+    let plan = Plan::new(products.iter().map(|p| p.lora));
+    prepare(pool, isa, space, x, products, plan.as_ref());
     let mut first_panel = Vec::with_capacity(products.len() + 1);
     let mut panels = 0;
     for product in &*products {
@@ -75,7 +85,7 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
     let products = &*products;
     // Some pieces for each thread, so that the last ones to finish wait for little.
     let share = Share::new(panels, (panels / (pool.threads() * 6)).clamp(1, 64));
-    let (small, large, threads) = (&space.small, &space.large, &space.threads);
+    let (small, large, hidden, threads) = (&space.small, &space.large, &*space.hidden, &space.threads);
     pool.run(&|thread| {
         let mut space = threads[thread].lock().unwrap_or_else(|e| e.into_inner());
         while let Some(piece) = share.next() {
@@ -90,7 +100,12 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
                         let a = if m.format.record_columns() == SUPER { large } else { small };
                         packed_panel(isa, m, panel, a, &mut space.tile, &mut space.acc);
                     }
-                    Matrix::Float(m) => float_panel(isa, m, panel, x, &mut space.floats, &mut space.acc),
+                    Matrix::Float(m) => {
+                        float_panel(isa, m, panel, x.data(), &mut space.floats, &mut space.acc)
+                    }
+                }
+                if let Some(plan) = &plan {
+                    adapters(isa, plan, job, panel, hidden, space);
                 }
                 // SAFETY: a panel's columns of `out` are this thread's alone, and `out` has `rows` rows.
                 unsafe { finish(product, panel, &space.acc, &outs[job]) };
@@ -99,14 +114,23 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
     });
 }
 
-/// Quantizes the input in the forms that the matrices need.
-fn quantize(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, products: &[Product<'_>]) {
+/// What has to be known of the input before the products: quantizes it in the forms that the matrices need, and
+/// multiplies it with the adapters' first matrices.
+fn prepare(
+    pool: &Pool,
+    isa: Isa,
+    space: &mut Workspace,
+    x: &Buffer,
+    products: &[Product<'_>],
+    plan: Option<&Plan<'_>>,
+) {
     let formats = || {
         products.iter().filter_map(|p| match p.matrix {
             Matrix::Packed(m) => Some(m.format),
             Matrix::Float(_) => None,
         })
     };
+    let mut fills = Vec::with_capacity(2);
     for (block, a) in [(BLOCK, &mut space.small), (SUPER, &mut space.large)] {
         let mut formats = formats().filter(|f| f.record_columns() == block).peekable();
         if formats.peek().is_none() {
@@ -114,18 +138,46 @@ fn quantize(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, products: 
         }
         let wide = isa == Isa::Avx2 && formats.any(|f| f.codes.signed());
         a.prepare(isa, x.rows(), x.columns(), block, wide);
-        let fill = a.fill(isa, wide);
-        let alone = x.rows() * x.columns() < ALONE;
-        let share = Share::new(x.rows(), if alone { x.rows() } else { 4 });
-        let work = |_| {
+        fills.push(a.fill(isa, wide));
+    }
+    space.hidden.reserve(plan.map_or(0, Plan::numbers));
+    let hidden = Parts::new(&mut space.hidden);
+    let alone = plan.is_none() && fills.len() * x.rows() * x.columns() < ALONE;
+    let piece = if alone { x.rows() } else { 4 };
+    let fills: Vec<(Fill, Share)> = fills.into_iter().map(|f| (f, Share::new(x.rows(), piece))).collect();
+    let pieces = plan.map(|plan| (plan, plan.share()));
+    let work = |_| {
+        if let Some((plan, share)) = &pieces {
+            while let Some(pieces) = share.next() {
+                for piece in pieces {
+                    // SAFETY: each piece is handed out once, and there is room for all.
+                    unsafe { plan.piece(isa, piece, x, &hidden) };
+                }
+            }
+        }
+        for (fill, share) in &fills {
             while let Some(rows) = share.next() {
                 for row in rows {
                     // SAFETY: each row is handed out once.
                     unsafe { fill.row(row, x.row(row)) };
                 }
             }
-        };
-        if alone { work(0) } else { pool.run(&work) }
+        }
+    };
+    if alone { work(0) } else { pool.run(&work) }
+}
+
+/// Adds what the adapters of product `job` make of the hidden numbers to a panel's sums.
+fn adapters(isa: Isa, plan: &Plan<'_>, job: usize, panel: usize, hidden: &[f32], space: &mut ThreadSpace) {
+    for (b, rows, hidden) in plan.of(job, hidden) {
+        space.added.clear();
+        space.added.resize(rows.len(), [0.0; PANEL]);
+        float_panel(isa, b, panel, hidden, &mut space.floats, &mut space.added);
+        for (row, added) in rows.iter().zip(&space.added) {
+            for (acc, added) in space.acc[row.row as usize].iter_mut().zip(added) {
+                *acc += added;
+            }
+        }
     }
 }
 
@@ -173,18 +225,19 @@ fn packed_panel(
     }
 }
 
+/// Adds the products of a panel with the rows of `x`, `[rows, columns]`, to `acc`.
 fn float_panel(
     isa: Isa,
     m: &FloatPanels,
     panel: usize,
-    x: &Buffer,
+    x: &[f32],
     w: &mut Vec<f32>,
     acc: &mut [[f32; PANEL]],
 ) {
     for first in (0..m.columns).step_by(FLOAT_COLUMNS) {
         let columns = FLOAT_COLUMNS.min(m.columns - first);
         let weights = m.slice(panel, first, columns);
-        let x = &x.data()[first..];
+        let x = &x[first..];
         match isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this instruction set was detected.
