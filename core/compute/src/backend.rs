@@ -159,7 +159,7 @@ pub struct Lora<'a, B: Backend> {
     pub pair: &'a B::LowRank,
     /// The adapter's own factor: its alpha over its rank.
     pub scale: f32,
-    /// Rows of the batch, in any order.
+    /// Rows of the batch in any order, each once.
     pub rows: &'a [LoraRow],
 }
 

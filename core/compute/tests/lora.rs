@@ -94,7 +94,7 @@ fn an_adapter_adds_its_product_to_its_rows_and_to_no_others() {
                 }
             }
             for b in backends() {
-                let got = product(&b, TensorType::F32, &weight, &x, &[(&pair, 1.5, rows([6, 1, 5], 0.5))]);
+                let got = adapted(&b, TensorType::F32, &weight, &x, &[(&pair, 1.5, rows([6, 1, 5], 0.5))]);
                 let error = relative_error(&got, &want);
                 assert!(error < 1e-6, "{ty}, rank {rank} of {inputs} on {}: {error:.2e}", b.description());
             }

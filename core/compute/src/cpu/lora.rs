@@ -13,8 +13,9 @@ use std::ops::Range;
 use realm_gguf::{Tensor, TensorType};
 
 use super::aligned::{Aligned, Plain};
+use super::format::PANEL;
 use super::lanes::{F32x8, LANES};
-use super::matrix::{FloatPanels, Floats, Matrix};
+use super::matrix::{FloatPanels, FloatSlice, Floats, Matrix};
 use super::pool::{Parts, Pool, Share};
 use super::{Buffer, CpuBackend, Isa};
 use crate::{Error, Lora, LoraRow};
@@ -181,16 +182,37 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The adapters of product `product`: `b`, rows, and hidden numbers `[rows, rank]`.
-    pub(super) fn of<'h>(
+    fn of(&self, product: usize) -> &[Use<'a>] {
+        &self.uses[self.first[product]..self.first[product + 1]]
+    }
+
+    /// Asks for what [`Self::add`] will read of panel `panel`.
+    pub(super) fn fetch(&self, product: usize, panel: usize) {
+        for u in self.of(product) {
+            let Lora { pair, .. } = u.lora;
+            match pair.b.slice(panel, 0, pair.rank) {
+                FloatSlice::F32(w) => fetch(w),
+                FloatSlice::F16(w) | FloatSlice::BF16(w) => fetch(w),
+            }
+        }
+    }
+
+    /// Adds what the adapters of product `product` make of the hidden numbers to a panel's sums, `[rows][16]`.
+    pub(super) fn add(
         &self,
+        isa: Isa,
         product: usize,
-        hidden: &'h [f32],
-    ) -> impl Iterator<Item = (&'a FloatPanels, &'a [LoraRow], &'h [f32])> {
-        self.uses[self.first[product]..self.first[product + 1]].iter().map(move |u| {
-            let Lora { pair, rows, .. } = u.lora;
-            (&pair.b, *rows, &hidden[u.at..u.at + rows.len() * pair.rank])
-        })
+        panel: usize,
+        hidden: &[f32],
+        acc: &mut [[f32; PANEL]],
+    ) {
+        let job = Outer { uses: self.of(product), panel, hidden };
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: these instruction sets were detected.
+            Isa::Avx2 | Isa::Avx512 => unsafe { x86::outer(job, acc) },
+            _ => job.run::<Portable>(acc),
+        }
     }
 }
 
@@ -275,6 +297,81 @@ impl Inner<'_> {
     }
 }
 
+/// What adapters make of hidden numbers.
+#[derive(Clone, Copy)]
+struct Outer<'a> {
+    uses: &'a [Use<'a>],
+    panel: usize,
+    hidden: &'a [f32],
+}
+
+impl Outer<'_> {
+    #[inline(always)]
+    fn run<W: Widen>(self, acc: &mut [[f32; PANEL]]) {
+        for u in self.uses {
+            let Lora { pair, rows, .. } = u.lora;
+            let hidden = &self.hidden[u.at..][..rows.len() * pair.rank];
+            match pair.b.slice(self.panel, 0, pair.rank) {
+                FloatSlice::F32(w) => add_rows(w, F32x8::load, pair.rank, rows, hidden, acc),
+                FloatSlice::F16(w) => add_rows(w, W::half, pair.rank, rows, hidden, acc),
+                FloatSlice::BF16(w) => add_rows(w, bf16s, pair.rank, rows, hidden, acc),
+            }
+        }
+    }
+}
+
+/// `acc[row] += w · hidden` for `rows`, four at a time while there are so many.
+#[inline(always)]
+fn add_rows<T: Copy>(
+    w: &[T],
+    load: impl Fn(&[T]) -> F32x8 + Copy,
+    rank: usize,
+    rows: &[LoraRow],
+    hidden: &[f32],
+    acc: &mut [[f32; PANEL]],
+) {
+    let mut i = 0;
+    while i < rows.len() {
+        let (rows, hidden) = (&rows[i..], &hidden[i * rank..]);
+        i += match rows.len() {
+            4.. => add_to::<T, 4>(w, load, rank, rows, hidden, acc),
+            2.. => add_to::<T, 2>(w, load, rank, rows, hidden, acc),
+            _ => add_to::<T, 1>(w, load, rank, rows, hidden, acc),
+        };
+    }
+}
+
+#[inline(always)]
+fn add_to<T: Copy, const M: usize>(
+    w: &[T],
+    load: impl Fn(&[T]) -> F32x8,
+    rank: usize,
+    rows: &[LoraRow],
+    hidden: &[f32],
+    acc: &mut [[f32; PANEL]],
+) -> usize {
+    let rows: &[LoraRow; M] = rows.first_chunk().expect("M rows");
+    let hidden: [&[f32]; M] = std::array::from_fn(|m| &hidden[m * rank..][..rank]);
+    let mut sums = [[F32x8::ZERO; 2]; M];
+    for m in 0..M {
+        let acc = &acc[rows[m].row as usize];
+        sums[m] = [F32x8::load(&acc[..LANES]), F32x8::load(&acc[LANES..])];
+    }
+    for (k, w) in w.chunks_exact(PANEL).enumerate().take(rank) {
+        let (first, second) = (load(&w[..LANES]), load(&w[LANES..]));
+        for m in 0..M {
+            let hidden = F32x8::splat(hidden[m][k]);
+            sums[m] = [first.mul_add(hidden, sums[m][0]), second.mul_add(hidden, sums[m][1])];
+        }
+    }
+    for m in 0..M {
+        let acc = &mut acc[rows[m].row as usize];
+        sums[m][0].store(&mut acc[..LANES]);
+        sums[m][1].store(&mut acc[LANES..]);
+    }
+    M
+}
+
 #[inline(always)]
 fn bf16s(w: &[u16]) -> F32x8 {
     let mut out = [0.0; LANES];
@@ -335,9 +432,16 @@ fn pass<T: Copy, const N: usize, const M: usize>(
     out
 }
 
+/// Asks for all cache lines of `w`.
+fn fetch<T>(w: &[T]) {
+    for i in (0..size_of_val(w)).step_by(64) {
+        prefetch(w.as_ptr().wrapping_byte_add(i));
+    }
+}
+
 /// Asks for the cache line at `p`, which may be any address.
 #[inline(always)]
-pub(super) fn prefetch<T>(p: *const T) {
+fn prefetch<T>(p: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch may name any address, and every x86-64 processor has it.
     unsafe {
@@ -352,7 +456,7 @@ mod x86 {
     use std::arch::x86_64::*;
     use std::ops::Range;
 
-    use super::{F32x8, Inner, LANES, TILE, Widen};
+    use super::{F32x8, Inner, LANES, Outer, PANEL, TILE, Widen};
 
     /// The same code, compiled for AVX2.
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -365,7 +469,13 @@ mod x86 {
         job.run::<F16c>(tiles, rows, each);
     }
 
-    /// Only used inside [`inner`].
+    /// As above.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn outer(job: Outer<'_>, acc: &mut [[f32; PANEL]]) {
+        job.run::<F16c>(acc);
+    }
+
+    /// Only used inside [`inner`] and [`outer`].
     struct F16c;
 
     impl Widen for F16c {
@@ -373,7 +483,7 @@ mod x86 {
         fn half(w: &[u16]) -> F32x8 {
             let w: &[u16; LANES] = w[..LANES].try_into().expect("eight weights");
             let mut out = [0.0; LANES];
-            // SAFETY: the instructions are there, since `inner` runs; both arrays have eight numbers.
+            // SAFETY: the instructions are there, since one of them runs; both arrays have eight numbers.
             unsafe {
                 _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(w.as_ptr().cast())))
             };

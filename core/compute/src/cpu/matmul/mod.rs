@@ -45,8 +45,6 @@ pub(crate) struct Workspace {
 struct ThreadSpace {
     tile: Tile,
     acc: Vec<[f32; PANEL]>,
-    /// What one adapter adds to a panel's sums.
-    added: Vec<[f32; PANEL]>,
     floats: Vec<f32>,
 }
 
@@ -93,6 +91,9 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
                 let job = first_panel.partition_point(|&first| first <= panel) - 1;
                 let (product, panel) = (&products[job], panel - first_panel[job]);
                 let space = &mut *space;
+                if let Some(plan) = &plan {
+                    plan.fetch(job, panel);
+                }
                 space.acc.clear();
                 space.acc.resize(rows, [0.0; PANEL]);
                 match product.matrix {
@@ -100,12 +101,10 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
                         let a = if m.format.record_columns() == SUPER { large } else { small };
                         packed_panel(isa, m, panel, a, &mut space.tile, &mut space.acc);
                     }
-                    Matrix::Float(m) => {
-                        float_panel(isa, m, panel, x.data(), &mut space.floats, &mut space.acc)
-                    }
+                    Matrix::Float(m) => float_panel(isa, m, panel, x, &mut space.floats, &mut space.acc),
                 }
                 if let Some(plan) = &plan {
-                    adapters(isa, plan, job, panel, hidden, space);
+                    plan.add(isa, job, panel, hidden, &mut space.acc);
                 }
                 // SAFETY: a panel's columns of `out` are this thread's alone, and `out` has `rows` rows.
                 unsafe { finish(product, panel, &space.acc, &outs[job]) };
@@ -167,20 +166,6 @@ fn prepare(
     if alone { work(0) } else { pool.run(&work) }
 }
 
-/// Adds what the adapters of product `job` make of the hidden numbers to a panel's sums.
-fn adapters(isa: Isa, plan: &Plan<'_>, job: usize, panel: usize, hidden: &[f32], space: &mut ThreadSpace) {
-    for (b, rows, hidden) in plan.of(job, hidden) {
-        space.added.clear();
-        space.added.resize(rows.len(), [0.0; PANEL]);
-        float_panel(isa, b, panel, hidden, &mut space.floats, &mut space.added);
-        for (row, added) in rows.iter().zip(&space.added) {
-            for (acc, added) in space.acc[row.row as usize].iter_mut().zip(added) {
-                *acc += added;
-            }
-        }
-    }
-}
-
 fn packed_panel(
     isa: Isa,
     m: &Packed,
@@ -225,19 +210,18 @@ fn packed_panel(
     }
 }
 
-/// Adds the products of a panel with the rows of `x`, `[rows, columns]`, to `acc`.
 fn float_panel(
     isa: Isa,
     m: &FloatPanels,
     panel: usize,
-    x: &[f32],
+    x: &Buffer,
     w: &mut Vec<f32>,
     acc: &mut [[f32; PANEL]],
 ) {
     for first in (0..m.columns).step_by(FLOAT_COLUMNS) {
         let columns = FLOAT_COLUMNS.min(m.columns - first);
         let weights = m.slice(panel, first, columns);
-        let x = &x[first..];
+        let x = &x.data()[first..];
         match isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this instruction set was detected.
