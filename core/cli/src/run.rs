@@ -6,13 +6,15 @@ use anyhow::{Context, Result};
 use realm::{Finish, Generation, Message, Request};
 
 use crate::interrupt;
-use crate::options::{ModelOptions, SamplingOptions};
+use crate::options::{AdapterOptions, ModelOptions, SamplingOptions, adapted};
 
 /// Answer one prompt
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelOptions,
+    #[command(flatten)]
+    adapter: AdapterOptions,
     /// What to answer; `-` reads it from stdin
     prompt: String,
     /// Go on from the prompt as it is, without the chat template
@@ -32,13 +34,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         std::io::stdin().read_to_string(&mut prompt).context("cannot read the prompt from stdin")?;
     }
     let model = args.model.load()?;
+    let adapter = args.adapter.load(&model)?;
     let request = if args.raw {
         Request::text(prompt)
     } else {
         let system = args.system.iter().map(Message::system);
         Request::chat(system.chain([Message::user(prompt)]))
     };
-    let generation = model.stream(args.sampling.apply(request)).map_err(|error| {
+    let generation = model.stream(adapted(args.sampling.apply(request), &adapter)).map_err(|error| {
         let base = !args.raw && !model.info().chat_template;
         let hint = if base { " (`--raw` goes on from the prompt as it is)" } else { "" };
         anyhow::anyhow!("{error}{hint}")
