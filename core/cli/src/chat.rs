@@ -5,7 +5,7 @@ use realm::{Message, Request};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use crate::options::{ModelOptions, SamplingOptions};
+use crate::options::{AdapterOptions, ModelOptions, SamplingOptions, adapted};
 use crate::{interrupt, run};
 
 /// Talk with a model
@@ -13,6 +13,8 @@ use crate::{interrupt, run};
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelOptions,
+    #[command(flatten)]
+    adapter: AdapterOptions,
     /// What the model is told before the conversation
     #[arg(long)]
     system: Option<String>,
@@ -24,6 +26,7 @@ const HELP: &str = "/clear forgets the conversation, /exit or Ctrl-D ends; Ctrl-
 
 pub(crate) fn chat(args: &Args) -> Result<()> {
     let model = args.model.load()?;
+    let adapter = args.adapter.load(&model)?;
     if !model.info().chat_template {
         anyhow::bail!("this model has no chat template (a base model?): `realm run --raw` goes on from text");
     }
@@ -57,8 +60,8 @@ pub(crate) fn chat(args: &Args) -> Result<()> {
         messages.push(Message::user(line));
         // Ctrl-C at the prompt was meant for the prompt.
         interrupt::pressed();
-        let answer =
-            model.stream(args.sampling.apply(Request::chat(messages.clone()))).map_err(anyhow::Error::from);
+        let request = adapted(args.sampling.apply(Request::chat(messages.clone())), &adapter);
+        let answer = model.stream(request).map_err(anyhow::Error::from);
         match answer.and_then(run::print) {
             Ok((text, finish)) => {
                 messages.push(Message::assistant(text));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use realm::{LoadOptions, Model, Realm, Request, Sampling};
+use realm::{Adapter, LoadOptions, Model, Realm, Request, Sampling};
 
 use crate::progress::Bars;
 
@@ -36,6 +36,33 @@ impl ModelOptions {
         }
         let options = LoadOptions { kv_tokens: self.context.or(kv_tokens), ..LoadOptions::default() };
         Ok(builder.build()?.load_model_with(&self.model, &options, &mut Bars::new())?)
+    }
+}
+
+/// An adapter on the model.
+#[derive(clap::Args)]
+pub(crate) struct AdapterOptions {
+    /// A LoRA adapter (a GGUF file, or a folder that PEFT saved), and a factor on what it adds
+    #[arg(long, value_name = "PATH[=SCALE]")]
+    lora: Option<String>,
+}
+
+impl AdapterOptions {
+    /// Loads the adapter, if there is one.
+    pub(crate) fn load(&self, model: &Model) -> Result<Option<(Adapter, f32)>> {
+        let Some(lora) = &self.lora else { return Ok(None) };
+        // A path may have an equals sign of its own.
+        let scaled = lora.rsplit_once('=').and_then(|(path, scale)| Some((path, scale.parse().ok()?)));
+        let (path, scale) = scaled.unwrap_or((lora, 1.0));
+        Ok(Some((model.load_adapter(path)?, scale)))
+    }
+}
+
+/// A request that sees the adapter, if there is one.
+pub(crate) fn adapted(request: Request, adapter: &Option<(Adapter, f32)>) -> Request {
+    match adapter {
+        Some((adapter, scale)) => request.adapter(adapter).adapter_scale(*scale),
+        None => request,
     }
 }
 

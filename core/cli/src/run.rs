@@ -6,13 +6,15 @@ use anyhow::{Context, Result};
 use realm::{Finish, Generation, Message, Request};
 
 use crate::interrupt;
-use crate::options::{GrammarOptions, ModelOptions, SamplingOptions};
+use crate::options::{AdapterOptions, GrammarOptions, ModelOptions, SamplingOptions, adapted};
 
 /// Answer one prompt
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelOptions,
+    #[command(flatten)]
+    adapter: AdapterOptions,
     /// What to answer; `-` reads it from stdin
     prompt: String,
     /// Go on from the prompt as it is, without the chat template
@@ -34,13 +36,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         std::io::stdin().read_to_string(&mut prompt).context("cannot read the prompt from stdin")?;
     }
     let model = args.model.load()?;
+    let adapter = args.adapter.load(&model)?;
     let request = if args.raw {
         Request::text(prompt)
     } else {
         let system = args.system.iter().map(Message::system);
         Request::chat(system.chain([Message::user(prompt)]))
     };
-    let request = args.grammar.apply(args.sampling.apply(request))?;
+    let request = args.grammar.apply(adapted(args.sampling.apply(request), &adapter))?;
     let generation = model.stream(request).map_err(|error| {
         let base = !args.raw && !model.info().chat_template;
         let hint = if base { " (`--raw` goes on from the prompt as it is)" } else { "" };

@@ -47,7 +47,7 @@ fn main() {
                 .map(|_| {
                     let start = Instant::now();
                     for weight in &weights[..used] {
-                        let job = MatMul { weight, bias: None, out: &mut out, accumulate: false };
+                        let job = MatMul { weight, bias: None, out: &mut out, accumulate: false, lora: &[] };
                         b.matmul(&x, &mut [job]).expect("a product");
                     }
                     start.elapsed().as_secs_f64() / used as f64

@@ -21,6 +21,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     type Vector: Send + Sync;
     /// A weight matrix `[outputs, inputs]` in whatever layout the kernels want.
     type Matrix: Send + Sync;
+    /// A low-rank change of a weight matrix (LoRA): two thin matrices.
+    type LowRank: Send + Sync;
     /// A paged KV cache for all layers of one model.
     type Cache: Send;
 
@@ -30,6 +32,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Uploads or repacks the matrix `tensor` of GGUF shape `[inputs, outputs]`. The caller may let the
     /// mapped pages go afterwards.
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Self::Matrix, Error>;
+
+    /// Uploads the low-rank change `b · a` of a matrix `[outputs, inputs]`: `a` of GGUF shape `[inputs, rank]` and `b` of
+    /// `[rank, outputs]`, in F32, F16 or BF16.
+    fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<Self::LowRank, Error>;
 
     /// Uploads a vector of parameters.
     fn vector(&self, values: &[f32]) -> Result<Self::Vector, Error>;
@@ -78,7 +84,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     ) -> Result<(), Error>;
 
     /// Products of the same input with one or several matrices: for each job
-    /// `out = x · weightᵀ + bias`, or `out += …` where the job accumulates.
+    /// `out = x · weightᵀ + bias`, or `out += …` where the job accumulates. Rows with an adapter get its change of
+    /// the weight on top, so that the weight itself is read once for all rows.
     fn matmul(&self, x: &Self::Buffer, jobs: &mut [MatMul<'_, Self>]) -> Result<(), Error>;
 
     /// The rotations of every row for [`Backend::rope_store`]: `[rows, 2 * frequencies]`, for each
@@ -141,6 +148,28 @@ pub struct MatMul<'a, B: Backend> {
     pub out: &'a mut B::Buffer,
     /// Add to what `out` holds (a residual connection) instead of replacing it.
     pub accumulate: bool,
+    /// The adapters that change this weight, each for some of the rows; empty without adapters.
+    pub lora: &'a [Lora<'a, B>],
+}
+
+/// An adapter's change of a weight, for some rows of a product: `out[row] += scale * row's scale * b · a · x[row]`
+/// (Hu et al., arXiv:2106.09685). What a row gets from several adds up.
+pub struct Lora<'a, B: Backend> {
+    /// `a` and `b`.
+    pub pair: &'a B::LowRank,
+    /// The adapter's own factor: its alpha over its rank.
+    pub scale: f32,
+    /// Rows of the batch in any order, each once.
+    pub rows: &'a [LoraRow],
+}
+
+/// A row that sees an adapter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LoraRow {
+    /// Its number in the input.
+    pub row: u32,
+    /// The request's own factor.
+    pub scale: f32,
 }
 
 /// Rotary position embedding with all scaling folded into the frequencies (Su et al., arXiv:2104.09864).

@@ -11,7 +11,7 @@ pub mod cpu;
 mod error;
 pub mod quant;
 
-pub use backend::{Activation, Attention, Backend, MatMul, Rope, RopeStyle};
+pub use backend::{Activation, Attention, Backend, Lora, LoraRow, MatMul, Rope, RopeStyle};
 pub use batch::{
     AdapterUse, Batch, CacheLayout, CacheSpec, CacheType, LayerPlace, NO_PAGE, PAGE_TOKENS, Span, Want,
 };

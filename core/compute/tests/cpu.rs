@@ -95,6 +95,7 @@ fn bias_and_residual_are_added_in_one_product_of_several_matrices() {
                 bias: (i == 1).then_some(&bias),
                 out,
                 accumulate: i == 2,
+                lora: &[],
             })
             .collect();
         b.matmul(&input, &mut jobs).unwrap();

@@ -1,15 +1,16 @@
 //! The engine: one thread that steps a model for everybody.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use realm_compute::{AdapterUse, PAGE_TOKENS};
-use realm_model::Weights;
+use realm_compute::PAGE_TOKENS;
+use realm_model::{AdapterWeights, Weights};
 use realm_tokenizer::Tokenizer;
 
+use crate::adapter::Applied;
 use crate::guide::Guides;
 use crate::kv::pages_for;
 use crate::request::MAX_LOGPROBS;
@@ -21,7 +22,7 @@ use crate::task::embed::{Embed, Pooling};
 use crate::task::generate::Generate;
 use crate::task::score::Score;
 use crate::task::{Task, Work};
-use crate::{EngineConfig, Error, Generation, Request, Sequence, Tenant};
+use crate::{Adapter, EngineConfig, Error, Generation, Request, Sequence, Tenant};
 
 /// Runs the requests of one model.
 pub struct Engine {
@@ -61,6 +62,7 @@ pub(crate) struct Common {
     pub(crate) fingerprint: u64,
     context: usize,
     ids: AtomicU64,
+    adapters: AtomicU32,
     /// Pages that nobody uses, as of the last step.
     free_pages: AtomicUsize,
     /// Requests that wait.
@@ -70,6 +72,10 @@ pub(crate) struct Common {
 pub(crate) enum Command {
     Add(Box<Task>),
     Session(SessionCommand),
+    /// Requests may name an adapter from now on.
+    AddAdapter(u32, Arc<dyn AdapterWeights>, async_channel::Sender<Result<(), Error>>),
+    /// Nobody names it any more.
+    RemoveAdapter(u32),
     /// A reader has read, or left.
     Wake,
     /// The engine is dropped.
@@ -123,6 +129,7 @@ impl Engine {
             fingerprint: snapshot::fingerprint(weights, config.cache_type),
             context: context.min(model.context_length),
             ids: AtomicU64::new(0),
+            adapters: AtomicU32::new(0),
             free_pages: AtomicUsize::new(pages),
             waiting: Arc::default(),
         });
@@ -149,6 +156,23 @@ impl Engine {
         self.common.free_pages.load(Ordering::Acquire)
     }
 
+    /// Lets requests name an adapter that was made for this engine's weights. `name` is what tenants' limits know it by.
+    /// Blocks until the engine has it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it was made for other weights.
+    pub fn add_adapter(
+        &self,
+        name: impl Into<String>,
+        weights: Arc<dyn AdapterWeights>,
+    ) -> Result<Adapter, Error> {
+        let id = self.common.adapters.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = async_channel::bounded(1);
+        self.commands.send(Command::AddAdapter(id, weights, reply)).map_err(|_| Error::Stopped)?;
+        answer.recv_blocking().map_err(|_| Error::Stopped)??;
+        Ok(Adapter::new(id, name.into(), self.commands.clone(), Arc::clone(&self.common)))
+    }
+
     /// Starts a request. If it has a grammar that its tenant did not use lately, this compiles it: mostly milliseconds, up
     /// to seconds for a large one; and a model's first grammar waits for tables of the vocabulary.
     ///
@@ -165,6 +189,7 @@ impl Engine {
         if request.logprobs.is_some_and(|n| n > MAX_LOGPROBS) {
             return Err(Error::InvalidArgument(format!("logprobs must be at most {MAX_LOGPROBS}")));
         }
+        let adapter = request.adapter.take().map(|a| self.applied(tenant, a)).transpose()?;
         let room = limit - request.prompt.len();
         let limit = request.prompt.len() + request.max_tokens.unwrap_or(room).min(room);
         let (send, receive) = async_channel::bounded(self.channel);
@@ -173,7 +198,7 @@ impl Engine {
         let guide = request.grammar.as_ref().map(guide).transpose()?;
         let work = Generate::new(&mut request, guide, send, Arc::clone(&paused));
         let (prompt, shared) = (request.prompt, request.shared_prefix);
-        self.add(tenant, prompt, limit, None, shared, Work::Generate(Box::new(work)))?;
+        self.add(tenant, prompt, limit, adapter, shared, Work::Generate(Box::new(work)))?;
         Ok(Generation::new(receive, self.commands.clone(), paused))
     }
 
@@ -219,13 +244,23 @@ impl Engine {
         Ok(Answer(answer))
     }
 
-    /// A sequence for a program that drives it itself.
+    /// A sequence for a program that drives it itself, all of it seen through an adapter if there is one.
     ///
     /// # Errors
-    /// The engine has stopped.
-    pub fn sequence(&self, tenant: &Arc<Tenant>, shared_prefix: usize) -> Result<Sequence, Error> {
+    /// The engine has stopped; for an adapter as [`generate`](Self::generate).
+    pub fn sequence(
+        &self,
+        tenant: &Arc<Tenant>,
+        adapter: Option<(Adapter, f32)>,
+        shared_prefix: usize,
+    ) -> Result<Sequence, Error> {
+        let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
         let (engine, common) = (self.commands.clone(), Arc::clone(&self.common));
-        Sequence::open(engine, common, Arc::clone(tenant), None, shared_prefix)
+        Sequence::open(engine, common, Arc::clone(tenant), adapter, shared_prefix)
+    }
+
+    fn applied(&self, tenant: &Tenant, adapter: (Adapter, f32)) -> Result<Applied, Error> {
+        Applied::new(adapter, &self.common, tenant)
     }
 
     /// A sequence from what [`Sequence::save`] wrote.
@@ -234,7 +269,7 @@ impl Engine {
     /// `InvalidArgument` for other bytes, or those of another model, device or cache type; `LimitExceeded` if it is
     /// longer than the context.
     pub fn restore(&self, tenant: &Arc<Tenant>, bytes: &[u8]) -> Result<Sequence, Error> {
-        self.sequence(tenant, 0)?.restored(bytes)
+        self.sequence(tenant, None, 0)?.restored(bytes)
     }
 
     /// Checks a prompt; returns how many tokens its sequence may have.
@@ -260,7 +295,7 @@ impl Engine {
         tenant: &Arc<Tenant>,
         tokens: Vec<u32>,
         limit: usize,
-        adapter: Option<AdapterUse>,
+        adapter: Option<Applied>,
         shared_prefix: usize,
         work: Work,
     ) -> Result<(), Error> {
@@ -307,6 +342,11 @@ fn run(mut scheduler: Scheduler, inbox: &Receiver<Command>, gauges: &Common) {
             match command {
                 Ok(Command::Add(task)) => scheduler.add(*task),
                 Ok(Command::Session(command)) => scheduler.session(command),
+                Ok(Command::AddAdapter(id, weights, reply)) => {
+                    // If the caller is gone, its handle is too, and nobody will name the adapter.
+                    let _ = reply.try_send(scheduler.add_adapter(id, weights));
+                }
+                Ok(Command::RemoveAdapter(id)) => scheduler.remove_adapter(id),
                 Ok(Command::Wake) => {}
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => break,

@@ -2,6 +2,7 @@
 //!
 //! - [`Engine`]: one thread that steps a model; [`Request`]s join and leave its batch between steps.
 //! - [`Tenant`]: who a request belongs to, and the [`Limits`] on what they may use.
+//! - [`Adapter`]: a LoRA adapter that requests may name.
 //! - [`Generation`]: the reader's end of a request, for threads and for tasks.
 //! - [`Sequence`]: a token sequence that its owner drives forward by forward.
 //! - [`Grammar`]: what a generation has to spell.
@@ -11,6 +12,7 @@
 //! cache's pages.
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod config;
 mod engine;
 mod error;
@@ -26,6 +28,7 @@ mod stop;
 mod task;
 mod tenant;
 
+pub use adapter::Adapter;
 pub use config::EngineConfig;
 pub use engine::{Answer, Engine};
 pub use error::Error;

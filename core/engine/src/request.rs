@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::Grammar;
 use crate::sampling::{Sampling, TokenLogprob};
+use crate::{Adapter, Grammar};
 
 /// A prompt and how to go on from it.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +28,8 @@ pub struct Request {
     /// So many tokens at the beginning of the prompt, which many tenants' prompts begin with, may be computed once for
     /// all who say so: what a tenant marks here, others can find out that it was used.
     pub shared_prefix: usize,
+    /// A LoRA adapter, and a factor on what it adds: 1 is the adapter as it was trained.
+    pub adapter: Option<(Adapter, f32)>,
 }
 
 /// The most alternatives that a request may ask for at each token.

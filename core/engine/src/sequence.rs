@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use async_channel::Receiver;
-use realm_compute::AdapterUse;
 
+use crate::adapter::Applied;
 use crate::engine::{Command, Common};
 use crate::scheduler::sessions::SessionCommand;
 use crate::snapshot::Snapshot;
@@ -30,7 +30,7 @@ impl Sequence {
         engine: Sender<Command>,
         common: Arc<Common>,
         tenant: Arc<Tenant>,
-        adapter: Option<AdapterUse>,
+        adapter: Option<Applied>,
         shared_prefix: usize,
     ) -> Result<Self, Error> {
         let id = common.next_id();

@@ -12,7 +12,18 @@ pub enum Error {
     /// The metadata or the tensors do not make a model.
     #[error("{0}")]
     InvalidModel(String),
-    /// A kind of model that Realm does not run.
+    /// An adapter that contradicts itself or does not fit the model.
+    #[error("{0}")]
+    InvalidAdapter(String),
+    /// The operating system refused to read a file.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A kind of model or adapter that Realm does not run.
     #[error("{0}")]
     Unsupported(String),
     /// A batch that cannot be run.

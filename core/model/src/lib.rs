@@ -5,9 +5,11 @@
 //! - [`rope`]: all variants of rotary embedding, folded into frequencies.
 //! - [`weights`]: loads a file's tensors onto a backend.
 //! - [`transformer`]: the forward pass.
+//! - [`adapter`]: LoRA adapters from files, fitted to a model.
 
 #![forbid(unsafe_code)]
 
+pub mod adapter;
 mod arch;
 pub mod config;
 mod error;
@@ -15,6 +17,7 @@ pub mod rope;
 pub mod transformer;
 pub mod weights;
 
+pub use adapter::{AdapterFile, AdapterWeights};
 pub use arch::Architecture;
 pub use config::{ModelConfig, Pooling};
 pub use error::Error;

@@ -1,9 +1,14 @@
 //! The forward pass of every architecture.
 
+use std::any::Any;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use realm_compute::{Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, MatMul, PAGE_TOKENS};
+use realm_compute::{
+    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Lora, MatMul, PAGE_TOKENS,
+};
 
+use crate::adapter::{Active, Adapter, AdapterWeights, Slot};
 use crate::weights::{Layer, Linear, Transformer};
 use crate::{Error, ModelConfig};
 
@@ -39,6 +44,10 @@ pub trait Forward: Send {
 
     /// Calls `each(i)` for every `i < count` on the backend's host threads.
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync));
+
+    /// From now on spans of adapter `id` see `adapter`, which was made for this model; with `None` there is no such
+    /// adapter any more.
+    fn set_adapter(&mut self, id: u32, adapter: Option<Arc<dyn AdapterWeights>>) -> Result<(), Error>;
 }
 
 /// A KV cache and work buffers for one thread.
@@ -47,6 +56,7 @@ pub struct Runner<B: Backend> {
     cache: B::Cache,
     layout: CacheLayout,
     pages: usize,
+    adapters: HashMap<u32, Arc<Adapter<B>>>,
     buffers: Buffers<B>,
     /// What the last batch wanted, where the device's memory is not the host's.
     logits: Vec<f32>,
@@ -111,6 +121,7 @@ impl<B: Backend> Runner<B> {
             cache,
             layout,
             pages,
+            adapters: HashMap::new(),
             buffers,
             logits: Vec::new(),
             hidden: Vec::new(),
@@ -149,6 +160,14 @@ impl<B: Backend> Runner<B> {
                     return bad(format!("page {page} of {}", self.pages));
                 }
             }
+            if let Some(used) = span.adapter {
+                if !self.adapters.contains_key(&used.id) {
+                    return bad(format!("there is no adapter {}", used.id));
+                }
+                if !used.scale.is_finite() {
+                    return bad(format!("adapter {} is scaled by {}", used.id, used.scale));
+                }
+            }
         }
         if next != rows {
             return bad(format!("rows from {next} of {rows} belong to no sequence"));
@@ -162,7 +181,8 @@ impl<B: Backend> Runner<B> {
     }
 
     fn run(&mut self, batch: &Batch) -> Result<(), Error> {
-        let Self { model, cache, buffers, .. } = self;
+        let Self { model, cache, buffers, adapters, .. } = self;
+        let mut active = Active::new(adapters, batch);
         let (b, c) = (&*model.backend, &model.config);
         let scale = if c.architecture.traits().scaled_embeddings { (c.hidden as f32).sqrt() } else { 1.0 };
         b.embed(&model.embeddings, &batch.tokens, scale, &mut buffers.x)?;
@@ -172,7 +192,7 @@ impl<B: Backend> Runner<B> {
         }
         let (wanted, logits_among, hidden_among) = wanted_rows(batch);
         for (i, layer) in model.layers.iter().enumerate() {
-            attention(b, c, i, layer, batch, cache, buffers, model.rope_local.is_some())?;
+            attention(b, c, i, layer, batch, cache, buffers, model.rope_local.is_some(), &active)?;
             // Keys and values of the last layer are stored: from here on only the wanted rows matter.
             if i + 1 == model.layers.len() {
                 if wanted.is_empty() {
@@ -182,8 +202,9 @@ impl<B: Backend> Runner<B> {
                 b.gather(&buffers.attended, &wanted, &mut buffers.attended_out)?;
                 std::mem::swap(&mut buffers.x, &mut buffers.x_out);
                 std::mem::swap(&mut buffers.attended, &mut buffers.attended_out);
+                active.gather(&wanted);
             }
-            feed_forward(b, c, layer, buffers)?;
+            feed_forward(b, c, i, layer, buffers, &active)?;
         }
         b.rms_norm(&buffers.x, &model.output_norm, c.rms_eps, &mut buffers.normed)?;
         if !batch.hidden.is_empty() {
@@ -194,9 +215,11 @@ impl<B: Backend> Runner<B> {
             if batch.outputs.len() < wanted.len() {
                 b.gather(input, &logits_among, &mut buffers.normed_out)?;
                 input = &buffers.normed_out;
+                active.gather(&logits_among);
             }
             let output = model.output.as_ref().unwrap_or(&model.embeddings);
-            let job = MatMul { weight: output, bias: None, out: &mut buffers.logits, accumulate: false };
+            let (out, lora) = (&mut buffers.logits, active.output());
+            let job = MatMul { weight: output, bias: None, out, accumulate: false, lora: &lora };
             b.matmul(input, &mut [job])?;
             if let Some(cap) = c.final_soft_cap {
                 b.soft_cap(&mut buffers.logits, cap)?;
@@ -227,10 +250,12 @@ fn attention<B: Backend>(
     cache: &mut B::Cache,
     buffers: &mut Buffers<B>,
     local_rope: bool,
+    active: &Active<'_, B>,
 ) -> Result<(), Error> {
     let Buffers { x, normed, q, k, v, attended, rotations, rotations_local, .. } = buffers;
     b.rms_norm(x, &layer.attention_norm, c.rms_eps, normed)?;
-    b.matmul(normed, &mut [job(&layer.q, q), job(&layer.k, k), job(&layer.v, v)])?;
+    let [lq, lk, lv] = [Slot::Q, Slot::K, Slot::V].map(|slot| active.layer(index, slot));
+    b.matmul(normed, &mut [job(&layer.q, &lq, q), job(&layer.k, &lk, k), job(&layer.v, &lv, v)])?;
     let spec = Attention {
         layer: index,
         heads: c.heads,
@@ -254,39 +279,49 @@ fn attention<B: Backend>(
 fn feed_forward<B: Backend>(
     b: &B,
     c: &ModelConfig,
+    index: usize,
     layer: &Layer<B>,
     buffers: &mut Buffers<B>,
+    active: &Active<'_, B>,
 ) -> Result<(), Error> {
     let Buffers { x, normed, attended, delta, gate, up, .. } = buffers;
-    add(b, c, attended, &layer.attention_output, layer.post_attention_norm.as_ref(), delta, x)?;
+    let [lo, lg, lu, ld] =
+        [Slot::AttentionOutput, Slot::Gate, Slot::Up, Slot::Down].map(|s| active.layer(index, s));
+    add(b, c, attended, &layer.attention_output, &lo, layer.post_attention_norm.as_ref(), delta, x)?;
     b.rms_norm(x, &layer.feed_forward_norm, c.rms_eps, normed)?;
-    b.matmul(normed, &mut [job(&layer.gate, gate), job(&layer.up, up)])?;
+    b.matmul(normed, &mut [job(&layer.gate, &lg, gate), job(&layer.up, &lu, up)])?;
     b.gated(c.architecture.traits().activation, gate, up)?;
-    add(b, c, gate, &layer.down, layer.post_feed_forward_norm.as_ref(), delta, x)
+    add(b, c, gate, &layer.down, &ld, layer.post_feed_forward_norm.as_ref(), delta, x)
 }
 
 /// `x += norm(linear(input))`, or without a norm `x += linear(input)`.
+#[allow(clippy::too_many_arguments, reason = "a step of the pass, not an interface")]
 fn add<B: Backend>(
     b: &B,
     c: &ModelConfig,
     input: &B::Buffer,
     linear: &Linear<B>,
+    lora: &[Lora<'_, B>],
     norm: Option<&B::Vector>,
     delta: &mut B::Buffer,
     x: &mut B::Buffer,
 ) -> Result<(), Error> {
     match norm {
-        None => b.matmul(input, &mut [MatMul { accumulate: true, ..job(linear, x) }])?,
+        None => b.matmul(input, &mut [MatMul { accumulate: true, ..job(linear, lora, x) }])?,
         Some(norm) => {
-            b.matmul(input, &mut [job(linear, delta)])?;
+            b.matmul(input, &mut [job(linear, lora, delta)])?;
             b.add_rms_norm(x, delta, norm, c.rms_eps)?;
         }
     }
     Ok(())
 }
 
-fn job<'a, B: Backend>(linear: &'a Linear<B>, out: &'a mut B::Buffer) -> MatMul<'a, B> {
-    MatMul { weight: &linear.weight, bias: linear.bias.as_ref(), out, accumulate: false }
+fn job<'a, B: Backend>(
+    linear: &'a Linear<B>,
+    lora: &'a [Lora<'a, B>],
+    out: &'a mut B::Buffer,
+) -> MatMul<'a, B> {
+    MatMul { weight: &linear.weight, bias: linear.bias.as_ref(), out, accumulate: false, lora }
 }
 
 impl<B: Backend> Forward for Runner<B> {
@@ -346,5 +381,20 @@ impl<B: Backend> Forward for Runner<B> {
 
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
         self.model.backend.on_host_threads(count, each);
+    }
+
+    fn set_adapter(&mut self, id: u32, adapter: Option<Arc<dyn AdapterWeights>>) -> Result<(), Error> {
+        let Some(adapter) = adapter else {
+            self.adapters.remove(&id);
+            return Ok(());
+        };
+        let adapter: Arc<dyn Any + Send + Sync> = adapter;
+        match adapter.downcast::<Adapter<B>>() {
+            Ok(adapter) if adapter.is_of(&self.model) => {
+                self.adapters.insert(id, adapter);
+                Ok(())
+            }
+            _ => Err(Error::InvalidAdapter("the adapter was loaded for another model".into())),
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use realm_compute::{Backend, CacheSpec, CacheType, Rope, quant};
 use realm_gguf::{Gguf, Tensor};
 
+use crate::adapter::{Adapter, AdapterFile, AdapterWeights};
 use crate::rope::{RopeScaling, frequencies};
 use crate::transformer::{Forward, Runner};
 use crate::{Error, ModelConfig};
@@ -21,6 +22,10 @@ pub trait Weights: Send + Sync {
     /// Bytes that one page of the KV cache takes.
     fn page_bytes(&self, kind: CacheType) -> usize;
 
+    /// Fits an adapter to the model and uploads it. It serves any number of this model's runners, and is freed with its
+    /// last handle.
+    fn adapter(&self, file: &AdapterFile) -> Result<Arc<dyn AdapterWeights>, Error>;
+
     /// A KV cache of `pages` pages and the work buffers to run batches over it.
     fn runner(&self, pages: usize, kind: CacheType) -> Result<Box<dyn Forward>, Error>;
 }
@@ -34,6 +39,8 @@ pub struct Transformer<B: Backend> {
     pub(crate) output_norm: B::Vector,
     /// `None`: the embeddings serve as output too.
     pub(crate) output: Option<B::Matrix>,
+    /// Whether matrices of layers are integer codes: then adapters need no more than 16 bits.
+    pub(crate) quantized: bool,
     /// The rope of layers that see everything, and of those with a window where it differs.
     pub(crate) rope: Rope<B>,
     pub(crate) rope_local: Option<Rope<B>>,
@@ -66,6 +73,7 @@ struct Loader<'a, B: Backend> {
     backend: &'a B,
     gguf: &'a Gguf,
     taken: HashSet<&'a str>,
+    quantized: bool,
     done: u64,
     total: u64,
     progress: &'a mut dyn FnMut(u64, u64),
@@ -114,6 +122,7 @@ impl<'a, B: Backend> Loader<'a, B> {
     fn matrix(&mut self, name: &str, columns: usize, rows: usize) -> Result<B::Matrix, Error> {
         let tensor = self.take(name)?;
         Self::check_shape(&tensor, &[columns, rows])?;
+        self.quantized |= tensor.info.ty.block_len() > 1;
         let matrix = self.backend.matrix(&tensor)?;
         self.finish(&tensor);
         Ok(matrix)
@@ -142,6 +151,7 @@ impl<'a, B: Backend> Loader<'a, B> {
             Some(_) => Some(self.floats(&bias_name, all)?),
             None => None,
         };
+        self.quantized |= tensor.info.ty.block_len() > 1;
         let mut parts = Vec::with_capacity(N);
         let mut start = 0;
         for rows in rows {
@@ -230,7 +240,15 @@ impl<B: Backend> Transformer<B> {
         let config = ModelConfig::from_gguf(gguf)?;
         gguf.will_need();
         let total = gguf.tensors().iter().map(|t| t.bytes() as u64).sum();
-        let mut loader = Loader { backend: &*backend, gguf, taken: HashSet::new(), done: 0, total, progress };
+        let mut loader = Loader {
+            backend: &*backend,
+            gguf,
+            taken: HashSet::new(),
+            quantized: false,
+            done: 0,
+            total,
+            progress,
+        };
         let embeddings = loader.matrix("token_embd.weight", config.hidden, config.vocab)?;
         let factors = loader.rope_factors(&config)?;
         let rope = |base: f32, scaling, factors: Option<&[f32]>| -> Result<Rope<B>, Error> {
@@ -254,6 +272,7 @@ impl<B: Backend> Transformer<B> {
         if output.as_ref().is_some_and(|o| o.bias.is_some()) {
             return Err(Error::Unsupported("a bias on the output is not supported".into()));
         }
+        let quantized = loader.quantized;
         let left: Vec<_> =
             gguf.tensors().iter().filter(|t| !loader.taken.contains(t.name.as_str())).collect();
         if let Some(first) = left.first() {
@@ -266,7 +285,17 @@ impl<B: Backend> Transformer<B> {
         }
         let output = output.map(|o| o.weight);
         let rope = global;
-        Ok(Self { backend, config, embeddings, layers, output_norm, output, rope, rope_local: local })
+        Ok(Self {
+            backend,
+            config,
+            embeddings,
+            layers,
+            output_norm,
+            output,
+            quantized,
+            rope,
+            rope_local: local,
+        })
     }
 }
 
@@ -281,6 +310,10 @@ impl<B: Backend> Weights for Arc<Transformer<B>> {
 
     fn page_bytes(&self, kind: CacheType) -> usize {
         CacheSpec { layout: self.config.cache_layout(), pages: 1, kind }.page_bytes()
+    }
+
+    fn adapter(&self, file: &AdapterFile) -> Result<Arc<dyn AdapterWeights>, Error> {
+        Ok(Arc::new(Adapter::new(self, file)?))
     }
 
     fn runner(&self, pages: usize, kind: CacheType) -> Result<Box<dyn Forward>, Error> {

@@ -8,6 +8,8 @@ use std::fmt;
 pub enum ErrorCode {
     /// A model's file is malformed or contradicts itself.
     InvalidModel,
+    /// An adapter's file is malformed, contradicts itself or does not fit the model.
+    InvalidAdapter,
     /// An argument means nothing.
     InvalidArgument,
     /// A request is larger than what it or its tenant was given.
@@ -31,6 +33,7 @@ impl ErrorCode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidModel => "invalid-model",
+            Self::InvalidAdapter => "invalid-adapter",
             Self::InvalidArgument => "invalid-argument",
             Self::LimitExceeded => "limit-exceeded",
             Self::Overloaded => "overloaded",
@@ -95,6 +98,8 @@ impl From<realm_model::Error> for Error {
             realm_model::Error::Gguf(error) => error.into(),
             realm_model::Error::Unsupported(_) => Self::new(ErrorCode::Unsupported, error),
             realm_model::Error::InvalidModel(_) => Self::new(ErrorCode::InvalidModel, error),
+            realm_model::Error::InvalidAdapter(_) => Self::new(ErrorCode::InvalidAdapter, error),
+            realm_model::Error::Io { .. } => Self::new(ErrorCode::Io, error),
             _ => Self::new(ErrorCode::Internal, error),
         }
     }

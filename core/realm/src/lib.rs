@@ -13,6 +13,7 @@
 //! - [`Realm`]: the runtime; one per process is normal.
 //! - [`Model`]: one set of weights, loaded once, used by everybody.
 //! - [`Request`]: a prompt or a conversation, and how to answer it.
+//! - [`Adapter`]: a LoRA adapter that requests may name, loaded and unloaded while others run.
 //! - [`Tenant`]: an identity with [`Limits`]; [`Tenant::model`] is a model as that tenant sees it.
 //! - [`Generation`]: a running request, a stream of [`Chunk`]s that threads can loop over too. Dropping it cancels
 //!   the request.
@@ -23,6 +24,7 @@
 //! a future that needs no particular runtime.
 #![forbid(unsafe_code)]
 
+mod adapter;
 mod completion;
 mod error;
 mod generation;
@@ -34,6 +36,7 @@ mod runtime;
 mod sequence;
 mod tenant;
 
+pub use adapter::Adapter;
 pub use completion::Completion;
 pub use error::{Error, ErrorCode};
 pub use generation::{Chunks, Generation};

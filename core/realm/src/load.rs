@@ -71,5 +71,12 @@ pub(crate) fn load(
     };
     let engine = Engine::new(&weights, Arc::clone(&tokenizer), &config)?;
     let info = ModelInfo::new(&gguf, &weights, &engine, template.is_some());
-    Ok(Shared { engine, tokenizer, template, info, reference: reference.to_owned() })
+    Ok(Shared {
+        engine,
+        weights: Box::new(weights),
+        tokenizer,
+        template,
+        info,
+        reference: reference.to_owned(),
+    })
 }

@@ -8,18 +8,20 @@ use realm_model::Weights;
 use realm_tokenizer::{ChatTemplate, Conversation, Tokenizer};
 
 use crate::error::ErrorCode;
-use crate::{Completion, Error, Generation, Message, Prompt, Request, Sequence, SharedPrefix};
+use crate::{Adapter, Completion, Error, Generation, Message, Prompt, Request, Sequence, SharedPrefix};
 
 /// A loaded model, as one tenant sees it. Cloning it is cheap and shares everything; the weights go when the last clone
 /// and the last generation have gone.
 #[derive(Clone)]
 pub struct Model {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     tenant: Arc<realm_engine::Tenant>,
 }
 
 pub(crate) struct Shared {
     pub(crate) engine: Engine,
+    /// For adapters.
+    pub(crate) weights: Box<dyn Weights>,
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) template: Option<ChatTemplate>,
     pub(crate) info: ModelInfo,
@@ -171,6 +173,7 @@ impl Model {
             ignore_eos: request.ignore_eos,
             special: false,
             shared_prefix,
+            adapter: request.adapter.map(|adapter| (adapter.inner, request.adapter_scale)),
         };
         Ok(Generation::new(self.shared.engine.generate(&self.tenant, request)?, Arc::clone(&self.shared)))
     }
@@ -318,7 +321,17 @@ impl Model {
     /// # Errors
     /// `internal` if the engine has failed.
     pub fn sequence(&self) -> Result<Sequence, Error> {
-        let inner = self.shared.engine.sequence(&self.tenant, 0)?;
+        let inner = self.shared.engine.sequence(&self.tenant, None, 0)?;
+        Ok(Sequence::new(inner, Arc::clone(&self.shared)))
+    }
+
+    /// As [`sequence`](Self::sequence), with an adapter and a factor on what it adds.
+    ///
+    /// # Errors
+    /// As above, `invalid-argument` for another model's adapter, and `limit-exceeded` for one that the tenant may not use.
+    pub fn sequence_with(&self, adapter: &Adapter, scale: f32) -> Result<Sequence, Error> {
+        let adapter = Some((adapter.inner.clone(), scale));
+        let inner = self.shared.engine.sequence(&self.tenant, adapter, 0)?;
         Ok(Sequence::new(inner, Arc::clone(&self.shared)))
     }
 

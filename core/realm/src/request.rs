@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use realm_engine::{Grammar, Sampling};
 use serde_json::{Map, Value, json};
 
+use crate::Adapter;
+
 /// One message of a conversation, in OpenAI's format: `role`, `content` and what else a template reads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message(pub(crate) Value);
@@ -91,6 +93,10 @@ pub struct Request {
     pub ignore_eos: bool,
     /// The beginning of the prompt that other tenants send too.
     pub shared_prefix: SharedPrefix,
+    /// The LoRA adapter that changes the model for this request.
+    pub adapter: Option<Adapter>,
+    /// Factor on what the adapter adds: 1 is the adapter as it was trained, 0 none.
+    pub adapter_scale: f32,
 }
 
 impl Request {
@@ -107,6 +113,8 @@ impl Request {
             logprobs: None,
             ignore_eos: false,
             shared_prefix: SharedPrefix::Nothing,
+            adapter: None,
+            adapter_scale: 1.0,
         }
     }
 
@@ -220,6 +228,18 @@ impl Request {
     /// Sets [`shared_prefix`](Self::shared_prefix).
     pub fn shared_prefix(mut self, prefix: SharedPrefix) -> Self {
         self.shared_prefix = prefix;
+        self
+    }
+
+    /// Sets [`adapter`](Self::adapter).
+    pub fn adapter(mut self, adapter: &Adapter) -> Self {
+        self.adapter = Some(adapter.clone());
+        self
+    }
+
+    /// Sets [`adapter_scale`](Self::adapter_scale).
+    pub fn adapter_scale(mut self, scale: f32) -> Self {
+        self.adapter_scale = scale;
         self
     }
 

@@ -31,7 +31,8 @@ pub struct FloatPanels {
     data: Floats,
 }
 
-enum Floats {
+/// Floats as they are kept.
+pub(super) enum Floats {
     F32(Aligned<f32>),
     F16(Aligned<u16>),
     BF16(Aligned<u16>),

@@ -1,7 +1,7 @@
 //! This machine's processor.
 //!
 //! Reading order: [`format`] says how weights lie in memory, `pack` and `matrix` bring them there,
-//! `activations` is the other operand, and `matmul` multiplies. `cache` and `attention` are the paged KV cache and what
+//! `activations` is the other operand, and `matmul` multiplies, with what `lora` adds. `cache` and `attention` are the paged KV cache and what
 //! reads it; `elementwise` is the rest. `pool` are the threads, `lanes` the portable vectors.
 
 mod activations;
@@ -12,6 +12,7 @@ mod elementwise;
 mod format;
 mod isa;
 mod lanes;
+mod lora;
 mod matmul;
 mod matrix;
 mod pack;
@@ -24,6 +25,7 @@ use realm_gguf::Tensor;
 use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul, PAGE_TOKENS, Rope};
 pub use cache::Cache;
 pub use isa::Isa;
+pub use lora::LowRank;
 pub use matrix::{FloatPanels, Matrix, Packed};
 use pool::{Parts, Pool, Share};
 
@@ -126,6 +128,7 @@ impl Backend for CpuBackend {
     type Buffer = Buffer;
     type Vector = Vec<f32>;
     type Matrix = Matrix;
+    type LowRank = LowRank;
     type Cache = Cache;
 
     fn description(&self) -> String {
@@ -134,6 +137,10 @@ impl Backend for CpuBackend {
 
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {
         Matrix::new(&self.pool, tensor)
+    }
+
+    fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<LowRank, Error> {
+        LowRank::new(&self.pool, a, b)
     }
 
     fn vector(&self, values: &[f32]) -> Result<Vec<f32>, Error> {
@@ -224,12 +231,20 @@ impl Backend for CpuBackend {
             if job.accumulate {
                 expect("the rows to add to", job.out.rows, x.rows)?;
             }
+            for lora in job.lora {
+                expect("the inputs of an adapter", lora.pair.inputs(), x.columns)?;
+                expect("the outputs of an adapter", lora.pair.outputs(), job.weight.rows())?;
+                if let Some(bad) = lora.rows.iter().find(|r| r.row as usize >= x.rows) {
+                    return Err(Error::InvalidArgument(format!("row {} of {}", bad.row, x.rows)));
+                }
+            }
             job.out.set_rows(x.rows);
             products.push(matmul::Product {
                 matrix: job.weight,
                 bias: job.bias.map(Vec::as_slice),
                 out: job.out.data_mut(),
                 accumulate: job.accumulate,
+                lora: job.lora,
             });
         }
         let mut workspace = self.workspace.lock().unwrap_or_else(|e| e.into_inner());

@@ -107,7 +107,8 @@ pub(crate) fn product(
     let rows = x.len() / k;
     let x = buffer(b, rows, k, x);
     let mut out = b.buffer(rows, n).unwrap();
-    b.matmul(&x, &mut [MatMul { weight: &weight, bias: None, out: &mut out, accumulate: false }]).unwrap();
+    b.matmul(&x, &mut [MatMul { weight: &weight, bias: None, out: &mut out, accumulate: false, lora: &[] }])
+        .unwrap();
     out.data().to_vec()
 }
 

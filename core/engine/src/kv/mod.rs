@@ -285,7 +285,6 @@ impl KvCache {
     }
 
     /// Forgets everything in scopes that `gone` names.
-    #[cfg(test)]
     pub(crate) fn forget(&mut self, gone: impl Fn(&Scope) -> bool) {
         self.tree.forget(&mut self.pool, gone);
     }

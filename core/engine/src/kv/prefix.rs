@@ -251,12 +251,15 @@ impl PrefixTree {
     }
 
     /// Forgets the idle nodes of scopes that `gone` names.
-    #[cfg(test)]
     pub(super) fn forget(&mut self, pool: &mut PagePool, gone: impl Fn(&Scope) -> bool) {
         loop {
-            let leaf = self.leaves.iter().find(|&&(_, id)| gone(&self.node(id).key.scope)).copied();
-            let Some((_, id)) = leaf else { return };
-            self.remove_leaf(pool, id);
+            let leaves = self.leaves.iter().map(|&(_, id)| id);
+            let leaves: Vec<_> = leaves.filter(|&id| gone(&self.node(id).key.scope)).collect();
+            if leaves.is_empty() {
+                return;
+            }
+            // What led to them may be leaves now.
+            leaves.into_iter().for_each(|id| self.remove_leaf(pool, id));
         }
     }
 

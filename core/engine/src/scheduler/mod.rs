@@ -20,10 +20,11 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use realm_compute::Batch;
-use realm_model::Forward;
+use realm_model::{AdapterWeights, Forward};
 use realm_tokenizer::Tokenizer;
 use rustc_hash::FxBuildHasher;
 
+use crate::adapter::Applied;
 use crate::kv::{Copy, KvCache};
 use crate::task::{Progress, Rows, Task, Work};
 use crate::{EngineConfig, Error};
@@ -91,6 +92,18 @@ impl Scheduler {
     /// A new request; it waits for its turn.
     pub(crate) fn add(&mut self, task: Task) {
         self.accounts.of(&task.tenant).queue.push_back(task);
+    }
+
+    pub(crate) fn add_adapter(&mut self, id: u32, weights: Arc<dyn AdapterWeights>) -> Result<(), Error> {
+        self.runner.set_adapter(id, Some(weights)).map_err(|e| Error::InvalidArgument(e.to_string()))
+    }
+
+    /// Unloads an adapter that no request names any more, and forgets what was computed with it.
+    pub(crate) fn remove_adapter(&mut self, id: u32) {
+        if let Err(error) = self.runner.set_adapter(id, None) {
+            tracing::warn!(%error, id, "an adapter could not be unloaded");
+        }
+        self.kv.forget(|scope| scope.adapter.is_some_and(|(adapter, _)| adapter == id));
     }
 
     /// Pages that nobody uses, remembered ones included.
@@ -189,7 +202,7 @@ impl Scheduler {
             tokens.extend_from_slice(&task.drafts);
             self.batch.push(&tokens, task.cached, task.pages.groups(), task.want(prompt_rows));
             if let Some(span) = self.batch.spans.last_mut() {
-                span.adapter = task.adapter;
+                span.adapter = task.adapter.as_ref().map(Applied::used);
             }
         }
     }

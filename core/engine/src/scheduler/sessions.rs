@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use async_channel::Sender;
-use realm_compute::AdapterUse;
 
 use super::Scheduler;
+use crate::adapter::Applied;
 use crate::snapshot::Snapshot;
 use crate::task::session::{Forwarded, Output, Pending, Session};
 use crate::task::{Task, Work};
@@ -14,7 +14,7 @@ use crate::{Error, Tenant};
 /// A program's wish about one of its sequences.
 pub(crate) enum SessionCommand {
     /// Begins a sequence.
-    Open { id: u64, tenant: Arc<Tenant>, adapter: Option<AdapterUse>, limit: usize, shared_prefix: usize },
+    Open { id: u64, tenant: Arc<Tenant>, adapter: Option<Applied>, limit: usize, shared_prefix: usize },
     /// Appends tokens and computes what is due.
     Forward { id: u64, tokens: Vec<u32>, output: Output, reply: Sender<Result<Forwarded, Error>> },
     /// Begins another sequence with the same tokens.
@@ -50,7 +50,7 @@ impl Scheduler {
                     tokens: task.tokens.clone(),
                     cached: task.cached,
                     pages: self.kv.fork(&task.pages),
-                    adapter: task.adapter,
+                    adapter: task.adapter.clone(),
                     shared_prefix: task.shared_prefix,
                     ..Task::new(to, &task.tenant, task.limit, 0, work)
                 };

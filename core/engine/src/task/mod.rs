@@ -13,9 +13,10 @@ pub(crate) mod session;
 use std::sync::Arc;
 use std::time::Instant;
 
-use realm_compute::{AdapterUse, Want};
+use realm_compute::Want;
 use realm_tokenizer::Tokenizer;
 
+use crate::adapter::Applied;
 use crate::kv::{KvCache, PageTables, Scope};
 use crate::tenant::Place;
 use crate::{Error, Tenant};
@@ -39,7 +40,8 @@ pub(crate) struct Task {
     /// Tokens that it may grow to.
     pub(crate) limit: usize,
     pub(crate) pages: PageTables,
-    pub(crate) adapter: Option<AdapterUse>,
+    /// Keeps the adapter loaded.
+    pub(crate) adapter: Option<Applied>,
     /// So many tokens at the beginning may be shared with other tenants who say the same.
     pub(crate) shared_prefix: usize,
     /// When its time is up.
@@ -118,7 +120,7 @@ impl Task {
     /// Whose remembered pages a page that ends at token `end` belongs to.
     pub(crate) fn scope(&self) -> impl Fn(usize) -> Scope + use<> {
         let tenant = self.tenant.id();
-        let adapter = self.adapter.map(|a| (a.id, a.scale.to_bits()));
+        let adapter = self.adapter.as_ref().map(Applied::used).map(|a| (a.id, a.scale.to_bits()));
         let shared = self.shared_prefix;
         move |end| Scope { tenant: (end > shared).then_some(tenant), adapter }
     }

@@ -14,11 +14,14 @@ mod tile;
 
 use std::sync::Mutex;
 
-use super::activations::Activations;
+use super::activations::{Activations, Fill};
+use super::aligned::Aligned;
 use super::format::{BLOCK, PANEL, SUPER};
+use super::lora::Plan;
 use super::matrix::{FloatPanels, Matrix, Packed};
 use super::pool::{Parts, Pool, Share};
-use super::{Buffer, Isa};
+use super::{Buffer, CpuBackend, Isa};
+use crate::Lora;
 use tile::Tile;
 
 /// Below so many numbers the input is quantized on the calling thread: waking the others costs more.
@@ -33,6 +36,8 @@ const FLOAT_COLUMNS: usize = 256;
 pub(crate) struct Workspace {
     small: Activations,
     large: Activations,
+    /// What adapters' first matrices make of the input.
+    hidden: Aligned<f32>,
     threads: Vec<Mutex<ThreadSpace>>,
 }
 
@@ -46,7 +51,8 @@ struct ThreadSpace {
 impl Workspace {
     pub(crate) fn new(threads: usize) -> Self {
         let threads = (0..threads).map(|_| Mutex::default()).collect();
-        Self { small: Activations::default(), large: Activations::default(), threads }
+        let (small, large) = (Activations::default(), Activations::default());
+        Self { small, large, hidden: Aligned::default(), threads }
     }
 }
 
@@ -56,6 +62,7 @@ pub(crate) struct Product<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     pub(crate) out: &'a mut [f32],
     pub(crate) accumulate: bool,
+    pub(crate) lora: &'a [Lora<'a, CpuBackend>],
 }
 
 /// Runs `products` on the input `x`, whose columns every matrix has.
@@ -64,7 +71,8 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
     if rows == 0 {
         return;
     }
-    quantize(pool, isa, space, x, products);
+    let plan = Plan::new(products.iter().map(|p| p.lora));
+    prepare(pool, isa, space, x, products, plan.as_ref());
     let mut first_panel = Vec::with_capacity(products.len() + 1);
     let mut panels = 0;
     for product in &*products {
@@ -75,7 +83,7 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
     let products = &*products;
     // Some pieces for each thread, so that the last ones to finish wait for little.
     let share = Share::new(panels, (panels / (pool.threads() * 6)).clamp(1, 64));
-    let (small, large, threads) = (&space.small, &space.large, &space.threads);
+    let (small, large, hidden, threads) = (&space.small, &space.large, &*space.hidden, &space.threads);
     pool.run(&|thread| {
         let mut space = threads[thread].lock().unwrap_or_else(|e| e.into_inner());
         while let Some(piece) = share.next() {
@@ -83,6 +91,9 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
                 let job = first_panel.partition_point(|&first| first <= panel) - 1;
                 let (product, panel) = (&products[job], panel - first_panel[job]);
                 let space = &mut *space;
+                if let Some(plan) = &plan {
+                    plan.fetch(job, panel);
+                }
                 space.acc.clear();
                 space.acc.resize(rows, [0.0; PANEL]);
                 match product.matrix {
@@ -92,6 +103,9 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
                     }
                     Matrix::Float(m) => float_panel(isa, m, panel, x, &mut space.floats, &mut space.acc),
                 }
+                if let Some(plan) = &plan {
+                    plan.add(isa, job, panel, hidden, &mut space.acc);
+                }
                 // SAFETY: a panel's columns of `out` are this thread's alone, and `out` has `rows` rows.
                 unsafe { finish(product, panel, &space.acc, &outs[job]) };
             }
@@ -99,14 +113,23 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
     });
 }
 
-/// Quantizes the input in the forms that the matrices need.
-fn quantize(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, products: &[Product<'_>]) {
+/// What has to be known of the input before the products: quantizes it in the forms that the matrices need, and
+/// multiplies it with the adapters' first matrices.
+fn prepare(
+    pool: &Pool,
+    isa: Isa,
+    space: &mut Workspace,
+    x: &Buffer,
+    products: &[Product<'_>],
+    plan: Option<&Plan<'_>>,
+) {
     let formats = || {
         products.iter().filter_map(|p| match p.matrix {
             Matrix::Packed(m) => Some(m.format),
             Matrix::Float(_) => None,
         })
     };
+    let mut fills = Vec::with_capacity(2);
     for (block, a) in [(BLOCK, &mut space.small), (SUPER, &mut space.large)] {
         let mut formats = formats().filter(|f| f.record_columns() == block).peekable();
         if formats.peek().is_none() {
@@ -114,19 +137,33 @@ fn quantize(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, products: 
         }
         let wide = isa == Isa::Avx2 && formats.any(|f| f.codes.signed());
         a.prepare(isa, x.rows(), x.columns(), block, wide);
-        let fill = a.fill(isa, wide);
-        let alone = x.rows() * x.columns() < ALONE;
-        let share = Share::new(x.rows(), if alone { x.rows() } else { 4 });
-        let work = |_| {
+        fills.push(a.fill(isa, wide));
+    }
+    space.hidden.reserve(plan.map_or(0, Plan::numbers));
+    let hidden = Parts::new(&mut space.hidden);
+    let alone = plan.is_none() && fills.len() * x.rows() * x.columns() < ALONE;
+    let piece = if alone { x.rows() } else { 4 };
+    let fills: Vec<(Fill, Share)> = fills.into_iter().map(|f| (f, Share::new(x.rows(), piece))).collect();
+    let pieces = plan.map(|plan| (plan, plan.share()));
+    let work = |_| {
+        if let Some((plan, share)) = &pieces {
+            while let Some(pieces) = share.next() {
+                for piece in pieces {
+                    // SAFETY: each piece is handed out once, and there is room for all.
+                    unsafe { plan.piece(isa, piece, x, &hidden) };
+                }
+            }
+        }
+        for (fill, share) in &fills {
             while let Some(rows) = share.next() {
                 for row in rows {
                     // SAFETY: each row is handed out once.
                     unsafe { fill.row(row, x.row(row)) };
                 }
             }
-        };
-        if alone { work(0) } else { pool.run(&work) }
-    }
+        }
+    };
+    if alone { work(0) } else { pool.run(&work) }
 }
 
 fn packed_panel(

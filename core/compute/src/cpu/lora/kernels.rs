@@ -1,0 +1,237 @@
+//! The products of adapters with one row or a few.
+
+use std::ops::Range;
+
+use super::vector::Vector;
+use super::{AHEAD, TILE, Use, prefetch};
+use crate::cpu::format::PANEL;
+use crate::cpu::lanes::LANES;
+use crate::cpu::matrix::{FloatSlice, Floats};
+use crate::cpu::{Buffer, Isa};
+use crate::{Lora, LoraRow};
+
+/// `a · x` for some rows of a batch.
+#[derive(Clone, Copy)]
+pub(super) struct Inner<'a> {
+    pub(super) a: &'a Floats,
+    pub(super) x: &'a Buffer,
+    pub(super) rows: &'a [LoraRow],
+}
+
+impl Inner<'_> {
+    /// Calls `each(tile, row, sums)` for all of `tiles` and `rows`.
+    pub(super) fn run(
+        self,
+        isa: Isa,
+        tiles: Range<usize>,
+        rows: Range<usize>,
+        mut each: impl FnMut(usize, usize, [f32; TILE]),
+    ) {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: these instruction sets were detected.
+            Isa::Avx2 | Isa::Avx512 => unsafe { self.run_avx2(tiles, rows, &mut each) },
+            _ => self.run_with::<crate::cpu::lanes::F32x8>(tiles, rows, &mut each),
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn run_avx2(
+        self,
+        tiles: Range<usize>,
+        rows: Range<usize>,
+        each: &mut impl FnMut(usize, usize, [f32; TILE]),
+    ) {
+        self.run_with::<super::vector::x86::Avx2>(tiles, rows, each);
+    }
+
+    #[inline(always)]
+    fn run_with<V: Vector>(
+        self,
+        tiles: Range<usize>,
+        rows: Range<usize>,
+        each: &mut impl FnMut(usize, usize, [f32; TILE]),
+    ) {
+        match self.a {
+            Floats::F32(a) => self.passes(a, V::floats, tiles, rows, each),
+            Floats::F16(a) => self.passes(a, V::halves, tiles, rows, each),
+            Floats::BF16(a) => self.passes(a, V::bf16s, tiles, rows, each),
+        }
+    }
+
+    /// Two rows of one tile at a time, or one row of two tiles: eight sums that do not wait for each other.
+    #[inline(always)]
+    fn passes<T: Copy, V: Vector>(
+        self,
+        a: &[T],
+        load: impl Fn(&[T; LANES]) -> V + Copy,
+        tiles: Range<usize>,
+        rows: Range<usize>,
+        each: &mut impl FnMut(usize, usize, [f32; TILE]),
+    ) {
+        let len = self.x.columns().div_ceil(LANES) * TILE * LANES;
+        let tile = |t: usize| &a[t * len..][..len];
+        let x = |row: usize| self.x.row(self.rows[row].row as usize);
+        let pairs = rows.len() / 2;
+        for t in tiles.clone() {
+            for row in (0..pairs).map(|i| rows.start + 2 * i) {
+                let [[a, b]] = pass([tile(t)], [x(row), x(row + 1)], load);
+                each(t, row, a);
+                each(t, row + 1, b);
+            }
+        }
+        if rows.len() % 2 == 1 {
+            let row = rows.end - 1;
+            let mut t = tiles.start;
+            while t + 2 <= tiles.end {
+                let [[a], [b]] = pass([tile(t), tile(t + 1)], [x(row)], load);
+                each(t, row, a);
+                each(t + 1, row, b);
+                t += 2;
+            }
+            if t < tiles.end {
+                let [[a]] = pass([tile(t)], [x(row)], load);
+                each(t, row, a);
+            }
+        }
+    }
+}
+
+/// The sums of tiles `w` with rows `x`. Every sum has a register of its own, added up in the order of columns, so it
+/// does not matter which others are computed with it.
+#[inline(always)]
+fn pass<T: Copy, V: Vector, const N: usize, const M: usize>(
+    w: [&[T]; N],
+    x: [&[f32]; M],
+    load: impl Fn(&[T; LANES]) -> V,
+) -> [[[f32; TILE]; M]; N] {
+    let mut sums = [[[V::ZERO; TILE]; M]; N];
+    let whole = x[0].len() / LANES;
+    let w = w.map(|w| w.as_chunks::<LANES>().0);
+    let parts = x.map(|x| &x.as_chunks::<LANES>().0[..whole]);
+    for k in 0..whole {
+        step(&mut sums, w.map(|w| &w[k * TILE..][..TILE]), parts.map(|x| V::floats(&x[k])), &load);
+    }
+    if whole * LANES < x[0].len() {
+        let rest = x.map(|x| {
+            let mut rest = [0.0; LANES];
+            rest[..x.len() - whole * LANES].copy_from_slice(&x[whole * LANES..]);
+            V::floats(&rest)
+        });
+        step(&mut sums, w.map(|w| &w[whole * TILE..][..TILE]), rest, &load);
+    }
+    sums.map(|sums| sums.map(|sums| sums.map(|sum| sum.lanes().sum())))
+}
+
+/// Adds the products of eight columns to the sums.
+#[inline(always)]
+fn step<T: Copy, V: Vector, const N: usize, const M: usize>(
+    sums: &mut [[[V; TILE]; M]; N],
+    w: [&[[T; LANES]]; N],
+    x: [V; M],
+    load: &impl Fn(&[T; LANES]) -> V,
+) {
+    for n in 0..N {
+        prefetch(w[n].as_ptr().wrapping_byte_add(AHEAD));
+        if size_of::<T>() == 4 {
+            prefetch(w[n].as_ptr().wrapping_byte_add(AHEAD + 64));
+        }
+        for r in 0..TILE {
+            let w = load(&w[n][r]);
+            for m in 0..M {
+                sums[n][m][r] = w.mul_add(x[m], sums[n][m][r]);
+            }
+        }
+    }
+}
+
+/// What the adapters of a product make of their hidden numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Outer<'a> {
+    pub(super) uses: &'a [Use<'a>],
+    pub(super) panel: usize,
+    pub(super) hidden: &'a [f32],
+}
+
+impl Outer<'_> {
+    /// Adds it to the panel's sums, `[rows][16]`.
+    pub(super) fn run(self, isa: Isa, acc: &mut [[f32; PANEL]]) {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: these instruction sets were detected.
+            Isa::Avx2 | Isa::Avx512 => unsafe { self.run_avx2(acc) },
+            _ => self.run_with::<crate::cpu::lanes::F32x8>(acc),
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn run_avx2(self, acc: &mut [[f32; PANEL]]) {
+        self.run_with::<super::vector::x86::Avx2>(acc);
+    }
+
+    #[inline(always)]
+    fn run_with<V: Vector>(self, acc: &mut [[f32; PANEL]]) {
+        for u in self.uses {
+            let Lora { pair, rows, .. } = u.lora;
+            let hidden = &self.hidden[u.at..][..rows.len() * pair.rank];
+            match pair.b.slice(self.panel, 0, pair.rank) {
+                FloatSlice::F32(w) => add(w, V::floats, rows, hidden, acc),
+                FloatSlice::F16(w) => add(w, V::halves, rows, hidden, acc),
+                FloatSlice::BF16(w) => add(w, V::bf16s, rows, hidden, acc),
+            }
+        }
+    }
+}
+
+/// `acc[row] += w · hidden` for `rows`, four at a time while there are so many.
+#[inline(always)]
+fn add<T: Copy, V: Vector>(
+    w: &[T],
+    load: impl Fn(&[T; LANES]) -> V + Copy,
+    rows: &[LoraRow],
+    hidden: &[f32],
+    acc: &mut [[f32; PANEL]],
+) {
+    let (w, rank) = (w.as_chunks::<LANES>().0, w.len() / PANEL);
+    let mut i = 0;
+    while i < rows.len() {
+        let (rows, hidden) = (&rows[i..], &hidden[i * rank..]);
+        i += match rows.len() {
+            4.. => add_to::<T, V, 4>(w, load, rows, hidden, acc),
+            2.. => add_to::<T, V, 2>(w, load, rows, hidden, acc),
+            _ => add_to::<T, V, 1>(w, load, rows, hidden, acc),
+        };
+    }
+}
+
+/// The same for the first M rows.
+#[inline(always)]
+fn add_to<T: Copy, V: Vector, const M: usize>(
+    w: &[[T; LANES]],
+    load: impl Fn(&[T; LANES]) -> V,
+    rows: &[LoraRow],
+    hidden: &[f32],
+    acc: &mut [[f32; PANEL]],
+) -> usize {
+    let rank = w.len() / 2;
+    let hidden: [&[f32]; M] = std::array::from_fn(|m| &hidden[m * rank..][..rank]);
+    let mut sums: [[V; 2]; M] = std::array::from_fn(|m| {
+        let acc = acc[rows[m].row as usize].as_chunks::<LANES>().0;
+        [V::floats(&acc[0]), V::floats(&acc[1])]
+    });
+    for k in 0..rank {
+        let w = [load(&w[2 * k]), load(&w[2 * k + 1])];
+        for m in 0..M {
+            let hidden = V::splat(hidden[m][k]);
+            sums[m] = [w[0].mul_add(hidden, sums[m][0]), w[1].mul_add(hidden, sums[m][1])];
+        }
+    }
+    for m in 0..M {
+        let acc = &mut acc[rows[m].row as usize];
+        sums[m][0].lanes().store(&mut acc[..LANES]);
+        sums[m][1].lanes().store(&mut acc[LANES..]);
+    }
+    M
+}

@@ -1,0 +1,62 @@
+//! Adapters in GGUF files, as llama.cpp's `convert_lora_to_gguf.py` writes them.
+
+use realm_gguf::{Gguf, TensorInfo};
+
+use super::{AdapterFile, Data, Matrix, Module, Pair, Part, invalid, show};
+use crate::Error;
+
+pub(super) fn read(gguf: Gguf) -> Result<AdapterFile, Error> {
+    let metadata = gguf.metadata();
+    let kind = metadata.str("general.type")?.unwrap_or("model");
+    if kind != "adapter" {
+        return Err(invalid(format!("`general.type` is `{}`: this file is no adapter", show(kind))));
+    }
+    let kind = metadata.require_str("adapter.type")?;
+    if kind != "lora" {
+        return Err(Error::Unsupported(format!(
+            "adapters of type `{}` are not supported; lora is",
+            show(kind)
+        )));
+    }
+    if metadata.get("adapter.alora.invocation_tokens").is_some() {
+        return Err(Error::Unsupported(
+            "adapters that are invoked by tokens (aLoRA) are not supported".into(),
+        ));
+    }
+    let alpha = metadata.require_f32("adapter.lora.alpha")?;
+    let mut pairs = Vec::new();
+    for a in gguf.tensors() {
+        let Some(weight) = a.name.strip_suffix(".lora_a") else {
+            let known =
+                a.name.strip_suffix(".lora_b").is_some_and(|w| gguf.tensor(&format!("{w}.lora_a")).is_some());
+            if known {
+                continue;
+            }
+            return Err(invalid(format!("tensor `{}` is no part of a LoRA pair", show(&a.name))));
+        };
+        let b = gguf.require_tensor(&format!("{weight}.lora_b"))?.info;
+        let rank = b.shape.first().copied().unwrap_or(1) as f32;
+        // llama.cpp takes no alpha for no scaling.
+        let scale = if alpha == 0.0 { 1.0 } else { alpha / rank };
+        let keep = |info: &TensorInfo| Matrix { info: info.clone(), bytes: 0..0 };
+        pairs.push(Pair { module: module(weight)?, scale, a: keep(a), b: keep(b) });
+    }
+    let architecture = metadata.str("general.architecture")?.map(str::to_owned);
+    AdapterFile::new(Data::Gguf(gguf), architecture, pairs)
+}
+
+/// Which weight is called `name`.
+fn module(name: &str) -> Result<Module, Error> {
+    use Part::*;
+    let found = || {
+        if name == "output.weight" {
+            return Some(Module::Output);
+        }
+        let (layer, part) = name.strip_prefix("blk.")?.strip_suffix(".weight")?.split_once('.')?;
+        let parts = [Q, K, V, Qkv, AttentionOutput, Gate, Up, Down];
+        let part = parts.into_iter().find(|p| p.name() == part)?;
+        Some(Module::Layer(layer.parse().ok()?, part))
+    };
+    found()
+        .ok_or_else(|| Error::Unsupported(format!("adapters that change `{}` are not supported", show(name))))
+}

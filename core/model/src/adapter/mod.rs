@@ -1,0 +1,189 @@
+//! LoRA adapters: low-rank changes of a model's weights, in a file of their own (Hu et al., arXiv:2106.09685).
+//!
+//! [`AdapterFile`] is what a file says, whatever model it is for: `gguf` and `peft` read the two formats that there
+//! are. `weights` fits it to a model and uploads it, and `active` says which rows of a batch see it.
+
+mod active;
+mod gguf;
+mod peft;
+mod weights;
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+
+use realm_gguf::{Gguf, Tensor, TensorInfo};
+
+use crate::Error;
+pub(crate) use active::Active;
+pub use weights::AdapterWeights;
+pub(crate) use weights::{Adapter, Change, Slot};
+
+/// A LoRA adapter as a file has it.
+pub struct AdapterFile {
+    data: Data,
+    /// `general.architecture`, where the file says it.
+    architecture: Option<String>,
+    pairs: Vec<Pair>,
+}
+
+/// Where the numbers are.
+enum Data {
+    Gguf(Gguf),
+    Safetensors(Vec<u8>),
+}
+
+/// The two matrices that change one weight.
+struct Pair {
+    module: Module,
+    /// Alpha over the rank, or over its root.
+    scale: f32,
+    /// `[inputs, rank]` in GGUF's order of dimensions.
+    a: Matrix,
+    /// `[rank, outputs]`
+    b: Matrix,
+}
+
+struct Matrix {
+    info: TensorInfo,
+    /// Its bytes in a safetensors file.
+    bytes: Range<usize>,
+}
+
+/// A weight that an adapter changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Module {
+    Layer(usize, Part),
+    Output,
+}
+
+/// A weight of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Part {
+    Q,
+    K,
+    V,
+    /// Queries, keys and values in one.
+    Qkv,
+    AttentionOutput,
+    Gate,
+    Up,
+    /// Gate and up in one.
+    GateUp,
+    Down,
+}
+
+impl Part {
+    /// The name in a GGUF file. [`Part::GateUp`] has that of [`Part::Up`] there.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Q => "attn_q",
+            Self::K => "attn_k",
+            Self::V => "attn_v",
+            Self::Qkv => "attn_qkv",
+            Self::AttentionOutput => "attn_output",
+            Self::Gate => "ffn_gate",
+            Self::Up | Self::GateUp => "ffn_up",
+            Self::Down => "ffn_down",
+        }
+    }
+}
+
+impl fmt::Display for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Layer(i, part) => write!(f, "blk.{i}.{}", part.name()),
+            Self::Output => f.write_str("output"),
+        }
+    }
+}
+
+impl AdapterFile {
+    /// Opens a GGUF adapter, or what PEFT saves: a folder with `adapter_config.json` and `adapter_model.safetensors`,
+    /// or the second of these.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            return peft::open(path, &path.join("adapter_model.safetensors"));
+        }
+        match path.extension().and_then(|e| e.to_str()) {
+            Some("safetensors") => peft::open(path.parent().unwrap_or(Path::new("")), path),
+            _ => gguf::read(Gguf::open(path)?),
+        }
+    }
+
+    /// An adapter in a GGUF file that is open.
+    pub fn from_gguf(file: Gguf) -> Result<Self, Error> {
+        gguf::read(file)
+    }
+
+    /// An adapter as PEFT saves it: the text of `adapter_config.json` and the bytes of `adapter_model.safetensors`.
+    pub fn from_peft(config: &str, tensors: Vec<u8>) -> Result<Self, Error> {
+        peft::read(config, tensors)
+    }
+
+    /// How many weights it changes.
+    pub fn modules(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// The largest rank.
+    pub fn rank(&self) -> usize {
+        self.pairs.iter().map(Pair::rank).max().unwrap_or(0)
+    }
+
+    /// Whether queries and keys are still in the order of rows that PEFT has, not in that of llama's GGUF files.
+    fn is_peft(&self) -> bool {
+        matches!(self.data, Data::Safetensors(_))
+    }
+
+    fn tensor<'a>(&'a self, matrix: &'a Matrix) -> Result<Tensor<'a>, Error> {
+        match &self.data {
+            Data::Gguf(gguf) => Ok(gguf.require_tensor(&matrix.info.name)?),
+            Data::Safetensors(bytes) => match bytes.get(matrix.bytes.clone()) {
+                Some(data) => Ok(Tensor { info: &matrix.info, data }),
+                None => Err(invalid(format!("tensor `{}` is outside of the file", show(&matrix.info.name)))),
+            },
+        }
+    }
+
+    /// Checks and keeps what a reader found.
+    fn new(data: Data, architecture: Option<String>, pairs: Vec<Pair>) -> Result<Self, Error> {
+        if pairs.is_empty() {
+            return Err(invalid("the adapter changes no weight".into()));
+        }
+        let mut seen = std::collections::HashSet::new();
+        for Pair { module, scale, a, b } in &pairs {
+            if !seen.insert(*module) {
+                return Err(invalid(format!("`{module}` is changed twice")));
+            }
+            match (&a.info.shape[..], &b.info.shape[..]) {
+                ([_, rank], [columns, _]) if rank == columns => {}
+                (a, b) => {
+                    return Err(invalid(format!(
+                        "`{module}` is changed by matrices of shapes {a:?} and {b:?}"
+                    )));
+                }
+            }
+            if !scale.is_finite() {
+                return Err(invalid(format!("the change of `{module}` is scaled by {scale}")));
+            }
+        }
+        Ok(Self { data, architecture, pairs })
+    }
+}
+
+impl Pair {
+    fn rank(&self) -> usize {
+        self.b.info.shape.first().map_or(0, |&r| r as usize)
+    }
+}
+
+fn invalid(why: String) -> Error {
+    Error::InvalidAdapter(why)
+}
+
+/// A name from a file that is safe to print.
+fn show(name: &str) -> String {
+    name.chars().take(96).flat_map(char::escape_debug).collect()
+}

@@ -1,0 +1,253 @@
+//! Adapters as Hugging Face's PEFT saves them: `adapter_config.json` and `adapter_model.safetensors`.
+
+use std::io::Read;
+use std::path::Path;
+
+use realm_gguf::{TensorInfo, TensorType};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Map, Value};
+
+use super::{AdapterFile, Data, Matrix, Module, Pair, Part, invalid, show};
+use crate::Error;
+
+/// Real ones have 1 KB, those with a pattern for every layer 100 KB.
+const MOST_CONFIG_BYTES: u64 = 4 << 20;
+/// Real ones have some 100 bytes a tensor.
+const MOST_HEADER_BYTES: u64 = 16 << 20;
+
+/// Opens the adapter whose configuration is in `folder`.
+pub(super) fn open(folder: &Path, tensors: &Path) -> Result<AdapterFile, Error> {
+    let config = folder.join("adapter_config.json");
+    if !tensors.exists() && folder.join("adapter_model.bin").exists() {
+        let why = "adapter_model.bin is a Python pickle; save the adapter as safetensors";
+        return Err(Error::Unsupported(format!("{}: {why}", folder.display())));
+    }
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { path, source }
+    };
+    let mut text = String::new();
+    let file = std::fs::File::open(&config).map_err(io(&config))?;
+    file.take(MOST_CONFIG_BYTES + 1).read_to_string(&mut text).map_err(io(&config))?;
+    if text.len() as u64 > MOST_CONFIG_BYTES {
+        return Err(invalid(format!("{} has more than {MOST_CONFIG_BYTES} bytes", config.display())));
+    }
+    read(&text, std::fs::read(tensors).map_err(io(tensors))?)
+}
+
+pub(super) fn read(config: &str, data: Vec<u8>) -> Result<AdapterFile, Error> {
+    let config = Config::parse(config)?;
+    let header = data.first_chunk().map_or(0, |n| u64::from_le_bytes(*n));
+    if header > MOST_HEADER_BYTES {
+        return Err(invalid(format!(
+            "a safetensors header of {header} bytes; up to {MOST_HEADER_BYTES} are read"
+        )));
+    }
+    let (header, index) = SafeTensors::read_metadata(&data)
+        .map_err(|e| invalid(format!("this is no safetensors file: {}", show(&e.to_string()))))?;
+    let tensors = index.tensors();
+    let mut names: Vec<&str> = tensors.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    let mut pairs = Vec::new();
+    for name in names {
+        let Some((weight, suffix)) = split(name, "lora_A") else {
+            let known =
+                split(name, "lora_B").is_some_and(|(w, s)| tensors.contains_key(&format!("{w}.lora_A{s}")));
+            if known {
+                continue;
+            }
+            return Err(Error::Unsupported(format!("`{}` is no part of a plain LoRA adapter", show(name))));
+        };
+        let b_name = format!("{weight}.lora_B{suffix}");
+        let b = tensors.get(&b_name).ok_or_else(|| invalid(format!("`{}` is missing", show(&b_name))))?;
+        let path = weight.strip_prefix("base_model.model.").unwrap_or(weight);
+        let first = 8 + header;
+        let (a, b) = (matrix(name, tensors[name], first)?, matrix(&b_name, b, first)?);
+        let rank = b.info.shape.first().copied().unwrap_or(0);
+        pairs.push(Pair { module: module(path)?, scale: config.scale(path, rank)?, a, b });
+    }
+    AdapterFile::new(Data::Safetensors(data), None, pairs)
+}
+
+/// Splits `MODULE.lora_A.weight`, and with an adapter's name `MODULE.lora_A.default.weight`, around `which`.
+fn split<'a>(name: &'a str, which: &str) -> Option<(&'a str, &'a str)> {
+    let (weight, suffix) = name.rsplit_once(which)?;
+    let plain = suffix == ".weight" || suffix == ".default.weight";
+    Some((weight.strip_suffix('.')?, suffix)).filter(|_| plain)
+}
+
+/// A tensor in GGUF's terms. `start` is where the file's data begins.
+fn matrix(name: &str, tensor: &safetensors::tensor::TensorInfo, start: usize) -> Result<Matrix, Error> {
+    let ty = match tensor.dtype {
+        Dtype::F32 => TensorType::F32,
+        Dtype::F16 => TensorType::F16,
+        Dtype::BF16 => TensorType::BF16,
+        other => {
+            let why = format!("`{}` is {other:?}; F32, F16 and BF16 are supported", show(name));
+            return Err(Error::Unsupported(why));
+        }
+    };
+    let shape: Vec<u64> = tensor.shape.iter().rev().map(|&d| d as u64).collect();
+    let (first, end) = tensor.data_offsets;
+    let info = TensorInfo::new(name, shape, ty).filter(|info| info.bytes() == end.wrapping_sub(first));
+    let info = info.ok_or_else(|| invalid(format!("`{}` of shape {:?}", show(name), tensor.shape)))?;
+    Ok(Matrix { info, bytes: start + first..start + end })
+}
+
+/// Which weight PEFT calls `path`.
+fn module(path: &str) -> Result<Module, Error> {
+    let found = || {
+        if path == "lm_head" {
+            return Some(Module::Output);
+        }
+        let prefixes = ["model.language_model.", "language_model.model.", "model."];
+        let path = prefixes.iter().find_map(|p| path.strip_prefix(p)).unwrap_or(path);
+        let (layer, part) = path.strip_prefix("layers.")?.split_once('.')?;
+        let part = match part {
+            "self_attn.q_proj" => Part::Q,
+            "self_attn.k_proj" => Part::K,
+            "self_attn.v_proj" => Part::V,
+            "self_attn.qkv_proj" => Part::Qkv,
+            "self_attn.o_proj" => Part::AttentionOutput,
+            "mlp.gate_proj" => Part::Gate,
+            "mlp.up_proj" => Part::Up,
+            "mlp.gate_up_proj" => Part::GateUp,
+            "mlp.down_proj" => Part::Down,
+            _ => return None,
+        };
+        Some(Module::Layer(layer.parse().ok()?, part))
+    };
+    found()
+        .ok_or_else(|| Error::Unsupported(format!("adapters that change `{}` are not supported", show(path))))
+}
+
+/// What `adapter_config.json` says.
+struct Config {
+    rank: f64,
+    alpha: f64,
+    /// Scaled by the root of the rank (Kalajdzievski, arXiv:2312.03732).
+    root: bool,
+    ranks: Vec<(Pattern, f64)>,
+    alphas: Vec<(Pattern, f64)>,
+}
+
+/// Settings that make something other than a plain LoRA adapter, unless they are absent, null, false or empty.
+const OTHER_KINDS: [&str; 10] = [
+    "use_dora",
+    "fan_in_fan_out",
+    "modules_to_save",
+    "lora_bias",
+    "layer_replication",
+    "trainable_token_indices",
+    "target_parameters",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "arrow_config",
+];
+
+/// Ways to begin training that also change the base weights, so that the adapter fits only those.
+const OTHER_BASES: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
+
+impl Config {
+    fn parse(text: &str) -> Result<Self, Error> {
+        let bad = |why: String| invalid(format!("adapter_config.json: {why}"));
+        let config: Map<String, Value> = serde_json::from_str(text).map_err(|e| bad(show(&e.to_string())))?;
+        let refuse = |key: &str, value: &Value| {
+            let why = format!("adapters with `{key}` {} are not supported", show(&value.to_string()));
+            Err(Error::Unsupported(why))
+        };
+        match config.get("peft_type") {
+            Some(Value::String(kind)) if kind == "LORA" => {}
+            Some(kind) => return refuse("peft_type", kind),
+            None => return Err(bad("`peft_type` is missing".into())),
+        }
+        for key in OTHER_KINDS {
+            let plain = match config.get(key) {
+                None | Some(Value::Null | Value::Bool(false)) => true,
+                Some(Value::Array(all)) => all.is_empty(),
+                Some(Value::Object(all)) => all.is_empty(),
+                Some(_) => false,
+            };
+            if !plain {
+                return refuse(key, &config[key]);
+            }
+        }
+        match config.get("bias") {
+            None | Some(Value::Null) => {}
+            Some(Value::String(bias)) if bias == "none" => {}
+            Some(bias) => return refuse("bias", bias),
+        }
+        if let Some(Value::String(begin)) = config.get("init_lora_weights")
+            && OTHER_BASES.iter().any(|base| begin.to_ascii_lowercase().starts_with(base))
+        {
+            return refuse("init_lora_weights", &config["init_lora_weights"]);
+        }
+        let number = |key: &str| match config.get(key).and_then(Value::as_f64) {
+            Some(n) if n.is_finite() && n > 0.0 => Ok(n),
+            _ => Err(bad(format!("`{key}` is not a number above 0"))),
+        };
+        let patterns = |key: &str| match config.get(key) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::Object(all)) => all
+                .iter()
+                .map(|(pattern, value)| match value.as_f64() {
+                    Some(n) if n.is_finite() && n > 0.0 => Ok((Pattern::parse(key, pattern)?, n)),
+                    _ => Err(bad(format!("`{key}` holds a {}", show(&value.to_string())))),
+                })
+                .collect(),
+            Some(_) => Err(bad(format!("`{key}` is no object"))),
+        };
+        Ok(Self {
+            rank: number("r")?,
+            alpha: number("lora_alpha")?,
+            root: config.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
+            ranks: patterns("rank_pattern")?,
+            alphas: patterns("alpha_pattern")?,
+        })
+    }
+
+    /// The factor on what the adapter adds to module `path`, whose tensors have rank `rank`.
+    fn scale(&self, path: &str, rank: u64) -> Result<f32, Error> {
+        let of = |patterns: &[(Pattern, f64)], otherwise: f64| {
+            patterns.iter().find(|(p, _)| p.matches(path)).map_or(otherwise, |(_, n)| *n)
+        };
+        let wanted = of(&self.ranks, self.rank);
+        if wanted != rank as f64 {
+            return Err(invalid(format!(
+                "`{}` has rank {rank}, but adapter_config.json says {wanted}",
+                show(path)
+            )));
+        }
+        let alpha = of(&self.alphas, self.alpha);
+        Ok((alpha / if self.root { wanted.sqrt() } else { wanted }) as f32)
+    }
+}
+
+/// A key of `rank_pattern` or `alpha_pattern`. PEFT takes it for a regular expression that has to match a module's path
+/// from its beginning or from after a dot to the end; what is used are names.
+struct Pattern {
+    name: String,
+    /// It began with `^`: matches the whole path only.
+    whole: bool,
+}
+
+impl Pattern {
+    fn parse(key: &str, text: &str) -> Result<Self, Error> {
+        let (rest, whole) = text.strip_prefix('^').map_or((text, false), |rest| (rest, true));
+        let name = rest.strip_suffix('$').unwrap_or(rest).replace("\\.", ".");
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.' || c == '-';
+        if name.is_empty() || !name.chars().all(plain) {
+            let why = format!("`{key}` has the regular expression `{}`; names are supported", show(text));
+            return Err(Error::Unsupported(why));
+        }
+        Ok(Self { name, whole })
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        match path.strip_suffix(self.name.as_str()) {
+            Some("") => true,
+            Some(before) => !self.whole && before.ends_with('.'),
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! LoRA adapters of a model.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use realm_model::AdapterFile;
+
+use crate::error::ErrorCode;
+use crate::{Error, Model};
+
+/// A LoRA adapter on a [`Model`], for [`Request::adapter`](crate::Request::adapter). Cloning it is cheap; it is unloaded
+/// when the last clone and the last request that uses it have gone.
+#[derive(Debug, Clone)]
+pub struct Adapter {
+    pub(crate) inner: realm_engine::Adapter,
+    rank: usize,
+    bytes: usize,
+}
+
+impl Adapter {
+    /// What it was loaded by, which tenants' limits name.
+    pub fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    /// Its largest rank.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Bytes that its matrices take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Model {
+    /// Loads a LoRA adapter while requests run: a GGUF file, or what PEFT saves, a folder with `adapter_config.json` and
+    /// `adapter_model.safetensors` or the second of these. Blocks.
+    ///
+    /// # Errors
+    /// `io` for a file that cannot be read, `invalid-adapter` for one that contradicts itself or does not fit the model,
+    /// `unsupported` for kinds of adapters other than plain LoRA.
+    pub fn load_adapter(&self, path: impl AsRef<Path>) -> Result<Adapter, Error> {
+        let path = path.as_ref();
+        let invalid = |error: realm_model::Error| match error {
+            realm_model::Error::Gguf(realm_gguf::Error::Io { .. }) => Error::from(error),
+            realm_model::Error::Gguf(_) | realm_model::Error::Compute(_) => {
+                Error::new(ErrorCode::InvalidAdapter, error)
+            }
+            _ => error.into(),
+        };
+        let file = AdapterFile::open(path).map_err(invalid)?;
+        let weights = self.shared.weights.adapter(&file).map_err(invalid)?;
+        let (rank, bytes) = (file.rank(), weights.bytes());
+        let inner = self.shared.engine.add_adapter(path.to_string_lossy(), weights)?;
+        Ok(Adapter { inner, rank, bytes })
+    }
+
+    /// As [`load_adapter`](Self::load_adapter), for tasks: a thread of its own does the work.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn load_adapter_async(&self, path: impl AsRef<Path>) -> Result<Adapter, Error> {
+        let (this, path): (_, Arc<Path>) = (self.clone(), path.as_ref().into());
+        let (send, receive) = async_channel::bounded(1);
+        std::thread::Builder::new()
+            .name("realm-load".into())
+            .spawn(move || {
+                // If the task is gone, nobody wants the adapter.
+                let _ = send.try_send(this.load_adapter(path));
+            })
+            .map_err(|e| Error::new(ErrorCode::Io, e))?;
+        let gone = |_| Error::new(ErrorCode::Internal, "the loading thread stopped");
+        receive.recv().await.map_err(gone)?
+    }
+}
