@@ -1,5 +1,6 @@
 //! The ragged batch: rows of many sequences in one forward pass, over a paged KV cache.
 
+use std::fmt;
 use std::ops::Range;
 
 /// Tokens in one page of the KV cache.
@@ -118,6 +119,20 @@ pub enum CacheType {
     /// 16-bit floats.
     #[default]
     F16,
+}
+
+impl CacheType {
+    /// All of them, the most exact first.
+    pub const ALL: [Self; 2] = [Self::F32, Self::F16];
+}
+
+impl fmt::Display for CacheType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        })
+    }
 }
 
 /// Where the keys and values of a layer lie.
