@@ -119,11 +119,13 @@ pub enum CacheType {
     /// 16-bit floats.
     #[default]
     F16,
+    /// 8-bit integers, with a 16-bit float for each 32 numbers of a head that they are multiples of.
+    Q8_0,
 }
 
 impl CacheType {
     /// All of them, the most exact first.
-    pub const ALL: [Self; 2] = [Self::F32, Self::F16];
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Q8_0];
 }
 
 impl fmt::Display for CacheType {
@@ -131,6 +133,7 @@ impl fmt::Display for CacheType {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
         })
     }
 }
@@ -217,13 +220,15 @@ pub struct CacheSpec {
 }
 
 impl CacheSpec {
-    /// Bytes that one page takes.
+    /// Bytes that one page takes. A value is padded to a multiple of 32 numbers.
     pub fn page_bytes(&self) -> usize {
-        let size = match self.kind {
-            CacheType::F32 => 4,
-            CacheType::F16 => 2,
-        };
         let CacheLayout { kv_heads, head_dim, slots, .. } = self.layout;
-        2 * kv_heads * head_dim * PAGE_TOKENS * slots * size
+        let padded = head_dim.next_multiple_of(32);
+        let head = match self.kind {
+            CacheType::F32 => 4 * (head_dim + padded),
+            CacheType::F16 => 2 * (head_dim + padded),
+            CacheType::Q8_0 => head_dim + padded + 2 * 2 * (padded / 32),
+        };
+        head * kv_heads * PAGE_TOKENS * slots
     }
 }

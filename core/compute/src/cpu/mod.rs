@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`format`] says how weights lie in memory, `pack` and `matrix` bring them there,
 //! `activations` is the other operand, and `matmul` multiplies. `cache` and `attention` are the paged KV cache and what
-//! reads it; `elementwise` is the rest. `pool` are the threads, `lanes` the portable vectors.
+//! reads it; `elementwise` is the rest. `pool` are the threads, `lanes` and `wide` the vectors.
 
 mod activations;
 mod aligned;
@@ -16,6 +16,7 @@ mod matmul;
 mod matrix;
 mod pack;
 mod pool;
+mod wide;
 
 use std::sync::Mutex;
 
@@ -296,12 +297,15 @@ impl Backend for CpuBackend {
             });
         }
         let place = cache.layout().layers[spec.layer];
+        let writer = cache.writer();
         for span in &batch.spans {
             let pages = batch.table(span, place.group);
             for row in span.rows.clone() {
                 let position = batch.positions[row] as usize;
                 let page = pages[position / PAGE_TOKENS];
-                cache.write(place.slot, page, position % PAGE_TOKENS, k.row(row), v.row(row));
+                let rows = [k.row(row), v.row(row)];
+                // SAFETY: this is the only thread.
+                unsafe { writer.write(isa, place.slot, page, position % PAGE_TOKENS, rows) };
             }
         }
         Ok(())

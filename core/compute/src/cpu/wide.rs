@@ -63,6 +63,10 @@ pub(crate) trait Wide: Copy {
     /// `self`, and 0 where `x` is below `limit`.
     fn or_zero_below(self, x: Self, limit: f32) -> Self;
 
+    /// Asks for the cache line at `at` where the processor can be asked; any address will do.
+    #[inline(always)]
+    fn prefetch(_at: *const u8) {}
+
     /// The lanes.
     fn lanes(self) -> [f32; WIDTH];
 
@@ -145,6 +149,10 @@ pub(crate) fn dispatch(isa: Isa, kernel: impl Kernel) {
 #[derive(Clone, Copy)]
 struct Portable([f32; WIDTH]);
 
+#[allow(
+    clippy::needless_range_loop,
+    reason = "plain loops are inlined for sure, so that they are compiled for the caller's instruction set"
+)]
 impl Portable {
     #[inline(always)]
     fn zip(self, b: Self, f: impl Fn(f32, f32) -> f32) -> Self {
@@ -382,6 +390,11 @@ impl Wide for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline(always)]
     fn lanes(self) -> [f32; WIDTH] {
         let mut lanes = [0.0; WIDTH];
         unsafe { self.store(lanes.as_mut_ptr()) };
@@ -499,6 +512,11 @@ impl Wide for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(at: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline(always)]
     fn lanes(self) -> [f32; WIDTH] {
         let mut lanes = [0.0; WIDTH];
         unsafe { self.store(lanes.as_mut_ptr()) };
@@ -548,7 +566,9 @@ mod tests {
     #[test]
     fn instruction_sets_agree_to_the_last_bit() {
         for i in 0..2_000i32 {
-            let x = std::array::from_fn(|lane| (i * 16 + lane as i32 - 16_000) as f32 * 0.007 * (1 + lane) as f32);
+            let x = std::array::from_fn(|lane| {
+                (i * 16 + lane as i32 - 16_000) as f32 * 0.007 * (1 + lane) as f32
+            });
             let results: Vec<Vec<u32>> = Isa::available()
                 .into_iter()
                 .map(|isa| {
@@ -565,7 +585,9 @@ mod tests {
     fn half_floats_are_widened_exactly() {
         for bits in 0..=u16::MAX {
             let half = half::f16::from_bits(bits);
-            assert!(half.is_nan() && widen(bits).is_nan() || half.to_f32().to_bits() == widen(bits).to_bits());
+            assert!(
+                half.is_nan() && widen(bits).is_nan() || half.to_f32().to_bits() == widen(bits).to_bits()
+            );
         }
     }
 
