@@ -118,7 +118,8 @@ fn halve(mut lanes: [f32; WIDTH], f: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// Work that is compiled for each instruction set.
 pub(crate) trait Kernel {
-    /// Must be `#[inline(always)]`, as all that it calls, so that it is compiled for the function it ends up in.
+    /// Must be `#[inline(always)]`, as all that it calls, so that it is compiled for the function it ends up in. A
+    /// closure that works with `V` would not be.
     fn run<V: Wide>(self);
 }
 
@@ -307,16 +308,17 @@ impl Wide for Avx2 {
     #[inline(always)]
     unsafe fn load_f16(from: *const u16) -> Self {
         unsafe {
-            let load = |at: *const u16| _mm256_cvtph_ps(_mm_loadu_si128(at.cast()));
-            Self(load(from), load(from.add(8)))
+            let halves = (_mm_loadu_si128(from.cast()), _mm_loadu_si128(from.add(8).cast()));
+            Self(_mm256_cvtph_ps(halves.0), _mm256_cvtph_ps(halves.1))
         }
     }
 
     #[inline(always)]
     unsafe fn load_i8(from: *const i8) -> Self {
         unsafe {
-            let load = |at: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast())));
-            Self(load(from), load(from.add(8)))
+            let bytes = (_mm_loadl_epi64(from.cast()), _mm_loadl_epi64(from.add(8).cast()));
+            let integers = (_mm256_cvtepi8_epi32(bytes.0), _mm256_cvtepi8_epi32(bytes.1));
+            Self(_mm256_cvtepi32_ps(integers.0), _mm256_cvtepi32_ps(integers.1))
         }
     }
 
@@ -372,11 +374,10 @@ impl Wide for Avx2 {
     #[inline(always)]
     fn scale2(self, n: Self) -> Self {
         unsafe {
-            let scale = |x: __m256, n: __m256| {
-                let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-                _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
-            };
-            Self(scale(self.0, n.0), scale(self.1, n.1))
+            let one = _mm256_set1_epi32(127);
+            let a = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(n.0), one));
+            let b = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(n.1), one));
+            Self(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b)).mul(self)
         }
     }
 
@@ -384,8 +385,8 @@ impl Wide for Avx2 {
     fn or_zero_below(self, x: Self, limit: f32) -> Self {
         unsafe {
             let limit = _mm256_set1_ps(limit);
-            let keep = |e: __m256, x: __m256| _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, limit), e);
-            Self(keep(self.0, x.0), keep(self.1, x.1))
+            let below = (_mm256_cmp_ps::<_CMP_LT_OQ>(x.0, limit), _mm256_cmp_ps::<_CMP_LT_OQ>(x.1, limit));
+            Self(_mm256_andnot_ps(below.0, self.0), _mm256_andnot_ps(below.1, self.1))
         }
     }
 

@@ -309,8 +309,7 @@ fn merge<V: Wide>(total: &mut Partial, chunk: &Partial, padded: usize) {
             continue;
         }
         let max = if new.max > state.max { new.max } else { state.max };
-        let factor = |old: f32| V::splat(old - max).exp();
-        let (old_factor, new_factor) = (factor(state.max), factor(new.max));
+        let (old_factor, new_factor) = (V::splat(state.max - max).exp(), V::splat(new.max - max).exp());
         for (sums, new) in sums.chunks_exact_mut(WIDTH).zip(new_sums.chunks_exact(WIDTH)) {
             // SAFETY: 16 numbers each.
             unsafe {

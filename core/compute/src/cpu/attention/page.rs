@@ -53,18 +53,19 @@ impl Running {
             scores.fill(0.0);
             return;
         }
-        // SAFETY: of 32 numbers. (So are those below.)
-        let load = |scores: &[f32], at: usize| unsafe { V::load(scores.as_ptr().add(at)) };
         if let Some(cap) = soft_cap {
             for at in [0, WIDTH] {
-                let x = load(scores, at).div(V::splat(cap)).tanh().mul(V::splat(cap));
-                // SAFETY: as above.
-                unsafe { x.store(scores.as_mut_ptr().add(at)) };
+                // SAFETY: of 32 numbers.
+                unsafe {
+                    let x = V::load(scores.as_ptr().add(at)).div(V::splat(cap));
+                    x.tanh().mul(V::splat(cap)).store(scores.as_mut_ptr().add(at));
+                }
             }
         }
         scores[..from].fill(f32::NEG_INFINITY);
         scores[to..].fill(f32::NEG_INFINITY);
-        let x = [load(scores, 0), load(scores, WIDTH)];
+        // SAFETY: as above.
+        let x = unsafe { [V::load(scores.as_ptr()), V::load(scores.as_ptr().add(WIDTH))] };
         let largest = x[0].max(x[1]).largest();
         if largest > self.max {
             // The first page's factor is e^-inf, 0, and multiplies sums that are 0.
@@ -72,7 +73,8 @@ impl Running {
             self.max = largest;
         }
         let max = V::splat(self.max);
-        let e = x.map(|x| x.sub(max).exp());
+        // (No closure: it would be compiled without the processor's instructions.)
+        let e = [x[0].sub(max).exp(), x[1].sub(max).exp()];
         // SAFETY: as above.
         unsafe {
             let sum = V::load(self.sum.as_ptr()).mul(V::splat(self.factor));
