@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::str::FromStr;
+
+use crate::Error;
 
 /// Tokens in one page of the KV cache.
 pub const PAGE_TOKENS: usize = 32;
@@ -135,6 +138,15 @@ impl fmt::Display for CacheType {
             Self::F16 => "f16",
             Self::Q8_0 => "q8_0",
         })
+    }
+}
+
+impl FromStr for CacheType {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let why = || Error::InvalidArgument(format!("cache type `{name}`; it can be f32, f16 or q8_0"));
+        Self::ALL.into_iter().find(|kind| kind.to_string() == name).ok_or_else(why)
     }
 }
 
