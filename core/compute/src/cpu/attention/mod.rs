@@ -20,7 +20,7 @@ use super::pool::{Parts, Pool, Share};
 use super::wide::{Kernel, WIDTH, Wide, dispatch};
 use super::{Buffer, CpuBackend, Isa};
 use crate::{Attention, Batch, PAGE_TOKENS};
-use page::{Running, Side, product};
+use page::{Running, product};
 
 /// Queries of a task: enough to share a page's cost, few enough for the scores to stay in the first-level cache.
 const QUERIES: usize = 48;
@@ -280,7 +280,7 @@ fn attend_chunk<V: Wide>(
         let start = page * PAGE_TOKENS;
         let [keys, values] = read(page);
         let [next_keys, next_values] = read(if page + 1 < task.pages.end { page + 1 } else { page });
-        product::<V>(Side::Keys, [dim, dim, PAGE_TOKENS], queries, keys, next_keys, scores, None, space);
+        product::<V, true>([dim, dim, PAGE_TOKENS], queries, keys, next_keys, scores, None, space);
         for (scores, running) in scores.chunks_exact_mut(PAGE_TOKENS).zip(running.iter_mut()) {
             let from = lowest(window, running.position).clamp(start, start + PAGE_TOKENS) - start;
             let to = (running.position + 1).clamp(start, start + PAGE_TOKENS) - start;
@@ -288,7 +288,7 @@ fn attend_chunk<V: Wide>(
         }
         let tokens = (last + 1 - start).min(PAGE_TOKENS);
         let size = [PAGE_TOKENS, tokens, padded];
-        product::<V>(Side::Values, size, scores, values, next_values, &mut out.out, Some(running), space);
+        product::<V, false>(size, scores, values, next_values, &mut out.out, Some(running), space);
     }
     for (state, running) in out.states.iter_mut().zip(running) {
         *state = running.state::<V>();

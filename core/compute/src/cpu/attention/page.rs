@@ -85,22 +85,13 @@ impl Running {
     }
 }
 
-/// Which numbers of a page are multiplied.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    /// `[head_dim][32]`
-    Keys,
-    /// `[32][padded]`
-    Values,
-}
-
 /// `c[q] = factor[q] * c[q] + a[q] · b`, or without factors `c[q] = a[q] · b`. `a` is `[queries][inner]`, `b` the first
 /// `rows` rows of `numbers`, `[rows][width]` with `rows ≤ inner`, `c` `[queries][width]`; `width` is a multiple of 32.
-/// `ahead` is what will be read next, in the same layout: it is prefetched. `space` has room for `b`.
+/// With `KEYS` the numbers are a page's keys, `[head_dim][32]`, otherwise its values, `[32][padded]`. `ahead` is what
+/// will be read next, in the same layout: it is prefetched. `space` has room for `b`.
 #[allow(clippy::too_many_arguments, reason = "kernels have many operands")]
 #[inline(always)]
-pub(super) fn product<V: Wide>(
-    side: Side,
+pub(super) fn product<V: Wide, const KEYS: bool>(
     [inner, rows, width]: [usize; 3],
     a: &[f32],
     numbers: Numbers<'_>,
@@ -115,33 +106,49 @@ pub(super) fn product<V: Wide>(
         rows <= inner && width.is_multiple_of(STRIP) && c.len() >= queries * width && space.len() >= read
     );
     assert!(running.is_none_or(|r| r.len() >= queries));
-    let size = Size { inner, rows, width };
-    // SAFETY: the assertions here and above say that all is as large as it has to be.
-    unsafe {
-        match (numbers, ahead) {
-            (Numbers::F32(b), Numbers::F32(ahead)) => {
-                assert!(b.len() >= read);
-                tiles::<V, _>(size, a, Floats(b.as_ptr(), width), ahead.as_ptr().cast(), c, running);
-            }
-            (Numbers::F16(b), Numbers::F16(ahead)) => {
-                assert!(b.len() >= read);
-                let b = Halves(b.as_ptr(), width);
-                widened::<V, _>(size, a, b, ahead.as_ptr().cast(), c, running, space);
-            }
-            (Numbers::Q8(b, scales), Numbers::Q8(ahead, _)) => {
-                let blocks = if side == Side::Keys { rows.div_ceil(BLOCK) } else { width / BLOCK };
-                assert!(b.len() >= read && scales.len() >= blocks * PAGE_TOKENS);
-                let (codes, scales, ahead) = (b.as_ptr(), scales.as_ptr(), ahead.as_ptr().cast());
-                match side {
-                    Side::Keys => widened::<V, _>(size, a, Keys { codes, scales }, ahead, c, running, space),
-                    Side::Values => {
-                        let b = Values { codes, scales, width };
-                        widened::<V, _>(size, a, b, ahead, c, running, space);
-                    }
-                }
-            }
-            _ => unreachable!("a cache has numbers of one type"),
+    match numbers {
+        Numbers::F32(b) => assert!(b.len() >= read),
+        Numbers::F16(b) => assert!(b.len() >= read),
+        Numbers::Q8(b, scales) => {
+            let blocks = if KEYS { rows.div_ceil(BLOCK) } else { width / BLOCK };
+            assert!(b.len() >= read && scales.len() >= blocks * PAGE_TOKENS);
         }
+    }
+    let size = Size { inner, rows, width };
+    // With more queries than one tile takes, numbers are widened once for all.
+    let tile = queries <= V::TILE;
+    let ahead = match ahead {
+        Numbers::F32(ahead) => ahead.as_ptr().cast(),
+        Numbers::F16(ahead) => ahead.as_ptr().cast(),
+        Numbers::Q8(ahead, _) => ahead.as_ptr().cast::<u8>(),
+    };
+    // SAFETY: the assertions above say that all is as large as it has to be.
+    unsafe {
+        let floats = match numbers {
+            Numbers::F32(b) => b.as_ptr(),
+            Numbers::F16(b) => {
+                let b = Halves(b.as_ptr(), width);
+                if tile {
+                    return tiles::<V, _>(size, a, b, ahead, c, running);
+                }
+                widen::<V, _>(size, b, space)
+            }
+            Numbers::Q8(codes, scales) if KEYS => {
+                let b = Keys { codes: codes.as_ptr(), scales: scales.as_ptr() };
+                if tile {
+                    return tiles::<V, _>(size, a, b, ahead, c, running);
+                }
+                widen::<V, _>(size, b, space)
+            }
+            Numbers::Q8(codes, scales) => {
+                let b = Values { codes: codes.as_ptr(), scales: scales.as_ptr(), width };
+                if tile {
+                    return tiles::<V, _>(size, a, b, ahead, c, running);
+                }
+                widen::<V, _>(size, b, space)
+            }
+        };
+        tiles::<V, _>(size, a, Floats(floats, width), ahead, c, running);
     }
 }
 
@@ -274,41 +281,27 @@ impl<V: Wide> Rows<V> for Values {
     }
 }
 
-/// [`tiles`], of numbers that are widened to `space` first if there are several tiles.
+/// Widens all rows to `space`.
 ///
 /// # Safety
-/// As for [`tiles`]; `space` has room for all rows.
+/// `b` has the rows and columns, and `space` room for them.
 #[inline(always)]
-unsafe fn widened<V: Wide, R: Rows<V>>(
-    size: Size,
-    a: &[f32],
-    b: R,
-    ahead: *const u8,
-    c: &mut [f32],
-    running: Option<&[Running]>,
-    space: &mut [f32],
-) {
-    let Size { inner, rows, width } = size;
-    if a.len() / inner <= V::TILE {
-        // SAFETY: the caller's promise.
-        return unsafe { tiles::<V, _>(size, a, b, ahead, c, running) };
-    }
+unsafe fn widen<V: Wide, R: Rows<V>>(size: Size, b: R, space: &mut [f32]) -> *const f32 {
     let to = space.as_mut_ptr();
-    for first in (0..rows).step_by(BLOCK) {
-        for column in (0..width).step_by(STRIP) {
+    for first in (0..size.rows).step_by(BLOCK) {
+        for column in (0..size.width).step_by(STRIP) {
             // SAFETY: the caller's promise.
             unsafe {
                 let block = b.block(first, column);
-                for row in 0..BLOCK.min(rows - first) {
-                    let to = to.add((first + row) * width + column);
+                for row in 0..BLOCK.min(size.rows - first) {
+                    let to = to.add((first + row) * size.width + column);
                     b.load(&block, first, row, column, 0).store(to);
                     b.load(&block, first, row, column, 1).store(to.add(WIDTH));
                 }
             }
         }
     }
-    // SAFETY: the caller's promise.
-    unsafe { tiles::<V, _>(size, a, Floats(to, width), to.cast(), c, running) }
+    to
 }
 
 /// Multiplies as many queries at a time as fit into registers.
