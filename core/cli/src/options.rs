@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use realm::{Adapter, LoadOptions, Model, Realm, Request, Sampling};
+use realm::{Adapter, CacheType, LoadOptions, Model, Realm, Request, Sampling};
 
 use crate::progress::Bars;
 
@@ -21,6 +21,9 @@ pub(crate) struct ModelOptions {
     /// Tokens that the KV cache holds [default: 16384, or what fits in 2 GiB]
     #[arg(long)]
     context: Option<usize>,
+    /// How the KV cache holds numbers: f32, f16 or q8_0 [default: f32]
+    #[arg(long)]
+    cache_type: Option<CacheType>,
 }
 
 impl ModelOptions {
@@ -34,7 +37,11 @@ impl ModelOptions {
         if let Some(threads) = self.threads {
             builder = builder.threads(threads);
         }
-        let options = LoadOptions { kv_tokens: self.context.or(kv_tokens), ..LoadOptions::default() };
+        let options = LoadOptions {
+            kv_tokens: self.context.or(kv_tokens),
+            cache_type: self.cache_type,
+            ..LoadOptions::default()
+        };
         Ok(builder.build()?.load_model_with(&self.model, &options, &mut Bars::new())?)
     }
 }

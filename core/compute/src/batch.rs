@@ -1,6 +1,10 @@
 //! The ragged batch: rows of many sequences in one forward pass, over a paged KV cache.
 
+use std::fmt;
 use std::ops::Range;
+use std::str::FromStr;
+
+use crate::Error;
 
 /// Tokens in one page of the KV cache.
 pub const PAGE_TOKENS: usize = 32;
@@ -118,6 +122,32 @@ pub enum CacheType {
     /// 16-bit floats.
     #[default]
     F16,
+    /// 8-bit integers, with a 16-bit float for each 32 numbers of a head that they are multiples of.
+    Q8_0,
+}
+
+impl CacheType {
+    /// All of them, the most exact first.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Q8_0];
+}
+
+impl fmt::Display for CacheType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Q8_0 => "q8_0",
+        })
+    }
+}
+
+impl FromStr for CacheType {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let why = || Error::InvalidArgument(format!("cache type `{name}`; it can be f32, f16 or q8_0"));
+        Self::ALL.into_iter().find(|kind| kind.to_string() == name).ok_or_else(why)
+    }
 }
 
 /// Where the keys and values of a layer lie.
@@ -202,13 +232,15 @@ pub struct CacheSpec {
 }
 
 impl CacheSpec {
-    /// Bytes that one page takes.
+    /// Bytes that one page takes. A value is padded to a multiple of 32 numbers.
     pub fn page_bytes(&self) -> usize {
-        let size = match self.kind {
-            CacheType::F32 => 4,
-            CacheType::F16 => 2,
-        };
         let CacheLayout { kv_heads, head_dim, slots, .. } = self.layout;
-        2 * kv_heads * head_dim * PAGE_TOKENS * slots * size
+        let padded = head_dim.next_multiple_of(32);
+        let head = match self.kind {
+            CacheType::F32 => 4 * (head_dim + padded),
+            CacheType::F16 => 2 * (head_dim + padded),
+            CacheType::Q8_0 => head_dim + padded + 2 * 2 * (padded / 32),
+        };
+        head * kv_heads * PAGE_TOKENS * slots
     }
 }

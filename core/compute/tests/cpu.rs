@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::ops::Range;
+
 use common::{Random, backends, blocks, buffer, matrix_f64, product, relative_error};
-use realm_compute::cpu::CpuBackend;
+use realm_compute::cpu::{Cache, CpuBackend};
 use realm_compute::{
     Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, MatMul, NO_PAGE, PAGE_TOKENS, Rope,
     RopeStyle, Want, quant,
@@ -120,52 +122,79 @@ struct Case {
 }
 
 impl Case {
+    /// How far off the output may be: keys and values of 8 bits are off by d / sqrt(12) where they are of about 50 d.
+    fn bound(&self) -> f64 {
+        match self.kind {
+            CacheType::F32 => 2e-6,
+            CacheType::F16 => 1e-3,
+            CacheType::Q8_0 => 1.2e-2,
+        }
+    }
+
+    fn spec(&self) -> CacheSpec {
+        let layout = CacheLayout::new(self.kv_heads, self.dim, &[self.window; 2]);
+        CacheSpec { layout, pages: 20, kind: self.kind }
+    }
+
     /// Feeds `rows` tokens in pieces of `piece` and returns the outputs.
     fn run(&self, b: &CpuBackend, rows: usize, piece: usize, style: RopeStyle) -> Vec<f32> {
+        let mut cache = b.cache(&self.spec()).unwrap();
+        // Pages in no particular order.
+        let pages: Vec<u32> = (0..rows.div_ceil(PAGE_TOKENS)).map(|i| (i as u32 * 7 + 3) % 20).collect();
+        let starts = (0..rows).step_by(piece);
+        starts
+            .flat_map(|start| {
+                let end = rows.min(start + piece);
+                self.feed(b, &mut cache, &pages, rows, start..end, style)
+            })
+            .collect()
+    }
+
+    /// Feeds some of `rows` tokens and returns their outputs.
+    fn feed(
+        &self,
+        b: &CpuBackend,
+        cache: &mut Cache,
+        pages: &[u32],
+        rows: usize,
+        part: Range<usize>,
+        style: RopeStyle,
+    ) -> Vec<f32> {
         let mut random = Random(99);
         let q = random.floats(rows * self.heads * self.dim, 1.0);
         let k = random.floats(rows * self.kv_heads * self.dim, 1.0);
         let v = random.floats(rows * self.kv_heads * self.dim, 1.0);
-        let layout = CacheLayout::new(self.kv_heads, self.dim, &[self.window; 2]);
-        let spec = CacheSpec { layout, pages: 20, kind: self.kind };
-        let mut cache = b.cache(&spec).unwrap();
-        // Pages in no particular order.
-        let pages: Vec<u32> = (0..rows.div_ceil(PAGE_TOKENS)).map(|i| (i as u32 * 7 + 3) % 20).collect();
         let frequencies = b.vector(&(0..self.dim / 2).map(|i| 0.5f32.powi(i as i32)).collect::<Vec<_>>());
         let rope = Rope { frequencies: frequencies.unwrap(), magnitude: 1.0 };
-        let mut all = Vec::new();
-        for start in (0..rows).step_by(piece) {
-            let n = piece.min(rows - start);
-            let mut batch = Batch::default();
-            let mut table = pages.clone();
-            table[..spec.layout.first_page(0, start)].fill(NO_PAGE);
-            batch.push(&vec![0; n], start, &[table], Want::Nothing);
-            let mut rotations = b.buffer(n, self.dim).unwrap();
-            b.rotations(&rope, &batch.positions, &mut rotations).unwrap();
-            let part = |x: &[f32], heads: usize| {
-                buffer(b, n, heads * self.dim, &x[start * heads * self.dim..][..n * heads * self.dim])
-            };
-            let (mut q, mut k, v) = (part(&q, self.heads), part(&k, self.kv_heads), part(&v, self.kv_heads));
-            let attention = Attention {
-                layer: 1,
-                heads: self.heads,
-                kv_heads: self.kv_heads,
-                head_dim: self.dim,
-                q_norm: None,
-                k_norm: None,
-                eps: 1e-6,
-                rotations: &rotations,
-                style,
-                scale: 0.3,
-                window: self.window,
-                soft_cap: self.soft_cap,
-            };
-            let mut out = b.buffer(n, self.heads * self.dim).unwrap();
-            b.rope_store(&attention, &batch, &mut q, &mut k, &v, &mut cache).unwrap();
-            b.attention(&attention, &batch, &q, &cache, &mut out).unwrap();
-            all.extend_from_slice(out.data());
-        }
-        all
+        let (start, n) = (part.start, part.len());
+        let mut batch = Batch::default();
+        let mut table = pages.to_vec();
+        table[..self.spec().layout.first_page(0, start)].fill(NO_PAGE);
+        batch.push(&vec![0; n], start, &[table], Want::Nothing);
+        let mut rotations = b.buffer(n, self.dim).unwrap();
+        b.rotations(&rope, &batch.positions, &mut rotations).unwrap();
+        let part = |x: &[f32], heads: usize| {
+            buffer(b, n, heads * self.dim, &x[start * heads * self.dim..][..n * heads * self.dim])
+        };
+        let (mut q, mut k, v) = (part(&q, self.heads), part(&k, self.kv_heads), part(&v, self.kv_heads));
+        let attention = Attention {
+            layer: 1,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.dim,
+            q_norm: None,
+            k_norm: None,
+            eps: 1e-6,
+            rotations: &rotations,
+            style,
+            scale: 0.3,
+            window: self.window,
+            soft_cap: self.soft_cap,
+        };
+        let mut out = b.buffer(n, self.heads * self.dim).unwrap();
+        b.rope_store(&attention, &batch, &mut q, &mut k, &v, cache).unwrap();
+        b.attention(&attention, &batch, &q, cache, &mut out).unwrap();
+        out.data().to_vec()
     }
 
     /// The same in f64 with the whole score matrix.
@@ -229,6 +258,9 @@ fn attention_equals_the_full_score_matrix_in_any_chunking() {
         Case { heads: 4, kv_heads: 1, dim: 80, window: Some(40), soft_cap: None, kind: CacheType::F16 },
         Case { heads: 7, kv_heads: 1, dim: 24, window: Some(9), soft_cap: Some(2.0), kind: CacheType::F32 },
         Case { heads: 2, kv_heads: 2, dim: 128, window: None, soft_cap: Some(5.0), kind: CacheType::F16 },
+        Case { heads: 9, kv_heads: 3, dim: 64, window: None, soft_cap: None, kind: CacheType::Q8_0 },
+        Case { heads: 4, kv_heads: 1, dim: 80, window: Some(300), soft_cap: None, kind: CacheType::Q8_0 },
+        Case { heads: 7, kv_heads: 1, dim: 24, window: Some(9), soft_cap: Some(2.0), kind: CacheType::Q8_0 },
     ];
     for (case, style) in cases.iter().zip([RopeStyle::Half, RopeStyle::Interleaved].into_iter().cycle()) {
         let want = case.naive(150, style);
@@ -236,12 +268,58 @@ fn attention_equals_the_full_score_matrix_in_any_chunking() {
         for b in backends() {
             let whole = case.run(&b, 150, 150, style);
             let error = relative_error(&whole, &want);
-            let bound = if case.kind == CacheType::F32 { 2e-6 } else { 1e-3 };
-            assert!(error < bound, "{error:.2e} on {}", b.description());
+            assert!(error < case.bound(), "{error:.2e} on {}", b.description());
             for piece in [1, 33, 64] {
                 assert!(case.run(&b, 150, piece, style) == whole, "pieces of {piece} on {}", b.description());
             }
             assert!(first.get_or_insert_with(|| whole.clone()) == &whole, "{}", b.description());
+        }
+    }
+}
+
+/// A long context is cut into chunks that threads share where a sequence decodes alone, but not where its prompt is fed.
+#[test]
+fn a_long_context_gives_the_same_bits_alone_and_among_many_rows() {
+    let cases = [
+        Case { heads: 9, kv_heads: 3, dim: 64, window: None, soft_cap: None, kind: CacheType::F32 },
+        Case { heads: 4, kv_heads: 1, dim: 80, window: Some(300), soft_cap: None, kind: CacheType::F16 },
+        Case { heads: 7, kv_heads: 1, dim: 64, window: None, soft_cap: Some(5.0), kind: CacheType::Q8_0 },
+    ];
+    for case in cases {
+        let want = case.naive(600, RopeStyle::Half);
+        let mut first: Option<Vec<f32>> = None;
+        for b in backends() {
+            let whole = case.run(&b, 600, 600, RopeStyle::Half);
+            let error = relative_error(&whole, &want);
+            assert!(error < case.bound(), "{error:.2e} on {}", b.description());
+            let pieces = case.run(&b, 600, 599, RopeStyle::Half);
+            assert!(pieces == whole, "{} cache on {}", case.kind, b.description());
+            assert!(first.get_or_insert_with(|| whole.clone()) == &whole, "{}", b.description());
+        }
+    }
+}
+
+#[test]
+fn pages_keep_their_contents_when_copied_exported_and_imported() {
+    for kind in CacheType::ALL {
+        for dim in [64, 80, 24] {
+            let case = Case { heads: 4, kv_heads: 2, dim, window: None, soft_cap: None, kind };
+            let (b, style) = (CpuBackend::new(2).unwrap(), RopeStyle::Half);
+            let mut cache = b.cache(&case.spec()).unwrap();
+            case.feed(&b, &mut cache, &[3, 5], 65, 0..64, style);
+            let mut other = b.cache(&case.spec()).unwrap();
+            for (from, to, copy) in [(3, 1, 7), (5, 0, 19)] {
+                let mut bytes = Vec::new();
+                b.export_page(&cache, from, &mut bytes).unwrap();
+                assert_eq!(bytes.len(), case.spec().page_bytes());
+                assert!(b.import_page(&mut other, to, &bytes[1..]).is_err());
+                b.import_page(&mut other, to, &bytes).unwrap();
+                b.copy_page(&mut other, to, copy).unwrap();
+            }
+            let want = case.feed(&b, &mut cache, &[3, 5, 9], 65, 64..65, style);
+            for pages in [[1, 0, 2], [7, 19, 2]] {
+                assert_eq!(case.feed(&b, &mut other, &pages, 65, 64..65, style), want, "{kind}, {dim}");
+            }
         }
     }
 }

@@ -109,3 +109,19 @@ impl<T: Plain> DerefMut for Aligned<T> {
         unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
     }
 }
+
+/// Bytes as the numbers that they are, which fill them from an aligned start to the end.
+pub(crate) fn cast<T: Plain>(bytes: &[u8]) -> &[T] {
+    // SAFETY: every bit pattern is a `T`.
+    let (before, all, after) = unsafe { bytes.align_to() };
+    assert!(before.is_empty() && after.is_empty());
+    all
+}
+
+/// As [`cast`].
+pub(crate) fn cast_mut<T: Plain>(bytes: &mut [u8]) -> &mut [T] {
+    // SAFETY: every bit pattern is a `T`, and every `T` leaves bytes.
+    let (before, all, after) = unsafe { bytes.align_to_mut() };
+    assert!(before.is_empty() && after.is_empty());
+    all
+}

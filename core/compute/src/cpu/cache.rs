@@ -1,124 +1,90 @@
 //! The paged KV cache in memory.
 //!
-//! A page holds, for every slot (a layer of its group) and key/value head, the keys of its tokens column by column (`[head_dim][32]`: a
-//! query multiplies 32 keys at a time, with no sum across lanes) and the values row by row (`[32][padded]`, the
-//! head's width rounded up to 32). Pages are zeroed by the operating system and take memory when first written.
+//! A page is one piece of memory: for every slot (a layer of its group) and key/value head the keys of its 32 tokens
+//! column by column (`[head_dim][32]`: a query multiplies 32 keys at a time, with no sum across lanes), then their
+//! values row by row (`[32][padded]`, the head's width rounded up to 32). In 8 bits, the codes of the keys are followed
+//! by their scales, `[blocks][32]` half floats for blocks of 32 numbers of a head, and so are those of the values.
+//!
+//! All is zero at first, by the operating system, and takes memory when first written.
+
+use std::marker::PhantomData;
+use std::ops::Range;
 
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
-use super::aligned::Aligned;
+use super::Isa;
+use super::aligned::{Aligned, cast, cast_mut};
+use super::lanes::{F32x8, LANES, versions};
+use super::pool::Parts;
 use crate::{CacheLayout, CacheSpec, CacheType, Error, PAGE_TOKENS};
+
+/// Numbers of a head that share a scale in 8 bits.
+pub(crate) const BLOCK: usize = 32;
 
 /// A KV cache for all layers of one model.
 pub struct Cache {
     layout: CacheLayout,
+    shape: Shape,
+    data: Aligned<u8>,
+}
+
+/// What addresses are computed from.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    kind: CacheType,
+    kv_heads: usize,
+    head_dim: usize,
+    slots: usize,
     pages: usize,
-    /// `head_dim` rounded up to a multiple of 32.
-    padded: usize,
-    slots: Vec<Slot>,
+    page_bytes: usize,
 }
 
-/// The pages' parts of one slot.
-struct Slot {
-    keys: Numbers,
-    values: Numbers,
+impl Shape {
+    /// Where the bytes of a page's head are.
+    fn head(&self, slot: usize, page: u32, head: usize) -> Range<usize> {
+        assert!(slot < self.slots && (page as usize) < self.pages && head < self.kv_heads);
+        let bytes = self.page_bytes / (self.slots * self.kv_heads);
+        let start = page as usize * self.page_bytes + (slot * self.kv_heads + head) * bytes;
+        start..start + bytes
+    }
+
+    fn page(&self, page: u32) -> Range<usize> {
+        let start = page as usize * self.page_bytes;
+        start..start + self.page_bytes
+    }
+
+    /// Numbers of a head with padding.
+    fn padded(&self) -> usize {
+        self.head_dim.next_multiple_of(BLOCK)
+    }
+
+    /// Bytes of a head's 8-bit scales, of keys and of values alike.
+    fn scale_bytes(&self) -> usize {
+        self.padded() / BLOCK * PAGE_TOKENS * size_of::<u16>()
+    }
 }
 
-enum Numbers {
-    F32(Aligned<f32>),
-    F16(Aligned<u16>),
-}
-
-impl Numbers {
-    fn new(kind: CacheType, len: usize) -> Self {
-        match kind {
-            CacheType::F32 => Self::F32(Aligned::zeroed(len)),
-            CacheType::F16 => Self::F16(Aligned::zeroed(len)),
-        }
-    }
-
-    /// Numbers `start .. start + len` as f32: in place if they are, else through `space`.
-    fn read<'a>(&'a self, start: usize, len: usize, space: &'a mut [f32]) -> &'a [f32] {
-        match self {
-            Self::F32(all) => &all[start..start + len],
-            Self::F16(all) => {
-                let out = &mut space[..len];
-                all[start..start + len].reinterpret_cast::<f16>().convert_to_f32_slice(out);
-                out
-            }
-        }
-    }
-
-    /// Writes `x` to `start`, `start + stride`, …
-    fn write(&mut self, start: usize, stride: usize, x: &[f32]) {
-        match self {
-            Self::F32(all) => x.iter().enumerate().for_each(|(i, &x)| all[start + i * stride] = x),
-            Self::F16(all) => {
-                let mut row = [f16::ZERO; 64];
-                for (c, x) in x.chunks(row.len()).enumerate() {
-                    row[..x.len()].convert_from_f32_slice(x);
-                    for (i, half) in row[..x.len()].iter().enumerate() {
-                        all[start + (c * row.len() + i) * stride] = half.to_bits();
-                    }
-                }
-            }
-        }
-    }
-
-    /// Bytes that `len` numbers take.
-    fn bytes(&self, len: usize) -> usize {
-        match self {
-            Self::F32(_) => 4 * len,
-            Self::F16(_) => 2 * len,
-        }
-    }
-
-    /// Appends numbers `start .. start + len`, little-endian.
-    fn export(&self, start: usize, len: usize, out: &mut Vec<u8>) {
-        match self {
-            Self::F32(all) => out.extend(all[start..start + len].iter().flat_map(|x| x.to_le_bytes())),
-            Self::F16(all) => out.extend(all[start..start + len].iter().flat_map(|x| x.to_le_bytes())),
-        }
-    }
-
-    /// Writes what `export` made to `start ..`.
-    fn import(&mut self, start: usize, bytes: &[u8]) {
-        match self {
-            Self::F32(all) => {
-                let (bytes, _) = bytes.as_chunks();
-                for (x, &bytes) in all[start..].iter_mut().zip(bytes) {
-                    *x = f32::from_le_bytes(bytes);
-                }
-            }
-            Self::F16(all) => {
-                let (bytes, _) = bytes.as_chunks();
-                for (x, &bytes) in all[start..].iter_mut().zip(bytes) {
-                    *x = u16::from_le_bytes(bytes);
-                }
-            }
-        }
-    }
-
-    fn copy(&mut self, from: usize, to: usize, len: usize) {
-        match self {
-            Self::F32(all) => all.copy_within(from..from + len, to),
-            Self::F16(all) => all.copy_within(from..from + len, to),
-        }
-    }
+/// The keys or the values of a page's head, row by row.
+#[derive(Clone, Copy)]
+pub(crate) enum Numbers<'a> {
+    F32(&'a [f32]),
+    F16(&'a [u16]),
+    /// Codes, and their scales `[blocks][32]`.
+    Q8(&'a [i8], &'a [u16]),
 }
 
 impl Cache {
     pub(crate) fn new(spec: &CacheSpec) -> Result<Self, Error> {
-        let layout = spec.layout.clone();
-        let padded = layout.head_dim.next_multiple_of(32);
-        let heads = spec.pages * layout.kv_heads * PAGE_TOKENS;
-        let slot = |_| Slot {
-            keys: Numbers::new(spec.kind, heads * layout.head_dim),
-            values: Numbers::new(spec.kind, heads * padded),
+        let CacheLayout { kv_heads, head_dim, slots, .. } = spec.layout;
+        let (pages, page_bytes) = (spec.pages, spec.page_bytes());
+        let Some(bytes) = page_bytes.checked_mul(pages).filter(|&b| b < isize::MAX as usize / 2) else {
+            return Err(Error::InvalidArgument(format!("a cache of {pages} pages of {page_bytes} bytes")));
         };
-        let slots = (0..layout.slots).map(slot).collect();
-        Ok(Self { layout, pages: spec.pages, padded, slots })
+        // Pages are large and read from end to end.
+        let data = Aligned::zeroed_huge(bytes);
+        let shape = Shape { kind: spec.kind, kv_heads, head_dim, slots, pages, page_bytes };
+        Ok(Self { layout: spec.layout.clone(), shape, data })
     }
 
     pub(crate) fn layout(&self) -> &CacheLayout {
@@ -126,79 +92,163 @@ impl Cache {
     }
 
     pub(crate) fn pages(&self) -> usize {
-        self.pages
+        self.shape.pages
     }
 
-    /// Writes the keys and values of one token, `[kv_heads * head_dim]`, to a layer's slot.
-    pub(crate) fn write(&mut self, slot: usize, page: u32, token: usize, keys: &[f32], values: &[f32]) {
-        let CacheLayout { kv_heads, head_dim, .. } = self.layout;
-        let Slot { keys: key_pages, values: value_pages } = &mut self.slots[slot];
-        for head in 0..kv_heads {
-            let block = page as usize * kv_heads + head;
-            let x = head * head_dim..(head + 1) * head_dim;
-            key_pages.write(block * head_dim * PAGE_TOKENS + token, PAGE_TOKENS, &keys[x.clone()]);
-            value_pages.write((block * PAGE_TOKENS + token) * self.padded, 1, &values[x]);
+    /// The keys of a page, `[head_dim][32]`, and its values, `[32][padded]`.
+    pub(crate) fn read(&self, slot: usize, page: u32, head: usize) -> [Numbers<'_>; 2] {
+        let bytes = &self.data[self.shape.head(slot, page, head)];
+        let keys = self.shape.head_dim * PAGE_TOKENS;
+        match self.shape.kind {
+            CacheType::F32 => <[_; 2]>::from(cast(bytes).split_at(keys)).map(Numbers::F32),
+            CacheType::F16 => <[_; 2]>::from(cast(bytes).split_at(keys)).map(Numbers::F16),
+            CacheType::Q8_0 => {
+                let scales = self.shape.scale_bytes();
+                <[_; 2]>::from(bytes.split_at(keys + scales)).map(|part| {
+                    let (codes, scales) = part.split_at(part.len() - scales);
+                    Numbers::Q8(cast(codes), cast(scales))
+                })
+            }
         }
     }
 
-    /// The keys of a page, `[head_dim][32]`, and room for them if they have to be widened.
-    pub(crate) fn keys<'a>(&'a self, slot: usize, page: u32, head: usize, space: &'a mut [f32]) -> &'a [f32] {
-        let len = self.layout.head_dim * PAGE_TOKENS;
-        self.slots[slot].keys.read((page as usize * self.layout.kv_heads + head) * len, len, space)
-    }
-
-    /// The values of the first `tokens` tokens of a page, `[tokens][padded]`.
-    pub(crate) fn values<'a>(
-        &'a self,
-        slot: usize,
-        page: u32,
-        head: usize,
-        tokens: usize,
-        space: &'a mut [f32],
-    ) -> &'a [f32] {
-        let start = (page as usize * self.layout.kv_heads + head) * self.padded * PAGE_TOKENS;
-        self.slots[slot].values.read(start, tokens * self.padded, space)
+    /// What several threads write through at once.
+    pub(crate) fn writer(&mut self) -> Writer<'_> {
+        Writer { shape: self.shape, parts: Parts::new(&mut self.data), _cache: PhantomData }
     }
 
     /// Copies page `from` over page `to`.
     pub(crate) fn copy_page(&mut self, from: u32, to: u32) {
-        let [keys, values] = self.page_lens();
-        for slot in &mut self.slots {
-            slot.keys.copy(from as usize * keys, to as usize * keys, keys);
-            slot.values.copy(from as usize * values, to as usize * values, values);
-        }
+        self.data.copy_within(self.shape.page(from), self.shape.page(to).start);
     }
 
-    /// Appends a page to `out`: slot by slot its keys, then its values.
+    /// Appends a page's bytes to `out`.
     pub(crate) fn export_page(&self, page: u32, out: &mut Vec<u8>) {
-        let [keys, values] = self.page_lens();
-        for slot in &self.slots {
-            slot.keys.export(page as usize * keys, keys, out);
-            slot.values.export(page as usize * values, values, out);
-        }
+        out.extend_from_slice(&self.data[self.shape.page(page)]);
     }
 
     /// Fills a page with what [`Cache::export_page`] made.
-    pub(crate) fn import_page(&mut self, page: u32, mut bytes: &[u8]) -> Result<(), Error> {
-        let [keys, values] = self.page_lens();
-        let wanted: usize =
-            self.slots.iter().map(|slot| slot.keys.bytes(keys) + slot.values.bytes(values)).sum();
+    pub(crate) fn import_page(&mut self, page: u32, bytes: &[u8]) -> Result<(), Error> {
+        let wanted = self.shape.page_bytes;
         if bytes.len() != wanted {
             let why = format!("a page of {} bytes where {wanted} are due", bytes.len());
             return Err(Error::InvalidArgument(why));
         }
-        for slot in &mut self.slots {
-            for (numbers, len) in [(&mut slot.keys, keys), (&mut slot.values, values)] {
-                let (now, rest) = bytes.split_at(numbers.bytes(len));
-                numbers.import(page as usize * len, now);
-                bytes = rest;
-            }
-        }
+        self.data[self.shape.page(page)].copy_from_slice(bytes);
         Ok(())
     }
+}
 
-    /// How many numbers of keys and of values a page has in each slot.
-    fn page_lens(&self) -> [usize; 2] {
-        [self.layout.head_dim, self.padded].map(|width| self.layout.kv_heads * width * PAGE_TOKENS)
+/// An exclusively borrowed cache that several threads write to.
+pub(crate) struct Writer<'a> {
+    shape: Shape,
+    parts: Parts<u8>,
+    _cache: PhantomData<&'a mut Cache>,
+}
+
+impl Writer<'_> {
+    /// Writes the keys and values of one token, `[kv_heads * head_dim]`, to a layer's slot.
+    ///
+    /// # Safety
+    /// No other thread writes to the page.
+    pub(crate) unsafe fn write(&self, isa: Isa, slot: usize, page: u32, token: usize, rows: [&[f32]; 2]) {
+        for head in 0..self.shape.kv_heads {
+            let place = self.shape.head(slot, page, head);
+            // SAFETY: the caller's promise.
+            let bytes = unsafe { self.parts.part(place.start, place.len()) };
+            let [key, value] = rows.map(|row| &row[head * self.shape.head_dim..][..self.shape.head_dim]);
+            write(isa, &self.shape, bytes, token, key, value);
+        }
+    }
+}
+
+#[inline(always)]
+fn write_body(shape: &Shape, bytes: &mut [u8], token: usize, key: &[f32], value: &[f32]) {
+    let keys = shape.head_dim * PAGE_TOKENS;
+    let first_value = token * shape.padded();
+    match shape.kind {
+        CacheType::F32 => {
+            let (keys, values) = cast_mut::<f32>(bytes).split_at_mut(keys);
+            scatter(key, &mut keys[token..]);
+            values[first_value..][..value.len()].copy_from_slice(value);
+        }
+        CacheType::F16 => {
+            let (keys, values) = cast_mut::<u16>(bytes).split_at_mut(keys);
+            for (b, x) in key.chunks(BLOCK).enumerate() {
+                let mut halves = [0; BLOCK];
+                halves[..x.len()].reinterpret_cast_mut::<f16>().convert_from_f32_slice(x);
+                scatter(&halves[..x.len()], &mut keys[b * BLOCK * PAGE_TOKENS + token..]);
+            }
+            let values = &mut values[first_value..][..value.len()];
+            values.reinterpret_cast_mut::<f16>().convert_from_f32_slice(value);
+        }
+        CacheType::Q8_0 => {
+            let scales = shape.scale_bytes();
+            let (key_bytes, value_bytes) = bytes.split_at_mut(keys + scales);
+            let (codes, scales_of) = key_bytes.split_at_mut(keys);
+            for (b, x) in key.chunks(BLOCK).enumerate() {
+                let (block, scale) = quantize(x);
+                scatter(&block[..x.len()], &mut cast_mut(codes)[b * BLOCK * PAGE_TOKENS + token..]);
+                cast_mut(scales_of)[b * PAGE_TOKENS + token] = scale;
+            }
+            let (codes, scales_of) = value_bytes.split_at_mut(value_bytes.len() - scales);
+            for (b, x) in value.chunks(BLOCK).enumerate() {
+                let (block, scale) = quantize(x);
+                cast_mut(codes)[first_value + b * BLOCK..][..BLOCK].copy_from_slice(&block);
+                cast_mut(scales_of)[b * PAGE_TOKENS + token] = scale;
+            }
+        }
+    }
+}
+versions! {
+    /// Writes one token to a head's bytes.
+    fn write(shape: &Shape, bytes: &mut [u8], token: usize, key: &[f32], value: &[f32]) = write_body
+}
+
+/// Writes `x` down a column of rows of 32.
+#[inline(always)]
+fn scatter<T: Copy>(x: &[T], column: &mut [T]) {
+    for (to, &x) in column.iter_mut().step_by(PAGE_TOKENS).zip(x) {
+        *to = x;
+    }
+}
+
+/// Up to 32 numbers in 8 bits, and what they are multiples of as a half float.
+#[inline(always)]
+fn quantize(x: &[f32]) -> ([i8; BLOCK], u16) {
+    let mut padded = [0.0; BLOCK];
+    padded[..x.len()].copy_from_slice(x);
+    let mut largest = F32x8::ZERO;
+    for x in padded.chunks_exact(LANES) {
+        largest = F32x8::load(x).map(f32::abs).max(largest);
+    }
+    // Rounded first: codes count in what will be multiplied with. A half float ends at 65504.
+    let scale = f16::from_f32((largest.largest() / 127.0).min(65504.0));
+    let scale_f32 = scale.to_f32();
+    let inverse = if scale_f32 > 0.0 { 1.0 / scale_f32 } else { 0.0 };
+    let mut codes = [0; BLOCK];
+    for (code, x) in codes.iter_mut().zip(padded) {
+        // What the scale's rounding leaves over 127 is cut off; a NaN becomes 0.
+        *code = (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
+    }
+    (codes, scale.to_bits())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_keep_a_number_to_half_a_step() {
+        for (i, largest) in [1e-3f32, 0.5, 1.0, 300.0, 1e5].into_iter().enumerate() {
+            let x: Vec<f32> = (0..27).map(|j| ((j * 7 + i) % 27) as f32 / 13.0 * largest - largest).collect();
+            let (codes, scale) = quantize(&x);
+            let scale = f16::from_bits(scale).to_f32();
+            for (&x, code) in x.iter().zip(codes) {
+                let error = (x - code as f32 * scale).abs();
+                assert!(error <= largest / 127.0 * 0.57, "{x} became {code} of {scale}");
+            }
+        }
+        assert_eq!(quantize(&[0.0; 3]), ([0; BLOCK], 0));
     }
 }

@@ -1,8 +1,8 @@
 //! This machine's processor.
 //!
 //! Reading order: [`format`] says how weights lie in memory, `pack` and `matrix` bring them there,
-//! `activations` is the other operand, and `matmul` multiplies, with what `lora` adds. `cache` and `attention` are the paged KV cache and what
-//! reads it; `elementwise` is the rest. `pool` are the threads, `lanes` the portable vectors.
+//! `activations` is the other operand, and `matmul` multiplies, with what `lora` adds. `cache` and `attention` are the
+//! paged KV cache and what reads it; `elementwise` is the rest. `pool` are the threads, `lanes` and `wide` the vectors.
 
 mod activations;
 mod aligned;
@@ -17,7 +17,9 @@ mod matmul;
 mod matrix;
 mod pack;
 mod pool;
+mod wide;
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use realm_gguf::Tensor;
@@ -295,29 +297,41 @@ impl Backend for CpuBackend {
             expect("the rotated width of a head", spec.rotations.columns, spec.head_dim)?;
         }
         expect("the rows of the rotations", spec.rotations.rows, batch.rows())?;
-        let (dim, isa, rows) = (spec.head_dim, self.isa, batch.rows());
-        for (x, norm) in [(q, spec.q_norm), (&mut *k, spec.k_norm)] {
-            let columns = x.columns;
-            let parts = Parts::new(x.data_mut());
-            self.rows(rows, columns, |row| {
-                // SAFETY: every row is handed out once.
-                let x = unsafe { parts.part(row * columns, columns) };
-                for head in x.chunks_exact_mut(dim) {
-                    if let Some(norm) = norm {
-                        elementwise::rms_norm_in_place(isa, head, norm, spec.eps);
+        let place = cache.layout().layers[spec.layer];
+        let pieces = pieces(batch, place.group);
+        let work = batch.rows() * (q.columns + k.columns + v.columns);
+        let mut pages: Vec<u32> = pieces.iter().map(|(_, page)| *page).collect();
+        pages.sort_unstable();
+        let shared = pages.windows(2).any(|p| p[0] == p[1]);
+        let (dim, isa, q_columns, k_columns) = (spec.head_dim, self.isa, q.columns, k.columns);
+        let (q, k, writer) = (Parts::new(q.data_mut()), Parts::new(k.data_mut()), cache.writer());
+        let store = |piece: &(Range<usize>, u32)| {
+            for row in piece.0.clone() {
+                // SAFETY: every row is in one piece.
+                let (q, k) =
+                    unsafe { (q.part(row * q_columns, q_columns), k.part(row * k_columns, k_columns)) };
+                for (x, norm) in [(q, spec.q_norm), (&mut *k, spec.k_norm)] {
+                    for head in x.chunks_exact_mut(dim) {
+                        if let Some(norm) = norm {
+                            elementwise::rms_norm_in_place(isa, head, norm, spec.eps);
+                        }
+                        elementwise::rotate(isa, head, spec.rotations.row(row), spec.style);
                     }
-                    elementwise::rotate(isa, head, spec.rotations.row(row), spec.style);
+                }
+                let token = batch.positions[row] as usize % PAGE_TOKENS;
+                // SAFETY: a page is in one piece, or this is the only thread.
+                unsafe { writer.write(isa, place.slot, piece.1, token, [k, v.row(row)]) };
+            }
+        };
+        if work < ALONE || shared {
+            pieces.iter().for_each(store);
+        } else {
+            let share = Share::new(pieces.len(), 1);
+            self.pool.run(&|_| {
+                while let Some(some) = share.next() {
+                    pieces[some].iter().for_each(store);
                 }
             });
-        }
-        let place = cache.layout().layers[spec.layer];
-        for span in &batch.spans {
-            let pages = batch.table(span, place.group);
-            for row in span.rows.clone() {
-                let position = batch.positions[row] as usize;
-                let page = pages[position / PAGE_TOKENS];
-                cache.write(place.slot, page, position % PAGE_TOKENS, k.row(row), v.row(row));
-            }
         }
         Ok(())
     }
@@ -395,6 +409,23 @@ impl Backend for CpuBackend {
             }
         });
     }
+}
+
+/// The rows of a batch, page by page of a group's tables: rows of the same sequence that are written to the same page.
+fn pieces(batch: &Batch, group: usize) -> Vec<(Range<usize>, u32)> {
+    let mut pieces = Vec::new();
+    for span in &batch.spans {
+        let pages = batch.table(span, group);
+        let page = |row: usize| pages[batch.positions[row] as usize / PAGE_TOKENS];
+        let mut start = span.rows.start;
+        for row in span.rows.clone() {
+            if row + 1 == span.rows.end || page(row + 1) != page(row) {
+                pieces.push((start..row + 1, page(row)));
+                start = row + 1;
+            }
+        }
+    }
+    pieces
 }
 
 fn check_page(cache: &Cache, page: u32) -> Result<(), Error> {

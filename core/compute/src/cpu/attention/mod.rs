@@ -1,0 +1,343 @@
+//! Attention over the paged KV cache with a running softmax: memory is one page of scores, however long the
+//! context (Milakov and Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135).
+//!
+//! Work is cut into tasks of one key/value head and some rows of one sequence. All queries of a task, several
+//! rows times the query heads that share the key/value head, go over a page together, so that a page is read (and
+//! widened) once for them. What happens to one query does not depend on which others are in its task: pages come in
+//! order, and a query that may not see a page skips it. So a row's result is the same in any batch.
+//!
+//! The softmax runs within chunks of a fixed number of pages, and the chunks' results are merged in their order. Where
+//! there are too few tasks for the threads, as when one long sequence decodes, each chunk is a task of its own; which
+//! does not change the result either.
+
+mod page;
+
+use std::ops::Range;
+use std::sync::Mutex;
+
+use super::cache::Cache;
+use super::pool::{Parts, Pool, Share};
+use super::wide::{Kernel, WIDTH, Wide, dispatch};
+use super::{Buffer, CpuBackend, Isa};
+use crate::{Attention, Batch, PAGE_TOKENS};
+use page::{Running, product};
+
+/// Queries of a task: enough to share a page's cost, few enough for the scores to stay in the first-level cache.
+const QUERIES: usize = 48;
+
+/// Pages of a chunk.
+const CHUNK: usize = 8;
+
+/// Below so many multiplications one thread alone is done before it has woken another.
+const ALONE: usize = 128 * 1024;
+
+/// Work memory of one thread.
+#[derive(Default)]
+pub(crate) struct Space {
+    page: Vec<f32>,
+    queries: Vec<f32>,
+    /// `[queries][32]`
+    scores: Vec<f32>,
+    running: Vec<Running>,
+    /// Of the chunk at hand and of those before it.
+    chunk: Partial,
+    total: Partial,
+}
+
+/// Unfinished results of some queries.
+#[derive(Default)]
+struct Partial {
+    /// Sums of values weighted with exponentials, `[queries][padded]`.
+    out: Vec<f32>,
+    states: Vec<State>,
+}
+
+/// What the sums of a query are relative to.
+#[derive(Clone, Copy)]
+struct State {
+    /// The largest score; -∞ if the query has seen no key.
+    max: f32,
+    /// Sum of the exponentials.
+    sum: f32,
+}
+
+impl State {
+    const NOTHING: Self = Self { max: f32::NEG_INFINITY, sum: 0.0 };
+}
+
+impl Partial {
+    /// Of queries that have seen nothing.
+    fn clear(&mut self, queries: usize, padded: usize) {
+        self.out.clear();
+        self.out.resize(queries * padded, 0.0);
+        self.states.clear();
+        self.states.resize(queries, State::NOTHING);
+    }
+}
+
+/// One key/value head and some rows of one sequence.
+struct Task<'a> {
+    rows: Range<usize>,
+    table: &'a [u32],
+    kv_head: usize,
+    /// What the rows see: all of it, or one chunk.
+    pages: Range<usize>,
+    /// Where the result goes if it is of one chunk.
+    part: Option<&'a Mutex<Partial>>,
+}
+
+impl Task<'_> {
+    fn cost(&self) -> usize {
+        self.pages.len() * self.rows.len()
+    }
+}
+
+/// The first position that a row at `position` sees.
+fn lowest(window: Option<usize>, position: usize) -> usize {
+    window.map_or(0, |w| (position + 1).saturating_sub(w))
+}
+
+/// Runs the attention of every span of the batch.
+#[allow(clippy::too_many_arguments, reason = "kernels have many operands")]
+pub(crate) fn run(
+    pool: &Pool,
+    isa: Isa,
+    spaces: &[Mutex<Space>],
+    spec: &Attention<'_, CpuBackend>,
+    batch: &Batch,
+    q: &Buffer,
+    cache: &Cache,
+    out: &mut Buffer,
+) {
+    let group = spec.heads / spec.kv_heads;
+    let place = cache.layout().layers[spec.layer];
+    let rows_a_task = (QUERIES / group).max(1);
+    let mut tasks = Vec::new();
+    for span in &batch.spans {
+        for start in span.rows.clone().step_by(rows_a_task) {
+            let rows = start..(start + rows_a_task).min(span.rows.end);
+            let first = lowest(spec.window, batch.positions[start] as usize);
+            let last = batch.positions[rows.end - 1] as usize;
+            for kv_head in 0..spec.kv_heads {
+                tasks.push(Task {
+                    rows: rows.clone(),
+                    table: batch.table(span, place.group),
+                    kv_head,
+                    pages: first / PAGE_TOKENS..last / PAGE_TOKENS + 1,
+                    part: None,
+                });
+            }
+        }
+    }
+    let call = Call { spec, batch, q, cache, slot: place.slot, out: Parts::new(out.data_mut()) };
+    let cost: usize = tasks.iter().map(Task::cost).sum();
+    if pool.threads() == 1 || cost * group * 2 * PAGE_TOKENS * spec.head_dim < ALONE {
+        let mut space = lock(&spaces[0]);
+        return tasks.iter().for_each(|task| dispatch(isa, Attend { call, task, space: &mut space }));
+    }
+    // A task that would keep a thread busy while the others have nothing left is cut into its chunks.
+    let (long, mut tasks): (Vec<_>, Vec<_>) = tasks
+        .into_iter()
+        .partition(|task| task.cost() * 4 * pool.threads() > cost && chunks(&task.pages).len() > 1);
+    let parts: Vec<Vec<Mutex<Partial>>> =
+        long.iter().map(|task| chunks(&task.pages).map(|_| Mutex::default()).collect()).collect();
+    for (task, parts) in long.iter().zip(&parts) {
+        for (chunk, part) in chunks(&task.pages).zip(parts) {
+            tasks.push(Task {
+                rows: task.rows.clone(),
+                pages: chunk_pages(&task.pages, chunk),
+                part: Some(part),
+                ..*task
+            });
+        }
+    }
+    // Start with the longest.
+    tasks.sort_by_key(|task| std::cmp::Reverse(task.cost()));
+    let share = Share::new(tasks.len(), 1);
+    pool.run(&|thread| {
+        let mut space = lock(&spaces[thread]);
+        while let Some(piece) = share.next() {
+            for task in &tasks[piece] {
+                dispatch(isa, Attend { call, task, space: &mut space });
+            }
+        }
+    });
+    let mut space = lock(&spaces[0]);
+    for (task, parts) in long.iter().zip(&parts) {
+        dispatch(isa, Combine { call, task, parts, total: &mut space.total });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// The chunks that pages lie in.
+fn chunks(pages: &Range<usize>) -> Range<usize> {
+    pages.start / CHUNK..pages.end.div_ceil(CHUNK)
+}
+
+/// Those of the pages that lie in a chunk.
+fn chunk_pages(pages: &Range<usize>, chunk: usize) -> Range<usize> {
+    pages.start.max(chunk * CHUNK)..pages.end.min((chunk + 1) * CHUNK)
+}
+
+/// What all tasks have in common.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    spec: &'a Attention<'a, CpuBackend>,
+    batch: &'a Batch,
+    q: &'a Buffer,
+    cache: &'a Cache,
+    slot: usize,
+    out: Parts<f32>,
+}
+
+impl Call<'_> {
+    fn group(&self) -> usize {
+        self.spec.heads / self.spec.kv_heads
+    }
+
+    fn padded(&self) -> usize {
+        self.spec.head_dim.next_multiple_of(32)
+    }
+
+    /// Writes the results of a task's queries.
+    #[inline(always)]
+    fn finish(&self, task: &Task<'_>, total: &Partial) {
+        let (dim, group) = (self.spec.head_dim, self.group());
+        for (query, (sums, state)) in total.out.chunks_exact(self.padded()).zip(&total.states).enumerate() {
+            let (row, head) = (task.rows.start + query / group, task.kv_head * group + query % group);
+            // SAFETY: rows and heads of different tasks are disjoint.
+            let out = unsafe { self.out.part((row * self.spec.heads + head) * dim, dim) };
+            let inverse = 1.0 / state.sum;
+            for (out, &x) in out.iter_mut().zip(sums) {
+                *out = x * inverse;
+            }
+        }
+    }
+}
+
+/// Runs one task.
+struct Attend<'a> {
+    call: Call<'a>,
+    task: &'a Task<'a>,
+    space: &'a mut Space,
+}
+
+impl Kernel for Attend<'_> {
+    #[inline(always)]
+    fn run<V: Wide>(self) {
+        let Self { call, task, space } = self;
+        let Space { page, queries, scores, running, chunk, total } = space;
+        let (dim, padded, group) = (call.spec.head_dim, call.padded(), call.group());
+        let count = task.rows.len() * group;
+        page.resize(padded * PAGE_TOKENS, 0.0);
+        scores.resize(count * PAGE_TOKENS, 0.0);
+        queries.clear();
+        for row in task.rows.clone() {
+            let heads = &call.q.row(row)[task.kv_head * group * dim..][..group * dim];
+            queries.extend(heads.iter().map(|x| x * call.spec.scale));
+        }
+        if let Some(part) = task.part {
+            let mut part = lock(part);
+            return attend_chunk::<V>(&call, task, &task.pages, queries, scores, running, &mut part, page);
+        }
+        total.clear(count, padded);
+        for c in chunks(&task.pages) {
+            let pages = chunk_pages(&task.pages, c);
+            attend_chunk::<V>(&call, task, &pages, queries, scores, running, chunk, page);
+            merge::<V>(total, chunk, padded);
+        }
+        call.finish(task, total);
+    }
+}
+
+/// The results of all queries over some pages of one chunk.
+#[allow(clippy::too_many_arguments, reason = "all of a thread's work memory")]
+#[inline(always)]
+fn attend_chunk<V: Wide>(
+    call: &Call<'_>,
+    task: &Task<'_>,
+    pages: &Range<usize>,
+    queries: &[f32],
+    scores: &mut [f32],
+    running: &mut Vec<Running>,
+    out: &mut Partial,
+    space: &mut [f32],
+) {
+    let (dim, padded, window) = (call.spec.head_dim, call.padded(), call.spec.window);
+    let position = |row: usize| call.batch.positions[row] as usize;
+    let group = call.group();
+    out.clear(task.rows.len() * group, padded);
+    running.clear();
+    for row in task.rows.clone() {
+        running.extend(std::iter::repeat_n(Running::new(position(row)), group));
+    }
+    let last = position(task.rows.end - 1);
+    let read = |page: usize| call.cache.read(call.slot, task.table[page], task.kv_head);
+    for page in pages.clone() {
+        let start = page * PAGE_TOKENS;
+        let [keys, values] = read(page);
+        let [next_keys, next_values] = read(if page + 1 < task.pages.end { page + 1 } else { page });
+        product::<V, true>([dim, dim, PAGE_TOKENS], queries, keys, next_keys, scores, None, space);
+        for (scores, running) in scores.chunks_exact_mut(PAGE_TOKENS).zip(running.iter_mut()) {
+            let from = lowest(window, running.position).clamp(start, start + PAGE_TOKENS) - start;
+            let to = (running.position + 1).clamp(start, start + PAGE_TOKENS) - start;
+            running.softmax::<V>(scores, call.spec.soft_cap, from, to);
+        }
+        let tokens = (last + 1 - start).min(PAGE_TOKENS);
+        let size = [PAGE_TOKENS, tokens, padded];
+        product::<V, false>(size, scores, values, next_values, &mut out.out, Some(running), space);
+    }
+    for (state, running) in out.states.iter_mut().zip(running) {
+        *state = running.state::<V>();
+    }
+}
+
+/// Adds the next chunk's results to those of the chunks before it.
+#[inline(always)]
+fn merge<V: Wide>(total: &mut Partial, chunk: &Partial, padded: usize) {
+    let sums = total.out.chunks_exact_mut(padded).zip(chunk.out.chunks_exact(padded));
+    for ((sums, new_sums), (state, new)) in sums.zip(total.states.iter_mut().zip(&chunk.states)) {
+        if new.max == f32::NEG_INFINITY {
+            continue;
+        }
+        if state.max == f32::NEG_INFINITY {
+            sums.copy_from_slice(new_sums);
+            *state = *new;
+            continue;
+        }
+        let max = if new.max > state.max { new.max } else { state.max };
+        let (old_factor, new_factor) = (V::splat(state.max - max).exp(), V::splat(new.max - max).exp());
+        for (sums, new) in sums.chunks_exact_mut(WIDTH).zip(new_sums.chunks_exact(WIDTH)) {
+            // SAFETY: 16 numbers each.
+            unsafe {
+                let (old, new) = (V::load(sums.as_ptr()), V::load(new.as_ptr()));
+                new.mul_add(new_factor, old.mul(old_factor)).store(sums.as_mut_ptr());
+            }
+        }
+        let (old_factor, new_factor) = (old_factor.lanes()[0], new_factor.lanes()[0]);
+        *state = State { max, sum: new.sum.mul_add(new_factor, state.sum * old_factor) };
+    }
+}
+
+/// Merges the chunks of a task that was cut.
+struct Combine<'a> {
+    call: Call<'a>,
+    task: &'a Task<'a>,
+    parts: &'a [Mutex<Partial>],
+    total: &'a mut Partial,
+}
+
+impl Kernel for Combine<'_> {
+    #[inline(always)]
+    fn run<V: Wide>(self) {
+        let padded = self.call.padded();
+        self.total.clear(self.task.rows.len() * self.call.group(), padded);
+        for part in self.parts {
+            merge::<V>(self.total, &lock(part), padded);
+        }
+        self.call.finish(self.task, self.total);
+    }
+}
