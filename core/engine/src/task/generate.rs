@@ -107,6 +107,7 @@ impl Generate {
     ) -> Step {
         let mut step = Step { tokens: Vec::with_capacity(1 + drafts.len()), ended: false };
         let mut chunk = Chunk { text: String::new(), tokens: Vec::new(), finish: None };
+        let mut failed = None;
         for (i, row) in results.logits.chunks_exact(results.vocab).enumerate() {
             let sampled = match &mut self.guide {
                 Some(guide) => guide.sample(&mut self.sampler, row),
@@ -115,13 +116,9 @@ impl Generate {
             let token = match sampled {
                 Ok(token) => token,
                 Err(error) => {
-                    if !chunk.tokens.is_empty() {
-                        // A reader that is gone wants neither this nor the error.
-                        drop(self.chunks.try_send(Ok(chunk)));
-                    }
-                    self.fail(error);
+                    failed = Some(error);
                     step.ended = true;
-                    return step;
+                    break;
                 }
             };
             step.tokens.push(token);
@@ -139,11 +136,15 @@ impl Generate {
         if step.ended {
             *place = None;
         }
-        match self.chunks.try_send(Ok(chunk)) {
+        let sent = if chunk.tokens.is_empty() { Ok(()) } else { self.chunks.try_send(Ok(chunk)) };
+        match sent {
             Ok(()) => {}
             Err(TrySendError::Closed(_)) => step.ended = true,
             // `waits_for_reader` was false when the step began, and nobody else sends.
             Err(TrySendError::Full(_)) => unreachable!("the step began with room for a chunk"),
+        }
+        if let Some(error) = failed {
+            self.fail(error);
         }
         step
     }

@@ -94,7 +94,7 @@ impl Bench {
             ignore_eos: true,
             ..Request::default()
         };
-        let work = Work::Generate(Box::new(Generate::new(&mut request, send, Arc::default())));
+        let work = Work::Generate(Box::new(Generate::new(&mut request, None, send, Arc::default())));
         let (id, limit) = (self.next_id(), (prompt.len() + tokens).min(self.context));
         let groups = self.scheduler.runner.layout().groups();
         let task = Task {
