@@ -170,3 +170,10 @@ fn a_model_of_an_unknown_architecture_is_refused_by_name() {
     let error = stderr_of_failure(&["models", "info", path.to_str().unwrap()], "");
     assert!(error.contains("unsupported") && error.contains("martian"), "{error}");
 }
+
+#[test]
+fn an_adapter_that_is_none_is_named() {
+    let args = ["run", "smollm2-135m", "Hi", "--lora", "no-such-adapter.gguf=0.5"];
+    let error = stderr_of_failure(&args, "");
+    assert!(error.contains("no-such-adapter.gguf:") && error.contains("io"), "{error}");
+}

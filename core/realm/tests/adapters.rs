@@ -1,0 +1,70 @@
+//! Adapters through the public API, as PEFT saves them, with a real model.
+
+use std::path::Path;
+
+use realm::{ErrorCode, Limits, Message, Realm, Request};
+
+/// Writes an adapter of rank 1 on what a model's first feed-forward network adds.
+fn save(folder: &Path, inputs: usize, hidden: usize) {
+    let config = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1, "bias": "none", "use_dora": false}"#;
+    std::fs::write(folder.join("adapter_config.json"), config).unwrap();
+    let module = "base_model.model.model.layers.0.mlp.down_proj";
+    let (a, b) = (4 * inputs, 4 * hidden);
+    let header = format!(
+        r#"{{"{module}.lora_A.weight":{{"dtype":"F32","shape":[1,{inputs}],"data_offsets":[0,{a}]}},"#
+    ) + &format!(
+        r#""{module}.lora_B.weight":{{"dtype":"F32","shape":[{hidden},1],"data_offsets":[{a},{}]}}}}"#,
+        a + b
+    );
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    for i in 0..inputs + hidden {
+        file.extend(((i * 37 % 101) as f32 / 25.0 - 2.0).to_le_bytes());
+    }
+    std::fs::write(folder.join("adapter_model.safetensors"), file).unwrap();
+}
+
+#[test]
+fn a_request_names_an_adapter_and_how_strongly_it_counts() {
+    let realm = Realm::builder().threads(2).build().unwrap();
+    let model = realm.load_model("smollm2-135m").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), 1536, model.info().hidden);
+    let adapter = model.load_adapter(folder.path()).unwrap();
+    assert_eq!((adapter.rank(), adapter.name()), (1, folder.path().to_str().unwrap()));
+    assert!(adapter.bytes() > 0);
+    let request = || {
+        let question = "What is the capital of France? Answer in one sentence.";
+        Request::chat([Message::user(question)]).temperature(0.0).max_tokens(8)
+    };
+    let text = |request| model.generate(request).unwrap().text;
+    let plain = text(request());
+    assert_eq!(text(request().adapter(&adapter).adapter_scale(0.0)), plain);
+    assert_ne!(text(request().adapter(&adapter)), plain);
+    assert_eq!(text(request()), plain);
+
+    let limits = Limits { adapters: Some(Vec::new()), ..Limits::default() };
+    let tenant = realm.tenant("small", limits).unwrap().model(&model).unwrap();
+    let refused = tenant.generate(request().adapter(&adapter)).unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::LimitExceeded);
+    let mut sequence = model.sequence_with(&adapter, 1.0).unwrap();
+    sequence.append(&model.encode("One")).unwrap();
+    sequence.forward(realm::Output::LastLogits).unwrap();
+}
+
+#[test]
+fn what_is_wrong_with_an_adapter_has_a_code() {
+    let realm = Realm::builder().threads(1).build().unwrap();
+    let model = realm.load_model("smollm2-135m").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let code = |path: &Path| model.load_adapter(path).unwrap_err().code();
+    assert_eq!(code(folder.path()), ErrorCode::Io);
+    assert_eq!(code(&folder.path().join("none.gguf")), ErrorCode::Io);
+    std::fs::write(folder.path().join("junk.gguf"), "junk").unwrap();
+    assert_eq!(code(&folder.path().join("junk.gguf")), ErrorCode::InvalidAdapter);
+    save(folder.path(), 64, model.info().hidden);
+    assert_eq!(code(folder.path()), ErrorCode::InvalidAdapter);
+    let config = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1, "use_dora": true}"#;
+    std::fs::write(folder.path().join("adapter_config.json"), config).unwrap();
+    assert_eq!(code(folder.path()), ErrorCode::Unsupported);
+}
