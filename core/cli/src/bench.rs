@@ -7,33 +7,46 @@ use realm::{Model, Request};
 use serde_json::{Map, json};
 
 use crate::options::ModelOptions;
+use crate::tenants;
 
-/// Measure prefill and decode throughput
+/// Measure prefill and decode throughput, or with --tenants how many tenants fare at once
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    model: ModelOptions,
+    pub(crate) model: ModelOptions,
     /// Tokens of the prompt
     #[arg(long, default_value_t = 512)]
     prompt: usize,
     /// Tokens that every sequence generates
     #[arg(long, default_value_t = 64)]
-    generate: usize,
+    pub(crate) generate: usize,
     /// Tokens of every sequence's prompt before it generates
     #[arg(long, default_value_t = 16)]
-    prefix: usize,
+    pub(crate) prefix: usize,
     /// How many sequences generate at once; a list
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 16])]
     batch: Vec<usize>,
     /// How often each is measured; the median counts
     #[arg(long, default_value_t = 3)]
-    repeat: usize,
+    pub(crate) repeat: usize,
+    /// How many tenants generate at once, each with a prompt of its own; a list. Measures these alone
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) tenants: Vec<u16>,
+    /// 0 always takes the likeliest token
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) temperature: f32,
+    /// Show every tenant while it runs
+    #[arg(long, requires = "tenants")]
+    pub(crate) live: bool,
     /// Print one JSON object
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 pub(crate) fn bench(args: &Args) -> Result<()> {
+    if !args.tenants.is_empty() {
+        return tenants::bench(args);
+    }
     let most = args.batch.iter().copied().max().unwrap_or(1);
     let pages = |tokens: usize| tokens.next_multiple_of(64);
     let kv_tokens = (most * pages(args.prefix + args.generate + 1)).max(pages(args.prompt + 1));
@@ -64,7 +77,7 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     for &batch in &args.batch {
         let mut runs = Vec::new();
         for _ in 0..args.repeat {
-            runs.push(decode(&model, batch, args.prefix, args.generate)?);
+            runs.push(decode(&model, batch, args)?);
         }
         put(format!("decode_b{batch}"), json!(round(median(&mut runs), 1)));
         put(format!("rss_b{batch}_mib"), json!(rss_mib()));
@@ -81,7 +94,8 @@ fn token(model: &Model, i: usize) -> u32 {
     (100 + (i * 7919) % (vocabulary - 200)) as u32
 }
 
-fn request(model: &Model, first: usize, prompt: usize, generate: usize) -> Request {
+/// A prompt that begins like no other, unless its `first` is the same.
+pub(crate) fn request(model: &Model, first: usize, prompt: usize, generate: usize) -> Request {
     let tokens: Vec<u32> = (0..prompt).map(|i| token(model, first + i)).collect();
     let mut request = Request::tokens(tokens).temperature(0.0).max_tokens(generate);
     request.ignore_eos = true;
@@ -96,9 +110,13 @@ fn prefill(model: &Model, prompt: usize, run: usize) -> Result<f64> {
 }
 
 /// Tokens per second over all sequences, from the moment when each has its first one.
-fn decode(model: &Model, batch: usize, prompt: usize, generate: usize) -> Result<f64> {
+fn decode(model: &Model, batch: usize, args: &Args) -> Result<f64> {
+    let generate = args.generate;
     let mut generations: Vec<_> = (0..batch)
-        .map(|s| model.stream(request(model, s, prompt, generate + 1)))
+        .map(|s| {
+            let request = request(model, s, args.prefix, generate + 1);
+            model.stream(request.temperature(args.temperature))
+        })
         .collect::<Result<_, _>>()?;
     for generation in &mut generations {
         generation.next_blocking().context("a generation ended before it began")??;
@@ -116,18 +134,18 @@ fn decode(model: &Model, batch: usize, prompt: usize, generate: usize) -> Result
     Ok(tokens as f64 / start.elapsed().as_secs_f64())
 }
 
-fn median(runs: &mut [f64]) -> f64 {
+pub(crate) fn median(runs: &mut [f64]) -> f64 {
     runs.sort_by(f64::total_cmp);
     runs.get(runs.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn round(value: f64, digits: i32) -> f64 {
+pub(crate) fn round(value: f64, digits: i32) -> f64 {
     let scale = 10f64.powi(digits);
     (value * scale).round() / scale
 }
 
 /// Resident memory of this process, `None` where the system does not say.
-fn rss_mib() -> Option<u64> {
+pub(crate) fn rss_mib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|l| l.starts_with("VmRSS:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;

@@ -5,10 +5,12 @@ mod bench;
 mod chat;
 mod interrupt;
 mod lines;
+mod live;
 mod models;
 mod options;
 mod progress;
 mod run;
+mod tenants;
 
 use std::process::ExitCode;
 

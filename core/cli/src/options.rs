@@ -33,6 +33,11 @@ impl ModelOptions {
 
     /// Loads with a KV cache of so many tokens, unless the user said how many.
     pub(crate) fn load_with(&self, kv_tokens: Option<usize>) -> Result<Model> {
+        Ok(self.start(kv_tokens)?.1)
+    }
+
+    /// As [`load_with`](Self::load_with), with the runtime.
+    pub(crate) fn start(&self, kv_tokens: Option<usize>) -> Result<(Realm, Model)> {
         let mut builder = Realm::builder().device(&self.device);
         if let Some(threads) = self.threads {
             builder = builder.threads(threads);
@@ -42,7 +47,9 @@ impl ModelOptions {
             cache_type: self.cache_type,
             ..LoadOptions::default()
         };
-        Ok(builder.build()?.load_model_with(&self.model, &options, &mut Bars::new())?)
+        let realm = builder.build()?;
+        let model = realm.load_model_with(&self.model, &options, &mut Bars::new())?;
+        Ok((realm, model))
     }
 }
 

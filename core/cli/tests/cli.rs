@@ -142,6 +142,32 @@ fn bench_prints_the_keys_of_its_peer() {
 }
 
 #[test]
+fn bench_of_tenants_prints_one_object_and_its_live_view_stays_apart() {
+    let args =
+        ["bench", "smollm2-135m", "--tenants", "1,2", "--prefix", "40", "--generate", "16", "--repeat", "1"];
+    let output = realm(&[&args[..], &["--json", "--live"]].concat(), "");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for count in ["1", "2"] {
+        let tenants = &value["tenants"][count];
+        for key in ["tokens_per_s", "fairness", "scheduler_share", "rss_mib", "kv_mib"] {
+            assert!(tenants[key].as_f64().is_some_and(|v| v > 0.0), "{key}: {value}");
+        }
+        for (key, percent) in
+            ["ttft_s", "itl_s"].into_iter().flat_map(|k| ["p50", "p95", "p99"].map(|p| (k, p)))
+        {
+            assert!(tenants[key][percent].as_f64().is_some_and(|v| v > 0.0), "{key} {percent}: {value}");
+        }
+        assert!(tenants["scheduler_share"].as_f64().unwrap() < 1.0);
+    }
+    let table = stdout(&args, "");
+    assert!(table.lines().count() == 3 && table.contains("fairness"), "{table}");
+    let error = stderr_of_failure(&["bench", "smollm2-135m", "--tenants", "0"], "");
+    assert!(error.contains("--tenants"), "{error}");
+}
+
+#[test]
 fn models_are_listed_and_described() {
     let list = stdout(&["models", "list"], "");
     for name in ["smollm2-135m", "qwen2.5-coder-0.5b", "gemma3-270m"] {

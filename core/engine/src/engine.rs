@@ -13,6 +13,7 @@ use realm_tokenizer::Tokenizer;
 use crate::adapter::Applied;
 use crate::guide::Guides;
 use crate::kv::pages_for;
+use crate::metrics::{Ledger, Meter};
 use crate::request::MAX_LOGPROBS;
 use crate::sampling::Scored;
 use crate::scheduler::sessions::SessionCommand;
@@ -22,7 +23,7 @@ use crate::task::embed::{Embed, Pooling};
 use crate::task::generate::Generate;
 use crate::task::score::Score;
 use crate::task::{Task, Work};
-use crate::{Adapter, EngineConfig, Error, Generation, Request, Sequence, Tenant};
+use crate::{Adapter, EngineConfig, Error, Generation, Metrics, Request, Sequence, Served, Tenant};
 
 /// Runs the requests of one model.
 pub struct Engine {
@@ -67,6 +68,7 @@ pub(crate) struct Common {
     free_pages: AtomicUsize,
     /// Requests that wait.
     waiting: Arc<AtomicUsize>,
+    ledger: Arc<Ledger>,
 }
 
 pub(crate) enum Command {
@@ -123,6 +125,7 @@ impl Engine {
         let fits = |tokens: usize| pages_for(&layout, tokens, config.prefill_chunk) <= pages;
         let most = (1..=model.context_length.div_ceil(PAGE_TOKENS)).collect::<Vec<_>>();
         let context = most.partition_point(|n| fits(n * PAGE_TOKENS)) * PAGE_TOKENS;
+        let ledger = Arc::new(Ledger::new(pages, weights.page_bytes(config.cache_type)));
         let common = Arc::new(Common {
             vocabulary: model.vocab,
             groups: layout.groups(),
@@ -132,10 +135,11 @@ impl Engine {
             adapters: AtomicU32::new(0),
             free_pages: AtomicUsize::new(pages),
             waiting: Arc::default(),
+            ledger: Arc::clone(&ledger),
         });
         let (commands, inbox) = mpsc::channel();
         let guides = Guides::new(Arc::clone(&tokenizer));
-        let scheduler = Scheduler::new(runner, tokenizer, config.clone());
+        let scheduler = Scheduler::new(runner, tokenizer, config.clone(), ledger);
         let gauges = Arc::clone(&common);
         let thread = std::thread::Builder::new()
             .name("realm-engine".into())
@@ -154,6 +158,16 @@ impl Engine {
     /// counts as free.
     pub fn free_pages(&self) -> usize {
         self.common.free_pages.load(Ordering::Acquire)
+    }
+
+    /// What it has done and how it stands. Takes no time of the engine's thread.
+    pub fn metrics(&self) -> Metrics {
+        self.common.ledger.read()
+    }
+
+    /// One tenant's part of that.
+    pub fn tenant_metrics(&self, tenant: &Tenant) -> Served {
+        self.common.ledger.read_tenant(tenant)
     }
 
     /// Lets requests name an adapter that was made for this engine's weights. `name` is what tenants' limits know it by.
@@ -299,7 +313,10 @@ impl Engine {
         shared_prefix: usize,
         work: Work,
     ) -> Result<(), Error> {
-        let place = tenant.enqueue(&self.common.waiting, self.max_queued)?;
+        let ledger = &self.common.ledger;
+        let place =
+            tenant.enqueue(&self.common.waiting, self.max_queued).inspect_err(|_| ledger.refused(tenant))?;
+        let meter = Meter::request(ledger, tenant, work.kind(), tokens.len());
         let id = self.common.next_id();
         let deadline = tenant.read().request_timeout.map(|timeout| Instant::now() + timeout);
         let place = Some(place);
@@ -309,7 +326,7 @@ impl Engine {
             adapter,
             shared_prefix,
             deadline,
-            ..Task::new(id, tenant, limit, self.common.groups, work)
+            ..Task::new(id, tenant, limit, self.common.groups, meter, work)
         };
         self.commands.send(Command::Add(Box::new(task))).map_err(|_| Error::Stopped)
     }

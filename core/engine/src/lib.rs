@@ -7,6 +7,7 @@
 //! - [`Sequence`]: a token sequence that its owner drives forward by forward.
 //! - [`Grammar`]: what a generation has to spell.
 //! - [`Sampling`] and [`Sampler`]: from logits to a token.
+//! - [`Metrics`]: what an engine has done and how it stands.
 //!
 //! Inside, `scheduler` decides what runs, `task` is what a request is while it runs, and `kv` keeps account of the KV
 //! cache's pages.
@@ -19,6 +20,7 @@ mod error;
 mod generation;
 mod guide;
 mod kv;
+mod metrics;
 mod request;
 mod sampling;
 mod scheduler;
@@ -34,6 +36,7 @@ pub use engine::{Answer, Engine};
 pub use error::Error;
 pub use generation::Generation;
 pub use guide::Grammar;
+pub use metrics::{Histogram, KvPages, Metrics, Requests, Served, TenantMetrics, Tokens};
 pub use request::{Chunk, Finish, FinishReason, MAX_LOGPROBS, Request, Timings, Token, Usage};
 pub use sampling::{Sampler, Sampling, Scored, TokenLogprob, TokenMask};
 pub use sequence::Sequence;

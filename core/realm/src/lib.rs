@@ -18,6 +18,7 @@
 //! - [`Generation`]: a running request, a stream of [`Chunk`]s that threads can loop over too. Dropping it cancels
 //!   the request.
 //! - [`Sequence`]: a token sequence that the caller drives forward by forward.
+//! - [`Metrics`]: what a model has done and how it stands; [`Realm::prometheus`] is that as text for Prometheus.
 //! - [`Error`]: one type with a stable [`code`](Error::code).
 //!
 //! Every call that waits exists twice: under its plain name it blocks the thread, and with `_async` it returns
@@ -30,6 +31,7 @@ mod error;
 mod generation;
 mod inspect;
 mod load;
+mod metrics;
 mod model;
 mod request;
 mod runtime;
@@ -45,8 +47,8 @@ pub use load::{LoadOptions, Progress};
 pub use model::{EmbedOptions, Model, ModelInfo};
 pub use realm_compute::CacheType;
 pub use realm_engine::{
-    Chunk, Finish, FinishReason, Forwarded, Grammar, Limits, Output, Pooling, Sampling, Scored, Timings,
-    Token, TokenLogprob, Usage,
+    Chunk, Finish, FinishReason, Forwarded, Grammar, Histogram, KvPages, Limits, Metrics, Output, Pooling,
+    Requests, Sampling, Scored, Served, TenantMetrics, Timings, Token, TokenLogprob, Tokens, Usage,
 };
 pub use realm_hub as hub;
 pub use realm_tokenizer::{Tokenizer, Utf8Stream};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use realm_engine::{Answer, Engine, Pooling, Scored};
+use realm_engine::{Answer, Engine, Metrics, Pooling, Scored};
 use realm_gguf::Gguf;
 use realm_model::Weights;
 use realm_tokenizer::{ChatTemplate, Conversation, Tokenizer};
@@ -83,8 +83,8 @@ impl ModelInfo {
 }
 
 impl Model {
-    pub(crate) fn new(shared: Shared, tenant: Arc<realm_engine::Tenant>) -> Self {
-        Self { shared: Arc::new(shared), tenant }
+    pub(crate) fn new(shared: Arc<Shared>, tenant: Arc<realm_engine::Tenant>) -> Self {
+        Self { shared, tenant }
     }
 
     /// The same model for another tenant.
@@ -100,6 +100,11 @@ impl Model {
     /// What the model is.
     pub fn info(&self) -> &ModelInfo {
         &self.shared.info
+    }
+
+    /// What it has done for all tenants since it was loaded, and how it stands.
+    pub fn metrics(&self) -> Metrics {
+        self.shared.engine.metrics()
     }
 
     /// Token ids of `text`, with the begin token where the model expects one. Control tokens spelled in the

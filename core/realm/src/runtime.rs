@@ -9,6 +9,7 @@ use realm_tokenizer::Tokenizer;
 
 use crate::error::ErrorCode;
 use crate::load::{self, LoadOptions, Progress};
+use crate::metrics::Models;
 use crate::{Error, Limits, Model, Tenant};
 
 /// Owns the devices and loads models. Cloning it is cheap and shares everything.
@@ -18,6 +19,7 @@ pub struct Realm {
     hub: Hub,
     /// The tenant of requests that name none.
     anybody: Arc<realm_engine::Tenant>,
+    models: Models,
 }
 
 /// How a [`Realm`] is built.
@@ -68,7 +70,7 @@ impl Builder {
             None => Hub::new()?,
         };
         let anybody = Arc::new(realm_engine::Tenant::new("default", Limits::default())?);
-        Ok(Realm { backend: Arc::new(backend), hub, anybody })
+        Ok(Realm { backend: Arc::new(backend), hub, anybody, models: Models::default() })
     }
 }
 
@@ -99,7 +101,8 @@ impl Realm {
         progress: &mut dyn Progress,
     ) -> Result<Model, Error> {
         let path = self.hub.resolve(&Reference::parse(model)?, progress)?;
-        let shared = load::load(&self.backend, model, &path, options, progress)?;
+        let shared = Arc::new(load::load(&self.backend, model, &path, options, progress)?);
+        self.models.add(&shared);
         Ok(Model::new(shared, Arc::clone(&self.anybody)))
     }
 
@@ -126,7 +129,14 @@ impl Realm {
     /// # Errors
     /// `invalid-argument` for limits that mean nothing.
     pub fn tenant(&self, name: &str, limits: Limits) -> Result<Tenant, Error> {
-        Tenant::new(name, limits)
+        Tenant::new(name, limits, self.models.clone())
+    }
+
+    /// What all loaded models have done and how they stand, in the text format that Prometheus and OpenMetrics read
+    /// (content type `application/openmetrics-text; version=1.0.0; charset=utf-8`). Series are labelled with the model and, where
+    /// they are one tenant's, with its name; a tenant's go when it is gone. `docs/metrics.md` lists them.
+    pub fn prometheus(&self) -> String {
+        self.models.prometheus()
     }
 
     /// Loads a model's tokenizer alone. Blocks.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::error::ErrorCode;
-use crate::{Error, Limits, Model};
+use crate::metrics::Models;
+use crate::{Error, Limits, Model, Served};
 
 /// An identity with [`Limits`] that hold over all models it uses. Cloning it is cheap and shares everything.
 ///
@@ -12,11 +13,12 @@ use crate::{Error, Limits, Model};
 #[derive(Clone, Debug)]
 pub struct Tenant {
     inner: Arc<realm_engine::Tenant>,
+    models: Models,
 }
 
 impl Tenant {
-    pub(crate) fn new(name: &str, limits: Limits) -> Result<Self, Error> {
-        Ok(Self { inner: Arc::new(realm_engine::Tenant::new(name, limits)?) })
+    pub(crate) fn new(name: &str, limits: Limits, models: Models) -> Result<Self, Error> {
+        Ok(Self { inner: Arc::new(realm_engine::Tenant::new(name, limits)?), models })
     }
 
     /// Its name.
@@ -62,5 +64,14 @@ impl Tenant {
     /// Requests that wait now, over all models.
     pub fn waiting(&self) -> usize {
         self.inner.waiting()
+    }
+
+    /// What was done for it, over all models that are loaded now.
+    pub fn metrics(&self) -> Served {
+        let mut served = Served::default();
+        for model in self.models.loaded() {
+            served.add(&model.engine.tenant_metrics(&self.inner));
+        }
+        served
     }
 }

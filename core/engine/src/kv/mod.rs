@@ -39,7 +39,6 @@ impl KvCache {
     }
 
     /// Pages that hold nothing.
-    #[cfg(test)]
     pub(crate) fn free(&self) -> usize {
         self.pool.free()
     }
@@ -47,6 +46,11 @@ impl KvCache {
     /// Pages that can be had: those that hold nothing, and those that are only remembered.
     pub(crate) fn available(&self) -> usize {
         self.pool.free() + self.tree.idle_pages()
+    }
+
+    /// Pages that are only remembered.
+    pub(crate) fn remembered(&self) -> usize {
+        self.tree.idle_pages()
     }
 
     /// All pages.

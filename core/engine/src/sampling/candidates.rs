@@ -1,7 +1,7 @@
 //! The tokens that may come next.
 
 use super::Sampling;
-use super::mask::Allowed;
+use super::mask::{Allowed, BLOCK};
 use super::rng::Rng;
 
 #[derive(Clone, Copy)]
@@ -54,16 +54,22 @@ impl Candidates {
         self.sorted = 0;
         // Below the k-th largest so far nothing is worth a look: a second pass over few survivors.
         let mut floor = f32::NEG_INFINITY;
-        let limit = if top_k == 0 { usize::MAX } else { top_k.saturating_mul(8).max(1024) };
-        allowed.for_each(logits, |token, logit| {
-            if logit > floor {
-                self.all.push(Candidate { token, logit, weight: 0.0 });
-                if self.all.len() >= limit {
-                    self.keep_largest(top_k);
-                    floor = self.all.iter().map(|c| c.logit).fold(f32::INFINITY, f32::min);
-                }
+        let limit = if top_k == 0 { usize::MAX } else { top_k.saturating_mul(4).max(256) };
+        for (index, block) in logits.chunks(BLOCK).enumerate() {
+            // Most blocks hold nothing of interest, and the compiler asks that of several logits at once.
+            if !block.iter().fold(false, |any, &logit| any | (logit > floor)) {
+                continue;
             }
-        });
+            allowed.for_each_of_block(index, block, |token, logit| {
+                if logit > floor {
+                    self.all.push(Candidate { token, logit, weight: 0.0 });
+                    if self.all.len() >= limit {
+                        self.keep_largest(top_k);
+                        floor = self.all.iter().map(|c| c.logit).fold(f32::INFINITY, f32::min);
+                    }
+                }
+            });
+        }
         if top_k > 0 {
             self.keep_largest(top_k);
             self.sort(top_k);

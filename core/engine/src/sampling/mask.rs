@@ -61,6 +61,9 @@ impl TokenMask {
     }
 }
 
+/// Tokens whose bits are in one word.
+pub(super) const BLOCK: usize = 32;
+
 /// What one choice is made from.
 #[derive(Clone, Copy)]
 pub(crate) struct Allowed<'a> {
@@ -79,24 +82,29 @@ impl Allowed<'_> {
         mask & !self.banned.and_then(|banned| banned.words.get(index).copied()).unwrap_or(0)
     }
 
-    /// Calls `each` with every allowed token and its logit, in order of ids. Masks are mostly a few tokens or
-    /// nearly all, so whole words of either kind take no look at their bits.
+    /// Calls `each` with every allowed token and its logit, in order of ids.
     pub(crate) fn for_each(&self, logits: &[f32], mut each: impl FnMut(u32, f32)) {
-        for (index, chunk) in logits.chunks(32).enumerate() {
-            let mut word = self.word(index);
-            let first = index as u32 * 32;
-            if word == !0 {
-                for (token, &logit) in (first..).zip(chunk) {
-                    each(token, logit);
-                }
-                continue;
+        for (index, block) in logits.chunks(BLOCK).enumerate() {
+            self.for_each_of_block(index, block, &mut each);
+        }
+    }
+
+    /// The same for the `index`th [`BLOCK`] of logits. Masks are mostly a few tokens or nearly all, so whole words of
+    /// either kind take no look at their bits.
+    pub(crate) fn for_each_of_block(&self, index: usize, block: &[f32], mut each: impl FnMut(u32, f32)) {
+        let mut word = self.word(index);
+        let first = (index * BLOCK) as u32;
+        if word == !0 {
+            for (token, &logit) in (first..).zip(block) {
+                each(token, logit);
             }
-            while word != 0 {
-                let bit = word.trailing_zeros();
-                word &= word - 1;
-                if let Some(&logit) = chunk.get(bit as usize) {
-                    each(first + bit, logit);
-                }
+            return;
+        }
+        while word != 0 {
+            let bit = word.trailing_zeros();
+            word &= word - 1;
+            if let Some(&logit) = block.get(bit as usize) {
+                each(first + bit, logit);
             }
         }
     }

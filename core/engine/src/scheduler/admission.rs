@@ -53,6 +53,7 @@ impl Scheduler {
                 self.send_back(task);
                 continue;
             }
+            task.meter.started(task.cached);
             if let Work::Generate(work) = &mut task.work {
                 work.start(task.cached);
             }
@@ -257,6 +258,7 @@ impl Scheduler {
         let task = self.running.remove(index);
         tracing::debug!(tokens = task.tokens.len(), tenant = task.tenant.name(), "pre-empted");
         self.preempted = true;
+        task.meter.preempted();
         self.accounts.leave(&task);
         self.send_back(task);
     }

@@ -4,6 +4,7 @@
 //! - [`admission`]: who may run, and who has to give pages up.
 //! - [`select`]: which rows the next pass has.
 //! - [`sessions`]: what programs do with sequences of their own.
+//! - [`gauges`]: how things stand, for readers of metrics.
 //!
 //! Every step takes one row of each sequence that generates, then chunks of prompts up to a budget, so that a long
 //! prompt holds the others up for one chunk and no longer. Pages are taken as sequences grow. When none is left,
@@ -12,6 +13,7 @@
 
 mod admission;
 mod fairness;
+mod gauges;
 mod select;
 pub(crate) mod sessions;
 
@@ -26,10 +28,12 @@ use rustc_hash::FxBuildHasher;
 
 use crate::adapter::Applied;
 use crate::kv::{Copy, KvCache};
+use crate::metrics::{Ledger, Outcome};
 use crate::task::{Progress, Rows, Task, Work};
 use crate::{EngineConfig, Error};
 
 use fairness::Accounts;
+use gauges::Gauges;
 use select::Pick;
 
 pub(crate) struct Scheduler {
@@ -48,6 +52,10 @@ pub(crate) struct Scheduler {
     wake: Wake,
     /// Whether somebody gave way in this step.
     preempted: bool,
+    ledger: Arc<Ledger>,
+    gauges: Gauges,
+    /// Since when the thread has been busy without a step to show for it.
+    busy_since: Option<Instant>,
 }
 
 /// What to do until the next step.
@@ -72,7 +80,12 @@ impl Wake {
 }
 
 impl Scheduler {
-    pub(crate) fn new(runner: Box<dyn Forward>, tokenizer: Arc<Tokenizer>, config: EngineConfig) -> Self {
+    pub(crate) fn new(
+        runner: Box<dyn Forward>,
+        tokenizer: Arc<Tokenizer>,
+        config: EngineConfig,
+        ledger: Arc<Ledger>,
+    ) -> Self {
         Self {
             kv: KvCache::new(runner.layout().clone(), runner.pages(), config.prefix_cache),
             runner,
@@ -86,6 +99,9 @@ impl Scheduler {
             steps: 0,
             wake: Wake::default(),
             preempted: false,
+            ledger,
+            gauges: Gauges::default(),
+            busy_since: None,
         }
     }
 
@@ -114,6 +130,7 @@ impl Scheduler {
     /// Runs one forward pass, if there is anything to run.
     pub(crate) fn step(&mut self) -> Next {
         let now = Instant::now();
+        let began = *self.busy_since.get_or_insert(now);
         self.preempted = false;
         self.sweep(now);
         self.admit(now);
@@ -125,16 +142,22 @@ impl Scheduler {
                 // There may be room now.
                 return Next::Go;
             }
+            self.busy_since = None;
+            self.show(now, true);
             return Next::Wait(self.wake.0);
         }
         self.steps += 1;
         self.fill_batch(&picks);
-        tracing::trace!(rows = self.batch.rows(), sequences = picks.len(), "step");
+        let (rows, sequences) = (self.batch.rows(), picks.len());
+        let _span = tracing::trace_span!("step", rows, sequences).entered();
+        let before = Instant::now();
         let mut result = Ok(());
         for (from, to) in self.copies.drain(..) {
             result = result.and_then(|()| self.runner.copy_page(from, to));
         }
-        match result.and_then(|()| self.runner.forward(&self.batch)) {
+        let result = result.and_then(|()| self.runner.forward(&self.batch));
+        let forward = before.elapsed();
+        match result {
             Ok(()) => self.hand_out(&picks, now),
             Err(error) => {
                 tracing::error!(%error, "a forward pass failed");
@@ -142,6 +165,10 @@ impl Scheduler {
             }
         }
         self.accounts.settle();
+        let end = Instant::now();
+        self.ledger.step(rows, sequences, end - began, forward);
+        self.busy_since = Some(end);
+        self.show(end, false);
         Next::Go
     }
 
@@ -150,6 +177,7 @@ impl Scheduler {
         let mut wake = Wake::default();
         let mut over = |task: &mut Task| {
             if task.is_abandoned() {
+                task.meter.ended(Outcome::Cancelled);
                 return true;
             }
             let Some(deadline) = task.deadline else { return false };
@@ -157,10 +185,11 @@ impl Scheduler {
                 wake.note(deadline - now);
                 return false;
             }
-            task.fail(Error::LimitExceeded(format!(
+            let error = format!(
                 "the request took longer than tenant `{}` may (`request_timeout`); ask for fewer tokens, or raise the limit",
                 task.tenant.name(),
-            )));
+            );
+            task.fail(Outcome::TimedOut, Error::LimitExceeded(error));
             true
         };
         for account in self.accounts.iter_mut() {
@@ -255,7 +284,7 @@ impl Scheduler {
     fn fail(&mut self, picks: &[Pick], error: &Error) {
         let failed: Vec<u64> = picks.iter().map(|pick| pick.task).collect();
         for task in self.running.iter_mut().filter(|task| failed.contains(&task.id)) {
-            task.fail(error.clone());
+            task.fail(Outcome::Failed, error.clone());
         }
         self.retire(&failed);
     }

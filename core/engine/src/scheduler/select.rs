@@ -117,6 +117,7 @@ impl Scheduler {
     fn catch_up(&mut self, index: usize) {
         let task = &mut self.running[index];
         let found = task.attach(&mut self.kv);
+        task.meter.found(task.cached);
         if let Work::Generate(work) = &mut task.work {
             work.found_cached(found);
         }

@@ -6,6 +6,7 @@ use async_channel::Sender;
 
 use super::Scheduler;
 use crate::adapter::Applied;
+use crate::metrics::Meter;
 use crate::snapshot::Snapshot;
 use crate::task::session::{Forwarded, Output, Pending, Session};
 use crate::task::{Task, Work};
@@ -36,7 +37,9 @@ impl Scheduler {
             SessionCommand::Open { id, tenant, adapter, limit, shared_prefix } => {
                 let work = Work::Session(Session::default());
                 let groups = self.runner.layout().groups();
-                let task = Task { adapter, shared_prefix, ..Task::new(id, &tenant, limit, groups, work) };
+                let meter = Meter::session(&self.ledger, &tenant);
+                let task =
+                    Task { adapter, shared_prefix, ..Task::new(id, &tenant, limit, groups, meter, work) };
                 self.resting.insert(id, task);
             }
             SessionCommand::Forward { id, tokens, output, reply } => {
@@ -52,7 +55,7 @@ impl Scheduler {
                     pages: self.kv.fork(&task.pages),
                     adapter: task.adapter.clone(),
                     shared_prefix: task.shared_prefix,
-                    ..Task::new(to, &task.tenant, task.limit, 0, work)
+                    ..Task::new(to, &task.tenant, task.limit, 0, task.meter.fork(), work)
                 };
                 self.resting.insert(id, task);
                 self.resting.insert(to, twin);
@@ -60,6 +63,7 @@ impl Scheduler {
             SessionCommand::Truncate { id, len } => {
                 let Some(mut task) = self.take_session(id) else { return };
                 task.tokens.truncate(len);
+                task.meter.truncated(len);
                 task.cached = self.kv.truncate(&mut task.pages, task.tokens.len(), task.cached);
                 self.resting.insert(id, task);
             }

@@ -13,7 +13,6 @@ use crate::guide::Guide;
 use crate::request::{Chunk, Finish, FinishReason, Request, Timings, Token, Usage};
 use crate::sampling::{Sampler, logprobs};
 use crate::stop::StopMatcher;
-use crate::tenant::Place;
 
 /// A request for text.
 pub(crate) struct Generate {
@@ -96,14 +95,15 @@ impl Generate {
     }
 
     /// Chooses tokens and sends them: one after the last token, and one more for each draft that was right. There is
-    /// room for `room` tokens. The place is free before the last chunk goes out: its reader may want it at once.
+    /// room for `room` tokens. Just before it sends them it tells `before` how many they are, and whether they are the
+    /// last: their reader may look at once.
     pub(crate) fn advance(
         &mut self,
         results: &Rows<'_>,
         drafts: &[u32],
         tokenizer: &Tokenizer,
         room: usize,
-        place: &mut Option<Place>,
+        before: impl FnOnce(usize, bool),
     ) -> Step {
         let mut step = Step { tokens: Vec::with_capacity(1 + drafts.len()), ended: false };
         let mut chunk = Chunk { text: String::new(), tokens: Vec::new(), finish: None };
@@ -133,9 +133,7 @@ impl Generate {
                 break;
             }
         }
-        if step.ended {
-            *place = None;
-        }
+        before(step.tokens.len(), step.ended);
         let sent = if chunk.tokens.is_empty() { Ok(()) } else { self.chunks.try_send(Ok(chunk)) };
         match sent {
             Ok(()) => {}

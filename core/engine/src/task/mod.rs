@@ -18,6 +18,7 @@ use realm_tokenizer::Tokenizer;
 
 use crate::adapter::Applied;
 use crate::kv::{KvCache, PageTables, Scope};
+use crate::metrics::{Meter, Outcome};
 use crate::tenant::Place;
 use crate::{Error, Tenant};
 
@@ -50,6 +51,7 @@ pub(crate) struct Task {
     pub(crate) drafts: Vec<u32>,
     /// The step that last computed rows of it.
     pub(crate) served: u64,
+    pub(crate) meter: Meter,
     pub(crate) work: Work,
 }
 
@@ -58,6 +60,18 @@ pub(crate) enum Work {
     Score(Score),
     Embed(Embed),
     Session(Session),
+}
+
+impl Work {
+    /// What it is called in traces.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Generate(_) => "generate",
+            Self::Score(_) => "score",
+            Self::Embed(_) => "embed",
+            Self::Session(_) => "sequence",
+        }
+    }
 }
 
 /// What a forward pass computed for one task.
@@ -84,7 +98,14 @@ pub(crate) enum Progress {
 
 impl Task {
     /// A task that has computed nothing yet.
-    pub(crate) fn new(id: u64, tenant: &Arc<Tenant>, limit: usize, groups: usize, work: Work) -> Self {
+    pub(crate) fn new(
+        id: u64,
+        tenant: &Arc<Tenant>,
+        limit: usize,
+        groups: usize,
+        meter: Meter,
+        work: Work,
+    ) -> Self {
         Self {
             id,
             tenant: Arc::clone(tenant),
@@ -98,6 +119,7 @@ impl Task {
             deadline: None,
             drafts: Vec::new(),
             served: 0,
+            meter,
             work,
         }
     }
@@ -202,27 +224,43 @@ impl Task {
         rows
     }
 
-    /// Takes the results of `rows` rows.
+    /// Takes the results of `rows` rows. They are counted before anybody can read them.
     pub(crate) fn advance(&mut self, rows: usize, results: &Rows<'_>, tokenizer: &Tokenizer) -> Progress {
+        let (before, meter) = (self.cached, &mut self.meter);
         if !matches!(self.work, Work::Generate(_)) {
             self.cached += rows;
+            meter.advanced(before, self.cached, 0);
         }
         let complete = self.cached == self.tokens.len();
         let progress = |ended| if ended { Progress::Ended } else { Progress::More };
         if complete && !matches!(self.work, Work::Generate(_)) {
             // Before the answer goes out: whoever gets it may want the place at once.
             self.place = None;
+            meter.ended(Outcome::Finished);
         }
         match &mut self.work {
             Work::Generate(work) => {
                 let prompt_rows = rows - self.drafts.len();
                 self.cached += prompt_rows;
                 if self.cached < self.tokens.len() {
+                    meter.advanced(before, self.cached, 0);
                     return Progress::More;
                 }
                 let drafts = std::mem::take(&mut self.drafts);
                 let room = self.limit - self.tokens.len();
-                let step = work.advance(results, &drafts, tokenizer, room, &mut self.place);
+                let (cached, mut finished) = (self.cached, false);
+                let step = work.advance(results, &drafts, tokenizer, room, |generated, ends| {
+                    meter.advanced(before, cached + generated.saturating_sub(1), generated);
+                    finished = ends;
+                    if finished {
+                        meter.ended(Outcome::Finished);
+                        // Its reader may want the place at once.
+                        self.place = None;
+                    }
+                });
+                if step.ended && !finished {
+                    meter.ended(Outcome::Cancelled);
+                }
                 // Accepted drafts have their keys and values already; the last token has not.
                 self.cached += step.tokens.len().saturating_sub(1);
                 self.tokens.extend(step.tokens);
@@ -270,8 +308,9 @@ impl Task {
     }
 
     /// Ends it with an error.
-    pub(crate) fn fail(&mut self, error: Error) {
+    pub(crate) fn fail(&mut self, outcome: Outcome, error: Error) {
         self.place = None;
+        self.meter.ended(outcome);
         match &mut self.work {
             Work::Generate(work) => work.fail(error),
             Work::Score(work) => work.fail(error),

@@ -15,6 +15,7 @@ use realm_hub::{Hub, Reference};
 use realm_model::{Transformer, Weights};
 
 use super::*;
+use crate::metrics::{Ledger, Meter};
 use crate::request::{Chunk, Request};
 use crate::task::generate::Generate;
 use crate::{Limits, Sampling, Tenant};
@@ -66,7 +67,8 @@ impl Bench {
         let runner = model.runner(pages, CacheType::F32).expect("a runner");
         let fits = |tokens: &usize| crate::kv::pages_for(&layout, *tokens, config.prefill_chunk) <= pages;
         let context = (1..4096).take_while(fits).last().expect("room for a token");
-        let scheduler = Scheduler::new(runner, tokenizer(), config);
+        let ledger = Arc::new(Ledger::new(pages, model.page_bytes(CacheType::F32)));
+        let scheduler = Scheduler::new(runner, tokenizer(), config, ledger);
         Self { scheduler, context, ids: 0, waiting: Arc::default() }
     }
 
@@ -97,11 +99,12 @@ impl Bench {
         let work = Work::Generate(Box::new(Generate::new(&mut request, None, send, Arc::default())));
         let (id, limit) = (self.next_id(), (prompt.len() + tokens).min(self.context));
         let groups = self.scheduler.runner.layout().groups();
+        let meter = Meter::request(&self.scheduler.ledger, tenant, work.kind(), prompt.len());
         let task = Task {
             place: Some(tenant.enqueue(&self.waiting, usize::MAX).expect("a place")),
             tokens: prompt.to_vec(),
             shared_prefix,
-            ..Task::new(id, tenant, limit, groups, work)
+            ..Task::new(id, tenant, limit, groups, meter, work)
         };
         self.scheduler.add(task);
         receive

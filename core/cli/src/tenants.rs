@@ -1,0 +1,274 @@
+//! `realm bench --tenants`: many tenants at once through the public API, as a service has them.
+//!
+//! Every tenant has a thread that reads one stream. They start together. The *saturated period* begins when each has its
+//! first token, and ends when the first of them has `--generate` more; then all are cancelled. So all of them generate
+//! all the time, however long the prompts took.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Barrier, OnceLock};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use realm::{Limits, Metrics, Model, Realm, Tenant};
+use serde_json::{Map, Value, json};
+
+use crate::bench::{Args, median, request, round, rss_mib};
+use crate::live::Live;
+
+/// What tenants' names begin with.
+const TENANT: &str = "tenant-";
+
+pub(crate) fn bench(args: &Args) -> Result<()> {
+    let counts: Vec<usize> = args.tenants.iter().map(|&n| n.into()).collect();
+    let most = counts.iter().copied().max().unwrap_or(1);
+    let kv_tokens = most * (args.prefix + longest(args, most)).next_multiple_of(64);
+    let (realm, model) = args.model.start(Some(kv_tokens))?;
+    // The first forward passes touch memory for the first time.
+    model.generate(request(&model, 0, args.prefix, 1))?;
+    if !args.json {
+        println!(
+            "tenants  tokens/s  first token s: p50   p95   p99  between tokens ms: p50   p95   p99  fairness  scheduler  RSS MiB  KV MiB"
+        );
+    }
+    let mut out = Map::new();
+    for &count in &counts {
+        let live = args
+            .live
+            .then(|| Live::start(&model, format!("{} · {count} tenants", args.model.model), args.json));
+        let runs = (0..args.repeat.max(1)).map(|_| run(&realm, &model, count, args));
+        let runs = runs.collect::<Result<Vec<_>>>();
+        drop(live);
+        let report = Report::new(&runs?);
+        if !args.json {
+            report.print(count);
+        }
+        out.insert(count.to_string(), report.json());
+    }
+    if args.json {
+        let device = &model.info().device;
+        println!("{}", json!({ "model": args.model.model, "device": device, "tenants": out }));
+    }
+    Ok(())
+}
+
+/// Tokens that a tenant may generate: `--generate`, what it does while the others' prompts are computed in chunks of at
+/// least 64 rows, and some more for threads that get to read late.
+fn longest(args: &Args, tenants: usize) -> usize {
+    args.generate + tenants * args.prefix.div_ceil(64) + 256
+}
+
+/// What one tenant saw.
+struct Seen {
+    first_token: Duration,
+    /// Between tokens.
+    gaps: Vec<Duration>,
+    /// Tokens in the saturated period.
+    tokens: usize,
+}
+
+/// How things stood at one end of the saturated period.
+struct Reading {
+    at: Instant,
+    metrics: Metrics,
+    rss_mib: Option<u64>,
+}
+
+impl Reading {
+    fn take(model: &Model) -> Self {
+        Self { at: Instant::now(), metrics: model.metrics(), rss_mib: rss_mib() }
+    }
+}
+
+/// The saturated period, as all threads see it.
+struct Period<'a> {
+    model: &'a Model,
+    /// Tenants that have no token yet.
+    without: AtomicUsize,
+    begin: OnceLock<Reading>,
+    end: OnceLock<Reading>,
+    over: AtomicBool,
+}
+
+impl Period<'_> {
+    /// A tenant has its first token.
+    fn first_token(&self) {
+        if self.without.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.begin.get_or_init(|| Reading::take(self.model));
+        }
+    }
+
+    /// A tenant has all its tokens.
+    fn finish(&self) {
+        self.end.get_or_init(|| Reading::take(self.model));
+        self.over.store(true, Ordering::Release);
+    }
+}
+
+struct Run {
+    seen: Vec<Seen>,
+    begin: Reading,
+    end: Reading,
+}
+
+fn run(realm: &Realm, model: &Model, count: usize, args: &Args) -> Result<Run> {
+    let tenants = (0..count)
+        .map(|i| realm.tenant(&format!("{TENANT}{:02}", i + 1), Limits::default()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let without = AtomicUsize::new(count);
+    let (begin, end) = (OnceLock::new(), OnceLock::new());
+    let period = Period { model, without, begin, end, over: AtomicBool::new(false) };
+    let start = Barrier::new(count);
+    let seen = std::thread::scope(|scope| {
+        let threads: Vec<_> = tenants
+            .iter()
+            .enumerate()
+            .map(|(i, tenant)| {
+                let (period, start) = (&period, &start);
+                scope.spawn(move || {
+                    let seen = read(tenant, i, count, args, period, start);
+                    if seen.is_err() {
+                        period.finish();
+                    }
+                    seen
+                })
+            })
+            .collect();
+        let results = threads.into_iter().map(|thread| thread.join());
+        results.map(|seen| seen.map_err(|_| anyhow!("a tenant's thread panicked"))?).collect::<Result<_>>()
+    })?;
+    let missing = "the generations ended before every tenant had its first token: raise --generate";
+    Ok(Run {
+        seen,
+        begin: period.begin.into_inner().context(missing)?,
+        end: period.end.into_inner().context(missing)?,
+    })
+}
+
+/// One tenant's thread.
+fn read(
+    tenant: &Tenant,
+    index: usize,
+    count: usize,
+    args: &Args,
+    period: &Period<'_>,
+    start: &Barrier,
+) -> Result<Seen> {
+    let model = tenant.model(period.model);
+    start.wait();
+    let (model, began) = (model?, Instant::now());
+    let request = request(&model, index, args.prefix, longest(args, count)).temperature(args.temperature);
+    let mut generation = model.stream(request)?;
+    let mut seen = Seen { first_token: Duration::ZERO, gaps: Vec::new(), tokens: 0 };
+    let mut last = None;
+    while !period.over.load(Ordering::Acquire) {
+        let Some(chunk) = generation.next_blocking() else { break };
+        let (tokens, now) = (chunk?.tokens.len(), Instant::now());
+        // Tokens that come at once share the time since the last one before.
+        let each = |last: Instant| (now - last) / u32::try_from(tokens).unwrap_or(1).max(1);
+        match last.replace(now) {
+            Some(last) => seen.gaps.extend(std::iter::repeat_n(each(last), tokens)),
+            None => {
+                seen.first_token = now - began;
+                period.first_token();
+                continue;
+            }
+        }
+        if period.begin.get().is_some_and(|begin| begin.at <= now) {
+            seen.tokens += tokens;
+        }
+        if seen.tokens >= args.generate {
+            break;
+        }
+    }
+    period.finish();
+    Ok(seen)
+}
+
+/// What all runs with one number of tenants say.
+struct Report {
+    tokens_per_s: f64,
+    /// The 50th, 95th and 99th of a hundred, in seconds.
+    first_token: [f64; 3],
+    inter_token: [f64; 3],
+    /// The most tokens that a tenant was served, over the least.
+    fairness: Option<f64>,
+    scheduler_share: f64,
+    rss_mib: Option<u64>,
+    kv_mib: f64,
+}
+
+impl Report {
+    fn new(runs: &[Run]) -> Self {
+        let seen = || runs.iter().flat_map(|run| &run.seen);
+        let mut rates: Vec<f64> = runs
+            .iter()
+            .map(|run| {
+                let tokens: usize = run.seen.iter().map(|seen| seen.tokens).sum();
+                tokens as f64 / (run.end.at - run.begin.at).as_secs_f64()
+            })
+            .collect();
+        let time = |run: &Run, what: fn(&Metrics) -> f64| what(&run.end.metrics) - what(&run.begin.metrics);
+        let steps: f64 = runs.iter().map(|run| time(run, |metrics| metrics.step_seconds.sum)).sum();
+        let forward: f64 = runs.iter().map(|run| time(run, |metrics| metrics.forward_seconds)).sum();
+        let mib = |metrics: &Metrics| (metrics.kv.used * metrics.kv.page_bytes) as f64 / f64::from(1 << 20);
+        Self {
+            tokens_per_s: median(&mut rates),
+            first_token: percentiles(seen().map(|seen| seen.first_token).collect()),
+            inter_token: percentiles(seen().flat_map(|seen| seen.gaps.iter().copied()).collect()),
+            fairness: runs.iter().map(fairness).collect::<Option<Vec<_>>>().map(|mut all| median(&mut all)),
+            scheduler_share: 1.0 - forward / steps,
+            rss_mib: runs.iter().filter_map(|run| run.end.rss_mib).max(),
+            kv_mib: runs.iter().map(|run| mib(&run.end.metrics)).fold(0.0, f64::max),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let times = |times: &[f64; 3]| {
+            let [p50, p95, p99] = times.map(|time| round(time, 5));
+            json!({ "p50": p50, "p95": p95, "p99": p99 })
+        };
+        json!({
+            "tokens_per_s": round(self.tokens_per_s, 1),
+            "ttft_s": times(&self.first_token),
+            "itl_s": times(&self.inter_token),
+            "fairness": self.fairness.map(|fairness| round(fairness, 3)),
+            "scheduler_share": round(self.scheduler_share, 4),
+            "rss_mib": self.rss_mib,
+            "kv_mib": round(self.kv_mib, 1),
+        })
+    }
+
+    fn print(&self, count: usize) {
+        let [f50, f95, f99] = self.first_token;
+        let [i50, i95, i99] = self.inter_token.map(|time| 1000.0 * time);
+        let fairness = self.fairness.map_or("-".into(), |fairness| format!("{fairness:.3}"));
+        let share = format!("{:.1} %", 100.0 * self.scheduler_share);
+        let rss = self.rss_mib.map_or("-".into(), |mib| mib.to_string());
+        println!(
+            "{count:>7}  {:>8.1}  {f50:>18.3} {f95:>5.3} {f99:>5.3}  {i50:>22.1} {i95:>5.1} {i99:>5.1}  {fairness:>8}  {share:>9}  {rss:>7}  {:>6.1}",
+            self.tokens_per_s, self.kv_mib,
+        );
+    }
+}
+
+/// The most tokens that a tenant was served in the saturated period, over the least, as the engine counted them.
+fn fairness(run: &Run) -> Option<f64> {
+    let before = |name: &str| {
+        let tenant = run.begin.metrics.tenants.iter().find(|tenant| tenant.name == name)?;
+        Some(tenant.served.tokens.generated)
+    };
+    // The model warmed up for another one.
+    let tenants = run.end.metrics.tenants.iter().filter(|tenant| tenant.name.starts_with(TENANT));
+    let served = tenants.filter_map(|tenant| Some(tenant.served.tokens.generated - before(&tenant.name)?));
+    let (least, most) = served.fold((u64::MAX, 0), |(least, most), n| (least.min(n), most.max(n)));
+    (least > 0).then(|| most as f64 / least as f64)
+}
+
+fn percentiles(mut times: Vec<Duration>) -> [f64; 3] {
+    times.sort_unstable();
+    [50, 95, 99].map(|percent| {
+        // The smallest that so many percent do not exceed.
+        let rank = (times.len() * percent).div_ceil(100).max(1);
+        times.get(rank - 1).map_or(f64::NAN, Duration::as_secs_f64)
+    })
+}

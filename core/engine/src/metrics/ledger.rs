@@ -1,0 +1,235 @@
+//! Where an engine counts.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+use super::histogram::Recorder;
+use super::{KvPages, Metrics, Outcome, Requests, Served, TenantMetrics, Tokens};
+use crate::Tenant;
+
+/// Everything that is counted for one tenant, or for all.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    pub(super) prompt: AtomicU64,
+    pub(super) cached: AtomicU64,
+    pub(super) generated: AtomicU64,
+    pub(super) recomputed: AtomicU64,
+    /// By [`Outcome`].
+    outcomes: [AtomicU64; Outcome::ALL],
+    pub(super) preemptions: AtomicU64,
+    pub(super) queue: Recorder,
+    pub(super) first_token: Recorder,
+    pub(super) inter_token: Recorder,
+    running: AtomicUsize,
+    waiting: AtomicUsize,
+    kv_pages: AtomicUsize,
+}
+
+/// What a tenant has at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Load {
+    pub(crate) running: usize,
+    pub(crate) waiting: usize,
+    pub(crate) kv_pages: usize,
+}
+
+impl Tally {
+    fn new() -> Self {
+        Self {
+            prompt: AtomicU64::default(),
+            cached: AtomicU64::default(),
+            generated: AtomicU64::default(),
+            recomputed: AtomicU64::default(),
+            outcomes: Default::default(),
+            preemptions: AtomicU64::default(),
+            queue: Recorder::times(),
+            first_token: Recorder::times(),
+            inter_token: Recorder::times(),
+            running: AtomicUsize::default(),
+            waiting: AtomicUsize::default(),
+            kv_pages: AtomicUsize::default(),
+        }
+    }
+
+    pub(super) fn count(&self, outcome: Outcome) {
+        self.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_load(&self, load: Load) {
+        self.running.store(load.running, Ordering::Relaxed);
+        self.waiting.store(load.waiting, Ordering::Relaxed);
+        self.kv_pages.store(load.kv_pages, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Served {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let outcome = |outcome: Outcome| count(&self.outcomes[outcome as usize]);
+        Served {
+            tokens: Tokens {
+                prompt: count(&self.prompt),
+                cached: count(&self.cached),
+                generated: count(&self.generated),
+                recomputed: count(&self.recomputed),
+            },
+            requests: Requests {
+                finished: outcome(Outcome::Finished),
+                cancelled: outcome(Outcome::Cancelled),
+                timed_out: outcome(Outcome::TimedOut),
+                refused: outcome(Outcome::Refused),
+                failed: outcome(Outcome::Failed),
+            },
+            preemptions: count(&self.preemptions),
+            queue_seconds: self.queue.read(),
+            first_token_seconds: self.first_token.read(),
+            inter_token_seconds: self.inter_token.read(),
+            running: self.running.load(Ordering::Relaxed),
+            waiting: self.waiting.load(Ordering::Relaxed),
+            kv_pages: self.kv_pages.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// By the tenants' ids. A tally lives here as long as its tenant.
+type Tallies = HashMap<u64, (Weak<Tenant>, Arc<Tally>), FxBuildHasher>;
+
+/// All counts of one engine. Requests carry their tenant's, so that a step takes no lock.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) total: Tally,
+    tenants: Mutex<Tallies>,
+    rows: Recorder,
+    sequences: Recorder,
+    step: Recorder,
+    /// Nanoseconds.
+    forward: AtomicU64,
+    pages: usize,
+    page_bytes: usize,
+    free: AtomicUsize,
+    remembered: AtomicUsize,
+}
+
+impl Ledger {
+    pub(crate) fn new(pages: usize, page_bytes: usize) -> Self {
+        Self {
+            total: Tally::new(),
+            tenants: Mutex::default(),
+            rows: Recorder::sizes(),
+            sequences: Recorder::sizes(),
+            step: Recorder::times(),
+            forward: AtomicU64::new(0),
+            pages,
+            page_bytes,
+            free: AtomicUsize::new(pages),
+            remembered: AtomicUsize::new(0),
+        }
+    }
+
+    fn tenants(&self) -> MutexGuard<'_, Tallies> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A tenant's tally; `None` if there are too many to tell apart.
+    pub(super) fn of(&self, tenant: &Arc<Tenant>) -> Option<Arc<Tally>> {
+        let mut tenants = self.tenants();
+        if let Some((_, tally)) = tenants.get(&tenant.id()) {
+            return Some(Arc::clone(tally));
+        }
+        if tenants.len() >= Metrics::MAX_TENANTS {
+            tenants.retain(|_, (tenant, _)| tenant.strong_count() > 0);
+        }
+        if tenants.len() >= Metrics::MAX_TENANTS {
+            return None;
+        }
+        let tally = Arc::new(Tally::new());
+        tenants.insert(tenant.id(), (Arc::downgrade(tenant), Arc::clone(&tally)));
+        Some(tally)
+    }
+
+    /// A request that found no place in a queue.
+    pub(crate) fn refused(&self, tenant: &Arc<Tenant>) {
+        self.total.count(Outcome::Refused);
+        if let Some(tally) = self.of(tenant) {
+            tally.count(Outcome::Refused);
+        }
+    }
+
+    pub(crate) fn step(&self, rows: usize, sequences: usize, whole: Duration, forward: Duration) {
+        self.rows.record(rows as u64, 1);
+        self.sequences.record(sequences as u64, 1);
+        self.step.record_time(whole, 1);
+        let nanoseconds = u64::try_from(forward.as_nanos()).unwrap_or(u64::MAX);
+        self.forward.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_pages(&self, free: usize, remembered: usize) {
+        self.free.store(free, Ordering::Relaxed);
+        self.remembered.store(remembered, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> Metrics {
+        let present: Vec<_> = {
+            let mut tenants = self.tenants();
+            tenants.retain(|_, (tenant, _)| tenant.strong_count() > 0);
+            tenants.values().cloned().collect()
+        };
+        let (free, remembered) = (self.free.load(Ordering::Relaxed), self.remembered.load(Ordering::Relaxed));
+        let mut metrics = Metrics {
+            served: self.total.read(),
+            batch_rows: self.rows.read(),
+            batch_sequences: self.sequences.read(),
+            step_seconds: self.step.read(),
+            forward_seconds: Duration::from_nanos(self.forward.load(Ordering::Relaxed)).as_secs_f64(),
+            kv: KvPages {
+                total: self.pages,
+                // The two may be of different moments.
+                used: self.pages.saturating_sub(free + remembered),
+                remembered,
+                free,
+                page_bytes: self.page_bytes,
+            },
+            tenants: Vec::new(),
+        };
+        for (tenant, tally) in present {
+            if let Some(tenant) = tenant.upgrade() {
+                let name = tenant.name().to_owned();
+                metrics.add_tenant(TenantMetrics { name, served: tally.read() });
+            }
+        }
+        metrics
+    }
+
+    /// One tenant's part.
+    pub(crate) fn read_tenant(&self, tenant: &Tenant) -> Served {
+        let tally = self.tenants().get(&tenant.id()).map(|(_, tally)| Arc::clone(tally));
+        tally.map(|tally| tally.read()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Limits;
+
+    #[test]
+    fn tenants_beyond_the_most_count_in_the_totals_until_others_go() {
+        let ledger = Ledger::new(1, 1);
+        let tenant = |i: usize| Arc::new(Tenant::new(format!("t{i}"), Limits::default()).unwrap());
+        let mut many: Vec<_> = (0..=Metrics::MAX_TENANTS).map(tenant).collect();
+        many.iter().for_each(|tenant| ledger.refused(tenant));
+        let metrics = ledger.read();
+        assert_eq!(metrics.tenants.len(), Metrics::MAX_TENANTS);
+        assert_eq!(metrics.served.requests.refused as usize, many.len());
+        let last = many.swap_remove(Metrics::MAX_TENANTS);
+        assert_eq!(ledger.read_tenant(&last), Served::default());
+        many.pop();
+        ledger.refused(&last);
+        assert_eq!(ledger.read_tenant(&last).requests.refused, 1);
+        drop(many);
+        let left: Vec<_> = ledger.read().tenants.into_iter().map(|tenant| tenant.name).collect();
+        assert_eq!(left, [last.name()]);
+    }
+}

@@ -1,0 +1,65 @@
+//! How things stand, for readers of metrics.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+use super::Scheduler;
+use crate::metrics::{Load, Tally};
+use crate::task::Task;
+
+/// Every tenant's tasks are counted anew this often: people do not look more often, and it is not for every step.
+const EVERY: Duration = Duration::from_millis(50);
+
+/// What was last shown.
+#[derive(Default)]
+pub(super) struct Gauges {
+    shown: Option<Instant>,
+    /// Tenants that had something then, by id.
+    loads: HashMap<u64, (Option<Arc<Tally>>, Load), FxBuildHasher>,
+}
+
+impl Gauges {
+    fn of(&mut self, task: &Task) -> &mut Load {
+        let entry = self.loads.entry(task.tenant.id());
+        &mut entry.or_insert_with(|| (task.meter.tenant().cloned(), Load::default())).1
+    }
+}
+
+impl Scheduler {
+    /// Shows readers how things stand; with `rests` there will be no step for a while.
+    pub(super) fn show(&mut self, now: Instant, rests: bool) {
+        self.ledger.set_pages(self.kv.free(), self.kv.remembered());
+        if !rests && self.gauges.shown.is_some_and(|shown| now - shown < EVERY) {
+            return;
+        }
+        self.gauges.shown = Some(now);
+        self.gauges.loads.values_mut().for_each(|(_, load)| *load = Load::default());
+        for task in &self.running {
+            let load = self.gauges.of(task);
+            load.running += 1;
+            load.kv_pages += task.pages.held();
+        }
+        for task in self.resting.values() {
+            self.gauges.of(task).kv_pages += task.pages.held();
+        }
+        for queue in self.accounts.iter().map(|account| &account.queue) {
+            if let Some(first) = queue.front() {
+                self.gauges.of(first).waiting += queue.len();
+            }
+        }
+        let mut all = Load::default();
+        self.gauges.loads.retain(|_, (tally, load)| {
+            if let Some(tally) = tally {
+                tally.set_load(*load);
+            }
+            all.running += load.running;
+            all.waiting += load.waiting;
+            all.kv_pages += load.kv_pages;
+            *load != Load::default()
+        });
+        self.ledger.total.set_load(all);
+    }
+}
