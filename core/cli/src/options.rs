@@ -1,7 +1,7 @@
 //! Options that several commands share.
 
 use anyhow::Result;
-use realm::{LoadOptions, Model, Realm, Request, Sampling};
+use realm::{LoadOptions, Model, Realm, Request, Sampling, Speculation};
 
 use crate::progress::Bars;
 
@@ -19,6 +19,36 @@ pub(crate) struct ModelOptions {
     /// Tokens that the KV cache holds [default: 16384, or what fits in 2 GiB]
     #[arg(long)]
     context: Option<usize>,
+    /// Compute tokens that are likely to follow along with the last one, while that makes texts faster: from the prompt
+    /// and the text themselves, or by a draft model
+    #[arg(long, value_enum, default_value_t = Speculate::Auto)]
+    speculate: Speculate,
+    /// A smaller model of the same vocabulary that drafts
+    #[arg(long)]
+    draft_model: Option<String>,
+}
+
+/// Where drafts come from.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Speculate {
+    /// Wherever there are any
+    Auto,
+    Off,
+    /// The prompt and the text
+    Lookup,
+    /// The draft model
+    Draft,
+}
+
+impl From<Speculate> for Speculation {
+    fn from(value: Speculate) -> Self {
+        match value {
+            Speculate::Auto => Self::Auto,
+            Speculate::Off => Self::Off,
+            Speculate::Lookup => Self::Lookup,
+            Speculate::Draft => Self::Draft,
+        }
+    }
 }
 
 impl ModelOptions {
@@ -32,7 +62,12 @@ impl ModelOptions {
         if let Some(threads) = self.threads {
             builder = builder.threads(threads);
         }
-        let options = LoadOptions { kv_tokens: self.context.or(kv_tokens), ..LoadOptions::default() };
+        let options = LoadOptions {
+            kv_tokens: self.context.or(kv_tokens),
+            speculation: self.speculate.into(),
+            draft_model: self.draft_model.clone(),
+            ..LoadOptions::default()
+        };
         Ok(builder.build()?.load_model_with(&self.model, &options, &mut Bars::new())?)
     }
 }

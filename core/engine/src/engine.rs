@@ -16,11 +16,12 @@ use crate::sampling::Scored;
 use crate::scheduler::sessions::SessionCommand;
 use crate::scheduler::{Next, Scheduler};
 use crate::snapshot;
+use crate::speculate::{DraftModel, Speculator};
 use crate::task::embed::{Embed, Pooling};
 use crate::task::generate::Generate;
 use crate::task::score::Score;
 use crate::task::{Task, Work};
-use crate::{EngineConfig, Error, Generation, Request, Sequence, Tenant};
+use crate::{Draft, EngineConfig, Error, Generation, Request, Sequence, Speculation, Tenant};
 
 /// Runs the requests of one model.
 pub struct Engine {
@@ -58,6 +59,8 @@ pub(crate) struct Common {
     pub(crate) groups: usize,
     pub(crate) fingerprint: u64,
     context: usize,
+    speculation: Speculation,
+    draft_model: bool,
     ids: AtomicU64,
     /// Pages that nobody uses, as of the last step.
     free_pages: AtomicUsize,
@@ -106,6 +109,20 @@ impl Engine {
         tokenizer: Arc<Tokenizer>,
         config: &EngineConfig,
     ) -> Result<Self, Error> {
+        Self::with_draft(weights, tokenizer, config, None)
+    }
+
+    /// As [`new`](Self::new), with a draft model.
+    ///
+    /// # Errors
+    /// As above, and `InvalidArgument` if the draft model has another vocabulary.
+    pub fn with_draft(
+        weights: &dyn Weights,
+        tokenizer: Arc<Tokenizer>,
+        config: &EngineConfig,
+        draft: Option<Draft<'_>>,
+    ) -> Result<Self, Error> {
+        let draft = draft.map(|draft| DraftModel::new(&draft, weights, &tokenizer, config)).transpose()?;
         let model = weights.config();
         let layout = model.cache_layout();
         let pages = config.pages(weights);
@@ -120,12 +137,14 @@ impl Engine {
             groups: layout.groups(),
             fingerprint: snapshot::fingerprint(weights, config.cache_type),
             context: context.min(model.context_length),
+            speculation: config.speculation,
+            draft_model: draft.is_some(),
             ids: AtomicU64::new(0),
             free_pages: AtomicUsize::new(pages),
             waiting: Arc::default(),
         });
         let (commands, inbox) = mpsc::channel();
-        let scheduler = Scheduler::new(runner, tokenizer, config.clone());
+        let scheduler = Scheduler::new(runner, tokenizer, config.clone(), draft);
         let gauges = Arc::clone(&common);
         let thread = std::thread::Builder::new()
             .name("realm-engine".into())
@@ -161,11 +180,16 @@ impl Engine {
         if request.logprobs.is_some_and(|n| n > MAX_LOGPROBS) {
             return Err(Error::InvalidArgument(format!("logprobs must be at most {MAX_LOGPROBS}")));
         }
+        let speculation = request.speculation.unwrap_or(self.common.speculation);
+        if speculation == Speculation::Draft && !self.common.draft_model {
+            return Err(Error::InvalidArgument("the model was loaded without a draft model".into()));
+        }
         let room = limit - request.prompt.len();
         let limit = request.prompt.len() + request.max_tokens.unwrap_or(room).min(room);
         let (send, receive) = async_channel::bounded(self.channel);
         let paused = Arc::new(AtomicBool::new(false));
-        let work = Generate::new(&mut request, send, Arc::clone(&paused));
+        let speculator = Speculator::new(speculation, self.common.draft_model);
+        let work = Generate::new(&mut request, speculator, send, Arc::clone(&paused));
         let (prompt, shared) = (request.prompt, request.shared_prefix);
         self.add(tenant, prompt, limit, None, shared, Work::Generate(Box::new(work)))?;
         Ok(Generation::new(receive, self.commands.clone(), paused))

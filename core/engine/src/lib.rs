@@ -5,9 +5,10 @@
 //! - [`Generation`]: the reader's end of a request, for threads and for tasks.
 //! - [`Sequence`]: a token sequence that its owner drives forward by forward.
 //! - [`Sampling`] and [`Sampler`]: from logits to a token.
+//! - [`Speculation`]: where tokens come from that are computed before it is certain that they are needed.
 //!
-//! Inside, `scheduler` decides what runs, `task` is what a request is while it runs, and `kv` keeps account of the KV
-//! cache's pages.
+//! Inside, `scheduler` decides what runs, `task` is what a request is while it runs, `kv` keeps account of the KV
+//! cache's pages, and `speculate` guesses what comes next.
 #![forbid(unsafe_code)]
 
 mod config;
@@ -20,6 +21,7 @@ mod sampling;
 mod scheduler;
 mod sequence;
 mod snapshot;
+mod speculate;
 mod stop;
 mod task;
 mod tenant;
@@ -31,6 +33,7 @@ pub use generation::Generation;
 pub use request::{Chunk, Finish, FinishReason, MAX_LOGPROBS, Request, Timings, Token, Usage};
 pub use sampling::{Sampler, Sampling, Scored, TokenLogprob};
 pub use sequence::Sequence;
+pub use speculate::{Draft, Speculation};
 pub use task::embed::Pooling;
 pub use task::session::{Forwarded, Output};
 pub use tenant::{Limits, Tenant};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::Speculation;
 use crate::sampling::{Sampling, TokenLogprob};
 
 /// A prompt and how to go on from it.
@@ -25,6 +26,8 @@ pub struct Request {
     /// So many tokens at the beginning of the prompt, which many tenants' prompts begin with, may be computed once for
     /// all who say so: what a tenant marks here, others can find out that it was used.
     pub shared_prefix: usize,
+    /// Where drafts come from; `None` for the engine's choice.
+    pub speculation: Option<Speculation>,
 }
 
 /// The most alternatives that a request may ask for at each token.
@@ -91,6 +94,10 @@ pub struct Usage {
     pub cached_tokens: usize,
     /// Generated, an end token included.
     pub generated_tokens: usize,
+    /// Drafts: tokens that were computed on the chance that they would follow.
+    pub draft_tokens: usize,
+    /// Of these, how many did.
+    pub accepted_tokens: usize,
 }
 
 /// Time used.

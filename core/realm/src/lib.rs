@@ -42,8 +42,8 @@ pub use load::{LoadOptions, Progress};
 pub use model::{EmbedOptions, Model, ModelInfo};
 pub use realm_compute::CacheType;
 pub use realm_engine::{
-    Chunk, Finish, FinishReason, Forwarded, Limits, Output, Pooling, Sampling, Scored, Timings, Token,
-    TokenLogprob, Usage,
+    Chunk, Finish, FinishReason, Forwarded, Limits, Output, Pooling, Sampling, Scored, Speculation, Timings,
+    Token, TokenLogprob, Usage,
 };
 pub use realm_hub as hub;
 pub use realm_tokenizer::{Tokenizer, Utf8Stream};

@@ -170,6 +170,7 @@ impl Model {
             ignore_eos: request.ignore_eos,
             special: false,
             shared_prefix,
+            speculation: request.speculation,
         };
         Ok(Generation::new(self.shared.engine.generate(&self.tenant, request)?, Arc::clone(&self.shared)))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use realm_engine::Sampling;
+use realm_engine::{Sampling, Speculation};
 use serde_json::{Map, Value, json};
 
 /// One message of a conversation, in OpenAI's format: `role`, `content` and what else a template reads.
@@ -89,6 +89,8 @@ pub struct Request {
     pub ignore_eos: bool,
     /// The beginning of the prompt that other tenants send too.
     pub shared_prefix: SharedPrefix,
+    /// Where drafts come from; `None` for what the model was loaded with. The text is the same with and without.
+    pub speculation: Option<Speculation>,
 }
 
 impl Request {
@@ -104,6 +106,7 @@ impl Request {
             logprobs: None,
             ignore_eos: false,
             shared_prefix: SharedPrefix::Nothing,
+            speculation: None,
         }
     }
 
@@ -185,6 +188,12 @@ impl Request {
     /// Sets [`shared_prefix`](Self::shared_prefix).
     pub fn shared_prefix(mut self, prefix: SharedPrefix) -> Self {
         self.shared_prefix = prefix;
+        self
+    }
+
+    /// Sets [`speculation`](Self::speculation).
+    pub fn speculation(mut self, speculation: Speculation) -> Self {
+        self.speculation = Some(speculation);
         self
     }
 

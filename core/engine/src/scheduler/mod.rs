@@ -3,6 +3,7 @@
 //! - [`fairness`]: whose turn it is.
 //! - [`admission`]: who may run, and who has to give pages up.
 //! - [`select`]: which rows the next pass has.
+//! - [`speculation`]: which rows are computed on the chance that they are needed.
 //! - [`sessions`]: what programs do with sequences of their own.
 //!
 //! Every step takes one row of each sequence that generates, then chunks of prompts up to a budget, so that a long
@@ -14,6 +15,7 @@ mod admission;
 mod fairness;
 mod select;
 pub(crate) mod sessions;
+mod speculation;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,6 +27,7 @@ use realm_tokenizer::Tokenizer;
 use rustc_hash::FxBuildHasher;
 
 use crate::kv::{Copy, KvCache};
+use crate::speculate::{DraftModel, Drafting};
 use crate::task::{Progress, Rows, Task, Work};
 use crate::{EngineConfig, Error};
 
@@ -37,6 +40,7 @@ pub(crate) struct Scheduler {
     config: EngineConfig,
     kv: KvCache,
     accounts: Accounts,
+    drafting: Drafting,
     running: Vec<Task>,
     /// Sessions that wait for their programs, with their pages.
     resting: HashMap<u64, Task, FxBuildHasher>,
@@ -71,11 +75,17 @@ impl Wake {
 }
 
 impl Scheduler {
-    pub(crate) fn new(runner: Box<dyn Forward>, tokenizer: Arc<Tokenizer>, config: EngineConfig) -> Self {
+    pub(crate) fn new(
+        runner: Box<dyn Forward>,
+        tokenizer: Arc<Tokenizer>,
+        config: EngineConfig,
+        draft: Option<DraftModel>,
+    ) -> Self {
         Self {
             kv: KvCache::new(runner.layout().clone(), runner.pages(), config.prefix_cache),
             runner,
             tokenizer,
+            drafting: Drafting::new(draft, config.fixed_drafts),
             config,
             accounts: Accounts::default(),
             running: Vec::new(),
@@ -104,7 +114,8 @@ impl Scheduler {
         self.preempted = false;
         self.sweep(now);
         self.admit(now);
-        let picks = self.select(now);
+        let mut picks = self.select(now);
+        self.speculate(&mut picks, now);
         let picks = self.reserve(picks);
         if picks.is_empty() {
             self.accounts.settle();
@@ -117,12 +128,19 @@ impl Scheduler {
         self.steps += 1;
         self.fill_batch(&picks);
         tracing::trace!(rows = self.batch.rows(), sequences = picks.len(), "step");
+        let generates = self.only_generates(&picks);
+        let started = Instant::now();
         let mut result = Ok(());
         for (from, to) in self.copies.drain(..) {
             result = result.and_then(|()| self.runner.copy_page(from, to));
         }
         match result.and_then(|()| self.runner.forward(&self.batch)) {
-            Ok(()) => self.hand_out(&picks, now),
+            Ok(()) => {
+                self.hand_out(&picks, now);
+                if generates {
+                    self.drafting.costs.observe(self.batch.rows(), started.elapsed().as_secs_f64());
+                }
+            }
             Err(error) => {
                 tracing::error!(%error, "a forward pass failed");
                 self.fail(&picks, &Error::Model(error.to_string()));
@@ -174,6 +192,7 @@ impl Scheduler {
             self.resting.insert(task.id, task);
         } else {
             self.kv.release(&mut task.pages);
+            self.drafting.forget(task.id);
         }
     }
 
@@ -217,19 +236,21 @@ impl Scheduler {
                 width,
             };
             task.served = self.steps;
-            parts.push(Mutex::new((task, pick.rows, rows, Progress::More)));
+            let cached = task.cached;
+            parts.push(Mutex::new((task, pick.rows, cached, rows, Progress::More)));
         }
         // Sampling takes longer than handing it to other threads.
         self.runner.on_host_threads(parts.len(), &|i| {
             let mut part = parts[i].lock().unwrap_or_else(PoisonError::into_inner);
-            let (task, rows, results, progress) = &mut *part;
+            let (task, rows, _, results, progress) = &mut *part;
             *progress = task.advance(*rows, results, &self.tokenizer);
         });
         let mut done = Vec::new();
         for part in parts {
-            let (task, rows, _, progress) = part.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let (task, rows, cached, _, progress) = part.into_inner().unwrap_or_else(PoisonError::into_inner);
+            // Drafts that were wrong took time of everybody's, but are no tokens of the tenant's.
             self.accounts.charge(task.tenant.id(), rows);
-            task.tenant.charge(rows, now);
+            task.tenant.charge(task.cached - cached, now);
             task.publish(&mut self.kv);
             if progress != Progress::More {
                 done.push(task.id);

@@ -11,12 +11,15 @@ use super::Rows;
 use crate::Error;
 use crate::request::{Chunk, Finish, FinishReason, Request, Timings, Token, Usage};
 use crate::sampling::{Sampler, logprobs};
+use crate::speculate::Speculator;
 use crate::stop::StopMatcher;
 use crate::tenant::Place;
 
 /// A request for text.
 pub(crate) struct Generate {
     sampler: Sampler,
+    /// Where its drafts come from, if it may have any.
+    pub(crate) speculator: Option<Speculator>,
     decoder: Utf8Stream,
     stop: StopMatcher,
     chunks: Sender<Result<Chunk, Error>>,
@@ -39,11 +42,13 @@ pub(crate) struct Step {
 impl Generate {
     pub(crate) fn new(
         request: &mut Request,
+        speculator: Option<Speculator>,
         chunks: Sender<Result<Chunk, Error>>,
         paused: Arc<AtomicBool>,
     ) -> Self {
         Self {
             sampler: Sampler::new(std::mem::take(&mut request.sampling), &request.prompt),
+            speculator,
             decoder: Utf8Stream::new(),
             stop: StopMatcher::new(std::mem::take(&mut request.stop)),
             chunks,
@@ -96,8 +101,11 @@ impl Generate {
     ) -> Step {
         let mut step = Step { tokens: Vec::with_capacity(1 + drafts.len()), ended: false };
         let mut chunk = Chunk { text: String::new(), tokens: Vec::new(), finish: None };
+        self.usage.draft_tokens += drafts.len();
         for (i, row) in results.logits.chunks_exact(results.vocab).enumerate() {
             let token = self.sampler.sample(row);
+            let right = drafts.get(i) == Some(&token);
+            self.usage.accepted_tokens += usize::from(right);
             step.tokens.push(token);
             self.usage.generated_tokens += 1;
             let finish = self.push(token, row, tokenizer, step.tokens.len() >= room, &mut chunk);
@@ -106,12 +114,15 @@ impl Generate {
                 step.ended = true;
                 break;
             }
-            if drafts.get(i) != Some(&token) {
+            if !right {
                 break;
             }
         }
         if step.ended {
             *place = None;
+        }
+        if let Some(speculator) = &mut self.speculator {
+            speculator.observe(drafts, &step.tokens);
         }
         match self.chunks.try_send(Ok(chunk)) {
             Ok(()) => {}
