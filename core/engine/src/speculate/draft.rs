@@ -237,6 +237,12 @@ impl DraftModel {
             self.kv.release(&mut text.pages);
         }
     }
+
+    /// Panics unless every page is accounted for.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        self.kv.check(self.texts.values().map(|text| &text.pages));
+    }
 }
 
 impl Text {

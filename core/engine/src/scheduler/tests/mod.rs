@@ -16,8 +16,9 @@ use realm_model::{Transformer, Weights};
 
 use super::*;
 use crate::request::{Chunk, Request};
+use crate::speculate::Speculator;
 use crate::task::generate::Generate;
-use crate::{Limits, Sampling, Tenant};
+use crate::{Draft, Limits, Sampling, Speculation, Tenant};
 
 pub(super) type Model = Arc<Transformer<CpuBackend>>;
 
@@ -66,7 +67,15 @@ impl Bench {
         let runner = model.runner(pages, CacheType::F32).expect("a runner");
         let fits = |tokens: &usize| crate::kv::pages_for(&layout, *tokens, config.prefill_chunk) <= pages;
         let context = (1..4096).take_while(fits).last().expect("room for a token");
-        let scheduler = Scheduler::new(runner, tokenizer(), config);
+        let draft = match config.speculation {
+            // The model is its own draft model.
+            Speculation::Draft => {
+                let draft = Draft { weights: model, tokenizer: &tokenizer() };
+                Some(DraftModel::new(&draft, model, &tokenizer(), &config).expect("a draft model"))
+            }
+            _ => None,
+        };
+        let scheduler = Scheduler::new(runner, tokenizer(), config, draft);
         Self { scheduler, context, ids: 0, waiting: Arc::default() }
     }
 
@@ -94,7 +103,10 @@ impl Bench {
             ignore_eos: true,
             ..Request::default()
         };
-        let work = Work::Generate(Box::new(Generate::new(&mut request, send, Arc::default())));
+        let speculator =
+            Speculator::new(self.scheduler.config.speculation, self.scheduler.drafting.model.is_some());
+        let work = Generate::new(&mut request, speculator, send, Arc::default());
+        let work = Work::Generate(Box::new(work));
         let (id, limit) = (self.next_id(), (prompt.len() + tokens).min(self.context));
         let groups = self.scheduler.runner.layout().groups();
         let task = Task {
@@ -118,6 +130,9 @@ impl Bench {
         let s = &self.scheduler;
         let queued = s.accounts.iter().flat_map(|account| &account.queue);
         s.kv.check(s.running.iter().chain(s.resting.values()).chain(queued).map(|task| &task.pages));
+        if let Some(draft) = &s.drafting.model {
+            draft.check();
+        }
     }
 
     /// Steps until nothing is left to do.
