@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use realm::{Model, Request};
+use realm::{Model, Request, Speculation};
 use serde_json::{Map, json};
 
 use crate::options::ModelOptions;
@@ -97,7 +97,9 @@ fn token(model: &Model, i: usize) -> u32 {
 /// A prompt that begins like no other, unless its `first` is the same.
 pub(crate) fn request(model: &Model, first: usize, prompt: usize, generate: usize) -> Request {
     let tokens: Vec<u32> = (0..prompt).map(|i| token(model, first + i)).collect();
-    let mut request = Request::tokens(tokens).temperature(0.0).max_tokens(generate);
+    // Nobody's text: what it repeats is chance.
+    let speculation = Speculation::Off;
+    let mut request = Request::tokens(tokens).temperature(0.0).max_tokens(generate).speculation(speculation);
     request.ignore_eos = true;
     request
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use realm::{Adapter, CacheType, LoadOptions, Model, Realm, Request, Sampling};
+use realm::{Adapter, CacheType, LoadOptions, Model, Realm, Request, Sampling, Speculation};
 
 use crate::progress::Bars;
 
@@ -24,6 +24,36 @@ pub(crate) struct ModelOptions {
     /// How the KV cache holds numbers: f32, f16 or q8_0 [default: f32]
     #[arg(long)]
     cache_type: Option<CacheType>,
+    /// Compute tokens that are likely to follow along with the last one, while that makes texts faster: from the prompt
+    /// and the text themselves, or by a draft model
+    #[arg(long, value_enum, default_value_t = Speculate::Auto)]
+    speculate: Speculate,
+    /// A smaller model of the same vocabulary that drafts
+    #[arg(long)]
+    draft_model: Option<String>,
+}
+
+/// Where drafts come from.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Speculate {
+    /// Wherever there are any
+    Auto,
+    Off,
+    /// The prompt and the text
+    Lookup,
+    /// The draft model
+    Draft,
+}
+
+impl From<Speculate> for Speculation {
+    fn from(value: Speculate) -> Self {
+        match value {
+            Speculate::Auto => Self::Auto,
+            Speculate::Off => Self::Off,
+            Speculate::Lookup => Self::Lookup,
+            Speculate::Draft => Self::Draft,
+        }
+    }
 }
 
 impl ModelOptions {
@@ -45,6 +75,8 @@ impl ModelOptions {
         let options = LoadOptions {
             kv_tokens: self.context.or(kv_tokens),
             cache_type: self.cache_type,
+            speculation: self.speculate.into(),
+            draft_model: self.draft_model.clone(),
             ..LoadOptions::default()
         };
         let realm = builder.build()?;

@@ -86,4 +86,7 @@ pub(crate) fn report(finish: &Finish) {
         usage.generated_tokens,
         timings.decode_rate(usage),
     );
+    if usage.draft_tokens > 0 {
+        eprintln!("drafts: {} of {} were right", usage.accepted_tokens, usage.draft_tokens);
+    }
 }

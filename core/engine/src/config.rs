@@ -3,6 +3,7 @@
 use realm_compute::{CacheType, PAGE_TOKENS};
 use realm_model::Weights;
 
+use crate::Speculation;
 use crate::kv::pages_for;
 
 /// How an engine is built.
@@ -27,6 +28,10 @@ pub struct EngineConfig {
     pub max_queued: usize,
     /// Whether beginnings of prompts are computed once and remembered.
     pub prefix_cache: bool,
+    /// Where drafts come from, for requests that do not say.
+    pub speculation: Speculation,
+    /// How many drafts a sequence has; `None` for as many as pay.
+    pub fixed_drafts: Option<usize>,
     /// Chunks that a generation's channel holds before the request waits for its reader.
     pub channel: usize,
 }
@@ -43,6 +48,8 @@ impl Default for EngineConfig {
             max_running: 256,
             max_queued: 4096,
             prefix_cache: true,
+            speculation: Speculation::default(),
+            fixed_drafts: None,
             channel: 64,
         }
     }

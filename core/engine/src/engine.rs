@@ -19,11 +19,14 @@ use crate::sampling::Scored;
 use crate::scheduler::sessions::SessionCommand;
 use crate::scheduler::{Next, Scheduler};
 use crate::snapshot;
+use crate::speculate::{DraftModel, Speculator};
 use crate::task::embed::{Embed, Pooling};
 use crate::task::generate::Generate;
 use crate::task::score::Score;
 use crate::task::{Task, Work};
-use crate::{Adapter, EngineConfig, Error, Generation, Metrics, Request, Sequence, Served, Tenant};
+use crate::{
+    Adapter, Draft, EngineConfig, Error, Generation, Metrics, Request, Sequence, Served, Speculation, Tenant,
+};
 
 /// Runs the requests of one model.
 pub struct Engine {
@@ -62,6 +65,8 @@ pub(crate) struct Common {
     pub(crate) groups: usize,
     pub(crate) fingerprint: u64,
     context: usize,
+    speculation: Speculation,
+    draft_model: bool,
     ids: AtomicU64,
     adapters: AtomicU32,
     /// Pages that nobody uses, as of the last step.
@@ -116,6 +121,20 @@ impl Engine {
         tokenizer: Arc<Tokenizer>,
         config: &EngineConfig,
     ) -> Result<Self, Error> {
+        Self::with_draft(weights, tokenizer, config, None)
+    }
+
+    /// As [`new`](Self::new), with a draft model.
+    ///
+    /// # Errors
+    /// As above, and `InvalidArgument` if the draft model has another vocabulary.
+    pub fn with_draft(
+        weights: &dyn Weights,
+        tokenizer: Arc<Tokenizer>,
+        config: &EngineConfig,
+        draft: Option<Draft<'_>>,
+    ) -> Result<Self, Error> {
+        let draft = draft.map(|draft| DraftModel::new(&draft, weights, &tokenizer, config)).transpose()?;
         let model = weights.config();
         let layout = model.cache_layout();
         let pages = config.pages(weights);
@@ -131,6 +150,8 @@ impl Engine {
             groups: layout.groups(),
             fingerprint: snapshot::fingerprint(weights, config.cache_type),
             context: context.min(model.context_length),
+            speculation: config.speculation,
+            draft_model: draft.is_some(),
             ids: AtomicU64::new(0),
             adapters: AtomicU32::new(0),
             free_pages: AtomicUsize::new(pages),
@@ -139,7 +160,7 @@ impl Engine {
         });
         let (commands, inbox) = mpsc::channel();
         let guides = Guides::new(Arc::clone(&tokenizer));
-        let scheduler = Scheduler::new(runner, tokenizer, config.clone(), ledger);
+        let scheduler = Scheduler::new(runner, tokenizer, config.clone(), ledger, draft);
         let gauges = Arc::clone(&common);
         let thread = std::thread::Builder::new()
             .name("realm-engine".into())
@@ -204,13 +225,18 @@ impl Engine {
             return Err(Error::InvalidArgument(format!("logprobs must be at most {MAX_LOGPROBS}")));
         }
         let adapter = request.adapter.take().map(|a| self.applied(tenant, a)).transpose()?;
+        let speculation = request.speculation.unwrap_or(self.common.speculation);
+        if speculation == Speculation::Draft && !self.common.draft_model {
+            return Err(Error::InvalidArgument("the model was loaded without a draft model".into()));
+        }
         let room = limit - request.prompt.len();
         let limit = request.prompt.len() + request.max_tokens.unwrap_or(room).min(room);
         let (send, receive) = async_channel::bounded(self.channel);
         let paused = Arc::new(AtomicBool::new(false));
         let guide = |grammar| self.guides.guide(tenant.id(), grammar);
         let guide = request.grammar.as_ref().map(guide).transpose()?;
-        let work = Generate::new(&mut request, guide, send, Arc::clone(&paused));
+        let speculator = Speculator::new(speculation, self.common.draft_model);
+        let work = Generate::new(&mut request, guide, speculator, send, Arc::clone(&paused));
         let (prompt, shared) = (request.prompt, request.shared_prefix);
         self.add(tenant, prompt, limit, adapter, shared, Work::Generate(Box::new(work)))?;
         Ok(Generation::new(receive, self.commands.clone(), paused))

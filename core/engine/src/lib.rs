@@ -8,9 +8,10 @@
 //! - [`Grammar`]: what a generation has to spell.
 //! - [`Sampling`] and [`Sampler`]: from logits to a token.
 //! - [`Metrics`]: what an engine has done and how it stands.
+//! - [`Speculation`]: where tokens come from that are computed before it is certain that they are needed.
 //!
-//! Inside, `scheduler` decides what runs, `task` is what a request is while it runs, and `kv` keeps account of the KV
-//! cache's pages.
+//! Inside, `scheduler` decides what runs, `task` is what a request is while it runs, `kv` keeps account of the KV
+//! cache's pages, and `speculate` guesses what comes next.
 #![forbid(unsafe_code)]
 
 mod adapter;
@@ -26,6 +27,7 @@ mod sampling;
 mod scheduler;
 mod sequence;
 mod snapshot;
+mod speculate;
 mod stop;
 mod task;
 mod tenant;
@@ -40,6 +42,7 @@ pub use metrics::{Histogram, KvPages, Metrics, Requests, Served, TenantMetrics, 
 pub use request::{Chunk, Finish, FinishReason, MAX_LOGPROBS, Request, Timings, Token, Usage};
 pub use sampling::{Sampler, Sampling, Scored, TokenLogprob, TokenMask};
 pub use sequence::Sequence;
+pub use speculate::{Draft, Speculation};
 pub use task::embed::Pooling;
 pub use task::session::{Forwarded, Output};
 pub use tenant::{Limits, Tenant};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::Speculation;
 use crate::sampling::{Sampling, TokenLogprob};
 use crate::{Adapter, Grammar};
 
@@ -30,6 +31,8 @@ pub struct Request {
     pub shared_prefix: usize,
     /// A LoRA adapter, and a factor on what it adds: 1 is the adapter as it was trained.
     pub adapter: Option<(Adapter, f32)>,
+    /// Where drafts come from; `None` for the engine's choice.
+    pub speculation: Option<Speculation>,
 }
 
 /// The most alternatives that a request may ask for at each token.
@@ -96,6 +99,10 @@ pub struct Usage {
     pub cached_tokens: usize,
     /// Generated, an end token included.
     pub generated_tokens: usize,
+    /// Drafts: tokens that were computed on the chance that they would follow.
+    pub draft_tokens: usize,
+    /// Of these, how many did.
+    pub accepted_tokens: usize,
 }
 
 /// Time used.

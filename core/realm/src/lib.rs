@@ -48,7 +48,8 @@ pub use model::{EmbedOptions, Model, ModelInfo};
 pub use realm_compute::CacheType;
 pub use realm_engine::{
     Chunk, Finish, FinishReason, Forwarded, Grammar, Histogram, KvPages, Limits, Metrics, Output, Pooling,
-    Requests, Sampling, Scored, Served, TenantMetrics, Timings, Token, TokenLogprob, Tokens, Usage,
+    Requests, Sampling, Scored, Served, Speculation, TenantMetrics, Timings, Token, TokenLogprob, Tokens,
+    Usage,
 };
 pub use realm_hub as hub;
 pub use realm_tokenizer::{Tokenizer, Utf8Stream};

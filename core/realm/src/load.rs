@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use realm_compute::CacheType;
 use realm_compute::cpu::CpuBackend;
-use realm_engine::{Engine, EngineConfig};
+use realm_engine::{Draft, Engine, EngineConfig, Speculation};
 use realm_gguf::Gguf;
 use realm_model::Transformer;
 use realm_tokenizer::{ChatTemplate, Tokenizer};
@@ -25,6 +25,10 @@ pub struct LoadOptions {
     pub cache_type: Option<CacheType>,
     /// A chat template in place of the file's own.
     pub chat_template: Option<String>,
+    /// Where drafts come from, for requests that do not say.
+    pub speculation: Speculation,
+    /// A smaller model of the same vocabulary that drafts for this one: a path, a catalog name or an `hf:` reference.
+    pub draft_model: Option<String>,
 }
 
 /// Told how loading goes, on the thread that loads.
@@ -42,12 +46,14 @@ pub(crate) fn load(
     backend: &Arc<CpuBackend>,
     reference: &str,
     path: &Path,
+    draft: Option<&Path>,
     options: &LoadOptions,
     progress: &mut dyn Progress,
 ) -> Result<Shared, Error> {
     let gguf = Gguf::open(path)?;
     let metadata = gguf.metadata();
     let tokenizer = Arc::new(Tokenizer::from_metadata(metadata)?);
+    let draft = draft.map(|path| open_draft(backend, path)).transpose()?;
     let spelled = |id: Option<u32>| {
         let mut bytes = Vec::new();
         if let Some(id) = id {
@@ -67,9 +73,11 @@ pub(crate) fn load(
         kv_tokens: options.kv_tokens,
         kv_memory: options.kv_memory,
         cache_type: options.cache_type.unwrap_or(CacheType::F32),
+        speculation: options.speculation,
         ..EngineConfig::default()
     };
-    let engine = Engine::new(&weights, Arc::clone(&tokenizer), &config)?;
+    let draft = draft.as_ref().map(|(weights, tokenizer)| Draft { weights, tokenizer });
+    let engine = Engine::with_draft(&weights, Arc::clone(&tokenizer), &config, draft)?;
     let info = ModelInfo::new(&gguf, &weights, &engine, template.is_some());
     Ok(Shared {
         engine,
@@ -79,4 +87,15 @@ pub(crate) fn load(
         info,
         reference: reference.to_owned(),
     })
+}
+
+/// A draft model's weights and tokenizer.
+fn open_draft(
+    backend: &Arc<CpuBackend>,
+    path: &Path,
+) -> Result<(Arc<Transformer<CpuBackend>>, Tokenizer), Error> {
+    let gguf = Gguf::open(path)?;
+    let tokenizer = Tokenizer::from_metadata(gguf.metadata())?;
+    let weights = Transformer::load(Arc::clone(backend), &gguf, &mut |_, _| {})?;
+    Ok((Arc::new(weights), tokenizer))
 }

@@ -179,6 +179,7 @@ impl Model {
             special: false,
             shared_prefix,
             adapter: request.adapter.map(|adapter| (adapter.inner, request.adapter_scale)),
+            speculation: request.speculation,
         };
         Ok(Generation::new(self.shared.engine.generate(&self.tenant, request)?, Arc::clone(&self.shared)))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use realm_engine::{Grammar, Sampling};
+use realm_engine::{Grammar, Sampling, Speculation};
 use serde_json::{Map, Value, json};
 
 use crate::Adapter;
@@ -97,6 +97,8 @@ pub struct Request {
     pub adapter: Option<Adapter>,
     /// Factor on what the adapter adds: 1 is the adapter as it was trained, 0 none.
     pub adapter_scale: f32,
+    /// Where drafts come from; `None` for what the model was loaded with. The text is the same with and without.
+    pub speculation: Option<Speculation>,
 }
 
 impl Request {
@@ -115,6 +117,7 @@ impl Request {
             shared_prefix: SharedPrefix::Nothing,
             adapter: None,
             adapter_scale: 1.0,
+            speculation: None,
         }
     }
 
@@ -240,6 +243,12 @@ impl Request {
     /// Sets [`adapter_scale`](Self::adapter_scale).
     pub fn adapter_scale(mut self, scale: f32) -> Self {
         self.adapter_scale = scale;
+        self
+    }
+
+    /// Sets [`speculation`](Self::speculation).
+    pub fn speculation(mut self, speculation: Speculation) -> Self {
+        self.speculation = Some(speculation);
         self
     }
 

@@ -101,7 +101,12 @@ impl Realm {
         progress: &mut dyn Progress,
     ) -> Result<Model, Error> {
         let path = self.hub.resolve(&Reference::parse(model)?, progress)?;
-        let shared = Arc::new(load::load(&self.backend, model, &path, options, progress)?);
+        let draft = match &options.draft_model {
+            Some(draft) => Some(self.hub.resolve(&Reference::parse(draft)?, progress)?),
+            None => None,
+        };
+        let shared = load::load(&self.backend, model, &path, draft.as_deref(), options, progress)?;
+        let shared = Arc::new(shared);
         self.models.add(&shared);
         Ok(Model::new(shared, Arc::clone(&self.anybody)))
     }

@@ -104,6 +104,7 @@ impl Scheduler {
     /// Puts a task into its queue, without its pages.
     fn send_back(&mut self, mut task: Task) {
         self.kv.release(&mut task.pages);
+        self.drafting.forget(task.id);
         task.restart();
         if let Some(place) = &mut task.place {
             place.wait();
@@ -165,10 +166,20 @@ impl Scheduler {
         // Who came first is served first.
         let mut picks = picks;
         picks.sort_unstable_by_key(|pick| pick.task);
-        for pick in picks {
+        for mut pick in picks {
             while let Some(index) = self.running.iter().position(|task| task.id == pick.task) {
                 let task = &mut self.running[index];
                 let tokens = task.cached + pick.rows;
+                let missing = self.kv.missing(&task.pages, task.cached, tokens);
+                let drafted = !task.drafts.is_empty();
+                let too_much =
+                    missing > self.kv.available() || !self.within_tokens(&self.running[index], tokens);
+                if drafted && too_much {
+                    // Nobody gives way for what may not be needed.
+                    let drafts = std::mem::take(&mut self.running[index].drafts);
+                    pick.rows -= drafts.len();
+                    continue;
+                }
                 if !self.within_tokens(&self.running[index], tokens) && self.yield_to(index) {
                     continue;
                 }

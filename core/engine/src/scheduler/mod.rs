@@ -3,6 +3,7 @@
 //! - [`fairness`]: whose turn it is.
 //! - [`admission`]: who may run, and who has to give pages up.
 //! - [`select`]: which rows the next pass has.
+//! - [`speculation`]: which rows are computed on the chance that they are needed.
 //! - [`sessions`]: what programs do with sequences of their own.
 //! - [`gauges`]: how things stand, for readers of metrics.
 //!
@@ -16,6 +17,7 @@ mod fairness;
 mod gauges;
 mod select;
 pub(crate) mod sessions;
+mod speculation;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,6 +31,7 @@ use rustc_hash::FxBuildHasher;
 use crate::adapter::Applied;
 use crate::kv::{Copy, KvCache};
 use crate::metrics::{Ledger, Outcome};
+use crate::speculate::{DraftModel, Drafting};
 use crate::task::{Progress, Rows, Task, Work};
 use crate::{EngineConfig, Error};
 
@@ -42,6 +45,7 @@ pub(crate) struct Scheduler {
     config: EngineConfig,
     kv: KvCache,
     accounts: Accounts,
+    drafting: Drafting,
     running: Vec<Task>,
     /// Sessions that wait for their programs, with their pages.
     resting: HashMap<u64, Task, FxBuildHasher>,
@@ -85,11 +89,13 @@ impl Scheduler {
         tokenizer: Arc<Tokenizer>,
         config: EngineConfig,
         ledger: Arc<Ledger>,
+        draft: Option<DraftModel>,
     ) -> Self {
         Self {
             kv: KvCache::new(runner.layout().clone(), runner.pages(), config.prefix_cache),
             runner,
             tokenizer,
+            drafting: Drafting::new(draft, config.fixed_drafts),
             config,
             accounts: Accounts::default(),
             running: Vec::new(),
@@ -134,7 +140,8 @@ impl Scheduler {
         self.preempted = false;
         self.sweep(now);
         self.admit(now);
-        let picks = self.select(now);
+        let mut picks = self.select(now);
+        self.speculate(&mut picks, now);
         let picks = self.reserve(picks);
         if picks.is_empty() {
             self.accounts.settle();
@@ -151,6 +158,7 @@ impl Scheduler {
         let (rows, sequences) = (self.batch.rows(), picks.len());
         let _span = tracing::trace_span!("step", rows, sequences).entered();
         let before = Instant::now();
+        let generates = self.only_generates(&picks);
         let mut result = Ok(());
         for (from, to) in self.copies.drain(..) {
             result = result.and_then(|()| self.runner.copy_page(from, to));
@@ -158,7 +166,12 @@ impl Scheduler {
         let result = result.and_then(|()| self.runner.forward(&self.batch));
         let forward = before.elapsed();
         match result {
-            Ok(()) => self.hand_out(&picks, now),
+            Ok(()) => {
+                self.hand_out(&picks, now);
+                if generates {
+                    self.drafting.costs.observe(self.batch.rows(), before.elapsed().as_secs_f64());
+                }
+            }
             Err(error) => {
                 tracing::error!(%error, "a forward pass failed");
                 self.fail(&picks, &Error::Model(error.to_string()));
@@ -216,6 +229,7 @@ impl Scheduler {
             self.resting.insert(task.id, task);
         } else {
             self.kv.release(&mut task.pages);
+            self.drafting.forget(task.id);
         }
     }
 
@@ -260,19 +274,21 @@ impl Scheduler {
                 width,
             };
             task.served = self.steps;
-            parts.push(Mutex::new((task, pick.rows, rows, Progress::More)));
+            let cached = task.cached;
+            parts.push(Mutex::new((task, pick.rows, cached, rows, Progress::More)));
         }
         // Sampling takes longer than handing it to other threads.
         self.runner.on_host_threads(parts.len(), &|i| {
             let mut part = parts[i].lock().unwrap_or_else(PoisonError::into_inner);
-            let (task, rows, results, progress) = &mut *part;
+            let (task, rows, _, results, progress) = &mut *part;
             *progress = task.advance(*rows, results, &self.tokenizer);
         });
         let mut done = Vec::new();
         for part in parts {
-            let (task, rows, _, progress) = part.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let (task, rows, cached, _, progress) = part.into_inner().unwrap_or_else(PoisonError::into_inner);
+            // Drafts that were wrong took time of everybody's, but are no tokens of the tenant's.
             self.accounts.charge(task.tenant.id(), rows);
-            task.tenant.charge(rows, now);
+            task.tenant.charge(task.cached - cached, now);
             task.publish(&mut self.kv);
             if progress != Progress::More {
                 done.push(task.id);

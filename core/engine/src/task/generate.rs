@@ -12,12 +12,15 @@ use crate::Error;
 use crate::guide::Guide;
 use crate::request::{Chunk, Finish, FinishReason, Request, Timings, Token, Usage};
 use crate::sampling::{Sampler, logprobs};
+use crate::speculate::Speculator;
 use crate::stop::StopMatcher;
 
 /// A request for text.
 pub(crate) struct Generate {
     sampler: Sampler,
     guide: Option<Guide>,
+    /// Where its drafts come from, if it may have any.
+    pub(crate) speculator: Option<Speculator>,
     decoder: Utf8Stream,
     stop: StopMatcher,
     chunks: Sender<Result<Chunk, Error>>,
@@ -41,12 +44,14 @@ impl Generate {
     pub(crate) fn new(
         request: &mut Request,
         guide: Option<Guide>,
+        speculator: Option<Speculator>,
         chunks: Sender<Result<Chunk, Error>>,
         paused: Arc<AtomicBool>,
     ) -> Self {
         Self {
             sampler: Sampler::new(std::mem::take(&mut request.sampling), &request.prompt),
             guide,
+            speculator,
             decoder: Utf8Stream::new(),
             stop: StopMatcher::new(std::mem::take(&mut request.stop)),
             chunks,
@@ -107,6 +112,7 @@ impl Generate {
     ) -> Step {
         let mut step = Step { tokens: Vec::with_capacity(1 + drafts.len()), ended: false };
         let mut chunk = Chunk { text: String::new(), tokens: Vec::new(), finish: None };
+        self.usage.draft_tokens += drafts.len();
         let mut failed = None;
         for (i, row) in results.logits.chunks_exact(results.vocab).enumerate() {
             let sampled = match &mut self.guide {
@@ -121,6 +127,8 @@ impl Generate {
                     break;
                 }
             };
+            let right = drafts.get(i) == Some(&token);
+            self.usage.accepted_tokens += usize::from(right);
             step.tokens.push(token);
             self.usage.generated_tokens += 1;
             let finish = self.push(token, row, tokenizer, step.tokens.len() >= room, &mut chunk);
@@ -129,9 +137,12 @@ impl Generate {
                 step.ended = true;
                 break;
             }
-            if drafts.get(i) != Some(&token) {
+            if !right {
                 break;
             }
+        }
+        if let Some(speculator) = &mut self.speculator {
+            speculator.observe(drafts, &step.tokens);
         }
         before(step.tokens.len(), step.ended);
         let sent = if chunk.tokens.is_empty() { Ok(()) } else { self.chunks.try_send(Ok(chunk)) };

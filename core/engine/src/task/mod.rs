@@ -174,7 +174,8 @@ impl Task {
                     last
                 }
             }
-            Work::Session(work) => work.silent(self.tokens.len()),
+            // One row is computed in any case, so that the pass has a part of it to end with.
+            Work::Session(work) => work.silent(self.tokens.len()).min(last),
         }
     }
 

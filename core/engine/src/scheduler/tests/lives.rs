@@ -8,6 +8,7 @@ use realm_compute::{Batch, PAGE_TOKENS, Want};
 
 use super::sessions::SessionCommand;
 use super::*;
+use crate::Speculation;
 use crate::task::session::{Forwarded, Output};
 
 #[derive(Debug, Clone)]
@@ -194,7 +195,8 @@ fn whole_pass(model: &Model, tokens: &[u32], want: Want) -> Vec<Vec<u32>> {
 
 /// What a request says with a whole engine to itself, without any cleverness.
 fn greedy_alone(model: &Model, prompt: &[u32], tokens: usize) -> Vec<u32> {
-    let config = EngineConfig { prefix_cache: false, ..EngineConfig::default() };
+    let config =
+        EngineConfig { prefix_cache: false, speculation: Speculation::Off, ..EngineConfig::default() };
     let mut bench = Bench::new(model, 40, config);
     let chunks = bench.generate(&tenant(Limits::default()), prompt, tokens);
     bench.finish();
@@ -202,12 +204,22 @@ fn greedy_alone(model: &Model, prompt: &[u32], tokens: usize) -> Vec<u32> {
 }
 
 /// Lives through events with too few pages for all.
-fn live(model: &Model, alone: &mut HashMap<Vec<u32>, Vec<u32>>, pages: usize, events: Vec<Event>) {
+fn live(
+    model: &Model,
+    alone: &mut HashMap<Vec<u32>, Vec<u32>>,
+    pages: usize,
+    speculation: Speculation,
+    events: Vec<Event>,
+) {
     let config = EngineConfig {
         prefill_chunk: 48,
         shared_prefill_chunk: 20,
         decode_rows: 3,
         max_running: 6,
+        speculation,
+        fixed_drafts: Some(4),
+        // The draft model's cache: too small for all.
+        kv_tokens: Some(128),
         ..EngineConfig::default()
     };
     let bench = Bench::new(model, pages, config);
@@ -222,13 +234,13 @@ fn live(model: &Model, alone: &mut HashMap<Vec<u32>, Vec<u32>>, pages: usize, ev
     life.end();
 }
 
-fn lives(name: &str, cases: u32) {
+fn lives(name: &str, cases: u32, speculation: Speculation) {
     let model = tiny(name);
     let mut alone = HashMap::new();
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(cases));
     let alone = std::cell::RefCell::new(&mut alone);
     let result = runner.run(&events(60, 150), |events| {
-        live(&model, &mut alone.borrow_mut(), 12, events);
+        live(&model, &mut alone.borrow_mut(), 12, speculation, events);
         Ok(())
     });
     if let Err(error) = result {
@@ -238,17 +250,23 @@ fn lives(name: &str, cases: u32) {
 
 #[test]
 fn whatever_happens_text_is_the_same_and_nothing_is_left() {
-    lives("llama-f32", 60);
+    lives("llama-f32", 60, Speculation::Lookup);
 }
 
 #[test]
 fn whatever_happens_with_windows_in_some_layers() {
-    lives("gemma3-f16", 40);
+    lives("gemma3-f16", 40, Speculation::Lookup);
 }
 
 #[test]
 fn whatever_happens_with_windows_in_all_layers() {
-    lives("mistral-window-f16", 40);
+    lives("mistral-window-f16", 40, Speculation::Off);
+}
+
+#[test]
+fn whatever_happens_with_a_draft_model() {
+    lives("llama-f32", 30, Speculation::Draft);
+    lives("mistral-window-f16", 30, Speculation::Draft);
 }
 
 #[test]
@@ -262,7 +280,7 @@ fn whatever_happens_on_a_real_model() {
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let alone = std::cell::RefCell::new(&mut alone);
     let result = runner.run(&events(40, 90), |events| {
-        live(&model, &mut alone.borrow_mut(), 8, events);
+        live(&model, &mut alone.borrow_mut(), 8, Speculation::Lookup, events);
         Ok(())
     });
     if let Err(error) = result {

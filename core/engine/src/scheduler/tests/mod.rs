@@ -17,8 +17,9 @@ use realm_model::{Transformer, Weights};
 use super::*;
 use crate::metrics::{Ledger, Meter};
 use crate::request::{Chunk, Request};
+use crate::speculate::Speculator;
 use crate::task::generate::Generate;
-use crate::{Limits, Sampling, Tenant};
+use crate::{Draft, Limits, Sampling, Speculation, Tenant};
 
 pub(super) type Model = Arc<Transformer<CpuBackend>>;
 
@@ -68,7 +69,15 @@ impl Bench {
         let fits = |tokens: &usize| crate::kv::pages_for(&layout, *tokens, config.prefill_chunk) <= pages;
         let context = (1..4096).take_while(fits).last().expect("room for a token");
         let ledger = Arc::new(Ledger::new(pages, model.page_bytes(CacheType::F32)));
-        let scheduler = Scheduler::new(runner, tokenizer(), config, ledger);
+        let draft = match config.speculation {
+            // The model is its own draft model.
+            Speculation::Draft => {
+                let draft = Draft { weights: model, tokenizer: &tokenizer() };
+                Some(DraftModel::new(&draft, model, &tokenizer(), &config).expect("a draft model"))
+            }
+            _ => None,
+        };
+        let scheduler = Scheduler::new(runner, tokenizer(), config, ledger, draft);
         Self { scheduler, context, ids: 0, waiting: Arc::default() }
     }
 
@@ -96,7 +105,10 @@ impl Bench {
             ignore_eos: true,
             ..Request::default()
         };
-        let work = Work::Generate(Box::new(Generate::new(&mut request, None, send, Arc::default())));
+        let speculator =
+            Speculator::new(self.scheduler.config.speculation, self.scheduler.drafting.model.is_some());
+        let work = Generate::new(&mut request, None, speculator, send, Arc::default());
+        let work = Work::Generate(Box::new(work));
         let (id, limit) = (self.next_id(), (prompt.len() + tokens).min(self.context));
         let groups = self.scheduler.runner.layout().groups();
         let meter = Meter::request(&self.scheduler.ledger, tenant, work.kind(), prompt.len());
@@ -121,6 +133,9 @@ impl Bench {
         let s = &self.scheduler;
         let queued = s.accounts.iter().flat_map(|account| &account.queue);
         s.kv.check(s.running.iter().chain(s.resting.values()).chain(queued).map(|task| &task.pages));
+        if let Some(draft) = &s.drafting.model {
+            draft.check();
+        }
     }
 
     /// Steps until nothing is left to do.
