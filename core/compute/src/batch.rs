@@ -122,7 +122,8 @@ pub enum CacheType {
     /// 16-bit floats.
     #[default]
     F16,
-    /// 8-bit integers, with a 16-bit float for each 32 numbers of a head that they are multiples of.
+    /// 8-bit integers, with a 16-bit float for each 32 numbers of a head that they are multiples of; of keys, the
+    /// differences from the page's first one.
     Q8_0,
 }
 
@@ -239,7 +240,7 @@ impl CacheSpec {
         let head = match self.kind {
             CacheType::F32 => 4 * (head_dim + padded),
             CacheType::F16 => 2 * (head_dim + padded),
-            CacheType::Q8_0 => head_dim + padded + 2 * 2 * (padded / 32),
+            CacheType::Q8_0 => head_dim + padded + 2 * 2 * (padded / 32) + 2 * padded / PAGE_TOKENS,
         };
         head * kv_heads * PAGE_TOKENS * slots
     }

@@ -3,7 +3,10 @@
 //! A page is one piece of memory: for every slot (a layer of its group) and key/value head the keys of its 32 tokens
 //! column by column (`[head_dim][32]`: a query multiplies 32 keys at a time, with no sum across lanes), then their
 //! values row by row (`[32][padded]`, the head's width rounded up to 32). In 8 bits, the codes of the keys are followed
-//! by their scales, `[blocks][32]` half floats for blocks of 32 numbers of a head, and so are those of the values.
+//! by their scales, `[blocks][32]` half floats for blocks of 32 numbers of a head, and so are those of the values. Keys
+//! are held as differences from the page's first one, `[padded]` half floats between keys and values: some models
+//! (Qwen) add constants to keys that are a hundred times what tells one key from another, in the dimensions that
+//! rotate slowly. Without that, 8 bits would round the difference away.
 //!
 //! All is zero at first, by the operating system, and takes memory when first written.
 
@@ -59,6 +62,13 @@ impl Shape {
         self.head_dim.next_multiple_of(BLOCK)
     }
 
+    /// Where a head's 8-bit keys with their scales, their offsets, and values with their scales are.
+    fn q8_parts(&self) -> [Range<usize>; 3] {
+        let keys = self.head_dim * PAGE_TOKENS + self.scale_bytes();
+        let values = keys + self.padded() * size_of::<u16>();
+        [0..keys, keys..values, values..values + self.padded() * PAGE_TOKENS + self.scale_bytes()]
+    }
+
     /// Bytes of a head's 8-bit scales, of keys and of values alike.
     fn scale_bytes(&self) -> usize {
         self.padded() / BLOCK * PAGE_TOKENS * size_of::<u16>()
@@ -70,8 +80,13 @@ impl Shape {
 pub(crate) enum Numbers<'a> {
     F32(&'a [f32]),
     F16(&'a [u16]),
-    /// Codes, and their scales `[blocks][32]`.
-    Q8(&'a [i8], &'a [u16]),
+    Q8 {
+        codes: &'a [i8],
+        /// `[blocks][32]`
+        scales: &'a [u16],
+        /// What is added to each row of keys, `[padded]`; empty for values.
+        offsets: &'a [u16],
+    },
 }
 
 impl Cache {
@@ -103,10 +118,10 @@ impl Cache {
             CacheType::F32 => <[_; 2]>::from(cast(bytes).split_at(keys)).map(Numbers::F32),
             CacheType::F16 => <[_; 2]>::from(cast(bytes).split_at(keys)).map(Numbers::F16),
             CacheType::Q8_0 => {
-                let scales = self.shape.scale_bytes();
-                <[_; 2]>::from(bytes.split_at(keys + scales)).map(|part| {
-                    let (codes, scales) = part.split_at(part.len() - scales);
-                    Numbers::Q8(cast(codes), cast(scales))
+                let [keys, offsets, values] = self.shape.q8_parts().map(|part| &bytes[part]);
+                [(keys, offsets), (values, &[])].map(|(part, offsets)| {
+                    let (codes, scales) = part.split_at(part.len() - self.shape.scale_bytes());
+                    Numbers::Q8 { codes: cast(codes), scales: cast(scales), offsets: cast(offsets) }
                 })
             }
         }
@@ -183,14 +198,25 @@ fn write_body(shape: &Shape, bytes: &mut [u8], token: usize, key: &[f32], value:
             values.reinterpret_cast_mut::<f16>().convert_from_f32_slice(value);
         }
         CacheType::Q8_0 => {
-            let scales = shape.scale_bytes();
-            let (key_bytes, value_bytes) = bytes.split_at_mut(keys + scales);
+            let [_, offsets, values] = shape.q8_parts();
+            let (bytes, value_bytes) = bytes.split_at_mut(values.start);
+            let (key_bytes, offsets) = bytes.split_at_mut(offsets.start);
+            let offsets = cast_mut::<u16>(offsets);
+            if token == 0 {
+                for (offset, x) in offsets.iter_mut().zip(key) {
+                    *offset = f16::from_f32(x.clamp(-65504.0, 65504.0)).to_bits();
+                }
+            }
             let (codes, scales_of) = key_bytes.split_at_mut(keys);
-            for (b, x) in key.chunks(BLOCK).enumerate() {
-                let (block, scale) = quantize(x);
+            for (b, (x, offsets)) in key.chunks(BLOCK).zip(offsets.chunks(BLOCK)).enumerate() {
+                let mut differences = [0.0; BLOCK];
+                offsets.reinterpret_cast::<f16>().convert_to_f32_slice(&mut differences);
+                differences.iter_mut().zip(x).for_each(|(d, x)| *d = x - *d);
+                let (block, scale) = quantize(&differences[..x.len()]);
                 scatter(&block[..x.len()], &mut cast_mut(codes)[b * BLOCK * PAGE_TOKENS + token..]);
                 cast_mut(scales_of)[b * PAGE_TOKENS + token] = scale;
             }
+            let scales = shape.scale_bytes();
             let (codes, scales_of) = value_bytes.split_at_mut(value_bytes.len() - scales);
             for (b, x) in value.chunks(BLOCK).enumerate() {
                 let (block, scale) = quantize(x);

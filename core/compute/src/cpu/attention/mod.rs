@@ -20,7 +20,7 @@ use super::pool::{Parts, Pool, Share};
 use super::wide::{Kernel, WIDTH, Wide, dispatch};
 use super::{Buffer, CpuBackend, Isa};
 use crate::{Attention, Batch, PAGE_TOKENS};
-use page::{Running, product};
+use page::{Running, common_score, product};
 
 /// Queries of a task: enough to share a page's cost, few enough for the scores to stay in the first-level cache.
 const QUERIES: usize = 48;
@@ -281,10 +281,12 @@ fn attend_chunk<V: Wide>(
         let [keys, values] = read(page);
         let [next_keys, next_values] = read(if page + 1 < task.pages.end { page + 1 } else { page });
         product::<V, true>([dim, dim, PAGE_TOKENS], queries, keys, next_keys, scores, None, space);
-        for (scores, running) in scores.chunks_exact_mut(PAGE_TOKENS).zip(running.iter_mut()) {
+        let of_queries = scores.chunks_exact_mut(PAGE_TOKENS).zip(queries.chunks_exact(dim));
+        for ((scores, query), running) in of_queries.zip(running.iter_mut()) {
             let from = lowest(window, running.position).clamp(start, start + PAGE_TOKENS) - start;
             let to = (running.position + 1).clamp(start, start + PAGE_TOKENS) - start;
-            running.softmax::<V>(scores, call.spec.soft_cap, from, to);
+            let common = common_score::<V>(query, keys);
+            running.softmax::<V>(scores, common, call.spec.soft_cap, from, to);
         }
         let tokens = (last + 1 - start).min(PAGE_TOKENS);
         let size = [PAGE_TOKENS, tokens, padded];

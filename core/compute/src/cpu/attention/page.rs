@@ -38,11 +38,13 @@ impl Running {
         State { max: self.max, sum: unsafe { V::load(self.sum.as_ptr()) }.sum() }
     }
 
-    /// Turns a page's scores, `[32]`, into exponentials and advances. Tokens outside `from..to` are masked.
+    /// Turns a page's scores, `[32]` and what is to be added to each, into exponentials and advances. Tokens outside
+    /// `from..to` are masked.
     #[inline(always)]
     pub(super) fn softmax<V: Wide>(
         &mut self,
         scores: &mut [f32],
+        offset: f32,
         soft_cap: Option<f32>,
         from: usize,
         to: usize,
@@ -53,13 +55,14 @@ impl Running {
             scores.fill(0.0);
             return;
         }
-        if let Some(cap) = soft_cap {
-            for at in [0, WIDTH] {
-                // SAFETY: of 32 numbers.
-                unsafe {
-                    let x = V::load(scores.as_ptr().add(at)).div(V::splat(cap));
-                    x.tanh().mul(V::splat(cap)).store(scores.as_mut_ptr().add(at));
+        for at in [0, WIDTH] {
+            // SAFETY: of 32 numbers.
+            unsafe {
+                let mut x = V::load(scores.as_ptr().add(at)).add(V::splat(offset));
+                if let Some(cap) = soft_cap {
+                    x = x.div(V::splat(cap)).tanh().mul(V::splat(cap));
                 }
+                x.store(scores.as_mut_ptr().add(at));
             }
         }
         scores[..from].fill(f32::NEG_INFINITY);
@@ -83,6 +86,20 @@ impl Running {
             e[1].store(scores.as_mut_ptr().add(WIDTH));
         }
     }
+}
+
+/// What a query's scores of a page have in common: its product with what is added to all keys.
+#[inline(always)]
+pub(super) fn common_score<V: Wide>(query: &[f32], keys: Numbers<'_>) -> f32 {
+    let Numbers::Q8 { offsets, .. } = keys else { return 0.0 };
+    let mut sum = V::splat(0.0);
+    for (query, offsets) in query.chunks(WIDTH).zip(offsets.chunks_exact(WIDTH)) {
+        let mut padded = [0.0; WIDTH];
+        padded[..query.len()].copy_from_slice(query);
+        // SAFETY: 16 numbers each.
+        unsafe { sum = V::load(padded.as_ptr()).mul_add(V::load_f16(offsets.as_ptr()), sum) };
+    }
+    sum.sum()
 }
 
 /// `c[q] = factor[q] * c[q] + a[q] · b`, or without factors `c[q] = a[q] · b`. `a` is `[queries][inner]`, `b` the first
@@ -109,7 +126,7 @@ pub(super) fn product<V: Wide, const KEYS: bool>(
     match numbers {
         Numbers::F32(b) => assert!(b.len() >= read),
         Numbers::F16(b) => assert!(b.len() >= read),
-        Numbers::Q8(b, scales) => {
+        Numbers::Q8 { codes: b, scales, .. } => {
             let blocks = if KEYS { rows.div_ceil(BLOCK) } else { width / BLOCK };
             assert!(b.len() >= read && scales.len() >= blocks * PAGE_TOKENS);
         }
@@ -120,7 +137,7 @@ pub(super) fn product<V: Wide, const KEYS: bool>(
     let ahead = match ahead {
         Numbers::F32(ahead) => ahead.as_ptr().cast(),
         Numbers::F16(ahead) => ahead.as_ptr().cast(),
-        Numbers::Q8(ahead, _) => ahead.as_ptr().cast::<u8>(),
+        Numbers::Q8 { codes: ahead, .. } => ahead.as_ptr().cast::<u8>(),
     };
     // SAFETY: the assertions above say that all is as large as it has to be.
     unsafe {
@@ -133,14 +150,14 @@ pub(super) fn product<V: Wide, const KEYS: bool>(
                 }
                 widen::<V, _>(size, b, space)
             }
-            Numbers::Q8(codes, scales) if KEYS => {
+            Numbers::Q8 { codes, scales, .. } if KEYS => {
                 let b = Keys { codes: codes.as_ptr(), scales: scales.as_ptr() };
                 if tile {
                     return tiles::<V, _>(size, a, b, ahead, c, running);
                 }
                 widen::<V, _>(size, b, space)
             }
-            Numbers::Q8(codes, scales) => {
+            Numbers::Q8 { codes, scales, .. } => {
                 let b = Values { codes: codes.as_ptr(), scales: scales.as_ptr(), width };
                 if tile {
                     return tiles::<V, _>(size, a, b, ahead, c, running);
