@@ -90,7 +90,7 @@ pub struct Requests {
     pub timed_out: u64,
     /// No place in a queue.
     pub refused: u64,
-    /// A forward pass failed.
+    /// A forward pass failed, or a grammar could not be followed any further.
     pub failed: u64,
 }
 

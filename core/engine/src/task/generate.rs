@@ -10,6 +10,7 @@ use realm_tokenizer::{Tokenizer, Utf8Stream};
 use super::Rows;
 use crate::Error;
 use crate::guide::Guide;
+use crate::metrics::Outcome;
 use crate::request::{Chunk, Finish, FinishReason, Request, Timings, Token, Usage};
 use crate::sampling::{Sampler, logprobs};
 use crate::speculate::Speculator;
@@ -100,15 +101,15 @@ impl Generate {
     }
 
     /// Chooses tokens and sends them: one after the last token, and one more for each draft that was right. There is
-    /// room for `room` tokens. Just before it sends them it tells `before` how many they are, and whether they are the
-    /// last: their reader may look at once.
+    /// room for `room` tokens. Just before it sends them it tells `before` how many they are, and how the request ended if
+    /// they are the last: their reader may look at once.
     pub(crate) fn advance(
         &mut self,
         results: &Rows<'_>,
         drafts: &[u32],
         tokenizer: &Tokenizer,
         room: usize,
-        before: impl FnOnce(usize, bool),
+        before: impl FnOnce(usize, Option<Outcome>),
     ) -> Step {
         let mut step = Step { tokens: Vec::with_capacity(1 + drafts.len()), ended: false };
         let mut chunk = Chunk { text: String::new(), tokens: Vec::new(), finish: None };
@@ -144,7 +145,8 @@ impl Generate {
         if let Some(speculator) = &mut self.speculator {
             speculator.observe(drafts, &step.tokens);
         }
-        before(step.tokens.len(), step.ended);
+        let outcome = if failed.is_some() { Outcome::Failed } else { Outcome::Finished };
+        before(step.tokens.len(), step.ended.then_some(outcome));
         let sent = if chunk.tokens.is_empty() { Ok(()) } else { self.chunks.try_send(Ok(chunk)) };
         match sent {
             Ok(()) => {}

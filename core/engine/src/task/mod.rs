@@ -249,17 +249,17 @@ impl Task {
                 }
                 let drafts = std::mem::take(&mut self.drafts);
                 let room = self.limit - self.tokens.len();
-                let (cached, mut finished) = (self.cached, false);
-                let step = work.advance(results, &drafts, tokenizer, room, |generated, ends| {
+                let (cached, mut ended) = (self.cached, false);
+                let step = work.advance(results, &drafts, tokenizer, room, |generated, outcome| {
                     meter.advanced(before, cached + generated.saturating_sub(1), generated);
-                    finished = ends;
-                    if finished {
-                        meter.ended(Outcome::Finished);
+                    if let Some(outcome) = outcome {
+                        ended = true;
+                        meter.ended(outcome);
                         // Its reader may want the place at once.
                         self.place = None;
                     }
                 });
-                if step.ended && !finished {
+                if step.ended && !ended {
                     meter.ended(Outcome::Cancelled);
                 }
                 // Accepted drafts have their keys and values already; the last token has not.
