@@ -3,7 +3,8 @@
 //!     cargo run --release -p realm-engine --example guided_speed [THREADS] [ROUNDS] [MODEL]
 //!
 //! The free side generates as many tokens from the same prompts; both sample at temperature 1. Prints medians and their
-//! ratio.
+//! ratio, and what a token takes of processor time (Linux). That holds on a busy machine too, if computed on one thread:
+//! more wait for each other by spinning.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -45,8 +46,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             },
         },
     });
-    // Tokens per second of `sequences` together, from the first token of the last to the end.
-    let run = |sequences: usize, guided: bool, seed: u64| -> Result<f64, Box<dyn Error>> {
+    // Tokens per second of `sequences` together, prompts included, and microseconds of processor time for each.
+    let run = |sequences: usize, guided: bool, seed: u64| -> Result<(f64, f64), Box<dyn Error>> {
         let start = |i: usize| {
             engine.generate(
                 &tenant,
@@ -64,7 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 },
             )
         };
-        let begin = Instant::now();
+        let (begin, busy) = (Instant::now(), processor_time());
         let running = (0..sequences).map(start).collect::<Result<Vec<_>, _>>()?;
         let mut tokens = 0;
         for generation in running {
@@ -73,7 +74,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
         assert_eq!(tokens, sequences * TOKENS, "a text ended early");
-        Ok(tokens as f64 / begin.elapsed().as_secs_f64())
+        let tokens = tokens as f64;
+        Ok((tokens / begin.elapsed().as_secs_f64(), (processor_time() - busy) / tokens))
     };
     let begin = Instant::now();
     run(1, true, 0)?;
@@ -84,13 +86,28 @@ fn main() -> Result<(), Box<dyn Error>> {
             free.push(run(sequences, false, 100 * round)?);
             guided.push(run(sequences, true, 100 * round)?);
         }
-        let median = |mut rates: Vec<f64>| {
-            rates.sort_by(f64::total_cmp);
-            rates[rates.len() / 2]
+        let median = |runs: &[(f64, f64)], pick: fn(&(f64, f64)) -> f64| {
+            let mut values: Vec<f64> = runs.iter().map(pick).collect();
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
         };
-        let (free, guided) = (median(free), median(guided));
-        let ratio = guided / free;
-        println!("{sequences:2} sequences: free {free:.1} tokens/s, guided {guided:.1}, ratio {ratio:.3}");
+        let (rate, rate_guided) = (median(&free, |run| run.0), median(&guided, |run| run.0));
+        let (time, time_guided) = (median(&free, |run| run.1), median(&guided, |run| run.1));
+        println!(
+            "{sequences:2} sequences: {rate:.1} tokens/s free, {rate_guided:.1} guided, ratio {:.3}; {time:.0} us of processor time a token free, {time_guided:.0} guided, ratio {:.3}",
+            rate_guided / rate,
+            time_guided / time,
+        );
     }
     Ok(())
+}
+
+/// Microseconds that the threads of this process have run.
+fn processor_time() -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let nanoseconds = tasks.filter_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    nanoseconds.sum::<f64>() / 1000.0
 }
