@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
-use super::vector::Vector;
-use super::{AHEAD, TILE, Use, prefetch};
+#[cfg(target_arch = "x86_64")]
+use super::vector::x86::{Avx2, Avx512};
+use super::vector::{Two, Vector};
+use super::{AHEAD, LINE, TILE, Use, prefetch};
 use crate::cpu::format::PANEL;
-use crate::cpu::lanes::LANES;
+use crate::cpu::lanes::{F32x8, LANES};
 use crate::cpu::matrix::{FloatSlice, Floats};
 use crate::cpu::{Buffer, Isa};
 use crate::{Lora, LoraRow};
@@ -31,7 +33,7 @@ impl Inner<'_> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: these instruction sets were detected.
             Isa::Avx2 | Isa::Avx512 => unsafe { self.run_avx2(tiles, rows, &mut each) },
-            _ => self.run_with::<crate::cpu::lanes::F32x8>(tiles, rows, &mut each),
+            _ => self.run_with::<F32x8>(tiles, rows, &mut each),
         }
     }
 
@@ -43,11 +45,11 @@ impl Inner<'_> {
         rows: Range<usize>,
         each: &mut impl FnMut(usize, usize, [f32; TILE]),
     ) {
-        self.run_with::<super::vector::x86::Avx2>(tiles, rows, each);
+        self.run_with::<Avx2>(tiles, rows, each);
     }
 
     #[inline(always)]
-    fn run_with<V: Vector>(
+    fn run_with<V: Vector<LANES>>(
         self,
         tiles: Range<usize>,
         rows: Range<usize>,
@@ -62,7 +64,7 @@ impl Inner<'_> {
 
     /// Two rows of one tile at a time, or one row of two tiles: eight sums that do not wait for each other.
     #[inline(always)]
-    fn passes<T: Copy, V: Vector>(
+    fn passes<T: Copy, V: Vector<LANES>>(
         self,
         a: &[T],
         load: impl Fn(&[T; LANES]) -> V + Copy,
@@ -101,44 +103,59 @@ impl Inner<'_> {
 /// The sums of tiles `w` with rows `x`. Every sum has a register of its own, added up in the order of columns, so it
 /// does not matter which others are computed with it.
 #[inline(always)]
-fn pass<T: Copy, V: Vector, const N: usize, const M: usize>(
+fn pass<T: Copy, V: Vector<LANES>, const N: usize, const M: usize>(
     w: [&[T]; N],
     x: [&[f32]; M],
     load: impl Fn(&[T; LANES]) -> V,
 ) -> [[[f32; TILE]; M]; N] {
-    let mut sums = [[[V::ZERO; TILE]; M]; N];
+    let mut sums = [[[V::splat(0.0); TILE]; M]; N];
     let whole = x[0].len() / LANES;
-    let w = w.map(|w| w.as_chunks::<LANES>().0);
-    let parts = x.map(|x| &x.as_chunks::<LANES>().0[..whole]);
     for k in 0..whole {
-        step(&mut sums, w.map(|w| &w[k * TILE..][..TILE]), parts.map(|x| V::floats(&x[k])), &load);
+        let mut part = [V::splat(0.0); M];
+        for m in 0..M {
+            part[m] = V::floats(x[m][k * LANES..].first_chunk().expect("eight columns"));
+        }
+        step(&mut sums, w, k, part, &load);
     }
     if whole * LANES < x[0].len() {
-        let rest = x.map(|x| {
+        let mut part = [V::splat(0.0); M];
+        for m in 0..M {
             let mut rest = [0.0; LANES];
-            rest[..x.len() - whole * LANES].copy_from_slice(&x[whole * LANES..]);
-            V::floats(&rest)
-        });
-        step(&mut sums, w.map(|w| &w[whole * TILE..][..TILE]), rest, &load);
+            rest[..x[m].len() - whole * LANES].copy_from_slice(&x[m][whole * LANES..]);
+            part[m] = V::floats(&rest);
+        }
+        step(&mut sums, w, whole, part, &load);
     }
-    sums.map(|sums| sums.map(|sums| sums.map(|sum| sum.lanes().sum())))
+    let mut out = [[[0.0; TILE]; M]; N];
+    for n in 0..N {
+        for m in 0..M {
+            for r in 0..TILE {
+                let mut lanes = F32x8::ZERO;
+                sums[n][m][r].store(&mut lanes.0);
+                out[n][m][r] = lanes.sum();
+            }
+        }
+    }
+    out
 }
 
-/// Adds the products of eight columns to the sums.
+/// Adds the products of columns `8 * k ..` to the sums.
 #[inline(always)]
-fn step<T: Copy, V: Vector, const N: usize, const M: usize>(
+fn step<T: Copy, V: Vector<LANES>, const N: usize, const M: usize>(
     sums: &mut [[[V; TILE]; M]; N],
-    w: [&[[T; LANES]]; N],
+    w: [&[T]; N],
+    k: usize,
     x: [V; M],
     load: &impl Fn(&[T; LANES]) -> V,
 ) {
     for n in 0..N {
-        prefetch(w[n].as_ptr().wrapping_byte_add(AHEAD));
+        let w = &w[n][k * TILE * LANES..][..TILE * LANES];
+        prefetch(w.as_ptr().wrapping_byte_add(AHEAD));
         if size_of::<T>() == 4 {
-            prefetch(w[n].as_ptr().wrapping_byte_add(AHEAD + 64));
+            prefetch(w.as_ptr().wrapping_byte_add(AHEAD + LINE));
         }
         for r in 0..TILE {
-            let w = load(&w[n][r]);
+            let w = load(w[r * LANES..].first_chunk().expect("eight columns"));
             for m in 0..M {
                 sums[n][m][r] = w.mul_add(x[m], sums[n][m][r]);
             }
@@ -159,20 +176,29 @@ impl Outer<'_> {
     pub(super) fn run(self, isa: Isa, acc: &mut [[f32; PANEL]]) {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: these instruction sets were detected.
-            Isa::Avx2 | Isa::Avx512 => unsafe { self.run_avx2(acc) },
-            _ => self.run_with::<crate::cpu::lanes::F32x8>(acc),
+            // SAFETY: this instruction set was detected.
+            Isa::Avx2 => unsafe { self.run_avx2(acc) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx512 => unsafe { self.run_avx512(acc) },
+            _ => self.run_with::<Two<F32x8>>(acc),
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c")]
     fn run_avx2(self, acc: &mut [[f32; PANEL]]) {
-        self.run_with::<super::vector::x86::Avx2>(acc);
+        self.run_with::<Two<Avx2>>(acc);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    fn run_avx512(self, acc: &mut [[f32; PANEL]]) {
+        self.run_with::<Avx512>(acc);
     }
 
     #[inline(always)]
-    fn run_with<V: Vector>(self, acc: &mut [[f32; PANEL]]) {
+    fn run_with<V: Vector<PANEL>>(self, acc: &mut [[f32; PANEL]]) {
         for u in self.uses {
             let Lora { pair, rows, .. } = u.lora;
             let hidden = &self.hidden[u.at..][..rows.len() * pair.rank];
@@ -187,17 +213,17 @@ impl Outer<'_> {
 
 /// `acc[row] += w · hidden` for `rows`, four at a time while there are so many.
 #[inline(always)]
-fn add<T: Copy, V: Vector>(
+fn add<T: Copy, V: Vector<PANEL>>(
     w: &[T],
-    load: impl Fn(&[T; LANES]) -> V + Copy,
+    load: impl Fn(&[T; PANEL]) -> V + Copy,
     rows: &[LoraRow],
     hidden: &[f32],
     acc: &mut [[f32; PANEL]],
 ) {
-    let (w, rank) = (w.as_chunks::<LANES>().0, w.len() / PANEL);
+    let w = w.as_chunks::<PANEL>().0;
     let mut i = 0;
     while i < rows.len() {
-        let (rows, hidden) = (&rows[i..], &hidden[i * rank..]);
+        let (rows, hidden) = (&rows[i..], &hidden[i * w.len()..]);
         i += match rows.len() {
             4.. => add_to::<T, V, 4>(w, load, rows, hidden, acc),
             2.. => add_to::<T, V, 2>(w, load, rows, hidden, acc),
@@ -208,30 +234,26 @@ fn add<T: Copy, V: Vector>(
 
 /// The same for the first M rows.
 #[inline(always)]
-fn add_to<T: Copy, V: Vector, const M: usize>(
-    w: &[[T; LANES]],
-    load: impl Fn(&[T; LANES]) -> V,
+fn add_to<T: Copy, V: Vector<PANEL>, const M: usize>(
+    w: &[[T; PANEL]],
+    load: impl Fn(&[T; PANEL]) -> V,
     rows: &[LoraRow],
     hidden: &[f32],
     acc: &mut [[f32; PANEL]],
 ) -> usize {
-    let rank = w.len() / 2;
-    let hidden: [&[f32]; M] = std::array::from_fn(|m| &hidden[m * rank..][..rank]);
-    let mut sums: [[V; 2]; M] = std::array::from_fn(|m| {
-        let acc = acc[rows[m].row as usize].as_chunks::<LANES>().0;
-        [V::floats(&acc[0]), V::floats(&acc[1])]
-    });
-    for k in 0..rank {
-        let w = [load(&w[2 * k]), load(&w[2 * k + 1])];
+    let hidden = &hidden[..M * w.len()];
+    let mut sums = [V::splat(0.0); M];
+    for m in 0..M {
+        sums[m] = V::floats(&acc[rows[m].row as usize]);
+    }
+    for (k, column) in w.iter().enumerate() {
+        let column = load(column);
         for m in 0..M {
-            let hidden = V::splat(hidden[m][k]);
-            sums[m] = [w[0].mul_add(hidden, sums[m][0]), w[1].mul_add(hidden, sums[m][1])];
+            sums[m] = column.mul_add(V::splat(hidden[m * w.len() + k]), sums[m]);
         }
     }
     for m in 0..M {
-        let acc = &mut acc[rows[m].row as usize];
-        sums[m][0].lanes().store(&mut acc[..LANES]);
-        sums[m][1].lanes().store(&mut acc[LANES..]);
+        sums[m].store(&mut acc[rows[m].row as usize]);
     }
     M
 }

@@ -29,6 +29,8 @@ const TILE: usize = 4;
 /// Tiles and rows that a thread takes at a time: some 10 KB of weights for the widths of small models.
 const PIECE_TILES: usize = 2;
 const PIECE_ROWS: usize = 32;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// How far ahead weights are fetched, in bytes.
 const AHEAD: usize = 2048;
 
@@ -210,7 +212,7 @@ impl<'a> Plan<'a> {
 
 /// Asks for all cache lines of `w`.
 fn fetch<T>(w: &[T]) {
-    for i in (0..size_of_val(w)).step_by(64) {
+    for i in (0..size_of_val(w)).step_by(LINE) {
         prefetch(w.as_ptr().wrapping_byte_add(i));
     }
 }

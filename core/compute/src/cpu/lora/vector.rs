@@ -1,26 +1,71 @@
-//! Eight floats in a register, with three kinds of weights to load.
+//! Floats in registers, with three kinds of weights to load.
 //!
-//! The kernels are written once for [`Vector`]. Plain arrays, from which the compiler makes registers elsewhere in this
+//! The kernels are written once for these. Plain arrays, from which the compiler makes registers elsewhere in this
 //! backend, will not do here: it sees that neighbouring sums have neighbouring weights, and transposes them back and
 //! forth for twice the time.
 
+use crate::cpu::format::PANEL;
 use crate::cpu::lanes::{F32x8, LANES};
 
-pub(super) trait Vector: Copy {
-    const ZERO: Self;
+/// N floats.
+pub(super) trait Vector<const N: usize>: Copy {
     fn splat(x: f32) -> Self;
-    fn floats(w: &[f32; LANES]) -> Self;
+    fn floats(w: &[f32; N]) -> Self;
     /// From half floats, which are finite.
-    fn halves(w: &[u16; LANES]) -> Self;
-    fn bf16s(w: &[u16; LANES]) -> Self;
+    fn halves(w: &[u16; N]) -> Self;
+    fn bf16s(w: &[u16; N]) -> Self;
     /// `self * b + c`, rounded once.
     fn mul_add(self, b: Self, c: Self) -> Self;
-    fn lanes(self) -> F32x8;
+    fn store(self, out: &mut [f32; N]);
 }
 
-impl Vector for F32x8 {
-    const ZERO: Self = F32x8::ZERO;
+/// A panel's 16 numbers in two registers.
+#[derive(Clone, Copy)]
+pub(super) struct Two<V>(V, V);
 
+impl<V: Vector<LANES>> Two<V> {
+    #[inline(always)]
+    fn load<T>(w: &[T; PANEL], load: impl Fn(&[T; LANES]) -> V) -> Self {
+        let halves = w.as_chunks::<LANES>().0;
+        Self(load(&halves[0]), load(&halves[1]))
+    }
+}
+
+impl<V: Vector<LANES>> Vector<PANEL> for Two<V> {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self(V::splat(x), V::splat(x))
+    }
+
+    #[inline(always)]
+    fn floats(w: &[f32; PANEL]) -> Self {
+        Self::load(w, V::floats)
+    }
+
+    #[inline(always)]
+    fn halves(w: &[u16; PANEL]) -> Self {
+        Self::load(w, V::halves)
+    }
+
+    #[inline(always)]
+    fn bf16s(w: &[u16; PANEL]) -> Self {
+        Self::load(w, V::bf16s)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        Self(self.0.mul_add(b.0, c.0), self.1.mul_add(b.1, c.1))
+    }
+
+    #[inline(always)]
+    fn store(self, out: &mut [f32; PANEL]) {
+        let halves = out.as_chunks_mut::<LANES>().0;
+        self.0.store(&mut halves[0]);
+        self.1.store(&mut halves[1]);
+    }
+}
+
+impl Vector<LANES> for F32x8 {
     #[inline(always)]
     fn splat(x: f32) -> Self {
         F32x8::splat(x)
@@ -51,8 +96,8 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
-    fn lanes(self) -> F32x8 {
-        self
+    fn store(self, out: &mut [f32; LANES]) {
+        *out = self.0;
     }
 }
 
@@ -60,7 +105,7 @@ impl Vector for F32x8 {
 pub(super) mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{F32x8, LANES, Vector};
+    use super::{LANES, PANEL, Vector};
 
     /// Only for functions that are compiled for AVX2, FMA and F16C and run where these are: that is what all `unsafe`
     /// blocks below rely on, beside references to eight numbers.
@@ -68,10 +113,7 @@ pub(super) mod x86 {
     #[repr(transparent)]
     pub(in super::super) struct Avx2(__m256);
 
-    impl Vector for Avx2 {
-        // SAFETY: all bits 0 are eight zeros.
-        const ZERO: Self = Self(unsafe { std::mem::zeroed() });
-
+    impl Vector<LANES> for Avx2 {
         #[inline(always)]
         fn splat(x: f32) -> Self {
             // SAFETY: see [`Avx2`].
@@ -106,11 +148,55 @@ pub(super) mod x86 {
         }
 
         #[inline(always)]
-        fn lanes(self) -> F32x8 {
-            let mut out = [0.0; LANES];
+        fn store(self, out: &mut [f32; LANES]) {
             // SAFETY: as above.
             unsafe { _mm256_storeu_ps(out.as_mut_ptr(), self.0) };
-            F32x8(out)
+        }
+    }
+
+    /// As [`Avx2`], for functions that are compiled for AVX-512 F.
+    #[derive(Clone, Copy)]
+    #[repr(transparent)]
+    pub(in super::super) struct Avx512(__m512);
+
+    impl Vector<PANEL> for Avx512 {
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            // SAFETY: see [`Avx512`].
+            Self(unsafe { _mm512_set1_ps(x) })
+        }
+
+        #[inline(always)]
+        fn floats(w: &[f32; PANEL]) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_loadu_ps(w.as_ptr()) })
+        }
+
+        #[inline(always)]
+        fn halves(w: &[u16; PANEL]) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(w.as_ptr().cast())) })
+        }
+
+        #[inline(always)]
+        fn bf16s(w: &[u16; PANEL]) -> Self {
+            // SAFETY: as above.
+            unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(w.as_ptr().cast()));
+                Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
+            }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, b: Self, c: Self) -> Self {
+            // SAFETY: as above.
+            Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+        }
+
+        #[inline(always)]
+        fn store(self, out: &mut [f32; PANEL]) {
+            // SAFETY: as above.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), self.0) };
         }
     }
 }
