@@ -103,7 +103,7 @@ fn main() -> Result<(), realm::Error> {
             let (mut without, mut with, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
             let mut usage = None;
             for round in 0..rounds {
-                let mut one = |speculation| run(&model, &prompt, temperature, speculation);
+                let one = |speculation| run(&model, &prompt, temperature, speculation);
                 // Each goes first in every other round.
                 let (a, b) = if round % 2 == 0 {
                     let a = one(Speculation::Off)?;
