@@ -77,11 +77,17 @@ impl Scheduler {
         last.is_some()
     }
 
-    /// Whether the tenant's own limits let a request run.
+    /// Whether the tenant's own limits let a request run, perhaps after sessions of the tenant gave their pages up.
     fn tenant_may(&mut self, task: &Task, now: Instant) -> bool {
         let wait = task.tenant.wait(now);
         self.wake.note(wait);
-        wait.is_zero() && self.within_tokens(task, (task.tokens.len() + 1).min(task.limit))
+        let tokens = (task.tokens.len() + 1).min(task.limit);
+        while wait.is_zero() && !self.within_tokens(task, tokens) {
+            if !self.evict_resting(Some(task.tenant.id())) {
+                return false;
+            }
+        }
+        wait.is_zero()
     }
 
     /// Whether there are pages for a request that waits, perhaps after somebody gave way.
@@ -128,13 +134,10 @@ impl Scheduler {
     /// Whether a task may hold so many tokens beside the others of its tenant. One alone always may.
     fn within_tokens(&self, task: &Task, tokens: usize) -> bool {
         let Some(most) = task.tenant.read().kv_tokens else { return true };
-        let others: usize = self
-            .running
-            .iter()
-            .chain(self.resting.values())
-            .filter(|other| other.tenant.id() == task.tenant.id() && other.id != task.id)
-            .map(|other| other.tokens.len())
-            .sum();
+        let same = |other: &&Task| other.tenant.id() == task.tenant.id() && other.id != task.id;
+        let running = self.running.iter().filter(same).map(|other| other.tokens.len());
+        let resting = self.resting.values().filter(same).map(|other| other.cached);
+        let others: usize = running.chain(resting).sum();
         others == 0 || others + tokens <= most
     }
 

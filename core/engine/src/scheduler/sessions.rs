@@ -112,7 +112,7 @@ impl Scheduler {
         output: Output,
         reply: Sender<Result<Forwarded, Error>>,
     ) {
-        let mut first = task.tokens.len();
+        let before = task.tokens.len();
         task.tokens.extend(tokens);
         if task.tokens.is_empty() {
             let why = "the sequence has no tokens; append some before a forward".into();
@@ -123,8 +123,8 @@ impl Scheduler {
         if task.due() == 0 {
             // Its results were not kept: the last token is computed once more.
             task.cached = self.kv.truncate(&mut task.pages, task.cached - 1, task.cached);
-            first -= 1;
         }
+        let first = before.min(task.tokens.len() - 1);
         let results = Forwarded::default();
         if let Work::Session(session) = &mut task.work {
             session.pending = Some(Pending { output, first, results, reply });
