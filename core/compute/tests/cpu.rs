@@ -2,6 +2,7 @@
 
 mod common;
 
+<<<<<<< HEAD
 use std::ops::Range;
 
 use common::{Random, backends, blocks, buffer, matrix_f64, product, relative_error};
@@ -10,6 +11,12 @@ use realm_compute::{
     Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, MatMul, NO_PAGE, PAGE_TOKENS, Rope,
     RopeStyle, Want, quant,
 };
+=======
+use common::attention::Case;
+use common::{Random, backends, blocks, buffer, matrix_f64, product, relative_error};
+use realm_compute::cpu::CpuBackend;
+use realm_compute::{Backend, CacheType, MatMul, RopeStyle, quant};
+>>>>>>> 729c748 (CUDA: a backend with kernels of its own, products and attention that give a row the same bits in any batch)
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
 #[test]
@@ -111,6 +118,7 @@ fn bias_and_residual_are_added_in_one_product_of_several_matrices() {
     }
 }
 
+<<<<<<< HEAD
 /// Everything attention needs, with made-up keys and values.
 struct Case {
     heads: usize,
@@ -251,6 +259,8 @@ impl Case {
     }
 }
 
+=======
+>>>>>>> 729c748 (CUDA: a backend with kernels of its own, products and attention that give a row the same bits in any batch)
 #[test]
 fn attention_equals_the_full_score_matrix_in_any_chunking() {
     let cases = [
