@@ -5,7 +5,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{ids, json, load, log_probabilities, model_path, tables};
+use common::{ids, json, load, log_probabilities, model_path, on_gpu, tables};
 use realm_compute::{Batch, CacheType, PAGE_TOKENS, Want};
 use realm_model::Forward;
 use serde_json::Value;
@@ -64,15 +64,17 @@ impl Off {
     }
 }
 
-/// Float weights leave nothing but the rounding of f32: differences are the last digit of the record (0.00001).
+/// Float weights leave nothing but the rounding of f32: differences are the last digit of the record (0.00001). A GPU
+/// rounds the input of half-float products to half floats too.
 #[test]
 fn float_weights_compute_what_the_formulas_say() {
+    let bound = if on_gpu() { 2e-2 } else { 1e-4 };
     let mut wrong = Vec::new();
     for (name, record) in records().iter().filter(|(_, r)| r["int8_log_probabilities"].is_null()) {
         let got = log_probabilities(&mut *tiny(name, CacheType::F32), &ids(&record["tokens"]), 512);
         let off = Off::of(&got, record, "log_probabilities");
         println!("{name}: mean {:.6}, largest {:.6}", off.mean(), off.largest);
-        if off.largest.is_nan() || off.largest > 1e-4 {
+        if off.largest.is_nan() || off.largest > bound {
             wrong.push(format!("{name}: {}", off.largest));
         }
     }

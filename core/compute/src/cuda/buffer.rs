@@ -1,8 +1,10 @@
 //! Activations on the GPU, and the forms in which products read them.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::driver::{Device, Memory};
+use super::graph;
 use super::matrix::{CHUNK, Form, QUARTER};
 use crate::Error;
 
@@ -10,7 +12,8 @@ use crate::Error;
 pub struct Buffer {
     device: Arc<Device>,
     data: Memory,
-    rows: usize,
+    /// Shared with recordings, which set it when they run.
+    rows: Arc<AtomicUsize>,
     pub(crate) columns: usize,
     forms: Mutex<FormSet>,
 }
@@ -59,14 +62,14 @@ impl Buffer {
     pub(crate) fn new(device: &Arc<Device>, rows: usize, columns: usize) -> Result<Self, Error> {
         let data = Memory::new(device, 0, "activations")?;
         let forms = Mutex::default();
-        let mut buffer = Self { device: Arc::clone(device), data, rows: 0, columns, forms };
+        let mut buffer = Self { device: Arc::clone(device), data, rows: Arc::default(), columns, forms };
         buffer.set_rows(rows)?;
         Ok(buffer)
     }
 
     /// Number of rows that hold results.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.rows.load(Ordering::Relaxed)
     }
 
     /// Numbers in a row.
@@ -92,7 +95,8 @@ impl Buffer {
             self.data = Memory::new(&self.device, 0, "activations")?;
             self.data = Memory::new(&self.device, room, "activations")?;
         }
-        self.rows = rows;
+        self.rows.store(rows, Ordering::Relaxed);
+        graph::note_rows(&self.rows, rows);
         self.changed();
         Ok(())
     }
@@ -108,7 +112,7 @@ impl Buffer {
 
     /// Where the operation that fills this buffer puts the forms that products will want, which then are valid.
     pub(crate) fn fill(&mut self) -> Result<Forms, Error> {
-        let (rows, columns) = (self.rows, self.columns);
+        let (rows, columns) = (self.rows(), self.columns);
         let forms = self.forms.get_mut().unwrap_or_else(|e| e.into_inner());
         forms.room_for(&self.device, rows, columns, forms.wanted)?;
         forms.valid = forms.wanted;

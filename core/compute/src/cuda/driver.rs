@@ -3,8 +3,10 @@
 //! The driver's library is loaded when a [`Device`] is opened, so that a program starts where there is none. Everything a
 //! device does is put into one stream, in the order of the calls.
 
+use std::cell::Cell;
 use std::ffi::{CString, c_void};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cudarc::driver::{DriverError, result, sys};
 
@@ -18,6 +20,10 @@ pub(crate) struct Device {
     context: sys::CUcontext,
     device: sys::CUdevice,
     stream: sys::CUstream,
+    /// For recording, one thread at a time.
+    capture: sys::CUstream,
+    /// How often memory was freed.
+    freed: AtomicU64,
     name: String,
     capability: (i32, i32),
     multiprocessors: u32,
@@ -105,11 +111,14 @@ impl Device {
         // SAFETY: `device` came from the driver; the context is released when this is dropped.
         let context =
             unsafe { result::primary_ctx::retain(device) }.map_err(|e| failed("starting a context", e))?;
-        let mut this =
-            Self { context, device, stream: std::ptr::null_mut(), name, capability, multiprocessors };
+        let (stream, capture) = (std::ptr::null_mut(), std::ptr::null_mut());
+        let freed = AtomicU64::new(0);
+        let mut this = Self { context, device, stream, capture, freed, name, capability, multiprocessors };
         this.bind()?;
-        this.stream = result::stream::create(result::stream::StreamKind::NonBlocking)
-            .map_err(|e| failed("creating a stream", e))?;
+        for stream in [&mut this.stream, &mut this.capture] {
+            *stream = result::stream::create(result::stream::StreamKind::NonBlocking)
+                .map_err(|e| failed("creating a stream", e))?;
+        }
         Ok(Arc::new(this))
     }
 
@@ -135,6 +144,21 @@ impl Device {
     pub(crate) fn synchronize(&self) -> Result<(), Error> {
         // SAFETY: the stream is alive as long as `self`.
         unsafe { result::stream::synchronize(self.stream) }.map_err(|e| failed("the GPU", e))
+    }
+
+    /// How often memory was freed: if it is as before, what lay in memory still does.
+    pub(crate) fn freed(&self) -> u64 {
+        self.freed.load(Ordering::Relaxed)
+    }
+
+    /// From now on kernels that this thread starts are recorded instead.
+    pub(crate) fn begin_capture(&self) -> Result<Capture<'_>, Error> {
+        self.bind()?;
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream is alive as long as `self`; whoever records holds the backend's lock on recordings.
+        unsafe { result::stream::begin_capture(self.capture, mode) }.map_err(|e| failed("recording", e))?;
+        CAPTURING.set(Some(self.capture));
+        Ok(Capture(self))
     }
 
     /// Loads a module of kernels.
@@ -174,7 +198,7 @@ impl Device {
             blockDimY: 1,
             blockDimZ: 1,
             sharedMemBytes: geometry.shared as u32,
-            hStream: self.stream,
+            hStream: CAPTURING.get().unwrap_or(self.stream),
             attrs: &mut attribute,
             numAttrs: (self.capability.0 >= 9) as u32,
         };
@@ -192,12 +216,65 @@ impl Drop for Device {
         }
         // SAFETY: memory and modules hold the device, so nothing of the context is in use; errors cannot be told anybody.
         unsafe {
-            if !self.stream.is_null() {
-                let _ = result::stream::synchronize(self.stream);
-                let _ = result::stream::destroy(self.stream);
+            for stream in [self.stream, self.capture] {
+                if !stream.is_null() {
+                    let _ = result::stream::synchronize(stream);
+                    let _ = result::stream::destroy(stream);
+                }
             }
             let _ = result::primary_ctx::release(self.device);
         }
+    }
+}
+
+thread_local! {
+    /// The stream that takes the kernels of this thread while it records.
+    static CAPTURING: Cell<Option<sys::CUstream>> = const { Cell::new(None) };
+}
+
+/// A recording that is under way on this thread.
+pub(crate) struct Capture<'a>(&'a Device);
+
+impl Capture<'_> {
+    /// Ends it and makes a graph of what was started.
+    pub(crate) fn end(self) -> Result<Graph, Error> {
+        CAPTURING.set(None);
+        let broken = |e| failed("recording", e);
+        // SAFETY: the stream is recording.
+        let graph = unsafe { result::stream::end_capture(self.0.capture) }.map_err(broken)?;
+        if graph.is_null() {
+            return Err(Error::Device("recording: nothing was recorded".into()));
+        }
+        let mut exec = std::ptr::null_mut();
+        // SAFETY: the graph is valid, and not needed once it was instantiated.
+        let made = unsafe {
+            let made = sys::cuGraphInstantiateWithFlags(&mut exec, graph, 0).result();
+            let _ = result::graph::destroy(graph);
+            made
+        };
+        made.map_err(broken)?;
+        Ok(Graph(exec))
+    }
+}
+
+/// Recorded kernels.
+pub(crate) struct Graph(sys::CUgraphExec);
+
+// SAFETY: a handle that any thread may use, one at a time.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    /// Starts them all.
+    pub(crate) fn launch(&self, device: &Device) -> Result<(), Error> {
+        // SAFETY: both are alive.
+        unsafe { result::graph::launch(self.0, device.stream) }.map_err(|e| failed("starting a graph", e))
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: instantiated by `Capture::end`, and not used after this; the driver waits for launches that still run.
+        let _ = unsafe { result::graph::exec_destroy(self.0) };
     }
 }
 
@@ -298,6 +375,7 @@ impl Drop for Memory {
         if self.pointer != 0 && self.device.bind().is_ok() {
             // SAFETY: allocated by `new`, and not used after this; the driver waits for kernels that still run.
             let _ = unsafe { result::free_sync(self.pointer) };
+            self.device.freed.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

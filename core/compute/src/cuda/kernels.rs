@@ -1,18 +1,24 @@
 //! The kernels: compiled ahead by `ci/build-kernels`, part of the program, loaded onto a device.
 
 use super::driver::{Device, Function};
+use super::matrix::FORMATS;
 use crate::Error;
 
 const ATTENTION: &[u8] = include_bytes!("kernels/attention.fatbin");
 const ELEMENTWISE: &[u8] = include_bytes!("kernels/elementwise.fatbin");
+const GEMM: &[u8] = include_bytes!("kernels/gemm.fatbin");
 const PACK: &[u8] = include_bytes!("kernels/pack.fatbin");
 const PRODUCTS: &[u8] = include_bytes!("kernels/products.fatbin");
 
 /// Widths of heads that the attention kernels are compiled for; others are padded to the next one.
 pub(crate) const HEAD_DIMS: [usize; 6] = [32, 64, 96, 128, 192, 256];
 
-/// The kernels of `products.cu` for few rows: most rows, outputs of a block.
-pub(crate) const PRODUCT_SHAPES: [(usize, usize); 5] = [(8, 16), (8, 32), (16, 32), (32, 32), (64, 32)];
+/// The kernels of `products.cu`, for few rows: most rows, outputs of a block, blocks that a multiprocessor takes.
+pub(crate) const PRODUCT_SHAPES: [(usize, usize, usize); 4] =
+    [(4, 16, 2), (8, 32, 1), (16, 32, 1), (32, 32, 1)];
+
+/// The kernels of `gemm.cu`, for many rows: rows and outputs of a block.
+pub(crate) const GEMM_SHAPES: [(usize, usize); 2] = [(64, 64), (64, 256)];
 
 /// Bytes of shared memory that a block may have on every GPU that Realm runs on.
 pub(crate) const MOST_SHARED: usize = 96 * 1024;
@@ -22,7 +28,9 @@ pub(crate) struct Kernels {
     pub(crate) embed: Function,
     pub(crate) embed_f32: Function,
     /// In the order of [`PRODUCT_SHAPES`].
-    pub(crate) products: [Function; 5],
+    pub(crate) products: [Function; 4],
+    /// In the order of the formats and of [`GEMM_SHAPES`].
+    pub(crate) gemm: [[Function; 2]; FORMATS],
     pub(crate) product_f32: Function,
     pub(crate) rms_norm: Function,
     pub(crate) add_rms_norm: Function,
@@ -51,11 +59,18 @@ impl Kernels {
             all.try_into().map_err(|_| Error::Device("attention kernels".into()))
         };
         let product = |rows: usize| products.function(&format!("product_{rows}"), MOST_SHARED);
+        let gemms = device.load(GEMM)?;
+        let mut gemm = Vec::with_capacity(FORMATS);
+        for format in 0..FORMATS {
+            let kernel = |shape: usize| gemms.function(&format!("gemm_{shape}_{format}"), MOST_SHARED);
+            gemm.push([kernel(64)?, kernel(256)?]);
+        }
         Ok(Self {
+            gemm: gemm.try_into().map_err(|_| Error::Device("product kernels".into()))?,
             pack: pack.function("pack", 0)?,
             embed: pack.function("embed", 0)?,
             embed_f32: pack.function("embed_f32", 0)?,
-            products: [product(4)?, product(8)?, product(16)?, product(32)?, product(64)?],
+            products: [product(4)?, product(8)?, product(16)?, product(32)?],
             product_f32: products.function("product_f32", 0)?,
             rms_norm: elementwise.function("rms_norm", 0)?,
             add_rms_norm: elementwise.function("add_rms_norm", 0)?,

@@ -19,6 +19,9 @@ pub(crate) const CHUNK: usize = 256;
 /// Columns that rows are padded to.
 pub(crate) const QUARTER: usize = 64;
 
+/// Layouts of tiles.
+pub(crate) const FORMATS: usize = 13;
+
 /// Bytes of a slab, unless 16 rows are more.
 const SLAB: usize = 16 << 20;
 

@@ -2,8 +2,8 @@
 //!
 //! Reading order: `kernels/format.cuh` says how weights lie in memory, `kernels/activations.cuh` what they are multiplied
 //! with, `kernels/chunk.cuh` how, and `kernels/attention.cu` how attention is summed up. On this side `driver` is the GPU,
-//! `matrix`, `buffer` and `cache` are what lies in its memory, `plan` cuts a batch into pieces, and this file starts the
-//! kernels.
+//! `matrix`, `buffer` and `cache` are what lies in its memory, `plan` cuts a batch into pieces, `graph` records passes, and
+//! this file starts the kernels.
 //!
 //! **The same answer in any company.** Products of quantized weights are sums of integers, exact in any order, and the
 //! floats that those become are added chunk by chunk (256 columns) from the first on; attention is a tree of fixed
@@ -13,6 +13,7 @@
 mod buffer;
 mod cache;
 mod driver;
+mod graph;
 mod kernels;
 mod matrix;
 mod plan;
@@ -22,15 +23,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use realm_gguf::Tensor;
 
 use crate::checks::{self, expect};
-use crate::cpu::pool::Pool;
+use crate::cpu::pool::{Parts, Pool};
 use crate::{Activation, Attention, Backend, Batch, CacheSpec, CacheType, Error, MatMul, Rope, RopeStyle};
 pub use buffer::Buffer;
 use buffer::Forms;
 pub use cache::Cache;
 use driver::{Device, Event, Geometry, Memory, Pinned, arguments};
-use kernels::{HEAD_DIMS, Kernels, PRODUCT_SHAPES};
+use graph::{Advice, Recordings, Shape};
+use kernels::{GEMM_SHAPES, HEAD_DIMS, Kernels, PRODUCT_SHAPES};
 pub use matrix::Matrix;
-use matrix::{CHUNK, Kind, Uploader};
+use matrix::{CHUNK, Form, Format, Kind, Uploader};
 use plan::{Plan, TILE_QUERIES};
 
 /// Matrices that one product kernel takes.
@@ -38,6 +40,8 @@ const MOST_JOBS: usize = 4;
 /// Bytes of partial sums of attention at most; rows beyond go into another launch.
 const MOST_PARTIAL: usize = 256 << 20;
 
+/// Numbers that a host thread copies at a time.
+const COPIED_AT_ONCE: usize = 1 << 16;
 /// Host threads at most.
 const HOST_THREADS: usize = 8;
 
@@ -46,6 +50,8 @@ pub struct CudaBackend {
     device: Arc<Device>,
     kernels: Kernels,
     state: Mutex<State>,
+    /// One recording at a time.
+    recorder: Mutex<()>,
     /// Host threads, for work between passes.
     pool: Pool,
 }
@@ -71,6 +77,14 @@ struct State {
     uploader: Option<Uploader>,
     /// Weights came since the last product: it must not start before they are there.
     uploading: bool,
+    recordings: Recordings,
+}
+
+impl State {
+    /// Products read weights before what was started earlier has ended: it must have ended if it brought them.
+    fn wait_for_weights(&mut self, device: &Device) -> Result<(), Error> {
+        if std::mem::take(&mut self.uploading) { device.synchronize() } else { Ok(()) }
+    }
 }
 
 /// Numbers that the host sends along with an operation; what was sent last is not sent again.
@@ -84,6 +98,13 @@ impl Upload {
     /// The address of `numbers` on the GPU.
     fn put(&mut self, device: &Arc<Device>, numbers: &[u32]) -> Result<u64, Error> {
         let bytes = size_of_val(numbers);
+        if graph::recording() {
+            // The numbers come when the recording runs.
+            return match &self.memory {
+                Some(memory) if memory.bytes() >= bytes => Ok(memory.pointer()),
+                _ => Err(Error::Device("a recording needs memory".into())),
+            };
+        }
         let memory = match &mut self.memory {
             Some(memory) if memory.bytes() >= bytes => memory,
             slot => {
@@ -127,6 +148,7 @@ struct Job {
     format: i32,
     outputs: i32,
     first_block: i32,
+    step: i32,
     accumulate: i32,
     factor: f32,
 }
@@ -141,6 +163,54 @@ struct Products {
     rows: i32,
     columns: i32,
     round: i32,
+}
+
+impl Products {
+    /// At most [`MOST_JOBS`] jobs, whose blocks have so many outputs each; and how many blocks they are.
+    fn new(
+        x: &Buffer,
+        forms: Forms,
+        jobs: &[&MatMul<'_, CudaBackend>],
+        block_outputs: usize,
+    ) -> (Self, usize) {
+        let (count, rows, columns) = (jobs.len() as i32, x.rows() as i32, x.columns() as i32);
+        let mut p = Self { x: forms, count, rows, columns, ..Self::default() };
+        let mut blocks = 0;
+        for (slot, job) in p.jobs.iter_mut().zip(jobs) {
+            let Kind::Tiles { format, tile_row_bytes, factor } = job.weight.kind else { continue };
+            *slot = Job {
+                weight: job.weight.memory.pointer(),
+                bias: job.bias.map_or(0, |b| b.memory.pointer()),
+                out: job.out.pointer(),
+                tile_row_bytes: tile_row_bytes as u64,
+                format: format.index,
+                outputs: job.weight.rows as i32,
+                first_block: blocks as i32,
+                step: 0,
+                accumulate: job.accumulate as i32,
+                factor,
+            };
+            blocks += job.weight.rows.div_ceil(block_outputs);
+        }
+        (p, blocks)
+    }
+
+    /// Gives each matrix its share of at most about `resident` blocks of threads, which then go through its `blocks`
+    /// of outputs in turns. Returns how many they are.
+    fn share_out(&mut self, blocks: usize, resident: usize) -> usize {
+        let count = self.count as usize;
+        let starts: Vec<usize> = self.jobs[..count].iter().map(|job| job.first_block as usize).collect();
+        let mut next = 0;
+        for (i, job) in self.jobs[..count].iter_mut().enumerate() {
+            let own = starts.get(i + 1).copied().unwrap_or(blocks) - starts[i];
+            let share = if blocks <= resident { own } else { (own * resident / blocks).max(1) };
+            // The fewest that need no more turns than that.
+            let step = own.div_ceil(own.div_ceil(share));
+            (job.first_block, job.step) = (next as i32, step as i32);
+            next += step;
+        }
+        next
+    }
 }
 
 /// `RopeStore` of `elementwise.cu`.
@@ -203,7 +273,7 @@ impl CudaBackend {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let pool = Pool::new(cores.min(HOST_THREADS))
             .map_err(|e| Error::InvalidArgument(format!("cannot start threads: {e}")))?;
-        Ok(Self { device, kernels, state: Mutex::default(), pool })
+        Ok(Self { device, kernels, state: Mutex::default(), recorder: Mutex::default(), pool })
     }
 
     /// Bytes of memory that are free on the GPU, and that it has.
@@ -241,43 +311,46 @@ impl CudaBackend {
         Ok(self.state.lock().unwrap_or_else(|e| e.into_inner()))
     }
 
-    /// The products of at most [`MOST_JOBS`] matrices in tiles.
+    /// The products of matrices in tiles: for few rows all in one launch, for many one for each format.
     fn tiled(&self, x: &Buffer, forms: Forms, jobs: &[&MatMul<'_, Self>]) -> Result<(), Error> {
-        let rows = x.rows();
-        let shape = match rows {
-            0..=4 => 0,
-            5..=8 => 1,
-            9..=16 => 2,
-            17..=32 => 3,
-            _ => 4,
-        };
-        let (block_rows, block_outputs) = PRODUCT_SHAPES[shape];
-        let mut p = Products {
-            x: forms,
-            count: jobs.len() as i32,
-            rows: rows as i32,
-            columns: x.columns() as i32,
-            ..Products::default()
-        };
-        let mut blocks = 0;
-        for (slot, job) in p.jobs.iter_mut().zip(jobs) {
-            let Kind::Tiles { format, tile_row_bytes, factor } = job.weight.kind else { continue };
-            *slot = Job {
-                weight: job.weight.memory.pointer(),
-                bias: job.bias.map_or(0, |b| b.memory.pointer()),
-                out: job.out.pointer(),
-                tile_row_bytes: tile_row_bytes as u64,
-                format: format.index,
-                outputs: job.weight.rows as i32,
-                first_block: blocks as i32,
-                accumulate: job.accumulate as i32,
-                factor,
-            };
-            blocks += job.weight.rows.div_ceil(block_outputs);
+        if x.rows() <= PRODUCT_SHAPES[PRODUCT_SHAPES.len() - 1].0 {
+            return self.few_rows(x, forms, jobs);
         }
+        let (.., multiprocessors) = self.device.describe();
+        let multiprocessors = multiprocessors as usize;
+        let format = |job: &&MatMul<'_, Self>| match job.weight.kind {
+            Kind::Tiles { format, .. } => Some(format),
+            Kind::Floats => None,
+        };
+        jobs.chunk_by(|a, b| format(a) == format(b)).try_for_each(|jobs| {
+            let Some(format) = format(&jobs[0]) else { return Ok(()) };
+            let outputs = jobs.iter().map(|job| job.weight.rows).sum();
+            let Some(shape) = gemm_shape(x.rows(), outputs, multiprocessors) else {
+                return self.few_rows(x, forms, jobs);
+            };
+            let (block_rows, block_outputs) = GEMM_SHAPES[shape];
+            let (p, blocks) = Products::new(x, forms, jobs, block_outputs);
+            let grid = [x.rows().div_ceil(block_rows), blocks, 1];
+            let geometry = Geometry { grid, block: 256, shared: gemm_shared(shape, format) };
+            // SAFETY: as above.
+            unsafe {
+                self.device.launch(self.kernels.gemm[format.index as usize][shape], geometry, arguments![p])
+            }
+        })
+    }
+
+    /// Products by the kernels for few rows, of any formats.
+    fn few_rows(&self, x: &Buffer, forms: Forms, jobs: &[&MatMul<'_, Self>]) -> Result<(), Error> {
+        let (.., multiprocessors) = self.device.describe();
+        let last = PRODUCT_SHAPES.len() - 1;
+        let shape = PRODUCT_SHAPES.iter().position(|&(rows, ..)| x.rows() <= rows).unwrap_or(last);
+        let (block_rows, block_outputs, resident) = PRODUCT_SHAPES[shape];
+        let (mut p, blocks) = Products::new(x, forms, jobs, block_outputs);
         let (round, shared) = product_round(shape, x.columns());
         p.round = round as i32;
-        let geometry = Geometry { grid: [blocks, rows.div_ceil(block_rows), 1], block: 256, shared };
+        let row_blocks = x.rows().div_ceil(block_rows);
+        let grid = [p.share_out(blocks, multiprocessors as usize * resident), row_blocks, 1];
+        let geometry = Geometry { grid, block: 256, shared };
         // SAFETY: shapes were checked, and the forms that the formats read are there.
         unsafe { self.device.launch(self.kernels.products[shape], geometry, arguments![p]) }
     }
@@ -329,15 +402,31 @@ impl CudaBackend {
     }
 }
 
-/// Chunks whose sums fit into a block's shared memory at a time, and the bytes that they take.
+/// Chunks whose sums fit into a block's shared memory at a time, twice, and the bytes that they take.
 fn product_round(shape: usize, columns: usize) -> (usize, usize) {
     const WARPS: usize = 8;
-    let (rows, outputs) = PRODUCT_SHAPES[shape];
-    let chunk = rows * (outputs + 4) * 4;
-    let budget = if rows == 64 { 80 * 1024 } else { 56 * 1024 };
-    let most = (budget / chunk / WARPS * WARPS).max(WARPS);
+    const BUDGET: usize = 80 * 1024;
+    let (rows, outputs, resident) = PRODUCT_SHAPES[shape];
+    let chunk = rows.next_multiple_of(8) * (outputs + 4) * 4;
+    let most = (BUDGET / resident / (2 * chunk) / WARPS * WARPS).max(WARPS);
     let round = columns.div_ceil(CHUNK).next_multiple_of(WARPS).min(most);
-    (round, round * chunk)
+    (round, 2 * round * chunk)
+}
+
+/// Which of the [`GEMM_SHAPES`] is fastest: large blocks where there are enough of them for most multiprocessors. `None`
+/// if there are too few even of the small ones: then the kernels for few rows are, which share out columns too.
+fn gemm_shape(rows: usize, outputs: usize, multiprocessors: usize) -> Option<usize> {
+    let fills = |shape: usize| {
+        let (block_rows, block_outputs) = GEMM_SHAPES[shape];
+        4 * rows.div_ceil(block_rows) * outputs.div_ceil(block_outputs) >= 3 * multiprocessors
+    };
+    [1, 0].into_iter().find(|&shape| fills(shape))
+}
+
+/// Bytes of shared memory of `gemm.cu`: two chunks of all rows of a block.
+fn gemm_shared(shape: usize, format: Format) -> usize {
+    let stride = if format.form == Form::F16 { 576 } else { 320 };
+    2 * GEMM_SHAPES[shape].0 * stride
 }
 
 impl Backend for CudaBackend {
@@ -479,9 +568,7 @@ impl Backend for CudaBackend {
             }
         }
         let mut state = self.state()?;
-        if std::mem::take(&mut state.uploading) {
-            self.device.synchronize()?;
-        }
+        state.wait_for_weights(&self.device)?;
         for job in &mut *jobs {
             job.out.set_rows(x.rows())?;
         }
@@ -555,6 +642,7 @@ impl Backend for CudaBackend {
         let mut state = self.state()?;
         q.changed();
         k.changed();
+        graph::note_attention(cache.layout(), spec.heads / spec.kv_heads);
         let plan = Plan::new(batch, cache.layout(), spec.heads / spec.kv_heads);
         let data = state.plan.put(&self.device, &plan.data)?;
         let group = cache.layout().layers[spec.layer].group;
@@ -600,6 +688,7 @@ impl Backend for CudaBackend {
         expect("the width of the attention's output", out.columns, q.columns)?;
         let mut state = self.state()?;
         out.set_rows(q.rows())?;
+        graph::note_attention(cache.layout(), spec.heads / spec.kv_heads);
         let plan = Plan::new(batch, cache.layout(), spec.heads / spec.kv_heads);
         let data = state.plan.put(&self.device, &plan.data)?;
         let group = cache.layout().layers[spec.layer].group;
@@ -681,6 +770,7 @@ impl Backend for CudaBackend {
     }
 
     fn read(&self, x: &Buffer, out: &mut Vec<f32>) -> Result<(), Error> {
+        graph::spoil();
         let mut state = self.state()?;
         let len = x.rows() * x.columns;
         // Through pinned memory: the driver copies several times faster to there.
@@ -690,9 +780,58 @@ impl Backend for CudaBackend {
         };
         let host = host.slice::<f32>(len);
         x.data().read(0, host)?;
-        out.clear();
-        out.extend_from_slice(host);
+        // From there on all threads: one alone takes longer than the GPU's copy.
+        out.resize(len, 0.0);
+        let parts = Parts::new(out);
+        self.pool.each(len.div_ceil(COPIED_AT_ONCE), &|i| {
+            let range = i * COPIED_AT_ONCE..((i + 1) * COPIED_AT_ONCE).min(len);
+            // SAFETY: every part is handed out once.
+            unsafe { parts.part(range.start, range.len()) }.copy_from_slice(&host[range]);
+        });
         Ok(())
+    }
+
+    fn pass<E: From<Error>>(
+        &self,
+        owner: u64,
+        batch: &Batch,
+        run: &mut dyn FnMut() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(shape) = Shape::of(owner, batch) else { return run() };
+        let mut state = self.state()?;
+        state.wait_for_weights(&self.device)?;
+        let at = match state.recordings.advise(&self.device, shape) {
+            Advice::Launch(at) => Some(at),
+            Advice::Run => None,
+            Advice::Record => {
+                // Operations take the lock themselves; others of this backend meanwhile run as they are.
+                drop(state);
+                let recorder = self.recorder.lock().unwrap_or_else(|e| e.into_inner());
+                let made = graph::record(&self.device, &mut || run().is_ok());
+                drop(recorder);
+                state = self.state()?;
+                state.recordings.keep(&self.device, shape, made)
+            }
+        };
+        let Some(at) = at else {
+            drop(state);
+            return run();
+        };
+        let State { tokens, positions, rows, plan, recordings, .. } = &mut *state;
+        let recording = recordings.get(at);
+        tokens.put(&self.device, &batch.tokens)?;
+        positions.put(&self.device, &batch.positions)?;
+        rows.put(&self.device, &batch.outputs)?;
+        if let Some(of) = recording.plan(batch) {
+            plan.put(&self.device, &of.data)?;
+        }
+        let freed = self.device.freed();
+        // Page tables may have outgrown their memory: then what was recorded reads the old one.
+        if recordings.is_current(freed) {
+            return Ok(recordings.get(at).launch(&self.device)?);
+        }
+        drop(state);
+        run()
     }
 
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
@@ -718,6 +857,36 @@ mod tests {
                 assert!(bytes <= kernels::MOST_SHARED, "{bytes} bytes for {columns} columns");
             }
         }
+        for ty in realm_gguf::TensorType::ALL {
+            let Some(format) = Format::of(ty) else { continue };
+            for shape in 0..GEMM_SHAPES.len() {
+                assert!(gemm_shared(shape, format) <= kernels::MOST_SHARED);
+            }
+        }
+    }
+
+    #[test]
+    fn matrices_share_the_multiprocessors() {
+        let mut p = Products { count: 3, ..Products::default() };
+        for (job, first) in p.jobs.iter_mut().zip([0, 256, 288]) {
+            job.first_block = first;
+        }
+        // 256, 32 and 32 blocks of outputs for 100 of threads.
+        assert_eq!(p.share_out(320, 100), 64 + 8 + 8);
+        assert_eq!(p.jobs.map(|job| job.step), [64, 8, 8, 0]);
+        assert_eq!(p.jobs.map(|job| job.first_block), [0, 64, 72, 0]);
+        for (job, first) in p.jobs.iter_mut().zip([0, 256, 288]) {
+            job.first_block = first;
+        }
+        assert_eq!(p.share_out(320, 400), 320);
+    }
+
+    #[test]
+    fn prompts_have_large_blocks_and_batches_enough_of_them() {
+        assert_eq!(gemm_shape(64, 4096, 132), None);
+        assert_eq!(gemm_shape(64, 22_016, 132), Some(0));
+        assert_eq!(gemm_shape(128, 22_016, 132), Some(1));
+        assert_eq!(gemm_shape(512, 4096, 132), Some(1));
     }
 
     #[test]

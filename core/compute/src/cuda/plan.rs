@@ -60,17 +60,23 @@ impl Plan {
         Self { data, single, single_at, tables_at, tiles, tiles_at, pages_at }
     }
 
-    /// The most spans of 256 tokens that one of the single rows sees, rounded up to a power of two so that few
-    /// geometries occur.
+    /// Spans that kernels for single rows are started for, at least as many as any of them sees. Of the context only
+    /// the power of two counts, so that few geometries occur.
     pub(crate) fn spans(&self, window: Option<usize>) -> usize {
         let rows = &self.data[self.single_at..][..self.single];
-        let of = |row: u32| {
-            let position = self.data[row as usize] as usize;
-            let lowest = window.map_or(0, |w| (position + 1).saturating_sub(w));
-            position / SPAN_TOKENS - lowest / SPAN_TOKENS + 1
-        };
-        rows.iter().map(|&row| of(row)).max().unwrap_or(0).next_power_of_two()
+        let all = spans_before(rows.iter().map(|&row| self.data[row as usize]).max());
+        // A window may begin and end within a span.
+        window.map_or(all, |w| all.min((w.div_ceil(SPAN_TOKENS) + 1).next_power_of_two()))
     }
+
+    /// [`Plan::spans`] of a batch of single rows, without a window.
+    pub(crate) fn all_spans(positions: &[u32]) -> usize {
+        spans_before(positions.iter().copied().max())
+    }
+}
+
+fn spans_before(position: Option<u32>) -> usize {
+    position.map_or(0, |position| (position as usize / SPAN_TOKENS + 1).next_power_of_two())
 }
 
 #[cfg(test)]
@@ -118,7 +124,9 @@ mod tests {
         let layout = CacheLayout::new(2, 64, &[None]);
         let plan = Plan::new(&batch(&layout), &layout, 3);
         assert_eq!(plan.spans(None), 4); // 701 tokens are 3 spans
-        assert_eq!(plan.spans(Some(64)), 1); // 637 ..= 700 lie in span 2
-        assert_eq!(plan.spans(Some(200)), 2);
+        assert_eq!(plan.spans(Some(64)), 2);
+        assert_eq!(plan.spans(Some(300)), 4);
+        assert_eq!(Plan::all_spans(&[0, 255, 3]), 1);
+        assert_eq!(Plan::all_spans(&[0, 256]), 2);
     }
 }

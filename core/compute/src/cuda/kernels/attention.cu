@@ -102,19 +102,35 @@ __device__ __forceinline__ void scores(const Attention& p, const Queries<DIM>& q
                                        u32 (&e)[4][4], Running (&run)[2]) {
     int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     float s[8][4];
+    // Keys come in batches of 64 registers, each on its way while the one before is multiplied: latency is most of
+    // what a short context costs.
+    constexpr int PIECES = DIM / 32, AT_ONCE = PIECES <= 2 ? 8 : PIECES <= 4 ? 4 : 2;
+    uint4 b[2][AT_ONCE][PIECES];
+    auto load = [&](int batch, uint4(&to)[AT_ONCE][PIECES]) __attribute__((always_inline)) {
 #pragma unroll
-    for (int n = 0; n < 8; n++) {
+        for (int i = 0; i < AT_ONCE; i++) {
+            int n = batch * AT_ONCE + i;
+            u32 page = page_of(pages, first / PAGE + n / 4, lowest, tokens);
+            const __half* k = keys + (u64)page * p.kv_heads * PAGE * DIM + (n % 4 * 8 + g) * DIM + 8 * t;
 #pragma unroll
-        for (int i = 0; i < 4; i++) s[n][i] = 0.f;
-        u32 page = page_of(pages, first / PAGE + n / 4, lowest, tokens);
-        const __half* k = keys + (u64)page * p.kv_heads * PAGE * DIM + (n % 4 * 8 + g) * DIM + 8 * t;
-        uint4 b[DIM / 32];
+            for (int piece = 0; piece < PIECES; piece++) to[i][piece] = load16(k + 32 * piece);
+        }
+    };
+    load(0, b[0]);
 #pragma unroll
-        for (int i = 0; i < DIM / 32; i++) b[i] = load16(k + 32 * i);
+    for (int batch = 0; batch < 8 / AT_ONCE; batch++) {
+        if (batch + 1 < 8 / AT_ONCE) load(batch + 1, b[(batch + 1) % 2]);
 #pragma unroll
-        for (int i = 0; i < DIM / 32; i++) {
-            mma_f16(s[n], q.a[2 * i], b[i].x, b[i].y);
-            mma_f16(s[n], q.a[2 * i + 1], b[i].z, b[i].w);
+        for (int i = 0; i < AT_ONCE; i++) {
+            float(&sum)[4] = s[batch * AT_ONCE + i];
+#pragma unroll
+            for (int j = 0; j < 4; j++) sum[j] = 0.f;
+#pragma unroll
+            for (int piece = 0; piece < PIECES; piece++) {
+                const uint4& k = b[batch % 2][i][piece];
+                mma_f16(sum, q.a[2 * piece], k.x, k.y);
+                mma_f16(sum, q.a[2 * piece + 1], k.z, k.w);
+            }
         }
     }
 #pragma unroll
@@ -155,32 +171,40 @@ __device__ __forceinline__ void scores(const Attention& p, const Queries<DIM>& q
     }
 }
 
-// The values of a block times the exponentials, for 32 numbers of a head: `out[j]` are queries `g`, `g`, `g + 8`, `g + 8` and
-// numbers `8 t + j`, `8 t + 4 + j`, `8 t + j`, `8 t + 4 + j`.
-template <int DIM>
-__device__ __forceinline__ void weigh(const Attention& p, const u32 (&e)[4][4], const __half* values, const u32* pages,
-                                      int first, int lowest, int tokens, int piece, float (&out)[4][4]) {
-    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-#pragma unroll
-    for (int j = 0; j < 4; j++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) out[j][i] = 0.f;
+// The values of a block, 32 numbers of a head.
+struct Values {
     uint4 b[4][2];
+
+    template <int DIM>
+    __device__ __forceinline__ void load(const Attention& p, const __half* values, const u32* pages, int first,
+                                         int lowest, int tokens, int piece) {
+        int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
-    for (int step = 0; step < 4; step++) {
-        u32 page = page_of(pages, first / PAGE + step / 2, lowest, tokens);
-        const __half* v = values + (u64)page * p.kv_heads * PAGE * DIM + (step % 2 * 8 + t) * DIM * 2 + (32 * piece + 4 * g) * 2;
-        b[step][0] = load16(v);
-        b[step][1] = load16(v + 4 * DIM * 2);
+        for (int step = 0; step < 4; step++) {
+            u32 page = page_of(pages, first / PAGE + step / 2, lowest, tokens);
+            const __half* v =
+                values + (u64)page * p.kv_heads * PAGE * DIM + (step % 2 * 8 + t) * DIM * 2 + (32 * piece + 4 * g) * 2;
+            b[step][0] = load16(v);
+            b[step][1] = load16(v + 4 * DIM * 2);
+        }
     }
+
+    // Times the exponentials: `out[j]` are queries `g`, `g`, `g + 8`, `g + 8` and numbers `8 t + j`, `8 t + 4 + j`, `8 t + j`,
+    // `8 t + 4 + j`.
+    __device__ __forceinline__ void weigh(const u32 (&e)[4][4], float (&out)[4][4]) const {
 #pragma unroll
-    for (int step = 0; step < 4; step++) {
-        mma_f16(out[0], e[step], b[step][0].x, b[step][1].x);
-        mma_f16(out[1], e[step], b[step][0].y, b[step][1].y);
-        mma_f16(out[2], e[step], b[step][0].z, b[step][1].z);
-        mma_f16(out[3], e[step], b[step][0].w, b[step][1].w);
+        for (int j = 0; j < 4; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) out[j][i] = 0.f;
+#pragma unroll
+        for (int step = 0; step < 4; step++) {
+            mma_f16(out[0], e[step], b[step][0].x, b[step][1].x);
+            mma_f16(out[1], e[step], b[step][0].y, b[step][1].y);
+            mma_f16(out[2], e[step], b[step][0].z, b[step][1].z);
+            mma_f16(out[3], e[step], b[step][0].w, b[step][1].w);
+        }
     }
-}
+};
 
 // Where number `i` of `out[j]` belongs in a head.
 __device__ __forceinline__ int number(int piece, int j, int i) { return 32 * piece + threadIdx.x % 4 * 8 + i % 2 * 4 + j; }
@@ -216,11 +240,15 @@ __device__ __forceinline__ void attend_row(const Attention& p) {
         u32 e[4][4];
         Running run[2];
         const int low[2] = {lowest, lowest}, high[2] = {position, position};
+        Values v[2];
+        v[0].load<DIM>(p, values, pages, first, lowest, tokens, 0);
         scores<DIM>(p, q, keys, pages, first, low, high, lowest, tokens, e, run);
 #pragma unroll
         for (int piece = 0; piece < DIM / 32; piece++) {
             float out[4][4];
-            weigh<DIM>(p, e, values, pages, first, lowest, tokens, piece, out);
+            if (piece + 1 < DIM / 32)
+                v[(piece + 1) % 2].load<DIM>(p, values, pages, first, lowest, tokens, piece + 1);
+            v[piece % 2].weigh(e, out);
 #pragma unroll
             for (int j = 0; j < 4; j++)
 #pragma unroll
@@ -342,7 +370,9 @@ __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
 #pragma unroll
             for (int piece = 0; piece < DIM / 32; piece++) {
                 float out[4][4];
-                weigh<DIM>(p, e, values, pages, first, lowest, tokens, piece, out);
+                Values v;
+                v.load<DIM>(p, values, pages, first, lowest, tokens, piece);
+                v.weigh(e, out);
 #pragma unroll
                 for (int j = 0; j < 4; j++)
 #pragma unroll

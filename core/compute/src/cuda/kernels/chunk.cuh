@@ -10,14 +10,16 @@
 #include "activations.cuh"
 #include "format.cuh"
 
-// How a warp finds its activations: a row for each `g` (to multiply) and for `2 t`, `2 t + 1` (to scale).
+// Where a warp finds its activations of a chunk: rows in memory. Each lane multiplies a row for each `g` and scales the rows
+// `2 t` and `2 t + 1`. Rows past the last are computed as copies of it, and not used.
 template <int NT>
-struct Rows {
+struct InMemory {
+    const Forms& x;
+    int chunk;
     int mine[NT];
     int scaled[NT][2];
 
-    // Rows past the last are computed as copies of it, and not used.
-    __device__ __forceinline__ Rows(int first, int rows) {
+    __device__ __forceinline__ InMemory(const Forms& x, int first, int rows, int chunk) : x(x), chunk(chunk) {
         int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
         for (int n = 0; n < NT; n++) {
@@ -26,13 +28,37 @@ struct Rows {
             scaled[n][1] = min(first + 8 * n + 2 * t + 1, rows - 1);
         }
     }
+    __device__ __forceinline__ uint4 codes256(int n, int q) const {
+        return load16(x.q256 + (size_t)mine[n] * x.padded + chunk * CHUNK + q * 64 + threadIdx.x % 4 * 16);
+    }
+    __device__ __forceinline__ uint2 sums16(int n) const {
+        return load8(x.sums16 + ((size_t)mine[n] * x.padded + chunk * CHUNK) / 16 + threadIdx.x % 4 * 4);
+    }
+    __device__ __forceinline__ float scale256(int n, int i) const {
+        return x.d256[(size_t)scaled[n][i] * x.chunks + chunk];
+    }
+    __device__ __forceinline__ uint4 codes32(int n, int q) const {
+        return load16(x.q32 + (size_t)mine[n] * x.padded + chunk * CHUNK + q * 64 + threadIdx.x % 4 * 16);
+    }
+    // Of the two blocks of a quarter.
+    __device__ __forceinline__ float2 scales32(int n, int i, int q) const {
+        return *reinterpret_cast<const float2*>(x.d32 + ((size_t)scaled[n][i] * x.padded + chunk * CHUNK + q * 64) / 32);
+    }
+    __device__ __forceinline__ float2 sums32(int n, int i, int q) const {
+        return *reinterpret_cast<const float2*>(x.s32 + ((size_t)scaled[n][i] * x.padded + chunk * CHUNK + q * 64) / 32);
+    }
+    // Of 32 columns.
+    __device__ __forceinline__ uint4 halves(int n, int q, int pair) const {
+        return load16(x.f16 + (size_t)mine[n] * x.padded + chunk * CHUNK + q * 64 + pair * 32 + threadIdx.x % 4 * 8);
+    }
+    __device__ __forceinline__ float scale16(int n, int i) const {
+        return x.scale16[(size_t)scaled[n][i] * x.chunks + chunk];
+    }
 };
 
-template <class F, int MT, int NT>
+template <class F, int MT, int NT, class Source>
 __device__ __forceinline__ void chunk_product(const Planes<F> (&planes)[MT], const TileScales<F> (&scales)[MT],
-                                              const Forms& x, const Rows<NT>& rows, int chunk, int quarters,
-                                              float (&sum)[MT][NT][4]) {
-    const int t = threadIdx.x % 4;
+                                              const Source& x, int quarters, float (&sum)[MT][NT][4]) {
 #pragma unroll
     for (int m = 0; m < MT; m++)
 #pragma unroll
@@ -49,7 +75,7 @@ __device__ __forceinline__ void chunk_product(const Planes<F> (&planes)[MT], con
                     uint4 b[NT];
 #pragma unroll
                     for (int n = 0; n < NT; n++)
-                        b[n] = load16(x.f16 + (size_t)rows.mine[n] * x.padded + chunk * CHUNK + q * 64 + pair * 32 + t * 8);
+                        b[n] = x.halves(n, q, pair);
 #pragma unroll
                     for (int m = 0; m < MT; m++)
 #pragma unroll
@@ -62,8 +88,7 @@ __device__ __forceinline__ void chunk_product(const Planes<F> (&planes)[MT], con
             }
 #pragma unroll
         for (int n = 0; n < NT; n++) {
-            float s0 = x.scale16[(size_t)rows.scaled[n][0] * x.chunks + chunk];
-            float s1 = x.scale16[(size_t)rows.scaled[n][1] * x.chunks + chunk];
+            float s0 = x.scale16(n, 0), s1 = x.scale16(n, 1);
 #pragma unroll
             for (int m = 0; m < MT; m++)
 #pragma unroll
@@ -77,12 +102,11 @@ __device__ __forceinline__ void chunk_product(const Planes<F> (&planes)[MT], con
                 float2 d[NT][2], s[NT][2];
 #pragma unroll
                 for (int n = 0; n < NT; n++) {
-                    b[n] = load16(x.q32 + (size_t)rows.mine[n] * x.padded + chunk * CHUNK + q * 64 + t * 16);
+                    b[n] = x.codes32(n, q);
 #pragma unroll
                     for (int i = 0; i < 2; i++) {
-                        size_t at = ((size_t)rows.scaled[n][i] * x.padded + chunk * CHUNK + q * 64) / 32;
-                        d[n][i] = *reinterpret_cast<const float2*>(x.d32 + at);
-                        if constexpr (F::min) s[n][i] = *reinterpret_cast<const float2*>(x.s32 + at);
+                        d[n][i] = x.scales32(n, i, q);
+                        if constexpr (F::min) s[n][i] = x.sums32(n, i, q);
                     }
                 }
 #pragma unroll
@@ -127,7 +151,7 @@ __device__ __forceinline__ void chunk_product(const Planes<F> (&planes)[MT], con
             uint4 b[NT];
 #pragma unroll
             for (int n = 0; n < NT; n++)
-                b[n] = load16(x.q256 + (size_t)rows.mine[n] * x.padded + chunk * CHUNK + q * 64 + t * 16);
+                b[n] = x.codes256(n, q);
 #pragma unroll
             for (int block = 0; block < 2; block++)
 #pragma unroll
@@ -169,11 +193,10 @@ __device__ __forceinline__ void chunk_product(const Planes<F> (&planes)[MT], con
 #pragma unroll
         for (int n = 0; n < NT; n++) {
             uint2 sums = {0, 0};
-            if constexpr (F::min)
-                sums = load8(x.sums16 + ((size_t)rows.mine[n] * x.padded + chunk * CHUNK) / 16 + t * 4);
+            if constexpr (F::min) sums = x.sums16(n);
             float dx[2];
 #pragma unroll
-            for (int i = 0; i < 2; i++) dx[i] = x.d256[(size_t)rows.scaled[n][i] * x.chunks + chunk];
+            for (int i = 0; i < 2; i++) dx[i] = x.scale256(n, i);
 #pragma unroll
             for (int m = 0; m < MT; m++) {
                 float low[4] = {0.f, 0.f, 0.f, 0.f};

@@ -63,16 +63,14 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-// The sum over a block of whole warps, the same on every thread. `space` holds 32 numbers.
+// The sum over a block of whole warps, the same on every thread. `space` holds 32 numbers, for one sum.
 __device__ __forceinline__ float block_sum(float x, float* space) {
     int warp = threadIdx.x / 32, warps = blockDim.x / 32;
     x = warp_sum(x);
     if (threadIdx.x % 32 == 0) space[warp] = x;
     __syncthreads();
     x = threadIdx.x % 32 < warps ? space[threadIdx.x % 32] : 0.f;
-    x = warp_sum(x);
-    __syncthreads();
-    return x;
+    return warp_sum(x);
 }
 
 // What other kernels have written. Not through the read-only path: the kernel that writes may still run when this one starts.

@@ -10,14 +10,23 @@ __device__ __forceinline__ float gelu_tanh(float x) {
     return 0.5f * x * (1.f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
 }
 
-// The factor of an RMS norm over a row, by a whole block.
-__device__ __forceinline__ float rms_factor(const float* x, int columns, float eps, float* space) {
-    float sum = 0.f;
-    for (int chunk = threadIdx.x / 32; chunk * CHUNK < columns; chunk += blockDim.x / 32) {
-        float v[8];
-        load_row8(x, chunk * CHUNK + threadIdx.x % 32 * 8, columns, v);
+// One chunk of a row for each lane group; see `activations.cuh`.
+__device__ __forceinline__ int first_chunk() { return threadIdx.x / 32; }
+__device__ __forceinline__ int column_of(int chunk) { return chunk * CHUNK + threadIdx.x % 32 * 8; }
+
+__device__ __forceinline__ float squares(const float (&v)[8], float sum) {
 #pragma unroll
-        for (int i = 0; i < 8; i++) sum = fmaf(v[i], v[i], sum);
+    for (int i = 0; i < 8; i++) sum = fmaf(v[i], v[i], sum);
+    return sum;
+}
+
+// The factor of an RMS norm over a row, by a whole block. `mine` is this warp's first chunk.
+__device__ __forceinline__ float rms_factor(const float* x, const float (&mine)[8], int columns, float eps, float* space) {
+    float sum = squares(mine, 0.f);
+    for (int chunk = first_chunk() + blockDim.x / 32; chunk * CHUNK < columns; chunk += blockDim.x / 32) {
+        float v[8];
+        load_row8(x, column_of(chunk), columns, v);
+        sum = squares(v, sum);
     }
     return rsqrtf(block_sum(sum, space) / columns + eps);
 }
@@ -27,18 +36,21 @@ __device__ __forceinline__ float rms_factor(const float* x, int columns, float e
 // out = x / sqrt(mean(x²) + eps) * weight, a block for each row.
 extern "C" __global__ void rms_norm(const float* x, const float* weight, float eps, int columns, float* out, Forms forms) {
     __shared__ float space[32];
+    float v[8], w[8];
+    load_row8(weight, column_of(first_chunk()), columns, w);
     wait_for_previous();
     let_next_start();
     x += (u64)blockIdx.x * columns, out += (u64)blockIdx.x * columns;
-    float factor = rms_factor(x, columns, eps, space);
-    for (int chunk = threadIdx.x / 32; chunk * CHUNK < columns; chunk += blockDim.x / 32) {
-        int column = chunk * CHUNK + threadIdx.x % 32 * 8;
-        float v[8], w[8];
-        load_row8(x, column, columns, v);
-        load_row8(weight, column, columns, w);
+    load_row8(x, column_of(first_chunk()), columns, v);
+    float factor = rms_factor(x, v, columns, eps, space);
+    for (int chunk = first_chunk(); chunk * CHUNK < columns; chunk += blockDim.x / 32) {
+        if (chunk != first_chunk()) {
+            load_row8(x, column_of(chunk), columns, v);
+            load_row8(weight, column_of(chunk), columns, w);
+        }
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] = v[i] * factor * w[i];
-        store_row8(out, column, columns, v);
+        store_row8(out, column_of(chunk), columns, v);
         put_forms(forms, blockIdx.x, chunk, v);
     }
 }
@@ -49,16 +61,17 @@ extern "C" __global__ void add_rms_norm(float* x, const float* delta, const floa
     wait_for_previous();
     let_next_start();
     x += (u64)blockIdx.x * columns, delta += (u64)blockIdx.x * columns;
-    float factor = rms_factor(delta, columns, eps, space);
-    for (int chunk = threadIdx.x / 32; chunk * CHUNK < columns; chunk += blockDim.x / 32) {
-        int column = chunk * CHUNK + threadIdx.x % 32 * 8;
-        float v[8], d[8], w[8];
-        load_row8(x, column, columns, v);
-        load_row8(delta, column, columns, d);
-        load_row8(weight, column, columns, w);
+    float d[8];
+    load_row8(delta, column_of(first_chunk()), columns, d);
+    float factor = rms_factor(delta, d, columns, eps, space);
+    for (int chunk = first_chunk(); chunk * CHUNK < columns; chunk += blockDim.x / 32) {
+        float v[8], w[8];
+        load_row8(x, column_of(chunk), columns, v);
+        load_row8(weight, column_of(chunk), columns, w);
+        if (chunk != first_chunk()) load_row8(delta, column_of(chunk), columns, d);
 #pragma unroll
         for (int i = 0; i < 8; i++) v[i] += d[i] * factor * w[i];
-        store_row8(x, column, columns, v);
+        store_row8(x, column_of(chunk), columns, v);
     }
 }
 

@@ -1,88 +1,54 @@
 // Products for few rows: decoding. What is read from memory is the weights, and little else.
 //
-// A block has 16 · MT outputs and up to 8 · NT rows. Its warps take the chunks in turns and leave their sums in shared
-// memory; then each pair of an output and a row is added up in the order of the chunks (see `chunk.cuh`). Weights do not
-// depend on the kernels before this one, so the first are on their way before those have finished.
+// A block works on 16 · MT outputs and up to 8 · NT rows at a time. Its warps take the chunks in turns and leave their
+// sums in shared memory; then each pair of an output and a row is added up in the order of the chunks (see `chunk.cuh`). There
+// are as many blocks as fit on the GPU at once, and each goes on to its next outputs without a pause: their weights are on
+// the way before the sums of the last are added up. Nor do weights depend on the kernels before this one, so the first
+// are on their way before those have finished.
 
-#include "chunk.cuh"
-
-constexpr int WARPS = 8;
-constexpr int MAX_JOBS = 4;
-
-struct Job {
-    const u8* weight;
-    const float* bias;
-    float* out;
-    u64 tile_row_bytes;
-    int format;
-    int outputs;
-    int first_block;
-    int accumulate;
-    // Undoes the power of two that bfloat16 weights were multiplied with.
-    float factor;
-};
-
-struct Products {
-    Job jobs[MAX_JOBS];
-    Forms x;
-    int count;
-    int rows;
-    int columns;
-    // Chunks whose sums shared memory holds: a multiple of the warps.
-    int round;
-};
+#include "jobs.cuh"
 
 namespace {
 
-template <class F, int MT>
-__device__ __forceinline__ void load_tiles(const Job& job, int tile, int tiles, int chunk, int quarters,
-                                           Planes<F> (&planes)[MT], TileScales<F> (&scales)[MT]) {
-    int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int m = 0; m < MT; m++) {
-        const u8* p = job.weight + min(tile + m, tiles - 1) * job.tile_row_bytes + (u64)chunk * F::bytes(4);
-        planes[m].load(p, lane, quarters);
-        scales[m].load(p, lane, quarters);
-    }
-}
-
-// `PASSES` times 8 · NT rows: more rows than registers hold at once, with the weights loaded once.
-template <class F, int MT, int NT, int PASSES>
-__device__ __forceinline__ void block_product(const Products& p, const Job& job, int block) {
+// The outputs of one matrix that are this block's: block number `block` of them, and every `job.step`-th after it.
+template <class F, int MT, int NT>
+__device__ __forceinline__ void job_product(const Products& p, const Job& job, int block, int blocks) {
+    // Two buffers of `p.round` chunks, which take turns: one is added up while the other fills.
     extern __shared__ float partial[];
     // Rows of outputs, padded so that a warp's stores hit all banks.
-    constexpr int STRIDE = TILE * MT + 4, ROWS = 8 * NT * PASSES, SIZE = ROWS * STRIDE;
+    constexpr int STRIDE = TILE * MT + 4, ROWS = 8 * NT, SIZE = ROWS * STRIDE;
     constexpr int COUNT = (TILE * MT * ROWS + 32 * WARPS - 1) / (32 * WARPS);
     constexpr bool AHEAD = MT * NT <= 2 && F::codes != HALF && F::codes != I8;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const int tile = block * MT, tiles = (job.outputs + TILE - 1) / TILE;
+    const int tiles = (job.outputs + TILE - 1) / TILE;
     const int chunks = p.x.chunks, first_row = blockIdx.y * ROWS;
-    auto quarters = [&](int chunk) { return min(4, (p.x.padded - chunk * CHUNK) / QUARTER); };
 
     Planes<F> planes[MT], ahead[MT];
     TileScales<F> scales[MT], scales_ahead[MT];
-    if (warp < chunks) load_tiles<F, MT>(job, tile, tiles, warp, quarters(warp), planes, scales);
+    if (warp < chunks) load_tiles<F, MT>(job, block * MT, tiles, warp, quarters_of(p, warp), planes, scales);
     wait_for_previous();
     let_next_start();
 
-    float total[COUNT];
+    int buffer = 0;
+    for (; block < blocks; block += job.step) {
+        float total[COUNT];
 #pragma unroll
-    for (int i = 0; i < COUNT; i++) total[i] = 0.f;
-    for (int first = 0; first < chunks; first += p.round) {
-        int last = min(first + p.round, chunks);
-        for (int chunk = first + warp; chunk < last; chunk += WARPS) {
-            if constexpr (AHEAD) {
-                if (chunk + WARPS < chunks)
-                    load_tiles<F, MT>(job, tile, tiles, chunk + WARPS, quarters(chunk + WARPS), ahead, scales_ahead);
-            } else if (chunk != warp) {
-                load_tiles<F, MT>(job, tile, tiles, chunk, quarters(chunk), planes, scales);
-            }
-#pragma unroll 1
-            for (int pass = 0; pass < PASSES; pass++) {
+        for (int i = 0; i < COUNT; i++) total[i] = 0.f;
+        for (int first = 0; first < chunks; first += p.round) {
+            int last = min(first + p.round, chunks);
+            float* sums = partial + buffer * p.round * SIZE;
+            buffer ^= 1;
+            for (int chunk = first + warp; chunk < last; chunk += WARPS) {
+                bool same = chunk + WARPS < chunks;
+                int next_block = same ? block : block + job.step, next = same ? chunk + WARPS : warp;
+                if constexpr (AHEAD) {
+                    if (next_block < blocks)
+                        load_tiles<F, MT>(job, next_block * MT, tiles, next, quarters_of(p, next), ahead, scales_ahead);
+                }
                 float sum[MT][NT][4];
-                Rows<NT> rows(first_row + pass * 8 * NT, p.rows);
-                chunk_product<F, MT, NT>(planes, scales, p.x, rows, chunk, quarters(chunk), sum);
-                float* out = partial + (chunk - first) * SIZE + pass * 8 * NT * STRIDE;
+                InMemory<NT> x(p.x, first_row, p.rows, chunk);
+                chunk_product<F, MT, NT>(planes, scales, x, quarters_of(p, chunk), sum);
+                float* out = sums + (chunk - first) * SIZE;
 #pragma unroll
                 for (int m = 0; m < MT; m++)
 #pragma unroll
@@ -90,46 +56,42 @@ __device__ __forceinline__ void block_product(const Products& p, const Job& job,
 #pragma unroll
                         for (int i = 0; i < 4; i++)
                             out[(8 * n + 2 * t + i % 2) * STRIDE + TILE * m + g + i / 2 * 8] = sum[m][n][i];
-            }
-            if constexpr (AHEAD) {
+                if constexpr (AHEAD) {
 #pragma unroll
-                for (int m = 0; m < MT; m++) planes[m] = ahead[m], scales[m] = scales_ahead[m];
+                    for (int m = 0; m < MT; m++) planes[m] = ahead[m], scales[m] = scales_ahead[m];
+                } else {
+                    if (next_block < blocks)
+                        load_tiles<F, MT>(job, next_block * MT, tiles, next, quarters_of(p, next), planes, scales);
+                }
+            }
+            __syncthreads();
+#pragma unroll
+            for (int i = 0; i < COUNT; i++) {
+                int at = threadIdx.x + i * 32 * WARPS, output = at % (TILE * MT), row = at / (TILE * MT);
+                if (row < ROWS && first_row + row < p.rows) {
+                    const float* in = sums + row * STRIDE + output;
+#pragma unroll 8
+                    for (int chunk = first; chunk < last; chunk++, in += SIZE) total[i] = __fadd_rn(total[i], *in);
+                }
             }
         }
-        __syncthreads();
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
-            int at = threadIdx.x + i * 32 * WARPS, output = at % (TILE * MT), row = at / (TILE * MT);
-            if (row < ROWS) {
-                const float* in = partial + row * STRIDE + output;
-#pragma unroll 8
-                for (int chunk = first; chunk < last; chunk++, in += SIZE) total[i] = __fadd_rn(total[i], *in);
-            }
+            int at = threadIdx.x + i * 32 * WARPS, row = at / (TILE * MT);
+            int output = block * MT * TILE + at % (TILE * MT);
+            if (row < ROWS && first_row + row < p.rows && output < job.outputs)
+                finish(job, first_row + row, output, total[i]);
         }
-        if (last < chunks) __syncthreads();
-    }
-#pragma unroll
-    for (int i = 0; i < COUNT; i++) {
-        int at = threadIdx.x + i * 32 * WARPS, row = first_row + at / (TILE * MT);
-        int output = tile * TILE + at % (TILE * MT);
-        if (at / (TILE * MT) >= ROWS || row >= p.rows || output >= job.outputs) continue;
-        float value = __fmul_rn(total[i], job.factor);
-        if (job.bias) value = __fadd_rn(value, job.bias[output]);
-        float* out = job.out + (u64)row * job.outputs + output;
-        *out = job.accumulate ? __fadd_rn(*out, value) : value;
     }
 }
 
-template <int MT, int NT, int PASSES>
+template <int MT, int NT>
 __device__ __forceinline__ void product(const Products& p) {
-    int j = 0;
-#pragma unroll
-    for (int i = 1; i < MAX_JOBS; i++)
-        if (i < p.count && blockIdx.x >= p.jobs[i].first_block) j = i;
-    const Job& job = p.jobs[j];
+    const Job& job = job_of(p, blockIdx.x);
+    int blocks = (job.outputs + TILE * MT - 1) / (TILE * MT);
     switch (job.format) {
 #define CASE(N, F) \
-    case N: block_product<F, MT, NT, PASSES>(p, job, blockIdx.x - job.first_block); break;
+    case N: job_product<F, MT, NT>(p, job, blockIdx.x - job.first_block, blocks); break;
         FOR_EACH_FORMAT(CASE)
 #undef CASE
     }
@@ -137,16 +99,15 @@ __device__ __forceinline__ void product(const Products& p) {
 
 }  // namespace
 
-#define PRODUCT(ROWS, MT, NT, PASSES, BLOCKS)                                                            \
+#define PRODUCT(ROWS, MT, NT, BLOCKS)                                                                    \
     extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS)                                     \
         product_##ROWS(const __grid_constant__ Products p) {                                             \
-        product<MT, NT, PASSES>(p);                                                                      \
+        product<MT, NT>(p);                                                                              \
     }
-PRODUCT(4, 1, 1, 1, 2)
-PRODUCT(8, 2, 1, 1, 1)
-PRODUCT(16, 2, 2, 1, 1)
-PRODUCT(32, 2, 4, 1, 1)
-PRODUCT(64, 2, 4, 2, 1)
+PRODUCT(4, 1, 1, 2)
+PRODUCT(8, 2, 1, 1)
+PRODUCT(16, 2, 2, 1)
+PRODUCT(32, 2, 4, 1)
 
 // Products with matrices of single-precision floats, `[outputs, columns]`, which few models have: a warp adds up one
 // output of one row, lane by lane and then across lanes.
