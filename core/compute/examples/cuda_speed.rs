@@ -46,7 +46,10 @@ fn main() -> Result<(), Error> {
                 b.embed(&table, &(0..rows as u32).collect::<Vec<_>>(), 1.0, &mut x)?;
                 let mut round = || {
                     matrices.iter().try_for_each(|weight| {
-                        b.matmul(&x, &mut [MatMul { weight, bias: None, out: &mut out, accumulate: false }])
+                        b.matmul(
+                            &x,
+                            &mut [MatMul { weight, bias: None, out: &mut out, accumulate: false, lora: &[] }],
+                        )
                     })
                 };
                 round()?;

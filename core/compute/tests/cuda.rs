@@ -9,7 +9,8 @@ use common::{Random, blocks, buffer, contents, matrix_f64, product, relative_err
 use realm_compute::cpu::{CpuBackend, Isa};
 use realm_compute::cuda::CudaBackend;
 use realm_compute::{
-    Activation, Backend, CacheLayout, CacheSpec, CacheType, Error, MatMul, Rope, RopeStyle, quant,
+    Activation, Backend, CacheLayout, CacheSpec, CacheType, Error, Lora, LoraRow, MatMul, Rope, RopeStyle,
+    quant,
 };
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
@@ -136,6 +137,7 @@ fn bias_and_residual_are_added_in_one_product_of_several_matrices() {
                 bias: (i % 2 == 1).then_some(&vectors[i]),
                 out,
                 accumulate: i >= 2,
+                lora: &[],
             })
             .collect();
         b.matmul(&input, &mut jobs).unwrap();
@@ -151,6 +153,42 @@ fn bias_and_residual_are_added_in_one_product_of_several_matrices() {
                 assert_eq!(got, want, "matrix {i}, {rows} rows, number {at}");
             }
         }
+    }
+}
+
+/// A product that adapters change for some rows, one of them twice.
+fn with_adapters<B: Backend>(b: &B, ty: TensorType) -> Vec<f32> {
+    let mut random = Random(41);
+    let (n, k, rank, rows) = (70, 512, 6, 9);
+    let mut tensor = |ty, columns: usize, rows: usize| {
+        let info = TensorInfo::new("w", vec![columns as u64, rows as u64], ty).unwrap();
+        (info, blocks(ty, columns * rows, &mut random))
+    };
+    let (w, data) = tensor(ty, k, n);
+    let weight = b.matrix(&Tensor { info: &w, data: &data }).unwrap();
+    let pairs: Vec<B::LowRank> = [TensorType::F16, TensorType::F32, TensorType::BF16]
+        .into_iter()
+        .map(|ty| {
+            let ((ia, a), (ib, c)) = (tensor(ty, k, rank), tensor(ty, rank, n));
+            b.low_rank(&Tensor { info: &ia, data: &a }, &Tensor { info: &ib, data: &c }).unwrap()
+        })
+        .collect();
+    let x = buffer(b, rows, k, &random.floats(rows * k, 1.0));
+    let mut out = buffer(b, rows, n, &random.floats(rows * n, 1.0));
+    let row = |row, scale| LoraRow { row, scale };
+    let seen = [vec![row(8, 1.0), row(0, -2.0)], vec![row(3, 0.5)], vec![row(8, 3.0)]];
+    let lora: Vec<_> = pairs.iter().zip(&seen).map(|(pair, rows)| Lora { pair, scale: 40.0, rows }).collect();
+    let job = MatMul { weight: &weight, bias: None, out: &mut out, accumulate: true, lora: &lora };
+    b.matmul(&x, &mut [job]).unwrap();
+    contents(b, &out)
+}
+
+#[test]
+fn adapters_change_the_rows_that_see_them() {
+    let Some(b) = gpu() else { return };
+    for ty in [TensorType::Q4_K, TensorType::F16, TensorType::F32] {
+        let error = relative_error(&with_adapters(&b, ty), &with_adapters(&scalar(), ty));
+        assert!(error < BOUND, "{ty}: {error:.2e}");
     }
 }
 
@@ -219,18 +257,24 @@ fn forms_made_along_the_way_are_the_same() {
                 b.gated(Activation::Silu, &mut normed, &up).unwrap();
                 b.rms_norm(&x, &norm, 1e-5, &mut normed).unwrap();
             }
-            let job = MatMul { weight: &weight, bias: None, out: &mut out, accumulate: false };
+            let job = MatMul { weight: &weight, bias: None, out: &mut out, accumulate: false, lora: &[] };
             b.matmul(&normed, &mut [job]).unwrap();
             results.push(contents(&b, &out));
         }
         assert!(results[0] == results[1], "{ty}");
         b.gated(Activation::Silu, &mut normed, &up).unwrap();
-        b.matmul(&normed, &mut [MatMul { weight: &weight, bias: None, out: &mut out, accumulate: false }])
-            .unwrap();
+        b.matmul(
+            &normed,
+            &mut [MatMul { weight: &weight, bias: None, out: &mut out, accumulate: false, lora: &[] }],
+        )
+        .unwrap();
         let along = contents(&b, &out);
         let fresh = buffer(&b, 3, k, &contents(&b, &normed));
-        b.matmul(&fresh, &mut [MatMul { weight: &weight, bias: None, out: &mut out, accumulate: false }])
-            .unwrap();
+        b.matmul(
+            &fresh,
+            &mut [MatMul { weight: &weight, bias: None, out: &mut out, accumulate: false, lora: &[] }],
+        )
+        .unwrap();
         assert!(along == contents(&b, &out), "{ty}");
         assert!(along != results[0], "{ty}: the forms are those of before");
     }

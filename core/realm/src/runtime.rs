@@ -1,5 +1,7 @@
 //! The runtime.
 
+use std::sync::Arc;
+
 use realm_gguf::Gguf;
 use realm_hub::{Hub, Reference};
 use realm_tokenizer::Tokenizer;

@@ -29,6 +29,9 @@ impl Cache {
         let size = match spec.kind {
             CacheType::F32 => 4,
             CacheType::F16 => 2,
+            CacheType::Q8_0 => {
+                return Err(Error::Unsupported("a GPU's KV cache is f32 or f16, not q8_0".into()));
+            }
         };
         let bytes = spec.pages * kv_heads * PAGE_TOKENS * padded * size;
         // Zeros, so that masked tokens, which are multiplied with 0, are never infinite.

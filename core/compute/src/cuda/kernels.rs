@@ -41,6 +41,8 @@ pub(crate) struct Kernels {
     pub(crate) rotations: Function,
     pub(crate) rope_store: Function,
     pub(crate) copy_page: Function,
+    pub(crate) lora_inner: Function,
+    pub(crate) lora_outer: Function,
     /// In the order of [`HEAD_DIMS`].
     pub(crate) attend_row: [Function; 6],
     pub(crate) attend_tiles: [Function; 6],
@@ -81,6 +83,8 @@ impl Kernels {
             rotations: elementwise.function("rotations", 0)?,
             rope_store: elementwise.function("rope_store", 0)?,
             copy_page: elementwise.function("copy_page", 0)?,
+            lora_inner: elementwise.function("lora_inner", 0)?,
+            lora_outer: elementwise.function("lora_outer", 0)?,
             attend_row: by_dim("attend_row")?,
             attend_tiles: by_dim("attend_tiles")?,
             attend_f32: attention.function("attend_f32", 0)?,

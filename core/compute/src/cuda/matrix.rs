@@ -154,6 +154,26 @@ impl Uploader {
         kernels: &Kernels,
         tensor: &Tensor<'_>,
     ) -> Result<Matrix, Error> {
+        self.upload(device, kernels, tensor, Format::of(tensor.info.ty))
+    }
+
+    /// The same, as single-precision floats whatever its type.
+    pub(crate) fn floats(
+        &mut self,
+        device: &Arc<Device>,
+        kernels: &Kernels,
+        tensor: &Tensor<'_>,
+    ) -> Result<Matrix, Error> {
+        self.upload(device, kernels, tensor, None)
+    }
+
+    fn upload(
+        &mut self,
+        device: &Arc<Device>,
+        kernels: &Kernels,
+        tensor: &Tensor<'_>,
+        format: Option<Format>,
+    ) -> Result<Matrix, Error> {
         let info = tensor.info;
         let bad = |why: &str| {
             Error::InvalidModel(format!("tensor `{}` of shape {:?} {why}", info.name, info.shape))
@@ -178,7 +198,7 @@ impl Uploader {
         }
         device.bind()?;
         let what = format!("tensor `{}`", info.name);
-        let Some(format) = Format::of(info.ty) else {
+        let Some(format) = format else {
             let mut memory = Memory::new(device, rows * columns * 4, &what)?;
             let slab = (SLAB / (4 * columns)).max(1);
             for first in (0..rows).step_by(slab) {

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `kernels/format.cuh` says how weights lie in memory, `kernels/activations.cuh` what they are multiplied
 //! with, `kernels/chunk.cuh` how, and `kernels/attention.cu` how attention is summed up. On this side `driver` is the GPU,
-//! `matrix`, `buffer` and `cache` are what lies in its memory, `plan` cuts a batch into pieces, `graph` records passes, and
+//! `matrix`, `lora`, `buffer` and `cache` are what lies in its memory, `plan` cuts a batch into pieces, `graph` records passes, and
 //! this file starts the kernels.
 //!
 //! **The same answer in any company.** Products of quantized weights are sums of integers, exact in any order, and the
@@ -15,6 +15,7 @@ mod cache;
 mod driver;
 mod graph;
 mod kernels;
+mod lora;
 mod matrix;
 mod plan;
 
@@ -31,6 +32,7 @@ pub use cache::Cache;
 use driver::{Device, Event, Geometry, Memory, Pinned, arguments};
 use graph::{Advice, Recordings, Shape};
 use kernels::{GEMM_SHAPES, HEAD_DIMS, Kernels, PRODUCT_SHAPES};
+pub use lora::LowRank;
 pub use matrix::Matrix;
 use matrix::{CHUNK, Form, Format, Kind, Uploader};
 use plan::{Plan, TILE_QUERIES};
@@ -70,6 +72,9 @@ struct State {
     positions: Upload,
     rows: Upload,
     plan: Upload,
+    adapter_rows: Upload,
+    /// Of adapters, what lies between their two matrices.
+    hidden: Option<Memory>,
     partial: Option<Memory>,
     /// Zeros between launches.
     ready: Option<Memory>,
@@ -311,6 +316,17 @@ impl CudaBackend {
         Ok(self.state.lock().unwrap_or_else(|e| e.into_inner()))
     }
 
+    /// Brings weights onto the GPU.
+    fn upload<T>(&self, work: impl FnOnce(&mut Uploader) -> Result<T, Error>) -> Result<T, Error> {
+        let mut state = self.state()?;
+        state.uploading = true;
+        let uploader = match &mut state.uploader {
+            Some(uploader) => uploader,
+            slot => slot.insert(Uploader::new(&self.device)?),
+        };
+        work(uploader)
+    }
+
     /// The products of matrices in tiles: for few rows all in one launch, for many one for each format.
     fn tiled(&self, x: &Buffer, forms: Forms, jobs: &[&MatMul<'_, Self>]) -> Result<(), Error> {
         if x.rows() <= PRODUCT_SHAPES[PRODUCT_SHAPES.len() - 1].0 {
@@ -433,6 +449,7 @@ impl Backend for CudaBackend {
     type Buffer = Buffer;
     type Vector = Vector;
     type Matrix = Matrix;
+    type LowRank = LowRank;
     type Cache = Cache;
 
     fn description(&self) -> String {
@@ -444,14 +461,11 @@ impl Backend for CudaBackend {
     }
 
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {
-        let mut state = self.state()?;
-        let uploader = match &mut state.uploader {
-            Some(uploader) => uploader,
-            slot => slot.insert(Uploader::new(&self.device)?),
-        };
-        let matrix = uploader.matrix(&self.device, &self.kernels, tensor);
-        state.uploading = true;
-        matrix
+        self.upload(|uploader| uploader.matrix(&self.device, &self.kernels, tensor))
+    }
+
+    fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<LowRank, Error> {
+        self.upload(|uploader| LowRank::new(uploader, &self.device, &self.kernels, a, b))
     }
 
     fn vector(&self, values: &[f32]) -> Result<Vector, Error> {
@@ -566,6 +580,7 @@ impl Backend for CudaBackend {
             if let Kind::Tiles { format, .. } = job.weight.kind {
                 needed |= format.form as u32;
             }
+            lora::check(job, x.rows())?;
         }
         let mut state = self.state()?;
         state.wait_for_weights(&self.device)?;
@@ -594,7 +609,13 @@ impl Backend for CudaBackend {
         for jobs in tiled.chunks(MOST_JOBS) {
             self.tiled(x, forms, jobs)?;
         }
-        floats.into_iter().try_for_each(|job| self.float_product(x, job))
+        floats.into_iter().try_for_each(|job| self.float_product(x, job))?;
+        for job in &*jobs {
+            for lora in job.lora {
+                lora::add(&self.device, &self.kernels, &mut state, x, lora, job.out)?;
+            }
+        }
+        Ok(())
     }
 
     fn rotations(&self, rope: &Rope<Self>, positions: &[u32], out: &mut Buffer) -> Result<(), Error> {
@@ -715,7 +736,7 @@ impl Backend for CudaBackend {
             window: spec.window.map_or(0, |w| i32::try_from(w).unwrap_or(i32::MAX)),
         };
         match cache.kind() {
-            CacheType::F16 => self.attend(&mut state, &plan, &mut p, cache.padded()),
+            CacheType::F16 | CacheType::Q8_0 => self.attend(&mut state, &plan, &mut p, cache.padded()),
             CacheType::F32 => {
                 let geometry = Geometry { grid: [spec.heads, batch.rows(), 1], block: 32, shared: 0 };
                 let padded = cache.padded() as i32;

@@ -1,5 +1,7 @@
 //! Attention with made-up keys and values.
 
+use std::ops::Range;
+
 use realm_compute::{
     Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, NO_PAGE, PAGE_TOKENS, Rope, RopeStyle, Want,
 };
@@ -17,52 +19,79 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// How far off the output may be: keys and values of 8 bits are off by d / sqrt(12) where they are of about 50 d.
+    pub(crate) fn bound(&self) -> f64 {
+        match self.kind {
+            CacheType::F32 => 2e-6,
+            CacheType::F16 => 1e-3,
+            CacheType::Q8_0 => 1.2e-2,
+        }
+    }
+
+    pub(crate) fn spec(&self) -> CacheSpec {
+        let layout = CacheLayout::new(self.kv_heads, self.dim, &[self.window; 2]);
+        CacheSpec { layout, pages: 64, kind: self.kind }
+    }
+
     /// Feeds `rows` tokens in pieces of `piece` and returns the outputs.
     pub(crate) fn run<B: Backend>(&self, b: &B, rows: usize, piece: usize, style: RopeStyle) -> Vec<f32> {
+        let mut cache = b.cache(&self.spec()).unwrap();
+        // Pages in no particular order.
+        let pages: Vec<u32> = (0..rows.div_ceil(PAGE_TOKENS)).map(|i| (i as u32 * 7 + 3) % 64).collect();
+        let starts = (0..rows).step_by(piece);
+        starts
+            .flat_map(|start| {
+                let end = rows.min(start + piece);
+                self.feed(b, &mut cache, &pages, rows, start..end, style)
+            })
+            .collect()
+    }
+
+    /// Feeds some of `rows` tokens and returns their outputs.
+    pub(crate) fn feed<B: Backend>(
+        &self,
+        b: &B,
+        cache: &mut B::Cache,
+        pages: &[u32],
+        rows: usize,
+        part: Range<usize>,
+        style: RopeStyle,
+    ) -> Vec<f32> {
         let mut random = Random(99);
         let q = random.floats(rows * self.heads * self.dim, 1.0);
         let k = random.floats(rows * self.kv_heads * self.dim, 1.0);
         let v = random.floats(rows * self.kv_heads * self.dim, 1.0);
-        let layout = CacheLayout::new(self.kv_heads, self.dim, &[self.window; 2]);
-        let spec = CacheSpec { layout, pages: 64, kind: self.kind };
-        let mut cache = b.cache(&spec).unwrap();
-        // Pages in no particular order.
-        let pages: Vec<u32> = (0..rows.div_ceil(PAGE_TOKENS)).map(|i| (i as u32 * 7 + 3) % 64).collect();
         let frequencies = b.vector(&(0..self.dim / 2).map(|i| 0.5f32.powi(i as i32)).collect::<Vec<_>>());
         let rope = Rope { frequencies: frequencies.unwrap(), magnitude: 1.0 };
-        let mut all = Vec::new();
-        for start in (0..rows).step_by(piece) {
-            let n = piece.min(rows - start);
-            let mut batch = Batch::default();
-            let mut table = pages.clone();
-            table[..spec.layout.first_page(0, start)].fill(NO_PAGE);
-            batch.push(&vec![0; n], start, &[table], Want::Nothing);
-            let mut rotations = b.buffer(n, self.dim).unwrap();
-            b.rotations(&rope, &batch.positions, &mut rotations).unwrap();
-            let part = |x: &[f32], heads: usize| {
-                buffer(b, n, heads * self.dim, &x[start * heads * self.dim..][..n * heads * self.dim])
-            };
-            let (mut q, mut k, v) = (part(&q, self.heads), part(&k, self.kv_heads), part(&v, self.kv_heads));
-            let attention = Attention {
-                layer: 1,
-                heads: self.heads,
-                kv_heads: self.kv_heads,
-                head_dim: self.dim,
-                q_norm: None,
-                k_norm: None,
-                eps: 1e-6,
-                rotations: &rotations,
-                style,
-                scale: 0.3,
-                window: self.window,
-                soft_cap: self.soft_cap,
-            };
-            let mut out = b.buffer(n, self.heads * self.dim).unwrap();
-            b.rope_store(&attention, &batch, &mut q, &mut k, &v, &mut cache).unwrap();
-            b.attention(&attention, &batch, &q, &cache, &mut out).unwrap();
-            all.extend(contents(b, &out));
-        }
-        all
+        let (start, n) = (part.start, part.len());
+        let mut batch = Batch::default();
+        let mut table = pages.to_vec();
+        table[..self.spec().layout.first_page(0, start)].fill(NO_PAGE);
+        batch.push(&vec![0; n], start, &[table], Want::Nothing);
+        let mut rotations = b.buffer(n, self.dim).unwrap();
+        b.rotations(&rope, &batch.positions, &mut rotations).unwrap();
+        let part = |x: &[f32], heads: usize| {
+            buffer(b, n, heads * self.dim, &x[start * heads * self.dim..][..n * heads * self.dim])
+        };
+        let (mut q, mut k, v) = (part(&q, self.heads), part(&k, self.kv_heads), part(&v, self.kv_heads));
+        let attention = Attention {
+            layer: 1,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.dim,
+            q_norm: None,
+            k_norm: None,
+            eps: 1e-6,
+            rotations: &rotations,
+            style,
+            scale: 0.3,
+            window: self.window,
+            soft_cap: self.soft_cap,
+        };
+        let mut out = b.buffer(n, self.heads * self.dim).unwrap();
+        b.rope_store(&attention, &batch, &mut q, &mut k, &v, cache).unwrap();
+        b.attention(&attention, &batch, &q, cache, &mut out).unwrap();
+        contents(b, &out)
     }
 
     /// The same in f64 with the whole score matrix.

@@ -233,3 +233,30 @@ extern "C" __global__ void copy_page(uint4* keys, uint4* values, u64 len, u32 fr
     u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < len) x[to * len + i] = x[from * len + i];
 }
+
+// What an adapter adds to a product, first half: hidden[i] = a · x[rows[i]], `[rows, rank]`. A warp for each number: x is the
+// rank, y is i. `rows` holds a row's number and its factor.
+extern "C" __global__ void lora_inner(const float* a, const float* x, const u32* rows, int rank, int inputs, float* hidden) {
+    wait_for_previous();
+    let_next_start();
+    int at = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    if (at >= rank) return;
+    x += (u64)rows[2 * blockIdx.y] * inputs, a += (u64)at * inputs;
+    float sum = 0.f;
+    for (int k = threadIdx.x % 32; k < inputs; k += 32) sum = __fmaf_rn(a[k], x[k], sum);
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) hidden[(u64)blockIdx.y * rank + at] = sum;
+}
+
+// Second half: out[rows[i]] += factor · b · hidden[i]. A thread for each output: y is i.
+extern "C" __global__ void lora_outer(const float* b, const float* hidden, const u32* rows, int rank, int outputs, float* out) {
+    wait_for_previous();
+    let_next_start();
+    int output = blockIdx.x * blockDim.x + threadIdx.x;
+    if (output >= outputs) return;
+    hidden += (u64)blockIdx.y * rank, b += (u64)output * rank;
+    float sum = 0.f;
+    for (int i = 0; i < rank; i++) sum = __fmaf_rn(b[i], hidden[i], sum);
+    float* o = out + (u64)rows[2 * blockIdx.y] * outputs + output;
+    *o = __fmaf_rn(__uint_as_float(rows[2 * blockIdx.y + 1]), sum, *o);
+}
