@@ -15,10 +15,10 @@ pub(crate) struct ModelOptions {
     /// Threads that compute [default: one for each core]
     #[arg(long)]
     threads: Option<usize>,
-    /// Where the model runs
-    #[arg(long, default_value = "cpu")]
+    /// Where the model runs: auto, cpu, cuda, cuda:1 ...
+    #[arg(long, default_value = "auto")]
     device: String,
-    /// Tokens that the KV cache holds [default: 16384, or what fits in 2 GiB]
+    /// Tokens that the KV cache holds [default: 16384, or what fits in 2 GiB; on a GPU what fits]
     #[arg(long)]
     context: Option<usize>,
     /// How the KV cache holds numbers: f32, f16 or q8_0 [default: f32]

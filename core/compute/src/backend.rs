@@ -131,6 +131,19 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Copies a buffer's rows to the host, `[rows * columns]`, in place of what `out` holds.
     fn read(&self, x: &Self::Buffer, out: &mut Vec<f32>) -> Result<(), Error>;
 
+    /// Runs a forward pass over `batch`: `run` calls its operations. A backend may record what they start and, for a
+    /// later batch of the same shape, start the recording without calling `run`; the batch is then all that changes.
+    /// `owner` stands for everything else that `run` uses, such as the model and its buffers.
+    fn pass<E: From<Error>>(
+        &self,
+        owner: u64,
+        batch: &Batch,
+        run: &mut dyn FnMut() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let _ = (owner, batch);
+        run()
+    }
+
     /// Calls `each(i)` for every `i < count` on the backend's host threads, if it has any: for work of a few
     /// microseconds and more between two passes, such as sampling.
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {

@@ -13,11 +13,16 @@ pub enum Error {
     #[error("{0}")]
     InvalidModel(String),
     /// The device has too little memory.
-    #[error("out of memory: {needed} bytes needed for {what}")]
+    #[error("out of memory: {needed} bytes needed for {what}, {free} are free on the device")]
     OutOfMemory {
         /// What the memory was for.
         what: String,
         /// Bytes asked for.
         needed: u64,
+        /// Bytes that the device has left.
+        free: u64,
     },
+    /// The device or its driver failed.
+    #[error("{0}")]
+    Device(String),
 }

@@ -3,11 +3,14 @@
 //! - [`backend`]: the operations of a forward pass, at the level where a processor can fuse them.
 //! - [`batch`]: the ragged batch that every operation works on, and the paged KV cache's shape.
 //! - [`cpu`]: this machine's processor, with our own kernels.
+//! - [`cuda`]: NVIDIA's GPUs, with our own kernels.
 //! - [`quant`]: what each block format of a GGUF file means, in plain scalar code.
 
 pub mod backend;
 pub mod batch;
+mod checks;
 pub mod cpu;
+pub mod cuda;
 mod error;
 pub mod quant;
 

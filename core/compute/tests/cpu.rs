@@ -2,14 +2,10 @@
 
 mod common;
 
-use std::ops::Range;
-
+use common::attention::Case;
 use common::{Random, backends, blocks, buffer, matrix_f64, product, relative_error};
-use realm_compute::cpu::{Cache, CpuBackend};
-use realm_compute::{
-    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, MatMul, NO_PAGE, PAGE_TOKENS, Rope,
-    RopeStyle, Want, quant,
-};
+use realm_compute::cpu::CpuBackend;
+use realm_compute::{Backend, CacheType, MatMul, RopeStyle, quant};
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
 #[test]
@@ -108,146 +104,6 @@ fn bias_and_residual_are_added_in_one_product_of_several_matrices() {
         for (i, &got) in outs[2].data().iter().enumerate() {
             assert_eq!(got, residual[i] + weights[2].2[i]);
         }
-    }
-}
-
-/// Everything attention needs, with made-up keys and values.
-struct Case {
-    heads: usize,
-    kv_heads: usize,
-    dim: usize,
-    window: Option<usize>,
-    soft_cap: Option<f32>,
-    kind: CacheType,
-}
-
-impl Case {
-    /// How far off the output may be: keys and values of 8 bits are off by d / sqrt(12) where they are of about 50 d.
-    fn bound(&self) -> f64 {
-        match self.kind {
-            CacheType::F32 => 2e-6,
-            CacheType::F16 => 1e-3,
-            CacheType::Q8_0 => 1.2e-2,
-        }
-    }
-
-    fn spec(&self) -> CacheSpec {
-        let layout = CacheLayout::new(self.kv_heads, self.dim, &[self.window; 2]);
-        CacheSpec { layout, pages: 20, kind: self.kind }
-    }
-
-    /// Feeds `rows` tokens in pieces of `piece` and returns the outputs.
-    fn run(&self, b: &CpuBackend, rows: usize, piece: usize, style: RopeStyle) -> Vec<f32> {
-        let mut cache = b.cache(&self.spec()).unwrap();
-        // Pages in no particular order.
-        let pages: Vec<u32> = (0..rows.div_ceil(PAGE_TOKENS)).map(|i| (i as u32 * 7 + 3) % 20).collect();
-        let starts = (0..rows).step_by(piece);
-        starts
-            .flat_map(|start| {
-                let end = rows.min(start + piece);
-                self.feed(b, &mut cache, &pages, rows, start..end, style)
-            })
-            .collect()
-    }
-
-    /// Feeds some of `rows` tokens and returns their outputs.
-    fn feed(
-        &self,
-        b: &CpuBackend,
-        cache: &mut Cache,
-        pages: &[u32],
-        rows: usize,
-        part: Range<usize>,
-        style: RopeStyle,
-    ) -> Vec<f32> {
-        let mut random = Random(99);
-        let q = random.floats(rows * self.heads * self.dim, 1.0);
-        let k = random.floats(rows * self.kv_heads * self.dim, 1.0);
-        let v = random.floats(rows * self.kv_heads * self.dim, 1.0);
-        let frequencies = b.vector(&(0..self.dim / 2).map(|i| 0.5f32.powi(i as i32)).collect::<Vec<_>>());
-        let rope = Rope { frequencies: frequencies.unwrap(), magnitude: 1.0 };
-        let (start, n) = (part.start, part.len());
-        let mut batch = Batch::default();
-        let mut table = pages.to_vec();
-        table[..self.spec().layout.first_page(0, start)].fill(NO_PAGE);
-        batch.push(&vec![0; n], start, &[table], Want::Nothing);
-        let mut rotations = b.buffer(n, self.dim).unwrap();
-        b.rotations(&rope, &batch.positions, &mut rotations).unwrap();
-        let part = |x: &[f32], heads: usize| {
-            buffer(b, n, heads * self.dim, &x[start * heads * self.dim..][..n * heads * self.dim])
-        };
-        let (mut q, mut k, v) = (part(&q, self.heads), part(&k, self.kv_heads), part(&v, self.kv_heads));
-        let attention = Attention {
-            layer: 1,
-            heads: self.heads,
-            kv_heads: self.kv_heads,
-            head_dim: self.dim,
-            q_norm: None,
-            k_norm: None,
-            eps: 1e-6,
-            rotations: &rotations,
-            style,
-            scale: 0.3,
-            window: self.window,
-            soft_cap: self.soft_cap,
-        };
-        let mut out = b.buffer(n, self.heads * self.dim).unwrap();
-        b.rope_store(&attention, &batch, &mut q, &mut k, &v, cache).unwrap();
-        b.attention(&attention, &batch, &q, cache, &mut out).unwrap();
-        out.data().to_vec()
-    }
-
-    /// The same in f64 with the whole score matrix.
-    fn naive(&self, rows: usize, style: RopeStyle) -> Vec<f64> {
-        let mut random = Random(99);
-        let (heads, kv_heads, dim) = (self.heads, self.kv_heads, self.dim);
-        let mut q = random.floats(rows * heads * dim, 1.0);
-        let mut k = random.floats(rows * kv_heads * dim, 1.0);
-        let v = random.floats(rows * kv_heads * dim, 1.0);
-        for (x, heads) in [(&mut q, heads), (&mut k, kv_heads)] {
-            for (i, head) in x.chunks_exact_mut(dim).enumerate() {
-                let position = (i / heads) as f64;
-                for j in 0..dim / 2 {
-                    let (sin, cos) = (position * 0.5f64.powi(j as i32)).sin_cos();
-                    let (a, b) = match style {
-                        RopeStyle::Interleaved => (2 * j, 2 * j + 1),
-                        RopeStyle::Half => (j, j + dim / 2),
-                    };
-                    let (x, y) = (head[a] as f64, head[b] as f64);
-                    head[a] = (x * cos - y * sin) as f32;
-                    head[b] = (x * sin + y * cos) as f32;
-                }
-            }
-        }
-        let mut out = vec![0.0; rows * heads * dim];
-        for row in 0..rows {
-            for head in 0..heads {
-                let kv = head / (heads / kv_heads);
-                let first = self.window.map_or(0, |w| (row + 1).saturating_sub(w));
-                let scores: Vec<f64> = (first..=row)
-                    .map(|t| {
-                        let dot: f64 = (0..dim)
-                            .map(|d| {
-                                q[(row * heads + head) * dim + d] as f64
-                                    * k[(t * kv_heads + kv) * dim + d] as f64
-                            })
-                            .sum();
-                        let s = dot * 0.3;
-                        self.soft_cap.map_or(s, |cap| (s / cap as f64).tanh() * cap as f64)
-                    })
-                    .collect();
-                let max = scores.iter().cloned().fold(f64::MIN, f64::max);
-                let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
-                for (i, s) in scores.iter().enumerate() {
-                    let p = (s - max).exp() / total;
-                    for d in 0..dim {
-                        out[(row * heads + head) * dim + d] +=
-                            p * v[((first + i) * kv_heads + kv) * dim + d] as f64;
-                    }
-                }
-            }
-        }
-        out
     }
 }
 

@@ -1,5 +1,6 @@
 //! What adapters add to products, against plain arithmetic.
 
+#[allow(dead_code, reason = "other tests of this crate share more")]
 mod common;
 
 use common::{Random, backends, blocks, buffer, matrix_f64, product, relative_error};

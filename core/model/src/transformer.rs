@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use realm_compute::{
     Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Lora, MatMul, PAGE_TOKENS,
@@ -50,10 +51,15 @@ pub trait Forward: Send {
     fn set_adapter(&mut self, id: u32, adapter: Option<Arc<dyn AdapterWeights>>) -> Result<(), Error>;
 }
 
+/// Runners so far.
+static OWNERS: AtomicU64 = AtomicU64::new(0);
+
 /// A KV cache and work buffers for one thread.
 pub struct Runner<B: Backend> {
     model: Arc<Transformer<B>>,
     cache: B::Cache,
+    /// Tells this runner's passes from those of others.
+    owner: u64,
     layout: CacheLayout,
     pages: usize,
     adapters: HashMap<u32, Arc<Adapter<B>>>,
@@ -119,6 +125,7 @@ impl<B: Backend> Runner<B> {
         Ok(Self {
             model,
             cache,
+            owner: OWNERS.fetch_add(1, Ordering::Relaxed),
             layout,
             pages,
             adapters: HashMap::new(),
@@ -343,7 +350,9 @@ impl<B: Backend> Forward for Runner<B> {
         if batch.rows() == 0 {
             return Ok(());
         }
-        self.run(batch)?;
+        let owner = self.owner;
+        let backend = Arc::clone(&self.model.backend);
+        backend.pass(owner, batch, &mut || self.run(batch))?;
         let Self { model, buffers, .. } = self;
         for (wanted, buffer, copy) in [
             (&batch.outputs, &buffers.logits, &mut self.logits),

@@ -1,5 +1,6 @@
 //! What llama.cpp says about three real models, teacher-forced position by position.
 
+#[allow(dead_code, reason = "other tests of this crate share more")]
 mod common;
 
 use common::{ids, json, load, log_probabilities, model_path};

@@ -88,7 +88,14 @@ impl From<realm_gguf::Error> for Error {
 
 impl From<realm_compute::Error> for Error {
     fn from(error: realm_compute::Error) -> Self {
-        Self::new(ErrorCode::Internal, error)
+        use realm_compute::Error as E;
+        let code = match error {
+            E::Unsupported(_) => ErrorCode::Unsupported,
+            E::InvalidModel(_) => ErrorCode::InvalidModel,
+            E::OutOfMemory { .. } => ErrorCode::LimitExceeded,
+            _ => ErrorCode::Internal,
+        };
+        Self::new(code, error)
     }
 }
 
@@ -96,6 +103,7 @@ impl From<realm_model::Error> for Error {
     fn from(error: realm_model::Error) -> Self {
         match error {
             realm_model::Error::Gguf(error) => error.into(),
+            realm_model::Error::Compute(error) => error.into(),
             realm_model::Error::Unsupported(_) => Self::new(ErrorCode::Unsupported, error),
             realm_model::Error::InvalidModel(_) => Self::new(ErrorCode::InvalidModel, error),
             realm_model::Error::InvalidAdapter(_) => Self::new(ErrorCode::InvalidAdapter, error),

@@ -27,6 +27,7 @@
 
 mod adapter;
 mod completion;
+mod device;
 mod error;
 mod generation;
 mod inspect;

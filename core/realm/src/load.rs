@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use realm_compute::CacheType;
-use realm_compute::cpu::CpuBackend;
 use realm_engine::{Draft, Engine, EngineConfig, Speculation};
 use realm_gguf::Gguf;
-use realm_model::Transformer;
+use realm_model::Weights;
 use realm_tokenizer::{ChatTemplate, Tokenizer};
 
 use crate::Error;
+use crate::device::Device;
 use crate::model::{ModelInfo, Shared};
 
 /// How a model is loaded.
@@ -18,10 +18,10 @@ use crate::model::{ModelInfo, Shared};
 pub struct LoadOptions {
     /// Tokens that the KV cache holds over all requests; `None` for what fits in `kv_memory`.
     pub kv_tokens: Option<usize>,
-    /// Bytes of the KV cache; `None` for a quarter of the memory that is free, 8 GiB at most. Pages take memory when
-    /// they are first used.
+    /// Bytes of the KV cache; `None` for a quarter of the memory that is free, 8 GiB at most, on the CPU, where pages take
+    /// memory when they are first used, and for four fifths of what the weights leave free on a GPU.
     pub kv_memory: Option<u64>,
-    /// How the KV cache holds numbers; `None` for 32-bit floats.
+    /// How the KV cache holds numbers; `None` for 32-bit floats on the CPU, 16-bit floats on a GPU.
     pub cache_type: Option<CacheType>,
     /// A chat template in place of the file's own.
     pub chat_template: Option<String>,
@@ -43,7 +43,7 @@ impl Progress for () {}
 
 /// Opens a file and starts its engine.
 pub(crate) fn load(
-    backend: &Arc<CpuBackend>,
+    device: &Device,
     reference: &str,
     path: &Path,
     draft: Option<&Path>,
@@ -53,7 +53,7 @@ pub(crate) fn load(
     let gguf = Gguf::open(path)?;
     let metadata = gguf.metadata();
     let tokenizer = Arc::new(Tokenizer::from_metadata(metadata)?);
-    let draft = draft.map(|path| open_draft(backend, path)).transpose()?;
+    let draft = draft.map(|path| open_draft(device, path)).transpose()?;
     let spelled = |id: Option<u32>| {
         let mut bytes = Vec::new();
         if let Some(id) = id {
@@ -66,36 +66,26 @@ pub(crate) fn load(
         Some(source) => Some(ChatTemplate::new(source, bos, eos)?),
         None => ChatTemplate::from_metadata(metadata, bos, eos)?,
     };
-    let weights =
-        Transformer::load(Arc::clone(backend), &gguf, &mut |done, total| progress.loading(done, total))?;
-    let weights = Arc::new(weights);
+    let weights = device.load(&gguf, &mut |done, total| progress.loading(done, total))?;
     let config = EngineConfig {
         kv_tokens: options.kv_tokens,
-        kv_memory: options.kv_memory,
-        cache_type: options.cache_type.unwrap_or(CacheType::F32),
+        kv_memory: match options.kv_memory {
+            Some(bytes) => Some(bytes),
+            None => device.kv_memory()?,
+        },
+        cache_type: options.cache_type.unwrap_or(device.cache_type()),
         speculation: options.speculation,
         ..EngineConfig::default()
     };
-    let draft = draft.as_ref().map(|(weights, tokenizer)| Draft { weights, tokenizer });
-    let engine = Engine::with_draft(&weights, Arc::clone(&tokenizer), &config, draft)?;
-    let info = ModelInfo::new(&gguf, &weights, &engine, template.is_some());
-    Ok(Shared {
-        engine,
-        weights: Box::new(weights),
-        tokenizer,
-        template,
-        info,
-        reference: reference.to_owned(),
-    })
+    let draft = draft.as_ref().map(|(weights, tokenizer)| Draft { weights: &**weights, tokenizer });
+    let engine = Engine::with_draft(&*weights, Arc::clone(&tokenizer), &config, draft)?;
+    let info = ModelInfo::new(&gguf, &*weights, &engine, template.is_some());
+    Ok(Shared { engine, weights, tokenizer, template, info, reference: reference.to_owned() })
 }
 
 /// A draft model's weights and tokenizer.
-fn open_draft(
-    backend: &Arc<CpuBackend>,
-    path: &Path,
-) -> Result<(Arc<Transformer<CpuBackend>>, Tokenizer), Error> {
+fn open_draft(device: &Device, path: &Path) -> Result<(Box<dyn Weights>, Tokenizer), Error> {
     let gguf = Gguf::open(path)?;
     let tokenizer = Tokenizer::from_metadata(gguf.metadata())?;
-    let weights = Transformer::load(Arc::clone(backend), &gguf, &mut |_, _| {})?;
-    Ok((Arc::new(weights), tokenizer))
+    Ok((device.load(&gguf, &mut |_, _| {})?, tokenizer))
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use realm_compute::cpu::CpuBackend;
 use realm_gguf::Gguf;
 use realm_hub::{Hub, Reference};
 use realm_tokenizer::Tokenizer;
 
+use crate::device::Device;
 use crate::error::ErrorCode;
 use crate::load::{self, LoadOptions, Progress};
 use crate::metrics::Models;
@@ -15,7 +15,7 @@ use crate::{Error, Limits, Model, Tenant};
 /// Owns the devices and loads models. Cloning it is cheap and shares everything.
 #[derive(Clone)]
 pub struct Realm {
-    backend: Arc<CpuBackend>,
+    device: Device,
     hub: Hub,
     /// The tenant of requests that name none.
     anybody: Arc<realm_engine::Tenant>,
@@ -37,7 +37,8 @@ impl Builder {
         self
     }
 
-    /// Where models run: `"cpu"`, which is the default.
+    /// Where models run: `"cpu"`, `"cuda"` (the first NVIDIA GPU), `"cuda:1"` (another one) or `"auto"`, which is the
+    /// default: the first GPU or, where there is none that Realm can use, the CPU.
     pub fn device(mut self, device: impl Into<String>) -> Self {
         self.device = Some(device.into());
         self
@@ -52,25 +53,21 @@ impl Builder {
     /// Starts the runtime.
     ///
     /// # Errors
-    /// `invalid-argument` for no threads, `unsupported` for a device that Realm does not have.
+    /// `invalid-argument` for no threads, `unsupported` for a device that is not there.
     pub fn build(self) -> Result<Realm, Error> {
-        if let Some(device) = self.device.filter(|d| d != "cpu") {
-            let why = format!("there is no device `{device}`; this build has `cpu`");
-            return Err(Error::new(ErrorCode::Unsupported, why));
-        }
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = self.threads.unwrap_or_else(cores);
         if !(1..=1024).contains(&threads) {
             let why = format!("threads is {threads}; it must be from 1 to 1024");
             return Err(Error::new(ErrorCode::InvalidArgument, why));
         }
-        let backend = CpuBackend::new(threads)?;
+        let device = Device::open(self.device.as_deref().unwrap_or("auto"), threads)?;
         let hub = match self.cache {
             Some(folder) => Hub::with_cache(folder),
             None => Hub::new()?,
         };
         let anybody = Arc::new(realm_engine::Tenant::new("default", Limits::default())?);
-        Ok(Realm { backend: Arc::new(backend), hub, anybody, models: Models::default() })
+        Ok(Realm { device, hub, anybody, models: Models::default() })
     }
 }
 
@@ -105,7 +102,7 @@ impl Realm {
             Some(draft) => Some(self.hub.resolve(&Reference::parse(draft)?, progress)?),
             None => None,
         };
-        let shared = load::load(&self.backend, model, &path, draft.as_deref(), options, progress)?;
+        let shared = load::load(&self.device, model, &path, draft.as_deref(), options, progress)?;
         let shared = Arc::new(shared);
         self.models.add(&shared);
         Ok(Model::new(shared, Arc::clone(&self.anybody)))

@@ -16,7 +16,7 @@ mod lora;
 mod matmul;
 mod matrix;
 mod pack;
-mod pool;
+pub(crate) mod pool;
 mod wide;
 
 use std::ops::Range;
@@ -24,6 +24,7 @@ use std::sync::Mutex;
 
 use realm_gguf::Tensor;
 
+use crate::checks::{self, expect};
 use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul, PAGE_TOKENS, Rope};
 pub use cache::Cache;
 pub use isa::Isa;
@@ -118,14 +119,6 @@ impl CpuBackend {
     }
 }
 
-fn expect(what: &str, found: usize, wanted: usize) -> Result<(), Error> {
-    if found == wanted {
-        Ok(())
-    } else {
-        Err(Error::InvalidArgument(format!("{what} is {found}, not {wanted}")))
-    }
-}
-
 impl Backend for CpuBackend {
     type Buffer = Buffer;
     type Vector = Vec<f32>;
@@ -160,19 +153,19 @@ impl Backend for CpuBackend {
     }
 
     fn copy_page(&self, cache: &mut Cache, from: u32, to: u32) -> Result<(), Error> {
-        check_page(cache, from.max(to))?;
+        checks::page(from.max(to), cache.pages())?;
         cache.copy_page(from, to);
         Ok(())
     }
 
     fn export_page(&self, cache: &Cache, page: u32, out: &mut Vec<u8>) -> Result<(), Error> {
-        check_page(cache, page)?;
+        checks::page(page, cache.pages())?;
         cache.export_page(page, out);
         Ok(())
     }
 
     fn import_page(&self, cache: &mut Cache, page: u32, bytes: &[u8]) -> Result<(), Error> {
-        check_page(cache, page)?;
+        checks::page(page, cache.pages())?;
         cache.import_page(page, bytes)
     }
 
@@ -281,7 +274,7 @@ impl Backend for CpuBackend {
         v: &Buffer,
         cache: &mut Cache,
     ) -> Result<(), Error> {
-        check(spec, batch, cache)?;
+        checks::attention(spec, batch, cache.layout(), cache.pages())?;
         for (what, buffer, heads) in
             [("queries", &*q, spec.heads), ("keys", &*k, spec.kv_heads), ("values", v, spec.kv_heads)]
         {
@@ -344,7 +337,7 @@ impl Backend for CpuBackend {
         cache: &Cache,
         out: &mut Buffer,
     ) -> Result<(), Error> {
-        check(spec, batch, cache)?;
+        checks::attention(spec, batch, cache.layout(), cache.pages())?;
         expect("the width of the queries", q.columns, spec.heads * spec.head_dim)?;
         expect("the rows of the queries", q.rows, batch.rows())?;
         expect("the width of the attention's output", out.columns, q.columns)?;
@@ -399,15 +392,7 @@ impl Backend for CpuBackend {
     }
 
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
-        if count < 2 {
-            return (0..count).for_each(each);
-        }
-        let share = Share::new(count, 1);
-        self.pool.run(&|_| {
-            while let Some(piece) = share.next() {
-                piece.for_each(each);
-            }
-        });
+        self.pool.each(count, each);
     }
 }
 
@@ -426,45 +411,4 @@ fn pieces(batch: &Batch, group: usize) -> Vec<(Range<usize>, u32)> {
         }
     }
     pieces
-}
-
-fn check_page(cache: &Cache, page: u32) -> Result<(), Error> {
-    if (page as usize) < cache.pages() {
-        return Ok(());
-    }
-    Err(Error::InvalidArgument(format!("page {page} of {}", cache.pages())))
-}
-
-/// Checks what the attention operations index with.
-fn check(spec: &Attention<'_, CpuBackend>, batch: &Batch, cache: &Cache) -> Result<(), Error> {
-    let bad = |why: String| Err(Error::InvalidArgument(why));
-    if spec.kv_heads == 0 || !spec.heads.is_multiple_of(spec.kv_heads) {
-        return bad(format!("{} query heads over {} key/value heads", spec.heads, spec.kv_heads));
-    }
-    let layout = cache.layout();
-    let Some(place) = layout.layers.get(spec.layer) else {
-        return bad(format!("the cache has no layer {}", spec.layer));
-    };
-    if (layout.kv_heads, layout.head_dim) != (spec.kv_heads, spec.head_dim)
-        || layout.windows[place.group] != spec.window
-    {
-        return bad(format!("the cache does not fit layer {}", spec.layer));
-    }
-    for span in &batch.spans {
-        if span.rows.is_empty() || span.rows.end > batch.rows() || batch.positions.len() != batch.rows() {
-            return bad(format!("rows {:?} of a batch of {}", span.rows, batch.rows()));
-        }
-        let positions = &batch.positions[span.rows.clone()];
-        let last = positions.iter().copied().max().unwrap_or(0) as usize;
-        let first = positions.iter().copied().min().unwrap_or(0) as usize;
-        let pages = batch.table(span, place.group);
-        let seen = layout.first_page(place.group, first)..last / PAGE_TOKENS + 1;
-        let Some(seen) = pages.get(seen) else {
-            return bad(format!("{} pages do not reach position {last}", pages.len()));
-        };
-        for &page in seen {
-            check_page(cache, page)?;
-        }
-    }
-    Ok(())
 }

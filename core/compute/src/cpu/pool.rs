@@ -72,6 +72,19 @@ impl Pool {
         self.workers.len() + 1
     }
 
+    /// Calls `each(i)` for every `i < count`, on all threads if there is more than one call.
+    pub(crate) fn each(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
+        if count < 2 {
+            return (0..count).for_each(each);
+        }
+        let share = Share::new(count, 1);
+        self.run(&|_| {
+            while let Some(piece) = share.next() {
+                piece.for_each(each);
+            }
+        });
+    }
+
     /// Runs `region(thread)` on every thread of the pool and returns when all have finished.
     ///
     /// # Panics

@@ -1,5 +1,7 @@
 //! What the tests of this crate share.
 
+pub(crate) mod attention;
+
 use half::f16;
 use realm_compute::cpu::{CpuBackend, Isa};
 use realm_compute::{Backend, MatMul, quant};
@@ -78,12 +80,7 @@ pub(crate) fn backends() -> Vec<CpuBackend> {
 }
 
 /// A buffer with given contents.
-pub(crate) fn buffer(
-    b: &CpuBackend,
-    rows: usize,
-    columns: usize,
-    values: &[f32],
-) -> <CpuBackend as Backend>::Buffer {
+pub(crate) fn buffer<B: Backend>(b: &B, rows: usize, columns: usize, values: &[f32]) -> B::Buffer {
     // The only way in is an embedding: a float table whose rows are the wanted ones.
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     let info = TensorInfo::new("x", vec![columns as u64, rows as u64], TensorType::F32).unwrap();
@@ -93,9 +90,16 @@ pub(crate) fn buffer(
     out
 }
 
+/// What a buffer holds.
+pub(crate) fn contents<B: Backend>(b: &B, buffer: &B::Buffer) -> Vec<f32> {
+    let mut out = Vec::new();
+    b.read(buffer, &mut out).unwrap();
+    out
+}
+
 /// `x · wᵀ` by our kernels, `[rows, n]`.
-pub(crate) fn product(
-    b: &CpuBackend,
+pub(crate) fn product<B: Backend>(
+    b: &B,
     ty: TensorType,
     data: &[u8],
     n: usize,
@@ -109,7 +113,7 @@ pub(crate) fn product(
     let mut out = b.buffer(rows, n).unwrap();
     b.matmul(&x, &mut [MatMul { weight: &weight, bias: None, out: &mut out, accumulate: false, lora: &[] }])
         .unwrap();
-    out.data().to_vec()
+    contents(b, &out)
 }
 
 /// `|got - want| / |want|`, both as vectors.

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use realm_compute::cpu::CpuBackend;
-use realm_compute::{Batch, CacheType, PAGE_TOKENS, Want};
+use realm_compute::cuda::CudaBackend;
+use realm_compute::{Backend, Batch, CacheType, PAGE_TOKENS, Want};
 use realm_gguf::Gguf;
 use realm_hub::{Hub, Reference};
 use realm_model::{Forward, Transformer, Weights};
@@ -17,13 +18,29 @@ pub(crate) fn model_path(file: &str) -> PathBuf {
     path.expect("the model's file")
 }
 
-/// Loads a model on two threads with room for `pages` pages of every group of layers.
+/// Whether the tests run on a GPU: `REALM_TEST_DEVICE=cuda` makes them.
+pub(crate) fn on_gpu() -> bool {
+    std::env::var("REALM_TEST_DEVICE").is_ok_and(|device| device == "cuda")
+}
+
+/// The kinds of KV cache that there are where the tests run.
+pub(crate) fn cache_types() -> Vec<CacheType> {
+    CacheType::ALL.into_iter().filter(|kind| !on_gpu() || *kind != CacheType::Q8_0).collect()
+}
+
+/// Loads a model with room for `pages` pages of every group of layers: on two threads, or on the first GPU.
 pub(crate) fn load(path: &std::path::Path, pages: usize, kind: CacheType) -> Box<dyn Forward> {
-    let gguf = Gguf::open(path).expect("a GGUF file");
-    let backend = Arc::new(CpuBackend::new(2).expect("a backend"));
-    let model = Arc::new(Transformer::load(backend, &gguf, &mut |_, _| {}).expect("a model"));
-    let groups = model.config().cache_layout().groups();
-    model.runner(pages * groups, kind).expect("a runner")
+    fn runner<B: Backend>(b: B, path: &std::path::Path, pages: usize, kind: CacheType) -> Box<dyn Forward> {
+        let gguf = Gguf::open(path).expect("a GGUF file");
+        let model = Arc::new(Transformer::load(Arc::new(b), &gguf, &mut |_, _| {}).expect("a model"));
+        let groups = model.config().cache_layout().groups();
+        model.runner(pages * groups, kind).expect("a runner")
+    }
+    if on_gpu() {
+        runner(CudaBackend::new(0).expect("a GPU"), path, pages, kind)
+    } else {
+        runner(CpuBackend::new(2).expect("a backend"), path, pages, kind)
+    }
 }
 
 /// A page table for every group of layers from the first one's.

@@ -1,0 +1,58 @@
+//! What every backend checks before it computes.
+
+use crate::{Attention, Backend, Batch, CacheLayout, Error, PAGE_TOKENS};
+
+/// Refuses a shape that is not the one an operation needs.
+pub(crate) fn expect(what: &str, found: usize, wanted: usize) -> Result<(), Error> {
+    if found == wanted {
+        Ok(())
+    } else {
+        Err(Error::InvalidArgument(format!("{what} is {found}, not {wanted}")))
+    }
+}
+
+/// Refuses a page that a cache of `pages` does not have.
+pub(crate) fn page(page: u32, pages: usize) -> Result<(), Error> {
+    if (page as usize) < pages {
+        return Ok(());
+    }
+    Err(Error::InvalidArgument(format!("page {page} of {pages}")))
+}
+
+/// Checks what the attention operations index with, in a cache of this layout and so many pages.
+pub(crate) fn attention<B: Backend>(
+    spec: &Attention<'_, B>,
+    batch: &Batch,
+    layout: &CacheLayout,
+    pages: usize,
+) -> Result<(), Error> {
+    let bad = |why: String| Err(Error::InvalidArgument(why));
+    if spec.kv_heads == 0 || !spec.heads.is_multiple_of(spec.kv_heads) {
+        return bad(format!("{} query heads over {} key/value heads", spec.heads, spec.kv_heads));
+    }
+    let Some(place) = layout.layers.get(spec.layer) else {
+        return bad(format!("the cache has no layer {}", spec.layer));
+    };
+    if (layout.kv_heads, layout.head_dim) != (spec.kv_heads, spec.head_dim)
+        || layout.windows[place.group] != spec.window
+    {
+        return bad(format!("the cache does not fit layer {}", spec.layer));
+    }
+    for span in &batch.spans {
+        if span.rows.is_empty() || span.rows.end > batch.rows() || batch.positions.len() != batch.rows() {
+            return bad(format!("rows {:?} of a batch of {}", span.rows, batch.rows()));
+        }
+        let positions = &batch.positions[span.rows.clone()];
+        let last = positions.iter().copied().max().unwrap_or(0) as usize;
+        let first = positions.iter().copied().min().unwrap_or(0) as usize;
+        let table = batch.table(span, place.group);
+        let seen = layout.first_page(place.group, first)..last / PAGE_TOKENS + 1;
+        let Some(seen) = table.get(seen) else {
+            return bad(format!("{} pages do not reach position {last}", table.len()));
+        };
+        for &seen in seen {
+            page(seen, pages)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! Activations on the GPU, and the forms in which products read them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::driver::{Device, Memory};
+use super::graph;
+use super::matrix::{CHUNK, Form, QUARTER};
+use crate::Error;
+
+/// Activations on the GPU, `[rows, columns]`.
+pub struct Buffer {
+    device: Arc<Device>,
+    data: Memory,
+    /// Shared with recordings, which set it when they run.
+    rows: Arc<AtomicUsize>,
+    pub(crate) columns: usize,
+    forms: Mutex<FormSet>,
+}
+
+/// A buffer's rows as products read them, beside the floats. Which forms a buffer is ever asked for is remembered, so
+/// that the operations that fill it make them in the same pass.
+#[derive(Default)]
+pub(crate) struct FormSet {
+    /// One for each [`Form`].
+    memory: [Option<Memory>; 3],
+    /// Rows that each has room for.
+    room: [usize; 3],
+    /// Forms, by their bits, that hold the rows; and that were asked for.
+    valid: u32,
+    wanted: u32,
+}
+
+/// `Forms` of `activations.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Forms {
+    q256: u64,
+    sums16: u64,
+    d256: u64,
+    q32: u64,
+    d32: u64,
+    s32: u64,
+    f16: u64,
+    scale16: u64,
+    padded: i32,
+    chunks: i32,
+}
+
+const FORMS: [Form; 3] = [Form::Q256, Form::Q32, Form::F16];
+
+/// Bytes of a row's codes, and of what comes after them, twice.
+fn form_bytes(form: Form, padded: usize, chunks: usize) -> [usize; 3] {
+    match form {
+        Form::Q256 => [padded, padded / 8, 4 * chunks],
+        Form::Q32 => [padded, padded / 8, padded / 8],
+        Form::F16 => [2 * padded, 4 * chunks, 0],
+    }
+}
+
+impl Buffer {
+    pub(crate) fn new(device: &Arc<Device>, rows: usize, columns: usize) -> Result<Self, Error> {
+        let data = Memory::new(device, 0, "activations")?;
+        let forms = Mutex::default();
+        let mut buffer = Self { device: Arc::clone(device), data, rows: Arc::default(), columns, forms };
+        buffer.set_rows(rows)?;
+        Ok(buffer)
+    }
+
+    /// Number of rows that hold results.
+    pub fn rows(&self) -> usize {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    /// Numbers in a row.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub(crate) fn data(&self) -> &Memory {
+        &self.data
+    }
+
+    /// Address of the floats.
+    pub(crate) fn pointer(&self) -> u64 {
+        self.data.pointer()
+    }
+
+    /// Makes room for `rows` rows; what they hold is unspecified.
+    pub(crate) fn set_rows(&mut self, rows: usize) -> Result<(), Error> {
+        let bytes = rows * self.columns * 4;
+        if self.data.bytes() < bytes {
+            // In powers of two: batches grow and shrink, memory only grows.
+            let room = rows.next_power_of_two() * self.columns * 4;
+            self.data = Memory::new(&self.device, 0, "activations")?;
+            self.data = Memory::new(&self.device, room, "activations")?;
+        }
+        self.rows.store(rows, Ordering::Relaxed);
+        graph::note_rows(&self.rows, rows);
+        self.changed();
+        Ok(())
+    }
+
+    /// The floats are about to change: the forms no longer hold them.
+    pub(crate) fn changed(&mut self) {
+        self.forms.get_mut().unwrap_or_else(|e| e.into_inner()).valid = 0;
+    }
+
+    pub(crate) fn forms(&self) -> MutexGuard<'_, FormSet> {
+        self.forms.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Where the operation that fills this buffer puts the forms that products will want, which then are valid.
+    pub(crate) fn fill(&mut self) -> Result<Forms, Error> {
+        let (rows, columns) = (self.rows(), self.columns);
+        let forms = self.forms.get_mut().unwrap_or_else(|e| e.into_inner());
+        forms.room_for(&self.device, rows, columns, forms.wanted)?;
+        forms.valid = forms.wanted;
+        Ok(forms.describe(columns, forms.wanted))
+    }
+}
+
+impl FormSet {
+    /// Which of the forms in `needed` are missing; they count as there from now on.
+    pub(crate) fn claim(&mut self, needed: u32) -> u32 {
+        let missing = needed & !self.valid;
+        self.wanted |= needed;
+        self.valid |= needed;
+        missing
+    }
+
+    /// Memory for `rows` rows of each form in `which`.
+    pub(crate) fn room_for(
+        &mut self,
+        device: &Arc<Device>,
+        rows: usize,
+        columns: usize,
+        which: u32,
+    ) -> Result<(), Error> {
+        for (i, form) in FORMS.into_iter().enumerate() {
+            if which & form as u32 == 0 || self.room[i] >= rows {
+                continue;
+            }
+            let (padded, chunks) = (columns.next_multiple_of(QUARTER), columns.div_ceil(CHUNK));
+            let room = rows.next_power_of_two();
+            self.memory[i] = None;
+            let bytes = room * form_bytes(form, padded, chunks).iter().sum::<usize>();
+            self.memory[i] = Some(Memory::new(device, bytes, "activations")?);
+            self.room[i] = room;
+        }
+        Ok(())
+    }
+
+    /// Addresses for the kernels; null for forms that are not in `which`.
+    pub(crate) fn describe(&self, columns: usize, which: u32) -> Forms {
+        let (padded, chunks) = (columns.next_multiple_of(QUARTER), columns.div_ceil(CHUNK));
+        let at = |i: usize| -> [u64; 3] {
+            match &self.memory[i] {
+                Some(memory) if which & FORMS[i] as u32 != 0 => {
+                    let [a, b, _] = form_bytes(FORMS[i], padded, chunks).map(|n| (n * self.room[i]) as u64);
+                    [memory.pointer(), memory.pointer() + a, memory.pointer() + a + b]
+                }
+                _ => [0; 3],
+            }
+        };
+        let ([q256, sums16, d256], [q32, d32, s32], [f16, scale16, _]) = (at(0), at(1), at(2));
+        let (padded, chunks) = (padded as i32, chunks as i32);
+        Forms { q256, sums16, d256, q32, d32, s32, f16, scale16, padded, chunks }
+    }
+}

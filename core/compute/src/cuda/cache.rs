@@ -1,0 +1,98 @@
+//! The paged KV cache on the GPU.
+//!
+//! Of every slot (a layer of a page's group), keys and values are memory of their own, page after page; `attention.cu`
+//! says how a page lies in them.
+
+use std::sync::Arc;
+
+use super::driver::{Device, Memory};
+use super::kernels::HEAD_DIMS;
+use crate::{CacheLayout, CacheSpec, CacheType, Error, PAGE_TOKENS};
+
+/// A KV cache for all layers of one model.
+pub struct Cache {
+    layout: CacheLayout,
+    pages: usize,
+    kind: CacheType,
+    /// `head_dim` as a page holds it.
+    padded: usize,
+    /// Keys and values of each slot.
+    slots: Vec<[Memory; 2]>,
+}
+
+impl Cache {
+    pub(crate) fn new(device: &Arc<Device>, spec: &CacheSpec) -> Result<Self, Error> {
+        let CacheLayout { kv_heads, head_dim, slots, .. } = spec.layout;
+        let Some(padded) = HEAD_DIMS.into_iter().find(|&dim| dim >= head_dim) else {
+            return Err(Error::Unsupported(format!("heads of {head_dim} numbers; a GPU takes up to 256")));
+        };
+        let size = match spec.kind {
+            CacheType::F32 => 4,
+            CacheType::F16 => 2,
+            CacheType::Q8_0 => {
+                return Err(Error::Unsupported("a GPU's KV cache is f32 or f16, not q8_0".into()));
+            }
+        };
+        let bytes = spec.pages * kv_heads * PAGE_TOKENS * padded * size;
+        // Zeros, so that masked tokens, which are multiplied with 0, are never infinite.
+        let memory = || Memory::zeroed(device, bytes, "the KV cache");
+        let slots = (0..slots).map(|_| Ok([memory()?, memory()?])).collect::<Result<_, Error>>()?;
+        Ok(Self { layout: spec.layout.clone(), pages: spec.pages, kind: spec.kind, padded, slots })
+    }
+
+    pub(crate) fn layout(&self) -> &CacheLayout {
+        &self.layout
+    }
+
+    pub(crate) fn pages(&self) -> usize {
+        self.pages
+    }
+
+    pub(crate) fn kind(&self) -> CacheType {
+        self.kind
+    }
+
+    pub(crate) fn padded(&self) -> usize {
+        self.padded
+    }
+
+    /// Addresses of a layer's keys and values.
+    pub(crate) fn layer(&self, layer: usize) -> [u64; 2] {
+        let [keys, values] = &self.slots[self.layout.layers[layer].slot];
+        [keys.pointer(), values.pointer()]
+    }
+
+    /// Addresses of each slot's keys and values.
+    pub(crate) fn all(&self) -> impl Iterator<Item = [u64; 2]> {
+        self.slots.iter().map(|[keys, values]| [keys.pointer(), values.pointer()])
+    }
+
+    /// Bytes of a page in a slot's keys, and in its values.
+    pub(crate) fn part_bytes(&self) -> usize {
+        match self.slots.first() {
+            Some([keys, _]) if self.pages > 0 => keys.bytes() / self.pages,
+            _ => 0,
+        }
+    }
+
+    /// Appends a page's contents to `out`.
+    pub(crate) fn export(&self, page: u32, out: &mut Vec<u8>) -> Result<(), Error> {
+        let part = self.part_bytes();
+        for memory in self.slots.iter().flatten() {
+            let start = out.len();
+            out.resize(start + part, 0);
+            memory.read(page as usize * part, &mut out[start..])?;
+        }
+        Ok(())
+    }
+
+    /// Fills a page with what `export` made.
+    pub(crate) fn import(&mut self, page: u32, bytes: &[u8]) -> Result<(), Error> {
+        let part = self.part_bytes();
+        crate::checks::expect("the bytes of a page", bytes.len(), part * 2 * self.slots.len())?;
+        for (memory, bytes) in self.slots.iter_mut().flatten().zip(bytes.chunks_exact(part.max(1))) {
+            memory.write(page as usize * part, bytes)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,211 @@
+//! Recorded passes: when a batch of the same shape comes again, all its kernels start as one CUDA graph.
+//!
+//! A pass over decoding rows starts some 300 kernels of a few microseconds; starting them one by one takes the host as
+//! long as running them. What changes from pass to pass (tokens, positions, page tables) is read from memory at
+//! addresses that stay, so a recording holds for every batch with the same number of rows and about the same
+//! context. It holds as long as no memory is freed that it may use.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::driver::{Device, Graph};
+use super::plan::Plan;
+use crate::{Batch, CacheLayout, Error};
+
+/// Recordings at most; the one that was used longest ago goes.
+const MOST: usize = 96;
+/// Rows of a recorded batch at most.
+const MOST_ROWS: usize = 128;
+
+/// What must be equal for a recording to be used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    /// Whose pass it is: the model and its buffers.
+    owner: u64,
+    rows: usize,
+    spans: usize,
+}
+
+impl Shape {
+    /// The shape of a batch, if it is one that is recorded: every row decodes, and all logits are wanted.
+    pub(crate) fn of(owner: u64, batch: &Batch) -> Option<Self> {
+        let rows = batch.rows();
+        let decoding = rows > 0
+            && rows <= MOST_ROWS
+            && batch.spans.len() == rows
+            && batch.outputs.len() == rows
+            && batch.hidden.is_empty()
+            && batch.spans.iter().all(|span| span.adapter.is_none());
+        decoding.then(|| Self { owner, rows, spans: Plan::all_spans(&batch.positions) })
+    }
+}
+
+/// What a recording notes beside the kernels.
+#[derive(Default)]
+struct Notes {
+    /// Row counts that the pass gave to buffers.
+    rows: Vec<(Arc<AtomicUsize>, usize)>,
+    /// The layout of the cache, and how many query heads share a key/value head.
+    attention: Option<(CacheLayout, usize)>,
+    /// The pass did something that a recording cannot repeat.
+    spoiled: bool,
+}
+
+thread_local! {
+    static NOTES: RefCell<Option<Notes>> = const { RefCell::new(None) };
+}
+
+/// Whether this thread records a pass.
+pub(crate) fn recording() -> bool {
+    NOTES.with_borrow(Option::is_some)
+}
+
+/// Notes that a buffer holds so many rows.
+pub(crate) fn note_rows(rows: &Arc<AtomicUsize>, count: usize) {
+    NOTES.with_borrow_mut(|notes| {
+        if let Some(notes) = notes {
+            notes.rows.push((Arc::clone(rows), count));
+        }
+    });
+}
+
+/// Notes what the plan of the batch depends on.
+pub(crate) fn note_attention(layout: &CacheLayout, group: usize) {
+    NOTES.with_borrow_mut(|notes| {
+        let Some(notes) = notes else { return };
+        match &notes.attention {
+            Some((noted, of)) => notes.spoiled |= *of != group || noted != layout,
+            None => notes.attention = Some((layout.clone(), group)),
+        }
+    });
+}
+
+/// Notes that a pass cannot be repeated.
+pub(crate) fn spoil() {
+    NOTES.with_borrow_mut(|notes| {
+        if let Some(notes) = notes {
+            notes.spoiled = true;
+        }
+    });
+}
+
+/// A recorded pass.
+pub(crate) struct Recording {
+    shape: Shape,
+    /// `None`: this shape was met once, or cannot be recorded.
+    graph: Option<Graph>,
+    failed: bool,
+    rows: Vec<(Arc<AtomicUsize>, usize)>,
+    attention: Option<(CacheLayout, usize)>,
+    used: u64,
+}
+
+impl Recording {
+    /// The plan of a batch of this shape, if the pass has attention.
+    pub(crate) fn plan(&self, batch: &Batch) -> Option<Plan> {
+        self.attention.as_ref().map(|(layout, group)| Plan::new(batch, layout, *group))
+    }
+
+    /// Starts the kernels. What the batch says must be in its places.
+    pub(crate) fn launch(&self, device: &Device) -> Result<(), Error> {
+        for (rows, count) in &self.rows {
+            rows.store(*count, Ordering::Relaxed);
+        }
+        self.graph.as_ref().map_or(Ok(()), |graph| graph.launch(device))
+    }
+}
+
+/// All recordings of a backend.
+#[derive(Default)]
+pub(crate) struct Recordings {
+    all: Vec<Recording>,
+    clock: u64,
+    /// The count of freed memory when they were made.
+    freed: u64,
+}
+
+/// What to do with a batch of a shape.
+pub(crate) enum Advice {
+    /// Run it operation by operation.
+    Run,
+    /// Record it.
+    Record,
+    /// Launch recording number …
+    Launch(usize),
+}
+
+impl Recordings {
+    /// What to do with a batch of this shape: the first is run, so that all memory is there, and the second recorded.
+    pub(crate) fn advise(&mut self, device: &Device, shape: Shape) -> Advice {
+        if self.freed != device.freed() {
+            self.all.clear();
+            self.freed = device.freed();
+        }
+        self.clock += 1;
+        let clock = self.clock;
+        if let Some(at) = self.all.iter().position(|r| r.shape == shape) {
+            let recording = &mut self.all[at];
+            recording.used = clock;
+            return match recording {
+                Recording { graph: Some(_), .. } => Advice::Launch(at),
+                Recording { failed: true, .. } => Advice::Run,
+                _ => Advice::Record,
+            };
+        }
+        if self.all.len() >= MOST
+            && let Some(oldest) = (0..self.all.len()).min_by_key(|&i| self.all[i].used)
+        {
+            self.all.swap_remove(oldest);
+        }
+        let (graph, failed, rows, attention) = (None, false, Vec::new(), None);
+        self.all.push(Recording { shape, graph, failed, rows, attention, used: clock });
+        Advice::Run
+    }
+
+    /// Whether nothing was freed since the recordings were made.
+    pub(crate) fn is_current(&self, freed: u64) -> bool {
+        self.freed == freed
+    }
+
+    pub(crate) fn get(&self, at: usize) -> &Recording {
+        &self.all[at]
+    }
+
+    /// Keeps what [`record`] made, and says which number it has; `None` if it was not one, or came too late.
+    pub(crate) fn keep(&mut self, device: &Device, shape: Shape, made: Option<Made>) -> Option<usize> {
+        let at = self.all.iter().position(|r| r.shape == shape)?;
+        let recording = &mut self.all[at];
+        match made {
+            Some(made) if self.freed == device.freed() => {
+                recording.graph = Some(made.graph);
+                recording.rows = made.notes.rows;
+                recording.attention = made.notes.attention;
+                Some(at)
+            }
+            _ => {
+                recording.failed = true;
+                None
+            }
+        }
+    }
+}
+
+/// A graph and its notes.
+pub(crate) struct Made {
+    graph: Graph,
+    notes: Notes,
+}
+
+/// Records what `pass` starts. `None` if that cannot be recorded: then nothing ran, and `pass` is to be run as it is.
+pub(crate) fn record(device: &Device, pass: &mut dyn FnMut() -> bool) -> Option<Made> {
+    let capture = device.begin_capture().ok()?;
+    NOTES.set(Some(Notes::default()));
+    let well = pass();
+    let notes = NOTES.take().unwrap_or_default();
+    let graph = capture.end();
+    match graph {
+        Ok(graph) if well && !notes.spoiled => Some(Made { graph, notes }),
+        _ => None,
+    }
+}

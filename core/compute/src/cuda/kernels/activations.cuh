@@ -1,0 +1,139 @@
+// The other operand of a product: rows of activations as tensor cores read them.
+//
+// A row is cut into chunks of 256 columns, and each chunk is made by one warp, of whose lanes each has 8 consecutive
+// columns. There are three forms:
+//
+// - `q256` for K-quants: signed bytes, one scale for 256 columns, and the sums of 16 codes as half floats (exact:
+//   16 · 127 < 2048);
+// - `q32` for types with a scale for 32 weights: signed bytes, a scale for 32 columns and that scale times their sum;
+// - `f16` for floats: half floats and a power of two for 256 columns, which is 1 unless a number is too large.
+//
+// Inside every 64 bytes the words are in the order in which the lanes of a quad want them: word `w` of block `s` of
+// 32 bytes is at `64 (s / 2) + 16 (w % 4) + 8 (s % 2) + 4 (w / 4)`. Rows are padded to 64 columns with zeros.
+#pragma once
+
+#include "common.cuh"
+
+struct Forms {
+    u8* q256;        // [rows, padded]
+    __half* sums16;  // [rows, padded / 16], in every 16 the order 0 1 8 9 2 3 10 11 4 5 12 13 6 7 14 15
+    float* d256;     // [rows, chunks]
+    u8* q32;         // [rows, padded]
+    float* d32;      // [rows, padded / 32]
+    float* s32;      // [rows, padded / 32]
+    __half* f16;     // [rows, padded]
+    float* scale16;  // [rows, chunks]
+    int padded;
+    int chunks;
+};
+
+__device__ __forceinline__ int fragment_offset(int block, int word) {
+    return (block >> 1) * 64 + (word & 3) * 16 + (block & 1) * 8 + (word >> 2) * 4;
+}
+
+// Four codes as bytes; a NaN becomes 0.
+__device__ __forceinline__ u32 codes4(const float* x, float inverse) {
+    u32 word = 0;
+#pragma unroll
+    for (int i = 0; i < 4; i++) word |= (u32)(u8)__float2int_rn(__fmul_rn(x[i], inverse)) << (8 * i);
+    return word;
+}
+
+__device__ __forceinline__ int sum4(u32 codes) { return __dp4a((int)codes, 0x01010101, 0); }
+
+// Writes the forms that are asked for (those with memory) of one chunk. Lane `l` has columns 8 l ..; those past the end
+// are zeros.
+__device__ __forceinline__ void put_forms(const Forms& f, int row, int chunk, const float (&x)[8]) {
+    int lane = threadIdx.x % 32;
+    int column = chunk * CHUNK + lane * 8;
+    bool inside = column < f.padded;
+    float largest = 0.f;
+#pragma unroll
+    for (int i = 0; i < 8; i++) largest = fmaxf(largest, fabsf(x[i]));
+    if (f.q256) {
+        float max = warp_max(largest);
+        float inverse = max > 0.f ? __fdiv_rn(127.f, max) : 0.f;
+        u32 low = codes4(x, inverse), high = codes4(x + 4, inverse);
+        u8* out = f.q256 + (size_t)row * f.padded + chunk * CHUNK;
+        int block = lane / 4, word = lane % 4 * 2;
+        if (inside) {
+            *(u32*)(out + fragment_offset(block, word)) = low;
+            *(u32*)(out + fragment_offset(block, word + 1)) = high;
+        }
+        int sum = sum4(low) + sum4(high);
+        sum += __shfl_xor_sync(~0u, sum, 1);
+        if (inside && lane % 2 == 0) {
+            int s = lane / 2;  // which 16 columns
+            int at = s / 8 * 2 + s % 8 / 2 * 4 + s % 2;
+            f.sums16[((size_t)row * f.padded + chunk * CHUNK) / 16 + at] = __int2half_rn(sum);
+        }
+        if (lane == 0) f.d256[(size_t)row * f.chunks + chunk] = __fdiv_rn(max, 127.f);
+    }
+    if (f.q32) {
+        float max = largest;
+        max = fmaxf(max, __shfl_xor_sync(~0u, max, 1));
+        max = fmaxf(max, __shfl_xor_sync(~0u, max, 2));
+        float inverse = max > 0.f ? __fdiv_rn(127.f, max) : 0.f, d = __fdiv_rn(max, 127.f);
+        u32 low = codes4(x, inverse), high = codes4(x + 4, inverse);
+        int sum = sum4(low) + sum4(high);
+        sum += __shfl_xor_sync(~0u, sum, 1);
+        sum += __shfl_xor_sync(~0u, sum, 2);
+        int block = lane / 4, word = lane % 4 * 2;
+        if (inside) {
+            u8* out = f.q32 + (size_t)row * f.padded + chunk * CHUNK;
+            *(u32*)(out + fragment_offset(block, word)) = low;
+            *(u32*)(out + fragment_offset(block, word + 1)) = high;
+            if (lane % 4 == 0) {
+                size_t at = ((size_t)row * f.padded + column) / 32;
+                f.d32[at] = d;
+                f.s32[at] = __fmul_rn(d, (float)sum);
+            }
+        }
+    }
+    if (f.f16) {
+        float max = warp_max(largest);
+        // Scaled down by a power of two if the largest half float is near; infinities stay what they are.
+        float scale = 1.f;
+        if (max > 32768.f && max < INFINITY) scale = exp2f((float)(ilogbf(max) - 14));
+        float inverse = 1.f / scale;
+        if (inside) {
+            u8* out = (u8*)(f.f16 + (size_t)row * f.padded + chunk * CHUNK);
+            int block = lane / 2, word = lane % 2 * 4;
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                u32 pair = pack_halves(x[2 * i] * inverse, x[2 * i + 1] * inverse);
+                *(u32*)(out + fragment_offset(block, word + i)) = pair;
+            }
+        }
+        if (lane == 0) f.scale16[(size_t)row * f.chunks + chunk] = scale;
+    }
+}
+
+// Eight consecutive numbers of a row, zeros past its end. Rows of a multiple of four columns are read 16 bytes at a time.
+__device__ __forceinline__ void load_row8(const float* x, int column, int columns, float (&out)[8]) {
+    if (columns % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float4 v = make_float4(0, 0, 0, 0);
+            if (column + 4 * i < columns) v = *reinterpret_cast<const float4*>(x + column + 4 * i);
+            out[4 * i] = v.x, out[4 * i + 1] = v.y, out[4 * i + 2] = v.z, out[4 * i + 3] = v.w;
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; i++) out[i] = column + i < columns ? x[column + i] : 0.f;
+    }
+}
+
+__device__ __forceinline__ void store_row8(float* x, int column, int columns, const float (&v)[8]) {
+    if (columns % 4 == 0) {
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            if (column + 4 * i < columns)
+                *reinterpret_cast<float4*>(x + column + 4 * i) =
+                    make_float4(v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            if (column + i < columns) x[column + i] = v[i];
+    }
+}

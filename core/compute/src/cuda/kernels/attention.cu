@@ -1,0 +1,459 @@
+// Attention over the paged KV cache.
+//
+// A page of a layer holds, for each key/value head, keys `[32][padded]` and values `[16][padded][2]`, two tokens side by
+// side: both are operands of half-float products that lanes read 16 bytes at a time, without shared memory in between.
+//
+// A *tile* is up to 16 queries of one sequence that share a key/value head: rows times the query heads of the group. Each
+// query's softmax is a tree of fixed shape over its context: *blocks* of 64 tokens by themselves, 4 blocks one after the other
+// into a *span* of 256, spans one after the other (as Milakov and Gimelshein, arXiv:1805.02867, and Dao et al.,
+// arXiv:2205.14135, merge partial sums). Both kernels here compute that tree, one with a block of threads for each span (few
+// rows, long contexts), one with a warp for each tile (prompts), so a row's result does not depend on which it met,
+// nor on the other rows.
+
+#include "common.cuh"
+
+constexpr int BLOCK_TOKENS = 64;
+constexpr int SPAN_BLOCKS = 4;
+constexpr int SPAN_TOKENS = BLOCK_TOKENS * SPAN_BLOCKS;
+
+struct Attention {
+    const float* q;
+    float* out;
+    const void* keys;
+    const void* values;
+    const u32* positions;
+    const u32* tables;
+    const u32* pages;
+    // For few rows: which; partial sums `[rows][heads and tiles][spans][queries][DIM + 2]`, and how many are ready.
+    const u32* rows;
+    float* partial;
+    u32* ready;
+    // For prompts: first row of the sequence, its rows, which tile, for every tile.
+    const u32* tiles;
+    int heads;
+    int kv_heads;
+    int group;
+    int dim;
+    int spans;
+    float scale;
+    // 0 for none.
+    float cap;
+    // Tokens that a row sees, itself included; 0 for all.
+    int window;
+};
+
+namespace {
+
+// What a query knows about some of its context.
+struct Running {
+    float max, sum;
+};
+
+// The factors that bring two partial sums to a common maximum.
+__device__ __forceinline__ void merge(Running& a, const Running& b, float& keep, float& add) {
+    float max = fmaxf(a.max, b.max);
+    keep = a.max == -INFINITY ? 0.f : __expf(__fsub_rn(a.max, max));
+    add = b.max == -INFINITY ? 0.f : __expf(__fsub_rn(b.max, max));
+    a.sum = __fmaf_rn(a.sum, keep, __fmul_rn(b.sum, add));
+    a.max = max;
+}
+
+__device__ __forceinline__ float merged(float a, float b, float keep, float add) {
+    return __fmaf_rn(a, keep, __fmul_rn(b, add));
+}
+
+// Entry `index` of a page table. Before the first token that is seen, and past the last, the table has no pages: there the
+// nearest one stands in, and its tokens are masked.
+__device__ __forceinline__ u32 page_of(const u32* pages, int index, int lowest, int tokens) {
+    return pages[min(max(index, lowest / PAGE), (tokens - 1) / PAGE)];
+}
+
+// The queries of a tile as left operands: lane `4 g + t` has of query `g` (and `g + 8`) numbers `32 s + 8 t ..`.
+template <int DIM>
+struct Queries {
+    u32 a[DIM / 16][4];
+
+    // `of(r)` is query `g + 8 r`, or null.
+    template <class Of>
+    __device__ __forceinline__ void load(Of of, int dim) {
+        int t = threadIdx.x % 4;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            const float* q = of(r);
+#pragma unroll
+            for (int s = 0; s < DIM / 32; s++) {
+                float x[8];
+#pragma unroll
+                for (int i = 0; i < 8; i++) {
+                    int at = 32 * s + 8 * t + i;
+                    x[i] = q && at < dim ? q[at] : 0.f;
+                }
+#pragma unroll
+                for (int i = 0; i < 4; i++) a[2 * s + i / 2][r + i % 2 * 2] = pack_halves(x[2 * i], x[2 * i + 1]);
+            }
+        }
+    }
+};
+
+// One block of 64 tokens for 16 queries: the exponentials as left operands of the product with the values.
+template <int DIM>
+__device__ __forceinline__ void scores(const Attention& p, const Queries<DIM>& q, const __half* keys, const u32* pages,
+                                       int first, const int (&low)[2], const int (&high)[2], int lowest, int tokens,
+                                       u32 (&e)[4][4], Running (&run)[2]) {
+    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    float s[8][4];
+    // Keys come in batches of 64 registers, each on its way while the one before is multiplied: latency is most of
+    // what a short context costs.
+    constexpr int PIECES = DIM / 32, AT_ONCE = PIECES <= 2 ? 8 : PIECES <= 4 ? 4 : 2;
+    uint4 b[2][AT_ONCE][PIECES];
+    auto load = [&](int batch, uint4(&to)[AT_ONCE][PIECES]) __attribute__((always_inline)) {
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            int n = batch * AT_ONCE + i;
+            u32 page = page_of(pages, first / PAGE + n / 4, lowest, tokens);
+            const __half* k = keys + (u64)page * p.kv_heads * PAGE * DIM + (n % 4 * 8 + g) * DIM + 8 * t;
+#pragma unroll
+            for (int piece = 0; piece < PIECES; piece++) to[i][piece] = load16(k + 32 * piece);
+        }
+    };
+    load(0, b[0]);
+#pragma unroll
+    for (int batch = 0; batch < 8 / AT_ONCE; batch++) {
+        if (batch + 1 < 8 / AT_ONCE) load(batch + 1, b[(batch + 1) % 2]);
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            float(&sum)[4] = s[batch * AT_ONCE + i];
+#pragma unroll
+            for (int j = 0; j < 4; j++) sum[j] = 0.f;
+#pragma unroll
+            for (int piece = 0; piece < PIECES; piece++) {
+                const uint4& k = b[batch % 2][i][piece];
+                mma_f16(sum, q.a[2 * piece], k.x, k.y);
+                mma_f16(sum, q.a[2 * piece + 1], k.z, k.w);
+            }
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float max = -INFINITY;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float& x = s[n][2 * r + i];
+                x = __fmul_rn(x, p.scale);
+                if (p.cap > 0.f) x = __fmul_rn(tanhf(__fdiv_rn(x, p.cap)), p.cap);
+                int token = first + 8 * n + 2 * t + i;
+                if (token < low[r] || token > high[r]) x = -INFINITY;
+                max = fmaxf(max, x);
+            }
+        max = fmaxf(max, __shfl_xor_sync(~0u, max, 1));
+        max = fmaxf(max, __shfl_xor_sync(~0u, max, 2));
+        float sum = 0.f;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float& x = s[n][2 * r + i];
+                x = x == -INFINITY ? 0.f : __expf(__fsub_rn(x, max));
+                sum = __fadd_rn(sum, x);
+            }
+        sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 1));
+        sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 2));
+        run[r] = {max, sum};
+    }
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+        e[step][0] = pack_halves(s[2 * step][0], s[2 * step][1]);
+        e[step][1] = pack_halves(s[2 * step][2], s[2 * step][3]);
+        e[step][2] = pack_halves(s[2 * step + 1][0], s[2 * step + 1][1]);
+        e[step][3] = pack_halves(s[2 * step + 1][2], s[2 * step + 1][3]);
+    }
+}
+
+// The values of a block, 32 numbers of a head.
+struct Values {
+    uint4 b[4][2];
+
+    template <int DIM>
+    __device__ __forceinline__ void load(const Attention& p, const __half* values, const u32* pages, int first,
+                                         int lowest, int tokens, int piece) {
+        int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+        for (int step = 0; step < 4; step++) {
+            u32 page = page_of(pages, first / PAGE + step / 2, lowest, tokens);
+            const __half* v =
+                values + (u64)page * p.kv_heads * PAGE * DIM + (step % 2 * 8 + t) * DIM * 2 + (32 * piece + 4 * g) * 2;
+            b[step][0] = load16(v);
+            b[step][1] = load16(v + 4 * DIM * 2);
+        }
+    }
+
+    // Times the exponentials: `out[j]` are queries `g`, `g`, `g + 8`, `g + 8` and numbers `8 t + j`, `8 t + 4 + j`, `8 t + j`,
+    // `8 t + 4 + j`.
+    __device__ __forceinline__ void weigh(const u32 (&e)[4][4], float (&out)[4][4]) const {
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) out[j][i] = 0.f;
+#pragma unroll
+        for (int step = 0; step < 4; step++) {
+            mma_f16(out[0], e[step], b[step][0].x, b[step][1].x);
+            mma_f16(out[1], e[step], b[step][0].y, b[step][1].y);
+            mma_f16(out[2], e[step], b[step][0].z, b[step][1].z);
+            mma_f16(out[3], e[step], b[step][0].w, b[step][1].w);
+        }
+    }
+};
+
+// Where number `i` of `out[j]` belongs in a head.
+__device__ __forceinline__ int number(int piece, int j, int i) { return 32 * piece + threadIdx.x % 4 * 8 + i % 2 * 4 + j; }
+
+}  // namespace
+
+// Few rows: a block of 4 warps for a span of a row and a tile of a key/value head; x is the span, y the row, z head and tile.
+template <int DIM>
+__device__ __forceinline__ void attend_row(const Attention& p) {
+    constexpr int STRIDE = DIM + 2;
+    extern __shared__ float shared[];  // [4][queries][STRIDE]
+    __shared__ u32 before;
+    wait_for_previous();
+    let_next_start();
+    const int row = p.rows[blockIdx.y], kv_tiles = (p.group + 15) / 16;
+    const int kv = blockIdx.z / kv_tiles, head0 = blockIdx.z % kv_tiles * 16, queries = min(16, p.group - head0);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4;
+    const int position = p.positions[row], tokens = position + 1;
+    const int lowest = p.window ? max(tokens - p.window, 0) : 0;
+    const int first_span = lowest / SPAN_TOKENS, spans = position / SPAN_TOKENS - first_span + 1;
+    if (blockIdx.x >= spans) return;
+    const int first = (first_span + blockIdx.x) * SPAN_TOKENS + warp * BLOCK_TOKENS;
+    const u32* pages = p.pages + p.tables[row];
+    const __half* keys = (const __half*)p.keys + (u64)kv * PAGE * DIM;
+    const __half* values = (const __half*)p.values + (u64)kv * PAGE * DIM;
+    const u64 head = (u64)row * p.heads + kv * p.group + head0;
+
+    // Blocks outside of what the row sees say so: their maximum is minus infinity.
+    bool seen = first < tokens && first + BLOCK_TOKENS > lowest;
+    if (seen) {
+        Queries<DIM> q;
+        q.load([&](int r) { return g + 8 * r < queries ? p.q + (head + g + 8 * r) * p.dim : nullptr; }, p.dim);
+        u32 e[4][4];
+        Running run[2];
+        const int low[2] = {lowest, lowest}, high[2] = {position, position};
+        Values v[2];
+        v[0].load<DIM>(p, values, pages, first, lowest, tokens, 0);
+        scores<DIM>(p, q, keys, pages, first, low, high, lowest, tokens, e, run);
+#pragma unroll
+        for (int piece = 0; piece < DIM / 32; piece++) {
+            float out[4][4];
+            if (piece + 1 < DIM / 32)
+                v[(piece + 1) % 2].load<DIM>(p, values, pages, first, lowest, tokens, piece + 1);
+            v[piece % 2].weigh(e, out);
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    if (g + i / 2 * 8 < queries)
+                        shared[(warp * queries + g + i / 2 * 8) * STRIDE + number(piece, j, i)] = out[j][i];
+        }
+        if (lane % 4 == 0)
+#pragma unroll
+            for (int r = 0; r < 2; r++)
+                if (g + 8 * r < queries) {
+                    float* s = shared + (warp * queries + g + 8 * r) * STRIDE + DIM;
+                    s[0] = run[r].max, s[1] = run[r].sum;
+                }
+    } else {
+        for (int i = lane; i < queries; i += 32) shared[(warp * queries + i) * STRIDE + DIM] = -INFINITY;
+    }
+    __syncthreads();
+    float* partial = p.partial + ((u64)blockIdx.y * gridDim.z + blockIdx.z) * p.spans * min(16, p.group) * STRIDE;
+    for (int at = threadIdx.x; at < queries * DIM; at += blockDim.x) {
+        int query = at / DIM, d = at % DIM;
+        Running run = {-INFINITY, 0.f};
+        float x = 0.f;
+        for (int w = 0; w < SPAN_BLOCKS; w++) {
+            const float* s = shared + (w * queries + query) * STRIDE;
+            if (s[DIM] == -INFINITY) continue;
+            float keep, add;
+            merge(run, {s[DIM], s[DIM + 1]}, keep, add);
+            x = merged(x, s[d], keep, add);
+        }
+        if (spans == 1) {
+            if (d < p.dim) p.out[(head + query) * p.dim + d] = __fmul_rn(x, __frcp_rn(run.sum));
+            continue;
+        }
+        float* out = partial + (blockIdx.x * queries + query) * STRIDE;
+        out[d] = x;
+        if (d == 0) out[DIM] = run.max, out[DIM + 1] = run.sum;
+    }
+    if (spans == 1) return;
+    // Whoever is last puts the spans together.
+    __threadfence();
+    __syncthreads();
+    u32* ready = p.ready + blockIdx.y * gridDim.z + blockIdx.z;
+    if (threadIdx.x == 0) before = atomicAdd(ready, 1);
+    __syncthreads();
+    if (before != spans - 1) return;
+    __threadfence();
+    if (threadIdx.x == 0) *ready = 0;
+    for (int at = threadIdx.x; at < queries * DIM; at += blockDim.x) {
+        int query = at / DIM, d = at % DIM;
+        Running run = {-INFINITY, 0.f};
+        float x = 0.f;
+        for (int span = 0; span < spans; span++) {
+            const float* s = partial + (span * queries + query) * STRIDE;
+            Running other = {__ldcg(s + DIM), __ldcg(s + DIM + 1)};
+            float keep, add;
+            merge(run, other, keep, add);
+            x = merged(x, __ldcg(s + d), keep, add);
+        }
+        if (d < p.dim) p.out[(head + query) * p.dim + d] = __fmul_rn(x, __frcp_rn(run.sum));
+    }
+}
+
+// Prompts: a warp for a tile; x is 4 tiles, y the key/value head.
+template <int DIM>
+__device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
+    extern __shared__ float shared[];  // [4][16][DIM]: the sums of whole spans
+    wait_for_previous();
+    let_next_start();
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4;
+    const int index = blockIdx.x * 4 + warp;
+    if (index >= tiles) return;
+    const u32* tile = p.tiles + 3 * index;
+    const int first_row = tile[0], queries = tile[1] * p.group, query0 = tile[2] * 16, kv = blockIdx.y;
+    float* whole = shared + warp * 16 * DIM;
+    int low[2], high[2];
+    u64 head[2];
+    bool there[2];
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        int query = query0 + g + 8 * r;
+        there[r] = query < queries;
+        query = min(query, queries - 1);
+        int row = first_row + query / p.group;
+        high[r] = p.positions[row];
+        low[r] = p.window ? max(high[r] + 1 - p.window, 0) : 0;
+        head[r] = (u64)row * p.heads + kv * p.group + query % p.group;
+    }
+    const int last_query = min(query0 + 15, queries - 1);
+    const int tokens = p.positions[first_row + last_query / p.group] + 1;
+    const int start = p.positions[first_row + query0 / p.group];
+    const int lowest = p.window ? max(start + 1 - p.window, 0) : 0;
+    const u32* pages = p.pages + p.tables[first_row];
+    const __half* keys = (const __half*)p.keys + (u64)kv * PAGE * DIM;
+    const __half* values = (const __half*)p.values + (u64)kv * PAGE * DIM;
+
+    Queries<DIM> q;
+    q.load([&](int r) { return there[r] ? p.q + head[r] * p.dim : nullptr; }, p.dim);
+    Running all[2] = {{-INFINITY, 0.f}, {-INFINITY, 0.f}};
+    const int first_span = lowest / SPAN_TOKENS, last_span = (tokens - 1) / SPAN_TOKENS;
+    float sum[DIM / 32][4][4];
+    for (int span = first_span; span <= last_span; span++) {
+        Running run[2] = {{-INFINITY, 0.f}, {-INFINITY, 0.f}};
+#pragma unroll
+        for (int piece = 0; piece < DIM / 32; piece++)
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) sum[piece][j][i] = 0.f;
+        for (int block = 0; block < SPAN_BLOCKS; block++) {
+            int first = span * SPAN_TOKENS + block * BLOCK_TOKENS;
+            if (first >= tokens || first + BLOCK_TOKENS <= lowest) continue;
+            u32 e[4][4];
+            Running other[2];
+            scores<DIM>(p, q, keys, pages, first, low, high, lowest, tokens, e, other);
+            float keep[2], add[2];
+#pragma unroll
+            for (int r = 0; r < 2; r++) merge(run[r], other[r], keep[r], add[r]);
+#pragma unroll
+            for (int piece = 0; piece < DIM / 32; piece++) {
+                float out[4][4];
+                Values v;
+                v.load<DIM>(p, values, pages, first, lowest, tokens, piece);
+                v.weigh(e, out);
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        sum[piece][j][i] = merged(sum[piece][j][i], out[j][i], keep[i / 2], add[i / 2]);
+            }
+        }
+        float keep[2], add[2];
+#pragma unroll
+        for (int r = 0; r < 2; r++) merge(all[r], run[r], keep[r], add[r]);
+        bool only = first_span == last_span;
+#pragma unroll
+        for (int piece = 0; piece < DIM / 32; piece++)
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    float* w = whole + (g + i / 2 * 8) * DIM + number(piece, j, i);
+                    float before = only || span == first_span ? 0.f : *w;
+                    float x = only ? sum[piece][j][i] : merged(before, sum[piece][j][i], keep[i / 2], add[i / 2]);
+                    if (span < last_span) *w = x;
+                    else if (there[i / 2] && number(piece, j, i) < p.dim)
+                        p.out[head[i / 2] * p.dim + number(piece, j, i)] = __fmul_rn(x, __frcp_rn(all[i / 2].sum));
+                }
+    }
+}
+
+#define ATTEND(DIM)                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(128) attend_row_##DIM(const __grid_constant__ Attention p) {        \
+        attend_row<DIM>(p);                                                                                          \
+    }                                                                                                                \
+    extern "C" __global__ void __launch_bounds__(128)                                                                \
+        attend_tiles_##DIM(const __grid_constant__ Attention p, int tiles) {                                         \
+        attend_tiles<DIM>(p, tiles);                                                                                 \
+    }
+ATTEND(32)
+ATTEND(64)
+ATTEND(96)
+ATTEND(128)
+ATTEND(192)
+ATTEND(256)
+
+// Single-precision pages, exact and slow: a block of one warp for each head of each row, token after token.
+extern "C" __global__ void attend_f32(const __grid_constant__ Attention p, int padded) {
+    constexpr int MOST = 8;
+    wait_for_previous();
+    let_next_start();
+    int head = blockIdx.x, row = blockIdx.y, lane = threadIdx.x, kv = head / p.group;
+    const float* q = p.q + ((u64)row * p.heads + head) * p.dim;
+    int position = p.positions[row], low = p.window ? max(position + 1 - p.window, 0) : 0;
+    float mine[MOST], sum[MOST];
+#pragma unroll
+    for (int i = 0; i < MOST; i++) {
+        int d = i * 32 + lane;
+        mine[i] = d < p.dim ? q[d] : 0.f, sum[i] = 0.f;
+    }
+    Running run = {-INFINITY, 0.f};
+    for (int token = low; token <= position; token++) {
+        u64 block = ((u64)p.pages[p.tables[row] + token / PAGE] * p.kv_heads + kv) * PAGE * padded;
+        const float* k = (const float*)p.keys + block + (u64)(token % PAGE) * padded;
+        const float* v = (const float*)p.values + block + (u64)(token % PAGE / 2) * padded * 2 + token % 2;
+        float dot = 0.f;
+#pragma unroll
+        for (int i = 0; i < MOST; i++) {
+            int d = i * 32 + lane;
+            if (d < p.dim) dot = fmaf(mine[i], k[d], dot);
+        }
+        float score = warp_sum(dot) * p.scale;
+        if (p.cap > 0.f) score = tanhf(score / p.cap) * p.cap;
+        float max = fmaxf(run.max, score);
+        float keep = run.max == -INFINITY ? 0.f : expf(run.max - max), add = expf(score - max);
+        run.sum = fmaf(run.sum, keep, add), run.max = max;
+#pragma unroll
+        for (int i = 0; i < MOST; i++) {
+            int d = i * 32 + lane;
+            if (d < p.dim) sum[i] = fmaf(sum[i], keep, add * v[d * 2]);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < MOST; i++) {
+        int d = i * 32 + lane;
+        if (d < p.dim) p.out[((u64)row * p.heads + head) * p.dim + d] = sum[i] / run.sum;
+    }
+}

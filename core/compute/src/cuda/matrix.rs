@@ -1,0 +1,299 @@
+//! Weight matrices on the GPU.
+//!
+//! `kernels/format.cuh` says how tiles lie in memory. A tensor travels in slabs of whole rows: from the memory map into
+//! pinned memory, from there to the GPU, where a kernel packs it. Two slabs are under way at a time, and the host never
+//! holds a second copy.
+
+use std::sync::Arc;
+
+use realm_gguf::{Tensor, TensorType};
+
+use super::driver::{Device, Event, Geometry, Memory, Pinned, arguments};
+use super::kernels::Kernels;
+use crate::{Error, quant};
+
+/// Outputs of a tile.
+pub(crate) const TILE: usize = 16;
+/// Columns of a tile.
+pub(crate) const CHUNK: usize = 256;
+/// Columns that rows are padded to.
+pub(crate) const QUARTER: usize = 64;
+
+/// Layouts of tiles.
+pub(crate) const FORMATS: usize = 13;
+
+/// Bytes of a slab, unless 16 rows are more.
+const SLAB: usize = 16 << 20;
+
+/// How activations are read; see `kernels/activations.cuh`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Bytes with a scale for 256 columns.
+    Q256 = 1,
+    /// Bytes with a scale for 32 columns.
+    Q32 = 2,
+    /// Half floats.
+    F16 = 4,
+}
+
+/// A layout of tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Format {
+    /// The kernels' number for it.
+    pub(crate) index: i32,
+    pub(crate) form: Form,
+    /// Bytes of a tile for every 64 columns, and beside them.
+    quarter_bytes: usize,
+    other_bytes: usize,
+}
+
+impl Format {
+    /// The layout for a GGUF type; `None` for those that are kept as single-precision floats.
+    pub(crate) fn of(ty: TensorType) -> Option<Self> {
+        // Index, form, bytes of planes by quarter, of the 2-bit and 1-bit planes, of scales, of minimums, of
+        // float scales.
+        let (index, form, quarter_bytes, others): (i32, Form, usize, [usize; 5]) = match ty {
+            TensorType::Q4_0 => (0, Form::Q32, 512, [0, 0, 256, 0, 0]),
+            TensorType::Q4_1 => (1, Form::Q32, 512, [0, 0, 256, 256, 0]),
+            TensorType::Q5_0 => (2, Form::Q32, 512, [0, 512, 256, 0, 0]),
+            TensorType::Q5_1 => (3, Form::Q32, 512, [0, 512, 256, 256, 0]),
+            TensorType::Q8_0 => (4, Form::Q32, 1024, [0, 0, 256, 0, 0]),
+            TensorType::IQ4_NL => (5, Form::Q32, 512, [0, 0, 256, 0, 0]),
+            TensorType::Q2_K => (6, Form::Q256, 0, [1024, 0, 256, 256, 64]),
+            TensorType::Q3_K => (7, Form::Q256, 0, [1024, 512, 256, 0, 32]),
+            TensorType::Q4_K => (8, Form::Q256, 512, [0, 0, 128, 128, 64]),
+            TensorType::Q5_K => (9, Form::Q256, 512, [0, 512, 128, 128, 64]),
+            TensorType::Q6_K => (10, Form::Q256, 512, [1024, 0, 256, 0, 32]),
+            TensorType::IQ4_XS => (11, Form::Q256, 512, [0, 0, 128, 0, 32]),
+            TensorType::F16 | TensorType::BF16 => (12, Form::F16, 2048, [0; 5]),
+            TensorType::F32 | TensorType::Q8_K => return None,
+        };
+        Some(Self { index, form, quarter_bytes, other_bytes: others.iter().sum() })
+    }
+
+    /// Bytes of a tile of `quarters` times 64 columns.
+    fn tile_bytes(&self, quarters: usize) -> usize {
+        quarters * self.quarter_bytes + self.other_bytes
+    }
+
+    /// Bytes of 16 rows of `columns`.
+    pub(crate) fn tile_row_bytes(&self, columns: usize) -> usize {
+        let tail = (columns % CHUNK).div_ceil(QUARTER);
+        let whole = columns / CHUNK * self.tile_bytes(4);
+        if tail == 0 { whole } else { whole + self.tile_bytes(tail) }
+    }
+}
+
+/// A weight matrix `[rows, columns]` on the GPU: `rows` outputs, `columns` inputs.
+pub struct Matrix {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) kind: Kind,
+    pub(crate) memory: Memory,
+}
+
+/// How a matrix is kept.
+pub(crate) enum Kind {
+    /// In tiles. The weights were multiplied with 1 / `factor`, a power of two.
+    Tiles { format: Format, tile_row_bytes: usize, factor: f32 },
+    /// Row by row, as single-precision floats.
+    Floats,
+}
+
+/// `Source` of `pack.cu`.
+#[repr(C)]
+struct Source {
+    data: u64,
+    row_bytes: u64,
+    rows: i32,
+    columns: i32,
+    ty: i32,
+    factor: f32,
+}
+
+/// Brings tensors onto the GPU; kept between tensors for its memory.
+pub(crate) struct Uploader {
+    slots: [Slot; 2],
+    next: usize,
+}
+
+struct Slot {
+    host: Pinned,
+    device: Memory,
+    /// When the slab that was last here has been packed.
+    done: Event,
+}
+
+impl Slot {
+    fn new(device: &Arc<Device>, bytes: usize) -> Result<Self, Error> {
+        let memory = Memory::new(device, bytes, "weights on their way")?;
+        Ok(Self { host: Pinned::new(device, bytes)?, device: memory, done: Event::new(device)? })
+    }
+}
+
+impl Uploader {
+    pub(crate) fn new(device: &Arc<Device>) -> Result<Self, Error> {
+        Ok(Self { slots: [Slot::new(device, SLAB)?, Slot::new(device, SLAB)?], next: 0 })
+    }
+
+    /// The next slot, free and of at least `bytes`.
+    fn slot(&mut self, device: &Arc<Device>, bytes: usize) -> Result<&mut Slot, Error> {
+        self.next = 1 - self.next;
+        let slot = &mut self.slots[self.next];
+        slot.done.wait()?;
+        if slot.host.bytes() < bytes {
+            *slot = Slot::new(device, bytes)?;
+        }
+        Ok(slot)
+    }
+
+    /// A tensor of GGUF shape `[columns, rows]`.
+    pub(crate) fn matrix(
+        &mut self,
+        device: &Arc<Device>,
+        kernels: &Kernels,
+        tensor: &Tensor<'_>,
+    ) -> Result<Matrix, Error> {
+        self.upload(device, kernels, tensor, Format::of(tensor.info.ty))
+    }
+
+    /// The same, as single-precision floats whatever its type.
+    pub(crate) fn floats(
+        &mut self,
+        device: &Arc<Device>,
+        kernels: &Kernels,
+        tensor: &Tensor<'_>,
+    ) -> Result<Matrix, Error> {
+        self.upload(device, kernels, tensor, None)
+    }
+
+    fn upload(
+        &mut self,
+        device: &Arc<Device>,
+        kernels: &Kernels,
+        tensor: &Tensor<'_>,
+        format: Option<Format>,
+    ) -> Result<Matrix, Error> {
+        let info = tensor.info;
+        let bad = |why: &str| {
+            Error::InvalidModel(format!("tensor `{}` of shape {:?} {why}", info.name, info.shape))
+        };
+        let (columns, rows) = match info.shape[..] {
+            [columns] => (columns, 1),
+            [columns, rows] => (columns, rows),
+            _ => return Err(bad("is not a matrix")),
+        };
+        let (Ok(columns), Ok(rows)) = (i32::try_from(columns), i32::try_from(rows)) else {
+            return Err(bad("is too large"));
+        };
+        if columns == 0 || rows == 0 {
+            return Err(bad("is empty"));
+        }
+        let (columns, rows) = (columns as usize, rows as usize);
+        let row_bytes = tensor.data.len() / rows;
+        if columns % info.ty.block_len() != 0
+            || row_bytes != columns / info.ty.block_len() * info.ty.block_bytes()
+        {
+            return Err(bad("does not hold whole blocks"));
+        }
+        device.bind()?;
+        let what = format!("tensor `{}`", info.name);
+        let Some(format) = format else {
+            let mut memory = Memory::new(device, rows * columns * 4, &what)?;
+            let slab = (SLAB / (4 * columns)).max(1);
+            for first in (0..rows).step_by(slab) {
+                let count = slab.min(rows - first);
+                let slot = self.slot(device, count * columns * 4)?;
+                let floats = slot.host.slice::<f32>(count * columns);
+                quant::dequantize(info.ty, &tensor.data[first * row_bytes..][..count * row_bytes], floats)
+                    .map_err(|e| bad(&e.to_string()))?;
+                memory.write(first * columns * 4, floats)?;
+                slot.done.record()?;
+            }
+            return Ok(Matrix { rows, columns, kind: Kind::Floats, memory });
+        };
+        let tile_row_bytes = format.tile_row_bytes(columns);
+        let memory = Memory::new(device, rows.div_ceil(TILE) * tile_row_bytes, &what)?;
+        let up = if info.ty == TensorType::BF16 { headroom(tensor.data) } else { 1.0 };
+        let slab = (SLAB / row_bytes / TILE).max(1) * TILE;
+        for first in (0..rows).step_by(slab) {
+            let count = slab.min(rows - first);
+            let bytes = &tensor.data[first * row_bytes..][..count * row_bytes];
+            let slot = self.slot(device, bytes.len())?;
+            let host = slot.host.slice::<u8>(bytes.len());
+            host.copy_from_slice(bytes);
+            slot.device.write(0, host)?;
+            let source = Source {
+                data: slot.device.pointer(),
+                row_bytes: row_bytes as u64,
+                rows: count as i32,
+                columns: columns as i32,
+                ty: info.ty.id() as i32,
+                factor: up,
+            };
+            let out = memory.pointer() + (first / TILE * tile_row_bytes) as u64;
+            let tiles = count.div_ceil(TILE);
+            let y = tiles.min(32_768);
+            let grid = [columns.div_ceil(CHUNK), y, tiles.div_ceil(y)];
+            let geometry = Geometry { grid, block: 128, shared: 0 };
+            let (stride, tiles) = (tile_row_bytes as u64, tiles as i32);
+            // SAFETY: the slab holds `count` rows, and the matrix has room for their tiles.
+            unsafe {
+                let arguments = arguments![source, out, stride, format.index, tiles];
+                device.launch(kernels.pack, geometry, arguments)?;
+            }
+            slot.done.record()?;
+        }
+        let kind = Kind::Tiles { format, tile_row_bytes, factor: 1.0 / up };
+        Ok(Matrix { rows, columns, kind, memory })
+    }
+}
+
+/// The power of two that brings the largest of these bfloat16 numbers just below 2¹⁵: as half floats they then keep all
+/// their bits, except for numbers so small beside the largest that they do not matter (below 2⁻²⁹ of it).
+fn headroom(data: &[u8]) -> f32 {
+    let largest = data.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]) & 0x7fff).max().unwrap_or(0);
+    // The exponent, biased by 127; that of infinities and NaNs, and of numbers too small to matter, is not moved.
+    match largest >> 7 {
+        0 | 255 => 1.0,
+        exponent => f32::from_bits(((127 + 14 + 127 - exponent as u32).clamp(1, 254)) << 23),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_are_about_as_large_as_in_the_file() {
+        for ty in TensorType::ALL {
+            let Some(format) = Format::of(ty) else { continue };
+            let columns = 11_008;
+            let file = columns / ty.block_len() * ty.block_bytes() * TILE;
+            let ours = format.tile_row_bytes(columns);
+            // Q2_K's scales and minimums of 4 bits take bytes.
+            let most = if ty == TensorType::Q2_K { 1.2 } else { 1.04 };
+            assert!(ours >= file && ours as f64 <= most * file as f64, "{ty}: {ours} for {file}");
+            // Rows are read 16 bytes at a time.
+            assert_eq!(ours % 16, 0);
+        }
+    }
+
+    #[test]
+    fn a_last_chunk_that_is_not_whole_takes_less() {
+        let format = Format::of(TensorType::Q4_1).unwrap();
+        assert_eq!(format.tile_row_bytes(576), 2 * format.tile_bytes(4) + format.tile_bytes(1));
+        assert_eq!(format.tile_row_bytes(512 + 96), 2 * format.tile_bytes(4) + format.tile_bytes(2));
+    }
+
+    #[test]
+    fn bfloat16_is_brought_just_below_the_largest_half_float() {
+        let data = |x: f32| half::bf16::from_f32(x).to_le_bytes();
+        for x in [1.0f32, 0.37, -0.02, 3e-5, 7e4, 1e30] {
+            let scaled = x.abs() * headroom(&data(x));
+            assert!((16384.0..32768.0).contains(&scaled), "{x}: {scaled}");
+        }
+        assert_eq!(headroom(&data(0.0)), 1.0);
+        assert_eq!(headroom(&data(f32::INFINITY)), 1.0);
+    }
+}

@@ -1,0 +1,132 @@
+//! How a batch's attention is cut into pieces for the GPU.
+
+use crate::{Batch, CacheLayout};
+
+/// Queries of a tile; see `attention.cu`.
+pub(crate) const TILE_QUERIES: usize = 16;
+/// Tokens of a span.
+const SPAN_TOKENS: usize = 256;
+/// Sequences with more rows than this are cut into tiles, the rows of others go each by itself.
+const FEW_ROWS: usize = 4;
+
+/// What the attention kernels read of a batch, the same for all layers: one array, and where its parts begin.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Everything, in the order of the fields below; positions come first.
+    pub(crate) data: Vec<u32>,
+    /// The rows that go each by itself.
+    pub(crate) single: usize,
+    pub(crate) single_at: usize,
+    /// For every group of layers, where each row's page table begins in the pages.
+    pub(crate) tables_at: usize,
+    /// First row, rows and number of each tile.
+    pub(crate) tiles: usize,
+    pub(crate) tiles_at: usize,
+    /// The page tables, as the batch has them.
+    pub(crate) pages_at: usize,
+}
+
+impl Plan {
+    /// Cuts a batch, in which `group` query heads share a key/value head.
+    pub(crate) fn new(batch: &Batch, layout: &CacheLayout, group: usize) -> Self {
+        let rows = batch.rows();
+        let mut data = batch.positions.clone();
+        let single_at = data.len();
+        for span in &batch.spans {
+            if span.rows.len() <= FEW_ROWS {
+                data.extend(span.rows.clone().map(|row| row as u32));
+            }
+        }
+        let single = data.len() - single_at;
+        let tables_at = data.len();
+        data.resize(tables_at + rows * layout.groups(), 0);
+        for group in 0..layout.groups() {
+            for span in &batch.spans {
+                let start = (span.table_start + group * span.table_len) as u32;
+                data[tables_at + group * rows..][span.rows.clone()].fill(start);
+            }
+        }
+        let tiles_at = data.len();
+        for span in batch.spans.iter().filter(|span| span.rows.len() > FEW_ROWS) {
+            let tiles = (span.rows.len() * group).div_ceil(TILE_QUERIES) as u32;
+            // Later rows see more: the longest work first.
+            for tile in (0..tiles).rev() {
+                data.extend([span.rows.start as u32, span.rows.len() as u32, tile]);
+            }
+        }
+        let tiles = (data.len() - tiles_at) / 3;
+        let pages_at = data.len();
+        data.extend_from_slice(&batch.pages);
+        Self { data, single, single_at, tables_at, tiles, tiles_at, pages_at }
+    }
+
+    /// Spans that kernels for single rows are started for, at least as many as any of them sees. Of the context only
+    /// the power of two counts, so that few geometries occur.
+    pub(crate) fn spans(&self, window: Option<usize>) -> usize {
+        let rows = &self.data[self.single_at..][..self.single];
+        let all = spans_before(rows.iter().map(|&row| self.data[row as usize]).max());
+        // A window may begin and end within a span.
+        window.map_or(all, |w| all.min((w.div_ceil(SPAN_TOKENS) + 1).next_power_of_two()))
+    }
+
+    /// [`Plan::spans`] of a batch of single rows, without a window.
+    pub(crate) fn all_spans(positions: &[u32]) -> usize {
+        spans_before(positions.iter().copied().max())
+    }
+}
+
+fn spans_before(position: Option<u32>) -> usize {
+    position.map_or(0, |position| (position as usize / SPAN_TOKENS + 1).next_power_of_two())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Want;
+
+    fn batch(layout: &CacheLayout) -> Batch {
+        let mut batch = Batch::default();
+        let tables = |first: u32, len: u32| -> Vec<Vec<u32>> {
+            (0..layout.groups() as u32).map(|g| (first + g * len..first + (g + 1) * len).collect()).collect()
+        };
+        batch.push(&[1], 700, &tables(0, 22), Want::LastLogits);
+        batch.push(&[2; 40], 0, &tables(100, 2), Want::LastLogits);
+        batch.push(&[3, 4], 9, &tables(200, 1), Want::Logits);
+        batch
+    }
+
+    #[test]
+    fn every_query_is_in_one_piece_and_finds_its_pages() {
+        let layout = CacheLayout::new(2, 64, &[None, Some(64), None, Some(64)]);
+        let batch = batch(&layout);
+        let plan = Plan::new(&batch, &layout, 3);
+        assert_eq!(plan.data[..batch.rows()], batch.positions);
+        assert_eq!(plan.data[plan.single_at..][..plan.single], [0, 41, 42]);
+        // 40 rows of 3 heads are 120 queries.
+        assert_eq!(plan.tiles, 8);
+        let mut numbers: Vec<u32> =
+            plan.data[plan.tiles_at..plan.pages_at].chunks(3).map(|tile| tile[2]).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
+        let pages = &plan.data[plan.pages_at..];
+        for span in &batch.spans {
+            for group in 0..layout.groups() {
+                for row in span.rows.clone() {
+                    let start = plan.data[plan.tables_at + group * batch.rows() + row] as usize;
+                    assert_eq!(&pages[start..start + span.table_len], batch.table(span, group));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn spans_cover_the_longest_row_that_goes_by_itself() {
+        let layout = CacheLayout::new(2, 64, &[None]);
+        let plan = Plan::new(&batch(&layout), &layout, 3);
+        assert_eq!(plan.spans(None), 4); // 701 tokens are 3 spans
+        assert_eq!(plan.spans(Some(64)), 2);
+        assert_eq!(plan.spans(Some(300)), 4);
+        assert_eq!(Plan::all_spans(&[0, 255, 3]), 1);
+        assert_eq!(Plan::all_spans(&[0, 256]), 2);
+    }
+}
