@@ -122,12 +122,13 @@ struct Case {
 }
 
 impl Case {
-    /// How far off the output may be: keys and values of 8 bits are off by d / sqrt(12) where they are of about 50 d.
+    /// How far off the output may be: values of 8 bits are off by d / sqrt(12) where they are of about 50 d, and keys by
+    /// 1.4 times that, since the difference of two random ones is held.
     fn bound(&self) -> f64 {
         match self.kind {
             CacheType::F32 => 2e-6,
             CacheType::F16 => 1e-3,
-            CacheType::Q8_0 => 1.2e-2,
+            CacheType::Q8_0 => 2e-2,
         }
     }
 
