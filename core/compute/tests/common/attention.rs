@@ -19,7 +19,8 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// How far off the output may be: keys and values of 8 bits are off by d / sqrt(12) where they are of about 50 d.
+    /// How far off the output may be: values of 8 bits are off by d / sqrt(12) where they are of about 50 d, and keys by
+    /// 1.4 times that, since the difference of two random ones is held.
     pub(crate) fn bound(&self) -> f64 {
         match self.kind {
             CacheType::F32 => 2e-6,
