@@ -64,13 +64,8 @@ impl Scheduler {
     /// Takes a slot from a tenant that has more than its share of them.
     fn free_slot(&mut self) -> bool {
         let slots = self.config.max_running as f64;
-        let above: Vec<u64> = self
-            .accounts
-            .iter()
-            .filter(|a| a.running > 1 && a.running as f64 > self.accounts.share(a.tenant.id()) * slots)
-            .map(|a| a.tenant.id())
-            .collect();
-        let last = self.running.iter().rposition(|task| above.contains(&task.tenant.id()));
+        let last =
+            self.last_of(|a| a.running > 1 && a.running as f64 > self.accounts.share(a.tenant.id()) * slots);
         if let Some(last) = last {
             self.preempt(last);
         }
@@ -230,14 +225,17 @@ impl Scheduler {
     /// The last running task of a tenant that holds more than its share and has `enough` running tasks.
     fn last_above_share(&self, enough: impl Fn(usize) -> bool) -> Option<usize> {
         let total = self.kv.total() as f64;
-        let above: Vec<u64> = self
-            .accounts
-            .iter()
-            .filter(|a| a.running > 0 && enough(a.running))
-            .map(|a| a.tenant.id())
-            .filter(|&id| self.pages_of(id) as f64 > self.accounts.share(id) * total)
-            .collect();
-        self.running.iter().rposition(|task| above.contains(&task.tenant.id()))
+        self.last_of(|a| {
+            let id = a.tenant.id();
+            enough(a.running) && self.pages_of(id) as f64 > self.accounts.share(id) * total
+        })
+    }
+
+    /// The last running task of a tenant whose account is as asked.
+    fn last_of(&self, wanted: impl Fn(&Account) -> bool) -> Option<usize> {
+        let with_tasks = self.accounts.iter().filter(|a| a.running > 0);
+        let tenants: Vec<u64> = with_tasks.filter(|a| wanted(a)).map(|a| a.tenant.id()).collect();
+        self.running.iter().rposition(|task| tenants.contains(&task.tenant.id()))
     }
 
     /// Takes the pages of the session that has rested longest, of one tenant or of anybody.
