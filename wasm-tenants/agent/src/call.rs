@@ -1,0 +1,86 @@
+//! Tool calls as text.
+
+use realm_tenant::{Error, Result};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+pub(crate) const OPEN: &str = "<tool_call>";
+pub(crate) const CLOSE: &str = "</tool_call>";
+
+/// A tool's name, and a JSON object for it.
+#[derive(Debug, Deserialize, PartialEq)]
+pub(crate) struct Call {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) arguments: Value,
+}
+
+/// The calls in what a model said, each as it is or as the complaint about it.
+pub(crate) fn parse(text: &str) -> Vec<Result<Call>> {
+    let parts = text.split(OPEN).skip(1);
+    let call = |part: &str| {
+        let json = part.split(CLOSE).next().unwrap_or(part).trim();
+        serde_json::from_str(json).map_err(|error| {
+            Error::invalid(format!(
+                "a call must be {{\"name\": …, \"arguments\": {{…}}}} between {OPEN} and {CLOSE}: {error}"
+            ))
+        })
+    };
+    parts.map(call).collect()
+}
+
+/// A grammar of one call of one of these tools, which are defined in OpenAI's format.
+///
+/// # Errors
+/// `invalid-argument` for definitions of another form, or none.
+pub(crate) fn grammar(tools: &str) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Tool {
+        function: Function,
+    }
+    #[derive(Deserialize)]
+    struct Function {
+        name: String,
+        #[serde(default)]
+        parameters: Option<Value>,
+    }
+    let tools: Vec<Tool> = if tools.is_empty() { Vec::new() } else { serde_json::from_str(tools)? };
+    if tools.is_empty() {
+        return Err(Error::invalid("a tool call is required, and the conversation has no tools"));
+    }
+    let call = |Function { name, parameters }: Function| {
+        json!({
+            "type": "object",
+            "properties": {"name": {"const": name}, "arguments": parameters.unwrap_or(json!({"type": "object"}))},
+            "required": ["name", "arguments"],
+            "additionalProperties": false,
+        })
+    };
+    let calls: Vec<_> = tools.into_iter().map(|tool| call(tool.function)).collect();
+    let schema = json!({"anyOf": calls, "x-guidance": {"whitespace_flexible": false, "item_separator": ", ", "key_separator": ": "}});
+    Ok(format!("start: \"{OPEN}\\n\" call \"\\n{CLOSE}\"\ncall: %json {schema}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_found_in_what_was_said() {
+        let text = "Let me look.\n<tool_call>\n{\"name\": \"a\", \"arguments\": {\"x\": 1}}\n</tool_call>\n\
+            <tool_call>{\"name\": \"b\"}</tool_call><tool_call>{nonsense";
+        let calls = parse(text);
+        assert_eq!(calls.len(), 3);
+        assert_eq!(calls[0], Ok(Call { name: "a".into(), arguments: json!({"x": 1}) }));
+        assert_eq!(calls[1].as_ref().unwrap().name, "b");
+        assert!(calls[2].as_ref().unwrap_err().message.contains("</tool_call>"));
+        assert!(parse("It is sunny.").is_empty());
+    }
+
+    #[test]
+    fn tools_that_are_none_are_refused() {
+        assert!(grammar("").is_err() && grammar("[]").is_err() && grammar("[{\"name\": \"x\"}]").is_err());
+        let tools = r#"[{"type": "function", "function": {"name": "now"}}]"#;
+        assert!(grammar(tools).unwrap().contains(r#""const":"now""#));
+    }
+}

@@ -1,0 +1,21 @@
+//! A program for tenants of Realm: answers token by token, with a choice of its own.
+
+use realm_tenant::*;
+
+#[realm_tenant::run]
+async fn main(request: Request) -> Result<()> {
+    let model = Model::current();
+    let text = TextDecoder::new(&model, &request.stop);
+    let sequence = Sequence::of(&model, &model.tokenize(&request.prompt)?)?;
+    for _ in 0..request.max_tokens.unwrap_or(256) {
+        let best = sequence.forward()?.top(2);
+        // Your own way to choose: here the second best, if it is as likely as the best.
+        let token = best[usize::from(best[1].logprob > best[0].logprob - 0.01)].token;
+        if model.is_end(token) {
+            break;
+        }
+        emit(text.push(token)?.text, &[token])?;
+        sequence.append(&[token])?;
+    }
+    emit(text.finish(), &[])
+}
