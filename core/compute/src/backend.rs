@@ -131,6 +131,15 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Copies a buffer's rows to the host, `[rows * columns]`, in place of what `out` holds.
     fn read(&self, x: &Self::Buffer, out: &mut Vec<f32>) -> Result<(), Error>;
 
+    /// Fills a buffer's rows, `[rows * columns]`.
+    fn write(&self, values: &[f32], x: &mut Self::Buffer) -> Result<(), Error>;
+
+    /// How many rows a buffer has.
+    fn rows(&self, x: &Self::Buffer) -> usize;
+
+    /// Numbers in a buffer's rows.
+    fn columns(&self, x: &Self::Buffer) -> usize;
+
     /// Runs a forward pass over `batch`: `run` calls its operations. A backend may record what they start and, for a
     /// later batch of the same shape, start the recording without calling `run`; the batch is then all that changes.
     /// `owner` stands for everything else that `run` uses, such as the model and its buffers.

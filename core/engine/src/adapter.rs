@@ -1,8 +1,8 @@
 //! Adapters that an engine's requests may name.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
 
 use realm_compute::AdapterUse;
 
@@ -13,6 +13,15 @@ use crate::{Error, Tenant};
 /// have gone.
 #[derive(Clone)]
 pub struct Adapter(Arc<Loaded>);
+
+/// An adapter, if it is still loaded.
+pub(crate) struct WeakAdapter(Weak<Loaded>);
+
+impl WeakAdapter {
+    pub(crate) fn upgrade(&self) -> Option<Adapter> {
+        self.0.upgrade().map(Adapter)
+    }
+}
 
 struct Loaded {
     id: u32,
@@ -37,6 +46,11 @@ impl fmt::Debug for Adapter {
 impl Adapter {
     pub(crate) fn new(id: u32, name: String, engine: Sender<Command>, common: Arc<Common>) -> Self {
         Self(Arc::new(Loaded { id, name, engine, common }))
+    }
+
+    /// Does not keep it loaded.
+    pub(crate) fn downgrade(&self) -> WeakAdapter {
+        WeakAdapter(Arc::downgrade(&self.0))
     }
 
     /// The name that tenants' limits know it by.

@@ -1,19 +1,21 @@
 //! The engine: one thread that steps a model for everybody.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use realm_compute::PAGE_TOKENS;
-use realm_model::{AdapterWeights, Weights};
+use realm_compute::{CacheType, PAGE_TOKENS};
+use realm_model::{AdapterWeights, Pieces, Weights};
 use realm_tokenizer::Tokenizer;
 
-use crate::adapter::Applied;
+use crate::adapter::{Applied, WeakAdapter};
+use crate::afterwards::is_thinking;
 use crate::guide::Guides;
 use crate::kv::pages_for;
 use crate::metrics::{Ledger, Meter};
+use crate::pieces::PieceCommand;
 use crate::request::MAX_LOGPROBS;
 use crate::sampling::Scored;
 use crate::scheduler::sessions::SessionCommand;
@@ -25,7 +27,8 @@ use crate::task::generate::Generate;
 use crate::task::score::Score;
 use crate::task::{Task, Work};
 use crate::{
-    Adapter, Draft, EngineConfig, Error, Generation, Metrics, Request, Sequence, Served, Speculation, Tenant,
+    Adapter, Draft, EngineConfig, Error, Generation, Grammar, Guide, Metrics, PieceSession, Request,
+    Sequence, Served, Speculation, Tenant,
 };
 
 /// Runs the requests of one model.
@@ -35,13 +38,20 @@ pub struct Engine {
     common: Arc<Common>,
     channel: usize,
     max_queued: usize,
+    cache_type: CacheType,
     guides: Guides,
+    /// For whoever names them.
+    adapters: Mutex<Vec<WeakAdapter>>,
 }
 
 /// A result to come. Dropping it gives the request up.
 pub struct Answer<T>(async_channel::Receiver<Result<T, Error>>);
 
 impl<T> Answer<T> {
+    pub(crate) fn new(receiver: async_channel::Receiver<Result<T, Error>>) -> Self {
+        Self(receiver)
+    }
+
     /// Waits for it. Blocks.
     ///
     /// # Errors
@@ -79,6 +89,7 @@ pub(crate) struct Common {
 pub(crate) enum Command {
     Add(Box<Task>),
     Session(SessionCommand),
+    Pieces(PieceCommand),
     /// Requests may name an adapter from now on.
     AddAdapter(u32, Arc<dyn AdapterWeights>, async_channel::Sender<Result<(), Error>>),
     /// Nobody names it any more.
@@ -167,12 +178,26 @@ impl Engine {
             .spawn(move || run(scheduler, &inbox, &gauges))
             .map_err(|e| Error::LimitExceeded(format!("the engine's thread: {e}")))?;
         let (channel, max_queued) = (config.channel.max(1), config.max_queued);
-        Ok(Self { commands, thread: Some(thread), common, channel, max_queued, guides })
+        Ok(Self {
+            commands,
+            thread: Some(thread),
+            common,
+            channel,
+            max_queued,
+            cache_type: config.cache_type,
+            guides,
+            adapters: Mutex::default(),
+        })
     }
 
     /// Tokens that one request may have at most, prompt and generation together.
     pub fn context_length(&self) -> usize {
         self.common.context
+    }
+
+    /// How its KV cache holds numbers.
+    pub fn cache_type(&self) -> CacheType {
+        self.cache_type
     }
 
     /// Pages of the KV cache that no request uses, as of the last step. What is only remembered of earlier ones
@@ -205,7 +230,17 @@ impl Engine {
         let (reply, answer) = async_channel::bounded(1);
         self.commands.send(Command::AddAdapter(id, weights, reply)).map_err(|_| Error::Stopped)?;
         answer.recv_blocking().map_err(|_| Error::Stopped)??;
-        Ok(Adapter::new(id, name.into(), self.commands.clone(), Arc::clone(&self.common)))
+        let adapter = Adapter::new(id, name.into(), self.commands.clone(), Arc::clone(&self.common));
+        let mut adapters = self.adapters.lock().unwrap_or_else(PoisonError::into_inner);
+        adapters.retain(|adapter| adapter.upgrade().is_some());
+        adapters.push(adapter.downgrade());
+        Ok(adapter)
+    }
+
+    /// The adapter of that name that was added last, if somebody still holds it.
+    pub fn adapter(&self, name: &str) -> Option<Adapter> {
+        let adapters = self.adapters.lock().unwrap_or_else(PoisonError::into_inner);
+        adapters.iter().rev().filter_map(WeakAdapter::upgrade).find(|adapter| adapter.name() == name)
     }
 
     /// Starts a request. If it has a grammar that its tenant did not use lately, this compiles it: mostly milliseconds, up
@@ -240,6 +275,15 @@ impl Engine {
         let (prompt, shared) = (request.prompt, request.shared_prefix);
         self.add(tenant, prompt, limit, adapter, shared, Work::Generate(Box::new(work)))?;
         Ok(Generation::new(receive, self.commands.clone(), paused))
+    }
+
+    /// A way through a grammar, for a program that chooses tokens itself. Takes the time that [`generate`](Self::generate)
+    /// takes for it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` with the complaint about the grammar, `LimitExceeded` for one that is too large.
+    pub fn guide(&self, tenant: &Tenant, grammar: &Grammar) -> Result<Guide, Error> {
+        self.guides.guide(tenant.id(), grammar)
     }
 
     /// What the model says of a given text, for each of `tokens` from the `first` on: the log-probability of the next one,
@@ -297,6 +341,15 @@ impl Engine {
         let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
         let (engine, common) = (self.commands.clone(), Arc::clone(&self.common));
         Sequence::open(engine, common, Arc::clone(tenant), adapter, shared_prefix)
+    }
+
+    /// The forward pass in pieces, for a program of a tenant's. `pieces` are of this engine's weights
+    /// ([`Weights::pieces`]).
+    ///
+    /// # Errors
+    /// The engine has stopped.
+    pub fn pieces(&self, tenant: &Arc<Tenant>, pieces: Box<dyn Pieces>) -> Result<PieceSession, Error> {
+        PieceSession::open(self.common.next_id(), self.commands.clone(), tenant, pieces)
     }
 
     fn applied(&self, tenant: &Tenant, adapter: (Adapter, f32)) -> Result<Applied, Error> {
@@ -362,7 +415,8 @@ impl Drop for Engine {
     fn drop(&mut self) {
         // A thread that has ended needs no telling.
         let _ = self.commands.send(Command::Stop);
-        if let Some(thread) = self.thread.take() {
+        // A program that ends within a step may hold the engine last: its thread would wait for itself. It ends anyway.
+        if let Some(thread) = self.thread.take().filter(|_| !is_thinking()) {
             // A thread that panicked has said so on stderr.
             let _ = thread.join();
         }
@@ -385,6 +439,7 @@ fn run(mut scheduler: Scheduler, inbox: &Receiver<Command>, gauges: &Common) {
             match command {
                 Ok(Command::Add(task)) => scheduler.add(*task),
                 Ok(Command::Session(command)) => scheduler.session(command),
+                Ok(Command::Pieces(command)) => scheduler.piece(command),
                 Ok(Command::AddAdapter(id, weights, reply)) => {
                     // If the caller is gone, its handle is too, and nobody will name the adapter.
                     let _ = reply.try_send(scheduler.add_adapter(id, weights));

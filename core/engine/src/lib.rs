@@ -5,7 +5,8 @@
 //! - [`Adapter`]: a LoRA adapter that requests may name.
 //! - [`Generation`]: the reader's end of a request, for threads and for tasks.
 //! - [`Sequence`]: a token sequence that its owner drives forward by forward.
-//! - [`Grammar`]: what a generation has to spell.
+//! - [`PieceSession`]: the forward pass in pieces, for programs that put it together themselves.
+//! - [`Grammar`]: what a generation has to spell; [`Guide`] is one text's way through it.
 //! - [`Sampling`] and [`Sampler`]: from logits to a token.
 //! - [`Metrics`]: what an engine has done and how it stands.
 //! - [`Speculation`]: where tokens come from that are computed before it is certain that they are needed.
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod afterwards;
 mod config;
 mod engine;
 mod error;
@@ -22,6 +24,7 @@ mod generation;
 mod guide;
 mod kv;
 mod metrics;
+mod pieces;
 mod request;
 mod sampling;
 mod scheduler;
@@ -31,18 +34,23 @@ mod speculate;
 mod stop;
 mod task;
 mod tenant;
+mod text;
 
 pub use adapter::Adapter;
+pub use afterwards::{Job, after_results};
 pub use config::EngineConfig;
 pub use engine::{Answer, Engine};
 pub use error::Error;
 pub use generation::Generation;
-pub use guide::Grammar;
+pub use guide::{Grammar, Guide};
 pub use metrics::{Histogram, KvPages, Metrics, Requests, Served, TenantMetrics, Tokens};
+pub use pieces::PieceSession;
+pub use realm_model::PieceId;
 pub use request::{Chunk, Finish, FinishReason, MAX_LOGPROBS, Request, Timings, Token, Usage};
-pub use sampling::{Sampler, Sampling, Scored, TokenLogprob, TokenMask};
+pub use sampling::{Sampler, Sampling, Scored, TokenLogprob, TokenMask, argmax};
 pub use sequence::Sequence;
 pub use speculate::{Draft, Speculation};
 pub use task::embed::Pooling;
 pub use task::session::{Forwarded, Output};
-pub use tenant::{Limits, Tenant};
+pub use tenant::{Limits, Place, ProgramLimits, Tenant};
+pub use text::TextStream;

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use async_channel::Receiver;
-
 use crate::adapter::Applied;
-use crate::engine::{Command, Common};
+use crate::engine::{Answer, Command, Common};
 use crate::scheduler::sessions::SessionCommand;
 use crate::snapshot::Snapshot;
 use crate::task::session::{Forwarded, Output};
@@ -107,7 +105,7 @@ impl Sequence {
     /// # Errors
     /// `InvalidArgument` for an empty sequence, and what ended the forward early.
     pub fn forward(&mut self, output: Output) -> Result<Forwarded, Error> {
-        self.start(output)?.recv_blocking().map_err(|_| Error::Stopped)?
+        self.start_forward(output)?.wait()
     }
 
     /// As [`forward`](Self::forward), for tasks. Dropping the future gives the forward up; the tokens stay appended.
@@ -115,14 +113,18 @@ impl Sequence {
     /// # Errors
     /// As above.
     pub async fn forward_async(&mut self, output: Output) -> Result<Forwarded, Error> {
-        self.start(output)?.recv().await.map_err(|_| Error::Stopped)?
+        self.start_forward(output)?.wait_async().await
     }
 
-    fn start(&mut self, output: Output) -> Result<Receiver<Result<Forwarded, Error>>, Error> {
+    /// As [`forward`](Self::forward), without waiting: for whoever advances several sequences in one step.
+    ///
+    /// # Errors
+    /// The engine has stopped.
+    pub fn start_forward(&mut self, output: Output) -> Result<Answer<Forwarded>, Error> {
         let (reply, answer) = async_channel::bounded(1);
         let tokens = self.unsent();
         self.send(SessionCommand::Forward { id: self.id, tokens, output, reply })?;
-        Ok(answer)
+        Ok(Answer::new(answer))
     }
 
     fn unsent(&mut self) -> Vec<u32> {

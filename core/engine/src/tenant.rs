@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::Error;
@@ -28,6 +29,28 @@ pub struct Limits {
     pub models: Option<Vec<String>>,
     /// Names of the adapters that the tenant may use.
     pub adapters: Option<Vec<String>>,
+    /// What one run of one of its programs may use.
+    pub program: ProgramLimits,
+}
+
+/// What one run of a tenant's program may use. A run that reaches a limit ends with `limit-exceeded`, or is told so by the
+/// call that would go beyond it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProgramLimits {
+    /// Bytes of its linear memories and tables, and of what it holds handles of: logits above all.
+    pub memory: usize,
+    /// Time it computes itself, without the time that models compute for it or that it waits.
+    pub cpu_time: Duration,
+    /// Handles of logits, sequences, grammars and so on that it holds at once.
+    pub handles: usize,
+    /// Bytes of text that it sends.
+    pub output: usize,
+}
+
+impl Default for ProgramLimits {
+    fn default() -> Self {
+        Self { memory: 64 << 20, cpu_time: Duration::from_secs(10), handles: 1024, output: 16 << 20 }
+    }
 }
 
 impl Default for Limits {
@@ -41,6 +64,7 @@ impl Default for Limits {
             request_timeout: None,
             models: None,
             adapters: None,
+            program: ProgramLimits::default(),
         }
     }
 }
@@ -60,6 +84,8 @@ impl Limits {
             ("kv_tokens", self.kv_tokens == Some(0)),
             ("tokens_per_minute", self.tokens_per_minute == Some(0)),
             ("request_timeout", self.request_timeout == Some(Duration::ZERO)),
+            ("program.cpu_time", self.program.cpu_time.is_zero()),
+            ("program.memory", self.program.memory == 0),
         ];
         match zero.iter().find(|(_, zero)| *zero) {
             Some((field, _)) => {
@@ -79,6 +105,8 @@ pub struct Tenant {
     bucket: Mutex<Bucket>,
     running: AtomicUsize,
     waiting: AtomicUsize,
+    /// Tasks that wait for one of its requests to end.
+    wakers: Mutex<Vec<Waker>>,
 }
 
 impl Tenant {
@@ -97,6 +125,7 @@ impl Tenant {
             bucket: Mutex::new(bucket),
             running: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            wakers: Mutex::default(),
         })
     }
 
@@ -162,6 +191,14 @@ impl Tenant {
         Ok(Place { tenant: Arc::clone(self), all: Arc::clone(all), running: false })
     }
 
+    /// A place in its queue for a request that some program answers, under the limits that all requests have.
+    ///
+    /// # Errors
+    /// `LimitExceeded` if as many wait as may.
+    pub fn enter(self: &Arc<Self>) -> Result<Place, Error> {
+        self.enqueue(&Arc::default(), usize::MAX)
+    }
+
     /// How long until tokens may be computed again; zero if they may now.
     pub(crate) fn wait(&self, now: Instant) -> Duration {
         let Some(rate) = self.read().tokens_per_minute else { return Duration::ZERO };
@@ -172,6 +209,10 @@ impl Tenant {
     pub(crate) fn charge(&self, tokens: usize, now: Instant) {
         let Some(rate) = self.read().tokens_per_minute else { return };
         self.bucket().charge(tokens as f64, rate.into(), now);
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn bucket(&self) -> MutexGuard<'_, Bucket> {
@@ -186,7 +227,7 @@ fn add_below(count: &AtomicUsize, most: usize) -> Result<(), usize> {
 
 /// A request's place in its tenant's queue or among its running requests; it is free when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub struct Place {
     tenant: Arc<Tenant>,
     /// How many wait for the engine, over all tenants.
     all: Arc<AtomicUsize>,
@@ -204,6 +245,19 @@ impl Place {
             }
         }
         self.running
+    }
+
+    /// Waits until so few of the tenant's requests run that this one may.
+    pub async fn started(&mut self) {
+        std::future::poll_fn(|context| {
+            if self.start() {
+                return Poll::Ready(());
+            }
+            self.tenant.wakers().push(context.waker().clone());
+            // One may have ended between the question and the note.
+            if self.start() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// Waits again.
@@ -225,6 +279,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         if self.running {
             self.tenant.running.fetch_sub(1, Ordering::AcqRel);
+            let wakers = std::mem::take(&mut *self.tenant.wakers());
+            wakers.into_iter().for_each(Waker::wake);
         } else {
             self.leave_queue();
         }

@@ -129,6 +129,11 @@ impl Reader<'_> {
 }
 
 impl ModelConfig {
+    /// What embeddings are multiplied with.
+    pub(crate) fn embedding_scale(&self) -> f32 {
+        if self.architecture.traits().scaled_embeddings { (self.hidden as f32).sqrt() } else { 1.0 }
+    }
+
     /// Reads and checks the metadata.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, Error> {
         let metadata = gguf.metadata();

@@ -5,6 +5,7 @@
 //! - [`rope`]: all variants of rotary embedding, folded into frequencies.
 //! - [`weights`]: loads a file's tensors onto a backend.
 //! - [`transformer`]: the forward pass.
+//! - [`pieces`]: the same in pieces, for programs that put it together themselves.
 //! - [`adapter`]: LoRA adapters from files, fitted to a model.
 
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@ pub mod adapter;
 mod arch;
 pub mod config;
 mod error;
+pub mod pieces;
 pub mod rope;
 pub mod transformer;
 pub mod weights;
@@ -21,5 +23,6 @@ pub use adapter::{AdapterFile, AdapterWeights};
 pub use arch::Architecture;
 pub use config::{ModelConfig, Pooling};
 pub use error::Error;
+pub use pieces::{PieceId, Pieces};
 pub use transformer::{Forward, Runner};
 pub use weights::{Transformer, Weights};

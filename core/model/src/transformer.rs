@@ -71,29 +71,29 @@ pub struct Runner<B: Backend> {
     wanted: [usize; 2],
 }
 
-struct Buffers<B: Backend> {
+pub(crate) struct Buffers<B: Backend> {
     /// The residual stream, and its rows that matter at the end.
-    x: B::Buffer,
-    x_out: B::Buffer,
-    normed: B::Buffer,
+    pub(crate) x: B::Buffer,
+    pub(crate) x_out: B::Buffer,
+    pub(crate) normed: B::Buffer,
     /// Rows of `normed` whose logits are wanted, where others are wanted too.
-    normed_out: B::Buffer,
-    hidden: B::Buffer,
-    q: B::Buffer,
-    k: B::Buffer,
-    v: B::Buffer,
-    attended: B::Buffer,
-    attended_out: B::Buffer,
-    delta: B::Buffer,
-    gate: B::Buffer,
-    up: B::Buffer,
-    rotations: B::Buffer,
-    rotations_local: B::Buffer,
-    logits: B::Buffer,
+    pub(crate) normed_out: B::Buffer,
+    pub(crate) hidden: B::Buffer,
+    pub(crate) q: B::Buffer,
+    pub(crate) k: B::Buffer,
+    pub(crate) v: B::Buffer,
+    pub(crate) attended: B::Buffer,
+    pub(crate) attended_out: B::Buffer,
+    pub(crate) delta: B::Buffer,
+    pub(crate) gate: B::Buffer,
+    pub(crate) up: B::Buffer,
+    pub(crate) rotations: B::Buffer,
+    pub(crate) rotations_local: B::Buffer,
+    pub(crate) logits: B::Buffer,
 }
 
 impl<B: Backend> Buffers<B> {
-    fn new(b: &B, c: &ModelConfig) -> Result<Self, Error> {
+    pub(crate) fn new(b: &B, c: &ModelConfig) -> Result<Self, Error> {
         let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
         Ok(Self {
             x: b.buffer(0, c.hidden)?,
@@ -191,8 +191,7 @@ impl<B: Backend> Runner<B> {
         let Self { model, cache, buffers, adapters, .. } = self;
         let mut active = Active::new(adapters, batch);
         let (b, c) = (&*model.backend, &model.config);
-        let scale = if c.architecture.traits().scaled_embeddings { (c.hidden as f32).sqrt() } else { 1.0 };
-        b.embed(&model.embeddings, &batch.tokens, scale, &mut buffers.x)?;
+        b.embed(&model.embeddings, &batch.tokens, c.embedding_scale(), &mut buffers.x)?;
         b.rotations(&model.rope, &batch.positions, &mut buffers.rotations)?;
         if let Some(rope) = &model.rope_local {
             b.rotations(rope, &batch.positions, &mut buffers.rotations_local)?;
@@ -211,6 +210,7 @@ impl<B: Backend> Runner<B> {
                 std::mem::swap(&mut buffers.attended, &mut buffers.attended_out);
                 active.gather(&wanted);
             }
+            attention_output(b, c, i, layer, buffers, &active)?;
             feed_forward(b, c, i, layer, buffers, &active)?;
         }
         b.rms_norm(&buffers.x, &model.output_norm, c.rms_eps, &mut buffers.normed)?;
@@ -248,7 +248,7 @@ fn wanted_rows(batch: &Batch) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
 
 /// From the residual stream to the heads' outputs in `attended`.
 #[allow(clippy::too_many_arguments, reason = "a step of the pass, not an interface")]
-fn attention<B: Backend>(
+pub(crate) fn attention<B: Backend>(
     b: &B,
     c: &ModelConfig,
     index: usize,
@@ -282,8 +282,8 @@ fn attention<B: Backend>(
     Ok(())
 }
 
-/// Adds attention's output and the feed-forward network's to the residual stream.
-fn feed_forward<B: Backend>(
+/// Adds attention's output to the residual stream.
+pub(crate) fn attention_output<B: Backend>(
     b: &B,
     c: &ModelConfig,
     index: usize,
@@ -291,10 +291,22 @@ fn feed_forward<B: Backend>(
     buffers: &mut Buffers<B>,
     active: &Active<'_, B>,
 ) -> Result<(), Error> {
-    let Buffers { x, normed, attended, delta, gate, up, .. } = buffers;
-    let [lo, lg, lu, ld] =
-        [Slot::AttentionOutput, Slot::Gate, Slot::Up, Slot::Down].map(|s| active.layer(index, s));
-    add(b, c, attended, &layer.attention_output, &lo, layer.post_attention_norm.as_ref(), delta, x)?;
+    let Buffers { x, attended, delta, .. } = buffers;
+    let lora = active.layer(index, Slot::AttentionOutput);
+    add(b, c, attended, &layer.attention_output, &lora, layer.post_attention_norm.as_ref(), delta, x)
+}
+
+/// Adds the feed-forward network's output to the residual stream.
+pub(crate) fn feed_forward<B: Backend>(
+    b: &B,
+    c: &ModelConfig,
+    index: usize,
+    layer: &Layer<B>,
+    buffers: &mut Buffers<B>,
+    active: &Active<'_, B>,
+) -> Result<(), Error> {
+    let Buffers { x, normed, delta, gate, up, .. } = buffers;
+    let [lg, lu, ld] = [Slot::Gate, Slot::Up, Slot::Down].map(|s| active.layer(index, s));
     b.rms_norm(x, &layer.feed_forward_norm, c.rms_eps, normed)?;
     b.matmul(normed, &mut [job(&layer.gate, &lg, gate), job(&layer.up, &lu, up)])?;
     b.gated(c.architecture.traits().activation, gate, up)?;

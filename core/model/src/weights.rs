@@ -7,6 +7,7 @@ use realm_compute::{Backend, CacheSpec, CacheType, Rope, quant};
 use realm_gguf::{Gguf, Tensor};
 
 use crate::adapter::{Adapter, AdapterFile, AdapterWeights};
+use crate::pieces::{PieceRunner, Pieces, shape_of};
 use crate::rope::{RopeScaling, frequencies};
 use crate::transformer::{Forward, Runner};
 use crate::{Error, ModelConfig};
@@ -25,6 +26,14 @@ pub trait Weights: Send + Sync {
     /// Fits an adapter to the model and uploads it. It serves any number of this model's runners, and is freed with its
     /// last handle.
     fn adapter(&self, file: &AdapterFile) -> Result<Arc<dyn AdapterWeights>, Error>;
+
+    /// Outputs and inputs of a weight matrix, named as in a GGUF file, if the model has one of that name.
+    fn shape_of(&self, weight: &str) -> Option<[usize; 2]> {
+        shape_of(self.config(), weight)
+    }
+
+    /// Work buffers to compute the pass in pieces, with caches of that kind.
+    fn pieces(&self, kind: CacheType) -> Result<Box<dyn Pieces>, Error>;
 
     /// A KV cache of `pages` pages and the work buffers to run batches over it.
     fn runner(&self, pages: usize, kind: CacheType) -> Result<Box<dyn Forward>, Error>;
@@ -318,5 +327,9 @@ impl<B: Backend> Weights for Arc<Transformer<B>> {
 
     fn runner(&self, pages: usize, kind: CacheType) -> Result<Box<dyn Forward>, Error> {
         Ok(Box::new(Runner::new(self.clone(), pages, kind)?))
+    }
+
+    fn pieces(&self, kind: CacheType) -> Result<Box<dyn Pieces>, Error> {
+        Ok(Box::new(PieceRunner::new(self.clone(), kind)?))
     }
 }

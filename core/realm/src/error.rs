@@ -22,6 +22,14 @@ pub enum ErrorCode {
     NotFound,
     /// Reading, writing or fetching failed.
     Io,
+    /// A program is no WebAssembly that Realm can run.
+    InvalidProgram,
+    /// A program did what WebAssembly forbids, or panicked.
+    Trap,
+    /// A program, or a tool that it called, says that it failed.
+    Failed,
+    /// A program asked for what its tenant was not granted.
+    Denied,
     /// The request was cancelled.
     Cancelled,
     /// Realm itself failed.
@@ -40,6 +48,10 @@ impl ErrorCode {
             Self::Unsupported => "unsupported",
             Self::NotFound => "not-found",
             Self::Io => "io",
+            Self::InvalidProgram => "invalid-program",
+            Self::Trap => "trap",
+            Self::Failed => "failed",
+            Self::Denied => "denied",
             Self::Cancelled => "cancelled",
             Self::Internal => "internal",
         }
@@ -136,6 +148,27 @@ impl From<realm_engine::Error> for Error {
             _ => ErrorCode::Internal,
         };
         Self::new(code, error)
+    }
+}
+
+impl From<realm_sandbox::Error> for Error {
+    fn from(error: realm_sandbox::Error) -> Self {
+        use realm_sandbox::ErrorKind as K;
+        let code = match error.kind() {
+            K::InvalidProgram => ErrorCode::InvalidProgram,
+            K::InvalidArgument => ErrorCode::InvalidArgument,
+            K::LimitExceeded => ErrorCode::LimitExceeded,
+            K::Overloaded => ErrorCode::Overloaded,
+            K::Unsupported => ErrorCode::Unsupported,
+            K::NotFound => ErrorCode::NotFound,
+            K::Denied => ErrorCode::Denied,
+            K::Failed => ErrorCode::Failed,
+            K::Trap => ErrorCode::Trap,
+            K::Io => ErrorCode::Io,
+            K::Cancelled => ErrorCode::Cancelled,
+            K::Internal => ErrorCode::Internal,
+        };
+        Self::new(code, error.message())
     }
 }
 

@@ -7,25 +7,33 @@ use std::task::{Context, Poll};
 use realm_engine::Chunk;
 
 use crate::completion::Collector;
+use crate::error::ErrorCode;
 use crate::model::Shared;
 use crate::{Completion, Error};
 
 /// A running request: a `Stream` of chunks for tasks, and for threads something to loop over
 /// (`for chunk in generation`). Dropping it cancels the request and frees its part of the KV cache.
 pub struct Generation {
-    inner: realm_engine::Generation,
+    inner: Source,
     /// Keeps the engine running while somebody reads.
     _model: Arc<Shared>,
 }
 
 impl Generation {
     pub(crate) fn new(inner: realm_engine::Generation, model: Arc<Shared>) -> Self {
-        Self { inner, _model: model }
+        Self { inner: Source::Engine(inner), _model: model }
+    }
+
+    pub(crate) fn of_program(reply: realm_sandbox::Reply, model: Arc<Shared>) -> Self {
+        Self { inner: Source::Program(Some(Box::new(reply))), _model: model }
     }
 
     /// Ends the request; nothing more comes out of it.
     pub fn cancel(&mut self) {
-        self.inner.cancel();
+        match &mut self.inner {
+            Source::Engine(generation) => generation.cancel(),
+            Source::Program(reply) => *reply = None,
+        }
     }
 
     /// Waits for the end and puts the rest together. Blocks.
@@ -54,7 +62,13 @@ impl Generation {
 
     /// The next chunk; `None` after the last one. Blocks.
     pub fn next_blocking(&mut self) -> Option<Result<Chunk, Error>> {
-        self.inner.next().map(|chunk| chunk.map_err(Error::from))
+        match &mut self.inner {
+            Source::Engine(generation) => generation.next().map(|chunk| chunk.map_err(Error::from)),
+            Source::Program(reply) => {
+                let chunk = reply.as_ref()?.chunks.recv_blocking().map_err(|_| stopped());
+                Some(of_reply(reply, chunk))
+            }
+        }
     }
 
     /// The next chunk, for tasks that have no `StreamExt` at hand.
@@ -64,8 +78,39 @@ impl Generation {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>> {
         use futures_core::Stream;
-        Pin::new(&mut self.inner).poll_next(context).map(|chunk| chunk.map(|c| c.map_err(Error::from)))
+        match &mut self.inner {
+            Source::Engine(generation) => {
+                Pin::new(generation).poll_next(context).map(|chunk| chunk.map(|c| c.map_err(Error::from)))
+            }
+            Source::Program(reply) => {
+                let Some(running) = reply else { return Poll::Ready(None) };
+                let next = running.chunks.as_mut().poll_next(context);
+                next.map(|chunk| Some(of_reply(reply, chunk.ok_or_else(stopped))))
+            }
+        }
     }
+}
+
+/// Where the chunks come from.
+enum Source {
+    Engine(realm_engine::Generation),
+    /// `None` after the last chunk.
+    Program(Option<Box<realm_sandbox::Reply>>),
+}
+
+type Next = Result<Result<Chunk, realm_sandbox::Error>, Error>;
+
+/// A chunk of a program's; after the last one the program is dropped.
+fn of_reply(reply: &mut Option<Box<realm_sandbox::Reply>>, chunk: Next) -> Result<Chunk, Error> {
+    let chunk = chunk.and_then(|chunk| chunk.map_err(Error::from));
+    if chunk.as_ref().map_or(true, |chunk| chunk.finish.is_some()) {
+        *reply = None;
+    }
+    chunk
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorCode::Internal, "the program's run stopped without an end")
 }
 
 // Not an `Iterator` itself: with `StreamExt` in scope every adapter would be ambiguous.

@@ -15,6 +15,7 @@
 //! - [`Request`]: a prompt or a conversation, and how to answer it.
 //! - [`Adapter`]: a LoRA adapter that requests may name, loaded and unloaded while others run.
 //! - [`Tenant`]: an identity with [`Limits`]; [`Tenant::model`] is a model as that tenant sees it.
+//! - [`Program`]: a WebAssembly component that answers a tenant's requests in a sandbox, with what [`Grants`] give it.
 //! - [`Generation`]: a running request, a stream of [`Chunk`]s that threads can loop over too. Dropping it cancels
 //!   the request.
 //! - [`Sequence`]: a token sequence that the caller drives forward by forward.
@@ -34,6 +35,7 @@ mod inspect;
 mod load;
 mod metrics;
 mod model;
+mod program;
 mod request;
 mod runtime;
 mod sequence;
@@ -46,13 +48,15 @@ pub use generation::{Chunks, Generation};
 pub use inspect::{FileInfo, inspect};
 pub use load::{LoadOptions, Progress};
 pub use model::{EmbedOptions, Model, ModelInfo};
+pub use program::Program;
 pub use realm_compute::CacheType;
 pub use realm_engine::{
     Chunk, Finish, FinishReason, Forwarded, Grammar, Histogram, KvPages, Limits, Metrics, Output, Pooling,
-    Requests, Sampling, Scored, Served, Speculation, TenantMetrics, Timings, Token, TokenLogprob, Tokens,
-    Usage,
+    ProgramLimits, Requests, Sampling, Scored, Served, Speculation, TenantMetrics, Timings, Token,
+    TokenLogprob, Tokens, Usage,
 };
 pub use realm_hub as hub;
+pub use realm_sandbox::{Contract, Grants, Level, ProgramInfo, Random, Store};
 pub use realm_tokenizer::{Tokenizer, Utf8Stream};
 pub use request::{Message, Prompt, Request, SharedPrefix};
 pub use runtime::{Builder, Realm};

@@ -80,7 +80,8 @@ pub(crate) fn load(
     let draft = draft.as_ref().map(|(weights, tokenizer)| Draft { weights: &**weights, tokenizer });
     let engine = Engine::with_draft(&*weights, Arc::clone(&tokenizer), &config, draft)?;
     let info = ModelInfo::new(&gguf, &*weights, &engine, template.is_some());
-    Ok(Shared { engine, weights, tokenizer, template, info, reference: reference.to_owned() })
+    let inner = realm_sandbox::Model { name: reference.to_owned(), engine, weights, tokenizer, template };
+    Ok(Shared { inner: Arc::new(inner), info })
 }
 
 /// A draft model's weights and tokenizer.

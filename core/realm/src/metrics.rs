@@ -29,6 +29,12 @@ impl Models {
         models.iter().filter_map(Weak::upgrade).collect()
     }
 
+    /// The model that was loaded by that name last.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<realm_sandbox::Model>> {
+        let loaded = self.loaded();
+        loaded.iter().rev().find(|model| model.name == name).map(|model| Arc::clone(&model.inner))
+    }
+
     pub(crate) fn prometheus(&self) -> String {
         let mut registry = Registry::with_prefix("realm");
         registry.register_collector(Box::new(self.clone()));
@@ -41,7 +47,7 @@ impl Models {
 
 impl fmt::Debug for Models {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.loaded().iter().map(|model| &model.reference)).finish()
+        f.debug_list().entries(self.loaded().iter().map(|model| &model.name)).finish()
     }
 }
 
@@ -50,7 +56,7 @@ impl Collector for Models {
         // A model that was loaded twice is one to whoever looks at its metrics.
         let mut readings: BTreeMap<String, Metrics> = BTreeMap::new();
         for model in self.loaded() {
-            readings.entry(model.reference.clone()).or_default().add(&model.engine.metrics());
+            readings.entry(model.name.clone()).or_default().add(&model.engine.metrics());
         }
         Families { encoder, readings: &readings }.encode()
     }

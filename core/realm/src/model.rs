@@ -5,28 +5,34 @@ use std::sync::Arc;
 use realm_engine::{Answer, Engine, Metrics, Pooling, Scored};
 use realm_gguf::Gguf;
 use realm_model::Weights;
-use realm_tokenizer::{ChatTemplate, Conversation, Tokenizer};
+use realm_tokenizer::{Conversation, Tokenizer};
 
 use crate::error::ErrorCode;
-use crate::{Adapter, Completion, Error, Generation, Message, Prompt, Request, Sequence, SharedPrefix};
+use crate::tenant::Identity;
+use crate::{
+    Adapter, Completion, Error, Generation, Message, Program, Prompt, Request, Sequence, SharedPrefix,
+};
 
 /// A loaded model, as one tenant sees it. Cloning it is cheap and shares everything; the weights go when the last clone
 /// and the last generation have gone.
 #[derive(Clone)]
 pub struct Model {
     pub(crate) shared: Arc<Shared>,
-    tenant: Arc<realm_engine::Tenant>,
+    pub(crate) tenant: Arc<Identity>,
 }
 
 pub(crate) struct Shared {
-    pub(crate) engine: Engine,
-    /// For adapters.
-    pub(crate) weights: Box<dyn Weights>,
-    pub(crate) tokenizer: Arc<Tokenizer>,
-    pub(crate) template: Option<ChatTemplate>,
+    /// Engine, weights, tokenizer and template: what programs see too.
+    pub(crate) inner: Arc<realm_sandbox::Model>,
     pub(crate) info: ModelInfo,
-    /// What it was loaded by, which tenants' limits name.
-    pub(crate) reference: String,
+}
+
+impl std::ops::Deref for Shared {
+    type Target = realm_sandbox::Model;
+
+    fn deref(&self) -> &Self::Target {
+        &self.inner
+    }
 }
 
 /// What a model is.
@@ -83,18 +89,18 @@ impl ModelInfo {
 }
 
 impl Model {
-    pub(crate) fn new(shared: Arc<Shared>, tenant: Arc<realm_engine::Tenant>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, tenant: Arc<Identity>) -> Self {
         Self { shared, tenant }
     }
 
     /// The same model for another tenant.
-    pub(crate) fn seen_by(&self, tenant: &Arc<realm_engine::Tenant>) -> Self {
+    pub(crate) fn seen_by(&self, tenant: &Arc<Identity>) -> Self {
         Self { shared: Arc::clone(&self.shared), tenant: Arc::clone(tenant) }
     }
 
     /// What it was loaded by: a path, a catalog name or an `hf:` reference.
     pub fn reference(&self) -> &str {
-        &self.shared.reference
+        &self.shared.name
     }
 
     /// What the model is.
@@ -147,17 +153,10 @@ impl Model {
     /// # Errors
     /// As above, and `invalid-argument` for another kind of prompt.
     pub fn render(&self, request: &Request) -> Result<String, Error> {
-        let Prompt::Chat(messages) = &request.prompt else {
-            return Err(Error::new(ErrorCode::InvalidArgument, "only a conversation can be rendered"));
-        };
-        let template = self.shared.template.as_ref().ok_or(realm_tokenizer::Error::NoTemplate)?;
-        let conversation = Conversation {
-            messages: messages.iter().map(|m| m.0.clone()).collect(),
-            tools: request.tools.clone(),
-            add_generation_prompt: true,
-            variables: request.template_variables.clone(),
-        };
-        Ok(template.render(&conversation)?)
+        match self.prompt(request) {
+            realm_sandbox::Prompt::Chat(conversation) => Ok(self.shared.render(&conversation)?),
+            _ => Err(Error::new(ErrorCode::InvalidArgument, "only a conversation can be rendered")),
+        }
     }
 
     /// Starts a request and returns its stream at once.
@@ -166,6 +165,13 @@ impl Model {
     /// `invalid-argument` and `limit-exceeded` say what about the request is wrong, or which limit of the tenant it
     /// reached; `overloaded` if too many requests wait already.
     pub fn stream(&self, request: Request) -> Result<Generation, Error> {
+        if let Some(program) = self.tenant.program() {
+            return self.run_program(&program, request);
+        }
+        if !request.input.is_null() {
+            let why = "`input` is for a program, and the tenant has none; see `Tenant::set_program`";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
         let prompt = self.prompt_tokens(&request)?;
         let shared_prefix = self.shared_prefix(&request, &prompt)?;
         let request = realm_engine::Request {
@@ -181,27 +187,54 @@ impl Model {
             adapter: request.adapter.map(|adapter| (adapter.inner, request.adapter_scale)),
             speculation: request.speculation,
         };
-        Ok(Generation::new(self.shared.engine.generate(&self.tenant, request)?, Arc::clone(&self.shared)))
+        Ok(Generation::new(
+            self.shared.engine.generate(&self.tenant.inner, request)?,
+            Arc::clone(&self.shared),
+        ))
     }
 
     /// The tokens that a request goes on from.
     fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
-        Ok(match &request.prompt {
-            Prompt::Text(text) => self.encode(text),
-            Prompt::Tokens(tokens) => tokens.clone(),
-            Prompt::Chat(_) => {
-                let text = self.render(request)?;
-                // Most templates spell the begin token themselves.
-                let tokenizer = &self.shared.tokenizer;
-                let mut tokens = tokenizer.encode(&text, true, false);
-                if let Some(bos) = tokenizer.bos().filter(|_| tokenizer.adds_bos())
-                    && tokens.first() != Some(&bos)
-                {
-                    tokens.insert(0, bos);
-                }
-                tokens
-            }
-        })
+        Ok(self.shared.tokenize(&self.prompt(request))?)
+    }
+
+    fn prompt(&self, request: &Request) -> realm_sandbox::Prompt {
+        match &request.prompt {
+            Prompt::Text(text) => realm_sandbox::Prompt::Text(text.clone()),
+            Prompt::Tokens(tokens) => realm_sandbox::Prompt::Tokens(tokens.clone()),
+            Prompt::Chat(messages) => realm_sandbox::Prompt::Chat(Conversation {
+                messages: messages.iter().map(|m| m.0.clone()).collect(),
+                tools: request.tools.clone(),
+                add_generation_prompt: true,
+                variables: request.template_variables.clone(),
+            }),
+        }
+    }
+
+    /// Has a program of the tenant's answer a request.
+    fn run_program(&self, program: &Program, request: Request) -> Result<Generation, Error> {
+        if request.logprobs.is_some() || request.speculation.is_some() {
+            let why = "programs send no log-probabilities and decide on speculation themselves: leave `logprobs` and `speculation` out";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        let shared_prefix = match request.shared_prefix {
+            SharedPrefix::Nothing => 0,
+            _ => self.shared_prefix(&request, &self.prompt_tokens(&request)?)?,
+        };
+        let prompt = self.prompt(&request);
+        let request = realm_sandbox::Request {
+            prompt,
+            sampling: request.sampling,
+            max_tokens: request.max_tokens,
+            stop: request.stop,
+            grammar: request.grammar,
+            ignore_eos: request.ignore_eos,
+            input: request.input,
+            adapter: request.adapter.map(|adapter| (adapter.inner, request.adapter_scale)),
+            shared_prefix,
+        };
+        let reply = program.run(Arc::clone(&self.shared.inner), &self.tenant, request)?;
+        Ok(Generation::of_program(reply, Arc::clone(&self.shared)))
     }
 
     /// How many tokens of a prompt may be shared with other tenants.
@@ -252,7 +285,7 @@ impl Model {
     /// # Errors
     /// As [`stream`](Self::stream).
     pub fn score(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
-        Ok(self.shared.engine.score(&self.tenant, tokens.to_vec(), 0, top)?.wait()?)
+        Ok(self.shared.engine.score(&self.tenant.inner, tokens.to_vec(), 0, top)?.wait()?)
     }
 
     /// As [`score`](Self::score), for tasks.
@@ -260,7 +293,7 @@ impl Model {
     /// # Errors
     /// As above.
     pub async fn score_async(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
-        Ok(self.shared.engine.score(&self.tenant, tokens.to_vec(), 0, top)?.wait_async().await?)
+        Ok(self.shared.engine.score(&self.tenant.inner, tokens.to_vec(), 0, top)?.wait_async().await?)
     }
 
     /// The log-probability of each token of `continuation` after `prompt`, in nats; their sum is the log-likelihood.
@@ -290,7 +323,7 @@ impl Model {
             return Err(Error::new(ErrorCode::InvalidArgument, why));
         }
         let tokens = [prompt, continuation].concat();
-        Ok(self.shared.engine.score(&self.tenant, tokens, prompt.len() - 1, 0)?)
+        Ok(self.shared.engine.score(&self.tenant.inner, tokens, prompt.len() - 1, 0)?)
     }
 
     /// One vector of length 1 for a text, `[hidden]`, pooled as the model's file says. Blocks.
@@ -319,7 +352,7 @@ impl Model {
 
     fn embed_request(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Answer<Vec<f32>>, Error> {
         let pooling = options.pooling.unwrap_or(self.shared.info.pooling);
-        Ok(self.shared.engine.embed(&self.tenant, tokens.to_vec(), pooling, options.normalize)?)
+        Ok(self.shared.engine.embed(&self.tenant.inner, tokens.to_vec(), pooling, options.normalize)?)
     }
 
     /// An empty sequence that the caller drives forward by forward.
@@ -327,7 +360,7 @@ impl Model {
     /// # Errors
     /// `internal` if the engine has failed.
     pub fn sequence(&self) -> Result<Sequence, Error> {
-        let inner = self.shared.engine.sequence(&self.tenant, None, 0)?;
+        let inner = self.shared.engine.sequence(&self.tenant.inner, None, 0)?;
         Ok(Sequence::new(inner, Arc::clone(&self.shared)))
     }
 
@@ -337,7 +370,7 @@ impl Model {
     /// As above, `invalid-argument` for another model's adapter, and `limit-exceeded` for one that the tenant may not use.
     pub fn sequence_with(&self, adapter: &Adapter, scale: f32) -> Result<Sequence, Error> {
         let adapter = Some((adapter.inner.clone(), scale));
-        let inner = self.shared.engine.sequence(&self.tenant, adapter, 0)?;
+        let inner = self.shared.engine.sequence(&self.tenant.inner, adapter, 0)?;
         Ok(Sequence::new(inner, Arc::clone(&self.shared)))
     }
 
@@ -347,7 +380,7 @@ impl Model {
     /// `invalid-argument` for other bytes, or those of another model, device or cache type; `limit-exceeded` if it is
     /// longer than the context.
     pub fn restore_sequence(&self, bytes: &[u8]) -> Result<Sequence, Error> {
-        let inner = self.shared.engine.restore(&self.tenant, bytes)?;
+        let inner = self.shared.engine.restore(&self.tenant.inner, bytes)?;
         Ok(Sequence::new(inner, Arc::clone(&self.shared)))
     }
 }

@@ -97,6 +97,8 @@ pub struct Request {
     pub adapter: Option<Adapter>,
     /// Factor on what the adapter adds: 1 is the adapter as it was trained, 0 none.
     pub adapter_scale: f32,
+    /// What else the tenant's program is told: any JSON. Without a program it has to be null.
+    pub input: Value,
     /// Where drafts come from; `None` for what the model was loaded with. The text is the same with and without.
     pub speculation: Option<Speculation>,
 }
@@ -117,6 +119,7 @@ impl Request {
             shared_prefix: SharedPrefix::Nothing,
             adapter: None,
             adapter_scale: 1.0,
+            input: Value::Null,
             speculation: None,
         }
     }
@@ -243,6 +246,12 @@ impl Request {
     /// Sets [`adapter_scale`](Self::adapter_scale).
     pub fn adapter_scale(mut self, scale: f32) -> Self {
         self.adapter_scale = scale;
+        self
+    }
+
+    /// Sets [`input`](Self::input).
+    pub fn input(mut self, input: impl Into<Value>) -> Self {
+        self.input = input.into();
         self
     }
 

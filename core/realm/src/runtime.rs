@@ -10,6 +10,8 @@ use crate::device::Device;
 use crate::error::ErrorCode;
 use crate::load::{self, LoadOptions, Progress};
 use crate::metrics::Models;
+use crate::program::Sandboxes;
+use crate::tenant::Identity;
 use crate::{Error, Limits, Model, Tenant};
 
 /// Owns the devices and loads models. Cloning it is cheap and shares everything.
@@ -18,8 +20,9 @@ pub struct Realm {
     device: Device,
     hub: Hub,
     /// The tenant of requests that name none.
-    anybody: Arc<realm_engine::Tenant>,
-    models: Models,
+    anybody: Arc<Identity>,
+    pub(crate) models: Models,
+    pub(crate) sandboxes: Sandboxes,
 }
 
 /// How a [`Realm`] is built.
@@ -66,8 +69,8 @@ impl Builder {
             Some(folder) => Hub::with_cache(folder),
             None => Hub::new()?,
         };
-        let anybody = Arc::new(realm_engine::Tenant::new("default", Limits::default())?);
-        Ok(Realm { device, hub, anybody, models: Models::default() })
+        let anybody = Arc::new(Identity::new("default", Limits::default())?);
+        Ok(Realm { device, hub, anybody, models: Models::default(), sandboxes: Sandboxes::default() })
     }
 }
 

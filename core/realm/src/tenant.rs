@@ -1,10 +1,12 @@
 //! Who requests belong to.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use realm_sandbox::Programs;
 
 use crate::error::ErrorCode;
 use crate::metrics::Models;
-use crate::{Error, Limits, Model, Served};
+use crate::{Error, Grants, Limits, Model, Program, Served};
 
 /// An identity with [`Limits`] that hold over all models it uses. Cloning it is cheap and shares everything.
 ///
@@ -12,23 +14,52 @@ use crate::{Error, Limits, Model, Served};
 /// (see [`SharedPrefix`](crate::SharedPrefix)), and each gets its share of the computation by its weight.
 #[derive(Clone, Debug)]
 pub struct Tenant {
-    inner: Arc<realm_engine::Tenant>,
+    identity: Arc<Identity>,
     models: Models,
+}
+
+/// A tenant as models see it.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) inner: Arc<realm_engine::Tenant>,
+    /// What answers its requests; `None` for the built-in generation.
+    program: RwLock<Option<Program>>,
+    pub(crate) programs: Arc<Programs>,
+    grants: RwLock<Arc<Grants>>,
+}
+
+impl Identity {
+    pub(crate) fn new(name: &str, limits: Limits) -> Result<Self, Error> {
+        Ok(Self {
+            inner: Arc::new(realm_engine::Tenant::new(name, limits)?),
+            program: RwLock::default(),
+            programs: Arc::default(),
+            grants: RwLock::default(),
+        })
+    }
+
+    pub(crate) fn program(&self) -> Option<Program> {
+        self.program.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn grants(&self) -> Arc<Grants> {
+        Arc::clone(&self.grants.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Tenant {
     pub(crate) fn new(name: &str, limits: Limits, models: Models) -> Result<Self, Error> {
-        Ok(Self { inner: Arc::new(realm_engine::Tenant::new(name, limits)?), models })
+        Ok(Self { identity: Arc::new(Identity::new(name, limits)?), models })
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        self.inner.name()
+        self.identity.inner.name()
     }
 
     /// What it may use.
     pub fn limits(&self) -> Limits {
-        self.inner.limits()
+        self.identity.inner.limits()
     }
 
     /// Changes what it may use, from the next step on. Requests that run or wait stay.
@@ -36,7 +67,7 @@ impl Tenant {
     /// # Errors
     /// `invalid-argument` for limits that mean nothing; then the old ones stay.
     pub fn set_limits(&self, limits: Limits) -> Result<(), Error> {
-        Ok(self.inner.set_limits(limits)?)
+        Ok(self.identity.inner.set_limits(limits)?)
     }
 
     /// A loaded model as this tenant sees it: what is asked of it counts against the tenant's limits.
@@ -44,7 +75,7 @@ impl Tenant {
     /// # Errors
     /// `limit-exceeded` for a model that the tenant may not use.
     pub fn model(&self, model: &Model) -> Result<Model, Error> {
-        let limits = self.inner.limits();
+        let limits = self.identity.inner.limits();
         let reference = model.reference();
         if limits.models.as_ref().is_some_and(|models| !models.iter().any(|name| name == reference)) {
             let why = format!(
@@ -53,24 +84,51 @@ impl Tenant {
             );
             return Err(Error::new(ErrorCode::LimitExceeded, why));
         }
-        Ok(model.seen_by(&self.inner))
+        Ok(model.seen_by(&self.identity))
+    }
+
+    /// From now on this program answers the tenant's requests; with `None` Realm generates as for everybody. What runs goes on
+    /// with the program it started with: nothing is lost and nothing waits.
+    pub fn set_program(&self, program: Option<&Program>) {
+        *self.identity.program.write().unwrap_or_else(PoisonError::into_inner) = program.cloned();
+    }
+
+    /// What answers the tenant's requests.
+    pub fn program(&self) -> Option<Program> {
+        self.identity.program()
+    }
+
+    /// Gives the tenant a program that its other programs may run by this name (`capabilities.run-program`), or another one
+    /// for the name.
+    pub fn add_program(&self, name: impl Into<String>, program: &Program) {
+        self.identity.programs.set(name, program.inner.clone());
+    }
+
+    /// Takes a program away from those that others may run; says whether there was one.
+    pub fn remove_program(&self, name: &str) -> bool {
+        self.identity.programs.remove(name)
+    }
+
+    /// What the tenant's programs may do beside asking models, from the next request on. Nothing by default.
+    pub fn set_grants(&self, grants: Grants) {
+        *self.identity.grants.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(grants);
     }
 
     /// Requests that run now, over all models.
     pub fn running(&self) -> usize {
-        self.inner.running()
+        self.identity.inner.running()
     }
 
     /// Requests that wait now, over all models.
     pub fn waiting(&self) -> usize {
-        self.inner.waiting()
+        self.identity.inner.waiting()
     }
 
     /// What was done for it, over all models that are loaded now.
     pub fn metrics(&self) -> Served {
         let mut served = Served::default();
         for model in self.models.loaded() {
-            served.add(&model.engine.tenant_metrics(&self.inner));
+            served.add(&model.engine.tenant_metrics(&self.identity.inner));
         }
         served
     }

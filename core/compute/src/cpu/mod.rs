@@ -391,6 +391,20 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
+    fn write(&self, values: &[f32], x: &mut Buffer) -> Result<(), Error> {
+        expect("the length of values", values.len(), x.data().len())?;
+        x.data_mut().copy_from_slice(values);
+        Ok(())
+    }
+
+    fn rows(&self, x: &Buffer) -> usize {
+        x.rows
+    }
+
+    fn columns(&self, x: &Buffer) -> usize {
+        x.columns
+    }
+
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
         self.pool.each(count, each);
     }

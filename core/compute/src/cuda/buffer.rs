@@ -81,6 +81,10 @@ impl Buffer {
         &self.data
     }
 
+    pub(crate) fn data_mut(&mut self) -> &mut Memory {
+        &mut self.data
+    }
+
     /// Address of the floats.
     pub(crate) fn pointer(&self) -> u64 {
         self.data.pointer()

@@ -812,6 +812,21 @@ impl Backend for CudaBackend {
         Ok(())
     }
 
+    fn write(&self, values: &[f32], x: &mut Buffer) -> Result<(), Error> {
+        expect("the length of values", values.len(), x.rows() * x.columns)?;
+        let _state = self.state()?;
+        x.changed();
+        x.data_mut().write(0, values)
+    }
+
+    fn rows(&self, x: &Buffer) -> usize {
+        x.rows()
+    }
+
+    fn columns(&self, x: &Buffer) -> usize {
+        x.columns
+    }
+
     fn pass<E: From<Error>>(
         &self,
         owner: u64,

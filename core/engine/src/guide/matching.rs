@@ -17,7 +17,7 @@ use crate::sampling::{Sampler, TokenMask};
 ///
 /// A step that verifies drafted tokens samples row after row and stops at the first token that is not the drafted
 /// one; a guide has seen exactly the tokens that were sampled, so nothing is ever taken back.
-pub(crate) struct Guide {
+pub struct Guide {
     parser: Parser,
     mask: Option<TokenMask>,
     finished: bool,
@@ -40,7 +40,7 @@ impl Guide {
     }
 
     /// Has the next mask computed on another thread, unless it is there or on its way.
-    pub(crate) fn start_mask(&mut self) {
+    pub fn start_mask(&mut self) {
         if self.finished || self.mask.is_some() {
             return;
         }
@@ -61,7 +61,7 @@ impl Guide {
     ///
     /// # Errors
     /// `LimitExceeded` where the grammar takes more than a mask may, `InvalidArgument` where no token goes on.
-    pub(crate) fn mask(&mut self) -> Result<&TokenMask, Error> {
+    pub fn mask(&mut self) -> Result<&TokenMask, Error> {
         let mask = match self.mask.take() {
             Some(mask) => mask,
             None => {
@@ -82,7 +82,7 @@ impl Guide {
     ///
     /// # Errors
     /// As [`mask`](Self::mask), and `InvalidArgument` where the request bans all that the grammar allows.
-    pub(crate) fn sample(&mut self, sampler: &mut Sampler, logits: &[f32]) -> Result<u32, Error> {
+    pub fn sample(&mut self, sampler: &mut Sampler, logits: &[f32]) -> Result<u32, Error> {
         let token = sampler.sample_masked(logits, Some(self.mask()?)).ok_or_else(|| {
             Error::InvalidArgument("every token that the grammar allows here is banned by the request".into())
         })?;
@@ -91,7 +91,10 @@ impl Guide {
     }
 
     /// Goes on from `token`, which the mask allowed.
-    pub(crate) fn accept(&mut self, token: u32) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a token that may not come next.
+    pub fn accept(&mut self, token: u32) -> Result<(), Error> {
         self.finished = self.with_parser(|parser| {
             parser.consume_token(token)?;
             parser.check_stop()
@@ -101,7 +104,7 @@ impl Guide {
     }
 
     /// Whether the text is complete: an end token came, or nothing can follow.
-    pub(crate) fn is_finished(&self) -> bool {
+    pub fn is_finished(&self) -> bool {
         self.finished
     }
 
@@ -109,8 +112,10 @@ impl Guide {
     /// the tokens that the tokenizer spells them with, less those at the end that what follows might change. The
     /// mask of each place has then but that one token, so masked sampling takes it too: the masks decide, and a
     /// draft that they refuse costs a row and changes no text.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for speculation"))]
-    pub(crate) fn forced_tokens(&mut self) -> Result<Vec<u32>, Error> {
+    ///
+    /// # Errors
+    /// `LimitExceeded` where the grammar takes too much.
+    pub fn forced_tokens(&mut self) -> Result<Vec<u32>, Error> {
         if self.finished {
             return Ok(Vec::new());
         }

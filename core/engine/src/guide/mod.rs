@@ -25,7 +25,7 @@ use realm_tokenizer::Tokenizer;
 use crate::Error;
 use cache::Cache;
 pub use grammar::Grammar;
-pub(crate) use matching::Guide;
+pub use matching::Guide;
 use pool::MaskPool;
 
 /// Compiles grammars for one model.

@@ -184,10 +184,15 @@ impl Sampler {
         self.history.push(token);
         Some(token)
     }
+
+    /// A token was chosen in another way: penalties count it.
+    pub fn observe(&mut self, token: u32) {
+        self.history.push(token);
+    }
 }
 
 /// The first of the largest. NaN is never the largest.
-pub(crate) fn argmax(logits: &[f32]) -> u32 {
+pub fn argmax(logits: &[f32]) -> u32 {
     // In blocks, so that the compiler can find the block's largest without branches.
     const BLOCK: usize = 256;
     let (mut best, mut best_block) = (f32::NEG_INFINITY, 0);

@@ -42,7 +42,7 @@ impl Scheduler {
                 self.accounts.put_back(task);
                 continue;
             }
-            task.attach(&mut self.kv);
+            let found = task.attach(&mut self.kv);
             if !self.make_room(&task) {
                 // Later requests must not take the pages that this one waits for.
                 self.send_back(task);
@@ -54,8 +54,10 @@ impl Scheduler {
                 continue;
             }
             task.meter.started(task.cached);
-            if let Work::Generate(work) = &mut task.work {
-                work.start(task.cached);
+            match &mut task.work {
+                Work::Generate(work) => work.start(task.cached),
+                Work::Session(work) => work.found_cached(found),
+                Work::Score(_) | Work::Embed(_) => {}
             }
             self.run(task);
         }

@@ -5,6 +5,7 @@
 //! - [`select`]: which rows the next pass has.
 //! - [`speculation`]: which rows are computed on the chance that they are needed.
 //! - [`sessions`]: what programs do with sequences of their own.
+//! - [`pieces`]: the pass in pieces, for programs that put it together themselves.
 //! - [`gauges`]: how things stand, for readers of metrics.
 //!
 //! Every step takes one row of each sequence that generates, then chunks of prompts up to a budget, so that a long
@@ -15,10 +16,12 @@
 mod admission;
 mod fairness;
 mod gauges;
+mod pieces;
 mod select;
 pub(crate) mod sessions;
 mod speculation;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +32,7 @@ use realm_tokenizer::Tokenizer;
 use rustc_hash::FxBuildHasher;
 
 use crate::adapter::Applied;
+use crate::afterwards::{Afterwards, Job, think};
 use crate::kv::{Copy, KvCache};
 use crate::metrics::{Ledger, Outcome};
 use crate::speculate::{DraftModel, Drafting};
@@ -37,6 +41,7 @@ use crate::{EngineConfig, Error};
 
 use fairness::Accounts;
 use gauges::Gauges;
+use pieces::PieceWork;
 use select::Pick;
 
 pub(crate) struct Scheduler {
@@ -49,8 +54,11 @@ pub(crate) struct Scheduler {
     running: Vec<Task>,
     /// Sessions that wait for their programs, with their pages.
     resting: HashMap<u64, Task, FxBuildHasher>,
+    /// Pieces of the pass that programs compute, in the order of their turns.
+    pieces: VecDeque<PieceWork>,
     batch: Batch,
     copies: Vec<Copy>,
+    afterwards: Afterwards,
     /// Steps so far.
     steps: u64,
     wake: Wake,
@@ -100,8 +108,10 @@ impl Scheduler {
             accounts: Accounts::default(),
             running: Vec::new(),
             resting: HashMap::default(),
+            pieces: VecDeque::new(),
             batch: Batch::default(),
             copies: Vec::new(),
+            afterwards: Afterwards::default(),
             steps: 0,
             wake: Wake::default(),
             preempted: false,
@@ -149,6 +159,12 @@ impl Scheduler {
                 // There may be room now.
                 return Next::Go;
             }
+            if self.has_pieces(now) {
+                self.run_pieces(false, now);
+                self.think();
+                self.accounts.settle();
+                return Next::Go;
+            }
             self.busy_since = None;
             self.show(now, true);
             return Next::Wait(self.wake.0);
@@ -177,7 +193,11 @@ impl Scheduler {
                 self.fail(&picks, &Error::Model(error.to_string()));
             }
         }
+        if self.has_pieces(now) {
+            self.run_pieces(true, now);
+        }
         self.accounts.settle();
+        self.think();
         let end = Instant::now();
         self.ledger.step(rows, sequences, end - began, forward);
         self.busy_since = Some(end);
@@ -279,6 +299,7 @@ impl Scheduler {
         }
         // Sampling takes longer than handing it to other threads.
         self.runner.on_host_threads(parts.len(), &|i| {
+            let _collecting = self.afterwards.collect();
             let mut part = parts[i].lock().unwrap_or_else(PoisonError::into_inner);
             let (task, rows, _, results, progress) = &mut *part;
             *progress = task.advance(*rows, results, &self.tokenizer);
@@ -295,6 +316,17 @@ impl Scheduler {
             }
         }
         self.retire(&done);
+    }
+
+    /// Lets programs that this step woke think, so that their next rows are in the next step.
+    fn think(&self) {
+        let jobs: Vec<Mutex<Option<Job>>> =
+            self.afterwards.take().into_iter().map(|job| Mutex::new(Some(job))).collect();
+        self.runner.on_host_threads(jobs.len(), &|i| {
+            if let Some(job) = jobs[i].lock().unwrap_or_else(PoisonError::into_inner).take() {
+                think(job);
+            }
+        });
     }
 
     fn fail(&mut self, picks: &[Pick], error: &Error) {

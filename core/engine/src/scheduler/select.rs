@@ -118,8 +118,10 @@ impl Scheduler {
         let task = &mut self.running[index];
         let found = task.attach(&mut self.kv);
         task.meter.found(task.cached);
-        if let Work::Generate(work) = &mut task.work {
-            work.found_cached(found);
+        match &mut task.work {
+            Work::Generate(work) => work.found_cached(found),
+            Work::Session(work) => work.found_cached(found),
+            Work::Score(_) | Work::Embed(_) => {}
         }
     }
 }

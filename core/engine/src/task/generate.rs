@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use async_channel::{Sender, TrySendError};
-use realm_tokenizer::{Tokenizer, Utf8Stream};
+use realm_tokenizer::Tokenizer;
 
 use super::Rows;
 use crate::Error;
@@ -14,7 +14,7 @@ use crate::metrics::Outcome;
 use crate::request::{Chunk, Finish, FinishReason, Request, Timings, Token, Usage};
 use crate::sampling::{Sampler, logprobs};
 use crate::speculate::Speculator;
-use crate::stop::StopMatcher;
+use crate::text::TextStream;
 
 /// A request for text.
 pub(crate) struct Generate {
@@ -22,8 +22,7 @@ pub(crate) struct Generate {
     guide: Option<Guide>,
     /// Where its drafts come from, if it may have any.
     pub(crate) speculator: Option<Speculator>,
-    decoder: Utf8Stream,
-    stop: StopMatcher,
+    text: TextStream,
     chunks: Sender<Result<Chunk, Error>>,
     paused: Arc<AtomicBool>,
     usage: Usage,
@@ -53,8 +52,7 @@ impl Generate {
             sampler: Sampler::new(std::mem::take(&mut request.sampling), &request.prompt),
             guide,
             speculator,
-            decoder: Utf8Stream::new(),
-            stop: StopMatcher::new(std::mem::take(&mut request.stop)),
+            text: TextStream::new(std::mem::take(&mut request.stop)),
             chunks,
             paused,
             usage: Usage { prompt_tokens: request.prompt.len(), ..Usage::default() },
@@ -175,21 +173,16 @@ impl Generate {
         let heeds_end = !self.ignore_eos || self.guide.is_some();
         let end_token = heeds_end && tokenizer.end_tokens().contains(&id);
         let ended = end_token || self.guide.as_ref().is_some_and(Guide::is_finished);
-        let mut bytes = Vec::new();
+        let mut stopped = false;
         if !end_token {
-            // A model may have more logits than its vocabulary has tokens: those spell nothing.
-            let _ = tokenizer.push_bytes(id, self.special, &mut bytes);
+            let (text, found) = self.text.push(id, tokenizer, self.special);
+            chunk.text += &text;
+            stopped = found;
         }
-        let (text, stopped) = self.stop.push(&self.decoder.push(&bytes));
-        chunk.text += &text;
         let reason =
             if ended || stopped { Some(FinishReason::Stop) } else { last.then_some(FinishReason::Length) };
         if reason.is_some() && !stopped {
-            let (rest, found) = self.stop.push(&self.decoder.finish());
-            chunk.text += &rest;
-            if !found {
-                chunk.text += &self.stop.finish();
-            }
+            chunk.text += &self.text.finish();
         }
         reason
     }

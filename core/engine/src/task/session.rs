@@ -26,6 +26,8 @@ pub struct Forwarded {
     pub values: Vec<f32>,
     /// Numbers in a row; 0 if nothing was wanted.
     pub width: usize,
+    /// How many of the sequence's tokens were found in the prefix cache for this forward.
+    pub cached: usize,
 }
 
 impl Forwarded {
@@ -87,6 +89,13 @@ impl Session {
         if !values.is_empty() {
             pending.results.values.extend_from_slice(values);
             pending.results.width = width;
+        }
+    }
+
+    /// So many tokens were computed by somebody else already.
+    pub(crate) fn found_cached(&mut self, tokens: usize) {
+        if let Some(pending) = &mut self.pending {
+            pending.results.cached += tokens;
         }
     }
 

@@ -1,0 +1,72 @@
+//! Work that a step's results make possible, done before the next step is put together.
+//!
+//! Who waits for a forward is woken on a thread of the step. A program that then thinks for microseconds and asks for its
+//! next forward would miss the next step if it had to wait for a thread of its own. So whoever runs programs may leave
+//! the thinking here: it is done on the step's threads, for all at once, after the results are out.
+
+use std::cell::{Cell, RefCell};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Something short to do. It must not wait for anything.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+thread_local! {
+    /// Whether this thread does such work now.
+    static THINKING: Cell<bool> = const { Cell::new(false) };
+    static LATER: RefCell<Option<Afterwards>> = const { RefCell::new(None) };
+}
+
+/// Has `job` done right after the step whose results this thread is handing out. Gives it back on a thread that hands out
+/// none.
+///
+/// # Errors
+/// The job, which the caller has to do elsewhere.
+pub fn after_results(job: Job) -> Result<(), Job> {
+    LATER.with_borrow(|later| match later {
+        None => Err(job),
+        Some(later) => {
+            later.jobs().push(job);
+            Ok(())
+        }
+    })
+}
+
+/// Does a job as part of a step.
+pub(crate) fn think(job: Job) {
+    THINKING.set(true);
+    job();
+    THINKING.set(false);
+}
+
+/// Whether this thread is one of a step's, which that step's engine waits for.
+pub(crate) fn is_thinking() -> bool {
+    THINKING.get()
+}
+
+/// What is to be done after the results are out.
+#[derive(Clone, Default)]
+pub(crate) struct Afterwards(Arc<Mutex<Vec<Job>>>);
+
+impl Afterwards {
+    /// Until the guard is dropped, [`after_results`] on this thread adds jobs to these.
+    pub(crate) fn collect(&self) -> Collecting {
+        Collecting(LATER.replace(Some(self.clone())))
+    }
+
+    /// Takes the jobs.
+    pub(crate) fn take(&self) -> Vec<Job> {
+        std::mem::take(&mut *self.jobs())
+    }
+
+    fn jobs(&self) -> std::sync::MutexGuard<'_, Vec<Job>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) struct Collecting(Option<Afterwards>);
+
+impl Drop for Collecting {
+    fn drop(&mut self) {
+        LATER.set(self.0.take());
+    }
+}

@@ -1,0 +1,239 @@
+//! The forward pass in pieces, driven by a program.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+
+use async_channel::Sender as Reply;
+use realm_model::{PieceId, Pieces};
+
+use crate::engine::{Answer, Command};
+use crate::{Error, Tenant};
+
+/// Pieces of the forward pass that one program computes: tensors and caches of its own, and operations on them. Operations
+/// are computed in the order of the calls, between steps; only what has an [`Answer`] can be waited for. What goes wrong
+/// on the way is in the next answer.
+pub struct PieceSession {
+    id: u64,
+    engine: Sender<Command>,
+    next: AtomicU64,
+    /// Operations that were asked for and not done.
+    queued: Arc<AtomicUsize>,
+}
+
+/// What the engine is to do for a session.
+pub(crate) enum PieceCommand {
+    Open { id: u64, tenant: Arc<Tenant>, pieces: Box<dyn Pieces>, queued: Arc<AtomicUsize> },
+    Do { id: u64, op: PieceOp },
+    Close { id: u64 },
+}
+
+/// An operation on pieces.
+pub(crate) enum PieceOp {
+    Upload {
+        to: PieceId,
+        width: usize,
+        values: Vec<f32>,
+    },
+    Gather {
+        x: PieceId,
+        rows: Vec<u32>,
+        to: PieceId,
+    },
+    Add {
+        x: PieceId,
+        other: PieceId,
+        scale: f32,
+    },
+    Embed {
+        tokens: Vec<u32>,
+        to: PieceId,
+    },
+    Attention {
+        layer: usize,
+        x: PieceId,
+        rows: usize,
+        cache: PieceId,
+        to: PieceId,
+    },
+    FeedForward {
+        layer: usize,
+        x: PieceId,
+        rows: usize,
+        to: PieceId,
+    },
+    MatMul {
+        weight: String,
+        x: PieceId,
+        rows: usize,
+        to: PieceId,
+    },
+    Read {
+        x: PieceId,
+        reply: Reply<Result<Vec<f32>, Error>>,
+    },
+    Logits {
+        x: PieceId,
+        rows: usize,
+        reply: Reply<Result<Vec<f32>, Error>>,
+    },
+    OpenCache {
+        cache: PieceId,
+        tokens: usize,
+    },
+    TruncateCache {
+        cache: PieceId,
+        len: usize,
+    },
+    Free(PieceId),
+    /// Says that everything before it is done.
+    Flush {
+        reply: Reply<Result<(), Error>>,
+    },
+}
+
+impl PieceSession {
+    pub(crate) fn open(
+        id: u64,
+        engine: Sender<Command>,
+        tenant: &Arc<Tenant>,
+        pieces: Box<dyn Pieces>,
+    ) -> Result<Self, Error> {
+        let queued = Arc::<AtomicUsize>::default();
+        let open = PieceCommand::Open { id, tenant: Arc::clone(tenant), pieces, queued: Arc::clone(&queued) };
+        engine.send(Command::Pieces(open)).map_err(|_| Error::Stopped)?;
+        Ok(Self { id, engine, next: AtomicU64::new(0), queued })
+    }
+
+    fn start(&self, op: PieceOp) -> Result<(), Error> {
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        self.engine.send(Command::Pieces(PieceCommand::Do { id: self.id, op })).map_err(|_| Error::Stopped)
+    }
+
+    fn make(&self, op: impl FnOnce(PieceId) -> PieceOp) -> Result<PieceId, Error> {
+        let to = self.next.fetch_add(1, Ordering::Relaxed);
+        self.start(op(to))?;
+        Ok(to)
+    }
+
+    fn ask<T>(&self, op: impl FnOnce(Reply<Result<T, Error>>) -> PieceOp) -> Result<Answer<T>, Error> {
+        let (reply, answer) = async_channel::bounded(1);
+        self.start(op(reply))?;
+        Ok(Answer::new(answer))
+    }
+
+    /// Operations that were asked for and are not done: who asks for many without reading should
+    /// [`flush`](Self::flush) now and then.
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything asked for so far is done.
+    ///
+    /// # Errors
+    /// The engine has stopped; the answer has what went wrong.
+    pub fn flush(&self) -> Result<Answer<()>, Error> {
+        self.ask(|reply| PieceOp::Flush { reply })
+    }
+
+    /// A tensor of values, row by row.
+    ///
+    /// # Errors
+    /// The engine has stopped, here and below.
+    pub fn upload(&self, width: usize, values: Vec<f32>) -> Result<PieceId, Error> {
+        self.make(|to| PieceOp::Upload { to, width, values })
+    }
+
+    /// A tensor's values, row by row.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn read(&self, x: PieceId) -> Result<Answer<Vec<f32>>, Error> {
+        self.ask(|reply| PieceOp::Read { x, reply })
+    }
+
+    /// Some of a tensor's rows.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn gather(&self, x: PieceId, rows: Vec<u32>) -> Result<PieceId, Error> {
+        self.make(|to| PieceOp::Gather { x, rows, to })
+    }
+
+    /// `x += other * scale`.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn add(&self, x: PieceId, other: PieceId, scale: f32) -> Result<(), Error> {
+        self.start(PieceOp::Add { x, other, scale })
+    }
+
+    /// What the first layer takes for tokens, `[tokens, hidden]`.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn embed(&self, tokens: Vec<u32>) -> Result<PieceId, Error> {
+        self.make(|to| PieceOp::Embed { tokens, to })
+    }
+
+    /// A layer's attention over a cache, of a tensor of `rows` rows.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn attention(&self, layer: usize, x: PieceId, rows: usize, cache: PieceId) -> Result<PieceId, Error> {
+        self.make(|to| PieceOp::Attention { layer, x, rows, cache, to })
+    }
+
+    /// A layer's feed-forward network, of a tensor of `rows` rows.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn feed_forward(&self, layer: usize, x: PieceId, rows: usize) -> Result<PieceId, Error> {
+        self.make(|to| PieceOp::FeedForward { layer, x, rows, to })
+    }
+
+    /// The product of a tensor of `rows` rows with a weight, named as in a GGUF file.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn matmul(&self, weight: String, x: PieceId, rows: usize) -> Result<PieceId, Error> {
+        self.make(|to| PieceOp::MatMul { weight, x, rows, to })
+    }
+
+    /// The logits that a tensor's rows stand for, `[rows, vocab]`.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn logits(&self, x: PieceId, rows: usize) -> Result<Answer<Vec<f32>>, Error> {
+        self.ask(|reply| PieceOp::Logits { x, rows, reply })
+    }
+
+    /// An empty cache for `tokens` tokens.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn open_cache(&self, tokens: usize) -> Result<PieceId, Error> {
+        self.make(|cache| PieceOp::OpenCache { cache, tokens })
+    }
+
+    /// Forgets a cache's tokens from the `len`th on.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn truncate_cache(&self, cache: PieceId, len: usize) -> Result<(), Error> {
+        self.start(PieceOp::TruncateCache { cache, len })
+    }
+
+    /// Frees a tensor or a cache.
+    pub fn free(&self, piece: PieceId) {
+        // A stopped engine has freed everything.
+        let _ = self.start(PieceOp::Free(piece));
+    }
+}
+
+impl Drop for PieceSession {
+    fn drop(&mut self) {
+        // A stopped engine has freed everything.
+        let _ = self.engine.send(Command::Pieces(PieceCommand::Close { id: self.id }));
+    }
+}

@@ -1,0 +1,37 @@
+//! From tokens to text, as they come.
+
+use realm_tokenizer::{Tokenizer, Utf8Stream};
+
+use crate::stop::StopMatcher;
+
+/// Makes text of tokens: whole characters only, and nothing that may be the beginning of a stop string.
+pub struct TextStream {
+    decoder: Utf8Stream,
+    stop: StopMatcher,
+    bytes: Vec<u8>,
+}
+
+impl TextStream {
+    /// A text that ends where one of `stops` comes.
+    pub fn new(stops: Vec<String>) -> Self {
+        Self { decoder: Utf8Stream::new(), stop: StopMatcher::new(stops), bytes: Vec::new() }
+    }
+
+    /// Adds a token; returns what may go out, and whether a stop string came, which never goes out. Control tokens are
+    /// spelled only if they are `special`; a token outside the vocabulary spells nothing.
+    pub fn push(&mut self, token: u32, tokenizer: &Tokenizer, special: bool) -> (String, bool) {
+        self.bytes.clear();
+        // A model may have more logits than its vocabulary has tokens.
+        let _ = tokenizer.push_bytes(token, special, &mut self.bytes);
+        self.stop.push(&self.decoder.push(&self.bytes))
+    }
+
+    /// The end, unless a stop string came: what was kept back.
+    pub fn finish(&mut self) -> String {
+        let (mut text, found) = self.stop.push(&self.decoder.finish());
+        if !found {
+            text += &self.stop.finish();
+        }
+        text
+    }
+}

@@ -1,0 +1,55 @@
+//! What `wasmtime` makes of the contract in `wit/`.
+#![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+
+use crate::error::HostError;
+use crate::host;
+
+wasmtime::component::bindgen!({
+    path: "wit",
+    world: "tenant-program",
+    imports: {
+        "realm:tenant/sequences.[method]sequence.forward": async | trappable,
+        "realm:tenant/sequences.[method]sequence.forward-all": async | trappable,
+        "realm:tenant/sequences.[method]sequence.forward-hidden": async | trappable,
+        "realm:tenant/sequences.forward-each": async | trappable,
+        "realm:tenant/output.emit": async | trappable,
+        "realm:tenant/capabilities.call": async | trappable,
+        "realm:tenant/capabilities.run-program": async | trappable,
+        "realm:tenant/layers.[static]tensor.from-values": async | trappable,
+        "realm:tenant/layers.[method]tensor.read": async | trappable,
+        "realm:tenant/layers.[method]tensor.gather": async | trappable,
+        "realm:tenant/layers.[method]tensor.add": async | trappable,
+        "realm:tenant/layers.[static]kv-cache.open": async | trappable,
+        "realm:tenant/layers.[method]layer.attention-forward": async | trappable,
+        "realm:tenant/layers.[method]layer.feed-forward": async | trappable,
+        "realm:tenant/layers.embed": async | trappable,
+        "realm:tenant/layers.matmul": async | trappable,
+        "realm:tenant/layers.lm-head": async | trappable,
+        default: trappable,
+    },
+    exports: { default: async },
+    trappable_error_type: { "realm:tenant/types.error" => HostError },
+    with: {
+        "realm:tenant/models.model": host::models::Model,
+        "realm:tenant/models.text-decoder": host::models::TextDecoder,
+        "realm:tenant/logits.logits": host::logits::Logits,
+        "realm:tenant/logits.token-set": host::logits::TokenSet,
+        "realm:tenant/logits.sampler": host::logits::Sampler,
+        "realm:tenant/logits.matcher": host::logits::Matcher,
+        "realm:tenant/sequences.sequence": host::sequences::Sequence,
+        "realm:tenant/layers.tensor": host::layers::Tensor,
+        "realm:tenant/layers.kv-cache": host::layers::KvCache,
+        "realm:tenant/layers.layer": host::layers::Layer,
+    },
+});
+
+/// The exports of a policy, with the same imports.
+pub mod policy {
+    wasmtime::component::bindgen!({
+        path: "wit",
+        world: "tenant-policy",
+        imports: { default: trappable },
+        exports: { default: async },
+        with: { "realm:tenant": super::realm::tenant },
+    });
+}

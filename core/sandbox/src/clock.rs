@@ -1,0 +1,82 @@
+//! Ticks while programs run, so that one that computes for long is interrupted.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How long a program may compute before it is asked whether it may go on.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// A thread that ticks while there are runs, and sleeps while there are none.
+pub(crate) struct Clock {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    runs: Mutex<Runs>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Runs {
+    count: usize,
+    stop: bool,
+}
+
+/// A run for which the clock ticks.
+pub(crate) struct Ticking(Arc<Shared>);
+
+impl Clock {
+    pub(crate) fn new(tick: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let clock = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("realm-clock".into()).spawn(move || {
+            let mut runs = clock.runs();
+            while !runs.stop {
+                if runs.count == 0 {
+                    runs = clock.changed.wait(runs).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                drop(runs);
+                std::thread::sleep(TICK);
+                tick();
+                runs = clock.runs();
+            }
+        })?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    pub(crate) fn run(&self) -> Ticking {
+        let mut runs = self.shared.runs();
+        runs.count += 1;
+        if runs.count == 1 {
+            self.shared.changed.notify_one();
+        }
+        Ticking(Arc::clone(&self.shared))
+    }
+}
+
+impl Shared {
+    fn runs(&self) -> MutexGuard<'_, Runs> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        self.0.runs().count -= 1;
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.shared.runs().stop = true;
+        self.shared.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has said so on stderr.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Runs programs' futures.
+//!
+//! A program mostly waits for forwards and thinks for microseconds in between. Woken by the results of a step, it thinks
+//! on that step's threads, so that what it asks for next is in the next step (see [`realm_engine::after_results`]). Only
+//! those that think quickly may: one that once took longer than [`QUICK`] is left to threads of this executor for a
+//! while, and one that keeps computing to a thread that gets the time which nobody else wants.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Wake, Waker};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::budget::Budget;
+use crate::priority;
+
+/// Thinking that may hold a step up.
+pub(crate) const QUICK: Duration = Duration::from_micros(250);
+
+/// So many times a program that was slow once does not think on a step's threads.
+const SLOW_FOR: u32 = 64;
+
+/// What a run may compute at normal priority: this much, and this part of the time since it began.
+const PROMPT: Duration = Duration::from_millis(50);
+const PROMPT_SHARE: u32 = 20;
+
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Threads and the tasks that wait for them.
+pub(crate) struct Executor {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    queues: Mutex<Queues>,
+    prompt: Condvar,
+    patient: Condvar,
+    /// Timers and sockets of tasks.
+    io: tokio::runtime::Handle,
+}
+
+#[derive(Default)]
+struct Queues {
+    prompt: VecDeque<Arc<Task>>,
+    patient: VecDeque<Arc<Task>>,
+    stop: bool,
+}
+
+/// A program's run.
+struct Task {
+    shared: Arc<Shared>,
+    work: Mutex<Option<Work>>,
+    state: AtomicU8,
+    abandoned: AtomicBool,
+    /// How many more times it does not think on a step's threads.
+    slow: AtomicU32,
+    budget: Arc<Budget>,
+}
+
+const IDLE: u8 = 0;
+const QUEUED: u8 = 1;
+const RUNNING: u8 = 2;
+/// Woken while it runs.
+const WOKEN: u8 = 3;
+
+/// A run that goes on until it ends or this is dropped.
+pub(crate) struct Running(Arc<Task>);
+
+impl Executor {
+    /// `prompt` threads at normal priority, and one for those who take long.
+    pub(crate) fn new(prompt: usize, io: tokio::runtime::Handle) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            queues: Mutex::default(),
+            prompt: Condvar::new(),
+            patient: Condvar::new(),
+            io,
+        });
+        let start = |name: String, patient: bool| {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name(name).spawn(move || {
+                if patient {
+                    priority::lowest();
+                }
+                work(&shared, patient);
+            })
+        };
+        let mut threads = vec![start("realm-patient".into(), true)?];
+        for index in 0..prompt {
+            threads.push(start(format!("realm-program-{index}"), false)?);
+        }
+        Ok(Self { shared, threads })
+    }
+
+    pub(crate) fn spawn(
+        &self,
+        budget: Arc<Budget>,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> Running {
+        let task = Arc::new(Task {
+            shared: Arc::clone(&self.shared),
+            work: Mutex::new(Some(Box::pin(work))),
+            state: AtomicU8::new(QUEUED),
+            abandoned: AtomicBool::new(false),
+            slow: AtomicU32::new(0),
+            budget,
+        });
+        self.shared.push(Arc::clone(&task));
+        Running(task)
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.shared.queues().stop = true;
+        self.shared.prompt.notify_all();
+        self.shared.patient.notify_all();
+        let own = std::thread::current().id();
+        // The last program that keeps the executor may end on a thread of its own.
+        for thread in self.threads.drain(..).filter(|thread| thread.thread().id() != own) {
+            // A thread that panicked has said so on stderr.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, task: Arc<Task>) {
+        let time = &task.budget.time;
+        let patient = time.used() > PROMPT + time.age() / PROMPT_SHARE;
+        let mut queues = self.queues();
+        if patient {
+            queues.patient.push_back(task);
+            self.patient.notify_one();
+        } else {
+            queues.prompt.push_back(task);
+            self.prompt.notify_one();
+        }
+    }
+}
+
+fn work(shared: &Shared, patient: bool) {
+    let mut queues = shared.queues();
+    loop {
+        if queues.stop {
+            return;
+        }
+        let next = if patient { queues.patient.pop_front() } else { queues.prompt.pop_front() };
+        if let Some(task) = next {
+            drop(queues);
+            task.poll();
+            queues = shared.queues();
+            continue;
+        }
+        let signal = if patient { &shared.patient } else { &shared.prompt };
+        queues = signal.wait(queues).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+impl Task {
+    fn work(&self) -> MutexGuard<'_, Option<Work>> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets it think until it waits or ends.
+    fn poll(self: Arc<Self>) {
+        self.state.store(RUNNING, Ordering::Release);
+        let waker = Waker::from(Arc::clone(&self));
+        let mut context = Context::from_waker(&waker);
+        {
+            let mut work = self.work();
+            let Some(future) = work.as_mut() else { return };
+            let _io = self.shared.io.enter();
+            self.budget.time.begin();
+            let polled = std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
+            let took = self.budget.time.end();
+            let slow = self.slow.load(Ordering::Relaxed);
+            let slow = if took > QUICK { SLOW_FOR } else { slow.saturating_sub(1) };
+            self.slow.store(slow, Ordering::Relaxed);
+            let ended = match polled {
+                Ok(polled) => polled.is_ready(),
+                Err(_) => {
+                    tracing::error!("a program's run panicked; its reader is told that it stopped");
+                    true
+                }
+            };
+            if ended || self.abandoned.load(Ordering::Acquire) {
+                // Destructors may wake others, and belong to this run's time.
+                *work = None;
+                return;
+            }
+        }
+        if self.state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            self.state.store(QUEUED, Ordering::Release);
+            let shared = Arc::clone(&self.shared);
+            shared.push(self);
+        } else if self.abandoned.load(Ordering::Acquire) {
+            self.abandon();
+        }
+    }
+
+    /// Drops the run, unless it is being polled: then the poll does.
+    fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+        self.budget.time.cancelled.store(true, Ordering::Relaxed);
+        if let Ok(mut work) = self.work.try_lock() {
+            let _io = self.shared.io.enter();
+            *work = None;
+        }
+    }
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        loop {
+            match self.state.load(Ordering::Acquire) {
+                IDLE => {
+                    if self.state.compare_exchange(IDLE, QUEUED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+                    {
+                        break;
+                    }
+                }
+                RUNNING => {
+                    let woken =
+                        self.state.compare_exchange(RUNNING, WOKEN, Ordering::AcqRel, Ordering::Acquire);
+                    if woken.is_ok() {
+                        return;
+                    }
+                }
+                _ => return,
+            }
+        }
+        let shared = Arc::clone(&self.shared);
+        if self.slow.load(Ordering::Relaxed) > 0 {
+            return shared.push(self);
+        }
+        let task = Arc::clone(&self);
+        if realm_engine::after_results(Box::new(move || task.poll())).is_err() {
+            shared.push(self);
+        }
+    }
+}
+
+impl Running {
+    /// Whether the run goes on.
+    #[cfg(test)]
+    pub(crate) fn is_running(&self) -> bool {
+        self.0.work().is_some()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}

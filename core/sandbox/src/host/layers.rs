@@ -1,0 +1,322 @@
+//! The forward pass in pieces.
+
+use std::sync::Arc;
+
+use realm_engine::{PieceId, PieceSession};
+use wasmtime::component::Resource;
+
+use crate::bindings::realm::tenant::layers as wit;
+use crate::budget::Charge;
+use crate::error::HostError;
+use crate::host::logits::Logits;
+use crate::host::models::{Model, unknown_token};
+use crate::state::State;
+use crate::{Error, ErrorKind};
+
+/// Rows of a tensor at most: what others may have to wait for.
+const MAX_ROWS: usize = 512;
+
+/// Operations that may be asked for before the first of them is done.
+const MAX_QUEUED: usize = 256;
+
+/// A model's pieces, for one program.
+pub(crate) struct Workshop {
+    model: Arc<crate::Model>,
+    session: PieceSession,
+}
+
+/// What a handle of a tensor is.
+pub struct Tensor {
+    workshop: Arc<Workshop>,
+    id: PieceId,
+    rows: usize,
+    width: usize,
+    _charge: Charge,
+}
+
+/// What a handle of a cache is.
+pub struct KvCache {
+    workshop: Arc<Workshop>,
+    id: PieceId,
+    tokens: usize,
+    /// Tokens of each layer.
+    lens: Vec<usize>,
+    _charge: Charge,
+}
+
+/// What a handle of a layer is.
+pub struct Layer {
+    workshop: Arc<Workshop>,
+    index: usize,
+}
+
+impl Drop for Tensor {
+    fn drop(&mut self) {
+        self.workshop.session.free(self.id);
+    }
+}
+
+impl Drop for KvCache {
+    fn drop(&mut self) {
+        self.workshop.session.free(self.id);
+    }
+}
+
+impl State {
+    fn workshop(&mut self, model: &Resource<Model>) -> Result<Arc<Workshop>, HostError> {
+        let model = Arc::clone(self.model(model)?);
+        if let Some(workshop) = self.workshops.iter().find(|w| Arc::ptr_eq(&w.model, &model)) {
+            return Ok(Arc::clone(workshop));
+        }
+        let internal = |error: realm_model::Error| Error::new(ErrorKind::Internal, error);
+        let pieces = model.weights.pieces(model.engine.cache_type()).map_err(internal)?;
+        let session = model.engine.pieces(&self.context.tenant, pieces)?;
+        let workshop = Arc::new(Workshop { model, session });
+        self.workshops.push(Arc::clone(&workshop));
+        Ok(workshop)
+    }
+
+    /// A handle of a tensor that `make` asks for.
+    async fn tensor(
+        &mut self,
+        workshop: &Arc<Workshop>,
+        [rows, width]: [usize; 2],
+        make: impl FnOnce(&PieceSession) -> Result<PieceId, realm_engine::Error>,
+    ) -> Result<Resource<Tensor>, HostError> {
+        if rows == 0 || rows > MAX_ROWS {
+            return Err(
+                Error::invalid(format!("a tensor of {rows} rows; it may have from 1 to {MAX_ROWS}")).into()
+            );
+        }
+        let charge = self.context.budget.charge(rows * width * size_of::<f32>())?;
+        if workshop.session.queued() > MAX_QUEUED {
+            workshop.session.flush()?.wait_async().await?;
+        }
+        let id = make(&workshop.session)?;
+        let tensor = Tensor { workshop: Arc::clone(workshop), id, rows, width, _charge: charge };
+        Ok(self.table.push(tensor)?)
+    }
+}
+
+fn same_model(one: &Arc<Workshop>, other: &Arc<Workshop>) -> Result<(), Error> {
+    if Arc::ptr_eq(one, other) { Ok(()) } else { Err(Error::invalid("these are of different models")) }
+}
+
+fn width(tensor: &Tensor, wanted: usize) -> Result<(), Error> {
+    if tensor.width == wanted {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("rows of {} numbers where {wanted} are due", tensor.width)))
+}
+
+impl wit::HostTensor for State {
+    async fn from_values(
+        &mut self,
+        model: Resource<Model>,
+        rows: u32,
+        width: u32,
+        values: Vec<f32>,
+    ) -> Result<Resource<Tensor>, HostError> {
+        let (rows, width) = (rows as usize, width as usize);
+        if width == 0 || Some(values.len()) != rows.checked_mul(width) {
+            let why = format!("{} values for {rows} rows of {width}", values.len());
+            return Err(Error::invalid(why).into());
+        }
+        let workshop = self.workshop(&model)?;
+        let made = self.tensor(&workshop, [rows, width], |session| session.upload(width, values)).await?;
+        // What waits to be done holds the values, which count for nobody: it is done before the next comes.
+        workshop.session.flush()?.wait_async().await?;
+        Ok(made)
+    }
+
+    fn rows(&mut self, this: Resource<Tensor>) -> wasmtime::Result<u32> {
+        Ok(self.table.get(&this)?.rows as u32)
+    }
+
+    fn width(&mut self, this: Resource<Tensor>) -> wasmtime::Result<u32> {
+        Ok(self.table.get(&this)?.width as u32)
+    }
+
+    async fn read(&mut self, this: Resource<Tensor>) -> Result<Vec<f32>, HostError> {
+        let tensor = self.table.get(&this)?;
+        let answer = tensor.workshop.session.read(tensor.id)?;
+        Ok(answer.wait_async().await?)
+    }
+
+    async fn gather(
+        &mut self,
+        this: Resource<Tensor>,
+        rows: Vec<u32>,
+    ) -> Result<Resource<Tensor>, HostError> {
+        let tensor = self.table.get(&this)?;
+        if let Some(row) = rows.iter().find(|&&row| row as usize >= tensor.rows) {
+            return Err(Error::invalid(format!("row {row} of {}", tensor.rows)).into());
+        }
+        let (workshop, id, width) = (Arc::clone(&tensor.workshop), tensor.id, tensor.width);
+        self.tensor(&workshop, [rows.len(), width], |session| session.gather(id, rows)).await
+    }
+
+    async fn add(
+        &mut self,
+        this: Resource<Tensor>,
+        other: Resource<Tensor>,
+        scale: f32,
+    ) -> Result<(), HostError> {
+        let (x, other) = (self.table.get(&this)?, self.table.get(&other)?);
+        same_model(&x.workshop, &other.workshop)?;
+        if x.width != other.width || (other.rows != x.rows && other.rows != 1) {
+            let why =
+                format!("[{}, {}] can't be added to [{}, {}]", other.rows, other.width, x.rows, x.width);
+            return Err(Error::invalid(why).into());
+        }
+        let session = &x.workshop.session;
+        session.add(x.id, other.id, scale)?;
+        if session.queued() > MAX_QUEUED {
+            session.flush()?.wait_async().await?;
+        }
+        Ok(())
+    }
+
+    fn drop(&mut self, this: Resource<Tensor>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+impl wit::HostKvCache for State {
+    async fn open(&mut self, model: Resource<Model>, tokens: u32) -> Result<Resource<KvCache>, HostError> {
+        let workshop = self.workshop(&model)?;
+        let (tokens, model) = (tokens as usize, &workshop.model);
+        let context = model.engine.context_length();
+        let most = self.context.tenant.limits().kv_tokens.map_or(context, |limit| limit.min(context));
+        if tokens == 0 || tokens > most {
+            let why = format!("a cache of {tokens} tokens; it may have from 1 to {most}");
+            return Err(Error::limit(why).into());
+        }
+        let config = model.weights.config();
+        let groups = config.cache_layout().groups();
+        let pages = tokens.div_ceil(realm_compute::PAGE_TOKENS) * groups;
+        let charge =
+            self.context.budget.charge(pages * model.weights.page_bytes(model.engine.cache_type()))?;
+        let lens = vec![0; config.layers];
+        let id = workshop.session.open_cache(tokens)?;
+        // So that it does not hold what it has not been charged for.
+        workshop.session.flush()?.wait_async().await?;
+        let cache = KvCache { workshop, id, tokens, lens, _charge: charge };
+        Ok(self.table.push(cache)?)
+    }
+
+    fn len(&mut self, this: Resource<KvCache>, layer: u32) -> Result<u32, HostError> {
+        let lens = &self.table.get(&this)?.lens;
+        Ok(*lens.get(layer as usize).ok_or_else(|| no_layer(layer, lens.len()))? as u32)
+    }
+
+    fn truncate(&mut self, this: Resource<KvCache>, len: u32) -> wasmtime::Result<()> {
+        let cache = self.table.get_mut(&this)?;
+        cache.lens.iter_mut().for_each(|layer| *layer = (*layer).min(len as usize));
+        cache.workshop.session.truncate_cache(cache.id, len as usize).map_err(Error::from)?;
+        Ok(())
+    }
+
+    fn drop(&mut self, this: Resource<KvCache>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+fn no_layer(layer: u32, layers: usize) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no layer {layer}; the model has {layers}"))
+}
+
+impl wit::HostLayer for State {
+    async fn attention_forward(
+        &mut self,
+        this: Resource<Layer>,
+        x: Resource<Tensor>,
+        cache: Resource<KvCache>,
+    ) -> Result<Resource<Tensor>, HostError> {
+        let layer = self.table.get(&this)?;
+        let (workshop, index) = (Arc::clone(&layer.workshop), layer.index);
+        let tensor = self.table.get(&x)?;
+        let (x, rows) = (tensor.id, tensor.rows);
+        let hidden = workshop.model.weights.config().hidden;
+        same_model(&workshop, &tensor.workshop)?;
+        width(tensor, hidden)?;
+        let kv = self.table.get(&cache)?;
+        same_model(&workshop, &kv.workshop)?;
+        let (id, len) = (kv.id, kv.lens[index]);
+        if len + rows > kv.tokens {
+            let why =
+                format!("{rows} tokens more than the {len} that the layer has in a cache for {}", kv.tokens);
+            return Err(Error::limit(why).into());
+        }
+        let made =
+            self.tensor(&workshop, [rows, hidden], |session| session.attention(index, x, rows, id)).await?;
+        self.table.get_mut(&cache)?.lens[index] += rows;
+        Ok(made)
+    }
+
+    async fn feed_forward(
+        &mut self,
+        this: Resource<Layer>,
+        x: Resource<Tensor>,
+    ) -> Result<Resource<Tensor>, HostError> {
+        let layer = self.table.get(&this)?;
+        let (workshop, index) = (Arc::clone(&layer.workshop), layer.index);
+        let tensor = self.table.get(&x)?;
+        let (x, rows) = (tensor.id, tensor.rows);
+        let hidden = workshop.model.weights.config().hidden;
+        same_model(&workshop, &tensor.workshop)?;
+        width(tensor, hidden)?;
+        self.tensor(&workshop, [rows, hidden], |session| session.feed_forward(index, x, rows)).await
+    }
+
+    fn drop(&mut self, this: Resource<Layer>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+impl wit::Host for State {
+    fn load_layer(&mut self, model: Resource<Model>, index: u32) -> Result<Resource<Layer>, HostError> {
+        let workshop = self.workshop(&model)?;
+        let layers = workshop.model.weights.config().layers;
+        if index as usize >= layers {
+            return Err(no_layer(index, layers).into());
+        }
+        Ok(self.table.push(Layer { workshop, index: index as usize })?)
+    }
+
+    async fn embed(
+        &mut self,
+        model: Resource<Model>,
+        tokens: Vec<u32>,
+    ) -> Result<Resource<Tensor>, HostError> {
+        let workshop = self.workshop(&model)?;
+        let (hidden, vocabulary) = (workshop.model.weights.config().hidden, workshop.model.vocabulary());
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(unknown_token(token, vocabulary).into());
+        }
+        self.tensor(&workshop, [tokens.len(), hidden], |session| session.embed(tokens)).await
+    }
+
+    async fn matmul(&mut self, x: Resource<Tensor>, weight: String) -> Result<Resource<Tensor>, HostError> {
+        let tensor = self.table.get(&x)?;
+        let (workshop, x, rows) = (Arc::clone(&tensor.workshop), tensor.id, tensor.rows);
+        let none = || Error::new(ErrorKind::NotFound, format!("the model has no weight matrix `{weight}`"));
+        let [outputs, inputs] = workshop.model.weights.shape_of(&weight).ok_or_else(none)?;
+        width(tensor, inputs)?;
+        self.tensor(&workshop, [rows, outputs], |session| session.matmul(weight, x, rows)).await
+    }
+
+    async fn lm_head(&mut self, x: Resource<Tensor>) -> Result<Vec<Resource<Logits>>, HostError> {
+        let tensor = self.table.get(&x)?;
+        let (workshop, id, rows) = (Arc::clone(&tensor.workshop), tensor.id, tensor.rows);
+        width(tensor, workshop.model.weights.config().hidden)?;
+        let vocabulary = workshop.model.vocabulary();
+        // Before they are computed, so that what could not be held is not.
+        drop(self.context.budget.charge(rows * vocabulary * size_of::<f32>())?);
+        let values = workshop.session.logits(id, rows)?.wait_async().await?;
+        values.chunks_exact(vocabulary).map(|row| self.hand_logits(row.to_vec())).collect()
+    }
+}

@@ -1,0 +1,486 @@
+//! From logits to tokens.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use realm_engine::{Grammar, Guide, Sampling, TokenMask, argmax};
+use wasmtime::component::Resource;
+
+use crate::Error;
+use crate::bindings::realm::tenant::logits::{self as wit, Candidate};
+use crate::bindings::realm::tenant::types;
+use crate::budget::Charge;
+use crate::error::HostError;
+use crate::host::models::{Model, unknown_token};
+use crate::state::State;
+
+/// What a handle of logits is.
+pub struct Logits {
+    pub(crate) values: Vec<f32>,
+    _charge: Charge,
+}
+
+/// What a handle of a token set is.
+pub struct TokenSet {
+    tokens: TokenMask,
+    _charge: Charge,
+}
+
+/// What a handle of a sampler is.
+pub struct Sampler {
+    inner: realm_engine::Sampler,
+    _charge: Charge,
+}
+
+/// What a handle of a grammar's matcher is.
+pub struct Matcher {
+    guide: Guide,
+    vocabulary: usize,
+    _charge: Charge,
+}
+
+/// What a matcher is taken to hold: its parser's memory isn't counted, but bounded by llguidance.
+const MATCHER_BYTES: usize = 256 << 10;
+
+/// Tokens that `top` gives at most.
+const MAX_TOP: usize = 1 << 16;
+
+impl State {
+    /// A handle of logits.
+    pub(crate) fn hand_logits(&mut self, values: Vec<f32>) -> Result<Resource<Logits>, HostError> {
+        let charge = self.context.budget.charge(size_of_val(&*values))?;
+        Ok(self.table.push(Logits { values, _charge: charge })?)
+    }
+
+    fn logits(&self, this: &Resource<Logits>) -> wasmtime::Result<&[f32]> {
+        Ok(&self.table.get(this)?.values)
+    }
+
+    fn logits_mut(&mut self, this: &Resource<Logits>) -> wasmtime::Result<&mut Vec<f32>> {
+        Ok(&mut self.table.get_mut(this)?.values)
+    }
+
+    /// Calls `edit` on each logit that the set says something of, or that it says nothing of.
+    fn mask_logits(
+        &mut self,
+        this: &Resource<Logits>,
+        set: &Resource<TokenSet>,
+        banned: bool,
+    ) -> Result<(), HostError> {
+        let mut values = std::mem::take(self.logits_mut(this)?);
+        let tokens = &self.table.get(set)?.tokens;
+        let same = same_vocabulary(tokens.len(), values.len());
+        if same.is_ok() {
+            mask(&mut values, tokens, banned);
+        }
+        *self.logits_mut(this)? = values;
+        Ok(same?)
+    }
+}
+
+/// Sets the logits of tokens that are in the set, or that are not, to -infinity.
+pub(crate) fn mask(values: &mut [f32], tokens: &TokenMask, banned: bool) {
+    for (token, value) in values.iter_mut().enumerate() {
+        if tokens.allows(token as u32) == banned {
+            *value = f32::NEG_INFINITY;
+        }
+    }
+}
+
+fn same_vocabulary(one: usize, other: usize) -> Result<(), Error> {
+    if one == other {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("vocabularies of {one} and {other} tokens: these are of different models")))
+}
+
+/// The `k` largest, largest first; of equal ones the lower id first. NaN is never among them.
+fn top(values: &[f32], k: usize) -> Vec<Candidate> {
+    /// Most blocks hold nothing of interest, and the compiler asks that of several logits at once.
+    const BLOCK: usize = 64;
+    let k = k.min(values.len()).min(MAX_TOP);
+    if k == 0 {
+        return Vec::new();
+    }
+    let order = |a: &Candidate, b: &Candidate| b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token));
+    let most = (4 * k).max(256);
+    let mut kept: Vec<Candidate> = Vec::with_capacity(most);
+    let mut floor = f32::NEG_INFINITY;
+    for (index, block) in values.chunks(BLOCK).enumerate() {
+        if !block.iter().fold(false, |any, &value| any | (value >= floor)) {
+            continue;
+        }
+        for (i, &logit) in block.iter().enumerate() {
+            // Also false for NaN.
+            if !(logit >= floor) {
+                continue;
+            }
+            kept.push(Candidate { token: (index * BLOCK + i) as u32, logit });
+            if kept.len() == most {
+                kept.select_nth_unstable_by(k - 1, order);
+                kept.truncate(k);
+                floor = kept[k - 1].logit;
+            }
+        }
+    }
+    kept.sort_unstable_by(order);
+    kept.truncate(k);
+    kept
+}
+
+fn log_normalizer(values: &[f32]) -> f32 {
+    let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if largest == f32::NEG_INFINITY {
+        return largest;
+    }
+    let sum: f64 = values.iter().map(|&value| f64::from((value - largest).exp())).sum();
+    (f64::from(largest) + sum.ln()) as f32
+}
+
+impl wit::Host for State {}
+
+impl wit::HostLogits for State {
+    fn vocabulary(&mut self, this: Resource<Logits>) -> wasmtime::Result<u32> {
+        Ok(self.logits(&this)?.len() as u32)
+    }
+
+    fn get(&mut self, this: Resource<Logits>, token: u32) -> Result<f32, HostError> {
+        let values = self.logits(&this)?;
+        Ok(*values.get(token as usize).ok_or_else(|| unknown_token(token, values.len()))?)
+    }
+
+    fn top(&mut self, this: Resource<Logits>, k: u32) -> wasmtime::Result<Vec<Candidate>> {
+        Ok(top(self.logits(&this)?, k as usize))
+    }
+
+    fn argmax(&mut self, this: Resource<Logits>) -> wasmtime::Result<u32> {
+        Ok(argmax(self.logits(&this)?))
+    }
+
+    fn log_normalizer(&mut self, this: Resource<Logits>) -> wasmtime::Result<f32> {
+        Ok(log_normalizer(self.logits(&this)?))
+    }
+
+    fn logprob(&mut self, this: Resource<Logits>, token: u32) -> Result<f32, HostError> {
+        let values = self.logits(&this)?;
+        let logit = values.get(token as usize).ok_or_else(|| unknown_token(token, values.len()))?;
+        Ok(logit - log_normalizer(values))
+    }
+
+    fn entropy(&mut self, this: Resource<Logits>) -> wasmtime::Result<f32> {
+        let values = self.logits(&this)?;
+        let normalizer = log_normalizer(values);
+        let terms = values.iter().map(|&value| {
+            let logprob = f64::from(value - normalizer);
+            if logprob > f64::from(f32::MIN) { -logprob.exp() * logprob } else { 0.0 }
+        });
+        Ok(terms.sum::<f64>() as f32)
+    }
+
+    fn read(&mut self, this: Resource<Logits>) -> wasmtime::Result<Vec<f32>> {
+        Ok(self.logits(&this)?.to_vec())
+    }
+
+    fn write(&mut self, this: Resource<Logits>, values: Vec<f32>) -> Result<(), HostError> {
+        let old = self.logits_mut(&this)?;
+        if old.len() != values.len() {
+            let why = format!("{} logits for a vocabulary of {}", values.len(), old.len());
+            return Err(Error::invalid(why).into());
+        }
+        *old = values;
+        Ok(())
+    }
+
+    fn bias(&mut self, this: Resource<Logits>, biases: Vec<(u32, f32)>) -> Result<(), HostError> {
+        let values = self.logits_mut(&this)?;
+        if let Some(&(token, _)) = biases.iter().find(|&&(token, _)| token as usize >= values.len()) {
+            return Err(unknown_token(token, values.len()).into());
+        }
+        if let Some((token, bias)) = biases.iter().find(|(_, bias)| !bias.is_finite()) {
+            return Err(Error::invalid(format!("the bias of token {token} is {bias}")).into());
+        }
+        for (token, bias) in biases {
+            values[token as usize] += bias;
+        }
+        Ok(())
+    }
+
+    fn ban(&mut self, this: Resource<Logits>, tokens: Resource<TokenSet>) -> Result<(), HostError> {
+        self.mask_logits(&this, &tokens, true)
+    }
+
+    fn keep(&mut self, this: Resource<Logits>, tokens: Resource<TokenSet>) -> Result<(), HostError> {
+        self.mask_logits(&this, &tokens, false)
+    }
+
+    fn scale(&mut self, this: Resource<Logits>, scale: f32) -> wasmtime::Result<()> {
+        self.logits_mut(&this)?.iter_mut().for_each(|value| *value *= scale);
+        Ok(())
+    }
+
+    fn add(&mut self, this: Resource<Logits>, other: Resource<Logits>, scale: f32) -> Result<(), HostError> {
+        if this.rep() == other.rep() {
+            self.logits_mut(&this)?.iter_mut().for_each(|value| *value += *value * scale);
+            return Ok(());
+        }
+        let mut values = std::mem::take(self.logits_mut(&this)?);
+        let added = self.logits(&other)?;
+        let same = same_vocabulary(values.len(), added.len());
+        if same.is_ok() {
+            values.iter_mut().zip(added).for_each(|(value, added)| *value += added * scale);
+        }
+        *self.logits_mut(&this)? = values;
+        Ok(same?)
+    }
+
+    fn copy(&mut self, this: Resource<Logits>) -> Result<Resource<Logits>, HostError> {
+        let values = self.logits(&this)?;
+        let charge = self.context.budget.charge(size_of_val(values))?;
+        let values = values.to_vec();
+        Ok(self.table.push(Logits { values, _charge: charge })?)
+    }
+
+    fn drop(&mut self, this: Resource<Logits>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+impl wit::HostTokenSet for State {
+    fn of(&mut self, model: Resource<Model>, tokens: Vec<u32>) -> Result<Resource<TokenSet>, HostError> {
+        let vocabulary = self.model(&model)?.vocabulary();
+        let charge = self.context.budget.charge(vocabulary / 8)?;
+        let mut set = TokenMask::none(vocabulary);
+        for token in tokens {
+            if token as usize >= vocabulary {
+                return Err(unknown_token(token, vocabulary).into());
+            }
+            set.allow(token);
+        }
+        Ok(self.table.push(TokenSet { tokens: set, _charge: charge })?)
+    }
+
+    fn matching(
+        &mut self,
+        model: Resource<Model>,
+        expression: String,
+    ) -> Result<Resource<TokenSet>, HostError> {
+        let model = Arc::clone(self.model(&model)?);
+        let vocabulary = model.vocabulary();
+        let charge = self.context.budget.charge(vocabulary / 8)?;
+        let regex = regex::bytes::RegexBuilder::new(&expression)
+            .size_limit(1 << 20)
+            .dfa_size_limit(1 << 20)
+            .build()
+            .map_err(|error| Error::invalid(format!("the expression: {error}")))?;
+        let mut set = TokenMask::none(vocabulary);
+        let mut bytes = Vec::new();
+        for token in 0..model.tokenizer.vocabulary_len() as u32 {
+            bytes.clear();
+            model.tokenizer.push_bytes(token, false, &mut bytes)?;
+            if regex.is_match(&bytes) {
+                set.allow(token);
+            }
+        }
+        Ok(self.table.push(TokenSet { tokens: set, _charge: charge })?)
+    }
+
+    fn contains(&mut self, this: Resource<TokenSet>, token: u32) -> wasmtime::Result<bool> {
+        Ok(self.table.get(&this)?.tokens.allows(token))
+    }
+
+    fn len(&mut self, this: Resource<TokenSet>) -> wasmtime::Result<u32> {
+        Ok(self.table.get(&this)?.tokens.count() as u32)
+    }
+
+    fn drop(&mut self, this: Resource<TokenSet>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+impl wit::HostSampler for State {
+    fn open(
+        &mut self,
+        model: Resource<Model>,
+        sampling: types::Sampling,
+        prompt: Vec<u32>,
+    ) -> Result<Resource<Sampler>, HostError> {
+        let vocabulary = self.model(&model)?.vocabulary();
+        let sampling = sampling_from_wit(sampling);
+        sampling.check(vocabulary)?;
+        // Histories and candidates, roughly; logits after penalties.
+        let charge = self.context.budget.charge(vocabulary * 4 + (64 << 10))?;
+        let inner = realm_engine::Sampler::new(sampling, &prompt);
+        Ok(self.table.push(Sampler { inner, _charge: charge })?)
+    }
+
+    fn sample(&mut self, this: Resource<Sampler>, logits: Resource<Logits>) -> Result<u32, HostError> {
+        let values = std::mem::take(self.logits_mut(&logits)?);
+        let sampler = self.table.get_mut(&this)?;
+        let token = sampler.inner.sample(&values);
+        let none = !values.get(token as usize).is_some_and(|value| *value > f32::NEG_INFINITY);
+        *self.logits_mut(&logits)? = values;
+        if none {
+            return Err(Error::invalid("no token is left to choose").into());
+        }
+        Ok(token)
+    }
+
+    fn sample_matching(
+        &mut self,
+        this: Resource<Sampler>,
+        logits: Resource<Logits>,
+        matcher: Resource<Matcher>,
+    ) -> Result<u32, HostError> {
+        let values = std::mem::take(self.logits_mut(&logits)?);
+        let mask = self.table.get_mut(&matcher)?.guide.mask().cloned();
+        let sampler = self.table.get_mut(&this)?;
+        let token = mask.map(|mask| sampler.inner.sample_masked(&values, Some(&mask)));
+        *self.logits_mut(&logits)? = values;
+        let none = || Error::invalid("every token that the grammar allows here is banned");
+        let token = token?.ok_or_else(none)?;
+        let guide = &mut self.table.get_mut(&matcher)?.guide;
+        guide.accept(token)?;
+        // While the next forward is computed.
+        guide.start_mask();
+        Ok(token)
+    }
+
+    fn observe(&mut self, this: Resource<Sampler>, token: u32) -> wasmtime::Result<()> {
+        self.table.get_mut(&this)?.inner.observe(token);
+        Ok(())
+    }
+
+    fn drop(&mut self, this: Resource<Sampler>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+impl wit::HostMatcher for State {
+    fn open(
+        &mut self,
+        model: Resource<Model>,
+        grammar: types::Grammar,
+    ) -> Result<Resource<Matcher>, HostError> {
+        let model = Arc::clone(self.model(&model)?);
+        let charge = self.context.budget.charge(MATCHER_BYTES)?;
+        let grammar = grammar_from_wit(grammar)?;
+        let mut guide = model.engine.guide(&self.context.tenant, &grammar)?;
+        guide.start_mask();
+        Ok(self.table.push(Matcher { guide, vocabulary: model.vocabulary(), _charge: charge })?)
+    }
+
+    fn mask(&mut self, this: Resource<Matcher>, logits: Resource<Logits>) -> Result<(), HostError> {
+        let mut values = std::mem::take(self.logits_mut(&logits)?);
+        let matcher = self.table.get_mut(&this)?;
+        let masked = same_vocabulary(matcher.vocabulary, values.len()).and_then(|()| {
+            mask(&mut values, matcher.guide.mask()?, false);
+            Ok(())
+        });
+        *self.logits_mut(&logits)? = values;
+        Ok(masked?)
+    }
+
+    fn accept(&mut self, this: Resource<Matcher>, token: u32) -> Result<(), HostError> {
+        let guide = &mut self.table.get_mut(&this)?.guide;
+        guide.accept(token)?;
+        guide.start_mask();
+        Ok(())
+    }
+
+    fn is_finished(&mut self, this: Resource<Matcher>) -> wasmtime::Result<bool> {
+        Ok(self.table.get(&this)?.guide.is_finished())
+    }
+
+    fn forced(&mut self, this: Resource<Matcher>) -> Result<Vec<u32>, HostError> {
+        Ok(self.table.get_mut(&this)?.guide.forced_tokens()?)
+    }
+
+    fn drop(&mut self, this: Resource<Matcher>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+fn sampling_from_wit(sampling: types::Sampling) -> Sampling {
+    Sampling {
+        temperature: sampling.temperature,
+        top_k: sampling.top_k as usize,
+        top_p: sampling.top_p,
+        min_p: sampling.min_p,
+        typical_p: sampling.typical_p,
+        repetition_penalty: sampling.repetition_penalty,
+        repetition_window: sampling.repetition_window as usize,
+        frequency_penalty: sampling.frequency_penalty,
+        presence_penalty: sampling.presence_penalty,
+        logit_bias: sampling.logit_bias.into_iter().collect::<HashMap<_, _>>(),
+        banned_tokens: sampling.banned,
+        seed: sampling.seed,
+    }
+}
+
+/// Sampling as the guest gets it.
+pub(crate) fn sampling_to_wit(sampling: &Sampling) -> types::Sampling {
+    types::Sampling {
+        temperature: sampling.temperature,
+        top_k: sampling.top_k as u32,
+        top_p: sampling.top_p,
+        min_p: sampling.min_p,
+        typical_p: sampling.typical_p,
+        repetition_penalty: sampling.repetition_penalty,
+        repetition_window: sampling.repetition_window as u32,
+        frequency_penalty: sampling.frequency_penalty,
+        presence_penalty: sampling.presence_penalty,
+        logit_bias: sampling.logit_bias.iter().map(|(&token, &bias)| (token, bias)).collect(),
+        banned: sampling.banned_tokens.clone(),
+        seed: sampling.seed,
+    }
+}
+
+fn grammar_from_wit(grammar: types::Grammar) -> Result<Grammar, Error> {
+    Ok(match grammar {
+        types::Grammar::JsonSchema(schema) => Grammar::JsonSchema(
+            serde_json::from_str(&schema)
+                .map_err(|error| Error::invalid(format!("the JSON schema is no JSON: {error}")))?,
+        ),
+        types::Grammar::JsonObject => Grammar::JsonObject,
+        types::Grammar::Regex(expression) => Grammar::Regex(expression),
+        types::Grammar::Lark(grammar) => Grammar::Lark(grammar),
+    })
+}
+
+/// A grammar as the guest gets it.
+pub(crate) fn grammar_to_wit(grammar: &Grammar) -> types::Grammar {
+    match grammar {
+        Grammar::JsonSchema(schema) => types::Grammar::JsonSchema(schema.to_string()),
+        Grammar::JsonObject => types::Grammar::JsonObject,
+        Grammar::Regex(expression) => types::Grammar::Regex(expression.clone()),
+        Grammar::Lark(grammar) => types::Grammar::Lark(grammar.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn top_is_what_sorting_gives() {
+        let mut values: Vec<f32> = (0..5000u32).map(|i| (i.wrapping_mul(2654435761) >> 20) as f32).collect();
+        values[17] = f32::NAN;
+        values[18] = f32::NEG_INFINITY;
+        for k in [0, 1, 2, 40, 300, 5000, 9000] {
+            let mut sorted: Vec<(f32, u32)> = values
+                .iter()
+                .enumerate()
+                .filter(|(_, value)| !value.is_nan())
+                .map(|(i, &value)| (value, i as u32))
+                .collect();
+            sorted.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            sorted.truncate(k);
+            let top: Vec<(f32, u32)> = top(&values, k).iter().map(|c| (c.logit, c.token)).collect();
+            assert_eq!(top, sorted, "k = {k}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Models: their texts and tokens.
+
+use std::sync::Arc;
+
+use realm_engine::TextStream;
+use realm_tokenizer::Conversation;
+use serde_json::{Map, Value};
+use wasmtime::component::Resource;
+
+use crate::bindings::realm::tenant::models::{self as wit, ModelInfo, Piece};
+use crate::bindings::realm::tenant::types;
+use crate::budget::Charge;
+use crate::error::HostError;
+use crate::model::Prompt;
+use crate::state::State;
+use crate::{Error, ErrorKind};
+
+/// What a handle of a model is.
+pub struct Model(pub(crate) Arc<crate::Model>);
+
+/// What a handle of a text decoder is.
+pub struct TextDecoder {
+    stream: TextStream,
+    model: Arc<crate::Model>,
+    _charge: Charge,
+}
+
+impl State {
+    /// The model behind a handle.
+    pub(crate) fn model(&self, handle: &Resource<Model>) -> wasmtime::Result<&Arc<crate::Model>> {
+        Ok(&self.table.get(handle)?.0)
+    }
+
+    /// Makes a handle, for calls that can't say that there are too many.
+    fn hand<T: Send + 'static>(&mut self, value: T) -> wasmtime::Result<Resource<T>> {
+        self.table.push(value).map_err(|error| HostError::from(error).fatal())
+    }
+}
+
+impl wit::Host for State {}
+
+impl wit::HostModel for State {
+    fn current(&mut self) -> wasmtime::Result<Resource<Model>> {
+        let model = Model(Arc::clone(&self.context.model));
+        self.hand(model)
+    }
+
+    fn open(&mut self, name: String) -> Result<Resource<Model>, HostError> {
+        let tenant = &self.context.tenant;
+        if tenant.limits().models.is_some_and(|models| !models.contains(&name)) {
+            let why = format!("tenant `{}` may not use the model `{name}`", tenant.name());
+            return Err(Error::limit(why).into());
+        }
+        let none = || Error::new(ErrorKind::NotFound, format!("no model `{name}` is loaded"));
+        let model = (self.context.models)(&name).ok_or_else(none)?;
+        Ok(self.table.push(Model(model))?)
+    }
+
+    fn info(&mut self, this: Resource<Model>) -> wasmtime::Result<ModelInfo> {
+        let model = self.model(&this)?;
+        let config = model.weights.config();
+        Ok(ModelInfo {
+            name: model.name.clone(),
+            architecture: config.architecture.to_string(),
+            vocabulary: config.vocab as u32,
+            layers: config.layers as u32,
+            hidden: config.hidden as u32,
+            context_length: model.engine.context_length() as u32,
+            bos: model.tokenizer.bos(),
+            eos: model.tokenizer.eos(),
+        })
+    }
+
+    fn encode(&mut self, this: Resource<Model>, text: String) -> wasmtime::Result<Vec<u32>> {
+        Ok(self.model(&this)?.tokenizer.encode(&text, false, true))
+    }
+
+    fn encode_piece(
+        &mut self,
+        this: Resource<Model>,
+        text: String,
+        special: bool,
+    ) -> wasmtime::Result<Vec<u32>> {
+        Ok(self.model(&this)?.tokenizer.encode(&text, special, false))
+    }
+
+    fn decode(&mut self, this: Resource<Model>, tokens: Vec<u32>) -> Result<String, HostError> {
+        Ok(self.model(&this)?.tokenizer.decode(&tokens, false)?)
+    }
+
+    fn token_bytes(&mut self, this: Resource<Model>, token: u32) -> Result<Vec<u8>, HostError> {
+        let mut bytes = Vec::new();
+        self.model(&this)?.tokenizer.push_bytes(token, false, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn is_end(&mut self, this: Resource<Model>, token: u32) -> wasmtime::Result<bool> {
+        Ok(self.model(&this)?.tokenizer.end_tokens().contains(&token))
+    }
+
+    fn tokenize(&mut self, this: Resource<Model>, prompt: types::Prompt) -> Result<Vec<u32>, HostError> {
+        let model = self.model(&this)?;
+        Ok(model.tokenize(&from_wit(prompt)?)?)
+    }
+
+    fn drop(&mut self, this: Resource<Model>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+impl wit::HostTextDecoder for State {
+    fn new(&mut self, model: Resource<Model>, stop: Vec<String>) -> wasmtime::Result<Resource<TextDecoder>> {
+        let model = Arc::clone(self.model(&model)?);
+        let bytes = stop.iter().map(|stop| stop.len() + size_of::<String>()).sum();
+        let charge = self.context.budget.charge(bytes)?;
+        self.hand(TextDecoder { stream: TextStream::new(stop), model, _charge: charge })
+    }
+
+    fn push(&mut self, this: Resource<TextDecoder>, token: u32) -> Result<Piece, HostError> {
+        let TextDecoder { stream, model, .. } = self.table.get_mut(&this)?;
+        if token as usize >= model.vocabulary() {
+            return Err(unknown_token(token, model.vocabulary()).into());
+        }
+        let (text, stopped) = stream.push(token, &model.tokenizer, false);
+        Ok(Piece { text, stopped })
+    }
+
+    fn finish(&mut self, this: Resource<TextDecoder>) -> wasmtime::Result<String> {
+        Ok(self.table.get_mut(&this)?.stream.finish())
+    }
+
+    fn drop(&mut self, this: Resource<TextDecoder>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+pub(crate) fn unknown_token(token: u32, vocabulary: usize) -> Error {
+    Error::invalid(format!("token {token} is not in the vocabulary of {vocabulary} tokens"))
+}
+
+/// A prompt as the guest gives it.
+fn from_wit(prompt: types::Prompt) -> Result<Prompt, Error> {
+    Ok(match prompt {
+        types::Prompt::Text(text) => Prompt::Text(text),
+        types::Prompt::Tokens(tokens) => Prompt::Tokens(tokens),
+        types::Prompt::Chat(chat) => {
+            let message = |message: types::Message| {
+                let mut value = Map::new();
+                value.insert("role".into(), message.role.into());
+                value.insert("content".into(), message.content.into());
+                value.extend(object("fields", &message.fields)?);
+                Ok(Value::Object(value))
+            };
+            let tools = match chat.tools.as_str() {
+                "" => Vec::new(),
+                tools => serde_json::from_str(tools)
+                    .map_err(|error| Error::invalid(format!("`tools` is no JSON array: {error}")))?,
+            };
+            Prompt::Chat(Conversation {
+                messages: chat.messages.into_iter().map(message).collect::<Result<_, Error>>()?,
+                tools,
+                add_generation_prompt: true,
+                variables: object("variables", &chat.variables)?,
+            })
+        }
+    })
+}
+
+fn object(name: &str, json: &str) -> Result<Map<String, Value>, Error> {
+    if json.is_empty() {
+        return Ok(Map::new());
+    }
+    serde_json::from_str(json).map_err(|error| Error::invalid(format!("`{name}` is no JSON object: {error}")))
+}
+
+/// A prompt as the guest gets it.
+pub(crate) fn to_wit(prompt: &Prompt) -> types::Prompt {
+    match prompt {
+        Prompt::Text(text) => types::Prompt::Text(text.clone()),
+        Prompt::Tokens(tokens) => types::Prompt::Tokens(tokens.clone()),
+        Prompt::Chat(chat) => types::Prompt::Chat(types::Conversation {
+            messages: chat.messages.iter().map(message_to_wit).collect(),
+            tools: if chat.tools.is_empty() {
+                String::new()
+            } else {
+                Value::Array(chat.tools.clone()).to_string()
+            },
+            variables: if chat.variables.is_empty() {
+                String::new()
+            } else {
+                Value::Object(chat.variables.clone()).to_string()
+            },
+        }),
+    }
+}
+
+/// What is no text in `role` or `content`, such as a list of parts, goes where other fields go.
+fn message_to_wit(message: &Value) -> types::Message {
+    let text = |key: &str| message[key].as_str().unwrap_or_default().to_owned();
+    let mut fields = message.as_object().cloned().unwrap_or_default();
+    fields.retain(|key, value| !((key == "role" || key == "content") && value.is_string()));
+    let fields = if fields.is_empty() { String::new() } else { Value::Object(fields).to_string() };
+    types::Message { role: text("role"), content: text("content"), fields }
+}

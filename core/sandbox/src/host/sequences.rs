@@ -1,0 +1,178 @@
+//! Token sequences with their KV caches.
+
+use std::sync::Arc;
+
+use realm_engine::{Answer, Forwarded, Output};
+use wasmtime::component::Resource;
+
+use crate::bindings::realm::tenant::sequences::{self as wit, Adapter};
+use crate::budget::Charge;
+use crate::error::HostError;
+use crate::host::logits::Logits;
+use crate::host::models::Model;
+use crate::state::State;
+use crate::{Error, ErrorKind};
+
+/// What a handle of a sequence is.
+pub struct Sequence {
+    inner: realm_engine::Sequence,
+    /// Tokens that the last forward had computed.
+    computed: usize,
+    /// Keeps the model's engine running.
+    model: Arc<crate::Model>,
+    _charge: Charge,
+}
+
+/// What a sequence is taken to hold beside its pages of the KV cache, which have a limit of their own.
+const SEQUENCE_BYTES: usize = 4 << 10;
+
+impl State {
+    fn open_sequence(
+        &mut self,
+        model: &Resource<Model>,
+        adapter: Option<(realm_engine::Adapter, f32)>,
+    ) -> Result<Resource<Sequence>, HostError> {
+        let model = Arc::clone(self.model(model)?);
+        let charge = self.context.budget.charge(SEQUENCE_BYTES)?;
+        let shared =
+            if Arc::ptr_eq(&model, &self.context.model) { self.context.request.shared_prefix } else { 0 };
+        let inner = model.engine.sequence(&self.context.tenant, adapter, shared)?;
+        Ok(self.table.push(Sequence { inner, computed: 0, model, _charge: charge })?)
+    }
+
+    fn sequence(&mut self, this: &Resource<Sequence>) -> wasmtime::Result<&mut Sequence> {
+        Ok(self.table.get_mut(this)?)
+    }
+
+    /// Starts to compute what is due; says how many tokens that is.
+    fn start(
+        &mut self,
+        this: &Resource<Sequence>,
+        output: Output,
+    ) -> Result<(Answer<Forwarded>, usize), HostError> {
+        let sequence = self.sequence(this)?;
+        let answer = sequence.inner.start_forward(output)?;
+        let len = sequence.inner.len();
+        let due = len - std::mem::replace(&mut sequence.computed, len);
+        Ok((answer, due))
+    }
+
+    async fn compute(&mut self, this: &Resource<Sequence>, output: Output) -> Result<Forwarded, HostError> {
+        let (answer, due) = self.start(this, output)?;
+        let forwarded = answer.wait_async().await?;
+        self.forwarded(due, forwarded.cached);
+        Ok(forwarded)
+    }
+}
+
+impl wit::HostSequence for State {
+    fn open(&mut self, model: Resource<Model>) -> Result<Resource<Sequence>, HostError> {
+        // An adapter is one model's.
+        let own = Arc::ptr_eq(self.model(&model)?, &self.context.model);
+        let adapter = self.context.request.adapter.clone().filter(|_| own);
+        self.open_sequence(&model, adapter)
+    }
+
+    fn open_with(
+        &mut self,
+        model: Resource<Model>,
+        adapter: Option<Adapter>,
+    ) -> Result<Resource<Sequence>, HostError> {
+        let adapter = match adapter {
+            None => None,
+            Some(Adapter { name, scale }) => {
+                let tenant = &self.context.tenant;
+                // What the tenant may not use is not to be told from what is not there.
+                let allowed = tenant.limits().adapters.is_none_or(|names| names.contains(&name));
+                let adapter = self.model(&model)?.engine.adapter(&name).filter(|_| allowed);
+                let none = || Error::new(ErrorKind::NotFound, format!("there is no adapter `{name}`"));
+                Some((adapter.ok_or_else(none)?, scale))
+            }
+        };
+        self.open_sequence(&model, adapter)
+    }
+
+    fn append(&mut self, this: Resource<Sequence>, tokens: Vec<u32>) -> Result<(), HostError> {
+        Ok(self.sequence(&this)?.inner.append(&tokens)?)
+    }
+
+    fn context_length(&mut self, this: Resource<Sequence>) -> wasmtime::Result<u32> {
+        Ok(self.sequence(&this)?.inner.context_length() as u32)
+    }
+
+    fn len(&mut self, this: Resource<Sequence>) -> wasmtime::Result<u32> {
+        Ok(self.sequence(&this)?.inner.len() as u32)
+    }
+
+    fn tokens(&mut self, this: Resource<Sequence>) -> wasmtime::Result<Vec<u32>> {
+        Ok(self.sequence(&this)?.inner.tokens().to_vec())
+    }
+
+    fn truncate(&mut self, this: Resource<Sequence>, len: u32) -> Result<(), HostError> {
+        let sequence = self.sequence(&this)?;
+        sequence.inner.truncate(len as usize)?;
+        sequence.computed = sequence.computed.min(len as usize);
+        Ok(())
+    }
+
+    fn fork(&mut self, this: Resource<Sequence>) -> Result<Resource<Sequence>, HostError> {
+        let charge = self.context.budget.charge(SEQUENCE_BYTES)?;
+        let sequence = self.sequence(&this)?;
+        let fork = Sequence {
+            inner: sequence.inner.fork()?,
+            computed: sequence.computed,
+            model: Arc::clone(&sequence.model),
+            _charge: charge,
+        };
+        Ok(self.table.push(fork)?)
+    }
+
+    async fn forward(&mut self, this: Resource<Sequence>) -> Result<Resource<Logits>, HostError> {
+        let forwarded = self.compute(&this, Output::LastLogits).await?;
+        self.hand_logits(forwarded.values)
+    }
+
+    async fn forward_all(&mut self, this: Resource<Sequence>) -> Result<Vec<Resource<Logits>>, HostError> {
+        let sequence = self.sequence(&this)?;
+        let rows = (sequence.inner.len() - sequence.computed).max(1);
+        // Before they are computed, so that what could not be held is not.
+        let bytes = rows.saturating_mul(sequence.model.vocabulary() * size_of::<f32>());
+        drop(self.context.budget.charge(bytes)?);
+        let forwarded = self.compute(&this, Output::Logits).await?;
+        let rows: Vec<Vec<f32>> = forwarded.rows().map(<[f32]>::to_vec).collect();
+        rows.into_iter().map(|row| self.hand_logits(row)).collect()
+    }
+
+    async fn forward_hidden(&mut self, this: Resource<Sequence>) -> Result<Vec<f32>, HostError> {
+        Ok(self.compute(&this, Output::Hidden).await?.values)
+    }
+
+    fn drop(&mut self, this: Resource<Sequence>) -> wasmtime::Result<()> {
+        self.table.delete(this)?;
+        Ok(())
+    }
+}
+
+impl wit::Host for State {
+    async fn forward_each(
+        &mut self,
+        sequences: Vec<Resource<Sequence>>,
+    ) -> Result<Vec<Resource<Logits>>, HostError> {
+        let mut handles: Vec<u32> = sequences.iter().map(Resource::rep).collect();
+        handles.sort_unstable();
+        if handles.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Error::invalid("the same sequence twice").into());
+        }
+        let mut answers = Vec::with_capacity(sequences.len());
+        for sequence in &sequences {
+            answers.push(self.start(sequence, Output::LastLogits)?);
+        }
+        let mut all = Vec::with_capacity(answers.len());
+        for (answer, due) in answers {
+            let forwarded = answer.wait_async().await?;
+            self.forwarded(due, forwarded.cached);
+            all.push(self.hand_logits(forwarded.values)?);
+        }
+        Ok(all)
+    }
+}

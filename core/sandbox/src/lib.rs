@@ -1,0 +1,41 @@
+//! Runs tenants' WebAssembly programs on shared models.
+//!
+//! A program is a component that exports one of the contract's levels (see `wit/`): it answers requests itself, or it is
+//! asked at each token. It gets a sandbox of its own for every request, in which there is nothing but what the contract
+//! imports: models, and what the tenant was granted.
+//!
+//! - [`Sandbox`]: compiles and runs; one a process.
+//! - [`Program`]: a compiled component.
+//! - [`Grants`]: what a tenant's programs may do beside asking models; nothing by default.
+//! - [`Model`]: a loaded model as programs see it.
+//! - [`Job`] and [`Reply`]: a request to a program, and its answer as it comes.
+//!
+//! Inside, `executor` decides on which thread a program thinks, `run` and `policy` are a request's course, `host` has the
+//! functions that programs call, `state` is what those work on, and `budget` and `clock` see to it that nobody uses more
+//! than they may.
+
+mod bindings;
+mod budget;
+mod cache;
+mod clock;
+mod error;
+mod executor;
+mod grants;
+mod host;
+mod model;
+mod policy;
+mod priority;
+mod program;
+mod run;
+mod sandbox;
+mod state;
+mod store;
+mod wasi;
+
+pub use error::{Error, ErrorKind};
+pub use grants::{Answer, Grants, Level, Log, Random, Tool};
+pub use model::{Model, Prompt, Request};
+pub use program::{Contract, Program, ProgramInfo, Programs};
+pub use run::{Job, Reply};
+pub use sandbox::{Sandbox, SandboxConfig};
+pub use store::Store;

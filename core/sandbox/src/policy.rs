@@ -1,0 +1,136 @@
+//! Generates under a policy: the built-in loop, with a program that is asked at each token.
+
+use std::sync::Arc;
+
+use realm_engine::{FinishReason, Output, Sampler, TextStream};
+use wasmtime::Store;
+use wasmtime::component::Resource;
+
+use crate::Error;
+use crate::bindings::policy::TenantPolicy;
+use crate::bindings::policy::exports::realm::tenant::policy::Guest;
+use crate::bindings::realm::tenant::types as wit;
+use crate::error::HostError;
+use crate::host::logits::{Logits, mask};
+use crate::run::ended_early;
+use crate::state::State;
+
+/// Runs a request to its end.
+pub(crate) async fn run(
+    mut store: Store<State>,
+    instance: &TenantPolicy,
+    request: wit::Request,
+) -> Result<(FinishReason, State), Error> {
+    match generate(&mut store, instance.realm_tenant_policy(), request).await {
+        Ok(reason) => Ok((reason, store.into_data())),
+        Err(HostError::Seen(error)) => Err(error),
+        Err(HostError::Fatal(error)) => Err(ended_early(&error, store.data())),
+    }
+}
+
+async fn generate(
+    store: &mut Store<State>,
+    policy: &Guest,
+    wanted: wit::Request,
+) -> Result<FinishReason, HostError> {
+    let context = Arc::clone(&store.data().context);
+    let (model, request) = (&context.model, &context.request);
+    let tokenizer = &model.tokenizer;
+    request.sampling.check(model.vocabulary())?;
+    let prompt = model.tokenize(&request.prompt)?;
+    policy.call_begin(&mut *store, &wanted).await?.map_err(Error::from)?;
+    let mut sequence =
+        model.engine.sequence(&context.tenant, request.adapter.clone(), request.shared_prefix)?;
+    sequence.append(&prompt)?;
+    let room = sequence.context_length().saturating_sub(prompt.len());
+    if room == 0 {
+        return Err(Error::limit(format!(
+            "the prompt's {} tokens leave no room in the context",
+            prompt.len()
+        ))
+        .into());
+    }
+    let room = request.max_tokens.map_or(room, |most| most.min(room));
+    let mut sampler = Sampler::new(request.sampling.clone(), &prompt);
+    let mut guide =
+        request.grammar.as_ref().map(|grammar| model.engine.guide(&context.tenant, grammar)).transpose()?;
+    let mut text = TextStream::new(request.stop.clone());
+    let heeds_end = !request.ignore_eos || guide.is_some();
+    let mut computed = 0;
+    for generated in 1.. {
+        if let Some(guide) = &mut guide {
+            guide.start_mask();
+        }
+        let forwarded = sequence.forward_async(Output::LastLogits).await?;
+        let due = sequence.len() - std::mem::replace(&mut computed, sequence.len());
+        store.data_mut().forwarded(due, forwarded.cached);
+        let mut values = forwarded.values;
+        if let Some(guide) = &mut guide {
+            // So that the policy, too, chooses among what the grammar allows.
+            mask(&mut values, guide.mask()?, false);
+        }
+        let (chosen, values) = choose(store, policy, values).await?;
+        let token = match chosen {
+            Some(token) => {
+                let allowed = values.get(token as usize).is_some_and(|&logit| logit > f32::NEG_INFINITY);
+                if !allowed {
+                    let why =
+                        format!("the policy chose token {token}, which is banned or not in the vocabulary");
+                    return Err(Error::invalid(why).into());
+                }
+                sampler.observe(token);
+                token
+            }
+            None => sampler.sample(&values),
+        };
+        if let Some(guide) = &mut guide {
+            guide.accept(token)?;
+        }
+        let end_token = heeds_end && tokenizer.end_tokens().contains(&token);
+        let (mut piece, mut stopped) = (String::new(), false);
+        if !end_token {
+            (piece, stopped) = text.push(token, tokenizer, false);
+        }
+        let complete = end_token || guide.as_ref().is_some_and(realm_engine::Guide::is_finished);
+        let reason = if complete || stopped {
+            Some(FinishReason::Stop)
+        } else {
+            (generated >= room).then_some(FinishReason::Length)
+        };
+        if reason.is_some() && !stopped {
+            piece += &text.finish();
+        }
+        let observed = policy.call_observe(&mut *store, token, &piece).await?.map_err(Error::from)?;
+        let reason = reason.or(observed.stop.then_some(FinishReason::Stop));
+        store.data_mut().send(observed.text, &[token]).await?;
+        if let Some(reason) = reason {
+            let held = policy.call_end(&mut *store, reason.into()).await?.map_err(Error::from)?;
+            store.data_mut().send(held, &[]).await?;
+            return Ok(reason);
+        }
+        sequence.append(&[token])?;
+    }
+    unreachable!("a generation has no more tokens than there is room for")
+}
+
+/// Asks the policy for a token; gives the logits back as it left them.
+async fn choose(
+    store: &mut Store<State>,
+    policy: &Guest,
+    values: Vec<f32>,
+) -> Result<(Option<u32>, Vec<f32>), HostError> {
+    let handle = store.data_mut().hand_logits(values)?;
+    let lent = Resource::new_borrow(handle.rep());
+    let chosen = policy.call_sample(&mut *store, lent).await;
+    let Logits { values, .. } = store.data_mut().table.delete(handle)?;
+    Ok((chosen?.map_err(Error::from)?, values))
+}
+
+impl From<FinishReason> for wit::FinishReason {
+    fn from(reason: FinishReason) -> Self {
+        match reason {
+            FinishReason::Stop => Self::Stop,
+            FinishReason::Length => Self::Length,
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Runs a program on a request.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use realm_engine::{Chunk, Finish, FinishReason};
+use wasmtime::{Store, UpdateDeadline};
+
+use crate::bindings::realm::tenant::types as wit;
+use crate::budget::Budget;
+use crate::clock::TICK;
+use crate::executor::Running;
+use crate::grants::Grants;
+use crate::host::logits::{grammar_to_wit, sampling_to_wit};
+use crate::host::models::to_wit;
+use crate::model::{Model, Request};
+use crate::policy;
+use crate::program::{Kind, Program, Programs};
+use crate::sandbox::{FOREVER, Sandbox};
+use crate::state::{Context, Sink, State};
+use crate::{Error, ErrorKind};
+
+/// Who asks what of which program.
+pub struct Job {
+    /// What answers.
+    pub program: Program,
+    /// What is asked.
+    pub request: Request,
+    /// The model that it is asked of.
+    pub model: Arc<Model>,
+    /// Other models that the application has loaded, by name.
+    pub models: Arc<dyn Fn(&str) -> Option<Arc<Model>> + Send + Sync>,
+    /// Whose program it is.
+    pub tenant: Arc<realm_engine::Tenant>,
+    /// What its programs may do beside.
+    pub grants: Arc<Grants>,
+    /// Its other programs.
+    pub programs: Arc<Programs>,
+}
+
+/// A running program. Dropping it ends the run at once.
+pub struct Reply {
+    /// The answer in pieces; the last one says how it ended. Errors end it.
+    pub chunks: Pin<Box<async_channel::Receiver<Result<Chunk, Error>>>>,
+    _running: Running,
+}
+
+/// Chunks that a reader may be behind before the program has to wait for it.
+const CHANNEL: usize = 64;
+
+impl Sandbox {
+    /// Starts a program and returns its stream at once.
+    ///
+    /// # Errors
+    /// `LimitExceeded` if as many of the tenant's requests wait as may.
+    pub fn run(&self, job: Job) -> Result<Reply, Error> {
+        let submitted = Instant::now();
+        let limits = job.tenant.limits();
+        let mut place = job.tenant.enter()?;
+        let (send, chunks) = async_channel::bounded(CHANNEL);
+        let budget = Budget::new(limits.program);
+        let ticking = self.0.clock.run();
+        let core = Arc::clone(&self.0);
+        let (account, sender) = (Arc::clone(&budget), send.clone());
+        let timeout = limits.request_timeout.unwrap_or(FOREVER);
+        let work = async move {
+            let _ticking = ticking;
+            let tenant = Arc::clone(&job.tenant);
+            let answered = tokio::time::timeout(timeout, async {
+                place.started().await;
+                let context = Arc::new(Context {
+                    core,
+                    model: job.model,
+                    models: job.models,
+                    tenant: job.tenant,
+                    grants: job.grants,
+                    programs: job.programs,
+                    request: job.request,
+                    budget: account,
+                    submitted,
+                    started: Instant::now(),
+                });
+                answer(context, &job.program, Sink::Reader(send)).await
+            })
+            .await;
+            let last = match answered {
+                Ok(Ok((reason, state))) => {
+                    let finish = Finish { reason, usage: state.usage, timings: state.timings() };
+                    Ok(Chunk { text: String::new(), tokens: Vec::new(), finish: Some(finish) })
+                }
+                Ok(Err(error)) => Err(error),
+                Err(_) => Err(Error::limit(format!(
+                    "the request took longer than tenant `{}` may (`request_timeout`)",
+                    tenant.name()
+                ))),
+            };
+            // Whoever gets the last chunk may want the place at once.
+            drop(place);
+            // If the reader is gone, nobody wants to know.
+            let _ = sender.send(last).await;
+        };
+        Ok(Reply { chunks: Box::pin(chunks), _running: self.0.executor.spawn(budget, work) })
+    }
+}
+
+/// Runs a program to its end, for another program; returns what it sent.
+pub(crate) async fn nested(
+    context: &Arc<Context>,
+    program: &Program,
+    input: serde_json::Value,
+    depth: usize,
+) -> Result<String, Error> {
+    let context = Arc::new(Context {
+        core: Arc::clone(&context.core),
+        model: Arc::clone(&context.model),
+        models: Arc::clone(&context.models),
+        tenant: Arc::clone(&context.tenant),
+        grants: Arc::clone(&context.grants),
+        programs: Arc::clone(&context.programs),
+        request: Request { input, ..context.request.clone() },
+        budget: Arc::clone(&context.budget),
+        submitted: context.submitted,
+        started: context.started,
+    });
+    // Boxed, since it may come to run itself.
+    let sink = Sink::Caller { text: String::new(), depth };
+    let (_, mut state) = Box::pin(answer(context, program, sink)).await?;
+    match &mut state.sink {
+        Sink::Caller { text, .. } => Ok(std::mem::take(text)),
+        Sink::Reader(_) => Err(Error::new(ErrorKind::Internal, "a nested program's text went elsewhere")),
+    }
+}
+
+/// One instance, one request.
+async fn answer(
+    context: Arc<Context>,
+    program: &Program,
+    sink: Sink,
+) -> Result<(FinishReason, State), Error> {
+    let engine = &context.core.engine;
+    let mut store = Store::new(engine, State::new(Arc::clone(&context), sink));
+    store.limiter(|state| state);
+    store.set_hostcall_fuel(context.budget.limits().memory);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|store| {
+        let budget = &store.data().context.budget;
+        budget.check_time()?;
+        // Ticks also come while it waits; what counts is how long it thinks.
+        Ok(if budget.time.poll() < TICK { UpdateDeadline::Continue(1) } else { UpdateDeadline::Yield(1) })
+    });
+    let request = request_to_wit(&context.request);
+    let ended = match &program.0.kind {
+        Kind::Run(pre) => match pre.instantiate_async(&mut store).await {
+            Ok(instance) => instance.realm_tenant_program().call_run(&mut store, &request).await,
+            Err(error) => return Err(not_started(&error, store.data())),
+        },
+        Kind::Policy(pre) => match pre.instantiate_async(&mut store).await {
+            Ok(instance) => return policy::run(store, &instance, request).await,
+            Err(error) => return Err(not_started(&error, store.data())),
+        },
+    };
+    match ended {
+        Ok(Ok(reason)) => Ok((reason.into(), store.into_data())),
+        Ok(Err(error)) => Err(error.into()),
+        Err(error) => Err(ended_early(&error, store.data())),
+    }
+}
+
+/// Why an instance could not be made.
+fn not_started(error: &wasmtime::Error, state: &State) -> Error {
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        return Error::new(
+            ErrorKind::Overloaded,
+            "as many programs run as there is room for; try again later",
+        );
+    }
+    if state.refused {
+        let limit = state.context.budget.limits().memory;
+        return Error::limit(format!(
+            "the program needs more memory than its limit `program.memory` of {limit} bytes: {error:#}"
+        ));
+    }
+    ended_early(error, state)
+}
+
+/// Why a call did not return.
+pub(crate) fn ended_early(error: &wasmtime::Error, state: &State) -> Error {
+    let error = Error::of_call(error);
+    match state.complaint() {
+        Some(complaint) if error.kind() == ErrorKind::Trap => {
+            Error::new(ErrorKind::Trap, format!("{error}\nit wrote: {complaint}"))
+        }
+        _ => error,
+    }
+}
+
+/// A request as the guest gets it.
+fn request_to_wit(request: &Request) -> wit::Request {
+    wit::Request {
+        prompt: to_wit(&request.prompt),
+        sampling: sampling_to_wit(&request.sampling),
+        max_tokens: request.max_tokens.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX)),
+        stop: request.stop.clone(),
+        grammar: request.grammar.as_ref().map(grammar_to_wit),
+        ignore_eos: request.ignore_eos,
+        input: request.input.to_string(),
+    }
+}
+
+impl From<wit::FinishReason> for FinishReason {
+    fn from(reason: wit::FinishReason) -> Self {
+        match reason {
+            wit::FinishReason::Stop => Self::Stop,
+            wit::FinishReason::Length => Self::Length,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What all programs of a process share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::bindings::TenantProgram;
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::executor::Executor;
+use crate::program::Program;
+use crate::state::State;
+use crate::{Error, ErrorKind, wasi};
+
+/// How a [`Sandbox`] is built.
+#[derive(Debug, Clone)]
+pub struct SandboxConfig {
+    /// Where compiled programs are kept; `None` to compile at every start.
+    pub cache: Option<PathBuf>,
+    /// Instances that live at once. Each reserves addresses, and memory only as it is used.
+    pub max_instances: u32,
+    /// Threads for programs that do not think on the threads of a model's step.
+    pub threads: usize,
+}
+
+impl Default for SandboxConfig {
+    fn default() -> Self {
+        Self { cache: None, max_instances: 2048, threads: 2 }
+    }
+}
+
+/// Compiles and runs programs. Cloning it is cheap and shares everything.
+#[derive(Clone)]
+pub struct Sandbox(pub(crate) Arc<Core>);
+
+pub(crate) struct Core {
+    pub(crate) engine: Engine,
+    pub(crate) linker: Linker<State>,
+    pub(crate) executor: Executor,
+    pub(crate) clock: Clock,
+    pub(crate) cache: Option<Cache>,
+    /// Timers and sockets; `None` only while this is dropped.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+/// Bytes of a program's stack. Recursion beyond it ends the program.
+const STACK: usize = 512 << 10;
+
+/// Core modules, memories and tables of one component at most: those made from Python have a dozen.
+const MODULES: u32 = 64;
+const MEMORIES: u32 = 4;
+const TABLES: u32 = 16;
+
+impl Sandbox {
+    /// Reserves the pool of instances and starts threads.
+    ///
+    /// # Errors
+    /// `Internal` where threads or addresses can't be had.
+    pub fn new(config: &SandboxConfig) -> Result<Self, Error> {
+        let internal = |error: &dyn std::fmt::Display| {
+            Error::new(ErrorKind::Internal, format!("the sandbox: {error:#}"))
+        };
+        let engine = engine(config.max_instances).map_err(|error| internal(&error))?;
+        let mut linker = Linker::new(&engine);
+        TenantProgram::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)
+            .and_then(|()| wasi::add_to_linker(&mut linker))
+            .map_err(|error| internal(&error))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("realm-io")
+            .enable_all()
+            .build()
+            .map_err(|error| internal(&error))?;
+        let executor = Executor::new(config.threads.max(1), runtime.handle().clone())
+            .map_err(|error| internal(&error))?;
+        let ticked = engine.clone();
+        let clock = Clock::new(move || ticked.increment_epoch()).map_err(|error| internal(&error))?;
+        let cache = config.cache.as_deref().and_then(Cache::open);
+        Ok(Self(Arc::new(Core { engine, linker, executor, clock, cache, runtime: Some(runtime) })))
+    }
+
+    /// Compiles a component, or a core module from which one can be made. Takes from milliseconds to seconds, unless it was
+    /// compiled before and is kept.
+    ///
+    /// # Errors
+    /// `InvalidProgram` says what about it can't be run.
+    pub fn compile(&self, wasm: &[u8]) -> Result<Program, Error> {
+        Program::compile(&self.0, wasm)
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // The last program may end on a thread that may not wait.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The pool, as large as asked for or as there are addresses for.
+fn engine(instances: u32) -> wasmtime::Result<Engine> {
+    let mut instances = instances.max(1);
+    loop {
+        match Engine::new(&settings(instances)) {
+            Err(error) if instances > 16 => {
+                tracing::warn!(%error, instances, "no addresses for so many instances; trying fewer");
+                instances /= 4;
+            }
+            done => return done,
+        }
+    }
+}
+
+fn settings(instances: u32) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(4))
+        .total_memories(instances)
+        .total_tables(instances.saturating_mul(4))
+        .total_stacks(instances)
+        .max_core_instances_per_component(MODULES)
+        .max_memories_per_component(MEMORIES)
+        .max_tables_per_component(TABLES)
+        .max_component_instance_size(4 << 20)
+        .max_core_instance_size(4 << 20)
+        .table_elements(20_000)
+        .max_memory_size(4 << 30)
+        .max_unused_warm_slots(64)
+        // Clearing so much is quicker than to have it mapped anew.
+        .linear_memory_keep_resident(64 << 10)
+        .table_keep_resident(16 << 10);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .epoch_interruption(true)
+        .max_wasm_stack(STACK)
+        .async_stack_size(STACK + (256 << 10))
+        .wasm_memory64(true);
+    config
+}
+
+/// A run that its tenant's limits say nothing of ends after this.
+pub(crate) const FOREVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);

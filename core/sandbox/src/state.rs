@@ -1,0 +1,184 @@
+//! What host functions work on: the data of one instance's store.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use realm_engine::{Chunk, Token, Usage};
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
+
+use crate::bindings::realm::tenant::types as wit;
+use crate::budget::Budget;
+use crate::error::HostError;
+use crate::grants::Grants;
+use crate::host::layers::Workshop;
+use crate::model::{Model, Request};
+use crate::program::Programs;
+use crate::sandbox::Core;
+use crate::wasi::Wasi;
+use crate::{Error, ErrorKind};
+
+/// What a run is about: the same for the program that answers and those that it runs in turn.
+pub(crate) struct Context {
+    pub(crate) core: Arc<Core>,
+    pub(crate) model: Arc<Model>,
+    /// Other models that the application has loaded.
+    pub(crate) models: Arc<dyn Fn(&str) -> Option<Arc<Model>> + Send + Sync>,
+    pub(crate) tenant: Arc<realm_engine::Tenant>,
+    pub(crate) grants: Arc<Grants>,
+    pub(crate) programs: Arc<Programs>,
+    pub(crate) request: Request,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) submitted: Instant,
+    pub(crate) started: Instant,
+}
+
+/// Where a program's text goes.
+pub(crate) enum Sink {
+    /// To whoever made the request.
+    Reader(async_channel::Sender<Result<Chunk, Error>>),
+    /// To the program that ran this one, `depth` programs deep.
+    Caller { text: String, depth: usize },
+}
+
+/// The data of an instance's store.
+pub(crate) struct State {
+    pub(crate) context: Arc<Context>,
+    pub(crate) table: ResourceTable,
+    pub(crate) sink: Sink,
+    pub(crate) usage: Usage,
+    /// Whether `usage` has its prompt.
+    pub(crate) prompted: bool,
+    pub(crate) first_token: Option<Instant>,
+    /// Bytes of linear memories and tables that were taken from the budget.
+    grown: usize,
+    /// Whether more was asked for than there was.
+    pub(crate) refused: bool,
+    wasi: Option<Box<Wasi>>,
+    /// One for each model whose layers the program has asked for.
+    pub(crate) workshops: Vec<Arc<Workshop>>,
+    /// Blocks of seeded random numbers so far.
+    pub(crate) random_blocks: u64,
+}
+
+impl State {
+    pub(crate) fn new(context: Arc<Context>, sink: Sink) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(context.budget.limits().handles);
+        Self {
+            context,
+            table,
+            sink,
+            usage: Usage::default(),
+            prompted: false,
+            first_token: None,
+            grown: 0,
+            refused: false,
+            wasi: None,
+            workshops: Vec::new(),
+            random_blocks: 0,
+        }
+    }
+
+    /// The context of WASI, which only programs made with a WASI toolchain ask for, and the table of its handles.
+    pub(crate) fn wasi(&mut self) -> (&mut Wasi, &mut ResourceTable) {
+        let context = &self.context;
+        (self.wasi.get_or_insert_with(|| Box::new(Wasi::new(&context.grants))), &mut self.table)
+    }
+
+    /// What the program wrote to its standard error last, if it has one.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        self.wasi.as_ref().and_then(|wasi| wasi.complaint())
+    }
+
+    /// A forward of so many new tokens was made, of whose sequence so many tokens were known.
+    pub(crate) fn forwarded(&mut self, tokens: usize, cached: usize) {
+        if !std::mem::replace(&mut self.prompted, true) {
+            self.usage.prompt_tokens = tokens;
+            self.usage.cached_tokens = cached.min(tokens);
+        }
+    }
+
+    /// Sends a piece of the answer.
+    pub(crate) async fn send(&mut self, text: String, tokens: &[u32]) -> Result<(), HostError> {
+        self.context.budget.send(text.len() + 4 * tokens.len())?;
+        self.usage.generated_tokens += tokens.len();
+        self.first_token.get_or_insert_with(Instant::now);
+        match &mut self.sink {
+            Sink::Caller { text: collected, .. } => {
+                collected.push_str(&text);
+                Ok(())
+            }
+            Sink::Reader(_) if text.is_empty() && tokens.is_empty() => Ok(()),
+            Sink::Reader(chunks) => {
+                let token = |&id| Token { id, logprob: None, top: Vec::new() };
+                let chunk = Chunk { text, tokens: tokens.iter().map(token).collect(), finish: None };
+                let gone = || Error::new(ErrorKind::Cancelled, "the request was cancelled");
+                chunks.send(Ok(chunk)).await.map_err(|_| HostError::Fatal(gone().into()))
+            }
+        }
+    }
+
+    /// Programs that wait for this one.
+    pub(crate) fn depth(&self) -> usize {
+        match self.sink {
+            Sink::Reader(_) => 0,
+            Sink::Caller { depth, .. } => depth,
+        }
+    }
+
+    /// Time since the run's start that has gone until the first token, and from there.
+    pub(crate) fn timings(&self) -> realm_engine::Timings {
+        let (now, started) = (Instant::now(), self.context.started);
+        let first = self.first_token.unwrap_or(now);
+        realm_engine::Timings {
+            queued: started - self.context.submitted,
+            prefill: first.saturating_duration_since(started),
+            decode: now.saturating_duration_since(first),
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.context.budget.give_back(self.grown);
+    }
+}
+
+impl ResourceLimiter for State {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(self.grow(desired.saturating_sub(current)))
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(self.grow(desired.saturating_sub(current).saturating_mul(size_of::<usize>())))
+    }
+}
+
+impl State {
+    fn grow(&mut self, bytes: usize) -> bool {
+        let granted = self.context.budget.take(bytes);
+        if granted {
+            self.grown += bytes;
+        } else {
+            self.refused = true;
+        }
+        granted
+    }
+}
+
+impl crate::bindings::realm::tenant::types::Host for State {
+    fn convert_error(&mut self, error: HostError) -> wasmtime::Result<wit::Error> {
+        error.into_wit()
+    }
+}
