@@ -249,14 +249,6 @@ impl Wake for Task {
     }
 }
 
-impl Running {
-    /// Whether the run goes on.
-    #[cfg(test)]
-    pub(crate) fn is_running(&self) -> bool {
-        self.0.work().is_some()
-    }
-}
-
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.abandon();

@@ -36,6 +36,6 @@ pub use error::{Error, ErrorKind};
 pub use grants::{Answer, Grants, Level, Log, Random, Tool};
 pub use model::{Model, Prompt, Request};
 pub use program::{Contract, Program, ProgramInfo, Programs};
-pub use run::{Job, Reply};
+pub use run::{FindModel, Job, Reply};
 pub use sandbox::{Sandbox, SandboxConfig};
 pub use store::Store;

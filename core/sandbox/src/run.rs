@@ -30,7 +30,7 @@ pub struct Job {
     /// The model that it is asked of.
     pub model: Arc<Model>,
     /// Other models that the application has loaded, by name.
-    pub models: Arc<dyn Fn(&str) -> Option<Arc<Model>> + Send + Sync>,
+    pub models: FindModel,
     /// Whose program it is.
     pub tenant: Arc<realm_engine::Tenant>,
     /// What its programs may do beside.
@@ -38,6 +38,9 @@ pub struct Job {
     /// Its other programs.
     pub programs: Arc<Programs>,
 }
+
+/// Finds a loaded model by its name.
+pub type FindModel = Arc<dyn Fn(&str) -> Option<Arc<Model>> + Send + Sync>;
 
 /// A running program. Dropping it ends the run at once.
 pub struct Reply {

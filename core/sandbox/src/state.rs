@@ -14,6 +14,7 @@ use crate::grants::Grants;
 use crate::host::layers::Workshop;
 use crate::model::{Model, Request};
 use crate::program::Programs;
+use crate::run::FindModel;
 use crate::sandbox::Core;
 use crate::wasi::Wasi;
 use crate::{Error, ErrorKind};
@@ -23,7 +24,7 @@ pub(crate) struct Context {
     pub(crate) core: Arc<Core>,
     pub(crate) model: Arc<Model>,
     /// Other models that the application has loaded.
-    pub(crate) models: Arc<dyn Fn(&str) -> Option<Arc<Model>> + Send + Sync>,
+    pub(crate) models: FindModel,
     pub(crate) tenant: Arc<realm_engine::Tenant>,
     pub(crate) grants: Arc<Grants>,
     pub(crate) programs: Arc<Programs>,

@@ -106,8 +106,8 @@ fn candidates(beams: &[Beam], width: usize) -> Result<Vec<Next>> {
     let sequences: Vec<_> = beams.iter().map(|beam| &beam.sequence).collect();
     let mut all = Vec::new();
     for (beam, logits) in forward_each(&sequences)?.iter().enumerate() {
-        let logprob = beams[beam].logprob;
-        let next = |c: Candidate| Next { beam, token: c.token, logprob: logprob + c.logprob };
+        let before = beams[beam].logprob - logits.log_normalizer();
+        let next = |c: Candidate| Next { beam, token: c.token, logprob: before + c.logit };
         all.extend(logits.top(2 * width as u32).into_iter().map(next));
     }
     all.sort_by(|a, b| b.logprob.total_cmp(&a.logprob));

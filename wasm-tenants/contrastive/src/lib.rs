@@ -83,8 +83,8 @@ fn logits_of(x: &Tensor) -> Result<Logits> {
 /// constant, which makes none here.
 fn contrast(model: &Model, last: &Logits, seen: &Logits, options: &Options) -> Result<()> {
     let likeliest = last.top(CANDIDATES);
-    let least = likeliest.first().map_or(0.0, |best| best.logprob) + options.alpha.ln();
-    let plausible: Vec<_> = likeliest.iter().take_while(|c| c.logprob >= least).map(|c| c.token).collect();
+    let least = likeliest.first().map_or(0.0, |best| best.logit) + options.alpha.ln();
+    let plausible: Vec<_> = likeliest.iter().take_while(|c| c.logit >= least).map(|c| c.token).collect();
     last.add(seen, -options.beta)?;
     last.keep(&TokenSet::of(model, &plausible)?)
 }

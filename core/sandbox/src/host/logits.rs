@@ -111,8 +111,8 @@ fn top(values: &[f32], k: usize) -> Vec<Candidate> {
             continue;
         }
         for (i, &logit) in block.iter().enumerate() {
-            // Also false for NaN.
-            if !(logit >= floor) {
+            // NaN is below everything.
+            if logit < floor || logit.is_nan() {
                 continue;
             }
             kept.push(Candidate { token: (index * BLOCK + i) as u32, logit });
