@@ -11,10 +11,11 @@ async fn main(request: Request) -> Result<()> {
         let best = sequence.forward()?.top(2);
         // Your own way to choose: here the second best, if it is as likely as the best.
         let token = best[usize::from(best[1].logprob > best[0].logprob - 0.01)].token;
-        if model.is_end(token) {
+        let piece = text.push(token)?;
+        emit(piece.text, &[token])?;
+        if piece.stopped || model.is_end(token) {
             break;
         }
-        emit(text.push(token)?.text, &[token])?;
         sequence.append(&[token])?;
     }
     emit(text.finish(), &[])
