@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// 0 always takes the likeliest token
     #[arg(long, default_value_t = 0.0)]
     pub(crate) temperature: f32,
+    /// Have this program answer the tenants' requests: a WebAssembly file, or the name of one that `ci/build-programs` built
+    #[arg(long, requires = "tenants", value_name = "FILE|NAME")]
+    pub(crate) program: Option<String>,
     /// Show every tenant while it runs
     #[arg(long, requires = "tenants")]
     pub(crate) live: bool,

@@ -8,9 +8,12 @@ mod lines;
 mod live;
 mod models;
 mod options;
+mod program;
 mod progress;
 mod run;
+mod scaffold;
 mod tenants;
+mod wasm;
 
 use std::process::ExitCode;
 
@@ -30,6 +33,8 @@ enum Command {
     Chat(chat::Args),
     #[command(subcommand)]
     Models(models::Command),
+    #[command(subcommand)]
+    Tenant(program::Command),
     Bench(bench::Args),
     Tokenize(lines::TokenizeArgs),
     Score(lines::ScoreArgs),
@@ -40,6 +45,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Chat(args) => chat::chat(&args),
         Command::Models(command) => models::models(&command),
+        Command::Tenant(command) => program::tenant(&command),
         Command::Bench(args) => bench::bench(&args),
         Command::Tokenize(args) => lines::tokenize(&args),
         Command::Score(args) => lines::score(&args),

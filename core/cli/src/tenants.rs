@@ -9,11 +9,12 @@ use std::sync::{Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use realm::{Limits, Metrics, Model, Realm, Tenant};
+use realm::{Limits, Metrics, Model, Program, Realm, Tenant};
 use serde_json::{Map, Value, json};
 
 use crate::bench::{Args, median, request, round, rss_mib};
 use crate::live::Live;
+use crate::program;
 
 /// What tenants' names begin with.
 const TENANT: &str = "tenant-";
@@ -31,11 +32,12 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         );
     }
     let mut out = Map::new();
+    let program = args.program.as_deref().map(|name| program::load(&realm, name)).transpose()?;
     for &count in &counts {
         let live = args
             .live
             .then(|| Live::start(&model, format!("{} · {count} tenants", args.model.model), args.json));
-        let runs = (0..args.repeat.max(1)).map(|_| run(&realm, &model, count, args));
+        let runs = (0..args.repeat.max(1)).map(|_| run(&realm, &model, program.as_ref(), count, args));
         let runs = runs.collect::<Result<Vec<_>>>();
         drop(live);
         let report = Report::new(&runs?);
@@ -110,10 +112,11 @@ struct Run {
     end: Reading,
 }
 
-fn run(realm: &Realm, model: &Model, count: usize, args: &Args) -> Result<Run> {
+fn run(realm: &Realm, model: &Model, program: Option<&Program>, count: usize, args: &Args) -> Result<Run> {
     let tenants = (0..count)
         .map(|i| realm.tenant(&format!("{TENANT}{:02}", i + 1), Limits::default()))
         .collect::<Result<Vec<_>, _>>()?;
+    tenants.iter().for_each(|tenant| tenant.set_program(program));
     let without = AtomicUsize::new(count);
     let (begin, end) = (OnceLock::new(), OnceLock::new());
     let period = Period { model, without, begin, end, over: AtomicBool::new(false) };
@@ -251,7 +254,8 @@ impl Report {
     }
 }
 
-/// The most tokens that a tenant was served in the saturated period, over the least, as the engine counted them.
+/// The most tokens that a tenant was served in the saturated period, over the least: as the engine counted them or, where
+/// programs generate, which the engine knows nothing of, as the readers did.
 fn fairness(run: &Run) -> Option<f64> {
     let before = |name: &str| {
         let tenant = run.begin.metrics.tenants.iter().find(|tenant| tenant.name == name)?;
@@ -261,6 +265,12 @@ fn fairness(run: &Run) -> Option<f64> {
     let tenants = run.end.metrics.tenants.iter().filter(|tenant| tenant.name.starts_with(TENANT));
     let served = tenants.filter_map(|tenant| Some(tenant.served.tokens.generated - before(&tenant.name)?));
     let (least, most) = served.fold((u64::MAX, 0), |(least, most), n| (least.min(n), most.max(n)));
+    let (least, most) = if most > 0 {
+        (least, most)
+    } else {
+        let read = || run.seen.iter().map(|seen| seen.tokens as u64);
+        (read().min()?, read().max()?)
+    };
     (least > 0).then(|| most as f64 / least as f64)
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use realm_engine::{Answer, Engine, Metrics, Pooling, Scored};
+use realm_engine::{Answer, Engine, Metrics, Pooling, Scored, Speculation};
 use realm_gguf::Gguf;
 use realm_model::Weights;
 use realm_tokenizer::{Conversation, Tokenizer};
@@ -213,7 +213,7 @@ impl Model {
 
     /// Has a program of the tenant's answer a request.
     fn run_program(&self, program: &Program, request: Request) -> Result<Generation, Error> {
-        if request.logprobs.is_some() || request.speculation.is_some() {
+        if request.logprobs.is_some() || request.speculation.is_some_and(|s| s != Speculation::Off) {
             let why = "programs send no log-probabilities and decide on speculation themselves: leave `logprobs` and `speculation` out";
             return Err(Error::new(ErrorCode::InvalidArgument, why));
         }

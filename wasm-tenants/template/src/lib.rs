@@ -10,7 +10,7 @@ async fn main(request: Request) -> Result<()> {
     for _ in 0..request.max_tokens.unwrap_or(256) {
         let best = sequence.forward()?.top(2);
         // Your own way to choose: here the second best, if it is as likely as the best.
-        let token = best[usize::from(best[1].logprob > best[0].logprob - 0.01)].token;
+        let token = best[usize::from(best[1].logit > best[0].logit - 0.01)].token;
         let piece = text.push(token)?;
         emit(piece.text, &[token])?;
         if piece.stopped || model.is_end(token) {
