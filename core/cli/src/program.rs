@@ -169,6 +169,7 @@ fn inspect(name: &str) -> Result<()> {
     let info = program.info();
     let level = match info.contract {
         Contract::Program => "a program: it answers requests",
+        Contract::Module => "a core module: it answers requests with plain functions",
         Contract::Policy => "a policy: Realm generates and asks it at each token",
     };
     println!("{level}\n{} KiB", info.bytes / 1024);

@@ -26,6 +26,7 @@ mod model;
 mod policy;
 mod priority;
 mod program;
+mod raw;
 mod run;
 mod sandbox;
 mod state;

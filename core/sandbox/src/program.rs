@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
+use wasmtime::{InstancePre, Module};
 
 use crate::bindings::TenantProgramPre;
 use crate::bindings::policy::TenantPolicyPre;
@@ -29,6 +30,7 @@ pub(crate) struct Compiled {
 pub(crate) enum Kind {
     Run(TenantProgramPre<State>),
     Policy(TenantPolicyPre<State>),
+    Raw(InstancePre<State>),
 }
 
 /// Which level of the contract a program is written at.
@@ -38,6 +40,8 @@ pub enum Contract {
     Program,
     /// It is asked at each token.
     Policy,
+    /// It is a core module that answers requests with plain functions.
+    Module,
 }
 
 /// What a program is.
@@ -61,9 +65,12 @@ impl Program {
             let why = format!("the program has {} bytes; it may have {MAX_BYTES}", wasm.len());
             return Err(Error::limit(why));
         }
-        let encoded = encode(wasm)?;
-        let wasm_component = encoded.as_deref().unwrap_or(wasm);
-        let component = component(core, wasm_component)?;
+        let is_module = wasm.get(..8) == Some(b"\0asm\x01\0\0\0");
+        if is_module && !says_component(wasm) {
+            return Self::of_module(core, wasm);
+        }
+        let encoded = if is_module { Some(encode(wasm)?) } else { None };
+        let component = component(core, encoded.as_deref().unwrap_or(wasm))?;
         let kind_of = component.component_type();
         let engine = &core.engine;
         let imports: Vec<String> = kind_of.imports(engine).map(|(name, _)| name.to_owned()).collect();
@@ -93,6 +100,22 @@ impl Program {
         Ok(Self(Arc::new(Compiled { kind, info })))
     }
 
+    fn of_module(core: &Core, wasm: &[u8]) -> Result<Self, Error> {
+        let compile = |wasm: &[u8]| Module::new(&core.engine, wasm);
+        // SAFETY: what `kept` gives was serialized by an engine with the same settings and version.
+        let load = |compiled: &[u8]| unsafe { Module::deserialize(&core.engine, compiled) };
+        let module = kept(core, wasm, load, compile, Module::serialize)?;
+        let name = |module: &str, name: &str| format!("{module}.{name}");
+        let info = ProgramInfo {
+            contract: Contract::Module,
+            imports: module.imports().map(|import| name(import.module(), import.name())).collect(),
+            exports: module.exports().map(|export| export.name().to_owned()).collect(),
+            bytes: wasm.len(),
+        };
+        let kind = Kind::Raw(core.raw.link(&module)?);
+        Ok(Self(Arc::new(Compiled { kind, info })))
+    }
+
     /// What it is.
     pub fn info(&self) -> &ProgramInfo {
         &self.0.info
@@ -105,46 +128,82 @@ impl fmt::Debug for Program {
     }
 }
 
-/// Makes a component of a core module that says what component it wants to be.
-fn encode(wasm: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-    let is_module = wasm.get(..8) == Some(b"\0asm\x01\0\0\0");
-    if !is_module {
-        return Ok(None);
-    }
-    let encoded = wit_component::ComponentEncoder::default()
-        .validate(true)
-        .module(wasm)
-        .and_then(|mut encoder| encoder.encode());
-    match encoded {
-        Ok(component) => Ok(Some(component)),
-        Err(error) => {
-            let why = format!("the module is no component, and none can be made of it: {error:#}");
-            Err(Error::new(ErrorKind::InvalidProgram, why))
+/// Whether a core module says what component it wants to be, as wit-bindgen has it do.
+fn says_component(module: &[u8]) -> bool {
+    // Sections follow one another: a number, a length, and the name at the beginning of a custom one's contents.
+    let mut rest = module.get(8..).unwrap_or_default();
+    while let Some((&id, after)) = rest.split_first() {
+        let Some((len, after)) = leb128(after) else { return false };
+        let Some(contents) = after.get(..len) else { return false };
+        rest = &after[len..];
+        if id == 0
+            && let Some((name_len, name)) = leb128(contents)
+            && name.get(..name_len).is_some_and(|name| name.starts_with(b"component-type"))
+        {
+            return true;
         }
     }
+    false
 }
 
-/// Compiles, or takes what was compiled before.
+/// An unsigned number in LEB128 of at most 32 bits, and what follows it.
+fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let mut value = 0u64;
+    for (i, &byte) in bytes.iter().enumerate().take(5) {
+        value |= u64::from(byte & 0x7f) << (7 * i);
+        if byte & 0x80 == 0 {
+            return Some((u32::try_from(value).ok()? as usize, &bytes[i + 1..]));
+        }
+    }
+    None
+}
+
+/// Makes a component of a core module that says what component it wants to be.
+fn encode(module: &[u8]) -> Result<Vec<u8>, Error> {
+    let encoded = wit_component::ComponentEncoder::default()
+        .validate(true)
+        .module(module)
+        .and_then(|mut encoder| encoder.encode());
+    encoded.map_err(|error| {
+        let why = format!("no component can be made of the module: {error:#}");
+        Error::new(ErrorKind::InvalidProgram, why)
+    })
+}
+
+/// Compiles a component, or takes what was compiled before.
 fn component(core: &Core, wasm: &[u8]) -> Result<Component, Error> {
+    let compile = |wasm: &[u8]| Component::new(&core.engine, wasm);
+    // SAFETY: what `kept` gives was serialized by an engine with the same settings and version.
+    let load = |compiled: &[u8]| unsafe { Component::deserialize(&core.engine, compiled) };
+    kept(core, wasm, load, compile, Component::serialize)
+}
+
+/// Compiles, or takes what was compiled before: `load` gets only bytes that `serialize` made, in an engine with the same
+/// settings and of the same version, in a process of this user's, since the cache gives nothing else.
+fn kept<T>(
+    core: &Core,
+    wasm: &[u8],
+    load: impl FnOnce(&[u8]) -> wasmtime::Result<T>,
+    compile: impl FnOnce(&[u8]) -> wasmtime::Result<T>,
+    serialize: impl FnOnce(&T) -> wasmtime::Result<Vec<u8>>,
+) -> Result<T, Error> {
     let source = Source::new(&core.engine, wasm);
     if let Some(compiled) = core.cache.as_ref().and_then(|cache| cache.get(&source)) {
-        // SAFETY: the bytes came out of `Component::serialize` of an engine with the same settings and version, in a
-        // process of this user: `Cache` gives nothing that it has not written itself.
-        match unsafe { Component::deserialize(&core.engine, &compiled) } {
-            Ok(component) => return Ok(component),
+        match load(&compiled) {
+            Ok(program) => return Ok(program),
             Err(error) => tracing::warn!(%error, "a kept program could not be used; it is compiled anew"),
         }
     }
-    let component = Component::new(&core.engine, wasm).map_err(|error| {
-        Error::new(ErrorKind::InvalidProgram, format!("no WebAssembly component: {error:#}"))
+    let program = compile(wasm).map_err(|error| {
+        Error::new(ErrorKind::InvalidProgram, format!("no WebAssembly that Realm can run: {error:#}"))
     })?;
     if let Some(cache) = &core.cache {
-        match component.serialize() {
+        match serialize(&program) {
             Ok(compiled) => cache.put(&source, &compiled),
             Err(error) => tracing::warn!(%error, "a compiled program could not be kept"),
         }
     }
-    Ok(component)
+    Ok(program)
 }
 
 /// A tenant's programs by name, for those that call others.

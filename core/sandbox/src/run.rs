@@ -15,11 +15,11 @@ use crate::grants::Grants;
 use crate::host::logits::{grammar_to_wit, sampling_to_wit};
 use crate::host::models::to_wit;
 use crate::model::{Model, Request};
-use crate::policy;
 use crate::program::{Kind, Program, Programs};
 use crate::sandbox::{FOREVER, Sandbox};
 use crate::state::{Context, Sink, State};
 use crate::{Error, ErrorKind};
+use crate::{policy, raw};
 
 /// Who asks what of which program.
 pub struct Job {
@@ -158,6 +158,12 @@ async fn answer(
             Ok(instance) => instance.realm_tenant_program().call_run(&mut store, &request).await,
             Err(error) => return Err(not_started(&error, store.data())),
         },
+        Kind::Raw(pre) => {
+            return match raw::run(&mut store, pre).await {
+                Ok(reason) => Ok((reason, store.into_data())),
+                Err(error) => Err(not_started(&error, store.data())),
+            };
+        }
         Kind::Policy(pre) => match pre.instantiate_async(&mut store).await {
             Ok(instance) => return policy::run(store, &instance, request).await,
             Err(error) => return Err(not_started(&error, store.data())),

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::executor::Executor;
 use crate::program::Program;
 use crate::state::State;
-use crate::{Error, ErrorKind, wasi};
+use crate::{Error, ErrorKind, raw, wasi};
 
 /// How a [`Sandbox`] is built.
 #[derive(Debug, Clone)]
@@ -39,6 +39,8 @@ pub struct Sandbox(pub(crate) Arc<Core>);
 pub(crate) struct Core {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<State>,
+    /// For core modules.
+    pub(crate) raw: raw::Linkers,
     pub(crate) executor: Executor,
     pub(crate) clock: Clock,
     pub(crate) cache: Option<Cache>,
@@ -68,6 +70,7 @@ impl Sandbox {
         TenantProgram::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)
             .and_then(|()| wasi::add_to_linker(&mut linker))
             .map_err(|error| internal(&error))?;
+        let raw = raw::Linkers::new(&engine).map_err(|error| internal(&error))?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("realm-io")
@@ -79,7 +82,7 @@ impl Sandbox {
         let ticked = engine.clone();
         let clock = Clock::new(move || ticked.increment_epoch()).map_err(|error| internal(&error))?;
         let cache = config.cache.as_deref().and_then(Cache::open);
-        Ok(Self(Arc::new(Core { engine, linker, executor, clock, cache, runtime: Some(runtime) })))
+        Ok(Self(Arc::new(Core { engine, linker, raw, executor, clock, cache, runtime: Some(runtime) })))
     }
 
     /// Compiles a component, or a core module from which one can be made. Takes from milliseconds to seconds, unless it was

@@ -58,6 +58,9 @@ pub(crate) struct State {
     wasi: Option<Box<Wasi>>,
     /// One for each model whose layers the program has asked for.
     pub(crate) workshops: Vec<Arc<Workshop>>,
+    /// What a core module's last failed call said, and the handle of its sampler.
+    pub(crate) raw_error: Option<Error>,
+    pub(crate) raw_sampler: Option<u32>,
     /// Blocks of seeded random numbers so far.
     pub(crate) random_blocks: u64,
 }
@@ -77,6 +80,8 @@ impl State {
             refused: false,
             wasi: None,
             workshops: Vec::new(),
+            raw_error: None,
+            raw_sampler: None,
             random_blocks: 0,
         }
     }
