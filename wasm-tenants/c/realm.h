@@ -32,7 +32,7 @@ typedef realm_tenant_types_error_t realm_error;
 typedef realm_tenant_types_prompt_t realm_prompt;
 typedef exports_realm_tenant_program_request_t realm_request;
 typedef exports_realm_tenant_program_finish_reason_t realm_finish;
-/* A token, its logit, and the natural logarithm of its probability. */
+/* A token and its logit. */
 typedef realm_tenant_logits_candidate_t realm_candidate;
 typedef realm_tenant_logits_list_candidate_t realm_candidates;
 
