@@ -28,7 +28,7 @@ use crate::task::score::Score;
 use crate::task::{Task, Work};
 use crate::{
     Adapter, Draft, EngineConfig, Error, Generation, Grammar, Guide, Metrics, PieceSession, Request,
-    Sequence, Served, Speculation, Tenant,
+    RunMeter, Sequence, Served, Speculation, Tenant,
 };
 
 /// Runs the requests of one model.
@@ -341,6 +341,11 @@ impl Engine {
         let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
         let (engine, common) = (self.commands.clone(), Arc::clone(&self.common));
         Sequence::open(engine, common, Arc::clone(tenant), adapter, shared_prefix)
+    }
+
+    /// Counts for a request of a tenant's that a program answers; it waits from now on.
+    pub fn run_meter(&self, tenant: &Arc<Tenant>) -> RunMeter {
+        RunMeter::new(Meter::request(&self.common.ledger, tenant, "program", 0))
     }
 
     /// The forward pass in pieces, for a program of a tenant's. `pieces` are of this engine's weights

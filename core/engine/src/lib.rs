@@ -43,7 +43,7 @@ pub use engine::{Answer, Engine};
 pub use error::Error;
 pub use generation::Generation;
 pub use guide::{Grammar, Guide};
-pub use metrics::{Histogram, KvPages, Metrics, Requests, Served, TenantMetrics, Tokens};
+pub use metrics::{Histogram, KvPages, Metrics, Requests, RunEnd, RunMeter, Served, TenantMetrics, Tokens};
 pub use pieces::PieceSession;
 pub use realm_model::PieceId;
 pub use request::{Chunk, Finish, FinishReason, MAX_LOGPROBS, Request, Timings, Token, Usage};

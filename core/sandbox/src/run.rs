@@ -1,10 +1,10 @@
 //! Runs a program on a request.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use realm_engine::{Chunk, Finish, FinishReason};
+use realm_engine::{Chunk, Finish, FinishReason, RunEnd, RunMeter};
 use wasmtime::{Store, UpdateDeadline};
 
 use crate::bindings::realm::tenant::types as wit;
@@ -63,15 +63,19 @@ impl Sandbox {
         let mut place = job.tenant.enter()?;
         let (send, chunks) = async_channel::bounded(CHANNEL);
         let budget = Budget::new(limits.program);
+        // Dropped with the run, if it is given up.
+        let meter = Arc::new(Mutex::new(job.model.engine.run_meter(&job.tenant)));
         let ticking = self.0.clock.run();
         let core = Arc::clone(&self.0);
         let (account, sender) = (Arc::clone(&budget), send.clone());
         let timeout = limits.request_timeout.unwrap_or(FOREVER);
         let work = async move {
             let _ticking = ticking;
+            let counts = meter;
             let tenant = Arc::clone(&job.tenant);
             let answered = tokio::time::timeout(timeout, async {
                 place.started().await;
+                lock(&counts).started();
                 let context = Arc::new(Context {
                     core,
                     model: job.model,
@@ -81,12 +85,18 @@ impl Sandbox {
                     programs: job.programs,
                     request: job.request,
                     budget: account,
+                    meter: Arc::clone(&counts),
                     submitted,
                     started: Instant::now(),
                 });
                 answer(context, &job.program, Sink::Reader(send)).await
             })
             .await;
+            let end = match &answered {
+                Ok(Ok(_)) => RunEnd::Finished,
+                Ok(Err(_)) => RunEnd::Failed,
+                Err(_) => RunEnd::TimedOut,
+            };
             let last = match answered {
                 Ok(Ok((reason, state))) => {
                     let finish = Finish { reason, usage: state.usage, timings: state.timings() };
@@ -98,13 +108,18 @@ impl Sandbox {
                     tenant.name()
                 ))),
             };
-            // Whoever gets the last chunk may want the place at once.
+            // Whoever gets the last chunk may look at counts, or want the place at once.
+            lock(&counts).ended(end);
             drop(place);
             // If the reader is gone, nobody wants to know.
             let _ = sender.send(last).await;
         };
         Ok(Reply { chunks: Box::pin(chunks), _running: self.0.executor.spawn(budget, work) })
     }
+}
+
+fn lock(meter: &Mutex<RunMeter>) -> MutexGuard<'_, RunMeter> {
+    meter.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs a program to its end, for another program; returns what it sent.
@@ -123,6 +138,7 @@ pub(crate) async fn nested(
         programs: Arc::clone(&context.programs),
         request: Request { input, ..context.request.clone() },
         budget: Arc::clone(&context.budget),
+        meter: Arc::clone(&context.meter),
         submitted: context.submitted,
         started: context.started,
     });

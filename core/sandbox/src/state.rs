@@ -1,9 +1,9 @@
 //! What host functions work on: the data of one instance's store.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use realm_engine::{Chunk, Token, Usage};
+use realm_engine::{Chunk, RunMeter, Token, Usage};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 
@@ -30,6 +30,7 @@ pub(crate) struct Context {
     pub(crate) programs: Arc<Programs>,
     pub(crate) request: Request,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) meter: Arc<Mutex<RunMeter>>,
     pub(crate) submitted: Instant,
     pub(crate) started: Instant,
 }
@@ -117,6 +118,9 @@ impl State {
             }
             Sink::Reader(_) if text.is_empty() && tokens.is_empty() => Ok(()),
             Sink::Reader(chunks) => {
+                if !tokens.is_empty() {
+                    self.context.meter.lock().unwrap_or_else(PoisonError::into_inner).sent(tokens.len());
+                }
                 let token = |&id| Token { id, logprob: None, top: Vec::new() };
                 let chunk = Chunk { text, tokens: tokens.iter().map(token).collect(), finish: None };
                 let gone = || Error::new(ErrorKind::Cancelled, "the request was cancelled");

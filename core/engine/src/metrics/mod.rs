@@ -8,10 +8,12 @@
 mod histogram;
 mod ledger;
 mod meter;
+mod run;
 
 pub use histogram::Histogram;
 pub(crate) use ledger::{Ledger, Load, Tally};
 pub(crate) use meter::{Meter, Outcome};
+pub use run::{RunEnd, RunMeter};
 
 /// A reading of one engine. Counts are since the engine's start and never fall; what runs, waits and holds pages is as of
 /// a moment ago (50 ms while the engine computes).
