@@ -32,6 +32,15 @@ pub(crate) struct Args {
     /// How many tenants generate at once, each with a prompt of its own; a list. Measures these alone
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) tenants: Vec<u16>,
+    /// Measure for so many seconds: every tenant sends request after request, each for --generate tokens
+    #[arg(long, requires = "tenants", value_parser = seconds)]
+    pub(crate) seconds: Option<f64>,
+    /// Requests that every tenant has at once
+    #[arg(long, requires = "tenants", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) streams: u16,
+    /// The tenants' weights, in turns: with 1,3 every other one has three times the share
+    #[arg(long, requires = "tenants", value_delimiter = ',', default_values_t = [1.0])]
+    pub(crate) weights: Vec<f32>,
     /// 0 always takes the likeliest token
     #[arg(long, default_value_t = 0.0)]
     pub(crate) temperature: f32,
@@ -137,6 +146,14 @@ fn decode(model: &Model, batch: usize, args: &Args) -> Result<f64> {
         }
     }
     Ok(tokens as f64 / start.elapsed().as_secs_f64())
+}
+
+/// A time that is long enough to measure something.
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.1..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("must be from 0.1 to 86400".into()),
+    }
 }
 
 pub(crate) fn median(runs: &mut [f64]) -> f64 {

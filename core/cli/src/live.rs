@@ -80,7 +80,7 @@ impl View {
         if self.term.is_term() {
             let _ = self.draw(&lines);
         } else if self.ticks.is_multiple_of(READINGS) {
-            let _ = self.term.write_line(&lines[..lines.len().min(2)].join(" · "));
+            let _ = self.term.write_line(&lines[..lines.len().min(3)].join(" · "));
         }
     }
 
@@ -110,23 +110,28 @@ impl View {
     }
 }
 
-/// A line on the whole, and one for each tenant.
+/// The title, two lines on the whole, and one for each tenant.
 fn lines(title: String, before: &Metrics, now: &Metrics, seconds: f64) -> Vec<String> {
     let (all, rates) = (&now.served, Rates::new(&before.served, &now.served, seconds));
     let kv = &now.kv;
     let mut lines = vec![
         title,
         format!(
-            "{} running, {} waiting · {:.0} tokens/s, prompts {:.0}/s · first token {}, then every {} · {} of {} KV pages, {} remembered · {} outside the forward pass",
+            "{} running, {} waiting · {:.0} tokens/s, prompts {:.0}/s · first token {}, then every {}",
             all.running,
             all.waiting,
             rates.generated,
             rates.prompt,
             milliseconds(rates.first_token),
             milliseconds(rates.inter_token),
+        ),
+        format!(
+            "{} of {} KV pages, {} remembered · {} of {} drafts right · {} outside the forward pass",
             kv.used,
             kv.total,
             kv.remembered,
+            all.tokens.accepted.saturating_sub(before.served.tokens.accepted),
+            all.tokens.drafted.saturating_sub(before.served.tokens.drafted),
             share(before, now),
         ),
         format!(

@@ -1,8 +1,9 @@
 //! `realm bench --tenants`: many tenants at once through the public API, as a service has them.
 //!
-//! Every tenant has a thread that reads one stream. They start together. The *saturated period* begins when each has its
-//! first token, and ends when the first of them has `--generate` more; then all are cancelled. So all of them generate
-//! all the time, however long the prompts took.
+//! Every tenant has `--streams` threads, each of which reads one stream. They start together. The *saturated period* begins
+//! when each has its first token, and ends when the first of them has `--generate` more, or with `--seconds` after so
+//! long, in which a stream that has ended is followed by the next; then all are cancelled. So all of them generate all
+//! the time, however long the prompts took.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, OnceLock};
@@ -21,7 +22,7 @@ const TENANT: &str = "tenant-";
 
 pub(crate) fn bench(args: &Args) -> Result<()> {
     let counts: Vec<usize> = args.tenants.iter().map(|&n| n.into()).collect();
-    let most = counts.iter().copied().max().unwrap_or(1);
+    let most = counts.iter().copied().max().unwrap_or(1) * usize::from(args.streams);
     let kv_tokens = most * (args.prefix + longest(args, most)).next_multiple_of(64);
     let (realm, model) = args.model.start(Some(kv_tokens))?;
     // The first forward passes touch memory for the first time.
@@ -53,15 +54,20 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Tokens that a tenant may generate: `--generate`, what it does while the others' prompts are computed in chunks of at
-/// least 64 rows, and some more for threads that get to read late.
-fn longest(args: &Args, tenants: usize) -> usize {
-    args.generate + tenants * args.prefix.div_ceil(64) + 256
+/// Tokens that a request may generate: `--generate`, and without `--seconds` what it does while the others' prompts are
+/// computed in chunks of at least 64 rows, and some more for threads that get to read late.
+fn longest(args: &Args, streams: usize) -> usize {
+    match args.seconds {
+        Some(_) => args.generate,
+        None => args.generate + streams * args.prefix.div_ceil(64) + 256,
+    }
 }
 
-/// What one tenant saw.
+/// What one stream's reader saw.
+#[derive(Default)]
 struct Seen {
-    first_token: Duration,
+    /// Of each request.
+    first_tokens: Vec<Duration>,
     /// Between tokens.
     gaps: Vec<Duration>,
     /// Tokens in the saturated period.
@@ -84,7 +90,9 @@ impl Reading {
 /// The saturated period, as all threads see it.
 struct Period<'a> {
     model: &'a Model,
-    /// Tenants that have no token yet.
+    args: &'a Args,
+    streams: usize,
+    /// Streams that have no token yet.
     without: AtomicUsize,
     begin: OnceLock<Reading>,
     end: OnceLock<Reading>,
@@ -92,14 +100,24 @@ struct Period<'a> {
 }
 
 impl Period<'_> {
-    /// A tenant has its first token.
+    /// A stream has its first token.
     fn first_token(&self) {
         if self.without.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.begin.get_or_init(|| Reading::take(self.model));
         }
     }
 
-    /// A tenant has all its tokens.
+    /// Whether a stream that has so many tokens in the period has all there are to be.
+    fn is_enough(&self, tokens: usize) -> bool {
+        match self.args.seconds {
+            Some(seconds) => {
+                self.begin.get().is_some_and(|begin| begin.at.elapsed().as_secs_f64() >= seconds)
+            }
+            None => tokens >= self.args.generate,
+        }
+    }
+
+    /// A stream has all its tokens.
     fn finish(&self) {
         self.end.get_or_init(|| Reading::take(self.model));
         self.over.store(true, Ordering::Release);
@@ -110,28 +128,37 @@ struct Run {
     seen: Vec<Seen>,
     begin: Reading,
     end: Reading,
+    tenants: Vec<Tenant>,
 }
 
 fn run(realm: &Realm, model: &Model, program: Option<&Program>, count: usize, args: &Args) -> Result<Run> {
+    let weights = args.weights.iter().cycle();
     let tenants = (0..count)
-        .map(|i| realm.tenant(&format!("{TENANT}{:02}", i + 1), Limits::default()))
+        .zip(weights)
+        .map(|(i, &weight)| {
+            realm.tenant(&format!("{TENANT}{:02}", i + 1), Limits { weight, ..Limits::default() })
+        })
         .collect::<Result<Vec<_>, _>>()?;
     tenants.iter().for_each(|tenant| tenant.set_program(program));
-    let without = AtomicUsize::new(count);
-    let (begin, end) = (OnceLock::new(), OnceLock::new());
-    let period = Period { model, without, begin, end, over: AtomicBool::new(false) };
-    let start = Barrier::new(count);
+    let streams = count * usize::from(args.streams);
+    let period = Period {
+        model,
+        args,
+        streams,
+        without: AtomicUsize::new(streams),
+        begin: OnceLock::new(),
+        end: OnceLock::new(),
+        over: AtomicBool::new(false),
+    };
+    let start = Barrier::new(streams);
     let seen = std::thread::scope(|scope| {
-        let threads: Vec<_> = tenants
-            .iter()
-            .enumerate()
-            .map(|(i, tenant)| {
-                let (period, start) = (&period, &start);
+        let threads: Vec<_> = (0..streams)
+            .map(|i| {
+                let (period, start, tenant) = (&period, &start, &tenants[i % count]);
                 scope.spawn(move || {
-                    let seen = read(tenant, i, count, args, period, start);
-                    if seen.is_err() {
-                        period.finish();
-                    }
+                    let seen = read(tenant, i, period, start);
+                    // Whether it has seen all or has failed.
+                    period.finish();
                     seen
                 })
             })
@@ -144,46 +171,48 @@ fn run(realm: &Realm, model: &Model, program: Option<&Program>, count: usize, ar
         seen,
         begin: period.begin.into_inner().context(missing)?,
         end: period.end.into_inner().context(missing)?,
+        tenants,
     })
 }
 
-/// One tenant's thread.
-fn read(
-    tenant: &Tenant,
-    index: usize,
-    count: usize,
-    args: &Args,
-    period: &Period<'_>,
-    start: &Barrier,
-) -> Result<Seen> {
+/// The thread of stream `index`.
+fn read(tenant: &Tenant, index: usize, period: &Period<'_>, start: &Barrier) -> Result<Seen> {
     let model = tenant.model(period.model);
     start.wait();
-    let (model, began) = (model?, Instant::now());
-    let request = request(&model, index, args.prefix, longest(args, count)).temperature(args.temperature);
-    let mut generation = model.stream(request)?;
-    let mut seen = Seen { first_token: Duration::ZERO, gaps: Vec::new(), tokens: 0 };
-    let mut last = None;
-    while !period.over.load(Ordering::Acquire) {
-        let Some(chunk) = generation.next_blocking() else { break };
-        let (tokens, now) = (chunk?.tokens.len(), Instant::now());
-        // Tokens that come at once share the time since the last one before.
-        let each = |last: Instant| (now - last) / u32::try_from(tokens).unwrap_or(1).max(1);
-        match last.replace(now) {
-            Some(last) => seen.gaps.extend(std::iter::repeat_n(each(last), tokens)),
-            None => {
-                seen.first_token = now - began;
-                period.first_token();
-                continue;
+    let (model, args, mut seen) = (model?, period.args, Seen::default());
+    let over = || period.over.load(Ordering::Acquire);
+    for turn in 0.. {
+        let (first, most) = (index + turn * period.streams, longest(args, period.streams));
+        let request = request(&model, first, args.prefix, most).temperature(args.temperature);
+        let (began, mut last) = (Instant::now(), None);
+        let mut generation = model.stream(request)?;
+        while !over()
+            && let Some(chunk) = generation.next_blocking()
+        {
+            let (tokens, now) = (chunk?.tokens.len(), Instant::now());
+            // Tokens that come at once share the time since the last one before.
+            let each = |last: Instant| (now - last) / u32::try_from(tokens).unwrap_or(1).max(1);
+            match last.replace(now) {
+                Some(last) => seen.gaps.extend(std::iter::repeat_n(each(last), tokens)),
+                None => {
+                    seen.first_tokens.push(now - began);
+                    if turn == 0 {
+                        period.first_token();
+                        continue;
+                    }
+                }
+            }
+            if period.begin.get().is_some_and(|begin| begin.at <= now) {
+                seen.tokens += tokens;
+            }
+            if period.is_enough(seen.tokens) {
+                return Ok(seen);
             }
         }
-        if period.begin.get().is_some_and(|begin| begin.at <= now) {
-            seen.tokens += tokens;
-        }
-        if seen.tokens >= args.generate {
+        if over() || args.seconds.is_none() {
             break;
         }
     }
-    period.finish();
     Ok(seen)
 }
 
@@ -193,7 +222,7 @@ struct Report {
     /// The 50th, 95th and 99th of a hundred, in seconds.
     first_token: [f64; 3],
     inter_token: [f64; 3],
-    /// The most tokens that a tenant was served, over the least.
+    /// The most tokens that a tenant was served by its weight, over the least.
     fairness: Option<f64>,
     scheduler_share: f64,
     rss_mib: Option<u64>,
@@ -216,7 +245,7 @@ impl Report {
         let mib = |metrics: &Metrics| (metrics.kv.used * metrics.kv.page_bytes) as f64 / f64::from(1 << 20);
         Self {
             tokens_per_s: median(&mut rates),
-            first_token: percentiles(seen().map(|seen| seen.first_token).collect()),
+            first_token: percentiles(seen().flat_map(|seen| seen.first_tokens.iter().copied()).collect()),
             inter_token: percentiles(seen().flat_map(|seen| seen.gaps.iter().copied()).collect()),
             fairness: runs.iter().map(fairness).collect::<Option<Vec<_>>>().map(|mut all| median(&mut all)),
             scheduler_share: 1.0 - forward / steps,
@@ -254,24 +283,21 @@ impl Report {
     }
 }
 
-/// The most tokens that a tenant was served in the saturated period, over the least: as the engine counted them or, where
-/// programs generate, which the engine knows nothing of, as the readers did.
+/// The most tokens that a tenant was served in the saturated period, over the least, as the engine counted them; each by
+/// its weight.
 fn fairness(run: &Run) -> Option<f64> {
-    let before = |name: &str| {
-        let tenant = run.begin.metrics.tenants.iter().find(|tenant| tenant.name == name)?;
+    let generated = |metrics: &Metrics, name: &str| {
+        let tenant = metrics.tenants.iter().find(|tenant| tenant.name == name)?;
         Some(tenant.served.tokens.generated)
     };
-    // The model warmed up for another one.
-    let tenants = run.end.metrics.tenants.iter().filter(|tenant| tenant.name.starts_with(TENANT));
-    let served = tenants.filter_map(|tenant| Some(tenant.served.tokens.generated - before(&tenant.name)?));
-    let (least, most) = served.fold((u64::MAX, 0), |(least, most), n| (least.min(n), most.max(n)));
-    let (least, most) = if most > 0 {
-        (least, most)
-    } else {
-        let read = || run.seen.iter().map(|seen| seen.tokens as u64);
-        (read().min()?, read().max()?)
-    };
-    (least > 0).then(|| most as f64 / least as f64)
+    let mut shares = Vec::new();
+    for tenant in &run.tenants {
+        let name = tenant.name();
+        let served = generated(&run.end.metrics, name)? - generated(&run.begin.metrics, name)?;
+        shares.push(served as f64 / f64::from(tenant.limits().weight));
+    }
+    let (least, most) = shares.into_iter().fold((f64::INFINITY, 0.0f64), |(a, b), n| (a.min(n), b.max(n)));
+    (least > 0.0).then(|| most / least)
 }
 
 fn percentiles(mut times: Vec<Duration>) -> [f64; 3] {

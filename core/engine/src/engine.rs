@@ -287,13 +287,14 @@ impl Engine {
     }
 
     /// What the model says of a given text, for each of `tokens` from the `first` on: the log-probability of the next one,
-    /// and the `top` likeliest tokens in its place.
+    /// and the `top` likeliest tokens in its place. With an adapter and a factor on what it adds, what the changed model says.
     ///
     /// # Errors
     /// As [`generate`](Self::generate).
     pub fn score(
         &self,
         tenant: &Arc<Tenant>,
+        adapter: Option<(Adapter, f32)>,
         tokens: Vec<u32>,
         first: usize,
         top: usize,
@@ -306,25 +307,29 @@ impl Engine {
             let why = format!("the first token to score is {first} of {}", tokens.len());
             return Err(Error::InvalidArgument(why));
         }
+        let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
         let (reply, answer) = async_channel::bounded(1);
-        self.add(tenant, tokens, limit, None, 0, Work::Score(Score::new(first, top, reply)))?;
+        self.add(tenant, tokens, limit, adapter, 0, Work::Score(Score::new(first, top, reply)))?;
         Ok(Answer(answer))
     }
 
-    /// One vector for a text, `[hidden]`: its last hidden states, pooled, and with `normalize` of length 1.
+    /// One vector for a text, `[hidden]`: its last hidden states, pooled, and with `normalize` of length 1. An adapter is as for
+    /// [`score`](Self::score).
     ///
     /// # Errors
     /// As [`generate`](Self::generate).
     pub fn embed(
         &self,
         tenant: &Arc<Tenant>,
+        adapter: Option<(Adapter, f32)>,
         tokens: Vec<u32>,
         pooling: Pooling,
         normalize: bool,
     ) -> Result<Answer<Vec<f32>>, Error> {
         let limit = self.check_prompt(tenant, &tokens, 0)?;
+        let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
         let (reply, answer) = async_channel::bounded(1);
-        self.add(tenant, tokens, limit, None, 0, Work::Embed(Embed::new(pooling, normalize, reply)))?;
+        self.add(tenant, tokens, limit, adapter, 0, Work::Embed(Embed::new(pooling, normalize, reply)))?;
         Ok(Answer(answer))
     }
 

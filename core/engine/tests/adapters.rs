@@ -1,8 +1,11 @@
 //! Adapters in the engine, with a real model.
 
+mod common;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::Read;
 use realm_compute::cpu::CpuBackend;
 use realm_engine::{Adapter, Engine, EngineConfig, Error, Finish, Limits, Output, Request, Sampling, Tenant};
 use realm_gguf::Gguf;
@@ -89,13 +92,8 @@ impl Setup {
 }
 
 fn collect(generation: realm_engine::Generation) -> (Vec<u32>, Finish) {
-    let (mut ids, mut finish) = (Vec::new(), None);
-    for chunk in generation {
-        let chunk = chunk.unwrap();
-        ids.extend(chunk.tokens.iter().map(|t| t.id));
-        finish = chunk.finish;
-    }
-    (ids, finish.expect("an end"))
+    let read = Read::all(generation);
+    (read.ids(), read.finish)
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! What a user of the engine can rely on, with a real model.
 
+mod common;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::Read;
 use realm_compute::cpu::CpuBackend;
 use realm_engine::{Chunk, Engine, EngineConfig, Error, FinishReason, Limits, Request, Sampling, Tenant};
 use realm_gguf::Gguf;
@@ -33,14 +36,9 @@ fn anybody() -> Arc<Tenant> {
 }
 
 fn collect(generation: impl Iterator<Item = Result<Chunk, Error>>) -> (String, Vec<u32>, FinishReason) {
-    let (mut text, mut ids, mut reason) = (String::new(), Vec::new(), None);
-    for chunk in generation {
-        let chunk = chunk.unwrap();
-        text += &chunk.text;
-        ids.extend(chunk.tokens.iter().map(|t| t.id));
-        reason = chunk.finish.map(|f| f.reason);
-    }
-    (text, ids, reason.expect("an end"))
+    let read = Read::all(generation);
+    let ids = read.ids();
+    (read.text, ids, read.finish.reason)
 }
 
 fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
@@ -147,7 +145,7 @@ fn logprobs_agree_with_scores() {
     let chunks: Vec<_> = engine.generate(&anybody(), request).unwrap().map(Result::unwrap).collect();
     let generated: Vec<_> = chunks.into_iter().flat_map(|c| c.tokens).collect();
     tokens.extend(generated.iter().map(|t| t.id));
-    let scores = engine.score(&anybody(), tokens, 0, 3).unwrap().wait().unwrap();
+    let scores = engine.score(&anybody(), None, tokens, 0, 3).unwrap().wait().unwrap();
     for (token, score) in generated.iter().zip(&scores[first - 1..]) {
         assert_eq!(&token.top, &score.top);
         assert_eq!((token.id, token.logprob), (score.top[0].id, Some(score.top[0].logprob)));

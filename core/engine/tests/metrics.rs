@@ -78,7 +78,7 @@ fn every_token_and_every_request_is_counted_once() {
     let mut cancelled = engine.generate(&bob, request(1000, 10, 1000)).unwrap();
     cancelled.next().unwrap().unwrap();
     drop(cancelled);
-    engine.score(&bob, request(2000, 20, 1).prompt, 0, 0).unwrap().wait().unwrap();
+    engine.score(&bob, None, request(2000, 20, 1).prompt, 0, 0).unwrap().wait().unwrap();
 
     let metrics = at_rest(&engine, 4);
     let (first, second) = (of(&metrics, "ada"), of(&metrics, "bob"));
@@ -105,6 +105,26 @@ fn every_token_and_every_request_is_counted_once() {
     let kv = metrics.kv;
     assert_eq!(kv.used + kv.remembered + kv.free, kv.total);
     assert!(kv.remembered >= 2 && kv.page_bytes > 0);
+}
+
+#[test]
+fn drafts_are_counted_as_usage_says() {
+    let engine = load(&EngineConfig { fixed_drafts: Some(4), ..EngineConfig::default() });
+    let ada = tenant("ada", Limits::default());
+    // A text that repeats itself.
+    let prompt: Vec<u32> = (0..60).map(|i| 100 + i % 12).collect();
+    let request = Request { prompt, ..request(0, 1, 40) };
+    let mut usage = None;
+    for chunk in engine.generate(&ada, request).unwrap() {
+        usage = chunk.unwrap().finish.map(|finish| finish.usage);
+    }
+    let usage = usage.unwrap();
+    assert!(usage.accepted_tokens > 0 && usage.draft_tokens > usage.accepted_tokens, "{usage:?}");
+    let metrics = engine.metrics();
+    for tokens in [of(&metrics, "ada").tokens, metrics.served.tokens] {
+        let counted = (tokens.drafted as usize, tokens.accepted as usize);
+        assert_eq!(counted, (usage.draft_tokens, usage.accepted_tokens));
+    }
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! Drafts change when a token comes, and never which: with a real model.
 
+mod common;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::Read;
 use realm_compute::cpu::CpuBackend;
 use realm_engine::{
-    Chunk, Draft, Engine, EngineConfig, Error, Finish, FinishReason, Limits, Request, Sampling, Speculation,
-    Tenant, Token, Usage,
+    Chunk, Draft, Engine, EngineConfig, Error, Finish, FinishReason, Grammar, Limits, Request, Sampling,
+    Speculation, Tenant, Token, Usage,
 };
 use realm_gguf::Gguf;
 use realm_hub::{Hub, Reference};
@@ -72,14 +75,7 @@ struct Outcome {
 }
 
 fn collect(generation: impl Iterator<Item = Result<Chunk, Error>>) -> (Outcome, Usage) {
-    let (mut text, mut tokens, mut finish) = (String::new(), Vec::new(), None);
-    for chunk in generation {
-        let chunk = chunk.unwrap();
-        text += &chunk.text;
-        tokens.extend(chunk.tokens);
-        finish = chunk.finish;
-    }
-    let Finish { reason, usage, .. } = finish.expect("an end");
+    let Read { text, tokens, finish: Finish { reason, usage, .. } } = Read::all(generation);
     let without = Usage { draft_tokens: 0, accepted_tokens: 0, ..usage };
     (Outcome { text, tokens, reason, usage: without }, usage)
 }
@@ -189,15 +185,8 @@ fn what_repeats_is_drafted_right_and_a_model_is_its_own_best_draft() {
     let (_, usage) = collect(drafting(&model, 7, config()).generate(&anybody(), long.clone()).unwrap());
     assert!(usage.accepted_tokens > 48 && usage.draft_tokens < 80, "{usage:?}");
     let other = Request { ignore_eos: true, ..request(&model.1, PROMPTS[2], 64) };
-    let (_, usage) = collect(with_itself(&model, 3, config()).generate(&anybody(), other.clone()).unwrap());
+    let (_, usage) = collect(with_itself(&model, 3, config()).generate(&anybody(), other).unwrap());
     assert!(usage.accepted_tokens == usage.draft_tokens && usage.draft_tokens > 40, "{usage:?}");
-    // It costs as much as it saves, so nobody who is not told to asks it.
-    let config = EngineConfig { fixed_drafts: None, ..config() };
-    let draft = Draft { weights: &model.0, tokenizer: &model.1 };
-    let engine = Engine::with_draft(&model.0, Arc::clone(&model.1), &config, Some(draft)).unwrap();
-    let draft = Request { speculation: Some(Speculation::Draft), ..other };
-    let (_, usage) = collect(engine.generate(&anybody(), draft).unwrap());
-    assert_eq!(usage.draft_tokens, 0);
 }
 
 #[test]
@@ -224,6 +213,61 @@ fn a_tenant_pays_for_tokens_and_not_for_wrong_drafts() {
     let (outcome, usage) = collect(engine.generate(&tenant, request).unwrap());
     assert!(usage.draft_tokens - usage.accepted_tokens > 40, "{usage:?}");
     assert_eq!(outcome.tokens.len(), 40);
+}
+
+#[test]
+fn what_a_grammar_forces_is_drafted_right_and_changes_no_text() {
+    let model = model("smollm2-135m");
+    let schema = serde_json::json!({
+        "type": "object", "additionalProperties": false, "required": ["temperature_celsius", "weather_station"],
+        "properties": {
+            "temperature_celsius": {"type": "integer", "minimum": -40, "maximum": 50},
+            "weather_station": {"type": "string", "maxLength": 12},
+            "kind": {"enum": ["forecast", "measurement"]},
+        },
+        "x-guidance": {"whitespace_flexible": false},
+    });
+    let mut requests = Vec::new();
+    for (i, text) in ["The weather as JSON: ", "Once upon a time"].iter().enumerate() {
+        let grammar = Some(Grammar::JsonSchema(schema.clone()));
+        let greedy = Request { grammar, ..request(&model.1, text, 60) };
+        let sampling = Sampling { seed: Some(i as u64), temperature: 0.9, ..Sampling::default() };
+        requests.push(Request { sampling, logprobs: Some(2), ..greedy.clone() });
+        requests.push(Request {
+            sampling: Sampling { repetition_penalty: 1.3, ..Sampling::greedy() },
+            ..greedy.clone()
+        });
+        // Ends in the middle of what is forced.
+        requests.push(Request { max_tokens: Some(4), ..greedy.clone() });
+        requests.push(greedy);
+    }
+    let expected = outcomes(alone(&plain(&model, config()), &requests));
+    let auto = |fixed_drafts| {
+        let config = EngineConfig { fixed_drafts, ..config() };
+        Engine::new(&model.0, Arc::clone(&model.1), &config).unwrap()
+    };
+    // What texts say again is drafted in both; what they say for the first time only where grammars are asked.
+    let accepted =
+        |results: &[(Outcome, Usage)]| results.iter().map(|r| r.1.accepted_tokens).collect::<Vec<_>>();
+    let looked_up = accepted(&alone(&drafting(&model, 15, config()), &requests));
+    let engine = auto(Some(15));
+    let results = alone(&engine, &requests);
+    let forced = accepted(&results);
+    assert!(
+        forced.iter().zip(&looked_up).all(|(forced, other)| *forced >= other + 2),
+        "{forced:?} {looked_up:?}"
+    );
+    assert_eq!(outcomes(results), expected);
+    assert_eq!(outcomes(together(&engine, &requests)), expected);
+    assert_eq!(outcomes(together(&auto(None), &requests)), expected);
+    // A token that is forced and banned ends the request, drafted or not.
+    let first = expected[3].tokens[2].id;
+    let banned = Sampling { banned_tokens: vec![first], ..Sampling::greedy() };
+    let request = Request { sampling: banned, ..requests[3].clone() };
+    for engine in [&plain(&model, config()), &engine] {
+        let error = engine.generate(&anybody(), request.clone()).unwrap().last().unwrap().unwrap_err();
+        assert!(error.to_string().contains("banned"), "{error}");
+    }
 }
 
 #[test]

@@ -109,6 +109,8 @@ impl Families<'_, '_> {
                 ("cached", tokens.cached),
                 ("generated", tokens.generated),
                 ("recomputed", tokens.recomputed),
+                ("drafted", tokens.drafted),
+                ("accepted", tokens.accepted),
             ];
             kinds.iter().try_for_each(|&(kind, n)| out.counter(&[labels, &[("kind", kind)]].concat(), n))
         })?;

@@ -19,6 +19,8 @@ use crate::{
 pub struct Model {
     pub(crate) shared: Arc<Shared>,
     pub(crate) tenant: Arc<Identity>,
+    /// What everything is seen through, unless a request names its own.
+    adapter: Option<(realm_engine::Adapter, f32)>,
 }
 
 pub(crate) struct Shared {
@@ -90,12 +92,18 @@ impl ModelInfo {
 
 impl Model {
     pub(crate) fn new(shared: Arc<Shared>, tenant: Arc<Identity>) -> Self {
-        Self { shared, tenant }
+        Self { shared, tenant, adapter: None }
     }
 
     /// The same model for another tenant.
     pub(crate) fn seen_by(&self, tenant: &Arc<Identity>) -> Self {
-        Self { shared: Arc::clone(&self.shared), tenant: Arc::clone(tenant) }
+        Self { tenant: Arc::clone(tenant), ..self.clone() }
+    }
+
+    /// The same model with an adapter, and a factor on what it adds: generations, scores, embeddings and sequences are the
+    /// changed model's. A request that names an adapter has that one instead. Restored sequences have none.
+    pub fn adapted(&self, adapter: &Adapter, scale: f32) -> Self {
+        Self { adapter: Some((adapter.inner.clone(), scale)), ..self.clone() }
     }
 
     /// What it was loaded by: a path, a catalog name or an `hf:` reference.
@@ -184,7 +192,10 @@ impl Model {
             ignore_eos: request.ignore_eos,
             special: false,
             shared_prefix,
-            adapter: request.adapter.map(|adapter| (adapter.inner, request.adapter_scale)),
+            adapter: match request.adapter {
+                Some(adapter) => Some((adapter.inner, request.adapter_scale)),
+                None => self.adapter.clone(),
+            },
             speculation: request.speculation,
         };
         Ok(Generation::new(
@@ -230,7 +241,10 @@ impl Model {
             grammar: request.grammar,
             ignore_eos: request.ignore_eos,
             input: request.input,
-            adapter: request.adapter.map(|adapter| (adapter.inner, request.adapter_scale)),
+            adapter: match request.adapter {
+                Some(adapter) => Some((adapter.inner, request.adapter_scale)),
+                None => self.adapter.clone(),
+            },
             shared_prefix,
         };
         let reply = program.run(Arc::clone(&self.shared.inner), &self.tenant, request)?;
@@ -285,7 +299,11 @@ impl Model {
     /// # Errors
     /// As [`stream`](Self::stream).
     pub fn score(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
-        Ok(self.shared.engine.score(&self.tenant.inner, tokens.to_vec(), 0, top)?.wait()?)
+        Ok(self
+            .shared
+            .engine
+            .score(&self.tenant.inner, self.adapter.clone(), tokens.to_vec(), 0, top)?
+            .wait()?)
     }
 
     /// As [`score`](Self::score), for tasks.
@@ -293,7 +311,12 @@ impl Model {
     /// # Errors
     /// As above.
     pub async fn score_async(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
-        Ok(self.shared.engine.score(&self.tenant.inner, tokens.to_vec(), 0, top)?.wait_async().await?)
+        Ok(self
+            .shared
+            .engine
+            .score(&self.tenant.inner, self.adapter.clone(), tokens.to_vec(), 0, top)?
+            .wait_async()
+            .await?)
     }
 
     /// The log-probability of each token of `continuation` after `prompt`, in nats; their sum is the log-likelihood.
@@ -323,7 +346,7 @@ impl Model {
             return Err(Error::new(ErrorCode::InvalidArgument, why));
         }
         let tokens = [prompt, continuation].concat();
-        Ok(self.shared.engine.score(&self.tenant.inner, tokens, prompt.len() - 1, 0)?)
+        Ok(self.shared.engine.score(&self.tenant.inner, self.adapter.clone(), tokens, prompt.len() - 1, 0)?)
     }
 
     /// One vector of length 1 for a text, `[hidden]`, pooled as the model's file says. Blocks.
@@ -352,25 +375,22 @@ impl Model {
 
     fn embed_request(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Answer<Vec<f32>>, Error> {
         let pooling = options.pooling.unwrap_or(self.shared.info.pooling);
-        Ok(self.shared.engine.embed(&self.tenant.inner, tokens.to_vec(), pooling, options.normalize)?)
+        Ok(self.shared.engine.embed(
+            &self.tenant.inner,
+            self.adapter.clone(),
+            tokens.to_vec(),
+            pooling,
+            options.normalize,
+        )?)
     }
 
     /// An empty sequence that the caller drives forward by forward.
     ///
     /// # Errors
-    /// `internal` if the engine has failed.
+    /// `internal` if the engine has failed; with an [adapter](Self::adapted) `invalid-argument` for another model's and
+    /// `limit-exceeded` for one that the tenant may not use.
     pub fn sequence(&self) -> Result<Sequence, Error> {
-        let inner = self.shared.engine.sequence(&self.tenant.inner, None, 0)?;
-        Ok(Sequence::new(inner, Arc::clone(&self.shared)))
-    }
-
-    /// As [`sequence`](Self::sequence), with an adapter and a factor on what it adds.
-    ///
-    /// # Errors
-    /// As above, `invalid-argument` for another model's adapter, and `limit-exceeded` for one that the tenant may not use.
-    pub fn sequence_with(&self, adapter: &Adapter, scale: f32) -> Result<Sequence, Error> {
-        let adapter = Some((adapter.inner.clone(), scale));
-        let inner = self.shared.engine.sequence(&self.tenant.inner, adapter, 0)?;
+        let inner = self.shared.engine.sequence(&self.tenant.inner, self.adapter.clone(), 0)?;
         Ok(Sequence::new(inner, Arc::clone(&self.shared)))
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use realm::{ErrorCode, Limits, Message, Realm, Request};
+use realm::{ErrorCode, Limits, Message, Model, Realm, Request};
 
 /// Writes an adapter of rank 1 on what a model's first feed-forward network adds.
 fn save(folder: &Path, inputs: usize, hidden: usize) {
@@ -47,9 +47,47 @@ fn a_request_names_an_adapter_and_how_strongly_it_counts() {
     let tenant = realm.tenant("small", limits).unwrap().model(&model).unwrap();
     let refused = tenant.generate(request().adapter(&adapter)).unwrap_err();
     assert_eq!(refused.code(), ErrorCode::LimitExceeded);
-    let mut sequence = model.sequence_with(&adapter, 1.0).unwrap();
-    sequence.append(&model.encode("One")).unwrap();
-    sequence.forward(realm::Output::LastLogits).unwrap();
+}
+
+#[test]
+fn scores_embeddings_and_sequences_of_an_adapted_model_are_the_changed_models() {
+    let realm = Realm::builder().threads(2).build().unwrap();
+    let model = realm.load_model("smollm2-135m").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), 1536, model.info().hidden);
+    let adapter = model.load_adapter(folder.path()).unwrap();
+    let (adapted, without) = (model.adapted(&adapter, 1.0), model.adapted(&adapter, 0.0));
+    let (prompt, tokens) = ("The capital of France is", model.encode("The capital of France is Paris."));
+    let logits = |model: &Model| {
+        let mut sequence = model.sequence().unwrap();
+        sequence.append(&tokens).unwrap();
+        let forwarded = sequence.forward(realm::Output::LastLogits).unwrap();
+        forwarded.rows().next().unwrap().to_vec()
+    };
+    let text = |model: &Model, request: Request| model.generate(request).unwrap().text;
+    let request = || Request::text(prompt).temperature(0.0).max_tokens(8);
+    assert!(without.score(&tokens, 1).unwrap() == model.score(&tokens, 1).unwrap());
+    assert!(adapted.score(&tokens, 1).unwrap() != model.score(&tokens, 1).unwrap());
+    let likelihood = |model: &Model| model.log_likelihood(&tokens[..4], &tokens[4..]).unwrap();
+    assert_eq!(likelihood(&without), likelihood(&model));
+    assert_ne!(likelihood(&adapted), likelihood(&model));
+    assert_eq!(without.embed(prompt).unwrap(), model.embed(prompt).unwrap());
+    assert_ne!(adapted.embed(prompt).unwrap(), model.embed(prompt).unwrap());
+    assert!(logits(&without) == logits(&model) && logits(&adapted) != logits(&model));
+    // A score is what a generation says of its own tokens, in both models.
+    for model in [&model, &adapted] {
+        let answer = model.generate(request().logprobs(0)).unwrap();
+        let ids: Vec<u32> = answer.tokens.iter().map(|token| token.id).collect();
+        let said: Vec<f32> = answer.tokens.iter().filter_map(|token| token.logprob).collect();
+        assert_eq!(model.log_likelihood(&model.encode(prompt), &ids).unwrap(), said);
+    }
+    assert_eq!(text(&adapted, request()), text(&model, request().adapter(&adapter)));
+    assert_eq!(text(&adapted, request().adapter(&adapter).adapter_scale(0.0)), text(&model, request()));
+
+    let limits = Limits { adapters: Some(Vec::new()), ..Limits::default() };
+    let tenant = realm.tenant("small", limits).unwrap().model(&model).unwrap().adapted(&adapter, 1.0);
+    assert_eq!(tenant.embed(prompt).unwrap_err().code(), ErrorCode::LimitExceeded);
+    assert_eq!(tenant.score(&tokens, 1).unwrap_err().code(), ErrorCode::LimitExceeded);
 }
 
 #[test]

@@ -2,9 +2,9 @@
 //!
 //!     cargo run --release -p realm-examples --example speculation -- qwen2.5-coder-0.5b 5
 //!
-//! Arguments: a model, how many rounds, and perhaps a draft model.
+//! Arguments: a model, how many rounds, and perhaps which texts ("" for all) and a draft model.
 
-use realm::{Completion, LoadOptions, Message, Model, Realm, Request, Speculation};
+use realm::{Completion, LoadOptions, Message, Realm, Request, Speculation};
 
 const CODE: &str = r#"import csv
 
@@ -54,34 +54,29 @@ The fishermen's association asked for the crane to be repaired first. \"Without 
 boxes, and every week of waiting costs us more than the whole pier,\" their chairman said. The council decided to \
 repair the pier at once and to ask the province for a loan for the crane.";
 
-fn prompts() -> [(&'static str, String); 3] {
-    [
-        (
-            "editing code",
-            format!(
-                "Rename the function `total` to `sum_of_costs` everywhere in this program and change nothing else. \
-                 Answer with the complete program.\n\n```python\n{CODE}```"
-            ),
-        ),
-        (
-            "quoting",
-            format!("Summarize these minutes. Quote word for word what each speaker said.\n\n{REPORT}"),
-        ),
-        (
-            "a story",
-            "Write a long story about a lighthouse keeper who finds a letter in a bottle.".to_owned(),
-        ),
-    ]
-}
-
-fn run(
-    model: &Model,
-    prompt: &str,
-    temperature: f32,
-    speculation: Speculation,
-) -> Result<Completion, realm::Error> {
-    let request = Request::chat([Message::user(prompt)]).max_tokens(300).seed(1);
-    model.generate(request.temperature(temperature).speculation(speculation))
+/// Kinds of text, and what asks for one.
+fn requests() -> Vec<(&'static str, Request)> {
+    let chat = |prompt: &str| Request::chat([Message::user(prompt)]);
+    let code = format!(
+        "Rename the function `total` to `sum_of_costs` everywhere in this program and change nothing else. Answer with \
+         the complete program.\n\n```python\n{CODE}```"
+    );
+    let report = format!("Summarize these minutes. Quote word for word what each speaker said.\n\n{REPORT}");
+    let story = "Write a long story about a lighthouse keeper who finds a letter in a bottle.";
+    let mut requests = Vec::new();
+    for (name, prompt) in [("editing code", code.as_str()), ("quoting", &report), ("a story", story)] {
+        for temperature in [0.0, 0.8] {
+            requests.push((name, chat(prompt).temperature(temperature)));
+        }
+    }
+    // Two that do not repeat themselves: what was said already is unlikely, or every token is as good as any.
+    let mut varied = chat(story).temperature(1.0);
+    (varied.sampling.repetition_penalty, varied.sampling.presence_penalty) = (1.3, 1.0);
+    requests.push(("a varied story", varied));
+    let mut noise = chat(story).temperature(3.0).top_k(0).top_p(1.0).min_p(0.0);
+    noise.ignore_eos = true;
+    requests.push(("noise", noise));
+    requests
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -93,43 +88,45 @@ fn main() -> Result<(), realm::Error> {
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().unwrap_or_else(|| "qwen2.5-coder-0.5b".to_owned());
     let rounds = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(5).max(1);
+    let only = arguments.next().unwrap_or_default();
     let options =
         LoadOptions { draft_model: arguments.next(), kv_tokens: Some(8192), ..LoadOptions::default() };
     let model = Realm::builder().threads(2).build()?.load_model_with(&name, &options, &mut ())?;
 
     println!("{name}, tokens/s without drafts and with them, medians of {rounds} rounds");
-    for (text, prompt) in prompts() {
-        for temperature in [0.0, 0.8] {
-            let (mut without, mut with, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-            let mut usage = None;
-            for round in 0..rounds {
-                let one = |speculation| run(&model, &prompt, temperature, speculation);
-                // Each goes first in every other round.
-                let (a, b) = if round % 2 == 0 {
-                    let a = one(Speculation::Off)?;
-                    (a, one(Speculation::Auto)?)
-                } else {
-                    let b = one(Speculation::Auto)?;
-                    (one(Speculation::Off)?, b)
-                };
-                assert_eq!(a.text, b.text, "drafts changed the text");
-                let rate = |c: &Completion| c.timings.decode_rate(c.usage);
-                without.push(rate(&a));
-                with.push(rate(&b));
-                ratios.push(rate(&b) / rate(&a));
-                usage = Some(b.usage);
-            }
-            let Some(usage) = usage else { continue };
-            println!(
-                "{text:<14} temperature {temperature:.1}: {:>6.1} -> {:>6.1}, {:.2} times; {} tokens, {} of {} drafts right",
-                median(without),
-                median(with),
-                median(ratios),
-                usage.generated_tokens,
-                usage.accepted_tokens,
-                usage.draft_tokens,
-            );
+    for (text, request) in requests().into_iter().filter(|(text, _)| text.contains(&only)) {
+        let (mut without, mut with, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let mut usage = None;
+        for round in 0..rounds {
+            let one = |speculation| {
+                model.generate(request.clone().max_tokens(300).seed(1).speculation(speculation))
+            };
+            // Each goes first in every other round.
+            let (a, b) = if round % 2 == 0 {
+                let a = one(Speculation::Off)?;
+                (a, one(Speculation::Auto)?)
+            } else {
+                let b = one(Speculation::Auto)?;
+                (one(Speculation::Off)?, b)
+            };
+            assert_eq!(a.text, b.text, "drafts changed the text");
+            let rate = |c: &Completion| c.timings.decode_rate(c.usage);
+            without.push(rate(&a));
+            with.push(rate(&b));
+            ratios.push(rate(&b) / rate(&a));
+            usage = Some(b.usage);
         }
+        let Some(usage) = usage else { continue };
+        println!(
+            "{text:<14} temperature {:.1}: {:>6.1} -> {:>6.1}, {:.3} times; {} tokens, {} of {} drafts right",
+            request.sampling.temperature,
+            median(without),
+            median(with),
+            median(ratios),
+            usage.generated_tokens,
+            usage.accepted_tokens,
+            usage.draft_tokens,
+        );
     }
     Ok(())
 }

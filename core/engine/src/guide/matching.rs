@@ -1,5 +1,6 @@
 //! One generation's way through a grammar.
 
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use llguidance::api::StopReason;
 use llguidance::{TokenParser, panic_utils};
 
 use super::cache::brief;
-use super::pool::{Done, Job, MaskPool, compute};
+use super::pool::{Ahead, Done, Job, MaskPool, compute};
 use crate::Error;
 use crate::sampling::{Sampler, TokenMask};
 
@@ -20,6 +21,9 @@ use crate::sampling::{Sampler, TokenMask};
 pub struct Guide {
     parser: Parser,
     mask: Option<TokenMask>,
+    /// Tokens that must come next. They are found once for a whole stretch of the text: each has then a mask of its own
+    /// at no cost, and a long one is not spelled in tokens again for each of its tokens.
+    forced: VecDeque<u32>,
     finished: bool,
     vocabulary: usize,
     pool: Arc<MaskPool>,
@@ -36,12 +40,13 @@ enum Parser {
 
 impl Guide {
     pub(super) fn new(parser: TokenParser, vocabulary: usize, pool: Arc<MaskPool>) -> Self {
-        Self { parser: Parser::Here(Box::new(parser)), mask: None, finished: false, vocabulary, pool }
+        let (parser, forced) = (Parser::Here(Box::new(parser)), VecDeque::new());
+        Self { parser, mask: None, forced, finished: false, vocabulary, pool }
     }
 
     /// Has the next mask computed on another thread, unless it is there or on its way.
     pub fn start_mask(&mut self) {
-        if self.finished || self.mask.is_some() {
+        if self.finished || self.mask.is_some() || !self.forced.is_empty() {
             return;
         }
         self.parser = match std::mem::replace(&mut self.parser, Parser::Lost) {
@@ -65,17 +70,36 @@ impl Guide {
         let mask = match self.mask.take() {
             Some(mask) => mask,
             None => {
-                let Done { parser, mask } = match std::mem::replace(&mut self.parser, Parser::Lost) {
-                    Parser::Here(mut parser) => Done { mask: compute(&mut parser), parser },
-                    Parser::Away(done) => done.recv_blocking().map_err(|_| Error::Stopped)?,
-                    Parser::Lost => return Err(Error::Stopped),
-                };
-                let mask = mask.map_err(|why| failure(&parser, &why));
-                self.parser = Parser::Here(parser);
-                TokenMask::from_words(mask?.into(), self.vocabulary)
+                let words = if self.forced.is_empty() { self.look_ahead()? } else { None };
+                match words {
+                    Some(words) => TokenMask::from_words(words, self.vocabulary),
+                    None => {
+                        let mut mask = TokenMask::none(self.vocabulary);
+                        self.forced.front().iter().for_each(|&&token| mask.allow(token));
+                        mask
+                    }
+                }
             }
         };
         Ok(self.mask.insert(mask))
+    }
+
+    /// Has the parser say what may come next: the words of a mask, or `None` with tokens in [`Self::forced`].
+    fn look_ahead(&mut self) -> Result<Option<Vec<u32>>, Error> {
+        let Done { parser, next } = match std::mem::replace(&mut self.parser, Parser::Lost) {
+            Parser::Here(mut parser) => Done { next: compute(&mut parser), parser },
+            Parser::Away(done) => done.recv_blocking().map_err(|_| Error::Stopped)?,
+            Parser::Lost => return Err(Error::Stopped),
+        };
+        let next = next.map_err(|why| failure(&parser, &why));
+        self.parser = Parser::Here(parser);
+        match next? {
+            Ahead::Mask(mask) => Ok(Some(mask.into())),
+            Ahead::Forced(tokens) => {
+                self.forced = tokens.into();
+                Ok(None)
+            }
+        }
     }
 
     /// Chooses the next token and goes on from it.
@@ -100,6 +124,9 @@ impl Guide {
             parser.check_stop()
         })?;
         self.mask = None;
+        if self.forced.pop_front().is_some_and(|forced| forced != token) {
+            self.forced.clear();
+        }
         Ok(())
     }
 
@@ -108,27 +135,20 @@ impl Guide {
         self.finished
     }
 
-    /// Tokens that must come next, as drafts for a step with several rows. The grammar forces the bytes; these are
-    /// the tokens that the tokenizer spells them with, less those at the end that what follows might change. The
-    /// mask of each place has then but that one token, so masked sampling takes it too: the masks decide, and a
-    /// draft that they refuse costs a row and changes no text.
+    /// Tokens that must come next, as drafts for a step with several rows. The grammar forces the bytes; these are the tokens
+    /// that the tokenizer spells them with, less those at the end that what follows might change. The mask of each place
+    /// has but that one token, so masked sampling takes it too.
     ///
     /// # Errors
     /// `LimitExceeded` where the grammar takes too much.
     pub fn forced_tokens(&mut self) -> Result<Vec<u32>, Error> {
-        if self.finished {
-            return Ok(Vec::new());
+        if matches!(self.parser, Parser::Away(_)) {
+            self.mask()?;
         }
-        self.with_parser(|parser| Ok(parser.compute_ff_tokens()))
-    }
-
-    /// How many of `draft` the grammar may allow, so that no row is spent on what it can't.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for speculation"))]
-    pub(crate) fn possible(&mut self, draft: &[u32]) -> Result<usize, Error> {
-        if self.finished {
-            return Ok(0);
+        if !self.finished && self.mask.is_none() && self.forced.is_empty() {
+            self.forced = self.with_parser(|parser| Ok(parser.compute_ff_tokens()))?.into();
         }
-        self.with_parser(|parser| parser.validate_tokens_raw(draft))
+        Ok(self.forced.iter().copied().collect())
     }
 
     /// Waits for the parser, if it is away for a mask.

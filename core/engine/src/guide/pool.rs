@@ -16,7 +16,15 @@ pub(super) struct Job {
 pub(super) struct Done {
     pub(super) parser: Box<TokenParser>,
     /// Or what llguidance complains of.
-    pub(super) mask: Result<SimpleVob, String>,
+    pub(super) next: Result<Ahead, String>,
+}
+
+/// What may come next.
+pub(super) enum Ahead {
+    /// These tokens, one after the other.
+    Forced(Vec<u32>),
+    /// One of these.
+    Mask(SimpleVob),
 }
 
 /// Starts its threads with the first job and ends them when it goes.
@@ -50,14 +58,18 @@ fn start() -> Sender<Job> {
 
 fn work(jobs: &Receiver<Job>) {
     while let Ok(Job { mut parser, reply }) = jobs.recv_blocking() {
-        let mask = compute(&mut parser);
+        let next = compute(&mut parser);
         // A generation that has gone wants no mask.
-        let _ = reply.try_send(Done { parser, mask });
+        let _ = reply.try_send(Done { parser, next });
     }
 }
 
-/// The mask of the next token. Whatever goes wrong is an error, a panic too.
-pub(super) fn compute(parser: &mut TokenParser) -> Result<SimpleVob, String> {
-    panic_utils::catch_unwind(AssertUnwindSafe(|| parser.compute_mask()))
-        .map_err(|error| super::cache::brief(&error))
+/// The tokens that must come next or, if there are none, the mask of the next one. Whatever goes wrong is an error, a
+/// panic too.
+pub(super) fn compute(parser: &mut TokenParser) -> Result<Ahead, String> {
+    panic_utils::catch_unwind(AssertUnwindSafe(|| {
+        let forced = parser.compute_ff_tokens();
+        if forced.is_empty() { parser.compute_mask().map(Ahead::Mask) } else { Ok(Ahead::Forced(forced)) }
+    }))
+    .map_err(|error| super::cache::brief(&error))
 }

@@ -18,6 +18,8 @@ pub(crate) struct Tally {
     pub(super) cached: AtomicU64,
     pub(super) generated: AtomicU64,
     pub(super) recomputed: AtomicU64,
+    pub(super) drafted: AtomicU64,
+    pub(super) accepted: AtomicU64,
     /// By [`Outcome`].
     outcomes: [AtomicU64; Outcome::ALL],
     pub(super) preemptions: AtomicU64,
@@ -44,6 +46,8 @@ impl Tally {
             cached: AtomicU64::default(),
             generated: AtomicU64::default(),
             recomputed: AtomicU64::default(),
+            drafted: AtomicU64::default(),
+            accepted: AtomicU64::default(),
             outcomes: Default::default(),
             preemptions: AtomicU64::default(),
             queue: Recorder::times(),
@@ -74,6 +78,8 @@ impl Tally {
                 cached: count(&self.cached),
                 generated: count(&self.generated),
                 recomputed: count(&self.recomputed),
+                drafted: count(&self.drafted),
+                accepted: count(&self.accepted),
             },
             requests: Requests {
                 finished: outcome(Outcome::Finished),

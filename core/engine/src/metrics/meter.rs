@@ -167,6 +167,16 @@ impl Meter {
         }
     }
 
+    /// Of `drafts` tokens that were computed along, `accepted` were right.
+    pub(crate) fn drafted(&self, drafts: usize, accepted: usize) {
+        if drafts > 0 {
+            for tally in self.tallies() {
+                tally.drafted.fetch_add(drafts as u64, Ordering::Relaxed);
+                tally.accepted.fetch_add(accepted as u64, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Its tokens from the `len`th on are no more.
     pub(crate) fn truncated(&mut self, len: usize) {
         self.reached = self.reached.min(len);

@@ -79,6 +79,10 @@ pub struct Tokens {
     pub generated: u64,
     /// Computed once more, because their pages had been given to others.
     pub recomputed: u64,
+    /// Computed on the chance that they follow.
+    pub drafted: u64,
+    /// Of the drafted, those that turned out right; they are among the generated.
+    pub accepted: u64,
 }
 
 /// Requests that have ended, since the start.
@@ -153,6 +157,8 @@ impl Served {
         self.tokens.cached += other.tokens.cached;
         self.tokens.generated += other.tokens.generated;
         self.tokens.recomputed += other.tokens.recomputed;
+        self.tokens.drafted += other.tokens.drafted;
+        self.tokens.accepted += other.tokens.accepted;
         self.requests.finished += other.requests.finished;
         self.requests.cancelled += other.requests.cancelled;
         self.requests.timed_out += other.requests.timed_out;

@@ -167,7 +167,7 @@ impl Scheduler {
         let mut picks = picks;
         picks.sort_unstable_by_key(|pick| pick.task);
         for mut pick in picks {
-            while let Some(index) = self.running.iter().position(|task| task.id == pick.task) {
+            while let Some(index) = self.place(pick.task) {
                 let task = &mut self.running[index];
                 let tokens = task.cached + pick.rows;
                 let missing = self.kv.missing(&task.pages, task.cached, tokens);
@@ -194,7 +194,7 @@ impl Scheduler {
                 }
             }
         }
-        reserved.retain(|pick| self.running.iter().any(|task| task.id == pick.task));
+        reserved.retain(|pick| self.place(pick.task).is_some());
         reserved
     }
 

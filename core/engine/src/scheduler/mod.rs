@@ -253,11 +253,17 @@ impl Scheduler {
         }
     }
 
+    /// Where a task is among the running ones, which are in the order of ids.
+    fn place(&self, id: u64) -> Option<usize> {
+        self.running.binary_search_by_key(&id, |task| task.id).ok()
+    }
+
     fn fill_batch(&mut self, picks: &[Pick]) {
         self.batch.clear();
         let mut tokens = Vec::new();
         for pick in picks {
-            let Some(task) = self.running.iter_mut().find(|task| task.id == pick.task) else { continue };
+            let Some(index) = self.place(pick.task) else { continue };
+            let task = &mut self.running[index];
             let prompt_rows = pick.rows - task.drafts.len();
             task.prepare(prompt_rows);
             tokens.clear();

@@ -140,7 +140,7 @@ impl Scheduler {
     fn take_session(&mut self, id: u64) -> Option<Task> {
         let mut task = match self.resting.remove(&id) {
             Some(task) => task,
-            None => match self.running.iter().position(|task| task.id == id) {
+            None => match self.place(id) {
                 Some(index) => {
                     let task = self.running.remove(index);
                     self.accounts.leave(&task);

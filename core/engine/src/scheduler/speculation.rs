@@ -27,8 +27,7 @@ impl Scheduler {
             let room = task.limit.saturating_sub(task.tokens.len() + 1);
             let room = room.min(MOST_DRAFTS).min(self.config.prefill_chunk.saturating_sub(1));
             let Work::Generate(work) = &mut task.work else { continue };
-            let Some(speculator) = &mut work.speculator else { continue };
-            speculator.look_up(&task.tokens);
+            let Some(speculator) = work.look_ahead(&task.tokens, room) else { continue };
             let (id, tokens, drafts) = (task.id, &task.tokens[..], &mut task.drafts);
             sequences.push(Speculating { id, tokens, room, speculator, drafts });
         }

@@ -3,6 +3,7 @@
 //!
 //! - [`lookup`]: drafts from the text itself, where it repeats what it says.
 //! - [`draft`]: drafts from a small model of the same vocabulary.
+//! - What a request's grammar leaves no choice about comes from its guide, and is always right.
 //! - [`control`]: how many drafts pay.
 //!
 //! A draft is kept only if the request's own sampler chooses that very token from the logits of the row before it. So
@@ -28,7 +29,7 @@ use lookup::Lookup;
 /// the same with and without. Each kind is used only while it is measured to make texts faster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Speculation {
-    /// From wherever there are any.
+    /// From wherever there are any; what a request's grammar leaves no choice about is among them.
     #[default]
     Auto,
     /// None.
@@ -57,6 +58,10 @@ const LAGS: usize = MOST_DRAFTS + 2;
 pub(crate) struct Speculator {
     lookup: Option<Box<LookupState>>,
     draft: Option<DraftState>,
+    /// Whether it wants to know what a grammar forces.
+    wants_forced: bool,
+    /// Tokens that must follow.
+    forced: Vec<u32>,
 }
 
 struct LookupState {
@@ -81,6 +86,7 @@ struct DraftState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Lookup,
+    Forced,
     Draft,
 }
 
@@ -109,6 +115,8 @@ impl Speculator {
         let lookup = matches!(kind, Speculation::Auto | Speculation::Lookup);
         let draft = draft_model && matches!(kind, Speculation::Auto | Speculation::Draft);
         (lookup || draft).then(|| Self {
+            wants_forced: kind == Speculation::Auto,
+            forced: Vec::new(),
             lookup: lookup.then(|| {
                 Box::new(LookupState {
                     index: Lookup::default(),
@@ -136,11 +144,22 @@ impl Speculator {
         }
     }
 
+    /// Takes note of what a grammar says must follow, if that is wanted.
+    pub(crate) fn force(&mut self, tokens: impl FnOnce() -> Vec<u32>) {
+        if self.wants_forced {
+            self.forced = tokens();
+        }
+    }
+
     /// Compares drafts with what came.
     pub(crate) fn observe(&mut self, drafts: &[u32], tokens: &[u32]) {
+        let forced = std::mem::take(&mut self.forced).len();
         if let Some(lookup) = &mut self.lookup {
             for (i, (draft, token)) in lookup.proposal.iter().zip(tokens).enumerate() {
-                lookup.chances[class(lookup.matched + i)].observe(draft == token);
+                // Where there was no choice, a look-up that was right says nothing about others.
+                if i >= forced {
+                    lookup.chances[class(lookup.matched + i)].observe(draft == token);
+                }
                 if draft != token {
                     break;
                 }
@@ -166,10 +185,12 @@ fn class(matched: usize) -> usize {
 }
 
 impl LookupState {
-    /// For each of the first `room` tokens of the proposal the probability that it and all before it are right.
-    fn chances(&self, room: usize) -> Vec<f64> {
+    /// For each of the first `room` tokens of the proposal the probability that it and all before it are right, if the
+    /// first `certain` ones are.
+    fn chances(&self, room: usize, certain: usize) -> Vec<f64> {
         let count = self.proposal.len().min(room);
-        let chances = (0..count).map(|i| f64::from(self.chances[class(self.matched + i)].get()));
+        let chance = |i| if i < certain { 1.0 } else { self.chances[class(self.matched + i)].get() };
+        let chances = (0..count).map(|i| f64::from(chance(i)));
         chances
             .scan(1.0, |all, chance| {
                 *all *= chance;
@@ -222,6 +243,7 @@ impl Drafting {
                         sequence.drafts.extend_from_slice(&lookup.proposal[..count]);
                     }
                 }
+                Source::Forced => sequence.drafts.extend_from_slice(&sequence.speculator.forced[..count]),
                 Source::Draft => asking.push((sequence, count)),
             }
         }
@@ -248,12 +270,15 @@ impl Drafting {
 
     /// Where a sequence's drafts would come from, and their chances.
     fn source(&self, sequence: &mut Speculating<'_>, now: Instant) -> (Source, Vec<f64>) {
-        let looked_up = sequence
-            .speculator
-            .lookup
-            .as_ref()
-            .map(|lookup| lookup.chances(sequence.room))
-            .unwrap_or_default();
+        let (forced, lookup) = (&sequence.speculator.forced, &sequence.speculator.lookup);
+        if !forced.is_empty() {
+            // What was said before may go on beyond what has to be said.
+            return match lookup.as_ref().filter(|lookup| lookup.proposal.starts_with(forced)) {
+                Some(lookup) => (Source::Lookup, lookup.chances(sequence.room, forced.len())),
+                None => (Source::Forced, vec![1.0; forced.len().min(sequence.room)]),
+            };
+        }
+        let looked_up = lookup.as_ref().map(|lookup| lookup.chances(sequence.room, 0)).unwrap_or_default();
         let drafted = self.draft_chances(sequence, now);
         if drafted.first() > looked_up.first() {
             (Source::Draft, drafted)
@@ -297,7 +322,7 @@ mod tests {
         let mut speculator = Speculator::new(Speculation::Lookup, false).unwrap();
         let text: Vec<u32> = (0..40).chain(0..40).chain(0..40).collect();
         let chance =
-            |speculator: &Speculator| speculator.lookup.as_ref().unwrap().chances(4).first().copied();
+            |speculator: &Speculator| speculator.lookup.as_ref().unwrap().chances(4, 0).first().copied();
         speculator.look_up(&text[..43]);
         let first = chance(&speculator);
         for end in 43..100 {

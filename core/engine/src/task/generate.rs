@@ -21,7 +21,7 @@ pub(crate) struct Generate {
     sampler: Sampler,
     guide: Option<Guide>,
     /// Where its drafts come from, if it may have any.
-    pub(crate) speculator: Option<Speculator>,
+    speculator: Option<Speculator>,
     text: TextStream,
     chunks: Sender<Result<Chunk, Error>>,
     paused: Arc<AtomicBool>,
@@ -88,6 +88,19 @@ impl Generate {
         }
     }
 
+    /// What may follow `tokens`, as far as that is known without a forward pass; `None` if it may have no drafts. There is
+    /// room for `room` of them.
+    pub(crate) fn look_ahead(&mut self, tokens: &[u32], room: usize) -> Option<&mut Speculator> {
+        let speculator = self.speculator.as_mut()?;
+        speculator.look_up(tokens);
+        if let Some(guide) = &mut self.guide {
+            // What goes wrong here will go wrong with the mask, which says so.
+            let forced = || guide.forced_tokens().unwrap_or_default();
+            speculator.force(|| forced().into_iter().take(room).collect());
+        }
+        Some(speculator)
+    }
+
     /// Whether the reader is so slow that the request has to wait for it. The reader then wakes the engine.
     pub(crate) fn waits_for_reader(&self) -> bool {
         if !self.chunks.is_full() {
@@ -99,20 +112,20 @@ impl Generate {
     }
 
     /// Chooses tokens and sends them: one after the last token, and one more for each draft that was right. There is
-    /// room for `room` tokens. Just before it sends them it tells `before` how many they are, and how the request ended if
-    /// they are the last: their reader may look at once.
+    /// room for `room` tokens. Just before it sends them it tells `before` how many they are, how many drafts were right,
+    /// and how the request ended if they are the last: their reader may look at once.
     pub(crate) fn advance(
         &mut self,
         results: &Rows<'_>,
         drafts: &[u32],
         tokenizer: &Tokenizer,
         room: usize,
-        before: impl FnOnce(usize, Option<Outcome>),
+        before: impl FnOnce(usize, usize, Option<Outcome>),
     ) -> Step {
         let mut step = Step { tokens: Vec::with_capacity(1 + drafts.len()), ended: false };
         let mut chunk = Chunk { text: String::new(), tokens: Vec::new(), finish: None };
         self.usage.draft_tokens += drafts.len();
-        let mut failed = None;
+        let (mut failed, mut accepted) = (None, 0);
         for (i, row) in results.logits.chunks_exact(results.vocab).enumerate() {
             let sampled = match &mut self.guide {
                 Some(guide) => guide.sample(&mut self.sampler, row),
@@ -127,6 +140,7 @@ impl Generate {
                 }
             };
             let right = drafts.get(i) == Some(&token);
+            accepted += usize::from(right);
             self.usage.accepted_tokens += usize::from(right);
             step.tokens.push(token);
             self.usage.generated_tokens += 1;
@@ -144,7 +158,7 @@ impl Generate {
             speculator.observe(drafts, &step.tokens);
         }
         let outcome = if failed.is_some() { Outcome::Failed } else { Outcome::Finished };
-        before(step.tokens.len(), step.ended.then_some(outcome));
+        before(step.tokens.len(), accepted, step.ended.then_some(outcome));
         let sent = if chunk.tokens.is_empty() { Ok(()) } else { self.chunks.try_send(Ok(chunk)) };
         match sent {
             Ok(()) => {}

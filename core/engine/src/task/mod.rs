@@ -250,8 +250,9 @@ impl Task {
                 let drafts = std::mem::take(&mut self.drafts);
                 let room = self.limit - self.tokens.len();
                 let (cached, mut ended) = (self.cached, false);
-                let step = work.advance(results, &drafts, tokenizer, room, |generated, outcome| {
+                let step = work.advance(results, &drafts, tokenizer, room, |generated, accepted, outcome| {
                     meter.advanced(before, cached + generated.saturating_sub(1), generated);
+                    meter.drafted(drafts.len(), accepted);
                     if let Some(outcome) = outcome {
                         ended = true;
                         meter.ended(outcome);

@@ -1,8 +1,12 @@
 //! Guided decoding with a real model: what comes out is what the grammar asked for.
 
+#[path = "../common/mod.rs"]
+mod common;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use common::Read;
 use realm_compute::cpu::CpuBackend;
 use realm_engine::{
     Chunk, Engine, EngineConfig, Error, FinishReason, Generation, Grammar, Limits, Request, Sampling, Tenant,
@@ -49,13 +53,8 @@ impl Setup {
 }
 
 fn collect(generation: impl Iterator<Item = Result<Chunk, Error>>) -> (String, FinishReason) {
-    let (mut text, mut reason) = (String::new(), None);
-    for chunk in generation {
-        let chunk = chunk.unwrap();
-        text += &chunk.text;
-        reason = chunk.finish.map(|f| f.reason);
-    }
-    (text, reason.expect("an end"))
+    let read = Read::all(generation);
+    (read.text, read.finish.reason)
 }
 
 /// 500 texts of 25 schemas. Every one must end by itself and satisfy a validator that knows nothing of llguidance.

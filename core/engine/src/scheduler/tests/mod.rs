@@ -1,5 +1,6 @@
 //! The scheduler step by step, on small random models of the repository.
 
+mod drafts;
 mod fair;
 mod lives;
 
@@ -63,6 +64,12 @@ pub(super) type Chunks = Receiver<Result<Chunk, Error>>;
 impl Bench {
     /// With `pages` pages for each group of layers.
     pub(super) fn new(model: &Model, pages: usize, config: EngineConfig) -> Self {
+        // The model is its own draft model.
+        Self::with_draft(model, pages, config, model)
+    }
+
+    /// With a draft model, if drafts come from one.
+    pub(super) fn with_draft(model: &Model, pages: usize, config: EngineConfig, other: &Model) -> Self {
         let layout = model.config().cache_layout();
         let pages = pages * layout.groups();
         let runner = model.runner(pages, CacheType::F32).expect("a runner");
@@ -70,9 +77,8 @@ impl Bench {
         let context = (1..4096).take_while(fits).last().expect("room for a token");
         let ledger = Arc::new(Ledger::new(pages, model.page_bytes(CacheType::F32)));
         let draft = match config.speculation {
-            // The model is its own draft model.
             Speculation::Draft => {
-                let draft = Draft { weights: model, tokenizer: &tokenizer() };
+                let draft = Draft { weights: other, tokenizer: &tokenizer() };
                 Some(DraftModel::new(&draft, model, &tokenizer(), &config).expect("a draft model"))
             }
             _ => None,
@@ -98,13 +104,20 @@ impl Bench {
         tokens: usize,
         shared_prefix: usize,
     ) -> Chunks {
+        self.sample(tenant, prompt, tokens, shared_prefix, Sampling::greedy())
+    }
+
+    pub(super) fn sample(
+        &mut self,
+        tenant: &Arc<Tenant>,
+        prompt: &[u32],
+        tokens: usize,
+        shared_prefix: usize,
+        sampling: Sampling,
+    ) -> Chunks {
         let (send, receive) = async_channel::bounded(tokens + 1);
-        let mut request = Request {
-            prompt: prompt.to_vec(),
-            sampling: Sampling::greedy(),
-            ignore_eos: true,
-            ..Request::default()
-        };
+        let mut request =
+            Request { prompt: prompt.to_vec(), sampling, ignore_eos: true, ..Request::default() };
         let speculator =
             Speculator::new(self.scheduler.config.speculation, self.scheduler.drafting.model.is_some());
         let work = Generate::new(&mut request, None, speculator, send, Arc::default());

@@ -1,0 +1,31 @@
+//! What the tests of this crate share.
+
+#![allow(dead_code, reason = "no test wants all of it")]
+
+use realm_engine::{Chunk, Error, Finish, Token};
+
+/// All that came of a request.
+pub(crate) struct Read {
+    pub(crate) text: String,
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) finish: Finish,
+}
+
+impl Read {
+    /// Reads a generation to its end, which must not be an error.
+    pub(crate) fn all(generation: impl Iterator<Item = Result<Chunk, Error>>) -> Self {
+        let (mut text, mut tokens, mut finish) = (String::new(), Vec::new(), None);
+        for chunk in generation {
+            let chunk = chunk.unwrap();
+            text += &chunk.text;
+            tokens.extend(chunk.tokens);
+            finish = chunk.finish;
+        }
+        Self { text, tokens, finish: finish.expect("an end") }
+    }
+
+    /// The ids of its tokens.
+    pub(crate) fn ids(&self) -> Vec<u32> {
+        self.tokens.iter().map(|token| token.id).collect()
+    }
+}
