@@ -95,7 +95,7 @@ impl Generate {
         speculator.look_up(tokens);
         if let Some(guide) = &mut self.guide {
             // What goes wrong here will go wrong with the mask, which says so.
-            let forced = || guide.forced_tokens().unwrap_or_default();
+            let mut forced = || guide.forced_tokens().unwrap_or_default();
             speculator.force(|| forced().into_iter().take(room).collect());
         }
         Some(speculator)
