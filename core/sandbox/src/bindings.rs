@@ -12,6 +12,7 @@ wasmtime::component::bindgen!({
         "realm:tenant/sequences.[method]sequence.forward-all": async | trappable,
         "realm:tenant/sequences.[method]sequence.forward-hidden": async | trappable,
         "realm:tenant/sequences.forward-each": async | trappable,
+        "realm:tenant/logits.[static]token-set.matching": async | trappable,
         "realm:tenant/output.emit": async | trappable,
         "realm:tenant/capabilities.call": async | trappable,
         "realm:tenant/capabilities.run-program": async | trappable,

@@ -6,20 +6,23 @@ use std::time::{Duration, Instant};
 
 use realm_engine::ProgramLimits;
 
+use crate::pace::Pace;
 use crate::{Error, ErrorKind};
 
 /// The account of one run, and of the programs that it runs in turn.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limits: ProgramLimits,
+    pub(crate) pace: Arc<Pace>,
     memory: AtomicUsize,
     output: AtomicUsize,
     pub(crate) time: Time,
 }
 
 impl Budget {
-    pub(crate) fn new(limits: ProgramLimits) -> Arc<Self> {
-        Arc::new(Self { limits, memory: AtomicUsize::new(0), output: AtomicUsize::new(0), time: Time::new() })
+    pub(crate) fn new(limits: ProgramLimits, pace: Arc<Pace>) -> Arc<Self> {
+        let (memory, output) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { limits, pace, memory, output, time: Time::new() })
     }
 
     pub(crate) fn limits(&self) -> &ProgramLimits {

@@ -2,14 +2,14 @@
 //!
 //! A program mostly waits for forwards and thinks for microseconds in between. Woken by the results of a step, it thinks
 //! on that step's threads, so that what it asks for next is in the next step (see [`realm_engine::after_results`]). Only
-//! those that think quickly may: one that once took longer than [`QUICK`] is left to threads of this executor for a
-//! while, and one that keeps computing to a thread that gets the time which nobody else wants.
+//! tenants whose programs think quickly may (see [`Pace`](crate::pace::Pace)): those of others are left to threads of this
+//! executor for a while, and one that keeps computing to a thread that gets the time which nobody else wants.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
 use std::thread::JoinHandle;
@@ -17,12 +17,6 @@ use std::time::Duration;
 
 use crate::budget::Budget;
 use crate::priority;
-
-/// Thinking that may hold a step up.
-pub(crate) const QUICK: Duration = Duration::from_micros(250);
-
-/// So many times a program that was slow once does not think on a step's threads.
-const SLOW_FOR: u32 = 64;
 
 /// What a run may compute at normal priority: this much, and this part of the time since it began.
 const PROMPT: Duration = Duration::from_millis(50);
@@ -57,8 +51,6 @@ struct Task {
     work: Mutex<Option<Work>>,
     state: AtomicU8,
     abandoned: AtomicBool,
-    /// How many more times it does not think on a step's threads.
-    slow: AtomicU32,
     budget: Arc<Budget>,
 }
 
@@ -106,7 +98,6 @@ impl Executor {
             work: Mutex::new(Some(Box::pin(work))),
             state: AtomicU8::new(QUEUED),
             abandoned: AtomicBool::new(false),
-            slow: AtomicU32::new(0),
             budget,
         });
         self.shared.push(Arc::clone(&task));
@@ -135,7 +126,7 @@ impl Shared {
 
     fn push(&self, task: Arc<Task>) {
         let time = &task.budget.time;
-        let patient = time.used() > PROMPT + time.age() / PROMPT_SHARE;
+        let patient = time.used() > PROMPT + time.age() / PROMPT_SHARE || task.budget.pace.is_greedy();
         let mut queues = self.queues();
         if patient {
             queues.patient.push_back(task);
@@ -182,9 +173,7 @@ impl Task {
             self.budget.time.begin();
             let polled = std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
             let took = self.budget.time.end();
-            let slow = self.slow.load(Ordering::Relaxed);
-            let slow = if took > QUICK { SLOW_FOR } else { slow.saturating_sub(1) };
-            self.slow.store(slow, Ordering::Relaxed);
+            self.budget.pace.thought(took);
             let ended = match polled {
                 Ok(polled) => polled.is_ready(),
                 Err(_) => {
@@ -239,7 +228,7 @@ impl Wake for Task {
             }
         }
         let shared = Arc::clone(&self.shared);
-        if self.slow.load(Ordering::Relaxed) > 0 {
+        if !self.budget.pace.is_quick() {
             return shared.push(self);
         }
         let task = Arc::clone(&self);

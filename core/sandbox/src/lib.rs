@@ -11,10 +11,11 @@
 //! - [`Job`] and [`Reply`]: a request to a program, and its answer as it comes.
 //!
 //! Inside, `executor` decides on which thread a program thinks, `run` and `policy` are a request's course, `host` has the
-//! functions that programs call, `state` is what those work on, and `budget` and `clock` see to it that nobody uses more
+//! functions that programs call, `state` is what those work on, and `budget`, `pace` and `clock` see to it that nobody uses more
 //! than they may.
 
 mod bindings;
+mod bomb;
 mod budget;
 mod cache;
 mod clock;
@@ -23,6 +24,7 @@ mod executor;
 mod grants;
 mod host;
 mod model;
+mod pace;
 mod policy;
 mod priority;
 mod program;

@@ -11,6 +11,7 @@ use wasmtime::{InstancePre, Module};
 use crate::bindings::TenantProgramPre;
 use crate::bindings::policy::TenantPolicyPre;
 use crate::cache::Source;
+use crate::pace::Pace;
 use crate::sandbox::Core;
 use crate::state::State;
 use crate::{Error, ErrorKind};
@@ -70,6 +71,7 @@ impl Program {
             return Self::of_module(core, wasm);
         }
         let encoded = if is_module { Some(encode(wasm)?) } else { None };
+        crate::bomb::check(encoded.as_deref().unwrap_or(wasm))?;
         let component = component(core, encoded.as_deref().unwrap_or(wasm))?;
         let kind_of = component.component_type();
         let engine = &core.engine;
@@ -208,21 +210,25 @@ fn kept<T>(
 
 /// A tenant's programs by name, for those that call others.
 #[derive(Debug, Default)]
-pub struct Programs(RwLock<HashMap<String, Program>>);
+pub struct Programs {
+    by_name: RwLock<HashMap<String, Program>>,
+    /// How the tenant's programs have thought lately.
+    pub(crate) pace: Arc<Pace>,
+}
 
 impl Programs {
     /// The program of that name.
     pub fn get(&self, name: &str) -> Option<Program> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     /// Adds a program, or takes another for a name. What runs goes on with the old one.
     pub fn set(&self, name: impl Into<String>, program: Program) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(name.into(), program);
+        self.by_name.write().unwrap_or_else(PoisonError::into_inner).insert(name.into(), program);
     }
 
     /// Forgets a program; says whether there was one.
     pub fn remove(&self, name: &str) -> bool {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(name).is_some()
+        self.by_name.write().unwrap_or_else(PoisonError::into_inner).remove(name).is_some()
     }
 }

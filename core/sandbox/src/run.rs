@@ -62,7 +62,7 @@ impl Sandbox {
         let limits = job.tenant.limits();
         let mut place = job.tenant.enter()?;
         let (send, chunks) = async_channel::bounded(CHANNEL);
-        let budget = Budget::new(limits.program);
+        let budget = Budget::new(limits.program, Arc::clone(&job.programs.pace));
         // Dropped with the run, if it is given up.
         let meter = Arc::new(Mutex::new(job.model.engine.run_meter(&job.tenant)));
         let ticking = self.0.clock.run();
@@ -157,6 +157,11 @@ async fn answer(
     program: &Program,
     sink: Sink,
 ) -> Result<(FinishReason, State), Error> {
+    let most = context.core.per_tenant;
+    let entered = context.budget.pace.enter(most);
+    let _entered = entered.ok_or_else(|| {
+        Error::limit(format!("{most} instances of the tenant's programs run, as many as may at once"))
+    })?;
     let engine = &context.core.engine;
     let mut store = Store::new(engine, State::new(Arc::clone(&context), sink));
     store.limiter(|state| state);
@@ -205,6 +210,10 @@ fn not_started(error: &wasmtime::Error, state: &State) -> Error {
         return Error::limit(format!(
             "the program needs more memory than its limit `program.memory` of {limit} bytes: {error:#}"
         ));
+    }
+    if !error.is::<Error>() && !error.is::<wasmtime::Trap>() {
+        // What its functions take and return is compared when they are made.
+        return Error::new(ErrorKind::InvalidProgram, format!("the program can't be started: {error:#}"));
     }
     ended_early(error, state)
 }

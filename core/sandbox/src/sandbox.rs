@@ -44,12 +44,18 @@ pub(crate) struct Core {
     pub(crate) executor: Executor,
     pub(crate) clock: Clock,
     pub(crate) cache: Option<Cache>,
+    /// Instances that one tenant has at most, so that nobody takes them all.
+    pub(crate) per_tenant: usize,
     /// Timers and sockets; `None` only while this is dropped.
     runtime: Option<tokio::runtime::Runtime>,
 }
 
 /// Bytes of a program's stack. Recursion beyond it ends the program.
 const STACK: usize = 512 << 10;
+
+/// Bytes that the host's functions have below it when the program has used all of its own: parsers of regular expressions
+/// and JSON recurse as deep as their input nests. Only what is touched takes memory.
+const HOST_STACK: usize = 2 << 20;
 
 /// Core modules, memories and tables of one component at most: those made from Python have a dozen.
 const MODULES: u32 = 64;
@@ -65,7 +71,8 @@ impl Sandbox {
         let internal = |error: &dyn std::fmt::Display| {
             Error::new(ErrorKind::Internal, format!("the sandbox: {error:#}"))
         };
-        let engine = engine(config.max_instances).map_err(|error| internal(&error))?;
+        let (engine, instances) = engine(config.max_instances).map_err(|error| internal(&error))?;
+        let per_tenant = (instances as usize).div_ceil(2);
         let mut linker = Linker::new(&engine);
         TenantProgram::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)
             .and_then(|()| wasi::add_to_linker(&mut linker))
@@ -82,7 +89,16 @@ impl Sandbox {
         let ticked = engine.clone();
         let clock = Clock::new(move || ticked.increment_epoch()).map_err(|error| internal(&error))?;
         let cache = config.cache.as_deref().and_then(Cache::open);
-        Ok(Self(Arc::new(Core { engine, linker, raw, executor, clock, cache, runtime: Some(runtime) })))
+        Ok(Self(Arc::new(Core {
+            engine,
+            linker,
+            raw,
+            executor,
+            clock,
+            cache,
+            per_tenant,
+            runtime: Some(runtime),
+        })))
     }
 
     /// Compiles a component, or a core module from which one can be made. Takes from milliseconds to seconds, unless it was
@@ -105,7 +121,7 @@ impl Drop for Core {
 }
 
 /// The pool, as large as asked for or as there are addresses for.
-fn engine(instances: u32) -> wasmtime::Result<Engine> {
+fn engine(instances: u32) -> wasmtime::Result<(Engine, u32)> {
     let mut instances = instances.max(1);
     loop {
         match Engine::new(&settings(instances)) {
@@ -113,7 +129,7 @@ fn engine(instances: u32) -> wasmtime::Result<Engine> {
                 tracing::warn!(%error, instances, "no addresses for so many instances; trying fewer");
                 instances /= 4;
             }
-            done => return done,
+            done => return Ok((done?, instances)),
         }
     }
 }
@@ -141,7 +157,7 @@ fn settings(instances: u32) -> Config {
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .epoch_interruption(true)
         .max_wasm_stack(STACK)
-        .async_stack_size(STACK + (256 << 10))
+        .async_stack_size(STACK + HOST_STACK)
         .wasm_memory64(true);
     config
 }

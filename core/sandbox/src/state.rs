@@ -129,6 +129,25 @@ impl State {
         }
     }
 
+    /// For what the host computes in a call: says if the run has had its time, and lets others have theirs.
+    pub(crate) async fn breathe(&mut self) -> Result<(), HostError> {
+        let time = &self.context.budget.time;
+        if time.poll() < crate::clock::TICK {
+            return Ok(());
+        }
+        self.context.budget.check_time().map_err(|error| HostError::Fatal(error.into()))?;
+        let mut yielded = false;
+        std::future::poll_fn(|context| {
+            if std::mem::replace(&mut yielded, true) {
+                return std::task::Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            std::task::Poll::Pending
+        })
+        .await;
+        Ok(())
+    }
+
     /// Programs that wait for this one.
     pub(crate) fn depth(&self) -> usize {
         match self.sink {

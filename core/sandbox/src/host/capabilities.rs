@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::bindings::realm::tenant::capabilities as wit;
 use crate::error::HostError;
 use crate::grants::{Level, Random};
+use crate::host::json;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
@@ -67,8 +68,7 @@ impl wit::Host for State {
             let why = format!("at most {MAX_DEPTH} programs may wait for one another");
             return Err(Error::limit(why).into());
         }
-        let input = serde_json::from_str(&input)
-            .map_err(|error| Error::invalid(format!("the input is no JSON: {error}")))?;
+        let input = json(&input, "the input is no JSON")?;
         let none = || Error::new(ErrorKind::NotFound, format!("the tenant has no program `{name}`"));
         let program = self.context.programs.get(&name).ok_or_else(none)?;
         Ok(crate::run::nested(&self.context, &program, input, self.depth() + 1).await?)

@@ -11,6 +11,7 @@ use crate::bindings::realm::tenant::logits::{self as wit, Candidate};
 use crate::bindings::realm::tenant::types;
 use crate::budget::Charge;
 use crate::error::HostError;
+use crate::host::json;
 use crate::host::models::{Model, unknown_token};
 use crate::state::State;
 
@@ -41,6 +42,9 @@ pub struct Matcher {
 
 /// What a matcher is taken to hold: its parser's memory isn't counted, but bounded by llguidance.
 const MATCHER_BYTES: usize = 256 << 10;
+
+/// Bytes of a regular expression at most.
+const MAX_EXPRESSION: usize = 64 << 10;
 
 /// Tokens that `top` gives at most.
 const MAX_TOP: usize = 1 << 16;
@@ -260,7 +264,7 @@ impl wit::HostTokenSet for State {
         Ok(self.table.push(TokenSet { tokens: set, _charge: charge })?)
     }
 
-    fn matching(
+    async fn matching(
         &mut self,
         model: Resource<Model>,
         expression: String,
@@ -268,6 +272,10 @@ impl wit::HostTokenSet for State {
         let model = Arc::clone(self.model(&model)?);
         let vocabulary = model.vocabulary();
         let charge = self.context.budget.charge(vocabulary / 8)?;
+        if expression.len() > MAX_EXPRESSION {
+            let why = format!("an expression of {} bytes; at most {MAX_EXPRESSION}", expression.len());
+            return Err(Error::limit(why).into());
+        }
         let regex = regex::bytes::RegexBuilder::new(&expression)
             .size_limit(1 << 20)
             .dfa_size_limit(1 << 20)
@@ -275,11 +283,14 @@ impl wit::HostTokenSet for State {
             .map_err(|error| Error::invalid(format!("the expression: {error}")))?;
         let mut set = TokenMask::none(vocabulary);
         let mut bytes = Vec::new();
-        for token in 0..model.tokenizer.vocabulary_len() as u32 {
+        for token in 0..model.tokenizer.vocabulary_len().min(vocabulary) as u32 {
             bytes.clear();
             model.tokenizer.push_bytes(token, false, &mut bytes)?;
             if regex.is_match(&bytes) {
                 set.allow(token);
+            }
+            if token % 64 == 0 {
+                self.breathe().await?;
             }
         }
         Ok(self.table.push(TokenSet { tokens: set, _charge: charge })?)
@@ -309,8 +320,9 @@ impl wit::HostSampler for State {
         let vocabulary = self.model(&model)?.vocabulary();
         let sampling = sampling_from_wit(sampling);
         sampling.check(vocabulary)?;
-        // Histories and candidates, roughly; logits after penalties.
-        let charge = self.context.budget.charge(vocabulary * 4 + (64 << 10))?;
+        // Logits after penalties, candidates, and what was remembered, once for all and in the window.
+        let given = 4 * (prompt.len() + sampling.banned_tokens.len()) + 16 * sampling.logit_bias.len();
+        let charge = self.context.budget.charge(vocabulary * 12 + given + (64 << 10))?;
         let inner = realm_engine::Sampler::new(sampling, &prompt);
         Ok(self.table.push(Sampler { inner, _charge: charge })?)
     }
@@ -441,10 +453,9 @@ pub(crate) fn sampling_to_wit(sampling: &Sampling) -> types::Sampling {
 
 fn grammar_from_wit(grammar: types::Grammar) -> Result<Grammar, Error> {
     Ok(match grammar {
-        types::Grammar::JsonSchema(schema) => Grammar::JsonSchema(
-            serde_json::from_str(&schema)
-                .map_err(|error| Error::invalid(format!("the JSON schema is no JSON: {error}")))?,
-        ),
+        types::Grammar::JsonSchema(schema) => {
+            Grammar::JsonSchema(json(&schema, "the JSON schema is no JSON")?)
+        }
         types::Grammar::JsonObject => Grammar::JsonObject,
         types::Grammar::Regex(expression) => Grammar::Regex(expression),
         types::Grammar::Lark(grammar) => Grammar::Lark(grammar),

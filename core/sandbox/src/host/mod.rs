@@ -9,3 +9,33 @@ pub(crate) mod models;
 pub(crate) mod output;
 pub(crate) mod sequences;
 mod store;
+
+use crate::Error;
+
+/// Bytes of a text that one call works on at most, so that the call neither takes long nor makes much more of it.
+const MAX_TEXT: usize = 1 << 20;
+
+/// Tokens likewise: their text may be a hundred times as long as they are.
+const MAX_TOKENS: usize = 1 << 16;
+
+/// Refuses a text that is too long to work on.
+fn check_text(text: &str) -> Result<(), Error> {
+    if text.len() <= MAX_TEXT {
+        return Ok(());
+    }
+    Err(Error::limit(format!("a text of {} bytes; one call takes {MAX_TEXT} at most", text.len())))
+}
+
+/// Refuses a list of tokens that is too long to work on.
+pub(crate) fn check_tokens(tokens: &[u32]) -> Result<(), Error> {
+    if tokens.len() <= MAX_TOKENS {
+        return Ok(());
+    }
+    Err(Error::limit(format!("{} tokens; one call takes {MAX_TOKENS} at most", tokens.len())))
+}
+
+/// What a JSON text says.
+fn json(text: &str, what: &str) -> Result<serde_json::Value, Error> {
+    check_text(text)?;
+    serde_json::from_str(text).map_err(|error| Error::invalid(format!("{what}: {error}")))
+}

@@ -11,6 +11,7 @@ use crate::bindings::realm::tenant::models::{self as wit, ModelInfo, Piece};
 use crate::bindings::realm::tenant::types;
 use crate::budget::Charge;
 use crate::error::HostError;
+use crate::host::{MAX_TEXT, check_text, check_tokens, json};
 use crate::model::Prompt;
 use crate::state::State;
 use crate::{Error, ErrorKind};
@@ -72,6 +73,7 @@ impl wit::HostModel for State {
     }
 
     fn encode(&mut self, this: Resource<Model>, text: String) -> wasmtime::Result<Vec<u32>> {
+        check_text(&text)?;
         Ok(self.model(&this)?.tokenizer.encode(&text, false, true))
     }
 
@@ -81,10 +83,12 @@ impl wit::HostModel for State {
         text: String,
         special: bool,
     ) -> wasmtime::Result<Vec<u32>> {
+        check_text(&text)?;
         Ok(self.model(&this)?.tokenizer.encode(&text, special, false))
     }
 
     fn decode(&mut self, this: Resource<Model>, tokens: Vec<u32>) -> Result<String, HostError> {
+        check_tokens(&tokens)?;
         Ok(self.model(&this)?.tokenizer.decode(&tokens, false)?)
     }
 
@@ -143,9 +147,18 @@ pub(crate) fn unknown_token(token: u32, vocabulary: usize) -> Error {
 /// A prompt as the guest gives it.
 fn from_wit(prompt: types::Prompt) -> Result<Prompt, Error> {
     Ok(match prompt {
-        types::Prompt::Text(text) => Prompt::Text(text),
+        types::Prompt::Text(text) => {
+            check_text(&text)?;
+            Prompt::Text(text)
+        }
         types::Prompt::Tokens(tokens) => Prompt::Tokens(tokens),
         types::Prompt::Chat(chat) => {
+            let size = |message: &types::Message| {
+                message.role.len() + message.content.len() + message.fields.len() + size_of::<Value>()
+            };
+            if chat.messages.iter().map(size).sum::<usize>() > MAX_TEXT {
+                return Err(Error::limit(format!("a conversation of more than {MAX_TEXT} bytes")));
+            }
             let message = |message: types::Message| {
                 let mut value = Map::new();
                 value.insert("role".into(), message.role.into());
@@ -155,8 +168,10 @@ fn from_wit(prompt: types::Prompt) -> Result<Prompt, Error> {
             };
             let tools = match chat.tools.as_str() {
                 "" => Vec::new(),
-                tools => serde_json::from_str(tools)
-                    .map_err(|error| Error::invalid(format!("`tools` is no JSON array: {error}")))?,
+                tools => match json(tools, "`tools` is no JSON array")? {
+                    Value::Array(tools) => tools,
+                    _ => return Err(Error::invalid("`tools` is no JSON array")),
+                },
             };
             Prompt::Chat(Conversation {
                 messages: chat.messages.into_iter().map(message).collect::<Result<_, Error>>()?,
@@ -168,11 +183,15 @@ fn from_wit(prompt: types::Prompt) -> Result<Prompt, Error> {
     })
 }
 
-fn object(name: &str, json: &str) -> Result<Map<String, Value>, Error> {
-    if json.is_empty() {
+fn object(name: &str, text: &str) -> Result<Map<String, Value>, Error> {
+    if text.is_empty() {
         return Ok(Map::new());
     }
-    serde_json::from_str(json).map_err(|error| Error::invalid(format!("`{name}` is no JSON object: {error}")))
+    let what = format!("`{name}` is no JSON object");
+    match json(text, &what)? {
+        Value::Object(object) => Ok(object),
+        _ => Err(Error::invalid(what)),
+    }
 }
 
 /// A prompt as the guest gets it.

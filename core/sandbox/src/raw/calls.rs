@@ -92,6 +92,7 @@ async fn dispatch(caller: &mut Caller<'_, State>, name: &str, p: &[u64]) -> Resu
         }
         "decode" => {
             let tokens = words(caller, p[0], p[1])?;
+            crate::host::check_tokens(&tokens)?;
             let text = caller.data().context.model.tokenizer.decode(&tokens, false)?;
             put_bytes(caller, p[2], p[3], text.as_bytes())
         }

@@ -1,0 +1,135 @@
+//! Refuses components that would make more of themselves than can be compiled.
+//!
+//! A component may instantiate another one twice, which does the same with a third, and so on: a few hundred bytes that
+//! stand for millions of instances. The compiler writes them all out before it looks at any limit, so they are counted
+//! here, in one pass over the bytes.
+
+use wasmparser::{
+    ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, ComponentTypeRef,
+    Encoding, Instance, Parser, Payload,
+};
+
+use crate::{Error, ErrorKind};
+
+/// Instances at most, nested ones and those of core modules counted. Programs made from Python have two dozen.
+const MOST: u64 = 1000;
+
+/// A component that is being read.
+#[derive(Default)]
+struct Level {
+    /// Instances that one instance of it makes.
+    makes: u64,
+    /// What an instance of each of its components makes.
+    components: Vec<u64>,
+}
+
+/// Counts the instances that a component makes.
+///
+/// # Errors
+/// `InvalidProgram` for too many, for components as arguments of components, whose number can't be told, and for bytes
+/// that are none.
+pub(crate) fn check(component: &[u8]) -> Result<(), Error> {
+    let invalid = |why: String| Error::new(ErrorKind::InvalidProgram, why);
+    let malformed =
+        |error: wasmparser::BinaryReaderError| invalid(format!("no WebAssembly that Realm can run: {error}"));
+    let mut levels: Vec<Level> = Vec::new();
+    // `None` for a core module.
+    let mut open: Vec<Encoding> = Vec::new();
+    for payload in Parser::new(0).parse_all(component) {
+        let payload = payload.map_err(malformed)?;
+        if let Payload::Version { encoding, .. } = payload {
+            open.push(encoding);
+            if encoding == Encoding::Component {
+                levels.push(Level::default());
+            }
+            continue;
+        }
+        if let Payload::End(_) = payload {
+            if open.pop() == Some(Encoding::Component)
+                && let Some(ended) = levels.pop()
+            {
+                if ended.makes > MOST {
+                    return Err(invalid(format!(
+                        "the component makes {} instances of components and modules; it may make {MOST}",
+                        ended.makes
+                    )));
+                }
+                if let Some(outer) = levels.last_mut() {
+                    outer.components.push(ended.makes);
+                }
+            }
+            continue;
+        }
+        if open.last() == Some(&Encoding::Component) {
+            count(&mut levels, payload).map_err(malformed)?.map_err(|()| {
+                invalid("components that are arguments or exports of components are not supported".into())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts what one section makes; `Err(())` where that can't be told.
+fn count(
+    levels: &mut [Level],
+    payload: Payload<'_>,
+) -> Result<Result<(), ()>, wasmparser::BinaryReaderError> {
+    let depth = levels.len();
+    let outer = |levels: &[Level], count: u32, index: u32| {
+        let level = levels.get(depth.checked_sub(1 + count as usize)?)?;
+        level.components.get(index as usize).copied()
+    };
+    let mut makes = 0u64;
+    match payload {
+        Payload::InstanceSection(instances) => {
+            for instance in instances {
+                makes = makes.saturating_add(u64::from(matches!(instance?, Instance::Instantiate { .. })));
+            }
+        }
+        Payload::ComponentInstanceSection(instances) => {
+            for instance in instances {
+                if let ComponentInstance::Instantiate { component_index, args } = instance? {
+                    // One that is not there the compiler refuses.
+                    let inner = outer(levels, 0, component_index).unwrap_or(0);
+                    makes = makes.saturating_add(inner.saturating_add(1));
+                    if args.iter().any(|arg| arg.kind == ComponentExternalKind::Component) {
+                        return Ok(Err(()));
+                    }
+                }
+            }
+        }
+        Payload::ComponentAliasSection(aliases) => {
+            for alias in aliases {
+                match alias? {
+                    ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
+                        let aliased = outer(levels, count, index).unwrap_or(0);
+                        levels[depth - 1].components.push(aliased);
+                    }
+                    ComponentAlias::InstanceExport { kind: ComponentExternalKind::Component, .. } => {
+                        return Ok(Err(()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Payload::ComponentImportSection(imports) => {
+            for import in imports {
+                if let ComponentTypeRef::Component(_) = import?.ty {
+                    return Ok(Err(()));
+                }
+            }
+        }
+        Payload::ComponentExportSection(exports) => {
+            for export in exports {
+                if export?.kind == ComponentExternalKind::Component {
+                    return Ok(Err(()));
+                }
+            }
+        }
+        _ => {}
+    }
+    if let Some(level) = levels.last_mut() {
+        level.makes = level.makes.saturating_add(makes);
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,30 @@
+//! Programs that mean harm: each ends with an error of its own tenant's, in bounded time, and nobody else notices.
+
+#[allow(unreachable_pub, reason = "of this test")]
+mod guest;
+#[allow(unreachable_pub, reason = "of this test")]
+mod host;
+
+mod capabilities;
+mod compile;
+mod computing;
+mod handles;
+mod layers;
+mod lists;
+mod neighbours;
+mod policies;
+mod random;
+mod soak;
+mod waiting;
+
+use realm_sandbox::{Error, ErrorKind};
+
+use host::Said;
+
+/// The kind that a run ended with, and what it said.
+#[track_caller]
+fn ended(run: Result<Said, Error>, kind: ErrorKind, words: &str) {
+    let error = run.expect_err("it should have failed");
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(error.message().contains(words), "{error}");
+}
