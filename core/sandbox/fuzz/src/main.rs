@@ -9,7 +9,9 @@ use wasm_smith::{Component, Config, Module};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, folder, count] = &arguments[..] else { return Err("usage: realm-sandbox-fuzz FOLDER COUNT".into()) };
+    let [_, folder, count] = &arguments[..] else {
+        return Err("usage: realm-sandbox-fuzz FOLDER COUNT".into());
+    };
     std::fs::create_dir_all(folder)?;
     let count: u64 = count.parse()?;
     let (mut written, mut seed) = (0, 0);
