@@ -30,11 +30,15 @@ fn make(seed: u64) -> arbitrary::Result<Vec<u8>> {
     let numbers = numbers(seed, 512 + (seed as usize * 97) % 3000);
     let mut unstructured = Unstructured::new(&numbers);
     let mut config = Config {
+        // Realm has wasmtime without a garbage collector.
+        reference_types_enabled: false,
         gc_enabled: false,
+        wide_arithmetic_enabled: false,
+        compact_imports_enabled: false,
         exceptions_enabled: false,
         threads_enabled: false,
         shared_everything_threads_enabled: false,
-        max_memories: 3,
+        max_memories: 1,
         max_components: 20,
         ..Config::default()
     };
@@ -43,11 +47,9 @@ fn make(seed: u64) -> arbitrary::Result<Vec<u8>> {
         2 => Ok(Module::new(config, &mut unstructured)?.to_bytes()),
         _ => {
             config.max_imports = 0;
-            config.min_memories = 1;
             config.memory64_enabled = seed % 8 == 3;
             // A pattern for the exports: those of a program.
             config.exports = Some(PROGRAM.to_vec());
-            config.max_memories = 1;
             Ok(Module::new(config, &mut unstructured)?.to_bytes())
         }
     }

@@ -116,6 +116,11 @@ fn arguments_do_not_make_the_host_hold_much_more_than_they_are() {
             fill(&brackets) + "(i32.store8 (i32.const 131072) (i32.const 91))",
             "(call $run-program (i32.const 0) (i32.const 1) (i32.const 131072) (i32.const 44000000) (global.get $R))",
         ),
+        (
+            // A thousand times the same megabyte, in a list of 8000 bytes.
+            fill("1000000"),
+            "(drop (call $text-decoder.new (local.get $model) (i32.const 131072) (i32.const 1000)))",
+        ),
         (fill(&spaces), "(call $model.encode (local.get $model) (i32.const 131072) (i32.const 44000000) (global.get $R))"),
         (fill(&spaces), "(call $matcher.open (local.get $model) (i32.const 2) (i32.const 131072) (i32.const 44000000) (global.get $R))"),
         (fill(&spaces), "(call $token-set.matching (local.get $model) (i32.const 131072) (i32.const 44000000) (global.get $R))"),
