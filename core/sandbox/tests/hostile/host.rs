@@ -63,6 +63,16 @@ impl Host {
         self.sandbox.run(self.job(program, who))
     }
 
+    /// Waits until everything that ran has given back what it held.
+    pub fn settle(&self) {
+        let began = Instant::now();
+        let pages = || self.model.engine.metrics().kv;
+        while pages().used > 0 {
+            assert!(began.elapsed() < FOREVER, "pages are held by nobody: {:?}", pages());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     fn job(&self, program: &Program, who: &Who) -> Job {
         let model = Arc::clone(&self.model);
         Job {
@@ -154,4 +164,20 @@ pub fn finish(reply: Reply) -> Result<Said, Error> {
             }
         }
     }
+}
+
+/// Bytes of memory that the process has now; 0 where that can't be told.
+pub fn resident() -> usize {
+    status("VmRSS:")
+}
+
+/// The most it has had.
+pub fn peak() -> usize {
+    status("VmHWM:")
+}
+
+fn status(key: &str) -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("0");
+    line.trim().trim_end_matches(" kB").trim().parse::<usize>().unwrap_or(0) << 10
 }

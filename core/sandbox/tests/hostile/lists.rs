@@ -4,7 +4,7 @@ use realm_sandbox::ErrorKind;
 
 use crate::ended;
 use crate::guest::program;
-use crate::host::{Host, anybody, with};
+use crate::host::{Host, anybody, peak, with};
 
 #[test]
 fn lists_that_are_not_in_the_memory_end_the_program() {
@@ -116,6 +116,11 @@ fn arguments_do_not_make_the_host_hold_much_more_than_they_are() {
             fill(&brackets) + "(i32.store8 (i32.const 131072) (i32.const 91))",
             "(call $run-program (i32.const 0) (i32.const 1) (i32.const 131072) (i32.const 44000000) (global.get $R))",
         ),
+        (
+            // A thousand times the same megabyte, in a list of 8000 bytes.
+            fill("1000000"),
+            "(drop (call $text-decoder.new (local.get $model) (i32.const 131072) (i32.const 1000)))",
+        ),
         (fill(&spaces), "(call $model.encode (local.get $model) (i32.const 131072) (i32.const 44000000) (global.get $R))"),
         (fill(&spaces), "(call $matcher.open (local.get $model) (i32.const 2) (i32.const 131072) (i32.const 44000000) (global.get $R))"),
         (fill(&spaces), "(call $token-set.matching (local.get $model) (i32.const 131072) (i32.const 44000000) (global.get $R))"),
@@ -138,11 +143,4 @@ fn arguments_do_not_make_the_host_hold_much_more_than_they_are() {
         #[cfg(target_os = "linux")]
         assert!(peak() - before < 600 << 20, "{call}: {} MB", (peak() - before) >> 20);
     }
-}
-
-/// Bytes that the process has had resident at most.
-fn peak() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
-    line.trim().trim_end_matches(" kB").trim().parse::<usize>().unwrap_or(0) << 10
 }

@@ -1,1 +1,142 @@
-//! Programs that chance made.
+//! Programs that chance made: refused, or run to some end, without a panic of the host's and with nothing left behind.
+//!
+//! Right programs with bytes changed, always the same ones; and modules and components of wasm-smith's from a folder that
+//! `REALM_RANDOM_PROGRAMS` names (`core/sandbox/fuzz` writes it). `REALM_MUTATIONS` says how many changed ones.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use realm_sandbox::ErrorKind;
+
+use crate::guest::{greedy, policy, program};
+use crate::host::{Host, Who, anybody, finish, resident, with};
+
+fn hurried() -> Who {
+    with(|limits| {
+        limits.program.cpu_time = Duration::from_millis(20);
+        limits.program.memory = 16 << 20;
+        limits.program.output = 1 << 20;
+        limits.request_timeout = Some(Duration::from_millis(200));
+    })
+}
+
+/// Tries programs; says how many ran, and how many of those to a good end.
+fn try_all(programs: impl Iterator<Item = (String, Vec<u8>)>) -> (usize, usize, usize) {
+    let host = Host::tiny();
+    let (mut tried, mut ran, mut well, mut before) = (0, 0, 0, 0);
+    for (name, wasm) in programs {
+        tried += 1;
+        match host.sandbox.compile(&wasm) {
+            Err(error) => assert_ne!(error.kind(), ErrorKind::Internal, "{name}: {error}"),
+            Ok(program) => {
+                ran += 1;
+                match finish(host.start(&program, &hurried()).unwrap()) {
+                    Ok(_) => well += 1,
+                    Err(error) => assert_ne!(error.kind(), ErrorKind::Internal, "{name}: {error}"),
+                }
+            }
+        }
+        if tried == 100 {
+            before = resident();
+        }
+    }
+    // What ran is gone.
+    host.settle();
+    let grown = resident().saturating_sub(before);
+    eprintln!(
+        "{tried} programs, {ran} ran, {well} of them well; {} MB more than after the first 100",
+        grown >> 20
+    );
+    assert!(grown < 256 << 20, "{} MB", grown >> 20);
+    assert_eq!(host.run(&greedy(5, 3), &anybody()).unwrap().tokens.len(), 3);
+    (tried, ran, well)
+}
+
+#[test]
+fn programs_with_changed_bytes_are_refused_or_run() {
+    let count = std::env::var("REALM_MUTATIONS").map_or(300, |count| count.parse().expect("a number"));
+    let mut right = vec![
+        greedy(5, 3),
+        program("(global.get $OK)", ""),
+        policy("(call $logits.drop (local.get $logits)) (global.get $OK)", "(global.get $OK)"),
+        wat::parse_str(
+            r#"(module (import "realm" "encode" (func $encode (param i64 i64 i64 i64) (result i64))) (memory (export "memory") i64 1)
+                (func (export "realm_run") (result i32) (drop (call $encode (i64.const 0) (i64.const 9) (i64.const 64) (i64.const 9))) i32.const 0))"#,
+        )
+        .unwrap(),
+    ];
+    // As components, whose every section then is what is changed.
+    for i in 0..3 {
+        let encoded = wit_component::ComponentEncoder::default().module(&right[i]).unwrap().encode().unwrap();
+        right.push(encoded);
+    }
+    // Those of the repository, where they were built.
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/programs");
+    for name in ["chat", "policy-redact", "template"] {
+        right.extend(std::fs::read(built.join(name).with_extension("wasm")).ok());
+    }
+    let mut chance = Chance(1);
+    let changed = (0..count).map(|i| {
+        let mut wasm = right[i % right.len()].clone();
+        for _ in 0..=chance.below(2) {
+            let other = &right[chance.below(right.len())];
+            chance.change(&mut wasm, other);
+        }
+        (format!("mutation {i}"), wasm)
+    });
+    let (tried, ran, _) = try_all(changed);
+    assert_eq!(tried, count);
+    assert!(ran > 0 && ran < tried, "{ran} of {tried}");
+}
+
+#[test]
+fn random_programs_are_refused_or_run() {
+    let Ok(folder) = std::env::var("REALM_RANDOM_PROGRAMS") else {
+        eprintln!("SKIPPED: REALM_RANDOM_PROGRAMS names no folder; core/sandbox/fuzz writes one");
+        return;
+    };
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let (tried, ran, well) =
+        try_all(files.iter().map(|path| (path.display().to_string(), std::fs::read(path).unwrap())));
+    assert!(tried > 0 && ran > 0 && well > 0);
+}
+
+/// Random numbers (SplitMix64), the same in each run.
+pub(crate) struct Chance(pub(crate) u64);
+
+impl Chance {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end.max(1) as u64) as usize
+    }
+
+    fn change(&mut self, wasm: &mut Vec<u8>, other: &[u8]) {
+        let at = self.below(wasm.len());
+        let len = 1 + self.below(16);
+        let end = (at + len).min(wasm.len());
+        match self.below(10) {
+            0 | 6..10 if !wasm.is_empty() => wasm[at] ^= 1 << self.below(8),
+            1 if !wasm.is_empty() => wasm[at] = [0, 1, 0x7f, 0x80, 0xff][self.below(5)],
+            2 => drop(wasm.drain(at..end)),
+            3 => {
+                let again = wasm[at..end].to_vec();
+                wasm.splice(at..at, again);
+            }
+            4 => {
+                let from = self.below(other.len());
+                let part = &other[from..(from + len).min(other.len())];
+                wasm.splice(at..end, part.iter().copied());
+            }
+            _ if self.below(8) == 0 => wasm.truncate(at),
+            _ => wasm.splice(at..at, [self.next() as u8]).for_each(drop),
+        }
+    }
+}

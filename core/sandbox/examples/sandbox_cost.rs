@@ -1,0 +1,107 @@
+//! What sandboxes cost: calls of the host's functions, starting an instance, and instances that wait.
+//!
+//! `cargo run --release -p realm-sandbox --example sandbox_cost`
+#![allow(missing_docs, reason = "of this example")]
+
+#[path = "../tests/hostile/guest.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the tests use the rest")]
+mod guest;
+#[path = "../tests/hostile/host.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the tests use the rest")]
+mod host;
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use realm_sandbox::Grants;
+
+use guest::program;
+use host::{Host, Who, finish, resident, with};
+
+/// Tenants that each have an instance which waits.
+const IDLE: usize = 1000;
+
+fn main() {
+    let host = Host::tiny();
+    println!("{:34} {:>12}", "", "each");
+    // Against a loop that calls nothing.
+    let calls = 2_000_000;
+    let of = |call: &str, calls: u32| {
+        let body = format!(
+            "(local.set $model (call $model.current))
+             (loop $l {call} (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const {calls}))))
+             (global.get $OK)"
+        );
+        let data = r#"(data (i32.const 8192) "tool") (data (i32.const 8200) "{}")"#;
+        best(&host, &program(&body, data), calls)
+    };
+    let nothing = of("", calls);
+    let sync = of("(drop (call $model.is-end (local.get $model) (i32.const 5)))", calls);
+    print("a call", sync.saturating_sub(nothing));
+    let call = "(call $call (i32.const 8192) (i32.const 4) (i32.const 8200) (i32.const 2) (global.get $R))
+                (global.set $top (i32.const 65536))";
+    print("a call of a tool that waits", of(call, 100_000));
+    let run =
+        "(call $run-program (i32.const 8192) (i32.const 4) (i32.const 8200) (i32.const 2) (global.get $R))
+               (global.set $top (i32.const 65536))";
+    print("starting and ending an instance", of(run, 10_000));
+    idle(&host);
+}
+
+/// Time of one of `calls`, in the best of five runs.
+fn best(host: &Host, wasm: &[u8], calls: u32) -> Duration {
+    let compiled = host.compile(wasm);
+    let times = (0..5).map(|_| {
+        let who = patient();
+        // What `run-program` runs does nothing.
+        who.programs.set("tool", host.compile(&program("(global.get $OK)", "")));
+        let began = Instant::now();
+        finish(host.start(&compiled, &who).expect("a run")).expect("an end");
+        began.elapsed()
+    });
+    times.min().unwrap_or_default() / calls
+}
+
+/// A tenant with time, and with a tool that waits for one turn of its executor.
+fn patient() -> Who {
+    let tool = |_| async {
+        let mut turns = 0;
+        poll_fn(|context| {
+            turns += 1;
+            context.waker().wake_by_ref();
+            if turns > 1 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        Ok(String::new())
+    };
+    with(|limits| limits.program.cpu_time = Duration::from_secs(600))
+        .granted(Grants::none().tool_async("tool", tool))
+}
+
+fn idle(host: &Host) {
+    let wasm = program(
+        "(call $call (i32.const 8192) (i32.const 4) (i32.const 8200) (i32.const 2) (global.get $R)) (global.get $OK)",
+        r#"(data (i32.const 8192) "wait") (data (i32.const 8200) "{}")"#,
+    );
+    let compiled = host.compile(&wasm);
+    let wait = || with(|_| {}).granted(Grants::none().tool_async("wait", |_| std::future::pending()));
+    let first = (wait(), host.start(&compiled, &wait()));
+    std::thread::sleep(Duration::from_millis(200));
+    let before = resident();
+    let held: Vec<_> = (0..IDLE)
+        .map(|_| {
+            let who = wait();
+            let reply = host.start(&compiled, &who).expect("a run");
+            (who, reply)
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(2));
+    let each = resident().saturating_sub(before) / IDLE;
+    println!("{:34} {:>9} KiB", "a tenant with an idle instance", each >> 10);
+    drop((first, held));
+}
+
+fn print(what: &str, time: Duration) {
+    println!("{what:34} {:>9.3} µs", time.as_secs_f64() * 1e6);
+}
