@@ -96,7 +96,8 @@ async fn a_forward_that_is_given_up_leaves_a_sequence_that_goes_on() {
     let mut other = model.sequence().unwrap();
     other.append(sequence.tokens()).unwrap();
     let wanted = other.forward_async(Output::LastLogits).await.unwrap();
-    assert!(sequence.forward_async(Output::LastLogits).await.unwrap() == wanted);
+    // How much of it the other had computed already is chance.
+    assert!(sequence.forward_async(Output::LastLogits).await.unwrap().values == wanted.values);
 }
 
 #[test]
