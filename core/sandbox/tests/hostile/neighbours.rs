@@ -68,7 +68,7 @@ fn eight_tenants_get_the_same_text_beside_attackers() {
 }
 
 /// One of each kind.
-fn attacks() -> Vec<Vec<u8>> {
+pub(crate) fn attacks() -> Vec<Vec<u8>> {
     let data = r#"(data (i32.const 8192) "wait") (data (i32.const 8200) "{}") (data (i32.const 8208) "([a-z]+[0-9]*){1,40}x")"#;
     let bodies = [
         "(loop $l (br $l)) unreachable",

@@ -1,0 +1,110 @@
+//! How much later tokens of eight well-behaved tenants come when a dozen attackers run beside them.
+//!
+//! `cargo run --release -p realm-sandbox --example neighbours`; with `-- each` also beside every attacker alone.
+#![allow(missing_docs, reason = "of this example")]
+
+#[path = "../tests/hostile/neighbours.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod attacks;
+#[path = "../tests/hostile/guest.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the tests use the rest")]
+mod guest;
+#[path = "../tests/hostile/host.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the tests use the rest")]
+mod host;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use realm_sandbox::{Grants, Program};
+
+use guest::greedy;
+use host::{Host, anybody, finish, with};
+
+/// Tokens that each of the eight asks for.
+const TOKENS: u32 = 96;
+
+fn main() {
+    let host = Host::smollm2();
+    let programs: Vec<Program> = (0..8).map(|i| host.compile(&greedy(10 + i, TOKENS))).collect();
+    let attackers: Vec<Program> = attacks::attacks().iter().map(|wasm| host.compile(wasm)).collect();
+    // Once for the caches.
+    eight(&host, &programs);
+    // By turns, since machines warm up.
+    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        alone.extend(eight(&host, &programs));
+        beside.extend(attacked(&host, &attackers, || eight(&host, &programs)));
+    }
+    print("alone", &mut alone);
+    print("beside twelve attackers", &mut beside);
+    if std::env::args().nth(1).as_deref() == Some("each") {
+        for (i, attacker) in attackers.iter().enumerate() {
+            let mut beside = attacked(&host, std::slice::from_ref(attacker), || eight(&host, &programs));
+            print(&format!("beside attacker {i}"), &mut beside);
+        }
+    }
+}
+
+/// The times between tokens of eight tenants at once.
+fn eight(host: &Host, programs: &[Program]) -> Vec<Duration> {
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = programs
+            .iter()
+            .map(|program| {
+                let reply = host.start(program, &anybody()).expect("a run");
+                scope.spawn(move || {
+                    let (mut last, mut gaps) = (None, Vec::new());
+                    loop {
+                        let chunk = reply.chunks.recv_blocking().expect("an end").expect("no error");
+                        if chunk.finish.is_some() {
+                            return gaps;
+                        }
+                        let now = Instant::now();
+                        gaps.extend(last.replace(now).map(|last| now - last));
+                    }
+                })
+            })
+            .collect();
+        readers.into_iter().flat_map(|reader| reader.join().expect("a reader")).collect()
+    })
+}
+
+/// Does something while every attacker runs again and again.
+fn attacked<T>(host: &Host, attackers: &[Program], work: impl FnOnce() -> T) -> T {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for attacker in attackers {
+            let over = &over;
+            scope.spawn(move || {
+                let never = Grants::none().tool_async("wait", |_| std::future::pending());
+                let who = with(|limits| {
+                    limits.program.cpu_time = Duration::from_millis(500);
+                    limits.request_timeout = Some(Duration::from_secs(2));
+                })
+                .granted(never);
+                while !over.load(Ordering::Relaxed) {
+                    // However it ends.
+                    let _ = host.start(attacker, &who).map(finish);
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let done = work();
+        over.store(true, Ordering::Relaxed);
+        done
+    })
+}
+
+fn print(what: &str, gaps: &mut [Duration]) {
+    gaps.sort_unstable();
+    let at = |part: f64| gaps[((gaps.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
+    println!(
+        "{what:26} {:>6} gaps: median {:>7.2} ms, p95 {:>7.2} ms, p99 {:>7.2} ms, most {:>7.2} ms",
+        gaps.len(),
+        at(0.5),
+        at(0.95),
+        at(0.99),
+        at(1.0)
+    );
+}
