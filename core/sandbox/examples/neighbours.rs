@@ -4,7 +4,7 @@
 #![allow(missing_docs, reason = "of this example")]
 
 #[path = "../tests/hostile/neighbours.rs"]
-#[allow(dead_code, reason = "the tests use the rest")]
+#[allow(dead_code, unused_imports, reason = "the tests use the rest")]
 mod attacks;
 #[path = "../tests/hostile/guest.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the tests use the rest")]
