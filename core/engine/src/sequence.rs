@@ -21,6 +21,8 @@ pub struct Sequence {
     tokens: Vec<u32>,
     /// How many of the tokens the engine knows.
     sent: usize,
+    /// Memory for the next results.
+    spare: Vec<f32>,
 }
 
 impl Sequence {
@@ -34,7 +36,7 @@ impl Sequence {
         let id = common.next_id();
         let limit = common.limit(&tenant);
         let open = SessionCommand::Open { id, tenant: Arc::clone(&tenant), adapter, limit, shared_prefix };
-        let this = Self { id, engine, common, tenant, limit, tokens: Vec::new(), sent: 0 };
+        let this = Self { id, engine, common, tenant, limit, tokens: Vec::new(), sent: 0, spare: Vec::new() };
         this.send(open)?;
         Ok(this)
     }
@@ -122,9 +124,15 @@ impl Sequence {
     /// The engine has stopped.
     pub fn start_forward(&mut self, output: Output) -> Result<Answer<Forwarded>, Error> {
         let (reply, answer) = async_channel::bounded(1);
-        let tokens = self.unsent();
-        self.send(SessionCommand::Forward { id: self.id, tokens, output, reply })?;
+        let (tokens, spare) = (self.unsent(), std::mem::take(&mut self.spare));
+        self.send(SessionCommand::Forward { id: self.id, tokens, output, spare, reply })?;
         Ok(Answer::new(answer))
+    }
+
+    /// Takes results back that are needed no more: the next ones go where they were, and no memory has to be mapped for
+    /// them.
+    pub fn recycle(&mut self, values: Vec<f32>) {
+        self.spare = values;
     }
 
     fn unsent(&mut self) -> Vec<u32> {
@@ -147,6 +155,7 @@ impl Sequence {
             limit: self.limit,
             tokens: self.tokens.clone(),
             sent: self.sent,
+            spare: Vec::new(),
         };
         self.send(SessionCommand::Fork { id: self.id, to: id })?;
         Ok(fork)

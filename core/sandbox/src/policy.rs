@@ -83,6 +83,7 @@ async fn generate(
             }
             None => sampler.sample(&values),
         };
+        sequence.recycle(values);
         if let Some(guide) = &mut guide {
             guide.accept(token)?;
         }

@@ -59,6 +59,8 @@ pub(crate) struct State {
     wasi: Option<Box<Wasi>>,
     /// One for each model whose layers the program has asked for.
     pub(crate) workshops: Vec<Arc<Workshop>>,
+    /// Memory of logits that were dropped, for those of the next forward.
+    pub(crate) spare: Vec<Vec<f32>>,
     /// What a core module's last failed call said, and the handle of its sampler.
     pub(crate) raw_error: Option<Error>,
     pub(crate) raw_sampler: Option<u32>,
@@ -81,6 +83,7 @@ impl State {
             refused: false,
             wasi: None,
             workshops: Vec::new(),
+            spare: Vec::new(),
             raw_error: None,
             raw_sampler: None,
             random_blocks: 0,

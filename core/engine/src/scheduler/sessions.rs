@@ -17,7 +17,14 @@ pub(crate) enum SessionCommand {
     /// Begins a sequence.
     Open { id: u64, tenant: Arc<Tenant>, adapter: Option<Applied>, limit: usize, shared_prefix: usize },
     /// Appends tokens and computes what is due.
-    Forward { id: u64, tokens: Vec<u32>, output: Output, reply: Sender<Result<Forwarded, Error>> },
+    Forward {
+        id: u64,
+        tokens: Vec<u32>,
+        output: Output,
+        /// Memory that the results may take.
+        spare: Vec<f32>,
+        reply: Sender<Result<Forwarded, Error>>,
+    },
     /// Begins another sequence with the same tokens.
     Fork { id: u64, to: u64 },
     /// Drops the tokens from the `len`th on.
@@ -42,9 +49,11 @@ impl Scheduler {
                     Task { adapter, shared_prefix, ..Task::new(id, &tenant, limit, groups, meter, work) };
                 self.resting.insert(id, task);
             }
-            SessionCommand::Forward { id, tokens, output, reply } => {
+            SessionCommand::Forward { id, tokens, output, mut spare, reply } => {
                 let Some(task) = self.take_session(id) else { return };
-                self.forward(task, tokens, output, reply);
+                spare.clear();
+                let results = Forwarded { values: spare, ..Forwarded::default() };
+                self.forward(task, tokens, output, results, reply);
             }
             SessionCommand::Fork { id, to } => {
                 let Some(task) = self.take_session(id) else { return };
@@ -110,6 +119,7 @@ impl Scheduler {
         mut task: Task,
         tokens: Vec<u32>,
         output: Output,
+        results: Forwarded,
         reply: Sender<Result<Forwarded, Error>>,
     ) {
         let before = task.tokens.len();
@@ -125,7 +135,6 @@ impl Scheduler {
             task.cached = self.kv.truncate(&mut task.pages, task.cached - 1, task.cached);
         }
         let first = before.min(task.tokens.len() - 1);
-        let results = Forwarded::default();
         if let Work::Session(session) = &mut task.work {
             session.pending = Some(Pending { output, first, results, reply });
         }

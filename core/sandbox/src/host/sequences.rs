@@ -50,7 +50,11 @@ impl State {
         this: &Resource<Sequence>,
         output: Output,
     ) -> Result<(Answer<Forwarded>, usize), HostError> {
+        let spare = self.spare.pop();
         let sequence = self.sequence(this)?;
+        if let Some(spare) = spare {
+            sequence.inner.recycle(spare);
+        }
         let answer = sequence.inner.start_forward(output)?;
         let len = sequence.inner.len();
         let due = len - std::mem::replace(&mut sequence.computed, len);
