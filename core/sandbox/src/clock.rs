@@ -7,6 +7,10 @@ use std::time::Duration;
 /// How long a program may compute before it is asked whether it may go on.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
+/// How often it is looked whether one computes. A tick takes a core from the threads of a model's pass, which wait for each
+/// other: one each millisecond made passes a twentieth longer.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// A thread that ticks while there are runs, and sleeps while there are none.
 pub(crate) struct Clock {
     shared: Arc<Shared>,
@@ -29,7 +33,11 @@ struct Runs {
 pub(crate) struct Ticking(Arc<Shared>);
 
 impl Clock {
-    pub(crate) fn new(tick: impl Fn() + Send + 'static) -> std::io::Result<Self> {
+    /// Ticks while `computing`, as far as that is not over in a moment.
+    pub(crate) fn new(
+        computing: impl Fn() -> bool + Send + 'static,
+        tick: impl Fn() + Send + 'static,
+    ) -> std::io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let clock = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("realm-clock".into()).spawn(move || {
@@ -40,8 +48,12 @@ impl Clock {
                     continue;
                 }
                 drop(runs);
-                std::thread::sleep(TICK);
-                tick();
+                if computing() {
+                    std::thread::sleep(TICK);
+                    tick();
+                } else {
+                    std::thread::sleep(LOOK);
+                }
                 runs = clock.runs();
             }
         })?;

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
 use std::thread::JoinHandle;
@@ -36,6 +36,8 @@ struct Shared {
     patient: Condvar,
     /// Timers and sockets of tasks.
     io: tokio::runtime::Handle,
+    /// Runs that compute now.
+    computing: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -71,6 +73,7 @@ impl Executor {
             prompt: Condvar::new(),
             patient: Condvar::new(),
             io,
+            computing: Arc::default(),
         });
         let start = |name: String, patient: bool| {
             let shared = Arc::clone(&shared);
@@ -86,6 +89,11 @@ impl Executor {
             threads.push(start(format!("realm-program-{index}"), false)?);
         }
         Ok(Self { shared, threads })
+    }
+
+    /// How many runs compute now.
+    pub(crate) fn computing(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.shared.computing)
     }
 
     pub(crate) fn spawn(
@@ -170,9 +178,11 @@ impl Task {
             let mut work = self.work();
             let Some(future) = work.as_mut() else { return };
             let _io = self.shared.io.enter();
+            self.shared.computing.fetch_add(1, Ordering::Relaxed);
             self.budget.time.begin();
             let polled = std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
             let took = self.budget.time.end();
+            self.shared.computing.fetch_sub(1, Ordering::Relaxed);
             self.budget.pace.thought(took);
             let ended = match polled {
                 Ok(polled) => polled.is_ready(),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker};
@@ -87,7 +88,10 @@ impl Sandbox {
         let executor = Executor::new(config.threads.max(1), runtime.handle().clone())
             .map_err(|error| internal(&error))?;
         let ticked = engine.clone();
-        let clock = Clock::new(move || ticked.increment_epoch()).map_err(|error| internal(&error))?;
+        let computing = executor.computing();
+        let clock =
+            Clock::new(move || computing.load(Ordering::Relaxed) > 0, move || ticked.increment_epoch())
+                .map_err(|error| internal(&error))?;
         let cache = config.cache.as_deref().and_then(Cache::open);
         Ok(Self(Arc::new(Core {
             engine,

@@ -101,7 +101,8 @@ impl Life<'_> {
                 let (reply, answer) = async_channel::bounded(1);
                 let first = first.min(handle.tokens.len() - 1);
                 handle.pending = Some((answer, output, first));
-                let forward = SessionCommand::Forward { id: handle.id, tokens: new, output, spare: Vec::new(), reply };
+                let forward =
+                    SessionCommand::Forward { id: handle.id, tokens: new, output, spare: Vec::new(), reply };
                 self.bench.scheduler.session(forward);
             }
             Event::Fork { session } if session < self.sessions.len() && self.sessions.len() < 4 => {
