@@ -265,8 +265,15 @@ impl Place {
         if std::mem::take(&mut self.running) {
             self.tenant.waiting.fetch_add(1, Ordering::AcqRel);
             self.all.fetch_add(1, Ordering::AcqRel);
-            self.tenant.running.fetch_sub(1, Ordering::AcqRel);
+            self.leave_running();
         }
+    }
+
+    /// Another one may run, which [`started`](Self::started) may wait for.
+    fn leave_running(&self) {
+        self.tenant.running.fetch_sub(1, Ordering::AcqRel);
+        let wakers = std::mem::take(&mut *self.tenant.wakers());
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     fn leave_queue(&self) {
@@ -278,9 +285,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if self.running {
-            self.tenant.running.fetch_sub(1, Ordering::AcqRel);
-            let wakers = std::mem::take(&mut *self.tenant.wakers());
-            wakers.into_iter().for_each(Waker::wake);
+            self.leave_running();
         } else {
             self.leave_queue();
         }
