@@ -5,9 +5,9 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::Read;
+use common::{Read, anybody, request};
 use realm_compute::cpu::CpuBackend;
-use realm_engine::{Chunk, Engine, EngineConfig, Error, FinishReason, Limits, Request, Sampling, Tenant};
+use realm_engine::{Chunk, Engine, EngineConfig, Error, FinishReason, Request, Sampling};
 use realm_gguf::Gguf;
 use realm_hub::{Hub, Reference};
 use realm_model::Transformer;
@@ -20,19 +20,6 @@ fn load(config: &EngineConfig) -> (Engine, Arc<Tokenizer>) {
     let backend = Arc::new(CpuBackend::new(2).unwrap());
     let model = Arc::new(Transformer::load(backend, &gguf, &mut |_, _| {}).unwrap());
     (Engine::new(&model, Arc::clone(&tokenizer), config).unwrap(), tokenizer)
-}
-
-fn request(tokenizer: &Tokenizer, text: &str, tokens: usize) -> Request {
-    Request {
-        prompt: tokenizer.encode(text, true, true),
-        sampling: Sampling::greedy(),
-        max_tokens: Some(tokens),
-        ..Request::default()
-    }
-}
-
-fn anybody() -> Arc<Tenant> {
-    Arc::new(Tenant::new("anybody", Limits::default()).unwrap())
 }
 
 fn collect(generation: impl Iterator<Item = Result<Chunk, Error>>) -> (String, Vec<u32>, FinishReason) {

@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::Read;
+use common::{Read, anybody, request};
 use realm_compute::cpu::CpuBackend;
 use realm_engine::{
     Chunk, Draft, Engine, EngineConfig, Error, Finish, FinishReason, Grammar, Limits, Request, Sampling,
@@ -51,19 +51,6 @@ const PROMPTS: [&str; 4] = [
     "Once upon a time, in a village by the sea,",
     "The cat sat on the mat. The dog sat on the mat. The bird sat on the",
 ];
-
-fn request(tokenizer: &Tokenizer, text: &str, tokens: usize) -> Request {
-    Request {
-        prompt: tokenizer.encode(text, true, true),
-        sampling: Sampling::greedy(),
-        max_tokens: Some(tokens),
-        ..Request::default()
-    }
-}
-
-fn anybody() -> Arc<Tenant> {
-    Arc::new(Tenant::new("anybody", Limits::default()).unwrap())
-}
 
 /// All of a text but its timings and how many drafts it had.
 #[derive(Debug, PartialEq)]

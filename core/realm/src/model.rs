@@ -182,6 +182,7 @@ impl Model {
         }
         let prompt = self.prompt_tokens(&request)?;
         let shared_prefix = self.shared_prefix(&request, &prompt)?;
+        let adapter = self.adapter_of(&request);
         let request = realm_engine::Request {
             prompt,
             sampling: request.sampling,
@@ -192,16 +193,21 @@ impl Model {
             ignore_eos: request.ignore_eos,
             special: false,
             shared_prefix,
-            adapter: match request.adapter {
-                Some(adapter) => Some((adapter.inner, request.adapter_scale)),
-                None => self.adapter.clone(),
-            },
+            adapter,
             speculation: request.speculation,
         };
         Ok(Generation::new(
             self.shared.engine.generate(&self.tenant.inner, request)?,
             Arc::clone(&self.shared),
         ))
+    }
+
+    /// The adapter that a request is seen through: its own, or else the model's.
+    fn adapter_of(&self, request: &Request) -> Option<(realm_engine::Adapter, f32)> {
+        match &request.adapter {
+            Some(adapter) => Some((adapter.inner.clone(), request.adapter_scale)),
+            None => self.adapter.clone(),
+        }
     }
 
     /// The tokens that a request goes on from.
@@ -232,7 +238,7 @@ impl Model {
             SharedPrefix::Nothing => 0,
             _ => self.shared_prefix(&request, &self.prompt_tokens(&request)?)?,
         };
-        let prompt = self.prompt(&request);
+        let (prompt, adapter) = (self.prompt(&request), self.adapter_of(&request));
         let request = realm_sandbox::Request {
             prompt,
             sampling: request.sampling,
@@ -241,10 +247,7 @@ impl Model {
             grammar: request.grammar,
             ignore_eos: request.ignore_eos,
             input: request.input,
-            adapter: match request.adapter {
-                Some(adapter) => Some((adapter.inner, request.adapter_scale)),
-                None => self.adapter.clone(),
-            },
+            adapter,
             shared_prefix,
         };
         let reply = program.run(Arc::clone(&self.shared.inner), &self.tenant, request)?;

@@ -87,20 +87,9 @@ async fn generate(
         if let Some(guide) = &mut guide {
             guide.accept(token)?;
         }
-        let end_token = heeds_end && tokenizer.end_tokens().contains(&token);
-        let (mut piece, mut stopped) = (String::new(), false);
-        if !end_token {
-            (piece, stopped) = text.push(token, tokenizer, false);
-        }
-        let complete = end_token || guide.as_ref().is_some_and(realm_engine::Guide::is_finished);
-        let reason = if complete || stopped {
-            Some(FinishReason::Stop)
-        } else {
-            (generated >= room).then_some(FinishReason::Length)
-        };
-        if reason.is_some() && !stopped {
-            piece += &text.finish();
-        }
+        let end = heeds_end && tokenizer.end_tokens().contains(&token);
+        let complete = guide.as_ref().is_some_and(realm_engine::Guide::is_finished);
+        let (piece, reason) = text.answer(token, tokenizer, false, end, complete, generated >= room);
         let observed = policy.call_observe(&mut *store, token, &piece).await?.map_err(Error::from)?;
         let reason = reason.or(observed.stop.then_some(FinishReason::Stop));
         store.data_mut().send(observed.text, &[token]).await?;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use wasmparser::{Parser, Payload};
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::{InstancePre, Module};
@@ -71,8 +72,9 @@ impl Program {
             return Self::of_module(core, wasm);
         }
         let encoded = if is_module { Some(encode(wasm)?) } else { None };
-        crate::bomb::check(encoded.as_deref().unwrap_or(wasm))?;
-        let component = component(core, encoded.as_deref().unwrap_or(wasm))?;
+        let bytes = encoded.as_deref().unwrap_or(wasm);
+        crate::bomb::check(bytes)?;
+        let component = component(core, bytes)?;
         let kind_of = component.component_type();
         let engine = &core.engine;
         let imports: Vec<String> = kind_of.imports(engine).map(|(name, _)| name.to_owned()).collect();
@@ -132,32 +134,9 @@ impl fmt::Debug for Program {
 
 /// Whether a core module says what component it wants to be, as wit-bindgen has it do.
 fn says_component(module: &[u8]) -> bool {
-    // Sections follow one another: a number, a length, and the name at the beginning of a custom one's contents.
-    let mut rest = module.get(8..).unwrap_or_default();
-    while let Some((&id, after)) = rest.split_first() {
-        let Some((len, after)) = leb128(after) else { return false };
-        let Some(contents) = after.get(..len) else { return false };
-        rest = &after[len..];
-        if id == 0
-            && let Some((name_len, name)) = leb128(contents)
-            && name.get(..name_len).is_some_and(|name| name.starts_with(b"component-type"))
-        {
-            return true;
-        }
-    }
-    false
-}
-
-/// An unsigned number in LEB128 of at most 32 bits, and what follows it.
-fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let mut value = 0u64;
-    for (i, &byte) in bytes.iter().enumerate().take(5) {
-        value |= u64::from(byte & 0x7f) << (7 * i);
-        if byte & 0x80 == 0 {
-            return Some((u32::try_from(value).ok()? as usize, &bytes[i + 1..]));
-        }
-    }
-    None
+    Parser::new(0).parse_all(module).map_while(Result::ok).any(|payload| {
+        matches!(payload, Payload::CustomSection(section) if section.name().starts_with("component-type"))
+    })
 }
 
 /// Makes a component of a core module that says what component it wants to be.

@@ -124,27 +124,16 @@ fn lock(meter: &Mutex<RunMeter>) -> MutexGuard<'_, RunMeter> {
 
 /// Runs a program to its end, for another program; returns what it sent.
 pub(crate) async fn nested(
-    context: &Arc<Context>,
+    context: &Context,
     program: &Program,
     input: serde_json::Value,
     depth: usize,
 ) -> Result<String, Error> {
-    let context = Arc::new(Context {
-        core: Arc::clone(&context.core),
-        model: Arc::clone(&context.model),
-        models: Arc::clone(&context.models),
-        tenant: Arc::clone(&context.tenant),
-        grants: Arc::clone(&context.grants),
-        programs: Arc::clone(&context.programs),
-        request: Request { input, ..context.request.clone() },
-        budget: Arc::clone(&context.budget),
-        meter: Arc::clone(&context.meter),
-        submitted: context.submitted,
-        started: context.started,
-    });
+    let mut context = Context::clone(context);
+    context.request.input = input;
     // Boxed, since it may come to run itself.
     let sink = Sink::Caller { text: String::new(), depth };
-    let (_, mut state) = Box::pin(answer(context, program, sink)).await?;
+    let (_, mut state) = Box::pin(answer(Arc::new(context), program, sink)).await?;
     match &mut state.sink {
         Sink::Caller { text, .. } => Ok(std::mem::take(text)),
         Sink::Reader(_) => Err(Error::new(ErrorKind::Internal, "a nested program's text went elsewhere")),

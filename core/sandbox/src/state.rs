@@ -19,7 +19,8 @@ use crate::sandbox::Core;
 use crate::wasi::Wasi;
 use crate::{Error, ErrorKind};
 
-/// What a run is about: the same for the program that answers and those that it runs in turn.
+/// What a run is about: the same, but for the input, for the program that answers and those that it runs in turn.
+#[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) core: Arc<Core>,
     pub(crate) model: Arc<Model>,
@@ -61,8 +62,9 @@ pub(crate) struct State {
     pub(crate) workshops: Vec<Arc<Workshop>>,
     /// Memory of logits that were dropped, for those of the next forward.
     pub(crate) spare: Vec<Vec<f32>>,
-    /// What a core module's last failed call said, and the handle of its sampler.
+    /// What a core module's last failed call said, and the handles of its model and its sampler.
     pub(crate) raw_error: Option<Error>,
+    pub(crate) raw_model: Option<u32>,
     pub(crate) raw_sampler: Option<u32>,
     /// Blocks of seeded random numbers so far.
     pub(crate) random_blocks: u64,
@@ -85,6 +87,7 @@ impl State {
             workshops: Vec::new(),
             spare: Vec::new(),
             raw_error: None,
+            raw_model: None,
             raw_sampler: None,
             random_blocks: 0,
         }

@@ -9,8 +9,13 @@ pub struct TokenLogprob {
     pub logprob: f32,
 }
 
-fn log_sum_exp(logits: &[f32]) -> f64 {
+/// The logarithm of the sum of all exponentials, which makes a log-probability of a logit less it; -infinity if all of
+/// them are.
+pub fn log_sum_exp(logits: &[f32]) -> f64 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if largest == f32::NEG_INFINITY {
+        return largest.into();
+    }
     let sum: f64 = logits.iter().map(|&l| f64::from((l - largest).exp())).sum();
     f64::from(largest) + sum.ln()
 }

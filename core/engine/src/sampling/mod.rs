@@ -12,7 +12,7 @@ mod rng;
 
 use std::collections::HashMap;
 
-pub use logprobs::{Scored, TokenLogprob};
+pub use logprobs::{Scored, TokenLogprob, log_sum_exp};
 pub(crate) use logprobs::{logprobs, score_row};
 pub use mask::TokenMask;
 

@@ -185,19 +185,10 @@ impl Generate {
         let (logprob, top) = self.logprobs.map(|n| logprobs(logits, id, n)).unzip();
         chunk.tokens.push(Token { id, logprob, top: top.unwrap_or_default() });
         let heeds_end = !self.ignore_eos || self.guide.is_some();
-        let end_token = heeds_end && tokenizer.end_tokens().contains(&id);
-        let ended = end_token || self.guide.as_ref().is_some_and(Guide::is_finished);
-        let mut stopped = false;
-        if !end_token {
-            let (text, found) = self.text.push(id, tokenizer, self.special);
-            chunk.text += &text;
-            stopped = found;
-        }
-        let reason =
-            if ended || stopped { Some(FinishReason::Stop) } else { last.then_some(FinishReason::Length) };
-        if reason.is_some() && !stopped {
-            chunk.text += &self.text.finish();
-        }
+        let end = heeds_end && tokenizer.end_tokens().contains(&id);
+        let complete = self.guide.as_ref().is_some_and(Guide::is_finished);
+        let (text, reason) = self.text.answer(id, tokenizer, self.special, end, complete, last);
+        chunk.text += &text;
         reason
     }
 

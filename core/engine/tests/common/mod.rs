@@ -2,7 +2,25 @@
 
 #![allow(dead_code, reason = "no test wants all of it")]
 
-use realm_engine::{Chunk, Error, Finish, Token};
+use std::sync::Arc;
+
+use realm_engine::{Chunk, Error, Finish, Limits, Request, Sampling, Tenant, Token};
+use realm_tokenizer::Tokenizer;
+
+/// Greedy decoding of so many tokens after a text.
+pub(crate) fn request(tokenizer: &Tokenizer, text: &str, tokens: usize) -> Request {
+    Request {
+        prompt: tokenizer.encode(text, true, true),
+        sampling: Sampling::greedy(),
+        max_tokens: Some(tokens),
+        ..Request::default()
+    }
+}
+
+/// A tenant without limits.
+pub(crate) fn anybody() -> Arc<Tenant> {
+    Arc::new(Tenant::new("anybody", Limits::default()).unwrap())
+}
 
 /// All that came of a request.
 pub(crate) struct Read {

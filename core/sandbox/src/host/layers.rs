@@ -98,6 +98,27 @@ impl State {
     }
 }
 
+/// What a layer is given.
+struct Input {
+    workshop: Arc<Workshop>,
+    layer: usize,
+    x: PieceId,
+    rows: usize,
+    hidden: usize,
+}
+
+impl State {
+    /// Checks that a tensor is one for a layer: of its model, and as wide as hidden states.
+    fn input(&self, layer: &Resource<Layer>, x: &Resource<Tensor>) -> Result<Input, HostError> {
+        let (layer, tensor) = (self.table.get(layer)?, self.table.get(x)?);
+        let workshop = Arc::clone(&layer.workshop);
+        let hidden = workshop.model.weights.config().hidden;
+        same_model(&workshop, &tensor.workshop)?;
+        width(tensor, hidden)?;
+        Ok(Input { workshop, layer: layer.index, x: tensor.id, rows: tensor.rows, hidden })
+    }
+}
+
 fn same_model(one: &Arc<Workshop>, other: &Arc<Workshop>) -> Result<(), Error> {
     if Arc::ptr_eq(one, other) { Ok(()) } else { Err(Error::invalid("these are of different models")) }
 }
@@ -235,13 +256,7 @@ impl wit::HostLayer for State {
         x: Resource<Tensor>,
         cache: Resource<KvCache>,
     ) -> Result<Resource<Tensor>, HostError> {
-        let layer = self.table.get(&this)?;
-        let (workshop, index) = (Arc::clone(&layer.workshop), layer.index);
-        let tensor = self.table.get(&x)?;
-        let (x, rows) = (tensor.id, tensor.rows);
-        let hidden = workshop.model.weights.config().hidden;
-        same_model(&workshop, &tensor.workshop)?;
-        width(tensor, hidden)?;
+        let Input { workshop, layer: index, x, rows, hidden } = self.input(&this, &x)?;
         let kv = self.table.get(&cache)?;
         same_model(&workshop, &kv.workshop)?;
         let (id, len) = (kv.id, kv.lens[index]);
@@ -261,13 +276,7 @@ impl wit::HostLayer for State {
         this: Resource<Layer>,
         x: Resource<Tensor>,
     ) -> Result<Resource<Tensor>, HostError> {
-        let layer = self.table.get(&this)?;
-        let (workshop, index) = (Arc::clone(&layer.workshop), layer.index);
-        let tensor = self.table.get(&x)?;
-        let (x, rows) = (tensor.id, tensor.rows);
-        let hidden = workshop.model.weights.config().hidden;
-        same_model(&workshop, &tensor.workshop)?;
-        width(tensor, hidden)?;
+        let Input { workshop, layer: index, x, rows, hidden } = self.input(&this, &x)?;
         self.tensor(&workshop, [rows, hidden], |session| session.feed_forward(index, x, rows)).await
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use realm_engine::{Grammar, Guide, Sampling, TokenMask, argmax};
+use realm_engine::{Grammar, Guide, Sampling, TokenMask, argmax, log_sum_exp};
 use wasmtime::component::Resource;
 
 use crate::Error;
@@ -67,7 +67,7 @@ impl State {
         Ok(&mut self.table.get_mut(this)?.values)
     }
 
-    /// Calls `edit` on each logit that the set says something of, or that it says nothing of.
+    /// [`mask`] with the set behind a handle.
     fn mask_logits(
         &mut self,
         this: &Resource<Logits>,
@@ -136,12 +136,7 @@ fn top(values: &[f32], k: usize) -> Vec<Candidate> {
 }
 
 fn log_normalizer(values: &[f32]) -> f32 {
-    let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if largest == f32::NEG_INFINITY {
-        return largest;
-    }
-    let sum: f64 = values.iter().map(|&value| f64::from((value - largest).exp())).sum();
-    (f64::from(largest) + sum.ln()) as f32
+    log_sum_exp(values) as f32
 }
 
 impl wit::Host for State {}

@@ -27,7 +27,7 @@ fn check_text(text: &str) -> Result<(), Error> {
 }
 
 /// Refuses a list of tokens that is too long to work on.
-pub(crate) fn check_tokens(tokens: &[u32]) -> Result<(), Error> {
+fn check_tokens(tokens: &[u32]) -> Result<(), Error> {
     if tokens.len() <= MAX_TOKENS {
         return Ok(());
     }

@@ -143,8 +143,7 @@ impl wit::HostSequence for State {
         let bytes = rows.saturating_mul(sequence.model.vocabulary() * size_of::<f32>());
         drop(self.context.budget.charge(bytes)?);
         let forwarded = self.compute(&this, Output::Logits).await?;
-        let rows: Vec<Vec<f32>> = forwarded.rows().map(<[f32]>::to_vec).collect();
-        rows.into_iter().map(|row| self.hand_logits(row)).collect()
+        forwarded.rows().map(|row| self.hand_logits(row.to_vec())).collect()
     }
 
     async fn forward_hidden(&mut self, this: Resource<Sequence>) -> Result<Vec<f32>, HostError> {

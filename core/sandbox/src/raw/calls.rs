@@ -87,16 +87,23 @@ async fn dispatch(caller: &mut Caller<'_, State>, name: &str, p: &[u64]) -> Resu
         "drop" => drop_handle(caller.data_mut(), low(0)),
         "encode" => {
             let text = text(caller, p[0], p[1])?;
-            let tokens = with_model(caller.data_mut(), |state, model| state.encode(model, text))?;
+            let state = caller.data_mut();
+            let model = model(state)?;
+            let tokens = state.encode(model, text)?;
             put_words(caller, p[2], p[3], tokens.into_iter())
         }
         "decode" => {
             let tokens = words(caller, p[0], p[1])?;
-            crate::host::check_tokens(&tokens)?;
-            let text = caller.data().context.model.tokenizer.decode(&tokens, false)?;
+            let state = caller.data_mut();
+            let model = model(state)?;
+            let text = state.decode(model, tokens)?;
             put_bytes(caller, p[2], p[3], text.as_bytes())
         }
-        "is_end" => Ok(i64::from(with_model(caller.data_mut(), |state, model| state.is_end(model, low(0)))?)),
+        "is_end" => {
+            let state = caller.data_mut();
+            let model = model(state)?;
+            Ok(i64::from(state.is_end(model, low(0))?))
+        }
         "emit" => {
             let (text, tokens) = (text(caller, p[0], p[1])?, words(caller, p[2], p[3])?);
             caller.data_mut().emit(text, tokens).await?;
@@ -104,10 +111,8 @@ async fn dispatch(caller: &mut Caller<'_, State>, name: &str, p: &[u64]) -> Resu
         }
         "sequence_open" => {
             let state = caller.data_mut();
-            let model = state.current()?;
-            let opened = HostSequence::open(state, Resource::new_borrow(model.rep()));
-            HostModel::drop(state, model)?;
-            Ok(number(&opened?))
+            let model = model(state)?;
+            Ok(number(&HostSequence::open(state, model)?))
         }
         "sequence_append" => {
             let tokens = words(caller, p[1], p[2])?;
@@ -148,11 +153,8 @@ async fn dispatch(caller: &mut Caller<'_, State>, name: &str, p: &[u64]) -> Resu
         "tensor_from_values" => {
             let values = floats(caller, p[2], p[3])?;
             let state = caller.data_mut();
-            let model = state.current()?;
-            let borrowed = Resource::new_borrow(model.rep());
-            let made = state.from_values(borrowed, low(0), low(1), values).await;
-            HostModel::drop(state, model)?;
-            Ok(number(&made?))
+            let model = model(state)?;
+            Ok(number(&state.from_values(model, low(0), low(1), values).await?))
         }
         "tensor_rows" => Ok(i64::from(caller.data_mut().rows(handle(p[0]))?)),
         "tensor_width" => Ok(i64::from(caller.data_mut().width(handle(p[0]))?)),
@@ -170,10 +172,8 @@ async fn dispatch(caller: &mut Caller<'_, State>, name: &str, p: &[u64]) -> Resu
         }
         "kv_cache_open" => {
             let state = caller.data_mut();
-            let model = state.current()?;
-            let opened = HostKvCache::open(state, Resource::new_borrow(model.rep()), low(0)).await;
-            HostModel::drop(state, model)?;
-            Ok(number(&opened?))
+            let model = model(state)?;
+            Ok(number(&HostKvCache::open(state, model, low(0)).await?))
         }
         "kv_cache_truncate" => {
             HostKvCache::truncate(caller.data_mut(), handle(p[0]), low(1))?;
@@ -181,10 +181,8 @@ async fn dispatch(caller: &mut Caller<'_, State>, name: &str, p: &[u64]) -> Resu
         }
         "memory64_load_layer" => {
             let state = caller.data_mut();
-            let model = state.current()?;
-            let loaded = state.load_layer(Resource::new_borrow(model.rep()), low(0));
-            HostModel::drop(state, model)?;
-            Ok(number(&loaded?))
+            let model = model(state)?;
+            Ok(number(&state.load_layer(model, low(0))?))
         }
         "attention_forward" => {
             let made = caller.data_mut().attention_forward(handle(p[0]), handle(p[1]), handle(p[2])).await?;
@@ -194,10 +192,8 @@ async fn dispatch(caller: &mut Caller<'_, State>, name: &str, p: &[u64]) -> Resu
         "embed" => {
             let tokens = words(caller, p[0], p[1])?;
             let state = caller.data_mut();
-            let model = state.current()?;
-            let made = state.embed(Resource::new_borrow(model.rep()), tokens).await;
-            HostModel::drop(state, model)?;
-            Ok(number(&made?))
+            let model = model(state)?;
+            Ok(number(&state.embed(model, tokens).await?))
         }
         "candle_matmul" => {
             let weight = text(caller, p[1], p[2])?;
@@ -211,15 +207,16 @@ async fn dispatch(caller: &mut Caller<'_, State>, name: &str, p: &[u64]) -> Resu
     }
 }
 
-/// Calls with a handle of the request's model.
-fn with_model<T>(
-    state: &mut State,
-    call: impl FnOnce(&mut State, Resource<Model>) -> wasmtime::Result<T>,
-) -> wasmtime::Result<T> {
-    let model = state.current()?;
-    let result = call(state, Resource::new_borrow(model.rep()));
-    HostModel::drop(state, model)?;
-    result
+/// The handle of the request's model: made once, since a module has none that it could drop.
+fn model(state: &mut State) -> wasmtime::Result<Resource<Model>> {
+    let rep = match state.raw_model {
+        Some(rep) => rep,
+        None => {
+            let model = state.current()?;
+            *state.raw_model.insert(model.rep())
+        }
+    };
+    Ok(Resource::new_borrow(rep))
 }
 
 /// Chooses a token as the request says.
@@ -230,10 +227,9 @@ fn sample(state: &mut State, logits: Resource<Logits>) -> Result<i64, HostError>
             let context = &state.context;
             let prompt = context.model.tokenize(&context.request.prompt)?;
             let sampling = sampling_to_wit(&context.request.sampling);
-            let model = state.current()?;
-            let opened = HostSampler::open(state, Resource::new_borrow(model.rep()), sampling, prompt);
-            HostModel::drop(state, model)?;
-            *state.raw_sampler.insert(opened?.rep())
+            let model = model(state)?;
+            let opened = HostSampler::open(state, model, sampling, prompt)?;
+            *state.raw_sampler.insert(opened.rep())
         }
     };
     Ok(i64::from(HostSampler::sample(state, Resource::<Sampler>::new_own(sampler), logits)?))
