@@ -19,6 +19,7 @@ mod bomb;
 mod budget;
 mod cache;
 mod clock;
+mod componentize;
 mod error;
 mod executor;
 mod grants;

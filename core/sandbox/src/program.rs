@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use wasmparser::{Parser, Payload};
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::{InstancePre, Module};
@@ -12,6 +11,7 @@ use wasmtime::{InstancePre, Module};
 use crate::bindings::TenantProgramPre;
 use crate::bindings::policy::TenantPolicyPre;
 use crate::cache::Source;
+use crate::componentize;
 use crate::pace::Pace;
 use crate::sandbox::Core;
 use crate::state::State;
@@ -68,10 +68,10 @@ impl Program {
             return Err(Error::limit(why));
         }
         let is_module = wasm.get(..8) == Some(b"\0asm\x01\0\0\0");
-        if is_module && !says_component(wasm) {
+        if is_module && !componentize::wants(wasm) {
             return Self::of_module(core, wasm);
         }
-        let encoded = if is_module { Some(encode(wasm)?) } else { None };
+        let encoded = if is_module { Some(componentize::encode(&core.engine, wasm)?) } else { None };
         let bytes = encoded.as_deref().unwrap_or(wasm);
         crate::bomb::check(bytes)?;
         let component = component(core, bytes)?;
@@ -130,25 +130,6 @@ impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Program").field(self.info()).finish()
     }
-}
-
-/// Whether a core module says what component it wants to be, as wit-bindgen has it do.
-fn says_component(module: &[u8]) -> bool {
-    Parser::new(0).parse_all(module).map_while(Result::ok).any(|payload| {
-        matches!(payload, Payload::CustomSection(section) if section.name().starts_with("component-type"))
-    })
-}
-
-/// Makes a component of a core module that says what component it wants to be.
-fn encode(module: &[u8]) -> Result<Vec<u8>, Error> {
-    let encoded = wit_component::ComponentEncoder::default()
-        .validate(true)
-        .module(module)
-        .and_then(|mut encoder| encoder.encode());
-    encoded.map_err(|error| {
-        let why = format!("no component can be made of the module: {error:#}");
-        Error::new(ErrorKind::InvalidProgram, why)
-    })
 }
 
 /// Compiles a component, or takes what was compiled before.
