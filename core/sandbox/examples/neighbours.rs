@@ -54,6 +54,8 @@ fn eight(host: &Host, programs: &[Program]) -> Vec<Duration> {
             .map(|program| {
                 let reply = host.start(program, &anybody()).expect("a run");
                 scope.spawn(move || {
+                    // All of it: without its other half the run ends.
+                    let reply = reply;
                     let (mut last, mut gaps) = (None, Vec::new());
                     loop {
                         let chunk = reply.chunks.recv_blocking().expect("an end").expect("no error");
