@@ -6,9 +6,9 @@
 // A *tile* is up to 16 queries of one sequence that share a key/value head: rows times the query heads of the group. Each
 // query's softmax is a tree of fixed shape over its context: *blocks* of 64 tokens by themselves, 4 blocks one after the other
 // into a *span* of 256, spans one after the other (as Milakov and Gimelshein, arXiv:1805.02867, and Dao et al.,
-// arXiv:2205.14135, merge partial sums). Both kernels here compute that tree, one with a block of threads for each span (few
-// rows, long contexts), one with a warp for each tile (prompts), so a row's result does not depend on which it met,
-// nor on the other rows.
+// arXiv:2205.14135, merge partial sums). Both kernels here compute that tree, one with a block of threads for each block of
+// tokens (few rows, long contexts), one with a warp for each tile (prompts), so a row's result does not depend on which it
+// met, nor on the other rows.
 
 #include "common.cuh"
 
@@ -24,7 +24,7 @@ struct Attention {
     const u32* positions;
     const u32* tables;
     const u32* pages;
-    // For few rows: which; partial sums `[rows][heads and tiles][spans][queries][DIM + 2]`, and how many are ready.
+    // For few rows: which; partial sums `[rows][heads and tiles][blocks][queries][DIM + 2]`, and how many are ready.
     const u32* rows;
     float* partial;
     u32* ready;
@@ -34,7 +34,7 @@ struct Attention {
     int kv_heads;
     int group;
     int dim;
-    int spans;
+    int blocks;
     float scale;
     // 0 for none.
     float cap;
@@ -95,6 +95,49 @@ struct Queries {
     }
 };
 
+// From the products of 16 queries with 64 keys to exponentials, as left operands of the product with the values. Of `s[n]`
+// lane `4 g + t` has queries `g` and `g + 8` and the tokens `8 n + 2 t` and the next.
+__device__ __forceinline__ void soften(const Attention& p, float (&s)[8][4], int first, const int (&low)[2],
+                                       const int (&high)[2], u32 (&e)[4][4], Running (&run)[2]) {
+    int t = threadIdx.x % 4;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float max = -INFINITY;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float& x = s[n][2 * r + i];
+                x = __fmul_rn(x, p.scale);
+                if (p.cap > 0.f) x = __fmul_rn(tanhf(__fdiv_rn(x, p.cap)), p.cap);
+                int token = first + 8 * n + 2 * t + i;
+                if (token < low[r] || token > high[r]) x = -INFINITY;
+                max = fmaxf(max, x);
+            }
+        max = fmaxf(max, __shfl_xor_sync(~0u, max, 1));
+        max = fmaxf(max, __shfl_xor_sync(~0u, max, 2));
+        float sum = 0.f;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float& x = s[n][2 * r + i];
+                x = x == -INFINITY ? 0.f : __expf(__fsub_rn(x, max));
+                sum = __fadd_rn(sum, x);
+            }
+        sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 1));
+        sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 2));
+        run[r] = {max, sum};
+    }
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+        e[step][0] = pack_halves(s[2 * step][0], s[2 * step][1]);
+        e[step][1] = pack_halves(s[2 * step][2], s[2 * step][3]);
+        e[step][2] = pack_halves(s[2 * step + 1][0], s[2 * step + 1][1]);
+        e[step][3] = pack_halves(s[2 * step + 1][2], s[2 * step + 1][3]);
+    }
+}
+
 // One block of 64 tokens for 16 queries: the exponentials as left operands of the product with the values.
 template <int DIM>
 __device__ __forceinline__ void scores(const Attention& p, const Queries<DIM>& q, const __half* keys, const u32* pages,
@@ -133,42 +176,7 @@ __device__ __forceinline__ void scores(const Attention& p, const Queries<DIM>& q
             }
         }
     }
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        float max = -INFINITY;
-#pragma unroll
-        for (int n = 0; n < 8; n++)
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                float& x = s[n][2 * r + i];
-                x = __fmul_rn(x, p.scale);
-                if (p.cap > 0.f) x = __fmul_rn(tanhf(__fdiv_rn(x, p.cap)), p.cap);
-                int token = first + 8 * n + 2 * t + i;
-                if (token < low[r] || token > high[r]) x = -INFINITY;
-                max = fmaxf(max, x);
-            }
-        max = fmaxf(max, __shfl_xor_sync(~0u, max, 1));
-        max = fmaxf(max, __shfl_xor_sync(~0u, max, 2));
-        float sum = 0.f;
-#pragma unroll
-        for (int n = 0; n < 8; n++)
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                float& x = s[n][2 * r + i];
-                x = x == -INFINITY ? 0.f : __expf(__fsub_rn(x, max));
-                sum = __fadd_rn(sum, x);
-            }
-        sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 1));
-        sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, 2));
-        run[r] = {max, sum};
-    }
-#pragma unroll
-    for (int step = 0; step < 4; step++) {
-        e[step][0] = pack_halves(s[2 * step][0], s[2 * step][1]);
-        e[step][1] = pack_halves(s[2 * step][2], s[2 * step][3]);
-        e[step][2] = pack_halves(s[2 * step + 1][0], s[2 * step + 1][1]);
-        e[step][3] = pack_halves(s[2 * step + 1][2], s[2 * step + 1][3]);
-    }
+    soften(p, s, first, low, high, e, run);
 }
 
 // The values of a block, 32 numbers of a head.
@@ -211,104 +219,115 @@ __device__ __forceinline__ int number(int piece, int j, int i) { return 32 * pie
 
 }  // namespace
 
-// Few rows: a block of 4 warps for a span of a row and a tile of a key/value head; x is the span, y the row, z head and tile.
+// Few rows: a block of 4 warps for a block of tokens of a row and a tile of a key/value head; x is the block, y the row, z head
+// and tile. Everything is on its way at once: each warp multiplies a quarter of the keys, and weighs some numbers of the values.
 template <int DIM>
 __device__ __forceinline__ void attend_row(const Attention& p) {
-    constexpr int STRIDE = DIM + 2;
-    extern __shared__ float shared[];  // [4][queries][STRIDE]
+    constexpr int STRIDE = DIM + 2, PIECES = DIM / 32, MOST = (PIECES + 3) / 4;
+    __shared__ float products[16][BLOCK_TOKENS + 4];
     __shared__ u32 before;
     wait_for_previous();
     let_next_start();
     const int row = p.rows[blockIdx.y], kv_tiles = (p.group + 15) / 16;
     const int kv = blockIdx.z / kv_tiles, head0 = blockIdx.z % kv_tiles * 16, queries = min(16, p.group - head0);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int position = p.positions[row], tokens = position + 1;
     const int lowest = p.window ? max(tokens - p.window, 0) : 0;
-    const int first_span = lowest / SPAN_TOKENS, spans = position / SPAN_TOKENS - first_span + 1;
-    if (blockIdx.x >= spans) return;
-    const int first = (first_span + blockIdx.x) * SPAN_TOKENS + warp * BLOCK_TOKENS;
+    const int first_block = lowest / BLOCK_TOKENS, blocks = position / BLOCK_TOKENS - first_block + 1;
+    if (blockIdx.x >= blocks) return;
+    const int first = (first_block + blockIdx.x) * BLOCK_TOKENS;
     const u32* pages = p.pages + p.tables[row];
     const __half* keys = (const __half*)p.keys + (u64)kv * PAGE * DIM;
     const __half* values = (const __half*)p.values + (u64)kv * PAGE * DIM;
     const u64 head = (u64)row * p.heads + kv * p.group + head0;
 
-    // Blocks outside of what the row sees say so: their maximum is minus infinity.
-    bool seen = first < tokens && first + BLOCK_TOKENS > lowest;
-    if (seen) {
+    uint4 k[2][PIECES];
+    const u32 page = page_of(pages, first / PAGE + warp / 2, lowest, tokens);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const __half* from = keys + (u64)page * p.kv_heads * PAGE * DIM + ((warp % 2 * 2 + i) * 8 + g) * DIM + 8 * t;
+#pragma unroll
+        for (int piece = 0; piece < PIECES; piece++) k[i][piece] = load16(from + 32 * piece);
+    }
+    Values v[MOST];
+#pragma unroll
+    for (int i = 0; i < MOST; i++)
+        if (warp + 4 * i < PIECES) v[i].template load<DIM>(p, values, pages, first, lowest, tokens, warp + 4 * i);
+    {
         Queries<DIM> q;
         q.load([&](int r) { return g + 8 * r < queries ? p.q + (head + g + 8 * r) * p.dim : nullptr; }, p.dim);
-        u32 e[4][4];
-        Running run[2];
-        const int low[2] = {lowest, lowest}, high[2] = {position, position};
-        Values v[2];
-        v[0].load<DIM>(p, values, pages, first, lowest, tokens, 0);
-        scores<DIM>(p, q, keys, pages, first, low, high, lowest, tokens, e, run);
 #pragma unroll
-        for (int piece = 0; piece < DIM / 32; piece++) {
-            float out[4][4];
-            if (piece + 1 < DIM / 32)
-                v[(piece + 1) % 2].load<DIM>(p, values, pages, first, lowest, tokens, piece + 1);
-            v[piece % 2].weigh(e, out);
+        for (int i = 0; i < 2; i++) {
+            float sum[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
-            for (int j = 0; j < 4; j++)
+            for (int piece = 0; piece < PIECES; piece++) {
+                mma_f16(sum, q.a[2 * piece], k[i][piece].x, k[i][piece].y);
+                mma_f16(sum, q.a[2 * piece + 1], k[i][piece].z, k[i][piece].w);
+            }
 #pragma unroll
-                for (int i = 0; i < 4; i++)
-                    if (g + i / 2 * 8 < queries)
-                        shared[(warp * queries + g + i / 2 * 8) * STRIDE + number(piece, j, i)] = out[j][i];
+            for (int j = 0; j < 4; j++) products[g + j / 2 * 8][16 * warp + 8 * i + 2 * t + j % 2] = sum[j];
         }
-        if (lane % 4 == 0)
-#pragma unroll
-            for (int r = 0; r < 2; r++)
-                if (g + 8 * r < queries) {
-                    float* s = shared + (warp * queries + g + 8 * r) * STRIDE + DIM;
-                    s[0] = run[r].max, s[1] = run[r].sum;
-                }
-    } else {
-        for (int i = lane; i < queries; i += 32) shared[(warp * queries + i) * STRIDE + DIM] = -INFINITY;
     }
     __syncthreads();
-    float* partial = p.partial + ((u64)blockIdx.y * gridDim.z + blockIdx.z) * p.spans * min(16, p.group) * STRIDE;
-    for (int at = threadIdx.x; at < queries * DIM; at += blockDim.x) {
-        int query = at / DIM, d = at % DIM;
-        Running run = {-INFINITY, 0.f};
-        float x = 0.f;
-        for (int w = 0; w < SPAN_BLOCKS; w++) {
-            const float* s = shared + (w * queries + query) * STRIDE;
-            if (s[DIM] == -INFINITY) continue;
-            float keep, add;
-            merge(run, {s[DIM], s[DIM + 1]}, keep, add);
-            x = merged(x, s[d], keep, add);
-        }
-        if (spans == 1) {
-            if (d < p.dim) p.out[(head + query) * p.dim + d] = __fmul_rn(x, __frcp_rn(run.sum));
-            continue;
-        }
-        float* out = partial + (blockIdx.x * queries + query) * STRIDE;
-        out[d] = x;
-        if (d == 0) out[DIM] = run.max, out[DIM + 1] = run.sum;
+    float s[8][4];
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) s[n][j] = products[g + j / 2 * 8][8 * n + 2 * t + j % 2];
+    u32 e[4][4];
+    Running run[2];
+    const int low[2] = {lowest, lowest}, high[2] = {position, position};
+    soften(p, s, first, low, high, e, run);
+    float* partial = p.partial + ((u64)blockIdx.y * gridDim.z + blockIdx.z) * p.blocks * min(16, p.group) * STRIDE;
+    float* mine = partial + blockIdx.x * queries * STRIDE;
+#pragma unroll
+    for (int i = 0; i < MOST; i++) {
+        const int piece = warp + 4 * i;
+        if (piece >= PIECES) continue;
+        float out[4][4];
+        v[i].weigh(e, out);
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                const int query = g + c / 2 * 8, d = number(piece, j, c);
+                if (query >= queries) continue;
+                if (blocks > 1) mine[query * STRIDE + d] = out[j][c];
+                else if (d < p.dim) p.out[(head + query) * p.dim + d] = __fmul_rn(out[j][c], __frcp_rn(run[c / 2].sum));
+            }
     }
-    if (spans == 1) return;
-    // Whoever is last puts the spans together.
+    if (blocks == 1) return;
+    if (warp == 0 && t == 0)
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            if (g + 8 * r < queries) {
+                float* to = mine + (g + 8 * r) * STRIDE + DIM;
+                to[0] = run[r].max, to[1] = run[r].sum;
+            }
+    // Whoever is last puts the blocks together.
     __threadfence();
     __syncthreads();
     u32* ready = p.ready + blockIdx.y * gridDim.z + blockIdx.z;
     if (threadIdx.x == 0) before = atomicAdd(ready, 1);
     __syncthreads();
-    if (before != spans - 1) return;
+    if (before != blocks - 1) return;
     __threadfence();
     if (threadIdx.x == 0) *ready = 0;
     for (int at = threadIdx.x; at < queries * DIM; at += blockDim.x) {
-        int query = at / DIM, d = at % DIM;
-        Running run = {-INFINITY, 0.f};
-        float x = 0.f;
-        for (int span = 0; span < spans; span++) {
-            const float* s = partial + (span * queries + query) * STRIDE;
-            Running other = {__ldcg(s + DIM), __ldcg(s + DIM + 1)};
-            float keep, add;
-            merge(run, other, keep, add);
-            x = merged(x, __ldcg(s + d), keep, add);
+        const int query = at / DIM, d = at % DIM;
+        Running all = {-INFINITY, 0.f}, span = all;
+        float sum = 0.f, x = 0.f, keep, add;
+        for (int block = 0; block < blocks; block++) {
+            const float* from = partial + (block * queries + query) * STRIDE;
+            merge(span, {__ldcg(from + DIM), __ldcg(from + DIM + 1)}, keep, add);
+            x = merged(x, __ldcg(from + d), keep, add);
+            if ((first_block + block) % SPAN_BLOCKS == SPAN_BLOCKS - 1 || block + 1 == blocks) {
+                merge(all, span, keep, add);
+                sum = merged(sum, x, keep, add);
+                span = {-INFINITY, 0.f}, x = 0.f;
+            }
         }
-        if (d < p.dim) p.out[(head + query) * p.dim + d] = __fmul_rn(x, __frcp_rn(run.sum));
+        if (d < p.dim) p.out[(head + query) * p.dim + d] = __fmul_rn(sum, __frcp_rn(all.sum));
     }
 }
 
