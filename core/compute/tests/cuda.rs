@@ -369,7 +369,7 @@ fn forms_made_along_the_way_are_the_same() {
 #[test]
 fn attention_equals_the_full_score_matrix_in_any_chunking() {
     let Some(b) = gpu() else { return };
-    let (f16, f32) = (CacheType::F16, CacheType::F32);
+    let (f16, f32, q8) = (CacheType::F16, CacheType::F32, CacheType::Q8_0);
     let case =
         |heads, kv_heads, dim, window, soft_cap, kind| Case { heads, kv_heads, dim, window, soft_cap, kind };
     let cases = [
@@ -382,6 +382,11 @@ fn attention_equals_the_full_score_matrix_in_any_chunking() {
         case(4, 1, 256, Some(513), None, f16),
         case(9, 3, 64, None, None, f32),
         case(4, 1, 80, Some(40), Some(3.0), f32),
+        case(9, 3, 64, None, None, q8),
+        case(4, 1, 80, Some(40), Some(3.0), q8),
+        case(20, 1, 96, Some(300), None, q8),
+        case(2, 2, 128, None, None, q8),
+        case(4, 1, 256, Some(513), None, q8),
     ];
     for (case, style) in cases.iter().zip([RopeStyle::Half, RopeStyle::Interleaved].into_iter().cycle()) {
         let (heads, dim) = (case.heads, case.dim);
@@ -391,7 +396,12 @@ fn attention_equals_the_full_score_matrix_in_any_chunking() {
             let whole = case.run(&b, rows, rows, style);
             let error = relative_error(&whole, &want);
             println!("{heads} heads of {dim}, {} cache: {error:.2e}", case.kind);
-            let bound = if case.kind == f32 { 1e-5 } else { BOUND };
+            let bound = match case.kind {
+                CacheType::F32 => 1e-5,
+                CacheType::F16 => BOUND,
+                // As on the CPU.
+                CacheType::Q8_0 => 0.02,
+            };
             assert!(error < bound, "{heads} heads of {dim}: {error:.2e}");
             for &piece in pieces {
                 let got = case.run(&b, rows, piece, style);
@@ -405,7 +415,7 @@ fn attention_equals_the_full_score_matrix_in_any_chunking() {
 #[test]
 fn pages_are_copied_exported_and_imported() {
     let Some(b) = gpu() else { return };
-    for kind in [CacheType::F16, CacheType::F32] {
+    for kind in CacheType::ALL {
         let layout = CacheLayout::new(2, 48, &[None, Some(64), None]);
         let spec = CacheSpec { layout, pages: 5, kind };
         let mut cache = b.cache(&spec).unwrap();

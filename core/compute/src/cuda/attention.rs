@@ -34,7 +34,22 @@ struct RopeStore {
     padded: i32,
     rotated: i32,
     interleaved: i32,
-    wide: i32,
+    kind: i32,
+}
+
+/// `StoreCodes` of `cache.cu`.
+#[repr(C)]
+struct StoreCodes {
+    k: u64,
+    v: u64,
+    keys: u64,
+    values: u64,
+    positions: u64,
+    tables: u64,
+    pages: u64,
+    kv_heads: i32,
+    dim: i32,
+    padded: i32,
 }
 
 /// `Attention` of `attention.cu`.
@@ -116,12 +131,25 @@ impl CudaBackend {
             padded: cache.padded() as i32,
             rotated: spec.rotations.columns as i32,
             interleaved: (spec.style == RopeStyle::Interleaved) as i32,
-            wide: (cache.kind() == CacheType::F32) as i32,
+            kind: match cache.kind() {
+                CacheType::F16 => 0,
+                CacheType::F32 => 1,
+                CacheType::Q8_0 => 2,
+            },
         };
         let heads = spec.heads + 2 * spec.kv_heads;
         let geometry = Geometry { grid: [heads.div_ceil(4), batch.rows(), 1], block: 128, shared: 0 };
         // SAFETY: shapes, positions and pages were checked.
-        unsafe { self.device.launch(self.kernels.rope_store, geometry, arguments![p]) }
+        unsafe { self.device.launch(self.kernels.rope_store, geometry, arguments![p])? };
+        if cache.kind() != CacheType::Q8_0 {
+            return Ok(());
+        }
+        let RopeStore { k, v, keys, values, positions, tables, pages, kv_heads, dim, padded, .. } = p;
+        let codes = StoreCodes { k, v, keys, values, positions, tables, pages, kv_heads, dim, padded };
+        let grid = [(2 * spec.kv_heads).div_ceil(4), batch.rows(), 1];
+        let geometry = Geometry { grid, block: 128, shared: 0 };
+        // SAFETY: as above.
+        unsafe { self.device.launch(self.kernels.store_codes, geometry, arguments![codes]) }
     }
 
     /// [`Backend::attention`](crate::Backend::attention).
@@ -166,7 +194,7 @@ impl CudaBackend {
             window: spec.window.map_or(0, |w| i32::try_from(w).unwrap_or(i32::MAX)),
         };
         match cache.kind() {
-            CacheType::F16 | CacheType::Q8_0 => self.over_halves(&mut state, &plan, &mut p, cache.padded()),
+            CacheType::F16 | CacheType::Q8_0 => self.over_pages(&mut state, &plan, &mut p, cache),
             CacheType::F32 => {
                 let geometry = Geometry { grid: [spec.heads, batch.rows(), 1], block: 32, shared: 0 };
                 let padded = cache.padded() as i32;
@@ -176,14 +204,9 @@ impl CudaBackend {
         }
     }
 
-    /// Attention over half-float pages.
-    fn over_halves(
-        &self,
-        state: &mut State,
-        plan: &Plan,
-        p: &mut Attend,
-        padded: usize,
-    ) -> Result<(), Error> {
+    /// Attention over pages of half floats or codes.
+    fn over_pages(&self, state: &mut State, plan: &Plan, p: &mut Attend, cache: &Cache) -> Result<(), Error> {
+        let (padded, kind) = (cache.padded(), (cache.kind() == CacheType::Q8_0) as usize);
         let Some(index) = HEAD_DIMS.iter().position(|&dim| dim == padded) else {
             return Err(Error::Unsupported(format!("pages of heads of {padded} numbers")));
         };
@@ -204,14 +227,16 @@ impl CudaBackend {
                 let grid = [blocks, at_once.min(plan.single - first), tiles];
                 let geometry = Geometry { grid, block: 128, shared: 0 };
                 // SAFETY: rows, pages and work memory were checked or made for this batch.
-                unsafe { self.device.launch(self.kernels.attend_row[index], geometry, arguments![*p])? };
+                unsafe {
+                    self.device.launch(self.kernels.attend_row[kind][index], geometry, arguments![*p])?
+                };
             }
         }
         let tiles = plan.tiles as i32;
         let grid = [plan.tiles.div_ceil(4), kv_heads, 1];
         let geometry = Geometry { grid, block: 128, shared: 4 * TILE_QUERIES * padded * 4 };
         // SAFETY: as above.
-        unsafe { self.device.launch(self.kernels.attend_tiles[index], geometry, arguments![*p, tiles]) }
+        unsafe { self.device.launch(self.kernels.attend_tiles[kind][index], geometry, arguments![*p, tiles]) }
     }
 }
 

@@ -5,6 +5,7 @@ use super::matrix::FORMATS;
 use crate::Error;
 
 const ATTENTION: &[u8] = include_bytes!("kernels/attention.fatbin");
+const CACHE: &[u8] = include_bytes!("kernels/cache.fatbin");
 const ELEMENTWISE: &[u8] = include_bytes!("kernels/elementwise.fatbin");
 const GEMM: &[u8] = include_bytes!("kernels/gemm.fatbin");
 const HOPPER: &[u8] = include_bytes!("kernels/hopper.fatbin");
@@ -112,11 +113,12 @@ pub(crate) struct Kernels {
     pub(crate) rotations: Function,
     pub(crate) rope_store: Function,
     pub(crate) copy_page: Function,
+    pub(crate) store_codes: Function,
     pub(crate) lora_inner: Function,
     pub(crate) lora_outer: Function,
-    /// In the order of [`HEAD_DIMS`].
-    pub(crate) attend_row: [Function; 6],
-    pub(crate) attend_tiles: [Function; 6],
+    /// Over pages of half floats and of codes, in the order of [`HEAD_DIMS`].
+    pub(crate) attend_row: [[Function; 6]; 2],
+    pub(crate) attend_tiles: [[Function; 6]; 2],
     pub(crate) attend_f32: Function,
     pub(crate) best: Function,
 }
@@ -124,6 +126,7 @@ pub(crate) struct Kernels {
 impl Kernels {
     pub(crate) fn load(device: &Device) -> Result<Self, Error> {
         let (attention, elementwise) = (device.load(ATTENTION)?, device.load(ELEMENTWISE)?);
+        let cache = device.load(CACHE)?;
         let (pack, products) = (device.load(PACK)?, device.load(PRODUCTS)?);
         let by_dim = |name: &str| -> Result<[Function; 6], Error> {
             let mut all = Vec::with_capacity(HEAD_DIMS.len());
@@ -166,11 +169,12 @@ impl Kernels {
             soft_cap: elementwise.function("soft_cap", 0)?,
             rotations: elementwise.function("rotations", 0)?,
             rope_store: elementwise.function("rope_store", 0)?,
-            copy_page: elementwise.function("copy_page", 0)?,
+            copy_page: cache.function("copy_page", 0)?,
+            store_codes: cache.function("store_codes", 0)?,
             lora_inner: elementwise.function("lora_inner", 0)?,
             lora_outer: elementwise.function("lora_outer", 0)?,
-            attend_row: by_dim("attend_row")?,
-            attend_tiles: by_dim("attend_tiles")?,
+            attend_row: [by_dim("attend_row")?, by_dim("attend_row_codes")?],
+            attend_tiles: [by_dim("attend_tiles")?, by_dim("attend_tiles_codes")?],
             attend_f32: attention.function("attend_f32", 0)?,
             best: device.load(SAMPLING)?.function("best", 0)?,
         })

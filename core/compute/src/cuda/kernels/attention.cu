@@ -1,7 +1,8 @@
 // Attention over the paged KV cache.
 //
 // A page of a layer holds, for each key/value head, keys `[32][padded]` and values `[16][padded][2]`, two tokens side by
-// side: both are operands of half-float products that lanes read 16 bytes at a time, without shared memory in between.
+// side: both are operands of half-float products that lanes read 16 bytes at a time, without shared memory in between. Pages of
+// 8-bit codes (see `cache.cuh`) become half floats in registers, and all is the same from there on.
 //
 // A *tile* is up to 16 queries of one sequence that share a key/value head: rows times the query heads of the group. Each
 // query's softmax is a tree of fixed shape over its context: *blocks* of 64 tokens by themselves, 4 blocks one after the other
@@ -10,7 +11,7 @@
 // tokens (few rows, long contexts), one with a warp for each tile (prompts), so a row's result does not depend on which it
 // met, nor on the other rows.
 
-#include "common.cuh"
+#include "cache.cuh"
 
 constexpr int BLOCK_TOKENS = 64;
 constexpr int SPAN_BLOCKS = 4;
@@ -139,24 +140,22 @@ __device__ __forceinline__ void soften(const Attention& p, float (&s)[8][4], int
 }
 
 // One block of 64 tokens for 16 queries: the exponentials as left operands of the product with the values.
-template <int DIM>
-__device__ __forceinline__ void scores(const Attention& p, const Queries<DIM>& q, const __half* keys, const u32* pages,
+template <int DIM, bool CODES>
+__device__ __forceinline__ void scores(const Attention& p, const Queries<DIM>& q, const u8* keys, const u32* pages,
                                        int first, const int (&low)[2], const int (&high)[2], int lowest, int tokens,
                                        u32 (&e)[4][4], Running (&run)[2]) {
-    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     float s[8][4];
     // Keys come in batches of 64 registers, each on its way while the one before is multiplied: latency is most of
     // what a short context costs.
     constexpr int PIECES = DIM / 32, AT_ONCE = PIECES <= 2 ? 8 : PIECES <= 4 ? 4 : 2;
-    uint4 b[2][AT_ONCE][PIECES];
-    auto load = [&](int batch, uint4(&to)[AT_ONCE][PIECES]) __attribute__((always_inline)) {
+    Key<DIM, CODES> b[2][AT_ONCE];
+    Offsets<DIM, CODES> offsets;
+    auto load = [&](int batch, Key<DIM, CODES>(&to)[AT_ONCE]) __attribute__((always_inline)) {
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
             int n = batch * AT_ONCE + i;
             u32 page = page_of(pages, first / PAGE + n / 4, lowest, tokens);
-            const __half* k = keys + (u64)page * p.kv_heads * PAGE * DIM + (n % 4 * 8 + g) * DIM + 8 * t;
-#pragma unroll
-            for (int piece = 0; piece < PIECES; piece++) to[i][piece] = load16(k + 32 * piece);
+            to[i].load(keys + (u64)page * p.kv_heads * part_bytes<DIM, CODES>(), n % 4);
         }
     };
     load(0, b[0]);
@@ -165,12 +164,17 @@ __device__ __forceinline__ void scores(const Attention& p, const Queries<DIM>& q
         if (batch + 1 < 8 / AT_ONCE) load(batch + 1, b[(batch + 1) % 2]);
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
-            float(&sum)[4] = s[batch * AT_ONCE + i];
+            const int n = batch * AT_ONCE + i;
+            if (CODES && n % 4 == 0) {
+                u32 page = page_of(pages, first / PAGE + n / 4, lowest, tokens);
+                offsets.load(keys + (u64)page * p.kv_heads * part_bytes<DIM, CODES>());
+            }
+            float(&sum)[4] = s[n];
 #pragma unroll
             for (int j = 0; j < 4; j++) sum[j] = 0.f;
 #pragma unroll
             for (int piece = 0; piece < PIECES; piece++) {
-                const uint4& k = b[batch % 2][i][piece];
+                const uint4 k = b[batch % 2][i].operand(piece, offsets);
                 mma_f16(sum, q.a[2 * piece], k.x, k.y);
                 mma_f16(sum, q.a[2 * piece + 1], k.z, k.w);
             }
@@ -180,20 +184,18 @@ __device__ __forceinline__ void scores(const Attention& p, const Queries<DIM>& q
 }
 
 // The values of a block, 32 numbers of a head.
+template <int DIM, bool CODES>
 struct Values {
-    uint4 b[4][2];
+    Pair<DIM, CODES> b[4][2];
 
-    template <int DIM>
-    __device__ __forceinline__ void load(const Attention& p, const __half* values, const u32* pages, int first,
-                                         int lowest, int tokens, int piece) {
-        int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    __device__ __forceinline__ void load(const Attention& p, const u8* values, const u32* pages, int first, int lowest,
+                                         int tokens, int piece) {
 #pragma unroll
         for (int step = 0; step < 4; step++) {
             u32 page = page_of(pages, first / PAGE + step / 2, lowest, tokens);
-            const __half* v =
-                values + (u64)page * p.kv_heads * PAGE * DIM + (step % 2 * 8 + t) * DIM * 2 + (32 * piece + 4 * g) * 2;
-            b[step][0] = load16(v);
-            b[step][1] = load16(v + 4 * DIM * 2);
+            const u8* v = values + (u64)page * p.kv_heads * part_bytes<DIM, CODES>();
+#pragma unroll
+            for (int half = 0; half < 2; half++) b[step][half].load(v, step % 2 * 8 + 4 * half, piece);
         }
     }
 
@@ -206,10 +208,11 @@ struct Values {
             for (int i = 0; i < 4; i++) out[j][i] = 0.f;
 #pragma unroll
         for (int step = 0; step < 4; step++) {
-            mma_f16(out[0], e[step], b[step][0].x, b[step][1].x);
-            mma_f16(out[1], e[step], b[step][0].y, b[step][1].y);
-            mma_f16(out[2], e[step], b[step][0].z, b[step][1].z);
-            mma_f16(out[3], e[step], b[step][0].w, b[step][1].w);
+            const uint4 x = b[step][0].operand(), y = b[step][1].operand();
+            mma_f16(out[0], e[step], x.x, y.x);
+            mma_f16(out[1], e[step], x.y, y.y);
+            mma_f16(out[2], e[step], x.z, y.z);
+            mma_f16(out[3], e[step], x.w, y.w);
         }
     }
 };
@@ -221,7 +224,7 @@ __device__ __forceinline__ int number(int piece, int j, int i) { return 32 * pie
 
 // Few rows: a block of 4 warps for a block of tokens of a row and a tile of a key/value head; x is the block, y the row, z head
 // and tile. Everything is on its way at once: each warp multiplies a quarter of the keys, and weighs some numbers of the values.
-template <int DIM>
+template <int DIM, bool CODES>
 __device__ __forceinline__ void attend_row(const Attention& p) {
     constexpr int STRIDE = DIM + 2, PIECES = DIM / 32, MOST = (PIECES + 3) / 4;
     __shared__ float products[16][BLOCK_TOKENS + 4];
@@ -237,22 +240,20 @@ __device__ __forceinline__ void attend_row(const Attention& p) {
     if (blockIdx.x >= blocks) return;
     const int first = (first_block + blockIdx.x) * BLOCK_TOKENS;
     const u32* pages = p.pages + p.tables[row];
-    const __half* keys = (const __half*)p.keys + (u64)kv * PAGE * DIM;
-    const __half* values = (const __half*)p.values + (u64)kv * PAGE * DIM;
+    const u8* keys = (const u8*)p.keys + (u64)kv * part_bytes<DIM, CODES>();
+    const u8* values = (const u8*)p.values + (u64)kv * part_bytes<DIM, CODES>();
     const u64 head = (u64)row * p.heads + kv * p.group + head0;
 
-    uint4 k[2][PIECES];
-    const u32 page = page_of(pages, first / PAGE + warp / 2, lowest, tokens);
+    Key<DIM, CODES> k[2];
+    Offsets<DIM, CODES> offsets;
+    const u8* page = keys + (u64)page_of(pages, first / PAGE + warp / 2, lowest, tokens) * p.kv_heads * part_bytes<DIM, CODES>();
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const __half* from = keys + (u64)page * p.kv_heads * PAGE * DIM + ((warp % 2 * 2 + i) * 8 + g) * DIM + 8 * t;
-#pragma unroll
-        for (int piece = 0; piece < PIECES; piece++) k[i][piece] = load16(from + 32 * piece);
-    }
-    Values v[MOST];
+    for (int i = 0; i < 2; i++) k[i].load(page, warp % 2 * 2 + i);
+    offsets.load(page);
+    Values<DIM, CODES> v[MOST];
 #pragma unroll
     for (int i = 0; i < MOST; i++)
-        if (warp + 4 * i < PIECES) v[i].template load<DIM>(p, values, pages, first, lowest, tokens, warp + 4 * i);
+        if (warp + 4 * i < PIECES) v[i].load(p, values, pages, first, lowest, tokens, warp + 4 * i);
     {
         Queries<DIM> q;
         q.load([&](int r) { return g + 8 * r < queries ? p.q + (head + g + 8 * r) * p.dim : nullptr; }, p.dim);
@@ -261,8 +262,9 @@ __device__ __forceinline__ void attend_row(const Attention& p) {
             float sum[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
             for (int piece = 0; piece < PIECES; piece++) {
-                mma_f16(sum, q.a[2 * piece], k[i][piece].x, k[i][piece].y);
-                mma_f16(sum, q.a[2 * piece + 1], k[i][piece].z, k[i][piece].w);
+                const uint4 x = k[i].operand(piece, offsets);
+                mma_f16(sum, q.a[2 * piece], x.x, x.y);
+                mma_f16(sum, q.a[2 * piece + 1], x.z, x.w);
             }
 #pragma unroll
             for (int j = 0; j < 4; j++) products[g + j / 2 * 8][16 * warp + 8 * i + 2 * t + j % 2] = sum[j];
@@ -332,7 +334,7 @@ __device__ __forceinline__ void attend_row(const Attention& p) {
 }
 
 // Prompts: a warp for a tile; x is 4 tiles, y the key/value head.
-template <int DIM>
+template <int DIM, bool CODES>
 __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
     extern __shared__ float shared[];  // [4][16][DIM]: the sums of whole spans
     wait_for_previous();
@@ -361,8 +363,8 @@ __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
     const int start = p.positions[first_row + query0 / p.group];
     const int lowest = p.window ? max(start + 1 - p.window, 0) : 0;
     const u32* pages = p.pages + p.tables[first_row];
-    const __half* keys = (const __half*)p.keys + (u64)kv * PAGE * DIM;
-    const __half* values = (const __half*)p.values + (u64)kv * PAGE * DIM;
+    const u8* keys = (const u8*)p.keys + (u64)kv * part_bytes<DIM, CODES>();
+    const u8* values = (const u8*)p.values + (u64)kv * part_bytes<DIM, CODES>();
 
     Queries<DIM> q;
     q.load([&](int r) { return there[r] ? p.q + head[r] * p.dim : nullptr; }, p.dim);
@@ -382,15 +384,15 @@ __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
             if (first >= tokens || first + BLOCK_TOKENS <= lowest) continue;
             u32 e[4][4];
             Running other[2];
-            scores<DIM>(p, q, keys, pages, first, low, high, lowest, tokens, e, other);
+            scores<DIM, CODES>(p, q, keys, pages, first, low, high, lowest, tokens, e, other);
             float keep[2], add[2];
 #pragma unroll
             for (int r = 0; r < 2; r++) merge(run[r], other[r], keep[r], add[r]);
 #pragma unroll
             for (int piece = 0; piece < DIM / 32; piece++) {
                 float out[4][4];
-                Values v;
-                v.load<DIM>(p, values, pages, first, lowest, tokens, piece);
+                Values<DIM, CODES> v;
+                v.load(p, values, pages, first, lowest, tokens, piece);
                 v.weigh(e, out);
 #pragma unroll
                 for (int j = 0; j < 4; j++)
@@ -419,13 +421,14 @@ __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
     }
 }
 
-#define ATTEND(DIM)                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(128) attend_row_##DIM(const __grid_constant__ Attention p) {        \
-        attend_row<DIM>(p);                                                                                          \
+#define ATTEND(DIM) ATTEND_PAGES(, DIM, false) ATTEND_PAGES(codes_, DIM, true)
+#define ATTEND_PAGES(KIND, DIM, CODES)                                                                               \
+    extern "C" __global__ void __launch_bounds__(128) attend_row_##KIND##DIM(const __grid_constant__ Attention p) {  \
+        attend_row<DIM, CODES>(p);                                                                                   \
     }                                                                                                                \
     extern "C" __global__ void __launch_bounds__(128)                                                                \
-        attend_tiles_##DIM(const __grid_constant__ Attention p, int tiles) {                                         \
-        attend_tiles<DIM>(p, tiles);                                                                                 \
+        attend_tiles_##KIND##DIM(const __grid_constant__ Attention p, int tiles) {                                   \
+        attend_tiles<DIM, CODES>(p, tiles);                                                                          \
     }
 ATTEND(32)
 ATTEND(64)
