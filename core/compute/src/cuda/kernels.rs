@@ -80,7 +80,7 @@ pub(crate) const HOPPER_SHAPES: [HopperShape; 12] = [
     HopperShape::new(("hopper_q4k", 8, 1, 32), (8, 24), 1050),
     HopperShape::new(("hopper_q4k", 8, 1, 64), (5, 16), 1160),
     HopperShape::new(("hopper_q4k", 8, 2, 64), (4, 16), 1560),
-    HopperShape::new(("hopper_q4k", 8, 3, 64), (3, 16), 2000),
+    HopperShape::new(("hopper_q4k", 8, 3, 64), (3, 16), 3170),
     HopperShape::new(("hopper_q6k", 10, 1, 32), (7, 24), 1530),
     HopperShape::new(("hopper_q6k", 10, 1, 64), (5, 16), 1800),
     HopperShape::new(("hopper_q6k", 10, 2, 64), (3, 16), 2550),

@@ -98,7 +98,7 @@ impl CudaBackend {
 
     fn takes_hopper(&self, format: Format, rows: usize) -> bool {
         // Below that the kernels for few rows read weights as fast and activations faster.
-        let least = if format.form == Form::F16 { 9 } else { 17 };
+        let least = if format.form == Form::F16 { 9 } else { 33 };
         self.kernels.hopper.is_some() && rows >= least && format.many_rows.is_some()
     }
 
