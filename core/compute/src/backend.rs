@@ -24,7 +24,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// A low-rank change of a weight matrix (LoRA): two thin matrices.
     type LowRank: Send + Sync;
     /// A paged KV cache for all layers of one model.
-    type Cache: Send;
+    type Cache: Send + Sync;
 
     /// The device in words, for example `cpu (AVX2, 2 threads)`.
     fn description(&self) -> String;
@@ -125,6 +125,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// `x = cap * tanh(x / cap)`.
     fn soft_cap(&self, x: &mut Self::Buffer, cap: f32) -> Result<(), Error>;
 
+    /// The largest numbers of every row: `out[r]` is the `out.columns / 2` largest of `x[r]`, largest first and of equal ones the
+    /// first, then the numbers of their columns as the bits of a `u32`. Minus infinity and NaN are left out; it stands where
+    /// there are too few others.
+    fn best(&self, x: &Self::Buffer, out: &mut Self::Buffer) -> Result<(), Error>;
+
     /// A buffer's rows, `[rows * columns]`, in place where the device's memory is the host's.
     fn host<'a>(&self, x: &'a Self::Buffer) -> Option<&'a [f32]>;
 
@@ -139,6 +144,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// Numbers in a buffer's rows.
     fn columns(&self, x: &Self::Buffer) -> usize;
+
+    /// Copies one of a buffer's rows to the host, `[columns]`, in place of what `out` holds. May be called on the threads of
+    /// [`Backend::on_host_threads`].
+    fn read_row(&self, x: &Self::Buffer, row: usize, out: &mut Vec<f32>) -> Result<(), Error>;
 
     /// Runs a forward pass over `batch`: `run` calls its operations. A backend may record what they start and, for a
     /// later batch of the same shape, start the recording without calling `run`; the batch is then all that changes.

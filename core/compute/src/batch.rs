@@ -26,6 +26,8 @@ pub struct Batch {
     pub outputs: Vec<u32>,
     /// The rows whose last hidden state (after the output norm) is wanted, ascending.
     pub hidden: Vec<u32>,
+    /// Of the logits, the likeliest tokens of every row are enough for now: a GPU keeps the others until somebody asks.
+    pub best: bool,
     /// The page tables of all spans; see [`Batch::table`].
     pub pages: Vec<u32>,
 }
@@ -110,6 +112,7 @@ impl Batch {
         self.spans.clear();
         self.outputs.clear();
         self.hidden.clear();
+        self.best = false;
         self.pages.clear();
     }
 }

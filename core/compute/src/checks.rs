@@ -2,6 +2,9 @@
 
 use crate::{Attention, Backend, Batch, CacheLayout, Error, PAGE_TOKENS};
 
+/// Numbers that [`Backend::best`] finds at most.
+const MOST_BEST: usize = 1024;
+
 /// Refuses a shape that is not the one an operation needs.
 pub(crate) fn expect(what: &str, found: usize, wanted: usize) -> Result<(), Error> {
     if found == wanted {
@@ -9,6 +12,22 @@ pub(crate) fn expect(what: &str, found: usize, wanted: usize) -> Result<(), Erro
     } else {
         Err(Error::InvalidArgument(format!("{what} is {found}, not {wanted}")))
     }
+}
+
+/// Refuses a row that a buffer of `rows` does not have.
+pub(crate) fn row(row: usize, rows: usize) -> Result<(), Error> {
+    if row < rows {
+        return Ok(());
+    }
+    Err(Error::InvalidArgument(format!("row {row} of {rows}")))
+}
+
+/// How many numbers of a row [`Backend::best`] is asked for, by the columns of its output.
+pub(crate) fn best(columns: usize) -> Result<usize, Error> {
+    if columns.is_multiple_of(2) && (2..=2 * MOST_BEST).contains(&columns) {
+        return Ok(columns / 2);
+    }
+    Err(Error::InvalidArgument(format!("{columns} columns, not 2 for each of at most {MOST_BEST} numbers")))
 }
 
 /// Refuses a page that a cache of `pages` does not have.

@@ -83,6 +83,92 @@ fn products_equal_the_cpu_and_rows_do_not_depend_on_company() {
     }
 }
 
+/// Matrices of many outputs get other kernels than those above, by how many they are and how many rows.
+#[test]
+fn large_matrices_have_the_same_rows_in_any_company() {
+    let Some(b) = gpu() else { return };
+    let mut random = Random(13);
+    for (ty, k) in [(TensorType::F16, 832), (TensorType::Q4_K, 512), (TensorType::Q6_K, 512)] {
+        for n in [4099, 12_288, 22_016] {
+            let data = blocks(ty, n * k, &mut random);
+            let x = random.floats(512 * k, 3.0);
+            let all = product(&b, ty, &data, n, k, &x);
+            for m in [1, 20, 64, 200] {
+                let got = product(&b, ty, &data, n, k, &x[..m * k]);
+                assert!(got == all[..m * n], "{ty}, {n} outputs: {m} rows are not those of 512");
+            }
+        }
+    }
+}
+
+/// Codes and scales as large as can be, and inputs of one sign: sums of integers are still exact, so that few rows and many
+/// have the same results.
+#[test]
+fn the_largest_sums_are_exact() {
+    let Some(b) = gpu() else { return };
+    let cpu = scalar();
+    let (n, k) = (80, 512);
+    for (ty, byte) in
+        [(TensorType::Q4_K, 0xff), (TensorType::Q6_K, 0x7f), (TensorType::Q6_K, 0xff), (TensorType::Q6_K, 0)]
+    {
+        let mut data = vec![byte; n * k / ty.block_len() * ty.block_bytes()];
+        for block in data.chunks_exact_mut(ty.block_bytes()) {
+            let scales: &[usize] = if ty == TensorType::Q4_K { &[0, 2] } else { &[208] };
+            scales.iter().for_each(|&at| block[at..at + 2].copy_from_slice(&[0x66, 0x2e]));
+            if ty == TensorType::Q6_K {
+                // Scales are signed.
+                block[192..208].fill(if byte == 0 { 0x80 } else { 0x7f });
+            }
+        }
+        let x: Vec<f32> =
+            (0..100 * k).map(|i| if i / k % 2 == 0 { 1.0 } else { 1.0 - (i % 3) as f32 * 0.01 }).collect();
+        let all = product(&b, ty, &data, n, k, &x);
+        let error = relative_error(&all, &product(&cpu, ty, &data, n, k, &x));
+        assert!(error < 1e-6, "{ty}: {error:.2e}");
+        for m in [1, 8, 20, 40] {
+            assert!(
+                product(&b, ty, &data, n, k, &x[..m * k]) == all[..m * n],
+                "{ty}: {m} rows are not those of 100"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_largest_numbers_are_found_in_order() {
+    let Some(b) = gpu() else { return };
+    let cpu = scalar();
+    let mut random = Random(51);
+    for columns in [1, 100, 2048, 32_000, 150_001] {
+        let rows = 6;
+        let mut x = random.floats(rows * columns, 5.0);
+        for row in 1..rows {
+            for (i, x) in x[row * columns..][..columns].iter_mut().enumerate() {
+                match row {
+                    1 => *x = 2.5,
+                    2 => *x = x.round(),
+                    3 if i % 3 > 0 => *x = f32::NEG_INFINITY,
+                    4 if i % 500 > 0 => *x = [f32::NAN, f32::NEG_INFINITY, -0.0, 0.0][i % 4],
+                    _ => {}
+                }
+            }
+        }
+        for want in [1, 128, 1024] {
+            let (mut ours, mut theirs) = (b.buffer(0, 2 * want).unwrap(), cpu.buffer(0, 2 * want).unwrap());
+            let input = buffer(&b, rows, columns, &x);
+            b.best(&input, &mut ours).unwrap();
+            cpu.best(&buffer(&cpu, rows, columns, &x), &mut theirs).unwrap();
+            let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            let (got, expected) = (bits(contents(&b, &ours)), bits(contents(&cpu, &theirs)));
+            let differ = got.iter().zip(&expected).position(|(a, b)| a != b);
+            assert!(differ.is_none(), "{columns} columns, {want} wanted: number {differ:?}");
+            let mut row = Vec::new();
+            b.read_row(&input, 5, &mut row).unwrap();
+            assert_eq!(row, x[5 * columns..]);
+        }
+    }
+}
+
 #[test]
 fn activations_beyond_half_floats_are_scaled() {
     let Some(b) = gpu() else { return };
@@ -283,7 +369,7 @@ fn forms_made_along_the_way_are_the_same() {
 #[test]
 fn attention_equals_the_full_score_matrix_in_any_chunking() {
     let Some(b) = gpu() else { return };
-    let (f16, f32) = (CacheType::F16, CacheType::F32);
+    let (f16, f32, q8) = (CacheType::F16, CacheType::F32, CacheType::Q8_0);
     let case =
         |heads, kv_heads, dim, window, soft_cap, kind| Case { heads, kv_heads, dim, window, soft_cap, kind };
     let cases = [
@@ -296,6 +382,11 @@ fn attention_equals_the_full_score_matrix_in_any_chunking() {
         case(4, 1, 256, Some(513), None, f16),
         case(9, 3, 64, None, None, f32),
         case(4, 1, 80, Some(40), Some(3.0), f32),
+        case(9, 3, 64, None, None, q8),
+        case(4, 1, 80, Some(40), Some(3.0), q8),
+        case(20, 1, 96, Some(300), None, q8),
+        case(2, 2, 128, None, None, q8),
+        case(4, 1, 256, Some(513), None, q8),
     ];
     for (case, style) in cases.iter().zip([RopeStyle::Half, RopeStyle::Interleaved].into_iter().cycle()) {
         let (heads, dim) = (case.heads, case.dim);
@@ -305,7 +396,12 @@ fn attention_equals_the_full_score_matrix_in_any_chunking() {
             let whole = case.run(&b, rows, rows, style);
             let error = relative_error(&whole, &want);
             println!("{heads} heads of {dim}, {} cache: {error:.2e}", case.kind);
-            let bound = if case.kind == f32 { 1e-5 } else { BOUND };
+            let bound = match case.kind {
+                CacheType::F32 => 1e-5,
+                CacheType::F16 => BOUND,
+                // As on the CPU.
+                CacheType::Q8_0 => 0.02,
+            };
             assert!(error < bound, "{heads} heads of {dim}: {error:.2e}");
             for &piece in pieces {
                 let got = case.run(&b, rows, piece, style);
@@ -319,7 +415,7 @@ fn attention_equals_the_full_score_matrix_in_any_chunking() {
 #[test]
 fn pages_are_copied_exported_and_imported() {
     let Some(b) = gpu() else { return };
-    for kind in [CacheType::F16, CacheType::F32] {
+    for kind in CacheType::ALL {
         let layout = CacheLayout::new(2, 48, &[None, Some(64), None]);
         let spec = CacheSpec { layout, pages: 5, kind };
         let mut cache = b.cache(&spec).unwrap();

@@ -1,7 +1,7 @@
 //! Tokens a second of bare forward passes: `forward_speed FILE.gguf DEVICE [context [batch ...]]`.
 //!
 //! `DEVICE` is `cuda` or `cpu`. First a prompt of 512 tokens, then for every batch size greedy decoding after a
-//! prompt of `context` tokens (16). The likeliest tokens are chosen on the host.
+//! prompt of `context` tokens (16). The likeliest tokens are chosen.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -83,13 +83,21 @@ fn run<B: Backend>(
                 let tables = tables(s * pages_each, pages_each, groups);
                 batch.push(&[*token], context + step, &tables, Want::LastLogits);
             }
+            batch.best = true;
             runner.forward(&batch)?;
             let vocab = runner.config().vocab;
             let next: Vec<AtomicU32> = last.iter().map(|_| AtomicU32::new(0)).collect();
             let logits = runner.logits();
-            runner.on_host_threads(sequences, &|s| {
-                next[s].store(likeliest(&logits[s * vocab..][..vocab]), Ordering::Relaxed);
-            });
+            // A GPU has found them.
+            let found = |s: usize| runner.likeliest(s).and_then(|likeliest| likeliest.iter().next());
+            if found(0).is_some() {
+                (0..sequences)
+                    .for_each(|s| next[s].store(found(s).map_or(0, |(token, _)| token), Ordering::Relaxed));
+            } else {
+                runner.on_host_threads(sequences, &|s| {
+                    next[s].store(likeliest(&logits[s * vocab..][..vocab]), Ordering::Relaxed);
+                });
+            }
             last = next.into_iter().map(AtomicU32::into_inner).collect();
             if step >= WARM {
                 times.push(start.elapsed().as_secs_f64());

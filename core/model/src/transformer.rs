@@ -10,11 +10,12 @@ use realm_compute::{
 };
 
 use crate::adapter::{Active, Adapter, AdapterWeights, Slot};
+use crate::likeliest::Likeliest;
 use crate::weights::{Layer, Linear, Transformer};
 use crate::{Error, ModelConfig};
 
 /// Runs batches over one KV cache: the object-safe face of a [`Runner`].
-pub trait Forward: Send {
+pub trait Forward: Send + Sync {
     /// The model's shape.
     fn config(&self) -> &ModelConfig;
 
@@ -26,10 +27,31 @@ pub trait Forward: Send {
 
     /// Runs a batch. The keys and values of all rows are in the cache afterwards, and [`logits`](Self::logits) and
     /// [`hidden`](Self::hidden) hold what the batch wanted.
-    fn forward(&mut self, batch: &Batch) -> Result<(), Error>;
+    fn forward(&mut self, batch: &Batch) -> Result<(), Error> {
+        self.start(batch)?;
+        self.finish()
+    }
 
-    /// The logits of the last batch's output rows, `[outputs, vocab]`.
+    /// The first half of [`forward`](Self::forward). Where this [overlaps](Self::overlaps), the device is still at work when it
+    /// returns.
+    fn start(&mut self, batch: &Batch) -> Result<(), Error>;
+
+    /// The second half: waits, and brings what the batch wanted to the host.
+    fn finish(&mut self) -> Result<(), Error>;
+
+    /// Whether the host has time to itself between `start` and `finish`.
+    fn overlaps(&self) -> bool;
+
+    /// The logits of the last batch's output rows, `[outputs, vocab]`. Empty if the [likeliest](Batch::best) tokens were
+    /// enough for it and the device's memory is not the host's.
     fn logits(&self) -> &[f32];
+
+    /// The likeliest tokens of one of the last batch's output rows, where `logits` is empty for them.
+    fn likeliest(&self, output: usize) -> Option<Likeliest<'_>>;
+
+    /// The logits of one of the last batch's output rows, `[vocab]`, in place of what `out` holds. May be called on the threads
+    /// of [`on_host_threads`](Self::on_host_threads).
+    fn read_logits(&self, output: usize, out: &mut Vec<f32>) -> Result<(), Error>;
 
     /// The last hidden states, after the output norm, of the last batch's hidden rows, `[hidden rows, hidden]`.
     fn hidden(&self) -> &[f32];
@@ -67,8 +89,13 @@ pub struct Runner<B: Backend> {
     /// What the last batch wanted, where the device's memory is not the host's.
     logits: Vec<f32>,
     hidden: Vec<f32>,
+    likeliest: Vec<f32>,
     /// How many rows of logits and of hidden states the last batch wanted.
     wanted: [usize; 2],
+    /// The same of a batch that has been started and not finished.
+    started: [usize; 2],
+    /// Whether of the logits only the likeliest tokens are on the host.
+    few: bool,
 }
 
 pub(crate) struct Buffers<B: Backend> {
@@ -90,6 +117,7 @@ pub(crate) struct Buffers<B: Backend> {
     pub(crate) rotations: B::Buffer,
     pub(crate) rotations_local: B::Buffer,
     pub(crate) logits: B::Buffer,
+    pub(crate) likeliest: B::Buffer,
 }
 
 impl<B: Backend> Buffers<B> {
@@ -112,6 +140,7 @@ impl<B: Backend> Buffers<B> {
             rotations: b.buffer(0, c.rope_dim)?,
             rotations_local: b.buffer(0, c.rope_dim)?,
             logits: b.buffer(0, c.vocab)?,
+            likeliest: b.buffer(0, 2 * Likeliest::MOST)?,
         })
     }
 }
@@ -132,7 +161,10 @@ impl<B: Backend> Runner<B> {
             buffers,
             logits: Vec::new(),
             hidden: Vec::new(),
+            likeliest: Vec::new(),
             wanted: [0; 2],
+            started: [0; 2],
+            few: false,
         })
     }
 
@@ -230,6 +262,9 @@ impl<B: Backend> Runner<B> {
             b.matmul(input, &mut [job])?;
             if let Some(cap) = c.final_soft_cap {
                 b.soft_cap(&mut buffers.logits, cap)?;
+            }
+            if batch.best && b.host(&buffers.logits).is_none() {
+                b.best(&buffers.logits, &mut buffers.likeliest)?;
             }
         }
         Ok(())
@@ -356,31 +391,62 @@ impl<B: Backend> Forward for Runner<B> {
         self.pages
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<(), Error> {
+    fn start(&mut self, batch: &Batch) -> Result<(), Error> {
         self.check(batch)?;
-        self.wanted = [0; 2];
+        (self.wanted, self.started) = ([0; 2], [0; 2]);
         if batch.rows() == 0 {
             return Ok(());
         }
         let owner = self.owner;
         let backend = Arc::clone(&self.model.backend);
         backend.pass(owner, batch, &mut || self.run(batch))?;
-        let Self { model, buffers, .. } = self;
-        for (wanted, buffer, copy) in [
-            (&batch.outputs, &buffers.logits, &mut self.logits),
-            (&batch.hidden, &buffers.hidden, &mut self.hidden),
-        ] {
-            if !wanted.is_empty() && model.backend.host(buffer).is_none() {
-                model.backend.read(buffer, copy)?;
-            }
-        }
-        self.wanted = [batch.outputs.len(), batch.hidden.len()];
+        self.few = batch.best && self.overlaps();
+        self.started = [batch.outputs.len(), batch.hidden.len()];
         Ok(())
     }
 
+    fn finish(&mut self) -> Result<(), Error> {
+        let overlaps = self.overlaps();
+        let Self { model, buffers, started, .. } = self;
+        let [outputs, hidden] = std::mem::take(started);
+        if overlaps && hidden > 0 {
+            model.backend.read(&buffers.hidden, &mut self.hidden)?;
+        }
+        if overlaps && outputs > 0 {
+            let (buffer, copy) = match self.few {
+                true => (&buffers.likeliest, &mut self.likeliest),
+                false => (&buffers.logits, &mut self.logits),
+            };
+            model.backend.read(buffer, copy)?;
+        }
+        self.wanted = [outputs, hidden];
+        Ok(())
+    }
+
+    fn overlaps(&self) -> bool {
+        // A device with memory of its own works by itself.
+        self.model.backend.host(&self.buffers.logits).is_none()
+    }
+
     fn logits(&self) -> &[f32] {
+        if self.few {
+            return &[];
+        }
         let all = self.model.backend.host(&self.buffers.logits).unwrap_or(&self.logits);
         &all[..self.wanted[0] * self.model.config.vocab]
+    }
+
+    fn likeliest(&self, output: usize) -> Option<Likeliest<'_>> {
+        let width = 2 * Likeliest::MOST;
+        let row = self.likeliest.get(output * width..(output + 1) * width)?;
+        (self.few && output < self.wanted[0]).then(|| Likeliest::new(row))
+    }
+
+    fn read_logits(&self, output: usize, out: &mut Vec<f32>) -> Result<(), Error> {
+        if output >= self.wanted[0] {
+            return Err(Error::InvalidBatch(format!("output {output} of {}", self.wanted[0])));
+        }
+        Ok(self.model.backend.read_row(&self.buffers.logits, output, out)?)
     }
 
     fn hidden(&self) -> &[f32] {

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{cache_types, ids, json, load, log_probabilities, model_path, on_gpu, tables};
+use common::{ids, json, load, log_probabilities, model_path, on_gpu, tables};
 use realm_compute::{Batch, CacheType, PAGE_TOKENS, Want};
 use realm_model::Forward;
 use serde_json::Value;
@@ -141,7 +141,7 @@ fn against_f64(model: &str, kind: CacheType) -> [Off; 2] {
 /// between 0.85 and 1.14 times llama.cpp's mean. Hence a quarter of room; more would be a loss of precision.
 /// `tests/reference/README.md` has the comparison over 2000 positions.
 fn as_close_as_llama_cpp(model: &str) {
-    let compared: Vec<_> = cache_types().into_iter().map(|kind| (kind, against_f64(model, kind))).collect();
+    let compared: Vec<_> = CacheType::ALL.into_iter().map(|kind| (kind, against_f64(model, kind))).collect();
     for (kind, [ours, peers]) in &compared {
         println!("{model}, cache {kind:?}: mean {:.4}, largest {:.4}", ours.mean(), ours.largest);
         println!("{model}, llama.cpp: mean {:.4}, largest {:.4}", peers.mean(), peers.largest);
@@ -211,7 +211,7 @@ fn alone(runner: &mut dyn Forward, tokens: &[u32], piece: usize) -> Vec<Vec<u32>
 fn a_prompt_fed_in_chunks_gives_the_same_bits() {
     for (name, record) in records() {
         let tokens = ids(&record["tokens"]);
-        for kind in cache_types() {
+        for kind in CacheType::ALL {
             let mut runner = tiny(&name, kind);
             let whole = alone(&mut *runner, &tokens, tokens.len());
             for piece in [1, 5, 16, 33] {
@@ -233,7 +233,7 @@ fn a_sequence_gives_the_same_bits_in_company() {
         let pages: [&[u32]; 3] = [&[9, 2], &[0, 11], &[5, 1]];
         // Rows of each sequence in each batch.
         let steps = [[20, 1, 13], [1, 30, 0], [26, 1, 19], [1, 16, 1]];
-        for kind in cache_types() {
+        for kind in CacheType::ALL {
             let mut runner = tiny(&name, kind);
             let wanted = sequences.map(|s| alone(&mut *runner, s, s.len()));
             let mut past = [0; 3];

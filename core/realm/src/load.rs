@@ -75,7 +75,7 @@ pub(crate) fn load(
         },
         cache_type: options.cache_type.unwrap_or(device.cache_type()),
         speculation: options.speculation,
-        ..EngineConfig::default()
+        ..device.engine_config()
     };
     let draft = draft.as_ref().map(|(weights, tokenizer)| Draft { weights: &**weights, tokenizer });
     let engine = Engine::with_draft(&*weights, Arc::clone(&tokenizer), &config, draft)?;

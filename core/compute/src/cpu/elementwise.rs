@@ -126,3 +126,20 @@ versions! {
     /// Rotates one head by `rotations`, pairs of (cos, sin).
     fn rotate(head: &mut [f32], rotations: &[f32], style: RopeStyle) = rotate_body
 }
+
+/// The largest numbers of a row and their columns, as [`Backend::best`](crate::Backend::best) has them.
+pub(crate) fn best(x: &[f32], out: &mut [f32]) {
+    let (numbers, columns) = out.split_at_mut(out.len() / 2);
+    let mut all: Vec<(f32, u32)> =
+        (x.iter().copied().zip(0..)).filter(|(x, _)| *x > f32::NEG_INFINITY).collect();
+    let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+    if all.len() > numbers.len() {
+        all.select_nth_unstable_by(numbers.len(), order);
+        all.truncate(numbers.len());
+    }
+    all.sort_unstable_by(order);
+    let rest = std::iter::repeat((f32::NEG_INFINITY, u32::MAX));
+    for ((number, column), best) in numbers.iter_mut().zip(columns).zip(all.into_iter().chain(rest)) {
+        (*number, *column) = (best.0, f32::from_bits(best.1));
+    }
+}

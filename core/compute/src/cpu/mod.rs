@@ -361,9 +361,7 @@ impl Backend for CpuBackend {
 
     fn gather(&self, x: &Buffer, rows: &[u32], out: &mut Buffer) -> Result<(), Error> {
         expect("the width of gathered rows", out.columns, x.columns)?;
-        if let Some(&bad) = rows.iter().find(|&&row| row as usize >= x.rows) {
-            return Err(Error::InvalidArgument(format!("row {bad} of {}", x.rows)));
-        }
+        rows.iter().try_for_each(|&row| checks::row(row as usize, x.rows))?;
         out.set_rows(rows.len());
         for (out, &row) in out.data_mut().chunks_exact_mut(x.columns.max(1)).zip(rows) {
             out.copy_from_slice(x.row(row as usize));
@@ -377,6 +375,17 @@ impl Backend for CpuBackend {
         self.rows(rows, columns, |row| {
             // SAFETY: every row is handed out once.
             elementwise::soft_cap(self.isa, unsafe { parts.part(row * columns, columns) }, cap);
+        });
+        Ok(())
+    }
+
+    fn best(&self, x: &Buffer, out: &mut Buffer) -> Result<(), Error> {
+        let want = checks::best(out.columns)?;
+        out.set_rows(x.rows);
+        let parts = Parts::new(out.data_mut());
+        self.rows(x.rows, 8 * x.columns, |row| {
+            // SAFETY: every row is handed out once.
+            elementwise::best(x.row(row), unsafe { parts.part(row * 2 * want, 2 * want) });
         });
         Ok(())
     }
@@ -403,6 +412,13 @@ impl Backend for CpuBackend {
 
     fn columns(&self, x: &Buffer) -> usize {
         x.columns
+    }
+
+    fn read_row(&self, x: &Buffer, row: usize, out: &mut Vec<f32>) -> Result<(), Error> {
+        checks::row(row, x.rows)?;
+        out.clear();
+        out.extend_from_slice(x.row(row));
+        Ok(())
     }
 
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {

@@ -23,12 +23,18 @@ pub struct Buffer {
 #[derive(Default)]
 pub(crate) struct FormSet {
     /// One for each [`Form`].
-    memory: [Option<Memory>; 3],
+    memory: [Option<Memory>; FORMS.len()],
     /// Rows that each has room for.
-    room: [usize; 3],
-    /// Forms, by their bits, that hold the rows; and that were asked for.
+    room: [usize; FORMS.len()],
+    /// Forms, by their bits, that hold the rows.
     valid: u32,
-    wanted: u32,
+    /// Forms that were asked for, of few rows and of many: kernels for many read others.
+    wanted: [u32; 4],
+}
+
+/// Which of [`FormSet::wanted`] counts for so many rows.
+fn bracket(rows: usize) -> usize {
+    [8, 16, 32].into_iter().filter(|&most| rows > most).count()
 }
 
 /// `Forms` of `activations.cuh`.
@@ -43,18 +49,29 @@ pub(crate) struct Forms {
     s32: u64,
     f16: u64,
     scale16: u64,
+    t256: u64,
+    tsums: u64,
+    td256: u64,
+    t16: u64,
+    tscale16: u64,
     padded: i32,
     chunks: i32,
+    room256: i32,
+    room16: i32,
 }
 
-const FORMS: [Form; 3] = [Form::Q256, Form::Q32, Form::F16];
+const FORMS: [Form; 5] = [Form::Q256, Form::Q32, Form::F16, Form::T256, Form::T16];
+
+/// Rows that the last two have room for at least: as many as a block of `hopper.cu` reads.
+const LEAST_ROOM: usize = 128;
 
 /// Bytes of a row's codes, and of what comes after them, twice.
 fn form_bytes(form: Form, padded: usize, chunks: usize) -> [usize; 3] {
     match form {
         Form::Q256 => [padded, padded / 8, 4 * chunks],
         Form::Q32 => [padded, padded / 8, padded / 8],
-        Form::F16 => [2 * padded, 4 * chunks, 0],
+        Form::F16 | Form::T16 => [2 * padded, 4 * chunks, 0],
+        Form::T256 => [2 * padded, 32 * chunks, 4 * chunks],
     }
 }
 
@@ -118,17 +135,18 @@ impl Buffer {
     pub(crate) fn fill(&mut self) -> Result<Forms, Error> {
         let (rows, columns) = (self.rows(), self.columns);
         let forms = self.forms.get_mut().unwrap_or_else(|e| e.into_inner());
-        forms.room_for(&self.device, rows, columns, forms.wanted)?;
-        forms.valid = forms.wanted;
-        Ok(forms.describe(columns, forms.wanted))
+        let wanted = forms.wanted[bracket(rows)];
+        forms.room_for(&self.device, rows, columns, wanted)?;
+        forms.valid = wanted;
+        Ok(forms.describe(columns, wanted))
     }
 }
 
 impl FormSet {
     /// Which of the forms in `needed` are missing; they count as there from now on.
-    pub(crate) fn claim(&mut self, needed: u32) -> u32 {
+    pub(crate) fn claim(&mut self, needed: u32, rows: usize) -> u32 {
         let missing = needed & !self.valid;
-        self.wanted |= needed;
+        self.wanted[bracket(rows)] |= needed;
         self.valid |= needed;
         missing
     }
@@ -146,7 +164,8 @@ impl FormSet {
                 continue;
             }
             let (padded, chunks) = (columns.next_multiple_of(QUARTER), columns.div_ceil(CHUNK));
-            let room = rows.next_power_of_two();
+            let least = if matches!(form, Form::T256 | Form::T16) { LEAST_ROOM } else { 1 };
+            let room = rows.next_power_of_two().max(least);
             self.memory[i] = None;
             let bytes = room * form_bytes(form, padded, chunks).iter().sum::<usize>();
             self.memory[i] = Some(Memory::new(device, bytes, "activations")?);
@@ -168,7 +187,13 @@ impl FormSet {
             }
         };
         let ([q256, sums16, d256], [q32, d32, s32], [f16, scale16, _]) = (at(0), at(1), at(2));
+        let ([t256, tsums, td256], [t16, tscale16, _]) = (at(3), at(4));
         let (padded, chunks) = (padded as i32, chunks as i32);
-        Forms { q256, sums16, d256, q32, d32, s32, f16, scale16, padded, chunks }
+        let (room256, room16) = (self.room[3] as i32, self.room[4] as i32);
+        #[rustfmt::skip]
+        let forms = Forms {
+            q256, sums16, d256, q32, d32, s32, f16, scale16, t256, tsums, td256, t16, tscale16, padded, chunks, room256, room16,
+        };
+        forms
     }
 }

@@ -1,6 +1,6 @@
 //! The paged KV cache on the GPU.
 //!
-//! Of every slot (a layer of a page's group), keys and values are memory of their own, page after page; `attention.cu`
+//! Of every slot (a layer of a page's group), keys and values are memory of their own, page after page; `cache.cuh`
 //! says how a page lies in them.
 
 use std::sync::Arc;
@@ -26,14 +26,13 @@ impl Cache {
         let Some(padded) = HEAD_DIMS.into_iter().find(|&dim| dim >= head_dim) else {
             return Err(Error::Unsupported(format!("heads of {head_dim} numbers; a GPU takes up to 256")));
         };
-        let size = match spec.kind {
-            CacheType::F32 => 4,
-            CacheType::F16 => 2,
-            CacheType::Q8_0 => {
-                return Err(Error::Unsupported("a GPU's KV cache is f32 or f16, not q8_0".into()));
-            }
+        // Of the keys, or values, of a head; see `kernels/cache.cuh`.
+        let head = match spec.kind {
+            CacheType::F32 => 4 * PAGE_TOKENS * padded,
+            CacheType::F16 => 2 * PAGE_TOKENS * padded,
+            CacheType::Q8_0 => 36 * padded,
         };
-        let bytes = spec.pages * kv_heads * PAGE_TOKENS * padded * size;
+        let bytes = spec.pages * kv_heads * head;
         // Zeros, so that masked tokens, which are multiplied with 0, are never infinite.
         let memory = || Memory::zeroed(device, bytes, "the KV cache");
         let slots = (0..slots).map(|_| Ok([memory()?, memory()?])).collect::<Result<_, Error>>()?;

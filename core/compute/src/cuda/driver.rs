@@ -152,7 +152,7 @@ impl Device {
     }
 
     /// From now on kernels that this thread starts are recorded instead.
-    pub(crate) fn begin_capture(&self) -> Result<Capture<'_>, Error> {
+    pub(crate) fn begin_capture(self: &Arc<Self>) -> Result<Capture<'_>, Error> {
         self.bind()?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is alive as long as `self`; whoever records holds the backend's lock on recordings.
@@ -233,7 +233,7 @@ thread_local! {
 }
 
 /// A recording that is under way on this thread.
-pub(crate) struct Capture<'a>(&'a Device);
+pub(crate) struct Capture<'a>(&'a Arc<Device>);
 
 impl Capture<'_> {
     /// Ends it and makes a graph of what was started.
@@ -253,28 +253,35 @@ impl Capture<'_> {
             made
         };
         made.map_err(broken)?;
-        Ok(Graph(exec))
+        Ok(Graph { exec, device: Arc::clone(self.0) })
     }
 }
 
 /// Recorded kernels.
-pub(crate) struct Graph(sys::CUgraphExec);
+pub(crate) struct Graph {
+    exec: sys::CUgraphExec,
+    /// A graph may not outlive its context.
+    device: Arc<Device>,
+}
 
 // SAFETY: a handle that any thread may use, one at a time.
 unsafe impl Send for Graph {}
 
 impl Graph {
     /// Starts them all.
-    pub(crate) fn launch(&self, device: &Device) -> Result<(), Error> {
+    pub(crate) fn launch(&self) -> Result<(), Error> {
         // SAFETY: both are alive.
-        unsafe { result::graph::launch(self.0, device.stream) }.map_err(|e| failed("starting a graph", e))
+        unsafe { result::graph::launch(self.exec, self.device.stream) }
+            .map_err(|e| failed("starting a graph", e))
     }
 }
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: instantiated by `Capture::end`, and not used after this; the driver waits for launches that still run.
-        let _ = unsafe { result::graph::exec_destroy(self.0) };
+        if self.device.bind().is_ok() {
+            // SAFETY: instantiated by `Capture::end`, and not used after this; the driver waits for launches that still run.
+            let _ = unsafe { result::graph::exec_destroy(self.exec) };
+        }
     }
 }
 

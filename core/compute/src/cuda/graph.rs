@@ -25,6 +25,7 @@ pub(crate) struct Shape {
     owner: u64,
     rows: usize,
     spans: usize,
+    best: bool,
 }
 
 impl Shape {
@@ -37,7 +38,7 @@ impl Shape {
             && batch.outputs.len() == rows
             && batch.hidden.is_empty()
             && batch.spans.iter().all(|span| span.adapter.is_none());
-        decoding.then(|| Self { owner, rows, spans: Plan::all_spans(&batch.positions) })
+        decoding.then(|| Self { owner, rows, spans: Plan::all_spans(&batch.positions), best: batch.best })
     }
 }
 
@@ -108,11 +109,11 @@ impl Recording {
     }
 
     /// Starts the kernels. What the batch says must be in its places.
-    pub(crate) fn launch(&self, device: &Device) -> Result<(), Error> {
+    pub(crate) fn launch(&self) -> Result<(), Error> {
         for (rows, count) in &self.rows {
             rows.store(*count, Ordering::Relaxed);
         }
-        self.graph.as_ref().map_or(Ok(()), |graph| graph.launch(device))
+        self.graph.as_ref().map_or(Ok(()), Graph::launch)
     }
 }
 
@@ -198,7 +199,7 @@ pub(crate) struct Made {
 }
 
 /// Records what `pass` starts. `None` if that cannot be recorded: then nothing ran, and `pass` is to be run as it is.
-pub(crate) fn record(device: &Device, pass: &mut dyn FnMut() -> bool) -> Option<Made> {
+pub(crate) fn record(device: &Arc<Device>, pass: &mut dyn FnMut() -> bool) -> Option<Made> {
     let capture = device.begin_capture().ok()?;
     NOTES.set(Some(Notes::default()));
     let well = pass();

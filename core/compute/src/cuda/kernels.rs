@@ -5,10 +5,13 @@ use super::matrix::FORMATS;
 use crate::Error;
 
 const ATTENTION: &[u8] = include_bytes!("kernels/attention.fatbin");
+const CACHE: &[u8] = include_bytes!("kernels/cache.fatbin");
 const ELEMENTWISE: &[u8] = include_bytes!("kernels/elementwise.fatbin");
 const GEMM: &[u8] = include_bytes!("kernels/gemm.fatbin");
+const HOPPER: &[u8] = include_bytes!("kernels/hopper.fatbin");
 const PACK: &[u8] = include_bytes!("kernels/pack.fatbin");
 const PRODUCTS: &[u8] = include_bytes!("kernels/products.fatbin");
+const SAMPLING: &[u8] = include_bytes!("kernels/sampling.fatbin");
 
 /// Widths of heads that the attention kernels are compiled for; others are padded to the next one.
 pub(crate) const HEAD_DIMS: [usize; 6] = [32, 64, 96, 128, 192, 256];
@@ -19,6 +22,73 @@ pub(crate) const PRODUCT_SHAPES: [(usize, usize, usize); 4] =
 
 /// The kernels of `gemm.cu`, for many rows: rows and outputs of a block.
 pub(crate) const GEMM_SHAPES: [(usize, usize); 2] = [(64, 64), (64, 256)];
+
+/// A kernel of `hopper.cu`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HopperShape {
+    name: &'static str,
+    /// The format that it is for.
+    pub(crate) format: i32,
+    /// Groups of 64 outputs in a block, and its rows.
+    pub(crate) groups: usize,
+    pub(crate) rows: usize,
+    /// Bytes of its rings.
+    bytes: usize,
+    /// Nanoseconds that a multiprocessor of an H100 takes for 256 columns.
+    pub(crate) time: usize,
+}
+
+impl HopperShape {
+    /// As `Layout` of `hopper.cu`: a ring of `stages` for weights, and one of `row_stages` for rows.
+    const fn new(
+        (name, format, groups, rows): (&'static str, i32, usize, usize),
+        (stages, row_stages): (usize, usize),
+        time: usize,
+    ) -> Self {
+        let stage = match format {
+            12 => rows * 128 + groups * 4 * 2048 + rows * 4,
+            8 => groups * 4 * 2368 + rows * 36,
+            _ => groups * 4 * 3360 + rows * 4,
+        };
+        let bytes = stages * stage.next_multiple_of(1024) + row_stages * rows * 128;
+        Self { name, format, groups, rows, bytes, time }
+    }
+
+    /// Outputs of a block.
+    pub(crate) fn outputs(&self) -> usize {
+        64 * self.groups
+    }
+
+    /// Threads of a block: four warps for each group, and those that copy.
+    pub(crate) fn threads(&self) -> usize {
+        if self.groups > 1 { 128 * self.groups + 128 } else { 160 }
+    }
+
+    /// Bytes of shared memory; the rings begin at a multiple of 1024.
+    pub(crate) fn shared(&self) -> usize {
+        self.bytes + 1024
+    }
+}
+
+/// The kernels of `hopper.cu`, as they are listed there.
+pub(crate) const HOPPER_SHAPES: [HopperShape; 12] = [
+    HopperShape::new(("hopper_f16", 12, 1, 16), (16, 0), 1000),
+    HopperShape::new(("hopper_f16", 12, 1, 32), (14, 0), 990),
+    HopperShape::new(("hopper_f16", 12, 1, 64), (12, 0), 1350),
+    HopperShape::new(("hopper_f16", 12, 2, 64), (8, 0), 2600),
+    HopperShape::new(("hopper_f16", 12, 2, 128), (6, 0), 2050),
+    HopperShape::new(("hopper_q4k", 8, 1, 32), (8, 24), 1050),
+    HopperShape::new(("hopper_q4k", 8, 1, 64), (5, 16), 1160),
+    HopperShape::new(("hopper_q4k", 8, 2, 64), (4, 16), 1560),
+    HopperShape::new(("hopper_q4k", 8, 3, 64), (3, 16), 3170),
+    HopperShape::new(("hopper_q6k", 10, 1, 32), (7, 24), 1530),
+    HopperShape::new(("hopper_q6k", 10, 1, 64), (5, 16), 1800),
+    HopperShape::new(("hopper_q6k", 10, 2, 64), (3, 16), 2550),
+];
+
+/// Bytes of shared memory that a block may have on Hopper, less what kernels declare.
+#[cfg(test)]
+pub(crate) const MOST_SHARED_HOPPER: usize = 227 * 1024 - 1024;
 
 /// Bytes of shared memory that a block may have on every GPU that Realm runs on.
 pub(crate) const MOST_SHARED: usize = 96 * 1024;
@@ -31,6 +101,8 @@ pub(crate) struct Kernels {
     pub(crate) products: [Function; 4],
     /// In the order of the formats and of [`GEMM_SHAPES`].
     pub(crate) gemm: [[Function; 2]; FORMATS],
+    /// In the order of [`HOPPER_SHAPES`], where the GPU has their instructions.
+    pub(crate) hopper: Option<Vec<Function>>,
     pub(crate) product_f32: Function,
     pub(crate) rms_norm: Function,
     pub(crate) add_rms_norm: Function,
@@ -41,17 +113,20 @@ pub(crate) struct Kernels {
     pub(crate) rotations: Function,
     pub(crate) rope_store: Function,
     pub(crate) copy_page: Function,
+    pub(crate) store_codes: Function,
     pub(crate) lora_inner: Function,
     pub(crate) lora_outer: Function,
-    /// In the order of [`HEAD_DIMS`].
-    pub(crate) attend_row: [Function; 6],
-    pub(crate) attend_tiles: [Function; 6],
+    /// Over pages of half floats and of codes, in the order of [`HEAD_DIMS`].
+    pub(crate) attend_row: [[Function; 6]; 2],
+    pub(crate) attend_tiles: [[Function; 6]; 2],
     pub(crate) attend_f32: Function,
+    pub(crate) best: Function,
 }
 
 impl Kernels {
     pub(crate) fn load(device: &Device) -> Result<Self, Error> {
         let (attention, elementwise) = (device.load(ATTENTION)?, device.load(ELEMENTWISE)?);
+        let cache = device.load(CACHE)?;
         let (pack, products) = (device.load(PACK)?, device.load(PRODUCTS)?);
         let by_dim = |name: &str| -> Result<[Function; 6], Error> {
             let mut all = Vec::with_capacity(HEAD_DIMS.len());
@@ -61,6 +136,17 @@ impl Kernels {
             all.try_into().map_err(|_| Error::Device("attention kernels".into()))
         };
         let product = |rows: usize| products.function(&format!("product_{rows}"), MOST_SHARED);
+        // To try the kernels of other GPUs on a Hopper.
+        let portable = std::env::var_os("REALM_CUDA").is_some_and(|v| v == "portable");
+        let hopper = if device.describe().1 == (9, 0) && !portable {
+            let module = device.load(HOPPER)?;
+            let kernel = |shape: HopperShape| {
+                module.function(&format!("{}_{}_{}", shape.name, shape.groups, shape.rows), shape.shared())
+            };
+            Some(HOPPER_SHAPES.into_iter().map(kernel).collect::<Result<Vec<_>, Error>>()?)
+        } else {
+            None
+        };
         let gemms = device.load(GEMM)?;
         let mut gemm = Vec::with_capacity(FORMATS);
         for format in 0..FORMATS {
@@ -69,6 +155,7 @@ impl Kernels {
         }
         Ok(Self {
             gemm: gemm.try_into().map_err(|_| Error::Device("product kernels".into()))?,
+            hopper,
             pack: pack.function("pack", 0)?,
             embed: pack.function("embed", 0)?,
             embed_f32: pack.function("embed_f32", 0)?,
@@ -82,12 +169,14 @@ impl Kernels {
             soft_cap: elementwise.function("soft_cap", 0)?,
             rotations: elementwise.function("rotations", 0)?,
             rope_store: elementwise.function("rope_store", 0)?,
-            copy_page: elementwise.function("copy_page", 0)?,
+            copy_page: cache.function("copy_page", 0)?,
+            store_codes: cache.function("store_codes", 0)?,
             lora_inner: elementwise.function("lora_inner", 0)?,
             lora_outer: elementwise.function("lora_outer", 0)?,
-            attend_row: by_dim("attend_row")?,
-            attend_tiles: by_dim("attend_tiles")?,
+            attend_row: [by_dim("attend_row")?, by_dim("attend_row_codes")?],
+            attend_tiles: [by_dim("attend_tiles")?, by_dim("attend_tiles_codes")?],
             attend_f32: attention.function("attend_f32", 0)?,
+            best: device.load(SAMPLING)?.function("best", 0)?,
         })
     }
 }

@@ -7,7 +7,8 @@ use realm_gguf::{Tensor, TensorType};
 use super::driver::{Device, Geometry, Memory, arguments};
 use super::kernels::Kernels;
 use super::matrix::{Matrix, Uploader};
-use super::{Buffer, CudaBackend, State, at_least};
+use super::state::{State, at_least};
+use super::{Buffer, CudaBackend};
 use crate::checks::expect;
 use crate::{Error, Lora, MatMul};
 

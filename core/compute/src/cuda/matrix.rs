@@ -13,7 +13,9 @@ use super::kernels::Kernels;
 use crate::{Error, quant};
 
 /// Outputs of a tile.
-pub(crate) const TILE: usize = 16;
+const TILE: usize = 16;
+/// Outputs of the tiles that lie together.
+const TOGETHER: usize = 4 * TILE;
 /// Columns of a tile.
 pub(crate) const CHUNK: usize = 256;
 /// Columns that rows are padded to.
@@ -22,7 +24,7 @@ pub(crate) const QUARTER: usize = 64;
 /// Layouts of tiles.
 pub(crate) const FORMATS: usize = 13;
 
-/// Bytes of a slab, unless 16 rows are more.
+/// Bytes of a slab, unless 64 rows are more.
 const SLAB: usize = 16 << 20;
 
 /// How activations are read; see `kernels/activations.cuh`.
@@ -34,6 +36,10 @@ pub(crate) enum Form {
     Q32 = 2,
     /// Half floats.
     F16 = 4,
+    /// The bytes of `Q256` as half floats, 64 columns of all rows together.
+    T256 = 8,
+    /// Half floats, 64 columns of all rows together.
+    T16 = 16,
 }
 
 /// A layout of tiles.
@@ -42,6 +48,8 @@ pub(crate) struct Format {
     /// The kernels' number for it.
     pub(crate) index: i32,
     pub(crate) form: Form,
+    /// The form for the kernels of `hopper.cu`, if they have the format.
+    pub(crate) many_rows: Option<Form>,
     /// Bytes of a tile for every 64 columns, and beside them.
     quarter_bytes: usize,
     other_bytes: usize,
@@ -68,7 +76,12 @@ impl Format {
             TensorType::F16 | TensorType::BF16 => (12, Form::F16, 2048, [0; 5]),
             TensorType::F32 | TensorType::Q8_K => return None,
         };
-        Some(Self { index, form, quarter_bytes, other_bytes: others.iter().sum() })
+        let many_rows = match index {
+            8 | 10 => Some(Form::T256),
+            12 => Some(Form::T16),
+            _ => None,
+        };
+        Some(Self { index, form, many_rows, quarter_bytes, other_bytes: others.iter().sum() })
     }
 
     /// Bytes of a tile of `quarters` times 64 columns.
@@ -213,9 +226,9 @@ impl Uploader {
             return Ok(Matrix { rows, columns, kind: Kind::Floats, memory });
         };
         let tile_row_bytes = format.tile_row_bytes(columns);
-        let memory = Memory::new(device, rows.div_ceil(TILE) * tile_row_bytes, &what)?;
+        let memory = Memory::new(device, rows.div_ceil(TOGETHER) * 4 * tile_row_bytes, &what)?;
         let up = if info.ty == TensorType::BF16 { headroom(tensor.data) } else { 1.0 };
-        let slab = (SLAB / row_bytes / TILE).max(1) * TILE;
+        let slab = (SLAB / row_bytes / TOGETHER).max(1) * TOGETHER;
         for first in (0..rows).step_by(slab) {
             let count = slab.min(rows - first);
             let bytes = &tensor.data[first * row_bytes..][..count * row_bytes];
@@ -232,7 +245,8 @@ impl Uploader {
                 factor: up,
             };
             let out = memory.pointer() + (first / TILE * tile_row_bytes) as u64;
-            let tiles = count.div_ceil(TILE);
+            // Those past the last output are zeros.
+            let tiles = count.div_ceil(TOGETHER) * 4;
             let y = tiles.min(32_768);
             let grid = [columns.div_ceil(CHUNK), y, tiles.div_ceil(y)];
             let geometry = Geometry { grid, block: 128, shared: 0 };

@@ -6,6 +6,8 @@ use crate::{Batch, CacheLayout};
 pub(crate) const TILE_QUERIES: usize = 16;
 /// Tokens of a span.
 const SPAN_TOKENS: usize = 256;
+/// Blocks of a span.
+pub(crate) const SPAN_BLOCKS: usize = 4;
 /// Sequences with more rows than this are cut into tiles, the rows of others go each by itself.
 const FEW_ROWS: usize = 4;
 

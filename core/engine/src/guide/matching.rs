@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_channel::Receiver;
 use llguidance::api::StopReason;
 use llguidance::{TokenParser, panic_utils};
+use realm_model::Likeliest;
 
 use super::cache::brief;
 use super::pool::{Ahead, Done, Job, MaskPool, compute};
@@ -112,6 +113,16 @@ impl Guide {
         })?;
         self.accept(token)?;
         Ok(token)
+    }
+
+    /// [`sample`](Self::sample) by the likeliest tokens; `None` if it takes all logits.
+    pub(crate) fn sample_likeliest(
+        &mut self,
+        sampler: &mut Sampler,
+        likeliest: Likeliest<'_>,
+    ) -> Result<Option<u32>, Error> {
+        let token = sampler.sample_likeliest(likeliest, Some(self.mask()?));
+        token.map(|token| self.accept(token).map(|()| token)).transpose()
     }
 
     /// Goes on from `token`, which the mask allowed.

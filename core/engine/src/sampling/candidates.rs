@@ -36,6 +36,24 @@ impl Candidates {
         if self.all.is_empty() {
             return allowed.argmax(logits);
         }
+        Some(self.filter_and_draw(sampling, rng))
+    }
+
+    /// [`choose`](Self::choose) among the `top_k` likeliest tokens, of which there is at least one, likeliest first.
+    pub(crate) fn choose_among(
+        &mut self,
+        likeliest: &[(u32, f32)],
+        sampling: &Sampling,
+        rng: &mut Rng,
+    ) -> u32 {
+        self.all.clear();
+        self.all.extend(likeliest.iter().map(|&(token, logit)| Candidate { token, logit, weight: 0.0 }));
+        self.sorted = self.all.len();
+        self.weigh();
+        self.filter_and_draw(sampling, rng)
+    }
+
+    fn filter_and_draw(&mut self, sampling: &Sampling, rng: &mut Rng) -> u32 {
         if sampling.typical_p < 1.0 {
             self.typical(f64::from(sampling.typical_p));
         }
@@ -45,7 +63,7 @@ impl Candidates {
         if sampling.min_p > 0.0 {
             self.min_p(f64::from(sampling.min_p));
         }
-        Some(self.draw(f64::from(sampling.temperature), rng))
+        self.draw(f64::from(sampling.temperature), rng)
     }
 
     /// Takes the `top_k` largest of the allowed logits, or all of them.
@@ -74,6 +92,10 @@ impl Candidates {
             self.keep_largest(top_k);
             self.sort(top_k);
         }
+        self.weigh();
+    }
+
+    fn weigh(&mut self) {
         let largest = self.all.iter().map(|c| c.logit).fold(f32::NEG_INFINITY, f32::max);
         for candidate in &mut self.all {
             candidate.weight = f64::from((candidate.logit - largest).exp());

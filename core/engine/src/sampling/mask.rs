@@ -77,6 +77,10 @@ impl Allowed<'_> {
         self.mask.is_none() && self.banned.is_none()
     }
 
+    pub(crate) fn allows(&self, token: u32) -> bool {
+        self.word(token as usize / BLOCK) >> (token as usize % BLOCK) & 1 == 1
+    }
+
     fn word(&self, index: usize) -> u32 {
         let mask = self.mask.map_or(!0, |mask| mask.words.get(index).copied().unwrap_or(0));
         mask & !self.banned.and_then(|banned| banned.words.get(index).copied()).unwrap_or(0)

@@ -4,6 +4,7 @@
 //! top-p, min-p, and temperature last. Every filter keeps at least one candidate. Tokens that are banned, or that a
 //! grammar does not allow, are no candidates from the start.
 
+mod best;
 mod candidates;
 mod logprobs;
 mod mask;
@@ -156,11 +157,15 @@ impl Sampler {
         self.sample_masked(logits, None).unwrap_or_else(|| argmax(logits))
     }
 
+    /// Whether logits are changed before one is chosen.
+    fn adjusts(&self) -> bool {
+        !self.sampling.logit_bias.is_empty() || self.history.applies()
+    }
+
     /// Chooses the next token among those in `mask`; without one, among all. `None` if there is none that is not
     /// banned: then nothing has changed.
     pub fn sample_masked(&mut self, logits: &[f32], mask: Option<&TokenMask>) -> Option<u32> {
-        let adjusted = !self.sampling.logit_bias.is_empty() || self.history.applies();
-        let logits = if adjusted {
+        let logits = if self.adjusts() {
             self.adjusted.clear();
             self.adjusted.extend_from_slice(logits);
             for (&token, &bias) in &self.sampling.logit_bias {

@@ -65,14 +65,30 @@ impl History {
         if self.repetition != 1.0 {
             for &token in self.in_window.keys() {
                 if let Some(logit) = logits.get_mut(token as usize) {
-                    *logit = if *logit > 0.0 { *logit / self.repetition } else { *logit * self.repetition };
+                    *logit = self.repeated(*logit);
                 }
             }
         }
         for (&token, &count) in &self.generated {
             if let Some(logit) = logits.get_mut(token as usize) {
-                *logit -= self.presence + self.frequency * count as f32;
+                *logit -= self.generated(count);
             }
         }
+    }
+
+    /// What [`penalize`](Self::penalize) makes of one token's logit.
+    pub(crate) fn penalized(&self, token: u32, mut logit: f32) -> f32 {
+        if self.repetition != 1.0 && self.in_window.contains_key(&token) {
+            logit = self.repeated(logit);
+        }
+        self.generated.get(&token).map_or(logit, |&count| logit - self.generated(count))
+    }
+
+    fn repeated(&self, logit: f32) -> f32 {
+        if logit > 0.0 { logit / self.repetition } else { logit * self.repetition }
+    }
+
+    fn generated(&self, count: u32) -> f32 {
+        self.presence + self.frequency * count as f32
     }
 }

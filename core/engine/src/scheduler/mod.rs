@@ -44,6 +44,9 @@ use gauges::Gauges;
 use pieces::PieceWork;
 use select::Pick;
 
+/// So many tokens are chosen from the likeliest ones in the time that it takes to wake other threads.
+const FEW_TASKS: usize = 16;
+
 pub(crate) struct Scheduler {
     runner: Box<dyn Forward>,
     tokenizer: Arc<Tokenizer>,
@@ -154,6 +157,7 @@ impl Scheduler {
         self.speculate(&mut picks, now);
         let picks = self.reserve(picks);
         if picks.is_empty() {
+            self.deliver();
             self.accounts.settle();
             if self.preempted {
                 // There may be room now.
@@ -179,7 +183,10 @@ impl Scheduler {
         for (from, to) in self.copies.drain(..) {
             result = result.and_then(|()| self.runner.copy_page(from, to));
         }
-        let result = result.and_then(|()| self.runner.forward(&self.batch));
+        let result = result.and_then(|()| self.runner.start(&self.batch));
+        // While the device is at work, readers get what the step before had for them.
+        self.deliver();
+        let result = result.and_then(|()| self.runner.finish());
         let forward = before.elapsed();
         match result {
             Ok(()) => {
@@ -260,7 +267,7 @@ impl Scheduler {
 
     fn fill_batch(&mut self, picks: &[Pick]) {
         self.batch.clear();
-        let mut tokens = Vec::new();
+        let (mut tokens, mut few) = (Vec::new(), true);
         for pick in picks {
             let Some(index) = self.place(pick.task) else { continue };
             let task = &mut self.running[index];
@@ -270,15 +277,31 @@ impl Scheduler {
             tokens.extend_from_slice(&task.tokens[task.cached..task.cached + prompt_rows]);
             tokens.extend_from_slice(&task.drafts);
             self.batch.push(&tokens, task.cached, task.pages.groups(), task.want(prompt_rows));
+            let wants = self
+                .batch
+                .outputs
+                .last()
+                .is_some_and(|&row| row as usize >= self.batch.rows() - tokens.len());
+            few &= !wants || task.needs_few();
             if let Some(span) = self.batch.spans.last_mut() {
                 span.adapter = task.adapter.as_ref().map(Applied::used);
             }
+        }
+        self.batch.best = few;
+    }
+
+    /// Sends what tasks have for their readers.
+    fn deliver(&mut self) {
+        for task in &mut self.running {
+            task.deliver();
         }
     }
 
     /// Gives every task the results of its rows.
     fn hand_out(&mut self, picks: &[Pick], now: Instant) {
         let (logits, hidden) = (self.runner.logits(), self.runner.hidden());
+        // With the likeliest tokens alone there are no logits.
+        let few = logits.is_empty() && !self.batch.outputs.is_empty();
         let (vocab, width) = (self.runner.config().vocab, self.runner.config().hidden);
         let (mut next_output, mut next_state) = (0, 0);
         let mut parts = Vec::with_capacity(picks.len());
@@ -294,7 +317,8 @@ impl Scheduler {
             let output = wanted(&self.batch.outputs, &mut next_output);
             let state = wanted(&self.batch.hidden, &mut next_state);
             let rows = Rows {
-                logits: &logits[output.start * vocab..output.end * vocab],
+                logits: if few { &[] } else { &logits[output.start * vocab..output.end * vocab] },
+                likeliest: few.then_some((&*self.runner, output)),
                 hidden: &hidden[state.start * width..state.end * width],
                 vocab,
                 width,
@@ -303,13 +327,22 @@ impl Scheduler {
             let cached = task.cached;
             parts.push(Mutex::new((task, pick.rows, cached, rows, Progress::More)));
         }
-        // Sampling takes longer than handing it to other threads.
-        self.runner.on_host_threads(parts.len(), &|i| {
+        let later = self.runner.overlaps();
+        let advance = |i: usize| {
             let _collecting = self.afterwards.collect();
             let mut part = parts[i].lock().unwrap_or_else(PoisonError::into_inner);
             let (task, rows, _, results, progress) = &mut *part;
             *progress = task.advance(*rows, results, &self.tokenizer);
-        });
+            if !later {
+                task.deliver();
+            }
+        };
+        if few && parts.len() <= FEW_TASKS {
+            (0..parts.len()).for_each(advance);
+        } else {
+            // Sampling takes longer than handing it to other threads.
+            self.runner.on_host_threads(parts.len(), &advance);
+        }
         let mut done = Vec::new();
         for part in parts {
             let (task, rows, cached, _, progress) = part.into_inner().unwrap_or_else(PoisonError::into_inner);

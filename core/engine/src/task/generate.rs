@@ -24,6 +24,8 @@ pub(crate) struct Generate {
     speculator: Option<Speculator>,
     text: TextStream,
     chunks: Sender<Result<Chunk, Error>>,
+    /// What the last step has for the reader: see [`deliver`](Self::deliver).
+    outbox: Option<Chunk>,
     paused: Arc<AtomicBool>,
     usage: Usage,
     logprobs: Option<usize>,
@@ -54,6 +56,7 @@ impl Generate {
             speculator,
             text: TextStream::new(std::mem::take(&mut request.stop)),
             chunks,
+            outbox: None,
             paused,
             usage: Usage { prompt_tokens: request.prompt.len(), ..Usage::default() },
             logprobs: request.logprobs,
@@ -101,19 +104,40 @@ impl Generate {
         Some(speculator)
     }
 
+    /// Whether the likeliest tokens are mostly enough to choose from.
+    pub(crate) fn needs_few(&self) -> bool {
+        self.logprobs.is_none() && self.sampler.needs_few()
+    }
+
     /// Whether the reader is so slow that the request has to wait for it. The reader then wakes the engine.
     pub(crate) fn waits_for_reader(&self) -> bool {
-        if !self.chunks.is_full() {
+        if !self.is_full() {
             return false;
         }
         self.paused.store(true, Ordering::Release);
         // The reader may have read between the question and the flag.
-        self.chunks.is_full()
+        self.is_full()
     }
 
-    /// Chooses tokens and sends them: one after the last token, and one more for each draft that was right. There is
-    /// room for `room` tokens. Just before it sends them it tells `before` how many they are, how many drafts were right,
-    /// and how the request ended if they are the last: their reader may look at once.
+    fn is_full(&self) -> bool {
+        let waiting = self.chunks.len() + usize::from(self.outbox.is_some());
+        self.chunks.capacity().is_some_and(|capacity| waiting >= capacity)
+    }
+
+    /// Sends what the last step added to the text.
+    pub(crate) fn deliver(&mut self) {
+        let Some(chunk) = self.outbox.take() else { return };
+        match self.chunks.try_send(Ok(chunk)) {
+            // If the reader is gone, the next step sees that.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            // `waits_for_reader` was false when the step began, and nobody else sends.
+            Err(TrySendError::Full(_)) => unreachable!("the step began with room for a chunk"),
+        }
+    }
+
+    /// Chooses tokens and has them [delivered](Self::deliver): one after the last token, and one more for each draft that
+    /// was right. There is room for `room` tokens. Before anybody can read them it tells `before` how many they are, how many
+    /// drafts were right, and how the request ended if they are the last: their reader may look at once.
     pub(crate) fn advance(
         &mut self,
         results: &Rows<'_>,
@@ -126,13 +150,11 @@ impl Generate {
         let mut chunk = Chunk { text: String::new(), tokens: Vec::new(), finish: None };
         self.usage.draft_tokens += drafts.len();
         let (mut failed, mut accepted) = (None, 0);
-        for (i, row) in results.logits.chunks_exact(results.vocab).enumerate() {
-            let sampled = match &mut self.guide {
-                Some(guide) => guide.sample(&mut self.sampler, row),
-                None => Ok(self.sampler.sample(row)),
-            };
-            let token = match sampled {
-                Ok(token) => token,
+        let mut space = Vec::new();
+        for i in 0..results.len() {
+            let sampled = self.sample(results, i, &mut space);
+            let (token, row) = match sampled {
+                Ok(sampled) => sampled,
                 Err(error) => {
                     failed = Some(error);
                     step.ended = true;
@@ -159,17 +181,44 @@ impl Generate {
         }
         let outcome = if failed.is_some() { Outcome::Failed } else { Outcome::Finished };
         before(step.tokens.len(), accepted, step.ended.then_some(outcome));
-        let sent = if chunk.tokens.is_empty() { Ok(()) } else { self.chunks.try_send(Ok(chunk)) };
-        match sent {
-            Ok(()) => {}
-            Err(TrySendError::Closed(_)) => step.ended = true,
-            // `waits_for_reader` was false when the step began, and nobody else sends.
-            Err(TrySendError::Full(_)) => unreachable!("the step began with room for a chunk"),
+        self.deliver();
+        if !chunk.tokens.is_empty() {
+            self.outbox = Some(chunk);
         }
+        if step.ended {
+            self.deliver();
+        }
+        step.ended |= self.is_abandoned();
         if let Some(error) = failed {
             self.fail(error);
         }
         step
+    }
+
+    /// Chooses the token after row `i`. With it come the row's logits, if they were needed.
+    fn sample<'s>(
+        &mut self,
+        results: &'s Rows<'_>,
+        i: usize,
+        space: &'s mut Vec<f32>,
+    ) -> Result<(u32, &'s [f32]), Error> {
+        if self.logprobs.is_none()
+            && let Some(likeliest) = results.likeliest(i)
+        {
+            let token = match &mut self.guide {
+                Some(guide) => guide.sample_likeliest(&mut self.sampler, likeliest)?,
+                None => self.sampler.sample_likeliest(likeliest, None),
+            };
+            if let Some(token) = token {
+                return Ok((token, &[]));
+            }
+        }
+        let row = results.all(i, space)?;
+        let token = match &mut self.guide {
+            Some(guide) => guide.sample(&mut self.sampler, row)?,
+            None => self.sampler.sample(row),
+        };
+        Ok((token, row))
     }
 
     /// Adds a token to a chunk; returns why the text ends with it, if it does.
@@ -205,7 +254,8 @@ impl Generate {
         self.chunks.is_closed()
     }
 
-    pub(super) fn fail(&self, error: Error) {
+    pub(super) fn fail(&mut self, error: Error) {
+        self.deliver();
         // If the reader is gone, nobody wants to know.
         drop(self.chunks.force_send(Err(error)));
     }

@@ -10,10 +10,12 @@ pub(crate) mod generate;
 pub(crate) mod score;
 pub(crate) mod session;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use realm_compute::Want;
+use realm_model::{Forward, Likeliest};
 use realm_tokenizer::Tokenizer;
 
 use crate::adapter::Applied;
@@ -76,8 +78,10 @@ impl Work {
 
 /// What a forward pass computed for one task.
 pub(crate) struct Rows<'a> {
-    /// Logits of the rows that wanted them, `[rows * vocab]`.
+    /// Logits of the rows that wanted them, `[rows * vocab]`; empty where there are the likeliest.
     pub(crate) logits: &'a [f32],
+    /// The likeliest tokens of these rows, where the others are still on the device.
+    pub(crate) likeliest: Option<(&'a dyn Forward, Range<usize>)>,
     /// Hidden states of the rows that wanted them, `[rows * hidden]`.
     pub(crate) hidden: &'a [f32],
     /// Numbers in a row of logits, and in one of hidden states.
@@ -94,6 +98,30 @@ pub(crate) enum Progress {
     Rests,
     /// It has ended.
     Ended,
+}
+
+impl Rows<'_> {
+    /// Rows with logits.
+    pub(crate) fn len(&self) -> usize {
+        match &self.likeliest {
+            Some((_, rows)) => rows.len(),
+            None => self.logits.len() / self.vocab,
+        }
+    }
+
+    /// The likeliest tokens of row `i`, where there are no more at hand.
+    pub(crate) fn likeliest(&self, i: usize) -> Option<Likeliest<'_>> {
+        self.likeliest.as_ref().and_then(|(runner, rows)| runner.likeliest(rows.start + i))
+    }
+
+    /// All logits of row `i`, fetched to `space` if they are not at hand.
+    pub(crate) fn all<'s>(&'s self, i: usize, space: &'s mut Vec<f32>) -> Result<&'s [f32], Error> {
+        let Some((runner, rows)) = &self.likeliest else {
+            return Ok(&self.logits[i * self.vocab..][..self.vocab]);
+        };
+        runner.read_logits(rows.start + i, space).map_err(|e| Error::Model(e.to_string()))?;
+        Ok(space)
+    }
 }
 
 impl Task {
@@ -194,6 +222,11 @@ impl Task {
         }
     }
 
+    /// Whether the likeliest tokens are enough of what its rows' logits are wanted for.
+    pub(crate) fn needs_few(&self) -> bool {
+        matches!(&self.work, Work::Generate(work) if work.needs_few())
+    }
+
     /// The next `rows` rows are about to be computed.
     pub(crate) fn prepare(&mut self, rows: usize) {
         let wanted = self.want(rows) != Want::Nothing;
@@ -287,10 +320,18 @@ impl Task {
         }
     }
 
+    /// Sends what its reader has not got yet.
+    pub(crate) fn deliver(&mut self) {
+        if let Work::Generate(work) = &mut self.work {
+            work.deliver();
+        }
+    }
+
     /// Its results so far are lost: it is computed again.
     pub(crate) fn restart(&mut self) {
         self.cached = 0;
         self.drafts.clear();
+        self.deliver();
         match &mut self.work {
             Work::Generate(_) => {}
             Work::Score(work) => work.restart(),

@@ -23,11 +23,6 @@ pub(crate) fn on_gpu() -> bool {
     std::env::var("REALM_TEST_DEVICE").is_ok_and(|device| device == "cuda")
 }
 
-/// The kinds of KV cache that there are where the tests run.
-pub(crate) fn cache_types() -> Vec<CacheType> {
-    CacheType::ALL.into_iter().filter(|kind| !on_gpu() || *kind != CacheType::Q8_0).collect()
-}
-
 /// Loads a model with room for `pages` pages of every group of layers: on two threads, or on the first GPU.
 pub(crate) fn load(path: &std::path::Path, pages: usize, kind: CacheType) -> Box<dyn Forward> {
     fn runner<B: Backend>(b: B, path: &std::path::Path, pages: usize, kind: CacheType) -> Box<dyn Forward> {

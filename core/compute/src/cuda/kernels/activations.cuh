@@ -8,7 +8,12 @@
 // - `q32` for types with a scale for 32 weights: signed bytes, a scale for 32 columns and that scale times their sum;
 // - `f16` for floats: half floats and a power of two for 256 columns, which is 1 unless a number is too large.
 //
-// Inside every 64 bytes the words are in the order in which the lanes of a quad want them: word `w` of block `s` of
+// Hopper's kernels for many rows (`hopper.cu`) read two of them another way: `t256` has the codes of `q256` as half floats, `t16`
+// the half floats of `f16`. There 64 columns of all rows lie together, 128 bytes a row, as the copy engine takes them
+// to shared memory and `wgmma` wants them there (see `row_operand`). Of every 16 columns the codes are in the order 0 2 4 6 8 10 12
+// 14 1 3 5 7 9 11 13 15, which is how a word of four weights comes apart.
+//
+// In the other forms, inside every 64 bytes the words are in the order in which the lanes of a quad want them: word `w` of block `s` of
 // 32 bytes is at `64 (s / 2) + 16 (w % 4) + 8 (s % 2) + 4 (w / 4)`. Rows are padded to 64 columns with zeros.
 #pragma once
 
@@ -23,8 +28,15 @@ struct Forms {
     float* s32;      // [rows, padded / 32]
     __half* f16;     // [rows, padded]
     float* scale16;  // [rows, chunks]
+    u8* t256;        // [padded / 64, room256, 128]
+    u8* tsums;       // [chunks, room256 / 8, 2, 8, 16]: of eight rows the first 8 sums of 16 codes, then the last 8
+    float* td256;    // [chunks, room256]
+    u8* t16;         // [padded / 64, room16, 128]
+    float* tscale16; // [chunks, room16]
     int padded;
     int chunks;
+    int room256;
+    int room16;
 };
 
 __device__ __forceinline__ int fragment_offset(int block, int word) {
@@ -41,6 +53,19 @@ __device__ __forceinline__ u32 codes4(const float* x, float inverse) {
 
 __device__ __forceinline__ int sum4(u32 codes) { return __dp4a((int)codes, 0x01010101, 0); }
 
+// Bytes `shift / 8` and `shift / 8 + 2` of four codes, as half floats.
+__device__ __forceinline__ u32 code_halves(u32 codes, int shift) {
+    int word = (int)(codes >> shift);
+    __half2 h = __halves2half2(__int2half_rn((signed char)word), __int2half_rn((signed char)(word >> 16)));
+    return *reinterpret_cast<u32*>(&h);
+}
+
+// Where a lane's quarter of a chunk of a row is in `t256` and `t16`, and in there 16 bytes.
+__device__ __forceinline__ u8* tile_row(u8* tiles, int room, int row, int chunk) {
+    return tiles + ((size_t)(chunk * 4 + threadIdx.x % 32 / 8) * room + row) * 128;
+}
+__device__ __forceinline__ int tile_unit(int row, int unit) { return (unit ^ row % 8) * 16; }
+
 // Writes the forms that are asked for (those with memory) of one chunk. Lane `l` has columns 8 l ..; those past the end
 // are zeros.
 __device__ __forceinline__ void put_forms(const Forms& f, int row, int chunk, const float (&x)[8]) {
@@ -50,24 +75,36 @@ __device__ __forceinline__ void put_forms(const Forms& f, int row, int chunk, co
     float largest = 0.f;
 #pragma unroll
     for (int i = 0; i < 8; i++) largest = fmaxf(largest, fabsf(x[i]));
-    if (f.q256) {
+    if (f.q256 || f.t256) {
         float max = warp_max(largest);
-        float inverse = max > 0.f ? __fdiv_rn(127.f, max) : 0.f;
+        float inverse = max > 0.f ? __fdiv_rn(127.f, max) : 0.f, d = __fdiv_rn(max, 127.f);
         u32 low = codes4(x, inverse), high = codes4(x + 4, inverse);
-        u8* out = f.q256 + (size_t)row * f.padded + chunk * CHUNK;
-        int block = lane / 4, word = lane % 4 * 2;
-        if (inside) {
-            *(u32*)(out + fragment_offset(block, word)) = low;
-            *(u32*)(out + fragment_offset(block, word + 1)) = high;
-        }
         int sum = sum4(low) + sum4(high);
         sum += __shfl_xor_sync(~0u, sum, 1);
-        if (inside && lane % 2 == 0) {
-            int s = lane / 2;  // which 16 columns
-            int at = s / 8 * 2 + s % 8 / 2 * 4 + s % 2;
-            f.sums16[((size_t)row * f.padded + chunk * CHUNK) / 16 + at] = __int2half_rn(sum);
+        int s = lane / 2;  // which 16 columns
+        int at = s / 8 * 2 + s % 8 / 2 * 4 + s % 2;
+        if (f.q256) {
+            u8* out = f.q256 + (size_t)row * f.padded + chunk * CHUNK;
+            int block = lane / 4, word = lane % 4 * 2;
+            if (inside) {
+                *(u32*)(out + fragment_offset(block, word)) = low;
+                *(u32*)(out + fragment_offset(block, word + 1)) = high;
+                if (lane % 2 == 0) f.sums16[((size_t)row * f.padded + chunk * CHUNK) / 16 + at] = __int2half_rn(sum);
+            }
+            if (lane == 0) f.d256[(size_t)row * f.chunks + chunk] = d;
         }
-        if (lane == 0) f.d256[(size_t)row * f.chunks + chunk] = __fdiv_rn(max, 127.f);
+        if (f.t256) {
+            const size_t row_at = (size_t)chunk * f.room256 + row;
+            if (inside) {
+                uint2 even = {code_halves(low, 0), code_halves(high, 0)}, odd = {code_halves(low, 8), code_halves(high, 8)};
+                u8* out = tile_row(f.t256, f.room256, row, chunk) + lane % 2 * 8;
+                *(uint2*)(out + tile_unit(row, lane % 8 / 2 * 2)) = even;
+                *(uint2*)(out + tile_unit(row, lane % 8 / 2 * 2 + 1)) = odd;
+                u8* sums = f.tsums + (row_at - row % 8) * 32 + lane / 16 * 128 + row % 8 * 16;
+                if (lane % 2 == 0) ((__half*)sums)[s % 8] = __int2half_rn(sum);
+            }
+            if (lane == 0) f.td256[row_at] = d;
+        }
     }
     if (f.q32) {
         float max = largest;
@@ -90,22 +127,28 @@ __device__ __forceinline__ void put_forms(const Forms& f, int row, int chunk, co
             }
         }
     }
-    if (f.f16) {
+    if (f.f16 || f.t16) {
         float max = warp_max(largest);
         // Scaled down by a power of two if the largest half float is near; infinities stay what they are.
         float scale = 1.f;
         if (max > 32768.f && max < INFINITY) scale = exp2f((float)(ilogbf(max) - 14));
         float inverse = 1.f / scale;
-        if (inside) {
+        u32 pairs[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) pairs[i] = pack_halves(x[2 * i] * inverse, x[2 * i + 1] * inverse);
+        if (f.f16) {
             u8* out = (u8*)(f.f16 + (size_t)row * f.padded + chunk * CHUNK);
             int block = lane / 2, word = lane % 2 * 4;
+            if (inside)
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                u32 pair = pack_halves(x[2 * i] * inverse, x[2 * i + 1] * inverse);
-                *(u32*)(out + fragment_offset(block, word + i)) = pair;
-            }
+                for (int i = 0; i < 4; i++) *(u32*)(out + fragment_offset(block, word + i)) = pairs[i];
+            if (lane == 0) f.scale16[(size_t)row * f.chunks + chunk] = scale;
         }
-        if (lane == 0) f.scale16[(size_t)row * f.chunks + chunk] = scale;
+        if (f.t16) {
+            u8* out = tile_row(f.t16, f.room16, row, chunk) + tile_unit(row, lane % 8);
+            if (inside) *(uint4*)out = {pairs[0], pairs[1], pairs[2], pairs[3]};
+            if (lane == 0) f.tscale16[(size_t)chunk * f.room16 + row] = scale;
+        }
     }
 }
 

@@ -1,16 +1,17 @@
 // Attention over the paged KV cache.
 //
 // A page of a layer holds, for each key/value head, keys `[32][padded]` and values `[16][padded][2]`, two tokens side by
-// side: both are operands of half-float products that lanes read 16 bytes at a time, without shared memory in between.
+// side: both are operands of half-float products that lanes read 16 bytes at a time, without shared memory in between. Pages of
+// 8-bit codes (see `cache.cuh`) become half floats in registers, and all is the same from there on.
 //
 // A *tile* is up to 16 queries of one sequence that share a key/value head: rows times the query heads of the group. Each
 // query's softmax is a tree of fixed shape over its context: *blocks* of 64 tokens by themselves, 4 blocks one after the other
 // into a *span* of 256, spans one after the other (as Milakov and Gimelshein, arXiv:1805.02867, and Dao et al.,
-// arXiv:2205.14135, merge partial sums). Both kernels here compute that tree, one with a block of threads for each span (few
-// rows, long contexts), one with a warp for each tile (prompts), so a row's result does not depend on which it met,
-// nor on the other rows.
+// arXiv:2205.14135, merge partial sums). Both kernels here compute that tree, one with a block of threads for each block of
+// tokens (few rows, long contexts), one with a warp for each tile (prompts), so a row's result does not depend on which it
+// met, nor on the other rows.
 
-#include "common.cuh"
+#include "cache.cuh"
 
 constexpr int BLOCK_TOKENS = 64;
 constexpr int SPAN_BLOCKS = 4;
@@ -24,7 +25,7 @@ struct Attention {
     const u32* positions;
     const u32* tables;
     const u32* pages;
-    // For few rows: which; partial sums `[rows][heads and tiles][spans][queries][DIM + 2]`, and how many are ready.
+    // For few rows: which; partial sums `[rows][heads and tiles][blocks][queries][DIM + 2]`, and how many are ready.
     const u32* rows;
     float* partial;
     u32* ready;
@@ -34,7 +35,7 @@ struct Attention {
     int kv_heads;
     int group;
     int dim;
-    int spans;
+    int blocks;
     float scale;
     // 0 for none.
     float cap;
@@ -95,44 +96,11 @@ struct Queries {
     }
 };
 
-// One block of 64 tokens for 16 queries: the exponentials as left operands of the product with the values.
-template <int DIM>
-__device__ __forceinline__ void scores(const Attention& p, const Queries<DIM>& q, const __half* keys, const u32* pages,
-                                       int first, const int (&low)[2], const int (&high)[2], int lowest, int tokens,
-                                       u32 (&e)[4][4], Running (&run)[2]) {
-    int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    float s[8][4];
-    // Keys come in batches of 64 registers, each on its way while the one before is multiplied: latency is most of
-    // what a short context costs.
-    constexpr int PIECES = DIM / 32, AT_ONCE = PIECES <= 2 ? 8 : PIECES <= 4 ? 4 : 2;
-    uint4 b[2][AT_ONCE][PIECES];
-    auto load = [&](int batch, uint4(&to)[AT_ONCE][PIECES]) __attribute__((always_inline)) {
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            int n = batch * AT_ONCE + i;
-            u32 page = page_of(pages, first / PAGE + n / 4, lowest, tokens);
-            const __half* k = keys + (u64)page * p.kv_heads * PAGE * DIM + (n % 4 * 8 + g) * DIM + 8 * t;
-#pragma unroll
-            for (int piece = 0; piece < PIECES; piece++) to[i][piece] = load16(k + 32 * piece);
-        }
-    };
-    load(0, b[0]);
-#pragma unroll
-    for (int batch = 0; batch < 8 / AT_ONCE; batch++) {
-        if (batch + 1 < 8 / AT_ONCE) load(batch + 1, b[(batch + 1) % 2]);
-#pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            float(&sum)[4] = s[batch * AT_ONCE + i];
-#pragma unroll
-            for (int j = 0; j < 4; j++) sum[j] = 0.f;
-#pragma unroll
-            for (int piece = 0; piece < PIECES; piece++) {
-                const uint4& k = b[batch % 2][i][piece];
-                mma_f16(sum, q.a[2 * piece], k.x, k.y);
-                mma_f16(sum, q.a[2 * piece + 1], k.z, k.w);
-            }
-        }
-    }
+// From the products of 16 queries with 64 keys to exponentials, as left operands of the product with the values. Of `s[n]`
+// lane `4 g + t` has queries `g` and `g + 8` and the tokens `8 n + 2 t` and the next.
+__device__ __forceinline__ void soften(const Attention& p, float (&s)[8][4], int first, const int (&low)[2],
+                                       const int (&high)[2], u32 (&e)[4][4], Running (&run)[2]) {
+    int t = threadIdx.x % 4;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         float max = -INFINITY;
@@ -171,21 +139,63 @@ __device__ __forceinline__ void scores(const Attention& p, const Queries<DIM>& q
     }
 }
 
-// The values of a block, 32 numbers of a head.
-struct Values {
-    uint4 b[4][2];
+// One block of 64 tokens for 16 queries: the exponentials as left operands of the product with the values.
+template <int DIM, bool CODES>
+__device__ __forceinline__ void scores(const Attention& p, const Queries<DIM>& q, const u8* keys, const u32* pages,
+                                       int first, const int (&low)[2], const int (&high)[2], int lowest, int tokens,
+                                       u32 (&e)[4][4], Running (&run)[2]) {
+    float s[8][4];
+    // Keys come in batches of 64 registers, each on its way while the one before is multiplied: latency is most of
+    // what a short context costs.
+    constexpr int PIECES = DIM / 32, AT_ONCE = PIECES <= 2 ? 8 : PIECES <= 4 ? 4 : 2;
+    Key<DIM, CODES> b[2][AT_ONCE];
+    Offsets<DIM, CODES> offsets;
+    auto load = [&](int batch, Key<DIM, CODES>(&to)[AT_ONCE]) __attribute__((always_inline)) {
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            int n = batch * AT_ONCE + i;
+            u32 page = page_of(pages, first / PAGE + n / 4, lowest, tokens);
+            to[i].load(keys + (u64)page * p.kv_heads * part_bytes<DIM, CODES>(), n % 4);
+        }
+    };
+    load(0, b[0]);
+#pragma unroll
+    for (int batch = 0; batch < 8 / AT_ONCE; batch++) {
+        if (batch + 1 < 8 / AT_ONCE) load(batch + 1, b[(batch + 1) % 2]);
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int n = batch * AT_ONCE + i;
+            if (CODES && n % 4 == 0) {
+                u32 page = page_of(pages, first / PAGE + n / 4, lowest, tokens);
+                offsets.load(keys + (u64)page * p.kv_heads * part_bytes<DIM, CODES>());
+            }
+            float(&sum)[4] = s[n];
+#pragma unroll
+            for (int j = 0; j < 4; j++) sum[j] = 0.f;
+#pragma unroll
+            for (int piece = 0; piece < PIECES; piece++) {
+                const uint4 k = b[batch % 2][i].operand(piece, offsets);
+                mma_f16(sum, q.a[2 * piece], k.x, k.y);
+                mma_f16(sum, q.a[2 * piece + 1], k.z, k.w);
+            }
+        }
+    }
+    soften(p, s, first, low, high, e, run);
+}
 
-    template <int DIM>
-    __device__ __forceinline__ void load(const Attention& p, const __half* values, const u32* pages, int first,
-                                         int lowest, int tokens, int piece) {
-        int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+// The values of a block, 32 numbers of a head.
+template <int DIM, bool CODES>
+struct Values {
+    Pair<DIM, CODES> b[4][2];
+
+    __device__ __forceinline__ void load(const Attention& p, const u8* values, const u32* pages, int first, int lowest,
+                                         int tokens, int piece) {
 #pragma unroll
         for (int step = 0; step < 4; step++) {
             u32 page = page_of(pages, first / PAGE + step / 2, lowest, tokens);
-            const __half* v =
-                values + (u64)page * p.kv_heads * PAGE * DIM + (step % 2 * 8 + t) * DIM * 2 + (32 * piece + 4 * g) * 2;
-            b[step][0] = load16(v);
-            b[step][1] = load16(v + 4 * DIM * 2);
+            const u8* v = values + (u64)page * p.kv_heads * part_bytes<DIM, CODES>();
+#pragma unroll
+            for (int half = 0; half < 2; half++) b[step][half].load(v, step % 2 * 8 + 4 * half, piece);
         }
     }
 
@@ -198,10 +208,11 @@ struct Values {
             for (int i = 0; i < 4; i++) out[j][i] = 0.f;
 #pragma unroll
         for (int step = 0; step < 4; step++) {
-            mma_f16(out[0], e[step], b[step][0].x, b[step][1].x);
-            mma_f16(out[1], e[step], b[step][0].y, b[step][1].y);
-            mma_f16(out[2], e[step], b[step][0].z, b[step][1].z);
-            mma_f16(out[3], e[step], b[step][0].w, b[step][1].w);
+            const uint4 x = b[step][0].operand(), y = b[step][1].operand();
+            mma_f16(out[0], e[step], x.x, y.x);
+            mma_f16(out[1], e[step], x.y, y.y);
+            mma_f16(out[2], e[step], x.z, y.z);
+            mma_f16(out[3], e[step], x.w, y.w);
         }
     }
 };
@@ -211,109 +222,119 @@ __device__ __forceinline__ int number(int piece, int j, int i) { return 32 * pie
 
 }  // namespace
 
-// Few rows: a block of 4 warps for a span of a row and a tile of a key/value head; x is the span, y the row, z head and tile.
-template <int DIM>
+// Few rows: a block of 4 warps for a block of tokens of a row and a tile of a key/value head; x is the block, y the row, z head
+// and tile. Everything is on its way at once: each warp multiplies a quarter of the keys, and weighs some numbers of the values.
+template <int DIM, bool CODES>
 __device__ __forceinline__ void attend_row(const Attention& p) {
-    constexpr int STRIDE = DIM + 2;
-    extern __shared__ float shared[];  // [4][queries][STRIDE]
+    constexpr int STRIDE = DIM + 2, PIECES = DIM / 32, MOST = (PIECES + 3) / 4;
+    __shared__ float products[16][BLOCK_TOKENS + 4];
     __shared__ u32 before;
     wait_for_previous();
     let_next_start();
     const int row = p.rows[blockIdx.y], kv_tiles = (p.group + 15) / 16;
     const int kv = blockIdx.z / kv_tiles, head0 = blockIdx.z % kv_tiles * 16, queries = min(16, p.group - head0);
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int position = p.positions[row], tokens = position + 1;
     const int lowest = p.window ? max(tokens - p.window, 0) : 0;
-    const int first_span = lowest / SPAN_TOKENS, spans = position / SPAN_TOKENS - first_span + 1;
-    if (blockIdx.x >= spans) return;
-    const int first = (first_span + blockIdx.x) * SPAN_TOKENS + warp * BLOCK_TOKENS;
+    const int first_block = lowest / BLOCK_TOKENS, blocks = position / BLOCK_TOKENS - first_block + 1;
+    if (blockIdx.x >= blocks) return;
+    const int first = (first_block + blockIdx.x) * BLOCK_TOKENS;
     const u32* pages = p.pages + p.tables[row];
-    const __half* keys = (const __half*)p.keys + (u64)kv * PAGE * DIM;
-    const __half* values = (const __half*)p.values + (u64)kv * PAGE * DIM;
+    const u8* keys = (const u8*)p.keys + (u64)kv * part_bytes<DIM, CODES>();
+    const u8* values = (const u8*)p.values + (u64)kv * part_bytes<DIM, CODES>();
     const u64 head = (u64)row * p.heads + kv * p.group + head0;
 
-    // Blocks outside of what the row sees say so: their maximum is minus infinity.
-    bool seen = first < tokens && first + BLOCK_TOKENS > lowest;
-    if (seen) {
+    Key<DIM, CODES> k[2];
+    Offsets<DIM, CODES> offsets;
+    const u8* page = keys + (u64)page_of(pages, first / PAGE + warp / 2, lowest, tokens) * p.kv_heads * part_bytes<DIM, CODES>();
+#pragma unroll
+    for (int i = 0; i < 2; i++) k[i].load(page, warp % 2 * 2 + i);
+    offsets.load(page);
+    Values<DIM, CODES> v[MOST];
+#pragma unroll
+    for (int i = 0; i < MOST; i++)
+        if (warp + 4 * i < PIECES) v[i].load(p, values, pages, first, lowest, tokens, warp + 4 * i);
+    {
         Queries<DIM> q;
         q.load([&](int r) { return g + 8 * r < queries ? p.q + (head + g + 8 * r) * p.dim : nullptr; }, p.dim);
-        u32 e[4][4];
-        Running run[2];
-        const int low[2] = {lowest, lowest}, high[2] = {position, position};
-        Values v[2];
-        v[0].load<DIM>(p, values, pages, first, lowest, tokens, 0);
-        scores<DIM>(p, q, keys, pages, first, low, high, lowest, tokens, e, run);
 #pragma unroll
-        for (int piece = 0; piece < DIM / 32; piece++) {
-            float out[4][4];
-            if (piece + 1 < DIM / 32)
-                v[(piece + 1) % 2].load<DIM>(p, values, pages, first, lowest, tokens, piece + 1);
-            v[piece % 2].weigh(e, out);
+        for (int i = 0; i < 2; i++) {
+            float sum[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
-            for (int j = 0; j < 4; j++)
+            for (int piece = 0; piece < PIECES; piece++) {
+                const uint4 x = k[i].operand(piece, offsets);
+                mma_f16(sum, q.a[2 * piece], x.x, x.y);
+                mma_f16(sum, q.a[2 * piece + 1], x.z, x.w);
+            }
 #pragma unroll
-                for (int i = 0; i < 4; i++)
-                    if (g + i / 2 * 8 < queries)
-                        shared[(warp * queries + g + i / 2 * 8) * STRIDE + number(piece, j, i)] = out[j][i];
+            for (int j = 0; j < 4; j++) products[g + j / 2 * 8][16 * warp + 8 * i + 2 * t + j % 2] = sum[j];
         }
-        if (lane % 4 == 0)
-#pragma unroll
-            for (int r = 0; r < 2; r++)
-                if (g + 8 * r < queries) {
-                    float* s = shared + (warp * queries + g + 8 * r) * STRIDE + DIM;
-                    s[0] = run[r].max, s[1] = run[r].sum;
-                }
-    } else {
-        for (int i = lane; i < queries; i += 32) shared[(warp * queries + i) * STRIDE + DIM] = -INFINITY;
     }
     __syncthreads();
-    float* partial = p.partial + ((u64)blockIdx.y * gridDim.z + blockIdx.z) * p.spans * min(16, p.group) * STRIDE;
-    for (int at = threadIdx.x; at < queries * DIM; at += blockDim.x) {
-        int query = at / DIM, d = at % DIM;
-        Running run = {-INFINITY, 0.f};
-        float x = 0.f;
-        for (int w = 0; w < SPAN_BLOCKS; w++) {
-            const float* s = shared + (w * queries + query) * STRIDE;
-            if (s[DIM] == -INFINITY) continue;
-            float keep, add;
-            merge(run, {s[DIM], s[DIM + 1]}, keep, add);
-            x = merged(x, s[d], keep, add);
-        }
-        if (spans == 1) {
-            if (d < p.dim) p.out[(head + query) * p.dim + d] = __fmul_rn(x, __frcp_rn(run.sum));
-            continue;
-        }
-        float* out = partial + (blockIdx.x * queries + query) * STRIDE;
-        out[d] = x;
-        if (d == 0) out[DIM] = run.max, out[DIM + 1] = run.sum;
+    float s[8][4];
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) s[n][j] = products[g + j / 2 * 8][8 * n + 2 * t + j % 2];
+    u32 e[4][4];
+    Running run[2];
+    const int low[2] = {lowest, lowest}, high[2] = {position, position};
+    soften(p, s, first, low, high, e, run);
+    float* partial = p.partial + ((u64)blockIdx.y * gridDim.z + blockIdx.z) * p.blocks * min(16, p.group) * STRIDE;
+    float* mine = partial + blockIdx.x * queries * STRIDE;
+#pragma unroll
+    for (int i = 0; i < MOST; i++) {
+        const int piece = warp + 4 * i;
+        if (piece >= PIECES) continue;
+        float out[4][4];
+        v[i].weigh(e, out);
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                const int query = g + c / 2 * 8, d = number(piece, j, c);
+                if (query >= queries) continue;
+                if (blocks > 1) mine[query * STRIDE + d] = out[j][c];
+                else if (d < p.dim) p.out[(head + query) * p.dim + d] = __fmul_rn(out[j][c], __frcp_rn(run[c / 2].sum));
+            }
     }
-    if (spans == 1) return;
-    // Whoever is last puts the spans together.
+    if (blocks == 1) return;
+    if (warp == 0 && t == 0)
+#pragma unroll
+        for (int r = 0; r < 2; r++)
+            if (g + 8 * r < queries) {
+                float* to = mine + (g + 8 * r) * STRIDE + DIM;
+                to[0] = run[r].max, to[1] = run[r].sum;
+            }
+    // Whoever is last puts the blocks together.
     __threadfence();
     __syncthreads();
     u32* ready = p.ready + blockIdx.y * gridDim.z + blockIdx.z;
     if (threadIdx.x == 0) before = atomicAdd(ready, 1);
     __syncthreads();
-    if (before != spans - 1) return;
+    if (before != blocks - 1) return;
     __threadfence();
     if (threadIdx.x == 0) *ready = 0;
     for (int at = threadIdx.x; at < queries * DIM; at += blockDim.x) {
-        int query = at / DIM, d = at % DIM;
-        Running run = {-INFINITY, 0.f};
-        float x = 0.f;
-        for (int span = 0; span < spans; span++) {
-            const float* s = partial + (span * queries + query) * STRIDE;
-            Running other = {__ldcg(s + DIM), __ldcg(s + DIM + 1)};
-            float keep, add;
-            merge(run, other, keep, add);
-            x = merged(x, __ldcg(s + d), keep, add);
+        const int query = at / DIM, d = at % DIM;
+        Running all = {-INFINITY, 0.f}, span = all;
+        float sum = 0.f, x = 0.f, keep, add;
+        for (int block = 0; block < blocks; block++) {
+            const float* from = partial + (block * queries + query) * STRIDE;
+            merge(span, {__ldcg(from + DIM), __ldcg(from + DIM + 1)}, keep, add);
+            x = merged(x, __ldcg(from + d), keep, add);
+            if ((first_block + block) % SPAN_BLOCKS == SPAN_BLOCKS - 1 || block + 1 == blocks) {
+                merge(all, span, keep, add);
+                sum = merged(sum, x, keep, add);
+                span = {-INFINITY, 0.f}, x = 0.f;
+            }
         }
-        if (d < p.dim) p.out[(head + query) * p.dim + d] = __fmul_rn(x, __frcp_rn(run.sum));
+        if (d < p.dim) p.out[(head + query) * p.dim + d] = __fmul_rn(sum, __frcp_rn(all.sum));
     }
 }
 
 // Prompts: a warp for a tile; x is 4 tiles, y the key/value head.
-template <int DIM>
+template <int DIM, bool CODES>
 __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
     extern __shared__ float shared[];  // [4][16][DIM]: the sums of whole spans
     wait_for_previous();
@@ -342,8 +363,8 @@ __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
     const int start = p.positions[first_row + query0 / p.group];
     const int lowest = p.window ? max(start + 1 - p.window, 0) : 0;
     const u32* pages = p.pages + p.tables[first_row];
-    const __half* keys = (const __half*)p.keys + (u64)kv * PAGE * DIM;
-    const __half* values = (const __half*)p.values + (u64)kv * PAGE * DIM;
+    const u8* keys = (const u8*)p.keys + (u64)kv * part_bytes<DIM, CODES>();
+    const u8* values = (const u8*)p.values + (u64)kv * part_bytes<DIM, CODES>();
 
     Queries<DIM> q;
     q.load([&](int r) { return there[r] ? p.q + head[r] * p.dim : nullptr; }, p.dim);
@@ -363,15 +384,15 @@ __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
             if (first >= tokens || first + BLOCK_TOKENS <= lowest) continue;
             u32 e[4][4];
             Running other[2];
-            scores<DIM>(p, q, keys, pages, first, low, high, lowest, tokens, e, other);
+            scores<DIM, CODES>(p, q, keys, pages, first, low, high, lowest, tokens, e, other);
             float keep[2], add[2];
 #pragma unroll
             for (int r = 0; r < 2; r++) merge(run[r], other[r], keep[r], add[r]);
 #pragma unroll
             for (int piece = 0; piece < DIM / 32; piece++) {
                 float out[4][4];
-                Values v;
-                v.load<DIM>(p, values, pages, first, lowest, tokens, piece);
+                Values<DIM, CODES> v;
+                v.load(p, values, pages, first, lowest, tokens, piece);
                 v.weigh(e, out);
 #pragma unroll
                 for (int j = 0; j < 4; j++)
@@ -400,13 +421,14 @@ __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
     }
 }
 
-#define ATTEND(DIM)                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(128) attend_row_##DIM(const __grid_constant__ Attention p) {        \
-        attend_row<DIM>(p);                                                                                          \
+#define ATTEND(DIM) ATTEND_PAGES(, DIM, false) ATTEND_PAGES(codes_, DIM, true)
+#define ATTEND_PAGES(KIND, DIM, CODES)                                                                               \
+    extern "C" __global__ void __launch_bounds__(128) attend_row_##KIND##DIM(const __grid_constant__ Attention p) {  \
+        attend_row<DIM, CODES>(p);                                                                                   \
     }                                                                                                                \
     extern "C" __global__ void __launch_bounds__(128)                                                                \
-        attend_tiles_##DIM(const __grid_constant__ Attention p, int tiles) {                                         \
-        attend_tiles<DIM>(p, tiles);                                                                                 \
+        attend_tiles_##KIND##DIM(const __grid_constant__ Attention p, int tiles) {                                   \
+        attend_tiles<DIM, CODES>(p, tiles);                                                                          \
     }
 ATTEND(32)
 ATTEND(64)

@@ -133,6 +133,8 @@ extern "C" __global__ void rotations(const float* frequencies, int count, float 
     pair[0] = (float)cos * magnitude, pair[1] = (float)sin * magnitude;
 }
 
+enum Kind { HALVES, FLOATS, CODES };
+
 struct RopeStore {
     float* q;
     float* k;
@@ -140,7 +142,7 @@ struct RopeStore {
     const float* q_norm;
     const float* k_norm;
     const float* rotations;
-    // The layer's pages; see `attention.cu`.
+    // The layer's pages; see `cache.cuh`.
     void* keys;
     void* values;
     const u32* positions;
@@ -156,8 +158,8 @@ struct RopeStore {
     // Numbers of a head that are rotated, and whether pairs lie side by side.
     int rotated;
     int interleaved;
-    // Whether the cache holds single-precision floats.
-    int wide;
+    // What the cache holds: half floats, single-precision floats, or codes, which `store_codes` writes.
+    int kind;
 };
 
 // A warp for each head of each row: query heads, then key heads, then value heads; y is the row.
@@ -213,6 +215,7 @@ extern "C" __global__ void rope_store(const __grid_constant__ RopeStore p) {
             if (place(i) < p.dim) out[place(i)] = x[i];
         if (query) return;
     }
+    if (p.kind == CODES) return;
     u32 position = p.positions[row], page = p.pages[p.tables[row] + position / PAGE], slot = position % PAGE;
     u64 block = ((u64)page * p.kv_heads + kv) * PAGE * p.padded;
 #pragma unroll
@@ -221,17 +224,10 @@ extern "C" __global__ void rope_store(const __grid_constant__ RopeStore p) {
         if (j >= p.padded) continue;
         // Two tokens' values stand side by side.
         u64 at = block + (value ? (u64)(slot / 2) * p.padded * 2 + j * 2 + slot % 2 : (u64)slot * p.padded + j);
-        if (p.wide) ((float*)(value ? p.values : p.keys))[at] = x[i];
+        if (p.kind == FLOATS) ((float*)(value ? p.values : p.keys))[at] = x[i];
         // Never infinite, nor NaN: masked tokens are multiplied with 0.
         else ((__half*)(value ? p.values : p.keys))[at] = __float2half_rn(fminf(fmaxf(x[i], -65504.f), 65504.f));
     }
-}
-
-// Copies one page over another in a layer's keys and values: x covers `len` pieces of 16 bytes, y is keys or values.
-extern "C" __global__ void copy_page(uint4* keys, uint4* values, u64 len, u32 from, u32 to) {
-    uint4* x = blockIdx.y ? values : keys;
-    u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < len) x[to * len + i] = x[from * len + i];
 }
 
 // What an adapter adds to a product, first half: hidden[i] = a · x[rows[i]], `[rows, rank]`. A warp for each number: x is the

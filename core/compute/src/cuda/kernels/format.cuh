@@ -1,6 +1,7 @@
 // How the GPU keeps weights: tiles of 16 outputs by 256 columns, in the order in which tensor cores read them.
 //
-// A matrix is `[outputs / 16][chunks]` tiles, each a run of bytes: planes of codes, then scales. Lane `l = 4 g + t` of a
+// A matrix is made of tiles, each a run of bytes: planes of codes, then scales. Four tiles of neighbouring outputs lie together,
+// chunk by chunk: `[outputs / 64][chunks][4]`, so that a block of threads copies what it needs of a chunk at once. Lane `l = 4 g + t` of a
 // warp has the outputs `g` and `g + 8` of a tile, and of every 32 columns the bytes `4 t ..` and `16 + 4 t ..`: four
 // 32-bit words, the *registers* of the left operand of an 8-bit product: register `i` is output `g + 8 (i % 2)`, columns
 // `16 (i / 2) + 4 t ..`. Two such blocks of 32 columns are a *quarter*. Per lane and quarter there are
@@ -14,7 +15,7 @@
 // | 2 bits | 8 | word `b`: bits `2 i ..` for register `i` of block `b` |
 //
 // Planes of 4 bits and more are quarter by quarter, 512 bytes or more each, so that a matrix whose last chunk is not whole
-// leaves quarters out. The others hold whole chunks: 16 bytes a lane for 1 bit, 2 × 16 for 2 bits.
+// leaves quarters out. (Of half floats, the same quarter of four tiles lies together.) The others hold whole chunks: 16 bytes a lane for 1 bit, 2 × 16 for 2 bits.
 //
 // Codes with a center are stored so that putting their bits at the top of a byte gives (code - center) · 2^shift as
 // a signed byte; the factor is taken out of the scale of the activations.
@@ -81,6 +82,26 @@ typedef Format<HALF, NO_SCALES, false, false> F16;
     X(0, Q4_0) X(1, Q4_1) X(2, Q5_0) X(3, Q5_1) X(4, Q8_0) X(5, IQ4_NL) X(6, Q2_K) X(7, Q3_K) X(8, Q4_K) X(9, Q5_K) \
     X(10, Q6_K) X(11, IQ4_XS) X(12, F16)
 
+// Tiles that lie together.
+constexpr int TOGETHER = 4;
+
+// Bytes from a quarter of a tile to its next one, and from a tile to its next neighbour.
+template <class F>
+__host__ __device__ constexpr int quarter_stride() {
+    return F::codes == HALF ? TOGETHER * low_plane(HALF) : low_plane(F::codes);
+}
+template <class F>
+__host__ __device__ constexpr int tile_stride(int quarters) {
+    return F::codes == HALF ? low_plane(HALF) : F::bytes(quarters);
+}
+
+// Where a chunk of a tile begins, in a matrix whose tiles have `tile_row_bytes` for all columns. The chunk has `quarters`.
+template <class F>
+__device__ __forceinline__ u64 tile_at(int tile, int chunk, int quarters, u64 tile_row_bytes) {
+    return tile / TOGETHER * (TOGETHER * tile_row_bytes) + (u64)chunk * (TOGETHER * F::bytes(4)) +
+           tile % TOGETHER * tile_stride<F>(quarters);
+}
+
 // The 16 values of IQ4_NL and IQ4_XS.
 __constant__ signed char iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
@@ -105,7 +126,7 @@ struct Planes {
         if constexpr (LOW > 0) {
 #pragma unroll
             for (int i = 0; i < 4 * LOW; i++)
-                if (i < quarters * LOW) low[i] = stream16(p + i * 512);
+                if (i < quarters * LOW) low[i] = stream16(p + i / LOW * quarter_stride<F>() + i % LOW * 512);
         }
         if constexpr (two_bits(F::codes) > 0) {
             two[0] = stream16(p + F::two_at(quarters));

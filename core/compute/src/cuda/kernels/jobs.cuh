@@ -60,7 +60,7 @@ __device__ __forceinline__ void load_tiles(const Job& job, int tile, int tiles, 
     int lane = threadIdx.x % 32;
 #pragma unroll
     for (int m = 0; m < MT; m++) {
-        const u8* p = job.weight + min(tile + m, tiles - 1) * job.tile_row_bytes + (u64)chunk * F::bytes(4);
+        const u8* p = job.weight + tile_at<F>(min(tile + m, tiles - 1), chunk, quarters, job.tile_row_bytes);
         planes[m].load(p, lane, quarters);
         scales[m].load(p, lane, quarters);
     }

@@ -125,7 +125,7 @@ __device__ void pack_tile(const Source& s, u8* tile, int row0, int column0, int 
                 for (int i = 0; i < 4; i++) {
                     int row = row0 + g + 8 * (i % 2), column = column0 + q * 64 + step * 16 + i / 2 * 8 + 2 * t;
                     u32 word = half_bits_of(s, row, column) | half_bits_of(s, row, column + 1) << 16;
-                    ((u32*)tile)[((q * 4 + step) * 32 + lane) * 4 + i] = word;
+                    ((u32*)(tile + q * quarter_stride<F>()))[(step * 32 + lane) * 4 + i] = word;
                 }
         return;
     }
@@ -194,7 +194,7 @@ __device__ float weight(const u8* tile, int r, int column, int quarters) {
     int g = r % 8, q = column / 64, b = column / 32 % 2, within = column % 32;
     if constexpr (F::codes == HALF) {
         int step = column / 16 % 4, k = column % 16, i = r / 8 + 2 * (k / 8), lane = 4 * g + k % 8 / 2;
-        return half_bits(((const u16*)tile)[(((q * 4 + step) * 32 + lane) * 4 + i) * 2 + k % 2]);
+        return half_bits(((const u16*)(tile + q * quarter_stride<F>()))[((step * 32 + lane) * 4 + i) * 2 + k % 2]);
     }
     int lane = 4 * g + within % 16 / 4, i = r / 8 + 2 * (within / 16), j = within % 4;
     const u8* low = tile + ((q * (low_plane(F::codes) / 512)) * 32 + lane) * 16;
@@ -236,11 +236,6 @@ __device__ float weight(const u8* tile, int r, int column, int quarters) {
     }
 }
 
-template <class F>
-__device__ __forceinline__ u64 tile_at(int chunk, int columns) {
-    return (u64)chunk * F::bytes(4);
-}
-
 __device__ __forceinline__ int quarters_of(int chunk, int columns) {
     int left = (columns - chunk * CHUNK + QUARTER - 1) / QUARTER;
     return left < 4 ? left : 4;
@@ -253,10 +248,13 @@ extern "C" __global__ void pack(Source s, u8* out, u64 tile_row_bytes, int forma
     int tile_row = blockIdx.y + blockIdx.z * gridDim.y;
     if (tile_row >= tile_rows) return;
     int chunk = blockIdx.x, quarters = quarters_of(chunk, s.columns);
-    u8* row = out + tile_row * tile_row_bytes;
     switch (format) {
 #define CASE(N, F) \
-    case N: pack_tile<F>(s, row + tile_at<F>(chunk, s.columns), tile_row * TILE, chunk * CHUNK, quarters); break;
+    case N: {                                                                       \
+        u8* tile = out + tile_at<F>(tile_row, chunk, quarters, tile_row_bytes);     \
+        pack_tile<F>(s, tile, tile_row * TILE, chunk * CHUNK, quarters);            \
+        break;                                                                      \
+    }
         FOR_EACH_FORMAT(CASE)
 #undef CASE
     }
@@ -270,12 +268,15 @@ extern "C" __global__ void embed(const u8* table, u64 tile_row_bytes, int format
     int chunk = blockIdx.x, column = chunk * CHUNK + threadIdx.x;
     if (column >= columns) return;
     u32 token = tokens[blockIdx.y];
-    const u8* row = table + token / TILE * tile_row_bytes;
     int quarters = quarters_of(chunk, columns);
     float w = 0.f;
     switch (format) {
 #define CASE(N, F) \
-    case N: w = weight<F>(row + tile_at<F>(chunk, columns), token % TILE, threadIdx.x, quarters); break;
+    case N: {                                                                               \
+        const u8* tile = table + tile_at<F>(token / TILE, chunk, quarters, tile_row_bytes); \
+        w = weight<F>(tile, token % TILE, threadIdx.x, quarters);                           \
+        break;                                                                              \
+    }
         FOR_EACH_FORMAT(CASE)
 #undef CASE
     }

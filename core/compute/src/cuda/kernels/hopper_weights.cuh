@@ -1,0 +1,106 @@
+// From codes to left operands of Hopper's half-float products: code times integer scale, exact (see `hopper.cu`).
+//
+// Of every 16 columns a word of codes has four on a lane. Its first and third byte are the operand's first pair, the others the
+// second: activations are in that order (see `activations.cuh`).
+#pragma once
+
+#include "format.cuh"
+
+// Two bytes, one in each half, become half floats 1024 too large.
+__device__ __forceinline__ __half2 bytes_as_halves(u32 word, u32 selector, float less) {
+    u32 h = __byte_perm(word, 0x64646464, selector);
+    return __hsub2(*reinterpret_cast<__half2*>(&h), __floats2half2_rn(less, less));
+}
+
+__device__ __forceinline__ u32 bits_of(__half2 h) { return *reinterpret_cast<u32*>(&h); }
+__device__ __forceinline__ __half2 halves_of(u32 bits) { return *reinterpret_cast<__half2*>(&bits); }
+
+// One lane's weights of a chunk of Q4_K.
+struct Weights4 {
+    uint4 low[4];
+    uint4 scale;
+    u32 min;
+    uint2 d;
+
+    __device__ __forceinline__ void load(const u8* tile) {
+        int lane = threadIdx.x % 32, g = lane / 4;
+#pragma unroll
+        for (int q = 0; q < 4; q++) low[q] = load16(tile + q * 512 + lane * 16);
+        scale = load16(tile + Q4_K::scales_at(4) + g * 16);
+        min = *(const u32*)(tile + Q4_K::mins_at(4) + lane * 4);
+        d = load8(tile + Q4_K::floats_at(4) + g * 8);
+    }
+
+    // Code · scale of quarter `q`: the left operands of four products.
+    __device__ __forceinline__ void unpack(int q, u32 (&a)[4][4]) const {
+        __half2 factor[2][2], less[2][2];
+#pragma unroll
+        for (int b = 0; b < 2; b++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                const int s = 2 * q + b;
+                u32 word = Planes<Q4_K>::word(scale, 2 * r + s / 4);
+                factor[b][r] = bytes_as_halves(word, 0x4040 | (s % 4) * 0x0101, 1024.f);
+                const float unit = b ? -64.f : -1024.f;
+                less[b][r] = __hmul2(factor[b][r], __floats2half2_rn(unit, unit));
+            }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const u32 even = Planes<Q4_K>::word(low[q], i), odd = even >> 8;
+            const int r = i % 2, half = i / 2;
+            // The bits of a code become some of a mantissa: 1024 + code, and 64 + code.
+            auto times = [&](u32 code, int b) { return bits_of(__hfma2(halves_of(code), factor[b][r], less[b][r])); };
+            a[half][r] = times((even & 0x000f000f) | 0x64006400, 0);
+            a[half][2 + r] = times((odd & 0x000f000f) | 0x64006400, 0);
+            a[2 + half][r] = times((even & 0x00f000f0) | 0x54005400, 1);
+            a[2 + half][2 + r] = times((odd & 0x00f000f0) | 0x54005400, 1);
+        }
+    }
+
+    __device__ __forceinline__ void minimums(u32 (&a)[4]) const {
+#pragma unroll
+        for (int i = 0; i < 4; i++) a[i] = bits_of(bytes_as_halves(min, 0x4040 | i * 0x0101, 1024.f));
+    }
+};
+
+// One lane's weights of a chunk of Q6_K.
+struct Weights6 {
+    uint4 low[4];
+    uint4 two[2];
+    uint4 scale[2];
+    u32 d;
+
+    __device__ __forceinline__ void load(const u8* tile) {
+        int lane = threadIdx.x % 32, g = lane / 4;
+#pragma unroll
+        for (int q = 0; q < 4; q++) low[q] = load16(tile + q * 512 + lane * 16);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            two[i] = load16(tile + Q6_K::two_at(4) + i * 512 + lane * 16);
+            scale[i] = load16(tile + Q6_K::scales_at(4) + g * 32 + i * 16);
+        }
+        d = *(const u32*)(tile + Q6_K::floats_at(4) + g * 4);
+    }
+
+    // Of 16 columns, `code · (scale / 16)` and `code · (scale % 16)`.
+    __device__ __forceinline__ void unpack(int q, int b, int half, u32 (&high)[4], u32 (&low_)[4]) const {
+        const int s = 4 * q + 2 * b + half;
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            u32 word = Planes<Q6_K>::word(scale[r], s / 4);
+            u32 dup = __byte_perm(word, 0x64646464, 0x4040 | (s % 4) * 0x0101);
+            // Signed: the upper four bits are 8 too large once their highest is turned over.
+            u32 up = ((dup >> 4) & 0x000f000f) ^ 0x64086408, down = (dup & 0x000f000f) | 0x64006400;
+            __half2 fu = __hsub2(halves_of(up), __floats2half2_rn(1032.f, 1032.f));
+            __half2 fd = __hsub2(halves_of(down), __floats2half2_rn(1024.f, 1024.f));
+            __half2 lu = __hmul2(fu, __floats2half2_rn(-96.f, -96.f)), ld = __hmul2(fd, __floats2half2_rn(-96.f, -96.f));
+            const int i = 2 * half + r;
+            u32 w = Planes<Q6_K>::word(low[q], i), h = Planes<Q6_K>::word(two[q / 2], q % 2 * 2 + b);
+            // Six bits in the upper ones of a mantissa: 64 + code + 32, the code's sign turned over.
+            u32 even = ((b ? w : w << 4) & 0x00f000f0) ^ 0x56005600, odd = ((b ? w >> 8 : w >> 4) & 0x00f000f0) ^ 0x56005600;
+            even ^= (h << (8 - 2 * i)) & 0x03000300, odd ^= (h >> (2 * i)) & 0x03000300;
+            high[r] = bits_of(__hfma2(halves_of(even), fu, lu)), high[2 + r] = bits_of(__hfma2(halves_of(odd), fu, lu));
+            low_[r] = bits_of(__hfma2(halves_of(even), fd, ld)), low_[2 + r] = bits_of(__hfma2(halves_of(odd), fd, ld));
+        }
+    }
+};

@@ -1,0 +1,104 @@
+// The likeliest tokens of every row, so that the host need not read all logits to choose one.
+
+#include "common.cuh"
+
+namespace {
+
+constexpr int THREADS = 1024;
+// Candidates that are sorted at once.
+constexpr int MOST = 1024;
+
+// Larger for larger numbers, 0 for what can't be chosen: minus infinity and NaN.
+__device__ __forceinline__ u32 key_of(float x) {
+    if (!(x > -INFINITY)) return 0;
+    u32 bits = __float_as_uint(x);
+    return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+
+__device__ __forceinline__ float value_of(u32 key) {
+    return __uint_as_float(key >> 31 ? key & 0x7fffffffu : ~key);
+}
+
+// Of equal numbers the first is the larger one.
+__device__ __forceinline__ u64 rank_of(float x, int at) { return (u64)key_of(x) << 32 | (u32)~at; }
+
+// Sorts `MOST` numbers, the largest first, by all threads (Batcher, 1968: a bitonic network).
+__device__ __forceinline__ void sort(u64* list) {
+    for (int size = 2; size <= MOST; size *= 2)
+        for (int far = size / 2; far > 0; far /= 2) {
+            int i = threadIdx.x, j = i ^ far;
+            if (j > i) {
+                u64 a = list[i], b = list[j];
+                if (i & size ? a > b : a < b) list[i] = b, list[j] = a;
+            }
+            __syncthreads();
+        }
+}
+
+// Calls `each` with a thread's share of a row: a warp has consecutive numbers, so that no thread has all of those that a row
+// repeats at regular distances.
+template <class Each>
+__device__ __forceinline__ void for_mine(const float* row, int columns, Each each) {
+    const int share = (columns + THREADS - 1) / THREADS * 32, first = threadIdx.x / 32 * share;
+    const int end = min(first + share, columns);
+#pragma unroll 8
+    for (int i = first + threadIdx.x % 32; i < end; i += 32) each(rank_of(row[i], i));
+}
+
+// How many of a row are at least `floor`, told to all threads.
+__device__ __forceinline__ int at_least(const float* row, int columns, u64 floor, int* count) {
+    __syncthreads();
+    if (threadIdx.x == 0) *count = 0;
+    __syncthreads();
+    int mine = 0;
+    for_mine(row, columns, [&](u64 rank) { mine += rank >> 32 && rank >= floor; });
+    mine = __reduce_add_sync(~0u, mine);
+    if (threadIdx.x % 32 == 0) atomicAdd(count, mine);
+    __syncthreads();
+    return *count;
+}
+
+}  // namespace
+
+// The `want` (at most 1024) largest numbers of a row, largest first and of equal ones the first, then where they are; a block
+// for each row. Places that are left over hold minus infinity. `out` is `[rows, 2 * want]`.
+extern "C" __global__ void __launch_bounds__(THREADS) best(const float* x, int columns, int want, float* out) {
+    __shared__ u64 list[MOST];
+    __shared__ int count;
+    wait_for_previous();
+    let_next_start();
+    const float* row = x + (u64)blockIdx.x * columns;
+    // The largest number of each thread: as many as are wanted reach the `want`th largest of those.
+    u64 largest = 0;
+    for_mine(row, columns, [&](u64 rank) { largest = max(largest, rank); });
+    list[threadIdx.x] = largest;
+    __syncthreads();
+    sort(list);
+    u64 floor = list[want - 1] >> 32 << 32;
+    if (at_least(row, columns, floor, &count) > MOST) {
+        // Many equal numbers: the `want`th largest, bit by bit.
+        floor = 0;
+        for (int bit = 63; bit >= 0; bit--) {
+            u64 higher = floor | (u64)1 << bit;
+            if (at_least(row, columns, higher, &count) >= want) floor = higher;
+        }
+    }
+    __syncthreads();
+    list[threadIdx.x] = 0;
+    if (threadIdx.x == 0) count = 0;
+    __syncthreads();
+    for_mine(row, columns, [&](u64 rank) {
+        if (rank >> 32 && rank >= floor) {
+            int at = atomicAdd(&count, 1);
+            if (at < MOST) list[at] = rank;
+        }
+    });
+    __syncthreads();
+    sort(list);
+    if (threadIdx.x < want) {
+        u64 rank = list[threadIdx.x];
+        float* to = out + (u64)blockIdx.x * 2 * want;
+        to[threadIdx.x] = rank >> 32 ? value_of((u32)(rank >> 32)) : -INFINITY;
+        to[want + threadIdx.x] = __uint_as_float(~(u32)rank);
+    }
+}

@@ -1,0 +1,86 @@
+//! What the backend keeps from call to call: work memory, and numbers that the host has sent.
+
+use std::sync::Arc;
+
+use super::driver::{Device, Memory, Pinned};
+use super::graph::{self, Recordings};
+use super::matrix::Uploader;
+use crate::Error;
+
+/// Work memory, kept from call to call. Whoever holds it starts kernels: what belongs together is not torn apart by another
+/// thread's.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) tokens: Upload,
+    pub(crate) positions: Upload,
+    pub(crate) rows: Upload,
+    pub(crate) plan: Upload,
+    pub(crate) adapter_rows: Upload,
+    /// Of adapters, what lies between their two matrices.
+    pub(crate) hidden: Option<Memory>,
+    pub(crate) partial: Option<Memory>,
+    /// Zeros between launches.
+    pub(crate) ready: Option<Memory>,
+    pub(crate) host: Option<Pinned>,
+    pub(crate) uploader: Option<Uploader>,
+    /// Weights came since the last product: it must not start before they are there.
+    pub(crate) uploading: bool,
+    pub(crate) recordings: Recordings,
+}
+
+impl State {
+    /// Products read weights before what was started earlier has ended: it must have ended if it brought them.
+    pub(crate) fn wait_for_weights(&mut self, device: &Device) -> Result<(), Error> {
+        if std::mem::take(&mut self.uploading) { device.synchronize() } else { Ok(()) }
+    }
+}
+
+/// Numbers that the host sends along with an operation; what was sent last is not sent again.
+#[derive(Default)]
+pub(crate) struct Upload {
+    memory: Option<Memory>,
+    sent: Vec<u32>,
+}
+
+impl Upload {
+    /// The address of `numbers` on the GPU.
+    pub(crate) fn put(&mut self, device: &Arc<Device>, numbers: &[u32]) -> Result<u64, Error> {
+        let bytes = size_of_val(numbers);
+        if graph::recording() {
+            // The numbers come when the recording runs.
+            return match &self.memory {
+                Some(memory) if memory.bytes() >= bytes => Ok(memory.pointer()),
+                _ => Err(Error::Device("a recording needs memory".into())),
+            };
+        }
+        let memory = match &mut self.memory {
+            Some(memory) if memory.bytes() >= bytes => memory,
+            slot => {
+                self.sent.clear();
+                slot.insert(Memory::new(device, bytes.next_power_of_two().max(1024), "a batch")?)
+            }
+        };
+        if self.sent != numbers {
+            memory.write(0, numbers)?;
+            self.sent.clear();
+            self.sent.extend_from_slice(numbers);
+        }
+        Ok(memory.pointer())
+    }
+}
+
+/// Room for at least `bytes` in `slot`.
+pub(crate) fn at_least<'a>(
+    slot: &'a mut Option<Memory>,
+    device: &Arc<Device>,
+    bytes: usize,
+    zeroed: bool,
+) -> Result<&'a mut Memory, Error> {
+    if slot.as_ref().is_none_or(|memory| memory.bytes() < bytes) {
+        *slot = None;
+        let bytes = bytes.next_power_of_two();
+        let new = if zeroed { Memory::zeroed } else { Memory::new };
+        *slot = Some(new(device, bytes, "work memory")?);
+    }
+    Ok(slot.as_mut().expect("just filled"))
+}
