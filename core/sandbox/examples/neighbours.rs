@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use realm_sandbox::{Grants, Program};
 
 use guest::greedy;
-use host::{Host, anybody, finish, with};
+use host::{Host, anybody, with};
 
 /// Tokens that each of the eight asks for.
 const TOKENS: u32 = 96;
@@ -87,7 +87,8 @@ fn attacked<T>(host: &Host, attackers: &[Program], work: impl FnOnce() -> T) -> 
                 .granted(never);
                 while !over.load(Ordering::Relaxed) {
                     // However it ends.
-                    let _ = host.start(attacker, &who).map(finish);
+                    let Ok(reply) = host.start(attacker, &who) else { continue };
+                    while let Ok(Ok(_)) = reply.chunks.recv_blocking() {}
                 }
             });
         }

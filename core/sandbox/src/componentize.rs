@@ -30,7 +30,11 @@ pub(crate) fn wants(module: &[u8]) -> bool {
 /// `InvalidProgram` where the module is not valid, or does not fit a world of the contract.
 pub(crate) fn encode(engine: &Engine, module: &[u8]) -> Result<Vec<u8>, Error> {
     let invalid = |why: &dyn std::fmt::Display| {
-        Error::new(ErrorKind::InvalidProgram, format!("no component can be made of the module: {why:#}"))
+        let why = format!(
+            "no component can be made of the module: {why:#} (if it imports more than `realm:tenant`, make one with \
+             `wasm-tools component new`)"
+        );
+        Error::new(ErrorKind::InvalidProgram, why)
     };
     Module::validate(engine, module).map_err(|error| invalid(&error))?;
     let contract = contract();

@@ -3,7 +3,8 @@
 //! A program mostly waits for forwards and thinks for microseconds in between. Woken by the results of a step, it thinks
 //! on that step's threads, so that what it asks for next is in the next step (see [`realm_engine::after_results`]). Only
 //! tenants whose programs think quickly may (see [`Pace`](crate::pace::Pace)): those of others are left to threads of this
-//! executor for a while, and one that keeps computing to a thread that gets the time which nobody else wants.
+//! executor for a while. There runs begin, too. These threads have a low priority, so that however many tenants compute, a
+//! step has nine tenths of each core; and whoever keeps computing is left to one that gets the time which nobody else wants.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -16,9 +17,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::budget::Budget;
-use crate::priority;
+use crate::{priority, thread_time};
 
-/// What a run may compute at normal priority: this much, and this part of the time since it began.
+/// What a run may compute before it is one of those who take long: this much, and this part of the time since it began.
 const PROMPT: Duration = Duration::from_millis(50);
 const PROMPT_SHARE: u32 = 20;
 
@@ -52,6 +53,7 @@ struct Task {
     shared: Arc<Shared>,
     work: Mutex<Option<Work>>,
     state: AtomicU8,
+    begun: AtomicBool,
     abandoned: AtomicBool,
     budget: Arc<Budget>,
 }
@@ -66,7 +68,7 @@ const WOKEN: u8 = 3;
 pub(crate) struct Running(Arc<Task>);
 
 impl Executor {
-    /// `prompt` threads at normal priority, and one for those who take long.
+    /// `prompt` threads at low priority, and one for those who take long at the lowest.
     pub(crate) fn new(prompt: usize, io: tokio::runtime::Handle) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queues: Mutex::default(),
@@ -79,7 +81,9 @@ impl Executor {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name(name).spawn(move || {
                 if patient {
-                    priority::lowest();
+                    priority::lowest()
+                } else {
+                    priority::low()
                 }
                 work(&shared, patient);
             })
@@ -105,6 +109,7 @@ impl Executor {
             shared: Arc::clone(&self.shared),
             work: Mutex::new(Some(Box::pin(work))),
             state: AtomicU8::new(QUEUED),
+            begun: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             budget,
         });
@@ -155,7 +160,7 @@ fn work(shared: &Shared, patient: bool) {
         let next = if patient { queues.patient.pop_front() } else { queues.prompt.pop_front() };
         if let Some(task) = next {
             drop(queues);
-            task.poll();
+            task.poll(false);
             queues = shared.queues();
             continue;
         }
@@ -170,7 +175,7 @@ impl Task {
     }
 
     /// Lets it think until it waits or ends.
-    fn poll(self: Arc<Self>) {
+    fn poll(self: Arc<Self>, in_step: bool) {
         self.state.store(RUNNING, Ordering::Release);
         let waker = Waker::from(Arc::clone(&self));
         let mut context = Context::from_waker(&waker);
@@ -180,10 +185,20 @@ impl Task {
             let _io = self.shared.io.enter();
             self.shared.computing.fetch_add(1, Ordering::Relaxed);
             self.budget.time.begin();
+            let before = thread_time::computed();
             let polled = std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
             let took = self.budget.time.end();
             self.shared.computing.fetch_sub(1, Ordering::Relaxed);
-            self.budget.pace.thought(took);
+            let computed = before.and_then(|before| Some(thread_time::computed()?.saturating_sub(before)));
+            let computed = computed.unwrap_or(took);
+            // A run begins with an instance to make and a prompt to read: how long that takes says nothing of what comes
+            // between two forwards.
+            if self.begun.swap(true, Ordering::Relaxed) {
+                self.budget.pace.thought(computed);
+            }
+            if !in_step {
+                self.budget.pace.spent(computed);
+            }
             let ended = match polled {
                 Ok(polled) => polled.is_ready(),
                 Err(_) => {
@@ -242,7 +257,7 @@ impl Wake for Task {
             return shared.push(self);
         }
         let task = Arc::clone(&self);
-        if realm_engine::after_results(Box::new(move || task.poll())).is_err() {
+        if realm_engine::after_results(Box::new(move || task.poll(true))).is_err() {
             shared.push(self);
         }
     }

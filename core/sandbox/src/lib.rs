@@ -26,6 +26,7 @@ mod grants;
 mod host;
 mod model;
 mod pace;
+mod passed;
 mod policy;
 mod priority;
 mod program;
@@ -34,6 +35,7 @@ mod run;
 mod sandbox;
 mod state;
 mod store;
+mod thread_time;
 mod wasi;
 
 pub use error::{Error, ErrorKind};

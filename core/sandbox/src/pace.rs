@@ -10,12 +10,14 @@ const QUICK: Duration = Duration::from_micros(250);
 /// After slow thinking so many times none on a step's threads; twice as many the next time, up to the most. Every eighth
 /// quick one takes one off again, so that a hiccup in a thousand, as a busy machine has them, costs little, and whoever
 /// is slow as often as they may be holds fewer and fewer steps up.
-const OFF: u32 = 64;
+const OFF: u32 = 16;
 const MOST_OFF: u32 = 1 << 16;
 
-/// What a tenant may compute at normal priority: this much at once, and this part of the time.
-const BURST: Duration = Duration::from_millis(200);
-const SHARE: u32 = 5;
+/// What a tenant's programs may compute on threads of their own before they get the time alone that nobody else wants: this
+/// much at once, and this part of the time. Starting and ending runs counts, so that whoever starts one after the other has
+/// no more of it.
+const BURST: Duration = Duration::from_millis(100);
+const SHARE: u32 = 10;
 
 /// A tenant's pace.
 #[derive(Debug, Default)]
@@ -30,16 +32,12 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Takes note of thinking that took so long.
+    /// Takes note of thinking between two forwards that took so long.
     pub(crate) fn thought(&self, took: Duration) {
         if took > QUICK {
             let next = self.next.load(Ordering::Relaxed).max(8 * OFF);
             self.off.store(next / 8, Ordering::Relaxed);
             self.next.store((2 * next).min(8 * MOST_OFF), Ordering::Relaxed);
-            let mut debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
-            let left =
-                debt.map_or(Duration::ZERO, |(debt, then)| debt.saturating_sub(then.elapsed() / SHARE));
-            *debt = Some((left + took, Instant::now()));
             return;
         }
         // Several may do this at once; that none is lost does not matter.
@@ -53,12 +51,19 @@ impl Pace {
         less(&self.next);
     }
 
+    /// Takes note of time that was computed on other threads than a step's.
+    pub(crate) fn spent(&self, time: Duration) {
+        let mut debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = debt.map_or(Duration::ZERO, |(debt, then)| debt.saturating_sub(then.elapsed() / SHARE));
+        *debt = Some((left + time, Instant::now()));
+    }
+
     /// Whether its programs may think on a step's threads.
     pub(crate) fn is_quick(&self) -> bool {
         self.off.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether it has computed more than its part at normal priority.
+    /// Whether it has computed more than its part.
     pub(crate) fn is_greedy(&self) -> bool {
         let debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
         debt.is_some_and(|(debt, then)| debt.saturating_sub(then.elapsed() / SHARE) > BURST)
@@ -114,9 +119,11 @@ mod tests {
     #[test]
     fn what_one_request_computed_counts_for_the_next() {
         let pace = Pace::default();
-        pace.thought(BURST / 2);
+        pace.spent(BURST / 2);
         assert!(!pace.is_greedy());
-        pace.thought(BURST);
+        // However little each run computes.
+        (0..1000).for_each(|_| pace.spent(BURST / 1000));
         assert!(pace.is_greedy());
+        assert!(pace.is_quick());
     }
 }

@@ -12,6 +12,7 @@ use crate::bindings::policy::exports::realm::tenant::policy::Guest;
 use crate::bindings::realm::tenant::types as wit;
 use crate::error::HostError;
 use crate::host::logits::{Logits, mask};
+use crate::passed::Passed;
 use crate::run::ended_early;
 use crate::state::State;
 
@@ -56,6 +57,7 @@ async fn generate(
         request.grammar.as_ref().map(|grammar| model.engine.guide(&context.tenant, grammar)).transpose()?;
     let mut text = TextStream::new(request.stop.clone());
     let heeds_end = !request.ignore_eos || guide.is_some();
+    let mut passed = Passed::default();
     let mut computed = 0;
     for generated in 1.. {
         if let Some(guide) = &mut guide {
@@ -92,10 +94,12 @@ async fn generate(
         let (piece, reason) = text.answer(token, tokenizer, false, end, complete, generated >= room);
         let observed = policy.call_observe(&mut *store, token, &piece).await?.map_err(Error::from)?;
         let reason = reason.or(observed.stop.then_some(FinishReason::Stop));
-        store.data_mut().send(observed.text, &[token]).await?;
+        let shown = passed.observe(token, &piece, &observed.text);
+        store.data_mut().send_part(observed.text, &shown, 1).await?;
         if let Some(reason) = reason {
             let held = policy.call_end(&mut *store, reason.into()).await?.map_err(Error::from)?;
-            store.data_mut().send(held, &[]).await?;
+            let shown = passed.end(&held);
+            store.data_mut().send_part(held, &shown, 0).await?;
             return Ok(reason);
         }
         sequence.append(&[token])?;

@@ -114,18 +114,30 @@ impl State {
 
     /// Sends a piece of the answer.
     pub(crate) async fn send(&mut self, text: String, tokens: &[u32]) -> Result<(), HostError> {
-        self.context.budget.send(text.len() + 4 * tokens.len())?;
-        self.usage.generated_tokens += tokens.len();
+        self.send_part(text, tokens, tokens.len()).await
+    }
+
+    /// Sends a piece of the answer for which as many tokens were `generated`, of which readers are shown others.
+    pub(crate) async fn send_part(
+        &mut self,
+        text: String,
+        tokens: &[u32],
+        generated: usize,
+    ) -> Result<(), HostError> {
+        self.context.budget.send(text.len() + 4 * generated)?;
+        self.usage.generated_tokens += generated;
         self.first_token.get_or_insert_with(Instant::now);
         match &mut self.sink {
             Sink::Caller { text: collected, .. } => {
                 collected.push_str(&text);
                 Ok(())
             }
-            Sink::Reader(_) if text.is_empty() && tokens.is_empty() => Ok(()),
             Sink::Reader(chunks) => {
-                if !tokens.is_empty() {
-                    self.context.meter.lock().unwrap_or_else(PoisonError::into_inner).sent(tokens.len());
+                if generated > 0 {
+                    self.context.meter.lock().unwrap_or_else(PoisonError::into_inner).sent(generated);
+                }
+                if text.is_empty() && tokens.is_empty() {
+                    return Ok(());
                 }
                 let token = |&id| Token { id, logprob: None, top: Vec::new() };
                 let chunk = Chunk { text, tokens: tokens.iter().map(token).collect(), finish: None };

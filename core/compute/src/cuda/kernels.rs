@@ -72,7 +72,7 @@ impl HopperShape {
 
 /// The kernels of `hopper.cu`, as they are listed there.
 pub(crate) const HOPPER_SHAPES: [HopperShape; 12] = [
-    HopperShape::new(("hopper_f16", 12, 1, 16), (16, 0), 1000),
+    HopperShape::new(("hopper_f16", 12, 1, 16), (16, 0), 990),
     HopperShape::new(("hopper_f16", 12, 1, 32), (14, 0), 990),
     HopperShape::new(("hopper_f16", 12, 1, 64), (12, 0), 1350),
     HopperShape::new(("hopper_f16", 12, 2, 64), (8, 0), 2600),

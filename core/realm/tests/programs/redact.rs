@@ -33,6 +33,25 @@ fn no_match_goes_out_and_everything_else_does() {
     assert!(answer.text.contains('#') && !answer.text.split('#').any(has_two_words), "{}", answer.text);
 }
 
+/// A token's id says what its text was.
+#[test]
+fn tokens_of_what_is_kept_out_are_not_sent() {
+    let both = Sandboxed::new("policy-redact");
+    let request = ask("What is the capital of France? Answer in one sentence.");
+    let plain = both.plain.generate(request.clone()).unwrap();
+    let input = json!({"pattern": "P[a-z]+", "replacement": "[city]"});
+    let tokens: Vec<u32> = both
+        .model
+        .stream(request.input(input))
+        .unwrap()
+        .into_iter()
+        .flat_map(|chunk| chunk.unwrap().tokens.into_iter().map(|token| token.id))
+        .collect();
+    let text = both.plain.decode(&tokens).unwrap();
+    assert!(!text.contains('P') && text.starts_with("The capital of France is"), "{text:?}");
+    assert!(tokens.len() < plain.usage.generated_tokens);
+}
+
 fn has_two_words(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes.windows(3).any(|w| w[0].is_ascii_lowercase() && w[1] == b' ' && w[2].is_ascii_lowercase())

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use wit_component::{StringEncoding, embed_component_metadata};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{PackageId, Resolve};
 
 /// Where host functions put their results; 4 bytes on is a handle, a list or an error.
@@ -156,7 +156,7 @@ pub fn component(module: &str, world: &str) -> Vec<u8> {
     embed(module, resolve, *package, world)
 }
 
-/// As [`component`], in a world of its own that imports interfaces of other packages: `packages` are texts of those, and
+/// A component of a world of its own that imports interfaces of other packages: `packages` are texts of those, and
 /// `imports` is what the world says beside what programs have.
 pub fn component_with(module: &str, packages: &[&str], imports: &str) -> Vec<u8> {
     let (mut resolve, _) = contract();
@@ -167,7 +167,9 @@ pub fn component_with(module: &str, packages: &[&str], imports: &str) -> Vec<u8>
         "package tests:hostile; world hostile {{ include realm:tenant/tenant-program@0.1.0; {imports} }}"
     );
     let package = resolve.push_str("world.wit", &world).expect("a world");
-    embed(module, &resolve, package, "hostile")
+    let module = embed(module, &resolve, package, "hostile");
+    // Realm makes components of modules that use the contract alone.
+    ComponentEncoder::default().module(&module).and_then(|mut encoder| encoder.encode()).expect("a component")
 }
 
 fn contract() -> (Resolve, PackageId) {

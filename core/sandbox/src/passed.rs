@@ -1,0 +1,78 @@
+//! Which tokens readers get beside the text that a policy lets through.
+//!
+//! A token's id says what its text was. So ids go along only when all of their text has gone out as it came: those of text
+//! that is held back wait for it, and those of text that was changed or left out are never sent.
+
+/// What came from the model and what went out, since both were last the same.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    came: String,
+    went: String,
+    tokens: Vec<u32>,
+}
+
+impl Passed {
+    /// A token came with the text that it adds, and `text` goes out. Returns the tokens that go with it.
+    pub(crate) fn observe(&mut self, token: u32, came: &str, text: &str) -> Vec<u32> {
+        self.tokens.push(token);
+        self.came += came;
+        // A token without text, as one within a character is, waits for the one with it.
+        if came.is_empty() && text.is_empty() { Vec::new() } else { self.release(text) }
+    }
+
+    /// No more comes, and `text` goes out. Returns the tokens that go with it.
+    pub(crate) fn end(&mut self, text: &str) -> Vec<u32> {
+        self.release(text)
+    }
+
+    fn release(&mut self, text: &str) -> Vec<u32> {
+        self.went += text;
+        let held_back = self.came.len() > self.went.len() && self.came.starts_with(&self.went);
+        if held_back {
+            return Vec::new();
+        }
+        let as_it_came = self.came == self.went;
+        let Self { tokens, .. } = std::mem::take(self);
+        if as_it_came { tokens } else { Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: [u32; 0] = [];
+
+    #[test]
+    fn tokens_go_with_their_text() {
+        let mut passed = Passed::default();
+        assert_eq!(passed.observe(1, "Once", "Once"), [1]);
+        assert_eq!(passed.observe(2, " up", ""), NONE);
+        assert_eq!(passed.observe(3, "on", " "), NONE);
+        assert_eq!(passed.observe(4, " a", "upon a"), [2, 3, 4]);
+        assert_eq!(passed.observe(5, "", ""), NONE);
+        assert_eq!(passed.end(""), [5]);
+    }
+
+    #[test]
+    fn tokens_of_other_text_do_not() {
+        let mut passed = Passed::default();
+        assert_eq!(passed.observe(1, "is", "is"), [1]);
+        assert_eq!(passed.observe(2, " Par", " "), NONE);
+        assert_eq!(passed.observe(3, "is", ""), NONE);
+        assert_eq!(passed.observe(4, ".", "[city]."), NONE);
+        // Text that follows is its own again.
+        assert_eq!(passed.observe(5, " So", " So"), [5]);
+        assert_eq!(passed.observe(6, " be it", ""), NONE);
+        assert_eq!(passed.end(""), NONE);
+    }
+
+    #[test]
+    fn an_unfinished_character_waits_for_what_becomes_of_it() {
+        let mut passed = Passed::default();
+        assert_eq!(passed.observe(1, "", ""), NONE);
+        assert_eq!(passed.observe(2, "é", "e"), NONE);
+        assert_eq!(passed.observe(3, "", ""), NONE);
+        assert_eq!(passed.observe(4, "é", "é"), [3, 4]);
+    }
+}
