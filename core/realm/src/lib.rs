@@ -18,6 +18,7 @@
 //! - [`Program`]: a WebAssembly component that answers a tenant's requests in a sandbox, with what [`Grants`] give it.
 //! - [`Generation`]: a running request, a stream of [`Chunk`]s that threads can loop over too. Dropping it cancels
 //!   the request.
+//! - [`SharedGeneration`]: one that another thread may cancel while one waits for it.
 //! - [`Sequence`]: a token sequence that the caller drives forward by forward.
 //! - [`Metrics`]: what a model has done and how it stands; [`Realm::prometheus`] is that as text for Prometheus.
 //! - [`Error`]: one type with a stable [`code`](Error::code).
@@ -33,12 +34,14 @@ mod error;
 mod generation;
 mod inspect;
 mod load;
+mod log;
 mod metrics;
 mod model;
 mod program;
 mod request;
 mod runtime;
 mod sequence;
+mod shared;
 mod tenant;
 
 pub use adapter::Adapter;
@@ -47,6 +50,7 @@ pub use error::{Error, ErrorCode};
 pub use generation::{Chunks, Generation};
 pub use inspect::{FileInfo, inspect};
 pub use load::{LoadOptions, Progress};
+pub use log::log_to;
 pub use model::{EmbedOptions, Model, ModelInfo};
 pub use program::Program;
 pub use realm_compute::CacheType;
@@ -61,4 +65,5 @@ pub use realm_tokenizer::{Tokenizer, Utf8Stream};
 pub use request::{Message, Prompt, Request, SharedPrefix};
 pub use runtime::{Builder, Realm};
 pub use sequence::Sequence;
+pub use shared::SharedGeneration;
 pub use tenant::Tenant;
