@@ -38,6 +38,7 @@ mod log;
 mod metrics;
 mod model;
 mod program;
+mod progress;
 mod request;
 mod runtime;
 mod sequence;
@@ -53,6 +54,7 @@ pub use load::{LoadOptions, Progress};
 pub use log::log_to;
 pub use model::{EmbedOptions, Model, ModelInfo};
 pub use program::Program;
+pub use progress::{OnProgress, ProgressEvent, Stage};
 pub use realm_compute::CacheType;
 pub use realm_engine::{
     Chunk, Finish, FinishReason, Forwarded, Grammar, Histogram, KvPages, Limits, Metrics, Output, Pooling,
