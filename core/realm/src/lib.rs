@@ -24,7 +24,7 @@
 //! - [`Error`]: one type with a stable [`code`](Error::code).
 //!
 //! Every call that waits exists twice: under its plain name it blocks the thread, and with `_async` it returns
-//! a future that needs no particular runtime.
+//! a future that needs no particular runtime; [`unblock`] makes one of any other call.
 #![forbid(unsafe_code)]
 
 mod adapter;
@@ -44,6 +44,7 @@ mod runtime;
 mod sequence;
 mod shared;
 mod tenant;
+mod unblock;
 
 pub use adapter::Adapter;
 pub use completion::Completion;
@@ -69,3 +70,4 @@ pub use runtime::{Builder, Realm};
 pub use sequence::Sequence;
 pub use shared::SharedGeneration;
 pub use tenant::Tenant;
+pub use unblock::unblock;
