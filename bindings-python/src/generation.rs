@@ -1,18 +1,12 @@
 //! Running requests and what comes out of them.
 
-use std::future::poll_fn;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
-
 use pyo3::IntoPyObjectExt;
-use pyo3::exceptions::{PyStopAsyncIteration, PyTypeError};
+use pyo3::exceptions::PyStopAsyncIteration;
 use pyo3::prelude::*;
-use realm::FinishReason;
+use realm::SharedGeneration;
 
-use crate::errors::{Result, exception, of_code};
-use crate::handle::dispose;
-use crate::process::Process;
+use crate::errors::Result;
+use crate::handle::{Handle, not_picklable};
 use crate::record::record;
 use crate::wait::{Awaitable, wait};
 
@@ -93,13 +87,6 @@ fn tokens(py: Python<'_>, tokens: &[realm::Token]) -> PyResult<Vec<Py<Token>>> {
     tokens.iter().map(token).collect()
 }
 
-fn reason(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-    }
-}
-
 /// A piece of an answer. `finish_reason`, `usage` and `timings` are `None` in all but the last one.
 #[pyclass(frozen, module = "realm", skip_from_py_object)]
 pub(crate) struct Chunk(realm::Chunk);
@@ -121,7 +108,7 @@ impl Chunk {
     /// `"stop"` (an end token, a stop string or the grammar's end) or `"length"`.
     #[getter]
     fn finish_reason(&self) -> Option<&'static str> {
-        self.0.finish.as_ref().map(|finish| reason(finish.reason))
+        self.0.finish.as_ref().map(|finish| finish.reason.as_str())
     }
 
     /// Tokens used.
@@ -166,7 +153,7 @@ impl Completion {
     /// `"stop"` (an end token, a stop string or the grammar's end) or `"length"`.
     #[getter]
     fn finish_reason(&self) -> &'static str {
-        reason(self.0.finish_reason)
+        self.0.finish_reason.as_str()
     }
 
     /// Tokens used.
@@ -202,90 +189,15 @@ impl Completion {
 }
 
 /// A running request: iterate over it with `for` or `async for`. Leaving its `with` block, `cancel()`, or dropping it ends
-/// the request and frees its part of the KV cache at once. One reader at a time; `cancel` works from any thread.
+/// the request and frees its part of the KV cache at once. Each chunk goes to one reader; `cancel` works from any thread.
 #[pyclass(frozen, module = "realm")]
 pub(crate) struct Generation {
-    shared: Arc<Shared>,
-    process: Process,
-}
-
-/// A generation between polls; whoever polls holds the lock for so long and no longer.
-struct Shared(Mutex<State>);
-
-struct State {
-    running: Running,
-    /// Of whoever waits, to tell them of `cancel`.
-    reader: Option<Waker>,
-}
-
-type Finish = Pin<Box<dyn Future<Output = std::result::Result<realm::Completion, realm::Error>> + Send>>;
-
-enum Running {
-    Chunks(Box<realm::Generation>),
-    Finish(Finish),
-    Ended,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn poll_next(
-        &self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<realm::Chunk, realm::Error>>> {
-        let mut state = self.lock();
-        let Running::Chunks(generation) = &mut state.running else { return Poll::Ready(None) };
-        let next = std::pin::pin!(generation.next_async()).poll(context);
-        match &next {
-            Poll::Pending => state.reader = Some(context.waker().clone()),
-            Poll::Ready(None) => state.running = Running::Ended,
-            Poll::Ready(Some(_)) => {}
-        }
-        next
-    }
-
-    /// The error is `None` if there is nothing to finish. No exception yet: the lock is held, and whoever has the GIL may
-    /// wait for it.
-    fn poll_finish(
-        &self,
-        context: &mut Context<'_>,
-    ) -> Poll<std::result::Result<realm::Completion, Option<realm::Error>>> {
-        let mut state = self.lock();
-        let Running::Finish(finish) = &mut state.running else { return Poll::Ready(Err(None)) };
-        let result = finish.as_mut().poll(context).map_err(Some);
-        match &result {
-            Poll::Pending => state.reader = Some(context.waker().clone()),
-            Poll::Ready(_) => state.running = Running::Ended,
-        }
-        result
-    }
-
-    /// From chunks to the end of all.
-    fn start_finish(&self) {
-        let mut state = self.lock();
-        if let Running::Chunks(generation) = std::mem::replace(&mut state.running, Running::Ended) {
-            state.running = Running::Finish(Box::pin(generation.finish_async()));
-        }
-    }
-
-    fn cancel(&self) -> Running {
-        let mut state = self.lock();
-        let running = std::mem::replace(&mut state.running, Running::Ended);
-        let reader = state.reader.take();
-        drop(state);
-        if let Some(reader) = reader {
-            reader.wake();
-        }
-        running
-    }
+    handle: Handle<SharedGeneration>,
 }
 
 impl Generation {
     pub(crate) fn new(generation: realm::Generation) -> Self {
-        let state = State { running: Running::Chunks(Box::new(generation)), reader: None };
-        Self { shared: Arc::new(Shared(Mutex::new(state))), process: Process::current() }
+        Self { handle: Handle::new("Generation", generation.into()) }
     }
 
     pub(crate) fn convert(py: Python<'_>, generation: realm::Generation) -> PyResult<Py<PyAny>> {
@@ -293,9 +205,9 @@ impl Generation {
     }
 
     fn stop(&self, py: Python<'_>) {
-        // In a forked child the lock may be held by a thread that is not there.
-        if self.process.is_current() {
-            dispose(py, self.process, self.shared.cancel());
+        // In a forked child there is nothing to end.
+        if let Ok(generation) = self.handle.get() {
+            py.detach(|| generation.cancel());
         }
     }
 }
@@ -320,24 +232,19 @@ impl Generation {
 
     /// Waits for the end and puts the rest together.
     pub(crate) fn finish(&self, py: Python<'_>) -> Result<Completion> {
-        self.process.check("Generation")?;
-        self.shared.start_finish();
-        let finished = wait(py, poll_fn(|context| self.shared.poll_finish(context)));
+        let generation = self.handle.get()?;
+        let finished = wait(py, generation.finish_async());
         if finished.is_err() {
+            // KeyboardInterrupt and its like.
             self.stop(py);
         }
-        Ok(Completion(finished?.map_err(unfinished)?))
+        Ok(Completion(finished??))
     }
 
     /// As `finish`, to be awaited.
     fn finish_async(&self) -> PyResult<Awaitable> {
-        self.process.check("Generation")?;
-        let shared = Arc::clone(&self.shared);
-        let future = async move {
-            shared.start_finish();
-            poll_fn(|context| shared.poll_finish(context)).await.map_err(unfinished)
-        };
-        Ok(Awaitable::new(future, Completion::convert))
+        let generation = self.handle.get()?;
+        Ok(Awaitable::new(async move { generation.finish_async().await }, Completion::convert))
     }
 
     fn __iter__(slf: Py<Self>) -> Py<Self> {
@@ -345,15 +252,13 @@ impl Generation {
     }
 
     fn __next__(&self, py: Python<'_>) -> Result<Option<Chunk>> {
-        self.process.check("Generation")?;
-        match wait(py, poll_fn(|context| self.shared.poll_next(context))) {
-            Ok(next) => Ok(next.transpose()?.map(Chunk)),
+        let generation = self.handle.get()?;
+        let next = wait(py, generation.next_async());
+        if next.is_err() {
             // KeyboardInterrupt and its like.
-            Err(error) => {
-                self.stop(py);
-                Err(error.into())
-            }
+            self.stop(py);
         }
+        Ok(next?.transpose()?.map(Chunk))
     }
 
     fn __aiter__(slf: Py<Self>) -> Py<Self> {
@@ -361,15 +266,12 @@ impl Generation {
     }
 
     fn __anext__(&self) -> PyResult<Awaitable> {
-        self.process.check("Generation")?;
-        let shared = Arc::clone(&self.shared);
-        let future = async move {
-            match poll_fn(|context| shared.poll_next(context)).await {
-                Some(chunk) => chunk.map(Chunk).map_err(|error| exception(&error)),
-                None => Err(PyStopAsyncIteration::new_err(())),
-            }
-        };
-        Ok(Awaitable::new(future, |py, chunk| chunk.into_py_any(py)))
+        let generation = self.handle.get()?;
+        let next = async move { generation.next_async().await.transpose() };
+        Ok(Awaitable::new(next, |py, chunk| match chunk {
+            Some(chunk) => Chunk(chunk).into_py_any(py),
+            None => Err(PyStopAsyncIteration::new_err(())),
+        }))
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -392,27 +294,8 @@ impl Generation {
     }
 
     fn __reduce__(&self) -> PyResult<()> {
-        Err(PyTypeError::new_err("cannot pickle a Generation: it is a running request of this process"))
+        Err(not_picklable("Generation"))
     }
-}
-
-impl Drop for Generation {
-    fn drop(&mut self) {
-        let process = self.process;
-        if process.is_current() {
-            let mut running = Some(self.shared.cancel());
-            Python::try_attach(|py| running.take().map(|running| dispose(py, process, running)));
-            // At the interpreter's end the operating system takes everything back.
-            std::mem::forget(running);
-        } else {
-            std::mem::forget(Arc::clone(&self.shared));
-        }
-    }
-}
-
-fn unfinished(error: Option<realm::Error>) -> PyErr {
-    let why = "the generation was cancelled, or has been read to its end";
-    error.map_or_else(|| of_code("cancelled", why), |error| exception(&error))
 }
 
 /// Something to await that is there already.

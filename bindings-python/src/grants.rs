@@ -60,7 +60,11 @@ impl Grants {
     ) -> PyResult<Self> {
         let mut grants = realm::Grants::none();
         if let Some(log) = log {
-            grants = self::log(grants, log)?;
+            if let Some(sink) = Sink::new(log, "to_logging")? {
+                grants = grants.log_to(move |tenant, severity, message| {
+                    sink.line((tenant.to_owned(), level(severity), message.to_owned()));
+                });
+            }
         }
         if clock {
             grants = grants.clock();
@@ -100,24 +104,56 @@ fn level(level: Level) -> &'static str {
     }
 }
 
-/// Lines reach Python on the notifier, since programs must not wait for the GIL.
-fn log(grants: realm::Grants, log: &Bound<'_, PyAny>) -> PyResult<realm::Grants> {
-    let py = log.py();
-    let sink = match log.cast::<PyBool>() {
-        Ok(on) if on.is_true() => py.import("realm.logs")?.getattr("to_logging")?,
-        Ok(_) => return Ok(grants),
-        Err(_) if log.is_callable() => log.clone(),
-        Err(_) => return Err(PyTypeError::new_err("log is a bool or a function")),
-    };
-    let sink = Arc::new(sink.unbind());
-    Ok(grants.log_to(move |tenant, severity, message| {
-        let (sink, tenant, message) = (Arc::clone(&sink), tenant.to_owned(), message.to_owned());
+/// A function of the application's that takes lines of a log.
+#[derive(Clone)]
+struct Sink(Arc<Py<PyAny>>);
+
+impl Sink {
+    /// `True` for a function of `realm.logs`, a function, or `False` for none.
+    fn new(log: &Bound<'_, PyAny>, to_logging: &str) -> PyResult<Option<Self>> {
+        let sink = match log.cast::<PyBool>() {
+            Ok(on) if on.is_true() => log.py().import("realm.logs")?.getattr(to_logging)?,
+            Ok(_) => return Ok(None),
+            Err(_) if log.is_callable() => log.clone(),
+            Err(_) => return Err(PyTypeError::new_err("log is a bool or a function")),
+        };
+        Ok(Some(Self(Arc::new(sink.unbind()))))
+    }
+
+    /// Hands a line to the notifier, since whoever logs must not wait for the GIL.
+    fn line(&self, arguments: (String, &'static str, String)) {
+        let sink = Arc::clone(&self.0);
         notify(Notice::Call(Box::new(move |py| {
-            if let Err(error) = sink.call1(py, (tenant, level(severity), message)) {
+            if let Err(error) = sink.call1(py, arguments) {
                 error.write_unraisable(py, Some(sink.bind(py)));
             }
         })));
-    }))
+    }
+}
+
+/// Has Realm's own log go to a function of where a line comes from, a level and a message, or with `True` to the logger `realm` of the
+/// `logging` module; `level` is the last one that is told (`"error"`, `"warn"`, `"info"`, `"debug"` or `"trace"`). `None` ends it.
+#[pyfunction]
+#[pyo3(signature = (log, *, level="info"))]
+pub(crate) fn log_to(log: Option<&Bound<'_, PyAny>>, level: &str) -> Result<()> {
+    let most = match level {
+        "error" => Level::Error,
+        "warn" => Level::Warn,
+        "info" => Level::Info,
+        "debug" => Level::Debug,
+        "trace" => Level::Trace,
+        other => {
+            let why = format!("level is 'error', 'warn', 'info', 'debug' or 'trace', not '{other}'");
+            return Err(invalid(&why).into());
+        }
+    };
+    let sink = log.map(|log| Sink::new(log, "realm_to_logging")).transpose()?.flatten();
+    let sink = sink.map(|sink| {
+        move |severity: Level, target: &str, message: &str| {
+            sink.line((target.to_owned(), self::level(severity), message.to_owned()));
+        }
+    });
+    Ok(realm::log_to(most, sink)?)
 }
 
 fn tool(grants: realm::Grants, name: String, function: &Bound<'_, PyAny>) -> PyResult<realm::Grants> {

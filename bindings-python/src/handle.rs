@@ -62,6 +62,6 @@ pub(crate) fn dispose<T: Send>(py: Python<'_>, process: Process, value: T) {
 /// What every such object answers to `pickle` and `copy`.
 pub(crate) fn not_picklable(kind: &str) -> PyErr {
     pyo3::exceptions::PyTypeError::new_err(format!(
-        "cannot pickle a {kind}: it lives in this process. Load the model where it is needed; its file's pages are shared"
+        "cannot pickle a {kind}: it lives in this process. Load the model where it is needed; the pages of its file are shared"
     ))
 }

@@ -22,6 +22,7 @@ mod request;
 mod runtime;
 mod sequence;
 mod tenant;
+mod tokenizer;
 mod wait;
 
 use pyo3::prelude::*;
@@ -34,7 +35,7 @@ mod _realm {
     #[pymodule_export]
     use crate::generation::{Chunk, Completion, Generation, Timings, Token, TokenLogprob, Usage};
     #[pymodule_export]
-    use crate::grants::{Grants, Store};
+    use crate::grants::{Grants, Store, log_to};
     #[pymodule_export]
     use crate::hub::{Hub, ModelStatus};
     #[pymodule_export]
@@ -51,6 +52,8 @@ mod _realm {
     use crate::sequence::{Forwarded, Sequence};
     #[pymodule_export]
     use crate::tenant::{Limits, Program, ProgramInfo, Tenant};
+    #[pymodule_export]
+    use crate::tokenizer::Tokenizer;
     #[pymodule_export]
     use crate::wait::Awaitable;
 }

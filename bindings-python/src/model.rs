@@ -14,8 +14,9 @@ use crate::generation::{Completion, Generation, TokenLogprob, logprobs};
 use crate::handle::{Handle, not_picklable};
 use crate::metrics::Metrics;
 use crate::record::record;
-use crate::request::{json, messages, request};
+use crate::request::{json, request};
 use crate::sequence::Sequence;
+use crate::tokenizer::Tokenizer;
 use crate::wait::{Awaitable, wait};
 
 record! {
@@ -323,7 +324,7 @@ impl Model {
         template_variables: Option<&Bound<'_, PyAny>>,
     ) -> Result<String> {
         let model = self.handle.get()?;
-        let mut request = realm::Request::chat(self::messages(messages)?);
+        let mut request = request(messages, None)?;
         if let Some(serde_json::Value::Array(tools)) = tools.map(json).transpose()? {
             request.tools = tools;
         }
@@ -363,6 +364,12 @@ impl Model {
     #[pyo3(signature = (adapter, *, scale=1.0))]
     fn adapted(&self, adapter: &Adapter, scale: f32) -> PyResult<Self> {
         Ok(Self::new(self.handle.get()?.adapted(&adapter.handle.get()?, scale)))
+    }
+
+    /// Its tokenizer.
+    #[getter]
+    fn tokenizer(&self) -> PyResult<Tokenizer> {
+        Ok(Tokenizer::of_model(self.handle.get()?))
     }
 
     /// What it was loaded by.

@@ -146,16 +146,6 @@ fn prompt(value: &Bound<'_, PyAny>) -> PyResult<Prompt> {
     }
 }
 
-/// Messages of a conversation.
-pub(crate) fn messages(value: &Bound<'_, PyAny>) -> PyResult<Vec<Message>> {
-    match prompt(value)? {
-        Prompt::Chat(messages) => Ok(messages),
-        _ => Err(PyTypeError::new_err(
-            "messages are a list of dicts such as {'role': 'user', 'content': '...'}",
-        )),
-    }
-}
-
 /// A Python value as JSON.
 pub(crate) fn json(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     pythonize::depythonize(value).map_err(|error| PyTypeError::new_err(format!("not JSON: {error}")))

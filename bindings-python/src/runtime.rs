@@ -14,6 +14,7 @@ use crate::hub::Hub;
 use crate::model::Model;
 use crate::progress::Callback;
 use crate::tenant::{Limits, Program, Tenant};
+use crate::tokenizer::Tokenizer;
 use crate::wait::{Awaitable, wait};
 
 /// The runtime: owns the devices and loads models. One per process is normal. `with Realm() as realm:` closes it at the end;
@@ -164,6 +165,12 @@ impl Realm {
             progress,
         )?;
         Ok(Awaitable::new(load.run(), |py, model| Model::new(model).into_py_any(py)))
+    }
+
+    /// Loads a model's tokenizer alone.
+    fn load_tokenizer(&self, py: Python<'_>, model: PathBuf) -> Result<Tokenizer> {
+        let (realm, model) = (self.handle.get()?, text(model)?);
+        Ok(Tokenizer::alone(wait(py, unblock(move || realm.load_tokenizer(&model)))??))
     }
 
     /// A tenant with limits of its own. Tenants of the same name share nothing.

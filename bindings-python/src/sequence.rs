@@ -17,7 +17,7 @@ use crate::wait::{Awaitable, wait};
 /// What a forward gave.
 #[pyclass(frozen, get_all, module = "realm", skip_from_py_object)]
 pub(crate) struct Forwarded {
-    /// `[vocabulary]` for `"last-logits"`, `[new tokens, vocabulary]` for `"logits"`, `[new tokens, hidden]` for `"hidden"`,
+    /// `[vocabulary]` for `"last_logits"`, `[new tokens, vocabulary]` for `"logits"`, `[new tokens, hidden]` for `"hidden"`,
     /// empty for `"nothing"`.
     values: Py<Array>,
     /// How many of the sequence's tokens were found in the prefix cache for this forward.
@@ -109,11 +109,11 @@ impl Sequence {
 fn output(name: &str) -> PyResult<Output> {
     match name {
         "nothing" => Ok(Output::Nothing),
-        "last-logits" => Ok(Output::LastLogits),
+        "last_logits" => Ok(Output::LastLogits),
         "logits" => Ok(Output::Logits),
         "hidden" => Ok(Output::Hidden),
         other => {
-            Err(invalid(&format!("output is 'last-logits', 'logits', 'hidden' or 'nothing', not '{other}'")))
+            Err(invalid(&format!("output is 'last_logits', 'logits', 'hidden' or 'nothing', not '{other}'")))
         }
     }
 }
@@ -151,7 +151,7 @@ impl Sequence {
     }
 
     /// Computes what was appended since the last forward, or the last token again if nothing was.
-    #[pyo3(signature = (output="last-logits"))]
+    #[pyo3(signature = (output="last_logits"))]
     fn forward(&self, py: Python<'_>, output: &str) -> Result<Forwarded> {
         let output = self::output(output)?;
         let result = wait(py, self.borrow()?.forward(output))??;
@@ -159,7 +159,7 @@ impl Sequence {
     }
 
     /// As `forward`, to be awaited. Cancelling it gives the forward up; the tokens stay appended.
-    #[pyo3(signature = (output="last-logits"))]
+    #[pyo3(signature = (output="last_logits"))]
     fn forward_async(&self, output: &str) -> PyResult<Awaitable> {
         let output = self::output(output)?;
         let future = self.borrow()?.forward(output);

@@ -172,6 +172,16 @@ def test_progress_is_told_and_may_object(runtime: realm.Realm) -> None:
         runtime.load_model("smollm2-135m", progress=refuse)
 
 
+def test_realm_s_own_log_can_be_read(model: realm.Model) -> None:
+    lines: list[tuple[str, str, str]] = []
+    realm.log_to(lambda *line: lines.append(line), level="trace")
+    model.generate("a", max_tokens=1)
+    with pytest.raises(realm.errors.InvalidArgumentError):
+        realm.log_to(None, level="loud")  # type: ignore[arg-type]
+    realm.log_to(None)
+    assert all(target.startswith("realm") for target, _, _ in lines)
+
+
 def test_the_command_is_part_of_the_package() -> None:
     command = [sys.executable, "-m", "realm"]
     arguments = ["run", "smollm2-135m", CAPITAL[0]["content"], "--temperature", "0", "--max-tokens", "16"]

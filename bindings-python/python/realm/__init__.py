@@ -49,11 +49,13 @@ from realm._realm import (
     Timings,
     Token,
     TokenLogprob,
+    Tokenizer,
     Tokens,
     Usage,
     _after_fork,
     _at_exit,
     inspect,
+    log_to,
 )
 from realm.errors import RealmError
 
@@ -89,10 +91,12 @@ __all__ = [
     "Timings",
     "Token",
     "TokenLogprob",
+    "Tokenizer",
     "Tokens",
     "Usage",
     "errors",
     "inspect",
+    "log_to",
     "openai",
 ]
 
