@@ -59,12 +59,10 @@ impl Grants {
         tools: Option<HashMap<String, Bound<'_, PyAny>>>,
     ) -> PyResult<Self> {
         let mut grants = realm::Grants::none();
-        if let Some(log) = log {
-            if let Some(sink) = Sink::new(log, "to_logging")? {
-                grants = grants.log_to(move |tenant, severity, message| {
-                    sink.line((tenant.to_owned(), level(severity), message.to_owned()));
-                });
-            }
+        if let Some(sink) = log.map(|log| Sink::new(log, "to_logging")).transpose()?.flatten() {
+            grants = grants.log_to(move |tenant, severity, message| {
+                sink.line((tenant.to_owned(), level(severity), message.to_owned()));
+            });
         }
         if clock {
             grants = grants.clock();
