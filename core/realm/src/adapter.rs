@@ -1,12 +1,11 @@
 //! LoRA adapters of a model.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use realm_model::AdapterFile;
 
 use crate::error::ErrorCode;
-use crate::{Error, Model};
+use crate::{Error, Model, unblock};
 
 /// A LoRA adapter on a [`Model`], for [`Request::adapter`](crate::Request::adapter). Cloning it is cheap; it is unloaded
 /// when the last clone and the last request that uses it have gone.
@@ -62,16 +61,7 @@ impl Model {
     /// # Errors
     /// As above.
     pub async fn load_adapter_async(&self, path: impl AsRef<Path>) -> Result<Adapter, Error> {
-        let (this, path): (_, Arc<Path>) = (self.clone(), path.as_ref().into());
-        let (send, receive) = async_channel::bounded(1);
-        std::thread::Builder::new()
-            .name("realm-load".into())
-            .spawn(move || {
-                // If the task is gone, nobody wants the adapter.
-                let _ = send.try_send(this.load_adapter(path));
-            })
-            .map_err(|e| Error::new(ErrorCode::Io, e))?;
-        let gone = |_| Error::new(ErrorCode::Internal, "the loading thread stopped");
-        receive.recv().await.map_err(gone)?
+        let (this, path) = (self.clone(), path.as_ref().to_owned());
+        unblock(move || this.load_adapter(path)).await
     }
 }

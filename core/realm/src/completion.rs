@@ -3,7 +3,6 @@
 use realm_engine::{Chunk, Finish, FinishReason, Timings, Token, Usage};
 
 use crate::Error;
-use crate::error::ErrorCode;
 
 /// The whole answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +36,7 @@ impl Collector {
 
     pub(crate) fn finish(self) -> Result<Completion, Error> {
         let Some(Finish { reason, usage, timings }) = self.finish else {
-            return Err(Error::new(ErrorCode::Cancelled, "the generation was cancelled"));
+            return Err(Error::cancelled());
         };
         Ok(Completion { text: self.text, tokens: self.tokens, finish_reason: reason, usage, timings })
     }

@@ -77,6 +77,10 @@ impl Error {
         Self { code, message: message.to_string() }
     }
 
+    pub(crate) fn cancelled() -> Self {
+        Self::new(ErrorCode::Cancelled, "the generation was cancelled")
+    }
+
     /// The kind of failure.
     pub fn code(&self) -> ErrorCode {
         self.code

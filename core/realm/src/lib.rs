@@ -18,12 +18,13 @@
 //! - [`Program`]: a WebAssembly component that answers a tenant's requests in a sandbox, with what [`Grants`] give it.
 //! - [`Generation`]: a running request, a stream of [`Chunk`]s that threads can loop over too. Dropping it cancels
 //!   the request.
+//! - [`SharedGeneration`]: one that another thread may cancel while one waits for it.
 //! - [`Sequence`]: a token sequence that the caller drives forward by forward.
 //! - [`Metrics`]: what a model has done and how it stands; [`Realm::prometheus`] is that as text for Prometheus.
 //! - [`Error`]: one type with a stable [`code`](Error::code).
 //!
 //! Every call that waits exists twice: under its plain name it blocks the thread, and with `_async` it returns
-//! a future that needs no particular runtime.
+//! a future that needs no particular runtime; [`unblock`] makes one of any other call.
 #![forbid(unsafe_code)]
 
 mod adapter;
@@ -33,13 +34,17 @@ mod error;
 mod generation;
 mod inspect;
 mod load;
+mod log;
 mod metrics;
 mod model;
 mod program;
+mod progress;
 mod request;
 mod runtime;
 mod sequence;
+mod shared;
 mod tenant;
+mod unblock;
 
 pub use adapter::Adapter;
 pub use completion::Completion;
@@ -47,8 +52,10 @@ pub use error::{Error, ErrorCode};
 pub use generation::{Chunks, Generation};
 pub use inspect::{FileInfo, inspect};
 pub use load::{LoadOptions, Progress};
+pub use log::log_to;
 pub use model::{EmbedOptions, Model, ModelInfo};
 pub use program::Program;
+pub use progress::{OnProgress, ProgressEvent, Stage};
 pub use realm_compute::CacheType;
 pub use realm_engine::{
     Chunk, Finish, FinishReason, Forwarded, Grammar, Histogram, KvPages, Limits, Metrics, Output, Pooling,
@@ -61,4 +68,6 @@ pub use realm_tokenizer::{Tokenizer, Utf8Stream};
 pub use request::{Message, Prompt, Request, SharedPrefix};
 pub use runtime::{Builder, Realm};
 pub use sequence::Sequence;
+pub use shared::SharedGeneration;
 pub use tenant::Tenant;
+pub use unblock::unblock;

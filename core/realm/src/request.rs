@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use realm_engine::{Grammar, Sampling, Speculation};
 use serde_json::{Map, Value, json};
 
-use crate::Adapter;
+use crate::error::ErrorCode;
+use crate::{Adapter, Error};
 
 /// One message of a conversation, in OpenAI's format: `role`, `content` and what else a template reads.
 #[derive(Debug, Clone, PartialEq)]
@@ -217,6 +218,30 @@ impl Request {
     /// The text will be what a context-free grammar allows: [`Grammar::Lark`].
     pub fn lark(self, grammar: impl Into<String>) -> Self {
         self.grammar(Grammar::Lark(grammar.into()))
+    }
+
+    /// Guides the text as a `response_format` of OpenAI's says: `{"type": "text"}`, `{"type": "json_object"}` or
+    /// `{"type": "json_schema", "json_schema": {"schema": ...}}`.
+    ///
+    /// # Errors
+    /// `invalid-argument` for anything else.
+    pub fn response_format(mut self, format: &Value) -> Result<Self, Error> {
+        self.grammar = match (format["type"].as_str(), &format["json_schema"]["schema"]) {
+            (Some("text"), _) => None,
+            (Some("json_object"), _) => Some(Grammar::JsonObject),
+            (Some("json_schema"), schema @ (Value::Object(_) | Value::Bool(_))) => {
+                Some(Grammar::JsonSchema(schema.clone()))
+            }
+            (Some("json_schema"), _) => {
+                let why = "response_format has no schema; it belongs in `json_schema.schema`";
+                return Err(Error::new(ErrorCode::InvalidArgument, why));
+            }
+            _ => {
+                let why = "response_format needs a `type`: `text`, `json_object` or `json_schema`";
+                return Err(Error::new(ErrorCode::InvalidArgument, why));
+            }
+        };
+        Ok(self)
     }
 
     /// Sets [`grammar`](Self::grammar).

@@ -12,7 +12,7 @@ use crate::load::{self, LoadOptions, Progress};
 use crate::metrics::Models;
 use crate::program::Sandboxes;
 use crate::tenant::Identity;
-use crate::{Error, Limits, Model, Tenant};
+use crate::{Error, Limits, Model, Tenant, unblock};
 
 /// Owns the devices and loads models. Cloning it is cheap and shares everything.
 #[derive(Clone)]
@@ -117,16 +117,7 @@ impl Realm {
     /// As above.
     pub async fn load_model_async(&self, model: &str) -> Result<Model, Error> {
         let (this, model) = (self.clone(), model.to_owned());
-        let (send, receive) = async_channel::bounded(1);
-        std::thread::Builder::new()
-            .name("realm-load".into())
-            .spawn(move || {
-                // If the task is gone, nobody wants the model.
-                let _ = send.try_send(this.load_model(&model));
-            })
-            .map_err(|e| Error::new(ErrorCode::Io, e))?;
-        let gone = |_| Error::new(ErrorCode::Internal, "the loading thread stopped");
-        receive.recv().await.map_err(gone)?
+        unblock(move || this.load_model(&model)).await
     }
 
     /// A tenant with limits of its own: [`Tenant::model`] gives it a loaded model. Tenants of the same name share nothing.

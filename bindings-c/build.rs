@@ -1,0 +1,14 @@
+//! The name that programs look the shared library up by: the version of its ABI, not of the file.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    match std::env::var("CARGO_CFG_TARGET_OS").as_deref() {
+        Ok("linux") => {
+            println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,librealm.so.0");
+            // C functions of our dependencies are nobody's business.
+            println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
+        }
+        Ok("macos") => println!("cargo:rustc-cdylib-link-arg=-Wl,-install_name,@rpath/librealm.0.dylib"),
+        _ => {}
+    }
+}

@@ -1,0 +1,75 @@
+//! Functions of the caller's, and what they are called with.
+
+use std::ffi::{c_char, c_void};
+use std::sync::Arc;
+
+/// Gives `user_data` back.
+pub type Drop = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
+
+/// Gets a chunk; returns whether to go on. May throw, so it is called where no panic is caught.
+pub type OnChunk = Option<
+    unsafe extern "C-unwind" fn(user_data: *mut c_void, chunk: *const crate::generation::Chunk) -> bool,
+>;
+
+/// Told how a load or a pull goes.
+pub type OnProgress = Option<
+    unsafe extern "C" fn(
+        user_data: *mut c_void,
+        stage: *const c_char,
+        what: *const c_char,
+        done: u64,
+        total: u64,
+    ),
+>;
+
+/// Gets a line of a log.
+pub type OnLog = Option<
+    unsafe extern "C" fn(
+        user_data: *mut c_void,
+        level: crate::log::Level,
+        from: *const c_char,
+        message: *const c_char,
+    ),
+>;
+
+/// Answers a program.
+pub type Tool = Option<
+    unsafe extern "C" fn(
+        user_data: *mut c_void,
+        arguments: *const c_char,
+        call: *mut crate::grants::ToolCall,
+    ),
+>;
+
+/// What a callback is called with; given back when the last clone is dropped.
+#[derive(Clone)]
+pub(crate) struct UserData(Arc<Owned>);
+
+struct Owned {
+    data: *mut c_void,
+    drop: Drop,
+}
+
+// SAFETY: the header says that callbacks, and `drop`, are called from any thread.
+unsafe impl Send for Owned {}
+// SAFETY: as above, and at the same time.
+unsafe impl Sync for Owned {}
+
+impl UserData {
+    pub(crate) fn new(data: *mut c_void, drop: Drop) -> Self {
+        Self(Arc::new(Owned { data, drop }))
+    }
+
+    pub(crate) fn get(&self) -> *mut c_void {
+        self.0.data
+    }
+}
+
+impl std::ops::Drop for Owned {
+    fn drop(&mut self) {
+        if let Some(drop) = self.drop {
+            // SAFETY: the caller's function with the caller's data, once.
+            unsafe { drop(self.data) };
+        }
+    }
+}

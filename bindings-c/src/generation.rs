@@ -1,0 +1,308 @@
+//! Running requests, their chunks, and whole answers.
+
+use std::ffi::c_char;
+
+use realm::SharedGeneration;
+
+use crate::error::{Error, attempt, surely};
+use crate::memory::{Text, free, object, own, put};
+
+/// A running request. Freeing it cancels the request and frees its part of the KV cache.
+pub struct Generation(pub(crate) SharedGeneration);
+
+/// Why a generation ended.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub enum FinishReason {
+    /// The model said so with an end token, a stop string came, or the grammar is complete.
+    Stop,
+    /// The request's `max_tokens`, or the end of the context.
+    Length,
+}
+
+/// A token and the natural logarithm of its probability.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TokenLogprob {
+    /// The token.
+    pub id: u32,
+    /// In nats.
+    pub logprob: f32,
+}
+
+impl From<realm::TokenLogprob> for TokenLogprob {
+    fn from(token: realm::TokenLogprob) -> Self {
+        Self { id: token.id, logprob: token.logprob }
+    }
+}
+
+/// A generated token.
+#[repr(C)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// Its log-probability; not a number where the request did not ask for it.
+    pub logprob: f32,
+    /// The likeliest tokens in its place, where the request asked for them. They belong to the chunk or completion.
+    pub top: *const TokenLogprob,
+    /// How many there are.
+    pub top_len: usize,
+}
+
+/// Tokens and seconds used, and why a generation ended.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Finish {
+    /// Why.
+    pub reason: FinishReason,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Of these, how many were computed by an earlier request.
+    pub cached_tokens: usize,
+    /// Tokens generated, an end token included.
+    pub generated_tokens: usize,
+    /// Tokens that were computed on the chance that they would follow.
+    pub draft_tokens: usize,
+    /// Of these, how many did.
+    pub accepted_tokens: usize,
+    /// Seconds of waiting for a place in the batch.
+    pub queued_seconds: f64,
+    /// Seconds from there to the first token.
+    pub prefill_seconds: f64,
+    /// Seconds from the first token to the last.
+    pub decode_seconds: f64,
+}
+
+impl Finish {
+    fn new(reason: realm::FinishReason, usage: realm::Usage, timings: realm::Timings) -> Self {
+        Self {
+            reason: match reason {
+                realm::FinishReason::Stop => FinishReason::Stop,
+                realm::FinishReason::Length => FinishReason::Length,
+            },
+            prompt_tokens: usage.prompt_tokens,
+            cached_tokens: usage.cached_tokens,
+            generated_tokens: usage.generated_tokens,
+            draft_tokens: usage.draft_tokens,
+            accepted_tokens: usage.accepted_tokens,
+            queued_seconds: timings.queued.as_secs_f64(),
+            prefill_seconds: timings.prefill.as_secs_f64(),
+            decode_seconds: timings.decode.as_secs_f64(),
+        }
+    }
+}
+
+/// Tokens as C sees them.
+struct Tokens(Vec<(u32, Option<f32>, Vec<TokenLogprob>)>);
+
+impl From<Vec<realm::Token>> for Tokens {
+    fn from(tokens: Vec<realm::Token>) -> Self {
+        let token = |token: realm::Token| {
+            (token.id, token.logprob, token.top.into_iter().map(TokenLogprob::from).collect())
+        };
+        Self(tokens.into_iter().map(token).collect())
+    }
+}
+
+impl Tokens {
+    unsafe fn get(&self, index: usize, token: *mut Token) -> bool {
+        let Some((id, logprob, top)) = self.0.get(index) else { return false };
+        let found =
+            Token { id: *id, logprob: logprob.unwrap_or(f32::NAN), top: top.as_ptr(), top_len: top.len() };
+        // SAFETY: the caller's place for a token, or NULL.
+        unsafe { put(token, found) };
+        true
+    }
+}
+
+/// A piece of a generation.
+pub struct Chunk {
+    text: Text,
+    tokens: Tokens,
+    finish: Option<Finish>,
+}
+
+impl From<realm::Chunk> for Chunk {
+    fn from(chunk: realm::Chunk) -> Self {
+        let finish = chunk.finish.map(|f| Finish::new(f.reason, f.usage, f.timings));
+        Self { text: chunk.text.into(), tokens: chunk.tokens.into(), finish }
+    }
+}
+
+/// Waits for the next chunk and writes it to `chunk`, for `realm_chunk_free`; NULL after the last one, and after a cancel. Any number
+/// of threads may wait; each chunk goes to one of them. Errors: what ended the request early.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_generation_next(
+    generation: *const Generation,
+    chunk: *mut *mut Chunk,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: an object of ours, and places of the caller's.
+    unsafe {
+        attempt(error, false, || {
+            let next = object(generation, "generation")?.0.next_blocking().transpose()?;
+            let next = next.map_or(std::ptr::null_mut(), |chunk| own(Chunk::from(chunk)));
+            match chunk.is_null() {
+                true => free(next),
+                false => chunk.write(next),
+            }
+            Ok(true)
+        })
+    }
+}
+
+/// Waits for the end and puts what was not read yet together. Errors: what ended the request early; `cancelled` after a cancel, or
+/// if everything was read before.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_generation_finish(
+    generation: *const Generation,
+    error: *mut *mut Error,
+) -> *mut Completion {
+    // SAFETY: an object of ours, and the caller's place for an error.
+    unsafe {
+        attempt(error, std::ptr::null_mut(), || {
+            Ok(own(Completion::from(object(generation, "generation")?.0.finish()?)))
+        })
+    }
+}
+
+/// Ends the request at once and frees its part of the KV cache. Threads that wait for its chunks are told that there is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_generation_cancel(generation: *const Generation) {
+    // SAFETY: an object of ours, or NULL.
+    if let Some(generation) = unsafe { generation.as_ref() } {
+        surely((), || generation.0.cancel());
+    }
+}
+
+/// Whether it was cancelled before it had ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_generation_is_cancelled(generation: *const Generation) -> bool {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { generation.as_ref() }.is_some_and(|generation| generation.0.is_cancelled())
+}
+
+/// Frees a generation, and cancels the request if it has not ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_generation_free(generation: *mut Generation) {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { free(generation) }
+}
+
+/// New text, which may be empty while a character or a stop string is unfinished. Its length in bytes goes to `len`, which may be
+/// NULL. Belongs to the chunk.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_chunk_text(chunk: *const Chunk, len: *mut usize) -> *const c_char {
+    // SAFETY: an object of ours, or NULL, and the caller's place for a length, or NULL.
+    unsafe {
+        match chunk.as_ref() {
+            Some(chunk) => chunk.text.give(len),
+            None => nothing(len),
+        }
+    }
+}
+
+/// How many new tokens there are.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_chunk_tokens(chunk: *const Chunk) -> usize {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { chunk.as_ref() }.map_or(0, |chunk| chunk.tokens.0.len())
+}
+
+/// Writes one of the new tokens to `token`; false if there are not so many.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_chunk_token(chunk: *const Chunk, index: usize, token: *mut Token) -> bool {
+    // SAFETY: an object of ours, or NULL, and the caller's place for a token, or NULL.
+    unsafe { chunk.as_ref().is_some_and(|chunk| chunk.tokens.get(index, token)) }
+}
+
+/// Whether it is the last chunk; then writes to `finish`, which may be NULL, how the generation ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_chunk_finish(chunk: *const Chunk, finish: *mut Finish) -> bool {
+    // SAFETY: an object of ours, or NULL.
+    let Some(ended) = unsafe { chunk.as_ref() }.and_then(|chunk| chunk.finish) else { return false };
+    // SAFETY: the caller's place for an end, or NULL.
+    unsafe { put(finish, ended) };
+    true
+}
+
+/// Frees a chunk of `realm_generation_next`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_chunk_free(chunk: *mut Chunk) {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { free(chunk) }
+}
+
+/// The whole answer.
+pub struct Completion {
+    text: Text,
+    tokens: Tokens,
+    finish: Finish,
+}
+
+impl From<realm::Completion> for Completion {
+    fn from(answer: realm::Completion) -> Self {
+        Self {
+            text: answer.text.into(),
+            tokens: answer.tokens.into(),
+            finish: Finish::new(answer.finish_reason, answer.usage, answer.timings),
+        }
+    }
+}
+
+/// The text, without the stop string that ended it. Its length in bytes goes to `len`, which may be NULL. Belongs to the completion.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_completion_text(
+    completion: *const Completion,
+    len: *mut usize,
+) -> *const c_char {
+    // SAFETY: an object of ours, or NULL, and the caller's place for a length, or NULL.
+    unsafe {
+        match completion.as_ref() {
+            Some(completion) => completion.text.give(len),
+            None => nothing(len),
+        }
+    }
+}
+
+/// How many tokens were generated, an end token included.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_completion_tokens(completion: *const Completion) -> usize {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { completion.as_ref() }.map_or(0, |completion| completion.tokens.0.len())
+}
+
+/// Writes one of the tokens to `token`; false if there are not so many.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_completion_token(
+    completion: *const Completion,
+    index: usize,
+    token: *mut Token,
+) -> bool {
+    // SAFETY: an object of ours, or NULL, and the caller's place for a token, or NULL.
+    unsafe { completion.as_ref().is_some_and(|completion| completion.tokens.get(index, token)) }
+}
+
+/// Writes to `finish` how the generation ended and what it used; false for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_completion_finish(completion: *const Completion, finish: *mut Finish) -> bool {
+    // SAFETY: an object of ours, or NULL.
+    let Some(completion) = (unsafe { completion.as_ref() }) else { return false };
+    // SAFETY: the caller's place for an end, or NULL.
+    unsafe { put(finish, completion.finish) };
+    true
+}
+
+/// Frees a completion.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_completion_free(completion: *mut Completion) {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { free(completion) }
+}
+
+/// The text of nothing.
+unsafe fn nothing(len: *mut usize) -> *const c_char {
+    // SAFETY: the caller's place for a length, or NULL.
+    unsafe { put(len, 0) };
+    c"".as_ptr()
+}

@@ -1,0 +1,188 @@
+//! What programs may do beside asking models.
+
+use std::ffi::{c_char, c_void};
+
+use async_channel::Sender;
+
+use crate::callback::{Drop, OnLog, Tool, UserData};
+use crate::error::{Error, attempt};
+use crate::log::sink;
+use crate::memory::{free, object_mut, own, text, text_of};
+
+/// What a tenant's programs may do beside asking models. By default nothing.
+pub struct Grants(pub(crate) realm::Grants);
+
+/// Nothing, yet.
+#[unsafe(no_mangle)]
+pub extern "C" fn realm_grants_new() -> *mut Grants {
+    own(Grants(realm::Grants::none()))
+}
+
+/// Frees grants. Tenants that have them keep them.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_grants_free(grants: *mut Grants) {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { free(grants) }
+}
+
+unsafe fn allow(grants: *mut Grants, more: impl FnOnce(realm::Grants) -> realm::Grants) {
+    // SAFETY: an object of ours that only this thread uses, or NULL.
+    if let Some(grants) = unsafe { grants.as_mut() } {
+        grants.0 = more(std::mem::take(&mut grants.0));
+    }
+}
+
+/// Programs may write to Realm's own log (`realm_set_log`).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_grants_allow_log(grants: *mut Grants) {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { allow(grants, realm::Grants::log) }
+}
+
+/// Programs may write to a log of the caller's. Takes `user_data` over.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_grants_allow_log_to(
+    grants: *mut Grants,
+    on_log: OnLog,
+    user_data: *mut c_void,
+    drop: Drop,
+) {
+    let data = UserData::new(user_data, drop);
+    if let Some(on_log) = on_log {
+        // SAFETY: an object of ours, or NULL.
+        unsafe { allow(grants, |grants| grants.log_to(sink(on_log, data))) }
+    }
+}
+
+/// Programs may read the time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_grants_allow_clock(grants: *mut Grants) {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { allow(grants, realm::Grants::clock) }
+}
+
+/// Programs may have random numbers of the operating system's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_grants_allow_random(grants: *mut Grants) {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { allow(grants, |grants| grants.random(realm::Random::System)) }
+}
+
+/// Programs may have random numbers, the same in each run.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_grants_allow_random_seed(grants: *mut Grants, seed: u64) {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { allow(grants, |grants| grants.random(realm::Random::Seed(seed))) }
+}
+
+/// Programs may keep things between runs, in a folder of the tenant's own or, with NULL, in memory: keys and values of so many bytes
+/// together. Errors: `io` for a folder that can't be made or read.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_grants_allow_store(
+    grants: *mut Grants,
+    folder: *const c_char,
+    quota: usize,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: an object of ours, the caller's text and place for an error.
+    unsafe {
+        attempt(error, false, || {
+            let grants = object_mut(grants, "grants")?;
+            let store = match folder.is_null() {
+                true => realm::Store::in_memory(quota),
+                false => {
+                    let folder = text(folder, "folder")?;
+                    realm::Store::on_disk(folder, quota).map_err(realm::Error::from)?
+                }
+            };
+            allow(grants, |grants| grants.store(store));
+            Ok(true)
+        })
+    }
+}
+
+/// Programs may send HTTP requests to a host, such as `api.example.com`, `localhost:8080` or `*.example.com`. Errors:
+/// `invalid-argument` for no UTF-8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_grants_allow_http(
+    grants: *mut Grants,
+    host: *const c_char,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: an object of ours, the caller's text and place for an error.
+    unsafe {
+        attempt(error, false, || {
+            let (grants, host) = (object_mut(grants, "grants")?, text(host, "host")?);
+            allow(grants, |grants| grants.http(host));
+            Ok(true)
+        })
+    }
+}
+
+/// Programs may call a function of the application's by this name. Takes `user_data` over, also where it fails. Errors:
+/// `invalid-argument` for no UTF-8 or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_grants_allow_tool(
+    grants: *mut Grants,
+    name: *const c_char,
+    tool: Tool,
+    user_data: *mut c_void,
+    drop: Drop,
+    error: *mut *mut Error,
+) -> bool {
+    let data = UserData::new(user_data, drop);
+    // SAFETY: an object of ours, the caller's text and place for an error.
+    unsafe {
+        attempt(error, false, || {
+            let (grants, name) = (object_mut(grants, "grants")?, text(name, "name")?);
+            let tool = tool.ok_or_else(|| Error::invalid("`tool` is NULL"))?;
+            allow(grants, |grants| {
+                grants.tool_async(name, move |arguments| {
+                    let (answer, answered) = async_channel::bounded(1);
+                    let (arguments, call) = (text_of(&arguments), own(ToolCall(answer)));
+                    // The caller's function with the caller's data; the text lives until it returns.
+                    tool(data.get(), arguments.as_ptr(), call);
+                    async move {
+                        let gone = || Err("the tool gave no answer".to_owned());
+                        answered.recv().await.unwrap_or_else(|_| gone())
+                    }
+                })
+            });
+            Ok(true)
+        })
+    }
+}
+
+/// A program that waits for a tool's answer.
+pub struct ToolCall(Sender<Result<String, String>>);
+
+impl ToolCall {
+    unsafe fn answer(call: *mut Self, answer: Result<String, String>) {
+        if !call.is_null() {
+            // SAFETY: from `own`, and answered once.
+            let call = unsafe { Box::from_raw(call) };
+            // If the program is gone, nobody wants the answer.
+            let _ = call.0.try_send(answer);
+        }
+    }
+}
+
+/// Answers with a JSON text, which is copied, and ends the call. May be called from any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tool_call_answer(call: *mut ToolCall, answer: *const c_char) {
+    // SAFETY: the caller's text, and a call that is not answered.
+    unsafe {
+        let answer = text(answer, "answer").map(str::to_owned);
+        ToolCall::answer(call, answer.map_err(|_| "the tool's answer is no UTF-8".to_owned()));
+    }
+}
+
+/// Says that the tool failed, with a complaint for the program, which is copied, and ends the call. May be called from any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tool_call_fail(call: *mut ToolCall, complaint: *const c_char) {
+    // SAFETY: the caller's text, and a call that is not answered.
+    unsafe {
+        let complaint = text(complaint, "complaint").unwrap_or("the tool failed").to_owned();
+        ToolCall::answer(call, Err(complaint));
+    }
+}

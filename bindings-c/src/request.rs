@@ -1,0 +1,405 @@
+//! Requests, put together by setters.
+
+use std::ffi::c_char;
+
+use realm::{Grammar, Message, Prompt, SharedPrefix};
+
+use crate::error::{Error, attempt};
+use crate::memory::{array, free, json, object_mut, own, text};
+use crate::model::Adapter;
+
+/// A prompt and how to go on from it. Using it for a generation leaves it as it is, so it can be used again.
+pub struct Request(pub(crate) realm::Request);
+
+/// Where drafts come from: tokens that are computed before it is certain that they are part of the text. The text is the same
+/// with and without.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub enum Speculation {
+    /// From wherever there are any.
+    Auto,
+    /// None.
+    Off,
+    /// What followed the last tokens earlier in the text.
+    Lookup,
+    /// The draft model alone.
+    Draft,
+}
+
+impl From<Speculation> for realm::Speculation {
+    fn from(speculation: Speculation) -> Self {
+        match speculation {
+            Speculation::Auto => Self::Auto,
+            Speculation::Off => Self::Off,
+            Speculation::Lookup => Self::Lookup,
+            Speculation::Draft => Self::Draft,
+        }
+    }
+}
+
+/// Changes a request where that can't fail.
+unsafe fn set(request: *mut Request, change: impl FnOnce(&mut realm::Request)) {
+    // SAFETY: a request of ours that only this thread uses, or NULL.
+    if let Some(request) = unsafe { request.as_mut() } {
+        change(&mut request.0);
+    }
+}
+
+/// Changes a request where that can fail.
+unsafe fn try_set(
+    request: *mut Request,
+    error: *mut *mut Error,
+    change: impl FnOnce(&mut realm::Request) -> Result<(), Error>,
+) -> bool {
+    // SAFETY: a request of ours that only this thread uses, or NULL, and the caller's place for an error.
+    unsafe {
+        attempt(error, false, || {
+            change(&mut object_mut(request, "request")?.0)?;
+            Ok(true)
+        })
+    }
+}
+
+/// A request to go on from a text as it is. Control tokens spelled in it are not parsed. Copies the text. Errors:
+/// `invalid-argument` for no UTF-8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_text(prompt: *const c_char, error: *mut *mut Error) -> *mut Request {
+    // SAFETY: the caller's text.
+    let work = || Ok(own(Request(realm::Request::text(unsafe { text(prompt, "prompt") }?))));
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, std::ptr::null_mut(), work) }
+}
+
+/// A request to answer a conversation, which `realm_request_add_message` fills; the model's chat template renders it.
+#[unsafe(no_mangle)]
+pub extern "C" fn realm_request_chat() -> *mut Request {
+    own(Request(realm::Request::new(Prompt::Chat(Vec::new()))))
+}
+
+/// A request to go on from token ids, which are copied. Errors: `invalid-argument` for NULL with a length.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_tokens(
+    tokens: *const u32,
+    len: usize,
+    error: *mut *mut Error,
+) -> *mut Request {
+    // SAFETY: the caller's array.
+    let work = || Ok(own(Request(realm::Request::tokens(unsafe { array(tokens, len, "tokens") }?))));
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, std::ptr::null_mut(), work) }
+}
+
+/// Frees a request.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_free(request: *mut Request) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { free(request) }
+}
+
+fn push(request: &mut realm::Request, message: Message) -> Result<(), Error> {
+    match &mut request.prompt {
+        Prompt::Chat(messages) => {
+            messages.push(message);
+            Ok(())
+        }
+        _ => Err(Error::invalid("messages are for requests of `realm_request_chat`")),
+    }
+}
+
+/// Adds a message: `role` is `system`, `user`, `assistant`, `tool` or what else the template knows. Copies both. Errors:
+/// `invalid-argument` for no UTF-8 or another kind of request.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_add_message(
+    request: *mut Request,
+    role: *const c_char,
+    content: *const c_char,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: a request of ours and the caller's texts.
+    unsafe {
+        try_set(request, error, |r| push(r, Message::new(text(role, "role")?, text(content, "content")?)))
+    }
+}
+
+/// Adds a message with other fields than `role` and `content`, such as `tool_calls`: a JSON object in OpenAI's format. Errors: as
+/// above.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_add_message_json(
+    request: *mut Request,
+    message: *const c_char,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: a request of ours and the caller's text.
+    unsafe { try_set(request, error, |r| push(r, Message::from(json(message, "message")?))) }
+}
+
+/// Adds a tool definition in OpenAI's format, a JSON object, for templates that know tools. Errors: `invalid-argument`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_add_tool(
+    request: *mut Request,
+    definition: *const c_char,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: a request of ours and the caller's text.
+    unsafe {
+        try_set(request, error, |r| {
+            r.tools.push(json(definition, "definition")?);
+            Ok(())
+        })
+    }
+}
+
+/// Sets a further variable for the template, such as `enable_thinking`; its value is JSON. Errors: `invalid-argument`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_template_variable(
+    request: *mut Request,
+    name: *const c_char,
+    value: *const c_char,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: a request of ours and the caller's texts.
+    unsafe {
+        try_set(request, error, |r| {
+            r.template_variables.insert(text(name, "name")?.into(), json(value, "value")?);
+            Ok(())
+        })
+    }
+}
+
+/// Divides the logits; 0 takes the likeliest token (greedy). 0.8 by default.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_temperature(request: *mut Request, temperature: f32) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.sampling.temperature = temperature) }
+}
+
+/// Keeps the `k` likeliest tokens; 0 keeps all. 40 by default.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_top_k(request: *mut Request, k: usize) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.sampling.top_k = k) }
+}
+
+/// Keeps the likeliest tokens whose probabilities together reach `p`; 1 keeps all. 0.95 by default.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_top_p(request: *mut Request, p: f32) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.sampling.top_p = p) }
+}
+
+/// Keeps tokens at least `p` times as likely as the likeliest; 0 keeps all. 0.05 by default.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_min_p(request: *mut Request, p: f32) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.sampling.min_p = p) }
+}
+
+/// Keeps the most typical tokens up to a probability of `p` together; 1, the default, keeps all.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_typical_p(request: *mut Request, p: f32) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.sampling.typical_p = p) }
+}
+
+/// Divides positive and multiplies negative logits of tokens that occurred among the last `window`, prompt included; 1, the
+/// default, changes nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_repetition_penalty(
+    request: *mut Request,
+    penalty: f32,
+    window: usize,
+) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe {
+        set(request, |r| {
+            r.sampling.repetition_penalty = penalty;
+            r.sampling.repetition_window = window;
+        });
+    }
+}
+
+/// Subtracted from a token's logit for each time it was generated; 0 by default.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_frequency_penalty(request: *mut Request, penalty: f32) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.sampling.frequency_penalty = penalty) }
+}
+
+/// Subtracted once from the logit of a token that was generated; 0 by default.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_presence_penalty(request: *mut Request, penalty: f32) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.sampling.presence_penalty = penalty) }
+}
+
+/// Adds to the logit of a token; another call for the same token replaces the bias.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_logit_bias(request: *mut Request, token: u32, bias: f32) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe {
+        set(request, |r| {
+            r.sampling.logit_bias.insert(token, bias);
+        });
+    }
+}
+
+/// Adds a token that never comes out.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_ban_token(request: *mut Request, token: u32) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.sampling.banned_tokens.push(token)) }
+}
+
+/// The same seed gives the same text; without one every request has another.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_seed(request: *mut Request, seed: u64) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.sampling.seed = Some(seed)) }
+}
+
+/// Tokens to generate at most; as many as the context holds by default.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_max_tokens(request: *mut Request, tokens: usize) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.max_tokens = Some(tokens)) }
+}
+
+/// Adds a string that ends the text and is not part of it. Errors: `invalid-argument` for no UTF-8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_add_stop(
+    request: *mut Request,
+    stop: *const c_char,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: a request of ours and the caller's text.
+    unsafe {
+        try_set(request, error, |r| {
+            r.stop.push(text(stop, "stop")?.into());
+            Ok(())
+        })
+    }
+}
+
+/// Goes on after an end token.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_ignore_eos(request: *mut Request, ignore: bool) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.ignore_eos = ignore) }
+}
+
+/// Every token comes with its log-probability and the `likeliest` tokens in its place, at most 100.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_logprobs(request: *mut Request, likeliest: usize) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.logprobs = Some(likeliest)) }
+}
+
+/// The text will be JSON that this schema, a JSON text, allows. What a schema asks and Realm can't guarantee is refused by name
+/// when the request is used. Errors: `invalid-argument` for no JSON.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_json_schema(
+    request: *mut Request,
+    schema: *const c_char,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: a request of ours and the caller's text.
+    unsafe {
+        try_set(request, error, |r| {
+            r.grammar = Some(Grammar::JsonSchema(json(schema, "schema")?));
+            Ok(())
+        })
+    }
+}
+
+/// The text will be a JSON object.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_json(request: *mut Request) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.grammar = Some(Grammar::JsonObject)) }
+}
+
+/// The text will be what a regular expression matches as a whole. Errors: `invalid-argument` for no UTF-8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_regex(
+    request: *mut Request,
+    expression: *const c_char,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: a request of ours and the caller's text.
+    unsafe {
+        try_set(request, error, |r| {
+            r.grammar = Some(Grammar::Regex(text(expression, "expression")?.into()));
+            Ok(())
+        })
+    }
+}
+
+/// The text will be what a grammar in llguidance's dialect of Lark allows. Errors: `invalid-argument` for no UTF-8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_lark(
+    request: *mut Request,
+    grammar: *const c_char,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: a request of ours and the caller's text.
+    unsafe {
+        try_set(request, error, |r| {
+            r.grammar = Some(Grammar::Lark(text(grammar, "grammar")?.into()));
+            Ok(())
+        })
+    }
+}
+
+/// So many tokens at the beginning of the prompt may be computed once for all tenants who mark them too.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_share_prefix(request: *mut Request, tokens: usize) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.shared_prefix = SharedPrefix::Tokens(tokens)) }
+}
+
+/// What the system message makes up may be computed once for all tenants who mark it too.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_share_system(request: *mut Request) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.shared_prefix = SharedPrefix::System) }
+}
+
+/// The LoRA adapter that changes the model for this request, and a factor on what it adds: 1 is the adapter as it was trained.
+/// The request keeps what it needs of the adapter. NULL stands for none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_adapter(
+    request: *mut Request,
+    adapter: *const Adapter,
+    scale: f32,
+) {
+    // SAFETY: objects of ours, or NULL.
+    unsafe {
+        set(request, |r| {
+            r.adapter = adapter.as_ref().map(|adapter| adapter.inner.clone());
+            r.adapter_scale = scale;
+        });
+    }
+}
+
+/// What else the tenant's program is told: any JSON. Errors: `invalid-argument` for no JSON.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_input(
+    request: *mut Request,
+    input: *const c_char,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: a request of ours and the caller's text.
+    unsafe {
+        try_set(request, error, |r| {
+            r.input = json(input, "input")?;
+            Ok(())
+        })
+    }
+}
+
+/// Where drafts come from; what the model was loaded with by default.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_speculation(request: *mut Request, speculation: Speculation) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.speculation = Some(speculation.into())) }
+}

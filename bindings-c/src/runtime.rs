@@ -1,0 +1,512 @@
+//! The runtime, and loading models.
+
+use std::ffi::{CString, c_char, c_void};
+use std::path::PathBuf;
+
+use realm::hub;
+
+use crate::callback::{Drop, OnProgress, UserData};
+use crate::error::{Error, attempt, surely};
+use crate::memory::{array, copy_text, free, object, object_mut, own, put, text, text_of};
+use crate::model::Model;
+use crate::program::Program;
+use crate::request::Speculation;
+use crate::tokenizer::Tokenizer;
+
+/// The runtime: owns the devices and loads models. One per process is normal.
+pub struct Runtime(pub(crate) realm::Realm);
+
+/// Starts a runtime. `threads` compute, 0 stands for one for each core. `device` is `cpu`, `cuda`, `cuda:1` and so on or, as
+/// NULL, the first NVIDIA GPU that Realm can use and otherwise the CPU. `cache_folder` is where fetched models are kept; NULL is
+/// the user's cache folder. Errors: `invalid-argument` for too many threads, `unsupported` for a device that is not there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_runtime_new(
+    threads: usize,
+    device: *const c_char,
+    cache_folder: *const c_char,
+    error: *mut *mut Error,
+) -> *mut Runtime {
+    let work = || {
+        let mut builder = realm::Realm::builder();
+        if threads > 0 {
+            builder = builder.threads(threads);
+        }
+        if !device.is_null() {
+            // SAFETY: the caller's text.
+            builder = builder.device(unsafe { text(device, "device") }?);
+        }
+        if !cache_folder.is_null() {
+            // SAFETY: the caller's text.
+            builder = builder.cache_folder(unsafe { text(cache_folder, "cache_folder") }?);
+        }
+        Ok(own(Runtime(builder.build()?)))
+    };
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, std::ptr::null_mut(), work) }
+}
+
+/// Frees a runtime. What it loaded stays as long as somebody holds it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_runtime_free(runtime: *mut Runtime) {
+    // SAFETY: a runtime of ours, or NULL.
+    unsafe { free(runtime) }
+}
+
+/// How the KV cache holds a number.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub enum CacheType {
+    /// 32-bit floats: exact, twice the memory.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// 8-bit integers with a common factor for each 32.
+    Q8_0,
+}
+
+/// How a model is loaded.
+pub struct LoadOptions {
+    options: realm::LoadOptions,
+    progress: Option<(unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char, u64, u64), UserData)>,
+}
+
+/// Options that change nothing yet.
+#[unsafe(no_mangle)]
+pub extern "C" fn realm_load_options_new() -> *mut LoadOptions {
+    own(LoadOptions { options: realm::LoadOptions::default(), progress: None })
+}
+
+/// Frees options.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_load_options_free(options: *mut LoadOptions) {
+    // SAFETY: options of ours, or NULL.
+    unsafe { free(options) }
+}
+
+/// Tokens that the KV cache holds over all requests.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_load_options_set_kv_tokens(options: *mut LoadOptions, tokens: usize) {
+    // SAFETY: options of ours, or NULL.
+    if let Some(options) = unsafe { options.as_mut() } {
+        options.options.kv_tokens = Some(tokens);
+    }
+}
+
+/// Bytes of the KV cache.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_load_options_set_kv_memory(options: *mut LoadOptions, bytes: u64) {
+    // SAFETY: options of ours, or NULL.
+    if let Some(options) = unsafe { options.as_mut() } {
+        options.options.kv_memory = Some(bytes);
+    }
+}
+
+/// How the KV cache holds numbers. By default 32-bit floats on the CPU, 16-bit floats on a GPU.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_load_options_set_cache_type(options: *mut LoadOptions, cache_type: CacheType) {
+    // SAFETY: options of ours, or NULL.
+    if let Some(options) = unsafe { options.as_mut() } {
+        options.options.cache_type = Some(match cache_type {
+            CacheType::F32 => realm::CacheType::F32,
+            CacheType::F16 => realm::CacheType::F16,
+            CacheType::Q8_0 => realm::CacheType::Q8_0,
+        });
+    }
+}
+
+/// A chat template in place of the file's own. Copies the text. Errors: `invalid-argument` for no UTF-8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_load_options_set_chat_template(
+    options: *mut LoadOptions,
+    template: *const c_char,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: options of ours and the caller's text.
+    let work = || unsafe {
+        object_mut(options, "options")?.options.chat_template = Some(text(template, "template")?.into());
+        Ok(true)
+    };
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, false, work) }
+}
+
+/// Where drafts come from, for requests that do not say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_load_options_set_speculation(
+    options: *mut LoadOptions,
+    speculation: Speculation,
+) {
+    // SAFETY: options of ours, or NULL.
+    if let Some(options) = unsafe { options.as_mut() } {
+        options.options.speculation = speculation.into();
+    }
+}
+
+/// A smaller model of the same vocabulary that drafts for this one: a path, a catalog name or an `hf:` reference. Copies the
+/// text. Errors: `invalid-argument` for no UTF-8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_load_options_set_draft_model(
+    options: *mut LoadOptions,
+    model: *const c_char,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: options of ours and the caller's text.
+    let work = || unsafe {
+        object_mut(options, "options")?.options.draft_model = Some(text(model, "model")?.into());
+        Ok(true)
+    };
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, false, work) }
+}
+
+/// Who is told how the load goes, on the thread that loads. Takes `user_data` over.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_load_options_set_progress(
+    options: *mut LoadOptions,
+    on_progress: OnProgress,
+    user_data: *mut c_void,
+    drop: Drop,
+) {
+    let data = UserData::new(user_data, drop);
+    // SAFETY: options of ours, or NULL.
+    if let Some(options) = unsafe { options.as_mut() } {
+        options.progress = on_progress.map(|on_progress| (on_progress, data));
+    }
+}
+
+/// Calls a callback with an event.
+fn tell(
+    on_progress: unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char, u64, u64),
+    data: *mut c_void,
+) -> realm::OnProgress<impl FnMut(realm::ProgressEvent)> {
+    realm::OnProgress(move |event: realm::ProgressEvent| {
+        let (stage, what): (CString, CString) = (text_of(event.stage.as_str()), text_of(&event.what));
+        // SAFETY: the caller's function with the caller's data; the texts live until it returns.
+        unsafe {
+            on_progress(data, stage.as_ptr(), what.as_ptr(), event.done, event.total.unwrap_or(u64::MAX));
+        }
+    })
+}
+
+/// Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or `hf:owner/repo/file.gguf`. What is not there
+/// yet is fetched. `options` may be NULL, and stay the caller's. Blocks. Errors: `not-found` for a name that is none, `io` where
+/// fetching fails, `invalid-model` and `unsupported` for files that Realm can't run.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_runtime_load_model(
+    runtime: *const Runtime,
+    model: *const c_char,
+    options: *const LoadOptions,
+    error: *mut *mut Error,
+) -> *mut Model {
+    let work = || {
+        // SAFETY: objects of ours and the caller's text.
+        let (runtime, model) = unsafe { (object(runtime, "runtime")?, text(model, "model")?) };
+        // SAFETY: options of ours, or NULL.
+        let loaded = match unsafe { options.as_ref() } {
+            Some(LoadOptions { options, progress: Some((on_progress, data)) }) => {
+                runtime.0.load_model_with(model, options, &mut tell(*on_progress, data.get()))?
+            }
+            Some(LoadOptions { options, progress: None }) => {
+                runtime.0.load_model_with(model, options, &mut ())?
+            }
+            None => runtime.0.load_model(model)?,
+        };
+        Ok(own(Model::from(loaded)))
+    };
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, std::ptr::null_mut(), work) }
+}
+
+/// Fetches a model without loading it, unless it is there, and returns its file's path, for `realm_free`. `on_progress` may be
+/// NULL; `user_data` stays the caller's. Blocks. Errors: as loading.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_runtime_pull(
+    runtime: *const Runtime,
+    model: *const c_char,
+    on_progress: OnProgress,
+    user_data: *mut c_void,
+    error: *mut *mut Error,
+) -> *mut c_char {
+    let work = || {
+        // SAFETY: an object of ours and the caller's text.
+        let (runtime, model) = unsafe { (object(runtime, "runtime")?, text(model, "model")?) };
+        let reference = hub::Reference::parse(model).map_err(realm::Error::from)?;
+        let hub = runtime.0.hub();
+        let path = match on_progress {
+            Some(on_progress) => hub.pull(&reference, &mut tell(on_progress, user_data)),
+            None => hub.pull(&reference, &mut ()),
+        };
+        let path = path.map_err(realm::Error::from)?;
+        // SAFETY: no length is asked for.
+        unsafe { copy_text(&path.to_string_lossy(), std::ptr::null_mut()) }
+    };
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, std::ptr::null_mut(), work) }
+}
+
+/// Deletes what the cache folder has of a model, and writes how many bytes that freed. Errors: `invalid-argument` for a path, `io`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_runtime_remove(
+    runtime: *const Runtime,
+    model: *const c_char,
+    freed: *mut u64,
+    error: *mut *mut Error,
+) -> bool {
+    let work = || {
+        // SAFETY: an object of ours and the caller's text.
+        let (runtime, model) = unsafe { (object(runtime, "runtime")?, text(model, "model")?) };
+        let reference = hub::Reference::parse(model).map_err(realm::Error::from)?;
+        let bytes = runtime.0.hub().remove(&reference).map_err(realm::Error::from)?;
+        // SAFETY: the caller's place for a number, or NULL.
+        unsafe { put(freed, bytes) };
+        Ok(true)
+    };
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, false, work) }
+}
+
+/// What the cache folder has of a model.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub enum ModelState {
+    /// Nothing.
+    Absent,
+    /// A part; the next pull goes on from it.
+    Partial,
+    /// The whole file.
+    Present,
+}
+
+/// The models that the catalog and the cache folder have.
+pub struct ModelList(Vec<(CString, CString, ModelState, u64)>);
+
+/// One of them. The texts belong to the list.
+#[repr(C)]
+pub struct ModelEntry {
+    /// Names it for `realm_runtime_load_model`.
+    pub reference: *const c_char,
+    /// Where its file is, or will be.
+    pub path: *const c_char,
+    /// What is there.
+    pub state: ModelState,
+    /// Bytes that are there.
+    pub bytes: u64,
+}
+
+/// Lists models. Errors: `io` where the cache folder can't be read.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_runtime_models(
+    runtime: *const Runtime,
+    error: *mut *mut Error,
+) -> *mut ModelList {
+    let work = || {
+        // SAFETY: an object of ours.
+        let listed = unsafe { object(runtime, "runtime") }?.0.hub().list().map_err(realm::Error::from)?;
+        let entry = |status: hub::Status| {
+            let (state, bytes) = match status.state {
+                hub::State::Absent => (ModelState::Absent, 0),
+                hub::State::Partial(bytes) => (ModelState::Partial, bytes),
+                hub::State::Present(bytes) => (ModelState::Present, bytes),
+            };
+            (text_of(&status.reference.to_string()), text_of(&status.path.to_string_lossy()), state, bytes)
+        };
+        Ok(own(ModelList(listed.into_iter().map(entry).collect())))
+    };
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, std::ptr::null_mut(), work) }
+}
+
+/// How many there are.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_model_list_len(list: *const ModelList) -> usize {
+    // SAFETY: a list of ours, or NULL.
+    unsafe { list.as_ref() }.map_or(0, |list| list.0.len())
+}
+
+/// Writes one of them to `entry`; false if there are not so many.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_model_list_get(
+    list: *const ModelList,
+    index: usize,
+    entry: *mut ModelEntry,
+) -> bool {
+    // SAFETY: a list of ours, or NULL.
+    let found = unsafe { list.as_ref() }.and_then(|list| list.0.get(index));
+    let Some((reference, path, state, bytes)) = found else { return false };
+    let found =
+        ModelEntry { reference: reference.as_ptr(), path: path.as_ptr(), state: *state, bytes: *bytes };
+    // SAFETY: the caller's place for an entry, or NULL.
+    unsafe { put(entry, found) };
+    true
+}
+
+/// Frees a list.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_model_list_free(list: *mut ModelList) {
+    // SAFETY: a list of ours, or NULL.
+    unsafe { free(list) }
+}
+
+/// What all loaded models have done and how they stand, in the text format that Prometheus reads; for `realm_free`. NULL only for
+/// NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_runtime_prometheus(runtime: *const Runtime) -> *mut c_char {
+    surely(std::ptr::null_mut(), || {
+        // SAFETY: an object of ours, or NULL; no length is asked for.
+        unsafe {
+            let text = runtime.as_ref().map(|runtime| runtime.0.prometheus());
+            text.and_then(|text| copy_text(&text, std::ptr::null_mut()).ok()).unwrap_or(std::ptr::null_mut())
+        }
+    })
+}
+
+/// What a model's file says about itself.
+pub struct FileInfo {
+    info: realm::FileInfo,
+    name: CString,
+    architecture: CString,
+    types: Vec<CString>,
+}
+
+/// A kind of tensor in a file. The name belongs to the file's info.
+#[repr(C)]
+pub struct TensorType {
+    /// Such as `Q4_K`.
+    pub name: *const c_char,
+    /// Tensors of the type.
+    pub count: usize,
+    /// Bytes that they take.
+    pub bytes: u64,
+}
+
+/// The numbers of a file's info. The texts belong to it.
+#[repr(C)]
+pub struct FileSummary {
+    /// `general.name`; empty if the file has none.
+    pub name: *const c_char,
+    /// Such as `llama`.
+    pub architecture: *const c_char,
+    /// Number of weights.
+    pub parameters: u64,
+    /// Transformer layers.
+    pub layers: usize,
+    /// Tokens in the vocabulary.
+    pub vocabulary: usize,
+    /// Tokens that the model was trained for.
+    pub trained_context_length: usize,
+    /// Whether it has a chat template.
+    pub chat_template: bool,
+    /// Kinds of tensors, for `realm_file_info_tensor_type`.
+    pub tensor_types: usize,
+}
+
+/// Reads a GGUF file's header without loading the file. Errors: `io`, and `invalid-model` or `unsupported` for files that Realm
+/// can't run.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_inspect(path: *const c_char, error: *mut *mut Error) -> *mut FileInfo {
+    let work = || {
+        // SAFETY: the caller's text.
+        let info = realm::inspect(&PathBuf::from(unsafe { text(path, "path") }?))?;
+        Ok(own(FileInfo {
+            name: text_of(info.name.as_deref().unwrap_or_default()),
+            architecture: text_of(&info.architecture),
+            types: info.tensor_types.iter().map(|(name, ..)| text_of(name)).collect(),
+            info,
+        }))
+    };
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, std::ptr::null_mut(), work) }
+}
+
+/// Writes what the file says to `summary`; false for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_file_info_summary(info: *const FileInfo, summary: *mut FileSummary) -> bool {
+    // SAFETY: an object of ours, or NULL.
+    let Some(FileInfo { info, name, architecture, types }) = (unsafe { info.as_ref() }) else { return false };
+    let said = FileSummary {
+        name: name.as_ptr(),
+        architecture: architecture.as_ptr(),
+        parameters: info.parameters,
+        layers: info.layers,
+        vocabulary: info.vocabulary,
+        trained_context_length: info.trained_context_length,
+        chat_template: info.chat_template,
+        tensor_types: types.len(),
+    };
+    // SAFETY: the caller's place for a summary, or NULL.
+    unsafe { put(summary, said) };
+    true
+}
+
+/// Writes one of the kinds of tensors to `tensor_type`, the one with the most bytes first; false if there are not so many.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_file_info_tensor_type(
+    info: *const FileInfo,
+    index: usize,
+    tensor_type: *mut TensorType,
+) -> bool {
+    // SAFETY: an object of ours, or NULL.
+    let Some(info) = (unsafe { info.as_ref() }) else { return false };
+    let Some((_, count, bytes)) = info.info.tensor_types.get(index) else { return false };
+    let found = TensorType { name: info.types[index].as_ptr(), count: *count, bytes: *bytes };
+    // SAFETY: the caller's place for a type, or NULL.
+    unsafe { put(tensor_type, found) };
+    true
+}
+
+/// Frees a file's info.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_file_info_free(info: *mut FileInfo) {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { free(info) }
+}
+
+/// Loads a model's tokenizer alone. Blocks. Errors: as loading a model.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_runtime_load_tokenizer(
+    runtime: *const Runtime,
+    model: *const c_char,
+    error: *mut *mut Error,
+) -> *mut Tokenizer {
+    let work = || {
+        // SAFETY: an object of ours and the caller's text.
+        let (runtime, model) = unsafe { (object(runtime, "runtime")?, text(model, "model")?) };
+        Ok(own(Tokenizer::Alone(Box::new(runtime.0.load_tokenizer(model)?))))
+    };
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, std::ptr::null_mut(), work) }
+}
+
+/// Compiles a program from a file: a WebAssembly component, or what a WebAssembly target of `cargo build` makes. Compiled code is
+/// kept in the cache folder. Blocks, for seconds if the program is large and new. Errors: `io`, `invalid-program`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_runtime_load_program(
+    runtime: *const Runtime,
+    path: *const c_char,
+    error: *mut *mut Error,
+) -> *mut Program {
+    let work = || {
+        // SAFETY: an object of ours and the caller's text.
+        let (runtime, path) = unsafe { (object(runtime, "runtime")?, text(path, "path")?) };
+        Ok(own(Program::from(runtime.0.load_program(path)?)))
+    };
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, std::ptr::null_mut(), work) }
+}
+
+/// As `realm_runtime_load_program`, from `len` bytes. Errors: `invalid-program`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_runtime_compile_program(
+    runtime: *const Runtime,
+    wasm: *const u8,
+    len: usize,
+    error: *mut *mut Error,
+) -> *mut Program {
+    let work = || {
+        // SAFETY: an object of ours and the caller's bytes.
+        let (runtime, wasm) = unsafe { (object(runtime, "runtime")?, array(wasm, len, "wasm")?) };
+        Ok(own(Program::from(runtime.0.compile_program(wasm)?)))
+    };
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, std::ptr::null_mut(), work) }
+}

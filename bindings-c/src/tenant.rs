@@ -1,0 +1,177 @@
+//! Tenants.
+
+use std::ffi::{CString, c_char};
+
+use crate::error::{Error, attempt, surely};
+use crate::grants::Grants;
+use crate::limits::Limits;
+use crate::memory::{free, object, own, put, text, text_of};
+use crate::metrics::Served;
+use crate::model::Model;
+use crate::program::Program;
+use crate::runtime::Runtime;
+
+/// An identity with limits that hold over all models it uses. Goes when its last handle, the last model as it sees it, and its last
+/// request have gone.
+pub struct Tenant {
+    tenant: realm::Tenant,
+    name: CString,
+}
+
+/// A tenant with limits of its own; `limits` may be NULL for the default ones, and stay the caller's. Tenants of the same name share
+/// nothing. Errors: `invalid-argument` for limits that mean nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_runtime_tenant(
+    runtime: *const Runtime,
+    name: *const c_char,
+    limits: *const Limits,
+    error: *mut *mut Error,
+) -> *mut Tenant {
+    // SAFETY: objects of ours, the caller's text and place for an error.
+    unsafe {
+        attempt(error, std::ptr::null_mut(), || {
+            let (runtime, name) = (object(runtime, "runtime")?, text(name, "name")?);
+            let limits = limits.as_ref().map(|limits| limits.limits.clone()).unwrap_or_default();
+            Ok(own(Tenant { tenant: runtime.0.tenant(name, limits)?, name: text_of(name) }))
+        })
+    }
+}
+
+/// Frees a tenant's handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_free(tenant: *mut Tenant) {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { free(tenant) }
+}
+
+/// Its name. Belongs to the tenant.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_name(tenant: *const Tenant) -> *const c_char {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { tenant.as_ref() }.map_or(c"".as_ptr(), |tenant| tenant.name.as_ptr())
+}
+
+/// What it may use, to be freed. NULL only for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_limits(tenant: *const Tenant) -> *mut Limits {
+    // SAFETY: an object of ours, or NULL.
+    let tenant = unsafe { tenant.as_ref() };
+    tenant.map_or(std::ptr::null_mut(), |tenant| own(Limits::from(tenant.tenant.limits())))
+}
+
+/// Changes what it may use, from the next step on. Requests that run or wait stay. Errors: `invalid-argument` for limits that mean
+/// nothing; then the old ones stay.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_set_limits(
+    tenant: *const Tenant,
+    limits: *const Limits,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: objects of ours, and the caller's place for an error.
+    unsafe {
+        attempt(error, false, || {
+            let limits = object(limits, "limits")?.limits.clone();
+            object(tenant, "tenant")?.tenant.set_limits(limits)?;
+            Ok(true)
+        })
+    }
+}
+
+/// A loaded model as this tenant sees it, as a handle of its own: what is asked of it counts against the tenant's limits. Errors:
+/// `limit-exceeded` for a model that the tenant may not use.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_model(
+    tenant: *const Tenant,
+    model: *const Model,
+    error: *mut *mut Error,
+) -> *mut Model {
+    // SAFETY: objects of ours, and the caller's place for an error.
+    unsafe {
+        attempt(error, std::ptr::null_mut(), || {
+            let seen = object(tenant, "tenant")?.tenant.model(&object(model, "model")?.model)?;
+            Ok(own(Model::from(seen)))
+        })
+    }
+}
+
+/// From now on this program answers the tenant's requests; with NULL Realm generates as for everybody. What runs goes on with the
+/// program it started with. The tenant keeps what it needs of the program.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_set_program(tenant: *const Tenant, program: *const Program) {
+    // SAFETY: objects of ours, or NULL.
+    let (tenant, program) = unsafe { (tenant.as_ref(), program.as_ref()) };
+    if let Some(tenant) = tenant {
+        surely((), || tenant.tenant.set_program(program.map(|program| &program.inner)));
+    }
+}
+
+/// Whether a program answers the tenant's requests.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_has_program(tenant: *const Tenant) -> bool {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { tenant.as_ref() }.is_some_and(|tenant| tenant.tenant.program().is_some())
+}
+
+/// Gives the tenant a program that its other programs may run by this name, or another one for the name. Errors:
+/// `invalid-argument` for no UTF-8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_add_program(
+    tenant: *const Tenant,
+    name: *const c_char,
+    program: *const Program,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: objects of ours, the caller's text and place for an error.
+    unsafe {
+        attempt(error, false, || {
+            let program = &object(program, "program")?.inner;
+            object(tenant, "tenant")?.tenant.add_program(text(name, "name")?, program);
+            Ok(true)
+        })
+    }
+}
+
+/// Takes a program away from those that others may run; says whether there was one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_remove_program(tenant: *const Tenant, name: *const c_char) -> bool {
+    // SAFETY: an object of ours, or NULL, and the caller's text.
+    match unsafe { (tenant.as_ref(), text(name, "name")) } {
+        (Some(tenant), Ok(name)) => surely(false, || tenant.tenant.remove_program(name)),
+        _ => false,
+    }
+}
+
+/// What the tenant's programs may do beside asking models, from the next request on. `grants` stay the caller's; NULL stands for
+/// nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_set_grants(tenant: *const Tenant, grants: *const Grants) {
+    // SAFETY: objects of ours, or NULL.
+    let (tenant, grants) = unsafe { (tenant.as_ref(), grants.as_ref()) };
+    if let Some(tenant) = tenant {
+        surely((), || tenant.tenant.set_grants(grants.map(|grants| grants.0.clone()).unwrap_or_default()));
+    }
+}
+
+/// Requests that run now, over all models.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_running(tenant: *const Tenant) -> usize {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { tenant.as_ref() }.map_or(0, |tenant| tenant.tenant.running())
+}
+
+/// Requests that wait now, over all models.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_waiting(tenant: *const Tenant) -> usize {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { tenant.as_ref() }.map_or(0, |tenant| tenant.tenant.waiting())
+}
+
+/// Writes to `served` what was done for it, over all models that are loaded now; false for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_metrics(tenant: *const Tenant, served: *mut Served) -> bool {
+    // SAFETY: an object of ours, or NULL.
+    let Some(tenant) = (unsafe { tenant.as_ref() }) else { return false };
+    // SAFETY: the caller's place for it, or NULL.
+    unsafe { put(served, Served::from(&tenant.tenant.metrics())) };
+    true
+}

@@ -1,0 +1,298 @@
+// What callers do wrong, and what they do to memory: `misuse MODEL PROGRAMS CYCLES`, with the folder tests/conformance/programs.
+// `misuse MODEL exit` ends in the middle of a stream.
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <thread>
+#include <vector>
+
+#include "handles.hpp"
+
+#define CHECK(condition)                                                                    \
+    do {                                                                                    \
+        if (!(condition)) {                                                                 \
+            std::cerr << __FILE__ << ":" << __LINE__ << ": " << #condition << " is false\n"; \
+            std::exit(1);                                                                   \
+        }                                                                                   \
+    } while (false)
+
+static Outcome out;
+static Owned<RealmRuntime> runtime;
+static Owned<RealmModel> model;
+
+static Owned<RealmRequest> story(size_t tokens) {
+    auto request = own(TRY(out, realm_request_text("Once upon a time", &out.error)));
+    realm_request_set_temperature(request.get(), 0);
+    realm_request_set_max_tokens(request.get(), tokens);
+    realm_request_set_ignore_eos(request.get(), true);
+    return request;
+}
+
+static RealmKvPages pages() {
+    RealmKvPages kv;
+    auto metrics = own(realm_model_metrics(model.get()));
+    realm_metrics_kv(metrics.get(), &kv);
+    return kv;
+}
+
+static void wait_until(const std::function<bool()> &holds) {
+    for (int i = 0; i < 1000 && !holds(); i++) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    CHECK(holds());
+}
+
+// Expects a call to fail with `invalid-argument`.
+template <class Call>
+static void refused(Call call) {
+    RealmError *error = nullptr;
+    CHECK(!call(&error));
+    CHECK(error != nullptr && realm_error_code(error) == REALM_ERROR_CODE_INVALID_ARGUMENT);
+    CHECK(std::strcmp(realm_error_name(error), "invalid-argument") == 0 && std::strlen(realm_error_message(error)) > 0);
+    realm_error_free(error);
+    // And without anywhere to put the error.
+    CHECK(!call(nullptr));
+}
+
+static void nothing_where_something_is_needed() {
+    RealmRuntime *r = runtime.get();
+    RealmModel *m = model.get();
+    auto request = story(1);
+    RealmRequest *q = request.get();
+    auto sequence = own(TRY(out, realm_model_sequence(m, &out.error)));
+    auto tenant = own(TRY(out, realm_runtime_tenant(r, "t", nullptr, &out.error)));
+    size_t len = 7;
+    refused([](RealmError **e) { return realm_runtime_load_model(nullptr, "x", nullptr, e); });
+    refused([&](RealmError **e) { return realm_runtime_load_model(r, nullptr, nullptr, e); });
+    refused([&](RealmError **e) { return realm_runtime_load_model(r, "\xff\xfe", nullptr, e); });
+    refused([&](RealmError **e) { return realm_runtime_pull(r, nullptr, nullptr, nullptr, e); });
+    refused([&](RealmError **e) { return realm_runtime_models(nullptr, e); });
+    refused([&](RealmError **e) { return realm_runtime_load_program(r, nullptr, e); });
+    refused([&](RealmError **e) { return realm_runtime_compile_program(r, nullptr, 100, e); });
+    refused([&](RealmError **e) { return realm_runtime_load_tokenizer(nullptr, "x", e); });
+    refused([&](RealmError **e) { return realm_runtime_tenant(r, nullptr, nullptr, e); });
+    refused([&](RealmError **e) { return realm_inspect(nullptr, e); });
+    refused([&](RealmError **e) { return realm_model_generate(nullptr, q, e); });
+    refused([&](RealmError **e) { return realm_model_generate(m, nullptr, e); });
+    refused([&](RealmError **e) { return realm_model_stream(m, nullptr, e); });
+    refused([&](RealmError **e) { return realm_model_each(m, q, nullptr, nullptr, e); });
+    refused([&](RealmError **e) { return realm_model_encode(m, nullptr, false, true, &len, e); });
+    refused([&](RealmError **e) { return realm_model_decode(m, nullptr, 3, &len, e); });
+    refused([&](RealmError **e) { return realm_model_render(m, q, e); });
+    refused([&](RealmError **e) { return realm_model_score(m, nullptr, 1, 0, e); });
+    refused([&](RealmError **e) { return realm_model_embed(m, nullptr, &len, e); });
+    refused([&](RealmError **e) { return realm_model_sequence(nullptr, e); });
+    refused([&](RealmError **e) { return realm_model_restore_sequence(m, nullptr, 10, e); });
+    refused([&](RealmError **e) { return realm_model_load_adapter(m, nullptr, e); });
+    refused([&](RealmError **e) { return realm_generation_next(nullptr, nullptr, e); });
+    refused([&](RealmError **e) { return realm_generation_finish(nullptr, e); });
+    refused([&](RealmError **e) { return realm_sequence_append(sequence.get(), nullptr, 1, e); });
+    refused([&](RealmError **e) { return realm_sequence_forward(sequence.get(), REALM_OUTPUT_NOTHING, e); });
+    refused([&](RealmError **e) { return realm_sequence_fork(nullptr, e); });
+    refused([&](RealmError **e) { return realm_tenant_set_limits(tenant.get(), nullptr, e); });
+    refused([&](RealmError **e) { return realm_tenant_model(tenant.get(), nullptr, e); });
+    refused([&](RealmError **e) { return realm_tenant_add_program(tenant.get(), "x", nullptr, e); });
+    refused([&](RealmError **e) { return realm_grants_allow_tool(nullptr, "x", nullptr, nullptr, nullptr, e); });
+    refused([&](RealmError **e) { return realm_request_text(nullptr, e); });
+    refused([&](RealmError **e) { return realm_request_add_message(q, "user", "x", e); });
+    refused([&](RealmError **e) { return realm_request_set_json_schema(q, "{", e); });
+    refused([&](RealmError **e) { return realm_request_set_input(nullptr, "{}", e); });
+    CHECK(len == 7);
+
+    realm_runtime_free(nullptr);
+    realm_model_free(nullptr);
+    realm_generation_free(nullptr);
+    realm_generation_cancel(nullptr);
+    realm_error_free(nullptr);
+    realm_request_set_temperature(nullptr, 1);
+    realm_tenant_set_program(nullptr, nullptr);
+    realm_tenant_set_grants(nullptr, nullptr);
+    realm_tool_call_answer(nullptr, "x");
+    realm_free(nullptr);
+    CHECK(realm_model_clone(nullptr) == nullptr && realm_model_metrics(nullptr) == nullptr);
+    CHECK(!realm_model_info(nullptr, nullptr) && realm_model_info(m, nullptr));
+    CHECK(std::string(realm_chunk_text(nullptr, &len)).empty() && len == 0);
+    CHECK(realm_completion_tokens(nullptr) == 0 && !realm_completion_token(nullptr, 0, nullptr));
+    CHECK(realm_limits_get(nullptr, REALM_LIMIT_KV_TOKENS) == REALM_NONE);
+    CHECK(realm_forwarded_values(nullptr, nullptr, nullptr) == nullptr && realm_tenant_running(nullptr) == 0);
+}
+
+static void a_callback_that_throws_ends_the_request() {
+    auto request = story(1000);
+    int chunks = 0;
+    RealmOnChunk throws = [](void *data, const RealmChunk *chunk) -> bool {
+        CHECK(realm_chunk_tokens(chunk) == 1);
+        if (++*static_cast<int *>(data) == 3) throw std::runtime_error("enough");
+        return true;
+    };
+    bool caught = false;
+    try {
+        realm_model_each(model.get(), request.get(), throws, &chunks, &out.error);
+    } catch (const std::runtime_error &error) {
+        caught = std::string(error.what()) == "enough";
+    }
+    CHECK(caught && chunks == 3 && out.error == nullptr);
+    wait_until([] { return pages().used == 0; });
+
+    RealmOnChunk stops = [](void *data, const RealmChunk *) -> bool { return ++*static_cast<int *>(data) < 3; };
+    chunks = 0;
+    CHECK(realm_model_each(model.get(), request.get(), stops, &chunks, &out.error) && chunks == 3);
+    wait_until([] { return pages().used == 0; });
+}
+
+static void threads_wait_and_another_one_cancels() {
+    auto request = story(1500);
+    auto generation = own(TRY(out, realm_model_stream(model.get(), request.get(), &out.error)));
+    std::atomic<int> chunks{0};
+    std::vector<std::thread> readers;
+    for (int i = 0; i < 4; i++) {
+        readers.emplace_back([&] {
+            for (;;) {
+                RealmChunk *chunk = nullptr;
+                CHECK(realm_generation_next(generation.get(), &chunk, nullptr));
+                if (chunk == nullptr) return;
+                chunks++;
+                realm_chunk_free(chunk);
+            }
+        });
+    }
+    wait_until([&] { return chunks > 8; });
+    realm_generation_cancel(generation.get());
+    for (std::thread &reader : readers) reader.join();
+    CHECK(realm_generation_is_cancelled(generation.get()) && chunks < 1500);
+    RealmError *error = nullptr;
+    CHECK(realm_generation_finish(generation.get(), &error) == nullptr);
+    CHECK(realm_error_code(error) == REALM_ERROR_CODE_CANCELLED);
+    realm_error_free(error);
+    wait_until([] { return pages().used == 0; });
+}
+
+static void dropping_a_generation_frees_its_pages() {
+    auto request = story(1500);
+    auto generation = own(TRY(out, realm_model_stream(model.get(), request.get(), &out.error)));
+    CHECK(realm_generation_next(generation.get(), nullptr, nullptr));
+    wait_until([] { return pages().used > 0; });
+    generation.reset();
+    wait_until([] { return pages().used == 0; });
+}
+
+static std::atomic<int> dropped{0};
+static std::atomic<int> lines{0};
+
+static void what_callbacks_are_given_is_given_back_once(const std::string &programs) {
+    RealmDrop drop = [](void *) REALM_NOEXCEPT { dropped++; };
+    RealmOnLog log = [](void *, RealmLevel, const char *, const char *) REALM_NOEXCEPT { lines++; };
+    RealmTool never = [](void *, const char *, RealmToolCall *call) REALM_NOEXCEPT { realm_tool_call_fail(call, nullptr); };
+    auto program = own(TRY(out, realm_runtime_load_program(runtime.get(), (programs + "/call-tool.wasm").c_str(), &out.error)));
+    auto tenant = own(TRY(out, realm_runtime_tenant(runtime.get(), "t", nullptr, &out.error)));
+    auto seen = own(TRY(out, realm_tenant_model(tenant.get(), model.get(), &out.error)));
+    {
+        auto grants = own(realm_grants_new());
+        realm_grants_allow_log_to(grants.get(), log, nullptr, drop);
+        TRY(out, realm_grants_allow_tool(grants.get(), "weather", never, nullptr, drop, &out.error));
+        realm_tenant_set_grants(tenant.get(), grants.get());
+    }
+    realm_tenant_set_program(tenant.get(), program.get());
+    CHECK(dropped == 0);
+    auto request = story(1);
+    RealmError *error = nullptr;
+    CHECK(realm_model_generate(seen.get(), request.get(), &error) == nullptr);
+    CHECK(realm_error_code(error) == REALM_ERROR_CODE_FAILED && lines == 1);
+    realm_error_free(error);
+    realm_tenant_set_grants(tenant.get(), nullptr);
+    wait_until([] { return dropped == 2; });
+    // Given back also where a call fails.
+    CHECK(!realm_grants_allow_tool(nullptr, "x", never, nullptr, drop, nullptr) && dropped == 3);
+
+    CHECK(realm_set_log(REALM_LEVEL_TRACE, log, nullptr, drop, nullptr));
+    CHECK(realm_set_log(REALM_LEVEL_TRACE, nullptr, nullptr, nullptr, nullptr) && dropped == 4);
+}
+
+// KiB that are resident.
+static long resident() {
+    std::ifstream status("/proc/self/status");
+    std::string line;
+    while (std::getline(status, line)) {
+        if (line.rfind("VmRSS:", 0) == 0) return std::stol(line.substr(6));
+    }
+    return 0;
+}
+
+static void cycle(RealmProgram *program) {
+    auto limits = own(realm_limits_new());
+    RealmModelInfo info;
+    realm_model_info(model.get(), &info);
+    const char *names[] = {info.reference, "another"};
+    TRY(out, realm_limits_set_names(limits.get(), REALM_NAME_LIMIT_MODELS, names, 2, &out.error));
+    auto tenant = own(TRY(out, realm_runtime_tenant(runtime.get(), "cycle", limits.get(), &out.error)));
+    auto seen = own(TRY(out, realm_tenant_model(tenant.get(), model.get(), &out.error)));
+    auto clone = own(realm_model_clone(seen.get()));
+    auto request = story(1);
+    auto answer = own(TRY(out, realm_model_generate(clone.get(), request.get(), &out.error)));
+    auto dropped = own(TRY(out, realm_model_stream(seen.get(), story(1000).get(), &out.error)));
+    auto sequence = own(TRY(out, realm_model_sequence(seen.get(), &out.error)));
+    uint32_t tokens[] = {4, 5};
+    TRY(out, realm_sequence_append(sequence.get(), tokens, 2, &out.error));
+    auto forwarded = own(TRY(out, realm_sequence_forward(sequence.get(), REALM_OUTPUT_LAST_LOGITS, &out.error)));
+    auto fork = own(TRY(out, realm_sequence_fork(sequence.get(), &out.error)));
+    auto tokenizer = own(realm_model_tokenizer(seen.get()));
+    size_t len = 0;
+    auto ids = own(TRY(out, realm_tokenizer_encode(tokenizer.get(), "Hello", false, true, &len, &out.error)));
+    auto grants = own(realm_grants_new());
+    realm_tenant_set_grants(tenant.get(), grants.get());
+    realm_tenant_set_program(tenant.get(), program);
+    auto sandboxed = own(TRY(out, realm_model_generate(seen.get(), request.get(), &out.error)));
+    auto metrics = own(realm_model_metrics(seen.get()));
+    RealmError *error = nullptr;
+    CHECK(realm_runtime_load_model(runtime.get(), "no-such-model", nullptr, &error) == nullptr);
+    realm_error_free(error);
+}
+
+static void a_thousand_cycles_leave_memory_flat(const std::string &programs, int cycles) {
+    auto program = own(TRY(out, realm_runtime_load_program(runtime.get(), (programs + "/hello.wasm").c_str(), &out.error)));
+    for (int i = 0; i < cycles / 5; i++) cycle(program.get());
+    long before = resident();
+    for (int i = 0; i < cycles; i++) cycle(program.get());
+    long after = resident();
+    std::printf("%d cycles: from %ld to %ld KiB resident\n", cycles, before, after);
+#ifndef SANITIZED
+    // Less than 4 bytes of every KiB in each of a thousand cycles.
+    CHECK(after - before < 4096);
+#endif
+    wait_until([] { return pages().used == 0; });
+}
+
+int main(int argc, char **argv) {
+    CHECK(argc >= 3);
+    std::string programs = argv[2];
+    auto options = own(realm_load_options_new());
+    realm_load_options_set_kv_tokens(options.get(), 4096);
+    runtime = own(TRY(out, realm_runtime_new(2, "cpu", nullptr, &out.error)));
+    model = own(TRY(out, realm_runtime_load_model(runtime.get(), argv[1], options.get(), &out.error)));
+    CHECK(realm_abi_version() >> 16 == REALM_ABI_MAJOR && (realm_abi_version() & 0xFFFF) >= REALM_ABI_MINOR);
+    if (programs == "exit") {
+        auto request = story(1500);
+        RealmGeneration *generation = TRY(out, realm_model_stream(model.get(), request.get(), &out.error));
+        CHECK(realm_generation_next(generation, nullptr, nullptr));
+        std::thread([generation] {
+            RealmChunk *chunk = nullptr;
+            while (realm_generation_next(generation, &chunk, nullptr) && chunk != nullptr) realm_chunk_free(chunk);
+        }).detach();
+        // Nothing is freed; threads of Realm's and our own are in the middle of things.
+        (void)model.release();
+        (void)runtime.release();
+        std::exit(0);
+    }
+    nothing_where_something_is_needed();
+    a_callback_that_throws_ends_the_request();
+    threads_wait_and_another_one_cancels();
+    dropping_a_generation_frees_its_pages();
+    what_callbacks_are_given_is_given_back_once(programs);
+    a_thousand_cycles_leave_memory_flat(programs, argc > 3 ? std::atoi(argv[3]) : 1000);
+    model.reset();
+    runtime.reset();
+    std::puts("ok");
+}

@@ -1,0 +1,20 @@
+"""`python -m realm`: the `realm` command."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from realm._realm import _command
+
+
+def main() -> int:
+    """Runs the command with the arguments of this process and returns its exit status."""
+    # Python would note Ctrl-C until the command is over; the command knows what to do with it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.stdout.flush()
+    return _command(["realm", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+//! Where models come from and are kept.
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use realm::hub::{Reference, State};
+use realm::unblock;
+
+use crate::errors::Result;
+use crate::progress::Callback;
+use crate::record::record;
+use crate::runtime::text;
+use crate::wait::{Awaitable, wait};
+
+record! {
+    /// A model that Realm knows by name, or whose file is here.
+    ModelStatus {
+        /// What `Realm.load_model` takes.
+        name: String,
+        /// Where its file is, or will be.
+        path: PathBuf,
+        /// `"absent"`, `"partial"` (an interrupted pull, which the next one goes on with) or `"present"`.
+        state: &'static str,
+        /// Bytes that are here.
+        bytes: u64,
+        /// One line about it, for models of the catalog.
+        description: Option<String>,
+        /// Its license, for models of the catalog.
+        license: Option<String>,
+    }
+}
+
+impl From<realm::hub::Status> for ModelStatus {
+    fn from(status: realm::hub::Status) -> Self {
+        let (state, bytes) = match status.state {
+            State::Absent => ("absent", 0),
+            State::Partial(bytes) => ("partial", bytes),
+            State::Present(bytes) => ("present", bytes),
+        };
+        let (description, license) = match &status.reference {
+            Reference::Catalog(entry) => (Some(entry.description.clone()), Some(entry.license.clone())),
+            _ => (None, None),
+        };
+        Self { name: status.reference.to_string(), path: status.path, state, bytes, description, license }
+    }
+}
+
+/// The models of a cache folder.
+#[pyclass(frozen, module = "realm")]
+pub(crate) struct Hub(realm::hub::Hub);
+
+type Pulled = PyResult<PathBuf>;
+
+impl Hub {
+    pub(crate) fn new(hub: realm::hub::Hub) -> Self {
+        Self(hub)
+    }
+
+    fn pulled(
+        &self,
+        model: String,
+        progress: Option<Py<PyAny>>,
+    ) -> impl Future<Output = Pulled> + Send + 'static {
+        let (hub, callback) = (self.0.clone(), Callback::new(progress));
+        async move {
+            let mut progress = callback.progress();
+            let pull = move || Ok(hub.pull(&Reference::parse(&model)?, &mut progress)?);
+            unblock(pull).await.map_err(|error| callback.cause(error))
+        }
+    }
+}
+
+fn reference(model: PathBuf) -> Result<Reference> {
+    Ok(Reference::parse(&text(model)?).map_err(realm::Error::from)?)
+}
+
+#[pymethods]
+impl Hub {
+    /// The cache folder.
+    #[getter]
+    fn cache_folder(&self) -> PathBuf {
+        self.0.cache().to_owned()
+    }
+
+    /// The catalog's models, and every file of Hugging Face that is here.
+    fn list(&self, py: Python<'_>) -> Result<Vec<ModelStatus>> {
+        let listed = py.detach(|| self.0.list()).map_err(realm::Error::from)?;
+        Ok(listed.into_iter().map(ModelStatus::from).collect())
+    }
+
+    /// What is here of one model.
+    fn info(&self, py: Python<'_>, model: PathBuf) -> Result<ModelStatus> {
+        let reference = reference(model)?;
+        Ok(py.detach(|| self.0.info(&reference)).map_err(realm::Error::from)?.into())
+    }
+
+    /// Fetches a model unless it is here, and returns the path of its file. `progress` is called as for `Realm.load_model`.
+    #[pyo3(signature = (model, *, progress=None))]
+    fn pull(&self, py: Python<'_>, model: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<PathBuf> {
+        wait(py, self.pulled(text(model)?, progress))?
+    }
+
+    /// As `pull`, to be awaited.
+    #[pyo3(signature = (model, *, progress=None))]
+    fn pull_async(&self, model: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<Awaitable> {
+        Ok(Awaitable::new(self.pulled(text(model)?, progress), |py, path| path.into_py_any(py)))
+    }
+
+    /// Removes a model's file and returns how many bytes that freed.
+    fn remove(&self, py: Python<'_>, model: PathBuf) -> Result<u64> {
+        let reference = reference(model)?;
+        Ok(py.detach(|| self.0.remove(&reference)).map_err(realm::Error::from)?)
+    }
+}

@@ -1,0 +1,102 @@
+//! What fork and the interpreter's end would break.
+//!
+//! A forked child has Realm's memory and none of its threads: whatever waits for one would wait forever. So every object
+//! knows in which process it was made, and refuses to work in another ([`Process::check`]).
+//!
+//! When the interpreter ends, it ends every other thread that asks for the GIL, in the middle of Rust's code, which aborts
+//! the process. So threads that are about to ask pass a gate; `at_exit`, which `atexit` calls, closes it and waits a
+//! moment for those that have passed.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+/// How often this process was forked off, counted from the first interpreter's.
+static FORKS: AtomicUsize = AtomicUsize::new(0);
+static CLOSED: AtomicBool = AtomicBool::new(false);
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+/// The thread that ends the interpreter.
+static ENDING: OnceLock<ThreadId> = OnceLock::new();
+
+/// The process that something was made in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Process(usize);
+
+impl Process {
+    pub(crate) fn current() -> Self {
+        Self(FORKS.load(Ordering::Relaxed))
+    }
+
+    /// Whether this is still that process.
+    pub(crate) fn is_current(self) -> bool {
+        self == Self::current()
+    }
+
+    /// # Errors
+    /// `RuntimeError` in a child of that process.
+    pub(crate) fn check(self, what: &str) -> PyResult<()> {
+        if self.is_current() {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err(format!(
+            "this {what} belongs to the process that was forked: its threads are not here. Make a Realm in the child \
+             (multiprocessing: use the start method `spawn`); the model's file is shared all the same"
+        )))
+    }
+}
+
+/// `os.register_at_fork` calls this in the child.
+#[pyfunction]
+#[pyo3(name = "_after_fork")]
+pub(crate) fn after_fork() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+    INSIDE.store(0, Ordering::Relaxed);
+}
+
+/// `atexit` calls this: from now on no thread of Realm's asks for the GIL.
+#[pyfunction]
+#[pyo3(name = "_at_exit")]
+pub(crate) fn at_exit(py: Python<'_>) {
+    ENDING.get_or_init(|| std::thread::current().id());
+    CLOSED.store(true, Ordering::SeqCst);
+    py.detach(|| {
+        // A callback of the application's may take as long as it likes; the process may not.
+        let patience = Instant::now() + Duration::from_secs(2);
+        while INSIDE.load(Ordering::SeqCst) > 0 && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+}
+
+/// Whether the calling thread ends the interpreter: it alone may have the GIL then.
+pub(crate) fn is_ending_thread() -> bool {
+    ENDING.get() == Some(&std::thread::current().id())
+}
+
+/// Whoever holds it may ask for the GIL.
+pub(crate) struct Pass(());
+
+impl Pass {
+    /// `None` if the interpreter is about to end.
+    pub(crate) fn enter() -> Option<Self> {
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+        let pass = Self(());
+        (!CLOSED.load(Ordering::SeqCst)).then_some(pass)
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        INSIDE.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Runs `work` with the GIL on a thread of Realm's; `None` if the interpreter is about to end.
+pub(crate) fn with_gil<T>(work: impl FnOnce(Python<'_>) -> T) -> Option<T> {
+    let _pass = Pass::enter()?;
+    Python::try_attach(work)
+}

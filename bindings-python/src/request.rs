@@ -1,0 +1,187 @@
+//! Keyword arguments to a request.
+
+use std::collections::HashMap;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+use realm::{Grammar, Message, Prompt, Request, SharedPrefix, Speculation};
+use serde_json::{Map, Value};
+
+use crate::errors::invalid;
+use crate::model::Adapter;
+
+/// A request from a prompt (text, messages or token ids) and the keyword arguments of `Model.generate`.
+///
+/// # Errors
+/// `TypeError` for a value of another type and for an argument that there is not, `invalid-argument` for values that mean
+/// nothing.
+pub(crate) fn request(prompt: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Request> {
+    let mut request = Request::new(self::prompt(prompt)?);
+    let Some(options) = options else { return Ok(request) };
+    let mut guides = Vec::new();
+    for (key, value) in options {
+        let key = key.cast_into::<PyString>()?;
+        let key = key.to_str()?;
+        // Every argument may be `None`, which is as if it weren't there.
+        if value.is_none() {
+            known(key)?;
+            continue;
+        }
+        if let "response_format" | "json_schema" | "json" | "regex" | "grammar" = key {
+            guides.push(key.to_owned());
+        }
+        request = apply(request, key, &value).map_err(|error| named(value.py(), key, error))?;
+    }
+    if guides.len() > 1 {
+        return Err(invalid(&format!("only one of {} can guide a text", guides.join(", "))));
+    }
+    Ok(request)
+}
+
+const OPTIONS: [&str; 28] = [
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "repetition_window",
+    "frequency_penalty",
+    "presence_penalty",
+    "stop",
+    "seed",
+    "logprobs",
+    "logit_bias",
+    "banned_tokens",
+    "response_format",
+    "json_schema",
+    "json",
+    "regex",
+    "grammar",
+    "tools",
+    "template_variables",
+    "ignore_eos",
+    "shared_prefix",
+    "adapter",
+    "adapter_scale",
+    "input",
+    "speculation",
+];
+
+fn known(key: &str) -> PyResult<()> {
+    if OPTIONS.contains(&key) {
+        return Ok(());
+    }
+    Err(PyTypeError::new_err(format!("got an unexpected keyword argument '{key}'")))
+}
+
+fn apply(mut request: Request, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Request> {
+    let sampling = &mut request.sampling;
+    match key {
+        "max_tokens" => request.max_tokens = Some(value.extract()?),
+        "temperature" => sampling.temperature = value.extract()?,
+        "top_p" => sampling.top_p = value.extract()?,
+        "top_k" => sampling.top_k = value.extract()?,
+        "min_p" => sampling.min_p = value.extract()?,
+        "typical_p" => sampling.typical_p = value.extract()?,
+        "repetition_penalty" => sampling.repetition_penalty = value.extract()?,
+        "repetition_window" => sampling.repetition_window = value.extract()?,
+        "frequency_penalty" => sampling.frequency_penalty = value.extract()?,
+        "presence_penalty" => sampling.presence_penalty = value.extract()?,
+        "seed" => sampling.seed = Some(value.extract()?),
+        "logit_bias" => sampling.logit_bias = value.extract::<HashMap<u32, f32>>()?,
+        "banned_tokens" => sampling.banned_tokens = value.extract()?,
+        "stop" if value.is_instance_of::<PyString>() => request.stop = vec![value.extract()?],
+        "stop" => request.stop = value.extract()?,
+        "logprobs" => request.logprobs = Some(value.extract()?),
+        "response_format" => {
+            request = request.response_format(&json(value)?).map_err(|e| crate::errors::exception(&e))?;
+        }
+        "json_schema" => request.grammar = Some(Grammar::JsonSchema(json(value)?)),
+        "json" if value.extract()? => request.grammar = Some(Grammar::JsonObject),
+        "json" => {}
+        "regex" => request.grammar = Some(Grammar::Regex(value.extract()?)),
+        "grammar" => request.grammar = Some(Grammar::Lark(value.extract()?)),
+        "tools" => request.tools = list(value)?,
+        "template_variables" => request.template_variables = object(value)?,
+        "ignore_eos" => request.ignore_eos = value.extract()?,
+        "shared_prefix" => request.shared_prefix = shared_prefix(value)?,
+        "adapter" => request.adapter = Some(value.cast::<Adapter>()?.get().handle.get()?),
+        "adapter_scale" => request.adapter_scale = value.extract()?,
+        "input" => request.input = json(value)?,
+        "speculation" => request.speculation = Some(speculation(value.extract()?)?),
+        _ => known(key)?,
+    }
+    Ok(request)
+}
+
+/// A `TypeError` that says which argument.
+fn named(py: Python<'_>, key: &str, error: PyErr) -> PyErr {
+    if error.is_instance_of::<PyTypeError>(py) && !error.to_string().contains("keyword argument") {
+        return PyTypeError::new_err(format!("argument '{key}': {}", error.value(py)));
+    }
+    if error.is_instance_of::<pyo3::exceptions::PyOverflowError>(py) {
+        return invalid(&format!("{key}: {}", error.value(py)));
+    }
+    error
+}
+
+fn prompt(value: &Bound<'_, PyAny>) -> PyResult<Prompt> {
+    if let Ok(text) = value.cast::<PyString>() {
+        return Ok(Prompt::Text(text.to_str()?.to_owned()));
+    }
+    // Bytes are a sequence of numbers, too, and hardly token ids.
+    if let (Ok(tokens), false) = (value.extract::<Vec<u32>>(), value.is_instance_of::<PyBytes>()) {
+        return Ok(Prompt::Tokens(tokens));
+    }
+    match list(value) {
+        Ok(messages) if messages.iter().all(Value::is_object) => {
+            Ok(Prompt::Chat(messages.into_iter().map(Message::from).collect()))
+        }
+        _ => Err(PyTypeError::new_err(
+            "a prompt is a str, a list of messages such as {'role': 'user', 'content': '...'}, or a list of token ids",
+        )),
+    }
+}
+
+/// A Python value as JSON.
+pub(crate) fn json(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    pythonize::depythonize(value).map_err(|error| PyTypeError::new_err(format!("not JSON: {error}")))
+}
+
+fn list(value: &Bound<'_, PyAny>) -> PyResult<Vec<Value>> {
+    match json(value)? {
+        Value::Array(values) => Ok(values),
+        _ => Err(PyTypeError::new_err("a list is needed")),
+    }
+}
+
+fn object(value: &Bound<'_, PyAny>) -> PyResult<Map<String, Value>> {
+    match json(value)? {
+        Value::Object(map) => Ok(map),
+        _ => Err(PyTypeError::new_err("a dict is needed")),
+    }
+}
+
+fn shared_prefix(value: &Bound<'_, PyAny>) -> PyResult<SharedPrefix> {
+    if let Ok(text) = value.cast::<PyString>() {
+        return match text.to_str()? {
+            "system" => Ok(SharedPrefix::System),
+            other => Err(invalid(&format!("shared_prefix is 'system' or a number of tokens, not '{other}'"))),
+        };
+    }
+    Ok(SharedPrefix::Tokens(value.extract()?))
+}
+
+/// Where drafts come from, by name.
+pub(crate) fn speculation(name: &str) -> PyResult<Speculation> {
+    match name {
+        "auto" => Ok(Speculation::Auto),
+        "off" => Ok(Speculation::Off),
+        "lookup" => Ok(Speculation::Lookup),
+        "draft" => Ok(Speculation::Draft),
+        other => Err(invalid(&format!("speculation is 'auto', 'off', 'lookup' or 'draft', not '{other}'"))),
+    }
+}

@@ -1,0 +1,296 @@
+//! Tenants, their limits and their programs.
+
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use realm::{Contract, ProgramLimits};
+
+use crate::errors::{Result, invalid};
+use crate::grants::Grants;
+use crate::handle::{Handle, not_picklable};
+use crate::metrics::Served;
+use crate::model::Model;
+use crate::record::record;
+
+/// What a tenant may use. `None` stands for no limit.
+#[pyclass(frozen, get_all, module = "realm", skip_from_py_object)]
+pub(crate) struct Limits {
+    /// Share of the computation when there is more to do than can be done at once.
+    weight: f32,
+    /// Requests that run at once; others wait.
+    max_concurrent: Option<usize>,
+    /// Requests that wait for a place; one more is refused.
+    max_queued: usize,
+    /// Tokens in the KV cache of one model over all running requests.
+    kv_tokens: Option<usize>,
+    /// Tokens computed a minute, over all models.
+    tokens_per_minute: Option<u32>,
+    /// Seconds from a request's start to its end, waiting included.
+    request_timeout: Option<f64>,
+    /// Names of the models that the tenant may use.
+    models: Option<Vec<String>>,
+    /// Names of the adapters that the tenant may use.
+    adapters: Option<Vec<String>>,
+    /// Bytes that a run of one of its programs may have.
+    program_memory: usize,
+    /// Seconds that a run of one of its programs may compute itself.
+    program_cpu_time: f64,
+    /// Handles that a run may hold at once.
+    program_handles: usize,
+    /// Bytes of text that a run may send.
+    program_output: usize,
+}
+
+impl Limits {
+    fn of(limits: &realm::Limits) -> Self {
+        let program = &limits.program;
+        Self {
+            weight: limits.weight,
+            max_concurrent: limits.max_concurrent,
+            max_queued: limits.max_queued,
+            kv_tokens: limits.kv_tokens,
+            tokens_per_minute: limits.tokens_per_minute,
+            request_timeout: limits.request_timeout.map(|time| time.as_secs_f64()),
+            models: limits.models.clone(),
+            adapters: limits.adapters.clone(),
+            program_memory: program.memory,
+            program_cpu_time: program.cpu_time.as_secs_f64(),
+            program_handles: program.handles,
+            program_output: program.output,
+        }
+    }
+
+    pub(crate) fn core(&self) -> PyResult<realm::Limits> {
+        let seconds = |name: &str, seconds: f64| {
+            Duration::try_from_secs_f64(seconds).map_err(|error| invalid(&format!("{name}: {error}")))
+        };
+        Ok(realm::Limits {
+            weight: self.weight,
+            max_concurrent: self.max_concurrent,
+            max_queued: self.max_queued,
+            kv_tokens: self.kv_tokens,
+            tokens_per_minute: self.tokens_per_minute,
+            request_timeout: self.request_timeout.map(|s| seconds("request_timeout", s)).transpose()?,
+            models: self.models.clone(),
+            adapters: self.adapters.clone(),
+            program: ProgramLimits {
+                memory: self.program_memory,
+                cpu_time: seconds("program_cpu_time", self.program_cpu_time)?,
+                handles: self.program_handles,
+                output: self.program_output,
+            },
+        })
+    }
+}
+
+#[pymethods]
+impl Limits {
+    #[new]
+    #[pyo3(signature = (*, weight=None, max_concurrent=None, max_queued=None, kv_tokens=None, tokens_per_minute=None,
+        request_timeout=None, models=None, adapters=None, program_memory=None, program_cpu_time=None,
+        program_handles=None, program_output=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        weight: Option<f32>,
+        max_concurrent: Option<usize>,
+        max_queued: Option<usize>,
+        kv_tokens: Option<usize>,
+        tokens_per_minute: Option<u32>,
+        request_timeout: Option<f64>,
+        models: Option<Vec<String>>,
+        adapters: Option<Vec<String>>,
+        program_memory: Option<usize>,
+        program_cpu_time: Option<f64>,
+        program_handles: Option<usize>,
+        program_output: Option<usize>,
+    ) -> Self {
+        let default = Self::of(&realm::Limits::default());
+        Self {
+            weight: weight.unwrap_or(default.weight),
+            max_concurrent,
+            max_queued: max_queued.unwrap_or(default.max_queued),
+            kv_tokens,
+            tokens_per_minute,
+            request_timeout,
+            models,
+            adapters,
+            program_memory: program_memory.unwrap_or(default.program_memory),
+            program_cpu_time: program_cpu_time.unwrap_or(default.program_cpu_time),
+            program_handles: program_handles.unwrap_or(default.program_handles),
+            program_output: program_output.unwrap_or(default.program_output),
+        }
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let core = slf.get().core()?;
+        Ok(format!("{core:?}"))
+    }
+}
+
+record! {
+    /// What a program is.
+    ProgramInfo {
+        /// Which level of the contract it is written at: `"program"`, `"policy"` or `"module"`.
+        contract: &'static str,
+        /// Interfaces that it imports.
+        imports: Vec<String>,
+        /// Interfaces that it exports.
+        exports: Vec<String>,
+        /// Bytes of the component or module.
+        bytes: usize,
+    }
+}
+
+/// A compiled WebAssembly program, which answers the requests of any number of tenants.
+#[pyclass(frozen, module = "realm")]
+pub(crate) struct Program {
+    handle: Handle<realm::Program>,
+}
+
+impl Program {
+    pub(crate) fn new(program: realm::Program) -> Self {
+        Self { handle: Handle::new("Program", program) }
+    }
+}
+
+#[pymethods]
+impl Program {
+    /// What it is.
+    #[getter]
+    fn info(&self) -> PyResult<ProgramInfo> {
+        let program = self.handle.get()?;
+        let info = program.info();
+        Ok(ProgramInfo {
+            contract: match info.contract {
+                Contract::Program => "program",
+                Contract::Policy => "policy",
+                Contract::Module => "module",
+            },
+            imports: info.imports.clone(),
+            exports: info.exports.clone(),
+            bytes: info.bytes,
+        })
+    }
+
+    /// Gives it back. Tenants that have it keep it.
+    fn close(&self, py: Python<'_>) {
+        self.handle.close(py);
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyAny>) {
+        self.handle.close(py);
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(not_picklable("Program"))
+    }
+}
+
+/// An identity with limits that hold over all models it uses.
+#[pyclass(frozen, module = "realm")]
+pub(crate) struct Tenant {
+    handle: Handle<realm::Tenant>,
+}
+
+impl Tenant {
+    pub(crate) fn new(tenant: realm::Tenant) -> Self {
+        Self { handle: Handle::new("Tenant", tenant) }
+    }
+}
+
+#[pymethods]
+impl Tenant {
+    /// Its name.
+    #[getter]
+    fn name(&self) -> PyResult<String> {
+        Ok(self.handle.get()?.name().to_owned())
+    }
+
+    /// What it may use.
+    #[getter]
+    fn limits(&self) -> PyResult<Limits> {
+        Ok(Limits::of(&self.handle.get()?.limits()))
+    }
+
+    /// Changes what it may use, from the next step on.
+    fn set_limits(&self, limits: &Limits) -> Result<()> {
+        Ok(self.handle.get()?.set_limits(limits.core()?)?)
+    }
+
+    /// A loaded model as this tenant sees it: what is asked of it counts against the tenant's limits.
+    fn model(&self, model: &Model) -> Result<Model> {
+        Ok(Model::new(self.handle.get()?.model(&model.handle.get()?)?))
+    }
+
+    /// From now on this program answers the tenant's requests; with `None` Realm generates as for everybody.
+    fn set_program(&self, program: Option<&Program>) -> PyResult<()> {
+        let program = program.map(|program| program.handle.get()).transpose()?;
+        self.handle.get()?.set_program(program.as_ref());
+        Ok(())
+    }
+
+    /// What answers the tenant's requests.
+    #[getter]
+    fn program(&self) -> PyResult<Option<Program>> {
+        Ok(self.handle.get()?.program().map(Program::new))
+    }
+
+    /// Gives the tenant a program that its other programs may run by this name.
+    fn add_program(&self, name: &str, program: &Program) -> PyResult<()> {
+        self.handle.get()?.add_program(name, &program.handle.get()?);
+        Ok(())
+    }
+
+    /// Takes a program away from those that others may run; says whether there was one.
+    fn remove_program(&self, name: &str) -> PyResult<bool> {
+        Ok(self.handle.get()?.remove_program(name))
+    }
+
+    /// What the tenant's programs may do beside asking models, from the next request on.
+    fn set_grants(&self, grants: &Grants) -> PyResult<()> {
+        self.handle.get()?.set_grants(grants.0.clone());
+        Ok(())
+    }
+
+    /// Requests that run now, over all models.
+    #[getter]
+    fn running(&self) -> PyResult<usize> {
+        Ok(self.handle.get()?.running())
+    }
+
+    /// Requests that wait now, over all models.
+    #[getter]
+    fn waiting(&self) -> PyResult<usize> {
+        Ok(self.handle.get()?.waiting())
+    }
+
+    /// What was done for it, over all models that are loaded now.
+    fn metrics(&self, py: Python<'_>) -> PyResult<Py<Served>> {
+        let tenant = self.handle.get()?;
+        let served = py.detach(|| tenant.metrics());
+        Served::new(py, served)
+    }
+
+    /// Gives it back. Models that it sees keep it.
+    fn close(&self, py: Python<'_>) {
+        self.handle.close(py);
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyAny>) {
+        self.handle.close(py);
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(not_picklable("Tenant"))
+    }
+}

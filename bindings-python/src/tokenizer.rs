@@ -1,0 +1,85 @@
+//! Tokenizers.
+
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+use crate::errors::Result;
+
+/// A model's tokenizer. It needs no thread and no device, so it works in every process.
+#[pyclass(frozen, module = "realm")]
+pub(crate) struct Tokenizer(Inner);
+
+/// A model's, which it shares, or one that was loaded alone.
+enum Inner {
+    OfModel(realm::Model),
+    Alone(Arc<realm::Tokenizer>),
+}
+
+impl Tokenizer {
+    pub(crate) fn of_model(model: realm::Model) -> Self {
+        Self(Inner::OfModel(model))
+    }
+
+    pub(crate) fn alone(tokenizer: realm::Tokenizer) -> Self {
+        Self(Inner::Alone(Arc::new(tokenizer)))
+    }
+
+    fn get(&self) -> &realm::Tokenizer {
+        match &self.0 {
+            Inner::OfModel(model) => model.tokenizer(),
+            Inner::Alone(tokenizer) => tokenizer,
+        }
+    }
+}
+
+#[pymethods]
+impl Tokenizer {
+    /// Token ids of a text. With `special`, control tokens spelled in it become those tokens: only for text that no user wrote.
+    /// Without `boundaries`, no begin or end token is added.
+    #[pyo3(signature = (text, *, special=false, boundaries=true))]
+    fn encode(&self, py: Python<'_>, text: &str, special: bool, boundaries: bool) -> Vec<u32> {
+        py.detach(|| self.get().encode(text, special, boundaries))
+    }
+
+    /// The text of token ids. Control tokens are left out, unless `special`.
+    #[pyo3(signature = (tokens, *, special=false))]
+    fn decode(&self, py: Python<'_>, tokens: Vec<u32>, special: bool) -> Result<String> {
+        Ok(py.detach(|| self.get().decode(&tokens, special)).map_err(realm::Error::from)?)
+    }
+
+    /// The token that is spelled exactly so, a control token included.
+    fn token_id(&self, text: &str) -> Option<u32> {
+        self.get().token_id(text)
+    }
+
+    /// Number of tokens.
+    #[getter]
+    fn vocabulary(&self) -> usize {
+        self.get().vocabulary_len()
+    }
+
+    /// The begin-of-sequence token.
+    #[getter]
+    fn bos(&self) -> Option<u32> {
+        self.get().bos()
+    }
+
+    /// The end-of-sequence token.
+    #[getter]
+    fn eos(&self) -> Option<u32> {
+        self.get().eos()
+    }
+
+    /// Whether the model expects the begin token before a text.
+    #[getter]
+    fn adds_bos(&self) -> bool {
+        self.get().adds_bos()
+    }
+
+    /// The tokens that end a generation.
+    #[getter]
+    fn end_tokens(&self) -> Vec<u32> {
+        self.get().end_tokens().to_vec()
+    }
+}

@@ -1,0 +1,318 @@
+//! How a call waits.
+//!
+//! A thread waits without the GIL and looks every 50 ms whether a signal has come, so that Ctrl-C stops what it waits for.
+//!
+//! A task awaits an [`Awaitable`], which polls a future of Rust's and, while that is pending, yields a future of the
+//! running event loop. Whoever wakes it is often the engine's thread, which must not wait for the GIL: it hands the
+//! future to one thread, the notifier, which resolves all that have come together.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyList;
+
+use crate::process::{Pass, Process, with_gil};
+
+/// How long a thread waits before it looks for signals.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+struct Thread(std::thread::Thread);
+
+impl Wake for Thread {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future.
+///
+/// # Errors
+/// What a signal handler raised, `KeyboardInterrupt` above all; then the future is dropped.
+pub(crate) fn wait<T: Send>(py: Python<'_>, future: impl Future<Output = T> + Send) -> PyResult<T> {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Thread(std::thread::current())));
+    // What is there already needs no exchange of the GIL.
+    if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+        return Ok(value);
+    }
+    loop {
+        let future = &mut future;
+        let waker = &waker;
+        let (value, _pass) = py.detach(move || {
+            let deadline = Instant::now() + PATIENCE;
+            let mut value = Poll::Pending;
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if value.is_ready() || left.is_zero() {
+                    break;
+                }
+                std::thread::park_timeout(left);
+                value = future.as_mut().poll(&mut Context::from_waker(waker));
+            }
+            (value, may_return())
+        });
+        if let Poll::Ready(value) = value {
+            return Ok(value);
+        }
+        py.check_signals()?;
+    }
+}
+
+/// Where a thread may go back to Python. At the interpreter's end only the thread that ends it may.
+fn may_return() -> Option<Pass> {
+    let pass = Pass::enter();
+    if pass.is_none() && !crate::process::is_ending_thread() {
+        loop {
+            std::thread::park();
+        }
+    }
+    pass
+}
+
+/// Makes a Python object of a result, with the GIL.
+pub(crate) type Convert = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
+
+type Pending = Pin<Box<dyn Future<Output = PyResult<Convert>> + Send>>;
+
+/// Something to `await`, in a task of any event loop that works as asyncio's do. It is a coroutine: `asyncio.create_task`
+/// and `asyncio.wait_for` take it. What it does starts when it is first awaited; cancelling it gives up what it waits for.
+#[pyclass(module = "realm")]
+pub(crate) struct Awaitable {
+    /// `None` once it has a result. Nobody locks it: it is borrowed by whoever polls, and has to be `Sync`.
+    future: Mutex<Option<Pending>>,
+    process: Process,
+}
+
+impl Awaitable {
+    pub(crate) fn new<T, E>(
+        future: impl Future<Output = Result<T, E>> + Send + 'static,
+        convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
+    ) -> Self
+    where
+        T: Send + 'static,
+        E: Into<crate::errors::Failed>,
+    {
+        let future = async move {
+            match future.await {
+                Ok(value) => Ok(Box::new(move |py: Python<'_>| convert(py, value)) as Convert),
+                Err(error) => Err(PyErr::from(error.into())),
+            }
+        };
+        Self { future: Mutex::new(Some(Box::pin(future))), process: Process::current() }
+    }
+
+    fn step(&mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.process.check("coroutine")?;
+        let slot = self.future.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let Some(future) = slot else {
+            return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
+        };
+        loop {
+            let woken = Arc::new(Woken(Mutex::new(State::Idle)));
+            let waker = Waker::from(Arc::clone(&woken));
+            if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                *slot = None;
+                let value = result?(py)?;
+                return Err(PyStopIteration::new_err((value,)));
+            }
+            let (event_loop, later) = pending_future(py)?;
+            let waiting = Waiting { event_loop, future: later.clone_ref(py) };
+            if woken.wait_with(waiting) {
+                return Ok(later);
+            }
+        }
+    }
+}
+
+#[pymethods]
+impl Awaitable {
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__(&mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.step(py)
+    }
+
+    /// Goes on; event loops call this.
+    fn send(&mut self, py: Python<'_>, value: Py<PyAny>) -> PyResult<Py<PyAny>> {
+        drop(value);
+        self.step(py)
+    }
+
+    /// Gives up with an exception; event loops call this to cancel.
+    #[pyo3(signature = (typ, val=None, tb=None))]
+    fn throw(
+        &mut self,
+        py: Python<'_>,
+        typ: Bound<'_, PyAny>,
+        val: Option<Bound<'_, PyAny>>,
+        tb: Option<Py<PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        drop(tb);
+        self.close(py);
+        let is_class = typ.is_instance_of::<pyo3::types::PyType>();
+        Err(match val {
+            Some(value) if is_class && value.is_instance(&typ)? => PyErr::from_value(value),
+            Some(value) if is_class && !value.is_none() => PyErr::from_value(typ.call1((value,))?),
+            _ if is_class => PyErr::from_value(typ.call0()?),
+            _ => PyErr::from_value(typ),
+        })
+    }
+
+    /// Gives up.
+    fn close(&mut self, py: Python<'_>) {
+        if let Some(future) = self.future.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            crate::handle::dispose(py, self.process, future);
+        }
+    }
+
+    fn __repr__(&mut self) -> &'static str {
+        let future = self.future.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if future.is_some() { "<realm coroutine>" } else { "<realm coroutine, done>" }
+    }
+}
+
+impl Drop for Awaitable {
+    fn drop(&mut self) {
+        // In a forked child the threads that would be told are missing.
+        if !self.process.is_current() {
+            std::mem::forget(self.future.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+}
+
+/// The running event loop, and a future of its that a task waits for.
+fn pending_future(py: Python<'_>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
+    static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let running = RUNNING.import(py, "asyncio", "get_running_loop")?;
+    let event_loop = running.call0()?;
+    let future = event_loop.call_method0("create_future")?;
+    // What `yield from future` would set: the task may wait for it.
+    future.setattr("_asyncio_future_blocking", true)?;
+    Ok((event_loop.unbind(), future.unbind()))
+}
+
+pub(crate) struct Waiting {
+    event_loop: Py<PyAny>,
+    future: Py<PyAny>,
+}
+
+enum State {
+    Idle,
+    Waiting(Waiting),
+    Woken,
+}
+
+/// Wakes a task once.
+struct Woken(Mutex<State>);
+
+impl Woken {
+    /// Says what to resolve; `false` if the wake has come already.
+    fn wait_with(&self, waiting: Waiting) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, State::Woken) {
+            return false;
+        }
+        *state = State::Waiting(waiting);
+        true
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        let state =
+            std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), State::Woken);
+        if let State::Waiting(waiting) = state {
+            notify(Notice::Resolve(waiting));
+        }
+    }
+}
+
+/// What the notifier does with the GIL.
+pub(crate) enum Notice {
+    Resolve(Waiting),
+    /// Calls a function of the application's that nobody waits for.
+    Call(Box<dyn FnOnce(Python<'_>) + Send>),
+}
+
+/// Leaves something to the notifier, which is started when it is first needed, and again in a forked child.
+pub(crate) fn notify(notice: Notice) {
+    static NOTIFIER: Mutex<Option<(Process, Sender<Notice>)>> = Mutex::new(None);
+    let mut notifier = NOTIFIER.lock().unwrap_or_else(PoisonError::into_inner);
+    if !matches!(&*notifier, Some((process, _)) if process.is_current()) {
+        let (sender, receiver) = channel();
+        let thread = std::thread::Builder::new().name("realm-notify".into());
+        if thread.spawn(move || deliver(&receiver)).is_err() {
+            // Without threads nothing of Realm's works; whoever waits is told by others.
+            return;
+        }
+        let old = notifier.replace((Process::current(), sender));
+        std::mem::forget(old);
+    }
+    if let Some((_, sender)) = &*notifier {
+        // It ends only with the interpreter.
+        let _ = sender.send(notice);
+    }
+}
+
+fn deliver(notices: &Receiver<Notice>) {
+    while let Ok(first) = notices.recv() {
+        let delivered = with_gil(|py| {
+            let mut loops: Vec<(Py<PyAny>, Vec<Py<PyAny>>)> = Vec::new();
+            for notice in std::iter::once(first).chain(notices.try_iter().take(1024)) {
+                match notice {
+                    Notice::Resolve(Waiting { event_loop, future }) => {
+                        match loops.iter_mut().find(|(other, _)| other.is(&event_loop)) {
+                            Some((_, futures)) => futures.push(future),
+                            None => loops.push((event_loop, vec![future])),
+                        }
+                    }
+                    Notice::Call(call) => call(py),
+                }
+            }
+            for (event_loop, futures) in loops {
+                // A loop that is closed has no tasks that wait.
+                let _ = schedule(py, &event_loop, futures);
+            }
+        });
+        if delivered.is_none() {
+            // Everything that comes now has Python objects in it, which nobody may touch any more.
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+}
+
+fn schedule(py: Python<'_>, event_loop: &Py<PyAny>, futures: Vec<Py<PyAny>>) -> PyResult<()> {
+    static RESOLVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let resolve =
+        RESOLVE.get_or_try_init(py, || Ok::<_, PyErr>(wrap_pyfunction!(resolve, py)?.into_any().unbind()))?;
+    let futures = PyList::new(py, futures)?;
+    event_loop.call_method1(py, "call_soon_threadsafe", (resolve, futures))?;
+    Ok(())
+}
+
+/// Lets tasks go on, on the thread of their event loop.
+#[pyfunction]
+fn resolve(futures: &Bound<'_, PyList>) -> PyResult<()> {
+    for future in futures {
+        // A task that was cancelled has cancelled its future.
+        if !future.call_method0("done")?.is_truthy()? {
+            future.call_method1("set_result", (future.py().None(),))?;
+        }
+    }
+    Ok(())
+}

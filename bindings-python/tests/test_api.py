@@ -1,0 +1,221 @@
+"""The public API with a real model, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import realm
+from conftest import ANSWER, CAPITAL
+
+
+def test_a_model_answers(model: realm.Model) -> None:
+    completion = model.generate(CAPITAL, temperature=0, max_tokens=16)
+    assert completion.text == str(completion) == ANSWER
+    assert completion.finish_reason == "stop"
+    assert completion.usage.generated_tokens == len(completion.tokens) == 8
+    assert completion.timings.decode > 0
+
+
+def test_a_stream_gives_the_same_text_in_pieces(model: realm.Model) -> None:
+    chunks = list(model.stream(CAPITAL, temperature=0, max_tokens=16))
+    assert "".join(chunk.text for chunk in chunks) == ANSWER
+    assert len(chunks) > 3
+    assert all(chunk.usage is None and chunk.finish_reason is None for chunk in chunks[:-1])
+    last = chunks[-1]
+    assert last.finish_reason == "stop" and last.usage is not None and last.usage.generated_tokens == 8
+
+
+def test_a_stream_can_be_finished_in_one(model: realm.Model) -> None:
+    stream = model.stream(CAPITAL, temperature=0, max_tokens=16)
+    first = next(stream)
+    assert first.text + stream.finish().text == ANSWER
+    assert list(stream) == []
+
+
+def test_text_and_tokens_are_prompts_too(model: realm.Model) -> None:
+    text = "The capital of France is"
+    tokens = model.encode(text)
+    assert model.decode(tokens) == text
+    options: dict[str, Any] = {"temperature": 0, "max_tokens": 4}
+    assert model.generate(text, **options).text == model.generate(tokens, **options).text
+
+
+def test_sampling_is_what_the_arguments_say(model: realm.Model) -> None:
+    def ask(**options: Any) -> str:
+        return model.generate("Once upon a time", max_tokens=12, **options).text
+
+    assert ask(seed=1) == ask(seed=1)
+    assert len({ask(seed=seed, temperature=1.5) for seed in range(4)}) > 1
+    assert ask(temperature=0) == ask(temperature=2.0, top_k=1) == ask(temperature=2.0, top_p=1e-6, min_p=1.0)
+    there = model.encode(" there", boundaries=False)[0]
+    assert ask(temperature=0, logit_bias={there: 100.0}).startswith(" there there")
+    stopped = model.generate("1, 2, 3, 4,", temperature=0, stop=[" 7"], max_tokens=20)
+    assert stopped.text == " 5, 6," and stopped.finish_reason == "stop"
+    assert ask(temperature=0, stop="no such text") == ask(temperature=0)
+
+
+def test_logprobs_come_where_they_are_asked_for(model: realm.Model) -> None:
+    token = model.generate(CAPITAL, temperature=0, max_tokens=1, logprobs=3).tokens[0]
+    assert len(token.top) == 3
+    assert token.top[0].id == token.id and token.top[0].logprob == token.logprob
+    assert model.generate(CAPITAL, max_tokens=1).tokens[0].logprob is None
+
+
+def test_an_answer_can_be_made_to_fit(model: realm.Model) -> None:
+    schema = {
+        "type": "object",
+        "required": ["capital", "certain"],
+        "additionalProperties": False,
+        "properties": {"capital": {"enum": ["Rome", "Paris"]}, "certain": {"type": "boolean"}},
+    }
+    ask = [{"role": "user", "content": "What is the capital of France? Answer as JSON."}]
+    answer = model.generate(ask, temperature=0, max_tokens=64, json_schema=schema).text
+    assert json.loads(answer)["capital"] == "Paris"
+    wrapped = {"type": "json_schema", "json_schema": {"name": "capital", "schema": schema}}
+    assert model.generate(ask, temperature=0, max_tokens=64, response_format=wrapped).text == answer
+    assert model.generate(ask, temperature=0, regex="(Rome|Paris)!{3}").text == "Paris!!!"
+    assert model.generate(ask, temperature=0, grammar='start: ("Rome" | "Paris") "."').text == "Paris."
+    assert model.generate(ask, temperature=0, json=True, max_tokens=8).text.startswith("{")
+    with pytest.raises(realm.errors.InvalidArgumentError, match="not"):
+        model.generate(ask, json_schema={"not": {}})
+    with pytest.raises(realm.errors.InvalidArgumentError, match="only one of"):
+        model.generate(ask, json=True, regex="a")
+
+
+def test_embeddings_and_logits_are_arrays_without_a_copy(model: realm.Model) -> None:
+    array = model.embed("A cat sat on the mat.")
+    vector = array.numpy()
+    assert vector.dtype == numpy.float32 and vector.shape == array.shape == (model.info.hidden,)
+    assert abs(float(vector @ vector) - 1) < 1e-5
+    assert numpy.shares_memory(vector, numpy.asarray(array))
+    # Written in one, seen in the other: there is one memory.
+    vector[0] = 42
+    assert memoryview(array)[0] == 42 and array.tolist()[0] == 42
+    raw = model.embed("A cat sat on the mat.", pooling="last", normalize=False).numpy()
+    assert float(raw @ raw) > 2
+    # The memory outlives the object.
+    del array
+    assert vector[0] == 42
+
+    sequence = model.sequence()
+    sequence.append(model.encode("The capital of France is"))
+    logits = sequence.forward("logits").values
+    assert logits.shape == (5, model.info.vocabulary) and len(logits) == 5
+    rows = logits.numpy()
+    assert rows.flags.c_contiguous and rows.base is not None
+    assert model.decode([int(rows[-1].argmax())]) == " Paris"
+
+
+def test_texts_are_scored(model: realm.Model) -> None:
+    scores = model.score("The capital of France is Paris", top=1)
+    assert len(scores) == 6 and scores[-1].next is None
+    assert model.decode([scores[-2].top[0].id]) == " Paris"
+    prompt, paris, rome = (model.encode(text) for text in ("The capital of France is", " Paris", " Rome"))
+    assert sum(model.log_likelihood(prompt, paris)) > sum(model.log_likelihood(prompt, rome))
+
+
+def test_sequences_fork_truncate_and_come_back_from_bytes(model: realm.Model) -> None:
+    with model.sequence() as sequence:
+        sequence.append(model.encode("The capital of France is"))
+        before = sequence.forward().values.numpy().copy()
+        fork = sequence.fork()
+        fork.append(model.encode(" Paris"))
+        fork.forward("nothing")
+        assert len(fork) == len(sequence) + 1 and fork.tokens[:-1] == sequence.tokens
+        fork.truncate(len(sequence))
+        again = fork.forward().values.numpy()
+        assert (before == again).all()
+        restored = model.restore_sequence(sequence.save())
+        assert restored.tokens == sequence.tokens and (restored.forward().values.numpy() == before).all()
+
+
+def test_tenants_have_limits_and_metrics(runtime: realm.Realm, model: realm.Model) -> None:
+    limits = realm.Limits(weight=2.0, max_concurrent=1, request_timeout=30, models=["smollm2-135m"])
+    tenant = runtime.tenant("acme", limits)
+    assert tenant.name == "acme" and tenant.limits.weight == 2.0 and tenant.limits.request_timeout == 30
+    assert tenant.model(model).generate(CAPITAL, temperature=0, max_tokens=16).text == ANSWER
+    served = tenant.metrics()
+    assert served.requests.finished == 1 and served.tokens.generated == 8
+    assert any(other.name == "acme" and other.served == served for other in model.metrics().tenants)
+    assert 'tenant="acme"' in runtime.prometheus()
+    tenant.set_limits(realm.Limits(models=["another"]))
+    with pytest.raises(realm.errors.LimitExceededError) as error:
+        tenant.model(model)
+    assert error.value.code == "limit-exceeded" and "another" not in error.value.message
+
+
+def test_the_hub_lists_and_pulls(runtime: realm.Realm, tmp_path: Path) -> None:
+    status = runtime.hub.info("smollm2-135m")
+    assert status.state == "present" and Path(status.path).stat().st_size == status.bytes
+    assert status in runtime.hub.list()
+    assert str(runtime.hub.pull("smollm2-135m")) == str(status.path)
+    assert realm.inspect(status.path).architecture == "llama"
+    empty = realm.Realm(threads=1, device="cpu", cache_folder=tmp_path).hub
+    assert empty.info("smollm2-135m").state == "absent" and empty.remove("smollm2-135m") == 0
+
+
+def test_progress_is_told_and_may_object(runtime: realm.Realm) -> None:
+    events: list[realm.ProgressEvent] = []
+    with runtime.load_model("smollm2-135m", progress=events.append):
+        assert events[-1].stage == "loading" and events[-1].done == events[-1].total
+
+    def refuse(event: realm.ProgressEvent) -> None:
+        raise KeyError(event.stage)
+
+    with pytest.raises(KeyError, match="loading"):
+        runtime.load_model("smollm2-135m", progress=refuse)
+
+
+def test_realm_s_own_log_can_be_read(model: realm.Model) -> None:
+    lines: list[tuple[str, str, str]] = []
+    realm.log_to(lambda *line: lines.append(line), level="trace")
+    model.generate("a", max_tokens=1)
+    with pytest.raises(realm.errors.InvalidArgumentError):
+        realm.log_to(None, level="loud")  # type: ignore[arg-type]
+    realm.log_to(None)
+    assert all(target.startswith("realm") for target, _, _ in lines)
+
+
+def test_the_command_is_part_of_the_package() -> None:
+    command = [sys.executable, "-m", "realm"]
+    arguments = ["run", "smollm2-135m", CAPITAL[0]["content"], "--temperature", "0", "--max-tokens", "16"]
+    ran = subprocess.run(command + arguments, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (0, ANSWER + "\n"), ran.stderr
+    ran = subprocess.run(command + ["no-such-command"], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2 and "no-such-command" in ran.stderr
+
+
+def test_openai_s_shape(runtime: realm.Realm, model: realm.Model) -> None:
+    client = realm.openai.OpenAI(model)
+    create = client.chat.completions.create
+    whole = create(
+        model="smollm2-135m", messages=CAPITAL, temperature=0, max_tokens=16, logprobs=True, top_logprobs=2
+    )
+    choice = whole.choices[0]
+    assert choice.message.content == ANSWER and choice.finish_reason == "stop"
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + 8
+    assert choice.logprobs is not None and len(choice.logprobs.content[0].top_logprobs) == 2
+    assert json.loads(whole.model_dump_json())["object"] == "chat.completion"
+    with create(
+        model="any", messages=CAPITAL, temperature=0, stream=True, stream_options={"include_usage": True}
+    ) as stream:
+        pieces = list(stream)
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces[:-1]) == ANSWER
+    assert pieces[-1].choices == [] and pieces[-1].usage is not None
+    with pytest.raises(TypeError, match="colour"):
+        create(model="any", messages=CAPITAL, colour="red")
+    by_name = realm.openai.OpenAI(runtime).chat.completions.create
+    assert by_name(model="smollm2-135m", messages=CAPITAL, temperature=0).choices[0].message.content == ANSWER
+
+
+def test_every_code_has_a_class() -> None:
+    source = (Path(__file__).parents[2] / "core/realm/src/error.rs").read_text()
+    codes = {line.split('"')[1] for line in source.splitlines() if "Self::" in line and '=> "' in line}
+    assert codes == set(realm.errors.BY_CODE)
+    assert all(issubclass(error, realm.RealmError) for error in realm.errors.BY_CODE.values())

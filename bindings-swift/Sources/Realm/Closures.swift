@@ -1,0 +1,102 @@
+//  What the application does for Realm, as closures.
+
+import Foundation
+
+extension Realm {
+    /// Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or `hf:owner/repo/file.gguf`. What is not there yet
+    /// is fetched. `onProgress` is called on a thread of Realm's.
+    ///
+    /// - Throws: ``RealmError``: `NotFound` for a name that is none, `Io` where fetching fails, `InvalidModel` and `Unsupported` for
+    ///   files that Realm can't run.
+    public func loadModel(
+        _ model: String, options: LoadOptions? = nil, onProgress: (@Sendable (Progress) -> Void)? = nil
+    ) async throws -> Model {
+        try await load(model: model, options: options, progress: onProgress.map(ProgressClosure.init))
+    }
+
+    /// Fetches a model without loading it, unless it is there, and returns its file's path.
+    public func pull(_ model: String, onProgress: (@Sendable (Progress) -> Void)? = nil) async throws -> String {
+        try await fetch(model: model, progress: onProgress.map(ProgressClosure.init))
+    }
+
+    /// A tenant with limits of its own.
+    public func tenant(_ name: String, limits: Limits? = nil) throws -> Tenant {
+        try tenant(name: name, limits: limits)
+    }
+
+    /// Has every line of Realm's own log up to a level go to a closure, on any thread, for the whole process: the level, the part of
+    /// Realm, and the message. nil ends that.
+    public static func log(
+        upTo most: LogLevel, _ body: (@Sendable (LogLevel, String, String) -> Void)?
+    ) throws {
+        try setLog(most: most, sink: body.map(LogClosure.init))
+    }
+}
+
+extension Grants {
+    /// Programs may write to a log: the closure gets the level, the tenant's name and the message, on any thread.
+    public mutating func allowLog(_ body: @escaping @Sendable (LogLevel, String, String) -> Void) {
+        log = LogClosure(body)
+    }
+
+    /// Programs may call a function by this name, with a JSON text; it answers with one. What it throws becomes the error `failed` of
+    /// the program's call.
+    public mutating func allowTool(
+        _ name: String, json body: @escaping @Sendable (String) async throws -> String
+    ) {
+        tools[name] = ToolClosure(body)
+    }
+
+    /// As ``allowTool(_:json:)``, for types that JSON can be made of.
+    public mutating func allowTool<Arguments: Decodable, Answer: Encodable>(
+        _ name: String, _ body: @escaping @Sendable (Arguments) async throws -> Answer
+    ) {
+        allowTool(name, json: { arguments in
+            let arguments = try JSONDecoder().decode(Arguments.self, from: Data(arguments.utf8))
+            let answer = try await body(arguments)
+            return String(decoding: try JSONEncoder().encode(answer), as: UTF8.self)
+        })
+    }
+}
+
+private final class ProgressClosure: ProgressObserver {
+    let body: @Sendable (Progress) -> Void
+
+    init(_ body: @escaping @Sendable (Progress) -> Void) {
+        self.body = body
+    }
+
+    func progressed(progress: Progress) {
+        body(progress)
+    }
+}
+
+private final class LogClosure: LogSink {
+    let body: @Sendable (LogLevel, String, String) -> Void
+
+    init(_ body: @escaping @Sendable (LogLevel, String, String) -> Void) {
+        self.body = body
+    }
+
+    func line(level: LogLevel, from: String, message: String) {
+        body(level, from, message)
+    }
+}
+
+private final class ToolClosure: Tool {
+    let body: @Sendable (String) async throws -> String
+
+    init(_ body: @escaping @Sendable (String) async throws -> String) {
+        self.body = body
+    }
+
+    func call(arguments: String) async throws -> String {
+        do {
+            return try await body(arguments)
+        } catch let error as ToolError {
+            throw error
+        } catch {
+            throw ToolError.Failed(message: "\(error)")
+        }
+    }
+}

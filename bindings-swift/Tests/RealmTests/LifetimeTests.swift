@@ -1,0 +1,180 @@
+//  What ends requests, what callers do wrong, and what they do to memory.
+
+import Foundation
+import Realm
+import XCTest
+
+final class LifetimeTests: XCTestCase {
+    /// Of single characters and two layers; `REALM_CONFORMANCE` has it.
+    private func tiny() async throws -> (Realm, Model) {
+        let realm = try Realm(threads: 2, device: "cpu")
+        return (realm, try await realm.loadModel("\(try folder())/tiny.gguf", options: LoadOptions(kvTokens: 4096)))
+    }
+
+    private func folder() throws -> String {
+        try XCTUnwrap(ProcessInfo.processInfo.environment["REALM_CONFORMANCE"])
+    }
+
+    private func story(_ tokens: UInt64) -> Request {
+        Request(prompt: .text("Once upon a time"), maxTokens: tokens, temperature: 0, ignoreEos: true)
+    }
+
+    private func waitForNoPages(_ model: Model) async throws {
+        for _ in 0..<1000 where model.metrics().kv.used > 0 { try await Task.sleep(nanoseconds: 10_000_000) }
+        XCTAssertEqual(model.metrics().kv.used, 0)
+    }
+
+    func testCancellingATaskEndsItsGeneration() async throws {
+        let (_, model) = try await tiny()
+        let request = story(4000)
+        let task = Task { try await model.generate(request) }
+        while model.metrics().kv.used == 0 { try await Task.sleep(nanoseconds: 1_000_000) }
+        task.cancel()
+        do {
+            _ = try await task.value
+            XCTFail("it ended by itself")
+        } catch is CancellationError {
+        }
+        try await waitForNoPages(model)
+        XCTAssertEqual(model.metrics().served.cancelled, 1)
+    }
+
+    func testCancellingATaskEndsItsStream() async throws {
+        let (_, model) = try await tiny()
+        let stream = try model.stream(story(4000))
+        let task = Task {
+            var chunks = 0
+            for try await _ in stream { chunks += 1 }
+            return chunks
+        }
+        while model.metrics().kv.used == 0 { try await Task.sleep(nanoseconds: 1_000_000) }
+        task.cancel()
+        let chunks = try await task.value
+        XCTAssertLessThan(chunks, 4000)
+        try await waitForNoPages(model)
+    }
+
+    func testDroppingAStreamFreesItsPages() async throws {
+        let (_, model) = try await tiny()
+        func readOne() async throws {
+            for try await chunk in try model.stream(story(4000)) {
+                XCTAssertEqual(chunk.tokens.count, 1)
+                break
+            }
+        }
+        try await readOne()
+        try await waitForNoPages(model)
+    }
+
+    func testAStreamIsTheText() async throws {
+        let (_, model) = try await tiny()
+        let whole = try await model.generate(story(40))
+        var text = ""
+        for try await chunk in try model.stream(story(40)) { text += chunk.text }
+        XCTAssertEqual(text, whole.text)
+        XCTAssertEqual(whole.usage.generatedTokens, 40)
+    }
+
+    func testWhatAToolThrowsIsToldToTheProgram() async throws {
+        struct Weather: Codable { let city: String }
+        struct Closed: Error, CustomStringConvertible { let description = "the station is closed" }
+        let (realm, model) = try await tiny()
+        let tenant = try realm.tenant("acme")
+        tenant.setProgram(program: try await realm.loadProgram(path: "\(try folder())/programs/call-tool.wasm"))
+        let seen = try tenant.model(model: model)
+        var grants = Grants()
+        grants.allowTool("weather") { (asked: Weather) async throws -> Weather in
+            try await Task.sleep(nanoseconds: 5_000_000)
+            return Weather(city: asked.city.uppercased())
+        }
+        try tenant.setGrants(grants: grants)
+        let answer = try await seen.generate(story(1))
+        XCTAssertEqual(answer.text, #"{"city":"PARIS"}"#)
+        grants.allowTool("weather") { (_: Weather) async throws -> Weather in throw Closed() }
+        try tenant.setGrants(grants: grants)
+        do {
+            _ = try await seen.generate(story(1))
+            XCTFail("no error")
+        } catch RealmError.Failed(let message) {
+            XCTAssertTrue(message.contains("the station is closed"), message)
+        }
+    }
+
+    func testRealmsLogGoesToAClosure() async throws {
+        let lines = Lines()
+        try Realm.log(upTo: .info) { level, from, message in
+            lines.add(.text("\(level) \(from) \(message)"))
+        }
+        let realm = try Realm()
+        try Realm.log(upTo: .info, nil)
+        let model = try await realm.loadModel("\(try folder())/tiny.gguf")
+        // It says so once in a process, where there is no GPU.
+        let said = lines.all.texts.contains { $0.hasPrefix("info realm") && $0.contains("running on the CPU") }
+        XCTAssertTrue(said || model.info().device.contains("cuda"), lines.all.source)
+    }
+
+    func testErrorsHaveCodesAndMessages() async throws {
+        let (realm, _) = try await tiny()
+        XCTAssertThrowsError(try realm.tenant("x", limits: Limits(weight: -1))) { error in
+            XCTAssertEqual((error as? RealmError)?.code, "invalid-argument")
+            XCTAssertTrue("\(error)".hasPrefix("invalid-argument: ") && "\(error)".contains("weight"), "\(error)")
+        }
+        do {
+            _ = try await realm.loadModel("no-such-model")
+            XCTFail("no error")
+        } catch RealmError.NotFound(let message) {
+            XCTAssertTrue(message.contains("smollm2-135m"), message)
+        }
+    }
+
+    func testTasksShareAGeneration() async throws {
+        let (_, model) = try await tiny()
+        let generation = try model.start(request: story(200))
+        let tokens = try await withThrowingTaskGroup(of: Int.self) { group in
+            for _ in 0..<4 {
+                group.addTask {
+                    var tokens = 0
+                    while let chunk = try await generation.nextChunk() { tokens += chunk.tokens.count }
+                    return tokens
+                }
+            }
+            return try await group.reduce(0, +)
+        }
+        XCTAssertEqual(tokens, 200)
+    }
+
+    func testAThousandCyclesLeaveMemoryFlat() async throws {
+        let (realm, model) = try await tiny()
+        let program = try await realm.loadProgram(path: "\(try folder())/programs/hello.wasm")
+        func cycle() async throws {
+            let tenant = try realm.tenant("cycle", limits: Limits(weight: 2, models: [model.info().reference]))
+            let seen = try tenant.model(model: model)
+            _ = try await seen.generate(story(1))
+            for try await _ in try seen.stream(story(1000)) { break }
+            let sequence = try seen.sequence()
+            try sequence.append(tokens: [4, 5])
+            let forwarded = try await sequence.forward()
+            XCTAssertEqual(forwarded.values.count, 100)
+            XCTAssertEqual(try sequence.fork().tokens(), [4, 5])
+            try tenant.setGrants(grants: Grants(log: nil, tools: [:]))
+            tenant.setProgram(program: program)
+            let answer = try await seen.generate(story(1))
+            XCTAssertEqual(answer.text, "hello")
+            XCTAssertThrowsError(try seen.decode([999_999]))
+        }
+        for _ in 0..<300 { try await cycle() }
+        let before = resident()
+        for _ in 0..<1000 { try await cycle() }
+        let after = resident()
+        print("1000 cycles: from \(before) to \(after) KiB resident")
+        XCTAssertLessThan(after - before, 4096)
+        try await waitForNoPages(model)
+    }
+
+    /// KiB; 0 where there is no /proc.
+    private func resident() -> Int {
+        let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
+        let line = status.split(separator: "\n").first { $0.hasPrefix("VmRSS:") } ?? "0"
+        return Int(line.filter(\.isNumber)) ?? 0
+    }
+}

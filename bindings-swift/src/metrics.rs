@@ -1,0 +1,153 @@
+//! Metrics.
+
+/// A distribution of measured values.
+#[derive(Debug, Clone, PartialEq, uniffi::Record)]
+pub struct Distribution {
+    /// How many values.
+    pub count: u64,
+    /// Of all values.
+    pub sum: f64,
+    /// Upper bounds of ranges; the last one is infinite. Empty if nothing was ever measured.
+    pub bounds: Vec<f64>,
+    /// How many values fell into each range.
+    pub counts: Vec<u64>,
+}
+
+impl From<&realm::Histogram> for Distribution {
+    fn from(histogram: &realm::Histogram) -> Self {
+        let (bounds, counts) = histogram.buckets.iter().copied().unzip();
+        Self { count: histogram.count(), sum: histogram.sum, bounds, counts }
+    }
+}
+
+/// What was done for one tenant, or for all. Counts are since the model was loaded.
+#[derive(Debug, Clone, PartialEq, uniffi::Record)]
+pub struct Served {
+    /// Tokens of prompts, computed.
+    pub prompt_tokens: u64,
+    /// Tokens of prompts, found in the prefix cache.
+    pub cached_tokens: u64,
+    /// Tokens generated.
+    pub generated_tokens: u64,
+    /// Tokens computed once more, because their pages had been given to others.
+    pub recomputed_tokens: u64,
+    /// Tokens computed on the chance that they follow.
+    pub draft_tokens: u64,
+    /// Of these, those that turned out right.
+    pub accepted_tokens: u64,
+    /// Requests that have their results.
+    pub finished: u64,
+    /// Requests that nobody waited for any more.
+    pub cancelled: u64,
+    /// Requests whose time was over.
+    pub timed_out: u64,
+    /// Requests without a place in a queue.
+    pub refused: u64,
+    /// Requests that failed.
+    pub failed: u64,
+    /// How often a request gave its pages up for others.
+    pub preemptions: u64,
+    /// Sequences in the batch now.
+    pub running: u64,
+    /// Requests that wait now.
+    pub waiting: u64,
+    /// Pages of the KV cache that sequences hold now.
+    pub kv_pages: u64,
+    /// Seconds that requests waited for a place in the batch.
+    pub queue_seconds: Distribution,
+    /// Seconds from a request's arrival to its first token.
+    pub first_token_seconds: Distribution,
+    /// Seconds between a request's tokens.
+    pub inter_token_seconds: Distribution,
+}
+
+impl From<&realm::Served> for Served {
+    fn from(served: &realm::Served) -> Self {
+        let (tokens, requests) = (served.tokens, served.requests);
+        Self {
+            prompt_tokens: tokens.prompt,
+            cached_tokens: tokens.cached,
+            generated_tokens: tokens.generated,
+            recomputed_tokens: tokens.recomputed,
+            draft_tokens: tokens.drafted,
+            accepted_tokens: tokens.accepted,
+            finished: requests.finished,
+            cancelled: requests.cancelled,
+            timed_out: requests.timed_out,
+            refused: requests.refused,
+            failed: requests.failed,
+            preemptions: served.preemptions,
+            running: served.running as u64,
+            waiting: served.waiting as u64,
+            kv_pages: served.kv_pages as u64,
+            queue_seconds: (&served.queue_seconds).into(),
+            first_token_seconds: (&served.first_token_seconds).into(),
+            inter_token_seconds: (&served.inter_token_seconds).into(),
+        }
+    }
+}
+
+/// Pages of a KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
+pub struct KvPages {
+    /// All there are.
+    pub total: u64,
+    /// Held by sequences.
+    pub used: u64,
+    /// Held by nobody, but remembered for prompts that begin alike.
+    pub remembered: u64,
+    /// Empty.
+    pub free: u64,
+    /// Bytes of one page.
+    pub page_bytes: u64,
+}
+
+/// A reading of one tenant's part.
+#[derive(Debug, Clone, PartialEq, uniffi::Record)]
+pub struct TenantMetrics {
+    /// Its name.
+    pub name: String,
+    /// What was done for it.
+    pub served: Served,
+}
+
+/// A reading of what a model has done and how it stands.
+#[derive(Debug, Clone, PartialEq, uniffi::Record)]
+pub struct Metrics {
+    /// Over all tenants.
+    pub served: Served,
+    /// Rows of a forward pass.
+    pub batch_rows: Distribution,
+    /// Sequences in a forward pass.
+    pub batch_sequences: Distribution,
+    /// Seconds of a step.
+    pub step_seconds: Distribution,
+    /// The KV cache.
+    pub kv: KvPages,
+    /// Tenants there are.
+    pub tenants: Vec<TenantMetrics>,
+}
+
+impl From<realm::Metrics> for Metrics {
+    fn from(metrics: realm::Metrics) -> Self {
+        let kv = metrics.kv;
+        let tenant = |tenant: &realm::TenantMetrics| TenantMetrics {
+            name: tenant.name.clone(),
+            served: (&tenant.served).into(),
+        };
+        Self {
+            served: (&metrics.served).into(),
+            batch_rows: (&metrics.batch_rows).into(),
+            batch_sequences: (&metrics.batch_sequences).into(),
+            step_seconds: (&metrics.step_seconds).into(),
+            kv: KvPages {
+                total: kv.total as u64,
+                used: kv.used as u64,
+                remembered: kv.remembered as u64,
+                free: kv.free as u64,
+                page_bytes: kv.page_bytes as u64,
+            },
+            tenants: metrics.tenants.iter().map(tenant).collect(),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Where Realm's own log goes, for applications that have no subscriber of `tracing`'s.
+
+use std::fmt::{self, Write as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once, PoisonError, RwLock};
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+use crate::error::ErrorCode;
+use crate::{Error, Level};
+
+type Sink = Arc<dyn Fn(Level, &str, &str) + Send + Sync>;
+
+static SINK: RwLock<Option<Sink>> = RwLock::new(None);
+/// 0 for nothing, 1 for errors alone, and so on.
+static MOST: AtomicUsize = AtomicUsize::new(0);
+
+/// Has `sink` called, from any thread, with every line of Realm's log up to a level: the level, where it comes from, and
+/// the message. Another call replaces the sink, and `None` ends it. Programs' lines are among them where the tenant was
+/// granted [`Grants::log`](crate::Grants::log). Applications in Rust may as well have a subscriber of `tracing`'s.
+///
+/// # Errors
+/// `invalid-argument` if the process has another subscriber of `tracing`'s.
+pub fn log_to<F>(most: Level, sink: Option<F>) -> Result<(), Error>
+where
+    F: Fn(Level, &str, &str) + Send + Sync + 'static,
+{
+    static ONCE: Once = Once::new();
+    static OURS: RwLock<bool> = RwLock::new(false);
+    ONCE.call_once(|| {
+        let ours = tracing::subscriber::set_global_default(ToSink).is_ok();
+        *OURS.write().unwrap_or_else(PoisonError::into_inner) = ours;
+    });
+    if !*OURS.read().unwrap_or_else(PoisonError::into_inner) {
+        let why = "the process has a subscriber of `tracing` already; it gets Realm's log";
+        return Err(Error::new(ErrorCode::InvalidArgument, why));
+    }
+    let most = if sink.is_some() { most as usize + 1 } else { 0 };
+    let sink = sink.map(|sink| Arc::new(sink) as Sink);
+    let old = std::mem::replace(&mut *SINK.write().unwrap_or_else(PoisonError::into_inner), sink);
+    MOST.store(most, Ordering::Release);
+    // Outside the lock: dropping it may run code of the application's.
+    drop(old);
+    Ok(())
+}
+
+fn level_of(metadata: &Metadata<'_>) -> Level {
+    match *metadata.level() {
+        tracing::Level::ERROR => Level::Error,
+        tracing::Level::WARN => Level::Warn,
+        tracing::Level::INFO => Level::Info,
+        tracing::Level::DEBUG => Level::Debug,
+        tracing::Level::TRACE => Level::Trace,
+    }
+}
+
+struct ToSink;
+
+impl Subscriber for ToSink {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> tracing::subscriber::Interest {
+        // What is wanted changes, so no answer is remembered, except for what is never ours.
+        match metadata.target().starts_with("realm") && metadata.is_event() {
+            true => tracing::subscriber::Interest::sometimes(),
+            false => tracing::subscriber::Interest::never(),
+        }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        (level_of(metadata) as usize) < MOST.load(Ordering::Acquire)
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        // Not held while the sink runs, so that it may set another one.
+        let sink = SINK.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(sink) = sink {
+            let mut line = Line::default();
+            event.record(&mut line);
+            sink(level_of(event.metadata()), event.metadata().target(), &(line.message + &line.fields));
+        }
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+/// The message, and the other fields as ` name=value`.
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        // Writing to a text never fails.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+}

@@ -1,0 +1,83 @@
+//! Progress as events, for whoever has one function for all of it.
+
+use realm_hub::{Reason, Source};
+
+use crate::Progress;
+
+/// What a load or a pull is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Another process fetches the file, and this one waits for it.
+    Waiting,
+    /// Bytes of the file arrive.
+    Fetching,
+    /// A source did not give the file; the next one is tried, if there is one.
+    Failed,
+    /// The file is in place.
+    Fetched,
+    /// Weights are brought onto the device.
+    Loading,
+}
+
+impl Stage {
+    /// The name in lower case, the same in every language.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Fetching => "fetching",
+            Self::Failed => "failed",
+            Self::Fetched => "fetched",
+            Self::Loading => "loading",
+        }
+    }
+}
+
+/// One event of a load or a pull.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgressEvent {
+    /// What it is at.
+    pub stage: Stage,
+    /// The file or the source; for [`Stage::Failed`] the source and its reason; empty while loading.
+    pub what: String,
+    /// Bytes that are here, or in place.
+    pub done: u64,
+    /// Bytes there are; `None` where that is not known.
+    pub total: Option<u64>,
+}
+
+/// A [`Progress`] that hands every event to one function.
+pub struct OnProgress<F>(pub F);
+
+impl<F: FnMut(ProgressEvent)> OnProgress<F> {
+    fn tell(&mut self, stage: Stage, what: impl ToString, done: u64, total: Option<u64>) {
+        (self.0)(ProgressEvent { stage, what: what.to_string(), done, total });
+    }
+}
+
+impl<F: FnMut(ProgressEvent)> realm_hub::Progress for OnProgress<F> {
+    fn waiting(&mut self, file: &str) {
+        self.tell(Stage::Waiting, file, 0, None);
+    }
+
+    fn started(&mut self, file: &str, _source: &Source) {
+        self.tell(Stage::Fetching, file, 0, None);
+    }
+
+    fn advanced(&mut self, source: &Source, done: u64, total: Option<u64>) {
+        self.tell(Stage::Fetching, source, done, total);
+    }
+
+    fn failed(&mut self, source: &Source, reason: &Reason) {
+        self.tell(Stage::Failed, format!("{source}: {reason}"), 0, None);
+    }
+
+    fn finished(&mut self, file: &str, bytes: u64) {
+        self.tell(Stage::Fetched, file, bytes, Some(bytes));
+    }
+}
+
+impl<F: FnMut(ProgressEvent)> Progress for OnProgress<F> {
+    fn loading(&mut self, done: u64, total: u64) {
+        self.tell(Stage::Loading, "", done, Some(total));
+    }
+}

@@ -1,0 +1,62 @@
+//! What scenarios load beside models: programs and an adapter. They are made here and committed, since no other language
+//! has the tools; this test fails where they are of other sources. `REALM_UPDATE=1` writes them.
+
+use std::fs;
+use std::path::Path;
+
+use wit_component::{StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+use crate::folder;
+
+#[test]
+fn programs_and_the_adapter_are_of_their_sources() {
+    for entry in fs::read_dir(folder().join("programs")).unwrap() {
+        let source = entry.unwrap().path();
+        if source.extension().is_some_and(|e| e == "wat") {
+            same(&source.with_extension("wasm"), &program(&fs::read_to_string(&source).unwrap()));
+        }
+    }
+    same(&folder().join("adapter/adapter_model.safetensors"), &adapter());
+}
+
+fn same(file: &Path, bytes: &[u8]) {
+    if std::env::var_os("REALM_UPDATE").is_some() {
+        fs::write(file, bytes).unwrap();
+    }
+    let there = fs::read(file).unwrap_or_default();
+    let why = "is of other sources: run this test with REALM_UPDATE=1 and commit what it writes";
+    assert!(there == bytes, "{} {why}", file.display());
+}
+
+/// A module that imports plain functions as it is; one that imports the contract's with what makes it a component.
+fn program(text: &str) -> Vec<u8> {
+    let mut module = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
+    if text.contains("realm:tenant/") {
+        let mut resolve = Resolve::default();
+        let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wasm-tenants/wit");
+        let (package, _) = resolve.push_path(contract).unwrap();
+        let world = resolve.select_world(&[package], Some("tenant-program")).unwrap();
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
+    }
+    module
+}
+
+/// Of rank 1, on what smollm2-135m's first feed-forward network adds.
+fn adapter() -> Vec<u8> {
+    let (inputs, hidden) = (1536, 576);
+    let module = "base_model.model.model.layers.0.mlp.down_proj";
+    let (a, b) = (4 * inputs, 4 * hidden);
+    let header = format!(
+        r#"{{"{module}.lora_A.weight":{{"dtype":"F32","shape":[1,{inputs}],"data_offsets":[0,{a}]}},"#
+    ) + &format!(
+        r#""{module}.lora_B.weight":{{"dtype":"F32","shape":[{hidden},1],"data_offsets":[{a},{}]}}}}"#,
+        a + b
+    );
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    for i in 0..inputs + hidden {
+        file.extend(((i * 37 % 101) as f32 / 25.0 - 2.0).to_le_bytes());
+    }
+    file
+}
