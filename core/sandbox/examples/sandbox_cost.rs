@@ -46,7 +46,26 @@ fn main() {
         "(call $run-program (i32.const 8192) (i32.const 4) (i32.const 8200) (i32.const 2) (global.get $R))
                (global.set $top (i32.const 65536))";
     print("starting and ending an instance", of(run, 10_000));
+    likeliest();
     idle(&host);
+}
+
+/// What a policy that samples from its top 40 asks for at each token, of a real vocabulary.
+fn likeliest() {
+    let host = Host::smollm2();
+    let of = |call: &str| {
+        let body = format!(
+            "(local.set $model (call $model.current)) (call $sequence.open (local.get $model) (global.get $R))
+             (local.set $h (call $got)) (i32.store (i32.const 4096) (i32.const 5))
+             (call $sequence.append (local.get $h) (i32.const 4096) (i32.const 1) (global.get $R))
+             (call $sequence.forward (local.get $h) (global.get $R)) (local.set $t (call $got))
+             (loop $l {call} (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 5000))))
+             (global.get $OK)"
+        );
+        best(&host, &program(&body, ""), 5000)
+    };
+    let top = "(call $logits.top (local.get $t) (i32.const 40) (global.get $R)) (global.set $top (i32.const 65536))";
+    print("the 40 likeliest of 49,152 logits", of(top).saturating_sub(of("")));
 }
 
 /// Time of one of `calls`, in the best of five runs.

@@ -14,6 +14,7 @@ mod lists;
 mod neighbours;
 mod policies;
 mod random;
+mod recycled;
 mod soak;
 mod waiting;
 
