@@ -124,7 +124,7 @@ pub(crate) fn grants(options: &str, log: Option<Log<'_>>, tools: Option<Tools<'_
 
 /// Has Realm's own log go to a function; `null` ends it.
 #[napi]
-pub(crate) fn log_to(
+pub fn log_to(
     #[napi(ts_arg_type = "((target: string, level: string, message: string) => void) | null")] log: Option<
         Log<'_>,
     >,

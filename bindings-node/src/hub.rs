@@ -84,7 +84,7 @@ impl NativeHub {
 
 /// Reads a GGUF file's header, as JSON.
 #[napi]
-pub(crate) async fn inspect(path: String) -> Result<String> {
+pub async fn inspect(path: String) -> Result<String> {
     let info = unblock(move || realm::inspect(path.as_ref())).await.map_err(failed)?;
     let types = info.tensor_types.iter();
     let types = types.map(|(name, count, bytes)| json!({"name": name, "count": count, "bytes": bytes}));

@@ -6,14 +6,14 @@
 
 mod error;
 mod generation;
-mod grants;
+pub mod grants;
 mod handle;
-mod hub;
+pub mod hub;
 mod load;
 mod metrics;
 mod model;
 mod options;
-mod runtime;
+pub mod runtime;
 mod sequence;
 mod tenant;
 mod tokenizer;

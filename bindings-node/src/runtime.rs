@@ -117,6 +117,6 @@ impl NativeRealm {
 
 /// Runs the `realm` command and returns its exit status. Blocks.
 #[napi]
-pub(crate) fn command(arguments: Vec<String>) -> u8 {
+pub fn command(arguments: Vec<String>) -> u8 {
     realm_cli::run(arguments.into_iter().map(Into::into))
 }
