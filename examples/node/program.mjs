@@ -9,7 +9,7 @@ import { Realm } from 'realm'
 const [program = 'target/programs/agent.wasm', name = 'qwen2.5-coder-0.5b'] = process.argv.slice(2)
 
 const realm = new Realm()
-const tenant = realm.tenant('acme', { programCpuTime: 1000 })
+const tenant = realm.tenant('acme', { programCpuTime: 30_000 })
 tenant.setProgram(await realm.loadProgram(program))
 tenant.setGrants({
   log: (tenant, level, message) => console.error(`${tenant}: ${level}: ${message}`),
