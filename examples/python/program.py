@@ -19,7 +19,7 @@ def get_weather(arguments: dict[str, str]) -> dict[str, str]:
 
 
 runtime = realm.Realm()
-tenant = runtime.tenant("acme", realm.Limits(program_cpu_time=1.0))
+tenant = runtime.tenant("acme", realm.Limits(program_cpu_time=30.0))
 tenant.set_program(runtime.load_program(program))
 tenant.set_grants(realm.Grants(log=True, tools={"get_weather": get_weather}))
 tool = {

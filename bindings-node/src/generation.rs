@@ -1,0 +1,192 @@
+//! Running requests and what comes out of them.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use napi::bindgen_prelude::*;
+use napi_derive::napi;
+use realm::SharedGeneration;
+
+use crate::error::failed;
+use crate::handle::dispose;
+
+/// A token that might have come.
+#[napi(object, object_from_js = false)]
+pub struct TokenLogprob {
+    /// The token's id.
+    pub id: u32,
+    /// In nats.
+    pub logprob: f64,
+}
+
+/// A generated token.
+#[napi(object, object_from_js = false)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// Its log-probability in nats, where the request asked for it.
+    pub logprob: Option<f64>,
+    /// The likeliest tokens in its place, where the request asked for them.
+    pub top: Option<Vec<TokenLogprob>>,
+}
+
+/// Tokens used.
+#[napi(object, object_from_js = false)]
+pub struct Usage {
+    /// Of the prompt.
+    pub prompt_tokens: u32,
+    /// Of these, how many were computed by an earlier request.
+    pub cached_tokens: u32,
+    /// Generated, an end token included.
+    pub generated_tokens: u32,
+    /// Computed on the chance that they would follow.
+    pub draft_tokens: u32,
+    /// Of these, how many did.
+    pub accepted_tokens: u32,
+}
+
+/// Time used, in milliseconds.
+#[napi(object, object_from_js = false)]
+pub struct Timings {
+    /// Waiting for a place in the batch.
+    pub queued: f64,
+    /// From there to the first token.
+    pub prefill: f64,
+    /// From the first token to the last.
+    pub decode: f64,
+}
+
+/// A piece of an answer.
+#[napi(object, object_from_js = false)]
+pub struct Chunk {
+    /// New text; may be empty while a character or a stop string is unfinished.
+    pub text: String,
+    /// New tokens.
+    pub tokens: Vec<Token>,
+    /// In the last chunk, why it ended.
+    pub finish_reason: Option<&'static str>,
+    /// In the last chunk, tokens used.
+    pub usage: Option<Usage>,
+    /// In the last chunk, time used.
+    pub timings: Option<Timings>,
+}
+
+/// A whole answer.
+#[napi(object, object_from_js = false)]
+pub struct Completion {
+    /// The text, without the stop string that ended it.
+    pub text: String,
+    /// The tokens, an end token included.
+    pub tokens: Vec<Token>,
+    /// Why it ended.
+    pub finish_reason: &'static str,
+    /// Tokens used.
+    pub usage: Usage,
+    /// Time used.
+    pub timings: Timings,
+}
+
+fn tokens(tokens: Vec<realm::Token>) -> Vec<Token> {
+    let likely = |t: realm::TokenLogprob| TokenLogprob { id: t.id, logprob: f64::from(t.logprob) };
+    let token = |token: realm::Token| Token {
+        id: token.id,
+        logprob: token.logprob.map(f64::from),
+        top: (!token.top.is_empty()).then(|| token.top.into_iter().map(likely).collect()),
+    };
+    tokens.into_iter().map(token).collect()
+}
+
+impl From<realm::Usage> for Usage {
+    fn from(usage: realm::Usage) -> Self {
+        // No context is as long as 32 bits reach.
+        Self {
+            prompt_tokens: usage.prompt_tokens as u32,
+            cached_tokens: usage.cached_tokens as u32,
+            generated_tokens: usage.generated_tokens as u32,
+            draft_tokens: usage.draft_tokens as u32,
+            accepted_tokens: usage.accepted_tokens as u32,
+        }
+    }
+}
+
+impl From<realm::Timings> for Timings {
+    fn from(timings: realm::Timings) -> Self {
+        let (queued, prefill, decode) = (timings.queued, timings.prefill, timings.decode);
+        let [queued, prefill, decode] = [queued, prefill, decode].map(|time| time.as_secs_f64() * 1000.0);
+        Self { queued, prefill, decode }
+    }
+}
+
+impl From<realm::Chunk> for Chunk {
+    fn from(chunk: realm::Chunk) -> Self {
+        let finish = chunk.finish;
+        Self {
+            text: chunk.text,
+            tokens: tokens(chunk.tokens),
+            finish_reason: finish.as_ref().map(|finish| finish.reason.as_str()),
+            usage: finish.as_ref().map(|finish| finish.usage.into()),
+            timings: finish.as_ref().map(|finish| finish.timings.into()),
+        }
+    }
+}
+
+impl From<realm::Completion> for Completion {
+    fn from(completion: realm::Completion) -> Self {
+        Self {
+            text: completion.text,
+            tokens: tokens(completion.tokens),
+            finish_reason: completion.finish_reason.as_str(),
+            usage: completion.usage.into(),
+            timings: completion.timings.into(),
+        }
+    }
+}
+
+/// A running request.
+#[napi]
+pub struct NativeGeneration {
+    generation: SharedGeneration,
+}
+
+impl NativeGeneration {
+    pub(crate) fn new(generation: realm::Generation) -> Self {
+        Self { generation: generation.into() }
+    }
+}
+
+#[napi]
+impl NativeGeneration {
+    /// The next chunk if it is there already, `true` if there will be none, and `false` if it has to be waited for.
+    #[napi]
+    pub fn poll(&self) -> Result<Either<Chunk, bool>> {
+        let mut context = Context::from_waker(Waker::noop());
+        match pin!(self.generation.next_async()).poll(&mut context) {
+            Poll::Ready(Some(chunk)) => Ok(Either::A(chunk.map_err(failed)?.into())),
+            Poll::Ready(None) => Ok(Either::B(true)),
+            Poll::Pending => Ok(Either::B(false)),
+        }
+    }
+
+    /// The next chunk; `null` after the last one.
+    #[napi]
+    pub async fn next(&self) -> Result<Option<Chunk>> {
+        let generation = self.generation.clone();
+        Ok(generation.next_async().await.transpose().map_err(failed)?.map(Chunk::from))
+    }
+
+    /// What has not been read yet, in one.
+    #[napi]
+    pub async fn finish(&self) -> Result<Completion> {
+        let generation = self.generation.clone();
+        Ok(generation.finish_async().await.map_err(failed)?.into())
+    }
+
+    /// Ends the request.
+    #[napi]
+    pub fn cancel(&self) {
+        let generation = self.generation.clone();
+        generation.cancel();
+        dispose(generation);
+    }
+}

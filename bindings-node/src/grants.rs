@@ -1,0 +1,151 @@
+//! What programs may do beside asking models, and logs.
+
+use std::sync::Arc;
+
+use napi::Status;
+use napi::bindgen_prelude::*;
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
+use napi_derive::napi;
+use realm::{Grants, Level, Random, Store};
+use serde::Deserialize;
+
+use crate::error::{failed, invalid};
+use crate::options::read;
+
+/// Takes where a line is from, its level and its text.
+pub(crate) type Log<'a> = Function<'a, Line, ()>;
+type Line = FnArgs<(String, &'static str, String)>;
+type Sink = ThreadsafeFunction<Line, (), Line, Status, false, true>;
+
+/// Calls a tool by its name with JSON and answers with JSON: `{"answer": ...}` or `{"error": "..."}`.
+pub(crate) type Tools<'a> = Function<'a, Call, Promise<String>>;
+type Call = FnArgs<(String, String)>;
+type Dispatch = ThreadsafeFunction<Call, Promise<String>, Call, Status, false, true>;
+
+/// As `ts/types.ts` has it, without the functions.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct GrantOptions {
+    clock: Option<bool>,
+    random: Option<RandomOption>,
+    store: Option<StoreOption>,
+    http: Option<Vec<String>>,
+    /// Names of the tools.
+    tools: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "random is true, false or a seed")]
+enum RandomOption {
+    System(bool),
+    Seed(u64),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreOption {
+    quota: usize,
+    folder: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Answer {
+    Answer(serde_json::Value),
+    Error(String),
+}
+
+fn level(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    }
+}
+
+/// A function that hands lines to Node's thread.
+fn sink(log: &Log<'_>) -> Result<impl Fn(String, Level, String) + Send + Sync + 'static> {
+    let sink: Sink = log.build_threadsafe_function::<Line>().weak::<true>().build()?;
+    Ok(move |from, severity, message| {
+        // A process that is ending takes no more.
+        let _ = sink.call((from, level(severity), message).into(), ThreadsafeFunctionCallMode::NonBlocking);
+    })
+}
+
+pub(crate) fn grants(options: &str, log: Option<Log<'_>>, tools: Option<Tools<'_>>) -> Result<Grants> {
+    let options: GrantOptions = read(options)?;
+    let mut grants = Grants::none();
+    if let Some(log) = log {
+        let sink = sink(&log)?;
+        grants = grants.log_to(move |tenant, severity, message| {
+            sink(tenant.to_owned(), severity, message.to_owned());
+        });
+    }
+    if options.clock == Some(true) {
+        grants = grants.clock();
+    }
+    grants = match options.random {
+        Some(RandomOption::System(true)) => grants.random(Random::System),
+        Some(RandomOption::Seed(seed)) => grants.random(Random::Seed(seed)),
+        _ => grants,
+    };
+    grants = match options.store {
+        None => grants,
+        Some(StoreOption { quota, folder: None }) => grants.store(Store::in_memory(quota)),
+        Some(StoreOption { quota, folder: Some(folder) }) => {
+            grants.store(Store::on_disk(folder, quota).map_err(|error| failed(error.into()))?)
+        }
+    };
+    for host in options.http.into_iter().flatten() {
+        grants = grants.http(host);
+    }
+    let Some(tools) = tools else { return Ok(grants) };
+    let dispatch: Dispatch = tools.build_threadsafe_function::<Call>().weak::<true>().build()?;
+    let dispatch = Arc::new(dispatch);
+    for name in options.tools {
+        let dispatch = Arc::clone(&dispatch);
+        let tool = name.clone();
+        grants = grants.tool_async(name, move |arguments| {
+            let (dispatch, tool) = (Arc::clone(&dispatch), tool.clone());
+            async move {
+                let said = async { dispatch.call_async((tool, arguments).into()).await?.await };
+                let said = said.await.map_err(|error| error.to_string())?;
+                match serde_json::from_str(&said).map_err(|error| error.to_string())? {
+                    Answer::Answer(answer) => Ok(answer.to_string()),
+                    Answer::Error(error) => Err(error),
+                }
+            }
+        });
+    }
+    Ok(grants)
+}
+
+/// Has Realm's own log go to a function; `null` ends it.
+#[napi]
+pub fn log_to(
+    #[napi(ts_arg_type = "((target: string, level: string, message: string) => void) | null")] log: Option<
+        Log<'_>,
+    >,
+    most: String,
+) -> Result<()> {
+    let most = match most.as_str() {
+        "error" => Level::Error,
+        "warn" => Level::Warn,
+        "info" => Level::Info,
+        "debug" => Level::Debug,
+        "trace" => Level::Trace,
+        other => {
+            let why = "the level is 'error', 'warn', 'info', 'debug' or 'trace'";
+            return Err(invalid(format!("{why}, not '{other}'")));
+        }
+    };
+    let sink = log.as_ref().map(sink).transpose()?;
+    let sink = sink.map(|sink| {
+        move |severity: Level, target: &str, message: &str| {
+            sink(target.to_owned(), severity, message.to_owned());
+        }
+    });
+    realm::log_to(most, sink).map_err(failed)
+}

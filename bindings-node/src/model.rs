@@ -1,0 +1,181 @@
+//! Models and their adapters.
+
+use napi::bindgen_prelude::*;
+use napi_derive::napi;
+use realm::{EmbedOptions, Pooling, unblock};
+use serde_json::json;
+
+use crate::error::{failed, invalid};
+use crate::generation::NativeGeneration;
+use crate::handle::Handle;
+use crate::options::request;
+use crate::sequence::NativeSequence;
+use crate::tokenizer::NativeTokenizer;
+
+/// A LoRA adapter on a model.
+#[napi]
+pub struct NativeAdapter {
+    handle: Handle<realm::Adapter>,
+}
+
+#[napi]
+impl NativeAdapter {
+    /// What it is, as JSON.
+    #[napi]
+    pub fn info(&self) -> Result<String> {
+        let adapter = self.handle.get()?;
+        Ok(json!({"name": adapter.name(), "rank": adapter.rank(), "bytes": adapter.bytes()}).to_string())
+    }
+
+    /// Gives it back.
+    #[napi]
+    pub fn close(&self) {
+        self.handle.close();
+    }
+}
+
+/// One set of weights, as one tenant sees it.
+#[napi]
+pub struct NativeModel {
+    pub(crate) handle: Handle<realm::Model>,
+}
+
+impl NativeModel {
+    pub(crate) fn new(model: realm::Model) -> Self {
+        Self { handle: Handle::new("Model", model) }
+    }
+}
+
+fn pooling(name: Option<String>) -> Result<Option<Pooling>> {
+    match name.as_deref() {
+        None => Ok(None),
+        Some("mean") => Ok(Some(Pooling::Mean)),
+        Some("last") => Ok(Some(Pooling::Last)),
+        Some("cls") => Ok(Some(Pooling::Cls)),
+        Some(other) => Err(invalid(format!("pooling is 'mean', 'last' or 'cls', not '{other}'"))),
+    }
+}
+
+#[napi]
+impl NativeModel {
+    /// Starts a request, given as JSON, on a thread of its own: prompts may be long and grammars take time.
+    #[napi(ts_return_type = "Promise<NativeGeneration>")]
+    pub fn stream<'env>(
+        &self,
+        env: &'env Env,
+        request: String,
+        adapter: Option<&NativeAdapter>,
+    ) -> Result<PromiseRaw<'env, NativeGeneration>> {
+        let model = self.handle.get()?;
+        let adapter = adapter.map(|adapter| adapter.handle.get()).transpose()?;
+        let request = self::request(&request, adapter)?;
+        env.spawn_future(async move {
+            Ok(NativeGeneration::new(unblock(move || model.stream(request)).await.map_err(failed)?))
+        })
+    }
+
+    /// One vector for token ids.
+    #[napi]
+    pub async fn embed(
+        &self,
+        tokens: Vec<u32>,
+        pooling: Option<String>,
+        normalize: bool,
+    ) -> Result<Float32Array> {
+        let model = self.handle.get()?;
+        let options = EmbedOptions { pooling: self::pooling(pooling)?, normalize };
+        Ok(Float32Array::new(model.embed_async(&tokens, &options).await.map_err(failed)?))
+    }
+
+    /// Log-probabilities of what follows each token, as JSON.
+    #[napi]
+    pub async fn score(&self, tokens: Vec<u32>, top: u32) -> Result<String> {
+        let model = self.handle.get()?;
+        let scores = model.score_async(&tokens, top as usize).await.map_err(failed)?;
+        let likely = |t: &realm::TokenLogprob| json!({"id": t.id, "logprob": t.logprob});
+        let scores = scores.iter().map(
+            |score| json!({"next": score.next, "top": score.top.iter().map(likely).collect::<Vec<_>>()}),
+        );
+        Ok(scores.collect::<serde_json::Value>().to_string())
+    }
+
+    /// The log-probability of each token of a continuation.
+    #[napi]
+    pub async fn log_likelihood(&self, prompt: Vec<u32>, continuation: Vec<u32>) -> Result<Float32Array> {
+        let model = self.handle.get()?;
+        let found = model.log_likelihood_async(&prompt, &continuation).await;
+        Ok(Float32Array::new(found.map_err(failed)?))
+    }
+
+    /// The prompt that the chat template makes of a request, given as JSON.
+    #[napi]
+    pub fn render(&self, request: String) -> Result<String> {
+        self.handle.get()?.render(&self::request(&request, None)?).map_err(failed)
+    }
+
+    /// An empty sequence.
+    #[napi]
+    pub fn sequence(&self) -> Result<NativeSequence> {
+        Ok(NativeSequence::new(self.handle.get()?.sequence().map_err(failed)?))
+    }
+
+    /// A sequence from bytes.
+    #[napi]
+    pub async fn restore_sequence(&self, bytes: Buffer) -> Result<NativeSequence> {
+        let model = self.handle.get()?;
+        let sequence = unblock(move || model.restore_sequence(&bytes)).await.map_err(failed)?;
+        Ok(NativeSequence::new(sequence))
+    }
+
+    /// Loads a LoRA adapter.
+    #[napi]
+    pub async fn load_adapter(&self, path: String) -> Result<NativeAdapter> {
+        let model = self.handle.get()?;
+        let adapter = model.load_adapter_async(path).await.map_err(failed)?;
+        Ok(NativeAdapter { handle: Handle::new("Adapter", adapter) })
+    }
+
+    /// The same model with an adapter.
+    #[napi]
+    pub fn adapted(&self, adapter: &NativeAdapter, scale: f64) -> Result<Self> {
+        Ok(Self::new(self.handle.get()?.adapted(&adapter.handle.get()?, scale as f32)))
+    }
+
+    /// Its tokenizer.
+    #[napi]
+    pub fn tokenizer(&self) -> Result<NativeTokenizer> {
+        Ok(NativeTokenizer::of_model(self.handle.get()?))
+    }
+
+    /// What it is, as JSON.
+    #[napi]
+    pub fn info(&self) -> Result<String> {
+        let model = self.handle.get()?;
+        let info = model.info();
+        let pooling = match info.pooling {
+            Pooling::Mean => "mean",
+            Pooling::Last => "last",
+            Pooling::Cls => "cls",
+        };
+        let info = json!({
+            "reference": model.reference(), "name": info.name, "architecture": info.architecture,
+            "parameters": info.parameters, "fileBytes": info.file_bytes, "vocabulary": info.vocabulary,
+            "layers": info.layers, "contextLength": info.context_length,
+            "trainedContextLength": info.trained_context_length, "hidden": info.hidden, "pooling": pooling,
+            "chatTemplate": info.chat_template, "device": info.device,
+        });
+        Ok(info.to_string())
+    }
+
+    /// What it has done and how it stands, as JSON.
+    #[napi]
+    pub fn metrics(&self) -> Result<String> {
+        Ok(crate::metrics::metrics(&self.handle.get()?.metrics()).to_string())
+    }
+
+    /// Gives it back.
+    #[napi]
+    pub fn close(&self) {
+        self.handle.close();
+    }
+}

@@ -1,0 +1,151 @@
+//! Tenants and their programs.
+
+use napi::bindgen_prelude::*;
+use napi_derive::napi;
+use realm::Contract;
+use serde_json::json;
+
+use crate::error::failed;
+use crate::grants::{Log, Tools, grants};
+use crate::handle::Handle;
+use crate::model::NativeModel;
+use crate::options::limits;
+
+/// A compiled program.
+#[napi]
+pub struct NativeProgram {
+    handle: Handle<realm::Program>,
+}
+
+impl NativeProgram {
+    pub(crate) fn new(program: realm::Program) -> Self {
+        Self { handle: Handle::new("Program", program) }
+    }
+}
+
+#[napi]
+impl NativeProgram {
+    /// What it is, as JSON.
+    #[napi]
+    pub fn info(&self) -> Result<String> {
+        let program = self.handle.get()?;
+        let info = program.info();
+        let contract = match info.contract {
+            Contract::Program => "program",
+            Contract::Policy => "policy",
+            Contract::Module => "module",
+        };
+        let info = json!({
+            "contract": contract, "imports": info.imports, "exports": info.exports, "bytes": info.bytes,
+        });
+        Ok(info.to_string())
+    }
+
+    /// Gives it back.
+    #[napi]
+    pub fn close(&self) {
+        self.handle.close();
+    }
+}
+
+/// An identity with limits.
+#[napi]
+pub struct NativeTenant {
+    handle: Handle<realm::Tenant>,
+}
+
+impl NativeTenant {
+    pub(crate) fn new(tenant: realm::Tenant) -> Self {
+        Self { handle: Handle::new("Tenant", tenant) }
+    }
+}
+
+#[napi]
+impl NativeTenant {
+    /// Its name, requests, and limits, as JSON.
+    #[napi]
+    pub fn info(&self) -> Result<String> {
+        let tenant = self.handle.get()?;
+        let limits = tenant.limits();
+        let program = &limits.program;
+        let info = json!({
+            "name": tenant.name(), "running": tenant.running(), "waiting": tenant.waiting(),
+            "limits": {
+                "weight": limits.weight, "maxConcurrent": limits.max_concurrent,
+                "maxQueued": limits.max_queued, "kvTokens": limits.kv_tokens,
+                "tokensPerMinute": limits.tokens_per_minute,
+                "requestTimeout": limits.request_timeout.map(|time| time.as_secs_f64() * 1000.0),
+                "models": limits.models, "adapters": limits.adapters, "programMemory": program.memory,
+                "programCpuTime": program.cpu_time.as_secs_f64() * 1000.0,
+                "programHandles": program.handles, "programOutput": program.output,
+            },
+        });
+        Ok(info.to_string())
+    }
+
+    /// Changes what it may use.
+    #[napi]
+    pub fn set_limits(&self, limits: String) -> Result<()> {
+        self.handle.get()?.set_limits(self::limits(&limits)?).map_err(failed)
+    }
+
+    /// A model as it sees it.
+    #[napi]
+    pub fn model(&self, model: &NativeModel) -> Result<NativeModel> {
+        Ok(NativeModel::new(self.handle.get()?.model(&model.handle.get()?).map_err(failed)?))
+    }
+
+    /// What answers its requests from now on.
+    #[napi]
+    pub fn set_program(&self, program: Option<&NativeProgram>) -> Result<()> {
+        let program = program.map(|program| program.handle.get()).transpose()?;
+        self.handle.get()?.set_program(program.as_ref());
+        Ok(())
+    }
+
+    /// What answers its requests.
+    #[napi]
+    pub fn program(&self) -> Result<Option<NativeProgram>> {
+        Ok(self.handle.get()?.program().map(NativeProgram::new))
+    }
+
+    /// Gives it a program that others of its programs may run.
+    #[napi]
+    pub fn add_program(&self, name: String, program: &NativeProgram) -> Result<()> {
+        self.handle.get()?.add_program(name, &program.handle.get()?);
+        Ok(())
+    }
+
+    /// Takes such a program away.
+    #[napi]
+    pub fn remove_program(&self, name: String) -> Result<bool> {
+        Ok(self.handle.get()?.remove_program(&name))
+    }
+
+    /// What its programs may do.
+    #[napi]
+    pub fn set_grants(
+        &self,
+        options: String,
+        #[napi(ts_arg_type = "((tenant: string, level: string, message: string) => void) | null")]
+        log: Option<Log<'_>>,
+        #[napi(ts_arg_type = "((tool: string, json: string) => Promise<string>) | null")] tools: Option<
+            Tools<'_>,
+        >,
+    ) -> Result<()> {
+        self.handle.get()?.set_grants(grants(&options, log, tools)?);
+        Ok(())
+    }
+
+    /// What was done for it, as JSON.
+    #[napi]
+    pub fn metrics(&self) -> Result<String> {
+        Ok(crate::metrics::served(&self.handle.get()?.metrics()).to_string())
+    }
+
+    /// Gives it back.
+    #[napi]
+    pub fn close(&self) {
+        self.handle.close();
+    }
+}

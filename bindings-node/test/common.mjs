@@ -1,0 +1,39 @@
+// What the tests share: the package with the native half of this repository, questions, and how to run a program apart.
+
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+export const PACKAGE = new URL('../dist/index.mjs', import.meta.url).href
+export const PROGRAMS = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target'), 'programs')
+export const CAPITAL = [{ role: 'user', content: 'What is the capital of France? Answer in one sentence.' }]
+export const ANSWER = 'The capital of France is Paris.'
+// Prose without an end in sight.
+export const ENDLESS = ['Once upon a time', { ignoreEos: true, maxTokens: 4000, seed: 1 }]
+export const GREEDY = { temperature: 0, maxTokens: 16 }
+
+export const realm = await import(PACKAGE)
+
+/** Waits until something is so, since the engine hears of it at its next step. */
+export async function until(what) {
+  for (let i = 0; i < 1000; i++) {
+    if (what()) return
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+  throw new Error('it never came about')
+}
+
+/** Runs a program, which has to end by itself with this status, and returns what it printed. */
+export function run(program, status = 0, ...flags) {
+  const code = `
+    import * as realm from ${JSON.stringify(PACKAGE)}
+    const CAPITAL = ${JSON.stringify(CAPITAL)}, ENDLESS = ${JSON.stringify(ENDLESS)}, GREEDY = ${JSON.stringify(GREEDY)}
+    const runtime = new realm.Realm({ threads: 2, device: 'cpu' })
+    const model = await runtime.loadModel('smollm2-135m', { kvTokens: 16384 })
+    ${program}`
+  const args = [...flags, '--input-type=module', '--eval', code]
+  const ran = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 180_000 })
+  if (ran.status !== status) throw new Error(`status ${ran.status} ${ran.signal}\n${ran.stdout}${ran.stderr}`)
+  return ran.stdout
+}

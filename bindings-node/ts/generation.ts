@@ -1,0 +1,116 @@
+import { ReadableStream } from 'node:stream/web'
+
+import { CancelledError, call, wait } from './errors.js'
+import type { NativeGeneration } from './native.js'
+import type { Chunk, Completion } from './types.js'
+
+/**
+ * A running request: `for await (const chunk of generation)`. Leaving the loop, `cancel()`, `await using` or an aborted
+ * signal ends the request and frees its part of the KV cache at once.
+ */
+export class Generation implements AsyncIterableIterator<Chunk>, AsyncDisposable {
+  readonly #start: Promise<NativeGeneration>
+  #native: NativeGeneration | undefined
+  #cancelled = false
+  readonly #signal: AbortSignal | undefined
+  readonly #abort = () => this.cancel()
+
+  /** @internal */
+  constructor(start: () => Promise<NativeGeneration>, signal?: AbortSignal) {
+    this.#signal = signal
+    this.#start = wait(async () => {
+      signal?.throwIfAborted()
+      const native = await start()
+      this.#native = native
+      if (this.#cancelled) native.cancel()
+      return native
+    })
+    // Whoever reads is told; until then it is nobody's failure.
+    this.#start.catch(() => {})
+    signal?.addEventListener('abort', this.#abort, { once: true })
+  }
+
+  /** Waits until the request is accepted; what is wrong with it is thrown here, as it would be by the first read. */
+  async started(): Promise<void> {
+    await this.#start
+  }
+
+  /** The next chunk. */
+  async next(): Promise<IteratorResult<Chunk, undefined>> {
+    const native = this.#native ?? (await this.#start)
+    // What is there already needs no turn of the event loop.
+    const there = call(() => native.poll())
+    const chunk = there === false ? await wait(() => native.next()) : there
+    if (typeof chunk !== 'boolean' && chunk !== null) {
+      if (chunk.finishReason !== undefined) this.#ended()
+      return { done: false, value: chunk }
+    }
+    this.#ended()
+    if (this.#signal?.aborted && this.#cancelled) throw this.#signal.reason
+    return { done: true, value: undefined }
+  }
+
+  /** Waits for the end and puts what has not been read together. */
+  async finish(): Promise<Completion> {
+    try {
+      const native = await this.#start
+      return await wait(() => native.finish())
+    } catch (error) {
+      if (error instanceof CancelledError && this.#signal?.aborted) throw this.#signal.reason
+      throw error
+    } finally {
+      this.#ended()
+    }
+  }
+
+  /** Ends the request; nothing more comes out of it. */
+  cancel(): void {
+    this.#cancelled = true
+    this.#ended()
+    this.#native?.cancel()
+  }
+
+  /** What `for await` calls when it is left early: ends the request. */
+  async return(): Promise<IteratorResult<Chunk, undefined>> {
+    this.cancel()
+    return { done: true, value: undefined }
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.cancel()
+  }
+
+  /** The chunks as a web stream; cancelling it ends the request. */
+  toReadableStream(): ReadableStream<Chunk> {
+    return new ReadableStream<Chunk>(
+      {
+        pull: async (controller) => {
+          const { done, value } = await this.next()
+          if (done) controller.close()
+          else controller.enqueue(value)
+        },
+        cancel: () => this.cancel(),
+      },
+      // Read when somebody wants it: the engine waits for slow readers.
+      { highWaterMark: 0 },
+    )
+  }
+
+  /** The text as a web stream of strings. */
+  toTextStream(): ReadableStream<string> {
+    const texts = new TransformStream<Chunk, string>({
+      transform: (chunk, controller) => {
+        if (chunk.text) controller.enqueue(chunk.text)
+      },
+    })
+    return this.toReadableStream().pipeThrough(texts)
+  }
+
+  #ended(): void {
+    this.#signal?.removeEventListener('abort', this.#abort)
+  }
+}

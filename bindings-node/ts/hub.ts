@@ -1,0 +1,39 @@
+import { long } from './long.js'
+import { call, wait } from './errors.js'
+import type { NativeHub } from './native.js'
+import type { LongOptions, ModelStatus } from './types.js'
+
+/** The models of a cache folder. */
+export class Hub {
+  readonly #native: NativeHub
+
+  /** @internal */
+  constructor(native: NativeHub) {
+    this.#native = native
+  }
+
+  /** The cache folder. */
+  get cacheFolder(): string {
+    return call(() => this.#native.cacheFolder())
+  }
+
+  /** The catalog's models, and every file of Hugging Face that is here. */
+  async list(): Promise<ModelStatus[]> {
+    return JSON.parse(await wait(() => this.#native.list()))
+  }
+
+  /** What is here of one model. */
+  async info(model: string): Promise<ModelStatus> {
+    return JSON.parse(await wait(async () => this.#native.info(model)))
+  }
+
+  /** Fetches a model unless it is here, and gives the path of its file. */
+  async pull(model: string, options: LongOptions = {}): Promise<string> {
+    return long((callback) => this.#native.pull(model, callback), options)
+  }
+
+  /** Removes a model's file and says how many bytes that freed. */
+  async remove(model: string): Promise<number> {
+    return wait(async () => this.#native.remove(model))
+  }
+}

@@ -1,0 +1,19 @@
+/**
+ * Realm runs many isolated tenants' AI programs on one copy of a model's weights, in this process.
+ *
+ *     import { Realm } from 'realm'
+ *     const model = await new Realm().loadModel('qwen2.5-coder-0.5b')
+ *     const question = [{ role: 'user', content: 'What is the capital of France?' }]
+ *     for await (const chunk of model.stream(question, { temperature: 0 })) process.stdout.write(chunk.text)
+ *
+ * Nothing that waits holds up the event loop.
+ */
+
+export * from './errors.js'
+export { Generation } from './generation.js'
+export { Hub } from './hub.js'
+export { Adapter, Model, Tokenizer, type EncodeOptions } from './model.js'
+export { inspect, logTo, Realm } from './realm.js'
+export { Sequence } from './sequence.js'
+export { Program, Tenant } from './tenant.js'
+export type * from './types.js'

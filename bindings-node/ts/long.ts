@@ -1,0 +1,30 @@
+import { call, wait } from './errors.js'
+import type { Callback, NativeLong } from './native.js'
+import type { LongOptions, ProgressEvent } from './types.js'
+
+/** @internal Runs what tells how it goes and can be given up. */
+export async function long<T>(
+  begin: (callback: Callback | null) => NativeLong<T>,
+  { onProgress, signal }: LongOptions,
+): Promise<T> {
+  signal?.throwIfAborted()
+  return new Promise<T>((resolve, reject) => {
+    const giveUp = (why: unknown) => {
+      running.giveUp()
+      reject(why)
+    }
+    const tell: Callback = (stage, what, done, total) => {
+      try {
+        onProgress?.({ stage, what, done, total: total ?? null } as ProgressEvent)
+      } catch (error) {
+        giveUp(error)
+      }
+    }
+    const running = call(() => begin(onProgress ? tell : null))
+    const abort = () => giveUp(signal?.reason)
+    signal?.addEventListener('abort', abort, { once: true })
+    wait(() => running.done())
+      .then(resolve, reject)
+      .finally(() => signal?.removeEventListener('abort', abort))
+  })
+}

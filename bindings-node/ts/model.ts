@@ -1,0 +1,201 @@
+import { call, wait } from './errors.js'
+import { Generation } from './generation.js'
+import type { NativeAdapter, NativeModel, NativeTokenizer } from './native.js'
+import { metrics } from './metrics.js'
+import { Sequence } from './sequence.js'
+import type {
+  Completion,
+  Message,
+  Metrics,
+  ModelInfo,
+  Pooling,
+  Prompt,
+  RequestOptions,
+  Scored,
+} from './types.js'
+
+/** A LoRA adapter on a model. It is unloaded when nobody holds it any more and the last request that uses it has ended. */
+export class Adapter implements Disposable {
+  /** @internal */
+  readonly native: NativeAdapter
+
+  /** @internal */
+  constructor(native: NativeAdapter) {
+    this.native = native
+  }
+
+  /** What it was loaded by, which tenants' limits name; its largest rank; bytes that its matrices take. */
+  get info(): { name: string; rank: number; bytes: number } {
+    return JSON.parse(call(() => this.native.info()))
+  }
+
+  /** Gives it back. */
+  close(): void {
+    this.native.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
+
+/** How a text becomes tokens. */
+export interface EncodeOptions {
+  /** Control tokens spelled in the text become those tokens: only for text that no user wrote. */
+  special?: boolean | undefined
+  /** Begin and end tokens are added where the model expects them; so they are, unless this is `false`. */
+  boundaries?: boolean | undefined
+}
+
+/** A model's tokenizer. */
+export class Tokenizer {
+  readonly #native: NativeTokenizer
+  /** Number of tokens. */
+  readonly vocabulary!: number
+  /** The begin-of-sequence token. */
+  readonly bos!: number | null
+  /** The end-of-sequence token. */
+  readonly eos!: number | null
+  /** Whether the model expects the begin token before a text. */
+  readonly addsBos!: boolean
+  /** The tokens that end a generation. */
+  readonly endTokens!: readonly number[]
+
+  /** @internal */
+  constructor(native: NativeTokenizer) {
+    this.#native = native
+    Object.assign(this, JSON.parse(native.info()))
+  }
+
+  /** Token ids of a text. */
+  encode(text: string, { special = false, boundaries = true }: EncodeOptions = {}): number[] {
+    return call(() => this.#native.encode(text, special, boundaries))
+  }
+
+  /** The text of token ids. Control tokens are left out, unless `special`. */
+  decode(tokens: Iterable<number>, { special = false }: { special?: boolean | undefined } = {}): string {
+    return call(() => this.#native.decode(Array.from(tokens), special))
+  }
+
+  /** The token that is spelled exactly so, a control token included. */
+  tokenId(text: string): number | null {
+    return call(() => this.#native.tokenId(text))
+  }
+}
+
+/** A request as the native half takes it. */
+function json(prompt: Prompt, { signal, adapter, ...options }: RequestOptions): string {
+  return JSON.stringify({ ...options, prompt: prompt instanceof Uint32Array ? Array.from(prompt) : prompt })
+}
+
+/** One set of weights, used by everybody, as one tenant sees it. */
+export class Model implements Disposable {
+  /** @internal */
+  readonly native: NativeModel
+  #tokenizer: Tokenizer | undefined
+
+  /** @internal */
+  constructor(native: NativeModel) {
+    this.native = native
+  }
+
+  /** Answers a prompt: text, messages (`{role, content}`) or token ids. */
+  async generate(prompt: Prompt, options: RequestOptions = {}): Promise<Completion> {
+    return this.stream(prompt, options).finish()
+  }
+
+  /** Starts to answer a prompt, and returns at once what to iterate over. What is wrong with the request is thrown there. */
+  stream(prompt: Prompt, options: RequestOptions = {}): Generation {
+    const start = async () => this.native.stream(json(prompt, options), options.adapter?.native ?? null)
+    return new Generation(start, options.signal)
+  }
+
+  /** One vector for a text or token ids. */
+  async embed(
+    text: string | Iterable<number>,
+    { pooling, normalize = true }: { pooling?: Pooling | undefined; normalize?: boolean | undefined } = {},
+  ): Promise<Float32Array> {
+    return wait(async () => this.native.embed(this.#tokens(text), pooling ?? null, normalize))
+  }
+
+  /** For each token of a text, or of token ids, the log-probability of the one that follows, and the `top` likeliest. */
+  async score(
+    text: string | Iterable<number>,
+    { top = 0 }: { top?: number | undefined } = {},
+  ): Promise<Scored[]> {
+    return JSON.parse(await wait(async () => this.native.score(this.#tokens(text), top)))
+  }
+
+  /** The log-probability of each token of `continuation` after `prompt`, in nats. */
+  async logLikelihood(prompt: Iterable<number>, continuation: Iterable<number>): Promise<Float32Array> {
+    return wait(async () => this.native.logLikelihood(Array.from(prompt), Array.from(continuation)))
+  }
+
+  /** Token ids of a text. */
+  encode(text: string, options?: EncodeOptions): number[] {
+    return this.tokenizer.encode(text, options)
+  }
+
+  /** The text of token ids. */
+  decode(tokens: Iterable<number>, options?: { special?: boolean | undefined }): string {
+    return this.tokenizer.decode(tokens, options)
+  }
+
+  /** Its tokenizer. */
+  get tokenizer(): Tokenizer {
+    this.#tokenizer ??= new Tokenizer(call(() => this.native.tokenizer()))
+    return this.#tokenizer
+  }
+
+  /** The prompt that the model's chat template makes of messages, with the start of the assistant's answer. */
+  applyChatTemplate(
+    messages: readonly Message[],
+    options: Pick<RequestOptions, 'tools' | 'templateVariables'> = {},
+  ): string {
+    return call(() => this.native.render(json(messages, options)))
+  }
+
+  /** An empty sequence that the caller drives forward by forward. */
+  sequence(): Sequence {
+    return new Sequence(call(() => this.native.sequence()))
+  }
+
+  /** A sequence from what `Sequence.save` gave. */
+  async restoreSequence(bytes: Uint8Array): Promise<Sequence> {
+    return new Sequence(await wait(async () => this.native.restoreSequence(Buffer.from(bytes))))
+  }
+
+  /** Loads a LoRA adapter: a GGUF file, or the folder that PEFT saves. */
+  async loadAdapter(path: string): Promise<Adapter> {
+    return new Adapter(await wait(async () => this.native.loadAdapter(path)))
+  }
+
+  /** The same model with an adapter, and a factor on what it adds. */
+  adapted(adapter: Adapter, { scale = 1 }: { scale?: number | undefined } = {}): Model {
+    return new Model(call(() => this.native.adapted(adapter.native, scale)))
+  }
+
+  /** What the model is. */
+  get info(): ModelInfo {
+    return JSON.parse(call(() => this.native.info()))
+  }
+
+  /** What it has done for all tenants since it was loaded, and how it stands. */
+  metrics(): Metrics {
+    return metrics(call(() => this.native.metrics())) as Metrics
+  }
+
+  /** Gives it back. Generations that run keep it until they end. */
+  close(): void {
+    this.#tokenizer = undefined
+    this.native.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  #tokens(text: string | Iterable<number>): number[] {
+    return typeof text === 'string' ? this.encode(text) : Array.from(text)
+  }
+}

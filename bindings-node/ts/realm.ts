@@ -1,0 +1,82 @@
+import { call, wait } from './errors.js'
+import { Hub } from './hub.js'
+import { long } from './long.js'
+import { Model, Tokenizer } from './model.js'
+import { native, type NativeRealm } from './native.js'
+import { Program, safely, Tenant } from './tenant.js'
+import type { FileInfo, LimitOptions, LoadOptions, LogLevel, RealmOptions } from './types.js'
+
+/** The runtime: owns the devices and loads models. One per process is normal. */
+export class Realm implements Disposable {
+  readonly #native: NativeRealm
+
+  constructor(options: RealmOptions = {}) {
+    this.#native = call(() => new native.NativeRealm(JSON.stringify(options)))
+  }
+
+  /**
+   * Loads a model: a path to a GGUF file, a name of the catalog such as `smollm2-135m`, or `hf:owner/repo/file.gguf`. What
+   * is not there yet is fetched.
+   */
+  async loadModel(model: string, { onProgress, signal, ...options }: LoadOptions = {}): Promise<Model> {
+    const given = JSON.stringify(options)
+    const begin = (callback: Parameters<NativeRealm['loadModel']>[2]) =>
+      this.#native.loadModel(model, given, callback)
+    return new Model(await long(begin, { onProgress, signal }))
+  }
+
+  /** Loads a model's tokenizer alone. */
+  async loadTokenizer(model: string): Promise<Tokenizer> {
+    return new Tokenizer(await wait(async () => this.#native.loadTokenizer(model)))
+  }
+
+  /** A tenant with limits of its own. Tenants of the same name share nothing. */
+  tenant(name: string, limits: LimitOptions = {}): Tenant {
+    return new Tenant(call(() => this.#native.tenant(name, JSON.stringify(limits))))
+  }
+
+  /** Compiles a program, a WebAssembly component or module, from a file or from bytes. */
+  async loadProgram(program: string | Uint8Array): Promise<Program> {
+    const compile = async () =>
+      program instanceof Uint8Array
+        ? this.#native.compileProgram(Buffer.from(program))
+        : this.#native.loadProgram(program)
+    return new Program(await wait(compile))
+  }
+
+  /** What all loaded models have done and how they stand, in the text format of Prometheus and OpenMetrics. */
+  prometheus(): string {
+    return call(() => this.#native.prometheus())
+  }
+
+  /** Where models come from and are kept. */
+  get hub(): Hub {
+    return new Hub(call(() => this.#native.hub()))
+  }
+
+  /** Gives it back. What it made stays until it is closed itself. */
+  close(): void {
+    this.#native.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
+
+/** Reads a GGUF file's header, without loading the model. */
+export async function inspect(path: string): Promise<FileInfo> {
+  return JSON.parse(await wait(async () => native.inspect(path)))
+}
+
+/**
+ * Has Realm's own log go to a function of where a line comes from, a level and a message; `null` ends it. `most` is the
+ * last level that is told.
+ */
+export function logTo(
+  log: ((target: string, level: LogLevel, message: string) => void) | null,
+  most: LogLevel = 'info',
+): void {
+  const sink = log && safely((from: string, level: string, message: string) => log(from, level as LogLevel, message))
+  call(() => native.logTo(sink, most))
+}

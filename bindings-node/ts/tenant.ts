@@ -1,0 +1,138 @@
+import { call } from './errors.js'
+import { metrics } from './metrics.js'
+import { Model } from './model.js'
+import type { NativeProgram, NativeTenant } from './native.js'
+import type { GrantOptions, LimitOptions, Limits, LogLevel, ProgramInfo, Served } from './types.js'
+
+/** A compiled WebAssembly program, which answers the requests of any number of tenants. */
+export class Program implements Disposable {
+  /** @internal */
+  readonly native: NativeProgram
+
+  /** @internal */
+  constructor(native: NativeProgram) {
+    this.native = native
+  }
+
+  /** What it is. */
+  get info(): ProgramInfo {
+    return JSON.parse(call(() => this.native.info()))
+  }
+
+  /** Gives it back. Tenants that have it keep it. */
+  close(): void {
+    this.native.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
+
+/** @internal What a callback throws is the application's affair, and ends nothing of Realm's. */
+export function safely<A extends unknown[]>(callback: (...args: A) => void): (...args: A) => void {
+  return (...args) => {
+    try {
+      callback(...args)
+    } catch (error) {
+      process.emitWarning(error instanceof Error ? error : String(error))
+    }
+  }
+}
+
+/** An identity with limits that hold over all models it uses. */
+export class Tenant implements Disposable {
+  readonly #native: NativeTenant
+
+  /** @internal */
+  constructor(native: NativeTenant) {
+    this.#native = native
+  }
+
+  #info(): { name: string; running: number; waiting: number; limits: Limits } {
+    return JSON.parse(call(() => this.#native.info()))
+  }
+
+  /** Its name. */
+  get name(): string {
+    return this.#info().name
+  }
+
+  /** Requests that run now, over all models. */
+  get running(): number {
+    return this.#info().running
+  }
+
+  /** Requests that wait now, over all models. */
+  get waiting(): number {
+    return this.#info().waiting
+  }
+
+  /** What it may use. */
+  get limits(): Limits {
+    return this.#info().limits
+  }
+
+  /** Changes what it may use, from the next step on; what is not named is not limited. */
+  setLimits(limits: LimitOptions): void {
+    call(() => this.#native.setLimits(JSON.stringify(limits)))
+  }
+
+  /** A loaded model as this tenant sees it: what is asked of it counts against the tenant's limits. */
+  model(model: Model): Model {
+    return new Model(call(() => this.#native.model(model.native)))
+  }
+
+  /** From now on this program answers the tenant's requests; with `null` Realm generates as for everybody. */
+  setProgram(program: Program | null): void {
+    call(() => this.#native.setProgram(program?.native ?? null))
+  }
+
+  /** What answers the tenant's requests. */
+  get program(): Program | null {
+    const program = call(() => this.#native.program())
+    return program && new Program(program)
+  }
+
+  /** Gives the tenant a program that its other programs may run by this name. */
+  addProgram(name: string, program: Program): void {
+    call(() => this.#native.addProgram(name, program.native))
+  }
+
+  /** Takes a program away from those that others may run; says whether there was one. */
+  removeProgram(name: string): boolean {
+    return call(() => this.#native.removeProgram(name))
+  }
+
+  /** What the tenant's programs may do beside asking models, from the next request on. */
+  setGrants({ log, tools = {}, ...options }: GrantOptions): void {
+    const names = Object.keys(tools)
+    for (const name of names) {
+      if (typeof tools[name] !== 'function') throw new TypeError(`the tool '${name}' is not a function`)
+    }
+    const run = async (name: string, json: string) => {
+      try {
+        return JSON.stringify({ answer: (await tools[name]?.(JSON.parse(json))) ?? null })
+      } catch (error) {
+        return JSON.stringify({ error: String(error) })
+      }
+    }
+    const sink = log ? safely((from: string, level: string, message: string) => log(from, level as LogLevel, message)) : null
+    const granted = JSON.stringify({ ...options, tools: names })
+    call(() => this.#native.setGrants(granted, sink, names.length ? run : null))
+  }
+
+  /** What was done for it, over all models that are loaded now. */
+  metrics(): Served {
+    return metrics(call(() => this.#native.metrics())) as Served
+  }
+
+  /** Gives it back. Models that it sees keep it. */
+  close(): void {
+    this.#native.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+}
