@@ -24,7 +24,7 @@ int main(int argc, char **argv) {
     RealmRuntime *runtime;
     RealmModel *model = load(&runtime, argc > 2 ? argv[2] : "qwen2.5-coder-0.5b");
     RealmLimits *limits = realm_limits_new();
-    realm_limits_set(limits, REALM_LIMIT_PROGRAM_CPU_TIME_MS, 1000);
+    realm_limits_set(limits, REALM_LIMIT_PROGRAM_CPU_TIME_MS, 30000);
     RealmTenant *tenant = realm_runtime_tenant(runtime, "acme", limits, &error);
     check(error);
     RealmProgram *program =

@@ -11,7 +11,7 @@ struct Weather: Codable { let weather: String }
 
 let arguments = Array(CommandLine.arguments.dropFirst())
 let realm = try Realm()
-let tenant = try realm.tenant("acme", limits: Limits(programCpuTime: 1))
+let tenant = try realm.tenant("acme", limits: Limits(programCpuTime: 30))
 tenant.setProgram(program: try await realm.loadProgram(path: arguments.first ?? "target/programs/agent.wasm"))
 
 // Nothing but this is granted.
