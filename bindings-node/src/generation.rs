@@ -2,9 +2,12 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 
+use napi::Status;
 use napi::bindgen_prelude::*;
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 use realm::SharedGeneration;
 
@@ -143,6 +146,35 @@ impl From<realm::Completion> for Completion {
     }
 }
 
+type Tell = ThreadsafeFunction<u32, (), u32, Status, false, true>;
+
+/// Rings on Node's thread: whoever has a chunk, often the engine's thread, tells without a thread in between, and waits for
+/// nobody. It keeps no process alive.
+#[napi]
+pub struct NativeBell(Arc<Tell>);
+
+#[napi]
+impl NativeBell {
+    /// A bell that calls a function.
+    #[napi(constructor)]
+    pub fn new(ring: Function<'_, u32, ()>) -> Result<Self> {
+        Ok(Self(Arc::new(ring.build_threadsafe_function::<u32>().weak::<true>().build()?)))
+    }
+}
+
+/// Rings once somebody need not wait any longer.
+struct Ring {
+    bell: Arc<Tell>,
+    id: u32,
+}
+
+impl Wake for Ring {
+    fn wake(self: Arc<Self>) {
+        // A thread of Node's that has ended hears nothing.
+        let _ = self.bell.call(self.id, ThreadsafeFunctionCallMode::NonBlocking);
+    }
+}
+
 /// A running request.
 #[napi]
 pub struct NativeGeneration {
@@ -157,22 +189,16 @@ impl NativeGeneration {
 
 #[napi]
 impl NativeGeneration {
-    /// The next chunk if it is there already, `true` if there will be none, and `false` if it has to be waited for.
+    /// The next chunk if it is there already, `true` if there will be none, and `false` if it has to be waited for: then the
+    /// bell rings with `id` when it is worth asking again.
     #[napi]
-    pub fn poll(&self) -> Result<Either<Chunk, bool>> {
-        let mut context = Context::from_waker(Waker::noop());
-        match pin!(self.generation.next_async()).poll(&mut context) {
+    pub fn poll(&self, bell: &NativeBell, id: u32) -> Result<Either<Chunk, bool>> {
+        let waker = Waker::from(Arc::new(Ring { bell: Arc::clone(&bell.0), id }));
+        match pin!(self.generation.next_async()).poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(Some(chunk)) => Ok(Either::A(chunk.map_err(failed)?.into())),
             Poll::Ready(None) => Ok(Either::B(true)),
             Poll::Pending => Ok(Either::B(false)),
         }
-    }
-
-    /// The next chunk; `null` after the last one.
-    #[napi]
-    pub async fn next(&self) -> Result<Option<Chunk>> {
-        let generation = self.generation.clone();
-        Ok(generation.next_async().await.transpose().map_err(failed)?.map(Chunk::from))
     }
 
     /// What has not been read yet, in one.

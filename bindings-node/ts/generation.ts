@@ -1,5 +1,6 @@
 import { ReadableStream } from 'node:stream/web'
 
+import { bell, nextId, rung } from './bell.js'
 import { CancelledError, call, wait } from './errors.js'
 import type { NativeGeneration } from './native.js'
 import type { Chunk, Completion } from './types.js'
@@ -39,9 +40,14 @@ export class Generation implements AsyncIterableIterator<Chunk>, AsyncDisposable
   async next(): Promise<IteratorResult<Chunk, undefined>> {
     const native = this.#native ?? (await this.#start)
     // What is there already needs no turn of the event loop.
-    const there = call(() => native.poll())
-    const chunk = there === false ? await wait(() => native.next()) : there
-    if (typeof chunk !== 'boolean' && chunk !== null) {
+    let id = nextId()
+    let chunk = call(() => native.poll(bell, id))
+    while (chunk === false) {
+      await rung(id)
+      id = nextId()
+      chunk = call(() => native.poll(bell, id))
+    }
+    if (chunk !== true) {
       if (chunk.finishReason !== undefined) this.#ended()
       return { done: false, value: chunk }
     }

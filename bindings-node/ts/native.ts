@@ -4,11 +4,15 @@ import type { Chunk, Completion } from './types.js'
 
 /** @internal */
 export interface NativeGeneration {
-  /** The next chunk if it is there already, `true` if there will be none, `false` if it has to be waited for. */
-  poll(): Chunk | boolean
-  next(): Promise<Chunk | null>
+  /** The next chunk if it is there already, `true` if there will be none, `false` if the bell will ring with `id`. */
+  poll(bell: NativeBell, id: number): Chunk | boolean
   finish(): Promise<Completion>
   cancel(): void
+}
+
+/** @internal */
+export interface NativeBell {
+  readonly bell: unique symbol
 }
 
 /** @internal */
@@ -113,6 +117,7 @@ export interface NativeRealm {
 }
 
 interface Native {
+  NativeBell: new (ring: (id: number) => void) => NativeBell
   NativeRealm: new (options: string) => NativeRealm
   inspect(path: string): Promise<string>
   logTo(log: Log | null, most: string): void

@@ -8,6 +8,8 @@
 //! - The rest are the nouns of the `realm` crate.
 
 mod array;
+#[cfg(unix)]
+mod doorbell;
 mod errors;
 mod generation;
 mod grants;
@@ -32,6 +34,9 @@ use pyo3::prelude::*;
 mod _realm {
     #[pymodule_export]
     use crate::array::Array;
+    #[cfg(unix)]
+    #[pymodule_export]
+    use crate::doorbell::Doorbell;
     #[pymodule_export]
     use crate::generation::{Chunk, Completion, Generation, Timings, Token, TokenLogprob, Usage};
     #[pymodule_export]

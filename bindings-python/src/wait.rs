@@ -3,8 +3,9 @@
 //! A thread waits without the GIL and looks every 50 ms whether a signal has come, so that Ctrl-C stops what it waits for.
 //!
 //! A task awaits an [`Awaitable`], which polls a future of Rust's and, while that is pending, yields a future of the
-//! running event loop. Whoever wakes it is often the engine's thread, which must not wait for the GIL: it hands the
-//! future to one thread, the notifier, which resolves all that have come together.
+//! running event loop. Whoever wakes it is often the engine's thread, which must not wait for the GIL: it writes to a socket
+//! that the loop watches ([`crate::doorbell`]). Where a loop can't do that (on Windows), it hands the future to one thread, the
+//! notifier, which resolves all that have come together.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -123,7 +124,7 @@ impl Awaitable {
                 return Err(PyStopIteration::new_err((value,)));
             }
             let (event_loop, later) = pending_future(py)?;
-            let waiting = Waiting { event_loop, future: later.clone_ref(py) };
+            let waiting = Waiting::new(py, event_loop, later.clone_ref(py))?;
             if woken.wait_with(waiting) {
                 return Ok(later);
             }
@@ -207,6 +208,32 @@ fn pending_future(py: Python<'_>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
 pub(crate) struct Waiting {
     event_loop: Py<PyAny>,
     future: Py<PyAny>,
+    #[cfg(unix)]
+    bell: Option<Arc<crate::doorbell::Bell>>,
+}
+
+impl Waiting {
+    #[cfg(unix)]
+    fn new(py: Python<'_>, event_loop: Py<PyAny>, future: Py<PyAny>) -> PyResult<Self> {
+        static DOORBELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let bell = DOORBELL.import(py, "realm.loops", "doorbell")?.call1((&event_loop,))?;
+        let bell = bell.cast::<crate::doorbell::Doorbell>().ok().map(|bell| Arc::clone(&bell.get().bell));
+        Ok(Self { event_loop, future, bell })
+    }
+
+    #[cfg(not(unix))]
+    fn new(_: Python<'_>, event_loop: Py<PyAny>, future: Py<PyAny>) -> PyResult<Self> {
+        Ok(Self { event_loop, future })
+    }
+
+    /// Has the event loop resolve the future.
+    fn resolve(self) {
+        #[cfg(unix)]
+        if let Some(bell) = self.bell {
+            return bell.ring(self.future);
+        }
+        notify(Notice::Resolve(self));
+    }
 }
 
 enum State {
@@ -235,7 +262,7 @@ impl Wake for Woken {
         let state =
             std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), State::Woken);
         if let State::Waiting(waiting) = state {
-            notify(Notice::Resolve(waiting));
+            waiting.resolve();
         }
     }
 }
@@ -273,7 +300,7 @@ fn deliver(notices: &Receiver<Notice>) {
             let mut loops: Vec<(Py<PyAny>, Vec<Py<PyAny>>)> = Vec::new();
             for notice in std::iter::once(first).chain(notices.try_iter().take(1024)) {
                 match notice {
-                    Notice::Resolve(Waiting { event_loop, future }) => {
+                    Notice::Resolve(Waiting { event_loop, future, .. }) => {
                         match loops.iter_mut().find(|(other, _)| other.is(&event_loop)) {
                             Some((_, futures)) => futures.push(future),
                             None => loops.push((event_loop, vec![future])),
@@ -308,11 +335,14 @@ fn schedule(py: Python<'_>, event_loop: &Py<PyAny>, futures: Vec<Py<PyAny>>) -> 
 /// Lets tasks go on, on the thread of their event loop.
 #[pyfunction]
 fn resolve(futures: &Bound<'_, PyList>) -> PyResult<()> {
-    for future in futures {
-        // A task that was cancelled has cancelled its future.
-        if !future.call_method0("done")?.is_truthy()? {
-            future.call_method1("set_result", (future.py().None(),))?;
-        }
+    futures.iter().try_for_each(|future| resolve_one(&future))
+}
+
+/// Lets a task go on, on the thread of its event loop.
+pub(crate) fn resolve_one(future: &Bound<'_, PyAny>) -> PyResult<()> {
+    // A task that was cancelled has cancelled its future.
+    if !future.call_method0("done")?.is_truthy()? {
+        future.call_method1("set_result", (future.py().None(),))?;
     }
     Ok(())
 }

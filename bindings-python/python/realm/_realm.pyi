@@ -15,6 +15,7 @@ __all__ = [
     "Awaitable",
     "Chunk",
     "Completion",
+    "Doorbell",
     "FileInfo",
     "Forwarded",
     "Generation",
@@ -604,6 +605,12 @@ class ProgramInfo:
     @property
     def bytes(self) -> int: ...
 
+
+@final
+class Doorbell:
+    def __new__(cls) -> Self: ...
+    def fileno(self) -> int: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> None: ...
 
 @final
 class Awaitable:
