@@ -1,4 +1,5 @@
-// What callers do wrong, and what they do to memory: `misuse MODEL PROGRAMS CYCLES`, with the folder tests/conformance/programs.
+// What callers do wrong, and what they do to memory: `misuse MODEL PROGRAMS CYCLES [LARGE_CYCLES]`, with the
+// folder tests/conformance/programs.
 // `misuse MODEL exit` ends in the middle of a stream.
 
 #include <atomic>
@@ -251,18 +252,34 @@ static void cycle(RealmProgram *program) {
     realm_error_free(error);
 }
 
-static void a_thousand_cycles_leave_memory_flat(const std::string &programs, int cycles) {
-    auto program = own(TRY(out, realm_runtime_load_program(runtime.get(), (programs + "/hello.wasm").c_str(), &out.error)));
-    for (int i = 0; i < cycles / 5; i++) cycle(program.get());
+// What is large: a runtime, a model, a tokenizer, a program.
+static void large_cycle(const std::string &programs) {
+    RealmModelInfo info;
+    realm_model_info(model.get(), &info);
+    auto another = own(TRY(out, realm_runtime_new(2, "cpu", nullptr, &out.error)));
+    auto options = own(realm_load_options_new());
+    realm_load_options_set_kv_tokens(options.get(), 256);
+    auto loaded = own(TRY(out, realm_runtime_load_model(another.get(), info.reference, options.get(), &out.error)));
+    auto tokenizer = own(TRY(out, realm_runtime_load_tokenizer(another.get(), info.reference, &out.error)));
+    auto program = own(TRY(out, realm_runtime_load_program(another.get(), (programs + "/hello.wasm").c_str(), &out.error)));
+    auto tenant = own(TRY(out, realm_runtime_tenant(another.get(), "t", nullptr, &out.error)));
+    realm_tenant_set_program(tenant.get(), program.get());
+    auto seen = own(TRY(out, realm_tenant_model(tenant.get(), loaded.get(), &out.error)));
+    auto request = story(1);
+    auto answer = own(TRY(out, realm_model_generate(seen.get(), request.get(), &out.error)));
+    auto plain = own(TRY(out, realm_model_generate(loaded.get(), request.get(), &out.error)));
+}
+
+static void stays_flat(const char *what, int cycles, const std::function<void()> &once) {
+    for (int i = 0; i < cycles / 5; i++) once();
     long before = resident();
-    for (int i = 0; i < cycles; i++) cycle(program.get());
+    for (int i = 0; i < cycles; i++) once();
     long after = resident();
-    std::printf("%d cycles: from %ld to %ld KiB resident\n", cycles, before, after);
+    std::printf("%d cycles, %s: from %ld to %ld KiB resident\n", cycles, what, before, after);
 #ifndef SANITIZED
     // Less than 4 bytes of every KiB in each of a thousand cycles.
     CHECK(after - before < 4096);
 #endif
-    wait_until([] { return pages().used == 0; });
 }
 
 int main(int argc, char **argv) {
@@ -291,7 +308,12 @@ int main(int argc, char **argv) {
     threads_wait_and_another_one_cancels();
     dropping_a_generation_frees_its_pages();
     what_callbacks_are_given_is_given_back_once(programs);
-    a_thousand_cycles_leave_memory_flat(programs, argc > 3 ? std::atoi(argv[3]) : 1000);
+    int cycles = argc > 3 ? std::atoi(argv[3]) : 1000;
+    auto program = own(TRY(out, realm_runtime_load_program(runtime.get(), (programs + "/hello.wasm").c_str(), &out.error)));
+    stays_flat("small objects", cycles, [&] { cycle(program.get()); });
+    wait_until([] { return pages().used == 0; });
+    stays_flat("runtimes and models", argc > 4 ? std::atoi(argv[4]) : cycles, [&] { large_cycle(programs); });
+    program.reset();
     model.reset();
     runtime.reset();
     std::puts("ok");
