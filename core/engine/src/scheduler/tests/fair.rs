@@ -32,10 +32,13 @@ fn saturated(weights: &[f32], steps: usize) -> (Vec<f64>, EngineConfig, Vec<Vec<
         history.push(tenants.iter().map(|t| bench.scheduler.accounts.counter(t.id())).collect());
     }
     bench.check();
+    // What metrics saw, and not what the counters say of themselves.
     let served = tenants
         .iter()
-        .zip(weights)
-        .map(|(tenant, &weight)| bench.scheduler.accounts.counter(tenant.id()) * f64::from(weight))
+        .map(|tenant| {
+            let tokens = bench.scheduler.ledger.read_tenant(tenant).tokens;
+            (tokens.prompt + tokens.generated) as f64
+        })
         .collect();
     (served, config, history)
 }
