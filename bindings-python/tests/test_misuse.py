@@ -19,6 +19,8 @@ from conftest import ANSWER, CAPITAL, ENDLESS, until
 
 PROLOGUE = f"""
 import asyncio, os, signal, sys, threading, time
+# Where the tests were started in the background, a shell has had SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import realm
 CAPITAL = {CAPITAL!r}
 ENDLESS = {ENDLESS!r}
