@@ -55,22 +55,12 @@ enum Answer {
     Error(String),
 }
 
-fn level(level: Level) -> &'static str {
-    match level {
-        Level::Error => "error",
-        Level::Warn => "warn",
-        Level::Info => "info",
-        Level::Debug => "debug",
-        Level::Trace => "trace",
-    }
-}
-
 /// A function that hands lines to Node's thread.
 fn sink(log: &Log<'_>) -> Result<impl Fn(String, Level, String) + Send + Sync + 'static> {
     let sink: Sink = log.build_threadsafe_function::<Line>().weak::<true>().build()?;
-    Ok(move |from, severity, message| {
+    Ok(move |from, severity: Level, message| {
         // A process that is ending takes no more.
-        let _ = sink.call((from, level(severity), message).into(), ThreadsafeFunctionCallMode::NonBlocking);
+        let _ = sink.call((from, severity.as_str(), message).into(), ThreadsafeFunctionCallMode::NonBlocking);
     })
 }
 
@@ -130,17 +120,10 @@ pub fn log_to(
     >,
     most: String,
 ) -> Result<()> {
-    let most = match most.as_str() {
-        "error" => Level::Error,
-        "warn" => Level::Warn,
-        "info" => Level::Info,
-        "debug" => Level::Debug,
-        "trace" => Level::Trace,
-        other => {
-            let why = "the level is 'error', 'warn', 'info', 'debug' or 'trace'";
-            return Err(invalid(format!("{why}, not '{other}'")));
-        }
-    };
+    let level = Level::ALL.into_iter().find(|level| level.as_str() == most);
+    let most = level.ok_or_else(|| {
+        invalid(format!("the level is 'error', 'warn', 'info', 'debug' or 'trace', not '{most}'"))
+    })?;
     let sink = log.as_ref().map(sink).transpose()?;
     let sink = sink.map(|sink| {
         move |severity: Level, target: &str, message: &str| {

@@ -2,7 +2,6 @@
 
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
-use realm::Contract;
 use serde_json::json;
 
 use crate::error::failed;
@@ -30,13 +29,8 @@ impl NativeProgram {
     pub fn info(&self) -> Result<String> {
         let program = self.handle.get()?;
         let info = program.info();
-        let contract = match info.contract {
-            Contract::Program => "program",
-            Contract::Policy => "policy",
-            Contract::Module => "module",
-        };
         let info = json!({
-            "contract": contract, "imports": info.imports, "exports": info.exports, "bytes": info.bytes,
+            "contract": info.contract.as_str(), "imports": info.imports, "exports": info.exports, "bytes": info.bytes,
         });
         Ok(info.to_string())
     }

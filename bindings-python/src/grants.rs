@@ -61,7 +61,7 @@ impl Grants {
         let mut grants = realm::Grants::none();
         if let Some(sink) = log.map(|log| Sink::new(log, "to_logging")).transpose()?.flatten() {
             grants = grants.log_to(move |tenant, severity, message| {
-                sink.line((tenant.to_owned(), level(severity), message.to_owned()));
+                sink.line((tenant.to_owned(), severity.as_str(), message.to_owned()));
             });
         }
         if clock {
@@ -89,16 +89,6 @@ impl Grants {
 
     fn __repr__(&self) -> String {
         format!("{:?}", self.0)
-    }
-}
-
-fn level(level: Level) -> &'static str {
-    match level {
-        Level::Error => "error",
-        Level::Warn => "warn",
-        Level::Info => "info",
-        Level::Debug => "debug",
-        Level::Trace => "trace",
     }
 }
 
@@ -134,21 +124,13 @@ impl Sink {
 #[pyfunction]
 #[pyo3(signature = (log, *, level="info"))]
 pub(crate) fn log_to(log: Option<&Bound<'_, PyAny>>, level: &str) -> Result<()> {
-    let most = match level {
-        "error" => Level::Error,
-        "warn" => Level::Warn,
-        "info" => Level::Info,
-        "debug" => Level::Debug,
-        "trace" => Level::Trace,
-        other => {
-            let why = format!("level is 'error', 'warn', 'info', 'debug' or 'trace', not '{other}'");
-            return Err(invalid(&why).into());
-        }
-    };
+    let most = Level::ALL.into_iter().find(|most| most.as_str() == level).ok_or_else(|| {
+        invalid(&format!("level is 'error', 'warn', 'info', 'debug' or 'trace', not '{level}'"))
+    })?;
     let sink = log.map(|log| Sink::new(log, "realm_to_logging")).transpose()?.flatten();
     let sink = sink.map(|sink| {
         move |severity: Level, target: &str, message: &str| {
-            sink.line((target.to_owned(), self::level(severity), message.to_owned()));
+            sink.line((target.to_owned(), severity.as_str(), message.to_owned()));
         }
     });
     Ok(realm::log_to(most, sink)?)

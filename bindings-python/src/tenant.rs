@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use realm::{Contract, ProgramLimits};
+use realm::ProgramLimits;
 
 use crate::errors::{Result, invalid};
 use crate::grants::Grants;
@@ -161,11 +161,7 @@ impl Program {
         let program = self.handle.get()?;
         let info = program.info();
         Ok(ProgramInfo {
-            contract: match info.contract {
-                Contract::Program => "program",
-                Contract::Policy => "policy",
-                Contract::Module => "module",
-            },
+            contract: info.contract.as_str(),
             imports: info.imports.clone(),
             exports: info.exports.clone(),
             bytes: info.bytes,

@@ -23,6 +23,22 @@ pub enum Level {
     Trace,
 }
 
+impl Level {
+    /// All of them, the worst first.
+    pub const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
+    /// The name in lower case, the same in every language.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
 /// Takes the lines of programs' logs.
 pub type Log = Arc<dyn Fn(&str, Level, &str) + Send + Sync>;
 

@@ -46,6 +46,17 @@ pub enum Contract {
     Module,
 }
 
+impl Contract {
+    /// The name in lower case, the same in every language.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Program => "program",
+            Self::Policy => "policy",
+            Self::Module => "module",
+        }
+    }
+}
+
 /// What a program is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramInfo {

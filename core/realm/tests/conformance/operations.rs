@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use realm::{
-    Adapter, Chunk, Completion, EmbedOptions, Error, Forwarded, Generation, Grants, Level, Limits,
-    LoadOptions, Model, Output, Pooling, Program, Random, Realm, Sequence, Served, Store, Tenant, Token,
-    Tokenizer, hub,
+    Adapter, Chunk, Completion, EmbedOptions, Error, Forwarded, Generation, Grants, Limits, LoadOptions,
+    Model, Output, Pooling, Program, Random, Realm, Sequence, Served, Store, Tenant, Token, Tokenizer, hub,
 };
 use serde_json::{Value, json};
 
@@ -339,12 +338,7 @@ impl Runner {
                     false => self.realm().compile_program(&std::fs::read(file).unwrap())?,
                 };
                 let info = program.info();
-                let contract = match info.contract {
-                    realm::Contract::Program => "program",
-                    realm::Contract::Policy => "policy",
-                    realm::Contract::Module => "module",
-                };
-                let said = json!({"contract": contract, "imports": info.imports, "exports": info.exports,
+                let said = json!({"contract": info.contract.as_str(), "imports": info.imports, "exports": info.exports,
                     "bytes": info.bytes});
                 self.add(a, Object::Program(program));
                 said
@@ -481,14 +475,8 @@ fn grants(a: &Value) -> (Grants, Lines) {
     if a["log"] == true {
         let lines = Arc::clone(&lines);
         grants = grants.log_to(move |tenant, level, message| {
-            let level = match level {
-                Level::Error => "error",
-                Level::Warn => "warn",
-                Level::Info => "info",
-                Level::Debug => "debug",
-                Level::Trace => "trace",
-            };
-            lines.lock().unwrap().push(json!({"tenant": tenant, "level": level, "message": message}));
+            let line = json!({"tenant": tenant, "level": level.as_str(), "message": message});
+            lines.lock().unwrap().push(line);
         });
     }
     if a["clock"] == true {

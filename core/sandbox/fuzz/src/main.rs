@@ -1,5 +1,5 @@
 //! Writes random components and modules, always the same for the same numbers: `realm-sandbox-fuzz FOLDER COUNT`. The
-//! test `what_chance_made_is_refused_or_runs` reads them.
+//! test `random_programs_are_refused_or_run` reads them.
 
 use std::error::Error;
 use std::path::Path;

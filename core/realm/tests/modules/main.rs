@@ -1,5 +1,7 @@
 //! Core modules as programs, with 32- and 64-bit memories, on a real model.
 
+mod swap;
+
 use realm::{ErrorCode, Limits, Model, Realm, Request, Tenant};
 
 fn start() -> (Realm, Model, Tenant) {

@@ -2,51 +2,23 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use realm::{Limits, Model, Program, Realm, Request, Tenant};
+use realm::{Program, Realm, Request};
+
+use crate::{GREEDY, start};
 
 /// Greedy decoding, forward by forward, with `mark` sent before the text.
 fn program(realm: &Realm, mark: &str) -> Program {
-    let module = format!(
-        r#"(module
-          (import "realm" "request_tokens" (func $request_tokens (param i32 i32) (result i64)))
-          (import "realm" "request_max_tokens" (func $max_tokens (result i64)))
-          (import "realm" "sequence_open" (func $open (result i64)))
-          (import "realm" "sequence_append" (func $append (param i32 i32 i32) (result i64)))
-          (import "realm" "sequence_forward" (func $forward (param i32) (result i64)))
-          (import "realm" "logits_argmax" (func $argmax (param i32) (result i64)))
-          (import "realm" "decode" (func $decode (param i32 i32 i32 i32) (result i64)))
-          (import "realm" "emit" (func $emit (param i32 i32 i32 i32) (result i64)))
-          (import "realm" "drop" (func $drop (param i32) (result i64)))
-          (memory (export "memory") 1)
-          (data (i32.const 50000) "{mark}")
-          (func (export "realm_run") (result i32)
-            (local $sequence i32) (local $logits i32) (local $left i64)
-            (drop (call $emit (i32.const 50000) (i32.const {}) (i32.const 0) (i32.const 0)))
-            (local.set $sequence (i32.wrap_i64 (call $open)))
-            (drop (call $append (local.get $sequence) (i32.const 0)
-              (i32.wrap_i64 (call $request_tokens (i32.const 0) (i32.const 4096)))))
-            (local.set $left (call $max_tokens))
-            (loop $next
-              (local.set $logits (i32.wrap_i64 (call $forward (local.get $sequence))))
-              (i32.store (i32.const 32768) (i32.wrap_i64 (call $argmax (local.get $logits))))
-              (drop (call $drop (local.get $logits)))
-              (drop (call $emit (i32.const 40000)
-                (i32.wrap_i64 (call $decode (i32.const 32768) (i32.const 1) (i32.const 40000) (i32.const 100)))
-                (i32.const 32768) (i32.const 1)))
-              (drop (call $append (local.get $sequence) (i32.const 32768) (i32.const 1)))
-              (local.set $left (i64.sub (local.get $left) (i64.const 1)))
-              (br_if $next (i64.gt_s (local.get $left) (i64.const 0))))
-            (i32.const 1)))"#,
+    let begin = "(local.set $sequence (i32.wrap_i64 (call $open)))";
+    assert!(GREEDY.contains(begin));
+    let marked = format!(
+        "(drop (call $emit (i32.const 50000) (i32.const {}) (i32.const 0) (i32.const 0))) {begin}",
         mark.len()
     );
+    let memory = r#"(memory (export "memory") 1)"#;
+    let module = GREEDY
+        .replace(begin, &marked)
+        .replace(memory, &format!(r#"{memory} (data (i32.const 50000) "{mark}")"#));
     realm.compile_program(&wat::parse_str(&module).unwrap()).unwrap()
-}
-
-fn start() -> (Realm, Model, Tenant) {
-    let realm = Realm::builder().threads(2).device("cpu").build().unwrap();
-    let model = realm.load_model("smollm2-135m").unwrap();
-    let tenant = realm.tenant("swapping", Limits::default()).unwrap();
-    (realm, model, tenant)
 }
 
 fn request(tokens: usize) -> Request {
