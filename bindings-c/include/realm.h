@@ -125,6 +125,8 @@ typedef enum {
     REALM_FINISH_REASON_STOP,
     // The request's `max_tokens`, or the end of the context.
     REALM_FINISH_REASON_LENGTH,
+    // As `REALM_FINISH_REASON_STOP`, after calls of tools: the model waits for what they return.
+    REALM_FINISH_REASON_TOOL_CALLS,
 } RealmFinishReason;
 
 // A limit that is a number.
@@ -325,6 +327,17 @@ typedef struct {
     // How many there are.
     size_t top_len;
 } RealmToken;
+
+// A call of a tool that the model asks for. Realm calls nothing: run it, add the model's message with its `tool_calls` and one of
+// the role `tool` with the result, and ask again. Texts end with a zero and belong to the chunk or completion.
+typedef struct {
+    // What the result names it by.
+    const char *id;
+    // The tool's name. Nothing but the prompt keeps a model from making one up.
+    const char *name;
+    // The arguments: a JSON object, which may not fit the tool's schema.
+    const char *arguments;
+} RealmFunctionCall;
 
 // Tokens and seconds used, and why a generation ended.
 typedef struct {
@@ -566,13 +579,19 @@ size_t realm_chunk_tokens(const RealmChunk *chunk);
 // Writes one of the new tokens to `token`; false if there are not so many.
 bool realm_chunk_token(const RealmChunk *chunk, size_t index, RealmToken *token);
 
+// How many tools the model calls. Each call comes in one piece, and its spelling is not part of the text.
+size_t realm_chunk_tool_calls(const RealmChunk *chunk);
+
+// Writes one of the calls to `call`; false if there are not so many.
+bool realm_chunk_tool_call(const RealmChunk *chunk, size_t index, RealmFunctionCall *call);
+
 // Whether it is the last chunk; then writes to `finish`, which may be NULL, how the generation ended.
 bool realm_chunk_finish(const RealmChunk *chunk, RealmFinish *finish);
 
 // Frees a chunk of `realm_generation_next`.
 void realm_chunk_free(RealmChunk *chunk);
 
-// The text, without the stop string that ended it. Its length in bytes goes to `len`, which may be NULL. Belongs to the completion.
+// The text, without the stop string that ended it and without tool calls. Its length in bytes goes to `len`, which may be NULL. Belongs to the completion.
 const char *realm_completion_text(const RealmCompletion *completion,
                                   size_t *len);
 
@@ -581,6 +600,12 @@ size_t realm_completion_tokens(const RealmCompletion *completion);
 
 // Writes one of the tokens to `token`; false if there are not so many.
 bool realm_completion_token(const RealmCompletion *completion, size_t index, RealmToken *token);
+
+// How many tools the model calls.
+size_t realm_completion_tool_calls(const RealmCompletion *completion);
+
+// Writes one of the calls to `call`; false if there are not so many.
+bool realm_completion_tool_call(const RealmCompletion *completion, size_t index, RealmFunctionCall *call);
 
 // Writes to `finish` how the generation ended and what it used; false for NULL.
 bool realm_completion_finish(const RealmCompletion *completion, RealmFinish *finish);
@@ -879,10 +904,18 @@ bool realm_request_add_message_json(RealmRequest *request,
                                     const char *message,
                                     RealmError **error);
 
-// Adds a tool definition in OpenAI's format, a JSON object, for templates that know tools. Errors: `invalid-argument`.
+// Adds a tool definition in OpenAI's format, a JSON object, for templates that know tools. With any, calls that the answer spells
+// leave its text: see `realm_completion_tool_call`. Errors: `invalid-argument`.
 bool realm_request_add_tool(RealmRequest *request,
                             const char *definition,
                             RealmError **error);
+
+// Sets whether the model may, must or must not call tools: `auto`, `none`, `required`, or OpenAI's object with a function's name as
+// JSON. One that has to be called makes the answer one call with arguments that the tool's schema allows. Errors:
+// `invalid-argument`.
+bool realm_request_set_tool_choice(RealmRequest *request,
+                                   const char *choice,
+                                   RealmError **error);
 
 // Sets a further variable for the template, such as `enable_thinking`; its value is JSON. Errors: `invalid-argument`.
 bool realm_request_set_template_variable(RealmRequest *request,
@@ -1008,6 +1041,9 @@ void realm_load_options_set_speculation(RealmLoadOptions *options, RealmSpeculat
 bool realm_load_options_set_draft_model(RealmLoadOptions *options,
                                         const char *model,
                                         RealmError **error);
+
+// Requests that may wait over all tenants, 4096 by default; one more is refused as `overloaded`.
+void realm_load_options_set_max_queued(RealmLoadOptions *options, size_t requests);
 
 // Who is told how the load goes, on the thread that loads. Takes `user_data` over.
 void realm_load_options_set_progress(RealmLoadOptions *options,

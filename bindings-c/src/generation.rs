@@ -18,6 +18,8 @@ pub enum FinishReason {
     Stop,
     /// The request's `max_tokens`, or the end of the context.
     Length,
+    /// As `REALM_FINISH_REASON_STOP`, after calls of tools: the model waits for what they return.
+    ToolCalls,
 }
 
 /// A token and the natural logarithm of its probability.
@@ -79,6 +81,7 @@ impl Finish {
             reason: match reason {
                 realm::FinishReason::Stop => FinishReason::Stop,
                 realm::FinishReason::Length => FinishReason::Length,
+                realm::FinishReason::ToolCalls => FinishReason::ToolCalls,
             },
             prompt_tokens: usage.prompt_tokens,
             cached_tokens: usage.cached_tokens,
@@ -115,17 +118,52 @@ impl Tokens {
     }
 }
 
+/// A call of a tool that the model asks for. Realm calls nothing: run it, add the model's message with its `tool_calls` and one of
+/// the role `tool` with the result, and ask again. Texts end with a zero and belong to the chunk or completion.
+#[repr(C)]
+pub struct FunctionCall {
+    /// What the result names it by.
+    pub id: *const c_char,
+    /// The tool's name. Nothing but the prompt keeps a model from making one up.
+    pub name: *const c_char,
+    /// The arguments: a JSON object, which may not fit the tool's schema.
+    pub arguments: *const c_char,
+}
+
+/// Calls as C sees them: id, name and arguments.
+struct Calls(Vec<[Text; 3]>);
+
+impl From<Vec<realm::ToolCall>> for Calls {
+    fn from(calls: Vec<realm::ToolCall>) -> Self {
+        Self(calls.into_iter().map(|call| [call.id, call.name, call.arguments].map(Text::from)).collect())
+    }
+}
+
+impl Calls {
+    unsafe fn get(&self, index: usize, call: *mut FunctionCall) -> bool {
+        let Some(texts) = self.0.get(index) else { return false };
+        // SAFETY: nobody asks for lengths, and the caller's place for a call, or NULL.
+        unsafe {
+            let [id, name, arguments] = texts.each_ref().map(|text| text.give(std::ptr::null_mut()));
+            put(call, FunctionCall { id, name, arguments });
+        }
+        true
+    }
+}
+
 /// A piece of a generation.
 pub struct Chunk {
     text: Text,
     tokens: Tokens,
+    calls: Calls,
     finish: Option<Finish>,
 }
 
 impl From<realm::Chunk> for Chunk {
     fn from(chunk: realm::Chunk) -> Self {
         let finish = chunk.finish.map(|f| Finish::new(f.reason, f.usage, f.timings));
-        Self { text: chunk.text.into(), tokens: chunk.tokens.into(), finish }
+        let (text, tokens, calls) = (chunk.text.into(), chunk.tokens.into(), chunk.tool_calls.into());
+        Self { text, tokens, calls, finish }
     }
 }
 
@@ -216,6 +254,24 @@ pub unsafe extern "C" fn realm_chunk_token(chunk: *const Chunk, index: usize, to
     unsafe { chunk.as_ref().is_some_and(|chunk| chunk.tokens.get(index, token)) }
 }
 
+/// How many tools the model calls. Each call comes in one piece, and its spelling is not part of the text.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_chunk_tool_calls(chunk: *const Chunk) -> usize {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { chunk.as_ref() }.map_or(0, |chunk| chunk.calls.0.len())
+}
+
+/// Writes one of the calls to `call`; false if there are not so many.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_chunk_tool_call(
+    chunk: *const Chunk,
+    index: usize,
+    call: *mut FunctionCall,
+) -> bool {
+    // SAFETY: an object of ours, or NULL, and the caller's place for a call, or NULL.
+    unsafe { chunk.as_ref().is_some_and(|chunk| chunk.calls.get(index, call)) }
+}
+
 /// Whether it is the last chunk; then writes to `finish`, which may be NULL, how the generation ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chunk_finish(chunk: *const Chunk, finish: *mut Finish) -> bool {
@@ -237,6 +293,7 @@ pub unsafe extern "C" fn realm_chunk_free(chunk: *mut Chunk) {
 pub struct Completion {
     text: Text,
     tokens: Tokens,
+    calls: Calls,
     finish: Finish,
 }
 
@@ -245,12 +302,13 @@ impl From<realm::Completion> for Completion {
         Self {
             text: answer.text.into(),
             tokens: answer.tokens.into(),
+            calls: answer.tool_calls.into(),
             finish: Finish::new(answer.finish_reason, answer.usage, answer.timings),
         }
     }
 }
 
-/// The text, without the stop string that ended it. Its length in bytes goes to `len`, which may be NULL. Belongs to the completion.
+/// The text, without the stop string that ended it and without tool calls. Its length in bytes goes to `len`, which may be NULL. Belongs to the completion.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_completion_text(
     completion: *const Completion,
@@ -281,6 +339,24 @@ pub unsafe extern "C" fn realm_completion_token(
 ) -> bool {
     // SAFETY: an object of ours, or NULL, and the caller's place for a token, or NULL.
     unsafe { completion.as_ref().is_some_and(|completion| completion.tokens.get(index, token)) }
+}
+
+/// How many tools the model calls.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_completion_tool_calls(completion: *const Completion) -> usize {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { completion.as_ref() }.map_or(0, |completion| completion.calls.0.len())
+}
+
+/// Writes one of the calls to `call`; false if there are not so many.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_completion_tool_call(
+    completion: *const Completion,
+    index: usize,
+    call: *mut FunctionCall,
+) -> bool {
+    // SAFETY: an object of ours, or NULL, and the caller's place for a call, or NULL.
+    unsafe { completion.as_ref().is_some_and(|completion| completion.calls.get(index, call)) }
 }
 
 /// Writes to `finish` how the generation ended and what it used; false for NULL.

@@ -133,7 +133,8 @@ pub unsafe extern "C" fn realm_request_add_message_json(
     unsafe { try_set(request, error, |r| push(r, Message::from(json(message, "message")?))) }
 }
 
-/// Adds a tool definition in OpenAI's format, a JSON object, for templates that know tools. Errors: `invalid-argument`.
+/// Adds a tool definition in OpenAI's format, a JSON object, for templates that know tools. With any, calls that the answer spells
+/// leave its text: see `realm_completion_tool_call`. Errors: `invalid-argument`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_add_tool(
     request: *mut Request,
@@ -144,6 +145,24 @@ pub unsafe extern "C" fn realm_request_add_tool(
     unsafe {
         try_set(request, error, |r| {
             r.tools.push(json(definition, "definition")?);
+            Ok(())
+        })
+    }
+}
+
+/// Sets whether the model may, must or must not call tools: `auto`, `none`, `required`, or OpenAI's object with a function's name as
+/// JSON. One that has to be called makes the answer one call with arguments that the tool's schema allows. Errors:
+/// `invalid-argument`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_tool_choice(
+    request: *mut Request,
+    choice: *const c_char,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: a request of ours and the caller's text.
+    unsafe {
+        try_set(request, error, |r| {
+            r.tool_choice = text(choice, "choice")?.parse::<realm::ToolChoice>()?;
             Ok(())
         })
     }

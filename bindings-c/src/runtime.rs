@@ -159,6 +159,15 @@ pub unsafe extern "C" fn realm_load_options_set_draft_model(
     unsafe { attempt(error, false, work) }
 }
 
+/// Requests that may wait over all tenants, 4096 by default; one more is refused as `overloaded`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_load_options_set_max_queued(options: *mut LoadOptions, requests: usize) {
+    // SAFETY: options of ours, or NULL.
+    if let Some(options) = unsafe { options.as_mut() } {
+        options.options.max_queued = Some(requests);
+    }
+}
+
 /// Who is told how the load goes, on the thread that loads. Takes `user_data` over.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_progress(

@@ -34,6 +34,17 @@ pub struct Token {
     pub top: Option<Vec<TokenLogprob>>,
 }
 
+/// A call of a tool that the model asks for.
+#[napi(object, object_from_js = false)]
+pub struct ToolCall {
+    /// What the result names it by.
+    pub id: String,
+    /// The tool's name.
+    pub name: String,
+    /// The arguments: a JSON object.
+    pub arguments: String,
+}
+
 /// Tokens used.
 #[napi(object, object_from_js = false)]
 pub struct Usage {
@@ -67,6 +78,8 @@ pub struct Chunk {
     pub text: String,
     /// New tokens.
     pub tokens: Vec<Token>,
+    /// Tools that the model calls, if it does.
+    pub tool_calls: Option<Vec<ToolCall>>,
     /// In the last chunk, why it ended.
     pub finish_reason: Option<&'static str>,
     /// In the last chunk, tokens used.
@@ -82,6 +95,8 @@ pub struct Completion {
     pub text: String,
     /// The tokens, an end token included.
     pub tokens: Vec<Token>,
+    /// Tools that the model calls.
+    pub tool_calls: Vec<ToolCall>,
     /// Why it ended.
     pub finish_reason: &'static str,
     /// Tokens used.
@@ -98,6 +113,11 @@ fn tokens(tokens: Vec<realm::Token>) -> Vec<Token> {
         top: (!token.top.is_empty()).then(|| token.top.into_iter().map(likely).collect()),
     };
     tokens.into_iter().map(token).collect()
+}
+
+fn tool_calls(calls: Vec<realm::ToolCall>) -> Vec<ToolCall> {
+    let call = |realm::ToolCall { id, name, arguments }| ToolCall { id, name, arguments };
+    calls.into_iter().map(call).collect()
 }
 
 impl From<realm::Usage> for Usage {
@@ -127,6 +147,8 @@ impl From<realm::Chunk> for Chunk {
         Self {
             text: chunk.text,
             tokens: tokens(chunk.tokens),
+            // Most chunks have none, and an empty list costs time, too.
+            tool_calls: (!chunk.tool_calls.is_empty()).then(|| tool_calls(chunk.tool_calls)),
             finish_reason: finish.as_ref().map(|finish| finish.reason.as_str()),
             usage: finish.as_ref().map(|finish| finish.usage.into()),
             timings: finish.as_ref().map(|finish| finish.timings.into()),
@@ -139,6 +161,7 @@ impl From<realm::Completion> for Completion {
         Self {
             text: completion.text,
             tokens: tokens(completion.tokens),
+            tool_calls: tool_calls(completion.tool_calls),
             finish_reason: completion.finish_reason.as_str(),
             usage: completion.usage.into(),
             timings: completion.timings.into(),

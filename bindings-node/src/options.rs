@@ -50,6 +50,7 @@ struct RequestOptions {
     regex: Option<String>,
     grammar: Option<String>,
     tools: Option<Vec<Value>>,
+    tool_choice: Option<Value>,
     template_variables: Option<Map<String, Value>>,
     ignore_eos: Option<bool>,
     shared_prefix: Option<SharedPrefixOption>,
@@ -155,6 +156,9 @@ pub(crate) fn request(json: &str, adapter: Option<realm::Adapter>) -> napi::Resu
     };
     request.logprobs = options.logprobs;
     set(&mut request.tools, options.tools);
+    if let Some(choice) = options.tool_choice {
+        request.tool_choice = realm::ToolChoice::try_from(&choice).map_err(failed)?;
+    }
     set(&mut request.template_variables, options.template_variables);
     set(&mut request.ignore_eos, options.ignore_eos);
     request.shared_prefix = match options.shared_prefix {
@@ -195,6 +199,7 @@ struct LoadModelOptions {
     chat_template: Option<String>,
     speculation: Option<SpeculationOption>,
     draft_model: Option<String>,
+    max_queued: Option<usize>,
 }
 
 /// Load options from JSON.
@@ -207,6 +212,7 @@ pub(crate) fn load_options(json: &str) -> napi::Result<LoadOptions> {
         chat_template: options.chat_template,
         speculation: options.speculation.map(Into::into).unwrap_or_default(),
         draft_model: options.draft_model,
+        max_queued: options.max_queued,
     })
 }
 

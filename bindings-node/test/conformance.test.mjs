@@ -58,9 +58,10 @@ class Runner {
 
   /** A request's prompt and options. */
   request({ prompt, messages, tokens, logit_bias, lark, adapter, ...rest }) {
-    const { tools, template_variables, input, json_schema, ...plain } = rest
+    const { tools, tool_choice, template_variables, input, json_schema, ...plain } = rest
     const options = renamed(plain, camel)
     if (tools !== undefined) options.tools = tools
+    if (tool_choice !== undefined) options.toolChoice = tool_choice
     if (template_variables !== undefined) options.templateVariables = template_variables
     if (input !== undefined) options.input = input
     if (json_schema !== undefined) options.jsonSchema = json_schema
@@ -81,13 +82,15 @@ const completion = (of) => ({
   text: of.text,
   ids: of.tokens.map((each) => each.id),
   tokens: of.tokens.map(token),
+  tool_calls: of.toolCalls,
   finish_reason: of.finishReason,
   usage: renamed(of.usage, snake),
   decode_seconds: of.timings.decode / 1000,
 })
-const chunkJson = ({ text, tokens, finishReason, usage }) => ({
+const chunkJson = ({ text, tokens, toolCalls = [], finishReason, usage }) => ({
   text,
   tokens: tokens.map(token),
+  tool_calls: toolCalls,
   finish: usage ? { reason: finishReason, usage: renamed(usage, snake) } : null,
 })
 const served = ({ tokens, requests, preemptions, running, waiting, kvPages, firstTokenSeconds }) => ({

@@ -6,7 +6,7 @@ const realm: Realm = new Realm({ threads: 2, device: 'cpu' })
 const model = await realm.loadModel('smollm2-135m', { onProgress: ({ stage, done, total }) => console.log(stage, done, total) })
 const messages: Message[] = [{ role: 'user', content: 'Hello' }]
 const whole: Completion = await model.generate(messages, { maxTokens: 5, temperature: 0, signal: AbortSignal.timeout(100) })
-const reason: 'stop' | 'length' = whole.finishReason
+const reason: 'stop' | 'length' | 'tool_calls' = whole.finishReason
 const stream: Generation = model.stream([1, 2, 3], { jsonSchema: { type: 'object' }, logitBias: { 5: -Infinity } })
 for await (const chunk of stream) {
   const text: string = chunk.text

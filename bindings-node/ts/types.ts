@@ -53,8 +53,16 @@ export interface RequestOptions {
   regex?: string | undefined
   /** The text will be what a grammar (Lark) allows. */
   grammar?: string | undefined
-  /** Tool definitions in OpenAI's format, for templates that know tools. */
+  /**
+   * Tool definitions in OpenAI's format, for templates that know tools. With any, calls that the answer spells leave its text
+   * and become `toolCalls`.
+   */
   tools?: readonly Readonly<Record<string, unknown>>[] | undefined
+  /**
+   * Whether the model may, must or must not call tools, as OpenAI's `tool_choice`. If it must, the answer is one call, with
+   * arguments that the tool's schema allows.
+   */
+  toolChoice?: 'auto' | 'none' | 'required' | { type: 'function'; function: { name: string } } | undefined
   /** Further variables for the template. */
   templateVariables?: Readonly<Record<string, unknown>> | undefined
   /** Go on after an end token. */
@@ -115,6 +123,8 @@ export interface LoadOptions extends LongOptions {
   speculation?: Speculation | undefined
   /** A smaller model of the same vocabulary that drafts for this one. */
   draftModel?: string | undefined
+  /** Requests that may wait over all tenants, 4096 unless given; one more is refused as `overloaded`. */
+  maxQueued?: number | undefined
 }
 
 /** What a tenant may use; what is missing is not limited. Times are in milliseconds. */
@@ -182,8 +192,21 @@ export interface Token {
   top?: TokenLogprob[]
 }
 
-/** Why a text ended: an end token, a stop string or the grammar's end, or the length. */
-export type FinishReason = 'stop' | 'length'
+/**
+ * Why a text ended: an end token, a stop string or the grammar's end; the length; or `tool_calls`, which is a stop after calls
+ * of tools.
+ */
+export type FinishReason = 'stop' | 'length' | 'tool_calls'
+
+/** A call of a tool that the model asks for. Realm calls nothing. */
+export interface ToolCall {
+  /** What the result names it by, in a message of the role `tool`. */
+  id: string
+  /** The tool's name. Nothing but the prompt keeps a model from making one up. */
+  name: string
+  /** The arguments: a JSON object, as a string. It may not fit the tool's schema. */
+  arguments: string
+}
 
 /** Tokens used. */
 export interface Usage {
@@ -212,6 +235,8 @@ export interface Chunk {
   /** New text; may be empty while a character or a stop string is unfinished. */
   text: string
   tokens: Token[]
+  /** Tools that the model calls, if it does, each in one piece. Their spelling is not part of the text. */
+  toolCalls?: ToolCall[]
   finishReason?: FinishReason
   usage?: Usage
   timings?: Timings
@@ -219,9 +244,11 @@ export interface Chunk {
 
 /** A whole answer. */
 export interface Completion {
-  /** The text, without the stop string that ended it. */
+  /** The text, without the stop string that ended it and without tool calls. */
   text: string
   tokens: Token[]
+  /** Tools that the model calls. */
+  toolCalls: ToolCall[]
   finishReason: FinishReason
   usage: Usage
   timings: Timings

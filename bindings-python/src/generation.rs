@@ -60,6 +60,18 @@ record! {
     }
 }
 
+record! {
+    /// A call of a tool that the model asks for.
+    ToolCall {
+        /// What the result names it by, in a message of the role `tool`.
+        id: String,
+        /// The tool's name. Nothing but the prompt keeps a model from making one up.
+        name: String,
+        /// The arguments: a JSON object, as a `str`. It may not fit the tool's schema.
+        arguments: String,
+    }
+}
+
 impl Usage {
     fn new(py: Python<'_>, usage: realm::Usage) -> PyResult<Py<Self>> {
         let realm::Usage { prompt_tokens, cached_tokens, generated_tokens, draft_tokens, accepted_tokens } =
@@ -87,6 +99,14 @@ fn tokens(py: Python<'_>, tokens: &[realm::Token]) -> PyResult<Vec<Py<Token>>> {
     tokens.iter().map(token).collect()
 }
 
+fn tool_calls(py: Python<'_>, calls: &[realm::ToolCall]) -> PyResult<Vec<Py<ToolCall>>> {
+    let call = |call: &realm::ToolCall| {
+        let realm::ToolCall { id, name, arguments } = call.clone();
+        Py::new(py, ToolCall { id, name, arguments })
+    };
+    calls.iter().map(call).collect()
+}
+
 /// A piece of an answer. `finish_reason`, `usage` and `timings` are `None` in all but the last one.
 #[pyclass(frozen, module = "realm", skip_from_py_object)]
 pub(crate) struct Chunk(realm::Chunk);
@@ -105,7 +125,13 @@ impl Chunk {
         tokens(py, &self.0.tokens)
     }
 
-    /// `"stop"` (an end token, a stop string or the grammar's end) or `"length"`.
+    /// Tools that the model calls, each in one piece. Their spelling is not part of the text.
+    #[getter]
+    fn tool_calls(&self, py: Python<'_>) -> PyResult<Vec<Py<ToolCall>>> {
+        tool_calls(py, &self.0.tool_calls)
+    }
+
+    /// `"stop"` (an end token, a stop string or the grammar's end), `"length"`, or `"tool_calls"`: a stop after calls.
     #[getter]
     fn finish_reason(&self) -> Option<&'static str> {
         self.0.finish.as_ref().map(|finish| finish.reason.as_str())
@@ -138,7 +164,7 @@ pub(crate) struct Completion(realm::Completion);
 
 #[pymethods]
 impl Completion {
-    /// The text, without the stop string that ended it.
+    /// The text, without the stop string that ended it and without tool calls.
     #[getter]
     fn text(&self) -> &str {
         &self.0.text
@@ -150,7 +176,13 @@ impl Completion {
         tokens(py, &self.0.tokens)
     }
 
-    /// `"stop"` (an end token, a stop string or the grammar's end) or `"length"`.
+    /// Tools that the model calls. Realm calls nothing.
+    #[getter]
+    fn tool_calls(&self, py: Python<'_>) -> PyResult<Vec<Py<ToolCall>>> {
+        tool_calls(py, &self.0.tool_calls)
+    }
+
+    /// `"stop"` (an end token, a stop string or the grammar's end), `"length"`, or `"tool_calls"`: a stop after calls.
     #[getter]
     fn finish_reason(&self) -> &'static str {
         self.0.finish_reason.as_str()

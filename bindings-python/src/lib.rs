@@ -38,7 +38,7 @@ mod _realm {
     #[pymodule_export]
     use crate::doorbell::Doorbell;
     #[pymodule_export]
-    use crate::generation::{Chunk, Completion, Generation, Timings, Token, TokenLogprob, Usage};
+    use crate::generation::{Chunk, Completion, Generation, Timings, Token, TokenLogprob, ToolCall, Usage};
     #[pymodule_export]
     use crate::grants::{Grants, Store, log_to};
     #[pymodule_export]

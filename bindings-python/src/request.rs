@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
-use realm::{Grammar, Message, Prompt, Request, SharedPrefix, Speculation};
+use realm::{Grammar, Message, Prompt, Request, SharedPrefix, Speculation, ToolChoice};
 use serde_json::{Map, Value};
 
 use crate::errors::invalid;
@@ -39,7 +39,7 @@ pub(crate) fn request(prompt: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDi
     Ok(request)
 }
 
-const OPTIONS: [&str; 28] = [
+const OPTIONS: [&str; 29] = [
     "max_tokens",
     "temperature",
     "top_p",
@@ -61,6 +61,7 @@ const OPTIONS: [&str; 28] = [
     "regex",
     "grammar",
     "tools",
+    "tool_choice",
     "template_variables",
     "ignore_eos",
     "shared_prefix",
@@ -105,6 +106,10 @@ fn apply(mut request: Request, key: &str, value: &Bound<'_, PyAny>) -> PyResult<
         "regex" => request.grammar = Some(Grammar::Regex(value.extract()?)),
         "grammar" => request.grammar = Some(Grammar::Lark(value.extract()?)),
         "tools" => request.tools = list(value)?,
+        "tool_choice" => {
+            request.tool_choice =
+                ToolChoice::try_from(&json(value)?).map_err(|e| crate::errors::exception(&e))?;
+        }
         "template_variables" => request.template_variables = object(value)?,
         "ignore_eos" => request.ignore_eos = value.extract()?,
         "shared_prefix" => request.shared_prefix = shared_prefix(value)?,
@@ -118,7 +123,7 @@ fn apply(mut request: Request, key: &str, value: &Bound<'_, PyAny>) -> PyResult<
 }
 
 /// A `TypeError` that says which argument.
-fn named(py: Python<'_>, key: &str, error: PyErr) -> PyErr {
+pub(crate) fn named(py: Python<'_>, key: &str, error: PyErr) -> PyErr {
     if error.is_instance_of::<PyTypeError>(py) && !error.to_string().contains("keyword argument") {
         return PyTypeError::new_err(format!("argument '{key}': {}", error.value(py)));
     }
@@ -177,11 +182,5 @@ fn shared_prefix(value: &Bound<'_, PyAny>) -> PyResult<SharedPrefix> {
 
 /// Where drafts come from, by name.
 pub(crate) fn speculation(name: &str) -> PyResult<Speculation> {
-    match name {
-        "auto" => Ok(Speculation::Auto),
-        "off" => Ok(Speculation::Off),
-        "lookup" => Ok(Speculation::Lookup),
-        "draft" => Ok(Speculation::Draft),
-        other => Err(invalid(&format!("speculation is 'auto', 'off', 'lookup' or 'draft', not '{other}'"))),
-    }
+    name.parse().map_err(|error| crate::errors::exception(&realm::Error::from(error)))
 }

@@ -5,7 +5,9 @@ use std::future::Future;
 use std::path::PathBuf;
 
 use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
 use realm::{CacheType, LoadOptions, unblock};
 
 use crate::errors::{Result, invalid};
@@ -13,6 +15,7 @@ use crate::handle::{Handle, not_picklable};
 use crate::hub::Hub;
 use crate::model::Model;
 use crate::progress::Callback;
+use crate::request::named;
 use crate::tenant::{Limits, Program, Tenant};
 use crate::tokenizer::Tokenizer;
 use crate::wait::{Awaitable, wait};
@@ -47,30 +50,21 @@ impl Load {
 }
 
 impl Realm {
-    #[allow(clippy::too_many_arguments)]
-    fn load(
-        &self,
-        model: PathBuf,
-        kv_tokens: Option<usize>,
-        kv_memory: Option<u64>,
-        cache_type: Option<&str>,
-        chat_template: Option<String>,
-        speculation: Option<&str>,
-        draft_model: Option<PathBuf>,
-        progress: Option<Py<PyAny>>,
-    ) -> PyResult<Load> {
-        let cache_type = match cache_type {
-            Some(name) => Some(name.parse::<CacheType>().map_err(|error| invalid(&error.to_string()))?),
-            None => None,
-        };
-        let options = LoadOptions {
-            kv_tokens,
-            kv_memory,
-            cache_type,
-            chat_template,
-            speculation: speculation.map(crate::request::speculation).transpose()?.unwrap_or_default(),
-            draft_model: draft_model.map(text).transpose()?,
-        };
+    fn load(&self, model: PathBuf, asked: Option<&Bound<'_, PyDict>>) -> PyResult<Load> {
+        let (mut options, mut progress) = (LoadOptions::default(), None);
+        for (key, value) in asked.into_iter().flatten() {
+            let key = key.cast_into::<PyString>()?;
+            let key = key.to_str()?;
+            // Every argument may be `None`, which is as if it weren't there.
+            let given = (!value.is_none()).then_some(&value);
+            match (key, given) {
+                ("progress", value) => progress = value.map(|value| value.clone().unbind()),
+                (key, Some(value)) => {
+                    apply(&mut options, key, value).map_err(|error| named(value.py(), key, error))?
+                }
+                (key, None) => known(key)?,
+            }
+        }
         Ok(Load {
             realm: self.handle.get()?,
             model: text(model)?,
@@ -78,6 +72,33 @@ impl Realm {
             callback: Callback::new(progress),
         })
     }
+}
+
+const OPTIONS: [&str; 7] =
+    ["kv_tokens", "kv_memory", "cache_type", "chat_template", "speculation", "draft_model", "max_queued"];
+
+fn known(key: &str) -> PyResult<()> {
+    if OPTIONS.contains(&key) {
+        return Ok(());
+    }
+    Err(PyTypeError::new_err(format!("got an unexpected keyword argument '{key}'")))
+}
+
+fn apply(options: &mut LoadOptions, key: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    match key {
+        "kv_tokens" => options.kv_tokens = Some(value.extract()?),
+        "kv_memory" => options.kv_memory = Some(value.extract()?),
+        "cache_type" => {
+            let kind = value.extract::<&str>()?.parse::<CacheType>();
+            options.cache_type = Some(kind.map_err(|error| invalid(&error.to_string()))?);
+        }
+        "chat_template" => options.chat_template = Some(value.extract()?),
+        "speculation" => options.speculation = crate::request::speculation(value.extract()?)?,
+        "draft_model" => options.draft_model = Some(text(value.extract()?)?),
+        "max_queued" => options.max_queued = Some(value.extract()?),
+        _ => known(key)?,
+    }
+    Ok(())
 }
 
 /// A reference to a model, which a path may be.
@@ -111,59 +132,21 @@ impl Realm {
     /// Loads a model: a path to a GGUF file, a name of the catalog such as `smollm2-135m`, or `hf:owner/repo/file.gguf`. What
     /// is not there yet is fetched. `progress` is called with a `ProgressEvent` now and then, on another thread; if it raises,
     /// the load ends with that exception.
-    #[pyo3(signature = (model, *, kv_tokens=None, kv_memory=None, cache_type=None, chat_template=None, speculation=None,
-        draft_model=None, progress=None))]
-    #[allow(clippy::too_many_arguments)]
+    #[pyo3(signature = (model, **options))]
     fn load_model(
         &self,
         py: Python<'_>,
         model: PathBuf,
-        kv_tokens: Option<usize>,
-        kv_memory: Option<u64>,
-        cache_type: Option<&str>,
-        chat_template: Option<String>,
-        speculation: Option<&str>,
-        draft_model: Option<PathBuf>,
-        progress: Option<Py<PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
     ) -> Result<Model> {
-        let load = self.load(
-            model,
-            kv_tokens,
-            kv_memory,
-            cache_type,
-            chat_template,
-            speculation,
-            draft_model,
-            progress,
-        )?;
+        let load = self.load(model, options)?;
         Ok(Model::new(wait(py, load.run())??))
     }
 
     /// As `load_model`, to be awaited.
-    #[pyo3(signature = (model, *, kv_tokens=None, kv_memory=None, cache_type=None, chat_template=None, speculation=None,
-        draft_model=None, progress=None))]
-    #[allow(clippy::too_many_arguments)]
-    fn load_model_async(
-        &self,
-        model: PathBuf,
-        kv_tokens: Option<usize>,
-        kv_memory: Option<u64>,
-        cache_type: Option<&str>,
-        chat_template: Option<String>,
-        speculation: Option<&str>,
-        draft_model: Option<PathBuf>,
-        progress: Option<Py<PyAny>>,
-    ) -> PyResult<Awaitable> {
-        let load = self.load(
-            model,
-            kv_tokens,
-            kv_memory,
-            cache_type,
-            chat_template,
-            speculation,
-            draft_model,
-            progress,
-        )?;
+    #[pyo3(signature = (model, **options))]
+    fn load_model_async(&self, model: PathBuf, options: Option<&Bound<'_, PyDict>>) -> PyResult<Awaitable> {
+        let load = self.load(model, options)?;
         Ok(Awaitable::new(load.run(), |py, model| Model::new(model).into_py_any(py)))
     }
 

@@ -214,6 +214,41 @@ def test_openai_s_shape(runtime: realm.Realm, model: realm.Model) -> None:
     assert by_name(model="smollm2-135m", messages=CAPITAL, temperature=0).choices[0].message.content == ANSWER
 
 
+def test_openai_s_tools(runtime: realm.Realm) -> None:
+    template = """{% for m in messages %}<|im_start|>{{ m.role }}
+{% if m.tool_calls %}{{ m.tool_calls[0].function.arguments.city }}{% else %}{{ m.content }}{% endif %}<|im_end|>
+{% endfor %}<|im_start|>assistant
+{% if tools %}<tool_call>{% endif %}"""
+    city = {"type": "object", "properties": {"city": {"enum": ["Paris"]}}, "required": ["city"]}
+    function = {"name": "weather", "parameters": {**city, "additionalProperties": False}}
+    tools = [{"type": "function", "function": function}]
+    messages = [{"role": "user", "content": "What is the weather in Paris?"}]
+    with runtime.load_model("smollm2-135m", kv_tokens=512, chat_template=template) as model:
+        create = realm.openai.OpenAI(model).chat.completions.create
+        whole = create(model="any", messages=messages, tools=tools, tool_choice="required", temperature=0)
+        choice = whole.choices[0]
+        assert choice.finish_reason == "tool_calls" and choice.message.content is None
+        assert choice.message.tool_calls is not None
+        (call,) = choice.message.tool_calls
+        assert call.type == "function" and call.function.name == "weather"
+        assert json.loads(call.function.arguments) == {"city": "Paris"}
+        # What OpenAI's users do: the message itself goes back, and the result after it.
+        messages.append({k: v for k, v in choice.message.model_dump().items() if v is not None})
+        messages.append({"role": "tool", "tool_call_id": call.id, "content": "snow"})
+        assert "assistant\nParis<" in model.apply_chat_template(messages)
+        stream = create(
+            model="any", messages=messages[:1], tools=tools, tool_choice="required", temperature=0, stream=True
+        )
+        pieces = [piece.choices[0] for piece in stream]
+        (delta,) = [call for piece in pieces for call in piece.delta.tool_calls or []]
+        assert (delta.index, delta.function.name) == (0, "weather")
+        assert json.loads(delta.function.arguments) == {"city": "Paris"}
+        assert pieces[-1].finish_reason == "tool_calls"
+        assert not any(piece.delta.content for piece in pieces)
+        plain = create(model="any", messages=CAPITAL, tools=tools, tool_choice="none", temperature=0)
+        assert plain.choices[0].message.content == ANSWER and plain.choices[0].message.tool_calls is None
+
+
 def test_every_code_has_a_class() -> None:
     source = (Path(__file__).parents[2] / "core/realm/src/error.rs").read_text()
     codes = {line.split('"')[1] for line in source.splitlines() if "Self::" in line and '=> "' in line}

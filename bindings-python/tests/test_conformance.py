@@ -302,6 +302,7 @@ def completion(of: realm.Completion) -> Any:
         "text": of.text,
         "ids": [each.id for each in of.tokens],
         "tokens": [token(each) for each in of.tokens],
+        "tool_calls": [attributes(call) for call in of.tool_calls],
         "finish_reason": of.finish_reason,
         "usage": attributes(of.usage),
         "decode_seconds": of.timings.decode,
@@ -310,7 +311,12 @@ def completion(of: realm.Completion) -> Any:
 
 def chunk_json(of: realm.Chunk) -> Any:
     finish = None if of.usage is None else {"reason": of.finish_reason, "usage": attributes(of.usage)}
-    return {"text": of.text, "tokens": [token(each) for each in of.tokens], "finish": finish}
+    return {
+        "text": of.text,
+        "tokens": [token(each) for each in of.tokens],
+        "tool_calls": [attributes(call) for call in of.tool_calls],
+        "finish": finish,
+    }
 
 
 def served(of: realm.Served) -> Any:

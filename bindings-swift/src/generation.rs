@@ -41,6 +41,8 @@ pub enum FinishReason {
     Stop,
     /// `maxTokens`, or the end of the context.
     Length,
+    /// As `stop`, after calls of tools: the model waits for what they return.
+    ToolCalls,
 }
 
 /// Tokens used.
@@ -86,6 +88,7 @@ impl Finish {
             reason: match reason {
                 realm::FinishReason::Stop => FinishReason::Stop,
                 realm::FinishReason::Length => FinishReason::Length,
+                realm::FinishReason::ToolCalls => FinishReason::ToolCalls,
             },
             usage: Usage {
                 prompt_tokens: usage.prompt_tokens as u64,
@@ -103,6 +106,23 @@ impl Finish {
     }
 }
 
+/// A call of a tool that the model asks for. Realm calls nothing: run it, append the model's message with its `tool_calls` and one
+/// of the role `tool` with the result, and ask again.
+#[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
+pub struct ToolCall {
+    /// What the result names it by.
+    pub id: String,
+    /// The tool's name. Nothing but the prompt keeps a model from making one up.
+    pub name: String,
+    /// The arguments: a JSON object, which may not fit the tool's schema.
+    pub arguments: String,
+}
+
+fn tool_calls(calls: Vec<realm::ToolCall>) -> Vec<ToolCall> {
+    let call = |realm::ToolCall { id, name, arguments }| ToolCall { id, name, arguments };
+    calls.into_iter().map(call).collect()
+}
+
 /// A piece of a generation.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 pub struct Chunk {
@@ -110,6 +130,8 @@ pub struct Chunk {
     pub text: String,
     /// New tokens.
     pub tokens: Vec<Token>,
+    /// Tools that the model calls, each in one piece. Their spelling is not part of the text.
+    pub tool_calls: Vec<ToolCall>,
     /// In the last chunk, how it ended.
     pub finish: Option<Finish>,
 }
@@ -117,10 +139,12 @@ pub struct Chunk {
 /// The whole answer.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 pub struct Completion {
-    /// The text, without the stop string that ended it.
+    /// The text, without the stop string that ended it and without tool calls.
     pub text: String,
     /// The tokens, an end token included.
     pub tokens: Vec<Token>,
+    /// Tools that the model calls.
+    pub tool_calls: Vec<ToolCall>,
     /// Why it ended.
     pub finish_reason: FinishReason,
     /// Tokens used.
@@ -133,7 +157,8 @@ impl From<realm::Completion> for Completion {
     fn from(answer: realm::Completion) -> Self {
         let Finish { reason, usage, timings } =
             Finish::new(answer.finish_reason, answer.usage, answer.timings);
-        Self { text: answer.text, tokens: tokens(answer.tokens), finish_reason: reason, usage, timings }
+        let (tokens, tool_calls) = (tokens(answer.tokens), tool_calls(answer.tool_calls));
+        Self { text: answer.text, tokens, tool_calls, finish_reason: reason, usage, timings }
     }
 }
 
@@ -157,6 +182,7 @@ impl Generation {
         Ok(chunk.map(|chunk| Chunk {
             text: chunk.text,
             tokens: tokens(chunk.tokens),
+            tool_calls: tool_calls(chunk.tool_calls),
             finish: chunk.finish.map(|finish| Finish::new(finish.reason, finish.usage, finish.timings)),
         }))
     }

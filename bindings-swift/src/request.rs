@@ -77,6 +77,30 @@ impl From<Speculation> for realm::Speculation {
     }
 }
 
+/// Whether the model may, must or must not call tools.
+#[derive(Debug, Clone, uniffi::Enum)]
+pub enum ToolChoice {
+    /// As it likes.
+    Auto,
+    /// It is not told of them.
+    Never,
+    /// The answer is one call of any of them, with arguments that its schema allows.
+    Required,
+    /// The answer is one call of the tool of this name, with arguments that its schema allows.
+    Function(String),
+}
+
+impl From<ToolChoice> for realm::ToolChoice {
+    fn from(choice: ToolChoice) -> Self {
+        match choice {
+            ToolChoice::Auto => Self::Auto,
+            ToolChoice::Never => Self::None,
+            ToolChoice::Required => Self::Required,
+            ToolChoice::Function(name) => Self::Function(name),
+        }
+    }
+}
+
 /// A prompt and how to go on from it.
 #[derive(Clone, uniffi::Record)]
 pub struct Request {
@@ -142,9 +166,13 @@ pub struct Request {
     /// Factor on what the adapter adds: 1 is the adapter as it was trained, 0 none.
     #[uniffi(default = 1.0)]
     pub adapter_scale: f32,
-    /// Tool definitions in OpenAI's format, JSON objects, for templates that know tools.
+    /// Tool definitions in OpenAI's format, JSON objects, for templates that know tools. With any, calls that the answer spells
+    /// leave its text and become `toolCalls`.
     #[uniffi(default)]
     pub tools: Vec<String>,
+    /// Whether the model may, must or must not call them; nil is `auto`.
+    #[uniffi(default = None)]
+    pub tool_choice: Option<ToolChoice>,
     /// Further variables for the template, such as `enable_thinking`; their values are JSON.
     #[uniffi(default)]
     pub template_variables: HashMap<String, String>,
@@ -212,6 +240,7 @@ impl Request {
         request.adapter = self.adapter.map(|adapter| adapter.0.clone());
         request.adapter_scale = self.adapter_scale;
         request.tools = self.tools.iter().map(|tool| json(tool, "tools")).collect::<Result<_>>()?;
+        request.tool_choice = self.tool_choice.map(Into::into).unwrap_or_default();
         for (name, value) in self.template_variables {
             request.template_variables.insert(name, json(&value, "templateVariables")?);
         }

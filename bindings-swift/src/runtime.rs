@@ -43,6 +43,9 @@ pub struct LoadOptions {
     /// A smaller model of the same vocabulary that drafts for this one.
     #[uniffi(default = None)]
     pub draft_model: Option<String>,
+    /// Requests that may wait over all tenants, nil for 4096; one more is refused as `overloaded`.
+    #[uniffi(default = None)]
+    pub max_queued: Option<u64>,
 }
 
 impl From<LoadOptions> for realm::LoadOptions {
@@ -58,6 +61,7 @@ impl From<LoadOptions> for realm::LoadOptions {
             chat_template: options.chat_template,
             speculation: options.speculation.map(Into::into).unwrap_or_default(),
             draft_model: options.draft_model,
+            max_queued: options.max_queued.map(|requests| requests as usize),
         }
     }
 }

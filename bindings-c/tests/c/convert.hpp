@@ -35,6 +35,9 @@ inline Owned<RealmRequest> request_of(const Json &asked, const std::function<Rea
     for (auto &[key, value] : asked.items()) {
         std::string text = value.is_string() ? value.get<std::string>() : value.dump();
         if (key == "prompt" || key == "messages" || key == "tokens" || key == "repetition_window" || key == "adapter_scale") {
+        } else if (key == "tool_choice") {
+            const std::string choice = value.is_string() ? value.get<std::string>() : value.dump();
+            TRY(outcome, realm_request_set_tool_choice(r, choice.c_str(), &outcome.error));
         } else if (key == "tools") {
             for (const Json &tool : value) TRY(outcome, realm_request_add_tool(r, tool.dump().c_str(), &outcome.error));
         } else if (key == "template_variables") {
@@ -168,7 +171,14 @@ inline Json usage_of(const RealmFinish &finish) {
             {"accepted_tokens", finish.accepted_tokens}};
 }
 
-inline const char *name_of(RealmFinishReason reason) { return reason == REALM_FINISH_REASON_STOP ? "stop" : "length"; }
+inline const char *name_of(RealmFinishReason reason) {
+    if (reason == REALM_FINISH_REASON_TOOL_CALLS) return "tool_calls";
+    return reason == REALM_FINISH_REASON_STOP ? "stop" : "length";
+}
+
+inline Json json_of(const RealmFunctionCall &call) {
+    return {{"id", call.id}, {"name", call.name}, {"arguments", call.arguments}};
+}
 
 inline Json json_of(const RealmCompletion *completion) {
     RealmFinish finish;
@@ -182,7 +192,11 @@ inline Json json_of(const RealmCompletion *completion) {
         tokens.push_back(json_of(token));
         ids.push_back(token.id);
     }
+    Json calls = Json::array();
+    RealmFunctionCall call;
+    for (size_t i = 0; realm_completion_tool_call(completion, i, &call); i++) calls.push_back(json_of(call));
     return {{"text", std::string(text, len)},     {"ids", ids},
+            {"tool_calls", calls},
             {"tokens", tokens},                   {"finish_reason", name_of(finish.reason)},
             {"usage", usage_of(finish)},          {"decode_seconds", finish.decode_seconds}};
 }
@@ -196,7 +210,10 @@ inline Json json_of(const RealmChunk *chunk) {
     for (size_t i = 0; realm_chunk_token(chunk, i, &token); i++) tokens.push_back(json_of(token));
     Json ended;
     if (realm_chunk_finish(chunk, &finish)) ended = {{"reason", name_of(finish.reason)}, {"usage", usage_of(finish)}};
-    return {{"text", std::string(text, len)}, {"tokens", tokens}, {"finish", ended}};
+    Json calls = Json::array();
+    RealmFunctionCall call;
+    for (size_t i = 0; realm_chunk_tool_call(chunk, i, &call); i++) calls.push_back(json_of(call));
+    return {{"text", std::string(text, len)}, {"tokens", tokens}, {"tool_calls", calls}, {"finish", ended}};
 }
 
 inline Json json_of(const RealmServed &served) {

@@ -86,6 +86,7 @@ class _Request(TypedDict, total=False):
     regex: str | None
     grammar: str | None
     tools: Seq[Mapping[str, Any]] | None
+    tool_choice: Literal["auto", "none", "required"] | Mapping[str, Any] | None
     template_variables: Mapping[str, Any] | None
     ignore_eos: bool | None
     shared_prefix: Literal["system"] | int | None
@@ -94,35 +95,23 @@ class _Request(TypedDict, total=False):
     input: Any
     speculation: _Speculation | None
 
+class _Load(TypedDict, total=False):
+    kv_tokens: int | None
+    kv_memory: int | None
+    cache_type: _CacheType | None
+    chat_template: str | None
+    speculation: _Speculation | None
+    draft_model: _Path | None
+    max_queued: int | None
+    progress: _Progress | None
+
 @final
 class Realm:
     def __new__(
         cls, *, threads: int | None = None, device: str | None = None, cache_folder: _Path | None = None
     ) -> Self: ...
-    def load_model(
-        self,
-        model: _Path,
-        *,
-        kv_tokens: int | None = None,
-        kv_memory: int | None = None,
-        cache_type: _CacheType | None = None,
-        chat_template: str | None = None,
-        speculation: _Speculation | None = None,
-        draft_model: _Path | None = None,
-        progress: _Progress | None = None,
-    ) -> Model: ...
-    def load_model_async(
-        self,
-        model: _Path,
-        *,
-        kv_tokens: int | None = None,
-        kv_memory: int | None = None,
-        cache_type: _CacheType | None = None,
-        chat_template: str | None = None,
-        speculation: _Speculation | None = None,
-        draft_model: _Path | None = None,
-        progress: _Progress | None = None,
-    ) -> _Async[Model]: ...
+    def load_model(self, model: _Path, **options: Unpack[_Load]) -> Model: ...
+    def load_model_async(self, model: _Path, **options: Unpack[_Load]) -> _Async[Model]: ...
     def load_tokenizer(self, model: _Path) -> Tokenizer: ...
     def tenant(self, name: str, limits: Limits | None = None) -> Tenant: ...
     def load_program(self, program: _Path | bytes) -> Program: ...
@@ -356,7 +345,9 @@ class Chunk:
     @property
     def tokens(self) -> list[Token]: ...
     @property
-    def finish_reason(self) -> Literal["stop", "length"] | None: ...
+    def tool_calls(self) -> list[ToolCall]: ...
+    @property
+    def finish_reason(self) -> Literal["stop", "length", "tool_calls"] | None: ...
     @property
     def usage(self) -> Usage | None: ...
     @property
@@ -369,7 +360,9 @@ class Completion:
     @property
     def tokens(self) -> list[Token]: ...
     @property
-    def finish_reason(self) -> Literal["stop", "length"]: ...
+    def tool_calls(self) -> list[ToolCall]: ...
+    @property
+    def finish_reason(self) -> Literal["stop", "length", "tool_calls"]: ...
     @property
     def usage(self) -> Usage: ...
     @property
@@ -381,6 +374,15 @@ class Forwarded:
     def values(self) -> Array: ...
     @property
     def cached(self) -> int: ...
+
+@final
+class ToolCall:
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def arguments(self) -> str: ...
 
 @final
 class Usage:

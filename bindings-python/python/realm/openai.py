@@ -67,12 +67,37 @@ class Logprobs(_Dumps):
 
 
 @dataclass
-class Message(_Dumps):
-    """What the model said."""
+class Function(_Dumps):
+    """A tool's name, and its arguments as JSON."""
 
-    content: str
+    name: str
+    arguments: str
+
+
+@dataclass
+class ToolCall(_Dumps):
+    """A call of a tool that the model asks for."""
+
+    id: str
+    function: Function
+    type: Literal["function"] = "function"
+
+
+@dataclass
+class ToolCallDelta(ToolCall):
+    """A call, which comes in one piece."""
+
+    index: int = 0
+
+
+@dataclass
+class Message(_Dumps):
+    """What the model said: a text, or calls of tools, or both."""
+
+    content: str | None
     role: str = "assistant"
     refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
 
 
 @dataclass
@@ -81,6 +106,7 @@ class Delta(_Dumps):
 
     content: str | None = None
     role: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 @dataclass
@@ -89,7 +115,7 @@ class Choice(_Dumps):
 
     index: int
     message: Message
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
     logprobs: Logprobs | None = None
 
 
@@ -99,7 +125,7 @@ class ChunkChoice(_Dumps):
 
     index: int
     delta: Delta
-    finish_reason: Literal["stop", "length"] | None = None
+    finish_reason: Literal["stop", "length", "tool_calls"] | None = None
     logprobs: Logprobs | None = None
 
 
@@ -170,6 +196,7 @@ def _logprobs(model: Model, tokens: Sequence[_Token]) -> Logprobs | None:
 
 _SAME = {
     "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "stop", "seed", "tools",
+    "tool_choice",
     "response_format", "repetition_penalty", "json_schema", "regex", "grammar", "template_variables",
     "shared_prefix", "adapter", "adapter_scale", "input", "speculation", "ignore_eos",
 }  # fmt: skip
@@ -228,7 +255,9 @@ class _Models:
 
 def _completion(name: str, model: Model, completion: Completion) -> ChatCompletion:
     logprobs = _logprobs(model, completion.tokens)
-    choice = Choice(0, Message(completion.text), completion.finish_reason, logprobs)
+    calls = [ToolCall(call.id, Function(call.name, call.arguments)) for call in completion.tool_calls]
+    message = Message(None if calls and not completion.text else completion.text, tool_calls=calls or None)
+    choice = Choice(0, message, completion.finish_reason, logprobs)
     return ChatCompletion(name, [choice], _usage(completion.usage))
 
 
@@ -241,9 +270,15 @@ class _Pieces:
         self._created = int(time.time())
         self._wants_usage = bool((options.get("stream_options") or {}).get("include_usage"))
         self._role: str | None = "assistant"
+        self._calls = 0
 
     def of(self, chunk: Chunk) -> Iterator[ChatCompletionChunk]:
-        delta = Delta(chunk.text, self._role)
+        calls = [
+            ToolCallDelta(call.id, Function(call.name, call.arguments), index=index)
+            for index, call in enumerate(chunk.tool_calls, self._calls)
+        ]
+        self._calls += len(calls)
+        delta = Delta(None if calls and not chunk.text else chunk.text, self._role, calls or None)
         self._role = None
         choice = ChunkChoice(0, delta, chunk.finish_reason, _logprobs(self._model, chunk.tokens) or None)
         yield ChatCompletionChunk(self._name, [choice], self._id, self._created)

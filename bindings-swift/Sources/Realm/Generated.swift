@@ -3397,6 +3397,10 @@ public struct Chunk: Equatable, Hashable {
      */
     public var tokens: [Token]
     /**
+     * Tools that the model calls, each in one piece. Their spelling is not part of the text.
+     */
+    public var toolCalls: [ToolCall]
+    /**
      * In the last chunk, how it ended.
      */
     public var finish: Finish?
@@ -3411,10 +3415,14 @@ public struct Chunk: Equatable, Hashable {
          * New tokens.
          */tokens: [Token], 
         /**
+         * Tools that the model calls, each in one piece. Their spelling is not part of the text.
+         */toolCalls: [ToolCall], 
+        /**
          * In the last chunk, how it ended.
          */finish: Finish?) {
         self.text = text
         self.tokens = tokens
+        self.toolCalls = toolCalls
         self.finish = finish
     }
 
@@ -3436,6 +3444,7 @@ public struct FfiConverterTypeChunk: FfiConverterRustBuffer {
             try Chunk(
                 text: FfiConverterString.read(from: &buf), 
                 tokens: FfiConverterSequenceTypeToken.read(from: &buf), 
+                toolCalls: FfiConverterSequenceTypeToolCall.read(from: &buf), 
                 finish: FfiConverterOptionTypeFinish.read(from: &buf)
         )
     }
@@ -3443,6 +3452,7 @@ public struct FfiConverterTypeChunk: FfiConverterRustBuffer {
     public static func write(_ value: Chunk, into buf: inout [UInt8]) {
         FfiConverterString.write(value.text, into: &buf)
         FfiConverterSequenceTypeToken.write(value.tokens, into: &buf)
+        FfiConverterSequenceTypeToolCall.write(value.toolCalls, into: &buf)
         FfiConverterOptionTypeFinish.write(value.finish, into: &buf)
     }
 }
@@ -3468,13 +3478,17 @@ public func FfiConverterTypeChunk_lower(_ value: Chunk) -> RustBuffer {
  */
 public struct Completion: Equatable, Hashable {
     /**
-     * The text, without the stop string that ended it.
+     * The text, without the stop string that ended it and without tool calls.
      */
     public var text: String
     /**
      * The tokens, an end token included.
      */
     public var tokens: [Token]
+    /**
+     * Tools that the model calls.
+     */
+    public var toolCalls: [ToolCall]
     /**
      * Why it ended.
      */
@@ -3492,11 +3506,14 @@ public struct Completion: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * The text, without the stop string that ended it.
+         * The text, without the stop string that ended it and without tool calls.
          */text: String, 
         /**
          * The tokens, an end token included.
          */tokens: [Token], 
+        /**
+         * Tools that the model calls.
+         */toolCalls: [ToolCall], 
         /**
          * Why it ended.
          */finishReason: FinishReason, 
@@ -3508,6 +3525,7 @@ public struct Completion: Equatable, Hashable {
          */timings: Timings) {
         self.text = text
         self.tokens = tokens
+        self.toolCalls = toolCalls
         self.finishReason = finishReason
         self.usage = usage
         self.timings = timings
@@ -3531,6 +3549,7 @@ public struct FfiConverterTypeCompletion: FfiConverterRustBuffer {
             try Completion(
                 text: FfiConverterString.read(from: &buf), 
                 tokens: FfiConverterSequenceTypeToken.read(from: &buf), 
+                toolCalls: FfiConverterSequenceTypeToolCall.read(from: &buf), 
                 finishReason: FfiConverterTypeFinishReason.read(from: &buf), 
                 usage: FfiConverterTypeUsage.read(from: &buf), 
                 timings: FfiConverterTypeTimings.read(from: &buf)
@@ -3540,6 +3559,7 @@ public struct FfiConverterTypeCompletion: FfiConverterRustBuffer {
     public static func write(_ value: Completion, into buf: inout [UInt8]) {
         FfiConverterString.write(value.text, into: &buf)
         FfiConverterSequenceTypeToken.write(value.tokens, into: &buf)
+        FfiConverterSequenceTypeToolCall.write(value.toolCalls, into: &buf)
         FfiConverterTypeFinishReason.write(value.finishReason, into: &buf)
         FfiConverterTypeUsage.write(value.usage, into: &buf)
         FfiConverterTypeTimings.write(value.timings, into: &buf)
@@ -4353,6 +4373,10 @@ public struct LoadOptions: Equatable, Hashable {
      * A smaller model of the same vocabulary that drafts for this one.
      */
     public var draftModel: String?
+    /**
+     * Requests that may wait over all tenants, nil for 4096; one more is refused as `overloaded`.
+     */
+    public var maxQueued: UInt64?
 
     // Default memberwise initializers are never public by default, so we
     // declare one manually.
@@ -4374,13 +4398,17 @@ public struct LoadOptions: Equatable, Hashable {
          */speculation: Speculation? = nil, 
         /**
          * A smaller model of the same vocabulary that drafts for this one.
-         */draftModel: String? = nil) {
+         */draftModel: String? = nil, 
+        /**
+         * Requests that may wait over all tenants, nil for 4096; one more is refused as `overloaded`.
+         */maxQueued: UInt64? = nil) {
         self.kvTokens = kvTokens
         self.kvMemory = kvMemory
         self.cacheType = cacheType
         self.chatTemplate = chatTemplate
         self.speculation = speculation
         self.draftModel = draftModel
+        self.maxQueued = maxQueued
     }
 
     
@@ -4404,7 +4432,8 @@ public struct FfiConverterTypeLoadOptions: FfiConverterRustBuffer {
                 cacheType: FfiConverterOptionTypeCacheType.read(from: &buf), 
                 chatTemplate: FfiConverterOptionString.read(from: &buf), 
                 speculation: FfiConverterOptionTypeSpeculation.read(from: &buf), 
-                draftModel: FfiConverterOptionString.read(from: &buf)
+                draftModel: FfiConverterOptionString.read(from: &buf), 
+                maxQueued: FfiConverterOptionUInt64.read(from: &buf)
         )
     }
 
@@ -4415,6 +4444,7 @@ public struct FfiConverterTypeLoadOptions: FfiConverterRustBuffer {
         FfiConverterOptionString.write(value.chatTemplate, into: &buf)
         FfiConverterOptionTypeSpeculation.write(value.speculation, into: &buf)
         FfiConverterOptionString.write(value.draftModel, into: &buf)
+        FfiConverterOptionUInt64.write(value.maxQueued, into: &buf)
     }
 }
 
@@ -5147,9 +5177,14 @@ public struct Request {
      */
     public var adapterScale: Float
     /**
-     * Tool definitions in OpenAI's format, JSON objects, for templates that know tools.
+     * Tool definitions in OpenAI's format, JSON objects, for templates that know tools. With any, calls that the answer spells
+     * leave its text and become `toolCalls`.
      */
     public var tools: [String]
+    /**
+     * Whether the model may, must or must not call them; nil is `auto`.
+     */
+    public var toolChoice: ToolChoice?
     /**
      * Further variables for the template, such as `enable_thinking`; their values are JSON.
      */
@@ -5230,8 +5265,12 @@ public struct Request {
          * Factor on what the adapter adds: 1 is the adapter as it was trained, 0 none.
          */adapterScale: Float = Float(1.0), 
         /**
-         * Tool definitions in OpenAI's format, JSON objects, for templates that know tools.
+         * Tool definitions in OpenAI's format, JSON objects, for templates that know tools. With any, calls that the answer spells
+         * leave its text and become `toolCalls`.
          */tools: [String] = [], 
+        /**
+         * Whether the model may, must or must not call them; nil is `auto`.
+         */toolChoice: ToolChoice? = nil, 
         /**
          * Further variables for the template, such as `enable_thinking`; their values are JSON.
          */templateVariables: [String: String] = [:], 
@@ -5263,6 +5302,7 @@ public struct Request {
         self.adapter = adapter
         self.adapterScale = adapterScale
         self.tools = tools
+        self.toolChoice = toolChoice
         self.templateVariables = templateVariables
         self.input = input
         self.speculation = speculation
@@ -5306,6 +5346,7 @@ public struct FfiConverterTypeRequest: FfiConverterRustBuffer {
                 adapter: FfiConverterOptionTypeAdapter.read(from: &buf), 
                 adapterScale: FfiConverterFloat.read(from: &buf), 
                 tools: FfiConverterSequenceString.read(from: &buf), 
+                toolChoice: FfiConverterOptionTypeToolChoice.read(from: &buf), 
                 templateVariables: FfiConverterDictionaryStringString.read(from: &buf), 
                 input: FfiConverterOptionString.read(from: &buf), 
                 speculation: FfiConverterOptionTypeSpeculation.read(from: &buf)
@@ -5335,6 +5376,7 @@ public struct FfiConverterTypeRequest: FfiConverterRustBuffer {
         FfiConverterOptionTypeAdapter.write(value.adapter, into: &buf)
         FfiConverterFloat.write(value.adapterScale, into: &buf)
         FfiConverterSequenceString.write(value.tools, into: &buf)
+        FfiConverterOptionTypeToolChoice.write(value.toolChoice, into: &buf)
         FfiConverterDictionaryStringString.write(value.templateVariables, into: &buf)
         FfiConverterOptionString.write(value.input, into: &buf)
         FfiConverterOptionTypeSpeculation.write(value.speculation, into: &buf)
@@ -6130,6 +6172,86 @@ public func FfiConverterTypeTokenizerInfo_lower(_ value: TokenizerInfo) -> RustB
 
 
 /**
+ * A call of a tool that the model asks for. Realm calls nothing: run it, append the model's message with its `tool_calls` and one
+ * of the role `tool` with the result, and ask again.
+ */
+public struct ToolCall: Equatable, Hashable {
+    /**
+     * What the result names it by.
+     */
+    public var id: String
+    /**
+     * The tool's name. Nothing but the prompt keeps a model from making one up.
+     */
+    public var name: String
+    /**
+     * The arguments: a JSON object, which may not fit the tool's schema.
+     */
+    public var arguments: String
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(
+        /**
+         * What the result names it by.
+         */id: String, 
+        /**
+         * The tool's name. Nothing but the prompt keeps a model from making one up.
+         */name: String, 
+        /**
+         * The arguments: a JSON object, which may not fit the tool's schema.
+         */arguments: String) {
+        self.id = id
+        self.name = name
+        self.arguments = arguments
+    }
+
+    
+
+    
+}
+
+#if compiler(>=6)
+extension ToolCall: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeToolCall: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ToolCall {
+        return
+            try ToolCall(
+                id: FfiConverterString.read(from: &buf), 
+                name: FfiConverterString.read(from: &buf), 
+                arguments: FfiConverterString.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: ToolCall, into buf: inout [UInt8]) {
+        FfiConverterString.write(value.id, into: &buf)
+        FfiConverterString.write(value.name, into: &buf)
+        FfiConverterString.write(value.arguments, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeToolCall_lift(_ buf: RustBuffer) throws -> ToolCall {
+    return try FfiConverterTypeToolCall.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeToolCall_lower(_ value: ToolCall) -> RustBuffer {
+    return FfiConverterTypeToolCall.lower(value)
+}
+
+
+/**
  * Tokens used.
  */
 public struct Usage: Equatable, Hashable {
@@ -6412,6 +6534,10 @@ public enum FinishReason: Equatable, Hashable {
      * `maxTokens`, or the end of the context.
      */
     case length
+    /**
+     * As `stop`, after calls of tools: the model waits for what they return.
+     */
+    case toolCalls
 
 
 
@@ -6437,6 +6563,8 @@ public struct FfiConverterTypeFinishReason: FfiConverterRustBuffer {
         
         case 2: return .length
         
+        case 3: return .toolCalls
+        
         default: throw UniffiInternalError.unexpectedEnumCase
         }
     }
@@ -6451,6 +6579,10 @@ public struct FfiConverterTypeFinishReason: FfiConverterRustBuffer {
         
         case .length:
             writeInt(&buf, Int32(2))
+        
+        
+        case .toolCalls:
+            writeInt(&buf, Int32(3))
         
         }
     }
@@ -7696,6 +7828,104 @@ public func FfiConverterTypeStage_lower(_ value: Stage) -> RustBuffer {
 
 
 /**
+ * Whether the model may, must or must not call tools.
+ */
+
+public enum ToolChoice: Equatable, Hashable {
+    
+    /**
+     * As it likes.
+     */
+    case auto
+    /**
+     * It is not told of them.
+     */
+    case never
+    /**
+     * The answer is one call of any of them, with arguments that its schema allows.
+     */
+    case required
+    /**
+     * The answer is one call of the tool of this name, with arguments that its schema allows.
+     */
+    case function(String
+    )
+
+
+
+
+
+}
+
+#if compiler(>=6)
+extension ToolChoice: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeToolChoice: FfiConverterRustBuffer {
+    typealias SwiftType = ToolChoice
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ToolChoice {
+        let variant: Int32 = try readInt(&buf)
+        switch variant {
+        
+        case 1: return .auto
+        
+        case 2: return .never
+        
+        case 3: return .required
+        
+        case 4: return .function(try FfiConverterString.read(from: &buf)
+        )
+        
+        default: throw UniffiInternalError.unexpectedEnumCase
+        }
+    }
+
+    public static func write(_ value: ToolChoice, into buf: inout [UInt8]) {
+        switch value {
+        
+        
+        case .auto:
+            writeInt(&buf, Int32(1))
+        
+        
+        case .never:
+            writeInt(&buf, Int32(2))
+        
+        
+        case .required:
+            writeInt(&buf, Int32(3))
+        
+        
+        case let .function(v1):
+            writeInt(&buf, Int32(4))
+            FfiConverterString.write(v1, into: &buf)
+            
+        }
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeToolChoice_lift(_ buf: RustBuffer) throws -> ToolChoice {
+    return try FfiConverterTypeToolChoice.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeToolChoice_lower(_ value: ToolChoice) -> RustBuffer {
+    return FfiConverterTypeToolChoice.lower(value)
+}
+
+
+
+/**
  * A tool says that it failed; the program is told the message.
  */
 public 
@@ -8285,6 +8515,30 @@ fileprivate struct FfiConverterOptionTypeSpeculation: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
+fileprivate struct FfiConverterOptionTypeToolChoice: FfiConverterRustBuffer {
+    typealias SwiftType = ToolChoice?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterTypeToolChoice.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterTypeToolChoice.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
 fileprivate struct FfiConverterOptionSequenceString: FfiConverterRustBuffer {
     typealias SwiftType = [String]?
 
@@ -8601,6 +8855,31 @@ fileprivate struct FfiConverterSequenceTypeTokenLogprob: FfiConverterRustBuffer 
         seq.reserveCapacity(Int(len))
         for _ in 0 ..< len {
             seq.append(try FfiConverterTypeTokenLogprob.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterSequenceTypeToolCall: FfiConverterRustBuffer {
+    typealias SwiftType = [ToolCall]
+
+    public static func write(_ value: [ToolCall], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterTypeToolCall.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [ToolCall] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [ToolCall]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterTypeToolCall.read(from: &buf))
         }
         return seq
     }

@@ -260,6 +260,7 @@ final class Runner {
         for (key, value) in a["options"]?.object ?? [:] {
             switch key {
             case "kv_tokens": options.kvTokens = value.count
+            case "max_queued": options.maxQueued = value.count
             case "kv_memory": options.kvMemory = value.count
             case "cache_type": options.cacheType = value == "f32" ? .f32 : value == "f16" ? .f16 : .q8
             case "chat_template": options.chatTemplate = value.text

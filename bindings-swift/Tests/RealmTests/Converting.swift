@@ -18,6 +18,13 @@ func requestOf(_ asked: Json, adapter: (String) throws -> Adapter) throws -> Req
                 return Message(role: role, content: content, fields: fields.isEmpty ? nil : Json.object(fields).source)
             })
         case "tools": request.tools = value.list!.map(\.source)
+        case "tool_choice":
+            switch value.text {
+            case "auto": request.toolChoice = .auto
+            case "none": request.toolChoice = .never
+            case "required": request.toolChoice = .required
+            default: request.toolChoice = .function(value["function"]!["name"]!.text!)
+            }
         case "template_variables": request.templateVariables = value.object!.mapValues(\.source)
         case "temperature": request.temperature = float
         case "top_k": request.topK = value.count!
@@ -110,11 +117,22 @@ func json(_ usage: Usage) -> Json {
     ])
 }
 
-func name(_ reason: FinishReason) -> Json { reason == .stop ? "stop" : "length" }
+func name(_ reason: FinishReason) -> Json {
+    switch reason {
+    case .stop: return "stop"
+    case .length: return "length"
+    case .toolCalls: return "tool_calls"
+    }
+}
+
+func json(_ calls: [ToolCall]) -> Json {
+    .list(calls.map { .object(["id": .text($0.id), "name": .text($0.name), "arguments": .text($0.arguments)]) })
+}
 
 func json(_ completion: Completion) -> Json {
     .object([
         "text": .text(completion.text), "ids": Json(completion.tokens.map(\.id)), "tokens": json(completion.tokens),
+        "tool_calls": json(completion.toolCalls),
         "finish_reason": name(completion.finishReason), "usage": json(completion.usage),
         "decode_seconds": .number(completion.timings.decode),
     ])
@@ -122,7 +140,7 @@ func json(_ completion: Completion) -> Json {
 
 func json(_ chunk: Chunk) -> Json {
     .object([
-        "text": .text(chunk.text), "tokens": json(chunk.tokens),
+        "text": .text(chunk.text), "tokens": json(chunk.tokens), "tool_calls": json(chunk.toolCalls),
         "finish": chunk.finish.map { .object(["reason": name($0.reason), "usage": json($0.usage)]) } ?? .null,
     ])
 }

@@ -26,6 +26,8 @@ pub struct Request {
     pub ignore_eos: bool,
     /// Spell control tokens in the text.
     pub special: bool,
+    /// Control tokens that the text spells in any case.
+    pub spelled: Vec<u32>,
     /// So many tokens at the beginning of the prompt, which many tenants' prompts begin with, may be computed once for
     /// all who say so: what a tenant marks here, others can find out that it was used.
     pub shared_prefix: usize,

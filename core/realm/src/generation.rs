@@ -4,28 +4,37 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use realm_engine::Chunk;
-
 use crate::completion::Collector;
 use crate::error::ErrorCode;
 use crate::model::Shared;
-use crate::{Completion, Error};
+use crate::tools::ToolStream;
+use crate::{Chunk, Completion, Error};
 
 /// A running request: a `Stream` of chunks for tasks, and for threads something to loop over
 /// (`for chunk in generation`). Dropping it cancels the request and frees its part of the KV cache.
 pub struct Generation {
     inner: Source,
+    /// Where the request has tools and the model's calls can be read.
+    tools: Option<ToolStream>,
     /// Keeps the engine running while somebody reads.
     _model: Arc<Shared>,
 }
 
 impl Generation {
-    pub(crate) fn new(inner: realm_engine::Generation, model: Arc<Shared>) -> Self {
-        Self { inner: Source::Engine(inner), _model: model }
+    pub(crate) fn new(
+        inner: realm_engine::Generation,
+        tools: Option<ToolStream>,
+        model: Arc<Shared>,
+    ) -> Self {
+        Self { inner: Source::Engine(inner), tools, _model: model }
     }
 
-    pub(crate) fn of_program(reply: realm_sandbox::Reply, model: Arc<Shared>) -> Self {
-        Self { inner: Source::Program(Some(Box::new(reply))), _model: model }
+    pub(crate) fn of_program(
+        reply: realm_sandbox::Reply,
+        tools: Option<ToolStream>,
+        model: Arc<Shared>,
+    ) -> Self {
+        Self { inner: Source::Program(Some(Box::new(reply))), tools, _model: model }
     }
 
     /// Ends the request; nothing more comes out of it.
@@ -62,13 +71,14 @@ impl Generation {
 
     /// The next chunk; `None` after the last one. Blocks.
     pub fn next_blocking(&mut self) -> Option<Result<Chunk, Error>> {
-        match &mut self.inner {
-            Source::Engine(generation) => generation.next().map(|chunk| chunk.map_err(Error::from)),
+        let next = match &mut self.inner {
+            Source::Engine(generation) => generation.next()?.map_err(Error::from),
             Source::Program(reply) => {
                 let chunk = reply.as_ref()?.chunks.recv_blocking().map_err(|_| stopped());
-                Some(of_reply(reply, chunk))
+                of_reply(reply, chunk)
             }
-        }
+        };
+        Some(self.read(next))
     }
 
     /// The next chunk, for tasks that have no `StreamExt` at hand.
@@ -78,7 +88,7 @@ impl Generation {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>> {
         use futures_core::Stream;
-        match &mut self.inner {
+        let next = match &mut self.inner {
             Source::Engine(generation) => {
                 Pin::new(generation).poll_next(context).map(|chunk| chunk.map(|c| c.map_err(Error::from)))
             }
@@ -87,7 +97,17 @@ impl Generation {
                 let next = running.chunks.as_mut().poll_next(context);
                 next.map(|chunk| Some(of_reply(reply, chunk.ok_or_else(stopped))))
             }
+        };
+        next.map(|chunk| chunk.map(|chunk| self.read(chunk)))
+    }
+
+    /// Reads tool calls out of a chunk.
+    fn read(&mut self, chunk: Result<realm_engine::Chunk, Error>) -> Result<Chunk, Error> {
+        let mut chunk = Chunk::from(chunk?);
+        if let Some(tools) = &mut self.tools {
+            tools.read(&mut chunk);
         }
+        Ok(chunk)
     }
 }
 
@@ -98,10 +118,13 @@ enum Source {
     Program(Option<Box<realm_sandbox::Reply>>),
 }
 
-type Next = Result<Result<Chunk, realm_sandbox::Error>, Error>;
+type Next = Result<Result<realm_engine::Chunk, realm_sandbox::Error>, Error>;
 
 /// A chunk of a program's; after the last one the program is dropped.
-fn of_reply(reply: &mut Option<Box<realm_sandbox::Reply>>, chunk: Next) -> Result<Chunk, Error> {
+fn of_reply(
+    reply: &mut Option<Box<realm_sandbox::Reply>>,
+    chunk: Next,
+) -> Result<realm_engine::Chunk, Error> {
     let chunk = chunk.and_then(|chunk| chunk.map_err(Error::from));
     if chunk.as_ref().map_or(true, |chunk| chunk.finish.is_some()) {
         *reply = None;

@@ -18,6 +18,7 @@
 //! - [`Program`]: a WebAssembly component that answers a tenant's requests in a sandbox, with what [`Grants`] give it.
 //! - [`Generation`]: a running request, a stream of [`Chunk`]s that threads can loop over too. Dropping it cancels
 //!   the request.
+//! - [`ToolCall`]: what a model asks for where a request has tools, read out of its text.
 //! - [`SharedGeneration`]: one that another thread may cancel while one waits for it.
 //! - [`Sequence`]: a token sequence that the caller drives forward by forward.
 //! - [`Metrics`]: what a model has done and how it stands; [`Realm::prometheus`] is that as text for Prometheus.
@@ -28,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod chunk;
 mod completion;
 mod device;
 mod error;
@@ -44,9 +46,11 @@ mod runtime;
 mod sequence;
 mod shared;
 mod tenant;
+mod tools;
 mod unblock;
 
 pub use adapter::Adapter;
+pub use chunk::{Chunk, Finish, FinishReason};
 pub use completion::Completion;
 pub use error::{Error, ErrorCode};
 pub use generation::{Chunks, Generation};
@@ -58,9 +62,8 @@ pub use program::Program;
 pub use progress::{OnProgress, ProgressEvent, Stage};
 pub use realm_compute::CacheType;
 pub use realm_engine::{
-    Chunk, Finish, FinishReason, Forwarded, Grammar, Histogram, KvPages, Limits, Metrics, Output, Pooling,
-    ProgramLimits, Requests, Sampling, Scored, Served, Speculation, TenantMetrics, Timings, Token,
-    TokenLogprob, Tokens, Usage,
+    Forwarded, Grammar, Histogram, KvPages, Limits, Metrics, Output, Pooling, ProgramLimits, Requests,
+    Sampling, Scored, Served, Speculation, TenantMetrics, Timings, Token, TokenLogprob, Tokens, Usage,
 };
 pub use realm_hub as hub;
 pub use realm_sandbox::{Contract, Grants, Level, ProgramInfo, Random, Store};
@@ -70,4 +73,5 @@ pub use runtime::{Builder, Realm};
 pub use sequence::Sequence;
 pub use shared::SharedGeneration;
 pub use tenant::Tenant;
+pub use tools::{ToolCall, ToolChoice};
 pub use unblock::unblock;

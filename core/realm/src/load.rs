@@ -12,6 +12,7 @@ use realm_tokenizer::{ChatTemplate, Tokenizer};
 use crate::Error;
 use crate::device::Device;
 use crate::model::{ModelInfo, Shared};
+use crate::tools::ToolSpelling;
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +30,8 @@ pub struct LoadOptions {
     pub speculation: Speculation,
     /// A smaller model of the same vocabulary that drafts for this one: a path, a catalog name or an `hf:` reference.
     pub draft_model: Option<String>,
+    /// Requests that may wait over all tenants, `None` for 4096; one more is refused as `overloaded`.
+    pub max_queued: Option<usize>,
 }
 
 /// Told how loading goes, on the thread that loads.
@@ -67,6 +70,7 @@ pub(crate) fn load(
         None => ChatTemplate::from_metadata(metadata, bos, eos)?,
     };
     let weights = device.load(&gguf, &mut |done, total| progress.loading(done, total))?;
+    let defaults = device.engine_config();
     let config = EngineConfig {
         kv_tokens: options.kv_tokens,
         kv_memory: match options.kv_memory {
@@ -75,13 +79,15 @@ pub(crate) fn load(
         },
         cache_type: options.cache_type.unwrap_or(device.cache_type()),
         speculation: options.speculation,
-        ..device.engine_config()
+        max_queued: options.max_queued.unwrap_or(defaults.max_queued),
+        ..defaults
     };
     let draft = draft.as_ref().map(|(weights, tokenizer)| Draft { weights: &**weights, tokenizer });
     let engine = Engine::with_draft(&*weights, Arc::clone(&tokenizer), &config, draft)?;
     let info = ModelInfo::new(&gguf, &*weights, &engine, template.is_some());
+    let tool_spelling = template.as_ref().and_then(|template| ToolSpelling::of(template, &tokenizer));
     let inner = realm_sandbox::Model { name: reference.to_owned(), engine, weights, tokenizer, template };
-    Ok(Shared { inner: Arc::new(inner), info })
+    Ok(Shared { inner: Arc::new(inner), info, tool_spelling })
 }
 
 /// A draft model's weights and tokenizer.

@@ -9,8 +9,10 @@ use realm_tokenizer::{Conversation, Tokenizer};
 
 use crate::error::ErrorCode;
 use crate::tenant::Identity;
+use crate::tools::{ToolSpelling, ToolStream, with_parsed_arguments};
 use crate::{
     Adapter, Completion, Error, Generation, Message, Program, Prompt, Request, Sequence, SharedPrefix,
+    ToolChoice,
 };
 
 /// A loaded model, as one tenant sees it. Cloning it is cheap and shares everything; the weights go when the last clone
@@ -27,6 +29,8 @@ pub(crate) struct Shared {
     /// Engine, weights, tokenizer and template: what programs see too.
     pub(crate) inner: Arc<realm_sandbox::Model>,
     pub(crate) info: ModelInfo,
+    /// How the chat template has tool calls spelled.
+    pub(crate) tool_spelling: Option<ToolSpelling>,
 }
 
 impl std::ops::Deref for Shared {
@@ -172,9 +176,10 @@ impl Model {
     /// # Errors
     /// `invalid-argument` and `limit-exceeded` say what about the request is wrong, or which limit of the tenant it
     /// reached; `overloaded` if too many requests wait already.
-    pub fn stream(&self, request: Request) -> Result<Generation, Error> {
+    pub fn stream(&self, mut request: Request) -> Result<Generation, Error> {
+        let tools = self.tools(&mut request)?;
         if let Some(program) = self.tenant.program() {
-            return self.run_program(&program, request);
+            return self.run_program(&program, request, tools);
         }
         if !request.input.is_null() {
             let why = "`input` is for a program, and the tenant has none; see `Tenant::set_program`";
@@ -192,14 +197,34 @@ impl Model {
             grammar: request.grammar,
             ignore_eos: request.ignore_eos,
             special: false,
+            spelled: match (&tools, &self.shared.tool_spelling) {
+                (Some(_), Some(spelling)) => spelling.spelled(),
+                _ => Vec::new(),
+            },
             shared_prefix,
             adapter,
             speculation: request.speculation,
         };
         Ok(Generation::new(
             self.shared.engine.generate(&self.tenant.inner, request)?,
+            tools,
             Arc::clone(&self.shared),
         ))
+    }
+
+    /// What reads calls out of the answer, where there may be some; a call that has to be becomes the grammar.
+    fn tools(&self, request: &mut Request) -> Result<Option<ToolStream>, Error> {
+        let spelling = self.shared.tool_spelling.as_ref();
+        if let Some(call) = request.tool_choice.grammar(&request.tools, spelling)?
+            && request.grammar.replace(call).is_some()
+        {
+            let why = "tool_choice asks for a call, and the request has a grammar or a schema already";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        if request.tools.is_empty() || request.tool_choice == ToolChoice::None {
+            return Ok(None);
+        }
+        Ok(spelling.map(|spelling| ToolStream::new(spelling, &request.tools)))
     }
 
     /// The adapter that a request is seen through: its own, or else the model's.
@@ -220,8 +245,11 @@ impl Model {
             Prompt::Text(text) => realm_sandbox::Prompt::Text(text.clone()),
             Prompt::Tokens(tokens) => realm_sandbox::Prompt::Tokens(tokens.clone()),
             Prompt::Chat(messages) => realm_sandbox::Prompt::Chat(Conversation {
-                messages: messages.iter().map(|m| m.0.clone()).collect(),
-                tools: request.tools.clone(),
+                messages: messages.iter().map(|m| with_parsed_arguments(m.0.clone())).collect(),
+                tools: match request.tool_choice {
+                    ToolChoice::None => Vec::new(),
+                    _ => request.tools.clone(),
+                },
                 add_generation_prompt: true,
                 variables: request.template_variables.clone(),
             }),
@@ -229,7 +257,12 @@ impl Model {
     }
 
     /// Has a program of the tenant's answer a request.
-    fn run_program(&self, program: &Program, request: Request) -> Result<Generation, Error> {
+    fn run_program(
+        &self,
+        program: &Program,
+        request: Request,
+        tools: Option<ToolStream>,
+    ) -> Result<Generation, Error> {
         if request.logprobs.is_some() || request.speculation.is_some_and(|s| s != Speculation::Off) {
             let why = "programs send no log-probabilities and decide on speculation themselves: leave `logprobs` and `speculation` out";
             return Err(Error::new(ErrorCode::InvalidArgument, why));
@@ -251,7 +284,7 @@ impl Model {
             shared_prefix,
         };
         let reply = program.run(Arc::clone(&self.shared.inner), &self.tenant, request)?;
-        Ok(Generation::of_program(reply, Arc::clone(&self.shared)))
+        Ok(Generation::of_program(reply, tools, Arc::clone(&self.shared)))
     }
 
     /// How many tokens of a prompt may be shared with other tenants.

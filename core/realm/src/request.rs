@@ -6,7 +6,7 @@ use realm_engine::{Grammar, Sampling, Speculation};
 use serde_json::{Map, Value, json};
 
 use crate::error::ErrorCode;
-use crate::{Adapter, Error};
+use crate::{Adapter, Error, ToolChoice};
 
 /// One message of a conversation, in OpenAI's format: `role`, `content` and what else a template reads.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,8 +76,12 @@ pub enum SharedPrefix {
 pub struct Request {
     /// What to go on from.
     pub prompt: Prompt,
-    /// Tool definitions in OpenAI's format, for templates that know tools.
+    /// Tool definitions in OpenAI's format, for templates that know tools. With any, calls that the answer spells become
+    /// [`ToolCall`](crate::ToolCall)s and leave its text, if the model's template shows a spelling that Realm knows:
+    /// that of Hermes and Qwen, Mistral's, Llama 3's or FunctionGemma's.
     pub tools: Vec<Value>,
+    /// Whether the model may, must or must not call them.
+    pub tool_choice: ToolChoice,
     /// Further variables for the template, such as `enable_thinking`.
     pub template_variables: Map<String, Value>,
     /// How tokens are chosen.
@@ -110,6 +114,7 @@ impl Request {
         Self {
             prompt,
             tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
             template_variables: Map::new(),
             sampling: Sampling::default(),
             max_tokens: None,
@@ -283,6 +288,12 @@ impl Request {
     /// Sets [`speculation`](Self::speculation).
     pub fn speculation(mut self, speculation: Speculation) -> Self {
         self.speculation = Some(speculation);
+        self
+    }
+
+    /// Sets [`tool_choice`](Self::tool_choice).
+    pub fn tool_choice(mut self, choice: ToolChoice) -> Self {
+        self.tool_choice = choice;
         self
     }
 

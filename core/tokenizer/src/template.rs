@@ -87,6 +87,15 @@ impl ChatTemplate {
         self.environment.add_template_owned(name, source).map_err(|e| failure(&e))
     }
 
+    /// The source that conversations with or without tools are rendered by.
+    pub fn source(&self, tools: bool) -> String {
+        let named = |name| self.environment.get_template(name).ok();
+        let tool_use = if tools { named("tool_use") } else { None };
+        tool_use
+            .or_else(|| named("default"))
+            .map_or_else(String::new, |template| template.source().to_owned())
+    }
+
     /// Renders the prompt of a conversation.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod control;
 mod draft;
 mod lookup;
 
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 pub use draft::Draft;
@@ -38,6 +39,23 @@ pub enum Speculation {
     Lookup,
     /// The draft model alone.
     Draft,
+}
+
+impl FromStr for Speculation {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            "lookup" => Ok(Self::Lookup),
+            "draft" => Ok(Self::Draft),
+            _ => {
+                let why = format!("speculation `{name}`; it can be auto, off, lookup or draft");
+                Err(Error::InvalidArgument(why))
+            }
+        }
+    }
 }
 
 /// Chances of looked-up drafts before anything is observed, by the tokens that agree before the draft. They are low

@@ -31,6 +31,7 @@ pub(crate) struct Generate {
     logprobs: Option<usize>,
     ignore_eos: bool,
     special: bool,
+    spelled: Vec<u32>,
     submitted: Instant,
     started: Option<Instant>,
     first_token: Option<Instant>,
@@ -62,6 +63,7 @@ impl Generate {
             logprobs: request.logprobs,
             ignore_eos: request.ignore_eos,
             special: request.special,
+            spelled: std::mem::take(&mut request.spelled),
             submitted: Instant::now(),
             started: None,
             first_token: None,
@@ -236,7 +238,8 @@ impl Generate {
         let heeds_end = !self.ignore_eos || self.guide.is_some();
         let end = heeds_end && tokenizer.end_tokens().contains(&id);
         let complete = self.guide.as_ref().is_some_and(Guide::is_finished);
-        let (text, reason) = self.text.answer(id, tokenizer, self.special, end, complete, last);
+        let special = self.special || self.spelled.contains(&id);
+        let (text, reason) = self.text.answer(id, tokenizer, special, end, complete, last);
         chunk.text += &text;
         reason
     }

@@ -90,5 +90,6 @@ macro_rules! areas {
 }
 
 areas!(
-    adapters, errors, generation, grammars, models, programs, sampling, sequences, streams, tenants, vectors
+    adapters, errors, generation, grammars, models, programs, sampling, sequences, streams, tenants, tools,
+    vectors
 );

@@ -11,7 +11,7 @@ use realm::{
 use serde_json::{Value, json};
 
 use crate::folder;
-use crate::request::{ids, request, speculation};
+use crate::request::{ids, request};
 
 type Lines = Arc<Mutex<Vec<Value>>>;
 
@@ -138,8 +138,12 @@ impl Runner {
                         *realm::CacheType::ALL.iter().find(|t| t.to_string() == name).expect("a cache type")
                     }),
                     chat_template: o["chat_template"].as_str().map(str::to_owned),
-                    speculation: o["speculation"].as_str().map(speculation).unwrap_or_default(),
+                    speculation: o["speculation"]
+                        .as_str()
+                        .map(|name| name.parse().expect("a speculation"))
+                        .unwrap_or_default(),
                     draft_model: o["draft_model"].as_str().map(str::to_owned),
+                    max_queued: o["max_queued"].as_u64().map(|n| n as usize),
                 };
                 let mut progress = Progress::default();
                 // A file of the scenarios, or a name.
@@ -407,7 +411,7 @@ fn usage(usage: &realm::Usage) -> Value {
 fn completion(completion: Completion) -> Value {
     let seconds = completion.timings.decode.as_secs_f64();
     json!({"text": completion.text, "ids": completion.tokens.iter().map(|t| t.id).collect::<Vec<_>>(),
-        "tokens": tokens_json(&completion.tokens), "finish_reason": completion.finish_reason.as_str(),
+        "tokens": tokens_json(&completion.tokens), "tool_calls": calls(&completion.tool_calls), "finish_reason": completion.finish_reason.as_str(),
         "usage": usage(&completion.usage), "decode_seconds": seconds})
 }
 
@@ -416,7 +420,13 @@ fn chunk_json(chunk: &Chunk) -> Value {
         .finish
         .as_ref()
         .map(|finish| json!({"reason": finish.reason.as_str(), "usage": usage(&finish.usage)}));
-    json!({"text": chunk.text, "tokens": tokens_json(&chunk.tokens), "finish": finish})
+    json!({"text": chunk.text, "tokens": tokens_json(&chunk.tokens), "tool_calls": calls(&chunk.tool_calls),
+        "finish": finish})
+}
+
+fn calls(calls: &[realm::ToolCall]) -> Vec<Value> {
+    let call = |c: &realm::ToolCall| json!({"id": c.id, "name": c.name, "arguments": c.arguments});
+    calls.iter().map(call).collect()
 }
 
 fn forwarded(forwarded: &Forwarded) -> Value {

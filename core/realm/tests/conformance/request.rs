@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use realm::{Adapter, Error, Grammar, Message, Prompt, Request, SharedPrefix, Speculation};
+use realm::{Adapter, Error, Grammar, Message, Prompt, Request, SharedPrefix, ToolChoice};
 use serde_json::{Map, Value};
 
 /// Builds a request. Unknown keys fail, so that a scenario never asks for something that is not done.
@@ -24,6 +24,7 @@ pub(crate) fn request(
             }
             "tokens" => request.prompt = Prompt::Tokens(ids(value)),
             "tools" => request.tools = value.as_array().expect("tools").clone(),
+            "tool_choice" => request.tool_choice = ToolChoice::try_from(value)?,
             "template_variables" => {
                 request.template_variables = value.as_object().expect("variables").clone()
             }
@@ -56,7 +57,7 @@ pub(crate) fn request(
             "adapter" => request.adapter = Some(adapter(&text())?),
             "adapter_scale" => request.adapter_scale = float(),
             "input" => request.input = value.clone(),
-            "speculation" => request.speculation = Some(speculation(&text())),
+            "speculation" => request.speculation = Some(text().parse().expect("a speculation")),
             other => panic!("a request has no `{other}`"),
         }
     }
@@ -72,14 +73,4 @@ fn biases(biases: &Map<String, Value>) -> HashMap<u32, f32> {
 
 pub(crate) fn ids(tokens: &Value) -> Vec<u32> {
     serde_json::from_value(tokens.clone()).expect("token ids")
-}
-
-pub(crate) fn speculation(name: &str) -> Speculation {
-    match name {
-        "auto" => Speculation::Auto,
-        "off" => Speculation::Off,
-        "lookup" => Speculation::Lookup,
-        "draft" => Speculation::Draft,
-        other => panic!("there is no speculation `{other}`"),
-    }
 }

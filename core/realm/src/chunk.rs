@@ -1,0 +1,74 @@
+//! Pieces of a running request.
+
+use realm_engine::{Timings, Token, Usage};
+
+use crate::ToolCall;
+
+/// A piece of a generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// New text; may be empty while a character, a stop string or a tool call is unfinished.
+    pub text: String,
+    /// New tokens.
+    pub tokens: Vec<Token>,
+    /// Tools that the model calls, each in one piece. Their spelling is not part of the text.
+    pub tool_calls: Vec<ToolCall>,
+    /// In the last chunk, how it ended.
+    pub finish: Option<Finish>,
+}
+
+/// How a generation ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finish {
+    /// Why.
+    pub reason: FinishReason,
+    /// Tokens used.
+    pub usage: Usage,
+    /// Time used.
+    pub timings: Timings,
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model said so with an end token, a stop string came, or the grammar is complete.
+    Stop,
+    /// `max_tokens`, or the end of the context.
+    Length,
+    /// As [`Stop`](Self::Stop), after calls of tools: the model waits for what they return.
+    ToolCalls,
+}
+
+impl FinishReason {
+    /// `"stop"`, `"length"` or `"tool_calls"`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::ToolCalls => "tool_calls",
+        }
+    }
+}
+
+impl From<realm_engine::FinishReason> for FinishReason {
+    fn from(reason: realm_engine::FinishReason) -> Self {
+        match reason {
+            realm_engine::FinishReason::Stop => Self::Stop,
+            realm_engine::FinishReason::Length => Self::Length,
+        }
+    }
+}
+
+impl From<realm_engine::Finish> for Finish {
+    fn from(finish: realm_engine::Finish) -> Self {
+        let realm_engine::Finish { reason, usage, timings } = finish;
+        Self { reason: reason.into(), usage, timings }
+    }
+}
+
+impl From<realm_engine::Chunk> for Chunk {
+    fn from(chunk: realm_engine::Chunk) -> Self {
+        let realm_engine::Chunk { text, tokens, finish } = chunk;
+        Self { text, tokens, tool_calls: Vec::new(), finish: finish.map(Finish::from) }
+    }
+}

@@ -1,0 +1,120 @@
+//! Whether a model may, must or must not call tools.
+
+use std::fmt::Write;
+use std::str::FromStr;
+
+use realm_engine::Grammar;
+use serde_json::{Value, json};
+
+use super::spelling::{Body, Spelling};
+use super::{ToolSpelling, function_of, name_of};
+use crate::Error;
+use crate::error::ErrorCode;
+
+/// Whether a model may call the tools of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ToolChoice {
+    /// As it likes.
+    #[default]
+    Auto,
+    /// It is not told of them.
+    None,
+    /// The answer is one call of any of them, with arguments that its schema allows.
+    Required,
+    /// The answer is one call of this one, with arguments that its schema allows.
+    Function(String),
+}
+
+impl TryFrom<&Value> for ToolChoice {
+    type Error = Error;
+
+    /// OpenAI's `tool_choice`: `"auto"`, `"none"`, `"required"` or `{"type": "function", "function": {"name": …}}`.
+    fn try_from(choice: &Value) -> Result<Self, Error> {
+        match (choice.as_str(), name_of(choice)) {
+            (Some("auto"), _) => Ok(Self::Auto),
+            (Some("none"), _) => Ok(Self::None),
+            (Some("required"), _) => Ok(Self::Required),
+            (None, Some(name)) => Ok(Self::Function(name.to_owned())),
+            _ => {
+                let why = "tool_choice is `auto`, `none`, `required` or an object with the function's name: \
+                           {\"type\": \"function\", \"function\": {\"name\": …}}";
+                Err(Error::new(ErrorCode::InvalidArgument, why))
+            }
+        }
+    }
+}
+
+impl FromStr for ToolChoice {
+    type Err = Error;
+
+    /// `auto`, `none` or `required` as they are, or OpenAI's object as JSON.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let value = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
+        Self::try_from(&value)
+    }
+}
+
+impl ToolChoice {
+    /// What an answer has to spell; `None` if it is free.
+    pub(crate) fn grammar(
+        &self,
+        tools: &[Value],
+        spelling: Option<&ToolSpelling>,
+    ) -> Result<Option<Grammar>, Error> {
+        let tools: Vec<&Value> = match self {
+            Self::Auto | Self::None => return Ok(None),
+            Self::Required => tools.iter().collect(),
+            Self::Function(name) => tools.iter().filter(|tool| name_of(tool) == Some(name)).collect(),
+        };
+        let invalid = |why: &str| Error::new(ErrorCode::InvalidArgument, why);
+        if tools.is_empty() {
+            return Err(invalid("tool_choice asks for a call of a tool that `tools` does not define"));
+        }
+        let unsupported = |why| Error::new(ErrorCode::Unsupported, why);
+        let model = spelling
+            .ok_or_else(|| unsupported("the model's chat template does not show how it spells tool calls"))?;
+        if model.spelling.body == Body::Gemma {
+            return Err(unsupported("calls in FunctionGemma's notation can't be forced; use `auto`"));
+        }
+        lark(&tools, model).ok_or_else(|| invalid("a tool's definition has no name")).map(Some)
+    }
+}
+
+/// A grammar of one call.
+fn lark(tools: &[&Value], model: &ToolSpelling) -> Option<Grammar> {
+    let Spelling { opener, bare, body, closer, .. } = *model.spelling;
+    let list = body == Body::Mistral;
+    let (before, after) = match closer {
+        "" => (if list { "[" } else { "" }, if list { "]" } else { "" }),
+        _ => ("\n", "\n"),
+    };
+    let mut grammar = "start:".to_owned();
+    if !bare {
+        grammar += &mark(opener, model);
+    }
+    let quoted = |text: &str| if text.is_empty() { String::new() } else { format!(" {}", Value::from(text)) };
+    grammar += &format!("{} call{}", quoted(before), quoted(after));
+    if !closer.is_empty() {
+        grammar += &mark(closer, model);
+    }
+    let names: Vec<_> = (0..tools.len()).map(|i| format!("call_{i}")).collect();
+    let _ = write!(grammar, "\ncall: {}\n", names.join(" | "));
+    let arguments = if bare { "parameters" } else { "arguments" };
+    for (name, tool) in names.iter().zip(tools) {
+        let head = format!("{{\"name\": {}, \"{arguments}\": ", Value::from(name_of(tool)?));
+        let schema = match &function_of(tool)["parameters"] {
+            schema @ Value::Object(_) => schema.clone(),
+            _ => json!({"type": "object"}),
+        };
+        let _ = writeln!(grammar, "{name}: {} %json {schema} \"}}\"", Value::from(head));
+    }
+    Some(Grammar::Lark(grammar))
+}
+
+/// A mark, as the token that it is or as text.
+fn mark(mark: &str, model: &ToolSpelling) -> String {
+    match model.control.iter().find(|(_, control)| *control == mark) {
+        Some((id, _)) => format!(" <[{id}]>"),
+        None => format!(" {}", Value::from(mark)),
+    }
+}
