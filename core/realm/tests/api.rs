@@ -2,6 +2,7 @@
 
 use futures_util::StreamExt;
 use realm::{ErrorCode, FinishReason, LoadOptions, Message, Model, Realm, Request};
+use serde_json::{Value, json};
 
 fn model(name: &str) -> Model {
     let realm = Realm::builder().threads(2).build().unwrap();
@@ -128,4 +129,29 @@ fn errors_have_codes_and_say_what_would_be_right() {
     let strict = realm.load_model_with("smollm2-135m", &template, &mut ()).unwrap();
     let refused = strict.generate(capital()).err().unwrap();
     assert!(refused.code() == ErrorCode::InvalidArgument && refused.message().contains("no jokes"));
+}
+
+#[test]
+fn a_model_calls_a_tool_and_answers_with_its_result() {
+    let realm = Realm::builder().threads(2).device("cpu").build().unwrap();
+    let options = LoadOptions { kv_tokens: Some(2048), ..LoadOptions::default() };
+    let model = realm.load_model_with("qwen2.5-coder-0.5b", &options, &mut ()).unwrap();
+    let city = json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
+    let weather = json!({"type": "function", "function": {"name": "get_weather", "parameters": city}});
+    let question = Message::user("What is the weather in Paris right now?");
+    let ask = Request::chat([question.clone()]).temperature(0.0).max_tokens(80);
+    let called = model.generate(ask.tool(weather)).unwrap();
+    assert_eq!((called.text.as_str(), called.finish_reason), ("", FinishReason::ToolCalls));
+    let [call] = &called.tool_calls[..] else { panic!("{called:?}") };
+    let arguments: Value = serde_json::from_str(&call.arguments).unwrap();
+    assert_eq!((call.name.as_str(), &arguments["city"]), ("get_weather", &json!("Paris")));
+    let function = json!({"name": call.name, "arguments": call.arguments});
+    let calls = json!([{"id": call.id, "type": "function", "function": function}]);
+    let told = [
+        question,
+        json!({"role": "assistant", "content": "", "tool_calls": calls}).into(),
+        json!({"role": "tool", "tool_call_id": call.id, "content": "It snows."}).into(),
+    ];
+    let answer = model.generate(Request::chat(told).temperature(0.0).max_tokens(80)).unwrap();
+    assert!(answer.text.contains("snow"), "{}", answer.text);
 }

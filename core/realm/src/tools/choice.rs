@@ -82,14 +82,14 @@ impl ToolChoice {
 
 /// A grammar of one call.
 fn lark(tools: &[&Value], model: &ToolSpelling) -> Option<Grammar> {
-    let Spelling { opener, bare, body, closer, .. } = *model.spelling;
+    let Spelling { opener, marked, body, closer, .. } = *model.spelling;
     let list = body == Body::Mistral;
     let (before, after) = match closer {
         "" => (if list { "[" } else { "" }, if list { "]" } else { "" }),
         _ => ("\n", "\n"),
     };
     let mut grammar = "start:".to_owned();
-    if !bare {
+    if marked {
         grammar += &mark(opener, model);
     }
     let quoted = |text: &str| if text.is_empty() { String::new() } else { format!(" {}", Value::from(text)) };
@@ -99,7 +99,7 @@ fn lark(tools: &[&Value], model: &ToolSpelling) -> Option<Grammar> {
     }
     let names: Vec<_> = (0..tools.len()).map(|i| format!("call_{i}")).collect();
     let _ = write!(grammar, "\ncall: {}\n", names.join(" | "));
-    let arguments = if bare { "parameters" } else { "arguments" };
+    let arguments = if marked { "arguments" } else { "parameters" };
     for (name, tool) in names.iter().zip(tools) {
         let head = format!("{{\"name\": {}, \"{arguments}\": ", Value::from(name_of(tool)?));
         let schema = match &function_of(tool)["parameters"] {

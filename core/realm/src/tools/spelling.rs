@@ -7,7 +7,9 @@ use realm_tokenizer::{ChatTemplate, TokenKind, Tokenizer};
 pub(super) struct Spelling {
     /// What begins a call, or a list of them.
     pub opener: &'static str,
-    /// Whether a message may also begin with a call that nothing marks.
+    /// Whether models of this kind are taught to mark calls.
+    pub marked: bool,
+    /// Whether a message may begin with a call that nothing marks: as taught, or since small models forget the mark.
     pub bare: bool,
     /// What stands between the opener and the end.
     pub body: Body,
@@ -28,13 +30,21 @@ pub(super) enum Body {
     Gemma,
 }
 
-/// Hermes, Qwen 2.5 and 3, SmolLM2: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
-pub(super) static HERMES: Spelling =
-    Spelling { opener: "<tool_call>", bare: false, body: Body::Json, closer: "</tool_call>", others: &[] };
+/// Hermes, Qwen 2.5 and 3, SmolLM2: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`. Qwen2.5-Coder leaves the
+/// marks out.
+pub(super) static HERMES: Spelling = Spelling {
+    opener: "<tool_call>",
+    marked: true,
+    bare: true,
+    body: Body::Json,
+    closer: "</tool_call>",
+    others: &[],
+};
 
 /// Mistral: `[TOOL_CALLS][{"name": …, "arguments": {…}}]`, lately `[TOOL_CALLS]name[ARGS]{…}`.
 pub(super) static MISTRAL: Spelling = Spelling {
     opener: "[TOOL_CALLS]",
+    marked: true,
     bare: false,
     body: Body::Mistral,
     closer: "",
@@ -42,12 +52,19 @@ pub(super) static MISTRAL: Spelling = Spelling {
 };
 
 /// Llama 3.1 to 3.3: `{"name": …, "parameters": {…}}`, and the same after `<|python_tag|>`.
-pub(super) static LLAMA: Spelling =
-    Spelling { opener: "<|python_tag|>", bare: true, body: Body::Json, closer: "", others: &[] };
+pub(super) static LLAMA: Spelling = Spelling {
+    opener: "<|python_tag|>",
+    marked: false,
+    bare: true,
+    body: Body::Json,
+    closer: "",
+    others: &[],
+};
 
 /// FunctionGemma: `<start_function_call>call:name{key:<escape>text<escape>}<end_function_call>`.
 pub(super) static GEMMA: Spelling = Spelling {
     opener: "<start_function_call>",
+    marked: true,
     bare: false,
     body: Body::Gemma,
     closer: "<end_function_call>",

@@ -130,7 +130,7 @@ impl ToolStream {
         loop {
             let rest = self.held.trim_start();
             // Llama puts semicolons between calls.
-            let rest = if self.spelling.bare { rest.trim_start_matches([';', ' ', '\n']) } else { rest };
+            let rest = if !self.spelling.marked { rest.trim_start_matches([';', ' ', '\n']) } else { rest };
             let skipped = self.held.len() - rest.len();
             self.held.drain(..skipped);
             if self.held.is_empty() {
