@@ -1,6 +1,6 @@
-//! How much later tokens of eight well-behaved tenants come when a dozen attackers run beside them.
+//! How much later tokens of eight well-behaved tenants come when attackers run beside them: one kind at a time, and all at once.
 //!
-//! `cargo run --release -p realm-sandbox --example neighbours`; with `-- each` also beside every attacker alone.
+//! `cargo run --release -p realm-sandbox --example neighbours [-- ROUNDS]`
 #![allow(missing_docs, reason = "of this example")]
 
 #[path = "../tests/hostile/neighbours.rs"]
@@ -25,25 +25,39 @@ use host::{Host, anybody, with};
 const TOKENS: u32 = 96;
 
 fn main() {
+    let rounds = std::env::args().nth(1).map_or(3, |rounds| rounds.parse().expect("a number of rounds"));
     let host = Host::smollm2();
     let programs: Vec<Program> = (0..8).map(|i| host.compile(&greedy(10 + i, TOKENS))).collect();
     let attackers: Vec<Program> = attacks::attacks().iter().map(|wasm| host.compile(wasm)).collect();
     // Once for the caches.
     eight(&host, &programs);
-    // By turns, since machines warm up.
+    println!(
+        "milliseconds between tokens    alone: median, p99    beside: median, p99    p99 beside / alone"
+    );
+    for (i, attacker) in attackers.iter().enumerate() {
+        compare(&format!("attacker {i}"), rounds, &host, &programs, std::slice::from_ref(attacker));
+    }
+    compare("all at once", rounds, &host, &programs, &attackers);
+}
+
+/// By turns, since machines have better and worse minutes.
+fn compare(what: &str, rounds: usize, host: &Host, programs: &[Program], attackers: &[Program]) {
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        alone.extend(eight(&host, &programs));
-        beside.extend(attacked(&host, &attackers, || eight(&host, &programs)));
+    for _ in 0..rounds {
+        alone.extend(eight(host, programs));
+        beside.extend(attacked(host, attackers, || eight(host, programs)));
     }
-    print("alone", &mut alone);
-    print("beside twelve attackers", &mut beside);
-    if std::env::args().nth(1).as_deref() == Some("each") {
-        for (i, attacker) in attackers.iter().enumerate() {
-            let mut beside = attacked(&host, std::slice::from_ref(attacker), || eight(&host, &programs));
-            print(&format!("beside attacker {i}"), &mut beside);
-        }
-    }
+    let mut at = |part: f64| {
+        [&mut alone, &mut beside].map(|gaps| {
+            gaps.sort_unstable();
+            gaps[((gaps.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3
+        })
+    };
+    let ([alone, beside], [alone_99, beside_99]) = (at(0.5), at(0.99));
+    println!(
+        "{what:30} {alone:13.1} {alone_99:8.1} {beside:16.1} {beside_99:8.1} {:21.2}",
+        beside_99 / alone_99
+    );
 }
 
 /// The times between tokens of eight tenants at once.
@@ -97,17 +111,4 @@ fn attacked<T>(host: &Host, attackers: &[Program], work: impl FnOnce() -> T) -> 
         over.store(true, Ordering::Relaxed);
         done
     })
-}
-
-fn print(what: &str, gaps: &mut [Duration]) {
-    gaps.sort_unstable();
-    let at = |part: f64| gaps[((gaps.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e3;
-    println!(
-        "{what:26} {:>6} gaps: median {:>7.2} ms, p95 {:>7.2} ms, p99 {:>7.2} ms, most {:>7.2} ms",
-        gaps.len(),
-        at(0.5),
-        at(0.95),
-        at(0.99),
-        at(1.0)
-    );
 }

@@ -8,6 +8,7 @@ mod activations;
 mod aligned;
 mod attention;
 mod cache;
+mod cores;
 mod elementwise;
 mod format;
 mod isa;

@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
-/// How often an idle thread looks before it yields, and before it sleeps. About 100 µs in all: longer than the
-/// gap between two regions of a pass, shorter than anybody would notice as load.
+use super::cores::Cores;
+
+/// How often a waiting thread looks before it gives way to others, and an idle one before it sleeps. About 100 µs: longer than
+/// the gap between two regions of a pass, shorter than anybody would notice as load.
 const SPINS: u32 = 4_000;
 const SPINS_BEFORE_SLEEP: u32 = 8_000;
 
@@ -27,6 +29,7 @@ struct Shared {
     stop: AtomicBool,
     sleep: Mutex<()>,
     wake: Condvar,
+    cores: Cores,
 }
 
 // SAFETY: the only field that is not Send and Sync by itself is the pointer to the region, a `Sync` closure
@@ -55,6 +58,7 @@ impl Pool {
             stop: AtomicBool::new(false),
             sleep: Mutex::new(()),
             wake: Condvar::new(),
+            cores: Cores::new(threads.max(1)),
         });
         let workers = (1..threads.max(1))
             .map(|index| {
@@ -99,6 +103,7 @@ impl Pool {
         // panics, until `running` is 0: until no worker can touch the closure any more.
         let region_static: *const Region<'static> =
             unsafe { std::mem::transmute(region as *const Region<'_>) };
+        shared.cores.note(0);
         *shared.region.lock().unwrap_or_else(|e| e.into_inner()) = Some(region_static);
         shared.running.store(self.workers.len(), Ordering::Relaxed);
         shared.epoch.fetch_add(1, Ordering::SeqCst);
@@ -122,14 +127,14 @@ impl Drop for Finish<'_> {
     fn drop(&mut self) {
         let mut spins = 0;
         while self.0.running.load(Ordering::Acquire) > 0 {
-            relax(&mut spins);
+            relax(&self.0.cores, 0, &mut spins);
         }
     }
 }
 
-fn relax(spins: &mut u32) {
+fn relax(cores: &Cores, thread: usize, spins: &mut u32) {
     *spins += 1;
-    if *spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+    if spins.is_multiple_of(SPINS) { cores.give_way(thread) } else { std::hint::spin_loop() }
 }
 
 fn work(shared: &Shared, index: usize) {
@@ -138,7 +143,7 @@ fn work(shared: &Shared, index: usize) {
         let mut spins = 0;
         while shared.epoch.load(Ordering::Acquire) == seen {
             if spins < SPINS_BEFORE_SLEEP {
-                relax(&mut spins);
+                relax(&shared.cores, index, &mut spins);
                 continue;
             }
             let mut guard = shared.sleep.lock().unwrap_or_else(|e| e.into_inner());
@@ -152,6 +157,7 @@ fn work(shared: &Shared, index: usize) {
         if shared.stop.load(Ordering::Acquire) {
             return;
         }
+        shared.cores.note(index);
         let region = *shared.region.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(region) = region {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

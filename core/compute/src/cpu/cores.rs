@@ -1,0 +1,126 @@
+//! Keeps the threads of a pool on cores of their own.
+//!
+//! Threads that spin for each other never sleep, so the kernel has no occasion to place them anew: once two of them share a core
+//! they can stay there for hundreds of milliseconds, each waiting for the other's turn, while a program of the lowest priority
+//! has the next core to itself. So each notes where it is, and whoever waits for long and finds another on its own core moves.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Where the threads of a pool were last seen.
+pub(super) struct Cores {
+    seen: Box<[AtomicU32]>,
+    /// Whether there are more threads than cores, so that some have to share.
+    crowded: bool,
+}
+
+/// Not seen yet, or no core that is known.
+const NOWHERE: u32 = u32::MAX;
+
+impl Cores {
+    /// For a pool of so many threads.
+    pub(super) fn new(threads: usize) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { seen: (0..threads).map(|_| AtomicU32::new(NOWHERE)).collect(), crowded: threads > cores }
+    }
+
+    /// Notes which core the calling thread, the pool's `thread`th, is on. Nanoseconds.
+    pub(super) fn note(&self, thread: usize) {
+        let here = system::core();
+        // Mostly it is where it was; a write would take the line from all others.
+        if self.seen[thread].load(Ordering::Relaxed) != here {
+            self.seen[thread].store(here, Ordering::Relaxed);
+        }
+    }
+
+    /// For a thread that has waited for long: goes elsewhere if another of the pool was last seen on its core, and lets others
+    /// have it for a moment if there are more threads than cores.
+    pub(super) fn give_way(&self, thread: usize) {
+        if self.crowded {
+            return std::thread::yield_now();
+        }
+        self.note(thread);
+        let here = self.seen[thread].load(Ordering::Relaxed);
+        let taken = |core: u32| self.seen.iter().any(|seen| seen.load(Ordering::Relaxed) == core);
+        let shared = self.seen.iter().filter(|seen| seen.load(Ordering::Relaxed) == here).count() > 1;
+        if here != NOWHERE && shared && system::leave_for(&|core| !taken(core)) {
+            self.note(thread);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use super::NOWHERE;
+
+    /// The core that the calling thread is on.
+    pub(super) fn core() -> u32 {
+        // SAFETY: takes nothing, and says -1 where it knows nothing.
+        let core = unsafe { libc::sched_getcpu() };
+        u32::try_from(core).unwrap_or(NOWHERE)
+    }
+
+    /// Puts the calling thread on the first of its allowed cores that is `free`, from where it may be moved again as before.
+    /// False if there is none.
+    pub(super) fn leave_for(free: &dyn Fn(u32) -> bool) -> bool {
+        let size = size_of::<libc::cpu_set_t>();
+        // SAFETY: a set of cores is bits, of which all may be zero; the calls read or write as many bytes as they are told that
+        // the set has, and `CPU_ISSET` and `CPU_SET` are given cores within it.
+        unsafe {
+            let mut allowed: libc::cpu_set_t = std::mem::zeroed();
+            if libc::sched_getaffinity(0, size, &mut allowed) != 0 {
+                return false;
+            }
+            let mut cores = 0..8 * size;
+            let Some(core) = cores.find(|&core| libc::CPU_ISSET(core, &allowed) && free(core as u32)) else {
+                return false;
+            };
+            let mut there: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(core, &mut there);
+            let moved = libc::sched_setaffinity(0, size, &there) == 0;
+            libc::sched_setaffinity(0, size, &allowed);
+            moved
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    pub(super) fn core() -> u32 {
+        super::NOWHERE
+    }
+
+    pub(super) fn leave_for(_free: &dyn Fn(u32) -> bool) -> bool {
+        false
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_leaves_a_core_that_another_is_on_and_keeps_its_freedom() {
+        let allowed = std::thread::available_parallelism().unwrap();
+        if allowed.get() < 2 {
+            return;
+        }
+        let cores = Cores::new(2);
+        for _ in 0..100 {
+            cores.note(0);
+            let here = cores.seen[0].load(Ordering::Relaxed);
+            cores.seen[1].store(here, Ordering::Relaxed);
+            cores.give_way(0);
+            // The kernel may have moved it back since, but not before it was noted.
+            assert_ne!(cores.seen[0].load(Ordering::Relaxed), here);
+            assert_eq!(std::thread::available_parallelism().unwrap(), allowed);
+        }
+    }
+
+    #[test]
+    fn a_thread_that_is_alone_on_its_core_stays() {
+        let cores = Cores::new(2);
+        cores.note(0);
+        cores.give_way(0);
+        assert_eq!(cores.seen[1].load(Ordering::Relaxed), NOWHERE);
+    }
+}
