@@ -110,7 +110,8 @@ impl Grants {
     }
 
     /// Programs may send HTTP requests to a host, such as `api.example.com` or, for another port than the scheme's own,
-    /// `localhost:8080`; `*.example.com` allows all its subdomains. Through `wasi:http`.
+    /// `localhost:8080`; `*.example.com` allows all its subdomains. Through `wasi:http`; redirections are
+    /// answers like any other, and a tenant's programs have 16 requests under way at once, of which more wait for their turn.
     pub fn http(mut self, host: impl Into<String>) -> Self {
         self.http.push(host.into().to_ascii_lowercase());
         self

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::Semaphore;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::{InstancePre, Module};
@@ -179,12 +180,24 @@ fn kept<T>(
     Ok(program)
 }
 
-/// A tenant's programs by name, for those that call others.
-#[derive(Debug, Default)]
+/// HTTP requests that a tenant's programs have under way at once; more of them wait. A process has only so many sockets.
+const CONNECTIONS: usize = 16;
+
+/// A tenant's programs by name, for those that call others, and what all of them share.
+#[derive(Debug)]
 pub struct Programs {
     by_name: RwLock<HashMap<String, Program>>,
     /// How the tenant's programs have thought lately.
     pub(crate) pace: Arc<Pace>,
+    /// What there is of connections to hosts that were granted.
+    pub(crate) connections: Arc<Semaphore>,
+}
+
+impl Default for Programs {
+    fn default() -> Self {
+        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        Self { by_name: RwLock::default(), pace: Arc::default(), connections }
+    }
 }
 
 impl Programs {

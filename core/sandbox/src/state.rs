@@ -96,7 +96,8 @@ impl State {
     /// The context of WASI, which only programs made with a WASI toolchain ask for, and the table of its handles.
     pub(crate) fn wasi(&mut self) -> (&mut Wasi, &mut ResourceTable) {
         let context = &self.context;
-        (self.wasi.get_or_insert_with(|| Box::new(Wasi::new(&context.grants))), &mut self.table)
+        let new = || Box::new(Wasi::new(&context.grants, &context.programs.connections));
+        (self.wasi.get_or_insert_with(new), &mut self.table)
     }
 
     /// What the program wrote to its standard error last, if it has one.

@@ -4,9 +4,11 @@
 //! granted. What a program writes to its standard error is kept, for the message it may end with.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
+use tokio::sync::Semaphore;
 use wasmtime::component::Linker;
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -32,7 +34,8 @@ pub(crate) struct Wasi {
 }
 
 impl Wasi {
-    pub(crate) fn new(grants: &Grants) -> Self {
+    /// `connections` are those that the tenant's programs may have at once.
+    pub(crate) fn new(grants: &Grants, connections: &Arc<Semaphore>) -> Self {
         let stderr = MemoryOutputPipe::new(MAX_WRITTEN);
         let mut builder = WasiCtxBuilder::new();
         builder.stderr(stderr.clone()).stdout(MemoryOutputPipe::new(MAX_WRITTEN));
@@ -49,7 +52,7 @@ impl Wasi {
         Self {
             ctx: builder.build(),
             stderr,
-            http: Http { hosts: grants.http.clone() },
+            http: Http { hosts: grants.http.clone(), connections: Arc::clone(connections) },
             http_ctx: WasiHttpCtx::new(),
         }
     }
@@ -102,6 +105,7 @@ impl WasiView for State {
 /// Lets requests to granted hosts through.
 struct Http {
     hosts: Vec<String>,
+    connections: Arc<Semaphore>,
 }
 
 impl Http {
@@ -137,7 +141,17 @@ impl WasiHttpHooks for Http {
         if !allowed {
             return Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)));
         }
-        Anywhere.send_request(request, options, errors)
+        let connections = Arc::clone(&self.connections);
+        Box::new(async move {
+            let permit = connections.acquire_owned().await.map_err(|_| HttpError::ConnectionLimitReached)?;
+            let (response, io) = Box::into_pin(Anywhere.send_request(request, options, errors)).await?;
+            let io = async move {
+                // Until the connection is closed.
+                let _permit = permit;
+                Box::into_pin(io).await
+            };
+            Ok((response, Box::new(io) as Box<_>))
+        })
     }
 }
 
@@ -160,8 +174,10 @@ mod tests {
 
     #[test]
     fn only_granted_hosts_are_allowed() {
-        let http =
-            Http { hosts: vec!["api.example.com".into(), "*.example.org".into(), "localhost:80".into()] };
+        let http = Http {
+            hosts: vec!["api.example.com".into(), "*.example.org".into(), "localhost:80".into()],
+            connections: Arc::new(Semaphore::new(1)),
+        };
         for host in ["api.example.com", "API.example.com", "a.example.org", "a.b.example.org", "localhost:80"]
         {
             assert!(http.allows(host), "{host}");

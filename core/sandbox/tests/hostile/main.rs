@@ -12,6 +12,7 @@ mod handles;
 mod layers;
 mod lists;
 mod neighbours;
+mod network;
 mod policies;
 mod random;
 mod recycled;
