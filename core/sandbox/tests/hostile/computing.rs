@@ -138,8 +138,17 @@ fn memory_has_a_limit_over_all_that_a_run_holds() {
          (global.get $R)",
         "",
     );
-    let who = with(|limits| (limits.program.memory, limits.program.handles) = (1 << 20, 1 << 20));
-    ended(host.run(&hoards, &who), ErrorKind::LimitExceeded, "program.memory");
+    let who = || with(|limits| (limits.program.memory, limits.program.handles) = (1 << 20, 1 << 20));
+    ended(host.run(&hoards, &who()), ErrorKind::LimitExceeded, "program.memory");
+    // And so does what follows a grammar, however short.
+    let opens = program(
+        "(local.set $model (call $model.current))
+         (loop $l (call $matcher.open (local.get $model) (i32.const 1) (i32.const 0) (i32.const 0) (global.get $R))
+           (br_if $l (i32.eqz (call $failed))))
+         (global.get $R)",
+        "",
+    );
+    ended(host.run(&opens, &who()), ErrorKind::LimitExceeded, "program.memory");
 }
 
 /// What one instance wrote to its memory is gone when another gets that memory.
