@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use realm_sandbox::Grants;
 
-use guest::program;
+use guest::{policy, program};
 use host::{Host, Who, finish, resident, with};
 
 /// Tenants that each have an instance which waits.
@@ -47,6 +47,7 @@ fn main() {
                (global.set $top (i32.const 65536))";
     print("starting and ending an instance", of(run, 10_000));
     likeliest();
+    sampling(&host);
     idle(&host);
 }
 
@@ -66,6 +67,44 @@ fn likeliest() {
     };
     let top = "(call $logits.top (local.get $t) (i32.const 40) (global.get $R)) (global.set $top (i32.const 65536))";
     print("the 40 likeliest of 49,152 logits", of(top).saturating_sub(of("")));
+}
+
+/// What is added to each token of a built-in generation by a policy that is asked for it and told of it, and which looks at its 40
+/// likeliest; of a vocabulary so small that the logits themselves cost nothing.
+fn sampling(host: &Host) {
+    // `some` of the likeliest token of all.
+    let sample = "(call $logits.top (local.get $logits) (i32.const 40) (global.get $R)) (global.set $top (i32.const 65536))
+        (i32.store8 (i32.const 3072) (i32.const 0)) (i32.store8 (i32.const 3076) (i32.const 1))
+        (call $logits.drop (local.get $logits))
+        (i32.store (i32.const 3080) (i32.load (i32.load (i32.add (global.get $R) (i32.const 4))))) (i32.const 3072)";
+    let asked = host.compile(&policy(sample, "(i32.store8 (i32.const 3072) (i32.const 0)) (global.get $OK)"));
+    let tokens = 200;
+    let mut plain = Duration::MAX;
+    let mut under = Duration::MAX;
+    for _ in 0..20 {
+        let request = realm_engine::Request {
+            prompt: vec![1, 2, 3],
+            max_tokens: Some(tokens),
+            sampling: realm_engine::Sampling::greedy(),
+            ignore_eos: true,
+            ..realm_engine::Request::default()
+        };
+        let began = Instant::now();
+        let generation = host.model.engine.generate(&patient().tenant, request).expect("a generation");
+        assert!(generation.count() > 0);
+        plain = plain.min(began.elapsed());
+        let request = realm_sandbox::Request { max_tokens: Some(tokens), ..host::request() };
+        let began = Instant::now();
+        let reply = host.ask(&asked, &patient(), request).expect("a run");
+        let mut told = 0;
+        while let Ok(chunk) = reply.chunks.recv_blocking() {
+            told += chunk.expect("no error").tokens.len();
+        }
+        under = under.min(began.elapsed());
+        assert_eq!(told, tokens);
+    }
+    print("a token of a generation", plain / tokens as u32);
+    print("more of it under a policy", under.saturating_sub(plain) / tokens as u32);
 }
 
 /// Time of one of `calls`, in the best of five runs.

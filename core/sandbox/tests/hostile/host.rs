@@ -60,7 +60,12 @@ impl Host {
     }
 
     pub fn start(&self, program: &Program, who: &Who) -> Result<Reply, Error> {
-        self.sandbox.run(self.job(program, who))
+        self.ask(program, who, request())
+    }
+
+    /// Starts a program with a request of one's own.
+    pub fn ask(&self, program: &Program, who: &Who, request: Request) -> Result<Reply, Error> {
+        self.sandbox.run(self.job(program, who, request))
     }
 
     /// Waits until everything that ran has given back what it held.
@@ -73,11 +78,11 @@ impl Host {
         }
     }
 
-    fn job(&self, program: &Program, who: &Who) -> Job {
+    fn job(&self, program: &Program, who: &Who, request: Request) -> Job {
         let model = Arc::clone(&self.model);
         Job {
             program: program.clone(),
-            request: request(),
+            request,
             model: Arc::clone(&self.model),
             models: Arc::new(move |name| (name == "model").then(|| Arc::clone(&model))),
             tenant: Arc::clone(&who.tenant),
