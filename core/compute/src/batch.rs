@@ -28,6 +28,8 @@ pub struct Batch {
     pub hidden: Vec<u32>,
     /// Of the logits, the likeliest tokens of every row are enough for now: a GPU keeps the others until somebody asks.
     pub best: bool,
+    /// Those rows of logits outlive the next pass: somebody may ask for them later.
+    pub keep: bool,
     /// The page tables of all spans; see [`Batch::table`].
     pub pages: Vec<u32>,
 }
@@ -113,6 +115,7 @@ impl Batch {
         self.outputs.clear();
         self.hidden.clear();
         self.best = false;
+        self.keep = false;
         self.pages.clear();
     }
 }

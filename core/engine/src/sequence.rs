@@ -7,7 +7,7 @@ use crate::adapter::Applied;
 use crate::engine::{Answer, Command, Common};
 use crate::scheduler::sessions::SessionCommand;
 use crate::snapshot::Snapshot;
-use crate::task::session::{Forwarded, Output};
+use crate::task::session::{Computed, Forwarded, Output, Results};
 use crate::{Error, Tenant};
 
 /// A token sequence with its KV cache. Its forwards share passes with everybody else's work. While it rests its part of
@@ -124,9 +124,31 @@ impl Sequence {
     /// The engine has stopped.
     pub fn start_forward(&mut self, output: Output) -> Result<Answer<Forwarded>, Error> {
         let (reply, answer) = async_channel::bounded(1);
-        let (tokens, spare) = (self.unsent(), std::mem::take(&mut self.spare));
-        self.send(SessionCommand::Forward { id: self.id, tokens, output, spare, reply })?;
+        let tokens = self.unsent();
+        let results = Results::Values(Forwarded { values: self.memory(), ..Forwarded::default() }, reply);
+        self.send(SessionCommand::Forward { id: self.id, tokens, output, results })?;
         Ok(Answer::new(answer))
+    }
+
+    /// As [`start_forward`](Self::start_forward), for the logits after the last token or, with `every`, after each new one. Most of
+    /// them may stay on the device until somebody asks.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn start_logits(&mut self, every: bool) -> Result<Answer<Computed>, Error> {
+        let (reply, answer) = async_channel::bounded(1);
+        let tokens = self.unsent();
+        let output = if every { Output::Logits } else { Output::LastLogits };
+        let results = Results::Logits(Computed::default(), self.memory(), reply);
+        self.send(SessionCommand::Forward { id: self.id, tokens, output, results })?;
+        Ok(Answer::new(answer))
+    }
+
+    /// Memory for the next results.
+    fn memory(&mut self) -> Vec<f32> {
+        let mut spare = std::mem::take(&mut self.spare);
+        spare.clear();
+        spare
     }
 
     /// Takes results back that are needed no more: the next ones go where they were, and no memory has to be mapped for

@@ -17,6 +17,11 @@ impl<'a> Likeliest<'a> {
         Self { logits, tokens }
     }
 
+    /// What [`new`](Self::new) takes.
+    pub fn to_row(&self) -> Vec<f32> {
+        [self.logits, self.tokens].concat()
+    }
+
     /// Tokens and their logits, the likeliest first and of equal ones the one with the lower id.
     pub fn iter(&self) -> impl Iterator<Item = (u32, f32)> {
         let both = self.tokens.iter().zip(self.logits);

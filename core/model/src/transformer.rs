@@ -10,6 +10,7 @@ use realm_compute::{
 };
 
 use crate::adapter::{Active, Adapter, AdapterWeights, Slot};
+use crate::kept::{KeptRow, KeptRows, Shelf};
 use crate::likeliest::Likeliest;
 use crate::weights::{Layer, Linear, Transformer};
 use crate::{Error, ModelConfig};
@@ -52,6 +53,10 @@ pub trait Forward: Send + Sync {
     /// The logits of one of the last batch's output rows, `[vocab]`, in place of what `out` holds. May be called on the threads
     /// of [`on_host_threads`](Self::on_host_threads).
     fn read_logits(&self, output: usize, out: &mut Vec<f32>) -> Result<(), Error>;
+
+    /// One of the last batch's output rows for as long as it is held, if the batch was to [keep](Batch::keep) them and `logits`
+    /// is empty for them. Call it before the next batch.
+    fn kept(&self, output: usize) -> Option<Box<dyn KeptRow>>;
 
     /// The last hidden states, after the output norm, of the last batch's hidden rows, `[hidden rows, hidden]`.
     fn hidden(&self) -> &[f32];
@@ -96,6 +101,9 @@ pub struct Runner<B: Backend> {
     started: [usize; 2],
     /// Whether of the logits only the likeliest tokens are on the host.
     few: bool,
+    shelf: Arc<Shelf<B>>,
+    /// The last batch's rows of logits, where they are kept.
+    kept: Option<Arc<KeptRows<B>>>,
 }
 
 pub(crate) struct Buffers<B: Backend> {
@@ -151,6 +159,7 @@ impl<B: Backend> Runner<B> {
         let layout = model.config.cache_layout();
         let cache = model.backend.cache(&CacheSpec { layout: layout.clone(), pages, kind })?;
         let buffers = Buffers::new(&*model.backend, &model.config)?;
+        let shelf = Shelf::new(Arc::clone(&model.backend), model.config.vocab);
         Ok(Self {
             model,
             cache,
@@ -165,6 +174,8 @@ impl<B: Backend> Runner<B> {
             wanted: [0; 2],
             started: [0; 2],
             few: false,
+            shelf,
+            kept: None,
         })
     }
 
@@ -394,6 +405,7 @@ impl<B: Backend> Forward for Runner<B> {
     fn start(&mut self, batch: &Batch) -> Result<(), Error> {
         self.check(batch)?;
         (self.wanted, self.started) = ([0; 2], [0; 2]);
+        self.kept = None;
         if batch.rows() == 0 {
             return Ok(());
         }
@@ -401,6 +413,9 @@ impl<B: Backend> Forward for Runner<B> {
         let backend = Arc::clone(&self.model.backend);
         backend.pass(owner, batch, &mut || self.run(batch))?;
         self.few = batch.best && self.overlaps();
+        if self.few && batch.keep && !batch.outputs.is_empty() {
+            self.kept = Some(self.shelf.keep(&self.buffers.logits)?);
+        }
         self.started = [batch.outputs.len(), batch.hidden.len()];
         Ok(())
     }
@@ -440,6 +455,10 @@ impl<B: Backend> Forward for Runner<B> {
         let width = 2 * Likeliest::MOST;
         let row = self.likeliest.get(output * width..(output + 1) * width)?;
         (self.few && output < self.wanted[0]).then(|| Likeliest::new(row))
+    }
+
+    fn kept(&self, output: usize) -> Option<Box<dyn KeptRow>> {
+        self.kept.as_ref()?.row(output)
     }
 
     fn read_logits(&self, output: usize, out: &mut Vec<f32>) -> Result<(), Error> {

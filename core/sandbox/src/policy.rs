@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use realm_engine::{FinishReason, Output, Sampler, TextStream};
+use realm_engine::{FinishReason, Sampler, TextStream};
 use wasmtime::Store;
 use wasmtime::component::Resource;
 
-use crate::Error;
 use crate::bindings::policy::TenantPolicy;
 use crate::bindings::policy::exports::realm::tenant::policy::Guest;
 use crate::bindings::realm::tenant::types as wit;
@@ -15,6 +14,7 @@ use crate::host::logits::{Logits, mask};
 use crate::passed::Passed;
 use crate::run::ended_early;
 use crate::state::State;
+use crate::{Error, ErrorKind};
 
 /// Runs a request to its end.
 pub(crate) async fn run(
@@ -63,18 +63,19 @@ async fn generate(
         if let Some(guide) = &mut guide {
             guide.start_mask();
         }
-        let forwarded = sequence.forward_async(Output::LastLogits).await?;
+        let forwarded = sequence.start_logits(false)?.wait_async().await?;
         let due = sequence.len() - std::mem::replace(&mut computed, sequence.len());
         store.data_mut().forwarded(due, forwarded.cached);
-        let mut values = forwarded.values;
+        let nothing = || Error::new(ErrorKind::Internal, "a forward without logits");
+        let mut logits = forwarded.rows.into_iter().next_back().ok_or_else(nothing)?;
         if let Some(guide) = &mut guide {
             // So that the policy, too, chooses among what the grammar allows.
-            mask(&mut values, guide.mask()?, false);
+            mask(logits.values()?, guide.mask()?, false);
         }
-        let (chosen, values) = choose(store, policy, values).await?;
+        let (chosen, mut logits) = choose(store, policy, logits).await?;
         let token = match chosen {
             Some(token) => {
-                let allowed = values.get(token as usize).is_some_and(|&logit| logit > f32::NEG_INFINITY);
+                let allowed = logits.get(token)?.is_some_and(|logit| logit > f32::NEG_INFINITY);
                 if !allowed {
                     let why =
                         format!("the policy chose token {token}, which is banned or not in the vocabulary");
@@ -83,9 +84,14 @@ async fn generate(
                 sampler.observe(token);
                 token
             }
-            None => sampler.sample(&values),
+            None => match logits.sample(&mut sampler, None)? {
+                Some(token) => token,
+                None => logits.argmax()?,
+            },
         };
-        sequence.recycle(values);
+        if let Some(memory) = logits.into_memory() {
+            sequence.recycle(memory);
+        }
         if let Some(guide) = &mut guide {
             guide.accept(token)?;
         }
@@ -111,13 +117,13 @@ async fn generate(
 async fn choose(
     store: &mut Store<State>,
     policy: &Guest,
-    values: Vec<f32>,
-) -> Result<(Option<u32>, Vec<f32>), HostError> {
-    let handle = store.data_mut().hand_logits(values)?;
+    logits: realm_engine::Logits,
+) -> Result<(Option<u32>, realm_engine::Logits), HostError> {
+    let handle = store.data_mut().hand_logits(logits)?;
     let lent = Resource::new_borrow(handle.rep());
     let chosen = policy.call_sample(&mut *store, lent).await;
-    let Logits { values, .. } = store.data_mut().table.delete(handle)?;
-    Ok((chosen?.map_err(Error::from)?, values))
+    let Logits { inner, .. } = store.data_mut().table.delete(handle)?;
+    Ok((chosen?.map_err(Error::from)?, inner))
 }
 
 impl From<FinishReason> for wit::FinishReason {

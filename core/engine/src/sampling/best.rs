@@ -8,6 +8,20 @@ use realm_model::Likeliest;
 use super::mask::Allowed;
 use super::{Sampler, TokenMask};
 
+/// The first of the largest among tokens that are sorted by their logits; others have at most `others`. `None` if one of those
+/// may be it.
+pub(crate) fn first_of_largest(
+    mut few: impl Iterator<Item = (u32, f32)>,
+    others: Option<f32>,
+) -> Option<u32> {
+    let (first, largest) = few.next()?;
+    // 0 and -0 are equal here, and only here.
+    if largest == 0.0 && others == Some(0.0) {
+        return None;
+    }
+    few.take_while(|few| few.1 == largest).map(|few| few.0).chain([first]).min()
+}
+
 impl Sampler {
     /// Whether the likeliest tokens are mostly enough.
     pub(crate) fn needs_few(&self) -> bool {
@@ -53,13 +67,7 @@ impl Sampler {
             few.truncate(self.sampling.top_k);
             self.candidates.choose_among(&few, &self.sampling, &mut self.rng)
         } else {
-            // The first of equal ones: 0 and -0 are equal here, and only here.
-            let &(_, largest) = few.first()?;
-            let equal = few.iter().take_while(|few| few.1 == largest);
-            if largest == 0.0 && others == Some(0.0) {
-                return None;
-            }
-            equal.map(|few| few.0).min()?
+            first_of_largest(few.iter().copied(), others)?
         };
         self.history.push(token);
         Some(token)

@@ -13,6 +13,7 @@ mod rng;
 
 use std::collections::HashMap;
 
+pub(crate) use best::first_of_largest;
 pub use logprobs::{Scored, TokenLogprob, log_sum_exp};
 pub(crate) use logprobs::{logprobs, score_row};
 pub use mask::TokenMask;

@@ -46,6 +46,8 @@ use select::Pick;
 
 /// So many tokens are chosen from the likeliest ones in the time that it takes to wake other threads.
 const FEW_TASKS: usize = 16;
+/// Rows of logits that stay on the device after a step at most.
+const MOST_KEPT: usize = 256;
 
 pub(crate) struct Scheduler {
     runner: Box<dyn Forward>,
@@ -267,7 +269,7 @@ impl Scheduler {
 
     fn fill_batch(&mut self, picks: &[Pick]) {
         self.batch.clear();
-        let (mut tokens, mut few) = (Vec::new(), true);
+        let (mut tokens, mut few, mut keep) = (Vec::new(), true, false);
         for pick in picks {
             let Some(index) = self.place(pick.task) else { continue };
             let task = &mut self.running[index];
@@ -283,11 +285,14 @@ impl Scheduler {
                 .last()
                 .is_some_and(|&row| row as usize >= self.batch.rows() - tokens.len());
             few &= !wants || task.needs_few();
+            keep |= wants && task.keeps_rows();
             if let Some(span) = self.batch.spans.last_mut() {
                 span.adapter = task.adapter.as_ref().map(Applied::used);
             }
         }
-        self.batch.best = few;
+        // Rows that are kept take memory of the device's.
+        self.batch.best = few && (!keep || self.batch.outputs.len() <= MOST_KEPT);
+        self.batch.keep = keep;
     }
 
     /// Sends what tasks have for their readers.

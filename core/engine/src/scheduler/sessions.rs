@@ -8,7 +8,7 @@ use super::Scheduler;
 use crate::adapter::Applied;
 use crate::metrics::Meter;
 use crate::snapshot::Snapshot;
-use crate::task::session::{Forwarded, Output, Pending, Session};
+use crate::task::session::{Output, Pending, Results, Session};
 use crate::task::{Task, Work};
 use crate::{Error, Tenant};
 
@@ -17,14 +17,7 @@ pub(crate) enum SessionCommand {
     /// Begins a sequence.
     Open { id: u64, tenant: Arc<Tenant>, adapter: Option<Applied>, limit: usize, shared_prefix: usize },
     /// Appends tokens and computes what is due.
-    Forward {
-        id: u64,
-        tokens: Vec<u32>,
-        output: Output,
-        /// Memory that the results may take.
-        spare: Vec<f32>,
-        reply: Sender<Result<Forwarded, Error>>,
-    },
+    Forward { id: u64, tokens: Vec<u32>, output: Output, results: Results },
     /// Begins another sequence with the same tokens.
     Fork { id: u64, to: u64 },
     /// Drops the tokens from the `len`th on.
@@ -49,11 +42,9 @@ impl Scheduler {
                     Task { adapter, shared_prefix, ..Task::new(id, &tenant, limit, groups, meter, work) };
                 self.resting.insert(id, task);
             }
-            SessionCommand::Forward { id, tokens, output, mut spare, reply } => {
+            SessionCommand::Forward { id, tokens, output, results } => {
                 let Some(task) = self.take_session(id) else { return };
-                spare.clear();
-                let results = Forwarded { values: spare, ..Forwarded::default() };
-                self.forward(task, tokens, output, results, reply);
+                self.forward(task, tokens, output, results);
             }
             SessionCommand::Fork { id, to } => {
                 let Some(task) = self.take_session(id) else { return };
@@ -114,19 +105,12 @@ impl Scheduler {
     }
 
     /// Appends tokens to a session and lets it run.
-    fn forward(
-        &mut self,
-        mut task: Task,
-        tokens: Vec<u32>,
-        output: Output,
-        results: Forwarded,
-        reply: Sender<Result<Forwarded, Error>>,
-    ) {
+    fn forward(&mut self, mut task: Task, tokens: Vec<u32>, output: Output, results: Results) {
         let before = task.tokens.len();
         task.tokens.extend(tokens);
         if task.tokens.is_empty() {
             let why = "the sequence has no tokens; append some before a forward".into();
-            drop(reply.try_send(Err(Error::InvalidArgument(why))));
+            results.fail(Error::InvalidArgument(why));
             self.resting.insert(task.id, task);
             return;
         }
@@ -136,7 +120,7 @@ impl Scheduler {
         }
         let first = before.min(task.tokens.len() - 1);
         if let Work::Session(session) = &mut task.work {
-            session.pending = Some(Pending { output, first, results, reply });
+            session.pending = Some(Pending { output, first, results });
         }
         if task.pages.held() > 0 {
             self.run(task);

@@ -22,7 +22,7 @@ use crate::adapter::Applied;
 use crate::kv::{KvCache, PageTables, Scope};
 use crate::metrics::{Meter, Outcome};
 use crate::tenant::Place;
-use crate::{Error, Tenant};
+use crate::{Error, Logits, Tenant};
 
 use embed::Embed;
 use generate::Generate;
@@ -112,6 +112,20 @@ impl Rows<'_> {
     /// The likeliest tokens of row `i`, where there are no more at hand.
     pub(crate) fn likeliest(&self, i: usize) -> Option<Likeliest<'_>> {
         self.likeliest.as_ref().and_then(|(runner, rows)| runner.likeliest(rows.start + i))
+    }
+
+    /// The logits of row `i`, to keep: where they are the likeliest tokens, and otherwise a copy, which may use `spare`.
+    pub(crate) fn logits(&self, i: usize, spare: &mut Vec<f32>) -> Logits {
+        if let Some((runner, rows)) = &self.likeliest
+            && let Some(likeliest) = runner.likeliest(rows.start + i)
+            && let Some(row) = runner.kept(rows.start + i)
+        {
+            return Logits::on_device(self.vocab, row, likeliest);
+        }
+        let mut values = std::mem::take(spare);
+        values.clear();
+        values.extend_from_slice(&self.logits[i * self.vocab..][..self.vocab]);
+        Logits::new(values)
     }
 
     /// All logits of row `i`, fetched to `space` if they are not at hand.
@@ -224,7 +238,16 @@ impl Task {
 
     /// Whether the likeliest tokens are enough of what its rows' logits are wanted for.
     pub(crate) fn needs_few(&self) -> bool {
-        matches!(&self.work, Work::Generate(work) if work.needs_few())
+        match &self.work {
+            Work::Generate(work) => work.needs_few(),
+            Work::Session(work) => work.keeps_rows(),
+            Work::Score(_) | Work::Embed(_) => false,
+        }
+    }
+
+    /// Whether its rows' logits are looked at later, too.
+    pub(crate) fn keeps_rows(&self) -> bool {
+        matches!(&self.work, Work::Session(work) if work.keeps_rows())
     }
 
     /// The next `rows` rows are about to be computed.

@@ -4,7 +4,7 @@ use async_channel::Sender;
 use realm_compute::Want;
 
 use super::Rows;
-use crate::Error;
+use crate::{Error, Logits};
 
 /// Which results of a forward are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +42,62 @@ impl Forwarded {
     }
 }
 
+/// What [`Sequence::start_logits`](crate::Sequence::start_logits) gives.
+#[derive(Default)]
+pub struct Computed {
+    /// Of the last new token, or of every one.
+    pub rows: Vec<Logits>,
+    /// How many of the sequence's tokens were found in the prefix cache for this forward.
+    pub cached: usize,
+}
+
+/// What a forward has computed so far, and who waits for it.
+pub(crate) enum Results {
+    /// All numbers, on the host.
+    Values(Forwarded, Sender<Result<Forwarded, Error>>),
+    /// Logits that may stay on the device. The memory is for the first that do not.
+    Logits(Computed, Vec<f32>, Sender<Result<Computed, Error>>),
+}
+
 /// A forward that waits for its results.
 pub(crate) struct Pending {
     pub(crate) output: Output,
     /// The first of the new tokens.
     pub(crate) first: usize,
-    pub(crate) results: Forwarded,
-    pub(crate) reply: Sender<Result<Forwarded, Error>>,
+    pub(crate) results: Results,
+}
+
+impl Results {
+    /// Puts their memory, and what came out before, aside.
+    fn clear(&mut self) {
+        match self {
+            Self::Values(forwarded, _) => *forwarded = Forwarded::default(),
+            Self::Logits(computed, ..) => *computed = Computed::default(),
+        }
+    }
+
+    pub(crate) fn fail(&self, error: Error) {
+        // If the caller is gone, nobody wants to know.
+        match self {
+            Self::Values(_, reply) => drop(reply.force_send(Err(error))),
+            Self::Logits(.., reply) => drop(reply.force_send(Err(error))),
+        }
+    }
+
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Values(_, reply) => reply.is_closed(),
+            Self::Logits(.., reply) => reply.is_closed(),
+        }
+    }
+
+    fn send(self) {
+        // As above.
+        match self {
+            Self::Values(forwarded, reply) => drop(reply.try_send(Ok(forwarded))),
+            Self::Logits(computed, _, reply) => drop(reply.try_send(Ok(computed))),
+        }
+    }
 }
 
 /// A program's sequence; it rests while the program thinks.
@@ -82,44 +131,58 @@ impl Session {
 
     pub(super) fn advance(&mut self, results: &Rows<'_>) {
         let Some(pending) = &mut self.pending else { return };
-        let (values, width) = match pending.output {
-            Output::Hidden => (results.hidden, results.width),
-            _ => (results.logits, results.vocab),
-        };
-        if !values.is_empty() {
-            pending.results.values.extend_from_slice(values);
-            pending.results.width = width;
+        match &mut pending.results {
+            Results::Values(forwarded, _) => {
+                let (values, width) = match pending.output {
+                    Output::Hidden => (results.hidden, results.width),
+                    _ => (results.logits, results.vocab),
+                };
+                if !values.is_empty() {
+                    forwarded.values.extend_from_slice(values);
+                    forwarded.width = width;
+                }
+            }
+            Results::Logits(computed, spare, _) => {
+                computed.rows.extend((0..results.len()).map(|i| results.logits(i, spare)));
+            }
         }
+    }
+
+    /// Whether its rows of logits may stay on the device.
+    pub(super) fn keeps_rows(&self) -> bool {
+        matches!(&self.pending, Some(Pending { results: Results::Logits(..), .. }))
     }
 
     /// So many tokens were computed by somebody else already.
     pub(crate) fn found_cached(&mut self, tokens: usize) {
         if let Some(pending) = &mut self.pending {
-            pending.results.cached += tokens;
+            match &mut pending.results {
+                Results::Values(forwarded, _) => forwarded.cached += tokens,
+                Results::Logits(computed, ..) => computed.cached += tokens,
+            }
         }
     }
 
     pub(super) fn restart(&mut self) {
         if let Some(pending) = &mut self.pending {
-            pending.results = Forwarded::default();
+            pending.results.clear();
         }
     }
 
     pub(super) fn finish(&mut self) {
         if let Some(pending) = self.pending.take() {
-            // If the caller is gone, nobody wants to know.
-            let _ = pending.reply.try_send(Ok(pending.results));
+            pending.results.send();
         }
     }
 
     /// A session itself ends when its handle says so, not when nobody waits for a forward.
     pub(super) fn is_abandoned(&self) -> bool {
-        self.pending.as_ref().is_some_and(|pending| pending.reply.is_closed())
+        self.pending.as_ref().is_some_and(|pending| pending.results.is_abandoned())
     }
 
     pub(super) fn fail(&mut self, error: Error) {
         if let Some(pending) = self.pending.take() {
-            drop(pending.reply.force_send(Err(error)));
+            pending.results.fail(error);
         }
     }
 }

@@ -326,6 +326,7 @@ impl wit::Host for State {
         // Before they are computed, so that what could not be held is not.
         drop(self.context.budget.charge(rows * vocabulary * size_of::<f32>())?);
         let values = workshop.session.logits(id, rows)?.wait_async().await?;
-        values.chunks_exact(vocabulary).map(|row| self.hand_logits(row.to_vec())).collect()
+        let logits = |row: &[f32]| realm_engine::Logits::new(row.to_vec());
+        values.chunks_exact(vocabulary).map(|row| self.hand_logits(logits(row))).collect()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use realm_engine::{Grammar, Guide, Sampling, TokenMask, argmax, log_sum_exp};
+use realm_engine::{Grammar, Guide, Sampling, TokenMask, log_sum_exp};
 use wasmtime::component::Resource;
 
 use crate::Error;
@@ -17,7 +17,7 @@ use crate::state::State;
 
 /// What a handle of logits is.
 pub struct Logits {
-    pub(crate) values: Vec<f32>,
+    pub(crate) inner: realm_engine::Logits,
     _charge: Charge,
 }
 
@@ -54,17 +54,35 @@ const MAX_TOP: usize = 1 << 16;
 
 impl State {
     /// A handle of logits.
-    pub(crate) fn hand_logits(&mut self, values: Vec<f32>) -> Result<Resource<Logits>, HostError> {
-        let charge = self.context.budget.charge(size_of_val(&*values))?;
-        Ok(self.table.push(Logits { values, _charge: charge })?)
+    pub(crate) fn hand_logits(
+        &mut self,
+        logits: realm_engine::Logits,
+    ) -> Result<Resource<Logits>, HostError> {
+        // In full, even if most of them are still on the device: they come when the program asks.
+        let charge = self.context.budget.charge(logits.vocabulary() * size_of::<f32>())?;
+        Ok(self.table.push(Logits { inner: logits, _charge: charge })?)
     }
 
-    fn logits(&self, this: &Resource<Logits>) -> wasmtime::Result<&[f32]> {
-        Ok(&self.table.get(this)?.values)
+    fn logits(&mut self, this: &Resource<Logits>) -> Result<&mut realm_engine::Logits, HostError> {
+        Ok(&mut self.table.get_mut(this)?.inner)
     }
 
-    fn logits_mut(&mut self, this: &Resource<Logits>) -> wasmtime::Result<&mut Vec<f32>> {
-        Ok(&mut self.table.get_mut(this)?.values)
+    /// All of them, on the host.
+    fn values(&mut self, this: &Resource<Logits>) -> Result<&mut Vec<f32>, HostError> {
+        Ok(self.logits(this)?.values()?)
+    }
+
+    /// Calls `act` with a handle's logits and everything else.
+    fn with_logits<T>(
+        &mut self,
+        this: &Resource<Logits>,
+        act: impl FnOnce(&mut Self, &mut realm_engine::Logits) -> T,
+    ) -> Result<T, HostError> {
+        let empty = realm_engine::Logits::new(Vec::new());
+        let mut logits = std::mem::replace(self.logits(this)?, empty);
+        let result = act(self, &mut logits);
+        *self.logits(this)? = logits;
+        Ok(result)
     }
 
     /// [`mask`] with the set behind a handle.
@@ -74,14 +92,12 @@ impl State {
         set: &Resource<TokenSet>,
         banned: bool,
     ) -> Result<(), HostError> {
-        let mut values = std::mem::take(self.logits_mut(this)?);
-        let tokens = &self.table.get(set)?.tokens;
-        let same = same_vocabulary(tokens.len(), values.len());
-        if same.is_ok() {
-            mask(&mut values, tokens, banned);
-        }
-        *self.logits_mut(this)? = values;
-        Ok(same?)
+        self.with_logits(this, |state, logits| {
+            let tokens = &state.table.get(set)?.tokens;
+            same_vocabulary(tokens.len(), logits.vocabulary())?;
+            mask(logits.values()?, tokens, banned);
+            Ok(())
+        })?
     }
 }
 
@@ -99,6 +115,18 @@ fn same_vocabulary(one: usize, other: usize) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::invalid(format!("vocabularies of {one} and {other} tokens: these are of different models")))
+}
+
+fn same_length(given: usize, vocabulary: usize) -> Result<(), Error> {
+    if given == vocabulary {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{given} logits for a vocabulary of {vocabulary}")))
+}
+
+/// For calls that can't fail by their contract: an error ends the run.
+fn told<T>(result: Result<T, HostError>) -> wasmtime::Result<T> {
+    result.map_err(HostError::fatal)
 }
 
 /// The `k` largest, largest first; of equal ones the lower id first. NaN is never among them.
@@ -143,34 +171,39 @@ impl wit::Host for State {}
 
 impl wit::HostLogits for State {
     fn vocabulary(&mut self, this: Resource<Logits>) -> wasmtime::Result<u32> {
-        Ok(self.logits(&this)?.len() as u32)
+        Ok(self.table.get(&this)?.inner.vocabulary() as u32)
     }
 
     fn get(&mut self, this: Resource<Logits>, token: u32) -> Result<f32, HostError> {
-        let values = self.logits(&this)?;
-        Ok(*values.get(token as usize).ok_or_else(|| unknown_token(token, values.len()))?)
+        let logits = self.logits(&this)?;
+        Ok(logits.get(token)?.ok_or_else(|| unknown_token(token, logits.vocabulary()))?)
     }
 
     fn top(&mut self, this: Resource<Logits>, k: u32) -> wasmtime::Result<Vec<Candidate>> {
-        Ok(top(self.logits(&this)?, k as usize))
+        let logits = told(self.logits(&this))?;
+        let k = (k as usize).min(logits.vocabulary()).min(MAX_TOP);
+        if let Some(few) = logits.few(k) {
+            return Ok(few.into_iter().map(|(token, logit)| Candidate { token, logit }).collect());
+        }
+        Ok(top(told(self.values(&this))?, k))
     }
 
     fn argmax(&mut self, this: Resource<Logits>) -> wasmtime::Result<u32> {
-        Ok(argmax(self.logits(&this)?))
+        told(told(self.logits(&this))?.argmax().map_err(HostError::from))
     }
 
     fn log_normalizer(&mut self, this: Resource<Logits>) -> wasmtime::Result<f32> {
-        Ok(log_normalizer(self.logits(&this)?))
+        Ok(log_normalizer(told(self.values(&this))?))
     }
 
     fn logprob(&mut self, this: Resource<Logits>, token: u32) -> Result<f32, HostError> {
-        let values = self.logits(&this)?;
+        let values = self.values(&this)?;
         let logit = values.get(token as usize).ok_or_else(|| unknown_token(token, values.len()))?;
         Ok(logit - log_normalizer(values))
     }
 
     fn entropy(&mut self, this: Resource<Logits>) -> wasmtime::Result<f32> {
-        let values = self.logits(&this)?;
+        let values = told(self.values(&this))?;
         let normalizer = log_normalizer(values);
         let terms = values.iter().map(|&value| {
             let logprob = f64::from(value - normalizer);
@@ -180,21 +213,18 @@ impl wit::HostLogits for State {
     }
 
     fn read(&mut self, this: Resource<Logits>) -> wasmtime::Result<Vec<f32>> {
-        Ok(self.logits(&this)?.to_vec())
+        Ok(told(self.values(&this))?.to_vec())
     }
 
     fn write(&mut self, this: Resource<Logits>, values: Vec<f32>) -> Result<(), HostError> {
-        let old = self.logits_mut(&this)?;
-        if old.len() != values.len() {
-            let why = format!("{} logits for a vocabulary of {}", values.len(), old.len());
-            return Err(Error::invalid(why).into());
-        }
-        *old = values;
+        let old = self.logits(&this)?;
+        same_length(values.len(), old.vocabulary())?;
+        *old = realm_engine::Logits::new(values);
         Ok(())
     }
 
     fn bias(&mut self, this: Resource<Logits>, biases: Vec<(u32, f32)>) -> Result<(), HostError> {
-        let values = self.logits_mut(&this)?;
+        let values = self.values(&this)?;
         if let Some(&(token, _)) = biases.iter().find(|&&(token, _)| token as usize >= values.len()) {
             return Err(unknown_token(token, values.len()).into());
         }
@@ -216,36 +246,38 @@ impl wit::HostLogits for State {
     }
 
     fn scale(&mut self, this: Resource<Logits>, scale: f32) -> wasmtime::Result<()> {
-        self.logits_mut(&this)?.iter_mut().for_each(|value| *value *= scale);
+        told(self.values(&this))?.iter_mut().for_each(|value| *value *= scale);
         Ok(())
     }
 
     fn add(&mut self, this: Resource<Logits>, other: Resource<Logits>, scale: f32) -> Result<(), HostError> {
         if this.rep() == other.rep() {
-            self.logits_mut(&this)?.iter_mut().for_each(|value| *value += *value * scale);
+            self.values(&this)?.iter_mut().for_each(|value| *value += *value * scale);
             return Ok(());
         }
-        let mut values = std::mem::take(self.logits_mut(&this)?);
-        let added = self.logits(&other)?;
-        let same = same_vocabulary(values.len(), added.len());
-        if same.is_ok() {
-            values.iter_mut().zip(added).for_each(|(value, added)| *value += added * scale);
-        }
-        *self.logits_mut(&this)? = values;
-        Ok(same?)
+        self.with_logits(&this, |state, logits| {
+            let added = state.logits(&other)?;
+            same_vocabulary(logits.vocabulary(), added.vocabulary())?;
+            let (values, added) = (logits.values()?, added.values()?);
+            values.iter_mut().zip(added).for_each(|(value, added)| *value += *added * scale);
+            Ok(())
+        })?
     }
 
     fn copy(&mut self, this: Resource<Logits>) -> Result<Resource<Logits>, HostError> {
-        let values = self.logits(&this)?;
-        let charge = self.context.budget.charge(size_of_val(values))?;
-        let values = values.to_vec();
-        Ok(self.table.push(Logits { values, _charge: charge })?)
+        // Charged first, so that what could not be held is not made.
+        let bytes = self.logits(&this)?.vocabulary() * size_of::<f32>();
+        drop(self.context.budget.charge(bytes)?);
+        let values = self.values(&this)?.to_vec();
+        self.hand_logits(realm_engine::Logits::new(values))
     }
 
     fn drop(&mut self, this: Resource<Logits>) -> wasmtime::Result<()> {
-        let Logits { values, .. } = self.table.delete(this)?;
+        let Logits { inner, .. } = self.table.delete(this)?;
         // Kept for few: nobody is charged for it.
-        if self.spare.len() < SPARE {
+        if self.spare.len() < SPARE
+            && let Some(values) = inner.into_memory()
+        {
             self.spare.push(values);
         }
         Ok(())
@@ -330,15 +362,11 @@ impl wit::HostSampler for State {
     }
 
     fn sample(&mut self, this: Resource<Sampler>, logits: Resource<Logits>) -> Result<u32, HostError> {
-        let values = std::mem::take(self.logits_mut(&logits)?);
-        let sampler = self.table.get_mut(&this)?;
-        let token = sampler.inner.sample(&values);
-        let none = !values.get(token as usize).is_some_and(|value| *value > f32::NEG_INFINITY);
-        *self.logits_mut(&logits)? = values;
-        if none {
-            return Err(Error::invalid("no token is left to choose").into());
-        }
-        Ok(token)
+        let token = self.with_logits(&logits, |state, logits| {
+            let sampler = &mut state.table.get_mut(&this)?.inner;
+            Ok::<_, HostError>(logits.sample(sampler, None)?)
+        })??;
+        Ok(token.ok_or_else(|| Error::invalid("no token is left to choose"))?)
     }
 
     fn sample_matching(
@@ -347,13 +375,13 @@ impl wit::HostSampler for State {
         logits: Resource<Logits>,
         matcher: Resource<Matcher>,
     ) -> Result<u32, HostError> {
-        let values = std::mem::take(self.logits_mut(&logits)?);
-        let mask = self.table.get_mut(&matcher)?.guide.mask().cloned();
-        let sampler = self.table.get_mut(&this)?;
-        let token = mask.map(|mask| sampler.inner.sample_masked(&values, Some(&mask)));
-        *self.logits_mut(&logits)? = values;
+        let token = self.with_logits(&logits, |state, logits| {
+            let mask = state.table.get_mut(&matcher)?.guide.mask()?.clone();
+            let sampler = &mut state.table.get_mut(&this)?.inner;
+            Ok::<_, HostError>(logits.sample(sampler, Some(&mask))?)
+        })??;
         let none = || Error::invalid("every token that the grammar allows here is banned");
-        let token = token?.ok_or_else(none)?;
+        let token = token.ok_or_else(none)?;
         let guide = &mut self.table.get_mut(&matcher)?.guide;
         guide.accept(token)?;
         // While the next forward is computed.
@@ -387,14 +415,12 @@ impl wit::HostMatcher for State {
     }
 
     fn mask(&mut self, this: Resource<Matcher>, logits: Resource<Logits>) -> Result<(), HostError> {
-        let mut values = std::mem::take(self.logits_mut(&logits)?);
-        let matcher = self.table.get_mut(&this)?;
-        let masked = same_vocabulary(matcher.vocabulary, values.len()).and_then(|()| {
-            mask(&mut values, matcher.guide.mask()?, false);
+        self.with_logits(&logits, |state, logits| {
+            let matcher = state.table.get_mut(&this)?;
+            same_vocabulary(matcher.vocabulary, logits.vocabulary())?;
+            mask(logits.values()?, matcher.guide.mask()?, false);
             Ok(())
-        });
-        *self.logits_mut(&logits)? = values;
-        Ok(masked?)
+        })?
     }
 
     fn accept(&mut self, this: Resource<Matcher>, token: u32) -> Result<(), HostError> {

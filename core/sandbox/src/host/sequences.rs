@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use realm_engine::{Answer, Forwarded, Output};
+use realm_engine::{Answer, Computed, Output};
 use wasmtime::component::Resource;
 
 use crate::bindings::realm::tenant::sequences::{self as wit, Adapter};
@@ -44,29 +44,44 @@ impl State {
         Ok(self.table.get_mut(this)?)
     }
 
-    /// Starts to compute what is due; says how many tokens that is.
-    fn start(
+    /// Has a sequence compute what is due, in the way of `start`; says how many tokens that is.
+    fn start<T>(
         &mut self,
         this: &Resource<Sequence>,
-        output: Output,
-    ) -> Result<(Answer<Forwarded>, usize), HostError> {
+        start: impl FnOnce(&mut realm_engine::Sequence) -> Result<Answer<T>, realm_engine::Error>,
+    ) -> Result<(Answer<T>, usize), HostError> {
         let spare = self.spare.pop();
         let sequence = self.sequence(this)?;
         if let Some(spare) = spare {
             sequence.inner.recycle(spare);
         }
-        let answer = sequence.inner.start_forward(output)?;
+        let answer = start(&mut sequence.inner)?;
         let len = sequence.inner.len();
         let due = len - std::mem::replace(&mut sequence.computed, len);
         Ok((answer, due))
     }
 
-    async fn compute(&mut self, this: &Resource<Sequence>, output: Output) -> Result<Forwarded, HostError> {
-        let (answer, due) = self.start(this, output)?;
-        let forwarded = answer.wait_async().await?;
-        self.forwarded(due, forwarded.cached);
-        Ok(forwarded)
+    /// The logits after the last token or, with `every`, after each new one.
+    async fn compute(
+        &mut self,
+        this: &Resource<Sequence>,
+        every: bool,
+    ) -> Result<Vec<Resource<Logits>>, HostError> {
+        let (answer, due) = self.start(this, |sequence| sequence.start_logits(every))?;
+        let computed = answer.wait_async().await?;
+        self.computed(due, computed)
     }
+
+    /// Handles of what was computed.
+    fn computed(&mut self, due: usize, computed: Computed) -> Result<Vec<Resource<Logits>>, HostError> {
+        self.forwarded(due, computed.cached);
+        computed.rows.into_iter().map(|row| self.hand_logits(row)).collect()
+    }
+}
+
+/// The handle of the logits after the last token.
+fn last(rows: Vec<Resource<Logits>>) -> Result<Resource<Logits>, Error> {
+    rows.into_iter().next_back().ok_or_else(|| Error::new(ErrorKind::Internal, "a forward without logits"))
 }
 
 impl wit::HostSequence for State {
@@ -132,8 +147,7 @@ impl wit::HostSequence for State {
     }
 
     async fn forward(&mut self, this: Resource<Sequence>) -> Result<Resource<Logits>, HostError> {
-        let forwarded = self.compute(&this, Output::LastLogits).await?;
-        self.hand_logits(forwarded.values)
+        Ok(last(self.compute(&this, false).await?)?)
     }
 
     async fn forward_all(&mut self, this: Resource<Sequence>) -> Result<Vec<Resource<Logits>>, HostError> {
@@ -142,12 +156,14 @@ impl wit::HostSequence for State {
         // Before they are computed, so that what could not be held is not.
         let bytes = rows.saturating_mul(sequence.model.vocabulary() * size_of::<f32>());
         drop(self.context.budget.charge(bytes)?);
-        let forwarded = self.compute(&this, Output::Logits).await?;
-        forwarded.rows().map(|row| self.hand_logits(row.to_vec())).collect()
+        self.compute(&this, true).await
     }
 
     async fn forward_hidden(&mut self, this: Resource<Sequence>) -> Result<Vec<f32>, HostError> {
-        Ok(self.compute(&this, Output::Hidden).await?.values)
+        let (answer, due) = self.start(&this, |sequence| sequence.start_forward(Output::Hidden))?;
+        let forwarded = answer.wait_async().await?;
+        self.forwarded(due, forwarded.cached);
+        Ok(forwarded.values)
     }
 
     fn drop(&mut self, this: Resource<Sequence>) -> wasmtime::Result<()> {
@@ -168,13 +184,12 @@ impl wit::Host for State {
         }
         let mut answers = Vec::with_capacity(sequences.len());
         for sequence in &sequences {
-            answers.push(self.start(sequence, Output::LastLogits)?);
+            answers.push(self.start(sequence, |sequence| sequence.start_logits(false))?);
         }
         let mut all = Vec::with_capacity(answers.len());
         for (answer, due) in answers {
-            let forwarded = answer.wait_async().await?;
-            self.forwarded(due, forwarded.cached);
-            all.push(self.hand_logits(forwarded.values)?);
+            let computed = answer.wait_async().await?;
+            all.push(last(self.computed(due, computed)?)?);
         }
         Ok(all)
     }

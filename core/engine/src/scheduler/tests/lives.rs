@@ -9,7 +9,7 @@ use realm_compute::{Batch, PAGE_TOKENS, Want};
 use super::sessions::SessionCommand;
 use super::*;
 use crate::Speculation;
-use crate::task::session::{Forwarded, Output};
+use crate::task::session::{Forwarded, Output, Results};
 
 #[derive(Debug, Clone)]
 enum Event {
@@ -101,8 +101,8 @@ impl Life<'_> {
                 let (reply, answer) = async_channel::bounded(1);
                 let first = first.min(handle.tokens.len() - 1);
                 handle.pending = Some((answer, output, first));
-                let forward =
-                    SessionCommand::Forward { id: handle.id, tokens: new, output, spare: Vec::new(), reply };
+                let results = Results::Values(Forwarded::default(), reply);
+                let forward = SessionCommand::Forward { id: handle.id, tokens: new, output, results };
                 self.bench.scheduler.session(forward);
             }
             Event::Fork { session } if session < self.sessions.len() && self.sessions.len() < 4 => {

@@ -1,0 +1,119 @@
+//! The logits after a token, for a program that chooses the next one itself.
+
+use realm_model::{KeptRow, Likeliest};
+
+use crate::Error;
+use crate::sampling::{Sampler, TokenMask, argmax, first_of_largest};
+
+/// The logits after a token, `[vocabulary]`. Where a device has computed them, only the likeliest tokens are on the host,
+/// which are mostly enough to choose from; the others come when somebody asks for them, at any time. What is answered is the
+/// same, bit for bit, wherever they are.
+pub struct Logits {
+    vocabulary: usize,
+    place: Place,
+}
+
+enum Place {
+    Host(Vec<f32>),
+    Device { row: Box<dyn KeptRow>, likeliest: Vec<f32> },
+}
+
+impl Logits {
+    /// Logits that are on the host.
+    pub fn new(values: Vec<f32>) -> Self {
+        Self { vocabulary: values.len(), place: Place::Host(values) }
+    }
+
+    pub(crate) fn on_device(vocabulary: usize, row: Box<dyn KeptRow>, likeliest: Likeliest<'_>) -> Self {
+        Self { vocabulary, place: Place::Device { row, likeliest: likeliest.to_row() } }
+    }
+
+    /// Number of tokens.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// The likeliest tokens, if the others are not at hand.
+    fn likeliest(&self) -> Option<Likeliest<'_>> {
+        match &self.place {
+            Place::Host(_) => None,
+            Place::Device { likeliest, .. } => Some(Likeliest::new(likeliest)),
+        }
+    }
+
+    /// All of them, `[vocabulary]`.
+    ///
+    /// # Errors
+    /// The device could not be read, here and below.
+    pub fn values(&mut self) -> Result<&mut Vec<f32>, Error> {
+        if let Place::Device { row, .. } = &self.place {
+            let mut values = Vec::new();
+            row.read(&mut values).map_err(|e| Error::Model(e.to_string()))?;
+            self.place = Place::Host(values);
+        }
+        match &mut self.place {
+            Place::Host(values) => Ok(values),
+            Place::Device { .. } => unreachable!("they were just brought to the host"),
+        }
+    }
+
+    /// Their memory, if they are on the host.
+    pub fn into_memory(self) -> Option<Vec<f32>> {
+        match self.place {
+            Place::Host(values) => Some(values),
+            Place::Device { .. } => None,
+        }
+    }
+
+    /// One token's logit; `None` for one that is not in the vocabulary.
+    ///
+    /// # Errors
+    /// As [`values`](Self::values).
+    pub fn get(&mut self, token: u32) -> Result<Option<f32>, Error> {
+        let found = self.likeliest().and_then(|l| l.iter().find(|&(other, _)| other == token));
+        match found {
+            Some((_, logit)) => Ok(Some(logit)),
+            None if token as usize >= self.vocabulary => Ok(None),
+            None => Ok(self.values()?.get(token as usize).copied()),
+        }
+    }
+
+    /// The first of the likeliest tokens; NaN is as unlikely as can be.
+    ///
+    /// # Errors
+    /// As [`values`](Self::values).
+    pub fn argmax(&mut self) -> Result<u32, Error> {
+        let found = self.likeliest().and_then(|l| first_of_largest(l.iter(), l.last()));
+        match found {
+            Some(token) => Ok(token),
+            None => Ok(argmax(self.values()?)),
+        }
+    }
+
+    /// The `k` likeliest tokens, likeliest first and of equal ones the one with the lower id, if they are at hand without the
+    /// others.
+    pub fn few(&self, k: usize) -> Option<Vec<(u32, f32)>> {
+        let few: Vec<_> = self.likeliest()?.iter().take(k).collect();
+        (few.len() == k).then_some(few)
+    }
+
+    /// Chooses a token, without changing them; among those in `mask` if there is one. `None` if there is none that is not
+    /// banned or as unlikely as can be.
+    ///
+    /// # Errors
+    /// As [`values`](Self::values).
+    pub fn sample(&mut self, sampler: &mut Sampler, mask: Option<&TokenMask>) -> Result<Option<u32>, Error> {
+        if let Some(token) = self.likeliest().and_then(|l| sampler.sample_likeliest(l, mask)) {
+            return Ok(Some(token));
+        }
+        let values = self.values()?;
+        match mask {
+            Some(_) => Ok(sampler.sample_masked(values, mask)),
+            None => {
+                let token = sampler.sample(values);
+                let possible = values.get(token as usize).is_some_and(|&logit| logit > f32::NEG_INFINITY);
+                Ok(possible.then_some(token))
+            }
+        }
+    }
+}
