@@ -167,6 +167,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
         (0..count).for_each(each);
     }
+
+    /// Says that there will be `count` calls of [`Backend::on_host_threads`] in a moment, so that sleeping threads may wake.
+    fn rouse(&self, count: usize) {
+        let _ = count;
+    }
 }
 
 /// One product of [`Backend::matmul`].

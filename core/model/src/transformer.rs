@@ -73,6 +73,9 @@ pub trait Forward: Send + Sync {
     /// Calls `each(i)` for every `i < count` on the backend's host threads.
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync));
 
+    /// Says that there will be `count` such calls in a moment; see [`Backend::rouse`].
+    fn rouse(&self, count: usize);
+
     /// From now on spans of adapter `id` see `adapter`, which was made for this model; with `None` there is no such
     /// adapter any more.
     fn set_adapter(&mut self, id: u32, adapter: Option<Arc<dyn AdapterWeights>>) -> Result<(), Error>;
@@ -487,6 +490,10 @@ impl<B: Backend> Forward for Runner<B> {
 
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
         self.model.backend.on_host_threads(count, each);
+    }
+
+    fn rouse(&self, count: usize) {
+        self.model.backend.rouse(count);
     }
 
     fn set_adapter(&mut self, id: u32, adapter: Option<Arc<dyn AdapterWeights>>) -> Result<(), Error> {

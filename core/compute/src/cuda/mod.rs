@@ -13,6 +13,7 @@
 mod attention;
 mod buffer;
 mod cache;
+mod crew;
 mod driver;
 mod graph;
 mod kernels;
@@ -27,10 +28,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use realm_gguf::Tensor;
 
 use crate::checks::{self, expect};
-use crate::cpu::pool::{Parts, Pool};
+use crate::cpu::pool::Parts;
 use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul, Rope};
 pub use buffer::Buffer;
 pub use cache::Cache;
+use crew::Crew;
 use driver::{Device, Event, Geometry, Memory, Pinned, arguments};
 use graph::{Advice, Shape};
 use kernels::Kernels;
@@ -53,7 +55,7 @@ pub struct CudaBackend {
     /// One recording at a time.
     recorder: Mutex<()>,
     /// Host threads, for work between passes.
-    pool: Pool,
+    crew: Crew,
 }
 
 /// A vector of parameters on the GPU.
@@ -71,9 +73,9 @@ impl CudaBackend {
         let device = Device::open(ordinal)?;
         let kernels = Kernels::load(&device)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let pool = Pool::new(cores.min(HOST_THREADS))
+        let crew = Crew::new(cores.min(HOST_THREADS))
             .map_err(|e| Error::InvalidArgument(format!("cannot start threads: {e}")))?;
-        Ok(Self { device, kernels, state: Mutex::default(), recorder: Mutex::default(), pool })
+        Ok(Self { device, kernels, state: Mutex::default(), recorder: Mutex::default(), crew })
     }
 
     /// Bytes of memory that are free on the GPU, and that it has.
@@ -402,7 +404,7 @@ impl Backend for CudaBackend {
         // From there on all threads: one alone takes longer than the GPU's copy.
         out.resize(len, 0.0);
         let parts = Parts::new(out);
-        self.pool.each(len.div_ceil(COPIED_AT_ONCE), &|i| {
+        self.crew.each(len.div_ceil(COPIED_AT_ONCE), &|i| {
             let range = i * COPIED_AT_ONCE..((i + 1) * COPIED_AT_ONCE).min(len);
             // SAFETY: every part is handed out once.
             unsafe { parts.part(range.start, range.len()) }.copy_from_slice(&host[range]);
@@ -477,7 +479,11 @@ impl Backend for CudaBackend {
     }
 
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
-        self.pool.each(count, each);
+        self.crew.each(count, each);
+    }
+
+    fn rouse(&self, count: usize) {
+        self.crew.rouse(count);
     }
 }
 

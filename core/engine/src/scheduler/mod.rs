@@ -192,6 +192,10 @@ impl Scheduler {
         let forward = before.elapsed();
         match result {
             Ok(()) => {
+                if self.batch.keep {
+                    // Programs will think about these results once all are out.
+                    self.runner.rouse(self.batch.outputs.len());
+                }
                 self.hand_out(&picks, now);
                 if generates {
                     self.drafting.costs.observe(self.batch.rows(), before.elapsed().as_secs_f64());

@@ -1,0 +1,228 @@
+//! Host threads for the moments between two passes.
+//!
+//! A pass takes milliseconds in which the host has nothing to do, so these threads sleep, and one takes 50 µs and more to
+//! wake: longer than a task between two passes. So nobody waits for them: the caller does the tasks itself, and whoever wakes
+//! in time takes some off it. They may be [roused](Crew::rouse) a little before there is something to do.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long a thread looks for something to do before it sleeps: as long as it takes to hand the results of a pass out.
+const LOOKS: Duration = Duration::from_micros(200);
+
+type Region<'a> = dyn Fn() + Sync + 'a;
+
+/// The threads. Dropping it ends them.
+pub(crate) struct Crew {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    /// Regions do not nest or overlap.
+    busy: Mutex<()>,
+}
+
+struct Shared {
+    region: Mutex<Open>,
+    /// Counts what there was to look at.
+    news: AtomicUsize,
+    /// Threads that are in the region.
+    inside: AtomicUsize,
+    panicked: AtomicBool,
+    stop: AtomicBool,
+    sleepers: Mutex<usize>,
+    wake: Condvar,
+}
+
+/// The region that threads may enter.
+struct Open(Option<*const Region<'static>>);
+
+// SAFETY: a pointer to a `Sync` closure, which `Crew::run` keeps alive until no thread is inside any more.
+unsafe impl Send for Open {}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Crew {
+    /// `threads` in all, the caller of [`each`](Self::each) included.
+    pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            region: Mutex::new(Open(None)),
+            news: AtomicUsize::new(0),
+            inside: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            sleepers: Mutex::new(0),
+            wake: Condvar::new(),
+        });
+        let threads = (1..threads.max(1))
+            .map(|index| {
+                let shared = Arc::clone(&shared);
+                let name = format!("realm-host-{index}");
+                std::thread::Builder::new().name(name).spawn(move || shared.work())
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { shared, threads, busy: Mutex::default() })
+    }
+
+    /// Says that there are `count` tasks to do in a moment.
+    pub(crate) fn rouse(&self, count: usize) {
+        self.shared.tell((count / 2).min(self.threads.len()));
+    }
+
+    /// Calls `each(i)` for every `i < count`, on the calling thread and those that are awake.
+    ///
+    /// # Panics
+    /// If a call panicked.
+    pub(crate) fn each(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
+        if count < 2 || self.threads.is_empty() {
+            return (0..count).for_each(each);
+        }
+        let next = AtomicUsize::new(0);
+        self.run(count / 2, &|| {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= count {
+                    return;
+                }
+                each(i);
+            }
+        });
+    }
+
+    fn run(&self, helpers: usize, region: &Region<'_>) {
+        let _alone = lock(&self.busy);
+        // SAFETY: only the lifetime changes. `Closing` waits, also when the caller's own share panics, until no thread can touch
+        // the closure any more.
+        let region_static: *const Region<'static> =
+            unsafe { std::mem::transmute(std::ptr::from_ref::<Region<'_>>(region)) };
+        lock(&self.shared.region).0 = Some(region_static);
+        let closing = Closing(&self.shared);
+        self.shared.tell(helpers.min(self.threads.len()));
+        region();
+        drop(closing);
+        assert!(!self.shared.panicked.swap(false, Ordering::AcqRel), "a task panicked on a host thread");
+    }
+}
+
+/// Closes the region and waits for those inside.
+struct Closing<'a>(&'a Shared);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        // Whoever entered did so under this lock.
+        lock(&self.0.region).0 = None;
+        while self.0.inside.load(Ordering::Acquire) > 0 {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+impl Shared {
+    /// Has threads look, `most` of those that sleep among them.
+    fn tell(&self, most: usize) {
+        let sleepers = lock(&self.sleepers);
+        self.news.fetch_add(1, Ordering::Release);
+        for _ in 0..most.min(*sleepers) {
+            self.wake.notify_one();
+        }
+    }
+
+    fn work(&self) {
+        let mut seen = 0;
+        while !self.stop.load(Ordering::Acquire) {
+            self.wait(&mut seen);
+            let region = {
+                let open = lock(&self.region);
+                if open.0.is_some() {
+                    self.inside.fetch_add(1, Ordering::AcqRel);
+                }
+                open.0
+            };
+            let Some(region) = region else { continue };
+            // SAFETY: it was open, so its caller waits until `inside` is 0 again.
+            let region = unsafe { &*region };
+            if std::panic::catch_unwind(AssertUnwindSafe(region)).is_err() {
+                self.panicked.store(true, Ordering::Release);
+            }
+            self.inside.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Returns when there is something to look at.
+    fn wait(&self, seen: &mut usize) {
+        let began = Instant::now();
+        let mut is_new = || {
+            let news = self.news.load(Ordering::Acquire);
+            std::mem::replace(seen, news) != news
+        };
+        while began.elapsed() < LOOKS {
+            for _ in 0..32 {
+                if is_new() {
+                    return;
+                }
+                std::hint::spin_loop();
+            }
+        }
+        let mut sleepers = lock(&self.sleepers);
+        *sleepers += 1;
+        while !is_new() && !self.stop.load(Ordering::Acquire) {
+            sleepers = self.wake.wait(sleepers).unwrap_or_else(PoisonError::into_inner);
+        }
+        *sleepers -= 1;
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        drop(lock(&self.shared.sleepers));
+        self.shared.wake.notify_all();
+        for thread in self.threads.drain(..) {
+            // A panic was told to whoever ran the region.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_is_done_once_whoever_is_awake() {
+        let crew = Crew::new(4).unwrap();
+        for round in 0..2000 {
+            let count = round % 37;
+            let done: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+            if round % 3 == 0 {
+                crew.rouse(count);
+            }
+            crew.each(count, &|i| {
+                done[i].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(done.iter().all(|done| done.load(Ordering::Relaxed) == 1));
+            if round % 500 == 0 {
+                std::thread::sleep(2 * LOOKS);
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_comes_to_the_caller_and_the_threads_go_on() {
+        let crew = Crew::new(3).unwrap();
+        for _ in 0..20 {
+            let panics = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                crew.each(16, &|i| assert_ne!(i, 7));
+            }));
+            assert!(panics.is_err());
+            let done = AtomicUsize::new(0);
+            crew.each(16, &|_| {
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(done.load(Ordering::Relaxed), 16);
+        }
+    }
+}
