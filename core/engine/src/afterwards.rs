@@ -14,6 +14,8 @@ thread_local! {
     /// Whether this thread does such work now.
     static THINKING: Cell<bool> = const { Cell::new(false) };
     static LATER: RefCell<Option<Afterwards>> = const { RefCell::new(None) };
+    /// Where this thread leaves what has time until the next pass runs.
+    static MEANWHILE: RefCell<Option<Afterwards>> = const { RefCell::new(None) };
 }
 
 /// Has `job` done right after the step whose results this thread is handing out. Gives it back on a thread that hands out
@@ -31,10 +33,29 @@ pub fn after_results(job: Job) -> Result<(), Job> {
     })
 }
 
+/// Has `job` done while the next pass runs, by the step that this thread thinks for. Gives it back on other threads, and where
+/// the host computes the passes itself.
+///
+/// # Errors
+/// The job, which the caller has to do.
+pub fn during_next_pass(job: Job) -> Result<(), Job> {
+    MEANWHILE.with_borrow(|meanwhile| match meanwhile {
+        None => Err(job),
+        Some(meanwhile) => {
+            meanwhile.jobs().push(job);
+            Ok(())
+        }
+    })
+}
+
 /// Does a job as part of a step.
-pub(crate) fn think(job: Job) {
+///
+/// What it leaves for the next pass goes to `meanwhile`.
+pub(crate) fn think(job: Job, meanwhile: Option<&Afterwards>) {
     THINKING.set(true);
+    MEANWHILE.set(meanwhile.cloned());
     job();
+    MEANWHILE.set(None);
     THINKING.set(false);
 }
 

@@ -38,7 +38,7 @@ mod tenant;
 mod text;
 
 pub use adapter::Adapter;
-pub use afterwards::{Job, after_results};
+pub use afterwards::{Job, after_results, during_next_pass};
 pub use config::EngineConfig;
 pub use engine::{Answer, Engine};
 pub use error::Error;

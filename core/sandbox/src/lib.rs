@@ -31,6 +31,7 @@ mod policy;
 mod priority;
 mod program;
 mod raw;
+mod reader;
 mod run;
 mod sandbox;
 mod state;

@@ -16,6 +16,7 @@ use crate::host::logits::{grammar_to_wit, sampling_to_wit};
 use crate::host::models::to_wit;
 use crate::model::{Model, Request};
 use crate::program::{Kind, Program, Programs};
+use crate::reader::Reader;
 use crate::sandbox::{FOREVER, Sandbox};
 use crate::state::{Context, Sink, State};
 use crate::{Error, ErrorKind};
@@ -67,7 +68,7 @@ impl Sandbox {
         let meter = Arc::new(Mutex::new(job.model.engine.run_meter(&job.tenant)));
         let ticking = self.0.clock.run();
         let core = Arc::clone(&self.0);
-        let (account, sender) = (Arc::clone(&budget), send.clone());
+        let (account, reader) = (Arc::clone(&budget), Reader::new(send));
         let timeout = limits.request_timeout.unwrap_or(FOREVER);
         let work = async move {
             let _ticking = ticking;
@@ -89,7 +90,7 @@ impl Sandbox {
                     submitted,
                     started: Instant::now(),
                 });
-                answer(context, &job.program, Sink::Reader(send)).await
+                answer(context, &job.program, Sink::Reader(reader.clone())).await
             })
             .await;
             let end = match &answered {
@@ -111,8 +112,7 @@ impl Sandbox {
             // Whoever gets the last chunk may look at counts, or want the place at once.
             lock(&counts).ended(end);
             drop(place);
-            // If the reader is gone, nobody wants to know.
-            let _ = sender.send(last).await;
+            reader.end(last).await;
         };
         Ok(Reply { chunks: Box::pin(chunks), _running: self.0.executor.spawn(budget, work) })
     }

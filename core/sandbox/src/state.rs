@@ -14,6 +14,7 @@ use crate::grants::Grants;
 use crate::host::layers::Workshop;
 use crate::model::{Model, Request};
 use crate::program::Programs;
+use crate::reader::Reader;
 use crate::run::FindModel;
 use crate::sandbox::Core;
 use crate::wasi::Wasi;
@@ -39,7 +40,7 @@ pub(crate) struct Context {
 /// Where a program's text goes.
 pub(crate) enum Sink {
     /// To whoever made the request.
-    Reader(async_channel::Sender<Result<Chunk, Error>>),
+    Reader(Reader),
     /// To the program that ran this one, `depth` programs deep.
     Caller { text: String, depth: usize },
 }
@@ -133,7 +134,7 @@ impl State {
                 collected.push_str(&text);
                 Ok(())
             }
-            Sink::Reader(chunks) => {
+            Sink::Reader(reader) => {
                 if generated > 0 {
                     self.context.meter.lock().unwrap_or_else(PoisonError::into_inner).sent(generated);
                 }
@@ -143,7 +144,7 @@ impl State {
                 let token = |&id| Token { id, logprob: None, top: Vec::new() };
                 let chunk = Chunk { text, tokens: tokens.iter().map(token).collect(), finish: None };
                 let gone = || Error::new(ErrorKind::Cancelled, "the request was cancelled");
-                chunks.send(Ok(chunk)).await.map_err(|_| HostError::Fatal(gone().into()))
+                reader.send(chunk).await.map_err(|_| HostError::Fatal(gone().into()))
             }
         }
     }

@@ -64,6 +64,8 @@ pub(crate) struct Scheduler {
     batch: Batch,
     copies: Vec<Copy>,
     afterwards: Afterwards,
+    /// What programs left to be done while the next pass runs.
+    meanwhile: Afterwards,
     /// Steps so far.
     steps: u64,
     wake: Wake,
@@ -117,6 +119,7 @@ impl Scheduler {
             batch: Batch::default(),
             copies: Vec::new(),
             afterwards: Afterwards::default(),
+            meanwhile: Afterwards::default(),
             steps: 0,
             wake: Wake::default(),
             preempted: false,
@@ -304,6 +307,7 @@ impl Scheduler {
         for task in &mut self.running {
             task.deliver();
         }
+        self.meanwhile.take().into_iter().for_each(|job| job());
     }
 
     /// Gives every task the results of its rows.
@@ -370,9 +374,10 @@ impl Scheduler {
     fn think(&self) {
         let jobs: Vec<Mutex<Option<Job>>> =
             self.afterwards.take().into_iter().map(|job| Mutex::new(Some(job))).collect();
+        let meanwhile = self.runner.overlaps().then_some(&self.meanwhile);
         self.runner.on_host_threads(jobs.len(), &|i| {
             if let Some(job) = jobs[i].lock().unwrap_or_else(PoisonError::into_inner).take() {
-                think(job);
+                think(job, meanwhile);
             }
         });
     }
