@@ -200,6 +200,7 @@ struct LoadModelOptions {
     speculation: Option<SpeculationOption>,
     draft_model: Option<String>,
     max_queued: Option<usize>,
+    gpu_layers: Option<usize>,
 }
 
 /// Load options from JSON.
@@ -213,6 +214,7 @@ pub(crate) fn load_options(json: &str) -> napi::Result<LoadOptions> {
         speculation: options.speculation.map(Into::into).unwrap_or_default(),
         draft_model: options.draft_model,
         max_queued: options.max_queued,
+        gpu_layers: options.gpu_layers,
     })
 }
 

@@ -125,6 +125,8 @@ export interface LoadOptions extends LongOptions {
   draftModel?: string | undefined
   /** Requests that may wait over all tenants, 4096 unless given; one more is refused as `overloaded`. */
   maxQueued?: number | undefined
+  /** Layers that GPUs compute, the last ones; the CPU computes the others. By default as many as fit. */
+  gpuLayers?: number | undefined
 }
 
 /** What a tenant may use; what is missing is not limited. Times are in milliseconds. */

@@ -75,7 +75,7 @@ impl Realm {
 }
 
 const OPTIONS: [&str; 7] =
-    ["kv_tokens", "kv_memory", "cache_type", "chat_template", "speculation", "draft_model", "max_queued"];
+    ["kv_tokens", "kv_memory", "cache_type", "chat_template", "speculation", "draft_model", "max_queued", "gpu_layers"];
 
 fn known(key: &str) -> PyResult<()> {
     if OPTIONS.contains(&key) {
@@ -96,6 +96,7 @@ fn apply(options: &mut LoadOptions, key: &str, value: &Bound<'_, PyAny>) -> PyRe
         "speculation" => options.speculation = crate::request::speculation(value.extract()?)?,
         "draft_model" => options.draft_model = Some(text(value.extract()?)?),
         "max_queued" => options.max_queued = Some(value.extract()?),
+        "gpu_layers" => options.gpu_layers = Some(value.extract()?),
         _ => known(key)?,
     }
     Ok(())

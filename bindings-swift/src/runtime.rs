@@ -62,6 +62,7 @@ impl From<LoadOptions> for realm::LoadOptions {
             speculation: options.speculation.map(Into::into).unwrap_or_default(),
             draft_model: options.draft_model,
             max_queued: options.max_queued.map(|requests| requests as usize),
+            gpu_layers: None,
         }
     }
 }

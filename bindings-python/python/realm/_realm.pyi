@@ -103,6 +103,7 @@ class _Load(TypedDict, total=False):
     speculation: _Speculation | None
     draft_model: _Path | None
     max_queued: int | None
+    gpu_layers: int | None
     progress: _Progress | None
 
 @final

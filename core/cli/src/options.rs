@@ -15,9 +15,12 @@ pub(crate) struct ModelOptions {
     /// Threads that compute [default: one for each core]
     #[arg(long)]
     threads: Option<usize>,
-    /// Where the model runs: auto, cpu, cuda, cuda:1 ...
+    /// Where the model runs: auto, cpu, cuda, cuda:1, cuda:0,1 ...
     #[arg(long, default_value = "auto")]
     device: String,
+    /// Layers that the GPU computes, the last ones; the CPU computes the others [default: as many as fit]
+    #[arg(long)]
+    gpu_layers: Option<usize>,
     /// Tokens that the KV cache holds [default: 16384, or what fits in 2 GiB; on a GPU what fits]
     #[arg(long)]
     context: Option<usize>,
@@ -77,6 +80,7 @@ impl ModelOptions {
             cache_type: self.cache_type,
             speculation: self.speculate.into(),
             draft_model: self.draft_model.clone(),
+            gpu_layers: self.gpu_layers,
             ..LoadOptions::default()
         };
         let realm = builder.build()?;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use realm_compute::cpu::{Buffer, Cache, CpuBackend};
 use realm_compute::{
-    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, PAGE_TOKENS, Rope, RopeStyle, Want,
+    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, PAGE_TOKENS, RopeStyle, Want,
 };
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
@@ -94,9 +94,9 @@ impl Pass {
         }
         let frequencies: Vec<f32> =
             (0..dim / 2).map(|i| 10_000f32.powf(-(i as f32) / (dim / 2) as f32)).collect();
-        let rope = Rope { frequencies: b.vector(&frequencies).expect("frequencies"), magnitude: 1.0 };
+        let (frequencies, magnitude) = (b.vector(&frequencies).expect("frequencies"), 1.0);
         let mut rotations = b.buffer(0, dim).expect("a buffer");
-        b.rotations(&rope, &batch.positions, &mut rotations).expect("rotations");
+        b.rotations(&frequencies, magnitude, &batch.positions, &mut rotations).expect("rotations");
         let rows = batch.rows();
         Self {
             heads,

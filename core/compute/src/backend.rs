@@ -34,11 +34,17 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Self::Matrix, Error>;
 
     /// Uploads the low-rank change `b · a` of a matrix `[outputs, inputs]`: `a` of GGUF shape `[inputs, rank]` and `b` of
-    /// `[rank, outputs]`, in F32, F16 or BF16.
+    /// `[rank, outputs]`, in F32, F16 or BF16. `b` is named like a tensor of the layer, if it is one's.
     fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<Self::LowRank, Error>;
 
     /// Uploads a vector of parameters.
     fn vector(&self, values: &[f32]) -> Result<Self::Vector, Error>;
+
+    /// As [`Backend::vector`], of a tensor of that name: a backend of several devices puts it where it is needed.
+    fn vector_of(&self, tensor: &str, values: &[f32]) -> Result<Self::Vector, Error> {
+        let _ = tensor;
+        self.vector(values)
+    }
 
     /// A buffer that can hold `rows` rows of `columns` numbers; it grows when an operation needs more.
     fn buffer(&self, rows: usize, columns: usize) -> Result<Self::Buffer, Error>;
@@ -89,8 +95,14 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn matmul(&self, x: &Self::Buffer, jobs: &mut [MatMul<'_, Self>]) -> Result<(), Error>;
 
     /// The rotations of every row for [`Backend::rope_store`]: `[rows, 2 * frequencies]`, for each
-    /// frequency `f` the pair `magnitude * (cos, sin)(position * f)`.
-    fn rotations(&self, rope: &Rope<Self>, positions: &[u32], out: &mut Self::Buffer) -> Result<(), Error>;
+    /// frequency `f` the pair `magnitude * (cos, sin)(position * f)`; see [`Rope`].
+    fn rotations(
+        &self,
+        frequencies: &Self::Vector,
+        magnitude: f32,
+        positions: &[u32],
+        out: &mut Self::Buffer,
+    ) -> Result<(), Error>;
 
     /// Normalizes (where the layer has norms) and rotates queries and keys in place, then writes keys and
     /// values to the batch's pages of `spec.layer`.

@@ -4,6 +4,7 @@
 //! - [`batch`]: the ragged batch that every operation works on, and the paged KV cache's shape.
 //! - [`cpu`]: this machine's processor, with our own kernels.
 //! - [`cuda`]: NVIDIA's GPUs, with our own kernels.
+//! - [`parts`]: several of those as one.
 //! - [`quant`]: what each block format of a GGUF file means, in plain scalar code.
 
 pub mod backend;
@@ -12,6 +13,7 @@ mod checks;
 pub mod cpu;
 pub mod cuda;
 mod error;
+pub mod parts;
 pub mod quant;
 
 pub use backend::{Activation, Attention, Backend, Lora, LoraRow, MatMul, Rope, RopeStyle};

@@ -9,8 +9,7 @@ use common::{Random, blocks, buffer, contents, matrix_f64, product, relative_err
 use realm_compute::cpu::{CpuBackend, Isa};
 use realm_compute::cuda::CudaBackend;
 use realm_compute::{
-    Activation, Backend, CacheLayout, CacheSpec, CacheType, Error, Lora, LoraRow, MatMul, Rope, RopeStyle,
-    quant,
+    Activation, Backend, CacheLayout, CacheSpec, CacheType, Error, Lora, LoraRow, MatMul, RopeStyle, quant,
 };
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
@@ -301,9 +300,9 @@ fn elementwise<B: Backend>(b: &B, columns: usize) -> Vec<(&'static str, Vec<f32>
     b.gated(Activation::GeluTanh, &mut a, &c).unwrap();
     all.push(("gelu", contents(b, &a)));
     let frequencies = b.vector(&(0..40).map(|i| 0.7f32.powi(i)).collect::<Vec<_>>()).unwrap();
-    let rope = Rope { frequencies, magnitude: 1.1 };
+    let magnitude = 1.1;
     let mut out = b.buffer(0, 80).unwrap();
-    b.rotations(&rope, &[0, 1, 77, 100_000], &mut out).unwrap();
+    b.rotations(&frequencies, magnitude, &[0, 1, 77, 100_000], &mut out).unwrap();
     all.push(("rotations", contents(b, &out)));
     all
 }

@@ -56,6 +56,11 @@ impl Default for EngineConfig {
 }
 
 impl EngineConfig {
+    /// Bytes of the KV cache on the CPU where `kv_memory` is `None`.
+    pub fn default_kv_memory() -> u64 {
+        (free_memory() / 4).min(8 << 30)
+    }
+
     /// Pages of the KV cache.
     pub(crate) fn pages(&self, weights: &dyn Weights) -> usize {
         let model = weights.config();
@@ -66,7 +71,7 @@ impl EngineConfig {
         if let Some(tokens) = self.kv_tokens {
             return (layout.groups() * tokens.div_ceil(PAGE_TOKENS)).max(least);
         }
-        let memory = self.kv_memory.unwrap_or_else(|| (free_memory() / 4).min(8 << 30));
+        let memory = self.kv_memory.unwrap_or_else(Self::default_kv_memory);
         // More than this nobody could use.
         let most = layout.groups() * (self.max_running * model.context_length).div_ceil(PAGE_TOKENS);
         ((memory / page_bytes) as usize).clamp(least, most.max(least))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use realm_compute::{Backend, Batch, CacheSpec, CacheType, MatMul, PAGE_TOKENS, Want};
 
 use crate::adapter::Active;
-use crate::transformer::{Buffers, attention, attention_output, feed_forward};
+use crate::transformer::{Buffers, attention, attention_output, feed_forward, rotate};
 use crate::weights::Transformer;
 use crate::{Error, ModelConfig};
 
@@ -190,9 +190,9 @@ impl<B: Backend> Pieces for PieceRunner<B> {
         let mut batch = Batch::default();
         // Tokens are not looked at after the embedding.
         batch.push(&vec![0; rows], len, &cached.tables, Want::Nothing);
-        b.rotations(&model.rope, &batch.positions, &mut buffers.rotations)?;
+        rotate(b, &model.rope, &batch.positions, &mut buffers.rotations)?;
         if let Some(rope) = &model.rope_local {
-            b.rotations(rope, &batch.positions, &mut buffers.rotations_local)?;
+            rotate(b, rope, &batch.positions, &mut buffers.rotations_local)?;
         }
         let adapters = HashMap::new();
         let active = Active::new(&adapters, &batch);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use realm_compute::{
-    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Lora, MatMul, PAGE_TOKENS,
+    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Lora, MatMul, PAGE_TOKENS, Rope,
 };
 
 use crate::adapter::{Active, Adapter, AdapterWeights, Slot};
@@ -238,9 +238,9 @@ impl<B: Backend> Runner<B> {
         let mut active = Active::new(adapters, batch);
         let (b, c) = (&*model.backend, &model.config);
         b.embed(&model.embeddings, &batch.tokens, c.embedding_scale(), &mut buffers.x)?;
-        b.rotations(&model.rope, &batch.positions, &mut buffers.rotations)?;
+        rotate(b, &model.rope, &batch.positions, &mut buffers.rotations)?;
         if let Some(rope) = &model.rope_local {
-            b.rotations(rope, &batch.positions, &mut buffers.rotations_local)?;
+            rotate(b, rope, &batch.positions, &mut buffers.rotations_local)?;
         }
         let (wanted, logits_among, hidden_among) = wanted_rows(batch);
         for (i, layer) in model.layers.iter().enumerate() {
@@ -293,6 +293,16 @@ fn wanted_rows(batch: &Batch) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
     let among = |rows: &[u32]| rows.iter().map(|row| wanted.partition_point(|w| w < row) as u32).collect();
     let (logits, hidden) = (among(&batch.outputs), among(&batch.hidden));
     (wanted, logits, hidden)
+}
+
+/// The rotations of every position.
+pub(crate) fn rotate<B: Backend>(
+    b: &B,
+    rope: &Rope<B>,
+    positions: &[u32],
+    out: &mut B::Buffer,
+) -> Result<(), Error> {
+    Ok(b.rotations(&rope.frequencies, rope.magnitude, positions, out)?)
 }
 
 /// From the residual stream to the heads' outputs in `attended`.

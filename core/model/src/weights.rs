@@ -121,7 +121,7 @@ impl<'a, B: Backend> Loader<'a, B> {
 
     fn vector(&mut self, name: &str, len: usize) -> Result<B::Vector, Error> {
         let values = self.floats(name, len)?;
-        Ok(self.backend.vector(&values)?)
+        Ok(self.backend.vector_of(name, &values)?)
     }
 
     fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<B::Vector>, Error> {
@@ -169,7 +169,8 @@ impl<'a, B: Backend> Loader<'a, B> {
                 Error::InvalidModel(format!("tensor `{name}.weight` has no rows {range:?}"))
             })?;
             let weight = self.backend.matrix(&Tensor { info: &info, data })?;
-            let bias = bias.as_ref().map(|b| self.backend.vector(&b[range.clone()])).transpose()?;
+            let bias =
+                bias.as_ref().map(|b| self.backend.vector_of(&bias_name, &b[range.clone()])).transpose()?;
             parts.push(Linear { weight, bias });
             start = range.end;
         }

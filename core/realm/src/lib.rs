@@ -34,6 +34,7 @@ mod completion;
 mod device;
 mod error;
 mod generation;
+mod gpus;
 mod inspect;
 mod load;
 mod log;

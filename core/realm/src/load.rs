@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use realm_compute::CacheType;
-use realm_engine::{Draft, Engine, EngineConfig, Speculation};
+use realm_engine::{Draft, Engine, Speculation};
 use realm_gguf::Gguf;
 use realm_model::Weights;
 use realm_tokenizer::{ChatTemplate, Tokenizer};
@@ -32,6 +32,9 @@ pub struct LoadOptions {
     pub draft_model: Option<String>,
     /// Requests that may wait over all tenants, `None` for 4096; one more is refused as `overloaded`.
     pub max_queued: Option<usize>,
+    /// Layers that GPUs compute: so many of the last ones and the output, and the CPU those before. `None` for as many as fit
+    /// beside a KV cache. Means nothing where there is no GPU.
+    pub gpu_layers: Option<usize>,
 }
 
 /// Told how loading goes, on the thread that loads.
@@ -69,19 +72,8 @@ pub(crate) fn load(
         Some(source) => Some(ChatTemplate::new(source, bos, eos)?),
         None => ChatTemplate::from_metadata(metadata, bos, eos)?,
     };
-    let weights = device.load(&gguf, &mut |done, total| progress.loading(done, total))?;
-    let defaults = device.engine_config();
-    let config = EngineConfig {
-        kv_tokens: options.kv_tokens,
-        kv_memory: match options.kv_memory {
-            Some(bytes) => Some(bytes),
-            None => device.kv_memory()?,
-        },
-        cache_type: options.cache_type.unwrap_or(device.cache_type()),
-        speculation: options.speculation,
-        max_queued: options.max_queued.unwrap_or(defaults.max_queued),
-        ..defaults
-    };
+    let (weights, placed) = device.load(&gguf, options, &mut |done, total| progress.loading(done, total))?;
+    let config = placed.engine_config(&*weights, options)?;
     let draft = draft.as_ref().map(|(weights, tokenizer)| Draft { weights: &**weights, tokenizer });
     let engine = Engine::with_draft(&*weights, Arc::clone(&tokenizer), &config, draft)?;
     let info = ModelInfo::new(&gguf, &*weights, &engine, template.is_some());
@@ -94,5 +86,5 @@ pub(crate) fn load(
 fn open_draft(device: &Device, path: &Path) -> Result<(Box<dyn Weights>, Tokenizer), Error> {
     let gguf = Gguf::open(path)?;
     let tokenizer = Tokenizer::from_metadata(gguf.metadata())?;
-    Ok((device.load(&gguf, &mut |_, _| {})?, tokenizer))
+    Ok((device.load(&gguf, &LoadOptions::default(), &mut |_, _| {})?.0, tokenizer))
 }

@@ -40,8 +40,9 @@ impl Builder {
         self
     }
 
-    /// Where models run: `"cpu"`, `"cuda"` (the first NVIDIA GPU), `"cuda:1"` (another one) or `"auto"`, which is the
-    /// default: the first GPU or, where there is none that Realm can use, the CPU.
+    /// Where models run: `"cpu"`, `"cuda"` (the first NVIDIA GPU, and others and the CPU for what does not fit there), `"cuda:1"`
+    /// (another one), `"cuda:0,1"` (layers split over these) or `"auto"`, which is the default: as `"cuda"` or, where there is
+    /// no GPU that Realm can use, the CPU.
     pub fn device(mut self, device: impl Into<String>) -> Self {
         self.device = Some(device.into());
         self

@@ -26,7 +26,7 @@ use std::sync::Mutex;
 use realm_gguf::Tensor;
 
 use crate::checks::{self, expect};
-use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul, PAGE_TOKENS, Rope};
+use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul, PAGE_TOKENS};
 pub use cache::Cache;
 pub use isa::Isa;
 pub use lora::LowRank;
@@ -69,7 +69,7 @@ impl Buffer {
         &self.data[..self.rows * self.columns]
     }
 
-    fn data_mut(&mut self) -> &mut [f32] {
+    pub(crate) fn data_mut(&mut self) -> &mut [f32] {
         &mut self.data[..self.rows * self.columns]
     }
 
@@ -78,7 +78,7 @@ impl Buffer {
     }
 
     /// Makes room for `rows` rows; what they hold is unspecified.
-    fn set_rows(&mut self, rows: usize) {
+    pub(crate) fn set_rows(&mut self, rows: usize) {
         if self.data.len() < rows * self.columns {
             self.data.resize(rows * self.columns, 0.0);
         }
@@ -248,8 +248,14 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn rotations(&self, rope: &Rope<Self>, positions: &[u32], out: &mut Buffer) -> Result<(), Error> {
-        expect("the width of the rotations", out.columns, 2 * rope.frequencies.len())?;
+    fn rotations(
+        &self,
+        frequencies: &Vec<f32>,
+        magnitude: f32,
+        positions: &[u32],
+        out: &mut Buffer,
+    ) -> Result<(), Error> {
+        expect("the width of the rotations", out.columns, 2 * frequencies.len())?;
         out.set_rows(positions.len());
         let columns = out.columns;
         let parts = Parts::new(out.data_mut());
@@ -257,10 +263,10 @@ impl Backend for CpuBackend {
         self.rows(positions.len(), 16 * columns, |row| {
             // SAFETY: every row is handed out once.
             let out = unsafe { parts.part(row * columns, columns) };
-            for (out, &frequency) in out.chunks_exact_mut(2).zip(&rope.frequencies) {
+            for (out, &frequency) in out.chunks_exact_mut(2).zip(frequencies) {
                 // In f64: at position 100,000 an f32 angle would be off by 0.004 radians.
                 let (sin, cos) = (positions[row] as f64 * frequency as f64).sin_cos();
-                (out[0], out[1]) = (cos as f32 * rope.magnitude, sin as f32 * rope.magnitude);
+                (out[0], out[1]) = (cos as f32 * magnitude, sin as f32 * magnitude);
             }
         });
         Ok(())

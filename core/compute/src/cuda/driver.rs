@@ -67,6 +67,15 @@ fn failed(what: &str, error: DriverError) -> Error {
 }
 
 impl Device {
+    /// How many GPUs the driver knows; 0 where there is none.
+    pub(crate) fn count() -> usize {
+        // SAFETY: as in `open`.
+        if !unsafe { sys::is_culib_present() } || result::init().is_err() {
+            return 0;
+        }
+        result::device::get_count().map_or(0, |count| count.max(0) as usize)
+    }
+
     /// Opens GPU `ordinal`. Refused where there is no driver, none new enough, or no such GPU.
     pub(crate) fn open(ordinal: usize) -> Result<Arc<Self>, Error> {
         let no = |why: String| Err(Error::Unsupported(why));
@@ -387,6 +396,17 @@ impl Drop for Memory {
     }
 }
 
+/// Copies `bytes` from another GPU's memory, in the order of the stream of `to`'s.
+pub(crate) fn copy_across(from: &Memory, to: &mut Memory, bytes: usize) -> Result<(), Error> {
+    assert!(bytes <= from.bytes.min(to.bytes), "a copy past the end of memory");
+    to.device.bind()?;
+    let (here, there) = (to.device.context, from.device.context);
+    // SAFETY: inside both, whose contexts are alive.
+    unsafe { sys::cuMemcpyPeerAsync(to.pointer, here, from.pointer, there, bytes, to.device.stream) }
+        .result()
+        .map_err(|e| failed("copying between GPUs", e))
+}
+
 /// Types of which any bits are a value.
 ///
 /// # Safety
@@ -460,6 +480,23 @@ impl Event {
         let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT)
             .map_err(|e| failed("creating an event", e))?;
         Ok(Self { event, device: Arc::clone(device) })
+    }
+
+    /// As [`Event::new`], without the time.
+    pub(crate) fn untimed(device: &Arc<Device>) -> Result<Self, Error> {
+        device.bind()?;
+        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+            .map_err(|e| failed("creating an event", e))?;
+        Ok(Self { event, device: Arc::clone(device) })
+    }
+
+    /// Has what is started on `device` from now on wait for what was marked.
+    pub(crate) fn before(&self, device: &Device) -> Result<(), Error> {
+        device.bind()?;
+        // SAFETY: both are alive; the driver keeps what it needs of an event that is destroyed later.
+        unsafe { sys::cuStreamWaitEvent(device.stream, self.event, 0) }
+            .result()
+            .map_err(|e| failed("an event", e))
     }
 
     /// Marks what was started so far.

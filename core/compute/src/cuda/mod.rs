@@ -10,6 +10,7 @@
 //! shape over a row's own context. Kernels for one row and for many do the same float operations for a row, so which of
 //! them ran, and with which other rows, cannot be told from the result.
 
+mod across;
 mod attention;
 mod buffer;
 mod cache;
@@ -29,7 +30,7 @@ use realm_gguf::Tensor;
 
 use crate::checks::{self, expect};
 use crate::cpu::pool::Parts;
-use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul, Rope};
+use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul};
 pub use buffer::Buffer;
 pub use cache::Cache;
 use crew::Crew;
@@ -76,6 +77,11 @@ impl CudaBackend {
         let crew = Crew::new(cores.min(HOST_THREADS))
             .map_err(|e| Error::InvalidArgument(format!("cannot start threads: {e}")))?;
         Ok(Self { device, kernels, state: Mutex::default(), recorder: Mutex::default(), crew })
+    }
+
+    /// How many GPUs there are; those that [`new`](Self::new) refuses count.
+    pub fn count() -> usize {
+        Device::count()
     }
 
     /// Bytes of memory that are free on the GPU, and that it has.
@@ -298,19 +304,25 @@ impl Backend for CudaBackend {
         Ok(())
     }
 
-    fn rotations(&self, rope: &Rope<Self>, positions: &[u32], out: &mut Buffer) -> Result<(), Error> {
-        let count = rope.frequencies.len;
+    fn rotations(
+        &self,
+        frequencies: &Vector,
+        magnitude: f32,
+        positions: &[u32],
+        out: &mut Buffer,
+    ) -> Result<(), Error> {
+        let count = frequencies.len;
         expect("the width of the rotations", out.columns, 2 * count)?;
         let mut state = self.state()?;
         out.set_rows(positions.len())?;
         let rows = positions.len();
         let positions = state.positions.put(&self.device, positions)?;
-        let (frequencies, to) = (rope.frequencies.memory.pointer(), out.pointer());
+        let (frequencies, to) = (frequencies.memory.pointer(), out.pointer());
         let geometry = Geometry { grid: [count.div_ceil(64), rows, 1], block: 64, shared: 0 };
         let count = count as i32;
         // SAFETY: `out` has room for a pair for each frequency and row.
         unsafe {
-            let arguments = arguments![frequencies, count, rope.magnitude, positions, to];
+            let arguments = arguments![frequencies, count, magnitude, positions, to];
             self.device.launch(self.kernels.rotations, geometry, arguments)
         }
     }

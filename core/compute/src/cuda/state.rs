@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::driver::{Device, Memory, Pinned};
+use super::driver::{Device, Event, Memory, Pinned};
 use super::graph::{self, Recordings};
 use super::matrix::Uploader;
 use crate::Error;
@@ -26,6 +26,8 @@ pub(crate) struct State {
     /// Weights came since the last product: it must not start before they are there.
     pub(crate) uploading: bool,
     pub(crate) recordings: Recordings,
+    /// For other GPUs to wait for.
+    pub(crate) mark: Option<Event>,
 }
 
 impl State {

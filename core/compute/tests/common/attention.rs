@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use realm_compute::{
-    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, NO_PAGE, PAGE_TOKENS, Rope, RopeStyle, Want,
+    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, NO_PAGE, PAGE_TOKENS, RopeStyle, Want,
 };
 
 use super::{Random, buffer, contents};
@@ -63,14 +63,14 @@ impl Case {
         let k = random.floats(rows * self.kv_heads * self.dim, 1.0);
         let v = random.floats(rows * self.kv_heads * self.dim, 1.0);
         let frequencies = b.vector(&(0..self.dim / 2).map(|i| 0.5f32.powi(i as i32)).collect::<Vec<_>>());
-        let rope = Rope { frequencies: frequencies.unwrap(), magnitude: 1.0 };
+        let (frequencies, magnitude) = (frequencies.unwrap(), 1.0);
         let (start, n) = (part.start, part.len());
         let mut batch = Batch::default();
         let mut table = pages.to_vec();
         table[..self.spec().layout.first_page(0, start)].fill(NO_PAGE);
         batch.push(&vec![0; n], start, &[table], Want::Nothing);
         let mut rotations = b.buffer(n, self.dim).unwrap();
-        b.rotations(&rope, &batch.positions, &mut rotations).unwrap();
+        b.rotations(&frequencies, magnitude, &batch.positions, &mut rotations).unwrap();
         let part = |x: &[f32], heads: usize| {
             buffer(b, n, heads * self.dim, &x[start * heads * self.dim..][..n * heads * self.dim])
         };

@@ -107,9 +107,14 @@ impl<B: Backend> Adapter<B> {
         }
         let (all, mut first) = (b.tensor(), 0);
         for (slot, outputs) in fit.slots {
-            let (info, data) = all
+            let (mut info, data) = all
                 .rows(first as u64..(first + outputs) as u64)
                 .ok_or_else(|| invalid(format!("`{}` has too few rows", pair.module)))?;
+            // A backend of several devices finds the weight's by it.
+            info.name = match (slot, &pair.module) {
+                (Some(_), Module::Layer(layer, _)) => format!("blk.{layer}.lora_b"),
+                _ => "output.lora_b".into(),
+            };
             let low_rank = model.backend.low_rank(&a.tensor(), &Tensor { info: &info, data })?;
             let change = Change { pair: low_rank, scale: pair.scale * a.factor * b.factor };
             if !change.scale.is_finite() {

@@ -1,0 +1,162 @@
+//! Activations that go where they are needed.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::member::{AnyBuffer, Either, Part};
+use crate::{Backend, Error};
+
+/// Activations, `[rows, columns]`: a buffer on each part that has used them, some of which hold the rows.
+pub struct Buffer {
+    columns: usize,
+    rows: usize,
+    copies: Mutex<Copies>,
+}
+
+#[derive(Default)]
+struct Copies {
+    on: Vec<Option<AnyBuffer>>,
+    /// Parts that hold the rows, a bit each.
+    valid: u64,
+    /// The part that used them last.
+    latest: usize,
+}
+
+/// A buffer as one part sees it.
+pub(crate) struct Here<'a> {
+    copies: MutexGuard<'a, Copies>,
+    part: usize,
+}
+
+impl Here<'_> {
+    pub(crate) fn get(&self) -> Result<&AnyBuffer, Error> {
+        self.copies.on.get(self.part).and_then(Option::as_ref).ok_or_else(missing)
+    }
+}
+
+fn missing() -> Error {
+    Error::InvalidArgument("a buffer that nothing was written to".into())
+}
+
+impl Buffer {
+    pub(crate) fn new(rows: usize, columns: usize) -> Self {
+        Self { columns, rows, copies: Mutex::default() }
+    }
+
+    /// Number of rows that hold results.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Numbers in a row.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    fn copies(&self) -> MutexGuard<'_, Copies> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The part that used it last.
+    pub(crate) fn latest(&self) -> usize {
+        self.copies().latest
+    }
+
+    /// For reading on a part: the rows cross to there, unless they have before.
+    pub(crate) fn at(&self, parts: &[Part], part: usize) -> Result<Here<'_>, Error> {
+        let mut copies = self.copies();
+        copies.bring(parts, part, [self.rows, self.columns])?;
+        Ok(Here { copies, part })
+    }
+
+    /// For changing in place on a part: no other holds the rows from then on.
+    pub(crate) fn own(&mut self, parts: &[Part], part: usize) -> Result<&mut AnyBuffer, Error> {
+        let shape = [self.rows, self.columns];
+        let copies = self.copies.get_mut().unwrap_or_else(PoisonError::into_inner);
+        copies.bring(parts, part, shape)?;
+        copies.valid = 1 << part;
+        copies.on[part].as_mut().ok_or_else(missing)
+    }
+
+    /// For filling on a part with `rows` rows: what it held is lost.
+    pub(crate) fn fill(&mut self, parts: &[Part], part: usize, rows: usize) -> Result<&mut AnyBuffer, Error> {
+        self.rows = rows;
+        let columns = self.columns;
+        let copies = self.copies.get_mut().unwrap_or_else(PoisonError::into_inner);
+        copies.make(parts, part, columns)?;
+        (copies.valid, copies.latest) = (1 << part, part);
+        copies.on[part].as_mut().ok_or_else(missing)
+    }
+
+    /// For filling it on every part with the same `rows` rows.
+    pub(crate) fn fill_all(
+        &mut self,
+        parts: &[Part],
+        rows: usize,
+        mut each: impl FnMut(usize, &mut AnyBuffer) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for part in 0..parts.len() {
+            each(part, self.fill(parts, part, rows)?)?;
+        }
+        self.copies.get_mut().unwrap_or_else(PoisonError::into_inner).valid = !0;
+        Ok(())
+    }
+}
+
+impl Copies {
+    fn make(&mut self, parts: &[Part], part: usize, columns: usize) -> Result<(), Error> {
+        self.on.resize_with(parts.len().max(self.on.len()), || None);
+        if self.on[part].is_none() {
+            self.on[part] = Some(parts[part].buffer(0, columns)?);
+        }
+        Ok(())
+    }
+
+    fn bring(&mut self, parts: &[Part], part: usize, [rows, columns]: [usize; 2]) -> Result<(), Error> {
+        self.make(parts, part, columns)?;
+        let from = std::mem::replace(&mut self.latest, part);
+        if self.valid & 1 << part != 0 {
+            return Ok(());
+        }
+        let mut to = self.on[part].take().ok_or_else(missing)?;
+        let crossed = match self.on[from].as_ref().filter(|_| self.valid & 1 << from != 0) {
+            Some(source) => cross((&parts[from], source), (&parts[part], &mut to), rows),
+            // Nothing was written yet.
+            None => set_rows(&mut to, rows),
+        };
+        self.on[part] = Some(to);
+        crossed?;
+        self.valid |= 1 << part;
+        Ok(())
+    }
+}
+
+/// Makes room for `rows` rows.
+pub(crate) fn set_rows(x: &mut AnyBuffer, rows: usize) -> Result<(), Error> {
+    match x {
+        Either::Cpu(x) => {
+            x.set_rows(rows);
+            Ok(())
+        }
+        Either::Cuda(x) => x.set_rows(rows),
+    }
+}
+
+/// Copies rows from part to part.
+fn cross(from: (&Part, &AnyBuffer), to: (&Part, &mut AnyBuffer), rows: usize) -> Result<(), Error> {
+    set_rows(to.1, rows)?;
+    match (from, to) {
+        ((_, Either::Cpu(from)), (_, Either::Cpu(to))) => {
+            to.data_mut().copy_from_slice(from.data());
+            Ok(())
+        }
+        ((_, Either::Cpu(from)), (Part::Cuda(b), Either::Cuda(to))) => b.write(from.data(), to),
+        ((Part::Cuda(b), Either::Cuda(from)), (_, Either::Cpu(to))) => {
+            let mut values = Vec::new();
+            b.read(from, &mut values)?;
+            to.data_mut().copy_from_slice(&values);
+            Ok(())
+        }
+        ((Part::Cuda(b), Either::Cuda(from)), (Part::Cuda(c), Either::Cuda(to))) => c.take_rows(b, from, to),
+        _ => Err(Error::InvalidArgument("a buffer on another part than its own".into())),
+    }
+}

@@ -1,0 +1,445 @@
+//! Several processors as one: each layer of a model is on one of them.
+//!
+//! A pass goes through the layers in their order, so the parts work one after the other, and what crosses where one ends is the
+//! residual stream: a few kilobytes a row. A layer's weights and its part of the KV cache's pages are where the layer is.
+//! Reading order: `plan` decides what goes where, `member` says what a part may be, `buffer` are activations that
+//! cross by themselves, and this file sends each operation to the part that has its weights.
+//!
+//! Placement is by layer today. A matrix of which several parts have a piece each (tensor parallelism) would be another
+//! kind of [`Matrix`], whose product every part computes for its outputs.
+
+mod buffer;
+mod member;
+mod plan;
+
+use realm_gguf::Tensor;
+
+use crate::checks::expect;
+use crate::{
+    Activation, Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Error, LayerPlace, Lora, MatMul,
+};
+pub use buffer::Buffer;
+pub use member::Part;
+use member::{AnyBuffer, AnyCache, AnyLowRank, AnyMatrix, AnyVector, Member, on};
+pub use plan::{Plan, Sizes};
+
+/// The [`Backend`] that is made of parts.
+pub struct PartsBackend {
+    parts: Vec<Part>,
+    plan: Plan,
+}
+
+/// Parameters on the part that needs them, or on all.
+pub struct Vector {
+    on: Vec<Option<AnyVector>>,
+    /// The part, if it is one.
+    home: Option<usize>,
+}
+
+/// A weight matrix on its part.
+pub struct Matrix {
+    part: usize,
+    of: AnyMatrix,
+}
+
+/// A change of a weight, where the weight is.
+pub struct LowRank {
+    part: usize,
+    of: AnyLowRank,
+}
+
+/// A KV cache: on each part the pages of its layers. A page has the same number everywhere.
+pub struct Cache {
+    on: Vec<Option<AnyCache>>,
+    /// Bytes of a page on each part.
+    bytes: Vec<usize>,
+}
+
+impl PartsBackend {
+    /// A backend of `parts`, at most 64, whose layers are where `plan` says.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the plan names parts that are not there.
+    pub fn new(parts: Vec<Part>, plan: Plan) -> Result<Self, Error> {
+        let most = plan.layers.iter().copied().chain([plan.embeddings, plan.output]).max().unwrap_or(0);
+        if most >= parts.len() || parts.len() > 64 {
+            return Err(Error::InvalidArgument(format!("part {most} of {}", parts.len())));
+        }
+        Ok(Self { parts, plan })
+    }
+
+    /// Bytes that a page of the KV cache takes on each part.
+    pub fn page_bytes(&self, layout: &CacheLayout, kind: CacheType) -> Vec<usize> {
+        let bytes = |layout| CacheSpec { layout, pages: 1, kind }.page_bytes();
+        (0..self.parts.len()).map(|part| self.layout_on(layout, part).map_or(0, bytes)).collect()
+    }
+
+    /// What of a cache is on a part; `None` if no layer is.
+    fn layout_on(&self, layout: &CacheLayout, part: usize) -> Option<CacheLayout> {
+        let here = |layer: usize| self.layer(layer) == part;
+        let own = || layout.layers.iter().enumerate().filter(|(layer, _)| here(*layer));
+        let mut slots: Vec<usize> = own().map(|(_, place)| place.slot).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        let place = |(layer, place): (usize, &LayerPlace)| LayerPlace {
+            group: place.group,
+            // Others are never asked for here.
+            slot: if here(layer) { slots.partition_point(|&slot| slot < place.slot) } else { 0 },
+        };
+        let layers = layout.layers.iter().enumerate().map(place).collect();
+        (!slots.is_empty()).then(|| CacheLayout { slots: slots.len(), layers, ..layout.clone() })
+    }
+
+    fn layer(&self, layer: usize) -> usize {
+        self.plan.layers.get(layer).copied().unwrap_or(self.plan.output)
+    }
+
+    /// The part of a tensor that belongs to a layer, or to an end of the model; `None` for any other.
+    fn part_of(&self, tensor: &str) -> Option<usize> {
+        if let Some(rest) = tensor.strip_prefix("blk.") {
+            return Some(self.layer(rest.split('.').next()?.parse().ok()?));
+        }
+        match tensor {
+            "token_embd.weight" => Some(self.plan.embeddings),
+            _ => tensor.starts_with("output").then_some(self.plan.output),
+        }
+    }
+
+    fn each<'a>(&'a self, cache: &'a Cache) -> impl Iterator<Item = (&'a Part, &'a AnyCache)> {
+        self.parts.iter().zip(&cache.on).filter_map(|(part, cache)| Some((part, cache.as_ref()?)))
+    }
+}
+
+impl Vector {
+    fn at(&self, part: usize) -> Result<&AnyVector, Error> {
+        let here = self.on.get(part).and_then(Option::as_ref);
+        here.ok_or_else(|| Error::InvalidArgument("parameters on another part than the operation's".into()))
+    }
+}
+
+impl Cache {
+    fn at(&self, part: usize) -> Result<&AnyCache, Error> {
+        self.on.get(part).and_then(Option::as_ref).ok_or_else(no_cache)
+    }
+
+    fn at_mut(&mut self, part: usize) -> Result<&mut AnyCache, Error> {
+        self.on.get_mut(part).and_then(Option::as_mut).ok_or_else(no_cache)
+    }
+}
+
+fn no_cache() -> Error {
+    Error::InvalidArgument("a cache without the layer's part".into())
+}
+
+/// What attention needs, as a part sees it.
+fn attention_on<'a, M: Member>(
+    b: &M,
+    spec: &Attention<'a, PartsBackend>,
+    part: usize,
+    rotations: &'a AnyBuffer,
+) -> Result<Attention<'a, M>, Error> {
+    let norm = |norm: Option<&'a Vector>| norm.map(|norm| b.vector_in(norm.at(part)?)).transpose();
+    Ok(Attention {
+        layer: spec.layer,
+        heads: spec.heads,
+        kv_heads: spec.kv_heads,
+        head_dim: spec.head_dim,
+        q_norm: norm(spec.q_norm)?,
+        k_norm: norm(spec.k_norm)?,
+        eps: spec.eps,
+        rotations: b.buffer_in(rotations)?,
+        style: spec.style,
+        scale: spec.scale,
+        window: spec.window,
+        soft_cap: spec.soft_cap,
+    })
+}
+
+/// Products whose weights are all on `part`.
+fn matmul_on<'a, M: Member>(
+    b: &M,
+    parts: &[Part],
+    part: usize,
+    x: &AnyBuffer,
+    rows: usize,
+    jobs: &mut [MatMul<'a, PartsBackend>],
+) -> Result<(), Error> {
+    let mut loras = Vec::with_capacity(jobs.len());
+    for job in &*jobs {
+        let all: &'a [Lora<'a, PartsBackend>] = job.lora;
+        let here = |lora: &'a Lora<'a, PartsBackend>| {
+            expect("the part of an adapter", lora.pair.part, part)?;
+            Ok(Lora { pair: b.low_rank_in(&lora.pair.of)?, scale: lora.scale, rows: lora.rows })
+        };
+        loras.push(all.iter().map(here).collect::<Result<Vec<_>, Error>>()?);
+    }
+    let mut inner = Vec::with_capacity(jobs.len());
+    for (job, lora) in jobs.iter_mut().zip(&loras) {
+        let out = match job.accumulate {
+            true => job.out.own(parts, part)?,
+            false => job.out.fill(parts, part, rows)?,
+        };
+        inner.push(MatMul {
+            weight: b.matrix_in(&job.weight.of)?,
+            bias: job.bias.map(|bias| b.vector_in(bias.at(part)?)).transpose()?,
+            out: b.buffer_in_mut(out)?,
+            accumulate: job.accumulate,
+            lora,
+        });
+    }
+    b.matmul(b.buffer_in(x)?, &mut inner)
+}
+
+impl Backend for PartsBackend {
+    type Buffer = Buffer;
+    type Vector = Vector;
+    type Matrix = Matrix;
+    type LowRank = LowRank;
+    type Cache = Cache;
+
+    fn description(&self) -> String {
+        let layers = |part| self.plan.layers.iter().filter(|&&of| of == part).count();
+        let parts = self.parts.iter().enumerate();
+        let each = parts.map(|(i, part)| format!("{} layers on {}", layers(i), part.description()));
+        each.collect::<Vec<_>>().join(", ")
+    }
+
+    fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {
+        let part = self.part_of(&tensor.info.name).unwrap_or(self.plan.output);
+        Ok(Matrix { part, of: self.parts[part].matrix(tensor)? })
+    }
+
+    fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<LowRank, Error> {
+        let part = self.part_of(&b.info.name).unwrap_or(self.plan.output);
+        Ok(LowRank { part, of: self.parts[part].low_rank(a, b)? })
+    }
+
+    fn vector(&self, values: &[f32]) -> Result<Vector, Error> {
+        let on =
+            self.parts.iter().map(|part| Ok(Some(part.vector(values)?))).collect::<Result<_, Error>>()?;
+        Ok(Vector { on, home: None })
+    }
+
+    fn vector_of(&self, tensor: &str, values: &[f32]) -> Result<Vector, Error> {
+        let Some(home) = self.part_of(tensor) else { return self.vector(values) };
+        let mut on: Vec<_> = self.parts.iter().map(|_| None).collect();
+        on[home] = Some(self.parts[home].vector(values)?);
+        Ok(Vector { on, home: Some(home) })
+    }
+
+    fn buffer(&self, rows: usize, columns: usize) -> Result<Buffer, Error> {
+        Ok(Buffer::new(rows, columns))
+    }
+
+    fn cache(&self, spec: &CacheSpec) -> Result<Cache, Error> {
+        let mut cache = Cache { on: Vec::new(), bytes: Vec::new() };
+        for (i, part) in self.parts.iter().enumerate() {
+            let spec = self.layout_on(&spec.layout, i).map(|layout| CacheSpec { layout, ..spec.clone() });
+            let on = spec.as_ref().map(|spec| part.cache(spec)).transpose()?;
+            cache.bytes.push(match (&on, &spec) {
+                (Some(AnyCache::Cuda(cache)), _) => cache.page_bytes(),
+                (_, spec) => spec.as_ref().map_or(0, CacheSpec::page_bytes),
+            });
+            cache.on.push(on);
+        }
+        Ok(cache)
+    }
+
+    fn copy_page(&self, cache: &mut Cache, from: u32, to: u32) -> Result<(), Error> {
+        for (part, cache) in self.parts.iter().zip(&mut cache.on) {
+            let Some(cache) = cache else { continue };
+            on!(part, |b| b.copy_page(b.cache_in_mut(cache)?, from, to))?;
+        }
+        Ok(())
+    }
+
+    fn export_page(&self, cache: &Cache, page: u32, out: &mut Vec<u8>) -> Result<(), Error> {
+        self.each(cache)
+            .try_for_each(|(part, cache)| on!(part, |b| b.export_page(b.cache_in(cache)?, page, out)))
+    }
+
+    fn import_page(&self, cache: &mut Cache, page: u32, bytes: &[u8]) -> Result<(), Error> {
+        expect("the bytes of a page", bytes.len(), cache.bytes.iter().sum())?;
+        let mut rest = bytes;
+        for ((part, cache), &own) in self.parts.iter().zip(&mut cache.on).zip(&cache.bytes) {
+            let Some(cache) = cache else { continue };
+            let (bytes, left) = rest.split_at(own);
+            on!(part, |b| b.import_page(b.cache_in_mut(cache)?, page, bytes))?;
+            rest = left;
+        }
+        Ok(())
+    }
+
+    fn embed(&self, table: &Matrix, tokens: &[u32], scale: f32, out: &mut Buffer) -> Result<(), Error> {
+        let out = out.fill(&self.parts, table.part, tokens.len())?;
+        on!(&self.parts[table.part], |b| b.embed(
+            b.matrix_in(&table.of)?,
+            tokens,
+            scale,
+            b.buffer_in_mut(out)?
+        ))
+    }
+
+    fn rms_norm(&self, x: &Buffer, weight: &Vector, eps: f32, out: &mut Buffer) -> Result<(), Error> {
+        let part = weight.home.unwrap_or_else(|| x.latest());
+        let (x, rows, weight) = (x.at(&self.parts, part)?, x.rows(), weight.at(part)?);
+        let out = out.fill(&self.parts, part, rows)?;
+        on!(&self.parts[part], |b| b.rms_norm(
+            b.buffer_in(x.get()?)?,
+            b.vector_in(weight)?,
+            eps,
+            b.buffer_in_mut(out)?
+        ))
+    }
+
+    fn add_rms_norm(&self, x: &mut Buffer, delta: &Buffer, weight: &Vector, eps: f32) -> Result<(), Error> {
+        let part = weight.home.unwrap_or_else(|| delta.latest());
+        let (delta, weight) = (delta.at(&self.parts, part)?, weight.at(part)?);
+        let x = x.own(&self.parts, part)?;
+        on!(&self.parts[part], |b| b.add_rms_norm(
+            b.buffer_in_mut(x)?,
+            b.buffer_in(delta.get()?)?,
+            b.vector_in(weight)?,
+            eps
+        ))
+    }
+
+    fn matmul(&self, x: &Buffer, jobs: &mut [MatMul<'_, Self>]) -> Result<(), Error> {
+        let Some(part) = jobs.first().map(|job| job.weight.part) else { return Ok(()) };
+        if let Some(job) = jobs.iter().find(|job| job.weight.part != part) {
+            return Err(Error::InvalidArgument(format!(
+                "a product on part {} beside one on {part}",
+                job.weight.part
+            )));
+        }
+        let (here, rows) = (x.at(&self.parts, part)?, x.rows());
+        on!(&self.parts[part], |b| matmul_on(&**b, &self.parts, part, here.get()?, rows, jobs))
+    }
+
+    fn rotations(
+        &self,
+        frequencies: &Vector,
+        magnitude: f32,
+        positions: &[u32],
+        out: &mut Buffer,
+    ) -> Result<(), Error> {
+        // Computed everywhere: that is less than what crossing takes.
+        out.fill_all(&self.parts, positions.len(), |part, out| {
+            on!(&self.parts[part], |b| {
+                let frequencies = b.vector_in(frequencies.at(part)?)?;
+                b.rotations(frequencies, magnitude, positions, b.buffer_in_mut(out)?)
+            })
+        })
+    }
+
+    fn rope_store(
+        &self,
+        spec: &Attention<'_, Self>,
+        batch: &Batch,
+        q: &mut Buffer,
+        k: &mut Buffer,
+        v: &Buffer,
+        cache: &mut Cache,
+    ) -> Result<(), Error> {
+        let part = self.layer(spec.layer);
+        let (rotations, v) = (spec.rotations.at(&self.parts, part)?, v.at(&self.parts, part)?);
+        let (q, k) = (q.own(&self.parts, part)?, k.own(&self.parts, part)?);
+        let cache = cache.at_mut(part)?;
+        on!(&self.parts[part], |b| {
+            let spec = attention_on(&**b, spec, part, rotations.get()?)?;
+            let (q, k) = (b.buffer_in_mut(q)?, b.buffer_in_mut(k)?);
+            b.rope_store(&spec, batch, q, k, b.buffer_in(v.get()?)?, b.cache_in_mut(cache)?)
+        })
+    }
+
+    fn attention(
+        &self,
+        spec: &Attention<'_, Self>,
+        batch: &Batch,
+        q: &Buffer,
+        cache: &Cache,
+        out: &mut Buffer,
+    ) -> Result<(), Error> {
+        let part = self.layer(spec.layer);
+        let rotations = spec.rotations.at(&self.parts, part)?;
+        let (q, rows, cache) = (q.at(&self.parts, part)?, q.rows(), cache.at(part)?);
+        let out = out.fill(&self.parts, part, rows)?;
+        on!(&self.parts[part], |b| {
+            let spec = attention_on(&**b, spec, part, rotations.get()?)?;
+            b.attention(&spec, batch, b.buffer_in(q.get()?)?, b.cache_in(cache)?, b.buffer_in_mut(out)?)
+        })
+    }
+
+    fn gated(&self, activation: Activation, gate: &mut Buffer, up: &Buffer) -> Result<(), Error> {
+        let part = up.latest();
+        let up = up.at(&self.parts, part)?;
+        let gate = gate.own(&self.parts, part)?;
+        on!(&self.parts[part], |b| b.gated(activation, b.buffer_in_mut(gate)?, b.buffer_in(up.get()?)?))
+    }
+
+    fn gather(&self, x: &Buffer, rows: &[u32], out: &mut Buffer) -> Result<(), Error> {
+        let part = x.latest();
+        let x = x.at(&self.parts, part)?;
+        let out = out.fill(&self.parts, part, rows.len())?;
+        on!(&self.parts[part], |b| b.gather(b.buffer_in(x.get()?)?, rows, b.buffer_in_mut(out)?))
+    }
+
+    fn soft_cap(&self, x: &mut Buffer, cap: f32) -> Result<(), Error> {
+        let part = x.latest();
+        let x = x.own(&self.parts, part)?;
+        on!(&self.parts[part], |b| b.soft_cap(b.buffer_in_mut(x)?, cap))
+    }
+
+    fn best(&self, x: &Buffer, out: &mut Buffer) -> Result<(), Error> {
+        let part = x.latest();
+        let (x, rows) = (x.at(&self.parts, part)?, x.rows());
+        let out = out.fill(&self.parts, part, rows)?;
+        on!(&self.parts[part], |b| b.best(b.buffer_in(x.get()?)?, b.buffer_in_mut(out)?))
+    }
+
+    fn host<'a>(&self, _x: &'a Buffer) -> Option<&'a [f32]> {
+        None
+    }
+
+    fn read(&self, x: &Buffer, out: &mut Vec<f32>) -> Result<(), Error> {
+        let part = x.latest();
+        let x = x.at(&self.parts, part)?;
+        on!(&self.parts[part], |b| b.read(b.buffer_in(x.get()?)?, out))
+    }
+
+    fn write(&self, values: &[f32], x: &mut Buffer) -> Result<(), Error> {
+        let (part, rows) = (x.latest(), x.rows());
+        let x = x.fill(&self.parts, part, rows)?;
+        buffer::set_rows(x, rows)?;
+        on!(&self.parts[part], |b| b.write(values, b.buffer_in_mut(x)?))
+    }
+
+    fn rows(&self, x: &Buffer) -> usize {
+        x.rows()
+    }
+
+    fn columns(&self, x: &Buffer) -> usize {
+        x.columns()
+    }
+
+    fn read_row(&self, x: &Buffer, row: usize, out: &mut Vec<f32>) -> Result<(), Error> {
+        let part = x.latest();
+        let x = x.at(&self.parts, part)?;
+        on!(&self.parts[part], |b| b.read_row(b.buffer_in(x.get()?)?, row, out))
+    }
+
+    fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
+        // The processor's own threads where it computes: others would be in their way.
+        let cpu = self.parts.iter().find(|part| matches!(part, Part::Cpu(_)));
+        match cpu.or(self.parts.first()) {
+            Some(part) => on!(part, |b| b.on_host_threads(count, each)),
+            None => (0..count).for_each(each),
+        }
+    }
+
+    fn rouse(&self, count: usize) {
+        if let Some(Part::Cuda(b)) = self.parts.iter().min_by_key(|part| matches!(part, Part::Cuda(_))) {
+            b.rouse(count);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! A model on several parts: what crosses between them, and rows of logits that are kept.
+
+#[allow(dead_code, reason = "other tests of this crate share more")]
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{model_path, on_gpu, tables};
+use realm_compute::cpu::CpuBackend;
+use realm_compute::cuda::CudaBackend;
+use realm_compute::parts::{Part, PartsBackend, Plan};
+use realm_compute::{Backend, Batch, CacheType, PAGE_TOKENS, Want};
+use realm_gguf::Gguf;
+use realm_model::{Forward, ModelConfig, Transformer, Weights};
+
+const PAGES: usize = 8;
+
+/// A runner on whatever backend.
+fn runner<B: Backend>(b: B, path: &Path) -> Box<dyn Forward> {
+    let gguf = Gguf::open(path).unwrap();
+    let model = Arc::new(Transformer::load(Arc::new(b), &gguf, &mut |_, _| {}).unwrap());
+    let groups = model.config().cache_layout().groups();
+    model.runner(PAGES * groups, CacheType::F32).unwrap()
+}
+
+fn whole(path: &Path) -> Box<dyn Forward> {
+    runner(CpuBackend::new(2).unwrap(), path)
+}
+
+/// The first layers on the CPU; the others on another part of the same kind or, with `REALM_TEST_DEVICE=cuda`, on GPUs.
+fn split(path: &Path) -> Box<dyn Forward> {
+    let config = ModelConfig::from_gguf(&Gguf::open(path).unwrap()).unwrap();
+    let cpu = || Part::Cpu(Arc::new(CpuBackend::new(2).unwrap()));
+    let mut parts = vec![cpu()];
+    if on_gpu() {
+        let gpus = 0..CudaBackend::count().min(2);
+        parts.extend(gpus.map(|gpu| Part::Cuda(Arc::new(CudaBackend::new(gpu).unwrap()))));
+    } else {
+        parts.extend([cpu(), cpu()]);
+    }
+    let last = parts.len() - 1;
+    // An odd cut, so that groups of layers with and without a window are on both sides.
+    let place = |layer: usize| (layer * parts.len() + 1) / config.layers.max(1);
+    let layers = (0..config.layers).map(|layer| place(layer).min(last)).collect();
+    let plan = Plan { layers, embeddings: last, output: last };
+    runner(PartsBackend::new(parts, plan).unwrap(), path)
+}
+
+/// A prompt in two chunks, then single tokens.
+fn batches(runner: &dyn Forward) -> Vec<Batch> {
+    let tables = tables(runner, &(0..PAGES as u32).collect::<Vec<_>>());
+    let tokens: Vec<u32> = (0..90).map(|i| 40 + i * 37 % 900).collect();
+    let mut batches = Vec::new();
+    for (from, to) in [(0, 50), (50, 80), (80, 81), (81, 82), (82, 83), (83, 90)] {
+        let mut batch = Batch::default();
+        batch.push(&tokens[from..to], from, &tables, Want::Logits);
+        batches.push(batch);
+    }
+    batches
+}
+
+fn difference(a: &[f32], b: &[f32]) -> f64 {
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    let pairs = a.iter().zip(b);
+    norm(&mut pairs.map(|(a, b)| f64::from(a - b))) / norm(&mut a.iter().map(|&a| f64::from(a)))
+}
+
+/// On CPUs alone the same bits; beside a GPU, whose attention sums up in another order, nearly.
+fn agree(a: &[f32], b: &[f32]) -> bool {
+    let same = a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+    a.len() == b.len() && (same || (on_gpu() && difference(a, b) < 0.02))
+}
+
+fn compare(model: &str) {
+    let path = model_path(&format!("{model}.gguf"));
+    let (mut one, mut many) = (whole(&path), split(&path));
+    for (i, batch) in batches(&*one).iter().enumerate() {
+        one.forward(batch).unwrap();
+        many.forward(batch).unwrap();
+        assert!(agree(one.logits(), many.logits()), "batch {i} of {model}");
+    }
+    // Pages go out and come back on all parts at once.
+    let (mut page, mut again) = (Vec::new(), Vec::new());
+    many.export_page(0, &mut page).unwrap();
+    many.import_page(PAGES as u32 - 1, &page).unwrap();
+    many.export_page(PAGES as u32 - 1, &mut again).unwrap();
+    assert!(!page.is_empty() && page == again);
+    assert!(many.import_page(0, &page[1..]).is_err());
+}
+
+#[test]
+fn a_model_on_parts_computes_what_it_computes_on_one() {
+    compare("smollm2-135m-instruct-q4_1");
+}
+
+#[test]
+fn layers_with_and_without_a_window_may_be_apart() {
+    compare("gemma-3-270m-q4_k_m");
+}
+
+#[test]
+fn kept_rows_stay_what_they_were_however_many_passes_follow() {
+    let path = model_path("smollm2-135m-instruct-q4_1.gguf");
+    let mut runner = split(&path);
+    let tables = tables(&*runner, &(0..PAGES as u32).collect::<Vec<_>>());
+    let mut held = Vec::new();
+    for step in 0..12 {
+        let mut batch = Batch { best: true, keep: true, ..Batch::default() };
+        batch.push(&[100 + step as u32, 7], step * 2, &tables, Want::Logits);
+        runner.forward(&batch).unwrap();
+        assert!(runner.logits().is_empty());
+        let mut now = Vec::new();
+        runner.read_logits(1, &mut now).unwrap();
+        let likeliest: Vec<_> = runner.likeliest(1).unwrap().iter().collect();
+        assert!(likeliest.iter().all(|&(token, logit)| now[token as usize].to_bits() == logit.to_bits()));
+        assert!(now.iter().all(|&logit| logit <= likeliest[0].1));
+        // One of two rows of every pass: more passes than there are buffers for.
+        held.push((runner.kept(1).unwrap(), now));
+        if step % 3 == 2 {
+            held.swap_remove(0);
+        }
+        for (row, values) in &held {
+            let mut read = Vec::new();
+            row.read(&mut read).unwrap();
+            assert!(read.iter().zip(values).all(|(a, b)| a.to_bits() == b.to_bits()), "step {step}");
+        }
+    }
+    assert!(held.len() > 6);
+    assert!(PAGE_TOKENS * PAGES > 24);
+    drop(runner);
+    // The model may be gone.
+    let mut read = Vec::new();
+    held[0].0.read(&mut read).unwrap();
+    assert_eq!(read, held[0].1);
+}

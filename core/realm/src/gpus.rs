@@ -1,0 +1,201 @@
+//! GPUs that models run on, and which of them a model is on.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use realm_compute::cpu::CpuBackend;
+use realm_compute::cuda::CudaBackend;
+use realm_compute::parts::{Part, PartsBackend, Plan, Sizes};
+use realm_compute::{CacheLayout, CacheType};
+use realm_engine::EngineConfig;
+use realm_gguf::Gguf;
+use realm_model::{ModelConfig, Transformer, Weights};
+
+use crate::load::LoadOptions;
+use crate::{Error, device::Placed};
+
+/// Tokens that a KV cache has room for at least, where the user does not say and the model takes as many: a model whose
+/// weights leave less is not worth a GPU.
+const LEAST_TOKENS: usize = 2048;
+
+/// The GPUs that models may use, and the processor for what does not fit.
+pub(crate) struct Gpus {
+    /// Their numbers.
+    ordinals: Vec<usize>,
+    /// Those that were opened so far, in that order; the first is open from the start.
+    opened: Mutex<Vec<Option<Arc<CudaBackend>>>>,
+    /// Whether models are on all of them, because the user said so, or only if they have to.
+    spread: bool,
+    /// Of the processor.
+    threads: usize,
+    cpu: Mutex<Option<Arc<CpuBackend>>>,
+}
+
+impl Gpus {
+    /// GPU number `first`, and others only for what does not fit there.
+    pub(crate) fn from_first() -> Result<Self, Error> {
+        Self::open((0..CudaBackend::count().max(1)).collect(), false, 0)
+    }
+
+    /// All of these.
+    pub(crate) fn exactly(ordinals: Vec<usize>) -> Result<Self, Error> {
+        let this = Self::open(ordinals, true, 0)?;
+        for index in 0..this.ordinals.len() {
+            this.gpu(index)?;
+        }
+        Ok(this)
+    }
+
+    fn open(ordinals: Vec<usize>, spread: bool, threads: usize) -> Result<Self, Error> {
+        let opened = Mutex::new(vec![None; ordinals.len()]);
+        let this = Self { ordinals, opened, spread, threads, cpu: Mutex::default() };
+        this.gpu(0)?;
+        Ok(this)
+    }
+
+    /// With so many threads where the processor computes.
+    pub(crate) fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    fn gpu(&self, index: usize) -> Result<Arc<CudaBackend>, Error> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gpu) = &opened[index] {
+            return Ok(Arc::clone(gpu));
+        }
+        let gpu = Arc::new(CudaBackend::new(self.ordinals[index])?);
+        opened[index] = Some(Arc::clone(&gpu));
+        Ok(gpu)
+    }
+
+    fn cpu(&self) -> Result<Arc<CpuBackend>, Error> {
+        let mut cpu = self.cpu.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cpu) = &*cpu {
+            return Ok(Arc::clone(cpu));
+        }
+        Ok(Arc::clone(cpu.insert(Arc::new(CpuBackend::new(self.threads)?))))
+    }
+
+    /// Brings a file's weights to where there is room for them.
+    pub(crate) fn load(
+        &self,
+        gguf: &Gguf,
+        options: &LoadOptions,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(Box<dyn Weights>, Placed), Error> {
+        let config = ModelConfig::from_gguf(gguf)?;
+        let kind = options.cache_type.unwrap_or(CacheType::F16);
+        let sizes = sizes(gguf, &config, options, kind);
+        let (plan, gpus) = self.plan(&sizes, options.gpu_layers)?;
+        // Parts that have nothing to do are left out.
+        let mut used: Vec<usize> =
+            plan.layers.iter().copied().chain([plan.embeddings, plan.output]).collect();
+        used.sort_unstable();
+        used.dedup();
+        if let [part] = used[..] {
+            return match part.checked_sub(1) {
+                None => {
+                    let backend = self.cpu()?;
+                    Ok((Box::new(Arc::new(Transformer::load(backend, gguf, progress)?)), Placed::Cpu))
+                }
+                Some(gpu) => {
+                    let backend = Arc::clone(&gpus[gpu]);
+                    let weights = Transformer::load(Arc::clone(&backend), gguf, progress)?;
+                    Ok((Box::new(Arc::new(weights)), Placed::Gpu(backend)))
+                }
+            };
+        }
+        let on_cpu = plan.layers.iter().filter(|&&part| part == 0).count();
+        if on_cpu > 0 && options.gpu_layers.is_none() {
+            tracing::info!(
+                "{on_cpu} of {} layers do not fit on the GPU and run on the CPU",
+                plan.layers.len()
+            );
+        }
+        let mut parts = Vec::with_capacity(used.len());
+        for &part in &used {
+            parts.push(match part.checked_sub(1) {
+                None => Part::Cpu(self.cpu()?),
+                Some(gpu) => Part::Cuda(Arc::clone(&gpus[gpu])),
+            });
+        }
+        let place = |part: &usize| used.partition_point(|used| used < part);
+        let plan = Plan {
+            layers: plan.layers.iter().map(place).collect(),
+            embeddings: place(&plan.embeddings),
+            output: place(&plan.output),
+        };
+        let backend = Arc::new(PartsBackend::new(parts.clone(), plan)?);
+        let page_bytes = backend.page_bytes(&config.cache_layout(), kind);
+        let weights = Transformer::load(backend, gguf, progress)?;
+        Ok((Box::new(Arc::new(weights)), Placed::Parts { parts, page_bytes }))
+    }
+
+    /// What goes where, and the GPUs that the plan's parts from 1 on are.
+    fn plan(&self, sizes: &Sizes, gpu_layers: Option<usize>) -> Result<(Plan, Vec<Arc<CudaBackend>>), Error> {
+        let first = self.gpu(0)?;
+        if !self.spread || self.ordinals.len() == 1 {
+            let plan = Plan::new(sizes, &[first.memory()?.0], gpu_layers);
+            let enough = plan.as_ref().is_ok_and(|plan| gpu_layers.is_some() || !plan.uses_cpu());
+            if enough || self.ordinals.len() == 1 {
+                return Ok((plan?, vec![first]));
+            }
+        }
+        let (mut gpus, mut free) = (Vec::new(), Vec::new());
+        for index in 0..self.ordinals.len() {
+            match self.gpu(index) {
+                Ok(gpu) => {
+                    free.push(gpu.memory()?.0);
+                    gpus.push(gpu);
+                }
+                Err(error) if !self.spread => tracing::warn!(%error, "a GPU is not used"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((Plan::new(sizes, &free, gpu_layers)?, gpus))
+    }
+}
+
+/// What a model's parts take on a GPU.
+fn sizes(gguf: &Gguf, config: &ModelConfig, options: &LoadOptions, kind: CacheType) -> Sizes {
+    let mut sizes = Sizes {
+        layers: vec![0; config.layers],
+        cache: least_cache(config, options, kind),
+        ..Sizes::default()
+    };
+    for tensor in gguf.tensors() {
+        let bytes = tensor.bytes() as u64;
+        let layer = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        match layer.and_then(|layer: usize| sizes.layers.get_mut(layer)) {
+            Some(layer) => *layer += bytes,
+            None if tensor.name == "output.weight" => sizes.output = Some(bytes),
+            None if tensor.name == "token_embd.weight" => sizes.embeddings = bytes,
+            None => {}
+        }
+    }
+    sizes
+}
+
+/// Bytes of a layer's part of the smallest KV cache.
+fn least_cache(config: &ModelConfig, options: &LoadOptions, kind: CacheType) -> u64 {
+    if let (None, Some(bytes)) = (options.kv_tokens, options.kv_memory) {
+        return bytes / config.layers.max(1) as u64;
+    }
+    let tokens = options.kv_tokens.unwrap_or(LEAST_TOKENS.min(config.context_length));
+    let layout = CacheLayout::new(config.kv_heads, config.head_dim, &[None]);
+    let page = realm_compute::CacheSpec { layout, pages: 1, kind }.page_bytes();
+    (tokens.div_ceil(realm_compute::PAGE_TOKENS) * page) as u64
+}
+
+/// Bytes for KV pages where a model is on several parts: as many pages as each has room for.
+pub(crate) fn kv_memory(parts: &[Part], page_bytes: &[usize], whole: usize) -> Result<u64, Error> {
+    let mut pages = u64::MAX;
+    for (part, &bytes) in parts.iter().zip(page_bytes).filter(|&(_, &bytes)| bytes > 0) {
+        let room = match part {
+            Part::Cpu(_) => EngineConfig::default_kv_memory(),
+            Part::Cuda(gpu) => gpu.memory()?.0 / 5 * 4,
+        };
+        pages = pages.min(room / bytes as u64);
+    }
+    Ok(pages.saturating_mul(whole as u64))
+}
