@@ -7,6 +7,8 @@
 //! Every operation sets its output's row count to the batch's. Results for a row never depend on which
 //! other rows share the batch: greedy text is the same alone and in company.
 
+use std::time::Instant;
+
 use realm_gguf::Tensor;
 
 use crate::{Batch, CacheSpec, Error};
@@ -180,9 +182,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
         (0..count).for_each(each);
     }
 
-    /// Says that there will be `count` calls of [`Backend::on_host_threads`] in a moment, so that sleeping threads may wake.
-    fn rouse(&self, count: usize) {
-        let _ = count;
+    /// Says that there will be `count` calls of [`Backend::on_host_threads`] at about that time, so that threads may be awake.
+    fn expect(&self, count: usize, at: Instant) {
+        let _ = (count, at);
     }
 }
 

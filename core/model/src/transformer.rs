@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use realm_compute::{
     Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Lora, MatMul, PAGE_TOKENS, Rope,
@@ -73,8 +74,8 @@ pub trait Forward: Send + Sync {
     /// Calls `each(i)` for every `i < count` on the backend's host threads.
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync));
 
-    /// Says that there will be `count` such calls in a moment; see [`Backend::rouse`].
-    fn rouse(&self, count: usize);
+    /// Says that there will be `count` such calls at about that time; see [`Backend::expect`].
+    fn expect(&self, count: usize, at: Instant);
 
     /// From now on spans of adapter `id` see `adapter`, which was made for this model; with `None` there is no such
     /// adapter any more.
@@ -502,8 +503,8 @@ impl<B: Backend> Forward for Runner<B> {
         self.model.backend.on_host_threads(count, each);
     }
 
-    fn rouse(&self, count: usize) {
-        self.model.backend.rouse(count);
+    fn expect(&self, count: usize, at: Instant) {
+        self.model.backend.expect(count, at);
     }
 
     fn set_adapter(&mut self, id: u32, adapter: Option<Arc<dyn AdapterWeights>>) -> Result<(), Error> {

@@ -2,16 +2,20 @@
 //!
 //! A pass takes milliseconds in which the host has nothing to do, so these threads sleep, and one takes 50 µs and more to
 //! wake: longer than a task between two passes. So nobody waits for them: the caller does the tasks itself, and whoever wakes
-//! in time takes some off it. They may be [roused](Crew::rouse) a little before there is something to do.
+//! in time takes some off it. Waking them also takes the caller's time, some microseconds for each. So they may be told
+//! [when](Crew::expect) there will be something to do, and are awake by then of their own accord.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a thread looks for something to do before it sleeps: as long as it takes to hand the results of a pass out.
-const LOOKS: Duration = Duration::from_micros(200);
+/// How long a thread looks for something to do before it sleeps: longer than it takes to hand the results of a pass out, to do
+/// the tasks and to start the next pass.
+const LOOKS: Duration = Duration::from_micros(400);
+/// How long before the expected time it begins: its alarm is late by as much as that now and then.
+const EARLY: Duration = Duration::from_micros(150);
 
 type Region<'a> = dyn Fn() + Sync + 'a;
 
@@ -27,6 +31,10 @@ struct Shared {
     region: Mutex<Open>,
     /// Counts what there was to look at.
     news: AtomicUsize,
+    /// When there will be something, in nanoseconds since `epoch`; and how many threads may wake for it.
+    expected: AtomicU64,
+    alarms: AtomicUsize,
+    epoch: Instant,
     /// Threads that are in the region.
     inside: AtomicUsize,
     panicked: AtomicBool,
@@ -51,6 +59,9 @@ impl Crew {
         let shared = Arc::new(Shared {
             region: Mutex::new(Open(None)),
             news: AtomicUsize::new(0),
+            expected: AtomicU64::new(0),
+            alarms: AtomicUsize::new(0),
+            epoch: Instant::now(),
             inside: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -61,15 +72,17 @@ impl Crew {
             .map(|index| {
                 let shared = Arc::clone(&shared);
                 let name = format!("realm-host-{index}");
-                std::thread::Builder::new().name(name).spawn(move || shared.work())
+                std::thread::Builder::new().name(name).spawn(move || shared.work(index))
             })
             .collect::<Result<_, _>>()?;
         Ok(Self { shared, threads, busy: Mutex::default() })
     }
 
-    /// Says that there are `count` tasks to do in a moment.
-    pub(crate) fn rouse(&self, count: usize) {
-        self.shared.tell((count / 2).min(self.threads.len()));
+    /// Says that there will be `count` tasks to do at about that time.
+    pub(crate) fn expect(&self, count: usize, at: Instant) {
+        let at = at.saturating_duration_since(self.shared.epoch).as_nanos();
+        self.shared.alarms.store(count / 2, Ordering::Relaxed);
+        self.shared.expected.store(u64::try_from(at).unwrap_or(u64::MAX), Ordering::Release);
     }
 
     /// Calls `each(i)` for every `i < count`, on the calling thread and those that are awake.
@@ -130,10 +143,10 @@ impl Shared {
         }
     }
 
-    fn work(&self) {
+    fn work(&self, index: usize) {
         let mut seen = 0;
         while !self.stop.load(Ordering::Acquire) {
-            self.wait(&mut seen);
+            self.wait(&mut seen, index);
             let region = {
                 let open = lock(&self.region);
                 if open.0.is_some() {
@@ -152,26 +165,54 @@ impl Shared {
     }
 
     /// Returns when there is something to look at.
-    fn wait(&self, seen: &mut usize) {
-        let began = Instant::now();
+    fn wait(&self, seen: &mut usize, index: usize) {
         let mut is_new = || {
             let news = self.news.load(Ordering::Acquire);
             std::mem::replace(seen, news) != news
         };
-        while began.elapsed() < LOOKS {
-            for _ in 0..32 {
-                if is_new() {
-                    return;
+        loop {
+            let began = Instant::now();
+            while began.elapsed() < LOOKS {
+                for _ in 0..32 {
+                    if is_new() {
+                        return;
+                    }
+                    std::hint::spin_loop();
                 }
-                std::hint::spin_loop();
+                if self.alarm(index).is_some_and(|time| time > EARLY) {
+                    // There will be something later, and hardly before.
+                    break;
+                }
+            }
+            let mut sleepers = lock(&self.sleepers);
+            *sleepers += 1;
+            // Until there is news, or the time to look for it again.
+            let early = loop {
+                if is_new() || self.stop.load(Ordering::Acquire) {
+                    break false;
+                }
+                sleepers = match self.alarm(index) {
+                    Some(Duration::ZERO) => break true,
+                    Some(time) => {
+                        self.wake.wait_timeout(sleepers, time).unwrap_or_else(PoisonError::into_inner).0
+                    }
+                    None => self.wake.wait(sleepers).unwrap_or_else(PoisonError::into_inner),
+                };
+            };
+            *sleepers -= 1;
+            drop(sleepers);
+            if !early {
+                return;
             }
         }
-        let mut sleepers = lock(&self.sleepers);
-        *sleepers += 1;
-        while !is_new() && !self.stop.load(Ordering::Acquire) {
-            sleepers = self.wake.wait(sleepers).unwrap_or_else(PoisonError::into_inner);
-        }
-        *sleepers -= 1;
+    }
+
+    /// How long the thread of this number may sleep; `None` if nothing is expected of it. Each time is looked at once.
+    fn alarm(&self, index: usize) -> Option<Duration> {
+        let expected = Duration::from_nanos(self.expected.load(Ordering::Acquire));
+        let now = self.epoch.elapsed();
+        let asked = index <= self.alarms.load(Ordering::Relaxed) && now < expected + EARLY;
+        asked.then(|| (expected.saturating_sub(EARLY)).saturating_sub(now))
     }
 }
 
@@ -198,7 +239,7 @@ mod tests {
             let count = round % 37;
             let done: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
             if round % 3 == 0 {
-                crew.rouse(count);
+                crew.expect(count, Instant::now() + EARLY * 2);
             }
             crew.each(count, &|i| {
                 done[i].fetch_add(1, Ordering::Relaxed);

@@ -63,14 +63,56 @@ pub(crate) use arguments;
 /// The driver's words for an error.
 fn failed(what: &str, error: DriverError) -> Error {
     let words = error.error_string().ok().and_then(|s| s.to_str().ok()).unwrap_or("unknown error");
-    Error::Device(format!("{what}: {words}"))
+    let lost = if is_lost(error) {
+        "; whatever was on the GPU is lost: build a Realm anew, there or on another device"
+    } else {
+        ""
+    };
+    Error::Device(format!("{what}: {words}{lost}"))
+}
+
+/// Whether nothing works any more in a context in which this went wrong.
+fn is_lost(DriverError(error): DriverError) -> bool {
+    use sys::CUresult as R;
+    matches!(
+        error,
+        R::CUDA_ERROR_ILLEGAL_ADDRESS
+            | R::CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | R::CUDA_ERROR_MISALIGNED_ADDRESS
+            | R::CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | R::CUDA_ERROR_INVALID_PC
+            | R::CUDA_ERROR_HARDWARE_STACK_ERROR
+            | R::CUDA_ERROR_LAUNCH_FAILED
+            | R::CUDA_ERROR_LAUNCH_TIMEOUT
+            | R::CUDA_ERROR_ASSERT
+            | R::CUDA_ERROR_ECC_UNCORRECTABLE
+            | R::CUDA_ERROR_CONTEXT_IS_DESTROYED
+            | R::CUDA_ERROR_DEVICE_UNAVAILABLE
+    )
+}
+
+/// Whether there is a driver that kernels can be loaded with; starts it.
+fn driver() -> Result<(), Error> {
+    // SAFETY: loads the driver's library, whose initializers are trusted like the driver itself.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(Error::Unsupported("no NVIDIA driver is installed (libcuda could not be loaded)".into()));
+    }
+    let mut version = 0;
+    // SAFETY: writes one integer; needs no initialization.
+    let known = unsafe { sys::cuDriverGetVersion(&mut version) }.result();
+    if known.is_err() || version < NEEDED_CUDA {
+        let (major, minor) = (version / 1000, version % 1000 / 10);
+        return Err(Error::Unsupported(format!(
+            "the NVIDIA driver supports CUDA {major}.{minor}; 13.0 is needed (driver 580 or newer)"
+        )));
+    }
+    result::init().map_err(|error| Error::Unsupported(format!("the NVIDIA driver does not start: {error}")))
 }
 
 impl Device {
     /// How many GPUs the driver knows; 0 where there is none.
     pub(crate) fn count() -> usize {
-        // SAFETY: as in `open`.
-        if !unsafe { sys::is_culib_present() } || result::init().is_err() {
+        if driver().is_err() {
             return 0;
         }
         result::device::get_count().map_or(0, |count| count.max(0) as usize)
@@ -79,22 +121,7 @@ impl Device {
     /// Opens GPU `ordinal`. Refused where there is no driver, none new enough, or no such GPU.
     pub(crate) fn open(ordinal: usize) -> Result<Arc<Self>, Error> {
         let no = |why: String| Err(Error::Unsupported(why));
-        // SAFETY: loads the driver's library, whose initializers are trusted like the driver itself.
-        if !unsafe { sys::is_culib_present() } {
-            return no("no NVIDIA driver is installed (libcuda could not be loaded)".into());
-        }
-        let mut version = 0;
-        // SAFETY: writes one integer; needs no initialization.
-        let known = unsafe { sys::cuDriverGetVersion(&mut version) }.result();
-        if known.is_err() || version < NEEDED_CUDA {
-            let (major, minor) = (version / 1000, version % 1000 / 10);
-            return no(format!(
-                "the NVIDIA driver supports CUDA {major}.{minor}; 13.0 is needed (driver 580 or newer)"
-            ));
-        }
-        if let Err(error) = result::init() {
-            return no(format!("the NVIDIA driver does not start: {error}"));
-        }
+        driver()?;
         let count = result::device::get_count().map_err(|e| failed("counting GPUs", e))?;
         let device = match i32::try_from(ordinal) {
             Ok(ordinal) if ordinal < count => {

@@ -25,6 +25,7 @@ mod products;
 mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use realm_gguf::Tensor;
 
@@ -494,8 +495,8 @@ impl Backend for CudaBackend {
         self.crew.each(count, each);
     }
 
-    fn rouse(&self, count: usize) {
-        self.crew.rouse(count);
+    fn expect(&self, count: usize, at: Instant) {
+        self.crew.expect(count, at);
     }
 }
 

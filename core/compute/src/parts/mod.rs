@@ -12,6 +12,8 @@ mod buffer;
 mod member;
 mod plan;
 
+use std::time::Instant;
+
 use realm_gguf::Tensor;
 
 use crate::checks::expect;
@@ -437,9 +439,9 @@ impl Backend for PartsBackend {
         }
     }
 
-    fn rouse(&self, count: usize) {
+    fn expect(&self, count: usize, at: Instant) {
         if let Some(Part::Cuda(b)) = self.parts.iter().min_by_key(|part| matches!(part, Part::Cuda(_))) {
-            b.rouse(count);
+            b.expect(count, at);
         }
     }
 }

@@ -66,6 +66,8 @@ pub(crate) struct Scheduler {
     afterwards: Afterwards,
     /// What programs left to be done while the next pass runs.
     meanwhile: Afterwards,
+    /// Rows of the last pass, and how long it took.
+    last_forward: (usize, Duration),
     /// Steps so far.
     steps: u64,
     wake: Wake,
@@ -120,6 +122,7 @@ impl Scheduler {
             copies: Vec::new(),
             afterwards: Afterwards::default(),
             meanwhile: Afterwards::default(),
+            last_forward: (0, Duration::ZERO),
             steps: 0,
             wake: Wake::default(),
             preempted: false,
@@ -189,16 +192,17 @@ impl Scheduler {
             result = result.and_then(|()| self.runner.copy_page(from, to));
         }
         let result = result.and_then(|()| self.runner.start(&self.batch));
+        if self.batch.keep && self.last_forward.0 == rows {
+            // Programs will think about these results as soon as they are there.
+            self.runner.expect(self.batch.outputs.len(), before + self.last_forward.1);
+        }
         // While the device is at work, readers get what the step before had for them.
         self.deliver();
         let result = result.and_then(|()| self.runner.finish());
         let forward = before.elapsed();
+        self.last_forward = (rows, forward);
         match result {
             Ok(()) => {
-                if self.batch.keep {
-                    // Programs will think about these results once all are out.
-                    self.runner.rouse(self.batch.outputs.len());
-                }
                 self.hand_out(&picks, now);
                 if generates {
                     self.drafting.costs.observe(self.batch.rows(), before.elapsed().as_secs_f64());
@@ -206,7 +210,7 @@ impl Scheduler {
             }
             Err(error) => {
                 tracing::error!(%error, "a forward pass failed");
-                self.fail(&picks, &Error::Model(error.to_string()));
+                self.fail(&picks, &failure(&error));
             }
         }
         if self.has_pieces(now) {
@@ -399,6 +403,16 @@ impl Scheduler {
             self.accounts.leave(&task);
             self.put_away(task);
         }
+    }
+}
+
+/// What readers are told of a pass that failed.
+fn failure(error: &realm_model::Error) -> Error {
+    match error {
+        realm_model::Error::Compute(realm_compute::Error::OutOfMemory { .. }) => {
+            Error::LimitExceeded(error.to_string())
+        }
+        _ => Error::Model(error.to_string()),
     }
 }
 

@@ -1,0 +1,64 @@
+//! A driver that is too old for the kernels: refused with the figures, and no reason not to run.
+#![cfg(target_os = "linux")]
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use realm::{ErrorCode, Level, Realm};
+
+/// All that is asked of a driver before it is refused.
+const DRIVER: &str = "int cuDriverGetVersion(int *version) { *version = 12040; return 0; }\n\
+                      int cuInit(unsigned flags) { return 100; }\n";
+
+const CHILD: &str = "REALM_TEST_OLD_DRIVER";
+
+/// Compiles a driver to `folder`, under the names by which drivers are looked for.
+fn driver(folder: &Path) {
+    let source = folder.join("driver.c");
+    std::fs::write(&source, DRIVER).unwrap();
+    let library = folder.join("libcuda.so");
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let arguments = [Path::new("-shared"), Path::new("-fPIC"), Path::new("-o"), &library, &source];
+    let done = Command::new(compiler).args(arguments).status().expect("a C compiler");
+    assert!(done.success());
+    std::fs::copy(&library, folder.join("libcuda.so.1")).unwrap();
+}
+
+#[test]
+fn an_old_driver_is_named_and_auto_runs_on_the_cpu() {
+    let folder = tempfile::tempdir().unwrap();
+    driver(folder.path());
+    // The library is looked for where the process was told when it began.
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "beside_an_old_driver", "--nocapture", "--include-ignored"])
+        .env("LD_LIBRARY_PATH", folder.path())
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout).into_owned() + &String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[test]
+#[ignore = "runs beside a driver of the other test's"]
+fn beside_an_old_driver() {
+    assert!(std::env::var_os(CHILD).is_some());
+    let Err(error) = Realm::builder().device("cuda").build() else { panic!("a driver without functions") };
+    assert_eq!(error.code(), ErrorCode::Unsupported);
+    for figure in ["12.4", "13.0", "580"] {
+        assert!(error.message().contains(figure), "{error}");
+    }
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&said);
+    let keep = move |_: Level, _: &str, message: &str| sink.lock().unwrap().push(message.to_owned());
+    realm::log_to(Level::Info, Some(keep)).unwrap();
+    for _ in 0..2 {
+        let realm = Realm::builder().threads(2).build().unwrap();
+        let model = realm.load_model("smollm2-135m").unwrap();
+        assert!(model.info().device.starts_with("cpu"), "{}", model.info().device);
+    }
+    let said = said.lock().unwrap();
+    let about = said.iter().filter(|line| line.contains("running on the CPU") && line.contains("12.4"));
+    assert_eq!(about.count(), 1, "{said:?}");
+}
