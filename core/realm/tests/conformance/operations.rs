@@ -144,6 +144,7 @@ impl Runner {
                         .unwrap_or_default(),
                     draft_model: o["draft_model"].as_str().map(str::to_owned),
                     max_queued: o["max_queued"].as_u64().map(|n| n as usize),
+                    gpu_layers: o["gpu_layers"].as_u64().map(|n| n as usize),
                 };
                 let mut progress = Progress::default();
                 // A file of the scenarios, or a name.
