@@ -247,13 +247,12 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        if self.bind().is_err() {
-            return;
-        }
-        // SAFETY: memory and modules hold the device, so nothing of the context is in use; errors cannot be told anybody.
+        let bound = self.bind().is_ok();
+        // SAFETY: memory and modules hold the device, so nothing of the context is in use; errors cannot be told anybody. A context
+        // that is lost has to be released too: only then the next one that is opened is another.
         unsafe {
             for stream in [self.stream, self.capture] {
-                if !stream.is_null() {
+                if bound && !stream.is_null() {
                     let _ = result::stream::synchronize(stream);
                     let _ = result::stream::destroy(stream);
                 }
