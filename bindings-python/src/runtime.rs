@@ -74,8 +74,16 @@ impl Realm {
     }
 }
 
-const OPTIONS: [&str; 8] =
-    ["kv_tokens", "kv_memory", "cache_type", "chat_template", "speculation", "draft_model", "max_queued", "gpu_layers"];
+const OPTIONS: [&str; 8] = [
+    "kv_tokens",
+    "kv_memory",
+    "cache_type",
+    "chat_template",
+    "speculation",
+    "draft_model",
+    "max_queued",
+    "gpu_layers",
+];
 
 fn known(key: &str) -> PyResult<()> {
     if OPTIONS.contains(&key) {
