@@ -1,4 +1,5 @@
-//! A GPU that fails under a realm's hands: its requests end, the process lives, and a new realm may go on.
+//! A GPU that fails under a realm's hands: its requests end, the process lives, and another device goes on. CUDA itself says of such
+//! a failure that the process has to be started anew to use it again.
 
 use cudarc::driver::{result, sys};
 use realm::{Error, ErrorCode, Realm, Request};
@@ -46,7 +47,7 @@ fn ask(realm: &Realm, lose: bool) -> Result<String, Error> {
         for _ in 0..2 {
             let Err(error) = model.generate(request()) else { panic!("a lost GPU answers") };
             assert_eq!(error.code(), ErrorCode::Internal);
-            assert!(error.message().contains("build a Realm anew"), "{error}");
+            assert!(error.message().contains("another device"), "{error}");
         }
     }
     Ok(text)
@@ -64,8 +65,13 @@ fn a_lost_gpu_ends_requests_and_nothing_else() {
     drop(realm);
     let cpu = Realm::builder().device("cpu").threads(2).build().unwrap();
     assert!(!ask(&cpu, false).unwrap().is_empty());
-    let anew = Realm::builder().device("cuda").build().unwrap();
-    assert_eq!(ask(&anew, false).unwrap(), text);
+    let auto = Realm::builder().threads(2).build().unwrap();
+    assert!(!ask(&auto, false).unwrap().is_empty());
+    // A driver that can do more than it promises is welcome to.
+    match Realm::builder().device("cuda").build().and_then(|anew| ask(&anew, false)) {
+        Ok(again) => assert_eq!(again, text),
+        Err(error) => assert!(error.message().contains("new process"), "{error}"),
+    }
 }
 
 #[test]

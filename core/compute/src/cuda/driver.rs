@@ -5,8 +5,8 @@
 
 use std::cell::Cell;
 use std::ffi::{CString, c_void};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::{DriverError, result, sys};
 
@@ -64,7 +64,7 @@ pub(crate) use arguments;
 fn failed(what: &str, error: DriverError) -> Error {
     let words = error.error_string().ok().and_then(|s| s.to_str().ok()).unwrap_or("unknown error");
     let lost = if is_lost(error) {
-        "; whatever was on the GPU is lost: build a Realm anew, there or on another device"
+        "; what was on the GPU is lost, and CUDA takes a new process to use it again: go on with another device"
     } else {
         ""
     };
@@ -109,31 +109,6 @@ fn driver() -> Result<(), Error> {
     result::init().map_err(|error| Error::Unsupported(format!("the NVIDIA driver does not start: {error}")))
 }
 
-/// The GPUs that are open, as often as they are.
-static OPEN: Mutex<Vec<sys::CUdevice>> = Mutex::new(Vec::new());
-
-/// Takes part in a GPU's context, which all of the process share.
-///
-/// # Safety
-/// `device` came from the driver; the context is to be released.
-unsafe fn retain(device: sys::CUdevice) -> Result<sys::CUcontext, DriverError> {
-    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: as the caller says.
-    let mut context = unsafe { result::primary_ctx::retain(device) };
-    if context.is_err_and(is_lost) && !open.contains(&device) {
-        // It was lost while others had it, and outlives them. Nothing of ours is in it any more.
-        // SAFETY: as the caller says.
-        context = unsafe { sys::cuDevicePrimaryCtxReset_v2(device) }
-            .result()
-            // SAFETY: as the caller says.
-            .and_then(|()| unsafe { result::primary_ctx::retain(device) });
-    }
-    if context.is_ok() {
-        open.push(device);
-    }
-    context
-}
-
 impl Device {
     /// How many GPUs the driver knows; 0 where there is none.
     pub(crate) fn count() -> usize {
@@ -170,7 +145,8 @@ impl Device {
         }
         let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1) as u32;
         // SAFETY: `device` came from the driver; the context is released when this is dropped.
-        let context = unsafe { retain(device) }.map_err(|e| failed("starting a context", e))?;
+        let context =
+            unsafe { result::primary_ctx::retain(device) }.map_err(|e| failed("starting a context", e))?;
         let (stream, capture) = (std::ptr::null_mut(), std::ptr::null_mut());
         let freed = AtomicU64::new(0);
         let mut this = Self { context, device, stream, capture, freed, name, capability, multiprocessors };
@@ -273,7 +249,7 @@ impl Drop for Device {
     fn drop(&mut self) {
         let bound = self.bind().is_ok();
         // SAFETY: memory and modules hold the device, so nothing of the context is in use; errors cannot be told anybody. A context
-        // that is lost has to be released too: only then the next one that is opened is another.
+        // that is lost is released too.
         unsafe {
             for stream in [self.stream, self.capture] {
                 if bound && !stream.is_null() {
@@ -282,10 +258,6 @@ impl Drop for Device {
                 }
             }
             let _ = result::primary_ctx::release(self.device);
-        }
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = open.iter().position(|&device| device == self.device) {
-            open.swap_remove(at);
         }
     }
 }

@@ -354,7 +354,8 @@ impl Scheduler {
                 task.deliver();
             }
         };
-        if few && parts.len() <= FEW_TASKS {
+        // Beside programs they are awake: they are about to think.
+        if few && parts.len() <= FEW_TASKS && !self.batch.keep {
             (0..parts.len()).for_each(advance);
         } else {
             // Sampling takes longer than handing it to other threads.
