@@ -354,8 +354,7 @@ impl Scheduler {
                 task.deliver();
             }
         };
-        // Beside programs they are awake: they are about to think.
-        if few && parts.len() <= FEW_TASKS && !self.batch.keep {
+        if few && parts.len() <= FEW_TASKS {
             (0..parts.len()).for_each(advance);
         } else {
             // Sampling takes longer than handing it to other threads.
