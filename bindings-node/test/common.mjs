@@ -7,6 +7,10 @@ import { fileURLToPath } from 'node:url'
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 export const PACKAGE = new URL('../dist/index.mjs', import.meta.url).href
 export const PROGRAMS = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target'), 'programs')
+const SCENARIOS = join(ROOT, 'tests/conformance')
+// A model that costs next to nothing, and a program.
+export const TINY = join(SCENARIOS, 'tiny.gguf')
+export const HELLO = join(SCENARIOS, 'programs/hello.wasm')
 export const CAPITAL = [{ role: 'user', content: 'What is the capital of France? Answer in one sentence.' }]
 export const ANSWER = 'The capital of France is Paris.'
 // Prose without an end in sight.

@@ -1,33 +1,102 @@
-//! How fast chunks of some streams reach their readers, one thread a stream: `streams MODEL STREAMS TOKENS`. Prints tokens a
-//! second. The packages of other languages have the same program, so that `ci/bench-bindings` can compare.
+//! How fast chunks of some streams reach their readers, one thread a stream. `ci/bench-bindings` tells it, and the same program
+//! in other languages (`ci/bindings`), what to do: lines on its standard input.
+//!
+//! - `stream STREAMS TOKENS`: tokens a second, and the processor time of the readers for each token.
+//! - `queued STREAMS TOKENS`: what a chunk takes that waits already.
+//! - `call COUNT`: from a call to its only chunk, less what the engine says that it took.
 
-use std::time::Instant;
+use std::io::BufRead;
+use std::time::{Duration, Instant};
 
-use realm::{LoadOptions, Realm, Request};
+use realm::{Generation, LoadOptions, Model, Realm, Request, Speculation, Tenant};
+
+struct Bench {
+    tenant: Tenant,
+    model: Model,
+}
 
 fn main() -> Result<(), realm::Error> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, streams, tokens] = &arguments[..] else { panic!("usage: streams MODEL STREAMS TOKENS") };
-    let (streams, tokens): (usize, usize) = (streams.parse().unwrap(), tokens.parse().unwrap());
     let realm = Realm::builder().threads(2).device("cpu").build()?;
-    let options = LoadOptions { kv_tokens: Some(32 * 1024), ..LoadOptions::default() };
-    let model = realm.load_model_with(model, &options, &mut ())?;
-    let read = || {
-        let mut request = Request::text("Once upon a time").temperature(0.0).max_tokens(tokens);
-        request.ignore_eos = true;
-        let mut read = 0;
-        for chunk in model.stream(request).unwrap() {
-            read += chunk.unwrap().tokens.len();
-        }
-        read
-    };
+    let options = LoadOptions { kv_tokens: Some(16 * 1024), ..LoadOptions::default() };
+    let model = realm.load_model_with("smollm2-135m", &options, &mut ())?;
+    let tenant = realm.tenant("bench", realm::Limits::default())?;
+    let bench = Bench { model: tenant.model(&model)?, tenant };
     // The first run touches memory for the first time.
-    read();
-    let began = Instant::now();
-    let read: usize = std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..streams).map(|_| scope.spawn(read)).collect();
-        readers.into_iter().map(|reader| reader.join().unwrap()).sum()
-    });
-    println!("{:.1}", read as f64 / began.elapsed().as_secs_f64());
+    bench.stream(1, 10);
+    println!("{{}}");
+    for line in std::io::stdin().lock().lines() {
+        let line = line.expect("a line");
+        let words: Vec<&str> = line.split(' ').collect();
+        let number = |at: usize| words[at].parse().expect("a number");
+        match words[0] {
+            "stream" => {
+                let (rate, reader) = bench.stream(number(1), number(2));
+                println!("{{\"rate\": {rate}, \"reader_us\": {reader}}}");
+            }
+            "queued" => println!("{{\"us\": {}}}", bench.queued(number(1), number(2))),
+            "call" => println!("{{\"us\": {}}}", bench.call(number(1))),
+            other => panic!("there is no `{other}`"),
+        }
+    }
     Ok(())
+}
+
+impl Bench {
+    fn start(&self, tokens: usize) -> Generation {
+        let request = Request::tokens([504, 3575, 282, 4649, 314]).temperature(0.0).max_tokens(tokens);
+        let mut request = request.speculation(Speculation::Off);
+        request.ignore_eos = true;
+        self.model.stream(request).expect("a stream")
+    }
+
+    fn stream(&self, streams: usize, tokens: usize) -> (f64, f64) {
+        let read = || {
+            let before = thread_time();
+            let chunks = self.start(tokens).into_iter().map(|chunk| chunk.expect("a chunk"));
+            let read: usize = chunks.map(|chunk| chunk.tokens.len()).sum();
+            (read, thread_time().saturating_sub(before))
+        };
+        let began = Instant::now();
+        let (read, reading) = std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..streams).map(|_| scope.spawn(read)).collect();
+            let read = readers.into_iter().map(|reader| reader.join().expect("a reader"));
+            read.fold((0, Duration::ZERO), |(all, time), (read, took)| (all + read, time + took))
+        });
+        let rate = read as f64 / began.elapsed().as_secs_f64();
+        (rate, reading.as_secs_f64() * 1e6 / read as f64)
+    }
+
+    fn queued(&self, streams: usize, tokens: usize) -> f64 {
+        let ready: Vec<_> = (0..streams).map(|_| self.start(tokens)).collect();
+        while self.tenant.running() + self.tenant.waiting() > 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let began = Instant::now();
+        let mut chunks = 0;
+        for chunk in ready.into_iter().flatten() {
+            std::hint::black_box(&chunk.expect("a chunk").text);
+            chunks += 1;
+        }
+        began.elapsed().as_secs_f64() * 1e6 / f64::from(chunks)
+    }
+
+    fn call(&self, count: usize) -> f64 {
+        let one = |_| {
+            let began = Instant::now();
+            let chunk = self.start(1).next_blocking().expect("a chunk").expect("a chunk");
+            let took = began.elapsed();
+            let timings = chunk.finish.expect("an end").timings;
+            let engine = timings.queued + timings.prefill + timings.decode;
+            took.saturating_sub(engine).as_secs_f64() * 1e6
+        };
+        let mut times: Vec<_> = (0..count).map(one).collect();
+        times.sort_by(f64::total_cmp);
+        times[count / 2]
+    }
+}
+
+/// Processor time of this thread so far, as Linux counts it.
+fn thread_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(stat.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0))
 }
