@@ -29,12 +29,8 @@ impl Generation {
         Self { inner: Source::Engine(inner), tools, _model: model }
     }
 
-    pub(crate) fn of_program(
-        reply: realm_sandbox::Reply,
-        tools: Option<ToolStream>,
-        model: Arc<Shared>,
-    ) -> Self {
-        Self { inner: Source::Program(Some(Box::new(reply))), tools, _model: model }
+    pub(crate) fn of_program(reply: realm_sandbox::Reply, model: Arc<Shared>) -> Self {
+        Self { inner: Source::Program(Some(Box::new(reply))), tools: None, _model: model }
     }
 
     /// Ends the request; nothing more comes out of it.

@@ -177,10 +177,10 @@ impl Model {
     /// `invalid-argument` and `limit-exceeded` say what about the request is wrong, or which limit of the tenant it
     /// reached; `overloaded` if too many requests wait already.
     pub fn stream(&self, mut request: Request) -> Result<Generation, Error> {
-        let tools = self.tools(&mut request)?;
         if let Some(program) = self.tenant.program() {
-            return self.run_program(&program, request, tools);
+            return self.run_program(&program, request);
         }
+        let tools = self.tools(&mut request)?;
         if !request.input.is_null() {
             let why = "`input` is for a program, and the tenant has none; see `Tenant::set_program`";
             return Err(Error::new(ErrorCode::InvalidArgument, why));
@@ -257,12 +257,12 @@ impl Model {
     }
 
     /// Has a program of the tenant's answer a request.
-    fn run_program(
-        &self,
-        program: &Program,
-        request: Request,
-        tools: Option<ToolStream>,
-    ) -> Result<Generation, Error> {
+    /// What it sends is its own, whatever tools the request has: it may have called them, and speak of that.
+    fn run_program(&self, program: &Program, request: Request) -> Result<Generation, Error> {
+        if matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Function(_)) {
+            let why = "programs decide on calls themselves: leave `tool_choice` out, or tell them by `input`";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
         if request.logprobs.is_some() || request.speculation.is_some_and(|s| s != Speculation::Off) {
             let why = "programs send no log-probabilities and decide on speculation themselves: leave `logprobs` and `speculation` out";
             return Err(Error::new(ErrorCode::InvalidArgument, why));
@@ -284,7 +284,7 @@ impl Model {
             shared_prefix,
         };
         let reply = program.run(Arc::clone(&self.shared.inner), &self.tenant, request)?;
-        Ok(Generation::of_program(reply, tools, Arc::clone(&self.shared)))
+        Ok(Generation::of_program(reply, Arc::clone(&self.shared)))
     }
 
     /// How many tokens of a prompt may be shared with other tenants.

@@ -79,6 +79,7 @@ pub struct Request {
     /// Tool definitions in OpenAI's format, for templates that know tools. With any, calls that the answer spells become
     /// [`ToolCall`](crate::ToolCall)s and leave its text, if the model's template shows a spelling that Realm knows:
     /// that of Hermes and Qwen, Mistral's, Llama 3's or FunctionGemma's.
+    /// What a tenant's program sends is left as it is.
     pub tools: Vec<Value>,
     /// Whether the model may, must or must not call them.
     pub tool_choice: ToolChoice,
