@@ -168,6 +168,16 @@ pub unsafe extern "C" fn realm_load_options_set_max_queued(options: *mut LoadOpt
     }
 }
 
+/// Layers that GPUs compute: so many of the last ones and the output, and the CPU those before; by default as many as fit beside a
+/// KV cache. Means nothing where there is no GPU.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_load_options_set_gpu_layers(options: *mut LoadOptions, layers: usize) {
+    // SAFETY: options of ours, or NULL.
+    if let Some(options) = unsafe { options.as_mut() } {
+        options.options.gpu_layers = Some(layers);
+    }
+}
+
 /// Who is told how the load goes, on the thread that loads. Takes `user_data` over.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_progress(

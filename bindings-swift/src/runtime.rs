@@ -46,6 +46,10 @@ pub struct LoadOptions {
     /// Requests that may wait over all tenants, nil for 4096; one more is refused as `overloaded`.
     #[uniffi(default = None)]
     pub max_queued: Option<u64>,
+    /// Layers that GPUs compute: so many of the last ones and the output, and the CPU those before; nil for as many as fit beside
+    /// a KV cache. Means nothing where there is no GPU.
+    #[uniffi(default = None)]
+    pub gpu_layers: Option<u64>,
 }
 
 impl From<LoadOptions> for realm::LoadOptions {
@@ -62,7 +66,7 @@ impl From<LoadOptions> for realm::LoadOptions {
             speculation: options.speculation.map(Into::into).unwrap_or_default(),
             draft_model: options.draft_model,
             max_queued: options.max_queued.map(|requests| requests as usize),
-            gpu_layers: None,
+            gpu_layers: options.gpu_layers.map(|layers| layers as usize),
         }
     }
 }

@@ -186,6 +186,8 @@ Json Runner::operate_on_models(const std::string &op, const Json &a) {
                 realm_load_options_set_kv_memory(options.get(), value);
             } else if (key == "max_queued") {
                 realm_load_options_set_max_queued(options.get(), value);
+            } else if (key == "gpu_layers") {
+                realm_load_options_set_gpu_layers(options.get(), value);
             } else if (key == "cache_type") {
                 auto type = text == "f32" ? REALM_CACHE_TYPE_F32 : text == "f16" ? REALM_CACHE_TYPE_F16 : REALM_CACHE_TYPE_Q8_0;
                 realm_load_options_set_cache_type(options.get(), type);

@@ -261,6 +261,7 @@ final class Runner {
             switch key {
             case "kv_tokens": options.kvTokens = value.count
             case "max_queued": options.maxQueued = value.count
+            case "gpu_layers": options.gpuLayers = value.count
             case "kv_memory": options.kvMemory = value.count
             case "cache_type": options.cacheType = value == "f32" ? .f32 : value == "f16" ? .f16 : .q8
             case "chat_template": options.chatTemplate = value.text
