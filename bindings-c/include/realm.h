@@ -1045,6 +1045,11 @@ bool realm_load_options_set_draft_model(RealmLoadOptions *options,
 // Requests that may wait over all tenants, 4096 by default; one more is refused as `overloaded`.
 void realm_load_options_set_max_queued(RealmLoadOptions *options, size_t requests);
 
+// Layers that GPUs compute: so many of the last ones and the output, and the CPU those before; by default as many as fit beside a
+// KV cache. Means nothing where there is no GPU.
+void realm_load_options_set_gpu_layers(RealmLoadOptions *options,
+                                       size_t layers);
+
 // Who is told how the load goes, on the thread that loads. Takes `user_data` over.
 void realm_load_options_set_progress(RealmLoadOptions *options,
                                      RealmOnProgress on_progress,

@@ -4377,6 +4377,11 @@ public struct LoadOptions: Equatable, Hashable {
      * Requests that may wait over all tenants, nil for 4096; one more is refused as `overloaded`.
      */
     public var maxQueued: UInt64?
+    /**
+     * Layers that GPUs compute: so many of the last ones and the output, and the CPU those before; nil for as many as fit beside
+     * a KV cache. Means nothing where there is no GPU.
+     */
+    public var gpuLayers: UInt64?
 
     // Default memberwise initializers are never public by default, so we
     // declare one manually.
@@ -4401,7 +4406,11 @@ public struct LoadOptions: Equatable, Hashable {
          */draftModel: String? = nil, 
         /**
          * Requests that may wait over all tenants, nil for 4096; one more is refused as `overloaded`.
-         */maxQueued: UInt64? = nil) {
+         */maxQueued: UInt64? = nil, 
+        /**
+         * Layers that GPUs compute: so many of the last ones and the output, and the CPU those before; nil for as many as fit beside
+         * a KV cache. Means nothing where there is no GPU.
+         */gpuLayers: UInt64? = nil) {
         self.kvTokens = kvTokens
         self.kvMemory = kvMemory
         self.cacheType = cacheType
@@ -4409,6 +4418,7 @@ public struct LoadOptions: Equatable, Hashable {
         self.speculation = speculation
         self.draftModel = draftModel
         self.maxQueued = maxQueued
+        self.gpuLayers = gpuLayers
     }
 
     
@@ -4433,7 +4443,8 @@ public struct FfiConverterTypeLoadOptions: FfiConverterRustBuffer {
                 chatTemplate: FfiConverterOptionString.read(from: &buf), 
                 speculation: FfiConverterOptionTypeSpeculation.read(from: &buf), 
                 draftModel: FfiConverterOptionString.read(from: &buf), 
-                maxQueued: FfiConverterOptionUInt64.read(from: &buf)
+                maxQueued: FfiConverterOptionUInt64.read(from: &buf), 
+                gpuLayers: FfiConverterOptionUInt64.read(from: &buf)
         )
     }
 
@@ -4445,6 +4456,7 @@ public struct FfiConverterTypeLoadOptions: FfiConverterRustBuffer {
         FfiConverterOptionTypeSpeculation.write(value.speculation, into: &buf)
         FfiConverterOptionString.write(value.draftModel, into: &buf)
         FfiConverterOptionUInt64.write(value.maxQueued, into: &buf)
+        FfiConverterOptionUInt64.write(value.gpuLayers, into: &buf)
     }
 }
 
