@@ -43,6 +43,7 @@ __all__ = [
     "Token",
     "TokenLogprob",
     "Tokenizer",
+    "ToolCall",
     "Tokens",
     "Usage",
     "_after_fork",
