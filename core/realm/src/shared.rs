@@ -20,20 +20,21 @@ pub struct SharedGeneration {
 
 struct Shared {
     state: Mutex<State>,
+    /// All who wait: the generation itself remembers only who asked last. Apart from `state`, which a reader holds while it
+    /// polls: who sends a chunk wakes readers with the channel's lock held, and a poll wants that lock.
+    waiting: Mutex<Vec<Waker>>,
 }
 
 struct State {
     /// `None` once it has ended or was cancelled.
     generation: Option<Generation>,
     cancelled: bool,
-    /// All who wait: the generation itself remembers only who asked last.
-    waiting: Vec<Waker>,
 }
 
 impl From<Generation> for SharedGeneration {
     fn from(generation: Generation) -> Self {
-        let state = State { generation: Some(generation), cancelled: false, waiting: Vec::new() };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state) }) }
+        let state = State { generation: Some(generation), cancelled: false };
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), waiting: Mutex::default() }) }
     }
 }
 
@@ -42,9 +43,29 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn waiting(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn wake_all(&self) {
-        let waiting = std::mem::take(&mut self.lock().waiting);
+        let waiting = std::mem::take(&mut *self.waiting());
         waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Adds `waker` to those who wait, which must be before a poll: what is sent after it wakes `waker`. Returns whether
+    /// it was not among them.
+    fn wait(&self, waker: &Waker) -> bool {
+        let mut waiting = self.waiting();
+        let new = !waiting.iter().any(|other| other.will_wake(waker));
+        if new {
+            waiting.push(waker.clone());
+        }
+        new
+    }
+
+    /// Takes `waker` out of those who wait.
+    fn wait_no_more(&self, waker: &Waker) {
+        self.waiting().retain(|other| !other.will_wake(waker));
     }
 }
 
@@ -124,23 +145,71 @@ impl SharedGeneration {
     fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>> {
         let mut state = self.shared.lock();
         let Some(generation) = &mut state.generation else { return Poll::Ready(None) };
+        let new = self.shared.wait(context.waker());
         let waker = Waker::from(Arc::clone(&self.shared));
         let next = Pin::new(generation).poll_next(&mut Context::from_waker(&waker));
-        match &next {
-            Poll::Pending => {
-                if !state.waiting.iter().any(|waiting| waiting.will_wake(context.waker())) {
-                    state.waiting.push(context.waker().clone());
-                }
+        if let Poll::Ready(chunk) = &next {
+            let more = matches!(chunk, Some(Ok(Chunk { finish: None, .. })));
+            let ended = if more { None } else { state.generation.take() };
+            drop(state);
+            drop(ended);
+            // One that was there before may belong to another part of the same task, which still waits.
+            if new {
+                self.shared.wait_no_more(context.waker());
             }
-            Poll::Ready(chunk) => {
-                let more = matches!(chunk, Some(Ok(Chunk { finish: None, .. })));
-                let ended = if more { None } else { state.generation.take() };
-                let waiting = std::mem::take(&mut state.waiting);
-                drop(state);
-                drop(ended);
-                waiting.into_iter().for_each(Waker::wake);
-            }
+            self.shared.wake_all();
         }
         next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn shared() -> Arc<Shared> {
+        let state = State { generation: None, cancelled: false };
+        Arc::new(Shared { state: Mutex::new(state), waiting: Mutex::default() })
+    }
+
+    #[test]
+    fn who_wakes_waits_for_nobody_who_polls() {
+        let shared = shared();
+        let flag = Arc::new(Flag(AtomicBool::new(false)));
+        assert!(shared.wait(&Waker::from(Arc::clone(&flag))));
+
+        let polling = shared.lock();
+        let (woken, wait) = mpsc::channel();
+        let engine = Waker::from(Arc::clone(&shared));
+        std::thread::spawn(move || {
+            engine.wake();
+            woken.send(())
+        });
+        wait.recv_timeout(Duration::from_secs(20)).expect("it waited for the reader, who may wait for it");
+        assert!(flag.0.load(Ordering::SeqCst));
+        drop(polling);
+    }
+
+    #[test]
+    fn who_waits_twice_is_remembered_once() {
+        let shared = shared();
+        let waker = Waker::from(Arc::new(Flag(AtomicBool::new(false))));
+        assert!(shared.wait(&waker));
+        assert!(!shared.wait(&waker));
+        assert_eq!(shared.waiting().len(), 1);
+        shared.wait_no_more(&waker);
+        assert!(shared.waiting().is_empty());
     }
 }
