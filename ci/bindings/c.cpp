@@ -21,9 +21,9 @@ struct Bench {
     Owned<RealmTenant> tenant;
     Owned<RealmModel> model;
 
-    Bench() {
+    explicit Bench(size_t threads) {
         Outcome out;
-        runtime = own(TRY(out, realm_runtime_new(2, "cpu", nullptr, &out.error)));
+        runtime = own(TRY(out, realm_runtime_new(threads, "cpu", nullptr, &out.error)));
         auto options = own(realm_load_options_new());
         realm_load_options_set_kv_tokens(options.get(), 16 * 1024);
         auto loaded = own(TRY(out, realm_runtime_load_model(runtime.get(), "smollm2-135m", options.get(), &out.error)));
@@ -101,8 +101,8 @@ struct Bench {
     }
 };
 
-int main() {
-    Bench bench;
+int main(int, char **arguments) {
+    Bench bench(std::strtoul(arguments[1], nullptr, 10));
     std::setvbuf(stdout, nullptr, _IOLBF, 0);
     // The first run touches memory for the first time.
     Bench::read(bench.start(10).get());

@@ -1,4 +1,4 @@
-// What `core/realm/examples/streams.rs` does, through the Node package: `node node.mjs INDEX` with the package's main file.
+// What `core/realm/examples/streams.rs` does, through the Node package: `node node.mjs INDEX THREADS` with the package's main file.
 
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
@@ -9,7 +9,7 @@ const { Realm } = await import(pathToFileURL(process.argv[2]).href)
 const PROMPT = [504, 3575, 282, 4649, 314]
 const OPTIONS = { temperature: 0, ignoreEos: true, speculation: 'off' }
 
-const realm = new Realm({ threads: 2, device: 'cpu' })
+const realm = new Realm({ threads: Number(process.argv[3]), device: 'cpu' })
 const tenant = realm.tenant('bench')
 const model = tenant.model(await realm.loadModel('smollm2-135m', { kvTokens: 16384 }))
 

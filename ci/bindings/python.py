@@ -1,4 +1,4 @@
-"""What `core/realm/examples/streams.rs` does, through the Python package: `python.py threads|asyncio`."""
+"""What `core/realm/examples/streams.rs` does, through the Python package: `python.py threads|asyncio THREADS`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import realm
 PROMPT = [504, 3575, 282, 4649, 314]
 OPTIONS: dict[str, Any] = {"temperature": 0, "ignore_eos": True, "speculation": "off"}
 
-runtime = realm.Realm(threads=2, device="cpu")
+runtime = realm.Realm(threads=int(sys.argv[2]), device="cpu")
 tenant = runtime.tenant("bench")
 model = tenant.model(runtime.load_model("smollm2-135m", kv_tokens=16384))
 

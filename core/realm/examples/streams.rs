@@ -1,5 +1,6 @@
 //! How fast chunks of some streams reach their readers, one thread a stream. `ci/bench-bindings` tells it, and the same program
-//! in other languages (`ci/bindings`), what to do: lines on its standard input.
+//! in other languages (`ci/bindings`), what to do: the number of threads that compute as an argument, then lines on its
+//! standard input.
 //!
 //! - `stream STREAMS TOKENS`: tokens a second, and the processor time of the readers for each token.
 //! - `queued STREAMS TOKENS`: what a chunk takes that waits already.
@@ -16,7 +17,8 @@ struct Bench {
 }
 
 fn main() -> Result<(), realm::Error> {
-    let realm = Realm::builder().threads(2).device("cpu").build()?;
+    let threads = std::env::args().nth(1).and_then(|threads| threads.parse().ok()).unwrap_or(2);
+    let realm = Realm::builder().threads(threads).device("cpu").build()?;
     let options = LoadOptions { kv_tokens: Some(16 * 1024), ..LoadOptions::default() };
     let model = realm.load_model_with("smollm2-135m", &options, &mut ())?;
     let tenant = realm.tenant("bench", realm::Limits::default())?;

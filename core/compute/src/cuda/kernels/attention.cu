@@ -43,8 +43,6 @@ struct Attention {
     int window;
 };
 
-namespace {
-
 // What a query knows about some of its context.
 struct Running {
     float max, sum;
@@ -219,8 +217,6 @@ struct Values {
 
 // Where number `i` of `out[j]` belongs in a head.
 __device__ __forceinline__ int number(int piece, int j, int i) { return 32 * piece + threadIdx.x % 4 * 8 + i % 2 * 4 + j; }
-
-}  // namespace
 
 // Few rows: a block of 4 warps for a block of tokens of a row and a tile of a key/value head; x is the block, y the row, z head
 // and tile. Everything is on its way at once: each warp multiplies a quarter of the keys, and weighs some numbers of the values.

@@ -3,8 +3,6 @@
 
 #include "activations.cuh"
 
-namespace {
-
 __device__ __forceinline__ float silu(float x) { return x / (1.f + expf(-x)); }
 __device__ __forceinline__ float gelu_tanh(float x) {
     return 0.5f * x * (1.f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
@@ -30,8 +28,6 @@ __device__ __forceinline__ float rms_factor(const float* x, const float (&mine)[
     }
     return rsqrtf(block_sum(sum, space) / columns + eps);
 }
-
-}  // namespace
 
 // out = x / sqrt(mean(x²) + eps) * weight, a block for each row.
 extern "C" __global__ void rms_norm(const float* x, const float* weight, float eps, int columns, float* out, Forms forms) {

@@ -9,8 +9,6 @@
 
 #include "jobs.cuh"
 
-namespace {
-
 // Bytes of a row's chunk in shared memory: codes, then scales and sums. An odd number of 64 bytes, so that the rows that a
 // quarter of a warp reads lie in different banks.
 template <class F>
@@ -175,8 +173,6 @@ __device__ __forceinline__ void block_gemm(const Products& p, const Job& job, in
                     if (row < p.rows && output < job.outputs) finish(job, row, output, total[pass][m][n][i]);
                 }
 }
-
-}  // namespace
 
 // One kernel for each format: they need different numbers of registers. All jobs of a launch have the same format.
 #define GEMM(NAME, F, BLOCKS, ACROSS, MT, NT, PASSES)                                                                \

@@ -19,8 +19,6 @@
 #include "jobs.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-namespace {
-
 // Where things are in shared memory. Half floats: a ring of quarters, rows first (swizzled rows begin at a multiple of 1024), then
 // weights, then the rows' factors. Codes: a ring of chunks of weights and what belongs to a row's chunk, and one of quarters of
 // rows, which are free again sooner.
@@ -218,7 +216,8 @@ struct Sums {
     }
 };
 
-// A ring as a group reads it. What it has read it gives back later, when its products have ended.
+// A ring as a group reads it. What it has read it gives back later, when its products have ended; each thread by itself, as
+// that is the order between its reads and the copy engine's next write that `racecheck` follows.
 template <class R>
 struct Reader : R {
     int before = 0;
@@ -228,10 +227,7 @@ struct Reader : R {
         before = R::slot;
         R::next();
     }
-    __device__ __forceinline__ void done_before() const {
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) arrive(R::empty + 8 * before);
-    }
+    __device__ __forceinline__ void done_before() const { arrive(R::empty + 8 * before); }
 };
 
 template <class F, int WGS, int ROWS, int STAGES, int ROW_STAGES>
@@ -249,7 +245,7 @@ __device__ __forceinline__ void group_gemm(const Products& p, int row_blocks, in
     Rows rows(base, full + STAGES, empty + STAGES);
     Main ring(base + ROW_STAGES * L::ATOM, full, empty);
     if (threadIdx.x == 0) {
-        ring.init(4 * WGS), rows.init(4 * WGS);
+        ring.init(128 * WGS), rows.init(128 * WGS);
         barriers_ready();
     }
     __syncthreads();
@@ -359,7 +355,6 @@ __device__ __forceinline__ void group_gemm(const Products& p, int row_blocks, in
     }
 }
 
-}  // namespace
 #define BODY(...) group_gemm<__VA_ARGS__>(p, row_blocks, blocks);
 #else
 #define BODY(...)

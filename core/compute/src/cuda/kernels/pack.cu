@@ -4,8 +4,6 @@
 
 #include "format.cuh"
 
-namespace {
-
 // ggml's ids.
 enum Type { T_F32 = 0, T_F16 = 1, T_Q4_0 = 2, T_Q4_1 = 3, T_Q5_0 = 6, T_Q5_1 = 7, T_Q8_0 = 8, T_Q2_K = 10, T_Q3_K = 11,
             T_Q4_K = 12, T_Q5_K = 13, T_Q6_K = 14, T_Q8_K = 15, T_IQ4_NL = 20, T_IQ4_XS = 23, T_BF16 = 30 };
@@ -240,8 +238,6 @@ __device__ __forceinline__ int quarters_of(int chunk, int columns) {
     int left = (columns - chunk * CHUNK + QUARTER - 1) / QUARTER;
     return left < 4 ? left : 4;
 }
-
-}  // namespace
 
 // One block of 128 threads for one tile: x is the chunk, y and z the tile's row of `tile_rows`.
 extern "C" __global__ void pack(Source s, u8* out, u64 tile_row_bytes, int format, int tile_rows) {

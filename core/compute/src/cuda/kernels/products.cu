@@ -8,8 +8,6 @@
 
 #include "jobs.cuh"
 
-namespace {
-
 // The outputs of one matrix that are this block's: block number `block` of them, and every `job.step`-th after it.
 template <class F, int MT, int NT>
 __device__ __forceinline__ void job_product(const Products& p, const Job& job, int block, int blocks) {
@@ -96,8 +94,6 @@ __device__ __forceinline__ void product(const Products& p) {
 #undef CASE
     }
 }
-
-}  // namespace
 
 #define PRODUCT(ROWS, MT, NT, BLOCKS)                                                                    \
     extern "C" __global__ void __launch_bounds__(32 * WARPS, BLOCKS)                                     \

@@ -2,8 +2,6 @@
 
 #include "common.cuh"
 
-namespace {
-
 constexpr int THREADS = 1024;
 // Candidates that are sorted at once.
 constexpr int MOST = 1024;
@@ -57,8 +55,6 @@ __device__ __forceinline__ int at_least(const float* row, int columns, u64 floor
     __syncthreads();
     return *count;
 }
-
-}  // namespace
 
 // The `want` (at most 1024) largest numbers of a row, largest first and of equal ones the first, then where they are; a block
 // for each row. Places that are left over hold minus infinity. `out` is `[rows, 2 * want]`.
