@@ -1,7 +1,8 @@
-//! How fast the GPU's products are: `cargo run --release -p realm-compute --example cuda_speed [type ...]`.
+//! How fast the GPU's products are: `cargo run --release -p realm-compute --example cuda_speed [type ...] [shape ...]`.
 //!
-//! For matrices of a 7B model and some numbers of rows: microseconds, bytes of weights a second (what few rows are
-//! limited by) and operations a second (what many are). Matrices take turns so that the cache does not hold them.
+//! For matrices of a 7B model (or the shapes named, such as `4096x11008`) and some numbers of rows: microseconds, bytes of
+//! weights a second (what few rows are limited by) and operations a second (what many are). Matrices take turns so that the
+//! cache does not hold them.
 
 use realm_compute::cuda::CudaBackend;
 use realm_compute::{Backend, Error, MatMul};
@@ -11,7 +12,7 @@ const ROWS: [usize; 8] = [1, 4, 8, 16, 32, 64, 128, 512];
 const SHAPES: [(usize, usize); 4] = [(4096, 4096), (12_288, 4096), (22_016, 4096), (4096, 11_008)];
 
 fn main() -> Result<(), Error> {
-    let names: Vec<String> = std::env::args().skip(1).collect();
+    let (shapes, names): (Vec<_>, Vec<_>) = std::env::args().skip(1).partition(|name| name.contains('x'));
     let b = CudaBackend::new(0)?;
     println!("{}", b.description());
     for ty in TensorType::ALL {
@@ -19,6 +20,9 @@ fn main() -> Result<(), Error> {
             continue;
         }
         for (n, k) in SHAPES {
+            if !shapes.is_empty() && !shapes.contains(&format!("{n}x{k}")) {
+                continue;
+            }
             let bytes = n * k / ty.block_len() * ty.block_bytes();
             let mut state = 1u64;
             let mut data: Vec<u8> = (0..bytes)

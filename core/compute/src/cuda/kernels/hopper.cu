@@ -216,10 +216,12 @@ struct Sums {
     }
 };
 
-// A ring as a group reads it. What it has read it gives back later, when its products have ended; each thread by itself, as
-// that is the order between its reads and the copy engine's next write that `racecheck` follows.
-template <class R>
+// A ring as a group reads it. What it has read it gives back later, when its products have ended: what threads read, too, each
+// thread by itself, as that is the order that `racecheck` follows; what only tensor cores read, warp by warp.
+template <class R, bool BY_THREADS>
 struct Reader : R {
+    // How many of a group give a piece back.
+    static constexpr int OF_GROUP = BY_THREADS ? 128 : 4;
     int before = 0;
 
     __device__ __forceinline__ Reader(const R& ring) : R(ring) {}
@@ -227,7 +229,9 @@ struct Reader : R {
         before = R::slot;
         R::next();
     }
-    __device__ __forceinline__ void done_before() const { arrive(R::empty + 8 * before); }
+    __device__ __forceinline__ void done_before() const {
+        if (BY_THREADS || threadIdx.x % 32 == 0) arrive(R::empty + 8 * before);
+    }
 };
 
 template <class F, int WGS, int ROWS, int STAGES, int ROW_STAGES>
@@ -235,6 +239,8 @@ __device__ __forceinline__ void group_gemm(const Products& p, int row_blocks, in
     typedef Layout<F, WGS, ROWS> L;
     typedef Ring<STAGES, L::BYTES> Main;
     typedef Ring<ROW_STAGES, L::ATOM> Rows;
+    typedef Reader<Main, true> MainReader;
+    typedef Reader<Rows, false> RowsReader;
     extern __shared__ u8 space[];
     __shared__ u64 full[STAGES + ROW_STAGES], empty[STAGES + ROW_STAGES];
     const int warp = threadIdx.x / 32, work = row_blocks * blocks;
@@ -245,7 +251,7 @@ __device__ __forceinline__ void group_gemm(const Products& p, int row_blocks, in
     Rows rows(base, full + STAGES, empty + STAGES);
     Main ring(base + ROW_STAGES * L::ATOM, full, empty);
     if (threadIdx.x == 0) {
-        ring.init(128 * WGS), rows.init(128 * WGS);
+        ring.init(MainReader::OF_GROUP * WGS), rows.init(RowsReader::OF_GROUP * WGS);
         barriers_ready();
     }
     __syncthreads();
@@ -309,8 +315,8 @@ __device__ __forceinline__ void group_gemm(const Products& p, int row_blocks, in
     if constexpr (WGS > 1) take_registers<WGS == 2 ? 232 : 160>();
     wait_for_previous();
     let_next_start();
-    Reader<Rows> read(rows);
-    Reader<Main> main(ring);
+    RowsReader read(rows);
+    MainReader main(ring);
     Sums<F, ROWS> sums;
     for (int index = blockIdx.x; index < work; index += gridDim.x) {
         Place at(p, index, row_blocks, WGS, ROWS);
