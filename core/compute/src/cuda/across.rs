@@ -1,6 +1,6 @@
 //! From one GPU to another.
 
-use super::driver::{Event, copy_across};
+use super::driver::copy_across;
 use super::{Buffer, CudaBackend};
 use crate::Error;
 
@@ -13,21 +13,10 @@ impl CudaBackend {
         if bytes == 0 {
             return Ok(());
         }
-        let ready = other.mark()?;
+        other.state()?.lead(&other.device, &self.device)?;
         let mut state = self.state()?;
-        ready.before(&self.device)?;
         copy_across(from.data(), to.data_mut(), bytes)?;
-        let done = state.mark.get_or_insert(Event::untimed(&self.device)?);
-        done.record()?;
         // What is in the other's buffer must not change before.
-        done.before(&other.device)
-    }
-
-    /// What was started so far.
-    fn mark(&self) -> Result<Event, Error> {
-        let _state = self.state()?;
-        let mark = Event::untimed(&self.device)?;
-        mark.record()?;
-        Ok(mark)
+        state.lead(&self.device, &other.device)
     }
 }

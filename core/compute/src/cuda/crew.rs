@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::cpu::pool::Share;
+
 /// How long a thread looks for something to do before it sleeps: longer than it takes to hand the results of a pass out, to do
 /// the tasks and to start the next pass.
 const LOOKS: Duration = Duration::from_micros(400);
@@ -93,14 +95,10 @@ impl Crew {
         if count < 2 || self.threads.is_empty() {
             return (0..count).for_each(each);
         }
-        let next = AtomicUsize::new(0);
+        let share = Share::new(count, 1);
         self.run(count / 2, &|| {
-            loop {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                if i >= count {
-                    return;
-                }
-                each(i);
+            while let Some(piece) = share.next() {
+                piece.for_each(each);
             }
         });
     }

@@ -27,13 +27,24 @@ pub(crate) struct State {
     pub(crate) uploading: bool,
     pub(crate) recordings: Recordings,
     /// For other GPUs to wait for.
-    pub(crate) mark: Option<Event>,
+    mark: Option<Event>,
 }
 
 impl State {
     /// Products read weights before what was started earlier has ended: it must have ended if it brought them.
     pub(crate) fn wait_for_weights(&mut self, device: &Device) -> Result<(), Error> {
         if std::mem::take(&mut self.uploading) { device.synchronize() } else { Ok(()) }
+    }
+
+    /// Has what is started on `other` from now on wait for what was started on `device`, whose state this is. One event does for
+    /// all: whoever waits waits for what it marked when they were told to.
+    pub(crate) fn lead(&mut self, device: &Arc<Device>, other: &Device) -> Result<(), Error> {
+        let mark = match &mut self.mark {
+            Some(mark) => mark,
+            slot => slot.insert(Event::untimed(device)?),
+        };
+        mark.record()?;
+        mark.before(other)
     }
 }
 

@@ -169,17 +169,17 @@ unsafe impl Sync for Event {}
 
 impl Event {
     pub(crate) fn new(device: &Arc<Device>) -> Result<Self, Error> {
-        device.bind()?;
-        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT)
-            .map_err(|e| failed("creating an event", e))?;
-        Ok(Self { event, device: Arc::clone(device) })
+        Self::with(device, sys::CUevent_flags::CU_EVENT_DEFAULT)
     }
 
     /// As [`Event::new`], without the time.
     pub(crate) fn untimed(device: &Arc<Device>) -> Result<Self, Error> {
+        Self::with(device, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+    }
+
+    fn with(device: &Arc<Device>, flags: sys::CUevent_flags) -> Result<Self, Error> {
         device.bind()?;
-        let event = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
-            .map_err(|e| failed("creating an event", e))?;
+        let event = result::event::create(flags).map_err(|e| failed("creating an event", e))?;
         Ok(Self { event, device: Arc::clone(device) })
     }
 
@@ -214,7 +214,7 @@ impl Event {
 impl Drop for Event {
     fn drop(&mut self) {
         if self.device.bind().is_ok() {
-            // SAFETY: created by `new`, and not used after this.
+            // SAFETY: created by `with`, and not used after this.
             let _ = unsafe { result::event::destroy(self.event) };
         }
     }
