@@ -1,5 +1,7 @@
 //! What every backend checks before it computes.
 
+use realm_gguf::Tensor;
+
 use crate::{Attention, Backend, Batch, CacheLayout, Error, PAGE_TOKENS};
 
 /// Numbers that [`Backend::best`] finds at most.
@@ -36,6 +38,33 @@ pub(crate) fn page(page: u32, pages: usize) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::InvalidArgument(format!("page {page} of {pages}")))
+}
+
+/// What is wrong with a tensor.
+pub(crate) fn bad_tensor(tensor: &Tensor<'_>, why: &str) -> Error {
+    Error::InvalidModel(format!("tensor `{}` of shape {:?} {why}", tensor.info.name, tensor.info.shape))
+}
+
+/// Columns and rows of a tensor that is a matrix, at most `most` each, and the bytes of a row.
+pub(crate) fn matrix(tensor: &Tensor<'_>, most: usize) -> Result<(usize, usize, usize), Error> {
+    let bad = |why| Err(bad_tensor(tensor, why));
+    let (columns, rows) = match tensor.info.shape[..] {
+        [columns] => (columns, 1),
+        [columns, rows] => (columns, rows),
+        _ => return bad("is not a matrix"),
+    };
+    let within = |len| usize::try_from(len).ok().filter(|&len| len <= most);
+    let (Some(columns), Some(rows)) = (within(columns), within(rows)) else {
+        return bad("is too large");
+    };
+    if columns == 0 || rows == 0 {
+        return bad("is empty");
+    }
+    let (row_bytes, ty) = (tensor.data.len() / rows, tensor.info.ty);
+    if columns % ty.block_len() != 0 || row_bytes != columns / ty.block_len() * ty.block_bytes() {
+        return bad("does not hold whole blocks");
+    }
+    Ok((columns, rows, row_bytes))
 }
 
 /// Checks what the attention operations index with, in a cache of this layout and so many pages.

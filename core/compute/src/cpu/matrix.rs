@@ -6,7 +6,7 @@ use super::aligned::Aligned;
 use super::format::{BLOCK, Format, PANEL, get_code};
 use super::pack::{pack_panel, weight};
 use super::pool::{Parts, Pool, Share};
-use crate::{Error, quant};
+use crate::{Error, checks, quant};
 
 /// A weight matrix `[rows, columns]`: `rows` outputs, `columns` inputs.
 pub enum Matrix {
@@ -42,26 +42,7 @@ impl Matrix {
     /// Repacks a tensor of GGUF shape `[columns, rows]` on all threads of the pool.
     pub(crate) fn new(pool: &Pool, tensor: &Tensor<'_>) -> Result<Self, Error> {
         let info = tensor.info;
-        let bad = |why: &str| {
-            Error::InvalidModel(format!("tensor `{}` of shape {:?} {why}", info.name, info.shape))
-        };
-        let (columns, rows) = match info.shape[..] {
-            [columns] => (columns, 1),
-            [columns, rows] => (columns, rows),
-            _ => return Err(bad("is not a matrix")),
-        };
-        let (Ok(columns), Ok(rows)) = (usize::try_from(columns), usize::try_from(rows)) else {
-            return Err(bad("is too large for this machine"));
-        };
-        if columns == 0 || rows == 0 {
-            return Err(bad("is empty"));
-        }
-        let row_bytes = tensor.data.len() / rows;
-        if columns % info.ty.block_len() != 0
-            || row_bytes != columns / info.ty.block_len() * info.ty.block_bytes()
-        {
-            return Err(bad("does not hold whole blocks"));
-        }
+        let (columns, rows, row_bytes) = checks::matrix(tensor, usize::MAX)?;
         if let Some(format) = Format::of(info.ty) {
             let panel_bytes = columns / format.record_columns() * format.record_bytes();
             let data = panels(pool, rows, panel_bytes, |panel, out: &mut [u8]| {
@@ -92,7 +73,8 @@ impl Matrix {
                 let mut values = vec![0.0; columns];
                 for p in 0..PANEL {
                     let Some(row) = row_of(panel, p) else { break };
-                    quant::dequantize(info.ty, row, &mut values).map_err(|e| bad(&e.to_string()))?;
+                    quant::dequantize(info.ty, row, &mut values)
+                        .map_err(|e| checks::bad_tensor(tensor, &e.to_string()))?;
                     for (k, &value) in values.iter().enumerate() {
                         out[k * PANEL + p] = value;
                     }

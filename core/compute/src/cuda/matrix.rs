@@ -10,7 +10,7 @@ use realm_gguf::{Tensor, TensorType};
 
 use super::driver::{Device, Event, Geometry, Memory, Pinned, arguments};
 use super::kernels::Kernels;
-use crate::{Error, quant};
+use crate::{Error, checks, quant};
 
 /// Outputs of a tile.
 const TILE: usize = 16;
@@ -188,27 +188,8 @@ impl Uploader {
         format: Option<Format>,
     ) -> Result<Matrix, Error> {
         let info = tensor.info;
-        let bad = |why: &str| {
-            Error::InvalidModel(format!("tensor `{}` of shape {:?} {why}", info.name, info.shape))
-        };
-        let (columns, rows) = match info.shape[..] {
-            [columns] => (columns, 1),
-            [columns, rows] => (columns, rows),
-            _ => return Err(bad("is not a matrix")),
-        };
-        let (Ok(columns), Ok(rows)) = (i32::try_from(columns), i32::try_from(rows)) else {
-            return Err(bad("is too large"));
-        };
-        if columns == 0 || rows == 0 {
-            return Err(bad("is empty"));
-        }
-        let (columns, rows) = (columns as usize, rows as usize);
-        let row_bytes = tensor.data.len() / rows;
-        if columns % info.ty.block_len() != 0
-            || row_bytes != columns / info.ty.block_len() * info.ty.block_bytes()
-        {
-            return Err(bad("does not hold whole blocks"));
-        }
+        // Kernels count in 32 bits.
+        let (columns, rows, row_bytes) = checks::matrix(tensor, i32::MAX as usize)?;
         device.bind()?;
         let what = format!("tensor `{}`", info.name);
         let Some(format) = format else {
@@ -219,7 +200,7 @@ impl Uploader {
                 let slot = self.slot(device, count * columns * 4)?;
                 let floats = slot.host.slice::<f32>(count * columns);
                 quant::dequantize(info.ty, &tensor.data[first * row_bytes..][..count * row_bytes], floats)
-                    .map_err(|e| bad(&e.to_string()))?;
+                    .map_err(|e| checks::bad_tensor(tensor, &e.to_string()))?;
                 memory.write(first * columns * 4, floats)?;
                 slot.done.record()?;
             }

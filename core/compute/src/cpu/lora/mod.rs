@@ -21,6 +21,7 @@ use super::lanes::LANES;
 use super::matrix::{FloatPanels, FloatSlice, Floats, Matrix};
 use super::pool::{Parts, Pool, Share};
 use super::{Buffer, CpuBackend, Isa};
+use crate::checks::bad_tensor;
 use crate::{Error, Lora};
 use kernels::{Inner, Outer};
 
@@ -46,18 +47,15 @@ pub struct LowRank {
 
 impl LowRank {
     pub(super) fn new(pool: &Pool, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<Self, Error> {
-        let bad = |t: &Tensor<'_>, why: &str| {
-            Error::InvalidModel(format!("tensor `{}` of shape {:?} {why}", t.info.name, t.info.shape))
-        };
         let dims = |t: &Tensor<'_>| match t.info.shape[..] {
             [columns, rows] if columns > 0 && rows > 0 && t.data.len() == t.info.bytes() => {
                 Ok((columns as usize, rows as usize))
             }
-            _ => Err(bad(t, "is not a matrix")),
+            _ => Err(bad_tensor(t, "is not a matrix")),
         };
         let ((inputs, rank), (columns, _)) = (dims(a)?, dims(b)?);
         if columns != rank {
-            return Err(bad(b, &format!("does not fit an `a` of rank {rank}")));
+            return Err(bad_tensor(b, &format!("does not fit an `a` of rank {rank}")));
         }
         let four = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
         let two = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]);
@@ -65,13 +63,13 @@ impl LowRank {
             TensorType::F32 => Floats::F32(tiles(a.data, 4, rank, inputs, four)),
             TensorType::F16 => Floats::F16(tiles(a.data, 2, rank, inputs, two)),
             TensorType::BF16 => Floats::BF16(tiles(a.data, 2, rank, inputs, two)),
-            _ => return Err(bad(a, &format!("is {}, not F32, F16 or BF16", a.info.ty))),
+            _ => return Err(bad_tensor(a, &format!("is {}, not F32, F16 or BF16", a.info.ty))),
         };
         match (b.info.ty, Matrix::new(pool, b)?) {
             (TensorType::F32 | TensorType::F16 | TensorType::BF16, Matrix::Float(b)) => {
                 Ok(Self { rank, inputs, a: tiles, b })
             }
-            (ty, _) => Err(bad(b, &format!("is {ty}, not F32, F16 or BF16"))),
+            (ty, _) => Err(bad_tensor(b, &format!("is {ty}, not F32, F16 or BF16"))),
         }
     }
 
