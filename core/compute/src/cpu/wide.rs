@@ -68,7 +68,13 @@ pub(crate) trait Wide: Copy {
     fn prefetch(_at: *const u8) {}
 
     /// The lanes.
-    fn lanes(self) -> [f32; WIDTH];
+    #[inline(always)]
+    fn lanes(self) -> [f32; WIDTH] {
+        let mut lanes = [0.0; WIDTH];
+        // SAFETY: an array of so many.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        lanes
+    }
 
     /// The sum of the lanes, always adding the upper half to the lower one.
     #[inline(always)]
@@ -396,13 +402,6 @@ impl Wide for Avx2 {
     }
 
     #[inline(always)]
-    fn lanes(self) -> [f32; WIDTH] {
-        let mut lanes = [0.0; WIDTH];
-        unsafe { self.store(lanes.as_mut_ptr()) };
-        lanes
-    }
-
-    #[inline(always)]
     fn sum(self) -> f32 {
         unsafe {
             let x = _mm256_add_ps(self.0, self.1);
@@ -515,13 +514,6 @@ impl Wide for Avx512 {
     #[inline(always)]
     fn prefetch(at: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-    }
-
-    #[inline(always)]
-    fn lanes(self) -> [f32; WIDTH] {
-        let mut lanes = [0.0; WIDTH];
-        unsafe { self.store(lanes.as_mut_ptr()) };
-        lanes
     }
 
     #[inline(always)]
