@@ -98,8 +98,8 @@ impl PartsBackend {
 
     /// The part of a tensor that belongs to a layer, or to an end of the model; `None` for any other.
     fn part_of(&self, tensor: &str) -> Option<usize> {
-        if let Some(rest) = tensor.strip_prefix("blk.") {
-            return Some(self.layer(rest.split('.').next()?.parse().ok()?));
+        if let Some(layer) = layer_of(tensor) {
+            return Some(self.layer(layer));
         }
         match tensor {
             "token_embd.weight" => Some(self.plan.embeddings),
@@ -131,6 +131,11 @@ impl Cache {
 
 fn no_cache() -> Error {
     Error::InvalidArgument("a cache without the layer's part".into())
+}
+
+/// The layer that a tensor belongs to, by its name in the file; `None` for those of no layer.
+pub fn layer_of(tensor: &str) -> Option<usize> {
+    tensor.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
 
 /// What attention needs, as a part sees it.
