@@ -49,7 +49,7 @@ pub use metrics::{Histogram, KvPages, Metrics, Requests, RunEnd, RunMeter, Serve
 pub use pieces::PieceSession;
 pub use realm_model::PieceId;
 pub use request::{Chunk, Finish, FinishReason, MAX_LOGPROBS, Request, Timings, Token, Usage};
-pub use sampling::{Sampler, Sampling, Scored, TokenLogprob, TokenMask, argmax, log_sum_exp};
+pub use sampling::{Sampler, Sampling, Scored, TokenLogprob, TokenMask, argmax, log_sum_exp, top};
 pub use sequence::Sequence;
 pub use speculate::{Draft, Speculation};
 pub use task::embed::Pooling;

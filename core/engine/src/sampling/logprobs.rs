@@ -1,5 +1,7 @@
 //! Log-probabilities of the model's own distribution, before bias, penalties and temperature.
 
+use super::top;
+
 /// A token and the natural logarithm of its probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenLogprob {
@@ -24,7 +26,7 @@ pub fn log_sum_exp(logits: &[f32]) -> f64 {
 pub(crate) fn logprobs(logits: &[f32], token: u32, n: usize) -> (f32, Vec<TokenLogprob>) {
     let total = log_sum_exp(logits);
     let logprob = logits.get(token as usize).map_or(f32::NEG_INFINITY, |&l| (f64::from(l) - total) as f32);
-    (logprob, top(logits, n, total))
+    (logprob, likeliest(logits, n, total))
 }
 
 /// What a model says of one token of a given text.
@@ -41,17 +43,12 @@ pub(crate) fn score_row(logits: &[f32], next: Option<u32>, n: usize) -> Scored {
     let total = log_sum_exp(logits);
     let next =
         next.map(|id| logits.get(id as usize).map_or(f32::NEG_INFINITY, |&l| (f64::from(l) - total) as f32));
-    Scored { next, top: top(logits, n, total) }
+    Scored { next, top: likeliest(logits, n, total) }
 }
 
-fn top(logits: &[f32], n: usize, total: f64) -> Vec<TokenLogprob> {
-    let mut top: Vec<(f32, u32)> = Vec::with_capacity(n + 1);
-    for (id, &logit) in logits.iter().enumerate() {
-        if top.len() < n || top.last().is_some_and(|&(least, _)| logit > least) {
-            let at = top.partition_point(|&(other, _)| other >= logit);
-            top.insert(at, (logit, id as u32));
-            top.truncate(n);
-        }
-    }
-    top.into_iter().map(|(l, id)| TokenLogprob { id, logprob: (f64::from(l) - total) as f32 }).collect()
+fn likeliest(logits: &[f32], n: usize, total: f64) -> Vec<TokenLogprob> {
+    top(logits, n)
+        .into_iter()
+        .map(|(id, logit)| TokenLogprob { id, logprob: (f64::from(logit) - total) as f32 })
+        .collect()
 }

@@ -10,6 +10,7 @@ mod logprobs;
 mod mask;
 mod penalties;
 mod rng;
+mod top;
 
 use std::collections::HashMap;
 
@@ -17,6 +18,7 @@ pub(crate) use best::first_of_largest;
 pub use logprobs::{Scored, TokenLogprob, log_sum_exp};
 pub(crate) use logprobs::{logprobs, score_row};
 pub use mask::TokenMask;
+pub use top::top;
 
 use crate::Error;
 use candidates::Candidates;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use realm_engine::{Grammar, Guide, Sampling, TokenMask, log_sum_exp};
+use realm_engine::{Grammar, Guide, Sampling, TokenMask, log_sum_exp, top};
 use wasmtime::component::Resource;
 
 use crate::Error;
@@ -129,40 +129,6 @@ fn told<T>(result: Result<T, HostError>) -> wasmtime::Result<T> {
     result.map_err(HostError::fatal)
 }
 
-/// The `k` largest, largest first; of equal ones the lower id first. NaN is never among them.
-fn top(values: &[f32], k: usize) -> Vec<Candidate> {
-    /// Most blocks hold nothing of interest, and the compiler asks that of several logits at once.
-    const BLOCK: usize = 64;
-    let k = k.min(values.len()).min(MAX_TOP);
-    if k == 0 {
-        return Vec::new();
-    }
-    let order = |a: &Candidate, b: &Candidate| b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token));
-    let most = (4 * k).max(256);
-    let mut kept: Vec<Candidate> = Vec::with_capacity(most);
-    let mut floor = f32::NEG_INFINITY;
-    for (index, block) in values.chunks(BLOCK).enumerate() {
-        if !block.iter().fold(false, |any, &value| any | (value >= floor)) {
-            continue;
-        }
-        for (i, &logit) in block.iter().enumerate() {
-            // NaN is below everything.
-            if logit < floor || logit.is_nan() {
-                continue;
-            }
-            kept.push(Candidate { token: (index * BLOCK + i) as u32, logit });
-            if kept.len() == most {
-                kept.select_nth_unstable_by(k - 1, order);
-                kept.truncate(k);
-                floor = kept[k - 1].logit;
-            }
-        }
-    }
-    kept.sort_unstable_by(order);
-    kept.truncate(k);
-    kept
-}
-
 fn log_normalizer(values: &[f32]) -> f32 {
     log_sum_exp(values) as f32
 }
@@ -182,10 +148,11 @@ impl wit::HostLogits for State {
     fn top(&mut self, this: Resource<Logits>, k: u32) -> wasmtime::Result<Vec<Candidate>> {
         let logits = told(self.logits(&this))?;
         let k = (k as usize).min(logits.vocabulary()).min(MAX_TOP);
-        if let Some(few) = logits.few(k) {
-            return Ok(few.into_iter().map(|(token, logit)| Candidate { token, logit }).collect());
-        }
-        Ok(top(told(self.values(&this))?, k))
+        let likeliest = match logits.few(k) {
+            Some(few) => few,
+            None => top(told(self.values(&this))?, k),
+        };
+        Ok(likeliest.into_iter().map(|(token, logit)| Candidate { token, logit }).collect())
     }
 
     fn argmax(&mut self, this: Resource<Logits>) -> wasmtime::Result<u32> {
@@ -497,29 +464,5 @@ pub(crate) fn grammar_to_wit(grammar: &Grammar) -> types::Grammar {
         Grammar::JsonObject => types::Grammar::JsonObject,
         Grammar::Regex(expression) => types::Grammar::Regex(expression.clone()),
         Grammar::Lark(grammar) => types::Grammar::Lark(grammar.clone()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn top_is_what_sorting_gives() {
-        let mut values: Vec<f32> = (0..5000u32).map(|i| (i.wrapping_mul(2654435761) >> 20) as f32).collect();
-        values[17] = f32::NAN;
-        values[18] = f32::NEG_INFINITY;
-        for k in [0, 1, 2, 40, 300, 5000, 9000] {
-            let mut sorted: Vec<(f32, u32)> = values
-                .iter()
-                .enumerate()
-                .filter(|(_, value)| !value.is_nan())
-                .map(|(i, &value)| (value, i as u32))
-                .collect();
-            sorted.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-            sorted.truncate(k);
-            let top: Vec<(f32, u32)> = top(&values, k).iter().map(|c| (c.logit, c.token)).collect();
-            assert_eq!(top, sorted, "k = {k}");
-        }
     }
 }
