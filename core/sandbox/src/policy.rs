@@ -6,15 +6,16 @@ use realm_engine::{FinishReason, Sampler, TextStream};
 use wasmtime::Store;
 use wasmtime::component::Resource;
 
+use crate::Error;
 use crate::bindings::policy::TenantPolicy;
 use crate::bindings::policy::exports::realm::tenant::policy::Guest;
 use crate::bindings::realm::tenant::types as wit;
 use crate::error::HostError;
 use crate::host::logits::{Logits, mask};
+use crate::host::sequences::last;
 use crate::passed::Passed;
 use crate::run::ended_early;
 use crate::state::State;
-use crate::{Error, ErrorKind};
 
 /// Runs a request to its end.
 pub(crate) async fn run(
@@ -66,8 +67,7 @@ async fn generate(
         let forwarded = sequence.start_logits(false)?.wait_async().await?;
         let due = sequence.len() - std::mem::replace(&mut computed, sequence.len());
         store.data_mut().forwarded(due, forwarded.cached);
-        let nothing = || Error::new(ErrorKind::Internal, "a forward without logits");
-        let mut logits = forwarded.rows.into_iter().next_back().ok_or_else(nothing)?;
+        let mut logits = last(forwarded.rows)?;
         if let Some(guide) = &mut guide {
             // So that the policy, too, chooses among what the grammar allows.
             mask(logits.values()?, guide.mask()?, false);

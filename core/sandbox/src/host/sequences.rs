@@ -79,8 +79,8 @@ impl State {
     }
 }
 
-/// The handle of the logits after the last token.
-fn last(rows: Vec<Resource<Logits>>) -> Result<Resource<Logits>, Error> {
+/// What a forward gave for the last token: its logits, or their handle.
+pub(crate) fn last<T>(rows: Vec<T>) -> Result<T, Error> {
     rows.into_iter().next_back().ok_or_else(|| Error::new(ErrorKind::Internal, "a forward without logits"))
 }
 
