@@ -82,16 +82,6 @@ pub enum FinishReason {
     Length,
 }
 
-impl FinishReason {
-    /// `"stop"` or `"length"`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
-        }
-    }
-}
-
 /// Tokens used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
