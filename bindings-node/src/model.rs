@@ -5,7 +5,7 @@ use napi_derive::napi;
 use realm::{EmbedOptions, Pooling, unblock};
 use serde_json::json;
 
-use crate::error::{failed, invalid};
+use crate::error::failed;
 use crate::generation::NativeGeneration;
 use crate::handle::Handle;
 use crate::options::request;
@@ -46,16 +46,6 @@ impl NativeModel {
     }
 }
 
-fn pooling(name: Option<String>) -> Result<Option<Pooling>> {
-    match name.as_deref() {
-        None => Ok(None),
-        Some("mean") => Ok(Some(Pooling::Mean)),
-        Some("last") => Ok(Some(Pooling::Last)),
-        Some("cls") => Ok(Some(Pooling::Cls)),
-        Some(other) => Err(invalid(format!("pooling is 'mean', 'last' or 'cls', not '{other}'"))),
-    }
-}
-
 #[napi]
 impl NativeModel {
     /// Starts a request, given as JSON, on a thread of its own: prompts may be long and grammars take time.
@@ -83,7 +73,9 @@ impl NativeModel {
         normalize: bool,
     ) -> Result<Float32Array> {
         let model = self.handle.get()?;
-        let options = EmbedOptions { pooling: self::pooling(pooling)?, normalize };
+        let pooling = pooling.as_deref().map(str::parse::<Pooling>).transpose();
+        let pooling = pooling.map_err(|error| failed(error.into()))?;
+        let options = EmbedOptions { pooling, normalize };
         Ok(Float32Array::new(model.embed_async(&tokens, &options).await.map_err(failed)?))
     }
 
@@ -152,17 +144,12 @@ impl NativeModel {
     pub fn info(&self) -> Result<String> {
         let model = self.handle.get()?;
         let info = model.info();
-        let pooling = match info.pooling {
-            Pooling::Mean => "mean",
-            Pooling::Last => "last",
-            Pooling::Cls => "cls",
-        };
         let info = json!({
             "reference": model.reference(), "name": info.name, "architecture": info.architecture,
             "parameters": info.parameters, "fileBytes": info.file_bytes, "vocabulary": info.vocabulary,
             "layers": info.layers, "contextLength": info.context_length,
-            "trainedContextLength": info.trained_context_length, "hidden": info.hidden, "pooling": pooling,
-            "chatTemplate": info.chat_template, "device": info.device,
+            "trainedContextLength": info.trained_context_length, "hidden": info.hidden,
+            "pooling": info.pooling.as_str(), "chatTemplate": info.chat_template, "device": info.device,
         });
         Ok(info.to_string())
     }

@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PyDict};
 use realm::{EmbedOptions, Pooling, unblock};
 
 use crate::array::Array;
-use crate::errors::{Result, invalid};
+use crate::errors::Result;
 use crate::generation::{Completion, Generation, TokenLogprob, logprobs};
 use crate::handle::{Handle, not_picklable};
 use crate::metrics::Metrics;
@@ -167,23 +167,9 @@ fn tokens(model: &realm::Model, text: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     }
 }
 
-fn embed_options(pooling: Option<&str>, normalize: bool) -> PyResult<EmbedOptions> {
-    let pooling = match pooling {
-        None => None,
-        Some("mean") => Some(Pooling::Mean),
-        Some("last") => Some(Pooling::Last),
-        Some("cls") => Some(Pooling::Cls),
-        Some(other) => return Err(invalid(&format!("pooling is 'mean', 'last' or 'cls', not '{other}'"))),
-    };
+fn embed_options(pooling: Option<&str>, normalize: bool) -> Result<EmbedOptions> {
+    let pooling = pooling.map(str::parse::<Pooling>).transpose().map_err(realm::Error::from)?;
     Ok(EmbedOptions { pooling, normalize })
-}
-
-fn pooling(pooling: Pooling) -> &'static str {
-    match pooling {
-        Pooling::Mean => "mean",
-        Pooling::Last => "last",
-        Pooling::Cls => "cls",
-    }
 }
 
 fn scores(py: Python<'_>, scores: Vec<realm::Scored>) -> PyResult<Vec<Scored>> {
@@ -393,7 +379,7 @@ impl Model {
             context_length: info.context_length,
             trained_context_length: info.trained_context_length,
             hidden: info.hidden,
-            pooling: pooling(info.pooling),
+            pooling: info.pooling.as_str(),
             chat_template: info.chat_template,
             device: info.device,
         })

@@ -1,5 +1,7 @@
 //! One vector for a text, from the model's last hidden states.
 
+use std::str::FromStr;
+
 use async_channel::Sender;
 
 use super::Rows;
@@ -14,6 +16,29 @@ pub enum Pooling {
     Last,
     /// That of the first token.
     Cls,
+}
+
+impl Pooling {
+    /// `"mean"`, `"last"` or `"cls"`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Last => "last",
+            Self::Cls => "cls",
+        }
+    }
+}
+
+impl FromStr for Pooling {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        let why = || Error::InvalidArgument(format!("pooling is 'mean', 'last' or 'cls', not '{name}'"));
+        [Self::Mean, Self::Last, Self::Cls]
+            .into_iter()
+            .find(|pooling| pooling.as_str() == name)
+            .ok_or_else(why)
+    }
 }
 
 /// Adds up hidden states.

@@ -162,8 +162,7 @@ impl Runner {
                     "parameters": info.parameters, "file_bytes": info.file_bytes, "vocabulary": info.vocabulary,
                     "layers": info.layers, "context_length": info.context_length,
                     "trained_context_length": info.trained_context_length, "hidden": info.hidden,
-                    "pooling": match info.pooling {
-                        Pooling::Mean => "mean", Pooling::Last => "last", Pooling::Cls => "cls" },
+                    "pooling": info.pooling.as_str(),
                     "chat_template": info.chat_template, "device": info.device})
             }
             // Texts and tokens.
@@ -241,12 +240,7 @@ impl Runner {
             "embed" => json!(match a["text"].as_str() {
                 Some(text) => self.model(a).embed(text)?,
                 None => {
-                    let pooling = a["pooling"].as_str().map(|name| match name {
-                        "mean" => Pooling::Mean,
-                        "last" => Pooling::Last,
-                        "cls" => Pooling::Cls,
-                        other => panic!("there is no pooling `{other}`"),
-                    });
+                    let pooling = a["pooling"].as_str().map(str::parse::<Pooling>).transpose()?;
                     let options = EmbedOptions { pooling, normalize: a["normalize"] != false };
                     self.model(a).embed_with(&ids(&a["tokens"]), &options)?
                 }
