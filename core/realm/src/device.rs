@@ -2,17 +2,17 @@
 
 use std::sync::{Arc, Once};
 
-use realm_compute::CacheType;
 use realm_compute::cpu::CpuBackend;
 use realm_compute::cuda::CudaBackend;
 use realm_compute::parts::Part;
+use realm_compute::{Backend, CacheType};
 use realm_engine::EngineConfig;
 use realm_gguf::Gguf;
 use realm_model::{Transformer, Weights};
 
 use crate::Error;
 use crate::error::ErrorCode;
-use crate::gpus::{Gpus, kv_memory};
+use crate::gpus::{Gpus, kv_memory, room_for_cache};
 use crate::load::LoadOptions;
 
 /// An opened device.
@@ -43,11 +43,11 @@ impl Device {
             Error::new(ErrorCode::Unsupported, why)
         };
         let cpu = || Ok(Self::Cpu(Arc::new(CpuBackend::new(threads)?)));
-        let cuda = |gpus: Gpus| Self::Cuda(Arc::new(gpus.threads(threads)));
+        let cuda = |gpus: Gpus| Self::Cuda(Arc::new(gpus));
         match name.split_once(':') {
             None if name == "cpu" => cpu(),
-            None if name == "cuda" => Ok(cuda(Gpus::from_first()?)),
-            None if name == "auto" => Gpus::from_first().map(cuda).or_else(|why| {
+            None if name == "cuda" => Ok(cuda(Gpus::from_first(threads)?)),
+            None if name == "auto" => Gpus::from_first(threads).map(cuda).or_else(|why| {
                 static SAID: Once = Once::new();
                 SAID.call_once(|| tracing::info!("running on the CPU: {}", why.message()));
                 cpu()
@@ -59,7 +59,7 @@ impl Device {
                 if twice {
                     return Err(unknown());
                 }
-                Ok(cuda(Gpus::exactly(ordinals)?))
+                Ok(cuda(Gpus::exactly(ordinals, threads)?))
             }
             _ => Err(unknown()),
         }
@@ -73,13 +73,19 @@ impl Device {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Box<dyn Weights>, Placed), Error> {
         match self {
-            Self::Cpu(backend) => {
-                let weights = Transformer::load(Arc::clone(backend), gguf, progress)?;
-                Ok((Box::new(Arc::new(weights)), Placed::Cpu))
-            }
+            Self::Cpu(backend) => Ok((bring(Arc::clone(backend), gguf, progress)?, Placed::Cpu)),
             Self::Cuda(gpus) => gpus.load(gguf, options, progress),
         }
     }
+}
+
+/// Brings a file's weights to a backend.
+pub(crate) fn bring<B: Backend>(
+    backend: Arc<B>,
+    gguf: &Gguf,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Box<dyn Weights>, Error> {
+    Ok(Box::new(Arc::new(Transformer::load(backend, gguf, progress)?)))
 }
 
 impl Placed {
@@ -90,43 +96,37 @@ impl Placed {
         weights: &dyn Weights,
         options: &LoadOptions,
     ) -> Result<EngineConfig, Error> {
-        let default = EngineConfig::default();
-        let default = EngineConfig {
-            speculation: options.speculation,
-            max_queued: options.max_queued.unwrap_or(default.max_queued),
-            ..default
+        let (many_rows, cache_type) = match self {
+            Self::Cpu => (false, CacheType::F32),
+            Self::Gpu(_) => (true, CacheType::F16),
+            Self::Parts { parts, .. } => {
+                (parts.iter().all(|part| matches!(part, Part::Cuda(_))), CacheType::F16)
+            }
         };
-        let many_rows = match self {
-            Self::Cpu => false,
-            Self::Gpu(_) => true,
-            Self::Parts { parts, .. } => parts.iter().all(|part| matches!(part, Part::Cuda(_))),
-        };
-        let kind = match self {
-            Self::Cpu => CacheType::F32,
-            Self::Gpu(_) | Self::Parts { .. } => CacheType::F16,
-        };
-        let cache_type = options.cache_type.unwrap_or(kind);
-        let default = EngineConfig {
+        let mut config = EngineConfig {
             kv_tokens: options.kv_tokens,
-            kv_memory: match options.kv_memory {
-                Some(bytes) => Some(bytes),
-                None => self.kv_memory(weights.page_bytes(cache_type))?,
-            },
-            cache_type,
-            ..default
+            kv_memory: options.kv_memory,
+            cache_type: options.cache_type.unwrap_or(cache_type),
+            speculation: options.speculation,
+            ..EngineConfig::default()
         };
-        Ok(match many_rows {
-            true => EngineConfig { decode_rows: 128, shared_prefill_chunk: 512, ..default },
-            false => default,
-        })
+        if config.kv_memory.is_none() {
+            config.kv_memory = self.kv_memory(weights.page_bytes(config.cache_type))?;
+        }
+        if let Some(most) = options.max_queued {
+            config.max_queued = most;
+        }
+        if many_rows {
+            (config.decode_rows, config.shared_prefill_chunk) = (128, 512);
+        }
+        Ok(config)
     }
 
-    /// Bytes of the KV cache, whose pages have `whole` bytes, unless somebody says otherwise; `None` leaves it to the engine. On a
-    /// GPU four fifths of what the weights have left: the rest is for what batches need.
+    /// Bytes of the KV cache, whose pages have `whole` bytes, unless somebody says otherwise; `None` leaves it to the engine.
     fn kv_memory(&self, whole: usize) -> Result<Option<u64>, Error> {
         match self {
             Self::Cpu => Ok(None),
-            Self::Gpu(backend) => Ok(Some(backend.memory()?.0 / 5 * 4)),
+            Self::Gpu(backend) => Ok(Some(room_for_cache(backend)?)),
             Self::Parts { parts, page_bytes } => Ok(Some(kv_memory(parts, page_bytes, whole)?)),
         }
     }

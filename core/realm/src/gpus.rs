@@ -4,14 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use realm_compute::cpu::CpuBackend;
 use realm_compute::cuda::CudaBackend;
-use realm_compute::parts::{Part, PartsBackend, Plan, Sizes};
+use realm_compute::parts::{Part, PartsBackend, Plan, Sizes, layer_of};
 use realm_compute::{CacheLayout, CacheType};
 use realm_engine::EngineConfig;
 use realm_gguf::Gguf;
-use realm_model::{ModelConfig, Transformer, Weights};
+use realm_model::{ModelConfig, Weights};
 
+use crate::Error;
+use crate::device::{Placed, bring};
 use crate::load::LoadOptions;
-use crate::{Error, device::Placed};
 
 /// Tokens that a KV cache has room for at least, where the user does not say and the model takes as many: a model whose
 /// weights leave less is not worth a GPU.
@@ -31,14 +32,14 @@ pub(crate) struct Gpus {
 }
 
 impl Gpus {
-    /// GPU number `first`, and others only for what does not fit there.
-    pub(crate) fn from_first() -> Result<Self, Error> {
-        Self::open((0..CudaBackend::count().max(1)).collect(), false, 0)
+    /// The first GPU, and others only for what does not fit there. `threads` are the processor's, here and below.
+    pub(crate) fn from_first(threads: usize) -> Result<Self, Error> {
+        Self::open((0..CudaBackend::count().max(1)).collect(), false, threads)
     }
 
     /// All of these.
-    pub(crate) fn exactly(ordinals: Vec<usize>) -> Result<Self, Error> {
-        let this = Self::open(ordinals, true, 0)?;
+    pub(crate) fn exactly(ordinals: Vec<usize>, threads: usize) -> Result<Self, Error> {
+        let this = Self::open(ordinals, true, threads)?;
         for index in 0..this.ordinals.len() {
             this.gpu(index)?;
         }
@@ -50,12 +51,6 @@ impl Gpus {
         let this = Self { ordinals, opened, spread, threads, cpu: Mutex::default() };
         this.gpu(0)?;
         Ok(this)
-    }
-
-    /// With so many threads where the processor computes.
-    pub(crate) fn threads(mut self, threads: usize) -> Self {
-        self.threads = threads;
-        self
     }
 
     fn gpu(&self, index: usize) -> Result<Arc<CudaBackend>, Error> {
@@ -93,17 +88,13 @@ impl Gpus {
         used.sort_unstable();
         used.dedup();
         if let [part] = used[..] {
-            return match part.checked_sub(1) {
-                None => {
-                    let backend = self.cpu()?;
-                    Ok((Box::new(Arc::new(Transformer::load(backend, gguf, progress)?)), Placed::Cpu))
-                }
+            return Ok(match part.checked_sub(1) {
+                None => (bring(self.cpu()?, gguf, progress)?, Placed::Cpu),
                 Some(gpu) => {
-                    let backend = Arc::clone(&gpus[gpu]);
-                    let weights = Transformer::load(Arc::clone(&backend), gguf, progress)?;
-                    Ok((Box::new(Arc::new(weights)), Placed::Gpu(backend)))
+                    let backend = &gpus[gpu];
+                    (bring(Arc::clone(backend), gguf, progress)?, Placed::Gpu(Arc::clone(backend)))
                 }
-            };
+            });
         }
         let on_cpu = plan.layers.iter().filter(|&&part| part == 0).count();
         if on_cpu > 0 && options.gpu_layers.is_none() {
@@ -127,8 +118,7 @@ impl Gpus {
         };
         let backend = Arc::new(PartsBackend::new(parts.clone(), plan)?);
         let page_bytes = backend.page_bytes(&config.cache_layout(), kind);
-        let weights = Transformer::load(backend, gguf, progress)?;
-        Ok((Box::new(Arc::new(weights)), Placed::Parts { parts, page_bytes }))
+        Ok((bring(backend, gguf, progress)?, Placed::Parts { parts, page_bytes }))
     }
 
     /// What goes where, and the GPUs that the plan's parts from 1 on are.
@@ -165,8 +155,7 @@ fn sizes(gguf: &Gguf, config: &ModelConfig, options: &LoadOptions, kind: CacheTy
     };
     for tensor in gguf.tensors() {
         let bytes = tensor.bytes() as u64;
-        let layer = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse().ok());
-        match layer.and_then(|layer: usize| sizes.layers.get_mut(layer)) {
+        match layer_of(&tensor.name).and_then(|layer| sizes.layers.get_mut(layer)) {
             Some(layer) => *layer += bytes,
             None if tensor.name == "output.weight" => sizes.output = Some(bytes),
             None if tensor.name == "token_embd.weight" => sizes.embeddings = bytes,
@@ -187,13 +176,18 @@ fn least_cache(config: &ModelConfig, options: &LoadOptions, kind: CacheType) -> 
     (tokens.div_ceil(realm_compute::PAGE_TOKENS) * page) as u64
 }
 
+/// Bytes for KV pages on a GPU: four fifths of what the weights have left. The rest is for what batches need.
+pub(crate) fn room_for_cache(gpu: &CudaBackend) -> Result<u64, Error> {
+    Ok(gpu.memory()?.0 / 5 * 4)
+}
+
 /// Bytes for KV pages where a model is on several parts: as many pages as each has room for.
 pub(crate) fn kv_memory(parts: &[Part], page_bytes: &[usize], whole: usize) -> Result<u64, Error> {
     let mut pages = u64::MAX;
     for (part, &bytes) in parts.iter().zip(page_bytes).filter(|&(_, &bytes)| bytes > 0) {
         let room = match part {
             Part::Cpu(_) => EngineConfig::default_kv_memory(),
-            Part::Cuda(gpu) => gpu.memory()?.0 / 5 * 4,
+            Part::Cuda(gpu) => room_for_cache(gpu)?,
         };
         pages = pages.min(room / bytes as u64);
     }
