@@ -1,5 +1,7 @@
 //! Adapters through the public API, as PEFT saves them, with a real model.
 
+mod common;
+
 use std::path::Path;
 
 use realm::{ErrorCode, Limits, Message, Model, Realm, Request};
@@ -8,20 +10,7 @@ use realm::{ErrorCode, Limits, Message, Model, Realm, Request};
 fn save(folder: &Path, inputs: usize, hidden: usize) {
     let config = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1, "bias": "none", "use_dora": false}"#;
     std::fs::write(folder.join("adapter_config.json"), config).unwrap();
-    let module = "base_model.model.model.layers.0.mlp.down_proj";
-    let (a, b) = (4 * inputs, 4 * hidden);
-    let header = format!(
-        r#"{{"{module}.lora_A.weight":{{"dtype":"F32","shape":[1,{inputs}],"data_offsets":[0,{a}]}},"#
-    ) + &format!(
-        r#""{module}.lora_B.weight":{{"dtype":"F32","shape":[{hidden},1],"data_offsets":[{a},{}]}}}}"#,
-        a + b
-    );
-    let mut file = (header.len() as u64).to_le_bytes().to_vec();
-    file.extend(header.as_bytes());
-    for i in 0..inputs + hidden {
-        file.extend(((i * 37 % 101) as f32 / 25.0 - 2.0).to_le_bytes());
-    }
-    std::fs::write(folder.join("adapter_model.safetensors"), file).unwrap();
+    std::fs::write(folder.join("adapter_model.safetensors"), common::adapter(inputs, hidden)).unwrap();
 }
 
 #[test]

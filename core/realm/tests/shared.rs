@@ -1,21 +1,19 @@
 //! Generations that are read by one thread and cancelled by another, and Realm's log as a function gets it.
 
+mod common;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use realm::{ErrorCode, Grants, Level, Limits, Model, Realm, Request, SharedGeneration};
+
+use common::story;
 
 fn load() -> (Realm, Model) {
     let realm = Realm::builder().threads(2).device("cpu").build().unwrap();
     let options = realm::LoadOptions { kv_tokens: Some(4096), ..Default::default() };
     let model = realm.load_model_with("smollm2-135m", &options, &mut ()).unwrap();
     (realm, model)
-}
-
-fn story(tokens: usize) -> Request {
-    let mut request = Request::text("Once upon a time").temperature(0.0).max_tokens(tokens);
-    request.ignore_eos = true;
-    request
 }
 
 #[test]

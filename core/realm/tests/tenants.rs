@@ -1,20 +1,18 @@
 //! Tenants, their limits, and what they know of each other, with a real model.
 
+mod common;
+
 use std::time::Duration;
 
 use realm::{ErrorCode, Limits, LoadOptions, Message, Model, Realm, Request, SharedPrefix};
+
+use common::story;
 
 fn load() -> (Realm, Model) {
     let realm = Realm::builder().threads(2).build().unwrap();
     let options = LoadOptions { kv_tokens: Some(4096), ..LoadOptions::default() };
     let model = realm.load_model_with("smollm2-135m", &options, &mut ()).unwrap();
     (realm, model)
-}
-
-fn story(tokens: usize) -> Request {
-    let mut request = Request::text("Once upon a time").temperature(0.0).max_tokens(tokens);
-    request.ignore_eos = true;
-    request
 }
 
 #[test]

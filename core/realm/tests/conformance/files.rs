@@ -7,6 +7,7 @@ use std::path::Path;
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
+use crate::common::adapter;
 use crate::folder;
 
 #[test]
@@ -17,7 +18,8 @@ fn programs_and_the_adapter_are_of_their_sources() {
             same(&source.with_extension("wasm"), &program(&fs::read_to_string(&source).unwrap()));
         }
     }
-    same(&folder().join("adapter/adapter_model.safetensors"), &adapter());
+    // Of smollm2-135m's sizes.
+    same(&folder().join("adapter/adapter_model.safetensors"), &adapter(1536, 576));
 }
 
 fn same(file: &Path, bytes: &[u8]) {
@@ -40,23 +42,4 @@ fn program(text: &str) -> Vec<u8> {
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
     }
     module
-}
-
-/// Of rank 1, on what smollm2-135m's first feed-forward network adds.
-fn adapter() -> Vec<u8> {
-    let (inputs, hidden) = (1536, 576);
-    let module = "base_model.model.model.layers.0.mlp.down_proj";
-    let (a, b) = (4 * inputs, 4 * hidden);
-    let header = format!(
-        r#"{{"{module}.lora_A.weight":{{"dtype":"F32","shape":[1,{inputs}],"data_offsets":[0,{a}]}},"#
-    ) + &format!(
-        r#""{module}.lora_B.weight":{{"dtype":"F32","shape":[{hidden},1],"data_offsets":[{a},{}]}}}}"#,
-        a + b
-    );
-    let mut file = (header.len() as u64).to_le_bytes().to_vec();
-    file.extend(header.as_bytes());
-    for i in 0..inputs + hidden {
-        file.extend(((i * 37 % 101) as f32 / 25.0 - 2.0).to_le_bytes());
-    }
-    file
 }

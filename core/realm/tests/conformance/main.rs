@@ -1,6 +1,8 @@
 //! The scenarios of `tests/conformance`, which every language's package runs, on the Rust API. Its README says what the
 //! operations do.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod files;
 mod matching;
 mod operations;

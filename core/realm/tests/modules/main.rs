@@ -1,5 +1,7 @@
 //! Core modules as programs, with 32- and 64-bit memories, on a real model.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod swap;
 
 use realm::{ErrorCode, Limits, Model, Realm, Request, Tenant};

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use realm::{Program, Realm, Request};
+use realm::{Program, Realm};
 
+use crate::common::story;
 use crate::{GREEDY, start};
 
 /// Greedy decoding, forward by forward, with `mark` sent before the text.
@@ -21,21 +22,15 @@ fn program(realm: &Realm, mark: &str) -> Program {
     realm.compile_program(&wat::parse_str(&module).unwrap()).unwrap()
 }
 
-fn request(tokens: usize) -> Request {
-    let mut request = Request::text("Once upon a time").temperature(0.0).max_tokens(tokens);
-    request.ignore_eos = true;
-    request
-}
-
 #[test]
 fn running_requests_end_on_the_old_program_and_new_ones_begin_on_the_new() {
     let (realm, model, tenant) = start();
-    let plain = model.generate(request(24)).unwrap().text;
+    let plain = model.generate(story(24)).unwrap().text;
     let seen = tenant.model(&model).unwrap();
     tenant.set_program(Some(&program(&realm, "old: ")));
     let running: Vec<_> = (0..8)
         .map(|_| {
-            let mut chunks = seen.stream(request(24)).unwrap().into_iter();
+            let mut chunks = seen.stream(story(24)).unwrap().into_iter();
             // It has begun.
             assert_eq!(chunks.next().unwrap().unwrap().text, "old: ");
             chunks
@@ -43,18 +38,18 @@ fn running_requests_end_on_the_old_program_and_new_ones_begin_on_the_new() {
         .collect();
     tenant.set_program(Some(&program(&realm, "new: ")));
     // Though the old ones still run.
-    assert_eq!(seen.generate(request(24)).unwrap().text, format!("new: {plain}"));
+    assert_eq!(seen.generate(story(24)).unwrap().text, format!("new: {plain}"));
     for chunks in running {
         assert_eq!(chunks.map(|chunk| chunk.unwrap().text).collect::<String>(), plain);
     }
     tenant.set_program(None);
-    assert_eq!(seen.generate(request(24)).unwrap().text, plain);
+    assert_eq!(seen.generate(story(24)).unwrap().text, plain);
 }
 
 #[test]
 fn no_request_is_lost_while_programs_are_exchanged_all_the_time() {
     let (realm, model, tenant) = start();
-    let plain = model.generate(request(3)).unwrap().text;
+    let plain = model.generate(story(3)).unwrap().text;
     let programs = ["a: ", "b: ", "c: "].map(|mark| program(&realm, mark));
     tenant.set_program(Some(&programs[0]));
     let over = AtomicBool::new(false);
@@ -74,7 +69,7 @@ fn no_request_is_lost_while_programs_are_exchanged_all_the_time() {
                 let plain = &plain;
                 scope.spawn(move || {
                     for _ in 0..40 {
-                        let text = seen.generate(request(3)).unwrap().text;
+                        let text = seen.generate(story(3)).unwrap().text;
                         let (mark, rest) = text.split_at(3);
                         assert!(["a: ", "b: ", "c: "].contains(&mark) && rest == plain, "{text:?}");
                     }
