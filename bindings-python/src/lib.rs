@@ -4,9 +4,11 @@
 //! - [`wait`]: how a call waits: threads without the GIL and with an eye on signals, tasks by futures of their event loop.
 //! - [`process`]: what fork and the interpreter's end would break.
 //! - [`handle`]: objects that can be closed.
+//! - [`arguments`]: keyword arguments that come as a dict.
 //! - [`errors`]: Realm's errors as exceptions.
 //! - The rest are the nouns of the `realm` crate.
 
+mod arguments;
 mod array;
 #[cfg(unix)]
 mod doorbell;

@@ -8,6 +8,7 @@ use pyo3::types::{PyBytes, PyDict, PyString};
 use realm::{Grammar, Message, Prompt, Request, SharedPrefix, Speculation, ToolChoice};
 use serde_json::{Map, Value};
 
+use crate::arguments::{given, named, unexpected};
 use crate::errors::invalid;
 use crate::model::Adapter;
 
@@ -18,18 +19,11 @@ use crate::model::Adapter;
 /// nothing.
 pub(crate) fn request(prompt: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Request> {
     let mut request = Request::new(self::prompt(prompt)?);
-    let Some(options) = options else { return Ok(request) };
     let mut guides = Vec::new();
-    for (key, value) in options {
-        let key = key.cast_into::<PyString>()?;
-        let key = key.to_str()?;
-        // Every argument may be `None`, which is as if it weren't there.
-        if value.is_none() {
-            known(key)?;
-            continue;
-        }
+    for argument in given(options, &OPTIONS) {
+        let (key, value) = argument?;
         if let "response_format" | "json_schema" | "json" | "regex" | "grammar" = key {
-            guides.push(key.to_owned());
+            guides.push(key);
         }
         request = apply(request, key, &value).map_err(|error| named(value.py(), key, error))?;
     }
@@ -71,13 +65,6 @@ const OPTIONS: [&str; 29] = [
     "speculation",
 ];
 
-fn known(key: &str) -> PyResult<()> {
-    if OPTIONS.contains(&key) {
-        return Ok(());
-    }
-    Err(PyTypeError::new_err(format!("got an unexpected keyword argument '{key}'")))
-}
-
 fn apply(mut request: Request, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Request> {
     let sampling = &mut request.sampling;
     match key {
@@ -117,20 +104,9 @@ fn apply(mut request: Request, key: &str, value: &Bound<'_, PyAny>) -> PyResult<
         "adapter_scale" => request.adapter_scale = value.extract()?,
         "input" => request.input = json(value)?,
         "speculation" => request.speculation = Some(speculation(value.extract()?)?),
-        _ => known(key)?,
+        _ => return Err(unexpected(key)),
     }
     Ok(request)
-}
-
-/// A `TypeError` that says which argument.
-pub(crate) fn named(py: Python<'_>, key: &str, error: PyErr) -> PyErr {
-    if error.is_instance_of::<PyTypeError>(py) && !error.to_string().contains("keyword argument") {
-        return PyTypeError::new_err(format!("argument '{key}': {}", error.value(py)));
-    }
-    if error.is_instance_of::<pyo3::exceptions::PyOverflowError>(py) {
-        return invalid(&format!("{key}: {}", error.value(py)));
-    }
-    error
 }
 
 fn prompt(value: &Bound<'_, PyAny>) -> PyResult<Prompt> {

@@ -5,17 +5,16 @@ use std::future::Future;
 use std::path::PathBuf;
 
 use pyo3::IntoPyObjectExt;
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyDict;
 use realm::{CacheType, LoadOptions, unblock};
 
+use crate::arguments::{given, named, unexpected};
 use crate::errors::{Result, invalid};
 use crate::handle::{Handle, not_picklable};
 use crate::hub::Hub;
 use crate::model::Model;
 use crate::progress::Callback;
-use crate::request::named;
 use crate::tenant::{Limits, Program, Tenant};
 use crate::tokenizer::Tokenizer;
 use crate::wait::{Awaitable, wait};
@@ -52,17 +51,11 @@ impl Load {
 impl Realm {
     fn load(&self, model: PathBuf, asked: Option<&Bound<'_, PyDict>>) -> PyResult<Load> {
         let (mut options, mut progress) = (LoadOptions::default(), None);
-        for (key, value) in asked.into_iter().flatten() {
-            let key = key.cast_into::<PyString>()?;
-            let key = key.to_str()?;
-            // Every argument may be `None`, which is as if it weren't there.
-            let given = (!value.is_none()).then_some(&value);
-            match (key, given) {
-                ("progress", value) => progress = value.map(|value| value.clone().unbind()),
-                (key, Some(value)) => {
-                    apply(&mut options, key, value).map_err(|error| named(value.py(), key, error))?
-                }
-                (key, None) => known(key)?,
+        for argument in given(asked, &OPTIONS) {
+            let (key, value) = argument?;
+            match key {
+                "progress" => progress = Some(value.unbind()),
+                _ => apply(&mut options, key, &value).map_err(|error| named(value.py(), key, error))?,
             }
         }
         Ok(Load {
@@ -74,7 +67,7 @@ impl Realm {
     }
 }
 
-const OPTIONS: [&str; 8] = [
+const OPTIONS: [&str; 9] = [
     "kv_tokens",
     "kv_memory",
     "cache_type",
@@ -83,14 +76,8 @@ const OPTIONS: [&str; 8] = [
     "draft_model",
     "max_queued",
     "gpu_layers",
+    "progress",
 ];
-
-fn known(key: &str) -> PyResult<()> {
-    if OPTIONS.contains(&key) {
-        return Ok(());
-    }
-    Err(PyTypeError::new_err(format!("got an unexpected keyword argument '{key}'")))
-}
 
 fn apply(options: &mut LoadOptions, key: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
     match key {
@@ -105,7 +92,7 @@ fn apply(options: &mut LoadOptions, key: &str, value: &Bound<'_, PyAny>) -> PyRe
         "draft_model" => options.draft_model = Some(text(value.extract()?)?),
         "max_queued" => options.max_queued = Some(value.extract()?),
         "gpu_layers" => options.gpu_layers = Some(value.extract()?),
-        _ => known(key)?,
+        _ => return Err(unexpected(key)),
     }
     Ok(())
 }
