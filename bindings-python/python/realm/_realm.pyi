@@ -43,8 +43,8 @@ __all__ = [
     "Token",
     "TokenLogprob",
     "Tokenizer",
-    "ToolCall",
     "Tokens",
+    "ToolCall",
     "Usage",
     "_after_fork",
     "_at_exit",
@@ -339,7 +339,6 @@ class Array:
     def tolist(self) -> list[Any]: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
-
 @final
 class Chunk:
     @property
@@ -608,7 +607,6 @@ class ProgramInfo:
     def exports(self) -> list[str]: ...
     @property
     def bytes(self) -> int: ...
-
 
 @final
 class Doorbell:
