@@ -34,7 +34,7 @@ def stream(streams: int, tokens: int) -> dict[str, float | None]:
             # Chunks have one token each.
             counts.append(sum(1 for _ in chunks))
         except ValueError as error:
-            # Version 0.9.5 fails on this model with more than one stream.
+            # Version 0.9.5 fails on SmolLM2 with more than one stream (`input tensor is not contiguous`): there is no rate then.
             print(str(error).splitlines()[0], file=sys.stderr)
 
     began = time.perf_counter()
