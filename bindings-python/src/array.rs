@@ -8,6 +8,7 @@ use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
 
 /// 32-bit floats in one or two dimensions, row by row: logits, hidden states, embeddings. It is a buffer:
 /// `numpy.asarray(array)` and `memoryview(array)` see the same memory, and may write to it.
@@ -68,6 +69,20 @@ impl Array {
     fn numpy<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         static ASARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         ASARRAY.import(slf.py(), "numpy", "asarray")?.call1((slf,))
+    }
+
+    /// For `torch.from_dlpack(array)` and others that take DLPack's tensors: the same memory. NumPy makes the tensor.
+    #[pyo3(signature = (**options))]
+    fn __dlpack__<'py>(
+        slf: &Bound<'py, Self>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Self::numpy(slf)?.call_method("__dlpack__", (), options)
+    }
+
+    /// DLPack's name for the processor's memory.
+    fn __dlpack_device__(&self) -> (i32, i32) {
+        (1, 0)
     }
 
     /// A list, or a list of lists.

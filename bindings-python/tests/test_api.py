@@ -97,6 +97,7 @@ def test_embeddings_and_logits_are_arrays_without_a_copy(model: realm.Model) -> 
     # Written in one, seen in the other: there is one memory.
     vector[0] = 42
     assert memoryview(array)[0] == 42 and array.tolist()[0] == 42
+    assert numpy.shares_memory(vector, numpy.from_dlpack(array)) and array.__dlpack_device__() == (1, 0)
     raw = model.embed("A cat sat on the mat.", pooling="last", normalize=False).numpy()
     assert float(raw @ raw) > 2
     # The memory outlives the object.
