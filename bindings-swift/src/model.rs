@@ -161,8 +161,9 @@ impl Model {
 
     /// A sequence from what `TokenSequence.save` gave. Throws `InvalidArgument` for other bytes, or those of another model, device or cache
     /// type; `LimitExceeded` if it is longer than the context.
-    pub fn restore_sequence(&self, bytes: Vec<u8>) -> Result<Arc<TokenSequence>> {
-        Ok(Arc::new(self.0.restore_sequence(&bytes)?.into()))
+    pub async fn restore_sequence(self: Arc<Self>, bytes: Vec<u8>) -> Result<Arc<TokenSequence>> {
+        let model = self.0.clone();
+        Ok(Arc::new(unblock(move || model.restore_sequence(&bytes)).await?.into()))
     }
 
     /// What the model has done for all tenants since it was loaded, and how it stands.

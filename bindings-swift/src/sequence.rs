@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use realm::unblock;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::error::Result;
+use crate::error::{RealmError, Result};
 
 /// Which results of a forward are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
@@ -33,13 +34,23 @@ pub struct Forwarded {
 }
 
 /// A token sequence with its KV cache. While it rests its part of the cache may be given to others; it is computed again when it is
-/// needed. When nobody holds it any more, its part is free. Calls from several tasks wait for each other.
+/// needed. When nobody holds it any more, its part is free. Used by one task at a time: a call while another runs throws
+/// `InvalidArgument`.
 #[derive(uniffi::Object)]
-pub struct TokenSequence(Mutex<realm::Sequence>);
+pub struct TokenSequence(Arc<Mutex<realm::Sequence>>);
+
+impl TokenSequence {
+    /// The sequence, unless somebody uses it. Waiting instead would hold up a thread of Swift's pool, and with enough who wait
+    /// nobody would be left to take the forward's result.
+    fn borrow(&self) -> Result<OwnedMutexGuard<realm::Sequence>> {
+        let busy = |_| RealmError::invalid("another call of this TokenSequence is running; wait for it");
+        Arc::clone(&self.0).try_lock_owned().map_err(busy)
+    }
+}
 
 impl From<realm::Sequence> for TokenSequence {
     fn from(sequence: realm::Sequence) -> Self {
-        Self(Mutex::new(sequence))
+        Self(Arc::new(Mutex::new(sequence)))
     }
 }
 
@@ -48,7 +59,7 @@ impl TokenSequence {
     /// Adds tokens at the end; the next forward computes them. Throws `InvalidArgument` for tokens outside the vocabulary,
     /// `LimitExceeded` beyond the context; then nothing was added.
     pub fn append(&self, tokens: Vec<u32>) -> Result<()> {
-        Ok(self.0.blocking_lock().append(&tokens)?)
+        Ok(self.borrow()?.append(&tokens)?)
     }
 
     /// Computes what was appended since the last forward, or the last token again if nothing was. Throws `InvalidArgument` for an
@@ -61,7 +72,7 @@ impl TokenSequence {
             Some(Output::Logits) => realm::Output::Logits,
             Some(Output::Hidden) => realm::Output::Hidden,
         };
-        let forwarded = self.0.lock().await.forward_async(output).await?;
+        let forwarded = self.borrow()?.forward_async(output).await?;
         Ok(Forwarded {
             bytes: forwarded.values.iter().flat_map(|value| value.to_ne_bytes()).collect(),
             rows: forwarded.rows().len() as u64,
@@ -71,28 +82,29 @@ impl TokenSequence {
     }
 
     /// Its tokens.
-    pub fn tokens(&self) -> Vec<u32> {
-        self.0.blocking_lock().tokens().to_vec()
+    pub fn tokens(&self) -> Result<Vec<u32>> {
+        Ok(self.borrow()?.tokens().to_vec())
     }
 
     /// Tokens that it may have at most.
-    pub fn context_length(&self) -> u64 {
-        self.0.blocking_lock().context_length() as u64
+    pub fn context_length(&self) -> Result<u64> {
+        Ok(self.borrow()?.context_length() as u64)
     }
 
     /// Another sequence with the same tokens. Both share what is computed until they differ.
     pub fn fork(&self) -> Result<Arc<TokenSequence>> {
-        Ok(Arc::new(self.0.blocking_lock().fork()?.into()))
+        Ok(Arc::new(self.borrow()?.fork()?.into()))
     }
 
     /// Drops the tokens from the `length`th on.
     pub fn truncate(&self, length: u64) -> Result<()> {
-        Ok(self.0.blocking_lock().truncate(length as usize)?)
+        Ok(self.borrow()?.truncate(length as usize)?)
     }
 
     /// Tokens, keys and values as bytes, for `Model.restoreSequence` with the same model on the same kind of device. What was appended
     /// after the last forward is not part of them.
-    pub fn save(&self) -> Result<Vec<u8>> {
-        Ok(self.0.blocking_lock().save()?)
+    pub async fn save(self: Arc<Self>) -> Result<Vec<u8>> {
+        let sequence = self.borrow()?;
+        Ok(unblock(move || sequence.save()).await?)
     }
 }

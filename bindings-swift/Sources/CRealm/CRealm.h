@@ -462,7 +462,7 @@ RustBuffer uniffi_realm_swift_fn_method_model_render(uint64_t ptr, RustBuffer re
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_RESTORE_SEQUENCE
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_RESTORE_SEQUENCE
-uint64_t uniffi_realm_swift_fn_method_model_restore_sequence(uint64_t ptr, RustBuffer bytes, RustCallStatus *_Nonnull out_status
+uint64_t uniffi_realm_swift_fn_method_model_restore_sequence(uint64_t ptr, RustBuffer bytes
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_SCORE
@@ -607,7 +607,7 @@ uint64_t uniffi_realm_swift_fn_method_tokensequence_forward(uint64_t ptr, RustBu
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENSEQUENCE_SAVE
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENSEQUENCE_SAVE
-RustBuffer uniffi_realm_swift_fn_method_tokensequence_save(uint64_t ptr, RustCallStatus *_Nonnull out_status
+uint64_t uniffi_realm_swift_fn_method_tokensequence_save(uint64_t ptr
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENSEQUENCE_TOKENS

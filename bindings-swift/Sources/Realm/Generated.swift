@@ -1259,7 +1259,7 @@ public protocol ModelProtocol: AnyObject, Sendable {
      * A sequence from what `TokenSequence.save` gave. Throws `InvalidArgument` for other bytes, or those of another model, device or cache
      * type; `LimitExceeded` if it is longer than the context.
      */
-    func restoreSequence(bytes: Data) throws  -> TokenSequence
+    func restoreSequence(bytes: Data) async throws  -> TokenSequence
     
     /**
      * For each token the log-probability of the one that follows, and the `top` likeliest in its place.
@@ -1484,14 +1484,20 @@ open func render(request: Request)throws  -> String  {
      * A sequence from what `TokenSequence.save` gave. Throws `InvalidArgument` for other bytes, or those of another model, device or cache
      * type; `LimitExceeded` if it is longer than the context.
      */
-open func restoreSequence(bytes: Data)throws  -> TokenSequence  {
-    return try  FfiConverterTypeTokenSequence_lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
-        uniffiCallStatus in
-    uniffi_realm_swift_fn_method_model_restore_sequence(
-            self.uniffiCloneHandle(),
-        FfiConverterData.lower(bytes),uniffiCallStatus
-    )
-})
+open func restoreSequence(bytes: Data)async throws  -> TokenSequence  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_realm_swift_fn_method_model_restore_sequence(
+                        self.uniffiCloneHandle(),FfiConverterData.lower(bytes)
+                )
+            },
+            pollFunc: ffi_realm_swift_rust_future_poll_u64,
+            completeFunc: ffi_realm_swift_rust_future_complete_u64,
+            freeFunc: ffi_realm_swift_rust_future_free_u64,
+            liftFunc: FfiConverterTypeTokenSequence_lift,
+            errorHandler: FfiConverterTypeRealmError_lift
+        )
 }
     
     /**
@@ -2718,7 +2724,8 @@ public func FfiConverterTypeTenant_lower(_ value: Tenant) -> UInt64 {
 
 /**
  * A token sequence with its KV cache. While it rests its part of the cache may be given to others; it is computed again when it is
- * needed. When nobody holds it any more, its part is free. Calls from several tasks wait for each other.
+ * needed. When nobody holds it any more, its part is free. Used by one task at a time: a call while another runs throws
+ * `InvalidArgument`.
  */
 public protocol TokenSequenceProtocol: AnyObject, Sendable {
     
@@ -2731,7 +2738,7 @@ public protocol TokenSequenceProtocol: AnyObject, Sendable {
     /**
      * Tokens that it may have at most.
      */
-    func contextLength()  -> UInt64
+    func contextLength() throws  -> UInt64
     
     /**
      * Another sequence with the same tokens. Both share what is computed until they differ.
@@ -2748,12 +2755,12 @@ public protocol TokenSequenceProtocol: AnyObject, Sendable {
      * Tokens, keys and values as bytes, for `Model.restoreSequence` with the same model on the same kind of device. What was appended
      * after the last forward is not part of them.
      */
-    func save() throws  -> Data
+    func save() async throws  -> Data
     
     /**
      * Its tokens.
      */
-    func tokens()  -> [UInt32]
+    func tokens() throws  -> [UInt32]
     
     /**
      * Drops the tokens from the `length`th on.
@@ -2763,7 +2770,8 @@ public protocol TokenSequenceProtocol: AnyObject, Sendable {
 }
 /**
  * A token sequence with its KV cache. While it rests its part of the cache may be given to others; it is computed again when it is
- * needed. When nobody holds it any more, its part is free. Calls from several tasks wait for each other.
+ * needed. When nobody holds it any more, its part is free. Used by one task at a time: a call while another runs throws
+ * `InvalidArgument`.
  */
 open class TokenSequence: TokenSequenceProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -2834,8 +2842,8 @@ open func append(tokens: [UInt32])throws   {try rustCallWithError(FfiConverterTy
     /**
      * Tokens that it may have at most.
      */
-open func contextLength() -> UInt64  {
-    return try!  FfiConverterUInt64.lift(try! rustCall() {
+open func contextLength()throws  -> UInt64  {
+    return try  FfiConverterUInt64.lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
         uniffiCallStatus in
     uniffi_realm_swift_fn_method_tokensequence_context_length(
             self.uniffiCloneHandle(),uniffiCallStatus
@@ -2879,20 +2887,27 @@ open func forward(output: Output? = nil)async throws  -> Forwarded  {
      * Tokens, keys and values as bytes, for `Model.restoreSequence` with the same model on the same kind of device. What was appended
      * after the last forward is not part of them.
      */
-open func save()throws  -> Data  {
-    return try  FfiConverterData.lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
-        uniffiCallStatus in
-    uniffi_realm_swift_fn_method_tokensequence_save(
-            self.uniffiCloneHandle(),uniffiCallStatus
-    )
-})
+open func save()async throws  -> Data  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_realm_swift_fn_method_tokensequence_save(
+                        self.uniffiCloneHandle()
+                )
+            },
+            pollFunc: ffi_realm_swift_rust_future_poll_rust_buffer,
+            completeFunc: ffi_realm_swift_rust_future_complete_rust_buffer,
+            freeFunc: ffi_realm_swift_rust_future_free_rust_buffer,
+            liftFunc: FfiConverterData.lift,
+            errorHandler: FfiConverterTypeRealmError_lift
+        )
 }
     
     /**
      * Its tokens.
      */
-open func tokens() -> [UInt32]  {
-    return try!  FfiConverterSequenceUInt32.lift(try! rustCall() {
+open func tokens()throws  -> [UInt32]  {
+    return try  FfiConverterSequenceUInt32.lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
         uniffiCallStatus in
     uniffi_realm_swift_fn_method_tokensequence_tokens(
             self.uniffiCloneHandle(),uniffiCallStatus
@@ -9217,7 +9232,7 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_method_model_render() != 37413) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_restore_sequence() != 4033) {
+    if (uniffi_realm_swift_checksum_method_model_restore_sequence() != 41922) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_model_score() != 19146) {
@@ -9274,7 +9289,7 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_method_tokensequence_append() != 37312) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tokensequence_context_length() != 1249) {
+    if (uniffi_realm_swift_checksum_method_tokensequence_context_length() != 32560) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_tokensequence_fork() != 9551) {
@@ -9283,10 +9298,10 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_method_tokensequence_forward() != 26889) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tokensequence_save() != 48547) {
+    if (uniffi_realm_swift_checksum_method_tokensequence_save() != 58826) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tokensequence_tokens() != 23449) {
+    if (uniffi_realm_swift_checksum_method_tokensequence_tokens() != 59447) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_tokensequence_truncate() != 36332) {

@@ -217,21 +217,21 @@ final class Runner {
             ])
         case "sequence_state":
             let sequence: TokenSequence = try get(a, "sequence")
-            let tokens = sequence.tokens()
+            let tokens = try sequence.tokens()
             return .object([
-                "tokens": Json(tokens), "len": Json(UInt64(tokens.count)), "context_length": Json(sequence.contextLength()),
+                "tokens": Json(tokens), "len": Json(UInt64(tokens.count)), "context_length": Json(try sequence.contextLength()),
             ])
         case "fork": return add(a, try (get(a, "sequence") as TokenSequence).fork())
         case "truncate":
             try (get(a, "sequence") as TokenSequence).truncate(length: a["len"]!.count!)
             return nil
         case "save":
-            let bytes = try (get(a, "sequence") as TokenSequence).save()
+            let bytes = try await (get(a, "sequence") as TokenSequence).save()
             _ = add(a, bytes)
             return Json(UInt64(bytes.count))
         case "restore":
             let bytes: Data = a["bytes"] != nil ? try get(a, "bytes") : Data(try text(a, "junk").utf8)
-            return add(a, try (get(a, "model") as Model).restoreSequence(bytes: bytes))
+            return add(a, try await (get(a, "model") as Model).restoreSequence(bytes: bytes))
         case "load_adapter":
             let adapter = try await (get(a, "model") as Model).loadAdapter(path: try path(a, "path"))
             _ = add(a, adapter)
