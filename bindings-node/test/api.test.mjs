@@ -146,6 +146,7 @@ test('progress is told, and may object', async () => {
     throw objection
   }
   await assert.rejects(runtime.loadModel('smollm2-135m', { onProgress }), objection)
+  await assert.rejects(runtime.loadModel('smollm2-135m', { onProgress: async () => onProgress() }), objection)
   await assert.rejects(runtime.loadModel('smollm2-135m', { signal: AbortSignal.abort() }), { name: 'AbortError' })
 })
 
@@ -201,10 +202,17 @@ test("a tenant's program calls granted tools, and what they throw harms nobody",
   tenant.setGrants({ log: (...line) => lines.push(line), tools: { get_weather: broken } })
   assert.ok((await ask()).text)
   await until(() => lines.some(([name, , message]) => name === 'agent' && message.includes('RangeError: the barometer')))
-  const warned = new Promise((resolve) => process.once('warning', resolve))
-  tenant.setGrants({ log: broken })
-  assert.ok((await ask()).text)
-  assert.match((await warned).message, /barometer/)
+  for (const log of [broken, async () => broken()]) {
+    const warned = new Promise((resolve) => process.once('warning', resolve))
+    tenant.setGrants({ log })
+    assert.ok((await ask()).text)
+    assert.match((await warned).message, /barometer/)
+  }
+  // What is no JSON, and what can't even be said.
+  for (const get_weather of [() => 5n, () => Promise.reject(Object.create(null))]) {
+    tenant.setGrants({ tools: { get_weather } })
+    assert.ok((await ask()).text)
+  }
   coder.close()
 })
 

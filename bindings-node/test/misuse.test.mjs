@@ -66,6 +66,26 @@ test('what is closed says so', async () => {
   stream.cancel()
 })
 
+test('what was made in one thread is nothing in another', async () => {
+  const worker = new Worker(
+    `require('node:worker_threads').parentPort.once('message', (model) => {
+      try { model.generate('a') } catch (error) { require('node:worker_threads').parentPort.postMessage(error.name) }
+    })`,
+    { eval: true },
+  )
+  const said = once(worker, 'message')
+  try {
+    worker.postMessage(model)
+    assert.deepEqual(await said, ['TypeError'])
+  } catch (error) {
+    assert.equal(error.name, 'DataCloneError')
+  }
+  await worker.terminate()
+  // Nor is anything else that calls itself one.
+  await assert.rejects(realm.Model.prototype.generate.call({ native: {} }, 'a'), TypeError)
+  assert.throws(() => realm.Tenant.prototype.close.call({}), TypeError)
+})
+
 test('one forward at a time', async () => {
   const sequence = model.sequence()
   sequence.append([1, 2, 3])

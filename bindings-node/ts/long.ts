@@ -15,7 +15,9 @@ export async function long<T>(
     }
     const tell: Callback = (stage, what, done, total) => {
       try {
-        onProgress?.({ stage, what, done, total: total ?? null } as ProgressEvent)
+        const told: unknown = onProgress?.({ stage, what, done, total: total ?? null } as ProgressEvent)
+        // An async function is a callback, too.
+        if (told instanceof Promise) told.catch(giveUp)
       } catch (error) {
         giveUp(error)
       }

@@ -30,12 +30,15 @@ export class Program implements Disposable {
 }
 
 /** @internal What a callback throws is the application's affair, and ends nothing of Realm's. */
-export function safely<A extends unknown[]>(callback: (...args: A) => void): (...args: A) => void {
+export function safely<A extends unknown[]>(callback: (...args: A) => unknown): (...args: A) => void {
+  const warn = (error: unknown) => process.emitWarning(error instanceof Error ? error : String(error))
   return (...args) => {
     try {
-      callback(...args)
+      const done = callback(...args)
+      // An async function is a callback, too.
+      if (done instanceof Promise) done.catch(warn)
     } catch (error) {
-      process.emitWarning(error instanceof Error ? error : String(error))
+      warn(error)
     }
   }
 }
