@@ -114,6 +114,31 @@ def test_what_a_tool_raises_reaches_the_program_and_nobody_else(agent: tuple[rea
     assert model.generate(**WEATHER).text
     until(lambda: any("not JSON serializable" in line[2] for line in lines))
 
+    # And what would end a thread or the process.
+    def leave(arguments: Any) -> Any:
+        raise SystemExit("I go")
+
+    def interrupt(arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    for tool, message in ((leave, "SystemExit: I go"), (interrupt, "KeyboardInterrupt")):
+        tenant.set_grants(realm.Grants(log=log, tools={"get_weather": tool}))
+        assert model.generate(**WEATHER).text
+        until(lambda: any(message in line[2] for line in lines))
+
+
+def test_a_tool_may_ask_the_model_itself(agent: tuple[realm.Tenant, realm.Model], coder: realm.Model) -> None:
+    tenant, model = agent
+    answers: list[str] = []
+
+    def get_weather(arguments: Any) -> Any:
+        answers.append(coder.generate(CAPITAL, temperature=0, max_tokens=16).text)
+        return answers
+
+    tenant.set_grants(realm.Grants(tools={"get_weather": get_weather}))
+    assert model.generate(**WEATHER).text
+    assert answers == [ANSWER]
+
 
 def test_logs_go_to_logging(
     agent: tuple[realm.Tenant, realm.Model], caplog: pytest.LogCaptureFixture
