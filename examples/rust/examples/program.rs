@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let weather = |arguments: String| {
         let arguments: Value = serde_json::from_str(&arguments).map_err(|error| error.to_string())?;
         println!("(the program asks for the weather in {})", arguments["city"].as_str().unwrap_or("?"));
-        Ok(json!({"weather": "heavy snow, -7 degrees"}).to_string())
+        Ok::<_, String>(json!({"weather": "heavy snow, -7 degrees"}).to_string())
     };
     let log = |tenant: &str, level: realm::Level, message: &str| eprintln!("{tenant}, {level:?}: {message}");
     tenant.set_grants(Grants::none().log_to(log).tool("get_weather", weather));

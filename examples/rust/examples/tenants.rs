@@ -22,10 +22,10 @@ fn main() -> Result<(), realm::Error> {
         let tenant = realm.tenant(&country.to_lowercase(), limits)?;
         let question = format!("What is the capital of {country}? Answer in one sentence.");
         let request = Request::chat([Message::user(question)]).temperature(0.0).max_tokens(24);
-        Ok((tenant.model(&model)?.stream(request)?, tenant))
+        Ok::<_, realm::Error>((tenant.model(&model)?.stream(request)?, tenant))
     };
     // All of them at once.
-    let streams = CAPITALS.map(ask).into_iter().collect::<Result<Vec<_>, realm::Error>>()?;
+    let streams = CAPITALS.map(ask).into_iter().collect::<Result<Vec<_>, _>>()?;
     for (stream, tenant) in streams {
         let answer = stream.finish()?;
         println!("{}: {} ({} tokens)", tenant.name(), answer.text, tenant.metrics().tokens.generated);

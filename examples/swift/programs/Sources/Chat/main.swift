@@ -13,6 +13,8 @@ while let line = readLine() {
     var answer = ""
     for try await chunk in try model.stream(Request(prompt: .chat(messages), maxTokens: 256, temperature: 0)) {
         print(chunk.text, terminator: "")
+        // A terminal would show whole lines.
+        fflush(stdout)
         answer += chunk.text
         // For a test: a program may end whatever Realm is doing.
         if ProcessInfo.processInfo.environment["REALM_EXIT_EARLY"] != nil { exit(0) }
