@@ -7,13 +7,13 @@ sudo=()
 # Sets `root` to the folder that has Swift, empty for this machine's own. Fails where there is none to be had.
 enter_swift() {
     root=
-    if ! command -v swift >/dev/null; then
-        root=$(ci/swift-root) && { mountpoint -q "$root/proc" || "${sudo[@]}" mount -t proc proc "$root/proc"; }
-    fi
+    command -v swift >/dev/null || { root=$(ci/swift-root) && in_root true; }
 }
 
-leave_swift() {
-    [ -z "$root" ] || "${sudo[@]}" umount "$root/proc" || true
+# in_root COMMAND: runs a command in `root`, with a /proc that nobody else sees and that goes with the command.
+in_root() {
+    # shellcheck disable=SC2016
+    "${sudo[@]}" unshare --mount bash -c 'mount -t proc proc "$0/proc" && exec chroot "$0" bash -c "$1"' "$root" "$1"
 }
 
 # unpack_swift FOLDER: puts what ci/package-swift built and the models into a folder in `root`.
@@ -37,6 +37,6 @@ in_swift() {
     if [ -z "$root" ]; then
         bash -c "$command"
     else
-        "${sudo[@]}" chroot "$root" bash -c "$command"
+        in_root "$command"
     fi
 }
