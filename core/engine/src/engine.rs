@@ -149,8 +149,8 @@ impl Engine {
         let model = weights.config();
         let layout = model.cache_layout();
         let pages = config.pages(weights);
-        let runner =
-            weights.runner(pages, config.cache_type).map_err(|e| Error::LimitExceeded(e.to_string()))?;
+        let too_large = |e| Error::LimitExceeded(format!("{e}: load the model with fewer `kv_tokens`"));
+        let runner = weights.runner(pages, config.cache_type).map_err(too_large)?;
         // The longest sequence that has room when it is alone.
         let fits = |tokens: usize| pages_for(&layout, tokens, config.prefill_chunk) <= pages;
         let most = (1..=model.context_length.div_ceil(PAGE_TOKENS)).collect::<Vec<_>>();

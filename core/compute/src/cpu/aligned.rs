@@ -48,20 +48,29 @@ impl<T: Plain> Aligned<T> {
 
     /// `len` zeros. Large buffers are zero pages that take no memory until they are written.
     pub(crate) fn zeroed(len: usize) -> Self {
+        Self::try_zeroed(len).unwrap_or_else(|| handle_alloc_error(Self::layout(len)))
+    }
+
+    /// As [`Self::zeroed`], for a length that somebody chose: `None` where the system does not give so much.
+    fn try_zeroed(len: usize) -> Option<Self> {
         let layout = Self::layout(len);
         // SAFETY: the layout's size is at least `ALIGN`.
-        let allocation = unsafe { alloc_zeroed(layout) };
-        let Some(allocation) = NonNull::new(allocation) else { handle_alloc_error(layout) };
+        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) })?;
         let offset = allocation.as_ptr().align_offset(ALIGN);
         // SAFETY: the layout has `ALIGN` bytes more than `len` elements, and the offset is smaller.
         let data = unsafe { allocation.add(offset) }.cast();
-        Self { allocation, data, len }
+        Some(Self { allocation, data, len })
     }
 
-    /// As [`Self::zeroed`], for memory that will be written all over and read again and again: asks the system
-    /// for huge pages, with which prefetching does not stop every 4 KiB.
+    /// As [`Self::try_zeroed_huge`], where nobody chose the length.
     pub(crate) fn zeroed_huge(len: usize) -> Self {
-        let all = Self::zeroed(len);
+        Self::try_zeroed_huge(len).unwrap_or_else(|| handle_alloc_error(Self::layout(len)))
+    }
+
+    /// As [`Self::try_zeroed`], for memory that will be written all over and read again and again: asks the system
+    /// for huge pages, with which prefetching does not stop every 4 KiB.
+    pub(crate) fn try_zeroed_huge(len: usize) -> Option<Self> {
+        let all = Self::try_zeroed(len)?;
         #[cfg(target_os = "linux")]
         if len * size_of::<T>() >= HUGE {
             const PAGE: usize = 4096;
@@ -71,7 +80,7 @@ impl<T: Plain> Aligned<T> {
             // stay small.
             unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
         }
-        all
+        Some(all)
     }
 
     /// Makes room for at least `len` elements; what was inside is lost if it has to grow.

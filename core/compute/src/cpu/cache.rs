@@ -93,11 +93,14 @@ impl Cache {
     pub(crate) fn new(spec: &CacheSpec) -> Result<Self, Error> {
         let CacheLayout { kv_heads, head_dim, slots, .. } = spec.layout;
         let (pages, page_bytes) = (spec.pages, spec.page_bytes());
-        let Some(bytes) = page_bytes.checked_mul(pages).filter(|&b| b < isize::MAX as usize / 2) else {
-            return Err(Error::InvalidArgument(format!("a cache of {pages} pages of {page_bytes} bytes")));
-        };
+        let bytes = page_bytes.checked_mul(pages).filter(|&b| b < isize::MAX as usize / 2);
         // Pages are large and read from end to end.
-        let data = Aligned::zeroed_huge(bytes);
+        let Some(data) = bytes.and_then(Aligned::try_zeroed_huge) else {
+            let why = format!(
+                "a KV cache of {pages} pages of {page_bytes} bytes is more than this machine has room for"
+            );
+            return Err(Error::InvalidArgument(why));
+        };
         let shape = Shape { kind: spec.kind, kv_heads, head_dim, slots, pages, page_bytes };
         Ok(Self { layout: spec.layout.clone(), shape, data })
     }
