@@ -1,6 +1,7 @@
 //! One error for everything.
 
 use std::fmt;
+use std::path::Path;
 
 /// What kind of failure: stable names for programs, the same in every language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,6 +76,17 @@ pub struct Error {
 impl Error {
     pub(crate) fn new(code: ErrorCode, message: impl fmt::Display) -> Self {
         Self { code, message: message.to_string() }
+    }
+
+    /// For `map_err`: says which file is malformed, since more than one may be read for a call.
+    pub(crate) fn in_file<E: Into<Self>>(path: &Path) -> impl Fn(E) -> Self {
+        move |error| {
+            let Self { code, message } = error.into();
+            match code {
+                ErrorCode::InvalidModel => Self::new(code, format_args!("{}: {message}", path.display())),
+                _ => Self { code, message },
+            }
+        }
     }
 
     pub(crate) fn cancelled() -> Self {

@@ -33,7 +33,7 @@ pub struct FileInfo {
 /// # Errors
 /// `io`, and `invalid-model` or `unsupported` for files that Realm can't run.
 pub fn inspect(path: &Path) -> Result<FileInfo, Error> {
-    let gguf = Gguf::open(path)?;
+    let gguf = Gguf::open(path).map_err(Error::in_file(path))?;
     let config = ModelConfig::from_gguf(&gguf)?;
     let mut tensor_types: Vec<(String, usize, u64)> = Vec::new();
     for tensor in gguf.tensors() {

@@ -56,9 +56,9 @@ pub(crate) fn load(
     options: &LoadOptions,
     progress: &mut dyn Progress,
 ) -> Result<Shared, Error> {
-    let gguf = Gguf::open(path)?;
+    let gguf = Gguf::open(path).map_err(Error::in_file(path))?;
     let metadata = gguf.metadata();
-    let tokenizer = Arc::new(Tokenizer::from_metadata(metadata)?);
+    let tokenizer = Arc::new(Tokenizer::from_metadata(metadata).map_err(Error::in_file(path))?);
     let draft = draft.map(|path| open_draft(device, path)).transpose()?;
     let spelled = |id: Option<u32>| {
         let mut bytes = Vec::new();
@@ -72,7 +72,8 @@ pub(crate) fn load(
         Some(source) => Some(ChatTemplate::new(source, bos, eos)?),
         None => ChatTemplate::from_metadata(metadata, bos, eos)?,
     };
-    let (weights, placed) = device.load(&gguf, options, &mut |done, total| progress.loading(done, total))?;
+    let loaded = device.load(&gguf, options, &mut |done, total| progress.loading(done, total));
+    let (weights, placed) = loaded.map_err(Error::in_file(path))?;
     let config = placed.engine_config(&*weights, options)?;
     let draft = draft.as_ref().map(|(weights, tokenizer)| Draft { weights: &**weights, tokenizer });
     let engine = Engine::with_draft(&*weights, Arc::clone(&tokenizer), &config, draft)?;
@@ -84,7 +85,8 @@ pub(crate) fn load(
 
 /// A draft model's weights and tokenizer.
 fn open_draft(device: &Device, path: &Path) -> Result<(Box<dyn Weights>, Tokenizer), Error> {
-    let gguf = Gguf::open(path)?;
-    let tokenizer = Tokenizer::from_metadata(gguf.metadata())?;
-    Ok((device.load(&gguf, &LoadOptions::default(), &mut |_, _| {})?.0, tokenizer))
+    let gguf = Gguf::open(path).map_err(Error::in_file(path))?;
+    let tokenizer = Tokenizer::from_metadata(gguf.metadata()).map_err(Error::in_file(path))?;
+    let loaded = device.load(&gguf, &LoadOptions::default(), &mut |_, _| {});
+    Ok((loaded.map_err(Error::in_file(path))?.0, tokenizer))
 }

@@ -142,7 +142,8 @@ impl Realm {
     /// As [`load_model`](Self::load_model).
     pub fn load_tokenizer(&self, model: &str) -> Result<Tokenizer, Error> {
         let path = self.hub.resolve(&Reference::parse(model)?, &mut ())?;
-        Ok(Tokenizer::from_metadata(Gguf::open(&path)?.metadata())?)
+        let gguf = Gguf::open(&path).map_err(Error::in_file(&path))?;
+        Tokenizer::from_metadata(gguf.metadata()).map_err(Error::in_file(&path))
     }
 
     /// Where models come from and are kept.

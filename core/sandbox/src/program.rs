@@ -79,6 +79,10 @@ impl Program {
             let why = format!("the program has {} bytes; it may have {MAX_BYTES}", wasm.len());
             return Err(Error::limit(why));
         }
+        if !wasm.starts_with(b"\0asm") {
+            let why = r"it does not begin with `\0asm`, as components and modules do; a text (WAT) has to be assembled";
+            return Err(invalid(&format_args!("no WebAssembly: {why}")));
+        }
         let is_module = wasm.get(..8) == Some(b"\0asm\x01\0\0\0");
         if is_module && !componentize::wants(wasm) {
             return Self::of_module(core, wasm);
