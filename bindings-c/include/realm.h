@@ -21,7 +21,7 @@
  * Errors. A function that can fail has `RealmError **error` as its last parameter and says by its result that it failed
  * (NULL or false). Then `*error` is an error that the caller frees, unless `error` is NULL. Otherwise `*error` is not
  * touched. NULL where an object or a text is needed is the error `invalid-argument`; in functions that can't fail it does
- * nothing, or gives nothing.
+ * nothing, or gives nothing. So it is with a number that is none of an enum's.
  *
  * Threads. Runtimes, models, adapters, programs, tenants, tokenizers, and generations may be used by any number of
  * threads at once. Everything else (requests, options, limits, grants, sequences, results) by one at a time, whichever

@@ -2,6 +2,7 @@
 //! results are converted.
 //!
 //! - [`error`]: errors, and the boundary that no panic crosses.
+//! - [`choice`]: numbers that stand for a variant of an enum.
 //! - [`memory`]: texts and arrays on their way in and out.
 //! - the others: functions by what they are about.
 
@@ -9,6 +10,7 @@
 #![expect(clippy::missing_safety_doc, reason = "the header's beginning has the rules for all functions")]
 
 pub mod callback;
+pub mod choice;
 pub mod error;
 pub mod generation;
 pub mod grants;

@@ -1,8 +1,10 @@
 //! What a tenant may use.
 
 use std::ffi::{CString, c_char};
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
+use crate::choice::{chosen, known};
 use crate::error::{Error, attempt};
 use crate::memory::{free, object_mut, own, text_of};
 
@@ -87,9 +89,10 @@ pub unsafe extern "C" fn realm_limits_weight(limits: *const Limits) -> f32 {
 
 /// Sets a limit; REALM_NONE is no limit.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_limits_set(limits: *mut Limits, limit: Limit, value: u64) {
+pub unsafe extern "C" fn realm_limits_set(limits: *mut Limits, limit: MaybeUninit<Limit>, value: u64) {
     // SAFETY: an object of ours, or NULL.
     let Some(Limits { limits, .. }) = (unsafe { limits.as_mut() }) else { return };
+    let Some(limit) = known(limit) else { return };
     let size = usize::try_from(value).unwrap_or(usize::MAX);
     let some = |size| (value != u64::MAX).then_some(size);
     match limit {
@@ -112,9 +115,10 @@ pub unsafe extern "C" fn realm_limits_set(limits: *mut Limits, limit: Limit, val
 
 /// A limit; REALM_NONE is no limit.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_limits_get(limits: *const Limits, limit: Limit) -> u64 {
+pub unsafe extern "C" fn realm_limits_get(limits: *const Limits, limit: MaybeUninit<Limit>) -> u64 {
     // SAFETY: an object of ours, or NULL.
     let Some(Limits { limits, .. }) = (unsafe { limits.as_ref() }) else { return u64::MAX };
+    let Some(limit) = known(limit) else { return u64::MAX };
     let of = |size: Option<usize>| size.map_or(u64::MAX, |size| size as u64);
     match limit {
         Limit::MaxConcurrent => of(limits.max_concurrent),
@@ -134,7 +138,7 @@ pub unsafe extern "C" fn realm_limits_get(limits: *const Limits, limit: Limit) -
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_limits_set_names(
     limits: *mut Limits,
-    limit: NameLimit,
+    limit: MaybeUninit<NameLimit>,
     names: *const *const c_char,
     len: usize,
     error: *mut *mut Error,
@@ -145,7 +149,7 @@ pub unsafe extern "C" fn realm_limits_set_names(
             let limits = object_mut(limits, "limits")?;
             let names = Some(crate::memory::names(names, len, "names")?);
             let mut changed = limits.limits.clone();
-            match limit {
+            match chosen(limit)? {
                 NameLimit::Models => changed.models = names,
                 NameLimit::Adapters => changed.adapters = names,
             }
@@ -157,7 +161,7 @@ pub unsafe extern "C" fn realm_limits_set_names(
 
 /// How many models or adapters the tenant may use; REALM_NONE if it may use all.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_limits_names(limits: *const Limits, limit: NameLimit) -> u64 {
+pub unsafe extern "C" fn realm_limits_names(limits: *const Limits, limit: MaybeUninit<NameLimit>) -> u64 {
     // SAFETY: an object of ours, or NULL.
     let names = unsafe { limits.as_ref() }.and_then(|limits| limits.of(limit));
     names.map_or(u64::MAX, |names| names.len() as u64)
@@ -167,7 +171,7 @@ pub unsafe extern "C" fn realm_limits_names(limits: *const Limits, limit: NameLi
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_limits_name(
     limits: *const Limits,
-    limit: NameLimit,
+    limit: MaybeUninit<NameLimit>,
     index: usize,
 ) -> *const c_char {
     // SAFETY: an object of ours, or NULL.
@@ -176,8 +180,8 @@ pub unsafe extern "C" fn realm_limits_name(
 }
 
 impl Limits {
-    fn of(&self, limit: NameLimit) -> Option<&[CString]> {
-        match limit {
+    fn of(&self, limit: MaybeUninit<NameLimit>) -> Option<&[CString]> {
+        match known(limit)? {
             NameLimit::Models => self.models.as_deref(),
             NameLimit::Adapters => self.adapters.as_deref(),
         }

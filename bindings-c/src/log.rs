@@ -1,8 +1,10 @@
 //! Realm's own log.
 
 use std::ffi::c_void;
+use std::mem::MaybeUninit;
 
 use crate::callback::{Drop, OnLog, UserData};
+use crate::choice::chosen;
 use crate::error::{Error, attempt};
 use crate::memory::text_of;
 
@@ -63,7 +65,7 @@ pub(crate) fn sink(
 /// its own.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_set_log(
-    most: Level,
+    most: MaybeUninit<Level>,
     on_log: OnLog,
     user_data: *mut c_void,
     drop: Drop,
@@ -75,7 +77,7 @@ pub unsafe extern "C" fn realm_set_log(
             let sink = sink(on_log, data);
             move |level: realm::Level, from: &str, message: &str| sink(from, level, message)
         });
-        Ok(realm::log_to(most.into(), sink).map(|()| true)?)
+        Ok(realm::log_to(chosen(most)?.into(), sink).map(|()| true)?)
     };
     // SAFETY: the caller's place for an error.
     unsafe { attempt(error, false, work) }

@@ -1,7 +1,9 @@
 //! Metrics.
 
 use std::ffi::{CString, c_char};
+use std::mem::MaybeUninit;
 
+use crate::choice::known;
 use crate::memory::{free, put, text_of};
 
 /// A reading of what a model has done and how it stands.
@@ -155,9 +157,14 @@ pub enum Histogram {
 
 /// The value that a part `q` of all values, from 0 to 1, do not exceed; not a number where there are no values.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_metrics_quantile(metrics: *const Metrics, of: Histogram, q: f64) -> f64 {
+pub unsafe extern "C" fn realm_metrics_quantile(
+    metrics: *const Metrics,
+    of: MaybeUninit<Histogram>,
+    q: f64,
+) -> f64 {
     // SAFETY: an object of ours, or NULL.
     let Some(Metrics { metrics, .. }) = (unsafe { metrics.as_ref() }) else { return f64::NAN };
+    let Some(of) = known(of) else { return f64::NAN };
     let histogram = match of {
         Histogram::BatchRows => &metrics.batch_rows,
         Histogram::BatchSequences => &metrics.batch_sequences,

@@ -1,10 +1,12 @@
 //! Models: texts and tokens, generations, scores, vectors, sequences, adapters.
 
 use std::ffi::{CString, c_char, c_void};
+use std::mem::MaybeUninit;
 
 use realm::{EmbedOptions, SharedGeneration};
 
 use crate::callback::OnChunk;
+use crate::choice::chosen;
 use crate::error::{Error, attempt};
 use crate::generation::{Chunk, Completion, Generation, TokenLogprob};
 use crate::memory::{array, copy, copy_text, free, object, own, put, text, text_of};
@@ -370,20 +372,20 @@ pub unsafe extern "C" fn realm_model_embed_tokens(
     model: *const Model,
     tokens: *const u32,
     tokens_len: usize,
-    pooling: Pooling,
+    pooling: MaybeUninit<Pooling>,
     normalize: bool,
     len: *mut usize,
     error: *mut *mut Error,
 ) -> *mut f32 {
-    let pooling = match pooling {
-        Pooling::Default => None,
-        Pooling::Mean => Some(realm::Pooling::Mean),
-        Pooling::Last => Some(realm::Pooling::Last),
-        Pooling::Cls => Some(realm::Pooling::Cls),
-    };
     // SAFETY: an object of ours, the caller's array, and places of the caller's.
     unsafe {
         attempt(error, std::ptr::null_mut(), || {
+            let pooling = match chosen(pooling)? {
+                Pooling::Default => None,
+                Pooling::Mean => Some(realm::Pooling::Mean),
+                Pooling::Last => Some(realm::Pooling::Last),
+                Pooling::Cls => Some(realm::Pooling::Cls),
+            };
             let options = EmbedOptions { pooling, normalize };
             let tokens = array(tokens, tokens_len, "tokens")?;
             copy(&object(model, "model")?.model.embed_with(tokens, &options)?, len)

@@ -1,9 +1,11 @@
 //! Requests, put together by setters.
 
 use std::ffi::c_char;
+use std::mem::MaybeUninit;
 
 use realm::{Grammar, Message, Prompt, SharedPrefix};
 
+use crate::choice::known;
 use crate::error::{Error, attempt};
 use crate::memory::{array, free, json, object_mut, own, text};
 use crate::model::Adapter;
@@ -418,7 +420,12 @@ pub unsafe extern "C" fn realm_request_set_input(
 
 /// Where drafts come from; what the model was loaded with by default.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_request_set_speculation(request: *mut Request, speculation: Speculation) {
-    // SAFETY: a request of ours, or NULL.
-    unsafe { set(request, |r| r.speculation = Some(speculation.into())) }
+pub unsafe extern "C" fn realm_request_set_speculation(
+    request: *mut Request,
+    speculation: MaybeUninit<Speculation>,
+) {
+    if let Some(speculation) = known(speculation) {
+        // SAFETY: a request of ours, or NULL.
+        unsafe { set(request, |r| r.speculation = Some(speculation.into())) }
+    }
 }

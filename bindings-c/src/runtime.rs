@@ -1,11 +1,13 @@
 //! The runtime, and loading models.
 
 use std::ffi::{CString, c_char, c_void};
+use std::mem::MaybeUninit;
 use std::path::PathBuf;
 
 use realm::hub;
 
 use crate::callback::{Drop, OnProgress, UserData};
+use crate::choice::known;
 use crate::error::{Error, attempt, surely};
 use crate::memory::{array, copy_text, free, object, object_mut, own, put, text, text_of};
 use crate::model::Model;
@@ -103,9 +105,12 @@ pub unsafe extern "C" fn realm_load_options_set_kv_memory(options: *mut LoadOpti
 
 /// How the KV cache holds numbers. By default 32-bit floats on the CPU, 16-bit floats on a GPU.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_load_options_set_cache_type(options: *mut LoadOptions, cache_type: CacheType) {
+pub unsafe extern "C" fn realm_load_options_set_cache_type(
+    options: *mut LoadOptions,
+    cache_type: MaybeUninit<CacheType>,
+) {
     // SAFETY: options of ours, or NULL.
-    if let Some(options) = unsafe { options.as_mut() } {
+    if let (Some(options), Some(cache_type)) = (unsafe { options.as_mut() }, known(cache_type)) {
         options.options.cache_type = Some(match cache_type {
             CacheType::F32 => realm::CacheType::F32,
             CacheType::F16 => realm::CacheType::F16,
@@ -134,10 +139,10 @@ pub unsafe extern "C" fn realm_load_options_set_chat_template(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_speculation(
     options: *mut LoadOptions,
-    speculation: Speculation,
+    speculation: MaybeUninit<Speculation>,
 ) {
     // SAFETY: options of ours, or NULL.
-    if let Some(options) = unsafe { options.as_mut() } {
+    if let (Some(options), Some(speculation)) = (unsafe { options.as_mut() }, known(speculation)) {
         options.options.speculation = speculation.into();
     }
 }

@@ -1,5 +1,8 @@
 //! Token sequences that the caller drives.
 
+use std::mem::MaybeUninit;
+
+use crate::choice::chosen;
 use crate::error::{Error, attempt};
 use crate::memory::{array, copy, free, object, object_mut, own, put};
 
@@ -47,18 +50,18 @@ pub unsafe extern "C" fn realm_sequence_append(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_sequence_forward(
     sequence: *mut Sequence,
-    output: Output,
+    output: MaybeUninit<Output>,
     error: *mut *mut Error,
 ) -> *mut Forwarded {
-    let output = match output {
-        Output::Nothing => realm::Output::Nothing,
-        Output::LastLogits => realm::Output::LastLogits,
-        Output::Logits => realm::Output::Logits,
-        Output::Hidden => realm::Output::Hidden,
-    };
     // SAFETY: an object of ours, and the caller's place for an error.
     unsafe {
         attempt(error, std::ptr::null_mut(), || {
+            let output = match chosen(output)? {
+                Output::Nothing => realm::Output::Nothing,
+                Output::LastLogits => realm::Output::LastLogits,
+                Output::Logits => realm::Output::Logits,
+                Output::Hidden => realm::Output::Hidden,
+            };
             Ok(own(Forwarded(object_mut(sequence, "sequence")?.0.forward(output)?)))
         })
     }

@@ -1,8 +1,10 @@
 // What callers do wrong, and what they do to memory: `misuse MODEL PROGRAMS CYCLES [LARGE_CYCLES]`, with the
 // folder tests/conformance/programs.
-// `misuse MODEL exit` ends in the middle of a stream.
+// `misuse MODEL exit` ends in the middle of a stream; `misuse MODEL wait` goes on until a signal ends it.
 
 #include <atomic>
+#include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -58,6 +60,15 @@ static void refused(Call call) {
     CHECK(!call(nullptr));
 }
 
+// A number that is no variant of an enum.
+template <class Enum>
+static Enum none_of() {
+    int number = 99;
+    Enum value;
+    std::memcpy(&value, &number, sizeof value);
+    return value;
+}
+
 static void nothing_where_something_is_needed() {
     RealmRuntime *r = runtime.get();
     RealmModel *m = model.get();
@@ -102,6 +113,20 @@ static void nothing_where_something_is_needed() {
     refused([&](RealmError **e) { return realm_request_set_json_schema(q, "{", e); });
     refused([&](RealmError **e) { return realm_request_set_input(nullptr, "{}", e); });
     CHECK(len == 7);
+
+    // What a newer header may have.
+    refused([&](RealmError **e) { return realm_sequence_forward(sequence.get(), none_of<RealmOutput>(), e); });
+    refused([&](RealmError **e) { return realm_set_log(none_of<RealmLevel>(), nullptr, nullptr, nullptr, e); });
+    const uint32_t tokens[] = {4};
+    refused([&](RealmError **e) { return realm_model_embed_tokens(m, tokens, 1, none_of<RealmPooling>(), true, &len, e); });
+    auto limits = own(realm_limits_new());
+    refused([&](RealmError **e) { return realm_limits_set_names(limits.get(), none_of<RealmNameLimit>(), nullptr, 0, e); });
+    realm_limits_set(limits.get(), none_of<RealmLimit>(), 1);
+    CHECK(realm_limits_get(limits.get(), none_of<RealmLimit>()) == REALM_NONE);
+    CHECK(realm_limits_names(limits.get(), none_of<RealmNameLimit>()) == REALM_NONE);
+    realm_request_set_speculation(q, none_of<RealmSpeculation>());
+    auto metrics = own(realm_model_metrics(m));
+    CHECK(std::isnan(realm_metrics_quantile(metrics.get(), none_of<RealmHistogram>(), 0.5)));
 
     realm_runtime_free(nullptr);
     realm_model_free(nullptr);
@@ -168,6 +193,38 @@ static void threads_wait_and_another_one_cancels() {
     CHECK(realm_generation_finish(generation.get(), &error) == nullptr);
     CHECK(realm_error_code(error) == REALM_ERROR_CODE_CANCELLED);
     realm_error_free(error);
+    wait_until([] { return pages().used == 0; });
+}
+
+static volatile std::sig_atomic_t interrupted = 0;
+
+static void a_signal_ends_a_request() {
+    std::signal(SIGINT, [](int) { interrupted = 1; });
+    auto request = story(1500);
+    int chunks = 0;
+    RealmOnChunk until_interrupted = [](void *data, const RealmChunk *) -> bool {
+        if (++*static_cast<int *>(data) == 3) std::raise(SIGINT);
+        return !interrupted;
+    };
+    CHECK(realm_model_each(model.get(), request.get(), until_interrupted, &chunks, &out.error) && chunks == 3);
+    // And where it comes to a thread that waits in Realm.
+    auto generation = own(TRY(out, realm_model_stream(model.get(), request.get(), &out.error)));
+    interrupted = 0;
+    std::thread waits([&] {
+        while (!interrupted) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        realm_generation_cancel(generation.get());
+    });
+    std::thread sends([main = pthread_self()] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        pthread_kill(main, SIGINT);
+    });
+    RealmError *error = nullptr;
+    CHECK(realm_generation_finish(generation.get(), &error) == nullptr);
+    CHECK(realm_error_code(error) == REALM_ERROR_CODE_CANCELLED);
+    realm_error_free(error);
+    waits.join();
+    sends.join();
+    std::signal(SIGINT, SIG_DFL);
     wait_until([] { return pages().used == 0; });
 }
 
@@ -290,6 +347,12 @@ int main(int argc, char **argv) {
     runtime = own(TRY(out, realm_runtime_new(2, "cpu", nullptr, &out.error)));
     model = own(TRY(out, realm_runtime_load_model(runtime.get(), argv[1], options.get(), &out.error)));
     CHECK(realm_abi_version() >> 16 == REALM_ABI_MAJOR && (realm_abi_version() & 0xFFFF) >= REALM_ABI_MINOR);
+    if (programs == "wait") {
+        auto request = story(SIZE_MAX);
+        std::puts("ready");
+        std::fflush(stdout);
+        for (;;) realm_model_each(model.get(), request.get(), [](void *, const RealmChunk *) { return true; }, nullptr, nullptr);
+    }
     if (programs == "exit") {
         auto request = story(1500);
         RealmGeneration *generation = TRY(out, realm_model_stream(model.get(), request.get(), &out.error));
@@ -306,6 +369,7 @@ int main(int argc, char **argv) {
     nothing_where_something_is_needed();
     a_callback_that_throws_ends_the_request();
     threads_wait_and_another_one_cancels();
+    a_signal_ends_a_request();
     dropping_a_generation_frees_its_pages();
     what_callbacks_are_given_is_given_back_once(programs);
     int cycles = argc > 3 ? std::atoi(argv[3]) : 1000;

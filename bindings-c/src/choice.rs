@@ -1,0 +1,76 @@
+//! Numbers of the caller's that stand for a variant of an enum.
+//!
+//! In C any number may be passed for an enum, in Rust only a variant: anything else is undefined behavior. A program that was built
+//! with a newer header may name variants that this library does not have. So parameters are `MaybeUninit`, which is passed in the same
+//! way, and are looked at as numbers first.
+
+use std::ffi::c_uint;
+use std::mem::{MaybeUninit, transmute_copy};
+
+use crate::error::Error;
+use crate::limits::{Limit, NameLimit};
+use crate::log::Level;
+use crate::metrics::Histogram;
+use crate::model::Pooling;
+use crate::request::Speculation;
+use crate::runtime::CacheType;
+use crate::sequence::Output;
+
+/// An enum that callers choose of.
+pub(crate) trait Choice: Sized {
+    /// What it is called in the header.
+    const NAME: &'static str;
+
+    /// The variant of a number, if there is one.
+    fn of(number: c_uint) -> Option<Self>;
+}
+
+macro_rules! choices {
+    ($($name:ident { $($variant:ident),+ })*) => {$(
+        impl Choice for $name {
+            const NAME: &'static str = concat!("Realm", stringify!($name));
+
+            fn of(number: c_uint) -> Option<Self> {
+                // Fails to compile where a variant is missing.
+                const fn all(value: $name) -> $name {
+                    match value {
+                        $($name::$variant => $name::$variant),+
+                    }
+                }
+                const VARIANTS: &[$name] = &[$(all($name::$variant)),+];
+                VARIANTS.iter().copied().find(|&variant| variant as c_uint == number)
+            }
+        }
+    )*};
+}
+
+choices! {
+    CacheType { F32, F16, Q8_0 }
+    Histogram { BatchRows, BatchSequences, StepSeconds, QueueSeconds, FirstTokenSeconds, InterTokenSeconds }
+    Level { Error, Warn, Info, Debug, Trace }
+    Limit {
+        MaxConcurrent, MaxQueued, KvTokens, TokensPerMinute, RequestTimeoutMs, ProgramMemory, ProgramCpuTimeMs, ProgramHandles,
+        ProgramOutput
+    }
+    NameLimit { Models, Adapters }
+    Output { Nothing, LastLogits, Logits, Hidden }
+    Pooling { Default, Mean, Last, Cls }
+    Speculation { Auto, Off, Lookup, Draft }
+}
+
+fn number<T: Choice>(value: &MaybeUninit<T>) -> c_uint {
+    const { assert!(size_of::<T>() == size_of::<c_uint>()) };
+    // SAFETY: of this size; a caller that passes a parameter passes all of it, and any bits are a number.
+    unsafe { transmute_copy(value) }
+}
+
+/// What the caller chose, if it is a variant.
+pub(crate) fn known<T: Choice>(value: MaybeUninit<T>) -> Option<T> {
+    T::of(number(&value))
+}
+
+/// As [`known`], as an error.
+pub(crate) fn chosen<T: Choice>(value: MaybeUninit<T>) -> Result<T, Error> {
+    let number = number(&value);
+    T::of(number).ok_or_else(|| Error::invalid(&format!("{} has no value {number}", T::NAME)))
+}
