@@ -123,19 +123,19 @@ pub(crate) struct SamplingOptions {
     #[arg(long, default_value_t = 512)]
     max_tokens: usize,
     /// 0 always takes the likeliest token
-    #[arg(long, default_value_t = Sampling::default().temperature)]
+    #[arg(long, default_value_t = Sampling::default().temperature, allow_negative_numbers = true)]
     temperature: f32,
     /// Keep the likeliest tokens that together reach this probability
-    #[arg(long, default_value_t = Sampling::default().top_p)]
+    #[arg(long, default_value_t = Sampling::default().top_p, allow_negative_numbers = true)]
     top_p: f32,
     /// Keep so many of the likeliest tokens; 0 keeps all
     #[arg(long, default_value_t = Sampling::default().top_k)]
     top_k: usize,
     /// Keep tokens at least this times as likely as the likeliest
-    #[arg(long, default_value_t = Sampling::default().min_p)]
+    #[arg(long, default_value_t = Sampling::default().min_p, allow_negative_numbers = true)]
     min_p: f32,
     /// Penalty on tokens that occurred lately; 1 for none
-    #[arg(long, default_value_t = Sampling::default().repetition_penalty)]
+    #[arg(long, default_value_t = Sampling::default().repetition_penalty, allow_negative_numbers = true)]
     repeat_penalty: f32,
     /// Same seed, same text [default: another one every time]
     #[arg(long)]

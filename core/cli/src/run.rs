@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use anyhow::{Context, Result};
-use realm::{Finish, Generation, Message, Request};
+use realm::{Finish, FinishReason, Generation, Message, Request};
 
 use crate::interrupt;
 use crate::options::{AdapterOptions, GrammarOptions, ModelOptions, SamplingOptions, adapted};
@@ -86,6 +86,9 @@ pub(crate) fn report(finish: &Finish) {
         usage.generated_tokens,
         timings.decode_rate(usage),
     );
+    if finish.reason == FinishReason::Length {
+        eprintln!("the text ends there because of --max-tokens or --context");
+    }
     if usage.draft_tokens > 0 {
         eprintln!("drafts: {} of {} were right", usage.accepted_tokens, usage.draft_tokens);
     }

@@ -96,6 +96,24 @@ fn an_answer_spells_what_a_grammar_allows() {
 }
 
 #[test]
+fn what_is_wrong_is_said_with_what_would_be_right() {
+    let error = stderr_of_failure(&["run", "smollm2-135m", "Hi", "--temperature", "-1"], "");
+    assert!(error.contains("temperature is -1; it must be from 0"), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    let no_model = folder.path().join("no-model.gguf");
+    std::fs::write(&no_model, "hello").unwrap();
+    let no_model = no_model.to_str().unwrap();
+    let error = stderr_of_failure(&["run", no_model, "Hi"], "");
+    assert!(error.contains("no-model.gguf: ") && error.contains("it is no GGUF file"), "{error}");
+    let error = stderr_of_failure(&["run", "smollm2-135m", "Hi", "--draft-model", no_model], "");
+    assert!(error.contains("no-model.gguf: "), "{error}");
+    let error = stderr_of_failure(&["tenant", "inspect", no_model], "");
+    assert!(error.contains("begin with `\\0asm`"), "{error}");
+    let short = realm(&["run", "smollm2-135m", "Tell me a story.", "--max-tokens", "2"], "");
+    assert!(String::from_utf8_lossy(&short.stderr).contains("--max-tokens"));
+}
+
+#[test]
 fn chat_remembers_what_was_said() {
     let args = ["chat", "smollm2-135m", "--temperature", "0", "--max-tokens", "24"];
     let out = stdout(&args, "My name is Ada.\nWhat is my name?\n/clear\n/exit\n");
