@@ -56,9 +56,8 @@ pub(crate) fn load(
     options: &LoadOptions,
     progress: &mut dyn Progress,
 ) -> Result<Shared, Error> {
-    let gguf = Gguf::open(path).map_err(Error::in_file(path))?;
-    let metadata = gguf.metadata();
-    let tokenizer = Arc::new(Tokenizer::from_metadata(metadata).map_err(Error::in_file(path))?);
+    let (gguf, tokenizer) = open(path)?;
+    let (metadata, tokenizer) = (gguf.metadata(), Arc::new(tokenizer));
     let draft = draft.map(|path| open_draft(device, path)).transpose()?;
     let spelled = |id: Option<u32>| {
         let mut bytes = Vec::new();
@@ -83,10 +82,16 @@ pub(crate) fn load(
     Ok(Shared { inner: Arc::new(inner), info, tool_spelling })
 }
 
-/// A draft model's weights and tokenizer.
-fn open_draft(device: &Device, path: &Path) -> Result<(Box<dyn Weights>, Tokenizer), Error> {
+/// A model's file and its tokenizer.
+pub(crate) fn open(path: &Path) -> Result<(Gguf, Tokenizer), Error> {
     let gguf = Gguf::open(path).map_err(Error::in_file(path))?;
     let tokenizer = Tokenizer::from_metadata(gguf.metadata()).map_err(Error::in_file(path))?;
+    Ok((gguf, tokenizer))
+}
+
+/// A draft model's weights and tokenizer.
+fn open_draft(device: &Device, path: &Path) -> Result<(Box<dyn Weights>, Tokenizer), Error> {
+    let (gguf, tokenizer) = open(path)?;
     let loaded = device.load(&gguf, &LoadOptions::default(), &mut |_, _| {});
     Ok((loaded.map_err(Error::in_file(path))?.0, tokenizer))
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use realm_gguf::Gguf;
 use realm_hub::{Hub, Reference};
 use realm_tokenizer::Tokenizer;
 
@@ -142,8 +141,7 @@ impl Realm {
     /// As [`load_model`](Self::load_model).
     pub fn load_tokenizer(&self, model: &str) -> Result<Tokenizer, Error> {
         let path = self.hub.resolve(&Reference::parse(model)?, &mut ())?;
-        let gguf = Gguf::open(&path).map_err(Error::in_file(&path))?;
-        Tokenizer::from_metadata(gguf.metadata()).map_err(Error::in_file(&path))
+        Ok(load::open(&path)?.1)
     }
 
     /// Where models come from and are kept.
