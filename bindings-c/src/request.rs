@@ -355,7 +355,7 @@ pub unsafe extern "C" fn realm_request_set_regex(
     }
 }
 
-/// The text will be what a grammar in llguidance's dialect of Lark allows. Errors: `invalid-argument` for no UTF-8.
+/// The text will be what a grammar allows, in llguidance's dialect of Lark or in llama.cpp's GBNF. Errors: `invalid-argument` for no UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_lark(
     request: *mut Request,

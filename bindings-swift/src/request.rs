@@ -40,7 +40,7 @@ pub enum Guide {
     JsonObject,
     /// What a regular expression matches as a whole.
     Regex(String),
-    /// What a grammar in llguidance's dialect of Lark allows.
+    /// What a grammar allows, in llguidance's dialect of Lark or in llama.cpp's GBNF.
     Lark(String),
 }
 

@@ -179,7 +179,7 @@ pub(crate) struct GrammarOptions {
     /// Answer with text that this regular expression matches
     #[arg(long, value_name = "EXPRESSION")]
     regex: Option<String>,
-    /// Answer with text of the Lark grammar in this file
+    /// Answer with text of the grammar in this file, Lark or GBNF
     #[arg(long, value_name = "FILE")]
     grammar: Option<PathBuf>,
 }

@@ -92,7 +92,8 @@ fn compile(factory: &ParserFactory, grammar: &Grammar) -> Result<TokenParser, Er
             .name("realm-grammar".into())
             .stack_size(STACK)
             .spawn_scoped(scope, || {
-                let mut parser = factory.create_parser(grammar.to_llguidance())?;
+                let init = grammar.to_llguidance(factory.limits()).map_err(anyhow::Error::msg)?;
+                let mut parser = factory.create_parser_from_init_default(init)?;
                 parser.start_without_prompt();
                 panic_utils::catch_unwind(AssertUnwindSafe(|| try_start(&mut parser)))?;
                 Ok(parser)

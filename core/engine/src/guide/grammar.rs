@@ -1,29 +1,36 @@
 //! What a user asks for.
 
-use llguidance::api::TopLevelGrammar;
+use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use serde_json::{Value, json};
 
+use super::{gbnf, schema};
 use crate::Error;
 
 /// What a generation has to spell.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Grammar {
-    /// JSON that a schema (drafts 4 to 2020-12) allows. Properties come in the schema's order. Keywords that
-    /// can't be guaranteed (`not`, `if`, `uniqueItems`, an overlapping `oneOf` and others) are refused by name. What can
-    /// go wrong: a key that the schema does not name may come twice, so there may be fewer different ones than
-    /// `minProperties`; and every year of the format `date` has a 29 February. Text, numbers and lists without a largest
-    /// length may be longer than the request's tokens.
+    /// JSON that a schema (drafts 4 to 2020-12) allows. Properties come in the schema's order. What a schema asks is
+    /// guaranteed, or the schema is refused with the keyword's place before anything is generated: `contains`, an
+    /// overlapping `oneOf`, `uniqueItems` for items that are not of a short `enum`, patterns with look-around other than at
+    /// their beginning, and some others. Formats that Realm does not know are ignored, as the specification has it.
+    ///
+    /// Numbers are exact up to 64 bits. A number has at most 16 digits before its point and 16 after it, or one more than its
+    /// bounds have, lest a model never end it. Text and lists without a largest length may be longer than the request's
+    /// tokens. A key that the schema does not name may come twice.
     ///
     /// White space between tokens is at most two spaces, or two line breaks and their indentation, lest a model
-    /// fill its answer with it. The schema's own key `x-guidance` changes this and what else llguidance offers:
-    /// `{"x-guidance": {"whitespace_flexible": false}}` gives compact JSON.
+    /// fill its answer with it. The schema's own key `x-guidance` changes this: `{"x-guidance": {"whitespace_flexible":
+    /// false}}` gives compact JSON. It may also have `whitespace_pattern`, `item_separator` and `key_separator` (regular
+    /// expressions), `json_allowed_escapes`, `coerce_one_of` (an overlapping `oneOf` counts as `anyOf`) and `lenient` (what
+    /// can't be guaranteed is skipped).
     JsonSchema(Value),
     /// Any JSON object.
     JsonObject,
     /// Text that a regular expression matches as a whole, in the syntax of Rust's `regex` without look-around and
     /// anchors.
     Regex(String),
-    /// Text of a context-free grammar in llguidance's dialect of Lark; its rule `start` is where it starts.
+    /// Text of a context-free grammar: in llguidance's dialect of Lark, whose rule `start` is where it starts, or in
+    /// llama.cpp's GBNF, which is known by its `::=` and starts at the rule `root`.
     Lark(String),
 }
 
@@ -40,9 +47,6 @@ const MAX_RULES: usize = 2000;
 
 /// White space between the tokens of JSON, unless the schema says otherwise.
 const WHITE_SPACE: &str = r"\x20{1,2}|\x0A{1,2}[\x20\x09]{0,32}";
-
-/// A key of the schema where llguidance looks for its options.
-const OPTIONS: &str = "x-guidance";
 
 impl Grammar {
     /// One text for each grammar. JSON keeps the order of its keys here, as `==` on it does not.
@@ -88,24 +92,18 @@ impl Grammar {
     }
 
     /// As llguidance wants it.
-    pub(crate) fn to_llguidance(&self) -> TopLevelGrammar {
-        match self {
-            Self::JsonSchema(schema) => TopLevelGrammar::from_json_schema(with_options(schema.clone())),
-            Self::JsonObject => TopLevelGrammar::from_json_schema(with_options(json!({"type": "object"}))),
+    ///
+    /// # Errors
+    /// What of it can't be followed.
+    pub(crate) fn to_llguidance(&self, limits: &ParserLimits) -> Result<GrammarInit, String> {
+        Ok(GrammarInit::Serialized(match self {
+            Self::JsonSchema(schema) => return schema::compile(schema, WHITE_SPACE, limits),
+            Self::JsonObject => return schema::compile(&json!({"type": "object"}), WHITE_SPACE, limits),
             Self::Regex(source) => TopLevelGrammar::from_regex(source),
+            Self::Lark(source) if gbnf::is_gbnf(source) => return gbnf::compile(source, limits),
             Self::Lark(source) => TopLevelGrammar::from_lark(source.clone()),
-        }
+        }))
     }
-}
-
-fn with_options(mut schema: Value) -> Value {
-    if schema == Value::Bool(true) {
-        schema = json!({});
-    }
-    if let Value::Object(keys) = &mut schema {
-        keys.entry(OPTIONS).or_insert_with(|| json!({"whitespace_pattern": WHITE_SPACE}));
-    }
-    schema
 }
 
 /// Whether arrays and objects are nested deeper than `limit`. Takes no stack for it.

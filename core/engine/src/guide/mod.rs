@@ -11,9 +11,12 @@
 
 mod cache;
 mod environment;
+mod gbnf;
 mod grammar;
 mod matching;
 mod pool;
+mod rules;
+mod schema;
 #[cfg(test)]
 mod tests;
 

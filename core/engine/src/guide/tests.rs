@@ -178,11 +178,11 @@ fn what_cannot_be_followed_is_refused_with_a_reason() {
     let properties: serde_json::Map<_, _> = (0..5000).map(|i| (format!("p{i}"), json!({}))).collect();
     for (grammar, word) in [
         (schema(r#"{"type": "array", "uniqueItems": true}"#), "uniqueItems"),
-        (schema(r#"{"not": {"type": "string"}}"#), "not"),
-        (schema(r#"{"if": {"type": "string"}, "then": {"maxLength": 1}}"#), "if"),
+        (schema(r#"{"not": {}}"#), "excluded"),
+        (schema(r#"{"not": {"type": "array", "items": {"type": "string"}}}"#), "#/not"),
+        (schema(r#"{"if": {"multipleOf": 2}, "then": {"maximum": 1}}"#), "#/if"),
         (schema(one_of), "oneOf"),
         (schema(r#"{"type": "text"}"#), "text"),
-        (schema(r#"{"type": "string", "format": "shoe-size"}"#), "shoe-size"),
         (schema(r#"{"type": "string", "pattern": "("}"#), "unclosed"),
         (schema(r#"{"type": "integer", "minimum": 3, "maximum": 2}"#), "minimum"),
         (schema(r#"{"enum": []}"#), "nsatisfiable"),
@@ -226,11 +226,9 @@ fn what_cannot_be_followed_is_refused_with_a_reason() {
 #[test]
 fn what_grows_without_bound_ends_in_its_own_error() {
     let guides = guides("smollm2-135m");
-    for grammar in [
-        Grammar::Regex(r"[xy]a{4000000000}".into()),
-        Grammar::Regex(r"\p{L}{1,50}[^x]*".repeat(300)),
-        schema(r#"{"type": "integer", "multipleOf": 1000003, "minimum": 0, "maximum": 1e15}"#),
-    ] {
+    for grammar in
+        [Grammar::Regex(r"[xy]a{4000000000}".into()), Grammar::Regex(r"\p{L}{1,50}[^x]*".repeat(300))]
+    {
         let error = wander(&guides, &grammar).expect("an error");
         assert!(matches!(&error, Error::LimitExceeded(why) if why.contains("too much")), "{error}");
         // An error that stays in a lexer does not stay in the cache.

@@ -1,0 +1,395 @@
+//! A schema's keywords, and what they mean together.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use serde_json::{Map, Value};
+
+use super::meet::{exclude_each_other, meet};
+use super::negate::subtract;
+use super::typed;
+use super::{Object, Options, Result, S, Schema, brief};
+
+/// Steps of reading and combining at most: as many as take a tenth of a second.
+const STEPS: usize = 200_000;
+
+/// Reads one schema. References are read when they are needed, each once.
+pub(super) struct Reader<'a> {
+    root: &'a Value,
+    pub(super) options: &'a Options,
+    definitions: Vec<Definition>,
+    by_target: HashMap<String, usize>,
+    steps: usize,
+}
+
+enum Definition {
+    /// A pointer into the schema.
+    Waiting(String),
+    Reading(String),
+    Ready(S),
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(root: &'a Value, options: &'a Options) -> Self {
+        Self { root, options, definitions: Vec::new(), by_target: HashMap::new(), steps: 0 }
+    }
+
+    pub(super) fn root(&mut self) -> Result<S> {
+        self.read(self.root, "#")
+    }
+
+    /// # Errors
+    /// Once there were too many steps.
+    pub(super) fn spend(&mut self) -> Result<()> {
+        self.steps += 1;
+        if self.steps > STEPS { Err("it is too large once its parts are combined".into()) } else { Ok(()) }
+    }
+
+    /// What a reference leads to.
+    pub(super) fn definition(&mut self, target: usize) -> Result<S> {
+        self.spend()?;
+        let pointer = match &self.definitions[target] {
+            Definition::Ready(schema) => return Ok(Rc::clone(schema)),
+            Definition::Reading(pointer) => {
+                return Err(format!("{pointer} leads to itself where it is combined with other keywords"));
+            }
+            Definition::Waiting(pointer) => pointer.clone(),
+        };
+        let value = lookup(self.root, &pointer).unwrap_or(&Value::Null);
+        self.definitions[target] = Definition::Reading(pointer.clone());
+        let schema = self.read(value, &pointer)?;
+        self.definitions[target] = Definition::Ready(Rc::clone(&schema));
+        Ok(schema)
+    }
+
+    fn reference(&mut self, reference: &Value, path: &str) -> Result<S> {
+        let Some(reference) = reference.as_str() else { return Err(format!("{path} is not a text")) };
+        let pointer = resolve(self.root, reference).ok_or_else(|| {
+            if reference.starts_with('#') {
+                format!("{path}: there is no {}", brief(&reference.into()))
+            } else {
+                format!("{path}: Realm does not fetch other schemas, such as {}", brief(&reference.into()))
+            }
+        })?;
+        let next = self.definitions.len();
+        let target = *self.by_target.entry(pointer.clone()).or_insert(next);
+        if target == next {
+            self.definitions.push(Definition::Waiting(pointer));
+        }
+        Ok(Rc::new(Schema::Ref(target)))
+    }
+
+    /// A keyword that can't be expressed.
+    ///
+    /// # Errors
+    /// Unless the schema asks for leniency.
+    pub(super) fn refuse(&self, path: &str, why: &str) -> Result<()> {
+        if self.options.lenient { Ok(()) } else { Err(format!("{path} {why}")) }
+    }
+
+    /// # Errors
+    /// The place of what can't be expressed, and why.
+    pub(super) fn read(&mut self, value: &Value, path: &str) -> Result<S> {
+        self.spend()?;
+        let keys = match value {
+            Value::Bool(true) => return Ok(Schema::any()),
+            Value::Bool(false) => return Ok(Schema::never(format!("{path} is false"))),
+            Value::Object(keys) => keys,
+            _ => return Err(format!("{path} is {}; a schema is an object or boolean", brief(value))),
+        };
+        let mut schema = Schema::any();
+        let mut typed = false;
+        for (key, value) in keys {
+            let at = format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"));
+            if typed::KEYWORDS.contains(&key.as_str()) {
+                // All keywords about types are read together, with the first of them.
+                if !std::mem::replace(&mut typed, true) {
+                    let other = typed::read(self, keys, path)?;
+                    schema = meet(self, &schema, &other)?;
+                }
+                continue;
+            }
+            if let Some(other) = self.combined(keys, key, value, &at, &schema)? {
+                schema = other;
+            }
+        }
+        // Last, when there is least to tell apart.
+        if let Some(options) = keys.get("oneOf") {
+            schema = self.one_of(keys, options, &format!("{path}/oneOf"), &schema)?;
+        }
+        for key in ["not", "if"] {
+            if let Some(value) = keys.get(key) {
+                let at = format!("{path}/{key}");
+                schema = self.excluded(keys, key, value, &at, &schema)?;
+            }
+        }
+        Ok(match &*schema {
+            Schema::Never(why) if !why.contains('#') => Schema::never(format!("{path}: {why}")),
+            _ => schema,
+        })
+    }
+
+    /// A keyword that stands for a schema beside the others; `None` for one that says nothing here.
+    fn combined(
+        &mut self,
+        keys: &Map<String, Value>,
+        key: &str,
+        value: &Value,
+        at: &str,
+        schema: &S,
+    ) -> Result<Option<S>> {
+        let other = match key {
+            "const" => self.values(std::slice::from_ref(value), at)?,
+            "enum" => self.values(list(value, at)?, at)?,
+            "$ref" => self.reference(value, at)?,
+            "allOf" => {
+                let mut all = Rc::clone(schema);
+                for (i, value) in list(value, at)?.iter().enumerate() {
+                    let part = self.read(value, &format!("{at}/{i}"))?;
+                    all = meet(self, &all, &part)?;
+                }
+                return Ok(Some(all));
+            }
+            "anyOf" => {
+                let options = list(value, at)?
+                    .iter()
+                    .enumerate()
+                    .map(|(i, value)| self.read(value, &format!("{at}/{i}")));
+                Schema::union(options.collect::<Result<_>>()?)
+            }
+            "dependencies" | "dependentRequired" | "dependentSchemas" => self.dependencies(value, at)?,
+            "contains"
+                if keys.get("minContains") == Some(&Value::from(0)) && !keys.contains_key("maxContains") =>
+            {
+                return Ok(None);
+            }
+            "contains" => {
+                self.refuse(at, "can't be guaranteed (name the items in their places by `prefixItems`)")?;
+                return Ok(None);
+            }
+            "unevaluatedProperties" | "unevaluatedItems" if *value == Value::Bool(true) => return Ok(None),
+            "unevaluatedProperties" | "unevaluatedItems" => {
+                // Nothing was evaluated elsewhere, so the rest is what `additionalProperties` and `items` call so.
+                let elsewhere =
+                    ["$ref", "allOf", "anyOf", "oneOf", "if", "not", "dependentSchemas", "contains"];
+                if elsewhere.iter().any(|key| keys.contains_key(*key)) {
+                    self.refuse(at, "can't be expressed beside keywords that combine schemas")?;
+                    return Ok(None);
+                }
+                let rest = if key == "unevaluatedItems" { "items" } else { "additionalProperties" };
+                if keys.contains_key(rest) {
+                    return Ok(None);
+                }
+                let mut keys = keys.clone();
+                keys.remove(key);
+                keys.insert(rest.into(), value.clone());
+                typed::read(self, &keys, at.rsplit_once('/').map_or("#", |(path, _)| path))?
+            }
+            "$dynamicRef" | "$recursiveRef" => {
+                self.refuse(at, "is not supported; use `$ref`")?;
+                return Ok(None);
+            }
+            _ => return Ok(None),
+        };
+        meet(self, schema, &other).map(Some)
+    }
+
+    fn values(&mut self, values: &[Value], at: &str) -> Result<S> {
+        if values.is_empty() {
+            return Ok(Schema::never(format!("{at} is unsatisfiable: it names no value")));
+        }
+        let mut todo: Vec<&Value> = values.iter().collect();
+        while let Some(value) = todo.pop() {
+            match value {
+                Value::Number(number) if super::decimal::Decimal::is_huge(number) => {
+                    return Err(format!(
+                        "{at}: {number} has more than 64 bits and can't be taken exactly; make it a text"
+                    ));
+                }
+                Value::Array(items) => todo.extend(items),
+                Value::Object(members) => todo.extend(members.values()),
+                _ => {}
+            }
+        }
+        Ok(Rc::new(Schema::Values(values.to_vec())))
+    }
+
+    fn one_of(&mut self, keys: &Map<String, Value>, value: &Value, at: &str, schema: &S) -> Result<S> {
+        // OpenAPI's key, which pydantic writes: every option has to have this property.
+        let tag = keys.get("discriminator").and_then(|d| d.get("propertyName")).and_then(Value::as_str);
+        let tagged = tag.map(|name| {
+            let mut object = Object::any(at.to_owned());
+            object.require(&name.into());
+            Rc::new(Schema::Object(object))
+        });
+        let mut options: Vec<S> = Vec::new();
+        for (i, value) in list(value, at)?.iter().enumerate() {
+            let mut option = self.read(value, &format!("{at}/{i}"))?;
+            if let Some(tagged) = &tagged {
+                option = meet(self, &option, tagged)?;
+            }
+            options.push(meet(self, schema, &option)?);
+        }
+        for (j, b) in options.iter().enumerate() {
+            for (i, a) in options[..j].iter().enumerate() {
+                if !self.options.coerce_one_of && !exclude_each_other(self, a, b)? {
+                    let why = format!(
+                        "can't be guaranteed: a value may fit both option {i} and option {j} (use `anyOf`, or a `const` property that tells them apart)"
+                    );
+                    self.refuse(at, &why)?;
+                }
+            }
+        }
+        Ok(Schema::union(options))
+    }
+
+    /// `not`, and `if` with what belongs to it.
+    fn excluded(
+        &mut self,
+        keys: &Map<String, Value>,
+        key: &str,
+        value: &Value,
+        at: &str,
+        schema: &S,
+    ) -> Result<S> {
+        let branch = |name: &str| {
+            let at = at.strip_suffix("if").unwrap_or(at);
+            keys.get(name).map(|value| (value, format!("{at}{name}")))
+        };
+        if key == "if" && branch("then").or(branch("else")).is_none() {
+            return Ok(Rc::clone(schema));
+        }
+        let inner = self.read(value, at)?;
+        let without = match subtract(self, schema, &inner) {
+            Ok(without) => without,
+            Err(why) => {
+                self.refuse(at, &format!("can't be expressed: {why}"))?;
+                return Ok(Rc::clone(schema));
+            }
+        };
+        if key == "not" {
+            return Ok(without);
+        }
+        let mut parts = vec![meet(self, schema, &inner)?, without];
+        for (part, name) in parts.iter_mut().zip(["then", "else"]) {
+            if let Some((value, at)) = branch(name) {
+                let more = self.read(value, &at)?;
+                *part = meet(self, part, &more)?;
+            }
+        }
+        Ok(Schema::union(parts))
+    }
+
+    /// For each property: it is not there, or what depends on it holds.
+    fn dependencies(&mut self, value: &Value, at: &str) -> Result<S> {
+        let Value::Object(dependencies) = value else { return Err(format!("{at} is not an object")) };
+        let mut all = Schema::any();
+        for (name, value) in dependencies {
+            let path = format!("{at}/{name}");
+            let name: Rc<str> = name.as_str().into();
+            let mut absent = Object::any(at.to_owned());
+            absent.properties.push((Rc::clone(&name), Schema::never("another property is missing")));
+            let mut there = Object::any(at.to_owned());
+            there.require(&name);
+            let there = match value {
+                Value::Array(names) => {
+                    for name in names {
+                        there.require(
+                            &name.as_str().ok_or_else(|| format!("{path} names what is not a text"))?.into(),
+                        );
+                    }
+                    Rc::new(Schema::Object(there))
+                }
+                _ => {
+                    let more = self.read(value, &path)?;
+                    meet(self, &Rc::new(Schema::Object(there)), &more)?
+                }
+            };
+            let mut options = Schema::all_types();
+            options.pop();
+            options.extend([Rc::new(Schema::Object(absent)), there]);
+            all = meet(self, &all, &Schema::union(options))?;
+        }
+        Ok(all)
+    }
+}
+
+pub(super) fn list<'v>(value: &'v Value, at: &str) -> Result<&'v [Value]> {
+    value.as_array().map(Vec::as_slice).ok_or_else(|| format!("{at} is not a list"))
+}
+
+/// What a pointer, such as `#/$defs/a`, leads to.
+fn lookup<'v>(root: &'v Value, pointer: &str) -> Option<&'v Value> {
+    root.pointer(pointer.strip_prefix('#')?)
+}
+
+/// The pointer that a reference within the schema amounts to: itself, or the place of its `$anchor` or `$id`.
+fn resolve(root: &Value, reference: &str) -> Option<String> {
+    let base = root.get("$id").and_then(Value::as_str).unwrap_or("");
+    let (document, fragment) = reference.split_once('#').unwrap_or((reference, ""));
+    let place = if document.is_empty() || document == base.trim_end_matches('#') {
+        String::new()
+    } else {
+        let relative = base.rsplit_once('/').map(|(folder, _)| format!("{folder}/{document}"));
+        find(root, "", &|keys: &Map<String, Value>| {
+            let id =
+                keys.get("$id").or(keys.get("id")).and_then(Value::as_str).map(|id| id.trim_end_matches('#'));
+            id.is_some_and(|id| {
+                id == document
+                    || Some(id) == relative.as_deref()
+                    || relative
+                        .as_deref()
+                        .is_some_and(|r| !id.contains("://") && r.ends_with(&format!("/{id}")))
+            })
+        })?
+    };
+    let fragment = decode(fragment)?;
+    let pointer = if fragment.is_empty() || fragment == "/" {
+        place
+    } else if fragment.starts_with('/') {
+        place + &fragment
+    } else {
+        let inside = root.pointer(&place)?;
+        let anchor = |keys: &Map<String, Value>| {
+            let dynamic = keys.get("$dynamicAnchor");
+            keys.get("$anchor").or(dynamic).and_then(Value::as_str) == Some(&fragment)
+        };
+        place.clone() + &find(inside, "", &anchor)?
+    };
+    root.pointer(&pointer)?;
+    Some(format!("#{pointer}"))
+}
+
+/// The pointer to the first object with these keys. Schemas are no deeper than what reads them takes.
+fn find(value: &Value, at: &str, wanted: &dyn Fn(&Map<String, Value>) -> bool) -> Option<String> {
+    match value {
+        Value::Object(keys) if wanted(keys) => Some(at.to_owned()),
+        Value::Object(keys) => keys
+            .iter()
+            .filter(|(key, _)| !["const", "enum", "default", "examples"].contains(&key.as_str()))
+            .find_map(|(key, value)| {
+                find(value, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), wanted)
+            }),
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(i, value)| find(value, &format!("{at}/{i}"), wanted))
+        }
+        _ => None,
+    }
+}
+
+/// A fragment without its percent signs.
+fn decode(fragment: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = fragment.as_bytes();
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        if *byte == b'%' {
+            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &rest[2..];
+        } else {
+            bytes.push(*byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
