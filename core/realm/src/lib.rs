@@ -43,6 +43,7 @@ mod model;
 mod program;
 mod progress;
 mod request;
+mod response_format;
 mod runtime;
 mod sequence;
 mod shared;

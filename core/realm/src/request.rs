@@ -221,32 +221,19 @@ impl Request {
         self.grammar(Grammar::Regex(expression.into()))
     }
 
-    /// The text will be what a context-free grammar allows: [`Grammar::Lark`].
+    /// The text will be what a context-free grammar, in Lark or in GBNF, allows: [`Grammar::Lark`].
     pub fn lark(self, grammar: impl Into<String>) -> Self {
         self.grammar(Grammar::Lark(grammar.into()))
     }
 
     /// Guides the text as a `response_format` of OpenAI's says: `{"type": "text"}`, `{"type": "json_object"}` or
-    /// `{"type": "json_schema", "json_schema": {"schema": ...}}`.
+    /// `{"type": "json_schema", "json_schema": {"schema": ...}}`. A `schema` beside `json_object` counts too, as
+    /// llama.cpp's server has it. `name`, `strict` and `description` change nothing: a schema is always kept to.
     ///
     /// # Errors
-    /// `invalid-argument` for anything else.
+    /// `invalid-argument` for anything else, with the key that is wrong.
     pub fn response_format(mut self, format: &Value) -> Result<Self, Error> {
-        self.grammar = match (format["type"].as_str(), &format["json_schema"]["schema"]) {
-            (Some("text"), _) => None,
-            (Some("json_object"), _) => Some(Grammar::JsonObject),
-            (Some("json_schema"), schema @ (Value::Object(_) | Value::Bool(_))) => {
-                Some(Grammar::JsonSchema(schema.clone()))
-            }
-            (Some("json_schema"), _) => {
-                let why = "response_format has no schema; it belongs in `json_schema.schema`";
-                return Err(Error::new(ErrorCode::InvalidArgument, why));
-            }
-            _ => {
-                let why = "response_format needs a `type`: `text`, `json_object` or `json_schema`";
-                return Err(Error::new(ErrorCode::InvalidArgument, why));
-            }
-        };
+        self.grammar = crate::response_format::grammar(format)?;
         Ok(self)
     }
 
