@@ -11,6 +11,9 @@ pub enum Error {
     /// Too many requests wait already, over all tenants.
     #[error("{0}")]
     Overloaded(String),
+    /// The model computed what is no number: its file or an adapter is broken.
+    #[error("{0}")]
+    NotFinite(String),
     /// The forward pass failed.
     #[error("the model could not run: {0}")]
     Model(String),

@@ -3,7 +3,7 @@
 use realm_model::{KeptRow, Likeliest};
 
 use crate::Error;
-use crate::sampling::{Sampler, TokenMask, argmax, first_of_largest};
+use crate::sampling::{Sampler, TokenMask, argmax, finite, first_of_largest};
 
 /// The logits after a token, `[vocabulary]`. Where a device has computed them, only the likeliest tokens are on the host,
 /// which are mostly enough to choose from; the others come when somebody asks for them, at any time. What is answered is the
@@ -78,15 +78,19 @@ impl Logits {
         }
     }
 
-    /// The first of the likeliest tokens; NaN is as unlikely as can be.
+    /// The first of the likeliest tokens.
     ///
     /// # Errors
-    /// As [`values`](Self::values).
+    /// As [`values`](Self::values), and for NaN.
     pub fn argmax(&mut self) -> Result<u32, Error> {
         let found = self.likeliest().and_then(|l| first_of_largest(l.iter(), l.last()));
         match found {
             Some(token) => Ok(token),
-            None => Ok(argmax(self.values()?)),
+            None => {
+                let values = self.values()?;
+                finite(values, || "the next token".into())?;
+                Ok(argmax(values))
+            }
         }
     }
 
@@ -107,6 +111,7 @@ impl Logits {
             return Ok(Some(token));
         }
         let values = self.values()?;
+        finite(values, || "the next token".into())?;
         match mask {
             Some(_) => Ok(sampler.sample_masked(values, mask)),
             None => {

@@ -14,6 +14,7 @@ pub mod adapter;
 mod arch;
 pub mod config;
 mod error;
+mod finite;
 mod kept;
 mod likeliest;
 pub mod pieces;

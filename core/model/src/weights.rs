@@ -7,6 +7,7 @@ use realm_compute::{Backend, CacheSpec, CacheType, Rope, quant};
 use realm_gguf::{Gguf, Tensor};
 
 use crate::adapter::{Adapter, AdapterFile, AdapterWeights};
+use crate::finite::first_not_finite;
 use crate::pieces::{PieceRunner, Pieces, shape_of};
 use crate::rope::{RopeScaling, frequencies};
 use crate::transformer::{Forward, Runner};
@@ -77,6 +78,41 @@ pub(crate) struct Layer<B: Backend> {
     pub(crate) window: Option<usize>,
 }
 
+fn not_finite(name: &str, at: usize) -> Error {
+    Error::InvalidModel(format!(
+        "tensor `{name}` holds NaN or an infinity, near number {at}: the file is broken"
+    ))
+}
+
+/// Refuses a matrix that holds what is no number: it would make all texts empty or noise. On several threads, since it
+/// takes as long as reading the file from memory.
+fn check_finite(tensor: &Tensor<'_>) -> Result<(), Error> {
+    /// Bytes that are not worth a thread.
+    const PIECE: usize = 4 << 20;
+    let (ty, block) = (tensor.info.ty, tensor.info.ty.block_bytes());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+    let piece = tensor.data.len().div_ceil(threads).max(PIECE).next_multiple_of(block);
+    let bad = if tensor.data.len() <= piece {
+        first_not_finite(ty, tensor.data)
+    } else {
+        std::thread::scope(|scope| {
+            let look = |data| move || first_not_finite(ty, data);
+            let spawn = |data| std::thread::Builder::new().spawn_scoped(scope, look(data)).map_err(|_| data);
+            let pieces: Vec<_> = tensor.data.chunks(piece).map(spawn).collect();
+            let found = pieces.into_iter().enumerate().map(|(i, found)| {
+                let at = match found {
+                    Ok(thread) => thread.join().ok().flatten(),
+                    // There is no other thread.
+                    Err(data) => look(data)(),
+                };
+                at.map(|at| i * (piece / block) + at)
+            });
+            found.fold(None, Option::or)
+        })
+    };
+    bad.map_or(Ok(()), |at| Err(not_finite(&tensor.info.name, at * ty.block_len())))
+}
+
 /// Takes tensors out of a file one by one and keeps account.
 struct Loader<'a, B: Backend> {
     backend: &'a B,
@@ -115,6 +151,9 @@ impl<'a, B: Backend> Loader<'a, B> {
         Self::check_shape(&tensor, &[len])?;
         let mut values = vec![0.0; len];
         quant::dequantize(tensor.info.ty, tensor.data, &mut values)?;
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            return Err(not_finite(name, at));
+        }
         self.finish(&tensor);
         Ok(values)
     }
@@ -131,6 +170,7 @@ impl<'a, B: Backend> Loader<'a, B> {
     fn matrix(&mut self, name: &str, columns: usize, rows: usize) -> Result<B::Matrix, Error> {
         let tensor = self.take(name)?;
         Self::check_shape(&tensor, &[columns, rows])?;
+        check_finite(&tensor)?;
         self.quantized |= tensor.info.ty.block_len() > 1;
         let matrix = self.backend.matrix(&tensor)?;
         self.finish(&tensor);
@@ -155,6 +195,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         let all: usize = rows.iter().sum();
         let tensor = self.take(&format!("{name}.weight"))?;
         Self::check_shape(&tensor, &[columns, all])?;
+        check_finite(&tensor)?;
         let bias_name = format!("{name}.bias");
         let bias = match self.gguf.tensor(&bias_name) {
             Some(_) => Some(self.floats(&bias_name, all)?),

@@ -76,3 +76,28 @@ fn a_flipped_bit_in_the_header_never_crashes() {
     println!("{fine} ran, {refused} were refused");
     assert!(refused > 100);
 }
+
+/// A number that is none would make every text empty or noise, without a word; so it is found in the file.
+#[test]
+fn a_number_that_is_none_is_refused_with_its_tensor() {
+    let backend = Arc::new(CpuBackend::new(1).unwrap());
+    for file in ["llama-f32.gguf", "gemma3-q5_k.gguf"] {
+        let whole = bytes(file);
+        let gguf = Gguf::from_bytes(whole.clone()).unwrap();
+        for tensor in gguf.tensors() {
+            // NaN as a 32-bit float, and as the two 16-bit ones that begin a block of codes.
+            let nan: [u8; 4] =
+                if tensor.ty.block_len() > 1 { [0, 0x7e, 0, 0x7e] } else { f32::NAN.to_le_bytes() };
+            for at in [0, tensor.bytes() - tensor.ty.block_bytes()] {
+                let mut bytes = whole.clone();
+                bytes[tensor.offset() + at..][..4].copy_from_slice(&nan);
+                let error = run(bytes, &backend).unwrap_err().to_string();
+                assert!(
+                    error.contains(&*tensor.name) && error.contains("NaN"),
+                    "{file} {}: {error}",
+                    tensor.name
+                );
+            }
+        }
+    }
+}

@@ -160,6 +160,7 @@ impl From<realm_engine::Error> for Error {
             E::InvalidArgument(_) => ErrorCode::InvalidArgument,
             E::LimitExceeded(_) => ErrorCode::LimitExceeded,
             E::Overloaded(_) => ErrorCode::Overloaded,
+            E::NotFinite(_) => ErrorCode::InvalidModel,
             // Whoever can ask keeps the engine alive, so one that has stopped has failed.
             _ => ErrorCode::Internal,
         };

@@ -199,6 +199,24 @@ impl Sampler {
     }
 }
 
+/// Refuses what no probabilities can be made of: NaN, and infinity. A token may be impossible, -infinity.
+///
+/// # Errors
+/// `NotFinite`, which names the `place`.
+pub(crate) fn finite(logits: &[f32], place: impl FnOnce() -> String) -> Result<(), Error> {
+    if logits.iter().fold(true, |finite, &logit| finite & (logit < f32::INFINITY)) {
+        return Ok(());
+    }
+    Err(not_finite(&format!("the logits of {}", place())))
+}
+
+/// What was computed is no number.
+pub(crate) fn not_finite(what: &str) -> Error {
+    Error::NotFinite(format!(
+        "{what} are NaN or infinite: the model's weights or the adapter are broken, or the adapter's scale is too large"
+    ))
+}
+
 /// The first of the largest. NaN is never the largest.
 pub fn argmax(logits: &[f32]) -> u32 {
     // In blocks, so that the compiler can find the block's largest without branches.

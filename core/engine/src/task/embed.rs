@@ -6,6 +6,7 @@ use async_channel::Sender;
 
 use super::Rows;
 use crate::Error;
+use crate::sampling::not_finite;
 
 /// Which hidden states make up the vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,9 +87,11 @@ impl Embed {
             (false, Pooling::Mean) => self.rows.max(1) as f64,
             (false, _) => 1.0,
         };
-        let vector = self.sum.iter().map(|x| (x / length) as f32).collect();
+        let vector: Vec<f32> = self.sum.iter().map(|x| (x / length) as f32).collect();
+        let finite = vector.iter().all(|x| x.is_finite());
+        let vector = if finite { Ok(vector) } else { Err(not_finite("the text's hidden states")) };
         // If the caller is gone, nobody wants to know.
-        let _ = self.reply.try_send(Ok(vector));
+        let _ = self.reply.try_send(vector);
         true
     }
 

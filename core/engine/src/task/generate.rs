@@ -12,7 +12,7 @@ use crate::Error;
 use crate::guide::Guide;
 use crate::metrics::Outcome;
 use crate::request::{Chunk, Finish, FinishReason, Request, Timings, Token, Usage};
-use crate::sampling::{Sampler, logprobs};
+use crate::sampling::{Sampler, finite, logprobs};
 use crate::speculate::Speculator;
 use crate::text::TextStream;
 
@@ -216,6 +216,7 @@ impl Generate {
             }
         }
         let row = results.all(i, space)?;
+        finite(row, || format!("generated token {}", self.usage.generated_tokens + 1))?;
         let token = match &mut self.guide {
             Some(guide) => guide.sample(&mut self.sampler, row)?,
             None => self.sampler.sample(row),

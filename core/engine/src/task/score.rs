@@ -4,7 +4,7 @@ use async_channel::Sender;
 
 use super::Rows;
 use crate::Error;
-use crate::sampling::{Scored, score_row};
+use crate::sampling::{Scored, finite, score_row};
 
 /// Log-probabilities of a text's own tokens, and the likeliest in their place.
 pub(crate) struct Score {
@@ -13,12 +13,13 @@ pub(crate) struct Score {
     /// How many of the likeliest tokens.
     top: usize,
     rows: Vec<Scored>,
+    failed: Option<Error>,
     reply: Sender<Result<Vec<Scored>, Error>>,
 }
 
 impl Score {
     pub(crate) fn new(first_row: usize, top: usize, reply: Sender<Result<Vec<Scored>, Error>>) -> Self {
-        Self { first_row, top, rows: Vec::new(), reply }
+        Self { first_row, top, rows: Vec::new(), failed: None, reply }
     }
 
     pub(super) fn first_row(&self) -> usize {
@@ -30,17 +31,24 @@ impl Score {
         let rows = results.logits.chunks_exact(results.vocab);
         let first = end - rows.len();
         for (i, row) in rows.enumerate() {
+            if let Err(error) = finite(row, || format!("token {}", first + i + 1)) {
+                self.failed.get_or_insert(error);
+            }
             self.rows.push(score_row(row, tokens.get(first + i + 1).copied(), self.top));
         }
     }
 
     pub(super) fn restart(&mut self) {
         self.rows.clear();
+        self.failed = None;
     }
 
     pub(super) fn finish(&mut self) -> bool {
         // If the caller is gone, nobody wants to know.
-        let _ = self.reply.try_send(Ok(std::mem::take(&mut self.rows)));
+        let _ = self.reply.try_send(match self.failed.take() {
+            Some(error) => Err(error),
+            None => Ok(std::mem::take(&mut self.rows)),
+        });
         true
     }
 

@@ -1,0 +1,71 @@
+//! Looks for numbers that are none: NaN and infinity.
+
+use realm_gguf::TensorType;
+
+/// The first block of `data`, whole blocks of `ty`, that holds NaN or an infinity, if there is one. Codes are numbers
+/// whatever their bits, so of a block of codes only the scales are read.
+pub(crate) fn first_not_finite(ty: TensorType, data: &[u8]) -> Option<usize> {
+    const HALF: u16 = 0x7c00;
+    // Where a block has its 16-bit floats.
+    let scales: &[usize] = match ty {
+        TensorType::F32 | TensorType::Q8_K => {
+            let finite = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite();
+            return data.chunks_exact(ty.block_bytes()).position(|block| !finite(block));
+        }
+        TensorType::F16 => return first_half(data, HALF),
+        TensorType::BF16 => return first_half(data, 0x7f80),
+        TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 | TensorType::IQ4_NL | TensorType::IQ4_XS => {
+            &[0]
+        }
+        TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => &[0, 2],
+        TensorType::Q2_K => &[80, 82],
+        TensorType::Q3_K => &[108],
+        TensorType::Q6_K => &[208],
+    };
+    let finite = |block: &[u8], at: usize| u16::from_le_bytes([block[at], block[at + 1]]) & HALF != HALF;
+    data.chunks_exact(ty.block_bytes()).position(|block| !scales.iter().all(|&at| finite(block, at)))
+}
+
+/// The first of 16-bit floats whose exponent has all of these bits. In pieces, so that the compiler looks at several at once.
+fn first_half(data: &[u8], exponent: u16) -> Option<usize> {
+    const PIECE: usize = 256;
+    let bad = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]) & exponent == exponent;
+    let piece = data
+        .chunks(PIECE)
+        .position(|piece| piece.chunks_exact(2).fold(false, |any, half| any | bad(half)))?;
+    let start = piece * PIECE / 2;
+    data[piece * PIECE..].chunks_exact(2).position(bad).map(|at| start + at)
+}
+
+#[cfg(test)]
+mod tests {
+    use realm_compute::quant::dequantize;
+
+    use super::*;
+
+    /// Every 16-bit place of a block, set to infinity: it is found if and only if it makes a number that is none.
+    #[test]
+    fn scales_are_where_they_are_looked_for() {
+        use TensorType::*;
+        for ty in
+            [F16, BF16, F32, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_K, IQ4_NL, IQ4_XS, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K]
+        {
+            let size = ty.block_bytes();
+            let infinity: &[u8] = match ty {
+                BF16 => &[0x80, 0x7f],
+                F32 | Q8_K => &[0, 0, 0x80, 0x7f],
+                _ => &[0, 0x7c],
+            };
+            for at in (0..=size - infinity.len()).step_by(2) {
+                // Codes and small scales that are not 0, so that what they are multiplied with shows.
+                let mut data = vec![0x11; 3 * size];
+                assert_eq!(first_not_finite(ty, &data), None, "{ty}");
+                data[size + at..][..infinity.len()].copy_from_slice(infinity);
+                let mut values = vec![0.0; 3 * ty.block_len()];
+                dequantize(ty, &data, &mut values).unwrap();
+                let bad = values.iter().position(|v| !v.is_finite()).map(|value| value / ty.block_len());
+                assert_eq!(first_not_finite(ty, &data), bad, "{ty} at {at}");
+            }
+        }
+    }
+}
