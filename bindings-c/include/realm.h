@@ -983,7 +983,7 @@ void realm_request_set_json(RealmRequest *request);
 // The text will be what a regular expression matches as a whole. Errors: `invalid-argument` for no UTF-8.
 bool realm_request_set_regex(RealmRequest *request, const char *expression, RealmError **error);
 
-// The text will be what a grammar in llguidance's dialect of Lark allows. Errors: `invalid-argument` for no UTF-8.
+// The text will be what a grammar allows, in llguidance's dialect of Lark or in llama.cpp's GBNF. Errors: `invalid-argument` for no UTF-8.
 bool realm_request_set_lark(RealmRequest *request, const char *grammar, RealmError **error);
 
 // So many tokens at the beginning of the prompt may be computed once for all tenants who mark them too.

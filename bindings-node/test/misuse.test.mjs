@@ -49,6 +49,56 @@ test('wrong types and names are refused', async () => {
   await assert.rejects(runtime.loadProgram(Buffer.from('no')), realm.InvalidProgramError)
 })
 
+test('numbers that are none are refused by name, in every option of every call', async () => {
+  const none = [NaN, Infinity, -Infinity]
+  const refused = (name) => (error) => error instanceof realm.InvalidArgumentError && error.message.includes(name)
+  const fractions = ['temperature', 'topP', 'minP', 'typicalP', 'repetitionPenalty', 'frequencyPenalty', 'presencePenalty', 'adapterScale']
+  const wholes = ['maxTokens', 'topK', 'repetitionWindow', 'seed', 'logprobs', 'sharedPrefix']
+  for (const name of [...fractions, ...wholes]) {
+    for (const value of none) await assert.rejects(model.generate('a', { [name]: value }), refused(name), `${name} ${value}`)
+    for (const value of ['1', true, {}]) await assert.rejects(model.generate('a', { [name]: value }), refused(name), `${name} ${value}`)
+  }
+  for (const name of wholes) {
+    for (const value of [-1, 1.5, 2 ** 65, -5n]) await assert.rejects(model.generate('a', { [name]: value }), refused(name), `${name} ${value}`)
+  }
+  for (const name of fractions) await assert.rejects(model.generate('a', { [name]: 1e300 }), /1e300|inf|scale/, name)
+  for (const value of [NaN, Infinity]) {
+    await assert.rejects(model.generate('a', { logitBias: { 5: value } }), refused('logitBias.5'))
+  }
+  await assert.rejects(model.generate('a', { logitBias: { 5: 1e39 } }), refused('logit_bias'))
+  await assert.rejects(model.generate('a', { bannedTokens: [NaN] }), refused('bannedTokens.0'))
+  await assert.rejects(model.generate('a', { jsonSchema: { properties: { a: { maximum: NaN } } } }), refused('jsonSchema.properties.a.maximum'))
+  await assert.rejects(model.generate([1, NaN]), refused('prompt.1'))
+  for (const value of [NaN, -1, 1.5, 2 ** 32]) {
+    await assert.rejects(model.score('a', { top: value }), refused('top'))
+    await assert.rejects(model.score([value]), refused('tokens[0]'))
+    await assert.rejects(model.embed([value]), refused('tokens[0]'))
+    await assert.rejects(model.logLikelihood([1], [value]), refused('continuation[0]'))
+    assert.throws(() => model.decode([value]), refused('tokens[0]'))
+    const sequence = model.sequence()
+    assert.throws(() => sequence.append([value]), refused('tokens[0]'))
+    assert.throws(() => sequence.truncate(value), refused('length'))
+  }
+  for (const name of ['weight', 'maxConcurrent', 'maxQueued', 'kvTokens', 'tokensPerMinute', 'requestTimeout', 'programMemory', 'programCpuTime', 'programHandles', 'programOutput']) {
+    for (const value of [...none, -1]) assert.throws(() => runtime.tenant('a', { [name]: value }), realm.InvalidArgumentError, `${name} ${value}`)
+    for (const value of none) assert.throws(() => runtime.tenant('a', { [name]: value }), refused(name))
+  }
+  for (const name of ['kvTokens', 'kvMemory', 'maxQueued', 'gpuLayers']) {
+    for (const value of [...none, -1, 1.5]) await assert.rejects(runtime.loadModel('smollm2-135m', { [name]: value }), refused(name))
+  }
+  for (const value of [...none, -1, 1.5]) assert.throws(() => new realm.Realm({ threads: value }), refused('threads'))
+})
+
+test('a bigint keeps its digits', async () => {
+  const seeded = (seed) => model.generate('Once', { maxTokens: 6, temperature: 2, seed })
+  assert.equal((await seeded(2n ** 60n + 1n)).text, (await seeded(2n ** 60n + 1n)).text)
+  const exact = { const: 9007199254740993n }
+  assert.equal((await model.generate('a', { jsonSchema: exact })).text, '9007199254740993')
+  const banned = (await model.generate('Once upon a', { maxTokens: 1, temperature: 0 })).tokens[0].id
+  const other = await model.generate('Once upon a', { maxTokens: 1, temperature: 0, logitBias: { [banned]: -Infinity } })
+  assert.notEqual(other.tokens[0].id, banned)
+})
+
 test('what is closed says so', async () => {
   const closing = await runtime.loadModel('smollm2-135m')
   const tenant = runtime.tenant('a')

@@ -2,6 +2,7 @@ import { call, wait } from './errors.js'
 import { Generation } from './generation.js'
 import type { NativeAdapter, NativeModel, NativeTokenizer } from './native.js'
 import { metrics } from './metrics.js'
+import { count, finite, ids, stringify } from './numbers.js'
 import { Sequence } from './sequence.js'
 import type {
   Completion,
@@ -74,7 +75,7 @@ export class Tokenizer {
 
   /** The text of token ids. Control tokens are left out, unless `special`. */
   decode(tokens: Iterable<number>, { special = false }: { special?: boolean | undefined } = {}): string {
-    return call(() => this.#native.decode(Array.from(tokens), special))
+    return call(() => this.#native.decode(ids('tokens', tokens), special))
   }
 
   /** The token that is spelled exactly so, a control token included. */
@@ -85,7 +86,7 @@ export class Tokenizer {
 
 /** A request as the native half takes it. */
 function json(prompt: Prompt, { signal, adapter, ...options }: RequestOptions): string {
-  return JSON.stringify({ ...options, prompt: prompt instanceof Uint32Array ? Array.from(prompt) : prompt })
+  return stringify({ ...options, prompt: prompt instanceof Uint32Array ? Array.from(prompt) : prompt })
 }
 
 /** One set of weights, used by everybody, as one tenant sees it. */
@@ -123,12 +124,12 @@ export class Model implements Disposable {
     text: string | Iterable<number>,
     { top = 0 }: { top?: number | undefined } = {},
   ): Promise<Scored[]> {
-    return JSON.parse(await wait(async () => this.native.score(this.#tokens(text), top)))
+    return JSON.parse(await wait(async () => this.native.score(this.#tokens(text), count('top', top))))
   }
 
   /** The log-probability of each token of `continuation` after `prompt`, in nats. */
   async logLikelihood(prompt: Iterable<number>, continuation: Iterable<number>): Promise<Float32Array> {
-    return wait(async () => this.native.logLikelihood(Array.from(prompt), Array.from(continuation)))
+    return wait(async () => this.native.logLikelihood(ids('prompt', prompt), ids('continuation', continuation)))
   }
 
   /** Token ids of a text. */
@@ -172,7 +173,7 @@ export class Model implements Disposable {
 
   /** The same model with an adapter, and a factor on what it adds. */
   adapted(adapter: Adapter, { scale = 1 }: { scale?: number | undefined } = {}): Model {
-    return new Model(call(() => this.native.adapted(adapter.native, scale)))
+    return new Model(call(() => this.native.adapted(adapter.native, finite('scale', scale))))
   }
 
   /** What the model is. */
@@ -196,6 +197,6 @@ export class Model implements Disposable {
   }
 
   #tokens(text: string | Iterable<number>): number[] {
-    return typeof text === 'string' ? this.encode(text) : Array.from(text)
+    return typeof text === 'string' ? this.encode(text) : ids('tokens', text)
   }
 }

@@ -3,6 +3,7 @@ import { Hub } from './hub.js'
 import { long } from './long.js'
 import { Model, Tokenizer } from './model.js'
 import { native, type NativeRealm } from './native.js'
+import { stringify } from './numbers.js'
 import { Program, safely, Tenant } from './tenant.js'
 import type { FileInfo, LimitOptions, LoadOptions, LogLevel, RealmOptions } from './types.js'
 
@@ -11,7 +12,7 @@ export class Realm implements Disposable {
   readonly #native: NativeRealm
 
   constructor(options: RealmOptions = {}) {
-    this.#native = call(() => new native.NativeRealm(JSON.stringify(options)))
+    this.#native = call(() => new native.NativeRealm(stringify(options)))
   }
 
   /**
@@ -19,7 +20,7 @@ export class Realm implements Disposable {
    * is not there yet is fetched.
    */
   async loadModel(model: string, { onProgress, signal, ...options }: LoadOptions = {}): Promise<Model> {
-    const given = JSON.stringify(options)
+    const given = stringify(options)
     const begin = (callback: Parameters<NativeRealm['loadModel']>[2]) =>
       this.#native.loadModel(model, given, callback)
     return new Model(await long(begin, { onProgress, signal }))
@@ -32,7 +33,7 @@ export class Realm implements Disposable {
 
   /** A tenant with limits of its own. Tenants of the same name share nothing. */
   tenant(name: string, limits: LimitOptions = {}): Tenant {
-    return new Tenant(call(() => this.#native.tenant(name, JSON.stringify(limits))))
+    return new Tenant(call(() => this.#native.tenant(name, stringify(limits))))
   }
 
   /** Compiles a program, a WebAssembly component or module, from a file or from bytes. */

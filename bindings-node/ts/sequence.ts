@@ -1,5 +1,6 @@
 import { call, wait } from './errors.js'
 import type { NativeSequence } from './native.js'
+import { count, ids } from './numbers.js'
 import type { Forwarded } from './types.js'
 
 /** A token sequence with its KV cache, to append to, run forward, fork and truncate. One forward at a time. */
@@ -28,7 +29,7 @@ export class Sequence implements Disposable {
 
   /** Adds tokens at the end; the next forward computes them. */
   append(tokens: Iterable<number>): void {
-    call(() => this.#native.append(Array.from(tokens)))
+    call(() => this.#native.append(ids('tokens', tokens)))
   }
 
   /** Computes what was appended since the last forward, or the last token again if nothing was. */
@@ -43,7 +44,7 @@ export class Sequence implements Disposable {
 
   /** Drops the tokens from the `length`th on. */
   truncate(length: number): void {
-    call(() => this.#native.truncate(length))
+    call(() => this.#native.truncate(count('length', length)))
   }
 
   /** Tokens, keys and values as bytes, for `Model.restoreSequence`. */

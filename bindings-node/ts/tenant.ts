@@ -2,6 +2,7 @@ import { call } from './errors.js'
 import { metrics } from './metrics.js'
 import { Model } from './model.js'
 import type { NativeProgram, NativeTenant } from './native.js'
+import { stringify } from './numbers.js'
 import type { GrantOptions, LimitOptions, Limits, LogLevel, ProgramInfo, Served } from './types.js'
 
 /** A compiled WebAssembly program, which answers the requests of any number of tenants. */
@@ -78,7 +79,7 @@ export class Tenant implements Disposable {
 
   /** Changes what it may use, from the next step on; what is not named is not limited. */
   setLimits(limits: LimitOptions): void {
-    call(() => this.#native.setLimits(JSON.stringify(limits)))
+    call(() => this.#native.setLimits(stringify(limits)))
   }
 
   /** A loaded model as this tenant sees it: what is asked of it counts against the tenant's limits. */
@@ -121,7 +122,7 @@ export class Tenant implements Disposable {
       }
     }
     const sink = log ? safely((from: string, level: string, message: string) => log(from, level as LogLevel, message)) : null
-    const granted = JSON.stringify({ ...options, tools: names })
+    const granted = stringify({ ...options, tools: names })
     call(() => this.#native.setGrants(granted, sink, names.length ? run : null))
   }
 

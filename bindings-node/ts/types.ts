@@ -37,8 +37,8 @@ export interface RequestOptions {
   logitBias?: Readonly<Record<number, number>> | undefined
   /** Tokens that never come out. */
   bannedTokens?: readonly number[] | undefined
-  /** Same seed, same text. */
-  seed?: number | undefined
+  /** Same seed, same text; from 0 to 2⁶⁴ - 1. */
+  seed?: number | bigint | undefined
   /** Strings that end the text. */
   stop?: string | readonly string[] | undefined
   /** Log-probabilities of every token, and so many of the likeliest in its place. */
@@ -51,7 +51,7 @@ export interface RequestOptions {
   json?: boolean | undefined
   /** The text will be what a regular expression matches. */
   regex?: string | undefined
-  /** The text will be what a grammar (Lark) allows. */
+  /** The text will be what a grammar allows, in Lark or in llama.cpp's GBNF. */
   grammar?: string | undefined
   /**
    * Tool definitions in OpenAI's format, for templates that know tools. With any, calls that the answer spells leave its text

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyList, PyString, PyTuple};
 use realm::{Grammar, Message, Prompt, Request, SharedPrefix, Speculation, ToolChoice};
 use serde_json::{Map, Value};
 
@@ -25,7 +25,8 @@ pub(crate) fn request(prompt: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDi
         if let "response_format" | "json_schema" | "json" | "regex" | "grammar" = key {
             guides.push(key);
         }
-        request = apply(request, key, &value).map_err(|error| named(value.py(), key, error))?;
+        let applied = number(key, &value).and_then(|()| apply(request, key, &value));
+        request = applied.map_err(|error| named(value.py(), key, error))?;
     }
     if guides.len() > 1 {
         return Err(invalid(&format!("only one of {} can guide a text", guides.join(", "))));
@@ -64,6 +65,16 @@ const OPTIONS: [&str; 29] = [
     "input",
     "speculation",
 ];
+
+/// Refuses True and False for numbers, which Python takes for 1 and 0.
+fn number(key: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    let takes_flags =
+        matches!(key, "json" | "ignore_eos" | "input" | "json_schema" | "response_format" | "tools");
+    if !takes_flags && value.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err("a bool is no number"));
+    }
+    Ok(())
+}
 
 fn apply(mut request: Request, key: &str, value: &Bound<'_, PyAny>) -> PyResult<Request> {
     let sampling = &mut request.sampling;
@@ -128,8 +139,35 @@ fn prompt(value: &Bound<'_, PyAny>) -> PyResult<Prompt> {
 }
 
 /// A Python value as JSON.
+///
+/// # Errors
+/// `TypeError` for what JSON has no word for, NaN and infinities among it, which would otherwise become null.
 pub(crate) fn json(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    finite(value, 0)?;
     pythonize::depythonize(value).map_err(|error| PyTypeError::new_err(format!("not JSON: {error}")))
+}
+
+fn finite(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
+    /// Deeper than what is taken for JSON.
+    const DEPTH: usize = 200;
+    if depth > DEPTH {
+        return Ok(());
+    }
+    if let Ok(number) = value.cast::<PyFloat>() {
+        return match number.value().is_finite() {
+            true => Ok(()),
+            false => {
+                Err(PyTypeError::new_err(format!("not JSON: {} is no number of JSON's", number.value())))
+            }
+        };
+    }
+    if let Ok(dict) = value.cast::<PyDict>() {
+        return dict.iter().try_for_each(|(_, value)| finite(&value, depth + 1));
+    }
+    if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
+        return value.try_iter()?.try_for_each(|item| finite(&item?, depth + 1));
+    }
+    Ok(())
 }
 
 fn list(value: &Bound<'_, PyAny>) -> PyResult<Vec<Value>> {

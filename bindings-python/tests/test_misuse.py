@@ -37,6 +37,31 @@ def run(program: str, status: int = 0, **options: Any) -> str:
     return str(ran.stdout)
 
 
+def test_numbers_that_are_none_are_refused_by_name(runtime: realm.Realm, model: realm.Model) -> None:
+    fractions = ["temperature", "top_p", "min_p", "typical_p", "repetition_penalty", "frequency_penalty", "presence_penalty"]
+    wholes = ["max_tokens", "top_k", "repetition_window", "seed", "logprobs"]
+    refused = (TypeError, realm.errors.InvalidArgumentError)
+    wrong: list[tuple[str, Any]] = []
+    for name in [*fractions, "adapter_scale"]:
+        wrong += [(name, value) for value in (float("nan"), float("inf"), 1e300, 10**400, True, "1")]
+    for name in [*wholes, "shared_prefix"]:
+        wrong += [(name, value) for value in (float("nan"), 1.5, -1, 2**70, True)]
+    wrong += [(name, "1") for name in wholes]
+    wrong += [("logit_bias", {5: float("nan")}), ("logit_bias", {5: float("inf")}), ("banned_tokens", [1.5])]
+    wrong += [("json_schema", {"maximum": float("nan")}), ("input", [float("inf")]), ("json_schema", {"const": 2**70})]
+    for name, value in wrong:
+        with pytest.raises(refused) as raised:
+            model.generate("a", **{name: value})
+        assert name in str(raised.value) or "scale" in str(raised.value), (name, value, raised.value)
+    limits: list[dict[str, Any]] = [{"weight": float("nan")}, {"request_timeout": float("nan")}, {"kv_tokens": -1}]
+    for limit in limits:
+        with pytest.raises(refused):
+            runtime.tenant("a", **limit)
+    first = model.generate("Once upon a", max_tokens=1, temperature=0).tokens[0].id
+    other = model.generate("Once upon a", max_tokens=1, temperature=0, logit_bias={first: float("-inf")})
+    assert other.tokens[0].id != first
+
+
 def test_wrong_types_and_names_are_refused(runtime: realm.Realm, model: realm.Model) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"max_tokens": "many"}, "max_tokens"),

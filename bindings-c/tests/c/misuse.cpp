@@ -11,6 +11,7 @@
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <limits>
 #include <thread>
 #include <vector>
 
@@ -67,6 +68,39 @@ static Enum none_of() {
     Enum value;
     std::memcpy(&value, &number, sizeof value);
     return value;
+}
+
+// Every number of a request that may be none, or beyond what it means.
+static void numbers_that_are_none() {
+    const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+    struct Option {
+        const char *name;
+        std::function<void(RealmRequest *, float)> set;
+    };
+    const Option options[] = {
+        {"temperature", realm_request_set_temperature},
+        {"top_p", realm_request_set_top_p},
+        {"min_p", realm_request_set_min_p},
+        {"typical_p", realm_request_set_typical_p},
+        {"repetition_penalty", [](RealmRequest *q, float value) { realm_request_set_repetition_penalty(q, value, 64); }},
+        {"frequency_penalty", realm_request_set_frequency_penalty},
+        {"presence_penalty", realm_request_set_presence_penalty},
+        {"adapter_scale", [](RealmRequest *q, float value) { realm_request_set_adapter(q, nullptr, value); }},
+        {"logit_bias", [](RealmRequest *q, float value) { realm_request_set_logit_bias(q, 5, value); }},
+    };
+    for (const auto &option : options) {
+        for (float value : {nan, infinity, -infinity}) {
+            // A bias of minus infinity bans the token.
+            if (std::strcmp(option.name, "logit_bias") == 0 && value < 0) continue;
+            auto request = story(1);
+            option.set(request.get(), value);
+            RealmError *error = nullptr;
+            CHECK(realm_model_generate(model.get(), request.get(), &error) == nullptr);
+            CHECK(error != nullptr && realm_error_code(error) == REALM_ERROR_CODE_INVALID_ARGUMENT);
+            CHECK(std::strstr(realm_error_message(error), option.name) != nullptr);
+            realm_error_free(error);
+        }
+    }
 }
 
 static void nothing_where_something_is_needed() {
@@ -367,6 +401,7 @@ int main(int argc, char **argv) {
         std::exit(0);
     }
     nothing_where_something_is_needed();
+    numbers_that_are_none();
     a_callback_that_throws_ends_the_request();
     threads_wait_and_another_one_cancels();
     a_signal_ends_a_request();

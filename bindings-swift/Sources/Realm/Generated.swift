@@ -6653,7 +6653,7 @@ public enum Guide: Equatable, Hashable {
     case regex(String
     )
     /**
-     * What a grammar in llguidance's dialect of Lark allows.
+     * What a grammar allows, in llguidance's dialect of Lark or in llama.cpp's GBNF.
      */
     case lark(String
     )

@@ -46,7 +46,12 @@ final class MisuseTests: XCTestCase {
         await refused("unsupported", "abacus") { try Realm(device: "abacus") }
         let requests: [(String, (inout Request) -> Void)] = [
             ("temperature", { $0.temperature = -1 }), ("temperature", { $0.temperature = .nan }), ("top_p", { $0.topP = 2 }),
-            ("min_p", { $0.minP = -.infinity }), ("repetition_penalty", { $0.repetitionPenalty = 0 }),
+            ("min_p", { $0.minP = -.infinity }), ("typical_p", { $0.typicalP = .nan }), ("temperature", { $0.temperature = .infinity }),
+            ("top_p", { $0.topP = .nan }), ("repetition_penalty", { $0.repetitionPenalty = .infinity }),
+            ("frequency_penalty", { $0.frequencyPenalty = .nan }), ("presence_penalty", { $0.presencePenalty = -.infinity }),
+            ("adapter_scale", { $0.adapterScale = .nan }), ("logit_bias", { $0.logitBias = [5: .nan] }),
+            ("logit_bias", { $0.logitBias = [5: .infinity] }), ("uniqueItems", { $0.guide = .jsonSchema(#"{"type":"array","uniqueItems":true}"#) }),
+            ("line 1", { $0.guide = .lark("root ::= [z") }), ("repetition_penalty", { $0.repetitionPenalty = 0 }),
             ("logit_bias", { $0.logitBias = [.max: 1] }), ("banned_tokens", { $0.bannedTokens = [.max] }),
             ("`jsonSchema` is no JSON", { $0.guide = .jsonSchema("{") }),
             ("regex", { $0.guide = .regex("(") }), ("grammar", { $0.guide = .lark("begin: A") }), ("logprobs", { $0.logprobs = .max }),

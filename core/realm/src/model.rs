@@ -177,6 +177,10 @@ impl Model {
     /// `invalid-argument` and `limit-exceeded` say what about the request is wrong, or which limit of the tenant it
     /// reached; `overloaded` if too many requests wait already.
     pub fn stream(&self, mut request: Request) -> Result<Generation, Error> {
+        if !request.adapter_scale.is_finite() {
+            let why = format!("adapter_scale is {}; it must be finite", request.adapter_scale);
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
         if let Some(program) = self.tenant.program() {
             return self.run_program(&program, request);
         }

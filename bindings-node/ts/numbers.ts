@@ -1,0 +1,58 @@
+/** Numbers on their way to the native half, which JavaScript and N-API would bend without a word. */
+
+import { randomUUID } from 'node:crypto'
+
+import { InvalidArgumentError } from './errors.js'
+
+const MOST = 2 ** 32 - 1
+
+/** Nothing that Realm takes is deeper; what is goes on to `JSON.stringify`, which says what is wrong with a cycle. */
+const DEPTH = 200
+
+/**
+ * @internal Options as JSON. `JSON.stringify` makes `null` of NaN and infinities, which would read as "not given", so they are
+ * refused with their place; the exception is a `logitBias` of `-Infinity`, for which `null` stands. Of a bigint come its digits.
+ */
+export function stringify(options: unknown): string {
+  const big = check(options, '', DEPTH)
+  if (!big) return JSON.stringify(options)
+  const mark = randomUUID()
+  const text = JSON.stringify(options, (_, value) => (typeof value === 'bigint' ? mark + value + mark : value))
+  return text.replaceAll(`"${mark}`, '').replaceAll(`${mark}"`, '')
+}
+
+/** Whether there is a bigint in `value`. */
+function check(value: unknown, place: string, depth: number): boolean {
+  if (typeof value === 'bigint') return true
+  if (typeof value === 'number') {
+    if (Number.isFinite(value) || (value === -Infinity && /^logitBias\.\d+$/.test(place))) return false
+    const hint = value === Infinity && /^(max|kv|tokens|request)/.test(place) ? '; leave it out for no limit' : ''
+    throw new InvalidArgumentError(`${place} is ${value}, not a finite number${hint}`)
+  }
+  if (typeof value !== 'object' || value === null || depth === 0) return false
+  if (typeof (value as { toJSON?: unknown }).toJSON === 'function') return false
+  let big = false
+  for (const [key, inner] of Object.entries(value)) {
+    big = check(inner, place ? `${place}.${key}` : key, depth - 1) || big
+  }
+  return big
+}
+
+/** @internal A count, which N-API would take modulo 2³², and NaN for 0. */
+export function count(name: string, value: number): number {
+  if (typeof value !== 'number') throw new TypeError(`${name} is a ${typeof value}, not a number`)
+  if (Number.isInteger(value) && value >= 0 && value <= MOST) return value
+  throw new InvalidArgumentError(`${name} is ${value}; it is a whole number from 0 to ${MOST}`)
+}
+
+/** @internal A factor. */
+export function finite(name: string, value: number): number {
+  if (typeof value !== 'number') throw new TypeError(`${name} is a ${typeof value}, not a number`)
+  if (Number.isFinite(value)) return value
+  throw new InvalidArgumentError(`${name} is ${value}, not a finite number`)
+}
+
+/** @internal Token ids. */
+export function ids(name: string, values: Iterable<number>): number[] {
+  return Array.from(values, (value, i) => count(`${name}[${i}]`, value))
+}
