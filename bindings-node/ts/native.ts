@@ -143,37 +143,33 @@ function libc(): 'gnu' | 'musl' {
   }
 }
 
-/** Every package by its literal name: bundlers trace what a program needs by that. */
-function required(platform: string): Native {
-  switch (platform) {
-    case 'linux-x64-gnu':
-      return require('realm-linux-x64-gnu')
-    case 'linux-arm64-gnu':
-      return require('realm-linux-arm64-gnu')
-    case 'linux-x64-musl':
-      return require('realm-linux-x64-musl')
-    case 'linux-arm64-musl':
-      return require('realm-linux-arm64-musl')
-    case 'darwin-arm64':
-      return require('realm-darwin-arm64')
-    case 'darwin-x64':
-      return require('realm-darwin-x64')
-    case 'win32-x64-msvc':
-      return require('realm-win32-x64-msvc')
-    default:
-      throw new Error(`there is no package for ${platform}`)
-  }
-}
-
 function load(): Native {
   const { platform, arch } = process
   const suffix = platform === 'linux' ? `-${libc()}` : platform === 'win32' ? '-msvc' : ''
   const name = `${platform}-${arch}${suffix}`
+  // Every package by its literal name, since bundlers trace what a program needs by that; and each within a `try`, which tells
+  // them that most are not there.
   try {
-    return required(name)
+    switch (name) {
+      case 'linux-x64-gnu':
+        return require('realm-linux-x64-gnu')
+      case 'linux-arm64-gnu':
+        return require('realm-linux-arm64-gnu')
+      case 'linux-x64-musl':
+        return require('realm-linux-x64-musl')
+      case 'linux-arm64-musl':
+        return require('realm-linux-arm64-musl')
+      case 'darwin-arm64':
+        return require('realm-darwin-arm64')
+      case 'darwin-x64':
+        return require('realm-darwin-x64')
+      case 'win32-x64-msvc':
+        return require('realm-win32-x64-msvc')
+    }
   } catch (cause) {
     throw new Error(`cannot load realm's native half for this platform, realm-${name}: ${advice(name, cause)}`, { cause })
   }
+  throw new Error(`realm runs on Linux, macOS and Windows, on x64 and on arm64 but for Windows; there is no package for ${name}`)
 }
 
 /** What to do where the native half is not to be had. */
