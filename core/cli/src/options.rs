@@ -62,7 +62,7 @@ impl From<Speculate> for Speculation {
 
 impl ModelOptions {
     pub(crate) fn load(&self) -> Result<Model> {
-        self.load_with(self.context)
+        self.load_with(None)
     }
 
     /// Loads with a KV cache of so many tokens, unless the user said how many.
