@@ -27,7 +27,8 @@ fn minus_one_means_what_it_means_elsewhere() {
     for option in [["--threads", "-1"], ["--threads", "0"], ["--gpu-layers", "-1"]] {
         run(&[&QUICK[..], &option].concat());
     }
-    for (option, value) in [("--max-tokens", "-2"), ("--top-k", "-2"), ("--seed", "-7"), ("--context", "-2")] {
+    for (option, value) in [("--max-tokens", "-2"), ("--top-k", "-2"), ("--seed", "-7"), ("--context", "-2")]
+    {
         let output = realm(&["run", "smollm2-135m", "Hi", option, value], "");
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{stderr}");
@@ -38,7 +39,16 @@ fn minus_one_means_what_it_means_elsewhere() {
 #[test]
 fn a_context_of_zero_is_the_models_own() {
     for context in ["0", "-1"] {
-        let args = ["run", "smollm2-135m", "Once upon a time", "--raw", "--context", context, "--cache-type", "q8_0"];
+        let args = [
+            "run",
+            "smollm2-135m",
+            "Once upon a time",
+            "--raw",
+            "--context",
+            context,
+            "--cache-type",
+            "q8_0",
+        ];
         let output = realm(&[&args[..], &["--max-tokens", "9", "--temperature", "0"]].concat(), "");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(stderr.contains("generated 9 tokens"), "{stderr}");
@@ -59,13 +69,20 @@ fn a_prompt_may_begin_with_a_hyphen_and_needs_no_quotes() {
     // What follows `--` is said, whatever it looks like.
     let args = ["run", "smollm2-135m", "--temperature", "0", "--max-tokens", "6", "--", "--help"];
     assert!(!stdout(&args, "").contains("Usage"));
-    assert_eq!(stdout(&["run", "smollm2-135m", "-", "--raw", "--temperature", "0", "--max-tokens", "2"], "One, two,"),
-        stdout(&["run", "smollm2-135m", "--raw", "--temperature", "0", "--max-tokens", "2"], "One, two,"));
+    assert_eq!(
+        stdout(
+            &["run", "smollm2-135m", "-", "--raw", "--temperature", "0", "--max-tokens", "2"],
+            "One, two,"
+        ),
+        stdout(&["run", "smollm2-135m", "--raw", "--temperature", "0", "--max-tokens", "2"], "One, two,")
+    );
 }
 
 #[test]
 fn a_mistyped_option_is_no_prompt() {
-    for args in [&["run", "m", "Hi", "--temprature", "0"][..], &["tenant", "run", "p", "m", "--temprature=0", "Hi"]] {
+    for args in
+        [&["run", "m", "Hi", "--temprature", "0"][..], &["tenant", "run", "p", "m", "--temprature=0", "Hi"]]
+    {
         let output = realm(args, "");
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{stderr}");
@@ -84,11 +101,16 @@ fn an_incomplete_file_is_called_incomplete() {
         let mut from = std::fs::File::open(model_file("smollm2-135m")).unwrap();
         let mut to = std::fs::File::create(&cut).unwrap();
         std::io::copy(&mut std::io::Read::take(&mut from, len), &mut to).unwrap();
-        for command in [&["run", "cut.gguf", "Hi"][..], &["models", "info", "cut.gguf"], &["tokenize", "cut.gguf"]] {
+        for command in
+            [&["run", "cut.gguf", "Hi"][..], &["models", "info", "cut.gguf"], &["tokenize", "cut.gguf"]]
+        {
             let output = realm_in(folder.path(), command, "");
             let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(1), "{stderr}");
-            assert!(stderr.contains("cut.gguf") && stderr.contains("the download was not finished"), "{stderr}");
+            assert!(
+                stderr.contains("cut.gguf") && stderr.contains("the download was not finished"),
+                "{stderr}"
+            );
             if len == 50_000_000 {
                 assert!(stderr.contains(&format!("the file ends at byte 50000000 of {whole}")), "{stderr}");
             }
@@ -102,7 +124,10 @@ fn more_threads_than_cores_are_lowered_with_a_warning() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     let cores = std::thread::available_parallelism().unwrap();
-    assert!(stderr.contains("warning: 1000 threads") && stderr.contains(&format!("{cores} cores")), "{stderr}");
+    assert!(
+        stderr.contains("warning: 1000 threads") && stderr.contains(&format!("{cores} cores")),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -118,7 +143,8 @@ fn a_model_that_memory_has_no_room_for_is_refused_with_figures() {
     let (code, said) = run("200MiB", &["--context", "100000"]);
     assert!(code == Some(1) && said.contains("for the KV cache") && said.contains("`--context`"), "{said}");
     // What the refusal says would fit does.
-    let tokens: String = said.split("(`--context`) to ").nth(1).unwrap().chars().take_while(char::is_ascii_digit).collect();
+    let tokens: String =
+        said.split("(`--context`) to ").nth(1).unwrap().chars().take_while(char::is_ascii_digit).collect();
     let (code, said) = run("200MiB", &["--context", &tokens]);
     assert_eq!(code, Some(0), "{said}");
     let (code, said) = run("200MiB", &[]);
@@ -141,7 +167,10 @@ fn a_full_conversation_forgets_its_oldest_turns_and_says_so() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     assert!(stderr.contains("/clear forgets") && stderr.contains("// begins a text"), "{stderr}");
-    assert!(stderr.contains("the context of 256 tokens is full: the 2 oldest messages are forgotten"), "{stderr}");
+    assert!(
+        stderr.contains("the context of 256 tokens is full: the 2 oldest messages are forgotten"),
+        "{stderr}"
+    );
     assert_eq!(stderr.matches("generated").count(), 8, "every turn is answered: {stderr}");
 }
 

@@ -91,7 +91,9 @@ fn no_file(path: &Path) -> String {
     match path.is_dir() {
         true => format!("{path_is} is a folder; name a GGUF file in it"),
         false => {
-            format!("there is no file {path_is}; `realm models list` shows the models that are fetched by their names")
+            format!(
+                "there is no file {path_is}; `realm models list` shows the models that are fetched by their names"
+            )
         }
     }
 }
