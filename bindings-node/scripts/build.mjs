@@ -5,7 +5,7 @@
 // With --pack two tarballs are written to FOLDER: `realm`, and the package of this platform that it depends on.
 
 import { execFileSync } from 'node:child_process'
-import { copyFileSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { appendFileSync, copyFileSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -40,7 +40,10 @@ copyFileSync(join(target, library), join(folder, 'realm.node'))
 if (process.platform === 'linux') run('strip', '--strip-unneeded', join(folder, 'realm.node'))
 const { version, license, author } = manifest
 const description = `The native half of realm for ${platform}`
-const native = { name: `realm-${platform}`, version, description, license, author, main: 'realm.node', files: ['realm.node'] }
+const licenses = ['LICENSE-APACHE', 'LICENSE-MIT']
+for (const file of licenses) copyFileSync(join(root, '..', file), join(folder, file))
+const files = ['realm.node', ...licenses]
+const native = { name: `realm-${platform}`, version, description, license, author, main: 'realm.node', files }
 writeFileSync(join(folder, 'package.json'), JSON.stringify({ ...native, ...PLATFORMS[platform] }, null, 2) + '\n')
 
 // What users see, for `require` and for `import`.
@@ -51,9 +54,13 @@ const linked = join(root, 'node_modules', `realm-${platform}`)
 rmSync(linked, { recursive: true, force: true })
 symlinkSync(folder, linked, 'junction')
 const names = Object.keys(createRequire(import.meta.url)(join(root, 'dist/index.js')))
+const whole = 'declare const realm: typeof import("./index.js")\nexport default realm\n'
+// For TypeScript's `import realm from 'realm'` in programs that it compiles to `require`.
+appendFileSync(join(root, 'dist/index.js'), "Object.defineProperty(exports, 'default', { value: exports })\n")
+appendFileSync(join(root, 'dist/index.d.ts'), whole)
 const esm = `import realm from './index.js'\nexport const { ${names.join(', ')} } = realm\nexport default realm\n`
 writeFileSync(join(root, 'dist/index.mjs'), esm)
-writeFileSync(join(root, 'dist/index.d.mts'), "export * from './index.js'\n")
+writeFileSync(join(root, 'dist/index.d.mts'), "export * from './index.js'\nexport { default } from './index.js'\n")
 
 if (pack > 0) {
   const out = resolve(process.argv[pack + 1])
@@ -66,6 +73,7 @@ if (pack > 0) {
   )
   writeFileSync(join(stage, 'package.json'), JSON.stringify(published, null, 2) + '\n')
   copyFileSync(join(root, 'README.md'), join(stage, 'README.md'))
+  for (const file of licenses) copyFileSync(join(root, '..', file), join(stage, file))
   run('cp', '-r', join(root, 'dist'), stage)
   run('npm', 'pack', '--silent', '--pack-destination', out, stage)
   run('npm', 'pack', '--silent', '--pack-destination', out, folder)

@@ -17,3 +17,9 @@ pub mod runtime;
 mod sequence;
 mod tenant;
 mod tokenizer;
+
+/// The package's version.
+#[napi_derive::napi]
+pub fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}

@@ -46,6 +46,17 @@ impl NativeModel {
     }
 }
 
+/// The token ids of what may be a text, encoded on a thread of its own.
+async fn tokens(model: &realm::Model, text: Either<String, Uint32Array>) -> Result<Vec<u32>> {
+    match text {
+        Either::A(text) => {
+            let model = model.clone();
+            unblock(move || Ok(model.encode(&text))).await.map_err(failed)
+        }
+        Either::B(tokens) => Ok(tokens.to_vec()),
+    }
+}
+
 #[napi]
 impl NativeModel {
     /// Starts a request, given as JSON, on a thread of its own: prompts may be long and grammars take time.
@@ -58,17 +69,17 @@ impl NativeModel {
     ) -> Result<PromiseRaw<'env, NativeGeneration>> {
         let model = self.handle.get()?;
         let adapter = adapter.map(|adapter| adapter.handle.get()).transpose()?;
-        let request = self::request(&request, adapter)?;
         env.spawn_future(async move {
-            Ok(NativeGeneration::new(unblock(move || model.stream(request)).await.map_err(failed)?))
+            let start = move || model.stream(self::request(&request, adapter)?).map_err(failed);
+            Ok(NativeGeneration::new(unblock(move || Ok(start())).await.map_err(failed)??))
         })
     }
 
-    /// One vector for token ids.
+    /// One vector for a text or token ids.
     #[napi]
     pub async fn embed(
         &self,
-        tokens: Vec<u32>,
+        text: Either<String, Uint32Array>,
         pooling: Option<String>,
         normalize: bool,
     ) -> Result<Float32Array> {
@@ -76,13 +87,15 @@ impl NativeModel {
         let pooling = pooling.as_deref().map(str::parse::<Pooling>).transpose();
         let pooling = pooling.map_err(|error| failed(error.into()))?;
         let options = EmbedOptions { pooling, normalize };
+        let tokens = tokens(&model, text).await?;
         Ok(Float32Array::new(model.embed_async(&tokens, &options).await.map_err(failed)?))
     }
 
     /// Log-probabilities of what follows each token, as JSON.
     #[napi]
-    pub async fn score(&self, tokens: Vec<u32>, top: u32) -> Result<String> {
+    pub async fn score(&self, text: Either<String, Uint32Array>, top: u32) -> Result<String> {
         let model = self.handle.get()?;
+        let tokens = tokens(&model, text).await?;
         let scores = model.score_async(&tokens, top as usize).await.map_err(failed)?;
         let likely = |t: &realm::TokenLogprob| json!({"id": t.id, "logprob": t.logprob});
         let scores = scores.iter().map(
@@ -93,7 +106,11 @@ impl NativeModel {
 
     /// The log-probability of each token of a continuation.
     #[napi]
-    pub async fn log_likelihood(&self, prompt: Vec<u32>, continuation: Vec<u32>) -> Result<Float32Array> {
+    pub async fn log_likelihood(
+        &self,
+        prompt: Uint32Array,
+        continuation: Uint32Array,
+    ) -> Result<Float32Array> {
         let model = self.handle.get()?;
         let found = model.log_likelihood_async(&prompt, &continuation).await;
         Ok(Float32Array::new(found.map_err(failed)?))
@@ -103,6 +120,14 @@ impl NativeModel {
     #[napi]
     pub fn render(&self, request: String) -> Result<String> {
         self.handle.get()?.render(&self::request(&request, None)?).map_err(failed)
+    }
+
+    /// As `render`, on a thread of its own.
+    #[napi]
+    pub async fn render_async(&self, request: String) -> Result<String> {
+        let model = self.handle.get()?;
+        let render = move || model.render(&self::request(&request, None)?).map_err(failed);
+        unblock(move || Ok(render())).await.map_err(failed)?
     }
 
     /// An empty sequence.

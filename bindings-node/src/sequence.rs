@@ -94,7 +94,7 @@ impl NativeSequence {
 
     /// Adds tokens at the end.
     #[napi]
-    pub fn append(&self, tokens: Vec<u32>) -> Result<()> {
+    pub fn append(&self, tokens: Uint32Array) -> Result<()> {
         self.borrow()?.get()?.append(&tokens).map_err(failed)
     }
 

@@ -1,7 +1,10 @@
 //! Tokenizers.
 
+use std::sync::Arc;
+
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
+use realm::unblock;
 use serde_json::json;
 
 use crate::error::failed;
@@ -11,9 +14,10 @@ use crate::error::failed;
 pub struct NativeTokenizer(Inner);
 
 /// A model's, which it shares, or one that was loaded alone.
+#[derive(Clone)]
 enum Inner {
     OfModel(realm::Model),
-    Alone(Box<realm::Tokenizer>),
+    Alone(Arc<realm::Tokenizer>),
 }
 
 impl NativeTokenizer {
@@ -22,13 +26,19 @@ impl NativeTokenizer {
     }
 
     pub(crate) fn alone(tokenizer: realm::Tokenizer) -> Self {
-        Self(Inner::Alone(Box::new(tokenizer)))
+        Self(Inner::Alone(Arc::new(tokenizer)))
     }
 
     fn get(&self) -> &realm::Tokenizer {
-        match &self.0 {
-            Inner::OfModel(model) => model.tokenizer(),
-            Inner::Alone(tokenizer) => tokenizer,
+        self.0.get()
+    }
+}
+
+impl Inner {
+    fn get(&self) -> &realm::Tokenizer {
+        match self {
+            Self::OfModel(model) => model.tokenizer(),
+            Self::Alone(tokenizer) => tokenizer,
         }
     }
 }
@@ -37,13 +47,21 @@ impl NativeTokenizer {
 impl NativeTokenizer {
     /// Token ids of a text.
     #[napi]
-    pub fn encode(&self, text: String, special: bool, boundaries: bool) -> Vec<u32> {
-        self.get().encode(&text, special, boundaries)
+    pub fn encode(&self, text: String, special: bool, boundaries: bool) -> Uint32Array {
+        self.get().encode(&text, special, boundaries).into()
+    }
+
+    /// As `encode`, on a thread of its own.
+    #[napi]
+    pub async fn encode_async(&self, text: String, special: bool, boundaries: bool) -> Result<Uint32Array> {
+        let inner = self.0.clone();
+        let encode = move || Ok(inner.get().encode(&text, special, boundaries));
+        Ok(unblock(encode).await.map_err(failed)?.into())
     }
 
     /// The text of token ids.
     #[napi]
-    pub fn decode(&self, tokens: Vec<u32>, special: bool) -> Result<String> {
+    pub fn decode(&self, tokens: Uint32Array, special: bool) -> Result<String> {
         self.get().decode(&tokens, special).map_err(|error| failed(error.into()))
     }
 

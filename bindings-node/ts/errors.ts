@@ -132,18 +132,19 @@ export const errorsByCode: ReadonlyMap<string, new (message: string) => RealmErr
   CLASSES.map((each) => [new each('').code, each]),
 )
 
-/** An error of the native half as users see it. */
+/** An error of the native half as users see it. `vm` and jest have classes of their own, so its shape counts. */
 function converted(error: unknown): unknown {
-  if (!(error instanceof Error)) return error
-  const parts = /^realm:([a-z-]+):([^]*)$/.exec(error.message)
+  const { message, code: kind } = (error ?? {}) as { message?: unknown; code?: unknown }
+  if (typeof error !== 'object' || typeof message !== 'string') return error
+  const parts = /^realm:([a-z-]+):([^]*)$/.exec(message)
   if (parts) {
-    const [, code = '', message = ''] = parts
+    const [, code = '', what = ''] = parts
     const known = errorsByCode.get(code)
-    return known ? new known(message) : new RealmError(message, code)
+    return known ? new known(what) : new RealmError(what, code)
   }
   // What napi says of arguments of other types.
   const types = ['InvalidArg', 'StringExpected', 'NumberExpected', 'ArrayExpected', 'ObjectExpected', 'BooleanExpected']
-  return types.includes((error as { code?: string }).code ?? '') ? new TypeError(error.message) : error
+  return types.includes(String(kind)) ? new TypeError(message) : error
 }
 
 /** @internal Calls the native half. */
@@ -155,11 +156,18 @@ export function call<T>(work: () => T): T {
   }
 }
 
-/** @internal Calls the native half and waits for what it promises. */
+/** @internal Calls the native half and waits for what it promises. An error that comes later shows who called. */
 export async function wait<T>(work: () => Promise<T>): Promise<T> {
+  const caller: { stack?: string } = {}
+  Error.captureStackTrace(caller, wait)
   try {
     return await work()
   } catch (error) {
-    throw converted(error)
+    const shown = converted(error)
+    if (shown !== error && shown instanceof Error) {
+      const frames = caller.stack?.split('\n').slice(1).join('\n')
+      shown.stack = `${shown.name}: ${shown.message}\n${frames}`
+    }
+    throw shown
   }
 }

@@ -1,5 +1,3 @@
-import { ReadableStream } from 'node:stream/web'
-
 import { bell, nextId, rung } from './bell.js'
 import { CancelledError, call, wait } from './errors.js'
 import type { NativeGeneration } from './native.js'

@@ -9,11 +9,13 @@
  * Nothing that waits holds up the event loop.
  */
 
+import './globals.js'
+
 export * from './errors.js'
 export { Generation } from './generation.js'
 export { Hub } from './hub.js'
 export { Adapter, Model, Tokenizer, type EncodeOptions } from './model.js'
-export { inspect, logTo, Realm } from './realm.js'
+export { inspect, logTo, Realm, version } from './realm.js'
 export { Sequence } from './sequence.js'
 export { Program, Tenant } from './tenant.js'
 export type * from './types.js'

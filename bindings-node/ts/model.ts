@@ -1,9 +1,12 @@
+import { bytes, isTyped, json, tokens } from './convert.js'
 import { call, wait } from './errors.js'
 import { Generation } from './generation.js'
+import { Granted, type Functions } from './grants.js'
 import type { NativeAdapter, NativeModel, NativeTokenizer } from './native.js'
 import { metrics } from './metrics.js'
-import { count, finite, ids, stringify } from './numbers.js'
+import { count, finite } from './numbers.js'
 import { Sequence } from './sequence.js'
+import { hidden, shown } from './show.js'
 import type {
   Completion,
   Message,
@@ -18,11 +21,11 @@ import type {
 /** A LoRA adapter on a model. It is unloaded when nobody holds it any more and the last request that uses it has ended. */
 export class Adapter implements Disposable {
   /** @internal */
-  readonly native: NativeAdapter
+  declare readonly native: NativeAdapter
 
   /** @internal */
   constructor(native: NativeAdapter) {
-    this.native = native
+    hidden(this, 'native', native)
   }
 
   /** What it was loaded by, which tenants' limits name; its largest rank; bytes that its matrices take. */
@@ -70,12 +73,17 @@ export class Tokenizer {
 
   /** Token ids of a text. */
   encode(text: string, { special = false, boundaries = true }: EncodeOptions = {}): number[] {
-    return call(() => this.#native.encode(text, special, boundaries))
+    return Array.from(call(() => this.#native.encode(text, special, boundaries)))
+  }
+
+  /** As `encode`, on another thread: for texts of megabytes. */
+  async encodeAsync(text: string, { special = false, boundaries = true }: EncodeOptions = {}): Promise<number[]> {
+    return Array.from(await wait(async () => this.#native.encodeAsync(text, special, boundaries)))
   }
 
   /** The text of token ids. Control tokens are left out, unless `special`. */
-  decode(tokens: Iterable<number>, { special = false }: { special?: boolean | undefined } = {}): string {
-    return call(() => this.#native.decode(ids('tokens', tokens), special))
+  decode(ids: Iterable<number>, { special = false }: { special?: boolean | undefined } = {}): string {
+    return call(() => this.#native.decode(tokens(ids), special))
   }
 
   /** The token that is spelled exactly so, a control token included. */
@@ -85,19 +93,24 @@ export class Tokenizer {
 }
 
 /** A request as the native half takes it. */
-function json(prompt: Prompt, { signal, adapter, ...options }: RequestOptions): string {
-  return stringify({ ...options, prompt: prompt instanceof Uint32Array ? Array.from(prompt) : prompt })
+function request(prompt: Prompt, { signal, adapter, ...options }: RequestOptions): string {
+  return json({ ...options, prompt: isTyped(prompt) ? Array.from(prompt) : prompt })
 }
+
+/** The functions that a running request may call. */
+const called = new WeakMap<Generation, Functions[]>()
 
 /** One set of weights, used by everybody, as one tenant sees it. */
 export class Model implements Disposable {
   /** @internal */
-  readonly native: NativeModel
+  declare readonly native: NativeModel
+  readonly #granted: Granted
   #tokenizer: Tokenizer | undefined
 
   /** @internal */
-  constructor(native: NativeModel) {
-    this.native = native
+  constructor(native: NativeModel, granted = new Granted()) {
+    hidden(this, 'native', native)
+    this.#granted = granted
   }
 
   /** Answers a prompt: text, messages (`{role, content}`) or token ids. */
@@ -107,8 +120,11 @@ export class Model implements Disposable {
 
   /** Starts to answer a prompt, and returns at once what to iterate over. What is wrong with the request is thrown there. */
   stream(prompt: Prompt, options: RequestOptions = {}): Generation {
-    const start = async () => this.native.stream(json(prompt, options), options.adapter?.native ?? null)
-    return new Generation(start, options.signal)
+    const given = () => this.native.stream(request(prompt, options), options.adapter?.native ?? null)
+    const functions: Functions[] = []
+    const generation = new Generation(() => this.#granted.during(functions, given), options.signal)
+    called.set(generation, functions)
+    return generation
   }
 
   /** One vector for a text or token ids. */
@@ -116,7 +132,7 @@ export class Model implements Disposable {
     text: string | Iterable<number>,
     { pooling, normalize = true }: { pooling?: Pooling | undefined; normalize?: boolean | undefined } = {},
   ): Promise<Float32Array> {
-    return wait(async () => this.native.embed(this.#tokens(text), pooling ?? null, normalize))
+    return wait(async () => this.native.embed(this.#text(text), pooling ?? null, normalize))
   }
 
   /** For each token of a text, or of token ids, the log-probability of the one that follows, and the `top` likeliest. */
@@ -124,12 +140,12 @@ export class Model implements Disposable {
     text: string | Iterable<number>,
     { top = 0 }: { top?: number | undefined } = {},
   ): Promise<Scored[]> {
-    return JSON.parse(await wait(async () => this.native.score(this.#tokens(text), count('top', top))))
+    return JSON.parse(await wait(async () => this.native.score(this.#text(text), count('top', top))))
   }
 
   /** The log-probability of each token of `continuation` after `prompt`, in nats. */
   async logLikelihood(prompt: Iterable<number>, continuation: Iterable<number>): Promise<Float32Array> {
-    return wait(async () => this.native.logLikelihood(ids('prompt', prompt), ids('continuation', continuation)))
+    return wait(async () => this.native.logLikelihood(tokens(prompt), tokens(continuation)))
   }
 
   /** Token ids of a text. */
@@ -137,9 +153,14 @@ export class Model implements Disposable {
     return this.tokenizer.encode(text, options)
   }
 
+  /** As `encode`, on another thread: for texts of megabytes. */
+  async encodeAsync(text: string, options?: EncodeOptions): Promise<number[]> {
+    return this.tokenizer.encodeAsync(text, options)
+  }
+
   /** The text of token ids. */
-  decode(tokens: Iterable<number>, options?: { special?: boolean | undefined }): string {
-    return this.tokenizer.decode(tokens, options)
+  decode(ids: Iterable<number>, options?: { special?: boolean | undefined }): string {
+    return this.tokenizer.decode(ids, options)
   }
 
   /** Its tokenizer. */
@@ -153,7 +174,15 @@ export class Model implements Disposable {
     messages: readonly Message[],
     options: Pick<RequestOptions, 'tools' | 'templateVariables'> = {},
   ): string {
-    return call(() => this.native.render(json(messages, options)))
+    return call(() => this.native.render(request(messages, options)))
+  }
+
+  /** As `applyChatTemplate`, on another thread: for conversations of thousands of messages. */
+  async applyChatTemplateAsync(
+    messages: readonly Message[],
+    options: Pick<RequestOptions, 'tools' | 'templateVariables'> = {},
+  ): Promise<string> {
+    return wait(async () => this.native.renderAsync(request(messages, options)))
   }
 
   /** An empty sequence that the caller drives forward by forward. */
@@ -162,8 +191,8 @@ export class Model implements Disposable {
   }
 
   /** A sequence from what `Sequence.save` gave. */
-  async restoreSequence(bytes: Uint8Array): Promise<Sequence> {
-    return new Sequence(await wait(async () => this.native.restoreSequence(Buffer.from(bytes))))
+  async restoreSequence(saved: Uint8Array): Promise<Sequence> {
+    return new Sequence(await wait(async () => this.native.restoreSequence(Buffer.from(bytes(saved)))))
   }
 
   /** Loads a LoRA adapter: a GGUF file, or the folder that PEFT saves. */
@@ -173,7 +202,7 @@ export class Model implements Disposable {
 
   /** The same model with an adapter, and a factor on what it adds. */
   adapted(adapter: Adapter, { scale = 1 }: { scale?: number | undefined } = {}): Model {
-    return new Model(call(() => this.native.adapted(adapter.native, finite('scale', scale))))
+    return new Model(call(() => this.native.adapted(adapter.native, finite('scale', scale))), this.#granted)
   }
 
   /** What the model is. */
@@ -196,7 +225,11 @@ export class Model implements Disposable {
     this.close()
   }
 
-  #tokens(text: string | Iterable<number>): number[] {
-    return typeof text === 'string' ? this.encode(text) : ids('tokens', text)
+  #text(text: string | Iterable<number>): string | Uint32Array {
+    return typeof text === 'string' ? text : tokens(text)
   }
 }
+
+shown(Adapter, ({ info }) => info)
+shown(Model, ({ info }) => ({ ...info }))
+shown(Tokenizer, ({ vocabulary, bos, eos, addsBos, endTokens }) => ({ vocabulary, bos, eos, addsBos, endTokens }))

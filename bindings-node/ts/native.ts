@@ -23,8 +23,9 @@ export interface NativeAdapter {
 
 /** @internal */
 export interface NativeTokenizer {
-  encode(text: string, special: boolean, boundaries: boolean): number[]
-  decode(tokens: number[], special: boolean): string
+  encode(text: string, special: boolean, boundaries: boolean): Uint32Array
+  encodeAsync(text: string, special: boolean, boundaries: boolean): Promise<Uint32Array>
+  decode(tokens: Uint32Array, special: boolean): string
   tokenId(text: string): number | null
   info(): string
 }
@@ -34,7 +35,7 @@ export interface NativeSequence {
   tokens(): number[]
   length(): number
   contextLength(): number
-  append(tokens: number[]): void
+  append(tokens: Uint32Array): void
   forward(output: string): Promise<{ values: Float32Array; width: number; cached: number }>
   fork(): NativeSequence
   truncate(length: number): void
@@ -45,10 +46,11 @@ export interface NativeSequence {
 /** @internal */
 export interface NativeModel {
   stream(request: string, adapter: NativeAdapter | null): Promise<NativeGeneration>
-  embed(tokens: number[], pooling: string | null, normalize: boolean): Promise<Float32Array>
-  score(tokens: number[], top: number): Promise<string>
-  logLikelihood(prompt: number[], continuation: number[]): Promise<Float32Array>
+  embed(text: string | Uint32Array, pooling: string | null, normalize: boolean): Promise<Float32Array>
+  score(text: string | Uint32Array, top: number): Promise<string>
+  logLikelihood(prompt: Uint32Array, continuation: Uint32Array): Promise<Float32Array>
   render(request: string): string
+  renderAsync(request: string): Promise<string>
   sequence(): NativeSequence
   restoreSequence(bytes: Buffer): Promise<NativeSequence>
   loadAdapter(path: string): Promise<NativeAdapter>
@@ -122,26 +124,68 @@ interface Native {
   inspect(path: string): Promise<string>
   logTo(log: Log | null, most: string): void
   command(args: string[]): number
+  version(): string
 }
 
-/** The name of this platform's package: `realm-linux-x64-gnu` and its like. */
-function platform(): string {
-  const { platform, arch } = process
-  if (platform === 'linux') {
-    const report = process.report.getReport() as { header?: { glibcVersionRuntime?: string } }
-    return `realm-linux-${arch}-${report.header?.glibcVersionRuntime ? 'gnu' : 'musl'}`
+/** The C library of Linux. A report of the process names glibc's version where it is that. */
+function libc(): 'gnu' | 'musl' {
+  const { report } = process as unknown as {
+    report?: { excludeNetwork?: boolean; getReport(): { header?: { glibcVersionRuntime?: string } } }
   }
-  return platform === 'win32' ? `realm-win32-${arch}-msvc` : `realm-${platform}-${arch}`
+  if (!report) return 'gnu'
+  // Without this, a report looks up the names of all peers, which can take seconds.
+  const before = report.excludeNetwork
+  report.excludeNetwork = true
+  try {
+    return report.getReport().header?.glibcVersionRuntime ? 'gnu' : 'musl'
+  } finally {
+    report.excludeNetwork = before ?? false
+  }
 }
 
 function load(): Native {
-  const name = platform()
+  const { platform, arch } = process
+  const suffix = platform === 'linux' ? `-${libc()}` : platform === 'win32' ? '-msvc' : ''
+  const name = `${platform}-${arch}${suffix}`
+  // Every package by its literal name, since bundlers trace what a program needs by that; and each within a `try`, which tells
+  // them that most are not there.
   try {
-    return require(name) as Native
+    switch (name) {
+      case 'linux-x64-gnu':
+        return require('realm-linux-x64-gnu')
+      case 'linux-arm64-gnu':
+        return require('realm-linux-arm64-gnu')
+      case 'linux-x64-musl':
+        return require('realm-linux-x64-musl')
+      case 'linux-arm64-musl':
+        return require('realm-linux-arm64-musl')
+      case 'darwin-arm64':
+        return require('realm-darwin-arm64')
+      case 'darwin-x64':
+        return require('realm-darwin-x64')
+      case 'win32-x64-msvc':
+        return require('realm-win32-x64-msvc')
+    }
   } catch (cause) {
-    const why = `cannot load ${name}, the native half of realm for this platform; is it installed?`
-    throw new Error(why, { cause })
+    throw new Error(`cannot load realm's native half for this platform, realm-${name}: ${advice(name, cause)}`, { cause })
   }
+  throw new Error(`realm runs on Linux, macOS and Windows, on x64 and on arm64 but for Windows; there is no package for ${name}`)
+}
+
+/** What to do where the native half is not to be had. */
+function advice(name: string, cause: unknown): string {
+  const { code, message } = cause as { code?: string; message?: string }
+  if (code !== 'MODULE_NOT_FOUND') return message ?? String(cause)
+  if (name.endsWith('-musl')) {
+    return (
+      "the package is not installed. This system's C library is musl, as Alpine's is; where there is no package for it, use " +
+      'an image with glibc, such as node:22-bookworm-slim'
+    )
+  }
+  return (
+    'the package is not installed. Install again on this platform and without `--omit=optional`; node_modules that was ' +
+    'copied from another platform has the other one. A bundler has to copy `.node` files (the README says how)'
+  )
 }
 
 /** @internal */

@@ -51,8 +51,3 @@ export function finite(name: string, value: number): number {
   if (Number.isFinite(value)) return value
   throw new InvalidArgumentError(`${name} is ${value}, not a finite number`)
 }
-
-/** @internal Token ids. */
-export function ids(name: string, values: Iterable<number>): number[] {
-  return Array.from(values, (value, i) => count(`${name}[${i}]`, value))
-}

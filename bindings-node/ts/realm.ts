@@ -1,9 +1,9 @@
+import { bytes, json } from './convert.js'
 import { call, wait } from './errors.js'
 import { Hub } from './hub.js'
 import { long } from './long.js'
 import { Model, Tokenizer } from './model.js'
 import { native, type NativeRealm } from './native.js'
-import { stringify } from './numbers.js'
 import { Program, safely, Tenant } from './tenant.js'
 import type { FileInfo, LimitOptions, LoadOptions, LogLevel, RealmOptions } from './types.js'
 
@@ -12,7 +12,7 @@ export class Realm implements Disposable {
   readonly #native: NativeRealm
 
   constructor(options: RealmOptions = {}) {
-    this.#native = call(() => new native.NativeRealm(stringify(options)))
+    this.#native = call(() => new native.NativeRealm(json(options)))
   }
 
   /**
@@ -20,7 +20,7 @@ export class Realm implements Disposable {
    * is not there yet is fetched.
    */
   async loadModel(model: string, { onProgress, signal, ...options }: LoadOptions = {}): Promise<Model> {
-    const given = stringify(options)
+    const given = json(options)
     const begin = (callback: Parameters<NativeRealm['loadModel']>[2]) =>
       this.#native.loadModel(model, given, callback)
     return new Model(await long(begin, { onProgress, signal }))
@@ -33,15 +33,16 @@ export class Realm implements Disposable {
 
   /** A tenant with limits of its own. Tenants of the same name share nothing. */
   tenant(name: string, limits: LimitOptions = {}): Tenant {
-    return new Tenant(call(() => this.#native.tenant(name, stringify(limits))))
+    return new Tenant(call(() => this.#native.tenant(name, json(limits))))
   }
 
   /** Compiles a program, a WebAssembly component or module, from a file or from bytes. */
   async loadProgram(program: string | Uint8Array): Promise<Program> {
     const compile = async () =>
-      program instanceof Uint8Array
-        ? this.#native.compileProgram(Buffer.from(program))
-        : this.#native.loadProgram(program)
+      typeof program === 'string'
+        ? this.#native.loadProgram(program)
+        : // A copy: it is compiled on another thread.
+          this.#native.compileProgram(Buffer.from(bytes(program)))
     return new Program(await wait(compile))
   }
 
@@ -81,3 +82,6 @@ export function logTo(
   const sink = log && safely((from: string, level: string, message: string) => log(from, level as LogLevel, message))
   call(() => native.logTo(sink, most))
 }
+
+/** The version of this package. */
+export const version: string = native.version()

@@ -1,6 +1,8 @@
+import { tokens } from './convert.js'
 import { call, wait } from './errors.js'
 import type { NativeSequence } from './native.js'
-import { count, ids } from './numbers.js'
+import { count } from './numbers.js'
+import { shown } from './show.js'
 import type { Forwarded } from './types.js'
 
 /** A token sequence with its KV cache, to append to, run forward, fork and truncate. One forward at a time. */
@@ -28,8 +30,8 @@ export class Sequence implements Disposable {
   }
 
   /** Adds tokens at the end; the next forward computes them. */
-  append(tokens: Iterable<number>): void {
-    call(() => this.#native.append(ids('tokens', tokens)))
+  append(ids: Iterable<number>): void {
+    call(() => this.#native.append(tokens(ids)))
   }
 
   /** Computes what was appended since the last forward, or the last token again if nothing was. */
@@ -48,7 +50,7 @@ export class Sequence implements Disposable {
   }
 
   /** Tokens, keys and values as bytes, for `Model.restoreSequence`. */
-  async save(): Promise<Buffer> {
+  async save(): Promise<Uint8Array> {
     return wait(() => this.#native.save())
   }
 
@@ -61,3 +63,5 @@ export class Sequence implements Disposable {
     this.close()
   }
 }
+
+shown(Sequence, (sequence) => ({ length: sequence.length, contextLength: sequence.contextLength }))

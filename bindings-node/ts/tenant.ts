@@ -1,18 +1,20 @@
+import { json } from './convert.js'
 import { call } from './errors.js'
+import { Granted } from './grants.js'
 import { metrics } from './metrics.js'
 import { Model } from './model.js'
 import type { NativeProgram, NativeTenant } from './native.js'
-import { stringify } from './numbers.js'
+import { hidden, shown } from './show.js'
 import type { GrantOptions, LimitOptions, Limits, LogLevel, ProgramInfo, Served } from './types.js'
 
 /** A compiled WebAssembly program, which answers the requests of any number of tenants. */
 export class Program implements Disposable {
   /** @internal */
-  readonly native: NativeProgram
+  declare readonly native: NativeProgram
 
   /** @internal */
   constructor(native: NativeProgram) {
-    this.native = native
+    hidden(this, 'native', native)
   }
 
   /** What it is. */
@@ -37,7 +39,7 @@ export function safely<A extends unknown[]>(callback: (...args: A) => unknown): 
     try {
       const done = callback(...args)
       // An async function is a callback, too.
-      if (done instanceof Promise) done.catch(warn)
+      if (typeof (done as Promise<unknown> | null)?.then === 'function') (done as Promise<unknown>).then(undefined, warn)
     } catch (error) {
       warn(error)
     }
@@ -47,6 +49,7 @@ export function safely<A extends unknown[]>(callback: (...args: A) => unknown): 
 /** An identity with limits that hold over all models it uses. */
 export class Tenant implements Disposable {
   readonly #native: NativeTenant
+  readonly #granted = new Granted()
 
   /** @internal */
   constructor(native: NativeTenant) {
@@ -79,12 +82,12 @@ export class Tenant implements Disposable {
 
   /** Changes what it may use, from the next step on; what is not named is not limited. */
   setLimits(limits: LimitOptions): void {
-    call(() => this.#native.setLimits(stringify(limits)))
+    call(() => this.#native.setLimits(json(limits)))
   }
 
   /** A loaded model as this tenant sees it: what is asked of it counts against the tenant's limits. */
   model(model: Model): Model {
-    return new Model(call(() => this.#native.model(model.native)))
+    return new Model(call(() => this.#native.model(model.native)), this.#granted)
   }
 
   /** From now on this program answers the tenant's requests; with `null` Realm generates as for everybody. */
@@ -114,16 +117,24 @@ export class Tenant implements Disposable {
     for (const name of names) {
       if (typeof tools[name] !== 'function') throw new TypeError(`the tool '${name}' is not a function`)
     }
-    const run = async (name: string, json: string) => {
+    // See `Granted` for why the native half gets no more than this.
+    const functions = { log, tools }
+    const weak = new WeakRef(functions)
+    const run = async (name: string, input: string) => {
       try {
-        return JSON.stringify({ answer: (await tools[name]?.(JSON.parse(json))) ?? null })
+        const tool = weak.deref()?.tools?.[name]
+        if (!tool) throw new Error(`the tool '${name}' is gone`)
+        return json({ answer: (await tool(JSON.parse(input))) ?? null })
       } catch (error) {
-        return JSON.stringify({ error: String(error) })
+        return json({ error: String(error) })
       }
     }
-    const sink = log ? safely((from: string, level: string, message: string) => log(from, level as LogLevel, message)) : null
-    const granted = stringify({ ...options, tools: names })
-    call(() => this.#native.setGrants(granted, sink, names.length ? run : null))
+    const sink = safely((from: string, level: string, message: string) =>
+      weak.deref()?.log?.(from, level as LogLevel, message),
+    )
+    const granted = json({ ...options, tools: names })
+    call(() => this.#native.setGrants(granted, log ? sink : null, names.length ? run : null))
+    this.#granted.set(functions)
   }
 
   /** What was done for it, over all models that are loaded now. */
@@ -140,3 +151,6 @@ export class Tenant implements Disposable {
     this.close()
   }
 }
+
+shown(Program, ({ info }) => ({ ...info }))
+shown(Tenant, ({ name, running, waiting, limits }) => ({ name, running, waiting, limits }))

@@ -27,11 +27,15 @@ export interface RequestOptions {
   topP?: number | undefined
   /** Keeps tokens at least `p` times as likely as the likeliest; 0 keeps all. */
   minP?: number | undefined
+  /** Keeps the tokens whose surprise is nearest to what is expected, up to this probability together; 1 keeps all. */
   typicalP?: number | undefined
+  /** Divides the logits of tokens that occurred lately; 1 for none. */
   repetitionPenalty?: number | undefined
   /** How many of the last tokens `repetitionPenalty` looks at. */
   repetitionWindow?: number | undefined
+  /** Taken off a token's logit for each time that it was generated. */
   frequencyPenalty?: number | undefined
+  /** Taken off a token's logit once it was generated. */
   presencePenalty?: number | undefined
   /** Added to the logits of these tokens; `-Infinity` bans a token. */
   logitBias?: Readonly<Record<number, number>> | undefined
@@ -75,6 +79,7 @@ export interface RequestOptions {
   adapterScale?: number | undefined
   /** What else the tenant's program is told: any JSON. */
   input?: unknown
+  /** Where drafts come from; what the model was loaded with, unless given. */
   speculation?: Speculation | undefined
   /** Ends the request when it aborts; then the reason is thrown. */
   signal?: AbortSignal | undefined
@@ -82,7 +87,7 @@ export interface RequestOptions {
 
 /** How a runtime is made. */
 export interface RealmOptions {
-  /** Threads that compute; one for each core, unless given. */
+  /** Threads that compute; one for each core that the process may use, unless given. More are lowered to as many. */
   threads?: number | undefined
   /** `auto`, `cpu`, `cuda` or `cuda:1`. */
   device?: string | undefined
@@ -112,7 +117,7 @@ export interface LongOptions {
 
 /** How a model is loaded. */
 export interface LoadOptions extends LongOptions {
-  /** Tokens that the KV cache holds over all requests. */
+  /** Tokens that the KV cache holds over all requests; 0 for one request of the model's own context length. */
   kvTokens?: number | undefined
   /** Bytes of the KV cache. */
   kvMemory?: number | undefined
@@ -120,6 +125,7 @@ export interface LoadOptions extends LongOptions {
   cacheType?: 'f32' | 'f16' | 'q8_0' | undefined
   /** A chat template in place of the file's own. */
   chatTemplate?: string | undefined
+  /** Where drafts come from, for requests that do not say; `auto` unless given. */
   speculation?: Speculation | undefined
   /** A smaller model of the same vocabulary that drafts for this one. */
   draftModel?: string | undefined

@@ -7,6 +7,7 @@ use realm::{Model, Request, Speculation};
 use serde_json::{Map, json};
 
 use crate::options::ModelOptions;
+use crate::output::say;
 use crate::tenants;
 
 /// Measure prefill and decode throughput, or with --tenants how many tenants fare at once
@@ -15,19 +16,19 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) model: ModelOptions,
     /// Tokens of the prompt
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 512, value_parser = at_least_one)]
     prompt: usize,
     /// Tokens that every sequence generates
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
     pub(crate) generate: usize,
     /// Tokens of every sequence's prompt before it generates
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = at_least_one)]
     pub(crate) prefix: usize,
     /// How many sequences generate at once; a list
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 16])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 16], value_parser = at_least_one)]
     batch: Vec<usize>,
     /// How often each is measured; the median counts
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     pub(crate) repeat: usize,
     /// How many tenants generate at once, each with a prompt of its own; a list. Measures these alone
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
@@ -67,35 +68,36 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     let load_s = start.elapsed().as_secs_f64();
 
     let mut out = Map::new();
-    let mut put = |key: String, value: serde_json::Value| {
+    let mut put = |key: String, value: serde_json::Value| -> Result<()> {
         if !args.json {
-            println!("{key:<16} {value}");
+            say!("{key:<16} {value}")?;
         }
         out.insert(key, value);
+        Ok(())
     };
-    put("peer".into(), json!("realm"));
-    put("version".into(), json!(env!("CARGO_PKG_VERSION")));
-    put("model".into(), json!(args.model.model));
-    put("device".into(), json!(model.info().device));
-    put("load_s".into(), json!(round(load_s, 3)));
-    put("rss_loaded_mib".into(), json!(rss_mib()));
+    put("peer".into(), json!("realm"))?;
+    put("version".into(), json!(env!("CARGO_PKG_VERSION")))?;
+    put("model".into(), json!(args.model.model))?;
+    put("device".into(), json!(model.info().device))?;
+    put("load_s".into(), json!(round(load_s, 3)))?;
+    put("rss_loaded_mib".into(), json!(rss_mib()))?;
 
     let mut runs = Vec::new();
     for run in 0..=args.repeat {
         runs.push(prefill(&model, args.prompt, run)?);
     }
     // The first run touches memory for the first time.
-    put(format!("prefill_{}", args.prompt), json!(round(median(&mut runs[1..]), 1)));
+    put(format!("prefill_{}", args.prompt), json!(round(median(&mut runs[1..]), 1)))?;
     for &batch in &args.batch {
         let mut runs = Vec::new();
         for _ in 0..args.repeat {
             runs.push(decode(&model, batch, args)?);
         }
-        put(format!("decode_b{batch}"), json!(round(median(&mut runs), 1)));
-        put(format!("rss_b{batch}_mib"), json!(rss_mib()));
+        put(format!("decode_b{batch}"), json!(round(median(&mut runs), 1)))?;
+        put(format!("rss_b{batch}_mib"), json!(rss_mib()))?;
     }
     if args.json {
-        println!("{}", serde_json::Value::Object(out));
+        say!("{}", serde_json::Value::Object(out))?;
     }
     Ok(())
 }
@@ -103,7 +105,9 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
 /// Token `i` of a prompt that no cache could know.
 fn token(model: &Model, i: usize) -> u32 {
     let vocabulary = model.info().vocabulary;
-    (100 + (i * 7919) % (vocabulary - 200)) as u32
+    // Small ids may be control tokens.
+    let first = if vocabulary > 400 { 100 } else { 0 };
+    (first + (i * 7919) % (vocabulary - 2 * first).max(1)) as u32
 }
 
 /// A prompt that begins like no other, unless its `first` is the same.
@@ -146,6 +150,14 @@ fn decode(model: &Model, batch: usize, args: &Args) -> Result<f64> {
         }
     }
     Ok(tokens as f64 / start.elapsed().as_secs_f64())
+}
+
+/// A number that measures something and that a sum of some does not overflow.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=10_000_000) => Ok(number),
+        _ => Err("must be from 1 to 10000000".into()),
+    }
 }
 
 /// A time that is long enough to measure something.

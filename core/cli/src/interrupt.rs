@@ -14,6 +14,11 @@ pub(crate) fn watch() {
     });
 }
 
+/// Ctrl-C ended the command.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub(crate) struct Interrupted;
+
 /// Whether Ctrl-C was pressed since the last time somebody asked.
 pub(crate) fn pressed() -> bool {
     PRESSED.swap(false, Ordering::AcqRel)

@@ -8,16 +8,19 @@ mod lines;
 mod live;
 mod models;
 mod options;
+mod output;
 mod program;
 mod progress;
 mod run;
 mod scaffold;
+mod steps;
 mod tenants;
 mod wasm;
+mod words;
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Run large language models in this process, for many tenants at once.
 #[derive(Parser)]
@@ -40,17 +43,22 @@ enum Command {
     Score(lines::ScoreArgs),
 }
 
-/// Runs the command with `arguments`, of which the first is the command's own name, and returns the exit status. Writes to
-/// stdout and stderr; Ctrl-C is caught from the first generated token on. Blocks.
+/// Runs the command with `arguments`, of which the first is the command's own name, and returns the exit status: 0, 1 for a
+/// failure, 2 for arguments that mean nothing, 130 after Ctrl-C. Writes results to stdout and everything else to stderr; Ctrl-C
+/// is caught from the first generated token on. Blocks.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
-    let command = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli.command,
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let command = match Cli::try_parse_from(&arguments).and_then(|cli| checked(cli.command, &arguments)) {
+        Ok(command) => command,
         Err(error) => {
-            // Who can't be told can't be told that either.
+            // Nowhere is left to report a failed write.
             let _ = error.print();
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
+    // What Realm has to say about what it was asked, such as fewer threads. It fails where another subscriber has it already.
+    let log = |level, _: &str, line: &str| output::note!("realm: {}{line}", kind(level));
+    let _ = realm::log_to(realm::Level::Warn, Some(log));
     let result = match command {
         Command::Run(args) => run::run(&args),
         Command::Chat(args) => chat::chat(&args),
@@ -62,16 +70,50 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     };
     match result {
         Ok(()) => 0,
-        // Whoever read our output has gone: that is no failure of ours.
+        // The reader of our output has left, which is no failure of ours.
         Err(error) if is_broken_pipe(&error) => 0,
+        Err(error) if error.is::<interrupt::Interrupted>() => 130,
         Err(error) => {
-            eprintln!("realm: {error:#}");
+            output::note!("realm: {error:#}");
             1
         }
     }
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+fn kind(level: realm::Level) -> &'static str {
+    if level == realm::Level::Warn { "warning: " } else { "" }
+}
+
+/// Refuses a prompt with a word that was meant as an option.
+fn checked(command: Command, arguments: &[OsString]) -> Result<Command, clap::Error> {
+    let (path, words): (&[&str], _) = match &command {
+        Command::Run(args) => (&["run"], &args.prompt),
+        Command::Tenant(program::Command::Run(args)) => (&["tenant", "run"], &args.prompt),
+        _ => return Ok(command),
+    };
+    let escaped = arguments.iter().position(|a| a == "--").map_or(0, |at| arguments.len() - at - 1);
+    let Some(word) = words.mistyped(escaped) else { return Ok(command) };
+    let mut whole = Cli::command();
+    whole.build();
+    let mut parser = &mut whole;
+    for name in path {
+        parser = parser
+            .find_subcommand_mut(name)
+            .unwrap_or_else(|| unreachable!("`realm {name}` was just parsed"));
+    }
+    let name = path.join(" ");
+    let mut message = format!("unexpected argument '{word}' found\n\n");
+    if let Some(near) = words::nearest(word, parser.get_arguments().filter_map(clap::Arg::get_long)) {
+        message += &format!("  tip: a similar argument exists: '--{near}'\n");
+    }
+    message += &format!(
+        "  tip: `realm {name} --help` lists the options; to have '{word}' in the prompt, put it in quotes with other \
+         words, or `--` before the prompt"
+    );
+    Err(parser.error(clap::error::ErrorKind::UnknownArgument, message))
+}
+
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()
         .filter_map(|e| e.downcast_ref::<std::io::Error>())

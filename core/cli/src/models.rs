@@ -3,6 +3,7 @@
 use anyhow::Result;
 use realm::hub::{Hub, Reference, State, Status};
 
+use crate::output::say;
 use crate::progress::Bars;
 
 /// List, fetch and remove models
@@ -32,16 +33,16 @@ pub(crate) fn models(command: &Command) -> Result<()> {
     match command {
         Command::List => {
             for status in hub.list()? {
-                println!("{}", line(&status));
+                say!("{}", line(&status))?;
             }
         }
         Command::Pull { model } => {
             let path = hub.pull(&Reference::parse(model)?, &mut Bars::new())?;
-            println!("{}", path.display());
+            say!("{}", path.display())?;
         }
         Command::Rm { model } => {
             let freed = hub.remove(&Reference::parse(model)?)?;
-            println!("{:.0} MB freed", freed as f64 / 1e6);
+            say!("{:.0} MB freed", freed as f64 / 1e6)?;
         }
         Command::Info { model } => info(&hub, &Reference::parse(model)?)?,
     }
@@ -63,28 +64,28 @@ fn line(status: &Status) -> String {
 
 fn info(hub: &Hub, reference: &Reference) -> Result<()> {
     let status = hub.info(reference)?;
-    println!("{}", line(&status));
-    println!("path            {}", status.path.display());
+    say!("{}", line(&status))?;
+    say!("path            {}", status.path.display())?;
     if let Reference::Catalog(entry) = reference {
-        println!("license         {}", entry.license);
-        println!("sha256          {}", entry.sha256);
+        say!("license         {}", entry.license)?;
+        say!("sha256          {}", entry.sha256)?;
         for source in &entry.sources {
-            println!("source          {source}");
+            say!("source          {source}")?;
         }
     }
     if !matches!(status.state, State::Present(_)) {
         return Ok(());
     }
     let file = realm::inspect(&status.path)?;
-    println!("name            {}", file.name.as_deref().unwrap_or("-"));
-    println!("architecture    {}", file.architecture);
-    println!("parameters      {:.1} M", file.parameters as f64 / 1e6);
-    println!("layers          {}", file.layers);
-    println!("vocabulary      {} tokens", file.vocabulary);
-    println!("context         {} tokens", file.trained_context_length);
-    println!("chat template   {}", if file.chat_template { "yes" } else { "no" });
+    say!("name            {}", file.name.as_deref().unwrap_or("-"))?;
+    say!("architecture    {}", file.architecture)?;
+    say!("parameters      {:.1} M", file.parameters as f64 / 1e6)?;
+    say!("layers          {}", file.layers)?;
+    say!("vocabulary      {} tokens", file.vocabulary)?;
+    say!("context         {} tokens", file.trained_context_length)?;
+    say!("chat template   {}", if file.chat_template { "yes" } else { "no" })?;
     for (name, tensors, bytes) in &file.tensor_types {
-        println!("{name:<15} {tensors} tensors, {:.1} MB", *bytes as f64 / 1e6);
+        say!("{name:<15} {tensors} tensors, {:.1} MB", *bytes as f64 / 1e6)?;
     }
     Ok(())
 }

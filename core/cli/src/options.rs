@@ -12,18 +12,19 @@ use crate::progress::Bars;
 pub(crate) struct ModelOptions {
     /// A GGUF file, a catalog name (see `realm models list`), or hf:owner/repo/file.gguf
     pub(crate) model: String,
-    /// Threads that compute [default: one for each core]
-    #[arg(long)]
-    threads: Option<usize>,
+    /// Threads that compute; -1 or 0 for one for each core, which is the default
+    #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=1024))]
+    threads: Option<i64>,
     /// Where the model runs: auto, cpu, cuda, cuda:1, cuda:0,1 ...
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Layers that the GPU computes, the last ones; the CPU computes the others [default: as many as fit]
-    #[arg(long)]
-    gpu_layers: Option<usize>,
-    /// Tokens that the KV cache holds [default: 16384, or what fits in 2 GiB; on a GPU what fits]
-    #[arg(long)]
-    context: Option<usize>,
+    /// Layers that the GPU computes, the last ones; the CPU computes the others. -1 for as many as fit, which is the default
+    #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    gpu_layers: Option<i64>,
+    /// Tokens that the KV cache holds; 0 or -1 for the model's own context length [default: what fits in a quarter of the
+    /// free memory, 8 GiB at most; on a GPU in four fifths of what the weights leave]
+    #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    context: Option<i64>,
     /// How the KV cache holds numbers: f32, f16 or q8_0 [default: f32]
     #[arg(long)]
     cache_type: Option<CacheType>,
@@ -61,7 +62,7 @@ impl From<Speculate> for Speculation {
 
 impl ModelOptions {
     pub(crate) fn load(&self) -> Result<Model> {
-        self.load_with(self.context)
+        self.load_with(None)
     }
 
     /// Loads with a KV cache of so many tokens, unless the user said how many.
@@ -72,21 +73,27 @@ impl ModelOptions {
     /// As [`load_with`](Self::load_with), with the runtime.
     pub(crate) fn start(&self, kv_tokens: Option<usize>) -> Result<(Realm, Model)> {
         let mut builder = Realm::builder().device(&self.device);
-        if let Some(threads) = self.threads {
+        if let Some(threads) = self.threads.and_then(unless_negative).filter(|&threads| threads > 0) {
             builder = builder.threads(threads);
         }
         let options = LoadOptions {
-            kv_tokens: self.context.or(kv_tokens),
+            // Both 0 and -1 are the model's own.
+            kv_tokens: self.context.map(|tokens| unless_negative(tokens).unwrap_or(0)).or(kv_tokens),
             cache_type: self.cache_type,
             speculation: self.speculate.into(),
             draft_model: self.draft_model.clone(),
-            gpu_layers: self.gpu_layers,
+            gpu_layers: self.gpu_layers.and_then(unless_negative),
             ..LoadOptions::default()
         };
         let realm = builder.build()?;
         let model = realm.load_model_with(&self.model, &options, &mut Bars::new())?;
         Ok((realm, model))
     }
+}
+
+/// A number, or `None` for -1, which stands for no limit, the default, or another one every time.
+fn unless_negative(number: i64) -> Option<usize> {
+    usize::try_from(number).ok()
 }
 
 /// An adapter on the model.
@@ -119,29 +126,34 @@ pub(crate) fn adapted(request: Request, adapter: &Option<(Adapter, f32)>) -> Req
 /// How text is generated.
 #[derive(clap::Args)]
 pub(crate) struct SamplingOptions {
-    /// Tokens to generate at most
-    #[arg(long, default_value_t = 512)]
-    max_tokens: usize,
+    /// Tokens to generate at most; -1 for as many as the context holds
+    #[arg(long, default_value_t = 512, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    max_tokens: i64,
     /// 0 always takes the likeliest token
     #[arg(long, default_value_t = Sampling::default().temperature, allow_negative_numbers = true)]
     temperature: f32,
     /// Keep the likeliest tokens that together reach this probability
     #[arg(long, default_value_t = Sampling::default().top_p, allow_negative_numbers = true)]
     top_p: f32,
-    /// Keep so many of the likeliest tokens; 0 keeps all
-    #[arg(long, default_value_t = Sampling::default().top_k)]
-    top_k: usize,
+    /// Keep so many of the likeliest tokens; 0 or -1 keeps all
+    #[arg(
+        long,
+        default_value_t = Sampling::default().top_k as i64,
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i64).range(-1..)
+    )]
+    top_k: i64,
     /// Keep tokens at least this times as likely as the likeliest
     #[arg(long, default_value_t = Sampling::default().min_p, allow_negative_numbers = true)]
     min_p: f32,
     /// Penalty on tokens that occurred lately; 1 for none
     #[arg(long, default_value_t = Sampling::default().repetition_penalty, allow_negative_numbers = true)]
     repeat_penalty: f32,
-    /// Same seed, same text [default: another one every time]
-    #[arg(long)]
-    seed: Option<u64>,
+    /// Same seed, same text; -1 for another one every time, which is the default
+    #[arg(long, allow_negative_numbers = true, value_parser = seed)]
+    seed: Option<i128>,
     /// End the text before this string; may be given several times
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     stop: Vec<String>,
     /// Never generate this token; may be given several times
     #[arg(long, value_name = "TOKEN")]
@@ -153,16 +165,24 @@ impl SamplingOptions {
         request.sampling = Sampling {
             temperature: self.temperature,
             top_p: self.top_p,
-            top_k: self.top_k,
+            top_k: unless_negative(self.top_k).unwrap_or(0),
             min_p: self.min_p,
             repetition_penalty: self.repeat_penalty,
-            seed: self.seed,
+            seed: self.seed.and_then(|seed| u64::try_from(seed).ok()),
             banned_tokens: self.ban.clone(),
             ..Sampling::default()
         };
-        request.max_tokens = Some(self.max_tokens);
+        request.max_tokens = unless_negative(self.max_tokens);
         request.stop.clone_from(&self.stop);
         request
+    }
+}
+
+/// Reads -1 or a number of 64 bits.
+fn seed(text: &str) -> Result<i128, String> {
+    match text.parse() {
+        Ok(seed) if (-1..=i128::from(u64::MAX)).contains(&seed) => Ok(seed),
+        _ => Err(format!("a seed is from 0 to {}, or -1 for another one every time", u64::MAX)),
     }
 }
 
@@ -177,7 +197,7 @@ pub(crate) struct GrammarOptions {
     #[arg(long)]
     json: bool,
     /// Answer with text that this regular expression matches
-    #[arg(long, value_name = "EXPRESSION")]
+    #[arg(long, value_name = "EXPRESSION", allow_hyphen_values = true)]
     regex: Option<String>,
     /// Answer with text of the grammar in this file, Lark or GBNF
     #[arg(long, value_name = "FILE")]

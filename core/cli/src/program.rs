@@ -6,8 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use realm::{Contract, Grants, Limits, Message, Program, ProgramLimits, Random, Realm, Request, Store};
 
+use crate::interrupt::{self, Interrupted};
 use crate::options::{GrammarOptions, ModelOptions, SamplingOptions};
-use crate::{interrupt, run, scaffold, wasm};
+use crate::output::{note, say};
+use crate::words::Words;
+use crate::{run, scaffold, wasm};
 
 /// Write, build, run and inspect programs for tenants
 #[derive(clap::Subcommand)]
@@ -38,13 +41,13 @@ pub(crate) struct RunArgs {
     program: String,
     #[command(flatten)]
     model: ModelOptions,
-    /// What to answer
-    prompt: String,
+    #[command(flatten)]
+    pub(crate) prompt: Words,
     /// Go on from the prompt as it is, without the chat template
     #[arg(long)]
     raw: bool,
     /// What else to tell the program
-    #[arg(long, value_name = "JSON")]
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
     input: Option<String>,
     #[command(flatten)]
     sampling: SamplingOptions,
@@ -74,8 +77,8 @@ pub(crate) fn tenant(command: &Command) -> Result<()> {
         Command::Build { folder } => {
             let file = wasm::build(folder)?;
             let size = std::fs::metadata(&file)?.len() / 1024;
-            println!("{} ({size} KiB)", file.display());
-            println!("try: realm tenant run {} smollm2-135m \"Tell me a story.\"", file.display());
+            say!("{} ({size} KiB)", file.display())?;
+            say!("try: realm tenant run {} smollm2-135m \"Tell me a story.\"", file.display())?;
             Ok(())
         }
         Command::Run(args) => run_program(args),
@@ -100,6 +103,7 @@ pub(crate) fn load(realm: &Realm, name: &str) -> Result<Program> {
 }
 
 fn run_program(args: &RunArgs) -> Result<()> {
+    let prompt = args.prompt.read()?;
     let (realm, model) = args.model.start(None)?;
     let program = load(&realm, &args.program)?;
     let seconds = |name: &str, seconds: f64| {
@@ -119,17 +123,16 @@ fn run_program(args: &RunArgs) -> Result<()> {
     tenant.set_program(Some(&program));
     tenant.set_grants(grants(&args.grant)?);
     let request = match args.raw {
-        true => Request::text(&args.prompt),
-        false => Request::chat([Message::user(&args.prompt)]),
+        true => Request::text(prompt),
+        false => Request::chat([Message::user(prompt)]),
     };
     let mut request = args.grammar.apply(args.sampling.apply(request))?;
     if let Some(input) = &args.input {
         request.input = serde_json::from_str(input).context("--input is no JSON")?;
     }
     interrupt::watch();
-    if let (_, Some(finish)) = run::print(tenant.model(&model)?.stream(request)?)? {
-        run::report(&finish);
-    }
+    let (_, finish) = run::print(tenant.model(&model)?.stream(request)?)?;
+    run::report(&finish.ok_or(Interrupted)?);
     Ok(())
 }
 
@@ -142,9 +145,7 @@ fn grants(flags: &[String]) -> Result<Grants> {
         let (what, value) =
             flag.split_once('=').map_or((flag.as_str(), None), |(what, value)| (what, Some(value)));
         grants = match (what, value) {
-            ("log", None) => {
-                grants.log_to(|tenant, level, message| eprintln!("{tenant} {level:?}: {message}"))
-            }
+            ("log", None) => grants.log_to(|tenant, level, message| note!("{tenant} {level:?}: {message}")),
             ("clock", None) => grants.clock(),
             ("random", None) => grants.random(Random::System),
             ("random", Some(seed)) => {
@@ -172,17 +173,21 @@ fn inspect(name: &str) -> Result<()> {
         Contract::Module => "a core module: it answers requests with plain functions",
         Contract::Policy => "a policy: Realm generates and asks it at each token",
     };
-    println!("{level}\n{} KiB", info.bytes / 1024);
+    say!("{level}\n{} KiB", info.bytes / 1024)?;
     for (what, names) in [("exports", &info.exports), ("imports", &info.imports)] {
-        println!("{what}");
-        names.iter().for_each(|name| println!("  {name}"));
+        say!("{what}")?;
+        for name in names.iter() {
+            say!("  {name}")?;
+        }
     }
     let needs = needs(&info.imports);
     if needs.is_empty() {
-        println!("needs no grants");
+        say!("needs no grants")?;
     } else {
-        println!("may need grants");
-        needs.iter().for_each(|need| println!("  {need}"));
+        say!("may need grants")?;
+        for need in &needs {
+            say!("  {need}")?;
+        }
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 use indicatif::{ProgressBar, ProgressStyle};
 use realm::hub::{self, Reason, Source};
 
+use crate::output::note;
+
 /// One bar at a time: fetching, then loading.
 pub(crate) struct Bars {
     bar: Option<ProgressBar>,
@@ -40,12 +42,12 @@ impl Bars {
 
 impl hub::Progress for Bars {
     fn waiting(&mut self, file: &str) {
-        eprintln!("another process is fetching {file}: waiting for it");
+        note!("another process is fetching {file}: waiting for it");
     }
 
     fn started(&mut self, file: &str, source: &Source) {
         self.end();
-        eprintln!("fetching {file} from {source}");
+        note!("fetching {file} from {source}");
     }
 
     fn advanced(&mut self, _source: &Source, done: u64, total: Option<u64>) {
@@ -54,12 +56,12 @@ impl hub::Progress for Bars {
 
     fn failed(&mut self, source: &Source, reason: &Reason) {
         self.end();
-        eprintln!("{source} did not work: {reason}");
+        note!("{source} did not work: {reason}");
     }
 
     fn finished(&mut self, file: &str, bytes: u64) {
         self.end();
-        eprintln!("{file} is here, {:.0} MB", bytes as f64 / 1e6);
+        note!("{file} is here, {:.0} MB", bytes as f64 / 1e6);
     }
 }
 

@@ -1,12 +1,14 @@
 //! `realm run`: one prompt, one answer.
 
-use std::io::{Read, Write};
+use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use realm::{Finish, FinishReason, Generation, Message, Request};
 
-use crate::interrupt;
+use crate::interrupt::{self, Interrupted};
 use crate::options::{AdapterOptions, GrammarOptions, ModelOptions, SamplingOptions, adapted};
+use crate::output::note;
+use crate::words::Words;
 
 /// Answer one prompt
 #[derive(clap::Args)]
@@ -15,13 +17,13 @@ pub(crate) struct Args {
     model: ModelOptions,
     #[command(flatten)]
     adapter: AdapterOptions,
-    /// What to answer; `-` reads it from stdin
-    prompt: String,
+    #[command(flatten)]
+    pub(crate) prompt: Words,
     /// Go on from the prompt as it is, without the chat template
     #[arg(long)]
     raw: bool,
     /// What the model is told before the prompt
-    #[arg(long, conflicts_with = "raw")]
+    #[arg(long, conflicts_with = "raw", allow_hyphen_values = true)]
     system: Option<String>,
     #[command(flatten)]
     sampling: SamplingOptions,
@@ -30,11 +32,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let mut prompt = args.prompt.clone();
-    if prompt == "-" {
-        prompt.clear();
-        std::io::stdin().read_to_string(&mut prompt).context("cannot read the prompt from stdin")?;
-    }
+    let prompt = args.prompt.read()?;
     let model = args.model.load()?;
     let adapter = args.adapter.load(&model)?;
     let request = if args.raw {
@@ -50,9 +48,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         anyhow::anyhow!("{error}{hint}")
     })?;
     interrupt::watch();
-    if let (_, Some(finish)) = print(generation)? {
-        report(&finish);
-    }
+    let (_, finish) = print(generation)?;
+    report(&finish.ok_or(Interrupted)?);
     Ok(())
 }
 
@@ -61,7 +58,16 @@ pub(crate) fn print(mut generation: Generation) -> Result<(String, Option<Finish
     let mut out = std::io::stdout().lock();
     let (mut text, mut finish) = (String::new(), None);
     while let Some(chunk) = generation.next_blocking() {
-        let chunk = chunk?;
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                // The message is to stand on a line of its own.
+                if !text.is_empty() && !text.ends_with('\n') {
+                    writeln!(out)?;
+                }
+                return Err(error.into());
+            }
+        };
         out.write_all(chunk.text.as_bytes())?;
         out.flush()?;
         text += &chunk.text;
@@ -79,7 +85,7 @@ pub(crate) fn print(mut generation: Generation) -> Result<(String, Option<Finish
 
 pub(crate) fn report(finish: &Finish) {
     let (usage, timings) = (finish.usage, finish.timings);
-    eprintln!(
+    note!(
         "prompt {} tokens, {:.1} tokens/s; generated {} tokens, {:.1} tokens/s",
         usage.prompt_tokens,
         timings.prefill_rate(usage),
@@ -87,9 +93,9 @@ pub(crate) fn report(finish: &Finish) {
         timings.decode_rate(usage),
     );
     if finish.reason == FinishReason::Length {
-        eprintln!("the text ends there because of --max-tokens or --context");
+        note!("the text ends there because of --max-tokens (-1: no limit) or --context");
     }
     if usage.draft_tokens > 0 {
-        eprintln!("drafts: {} of {} were right", usage.accepted_tokens, usage.draft_tokens);
+        note!("drafts: {} of {} were right", usage.accepted_tokens, usage.draft_tokens);
     }
 }

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::output::say;
+
 macro_rules! files {
     ($($to:literal: $from:literal),* $(,)?) => {
         &[$(($to, include_str!(concat!("../scaffold/", $from)))),*]
@@ -68,9 +70,9 @@ pub(crate) fn write(folder: &Path) -> Result<()> {
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let shown = folder.display();
-    println!(
+    say!(
         "{shown}/src/lib.rs is the program; {shown}/realm-tenant is the SDK\nnext: realm tenant build {shown}"
-    );
+    )?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::bench::{Args, median, request, round, rss_mib};
 use crate::live::Live;
+use crate::output::say;
 use crate::program;
 
 /// What tenants' names begin with.
@@ -28,9 +29,9 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     // The first forward passes touch memory for the first time.
     model.generate(request(&model, 0, args.prefix, 1))?;
     if !args.json {
-        println!(
+        say!(
             "tenants  tokens/s  first token s: p50   p95   p99  between tokens ms: p50   p95   p99  fairness  scheduler  RSS MiB  KV MiB"
-        );
+        )?;
     }
     let mut out = Map::new();
     let program = args.program.as_deref().map(|name| program::load(&realm, name)).transpose()?;
@@ -43,13 +44,13 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         drop(live);
         let report = Report::new(&runs?);
         if !args.json {
-            report.print(count);
+            report.print(count)?;
         }
         out.insert(count.to_string(), report.json());
     }
     if args.json {
         let device = &model.info().device;
-        println!("{}", json!({ "model": args.model.model, "device": device, "tenants": out }));
+        say!("{}", json!({ "model": args.model.model, "device": device, "tenants": out }))?;
     }
     Ok(())
 }
@@ -270,16 +271,17 @@ impl Report {
         })
     }
 
-    fn print(&self, count: usize) {
+    fn print(&self, count: usize) -> std::io::Result<()> {
         let [f50, f95, f99] = self.first_token;
         let [i50, i95, i99] = self.inter_token.map(|time| 1000.0 * time);
         let fairness = self.fairness.map_or("-".into(), |fairness| format!("{fairness:.3}"));
         let share = format!("{:.1} %", 100.0 * self.scheduler_share);
         let rss = self.rss_mib.map_or("-".into(), |mib| mib.to_string());
-        println!(
+        say!(
             "{count:>7}  {:>8.1}  {f50:>18.3} {f95:>5.3} {f99:>5.3}  {i50:>22.1} {i95:>5.1} {i99:>5.1}  {fairness:>8}  {share:>9}  {rss:>7}  {:>6.1}",
-            self.tokens_per_s, self.kv_mib,
-        );
+            self.tokens_per_s,
+            self.kv_mib,
+        )
     }
 }
 

@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::output::note;
+use crate::steps::{narrated, step};
+
 const TARGET: &str = "wasm32-unknown-unknown";
 
 /// A cargo that can build for the target, and what it needs.
@@ -22,15 +25,29 @@ pub(crate) fn build(folder: &Path) -> Result<PathBuf> {
         bail!("there is no {}; begin a program with `realm tenant new NAME`", manifest.display());
     }
     let toolchain = Toolchain::find()?;
-    let status = toolchain
-        .command()
+    let first = !folder.join("target").join(TARGET).exists();
+    let with_std = first && !toolchain.arguments.is_empty();
+    note!(
+        "building {} for {TARGET}{}",
+        folder.display(),
+        match (first, with_std) {
+            (_, true) =>
+                ": the first build compiles Rust's standard library and the SDK too, which takes a minute or two",
+            (true, _) => ": the first build compiles the SDK too, which takes half a minute",
+            _ => "",
+        }
+    );
+    let mut cargo = toolchain.command();
+    cargo
         .args(["build", "--release", "--target", TARGET, "--manifest-path"])
         .arg(&manifest)
-        .args(&toolchain.arguments)
-        .status()
-        .context("cannot run cargo")?;
+        .args(&toolchain.arguments);
+    let status = narrated(&mut cargo, "still compiling").context("cannot run cargo")?;
     if !status.success() {
-        bail!("the program does not build");
+        bail!(
+            "the program does not build: mend what cargo says above, then run `realm tenant build {}` again",
+            folder.display()
+        );
     }
     let metadata = toolchain
         .command()
@@ -45,28 +62,33 @@ pub(crate) fn build(folder: &Path) -> Result<PathBuf> {
     let built =
         Path::new(target).join(TARGET).join("release").join(package.replace('-', "_")).with_extension("wasm");
     let file = folder.join(package).with_extension("wasm");
-    std::fs::copy(&built, &file)
-        .with_context(|| format!("cannot copy {}: is the crate's type `cdylib`?", built.display()))?;
+    std::fs::copy(&built, &file).with_context(|| {
+        format!("cannot copy {}: `[lib] crate-type = [\"cdylib\"]` in Cargo.toml makes one", built.display())
+    })?;
     Ok(file)
 }
 
 impl Toolchain {
     /// Rustup's target, installed if need be, or else Debian's compiler with the sources of the standard library.
     fn find() -> Result<Self> {
-        let sysroot = output("rustc", &["--print", "sysroot"])
-            .context("Rust is not installed: see https://rustup.rs")?;
+        let sysroot = output("rustc", &["--print", "sysroot"]).context(
+            "Rust is not installed, which `realm tenant build` compiles programs with: see https://rustup.rs",
+        )?;
         let sysroot = Path::new(&sysroot);
         let has_target = || sysroot.join("lib/rustlib").join(TARGET).join("lib").exists();
-        if has_target() || run("rustup", &["target", "add", TARGET]) && has_target() {
+        let add = || run("rustup", &["target", "add", TARGET]);
+        let added =
+            || run("rustup", &["--version"]) && step(&format!("fetching Rust's {TARGET} with rustup"), add);
+        if has_target() || added() && has_target() {
             return Ok(Self { cargo: "cargo".into(), arguments: Vec::new(), environment: Vec::new() });
         }
         let packages = ["rustc-web", "cargo-web", "rust-web-src"];
         let debian = || Some((file_of("rustc-web", "/bin/rustc")?, file_of("cargo-web", "/bin/cargo")?));
         if debian().is_none() && run("apt-get", &["--version"]) {
-            eprintln!("rustup has no {TARGET} here; installing Debian's {}", packages.join(", "));
             let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
             arguments.extend(packages);
-            run("apt-get", &arguments);
+            let what = format!("rustup has no {TARGET} here; installing Debian's {}", packages.join(", "));
+            step(&what, || run("apt-get", &arguments));
         }
         let Some((rustc, cargo)) = debian() else {
             bail!(

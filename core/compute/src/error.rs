@@ -13,7 +13,10 @@ pub enum Error {
     #[error("{0}")]
     InvalidModel(String),
     /// The device has too little memory.
-    #[error("out of memory: {needed} bytes needed for {what}, {free} are free on the device")]
+    #[error(
+        "out of memory: {} MiB are needed for {what}, {} MiB are free on the device",
+        needed.div_ceil(1 << 20), free >> 20
+    )]
     OutOfMemory {
         /// What the memory was for.
         what: String,

@@ -1,15 +1,16 @@
 //! How an engine is built.
 
 use realm_compute::{CacheType, PAGE_TOKENS};
-use realm_model::Weights;
+use realm_model::{ModelConfig, Weights};
 
-use crate::Speculation;
 use crate::kv::pages_for;
+use crate::{Speculation, available_memory};
 
 /// How an engine is built.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// Tokens that the KV cache holds, over all requests; `None` for what fits in `kv_memory`.
+    /// Tokens that the KV cache holds, over all requests; 0 for one request of the model's own context length, `None` for what
+    /// fits in `kv_memory`.
     pub kv_tokens: Option<usize>,
     /// Bytes of the KV cache; `None` for a quarter of the memory that is free, 8 GiB at most. Pages take memory when
     /// they are first used.
@@ -58,37 +59,49 @@ impl Default for EngineConfig {
 impl EngineConfig {
     /// Bytes of the KV cache on the CPU where `kv_memory` is `None`.
     pub fn default_kv_memory() -> u64 {
-        (free_memory() / 4).min(8 << 30)
+        (available_memory().unwrap_or(8 << 30) / 4).min(8 << 30)
     }
 
     /// Pages of the KV cache.
     pub(crate) fn pages(&self, weights: &dyn Weights) -> usize {
         let model = weights.config();
-        let layout = model.cache_layout();
-        let page_bytes = weights.page_bytes(self.cache_type).max(1) as u64;
-        // One sequence always fits, however short.
-        let least = pages_for(&layout, PAGE_TOKENS, self.prefill_chunk);
-        if let Some(tokens) = self.kv_tokens {
-            return (layout.groups() * tokens.div_ceil(PAGE_TOKENS)).max(least);
+        if let Some(pages) = self.wanted_pages(model) {
+            return pages;
         }
         let memory = self.kv_memory.unwrap_or_else(Self::default_kv_memory);
-        // More than this nobody could use.
-        let most = layout.groups() * (self.max_running * model.context_length).div_ceil(PAGE_TOKENS);
-        ((memory / page_bytes) as usize).clamp(least, most.max(least))
+        self.pages_in(memory, model, weights.page_bytes(self.cache_type))
     }
-}
 
-/// Bytes of memory that this process could still take; 8 GiB where the system does not say.
-fn free_memory() -> u64 {
-    let kib = |text: &str, key: &str| {
-        let line = text.lines().find(|line| line.starts_with(key))?;
-        line.split_whitespace().nth(1)?.parse::<u64>().ok()
-    };
-    let system = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| kib(&text, "MemAvailable:"));
-    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    // A container's own limit, where it is set (cgroup v2).
-    let group = number("/sys/fs/cgroup/memory.max")
-        .zip(number("/sys/fs/cgroup/memory.current"))
-        .map(|(most, now)| most.saturating_sub(now));
-    system.map_or(8 << 30, |kib| kib * 1024).min(group.unwrap_or(u64::MAX))
+    /// Bytes of the KV cache that a model is loaded with at least: those that `kv_tokens` or `kv_memory` ask for and, where
+    /// neither does, the least that one sequence runs with. `page_bytes` are those of one page.
+    pub fn least_kv_bytes(&self, model: &ModelConfig, page_bytes: usize) -> u64 {
+        let pages = self
+            .wanted_pages(model)
+            .unwrap_or_else(|| self.pages_in(self.kv_memory.unwrap_or(0), model, page_bytes));
+        (pages as u64).saturating_mul(page_bytes as u64)
+    }
+
+    /// One sequence always fits, however short.
+    fn least_pages(&self, model: &ModelConfig) -> usize {
+        pages_for(&model.cache_layout(), PAGE_TOKENS, self.prefill_chunk)
+    }
+
+    /// Pages of `kv_tokens`.
+    fn wanted_pages(&self, model: &ModelConfig) -> Option<usize> {
+        let layout = model.cache_layout();
+        let pages = match self.kv_tokens? {
+            0 => pages_for(&layout, model.context_length, self.prefill_chunk),
+            tokens => layout.groups().saturating_mul(tokens.div_ceil(PAGE_TOKENS)),
+        };
+        Some(pages.max(self.least_pages(model)))
+    }
+
+    /// Pages that `memory` bytes hold, within what makes sense.
+    fn pages_in(&self, memory: u64, model: &ModelConfig, page_bytes: usize) -> usize {
+        let least = self.least_pages(model);
+        // More than this no company of requests can use.
+        let most = model.cache_layout().groups()
+            * self.max_running.saturating_mul(model.context_length).div_ceil(PAGE_TOKENS);
+        ((memory / page_bytes.max(1) as u64) as usize).clamp(least, most.max(least))
+    }
 }

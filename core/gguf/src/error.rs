@@ -23,6 +23,17 @@ pub enum Error {
         /// What is wrong, and what would be right.
         reason: String,
     },
+    /// The index is whole, and the file ends before the weights that it lists.
+    #[error(
+        "the file ends at byte {len} of {needed}: the download was not finished. Fetch it again; `realm models pull` \
+         verifies what it fetches"
+    )]
+    Incomplete {
+        /// Bytes that the file has.
+        len: u64,
+        /// Bytes that the whole file has.
+        needed: u64,
+    },
     /// A metadata entry is missing or has another type than its reader needs.
     #[error("metadata `{key}`: {reason}")]
     Metadata {

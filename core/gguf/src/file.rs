@@ -47,7 +47,9 @@ impl Gguf {
                 return Err(Error::Split(why));
             }
             for (i, path) in siblings(path, count)?.into_iter().enumerate() {
-                let bytes = Bytes::map(&path)?;
+                let bytes = Bytes::map(&path).map_err(|why| {
+                    Error::Split(format!("part {} of {count} is needed beside the first one: {why}", i + 2))
+                })?;
                 let next = read_next_part(&bytes, i + 1, &part.metadata)
                     .map_err(|why| Error::Split(format!("{}: {why}", path.display())))?;
                 parts.push(bytes);
@@ -178,14 +180,29 @@ fn read_next_part(bytes: &Bytes, number: usize, first: &Metadata) -> Result<Part
     Ok(part)
 }
 
+/// What a file that is no GGUF file is, where its beginning tells, and what to do.
+fn instead(bytes: &[u8]) -> &'static str {
+    let begins = |with: &[u8]| bytes.starts_with(with);
+    let text = bytes.trim_ascii_start().get(..5).unwrap_or_default().to_ascii_lowercase();
+    if begins(b"version https://git-lfs") {
+        " but a pointer of Git LFS: `git lfs pull` fetches what it points to"
+    } else if text == b"<!doc" || text == b"<html" {
+        " but a web page: fetch the file from its download link"
+    } else if [&b"lmgg"[..], b"fmgg", b"tjgg", b"algg"].iter().any(|magic| begins(magic)) {
+        " but one of the formats before it: llama.cpp's `convert_llama_ggml_to_gguf.py` converts it"
+    } else if begins(b"PK\x03\x04") || bytes.get(8..10) == Some(b"{\"") {
+        " but a checkpoint for PyTorch or in safetensors: llama.cpp's `convert_hf_to_gguf.py` converts it"
+    } else {
+        ""
+    }
+}
+
 fn read_part(bytes: &Bytes, part: usize) -> Result<Part, Error> {
     let mut r = Reader::new(bytes.get());
     if r.take(4, "magic")? != b"GGUF" {
-        return Err(Error::Malformed {
-            offset: 0,
-            field: "magic".into(),
-            reason: "the file does not begin with `GGUF`; it is no GGUF file".into(),
-        });
+        let reason =
+            format!("the file does not begin with `GGUF`; it is no GGUF file{}", instead(bytes.get()));
+        return Err(Error::Malformed { offset: 0, field: "magic".into(), reason });
     }
     let version = r.u32("version")?;
     if !(2..=3).contains(&version) {

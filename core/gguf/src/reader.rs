@@ -14,19 +14,19 @@ const MAX_NESTED: usize = 1 << 14;
 #[derive(Clone)]
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
-    /// What the end of `bytes` is the end of, for errors.
-    end: &'static str,
+    /// Whether `bytes` are the whole file.
+    whole: bool,
     at: usize,
     nested: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        let (bytes, end) = match bytes.get(..MAX_HEADER) {
-            Some(bytes) => (bytes, "of the 64 MiB that are read of a header"),
-            None => (bytes, "in the file"),
+        let (bytes, whole) = match bytes.get(..MAX_HEADER) {
+            Some(header) => (header, header.len() == bytes.len()),
+            None => (bytes, true),
         };
-        Self { bytes, end, at: 0, nested: 0 }
+        Self { bytes, whole, at: 0, nested: 0 }
     }
 
     pub(crate) fn offset(&self) -> usize {
@@ -38,6 +38,17 @@ impl<'a> Reader<'a> {
         error_at(self.at, field, reason)
     }
 
+    /// What ends where too little is left, for errors.
+    fn end(&self) -> String {
+        if !self.whole {
+            return "of the 64 MiB that are read of a header".to_owned();
+        }
+        let len = self.bytes.len();
+        format!(
+            "in the file, which ends at byte {len}: the download was not finished, or the file is damaged. Fetch it again"
+        )
+    }
+
     /// The next `len` bytes.
     pub(crate) fn take(&mut self, len: u64, field: &str) -> Result<&'a [u8], Error> {
         let left = self.bytes.len() - self.at;
@@ -47,7 +58,7 @@ impl<'a> Reader<'a> {
                 self.at += len;
                 Ok(bytes)
             }
-            _ => Err(self.error(field, format!("{len} bytes are claimed, {left} are left {}", self.end))),
+            _ => Err(self.error(field, format!("{len} bytes are claimed, {left} are left {}", self.end()))),
         }
     }
 
@@ -73,7 +84,7 @@ impl<'a> Reader<'a> {
         match usize::try_from(count) {
             Ok(fits) if count.checked_mul(least).is_some_and(|bytes| bytes <= left) => Ok(fits),
             _ => {
-                let why = format!("{count} are claimed, {left} bytes are left {}", self.end);
+                let why = format!("{count} are claimed, {left} bytes are left {}", self.end());
                 Err(error_at(start, field, why))
             }
         }
@@ -103,7 +114,7 @@ impl<'a> Reader<'a> {
         let len = self.u64(field)?;
         let left = self.bytes.len() - self.at;
         if len > left as u64 {
-            let why = format!("{len} bytes are claimed, {left} are left {}", self.end);
+            let why = format!("{len} bytes are claimed, {left} are left {}", self.end());
             return Err(error_at(start, field, why));
         }
         self.take(len, field)

@@ -145,6 +145,7 @@ pub(crate) fn place(
     bytes: &Bytes,
 ) -> Result<Vec<TensorInfo>, Error> {
     let len = bytes.get().len();
+    let unfinished = whole_file(&tensors, data_start, alignment).map(|end| end as u64);
     let mut placed: Vec<(TensorInfo, usize)> = tensors
         .into_iter()
         .map(|(mut t, at)| {
@@ -157,6 +158,9 @@ pub(crate) fn place(
             }
             let end = data_start.checked_add(t.offset).and_then(|s| s.checked_add(t.bytes));
             if end.is_none_or(|end| end > len) {
+                if let Some(needed) = unfinished {
+                    return Err(Error::Incomplete { len: len as u64, needed });
+                }
                 let (offset, bytes) = (t.offset, t.bytes);
                 let left = len.saturating_sub(data_start);
                 return Err(error(format!("{bytes} bytes at offset {offset} of {left} bytes of data")));
@@ -175,6 +179,17 @@ pub(crate) fn place(
         }
     }
     Ok(placed.drain(..).map(|(t, _)| t).collect())
+}
+
+/// Bytes that the whole file has, if the index is one that a writer makes: tensors side by side, with no more than the
+/// alignment between them. An index that leaves gaps is malformed, and its file's length says nothing.
+fn whole_file(tensors: &[(TensorInfo, usize)], data_start: usize, alignment: usize) -> Option<usize> {
+    let (mut end, mut packed) = (0usize, 0usize);
+    for (tensor, _) in tensors {
+        end = end.max(tensor.offset.checked_add(tensor.bytes)?);
+        packed = packed.checked_add(tensor.bytes.checked_next_multiple_of(alignment)?)?;
+    }
+    data_start.checked_add(end).filter(|_| end <= packed)
 }
 
 /// A name that is safe to print.

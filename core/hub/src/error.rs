@@ -26,10 +26,14 @@ pub enum Error {
         names: Vec<String>,
     },
     /// A reference by path, and no file is there.
-    #[error("{} is not a file", .0.display())]
+    #[error("{}", no_file(.0))]
     NoFile(PathBuf),
     /// A file that lies outside the cache folder is its owner's: it is neither pulled nor removed.
-    #[error("{} is not in the cache folder: it is neither pulled nor removed", .0.display())]
+    #[error(
+        "{} is not in the cache folder, so it is neither pulled nor removed: name a model of `realm models list`, or remove \
+         the file yourself",
+        .0.display()
+    )]
     NotManaged(PathBuf),
     /// Neither `REALM_CACHE` nor a home folder says where models are to be kept.
     #[error("no cache folder: set REALM_CACHE to the folder in which models are to be kept")]
@@ -80,6 +84,18 @@ pub struct Failure {
     pub source: Source,
     /// Why not.
     pub reason: Reason,
+}
+
+fn no_file(path: &Path) -> String {
+    let path_is = path.display();
+    match path.is_dir() {
+        true => format!("{path_is} is a folder; name a GGUF file in it"),
+        false => {
+            format!(
+                "there is no file {path_is}; `realm models list` shows the models that are fetched by their names"
+            )
+        }
+    }
 }
 
 struct Listed<'a>(&'a [Failure]);

@@ -5,15 +5,16 @@ use std::sync::{Arc, Once};
 use realm_compute::cpu::CpuBackend;
 use realm_compute::cuda::CudaBackend;
 use realm_compute::parts::Part;
-use realm_compute::{Backend, CacheType};
+use realm_compute::{Backend, CacheSpec, CacheType};
 use realm_engine::EngineConfig;
 use realm_gguf::Gguf;
-use realm_model::{Transformer, Weights};
+use realm_model::{ModelConfig, Transformer, Weights};
 
 use crate::Error;
 use crate::error::ErrorCode;
 use crate::gpus::{Gpus, kv_memory, room_for_cache};
 use crate::load::LoadOptions;
+use crate::room::Need;
 
 /// An opened device.
 #[derive(Clone)]
@@ -38,15 +39,28 @@ impl Device {
     pub(crate) fn open(name: &str, threads: usize) -> Result<Self, Error> {
         let unknown = || {
             let why = format!(
-                "there is no device `{name}`; there are `auto`, `cpu`, `cuda`, `cuda:N` and `cuda:N,M`"
+                "there is no device `{name}`; there are `auto`, `cpu`, `cuda`, `cuda:N` and `cuda:N,M`, and this machine has {}",
+                Gpus::on_this_machine()
             );
             Error::new(ErrorCode::Unsupported, why)
+        };
+        // What was asked for by name and is not there.
+        let missing = |error: Error| match error.code() {
+            ErrorCode::Unsupported => {
+                let why = error.message();
+                let there = Gpus::on_this_machine();
+                Error::new(
+                    ErrorCode::Unsupported,
+                    format!("device `{name}`: {why}; this machine has {there}"),
+                )
+            }
+            _ => error,
         };
         let cpu = || Ok(Self::Cpu(Arc::new(CpuBackend::new(threads)?)));
         let cuda = |gpus: Gpus| Self::Cuda(Arc::new(gpus));
         match name.split_once(':') {
             None if name == "cpu" => cpu(),
-            None if name == "cuda" => Ok(cuda(Gpus::from_first(threads)?)),
+            None if name == "cuda" => Ok(cuda(Gpus::from_first(threads).map_err(missing)?)),
             None if name == "auto" => Gpus::from_first(threads).map(cuda).or_else(|why| {
                 static SAID: Once = Once::new();
                 SAID.call_once(|| tracing::info!("running on the CPU: {}", why.message()));
@@ -59,7 +73,7 @@ impl Device {
                 if twice {
                     return Err(unknown());
                 }
-                Ok(cuda(Gpus::exactly(ordinals, threads)?))
+                Ok(cuda(Gpus::exactly(ordinals, threads).map_err(missing)?))
             }
             _ => Err(unknown()),
         }
@@ -73,10 +87,29 @@ impl Device {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Box<dyn Weights>, Placed), Error> {
         match self {
-            Self::Cpu(backend) => Ok((bring(Arc::clone(backend), gguf, progress)?, Placed::Cpu)),
+            Self::Cpu(backend) => Ok((bring_to_cpu(backend, gguf, options, progress)?, Placed::Cpu)),
             Self::Cuda(gpus) => gpus.load(gguf, options, progress),
         }
     }
+}
+
+/// Brings all of a file's weights to the CPU, if the machine has room for them and a KV cache.
+pub(crate) fn bring_to_cpu(
+    backend: &Arc<CpuBackend>,
+    gguf: &Gguf,
+    options: &LoadOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Box<dyn Weights>, Error> {
+    let model = ModelConfig::from_gguf(gguf)?;
+    let config = engine_config(options, CacheType::F32);
+    let page = CacheSpec { layout: model.cache_layout(), pages: 1, kind: config.cache_type }.page_bytes();
+    let need = Need {
+        weights: gguf.tensors().iter().map(|tensor| tensor.bytes() as u64).sum(),
+        cache: config.least_kv_bytes(&model, page),
+        kv_tokens: options.kv_tokens.map(|tokens| if tokens == 0 { model.context_length } else { tokens }),
+    };
+    need.check(options)?;
+    bring(Arc::clone(backend), gguf, progress)
 }
 
 /// Brings a file's weights to a backend.
@@ -86,6 +119,17 @@ pub(crate) fn bring<B: Backend>(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Box<dyn Weights>, Error> {
     Ok(Box::new(Arc::new(Transformer::load(backend, gguf, progress)?)))
+}
+
+/// What options say about an engine; `cache_type` is the device's own.
+fn engine_config(options: &LoadOptions, cache_type: CacheType) -> EngineConfig {
+    EngineConfig {
+        kv_tokens: options.kv_tokens,
+        kv_memory: options.kv_memory,
+        cache_type: options.cache_type.unwrap_or(cache_type),
+        speculation: options.speculation,
+        ..EngineConfig::default()
+    }
 }
 
 impl Placed {
@@ -103,13 +147,7 @@ impl Placed {
                 (parts.iter().all(|part| matches!(part, Part::Cuda(_))), CacheType::F16)
             }
         };
-        let mut config = EngineConfig {
-            kv_tokens: options.kv_tokens,
-            kv_memory: options.kv_memory,
-            cache_type: options.cache_type.unwrap_or(cache_type),
-            speculation: options.speculation,
-            ..EngineConfig::default()
-        };
+        let mut config = engine_config(options, cache_type);
         if config.kv_memory.is_none() {
             config.kv_memory = self.kv_memory(weights.page_bytes(config.cache_type))?;
         }

@@ -123,7 +123,16 @@ impl From<realm_compute::Error> for Error {
             E::OutOfMemory { .. } => ErrorCode::LimitExceeded,
             _ => ErrorCode::Internal,
         };
-        Self::new(code, error)
+        match code {
+            ErrorCode::LimitExceeded => Self::new(
+                code,
+                format_args!(
+                    "{error}: lower `gpu_layers` (`--gpu-layers`) or `kv_tokens` (`--context`), or choose a model with \
+                     smaller weights, such as Q4_K_M"
+                ),
+            ),
+            _ => Self::new(code, error),
+        }
     }
 }
 

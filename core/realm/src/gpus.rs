@@ -11,8 +11,9 @@ use realm_gguf::Gguf;
 use realm_model::{ModelConfig, Weights};
 
 use crate::Error;
-use crate::device::{Placed, bring};
+use crate::device::{Placed, bring, bring_to_cpu};
 use crate::load::LoadOptions;
+use crate::room::Need;
 
 /// Tokens that a KV cache has room for at least, where the user does not say and the model takes as many: a model whose
 /// weights leave less is not worth a GPU.
@@ -44,6 +45,12 @@ impl Gpus {
             this.gpu(index)?;
         }
         Ok(this)
+    }
+
+    /// The devices that there are, for errors.
+    pub(crate) fn on_this_machine() -> String {
+        let names = (0..CudaBackend::count()).map(|ordinal| format!(" and `cuda:{ordinal}`"));
+        format!("`cpu`{}", names.collect::<String>())
     }
 
     fn open(ordinals: Vec<usize>, spread: bool, threads: usize) -> Result<Self, Error> {
@@ -89,7 +96,7 @@ impl Gpus {
         used.dedup();
         if let [part] = used[..] {
             return Ok(match part.checked_sub(1) {
-                None => (bring(self.cpu()?, gguf, progress)?, Placed::Cpu),
+                None => (bring_to_cpu(&self.cpu()?, gguf, options, progress)?, Placed::Cpu),
                 Some(gpu) => {
                     let backend = &gpus[gpu];
                     (bring(Arc::clone(backend), gguf, progress)?, Placed::Gpu(Arc::clone(backend)))
@@ -102,6 +109,19 @@ impl Gpus {
                 "{on_cpu} of {} layers do not fit on the GPU and run on the CPU",
                 plan.layers.len()
             );
+        }
+        if used.first() == Some(&0) {
+            let on_cpu_if = |part: usize, bytes: u64| if part == 0 { bytes } else { 0 };
+            let layers = plan.layers.iter().zip(&sizes.layers).map(|(&part, &bytes)| on_cpu_if(part, bytes));
+            let need = Need {
+                // An output of its own is where the plan says; one that the embeddings serve as is with them too.
+                weights: layers.sum::<u64>()
+                    + on_cpu_if(plan.embeddings, sizes.embeddings)
+                    + on_cpu_if(plan.output, sizes.output.unwrap_or(0)),
+                cache: sizes.cache.saturating_mul(on_cpu as u64),
+                kv_tokens: options.kv_tokens.filter(|&tokens| tokens > 0),
+            };
+            need.check(options)?;
         }
         let mut parts = Vec::with_capacity(used.len());
         for &part in &used {
@@ -170,10 +190,14 @@ fn least_cache(config: &ModelConfig, options: &LoadOptions, kind: CacheType) -> 
     if let (None, Some(bytes)) = (options.kv_tokens, options.kv_memory) {
         return bytes / config.layers.max(1) as u64;
     }
-    let tokens = options.kv_tokens.unwrap_or(LEAST_TOKENS.min(config.context_length));
+    let tokens = match options.kv_tokens {
+        Some(0) => config.context_length,
+        Some(tokens) => tokens,
+        None => LEAST_TOKENS.min(config.context_length),
+    };
     let layout = CacheLayout::new(config.kv_heads, config.head_dim, &[None]);
     let page = realm_compute::CacheSpec { layout, pages: 1, kind }.page_bytes();
-    (tokens.div_ceil(realm_compute::PAGE_TOKENS) * page) as u64
+    (tokens.div_ceil(realm_compute::PAGE_TOKENS) as u64).saturating_mul(page as u64)
 }
 
 /// Bytes for KV pages on a GPU: four fifths of what the weights have left. The rest is for what batches need.

@@ -17,7 +17,8 @@ use crate::tools::ToolSpelling;
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// Tokens that the KV cache holds over all requests; `None` for what fits in `kv_memory`.
+    /// Tokens that the KV cache holds over all requests: 0 for one request of the model's own context length, `None` for what
+    /// fits in `kv_memory`.
     pub kv_tokens: Option<usize>,
     /// Bytes of the KV cache; `None` for a quarter of the memory that is free, 8 GiB at most, on the CPU, where pages take
     /// memory when they are first used, and for four fifths of what the weights leave free on a GPU.

@@ -239,8 +239,14 @@ impl Model {
         }
     }
 
+    /// Tokens that a sequence of the tenant's may have.
+    pub(crate) fn context_of_tenant(&self) -> usize {
+        let context = self.shared.info.context_length;
+        self.tenant.inner.limits().kv_tokens.map_or(context, |tokens| tokens.min(context))
+    }
+
     /// The tokens that a request goes on from.
-    fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
+    pub(crate) fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
         Ok(self.shared.tokenize(&self.prompt(request))?)
     }
 

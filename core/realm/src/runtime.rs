@@ -33,7 +33,9 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Threads that compute; the default is one for each core.
+    /// Threads that compute; the default is one for each core that this process may use, by its affinity and its control
+    /// groups. More than those are no faster but many times slower, so that more are lowered to as many, with a warning in the
+    /// log.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
@@ -58,12 +60,22 @@ impl Builder {
     /// # Errors
     /// `invalid-argument` for no threads, `unsupported` for a device that is not there.
     pub fn build(self) -> Result<Realm, Error> {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.threads.unwrap_or_else(cores);
+        let cores = std::thread::available_parallelism().ok().map(usize::from);
+        let threads = self.threads.or(cores).unwrap_or(1);
         if !(1..=1024).contains(&threads) {
             let why = format!("threads is {threads}; it must be from 1 to 1024");
             return Err(Error::new(ErrorCode::InvalidArgument, why));
         }
+        let threads = match cores {
+            Some(cores) if threads > cores => {
+                tracing::warn!(
+                    "{threads} threads are asked for and this process may use {cores} cores: {cores} threads compute, since \
+                     more threads than cores make every step many times slower"
+                );
+                cores
+            }
+            _ => threads,
+        };
         let device = Device::open(self.device.as_deref().unwrap_or("auto"), threads)?;
         let hub = match self.cache {
             Some(folder) => Hub::with_cache(folder),

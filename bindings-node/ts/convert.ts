@@ -1,0 +1,38 @@
+/** What values of JavaScript become on their way to the native half. */
+
+import { InvalidArgumentError } from './errors.js'
+import { stringify } from './numbers.js'
+
+/** @internal JSON, as `stringify` makes it, in which half of a surrogate pair, which UTF-8 has no bytes for, is U+FFFD. */
+export function json(value: unknown): string {
+  const text = stringify(value)
+  // Only a lone surrogate is escaped so; a backslash of the text's own is escaped by another, and passed over with it.
+  return text.includes('\\ud')
+    ? text.replace(/\\(?:u(d[89a-f][0-9a-f]{2})|.)/g, (escape, lone) => (lone ? '\\ufffd' : escape))
+    : text
+}
+
+/** @internal Whether a value is an array of numbers that is typed, of whatever V8 context: `vm` and jest have their own. */
+export function isTyped(value: unknown): value is Uint32Array {
+  return ArrayBuffer.isView(value) && !(Object.prototype.toString.call(value) === '[object DataView]')
+}
+
+/** @internal Token ids as the native half takes them: a copy, since it reads them later, on another thread. */
+export function tokens(ids: Iterable<number>): Uint32Array {
+  if (Object.prototype.toString.call(ids) === '[object Uint32Array]') return Uint32Array.from(ids)
+  const list = Array.from(ids as Iterable<unknown>)
+  const bad = list.findIndex((id) => !(typeof id === 'number' && Number.isInteger(id) && id >= 0 && id < 2 ** 32))
+  if (bad >= 0) {
+    throw new InvalidArgumentError(`token ${bad} is ${describe(list[bad])}; a token id is a whole number from 0`)
+  }
+  return Uint32Array.from(list as number[])
+}
+
+function describe(value: unknown): string {
+  return typeof value === 'string' ? JSON.stringify(value) : String(value)
+}
+
+/** @internal Bytes, of whatever V8 context, as a `Buffer` over the same memory. */
+export function bytes(view: Uint8Array): Buffer {
+  return Buffer.from(view.buffer, view.byteOffset, view.byteLength)
+}
