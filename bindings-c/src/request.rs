@@ -187,6 +187,29 @@ pub unsafe extern "C" fn realm_request_set_template_variable(
     }
 }
 
+/// Whether a conversation's prompt ends with the start of the assistant's answer; by default it does, unless the last message is
+/// gone on with.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_add_generation_prompt(request: *mut Request, add: bool) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.add_generation_prompt = Some(add)) }
+}
+
+/// The answer goes on with the words of the conversation's last message, which the generated text does not repeat.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_continue_final_message(request: *mut Request, go_on: bool) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.continue_final_message = go_on) }
+}
+
+/// Control tokens spelled in a prompt that is a text, such as `<|im_start|>`, become those tokens: only for text that no user
+/// wrote.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_special(request: *mut Request, special: bool) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.special = special) }
+}
+
 /// Divides the logits; 0 takes the likeliest token (greedy). 0.8 by default.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_temperature(request: *mut Request, temperature: f32) {

@@ -105,6 +105,12 @@ impl NativeModel {
         self.handle.get()?.render(&self::request(&request, None)?).map_err(failed)
     }
 
+    /// The token ids of that prompt.
+    #[napi]
+    pub fn render_tokens(&self, request: String) -> Result<Vec<u32>> {
+        self.handle.get()?.render_tokens(&self::request(&request, None)?).map_err(failed)
+    }
+
     /// An empty sequence.
     #[napi]
     pub fn sequence(&self) -> Result<NativeSequence> {

@@ -146,6 +146,10 @@ const operations = {
   decode: ({ a, model }) => model.decode(a.tokens),
   token_id: ({ a, model }) => model.tokenizer.tokenId(a.text),
   render: ({ a, model, runner }) => model.applyChatTemplate(...runner.request(a.request)),
+  render_tokens: ({ a, model, runner }) => {
+    const [messages, options] = runner.request(a.request)
+    return model.applyChatTemplate(messages, { ...options, tokenize: true })
+  },
   // Generations.
   generate: async ({ a, model, runner }) => completion(await model.generate(...runner.request(a.request))),
   stream: async ({ a, model, runner, add }) => {

@@ -49,6 +49,7 @@ export interface NativeModel {
   score(tokens: number[], top: number): Promise<string>
   logLikelihood(prompt: number[], continuation: number[]): Promise<Float32Array>
   render(request: string): string
+  renderTokens(request: string): number[]
   sequence(): NativeSequence
   restoreSequence(bytes: Buffer): Promise<NativeSequence>
   loadAdapter(path: string): Promise<NativeAdapter>

@@ -65,6 +65,12 @@ export interface RequestOptions {
   toolChoice?: 'auto' | 'none' | 'required' | { type: 'function'; function: { name: string } } | undefined
   /** Further variables for the template. */
   templateVariables?: Readonly<Record<string, unknown>> | undefined
+  /** Whether a conversation's prompt ends with the start of the assistant's answer; so it does, unless the last message goes on. */
+  addGenerationPrompt?: boolean | undefined
+  /** The answer goes on with the words of the last message, which the generated text does not repeat. */
+  continueFinalMessage?: boolean | undefined
+  /** Control tokens spelled in a text prompt, such as `<|im_start|>`, become those tokens: only for text that no user wrote. */
+  special?: boolean | undefined
   /** Go on after an end token. */
   ignoreEos?: boolean | undefined
   /** The beginning of the prompt that other tenants send too: the system message, or so many tokens. */
@@ -114,11 +120,16 @@ export interface LongOptions {
 export interface LoadOptions extends LongOptions {
   /** Tokens that the KV cache holds over all requests. */
   kvTokens?: number | undefined
+  /**
+   * Tokens that one request may have, prompt and generation together. By default what the model was trained for, or less where the
+   * KV cache holds less; with more, texts get worse from there on.
+   */
+  contextLength?: number | undefined
   /** Bytes of the KV cache. */
   kvMemory?: number | undefined
   /** How the KV cache holds numbers. */
   cacheType?: 'f32' | 'f16' | 'q8_0' | undefined
-  /** A chat template in place of the file's own. */
+  /** A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml` or `llama3`. */
   chatTemplate?: string | undefined
   speculation?: Speculation | undefined
   /** A smaller model of the same vocabulary that drafts for this one. */

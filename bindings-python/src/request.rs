@@ -33,7 +33,7 @@ pub(crate) fn request(prompt: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDi
     Ok(request)
 }
 
-const OPTIONS: [&str; 29] = [
+const OPTIONS: [&str; 32] = [
     "max_tokens",
     "temperature",
     "top_p",
@@ -57,6 +57,9 @@ const OPTIONS: [&str; 29] = [
     "tools",
     "tool_choice",
     "template_variables",
+    "add_generation_prompt",
+    "continue_final_message",
+    "special",
     "ignore_eos",
     "shared_prefix",
     "adapter",
@@ -98,6 +101,9 @@ fn apply(mut request: Request, key: &str, value: &Bound<'_, PyAny>) -> PyResult<
                 ToolChoice::try_from(&json(value)?).map_err(|e| crate::errors::exception(&e))?;
         }
         "template_variables" => request.template_variables = object(value)?,
+        "add_generation_prompt" => request.add_generation_prompt = Some(value.extract()?),
+        "continue_final_message" => request.continue_final_message = value.extract()?,
+        "special" => request.special = value.extract()?,
         "ignore_eos" => request.ignore_eos = value.extract()?,
         "shared_prefix" => request.shared_prefix = shared_prefix(value)?,
         "adapter" => request.adapter = Some(value.cast::<Adapter>()?.get().handle.get()?),

@@ -111,6 +111,10 @@ class Runner:
         messages, options = self.request(a)
         return model.apply_chat_template(messages, **options)
 
+    def op_render_tokens(self, a: dict[str, Any], model: realm.Model) -> list[int]:
+        messages, options = self.request(a)
+        return model.apply_chat_template(messages, tokenize=True, **options)
+
     # Generations.
 
     def op_generate(self, a: dict[str, Any], model: realm.Model) -> Any:

@@ -176,6 +176,17 @@ pub struct Request {
     /// Further variables for the template, such as `enable_thinking`; their values are JSON.
     #[uniffi(default)]
     pub template_variables: HashMap<String, String>,
+    /// Whether a conversation's prompt ends with the start of the assistant's answer; nil for yes, unless the last message is gone
+    /// on with.
+    #[uniffi(default = None)]
+    pub add_generation_prompt: Option<bool>,
+    /// The answer goes on with the words of the conversation's last message, which the generated text does not repeat.
+    #[uniffi(default = false)]
+    pub continue_final_message: bool,
+    /// Control tokens spelled in a prompt that is a text, such as `<|im_start|>`, become those tokens: only for text that no user
+    /// wrote.
+    #[uniffi(default = false)]
+    pub special: bool,
     /// What else the tenant's program is told: any JSON.
     #[uniffi(default = None)]
     pub input: Option<String>,
@@ -244,6 +255,9 @@ impl Request {
         for (name, value) in self.template_variables {
             request.template_variables.insert(name, json(&value, "templateVariables")?);
         }
+        request.add_generation_prompt = self.add_generation_prompt;
+        request.continue_final_message = self.continue_final_message;
+        request.special = self.special;
         if let Some(input) = self.input {
             request.input = json(&input, "input")?;
         }

@@ -40,6 +40,12 @@ inline Owned<RealmRequest> request_of(const Json &asked, const std::function<Rea
             TRY(outcome, realm_request_set_tool_choice(r, choice.c_str(), &outcome.error));
         } else if (key == "tools") {
             for (const Json &tool : value) TRY(outcome, realm_request_add_tool(r, tool.dump().c_str(), &outcome.error));
+        } else if (key == "add_generation_prompt") {
+            realm_request_set_add_generation_prompt(r, value);
+        } else if (key == "continue_final_message") {
+            realm_request_set_continue_final_message(r, value);
+        } else if (key == "special") {
+            realm_request_set_special(r, value);
         } else if (key == "template_variables") {
             for (auto &[name, item] : value.items()) {
                 TRY(outcome, realm_request_set_template_variable(r, name.c_str(), item.dump().c_str(), &outcome.error));

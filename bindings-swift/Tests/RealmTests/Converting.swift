@@ -25,6 +25,9 @@ func requestOf(_ asked: Json, adapter: (String) throws -> Adapter) throws -> Req
             case "required": request.toolChoice = .required
             default: request.toolChoice = .function(value["function"]!["name"]!.text!)
             }
+        case "add_generation_prompt": request.addGenerationPrompt = value.isTrue
+        case "continue_final_message": request.continueFinalMessage = value.isTrue
+        case "special": request.special = value.isTrue
         case "template_variables": request.templateVariables = value.object!.mapValues(\.source)
         case "temperature": request.temperature = float
         case "top_k": request.topK = value.count!

@@ -21,6 +21,9 @@ pub(crate) struct ModelOptions {
     /// Layers that the GPU computes, the last ones; the CPU computes the others [default: as many as fit]
     #[arg(long)]
     gpu_layers: Option<usize>,
+    /// A chat template in place of the file's own: a file, or the name of a builtin one (chatml, llama3, mistral, gemma ...)
+    #[arg(long, value_name = "FILE|NAME")]
+    chat_template: Option<String>,
     /// Tokens that the KV cache holds [default: 16384, or what fits in 2 GiB; on a GPU what fits]
     #[arg(long)]
     context: Option<usize>,
@@ -77,6 +80,8 @@ impl ModelOptions {
         }
         let options = LoadOptions {
             kv_tokens: self.context.or(kv_tokens),
+            context_length: self.context,
+            chat_template: self.chat_template.as_deref().map(chat_template).transpose()?,
             cache_type: self.cache_type,
             speculation: self.speculate.into(),
             draft_model: self.draft_model.clone(),
@@ -85,8 +90,25 @@ impl ModelOptions {
         };
         let realm = builder.build()?;
         let model = realm.load_model_with(&self.model, &options, &mut Bars::new())?;
+        let trained = model.info().trained_context_length;
+        if let Some(context) = self.context.filter(|&context| context > trained) {
+            eprintln!("--context is {context}, and the model was trained for {trained} tokens: beyond, its texts get worse");
+        }
         Ok((realm, model))
     }
+}
+
+/// The template that a file holds, or a name or a template as it is.
+fn chat_template(template: &str) -> Result<String> {
+    // Both marks are Jinja's, and rare in names of files.
+    let jinja = template.contains("{{") || template.contains("{%");
+    if jinja || realm::template_names().any(|name| name == template) {
+        return Ok(template.to_owned());
+    }
+    std::fs::read_to_string(template).with_context(|| {
+        let names = realm::template_names().collect::<Vec<_>>().join(", ");
+        format!("--chat-template: `{template}` is no file that can be read, and none of {names}")
+    })
 }
 
 /// An adapter on the model.

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 
 use anyhow::{Context, Result};
-use realm::{Finish, FinishReason, Generation, Message, Request};
+use realm::{ErrorCode, Finish, FinishReason, Generation, Message, Request};
 
 use crate::interrupt;
 use crate::options::{AdapterOptions, GrammarOptions, ModelOptions, SamplingOptions, adapted};
@@ -45,8 +45,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let request = args.grammar.apply(adapted(args.sampling.apply(request), &adapter))?;
     let generation = model.stream(request).map_err(|error| {
-        let base = !args.raw && !model.info().chat_template;
-        let hint = if base { " (`--raw` goes on from the prompt as it is)" } else { "" };
+        let base = !args.raw && error.code() == ErrorCode::Unsupported;
+        let hint = if base { " (`--chat-template FILE|NAME` gives it one; `--raw` goes on from the prompt as it is)" } else { "" };
         anyhow::anyhow!("{error}{hint}")
     })?;
     interrupt::watch();

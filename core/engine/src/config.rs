@@ -3,7 +3,7 @@
 use realm_compute::{CacheType, PAGE_TOKENS};
 use realm_model::Weights;
 
-use crate::Speculation;
+use crate::{Error, Speculation};
 use crate::kv::pages_for;
 
 /// How an engine is built.
@@ -11,6 +11,8 @@ use crate::kv::pages_for;
 pub struct EngineConfig {
     /// Tokens that the KV cache holds, over all requests; `None` for what fits in `kv_memory`.
     pub kv_tokens: Option<usize>,
+    /// Tokens that one request may have; `None` for what the model was trained for, or less where the cache holds less.
+    pub context_length: Option<usize>,
     /// Bytes of the KV cache; `None` for a quarter of the memory that is free, 8 GiB at most. Pages take memory when
     /// they are first used.
     pub kv_memory: Option<u64>,
@@ -40,6 +42,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             kv_tokens: None,
+            context_length: None,
             kv_memory: None,
             cache_type: CacheType::F32,
             prefill_chunk: 512,
@@ -55,7 +58,33 @@ impl Default for EngineConfig {
     }
 }
 
+/// More tokens than this no request may have: the position is a number of 32 bits, and a page table is a list.
+const LONGEST: usize = 1 << 24;
+
 impl EngineConfig {
+    /// Tokens that one request may have, if the KV cache holds them, with a model that was trained for `trained`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for none or too many.
+    pub(crate) fn longest(&self, trained: usize) -> Result<usize, Error> {
+        let longest = self.context_length.unwrap_or(trained);
+        if !(1..=LONGEST).contains(&longest) {
+            let why = format!("context_length is {longest}; it must be from 1 to {LONGEST}");
+            return Err(Error::InvalidArgument(why));
+        }
+        if longest > trained {
+            tracing::warn!(
+                "context_length is {longest}, and the model was trained for {trained} tokens: beyond, texts get worse"
+            );
+        } else if let Some(tokens) = self.kv_tokens.filter(|&tokens| tokens > longest) {
+            tracing::warn!(
+                "kv_tokens is {tokens} for all requests together; one has {longest} of them at most, unless \
+                 `context_length` says more"
+            );
+        }
+        Ok(longest)
+    }
+
     /// Bytes of the KV cache on the CPU where `kv_memory` is `None`.
     pub fn default_kv_memory() -> u64 {
         (free_memory() / 4).min(8 << 30)
@@ -66,8 +95,8 @@ impl EngineConfig {
         let model = weights.config();
         let layout = model.cache_layout();
         let page_bytes = weights.page_bytes(self.cache_type).max(1) as u64;
-        // One sequence always fits, however short.
-        let least = pages_for(&layout, PAGE_TOKENS, self.prefill_chunk);
+        // One sequence always fits: one of the length that was asked for, or else however short.
+        let least = pages_for(&layout, self.context_length.unwrap_or(PAGE_TOKENS), self.prefill_chunk);
         if let Some(tokens) = self.kv_tokens {
             return (layout.groups() * tokens.div_ceil(PAGE_TOKENS)).max(least);
         }

@@ -105,6 +105,7 @@ impl Placed {
         };
         let mut config = EngineConfig {
             kv_tokens: options.kv_tokens,
+            context_length: options.context_length,
             kv_memory: options.kv_memory,
             cache_type: options.cache_type.unwrap_or(cache_type),
             speculation: options.speculation,

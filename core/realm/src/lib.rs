@@ -68,7 +68,7 @@ pub use realm_engine::{
 };
 pub use realm_hub as hub;
 pub use realm_sandbox::{Contract, Grants, Level, ProgramInfo, Random, Store};
-pub use realm_tokenizer::{Tokenizer, Utf8Stream};
+pub use realm_tokenizer::{Tokenizer, Utf8Stream, template_names};
 pub use request::{Message, Prompt, Request, SharedPrefix};
 pub use runtime::{Builder, Realm};
 pub use sequence::Sequence;

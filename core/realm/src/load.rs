@@ -7,7 +7,7 @@ use realm_compute::CacheType;
 use realm_engine::{Draft, Engine, Speculation};
 use realm_gguf::Gguf;
 use realm_model::Weights;
-use realm_tokenizer::{ChatTemplate, Tokenizer};
+use realm_tokenizer::{ChatTemplate, SpecialTexts, Tokenizer};
 
 use crate::Error;
 use crate::device::Device;
@@ -17,14 +17,19 @@ use crate::tools::ToolSpelling;
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// Tokens that the KV cache holds over all requests; `None` for what fits in `kv_memory`.
+    /// Tokens that the KV cache holds over all requests of all tenants; `None` for what fits in `kv_memory`. One request has at
+    /// most [`context_length`](Self::context_length) of them.
     pub kv_tokens: Option<usize>,
+    /// Tokens that one request may have, prompt and generation together; `None` for what the model was trained for, or less
+    /// where the KV cache holds less. With more than it was trained for, texts get worse from there on, and the log warns.
+    pub context_length: Option<usize>,
     /// Bytes of the KV cache; `None` for a quarter of the memory that is free, 8 GiB at most, on the CPU, where pages take
     /// memory when they are first used, and for four fifths of what the weights leave free on a GPU.
     pub kv_memory: Option<u64>,
     /// How the KV cache holds numbers; `None` for 32-bit floats on the CPU, 16-bit floats on a GPU.
     pub cache_type: Option<CacheType>,
-    /// A chat template in place of the file's own.
+    /// A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml` or `llama3`
+    /// ([`template_names`](crate::template_names)).
     pub chat_template: Option<String>,
     /// Where drafts come from, for requests that do not say.
     pub speculation: Speculation,
@@ -59,17 +64,10 @@ pub(crate) fn load(
     let (gguf, tokenizer) = open(path)?;
     let (metadata, tokenizer) = (gguf.metadata(), Arc::new(tokenizer));
     let draft = draft.map(|path| open_draft(device, path)).transpose()?;
-    let spelled = |id: Option<u32>| {
-        let mut bytes = Vec::new();
-        if let Some(id) = id {
-            tokenizer.push_bytes(id, true, &mut bytes)?;
-        }
-        Ok::<_, Error>(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let (bos, eos) = (spelled(tokenizer.bos())?, spelled(tokenizer.eos())?);
+    let special = SpecialTexts::of(metadata, &tokenizer);
     let template = match &options.chat_template {
-        Some(source) => Some(ChatTemplate::new(source, bos, eos)?),
-        None => ChatTemplate::from_metadata(metadata, bos, eos)?,
+        Some(source) => Some(ChatTemplate::new(source, special)?),
+        None => ChatTemplate::from_metadata(metadata, special),
     };
     let loaded = device.load(&gguf, options, &mut |done, total| progress.loading(done, total));
     let (weights, placed) = loaded.map_err(Error::in_file(path))?;

@@ -9,7 +9,7 @@ use realm_tokenizer::{Conversation, Tokenizer};
 
 use crate::error::ErrorCode;
 use crate::tenant::Identity;
-use crate::tools::{ToolSpelling, ToolStream, with_parsed_arguments};
+use crate::tools::{ToolSpelling, ToolStream};
 use crate::{
     Adapter, Completion, Error, Generation, Message, Program, Prompt, Request, Sequence, SharedPrefix,
     ToolChoice,
@@ -151,7 +151,9 @@ impl Model {
     }
 
     /// The prompt that the model's chat template makes of a conversation, ending with the start of the
-    /// assistant's answer.
+    /// assistant's answer, to look at. As text it no longer says which words are the template's and which a user's: encoded
+    /// again, either a user's words could forge control tokens or the template's would be none. What the model is to read
+    /// are the tokens, by [`render_tokens`](Self::render_tokens) or a request for the conversation.
     ///
     /// # Errors
     /// `unsupported` for a model without a template, `invalid-argument` with the template's own complaint.
@@ -159,15 +161,27 @@ impl Model {
         self.render(&Request::chat(messages.iter().cloned()))
     }
 
-    /// As [`apply_chat_template`](Self::apply_chat_template), with the tools and variables of a request for
+    /// As [`apply_chat_template`](Self::apply_chat_template), with the tools, variables and other options of a request for
     /// [`Prompt::Chat`].
     ///
     /// # Errors
     /// As above, and `invalid-argument` for another kind of prompt.
     pub fn render(&self, request: &Request) -> Result<String, Error> {
-        match self.prompt(request) {
-            realm_sandbox::Prompt::Chat(conversation) => Ok(self.shared.render(&conversation)?),
-            _ => Err(Error::new(ErrorCode::InvalidArgument, "only a conversation can be rendered")),
+        match self.prompt(request)? {
+            realm_sandbox::Prompt::Chat(conversation) => Ok(self.shared.render(&conversation)?.text),
+            _ => Err(not_a_conversation()),
+        }
+    }
+
+    /// The token ids of what [`render`](Self::render) returns: what a request for the conversation goes on from. Control
+    /// tokens are only those that the template spells, never what a message, a tool or a document does.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn render_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
+        match self.prompt(request)? {
+            prompt @ realm_sandbox::Prompt::Chat(_) => Ok(self.shared.tokenize(&prompt)?),
+            _ => Err(not_a_conversation()),
         }
     }
 
@@ -237,23 +251,37 @@ impl Model {
 
     /// The tokens that a request goes on from.
     fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
-        Ok(self.shared.tokenize(&self.prompt(request))?)
+        Ok(self.shared.tokenize(&self.prompt(request)?)?)
     }
 
-    fn prompt(&self, request: &Request) -> realm_sandbox::Prompt {
-        match &request.prompt {
+    fn prompt(&self, request: &Request) -> Result<realm_sandbox::Prompt, Error> {
+        let chat = matches!(request.prompt, Prompt::Chat(_));
+        if !chat && (request.add_generation_prompt.is_some() || request.continue_final_message) {
+            let why = "`add_generation_prompt` and `continue_final_message` are for conversations, and the prompt is none";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        if request.special && !matches!(request.prompt, Prompt::Text(_)) {
+            let why = "`special` is for a text: in a conversation the template's control tokens are parsed anyway, and what \
+                       others say is never; token ids are taken as they are";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        Ok(match &request.prompt {
+            Prompt::Text(text) if request.special => {
+                realm_sandbox::Prompt::Tokens(self.shared.tokenizer.encode(text, true, true))
+            }
             Prompt::Text(text) => realm_sandbox::Prompt::Text(text.clone()),
             Prompt::Tokens(tokens) => realm_sandbox::Prompt::Tokens(tokens.clone()),
             Prompt::Chat(messages) => realm_sandbox::Prompt::Chat(Conversation {
-                messages: messages.iter().map(|m| with_parsed_arguments(m.0.clone())).collect(),
+                messages: messages.iter().map(|m| m.0.clone()).collect(),
                 tools: match request.tool_choice {
                     ToolChoice::None => Vec::new(),
                     _ => request.tools.clone(),
                 },
-                add_generation_prompt: true,
+                add_generation_prompt: request.add_generation_prompt,
+                continue_final_message: request.continue_final_message,
                 variables: request.template_variables.clone(),
             }),
-        }
+        })
     }
 
     /// Has a program of the tenant's answer a request.
@@ -271,7 +299,7 @@ impl Model {
             SharedPrefix::Nothing => 0,
             _ => self.shared_prefix(&request, &self.prompt_tokens(&request)?)?,
         };
-        let (prompt, adapter) = (self.prompt(&request), self.adapter_of(&request));
+        let (prompt, adapter) = (self.prompt(&request)?, self.adapter_of(&request));
         let request = realm_sandbox::Request {
             prompt,
             sampling: request.sampling,
@@ -439,6 +467,10 @@ impl Model {
         let inner = self.shared.engine.restore(&self.tenant.inner, bytes)?;
         Ok(Sequence::new(inner, Arc::clone(&self.shared)))
     }
+}
+
+fn not_a_conversation() -> Error {
+    Error::new(ErrorCode::InvalidArgument, "only a conversation can be rendered")
 }
 
 fn likelihoods(scores: Vec<Scored>) -> Vec<f32> {

@@ -49,7 +49,7 @@ impl From<Value> for Message {
 /// What a generation goes on from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prompt {
-    /// Text as it is. Control tokens spelled in it are not parsed.
+    /// Text as it is. Control tokens spelled in it are not parsed, unless [`Request::special`] says so.
     Text(String),
     /// A conversation, rendered by the model's chat template.
     Chat(Vec<Message>),
@@ -85,6 +85,15 @@ pub struct Request {
     pub tool_choice: ToolChoice,
     /// Further variables for the template, such as `enable_thinking`.
     pub template_variables: Map<String, Value>,
+    /// Whether a conversation's prompt ends with the start of the assistant's answer; `None` for yes, unless
+    /// [`continue_final_message`](Self::continue_final_message) is set.
+    pub add_generation_prompt: Option<bool>,
+    /// Whether the answer goes on with the words of the conversation's last message, which the text that is generated does
+    /// not repeat.
+    pub continue_final_message: bool,
+    /// Whether control tokens spelled in a [`Prompt::Text`], such as `<|im_start|>` or `<think>`, become those tokens: only
+    /// for text that no user wrote.
+    pub special: bool,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// Tokens to generate at most; `None` for as many as the context holds.
@@ -117,6 +126,9 @@ impl Request {
             tools: Vec::new(),
             tool_choice: ToolChoice::Auto,
             template_variables: Map::new(),
+            add_generation_prompt: None,
+            continue_final_message: false,
+            special: false,
             sampling: Sampling::default(),
             max_tokens: None,
             stop: Vec::new(),
@@ -289,6 +301,24 @@ impl Request {
     /// Sets [`speculation`](Self::speculation).
     pub fn speculation(mut self, speculation: Speculation) -> Self {
         self.speculation = Some(speculation);
+        self
+    }
+
+    /// Sets [`add_generation_prompt`](Self::add_generation_prompt).
+    pub fn add_generation_prompt(mut self, add: bool) -> Self {
+        self.add_generation_prompt = Some(add);
+        self
+    }
+
+    /// Sets [`continue_final_message`](Self::continue_final_message).
+    pub fn continue_final_message(mut self, go_on: bool) -> Self {
+        self.continue_final_message = go_on;
+        self
+    }
+
+    /// Sets [`special`](Self::special).
+    pub fn special(mut self, special: bool) -> Self {
+        self.special = special;
         self
     }
 

@@ -13,6 +13,7 @@ mod bytes;
 mod decoder;
 mod error;
 mod merge;
+mod names;
 mod pretokenize;
 mod python_json;
 mod sentencepiece;
@@ -24,6 +25,8 @@ mod vocabulary;
 pub use decoder::Utf8Stream;
 pub use error::Error;
 pub use pretokenize::PreTokenizer;
-pub use template::{ChatTemplate, Conversation};
+pub use template::{
+    Capabilities, ChatTemplate, Conversation, Rendered, SpecialTexts, template_names,
+};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::TokenKind;

@@ -14,6 +14,19 @@ pub(crate) struct Layout {
     pub(crate) key_separator: String,
 }
 
+impl Default for Layout {
+    /// One line, as `json.dumps` writes it without arguments but for characters beyond ASCII, which stay.
+    fn default() -> Self {
+        Self {
+            indent: None,
+            sort_keys: false,
+            ensure_ascii: false,
+            item_separator: ", ".into(),
+            key_separator: ": ".into(),
+        }
+    }
+}
+
 impl Layout {
     pub(crate) fn dumps(&self, value: &Value) -> String {
         let mut out = String::new();

@@ -2,11 +2,13 @@
 
 mod common;
 
-use realm_tokenizer::{ChatTemplate, Conversation, Error};
+use realm_tokenizer::{ChatTemplate, Conversation, Error, SpecialTexts};
 use serde_json::{Value, json};
 
 fn render(source: &str, conversation: &Conversation) -> Result<String, Error> {
-    ChatTemplate::new(source, "<s>".into(), "</s>".into())?.render(conversation)
+    ChatTemplate::new(source, SpecialTexts::new("<s>", "</s>"))?
+        .render(conversation)
+        .map(|rendered| rendered.text)
 }
 
 fn conversation(messages: Value) -> Conversation {
@@ -54,12 +56,11 @@ fn tools_reach_the_qwen_template() {
     let template = common::template("qwen2.5-coder-0.5b-instruct-q4_k_m").unwrap();
     let chat = Conversation {
         tools: vec![tool],
-        add_generation_prompt: true,
         ..conversation(json!([{"role": "user", "content": "Rain?"}, {"role": "assistant", "content": "",
             "tool_calls": [{"function": {"name": "weather", "arguments": {"city": "Köln"}}}]},
             {"role": "tool", "content": "yes"}]))
     };
-    let prompt = template.render(&chat).unwrap();
+    let prompt = template.render(&chat).unwrap().text;
     let line = r#"{"type": "function", "function": {"name": "weather", "description": "It's \"now\"", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}"#;
     assert!(prompt.contains(line), "{prompt}");
     assert!(prompt.contains(r#"{"name": "weather", "arguments": {"city": "Köln"}}"#), "{prompt}");

@@ -50,19 +50,6 @@ fn new_id() -> String {
     (0..9).map(digit).collect()
 }
 
-/// Arguments of earlier calls as templates take them: OpenAI's format has JSON in a text, templates an object.
-pub(crate) fn with_parsed_arguments(mut message: Value) -> Value {
-    let calls = message.get_mut("tool_calls").and_then(Value::as_array_mut);
-    for call in calls.into_iter().flatten() {
-        let Some(arguments) = call.pointer_mut("/function/arguments") else { continue };
-        let parsed = arguments.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
-        if let Some(object @ Value::Object(_)) = parsed {
-            *arguments = object;
-        }
-    }
-    message
-}
-
 /// The name in a tool's definition in OpenAI's format, wrapped in `function` or not.
 fn name_of(definition: &Value) -> Option<&str> {
     function_of(definition)["name"].as_str()

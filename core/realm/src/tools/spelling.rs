@@ -82,7 +82,7 @@ pub(crate) struct ToolSpelling {
 impl ToolSpelling {
     /// The spelling that a chat template shows; `None` if it shows none that is known.
     pub(crate) fn of(template: &ChatTemplate, tokenizer: &Tokenizer) -> Option<Self> {
-        let spelling = detect(&template.source(true))?;
+        let spelling = detect(template.source(true))?;
         let marks = [spelling.opener, spelling.closer].into_iter().chain(spelling.others.iter().copied());
         let control = marks.filter_map(|mark| {
             let id = tokenizer.token_id(mark)?;

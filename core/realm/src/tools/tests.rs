@@ -154,16 +154,6 @@ fn ids_are_nine_letters_and_digits_and_differ() {
 }
 
 #[test]
-fn arguments_of_earlier_calls_become_objects_for_templates() {
-    let message = |arguments| json!({"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]});
-    assert_eq!(with_parsed_arguments(message(json!(r#"{"a":1}"#))), message(json!({"a": 1})));
-    for same in [message(json!("no JSON")), message(json!({"a": 1})), json!("odd"), json!({"tool_calls": 3})]
-    {
-        assert_eq!(with_parsed_arguments(same.clone()), same);
-    }
-}
-
-#[test]
 fn choices_are_openais() {
     let of = |choice: Value| ToolChoice::try_from(&choice).map_err(|error| error.code().as_str());
     assert_eq!(of(json!("none")), Ok(ToolChoice::None));

@@ -133,6 +133,7 @@ impl Runner {
                 let o = &a["options"];
                 let options = LoadOptions {
                     kv_tokens: o["kv_tokens"].as_u64().map(|n| n as usize),
+                    context_length: o["context_length"].as_u64().map(|n| n as usize),
                     kv_memory: o["kv_memory"].as_u64(),
                     cache_type: o["cache_type"].as_str().map(|name| {
                         *realm::CacheType::ALL.iter().find(|t| t.to_string() == name).expect("a cache type")
@@ -189,6 +190,10 @@ impl Runner {
             "render" => {
                 let request = self.request(a)?;
                 json!(self.model(a).render(&request)?)
+            }
+            "render_tokens" => {
+                let request = self.request(a)?;
+                json!(self.model(a).render_tokens(&request)?)
             }
             // Generations.
             "generate" => {

@@ -47,6 +47,9 @@ pub(crate) fn request(
             "regex" => request.grammar = Some(Grammar::Regex(text())),
             "lark" => request.grammar = Some(Grammar::Lark(text())),
             "logprobs" => request.logprobs = Some(count()),
+            "add_generation_prompt" => request.add_generation_prompt = value.as_bool(),
+            "continue_final_message" => request.continue_final_message = value == true,
+            "special" => request.special = value == true,
             "ignore_eos" => request.ignore_eos = value == true,
             "shared_prefix" => {
                 request.shared_prefix = match value.as_str() {
