@@ -307,7 +307,10 @@ impl Model {
     /// can't be parsed safely. With `tokenize=True` the result is the token ids, in which a user's words are words: what
     /// `generate` goes on from.
     #[pyo3(signature = (messages, *, tools=None, template_variables=None, add_generation_prompt=None, continue_final_message=false, tokenize=false))]
-    #[allow(clippy::too_many_arguments, reason = "the keyword arguments of transformers' method of this name")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the keyword arguments of transformers' method of this name"
+    )]
     fn apply_chat_template(
         &self,
         py: Python<'_>,

@@ -92,7 +92,9 @@ impl ModelOptions {
         let model = realm.load_model_with(&self.model, &options, &mut Bars::new())?;
         let trained = model.info().trained_context_length;
         if let Some(context) = self.context.filter(|&context| context > trained) {
-            eprintln!("--context is {context}, and the model was trained for {trained} tokens: beyond, its texts get worse");
+            eprintln!(
+                "--context is {context}, and the model was trained for {trained} tokens: beyond, its texts get worse"
+            );
         }
         Ok((realm, model))
     }

@@ -46,7 +46,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let request = args.grammar.apply(adapted(args.sampling.apply(request), &adapter))?;
     let generation = model.stream(request).map_err(|error| {
         let base = !args.raw && error.code() == ErrorCode::Unsupported;
-        let hint = if base { " (`--chat-template FILE|NAME` gives it one; `--raw` goes on from the prompt as it is)" } else { "" };
+        let hint = if base {
+            " (`--chat-template FILE|NAME` gives it one; `--raw` goes on from the prompt as it is)"
+        } else {
+            ""
+        };
         anyhow::anyhow!("{error}{hint}")
     })?;
     interrupt::watch();

@@ -3,8 +3,8 @@
 use realm_compute::{CacheType, PAGE_TOKENS};
 use realm_model::Weights;
 
-use crate::{Error, Speculation};
 use crate::kv::pages_for;
+use crate::{Error, Speculation};
 
 /// How an engine is built.
 #[derive(Debug, Clone)]

@@ -406,7 +406,9 @@ impl Engine {
                  `context_length`, with which texts get worse from there on"
             )
         } else {
-            format!("and the model was loaded with a `context_length` of {context}: shorten it, or load it with a larger one")
+            format!(
+                "and the model was loaded with a `context_length` of {context}: shorten it, or load it with a larger one"
+            )
         };
         Err(Error::LimitExceeded(format!("the prompt has {len} tokens {what_to_do}")))
     }

@@ -25,8 +25,6 @@ mod vocabulary;
 pub use decoder::Utf8Stream;
 pub use error::Error;
 pub use pretokenize::PreTokenizer;
-pub use template::{
-    Capabilities, ChatTemplate, Conversation, Rendered, SpecialTexts, template_names,
-};
+pub use template::{Capabilities, ChatTemplate, Conversation, Rendered, SpecialTexts, template_names};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::TokenKind;

@@ -162,9 +162,7 @@ pub(crate) fn mend_kinds(
         let normal = *kind == TokenKind::Normal;
         if !typed && !byte_level && crate::sentencepiece::byte_of(token).is_some() {
             *kind = TokenKind::Byte;
-        } else if ends_generation(token)
-            || named(&FILL)
-            || (normal && (has_bars(token) || named(&STRUCTURE)))
+        } else if ends_generation(token) || named(&FILL) || (normal && (has_bars(token) || named(&STRUCTURE)))
         {
             *kind = TokenKind::Control;
             mended.push(id as u32);
@@ -176,8 +174,8 @@ pub(crate) fn mend_kinds(
 /// Whether a token is `<|…|>`, with bars of either width.
 fn has_bars(token: &[u8]) -> bool {
     let Ok(token) = std::str::from_utf8(token) else { return false };
-    let name = ["|", "｜"].iter().find_map(|bar| {
-        token.strip_prefix('<')?.strip_prefix(bar)?.strip_suffix('>')?.strip_suffix(bar)
-    });
+    let name = ["|", "｜"]
+        .iter()
+        .find_map(|bar| token.strip_prefix('<')?.strip_prefix(bar)?.strip_suffix('>')?.strip_suffix(bar));
     name.is_some_and(|name| name.chars().any(char::is_alphanumeric))
 }

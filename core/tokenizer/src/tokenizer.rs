@@ -5,8 +5,8 @@ use std::ops::Range;
 use realm_gguf::Metadata;
 
 use crate::bpe::Bpe;
-use crate::sentencepiece::{SPACE, SentencePiece, byte_of};
 use crate::names::{SENTENCE_END, ends_generation};
+use crate::sentencepiece::{SPACE, SentencePiece, byte_of};
 use crate::special::{Part, Scope, SpecialTokens};
 use crate::vocabulary::{TokenKind, Vocabulary};
 use crate::{Error, Utf8Stream};

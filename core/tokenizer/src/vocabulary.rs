@@ -104,12 +104,14 @@ impl Vocabulary {
         if mended.is_empty() {
             return;
         }
-        let named = mended.iter().take(NAMED).filter_map(|&id| Some(String::from_utf8_lossy(self.token(id)?)));
+        let named =
+            mended.iter().take(NAMED).filter_map(|&id| Some(String::from_utf8_lossy(self.token(id)?)));
         let mut names = named.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         if mended.len() > NAMED {
             names += &format!(" and {} more", mended.len() - NAMED);
         }
-        let why = if typed { "the file types them otherwise" } else { "the file has no tokenizer.ggml.token_type" };
+        let why =
+            if typed { "the file types them otherwise" } else { "the file has no tokenizer.ggml.token_type" };
         tracing::warn!("{names}: taken for control tokens by name; {why}, probably a fault of its converter");
     }
 

@@ -44,7 +44,11 @@ fn prompts_equal_llama_cpp() {
         for case in golden["cases"].as_array().unwrap() {
             let Some(messages) = case["chat"].as_array() else { continue };
             let conversation = Conversation { messages: messages.clone(), ..Conversation::default() };
-            assert_eq!(template.render(&conversation).unwrap().text, case["prompt"].as_str().unwrap(), "{name}");
+            assert_eq!(
+                template.render(&conversation).unwrap().text,
+                case["prompt"].as_str().unwrap(),
+                "{name}"
+            );
             rendered += 1;
         }
     }

@@ -57,18 +57,20 @@ fn parts_that_are_no_text_are_named() {
 
 #[test]
 fn system_messages_reach_templates_without_a_system_role() {
-    let with_system = |role: &str| json!([{"role": role, "content": "Be brief."}, {"role": "user", "content": "Hi"}]);
+    let with_system =
+        |role: &str| json!([{"role": role, "content": "Be brief."}, {"role": "user", "content": "Hi"}]);
     for role in ["system", "developer"] {
         assert_eq!(prompt(STRICT, with_system(role)), "<s><user>Be brief.\n\nHi\n");
         assert!(prompt("chatml", with_system(role)).starts_with("<|im_start|>system\nBe brief.<|im_end|>"));
-        for name in template_names().filter(|&name| name != "minicpm") {
+        for name in template_names() {
             assert!(prompt(name, with_system(role)).contains("Be brief."), "{name} {role}");
         }
     }
     // Alone, or before an answer, it is the user's.
     assert_eq!(prompt(STRICT, json!([{"role": "system", "content": "Be brief."}])), "<s><user>Be brief.\n");
     // A template that knows developers sees them.
-    let knows = "{% for m in messages %}{% if m.role == 'developer' %}D{% endif %}{{ m.content }}{% endfor %}";
+    let knows =
+        "{% for m in messages %}{% if m.role == 'developer' %}D{% endif %}{{ m.content }}{% endfor %}";
     assert_eq!(prompt(knows, with_system("developer")), "DBe brief.Hi");
 }
 
@@ -85,31 +87,35 @@ fn messages_of_one_role_are_joined_where_roles_must_alternate() {
 
 #[test]
 fn null_contents_are_nothing() {
-    let call = json!({"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}});
+    let call =
+        json!({"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}});
     let messages = json!([
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": null, "tool_calls": [call]},
-        {"role": "tool", "content": "r", "tool_call_id": "abcdefghi", "name": "f"},
+        {"role": "tool", "content": "result", "tool_call_id": "abcdefghi", "name": "f"},
         {"role": "user", "content": "b"},
     ]);
     for name in template_names().chain([STRICT, PARTS]) {
         let text = prompt(name, messages.clone());
         assert!(!text.contains("None") && !text.contains("null") && !text.contains("none"), "{name}: {text}");
-        assert!(text.contains("b") && text.contains('r'), "{name}: {text}");
+        assert!(text.contains("b") && text.contains("result"), "{name}: {text}");
     }
     // A template that asks whether there is a content still may.
     let asks = "{% for m in messages %}{% if m.content is none %}nothing{% else %}{{ m.content }}{% endif %}{% endfor %}{{ tool_calls }}";
-    assert_eq!(prompt(asks, messages), "Hinothingrb");
+    assert_eq!(prompt(asks, messages), "Hinothingresultb");
 }
 
 #[test]
 fn arguments_of_calls_are_objects_or_texts_as_the_template_takes_them() {
     let messages = |arguments: Value| {
-        let call = json!({"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": arguments}});
+        let call =
+            json!({"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": arguments}});
         json!([{"role": "user", "content": "w"}, {"role": "assistant", "content": null, "tool_calls": [call]}])
     };
     let each = |body: &str| {
-        format!("{{% for m in messages if m.tool_calls %}}{{% set f = m.tool_calls[0].function %}}{body}{{% endfor %}}")
+        format!(
+            "{{% for m in messages if m.tool_calls %}}{{% set f = m.tool_calls[0].function %}}{body}{{% endfor %}}"
+        )
     };
     let as_text = each("{{ f.name + ' ' + f.arguments }}");
     let as_object = each("{{ f.name }} {{ f.arguments | tojson }}");
@@ -120,7 +126,9 @@ fn arguments_of_calls_are_objects_or_texts_as_the_template_takes_them() {
         assert_eq!(prompt(&as_items, messages(arguments)), "f a=1");
     }
     // Where a template takes both, what was sent stays as it is, and so does what is no object.
-    let both = each("{{ f.name }} {% if f.arguments is string %}{{ f.arguments }}{% else %}{{ f.arguments | tojson }}{% endif %}");
+    let both = each(
+        "{{ f.name }} {% if f.arguments is string %}{{ f.arguments }}{% else %}{{ f.arguments | tojson }}{% endif %}",
+    );
     assert_eq!(prompt(&both, messages(json!("{\"a\":1}"))), "f {\"a\":1}");
     assert_eq!(prompt(&as_object, messages(json!("broken {"))), "f \"broken {\"");
     // A template without calls is told of them in words.
@@ -131,12 +139,15 @@ fn arguments_of_calls_are_objects_or_texts_as_the_template_takes_them() {
 #[test]
 fn an_assistants_words_are_gone_on_with() {
     let go_on = |messages: Value| Conversation { continue_final_message: true, ..conversation(messages) };
-    let said = |words: &str| json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": words}]);
+    let said =
+        |words: &str| json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": words}]);
     for name in template_names() {
         let template = template(name);
         let whole = template.render(&conversation(said("Once upon"))).unwrap().text;
         let cut = template.render(&go_on(said("Once upon"))).unwrap().text;
-        assert!(cut.ends_with("Once upon") && whole.starts_with(&cut) && whole.len() > cut.len(), "{name}: {cut}");
+        assert!(cut.ends_with("Once upon") && whole.starts_with(&cut), "{name}: {cut}");
+        // MiniCPM's ends no answers.
+        assert!(whole.len() > cut.len() || name == "minicpm", "{name}");
     }
     // White space at the end stays where the template leaves it.
     assert!(template("chatml").render(&go_on(said("Once "))).unwrap().text.ends_with("\nOnce "));
@@ -153,7 +164,11 @@ fn an_assistants_words_are_gone_on_with() {
     fails(go_on(json!([])), "chatml", "last message");
     fails(go_on(json!([{"role": "assistant", "content": 3}])), "chatml", "last message");
     fails(go_on(said("x")), "{{ messages[0].content }}", "leaves the last message out");
-    fails(Conversation { add_generation_prompt: Some(true), ..go_on(said("x")) }, "chatml", "leave one of them out");
+    fails(
+        Conversation { add_generation_prompt: Some(true), ..go_on(said("x")) },
+        "chatml",
+        "leave one of them out",
+    );
     // And by variables of these names, as programs have them.
     let mut variables = conversation(said("Once"));
     variables.variables.insert("continue_final_message".into(), true.into());
@@ -185,15 +200,20 @@ fn a_template_that_can_not_be_parsed_is_said_when_it_is_needed() {
         Raw::String("x".repeat(2 << 20)),
     ];
     for value in broken {
-        let metadata = common::changed("smollm2-135m-instruct-q4_1", &[("tokenizer.chat_template", Some(value))]);
+        let metadata =
+            common::changed("smollm2-135m-instruct-q4_1", &[("tokenizer.chat_template", Some(value))]);
         let template = ChatTemplate::from_metadata(&metadata, SpecialTexts::default()).unwrap();
         let error = template.render(&conversation(json!([{"role": "user", "content": "Hi"}]))).unwrap_err();
         assert!(matches!(error, Error::BrokenTemplate(_)), "{error}");
-        assert!(error.to_string().contains("`chat_template`") && error.to_string().contains("chatml"), "{error}");
+        assert!(
+            error.to_string().contains("`chat_template`") && error.to_string().contains("chatml"),
+            "{error}"
+        );
     }
     // A broken template for tools leaves conversations without tools alone.
     let key = "tokenizer.chat_template.tool_use";
-    let metadata = common::changed("smollm2-135m-instruct-q4_1", &[(key, Some(Raw::String("{% if %}".into())))]);
+    let metadata =
+        common::changed("smollm2-135m-instruct-q4_1", &[(key, Some(Raw::String("{% if %}".into())))]);
     let template = ChatTemplate::from_metadata(&metadata, SpecialTexts::default()).unwrap();
     let hi = conversation(json!([{"role": "user", "content": "Hi"}]));
     assert!(template.render(&hi).is_ok());
@@ -209,20 +229,47 @@ fn builtin_templates_write_what_models_know() {
     let messages = json!([{"role": "system", "content": "S"}, {"role": "user", "content": "U"},
         {"role": "assistant", "content": "A"}, {"role": "user", "content": "V"}]);
     for (name, wanted) in [
-        ("chatml", "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n"),
-        ("llama3", "<s><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nA<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nV<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"),
+        (
+            "chatml",
+            "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        (
+            "llama3",
+            "<s><|start_header_id|>system<|end_header_id|>\n\nS<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nA<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nV<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+        ),
         ("llama2", "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\nU [/INST] A </s><s>[INST] V [/INST]"),
         ("mistral", "<s>[INST] S\n\nU[/INST] A</s>[INST] V[/INST]"),
-        ("gemma", "<s><start_of_turn>user\nS\n\nU<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>\n<start_of_turn>user\nV<end_of_turn>\n<start_of_turn>model\n"),
-        ("phi3", "<|system|>\nS<|end|>\n<|user|>\nU<|end|>\n<|assistant|>\nA<|end|>\n<|user|>\nV<|end|>\n<|assistant|>\n"),
-        ("zephyr", "<|system|>\nS</s>\n<|user|>\nU</s>\n<|assistant|>\nA</s>\n<|user|>\nV</s>\n<|assistant|>\n"),
+        (
+            "gemma",
+            "<s><start_of_turn>user\nS\n\nU<end_of_turn>\n<start_of_turn>model\nA<end_of_turn>\n<start_of_turn>user\nV<end_of_turn>\n<start_of_turn>model\n",
+        ),
+        (
+            "phi3",
+            "<|system|>\nS<|end|>\n<|user|>\nU<|end|>\n<|assistant|>\nA<|end|>\n<|user|>\nV<|end|>\n<|assistant|>\n",
+        ),
+        (
+            "zephyr",
+            "<|system|>\nS</s>\n<|user|>\nU</s>\n<|assistant|>\nA</s>\n<|user|>\nV</s>\n<|assistant|>\n",
+        ),
         ("vicuna", "S\n\nUSER: U\nASSISTANT: A</s>\nUSER: V\nASSISTANT:"),
         ("deepseek3", "<s>S\n\n<｜User｜>U<｜Assistant｜>A</s><｜User｜>V<｜Assistant｜>"),
-        ("command-r", "<s><|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>S<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|USER_TOKEN|>U<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>A<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|USER_TOKEN|>V<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>"),
-        ("openchat", "<s>S<|end_of_turn|>GPT4 Correct User: U<|end_of_turn|>GPT4 Correct Assistant: A<|end_of_turn|>GPT4 Correct User: V<|end_of_turn|>GPT4 Correct Assistant:"),
-        ("granite", "<|start_of_role|>system<|end_of_role|>S<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>U<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>A<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>V<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>"),
+        (
+            "command-r",
+            "<s><|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>S<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|USER_TOKEN|>U<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>A<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|USER_TOKEN|>V<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+        ),
+        (
+            "openchat",
+            "<s>S<|end_of_turn|>GPT4 Correct User: U<|end_of_turn|>GPT4 Correct Assistant: A<|end_of_turn|>GPT4 Correct User: V<|end_of_turn|>GPT4 Correct Assistant:",
+        ),
+        (
+            "granite",
+            "<|start_of_role|>system<|end_of_role|>S<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>U<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>A<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>V<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>",
+        ),
         ("glm4", "[gMASK]<sop><|system|>\nS<|user|>\nU<|assistant|>\nA<|user|>\nV<|assistant|>"),
-        ("exaone3", "[|system|]S[|endofturn|]\n[|user|]U\n[|assistant|]A[|endofturn|]\n[|user|]V\n[|assistant|]"),
+        (
+            "exaone3",
+            "[|system|]S[|endofturn|]\n[|user|]U\n[|assistant|]A[|endofturn|]\n[|user|]V\n[|assistant|]",
+        ),
     ] {
         assert_eq!(prompt(name, messages.clone()), wanted, "{name}");
     }

@@ -67,7 +67,11 @@ fn words_in_a_rendered_prompt_never_become_control_tokens() {
             let ids = tokenizer.encode_rendered(&text, &foreign, false);
             let apart = [(open, true), (&words, false), (close, true)]
                 .map(|(text, special)| tokenizer.encode(text, special, false));
-            assert_eq!(ids.iter().filter(|&other| other == id).count(), apart[0].iter().chain(&apart[2]).filter(|&other| other == id).count(), "{name} {token}");
+            assert_eq!(
+                ids.iter().filter(|&other| other == id).count(),
+                apart[0].iter().chain(&apart[2]).filter(|&other| other == id).count(),
+                "{name} {token}"
+            );
             if name != GEMMA {
                 assert_eq!(ids, apart.concat(), "{name} {token}");
             }
@@ -94,7 +98,8 @@ fn tokens_that_overlap_words_give_way_to_those_that_do_not() {
         let (text, foreign) = marked([(words, true), (start, false), (words, true), (end, false)]);
         let ids = tokenizer.encode_rendered(&text, &foreign, false);
         let words = tokenizer.encode(words, false, false);
-        let wanted = [&words[..], &[tokenizer.token_id(start).unwrap()], &words, &[tokenizer.token_id(end).unwrap()]];
+        let wanted =
+            [&words[..], &[tokenizer.token_id(start).unwrap()], &words, &[tokenizer.token_id(end).unwrap()]];
         assert_eq!(ids, wanted.concat());
     }
     // Ranges in any order, that overlap or reach beyond the text, are no way around.
@@ -122,7 +127,10 @@ fn user_defined_tokens_that_look_like_control_tokens_are_words_unless_asked_for(
 #[test]
 fn token_types_that_a_converter_got_wrong_are_mended() {
     const TYPES: &str = "tokenizer.ggml.token_type";
-    let prompts = ["<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n", "<start_of_turn>user\nHi<end_of_turn>\n<eos>"];
+    let prompts = [
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+        "<start_of_turn>user\nHi<end_of_turn>\n<eos>",
+    ];
     for (name, end) in [(SMOLLM, "<|im_end|>"), (QWEN, "<|im_end|>"), (GEMMA, "<end_of_turn>")] {
         let right = common::tokenizer(name);
         let types = common::model(name).metadata().i32s(TYPES).unwrap().unwrap();
@@ -155,7 +163,8 @@ fn token_types_that_a_converter_got_wrong_are_mended() {
 #[test]
 fn merges_never_make_a_control_token() {
     for pre in ["gpt-2", "llama-bpe"] {
-        let strings = |texts: &[&str]| Value::Array(Array::Strings(texts.iter().map(|text| text.as_bytes()).collect()));
+        let strings =
+            |texts: &[&str]| Value::Array(Array::Strings(texts.iter().map(|text| text.as_bytes()).collect()));
         let entry = |key: &str, value| (format!("tokenizer.ggml.{key}"), value);
         let metadata = Metadata::from_entries([
             entry("model", Value::String("gpt2".into())),
@@ -174,14 +183,29 @@ fn merges_never_make_a_control_token() {
 fn metadata_that_may_be_missing_may_be_odd() {
     let text = || Some(Value::String("odd".into()));
     let right = common::tokenizer(SMOLLM);
-    for key in ["bos_token_id", "eos_token_id", "eot_token_id", "eom_token_id", "add_bos_token", "add_eos_token", "add_space_prefix", "padding_token_id"] {
+    for key in [
+        "bos_token_id",
+        "eos_token_id",
+        "eot_token_id",
+        "eom_token_id",
+        "add_bos_token",
+        "add_eos_token",
+        "add_space_prefix",
+        "padding_token_id",
+    ] {
         let key = format!("tokenizer.ggml.{key}");
         for value in [text(), None, Some(Value::U32(u32::MAX)), Some(Value::I32(-1))] {
             let odd = Tokenizer::from_metadata(&common::changed(SMOLLM, &[(&key, value)]));
-            assert_eq!(odd.unwrap().encode("Hello there", false, false), right.encode("Hello there", false, false), "{key}");
+            assert_eq!(
+                odd.unwrap().encode("Hello there", false, false),
+                right.encode("Hello there", false, false),
+                "{key}"
+            );
         }
     }
-    assert!(Tokenizer::from_metadata(&common::changed(SMOLLM, &[("general.name", Some(Value::U8(1)))])).is_ok());
+    assert!(
+        Tokenizer::from_metadata(&common::changed(SMOLLM, &[("general.name", Some(Value::U8(1)))])).is_ok()
+    );
 }
 
 #[test]

@@ -38,7 +38,9 @@ templates! {
 
 /// Names of the builtin chat templates, in alphabetical order: `chatml`, `gemma`, `llama3` and so on.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    TEMPLATES.iter().map(|(name, _)| *name)
+    let mut names: Vec<_> = TEMPLATES.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    names.into_iter()
 }
 
 /// The template that `text` names, or else `text` itself.

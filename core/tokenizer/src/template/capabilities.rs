@@ -67,7 +67,8 @@ impl Capabilities {
         let spelled = || json!(object().to_string());
         let called = |arguments: Value, content: Value| probe.tried(&[&user, &call(arguments, content)]);
         let (as_object, as_text) = (called(object(), words("")), called(spelled(), words("")));
-        let names_function = |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains(FUNCTION));
+        let names_function =
+            |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains(FUNCTION));
         // An object that is printed as Python prints it, and a text that is quoted once more, are not what was meant.
         let object_arguments = as_object.as_ref().is_some_and(|text| {
             text.contains(FUNCTION) && text.contains(KEY) && !text.contains(&format!("'{KEY}'"))
@@ -77,7 +78,8 @@ impl Capabilities {
         });
         let arguments = || if object_arguments { object() } else { spelled() };
         let without = called(arguments(), Value::Null);
-        let result = json!({"role": "tool", "content": words(OTHER), "name": FUNCTION, "tool_call_id": "abcdefghi"});
+        let result =
+            json!({"role": "tool", "content": words(OTHER), "name": FUNCTION, "tool_call_id": "abcdefghi"});
         let pair = [said("user", USER), said("user", OTHER)];
         let turns = [said("user", USER), said("assistant", OTHER), said("user", USER)];
         Self {
@@ -93,7 +95,9 @@ impl Capabilities {
             tool_role: ["'tool'", "\"tool\""].iter().any(|role| source.contains(role))
                 || probe.has(&[&user, &call(arguments(), words("")), &result], &[OTHER]),
             null_content: match (called(arguments(), words("")), without) {
-                (Some(empty), Some(null)) => empty == null || !(null.contains("None") || null.contains("null")),
+                (Some(empty), Some(null)) => {
+                    empty == null || !(null.contains("None") || null.contains("null"))
+                }
                 (Some(_), None) => false,
                 (None, _) => true,
             },
@@ -127,11 +131,10 @@ impl Probe<'_> {
 
     /// Whether lists of parts come out as their texts, and not as a list is printed, whoever speaks.
     fn parts(&self) -> bool {
-        let said = |role: &str, words: [&str; 2]| {
-            json!({"role": role, "content": words.map(|text| json!({"type": "text", "text": text}))})
-        };
+        let said = |role: &str, words: [&str; 2]| json!({"role": role, "content": words.map(|text| json!({"type": "text", "text": text}))});
         let words = [[USER, OTHER], ["Aa5b", "Ab6c"]];
-        let text = self.tried(&[&said("user", words[0]), &said("assistant", words[1]), &said("user", words[0])]);
+        let text =
+            self.tried(&[&said("user", words[0]), &said("assistant", words[1]), &said("user", words[0])]);
         text.is_some_and(|text| {
             words.iter().flatten().all(|word| text.contains(word))
                 && !["'type'", "\"type\"", "'text'", "\"text\""].iter().any(|list| text.contains(list))
@@ -139,7 +142,8 @@ impl Probe<'_> {
     }
 
     fn knows_tools(&self, user: &Value) -> bool {
-        let parameters = json!({"type": "object", "properties": {KEY: {"type": "string"}}, "required": [KEY]});
+        let parameters =
+            json!({"type": "object", "properties": {KEY: {"type": "string"}}, "required": [KEY]});
         let function = json!({"name": FUNCTION, "description": OTHER, "parameters": parameters});
         let tools = json!([{"type": "function", "function": function}]);
         self.rendered(&[user], tools).is_some_and(|text| text.contains(FUNCTION))

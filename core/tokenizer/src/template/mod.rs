@@ -140,15 +140,15 @@ impl ChatTemplate {
     pub fn from_metadata(metadata: &Metadata, special: SpecialTexts) -> Option<Self> {
         let read = |key: &str| match metadata.str(key) {
             Ok(source) => source.map(|source| Compiled::new(source, &special)),
-            Err(error) => {
-                Some(Compiled { source: String::new(), template: Err(error.to_string()) })
-            }
+            Err(error) => Some(Compiled { source: String::new(), template: Err(error.to_string()) }),
         };
         let default = read("tokenizer.chat_template")?;
         let tool_use = read("tokenizer.chat_template.tool_use");
         for compiled in [Some(&default), tool_use.as_ref()].into_iter().flatten() {
             if let Err(why) = &compiled.template {
-                tracing::warn!("the file's chat template is of no use, and conversations need another: {why}");
+                tracing::warn!(
+                    "the file's chat template is of no use, and conversations need another: {why}"
+                );
             }
         }
         Some(Self { default, tool_use, special })
@@ -187,10 +187,10 @@ impl ChatTemplate {
     /// that are no text.
     pub fn render(&self, conversation: &Conversation) -> Result<Rendered, Error> {
         let Compiled { template, .. } = self.compiled(!conversation.tools.is_empty());
-        let (template, capabilities) =
-            template.as_ref().map_err(|why| Error::BrokenTemplate(why.clone()))?;
+        let (template, capabilities) = template.as_ref().map_err(|why| Error::BrokenTemplate(why.clone()))?;
         let variable = |name: &str| conversation.variables.get(name).and_then(Value::as_bool);
-        let go_on = conversation.continue_final_message || variable("continue_final_message").unwrap_or(false);
+        let go_on =
+            conversation.continue_final_message || variable("continue_final_message").unwrap_or(false);
         let generate = conversation.add_generation_prompt.or_else(|| variable("add_generation_prompt"));
         let generate = generate.unwrap_or(!go_on);
         if generate && go_on {
@@ -232,7 +232,8 @@ fn render(
     limits: &Limits,
 ) -> Result<Rendered, Error> {
     let rendered = template.render(&Input { trusted, foreign }, limits);
-    let engine::Rendered { text, mut foreign } = rendered.map_err(|error| Error::Template(error.to_string()))?;
+    let engine::Rendered { text, mut foreign } =
+        rendered.map_err(|error| Error::Template(error.to_string()))?;
     // Some templates spell a message's role inside a control token. A role by itself forges nothing.
     foreign.retain(|range| !text.get(range.clone()).is_some_and(|word| ROLES.contains(&word)));
     Ok(Rendered { text, foreign })

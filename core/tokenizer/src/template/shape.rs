@@ -192,7 +192,8 @@ fn alternating(messages: Vec<Map<String, Value>>) -> Vec<Map<String, Value>> {
         };
         match out.last_mut() {
             Some(last) if last.get("role") == message.get("role") && joins(last) && joins(&message) => {
-                let texts = [&*last, &message].map(|message| text_of(message.get("content")).unwrap_or_default());
+                let texts =
+                    [&*last, &message].map(|message| text_of(message.get("content")).unwrap_or_default());
                 last.insert("content".into(), texts.join(BETWEEN).into());
             }
             _ => out.push(message),
