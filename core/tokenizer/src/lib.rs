@@ -25,6 +25,7 @@ mod vocabulary;
 pub use decoder::Utf8Stream;
 pub use error::Error;
 pub use pretokenize::PreTokenizer;
-pub use template::{Capabilities, ChatTemplate, Conversation, Rendered, SpecialTexts, template_names};
+pub use realm_template::Rendered;
+pub use template::{Capabilities, ChatTemplate, Conversation, SpecialTexts, template_names};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::TokenKind;

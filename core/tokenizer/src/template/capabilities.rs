@@ -1,9 +1,9 @@
 //! What a chat template takes, found out by rendering small conversations.
 
+use realm_template::{Error, Input, Limits, Template};
 use serde_json::{Map, Value, json};
 
-use super::engine::{Limits, Template};
-use super::{SpecialTexts, render};
+use super::SpecialTexts;
 
 /// Steps that one of the small conversations may take, and bytes that it may become.
 const LIMITS: (u64, usize) = (200_000, 1 << 18);
@@ -101,7 +101,7 @@ impl Capabilities {
                 (Some(_), None) => false,
                 (None, _) => true,
             },
-            alternating: probe.tried(&[&pair[0], &pair[1]]).is_none()
+            alternating: probe.raises(&[&pair[0], &pair[1]])
                 && probe.tried(&[&turns[0], &turns[1], &turns[2]]).is_some(),
         }
     }
@@ -110,18 +110,24 @@ impl Capabilities {
 impl Probe<'_> {
     /// The prompt of some messages, if the template renders them.
     fn tried(&self, messages: &[&Value]) -> Option<String> {
-        self.rendered(messages, Value::Null)
+        self.rendered(messages, Value::Null).ok()
     }
 
-    fn rendered(&self, messages: &[&Value], tools: Value) -> Option<String> {
+    /// Whether the template refuses some messages.
+    fn raises(&self, messages: &[&Value]) -> bool {
+        matches!(self.rendered(messages, Value::Null), Err(Error::Raised(_)))
+    }
+
+    fn rendered(&self, messages: &[&Value], tools: Value) -> Result<String, Error> {
         let mut foreign = Map::new();
         foreign.insert("messages".into(), messages.iter().map(|&message| message.clone()).collect());
         foreign.insert("tools".into(), tools);
         foreign.insert("documents".into(), Value::Null);
         let mut trusted = self.special.0.clone();
         trusted.insert("add_generation_prompt".into(), true.into());
-        let limits = Limits { steps: LIMITS.0, bytes: LIMITS.1 };
-        render(self.template, &trusted, &foreign, &limits).ok().map(|rendered| rendered.text)
+        let limits = Limits { steps: LIMITS.0, bytes: LIMITS.1, ..Limits::default() };
+        let rendered = self.template.render(&Input { trusted: &trusted, foreign: &foreign }, &limits)?;
+        Ok(rendered.text)
     }
 
     /// Whether the prompt of some messages has all of these words.
@@ -146,6 +152,6 @@ impl Probe<'_> {
             json!({"type": "object", "properties": {KEY: {"type": "string"}}, "required": [KEY]});
         let function = json!({"name": FUNCTION, "description": OTHER, "parameters": parameters});
         let tools = json!([{"type": "function", "function": function}]);
-        self.rendered(&[user], tools).is_some_and(|text| text.contains(FUNCTION))
+        self.rendered(&[user], tools).is_ok_and(|text| text.contains(FUNCTION))
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! As Hugging Face does it: a mark is put behind the message, and what the template writes from the mark on is cut off.
 
+use realm_template::Rendered;
 use serde_json::Value;
 
-use super::Rendered;
 use crate::Error;
 
 /// What is put behind the final message. The space at its end tells whether the template takes white space off.

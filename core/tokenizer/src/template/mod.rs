@@ -11,39 +11,17 @@
 mod builtin;
 mod capabilities;
 mod continuation;
-mod engine;
 mod shape;
 
-use std::ops::Range;
-
 use realm_gguf::Metadata;
+use realm_template::{Input, Limits, Rendered, Template};
 use serde_json::{Map, Value};
 
-use self::engine::{Input, Limits, Template};
 use crate::tokenizer::optional;
 use crate::{Error, Tokenizer};
 
 pub use self::builtin::names as template_names;
 pub use self::capabilities::Capabilities;
-
-/// Bytes that a template itself may have.
-const SOURCE_LIMIT: usize = 1 << 20;
-
-/// Roles that templates spell inside control tokens, as in `<|user|>`.
-const ROLES: [&str; 12] = [
-    "assistant",
-    "context",
-    "developer",
-    "document",
-    "documents",
-    "function",
-    "ipython",
-    "model",
-    "observation",
-    "system",
-    "tool",
-    "user",
-];
 
 /// What a chat template is rendered with.
 #[derive(Debug, Clone, Default)]
@@ -59,15 +37,6 @@ pub struct Conversation {
     /// Further variables, such as `enable_thinking` or `documents`. Those called `add_generation_prompt` and
     /// `continue_final_message` are as the fields of these names, where those say nothing.
     pub variables: Map<String, Value>,
-}
-
-/// A prompt that a template made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rendered {
-    /// The prompt.
-    pub text: String,
-    /// The ranges of its bytes that came out of the conversation, sorted and apart. The rest is the template's own.
-    pub foreign: Vec<Range<usize>>,
 }
 
 /// The texts of a model's special tokens, as templates name them: `bos_token`, `eos_token`, `pad_token` and so on.
@@ -121,11 +90,7 @@ struct Compiled {
 
 impl Compiled {
     fn new(source: &str, special: &SpecialTexts) -> Self {
-        let template = if source.len() > SOURCE_LIMIT {
-            Err(format!("it has {} bytes; at most {SOURCE_LIMIT} are accepted", source.len()))
-        } else {
-            Template::parse(source).map_err(|error| error.to_string())
-        };
+        let template = Template::parse(source).map_err(|error| error.to_string());
         let probed = template.map(|template| {
             let capabilities = Capabilities::of(&template, source, special);
             (template, capabilities)
@@ -204,7 +169,9 @@ impl ChatTemplate {
         let mut trusted = self.special.0.clone();
         trusted.insert("add_generation_prompt".into(), generate.into());
         trusted.retain(|name, _| !foreign.contains_key(name));
-        let rendered = render(template, &trusted, &foreign, &Limits::default())?;
+        let input = Input { trusted: &trusted, foreign: &foreign };
+        let rendered = template.render(&input, &Limits::default());
+        let rendered = rendered.map_err(|error| Error::Template(error.to_string()))?;
         match mark {
             Some(mark) => continuation::cut(rendered, &mark),
             None => Ok(rendered),
@@ -222,19 +189,4 @@ impl ChatTemplate {
         foreign.entry("documents").or_insert(Value::Null);
         foreign
     }
-}
-
-/// Renders, and says which of the text the template did not write.
-fn render(
-    template: &Template,
-    trusted: &Map<String, Value>,
-    foreign: &Map<String, Value>,
-    limits: &Limits,
-) -> Result<Rendered, Error> {
-    let rendered = template.render(&Input { trusted, foreign }, limits);
-    let engine::Rendered { text, mut foreign } =
-        rendered.map_err(|error| Error::Template(error.to_string()))?;
-    // Some templates spell a message's role inside a control token. A role by itself forges nothing.
-    foreign.retain(|range| !text.get(range.clone()).is_some_and(|word| ROLES.contains(&word)));
-    Ok(Rendered { text, foreign })
 }

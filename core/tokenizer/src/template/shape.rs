@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::Capabilities;
 use crate::Error;
-use crate::python_json::Layout;
+use crate::python_json::dumps;
 
 /// What is put between a system message and the words of the user that it is put before, and between messages that are
 /// joined.
@@ -118,7 +118,7 @@ fn with_calls(message: &mut Map<String, Value>, takes: &Capabilities) {
                 }
             }
             Value::Object(_) if takes.text_arguments && !takes.object_arguments => {
-                *arguments = Layout::default().dumps(arguments).into();
+                *arguments = dumps(arguments).into();
             }
             _ => {}
         }
@@ -131,7 +131,7 @@ fn with_calls(message: &mut Map<String, Value>, takes: &Capabilities) {
         .map(|call| {
             let function = call.get("function").unwrap_or(call);
             let call = json!({"name": function["name"], "arguments": function["arguments"]});
-            format!("<tool_call>\n{}\n</tool_call>", Layout::default().dumps(&call))
+            format!("<tool_call>\n{}\n</tool_call>", dumps(&call))
         })
         .collect();
     let text = text_of(message.get("content")).filter(|text| !text.is_empty());
