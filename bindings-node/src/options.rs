@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use realm::{CacheType, Grammar, LoadOptions, Message, Prompt, Request, SharedPrefix, Speculation};
+use realm::{
+    CacheType, Grammar, LoadOptions, Message, Prompt, ReasoningFormat, Request, SharedPrefix, Speculation,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -55,6 +57,9 @@ struct RequestOptions {
     add_generation_prompt: Option<bool>,
     continue_final_message: Option<bool>,
     special: Option<bool>,
+    enable_thinking: Option<bool>,
+    reasoning_effort: Option<String>,
+    reasoning_format: Option<ReasoningFormatOption>,
     ignore_eos: Option<bool>,
     shared_prefix: Option<SharedPrefixOption>,
     adapter_scale: Option<f32>,
@@ -88,6 +93,22 @@ enum SharedPrefixOption {
 #[serde(rename_all = "lowercase")]
 enum System {
     System,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ReasoningFormatOption {
+    Separate,
+    Inline,
+}
+
+impl From<ReasoningFormatOption> for ReasoningFormat {
+    fn from(option: ReasoningFormatOption) -> Self {
+        match option {
+            ReasoningFormatOption::Separate => Self::Separate,
+            ReasoningFormatOption::Inline => Self::Inline,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -166,6 +187,9 @@ pub(crate) fn request(json: &str, adapter: Option<realm::Adapter>) -> napi::Resu
     request.add_generation_prompt = options.add_generation_prompt;
     set(&mut request.continue_final_message, options.continue_final_message);
     set(&mut request.special, options.special);
+    request.enable_thinking = options.enable_thinking;
+    request.reasoning_effort = options.reasoning_effort;
+    set(&mut request.reasoning_format, options.reasoning_format.map(Into::into));
     set(&mut request.ignore_eos, options.ignore_eos);
     request.shared_prefix = match options.shared_prefix {
         None => SharedPrefix::Nothing,

@@ -80,6 +80,8 @@ function end(thing) {
 const token = ({ id, logprob = null, top = [] }) => ({ id, logprob, top })
 const completion = (of) => ({
   text: of.text,
+  reasoning: of.reasoning,
+  warnings: of.warnings,
   ids: of.tokens.map((each) => each.id),
   tokens: of.tokens.map(token),
   tool_calls: of.toolCalls,
@@ -87,8 +89,10 @@ const completion = (of) => ({
   usage: renamed(of.usage, snake),
   decode_seconds: of.timings.decode / 1000,
 })
-const chunkJson = ({ text, tokens, toolCalls = [], finishReason, usage }) => ({
+const chunkJson = ({ text, reasoning = '', tokens, toolCalls = [], warnings = [], finishReason, usage }) => ({
   text,
+  reasoning,
+  warnings,
   tokens: tokens.map(token),
   tool_calls: toolCalls,
   finish: usage ? { reason: finishReason, usage: renamed(usage, snake) } : null,

@@ -71,6 +71,12 @@ export interface RequestOptions {
   continueFinalMessage?: boolean | undefined
   /** Control tokens spelled in a text prompt, such as `<|im_start|>`, become those tokens: only for text that no user wrote. */
   special?: boolean | undefined
+  /** Whether the model thinks before it answers, for templates that know `enable_thinking`; the template's choice unless given. */
+  enableThinking?: boolean | undefined
+  /** How much it thinks, for templates that know `reasoning_effort`: mostly `low`, `medium` or `high`. */
+  reasoningEffort?: string | undefined
+  /** Where the thought goes: into `reasoning`, as it does unless given, or into the text with its marks. */
+  reasoningFormat?: 'separate' | 'inline' | undefined
   /** Go on after an end token. */
   ignoreEos?: boolean | undefined
   /** The beginning of the prompt that other tenants send too: the system message, or so many tokens. */
@@ -227,6 +233,8 @@ export interface Usage {
   /** Of the prompt's, how many were computed by an earlier request. */
   cachedTokens: number
   generatedTokens: number
+  /** Of the generated, how many belong to the model's thought. */
+  reasoningTokens: number
   /** Computed on the chance that they would follow. */
   draftTokens: number
   /** Of these, how many did. */
@@ -247,9 +255,13 @@ export interface Timings {
 export interface Chunk {
   /** New text; may be empty while a character or a stop string is unfinished. */
   text: string
+  /** New text of the model's thought, if there is any; it is not part of `text`. */
+  reasoning?: string
   tokens: Token[]
   /** Tools that the model calls, if it does, each in one piece. Their spelling is not part of the text. */
   toolCalls?: ToolCall[]
+  /** In the first chunk, what the request asked for and the model could only do in another way. */
+  warnings?: string[]
   finishReason?: FinishReason
   usage?: Usage
   timings?: Timings
@@ -257,11 +269,18 @@ export interface Chunk {
 
 /** A whole answer. */
 export interface Completion {
-  /** The text, without the stop string that ended it and without tool calls. */
+  /** The text, without the stop string that ended it, without tool calls and without thoughts. */
   text: string
+  /** What the model thought before its answer; empty if it did not. */
+  reasoning: string
   tokens: Token[]
   /** Tools that the model calls. */
   toolCalls: ToolCall[]
+  /**
+   * What the request asked for and the model could only do in another way: that its chat template knows no tools, for example.
+   * Sentences for a log.
+   */
+  warnings: string[]
   finishReason: FinishReason
   usage: Usage
   timings: Timings

@@ -60,12 +60,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Prints text as it comes; returns it, and how it ended unless Ctrl-C did.
+/// Prints text as it comes; returns it, and how it ended unless Ctrl-C did. What the model thinks goes to the error stream: it is
+/// no part of the answer.
 pub(crate) fn print(mut generation: Generation) -> Result<(String, Option<Finish>)> {
     let mut out = std::io::stdout().lock();
-    let (mut text, mut finish) = (String::new(), None);
+    let (mut text, mut finish, mut thinking) = (String::new(), None, false);
     while let Some(chunk) = generation.next_blocking() {
         let chunk = chunk?;
+        if !chunk.reasoning.is_empty() {
+            eprint!("{}", chunk.reasoning);
+            thinking = true;
+        }
+        if thinking && !chunk.text.is_empty() {
+            eprintln!("\n");
+            thinking = false;
+        }
         out.write_all(chunk.text.as_bytes())?;
         out.flush()?;
         text += &chunk.text;

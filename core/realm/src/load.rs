@@ -12,6 +12,7 @@ use realm_tokenizer::{ChatTemplate, SpecialTexts, Tokenizer};
 use crate::Error;
 use crate::device::Device;
 use crate::model::{ModelInfo, Shared};
+use crate::thought::ThoughtSpelling;
 use crate::tools::ToolSpelling;
 
 /// How a model is loaded.
@@ -75,9 +76,13 @@ pub(crate) fn load(
     let draft = draft.as_ref().map(|(weights, tokenizer)| Draft { weights: &**weights, tokenizer });
     let engine = Engine::with_draft(&*weights, Arc::clone(&tokenizer), &config, draft)?;
     let info = ModelInfo::new(&gguf, &*weights, &engine, template.is_some());
-    let tool_spelling = template.as_ref().and_then(|template| ToolSpelling::of(template, &tokenizer));
+    let tool_spelling = ToolSpelling::of(template.as_ref(), &tokenizer);
+    // A template that can't be parsed says so where a conversation is rendered.
+    let capabilities = template.as_ref().and_then(|template| template.capabilities(true));
+    let knows_tools = capabilities.is_none_or(|capabilities| capabilities.tools);
+    let thought_spelling = template.as_ref().and_then(|template| ThoughtSpelling::of(template, &tokenizer));
     let inner = realm_sandbox::Model { name: reference.to_owned(), engine, weights, tokenizer, template };
-    Ok(Shared { inner: Arc::new(inner), info, tool_spelling })
+    Ok(Shared { inner: Arc::new(inner), info, tool_spelling, thought_spelling, knows_tools })
 }
 
 /// A model's file and its tokenizer.

@@ -7,12 +7,14 @@ use realm_gguf::Gguf;
 use realm_model::Weights;
 use realm_tokenizer::{Conversation, Tokenizer};
 
+use crate::answer::AnswerReader;
 use crate::error::ErrorCode;
 use crate::tenant::Identity;
-use crate::tools::{ToolSpelling, ToolStream};
+use crate::thought::{ThoughtSpelling, ThoughtStream};
+use crate::tools::{ToolSpelling, ToolStream, instruct};
 use crate::{
-    Adapter, Completion, Error, Generation, Message, Program, Prompt, Request, Sequence, SharedPrefix,
-    ToolChoice,
+    Adapter, Completion, Error, Generation, Grammar, Message, Program, Prompt, ReasoningFormat, Request,
+    Sequence, SharedPrefix, ToolChoice,
 };
 
 /// A loaded model, as one tenant sees it. Cloning it is cheap and shares everything; the weights go when the last clone
@@ -30,8 +32,16 @@ pub(crate) struct Shared {
     pub(crate) inner: Arc<realm_sandbox::Model>,
     pub(crate) info: ModelInfo,
     /// How the chat template has tool calls spelled.
-    pub(crate) tool_spelling: Option<ToolSpelling>,
+    pub(crate) tool_spelling: ToolSpelling,
+    /// How it marks thoughts, where its chat template shows that.
+    pub(crate) thought_spelling: Option<ThoughtSpelling>,
+    /// Whether the chat template tells the model of tools.
+    pub(crate) knows_tools: bool,
 }
+
+/// What a request with tools is told where the template knows none.
+const NO_TOOLS: &str = "the model's chat template knows no tools: Realm tells the model of them in words, which works less well than \
+     a model that was trained to call tools";
 
 impl std::ops::Deref for Shared {
     type Target = realm_sandbox::Model;
@@ -195,6 +205,7 @@ impl Model {
             return self.run_program(&program, request);
         }
         let tools = self.tools(&mut request)?;
+        let warnings = self.warnings(&request);
         if !request.input.is_null() {
             let why = "`input` is for a program, and the tenant has none; see `Tenant::set_program`";
             return Err(Error::new(ErrorCode::InvalidArgument, why));
@@ -202,6 +213,29 @@ impl Model {
         let prompt = self.prompt_tokens(&request)?;
         let shared_prefix = self.shared_prefix(&request, &prompt)?;
         let adapter = self.adapter_of(&request);
+        // Texts that nobody made a conversation of have no thoughts, and no marks of them.
+        let spelling = self.shared.thought_spelling.as_ref();
+        let spelling = spelling.filter(|_| matches!(request.prompt, Prompt::Chat(_)));
+        let thought = spelling.and_then(|spelling| match final_words(&request) {
+            Some(words) => spelling.going_on(words),
+            None => Some(spelling.after(&prompt, &self.shared.tokenizer)),
+        });
+        let mut spelled = spelling.map_or_else(Vec::new, |spelling| spelling.control.clone());
+        if tools.is_some() {
+            spelled.extend(self.shared.tool_spelling.spelled());
+        }
+        let whole = request.reasoning_format == ReasoningFormat::Inline;
+        let answer = AnswerReader {
+            thought: match (spelling, &thought) {
+                (Some(spelling), Some(thought)) => Some(ThoughtStream::new(spelling, thought.open, whole)),
+                // What a model only thought of calling is no call, whatever its template shows.
+                _ => tools.as_ref().map(|_| ThoughtStream::unknown()),
+            },
+            format: if thought.is_some() { request.reasoning_format } else { ReasoningFormat::Inline },
+            tools,
+            warnings,
+            called: false,
+        };
         let request = realm_engine::Request {
             prompt,
             sampling: request.sampling,
@@ -211,34 +245,52 @@ impl Model {
             grammar: request.grammar,
             ignore_eos: request.ignore_eos,
             special: false,
-            spelled: match (&tools, &self.shared.tool_spelling) {
-                (Some(_), Some(spelling)) => spelling.spelled(),
-                _ => Vec::new(),
-            },
+            spelled,
+            thought,
             shared_prefix,
             adapter,
             speculation: request.speculation,
         };
         Ok(Generation::new(
             self.shared.engine.generate(&self.tenant.inner, request)?,
-            tools,
+            answer,
             Arc::clone(&self.shared),
         ))
     }
 
     /// What reads calls out of the answer, where there may be some; a call that has to be becomes the grammar.
     fn tools(&self, request: &mut Request) -> Result<Option<ToolStream>, Error> {
-        let spelling = self.shared.tool_spelling.as_ref();
+        let spelling = &self.shared.tool_spelling;
+        // What a schema guided is the answer that was asked for, even where it looks like a call.
+        let answers = matches!(request.grammar, Some(Grammar::JsonSchema(_) | Grammar::JsonObject));
         if let Some(call) = request.tool_choice.grammar(&request.tools, spelling)?
             && request.grammar.replace(call).is_some()
         {
             let why = "tool_choice asks for a call, and the request has a grammar or a schema already";
             return Err(Error::new(ErrorCode::InvalidArgument, why));
         }
-        if request.tools.is_empty() || request.tool_choice == ToolChoice::None {
+        if request.tools.is_empty() || request.tool_choice == ToolChoice::None || answers {
             return Ok(None);
         }
-        Ok(spelling.map(|spelling| ToolStream::new(spelling, &request.tools)))
+        Ok(Some(ToolStream::new(spelling, &request.tools)))
+    }
+
+    /// What a request asks for and is done in another way.
+    fn warnings(&self, request: &Request) -> Vec<String> {
+        let tells = matches!(request.prompt, Prompt::Chat(_)) && !shown_tools(request).is_empty();
+        if tells && !self.shared.knows_tools {
+            tracing::debug!(model = self.shared.name, "{NO_TOOLS}");
+            return vec![NO_TOOLS.to_owned()];
+        }
+        Vec::new()
+    }
+
+    /// Where the template knows no tools, has a conversation tell of them in words.
+    fn tell_of_tools(&self, mut conversation: Conversation) -> Conversation {
+        if !conversation.tools.is_empty() && !self.shared.knows_tools {
+            instruct(&mut conversation);
+        }
+        conversation
     }
 
     /// The adapter that a request is seen through: its own, or else the model's.
@@ -271,16 +323,13 @@ impl Model {
             }
             Prompt::Text(text) => realm_sandbox::Prompt::Text(text.clone()),
             Prompt::Tokens(tokens) => realm_sandbox::Prompt::Tokens(tokens.clone()),
-            Prompt::Chat(messages) => realm_sandbox::Prompt::Chat(Conversation {
+            Prompt::Chat(messages) => realm_sandbox::Prompt::Chat(self.tell_of_tools(Conversation {
                 messages: messages.iter().map(|m| m.0.clone()).collect(),
-                tools: match request.tool_choice {
-                    ToolChoice::None => Vec::new(),
-                    _ => request.tools.clone(),
-                },
+                tools: shown_tools(request).to_vec(),
                 add_generation_prompt: request.add_generation_prompt,
                 continue_final_message: request.continue_final_message,
-                variables: request.template_variables.clone(),
-            }),
+                variables: request.variables(),
+            })),
         })
     }
 
@@ -471,6 +520,21 @@ impl Model {
 
 fn not_a_conversation() -> Error {
     Error::new(ErrorCode::InvalidArgument, "only a conversation can be rendered")
+}
+
+/// The words that the answer goes on with, where it does.
+fn final_words(request: &Request) -> Option<&str> {
+    match &request.prompt {
+        Prompt::Chat(messages) if request.continue_final_message => {
+            Some(messages.last()?.0["content"].as_str().unwrap_or_default())
+        }
+        _ => None,
+    }
+}
+
+/// The tools that the model is told of.
+fn shown_tools(request: &Request) -> &[serde_json::Value] {
+    if request.tool_choice == ToolChoice::None { &[] } else { &request.tools }
 }
 
 fn likelihoods(scores: Vec<Scored>) -> Vec<f32> {

@@ -28,6 +28,9 @@ pub(crate) fn request(
             "template_variables" => {
                 request.template_variables = value.as_object().expect("variables").clone()
             }
+            "enable_thinking" => request.enable_thinking = value.as_bool(),
+            "reasoning_effort" => request.reasoning_effort = Some(text()),
+            "reasoning_format" => request.reasoning_format = text().parse()?,
             "temperature" => sampling.temperature = float(),
             "top_k" => sampling.top_k = count(),
             "top_p" => sampling.top_p = float(),
