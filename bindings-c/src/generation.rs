@@ -63,6 +63,8 @@ pub struct Finish {
     pub cached_tokens: usize,
     /// Tokens generated, an end token included.
     pub generated_tokens: usize,
+    /// Of these, how many belong to the model's thought.
+    pub reasoning_tokens: usize,
     /// Tokens that were computed on the chance that they would follow.
     pub draft_tokens: usize,
     /// Of these, how many did.
@@ -86,6 +88,7 @@ impl Finish {
             prompt_tokens: usage.prompt_tokens,
             cached_tokens: usage.cached_tokens,
             generated_tokens: usage.generated_tokens,
+            reasoning_tokens: usage.reasoning_tokens,
             draft_tokens: usage.draft_tokens,
             accepted_tokens: usage.accepted_tokens,
             queued_seconds: timings.queued.as_secs_f64(),
@@ -154,16 +157,24 @@ impl Calls {
 /// A piece of a generation.
 pub struct Chunk {
     text: Text,
+    reasoning: Text,
     tokens: Tokens,
     calls: Calls,
+    warnings: Vec<Text>,
     finish: Option<Finish>,
 }
 
 impl From<realm::Chunk> for Chunk {
     fn from(chunk: realm::Chunk) -> Self {
         let finish = chunk.finish.map(|f| Finish::new(f.reason, f.usage, f.timings));
-        let (text, tokens, calls) = (chunk.text.into(), chunk.tokens.into(), chunk.tool_calls.into());
-        Self { text, tokens, calls, finish }
+        Self {
+            text: chunk.text.into(),
+            reasoning: chunk.reasoning.into(),
+            tokens: chunk.tokens.into(),
+            calls: chunk.tool_calls.into(),
+            warnings: chunk.warnings.into_iter().map(Text::from).collect(),
+            finish,
+        }
     }
 }
 
@@ -240,6 +251,29 @@ pub unsafe extern "C" fn realm_chunk_text(chunk: *const Chunk, len: *mut usize) 
     }
 }
 
+/// New text of the model's thought, which is not part of the chunk's text. Its length in bytes goes to `len`, which may be NULL.
+/// Belongs to the chunk.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_chunk_reasoning(chunk: *const Chunk, len: *mut usize) -> *const c_char {
+    // SAFETY: an object of ours, or NULL, and the caller's place for a length, or NULL.
+    unsafe {
+        match chunk.as_ref() {
+            Some(chunk) => chunk.reasoning.give(len),
+            None => nothing(len),
+        }
+    }
+}
+
+/// In the first chunk, what the request asked for and the model could only do in another way: the sentence `index`, which
+/// belongs to the chunk, or NULL if there are not so many.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_chunk_warning(chunk: *const Chunk, index: usize) -> *const c_char {
+    // SAFETY: an object of ours, or NULL.
+    let warning = unsafe { chunk.as_ref() }.and_then(|chunk| chunk.warnings.get(index));
+    // SAFETY: no length is asked for.
+    warning.map_or(std::ptr::null(), |text| unsafe { text.give(std::ptr::null_mut()) })
+}
+
 /// How many new tokens there are.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chunk_tokens(chunk: *const Chunk) -> usize {
@@ -292,8 +326,10 @@ pub unsafe extern "C" fn realm_chunk_free(chunk: *mut Chunk) {
 /// The whole answer.
 pub struct Completion {
     text: Text,
+    reasoning: Text,
     tokens: Tokens,
     calls: Calls,
+    warnings: Vec<Text>,
     finish: Finish,
 }
 
@@ -301,14 +337,17 @@ impl From<realm::Completion> for Completion {
     fn from(answer: realm::Completion) -> Self {
         Self {
             text: answer.text.into(),
+            reasoning: answer.reasoning.into(),
             tokens: answer.tokens.into(),
             calls: answer.tool_calls.into(),
+            warnings: answer.warnings.into_iter().map(Text::from).collect(),
             finish: Finish::new(answer.finish_reason, answer.usage, answer.timings),
         }
     }
 }
 
-/// The text, without the stop string that ended it and without tool calls. Its length in bytes goes to `len`, which may be NULL. Belongs to the completion.
+/// The text, without the stop string that ended it, without tool calls and without thoughts. Its length in bytes goes to `len`, which
+/// may be NULL. Belongs to the completion.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_completion_text(
     completion: *const Completion,
@@ -321,6 +360,35 @@ pub unsafe extern "C" fn realm_completion_text(
             None => nothing(len),
         }
     }
+}
+
+/// What the model thought before its answer; empty if it did not. Its length in bytes goes to `len`, which may be NULL. Belongs to
+/// the completion.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_completion_reasoning(
+    completion: *const Completion,
+    len: *mut usize,
+) -> *const c_char {
+    // SAFETY: an object of ours, or NULL, and the caller's place for a length, or NULL.
+    unsafe {
+        match completion.as_ref() {
+            Some(completion) => completion.reasoning.give(len),
+            None => nothing(len),
+        }
+    }
+}
+
+/// What the request asked for and the model could only do in another way (that its chat template knows no tools, for example): the
+/// sentence `index`, which belongs to the completion, or NULL if there are not so many.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_completion_warning(
+    completion: *const Completion,
+    index: usize,
+) -> *const c_char {
+    // SAFETY: an object of ours, or NULL.
+    let warning = unsafe { completion.as_ref() }.and_then(|completion| completion.warnings.get(index));
+    // SAFETY: no length is asked for.
+    warning.map_or(std::ptr::null(), |text| unsafe { text.give(std::ptr::null_mut()) })
 }
 
 /// How many tokens were generated, an end token included.

@@ -175,8 +175,10 @@ pub unsafe extern "C" fn realm_model_tokenizer(model: *const Model) -> *mut Toke
     model.map_or(std::ptr::null_mut(), |model| own(Tokenizer::Of(model.model.clone())))
 }
 
-/// The prompt that the model's chat template makes of a request for a conversation, for `realm_free`. Errors: `unsupported` for a
-/// model without a template, `invalid-argument` with the template's own complaint and for another kind of request.
+/// The prompt that the model's chat template makes of a request for a conversation, for `realm_free`. It is to look at: as text it
+/// no longer says which words are the template's and which a user's, so that control tokens in it can't be parsed safely;
+/// `realm_model_render_tokens` gives what the model reads. Errors: `unsupported` for a model without a template,
+/// `invalid-argument` with the template's own complaint and for another kind of request.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_render(
     model: *const Model,
@@ -188,6 +190,23 @@ pub unsafe extern "C" fn realm_model_render(
         attempt(error, std::ptr::null_mut(), || {
             let prompt = object(model, "model")?.model.render(&object(request, "request")?.0)?;
             copy_text(&prompt, std::ptr::null_mut())
+        })
+    }
+}
+
+/// Token ids of the prompt that the model's chat template makes of a request for a conversation, for `realm_free`; their number
+/// goes to `len`. A user's words in it are words, whatever they spell. Errors: as `realm_model_render`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_model_render_tokens(
+    model: *const Model,
+    request: *const Request,
+    len: *mut usize,
+    error: *mut *mut Error,
+) -> *mut u32 {
+    // SAFETY: objects of ours, and places of the caller's.
+    unsafe {
+        attempt(error, std::ptr::null_mut(), || {
+            copy(&object(model, "model")?.model.render_tokens(&object(request, "request")?.0)?, len)
         })
     }
 }

@@ -187,6 +187,70 @@ pub unsafe extern "C" fn realm_request_set_template_variable(
     }
 }
 
+/// Whether a conversation's prompt ends with the start of the assistant's answer; by default it does, unless the last message is
+/// gone on with.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_add_generation_prompt(request: *mut Request, add: bool) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.add_generation_prompt = Some(add)) }
+}
+
+/// The answer goes on with the words of the conversation's last message, which the generated text does not repeat.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_continue_final_message(request: *mut Request, go_on: bool) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.continue_final_message = go_on) }
+}
+
+/// Control tokens spelled in a prompt that is a text, such as `<|im_start|>`, become those tokens: only for text that no user
+/// wrote.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_special(request: *mut Request, special: bool) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.special = special) }
+}
+
+/// Sets whether the model thinks before it answers, for templates that know `enable_thinking`; the template's choice unless set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_enable_thinking(request: *mut Request, enable: bool) {
+    // SAFETY: a request of ours, or NULL.
+    unsafe { set(request, |r| r.enable_thinking = Some(enable)) }
+}
+
+/// Sets how much the model thinks, for templates that know `reasoning_effort`: mostly `low`, `medium` or `high`. Errors:
+/// `invalid-argument` for no UTF-8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_reasoning_effort(
+    request: *mut Request,
+    effort: *const c_char,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: a request of ours and the caller's text.
+    unsafe {
+        try_set(request, error, |r| {
+            r.reasoning_effort = Some(text(effort, "effort")?.into());
+            Ok(())
+        })
+    }
+}
+
+/// Sets where the model's thought goes: `separate`, the default, for `realm_completion_reasoning` and `realm_chunk_reasoning`, or
+/// `inline` for the text, with its marks. Errors: `invalid-argument`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_set_reasoning_format(
+    request: *mut Request,
+    format: *const c_char,
+    error: *mut *mut Error,
+) -> bool {
+    // SAFETY: a request of ours and the caller's text.
+    unsafe {
+        try_set(request, error, |r| {
+            r.reasoning_format = text(format, "format")?.parse::<realm::ReasoningFormat>()?;
+            Ok(())
+        })
+    }
+}
+
 /// Divides the logits; 0 takes the likeliest token (greedy). 0.8 by default.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_temperature(request: *mut Request, temperature: f32) {

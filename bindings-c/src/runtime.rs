@@ -94,6 +94,16 @@ pub unsafe extern "C" fn realm_load_options_set_kv_tokens(options: *mut LoadOpti
     }
 }
 
+/// Tokens that one request may have, prompt and generation together. By default what the model was trained for, or less where the
+/// KV cache holds less; with more, texts get worse from there on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_load_options_set_context_length(options: *mut LoadOptions, tokens: usize) {
+    // SAFETY: options of ours, or NULL.
+    if let Some(options) = unsafe { options.as_mut() } {
+        options.options.context_length = Some(tokens);
+    }
+}
+
 /// Bytes of the KV cache.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_kv_memory(options: *mut LoadOptions, bytes: u64) {
@@ -119,7 +129,7 @@ pub unsafe extern "C" fn realm_load_options_set_cache_type(
     }
 }
 
-/// A chat template in place of the file's own. Copies the text. Errors: `invalid-argument` for no UTF-8.
+/// A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml`. Copies the text. Errors: `invalid-argument` for no UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_chat_template(
     options: *mut LoadOptions,

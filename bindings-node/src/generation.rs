@@ -54,6 +54,8 @@ pub struct Usage {
     pub cached_tokens: u32,
     /// Generated, an end token included.
     pub generated_tokens: u32,
+    /// Of these, how many belong to the model's thought.
+    pub reasoning_tokens: u32,
     /// Computed on the chance that they would follow.
     pub draft_tokens: u32,
     /// Of these, how many did.
@@ -76,10 +78,14 @@ pub struct Timings {
 pub struct Chunk {
     /// New text; may be empty while a character or a stop string is unfinished.
     pub text: String,
+    /// New text of the model's thought, if there is any.
+    pub reasoning: Option<String>,
     /// New tokens.
     pub tokens: Vec<Token>,
     /// Tools that the model calls, if it does.
     pub tool_calls: Option<Vec<ToolCall>>,
+    /// In the first chunk, what the model could only do in another way, if there is anything.
+    pub warnings: Option<Vec<String>>,
     /// In the last chunk, why it ended.
     pub finish_reason: Option<&'static str>,
     /// In the last chunk, tokens used.
@@ -91,12 +97,16 @@ pub struct Chunk {
 /// A whole answer.
 #[napi(object, object_from_js = false)]
 pub struct Completion {
-    /// The text, without the stop string that ended it.
+    /// The text, without the stop string that ended it, without tool calls and without thoughts.
     pub text: String,
+    /// What the model thought before its answer; empty if it did not.
+    pub reasoning: String,
     /// The tokens, an end token included.
     pub tokens: Vec<Token>,
     /// Tools that the model calls.
     pub tool_calls: Vec<ToolCall>,
+    /// What the request asked for and the model could only do in another way.
+    pub warnings: Vec<String>,
     /// Why it ended.
     pub finish_reason: &'static str,
     /// Tokens used.
@@ -127,6 +137,7 @@ impl From<realm::Usage> for Usage {
             prompt_tokens: usage.prompt_tokens as u32,
             cached_tokens: usage.cached_tokens as u32,
             generated_tokens: usage.generated_tokens as u32,
+            reasoning_tokens: usage.reasoning_tokens as u32,
             draft_tokens: usage.draft_tokens as u32,
             accepted_tokens: usage.accepted_tokens as u32,
         }
@@ -146,8 +157,10 @@ impl From<realm::Chunk> for Chunk {
         let finish = chunk.finish;
         Self {
             text: chunk.text,
+            // Most chunks have none, and what is empty costs time, too.
+            reasoning: (!chunk.reasoning.is_empty()).then_some(chunk.reasoning),
             tokens: tokens(chunk.tokens),
-            // Most chunks have none, and an empty list costs time, too.
+            warnings: (!chunk.warnings.is_empty()).then_some(chunk.warnings),
             tool_calls: (!chunk.tool_calls.is_empty()).then(|| tool_calls(chunk.tool_calls)),
             finish_reason: finish.as_ref().map(|finish| finish.reason.as_str()),
             usage: finish.as_ref().map(|finish| finish.usage.into()),
@@ -160,6 +173,8 @@ impl From<realm::Completion> for Completion {
     fn from(completion: realm::Completion) -> Self {
         Self {
             text: completion.text,
+            reasoning: completion.reasoning,
+            warnings: completion.warnings,
             tokens: tokens(completion.tokens),
             tool_calls: tool_calls(completion.tool_calls),
             finish_reason: completion.finish_reason.as_str(),

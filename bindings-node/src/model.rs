@@ -130,6 +130,12 @@ impl NativeModel {
         unblock(move || Ok(render())).await.map_err(failed)?
     }
 
+    /// The token ids of that prompt.
+    #[napi]
+    pub fn render_tokens(&self, request: String) -> Result<Vec<u32>> {
+        self.handle.get()?.render_tokens(&self::request(&request, None)?).map_err(failed)
+    }
+
     /// An empty sequence.
     #[napi]
     pub fn sequence(&self) -> Result<NativeSequence> {

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use realm::{CacheType, Grammar, LoadOptions, Message, Prompt, Request, SharedPrefix, Speculation};
+use realm::{
+    CacheType, Grammar, LoadOptions, Message, Prompt, ReasoningFormat, Request, SharedPrefix, Speculation,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -52,6 +54,12 @@ struct RequestOptions {
     tools: Option<Vec<Value>>,
     tool_choice: Option<Value>,
     template_variables: Option<Map<String, Value>>,
+    add_generation_prompt: Option<bool>,
+    continue_final_message: Option<bool>,
+    special: Option<bool>,
+    enable_thinking: Option<bool>,
+    reasoning_effort: Option<String>,
+    reasoning_format: Option<ReasoningFormatOption>,
     ignore_eos: Option<bool>,
     shared_prefix: Option<SharedPrefixOption>,
     adapter_scale: Option<f32>,
@@ -85,6 +93,22 @@ enum SharedPrefixOption {
 #[serde(rename_all = "lowercase")]
 enum System {
     System,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ReasoningFormatOption {
+    Separate,
+    Inline,
+}
+
+impl From<ReasoningFormatOption> for ReasoningFormat {
+    fn from(option: ReasoningFormatOption) -> Self {
+        match option {
+            ReasoningFormatOption::Separate => Self::Separate,
+            ReasoningFormatOption::Inline => Self::Inline,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -160,6 +184,12 @@ pub(crate) fn request(json: &str, adapter: Option<realm::Adapter>) -> napi::Resu
         request.tool_choice = realm::ToolChoice::try_from(&choice).map_err(failed)?;
     }
     set(&mut request.template_variables, options.template_variables);
+    request.add_generation_prompt = options.add_generation_prompt;
+    set(&mut request.continue_final_message, options.continue_final_message);
+    set(&mut request.special, options.special);
+    request.enable_thinking = options.enable_thinking;
+    request.reasoning_effort = options.reasoning_effort;
+    set(&mut request.reasoning_format, options.reasoning_format.map(Into::into));
     set(&mut request.ignore_eos, options.ignore_eos);
     request.shared_prefix = match options.shared_prefix {
         None => SharedPrefix::Nothing,
@@ -194,6 +224,7 @@ fn set<T>(to: &mut T, value: Option<T>) {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct LoadModelOptions {
     kv_tokens: Option<usize>,
+    context_length: Option<usize>,
     kv_memory: Option<u64>,
     cache_type: Option<String>,
     chat_template: Option<String>,
@@ -208,6 +239,7 @@ pub(crate) fn load_options(json: &str) -> napi::Result<LoadOptions> {
     let options: LoadModelOptions = read(json)?;
     Ok(LoadOptions {
         kv_tokens: options.kv_tokens,
+        context_length: options.context_length,
         kv_memory: options.kv_memory,
         cache_type: options.cache_type.map(|name| name.parse::<CacheType>().map_err(invalid)).transpose()?,
         chat_template: options.chat_template,

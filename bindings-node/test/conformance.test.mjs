@@ -80,6 +80,8 @@ function end(thing) {
 const token = ({ id, logprob = null, top = [] }) => ({ id, logprob, top })
 const completion = (of) => ({
   text: of.text,
+  reasoning: of.reasoning,
+  warnings: of.warnings,
   ids: of.tokens.map((each) => each.id),
   tokens: of.tokens.map(token),
   tool_calls: of.toolCalls,
@@ -87,8 +89,10 @@ const completion = (of) => ({
   usage: renamed(of.usage, snake),
   decode_seconds: of.timings.decode / 1000,
 })
-const chunkJson = ({ text, tokens, toolCalls = [], finishReason, usage }) => ({
+const chunkJson = ({ text, reasoning = '', tokens, toolCalls = [], warnings = [], finishReason, usage }) => ({
   text,
+  reasoning,
+  warnings,
   tokens: tokens.map(token),
   tool_calls: toolCalls,
   finish: usage ? { reason: finishReason, usage: renamed(usage, snake) } : null,
@@ -146,6 +150,10 @@ const operations = {
   decode: ({ a, model }) => model.decode(a.tokens),
   token_id: ({ a, model }) => model.tokenizer.tokenId(a.text),
   render: ({ a, model, runner }) => model.applyChatTemplate(...runner.request(a.request)),
+  render_tokens: ({ a, model, runner }) => {
+    const [messages, options] = runner.request(a.request)
+    return model.applyChatTemplate(messages, { ...options, tokenize: true })
+  },
   // Generations.
   generate: async ({ a, model, runner }) => completion(await model.generate(...runner.request(a.request))),
   stream: async ({ a, model, runner, add }) => {

@@ -43,6 +43,12 @@ export class Adapter implements Disposable {
   }
 }
 
+/** What a chat template is given beside messages. */
+export type ChatTemplateOptions = Pick<
+  RequestOptions,
+  'tools' | 'templateVariables' | 'addGenerationPrompt' | 'continueFinalMessage'
+>
+
 /** How a text becomes tokens. */
 export interface EncodeOptions {
   /** Control tokens spelled in the text become those tokens: only for text that no user wrote. */
@@ -169,19 +175,25 @@ export class Model implements Disposable {
     return this.#tokenizer
   }
 
-  /** The prompt that the model's chat template makes of messages, with the start of the assistant's answer. */
+  /**
+   * The prompt that the model's chat template makes of messages, with the start of the assistant's answer.
+   *
+   * The text is to look at: it no longer says which words are the template's and which a user's, so that control tokens in it
+   * can't be parsed safely. With `tokenize` the result is the token ids, in which a user's words are words: what `generate` goes
+   * on from.
+   */
+  applyChatTemplate(messages: readonly Message[], options?: ChatTemplateOptions & { tokenize?: false | undefined }): string
+  applyChatTemplate(messages: readonly Message[], options: ChatTemplateOptions & { tokenize: true }): number[]
   applyChatTemplate(
     messages: readonly Message[],
-    options: Pick<RequestOptions, 'tools' | 'templateVariables'> = {},
-  ): string {
-    return call(() => this.native.render(request(messages, options)))
+    { tokenize = false, ...options }: ChatTemplateOptions & { tokenize?: boolean | undefined } = {},
+  ): string | number[] {
+    const given = request(messages, options)
+    return call(() => (tokenize ? this.native.renderTokens(given) : this.native.render(given)))
   }
 
-  /** As `applyChatTemplate`, on another thread: for conversations of thousands of messages. */
-  async applyChatTemplateAsync(
-    messages: readonly Message[],
-    options: Pick<RequestOptions, 'tools' | 'templateVariables'> = {},
-  ): Promise<string> {
+  /** The text of `applyChatTemplate`, made on another thread: for conversations of thousands of messages. */
+  async applyChatTemplateAsync(messages: readonly Message[], options: ChatTemplateOptions = {}): Promise<string> {
     return wait(async () => this.native.renderAsync(request(messages, options)))
   }
 

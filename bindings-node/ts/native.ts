@@ -51,6 +51,7 @@ export interface NativeModel {
   logLikelihood(prompt: Uint32Array, continuation: Uint32Array): Promise<Float32Array>
   render(request: string): string
   renderAsync(request: string): Promise<string>
+  renderTokens(request: string): number[]
   sequence(): NativeSequence
   restoreSequence(bytes: Buffer): Promise<NativeSequence>
   loadAdapter(path: string): Promise<NativeAdapter>

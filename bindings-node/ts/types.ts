@@ -69,6 +69,18 @@ export interface RequestOptions {
   toolChoice?: 'auto' | 'none' | 'required' | { type: 'function'; function: { name: string } } | undefined
   /** Further variables for the template. */
   templateVariables?: Readonly<Record<string, unknown>> | undefined
+  /** Whether a conversation's prompt ends with the start of the assistant's answer; so it does, unless the last message goes on. */
+  addGenerationPrompt?: boolean | undefined
+  /** The answer goes on with the words of the last message, which the generated text does not repeat. */
+  continueFinalMessage?: boolean | undefined
+  /** Control tokens spelled in a text prompt, such as `<|im_start|>`, become those tokens: only for text that no user wrote. */
+  special?: boolean | undefined
+  /** Whether the model thinks before it answers, for templates that know `enable_thinking`; the template's choice unless given. */
+  enableThinking?: boolean | undefined
+  /** How much it thinks, for templates that know `reasoning_effort`: mostly `low`, `medium` or `high`. */
+  reasoningEffort?: string | undefined
+  /** Where the thought goes: into `reasoning`, as it does unless given, or into the text with its marks. */
+  reasoningFormat?: 'separate' | 'inline' | undefined
   /** Go on after an end token. */
   ignoreEos?: boolean | undefined
   /** The beginning of the prompt that other tenants send too: the system message, or so many tokens. */
@@ -119,11 +131,16 @@ export interface LongOptions {
 export interface LoadOptions extends LongOptions {
   /** Tokens that the KV cache holds over all requests; 0 for one request of the model's own context length. */
   kvTokens?: number | undefined
+  /**
+   * Tokens that one request may have, prompt and generation together. By default what the model was trained for, or less where the
+   * KV cache holds less; with more, texts get worse from there on.
+   */
+  contextLength?: number | undefined
   /** Bytes of the KV cache. */
   kvMemory?: number | undefined
   /** How the KV cache holds numbers. */
   cacheType?: 'f32' | 'f16' | 'q8_0' | undefined
-  /** A chat template in place of the file's own. */
+  /** A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml` or `llama3`. */
   chatTemplate?: string | undefined
   /** Where drafts come from, for requests that do not say; `auto` unless given. */
   speculation?: Speculation | undefined
@@ -222,6 +239,8 @@ export interface Usage {
   /** Of the prompt's, how many were computed by an earlier request. */
   cachedTokens: number
   generatedTokens: number
+  /** Of the generated, how many belong to the model's thought. */
+  reasoningTokens: number
   /** Computed on the chance that they would follow. */
   draftTokens: number
   /** Of these, how many did. */
@@ -242,9 +261,13 @@ export interface Timings {
 export interface Chunk {
   /** New text; may be empty while a character or a stop string is unfinished. */
   text: string
+  /** New text of the model's thought, if there is any; it is not part of `text`. */
+  reasoning?: string
   tokens: Token[]
   /** Tools that the model calls, if it does, each in one piece. Their spelling is not part of the text. */
   toolCalls?: ToolCall[]
+  /** In the first chunk, what the request asked for and the model could only do in another way. */
+  warnings?: string[]
   finishReason?: FinishReason
   usage?: Usage
   timings?: Timings
@@ -252,11 +275,18 @@ export interface Chunk {
 
 /** A whole answer. */
 export interface Completion {
-  /** The text, without the stop string that ended it and without tool calls. */
+  /** The text, without the stop string that ended it, without tool calls and without thoughts. */
   text: string
+  /** What the model thought before its answer; empty if it did not. */
+  reasoning: string
   tokens: Token[]
   /** Tools that the model calls. */
   toolCalls: ToolCall[]
+  /**
+   * What the request asked for and the model could only do in another way: that its chat template knows no tools, for example.
+   * Sentences for a log.
+   */
+  warnings: string[]
   finishReason: FinishReason
   usage: Usage
   timings: Timings

@@ -19,6 +19,8 @@ record! {
         cached_tokens: usize,
         /// Generated, an end token included.
         generated_tokens: usize,
+        /// Of these, how many belong to the model's thought.
+        reasoning_tokens: usize,
         /// Computed on the chance that they would follow.
         draft_tokens: usize,
         /// Of these, how many did.
@@ -74,9 +76,17 @@ record! {
 
 impl Usage {
     fn new(py: Python<'_>, usage: realm::Usage) -> PyResult<Py<Self>> {
-        let realm::Usage { prompt_tokens, cached_tokens, generated_tokens, draft_tokens, accepted_tokens } =
-            usage;
-        Py::new(py, Self { prompt_tokens, cached_tokens, generated_tokens, draft_tokens, accepted_tokens })
+        Py::new(
+            py,
+            Self {
+                prompt_tokens: usage.prompt_tokens,
+                cached_tokens: usage.cached_tokens,
+                generated_tokens: usage.generated_tokens,
+                reasoning_tokens: usage.reasoning_tokens,
+                draft_tokens: usage.draft_tokens,
+                accepted_tokens: usage.accepted_tokens,
+            },
+        )
     }
 }
 
@@ -119,6 +129,12 @@ impl Chunk {
         &self.0.text
     }
 
+    /// New text of the model's thought, which is not part of `text`.
+    #[getter]
+    fn reasoning(&self) -> &str {
+        &self.0.reasoning
+    }
+
     /// New tokens.
     #[getter]
     fn tokens(&self, py: Python<'_>) -> PyResult<Vec<Py<Token>>> {
@@ -129,6 +145,12 @@ impl Chunk {
     #[getter]
     fn tool_calls(&self, py: Python<'_>) -> PyResult<Vec<Py<ToolCall>>> {
         tool_calls(py, &self.0.tool_calls)
+    }
+
+    /// In the first chunk, what the request asked for and the model could only do in another way.
+    #[getter]
+    fn warnings(&self) -> Vec<&str> {
+        self.0.warnings.iter().map(String::as_str).collect()
     }
 
     /// `"stop"` (an end token, a stop string or the grammar's end), `"length"`, or `"tool_calls"`: a stop after calls.
@@ -164,10 +186,16 @@ pub(crate) struct Completion(realm::Completion);
 
 #[pymethods]
 impl Completion {
-    /// The text, without the stop string that ended it and without tool calls.
+    /// The text, without the stop string that ended it, without tool calls and without thoughts.
     #[getter]
     fn text(&self) -> &str {
         &self.0.text
+    }
+
+    /// What the model thought before its answer; empty if it did not.
+    #[getter]
+    fn reasoning(&self) -> &str {
+        &self.0.reasoning
     }
 
     /// The tokens, an end token included.
@@ -180,6 +208,13 @@ impl Completion {
     #[getter]
     fn tool_calls(&self, py: Python<'_>) -> PyResult<Vec<Py<ToolCall>>> {
         tool_calls(py, &self.0.tool_calls)
+    }
+
+    /// What the request asked for and the model could only do in another way: that its chat template knows no tools, for
+    /// example. Sentences for a log.
+    #[getter]
+    fn warnings(&self) -> Vec<&str> {
+        self.0.warnings.iter().map(String::as_str).collect()
     }
 
     /// `"stop"` (an end token, a stop string or the grammar's end), `"length"`, or `"tool_calls"`: a stop after calls.

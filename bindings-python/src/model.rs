@@ -300,15 +300,27 @@ impl Model {
         Ok(text.map_err(realm::Error::from)?)
     }
 
-    /// The prompt that the model's chat template makes of messages, with the start of the assistant's answer.
-    #[pyo3(signature = (messages, *, tools=None, template_variables=None))]
+    /// The prompt that the model's chat template makes of messages, with the start of the assistant's answer; with
+    /// `add_generation_prompt=False` without it, and with `continue_final_message=True` ending in the words of the last message.
+    ///
+    /// The text is to look at: it no longer says which words are the template's and which a user's, so that control tokens in it
+    /// can't be parsed safely. With `tokenize=True` the result is the token ids, in which a user's words are words: what
+    /// `generate` goes on from.
+    #[pyo3(signature = (messages, *, tools=None, template_variables=None, add_generation_prompt=None, continue_final_message=false, tokenize=false))]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the keyword arguments of transformers' method of this name"
+    )]
     fn apply_chat_template(
         &self,
         py: Python<'_>,
         messages: &Bound<'_, PyAny>,
         tools: Option<&Bound<'_, PyAny>>,
         template_variables: Option<&Bound<'_, PyAny>>,
-    ) -> Result<String> {
+        add_generation_prompt: Option<bool>,
+        continue_final_message: bool,
+        tokenize: bool,
+    ) -> Result<Py<PyAny>> {
         let model = self.handle.get()?;
         let mut request = request(messages, None)?;
         if let Some(serde_json::Value::Array(tools)) = tools.map(json).transpose()? {
@@ -317,7 +329,12 @@ impl Model {
         if let Some(serde_json::Value::Object(variables)) = template_variables.map(json).transpose()? {
             request.template_variables = variables;
         }
-        Ok(py.detach(|| model.render(&request))?)
+        request.add_generation_prompt = add_generation_prompt;
+        request.continue_final_message = continue_final_message;
+        if tokenize {
+            return Ok(py.detach(|| model.render_tokens(&request))?.into_py_any(py)?);
+        }
+        Ok(py.detach(|| model.render(&request))?.into_py_any(py)?)
     }
 
     /// An empty sequence that the caller drives forward by forward.

@@ -34,7 +34,7 @@ pub(crate) fn request(prompt: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDi
     Ok(request)
 }
 
-const OPTIONS: [&str; 29] = [
+const OPTIONS: [&str; 35] = [
     "max_tokens",
     "temperature",
     "top_p",
@@ -58,6 +58,12 @@ const OPTIONS: [&str; 29] = [
     "tools",
     "tool_choice",
     "template_variables",
+    "add_generation_prompt",
+    "continue_final_message",
+    "special",
+    "enable_thinking",
+    "reasoning_effort",
+    "reasoning_format",
     "ignore_eos",
     "shared_prefix",
     "adapter",
@@ -109,6 +115,15 @@ fn apply(mut request: Request, key: &str, value: &Bound<'_, PyAny>) -> PyResult<
                 ToolChoice::try_from(&json(value)?).map_err(|e| crate::errors::exception(&e))?;
         }
         "template_variables" => request.template_variables = object(value)?,
+        "add_generation_prompt" => request.add_generation_prompt = Some(value.extract()?),
+        "continue_final_message" => request.continue_final_message = value.extract()?,
+        "special" => request.special = value.extract()?,
+        "enable_thinking" => request.enable_thinking = Some(value.extract()?),
+        "reasoning_effort" => request.reasoning_effort = Some(value.extract()?),
+        "reasoning_format" => {
+            let format = value.extract::<&str>()?.parse();
+            request.reasoning_format = format.map_err(|e| crate::errors::exception(&e))?;
+        }
         "ignore_eos" => request.ignore_eos = value.extract()?,
         "shared_prefix" => request.shared_prefix = shared_prefix(value)?,
         "adapter" => request.adapter = Some(value.cast::<Adapter>()?.get().handle.get()?),

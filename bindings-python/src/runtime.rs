@@ -67,8 +67,9 @@ impl Realm {
     }
 }
 
-const OPTIONS: [&str; 9] = [
+const OPTIONS: [&str; 10] = [
     "kv_tokens",
+    "context_length",
     "kv_memory",
     "cache_type",
     "chat_template",
@@ -82,6 +83,7 @@ const OPTIONS: [&str; 9] = [
 fn apply(options: &mut LoadOptions, key: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
     match key {
         "kv_tokens" => options.kv_tokens = Some(value.extract()?),
+        "context_length" => options.context_length = Some(value.extract()?),
         "kv_memory" => options.kv_memory = Some(value.extract()?),
         "cache_type" => {
             let kind = value.extract::<&str>()?.parse::<CacheType>();

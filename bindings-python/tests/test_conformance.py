@@ -111,6 +111,10 @@ class Runner:
         messages, options = self.request(a)
         return model.apply_chat_template(messages, **options)
 
+    def op_render_tokens(self, a: dict[str, Any], model: realm.Model) -> list[int]:
+        messages, options = self.request(a)
+        return model.apply_chat_template(messages, tokenize=True, **options)
+
     # Generations.
 
     def op_generate(self, a: dict[str, Any], model: realm.Model) -> Any:
@@ -300,6 +304,8 @@ def token(of: Any) -> Any:
 def completion(of: realm.Completion) -> Any:
     return {
         "text": of.text,
+        "reasoning": of.reasoning,
+        "warnings": of.warnings,
         "ids": [each.id for each in of.tokens],
         "tokens": [token(each) for each in of.tokens],
         "tool_calls": [attributes(call) for call in of.tool_calls],
@@ -313,6 +319,8 @@ def chunk_json(of: realm.Chunk) -> Any:
     finish = None if of.usage is None else {"reason": of.finish_reason, "usage": attributes(of.usage)}
     return {
         "text": of.text,
+        "reasoning": of.reasoning,
+        "warnings": of.warnings,
         "tokens": [token(each) for each in of.tokens],
         "tool_calls": [attributes(call) for call in of.tool_calls],
         "finish": finish,

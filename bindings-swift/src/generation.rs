@@ -54,6 +54,8 @@ pub struct Usage {
     pub cached_tokens: u64,
     /// Generated, an end token included.
     pub generated_tokens: u64,
+    /// Of these, how many belong to the model's thought.
+    pub reasoning_tokens: u64,
     /// Tokens that were computed on the chance that they would follow.
     pub draft_tokens: u64,
     /// Of these, how many did.
@@ -94,6 +96,7 @@ impl Finish {
                 prompt_tokens: usage.prompt_tokens as u64,
                 cached_tokens: usage.cached_tokens as u64,
                 generated_tokens: usage.generated_tokens as u64,
+                reasoning_tokens: usage.reasoning_tokens as u64,
                 draft_tokens: usage.draft_tokens as u64,
                 accepted_tokens: usage.accepted_tokens as u64,
             },
@@ -128,10 +131,14 @@ fn tool_calls(calls: Vec<realm::ToolCall>) -> Vec<ToolCall> {
 pub struct Chunk {
     /// New text; may be empty while a character or a stop string is unfinished.
     pub text: String,
+    /// New text of the model's thought, which is not part of `text`.
+    pub reasoning: String,
     /// New tokens.
     pub tokens: Vec<Token>,
     /// Tools that the model calls, each in one piece. Their spelling is not part of the text.
     pub tool_calls: Vec<ToolCall>,
+    /// In the first chunk, what the request asked for and the model could only do in another way.
+    pub warnings: Vec<String>,
     /// In the last chunk, how it ended.
     pub finish: Option<Finish>,
 }
@@ -139,12 +146,17 @@ pub struct Chunk {
 /// The whole answer.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 pub struct Completion {
-    /// The text, without the stop string that ended it and without tool calls.
+    /// The text, without the stop string that ended it, without tool calls and without thoughts.
     pub text: String,
+    /// What the model thought before its answer; empty if it did not.
+    pub reasoning: String,
     /// The tokens, an end token included.
     pub tokens: Vec<Token>,
     /// Tools that the model calls.
     pub tool_calls: Vec<ToolCall>,
+    /// What the request asked for and the model could only do in another way: that its chat template knows no tools, for example.
+    /// Sentences for a log.
+    pub warnings: Vec<String>,
     /// Why it ended.
     pub finish_reason: FinishReason,
     /// Tokens used.
@@ -158,7 +170,16 @@ impl From<realm::Completion> for Completion {
         let Finish { reason, usage, timings } =
             Finish::new(answer.finish_reason, answer.usage, answer.timings);
         let (tokens, tool_calls) = (tokens(answer.tokens), tool_calls(answer.tool_calls));
-        Self { text: answer.text, tokens, tool_calls, finish_reason: reason, usage, timings }
+        Self {
+            text: answer.text,
+            reasoning: answer.reasoning,
+            tokens,
+            tool_calls,
+            warnings: answer.warnings,
+            finish_reason: reason,
+            usage,
+            timings,
+        }
     }
 }
 
@@ -181,8 +202,10 @@ impl Generation {
         let chunk = self.0.next_async().await.transpose()?;
         Ok(chunk.map(|chunk| Chunk {
             text: chunk.text,
+            reasoning: chunk.reasoning,
             tokens: tokens(chunk.tokens),
             tool_calls: tool_calls(chunk.tool_calls),
+            warnings: chunk.warnings,
             finish: chunk.finish.map(|finish| Finish::new(finish.reason, finish.usage, finish.timings)),
         }))
     }

@@ -114,10 +114,18 @@ impl Model {
         Arc::new(Tokenizer::Of(self.0.clone()))
     }
 
-    /// The prompt that the model's chat template makes of a request for a conversation. Throws `Unsupported` for a model without a
+    /// The prompt that the model's chat template makes of a request for a conversation, to look at: as text it no longer says which
+    /// words are the template's and which a user's, so that control tokens in it can't be parsed safely. `renderTokens` gives what
+    /// the model reads. Throws `Unsupported` for a model without a
     /// template, `InvalidArgument` with the template's own complaint or for another kind of prompt.
     pub fn render(&self, request: Request) -> Result<String> {
         Ok(self.0.render(&request.convert()?)?)
+    }
+
+    /// Token ids of the prompt that the model's chat template makes of a request for a conversation. A user's words in it are words,
+    /// whatever they spell. Throws as `render`.
+    pub fn render_tokens(&self, request: Request) -> Result<Vec<u32>> {
+        Ok(self.0.render_tokens(&request.convert()?)?)
     }
 
     /// For each token the log-probability of the one that follows, and the `top` likeliest in its place.

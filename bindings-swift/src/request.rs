@@ -101,6 +101,24 @@ impl From<ToolChoice> for realm::ToolChoice {
     }
 }
 
+/// Where a model's thought goes.
+#[derive(Debug, Clone, Copy, uniffi::Enum)]
+pub enum ReasoningFormat {
+    /// Into `reasoning`. The text is the answer alone.
+    Separate,
+    /// It stays in the text, with its marks.
+    Inline,
+}
+
+impl From<ReasoningFormat> for realm::ReasoningFormat {
+    fn from(format: ReasoningFormat) -> Self {
+        match format {
+            ReasoningFormat::Separate => Self::Separate,
+            ReasoningFormat::Inline => Self::Inline,
+        }
+    }
+}
+
 /// A prompt and how to go on from it.
 #[derive(Clone, uniffi::Record)]
 pub struct Request {
@@ -176,6 +194,26 @@ pub struct Request {
     /// Further variables for the template, such as `enable_thinking`; their values are JSON.
     #[uniffi(default)]
     pub template_variables: HashMap<String, String>,
+    /// Whether a conversation's prompt ends with the start of the assistant's answer; nil for yes, unless the last message is gone
+    /// on with.
+    #[uniffi(default = None)]
+    pub add_generation_prompt: Option<bool>,
+    /// The answer goes on with the words of the conversation's last message, which the generated text does not repeat.
+    #[uniffi(default = false)]
+    pub continue_final_message: bool,
+    /// Control tokens spelled in a prompt that is a text, such as `<|im_start|>`, become those tokens: only for text that no user
+    /// wrote.
+    #[uniffi(default = false)]
+    pub special: bool,
+    /// Whether the model thinks before it answers, for templates that know `enable_thinking`; nil leaves it to the template.
+    #[uniffi(default = None)]
+    pub enable_thinking: Option<bool>,
+    /// How much it thinks, for templates that know `reasoning_effort`: mostly `low`, `medium` or `high`.
+    #[uniffi(default = None)]
+    pub reasoning_effort: Option<String>,
+    /// Where the thought goes; nil is `separate`.
+    #[uniffi(default = None)]
+    pub reasoning_format: Option<ReasoningFormat>,
     /// What else the tenant's program is told: any JSON.
     #[uniffi(default = None)]
     pub input: Option<String>,
@@ -244,6 +282,12 @@ impl Request {
         for (name, value) in self.template_variables {
             request.template_variables.insert(name, json(&value, "templateVariables")?);
         }
+        request.add_generation_prompt = self.add_generation_prompt;
+        request.continue_final_message = self.continue_final_message;
+        request.special = self.special;
+        request.enable_thinking = self.enable_thinking;
+        request.reasoning_effort = self.reasoning_effort;
+        request.reasoning_format = self.reasoning_format.map(Into::into).unwrap_or_default();
         if let Some(input) = self.input {
             request.input = json(&input, "input")?;
         }

@@ -28,13 +28,17 @@ pub struct LoadOptions {
     /// Tokens that the KV cache holds over all requests; nil for what fits in `kvMemory`.
     #[uniffi(default = None)]
     pub kv_tokens: Option<u64>,
+    /// Tokens that one request may have, prompt and generation together; nil for what the model was trained for, or less where the
+    /// KV cache holds less. With more, texts get worse from there on.
+    #[uniffi(default = None)]
+    pub context_length: Option<u64>,
     /// Bytes of the KV cache; nil for a part of the memory that is free.
     #[uniffi(default = None)]
     pub kv_memory: Option<u64>,
     /// How the KV cache holds numbers; nil for 32-bit floats on the CPU.
     #[uniffi(default = None)]
     pub cache_type: Option<CacheType>,
-    /// A chat template in place of the file's own.
+    /// A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml` or `llama3`.
     #[uniffi(default = None)]
     pub chat_template: Option<String>,
     /// Where drafts come from, for requests that do not say.
@@ -56,6 +60,7 @@ impl From<LoadOptions> for realm::LoadOptions {
     fn from(options: LoadOptions) -> Self {
         Self {
             kv_tokens: options.kv_tokens.map(|tokens| tokens as usize),
+            context_length: options.context_length.map(|tokens| tokens as usize),
             kv_memory: options.kv_memory,
             cache_type: options.cache_type.map(|cache_type| match cache_type {
                 CacheType::F32 => realm::CacheType::F32,

@@ -119,7 +119,7 @@ Json Runner::operate(const Json &a) {
     static const std::vector<std::pair<std::set<std::string>, Part>> parts = {
         {{"realm", "pull", "models", "inspect", "load_model", "info", "load_adapter", "adapted", "metrics", "prometheus"},
          &Runner::operate_on_models},
-        {{"tokenizer", "encode", "decode", "token_id", "render", "score", "log_likelihood", "embed"},
+        {{"tokenizer", "encode", "decode", "token_id", "render", "render_tokens", "score", "log_likelihood", "embed"},
          &Runner::operate_on_texts},
         {{"generate", "stream", "next", "collect", "finish", "cancel", "close"}, &Runner::operate_on_generations},
         {{"sequence", "append", "forward", "sequence_state", "fork", "truncate", "save", "restore"},
@@ -184,6 +184,8 @@ Json Runner::operate_on_models(const std::string &op, const Json &a) {
                 realm_load_options_set_kv_tokens(options.get(), value);
             } else if (key == "kv_memory") {
                 realm_load_options_set_kv_memory(options.get(), value);
+            } else if (key == "context_length") {
+                realm_load_options_set_context_length(options.get(), value);
             } else if (key == "max_queued") {
                 realm_load_options_set_max_queued(options.get(), value);
             } else if (key == "gpu_layers") {
@@ -285,6 +287,10 @@ Json Runner::operate_on_texts(const std::string &op, const Json &a) {
     if (op == "render") {
         auto asked = request(a);
         return own(TRY(out, realm_model_render(model(a), asked.get(), &out.error))).get();
+    }
+    if (op == "render_tokens") {
+        auto asked = request(a);
+        return ids(own(TRY(out, realm_model_render_tokens(model(a), asked.get(), &len, &out.error))));
     }
     if (op == "score") {
         auto scores = own(TRY(out, realm_model_score(model(a), tokens.data(), tokens.size(), a.value("top", size_t{0}), &out.error)));

@@ -40,10 +40,22 @@ inline Owned<RealmRequest> request_of(const Json &asked, const std::function<Rea
             TRY(outcome, realm_request_set_tool_choice(r, choice.c_str(), &outcome.error));
         } else if (key == "tools") {
             for (const Json &tool : value) TRY(outcome, realm_request_add_tool(r, tool.dump().c_str(), &outcome.error));
+        } else if (key == "add_generation_prompt") {
+            realm_request_set_add_generation_prompt(r, value);
+        } else if (key == "continue_final_message") {
+            realm_request_set_continue_final_message(r, value);
+        } else if (key == "special") {
+            realm_request_set_special(r, value);
         } else if (key == "template_variables") {
             for (auto &[name, item] : value.items()) {
                 TRY(outcome, realm_request_set_template_variable(r, name.c_str(), item.dump().c_str(), &outcome.error));
             }
+        } else if (key == "enable_thinking") {
+            realm_request_set_enable_thinking(r, value);
+        } else if (key == "reasoning_effort") {
+            TRY(outcome, realm_request_set_reasoning_effort(r, text.c_str(), &outcome.error));
+        } else if (key == "reasoning_format") {
+            TRY(outcome, realm_request_set_reasoning_format(r, text.c_str(), &outcome.error));
         } else if (key == "temperature") {
             realm_request_set_temperature(r, value);
         } else if (key == "top_k") {
@@ -167,6 +179,7 @@ inline Json usage_of(const RealmFinish &finish) {
     return {{"prompt_tokens", finish.prompt_tokens},
             {"cached_tokens", finish.cached_tokens},
             {"generated_tokens", finish.generated_tokens},
+            {"reasoning_tokens", finish.reasoning_tokens},
             {"draft_tokens", finish.draft_tokens},
             {"accepted_tokens", finish.accepted_tokens}};
 }
@@ -192,11 +205,16 @@ inline Json json_of(const RealmCompletion *completion) {
         tokens.push_back(json_of(token));
         ids.push_back(token.id);
     }
+    size_t thought = 0;
+    const char *reasoning = realm_completion_reasoning(completion, &thought);
+    Json warnings = Json::array();
+    for (size_t i = 0; const char *warning = realm_completion_warning(completion, i); i++) warnings.push_back(warning);
     Json calls = Json::array();
     RealmFunctionCall call;
     for (size_t i = 0; realm_completion_tool_call(completion, i, &call); i++) calls.push_back(json_of(call));
     return {{"text", std::string(text, len)},     {"ids", ids},
-            {"tool_calls", calls},
+            {"tool_calls", calls},                {"warnings", warnings},
+            {"reasoning", std::string(reasoning, thought)},
             {"tokens", tokens},                   {"finish_reason", name_of(finish.reason)},
             {"usage", usage_of(finish)},          {"decode_seconds", finish.decode_seconds}};
 }
@@ -213,7 +231,12 @@ inline Json json_of(const RealmChunk *chunk) {
     Json calls = Json::array();
     RealmFunctionCall call;
     for (size_t i = 0; realm_chunk_tool_call(chunk, i, &call); i++) calls.push_back(json_of(call));
-    return {{"text", std::string(text, len)}, {"tokens", tokens}, {"tool_calls", calls}, {"finish", ended}};
+    size_t thought = 0;
+    const char *reasoning = realm_chunk_reasoning(chunk, &thought);
+    Json warnings = Json::array();
+    for (size_t i = 0; const char *warning = realm_chunk_warning(chunk, i); i++) warnings.push_back(warning);
+    return {{"text", std::string(text, len)}, {"reasoning", std::string(reasoning, thought)},
+            {"tokens", tokens}, {"tool_calls", calls}, {"warnings", warnings}, {"finish", ended}};
 }
 
 inline Json json_of(const RealmServed &served) {

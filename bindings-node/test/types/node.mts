@@ -6,12 +6,13 @@ const realm: Realm = new Realm({ threads: 2, device: 'cpu' })
 const model = await realm.loadModel('smollm2-135m', { onProgress: ({ stage, done, total }) => console.log(stage, done, total) })
 const messages: Message[] = [{ role: 'user', content: 'Hello' }]
 const whole: Completion = await model.generate(messages, { maxTokens: 5, temperature: 0, signal: AbortSignal.timeout(100) })
+const thought: string = (await model.generate(messages, { enableThinking: false, reasoningFormat: 'inline' })).reasoning
 const reason: 'stop' | 'length' | 'tool_calls' = whole.finishReason
 const stream: Generation = model.stream([1, 2, 3], { jsonSchema: { type: 'object' }, logitBias: { 5: -Infinity } })
 for await (const chunk of stream) {
   const text: string = chunk.text
   const first: number | undefined = chunk.tokens[0]?.id
-  console.log(text, first, chunk.usage?.generatedTokens, reason)
+  console.log(text, first, chunk.usage?.generatedTokens, chunk.usage?.reasoningTokens, chunk.reasoning, reason, thought)
 }
 const chunks: ReadableStream<Chunk> = stream.toReadableStream() as ReadableStream<Chunk>
 const vector: Float32Array = await model.embed('text', { pooling: 'mean' })

@@ -4,7 +4,7 @@
 import os
 from collections.abc import Awaitable as _AwaitableOf, Callable, Coroutine, Mapping, Sequence as Seq
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, final
+from typing import Any, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack, final, overload
 
 import numpy
 import numpy.typing
@@ -89,6 +89,12 @@ class _Request(TypedDict, total=False):
     tools: Seq[Mapping[str, Any]] | None
     tool_choice: Literal["auto", "none", "required"] | Mapping[str, Any] | None
     template_variables: Mapping[str, Any] | None
+    add_generation_prompt: bool | None
+    continue_final_message: bool | None
+    special: bool | None
+    enable_thinking: bool | None
+    reasoning_effort: str | None
+    reasoning_format: Literal["separate", "inline"] | None
     ignore_eos: bool | None
     shared_prefix: Literal["system"] | int | None
     adapter: Adapter | None
@@ -98,6 +104,7 @@ class _Request(TypedDict, total=False):
 
 class _Load(TypedDict, total=False):
     kv_tokens: int | None
+    context_length: int | None
     kv_memory: int | None
     cache_type: _CacheType | None
     chat_template: str | None
@@ -141,13 +148,28 @@ class Model:
     def log_likelihood_async(self, prompt: Seq[int], continuation: Seq[int]) -> _Async[list[float]]: ...
     def encode(self, text: str, *, special: bool = False, boundaries: bool = True) -> list[int]: ...
     def decode(self, tokens: Seq[int], *, special: bool = False) -> str: ...
+    @overload
     def apply_chat_template(
         self,
         messages: Seq[_Message],
         *,
         tools: Seq[Mapping[str, Any]] | None = None,
         template_variables: Mapping[str, Any] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        tokenize: Literal[False] = False,
     ) -> str: ...
+    @overload
+    def apply_chat_template(
+        self,
+        messages: Seq[_Message],
+        *,
+        tools: Seq[Mapping[str, Any]] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        add_generation_prompt: bool | None = None,
+        continue_final_message: bool = False,
+        tokenize: Literal[True],
+    ) -> list[int]: ...
     def sequence(self) -> Sequence: ...
     def restore_sequence(self, data: bytes) -> Sequence: ...
     def load_adapter(self, path: _Path) -> Adapter: ...
@@ -346,9 +368,13 @@ class Chunk:
     @property
     def text(self) -> str: ...
     @property
+    def reasoning(self) -> str: ...
+    @property
     def tokens(self) -> list[Token]: ...
     @property
     def tool_calls(self) -> list[ToolCall]: ...
+    @property
+    def warnings(self) -> list[str]: ...
     @property
     def finish_reason(self) -> Literal["stop", "length", "tool_calls"] | None: ...
     @property
@@ -361,9 +387,13 @@ class Completion:
     @property
     def text(self) -> str: ...
     @property
+    def reasoning(self) -> str: ...
+    @property
     def tokens(self) -> list[Token]: ...
     @property
     def tool_calls(self) -> list[ToolCall]: ...
+    @property
+    def warnings(self) -> list[str]: ...
     @property
     def finish_reason(self) -> Literal["stop", "length", "tool_calls"]: ...
     @property
@@ -395,6 +425,8 @@ class Usage:
     def cached_tokens(self) -> int: ...
     @property
     def generated_tokens(self) -> int: ...
+    @property
+    def reasoning_tokens(self) -> int: ...
     @property
     def draft_tokens(self) -> int: ...
     @property

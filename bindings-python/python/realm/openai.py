@@ -199,6 +199,7 @@ _SAME = {
     "tool_choice",
     "response_format", "repetition_penalty", "json_schema", "regex", "grammar", "template_variables",
     "shared_prefix", "adapter", "adapter_scale", "input", "speculation", "ignore_eos",
+    "add_generation_prompt", "continue_final_message",
 }  # fmt: skip
 _MEANINGLESS = {"user", "store", "metadata", "stream_options", "parallel_tool_calls", "service_tier"}
 

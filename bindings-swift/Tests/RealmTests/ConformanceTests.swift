@@ -167,6 +167,7 @@ final class Runner {
         case "decode": return .text(try (get(a, "model") as Model).decode(a["tokens"]!.ids))
         case "token_id": return Json(try (get(a, "model") as Model).tokenizer().tokenId(text: try text(a, "text")))
         case "render": return .text(try (get(a, "model") as Model).render(request: try request(a)))
+        case "render_tokens": return Json(try (get(a, "model") as Model).renderTokens(request: try request(a)))
         case "generate": return json(try await (get(a, "model") as Model).generate(try request(a)))
         case "stream": return add(a, try (get(a, "model") as Model).start(request: try request(a)))
         case "next": return try await (get(a, "generation") as Generation).nextChunk().map { json($0) } ?? nil
@@ -260,6 +261,7 @@ final class Runner {
         for (key, value) in a["options"]?.object ?? [:] {
             switch key {
             case "kv_tokens": options.kvTokens = value.count
+            case "context_length": options.contextLength = value.count
             case "max_queued": options.maxQueued = value.count
             case "gpu_layers": options.gpuLayers = value.count
             case "kv_memory": options.kvMemory = value.count

@@ -25,7 +25,18 @@ func requestOf(_ asked: Json, adapter: (String) throws -> Adapter) throws -> Req
             case "required": request.toolChoice = .required
             default: request.toolChoice = .function(value["function"]!["name"]!.text!)
             }
+        case "add_generation_prompt": request.addGenerationPrompt = value.isTrue
+        case "continue_final_message": request.continueFinalMessage = value.isTrue
+        case "special": request.special = value.isTrue
         case "template_variables": request.templateVariables = value.object!.mapValues(\.source)
+        case "enable_thinking": request.enableThinking = value.isTrue
+        case "reasoning_effort": request.reasoningEffort = value.text!
+        case "reasoning_format":
+            switch value.text! {
+            case "separate": request.reasoningFormat = .separate
+            case "inline": request.reasoningFormat = .inline
+            default: throw Complaint(description: "there is no such format of thoughts")
+            }
         case "temperature": request.temperature = float
         case "top_k": request.topK = value.count!
         case "top_p": request.topP = float
@@ -113,7 +124,7 @@ func json(_ usage: Usage) -> Json {
     .object([
         "prompt_tokens": Json(usage.promptTokens), "cached_tokens": Json(usage.cachedTokens),
         "generated_tokens": Json(usage.generatedTokens), "draft_tokens": Json(usage.draftTokens),
-        "accepted_tokens": Json(usage.acceptedTokens),
+        "accepted_tokens": Json(usage.acceptedTokens), "reasoning_tokens": Json(usage.reasoningTokens),
     ])
 }
 
@@ -132,7 +143,8 @@ func json(_ calls: [ToolCall]) -> Json {
 func json(_ completion: Completion) -> Json {
     .object([
         "text": .text(completion.text), "ids": Json(completion.tokens.map(\.id)), "tokens": json(completion.tokens),
-        "tool_calls": json(completion.toolCalls),
+        "tool_calls": json(completion.toolCalls), "reasoning": .text(completion.reasoning),
+        "warnings": Json(completion.warnings),
         "finish_reason": name(completion.finishReason), "usage": json(completion.usage),
         "decode_seconds": .number(completion.timings.decode),
     ])
@@ -141,6 +153,7 @@ func json(_ completion: Completion) -> Json {
 func json(_ chunk: Chunk) -> Json {
     .object([
         "text": .text(chunk.text), "tokens": json(chunk.tokens), "tool_calls": json(chunk.toolCalls),
+        "reasoning": .text(chunk.reasoning), "warnings": Json(chunk.warnings),
         "finish": chunk.finish.map { .object(["reason": name($0.reason), "usage": json($0.usage)]) } ?? .null,
     ])
 }

@@ -57,7 +57,10 @@ pub(crate) fn chat(args: &Args) -> Result<()> {
     let model = args.model.load()?;
     let adapter = args.adapter.load(&model)?;
     if !model.info().chat_template {
-        anyhow::bail!("this model has no chat template (a base model?): `realm run --raw` goes on from text");
+        anyhow::bail!(
+            "this model has no chat template (a base model?): `--chat-template FILE|NAME` gives it one, and `realm run --raw` \
+             goes on from text"
+        );
     }
     interrupt::watch();
     note!("{HELP}");

@@ -21,6 +21,9 @@ pub(crate) struct ModelOptions {
     /// Layers that the GPU computes, the last ones; the CPU computes the others. -1 for as many as fit, which is the default
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     gpu_layers: Option<i64>,
+    /// A chat template in place of the file's own: a file, or the name of a builtin one (chatml, llama3, mistral, gemma ...)
+    #[arg(long, value_name = "FILE|NAME")]
+    chat_template: Option<String>,
     /// Tokens that the KV cache holds; 0 or -1 for the model's own context length [default: what fits in a quarter of the
     /// free memory, 8 GiB at most; on a GPU in four fifths of what the weights leave]
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
@@ -79,6 +82,8 @@ impl ModelOptions {
         let options = LoadOptions {
             // Both 0 and -1 are the model's own.
             kv_tokens: self.context.map(|tokens| unless_negative(tokens).unwrap_or(0)).or(kv_tokens),
+            context_length: self.context.and_then(unless_negative).filter(|&tokens| tokens > 0),
+            chat_template: self.chat_template.as_deref().map(chat_template).transpose()?,
             cache_type: self.cache_type,
             speculation: self.speculate.into(),
             draft_model: self.draft_model.clone(),
@@ -87,6 +92,12 @@ impl ModelOptions {
         };
         let realm = builder.build()?;
         let model = realm.load_model_with(&self.model, &options, &mut Bars::new())?;
+        let trained = model.info().trained_context_length;
+        if let Some(context) = self.context.filter(|&context| context > trained) {
+            eprintln!(
+                "--context is {context}, and the model was trained for {trained} tokens: beyond, its texts get worse"
+            );
+        }
         Ok((realm, model))
     }
 }
@@ -94,6 +105,19 @@ impl ModelOptions {
 /// A number, or `None` for -1, which stands for no limit, the default, or another one every time.
 fn unless_negative(number: i64) -> Option<usize> {
     usize::try_from(number).ok()
+}
+
+/// The template that a file holds, or a name or a template as it is.
+fn chat_template(template: &str) -> Result<String> {
+    // Both marks are Jinja's, and rare in names of files.
+    let jinja = template.contains("{{") || template.contains("{%");
+    if jinja || realm::template_names().any(|name| name == template) {
+        return Ok(template.to_owned());
+    }
+    std::fs::read_to_string(template).with_context(|| {
+        let names = realm::template_names().collect::<Vec<_>>().join(", ");
+        format!("--chat-template: `{template}` is no file that can be read, and none of {names}")
+    })
 }
 
 /// An adapter on the model.

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use anyhow::Result;
-use realm::{Finish, FinishReason, Generation, Message, Request};
+use anyhow::{Context, Result};
+use realm::{ErrorCode, Finish, FinishReason, Generation, Message, Request};
 
 use crate::interrupt::{self, Interrupted};
 use crate::options::{AdapterOptions, GrammarOptions, ModelOptions, SamplingOptions, adapted};
@@ -43,8 +43,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let request = args.grammar.apply(adapted(args.sampling.apply(request), &adapter))?;
     let generation = model.stream(request).map_err(|error| {
-        let base = !args.raw && !model.info().chat_template;
-        let hint = if base { " (`--raw` goes on from the prompt as it is)" } else { "" };
+        let base = !args.raw && error.code() == ErrorCode::Unsupported;
+        let hint = if base {
+            " (`--chat-template FILE|NAME` gives it one; `--raw` goes on from the prompt as it is)"
+        } else {
+            ""
+        };
         anyhow::anyhow!("{error}{hint}")
     })?;
     interrupt::watch();
@@ -53,10 +57,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Prints text as it comes; returns it, and how it ended unless Ctrl-C did.
+/// Prints text as it comes; returns it, and how it ended unless Ctrl-C did. What the model thinks goes to the error stream: it is
+/// no part of the answer.
 pub(crate) fn print(mut generation: Generation) -> Result<(String, Option<Finish>)> {
     let mut out = std::io::stdout().lock();
-    let (mut text, mut finish) = (String::new(), None);
+    let (mut text, mut finish, mut thinking) = (String::new(), None, false);
     while let Some(chunk) = generation.next_blocking() {
         let chunk = match chunk {
             Ok(chunk) => chunk,
@@ -68,6 +73,14 @@ pub(crate) fn print(mut generation: Generation) -> Result<(String, Option<Finish
                 return Err(error.into());
             }
         };
+        if !chunk.reasoning.is_empty() {
+            write!(std::io::stderr(), "{}", chunk.reasoning).ok();
+            thinking = true;
+        }
+        if thinking && !chunk.text.is_empty() {
+            note!("\n");
+            thinking = false;
+        }
         out.write_all(chunk.text.as_bytes())?;
         out.flush()?;
         text += &chunk.text;

@@ -30,6 +30,42 @@ fn raw_text_goes_on_and_stops_where_asked() {
     assert_eq!(stdout(&args, "The capital of France is"), " the capital of the country of\n");
     let error = stderr_of_failure(&["run", "gemma3-270m", "Hi"], "");
     assert!(error.contains("chat template") && error.contains("--raw"), "{error}");
+    assert!(error.contains("--chat-template"), "{error}");
+}
+
+#[test]
+fn a_chat_template_may_be_a_name_or_a_file() {
+    fn asked(template: &str) -> Vec<&str> {
+        let question = ["run", "smollm2-135m", "Once upon a", "--temperature", "0", "--max-tokens", "1"];
+        [&question[..], &["--context", "256", "--chat-template", template]].concat()
+    }
+    // A template that writes the words alone makes the prompt a text.
+    let file = tempfile::NamedTempFile::with_suffix(".jinja").unwrap();
+    std::fs::write(file.path(), "{{ messages[0].content }}").unwrap();
+    assert_eq!(stdout(&asked(file.path().to_str().unwrap()), ""), " time\n");
+    assert_eq!(stdout(&asked("{{ messages[0].content }}"), ""), " time\n");
+    assert!(realm(&asked("chatml"), "").status.success());
+    let error = stderr_of_failure(&asked("no-such-template"), "");
+    assert!(error.contains("no-such-template") && error.contains("chatml"), "{error}");
+}
+
+#[test]
+fn a_longer_context_than_trained_is_said() {
+    let args = [
+        "run",
+        "smollm2-135m",
+        "Hi",
+        "--raw",
+        "--max-tokens",
+        "1",
+        "--context",
+        "8300",
+        "--cache-type",
+        "q8_0",
+    ];
+    let output = realm(&args, "");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("trained for 8192"), "{said}");
 }
 
 #[test]

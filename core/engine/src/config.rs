@@ -4,7 +4,7 @@ use realm_compute::{CacheType, PAGE_TOKENS};
 use realm_model::{ModelConfig, Weights};
 
 use crate::kv::pages_for;
-use crate::{Speculation, available_memory};
+use crate::{Error, Speculation, available_memory};
 
 /// How an engine is built.
 #[derive(Debug, Clone)]
@@ -12,6 +12,8 @@ pub struct EngineConfig {
     /// Tokens that the KV cache holds, over all requests; 0 for one request of the model's own context length, `None` for what
     /// fits in `kv_memory`.
     pub kv_tokens: Option<usize>,
+    /// Tokens that one request may have; `None` for what the model was trained for, or less where the cache holds less.
+    pub context_length: Option<usize>,
     /// Bytes of the KV cache; `None` for a quarter of the memory that is free, 8 GiB at most. Pages take memory when
     /// they are first used.
     pub kv_memory: Option<u64>,
@@ -41,6 +43,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             kv_tokens: None,
+            context_length: None,
             kv_memory: None,
             cache_type: CacheType::F32,
             prefill_chunk: 512,
@@ -56,7 +59,33 @@ impl Default for EngineConfig {
     }
 }
 
+/// More tokens than this no request may have: the position is a number of 32 bits, and a page table is a list.
+const LONGEST: usize = 1 << 24;
+
 impl EngineConfig {
+    /// Tokens that one request may have, if the KV cache holds them, with a model that was trained for `trained`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for none or too many.
+    pub(crate) fn longest(&self, trained: usize) -> Result<usize, Error> {
+        let longest = self.context_length.unwrap_or(trained);
+        if !(1..=LONGEST).contains(&longest) {
+            let why = format!("context_length is {longest}; it must be from 1 to {LONGEST}");
+            return Err(Error::InvalidArgument(why));
+        }
+        if longest > trained {
+            tracing::warn!(
+                "context_length is {longest}, and the model was trained for {trained} tokens: beyond, texts get worse"
+            );
+        } else if let Some(tokens) = self.kv_tokens.filter(|&tokens| tokens > longest) {
+            tracing::warn!(
+                "kv_tokens is {tokens} for all requests together; one has {longest} of them at most, unless \
+                 `context_length` says more"
+            );
+        }
+        Ok(longest)
+    }
+
     /// Bytes of the KV cache on the CPU where `kv_memory` is `None`.
     pub fn default_kv_memory() -> u64 {
         (available_memory().unwrap_or(8 << 30) / 4).min(8 << 30)
@@ -81,16 +110,16 @@ impl EngineConfig {
         (pages as u64).saturating_mul(page_bytes as u64)
     }
 
-    /// One sequence always fits, however short.
+    /// One sequence always fits: one of the length that was asked for, or else however short.
     fn least_pages(&self, model: &ModelConfig) -> usize {
-        pages_for(&model.cache_layout(), PAGE_TOKENS, self.prefill_chunk)
+        pages_for(&model.cache_layout(), self.context_length.unwrap_or(PAGE_TOKENS), self.prefill_chunk)
     }
 
     /// Pages of `kv_tokens`.
     fn wanted_pages(&self, model: &ModelConfig) -> Option<usize> {
         let layout = model.cache_layout();
         let pages = match self.kv_tokens? {
-            0 => pages_for(&layout, model.context_length, self.prefill_chunk),
+            0 => pages_for(&layout, self.context_length.unwrap_or(model.context_length), self.prefill_chunk),
             tokens => layout.groups().saturating_mul(tokens.div_ceil(PAGE_TOKENS)),
         };
         Some(pages.max(self.least_pages(model)))
@@ -100,8 +129,9 @@ impl EngineConfig {
     fn pages_in(&self, memory: u64, model: &ModelConfig, page_bytes: usize) -> usize {
         let least = self.least_pages(model);
         // More than this no company of requests can use.
-        let most = model.cache_layout().groups()
-            * self.max_running.saturating_mul(model.context_length).div_ceil(PAGE_TOKENS);
+        let longest = self.context_length.unwrap_or(model.context_length);
+        let most =
+            model.cache_layout().groups() * self.max_running.saturating_mul(longest).div_ceil(PAGE_TOKENS);
         ((memory / page_bytes.max(1) as u64) as usize).clamp(least, most.max(least))
     }
 }

@@ -74,7 +74,12 @@ pub(crate) struct Common {
     pub(crate) vocabulary: usize,
     pub(crate) groups: usize,
     pub(crate) fingerprint: u64,
+    /// Tokens that one request may have.
     context: usize,
+    /// What that would be if the KV cache had room for anything.
+    longest: usize,
+    /// Tokens that the model was trained for.
+    trained: usize,
     speculation: Speculation,
     draft_model: bool,
     ids: AtomicU64,
@@ -145,6 +150,7 @@ impl Engine {
         config: &EngineConfig,
         draft: Option<Draft<'_>>,
     ) -> Result<Self, Error> {
+        let longest = config.longest(weights.config().context_length)?;
         let draft = draft.map(|draft| DraftModel::new(&draft, weights, &tokenizer, config)).transpose()?;
         let model = weights.config();
         let layout = model.cache_layout();
@@ -153,14 +159,16 @@ impl Engine {
         let runner = weights.runner(pages, config.cache_type).map_err(too_large)?;
         // The longest sequence that has room when it is alone.
         let fits = |tokens: usize| pages_for(&layout, tokens, config.prefill_chunk) <= pages;
-        let most = (1..=model.context_length.div_ceil(PAGE_TOKENS)).collect::<Vec<_>>();
+        let most = (1..=longest.div_ceil(PAGE_TOKENS)).collect::<Vec<_>>();
         let context = most.partition_point(|n| fits(n * PAGE_TOKENS)) * PAGE_TOKENS;
         let ledger = Arc::new(Ledger::new(pages, weights.page_bytes(config.cache_type)));
         let common = Arc::new(Common {
             vocabulary: model.vocab,
             groups: layout.groups(),
             fingerprint: snapshot::fingerprint(weights, config.cache_type),
-            context: context.min(model.context_length),
+            context: context.min(longest),
+            longest,
+            trained: model.context_length,
             speculation: config.speculation,
             draft_model: draft.is_some(),
             ids: AtomicU64::new(0),
@@ -385,10 +393,22 @@ impl Engine {
         if len + room <= limit {
             return Ok(limit);
         }
+        let Common { longest, trained, .. } = *self.common;
         let what_to_do = if limit < context {
             format!("and tenant `{}` may have {limit}: shorten it, or raise `kv_tokens`", tenant.name())
+        } else if context < longest {
+            format!(
+                "and the KV cache holds a context of {context}: shorten it, or load the model with more `kv_tokens`"
+            )
+        } else if longest == trained {
+            format!(
+                "and the model was trained for a context of {context}: shorten it, or load the model with a larger \
+                 `context_length`, with which texts get worse from there on"
+            )
         } else {
-            format!("and the context holds {context}: shorten it, or load the model with a longer context")
+            format!(
+                "and the model was loaded with a `context_length` of {context}: shorten it, or load it with a larger one"
+            )
         };
         Err(Error::LimitExceeded(format!("the prompt has {len} tokens {what_to_do}")))
     }

@@ -37,6 +37,7 @@ mod stop;
 mod task;
 mod tenant;
 mod text;
+mod thought;
 
 pub use adapter::Adapter;
 pub use afterwards::{Job, after_results, during_next_pass};
@@ -58,3 +59,4 @@ pub use task::embed::Pooling;
 pub use task::session::{Computed, Forwarded, Output};
 pub use tenant::{Limits, Place, ProgramLimits, Tenant};
 pub use text::TextStream;
+pub use thought::Thought;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::Speculation;
 use crate::sampling::{Sampling, TokenLogprob};
-use crate::{Adapter, Grammar};
+use crate::{Adapter, Grammar, Thought};
 
 /// A prompt and how to go on from it.
 #[derive(Debug, Clone, Default)]
@@ -20,8 +20,11 @@ pub struct Request {
     /// With `Some(n)` every token comes with its log-probability and those of the `n` likeliest (at most
     /// [`MAX_LOGPROBS`]).
     pub logprobs: Option<usize>,
-    /// What the text has to spell. It ends with [`FinishReason::Stop`] where the grammar is complete.
+    /// What the text has to spell, after the [`thought`](Self::thought) if there is one. It ends with
+    /// [`FinishReason::Stop`] where the grammar is complete.
     pub grammar: Option<Grammar>,
+    /// How the model marks what it thinks before it answers, if it may.
+    pub thought: Option<Thought>,
     /// Go on after an end token. One that a grammar allows ends the text all the same.
     pub ignore_eos: bool,
     /// Spell control tokens in the text.
@@ -91,6 +94,8 @@ pub struct Usage {
     pub cached_tokens: usize,
     /// Generated, an end token included.
     pub generated_tokens: usize,
+    /// Of these, how many belong to the model's thought, its marks included.
+    pub reasoning_tokens: usize,
     /// Drafts: tokens that were computed on the chance that they would follow.
     pub draft_tokens: usize,
     /// Of these, how many did.

@@ -179,7 +179,8 @@ impl ModelConfig {
         };
         Ok(Self {
             architecture,
-            name: metadata.str("general.name")?.map(str::to_owned),
+            // Whatever else stands there is no reason not to run the model.
+            name: metadata.str("general.name").ok().flatten().map(str::to_owned),
             layers,
             hidden,
             feed_forward: r.dim("feed_forward_length")?,
@@ -198,7 +199,7 @@ impl ModelConfig {
             attention_soft_cap: cap("attn_logit_softcapping", 50.0)?,
             final_soft_cap: cap("final_logit_softcapping", 30.0)?,
             // 0 is none, 4 the ranking of a classifier's head.
-            pooling: match metadata.u64(&r.key("pooling_type"))? {
+            pooling: match metadata.u64(&r.key("pooling_type")).ok().flatten() {
                 Some(1) => Some(Pooling::Mean),
                 Some(2) => Some(Pooling::Cls),
                 Some(3) => Some(Pooling::Last),

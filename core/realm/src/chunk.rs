@@ -7,12 +7,16 @@ use crate::ToolCall;
 /// A piece of a generation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
-    /// New text; may be empty while a character, a stop string or a tool call is unfinished.
+    /// New text; may be empty while a character, a stop string, a thought or a tool call is unfinished.
     pub text: String,
+    /// New text of the model's thought, which is not part of `text`: see [`ReasoningFormat`](crate::ReasoningFormat).
+    pub reasoning: String,
     /// New tokens.
     pub tokens: Vec<Token>,
     /// Tools that the model calls, each in one piece. Their spelling is not part of the text.
     pub tool_calls: Vec<ToolCall>,
+    /// In the first chunk, what the request asked for and the model could only do in another way.
+    pub warnings: Vec<String>,
     /// In the last chunk, how it ended.
     pub finish: Option<Finish>,
 }
@@ -69,6 +73,13 @@ impl From<realm_engine::Finish> for Finish {
 impl From<realm_engine::Chunk> for Chunk {
     fn from(chunk: realm_engine::Chunk) -> Self {
         let realm_engine::Chunk { text, tokens, finish } = chunk;
-        Self { text, tokens, tool_calls: Vec::new(), finish: finish.map(Finish::from) }
+        Self {
+            text,
+            reasoning: String::new(),
+            tokens,
+            tool_calls: Vec::new(),
+            warnings: Vec::new(),
+            finish: finish.map(Finish::from),
+        }
     }
 }

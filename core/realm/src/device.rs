@@ -125,6 +125,7 @@ pub(crate) fn bring<B: Backend>(
 fn engine_config(options: &LoadOptions, cache_type: CacheType) -> EngineConfig {
     EngineConfig {
         kv_tokens: options.kv_tokens,
+        context_length: options.context_length,
         kv_memory: options.kv_memory,
         cache_type: options.cache_type.unwrap_or(cache_type),
         speculation: options.speculation,

@@ -155,8 +155,10 @@ impl From<realm_tokenizer::Error> for Error {
         use realm_tokenizer::Error as E;
         match error {
             E::Gguf(error) => error.into(),
-            E::NoTemplate => Self::new(ErrorCode::Unsupported, error),
-            E::UnknownToken { .. } | E::Template(_) => Self::new(ErrorCode::InvalidArgument, error),
+            E::NoTemplate | E::BrokenTemplate(_) => Self::new(ErrorCode::Unsupported, error),
+            E::UnknownToken { .. } | E::Template(_) | E::Conversation(_) => {
+                Self::new(ErrorCode::InvalidArgument, error)
+            }
             _ => Self::new(ErrorCode::InvalidModel, error),
         }
     }

@@ -4,33 +4,29 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::answer::AnswerReader;
 use crate::completion::Collector;
 use crate::error::ErrorCode;
 use crate::model::Shared;
-use crate::tools::ToolStream;
 use crate::{Chunk, Completion, Error};
 
 /// A running request: a `Stream` of chunks for tasks, and for threads something to loop over
 /// (`for chunk in generation`). Dropping it cancels the request and frees its part of the KV cache.
 pub struct Generation {
     inner: Source,
-    /// Where the request has tools and the model's calls can be read.
-    tools: Option<ToolStream>,
+    /// Tells thoughts and tool calls from the answer.
+    answer: AnswerReader,
     /// Keeps the engine running while somebody reads.
     _model: Arc<Shared>,
 }
 
 impl Generation {
-    pub(crate) fn new(
-        inner: realm_engine::Generation,
-        tools: Option<ToolStream>,
-        model: Arc<Shared>,
-    ) -> Self {
-        Self { inner: Source::Engine(inner), tools, _model: model }
+    pub(crate) fn new(inner: realm_engine::Generation, answer: AnswerReader, model: Arc<Shared>) -> Self {
+        Self { inner: Source::Engine(inner), answer, _model: model }
     }
 
     pub(crate) fn of_program(reply: realm_sandbox::Reply, model: Arc<Shared>) -> Self {
-        Self { inner: Source::Program(Some(Box::new(reply))), tools: None, _model: model }
+        Self { inner: Source::Program(Some(Box::new(reply))), answer: AnswerReader::default(), _model: model }
     }
 
     /// Ends the request; nothing more comes out of it.
@@ -97,12 +93,10 @@ impl Generation {
         next.map(|chunk| chunk.map(|chunk| self.read(chunk)))
     }
 
-    /// Reads tool calls out of a chunk.
+    /// Reads thoughts and tool calls out of a chunk.
     fn read(&mut self, chunk: Result<realm_engine::Chunk, Error>) -> Result<Chunk, Error> {
         let mut chunk = Chunk::from(chunk?);
-        if let Some(tools) = &mut self.tools {
-            tools.read(&mut chunk);
-        }
+        self.answer.read(&mut chunk);
         Ok(chunk)
     }
 }

@@ -54,7 +54,7 @@ pub fn inspect(path: &Path) -> Result<FileInfo, Error> {
         layers: config.layers,
         vocabulary: config.vocab,
         trained_context_length: config.context_length,
-        chat_template: gguf.metadata().str("tokenizer.chat_template")?.is_some(),
+        chat_template: gguf.metadata().get("tokenizer.chat_template").is_some(),
         tensor_types,
     })
 }

@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod answer;
 mod chunk;
 mod completion;
 mod device;
@@ -50,6 +51,7 @@ mod runtime;
 mod sequence;
 mod shared;
 mod tenant;
+mod thought;
 mod tools;
 mod unblock;
 
@@ -71,8 +73,8 @@ pub use realm_engine::{
 };
 pub use realm_hub as hub;
 pub use realm_sandbox::{Contract, Grants, Level, ProgramInfo, Random, Store};
-pub use realm_tokenizer::{Tokenizer, Utf8Stream};
-pub use request::{Message, Prompt, Request, SharedPrefix};
+pub use realm_tokenizer::{Tokenizer, Utf8Stream, template_names};
+pub use request::{Message, Prompt, ReasoningFormat, Request, SharedPrefix};
 pub use runtime::{Builder, Realm};
 pub use sequence::Sequence;
 pub use shared::SharedGeneration;

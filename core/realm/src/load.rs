@@ -7,25 +7,30 @@ use realm_compute::CacheType;
 use realm_engine::{Draft, Engine, Speculation};
 use realm_gguf::Gguf;
 use realm_model::Weights;
-use realm_tokenizer::{ChatTemplate, Tokenizer};
+use realm_tokenizer::{ChatTemplate, SpecialTexts, Tokenizer};
 
 use crate::Error;
 use crate::device::Device;
 use crate::model::{ModelInfo, Shared};
+use crate::thought::ThoughtSpelling;
 use crate::tools::ToolSpelling;
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// Tokens that the KV cache holds over all requests: 0 for one request of the model's own context length, `None` for what
-    /// fits in `kv_memory`.
+    /// Tokens that the KV cache holds over all requests of all tenants: 0 for one request of the model's own context length,
+    /// `None` for what fits in `kv_memory`. One request has at most [`context_length`](Self::context_length) of them.
     pub kv_tokens: Option<usize>,
+    /// Tokens that one request may have, prompt and generation together; `None` for what the model was trained for, or less
+    /// where the KV cache holds less. With more than it was trained for, texts get worse from there on, and the log warns.
+    pub context_length: Option<usize>,
     /// Bytes of the KV cache; `None` for a quarter of the memory that is free, 8 GiB at most, on the CPU, where pages take
     /// memory when they are first used, and for four fifths of what the weights leave free on a GPU.
     pub kv_memory: Option<u64>,
     /// How the KV cache holds numbers; `None` for 32-bit floats on the CPU, 16-bit floats on a GPU.
     pub cache_type: Option<CacheType>,
-    /// A chat template in place of the file's own.
+    /// A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml` or `llama3`
+    /// ([`template_names`](crate::template_names)).
     pub chat_template: Option<String>,
     /// Where drafts come from, for requests that do not say.
     pub speculation: Speculation,
@@ -60,17 +65,10 @@ pub(crate) fn load(
     let (gguf, tokenizer) = open(path)?;
     let (metadata, tokenizer) = (gguf.metadata(), Arc::new(tokenizer));
     let draft = draft.map(|path| open_draft(device, path)).transpose()?;
-    let spelled = |id: Option<u32>| {
-        let mut bytes = Vec::new();
-        if let Some(id) = id {
-            tokenizer.push_bytes(id, true, &mut bytes)?;
-        }
-        Ok::<_, Error>(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let (bos, eos) = (spelled(tokenizer.bos())?, spelled(tokenizer.eos())?);
+    let special = SpecialTexts::of(metadata, &tokenizer);
     let template = match &options.chat_template {
-        Some(source) => Some(ChatTemplate::new(source, bos, eos)?),
-        None => ChatTemplate::from_metadata(metadata, bos, eos)?,
+        Some(source) => Some(ChatTemplate::new(source, special)?),
+        None => ChatTemplate::from_metadata(metadata, special),
     };
     let loaded = device.load(&gguf, options, &mut |done, total| progress.loading(done, total));
     let (weights, placed) = loaded.map_err(Error::in_file(path))?;
@@ -78,9 +76,13 @@ pub(crate) fn load(
     let draft = draft.as_ref().map(|(weights, tokenizer)| Draft { weights: &**weights, tokenizer });
     let engine = Engine::with_draft(&*weights, Arc::clone(&tokenizer), &config, draft)?;
     let info = ModelInfo::new(&gguf, &*weights, &engine, template.is_some());
-    let tool_spelling = template.as_ref().and_then(|template| ToolSpelling::of(template, &tokenizer));
+    let tool_spelling = ToolSpelling::of(template.as_ref(), &tokenizer);
+    // A template that can't be parsed says so where a conversation is rendered.
+    let capabilities = template.as_ref().and_then(|template| template.capabilities(true));
+    let knows_tools = capabilities.is_none_or(|capabilities| capabilities.tools);
+    let thought_spelling = template.as_ref().and_then(|template| ThoughtSpelling::of(template, &tokenizer));
     let inner = realm_sandbox::Model { name: reference.to_owned(), engine, weights, tokenizer, template };
-    Ok(Shared { inner: Arc::new(inner), info, tool_spelling })
+    Ok(Shared { inner: Arc::new(inner), info, tool_spelling, thought_spelling, knows_tools })
 }
 
 /// A model's file and its tokenizer.

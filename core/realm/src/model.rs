@@ -7,12 +7,14 @@ use realm_gguf::Gguf;
 use realm_model::Weights;
 use realm_tokenizer::{Conversation, Tokenizer};
 
+use crate::answer::AnswerReader;
 use crate::error::ErrorCode;
 use crate::tenant::Identity;
-use crate::tools::{ToolSpelling, ToolStream, with_parsed_arguments};
+use crate::thought::{ThoughtSpelling, ThoughtStream};
+use crate::tools::{ToolSpelling, ToolStream, instruct};
 use crate::{
-    Adapter, Completion, Error, Generation, Message, Program, Prompt, Request, Sequence, SharedPrefix,
-    ToolChoice,
+    Adapter, Completion, Error, Generation, Grammar, Message, Program, Prompt, ReasoningFormat, Request,
+    Sequence, SharedPrefix, ToolChoice,
 };
 
 /// A loaded model, as one tenant sees it. Cloning it is cheap and shares everything; the weights go when the last clone
@@ -30,8 +32,16 @@ pub(crate) struct Shared {
     pub(crate) inner: Arc<realm_sandbox::Model>,
     pub(crate) info: ModelInfo,
     /// How the chat template has tool calls spelled.
-    pub(crate) tool_spelling: Option<ToolSpelling>,
+    pub(crate) tool_spelling: ToolSpelling,
+    /// How it marks thoughts, where its chat template shows that.
+    pub(crate) thought_spelling: Option<ThoughtSpelling>,
+    /// Whether the chat template tells the model of tools.
+    pub(crate) knows_tools: bool,
 }
+
+/// What a request with tools is told where the template knows none.
+const NO_TOOLS: &str = "the model's chat template knows no tools: Realm tells the model of them in words, which works less well than \
+     a model that was trained to call tools";
 
 impl std::ops::Deref for Shared {
     type Target = realm_sandbox::Model;
@@ -151,7 +161,9 @@ impl Model {
     }
 
     /// The prompt that the model's chat template makes of a conversation, ending with the start of the
-    /// assistant's answer.
+    /// assistant's answer, to look at. As text it no longer says which words are the template's and which a user's: encoded
+    /// again, either a user's words could forge control tokens or the template's would be none. What the model is to read
+    /// are the tokens, by [`render_tokens`](Self::render_tokens) or a request for the conversation.
     ///
     /// # Errors
     /// `unsupported` for a model without a template, `invalid-argument` with the template's own complaint.
@@ -159,15 +171,27 @@ impl Model {
         self.render(&Request::chat(messages.iter().cloned()))
     }
 
-    /// As [`apply_chat_template`](Self::apply_chat_template), with the tools and variables of a request for
+    /// As [`apply_chat_template`](Self::apply_chat_template), with the tools, variables and other options of a request for
     /// [`Prompt::Chat`].
     ///
     /// # Errors
     /// As above, and `invalid-argument` for another kind of prompt.
     pub fn render(&self, request: &Request) -> Result<String, Error> {
-        match self.prompt(request) {
-            realm_sandbox::Prompt::Chat(conversation) => Ok(self.shared.render(&conversation)?),
-            _ => Err(Error::new(ErrorCode::InvalidArgument, "only a conversation can be rendered")),
+        match self.prompt(request)? {
+            realm_sandbox::Prompt::Chat(conversation) => Ok(self.shared.render(&conversation)?.text),
+            _ => Err(not_a_conversation()),
+        }
+    }
+
+    /// The token ids of what [`render`](Self::render) returns: what a request for the conversation goes on from. Control
+    /// tokens are only those that the template spells, never what a message, a tool or a document does.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn render_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
+        match self.prompt(request)? {
+            prompt @ realm_sandbox::Prompt::Chat(_) => Ok(self.shared.tokenize(&prompt)?),
+            _ => Err(not_a_conversation()),
         }
     }
 
@@ -185,6 +209,7 @@ impl Model {
             return self.run_program(&program, request);
         }
         let tools = self.tools(&mut request)?;
+        let warnings = self.warnings(&request);
         if !request.input.is_null() {
             let why = "`input` is for a program, and the tenant has none; see `Tenant::set_program`";
             return Err(Error::new(ErrorCode::InvalidArgument, why));
@@ -192,6 +217,29 @@ impl Model {
         let prompt = self.prompt_tokens(&request)?;
         let shared_prefix = self.shared_prefix(&request, &prompt)?;
         let adapter = self.adapter_of(&request);
+        // Texts that nobody made a conversation of have no thoughts, and no marks of them.
+        let spelling = self.shared.thought_spelling.as_ref();
+        let spelling = spelling.filter(|_| matches!(request.prompt, Prompt::Chat(_)));
+        let thought = spelling.and_then(|spelling| match final_words(&request) {
+            Some(words) => spelling.going_on(words),
+            None => Some(spelling.after(&prompt, &self.shared.tokenizer)),
+        });
+        let mut spelled = spelling.map_or_else(Vec::new, |spelling| spelling.control.clone());
+        if tools.is_some() {
+            spelled.extend(self.shared.tool_spelling.spelled());
+        }
+        let whole = request.reasoning_format == ReasoningFormat::Inline;
+        let answer = AnswerReader {
+            thought: match (spelling, &thought) {
+                (Some(spelling), Some(thought)) => Some(ThoughtStream::new(spelling, thought.open, whole)),
+                // What a model only thought of calling is no call, whatever its template shows.
+                _ => tools.as_ref().map(|_| ThoughtStream::unknown()),
+            },
+            format: if thought.is_some() { request.reasoning_format } else { ReasoningFormat::Inline },
+            tools,
+            warnings,
+            called: false,
+        };
         let request = realm_engine::Request {
             prompt,
             sampling: request.sampling,
@@ -201,34 +249,52 @@ impl Model {
             grammar: request.grammar,
             ignore_eos: request.ignore_eos,
             special: false,
-            spelled: match (&tools, &self.shared.tool_spelling) {
-                (Some(_), Some(spelling)) => spelling.spelled(),
-                _ => Vec::new(),
-            },
+            spelled,
+            thought,
             shared_prefix,
             adapter,
             speculation: request.speculation,
         };
         Ok(Generation::new(
             self.shared.engine.generate(&self.tenant.inner, request)?,
-            tools,
+            answer,
             Arc::clone(&self.shared),
         ))
     }
 
     /// What reads calls out of the answer, where there may be some; a call that has to be becomes the grammar.
     fn tools(&self, request: &mut Request) -> Result<Option<ToolStream>, Error> {
-        let spelling = self.shared.tool_spelling.as_ref();
+        let spelling = &self.shared.tool_spelling;
+        // What a schema guided is the answer that was asked for, even where it looks like a call.
+        let answers = matches!(request.grammar, Some(Grammar::JsonSchema(_) | Grammar::JsonObject));
         if let Some(call) = request.tool_choice.grammar(&request.tools, spelling)?
             && request.grammar.replace(call).is_some()
         {
             let why = "tool_choice asks for a call, and the request has a grammar or a schema already";
             return Err(Error::new(ErrorCode::InvalidArgument, why));
         }
-        if request.tools.is_empty() || request.tool_choice == ToolChoice::None {
+        if request.tools.is_empty() || request.tool_choice == ToolChoice::None || answers {
             return Ok(None);
         }
-        Ok(spelling.map(|spelling| ToolStream::new(spelling, &request.tools)))
+        Ok(Some(ToolStream::new(spelling, &request.tools)))
+    }
+
+    /// What a request asks for and is done in another way.
+    fn warnings(&self, request: &Request) -> Vec<String> {
+        let tells = matches!(request.prompt, Prompt::Chat(_)) && !shown_tools(request).is_empty();
+        if tells && !self.shared.knows_tools {
+            tracing::debug!(model = self.shared.name, "{NO_TOOLS}");
+            return vec![NO_TOOLS.to_owned()];
+        }
+        Vec::new()
+    }
+
+    /// Where the template knows no tools, has a conversation tell of them in words.
+    fn tell_of_tools(&self, mut conversation: Conversation) -> Conversation {
+        if !conversation.tools.is_empty() && !self.shared.knows_tools {
+            instruct(&mut conversation);
+        }
+        conversation
     }
 
     /// The adapter that a request is seen through: its own, or else the model's.
@@ -247,23 +313,34 @@ impl Model {
 
     /// The tokens that a request goes on from.
     pub(crate) fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
-        Ok(self.shared.tokenize(&self.prompt(request))?)
+        Ok(self.shared.tokenize(&self.prompt(request)?)?)
     }
 
-    fn prompt(&self, request: &Request) -> realm_sandbox::Prompt {
-        match &request.prompt {
+    fn prompt(&self, request: &Request) -> Result<realm_sandbox::Prompt, Error> {
+        let chat = matches!(request.prompt, Prompt::Chat(_));
+        if !chat && (request.add_generation_prompt.is_some() || request.continue_final_message) {
+            let why = "`add_generation_prompt` and `continue_final_message` are for conversations, and the prompt is none";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        if request.special && !matches!(request.prompt, Prompt::Text(_)) {
+            let why = "`special` is for a text: in a conversation the template's control tokens are parsed anyway, and what \
+                       others say is never; token ids are taken as they are";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        Ok(match &request.prompt {
+            Prompt::Text(text) if request.special => {
+                realm_sandbox::Prompt::Tokens(self.shared.tokenizer.encode(text, true, true))
+            }
             Prompt::Text(text) => realm_sandbox::Prompt::Text(text.clone()),
             Prompt::Tokens(tokens) => realm_sandbox::Prompt::Tokens(tokens.clone()),
-            Prompt::Chat(messages) => realm_sandbox::Prompt::Chat(Conversation {
-                messages: messages.iter().map(|m| with_parsed_arguments(m.0.clone())).collect(),
-                tools: match request.tool_choice {
-                    ToolChoice::None => Vec::new(),
-                    _ => request.tools.clone(),
-                },
-                add_generation_prompt: true,
-                variables: request.template_variables.clone(),
-            }),
-        }
+            Prompt::Chat(messages) => realm_sandbox::Prompt::Chat(self.tell_of_tools(Conversation {
+                messages: messages.iter().map(|m| m.0.clone()).collect(),
+                tools: shown_tools(request).to_vec(),
+                add_generation_prompt: request.add_generation_prompt,
+                continue_final_message: request.continue_final_message,
+                variables: request.variables(),
+            })),
+        })
     }
 
     /// Has a program of the tenant's answer a request.
@@ -281,7 +358,7 @@ impl Model {
             SharedPrefix::Nothing => 0,
             _ => self.shared_prefix(&request, &self.prompt_tokens(&request)?)?,
         };
-        let (prompt, adapter) = (self.prompt(&request), self.adapter_of(&request));
+        let (prompt, adapter) = (self.prompt(&request)?, self.adapter_of(&request));
         let request = realm_sandbox::Request {
             prompt,
             sampling: request.sampling,
@@ -449,6 +526,25 @@ impl Model {
         let inner = self.shared.engine.restore(&self.tenant.inner, bytes)?;
         Ok(Sequence::new(inner, Arc::clone(&self.shared)))
     }
+}
+
+fn not_a_conversation() -> Error {
+    Error::new(ErrorCode::InvalidArgument, "only a conversation can be rendered")
+}
+
+/// The words that the answer goes on with, where it does.
+fn final_words(request: &Request) -> Option<&str> {
+    match &request.prompt {
+        Prompt::Chat(messages) if request.continue_final_message => {
+            Some(messages.last()?.0["content"].as_str().unwrap_or_default())
+        }
+        _ => None,
+    }
+}
+
+/// The tools that the model is told of.
+fn shown_tools(request: &Request) -> &[serde_json::Value] {
+    if request.tool_choice == ToolChoice::None { &[] } else { &request.tools }
 }
 
 fn likelihoods(scores: Vec<Scored>) -> Vec<f32> {

@@ -1,6 +1,7 @@
 //! A prompt or a conversation, and how to answer it.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 
 use realm_engine::{Grammar, Sampling, Speculation};
 use serde_json::{Map, Value, json};
@@ -49,7 +50,7 @@ impl From<Value> for Message {
 /// What a generation goes on from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prompt {
-    /// Text as it is. Control tokens spelled in it are not parsed.
+    /// Text as it is. Control tokens spelled in it are not parsed, unless [`Request::special`] says so.
     Text(String),
     /// A conversation, rendered by the model's chat template.
     Chat(Vec<Message>),
@@ -71,20 +72,66 @@ pub enum SharedPrefix {
     Tokens(usize),
 }
 
+/// Where a model's thought goes: what it writes between `<think>` and `</think>`, or whatever marks its chat template shows,
+/// before it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ReasoningFormat {
+    /// Into `reasoning` of [`Chunk`](crate::Chunk) and [`Completion`](crate::Completion). The text is the answer alone.
+    #[default]
+    Separate,
+    /// It stays in the text as the model wrote it, with its marks. Where the prompt ends inside a thought, the text begins
+    /// there.
+    Inline,
+}
+
+impl FromStr for ReasoningFormat {
+    type Err = Error;
+
+    /// `separate` or `inline`.
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name {
+            "separate" => Ok(Self::Separate),
+            "inline" => Ok(Self::Inline),
+            _ => {
+                let why = format!("reasoning_format is `separate` or `inline`, not `{name}`");
+                Err(Error::new(ErrorCode::InvalidArgument, why))
+            }
+        }
+    }
+}
+
 /// A prompt and how to go on from it. Fields can be set directly or in builder style.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// What to go on from.
     pub prompt: Prompt,
-    /// Tool definitions in OpenAI's format, for templates that know tools. With any, calls that the answer spells become
-    /// [`ToolCall`](crate::ToolCall)s and leave its text, if the model's template shows a spelling that Realm knows:
-    /// that of Hermes and Qwen, Mistral's, Llama 3's or FunctionGemma's.
+    /// Tool definitions in OpenAI's format. With any, calls that the answer spells become
+    /// [`ToolCall`](crate::ToolCall)s and leave its text, in the spelling that the model's template shows and in those that
+    /// all models write. Where the template knows no tools, the model is told of them in words, and
+    /// [`Completion::warnings`](crate::Completion::warnings) says so. What a JSON schema guides is never a call.
     /// What a tenant's program sends is left as it is.
     pub tools: Vec<Value>,
     /// Whether the model may, must or must not call them.
     pub tool_choice: ToolChoice,
-    /// Further variables for the template, such as `enable_thinking`.
+    /// Further variables for the template, such as `documents`. They win over what other fields set.
     pub template_variables: Map<String, Value>,
+    /// Whether a conversation's prompt ends with the start of the assistant's answer; `None` for yes, unless
+    /// [`continue_final_message`](Self::continue_final_message) is set.
+    pub add_generation_prompt: Option<bool>,
+    /// Whether the answer goes on with the words of the conversation's last message, which the text that is generated does
+    /// not repeat.
+    pub continue_final_message: bool,
+    /// Whether control tokens spelled in a [`Prompt::Text`], such as `<|im_start|>` or `<think>`, become those tokens: only
+    /// for text that no user wrote.
+    pub special: bool,
+    /// Whether the model thinks before it answers: the template's variable `enable_thinking`, and `thinking`, as some
+    /// templates call it. `None` leaves it to the template. Templates of models that can't choose ignore it.
+    pub enable_thinking: Option<bool>,
+    /// How much it thinks, for templates that know `reasoning_effort`: mostly `low`, `medium` or `high`.
+    pub reasoning_effort: Option<String>,
+    /// Where the thought goes.
+    pub reasoning_format: ReasoningFormat,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// Tokens to generate at most; `None` for as many as the context holds.
@@ -117,6 +164,12 @@ impl Request {
             tools: Vec::new(),
             tool_choice: ToolChoice::Auto,
             template_variables: Map::new(),
+            add_generation_prompt: None,
+            continue_final_message: false,
+            special: false,
+            enable_thinking: None,
+            reasoning_effort: None,
+            reasoning_format: ReasoningFormat::Separate,
             sampling: Sampling::default(),
             max_tokens: None,
             stop: Vec::new(),
@@ -277,6 +330,56 @@ impl Request {
     pub fn speculation(mut self, speculation: Speculation) -> Self {
         self.speculation = Some(speculation);
         self
+    }
+
+    /// Sets [`add_generation_prompt`](Self::add_generation_prompt).
+    pub fn add_generation_prompt(mut self, add: bool) -> Self {
+        self.add_generation_prompt = Some(add);
+        self
+    }
+
+    /// Sets [`continue_final_message`](Self::continue_final_message).
+    pub fn continue_final_message(mut self, go_on: bool) -> Self {
+        self.continue_final_message = go_on;
+        self
+    }
+
+    /// Sets [`special`](Self::special).
+    pub fn special(mut self, special: bool) -> Self {
+        self.special = special;
+        self
+    }
+
+    /// Sets [`enable_thinking`](Self::enable_thinking).
+    pub fn enable_thinking(mut self, enable: bool) -> Self {
+        self.enable_thinking = Some(enable);
+        self
+    }
+
+    /// Sets [`reasoning_effort`](Self::reasoning_effort).
+    pub fn reasoning_effort(mut self, effort: impl Into<String>) -> Self {
+        self.reasoning_effort = Some(effort.into());
+        self
+    }
+
+    /// Sets [`reasoning_format`](Self::reasoning_format).
+    pub fn reasoning_format(mut self, format: ReasoningFormat) -> Self {
+        self.reasoning_format = format;
+        self
+    }
+
+    /// The variables of the template, those that have fields of their own included.
+    pub(crate) fn variables(&self) -> Map<String, Value> {
+        let mut variables = self.template_variables.clone();
+        if let Some(enable) = self.enable_thinking {
+            for name in ["enable_thinking", "thinking"] {
+                variables.entry(name).or_insert(Value::Bool(enable));
+            }
+        }
+        if let Some(effort) = &self.reasoning_effort {
+            variables.entry("reasoning_effort").or_insert_with(|| effort.as_str().into());
+        }
+        variables
     }
 
     /// Sets [`tool_choice`](Self::tool_choice).

@@ -96,7 +96,9 @@ impl From<realm_engine::Error> for Error {
 impl From<realm_tokenizer::Error> for Error {
     fn from(error: realm_tokenizer::Error) -> Self {
         let kind = match error {
-            realm_tokenizer::Error::NoTemplate => ErrorKind::Unsupported,
+            realm_tokenizer::Error::NoTemplate | realm_tokenizer::Error::BrokenTemplate(_) => {
+                ErrorKind::Unsupported
+            }
             _ => ErrorKind::InvalidArgument,
         };
         Self::new(kind, error)

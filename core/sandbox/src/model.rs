@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use realm_engine::{Adapter, Engine, Grammar, Sampling};
 use realm_model::Weights;
-use realm_tokenizer::{ChatTemplate, Conversation, Tokenizer};
+use realm_tokenizer::{ChatTemplate, Conversation, Rendered, Tokenizer};
 
 use crate::Error;
 
@@ -28,11 +28,11 @@ impl Model {
         self.weights.config().vocab
     }
 
-    /// The text that the chat template makes of a conversation.
+    /// The prompt that the chat template makes of a conversation, and which of it are others' words.
     ///
     /// # Errors
     /// `Unsupported` without a template, `InvalidArgument` with the template's complaint.
-    pub fn render(&self, conversation: &Conversation) -> Result<String, Error> {
+    pub fn render(&self, conversation: &Conversation) -> Result<Rendered, Error> {
         let template = self.template.as_ref().ok_or(realm_tokenizer::Error::NoTemplate)?;
         Ok(template.render(conversation)?)
     }
@@ -46,8 +46,9 @@ impl Model {
             Prompt::Text(text) => self.tokenizer.encode(text, false, true),
             Prompt::Tokens(tokens) => tokens.clone(),
             Prompt::Chat(conversation) => {
+                let Rendered { text, foreign } = self.render(conversation)?;
+                let mut tokens = self.tokenizer.encode_rendered(&text, &foreign, false);
                 // Most templates spell the begin token themselves.
-                let mut tokens = self.tokenizer.encode(&self.render(conversation)?, true, false);
                 if let Some(bos) = self.tokenizer.bos().filter(|_| self.tokenizer.adds_bos())
                     && tokens.first() != Some(&bos)
                 {

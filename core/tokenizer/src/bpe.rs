@@ -8,7 +8,7 @@ use crate::Error;
 use crate::bytes::ByteTable;
 use crate::merge::{Merger, NONE};
 use crate::pretokenize::PreTokenizer;
-use crate::vocabulary::Vocabulary;
+use crate::vocabulary::{TokenKind, Vocabulary};
 
 pub(crate) struct Bpe {
     pre: PreTokenizer,
@@ -42,8 +42,10 @@ impl Bpe {
                 vocabulary.id(&spelled[middle..]),
                 vocabulary.id(&spelled),
             );
-            // A merge of what the vocabulary lacks can never apply.
-            if let (Some(left), Some(right), Some(joined)) = ids {
+            // A merge of what the vocabulary lacks can never apply; nor may one make a control token out of text.
+            if let (Some(left), Some(right), Some(joined)) = ids
+                && text_token(vocabulary, joined)
+            {
                 merges.entry((left, right)).or_insert((rank as u32, joined));
             }
         }
@@ -58,7 +60,7 @@ impl Bpe {
 
     fn word(&self, word: &[u8], vocabulary: &Vocabulary, merger: &mut Merger, out: &mut Vec<u32>) {
         if self.pre.ignores_merges()
-            && let Some(id) = vocabulary.id(word)
+            && let Some(id) = vocabulary.id(word).filter(|&id| text_token(vocabulary, id))
         {
             return out.push(id);
         }
@@ -70,4 +72,8 @@ impl Bpe {
         // A vocabulary without some byte cannot spell it: llama.cpp leaves it out too.
         out.extend(merger.symbols().map(|s| s.id).filter(|&id| id != NONE));
     }
+}
+
+fn text_token(vocabulary: &Vocabulary, id: u32) -> bool {
+    vocabulary.kind(id).is_some_and(TokenKind::is_text)
 }

@@ -9,8 +9,20 @@ pub enum Error {
     #[error(transparent)]
     Gguf(#[from] realm_gguf::Error),
     /// The model's file has no chat template.
-    #[error("the model has no chat template (a base model?): give it a plain prompt, or name a template")]
+    #[error(
+        "the model has no chat template (a base model?): give it a plain prompt, or load it with the option \
+         `chat_template` (a template, or the name of a builtin one such as `chatml`)"
+    )]
     NoTemplate,
+    /// The chat template of the model's file can't be parsed.
+    #[error(
+        "the chat template of the model's file can't be used: {0}; load the model with the option `chat_template` (a \
+         template, or the name of a builtin one such as `chatml`), or give it a plain prompt"
+    )]
+    BrokenTemplate(String),
+    /// A conversation that no template could render.
+    #[error("{0}")]
+    Conversation(String),
     /// A chat template does not parse, raised an exception, or used up its fuel.
     #[error("chat template: {0}")]
     Template(String),

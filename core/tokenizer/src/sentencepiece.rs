@@ -6,6 +6,7 @@ use realm_gguf::Metadata;
 
 use crate::Error;
 use crate::merge::{Merger, NONE};
+use crate::tokenizer::optional;
 use crate::vocabulary::{TokenKind, Vocabulary};
 
 /// The character that stands for a space.
@@ -50,7 +51,7 @@ impl SentencePiece {
             spelled.or_else(|| vocabulary.id(&[byte as u8])).unwrap_or(NONE)
         };
         let mut glued = [false; 256];
-        for (_, token, _) in vocabulary.iter().filter(|&(_, _, kind)| is_text(kind)) {
+        for (_, token, _) in vocabulary.iter().filter(|&(_, _, kind)| kind.is_text()) {
             let mut at = 0;
             while let Some(space) = next_word(&token[at..], &[false; 256]) {
                 at += space;
@@ -60,7 +61,8 @@ impl SentencePiece {
         Ok(Self {
             ranks,
             bytes: std::array::from_fn(byte),
-            unknown: metadata.u32("tokenizer.ggml.unknown_token_id")?,
+            unknown: optional(metadata.u32("tokenizer.ggml.unknown_token_id"))
+                .filter(|&id| (id as usize) < vocabulary.len()),
             glued,
             longest: vocabulary.iter().map(|(_, token, _)| token.len()).max().unwrap_or(0),
         })
@@ -92,7 +94,7 @@ impl SentencePiece {
         let bytes = word.as_bytes();
         // Text must not become a control token, nor `<0x0A>` a line break.
         let token = |range: std::ops::Range<usize>| {
-            vocabulary.id(&bytes[range]).filter(|&id| vocabulary.kind(id).is_some_and(is_text))
+            vocabulary.id(&bytes[range]).filter(|&id| vocabulary.kind(id).is_some_and(TokenKind::is_text))
         };
         merger.clear();
         for (at, c) in word.char_indices() {
@@ -118,10 +120,6 @@ impl SentencePiece {
             }
         }
     }
-}
-
-fn is_text(kind: TokenKind) -> bool {
-    matches!(kind, TokenKind::Normal | TokenKind::UserDefined)
 }
 
 /// Where the next word starts: a space after something else that is not `glued` to it.

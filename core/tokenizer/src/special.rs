@@ -1,8 +1,11 @@
 //! Finds special tokens in text.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use std::ops::Range;
+
+use aho_corasick::{AhoCorasick, Input, MatchKind};
 
 use crate::Error;
+use crate::names::looks_like_control;
 use crate::vocabulary::{TokenKind, Vocabulary};
 
 /// A part of a text.
@@ -11,61 +14,157 @@ pub(crate) enum Part<'a> {
     Token(u32),
 }
 
-/// One automaton over the tokens that are cut out of text before it is encoded.
+/// Which tokens are cut out of a text before the rest is encoded.
+#[derive(Clone, Copy)]
+pub(crate) enum Scope<'a> {
+    /// User-defined tokens that are ordinary text, such as runs of white space: what a person writes.
+    Words,
+    /// All user-defined tokens: what the model itself writes.
+    Answer,
+    /// Control tokens too, but only where none of their bytes lies in these ranges, which are sorted and apart. Within
+    /// the ranges, [`Scope::Words`] holds.
+    Outside(&'a [Range<usize>]),
+}
+
+/// The tokens that are cut out of text before it is encoded.
 pub(crate) struct SpecialTokens {
-    automaton: AhoCorasick,
-    ids: Vec<u32>,
-    /// Tokens that swallow the white space after them.
-    strip_after: Vec<bool>,
+    words: Finder,
+    user_defined: Finder,
+    all: Finder,
 }
 
 impl SpecialTokens {
-    /// User-defined tokens, and with `control` also control tokens and the unknown one. `strips` says which
-    /// tokens swallow the white space after them.
-    pub(crate) fn new(
-        vocabulary: &Vocabulary,
-        control: bool,
-        strips: impl Fn(&[u8]) -> bool,
-    ) -> Result<Self, Error> {
-        let wanted = |kind| match kind {
-            TokenKind::UserDefined => true,
-            TokenKind::Control | TokenKind::Unknown => control,
-            _ => false,
-        };
-        let tokens: Vec<_> =
-            vocabulary.iter().filter(|&(_, token, kind)| wanted(kind) && !token.is_empty()).collect();
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(tokens.iter().map(|(_, token, _)| token))
-            .map_err(|why| Error::InvalidModel(format!("the special tokens: {why}")))?;
+    /// `strips` says which tokens swallow the white space after them.
+    pub(crate) fn new(vocabulary: &Vocabulary, strips: impl Fn(&[u8]) -> bool) -> Result<Self, Error> {
+        let finder = |wanted: &dyn Fn(&[u8], TokenKind) -> bool| Finder::new(vocabulary, wanted, &strips);
         Ok(Self {
-            automaton,
-            strip_after: tokens.iter().map(|(_, token, _)| strips(token)).collect(),
-            ids: tokens.iter().map(|(id, ..)| *id).collect(),
+            words: finder(&|token, kind| kind == TokenKind::UserDefined && !looks_like_control(token))?,
+            user_defined: finder(&|_, kind| kind == TokenKind::UserDefined)?,
+            all: finder(&|_, kind| {
+                matches!(kind, TokenKind::UserDefined | TokenKind::Control | TokenKind::Unknown)
+            })?,
         })
     }
 
-    /// Splits `text` at special tokens and gives the parts in order.
-    pub(crate) fn split<'a>(&self, text: &'a str, mut each: impl FnMut(Part<'a>)) {
+    /// Splits `text` at the tokens of `scope` and gives the parts in order: of the tokens that begin first, the longest.
+    pub(crate) fn split<'a>(&self, text: &'a str, scope: Scope<'_>, mut each: impl FnMut(Part<'a>)) {
+        let (anywhere, foreign) = match scope {
+            Scope::Words => (&self.words, None),
+            Scope::Answer => (&self.user_defined, None),
+            Scope::Outside([]) => (&self.all, None),
+            Scope::Outside(foreign) => (&self.words, Some(foreign)),
+        };
+        let mut anywhere = Next::new(|from| anywhere.find(text, from..text.len()));
+        let mut gap = 0;
+        let mut outside = Next::new(|from| self.all.find_outside(text, from, foreign?, &mut gap));
         let mut rest = 0;
-        for found in self.automaton.find_iter(text) {
-            // A token of broken UTF-8 might match inside a character; and white space may be swallowed.
-            let (start, end) = (found.start(), found.end());
-            if start < rest || !text.is_char_boundary(start) || !text.is_char_boundary(end) {
-                continue;
+        loop {
+            let first = match (anywhere.from(rest), outside.from(rest)) {
+                (Some(a), Some(b)) if (b.start, a.end) < (a.start, b.end) => b,
+                (Some(a), _) => a,
+                (None, Some(b)) => b,
+                (None, None) => break,
+            };
+            if first.start > rest {
+                each(Part::Text(&text[rest..first.start]));
             }
-            if start > rest {
-                each(Part::Text(&text[rest..start]));
-            }
-            let which = found.pattern().as_usize();
-            each(Part::Token(self.ids[which]));
-            rest = end;
-            if self.strip_after[which] {
-                rest += text[end..].len() - text[end..].trim_start().len();
+            each(Part::Token(first.id));
+            rest = first.end;
+            if first.strips {
+                rest += text[rest..].len() - text[rest..].trim_start().len();
             }
         }
         if rest < text.len() {
             each(Part::Text(&text[rest..]));
+        }
+    }
+}
+
+/// A token in a text.
+#[derive(Clone, Copy)]
+struct Found {
+    start: usize,
+    end: usize,
+    id: u32,
+    strips: bool,
+}
+
+/// The next token of a search, kept while it lies ahead.
+struct Next<F> {
+    search: F,
+    found: Option<Found>,
+    started: bool,
+}
+
+impl<F: FnMut(usize) -> Option<Found>> Next<F> {
+    fn new(search: F) -> Self {
+        Self { search, found: None, started: false }
+    }
+
+    /// The first token that begins at `from` or later. `from` never falls.
+    fn from(&mut self, from: usize) -> Option<Found> {
+        if !self.started || self.found.is_some_and(|found| found.start < from) {
+            (self.started, self.found) = (true, (self.search)(from));
+        }
+        self.found
+    }
+}
+
+/// One automaton over some of the tokens.
+struct Finder {
+    automaton: AhoCorasick,
+    /// For each pattern, the token and whether it swallows the white space after it.
+    tokens: Vec<(u32, bool)>,
+}
+
+impl Finder {
+    fn new(
+        vocabulary: &Vocabulary,
+        wanted: &dyn Fn(&[u8], TokenKind) -> bool,
+        strips: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Self, Error> {
+        let tokens: Vec<_> =
+            vocabulary.iter().filter(|&(_, token, kind)| !token.is_empty() && wanted(token, kind)).collect();
+        let automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(tokens.iter().map(|(_, token, _)| token))
+            .map_err(|why| Error::InvalidModel(format!("the special tokens: {why}")))?;
+        Ok(Self { automaton, tokens: tokens.iter().map(|&(id, token, _)| (id, strips(token))).collect() })
+    }
+
+    fn find(&self, text: &str, mut range: Range<usize>) -> Option<Found> {
+        loop {
+            let found = self.automaton.find(Input::new(text).range(range.clone()))?;
+            let (start, end) = (found.start(), found.end());
+            // A token of broken UTF-8 might match inside a character.
+            if text.is_char_boundary(start) && text.is_char_boundary(end) {
+                let (id, strips) = self.tokens[found.pattern().as_usize()];
+                return Some(Found { start, end, id, strips });
+            }
+            range.start = start + 1;
+        }
+    }
+
+    /// The first token from `from` on that touches none of `foreign`. `gap` is how many of those lie behind.
+    fn find_outside(
+        &self,
+        text: &str,
+        from: usize,
+        foreign: &[Range<usize>],
+        gap: &mut usize,
+    ) -> Option<Found> {
+        loop {
+            let start = if *gap == 0 { from } else { from.max(foreign[*gap - 1].end) };
+            let end = foreign.get(*gap).map_or(text.len(), |range| range.start);
+            if start < end
+                && let Some(found) = self.find(text, start..end)
+            {
+                return Some(found);
+            }
+            if *gap == foreign.len() {
+                return None;
+            }
+            *gap += 1;
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Text to token ids and back.
 
+use std::ops::Range;
+
 use realm_gguf::Metadata;
 
 use crate::bpe::Bpe;
+use crate::names::{SENTENCE_END, ends_generation};
 use crate::sentencepiece::{SPACE, SentencePiece, byte_of};
-use crate::special::{Part, SpecialTokens};
+use crate::special::{Part, Scope, SpecialTokens};
 use crate::vocabulary::{TokenKind, Vocabulary};
 use crate::{Error, Utf8Stream};
 
@@ -17,7 +20,6 @@ enum Model {
 pub struct Tokenizer {
     vocabulary: Vocabulary,
     model: Model,
-    user_defined: SpecialTokens,
     special: SpecialTokens,
     bos: Option<u32>,
     eos: Option<u32>,
@@ -50,30 +52,34 @@ impl Tokenizer {
         } else {
             Model::SentencePiece(Box::new(SentencePiece::from_metadata(metadata, &vocabulary)?))
         };
-        let id = |key: &str| -> Result<Option<u32>, Error> {
-            let id = metadata.u32(&format!("tokenizer.ggml.{key}_token_id"))?;
-            Ok(id.filter(|&id| (id as usize) < vocabulary.len()))
+        let id = |key: &str| {
+            let id = optional(metadata.u32(&format!("tokenizer.ggml.{key}_token_id")))?;
+            let known = (id as usize) < vocabulary.len();
+            if !known {
+                let len = vocabulary.len();
+                tracing::warn!("tokenizer.ggml.{key}_token_id is {id}, and there are {len} tokens: left out");
+            }
+            known.then_some(id)
         };
-        let flag = |key: &str| metadata.bool(&format!("tokenizer.ggml.{key}"));
-        let (bos, eos) = (id("bos")?, id("eos")?);
+        let flag = |key: &str| optional(metadata.bool(&format!("tokenizer.ggml.{key}")));
+        let (bos, eos) = (id("bos"), id("eos"));
         let pre = metadata.str("tokenizer.ggml.pre")?.unwrap_or_default();
         // Llama's own files ask for a begin token by being Llama's, not by a key.
         let bos_by_default = !byte_level || matches!(pre, "llama-bpe" | "llama3" | "llama-v3");
-        let ends = generation_ends(&vocabulary, [eos, id("eot")?, id("eom")?]);
+        let ends = generation_ends(&vocabulary, [eos, id("eot"), id("eom")]);
         // Phi-3's special tokens swallow the white space after them; its files do not say so.
-        let name = metadata.str("general.name")?.unwrap_or_default().to_lowercase();
+        let name = optional(metadata.str("general.name")).unwrap_or_default().to_lowercase();
         let phi3 = name.contains("phi-3") || name.contains("phi3");
         let strips = |token: &[u8]| phi3 && !matches!(token, b"<unk>" | b"<s>" | b"<|endoftext|>");
         Ok(Self {
-            user_defined: SpecialTokens::new(&vocabulary, false, strips)?,
-            special: SpecialTokens::new(&vocabulary, true, strips)?,
+            special: SpecialTokens::new(&vocabulary, strips)?,
             model,
             bos,
             eos,
             ends,
-            add_bos: flag("add_bos_token")?.unwrap_or(bos_by_default),
-            add_eos: flag("add_eos_token")?.unwrap_or(false),
-            add_space_prefix: flag("add_space_prefix")?.unwrap_or(!byte_level),
+            add_bos: flag("add_bos_token").unwrap_or(bos_by_default),
+            add_eos: flag("add_eos_token").unwrap_or(false),
+            add_space_prefix: flag("add_space_prefix").unwrap_or(!byte_level),
             vocabulary,
         })
     }
@@ -113,32 +119,44 @@ impl Tokenizer {
         self.vocabulary.id(text.as_bytes())
     }
 
-    /// Token ids of `text`. With `special`, control tokens spelled in the text (such as `<|im_start|>`)
-    /// become those tokens: only for prompts that a template made, never for a user's words. With
+    /// Token ids of `text`. With `special`, control tokens spelled in the text (such as `<|im_start|>`), and user-defined
+    /// ones that look like them (such as `<think>`), become those tokens: only for text that no user wrote. With
     /// `boundaries`, the begin and end tokens are added where the model's metadata asks for them.
     pub fn encode(&self, text: &str, special: bool, boundaries: bool) -> Vec<u32> {
+        self.encode_scope(text, if special { Scope::Outside(&[]) } else { Scope::Words }, boundaries)
+    }
+
+    /// Token ids of a prompt that a template made. `foreign` are the ranges of its bytes that are somebody's words: a user's,
+    /// a tool's, a document's. Control tokens, and user-defined ones that look like them, are found only where none of
+    /// their bytes is foreign; everything else is encoded as if there were no ranges. `boundaries` is as for
+    /// [`encode`](Self::encode).
+    pub fn encode_rendered(&self, text: &str, foreign: &[Range<usize>], boundaries: bool) -> Vec<u32> {
+        self.encode_scope(text, Scope::Outside(&joined(foreign)), boundaries)
+    }
+
+    fn encode_scope(&self, text: &str, scope: Scope<'_>, boundaries: bool) -> Vec<u32> {
         let mut out = Vec::with_capacity(text.len() / 3 + 2);
         if boundaries && self.add_bos {
             out.extend(self.bos);
         }
-        self.encode_parts(text, special, true, &mut out);
+        self.encode_parts(text, scope, true, &mut out);
         if boundaries && self.add_eos {
             out.extend(self.eos);
         }
         out
     }
 
-    /// Token ids of text that goes on from other text: as [`encode`](Self::encode), but no space is put before it.
+    /// Token ids of what the model itself writes, in the middle of a text: no space is put before it, and user-defined
+    /// tokens are found whatever they look like.
     pub fn encode_after(&self, text: &str) -> Vec<u32> {
         let mut out = Vec::with_capacity(text.len() / 3 + 2);
-        self.encode_parts(text, false, false, &mut out);
+        self.encode_parts(text, Scope::Answer, false, &mut out);
         out
     }
 
     /// `after_special` says whether the text begins a text, or follows a special token.
-    fn encode_parts(&self, text: &str, special: bool, mut after_special: bool, out: &mut Vec<u32>) {
-        let tokens = if special { &self.special } else { &self.user_defined };
-        tokens.split(text, |part| match part {
+    fn encode_parts(&self, text: &str, scope: Scope<'_>, mut after_special: bool, out: &mut Vec<u32>) {
+        self.special.split(text, scope, |part| match part {
             Part::Token(id) => {
                 out.push(id);
                 after_special = true;
@@ -204,24 +222,42 @@ impl Tokenizer {
     }
 }
 
+/// What a file may leave out: a value of another type is as none, and the log says so.
+pub(crate) fn optional<T>(value: Result<Option<T>, realm_gguf::Error>) -> Option<T> {
+    value.unwrap_or_else(|error| {
+        tracing::warn!("left out: {error}");
+        None
+    })
+}
+
 /// End tokens by id, and by name where a converter forgot the ids.
-fn generation_ends(vocabulary: &Vocabulary, named: [Option<u32>; 3]) -> Vec<u32> {
-    const NAMES: [&str; 8] = [
-        "<|eot_id|>",
-        "<|im_end|>",
-        "<|end|>",
-        "<end_of_turn>",
-        "<|endoftext|>",
-        "<|end_of_text|>",
-        "<|eom_id|>",
-        "<EOT>",
-    ];
-    let by_name = NAMES.iter().filter_map(|name| {
-        let id = vocabulary.id(name.as_bytes())?;
-        matches!(vocabulary.kind(id), Some(TokenKind::Control | TokenKind::UserDefined)).then_some(id)
+fn generation_ends(vocabulary: &Vocabulary, [eos, eot, eom]: [Option<u32>; 3]) -> Vec<u32> {
+    let has = |name: &str| vocabulary.id(name.as_bytes()).is_some();
+    // In gpt-oss's format `<|end|>` ends a part of the answer, and these two end it.
+    let harmony = has("<|return|>") && has("<|call|>");
+    let by_name = vocabulary.iter().filter(|&(id, token, kind)| {
+        let sentence_end = token == SENTENCE_END && eos.is_none_or(|eos| eos == id);
+        kind == TokenKind::Control
+            && (ends_generation(token) || sentence_end)
+            && !(harmony && token == b"<|end|>")
     });
-    let mut ends: Vec<u32> = named.into_iter().flatten().chain(by_name).collect();
+    let mut ends: Vec<u32> =
+        [eos, eot, eom].into_iter().flatten().chain(by_name.map(|(id, ..)| id)).collect();
     ends.sort_unstable();
     ends.dedup();
     ends
+}
+
+/// Ranges in order, those that touch or overlap as one, empty ones left out.
+fn joined(ranges: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut sorted: Vec<_> = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
+    sorted.sort_unstable_by_key(|range| range.start);
+    let mut out: Vec<Range<usize>> = Vec::with_capacity(sorted.len());
+    for range in sorted {
+        match out.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => out.push(range),
+        }
+    }
+    out
 }

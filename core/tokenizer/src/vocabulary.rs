@@ -9,6 +9,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::Error;
 use crate::bytes::ByteTable;
+use crate::names::mend_kinds;
 
 /// `tokenizer.ggml.token_type` of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,25 @@ pub enum TokenKind {
     Byte,
 }
 
+impl TokenKind {
+    /// The kind that a number in `tokenizer.ggml.token_type` stands for.
+    fn of_type(number: i32) -> Self {
+        match number {
+            2 => Self::Unknown,
+            3 => Self::Control,
+            4 => Self::UserDefined,
+            5 => Self::Unused,
+            6 => Self::Byte,
+            _ => Self::Normal,
+        }
+    }
+
+    /// Whether text can become such a token.
+    pub(crate) fn is_text(self) -> bool {
+        matches!(self, Self::Normal | Self::UserDefined)
+    }
+}
+
 /// Tokens as bytes, and their ids.
 pub(crate) struct Vocabulary {
     bytes: Vec<u8>,
@@ -42,17 +62,18 @@ impl Vocabulary {
     /// GPT-2's characters for bytes.
     pub(crate) fn from_metadata(metadata: &Metadata, byte_level: bool) -> Result<Self, Error> {
         let tokens = metadata.require_strings("tokenizer.ggml.tokens")?;
-        let kinds = match metadata.i32s("tokenizer.ggml.token_type")? {
-            Some(kinds) => kinds,
-            None => vec![1; tokens.len()],
-        };
-        if kinds.len() != tokens.len() {
+        let types = metadata.i32s("tokenizer.ggml.token_type")?;
+        let typed = types.is_some();
+        let types = types.unwrap_or_else(|| vec![1; tokens.len()]);
+        if types.len() != tokens.len() {
             return Err(Error::InvalidModel(format!(
                 "tokenizer.ggml.token_type has {} entries for {} tokens",
-                kinds.len(),
+                types.len(),
                 tokens.len()
             )));
         }
+        let mut kinds: Vec<_> = types.into_iter().map(TokenKind::of_type).collect();
+        let mended = mend_kinds(tokens, &mut kinds, byte_level, typed);
         let table = ByteTable::new();
         let mut this = Self {
             bytes: Vec::new(),
@@ -62,14 +83,6 @@ impl Vocabulary {
         };
         let mut spelled = Vec::new();
         for (id, (token, kind)) in tokens.iter().zip(kinds).enumerate() {
-            let kind = match kind {
-                2 => TokenKind::Unknown,
-                3 => TokenKind::Control,
-                4 => TokenKind::UserDefined,
-                5 => TokenKind::Unused,
-                6 => TokenKind::Byte,
-                _ => TokenKind::Normal,
-            };
             spelled.clear();
             // Added tokens (control, user defined) are plain text even in a byte-level vocabulary.
             let plain = !byte_level
@@ -80,7 +93,26 @@ impl Vocabulary {
                     .is_none();
             this.push(id as u32, if plain { token } else { &spelled }, kind);
         }
+        this.warn_of(&mended, typed);
         Ok(this)
+    }
+
+    /// Says which tokens were taken for control tokens although the file does not call them so.
+    fn warn_of(&self, mended: &[u32], typed: bool) {
+        /// Tokens that a warning names.
+        const NAMED: usize = 8;
+        if mended.is_empty() {
+            return;
+        }
+        let named =
+            mended.iter().take(NAMED).filter_map(|&id| Some(String::from_utf8_lossy(self.token(id)?)));
+        let mut names = named.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        if mended.len() > NAMED {
+            names += &format!(" and {} more", mended.len() - NAMED);
+        }
+        let why =
+            if typed { "the file types them otherwise" } else { "the file has no tokenizer.ggml.token_type" };
+        tracing::warn!("{names}: taken for control tokens by name; {why}, probably a fault of its converter");
     }
 
     fn push(&mut self, id: u32, token: &[u8], kind: TokenKind) {

@@ -43,12 +43,12 @@ fn prompts_equal_llama_cpp() {
         let Some(template) = common::template(name) else { continue };
         for case in golden["cases"].as_array().unwrap() {
             let Some(messages) = case["chat"].as_array() else { continue };
-            let conversation = Conversation {
-                messages: messages.clone(),
-                add_generation_prompt: true,
-                ..Conversation::default()
-            };
-            assert_eq!(template.render(&conversation).unwrap(), case["prompt"].as_str().unwrap(), "{name}");
+            let conversation = Conversation { messages: messages.clone(), ..Conversation::default() };
+            assert_eq!(
+                template.render(&conversation).unwrap().text,
+                case["prompt"].as_str().unwrap(),
+                "{name}"
+            );
             rendered += 1;
         }
     }

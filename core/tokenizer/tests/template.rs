@@ -2,11 +2,13 @@
 
 mod common;
 
-use realm_tokenizer::{ChatTemplate, Conversation, Error};
+use realm_tokenizer::{ChatTemplate, Conversation, Error, SpecialTexts};
 use serde_json::{Value, json};
 
 fn render(source: &str, conversation: &Conversation) -> Result<String, Error> {
-    ChatTemplate::new(source, "<s>".into(), "</s>".into())?.render(conversation)
+    ChatTemplate::new(source, SpecialTexts::new("<s>", "</s>"))?
+        .render(conversation)
+        .map(|rendered| rendered.text)
 }
 
 fn conversation(messages: Value) -> Conversation {
@@ -54,12 +56,11 @@ fn tools_reach_the_qwen_template() {
     let template = common::template("qwen2.5-coder-0.5b-instruct-q4_k_m").unwrap();
     let chat = Conversation {
         tools: vec![tool],
-        add_generation_prompt: true,
         ..conversation(json!([{"role": "user", "content": "Rain?"}, {"role": "assistant", "content": "",
             "tool_calls": [{"function": {"name": "weather", "arguments": {"city": "Köln"}}}]},
             {"role": "tool", "content": "yes"}]))
     };
-    let prompt = template.render(&chat).unwrap();
+    let prompt = template.render(&chat).unwrap().text;
     let line = r#"{"type": "function", "function": {"name": "weather", "description": "It's \"now\"", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}"#;
     assert!(prompt.contains(line), "{prompt}");
     assert!(prompt.contains(r#"{"name": "weather", "arguments": {"city": "Köln"}}"#), "{prompt}");
@@ -73,7 +74,7 @@ fn a_template_that_raises_says_why() {
         render("{{ raise_exception('Roles must alternate') }}", &Conversation::default()).unwrap_err();
     assert!(error.to_string().contains("Roles must alternate"), "{error}");
     let error = render("{% if %}", &Conversation::default()).unwrap_err();
-    assert!(error.to_string().contains("default:1"), "{error}");
+    assert!(error.to_string().contains("line 1"), "{error}");
 }
 
 #[test]
@@ -84,11 +85,13 @@ fn hostile_templates_end_in_an_error() {
         "{% for i in range(99999999999) %}{% endfor %}",
         "{% set x = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(60) %}{% set x.s = x.s ~ x.s %}{% endfor %}",
         "{% set x = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(60) %}{% set x.s = x.s + x.s %}{% endfor %}",
+        "{% set x = namespace(l=[1]) %}{% for i in range(60) %}{% set x.l = x.l + x.l %}{% endfor %}",
+        "{% set x = namespace(l=[messages]) %}{% for i in range(60) %}{% set x.l = [x.l, x.l] %}{% endfor %}{{ x.l }}",
         "{{ 'a' * 100000000000 }}",
         "{{ [1] * 100000000000 }}",
         "{{ 'a'.rjust(10000000000) }}{{ 'a' | center(10000000000) }}",
         "{{ 'a'.replace('', 'b' * 100000).replace('b', 'b' * 100000) }}",
-        "{% for i in range(100000) %}{{ 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' }}{% endfor %}",
+        "{% set long = 'a' * 10000 %}{% for i in range(10000) %}{{ long }}{% endfor %}",
     ];
     for source in hostile {
         let result = render(source, &Conversation::default());

@@ -15,11 +15,14 @@ use crate::request::{Chunk, Finish, FinishReason, Request, Timings, Token, Usage
 use crate::sampling::{Sampler, finite, logprobs};
 use crate::speculate::Speculator;
 use crate::text::TextStream;
+use crate::thought::{Stage, ThoughtWatch};
 
 /// A request for text.
 pub(crate) struct Generate {
     sampler: Sampler,
     guide: Option<Guide>,
+    /// Follows the thought before the answer, which the guide leaves alone.
+    thought: Option<ThoughtWatch>,
     /// Where its drafts come from, if it may have any.
     speculator: Option<Speculator>,
     text: TextStream,
@@ -54,6 +57,7 @@ impl Generate {
         Self {
             sampler: Sampler::new(std::mem::take(&mut request.sampling), &request.prompt),
             guide,
+            thought: request.thought.take().map(ThoughtWatch::new),
             speculator,
             text: TextStream::new(std::mem::take(&mut request.stop)),
             chunks,
@@ -88,17 +92,24 @@ impl Generate {
 
     /// The next forward pass gives logits: what sampling needs beside them is computed in the meantime.
     pub(crate) fn prepare(&mut self) {
-        if let Some(guide) = &mut self.guide {
+        let stage = self.stage();
+        if let Some(guide) = self.guide.as_mut().filter(|_| stage != Stage::Thinking) {
             guide.start_mask();
         }
+    }
+
+    /// Whether the text is in its thought or after it.
+    fn stage(&self) -> Stage {
+        self.thought.as_ref().map_or(Stage::Answering, ThoughtWatch::stage)
     }
 
     /// What may follow `tokens`, as far as that is known without a forward pass; `None` if it may have no drafts. There is
     /// room for `room` of them.
     pub(crate) fn look_ahead(&mut self, tokens: &[u32], room: usize) -> Option<&mut Speculator> {
+        let stage = self.stage();
         let speculator = self.speculator.as_mut()?;
         speculator.look_up(tokens);
-        if let Some(guide) = &mut self.guide {
+        if let Some(guide) = self.guide.as_mut().filter(|_| stage == Stage::Answering) {
             // What goes wrong here will go wrong with the mask, which says so.
             let mut forced = || guide.forced_tokens().unwrap_or_default();
             speculator.force(|| forced().into_iter().take(room).collect());
@@ -154,7 +165,7 @@ impl Generate {
         let (mut failed, mut accepted) = (None, 0);
         let mut space = Vec::new();
         for i in 0..results.len() {
-            let sampled = self.sample(results, i, &mut space);
+            let sampled = self.sample(results, i, tokenizer, &mut space);
             let (token, row) = match sampled {
                 Ok(sampled) => sampled,
                 Err(error) => {
@@ -202,6 +213,62 @@ impl Generate {
         &mut self,
         results: &'s Rows<'_>,
         i: usize,
+        tokenizer: &Tokenizer,
+        space: &'s mut Vec<f32>,
+    ) -> Result<(u32, &'s [f32]), Error> {
+        match self.stage() {
+            Stage::Answering => self.sample_answer(results, i, space),
+            Stage::Thinking => {
+                let guide = self.guide.take();
+                let sampled = self.sample_answer(results, i, space);
+                self.guide = guide;
+                let (token, row) = sampled?;
+                let settled = match (&self.guide, &self.thought) {
+                    (Some(_), Some(thought)) => {
+                        thought.settle(token, tokenizer.end_tokens().contains(&token), tokenizer)
+                    }
+                    _ => token,
+                };
+                Ok((settled, row))
+            }
+            Stage::Undecided => self.sample_either(results, i, tokenizer, space),
+        }
+    }
+
+    /// The first token, which may begin a thought or, as the guide allows, the answer.
+    fn sample_either<'s>(
+        &mut self,
+        results: &'s Rows<'_>,
+        i: usize,
+        tokenizer: &Tokenizer,
+        space: &'s mut Vec<f32>,
+    ) -> Result<(u32, &'s [f32]), Error> {
+        let (Some(guide), Some(thought)) = (&mut self.guide, &mut self.thought) else {
+            return self.sample_answer(results, i, space);
+        };
+        let opening = thought.opening_tokens(tokenizer);
+        if opening.is_empty() {
+            thought.guide();
+            return self.sample_answer(results, i, space);
+        }
+        let mut mask = guide.mask()?.clone();
+        opening.iter().for_each(|&token| mask.allow(token));
+        let row = results.all(i, space)?;
+        let token = self.sampler.sample_masked(row, Some(&mask)).ok_or_else(|| {
+            Error::InvalidArgument("every token that the grammar allows here is banned by the request".into())
+        })?;
+        if !opening.contains(&token) {
+            guide.accept(token)?;
+            thought.answer();
+        }
+        Ok((token, row))
+    }
+
+    /// Chooses the token after row `i` as the guide, if there is one, allows.
+    fn sample_answer<'s>(
+        &mut self,
+        results: &'s Rows<'_>,
+        i: usize,
         space: &'s mut Vec<f32>,
     ) -> Result<(u32, &'s [f32]), Error> {
         if self.logprobs.is_none()
@@ -234,6 +301,10 @@ impl Generate {
         chunk: &mut Chunk,
     ) -> Option<FinishReason> {
         self.first_token.get_or_insert_with(Instant::now);
+        if let Some(thought) = &mut self.thought {
+            thought.push(id, tokenizer);
+            self.usage.reasoning_tokens = thought.tokens();
+        }
         let (logprob, top) = self.logprobs.map(|n| logprobs(logits, id, n)).unzip();
         chunk.tokens.push(Token { id, logprob, top: top.unwrap_or_default() });
         let heeds_end = !self.ignore_eos || self.guide.is_some();

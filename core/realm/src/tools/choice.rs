@@ -6,7 +6,7 @@ use std::str::FromStr;
 use realm_engine::Grammar;
 use serde_json::{Value, json};
 
-use super::spelling::{Body, Spelling};
+use super::spelling::{Forced, Form};
 use super::{ToolSpelling, function_of, name_of};
 use crate::Error;
 use crate::error::ErrorCode;
@@ -56,11 +56,7 @@ impl FromStr for ToolChoice {
 
 impl ToolChoice {
     /// What an answer has to spell; `None` if it is free.
-    pub(crate) fn grammar(
-        &self,
-        tools: &[Value],
-        spelling: Option<&ToolSpelling>,
-    ) -> Result<Option<Grammar>, Error> {
+    pub(crate) fn grammar(&self, tools: &[Value], model: &ToolSpelling) -> Result<Option<Grammar>, Error> {
         let tools: Vec<&Value> = match self {
             Self::Auto | Self::None => return Ok(None),
             Self::Required => tools.iter().collect(),
@@ -70,49 +66,38 @@ impl ToolChoice {
         if tools.is_empty() {
             return Err(invalid("tool_choice asks for a call of a tool that `tools` does not define"));
         }
-        let unsupported = |why| Error::new(ErrorCode::Unsupported, why);
-        let model = spelling
-            .ok_or_else(|| unsupported("the model's chat template does not show how it spells tool calls"))?;
-        if model.spelling.body == Body::Gemma {
-            return Err(unsupported("calls in FunctionGemma's notation can't be forced; use `auto`"));
-        }
         lark(&tools, model).ok_or_else(|| invalid("a tool's definition has no name")).map(Some)
     }
 }
 
 /// A grammar of one call.
 fn lark(tools: &[&Value], model: &ToolSpelling) -> Option<Grammar> {
-    let Spelling { opener, marked, body, closer, .. } = *model.spelling;
-    let list = body == Body::Mistral;
-    let (before, after) = match closer {
-        "" => (if list { "[" } else { "" }, if list { "]" } else { "" }),
-        _ => ("\n", "\n"),
-    };
-    let mut grammar = "start:".to_owned();
-    if marked {
-        grammar += &mark(opener, model);
-    }
-    let quoted = |text: &str| if text.is_empty() { String::new() } else { format!(" {}", Value::from(text)) };
-    grammar += &format!("{} call{}", quoted(before), quoted(after));
-    if !closer.is_empty() {
-        grammar += &mark(closer, model);
-    }
+    let Forced { before, form, after } = &model.spelling.forced;
+    let marks = |marks: &[&str]| marks.iter().map(|mark| piece(mark, model)).collect::<String>();
+    let mut grammar = format!("start:{} call{}\n", marks(before), marks(after));
     let names: Vec<_> = (0..tools.len()).map(|i| format!("call_{i}")).collect();
-    let _ = write!(grammar, "\ncall: {}\n", names.join(" | "));
-    let arguments = if marked { "arguments" } else { "parameters" };
-    for (name, tool) in names.iter().zip(tools) {
-        let head = format!("{{\"name\": {}, \"{arguments}\": ", Value::from(name_of(tool)?));
+    let _ = writeln!(grammar, "call: {}", names.join(" | "));
+    for (rule, tool) in names.iter().zip(tools) {
+        let name = name_of(tool)?;
         let schema = match &function_of(tool)["parameters"] {
             schema @ Value::Object(_) => schema.clone(),
             _ => json!({"type": "object"}),
         };
-        let _ = writeln!(grammar, "{name}: {} %json {schema} \"}}\"", Value::from(head));
+        let _ = match form {
+            Form::Object(arguments) => {
+                let head = format!("{{\"name\": {}, \"{arguments}\": ", Value::from(name));
+                writeln!(grammar, "{rule}: {} %json {schema} \"}}\"", Value::from(head))
+            }
+            Form::Named(between) => {
+                writeln!(grammar, "{rule}: {}{} %json {schema}", Value::from(name), marks(between))
+            }
+        };
     }
     Some(Grammar::Lark(grammar))
 }
 
-/// A mark, as the token that it is or as text.
-fn mark(mark: &str, model: &ToolSpelling) -> String {
+/// A mark as the token that it is, or as text.
+fn piece(mark: &str, model: &ToolSpelling) -> String {
     match model.control.iter().find(|(_, control)| *control == mark) {
         Some((id, _)) => format!(" <[{id}]>"),
         None => format!(" {}", Value::from(mark)),

@@ -1,26 +1,24 @@
-//! Calls in FunctionGemma's notation: `call:name{key:<escape>text<escape>,count:3,list:[true,{inner:null}]}`.
+//! Calls in the notation of FunctionGemma and Gemma 4: `call:name{key:<escape>text<escape>,count:3,list:[true,{inner:null}]}`.
 
 use serde_json::{Map, Value};
 
 use super::ToolCall;
 
-/// What stands around texts.
-const QUOTE: &str = "<escape>";
 /// Lists and objects inside each other at most: the same as for JSON.
 const MAX_DEPTH: usize = 128;
 
-/// The call; `None` if it is none.
-pub(super) fn call(text: &str) -> Option<ToolCall> {
+/// The call; `None` if it is none. `quote` stands around texts.
+pub(super) fn call(text: &str, quote: &str) -> Option<ToolCall> {
     let call = text.trim().strip_prefix("call:")?;
     let (name, arguments) = call.split_at(call.find('{')?);
-    let (arguments, rest) = value(arguments, 0)?;
+    let (arguments, rest) = value(arguments, quote, 0)?;
     let name = name.trim();
     (!name.is_empty() && rest.trim().is_empty())
         .then(|| ToolCall::new(name.to_owned(), arguments.to_string(), None))
 }
 
 /// A value at the beginning of a text, and what follows.
-fn value(text: &str, depth: usize) -> Option<(Value, &str)> {
+fn value<'a>(text: &'a str, quote: &str, depth: usize) -> Option<(Value, &'a str)> {
     if depth > MAX_DEPTH {
         return None;
     }
@@ -28,8 +26,8 @@ fn value(text: &str, depth: usize) -> Option<(Value, &str)> {
         let mut members = Map::new();
         let rest = list(inner, '}', |item| {
             let (key, item) = item.split_once(':')?;
-            let key = key.trim().trim_start_matches(QUOTE).trim_end_matches(QUOTE);
-            let (value, rest) = value(item.trim_start(), depth + 1)?;
+            let key = key.trim().trim_start_matches(quote).trim_end_matches(quote);
+            let (value, rest) = value(item.trim_start(), quote, depth + 1)?;
             members.insert(key.to_owned(), value);
             Some(rest)
         })?;
@@ -38,14 +36,14 @@ fn value(text: &str, depth: usize) -> Option<(Value, &str)> {
     if let Some(inner) = text.strip_prefix('[') {
         let mut items = Vec::new();
         let rest = list(inner, ']', |item| {
-            let (value, rest) = value(item, depth + 1)?;
+            let (value, rest) = value(item, quote, depth + 1)?;
             items.push(value);
             Some(rest)
         })?;
         return Some((Value::Array(items), rest));
     }
-    if let Some(quoted) = text.strip_prefix(QUOTE) {
-        let (quoted, rest) = quoted.split_once(QUOTE)?;
+    if let Some(quoted) = text.strip_prefix(quote) {
+        let (quoted, rest) = quoted.split_once(quote)?;
         return Some((quoted.into(), rest));
     }
     let (word, rest) = text.split_at(text.find([',', '}', ']'])?);

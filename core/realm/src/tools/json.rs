@@ -4,19 +4,20 @@ use serde_json::Value;
 
 use super::ToolCall;
 
-/// The calls in an object or a list of objects; `None` if anything in it is no call.
-pub(super) fn calls(text: &str) -> Option<Vec<ToolCall>> {
+/// The calls in an object or a list of objects; `None` if anything in it is no call. With `strict`, as it has to be where no mark
+/// says that these are calls, objects have a name, arguments and nothing else.
+pub(super) fn calls(text: &str, strict: bool) -> Option<Vec<ToolCall>> {
     let text = text.trim();
     if text.starts_with('[') {
-        let calls: Option<Vec<_>> = items(text)?.into_iter().map(call).collect();
+        let calls: Option<Vec<_>> = items(text)?.into_iter().map(|item| call(item, strict)).collect();
         calls.filter(|calls| !calls.is_empty())
     } else {
-        Some(vec![call(text)?])
+        Some(vec![call(text, strict)?])
     }
 }
 
 /// Mistral's `name[ARGS]{…}`, with `[CALL_ID]id` in between or not.
-pub(super) fn named_call(text: &str) -> Option<ToolCall> {
+pub(super) fn mistral_call(text: &str) -> Option<ToolCall> {
     let (head, arguments) = text.split_at(text.find('{')?);
     let head = head.trim().strip_suffix("[ARGS]").unwrap_or(head).trim();
     let (name, id) = match head.split_once("[CALL_ID]") {
@@ -31,23 +32,70 @@ pub(super) fn named_call(text: &str) -> Option<ToolCall> {
     ))
 }
 
-/// `{"name": …, "arguments": {…}}`. Llama says `parameters`; arguments may be a text that holds an object, and missing.
-fn call(text: &str) -> Option<ToolCall> {
-    let (mut name, mut arguments, mut id) = (None, None, None);
+/// A name among marks and the words `function` and `json`, then its arguments.
+pub(super) fn named_call(text: &str) -> Option<ToolCall> {
+    let (head, arguments) = text.split_at(text.find('{')?);
+    let arguments = object(arguments.trim())?;
+    let mut plain = String::new();
+    let mut rest = head;
+    while let Some((before, mark)) = rest.split_once('<') {
+        plain += before;
+        plain.push(' ');
+        rest = mark.split_once('>')?.1;
+    }
+    plain += rest;
+    let mut words = plain.split(|c: char| c.is_whitespace() || c == '`').filter(|word| !word.is_empty());
+    let first = words.next()?;
+    let word = match words.next() {
+        Some(second) if first == "function" => second,
+        _ => first,
+    };
+    // Kimi numbers its calls, and names them so: `functions.name:0`.
+    let name = word.strip_prefix("functions.").unwrap_or(word);
+    let (name, id) = match name.rsplit_once(':') {
+        Some((name, number)) if number.bytes().all(|b| b.is_ascii_digit()) => (name, Some(word.to_owned())),
+        _ => (name, None),
+    };
+    (!name.is_empty()).then(|| ToolCall::new(name.to_owned(), arguments, id))
+}
+
+/// `{"name": …, "arguments": {…}}`. Llama says `parameters`, Command says `tool_name`, and some wrap it all in `function`, as
+/// OpenAI's format does; arguments may be a text that holds an object, and missing.
+fn call(text: &str, strict: bool) -> Option<ToolCall> {
+    let (mut name, mut arguments, mut id, mut others) = (None, None, None, 0);
     for (key, value) in members(text)? {
         match key.as_str() {
-            "name" => name = Some(serde_json::from_str::<String>(value).ok()?),
+            "name" | "tool_name" => name = Some(serde_json::from_str::<String>(value).ok()?),
+            "function" if value.starts_with('{') => {
+                let inner = call(value, strict)?;
+                (name, arguments) = (Some(inner.name), Some(inner.arguments));
+            }
+            "function" => name = Some(serde_json::from_str::<String>(value).ok()?),
             "arguments" | "parameters" => arguments = Some(object(value)?),
-            "id" => id = serde_json::from_str::<String>(value).ok().filter(|id| !id.is_empty()),
-            _ => {}
+            "id" | "tool_call_id" => {
+                id = serde_json::from_str::<String>(value).ok().filter(|id| !id.is_empty())
+            }
+            "type" if value == "\"function\"" => {}
+            _ => others += 1,
         }
     }
     let name = name.filter(|name| !name.is_empty())?;
-    Some(ToolCall::new(name, arguments.unwrap_or_else(|| "{}".to_owned()), id))
+    // Nothing that the model wrote may be lost: without arguments, other keys may be what it meant by them.
+    if (strict || arguments.is_none()) && others > 0 || strict && arguments.is_none() {
+        return None;
+    }
+    let arguments = arguments.unwrap_or_else(|| "{}".to_owned());
+    (!strict || !is_schema(&arguments)).then(|| ToolCall::new(name, arguments, id))
+}
+
+/// Whether an object is what a tool's definition has in the arguments' place: a model may repeat those.
+fn is_schema(arguments: &str) -> bool {
+    let keys = members(arguments).unwrap_or_default();
+    ["type", "properties"].iter().all(|wanted| keys.iter().any(|(key, _)| key == wanted))
 }
 
 /// An object's text, whether it stands there or in a string; `{}` for null.
-fn object(text: &str) -> Option<String> {
+pub(super) fn object(text: &str) -> Option<String> {
     match serde_json::from_str(text).ok()? {
         Value::Object(_) => Some(text.to_owned()),
         Value::String(inner) if inner.trim().is_empty() => Some("{}".to_owned()),
@@ -58,6 +106,26 @@ fn object(text: &str) -> Option<String> {
         Value::Null => Some("{}".to_owned()),
         _ => None,
     }
+}
+
+/// A text with the brackets at its end that it lacks.
+pub(super) fn closed(text: &str) -> String {
+    let (mut open, mut quoted, mut escaped) = (Vec::new(), false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'{' => open.push('}'),
+            b'[' => open.push(']'),
+            b'}' | b']' => drop(open.pop()),
+            _ => {}
+        }
+    }
+    let mut closed = text.trim_end().to_owned();
+    closed.extend(open.into_iter().rev());
+    closed
 }
 
 /// The keys of an object, with their values as they are spelled.

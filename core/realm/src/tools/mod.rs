@@ -1,21 +1,27 @@
 //! Tools that a model may call: how it spells the calls, and what it has to do about them.
 //!
 //! A model was trained on one spelling, and its chat template shows which. What a request with tools generates is read in
-//! that spelling while it comes ([`ToolStream`]); a request may also force a call, by a grammar of that spelling
-//! ([`ToolChoice`]).
+//! that spelling while it comes ([`ToolStream`]), and in fences and bare JSON, which models of every kind write; a request may
+//! also force a call, by a grammar of that spelling ([`ToolChoice`]). Where the template knows no tools, the model is told of
+//! them in words ([`instruct`]).
 
 mod choice;
 mod gemma;
+mod instructions;
 mod json;
+mod likely;
+mod python;
 mod scan;
 mod spelling;
 mod stream;
+mod tags;
 
 use std::hash::{BuildHasher, RandomState};
 
 use serde_json::Value;
 
 pub use choice::ToolChoice;
+pub(crate) use instructions::instruct;
 pub(crate) use spelling::ToolSpelling;
 pub(crate) use stream::ToolStream;
 
@@ -50,17 +56,19 @@ fn new_id() -> String {
     (0..9).map(digit).collect()
 }
 
-/// Arguments of earlier calls as templates take them: OpenAI's format has JSON in a text, templates an object.
-pub(crate) fn with_parsed_arguments(mut message: Value) -> Value {
-    let calls = message.get_mut("tool_calls").and_then(Value::as_array_mut);
-    for call in calls.into_iter().flatten() {
-        let Some(arguments) = call.pointer_mut("/function/arguments") else { continue };
-        let parsed = arguments.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
-        if let Some(object @ Value::Object(_)) = parsed {
-            *arguments = object;
-        }
+/// What reading calls takes of a tool's definition.
+#[derive(Debug, Clone)]
+struct Tool {
+    name: String,
+    /// The schema of its arguments; null if it has none.
+    parameters: Value,
+}
+
+impl Tool {
+    fn of(definition: &Value) -> Option<Self> {
+        let name = name_of(definition)?.to_owned();
+        Some(Self { name, parameters: function_of(definition)["parameters"].clone() })
     }
-    message
 }
 
 /// The name in a tool's definition in OpenAI's format, wrapped in `function` or not.

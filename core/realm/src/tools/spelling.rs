@@ -5,71 +5,266 @@ use realm_tokenizer::{ChatTemplate, TokenKind, Tokenizer};
 /// A way to spell tool calls.
 #[derive(Debug)]
 pub(super) struct Spelling {
-    /// What begins a call, or a list of them.
-    pub opener: &'static str,
-    /// Whether models of this kind are taught to mark calls.
-    pub marked: bool,
-    /// Whether a message may begin with a call that nothing marks: as taught, or since small models forget the mark.
-    pub bare: bool,
-    /// What stands between the opener and the end.
-    pub body: Body,
-    /// What ends it; models forget it, so it need not come.
-    pub closer: &'static str,
-    /// What else may be a control token.
+    /// What begins a call or a list of them. The first mark is the one that the model was taught.
+    pub marks: &'static [Mark],
+    /// What else may be a control token of such models.
     pub others: &'static [&'static str],
+    /// How a call is spelled that a request forces.
+    pub forced: Forced,
 }
 
-/// What a call looks like between its marks.
+/// A mark that begins a call.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub opener: &'static str,
+    /// What ends it; models forget it, so it need not come. Empty for none.
+    pub closer: &'static str,
+    pub body: Body,
+    /// Whether a call after this mark may be of a tool that the request does not define. Where it may not, the mark is
+    /// one that other text has, too.
+    pub any_name: bool,
+}
+
+/// What a call looks like after its mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
     /// An object, or a list of objects, with `name` and `arguments` or `parameters`.
     Json,
-    /// A list as above, or `name[ARGS]{…}`.
+    /// An object or a list as above, `<function=name><parameter=key>value</parameter></function>`, or
+    /// `name<arg_key>key</arg_key><arg_value>value</arg_value>`.
+    Tagged,
+    /// An object or a list as above, or Mistral's `name[CALL_ID]id[ARGS]{…}`.
     Mistral,
-    /// `call:name{key:value}`, in a notation of its own.
-    Gemma,
+    /// A name among other marks, then an object with the arguments: DeepSeek's `function<｜tool▁sep｜>name`, Kimi's
+    /// `functions.name:0<|tool_call_argument_begin|>`, and gpt-oss's ` to=functions.name … <|message|>`.
+    Named,
+    /// Calls as Python spells them, alone or in a list: `name(key="value")`. Or JSON as above.
+    Python,
+    /// As above, or a program, which is no call: in Python's spelling only the request's tools are called.
+    Code,
+    /// `call:name{key:value}` in the notation of Google's models, where this stands around texts.
+    Gemma(&'static str),
 }
 
-/// Hermes, Qwen 2.5 and 3, SmolLM2: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`. Qwen2.5-Coder leaves the
-/// marks out.
-pub(super) static HERMES: Spelling = Spelling {
-    opener: "<tool_call>",
-    marked: true,
-    bare: true,
-    body: Body::Json,
-    closer: "</tool_call>",
+/// How a forced call is spelled, so that a grammar can guarantee the arguments.
+#[derive(Debug)]
+pub(super) struct Forced {
+    /// What stands before the name; marks stand alone.
+    pub before: &'static [&'static str],
+    pub form: Form,
+    /// What stands after the call.
+    pub after: &'static [&'static str],
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Form {
+    /// An object with the name, and the arguments under this key.
+    Object(&'static str),
+    /// The name, these marks, and the arguments.
+    Named(&'static [&'static str]),
+}
+
+const fn mark(opener: &'static str, closer: &'static str, body: Body) -> Mark {
+    Mark { opener, closer, body, any_name: true }
+}
+
+/// A mark that counts only where it names a tool.
+const fn loose(opener: &'static str, closer: &'static str, body: Body) -> Mark {
+    Mark { opener, closer, body, any_name: false }
+}
+
+const BARE: Forced = Forced { before: &[], form: Form::Object("arguments"), after: &[] };
+
+/// Hermes, Qwen 2.5 to 3.5, SmolLM 3, GLM 4.5, Granite 4 and many more, and models whose templates show nothing:
+/// `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, or with tags of their own in between. Qwen2.5-Coder says
+/// `<tools>`, as its prompt does, and Qwen3-Coder leaves the mark before the tag out.
+pub(super) static TAGGED: Spelling = Spelling {
+    marks: &[
+        mark("<tool_call>", "</tool_call>", Body::Tagged),
+        loose("<tools>", "</tools>", Body::Json),
+        loose("<function=", "</function>", Body::Tagged),
+    ],
     others: &[],
+    forced: Forced {
+        before: &["<tool_call>", "\n"],
+        form: Form::Object("arguments"),
+        after: &["\n", "</tool_call>"],
+    },
 };
 
-/// Mistral: `[TOOL_CALLS][{"name": …, "arguments": {…}}]`, lately `[TOOL_CALLS]name[ARGS]{…}`.
+/// Seed-OSS: tags as Qwen3-Coder's in a mark of its own.
+pub(super) static SEED: Spelling = Spelling {
+    marks: &[mark("<seed:tool_call>", "</seed:tool_call>", Body::Tagged)],
+    others: &[],
+    forced: BARE,
+};
+
+/// Mistral: `[TOOL_CALLS] [{"name": …, "arguments": {…}}]`.
 pub(super) static MISTRAL: Spelling = Spelling {
-    opener: "[TOOL_CALLS]",
-    marked: true,
-    bare: false,
-    body: Body::Mistral,
-    closer: "",
+    marks: &[mark("[TOOL_CALLS]", "", Body::Mistral)],
     others: &["[ARGS]", "[CALL_ID]"],
+    forced: Forced { before: &["[TOOL_CALLS]", "["], form: Form::Object("arguments"), after: &["]"] },
 };
 
-/// Llama 3.1 to 3.3: `{"name": …, "parameters": {…}}`, and the same after `<|python_tag|>`.
+/// Mistral since the eleventh version of its tokenizer: `[TOOL_CALLS]name[ARGS]{…}`.
+pub(super) static MISTRAL_ARGS: Spelling = Spelling {
+    forced: Forced { before: &["[TOOL_CALLS]"], form: Form::Named(&["[ARGS]"]), after: &[] },
+    ..MISTRAL
+};
+
+/// Llama 3.1 to 4: `{"name": …, "parameters": {…}}`, the same or `name.call(key="value")` after `<|python_tag|>`, and lists
+/// as Python spells them.
 pub(super) static LLAMA: Spelling = Spelling {
-    opener: "<|python_tag|>",
-    marked: false,
-    bare: true,
-    body: Body::Json,
-    closer: "",
+    marks: &[
+        mark("<|python_tag|>", "", Body::Code),
+        mark("<|python_start|>", "<|python_end|>", Body::Code),
+        loose("<function=", "</function>", Body::Tagged),
+    ],
     others: &[],
+    forced: Forced { before: &[], form: Form::Object("parameters"), after: &[] },
 };
 
 /// FunctionGemma: `<start_function_call>call:name{key:<escape>text<escape>}<end_function_call>`.
 pub(super) static GEMMA: Spelling = Spelling {
-    opener: "<start_function_call>",
-    marked: true,
-    bare: false,
-    body: Body::Gemma,
-    closer: "<end_function_call>",
+    marks: &[mark("<start_function_call>", "<end_function_call>", Body::Gemma("<escape>"))],
     others: &["<escape>"],
+    forced: BARE,
 };
+
+/// Gemma 4: the same notation with marks of its own.
+pub(super) static GEMMA4: Spelling = Spelling {
+    marks: &[mark("<|tool_call>", "<tool_call|>", Body::Gemma("<|\"|>"))],
+    others: &["<|\"|>"],
+    forced: BARE,
+};
+
+/// Phi-4-mini: `<|tool_call|>[{"name": …, "arguments": {…}}]<|/tool_call|>`. Granite 3 has no end mark.
+pub(super) static PHI: Spelling = Spelling {
+    marks: &[
+        mark("<|tool_call|>", "<|/tool_call|>", Body::Json),
+        mark("<tool_call>", "</tool_call>", Body::Tagged),
+    ],
+    others: &[],
+    forced: Forced { before: &["<|tool_call|>", "["], form: Form::Object("arguments"), after: &["]"] },
+};
+
+/// LFM2: `<|tool_call_start|>[name(key="value")]<|tool_call_end|>`.
+pub(super) static LFM: Spelling = Spelling {
+    marks: &[mark("<|tool_call_start|>", "<|tool_call_end|>", Body::Python)],
+    others: &[],
+    forced: Forced {
+        before: &["<|tool_call_start|>", "["],
+        form: Form::Object("arguments"),
+        after: &["]", "<|tool_call_end|>"],
+    },
+};
+
+/// DeepSeek V3, R1 and what was distilled from it, with marks in both of their spellings.
+pub(super) static DEEPSEEK: Spelling = Spelling {
+    marks: &[
+        mark("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", Body::Named),
+        mark("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", Body::Named),
+        mark("<|tool▁calls▁begin|>", "<|tool▁calls▁end|>", Body::Named),
+        mark("<|tool▁call▁begin|>", "<|tool▁call▁end|>", Body::Named),
+        mark("<|tool_calls_begin|>", "<|tool_calls_end|>", Body::Named),
+        mark("<|calls|>", "<|/calls|>", Body::Named),
+        mark("<|call|>", "<|/call|>", Body::Named),
+    ],
+    others: &["<｜tool▁sep｜>", "<|tool▁sep|>", "<|tool_sep|>", "<|sep|>"],
+    forced: BARE,
+};
+
+/// Kimi K2: `<|tool_call_begin|>functions.name:0<|tool_call_argument_begin|>{…}<|tool_call_end|>` within
+/// `<|tool_calls_section_begin|>` and `<|tool_calls_section_end|>`.
+pub(super) static KIMI: Spelling = Spelling {
+    marks: &[
+        mark("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", Body::Named),
+        mark("<|tool_call_begin|>", "<|tool_call_end|>", Body::Named),
+    ],
+    others: &["<|tool_call_argument_begin|>"],
+    forced: BARE,
+};
+
+/// gpt-oss: `<|channel|>commentary to=functions.name <|constrain|>json<|message|>{…}<|call|>`.
+pub(super) static HARMONY: Spelling = Spelling {
+    marks: &[
+        mark("<|channel|>commentary to=", "<|call|>", Body::Named),
+        mark("<|channel|>analysis to=", "<|call|>", Body::Named),
+        mark("<|start|>assistant<|channel|>commentary to=", "<|call|>", Body::Named),
+        mark("<|start|>assistant to=", "<|call|>", Body::Named),
+    ],
+    others: &["<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>"],
+    forced: BARE,
+};
+
+/// Command R7B and A: `<|START_ACTION|>[{"tool_call_id": …, "tool_name": …, "parameters": {…}}]<|END_ACTION|>`.
+pub(super) static COMMAND: Spelling = Spelling {
+    marks: &[mark("<|START_ACTION|>", "<|END_ACTION|>", Body::Json)],
+    others: &[],
+    forced: Forced {
+        before: &["<|START_ACTION|>", "["],
+        form: Form::Object("parameters"),
+        after: &["]", "<|END_ACTION|>"],
+    },
+};
+
+/// InternLM 2.5 and 3.
+pub(super) static INTERN: Spelling = Spelling {
+    marks: &[mark("<|action_start|><|plugin|>", "<|action_end|>", Body::Json)],
+    others: &["<|action_start|>", "<|plugin|>"],
+    forced: BARE,
+};
+
+/// Nemotron.
+pub(super) static NEMOTRON: Spelling =
+    Spelling { marks: &[mark("<TOOLCALL>", "</TOOLCALL>", Body::Json)], others: &[], forced: BARE };
+
+/// Jamba.
+pub(super) static JAMBA: Spelling =
+    Spelling { marks: &[mark("<tool_calls>", "</tool_calls>", Body::Json)], others: &[], forced: BARE };
+
+/// Fences around calls, which models of every kind write.
+pub(super) static FENCE: Mark = loose("```", "```", Body::Python);
+
+/// No mark at all.
+pub(super) static NONE: Mark = loose("", "", Body::Python);
+
+/// What shows a spelling in a template, the first one that is there.
+static SHOWN: &[(&str, &Spelling)] = &[
+    ("[TOOL_CALLS]", &MISTRAL),
+    ("<seed:tool_call>", &SEED),
+    ("<start_function_call>", &GEMMA),
+    ("<|tool_call>", &GEMMA4),
+    ("<|tool_call_start|>", &LFM),
+    ("<|tool_call_begin|>", &KIMI),
+    ("tool▁call", &DEEPSEEK),
+    ("<|tool_calls_begin|>", &DEEPSEEK),
+    ("<|calls|>", &DEEPSEEK),
+    ("<|START_ACTION|>", &COMMAND),
+    ("<|action_start|>", &INTERN),
+    ("<TOOLCALL>", &NEMOTRON),
+    ("<|tool_call|>", &PHI),
+    ("<tool_call>", &TAGGED),
+    ("<function=", &TAGGED),
+    ("<tool_calls>", &JAMBA),
+    ("<|channel|>", &HARMONY),
+    ("<|python_tag|>", &LLAMA),
+    ("<|python_start|>", &LLAMA),
+    (r#""parameters": "#, &LLAMA),
+];
+
+/// A template spells the calls of earlier messages, or tells the model how to. One that shows nothing leaves the choice to
+/// us.
+pub(super) fn detect(template: &str) -> &'static Spelling {
+    let shown = SHOWN.iter().find(|(mark, _)| template.contains(mark));
+    match shown {
+        Some((_, spelling)) if std::ptr::eq(*spelling, &MISTRAL) && template.contains("[ARGS]") => {
+            &MISTRAL_ARGS
+        }
+        Some((_, spelling)) => spelling,
+        None => &TAGGED,
+    }
+}
 
 /// The spelling of a model.
 #[derive(Debug, Clone)]
@@ -80,36 +275,23 @@ pub(crate) struct ToolSpelling {
 }
 
 impl ToolSpelling {
-    /// The spelling that a chat template shows; `None` if it shows none that is known.
-    pub(crate) fn of(template: &ChatTemplate, tokenizer: &Tokenizer) -> Option<Self> {
-        let spelling = detect(&template.source(true))?;
-        let marks = [spelling.opener, spelling.closer].into_iter().chain(spelling.others.iter().copied());
-        let control = marks.filter_map(|mark| {
-            let id = tokenizer.token_id(mark)?;
-            (tokenizer.kind(id) == Some(TokenKind::Control)).then_some((id, mark))
-        });
-        Some(Self { spelling, control: control.collect() })
+    /// The spelling that a chat template shows, or the commonest if it shows none.
+    pub(crate) fn of(template: Option<&ChatTemplate>, tokenizer: &Tokenizer) -> Self {
+        let spelling = detect(template.map_or("", |template| template.source(true)));
+        let marks = spelling.marks.iter().flat_map(|mark| [mark.opener, mark.closer]);
+        let marks = marks.chain(spelling.others.iter().copied()).filter(|mark| !mark.is_empty());
+        let mut control = Vec::new();
+        for mark in marks {
+            let token = tokenizer.token_id(mark).filter(|&id| tokenizer.kind(id) == Some(TokenKind::Control));
+            control.extend(
+                token.filter(|_| !control.iter().any(|&(_, other)| other == mark)).map(|id| (id, mark)),
+            );
+        }
+        Self { spelling, control }
     }
 
     /// Control tokens that have to be spelled in the text for calls to be found.
     pub(crate) fn spelled(&self) -> Vec<u32> {
         self.control.iter().map(|&(id, _)| id).collect()
-    }
-}
-
-/// A template spells the calls of earlier messages, or tells the model how to.
-pub(super) fn detect(template: &str) -> Option<&'static Spelling> {
-    let has = |mark: &str| template.contains(mark);
-    if has("<tool_call>") {
-        // Qwen3-Coder and GLM mark calls so, too, but have tags of their own in between.
-        (!has("<function=") && !has("<arg_key>")).then_some(&HERMES)
-    } else if has(MISTRAL.opener) {
-        Some(&MISTRAL)
-    } else if has(GEMMA.opener) {
-        Some(&GEMMA)
-    } else if has(LLAMA.opener) || has(r#""parameters": "#) {
-        Some(&LLAMA)
-    } else {
-        None
     }
 }

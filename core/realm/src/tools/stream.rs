@@ -2,13 +2,19 @@
 
 use serde_json::Value;
 
+use super::likely::is_likely;
 use super::scan::{Scanned, Scanner};
-use super::spelling::{Body, Spelling};
-use super::{ToolCall, ToolSpelling, gemma, json, name_of};
-use crate::{Chunk, FinishReason};
+use super::spelling::{Body, FENCE, Mark, NONE, Spelling};
+use super::{Tool, ToolCall, ToolSpelling, gemma, json, python, tags};
 
 /// White space that is kept back, since it is dropped before a call, in bytes at most.
 const LONGEST_GAP: usize = 256;
+
+/// Bytes that show whether a call without a mark may begin.
+const BEGINNING: usize = 512;
+
+/// Brackets too many that are dropped after a call at most.
+const STRAY_BRACKETS: usize = 4;
 
 /// Takes the calls out of a text. What may be one is kept back until that is clear; what turns out to be none comes out
 /// as it was. White space around calls goes with them.
@@ -17,23 +23,48 @@ pub(crate) struct ToolStream {
     spelling: &'static Spelling,
     /// Marks that texts leave out where they mark nothing.
     control: Vec<&'static str>,
-    /// Names of the tools there are.
-    names: Vec<String>,
+    tools: Vec<Tool>,
+    /// What has not come out yet, from `start` on.
     held: String,
+    start: usize,
+    /// Where the next mark may begin.
+    scan: usize,
     state: State,
     /// Whether a message, or what follows a call, begins here.
     at_start: bool,
-    /// Whether a call has come, and nothing since.
-    after_call: bool,
-    called: bool,
+    /// Whether what came out ends with a line break, or at the text's beginning.
+    at_line_start: bool,
+    /// Whether a fence came out that has not been closed.
+    in_fence: bool,
+    /// What may follow a call that has come, if nothing has followed yet.
+    after: Option<After>,
+}
+
+/// What belongs to a call that has come.
+#[derive(Debug, Clone, Copy)]
+struct After {
+    /// Whether it opened a fence.
+    fenced: bool,
+    /// Brackets that may be too many.
+    brackets: usize,
 }
 
 #[derive(Debug)]
 enum State {
-    /// `held` may end with the beginning of a mark.
+    /// What is held may end with the beginning of a mark.
     Text,
-    /// `held` begins with a mark of so many bytes, and a body.
-    Call { mark: usize, scanner: Scanner },
+    /// What is held begins with white space, a mark `at` a byte and, from `body` on, what may be a call.
+    Call { mark: &'static Mark, at: usize, body: usize, scanner: Scanner, judged: Judged },
+}
+
+/// Whether a call's beginning has been looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    /// It has not come.
+    NotYet,
+    /// It has come in part.
+    Partly,
+    Likely,
 }
 
 impl ToolStream {
@@ -42,176 +73,278 @@ impl ToolStream {
         Self {
             spelling: spelling.spelling,
             control: spelling.control.iter().map(|&(_, mark)| mark).collect(),
-            names: tools.iter().filter_map(name_of).map(str::to_owned).collect(),
+            tools: tools.iter().filter_map(Tool::of).collect(),
             held: String::new(),
+            start: 0,
+            scan: 0,
             state: State::Text,
             at_start: true,
-            after_call: false,
-            called: false,
+            at_line_start: true,
+            in_fence: false,
+            after: None,
         }
     }
 
-    /// Replaces a chunk's text by what is no call, and adds the calls.
-    pub(crate) fn read(&mut self, chunk: &mut Chunk) {
-        self.held += &std::mem::take(&mut chunk.text);
-        let last = chunk.finish.is_some();
-        self.advance(&mut chunk.text, &mut chunk.tool_calls);
-        if last {
-            self.end(&mut chunk.text, &mut chunk.tool_calls);
+    /// Reads more of the text: adds what is no call to `text`, and what is one to `calls`.
+    pub(crate) fn push(&mut self, more: &str, text: &mut String, calls: &mut Vec<ToolCall>) {
+        self.held += more;
+        while self.advance(text, calls) {}
+        // What has come out goes at once, in one move.
+        self.held.drain(..self.start);
+        self.scan -= self.start;
+        if let State::Call { at, body, scanner, .. } = &mut self.state {
+            *at -= self.start;
+            *body -= self.start;
+            scanner.shift(self.start);
         }
-        self.called |= !chunk.tool_calls.is_empty();
-        if let Some(finish) = &mut chunk.finish
-            && self.called
-            && finish.reason == FinishReason::Stop
-        {
-            finish.reason = FinishReason::ToolCalls;
-        }
+        self.start = 0;
     }
 
-    /// As far as it is clear what `held` is.
-    fn advance(&mut self, text: &mut String, calls: &mut Vec<ToolCall>) {
-        loop {
-            let goes_on = match &mut self.state {
-                State::Text => self.find_mark(text),
-                State::Call { mark, scanner } => {
-                    let mark = *mark;
-                    match scanner.scan(&self.held) {
-                        Scanned::More => false,
-                        Scanned::End(end) => {
-                            match self.parse(mark, end) {
-                                Some(found) => self.take_calls(end, found, calls),
-                                None => self.release(end, text),
-                            }
-                            true
-                        }
-                        Scanned::Broken(at) => {
-                            self.release(at, text);
-                            true
-                        }
-                    }
-                }
-            };
-            if !goes_on {
-                return;
-            }
-        }
-    }
-
-    /// Lets text go up to the next mark; says whether there is one.
-    fn find_mark(&mut self, text: &mut String) -> bool {
-        if self.after_call && !self.skip_closer() {
-            return false;
-        }
-        let begins = self.held.trim_start();
-        if self.at_start && self.spelling.bare && begins.starts_with('{') {
-            self.open(self.held.len() - begins.len(), 0, text);
-            return true;
-        }
-        let marks = std::iter::once(self.spelling.opener).chain(self.control.iter().copied());
-        let found = marks.clone().filter_map(|mark| Some((self.held.find(mark)?, mark))).min();
-        if let Some((at, mark)) = found {
-            if mark == self.spelling.opener {
-                self.open(at, mark.len(), text);
-            } else {
-                self.let_go(at, text);
-                self.held.drain(..mark.len());
-            }
-            return true;
-        }
-        let begun = marks.map(|mark| begun(&self.held, mark)).max().unwrap_or(0);
-        let clear = self.held.len() - begun;
-        self.let_go(clear - gap(&self.held[..clear]), text);
-        false
-    }
-
-    /// Drops what may stand between calls; `false` if it is not clear yet what stands there.
-    fn skip_closer(&mut self) -> bool {
-        let closer = self.spelling.closer;
-        loop {
-            let rest = self.held.trim_start();
-            // Llama puts semicolons between calls.
-            let rest = if !self.spelling.marked { rest.trim_start_matches([';', ' ', '\n']) } else { rest };
-            let skipped = self.held.len() - rest.len();
-            self.held.drain(..skipped);
-            if self.held.is_empty() {
-                return false;
-            }
-            if closer.is_empty() || !self.held.starts_with(closer) {
-                return closer.is_empty() || !closer.starts_with(self.held.as_str());
-            }
-            self.held.drain(..closer.len());
-        }
-    }
-
-    /// A call may begin at `at`, with a mark of so many bytes.
-    fn open(&mut self, at: usize, mark: usize, text: &mut String) {
-        let gap = gap(&self.held[..at]);
-        self.let_go(at - gap, text);
-        // The white space before it is kept: it comes out again if this is no call.
-        let mark = gap + mark;
-        let scanner = Scanner::new(self.spelling.body, self.spelling.closer, mark);
-        self.state = State::Call { mark, scanner };
-    }
-
-    fn parse(&self, mark: usize, end: usize) -> Option<Vec<ToolCall>> {
-        let body = &self.held[mark..end];
-        let calls = match self.spelling.body {
-            Body::Json => json::calls(body),
-            Body::Mistral if body.trim_start().starts_with(['[', '{']) => json::calls(body),
-            Body::Mistral => json::named_call(body).map(|call| vec![call]),
-            Body::Gemma => gemma::call(body).map(|call| vec![call]),
-        }?;
-        // Without a mark, JSON is a call only if it names a tool.
-        let marked = !self.held[..mark].trim().is_empty();
-        let known = |call: &ToolCall| self.names.contains(&call.name);
-        (marked || calls.iter().all(known)).then_some(calls)
-    }
-
-    fn take_calls(&mut self, end: usize, found: Vec<ToolCall>, calls: &mut Vec<ToolCall>) {
-        self.held.drain(..end);
-        calls.extend(found);
-        (self.state, self.at_start, self.after_call) = (State::Text, true, true);
-    }
-
-    /// It is no call: lets go what has been read of it, without marks that are control tokens.
-    fn release(&mut self, end: usize, text: &mut String) {
-        let mut read: String = self.held.drain(..end).collect();
-        for mark in &self.control {
-            read = read.replace(mark, "");
-        }
-        *text += &read;
-        (self.state, self.at_start, self.after_call) = (State::Text, false, false);
-    }
-
-    fn let_go(&mut self, bytes: usize, text: &mut String) {
-        if bytes > 0 {
-            if !self.held[..bytes].trim().is_empty() {
-                self.at_start = false;
-            }
-            self.after_call = false;
-            text.extend(self.held.drain(..bytes));
-        }
-    }
-
-    /// The text has ended.
-    fn end(&mut self, text: &mut String, calls: &mut Vec<ToolCall>) {
-        if let State::Call { mark, .. } = self.state {
-            // What ends without its mark may be a call all the same.
-            match self.parse(mark, self.held.len()).filter(|_| self.spelling.body == Body::Gemma) {
+    /// The text has ended; `stopped` unless it was cut off.
+    pub(crate) fn end(&mut self, stopped: bool, text: &mut String, calls: &mut Vec<ToolCall>) {
+        if let State::Call { scanner, .. } = &self.state {
+            // What ends without its mark, or its last brackets, may be a call all the same.
+            let nearly = stopped && scanner.is_nearly_done();
+            match self.parse(self.held.len(), true).filter(|_| nearly) {
                 Some(found) => self.take_calls(self.held.len(), found, calls),
                 None => self.release(self.held.len(), text),
             }
         }
         // After a call, its end mark may have been cut off.
-        if !self.after_call || !self.spelling.closer.starts_with(self.held.as_str()) {
+        let rest = &self.held[self.start..];
+        let cut_off = self.after.is_some_and(|after| {
+            let fences = after.fenced.then_some(&FENCE);
+            self.spelling.marks.iter().chain(fences).any(|mark| mark.closer.starts_with(rest))
+        });
+        if !cut_off {
             self.let_go(self.held.len(), text);
         }
     }
+
+    /// Goes one step on; `false` if more text is needed for it.
+    fn advance(&mut self, text: &mut String, calls: &mut Vec<ToolCall>) -> bool {
+        let State::Call { mark, scanner, judged, .. } = &mut self.state else { return self.find_mark(text) };
+        if *judged == Judged::Partly {
+            let value = scanner.value;
+            match is_likely(beginning(&self.held[value..]), &self.tools) {
+                None if self.held.len() - value > BEGINNING => self.release(value, text),
+                None => return false,
+                Some(true) => *judged = Judged::Likely,
+                Some(false) => self.release(value, text),
+            }
+            return true;
+        }
+        match scanner.scan(&self.held) {
+            Scanned::More => return false,
+            Scanned::Value => {
+                let value = &self.held[scanner.value..];
+                let clear = match mark.body {
+                    Body::Code => value.starts_with('{'),
+                    _ => mark.any_name || value.starts_with('<'),
+                };
+                *judged = if clear { Judged::Likely } else { Judged::Partly };
+            }
+            Scanned::End(end) => match self.parse(end, false) {
+                Some(found) => self.take_calls(end, found, calls),
+                None => self.release(end, text),
+            },
+            Scanned::Broken(at) => self.release(at, text),
+        }
+        true
+    }
+
+    /// Lets text go up to the next mark; says whether there is one.
+    fn find_mark(&mut self, text: &mut String) -> bool {
+        if self.after.is_some() && !self.skip_after_call() {
+            return false;
+        }
+        while let Some(&byte) = self.held.as_bytes().get(self.scan) {
+            let at = self.scan;
+            if !matches!(byte, b'<' | b'[' | b'`' | b'{') {
+                self.scan += 1;
+                continue;
+            }
+            let fence = byte == b'`' && self.is_line_start(at);
+            let rest = &self.held[at..];
+            let fences = fence.then_some(FENCE.opener);
+            let marks = self.spelling.marks.iter().map(|mark| mark.opener);
+            let marks = marks.chain(self.control.iter().copied()).chain(fences);
+            let found = marks.clone().filter(|mark| rest.starts_with(mark)).max_by_key(|mark| mark.len());
+            if marks.clone().any(|mark| mark.len() > rest.len() && mark.starts_with(rest)) {
+                break;
+            }
+            match found {
+                Some(opener) if fence && opener == FENCE.opener => {
+                    if self.in_fence {
+                        self.in_fence = false;
+                        self.scan += opener.len();
+                        continue;
+                    }
+                    self.open(at, &FENCE, text);
+                }
+                Some(opener) => match self.spelling.marks.iter().find(|mark| mark.opener == opener) {
+                    Some(mark) => self.open(at, mark, text),
+                    None => {
+                        self.let_go(at, text);
+                        self.start = at + opener.len();
+                        self.scan = self.start;
+                    }
+                },
+                None if matches!(byte, b'{' | b'[') && self.is_start(at) => self.open(at, &NONE, text),
+                None => {
+                    self.scan += 1;
+                    continue;
+                }
+            }
+            return true;
+        }
+        let clear = self.scan - gap(&self.held[self.start..self.scan]);
+        self.let_go(clear, text);
+        false
+    }
+
+    /// Whether only white space stands between this byte and the beginning of the message or the last call.
+    fn is_start(&self, at: usize) -> bool {
+        self.at_start && self.held[self.start..at].bytes().all(|byte| byte.is_ascii_whitespace())
+    }
+
+    /// Whether only spaces stand between this byte and the beginning of its line.
+    fn is_line_start(&self, at: usize) -> bool {
+        let before = self.held[self.start..at].trim_end_matches([' ', '\t']);
+        before.ends_with('\n') || before.is_empty() && self.at_line_start
+    }
+
+    /// Drops what may stand between calls; `false` if it is not clear yet what stands there.
+    fn skip_after_call(&mut self) -> bool {
+        let Some(mut after) = self.after else { return true };
+        let closers = self.spelling.marks.iter().map(|mark| mark.closer).filter(|closer| !closer.is_empty());
+        loop {
+            let rest = self.held[self.start..].trim_start();
+            self.start = self.held.len() - rest.len();
+            let fences = after.fenced.then_some(FENCE.closer);
+            let mut ends = closers.clone().chain(fences);
+            let skipped = if let Some(end) =
+                ends.clone().filter(|end| rest.starts_with(end)).max_by_key(|end| end.len())
+            {
+                (after.brackets, after.fenced) = (0, after.fenced && end != FENCE.closer);
+                end.len()
+            } else if rest.starts_with(['}', ']', ')']) && after.brackets > 0 {
+                after.brackets -= 1;
+                1
+            } else if rest.starts_with([';', ',']) && after.brackets > 0 {
+                1
+            } else {
+                // The next byte shows whether something else begins.
+                let unclear = rest.is_empty() || ends.any(|end| end.starts_with(rest));
+                self.after = Some(after);
+                self.scan = self.start;
+                return !unclear;
+            };
+            self.start += skipped;
+        }
+    }
+
+    /// A call may begin with `mark` at `at`.
+    fn open(&mut self, at: usize, mark: &'static Mark, text: &mut String) {
+        // The white space before it is kept: it comes out again if this is no call.
+        let gap = gap(&self.held[self.start..at]);
+        self.let_go(at - gap, text);
+        // A tag is a mark that is part of the call.
+        let body = if mark.opener == "<function=" { at } else { at + mark.opener.len() };
+        self.state =
+            State::Call { mark, at, body, scanner: Scanner::new(mark, body), judged: Judged::NotYet };
+    }
+
+    /// The calls that end before `end`; with `cut`, their last brackets or tags may be missing.
+    fn parse(&self, end: usize, cut: bool) -> Option<Vec<ToolCall>> {
+        let State::Call { mark, body, ref scanner, judged, .. } = self.state else { return None };
+        if cut && judged != Judged::Likely && !matches!(mark.body, Body::Gemma(_)) {
+            return None;
+        }
+        let whole = &self.held[body..end];
+        let value = &self.held[scanner.value.min(end)..end];
+        let known = |call: &ToolCall| mark.any_name || self.tools.iter().any(|tool| tool.name == call.name);
+        let calls = match mark.body {
+            Body::Gemma(quote) => vec![gemma::call(whole, quote)?],
+            Body::Named => vec![json::named_call(whole)?],
+            Body::Mistral if !value.starts_with(['[', '{']) => vec![json::mistral_call(whole)?],
+            Body::Tagged if !value.starts_with(['[', '{']) => match value.find(['<', '{']) {
+                Some(at) if value[at..].starts_with('{') => vec![json::named_call(value)?],
+                _ => vec![tags::call(value, &self.tools)?],
+            },
+            Body::Python | Body::Code if !value.starts_with('{') => {
+                let any = mark.any_name && mark.body == Body::Python;
+                let found = python::calls(value, &self.tools, any);
+                found.or_else(|| json::calls(value, !mark.any_name))?
+            }
+            _ => objects(value, !mark.any_name)?,
+        };
+        calls.iter().all(known).then_some(calls)
+    }
+
+    fn take_calls(&mut self, end: usize, found: Vec<ToolCall>, calls: &mut Vec<ToolCall>) {
+        let opened = matches!(&self.state, State::Call { scanner, .. } if scanner.fenced());
+        let fenced = opened || self.after.is_some_and(|after| after.fenced);
+        calls.extend(found);
+        (self.start, self.scan, self.state) = (end, end, State::Text);
+        (self.at_start, self.at_line_start) = (true, true);
+        self.after = Some(After { fenced, brackets: STRAY_BRACKETS });
+    }
+
+    /// It is no call: lets go what has been read of it, without marks that are control tokens.
+    fn release(&mut self, end: usize, text: &mut String) {
+        let mut scan = end;
+        if let State::Call { mark, at, .. } = self.state {
+            self.in_fence |= mark == &FENCE;
+            // A mark that is part of the call is not looked at again.
+            scan = scan.max(at + 1);
+        }
+        let before = text.len();
+        text.push_str(&self.held[self.start..end]);
+        for mark in &self.control {
+            if text[before..].contains(mark) {
+                let left = text[before..].replace(mark, "");
+                text.truncate(before);
+                text.push_str(&left);
+            }
+        }
+        (self.start, self.scan, self.state) = (end, scan, State::Text);
+        (self.at_start, self.after) = (false, None);
+        self.at_line_start = text[before..].trim_end_matches([' ', '\t']).ends_with('\n');
+    }
+
+    /// Lets go what stands before the byte `end`.
+    fn let_go(&mut self, end: usize, text: &mut String) {
+        let going = &self.held[self.start..end];
+        if going.is_empty() {
+            return;
+        }
+        let line = going.trim_end_matches([' ', '\t']);
+        self.at_line_start = line.ends_with('\n') || line.is_empty() && self.at_line_start;
+        self.at_start &= going.bytes().all(|byte| byte.is_ascii_whitespace());
+        self.after = None;
+        text.push_str(going);
+        self.start = end;
+        self.scan = self.scan.max(end);
+    }
 }
 
-/// Bytes at the end of `text` with which `mark` may begin.
-fn begun(text: &str, mark: &str) -> usize {
-    (1..mark.len()).rev().find(|&n| mark.is_char_boundary(n) && text.ends_with(&mark[..n])).unwrap_or(0)
+/// Calls in JSON. Where a mark says that they are calls, they may be spelled as Python does, or lack their last brackets.
+fn objects(text: &str, strict: bool) -> Option<Vec<ToolCall>> {
+    json::calls(text, strict).or_else(|| json::calls(&json::closed(text), strict)).or_else(|| {
+        let mut spelled = String::new();
+        let rest = python::value(text, &mut spelled, 0).filter(|_| !strict)?;
+        rest.trim().is_empty().then(|| json::calls(&spelled, strict))?
+    })
+}
+
+/// As much of a text as is looked at to see whether it may be a call.
+fn beginning(text: &str) -> &str {
+    let mut end = text.len().min(BEGINNING);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// Bytes of white space at the end of `text` that would go with a call after them.

@@ -133,6 +133,7 @@ impl Runner {
                 let o = &a["options"];
                 let options = LoadOptions {
                     kv_tokens: o["kv_tokens"].as_u64().map(|n| n as usize),
+                    context_length: o["context_length"].as_u64().map(|n| n as usize),
                     kv_memory: o["kv_memory"].as_u64(),
                     cache_type: o["cache_type"].as_str().map(|name| {
                         *realm::CacheType::ALL.iter().find(|t| t.to_string() == name).expect("a cache type")
@@ -189,6 +190,10 @@ impl Runner {
             "render" => {
                 let request = self.request(a)?;
                 json!(self.model(a).render(&request)?)
+            }
+            "render_tokens" => {
+                let request = self.request(a)?;
+                json!(self.model(a).render_tokens(&request)?)
             }
             // Generations.
             "generate" => {
@@ -399,13 +404,13 @@ fn tokens_json(tokens: &[Token]) -> Value {
 
 fn usage(usage: &realm::Usage) -> Value {
     json!({"prompt_tokens": usage.prompt_tokens, "cached_tokens": usage.cached_tokens,
-        "generated_tokens": usage.generated_tokens, "draft_tokens": usage.draft_tokens,
+        "generated_tokens": usage.generated_tokens, "reasoning_tokens": usage.reasoning_tokens, "draft_tokens": usage.draft_tokens,
         "accepted_tokens": usage.accepted_tokens})
 }
 
 fn completion(completion: Completion) -> Value {
     let seconds = completion.timings.decode.as_secs_f64();
-    json!({"text": completion.text, "ids": completion.tokens.iter().map(|t| t.id).collect::<Vec<_>>(),
+    json!({"text": completion.text, "reasoning": completion.reasoning, "warnings": completion.warnings, "ids": completion.tokens.iter().map(|t| t.id).collect::<Vec<_>>(),
         "tokens": tokens_json(&completion.tokens), "tool_calls": calls(&completion.tool_calls), "finish_reason": completion.finish_reason.as_str(),
         "usage": usage(&completion.usage), "decode_seconds": seconds})
 }
@@ -415,7 +420,7 @@ fn chunk_json(chunk: &Chunk) -> Value {
         .finish
         .as_ref()
         .map(|finish| json!({"reason": finish.reason.as_str(), "usage": usage(&finish.usage)}));
-    json!({"text": chunk.text, "tokens": tokens_json(&chunk.tokens), "tool_calls": calls(&chunk.tool_calls),
+    json!({"text": chunk.text, "reasoning": chunk.reasoning, "warnings": chunk.warnings, "tokens": tokens_json(&chunk.tokens), "tool_calls": calls(&chunk.tool_calls),
         "finish": finish})
 }
 

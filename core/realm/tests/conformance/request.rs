@@ -28,6 +28,9 @@ pub(crate) fn request(
             "template_variables" => {
                 request.template_variables = value.as_object().expect("variables").clone()
             }
+            "enable_thinking" => request.enable_thinking = value.as_bool(),
+            "reasoning_effort" => request.reasoning_effort = Some(text()),
+            "reasoning_format" => request.reasoning_format = text().parse()?,
             "temperature" => sampling.temperature = float(),
             "top_k" => sampling.top_k = count(),
             "top_p" => sampling.top_p = float(),
@@ -47,6 +50,9 @@ pub(crate) fn request(
             "regex" => request.grammar = Some(Grammar::Regex(text())),
             "lark" => request.grammar = Some(Grammar::Lark(text())),
             "logprobs" => request.logprobs = Some(count()),
+            "add_generation_prompt" => request.add_generation_prompt = value.as_bool(),
+            "continue_final_message" => request.continue_final_message = value == true,
+            "special" => request.special = value == true,
             "ignore_eos" => request.ignore_eos = value == true,
             "shared_prefix" => {
                 request.shared_prefix = match value.as_str() {

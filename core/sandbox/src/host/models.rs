@@ -176,8 +176,8 @@ fn from_wit(prompt: types::Prompt) -> Result<Prompt, Error> {
             Prompt::Chat(Conversation {
                 messages: chat.messages.into_iter().map(message).collect::<Result<_, Error>>()?,
                 tools,
-                add_generation_prompt: true,
                 variables: object("variables", &chat.variables)?,
+                ..Conversation::default()
             })
         }
     })
@@ -206,13 +206,21 @@ pub(crate) fn to_wit(prompt: &Prompt) -> types::Prompt {
             } else {
                 Value::Array(chat.tools.clone()).to_string()
             },
-            variables: if chat.variables.is_empty() {
-                String::new()
-            } else {
-                Value::Object(chat.variables.clone()).to_string()
-            },
+            variables: variables_to_wit(chat),
         }),
     }
+}
+
+/// How the prompt ends is said by variables of those names.
+fn variables_to_wit(chat: &Conversation) -> String {
+    let mut variables = chat.variables.clone();
+    if let Some(add) = chat.add_generation_prompt {
+        variables.insert("add_generation_prompt".into(), add.into());
+    }
+    if chat.continue_final_message {
+        variables.insert("continue_final_message".into(), true.into());
+    }
+    if variables.is_empty() { String::new() } else { Value::Object(variables).to_string() }
 }
 
 /// What is no text in `role` or `content`, such as a list of parts, goes where other fields go.

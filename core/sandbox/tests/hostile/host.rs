@@ -12,7 +12,7 @@ use realm_model::Transformer;
 use realm_sandbox::{
     Error, Grants, Job, Model, Program, Programs, Prompt, Reply, Request, Sandbox, SandboxConfig,
 };
-use realm_tokenizer::{ChatTemplate, Tokenizer};
+use realm_tokenizer::{ChatTemplate, SpecialTexts, Tokenizer};
 
 /// So long nothing here may take, however busy the machine.
 pub const FOREVER: Duration = Duration::from_secs(60);
@@ -39,8 +39,8 @@ impl Host {
         let sandbox = Sandbox::new(&SandboxConfig::default()).expect("a sandbox");
         let (gguf, texts) = (Gguf::open(path).expect("a model"), Gguf::open(smollm2()).expect("a model"));
         let tokenizer = Arc::new(Tokenizer::from_metadata(texts.metadata()).expect("a tokenizer"));
-        let template = ChatTemplate::from_metadata(texts.metadata(), String::new(), "<|im_end|>".into());
-        let template = template.expect("a template");
+        let special = SpecialTexts::of(texts.metadata(), &tokenizer);
+        let template = ChatTemplate::from_metadata(texts.metadata(), special);
         let backend = Arc::new(CpuBackend::new(2).expect("a backend"));
         let weights = Arc::new(Transformer::load(backend, &gguf, &mut |_, _| {}).expect("weights"));
         let config = EngineConfig { kv_tokens, ..EngineConfig::default() };

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use realm_gguf::Gguf;
+use realm_gguf::{Gguf, Metadata, Value as RawValue};
 use realm_hub::{Hub, Reference};
-use realm_tokenizer::{ChatTemplate, Tokenizer};
+use realm_tokenizer::{ChatTemplate, SpecialTexts, Tokenizer};
 use serde_json::Value;
 
 /// A model of the catalog, fetched if need be.
@@ -19,8 +19,18 @@ pub(crate) fn tokenizer(name: &str) -> Tokenizer {
     Tokenizer::from_metadata(model(name).metadata()).unwrap()
 }
 
+/// A model's tokenizer, after its metadata was changed: `None` takes a key away.
+pub(crate) fn changed(name: &str, changes: &[(&str, Option<RawValue>)]) -> Metadata {
+    let gguf = model(name);
+    let gone = |key: &str| changes.iter().any(|(other, value)| *other == key && value.is_none());
+    let kept = gguf.metadata().iter().filter(|(key, _)| !gone(key));
+    let kept = kept.map(|(key, value)| (key.to_owned(), value.clone()));
+    let new = changes.iter().filter_map(|(key, value)| Some(((*key).to_owned(), value.clone()?)));
+    Metadata::from_entries(kept.chain(new))
+}
+
 pub(crate) fn template(name: &str) -> Option<ChatTemplate> {
-    ChatTemplate::from_metadata(model(name).metadata(), String::new(), String::new()).unwrap()
+    ChatTemplate::from_metadata(model(name).metadata(), SpecialTexts::new("", ""))
 }
 
 pub(crate) fn golden(name: &str) -> Value {

@@ -1,0 +1,158 @@
+//! Runs a parsed template.
+
+mod arguments;
+mod attributes;
+mod expressions;
+mod input;
+mod loops;
+mod macros;
+mod scope;
+mod slices;
+mod statements;
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+
+pub(crate) use arguments::Arguments;
+pub(crate) use loops::LoopState;
+pub(crate) use scope::Scope;
+
+use crate::ast::{Body, Symbol, Tables};
+use crate::budget::Budget;
+use crate::error::{Result, fault};
+use crate::functions::Function;
+use crate::text::{Builder, Text};
+use crate::value::{Missing, Namespace, Value};
+use crate::{Input, Limits};
+
+/// Calls of macros and loops that may stand inside each other.
+const CALL_LIMIT: u32 = 100;
+/// Bytes of the stack that a rendering may use. The smallest stacks in use have a megabyte.
+const STACK_LIMIT: usize = 512 << 10;
+
+/// How a list of statements ended.
+#[derive(Clone, Copy, PartialEq)]
+enum Flow {
+    Next,
+    Break,
+    Continue,
+}
+
+/// One rendering of a template.
+pub(crate) struct Renderer<'t> {
+    tables: &'t Tables,
+    pub(crate) budget: Rc<Budget>,
+    pub(crate) clock: Option<jiff::ZonedDateTime>,
+    /// The input's variables and the built-in functions, by symbol.
+    globals: Vec<Option<Value>>,
+    /// The template's texts, once they have been used.
+    texts: Vec<OnceCell<Text>>,
+    loop_symbol: Option<Symbol>,
+    calls: Cell<u32>,
+    /// An address of the stack where the rendering began.
+    stack: usize,
+    /// Scopes that macros refer to, and namespaces: what can refer to itself.
+    scopes: RefCell<Vec<Rc<Scope>>>,
+    namespaces: RefCell<Vec<Rc<Namespace>>>,
+}
+
+/// Renders a template.
+pub(crate) fn render(body: &Body, tables: &Tables, input: &Input<'_>, limits: &Limits) -> Result<Text> {
+    let budget = Budget::new(limits.steps, limits.bytes);
+    let mut globals = Vec::with_capacity(tables.names.len());
+    for name in &tables.names {
+        globals.push(match input::variable(input, name)? {
+            Some(value) => Some(value),
+            None => Function::find(name).map(Value::Function),
+        });
+    }
+    let renderer = Renderer {
+        tables,
+        budget,
+        clock: limits.clock.clone(),
+        globals,
+        texts: vec![OnceCell::new(); tables.texts.len()],
+        loop_symbol: tables.names.iter().position(|name| name == "loop").map(|at| at as Symbol),
+        calls: Cell::new(0),
+        stack: stack_address(),
+        scopes: RefCell::default(),
+        namespaces: RefCell::default(),
+    };
+    let scope = Scope::new(None, &body.hidden);
+    let mut out = Builder::new(&renderer.budget);
+    renderer.statements(&body.statements, &scope, &mut out)?;
+    Ok(out.finish())
+}
+
+impl Drop for Renderer<'_> {
+    /// Cuts the references that may form circles, so that everything is freed, however it hangs together.
+    fn drop(&mut self) {
+        let scopes = self.scopes.take();
+        let namespaces = self.namespaces.take();
+        for scope in &scopes {
+            scope.clear();
+        }
+        for namespace in &namespaces {
+            let attributes = namespace.attributes.take();
+            drop(attributes);
+        }
+    }
+}
+
+/// The address of something on the stack, for telling how much of it is used.
+#[inline(never)]
+fn stack_address() -> usize {
+    let here = 0u8;
+    &raw const here as usize
+}
+
+impl Renderer<'_> {
+    /// A text of the template's by its number.
+    fn text(&self, number: u32) -> &Text {
+        let at = number as usize;
+        self.texts[at].get_or_init(|| Text::template(&self.tables.texts[at]))
+    }
+
+    /// The value of a variable.
+    fn lookup(&self, symbol: Symbol, scope: &Scope) -> Value {
+        let found = match scope.find(symbol) {
+            Some(value) => value,
+            None => self.globals[symbol as usize].clone(),
+        };
+        found.unwrap_or_else(|| Value::undefined(Missing::Name(self.tables.names[symbol as usize].clone())))
+    }
+
+    /// Refuses to go deeper than the stack allows.
+    fn check_stack(&self) -> Result<()> {
+        if stack_address().abs_diff(self.stack) > STACK_LIMIT {
+            return Err(fault("expressions, blocks or calls stand too deep inside each other"));
+        }
+        Ok(())
+    }
+
+    /// Runs a call of a macro or a recursive loop.
+    fn called<T>(&self, run: impl FnOnce() -> Result<T>) -> Result<T> {
+        let calls = self.calls.get();
+        if calls >= CALL_LIMIT {
+            return Err(fault(format!("more than {CALL_LIMIT} calls inside each other")));
+        }
+        self.check_stack()?;
+        self.calls.set(calls + 1);
+        let result = run();
+        self.calls.set(calls);
+        result
+    }
+
+    /// Keeps a scope until the rendering ends, since a macro refers to it.
+    fn keep_scope(&self, scope: &Rc<Scope>) -> Result<()> {
+        if scope.keep(&self.budget)? {
+            self.scopes.borrow_mut().push(Rc::clone(scope));
+        }
+        Ok(())
+    }
+
+    /// Keeps a namespace until the rendering ends.
+    pub(crate) fn keep_namespace(&self, namespace: &Rc<Namespace>) {
+        self.namespaces.borrow_mut().push(Rc::clone(namespace));
+    }
+}

@@ -1,0 +1,299 @@
+//! Which names hide outer ones from a scope's beginning, as Jinja's compiler decides.
+//!
+//! Jinja gives every scope its variables before anything runs. A name that a scope sets, outside of an `if`, and that
+//! neither the scope nor an outer one mentions before, is undefined until it is set, even if the template's input has
+//! a variable of that name. What runs before can see that: a macro or loop that stands earlier.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::ast::{Arguments, Body, Expr, Kind, Op, Statement, Symbol, Target};
+use crate::error::{Error, Result};
+
+/// How a variable of a scope begins.
+#[derive(Clone, Copy, PartialEq)]
+enum Begin {
+    /// As the outer scope's or the input's.
+    Outer,
+    Undefined,
+    Parameter,
+}
+
+/// The variables of a scope.
+#[derive(Clone, Default)]
+struct Symbols {
+    known: HashMap<Symbol, Begin>,
+    stores: HashSet<Symbol>,
+}
+
+/// Fills in what each scope hides, and refuses unknown filters and tests.
+pub(crate) fn analyze(body: &mut Body) -> Result<()> {
+    Analysis { outer: Vec::new() }.scope(body, &[])
+}
+
+struct Analysis {
+    /// The finished scopes around the current one.
+    outer: Vec<Symbols>,
+}
+
+impl Analysis {
+    fn scope(&mut self, body: &mut Body, parameters: &[Symbol]) -> Result<()> {
+        let mut symbols = Symbols::default();
+        for &parameter in parameters {
+            symbols.stores.insert(parameter);
+            symbols.known.insert(parameter, Begin::Parameter);
+        }
+        self.collect(&body.statements, &mut symbols);
+        let hidden = symbols.known.iter().filter(|(_, begin)| **begin == Begin::Undefined);
+        body.hidden = hidden.map(|(&symbol, _)| symbol).collect();
+        body.hidden.sort_unstable();
+        self.outer.push(symbols);
+        let inner = self.inner(&mut body.statements, false);
+        self.outer.pop();
+        inner
+    }
+
+    fn is_known_outside(&self, symbol: Symbol) -> bool {
+        self.outer.iter().any(|scope| scope.known.contains_key(&symbol))
+    }
+
+    fn load(&self, symbol: Symbol, symbols: &mut Symbols) {
+        if !self.is_known_outside(symbol) {
+            symbols.known.entry(symbol).or_insert(Begin::Outer);
+        }
+    }
+
+    fn store(&self, symbol: Symbol, symbols: &mut Symbols) {
+        symbols.stores.insert(symbol);
+        let begin = if self.is_known_outside(symbol) { Begin::Outer } else { Begin::Undefined };
+        symbols.known.entry(symbol).or_insert(begin);
+    }
+
+    fn target(&self, target: &Target, symbols: &mut Symbols) {
+        match target {
+            Target::Name(symbol) => self.store(*symbol, symbols),
+            Target::Attribute(symbol, _) => self.load(*symbol, symbols),
+            Target::Tuple(targets) => targets.iter().for_each(|target| self.target(target, symbols)),
+        }
+    }
+
+    /// The names of a scope's own statements, without those of scopes inside.
+    fn collect(&self, statements: &[Statement], symbols: &mut Symbols) {
+        for statement in statements {
+            match &statement.kind {
+                Kind::Print(value) => self.names(value, symbols),
+                Kind::If { arms, otherwise } => self.branches(arms, otherwise, symbols),
+                Kind::For(this) => self.names(&this.iter, symbols),
+                Kind::Macro(this) => self.store(this.symbol, symbols),
+                Kind::Call { call, .. } => self.names(call, symbols),
+                Kind::Set { target, value } => {
+                    self.names(value, symbols);
+                    self.target(target, symbols);
+                }
+                Kind::SetBlock { target, filters, .. } => {
+                    self.ops(filters, symbols);
+                    self.target(target, symbols);
+                }
+                Kind::Filter { filters, .. } => self.ops(filters, symbols),
+                Kind::With { targets, .. } => {
+                    targets.iter().for_each(|(_, value)| self.names(value, symbols))
+                }
+                Kind::Data(_) | Kind::Scope(_) | Kind::Break | Kind::Continue | Kind::Unavailable(_) => {}
+            }
+        }
+    }
+
+    /// What only some branches set is the outer variable elsewhere.
+    fn branches(&self, arms: &[(Expr, Vec<Statement>)], otherwise: &[Statement], symbols: &mut Symbols) {
+        let mut branches: Vec<Symbols> = Vec::new();
+        // Jinja nests each `elif` in the branches before; their union is the same.
+        for (test, body) in arms {
+            self.names(test, symbols);
+            let mut branch = symbols.clone();
+            self.collect(body, &mut branch);
+            branches.push(branch);
+        }
+        let mut branch = symbols.clone();
+        self.collect(otherwise, &mut branch);
+        branches.push(branch);
+        let before = symbols.stores.clone();
+        for branch in branches {
+            symbols.known.extend(branch.known);
+            symbols.stores.extend(branch.stores);
+        }
+        for &symbol in symbols.stores.difference(&before) {
+            symbols.known.insert(symbol, Begin::Outer);
+        }
+    }
+
+    fn names(&self, expr: &Expr, symbols: &mut Symbols) {
+        each_name(expr, &mut |symbol| self.load(symbol, symbols));
+    }
+
+    fn ops(&self, ops: &[(u32, Op)], symbols: &mut Symbols) {
+        each_op_name(ops, &mut |symbol| self.load(symbol, symbols));
+    }
+
+    /// The scopes inside of a scope. `soft` is set in an `if`, where an unknown filter may stand if it isn't reached.
+    fn inner(&mut self, statements: &mut [Statement], soft: bool) -> Result<()> {
+        for Statement { line, kind } in statements {
+            let line = *line;
+            match kind {
+                Kind::Print(value) => check(value, line, soft)?,
+                Kind::If { arms, otherwise } => {
+                    for (test, body) in arms {
+                        check(test, line, true)?;
+                        self.inner(body, true)?;
+                    }
+                    self.inner(otherwise, true)?;
+                }
+                Kind::For(this) => {
+                    let Some(this) = Arc::get_mut(this) else { continue };
+                    check(&this.iter, line, soft)?;
+                    if let Some(test) = &this.test {
+                        check(test, line, false)?;
+                    }
+                    let mut parameters = Vec::new();
+                    target_names(&this.target, &mut parameters);
+                    self.scope(&mut this.body, &parameters)?;
+                    self.scope(&mut this.otherwise, &[])?;
+                }
+                Kind::Macro(this) | Kind::Call { body: this, .. } => {
+                    let Some(this) = Arc::get_mut(this) else { continue };
+                    for parameter in &this.parameters {
+                        if let Some(default) = &parameter.default {
+                            check(default, line, false)?;
+                        }
+                    }
+                    let parameters: Vec<_> = this.parameters.iter().map(|p| p.symbol).collect();
+                    self.scope(&mut this.body, &parameters)?;
+                }
+                Kind::Set { value, .. } => check(value, line, soft)?,
+                Kind::SetBlock { filters, body, .. } | Kind::Filter { filters, body } => {
+                    check_ops(filters, line, false)?;
+                    self.scope(body, &[])?;
+                }
+                Kind::With { targets, body } => {
+                    let mut parameters = Vec::new();
+                    for (target, value) in targets {
+                        check(value, line, soft)?;
+                        target_names(target, &mut parameters);
+                    }
+                    self.scope(body, &parameters)?;
+                }
+                Kind::Scope(body) => self.scope(body, &[])?,
+                Kind::Data(_) | Kind::Break | Kind::Continue | Kind::Unavailable(_) => {}
+            }
+            if let Kind::Call { call, .. } = kind {
+                check(call, line, soft)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn target_names(target: &Target, names: &mut Vec<Symbol>) {
+    match target {
+        Target::Name(symbol) => names.push(*symbol),
+        Target::Attribute(..) => {}
+        Target::Tuple(targets) => targets.iter().for_each(|target| target_names(target, names)),
+    }
+}
+
+/// Calls `each` with every name that an expression reads, in order.
+fn each_name(expr: &Expr, each: &mut impl FnMut(Symbol)) {
+    if let Expr::Name(symbol) = expr {
+        each(*symbol);
+    }
+    if let Expr::Postfix(value, ops) = expr {
+        each_name(value, each);
+        each_op_name(ops, each);
+        return;
+    }
+    children(expr, &mut |child, _| {
+        each_name(child, each);
+        Ok(())
+    })
+    .unwrap_or(());
+}
+
+fn each_op_name(ops: &[(u32, Op)], each: &mut impl FnMut(Symbol)) {
+    for (_, op) in ops {
+        op_children(op, &mut |child| {
+            each_name(child, each);
+            Ok(())
+        })
+        .unwrap_or(());
+    }
+}
+
+/// Calls `each` with the expressions in an expression, and whether they stand in a condition.
+fn children(expr: &Expr, each: &mut dyn FnMut(&Expr, bool) -> Result<()>) -> Result<()> {
+    match expr {
+        Expr::None | Expr::Bool(_) | Expr::Int(_) | Expr::Float(_) | Expr::Text(_) | Expr::Name(_) => Ok(()),
+        Expr::List(items) | Expr::Tuple(items) | Expr::Concat(items) | Expr::And(items) | Expr::Or(items) => {
+            items.iter().try_for_each(|item| each(item, false))
+        }
+        Expr::Dict(items) => items.iter().try_for_each(|(key, value)| {
+            each(key, false)?;
+            each(value, false)
+        }),
+        Expr::Postfix(value, ops) => {
+            each(value, false)?;
+            ops.iter().try_for_each(|(_, op)| op_children(op, &mut |child| each(child, false)))
+        }
+        Expr::Binary(first, rest) => {
+            each(first, false)?;
+            rest.iter().try_for_each(|(_, item)| each(item, false))
+        }
+        Expr::Compare(first, rest) => {
+            each(first, false)?;
+            rest.iter().try_for_each(|(_, item)| each(item, false))
+        }
+        Expr::Not(value) | Expr::Negative(value) | Expr::Positive(value) => each(value, false),
+        Expr::If { test, then, otherwise } => {
+            each(test, true)?;
+            each(then, true)?;
+            otherwise.iter().try_for_each(|otherwise| each(otherwise, true))
+        }
+    }
+}
+
+fn op_children(op: &Op, each: &mut dyn FnMut(&Expr) -> Result<()>) -> Result<()> {
+    match op {
+        Op::Attribute(_) => Ok(()),
+        Op::Item(item) => each(item),
+        Op::Slice(parts) => parts.iter().flatten().try_for_each(each),
+        Op::Call(arguments) | Op::Filter { arguments, .. } | Op::Test { arguments, .. } => {
+            let Arguments { positional, named, list, dict } = arguments;
+            positional.iter().try_for_each(&mut *each)?;
+            named.iter().try_for_each(|(_, value)| each(value))?;
+            list.iter().chain(dict).try_for_each(|value| each(value))
+        }
+    }
+}
+
+/// Refuses filters and tests that don't exist, unless they may never be reached.
+fn check(expr: &Expr, line: u32, soft: bool) -> Result<()> {
+    if soft {
+        return Ok(());
+    }
+    if let Expr::Postfix(_, ops) = expr {
+        check_ops(ops, line, soft)?;
+    }
+    children(expr, &mut |child, condition| check(child, line, condition))
+}
+
+fn check_ops(ops: &[(u32, Op)], line: u32, soft: bool) -> Result<()> {
+    for (_, op) in ops {
+        let message = match op {
+            Op::Filter { name, filter: None, .. } => format!("there is no filter `{name}`"),
+            Op::Test { name, test: None, .. } => format!("there is no test `{name}`"),
+            _ => continue,
+        };
+        if !soft {
+            return Err(Error::Syntax { line, message });
+        }
+    }
+    Ok(())
+}

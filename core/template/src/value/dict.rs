@@ -1,0 +1,125 @@
+//! Dicts: keys in the order of their insertion, equal as Python has it (`1`, `1.0` and `True` are one key).
+
+use std::hash::{Hash, Hasher};
+use std::rc::Rc;
+
+use indexmap::{Equivalent, IndexMap};
+
+use super::{Value, compare, deeper};
+use crate::budget::{Budget, Charge};
+use crate::error::{Result, fault};
+
+/// Bytes that an entry takes, its place in the table included.
+const ENTRY: usize = 2 * size_of::<Value>() + 24;
+
+/// An immutable dict.
+pub(crate) struct Dict {
+    pub(crate) map: IndexMap<Key, Value>,
+    depth: u32,
+    _charge: Option<Charge>,
+}
+
+impl Dict {
+    pub(crate) fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        self.map.get(&StrKey(key))
+    }
+
+    /// A dict of the input's values, which the caller holds anyway.
+    pub(crate) fn of_input(map: IndexMap<Key, Value>) -> Result<Value> {
+        let depth = deeper(map.values().map(Value::depth).max().unwrap_or(0))?;
+        Ok(Value::Dict(Rc::new(Self { map, depth, _charge: None })))
+    }
+
+    /// A dict of charged entries.
+    pub(crate) fn new(
+        budget: &Rc<Budget>,
+        entries: impl IntoIterator<Item = (Value, Value)>,
+    ) -> Result<Value> {
+        let mut charge = budget.charge(size_of::<Self>())?;
+        let mut map = IndexMap::new();
+        let mut depth = 0;
+        for (key, value) in entries {
+            budget.step(1)?;
+            charge.grow(ENTRY)?;
+            depth = depth.max(key.depth()).max(value.depth());
+            map.insert(Key::new(key)?, value);
+        }
+        Ok(Value::Dict(Rc::new(Self { map, depth: deeper(depth)?, _charge: Some(charge) })))
+    }
+}
+
+/// A value that can be a key.
+pub(crate) struct Key(Value);
+
+impl Key {
+    /// # Errors
+    /// Lists, dicts and what holds them are no keys.
+    pub(crate) fn new(value: Value) -> Result<Self> {
+        if is_hashable(&value) {
+            return Ok(Self(value));
+        }
+        Err(fault(format!("{} can't be a dict's key; use text or a number", value.described())))
+    }
+
+    pub(crate) fn value(&self) -> &Value {
+        &self.0
+    }
+}
+
+fn is_hashable(value: &Value) -> bool {
+    match value {
+        Value::List(_) | Value::Dict(_) | Value::View(..) => false,
+        Value::Tuple(items) => items.items.iter().all(is_hashable),
+        _ => true,
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        compare::equal_keys(&self.0, &other.0)
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash(&self.0, state);
+    }
+}
+
+fn hash<H: Hasher>(value: &Value, state: &mut H) {
+    match value {
+        Value::Str(text) => StrKey(text.as_str()).hash(state),
+        Value::Bool(b) => hash(&Value::Int(i128::from(*b)), state),
+        Value::Int(n) => (1u8, *n).hash(state),
+        Value::Float(n) if n.fract() == 0.0 && n.abs() < 1e38 => hash(&Value::Int(*n as i128), state),
+        Value::Float(n) => (2u8, n.to_bits()).hash(state),
+        Value::Tuple(items) => {
+            3u8.hash(state);
+            items.items.iter().for_each(|item| hash(item, state));
+        }
+        // All others of one type share a place; they are few.
+        other => (4u8, other.type_name()).hash(state),
+    }
+}
+
+/// A text that is looked up.
+pub(crate) struct StrKey<'a>(pub(crate) &'a str);
+
+impl Hash for StrKey<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        0u8.hash(state);
+        self.0.hash(state);
+    }
+}
+
+impl Equivalent<Key> for StrKey<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        key.0.as_str() == Some(self.0)
+    }
+}
