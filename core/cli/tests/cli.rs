@@ -76,7 +76,18 @@ fn a_chat_template_may_be_a_name_or_a_file() {
 
 #[test]
 fn a_longer_context_than_trained_is_said() {
-    let args = ["run", "smollm2-135m", "Hi", "--raw", "--max-tokens", "1", "--context", "8300", "--cache-type", "q8_0"];
+    let args = [
+        "run",
+        "smollm2-135m",
+        "Hi",
+        "--raw",
+        "--max-tokens",
+        "1",
+        "--context",
+        "8300",
+        "--cache-type",
+        "q8_0",
+    ];
     let output = realm(&args, "");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("trained for 8192"), "{said}");
