@@ -12,7 +12,7 @@
 export * from './errors.js'
 export { Generation } from './generation.js'
 export { Hub } from './hub.js'
-export { Adapter, Model, Tokenizer, type EncodeOptions } from './model.js'
+export { Adapter, Model, Tokenizer, type ChatTemplateOptions, type EncodeOptions } from './model.js'
 export { inspect, logTo, Realm } from './realm.js'
 export { Sequence } from './sequence.js'
 export { Program, Tenant } from './tenant.js'
