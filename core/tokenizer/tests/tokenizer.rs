@@ -120,7 +120,11 @@ fn user_defined_tokens_that_look_like_control_tokens_are_words_unless_asked_for(
     for text in ["\n\n\n", "    ", "<table>", "</td>", "<h1>"] {
         let id = gemma.token_id(text).unwrap_or_else(|| panic!("{text:?}"));
         assert_eq!(gemma.encode(text, false, false), [id], "{text}");
-        assert_eq!(gemma.encode_rendered(text, &[0..text.len()], false), [id], "{text}");
+        assert_eq!(
+            gemma.encode_rendered(text, std::slice::from_ref(&(0..text.len())), false),
+            [id],
+            "{text}"
+        );
     }
 }
 

@@ -58,6 +58,8 @@ impl Capabilities {
         };
         let said = |role: &str, content: &str| json!({"role": role, "content": words(content)});
         let user = said("user", USER);
+        // A template that can't do without more than these conversations have is taken to know everything.
+        let unknown = probe.tried(&[&user]).is_none();
         let call = |arguments: Value, content: Value| {
             let function = json!({"name": FUNCTION, "arguments": arguments});
             let call = json!({"id": "abcdefghi", "type": "function", "function": function});
@@ -85,14 +87,16 @@ impl Capabilities {
         Self {
             text,
             parts,
-            system: probe.has(&[&said("system", OTHER), &user], &[OTHER]),
+            system: unknown || probe.has(&[&said("system", OTHER), &user], &[OTHER]),
             developer: source.contains("developer"),
             tools: probe.knows_tools(&user),
-            tool_calls: source.contains("tool_calls")
+            tool_calls: unknown
+                || source.contains("tool_calls")
                 || [&as_object, &as_text, &without].into_iter().any(names_function),
             object_arguments,
             text_arguments,
-            tool_role: ["'tool'", "\"tool\""].iter().any(|role| source.contains(role))
+            tool_role: unknown
+                || ["'tool'", "\"tool\""].iter().any(|role| source.contains(role))
                 || probe.has(&[&user, &call(arguments(), words("")), &result], &[OTHER]),
             null_content: match (called(arguments(), words("")), without) {
                 (Some(empty), Some(null)) => {
