@@ -8,6 +8,7 @@ use realm_model::Weights;
 use realm_tokenizer::{Conversation, Tokenizer};
 
 use crate::error::ErrorCode;
+use crate::processors;
 use crate::tenant::Identity;
 use crate::tools::{ToolSpelling, ToolStream, with_parsed_arguments};
 use crate::{
@@ -188,6 +189,7 @@ impl Model {
         let prompt = self.prompt_tokens(&request)?;
         let shared_prefix = self.shared_prefix(&request, &prompt)?;
         let adapter = self.adapter_of(&request);
+        let processors = std::mem::take(&mut request.logits_processors);
         let request = realm_engine::Request {
             prompt,
             sampling: request.sampling,
@@ -205,6 +207,9 @@ impl Model {
             adapter,
             speculation: request.speculation,
         };
+        if !processors.is_empty() {
+            return processors::start(self, request, processors, tools);
+        }
         Ok(Generation::new(
             self.shared.engine.generate(&self.tenant.inner, request)?,
             tools,
@@ -240,6 +245,11 @@ impl Model {
         Ok(self.shared.tokenize(&self.prompt(request))?)
     }
 
+    /// How many tokens a request goes on from.
+    pub(crate) fn prompt_length(&self, request: &Request) -> Result<usize, Error> {
+        Ok(self.prompt_tokens(request)?.len())
+    }
+
     fn prompt(&self, request: &Request) -> realm_sandbox::Prompt {
         match &request.prompt {
             Prompt::Text(text) => realm_sandbox::Prompt::Text(text.clone()),
@@ -261,6 +271,10 @@ impl Model {
     fn run_program(&self, program: &Program, request: Request) -> Result<Generation, Error> {
         if matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Function(_)) {
             let why = "programs decide on calls themselves: leave `tool_choice` out, or tell them by `input`";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        if !request.logits_processors.is_empty() {
+            let why = "programs choose tokens themselves: leave `logits_processors` out";
             return Err(Error::new(ErrorCode::InvalidArgument, why));
         }
         if request.logprobs.is_some() || request.speculation.is_some_and(|s| s != Speculation::Off) {

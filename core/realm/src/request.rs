@@ -6,7 +6,7 @@ use realm_engine::{Grammar, Sampling, Speculation};
 use serde_json::{Map, Value, json};
 
 use crate::error::ErrorCode;
-use crate::{Adapter, Error, ToolChoice};
+use crate::{Adapter, Error, LogitsProcessor, ToolChoice};
 
 /// One message of a conversation, in OpenAI's format: `role`, `content` and what else a template reads.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +28,16 @@ impl Message {
         Self::new("system", content)
     }
 
+    /// Its fields, as JSON.
+    pub fn as_json(&self) -> &Value {
+        &self.0
+    }
+
+    /// Whether the role is `user`.
+    pub(crate) fn is_user(&self) -> bool {
+        self.0["role"] == "user"
+    }
+
     /// Whether the role is `system` or `developer`.
     pub(crate) fn is_system(&self) -> bool {
         matches!(self.0["role"].as_str(), Some("system" | "developer"))
@@ -43,6 +53,20 @@ impl From<Value> for Message {
     /// A message with other fields, such as `tool_calls`.
     fn from(value: Value) -> Self {
         Self(value)
+    }
+}
+
+impl From<&str> for Message {
+    /// What the user says.
+    fn from(text: &str) -> Self {
+        Self::user(text)
+    }
+}
+
+impl From<String> for Message {
+    /// What the user says.
+    fn from(text: String) -> Self {
+        Self::user(text)
     }
 }
 
@@ -107,6 +131,9 @@ pub struct Request {
     pub input: Value,
     /// Where drafts come from; `None` for what the model was loaded with. The text is the same with and without.
     pub speculation: Option<Speculation>,
+    /// Functions that change the logits before each token is chosen, in this order. Nobody else waits for them; drafts are not
+    /// made for such a request.
+    pub logits_processors: Vec<LogitsProcessor>,
 }
 
 impl Request {
@@ -128,6 +155,7 @@ impl Request {
             adapter_scale: 1.0,
             input: Value::Null,
             speculation: None,
+            logits_processors: Vec::new(),
         }
     }
 
@@ -289,6 +317,12 @@ impl Request {
     /// Sets [`speculation`](Self::speculation).
     pub fn speculation(mut self, speculation: Speculation) -> Self {
         self.speculation = Some(speculation);
+        self
+    }
+
+    /// Adds a function that changes the logits before each token is chosen.
+    pub fn logits_processor(mut self, processor: LogitsProcessor) -> Self {
+        self.logits_processors.push(processor);
         self
     }
 

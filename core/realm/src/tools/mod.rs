@@ -64,7 +64,7 @@ pub(crate) fn with_parsed_arguments(mut message: Value) -> Value {
 }
 
 /// The name in a tool's definition in OpenAI's format, wrapped in `function` or not.
-fn name_of(definition: &Value) -> Option<&str> {
+pub(crate) fn name_of(definition: &Value) -> Option<&str> {
     function_of(definition)["name"].as_str()
 }
 
