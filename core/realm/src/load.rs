@@ -11,7 +11,7 @@ use realm_tokenizer::{ChatTemplate, Tokenizer};
 
 use crate::Error;
 use crate::device::Device;
-use crate::model::{ModelInfo, Shared};
+use crate::model::{ModelInfo, Shared, Trim};
 use crate::tools::ToolSpelling;
 
 /// How a model is loaded.
@@ -79,7 +79,7 @@ pub(crate) fn load(
     let info = ModelInfo::new(&gguf, &*weights, &engine, template.is_some());
     let tool_spelling = template.as_ref().and_then(|template| ToolSpelling::of(template, &tokenizer));
     let inner = realm_sandbox::Model { name: reference.to_owned(), engine, weights, tokenizer, template };
-    Ok(Shared { inner: Arc::new(inner), info, tool_spelling })
+    Ok(Shared { inner: Arc::new(inner), info, tool_spelling, _freed: Trim })
 }
 
 /// A model's file and its tokenizer.

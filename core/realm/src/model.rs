@@ -32,6 +32,17 @@ pub(crate) struct Shared {
     pub(crate) info: ModelInfo,
     /// How the chat template has tool calls spelled.
     pub(crate) tool_spelling: Option<ToolSpelling>,
+    /// Dropped last, when weights and KV cache are gone.
+    pub(crate) _freed: Trim,
+}
+
+/// Has the allocator give back what a model left.
+pub(crate) struct Trim;
+
+impl Drop for Trim {
+    fn drop(&mut self) {
+        realm_compute::trim_memory();
+    }
 }
 
 impl std::ops::Deref for Shared {
