@@ -9,13 +9,14 @@ use crate::error::failed;
 use crate::generation::NativeGeneration;
 use crate::handle::Handle;
 use crate::options::request;
+use crate::processors::{Process, process};
 use crate::sequence::NativeSequence;
 use crate::tokenizer::NativeTokenizer;
 
 /// A LoRA adapter on a model.
 #[napi]
 pub struct NativeAdapter {
-    handle: Handle<realm::Adapter>,
+    pub(crate) handle: Handle<realm::Adapter>,
 }
 
 #[napi]
@@ -55,10 +56,11 @@ impl NativeModel {
         env: &'env Env,
         request: String,
         adapter: Option<&NativeAdapter>,
+        #[napi(ts_arg_type = "unknown")] function: Option<Process<'_>>,
     ) -> Result<PromiseRaw<'env, NativeGeneration>> {
         let model = self.handle.get()?;
         let adapter = adapter.map(|adapter| adapter.handle.get()).transpose()?;
-        let request = self::request(&request, adapter)?;
+        let request = process(self::request(&request, adapter)?, function.as_ref())?;
         env.spawn_future(async move {
             Ok(NativeGeneration::new(unblock(move || model.stream(request)).await.map_err(failed)?))
         })

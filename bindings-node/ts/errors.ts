@@ -132,14 +132,19 @@ export const errorsByCode: ReadonlyMap<string, new (message: string) => RealmErr
   CLASSES.map((each) => [new each('').code, each]),
 )
 
+/** @internal The error for a code. */
+export function errorOf(code: string, message: string): RealmError {
+  const known = errorsByCode.get(code)
+  return known ? new known(message) : new RealmError(message, code)
+}
+
 /** An error of the native half as users see it. */
 function converted(error: unknown): unknown {
   if (!(error instanceof Error)) return error
   const parts = /^realm:([a-z-]+):([^]*)$/.exec(error.message)
   if (parts) {
     const [, code = '', message = ''] = parts
-    const known = errorsByCode.get(code)
-    return known ? new known(message) : new RealmError(message, code)
+    return errorOf(code, message)
   }
   // What napi says of arguments of other types.
   const types = ['InvalidArg', 'StringExpected', 'NumberExpected', 'ArrayExpected', 'ObjectExpected', 'BooleanExpected']

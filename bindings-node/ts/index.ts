@@ -9,6 +9,7 @@
  * Nothing that waits holds up the event loop.
  */
 
+export { ChatSession } from './chat.js'
 export * from './errors.js'
 export { Generation } from './generation.js'
 export { Hub } from './hub.js'

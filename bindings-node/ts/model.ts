@@ -1,10 +1,12 @@
-import { call, wait } from './errors.js'
+import { call, errorOf, wait, type RealmError } from './errors.js'
 import { Generation } from './generation.js'
-import type { NativeAdapter, NativeModel, NativeTokenizer } from './native.js'
+import { aborted, keeping, many, plain, processed, weakly } from './lists.js'
+import { native, type NativeAdapter, type NativeModel, type NativeTokenizer } from './native.js'
 import { metrics } from './metrics.js'
 import { Sequence } from './sequence.js'
 import type {
   Completion,
+  ListOptions,
   Message,
   Metrics,
   ModelInfo,
@@ -83,8 +85,8 @@ export class Tokenizer {
   }
 }
 
-/** A request as the native half takes it. */
-function json(prompt: Prompt, { signal, adapter, ...options }: RequestOptions): string {
+/** @internal A request as the native half takes it. */
+export function json(prompt: Prompt, { signal, adapter, logitsProcessors, ...options }: RequestOptions): string {
   return JSON.stringify({ ...options, prompt: prompt instanceof Uint32Array ? Array.from(prompt) : prompt })
 }
 
@@ -106,8 +108,10 @@ export class Model implements Disposable {
 
   /** Starts to answer a prompt, and returns at once what to iterate over. What is wrong with the request is thrown there. */
   stream(prompt: Prompt, options: RequestOptions = {}): Generation {
-    const start = async () => this.native.stream(json(prompt, options), options.adapter?.native ?? null)
-    return new Generation(start, options.signal)
+    const processors = options.logitsProcessors ?? []
+    const process = weakly(processors)
+    const start = async () => this.native.stream(json(prompt, options), options.adapter?.native ?? null, process)
+    return keeping(new Generation(start, options.signal), processors)
   }
 
   /** One vector for a text or token ids. */
@@ -116,6 +120,49 @@ export class Model implements Disposable {
     { pooling, normalize = true }: { pooling?: Pooling | undefined; normalize?: boolean | undefined } = {},
   ): Promise<Float32Array> {
     return wait(async () => this.native.embed(this.#tokens(text), pooling ?? null, normalize))
+  }
+
+  /**
+   * Answers many prompts, all with the same options; the completions are in the order of the prompts. A window of requests is
+   * under way at once, so that a list of any length neither fills a queue nor holds others up.
+   */
+  generateMany(prompts: Iterable<Prompt>, options: ListOptions & { returnErrors: true }): Promise<(Completion | RealmError)[]>
+  generateMany(prompts: Iterable<Prompt>, options?: ListOptions): Promise<Completion[]>
+  async generateMany(
+    prompts: Iterable<Prompt>,
+    { returnErrors = false, ...options }: ListOptions = {},
+  ): Promise<(Completion | RealmError)[]> {
+    options.signal?.throwIfAborted()
+    const requests = many(prompts, 'prompts').map((prompt) => json(prompt, options))
+    const adapter = options.adapter?.native ?? null
+    const process = processed(options.logitsProcessors ?? [])
+    const work = returnErrors
+      ? wait(async () => native.generateEach(this.native, requests, adapter, process)).then((each) =>
+          each.map((result) => (Array.isArray(result) ? errorOf(...result) : result)),
+        )
+      : wait(async () => native.generateMany(this.native, requests, adapter, process))
+    return aborted(work, options.signal)
+  }
+
+  /** One vector for each of many texts or lists of token ids; thousands are fine. */
+  async embedMany(
+    texts: Iterable<string | Iterable<number>>,
+    { pooling, normalize = true }: { pooling?: Pooling | undefined; normalize?: boolean | undefined } = {},
+  ): Promise<Float32Array[]> {
+    return wait(async () => native.embedMany(this.native, many(texts, 'texts').map(plain), pooling ?? null, normalize))
+  }
+
+  /** As `score`, for each of many texts. */
+  async scoreMany(
+    texts: Iterable<string | Iterable<number>>,
+    { top = 0 }: { top?: number | undefined } = {},
+  ): Promise<Scored[][]> {
+    return JSON.parse(await wait(async () => native.scoreMany(this.native, many(texts, 'texts').map(plain), top)))
+  }
+
+  /** Token ids of each of many texts. */
+  encodeMany(texts: Iterable<string>, options?: EncodeOptions): number[][] {
+    return many(texts, 'texts').map((text) => this.encode(text, options))
   }
 
   /** For each token of a text, or of token ids, the log-probability of the one that follows, and the `top` likeliest. */
