@@ -41,6 +41,17 @@ pub type Tool = Option<
     ),
 >;
 
+/// Changes logits; returns NULL, or what went wrong.
+pub type LogitsProcessor = Option<
+    unsafe extern "C" fn(
+        user_data: *mut c_void,
+        tokens: *const u32,
+        tokens_len: usize,
+        logits: *mut f32,
+        logits_len: usize,
+    ) -> *const c_char,
+>;
+
 /// What a callback is called with; given back when the last clone is dropped.
 #[derive(Clone)]
 pub(crate) struct UserData(Arc<Owned>);

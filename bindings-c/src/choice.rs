@@ -7,6 +7,7 @@
 use std::ffi::c_uint;
 use std::mem::{MaybeUninit, transmute_copy};
 
+use crate::chat::Overflow;
 use crate::error::Error;
 use crate::limits::{Limit, NameLimit};
 use crate::log::Level;
@@ -54,6 +55,7 @@ choices! {
     }
     NameLimit { Models, Adapters }
     Output { Nothing, LastLogits, Logits, Hidden }
+    Overflow { DropOldest, Refuse }
     Pooling { Default, Mean, Last, Cls }
     Speculation { Auto, Off, Lookup, Draft }
 }

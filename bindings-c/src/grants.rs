@@ -1,6 +1,8 @@
 //! What programs may do beside asking models.
 
 use std::ffi::{c_char, c_void};
+use std::future::Future;
+use std::pin::Pin;
 
 use async_channel::Sender;
 
@@ -136,19 +138,25 @@ pub unsafe extern "C" fn realm_grants_allow_tool(
         attempt(error, false, || {
             let (grants, name) = (object_mut(grants, "grants")?, text(name, "name")?);
             let tool = tool.ok_or_else(|| Error::invalid("`tool` is NULL"))?;
-            allow(grants, |grants| {
-                grants.tool_async(name, move |arguments| {
-                    let (answer, answered) = async_channel::bounded(1);
-                    let (arguments, call) = (text_of(&arguments), own(ToolCall(answer)));
-                    // The caller's function with the caller's data; the text lives until it returns.
-                    tool(data.get(), arguments.as_ptr(), call);
-                    async move {
-                        let gone = || Err("the tool gave no answer".to_owned());
-                        answered.recv().await.unwrap_or_else(|_| gone())
-                    }
-                })
-            });
+            allow(grants, |grants| grants.tool_async(name, tool_of(tool, data)));
             Ok(true)
+        })
+    }
+}
+
+type Called = unsafe extern "C" fn(*mut c_void, *const c_char, *mut ToolCall);
+type Answer = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+
+/// Calls a function of the caller's, which may answer later.
+pub(crate) fn tool_of(tool: Called, data: UserData) -> impl Fn(String) -> Answer + Send + Sync + 'static {
+    move |arguments| {
+        let (answer, answered) = async_channel::bounded(1);
+        let (arguments, call) = (text_of(&arguments), own(ToolCall(answer)));
+        // SAFETY: the caller's function with the caller's data; the text lives until it returns.
+        unsafe { tool(data.get(), arguments.as_ptr(), call) };
+        Box::pin(async move {
+            let gone = || Err("the tool gave no answer".to_owned());
+            answered.recv().await.unwrap_or_else(|_| gone())
         })
     }
 }

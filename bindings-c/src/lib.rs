@@ -10,11 +10,13 @@
 #![expect(clippy::missing_safety_doc, reason = "the header's beginning has the rules for all functions")]
 
 pub mod callback;
+pub mod chat;
 pub mod choice;
 pub mod error;
 pub mod generation;
 pub mod grants;
 pub mod limits;
+pub mod lists;
 pub mod log;
 pub mod memory;
 pub mod metrics;

@@ -52,6 +52,15 @@ pub enum Pooling {
     Cls,
 }
 
+pub(crate) fn pooling_of(pooling: Pooling) -> Option<realm::Pooling> {
+    match pooling {
+        Pooling::Default => None,
+        Pooling::Mean => Some(realm::Pooling::Mean),
+        Pooling::Last => Some(realm::Pooling::Last),
+        Pooling::Cls => Some(realm::Pooling::Cls),
+    }
+}
+
 /// What a model is. The texts belong to the model's handle.
 #[repr(C)]
 pub struct ModelInfo {
@@ -285,6 +294,14 @@ pub unsafe extern "C-unwind" fn realm_model_each(
 /// What a model says of each token of a text.
 pub struct Scores(Vec<(Option<f32>, Vec<TokenLogprob>)>);
 
+impl From<Vec<realm::Scored>> for Scores {
+    fn from(scored: Vec<realm::Scored>) -> Self {
+        let score =
+            |score: realm::Scored| (score.next, score.top.into_iter().map(TokenLogprob::from).collect());
+        Self(scored.into_iter().map(score).collect())
+    }
+}
+
 /// What it says of one token.
 #[repr(C)]
 pub struct Score {
@@ -310,10 +327,7 @@ pub unsafe extern "C" fn realm_model_score(
     unsafe {
         attempt(error, std::ptr::null_mut(), || {
             let scored = object(model, "model")?.model.score(array(tokens, len, "tokens")?, top)?;
-            let scores = scored
-                .into_iter()
-                .map(|score| (score.next, score.top.into_iter().map(TokenLogprob::from).collect()));
-            Ok(own(Scores(scores.collect())))
+            Ok(own(Scores::from(scored)))
         })
     }
 }
@@ -399,13 +413,7 @@ pub unsafe extern "C" fn realm_model_embed_tokens(
     // SAFETY: an object of ours, the caller's array, and places of the caller's.
     unsafe {
         attempt(error, std::ptr::null_mut(), || {
-            let pooling = match chosen(pooling)? {
-                Pooling::Default => None,
-                Pooling::Mean => Some(realm::Pooling::Mean),
-                Pooling::Last => Some(realm::Pooling::Last),
-                Pooling::Cls => Some(realm::Pooling::Cls),
-            };
-            let options = EmbedOptions { pooling, normalize };
+            let options = EmbedOptions { pooling: pooling_of(chosen(pooling)?), normalize };
             let tokens = array(tokens, tokens_len, "tokens")?;
             copy(&object(model, "model")?.model.embed_with(tokens, &options)?, len)
         })

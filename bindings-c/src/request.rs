@@ -1,10 +1,11 @@
 //! Requests, put together by setters.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 
 use realm::{Grammar, Message, Prompt, SharedPrefix};
 
+use crate::callback::{Drop, LogitsProcessor, UserData};
 use crate::choice::known;
 use crate::error::{Error, attempt};
 use crate::memory::{array, free, json, object_mut, own, text};
@@ -491,5 +492,34 @@ pub unsafe extern "C" fn realm_request_set_speculation(
     if let Some(speculation) = known(speculation) {
         // SAFETY: a request of ours, or NULL.
         unsafe { set(request, |r| r.speculation = Some(speculation.into())) }
+    }
+}
+
+/// Adds a function that changes the logits before each token is chosen. It runs on a thread of the request's own: no other request
+/// waits for it. Takes `user_data` over, also where it fails. Errors: `invalid-argument` for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_request_add_logits_processor(
+    request: *mut Request,
+    processor: LogitsProcessor,
+    user_data: *mut c_void,
+    drop: Drop,
+    error: *mut *mut Error,
+) -> bool {
+    let data = UserData::new(user_data, drop);
+    // SAFETY: a request of ours.
+    unsafe {
+        try_set(request, error, |r| {
+            let processor = processor.ok_or_else(|| Error::invalid("`processor` is NULL"))?;
+            r.logits_processors.push(realm::LogitsProcessor::new(move |tokens, logits| {
+                // The caller's function with the caller's data; both arrays live until it returns.
+                let why =
+                    processor(data.get(), tokens.as_ptr(), tokens.len(), logits.as_mut_ptr(), logits.len());
+                match why.is_null() {
+                    true => Ok(()),
+                    false => Err(text(why, "why").unwrap_or("it failed").to_owned()),
+                }
+            }));
+            Ok(())
+        })
     }
 }

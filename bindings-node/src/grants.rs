@@ -1,5 +1,7 @@
 //! What programs may do beside asking models, and logs.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use napi::Status;
@@ -20,7 +22,7 @@ type Sink = ThreadsafeFunction<Line, (), Line, Status, false, true>;
 /// Calls a tool by its name with JSON and answers with JSON: `{"answer": ...}` or `{"error": "..."}`.
 pub(crate) type Tools<'a> = Function<'a, Call, Promise<String>>;
 type Call = FnArgs<(String, String)>;
-type Dispatch = ThreadsafeFunction<Call, Promise<String>, Call, Status, false, true>;
+pub(crate) type Dispatch = ThreadsafeFunction<Call, Promise<String>, Call, Status, false, true>;
 
 /// As `ts/types.ts` has it, without the functions.
 #[derive(Deserialize)]
@@ -92,24 +94,37 @@ pub(crate) fn grants(options: &str, log: Option<Log<'_>>, tools: Option<Tools<'_
         grants = grants.http(host);
     }
     let Some(tools) = tools else { return Ok(grants) };
-    let dispatch: Dispatch = tools.build_threadsafe_function::<Call>().weak::<true>().build()?;
-    let dispatch = Arc::new(dispatch);
+    let dispatch = dispatch(&tools)?;
     for name in options.tools {
-        let dispatch = Arc::clone(&dispatch);
-        let tool = name.clone();
-        grants = grants.tool_async(name, move |arguments| {
-            let (dispatch, tool) = (Arc::clone(&dispatch), tool.clone());
-            async move {
-                let said = async { dispatch.call_async((tool, arguments).into()).await?.await };
-                let said = said.await.map_err(|error| error.to_string())?;
-                match serde_json::from_str(&said).map_err(|error| error.to_string())? {
-                    Answer::Answer(answer) => Ok(answer.to_string()),
-                    Answer::Error(error) => Err(error),
-                }
-            }
-        });
+        grants = grants.tool_async(name.clone(), tool(&dispatch, name));
     }
     Ok(grants)
+}
+
+/// What calls the application's tools, on Node's thread.
+pub(crate) fn dispatch(tools: &Tools<'_>) -> Result<Arc<Dispatch>> {
+    Ok(Arc::new(tools.build_threadsafe_function::<Call>().weak::<true>().build()?))
+}
+
+type Said = Pin<Box<dyn Future<Output = std::result::Result<String, String>> + Send>>;
+
+/// One of the tools.
+pub(crate) fn tool(
+    dispatch: &Arc<Dispatch>,
+    name: String,
+) -> impl Fn(String) -> Said + Send + Sync + 'static {
+    let dispatch = Arc::clone(dispatch);
+    move |arguments| {
+        let (dispatch, name) = (Arc::clone(&dispatch), name.clone());
+        Box::pin(async move {
+            let said = async { dispatch.call_async((name, arguments).into()).await?.await };
+            let said = said.await.map_err(|error| error.to_string())?;
+            match serde_json::from_str(&said).map_err(|error| error.to_string())? {
+                Answer::Answer(answer) => Ok(answer.to_string()),
+                Answer::Error(error) => Err(error),
+            }
+        })
+    }
 }
 
 /// Has Realm's own log go to a function; `null` ends it.

@@ -4,15 +4,18 @@
 //! What is small or seldom (options, metrics) passes as JSON; chunks and arrays of numbers as what they are. Promises are
 //! futures on napi's tokio, so nothing waits on Node's thread.
 
+mod chat;
 mod error;
 mod generation;
 pub mod grants;
 mod handle;
 pub mod hub;
+pub mod lists;
 mod load;
 mod metrics;
 mod model;
 mod options;
+mod processors;
 pub mod runtime;
 mod sequence;
 mod tenant;

@@ -9,13 +9,14 @@ use crate::error::failed;
 use crate::generation::NativeGeneration;
 use crate::handle::Handle;
 use crate::options::request;
+use crate::processors::{Process, processor};
 use crate::sequence::NativeSequence;
 use crate::tokenizer::NativeTokenizer;
 
 /// A LoRA adapter on a model.
 #[napi]
 pub struct NativeAdapter {
-    handle: Handle<realm::Adapter>,
+    pub(crate) handle: Handle<realm::Adapter>,
 }
 
 #[napi]
@@ -66,11 +67,17 @@ impl NativeModel {
         env: &'env Env,
         request: String,
         adapter: Option<&NativeAdapter>,
+        #[napi(ts_arg_type = "unknown")] function: Option<Process<'_>>,
     ) -> Result<PromiseRaw<'env, NativeGeneration>> {
         let model = self.handle.get()?;
         let adapter = adapter.map(|adapter| adapter.handle.get()).transpose()?;
+        let processor = processor(function.as_ref())?;
         env.spawn_future(async move {
-            let start = move || model.stream(self::request(&request, adapter)?).map_err(failed);
+            let start = move || {
+                let mut request = self::request(&request, adapter)?;
+                request.logits_processors.extend(processor);
+                model.stream(request).map_err(failed)
+            };
             Ok(NativeGeneration::new(unblock(move || Ok(start())).await.map_err(failed)??))
         })
     }

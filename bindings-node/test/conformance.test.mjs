@@ -58,9 +58,10 @@ class Runner {
 
   /** A request's prompt and options. */
   request({ prompt, messages, tokens, logit_bias, lark, adapter, ...rest }) {
-    const { tools, tool_choice, template_variables, input, json_schema, ...plain } = rest
+    const { tools, tool_choice, template_variables, input, json_schema, logits_processors, ...plain } = rest
     const options = renamed(plain, camel)
     if (tools !== undefined) options.tools = tools
+    if (logits_processors !== undefined) options.logitsProcessors = logits_processors.map(processor)
     if (tool_choice !== undefined) options.toolChoice = tool_choice
     if (template_variables !== undefined) options.templateVariables = template_variables
     if (input !== undefined) options.input = input
@@ -117,6 +118,13 @@ const limits = (asked = {}) => {
     }
   }
   return options
+}
+/** What a scenario has a logits processor do. */
+const processor = ({ only, not_the_last, nan, fail }) => (tokens, logits) => {
+  if (fail !== undefined) throw fail
+  if (only !== undefined) logits.forEach((_, id) => only.includes(id) || (logits[id] = -Infinity))
+  if (not_the_last) logits[tokens.at(-1)] = -Infinity
+  if (nan) logits[0] = NaN
 }
 const program = async ({ realm, add }, source) => {
   const loaded = await realm.loadProgram(source)
@@ -184,6 +192,42 @@ const operations = {
   log_likelihood: async ({ a, model }) => Array.from(await model.logLikelihood(a.prompt, a.continuation)),
   embed: async ({ a, model }) =>
     Array.from(await model.embed(a.text ?? a.tokens, { pooling: a.pooling, normalize: a.normalize })),
+  // Lists.
+  generate_many: async ({ a, model, runner }) => {
+    const [, options] = runner.request(a.options ?? {})
+    const each = await model.generateMany(a.prompts, { ...options, returnErrors: a.each })
+    return each.map((one) =>
+      one instanceof realm.RealmError ? { error: { code: one.code, message: one.message } } : completion(one),
+    )
+  },
+  embed_many: async ({ a, model }) => {
+    const vectors = await model.embedMany(a.texts, { pooling: a.pooling, normalize: a.normalize })
+    return vectors.map((vector) => Array.from(vector))
+  },
+  score_many: ({ a, model }) => model.scoreMany(a.texts, { top: a.top }),
+  encode_many: ({ a, model }) => model.encodeMany(a.texts, { special: a.special, boundaries: a.boundaries }),
+  // Chat sessions.
+  chat: ({ a, model, runner, add }) => {
+    const [, options] = runner.request(a.options ?? {})
+    const tools = a.tools?.map(({ definition, ...made }) => ({
+      ...(definition.function ?? definition),
+      run: (argument) => {
+        if ('error' in made) throw made.error
+        return 'answer' in made ? made.answer : argument
+      },
+    }))
+    const { system, max_rounds: maxRounds, overflow } = a
+    return add(new realm.ChatSession(model, { system, tools, maxRounds, overflow, ...options })) ?? null
+  },
+  ask: async ({ a, get }) => completion(await get('chat').ask(a.text)),
+  ask_stream: ({ a, get, add }) => add(get('chat').stream(a.text)) ?? null,
+  chat_state: ({ get }) => {
+    const { messages, droppedMessages, busy } = get('chat')
+    return { messages, dropped_messages: droppedMessages, busy }
+  },
+  set_messages: ({ a, get }) => void (get('chat').messages = a.messages) ?? null,
+  undo: ({ get }) => get('chat').undo(),
+  clear: ({ get }) => get('chat').clear() ?? null,
   // Sequences.
   sequence: ({ model, add }) => add(model.sequence()) ?? null,
   append: ({ a, get }) => get('sequence').append(a.tokens) ?? null,

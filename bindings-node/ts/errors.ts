@@ -132,6 +132,12 @@ export const errorsByCode: ReadonlyMap<string, new (message: string) => RealmErr
   CLASSES.map((each) => [new each('').code, each]),
 )
 
+/** @internal The error for a code. */
+export function errorOf(code: string, message: string): RealmError {
+  const known = errorsByCode.get(code)
+  return known ? new known(message) : new RealmError(message, code)
+}
+
 /** An error of the native half as users see it. `vm` and jest have classes of their own, so its shape counts. */
 function converted(error: unknown): unknown {
   const { message, code: kind } = (error ?? {}) as { message?: unknown; code?: unknown }
@@ -139,8 +145,7 @@ function converted(error: unknown): unknown {
   const parts = /^realm:([a-z-]+):([^]*)$/.exec(message)
   if (parts) {
     const [, code = '', what = ''] = parts
-    const known = errorsByCode.get(code)
-    return known ? new known(what) : new RealmError(what, code)
+    return errorOf(code, what)
   }
   // What napi says of arguments of other types.
   const types = ['InvalidArg', 'StringExpected', 'NumberExpected', 'ArrayExpected', 'ObjectExpected', 'BooleanExpected']

@@ -11,6 +11,7 @@
 
 import './globals.js'
 
+export { ChatSession } from './chat.js'
 export * from './errors.js'
 export { Generation } from './generation.js'
 export { Hub } from './hub.js'

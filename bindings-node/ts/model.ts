@@ -1,14 +1,16 @@
 import { bytes, isTyped, json, tokens } from './convert.js'
-import { call, wait } from './errors.js'
+import { call, errorOf, wait, type RealmError } from './errors.js'
 import { Generation } from './generation.js'
 import { Granted, type Functions } from './grants.js'
-import type { NativeAdapter, NativeModel, NativeTokenizer } from './native.js'
+import { aborted, keeping, many, plain, processed, weakly } from './lists.js'
+import { native, type NativeAdapter, type NativeModel, type NativeTokenizer } from './native.js'
 import { metrics } from './metrics.js'
 import { count, finite } from './numbers.js'
 import { Sequence } from './sequence.js'
 import { hidden, shown } from './show.js'
 import type {
   Completion,
+  ListOptions,
   Message,
   Metrics,
   ModelInfo,
@@ -98,13 +100,10 @@ export class Tokenizer {
   }
 }
 
-/** A request as the native half takes it. */
-function request(prompt: Prompt, { signal, adapter, ...options }: RequestOptions): string {
+/** @internal A request as the native half takes it. */
+export function request(prompt: Prompt, { signal, adapter, logitsProcessors, ...options }: RequestOptions): string {
   return json({ ...options, prompt: isTyped(prompt) ? Array.from(prompt) : prompt })
 }
-
-/** The functions that a running request may call. */
-const called = new WeakMap<Generation, Functions[]>()
 
 /** One set of weights, used by everybody, as one tenant sees it. */
 export class Model implements Disposable {
@@ -126,11 +125,12 @@ export class Model implements Disposable {
 
   /** Starts to answer a prompt, and returns at once what to iterate over. What is wrong with the request is thrown there. */
   stream(prompt: Prompt, options: RequestOptions = {}): Generation {
-    const given = () => this.native.stream(request(prompt, options), options.adapter?.native ?? null)
+    const processors = options.logitsProcessors ?? []
+    const process = weakly(processors)
+    const given = () => this.native.stream(request(prompt, options), options.adapter?.native ?? null, process)
     const functions: Functions[] = []
     const generation = new Generation(() => this.#granted.during(functions, given), options.signal)
-    called.set(generation, functions)
-    return generation
+    return keeping(generation, [functions, processors])
   }
 
   /** One vector for a text or token ids. */
@@ -139,6 +139,49 @@ export class Model implements Disposable {
     { pooling, normalize = true }: { pooling?: Pooling | undefined; normalize?: boolean | undefined } = {},
   ): Promise<Float32Array> {
     return wait(async () => this.native.embed(this.#text(text), pooling ?? null, normalize))
+  }
+
+  /**
+   * Answers many prompts, all with the same options; the completions are in the order of the prompts. A window of requests is
+   * under way at once, so that a list of any length neither fills a queue nor holds others up.
+   */
+  generateMany(prompts: Iterable<Prompt>, options: ListOptions & { returnErrors: true }): Promise<(Completion | RealmError)[]>
+  generateMany(prompts: Iterable<Prompt>, options?: ListOptions): Promise<Completion[]>
+  async generateMany(
+    prompts: Iterable<Prompt>,
+    { returnErrors = false, ...options }: ListOptions = {},
+  ): Promise<(Completion | RealmError)[]> {
+    options.signal?.throwIfAborted()
+    const requests = many(prompts, 'prompts').map((prompt) => request(prompt, options))
+    const adapter = options.adapter?.native ?? null
+    const process = processed(options.logitsProcessors ?? [])
+    const work = returnErrors
+      ? wait(async () => native.generateEach(this.native, requests, adapter, process)).then((each) =>
+          each.map((result) => (Array.isArray(result) ? errorOf(...result) : result)),
+        )
+      : wait(async () => native.generateMany(this.native, requests, adapter, process))
+    return aborted(work, options.signal)
+  }
+
+  /** One vector for each of many texts or lists of token ids; thousands are fine. */
+  async embedMany(
+    texts: Iterable<string | Iterable<number>>,
+    { pooling, normalize = true }: { pooling?: Pooling | undefined; normalize?: boolean | undefined } = {},
+  ): Promise<Float32Array[]> {
+    return wait(async () => native.embedMany(this.native, many(texts, 'texts').map(plain), pooling ?? null, normalize))
+  }
+
+  /** As `score`, for each of many texts. */
+  async scoreMany(
+    texts: Iterable<string | Iterable<number>>,
+    { top = 0 }: { top?: number | undefined } = {},
+  ): Promise<Scored[][]> {
+    return JSON.parse(await wait(async () => native.scoreMany(this.native, many(texts, 'texts').map(plain), count('top', top))))
+  }
+
+  /** Token ids of each of many texts. */
+  encodeMany(texts: Iterable<string>, options?: EncodeOptions): number[][] {
+    return many(texts, 'texts').map((text) => this.encode(text, options))
   }
 
   /** For each token of a text, or of token ids, the log-probability of the one that follows, and the `top` likeliest. */

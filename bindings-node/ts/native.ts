@@ -43,9 +43,25 @@ export interface NativeSequence {
   close(): void
 }
 
+/** @internal Gives logits back, or a complaint. */
+export type Process = (tokens: Uint32Array, logits: Float32Array) => Float32Array | string
+
+/** @internal */
+export type RunTool = (tool: string, json: string) => Promise<string>
+
+/** @internal */
+export interface NativeChat {
+  stream(question: string): NativeGeneration
+  state(): string
+  setMessages(messages: string): void
+  undo(): boolean
+  clear(): void
+  close(): void
+}
+
 /** @internal */
 export interface NativeModel {
-  stream(request: string, adapter: NativeAdapter | null): Promise<NativeGeneration>
+  stream(request: string, adapter: NativeAdapter | null, process: Process | null): Promise<NativeGeneration>
   embed(text: string | Uint32Array, pooling: string | null, normalize: boolean): Promise<Float32Array>
   score(text: string | Uint32Array, top: number): Promise<string>
   logLikelihood(prompt: Uint32Array, continuation: Uint32Array): Promise<Float32Array>
@@ -122,6 +138,33 @@ export interface NativeRealm {
 interface Native {
   NativeBell: new (ring: (id: number) => void) => NativeBell
   NativeRealm: new (options: string) => NativeRealm
+  NativeChat: new (
+    model: NativeModel,
+    request: string,
+    session: string,
+    adapter: NativeAdapter | null,
+    process: Process | null,
+    run: RunTool | null,
+  ) => NativeChat
+  generateMany(
+    model: NativeModel,
+    requests: string[],
+    adapter: NativeAdapter | null,
+    process: Process | null,
+  ): Promise<Completion[]>
+  generateEach(
+    model: NativeModel,
+    requests: string[],
+    adapter: NativeAdapter | null,
+    process: Process | null,
+  ): Promise<(Completion | [code: string, message: string])[]>
+  embedMany(
+    model: NativeModel,
+    texts: (string | Uint32Array)[],
+    pooling: string | null,
+    normalize: boolean,
+  ): Promise<Float32Array[]>
+  scoreMany(model: NativeModel, texts: (string | Uint32Array)[], top: number): Promise<string>
   inspect(path: string): Promise<string>
   logTo(log: Log | null, most: string): void
   command(args: string[]): number

@@ -15,6 +15,9 @@ export type Prompt = string | readonly Message[] | readonly number[] | Uint32Arr
 /** Where drafts come from: tokens that are computed on the chance that they follow. The text is the same with and without. */
 export type Speculation = 'auto' | 'off' | 'lookup' | 'draft'
 
+/** A function of the tokens so far and the logits of the next one, a number for each token of the vocabulary. */
+export type LogitsProcessor = (tokens: Uint32Array, logits: Float32Array) => Float32Array | void
+
 /** How a prompt is answered. */
 export interface RequestOptions {
   /** Tokens to generate at most; as many as the context holds, unless given. */
@@ -93,8 +96,48 @@ export interface RequestOptions {
   input?: unknown
   /** Where drafts come from; what the model was loaded with, unless given. */
   speculation?: Speculation | undefined
+  /**
+   * Functions that change the logits before each token is chosen, in this order: in place, or by returning others. `-Infinity`
+   * rules a token out. They run on Node's thread; this request waits for them, and no other does. If one throws, the request
+   * fails with a `FailedError` that says what.
+   */
+  logitsProcessors?: readonly LogitsProcessor[] | undefined
   /** Ends the request when it aborts; then the reason is thrown. */
   signal?: AbortSignal | undefined
+}
+
+/** How a list of prompts is answered. */
+export interface ListOptions extends RequestOptions {
+  /** One that fails leaves the others as they are: its error is in its place. Otherwise the first error is thrown. */
+  returnErrors?: boolean | undefined
+}
+
+/** A tool that a session runs: what the model is told of it, and the function. */
+export interface ChatTool {
+  name: string
+  description?: string | undefined
+  /** JSON Schema of the arguments, an object. */
+  parameters?: Readonly<Record<string, unknown>> | undefined
+  /** Gets the arguments. What it returns or throws the model gets to see. */
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any
+  run: (argument: any) => unknown
+}
+
+/** How a session answers: options of its requests, and its own. */
+export interface ChatOptions extends Omit<RequestOptions, 'tools' | 'signal'> {
+  /** What the model is told beforehand. */
+  system?: string | undefined
+  /** How the conversation begins, after `system`. */
+  messages?: readonly Message[] | undefined
+  /** Tools that the model may call. */
+  tools?: readonly ChatTool[] | undefined
+  /** How often the model may call tools for one question before it has to answer in words; 8, unless given. */
+  maxRounds?: number | undefined
+  /**
+   * What happens when the conversation does not fit in the context any more: the oldest turns are dropped, which is the default
+   * and `droppedMessages` counts, or the question fails with a `LimitExceededError`.
+   */
+  overflow?: 'drop_oldest' | 'refuse' | undefined
 }
 
 /** How a runtime is made. */

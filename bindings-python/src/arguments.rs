@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyList, PyString};
 
 use crate::errors::invalid;
 
@@ -41,4 +41,94 @@ pub(crate) fn named(py: Python<'_>, key: &str, error: PyErr) -> PyErr {
         return invalid(&format!("{key}: {}", error.value(py)));
     }
     error
+}
+
+/// A whole number for the argument `name`; `None` for `None`.
+///
+/// # Errors
+/// `TypeError` for what is no whole number (a bool is none, and neither is a float), `invalid-argument`, which is a `ValueError`
+/// too, for one that is negative or too large.
+pub(crate) fn count<T: TryFrom<u64> + Bounded>(
+    name: &str,
+    value: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Option<T>> {
+    let Some(value) = value.filter(|value| !value.is_none()) else { return Ok(None) };
+    let wrong = || {
+        let kind = value.get_type().name().map(|name| name.to_string()).unwrap_or_default();
+        PyTypeError::new_err(format!("{name} is a whole number, not a {kind}"))
+    };
+    if value.is_instance_of::<PyBool>() || value.is_instance_of::<PyFloat>() {
+        return Err(wrong());
+    }
+    let number = match value.extract::<u64>() {
+        Ok(number) => T::try_from(number).ok(),
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => None,
+        Err(_) => return Err(wrong()),
+    };
+    number.map(Some).ok_or_else(|| invalid(&format!("{name} is {value}; it must be from 0 to {}", T::MOST)))
+}
+
+/// The largest number of a type.
+pub(crate) trait Bounded {
+    const MOST: u64;
+}
+
+impl Bounded for u32 {
+    const MOST: u64 = u32::MAX as u64;
+}
+
+impl Bounded for u64 {
+    const MOST: u64 = u64::MAX;
+}
+
+impl Bounded for usize {
+    const MOST: u64 = usize::MAX as u64;
+}
+
+/// Token ids: any sequence of whole numbers. Other threads get a turn while a long one is read.
+///
+/// # Errors
+/// `TypeError` for anything else, `invalid-argument` for a number that is no token's.
+pub(crate) struct Tokens(pub(crate) Vec<u32>);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Tokens {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let wrong = || PyTypeError::new_err("token ids are a list of whole numbers");
+        // Bytes are a sequence of numbers, too, and hardly token ids.
+        if value.is_instance_of::<PyString>() || value.is_instance_of::<PyBytes>() {
+            return Err(wrong());
+        }
+        let mut tokens = Vec::new();
+        for item in value.try_iter().map_err(|_| wrong())? {
+            let item = item?;
+            match item.extract::<u32>() {
+                Ok(token) if !item.is_instance_of::<PyBool>() => tokens.push(token),
+                Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => {
+                    return Err(invalid(&format!("{item} is no token's id")));
+                }
+                _ => return Err(wrong()),
+            }
+            if tokens.len() % TURN == 0 {
+                value.py().detach(|| {});
+            }
+        }
+        Ok(Self(tokens))
+    }
+}
+
+/// Items of a list that are read or made in one go; then another thread may have the GIL.
+pub(crate) const TURN: usize = 1 << 15;
+
+/// Token ids as a list. Other threads get a turn while a long one is made.
+pub(crate) fn token_list<'py>(py: Python<'py>, tokens: &[u32]) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    for (i, part) in tokens.chunks(TURN).enumerate() {
+        if i > 0 {
+            py.detach(|| {});
+        }
+        list.call_method1("extend", (PyList::new(py, part)?,))?;
+    }
+    Ok(list)
 }

@@ -4,17 +4,21 @@ use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
-use pyo3::exceptions::PyBufferError;
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyBufferError, PyIndexError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList, PySlice, PyTuple};
 
 /// 32-bit floats in one or two dimensions, row by row: logits, hidden states, embeddings. It is a buffer:
-/// `numpy.asarray(array)` and `memoryview(array)` see the same memory, and may write to it.
+/// `numpy.asarray(array)` and `memoryview(array)` see the same memory, and may write to it. It is a sequence, too: of numbers, or
+/// of its rows; what indices and slices give are copies.
+///
+/// `Array(values, shape=None)` is made of a buffer of 32-bit floats or of numbers, and has one dimension or those of `shape`.
 #[pyclass(frozen, module = "realm", skip_from_py_object)]
 pub(crate) struct Array {
-    /// Only ever read or written through buffers that Python code holds, as a `bytearray`'s are.
+    /// Read and written with the GIL, or through buffers that Python code holds, as a `bytearray`'s are.
     values: UnsafeCell<Box<[f32]>>,
     /// `[length]` or `[rows, columns]`, and how many bytes apart neighbours are.
     shape: [ffi::Py_ssize_t; 2],
@@ -22,7 +26,7 @@ pub(crate) struct Array {
     dimensions: usize,
 }
 
-// SAFETY: after `new` nothing in Rust touches the values; Python code synchronizes as it does for any buffer.
+// SAFETY: after `new` Rust touches the values with the GIL only; Python code synchronizes as it does for any buffer.
 unsafe impl Sync for Array {}
 
 const FLOAT: usize = size_of::<f32>();
@@ -53,12 +57,148 @@ impl Array {
     }
 }
 
+impl Array {
+    /// A copy of some values.
+    fn read(&self, _py: Python<'_>, at: std::ops::Range<usize>) -> Vec<f32> {
+        // SAFETY: with the GIL nothing in Rust writes, and the reference ends before the GIL can be given up.
+        let values = unsafe { &*self.values.get() };
+        values[at].to_vec()
+    }
+
+    fn columns(&self) -> usize {
+        if self.dimensions == 2 { usize::try_from(self.shape[1]).unwrap_or(0) } else { 1 }
+    }
+
+    /// Where a row's values are.
+    fn row(&self, index: isize) -> PyResult<std::ops::Range<usize>> {
+        let place = self.place(index)?;
+        Ok(place * self.columns()..(place + 1) * self.columns())
+    }
+
+    /// An index from either end.
+    fn place(&self, index: isize) -> PyResult<usize> {
+        let length = self.shape[0];
+        let place = if index < 0 { index + length } else { index };
+        if (0..length).contains(&place) {
+            return Ok(place.unsigned_abs());
+        }
+        Err(PyIndexError::new_err(format!("index {index} is out of range: the array has {length} items")))
+    }
+
+    /// A number, or a row.
+    fn item<'py>(&self, py: Python<'py>, place: usize) -> PyResult<Bound<'py, PyAny>> {
+        let columns = self.columns();
+        let values = self.read(py, place * columns..(place + 1) * columns);
+        if self.dimensions == 2 {
+            return Ok(Bound::new(py, Self::vector(values))?.into_any());
+        }
+        Ok(values[0].into_pyobject(py)?.into_any())
+    }
+
+    /// All numbers, or all rows.
+    fn items<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let items = (0..self.__len__()).map(|place| self.item(py, place)).collect::<PyResult<Vec<_>>>()?;
+        PyList::new(py, items)
+    }
+}
+
 #[pymethods]
 impl Array {
+    #[new]
+    #[pyo3(signature = (values, shape=None))]
+    fn make(values: &Bound<'_, PyAny>, shape: Option<Vec<usize>>) -> PyResult<Self> {
+        let numbers = match PyBuffer::<f32>::get(values) {
+            Ok(buffer) => buffer.to_vec(values.py())?,
+            Err(_) => values.extract::<Vec<f32>>().map_err(|_| {
+                PyTypeError::new_err("values are a buffer of 32-bit floats or a sequence of numbers")
+            })?,
+        };
+        let count = numbers.len();
+        match shape.as_deref() {
+            None => Ok(Self::vector(numbers)),
+            Some(&[length]) if length == count => Ok(Self::vector(numbers)),
+            Some(&[rows, columns]) if rows.checked_mul(columns) == Some(count) => {
+                Ok(Self::new(numbers, [rows, columns], 2))
+            }
+            Some(_) => Err(crate::errors::invalid(&format!(
+                "shape is (length,) or (rows, columns) of the {count} values together"
+            ))),
+        }
+    }
+
+    /// `array[2]`, `array[-1]`, `array[1:3]`; with two dimensions a row or rows, and `array[1, 2]` a number.
+    fn __getitem__<'py>(&self, py: Python<'py>, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        if let Ok(slice) = index.cast::<PySlice>() {
+            let columns = self.columns();
+            let range = slice.indices(self.shape[0])?;
+            let mut values = Vec::new();
+            for i in 0..range.slicelength {
+                let place = (range.start + range.step * i as isize).unsigned_abs();
+                values.extend(self.read(py, place * columns..(place + 1) * columns));
+            }
+            let shape = [range.slicelength, columns];
+            return Ok(Bound::new(py, Self::new(values, shape, self.dimensions))?.into_any());
+        }
+        if let (Ok(places), 2) = (index.cast::<PyTuple>(), self.dimensions) {
+            let (row, column): (isize, isize) = places.extract()?;
+            let row = Bound::new(py, Self::vector(self.read(py, self.row(row)?)))?;
+            return row.get().item(py, row.get().place(column)?);
+        }
+        let index = index.extract().map_err(|_| {
+            PyTypeError::new_err("an index is an int or a slice, or for two dimensions a row and a column")
+        })?;
+        self.item(py, self.place(index)?)
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(self.items(py)?.try_iter()?.into_any())
+    }
+
+    fn __reversed__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let items = self.items(py)?;
+        items.reverse()?;
+        Ok(items.try_iter()?.into_any())
+    }
+
+    fn __contains__(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+        self.items(py)?.contains(value)
+    }
+
+    /// Where a number, or a row, first is.
+    ///
+    /// Raises `ValueError` if it is nowhere.
+    fn index(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<usize> {
+        self.items(py)?.index(value)
+    }
+
+    /// How often a number, or a row, is in it.
+    fn count(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<usize> {
+        self.items(py)?.call_method1("count", (value,))?.extract()
+    }
+
+    /// Whether another `Array` has the same shape and numbers. For comparisons number by number there is NumPy.
+    fn __eq__<'py>(&self, py: Python<'py>, other: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
+        let Ok(other) = other.cast::<Self>() else { return py.NotImplemented().into_bound(py) };
+        let other = other.get();
+        let all = |array: &Self| array.read(py, 0..array.__len__() * array.columns());
+        let equal =
+            self.dimensions == other.dimensions && self.shape == other.shape && all(self) == all(other);
+        pyo3::types::PyBool::new(py, equal).to_owned().into_any()
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<crate::record::Reduced<'py>> {
+        let py = slf.py();
+        let values = py
+            .import("array")?
+            .getattr("array")?
+            .call1(("f", pyo3::types::PyMemoryView::from(slf)?.call_method0("tobytes")?))?;
+        Ok((slf.get_type().into_any(), (values, slf.get().shape(py)?).into_pyobject(py)?))
+    }
+
     /// `(length,)` or `(rows, columns)`.
     #[getter]
-    fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, pyo3::types::PyTuple>> {
-        pyo3::types::PyTuple::new(py, &self.shape[..self.dimensions])
+    fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.shape[..self.dimensions])
     }
 
     fn __len__(&self) -> usize {
@@ -66,7 +206,7 @@ impl Array {
     }
 
     /// A NumPy array of the same memory.
-    fn numpy<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn numpy<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         static ASARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         ASARRAY.import(slf.py(), "numpy", "asarray")?.call1((slf,))
     }
@@ -90,9 +230,14 @@ impl Array {
         pyo3::types::PyMemoryView::from(slf)?.call_method0("tolist")
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self, py: Python<'_>) -> String {
         let shape: Vec<_> = self.shape[..self.dimensions].iter().map(ToString::to_string).collect();
-        format!("Array({})", shape.join(" x "))
+        let count = self.__len__() * self.columns();
+        let mut values: Vec<_> = self.read(py, 0..count.min(4)).iter().map(ToString::to_string).collect();
+        if count > values.len() {
+            values.push("...".into());
+        }
+        format!("<realm.Array {}: {}>", shape.join(" x "), values.join(", "))
     }
 
     // SAFETY: CPython calls this with a view that it may fill.

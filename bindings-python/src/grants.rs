@@ -1,15 +1,20 @@
 //! What programs may do beside asking models.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBool;
 use realm::{Level, Random, unblock};
 
+use crate::arguments::count;
+use crate::callbacks::{Callback, Callbacks};
 use crate::errors::{Result, invalid};
 use crate::process::with_gil;
 use crate::wait::{Notice, notify};
@@ -23,7 +28,10 @@ pub(crate) struct Store(Mutex<Option<realm::Store>>);
 impl Store {
     #[new]
     #[pyo3(signature = (quota, *, folder=None))]
-    fn new(py: Python<'_>, quota: usize, folder: Option<PathBuf>) -> Result<Self> {
+    fn new(py: Python<'_>, quota: &Bound<'_, PyAny>, folder: Option<PathBuf>) -> Result<Self> {
+        let Some(quota) = count("quota", Some(quota))? else {
+            return Err(PyTypeError::new_err("quota is a number of bytes").into());
+        };
         let store = match folder {
             None => realm::Store::in_memory(quota),
             Some(folder) => py.detach(|| realm::Store::on_disk(folder, quota)).map_err(realm::Error::from)?,
@@ -44,13 +52,25 @@ impl Store {
 ///   one; it runs on a thread of its own. What a coroutine function returns is awaited on the event loop that runs where
 ///   the `Grants` are made. What it raises the program gets as an error.
 #[pyclass(frozen, module = "realm", skip_from_py_object)]
-pub(crate) struct Grants(pub(crate) realm::Grants);
+pub(crate) struct Grants {
+    pub(crate) inner: realm::Grants,
+    /// The functions among them.
+    callbacks: Mutex<Option<Py<Callbacks>>>,
+}
+
+impl Grants {
+    pub(crate) fn callbacks(&self, py: Python<'_>) -> Option<Py<Callbacks>> {
+        let callbacks = self.callbacks.lock().unwrap_or_else(PoisonError::into_inner);
+        callbacks.as_ref().map(|callbacks| callbacks.clone_ref(py))
+    }
+}
 
 #[pymethods]
 impl Grants {
     #[new]
     #[pyo3(signature = (*, log=None, clock=false, random=None, store=None, http=None, tools=None))]
     fn new(
+        py: Python<'_>,
         log: Option<&Bound<'_, PyAny>>,
         clock: bool,
         random: Option<&Bound<'_, PyAny>>,
@@ -59,10 +79,26 @@ impl Grants {
         tools: Option<HashMap<String, Bound<'_, PyAny>>>,
     ) -> PyResult<Self> {
         let mut grants = realm::Grants::none();
-        if let Some(sink) = log.map(|log| Sink::new(log, "to_logging")).transpose()?.flatten() {
+        let mut functions = Vec::new();
+        let log = log.map(|log| sink(log, "to_logging")).transpose()?.flatten();
+        let logs = log.is_some();
+        functions.extend(log.map(Bound::unbind));
+        let mut names = Vec::new();
+        for (name, function) in tools.into_iter().flatten() {
+            functions.extend(tool_functions(&name, &function)?);
+            names.push(name);
+        }
+        let (callbacks, calls) = Callbacks::new(py, functions)?;
+        let mut calls = calls.into_iter();
+        if logs && let Some(sink) = calls.next() {
             grants = grants.log_to(move |tenant, severity, message| {
-                sink.line((tenant.to_owned(), severity.as_str(), message.to_owned()));
+                line(&sink, (tenant.to_owned(), severity.as_str(), message.to_owned()));
             });
+        }
+        for name in names {
+            if let (Some(function), Some(event_loop)) = (calls.next(), calls.next()) {
+                grants = grants.tool_async(name, tool(function, event_loop, How::Value));
+            }
         }
         if clock {
             grants = grants.clock();
@@ -71,7 +107,7 @@ impl Grants {
             grants = match random.cast::<PyBool>() {
                 Ok(system) if system.is_true() => grants.random(Random::System),
                 Ok(_) => grants,
-                Err(_) => grants.random(Random::Seed(random.extract()?)),
+                Err(_) => grants.random(Random::Seed(count("random", Some(random))?.unwrap_or(0))),
             };
         }
         if let Some(store) = store {
@@ -81,42 +117,43 @@ impl Grants {
         for host in http.into_iter().flatten() {
             grants = grants.http(host);
         }
-        for (name, function) in tools.into_iter().flatten() {
-            grants = tool(grants, name, &function)?;
-        }
-        Ok(Self(grants))
+        Ok(Self { inner: grants, callbacks: Mutex::new(Some(callbacks)) })
     }
 
     fn __repr__(&self) -> String {
-        format!("{:?}", self.0)
+        format!("{:?}", self.inner)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        let Ok(callbacks) = self.callbacks.try_lock() else { return Ok(()) };
+        visit.call(&*callbacks)
+    }
+
+    fn __clear__(&self) {
+        let callbacks = self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(callbacks);
     }
 }
 
-/// A function of the application's that takes lines of a log.
-#[derive(Clone)]
-struct Sink(Arc<Py<PyAny>>);
-
-impl Sink {
-    /// `True` for a function of `realm.logs`, a function, or `False` for none.
-    fn new(log: &Bound<'_, PyAny>, to_logging: &str) -> PyResult<Option<Self>> {
-        let sink = match log.cast::<PyBool>() {
-            Ok(on) if on.is_true() => log.py().import("realm.logs")?.getattr(to_logging)?,
-            Ok(_) => return Ok(None),
-            Err(_) if log.is_callable() => log.clone(),
-            Err(_) => return Err(PyTypeError::new_err("log is a bool or a function")),
-        };
-        Ok(Some(Self(Arc::new(sink.unbind()))))
+/// `True` for a function of `realm.logs`, a function, or `False` for none.
+fn sink<'py>(log: &Bound<'py, PyAny>, to_logging: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    match log.cast::<PyBool>() {
+        Ok(on) if on.is_true() => log.py().import("realm.logs")?.getattr(to_logging).map(Some),
+        Ok(_) => Ok(None),
+        Err(_) if log.is_callable() => Ok(Some(log.clone())),
+        Err(_) => Err(PyTypeError::new_err("log is a bool or a function")),
     }
+}
 
-    /// Hands a line to the notifier, since whoever logs must not wait for the GIL.
-    fn line(&self, arguments: (String, &'static str, String)) {
-        let sink = Arc::clone(&self.0);
-        notify(Notice::Call(Box::new(move |py| {
-            if let Err(error) = sink.call1(py, arguments) {
-                error.write_unraisable(py, Some(sink.bind(py)));
-            }
-        })));
-    }
+/// Hands a line to the notifier, since whoever logs must not wait for the GIL.
+fn line(sink: &Callback, arguments: (String, &'static str, String)) {
+    let sink = sink.clone();
+    notify(Notice::Call(Box::new(move |py| {
+        let Some(sink) = sink.get(py) else { return };
+        if let Err(error) = sink.call1(arguments) {
+            error.write_unraisable(py, Some(&sink));
+        }
+    })));
 }
 
 /// Has Realm's own log go to a function of where a line comes from, a level and a message, or with `True` to the logger `realm` of the
@@ -127,29 +164,67 @@ pub(crate) fn log_to(log: Option<&Bound<'_, PyAny>>, level: &str) -> Result<()> 
     let most = Level::ALL.into_iter().find(|most| most.as_str() == level).ok_or_else(|| {
         invalid(&format!("level is 'error', 'warn', 'info', 'debug' or 'trace', not '{level}'"))
     })?;
-    let sink = log.map(|log| Sink::new(log, "realm_to_logging")).transpose()?.flatten();
-    let sink = sink.map(|sink| {
-        move |severity: Level, target: &str, message: &str| {
-            sink.line((target.to_owned(), severity.as_str(), message.to_owned()));
-        }
-    });
-    Ok(realm::log_to(most, sink)?)
+    let sink = log.map(|log| sink(log, "realm_to_logging")).transpose()?.flatten();
+    let Some(sink) = sink else {
+        realm::log_to(most, None::<fn(Level, &str, &str)>)?;
+        LOG.lock().unwrap_or_else(PoisonError::into_inner).take();
+        return Ok(());
+    };
+    // The log of the whole process: the function stays until another one, or none, takes its place.
+    let (owner, calls) = Callbacks::new(sink.py(), vec![sink.clone().unbind()])?;
+    let sink = calls.into_iter().next();
+    realm::log_to(
+        most,
+        sink.map(|sink| {
+            move |severity: Level, target: &str, message: &str| {
+                line(&sink, (target.to_owned(), severity.as_str(), message.to_owned()));
+            }
+        }),
+    )?;
+    let old = LOG.lock().unwrap_or_else(PoisonError::into_inner).replace(owner);
+    drop(old);
+    Ok(())
 }
 
-fn tool(grants: realm::Grants, name: String, function: &Bound<'_, PyAny>) -> PyResult<realm::Grants> {
+/// Keeps the function of [`log_to`].
+static LOG: Mutex<Option<Py<Callbacks>>> = Mutex::new(None);
+
+/// What a tool is called with: the function, and the event loop that runs here, if one does.
+pub(crate) fn tool_functions(name: &str, function: &Bound<'_, PyAny>) -> PyResult<[Py<PyAny>; 2]> {
     if !function.is_callable() {
         return Err(PyTypeError::new_err(format!("the tool '{name}' is not a function")));
     }
-    let py = function.py();
-    // Runs a function and awaits what it returns, on this event loop if there is one.
-    let event_loop = py.import("asyncio")?.call_method0("_get_running_loop")?.unbind();
-    let call = Arc::new((function.clone().unbind(), event_loop));
-    Ok(grants.tool_async(name, move |arguments| {
-        let call = Arc::clone(&call);
+    let event_loop = function.py().import("asyncio")?.call_method0("_get_running_loop")?;
+    Ok([function.clone().unbind(), event_loop.unbind()])
+}
+
+/// How a tool gets its arguments.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// As one value.
+    Value,
+    /// By their names.
+    Keywords,
+}
+
+type Answer = Pin<Box<dyn Future<Output = std::result::Result<String, String>> + Send>>;
+
+/// Calls a tool on a thread of its own. What a coroutine function returns is awaited on the event loop, if there is one.
+pub(crate) fn tool(
+    function: Callback,
+    event_loop: Callback,
+    how: How,
+) -> impl Fn(String) -> Answer + Send + Sync + 'static {
+    move |arguments| {
+        let (function, event_loop) = (function.clone(), event_loop.clone());
         let answer = unblock(move || {
             let answer = with_gil(|py| {
-                let (function, event_loop) = &*call;
-                runner(py)?.call1(py, (function, arguments, event_loop))?.extract::<String>(py)
+                let (Some(function), Some(event_loop)) = (function.get(py), event_loop.get(py)) else {
+                    return Err(PyRuntimeError::new_err("nothing waits for this call any more"));
+                };
+                runner(py)?
+                    .call1(py, (function, arguments, event_loop, how == How::Keywords))?
+                    .extract::<String>(py)
             });
             Ok(match answer {
                 Some(Ok(answer)) => Ok(answer),
@@ -157,8 +232,8 @@ fn tool(grants: realm::Grants, name: String, function: &Bound<'_, PyAny>) -> PyR
                 None => Err("the application is ending".into()),
             })
         });
-        async move { answer.await.map_err(|error| error.to_string())? }
-    }))
+        Box::pin(async move { answer.await.map_err(|error| error.to_string())? })
+    }
 }
 
 /// `realm.tools.run`.

@@ -9,7 +9,7 @@ use realm::hub::{Reference, State};
 use realm::unblock;
 
 use crate::errors::Result;
-use crate::progress::Callback;
+use crate::progress::Reports;
 use crate::record::record;
 use crate::runtime::text;
 use crate::wait::{Awaitable, wait};
@@ -22,7 +22,7 @@ record! {
         /// Where its file is, or will be.
         path: PathBuf,
         /// `"absent"`, `"partial"` (an interrupted pull, which the next one goes on with) or `"present"`.
-        state: &'static str,
+        state: String,
         /// Bytes that are here.
         bytes: u64,
         /// One line about it, for models of the catalog.
@@ -43,6 +43,7 @@ impl From<realm::hub::Status> for ModelStatus {
             Reference::Catalog(entry) => (Some(entry.description.clone()), Some(entry.license.clone())),
             _ => (None, None),
         };
+        let state = state.to_owned();
         Self { name: status.reference.to_string(), path: status.path, state, bytes, description, license }
     }
 }
@@ -58,16 +59,12 @@ impl Hub {
         Self(hub)
     }
 
-    fn pulled(
-        &self,
-        model: String,
-        progress: Option<Py<PyAny>>,
-    ) -> impl Future<Output = Pulled> + Send + 'static {
-        let (hub, callback) = (self.0.clone(), Callback::new(progress));
+    fn pulled(&self, model: String, reports: Reports) -> impl Future<Output = Pulled> + Send + 'static {
+        let hub = self.0.clone();
         async move {
-            let mut progress = callback.progress();
+            let mut progress = reports.progress();
             let pull = move || Ok(hub.pull(&Reference::parse(&model)?, &mut progress)?);
-            unblock(pull).await.map_err(|error| callback.cause(error))
+            unblock(pull).await.map_err(|error| reports.cause(error))
         }
     }
 }
@@ -99,13 +96,16 @@ impl Hub {
     /// Fetches a model unless it is here, and returns the path of its file. `progress` is called as for `Realm.load_model`.
     #[pyo3(signature = (model, *, progress=None))]
     fn pull(&self, py: Python<'_>, model: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<PathBuf> {
-        wait(py, self.pulled(text(model)?, progress))?
+        let (_owner, reports) = Reports::new(py, progress)?;
+        wait(py, self.pulled(text(model)?, reports))?
     }
 
     /// As `pull`, to be awaited.
     #[pyo3(signature = (model, *, progress=None))]
-    fn pull_async(&self, model: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<Awaitable> {
-        Ok(Awaitable::new(self.pulled(text(model)?, progress), |py, path| path.into_py_any(py)))
+    fn pull_async(&self, py: Python<'_>, model: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<Awaitable> {
+        let (owner, reports) = Reports::new(py, progress)?;
+        let pulled = self.pulled(text(model)?, reports);
+        Ok(Awaitable::new(pulled, |py, path| path.into_py_any(py)).holding(owner))
     }
 
     /// Removes a model's file and returns how many bytes that freed.

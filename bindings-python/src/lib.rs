@@ -4,12 +4,18 @@
 //! - [`wait`]: how a call waits: threads without the GIL and with an eye on signals, tasks by futures of their event loop.
 //! - [`process`]: what fork and the interpreter's end would break.
 //! - [`handle`]: objects that can be closed.
-//! - [`arguments`]: keyword arguments that come as a dict.
+//! - [`arguments`]: keyword arguments that come as a dict, whole numbers, token ids.
+//! - [`text`]: texts, whatever is in them.
+//! - [`callbacks`]: the application's functions, where the garbage collector sees them.
+//! - [`record`]: plain results.
 //! - [`errors`]: Realm's errors as exceptions.
 //! - The rest are the nouns of the `realm` crate.
 
+mod adapter;
 mod arguments;
 mod array;
+mod callbacks;
+mod chat;
 #[cfg(unix)]
 mod doorbell;
 mod errors;
@@ -17,42 +23,57 @@ mod generation;
 mod grants;
 mod handle;
 mod hub;
+mod info;
+mod lists;
 mod metrics;
 mod model;
 mod process;
+mod processors;
 mod progress;
 mod record;
 mod request;
+mod results;
 mod runtime;
 mod sequence;
 mod tenant;
+mod text;
 mod tokenizer;
 mod wait;
 
 use pyo3::prelude::*;
 
 /// What `realm` for Python is made of.
-#[pymodule]
+#[pymodule(gil_used = true)]
 mod _realm {
     #[pymodule_export]
+    use crate::adapter::Adapter;
+    #[pymodule_export]
     use crate::array::Array;
+    #[pymodule_export]
+    use crate::callbacks::{Callbacks, Granted};
+    #[pymodule_export]
+    use crate::chat::ChatSession;
     #[cfg(unix)]
     #[pymodule_export]
     use crate::doorbell::Doorbell;
     #[pymodule_export]
-    use crate::generation::{Chunk, Completion, Generation, Timings, Token, TokenLogprob, ToolCall, Usage};
+    use crate::generation::Generation;
     #[pymodule_export]
     use crate::grants::{Grants, Store, log_to};
     #[pymodule_export]
     use crate::hub::{Hub, ModelStatus};
     #[pymodule_export]
+    use crate::info::{FileInfo, ModelInfo, Scored, inspect};
+    #[pymodule_export]
     use crate::metrics::{Histogram, KvPages, Metrics, Requests, Served, TenantMetrics, Tokens};
     #[pymodule_export]
-    use crate::model::{Adapter, FileInfo, Model, ModelInfo, Scored, inspect};
+    use crate::model::Model;
     #[pymodule_export]
     use crate::process::{after_fork, at_exit};
     #[pymodule_export]
     use crate::progress::ProgressEvent;
+    #[pymodule_export]
+    use crate::results::{Chunk, Completion, Timings, Token, TokenLogprob, ToolCall, Usage};
     #[pymodule_export]
     use crate::runtime::{Realm, command};
     #[pymodule_export]
@@ -63,4 +84,9 @@ mod _realm {
     use crate::tokenizer::Tokenizer;
     #[pymodule_export]
     use crate::wait::Awaitable;
+
+    /// The version of this package.
+    #[allow(non_upper_case_globals)]
+    #[pymodule_export]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
 }

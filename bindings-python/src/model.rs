@@ -4,167 +4,79 @@ use std::path::PathBuf;
 
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyTypeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use realm::{EmbedOptions, Pooling, unblock};
 
+use crate::adapter::Adapter;
+use crate::arguments::{Tokens, count, token_list};
 use crate::array::Array;
+use crate::callbacks::{Callbacks, Granted};
 use crate::errors::Result;
-use crate::generation::{Completion, Generation, TokenLogprob, logprobs};
+use crate::generation::Generation;
 use crate::handle::{Handle, not_picklable};
+use crate::info::{ModelInfo, Scored, scores};
+use crate::lists;
 use crate::metrics::Metrics;
-use crate::record::record;
+use crate::processors::Keep;
 use crate::request::{json, request};
+use crate::results::Completion;
 use crate::sequence::Sequence;
+use crate::text::Text;
 use crate::tokenizer::Tokenizer;
 use crate::wait::{Awaitable, wait};
-
-record! {
-    /// What a model is.
-    ModelInfo {
-        /// `general.name` of the file.
-        name: Option<String>,
-        /// Such as `llama`.
-        architecture: String,
-        /// Number of weights.
-        parameters: u64,
-        /// Bytes of the file.
-        file_bytes: u64,
-        /// Tokens in the vocabulary.
-        vocabulary: usize,
-        /// Transformer layers.
-        layers: usize,
-        /// Tokens that one request may have, prompt and generation together.
-        context_length: usize,
-        /// Tokens that the model was trained for.
-        trained_context_length: usize,
-        /// Numbers in a hidden state, and so in an embedding.
-        hidden: usize,
-        /// How hidden states become an embedding: `"mean"`, `"last"` or `"cls"`.
-        pooling: &'static str,
-        /// Whether it has a chat template.
-        chat_template: bool,
-        /// Where it runs.
-        device: String,
-    }
-}
-
-record! {
-    /// What a GGUF file holds.
-    FileInfo {
-        /// `general.name` of the file.
-        name: Option<String>,
-        /// Such as `llama`.
-        architecture: String,
-        /// Number of weights.
-        parameters: u64,
-        /// Transformer layers.
-        layers: usize,
-        /// Tokens in the vocabulary.
-        vocabulary: usize,
-        /// Tokens that the model was trained for.
-        trained_context_length: usize,
-        /// Whether it has a chat template.
-        chat_template: bool,
-        /// For each tensor type its name, number of tensors and bytes, largest first.
-        tensor_types: Vec<(String, usize, u64)>,
-    }
-}
-
-record! {
-    /// What a model says of one position of a text.
-    Scored {
-        /// The log-probability of the token that follows in the text, in nats; `None` after the last one.
-        next: Option<f32>,
-        /// The likeliest tokens in its place, likeliest first.
-        top: Vec<Py<TokenLogprob>>,
-    }
-}
-
-/// Reads a GGUF file's header, without loading the model.
-#[pyfunction]
-pub(crate) fn inspect(py: Python<'_>, path: PathBuf) -> Result<FileInfo> {
-    let info = py.detach(|| realm::inspect(&path))?;
-    let realm::FileInfo {
-        name, architecture, parameters, layers, vocabulary, trained_context_length, ..
-    } = info;
-    let (chat_template, tensor_types) = (info.chat_template, info.tensor_types);
-    Ok(FileInfo {
-        name,
-        architecture,
-        parameters,
-        layers,
-        vocabulary,
-        trained_context_length,
-        chat_template,
-        tensor_types,
-    })
-}
-
-/// A LoRA adapter on a model. It is unloaded when nobody holds it any more and the last request that uses it has ended.
-#[pyclass(frozen, module = "realm")]
-pub(crate) struct Adapter {
-    pub(crate) handle: Handle<realm::Adapter>,
-}
-
-#[pymethods]
-impl Adapter {
-    /// What it was loaded by, which tenants' limits name.
-    #[getter]
-    fn name(&self) -> PyResult<String> {
-        Ok(self.handle.get()?.name().to_owned())
-    }
-
-    /// Its largest rank.
-    #[getter]
-    fn rank(&self) -> PyResult<usize> {
-        Ok(self.handle.get()?.rank())
-    }
-
-    /// Bytes that its matrices take.
-    #[getter]
-    fn bytes(&self) -> PyResult<usize> {
-        Ok(self.handle.get()?.bytes())
-    }
-
-    /// Gives it back.
-    fn close(&self, py: Python<'_>) {
-        self.handle.close(py);
-    }
-
-    fn __enter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyAny>) {
-        self.handle.close(py);
-    }
-
-    fn __reduce__(&self) -> PyResult<()> {
-        Err(not_picklable("Adapter"))
-    }
-}
 
 /// One set of weights, used by everybody, as one tenant sees it. The weights go when it is closed or dropped everywhere and the
 /// last generation has ended. Any number of threads and tasks may ask it at once.
 #[pyclass(frozen, module = "realm")]
 pub(crate) struct Model {
     pub(crate) handle: Handle<realm::Model>,
+    /// What owns the functions that its tenant's programs may call.
+    granted: Option<Py<Granted>>,
 }
 
 impl Model {
     pub(crate) fn new(model: realm::Model) -> Self {
-        Self { handle: Handle::new("Model", model) }
+        Self::granted(model, None)
+    }
+
+    /// As a tenant sees it.
+    pub(crate) fn granted(model: realm::Model, granted: Option<Py<Granted>>) -> Self {
+        Self { handle: Handle::new("Model", model), granted }
+    }
+
+    /// What a request that starts now may call.
+    pub(crate) fn granted_now(&self, py: Python<'_>) -> Option<Py<Callbacks>> {
+        self.granted.as_ref().and_then(|granted| granted.get().now(py))
+    }
+
+    /// What the keyword arguments ask for, and what that needs of Python.
+    fn ask(
+        &self,
+        prompt: &Bound<'_, PyAny>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<(realm::Model, realm::Request, Keep)> {
+        let (request, mut keep) = request(prompt, options)?;
+        keep.callbacks.extend(self.granted_now(prompt.py()));
+        Ok((self.handle.get()?, request, keep))
     }
 }
 
 /// What a text or token ids are as tokens.
 fn tokens(model: &realm::Model, text: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
-    match text.extract::<String>() {
-        Ok(words) => Ok(text.py().detach(|| model.encode(&words))),
-        Err(_) => text.extract().map_err(|_| PyTypeError::new_err("a str or a list of token ids is needed")),
+    if let Ok(string) = text.cast::<PyString>() {
+        let words = crate::text::text(string)?;
+        return Ok(text.py().detach(|| model.encode(&words)));
     }
+    text.extract::<Tokens>().map(|tokens| tokens.0).map_err(|error| {
+        match error.is_instance_of::<PyTypeError>(text.py()) {
+            true => PyTypeError::new_err(
+                "a str or a list of token ids is needed; for several texts there are `embed_many` and `score_many`",
+            ),
+            false => error,
+        }
+    })
 }
 
 fn embed_options(pooling: Option<&str>, normalize: bool) -> Result<EmbedOptions> {
@@ -172,13 +84,42 @@ fn embed_options(pooling: Option<&str>, normalize: bool) -> Result<EmbedOptions>
     Ok(EmbedOptions { pooling, normalize })
 }
 
-fn scores(py: Python<'_>, scores: Vec<realm::Scored>) -> PyResult<Vec<Scored>> {
-    scores.iter().map(|score| Ok(Scored { next: score.next, top: logprobs(py, &score.top)? })).collect()
-}
-
 #[pymethods]
 impl Model {
-    /// Answers a prompt: text, messages (dicts with `role` and `content`) or token ids.
+    /// Answers a prompt, and waits for the whole answer.
+    ///
+    /// `prompt` is text, which goes on as it is; messages, dicts with `role` and `content`, which the model's chat template
+    /// renders; or token ids. Halves of characters in texts (lone surrogates) become U+FFFD.
+    ///
+    /// Options; `None` is as if one were not there:
+    ///
+    /// - `max_tokens`: tokens to generate at most; as many as the context holds, unless given.
+    /// - `temperature` (0.8): divides the logits; 0 takes the likeliest token each time.
+    /// - `top_k` (40): only the k likeliest tokens; 0 for all. `top_p` (0.95): only the likeliest tokens whose probabilities
+    ///   together reach p. `min_p` (0.05): only tokens at least p times as likely as the likeliest. `typical_p` (1).
+    /// - `repetition_penalty` (1) on tokens among the last `repetition_window` (64); `frequency_penalty` (0) for each time and
+    ///   `presence_penalty` (0) once for a token that was generated.
+    /// - `seed`: the same seed gives the same text; another one each time, unless given.
+    /// - `stop`: a text, or several, that end the answer and are not part of it.
+    /// - `logprobs`: how many likely tokens to tell with each token, in nats.
+    /// - `logit_bias`: a dict of token ids and what is added to their logits. `banned_tokens`: ids that never come.
+    /// - `logits_processors`: functions `f(ids, logits)`, called before each token is chosen. `ids` is a list of the tokens so far,
+    ///   `logits` an array of 32-bit floats, one for each token of the vocabulary: a NumPy array, or a `realm.Array` where there
+    ///   is no NumPy. A function changes it in place and returns `None`, or returns another one; -infinity rules a token out.
+    ///   They run on a thread of their own, so that no other request waits for them, before penalties and temperature. What
+    ///   one raises ends the request and is raised here.
+    /// - `response_format` (as OpenAI has it), `json_schema` (a dict), `json` (`True`), `regex` or `grammar` (Lark): what the text
+    ///   has to be.
+    /// - `tools`: definitions in OpenAI's format; `tool_choice`: `"auto"`, `"none"`, `"required"` or a function's name in a dict.
+    /// - `template_variables`: a dict of what else the chat template reads.
+    /// - `ignore_eos` (`False`): go on after an end token.
+    /// - `shared_prefix`: `"system"` or a number of tokens that other tenants send, too, so that it is computed once.
+    /// - `adapter`, `adapter_scale` (1): a LoRA adapter, and a factor on it.
+    /// - `speculation`: `"auto"`, `"off"`, `"lookup"` or `"draft"`: where drafts come from; the text is the same.
+    /// - `input`: any JSON, for a tenant's program.
+    ///
+    /// Raises `InvalidArgumentError` (a `ValueError`) for what means nothing, `LimitExceededError` for a prompt that is too long and
+    /// where a tenant's limit ends it, `OverloadedError` if too many requests wait, `TypeError` for what is of another type.
     #[pyo3(signature = (prompt, **options))]
     fn generate(
         &self,
@@ -186,24 +127,28 @@ impl Model {
         prompt: &Bound<'_, PyAny>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> Result<Completion> {
-        let (model, request) = (self.handle.get()?, request(prompt, options)?);
+        let (model, request, keep) = self.ask(prompt, options)?;
         let generation = py.detach(|| model.stream(request))?;
-        Generation::new(generation).finish(py)
+        Generation::new(generation, keep).finish(py)
     }
 
-    /// As `generate`, to be awaited.
+    /// As `generate`, with the same options, to be awaited.
     #[pyo3(signature = (prompt, **options))]
     fn generate_async(
         &self,
         prompt: &Bound<'_, PyAny>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Awaitable> {
-        let (model, request) = (self.handle.get()?, request(prompt, options)?);
-        let future = async move { unblock(move || model.stream(request)).await?.finish_async().await };
-        Ok(Awaitable::new(future, Completion::convert))
+        let (model, request, Keep { callbacks, raised }) = self.ask(prompt, options)?;
+        let future = async move {
+            let generation =
+                unblock(move || model.stream(request)).await.map_err(|e| crate::errors::exception(&e))?;
+            generation.finish_async().await.map_err(|error| raised.instead_of(error))
+        };
+        Ok(Awaitable::new(future, Completion::convert).holding(callbacks))
     }
 
-    /// Starts to answer a prompt, and returns at once what to iterate over.
+    /// Starts to answer a prompt, and returns at once what to iterate over. Takes the options of `generate`.
     #[pyo3(signature = (prompt, **options))]
     fn stream(
         &self,
@@ -211,19 +156,72 @@ impl Model {
         prompt: &Bound<'_, PyAny>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> Result<Generation> {
-        let (model, request) = (self.handle.get()?, request(prompt, options)?);
-        Ok(Generation::new(py.detach(|| model.stream(request))?))
+        let (model, request, keep) = self.ask(prompt, options)?;
+        Ok(Generation::new(py.detach(|| model.stream(request))?, keep))
     }
 
     /// As `stream`, to be awaited: a long prompt is encoded, and a grammar compiled, on another thread than the event loop's.
     #[pyo3(signature = (prompt, **options))]
     fn stream_async(
         &self,
+        py: Python<'_>,
         prompt: &Bound<'_, PyAny>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Awaitable> {
-        let (model, request) = (self.handle.get()?, request(prompt, options)?);
-        Ok(Awaitable::new(unblock(move || model.stream(request)), Generation::convert))
+        let (model, request, keep) = self.ask(prompt, options)?;
+        let callbacks: Vec<_> = keep.callbacks.iter().map(|each| each.clone_ref(py)).collect();
+        let convert = move |py: Python<'_>, generation| Generation::new(generation, keep).into_py_any(py);
+        Ok(Awaitable::new(unblock(move || model.stream(request)), convert).holding(callbacks))
+    }
+
+    /// Answers many prompts, all with the same options, those of `generate`; the completions are in the order of the prompts. A
+    /// window of requests is under way at once, so that a list of any length neither fills a queue nor holds others up.
+    ///
+    /// The first error ends the call, and names the prompt's place. With `return_exceptions` each prompt that fails has its
+    /// exception in the list, and the others their completions.
+    #[pyo3(signature = (prompts, *, return_exceptions=false, **options))]
+    fn generate_many<'py>(
+        &self,
+        py: Python<'py>,
+        prompts: &Bound<'py, PyAny>,
+        return_exceptions: bool,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> Result<Bound<'py, PyList>> {
+        let (model, (requests, mut keep)) = (self.handle.get()?, lists::requests(prompts, options)?);
+        keep.callbacks.extend(self.granted_now(py));
+        if return_exceptions {
+            let results = wait(py, model.generate_each_async(requests))?;
+            return Ok(lists::each(py, results, &keep)?);
+        }
+        let all =
+            wait(py, model.generate_many_async(requests))?.map_err(|error| keep.raised.instead_of(error))?;
+        Ok(lists::all(py, all)?)
+    }
+
+    /// As `generate_many`, to be awaited.
+    #[pyo3(signature = (prompts, *, return_exceptions=false, **options))]
+    fn generate_many_async(
+        &self,
+        py: Python<'_>,
+        prompts: &Bound<'_, PyAny>,
+        return_exceptions: bool,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Awaitable> {
+        let (model, (requests, mut keep)) = (self.handle.get()?, lists::requests(prompts, options)?);
+        keep.callbacks.extend(self.granted_now(py));
+        let callbacks: Vec<_> = keep.callbacks.iter().map(|each| each.clone_ref(py)).collect();
+        if return_exceptions {
+            let future = async move { Ok::<_, PyErr>(model.generate_each_async(requests).await) };
+            let convert =
+                move |py: Python<'_>, results| Ok(lists::each(py, results, &keep)?.into_any().unbind());
+            return Ok(Awaitable::new(future, convert).holding(callbacks));
+        }
+        let raised = keep.raised;
+        let future = async move {
+            model.generate_many_async(requests).await.map_err(|error| raised.instead_of(error))
+        };
+        let convert = |py: Python<'_>, all| Ok(lists::all(py, all)?.into_any().unbind());
+        Ok(Awaitable::new(future, convert).holding(callbacks))
     }
 
     /// One vector for a text or token ids, `[hidden]`.
@@ -254,49 +252,134 @@ impl Model {
         Ok(Awaitable::new(future, |py, values| Array::vector(values).into_py_any(py)))
     }
 
+    /// One vector for each of many texts or lists of token ids, `[texts, hidden]`; thousands are fine. An error names the text's place.
+    #[pyo3(signature = (texts, *, pooling=None, normalize=true))]
+    fn embed_many(
+        &self,
+        py: Python<'_>,
+        texts: &Bound<'_, PyAny>,
+        pooling: Option<&str>,
+        normalize: bool,
+    ) -> Result<Array> {
+        let (model, options) = (self.handle.get()?, embed_options(pooling, normalize)?);
+        let texts = lists::token_lists(texts, "embed", |text| model.encode(text))?;
+        let vectors = wait(py, model.embed_many_async(texts, &options))??;
+        Ok(lists::matrix(vectors, model.info().hidden))
+    }
+
+    /// As `embed_many`, to be awaited.
+    #[pyo3(signature = (texts, *, pooling=None, normalize=true))]
+    fn embed_many_async(
+        &self,
+        texts: &Bound<'_, PyAny>,
+        pooling: Option<&str>,
+        normalize: bool,
+    ) -> PyResult<Awaitable> {
+        let (model, options) = (self.handle.get()?, embed_options(pooling, normalize)?);
+        let texts = lists::token_lists(texts, "embed", |text| model.encode(text))?;
+        let hidden = model.info().hidden;
+        let future = async move { model.embed_many_async(texts, &options).await };
+        Ok(Awaitable::new(future, move |py, vectors| lists::matrix(vectors, hidden).into_py_any(py)))
+    }
+
     /// For each token of a text, or of token ids, the log-probability of the one that follows, and the `top` likeliest.
-    #[pyo3(signature = (text, *, top=0))]
-    fn score(&self, py: Python<'_>, text: &Bound<'_, PyAny>, top: usize) -> Result<Vec<Scored>> {
-        let model = self.handle.get()?;
+    #[pyo3(signature = (text, *, top=None))]
+    fn score(
+        &self,
+        py: Python<'_>,
+        text: &Bound<'_, PyAny>,
+        top: Option<&Bound<'_, PyAny>>,
+    ) -> Result<Vec<Scored>> {
+        let (model, top) = (self.handle.get()?, count("top", top)?.unwrap_or(0));
         let tokens = tokens(&model, text)?;
         Ok(scores(py, wait(py, model.score_async(&tokens, top))??)?)
     }
 
     /// As `score`, to be awaited.
-    #[pyo3(signature = (text, *, top=0))]
-    fn score_async(&self, text: &Bound<'_, PyAny>, top: usize) -> PyResult<Awaitable> {
-        let model = self.handle.get()?;
+    #[pyo3(signature = (text, *, top=None))]
+    fn score_async(&self, text: &Bound<'_, PyAny>, top: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
+        let (model, top) = (self.handle.get()?, count("top", top)?.unwrap_or(0));
         let tokens = tokens(&model, text)?;
         let future = async move { model.score_async(&tokens, top).await };
         Ok(Awaitable::new(future, |py, found| scores(py, found)?.into_py_any(py)))
     }
 
+    /// As `score`, for each of many texts or lists of token ids. An error names the text's place.
+    #[pyo3(signature = (texts, *, top=None))]
+    fn score_many(
+        &self,
+        py: Python<'_>,
+        texts: &Bound<'_, PyAny>,
+        top: Option<&Bound<'_, PyAny>>,
+    ) -> Result<Vec<Vec<Scored>>> {
+        let (model, top) = (self.handle.get()?, count("top", top)?.unwrap_or(0));
+        let texts = lists::token_lists(texts, "score", |text| model.encode(text))?;
+        let found = wait(py, model.score_many_async(texts, top))??;
+        Ok(found.into_iter().map(|each| scores(py, each)).collect::<PyResult<_>>()?)
+    }
+
+    /// As `score_many`, to be awaited.
+    #[pyo3(signature = (texts, *, top=None))]
+    fn score_many_async(
+        &self,
+        texts: &Bound<'_, PyAny>,
+        top: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Awaitable> {
+        let (model, top) = (self.handle.get()?, count("top", top)?.unwrap_or(0));
+        let texts = lists::token_lists(texts, "score", |text| model.encode(text))?;
+        let future = async move { model.score_many_async(texts, top).await };
+        Ok(Awaitable::new(future, |py, found| {
+            let found = found.into_iter().map(|each| scores(py, each)).collect::<PyResult<Vec<_>>>()?;
+            found.into_py_any(py)
+        }))
+    }
+
     /// The log-probability of each token of `continuation` after `prompt`, in nats; both are token ids.
-    fn log_likelihood(&self, py: Python<'_>, prompt: Vec<u32>, continuation: Vec<u32>) -> Result<Vec<f32>> {
+    fn log_likelihood(&self, py: Python<'_>, prompt: Tokens, continuation: Tokens) -> Result<Vec<f32>> {
         let model = self.handle.get()?;
-        Ok(wait(py, model.log_likelihood_async(&prompt, &continuation))??)
+        Ok(wait(py, model.log_likelihood_async(&prompt.0, &continuation.0))??)
     }
 
     /// As `log_likelihood`, to be awaited.
-    fn log_likelihood_async(&self, prompt: Vec<u32>, continuation: Vec<u32>) -> PyResult<Awaitable> {
+    fn log_likelihood_async(&self, prompt: Tokens, continuation: Tokens) -> PyResult<Awaitable> {
         let model = self.handle.get()?;
-        let future = async move { model.log_likelihood_async(&prompt, &continuation).await };
+        let future = async move { model.log_likelihood_async(&prompt.0, &continuation.0).await };
         Ok(Awaitable::new(future, |py, values| values.into_py_any(py)))
     }
 
     /// Token ids of a text, with the begin token where the model expects one. With `special`, control tokens spelled in it become
     /// those tokens: only for text that no user wrote. Without `boundaries`, no begin or end token is added.
     #[pyo3(signature = (text, *, special=false, boundaries=true))]
-    fn encode(&self, py: Python<'_>, text: &str, special: bool, boundaries: bool) -> PyResult<Vec<u32>> {
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        text: Text,
+        special: bool,
+        boundaries: bool,
+    ) -> PyResult<Bound<'py, PyList>> {
         let model = self.handle.get()?;
-        Ok(py.detach(|| model.encode_special(text, special, boundaries)))
+        token_list(py, &py.detach(|| model.encode_special(&text.0, special, boundaries)))
+    }
+
+    /// As `encode`, for each of many texts.
+    #[pyo3(signature = (texts, *, special=false, boundaries=true))]
+    fn encode_many<'py>(
+        &self,
+        py: Python<'py>,
+        texts: &Bound<'py, PyAny>,
+        special: bool,
+        boundaries: bool,
+    ) -> PyResult<Vec<Bound<'py, PyList>>> {
+        let model = self.handle.get()?;
+        let encode = |text: &str| model.encode_special(text, special, boundaries);
+        lists::token_lists(texts, "encode", encode)?.iter().map(|tokens| token_list(py, tokens)).collect()
     }
 
     /// The text of token ids. Control tokens are left out, unless `special`.
     #[pyo3(signature = (tokens, *, special=false))]
-    fn decode(&self, py: Python<'_>, tokens: Vec<u32>, special: bool) -> Result<String> {
+    fn decode(&self, py: Python<'_>, tokens: Tokens, special: bool) -> Result<String> {
         let model = self.handle.get()?;
-        let text = py.detach(|| model.tokenizer().decode(&tokens, special));
+        let text = py.detach(|| model.tokenizer().decode(&tokens.0, special));
         Ok(text.map_err(realm::Error::from)?)
     }
 
@@ -322,7 +405,7 @@ impl Model {
         tokenize: bool,
     ) -> Result<Py<PyAny>> {
         let model = self.handle.get()?;
-        let mut request = request(messages, None)?;
+        let (mut request, _) = request(messages, None)?;
         if let Some(serde_json::Value::Array(tools)) = tools.map(json).transpose()? {
             request.tools = tools;
         }
@@ -365,8 +448,9 @@ impl Model {
 
     /// The same model with an adapter, and a factor on what it adds.
     #[pyo3(signature = (adapter, *, scale=1.0))]
-    fn adapted(&self, adapter: &Adapter, scale: f32) -> PyResult<Self> {
-        Ok(Self::new(self.handle.get()?.adapted(&adapter.handle.get()?, scale)))
+    fn adapted(&self, py: Python<'_>, adapter: &Adapter, scale: f32) -> PyResult<Self> {
+        let granted = self.granted.as_ref().map(|granted| granted.clone_ref(py));
+        Ok(Self::granted(self.handle.get()?.adapted(&adapter.handle.get()?, scale), granted))
     }
 
     /// Its tokenizer.
@@ -384,22 +468,7 @@ impl Model {
     /// What the model is.
     #[getter]
     fn info(&self) -> PyResult<ModelInfo> {
-        let model = self.handle.get()?;
-        let info = model.info().clone();
-        Ok(ModelInfo {
-            name: info.name,
-            architecture: info.architecture,
-            parameters: info.parameters,
-            file_bytes: info.file_bytes,
-            vocabulary: info.vocabulary,
-            layers: info.layers,
-            context_length: info.context_length,
-            trained_context_length: info.trained_context_length,
-            hidden: info.hidden,
-            pooling: info.pooling.as_str(),
-            chat_template: info.chat_template,
-            device: info.device,
-        })
+        Ok(self.handle.get()?.info().clone().into())
     }
 
     /// What it has done for all tenants since it was loaded, and how it stands.
@@ -421,6 +490,11 @@ impl Model {
     #[pyo3(signature = (*_exception))]
     fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyAny>) {
         self.handle.close(py);
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        // What is in there clears itself.
+        visit.call(&self.granted)
     }
 
     fn __repr__(&self) -> String {

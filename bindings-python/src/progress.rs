@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use realm::{OnProgress, Progress};
 
+use crate::callbacks::{Callback, Callbacks};
 use crate::process::with_gil;
 use crate::record::record;
 
@@ -13,7 +15,7 @@ record! {
     ProgressEvent {
         /// `"waiting"` (for another process that fetches the same), `"fetching"`, `"failed"` (a source; the next one is
         /// tried), `"fetched"` or `"loading"`.
-        stage: &'static str,
+        stage: String,
         /// The file or the source; empty while loading.
         what: String,
         /// Bytes that are here, or in place.
@@ -25,14 +27,25 @@ record! {
 
 /// The application's function, and what it raised.
 #[derive(Clone)]
-pub(crate) struct Callback {
-    function: Arc<Option<Py<PyAny>>>,
+pub(crate) struct Reports {
+    function: Option<Callback>,
     raised: Arc<Mutex<Option<PyErr>>>,
 }
 
-impl Callback {
-    pub(crate) fn new(function: Option<Py<PyAny>>) -> Self {
-        Self { function: Arc::new(function), raised: Arc::default() }
+impl Reports {
+    /// What owns the function has to stay until the end.
+    pub(crate) fn new(
+        py: Python<'_>,
+        function: Option<Py<PyAny>>,
+    ) -> PyResult<(Option<Py<Callbacks>>, Self)> {
+        let Some(function) = function else {
+            return Ok((None, Self { function: None, raised: Arc::default() }));
+        };
+        if !function.bind(py).is_callable() {
+            return Err(PyTypeError::new_err("progress is a function of a ProgressEvent"));
+        }
+        let (owner, calls) = Callbacks::new(py, vec![function])?;
+        Ok((Some(owner), Self { function: calls.into_iter().next(), raised: Arc::default() }))
     }
 
     /// Calls the function for every event, on the thread that loads or pulls. If it raises, that thread unwinds: the exception
@@ -40,10 +53,12 @@ impl Callback {
     pub(crate) fn progress(&self) -> impl Progress + 'static {
         let this = self.clone();
         OnProgress(move |event: realm::ProgressEvent| {
-            let Some(function) = &*this.function else { return };
+            let Some(function) = &this.function else { return };
             let call = |py: Python<'_>| {
                 let realm::ProgressEvent { stage, what, done, total } = event;
-                function.call1(py, (ProgressEvent { stage: stage.as_str(), what, done, total },)).map(drop)
+                // What waited for the load is gone, and with it the function.
+                let Some(function) = function.get(py) else { return Ok(()) };
+                function.call1((ProgressEvent { stage: stage.as_str().into(), what, done, total },)).map(drop)
             };
             // `None`: the interpreter is about to end, and nobody looks any more.
             if let Some(Err(error)) = with_gil(call) {

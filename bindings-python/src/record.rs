@@ -1,6 +1,11 @@
-//! Plain results: objects with attributes, equal to others with the same ones.
+//! Plain results: objects with attributes, equal to others with the same ones, that can be copied and pickled.
 
-/// Defines a Python class of read-only attributes with a `repr`, and a comparison with others of the class.
+use pyo3::PyClass;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+/// Defines a Python class of read-only attributes: made of them, by position or by name, with a `repr`, a comparison and a
+/// hash, for `match`, `copy` and `pickle`.
 macro_rules! record {
     ($(#[$about:meta])* $name:ident { $($(#[$field_about:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$about])*
@@ -9,27 +14,105 @@ macro_rules! record {
             $($(#[$field_about])* pub(crate) $field: $type,)*
         }
 
+        impl $crate::record::Fields for $name {
+            const FIELDS: &'static [&'static str] = &[$(stringify!($field)),*];
+        }
+
         #[pyo3::pymethods]
         impl $name {
+            #[new]
+            #[allow(clippy::too_many_arguments)]
+            fn make($($field: $type),*) -> Self {
+                Self { $($field),* }
+            }
+
+            #[classattr]
+            fn __match_args__(py: pyo3::Python<'_>) -> pyo3::PyResult<pyo3::Bound<'_, pyo3::types::PyTuple>> {
+                pyo3::types::PyTuple::new(py, <Self as $crate::record::Fields>::FIELDS)
+            }
+
             fn __repr__(slf: &pyo3::Bound<'_, Self>) -> pyo3::PyResult<String> {
-                use pyo3::prelude::*;
-                let mut fields = Vec::new();
-                $(fields.push(format!("{}={}", stringify!($field), slf.getattr(stringify!($field))?.repr()?));)*
-                Ok(format!("{}({})", stringify!($name), fields.join(", ")))
+                $crate::record::repr(slf)
             }
 
             fn __eq__(slf: &pyo3::Bound<'_, Self>, other: &pyo3::Bound<'_, pyo3::PyAny>) -> pyo3::PyResult<bool> {
-                use pyo3::prelude::*;
-                if !other.is_instance_of::<Self>() {
-                    return Ok(false);
-                }
-                $(if !slf.getattr(stringify!($field))?.eq(other.getattr(stringify!($field))?)? {
-                    return Ok(false);
-                })*
-                Ok(true)
+                $crate::record::equal(slf, other)
+            }
+
+            fn __hash__(slf: &pyo3::Bound<'_, Self>) -> pyo3::PyResult<isize> {
+                $crate::record::hash(slf)
+            }
+
+            fn __reduce__<'py>(slf: &pyo3::Bound<'py, Self>) -> pyo3::PyResult<$crate::record::Reduced<'py>> {
+                $crate::record::reduce(slf)
+            }
+
+            /// Its attributes as a dict of plain values, those of its parts included: what `json.dumps` takes.
+            fn to_dict<'py>(slf: &pyo3::Bound<'py, Self>) -> pyo3::PyResult<pyo3::Bound<'py, pyo3::types::PyDict>> {
+                $crate::record::to_dict(slf)
             }
         }
     };
 }
 
 pub(crate) use record;
+
+/// Which attributes make up an object; its class takes their values in this order.
+pub(crate) trait Fields {
+    const FIELDS: &'static [&'static str];
+}
+
+/// A class and what to call it with, for `pickle`.
+pub(crate) type Reduced<'py> = (Bound<'py, PyAny>, Bound<'py, PyTuple>);
+
+fn values<'py, T: Fields + PyClass>(object: &Bound<'py, T>) -> PyResult<Bound<'py, PyTuple>> {
+    let values =
+        T::FIELDS.iter().map(|field| object.as_any().getattr(*field)).collect::<PyResult<Vec<_>>>()?;
+    PyTuple::new(object.py(), values)
+}
+
+pub(crate) fn repr<T: Fields + PyClass>(object: &Bound<'_, T>) -> PyResult<String> {
+    let mut fields = Vec::with_capacity(T::FIELDS.len());
+    for field in T::FIELDS {
+        fields.push(format!("{field}={}", object.as_any().getattr(*field)?.repr()?));
+    }
+    Ok(format!("{}({})", object.as_any().get_type().name()?, fields.join(", ")))
+}
+
+pub(crate) fn equal<T: Fields + PyClass>(object: &Bound<'_, T>, other: &Bound<'_, PyAny>) -> PyResult<bool> {
+    match other.cast::<T>() {
+        Ok(other) => values(object)?.eq(values(other)?),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Of those whose parts have one: a list has none, as everywhere.
+pub(crate) fn hash<T: Fields + PyClass>(object: &Bound<'_, T>) -> PyResult<isize> {
+    values(object)?.hash()
+}
+
+pub(crate) fn reduce<'py, T: Fields + PyClass>(object: &Bound<'py, T>) -> PyResult<Reduced<'py>> {
+    Ok((object.as_any().get_type().into_any(), values(object)?))
+}
+
+pub(crate) fn to_dict<'py, T: Fields + PyClass>(object: &Bound<'py, T>) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(object.py());
+    for field in T::FIELDS {
+        dict.set_item(*field, plain(&object.as_any().getattr(*field)?)?)?;
+    }
+    Ok(dict)
+}
+
+fn plain<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    if let Ok(list) = value.cast::<PyList>() {
+        let values = list.iter().map(|value| plain(&value)).collect::<PyResult<Vec<_>>>()?;
+        return Ok(PyList::new(value.py(), values)?.into_any());
+    }
+    if value.hasattr("to_dict")? {
+        return value.call_method0("to_dict");
+    }
+    if value.hasattr("__fspath__")? {
+        return value.call_method0("__fspath__");
+    }
+    Ok(value.clone())
+}

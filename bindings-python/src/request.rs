@@ -2,28 +2,42 @@
 
 use std::collections::HashMap;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyString, PyTuple};
 use realm::{Grammar, Message, Prompt, Request, SharedPrefix, Speculation, ToolChoice};
 use serde_json::{Map, Value};
 
-use crate::arguments::{given, named, unexpected};
+use crate::adapter::Adapter;
+use crate::arguments::{Tokens, given, named, unexpected};
 use crate::errors::invalid;
-use crate::model::Adapter;
+use crate::processors::{Keep, processors};
+use crate::text::{Text, texts, without_surrogates};
 
 /// A request from a prompt (text, messages or token ids) and the keyword arguments of `Model.generate`.
 ///
 /// # Errors
 /// `TypeError` for a value of another type and for an argument that there is not, `invalid-argument` for values that mean
 /// nothing.
-pub(crate) fn request(prompt: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Request> {
-    let mut request = Request::new(self::prompt(prompt)?);
+pub(crate) fn request(
+    prompt: &Bound<'_, PyAny>,
+    options: Option<&Bound<'_, PyDict>>,
+) -> PyResult<(Request, Keep)> {
+    self::options(self::prompt(prompt)?, options)
+}
+
+/// As [`request`], with a prompt that is there already.
+pub(crate) fn options(prompt: Prompt, options: Option<&Bound<'_, PyDict>>) -> PyResult<(Request, Keep)> {
+    let (mut request, mut keep) = (Request::new(prompt), Keep::default());
     let mut guides = Vec::new();
     for argument in given(options, &OPTIONS) {
         let (key, value) = argument?;
         if let "response_format" | "json_schema" | "json" | "regex" | "grammar" = key {
             guides.push(key);
+        }
+        if key == "logits_processors" {
+            request.logits_processors = processors(&value, &mut keep)?;
+            continue;
         }
         let applied = number(key, &value).and_then(|()| apply(request, key, &value));
         request = applied.map_err(|error| named(value.py(), key, error))?;
@@ -31,10 +45,10 @@ pub(crate) fn request(prompt: &Bound<'_, PyAny>, options: Option<&Bound<'_, PyDi
     if guides.len() > 1 {
         return Err(invalid(&format!("only one of {} can guide a text", guides.join(", "))));
     }
-    Ok(request)
+    Ok((request, keep))
 }
 
-const OPTIONS: [&str; 35] = [
+const OPTIONS: [&str; 36] = [
     "max_tokens",
     "temperature",
     "top_p",
@@ -70,12 +84,17 @@ const OPTIONS: [&str; 35] = [
     "adapter_scale",
     "input",
     "speculation",
+    "logits_processors",
 ];
 
 /// Refuses True and False for numbers, which Python takes for 1 and 0.
 fn number(key: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
     let takes_flags =
-        matches!(key, "json" | "ignore_eos" | "input" | "json_schema" | "response_format" | "tools");
+        matches!(
+            key,
+            "json" | "ignore_eos" | "input" | "json_schema" | "response_format" | "tools" | "special"
+                | "add_generation_prompt" | "continue_final_message" | "enable_thinking"
+        );
     if !takes_flags && value.is_instance_of::<PyBool>() {
         return Err(PyTypeError::new_err("a bool is no number"));
     }
@@ -98,8 +117,8 @@ fn apply(mut request: Request, key: &str, value: &Bound<'_, PyAny>) -> PyResult<
         "seed" => sampling.seed = Some(value.extract()?),
         "logit_bias" => sampling.logit_bias = value.extract::<HashMap<u32, f32>>()?,
         "banned_tokens" => sampling.banned_tokens = value.extract()?,
-        "stop" if value.is_instance_of::<PyString>() => request.stop = vec![value.extract()?],
-        "stop" => request.stop = value.extract()?,
+        "stop" if value.is_instance_of::<PyString>() => request.stop = vec![value.extract::<Text>()?.0],
+        "stop" => request.stop = texts(value)?,
         "logprobs" => request.logprobs = Some(value.extract()?),
         "response_format" => {
             request = request.response_format(&json(value)?).map_err(|e| crate::errors::exception(&e))?;
@@ -107,8 +126,8 @@ fn apply(mut request: Request, key: &str, value: &Bound<'_, PyAny>) -> PyResult<
         "json_schema" => request.grammar = Some(Grammar::JsonSchema(json(value)?)),
         "json" if value.extract()? => request.grammar = Some(Grammar::JsonObject),
         "json" => {}
-        "regex" => request.grammar = Some(Grammar::Regex(value.extract()?)),
-        "grammar" => request.grammar = Some(Grammar::Lark(value.extract()?)),
+        "regex" => request.grammar = Some(Grammar::Regex(value.extract::<Text>()?.0)),
+        "grammar" => request.grammar = Some(Grammar::Lark(value.extract::<Text>()?.0)),
         "tools" => request.tools = list(value)?,
         "tool_choice" => {
             request.tool_choice =
@@ -135,13 +154,14 @@ fn apply(mut request: Request, key: &str, value: &Bound<'_, PyAny>) -> PyResult<
     Ok(request)
 }
 
-fn prompt(value: &Bound<'_, PyAny>) -> PyResult<Prompt> {
+pub(crate) fn prompt(value: &Bound<'_, PyAny>) -> PyResult<Prompt> {
     if let Ok(text) = value.cast::<PyString>() {
-        return Ok(Prompt::Text(text.to_str()?.to_owned()));
+        return Ok(Prompt::Text(crate::text::text(text)?));
     }
-    // Bytes are a sequence of numbers, too, and hardly token ids.
-    if let (Ok(tokens), false) = (value.extract::<Vec<u32>>(), value.is_instance_of::<PyBytes>()) {
-        return Ok(Prompt::Tokens(tokens));
+    match value.extract::<Tokens>() {
+        Ok(tokens) => return Ok(Prompt::Tokens(tokens.0)),
+        Err(error) if error.is_instance_of::<PyTypeError>(value.py()) => {}
+        Err(error) => return Err(error),
     }
     match list(value) {
         Ok(messages) if messages.iter().all(Value::is_object) => {
@@ -159,7 +179,31 @@ fn prompt(value: &Bound<'_, PyAny>) -> PyResult<Prompt> {
 /// `TypeError` for what JSON has no word for, NaN and infinities among it, which would otherwise become null.
 pub(crate) fn json(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     finite(value, 0)?;
-    pythonize::depythonize(value).map_err(|error| PyTypeError::new_err(format!("not JSON: {error}")))
+    let read = |value: &Bound<'_, PyAny>| match value.cast::<PyList>() {
+        // One by one, so that other threads get a turn while a long list is read.
+        Ok(items) if items.len() > MANY => {
+            let mut values = Vec::with_capacity(items.len());
+            for (i, item) in items.iter().enumerate() {
+                if i % MANY == MANY - 1 {
+                    value.py().detach(|| {});
+                }
+                values.push(pythonize::depythonize(&item)?);
+            }
+            Ok(Value::Array(values))
+        }
+        _ => pythonize::depythonize(value),
+    };
+    let not_json = |error: pythonize::PythonizeError| PyTypeError::new_err(format!("not JSON: {error}"));
+    match read(value) {
+        Ok(json) => Ok(json),
+        Err(error) => {
+            let error = PyErr::from(error);
+            if error.is_instance_of::<PyUnicodeEncodeError>(value.py()) {
+                return read(&without_surrogates(value)?).map_err(not_json);
+            }
+            Err(PyTypeError::new_err(format!("not JSON: {}", error.value(value.py()))))
+        }
+    }
 }
 
 fn finite(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
@@ -185,7 +229,10 @@ fn finite(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
     Ok(())
 }
 
-fn list(value: &Bound<'_, PyAny>) -> PyResult<Vec<Value>> {
+/// Items of a list that are read in one go.
+const MANY: usize = 500;
+
+pub(crate) fn list(value: &Bound<'_, PyAny>) -> PyResult<Vec<Value>> {
     match json(value)? {
         Value::Array(values) => Ok(values),
         _ => Err(PyTypeError::new_err("a list is needed")),

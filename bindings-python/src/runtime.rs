@@ -9,13 +9,15 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use realm::{CacheType, LoadOptions, unblock};
 
-use crate::arguments::{given, named, unexpected};
+use crate::arguments::{count, given, named, unexpected};
+use crate::callbacks::Callbacks;
 use crate::errors::{Result, invalid};
 use crate::handle::{Handle, not_picklable};
 use crate::hub::Hub;
 use crate::model::Model;
-use crate::progress::Callback;
+use crate::progress::Reports;
 use crate::tenant::{Limits, Program, Tenant};
+use crate::text::Text;
 use crate::tokenizer::Tokenizer;
 use crate::wait::{Awaitable, wait};
 
@@ -34,22 +36,28 @@ struct Load {
     realm: realm::Realm,
     model: String,
     options: LoadOptions,
-    callback: Callback,
+    reports: Reports,
 }
 
 impl Load {
     fn run(self) -> impl Future<Output = PyResult<realm::Model>> + Send + 'static {
-        let Self { realm, model, options, callback } = self;
+        let Self { realm, model, options, reports } = self;
         async move {
-            let mut progress = callback.progress();
+            let mut progress = reports.progress();
             let loaded = unblock(move || realm.load_model_with(&model, &options, &mut progress)).await;
-            loaded.map_err(|error| callback.cause(error))
+            loaded.map_err(|error| reports.cause(error))
         }
     }
 }
 
 impl Realm {
-    fn load(&self, model: PathBuf, asked: Option<&Bound<'_, PyDict>>) -> PyResult<Load> {
+    /// The function that is told of the progress is the caller's to keep.
+    fn load(
+        &self,
+        py: Python<'_>,
+        model: PathBuf,
+        asked: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<(Option<Py<Callbacks>>, Load)> {
         let (mut options, mut progress) = (LoadOptions::default(), None);
         for argument in given(asked, &OPTIONS) {
             let (key, value) = argument?;
@@ -58,12 +66,8 @@ impl Realm {
                 _ => apply(&mut options, key, &value).map_err(|error| named(value.py(), key, error))?,
             }
         }
-        Ok(Load {
-            realm: self.handle.get()?,
-            model: text(model)?,
-            options,
-            callback: Callback::new(progress),
-        })
+        let (owner, reports) = Reports::new(py, progress)?;
+        Ok((owner, Load { realm: self.handle.get()?, model: text(model)?, options, reports }))
     }
 }
 
@@ -82,18 +86,18 @@ const OPTIONS: [&str; 10] = [
 
 fn apply(options: &mut LoadOptions, key: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
     match key {
-        "kv_tokens" => options.kv_tokens = Some(value.extract()?),
-        "context_length" => options.context_length = Some(value.extract()?),
-        "kv_memory" => options.kv_memory = Some(value.extract()?),
+        "kv_tokens" => options.kv_tokens = count(key, Some(value))?,
+        "context_length" => options.context_length = count(key, Some(value))?,
+        "kv_memory" => options.kv_memory = count(key, Some(value))?,
         "cache_type" => {
             let kind = value.extract::<&str>()?.parse::<CacheType>();
             options.cache_type = Some(kind.map_err(|error| invalid(&error.to_string()))?);
         }
-        "chat_template" => options.chat_template = Some(value.extract()?),
+        "chat_template" => options.chat_template = Some(value.extract::<Text>()?.0),
         "speculation" => options.speculation = crate::request::speculation(value.extract()?)?,
         "draft_model" => options.draft_model = Some(text(value.extract()?)?),
-        "max_queued" => options.max_queued = Some(value.extract()?),
-        "gpu_layers" => options.gpu_layers = Some(value.extract()?),
+        "max_queued" => options.max_queued = count(key, Some(value))?,
+        "gpu_layers" => options.gpu_layers = count(key, Some(value))?,
         _ => return Err(unexpected(key)),
     }
     Ok(())
@@ -110,12 +114,12 @@ impl Realm {
     #[pyo3(signature = (*, threads=None, device=None, cache_folder=None))]
     fn new(
         py: Python<'_>,
-        threads: Option<usize>,
+        threads: Option<&Bound<'_, PyAny>>,
         device: Option<String>,
         cache_folder: Option<PathBuf>,
     ) -> Result<Self> {
         let mut builder = realm::Realm::builder();
-        if let Some(threads) = threads {
+        if let Some(threads) = count("threads", threads)? {
             builder = builder.threads(threads);
         }
         if let Some(device) = device {
@@ -128,8 +132,22 @@ impl Realm {
     }
 
     /// Loads a model: a path to a GGUF file, a name of the catalog such as `smollm2-135m`, or `hf:owner/repo/file.gguf`. What
-    /// is not there yet is fetched. `progress` is called with a `ProgressEvent` now and then, on another thread; if it raises,
-    /// the load ends with that exception.
+    /// is not there yet is fetched.
+    ///
+    /// Options; `None` is as if one were not there:
+    ///
+    /// - `kv_tokens`: tokens that the KV cache holds over all requests; `kv_memory`: its bytes. Without either a quarter of the free
+    ///   memory, 8 GiB at most, on the CPU, and four fifths of what the weights leave free on a GPU.
+    /// - `cache_type`: how it holds numbers, `"f32"` (the default on the CPU), `"f16"` (on a GPU) or `"q8_0"`.
+    /// - `chat_template`: a template in place of the file's own.
+    /// - `speculation` (`"auto"`): where drafts come from, for requests that do not say. `draft_model`: a smaller model of the same
+    ///   vocabulary that drafts.
+    /// - `max_queued` (4096): requests that may wait over all tenants; one more raises `OverloadedError`.
+    /// - `gpu_layers`: layers that GPUs compute, the last ones; as many as fit, unless given.
+    /// - `progress`: called with a `ProgressEvent` now and then, on another thread; if it raises, the load ends with that.
+    ///
+    /// Raises `NotFoundError` for a name that is none, `IoError` where fetching fails, `InvalidModelError` and `UnsupportedError` for
+    /// files that Realm can't run, `LimitExceededError` where memory is missing.
     #[pyo3(signature = (model, **options))]
     fn load_model(
         &self,
@@ -137,15 +155,20 @@ impl Realm {
         model: PathBuf,
         options: Option<&Bound<'_, PyDict>>,
     ) -> Result<Model> {
-        let load = self.load(model, options)?;
+        let (_owner, load) = self.load(py, model, options)?;
         Ok(Model::new(wait(py, load.run())??))
     }
 
     /// As `load_model`, to be awaited.
     #[pyo3(signature = (model, **options))]
-    fn load_model_async(&self, model: PathBuf, options: Option<&Bound<'_, PyDict>>) -> PyResult<Awaitable> {
-        let load = self.load(model, options)?;
-        Ok(Awaitable::new(load.run(), |py, model| Model::new(model).into_py_any(py)))
+    fn load_model_async(
+        &self,
+        py: Python<'_>,
+        model: PathBuf,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Awaitable> {
+        let (owner, load) = self.load(py, model, options)?;
+        Ok(Awaitable::new(load.run(), |py, model| Model::new(model).into_py_any(py)).holding(owner))
     }
 
     /// Loads a model's tokenizer alone.
@@ -156,9 +179,9 @@ impl Realm {
 
     /// A tenant with limits of its own. Tenants of the same name share nothing.
     #[pyo3(signature = (name, limits=None))]
-    fn tenant(&self, name: &str, limits: Option<&Limits>) -> Result<Tenant> {
+    fn tenant(&self, py: Python<'_>, name: Text, limits: Option<&Limits>) -> Result<Tenant> {
         let limits = limits.map(Limits::core).transpose()?.unwrap_or_default();
-        Ok(Tenant::new(self.handle.get()?.tenant(name, limits)?))
+        Ok(Tenant::new(py, self.handle.get()?.tenant(&name.0, limits)?)?)
     }
 
     /// Compiles a program, a WebAssembly component or module, from a file or from bytes. Compiled code is kept in the cache folder.

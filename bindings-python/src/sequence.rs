@@ -3,31 +3,27 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::IntoPyObjectExt;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use realm::Output;
 
+use crate::arguments::{Tokens, count};
 use crate::array::Array;
 use crate::errors::{Result, invalid};
 use crate::handle::{dispose, not_picklable};
 use crate::process::Process;
+use crate::record::record;
 use crate::wait::{Awaitable, wait};
 
-/// What a forward gave.
-#[pyclass(frozen, get_all, module = "realm", skip_from_py_object)]
-pub(crate) struct Forwarded {
-    /// `[vocabulary]` for `"last_logits"`, `[new tokens, vocabulary]` for `"logits"`, `[new tokens, hidden]` for `"hidden"`,
-    /// empty for `"nothing"`.
-    values: Py<Array>,
-    /// How many of the sequence's tokens were found in the prefix cache for this forward.
-    cached: usize,
-}
-
-#[pymethods]
-impl Forwarded {
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        Ok(format!("Forwarded(values={}, cached={})", self.values.bind(py).repr()?, self.cached))
+record! {
+    /// What a forward gave.
+    Forwarded {
+        /// `[vocabulary]` for `"last_logits"`, `[new tokens, vocabulary]` for `"logits"`, `[new tokens, hidden]` for `"hidden"`,
+        /// empty for `"nothing"`.
+        values: Py<Array>,
+        /// How many of the sequence's tokens were found in the prefix cache for this forward.
+        cached: usize,
     }
 }
 
@@ -146,8 +142,8 @@ impl Sequence {
     }
 
     /// Adds tokens at the end; the next forward computes them.
-    fn append(&self, tokens: Vec<u32>) -> Result<()> {
-        Ok(self.borrow()?.get()?.append(&tokens)?)
+    fn append(&self, tokens: Tokens) -> Result<()> {
+        Ok(self.borrow()?.get()?.append(&tokens.0)?)
     }
 
     /// Computes what was appended since the last forward, or the last token again if nothing was.
@@ -172,7 +168,10 @@ impl Sequence {
     }
 
     /// Drops the tokens from the `length`th on.
-    fn truncate(&self, length: usize) -> Result<()> {
+    fn truncate(&self, length: &Bound<'_, PyAny>) -> Result<()> {
+        let Some(length) = count("length", Some(length))? else {
+            return Err(PyTypeError::new_err("length is a number of tokens").into());
+        };
         Ok(self.borrow()?.get()?.truncate(length)?)
     }
 

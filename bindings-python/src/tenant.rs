@@ -1,10 +1,15 @@
 //! Tenants, their limits and their programs.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use realm::ProgramLimits;
 
+use crate::arguments::count;
+use crate::callbacks::Granted;
 use crate::errors::{Result, invalid};
 use crate::grants::Grants;
 use crate::handle::{Handle, not_picklable};
@@ -40,6 +45,21 @@ pub(crate) struct Limits {
     /// Bytes of text that a run may send.
     program_output: usize,
 }
+
+const FIELDS: [&str; 12] = [
+    "weight",
+    "max_concurrent",
+    "max_queued",
+    "kv_tokens",
+    "tokens_per_minute",
+    "request_timeout",
+    "models",
+    "adapters",
+    "program_memory",
+    "program_cpu_time",
+    "program_handles",
+    "program_output",
+];
 
 impl Limits {
     fn of(limits: &realm::Limits) -> Self {
@@ -92,38 +112,65 @@ impl Limits {
     #[allow(clippy::too_many_arguments)]
     fn new(
         weight: Option<f32>,
-        max_concurrent: Option<usize>,
-        max_queued: Option<usize>,
-        kv_tokens: Option<usize>,
-        tokens_per_minute: Option<u32>,
+        max_concurrent: Option<&Bound<'_, PyAny>>,
+        max_queued: Option<&Bound<'_, PyAny>>,
+        kv_tokens: Option<&Bound<'_, PyAny>>,
+        tokens_per_minute: Option<&Bound<'_, PyAny>>,
         request_timeout: Option<f64>,
         models: Option<Vec<String>>,
         adapters: Option<Vec<String>>,
-        program_memory: Option<usize>,
+        program_memory: Option<&Bound<'_, PyAny>>,
         program_cpu_time: Option<f64>,
-        program_handles: Option<usize>,
-        program_output: Option<usize>,
-    ) -> Self {
+        program_handles: Option<&Bound<'_, PyAny>>,
+        program_output: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
         let default = Self::of(&realm::Limits::default());
-        Self {
+        let limits = Self {
             weight: weight.unwrap_or(default.weight),
-            max_concurrent,
-            max_queued: max_queued.unwrap_or(default.max_queued),
-            kv_tokens,
-            tokens_per_minute,
+            max_concurrent: count("max_concurrent", max_concurrent)?,
+            max_queued: count("max_queued", max_queued)?.unwrap_or(default.max_queued),
+            kv_tokens: count("kv_tokens", kv_tokens)?,
+            tokens_per_minute: count("tokens_per_minute", tokens_per_minute)?,
             request_timeout,
             models,
             adapters,
-            program_memory: program_memory.unwrap_or(default.program_memory),
+            program_memory: count("program_memory", program_memory)?.unwrap_or(default.program_memory),
             program_cpu_time: program_cpu_time.unwrap_or(default.program_cpu_time),
-            program_handles: program_handles.unwrap_or(default.program_handles),
-            program_output: program_output.unwrap_or(default.program_output),
+            program_handles: count("program_handles", program_handles)?.unwrap_or(default.program_handles),
+            program_output: count("program_output", program_output)?.unwrap_or(default.program_output),
+        };
+        // What means nothing is said here, and not when the limits are first used.
+        limits.core()?.check().map_err(|error| crate::errors::exception(&error.into()))?;
+        Ok(limits)
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let Ok(other) = other.cast::<Self>() else { return Ok(false) };
+        Ok(self.core()? == other.get().core()?)
+    }
+
+    fn __reduce__<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyAny>, Bound<'py, PyDict>))> {
+        let rebuild = slf.py().import("realm._pickle")?.getattr("rebuild")?;
+        Ok((rebuild, (slf.get_type().into_any(), Self::to_dict(slf)?)))
+    }
+
+    /// Its attributes as a dict: what `Limits(**limits)` takes.
+    fn to_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(slf.py());
+        for field in FIELDS {
+            dict.set_item(field, slf.getattr(field)?)?;
         }
+        Ok(dict)
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        let core = slf.get().core()?;
-        Ok(format!("{core:?}"))
+        let mut fields = Vec::new();
+        for field in FIELDS {
+            fields.push(format!("{field}={}", slf.getattr(field)?.repr()?));
+        }
+        Ok(format!("Limits({})", fields.join(", ")))
     }
 }
 
@@ -131,7 +178,7 @@ record! {
     /// What a program is.
     ProgramInfo {
         /// Which level of the contract it is written at: `"program"`, `"policy"` or `"module"`.
-        contract: &'static str,
+        contract: String,
         /// Interfaces that it imports.
         imports: Vec<String>,
         /// Interfaces that it exports.
@@ -161,7 +208,7 @@ impl Program {
         let program = self.handle.get()?;
         let info = program.info();
         Ok(ProgramInfo {
-            contract: info.contract.as_str(),
+            contract: info.contract.as_str().into(),
             imports: info.imports.clone(),
             exports: info.exports.clone(),
             bytes: info.bytes,
@@ -191,11 +238,24 @@ impl Program {
 #[pyclass(frozen, module = "realm")]
 pub(crate) struct Tenant {
     handle: Handle<realm::Tenant>,
+    /// Shared with the models that it sees.
+    granted: Mutex<Option<Py<Granted>>>,
 }
 
 impl Tenant {
-    pub(crate) fn new(tenant: realm::Tenant) -> Self {
-        Self { handle: Handle::new("Tenant", tenant) }
+    pub(crate) fn new(py: Python<'_>, tenant: realm::Tenant) -> PyResult<Self> {
+        Ok(Self { handle: Handle::new("Tenant", tenant), granted: Mutex::new(Some(Granted::new(py)?)) })
+    }
+
+    fn granted(&self, py: Python<'_>) -> Option<Py<Granted>> {
+        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        granted.as_ref().map(|granted| granted.clone_ref(py))
+    }
+
+    fn end(&self, py: Python<'_>) {
+        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(granted);
+        self.handle.close(py);
     }
 }
 
@@ -219,8 +279,9 @@ impl Tenant {
     }
 
     /// A loaded model as this tenant sees it: what is asked of it counts against the tenant's limits.
-    fn model(&self, model: &Model) -> Result<Model> {
-        Ok(Model::new(self.handle.get()?.model(&model.handle.get()?)?))
+    fn model(&self, py: Python<'_>, model: &Model) -> Result<Model> {
+        let seen = self.handle.get()?.model(&model.handle.get()?)?;
+        Ok(Model::granted(seen, self.granted(py)))
     }
 
     /// From now on this program answers the tenant's requests; with `None` Realm generates as for everybody.
@@ -248,8 +309,13 @@ impl Tenant {
     }
 
     /// What the tenant's programs may do beside asking models, from the next request on.
-    fn set_grants(&self, grants: &Grants) -> PyResult<()> {
-        self.handle.get()?.set_grants(grants.0.clone());
+    fn set_grants(&self, py: Python<'_>, grants: &Grants) -> PyResult<()> {
+        let tenant = self.handle.get()?;
+        // Before the tenant's next request may call them.
+        let granted = self.granted(py);
+        let old = granted.and_then(|granted| granted.get().set(grants.callbacks(py)));
+        tenant.set_grants(grants.inner.clone());
+        drop(old);
         Ok(())
     }
 
@@ -274,7 +340,7 @@ impl Tenant {
 
     /// Gives it back. Models that it sees keep it.
     fn close(&self, py: Python<'_>) {
-        self.handle.close(py);
+        self.end(py);
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {
@@ -283,7 +349,17 @@ impl Tenant {
 
     #[pyo3(signature = (*_exception))]
     fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyAny>) {
-        self.handle.close(py);
+        self.end(py);
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        let Ok(granted) = self.granted.try_lock() else { return Ok(()) };
+        visit.call(&*granted)
+    }
+
+    fn __clear__(&self) {
+        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(granted);
     }
 
     fn __reduce__(&self) -> PyResult<()> {

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
+use pyo3::types::PyList;
 
+use crate::arguments::{Tokens, token_list};
 use crate::errors::Result;
+use crate::text::Text;
 
 /// A model's tokenizer. It needs no thread and no device, so it works in every process.
 #[pyclass(frozen, module = "realm")]
@@ -38,19 +41,25 @@ impl Tokenizer {
     /// Token ids of a text. With `special`, control tokens spelled in it become those tokens: only for text that no user wrote.
     /// Without `boundaries`, no begin or end token is added.
     #[pyo3(signature = (text, *, special=false, boundaries=true))]
-    fn encode(&self, py: Python<'_>, text: &str, special: bool, boundaries: bool) -> Vec<u32> {
-        py.detach(|| self.get().encode(text, special, boundaries))
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        text: Text,
+        special: bool,
+        boundaries: bool,
+    ) -> PyResult<Bound<'py, PyList>> {
+        token_list(py, &py.detach(|| self.get().encode(&text.0, special, boundaries)))
     }
 
     /// The text of token ids. Control tokens are left out, unless `special`.
     #[pyo3(signature = (tokens, *, special=false))]
-    fn decode(&self, py: Python<'_>, tokens: Vec<u32>, special: bool) -> Result<String> {
-        Ok(py.detach(|| self.get().decode(&tokens, special)).map_err(realm::Error::from)?)
+    fn decode(&self, py: Python<'_>, tokens: Tokens, special: bool) -> Result<String> {
+        Ok(py.detach(|| self.get().decode(&tokens.0, special)).map_err(realm::Error::from)?)
     }
 
     /// The token that is spelled exactly so, a control token included.
-    fn token_id(&self, text: &str) -> Option<u32> {
-        self.get().token_id(text)
+    fn token_id(&self, text: Text) -> Option<u32> {
+        self.get().token_id(&text.0)
     }
 
     /// Number of tokens.

@@ -15,10 +15,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyList;
 
+use crate::callbacks::Callbacks;
 use crate::process::{Pass, Process, with_gil};
 
 /// How long a thread waits before it looks for signals.
@@ -89,9 +91,17 @@ pub(crate) struct Awaitable {
     /// `None` once it has a result. Nobody locks it: it is borrowed by whoever polls, and has to be `Sync`.
     future: Mutex<Option<Pending>>,
     process: Process,
+    /// The application's functions that it may call.
+    callbacks: Vec<Py<Callbacks>>,
 }
 
 impl Awaitable {
+    /// Keeps functions until it is dropped.
+    pub(crate) fn holding(mut self, callbacks: impl IntoIterator<Item = Py<Callbacks>>) -> Self {
+        self.callbacks.extend(callbacks);
+        self
+    }
+
     pub(crate) fn new<T, E>(
         future: impl Future<Output = Result<T, E>> + Send + 'static,
         convert: impl FnOnce(Python<'_>, T) -> PyResult<Py<PyAny>> + Send + 'static,
@@ -106,7 +116,11 @@ impl Awaitable {
                 Err(error) => Err(PyErr::from(error.into())),
             }
         };
-        Self { future: Mutex::new(Some(Box::pin(future))), process: Process::current() }
+        Self {
+            future: Mutex::new(Some(Box::pin(future))),
+            process: Process::current(),
+            callbacks: Vec::new(),
+        }
     }
 
     fn step(&mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
@@ -179,6 +193,14 @@ impl Awaitable {
         }
     }
 
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.callbacks.iter().try_for_each(|each| visit.call(each))
+    }
+
+    fn __clear__(&mut self) {
+        self.callbacks.clear();
+    }
+
     fn __repr__(&mut self) -> &'static str {
         let future = self.future.get_mut().unwrap_or_else(PoisonError::into_inner);
         if future.is_some() { "<realm coroutine>" } else { "<realm coroutine, done>" }
@@ -198,11 +220,23 @@ impl Drop for Awaitable {
 fn pending_future(py: Python<'_>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
     static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let running = RUNNING.import(py, "asyncio", "get_running_loop")?;
-    let event_loop = running.call0()?;
+    let event_loop = running.call0().map_err(|error| no_event_loop(py, error))?;
     let future = event_loop.call_method0("create_future")?;
     // What `yield from future` would set: the task may wait for it.
     future.setattr("_asyncio_future_blocking", true)?;
     Ok((event_loop.unbind(), future.unbind()))
+}
+
+/// What to do instead, where the loop is another library's.
+fn no_event_loop(py: Python<'_>, error: PyErr) -> PyErr {
+    let trio = py.import("sys").and_then(|sys| sys.getattr("modules")?.get_item("trio")).is_ok();
+    if !trio {
+        return error;
+    }
+    PyRuntimeError::new_err(
+        "no asyncio event loop is running here, which is what this waits on. Under trio, have a thread wait: \
+         `await trio.to_thread.run_sync(lambda: model.generate(prompt))`, or run the program by anyio on asyncio",
+    )
 }
 
 pub(crate) struct Waiting {

@@ -48,16 +48,22 @@ class Runner:
         return self.objects[a.pop(key)]
 
     def request(self, a: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        options = dict(a.pop("request"))
-        (kind,) = {"prompt", "messages", "tokens"} & set(options)
-        prompt = options.pop(kind)
+        asked = dict(a.pop("request"))
+        (kind,) = {"prompt", "messages", "tokens"} & set(asked)
+        prompt = asked.pop(kind)
+        return prompt, self.options(asked)
+
+    def options(self, asked: dict[str, Any]) -> dict[str, Any]:
+        options = dict(asked)
+        if "logits_processors" in options:
+            options["logits_processors"] = [processor(each) for each in options["logits_processors"]]
         if "adapter" in options:
             options["adapter"] = self.objects[options["adapter"]]
         if "logit_bias" in options:
             options["logit_bias"] = {int(token): bias for token, bias in options["logit_bias"].items()}
         if "lark" in options:
             options["grammar"] = options.pop("lark")
-        return prompt, options
+        return options
 
     # The runtime and models.
 
@@ -158,6 +164,65 @@ class Runner:
         text = a.pop("text") if "text" in a else a.pop("tokens")
         pooling, normalize = a.pop("pooling", None), a.pop("normalize", True)
         return model.embed(text, pooling=pooling, normalize=normalize).tolist()
+
+    # Lists.
+
+    def op_generate_many(self, a: dict[str, Any], model: realm.Model) -> Any:
+        options, each = self.options(a.pop("options", {})), a.pop("each", False)
+        return [
+            {"error": {"code": one.code, "message": one.message}} if isinstance(one, realm.RealmError) else completion(one)
+            for one in model.generate_many(a.pop("prompts"), return_exceptions=each, **options)
+        ]
+
+    def op_embed_many(self, a: dict[str, Any], model: realm.Model) -> Any:
+        pooling, normalize = a.pop("pooling", None), a.pop("normalize", True)
+        return model.embed_many(a.pop("texts"), pooling=pooling, normalize=normalize).tolist()
+
+    def op_score_many(self, a: dict[str, Any], model: realm.Model) -> Any:
+        return [
+            [{"next": score.next, "top": [attributes(t) for t in score.top]} for score in scores]
+            for scores in model.score_many(a.pop("texts"), top=a.pop("top", 0))
+        ]
+
+    def op_encode_many(self, a: dict[str, Any], model: realm.Model) -> Any:
+        special, boundaries = a.pop("special", False), a.pop("boundaries", True)
+        return model.encode_many(a.pop("texts"), special=special, boundaries=boundaries)
+
+    # Chat sessions.
+
+    def op_chat(self, a: dict[str, Any], model: realm.Model) -> None:
+        def function(made: dict[str, Any]) -> Any:
+            run = tool({key: value for key, value in made.items() if key != "definition"})
+            return made["definition"], lambda **arguments: run(arguments)
+
+        session = realm.ChatSession(
+            model,
+            system=a.pop("system", None),
+            tools=[function(made) for made in a.pop("tools", [])],
+            max_rounds=a.pop("max_rounds", None),
+            overflow=a.pop("overflow", None),
+            **self.options(a.pop("options", {})),
+        )
+        self.add(session)
+
+    def op_ask(self, a: dict[str, Any], model: realm.Model) -> Any:
+        return completion(self.named(a, "chat").ask(a.pop("text")))
+
+    def op_ask_stream(self, a: dict[str, Any], model: realm.Model) -> None:
+        self.add(self.named(a, "chat").stream(a.pop("text")))
+
+    def op_chat_state(self, a: dict[str, Any], model: realm.Model) -> Any:
+        chat = self.named(a, "chat")
+        return {"messages": chat.messages, "dropped_messages": chat.dropped_messages, "busy": chat.busy}
+
+    def op_set_messages(self, a: dict[str, Any], model: realm.Model) -> None:
+        self.named(a, "chat").messages = a.pop("messages")
+
+    def op_undo(self, a: dict[str, Any], model: realm.Model) -> Any:
+        return self.named(a, "chat").undo()
+
+    def op_clear(self, a: dict[str, Any], model: realm.Model) -> None:
+        self.named(a, "chat").clear()
 
     # Sequences.
 
@@ -355,6 +420,24 @@ def tool(made: dict[str, Any]) -> Callable[[Any], Any]:
 
     assert set(made) <= {"answer", "error", "echo"}
     return call
+
+
+def processor(asked: dict[str, Any]) -> Callable[[list[int], Any], None]:
+    """What a scenario has a logits processor do."""
+
+    def process(ids: list[int], logits: Any) -> None:
+        if "fail" in asked:
+            raise realm.RealmError(asked["fail"])
+        if "only" in asked:
+            kept = logits[asked["only"]]
+            logits[:] = -math.inf
+            logits[asked["only"]] = kept
+        if asked.get("not_the_last"):
+            logits[ids[-1]] = -math.inf
+        if asked.get("nan"):
+            logits[0] = math.nan
+
+    return process
 
 
 def resolve(value: Any, kept: dict[str, Any]) -> Any:

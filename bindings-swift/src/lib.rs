@@ -2,8 +2,10 @@
 //! called, and results are converted. What Swift adds (streams, cancellation, closures) is in `Sources/Realm`.
 
 pub mod callback;
+pub mod chat;
 pub mod error;
 pub mod generation;
+pub mod lists;
 pub mod metrics;
 pub mod model;
 pub mod request;

@@ -22,6 +22,16 @@ pub enum Pooling {
     Cls,
 }
 
+impl From<Pooling> for realm::Pooling {
+    fn from(pooling: Pooling) -> Self {
+        match pooling {
+            Pooling::Mean => Self::Mean,
+            Pooling::Last => Self::Last,
+            Pooling::Cls => Self::Cls,
+        }
+    }
+}
+
 /// What a model is.
 #[derive(Debug, Clone, uniffi::Record)]
 pub struct ModelInfo {
@@ -154,11 +164,7 @@ impl Model {
         pooling: Option<Pooling>,
         normalize: bool,
     ) -> Result<Vec<f32>> {
-        let pooling = pooling.map(|pooling| match pooling {
-            Pooling::Mean => realm::Pooling::Mean,
-            Pooling::Last => realm::Pooling::Last,
-            Pooling::Cls => realm::Pooling::Cls,
-        });
+        let pooling = pooling.map(Into::into);
         Ok(self.0.embed_async(&tokens, &EmbedOptions { pooling, normalize }).await?)
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use realm::{Grammar, Message as CoreMessage, Prompt as CorePrompt, SharedPrefix};
 
+use crate::chat::{LogitsProcessor, processor};
 use crate::error::{RealmError, Result, json};
 use crate::model::Adapter;
 
@@ -220,9 +221,13 @@ pub struct Request {
     /// Where drafts come from; nil for what the model was loaded with.
     #[uniffi(default = None)]
     pub speculation: Option<Speculation>,
+    /// Functions that change the logits before each token is chosen, in this order; `addLogitsProcessor` adds a closure. They run on a
+    /// thread of the request's own: no other request waits for them.
+    #[uniffi(default)]
+    pub logits_processors: Vec<Arc<dyn LogitsProcessor>>,
 }
 
-fn message(message: Message) -> Result<CoreMessage> {
+pub(crate) fn message(message: Message) -> Result<CoreMessage> {
     let mut value = serde_json::json!({"role": message.role, "content": message.content});
     if let Some(fields) = message.fields {
         match json(&fields, "fields")? {
@@ -292,6 +297,7 @@ impl Request {
             request.input = json(&input, "input")?;
         }
         request.speculation = self.speculation.map(Into::into);
+        request.logits_processors = self.logits_processors.into_iter().map(processor).collect();
         Ok(request)
     }
 }

@@ -25,7 +25,7 @@ struct Bytes {
 };
 
 using Object = std::variant<Owned<RealmRuntime>, Owned<RealmModel>, Owned<RealmTokenizer>, Owned<RealmGeneration>,
-                            Owned<RealmTenant>, Owned<RealmProgram>, Owned<RealmSequence>, Owned<RealmAdapter>, Bytes,
+                            Owned<RealmTenant>, Owned<RealmProgram>, Owned<RealmSequence>, Owned<RealmAdapter>, Owned<RealmChatSession>, Bytes,
                             std::shared_ptr<Log>>;
 
 constexpr const char *LEVELS[] = {"error", "warn", "info", "debug", "trace"};
@@ -104,6 +104,8 @@ class Runner {
     Json operate_on_models(const std::string &op, const Json &a);
     Json operate_on_texts(const std::string &op, const Json &a);
     Json operate_on_generations(const std::string &op, const Json &a);
+    Json operate_on_lists(const std::string &op, const Json &a);
+    Json operate_on_chats(const std::string &op, const Json &a);
     Json operate_on_sequences(const std::string &op, const Json &a);
     Json operate_on_tenants(const std::string &op, const Json &a);
     void set_grants(const Json &a);
@@ -122,6 +124,8 @@ Json Runner::operate(const Json &a) {
         {{"tokenizer", "encode", "decode", "token_id", "render", "render_tokens", "score", "log_likelihood", "embed"},
          &Runner::operate_on_texts},
         {{"generate", "stream", "next", "collect", "finish", "cancel", "close"}, &Runner::operate_on_generations},
+        {{"generate_many", "embed_many", "score_many", "encode_many"}, &Runner::operate_on_lists},
+        {{"chat", "ask", "ask_stream", "chat_state", "set_messages", "undo", "clear"}, &Runner::operate_on_chats},
         {{"sequence", "append", "forward", "sequence_state", "fork", "truncate", "save", "restore"},
          &Runner::operate_on_sequences},
         {{"tenant", "tenant_model", "set_limits", "tenant_state", "tenant_metrics", "load_program", "compile_program",
@@ -356,6 +360,104 @@ Json Runner::operate_on_generations(const std::string &op, const Json &a) {
     return nullptr;
 }
 
+Json Runner::operate_on_lists(const std::string &op, const Json &a) {
+    Json said = Json::array();
+    if (op == "generate_many") {
+        std::vector<Owned<RealmRequest>> requests;
+        std::vector<const RealmRequest *> asked;
+        for (const Json &prompt : a.at("prompts")) {
+            Json one = a.value("options", Json::object());
+            bool messages = prompt.is_array() && !prompt.empty() && prompt[0].is_object();
+            one[prompt.is_string() ? "prompt" : messages ? "messages" : "tokens"] = prompt;
+            requests.push_back(request_of(one, [&](const std::string &name) { return get<RealmAdapter>(name); }));
+            asked.push_back(requests.back().get());
+        }
+        std::vector<RealmCompletion *> completions(asked.size());
+        std::vector<RealmError *> errors(asked.size());
+        bool each = a.value("each", false);
+        TRY(out, realm_model_generate_many(model(a), asked.data(), asked.size(), completions.data(), each ? errors.data() : nullptr, &out.error));
+        for (size_t i = 0; i < asked.size(); i++) {
+            auto completion = own(completions[i]);
+            auto error = own(errors[i]);
+            said.push_back(error ? Json{{"error", {{"code", realm_error_name(error.get())}, {"message", realm_error_message(error.get())}}}}
+                                 : json_of(completion.get()));
+        }
+        return said;
+    }
+    if (op == "score_many") {
+        std::vector<std::vector<uint32_t>> texts = a.at("texts");
+        std::vector<const uint32_t *> tokens;
+        std::vector<size_t> lens;
+        for (auto &text : texts) tokens.push_back(text.data()), lens.push_back(text.size());
+        std::vector<RealmScores *> scores(texts.size());
+        TRY(out, realm_model_score_many(model(a), tokens.data(), lens.data(), lens.size(), a.value("top", size_t{0}), scores.data(), &out.error));
+        for (RealmScores *found : scores) {
+            auto owned = own(found);
+            said.push_back(Json::array());
+            RealmScore score;
+            for (size_t i = 0; realm_scores_get(found, i, &score); i++) {
+                said.back().push_back({{"next", json_of(score.next)}, {"top", json_of(score.top, score.top_len)}});
+            }
+        }
+        return said;
+    }
+    std::vector<std::string> texts = a.at("texts");
+    if (op == "encode_many") {
+        for (const std::string &text : texts) {
+            size_t len = 0;
+            auto ids = own(TRY(out, realm_model_encode(model(a), text.c_str(), a.value("special", false), a.value("boundaries", true), &len, &out.error)));
+            said.push_back(std::vector<uint32_t>(ids.get(), ids.get() + len));
+        }
+        return said;
+    }
+    std::vector<const char *> names;
+    for (const std::string &text : texts) names.push_back(text.c_str());
+    size_t width = 0;
+    auto vectors = own(TRY(out, realm_model_embed_many(model(a), names.data(), names.size(), REALM_POOLING_DEFAULT, a.value("normalize", true), &width, &out.error)));
+    for (size_t i = 0; i < names.size(); i++) {
+        const float *first = vectors.get() + i * width;
+        said.push_back(std::vector<float>(first, first + width));
+    }
+    return said;
+}
+
+Json Runner::operate_on_chats(const std::string &op, const Json &a) {
+    std::string text = a.value("text", "");
+    if (op == "chat") {
+        auto asked = request_of(a.value("options", Json::object()), [&](const std::string &name) { return get<RealmAdapter>(name); });
+        if (a.contains("system")) {
+            TRY(out, realm_request_add_message(asked.get(), "system", a["system"].get_ref<const std::string &>().c_str(), &out.error));
+        }
+        auto options = own(realm_chat_options_new());
+        for (const Json &tool : a.value("tools", Json::array())) {
+            TRY(out, realm_chat_options_add_tool(options.get(), tool.at("definition").dump().c_str(), run_tool, new Json(tool), delete_json, &out.error));
+        }
+        if (a.contains("max_rounds")) realm_chat_options_set_max_rounds(options.get(), a["max_rounds"]);
+        if (a.contains("overflow")) {
+            realm_chat_options_set_overflow(options.get(), a["overflow"] == "refuse" ? REALM_OVERFLOW_REFUSE : REALM_OVERFLOW_DROP_OLDEST);
+        }
+        add(a, own(TRY(out, realm_chat_new(model(a), asked.get(), options.get(), &out.error))));
+        return nullptr;
+    }
+    auto *chat = get<RealmChatSession>(a, "chat");
+    if (op == "ask") return json_of(own(TRY(out, realm_chat_ask(chat, text.c_str(), &out.error))).get());
+    if (op == "ask_stream") {
+        add(a, own(TRY(out, realm_chat_stream(chat, text.c_str(), &out.error))));
+    } else if (op == "chat_state") {
+        auto messages = own(TRY(out, realm_chat_messages(chat, &out.error)));
+        return {{"messages", Json::parse(messages.get())}, {"dropped_messages", realm_chat_dropped_messages(chat)}, {"busy", realm_chat_is_busy(chat)}};
+    } else if (op == "set_messages") {
+        TRY(out, realm_chat_set_messages(chat, a.at("messages").dump().c_str(), &out.error));
+    } else if (op == "undo") {
+        bool undone = false;
+        TRY(out, realm_chat_undo(chat, &undone, &out.error));
+        return undone;
+    } else {
+        TRY(out, realm_chat_clear(chat, &out.error));
+    }
+    return nullptr;
+}
+
 Json Runner::operate_on_sequences(const std::string &op, const Json &a) {
     if (op == "sequence") {
         add(a, own(TRY(out, realm_model_sequence(model(a), &out.error))));
@@ -497,19 +599,7 @@ void Runner::set_grants(const Json &a) {
     }
     const Json tools = a.value("tools", Json::object());
     for (auto &[name, tool] : tools.items()) {
-        RealmTool run = [](void *data, const char *arguments, RealmToolCall *call) REALM_NOEXCEPT {
-            const Json &tool = *static_cast<Json *>(data);
-            if (tool.contains("error")) {
-                realm_tool_call_fail(call, tool["error"].get_ref<const std::string &>().c_str());
-            } else if (tool.contains("answer")) {
-                realm_tool_call_answer(call, tool["answer"].dump().c_str());
-            } else {
-                // Later, and from another thread.
-                std::thread([call, answer = std::string(arguments)] { realm_tool_call_answer(call, answer.c_str()); }).detach();
-            }
-        };
-        RealmDrop drop = [](void *data) REALM_NOEXCEPT { delete static_cast<Json *>(data); };
-        TRY(out, realm_grants_allow_tool(grants.get(), name.c_str(), run, new Json(tool), drop, &out.error));
+        TRY(out, realm_grants_allow_tool(grants.get(), name.c_str(), run_tool, new Json(tool), delete_json, &out.error));
     }
     realm_tenant_set_grants(get<RealmTenant>(a, "tenant"), grants.get());
     add(a, std::move(log));

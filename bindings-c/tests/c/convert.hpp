@@ -1,8 +1,10 @@
 // JSON of scenarios as Realm's objects, and results as JSON.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
+#include <thread>
 
 #include "handles.hpp"
 #include "matching.hpp"
@@ -13,6 +15,36 @@ inline RealmSpeculation speculation_of(const std::string &name) {
     if (name == "lookup") return REALM_SPECULATION_LOOKUP;
     if (name == "draft") return REALM_SPECULATION_DRAFT;
     throw std::runtime_error("there is no speculation `" + name + "`");
+}
+
+// What a scenario has a logits processor do.
+inline const char *process_logits(void *data, const uint32_t *tokens, size_t tokens_len, float *logits, size_t logits_len) REALM_NOEXCEPT {
+    const Json &asked = *static_cast<Json *>(data);
+    if (asked.contains("fail")) return asked["fail"].get_ref<const std::string &>().c_str();
+    if (asked.contains("only")) {
+        std::vector<uint32_t> allowed = asked["only"];
+        for (uint32_t id = 0; id < logits_len; id++) {
+            if (std::find(allowed.begin(), allowed.end(), id) == allowed.end()) logits[id] = -INFINITY;
+        }
+    }
+    if (asked.value("not_the_last", false)) logits[tokens[tokens_len - 1]] = -INFINITY;
+    if (asked.value("nan", false)) logits[0] = NAN;
+    return nullptr;
+}
+
+inline void delete_json(void *data) REALM_NOEXCEPT { delete static_cast<Json *>(data); }
+
+// A tool that answers as a scenario has it.
+inline void run_tool(void *data, const char *arguments, RealmToolCall *call) REALM_NOEXCEPT {
+    const Json &tool = *static_cast<Json *>(data);
+    if (tool.contains("error")) {
+        realm_tool_call_fail(call, tool["error"].get_ref<const std::string &>().c_str());
+    } else if (tool.contains("answer")) {
+        realm_tool_call_answer(call, tool["answer"].dump().c_str());
+    } else {
+        // Later, and from another thread.
+        std::thread([call, answer = std::string(arguments)] { realm_tool_call_answer(call, answer.c_str()); }).detach();
+    }
 }
 
 // Builds a request. Unknown keys fail, so that a scenario never asks for something that is not done.
@@ -27,6 +59,9 @@ inline Owned<RealmRequest> request_of(const Json &asked, const std::function<Rea
     } else if (asked.contains("tokens")) {
         std::vector<uint32_t> tokens = asked["tokens"];
         request = own(TRY(outcome, realm_request_tokens(tokens.data(), tokens.size(), &outcome.error)));
+    } else if (!asked.contains("prompt")) {
+        // Options alone.
+        request = own(realm_request_chat());
     } else {
         request = own(TRY(outcome, realm_request_text(asked.at("prompt").get<std::string>().c_str(), &outcome.error)));
     }
@@ -102,6 +137,10 @@ inline Owned<RealmRequest> request_of(const Json &asked, const std::function<Rea
             realm_request_set_adapter(r, adapter_named(text), scale);
         } else if (key == "input") {
             TRY(outcome, realm_request_set_input(r, value.dump().c_str(), &outcome.error));
+        } else if (key == "logits_processors") {
+            for (const Json &processor : value) {
+                TRY(outcome, realm_request_add_logits_processor(r, process_logits, new Json(processor), delete_json, &outcome.error));
+            }
         } else if (key == "speculation") {
             realm_request_set_speculation(r, speculation_of(text));
         } else {

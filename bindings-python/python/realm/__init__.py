@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import atexit as _atexit
 import os as _os
+from collections.abc import Sequence as _Sequence
 
+from realm import _interpreter as _interpreter  # first: it refuses where the rest would crash
 from realm import errors as errors
 from realm import openai as openai
 from realm._realm import (
     Adapter,
     Array,
+    ChatSession,
     Chunk,
     Completion,
     FileInfo,
@@ -53,6 +56,7 @@ from realm._realm import (
     Tokens,
     ToolCall,
     Usage,
+    __version__,
     _after_fork,
     _at_exit,
     inspect,
@@ -63,6 +67,7 @@ from realm.errors import RealmError
 __all__ = [
     "Adapter",
     "Array",
+    "ChatSession",
     "Chunk",
     "Completion",
     "FileInfo",
@@ -96,12 +101,14 @@ __all__ = [
     "Tokens",
     "ToolCall",
     "Usage",
+    "__version__",
     "errors",
     "inspect",
     "log_to",
     "openai",
 ]
 
+_Sequence.register(Array)
 _atexit.register(_at_exit)
 if hasattr(_os, "register_at_fork"):
     _os.register_at_fork(after_in_child=_after_fork)

@@ -59,6 +59,46 @@ extension Grants {
     }
 }
 
+extension Request {
+    /// Has a closure change the logits before each token is chosen: it gets the tokens so far and the logits of the next one, a number
+    /// for each token of the vocabulary, where `-.infinity` rules a token out. What it throws ends the request.
+    public mutating func addLogitsProcessor(
+        _ body: @escaping @Sendable ([UInt32], inout [Float]) throws -> Void
+    ) {
+        logitsProcessors.append(LogitsClosure(body))
+    }
+}
+
+extension ChatTool {
+    /// A tool by its definition in OpenAI's format, a JSON text, and a closure that gets the arguments as JSON and answers with JSON.
+    public init(definition: String, json body: @escaping @Sendable (String) async throws -> String) {
+        self.init(definition: definition, tool: ToolClosure(body))
+    }
+}
+
+private final class LogitsClosure: LogitsProcessor {
+    let body: @Sendable ([UInt32], inout [Float]) throws -> Void
+
+    init(_ body: @escaping @Sendable ([UInt32], inout [Float]) throws -> Void) {
+        self.body = body
+    }
+
+    func process(tokens: [UInt32], logits: Data) throws -> Data {
+        var values = [Float](unsafeUninitializedCapacity: logits.count / 4) { buffer, count in
+            _ = logits.copyBytes(to: UnsafeMutableRawBufferPointer(buffer))
+            count = logits.count / 4
+        }
+        do {
+            try body(tokens, &values)
+        } catch let error as ToolError {
+            throw error
+        } catch {
+            throw ToolError.Failed(message: "\(error)")
+        }
+        return values.withUnsafeBytes { Data($0) }
+    }
+}
+
 private final class ProgressClosure: ProgressObserver {
     let body: @Sendable (Progress) -> Void
 

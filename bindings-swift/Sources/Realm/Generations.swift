@@ -57,6 +57,40 @@ extension Model {
     }
 }
 
+extension ChatSession {
+    /// Asks, and waits for the answer, whose text is that of all rounds of tools. Cancelling the task takes the question back and throws
+    /// `CancellationError`.
+    ///
+    /// - Throws: ``RealmError``: `InvalidArgument` while another question is being answered, and as ``Model/generate(_:)``.
+    public func ask(_ question: String) async throws -> Completion {
+        try Task.checkCancellation()
+        let generation = try start(question: .user(question))
+        return try await withTaskCancellationHandler {
+            do {
+                return try await generation.complete()
+            } catch RealmError.Cancelled {
+                throw CancellationError()
+            }
+        } onCancel: {
+            generation.cancel()
+        }
+    }
+
+    /// Asks, and returns the answer's chunks as they come. Dropping the stream or cancelling its task takes the question back.
+    ///
+    /// - Throws: ``RealmError``, as ``ask(_:)``; what ends the answer early is thrown by the stream.
+    public func stream(_ question: String) throws -> AsyncThrowingStream<Chunk, any Error> {
+        let generation = try start(question: .user(question))
+        return AsyncThrowingStream {
+            try await withTaskCancellationHandler {
+                try await generation.nextChunk()
+            } onCancel: {
+                generation.cancel()
+            }
+        }
+    }
+}
+
 extension Message {
     /// What the user says.
     public static func user(_ content: String) -> Message {

@@ -252,8 +252,68 @@ final class Runner {
                 "tenants": .list(metrics.tenants.map { .object(["name": .text($0.name), "served": json($0.served)]) }),
             ])
         case "prometheus": return .text(realm.prometheus())
+        case "generate_many", "embed_many", "score_many", "encode_many": return try await operateOnLists(a)
+        case "chat", "ask", "ask_stream", "chat_state", "set_messages", "undo", "clear": return try await operateOnChats(a)
         default: return try await operateOnTenants(a)
         }
+    }
+
+    private func operateOnLists(_ a: Json) async throws -> Json {
+        let model: Model = try get(a, "model")
+        switch try text(a, "op") {
+        case "generate_many":
+            let requests = try a["prompts"]!.list!.map { prompt in
+                var options = a["options"]?.object ?? [:]
+                let isChat = prompt.list?.first?.object != nil
+                options[prompt.text != nil ? "prompt" : isChat ? "messages" : "tokens"] = prompt
+                return try requestOf(.object(options)) { name in try get(["name": .text(name)], "name") }
+            }
+            guard a["each"]?.isTrue == true else {
+                return .list(try await model.generateMany(requests: requests).map { json($0) })
+            }
+            return .list(try await model.generateEach(requests: requests).map { outcome in
+                outcome.completion.map { json($0) }
+                    ?? .object(["error": .object(["code": Json(outcome.code), "message": Json(outcome.message)])])
+            })
+        case "embed_many": return .list(try await model.embedMany(texts: a["texts"]!.texts).map { Json($0) })
+        case "score_many":
+            let scores = try await model.scoreMany(texts: a["texts"]!.list!.map(\.ids), top: a["top"]?.count ?? 0)
+            return .list(scores.map { .list($0.map { .object(["next": Json($0.next), "top": json($0.top)]) }) })
+        default: return .list(model.encodeMany(texts: a["texts"]!.texts).map { Json($0) })
+        }
+    }
+
+    private func operateOnChats(_ a: Json) async throws -> Json {
+        let op = try text(a, "op")
+        if op == "chat" {
+            var request = try requestOf(a["options"] ?? .object([:])) { name in try get(["name": .text(name)], "name") }
+            request.prompt = .chat(a["system"]?.text.map { [.system($0)] } ?? [])
+            let tools = (a["tools"]?.list ?? []).map { tool in
+                let (answer, complaint) = (tool["answer"]?.source, tool["error"]?.text)
+                return ChatTool(definition: tool["definition"]!.source) { arguments in
+                    if let complaint { throw ToolError.Failed(message: complaint) }
+                    return answer ?? arguments
+                }
+            }
+            let overflow: Overflow? = a["overflow"].map { $0 == "refuse" ? .refuse : .dropOldest }
+            return add(a, try ChatSession(
+                model: try get(a, "model"), request: request, tools: tools, maxRounds: a["max_rounds"]?.count,
+                overflow: overflow))
+        }
+        let chat: ChatSession = try get(a, "chat")
+        switch op {
+        case "ask": return json(try await chat.ask(try text(a, "text")))
+        case "ask_stream": return add(a, try chat.start(question: .user(try text(a, "text"))))
+        case "chat_state":
+            return .object([
+                "messages": .list(try chat.messages().map { try json($0) }),
+                "dropped_messages": Json(chat.droppedMessages()), "busy": .bool(chat.isBusy()),
+            ])
+        case "set_messages": try chat.setMessages(messages: a["messages"]!.list!.map(messageOf))
+        case "undo": return .bool(try chat.undo())
+        default: try chat.clear()
+        }
+        return nil
     }
 
     private func load(_ a: Json) async throws -> Json {

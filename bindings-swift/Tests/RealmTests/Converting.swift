@@ -11,12 +11,7 @@ func requestOf(_ asked: Json, adapter: (String) throws -> Adapter) throws -> Req
         case "prompt": request.prompt = .text(value.text!)
         case "tokens": request.prompt = .tokens(value.ids)
         case "messages":
-            request.prompt = .chat(value.list!.map { message in
-                var fields = message.object!
-                let role = fields.removeValue(forKey: "role")!.text!
-                let content = fields.removeValue(forKey: "content")?.text ?? ""
-                return Message(role: role, content: content, fields: fields.isEmpty ? nil : Json.object(fields).source)
-            })
+            request.prompt = .chat(value.list!.map(messageOf))
         case "tools": request.tools = value.list!.map(\.source)
         case "tool_choice":
             switch value.text {
@@ -62,11 +57,36 @@ func requestOf(_ asked: Json, adapter: (String) throws -> Adapter) throws -> Req
         case "adapter": request.adapter = try adapter(value.text!)
         case "adapter_scale": request.adapterScale = float
         case "input": request.input = value.source
+        case "logits_processors":
+            for asked in value.list! {
+                request.addLogitsProcessor { tokens, logits in
+                    if let complaint = asked["fail"]?.text { throw ToolError.Failed(message: complaint) }
+                    if let only = asked["only"]?.ids {
+                        for id in logits.indices where !only.contains(UInt32(id)) { logits[id] = -.infinity }
+                    }
+                    if asked["not_the_last"]?.isTrue == true { logits[Int(tokens.last!)] = -.infinity }
+                    if asked["nan"]?.isTrue == true { logits[0] = .nan }
+                }
+            }
         case "speculation": request.speculation = speculationOf(value.text!)
         default: throw Complaint(description: "a request has no `\(key)`")
         }
     }
     return request
+}
+
+func messageOf(_ message: Json) -> Message {
+    var fields = message.object!
+    let role = fields.removeValue(forKey: "role")!.text!
+    let content = fields.removeValue(forKey: "content")?.text ?? ""
+    return Message(role: role, content: content, fields: fields.isEmpty ? nil : Json.object(fields).source)
+}
+
+func json(_ message: Message) throws -> Json {
+    var fields = try message.fields.map { try JSONDecoder().decode(Json.self, from: Data($0.utf8)).object! } ?? [:]
+    fields["role"] = .text(message.role)
+    fields["content"] = .text(message.content)
+    return .object(fields)
 }
 
 func speculationOf(_ name: String) -> Speculation {

@@ -15,9 +15,11 @@ pub mod cuda;
 mod error;
 pub mod parts;
 pub mod quant;
+mod trim;
 
 pub use backend::{Activation, Attention, Backend, Lora, LoraRow, MatMul, Rope, RopeStyle};
 pub use batch::{
     AdapterUse, Batch, CacheLayout, CacheSpec, CacheType, LayerPlace, NO_PAGE, PAGE_TOKENS, Span, Want,
 };
 pub use error::Error;
+pub use trim::trim_memory;

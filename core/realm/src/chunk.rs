@@ -2,7 +2,8 @@
 
 use realm_engine::{Timings, Token, Usage};
 
-use crate::ToolCall;
+use crate::error::ErrorCode;
+use crate::{Error, ToolCall};
 
 /// A piece of a generation.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +51,22 @@ impl FinishReason {
             Self::Stop => "stop",
             Self::Length => "length",
             Self::ToolCalls => "tool_calls",
+        }
+    }
+}
+
+impl std::str::FromStr for FinishReason {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name {
+            "stop" => Ok(Self::Stop),
+            "length" => Ok(Self::Length),
+            "tool_calls" => Ok(Self::ToolCalls),
+            other => {
+                let why = format!("a finish reason is `stop`, `length` or `tool_calls`, not `{other}`");
+                Err(Error::new(ErrorCode::InvalidArgument, why))
+            }
         }
     }
 }

@@ -89,6 +89,11 @@ impl Error {
         }
     }
 
+    /// Says of what the error is.
+    pub(crate) fn prefixed(self, of: impl fmt::Display) -> Self {
+        Self { code: self.code, message: format!("{of}: {}", self.message) }
+    }
+
     pub(crate) fn cancelled() -> Self {
         Self::new(ErrorCode::Cancelled, "the generation was cancelled")
     }

@@ -8,6 +8,7 @@ use crate::answer::AnswerReader;
 use crate::completion::Collector;
 use crate::error::ErrorCode;
 use crate::model::Shared;
+use crate::task::Task;
 use crate::{Chunk, Completion, Error};
 
 /// A running request: a `Stream` of chunks for tasks, and for threads something to loop over
@@ -29,11 +30,22 @@ impl Generation {
         Self { inner: Source::Program(Some(Box::new(reply))), answer: AnswerReader::default(), _model: model }
     }
 
+    /// Chunks that a task sends, which is cancelled with the generation.
+    pub(crate) fn of_task(
+        chunks: async_channel::Receiver<Result<Chunk, Error>>,
+        task: Task,
+        model: Arc<Shared>,
+    ) -> Self {
+        let inner = Source::Task(Some(Box::new(Running { chunks: Box::pin(chunks), _task: task })));
+        Self { inner, answer: AnswerReader::default(), _model: model }
+    }
+
     /// Ends the request; nothing more comes out of it.
     pub fn cancel(&mut self) {
         match &mut self.inner {
             Source::Engine(generation) => generation.cancel(),
             Source::Program(reply) => *reply = None,
+            Source::Task(running) => *running = None,
         }
     }
 
@@ -69,6 +81,10 @@ impl Generation {
                 let chunk = reply.as_ref()?.chunks.recv_blocking().map_err(|_| stopped());
                 of_reply(reply, chunk)
             }
+            Source::Task(running) => {
+                let chunk = running.as_ref()?.chunks.recv_blocking();
+                return Some(of_task(running, chunk.ok()));
+            }
         };
         Some(self.read(next))
     }
@@ -89,6 +105,11 @@ impl Generation {
                 let next = running.chunks.as_mut().poll_next(context);
                 next.map(|chunk| Some(of_reply(reply, chunk.ok_or_else(stopped))))
             }
+            Source::Task(running) => {
+                let Some(task) = running else { return Poll::Ready(None) };
+                let next = task.chunks.as_mut().poll_next(context);
+                return next.map(|chunk| Some(of_task(running, chunk)));
+            }
         };
         next.map(|chunk| chunk.map(|chunk| self.read(chunk)))
     }
@@ -106,6 +127,23 @@ enum Source {
     Engine(realm_engine::Generation),
     /// `None` after the last chunk.
     Program(Option<Box<realm_sandbox::Reply>>),
+    /// `None` after the last chunk.
+    Task(Option<Box<Running>>),
+}
+
+/// A task and what it sends.
+struct Running {
+    chunks: Pin<Box<async_channel::Receiver<Result<Chunk, Error>>>>,
+    _task: Task,
+}
+
+/// A chunk of a task's; after the last one the task is dropped.
+fn of_task(running: &mut Option<Box<Running>>, chunk: Option<Result<Chunk, Error>>) -> Result<Chunk, Error> {
+    let chunk = chunk.unwrap_or_else(|| Err(stopped()));
+    if chunk.as_ref().map_or(true, |chunk| chunk.finish.is_some()) {
+        *running = None;
+    }
+    chunk
 }
 
 type Next = Result<Result<realm_engine::Chunk, realm_sandbox::Error>, Error>;
@@ -123,7 +161,7 @@ fn of_reply(
 }
 
 fn stopped() -> Error {
-    Error::new(ErrorCode::Internal, "the program's run stopped without an end")
+    Error::new(ErrorCode::Internal, "the run stopped without an end")
 }
 
 // Not an `Iterator` itself: with `StreamExt` in scope every adapter would be ambiguous.

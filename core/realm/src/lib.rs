@@ -20,6 +20,9 @@
 //!   the request.
 //! - [`ToolCall`]: what a model asks for where a request has tools, read out of its text.
 //! - [`SharedGeneration`]: one that another thread may cancel while one waits for it.
+//! - [`ChatSession`]: a conversation that remembers, runs tools and makes room in the context.
+//! - [`Model::generate_many`], [`Model::embed_many`]: lists in one call.
+//! - [`LogitsProcessor`]: a function that changes logits before a token is chosen.
 //! - [`Sequence`]: a token sequence that the caller drives forward by forward.
 //! - [`Metrics`]: what a model has done and how it stands; [`Realm::prometheus`] is that as text for Prometheus.
 //! - [`Error`]: one type with a stable [`code`](Error::code).
@@ -30,6 +33,7 @@
 
 mod adapter;
 mod answer;
+mod chat;
 mod chunk;
 mod completion;
 mod device;
@@ -40,8 +44,10 @@ mod history;
 mod inspect;
 mod load;
 mod log;
+mod many;
 mod metrics;
 mod model;
+mod processors;
 mod program;
 mod progress;
 mod request;
@@ -50,12 +56,14 @@ mod room;
 mod runtime;
 mod sequence;
 mod shared;
+mod task;
 mod tenant;
 mod thought;
 mod tools;
 mod unblock;
 
 pub use adapter::Adapter;
+pub use chat::{ChatOptions, ChatSession, ChatTool, Overflow};
 pub use chunk::{Chunk, Finish, FinishReason};
 pub use completion::Completion;
 pub use error::{Error, ErrorCode};
@@ -64,6 +72,7 @@ pub use inspect::{FileInfo, inspect};
 pub use load::{LoadOptions, Progress};
 pub use log::log_to;
 pub use model::{EmbedOptions, Model, ModelInfo};
+pub use processors::LogitsProcessor;
 pub use program::Program;
 pub use progress::{OnProgress, ProgressEvent, Stage};
 pub use realm_compute::CacheType;

@@ -9,6 +9,7 @@ use realm_tokenizer::{Conversation, Tokenizer};
 
 use crate::answer::AnswerReader;
 use crate::error::ErrorCode;
+use crate::processors;
 use crate::tenant::Identity;
 use crate::thought::{ThoughtSpelling, ThoughtStream};
 use crate::tools::{ToolSpelling, ToolStream, instruct};
@@ -37,6 +38,17 @@ pub(crate) struct Shared {
     pub(crate) thought_spelling: Option<ThoughtSpelling>,
     /// Whether the chat template tells the model of tools.
     pub(crate) knows_tools: bool,
+    /// Dropped last, when weights and KV cache are gone.
+    pub(crate) _freed: Trim,
+}
+
+/// Has the allocator give back what a model left.
+pub(crate) struct Trim;
+
+impl Drop for Trim {
+    fn drop(&mut self) {
+        realm_compute::trim_memory();
+    }
 }
 
 /// What a request with tools is told where the template knows none.
@@ -240,6 +252,7 @@ impl Model {
             warnings,
             called: false,
         };
+        let processors = std::mem::take(&mut request.logits_processors);
         let request = realm_engine::Request {
             prompt,
             sampling: request.sampling,
@@ -255,6 +268,9 @@ impl Model {
             adapter,
             speculation: request.speculation,
         };
+        if !processors.is_empty() {
+            return processors::start(self, request, processors, answer);
+        }
         Ok(Generation::new(
             self.shared.engine.generate(&self.tenant.inner, request)?,
             answer,
@@ -311,6 +327,11 @@ impl Model {
         self.tenant.inner.limits().kv_tokens.map_or(context, |tokens| tokens.min(context))
     }
 
+    /// How many tokens a request goes on from.
+    pub(crate) fn prompt_length(&self, request: &Request) -> Result<usize, Error> {
+        Ok(self.prompt_tokens(request)?.len())
+    }
+
     /// The tokens that a request goes on from.
     pub(crate) fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
         Ok(self.shared.tokenize(&self.prompt(request)?)?)
@@ -348,6 +369,10 @@ impl Model {
     fn run_program(&self, program: &Program, request: Request) -> Result<Generation, Error> {
         if matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Function(_)) {
             let why = "programs decide on calls themselves: leave `tool_choice` out, or tell them by `input`";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        if !request.logits_processors.is_empty() {
+            let why = "programs choose tokens themselves: leave `logits_processors` out";
             return Err(Error::new(ErrorCode::InvalidArgument, why));
         }
         if request.logprobs.is_some() || request.speculation.is_some_and(|s| s != Speculation::Off) {

@@ -7,7 +7,7 @@ use realm_engine::{Grammar, Sampling, Speculation};
 use serde_json::{Map, Value, json};
 
 use crate::error::ErrorCode;
-use crate::{Adapter, Error, ToolChoice};
+use crate::{Adapter, Error, LogitsProcessor, ToolChoice};
 
 /// One message of a conversation, in OpenAI's format: `role`, `content` and what else a template reads.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,16 @@ impl Message {
         Self::new("system", content)
     }
 
+    /// Its fields, as JSON.
+    pub fn as_json(&self) -> &Value {
+        &self.0
+    }
+
+    /// Whether the role is `user`.
+    pub(crate) fn is_user(&self) -> bool {
+        self.0["role"] == "user"
+    }
+
     /// Whether the role is `system` or `developer`.
     pub(crate) fn is_system(&self) -> bool {
         matches!(self.0["role"].as_str(), Some("system" | "developer"))
@@ -44,6 +54,20 @@ impl From<Value> for Message {
     /// A message with other fields, such as `tool_calls`.
     fn from(value: Value) -> Self {
         Self(value)
+    }
+}
+
+impl From<&str> for Message {
+    /// What the user says.
+    fn from(text: &str) -> Self {
+        Self::user(text)
+    }
+}
+
+impl From<String> for Message {
+    /// What the user says.
+    fn from(text: String) -> Self {
+        Self::user(text)
     }
 }
 
@@ -154,6 +178,9 @@ pub struct Request {
     pub input: Value,
     /// Where drafts come from; `None` for what the model was loaded with. The text is the same with and without.
     pub speculation: Option<Speculation>,
+    /// Functions that change the logits before each token is chosen, in this order. Nobody else waits for them; drafts are not
+    /// made for such a request.
+    pub logits_processors: Vec<LogitsProcessor>,
 }
 
 impl Request {
@@ -181,6 +208,7 @@ impl Request {
             adapter_scale: 1.0,
             input: Value::Null,
             speculation: None,
+            logits_processors: Vec::new(),
         }
     }
 
@@ -380,6 +408,12 @@ impl Request {
             variables.entry("reasoning_effort").or_insert_with(|| effort.as_str().into());
         }
         variables
+    }
+
+    /// Adds a function that changes the logits before each token is chosen.
+    pub fn logits_processor(mut self, processor: LogitsProcessor) -> Self {
+        self.logits_processors.push(processor);
+        self
     }
 
     /// Sets [`tool_choice`](Self::tool_choice).

@@ -72,7 +72,7 @@ impl Tool {
 }
 
 /// The name in a tool's definition in OpenAI's format, wrapped in `function` or not.
-fn name_of(definition: &Value) -> Option<&str> {
+pub(crate) fn name_of(definition: &Value) -> Option<&str> {
     function_of(definition)["name"].as_str()
 }
 

@@ -7,6 +7,7 @@ mod files;
 mod matching;
 mod operations;
 mod request;
+mod sessions;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -92,6 +93,6 @@ macro_rules! areas {
 }
 
 areas!(
-    adapters, errors, generation, grammars, models, programs, sampling, sequences, streams, tenants, tools,
-    vectors
+    adapters, chats, errors, generation, grammars, lists, models, processors, programs, sampling, sequences,
+    streams, tenants, tools, vectors
 );

@@ -15,7 +15,7 @@ use crate::request::{ids, request};
 
 type Lines = Arc<Mutex<Vec<Value>>>;
 
-enum Object {
+pub(crate) enum Object {
     Realm(Realm),
     Model(Model),
     Tokenizer(Box<Tokenizer>),
@@ -24,13 +24,14 @@ enum Object {
     Program(Program),
     Sequence(Box<Sequence>),
     Adapter(Adapter),
+    Chat(realm::ChatSession),
     Bytes(Vec<u8>),
     Log(Lines),
 }
 
 /// The objects and results of a scenario. `realm` and `model` outlive it.
 pub(crate) struct Runner {
-    objects: HashMap<String, Object>,
+    pub(crate) objects: HashMap<String, Object>,
     values: HashMap<String, Value>,
 }
 
@@ -68,7 +69,7 @@ impl Runner {
         self.values.insert(name.to_owned(), value);
     }
 
-    fn model(&mut self, a: &Value) -> &mut Model {
+    pub(crate) fn model(&mut self, a: &Value) -> &mut Model {
         get!(self, Model, a["model"].as_str().unwrap_or("model"))
     }
 
@@ -76,7 +77,7 @@ impl Runner {
         get!(self, Realm, "realm").clone()
     }
 
-    fn add(&mut self, a: &Value, object: Object) {
+    pub(crate) fn add(&mut self, a: &Value, object: Object) {
         self.objects.insert(a["as"].as_str().unwrap_or("unnamed").to_owned(), object);
     }
 
@@ -377,7 +378,7 @@ impl Runner {
                         .collect::<Vec<_>>()})
             }
             "prometheus" => json!(self.realm().prometheus()),
-            other => panic!("there is no operation `{other}`"),
+            _ => return self.operate_more(a),
         })
     }
 }
@@ -394,7 +395,7 @@ impl realm::Progress for Progress {
     }
 }
 
-fn likeliest(top: &[realm::TokenLogprob]) -> Value {
+pub(crate) fn likeliest(top: &[realm::TokenLogprob]) -> Value {
     top.iter().map(|t| json!({"id": t.id, "logprob": t.logprob})).collect()
 }
 
@@ -408,7 +409,7 @@ fn usage(usage: &realm::Usage) -> Value {
         "accepted_tokens": usage.accepted_tokens})
 }
 
-fn completion(completion: Completion) -> Value {
+pub(crate) fn completion(completion: Completion) -> Value {
     let seconds = completion.timings.decode.as_secs_f64();
     json!({"text": completion.text, "reasoning": completion.reasoning, "warnings": completion.warnings, "ids": completion.tokens.iter().map(|t| t.id).collect::<Vec<_>>(),
         "tokens": tokens_json(&completion.tokens), "tool_calls": calls(&completion.tool_calls), "finish_reason": completion.finish_reason.as_str(),

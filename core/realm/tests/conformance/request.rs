@@ -64,6 +64,10 @@ pub(crate) fn request(
             "adapter_scale" => request.adapter_scale = float(),
             "input" => request.input = value.clone(),
             "speculation" => request.speculation = Some(text().parse().expect("a speculation")),
+            "logits_processors" => {
+                let asked = value.as_array().expect("processors").iter();
+                request.logits_processors = asked.map(crate::sessions::processor).collect();
+            }
             other => panic!("a request has no `{other}`"),
         }
     }

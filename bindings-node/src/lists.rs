@@ -1,0 +1,110 @@
+//! Lists of prompts and texts.
+
+use napi::bindgen_prelude::*;
+use napi_derive::napi;
+use realm::{EmbedOptions, Pooling};
+use serde_json::json;
+
+use crate::error::failed;
+use crate::generation::Completion;
+use crate::model::{NativeAdapter, NativeModel};
+use crate::options::request;
+use crate::processors::{Process, process};
+
+/// Many requests, given as JSON, all with the same functions.
+fn requests(
+    each: &[String],
+    adapter: Option<&NativeAdapter>,
+    function: Option<&Process<'_>>,
+) -> Result<Vec<realm::Request>> {
+    let adapter = adapter.map(|adapter| adapter.handle.get()).transpose()?;
+    let mut requests: Vec<realm::Request> = Vec::with_capacity(each.len());
+    for one in each {
+        let mut request = request(one, adapter.clone())?;
+        match requests.first() {
+            Some(first) => request.logits_processors.clone_from(&first.logits_processors),
+            None => request = process(request, function)?,
+        }
+        requests.push(request);
+    }
+    Ok(requests)
+}
+
+/// Answers many requests; the first error ends it.
+#[napi(ts_return_type = "Promise<Completion[]>")]
+pub fn generate_many<'env>(
+    env: &'env Env,
+    model: &NativeModel,
+    each: Vec<String>,
+    adapter: Option<&NativeAdapter>,
+    #[napi(ts_arg_type = "unknown")] function: Option<Process<'_>>,
+) -> Result<PromiseRaw<'env, Vec<Completion>>> {
+    let (model, requests) = (model.handle.get()?, requests(&each, adapter, function.as_ref())?);
+    env.spawn_future(async move {
+        let all = model.generate_many_async(requests).await.map_err(failed)?;
+        Ok(all.into_iter().map(Completion::from).collect())
+    })
+}
+
+/// Answers many requests; each has its completion, or its error as `[code, message]`.
+#[napi(ts_return_type = "Promise<(Completion | string[])[]>")]
+pub fn generate_each<'env>(
+    env: &'env Env,
+    model: &NativeModel,
+    each: Vec<String>,
+    adapter: Option<&NativeAdapter>,
+    #[napi(ts_arg_type = "unknown")] function: Option<Process<'_>>,
+) -> Result<PromiseRaw<'env, Vec<Either<Completion, Vec<String>>>>> {
+    let (model, requests) = (model.handle.get()?, requests(&each, adapter, function.as_ref())?);
+    env.spawn_future(async move {
+        let each = model.generate_each_async(requests).await.into_iter();
+        let one = |result| match result {
+            Ok(completion) => Either::A(Completion::from(completion)),
+            Err(error) => {
+                let error: realm::Error = error;
+                Either::B(vec![error.code().as_str().to_owned(), error.message().to_owned()])
+            }
+        };
+        Ok(each.map(one).collect())
+    })
+}
+
+/// One vector for each text.
+#[napi]
+pub async fn embed_many(
+    model: &NativeModel,
+    texts: Vec<Either<String, Uint32Array>>,
+    pooling: Option<String>,
+    normalize: bool,
+) -> Result<Vec<Float32Array>> {
+    let model = model.handle.get()?;
+    let pooling = pooling.as_deref().map(str::parse::<Pooling>).transpose();
+    let pooling = pooling.map_err(|error| failed(error.into()))?;
+    let options = EmbedOptions { pooling, normalize };
+    let vectors = model.embed_many_async(tokens(&model, texts), &options).await.map_err(failed)?;
+    Ok(vectors.into_iter().map(Float32Array::new).collect())
+}
+
+/// Scores of each text, as JSON.
+#[napi]
+pub async fn score_many(
+    model: &NativeModel,
+    texts: Vec<Either<String, Uint32Array>>,
+    top: u32,
+) -> Result<String> {
+    let model = model.handle.get()?;
+    let texts = tokens(&model, texts);
+    let scores = model.score_many_async(texts, top as usize).await.map_err(failed)?;
+    let likely = |t: &realm::TokenLogprob| json!({"id": t.id, "logprob": t.logprob});
+    let one = |score: &realm::Scored| json!({"next": score.next, "top": score.top.iter().map(likely).collect::<Vec<_>>()});
+    let all = scores.iter().map(|text| text.iter().map(one).collect::<serde_json::Value>());
+    Ok(all.collect::<serde_json::Value>().to_string())
+}
+
+fn tokens(model: &realm::Model, texts: Vec<Either<String, Uint32Array>>) -> Vec<Vec<u32>> {
+    let tokens = |text: Either<String, Uint32Array>| match text {
+        Either::A(text) => model.encode(&text),
+        Either::B(tokens) => tokens.to_vec(),
+    };
+    texts.into_iter().map(tokens).collect()
+}

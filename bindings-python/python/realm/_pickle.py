@@ -1,0 +1,11 @@
+"""How `pickle` makes objects again that take keyword arguments alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def rebuild(make: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Calls `make` with keyword arguments."""
+    return make(**arguments)

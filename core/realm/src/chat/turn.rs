@@ -1,0 +1,188 @@
+//! One question's way to its answer: rounds of the model's words and the tools that it calls.
+
+use async_channel::Sender;
+use realm_engine::{Timings, Usage};
+use serde_json::{Value, json};
+
+use super::{ChatSession, Overflow, Session, history};
+use crate::task::TaskState;
+use crate::tools::name_of;
+use crate::{Chunk, Error, Finish, Message, Prompt, Request, ToolCall, ToolChoice};
+
+/// Sends the answer in pieces; the last one says how it ended.
+pub(super) async fn answer(
+    session: ChatSession,
+    turn: u64,
+    messages: Vec<Message>,
+    chunks: Sender<Result<Chunk, Error>>,
+) {
+    let mut answer = Answer { session: &session.0, messages, dropped: 0, chunks: &chunks };
+    let end = match answer.rounds().await {
+        // The reader has left.
+        Ok(None) => return,
+        Ok(Some(finish)) => {
+            let Answer { messages, dropped, .. } = answer;
+            let mut state = session.lock();
+            if state.turn != turn || state.running.as_ref().is_some_and(TaskState::is_cancelled) {
+                return;
+            }
+            state.messages = messages;
+            state.dropped += dropped;
+            state.running = None;
+            Ok(last_chunk(finish))
+        }
+        Err(error) => {
+            let mut state = session.lock();
+            if state.turn == turn {
+                state.running = None;
+            }
+            Err(error)
+        }
+    };
+    let _ = chunks.send(end).await;
+}
+
+fn last_chunk(finish: Finish) -> Chunk {
+    let empty = realm_engine::Chunk { text: String::new(), tokens: Vec::new(), finish: None };
+    Chunk { finish: Some(finish), ..empty.into() }
+}
+
+struct Answer<'a> {
+    session: &'a Session,
+    messages: Vec<Message>,
+    dropped: usize,
+    chunks: &'a Sender<Result<Chunk, Error>>,
+}
+
+/// What the model said in one round.
+struct Said {
+    text: String,
+    calls: Vec<ToolCall>,
+    finish: Finish,
+}
+
+impl Answer<'_> {
+    /// Asks until the model calls no more tools; `None` if the reader has left.
+    async fn rounds(&mut self) -> Result<Option<Finish>, Error> {
+        let (mut usage, mut timings) = (Usage::default(), Timings::default());
+        for round in 0.. {
+            let request = self.request(round)?;
+            let Some(Said { text, calls, mut finish }) = self.ask(request).await? else { return Ok(None) };
+            self.messages.push(assistant(text, &calls));
+            add(&mut usage, &finish.usage);
+            timings.queued += finish.timings.queued;
+            timings.prefill += finish.timings.prefill;
+            timings.decode += finish.timings.decode;
+            // Calls of tools that the application runs itself are its answer.
+            let all_ours =
+                self.has_tools() && !calls.iter().any(|call| self.is_left_to_the_application(call));
+            if calls.is_empty() || !all_ours {
+                (finish.usage, finish.timings) = (usage, timings);
+                return Ok(Some(finish));
+            }
+            for call in &calls {
+                let result = self.call(call).await;
+                self.messages.push(result);
+            }
+        }
+        unreachable!("the last round has no tools")
+    }
+
+    /// Whether the session runs any tools.
+    fn has_tools(&self) -> bool {
+        !self.session.options.tools.is_empty()
+    }
+
+    /// Whether a call is of a tool that has a definition but no function.
+    fn is_left_to_the_application(&self, call: &ToolCall) -> bool {
+        let options = &self.session.options;
+        let declared = options.request.tools.iter().any(|tool| name_of(tool) == Some(&call.name));
+        declared && !options.tools.iter().any(|tool| tool.name == call.name)
+    }
+
+    /// The next round's request, for which there is room.
+    fn request(&mut self, round: usize) -> Result<Request, Error> {
+        let Session { model, options, .. } = self.session;
+        let mut request = options.request.clone();
+        if round >= options.max_rounds {
+            request.tool_choice = ToolChoice::None;
+        } else if round > 0 && request.tool_choice != ToolChoice::None {
+            // A call that had to be has been made.
+            request.tool_choice = ToolChoice::Auto;
+        }
+        let limit = model.tenant.inner.limits().kv_tokens;
+        let context = model.info().context_length.min(limit.unwrap_or(usize::MAX));
+        let answer = request.max_tokens.unwrap_or(context / 4).min(context / 2);
+        loop {
+            request.prompt = Prompt::Chat(self.messages.clone());
+            if options.overflow == Overflow::Refuse || model.prompt_length(&request)? + answer <= context {
+                return Ok(request);
+            }
+            let dropped = history::drop_oldest(&mut self.messages);
+            if dropped == 0 {
+                return Ok(request);
+            }
+            self.dropped += dropped;
+        }
+    }
+
+    /// One round; `None` if the reader has left.
+    async fn ask(&self, request: Request) -> Result<Option<Said>, Error> {
+        let mut generation = self.session.model.stream(request)?;
+        let (mut text, mut calls) = (String::new(), Vec::new());
+        while let Some(chunk) = generation.next_async().await {
+            let mut chunk = chunk?;
+            text += &chunk.text;
+            calls.extend(chunk.tool_calls.iter().cloned());
+            let finish = chunk.finish.take();
+            if self.chunks.send(Ok(chunk)).await.is_err() {
+                return Ok(None);
+            }
+            if let Some(finish) = finish {
+                return Ok(Some(Said { text, calls, finish }));
+            }
+        }
+        Err(Error::cancelled())
+    }
+
+    /// Runs a tool and says what came of it, in words for the model.
+    async fn call(&self, call: &ToolCall) -> Message {
+        let tools = &self.session.options.tools;
+        let result = match tools.iter().find(|tool| tool.name == call.name) {
+            Some(tool) => (tool.call)(call.arguments.clone()).await,
+            None => {
+                let names: Vec<_> = tools.iter().map(|tool| tool.name.as_str()).collect();
+                Err(format!("there is no tool `{}`, only {}", call.name, names.join(", ")))
+            }
+        };
+        let content = match result {
+            // A text is not quoted.
+            Ok(json) => match serde_json::from_str(&json) {
+                Ok(Value::String(text)) => text,
+                _ => json,
+            },
+            Err(why) => format!("error: {why}"),
+        };
+        json!({"role": "tool", "tool_call_id": call.id, "name": call.name, "content": content}).into()
+    }
+}
+
+/// What the model said, as later prompts have it.
+fn assistant(text: String, calls: &[ToolCall]) -> Message {
+    let mut message = json!({"role": "assistant", "content": text});
+    if !calls.is_empty() {
+        let calls = calls.iter().map(|ToolCall { id, name, arguments }| {
+            json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
+        });
+        message["tool_calls"] = calls.collect();
+    }
+    message.into()
+}
+
+fn add(sum: &mut Usage, usage: &Usage) {
+    sum.prompt_tokens += usage.prompt_tokens;
+    sum.cached_tokens += usage.cached_tokens;
+    sum.generated_tokens += usage.generated_tokens;
+    sum.draft_tokens += usage.draft_tokens;
+    sum.accepted_tokens += usage.accepted_tokens;
+}

@@ -1,0 +1,218 @@
+//! Lists of prompts and texts in one call.
+//!
+//! A window of requests is under way at once: enough that the engine has full batches, and few enough that no queue overflows
+//! and that nobody waits behind the whole list.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Poll;
+
+use crate::error::ErrorCode;
+use crate::task::block_on;
+use crate::{Completion, EmbedOptions, Error, Model, Request, Scored, unblock};
+
+/// Requests for text under way at once: as many as decode in one pass.
+const GENERATIONS: usize = 32;
+/// Texts to embed or score under way at once: short ones share a pass of some hundred rows.
+const TEXTS: usize = 64;
+
+impl Model {
+    /// Answers many requests; the completions are in the order of the requests. A window of them is under way at once, so a list
+    /// of any length never fills the tenant's queue. The first error ends the call, and says which request it was.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
+    pub fn generate_many(&self, requests: Vec<Request>) -> Result<Vec<Completion>, Error> {
+        block_on(self.generate_many_async(requests))
+    }
+
+    /// As [`generate_many`](Self::generate_many), for tasks.
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate).
+    pub async fn generate_many_async(&self, requests: Vec<Request>) -> Result<Vec<Completion>, Error> {
+        self.all("request", GENERATIONS, requests, Self::answer).await
+    }
+
+    /// As [`generate_many`](Self::generate_many), where one that fails leaves the others as they are: each has a completion or an
+    /// error of its own. Blocks.
+    pub fn generate_each(&self, requests: Vec<Request>) -> Vec<Result<Completion, Error>> {
+        block_on(self.generate_each_async(requests))
+    }
+
+    /// As [`generate_each`](Self::generate_each), for tasks.
+    pub async fn generate_each_async(&self, requests: Vec<Request>) -> Vec<Result<Completion, Error>> {
+        self.each(GENERATIONS, requests, Self::answer).await
+    }
+
+    async fn answer(self, request: Request) -> Result<Completion, Error> {
+        unblock(move || self.stream(request)).await?.finish_async().await
+    }
+
+    /// One vector of `[hidden]` numbers for each of many texts, in their order. Blocks.
+    ///
+    /// # Errors
+    /// As [`embed`](Self::embed); it says which text it was.
+    pub fn embed_many(&self, texts: Vec<Vec<u32>>, options: &EmbedOptions) -> Result<Vec<Vec<f32>>, Error> {
+        block_on(self.embed_many_async(texts, options))
+    }
+
+    /// As [`embed_many`](Self::embed_many), for tasks.
+    ///
+    /// # Errors
+    /// As [`embed`](Self::embed).
+    pub async fn embed_many_async(
+        &self,
+        texts: Vec<Vec<u32>>,
+        options: &EmbedOptions,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let embed = |model: Self, tokens: Vec<u32>| {
+            let options = options.clone();
+            async move { model.embed_async(&tokens, &options).await }
+        };
+        self.all("text", TEXTS, texts, embed).await
+    }
+
+    /// As [`score`](Self::score), for many texts. Blocks.
+    ///
+    /// # Errors
+    /// As [`score`](Self::score); it says which text it was.
+    pub fn score_many(&self, texts: Vec<Vec<u32>>, top: usize) -> Result<Vec<Vec<Scored>>, Error> {
+        block_on(self.score_many_async(texts, top))
+    }
+
+    /// As [`score_many`](Self::score_many), for tasks.
+    ///
+    /// # Errors
+    /// As [`score`](Self::score).
+    pub async fn score_many_async(
+        &self,
+        texts: Vec<Vec<u32>>,
+        top: usize,
+    ) -> Result<Vec<Vec<Scored>>, Error> {
+        let score = |model: Self, tokens: Vec<u32>| async move { model.score_async(&tokens, top).await };
+        self.all("text", TEXTS, texts, score).await
+    }
+
+    /// Token ids of many texts, as [`encode_special`](Self::encode_special) has them of one.
+    pub fn encode_many<T: AsRef<str>>(&self, texts: &[T], special: bool, boundaries: bool) -> Vec<Vec<u32>> {
+        texts.iter().map(|text| self.encode_special(text.as_ref(), special, boundaries)).collect()
+    }
+
+    /// All results, or the first error.
+    async fn all<A: Clone, T, F>(
+        &self,
+        what: &str,
+        most: usize,
+        inputs: Vec<A>,
+        start: impl Fn(Self, A) -> F,
+    ) -> Result<Vec<T>, Error>
+    where
+        F: Future<Output = Result<T, Error>> + Send,
+    {
+        let mut results: Vec<Option<T>> = inputs.iter().map(|_| None).collect();
+        let failed = self.run(most, inputs, start, |at, result| match result {
+            Ok(value) => {
+                results[at] = Some(value);
+                None
+            }
+            Err(error) => Some(error.prefixed(format_args!("{what} {at}"))),
+        });
+        if let Some(error) = failed.await {
+            return Err(error);
+        }
+        Ok(results.into_iter().flatten().collect())
+    }
+
+    /// Every result.
+    async fn each<A: Clone, T, F>(
+        &self,
+        most: usize,
+        inputs: Vec<A>,
+        start: impl Fn(Self, A) -> F,
+    ) -> Vec<Result<T, Error>>
+    where
+        F: Future<Output = Result<T, Error>> + Send,
+    {
+        let mut results: Vec<Option<Result<T, Error>>> = inputs.iter().map(|_| None).collect();
+        let ended = self.run(most, inputs, start, |at, result| {
+            results[at] = Some(result);
+            None::<()>
+        });
+        ended.await;
+        results.into_iter().flatten().collect()
+    }
+
+    /// Starts what the window has room for and hands each result to `take`, until that returns something.
+    async fn run<A: Clone, T, E, F>(
+        &self,
+        most: usize,
+        inputs: Vec<A>,
+        start: impl Fn(Self, A) -> F,
+        mut take: impl FnMut(usize, Result<T, Error>) -> Option<E>,
+    ) -> Option<E>
+    where
+        F: Future<Output = Result<T, Error>> + Send,
+    {
+        let mut inputs = inputs.into_iter().enumerate().peekable();
+        let mut running: Vec<(usize, A, Pin<Box<F>>)> = Vec::new();
+        // What was refused because others fill the queue, to be tried again when one of these has ended.
+        let mut again: Vec<(usize, A)> = Vec::new();
+        let mut full = false;
+        while !running.is_empty() || !again.is_empty() || inputs.peek().is_some() {
+            let window = self.window(most);
+            while running.is_empty() || (running.len() < window && !full) {
+                let Some((at, input)) = again.pop().or_else(|| inputs.next()) else { break };
+                running.push((at, input.clone(), Box::pin(start(self.clone(), input))));
+            }
+            let (place, result) = first(&mut running).await;
+            let (at, input, future) = running.swap_remove(place);
+            drop(future);
+            match &result {
+                Err(error) if !running.is_empty() && self.is_queue_full(error) => {
+                    full = true;
+                    again.push((at, input));
+                }
+                _ => {
+                    full = false;
+                    if let Some(end) = take(at, result) {
+                        return Some(end);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// How many requests may be under way at once so that the tenant's limits refuse none.
+    fn window(&self, most: usize) -> usize {
+        let limits = self.tenant.inner.limits();
+        limits.max_concurrent.unwrap_or(0).saturating_add(limits.max_queued).clamp(1, most)
+    }
+
+    /// Whether a request was refused because others wait, who may have been there before.
+    fn is_queue_full(&self, error: &Error) -> bool {
+        match error.code() {
+            ErrorCode::Overloaded => true,
+            ErrorCode::LimitExceeded => {
+                let tenant = &self.tenant.inner;
+                tenant.waiting() >= tenant.limits().max_queued
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The first of several futures that is ready: its place, and what it gave.
+async fn first<A, F: Future>(running: &mut [(usize, A, Pin<Box<F>>)]) -> (usize, F::Output) {
+    std::future::poll_fn(|context| {
+        for (place, (.., future)) in running.iter_mut().enumerate() {
+            if let Poll::Ready(value) = future.as_mut().poll(context) {
+                return Poll::Ready((place, value));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}

@@ -1,0 +1,249 @@
+//! Functions of the application's that change logits before a token is chosen.
+//!
+//! The engine's thread never waits for them: a request that has any is driven by a thread of its own, forward by forward, as
+//! a policy program is. Its forwards share passes with everybody else's.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_channel::Sender;
+use realm_engine::{
+    Finish, FinishReason, Guide, MAX_LOGPROBS, Output, Place, RunEnd, RunMeter, Sampler, Sequence,
+    TextStream, Timings, Token, TokenLogprob, Usage,
+};
+
+use crate::error::ErrorCode;
+use crate::answer::AnswerReader;
+use crate::task::Task;
+use crate::{Chunk, Error, Generation, Model};
+
+/// Chunks that a reader may be behind before the request waits for it.
+const CHANNEL: usize = 64;
+
+type Processed = Pin<Box<dyn Future<Output = Result<Vec<f32>, String>> + Send>>;
+
+/// A function that sees the tokens so far, prompt included, and the logits of the next one, `[vocabulary]`, and may change
+/// these. It is called once for each token, before penalties, temperature and what else chooses; a logit of -infinity rules
+/// a token out. With a grammar, what that forbids is -infinity already. An error ends the request.
+#[derive(Clone)]
+pub struct LogitsProcessor(Arc<dyn Fn(Vec<u32>, Vec<f32>) -> Processed + Send + Sync>);
+
+impl LogitsProcessor {
+    /// A function that changes logits in place.
+    pub fn new(process: impl Fn(&[u32], &mut [f32]) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        Self::new_async(move |tokens, mut logits| {
+            let processed = process(&tokens, &mut logits);
+            std::future::ready(processed.map(|()| logits))
+        })
+    }
+
+    /// A function that takes tokens and logits and gives logits back, as many as it got, perhaps after waiting.
+    pub fn new_async<F>(process: impl Fn(Vec<u32>, Vec<f32>) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Vec<f32>, String>> + Send + 'static,
+    {
+        Self(Arc::new(move |tokens, logits| Box::pin(process(tokens, logits))))
+    }
+
+    async fn process(&self, tokens: &[u32], logits: Vec<f32>) -> Result<Vec<f32>, Error> {
+        let expected = logits.len();
+        let processed = (self.0)(tokens.to_vec(), logits).await;
+        let logits = processed
+            .map_err(|why| Error::new(ErrorCode::Failed, format_args!("a logits processor failed: {why}")))?;
+        if logits.len() != expected {
+            let why = format!(
+                "a logits processor returned {} logits; it must be {expected}, one for each token",
+                logits.len()
+            );
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        if let Some(token) = logits.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY) {
+            let why = format!(
+                "a logits processor made the logit of token {token} {}; it must be a number or -infinity",
+                logits[token]
+            );
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        Ok(logits)
+    }
+}
+
+impl fmt::Debug for LogitsProcessor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LogitsProcessor")
+    }
+}
+
+/// Starts a request whose logits are processed.
+pub(crate) fn start(
+    model: &Model,
+    request: realm_engine::Request,
+    processors: Vec<LogitsProcessor>,
+    answer: AnswerReader,
+) -> Result<Generation, Error> {
+    let submitted = Instant::now();
+    let engine = &model.shared.engine;
+    let invalid = |why: &str| Error::new(ErrorCode::InvalidArgument, why);
+    if request.prompt.is_empty() {
+        return Err(invalid("the prompt is empty; it needs at least one token"));
+    }
+    if request.max_tokens == Some(0) {
+        return Err(invalid("max_tokens is 0; it must be at least 1"));
+    }
+    if request.logprobs.is_some_and(|n| n > MAX_LOGPROBS) {
+        return Err(invalid(&format!("logprobs must be at most {MAX_LOGPROBS}")));
+    }
+    request.sampling.check(model.shared.vocabulary())?;
+    let tenant = &model.tenant.inner;
+    let mut sequence = engine.sequence(tenant, request.adapter, request.shared_prefix)?;
+    sequence.append(&request.prompt)?;
+    let room = sequence.context_length() - sequence.len();
+    if room == 0 {
+        let why = format!("the prompt's {} tokens leave no room in the context", sequence.len());
+        return Err(Error::new(ErrorCode::LimitExceeded, why));
+    }
+    let guide = request.grammar.as_ref().map(|grammar| engine.guide(tenant, grammar)).transpose()?;
+    let (place, meter) = (tenant.enter()?, engine.run_meter(tenant));
+    let (send, receive) = async_channel::bounded(CHANNEL);
+    let run = Run {
+        model: model.clone(),
+        heeds_end: !request.ignore_eos || guide.is_some(),
+        sampler: Sampler::new(request.sampling, &request.prompt),
+        guide,
+        text: TextStream::new(request.stop),
+        logprobs: request.logprobs,
+        spelled: request.spelled,
+        room: request.max_tokens.map_or(room, |most| most.min(room)),
+        usage: Usage { prompt_tokens: sequence.len(), ..Usage::default() },
+        sequence,
+        processors,
+        reader: answer,
+        submitted,
+        timeout: tenant.limits().request_timeout,
+    };
+    let task = Task::spawn("realm-logits", run.answer(place, meter, send))?;
+    Ok(Generation::of_task(receive, task, Arc::clone(&model.shared)))
+}
+
+struct Run {
+    model: Model,
+    sequence: Sequence,
+    sampler: Sampler,
+    guide: Option<Guide>,
+    text: TextStream,
+    processors: Vec<LogitsProcessor>,
+    reader: AnswerReader,
+    logprobs: Option<usize>,
+    spelled: Vec<u32>,
+    heeds_end: bool,
+    /// Tokens to generate at most.
+    room: usize,
+    usage: Usage,
+    submitted: Instant,
+    timeout: Option<Duration>,
+}
+
+impl Run {
+    async fn answer(mut self, mut place: Place, mut meter: RunMeter, chunks: Sender<Result<Chunk, Error>>) {
+        place.started().await;
+        meter.started();
+        let started = Instant::now();
+        let mut first = None;
+        let end = loop {
+            let (mut chunk, reason) = match self.step().await {
+                Ok(step) => step,
+                Err(error) => break Err(error),
+            };
+            meter.sent(1);
+            let first = *first.get_or_insert_with(Instant::now);
+            chunk.finish = reason.map(|reason| {
+                let timings = Timings {
+                    queued: started - self.submitted,
+                    prefill: first - started,
+                    decode: first.elapsed(),
+                };
+                Finish { reason, usage: self.usage, timings }
+            });
+            let mut chunk = Chunk::from(chunk);
+            self.reader.read(&mut chunk);
+            if reason.is_some() {
+                break Ok(chunk);
+            }
+            if chunks.send(Ok(chunk)).await.is_err() {
+                return;
+            }
+        };
+        // Whoever gets the last chunk may look at counts, or want the place at once.
+        meter.ended(if end.is_ok() { RunEnd::Finished } else { RunEnd::Failed });
+        drop(self);
+        drop(place);
+        let _ = chunks.send(end).await;
+    }
+
+    /// One token.
+    async fn step(&mut self) -> Result<(realm_engine::Chunk, Option<FinishReason>), Error> {
+        if self.timeout.is_some_and(|most| self.submitted.elapsed() > most) {
+            let why = format!(
+                "the request took longer than tenant `{}` may (`request_timeout`)",
+                self.model.tenant.inner.name()
+            );
+            return Err(Error::new(ErrorCode::LimitExceeded, why));
+        }
+        if let Some(guide) = &mut self.guide {
+            guide.start_mask();
+        }
+        let forwarded = self.sequence.forward_async(Output::LastLogits).await?;
+        if self.usage.generated_tokens == 0 {
+            self.usage.cached_tokens = forwarded.cached;
+        }
+        let mut logits = forwarded.values;
+        let raw = self.logprobs.map(|_| logits.clone());
+        if let Some(guide) = &mut self.guide {
+            let mask = guide.mask()?;
+            for (id, logit) in (0..).zip(&mut logits) {
+                if !mask.allows(id) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
+        for processor in &self.processors {
+            logits = processor.process(self.sequence.tokens(), logits).await?;
+        }
+        let possible = logits.iter().any(|&logit| logit > f32::NEG_INFINITY);
+        let mask = self.guide.as_mut().map(Guide::mask).transpose()?;
+        let token = self.sampler.sample_masked(&logits, mask).filter(|_| possible).ok_or_else(|| {
+            let why = "every token is ruled out here: by the logits processors, `banned_tokens`, `logit_bias` or the grammar";
+            Error::new(ErrorCode::InvalidArgument, why)
+        })?;
+        if let Some(guide) = &mut self.guide {
+            guide.accept(token)?;
+        }
+        self.usage.generated_tokens += 1;
+        let tokenizer = &self.model.shared.tokenizer;
+        let end = self.heeds_end && tokenizer.end_tokens().contains(&token);
+        let complete = self.guide.as_ref().is_some_and(Guide::is_finished);
+        let last = self.usage.generated_tokens >= self.room;
+        let special = self.spelled.contains(&token);
+        let (text, reason) = self.text.answer(token, tokenizer, special, end, complete, last);
+        let (logprob, top) =
+            raw.as_deref().zip(self.logprobs).map(|(raw, n)| logprobs(raw, token, n)).unzip();
+        let tokens = vec![Token { id: token, logprob, top: top.unwrap_or_default() }];
+        if reason.is_none() {
+            self.sequence.append(&[token])?;
+        }
+        self.sequence.recycle(logits);
+        Ok((realm_engine::Chunk { text, tokens, finish: None }, reason))
+    }
+}
+
+/// The log-probability of a token and the `n` likeliest ones, of the model's own distribution.
+fn logprobs(logits: &[f32], token: u32, n: usize) -> (f32, Vec<TokenLogprob>) {
+    let total = realm_engine::log_sum_exp(logits);
+    let of = |logit: f32| (f64::from(logit) - total) as f32;
+    let chosen = logits.get(token as usize).map_or(f32::NEG_INFINITY, |&logit| of(logit));
+    let top = realm_engine::top(logits, n).into_iter();
+    (chosen, top.map(|(id, logit)| TokenLogprob { id, logprob: of(logit) }).collect())
+}
