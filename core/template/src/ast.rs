@@ -37,15 +37,34 @@ pub(crate) enum Kind {
     Data(String),
     /// An expression to print.
     Print(Expr),
-    If { arms: Vec<(Expr, Vec<Statement>)>, otherwise: Vec<Statement> },
+    If {
+        arms: Vec<(Expr, Vec<Statement>)>,
+        otherwise: Vec<Statement>,
+    },
     For(Arc<For>),
     Macro(Arc<Macro>),
     /// `{% call(…) f(…) %}`: the call, and its body as a macro.
-    Call { call: Expr, body: Arc<Macro> },
-    Set { target: Target, value: Expr },
-    SetBlock { target: Target, filters: Vec<(u32, Op)>, body: Body },
-    Filter { filters: Vec<(u32, Op)>, body: Body },
-    With { targets: Vec<(Target, Expr)>, body: Body },
+    Call {
+        call: Expr,
+        body: Arc<Macro>,
+    },
+    Set {
+        target: Target,
+        value: Expr,
+    },
+    SetBlock {
+        target: Target,
+        filters: Vec<(u32, Op)>,
+        body: Body,
+    },
+    Filter {
+        filters: Vec<(u32, Op)>,
+        body: Body,
+    },
+    With {
+        targets: Vec<(Target, Expr)>,
+        body: Body,
+    },
     /// Statements in a scope of their own: `generation`, `autoescape`, `block`.
     Scope(Body),
     Break,
@@ -115,7 +134,11 @@ pub(crate) enum Expr {
     Not(Box<Expr>),
     Negative(Box<Expr>),
     Positive(Box<Expr>),
-    If { test: Box<Expr>, then: Box<Expr>, otherwise: Option<Box<Expr>> },
+    If {
+        test: Box<Expr>,
+        then: Box<Expr>,
+        otherwise: Option<Box<Expr>>,
+    },
 }
 
 /// What is done with a value in a [`Expr::Postfix`].

@@ -76,7 +76,9 @@ impl Function {
                 };
                 Ok(Value::Joiner(Rc::new(Joiner { separator, used: Cell::new(false) })))
             }
-            Self::Lipsum => Err(fault("`lipsum` makes up text at random, and a prompt has to be the same each time")),
+            Self::Lipsum => {
+                Err(fault("`lipsum` makes up text at random, and a prompt has to be the same each time"))
+            }
             Self::RaiseException => {
                 let [message] = arguments.bind("raise_exception", ["message"])?;
                 let message = message.ok_or_else(|| fault("`raise_exception` needs a message"))?;
@@ -102,9 +104,11 @@ fn range(arguments: Arguments) -> Result<Value> {
     let mut numbers = Vec::new();
     for value in &arguments.positional {
         let number = value.as_int();
-        numbers.push(number.ok_or_else(|| {
-            fault(format!("{} in `range`, where an integer is needed", value.described()))
-        })?);
+        numbers.push(
+            number.ok_or_else(|| {
+                fault(format!("{} in `range`, where an integer is needed", value.described()))
+            })?,
+        );
     }
     let (start, stop, step) = match numbers[..] {
         [stop] => (0, stop, 1),

@@ -63,7 +63,11 @@ pub(crate) fn string(source: &str) -> Result<String, String> {
                 out.push(char::from_u32(code).unwrap_or('\u{fffd}'));
                 rest = &rest[len..];
             }
-            'N' => return Err("characters by name (`\\N{...}`) are not known here; write `\\u` and the code".into()),
+            'N' => {
+                return Err(
+                    "characters by name (`\\N{...}`) are not known here; write `\\u` and the code".into()
+                );
+            }
             // Python escapes what is not ASCII before it reads escapes, so the backslash protects that one's.
             c if !c.is_ascii() => {
                 let code = c as u32;
@@ -106,7 +110,10 @@ pub(crate) fn number(text: &str, after_dot: bool) -> Result<(Token, usize), Stri
         }
         if fraction || exponent {
             let spelled = text[..end].replace('_', "");
-            return spelled.parse().map(|n| (Token::Float(n), end)).map_err(|_| format!("`{spelled}` is no number"));
+            return spelled
+                .parse()
+                .map(|n| (Token::Float(n), end))
+                .map_err(|_| format!("`{spelled}` is no number"));
         }
     }
     let (radix, from, end) = match (bytes[0], bytes.get(1)) {

@@ -95,7 +95,9 @@ impl Analysis {
                     self.target(target, symbols);
                 }
                 Kind::Filter { filters, .. } => self.ops(filters, symbols),
-                Kind::With { targets, .. } => targets.iter().for_each(|(_, value)| self.names(value, symbols)),
+                Kind::With { targets, .. } => {
+                    targets.iter().for_each(|(_, value)| self.names(value, symbols))
+                }
                 Kind::Data(_) | Kind::Scope(_) | Kind::Break | Kind::Continue | Kind::Unavailable(_) => {}
             }
         }

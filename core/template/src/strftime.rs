@@ -8,8 +8,18 @@ use crate::text::{Builder, Text};
 
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-    "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 
 /// A time as a format says. The result is foreign if any of the format is.
@@ -69,7 +79,8 @@ fn written(kind: char, now: &ZonedDateTime) -> Option<String> {
     let of_year = now.day_of_year();
     let month_name = MONTHS.get(usize::try_from(month - 1).unwrap_or(0)).copied().unwrap_or_default();
     let twelve = if hour % 12 == 0 { 12 } else { hour % 12 };
-    let all = |kinds: &str| kinds.chars().map(|c| written(c, now).unwrap_or_else(|| c.into())).collect::<String>();
+    let all =
+        |kinds: &str| kinds.chars().map(|c| written(c, now).unwrap_or_else(|| c.into())).collect::<String>();
     Some(match kind {
         'a' => DAYS[weekday][..3].into(),
         'A' => DAYS[weekday].into(),

@@ -113,7 +113,12 @@ fn is_callable(value: &Value) -> bool {
 }
 
 /// Calls the test of a name.
-pub(crate) fn call(renderer: &Renderer<'_>, name: &Value, value: &Value, arguments: Vec<Value>) -> Result<bool> {
+pub(crate) fn call(
+    renderer: &Renderer<'_>,
+    name: &Value,
+    value: &Value,
+    arguments: Vec<Value>,
+) -> Result<bool> {
     let found = name.as_str().and_then(find);
     let test = found.ok_or_else(|| {
         let name = renderer.string(name).map(|name| name.as_str().chars().take(60).collect::<String>());

@@ -1,6 +1,8 @@
 //! Classes and cases of characters as Python's `str` has them.
 
-use unicode_properties::{GeneralCategory as Category, GeneralCategoryGroup as Group, UnicodeGeneralCategory};
+use unicode_properties::{
+    GeneralCategory as Category, GeneralCategoryGroup as Group, UnicodeGeneralCategory,
+};
 
 /// Digits (`Numeric_Type=Digit`) that are no decimal digits: superscripts, circled digits and the like.
 const DIGITS: [(u32, u32); 20] = [

@@ -49,7 +49,8 @@ pub(super) fn striptags(renderer: &Renderer<'_>, value: Value, arguments: Argume
         let begin = at + found;
         out.push_slice(&text, at..begin)?;
         let rest = &text.as_str()[begin + 1..];
-        let entity = rest.find(';').filter(|&len| len < 12).and_then(|len| Some((len, html::entity(&rest[..len])?)));
+        let entity =
+            rest.find(';').filter(|&len| len < 12).and_then(|len| Some((len, html::entity(&rest[..len])?)));
         match entity {
             Some((len, c)) => {
                 out.push_char(c, text.is_foreign(begin))?;
@@ -112,7 +113,8 @@ pub(super) fn urlencode(renderer: &Renderer<'_>, value: Value, arguments: Argume
     let mut first = true;
     while let Some(item) = rest.next(budget)? {
         let mut parts = Iteration::of(&item)?;
-        let (Some(key), Some(value), None) = (parts.next(budget)?, parts.next(budget)?, parts.next(budget)?) else {
+        let (Some(key), Some(value), None) = (parts.next(budget)?, parts.next(budget)?, parts.next(budget)?)
+        else {
             return Err(fault("`urlencode` needs a text, a dict, or pairs of a key and a value"));
         };
         if !first {
@@ -151,7 +153,11 @@ pub(super) fn xmlattr(renderer: &Renderer<'_>, value: Value, arguments: Argument
         html::escape(&key, &mut out)?;
         out.push_str("=\"")?;
         let value = renderer.string(value)?;
-        if value.is_markup() { out.push(&value)? } else { html::escape(&value, &mut out)? }
+        if value.is_markup() {
+            out.push(&value)?
+        } else {
+            html::escape(&value, &mut out)?
+        }
         out.push_str("\"")?;
     }
     Ok(Value::Str(out.finish()))

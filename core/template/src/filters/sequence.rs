@@ -20,13 +20,15 @@ pub(super) fn length(_: &Renderer<'_>, value: Value, arguments: Arguments) -> Re
 pub(super) fn first(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -> Result<Value> {
     arguments.none("first")?;
     let first = Iteration::of(&value)?.next(&renderer.budget)?;
-    Ok(first.unwrap_or_else(|| Value::undefined(Missing::Reason("there is no first item, since there is none"))))
+    Ok(first
+        .unwrap_or_else(|| Value::undefined(Missing::Reason("there is no first item, since there is none"))))
 }
 
 pub(super) fn last(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -> Result<Value> {
     arguments.none("last")?;
     let last = backwards(renderer, &value)?.next(&renderer.budget)?;
-    Ok(last.unwrap_or_else(|| Value::undefined(Missing::Reason("there is no last item, since there is none"))))
+    Ok(last
+        .unwrap_or_else(|| Value::undefined(Missing::Reason("there is no last item, since there is none"))))
 }
 
 /// The items from the last to the first, as Python's `reversed` has them.
@@ -34,7 +36,9 @@ fn backwards(renderer: &Renderer<'_>, value: &Value) -> Result<Iteration> {
     let budget = &renderer.budget;
     Ok(match value {
         Value::List(list) | Value::Tuple(list) => Iteration::Reversed(Rc::clone(list), list.items.len()),
-        Value::Iterator(_) => return Err(fault("an iterator has no last item; make a list of it with `list`")),
+        Value::Iterator(_) => {
+            return Err(fault("an iterator has no last item; make a list of it with `list`"));
+        }
         other => {
             let list = Iteration::of(other)?.collect(budget)?.finish()?;
             let len = list.items.len();
@@ -55,7 +59,9 @@ pub(super) fn items(renderer: &Renderer<'_>, value: Value, arguments: Arguments)
         Value::Dict(dict) => {
             Iteration::of(&Value::View(View::Items, dict))?.collect(&renderer.budget)?.iterator()
         }
-        other => Err(fault(format!("{} has no pairs of keys and values; `items` needs a dict", other.described()))),
+        other => {
+            Err(fault(format!("{} has no pairs of keys and values; `items` needs a dict", other.described())))
+        }
     }
 }
 

@@ -42,11 +42,7 @@ pub(crate) fn sorted<T: Clone>(
 }
 
 /// Sorts pairs of a key and an item, and gives the items.
-fn sort_pairs(
-    renderer: &Renderer<'_>,
-    mut pairs: Vec<(Value, Value)>,
-    reverse: bool,
-) -> Result<Items> {
+fn sort_pairs(renderer: &Renderer<'_>, mut pairs: Vec<(Value, Value)>, reverse: bool) -> Result<Items> {
     // Reversed twice, items with equal keys stay in their order.
     if reverse {
         pairs.reverse();

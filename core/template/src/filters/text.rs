@@ -31,7 +31,11 @@ pub(super) fn title(renderer: &Renderer<'_>, value: Value, arguments: Arguments)
     let mut begins = true;
     let titled = text.map_chars(&renderer.budget, |_, c, out| {
         let between = is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
-        if begins { push_upper(c, out) } else { push_lower(c, out) }
+        if begins {
+            push_upper(c, out)
+        } else {
+            push_lower(c, out)
+        }
         begins = between;
     })?;
     Ok(Value::Str(titled))
@@ -89,7 +93,9 @@ pub(super) fn indent(renderer: &Renderer<'_>, value: Value, arguments: Arguments
     let [width, first, blank] = arguments.bind("indent", ["width", "first", "blank"])?;
     let text = match &value {
         Value::Str(text) => text.clone(),
-        other => return Err(fault(format!("{} can't be indented; convert it with `string`", other.described()))),
+        other => {
+            return Err(fault(format!("{} can't be indented; convert it with `string`", other.described())));
+        }
     };
     let indention = match &width {
         Some(Value::Str(text)) => text.clone(),

@@ -178,7 +178,8 @@ fn round_float(n: f64, precision: i128) -> f64 {
     }
     let scale = 10_f64.powi(precision.unsigned_abs() as i32);
     let scaled = n / scale;
-    let rounded = if (scaled - scaled.trunc()).abs() == 0.5 { (scaled / 2.0).round() * 2.0 } else { scaled.round() };
+    let rounded =
+        if (scaled - scaled.trunc()).abs() == 0.5 { (scaled / 2.0).round() * 2.0 } else { scaled.round() };
     rounded * scale
 }
 

@@ -103,10 +103,9 @@ impl Spec {
                 let Some(number) = Numeric::of(value) else { return Err(invalid(spec.as_str())) };
                 self.number(budget, number, spec)
             }
-            other => Err(fault(format!(
-                "{} takes no format; convert it with `string` first",
-                other.described()
-            ))),
+            other => {
+                Err(fault(format!("{} takes no format; convert it with `string` first", other.described())))
+            }
         }
     }
 
@@ -181,7 +180,13 @@ impl Spec {
         let missing = self.width.saturating_sub(sign.chars() + body.chars());
         let align = match self.align {
             // The zero of `05` fills numbers behind their sign, and texts at their end.
-            Some('0') => if default == '>' { '=' } else { '<' },
+            Some('0') => {
+                if default == '>' {
+                    '='
+                } else {
+                    '<'
+                }
+            }
             Some(align) => align,
             None => default,
         };

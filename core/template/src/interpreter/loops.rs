@@ -56,7 +56,12 @@ impl LoopState {
 }
 
 impl Renderer<'_> {
-    pub(super) fn for_loop(&self, definition: &Arc<For>, scope: &Rc<Scope>, out: &mut Builder) -> Result<Flow> {
+    pub(super) fn for_loop(
+        &self,
+        definition: &Arc<For>,
+        scope: &Rc<Scope>,
+        out: &mut Builder,
+    ) -> Result<Flow> {
         let items = self.eval(&definition.iter, scope)?;
         self.run_loop(definition, &items, scope, 0, out)
     }

@@ -44,7 +44,8 @@ impl Renderer<'_> {
         let rest = arguments.positional.split_off(count.min(arguments.positional.len()));
         let given = arguments.positional.len();
         let mut missing = Vec::new();
-        for (parameter, value) in definition.parameters.iter().zip(std::mem::take(&mut arguments.positional)) {
+        for (parameter, value) in definition.parameters.iter().zip(std::mem::take(&mut arguments.positional))
+        {
             scope.set(parameter.symbol, value);
         }
         for parameter in &definition.parameters[given..] {
@@ -78,7 +79,9 @@ impl Renderer<'_> {
         if definition.takes_caller && definition.parameters.iter().all(|p| p.name != "caller") {
             let caller = arguments.take_named("caller");
             let caller = caller.unwrap_or_else(|| {
-                Value::undefined(Missing::Reason("`caller` is only defined in a macro that a `call` block calls"))
+                Value::undefined(Missing::Reason(
+                    "`caller` is only defined in a macro that a `call` block calls",
+                ))
             });
             self.set_special("caller", caller, scope);
         }

@@ -119,9 +119,7 @@ impl Renderer<'_> {
             Some(value) => value,
             None => self.globals[symbol as usize].clone(),
         };
-        found.unwrap_or_else(|| {
-            Value::undefined(Missing::Name(self.tables.names[symbol as usize].clone()))
-        })
+        found.unwrap_or_else(|| Value::undefined(Missing::Name(self.tables.names[symbol as usize].clone())))
     }
 
     /// Refuses to go deeper than the stack allows.

@@ -125,7 +125,9 @@ impl Renderer<'_> {
             }
             Target::Attribute(symbol, attribute) => {
                 let Value::Namespace(namespace) = self.lookup(*symbol, scope) else {
-                    return Err(fault("only attributes of a namespace can be set; make one with `namespace()`"));
+                    return Err(fault(
+                        "only attributes of a namespace can be set; make one with `namespace()`",
+                    ));
                 };
                 let key = Key::new(Value::Str(self.text(*attribute).clone()))?;
                 if !namespace.attributes.borrow().contains_key(&key) {

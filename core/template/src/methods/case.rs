@@ -39,7 +39,11 @@ pub(crate) fn capitalize(budget: &Rc<Budget>, text: &Text) -> Result<Text> {
 pub(super) fn title(budget: &Rc<Budget>, text: &Text) -> Result<Text> {
     let mut inside = false;
     text.map_chars(budget, |at, c, out| {
-        if inside { push_lower_at(text.as_str(), at, c, out) } else { push_title(c, out) }
+        if inside {
+            push_lower_at(text.as_str(), at, c, out)
+        } else {
+            push_title(c, out)
+        }
         inside = is_cased(c);
     })
 }

@@ -10,7 +10,11 @@ use crate::value::Value;
 
 /// The bytes between two indices of characters, which count from the end if they are negative. `None` if the first
 /// lies behind the end or behind the second.
-pub(super) fn index_range(text: &Text, start: Option<&Value>, stop: Option<&Value>) -> Result<Option<Range<usize>>> {
+pub(super) fn index_range(
+    text: &Text,
+    start: Option<&Value>,
+    stop: Option<&Value>,
+) -> Result<Option<Range<usize>>> {
     if start.is_none() && stop.is_none() {
         return Ok(Some(0..text.len()));
     }

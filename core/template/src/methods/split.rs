@@ -37,11 +37,8 @@ pub(crate) fn lines(text: &str) -> impl Iterator<Item = (Range<usize>, usize)> {
             return Some((start..at, at));
         };
         let after = &rest[len..];
-        let width = if after.starts_with("\r\n") {
-            2
-        } else {
-            after.chars().next().map_or(0, char::len_utf8)
-        };
+        let width =
+            if after.starts_with("\r\n") { 2 } else { after.chars().next().map_or(0, char::len_utf8) };
         at = start + len + width;
         Some((start..start + len, at))
     })
@@ -73,7 +70,8 @@ fn rsplit_words(text: &str, limit: usize) -> Vec<Range<usize>> {
             break;
         }
         let word = &text[..end];
-        let start = word.char_indices().rev().find(|&(_, c)| is_space(c)).map_or(0, |(at, c)| at + c.len_utf8());
+        let start =
+            word.char_indices().rev().find(|&(_, c)| is_space(c)).map_or(0, |(at, c)| at + c.len_utf8());
         words.push(start..end);
         end = text[..start].trim_end_matches(is_space).len();
     }

@@ -8,7 +8,12 @@ use crate::text::{Builder, Text};
 use crate::unicode as u;
 use crate::value::{Items, Iteration, Value};
 
-pub(super) fn call(renderer: &Renderer<'_>, text: &Text, name: &'static str, arguments: Arguments) -> Result<Value> {
+pub(super) fn call(
+    renderer: &Renderer<'_>,
+    text: &Text,
+    name: &'static str,
+    arguments: Arguments,
+) -> Result<Value> {
     let budget = &renderer.budget;
     budget.read(text.len())?;
     match name {
@@ -141,7 +146,11 @@ fn affix(text: &Text, name: &str, arguments: Arguments) -> Result<Value> {
     let part = range.map(|range| &text.as_str()[range]);
     let matches = |affix: &Text| {
         part.is_some_and(|part| {
-            if name == "startswith" { part.starts_with(affix.as_str()) } else { part.ends_with(affix.as_str()) }
+            if name == "startswith" {
+                part.starts_with(affix.as_str())
+            } else {
+                part.ends_with(affix.as_str())
+            }
         })
     };
     match &affix {
@@ -154,7 +163,10 @@ fn affix(text: &Text, name: &str, arguments: Arguments) -> Result<Value> {
             }
             Ok(Value::Bool(false))
         }
-        other => Err(fault(format!("{} in `{name}`, where a text or a tuple of texts is needed", other.described()))),
+        other => Err(fault(format!(
+            "{} in `{name}`, where a text or a tuple of texts is needed",
+            other.described()
+        ))),
     }
 }
 

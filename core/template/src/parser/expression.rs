@@ -339,9 +339,11 @@ impl Parser {
             let value = self.nested(Self::primary)?;
             let mut ops = Vec::new();
             self.postfix(&mut ops)?;
-            arguments
-                .positional
-                .push(if ops.is_empty() { value } else { Expr::Postfix(Box::new(value), ops) });
+            arguments.positional.push(if ops.is_empty() {
+                value
+            } else {
+                Expr::Postfix(Box::new(value), ops)
+            });
         }
         Ok(Op::Test { test: tests::find(&name), name, arguments, negated })
     }

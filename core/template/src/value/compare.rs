@@ -48,9 +48,7 @@ pub(crate) fn equal(budget: &Rc<Budget>, left: &Value, right: &Value) -> Result<
         }
         (Value::Range(a), Value::Range(b)) => {
             let len = a.len();
-            len == b.len()
-                && (len == 0 || a.start == b.start)
-                && (len < 2 || a.step == b.step)
+            len == b.len() && (len == 0 || a.start == b.start) && (len < 2 || a.step == b.step)
         }
         (a, b) => equal_scalars(a, b),
     })
@@ -142,7 +140,10 @@ pub(crate) fn contains(budget: &Rc<Budget>, container: &Value, item: &Value) -> 
     match container {
         Value::Str(text) => {
             let Value::Str(part) = item else {
-                return Err(fault(format!("{} can't be in a text; convert it with `string`", item.described())));
+                return Err(fault(format!(
+                    "{} can't be in a text; convert it with `string`",
+                    item.described()
+                )));
             };
             budget.read(text.len())?;
             Ok(text.as_str().contains(part.as_str()))

@@ -35,7 +35,10 @@ impl Dict {
     }
 
     /// A dict of charged entries.
-    pub(crate) fn new(budget: &Rc<Budget>, entries: impl IntoIterator<Item = (Value, Value)>) -> Result<Value> {
+    pub(crate) fn new(
+        budget: &Rc<Budget>,
+        entries: impl IntoIterator<Item = (Value, Value)>,
+    ) -> Result<Value> {
         let mut charge = budget.charge(size_of::<Self>())?;
         let mut map = IndexMap::new();
         let mut depth = 0;

@@ -69,7 +69,9 @@ impl Missing {
             Self::Name(name) => format!("`{name}` is undefined"),
             Self::Attribute { of, name } => format!("a value of type {of} has no `{}`", shown(name)),
             Self::Item { of } => format!("a value of type {of} has no such item"),
-            Self::Unsafe { of, name } => format!("`{}` of type {of} may not be used in a template", shown(name)),
+            Self::Unsafe { of, name } => {
+                format!("`{}` of type {of} may not be used in a template", shown(name))
+            }
             Self::Reason(reason) => (*reason).to_owned(),
             Self::Parameter(name) => format!("the parameter `{name}` was not given"),
         }

@@ -61,7 +61,11 @@ fn numbers(what: &str, left: &Value, right: &Value) -> Result<(Numeric, Numeric)
     }
     match (Numeric::of(left), Numeric::of(right)) {
         (Some(a), Some(b)) => Ok((a, b)),
-        _ => Err(fault(format!("can't {what} {} and {}; numbers are needed", left.described(), right.described()))),
+        _ => Err(fault(format!(
+            "can't {what} {} and {}; numbers are needed",
+            left.described(),
+            right.described()
+        ))),
     }
 }
 
