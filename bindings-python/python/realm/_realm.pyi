@@ -459,6 +459,8 @@ class Chunk:
         finish_reason: Literal["stop", "length", "tool_calls"] | None = None,
         usage: Usage | None = None,
         timings: Timings | None = None,
+        reasoning: str = "",
+        warnings: list[str] = ...,
     ) -> Self: ...
     @property
     def text(self) -> str: ...
@@ -491,6 +493,8 @@ class Completion:
         finish_reason: Literal["stop", "length", "tool_calls"],
         usage: Usage,
         timings: Timings,
+        reasoning: str = "",
+        warnings: list[str] = ...,
     ) -> Self: ...
     @property
     def text(self) -> str: ...
@@ -555,6 +559,7 @@ class Usage:
         prompt_tokens: int,
         cached_tokens: int,
         generated_tokens: int,
+        reasoning_tokens: int,
         draft_tokens: int,
         accepted_tokens: int,
     ) -> Self: ...

@@ -46,14 +46,14 @@ impl Function {
             Self::Range => range(arguments),
             Self::Dict => {
                 let entries = entries(renderer, "dict", arguments)?;
-                Dict::new(&renderer.budget, entries)
+                Dict::of_entries(&renderer.budget, entries)
             }
             Self::Namespace => {
                 let mut charge = renderer.budget.charge(size_of::<Namespace>())?;
                 let mut attributes = IndexMap::new();
                 for (key, value) in entries(renderer, "namespace", arguments)? {
                     charge.grow(3 * size_of::<Value>())?;
-                    attributes.insert(Key::new(key)?, value);
+                    attributes.insert(Key::new(&renderer.budget, key)?, value);
                 }
                 let attributes = RefCell::new(attributes);
                 let namespace = Rc::new(Namespace { attributes, charge: RefCell::new(charge) });

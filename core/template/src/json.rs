@@ -144,7 +144,6 @@ impl Layout {
                     '\t' => out.push_as("\\t", foreign)?,
                     '\u{8}' => out.push_as("\\b", foreign)?,
                     '\u{c}' => out.push_as("\\f", foreign)?,
-                    '\u{7f}' => out.push_as("\u{7f}", foreign)?,
                     c => {
                         for unit in c.encode_utf16(&mut [0; 2]) {
                             out.push_as(&format!("\\u{unit:04x}"), foreign)?;

@@ -194,6 +194,9 @@ impl<'s> Lexer<'s> {
 
     /// The text up to `{% endraw %}`.
     fn raw(&mut self) -> Result<()> {
+        if self.rest().is_empty() {
+            return Ok(());
+        }
         let mut from = 0;
         loop {
             let rest = self.rest();
@@ -217,7 +220,7 @@ impl<'s> Lexer<'s> {
         let rest = self.rest();
         let Some(end) = rest.find("#}") else { return self.fail("a comment has no end; add `#}`") };
         let after = &rest[end + 2..];
-        let after = match rest[..end].as_bytes().last() {
+        let after = match rest.as_bytes()[..end].last() {
             Some(b'-') => after.trim_start_matches(is_space),
             Some(b'+') => after,
             _ => after.strip_prefix('\n').unwrap_or(after),

@@ -19,11 +19,34 @@ enum Begin {
     Parameter,
 }
 
-/// The variables of a scope.
-#[derive(Clone, Default)]
-struct Symbols {
+/// Variables, as far as a branch of a scope has them.
+#[derive(Default)]
+struct Layer {
     known: HashMap<Symbol, Begin>,
     stores: HashSet<Symbol>,
+}
+
+/// The variables of a scope: its own, and those of the branches that are being read.
+struct Symbols {
+    layers: Vec<Layer>,
+}
+
+impl Symbols {
+    fn is_known(&self, symbol: Symbol) -> bool {
+        self.layers.iter().any(|layer| layer.known.contains_key(&symbol))
+    }
+
+    fn is_stored(&self, symbol: Symbol) -> bool {
+        self.layers.iter().any(|layer| layer.stores.contains(&symbol))
+    }
+
+    fn begin(&mut self, symbol: Symbol, begin: Begin) {
+        if !self.is_known(symbol)
+            && let Some(layer) = self.layers.last_mut()
+        {
+            layer.known.insert(symbol, begin);
+        }
+    }
 }
 
 /// Fills in what each scope hides, and refuses unknown filters and tests.
@@ -33,21 +56,23 @@ pub(crate) fn analyze(body: &mut Body) -> Result<()> {
 
 struct Analysis {
     /// The finished scopes around the current one.
-    outer: Vec<Symbols>,
+    outer: Vec<Layer>,
 }
 
 impl Analysis {
     fn scope(&mut self, body: &mut Body, parameters: &[Symbol]) -> Result<()> {
-        let mut symbols = Symbols::default();
+        let mut layer = Layer::default();
         for &parameter in parameters {
-            symbols.stores.insert(parameter);
-            symbols.known.insert(parameter, Begin::Parameter);
+            layer.stores.insert(parameter);
+            layer.known.insert(parameter, Begin::Parameter);
         }
+        let mut symbols = Symbols { layers: vec![layer] };
         self.collect(&body.statements, &mut symbols);
-        let hidden = symbols.known.iter().filter(|(_, begin)| **begin == Begin::Undefined);
+        let own = symbols.layers.pop().unwrap_or_default();
+        let hidden = own.known.iter().filter(|(_, begin)| **begin == Begin::Undefined);
         body.hidden = hidden.map(|(&symbol, _)| symbol).collect();
         body.hidden.sort_unstable();
-        self.outer.push(symbols);
+        self.outer.push(own);
         let inner = self.inner(&mut body.statements, false);
         self.outer.pop();
         inner
@@ -59,14 +84,15 @@ impl Analysis {
 
     fn load(&self, symbol: Symbol, symbols: &mut Symbols) {
         if !self.is_known_outside(symbol) {
-            symbols.known.entry(symbol).or_insert(Begin::Outer);
+            symbols.begin(symbol, Begin::Outer);
         }
     }
 
     fn store(&self, symbol: Symbol, symbols: &mut Symbols) {
-        symbols.stores.insert(symbol);
-        let begin = if self.is_known_outside(symbol) { Begin::Outer } else { Begin::Undefined };
-        symbols.known.entry(symbol).or_insert(begin);
+        symbols.begin(symbol, if self.is_known_outside(symbol) { Begin::Outer } else { Begin::Undefined });
+        if let Some(layer) = symbols.layers.last_mut() {
+            layer.stores.insert(symbol);
+        }
     }
 
     fn target(&self, target: &Target, symbols: &mut Symbols) {
@@ -105,25 +131,26 @@ impl Analysis {
 
     /// What only some branches set is the outer variable elsewhere.
     fn branches(&self, arms: &[(Expr, Vec<Statement>)], otherwise: &[Statement], symbols: &mut Symbols) {
-        let mut branches: Vec<Symbols> = Vec::new();
+        let mut branches: Vec<Layer> = Vec::new();
         // Jinja nests each `elif` in the branches before; their union is the same.
-        for (test, body) in arms {
-            self.names(test, symbols);
-            let mut branch = symbols.clone();
-            self.collect(body, &mut branch);
-            branches.push(branch);
+        let tests = arms.iter().map(|(test, body)| (Some(test), body.as_slice()));
+        for (test, body) in tests.chain([(None, otherwise)]) {
+            if let Some(test) = test {
+                self.names(test, symbols);
+            }
+            symbols.layers.push(Layer::default());
+            self.collect(body, symbols);
+            branches.extend(symbols.layers.pop());
         }
-        let mut branch = symbols.clone();
-        self.collect(otherwise, &mut branch);
-        branches.push(branch);
-        let before = symbols.stores.clone();
+        let stored: HashSet<Symbol> =
+            branches.iter().flat_map(|branch| branch.stores.iter().copied()).collect();
+        let new: Vec<Symbol> = stored.into_iter().filter(|&symbol| !symbols.is_stored(symbol)).collect();
+        let Some(layer) = symbols.layers.last_mut() else { return };
         for branch in branches {
-            symbols.known.extend(branch.known);
-            symbols.stores.extend(branch.stores);
+            layer.known.extend(branch.known);
+            layer.stores.extend(branch.stores);
         }
-        for &symbol in symbols.stores.difference(&before) {
-            symbols.known.insert(symbol, Begin::Outer);
-        }
+        layer.known.extend(new.into_iter().map(|symbol| (symbol, Begin::Outer)));
     }
 
     fn names(&self, expr: &Expr, symbols: &mut Symbols) {

@@ -1,5 +1,6 @@
 //! Text that knows which of its bytes came from a conversation.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -22,6 +23,8 @@ struct Inner {
     text: String,
     runs: Runs,
     ascii: bool,
+    /// The number of characters, once it was asked for.
+    chars: OnceCell<usize>,
     _charge: Option<Charge>,
 }
 
@@ -36,7 +39,10 @@ pub(crate) struct Text {
 impl Text {
     fn of(text: String, runs: Runs, charge: Option<Charge>) -> Self {
         let ascii = text.is_ascii();
-        Self { inner: Rc::new(Inner { text, runs, ascii, _charge: charge }), markup: false }
+        Self {
+            inner: Rc::new(Inner { text, runs, ascii, chars: OnceCell::new(), _charge: charge }),
+            markup: false,
+        }
     }
 
     /// A short text of the template's.
@@ -84,7 +90,10 @@ impl Text {
 
     /// The number of characters.
     pub(crate) fn chars(&self) -> usize {
-        if self.inner.ascii { self.len() } else { self.inner.text.chars().count() }
+        if self.inner.ascii {
+            return self.len();
+        }
+        *self.inner.chars.get_or_init(|| self.inner.text.chars().count())
     }
 
     /// The byte at which the character of an index begins; the length for an index behind the end.
@@ -159,6 +168,8 @@ impl Text {
         budget: &Rc<Budget>,
         mut map: impl FnMut(usize, char, &mut String),
     ) -> Result<Self> {
+        // A character takes longer than a byte that is copied.
+        budget.read(self.len().saturating_mul(8))?;
         let mut out = Builder::new(budget);
         let mut piece = String::new();
         for (part, foreign) in self.parts(0..self.len()) {

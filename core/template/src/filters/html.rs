@@ -37,7 +37,7 @@ pub(super) fn striptags(renderer: &Renderer<'_>, value: Value, arguments: Argume
     let text = without(renderer, &text, "<!--", "-->")?;
     let text = without(renderer, &text, "<", ">")?;
     let mut joined = Builder::new(budget);
-    let _words = budget.charge(text.len())?;
+    let _words = budget.charge(text.len().saturating_mul(8))?;
     for (i, word) in split_words(text.as_str(), usize::MAX).into_iter().enumerate() {
         joined.push_str(if i > 0 { " " } else { "" })?;
         joined.push_slice(&text, word)?;

@@ -2,6 +2,7 @@
 
 mod group;
 mod html;
+mod pprint;
 mod select;
 mod sequence;
 mod sort;
@@ -16,6 +17,9 @@ use crate::interpreter::{Arguments, Renderer};
 use crate::json;
 use crate::text::Text;
 use crate::value::Value;
+
+/// Parts that an attribute such as `a.b.c` may have.
+const PATH_LIMIT: usize = 100;
 
 /// A filter.
 pub(crate) type Filter = fn(&Renderer<'_>, Value, Arguments) -> Result<Value>;
@@ -48,7 +52,7 @@ pub(crate) fn find(name: &str) -> Option<Filter> {
         "map" => select::map,
         "max" => sort::max,
         "min" => sort::min,
-        "pprint" => values::pprint,
+        "pprint" => pprint::pprint,
         "random" => sequence::random,
         "reject" => |r, value, arguments| select::select(r, value, arguments, false, false),
         "rejectattr" => |r, value, arguments| select::select(r, value, arguments, false, true),
@@ -88,19 +92,21 @@ fn call(renderer: &Renderer<'_>, name: &Value, value: Value, arguments: Argument
 }
 
 /// The steps from a value to an attribute: `a.b.0` is three.
-fn attribute_path(attribute: Option<&Value>) -> Vec<Value> {
-    match attribute {
-        None | Some(Value::None) => Vec::new(),
-        Some(Value::Str(text)) => text
-            .as_str()
-            .split('.')
-            .map(|part| match part.parse() {
-                Ok(index) if part.bytes().all(|b| b.is_ascii_digit()) => Value::Int(index),
-                _ => Value::Str(Text::new(part, text.any_foreign())),
-            })
-            .collect(),
-        Some(other) => vec![other.clone()],
+fn attribute_path(attribute: Option<&Value>) -> Result<Vec<Value>> {
+    let text = match attribute {
+        None | Some(Value::None) => return Ok(Vec::new()),
+        Some(Value::Str(text)) => text,
+        Some(other) => return Ok(vec![other.clone()]),
+    };
+    let parts = text.as_str().split('.').map(|part| match part.parse() {
+        Ok(index) if part.bytes().all(|b| b.is_ascii_digit()) => Value::Int(index),
+        _ => Value::Str(Text::new(part, text.any_foreign())),
+    });
+    let path: Vec<Value> = parts.take(PATH_LIMIT + 1).collect();
+    if path.len() > PATH_LIMIT {
+        return Err(fault(format!("an attribute of more than {PATH_LIMIT} parts")));
     }
+    Ok(path)
 }
 
 /// The attribute at the end of a path.

@@ -6,7 +6,7 @@ use crate::format as formats;
 use crate::interpreter::{Arguments, Renderer};
 use crate::methods;
 use crate::text::{Builder, Text};
-use crate::unicode::{is_space, is_word, push_lower, push_upper};
+use crate::unicode::{is_space, is_word, push_upper};
 use crate::value::{Dict, Items, Value};
 
 pub(super) fn upper(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -> Result<Value> {
@@ -29,12 +29,12 @@ pub(super) fn title(renderer: &Renderer<'_>, value: Value, arguments: Arguments)
     arguments.none("title")?;
     let text = renderer.string(&value)?;
     let mut begins = true;
-    let titled = text.map_chars(&renderer.budget, |_, c, out| {
+    let titled = text.map_chars(&renderer.budget, |at, c, out| {
         let between = is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
         if begins {
             push_upper(c, out)
         } else {
-            push_lower(c, out)
+            methods::push_lower_at(text.as_str(), at, c, out)
         }
         begins = between;
     })?;
@@ -75,7 +75,7 @@ pub(super) fn format(renderer: &Renderer<'_>, value: Value, arguments: Arguments
         arguments.positional.into_iter().try_for_each(|value| items.push(value))?;
         items.tuple()?
     } else {
-        Dict::new(budget, arguments.named.into_iter().map(|(name, value)| (Value::Str(name), value)))?
+        Dict::of_entries(budget, arguments.named.into_iter().map(|(name, value)| (Value::Str(name), value)))?
     };
     formats::percent(renderer, &text, &values).map(Value::Str)
 }
@@ -149,6 +149,7 @@ pub(super) fn truncate(renderer: &Renderer<'_>, value: Value, arguments: Argumen
     if length < end.chars() as i128 || leeway < 0 {
         return Err(fault("`truncate` needs a length of at least that of its end, and no negative leeway"));
     }
+    budget.read(text.len())?;
     if text.chars() as i128 <= length.saturating_add(leeway) {
         return Ok(value);
     }

@@ -3,7 +3,6 @@
 use super::{integer, is_true};
 use crate::error::{Result, fault};
 use crate::interpreter::{Arguments, Renderer};
-use crate::text::Builder;
 use crate::unicode::{decimal_value, is_space};
 use crate::value::{Numeric, Value, divide, multiply, power, subtract};
 
@@ -181,11 +180,4 @@ fn round_float(n: f64, precision: i128) -> f64 {
     let rounded =
         if (scaled - scaled.trunc()).abs() == 0.5 { (scaled / 2.0).round() * 2.0 } else { scaled.round() };
     rounded * scale
-}
-
-pub(super) fn pprint(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -> Result<Value> {
-    arguments.none("pprint")?;
-    let mut out = Builder::new(&renderer.budget);
-    value.repr(&mut out)?;
-    Ok(Value::Str(out.finish()))
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{integer, is_true};
+use crate::budget::Budget;
 use crate::error::{Result, fault};
 use crate::interpreter::{Arguments, Renderer};
 use crate::methods;
@@ -26,12 +27,15 @@ pub(super) fn wordwrap(renderer: &Renderer<'_>, value: Value, arguments: Argumen
         None => Text::template("\n"),
     };
     let mut out = Builder::new(&renderer.budget);
-    let _chunks = renderer.budget.charge(text.len().saturating_mul(16))?;
+    let _chunks = renderer.budget.charge(text.len().saturating_mul(48))?;
     for (number, (line, _)) in methods::lines(text.as_str()).enumerate() {
         if number > 0 {
             out.push(&break_text)?;
         }
-        for (i, part) in wrapped(&text.as_str()[line.clone()], width, long, hyphens).into_iter().enumerate() {
+        for (i, part) in wrapped(&renderer.budget, &text.as_str()[line.clone()], width, long, hyphens)?
+            .into_iter()
+            .enumerate()
+        {
             renderer.budget.step(1)?;
             if i > 0 {
                 out.push(&break_text)?;
@@ -108,7 +112,13 @@ fn chunks(line: &str, hyphens: bool) -> Vec<Range<usize>> {
 }
 
 /// The lines of at most `width` characters, without white space at their ends.
-fn wrapped(line: &str, width: usize, long: bool, hyphens: bool) -> Vec<Range<usize>> {
+fn wrapped(
+    budget: &Budget,
+    line: &str,
+    width: usize,
+    long: bool,
+    hyphens: bool,
+) -> Result<Vec<Range<usize>>> {
     let length = |range: &Range<usize>| line[range.clone()].chars().count();
     let blank = |range: &Range<usize>| line[range.clone()].trim().is_empty();
     let mut rest: Vec<Range<usize>> = chunks(line, hyphens);
@@ -131,6 +141,8 @@ fn wrapped(line: &str, width: usize, long: bool, hyphens: bool) -> Vec<Range<usi
         if let Some(chunk) = rest.last().cloned()
             && length(&chunk) > width
         {
+            // What is left of a long word is counted again for every line of it.
+            budget.read(chunk.len())?;
             long_word(line, chunk, width - len, long, hyphens, &mut current, &mut rest);
         }
         if current.last().is_some_and(blank) {
@@ -140,7 +152,7 @@ fn wrapped(line: &str, width: usize, long: bool, hyphens: bool) -> Vec<Range<usi
             lines.push(first.start..last.end);
         }
     }
-    lines
+    Ok(lines)
 }
 
 /// Breaks a word that fits no line, or gives it a line of its own.
@@ -156,7 +168,7 @@ fn long_word(
     let text = &line[chunk.clone()];
     if long {
         let byte = |index: usize| text.char_indices().nth(index).map_or(text.len(), |(at, _)| at);
-        let mut end = byte(space.max(1));
+        let mut end = byte(space);
         if hyphens && text.chars().count() > space {
             let hyphen = text[..byte(space)].rfind('-').filter(|&at| at > 0);
             if let Some(at) = hyphen
@@ -166,9 +178,7 @@ fn long_word(
             }
         }
         rest.pop();
-        if end > 0 {
-            current.push(chunk.start..chunk.start + end);
-        }
+        current.push(chunk.start..chunk.start + end);
         if chunk.start + end < chunk.end {
             rest.push(chunk.start + end..chunk.end);
         }

@@ -136,10 +136,6 @@ impl Spec {
                     _ => return Err(invalid(spec.as_str())),
                 };
                 let body = digits(n.unsigned_abs(), base, self.kind == Some('X'));
-                let body = match self.grouping {
-                    Some(separator) => grouped(&body, separator, if base == 10 { 3 } else { 4 }),
-                    None => body,
-                };
                 (n < 0, body, if self.alternate { prefix } else { "" })
             }
             number => {
@@ -153,7 +149,6 @@ impl Spec {
                 let precision = self.precision.map(limited).transpose()?;
                 let (alternate, dot_zero) = (self.alternate, self.kind.is_none());
                 let body = float(n, FloatStyle { kind, precision, alternate, dot_zero });
-                let body = self.grouping.map_or(body.clone(), |separator| grouped(&body, separator, 3));
                 let upper = matches!(self.kind, Some('E' | 'F' | 'G'));
                 (n.is_sign_negative() && !n.is_nan(), if upper { body.to_uppercase() } else { body }, "")
             }
@@ -165,14 +160,38 @@ impl Spec {
             _ => "",
         };
         let sign = Text::template(&format!("{sign}{prefix}"));
+        let body = match self.grouping {
+            Some(separator) => self.grouped(&body, separator, sign.len(), budget)?,
+            None => body,
+        };
         self.pad(budget, &sign, &Text::template(&body), '>')
+    }
+
+    /// Digits in groups, with zeros before them if those fill the width.
+    fn grouped(&self, digits: &str, separator: char, sign: usize, budget: &Rc<Budget>) -> Result<String> {
+        let size = if matches!(self.kind, Some('b' | 'o' | 'x' | 'X')) { 4 } else { 3 };
+        let mut body = grouped(digits, separator, size);
+        if self.align == Some('0') {
+            let _zeros = budget.charge(self.width)?;
+            let mut digits = digits.to_owned();
+            let missing = self.width.saturating_sub(sign + body.len());
+            // Every group of zeros brings a separator along.
+            let zeros = missing - missing / (size + 1);
+            digits.insert_str(0, &"0".repeat(zeros.saturating_sub(1)));
+            body = grouped(&digits, separator, size);
+            while sign + body.len() < self.width {
+                digits.insert(0, '0');
+                body = grouped(&digits, separator, size);
+            }
+        }
+        Ok(body)
     }
 
     fn character(&self, budget: &Rc<Budget>, code: i128) -> Result<Text> {
         let c = u32::try_from(code).ok().and_then(char::from_u32);
         let c = c.ok_or_else(|| fault(format!("{code} is no character")))?;
         // A number may come from anywhere, so the character counts as foreign.
-        self.pad(budget, &Text::template(""), &Text::foreign(c.encode_utf8(&mut [0; 4])), '<')
+        self.pad(budget, &Text::template(""), &Text::foreign(c.encode_utf8(&mut [0; 4])), '>')
     }
 
     /// A sign and a body, filled up to the width.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::Renderer;
-use crate::error::{Result, fault};
+use crate::error::{Error, Result, fault};
 use crate::methods;
 use crate::text::Text;
 use crate::value::{Key, Missing, StrKey, Value};
@@ -64,8 +64,15 @@ impl Renderer<'_> {
             Value::Undefined(missing) => return Err(fault(missing.message())),
             Value::Dict(dict) => {
                 let found = match index {
-                    Value::Str(text) => dict.map.get(&StrKey(text.as_str())),
-                    other => Key::new(other.clone()).ok().and_then(|key| dict.map.get(&key)),
+                    Value::Str(text) => {
+                        self.budget.read(text.len())?;
+                        dict.map.get(&StrKey(text.as_str()))
+                    }
+                    other => match Key::new(&self.budget, other.clone()) {
+                        Ok(key) => dict.map.get(&key),
+                        Err(Error::Render { .. }) => None,
+                        Err(limit) => return Err(limit),
+                    },
                 };
                 if let Some(found) = found {
                     return Ok(found.clone());

@@ -23,7 +23,7 @@ impl Renderer<'_> {
             Expr::Int(n) => Ok(Value::Int(*n)),
             Expr::Float(n) => Ok(Value::Float(*n)),
             Expr::Text(number) => Ok(Value::Str(self.text(*number).clone())),
-            Expr::Name(symbol) => Ok(self.lookup(*symbol, scope)),
+            Expr::Name(symbol) => self.lookup(*symbol, scope),
             Expr::Postfix(value, ops) => {
                 self.check_stack()?;
                 self.postfix(value, ops, scope)
@@ -48,7 +48,7 @@ impl Renderer<'_> {
                 for (key, value) in entries {
                     evaluated.push((self.eval(key, scope)?, self.eval(value, scope)?));
                 }
-                Dict::new(&self.budget, evaluated)
+                Dict::of_entries(&self.budget, evaluated)
             }
             Expr::Concat(items) => self.concat(items, scope),
             Expr::Compare(first, rest) => self.compare(first, rest, scope),

@@ -44,7 +44,7 @@ fn object(map: &Map<String, Json>, foreign: bool, depth: u32, message: bool) -> 
             }
             other => convert(other, foreign, depth + 1)?,
         };
-        entries.insert(Key::new(Value::Str(Text::new(key, foreign)))?, value);
+        entries.insert(Key::text(Text::new(key, foreign)), value);
     }
     Dict::of_input(entries)
 }

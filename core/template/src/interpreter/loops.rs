@@ -102,17 +102,17 @@ impl Renderer<'_> {
         let result = self.passes(&state, scope, out);
         // What keeps `loop` keeps neither the scope nor the items.
         state.end();
-        let passes = state.passes.get();
-        let flow = result?;
-        if passes > 0 || definition.otherwise.statements.is_empty() {
+        // As in jinja2, `else` runs unless some pass came to its end: `break` and `continue` are none.
+        if result? || definition.otherwise.statements.is_empty() {
             return Ok(Flow::Next);
         }
-        debug_assert!(flow == Flow::Next);
         let inner = Scope::new(Some(scope), &definition.otherwise.hidden);
         self.statements(&definition.otherwise.statements, &inner, out)
     }
 
-    fn passes(&self, state: &Rc<LoopState>, scope: &Rc<Scope>, out: &mut Builder) -> Result<Flow> {
+    /// Runs all passes. Returns whether one came to the end of the body.
+    fn passes(&self, state: &Rc<LoopState>, scope: &Rc<Scope>, out: &mut Builder) -> Result<bool> {
+        let mut completed = false;
         let definition = &*state.definition;
         let body = &definition.body;
         let mut inner = Scope::new(Some(scope), &[]);
@@ -129,11 +129,13 @@ impl Renderer<'_> {
                 inner.set(symbol, Value::Loop(Rc::clone(state)));
             }
             self.assign(&definition.target, item, &inner)?;
-            if self.statements(&body.statements, &inner, out)? == Flow::Break {
-                break;
+            match self.statements(&body.statements, &inner, out)? {
+                Flow::Next => completed = true,
+                Flow::Continue => {}
+                Flow::Break => break,
             }
         }
-        Ok(Flow::Next)
+        Ok(completed)
     }
 
     fn next_item(&self, state: &LoopState) -> Result<Option<Value>> {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::{Arguments, Renderer, Scope};
-use crate::ast::{self, Expr, Op};
+use crate::ast::{self, Expr, Op, Symbol};
 use crate::error::{At, Result, fault};
 use crate::text::{Builder, Text};
 use crate::value::{Dict, Items, Macro, Missing, Value};
@@ -83,11 +83,11 @@ impl Renderer<'_> {
                     "`caller` is only defined in a macro that a `call` block calls",
                 ))
             });
-            self.set_special("caller", caller, scope);
+            set_special(self.caller_symbol, caller, scope);
         }
         if definition.takes_kwargs {
             let entries = arguments.named.into_iter().map(|(name, value)| (Value::Str(name), value));
-            self.set_special("kwargs", Dict::new(&self.budget, entries)?, scope);
+            set_special(self.kwargs_symbol, Dict::of_entries(&self.budget, entries)?, scope);
         } else if let Some((unknown, _)) = arguments.named.first() {
             let unknown: String = unknown.as_str().chars().take(60).collect();
             return Err(fault(format!("the macro `{name}` takes no argument `{unknown}`")));
@@ -95,18 +95,18 @@ impl Renderer<'_> {
         if definition.takes_varargs {
             let mut items = Items::new(&self.budget)?;
             rest.into_iter().try_for_each(|value| items.push(value))?;
-            self.set_special("varargs", items.tuple()?, scope);
+            set_special(self.varargs_symbol, items.tuple()?, scope);
         } else if !rest.is_empty() {
             let count = definition.parameters.len();
             return Err(fault(format!("the macro `{name}` takes at most {count} arguments")));
         }
         Ok(())
     }
+}
 
-    fn set_special(&self, name: &str, value: Value, scope: &Rc<Scope>) {
-        if let Some(symbol) = self.tables.names.iter().position(|this| this == name) {
-            scope.set(symbol as u32, value);
-        }
+fn set_special(symbol: Option<Symbol>, value: Value, scope: &Scope) {
+    if let Some(symbol) = symbol {
+        scope.set(symbol, value);
     }
 }
 

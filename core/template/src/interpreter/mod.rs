@@ -47,7 +47,11 @@ pub(crate) struct Renderer<'t> {
     globals: Vec<Option<Value>>,
     /// The template's texts, once they have been used.
     texts: Vec<OnceCell<Text>>,
+    /// The symbols of names with a meaning, if the template has them.
     loop_symbol: Option<Symbol>,
+    caller_symbol: Option<Symbol>,
+    kwargs_symbol: Option<Symbol>,
+    varargs_symbol: Option<Symbol>,
     calls: Cell<u32>,
     /// An address of the stack where the rendering began.
     stack: usize,
@@ -66,13 +70,17 @@ pub(crate) fn render(body: &Body, tables: &Tables, input: &Input<'_>, limits: &L
             None => Function::find(name).map(Value::Function),
         });
     }
+    let symbol = |name: &str| tables.names.iter().position(|this| this == name).map(|at| at as Symbol);
     let renderer = Renderer {
         tables,
         budget,
         clock: limits.clock.clone(),
         globals,
         texts: vec![OnceCell::new(); tables.texts.len()],
-        loop_symbol: tables.names.iter().position(|name| name == "loop").map(|at| at as Symbol),
+        loop_symbol: symbol("loop"),
+        caller_symbol: symbol("caller"),
+        kwargs_symbol: symbol("kwargs"),
+        varargs_symbol: symbol("varargs"),
         calls: Cell::new(0),
         stack: stack_address(),
         scopes: RefCell::default(),
@@ -114,12 +122,15 @@ impl Renderer<'_> {
     }
 
     /// The value of a variable.
-    fn lookup(&self, symbol: Symbol, scope: &Scope) -> Value {
-        let found = match scope.find(symbol) {
+    fn lookup(&self, symbol: Symbol, scope: &Scope) -> Result<Value> {
+        let mut looked_at = 0;
+        let found = match scope.find(symbol, &mut looked_at) {
             Some(value) => value,
             None => self.globals[symbol as usize].clone(),
         };
-        found.unwrap_or_else(|| Value::undefined(Missing::Name(self.tables.names[symbol as usize].clone())))
+        self.budget.step(looked_at as u64 / 16)?;
+        let name = || self.tables.names[symbol as usize].clone();
+        Ok(found.unwrap_or_else(|| Value::undefined(Missing::Name(name()))))
     }
 
     /// Refuses to go deeper than the stack allows.

@@ -26,11 +26,13 @@ impl Scope {
         })
     }
 
-    /// The variable's value, `Some(None)` if it is hidden, `None` if no scope has it.
-    pub(crate) fn find(&self, symbol: Symbol) -> Option<Option<Value>> {
+    /// The variable's value, `Some(None)` if it is hidden, `None` if no scope has it. Counts the variables that were
+    /// looked at.
+    pub(crate) fn find(&self, symbol: Symbol, looked_at: &mut usize) -> Option<Option<Value>> {
         let mut scope = self;
         loop {
             let variables = scope.variables.borrow();
+            *looked_at += variables.len();
             if let Some((_, value)) = variables.iter().find(|(name, _)| *name == symbol) {
                 return Some(value.clone());
             }
@@ -41,6 +43,11 @@ impl Scope {
 
     pub(crate) fn set(&self, symbol: Symbol, value: Value) {
         self.put(symbol, Some(value));
+    }
+
+    /// The number of variables.
+    pub(crate) fn len(&self) -> usize {
+        self.variables.borrow().len()
     }
 
     /// Hides the outer variable.

@@ -120,16 +120,17 @@ impl Renderer<'_> {
     pub(super) fn assign(&self, target: &Target, value: Value, scope: &Rc<Scope>) -> Result<()> {
         match target {
             Target::Name(symbol) => {
+                self.budget.step(scope.len() as u64 / 16)?;
                 scope.set(*symbol, value);
                 Ok(())
             }
             Target::Attribute(symbol, attribute) => {
-                let Value::Namespace(namespace) = self.lookup(*symbol, scope) else {
+                let Value::Namespace(namespace) = self.lookup(*symbol, scope)? else {
                     return Err(fault(
                         "only attributes of a namespace can be set; make one with `namespace()`",
                     ));
                 };
-                let key = Key::new(Value::Str(self.text(*attribute).clone()))?;
+                let key = Key::text(self.text(*attribute).clone());
                 if !namespace.attributes.borrow().contains_key(&key) {
                     namespace.charge.borrow_mut().grow(3 * size_of::<Value>())?;
                 }

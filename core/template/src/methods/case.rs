@@ -8,7 +8,7 @@ use crate::text::Text;
 use crate::unicode::{is_cased, is_final_sigma, push_folded, push_lower, push_title, push_upper};
 
 /// Writes the small form of the character at a byte.
-fn push_lower_at(text: &str, at: usize, c: char, out: &mut String) {
+pub(crate) fn push_lower_at(text: &str, at: usize, c: char, out: &mut String) {
     if c == 'Σ' {
         out.push(if is_final_sigma(text, at) { 'ς' } else { 'σ' });
     } else {

@@ -16,7 +16,7 @@ pub(super) fn get(renderer: &Renderer<'_>, dict: &Dict, arguments: Arguments) ->
             renderer.budget.read(text.len())?;
             dict.map.get(&StrKey(text.as_str()))
         }
-        other => dict.map.get(&Key::new(other.clone())?),
+        other => dict.map.get(&Key::new(&renderer.budget, other.clone())?),
     };
     Ok(found.cloned().or(default).unwrap_or(Value::None))
 }

@@ -10,16 +10,17 @@ use crate::error::{Result, fault};
 use crate::interpreter::{Arguments, Renderer};
 use crate::value::{Value, View};
 
-pub(crate) use case::{capitalize, lower, upper};
+pub(crate) use case::{capitalize, lower, push_lower_at, upper};
 pub(crate) use search::replace;
 pub(crate) use split::{lines, rsplit_once_space, split_words};
 
 /// Methods of `str`.
-const TEXT: [&str; 44] = [
+const TEXT: [&str; 47] = [
     "capitalize",
     "casefold",
     "center",
     "count",
+    "encode",
     "endswith",
     "expandtabs",
     "find",
@@ -42,6 +43,8 @@ const TEXT: [&str; 44] = [
     "ljust",
     "lower",
     "lstrip",
+    "maketrans",
+    "translate",
     "partition",
     "removeprefix",
     "removesuffix",

@@ -50,7 +50,7 @@ pub(crate) fn split_words(text: &str, limit: usize) -> Vec<Range<usize>> {
     let mut at = text.len() - text.trim_start_matches(is_space).len();
     while at < text.len() {
         if words.len() == limit {
-            words.push(at..text.trim_end_matches(is_space).len());
+            words.push(at..text.len());
             break;
         }
         let end = text[at..].find(is_space).map_or(text.len(), |len| at + len);
@@ -66,7 +66,7 @@ fn rsplit_words(text: &str, limit: usize) -> Vec<Range<usize>> {
     let mut end = text.trim_end_matches(is_space).len();
     while end > 0 {
         if words.len() == limit {
-            words.push(text.len() - text.trim_start_matches(is_space).len()..end);
+            words.push(0..end);
             break;
         }
         let word = &text[..end];
@@ -97,7 +97,7 @@ pub(super) fn split(
     let limit = limit.unwrap_or(usize::MAX);
     let source = text.as_str();
     let Some(separator) = separator else {
-        let _words = budget.charge(source.len().min(limit.saturating_mul(16)))?;
+        let _words = budget.charge(source.len().saturating_mul(8).min(limit.saturating_mul(16)))?;
         let words = if from_end { rsplit_words(source, limit) } else { split_words(source, limit) };
         for word in words {
             items.push(Value::Str(text.slice(budget, word)?))?;

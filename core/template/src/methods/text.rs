@@ -17,6 +17,11 @@ pub(super) fn call(
     let budget = &renderer.budget;
     budget.read(text.len())?;
     match name {
+        "encode" | "maketrans" | "translate" => {
+            return Err(fault(format!(
+                "`{name}` is not available; templates work with text, and `replace` replaces it"
+            )));
+        }
         "format" => return braces(renderer, text, &Fields::Arguments(arguments)).map(Value::Str),
         "format_map" => {
             let [mapping] = arguments.bind(name, ["mapping"])?;

@@ -1,10 +1,11 @@
 //! Tokens to a tree. The grammar is Jinja's, with loop controls and `generation`.
 
 mod expression;
+mod postfix;
 mod statement;
 mod target;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::ast::{Body, Symbol, Tables};
 use crate::error::{Error, Result};
@@ -14,6 +15,9 @@ use crate::scopes;
 /// Expressions and statements that may stand inside each other. Real templates have a dozen.
 const NESTING_LIMIT: usize = 80;
 
+/// Arguments with names that a call may have, and parameters of a macro.
+const NAMED_LIMIT: usize = 1000;
+
 /// The tree of a source, whose line breaks have to be `\n`.
 pub(crate) fn parse(source: &str) -> Result<(Body, Tables)> {
     let mut parser = Parser {
@@ -21,11 +25,12 @@ pub(crate) fn parse(source: &str) -> Result<(Body, Tables)> {
         at: 0,
         nesting: 0,
         loops: 0,
+        inside_loop: 0,
         tables: Tables::default(),
         names: HashMap::new(),
         texts: HashMap::new(),
         macros: Vec::new(),
-        blocks: Vec::new(),
+        blocks: HashSet::new(),
     };
     let statements = parser.statements_until(&[])?;
     let mut body = Body { statements, hidden: Vec::new() };
@@ -47,13 +52,15 @@ struct Parser {
     nesting: usize,
     /// Loops around the current place, within the same macro.
     loops: usize,
+    /// Loops around the current place, with those around macros.
+    inside_loop: usize,
     tables: Tables,
     names: HashMap<String, Symbol>,
     texts: HashMap<String, u32>,
     /// Macros around the current place.
     macros: Vec<Specials>,
     /// Names of blocks so far.
-    blocks: Vec<String>,
+    blocks: HashSet<String>,
 }
 
 impl Parser {

@@ -21,7 +21,7 @@ impl Parser {
                 }
                 Token::VariableBegin => {
                     self.advance();
-                    let value = self.tuple(true, None, false)?;
+                    let value = self.tuple(true, false)?;
                     self.expect(&Token::VariableEnd)?;
                     statements.push(Statement { line, kind: Kind::Print(value) });
                 }
@@ -100,12 +100,11 @@ impl Parser {
             }
             "block" => {
                 let name = self.expect_name()?;
-                if self.blocks.contains(&name) {
+                if !self.blocks.insert(name.clone()) {
                     return self.fail(format!("the block `{name}` stands twice"));
                 }
                 self.skip_name("scoped");
                 self.skip_name("required");
-                self.blocks.push(name.clone());
                 let body = self.function_body(|parser| parser.body("endblock"))?;
                 self.skip_name(&name);
                 Kind::Scope(body)
@@ -146,7 +145,7 @@ impl Parser {
         let mut arms = Vec::new();
         let mut otherwise = Vec::new();
         loop {
-            let test = self.tuple(false, None, false)?;
+            let test = self.tuple(false, false)?;
             arms.push((test, self.block(&["elif", "else", "endif"])?));
             if self.skip_name("elif") {
                 continue;
@@ -160,9 +159,10 @@ impl Parser {
     }
 
     fn for_statement(&mut self) -> Result<Kind> {
-        let target = self.target(false, Some("in"))?;
+        self.inside_loop += 1;
+        let target = self.target(false)?;
         self.expect_keyword("in")?;
-        let iter = self.tuple(false, Some("recursive"), false)?;
+        let iter = self.tuple(false, false)?;
         let test = if self.skip_name("if") { Some(self.expression()?) } else { None };
         let recursive = self.skip_name("recursive");
         self.loops += 1;
@@ -170,15 +170,16 @@ impl Parser {
         self.loops -= 1;
         let otherwise = if self.skip_name("else") { self.block(&["endfor"])? } else { Vec::new() };
         self.advance();
+        self.inside_loop -= 1;
         let body = Body { statements, hidden: Vec::new() };
         let otherwise = Body { statements: otherwise, hidden: Vec::new() };
         Ok(Kind::For(Arc::new(For { target, iter, test, recursive, body, otherwise })))
     }
 
     fn set_statement(&mut self) -> Result<Kind> {
-        let target = self.target(true, None)?;
+        let target = self.target(true)?;
         if self.skip_op("=") {
-            return Ok(Kind::Set { target, value: self.tuple(true, None, false)? });
+            return Ok(Kind::Set { target, value: self.tuple(true, false)? });
         }
         let filters = self.more_filters(Vec::new())?;
         Ok(Kind::SetBlock { target, filters, body: self.body("endset")? })
@@ -197,7 +198,7 @@ impl Parser {
             if !targets.is_empty() {
                 self.expect_op(",")?;
             }
-            let target = self.target(false, None)?;
+            let target = self.target(false)?;
             self.expect_op("=")?;
             targets.push((target, self.expression()?));
         }

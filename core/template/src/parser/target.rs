@@ -1,18 +1,16 @@
 //! What assignments write to, and the parameters of macros.
 
-use super::Parser;
+use super::{NAMED_LIMIT, Parser};
 use crate::ast::{Parameter, Target};
 use crate::error::Result;
 use crate::lexer::Token;
 
 impl Parser {
     /// One name, or several with commas between them.
-    pub(super) fn target(&mut self, namespaces: bool, end: Option<&str>) -> Result<Target> {
+    pub(super) fn target(&mut self, namespaces: bool) -> Result<Target> {
         let mut targets = Vec::new();
         loop {
-            let ends = end.is_some_and(|name| self.is_name(name))
-                || matches!(self.token(), Token::VariableEnd | Token::BlockEnd)
-                || self.is_op(")");
+            let ends = matches!(self.token(), Token::VariableEnd | Token::BlockEnd) || self.is_op(")");
             if ends && !targets.is_empty() {
                 return Ok(Target::Tuple(targets));
             }
@@ -31,7 +29,7 @@ impl Parser {
 
     fn single_target(&mut self, namespaces: bool) -> Result<Target> {
         if self.skip_op("(") {
-            let target = self.target(namespaces, None)?;
+            let target = self.target(namespaces)?;
             self.expect_op(")")?;
             return Ok(target);
         }
@@ -40,6 +38,9 @@ impl Parser {
             let symbol = self.load(&name);
             let attribute = self.expect_name()?;
             return Ok(Target::Attribute(symbol, self.text(&attribute)));
+        }
+        if name == "loop" && self.inside_loop > 0 {
+            return self.fail("`loop` can't be assigned to in a loop");
         }
         Ok(Target::Name(self.symbol(&name)))
     }
@@ -62,6 +63,9 @@ impl Parser {
         while !self.is_op(")") {
             if !parameters.is_empty() {
                 self.expect_op(",")?;
+            }
+            if parameters.len() >= NAMED_LIMIT {
+                return self.fail(format!("a macro of more than {NAMED_LIMIT} parameters"));
             }
             let name = self.assigned_name()?;
             let symbol = self.symbol(&name);

@@ -153,7 +153,7 @@ pub(crate) fn contains(budget: &Rc<Budget>, container: &Value, item: &Value) -> 
                 budget.read(text.len())?;
                 Ok(dict.map.contains_key(&StrKey(text.as_str())))
             }
-            other => Ok(dict.map.contains_key(&Key::new(other.clone())?)),
+            other => Ok(dict.map.contains_key(&Key::new(budget, other.clone())?)),
         },
         Value::Range(range) => Ok(match Numeric::of(item).and_then(Numeric::whole) {
             Some(n) => {

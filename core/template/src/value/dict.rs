@@ -8,6 +8,7 @@ use indexmap::{Equivalent, IndexMap};
 use super::{Value, compare, deeper};
 use crate::budget::{Budget, Charge};
 use crate::error::{Result, fault};
+use crate::text::Text;
 
 /// Bytes that an entry takes, its place in the table included.
 const ENTRY: usize = 2 * size_of::<Value>() + 24;
@@ -35,7 +36,7 @@ impl Dict {
     }
 
     /// A dict of charged entries.
-    pub(crate) fn new(
+    pub(crate) fn of_entries(
         budget: &Rc<Budget>,
         entries: impl IntoIterator<Item = (Value, Value)>,
     ) -> Result<Value> {
@@ -46,7 +47,7 @@ impl Dict {
             budget.step(1)?;
             charge.grow(ENTRY)?;
             depth = depth.max(key.depth()).max(value.depth());
-            map.insert(Key::new(key)?, value);
+            map.insert(Key::new(budget, key)?, value);
         }
         Ok(Value::Dict(Rc::new(Self { map, depth: deeper(depth)?, _charge: Some(charge) })))
     }
@@ -57,12 +58,17 @@ pub(crate) struct Key(Value);
 
 impl Key {
     /// # Errors
-    /// Lists, dicts and what holds them are no keys.
-    pub(crate) fn new(value: Value) -> Result<Self> {
-        if is_hashable(&value) {
+    /// Lists, dicts and what holds them are no keys. Nor are tuples that take too many steps to go through.
+    pub(crate) fn new(budget: &Budget, value: Value) -> Result<Self> {
+        if is_hashable(budget, &value)? {
             return Ok(Self(value));
         }
         Err(fault(format!("{} can't be a dict's key; use text or a number", value.described())))
+    }
+
+    /// A key that is text.
+    pub(crate) fn text(text: Text) -> Self {
+        Self(Value::Str(text))
     }
 
     pub(crate) fn value(&self) -> &Value {
@@ -70,12 +76,25 @@ impl Key {
     }
 }
 
-fn is_hashable(value: &Value) -> bool {
-    match value {
+/// Whether the value can be a key. Takes the steps that hashing and comparing it take, too.
+fn is_hashable(budget: &Budget, value: &Value) -> Result<bool> {
+    budget.step(1)?;
+    Ok(match value {
         Value::List(_) | Value::Dict(_) | Value::View(..) => false,
-        Value::Tuple(items) => items.items.iter().all(is_hashable),
+        Value::Str(text) => {
+            budget.read(text.len())?;
+            true
+        }
+        Value::Tuple(items) => {
+            for item in &items.items {
+                if !is_hashable(budget, item)? {
+                    return Ok(false);
+                }
+            }
+            true
+        }
         _ => true,
-    }
+    })
 }
 
 impl PartialEq for Key {

@@ -14,8 +14,8 @@ pub(crate) enum Iteration {
     /// Backwards from the index.
     Reversed(Rc<List>, usize),
     Dict(View, Rc<Dict>, usize),
-    /// The characters from a byte on.
-    Text(Text, usize),
+    /// The characters from a byte on, and how many came before.
+    Text(Text, usize, usize),
     Range(Range, u128),
     Shared(Rc<Iterator>),
 }
@@ -34,7 +34,7 @@ impl Iteration {
     pub(crate) fn maybe(value: &Value) -> Option<Self> {
         Some(match value {
             Value::Undefined(_) => Self::Empty,
-            Value::Str(text) => Self::Text(text.clone(), 0),
+            Value::Str(text) => Self::Text(text.clone(), 0, 0),
             Value::List(list) | Value::Tuple(list) => Self::List(Rc::clone(list), 0),
             Value::Dict(dict) => Self::Dict(View::Keys, Rc::clone(dict), 0),
             Value::View(view, dict) => Self::Dict(*view, Rc::clone(dict), 0),
@@ -72,10 +72,11 @@ impl Iteration {
                     }
                 }
             }
-            Self::Text(text, at) => match text.as_str()[*at..].chars().next() {
+            Self::Text(text, at, index) => match text.as_str()[*at..].chars().next() {
                 Some(c) => {
                     let range = *at..*at + c.len_utf8();
                     *at = range.end;
+                    *index += 1;
                     Some(Value::Str(text.slice(budget, range)?.as_markup(text.is_markup())))
                 }
                 None => None,
@@ -100,7 +101,7 @@ impl Iteration {
             Self::List(list, at) => list.items.len().saturating_sub(*at),
             Self::Reversed(_, left) => *left,
             Self::Dict(_, dict, at) => dict.map.len().saturating_sub(*at),
-            Self::Text(text, at) => text.as_str()[*at..].chars().count(),
+            Self::Text(text, _, index) => text.chars().saturating_sub(*index),
             Self::Range(range, at) => usize::try_from(range.len().saturating_sub(*at)).ok()?,
             Self::Shared(_) => return None,
         })
