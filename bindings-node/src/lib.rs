@@ -13,6 +13,7 @@ mod load;
 mod metrics;
 mod model;
 mod options;
+mod protocol;
 pub mod runtime;
 mod sequence;
 mod tenant;

@@ -10,6 +10,7 @@
  */
 
 export * from './errors.js'
+export { createFetch } from './fetch.js'
 export { Generation } from './generation.js'
 export { Hub } from './hub.js'
 export { Adapter, Model, Tokenizer, type EncodeOptions } from './model.js'

@@ -8,10 +8,11 @@ import type { FileInfo, LimitOptions, LoadOptions, LogLevel, RealmOptions } from
 
 /** The runtime: owns the devices and loads models. One per process is normal. */
 export class Realm implements Disposable {
-  readonly #native: NativeRealm
+  /** @internal */
+  readonly native: NativeRealm
 
   constructor(options: RealmOptions = {}) {
-    this.#native = call(() => new native.NativeRealm(JSON.stringify(options)))
+    this.native = call(() => new native.NativeRealm(JSON.stringify(options)))
   }
 
   /**
@@ -21,42 +22,42 @@ export class Realm implements Disposable {
   async loadModel(model: string, { onProgress, signal, ...options }: LoadOptions = {}): Promise<Model> {
     const given = JSON.stringify(options)
     const begin = (callback: Parameters<NativeRealm['loadModel']>[2]) =>
-      this.#native.loadModel(model, given, callback)
+      this.native.loadModel(model, given, callback)
     return new Model(await long(begin, { onProgress, signal }))
   }
 
   /** Loads a model's tokenizer alone. */
   async loadTokenizer(model: string): Promise<Tokenizer> {
-    return new Tokenizer(await wait(async () => this.#native.loadTokenizer(model)))
+    return new Tokenizer(await wait(async () => this.native.loadTokenizer(model)))
   }
 
   /** A tenant with limits of its own. Tenants of the same name share nothing. */
   tenant(name: string, limits: LimitOptions = {}): Tenant {
-    return new Tenant(call(() => this.#native.tenant(name, JSON.stringify(limits))))
+    return new Tenant(call(() => this.native.tenant(name, JSON.stringify(limits))))
   }
 
   /** Compiles a program, a WebAssembly component or module, from a file or from bytes. */
   async loadProgram(program: string | Uint8Array): Promise<Program> {
     const compile = async () =>
       program instanceof Uint8Array
-        ? this.#native.compileProgram(Buffer.from(program))
-        : this.#native.loadProgram(program)
+        ? this.native.compileProgram(Buffer.from(program))
+        : this.native.loadProgram(program)
     return new Program(await wait(compile))
   }
 
   /** What all loaded models have done and how they stand, in the text format of Prometheus and OpenMetrics. */
   prometheus(): string {
-    return call(() => this.#native.prometheus())
+    return call(() => this.native.prometheus())
   }
 
   /** Where models come from and are kept. */
   get hub(): Hub {
-    return new Hub(call(() => this.#native.hub()))
+    return new Hub(call(() => this.native.hub()))
   }
 
   /** Gives it back. What it made stays until it is closed itself. */
   close(): void {
-    this.#native.close()
+    this.native.close()
   }
 
   [Symbol.dispose](): void {

@@ -21,6 +21,7 @@ mod metrics;
 mod model;
 mod process;
 mod progress;
+mod protocol;
 mod record;
 mod request;
 mod runtime;
@@ -53,6 +54,8 @@ mod _realm {
     use crate::process::{after_fork, at_exit};
     #[pymodule_export]
     use crate::progress::ProgressEvent;
+    #[pymodule_export]
+    use crate::protocol::{Answer, Events, Service};
     #[pymodule_export]
     use crate::runtime::{Realm, command};
     #[pymodule_export]

@@ -11,11 +11,13 @@ import numpy.typing
 
 __all__ = [
     "Adapter",
+    "Answer",
     "Array",
     "Awaitable",
     "Chunk",
     "Completion",
     "Doorbell",
+    "Events",
     "FileInfo",
     "Forwarded",
     "Generation",
@@ -36,6 +38,7 @@ __all__ = [
     "Scored",
     "Sequence",
     "Served",
+    "Service",
     "Store",
     "Tenant",
     "TenantMetrics",
@@ -609,6 +612,31 @@ class ProgramInfo:
     def exports(self) -> list[str]: ...
     @property
     def bytes(self) -> int: ...
+
+@final
+class Service:
+    def __new__(cls, source: Realm | Model, *, strict: bool = False) -> Self: ...
+    def handle(self, method: str, path: str, body: bytes, *, timeout: float | None = None) -> Answer: ...
+    def handle_async(self, method: str, path: str, body: bytes) -> _Async[Answer]: ...
+    def model(self, name: str) -> Model: ...
+    def model_async(self, name: str) -> _Async[Model]: ...
+
+@final
+class Answer:
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> list[tuple[str, str]]: ...
+    @property
+    def body(self) -> str | None: ...
+    @property
+    def events(self) -> Events | None: ...
+
+@final
+class Events:
+    def next(self, *, timeout: float | None = None) -> str | None: ...
+    def next_async(self) -> _Async[str | None]: ...
+    def cancel(self) -> None: ...
 
 @final
 class Doorbell:

@@ -70,17 +70,23 @@ impl Models for OneModel {
     }
 }
 
-/// Loads each model when it is first named, once, however many requests name it at the same time, and keeps it.
+/// Loads each model when it is first named, once, however many requests name it at the same time, and keeps it as long as
+/// one of these of the same runtime is there.
 ///
 /// A load goes on if the request that began it is cancelled, since others may wait for it. One that fails is tried again by
 /// the next request.
 pub struct LoadedByName {
-    realm: Realm,
-    options: LoadOptions,
-    entries: Arc<Entries>,
+    loaded: Arc<Loaded>,
 }
 
-type Entries = Mutex<HashMap<String, Entry>>;
+struct Loaded {
+    realm: Realm,
+    options: LoadOptions,
+    entries: Mutex<HashMap<String, Entry>>,
+}
+
+/// Those with default options, by runtime: an application that asks in two ways needs no second copy of a model.
+static LOADED: Mutex<Vec<Weak<Loaded>>> = Mutex::new(Vec::new());
 
 enum Entry {
     Loaded(Model, u64),
@@ -96,27 +102,41 @@ struct Load {
 }
 
 impl LoadedByName {
-    /// Loads models of `realm`, with its defaults.
+    /// Loads models of `realm`, with default options. All of these of one runtime share what they load.
     pub fn new(realm: Realm) -> Self {
-        Self::with_options(realm, LoadOptions::default())
+        let mut all = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|loaded| loaded.strong_count() > 0);
+        let shared = all.iter().filter_map(Weak::upgrade).find(|loaded| loaded.realm.is(&realm));
+        let loaded = shared.unwrap_or_else(|| {
+            let this = Self::with_options(realm, LoadOptions::default()).loaded;
+            all.push(Arc::downgrade(&this));
+            this
+        });
+        Self { loaded }
     }
 
-    /// Loads models of `realm` with options.
+    /// Loads models of `realm` with options, for itself alone.
     pub fn with_options(realm: Realm, options: LoadOptions) -> Self {
-        Self { realm, options, entries: Arc::default() }
+        Self { loaded: Arc::new(Loaded { realm, options, entries: Mutex::default() }) }
     }
 
     /// Has a name mean a model that is loaded already.
     pub fn insert(&self, name: impl Into<String>, model: Model) {
         let entry = Entry::Loaded(model, seconds(SystemTime::now()));
-        let old = lock(&self.entries).insert(name.into(), entry);
+        let old = self.loaded.lock().insert(name.into(), entry);
         // Dropping a model may wait for its engine's step.
         drop(old);
     }
+}
+
+impl Loaded {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     /// What a name means now, or the load that will tell; begins one if there is none.
-    fn entry(&self, name: &str) -> Result<Result<Model, Arc<Load>>, ApiError> {
-        let mut entries = lock(&self.entries);
+    fn entry(self: &Arc<Self>, name: &str) -> Result<Result<Model, Arc<Load>>, ApiError> {
+        let mut entries = self.lock();
         match entries.get(name) {
             Some(Entry::Loaded(model, _)) => return Ok(Ok(model.clone())),
             Some(Entry::Loading(load)) if !load.ended.is_closed() => return Ok(Err(Arc::clone(load))),
@@ -127,10 +147,14 @@ impl LoadedByName {
         let load = Arc::new(Load { result: OnceLock::new(), ended });
         let work = {
             let (realm, options, name) = (self.realm.clone(), self.options.clone(), name.to_owned());
-            let (load, entries) = (Arc::clone(&load), Arc::downgrade(&self.entries));
+            let (load, loaded) = (Arc::clone(&load), Arc::downgrade(self));
             move || {
                 let result = realm.load_model_with(&name, &options, &mut ());
-                finish(&entries, name, &load, result);
+                if let Some(loaded) = loaded.upgrade() {
+                    loaded.finish(name, &result);
+                }
+                // Only this thread sets it.
+                let _ = load.result.set(result);
                 drop(running);
             }
         };
@@ -139,25 +163,21 @@ impl LoadedByName {
         entries.insert(name.to_owned(), Entry::Loading(Arc::clone(&load)));
         Ok(Err(load))
     }
-}
 
-/// Tells those who wait, and keeps a model for those who come.
-fn finish(entries: &Weak<Entries>, name: String, load: &Load, result: Result<Model, realm::Error>) {
-    if let Some(entries) = entries.upgrade() {
-        let mut entries = lock(&entries);
-        match &result {
+    /// Keeps a model for those who come, and forgets a load that failed.
+    fn finish(&self, name: String, result: &Result<Model, realm::Error>) {
+        let mut entries = self.lock();
+        match result {
             Ok(model) => entries.insert(name, Entry::Loaded(model.clone(), seconds(SystemTime::now()))),
             Err(_) => entries.remove(&name),
         };
     }
-    // Only this thread sets it.
-    let _ = load.result.set(result);
 }
 
 impl Models for LoadedByName {
     fn model<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Model, ApiError>> {
         Box::pin(async move {
-            let load = match self.entry(name)? {
+            let load = match self.loaded.entry(name)? {
                 Ok(model) => return Ok(model),
                 Err(load) => load,
             };
@@ -171,7 +191,7 @@ impl Models for LoadedByName {
     }
 
     fn list(&self) -> Result<Vec<ModelEntry>, ApiError> {
-        let present = self.realm.hub().list().map_err(realm::Error::from)?;
+        let present = self.loaded.realm.hub().list().map_err(realm::Error::from)?;
         let mut found: Vec<_> = present
             .into_iter()
             .filter(|status| matches!(status.state, realm::hub::State::Present(_)))
@@ -180,7 +200,7 @@ impl Models for LoadedByName {
                 ModelEntry { name: status.reference.to_string(), created: changed.map_or(0, seconds) }
             })
             .collect();
-        for (name, entry) in &*lock(&self.entries) {
+        for (name, entry) in &*self.loaded.lock() {
             if let Entry::Loaded(_, created) = entry
                 && !found.iter().any(|other| other.name == *name)
             {
@@ -189,10 +209,6 @@ impl Models for LoadedByName {
         }
         Ok(found)
     }
-}
-
-fn lock(entries: &Entries) -> MutexGuard<'_, HashMap<String, Entry>> {
-    entries.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Seconds since 1970.
