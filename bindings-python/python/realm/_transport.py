@@ -1,19 +1,22 @@
-"""Realm as what `httpx` sends its calls through. Importing this needs `httpx`."""
+"""Realm as what `httpx` and `httpx2` send their calls through. Neither is imported: whoever hands over a request has one."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import sys
 from collections.abc import AsyncIterator, Iterator
-
-import httpx
+from types import ModuleType
+from typing import Any
 
 from realm._realm import Answer, Events, Model, Realm, Service
 
 _DONE = b"data: [DONE]\n\n"
 
 
-class RealmTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """Answers the calls of OpenAI's clients in this process: a transport for `httpx.Client` and for `httpx.AsyncClient`.
+class RealmTransport:
+    """Answers the calls of OpenAI's clients in this process: the `transport` of `httpx.Client`, `httpx.AsyncClient` and those
+    of `httpx2`.
 
     Asks the models of a `Realm`, which are loaded when they are first named, or one `Model`, whatever the name. Any number
     of clients may share one. A client that leaves a stream, a task that is cancelled and a timeout end the request.
@@ -22,49 +25,78 @@ class RealmTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
     def __init__(self, source: Realm | Model) -> None:
         self._service = Service(source)
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: Any) -> Any:
         """Answers a call."""
-        seconds = _seconds(request)
-        body = request.read()
+        body, seconds = request.read(), _seconds(request)
         try:
             answer = self._service.handle(request.method, _path(request), body, timeout=seconds)
         except TimeoutError as error:
-            raise httpx.ReadTimeout(str(error), request=request) from error
+            raise _too_late(request) from error
         return _response(answer, request)
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: Any) -> Any:
         """Answers a call, in a task."""
         body = await request.aread()
         try:
             async with asyncio.timeout(_seconds(request)):
                 answer = await self._service.handle_async(request.method, _path(request), body)
         except TimeoutError as error:
-            raise httpx.ReadTimeout("the model did not answer in time", request=request) from error
+            raise _too_late(request) from error
         return _response(answer, request)
 
+    def close(self) -> None:
+        """Does nothing: other clients may share it, and models go when nothing refers to them any more."""
 
-def _path(request: httpx.Request) -> str:
-    return request.url.raw_path.decode("ascii")
+    async def aclose(self) -> None:
+        """Does nothing, as `close`."""
+
+    def __enter__(self) -> RealmTransport:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        pass
+
+    async def __aenter__(self) -> RealmTransport:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        pass
 
 
-def _seconds(request: httpx.Request) -> float | None:
-    """How long httpx waits for something to read; `None` for as long as it takes."""
+def _library(request: Any) -> ModuleType:
+    """The package that a request is of: `httpx` or `httpx2`."""
+    return sys.modules[type(request).__module__.partition(".")[0]]
+
+
+def _path(request: Any) -> str:
+    path: bytes = request.url.raw_path
+    return path.decode("ascii")
+
+
+def _seconds(request: Any) -> float | None:
+    """How long the client waits for something to read; `None` for as long as it takes."""
     seconds: float | None = request.extensions.get("timeout", {}).get("read")
     return seconds
 
 
-def _response(answer: Answer, request: httpx.Request) -> httpx.Response:
+def _too_late(request: Any) -> Exception:
+    error: Exception = _library(request).ReadTimeout("the model did not answer in time", request=request)
+    return error
+
+
+def _response(answer: Answer, request: Any) -> Any:
+    library = _library(request)
     if answer.events is not None:
-        stream = _Stream(answer.events, request)
-        return httpx.Response(answer.status, headers=answer.headers, stream=stream, request=request)
+        stream = _stream_class(library)(answer.events, request)
+        return library.Response(answer.status, headers=answer.headers, stream=stream, request=request)
     body = (answer.body or "").encode()
-    return httpx.Response(answer.status, headers=answer.headers, content=body, request=request)
+    return library.Response(answer.status, headers=answer.headers, content=body, request=request)
 
 
-class _Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
+class _Stream:
     """Events as they are sent over HTTP."""
 
-    def __init__(self, events: Events, request: httpx.Request) -> None:
+    def __init__(self, events: Events, request: Any) -> None:
         self._events, self._request, self._seconds = events, request, _seconds(request)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -73,7 +105,7 @@ class _Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
                 yield f"data: {event}\n\n".encode()
         except TimeoutError as error:
             self.close()
-            raise httpx.ReadTimeout(str(error), request=self._request) from error
+            raise _too_late(self._request) from error
         yield _DONE
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -83,7 +115,7 @@ class _Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
                     event = await self._events.next_async()
             except TimeoutError as error:
                 self.close()
-                raise httpx.ReadTimeout("the model did not go on in time", request=self._request) from error
+                raise _too_late(self._request) from error
             if event is None:
                 break
             yield f"data: {event}\n\n".encode()
@@ -94,3 +126,9 @@ class _Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._events.cancel()
+
+
+@functools.cache
+def _stream_class(library: ModuleType) -> type[_Stream]:
+    """A stream as a package knows its own: they look at classes."""
+    return type("RealmStream", (_Stream, library.SyncByteStream, library.AsyncByteStream), {})

@@ -27,46 +27,50 @@ from realm import errors
 from realm._objects import Object, read, write
 from realm._realm import Adapter, Answer, Events, Model, Realm, Service
 
+from realm._transport import RealmTransport
+
 if TYPE_CHECKING:
     import openai
 
-    from realm._transport import RealmTransport as RealmTransport
-
-__all__ = ["AsyncOpenAI", "AsyncStream", "Object", "OpenAI", "Stream", "async_client", "client", "transport"]
+__all__ = [
+    "AsyncOpenAI",
+    "AsyncStream",
+    "Object",
+    "OpenAI",
+    "RealmTransport",
+    "Stream",
+    "async_client",
+    "client",
+    "transport",
+]
 
 # Where no call goes, since a transport answers it.
 _BASE_URL = "http://realm/v1"
 
+# Without these OpenAI's clients look for a key in the environment, and ask again what can't work.
+_OPTIONS = {"api_key": "realm", "base_url": _BASE_URL, "max_retries": 0}
 
-def transport(source: Realm | Model) -> RealmTransport:
-    """A transport for `httpx.Client` and `httpx.AsyncClient` that answers the calls of OpenAI's clients in this process."""
-    try:
-        from realm._transport import RealmTransport
-    except ImportError as error:
-        raise ImportError("realm.openai.transport needs the package httpx: pip install httpx") from error
+
+def transport(source: Realm | Model) -> Any:
+    """A transport that answers the calls of OpenAI's clients in this process, for `httpx.Client(transport=…)` and
+    `httpx.AsyncClient(transport=…)`, and the same of `httpx2`: a `RealmTransport`."""
     return RealmTransport(source)
 
 
 def client(source: Realm | Model, **options: Any) -> openai.OpenAI:
     """An `openai.OpenAI` that asks the models of a `Realm`, which are loaded when they are first named, or one `Model`.
     `options` are that class's, such as `timeout` and `max_retries`."""
-    package, wire = _openai(), transport(source)
-    import httpx
-
-    options = {"api_key": "realm", "base_url": _BASE_URL, "max_retries": 0, **options}
-    made: openai.OpenAI = package.OpenAI(http_client=httpx.Client(transport=wire, timeout=None), **options)
+    package = _openai()
+    wire = package.DefaultHttpxClient(transport=transport(source), base_url=_BASE_URL)
+    made: openai.OpenAI = package.OpenAI(http_client=wire, **{**_OPTIONS, **options})
     return made
 
 
 def async_client(source: Realm | Model, **options: Any) -> openai.AsyncOpenAI:
     """As `client`, an `openai.AsyncOpenAI`."""
-    package, wire = _openai(), transport(source)
-    import httpx
-
-    options = {"api_key": "realm", "base_url": _BASE_URL, "max_retries": 0, **options}
-    made: openai.AsyncOpenAI = package.AsyncOpenAI(
-        http_client=httpx.AsyncClient(transport=wire, timeout=None), **options
-    )
+    package = _openai()
+    wire = package.DefaultAsyncHttpxClient(transport=transport(source), base_url=_BASE_URL)
+    made: openai.AsyncOpenAI = package.AsyncOpenAI(http_client=wire, **{**_OPTIONS, **options})
     return made
 
 
@@ -76,14 +80,6 @@ def _openai() -> Any:
     except ImportError as error:
         raise ImportError("realm.openai.client needs the package openai: pip install openai") from error
     return openai
-
-
-def __getattr__(name: str) -> Any:
-    if name == "RealmTransport":
-        from realm._transport import RealmTransport
-
-        return RealmTransport
-    raise AttributeError(f"module 'realm.openai' has no attribute '{name}'")
 
 
 def _raise(error: Mapping[str, Any], code: str | None) -> None:

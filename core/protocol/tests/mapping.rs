@@ -50,7 +50,7 @@ fn bodies_become_requests_or_errors_that_name_a_field() {
                         let expected = value.as_array().unwrap().iter().cloned().map(Message::from);
                         assert_eq!(request.request.prompt, Prompt::Chat(expected.collect()), "{name}");
                     } else {
-                        assert_eq!(&shown[key], value, "{name}: {key}");
+                        assert_eq!(shown[key], *value, "{name}: {key}");
                     }
                 }
             }

@@ -153,13 +153,15 @@ fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
         ("typical_p", &mut sampling.typical_p),
         ("frequency_penalty", &mut sampling.frequency_penalty),
         ("presence_penalty", &mut sampling.presence_penalty),
-        // llama.cpp's name, then vLLM's.
-        ("repeat_penalty", &mut sampling.repetition_penalty),
         ("repetition_penalty", &mut sampling.repetition_penalty),
     ] {
         if let Some(number) = fields.number(key)? {
             *place = number;
         }
+    }
+    // llama.cpp's name for it.
+    if let Some(number) = fields.number("repeat_penalty")? {
+        sampling.repetition_penalty = number;
     }
     // vLLM's −1 is all tokens.
     sampling.top_k = match fields.integer("top_k")? {
