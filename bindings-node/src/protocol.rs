@@ -54,7 +54,12 @@ impl NativeService {
                 Body::Json(text) => (Some(text), None),
                 Body::Events(events) => (None, Some(Handle::new("stream", Arc::new(events)))),
             };
-            Ok(NativeAnswer { status: answer.status, headers: json!(answer.headers).to_string(), body, events })
+            Ok(NativeAnswer {
+                status: answer.status,
+                headers: json!(answer.headers).to_string(),
+                body,
+                events,
+            })
         })
     }
 }

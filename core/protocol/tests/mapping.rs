@@ -18,7 +18,8 @@ fn object(value: Value) -> Map<String, Value> {
 fn shown(request: &ChatRequest) -> Value {
     let inner = &request.request;
     let sampling = &inner.sampling;
-    let bias: Map<_, _> = sampling.logit_bias.iter().map(|(id, bias)| (id.to_string(), json!(bias))).collect();
+    let bias: Map<_, _> =
+        sampling.logit_bias.iter().map(|(id, bias)| (id.to_string(), json!(bias))).collect();
     json!({
         "n": request.n, "stream": request.stream, "include_usage": request.include_usage,
         "parallel_tool_calls": request.parallel_tool_calls, "ignored": request.ignored,
@@ -77,14 +78,16 @@ fn choices_have_seeds_of_their_own() {
 #[test]
 fn every_shape_of_a_prompt() {
     let read = |prompt: Value| {
-        CompletionRequest::read(object(json!({"model": "m", "prompt": prompt}))).map(|request| request.prompts)
+        CompletionRequest::read(object(json!({"model": "m", "prompt": prompt})))
+            .map(|request| request.prompts)
     };
     let text = |text: &str| Prompt::Text(text.to_owned());
     assert_eq!(read(json!("a")).unwrap(), [text("a")]);
     assert_eq!(read(json!(["a", "b"])).unwrap(), [text("a"), text("b")]);
     assert_eq!(read(json!([1, 2])).unwrap(), [Prompt::Tokens(vec![1, 2])]);
     assert_eq!(read(json!([[1], [2, 3]])).unwrap(), [Prompt::Tokens(vec![1]), Prompt::Tokens(vec![2, 3])]);
-    for wrong in [json!(null), json!([]), json!([[]]), json!([1, "a"]), json!([-1]), json!([1.5]), json!({})] {
+    for wrong in [json!(null), json!([]), json!([[]]), json!([1, "a"]), json!([-1]), json!([1.5]), json!({})]
+    {
         let error = read(wrong.clone()).unwrap_err();
         assert_eq!(error.parameter(), Some("prompt"), "{wrong}");
     }
@@ -120,7 +123,10 @@ fn every_shape_of_an_input() {
     ] {
         assert_eq!(read(body.clone()).unwrap_err().parameter(), Some(param), "{body}");
     }
-    assert_eq!(read(json!({"model": "m", "input": "a", "dimensions": 8})).unwrap().check_dimensions(8), Ok(()));
+    assert_eq!(
+        read(json!({"model": "m", "input": "a", "dimensions": 8})).unwrap().check_dimensions(8),
+        Ok(())
+    );
     let wrong = read(json!({"model": "m", "input": "a", "dimensions": 8})).unwrap().check_dimensions(9);
     assert_eq!(wrong.unwrap_err().parameter(), Some("dimensions"));
 }

@@ -89,7 +89,9 @@ async fn a_whole_answer_is_as_the_specification_has_it() {
 
 #[tokio::test]
 async fn a_stream_is_as_the_specification_has_it() {
-    let body = question(json!({"stream": true, "n": 2, "logprobs": true, "stream_options": {"include_usage": true}}));
+    let body = question(
+        json!({"stream": true, "n": 2, "logprobs": true, "stream_options": {"include_usage": true}}),
+    );
     let answer = post(&service(), "/v1/chat/completions", body).await;
     assert_eq!(header(&answer, "content-type"), Some("text/event-stream; charset=utf-8"));
     let chunks = all(answer).await;
@@ -106,7 +108,8 @@ async fn a_stream_is_as_the_specification_has_it() {
         let (last, before) = own.split_last().unwrap();
         assert_eq!((&last["delta"], &last["finish_reason"]), (&json!({}), &json!("stop")));
         assert!(before.iter().all(|choice| choice["finish_reason"].is_null()));
-        let tokens = own.iter().flat_map(|choice| choice["logprobs"]["content"].as_array().into_iter().flatten());
+        let tokens =
+            own.iter().flat_map(|choice| choice["logprobs"]["content"].as_array().into_iter().flatten());
         let spelled: String = tokens.map(|token| token["token"].as_str().unwrap()).collect();
         assert_eq!(spelled, ANSWER);
     }
@@ -133,7 +136,10 @@ async fn tool_calls_whole_and_in_a_stream() {
     assert_eq!(status, 200, "{answer}");
     check("CreateChatCompletionResponse", &answer);
     let choice = &answer["choices"][0];
-    assert_eq!((&choice["finish_reason"], &choice["message"]["content"]), (&json!("tool_calls"), &Value::Null));
+    assert_eq!(
+        (&choice["finish_reason"], &choice["message"]["content"]),
+        (&json!("tool_calls"), &Value::Null)
+    );
     let call = &choice["message"]["tool_calls"][0];
     assert_eq!((&call["type"], &call["function"]["name"]), (&json!("function"), &json!("weather")));
     let arguments: Value = serde_json::from_str(call["function"]["arguments"].as_str().unwrap()).unwrap();
@@ -172,14 +178,18 @@ async fn texts_are_continued() {
     streamed["stream"] = json!(true);
     streamed["stream_options"] = json!({"include_usage": true});
     let pieces = all(post(&service(), "/v1/completions", streamed).await).await;
-    for index in 0..4 {
-        let own = pieces.iter().filter_map(|piece| piece["choices"].get(0)).filter(|choice| choice["index"] == index);
+    for (index, whole) in choices.iter().enumerate() {
+        let own = pieces
+            .iter()
+            .filter_map(|piece| piece["choices"].get(0))
+            .filter(|choice| choice["index"] == index);
         let text: String = own.map(|choice| choice["text"].as_str().unwrap()).collect();
-        assert_eq!(text, choices[index]["text"]);
+        assert_eq!(text, whole["text"]);
     }
     assert_eq!(pieces.last().unwrap()["usage"]["total_tokens"], answer["usage"]["total_tokens"]);
 
-    let body = json!({"model": MODEL, "prompt": "One, two,", "temperature": 0, "max_tokens": 2, "echo": true});
+    let body =
+        json!({"model": MODEL, "prompt": "One, two,", "temperature": 0, "max_tokens": 2, "echo": true});
     let (_, answer) = whole(post(&service(), "/completions", body).await);
     let text = answer["choices"][0]["text"].as_str().unwrap();
     assert!(text.starts_with("One, two, ") && text.len() > "One, two, ".len(), "{answer}");
@@ -201,11 +211,13 @@ async fn vectors_as_numbers_and_as_base64() {
     assert_ne!(hello, vector(&numbers, 1));
     let body = json!({"model": MODEL, "input": [ids], "encoding_format": "base64"});
     let (_, base64) = whole(post(&service(), "/v1/embeddings", body).await);
-    let bytes = base64::engine::general_purpose::STANDARD.decode(base64["data"][0]["embedding"].as_str().unwrap());
+    let bytes =
+        base64::engine::general_purpose::STANDARD.decode(base64["data"][0]["embedding"].as_str().unwrap());
     let bytes = bytes.unwrap();
     let floats: Vec<_> = bytes.chunks(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
     assert_eq!(floats, hello);
-    let (status, error) = whole(post(&service(), "/v1/embeddings", json!({"model": MODEL, "input": [[4_000_000]]})).await);
+    let (status, error) =
+        whole(post(&service(), "/v1/embeddings", json!({"model": MODEL, "input": [[4_000_000]]})).await);
     assert_eq!(status, 400, "{error}");
 }
 
@@ -215,8 +227,22 @@ async fn failures_have_a_status_and_name_what_was_wrong() {
     let too_long = json!({"model": MODEL, "messages": [{"role": "user", "content": long}]});
     let cases = [
         ("POST", "/v1/chat/completions", too_long, 400, "context_length_exceeded", json!("messages")),
-        ("POST", "/v1/completions", json!({"model": MODEL, "prompt": long}), 400, "context_length_exceeded", json!("prompt")),
-        ("POST", "/v1/embeddings", json!({"model": MODEL, "input": long}), 400, "context_length_exceeded", json!("input")),
+        (
+            "POST",
+            "/v1/completions",
+            json!({"model": MODEL, "prompt": long}),
+            400,
+            "context_length_exceeded",
+            json!("prompt"),
+        ),
+        (
+            "POST",
+            "/v1/embeddings",
+            json!({"model": MODEL, "input": long}),
+            400,
+            "context_length_exceeded",
+            json!("input"),
+        ),
         ("POST", "/v1/chat/completions", question(json!({"n": 0})), 400, "invalid-argument", json!("n")),
         ("POST", "/v1/chat/completions", question(json!({"top_p": 7})), 400, "invalid-argument", json!(null)),
         ("POST", "/v1/chat/completions", json!([]), 400, "invalid-argument", json!(null)),
@@ -242,7 +268,8 @@ async fn a_tenant_s_full_queue_asks_to_come_back() {
     let limits = Limits { max_concurrent: Some(1), max_queued: 0, ..Limits::default() };
     let tenant = realm().tenant("small", limits).unwrap();
     let service = Service::of_model(tenant.model(&model()).unwrap());
-    let running = post(&service, "/v1/chat/completions", question(json!({"stream": true, "max_tokens": 500}))).await;
+    let running =
+        post(&service, "/v1/chat/completions", question(json!({"stream": true, "max_tokens": 500}))).await;
     let running = events(running);
     running.next_async().await.unwrap();
     let refused = post(&service, "/v1/chat/completions", question(json!({}))).await;
@@ -263,7 +290,8 @@ async fn fields_that_nothing_reads_are_listed_or_refused() {
     let (status, error) = whole(post(&service().strict(), "/v1/chat/completions", body).await);
     assert_eq!((status, &error["error"]["code"]), (400, &json!("unknown_parameter")));
     assert_eq!(error["error"]["param"], "colour");
-    let body = json!({"model": MODEL, "messages": [{"role": "user", "content": "Hi", "extra": 1}], "max_tokens": 1});
+    let body =
+        json!({"model": MODEL, "messages": [{"role": "user", "content": "Hi", "extra": 1}], "max_tokens": 1});
     assert_eq!(post(&service().strict(), "/v1/chat/completions", body).await.status, 200);
 }
 
@@ -302,7 +330,9 @@ async fn first_calls_at_the_same_time_load_a_model_once() {
     let asked: Vec<_> = (0..16)
         .map(|_| {
             let service = service.clone();
-            tokio::spawn(async move { post(&service, "/v1/chat/completions", question(json!({}))).await.status })
+            tokio::spawn(
+                async move { post(&service, "/v1/chat/completions", question(json!({}))).await.status },
+            )
         })
         .collect();
     // One that gives up takes nothing from the others.
@@ -314,10 +344,15 @@ async fn first_calls_at_the_same_time_load_a_model_once() {
     let served = service.model(MODEL).await.unwrap().metrics().served.requests.finished;
     assert!(served >= 15, "{served}");
     let finished = realm.prometheus();
-    let line = finished.lines().find(|line| line.contains("realm_requests_total") && line.contains("finished"));
+    let line =
+        finished.lines().find(|line| line.contains("realm_requests_total") && line.contains("finished"));
     assert!(line.unwrap().ends_with(&format!(" {served}")), "{line:?}, {served}");
 
-    let answer = service.handle("POST", "/v1/chat/completions", br#"{"model": "no-such", "messages": [{"role": "user", "content": ""}]}"#);
+    let answer = service.handle(
+        "POST",
+        "/v1/chat/completions",
+        br#"{"model": "no-such", "messages": [{"role": "user", "content": ""}]}"#,
+    );
     let (status, error) = whole(answer.await);
     assert_eq!((status, &error["error"]["code"]), (404, &json!("model_not_found")), "{error}");
 }
@@ -330,7 +365,8 @@ async fn models_are_listed() {
     let (status, list) = whole(service.handle("GET", "/v1/models", b"").await);
     assert_eq!(status, 200);
     check("ListModelsResponse", &list);
-    let ids: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    let ids: Vec<_> =
+        list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
     assert!(ids.contains(&MODEL) && ids.contains(&"mine/own"), "{ids:?}");
     let (status, found) = whole(service.handle("GET", "/v1/models/mine%2Fown", b"").await);
     assert_eq!((status, &found["id"]), (200, &json!("mine/own")));

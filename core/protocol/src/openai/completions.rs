@@ -96,7 +96,7 @@ impl CompletionRequest {
         let head = self.head();
         let mut usage = Usage::default();
         let choice = |(index, completion): (usize, Completion)| {
-            usage.add(&completion.usage, index % self.n == 0);
+            usage.add(&completion.usage, index.is_multiple_of(self.n));
             let text = self.echoed(index, tokenizer);
             let logprobs = self.request.logprobs.map(|_| {
                 let ended = completion.finish_reason != FinishReason::Length;

@@ -160,7 +160,7 @@ impl Writer for CompletionWriter {
         let some = logprobs.as_ref().is_some_and(|logprobs| !logprobs.tokens.is_empty());
         let finish_reason = chunk.finish.as_ref().map(|finish| text_reason(finish.reason));
         if let Some(finish) = &chunk.finish {
-            self.usage.add(&finish.usage, index % self.request.n == 0);
+            self.usage.add(&finish.usage, index.is_multiple_of(self.request.n));
         }
         if some || finish_reason.is_some() || !chunk.text.is_empty() {
             let choice = TextChoice { index, text: chunk.text, logprobs, finish_reason };

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Fails unless `value` is what the specification calls `name`.
-pub fn check(name: &str, value: &Value) {
+pub(crate) fn check(name: &str, value: &Value) {
     let mut schema: Value = serde_json::from_str(include_str!("../openai-answers.json")).unwrap();
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["$ref"] = json!(format!("#/components/schemas/{name}"));
