@@ -213,6 +213,11 @@ impl Wake for Ring {
     }
 }
 
+/// Rings a bell with an id.
+pub(crate) fn ring(bell: &NativeBell, id: u32) -> Waker {
+    Waker::from(Arc::new(Ring { bell: Arc::clone(&bell.0), id }))
+}
+
 /// A running request.
 #[napi]
 pub struct NativeGeneration {
@@ -231,7 +236,7 @@ impl NativeGeneration {
     /// bell rings with `id` when it is worth asking again.
     #[napi]
     pub fn poll(&self, bell: &NativeBell, id: u32) -> Result<Either<Chunk, bool>> {
-        let waker = Waker::from(Arc::new(Ring { bell: Arc::clone(&bell.0), id }));
+        let waker = ring(bell, id);
         match pin!(self.generation.next_async()).poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(Some(chunk)) => Ok(Either::A(chunk.map_err(failed)?.into())),
             Poll::Ready(None) => Ok(Either::B(true)),

@@ -16,6 +16,7 @@ mod metrics;
 mod model;
 mod options;
 mod processors;
+mod protocol;
 pub mod runtime;
 mod sequence;
 mod tenant;

@@ -27,7 +27,7 @@ struct RealmOptions {
 /// The runtime.
 #[napi]
 pub struct NativeRealm {
-    handle: Handle<realm::Realm>,
+    pub(crate) handle: Handle<realm::Realm>,
 }
 
 #[napi]

@@ -135,7 +135,37 @@ export interface NativeRealm {
   close(): void
 }
 
+/** @internal A call that can be aborted. */
+export interface NativeCall {
+  abort(): void
+}
+
+/** @internal */
+export interface NativeEvents {
+  /** The next event if it is there already, `true` if there will be none, `false` if the bell will ring with `id`. */
+  poll(bell: NativeBell, id: number): string | boolean
+  cancel(): void
+}
+
+/** @internal */
+export interface NativeAnswer {
+  status(): number
+  headers(): string
+  body(): string | null
+  events(): NativeEvents | null
+}
+
+/** @internal */
+export interface NativeService {
+  handle(method: string, path: string, body: string, call: NativeCall): Promise<NativeAnswer>
+}
+
 interface Native {
+  NativeCall: new () => NativeCall
+  NativeService: {
+    ofModel(model: NativeModel): NativeService
+    ofRealm(realm: NativeRealm): NativeService
+  }
   NativeBell: new (ring: (id: number) => void) => NativeBell
   NativeRealm: new (options: string) => NativeRealm
   NativeChat: new (

@@ -9,10 +9,11 @@ import type { FileInfo, LimitOptions, LoadOptions, LogLevel, RealmOptions } from
 
 /** The runtime: owns the devices and loads models. One per process is normal. */
 export class Realm implements Disposable {
-  readonly #native: NativeRealm
+  /** @internal */
+  readonly native: NativeRealm
 
   constructor(options: RealmOptions = {}) {
-    this.#native = call(() => new native.NativeRealm(json(options)))
+    this.native = call(() => new native.NativeRealm(json(options)))
   }
 
   /**
@@ -22,43 +23,43 @@ export class Realm implements Disposable {
   async loadModel(model: string, { onProgress, signal, ...options }: LoadOptions = {}): Promise<Model> {
     const given = json(options)
     const begin = (callback: Parameters<NativeRealm['loadModel']>[2]) =>
-      this.#native.loadModel(model, given, callback)
+      this.native.loadModel(model, given, callback)
     return new Model(await long(begin, { onProgress, signal }))
   }
 
   /** Loads a model's tokenizer alone. */
   async loadTokenizer(model: string): Promise<Tokenizer> {
-    return new Tokenizer(await wait(async () => this.#native.loadTokenizer(model)))
+    return new Tokenizer(await wait(async () => this.native.loadTokenizer(model)))
   }
 
   /** A tenant with limits of its own. Tenants of the same name share nothing. */
   tenant(name: string, limits: LimitOptions = {}): Tenant {
-    return new Tenant(call(() => this.#native.tenant(name, json(limits))))
+    return new Tenant(call(() => this.native.tenant(name, json(limits))))
   }
 
   /** Compiles a program, a WebAssembly component or module, from a file or from bytes. */
   async loadProgram(program: string | Uint8Array): Promise<Program> {
     const compile = async () =>
       typeof program === 'string'
-        ? this.#native.loadProgram(program)
+        ? this.native.loadProgram(program)
         : // A copy: it is compiled on another thread.
-          this.#native.compileProgram(Buffer.from(bytes(program)))
+          this.native.compileProgram(Buffer.from(bytes(program)))
     return new Program(await wait(compile))
   }
 
   /** What all loaded models have done and how they stand, in the text format of Prometheus and OpenMetrics. */
   prometheus(): string {
-    return call(() => this.#native.prometheus())
+    return call(() => this.native.prometheus())
   }
 
   /** Where models come from and are kept. */
   get hub(): Hub {
-    return new Hub(call(() => this.#native.hub()))
+    return new Hub(call(() => this.native.hub()))
   }
 
   /** Gives it back. What it made stays until it is closed itself. */
   close(): void {
-    this.#native.close()
+    this.native.close()
   }
 
   [Symbol.dispose](): void {

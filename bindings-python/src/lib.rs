@@ -30,6 +30,7 @@ mod model;
 mod process;
 mod processors;
 mod progress;
+mod protocol;
 mod record;
 mod request;
 mod results;
@@ -73,6 +74,7 @@ mod _realm {
     #[pymodule_export]
     use crate::progress::ProgressEvent;
     #[pymodule_export]
+    use crate::protocol::{Answer, Events, Service};
     use crate::results::{Chunk, Completion, Timings, Token, TokenLogprob, ToolCall, Usage};
     #[pymodule_export]
     use crate::runtime::{Realm, command};

@@ -11,6 +11,7 @@ import numpy.typing
 
 __all__ = [
     "Adapter",
+    "Answer",
     "Array",
     "Awaitable",
     "Callbacks",
@@ -18,6 +19,7 @@ __all__ = [
     "Chunk",
     "Completion",
     "Doorbell",
+    "Events",
     "FileInfo",
     "Forwarded",
     "Generation",
@@ -39,6 +41,7 @@ __all__ = [
     "Scored",
     "Sequence",
     "Served",
+    "Service",
     "Store",
     "Tenant",
     "TenantMetrics",
@@ -988,6 +991,31 @@ class ProgramInfo:
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self, /) -> int: ...
     __match_args__: ClassVar[tuple[Literal["contract"], Literal["imports"], Literal["exports"], Literal["bytes"]]]
+
+@final
+class Service:
+    def __new__(cls, source: Realm | Model, *, strict: bool = False) -> Self: ...
+    def handle(self, method: str, path: str, body: bytes, *, timeout: float | None = None) -> Answer: ...
+    def handle_async(self, method: str, path: str, body: bytes) -> _Async[Answer]: ...
+    def model(self, name: str) -> Model: ...
+    def model_async(self, name: str) -> _Async[Model]: ...
+
+@final
+class Answer:
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> list[tuple[str, str]]: ...
+    @property
+    def body(self) -> str | None: ...
+    @property
+    def events(self) -> Events | None: ...
+
+@final
+class Events:
+    def next(self, *, timeout: float | None = None) -> str | None: ...
+    def next_async(self) -> _Async[str | None]: ...
+    def cancel(self) -> None: ...
 
 @final
 class Doorbell:

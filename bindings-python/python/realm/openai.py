@@ -1,7 +1,10 @@
-"""An object with `chat.completions.create(...)` of the shape of OpenAI's client, which asks models of this process.
+"""OpenAI's clients, asking models of this process.
+
+With the package `openai`, its own clients do; so do those that are made of them, such as LangChain, instructor,
+pydantic-ai and LiteLLM:
 
     >>> import realm
-    >>> client = realm.openai.OpenAI(realm.Realm())
+    >>> client = realm.openai.client(realm.Realm())
     >>> answer = client.chat.completions.create(
     ...     model="qwen2.5-coder-0.5b",
     ...     messages=[{"role": "user", "content": "What is the capital of France?"}],
@@ -10,296 +13,119 @@
     >>> answer.choices[0].message.content
     'The capital of France is Paris.'
 
-`AsyncOpenAI` is the same for tasks. Arguments that Realm does not know are refused with a `TypeError`.
+- `client` and `async_client` are `openai.OpenAI` and `openai.AsyncOpenAI` without a network.
+- `transport` is what they send their calls through, for whatever takes a client of `httpx`: `ChatOpenAI(http_client=…)`.
+- `OpenAI` and `AsyncOpenAI` are objects of the same shape that need no further package.
 """
 
 from __future__ import annotations
 
-import json
-import time
-import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, overload
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from realm._realm import Chunk, Completion, Generation, Model, Realm
-from realm._realm import Token as _Token
+from realm import errors
+from realm._objects import Object, read, write
+from realm._realm import Adapter, Answer, Events, Model, Realm, Service
 
-__all__ = ["AsyncOpenAI", "OpenAI"]
+from realm._transport import RealmTransport
 
+if TYPE_CHECKING:
+    import openai
 
-class _Dumps:
-    """`model_dump` and `model_dump_json`, as OpenAI's objects have them."""
+__all__ = [
+    "AsyncOpenAI",
+    "AsyncStream",
+    "Object",
+    "OpenAI",
+    "RealmTransport",
+    "Stream",
+    "async_client",
+    "client",
+    "transport",
+]
 
-    def model_dump(self) -> dict[str, Any]:
-        """As nested dictionaries."""
-        return asdict(self)  # type: ignore[call-overload, no-any-return]
+# Where no call goes, since a transport answers it.
+_BASE_URL = "http://realm/v1"
 
-    def model_dump_json(self) -> str:
-        """As JSON."""
-        return json.dumps(self.model_dump())
-
-
-@dataclass
-class TopLogprob(_Dumps):
-    """A token that might have come."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
+# Without these OpenAI's clients look for a key in the environment, and ask again what can't work.
+_OPTIONS = {"api_key": "realm", "base_url": _BASE_URL, "max_retries": 0}
 
 
-@dataclass
-class TokenLogprob(_Dumps):
-    """A token with its log-probability, and the likeliest in its place."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
-    top_logprobs: list[TopLogprob]
+def transport(source: Realm | Model) -> Any:
+    """A transport that answers the calls of OpenAI's clients in this process, for `httpx.Client(transport=…)` and
+    `httpx.AsyncClient(transport=…)`, and the same of `httpx2`: a `RealmTransport`."""
+    return RealmTransport(source)
 
 
-@dataclass
-class Logprobs(_Dumps):
-    """Log-probabilities of an answer's tokens."""
-
-    content: list[TokenLogprob]
-
-
-@dataclass
-class Function(_Dumps):
-    """A tool's name, and its arguments as JSON."""
-
-    name: str
-    arguments: str
+def client(source: Realm | Model, **options: Any) -> openai.OpenAI:
+    """An `openai.OpenAI` that asks the models of a `Realm`, which are loaded when they are first named, or one `Model`.
+    `options` are that class's, such as `timeout` and `max_retries`."""
+    package = _openai()
+    wire = package.DefaultHttpxClient(transport=transport(source), base_url=_BASE_URL)
+    made: openai.OpenAI = package.OpenAI(http_client=wire, **{**_OPTIONS, **options})
+    return made
 
 
-@dataclass
-class ToolCall(_Dumps):
-    """A call of a tool that the model asks for."""
-
-    id: str
-    function: Function
-    type: Literal["function"] = "function"
-
-
-@dataclass
-class ToolCallDelta(ToolCall):
-    """A call, which comes in one piece."""
-
-    index: int = 0
+def async_client(source: Realm | Model, **options: Any) -> openai.AsyncOpenAI:
+    """As `client`, an `openai.AsyncOpenAI`."""
+    package = _openai()
+    wire = package.DefaultAsyncHttpxClient(transport=transport(source), base_url=_BASE_URL)
+    made: openai.AsyncOpenAI = package.AsyncOpenAI(http_client=wire, **{**_OPTIONS, **options})
+    return made
 
 
-@dataclass
-class Message(_Dumps):
-    """What the model said: a text, or calls of tools, or both."""
-
-    content: str | None
-    role: str = "assistant"
-    refusal: str | None = None
-    tool_calls: list[ToolCall] | None = None
+def _openai() -> Any:
+    try:
+        import openai
+    except ImportError as error:
+        raise ImportError("realm.openai.client needs the package openai: pip install openai") from error
+    return openai
 
 
-@dataclass
-class Delta(_Dumps):
-    """What comes now of what the model says."""
-
-    content: str | None = None
-    role: str | None = None
-    tool_calls: list[ToolCallDelta] | None = None
-
-
-@dataclass
-class Choice(_Dumps):
-    """An answer."""
-
-    index: int
-    message: Message
-    finish_reason: Literal["stop", "length", "tool_calls"]
-    logprobs: Logprobs | None = None
+def _raise(error: Mapping[str, Any], code: str | None) -> None:
+    """Raises what an answer says went wrong."""
+    message, param = error["message"], error["param"]
+    if error["code"] == "unknown_parameter":
+        raise TypeError(f"got an unexpected keyword argument '{param}'")
+    kind = errors.BY_CODE.get(code or error["code"])
+    raise kind(message) if kind else errors.RealmError(message, code or error["code"])
 
 
-@dataclass
-class ChunkChoice(_Dumps):
-    """A piece of an answer."""
+def _answer(answer: Answer) -> Any:
+    """What an answer is for its caller: an object, or events.
 
-    index: int
-    delta: Delta
-    finish_reason: Literal["stop", "length", "tool_calls"] | None = None
-    logprobs: Logprobs | None = None
-
-
-@dataclass
-class PromptTokensDetails(_Dumps):
-    """Of the prompt's tokens."""
-
-    cached_tokens: int
-
-
-@dataclass
-class CompletionUsage(_Dumps):
-    """Tokens used."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-
-
-@dataclass
-class ChatCompletion(_Dumps):
-    """A whole answer."""
-
-    model: str
-    choices: list[Choice]
-    usage: CompletionUsage
-    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
-    created: int = field(default_factory=lambda: int(time.time()))
-    object: Literal["chat.completion"] = "chat.completion"
-
-
-@dataclass
-class ChatCompletionChunk(_Dumps):
-    """A piece of an answer; with `stream_options={"include_usage": True}` the last one has no choice but the usage."""
-
-    model: str
-    choices: list[ChunkChoice]
-    id: str
-    created: int
-    usage: CompletionUsage | None = None
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-
-
-def _usage(usage: Any) -> CompletionUsage:
-    prompt, generated = usage.prompt_tokens, usage.generated_tokens
-    details = PromptTokensDetails(usage.cached_tokens)
-    return CompletionUsage(prompt, generated, prompt + generated, details)
-
-
-def _logprobs(model: Model, tokens: Sequence[_Token]) -> Logprobs | None:
-    def spelled(token: int) -> tuple[str, list[int]]:
-        text = model.decode([token], special=True)
-        return text, list(text.encode())
-
-    content = []
-    for token in tokens:
-        if token.logprob is None:
-            return None
-        text, data = spelled(token.id)
-        top = []
-        for other in token.top:
-            other_text, other_data = spelled(other.id)
-            top.append(TopLogprob(other_text, other.logprob, other_data))
-        content.append(TokenLogprob(text, token.logprob, data, top))
-    return Logprobs(content)
-
-
-_SAME = {
-    "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "stop", "seed", "tools",
-    "tool_choice",
-    "response_format", "repetition_penalty", "json_schema", "regex", "grammar", "template_variables",
-    "shared_prefix", "adapter", "adapter_scale", "input", "speculation", "ignore_eos",
-    "add_generation_prompt", "continue_final_message",
-}  # fmt: skip
-_MEANINGLESS = {"user", "store", "metadata", "stream_options", "parallel_tool_calls", "service_tier"}
-
-
-def _options(options: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI's arguments as those of `Model.generate`."""
-    # OpenAI's own defaults, which its users expect: the distribution as it is.
-    found: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
-    for key, value in options.items():
-        if value is None or key in _MEANINGLESS:
-            continue
-        if key in _SAME:
-            found[key] = value
-        elif key in ("max_tokens", "max_completion_tokens"):
-            found["max_tokens"] = value
-        elif key == "logit_bias":
-            found[key] = {int(token): bias for token, bias in value.items()}
-        elif key == "logprobs":
-            if value:
-                found["logprobs"] = options.get("top_logprobs") or 0
-        elif key == "n":
-            if value != 1:
-                raise ValueError("n: one answer at a time; ask n times, the prompt is computed once")
-        elif key != "top_logprobs":
-            raise TypeError(f"got an unexpected keyword argument '{key}'")
+    Raises the error that an answer of another status tells of.
+    """
+    if answer.events is not None:
+        return answer.events
+    found = read(answer.body or "null")
+    if answer.status != 200:
+        _raise(found["error"], dict(answer.headers).get("realm-error-code"))
     return found
 
 
-class _Models:
-    """Loads each model once, by its name."""
-
-    def __init__(self, source: Realm | Model) -> None:
-        self._realm = source if isinstance(source, Realm) else None
-        self._loaded: dict[str, Model] = {}
-        self._only = source if isinstance(source, Model) else None
-
-    def _known(self, name: str) -> Model | None:
-        return self._only or self._loaded.get(name)
-
-    def get(self, name: str) -> Model:
-        model = self._known(name)
-        if model is None:
-            assert self._realm is not None
-            model = self._loaded.setdefault(name, self._realm.load_model(name))
-        return model
-
-    async def get_async(self, name: str) -> Model:
-        model = self._known(name)
-        if model is None:
-            assert self._realm is not None
-            model = self._loaded.setdefault(name, await self._realm.load_model_async(name))
-        return model
+def _event(text: str) -> Object:
+    event: Object = read(text)
+    if "error" in event:
+        _raise(event["error"], None)
+    return event
 
 
-def _completion(name: str, model: Model, completion: Completion) -> ChatCompletion:
-    logprobs = _logprobs(model, completion.tokens)
-    calls = [ToolCall(call.id, Function(call.name, call.arguments)) for call in completion.tool_calls]
-    message = Message(None if calls and not completion.text else completion.text, tool_calls=calls or None)
-    choice = Choice(0, message, completion.finish_reason, logprobs)
-    return ChatCompletion(name, [choice], _usage(completion.usage))
-
-
-class _Pieces:
-    """Makes OpenAI's chunks of Realm's."""
-
-    def __init__(self, name: str, model: Model, options: Mapping[str, Any]) -> None:
-        self._name, self._model = name, model
-        self._id = f"chatcmpl-{uuid.uuid4().hex}"
-        self._created = int(time.time())
-        self._wants_usage = bool((options.get("stream_options") or {}).get("include_usage"))
-        self._role: str | None = "assistant"
-        self._calls = 0
-
-    def of(self, chunk: Chunk) -> Iterator[ChatCompletionChunk]:
-        calls = [
-            ToolCallDelta(call.id, Function(call.name, call.arguments), index=index)
-            for index, call in enumerate(chunk.tool_calls, self._calls)
-        ]
-        self._calls += len(calls)
-        delta = Delta(None if calls and not chunk.text else chunk.text, self._role, calls or None)
-        self._role = None
-        choice = ChunkChoice(0, delta, chunk.finish_reason, _logprobs(self._model, chunk.tokens) or None)
-        yield ChatCompletionChunk(self._name, [choice], self._id, self._created)
-        if chunk.usage is not None and self._wants_usage:
-            yield ChatCompletionChunk(self._name, [], self._id, self._created, _usage(chunk.usage))
-
-
-class Stream:
+class Stream(Iterator[Object]):
     """An answer as it comes: iterate over it. `close`, or the end of its `with` block, ends the request."""
 
-    def __init__(self, generation: Generation, pieces: _Pieces) -> None:
-        self._generation, self._pieces = generation, pieces
+    def __init__(self, events: Events, timeout: float | None = None) -> None:
+        self._events, self._timeout = events, timeout
 
-    def __iter__(self) -> Iterator[ChatCompletionChunk]:
-        for chunk in self._generation:
-            yield from self._pieces.of(chunk)
+    def __next__(self) -> Object:
+        event = self._events.next(timeout=self._timeout)
+        if event is None:
+            raise StopIteration
+        return _event(event)
 
     def close(self) -> None:
         """Ends the request."""
-        self._generation.cancel()
+        self._events.cancel()
 
     def __enter__(self) -> Stream:
         return self
@@ -308,20 +134,24 @@ class Stream:
         self.close()
 
 
-class AsyncStream:
+class AsyncStream(AsyncIterator[Object]):
     """As `Stream`, for `async for`."""
 
-    def __init__(self, generation: Generation, pieces: _Pieces) -> None:
-        self._generation, self._pieces = generation, pieces
+    def __init__(self, events: Events, timeout: float | None = None) -> None:
+        self._events, self._timeout = events, timeout
 
-    async def __aiter__(self) -> AsyncIterator[ChatCompletionChunk]:
-        async for chunk in self._generation:
-            for piece in self._pieces.of(chunk):
-                yield piece
+    async def __anext__(self) -> Object:
+        import asyncio
+
+        async with asyncio.timeout(self._timeout):
+            event = await self._events.next_async()
+        if event is None:
+            raise StopAsyncIteration
+        return _event(event)
 
     async def close(self) -> None:
         """Ends the request."""
-        self._generation.cancel()
+        self._events.cancel()
 
     async def __aenter__(self) -> AsyncStream:
         return self
@@ -330,79 +160,235 @@ class AsyncStream:
         await self.close()
 
 
-class Completions:
+def _timeout(value: Any) -> float | None:
+    """Seconds; of httpx's object, those that it waits for an answer."""
+    seconds = getattr(value, "read", value)
+    return None if seconds is None else float(seconds)
+
+
+class _Call:
+    """A call's arguments, apart from those that are not part of its body."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        # What OpenAI's package has for "left out".
+        given = {key: value for key, value in options.items() if type(value).__name__ not in ("NotGiven", "Omit")}
+        # There are no headers and no query to add to.
+        given.pop("extra_headers", None)
+        given.pop("extra_query", None)
+        self.timeout = _timeout(given.pop("timeout", None))
+        self.adapter: Adapter | None = given.pop("adapter", None)
+        self.scale: float = given.pop("adapter_scale", 1.0)
+        self.model = str(given.get("model", ""))
+        extra = given.pop("extra_body", None)
+        self.body = write({**given, **(extra or {})})
+
+    def adapted(self, model: Model, adapter: Adapter) -> Service:
+        return Service(model.adapted(adapter, scale=self.scale), strict=True)
+
+
+class _Sync:
+    """Calls that block the thread."""
+
+    def __init__(self, source: Realm | Model) -> None:
+        self.source, self.service = source, Service(source, strict=True)
+
+    def post(self, path: str, options: dict[str, Any]) -> Any:
+        call, service = _Call(options), self.service
+        if call.adapter is not None:
+            service = call.adapted(service.model(call.model), call.adapter)
+        found = _answer(service.handle("POST", path, call.body, timeout=call.timeout))
+        return Stream(found, call.timeout) if isinstance(found, Events) else found
+
+    def get(self, path: str) -> Any:
+        return _answer(self.service.handle("GET", path, b""))
+
+
+class _Async:
+    """Calls to be awaited."""
+
+    def __init__(self, source: Realm | Model) -> None:
+        self.source, self.service = source, Service(source, strict=True)
+
+    async def post(self, path: str, options: dict[str, Any]) -> Any:
+        import asyncio
+
+        call, service = _Call(options), self.service
+        async with asyncio.timeout(call.timeout):
+            if call.adapter is not None:
+                service = call.adapted(await service.model_async(call.model), call.adapter)
+            found = _answer(await service.handle_async("POST", path, call.body))
+        return AsyncStream(found, call.timeout) if isinstance(found, Events) else found
+
+    async def get(self, path: str) -> Any:
+        return _answer(await self.service.handle_async("GET", path, b""))
+
+
+class _Resource:
+    """A part of a client. What it does not have itself is that of OpenAI's own client, where that is installed."""
+
+    _real_path = ""
+
+    def __init__(self, calls: Any) -> None:
+        self._calls = calls
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        asynchronous = isinstance(self._calls, _Async)
+        try:
+            real: Any = (async_client if asynchronous else client)(self._calls.source)
+        except ImportError:
+            what = "async_client" if asynchronous else "client"
+            why = f"realm.openai has no '{name}' here; realm.openai.{what} has it: pip install openai"
+            raise AttributeError(why) from None
+        for part in self._real_path.split("."):
+            real = getattr(real, part) if part else real
+        return getattr(real, name)
+
+
+class Completions(_Resource):
     """`client.chat.completions`."""
 
-    def __init__(self, models: _Models) -> None:
-        self._models = models
+    _real_path = "chat.completions"
 
     @overload
     def create(
-        self, *, model: str, messages: Sequence[Mapping[str, Any]], stream: Literal[False] = False, **options: Any
-    ) -> ChatCompletion: ...
+        self, *, model: str, messages: Iterable[Any], stream: Literal[False] | None = False, **options: Any
+    ) -> Object: ...
 
     @overload
-    def create(
-        self, *, model: str, messages: Sequence[Mapping[str, Any]], stream: Literal[True], **options: Any
-    ) -> Stream: ...
+    def create(self, *, model: str, messages: Iterable[Any], stream: Literal[True], **options: Any) -> Stream: ...
 
     def create(
-        self, *, model: str, messages: Sequence[Mapping[str, Any]], stream: bool = False, **options: Any
-    ) -> ChatCompletion | Stream:
-        """Answers a conversation, whole or as it comes."""
-        loaded = self._models.get(model)
-        if stream:
-            generation = loaded.stream(messages, **_options(options))
-            return Stream(generation, _Pieces(model, loaded, options))
-        return _completion(model, loaded, loaded.generate(messages, **_options(options)))
+        self, *, model: str, messages: Iterable[Any], stream: bool | None = False, **options: Any
+    ) -> Object | Stream:
+        """Answers a conversation, whole or as it comes.
+
+        Takes what OpenAI's API and `extra_body` of vLLM's users take, and Realm's own `json_schema`, `regex`, `grammar`,
+        `template_variables`, `shared_prefix`, `speculation`, `input`, `adapter` and `adapter_scale`. `timeout` is in
+        seconds. Raises `realm.RealmError`, and `TypeError` for an argument that there is not.
+        """
+        found: Object | Stream = self._calls.post(
+            "/v1/chat/completions", {"model": model, "messages": messages, "stream": stream, **options}
+        )
+        return found
 
 
-class AsyncCompletions:
+class AsyncCompletions(_Resource):
     """`client.chat.completions`, for tasks."""
 
-    def __init__(self, models: _Models) -> None:
-        self._models = models
+    _real_path = "chat.completions"
 
     @overload
     async def create(
-        self, *, model: str, messages: Sequence[Mapping[str, Any]], stream: Literal[False] = False, **options: Any
-    ) -> ChatCompletion: ...
+        self, *, model: str, messages: Iterable[Any], stream: Literal[False] | None = False, **options: Any
+    ) -> Object: ...
 
     @overload
     async def create(
-        self, *, model: str, messages: Sequence[Mapping[str, Any]], stream: Literal[True], **options: Any
+        self, *, model: str, messages: Iterable[Any], stream: Literal[True], **options: Any
     ) -> AsyncStream: ...
 
     async def create(
-        self, *, model: str, messages: Sequence[Mapping[str, Any]], stream: bool = False, **options: Any
-    ) -> ChatCompletion | AsyncStream:
-        """Answers a conversation, whole or as it comes."""
-        loaded = await self._models.get_async(model)
-        if stream:
-            generation = await loaded.stream_async(messages, **_options(options))
-            return AsyncStream(generation, _Pieces(model, loaded, options))
-        return _completion(model, loaded, await loaded.generate_async(messages, **_options(options)))
+        self, *, model: str, messages: Iterable[Any], stream: bool | None = False, **options: Any
+    ) -> Object | AsyncStream:
+        """Answers a conversation, whole or as it comes. As `Completions.create`."""
+        found: Object | AsyncStream = await self._calls.post(
+            "/v1/chat/completions", {"model": model, "messages": messages, "stream": stream, **options}
+        )
+        return found
 
 
-@dataclass
-class _Chat:
-    completions: Completions
+class TextCompletions(_Resource):
+    """`client.completions`."""
+
+    _real_path = "completions"
+
+    def create(self, *, model: str, prompt: Any, **options: Any) -> Any:
+        """Goes on from a text, token ids, or a list of these: an `Object`, or a `Stream` with `stream=True`. To be
+        awaited where the client is an `AsyncOpenAI`."""
+        return self._calls.post("/v1/completions", {"model": model, "prompt": prompt, **options})
 
 
-@dataclass
-class _AsyncChat:
-    completions: AsyncCompletions
+class Embeddings(_Resource):
+    """`client.embeddings`."""
+
+    _real_path = "embeddings"
+
+    def create(self, *, model: str, input: Any, **options: Any) -> Any:
+        """A vector for each text. To be awaited where the client is an `AsyncOpenAI`."""
+        return self._calls.post("/v1/embeddings", {"model": model, "input": input, **options})
 
 
-class OpenAI:
+class Models(_Resource):
+    """`client.models`."""
+
+    _real_path = "models"
+
+    def list(self) -> Any:
+        """The models that are here, in `data`. To be awaited where the client is an `AsyncOpenAI`."""
+        return self._calls.get("/v1/models")
+
+    def retrieve(self, model: str) -> Any:
+        """One of them. To be awaited where the client is an `AsyncOpenAI`."""
+        return self._calls.get(f"/v1/models/{model.replace('%', '%25').replace('/', '%2F')}")
+
+
+class Chat(_Resource):
+    """`client.chat`."""
+
+    _real_path = "chat"
+
+    def __init__(self, calls: Any) -> None:
+        super().__init__(calls)
+        self.completions = Completions(calls)
+
+
+class AsyncChat(_Resource):
+    """`client.chat`, for tasks."""
+
+    _real_path = "chat"
+
+    def __init__(self, calls: Any) -> None:
+        super().__init__(calls)
+        self.completions = AsyncCompletions(calls)
+
+
+class OpenAI(_Resource):
     """Asks the models of a `Realm`, which are loaded when they are first named, or one `Model`, whatever the name."""
 
     def __init__(self, source: Realm | Model) -> None:
-        self.chat = _Chat(Completions(_Models(source)))
+        super().__init__(_Sync(source))
+        self.chat = Chat(self._calls)
+        self.completions = TextCompletions(self._calls)
+        self.embeddings = Embeddings(self._calls)
+        self.models = Models(self._calls)
+
+    def close(self) -> None:
+        """Does nothing: models go when nothing refers to them any more."""
+
+    def __enter__(self) -> OpenAI:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
 
 
-class AsyncOpenAI:
+class AsyncOpenAI(_Resource):
     """As `OpenAI`, for tasks."""
 
     def __init__(self, source: Realm | Model) -> None:
-        self.chat = _AsyncChat(AsyncCompletions(_Models(source)))
+        super().__init__(_Async(source))
+        self.chat = AsyncChat(self._calls)
+        self.completions = TextCompletions(self._calls)
+        self.embeddings = Embeddings(self._calls)
+        self.models = Models(self._calls)
+
+    async def close(self) -> None:
+        """Does nothing: models go when nothing refers to them any more."""
+
+    async def __aenter__(self) -> AsyncOpenAI:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        await self.close()

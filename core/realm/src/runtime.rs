@@ -156,6 +156,11 @@ impl Realm {
         Ok(load::open(&path)?.1)
     }
 
+    /// Whether this is a clone of `other`: one runtime, and not two.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.anybody, &other.anybody)
+    }
+
     /// Where models come from and are kept.
     pub fn hub(&self) -> &Hub {
         &self.hub

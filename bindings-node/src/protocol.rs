@@ -1,0 +1,159 @@
+//! OpenAI's protocol: what `createFetch` is made of.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
+use napi::bindgen_prelude::*;
+use napi_derive::napi;
+use realm_protocol::{Body, LoadedByName, OneModel, Service};
+use serde_json::json;
+
+use crate::error::{invalid, of_code};
+use crate::generation::{NativeBell, ring};
+use crate::handle::Handle;
+use crate::model::NativeModel;
+use crate::runtime::NativeRealm;
+
+/// Answers calls of HTTP.
+#[napi]
+pub struct NativeService {
+    handle: Handle<Service>,
+}
+
+#[napi]
+impl NativeService {
+    /// With one model, whatever the name.
+    #[napi(factory)]
+    pub fn of_model(model: &NativeModel) -> Result<Self> {
+        Ok(Self { handle: Handle::new("fetch", Service::new(OneModel::new(model.handle.get()?))) })
+    }
+
+    /// With a runtime's models, loaded when they are first named.
+    #[napi(factory)]
+    pub fn of_realm(realm: &NativeRealm) -> Result<Self> {
+        Ok(Self { handle: Handle::new("fetch", Service::new(LoadedByName::new(realm.handle.get()?))) })
+    }
+
+    /// Answers a call, which can be aborted meanwhile.
+    #[napi(ts_return_type = "Promise<NativeAnswer>")]
+    pub fn handle<'env>(
+        &self,
+        env: &'env Env,
+        method: String,
+        path: String,
+        body: String,
+        call: &NativeCall,
+    ) -> Result<PromiseRaw<'env, NativeAnswer>> {
+        let (service, registration) = (self.handle.get()?, call.registration()?);
+        env.spawn_future(async move {
+            let answered = Abortable::new(service.handle(&method, &path, body.as_bytes()), registration);
+            let answer = answered.await.map_err(|_| of_code("cancelled", "the call was aborted"))?;
+            let (body, events) = match answer.body {
+                Body::Json(text) => (Some(text), None),
+                Body::Events(events) => (None, Some(Handle::new("stream", Arc::new(events)))),
+            };
+            Ok(NativeAnswer {
+                status: answer.status,
+                headers: json!(answer.headers).to_string(),
+                body,
+                events,
+            })
+        })
+    }
+}
+
+/// A call that can be aborted.
+#[napi]
+pub struct NativeCall {
+    handle: AbortHandle,
+    registration: Mutex<Option<AbortRegistration>>,
+}
+
+#[napi]
+impl NativeCall {
+    /// One that has not begun.
+    #[napi(constructor)]
+    #[expect(clippy::new_without_default, reason = "JavaScript makes them")]
+    pub fn new() -> Self {
+        let (handle, registration) = AbortHandle::new_pair();
+        Self { handle, registration: Mutex::new(Some(registration)) }
+    }
+
+    fn registration(&self) -> Result<AbortRegistration> {
+        let taken = self.registration.lock().unwrap_or_else(PoisonError::into_inner).take();
+        taken.ok_or_else(|| invalid("a call is made once"))
+    }
+
+    /// Gives it up.
+    #[napi]
+    pub fn abort(&self) {
+        self.handle.abort();
+    }
+}
+
+/// What a call was answered with.
+#[napi]
+pub struct NativeAnswer {
+    status: u16,
+    headers: String,
+    body: Option<String>,
+    events: Option<Handle<Arc<realm_protocol::Events>>>,
+}
+
+#[napi]
+impl NativeAnswer {
+    /// The HTTP status.
+    #[napi]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Names and values, as JSON.
+    #[napi]
+    pub fn headers(&self) -> String {
+        self.headers.clone()
+    }
+
+    /// JSON, where the answer is no stream.
+    #[napi]
+    pub fn body(&self) -> Option<String> {
+        self.body.clone()
+    }
+
+    /// The events, where it is one.
+    #[napi]
+    pub fn events(&self) -> Result<Option<NativeEvents>> {
+        let events = self.events.as_ref().map(Handle::get).transpose()?;
+        Ok(events.map(|events| NativeEvents { handle: Handle::new("stream", events) }))
+    }
+}
+
+/// A streamed answer's events.
+#[napi]
+pub struct NativeEvents {
+    handle: Handle<Arc<realm_protocol::Events>>,
+}
+
+#[napi]
+impl NativeEvents {
+    /// The next event if it is there already, `true` if there will be none, and `false` if it has to be waited for: then the
+    /// bell rings with `id` when it is worth asking again.
+    #[napi]
+    pub fn poll(&self, bell: &NativeBell, id: u32) -> Result<Either<String, bool>> {
+        let (events, waker) = (self.handle.get()?, ring(bell, id));
+        match pin!(events.next_async()).poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(Some(event)) => Ok(Either::A(event)),
+            Poll::Ready(None) => Ok(Either::B(true)),
+            Poll::Pending => Ok(Either::B(false)),
+        }
+    }
+
+    /// Ends the request.
+    #[napi]
+    pub fn cancel(&self) -> Result<()> {
+        self.handle.get()?.cancel();
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+"""Realm as what `httpx` and `httpx2` send their calls through. Neither is imported: whoever hands over a request has one."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+from collections.abc import AsyncIterator, Iterator
+from types import ModuleType
+from typing import Any
+
+from realm._realm import Answer, Events, Model, Realm, Service
+
+_DONE = b"data: [DONE]\n\n"
+
+
+class RealmTransport:
+    """Answers the calls of OpenAI's clients in this process: the `transport` of `httpx.Client`, `httpx.AsyncClient` and those
+    of `httpx2`.
+
+    Asks the models of a `Realm`, which are loaded when they are first named, or one `Model`, whatever the name. Any number
+    of clients may share one. A client that leaves a stream, a task that is cancelled and a timeout end the request.
+    """
+
+    def __init__(self, source: Realm | Model) -> None:
+        self._service = Service(source)
+
+    def handle_request(self, request: Any) -> Any:
+        """Answers a call."""
+        body, seconds = request.read(), _seconds(request)
+        try:
+            answer = self._service.handle(request.method, _path(request), body, timeout=seconds)
+        except TimeoutError as error:
+            raise _too_late(request) from error
+        return _response(answer, request)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Answers a call, in a task."""
+        body = await request.aread()
+        try:
+            async with asyncio.timeout(_seconds(request)):
+                answer = await self._service.handle_async(request.method, _path(request), body)
+        except TimeoutError as error:
+            raise _too_late(request) from error
+        return _response(answer, request)
+
+    def close(self) -> None:
+        """Does nothing: other clients may share it, and models go when nothing refers to them any more."""
+
+    async def aclose(self) -> None:
+        """Does nothing, as `close`."""
+
+    def __enter__(self) -> RealmTransport:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        pass
+
+    async def __aenter__(self) -> RealmTransport:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        pass
+
+
+def _library(request: Any) -> ModuleType:
+    """The package that a request is of: `httpx` or `httpx2`."""
+    return sys.modules[type(request).__module__.partition(".")[0]]
+
+
+def _path(request: Any) -> str:
+    path: bytes = request.url.raw_path
+    return path.decode("ascii")
+
+
+def _seconds(request: Any) -> float | None:
+    """How long the client waits for something to read; `None` for as long as it takes."""
+    seconds: float | None = request.extensions.get("timeout", {}).get("read")
+    return seconds
+
+
+def _too_late(request: Any) -> Exception:
+    error: Exception = _library(request).ReadTimeout("the model did not answer in time", request=request)
+    return error
+
+
+def _response(answer: Answer, request: Any) -> Any:
+    library = _library(request)
+    if answer.events is not None:
+        stream = _stream_class(library)(answer.events, request)
+        return library.Response(answer.status, headers=answer.headers, stream=stream, request=request)
+    body = (answer.body or "").encode()
+    return library.Response(answer.status, headers=answer.headers, content=body, request=request)
+
+
+class _Stream:
+    """Events as they are sent over HTTP."""
+
+    def __init__(self, events: Events, request: Any) -> None:
+        self._events, self._request, self._seconds = events, request, _seconds(request)
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            while (event := self._events.next(timeout=self._seconds)) is not None:
+                yield f"data: {event}\n\n".encode()
+        except TimeoutError as error:
+            self.close()
+            raise _too_late(self._request) from error
+        yield _DONE
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    event = await self._events.next_async()
+            except TimeoutError as error:
+                self.close()
+                raise _too_late(self._request) from error
+            if event is None:
+                break
+            yield f"data: {event}\n\n".encode()
+        yield _DONE
+
+    def close(self) -> None:
+        self._events.cancel()
+
+    async def aclose(self) -> None:
+        self._events.cancel()
+
+
+@functools.cache
+def _stream_class(library: ModuleType) -> type[_Stream]:
+    """A stream as a package knows its own: they look at classes."""
+    return type("RealmStream", (_Stream, library.SyncByteStream, library.AsyncByteStream), {})

@@ -1,0 +1,168 @@
+//! What OpenAI's clients are told of a failure.
+
+use realm::ErrorCode;
+use serde_json::{Value, json};
+
+/// A failure as OpenAI's API reports it: an HTTP status, and an object that says what was wrong with which parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    status: u16,
+    kind: &'static str,
+    code: String,
+    message: String,
+    param: Option<String>,
+    retry_after: Option<u32>,
+    realm_code: &'static str,
+}
+
+/// Seconds after which a client whose request found a full queue should try again.
+const RETRY_AFTER: u32 = 1;
+
+impl ApiError {
+    /// A parameter whose value means nothing: status 400.
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        let code = ErrorCode::InvalidArgument;
+        Self::new(400, "invalid_request_error", code, message).param(param)
+    }
+
+    /// A parameter that OpenAI's API has and Realm can't honour: status 400.
+    pub fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
+        let code = ErrorCode::Unsupported;
+        Self::new(400, "invalid_request_error", code, message).param(param)
+    }
+
+    /// A body that is no JSON object: status 400.
+    pub(crate) fn malformed(message: impl Into<String>) -> Self {
+        Self::new(400, "invalid_request_error", ErrorCode::InvalidArgument, message)
+    }
+
+    /// A parameter that nothing reads, where the caller wants to be told: status 400.
+    pub(crate) fn unknown(param: impl Into<String>) -> Self {
+        let param = param.into();
+        let message = format!("unknown parameter `{param}`; check its spelling or leave it out");
+        Self::invalid(param, message).code("unknown_parameter")
+    }
+
+    /// A model that there is not: status 404.
+    pub fn no_model(name: &str) -> Self {
+        let message = format!("there is no model `{name}`; GET /v1/models lists those that are here");
+        Self::new(404, "invalid_request_error", ErrorCode::NotFound, message)
+            .code("model_not_found")
+            .param("model")
+    }
+
+    /// A path that answers nothing: status 404.
+    pub(crate) fn no_path(message: impl Into<String>) -> Self {
+        Self::new(404, "invalid_request_error", ErrorCode::NotFound, message).code("unknown_url")
+    }
+
+    /// A method that a path does not answer: status 405.
+    pub(crate) fn no_method(message: impl Into<String>) -> Self {
+        Self::new(405, "invalid_request_error", ErrorCode::Unsupported, message).code("method_not_allowed")
+    }
+
+    /// A failure of Realm's own: status 500.
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(500, "server_error", ErrorCode::Internal, message)
+    }
+
+    fn new(status: u16, kind: &'static str, code: ErrorCode, message: impl Into<String>) -> Self {
+        let (realm_code, message) = (code.as_str(), message.into());
+        Self {
+            status,
+            kind,
+            code: realm_code.to_owned(),
+            message,
+            param: None,
+            retry_after: None,
+            realm_code,
+        }
+    }
+
+    fn code(mut self, code: &str) -> Self {
+        code.clone_into(&mut self.code);
+        self
+    }
+
+    /// Names the parameter at fault.
+    #[must_use]
+    pub fn param(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+
+    /// Names the parameter that holds the prompt, if the prompt is at fault.
+    pub(crate) fn prompt_is(self, param: &str) -> Self {
+        if self.code == CONTEXT_LENGTH_EXCEEDED { self.param(param) } else { self }
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// What was wrong, and what would be right.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The parameter at fault.
+    pub fn parameter(&self) -> Option<&str> {
+        self.param.as_deref()
+    }
+
+    /// The stable name of the failure's kind, one of [`ErrorCode`]'s.
+    pub fn realm_code(&self) -> &'static str {
+        self.realm_code
+    }
+
+    /// Seconds until another attempt is worth it: the header `Retry-After`.
+    pub fn retry_after(&self) -> Option<u32> {
+        self.retry_after
+    }
+
+    /// OpenAI's object: `{"error": {"message", "type", "param", "code"}}`.
+    pub fn to_json(&self) -> Value {
+        let Self { kind, message, param, code, .. } = self;
+        json!({"error": {"message": message, "type": kind, "param": param, "code": code}})
+    }
+}
+
+/// OpenAI's code for a prompt that is longer than the context.
+const CONTEXT_LENGTH_EXCEEDED: &str = "context_length_exceeded";
+
+impl From<realm::Error> for ApiError {
+    fn from(error: realm::Error) -> Self {
+        use ErrorCode as C;
+        let (code, message) = (error.code(), error.message());
+        let (status, kind) = match code {
+            C::InvalidArgument | C::Unsupported => (400, "invalid_request_error"),
+            C::NotFound => (404, "invalid_request_error"),
+            C::Denied => (403, "permission_error"),
+            C::Overloaded => (429, "rate_limit_error"),
+            C::LimitExceeded => return of_limit(code, message),
+            C::Cancelled => (499, "cancelled"),
+            _ => (500, "server_error"),
+        };
+        let error = Self::new(status, kind, code, message);
+        match code {
+            C::NotFound => error.code("model_not_found").param("model"),
+            C::Overloaded => Self { retry_after: Some(RETRY_AFTER), ..error },
+            _ => error,
+        }
+    }
+}
+
+/// A limit is permanent for this request, or passes when other requests end. The core's message alone tells them apart;
+/// tests hold it to these words.
+fn of_limit(code: ErrorCode, message: &str) -> ApiError {
+    if message.contains("requests running and") {
+        let error = ApiError::new(429, "rate_limit_error", code, message).code("rate_limit_exceeded");
+        return ApiError { retry_after: Some(RETRY_AFTER), ..error };
+    }
+    if message.contains("may not use the model") {
+        return ApiError::new(403, "permission_error", code, message).param("model");
+    }
+    let error = ApiError::new(400, "invalid_request_error", code, message);
+    if message.starts_with("the prompt has ") { error.code(CONTEXT_LENGTH_EXCEEDED) } else { error }
+}

@@ -1,0 +1,110 @@
+//! A streamed answer.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use realm::{Generation, SharedGeneration};
+
+use crate::ApiError;
+use crate::openai::Writer;
+
+/// The events of a streamed answer, each a JSON text. As server-sent events they are `data: EVENT\n\n`, and after the last
+/// one comes `data: [DONE]\n\n`. A failure after the beginning is the last event: `{"error": …}`.
+///
+/// Several threads and tasks may hold it: one may [`cancel`](Self::cancel) it while another waits. Dropping it cancels the
+/// request.
+pub struct Events {
+    generations: Vec<SharedGeneration>,
+    state: Mutex<State>,
+}
+
+struct State {
+    writer: Box<dyn Writer>,
+    /// What has not been read yet.
+    events: VecDeque<String>,
+    /// Generations that have not ended.
+    open: Vec<bool>,
+    /// Whose turn it is.
+    next: usize,
+    /// Whether nothing more will come.
+    ended: bool,
+}
+
+impl Events {
+    pub(crate) fn new(generations: Vec<Generation>, mut writer: Box<dyn Writer>) -> Self {
+        let mut events = Vec::new();
+        writer.begin(&mut events);
+        let open = vec![true; generations.len()];
+        let state = State { writer, events: events.into(), open, next: 0, ended: false };
+        let generations = generations.into_iter().map(SharedGeneration::from).collect();
+        Self { generations, state: Mutex::new(state) }
+    }
+
+    /// The next event; `None` after the last one and after [`cancel`](Self::cancel).
+    pub async fn next_async(&self) -> Option<String> {
+        std::future::poll_fn(|context| self.poll(context)).await
+    }
+
+    /// Ends the request at once and frees its part of the KV cache.
+    pub fn cancel(&self) {
+        self.generations.iter().for_each(SharedGeneration::cancel);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Option<String>> {
+        let mut state = self.lock();
+        loop {
+            if let Some(event) = state.events.pop_front() {
+                return Poll::Ready(Some(event));
+            }
+            if state.ended {
+                return Poll::Ready(None);
+            }
+            if !self.read(&mut state, context) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Reads a chunk of each generation that has one; returns whether there was anything.
+    fn read(&self, state: &mut State, context: &mut Context<'_>) -> bool {
+        let (mut any, mut events) = (false, Vec::new());
+        let choices = self.generations.len();
+        for index in (state.next..choices).chain(0..state.next) {
+            if !state.open[index] {
+                continue;
+            }
+            match pin!(self.generations[index].next_async()).poll(context) {
+                Poll::Pending => continue,
+                Poll::Ready(Some(Ok(chunk))) => {
+                    state.open[index] = chunk.finish.is_none();
+                    state.writer.chunk(index, chunk, &mut events);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    events.push(ApiError::from(error).to_json().to_string());
+                    state.ended = true;
+                }
+                // Cancelled.
+                Poll::Ready(None) => state.ended = true,
+            }
+            any = true;
+            if state.ended {
+                self.cancel();
+                break;
+            }
+        }
+        state.next = (state.next + 1) % choices.max(1);
+        if !state.ended && !state.open.contains(&true) {
+            state.writer.end(&mut events);
+            state.ended = true;
+            any = true;
+        }
+        state.events.extend(events);
+        any
+    }
+}

@@ -1,0 +1,217 @@
+//! Where a service finds the models that requests name.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use realm::{LoadOptions, Model, Realm};
+
+use crate::ApiError;
+
+/// A future that needs no particular runtime.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Finds models by the names in requests.
+pub trait Models: Send + Sync {
+    /// The model of a name.
+    fn model<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Model, ApiError>>;
+
+    /// The models that can be named. May read the disk.
+    ///
+    /// # Errors
+    /// Where that fails.
+    fn list(&self) -> Result<Vec<ModelEntry>, ApiError>;
+
+    /// One model, where it can be named.
+    ///
+    /// # Errors
+    /// Status 404 where it can't, and where [`list`](Self::list) fails.
+    fn find(&self, name: &str) -> Result<ModelEntry, ApiError> {
+        let found = self.list()?.into_iter().find(|entry| entry.name == name);
+        found.ok_or_else(|| ApiError::no_model(name))
+    }
+}
+
+/// A model in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelEntry {
+    /// What requests name it by.
+    pub name: String,
+    /// When it came to be here, in seconds since 1970.
+    pub created: u64,
+}
+
+/// One model, whatever name requests give.
+pub struct OneModel {
+    model: Model,
+    created: u64,
+}
+
+impl OneModel {
+    /// Answers with `model`.
+    pub fn new(model: Model) -> Self {
+        Self { model, created: seconds(SystemTime::now()) }
+    }
+}
+
+impl Models for OneModel {
+    fn model<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Model, ApiError>> {
+        Box::pin(std::future::ready(Ok(self.model.clone())))
+    }
+
+    fn list(&self) -> Result<Vec<ModelEntry>, ApiError> {
+        Ok(vec![self.find(self.model.reference())?])
+    }
+
+    fn find(&self, name: &str) -> Result<ModelEntry, ApiError> {
+        Ok(ModelEntry { name: name.to_owned(), created: self.created })
+    }
+}
+
+/// Loads each model when it is first named, once, however many requests name it at the same time, and keeps it as long as
+/// one of these of the same runtime is there.
+///
+/// A load goes on if the request that began it is cancelled, since others may wait for it. One that fails is tried again by
+/// the next request.
+pub struct LoadedByName {
+    loaded: Arc<Loaded>,
+}
+
+struct Loaded {
+    realm: Realm,
+    options: LoadOptions,
+    entries: Mutex<HashMap<String, Entry>>,
+}
+
+/// Those with default options, by runtime: an application that asks in two ways needs no second copy of a model.
+static LOADED: Mutex<Vec<Weak<Loaded>>> = Mutex::new(Vec::new());
+
+enum Entry {
+    Loaded(Model, u64),
+    Loading(Arc<Load>),
+}
+
+/// A load that requests wait for.
+struct Load {
+    /// There once `ended` is closed, unless the load panicked.
+    result: OnceLock<Result<Model, realm::Error>>,
+    /// Nothing is ever sent: the loading thread drops the other end.
+    ended: async_channel::Receiver<()>,
+}
+
+impl LoadedByName {
+    /// Loads models of `realm`, with default options. All of these of one runtime share what they load.
+    pub fn new(realm: Realm) -> Self {
+        let mut all = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|loaded| loaded.strong_count() > 0);
+        let shared = all.iter().filter_map(Weak::upgrade).find(|loaded| loaded.realm.is(&realm));
+        let loaded = shared.unwrap_or_else(|| {
+            let this = Self::with_options(realm, LoadOptions::default()).loaded;
+            all.push(Arc::downgrade(&this));
+            this
+        });
+        Self { loaded }
+    }
+
+    /// Loads models of `realm` with options, for itself alone.
+    pub fn with_options(realm: Realm, options: LoadOptions) -> Self {
+        Self { loaded: Arc::new(Loaded { realm, options, entries: Mutex::default() }) }
+    }
+
+    /// Has a name mean a model that is loaded already.
+    pub fn insert(&self, name: impl Into<String>, model: Model) {
+        let entry = Entry::Loaded(model, seconds(SystemTime::now()));
+        let old = self.loaded.lock().insert(name.into(), entry);
+        // Dropping a model may wait for its engine's step.
+        drop(old);
+    }
+}
+
+impl Loaded {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a name means now, or the load that will tell; begins one if there is none.
+    fn entry(self: &Arc<Self>, name: &str) -> Result<Result<Model, Arc<Load>>, ApiError> {
+        let mut entries = self.lock();
+        match entries.get(name) {
+            Some(Entry::Loaded(model, _)) => return Ok(Ok(model.clone())),
+            Some(Entry::Loading(load)) if !load.ended.is_closed() => return Ok(Err(Arc::clone(load))),
+            // Loads take themselves away when they end; one that panicked did not.
+            _ => {}
+        }
+        let (running, ended) = async_channel::bounded::<()>(1);
+        let load = Arc::new(Load { result: OnceLock::new(), ended });
+        let work = {
+            let (realm, options, name) = (self.realm.clone(), self.options.clone(), name.to_owned());
+            let (load, loaded) = (Arc::clone(&load), Arc::downgrade(self));
+            move || {
+                let result = realm.load_model_with(&name, &options, &mut ());
+                if let Some(loaded) = loaded.upgrade() {
+                    loaded.finish(name, &result);
+                }
+                // Only this thread sets it.
+                let _ = load.result.set(result);
+                drop(running);
+            }
+        };
+        let thread = std::thread::Builder::new().name("realm-load".into()).spawn(work);
+        thread.map_err(|error| ApiError::internal(format!("no thread to load a model: {error}")))?;
+        entries.insert(name.to_owned(), Entry::Loading(Arc::clone(&load)));
+        Ok(Err(load))
+    }
+
+    /// Keeps a model for those who come, and forgets a load that failed.
+    fn finish(&self, name: String, result: &Result<Model, realm::Error>) {
+        let mut entries = self.lock();
+        match result {
+            Ok(model) => entries.insert(name, Entry::Loaded(model.clone(), seconds(SystemTime::now()))),
+            Err(_) => entries.remove(&name),
+        };
+    }
+}
+
+impl Models for LoadedByName {
+    fn model<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Model, ApiError>> {
+        Box::pin(async move {
+            let load = match self.loaded.entry(name)? {
+                Ok(model) => return Ok(model),
+                Err(load) => load,
+            };
+            // It ends with an error: the channel is closed and empty.
+            let _ = load.ended.recv().await;
+            match load.result.get() {
+                Some(result) => Ok(result.clone()?),
+                None => Err(ApiError::internal(format!("loading `{name}` stopped without a result"))),
+            }
+        })
+    }
+
+    fn list(&self) -> Result<Vec<ModelEntry>, ApiError> {
+        let present = self.loaded.realm.hub().list().map_err(realm::Error::from)?;
+        let mut found: Vec<_> = present
+            .into_iter()
+            .filter(|status| matches!(status.state, realm::hub::State::Present(_)))
+            .map(|status| {
+                let changed = std::fs::metadata(&status.path).and_then(|file| file.modified());
+                ModelEntry { name: status.reference.to_string(), created: changed.map_or(0, seconds) }
+            })
+            .collect();
+        for (name, entry) in &*self.loaded.lock() {
+            if let Entry::Loaded(_, created) = entry
+                && !found.iter().any(|other| other.name == *name)
+            {
+                found.push(ModelEntry { name: name.clone(), created: *created });
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,167 @@
+//! `POST /v1/chat/completions`.
+
+use realm::{Completion, FinishReason, Prompt, Request, Tokenizer};
+use serde_json::{Map, Value};
+
+use super::options::{Options, template_variables};
+use super::types::{ChatChoice, ChatCompletion, ChatMessage, SYSTEM_FINGERPRINT, ToolCall, Usage};
+use super::{Head, logprobs, messages, tools};
+use crate::ApiError;
+use crate::fields::Fields;
+
+/// A conversation, and how to answer it.
+#[derive(Debug, Clone)]
+pub struct ChatRequest {
+    /// The model's name.
+    pub model: String,
+    /// What to ask of it, for each of the choices.
+    pub request: Request,
+    /// How many choices there are.
+    pub n: usize,
+    /// Whether the answer comes in chunks.
+    pub stream: bool,
+    /// Whether a last chunk says how many tokens were used.
+    pub include_usage: bool,
+    /// Whether a choice may have more than one call; otherwise those after the first are left out.
+    pub parallel_tool_calls: bool,
+    /// Fields that nothing read, such as `messages[0].colour`.
+    pub ignored: Vec<String>,
+    service_tier: Option<&'static str>,
+}
+
+impl ChatRequest {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// Status 400 for a field whose value means nothing or can't be honoured, by its name.
+    pub fn read(body: Map<String, Value>) -> Result<Self, ApiError> {
+        let mut ignored = Vec::new();
+        let mut fields = Fields::new(body, "");
+        let messages = messages::read(&mut fields, &mut ignored)?;
+        let options = Options::read(&mut fields, &mut ignored)?;
+        let mut request = Request { prompt: Prompt::Chat(messages), ..options.request };
+        tools::read(&mut fields, &mut request)?;
+        request.max_tokens = max_tokens(&mut fields)?;
+        request.logprobs = top_logprobs(&mut fields)?;
+        request.template_variables = template_variables(&mut fields)?;
+        ending(&mut fields)?;
+        let modalities = fields.list("modalities")?.unwrap_or_default();
+        if modalities.iter().any(|modality| modality != "text") {
+            return Err(ApiError::unsupported("modalities", "modalities can only be [\"text\"]"));
+        }
+        if fields.flag("echo")? == Some(true) {
+            return Err(ApiError::unsupported(
+                "echo",
+                "echo is not supported for conversations; leave it out",
+            ));
+        }
+        let parallel_tool_calls = fields.flag("parallel_tool_calls")?.unwrap_or(true);
+        fields.rest(&mut ignored);
+        Ok(Self {
+            model: options.model,
+            request,
+            n: options.n,
+            stream: options.stream,
+            include_usage: options.include_usage,
+            parallel_tool_calls,
+            ignored,
+            service_tier: options.service_tier,
+        })
+    }
+
+    /// A request for each choice.
+    pub fn requests(&self) -> impl Iterator<Item = Request> + use<> {
+        choices(self.request.clone(), self.n)
+    }
+
+    /// A head for the answer.
+    pub fn head(&self) -> Head {
+        Head { service_tier: self.service_tier, ..Head::new("chatcmpl-", &*self.model) }
+    }
+
+    /// The answer, from a completion for each choice.
+    pub fn answer(&self, completions: Vec<Completion>, tokenizer: &Tokenizer) -> ChatCompletion {
+        let head = self.head();
+        let mut usage = Usage::default();
+        let choice = |(index, completion): (usize, Completion)| {
+            usage.add(&completion.usage, index == 0);
+            self.choice(index, completion, tokenizer)
+        };
+        ChatCompletion {
+            choices: completions.into_iter().enumerate().map(choice).collect(),
+            usage,
+            id: head.id,
+            object: "chat.completion",
+            created: head.created,
+            model: head.model,
+            service_tier: head.service_tier,
+            system_fingerprint: SYSTEM_FINGERPRINT,
+        }
+    }
+
+    fn choice(&self, index: usize, completion: Completion, tokenizer: &Tokenizer) -> ChatChoice {
+        let finish = completion.finish_reason;
+        let logprobs = self.request.logprobs.map(|_| {
+            let ended = finish != FinishReason::Length;
+            logprobs::of_chat(logprobs::spoken(&completion.tokens, ended, tokenizer), tokenizer)
+        });
+        let most = if self.parallel_tool_calls { usize::MAX } else { 1 };
+        let calls = completion.tool_calls.into_iter().take(most).map(|call| ToolCall::new(call, None));
+        let calls: Vec<_> = calls.collect();
+        let content = (calls.is_empty() || !completion.text.is_empty()).then_some(completion.text);
+        let message = ChatMessage {
+            role: "assistant",
+            content,
+            refusal: None,
+            reasoning_content: None,
+            tool_calls: calls,
+        };
+        ChatChoice { index, message, logprobs, finish_reason: finish.as_str() }
+    }
+}
+
+/// A request for each of `n` choices. With a seed, each has one of its own that follows from it.
+pub(super) fn choices(request: Request, n: usize) -> impl Iterator<Item = Request> {
+    (0..n as u64).map(move |index| {
+        let mut request = request.clone();
+        if let Some(seed) = &mut request.sampling.seed {
+            *seed = seed.wrapping_add(index);
+        }
+        request
+    })
+}
+
+/// Both names of the limit.
+fn max_tokens(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
+    let old = fields.count("max_tokens", 1)?;
+    let new = fields.count("max_completion_tokens", 1)?;
+    match (old, new) {
+        (Some(old), Some(new)) if old != new => {
+            let message = format!("max_tokens is {old} and max_completion_tokens {new}; give one of them");
+            Err(ApiError::invalid("max_tokens", message))
+        }
+        _ => Ok(new.or(old)),
+    }
+}
+
+fn top_logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
+    let (wanted, top) = (fields.flag("logprobs")?.unwrap_or(false), fields.count("top_logprobs", 0)?);
+    match top {
+        Some(1..) if !wanted => {
+            Err(ApiError::invalid("top_logprobs", "top_logprobs needs `logprobs`: true beside it"))
+        }
+        _ => Ok(wanted.then_some(top.unwrap_or(0))),
+    }
+}
+
+/// Whether the prompt ends with the beginning of an answer.
+fn ending(fields: &mut Fields) -> Result<(), ApiError> {
+    if fields.flag("add_generation_prompt")? == Some(false) {
+        return Err(ApiError::unsupported("add_generation_prompt", "add_generation_prompt can only be true"));
+    }
+    if fields.flag("continue_final_message")? == Some(true) {
+        let message = "continue_final_message is not supported; leave it out";
+        return Err(ApiError::unsupported("continue_final_message", message));
+    }
+    Ok(())
+}

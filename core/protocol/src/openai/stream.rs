@@ -1,0 +1,176 @@
+//! Answers in chunks, each a JSON text.
+
+use realm::{Chunk, Finish, FinishReason, Model};
+use serde::Serialize;
+
+use super::completions::{text_completion, text_reason};
+use super::types::{
+    ChatCompletionChunk, ChatLogprobs, ChunkChoice, Delta, SYSTEM_FINGERPRINT, TextChoice, ToolCall, Usage,
+};
+use super::{ChatRequest, CompletionRequest, Head, logprobs};
+
+/// Makes a protocol's events of the chunks of several generations.
+pub(crate) trait Writer: Send {
+    /// What comes before all chunks.
+    fn begin(&mut self, out: &mut Vec<String>);
+    /// A chunk of a choice.
+    fn chunk(&mut self, choice: usize, chunk: Chunk, out: &mut Vec<String>);
+    /// What comes after all chunks.
+    fn end(&mut self, out: &mut Vec<String>);
+}
+
+/// What can't fail to be JSON: texts, numbers and lists.
+pub(crate) fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// A conversation's answer: in each choice the role first, then texts and calls, then why it ended; the usage last.
+pub(crate) struct ChatWriter {
+    head: Head,
+    model: Model,
+    logprobs: bool,
+    parallel_tool_calls: bool,
+    include_usage: bool,
+    usage: Usage,
+    /// For each choice, how many calls have come.
+    calls: Vec<usize>,
+}
+
+impl ChatWriter {
+    pub(crate) fn new(request: &ChatRequest, model: Model) -> Self {
+        Self {
+            head: request.head(),
+            model,
+            logprobs: request.request.logprobs.is_some(),
+            parallel_tool_calls: request.parallel_tool_calls,
+            include_usage: request.include_usage,
+            usage: Usage::default(),
+            calls: vec![0; request.n],
+        }
+    }
+
+    fn write(&self, choices: Vec<ChunkChoice>, usage: Option<&Usage>) -> String {
+        json(&ChatCompletionChunk {
+            id: &self.head.id,
+            object: "chat.completion.chunk",
+            created: self.head.created,
+            model: &self.head.model,
+            service_tier: self.head.service_tier,
+            system_fingerprint: SYSTEM_FINGERPRINT,
+            choices,
+            usage: self.include_usage.then_some(usage),
+        })
+    }
+
+    fn logprobs(&self, chunk: &Chunk) -> Option<ChatLogprobs> {
+        if !self.logprobs {
+            return None;
+        }
+        let tokenizer = self.model.tokenizer();
+        let tokens = logprobs::spoken(&chunk.tokens, ended(&chunk.finish), tokenizer);
+        (!tokens.is_empty()).then(|| logprobs::of_chat(tokens, tokenizer))
+    }
+}
+
+/// Whether a text ended with its chunk, by itself.
+fn ended(finish: &Option<Finish>) -> bool {
+    finish.as_ref().is_some_and(|finish| finish.reason != FinishReason::Length)
+}
+
+impl Writer for ChatWriter {
+    fn begin(&mut self, out: &mut Vec<String>) {
+        for index in 0..self.calls.len() {
+            let content = Some(String::new());
+            let delta = Delta { role: Some("assistant"), content, ..Delta::default() };
+            let choice = ChunkChoice { index, delta, logprobs: None, finish_reason: None };
+            out.push(self.write(vec![choice], None));
+        }
+    }
+
+    fn chunk(&mut self, index: usize, chunk: Chunk, out: &mut Vec<String>) {
+        let logprobs = self.logprobs(&chunk);
+        let mut delta = Delta::default();
+        if !chunk.text.is_empty() || logprobs.is_some() {
+            delta.content = Some(chunk.text);
+        }
+        for call in chunk.tool_calls {
+            let number = self.calls[index];
+            if number == 0 || self.parallel_tool_calls {
+                delta.tool_calls.push(ToolCall::new(call, Some(number)));
+                self.calls[index] += 1;
+            }
+        }
+        if delta.content.is_some() || !delta.tool_calls.is_empty() {
+            let choice = ChunkChoice { index, delta, logprobs, finish_reason: None };
+            out.push(self.write(vec![choice], None));
+        }
+        if let Some(finish) = chunk.finish {
+            self.usage.add(&finish.usage, index == 0);
+            let finish_reason = Some(finish.reason.as_str());
+            let choice = ChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason };
+            out.push(self.write(vec![choice], None));
+        }
+    }
+
+    fn end(&mut self, out: &mut Vec<String>) {
+        if self.include_usage {
+            out.push(self.write(Vec::new(), Some(&self.usage)));
+        }
+    }
+}
+
+/// Continuations of texts.
+pub(crate) struct CompletionWriter {
+    head: Head,
+    model: Model,
+    request: CompletionRequest,
+    usage: Usage,
+    /// For each choice, how many characters of its text have come.
+    offsets: Vec<usize>,
+}
+
+impl CompletionWriter {
+    pub(crate) fn new(request: CompletionRequest, model: Model) -> Self {
+        let choices = request.prompts.len() * request.n;
+        Self { head: request.head(), model, request, usage: Usage::default(), offsets: vec![0; choices] }
+    }
+
+    fn write(&self, choices: Vec<TextChoice>, usage: Option<&Usage>) -> String {
+        text_completion(&self.head, choices, self.request.include_usage.then_some(usage))
+    }
+}
+
+impl Writer for CompletionWriter {
+    fn begin(&mut self, out: &mut Vec<String>) {
+        if self.request.echo {
+            for index in 0..self.offsets.len() {
+                let text = self.request.echoed(index, self.model.tokenizer());
+                let choice = TextChoice { index, text, logprobs: None, finish_reason: None };
+                out.push(self.write(vec![choice], None));
+            }
+        }
+    }
+
+    fn chunk(&mut self, index: usize, chunk: Chunk, out: &mut Vec<String>) {
+        let tokenizer = self.model.tokenizer();
+        let logprobs = self.request.request.logprobs.map(|_| {
+            let tokens = logprobs::spoken(&chunk.tokens, ended(&chunk.finish), tokenizer);
+            logprobs::of_text(tokens, tokenizer, &mut self.offsets[index])
+        });
+        let some = logprobs.as_ref().is_some_and(|logprobs| !logprobs.tokens.is_empty());
+        let finish_reason = chunk.finish.as_ref().map(|finish| text_reason(finish.reason));
+        if let Some(finish) = &chunk.finish {
+            self.usage.add(&finish.usage, index.is_multiple_of(self.request.n));
+        }
+        if some || finish_reason.is_some() || !chunk.text.is_empty() {
+            let choice = TextChoice { index, text: chunk.text, logprobs, finish_reason };
+            out.push(self.write(vec![choice], None));
+        }
+    }
+
+    fn end(&mut self, out: &mut Vec<String>) {
+        if self.request.include_usage {
+            out.push(self.write(Vec::new(), Some(&self.usage)));
+        }
+    }
+}

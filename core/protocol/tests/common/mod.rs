@@ -1,0 +1,13 @@
+//! OpenAI's specification as schemas.
+
+use serde_json::{Value, json};
+
+/// Fails unless `value` is what the specification calls `name`.
+pub(crate) fn check(name: &str, value: &Value) {
+    let mut schema: Value = serde_json::from_str(include_str!("../openai-answers.json")).unwrap();
+    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    schema["$ref"] = json!(format!("#/components/schemas/{name}"));
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<_> = validator.iter_errors(value).map(|e| format!("{}: {e}", e.instance_path)).collect();
+    assert!(errors.is_empty(), "{name}: {errors:#?}\n{value:#}");
+}
