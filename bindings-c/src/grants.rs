@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_void};
 
-use async_channel::Sender;
+use realm_handover::Sender;
 
 use crate::callback::{Drop, OnLog, Tool, UserData};
 use crate::error::{Error, attempt};
@@ -138,13 +138,13 @@ pub unsafe extern "C" fn realm_grants_allow_tool(
             let tool = tool.ok_or_else(|| Error::invalid("`tool` is NULL"))?;
             allow(grants, |grants| {
                 grants.tool_async(name, move |arguments| {
-                    let (answer, answered) = async_channel::bounded(1);
+                    let (answer, answered) = realm_handover::channel(1);
                     let (arguments, call) = (text_of(&arguments), own(ToolCall(answer)));
                     // The caller's function with the caller's data; the text lives until it returns.
                     tool(data.get(), arguments.as_ptr(), call);
                     async move {
                         let gone = || Err("the tool gave no answer".to_owned());
-                        answered.recv().await.unwrap_or_else(|_| gone())
+                        answered.recv().await.unwrap_or_else(gone)
                     }
                 })
             });

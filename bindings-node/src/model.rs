@@ -5,6 +5,7 @@ use napi_derive::napi;
 use realm::{EmbedOptions, Pooling, unblock};
 use serde_json::json;
 
+use crate::environment::promise;
 use crate::error::failed;
 use crate::generation::NativeGeneration;
 use crate::handle::Handle;
@@ -59,44 +60,61 @@ impl NativeModel {
         let model = self.handle.get()?;
         let adapter = adapter.map(|adapter| adapter.handle.get()).transpose()?;
         let request = self::request(&request, adapter)?;
-        env.spawn_future(async move {
+        promise(env, async move {
             Ok(NativeGeneration::new(unblock(move || model.stream(request)).await.map_err(failed)?))
         })
     }
 
     /// One vector for token ids.
-    #[napi]
-    pub async fn embed(
+    #[napi(ts_return_type = "Promise<Float32Array>")]
+    pub fn embed<'env>(
         &self,
+        env: &'env Env,
         tokens: Vec<u32>,
         pooling: Option<String>,
         normalize: bool,
-    ) -> Result<Float32Array> {
+    ) -> Result<PromiseRaw<'env, Float32Array>> {
         let model = self.handle.get()?;
         let pooling = pooling.as_deref().map(str::parse::<Pooling>).transpose();
         let pooling = pooling.map_err(|error| failed(error.into()))?;
         let options = EmbedOptions { pooling, normalize };
-        Ok(Float32Array::new(model.embed_async(&tokens, &options).await.map_err(failed)?))
+        promise(env, async move {
+            Ok(Float32Array::new(model.embed_async(&tokens, &options).await.map_err(failed)?))
+        })
     }
 
     /// Log-probabilities of what follows each token, as JSON.
-    #[napi]
-    pub async fn score(&self, tokens: Vec<u32>, top: u32) -> Result<String> {
+    #[napi(ts_return_type = "Promise<string>")]
+    pub fn score<'env>(
+        &self,
+        env: &'env Env,
+        tokens: Vec<u32>,
+        top: u32,
+    ) -> Result<PromiseRaw<'env, String>> {
         let model = self.handle.get()?;
-        let scores = model.score_async(&tokens, top as usize).await.map_err(failed)?;
-        let likely = |t: &realm::TokenLogprob| json!({"id": t.id, "logprob": t.logprob});
-        let scores = scores.iter().map(
-            |score| json!({"next": score.next, "top": score.top.iter().map(likely).collect::<Vec<_>>()}),
-        );
-        Ok(scores.collect::<serde_json::Value>().to_string())
+        promise(env, async move {
+            let scores = model.score_async(&tokens, top as usize).await.map_err(failed)?;
+            let likely = |t: &realm::TokenLogprob| json!({"id": t.id, "logprob": t.logprob});
+            let scores = scores.iter().map(
+                |score| json!({"next": score.next, "top": score.top.iter().map(likely).collect::<Vec<_>>()}),
+            );
+            Ok(scores.collect::<serde_json::Value>().to_string())
+        })
     }
 
     /// The log-probability of each token of a continuation.
-    #[napi]
-    pub async fn log_likelihood(&self, prompt: Vec<u32>, continuation: Vec<u32>) -> Result<Float32Array> {
+    #[napi(ts_return_type = "Promise<Float32Array>")]
+    pub fn log_likelihood<'env>(
+        &self,
+        env: &'env Env,
+        prompt: Vec<u32>,
+        continuation: Vec<u32>,
+    ) -> Result<PromiseRaw<'env, Float32Array>> {
         let model = self.handle.get()?;
-        let found = model.log_likelihood_async(&prompt, &continuation).await;
-        Ok(Float32Array::new(found.map_err(failed)?))
+        promise(env, async move {
+            let found = model.log_likelihood_async(&prompt, &continuation).await;
+            Ok(Float32Array::new(found.map_err(failed)?))
+        })
     }
 
     /// The prompt that the chat template makes of a request, given as JSON.

@@ -70,7 +70,7 @@ impl Generation {
         let next = match &mut self.inner {
             Source::Engine(generation) => generation.next()?.map_err(Error::from),
             Source::Program(reply) => {
-                let chunk = reply.as_ref()?.chunks.recv_blocking().map_err(|_| stopped());
+                let chunk = reply.as_ref()?.chunks.recv_blocking().ok_or_else(stopped);
                 of_reply(reply, chunk)
             }
         };
@@ -79,10 +79,10 @@ impl Generation {
 
     /// The next chunk, for tasks that have no `StreamExt` at hand.
     pub async fn next_async(&mut self) -> Option<Result<Chunk, Error>> {
-        std::future::poll_fn(|context| Pin::new(&mut *self).poll(context)).await
+        std::future::poll_fn(|context| self.poll(context)).await
     }
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>> {
         use futures_core::Stream;
         let next = match &mut self.inner {
             Source::Engine(generation) => {
@@ -90,7 +90,7 @@ impl Generation {
             }
             Source::Program(reply) => {
                 let Some(running) = reply else { return Poll::Ready(None) };
-                let next = running.chunks.as_mut().poll_next(context);
+                let next = running.chunks.poll_recv(context);
                 next.map(|chunk| Some(of_reply(reply, chunk.ok_or_else(stopped))))
             }
         };
@@ -156,7 +156,19 @@ impl Iterator for Chunks {
 impl futures_core::Stream for Generation {
     type Item = Result<Chunk, Error>;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll(context)
+    }
+}
+
+impl realm_handover::Source for Generation {
+    type Item = Result<Chunk, Error>;
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll(context)
+    }
+
+    fn is_last(item: &Self::Item) -> bool {
+        item.as_ref().map_or(true, |chunk| chunk.finish.is_some())
     }
 }
