@@ -15,7 +15,7 @@
 //! - [`Shared`]: a stream in several hands.
 //! - [`block_on`]: waits for a future on this thread.
 //!
-//! `tests/model.rs` compiles these files against loom's primitives, and checks every interleaving of small programs.
+//! `model/` compiles these files against loom's primitives, and checks every interleaving of small programs.
 #![forbid(unsafe_code)]
 
 mod block_on;

@@ -1,4 +1,4 @@
-//! The primitives that everything here is built on; `tests/model.rs` has loom's in their place.
+//! The primitives that everything here is built on; `model/` has loom's in their place.
 
 pub(crate) use std::sync::{Arc, Mutex, MutexGuard};
 pub(crate) use std::thread::{Thread, current, park};

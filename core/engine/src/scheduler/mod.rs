@@ -311,7 +311,9 @@ impl Scheduler {
         for task in &mut self.running {
             task.deliver();
         }
-        self.meanwhile.take().into_iter().for_each(|job| drop(realm_handover::call_out(job)));
+        for job in self.meanwhile.take() {
+            realm_handover::call_out(job);
+        }
     }
 
     /// Gives every task the results of its rows.

@@ -1,16 +1,17 @@
-//! Every interleaving of small programs, by loom: the files of `src/` are compiled here against loom's primitives. loom
+//! Every interleaving of small programs, by loom: the files of `../src/` are compiled here against loom's primitives. loom
 //! itself reports a deadlock, a lost wake-up (a thread that stays parked) and what is never freed.
+#![cfg(test)]
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
-#[path = "../src/block_on.rs"]
+#[path = "../../src/block_on.rs"]
 mod block_on;
-#[path = "../src/calling_out.rs"]
+#[path = "../../src/calling_out.rs"]
 mod calling_out;
-#[path = "../src/channel.rs"]
+#[path = "../../src/channel.rs"]
 mod channel;
-#[path = "../src/shared.rs"]
+#[path = "../../src/shared.rs"]
 mod shared;
-#[path = "../src/wakers.rs"]
+#[path = "../../src/wakers.rs"]
 mod wakers;
 
 mod sync {
