@@ -189,7 +189,9 @@ pub unsafe extern "C" fn realm_generation_next(
     // SAFETY: an object of ours, and places of the caller's.
     unsafe {
         attempt(error, false, || {
-            let next = object(generation, "generation")?.0.next_blocking().transpose()?;
+            // A handle of its own, since another thread may free the generation in the meantime.
+            let generation = object(generation, "generation")?.0.clone();
+            let next = generation.next_blocking().transpose()?;
             let next = next.map_or(std::ptr::null_mut(), |chunk| own(Chunk::from(chunk)));
             match chunk.is_null() {
                 true => free(next),
@@ -210,7 +212,8 @@ pub unsafe extern "C" fn realm_generation_finish(
     // SAFETY: an object of ours, and the caller's place for an error.
     unsafe {
         attempt(error, std::ptr::null_mut(), || {
-            Ok(own(Completion::from(object(generation, "generation")?.0.finish()?)))
+            let generation = object(generation, "generation")?.0.clone();
+            Ok(own(Completion::from(generation.finish()?)))
         })
     }
 }
@@ -231,11 +234,14 @@ pub unsafe extern "C" fn realm_generation_is_cancelled(generation: *const Genera
     unsafe { generation.as_ref() }.is_some_and(|generation| generation.0.is_cancelled())
 }
 
-/// Frees a generation, and cancels the request if it has not ended.
+/// Frees a generation, and cancels the request if it has not ended. Threads that wait for its chunks are told that there is none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_generation_free(generation: *mut Generation) {
     // SAFETY: an object of ours, or NULL.
-    unsafe { free(generation) }
+    unsafe {
+        realm_generation_cancel(generation);
+        free(generation)
+    }
 }
 
 /// New text, which may be empty while a character or a stop string is unfinished. Its length in bytes goes to `len`, which may be

@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 use std::future::Future;
 use std::pin::Pin;
 
-use async_channel::Sender;
+use realm_handover::Sender;
 
 use crate::callback::{Drop, OnLog, Tool, UserData};
 use crate::error::{Error, attempt};
@@ -150,13 +150,13 @@ type Answer = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 /// Calls a function of the caller's, which may answer later.
 pub(crate) fn tool_of(tool: Called, data: UserData) -> impl Fn(String) -> Answer + Send + Sync + 'static {
     move |arguments| {
-        let (answer, answered) = async_channel::bounded(1);
+        let (answer, answered) = realm_handover::channel(1);
         let (arguments, call) = (text_of(&arguments), own(ToolCall(answer)));
         // SAFETY: the caller's function with the caller's data; the text lives until it returns.
         unsafe { tool(data.get(), arguments.as_ptr(), call) };
         Box::pin(async move {
             let gone = || Err("the tool gave no answer".to_owned());
-            answered.recv().await.unwrap_or_else(|_| gone())
+            answered.recv().await.unwrap_or_else(gone)
         })
     }
 }

@@ -1,7 +1,5 @@
 //! Running requests and what comes out of them.
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -11,6 +9,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 use realm::SharedGeneration;
 
+use crate::environment::promise;
 use crate::error::failed;
 use crate::handle::dispose;
 
@@ -237,7 +236,7 @@ impl NativeGeneration {
     #[napi]
     pub fn poll(&self, bell: &NativeBell, id: u32) -> Result<Either<Chunk, bool>> {
         let waker = ring(bell, id);
-        match pin!(self.generation.next_async()).poll(&mut Context::from_waker(&waker)) {
+        match self.generation.poll_next(&mut Context::from_waker(&waker)) {
             Poll::Ready(Some(chunk)) => Ok(Either::A(chunk.map_err(failed)?.into())),
             Poll::Ready(None) => Ok(Either::B(true)),
             Poll::Pending => Ok(Either::B(false)),
@@ -245,10 +244,10 @@ impl NativeGeneration {
     }
 
     /// What has not been read yet, in one.
-    #[napi]
-    pub async fn finish(&self) -> Result<Completion> {
+    #[napi(ts_return_type = "Promise<Completion>")]
+    pub fn finish<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, Completion>> {
         let generation = self.generation.clone();
-        Ok(generation.finish_async().await.map_err(failed)?.into())
+        promise(env, async move { Ok(generation.finish_async().await.map_err(failed)?.into()) })
     }
 
     /// Ends the request.

@@ -5,6 +5,7 @@
 //! futures on napi's tokio, so nothing waits on Node's thread.
 
 mod chat;
+mod environment;
 mod error;
 mod generation;
 pub mod grants;

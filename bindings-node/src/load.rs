@@ -11,6 +11,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
 use realm::{OnProgress, ProgressEvent};
 
+use crate::environment::promise;
 use crate::error::{failed, invalid};
 use crate::model::NativeModel;
 
@@ -43,6 +44,7 @@ pub(crate) fn progress(
     }))
 }
 
+/// What a load waits for.
 type Running<T> = Pin<Box<dyn Future<Output = std::result::Result<T, realm::Error>> + Send>>;
 
 /// Something that takes long.
@@ -59,12 +61,19 @@ impl<T: Send> Long<T> {
         Self { running: Mutex::new(Some(Box::pin(running))), given_up }
     }
 
-    async fn done(&self) -> Result<T> {
+    fn done(&self) -> Result<Running<T>> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        running.ok_or_else(|| invalid("this has been waited for already"))?.await.map_err(failed)
+        running.ok_or_else(|| invalid("this has been waited for already"))
     }
 
     fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+}
+
+impl<T> Drop for Long<T> {
+    fn drop(&mut self) {
+        // Whoever would get it is gone, with a worker above all; once it is done this does nothing.
         self.given_up.store(true, Ordering::Release);
     }
 }
@@ -76,9 +85,10 @@ pub struct NativeLoad(pub(crate) Long<realm::Model>);
 #[napi]
 impl NativeLoad {
     /// Waits for the model.
-    #[napi]
-    pub async fn done(&self) -> Result<NativeModel> {
-        Ok(NativeModel::new(self.0.done().await?))
+    #[napi(ts_return_type = "Promise<NativeModel>")]
+    pub fn done<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, NativeModel>> {
+        let running = self.0.done()?;
+        promise(env, async move { Ok(NativeModel::new(running.await.map_err(failed)?)) })
     }
 
     /// Ends the load at its next sign of progress.
@@ -95,9 +105,10 @@ pub struct NativePull(pub(crate) Long<String>);
 #[napi]
 impl NativePull {
     /// Waits for the file's path.
-    #[napi]
-    pub async fn done(&self) -> Result<String> {
-        self.0.done().await
+    #[napi(ts_return_type = "Promise<string>")]
+    pub fn done<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, String>> {
+        let running = self.0.done()?;
+        promise(env, async move { running.await.map_err(failed) })
     }
 
     /// Ends the pull at its next sign of progress.

@@ -5,6 +5,7 @@ use napi_derive::napi;
 use realm::{EmbedOptions, Pooling, unblock};
 use serde_json::json;
 
+use crate::environment::promise;
 use crate::error::failed;
 use crate::generation::NativeGeneration;
 use crate::handle::Handle;
@@ -47,14 +48,22 @@ impl NativeModel {
     }
 }
 
+/// A text or token ids, apart from Node's memory.
+fn owned(text: Either<String, Uint32Array>) -> Either<String, Vec<u32>> {
+    match text {
+        Either::A(text) => Either::A(text),
+        Either::B(tokens) => Either::B(tokens.to_vec()),
+    }
+}
+
 /// The token ids of what may be a text, encoded on a thread of its own.
-async fn tokens(model: &realm::Model, text: Either<String, Uint32Array>) -> Result<Vec<u32>> {
+async fn tokens(model: &realm::Model, text: Either<String, Vec<u32>>) -> Result<Vec<u32>> {
     match text {
         Either::A(text) => {
             let model = model.clone();
             unblock(move || Ok(model.encode(&text))).await.map_err(failed)
         }
-        Either::B(tokens) => Ok(tokens.to_vec()),
+        Either::B(tokens) => Ok(tokens),
     }
 }
 
@@ -72,7 +81,7 @@ impl NativeModel {
         let model = self.handle.get()?;
         let adapter = adapter.map(|adapter| adapter.handle.get()).transpose()?;
         let processor = processor(function.as_ref())?;
-        env.spawn_future(async move {
+        promise(env, async move {
             let start = move || {
                 let mut request = self::request(&request, adapter)?;
                 request.logits_processors.extend(processor);
@@ -83,44 +92,60 @@ impl NativeModel {
     }
 
     /// One vector for a text or token ids.
-    #[napi]
-    pub async fn embed(
+    #[napi(ts_return_type = "Promise<Float32Array>")]
+    pub fn embed<'env>(
         &self,
+        env: &'env Env,
         text: Either<String, Uint32Array>,
         pooling: Option<String>,
         normalize: bool,
-    ) -> Result<Float32Array> {
+    ) -> Result<PromiseRaw<'env, Float32Array>> {
         let model = self.handle.get()?;
         let pooling = pooling.as_deref().map(str::parse::<Pooling>).transpose();
         let pooling = pooling.map_err(|error| failed(error.into()))?;
         let options = EmbedOptions { pooling, normalize };
-        let tokens = tokens(&model, text).await?;
-        Ok(Float32Array::new(model.embed_async(&tokens, &options).await.map_err(failed)?))
+        let text = owned(text);
+        promise(env, async move {
+            let tokens = tokens(&model, text).await?;
+            Ok(Float32Array::new(model.embed_async(&tokens, &options).await.map_err(failed)?))
+        })
     }
 
     /// Log-probabilities of what follows each token, as JSON.
-    #[napi]
-    pub async fn score(&self, text: Either<String, Uint32Array>, top: u32) -> Result<String> {
+    #[napi(ts_return_type = "Promise<string>")]
+    pub fn score<'env>(
+        &self,
+        env: &'env Env,
+        text: Either<String, Uint32Array>,
+        top: u32,
+    ) -> Result<PromiseRaw<'env, String>> {
         let model = self.handle.get()?;
-        let tokens = tokens(&model, text).await?;
-        let scores = model.score_async(&tokens, top as usize).await.map_err(failed)?;
-        let likely = |t: &realm::TokenLogprob| json!({"id": t.id, "logprob": t.logprob});
-        let scores = scores.iter().map(
-            |score| json!({"next": score.next, "top": score.top.iter().map(likely).collect::<Vec<_>>()}),
-        );
-        Ok(scores.collect::<serde_json::Value>().to_string())
+        let text = owned(text);
+        promise(env, async move {
+            let tokens = tokens(&model, text).await?;
+            let scores = model.score_async(&tokens, top as usize).await.map_err(failed)?;
+            let likely = |t: &realm::TokenLogprob| json!({"id": t.id, "logprob": t.logprob});
+            let scores = scores.iter().map(
+                |score| json!({"next": score.next, "top": score.top.iter().map(likely).collect::<Vec<_>>()}),
+            );
+            Ok(scores.collect::<serde_json::Value>().to_string())
+        })
     }
 
     /// The log-probability of each token of a continuation.
-    #[napi]
-    pub async fn log_likelihood(
+    #[napi(ts_return_type = "Promise<Float32Array>")]
+    pub fn log_likelihood<'env>(
         &self,
+        env: &'env Env,
         prompt: Uint32Array,
         continuation: Uint32Array,
-    ) -> Result<Float32Array> {
+    ) -> Result<PromiseRaw<'env, Float32Array>> {
         let model = self.handle.get()?;
-        let found = model.log_likelihood_async(&prompt, &continuation).await;
-        Ok(Float32Array::new(found.map_err(failed)?))
+        let (prompt, continuation) = (prompt.to_vec(), continuation.to_vec());
+        promise(env, async move {
+            let found = model.log_likelihood_async(&prompt, &continuation).await;
+            Ok(Float32Array::new(found.map_err(failed)?))
+        })
     }
 
     /// The prompt that the chat template makes of a request, given as JSON.

@@ -6,6 +6,7 @@ use napi::bindgen_prelude::*;
 use napi_derive::napi;
 use realm::{Output, unblock};
 
+use crate::environment::promise;
 use crate::error::{failed, invalid};
 use crate::handle::dispose;
 
@@ -112,7 +113,7 @@ impl NativeSequence {
             }
         };
         let mut borrowed = self.borrow()?;
-        env.spawn_future(async move {
+        promise(env, async move {
             let forwarded = borrowed.get()?.forward_async(output).await.map_err(failed)?;
             let (width, cached) = (forwarded.width as u32, forwarded.cached as u32);
             Ok(NativeForwarded { values: Float32Array::new(forwarded.values), width, cached })
@@ -135,7 +136,7 @@ impl NativeSequence {
     #[napi(ts_return_type = "Promise<Buffer>")]
     pub fn save<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, Buffer>> {
         let mut borrowed = self.borrow()?;
-        env.spawn_future(async move {
+        promise(env, async move {
             let saved = unblock(move || match borrowed.sequence.as_deref_mut() {
                 Some(sequence) => sequence.save(),
                 // `borrow` has seen to that.

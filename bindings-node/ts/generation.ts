@@ -3,6 +3,19 @@ import { CancelledError, call, wait } from './errors.js'
 import type { NativeGeneration } from './native.js'
 import type { Chunk, Completion } from './types.js'
 
+/** Lets go of the signals of generations that were abandoned. */
+const abandoned = new FinalizationRegistry<() => void>((forget) => forget())
+
+/**
+ * Has a signal cancel a generation, without keeping it: a signal may live as long as the process, which is no reason for the
+ * request to. A function apart, since closures of the constructor would share its `this`. Returns what ends that.
+ */
+function cancelOn(signal: AbortSignal, generation: WeakRef<Generation>): () => void {
+  const abort = () => generation.deref()?.cancel()
+  signal.addEventListener('abort', abort, { once: true })
+  return () => signal.removeEventListener('abort', abort)
+}
+
 /**
  * A running request: `for await (const chunk of generation)`. Leaving the loop, `cancel()`, `await using` or an aborted
  * signal ends the request and frees its part of the KV cache at once.
@@ -12,7 +25,7 @@ export class Generation implements AsyncIterableIterator<Chunk>, AsyncDisposable
   #native: NativeGeneration | undefined
   #cancelled = false
   readonly #signal: AbortSignal | undefined
-  readonly #abort = () => this.cancel()
+  readonly #forget: () => void = () => {}
 
   /** @internal */
   constructor(start: () => Promise<NativeGeneration>, signal?: AbortSignal) {
@@ -26,7 +39,9 @@ export class Generation implements AsyncIterableIterator<Chunk>, AsyncDisposable
     })
     // Whoever reads is told; until then it is nobody's failure.
     this.#start.catch(() => {})
-    signal?.addEventListener('abort', this.#abort, { once: true })
+    if (!signal) return
+    this.#forget = cancelOn(signal, new WeakRef(this))
+    abandoned.register(this, this.#forget, this)
   }
 
   /** Waits until the request is accepted; what is wrong with it is thrown here, as it would be by the first read. */
@@ -115,6 +130,7 @@ export class Generation implements AsyncIterableIterator<Chunk>, AsyncDisposable
   }
 
   #ended(): void {
-    this.#signal?.removeEventListener('abort', this.#abort)
+    this.#forget()
+    abandoned.unregister(this)
   }
 }

@@ -31,6 +31,11 @@ impl Process {
         Self(FORKS.load(Ordering::Relaxed))
     }
 
+    /// How often it was forked off.
+    pub(crate) fn forks(self) -> usize {
+        self.0
+    }
+
     /// Whether this is still that process.
     pub(crate) fn is_current(self) -> bool {
         self == Self::current()

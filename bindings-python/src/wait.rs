@@ -4,13 +4,16 @@
 //!
 //! A task awaits an [`Awaitable`], which polls a future of Rust's and, while that is pending, yields a future of the
 //! running event loop. Whoever wakes it is often the engine's thread, which must not wait for the GIL: it writes to a socket
-//! that the loop watches ([`crate::doorbell`]). Where a loop can't do that (on Windows), it hands the future to one thread, the
-//! notifier, which resolves all that have come together.
+//! that the loop watches ([`crate::doorbell`]). Where a loop can't do that (on Windows), it tells one thread, the notifier,
+//! which resolves all that have come together.
+//!
+//! The [`Awaitable`] alone owns the loop's future: wakers refer to it weakly, so no Python object is ever moved or dropped on
+//! a thread of Realm's, and a task whose loop is gone is garbage like any other.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
@@ -90,6 +93,8 @@ type Pending = Pin<Box<dyn Future<Output = PyResult<Convert>> + Send>>;
 pub(crate) struct Awaitable {
     /// `None` once it has a result. Nobody locks it: it is borrowed by whoever polls, and has to be `Sync`.
     future: Mutex<Option<Pending>>,
+    /// What the event loop's future waits for, while there is one.
+    signal: Mutex<Option<Arc<Signal>>>,
     process: Process,
     /// The application's functions that it may call.
     callbacks: Vec<Py<Callbacks>>,
@@ -118,20 +123,30 @@ impl Awaitable {
         };
         Self {
             future: Mutex::new(Some(Box::pin(future))),
+            signal: Mutex::default(),
             process: Process::current(),
             callbacks: Vec::new(),
         }
     }
 
+    /// Goes on; with an exception it is over.
     fn step(&mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let yielded = self.advance(py);
+        if yielded.is_err() {
+            self.close(py);
+        }
+        yielded
+    }
+
+    fn advance(&mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         self.process.check("coroutine")?;
         let slot = self.future.get_mut().unwrap_or_else(PoisonError::into_inner);
         let Some(future) = slot else {
             return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
         };
         loop {
-            let woken = Arc::new(Woken(Mutex::new(State::Idle)));
-            let waker = Waker::from(Arc::clone(&woken));
+            let signal = Arc::new(Signal::default());
+            let waker = Waker::from(Arc::new(Ring(Arc::downgrade(&signal))));
             if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 *slot = None;
                 let value = result?(py)?;
@@ -139,7 +154,8 @@ impl Awaitable {
             }
             let (event_loop, later) = pending_future(py)?;
             let waiting = Waiting::new(py, event_loop, later.clone_ref(py))?;
-            if woken.wait_with(waiting) {
+            if signal.wait_with(waiting) {
+                *self.signal.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(signal);
                 return Ok(later);
             }
         }
@@ -188,30 +204,51 @@ impl Awaitable {
 
     /// Gives up.
     fn close(&mut self, py: Python<'_>) {
+        let signal = self.signal.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if !self.process.is_current() {
+            std::mem::forget(signal);
+        }
         if let Some(future) = self.future.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             crate::handle::dispose(py, self.process, future);
         }
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.callbacks.iter().try_for_each(|each| visit.call(each))
-    }
-
-    fn __clear__(&mut self) {
-        self.callbacks.clear();
     }
 
     fn __repr__(&mut self) -> &'static str {
         let future = self.future.get_mut().unwrap_or_else(PoisonError::into_inner);
         if future.is_some() { "<realm coroutine>" } else { "<realm coroutine, done>" }
     }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.callbacks.iter().try_for_each(|each| visit.call(each))?;
+        // In a forked child a thread that is missing may hold the lock.
+        if !self.process.is_current() {
+            return Ok(());
+        }
+        match &*self.signal.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(signal) => signal.traverse(&visit),
+            None => Ok(()),
+        }
+    }
+
+    fn __clear__(&mut self) {
+        Python::try_attach(|py| self.close(py));
+        self.callbacks.clear();
+    }
 }
 
 impl Drop for Awaitable {
     fn drop(&mut self) {
-        // In a forked child the threads that would be told are missing.
-        if !self.process.is_current() {
+        let is_over = |this: &mut Self| {
+            this.future.get_mut().unwrap_or_else(PoisonError::into_inner).is_none()
+                && this.signal.get_mut().unwrap_or_else(PoisonError::into_inner).is_none()
+        };
+        if is_over(self) {
+            return;
+        }
+        if Python::try_attach(|py| self.close(py)).is_none() {
+            // At the interpreter's end the operating system takes everything back.
             std::mem::forget(self.future.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+            std::mem::forget(self.signal.get_mut().unwrap_or_else(PoisonError::into_inner).take());
         }
     }
 }
@@ -239,7 +276,8 @@ fn no_event_loop(py: Python<'_>, error: PyErr) -> PyErr {
     )
 }
 
-pub(crate) struct Waiting {
+/// An event loop's future that a task waits for, and how the loop is told to resolve it.
+struct Waiting {
     event_loop: Py<PyAny>,
     future: Py<PyAny>,
     #[cfg(unix)]
@@ -259,72 +297,122 @@ impl Waiting {
     fn new(_: Python<'_>, event_loop: Py<PyAny>, future: Py<PyAny>) -> PyResult<Self> {
         Ok(Self { event_loop, future })
     }
+}
 
-    /// Has the event loop resolve the future.
-    fn resolve(self) {
-        #[cfg(unix)]
-        if let Some(bell) = self.bell {
-            return bell.ring(self.future);
-        }
-        notify(Notice::Resolve(self));
+/// Says once that a task can go on.
+#[derive(Default)]
+pub(crate) struct Signal(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    woken: bool,
+    /// Only threads with the GIL put it here and take it away.
+    waiting: Option<Waiting>,
+}
+
+impl Signal {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-enum State {
-    Idle,
-    Waiting(Waiting),
-    Woken,
-}
-
-/// Wakes a task once.
-struct Woken(Mutex<State>);
-
-impl Woken {
-    /// Says what to resolve; `false` if the wake has come already.
+    /// Says what to resolve; `false` if the wake-up has come already.
     fn wait_with(&self, waiting: Waiting) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*state, State::Woken) {
+        let mut state = self.state();
+        if state.woken {
+            drop(state);
+            // `waiting` has Python objects, whose destructors may run anything.
+            drop(waiting);
             return false;
         }
-        *state = State::Waiting(waiting);
+        state.waiting = Some(waiting);
         true
+    }
+
+    /// Has the event loop resolve the future. Waits for no one, least of all for the GIL.
+    fn ring(self: &Arc<Self>) {
+        let mut state = self.state();
+        if std::mem::replace(&mut state.woken, true) {
+            return;
+        }
+        let Some(_waiting) = &state.waiting else { return };
+        #[cfg(unix)]
+        let bell = _waiting.bell.clone();
+        drop(state);
+        #[cfg(unix)]
+        if let Some(bell) = bell {
+            return bell.ring(Arc::downgrade(self));
+        }
+        notify(Notice::Resolve(Arc::downgrade(self)));
+    }
+
+    /// The future to resolve, once, with the GIL.
+    pub(crate) fn take_future(&self) -> Option<Py<PyAny>> {
+        self.take().map(|waiting| waiting.future)
+    }
+
+    fn take(&self) -> Option<Waiting> {
+        self.state().waiting.take()
+    }
+
+    fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match &self.state().waiting {
+            Some(waiting) => {
+                visit.call(&waiting.event_loop)?;
+                visit.call(&waiting.future)
+            }
+            None => Ok(()),
+        }
     }
 }
 
-impl Wake for Woken {
+/// Wakes a task that still waits.
+struct Ring(Weak<Signal>);
+
+impl Wake for Ring {
     fn wake(self: Arc<Self>) {
-        let state =
-            std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), State::Woken);
-        if let State::Waiting(waiting) = state {
-            waiting.resolve();
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(signal) = self.0.upgrade() {
+            signal.ring();
         }
     }
 }
 
 /// What the notifier does with the GIL.
 pub(crate) enum Notice {
-    Resolve(Waiting),
+    /// Lets a task go on, if it still waits.
+    Resolve(Weak<Signal>),
     /// Calls a function of the application's that nobody waits for.
     Call(Box<dyn FnOnce(Python<'_>) + Send>),
 }
 
+/// The notifiers of this process and of those that it was forked from. Each has its own, since a lock that another thread held
+/// at the fork is never released in the child.
+#[derive(Default)]
+struct Notifier {
+    /// `None` where no thread could be started.
+    notices: OnceLock<Option<Sender<Notice>>>,
+    after_fork: OnceLock<Box<Notifier>>,
+}
+
 /// Leaves something to the notifier, which is started when it is first needed, and again in a forked child.
 pub(crate) fn notify(notice: Notice) {
-    static NOTIFIER: Mutex<Option<(Process, Sender<Notice>)>> = Mutex::new(None);
-    let mut notifier = NOTIFIER.lock().unwrap_or_else(PoisonError::into_inner);
-    if !matches!(&*notifier, Some((process, _)) if process.is_current()) {
+    static FIRST: Notifier = Notifier { notices: OnceLock::new(), after_fork: OnceLock::new() };
+    let mut notifier = &FIRST;
+    for _ in 0..Process::current().forks() {
+        notifier = notifier.after_fork.get_or_init(Box::default);
+    }
+    let start = || {
         let (sender, receiver) = channel();
         let thread = std::thread::Builder::new().name("realm-notify".into());
-        if thread.spawn(move || deliver(&receiver)).is_err() {
-            // Without threads nothing of Realm's works; whoever waits is told by others.
-            return;
-        }
-        let old = notifier.replace((Process::current(), sender));
-        std::mem::forget(old);
-    }
-    if let Some((_, sender)) = &*notifier {
-        // It ends only with the interpreter.
-        let _ = sender.send(notice);
+        // Without threads nothing of Realm's works; callers that wait are told so elsewhere.
+        thread.spawn(move || deliver(&receiver)).ok().map(|_| sender)
+    };
+    if let Some(notices) = notifier.notices.get_or_init(start) {
+        // The notifier ends only with the interpreter.
+        let _ = notices.send(notice);
     }
 }
 
@@ -334,7 +422,9 @@ fn deliver(notices: &Receiver<Notice>) {
             let mut loops: Vec<(Py<PyAny>, Vec<Py<PyAny>>)> = Vec::new();
             for notice in std::iter::once(first).chain(notices.try_iter().take(1024)) {
                 match notice {
-                    Notice::Resolve(Waiting { event_loop, future, .. }) => {
+                    Notice::Resolve(signal) => {
+                        let waiting = signal.upgrade().and_then(|signal| signal.take());
+                        let Some(Waiting { event_loop, future, .. }) = waiting else { continue };
                         match loops.iter_mut().find(|(other, _)| other.is(&event_loop)) {
                             Some((_, futures)) => futures.push(future),
                             None => loops.push((event_loop, vec![future])),
@@ -368,12 +458,24 @@ fn schedule(py: Python<'_>, event_loop: &Py<PyAny>, futures: Vec<Py<PyAny>>) -> 
 
 /// Lets tasks go on, on the thread of their event loop.
 #[pyfunction]
-fn resolve(futures: &Bound<'_, PyList>) -> PyResult<()> {
-    futures.iter().try_for_each(|future| resolve_one(&future))
+fn resolve(py: Python<'_>, futures: Vec<Py<PyAny>>) -> PyResult<()> {
+    resolve_all(py, futures)
 }
 
-/// Lets a task go on, on the thread of its event loop.
-pub(crate) fn resolve_one(future: &Bound<'_, PyAny>) -> PyResult<()> {
+/// Lets tasks go on, on the thread of their event loop: all of them, whatever goes wrong with one (Ctrl-C may come in between).
+///
+/// # Errors
+/// What went wrong first.
+pub(crate) fn resolve_all(py: Python<'_>, futures: impl IntoIterator<Item = Py<PyAny>>) -> PyResult<()> {
+    let mut result = Ok(());
+    for future in futures {
+        let resolved = resolve_one(future.bind(py));
+        result = result.and(resolved);
+    }
+    result
+}
+
+fn resolve_one(future: &Bound<'_, PyAny>) -> PyResult<()> {
     // A task that was cancelled has cancelled its future.
     if !future.call_method0("done")?.is_truthy()? {
         future.call_method1("set_result", (future.py().None(),))?;

@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "abandon.hpp"
 #include "handles.hpp"
 
 #define CHECK(condition)                                                                    \
@@ -262,6 +263,23 @@ static void a_signal_ends_a_request() {
     wait_until([] { return pages().used == 0; });
 }
 
+// `REALM_STRESS_SECONDS` says for how long; without it, it is a moment.
+static void whatever_readers_do_the_model_answers() {
+    const char *seconds = std::getenv("REALM_STRESS_SECONDS");
+    auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds ? std::atof(seconds) : 1);
+    std::vector<std::thread> threads;
+    for (unsigned seed = 1; seed <= 6; seed++) {
+        threads.emplace_back([seed, end] {
+            std::minstd_rand luck(seed);
+            while (std::chrono::steady_clock::now() < end) leave_somewhere(model.get(), luck, 200);
+        });
+    }
+    for (std::thread &thread : threads) thread.join();
+    wait_until([] { return pages().used == 0; });
+    auto request = story(2);
+    CHECK(own(TRY(out, realm_model_generate(model.get(), request.get(), &out.error))));
+}
+
 static void dropping_a_generation_frees_its_pages() {
     auto request = story(1500);
     auto generation = own(TRY(out, realm_model_stream(model.get(), request.get(), &out.error)));
@@ -405,6 +423,7 @@ int main(int argc, char **argv) {
     a_callback_that_throws_ends_the_request();
     threads_wait_and_another_one_cancels();
     a_signal_ends_a_request();
+    whatever_readers_do_the_model_answers();
     dropping_a_generation_frees_its_pages();
     what_callbacks_are_given_is_given_back_once(programs);
     int cycles = argc > 3 ? std::atoi(argv[3]) : 1000;

@@ -7,19 +7,23 @@ import weakref
 
 from realm import _realm
 
-_BELLS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, object] = weakref.WeakKeyDictionary()
+# A loop owns its bell by watching it. Weak on both sides, since a bell that outlived its loop would keep the tasks that wait.
+_BELLS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[object]] = weakref.WeakKeyDictionary()
+# Loops that can't watch sockets.
+_DEAF: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
 
 def doorbell(loop: asyncio.AbstractEventLoop) -> object:
     """The loop's doorbell; `None` if it can't watch sockets: then a thread of Realm's tells it."""
-    if loop in _BELLS:
-        return _BELLS[loop]
-    bell = None
-    if hasattr(_realm, "Doorbell"):
-        bell = _realm.Doorbell()
-        try:
-            loop.add_reader(bell.fileno(), bell)
-        except NotImplementedError:
-            bell = None
-    _BELLS[loop] = bell
+    known = _BELLS.get(loop)
+    bell = known() if known is not None else None
+    if bell is not None or loop in _DEAF or not hasattr(_realm, "Doorbell"):
+        return bell
+    bell = _realm.Doorbell()
+    try:
+        loop.add_reader(bell.fileno(), bell)
+    except NotImplementedError:
+        _DEAF.add(loop)
+        return None
+    _BELLS[loop] = weakref.ref(bell)
     return bell

@@ -143,6 +143,55 @@ final class LifetimeTests: XCTestCase {
         XCTAssertEqual(tokens, 200)
     }
 
+    /// Tasks that end at any moment. `REALM_STRESS_SECONDS` says for how long; without it, it is a moment.
+    func testWhateverReadersDoTheModelAnswers() async throws {
+        let (_, model) = try await tiny()
+        let seconds = Double(ProcessInfo.processInfo.environment["REALM_STRESS_SECONDS"] ?? "1") ?? 1
+        let end = Date().addingTimeInterval(seconds)
+        while Date() < end {
+            await withTaskGroup(of: Void.self) { group in
+                for _ in 0..<8 {
+                    group.addTask { for _ in 0..<8 { try? await self.leaveSomewhere(model) } }
+                }
+            }
+            for _ in 0..<1000 where model.metrics().served.running > 0 { try await Task.sleep(nanoseconds: 10_000_000) }
+            XCTAssertEqual(model.metrics().served.running, 0)
+            try await waitForNoPages(model)
+            let answer = try await model.generate(story(2))
+            XCTAssertEqual(answer.usage.generatedTokens, 2)
+        }
+    }
+
+    private func leaveSomewhere(_ model: Model) async throws {
+        let request = story(UInt64.random(in: 1...200))
+        let moment = UInt64.random(in: 0...4_000_000)
+        switch Int.random(in: 0..<4) {
+        case 0:
+            let task = Task { try await model.generate(request) }
+            try await Task.sleep(nanoseconds: moment)
+            task.cancel()
+            _ = try? await task.value
+        case 1:
+            let task = Task { for try await _ in try model.stream(request) {} }
+            try await Task.sleep(nanoseconds: moment)
+            task.cancel()
+            _ = try? await task.value
+        case 2:
+            for try await _ in try model.stream(request) {
+                try await Task.sleep(nanoseconds: moment / 20)
+                if Bool.random() { break }
+            }
+        default:
+            // Two tasks wait for one generation's chunks: one is cancelled, and nobody cancels the generation.
+            let generation = try model.start(request: request)
+            let readers = (0..<2).map { _ in Task { while try await generation.nextChunk() != nil {} } }
+            try await Task.sleep(nanoseconds: moment)
+            readers[0].cancel()
+            if Bool.random() { generation.cancel() }
+            for reader in readers { _ = try? await reader.value }
+        }
+    }
+
     func testAThousandCyclesLeaveMemoryFlat() async throws {
         let (realm, model) = try await tiny()
         let big = try await realm.loadModel("smollm2-135m", options: LoadOptions(kvTokens: 512))

@@ -4,15 +4,13 @@
 //! next forward would miss the next step if it had to wait for a thread of its own. So whoever runs programs may leave
 //! the thinking here: it is done on the step's threads, for all at once, after the results are out.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Something short to do. It must not wait for anything.
 pub type Job = Box<dyn FnOnce() + Send>;
 
 thread_local! {
-    /// Whether this thread does such work now.
-    static THINKING: Cell<bool> = const { Cell::new(false) };
     static LATER: RefCell<Option<Afterwards>> = const { RefCell::new(None) };
     /// Where this thread leaves what has time until the next pass runs.
     static MEANWHILE: RefCell<Option<Afterwards>> = const { RefCell::new(None) };
@@ -52,16 +50,10 @@ pub fn during_next_pass(job: Job) -> Result<(), Job> {
 ///
 /// What it leaves for the next pass goes to `meanwhile`.
 pub(crate) fn think(job: Job, meanwhile: Option<&Afterwards>) {
-    THINKING.set(true);
     MEANWHILE.set(meanwhile.cloned());
-    job();
+    // It may end a program that holds the last handle of something.
+    realm_handover::call_out(job);
     MEANWHILE.set(None);
-    THINKING.set(false);
-}
-
-/// Whether this thread is one of a step's, which that step's engine waits for.
-pub(crate) fn is_thinking() -> bool {
-    THINKING.get()
 }
 
 /// What is to be done after the results are out.

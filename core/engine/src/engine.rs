@@ -11,7 +11,6 @@ use realm_model::{AdapterWeights, Pieces, Weights};
 use realm_tokenizer::Tokenizer;
 
 use crate::adapter::{Applied, WeakAdapter};
-use crate::afterwards::is_thinking;
 use crate::guide::Guides;
 use crate::kv::pages_for;
 use crate::metrics::{Ledger, Meter};
@@ -45,10 +44,10 @@ pub struct Engine {
 }
 
 /// A result to come. Dropping it gives the request up.
-pub struct Answer<T>(async_channel::Receiver<Result<T, Error>>);
+pub struct Answer<T>(realm_handover::Receiver<Result<T, Error>>);
 
 impl<T> Answer<T> {
-    pub(crate) fn new(receiver: async_channel::Receiver<Result<T, Error>>) -> Self {
+    pub(crate) fn new(receiver: realm_handover::Receiver<Result<T, Error>>) -> Self {
         Self(receiver)
     }
 
@@ -57,7 +56,7 @@ impl<T> Answer<T> {
     /// # Errors
     /// What ended the request early.
     pub fn wait(self) -> Result<T, Error> {
-        self.0.recv_blocking().map_err(|_| Error::Stopped)?
+        self.0.recv_blocking().unwrap_or(Err(Error::Stopped))
     }
 
     /// As [`wait`](Self::wait), for tasks.
@@ -65,7 +64,7 @@ impl<T> Answer<T> {
     /// # Errors
     /// As above.
     pub async fn wait_async(self) -> Result<T, Error> {
-        self.0.recv().await.map_err(|_| Error::Stopped)?
+        self.0.recv().await.unwrap_or(Err(Error::Stopped))
     }
 }
 
@@ -96,7 +95,7 @@ pub(crate) enum Command {
     Session(SessionCommand),
     Pieces(PieceCommand),
     /// Requests may name an adapter from now on.
-    AddAdapter(u32, Arc<dyn AdapterWeights>, async_channel::Sender<Result<(), Error>>),
+    AddAdapter(u32, Arc<dyn AdapterWeights>, realm_handover::Sender<Result<(), Error>>),
     /// Nobody names it any more.
     RemoveAdapter(u32),
     /// A reader has read, or left.
@@ -235,9 +234,9 @@ impl Engine {
         weights: Arc<dyn AdapterWeights>,
     ) -> Result<Adapter, Error> {
         let id = self.common.adapters.fetch_add(1, Ordering::Relaxed);
-        let (reply, answer) = async_channel::bounded(1);
+        let (reply, answer) = realm_handover::channel(1);
         self.commands.send(Command::AddAdapter(id, weights, reply)).map_err(|_| Error::Stopped)?;
-        answer.recv_blocking().map_err(|_| Error::Stopped)??;
+        answer.recv_blocking().ok_or(Error::Stopped)??;
         let adapter = Adapter::new(id, name.into(), self.commands.clone(), Arc::clone(&self.common));
         let mut adapters = self.adapters.lock().unwrap_or_else(PoisonError::into_inner);
         adapters.retain(|adapter| adapter.upgrade().is_some());
@@ -274,7 +273,7 @@ impl Engine {
         }
         let room = limit - request.prompt.len();
         let limit = request.prompt.len() + request.max_tokens.unwrap_or(room).min(room);
-        let (send, receive) = async_channel::bounded(self.channel);
+        let (send, receive) = realm_handover::channel(self.channel);
         let paused = Arc::new(AtomicBool::new(false));
         let guide = |grammar| self.guides.guide(tenant.id(), grammar);
         let guide = request.grammar.as_ref().map(guide).transpose()?;
@@ -316,7 +315,7 @@ impl Engine {
             return Err(Error::InvalidArgument(why));
         }
         let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
-        let (reply, answer) = async_channel::bounded(1);
+        let (reply, answer) = realm_handover::channel(1);
         self.add(tenant, tokens, limit, adapter, 0, Work::Score(Score::new(first, top, reply)))?;
         Ok(Answer(answer))
     }
@@ -336,7 +335,7 @@ impl Engine {
     ) -> Result<Answer<Vec<f32>>, Error> {
         let limit = self.check_prompt(tenant, &tokens, 0)?;
         let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
-        let (reply, answer) = async_channel::bounded(1);
+        let (reply, answer) = realm_handover::channel(1);
         self.add(tenant, tokens, limit, adapter, 0, Work::Embed(Embed::new(pooling, normalize, reply)))?;
         Ok(Answer(answer))
     }
@@ -445,8 +444,9 @@ impl Drop for Engine {
     fn drop(&mut self) {
         // A thread that has ended needs no telling.
         let _ = self.commands.send(Command::Stop);
-        // A program that ends within a step may hold the engine last: its thread would wait for itself. It ends anyway.
-        if let Some(thread) = self.thread.take().filter(|_| !is_thinking()) {
+        // A program, or a reader that is woken, may hold the engine last: within a step, whose thread would wait for itself. It
+        // ends anyway.
+        if let Some(thread) = self.thread.take().filter(|_| !realm_handover::is_calling_out()) {
             // A thread that panicked has said so on stderr.
             let _ = thread.join();
         }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::task::{Context, Poll, ready};
 
-use async_channel::Receiver;
 use futures_core::Stream;
+use realm_handover::Receiver;
 
 use crate::Error;
 use crate::engine::Command;
@@ -16,7 +16,7 @@ use crate::request::Chunk;
 /// A running request: an iterator for threads, a [`Stream`] for tasks. Dropping it cancels the request and
 /// frees its part of the KV cache.
 pub struct Generation {
-    chunks: Pin<Box<Receiver<Result<Chunk, Error>>>>,
+    chunks: Receiver<Result<Chunk, Error>>,
     engine: Sender<Command>,
     /// Set by the engine when it waits for this reader.
     paused: Arc<AtomicBool>,
@@ -29,7 +29,7 @@ impl Generation {
         engine: Sender<Command>,
         paused: Arc<AtomicBool>,
     ) -> Self {
-        Self { chunks: Box::pin(chunks), engine, paused, done: false }
+        Self { chunks, engine, paused, done: false }
     }
 
     /// Ends the request; nothing more comes out of it.
@@ -58,7 +58,7 @@ impl Iterator for Generation {
         if self.done {
             return None;
         }
-        let chunk = self.chunks.recv_blocking().ok();
+        let chunk = self.chunks.recv_blocking();
         self.received(chunk)
     }
 }
@@ -70,7 +70,7 @@ impl Stream for Generation {
         if self.done {
             return Poll::Ready(None);
         }
-        let chunk = ready!(self.chunks.as_mut().poll_next(context));
+        let chunk = ready!(self.chunks.poll_recv(context));
         Poll::Ready(self.received(chunk))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
-use async_channel::Sender as Reply;
+use realm_handover::Sender as Reply;
 use realm_model::{PieceId, Pieces};
 
 use crate::engine::{Answer, Command};
@@ -117,7 +117,7 @@ impl PieceSession {
     }
 
     fn ask<T>(&self, op: impl FnOnce(Reply<Result<T, Error>>) -> PieceOp) -> Result<Answer<T>, Error> {
-        let (reply, answer) = async_channel::bounded(1);
+        let (reply, answer) = realm_handover::channel(1);
         self.start(op(reply))?;
         Ok(Answer::new(answer))
     }

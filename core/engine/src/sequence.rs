@@ -123,7 +123,7 @@ impl Sequence {
     /// # Errors
     /// The engine has stopped.
     pub fn start_forward(&mut self, output: Output) -> Result<Answer<Forwarded>, Error> {
-        let (reply, answer) = async_channel::bounded(1);
+        let (reply, answer) = realm_handover::channel(1);
         let tokens = self.unsent();
         let results = Results::Values(Forwarded { values: self.memory(), ..Forwarded::default() }, reply);
         self.send(SessionCommand::Forward { id: self.id, tokens, output, results })?;
@@ -136,7 +136,7 @@ impl Sequence {
     /// # Errors
     /// As above.
     pub fn start_logits(&mut self, every: bool) -> Result<Answer<Computed>, Error> {
-        let (reply, answer) = async_channel::bounded(1);
+        let (reply, answer) = realm_handover::channel(1);
         let tokens = self.unsent();
         let output = if every { Output::Logits } else { Output::LastLogits };
         let results = Results::Logits(Computed::default(), self.memory(), reply);
@@ -202,9 +202,9 @@ impl Sequence {
     /// # Errors
     /// The device could not be read.
     pub fn save(&self) -> Result<Vec<u8>, Error> {
-        let (reply, answer) = async_channel::bounded(1);
+        let (reply, answer) = realm_handover::channel(1);
         self.send(SessionCommand::Save { id: self.id, reply })?;
-        let snapshot = answer.recv_blocking().map_err(|_| Error::Stopped)??;
+        let snapshot = answer.recv_blocking().ok_or(Error::Stopped)??;
         Ok(snapshot.to_bytes(self.common.fingerprint))
     }
 }

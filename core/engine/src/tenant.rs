@@ -2,8 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant};
+
+use realm_handover::Wakers;
 
 use crate::Error;
 
@@ -106,7 +108,7 @@ pub struct Tenant {
     running: AtomicUsize,
     waiting: AtomicUsize,
     /// Tasks that wait for one of its requests to end.
-    wakers: Mutex<Vec<Waker>>,
+    wakers: Wakers,
 }
 
 impl Tenant {
@@ -125,7 +127,7 @@ impl Tenant {
             bucket: Mutex::new(bucket),
             running: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
-            wakers: Mutex::default(),
+            wakers: Wakers::default(),
         })
     }
 
@@ -211,10 +213,6 @@ impl Tenant {
         self.bucket().charge(tokens as f64, rate.into(), now);
     }
 
-    fn wakers(&self) -> MutexGuard<'_, Vec<Waker>> {
-        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn bucket(&self) -> MutexGuard<'_, Bucket> {
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -249,15 +247,8 @@ impl Place {
 
     /// Waits until so few of the tenant's requests run that this one may.
     pub async fn started(&mut self) {
-        std::future::poll_fn(|context| {
-            if self.start() {
-                return Poll::Ready(());
-            }
-            self.tenant.wakers().push(context.waker().clone());
-            // One may have ended between the question and the note.
-            if self.start() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        let tenant = Arc::clone(&self.tenant);
+        tenant.wakers.until(|| if self.start() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     /// Waits again.
@@ -272,8 +263,7 @@ impl Place {
     /// Another one may run, which [`started`](Self::started) may wait for.
     fn leave_running(&self) {
         self.tenant.running.fetch_sub(1, Ordering::AcqRel);
-        let wakers = std::mem::take(&mut *self.tenant.wakers());
-        wakers.into_iter().for_each(Waker::wake);
+        self.tenant.wakers.wake_all();
     }
 
     fn leave_queue(&self) {

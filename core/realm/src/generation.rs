@@ -32,11 +32,11 @@ impl Generation {
 
     /// Chunks that a task sends, which is cancelled with the generation.
     pub(crate) fn of_task(
-        chunks: async_channel::Receiver<Result<Chunk, Error>>,
+        chunks: realm_handover::Receiver<Result<Chunk, Error>>,
         task: Task,
         model: Arc<Shared>,
     ) -> Self {
-        let inner = Source::Task(Some(Box::new(Running { chunks: Box::pin(chunks), _task: task })));
+        let inner = Source::Task(Some(Box::new(Running { chunks, _task: task })));
         Self { inner, answer: AnswerReader::default(), _model: model }
     }
 
@@ -78,12 +78,12 @@ impl Generation {
         let next = match &mut self.inner {
             Source::Engine(generation) => generation.next()?.map_err(Error::from),
             Source::Program(reply) => {
-                let chunk = reply.as_ref()?.chunks.recv_blocking().map_err(|_| stopped());
+                let chunk = reply.as_ref()?.chunks.recv_blocking().ok_or_else(stopped);
                 of_reply(reply, chunk)
             }
             Source::Task(running) => {
                 let chunk = running.as_ref()?.chunks.recv_blocking();
-                return Some(of_task(running, chunk.ok()));
+                return Some(of_task(running, chunk));
             }
         };
         Some(self.read(next))
@@ -91,10 +91,10 @@ impl Generation {
 
     /// The next chunk, for tasks that have no `StreamExt` at hand.
     pub async fn next_async(&mut self) -> Option<Result<Chunk, Error>> {
-        std::future::poll_fn(|context| Pin::new(&mut *self).poll(context)).await
+        std::future::poll_fn(|context| self.poll(context)).await
     }
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>> {
         use futures_core::Stream;
         let next = match &mut self.inner {
             Source::Engine(generation) => {
@@ -102,12 +102,12 @@ impl Generation {
             }
             Source::Program(reply) => {
                 let Some(running) = reply else { return Poll::Ready(None) };
-                let next = running.chunks.as_mut().poll_next(context);
+                let next = running.chunks.poll_recv(context);
                 next.map(|chunk| Some(of_reply(reply, chunk.ok_or_else(stopped))))
             }
             Source::Task(running) => {
                 let Some(task) = running else { return Poll::Ready(None) };
-                let next = task.chunks.as_mut().poll_next(context);
+                let next = task.chunks.poll_recv(context);
                 return next.map(|chunk| Some(of_task(running, chunk)));
             }
         };
@@ -133,7 +133,7 @@ enum Source {
 
 /// A task and what it sends.
 struct Running {
-    chunks: Pin<Box<async_channel::Receiver<Result<Chunk, Error>>>>,
+    chunks: realm_handover::Receiver<Result<Chunk, Error>>,
     _task: Task,
 }
 
@@ -188,7 +188,19 @@ impl Iterator for Chunks {
 impl futures_core::Stream for Generation {
     type Item = Result<Chunk, Error>;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll(context)
+    }
+}
+
+impl realm_handover::Source for Generation {
+    type Item = Result<Chunk, Error>;
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll(context)
+    }
+
+    fn is_last(item: &Self::Item) -> bool {
+        item.as_ref().map_or(true, |chunk| chunk.finish.is_some())
     }
 }

@@ -85,7 +85,13 @@ impl Subscriber for ToSink {
         if let Some(sink) = sink {
             let mut line = Line::default();
             event.record(&mut line);
-            sink(level_of(event.metadata()), event.metadata().target(), &(line.message + &line.fields));
+            let (level, target) = (level_of(event.metadata()), event.metadata().target());
+            let message = line.message + &line.fields;
+            // This may be the engine's thread, and the sink may be dropped here if it was replaced meanwhile.
+            realm_handover::call_out(|| {
+                sink(level, target, &message);
+                drop(sink);
+            });
         }
     }
 

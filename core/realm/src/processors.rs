@@ -9,13 +9,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_channel::Sender;
 use realm_engine::{
     Finish, FinishReason, Guide, MAX_LOGPROBS, Output, Place, RunEnd, RunMeter, Sampler, Sequence,
     TextStream, Timings, Token, TokenLogprob, Usage,
 };
 
 use crate::error::ErrorCode;
+use realm_handover::Sender;
+
 use crate::answer::AnswerReader;
 use crate::task::Task;
 use crate::{Chunk, Error, Generation, Model};
@@ -107,7 +108,7 @@ pub(crate) fn start(
     }
     let guide = request.grammar.as_ref().map(|grammar| engine.guide(tenant, grammar)).transpose()?;
     let (place, meter) = (tenant.enter()?, engine.run_meter(tenant));
-    let (send, receive) = async_channel::bounded(CHANNEL);
+    let (send, receive) = realm_handover::channel(CHANNEL);
     let run = Run {
         model: model.clone(),
         heeds_end: !request.ignore_eos || guide.is_some(),

@@ -15,14 +15,14 @@ use crate::error::ErrorCode;
 pub fn unblock<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> impl Future<Output = Result<T, Error>> + Send + 'static {
-    let (send, receive) = async_channel::bounded(1);
+    let (send, receive) = realm_handover::channel(1);
     let started = std::thread::Builder::new().name("realm-call".into()).spawn(move || {
         // If the task is gone, nobody wants the result.
         let _ = send.try_send(work());
     });
     async move {
         started.map_err(|e| Error::new(ErrorCode::Io, e))?;
-        let gone = |_| Error::new(ErrorCode::Internal, "the call stopped without a result");
-        receive.recv().await.map_err(gone)?
+        let gone = || Error::new(ErrorCode::Internal, "the call stopped without a result");
+        receive.recv().await.ok_or_else(gone)?
     }
 }

@@ -102,7 +102,7 @@ fn attacked<T>(host: &Host, attackers: &[Program], work: impl FnOnce() -> T) -> 
                 while !over.load(Ordering::Relaxed) {
                     // However it ends.
                     let Ok(reply) = host.start(attacker, &who) else { continue };
-                    while let Ok(Ok(_)) = reply.chunks.recv_blocking() {}
+                    while let Some(Ok(_)) = reply.chunks.recv_blocking() {}
                 }
             });
         }

@@ -97,7 +97,7 @@ fn sampling(host: &Host) {
         let began = Instant::now();
         let reply = host.ask(&asked, &patient(), request).expect("a run");
         let mut told = 0;
-        while let Ok(chunk) = reply.chunks.recv_blocking() {
+        while let Some(chunk) = reply.chunks.recv_blocking() {
             told += chunk.expect("no error").tokens.len();
         }
         under = under.min(began.elapsed());

@@ -6,13 +6,14 @@
 //! executor for a while. There runs begin, too. These threads have a low priority, so that however many tenants compute, a
 //! step has nine tenths of each core; and whoever keeps computing is left to one that gets the time which nobody else wants.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -63,6 +64,26 @@ const QUEUED: u8 = 1;
 const RUNNING: u8 = 2;
 /// Woken while it runs.
 const WOKEN: u8 = 3;
+
+thread_local! {
+    /// Whether this thread lets a program think as part of a step.
+    static IN_STEP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs the application's own future, such as a tool, which may take long or wait for a model: never on the threads of a
+/// step, for which everyone waits.
+pub(crate) async fn outside_steps<F: Future>(work: F) -> F::Output {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| {
+        if IN_STEP.get() {
+            // Woken while it runs, the task goes on with the executor's threads.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        work.as_mut().poll(context)
+    })
+    .await
+}
 
 /// A run that goes on until it ends or this is dropped.
 pub(crate) struct Running(Arc<Task>);
@@ -123,9 +144,11 @@ impl Drop for Executor {
         self.shared.queues().stop = true;
         self.shared.prompt.notify_all();
         self.shared.patient.notify_all();
-        let own = std::thread::current().id();
-        // The last program that keeps the executor may end on a thread of its own.
-        for thread in self.threads.drain(..).filter(|thread| thread.thread().id() != own) {
+        // The last program that keeps the executor may end on one of these threads, or on a step's.
+        if realm_handover::is_calling_out() {
+            return;
+        }
+        for thread in self.threads.drain(..) {
             // A thread that panicked has said so on stderr.
             let _ = thread.join();
         }
@@ -160,7 +183,8 @@ fn work(shared: &Shared, patient: bool) {
         let next = if patient { queues.patient.pop_front() } else { queues.prompt.pop_front() };
         if let Some(task) = next {
             drop(queues);
-            task.poll(false);
+            // What the application granted may panic when it is dropped.
+            realm_handover::call_out(|| task.poll(false));
             queues = shared.queues();
             continue;
         }
@@ -186,7 +210,9 @@ impl Task {
             self.shared.computing.fetch_add(1, Ordering::Relaxed);
             self.budget.time.begin();
             let before = thread_time::computed();
+            IN_STEP.set(in_step);
             let polled = std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
+            IN_STEP.set(false);
             let took = self.budget.time.end();
             self.shared.computing.fetch_sub(1, Ordering::Relaxed);
             let computed = before.and_then(|before| Some(thread_time::computed()?.saturating_sub(before)));

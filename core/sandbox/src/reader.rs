@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_channel::Sender;
 use realm_engine::Chunk;
+use realm_handover::Sender;
 
 use crate::Error;
 
@@ -52,8 +52,8 @@ impl Reader {
 
     /// Whether there is room for what waits and one more. Nobody else sends.
     fn has_room(&self) -> bool {
-        let waiting = self.waiting().len() + self.0.chunks.len();
-        self.0.chunks.capacity().is_none_or(|capacity| waiting < capacity)
+        let waiting = self.waiting().len();
+        !self.0.chunks.is_full_with(waiting)
     }
 
     /// Sends the end of the answer, after all that waits; waits for room.
@@ -68,8 +68,10 @@ impl Reader {
         let mut waiting = self.waiting();
         while let Some(chunk) = waiting.pop_front() {
             // There was room when it was put there. If the reader has left, the next chunk says so.
-            let _ = self.0.chunks.try_send(chunk);
+            let _ = self.0.chunks.push(chunk);
         }
+        drop(waiting);
+        self.0.chunks.wake();
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<Result<Chunk, Error>>> {

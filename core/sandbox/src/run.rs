@@ -1,6 +1,5 @@
 //! Runs a program on a request.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -46,7 +45,7 @@ pub type FindModel = Arc<dyn Fn(&str) -> Option<Arc<Model>> + Send + Sync>;
 /// A running program. Dropping it ends the run at once.
 pub struct Reply {
     /// The answer in pieces; the last one says how it ended. Errors end it.
-    pub chunks: Pin<Box<async_channel::Receiver<Result<Chunk, Error>>>>,
+    pub chunks: realm_handover::Receiver<Result<Chunk, Error>>,
     _running: Running,
 }
 
@@ -62,7 +61,7 @@ impl Sandbox {
         let submitted = Instant::now();
         let limits = job.tenant.limits();
         let mut place = job.tenant.enter()?;
-        let (send, chunks) = async_channel::bounded(CHANNEL);
+        let (send, chunks) = realm_handover::channel(CHANNEL);
         let budget = Budget::new(limits.program, Arc::clone(&job.programs.pace));
         // Dropped with the run, if it is given up.
         let meter = Arc::new(Mutex::new(job.model.engine.run_meter(&job.tenant)));
@@ -114,7 +113,7 @@ impl Sandbox {
             drop(place);
             reader.end(last).await;
         };
-        Ok(Reply { chunks: Box::pin(chunks), _running: self.0.executor.spawn(budget, work) })
+        Ok(Reply { chunks, _running: self.0.executor.spawn(budget, work) })
     }
 }
 

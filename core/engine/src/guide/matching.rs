@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use async_channel::Receiver;
 use llguidance::api::StopReason;
 use llguidance::{TokenParser, panic_utils};
+use realm_handover::Receiver;
 use realm_model::Likeliest;
 
 use super::cache::brief;
@@ -52,7 +52,7 @@ impl Guide {
         }
         self.parser = match std::mem::replace(&mut self.parser, Parser::Lost) {
             Parser::Here(parser) => {
-                let (reply, done) = async_channel::bounded(1);
+                let (reply, done) = realm_handover::channel(1);
                 match self.pool.submit(Job { parser, reply }) {
                     Ok(()) => Parser::Away(done),
                     // There is no thread, so `mask` computes it.
@@ -89,7 +89,7 @@ impl Guide {
     fn look_ahead(&mut self) -> Result<Option<Vec<u32>>, Error> {
         let Done { parser, next } = match std::mem::replace(&mut self.parser, Parser::Lost) {
             Parser::Here(mut parser) => Done { next: compute(&mut parser), parser },
-            Parser::Away(done) => done.recv_blocking().map_err(|_| Error::Stopped)?,
+            Parser::Away(done) => done.recv_blocking().ok_or(Error::Stopped)?,
             Parser::Lost => return Err(Error::Stopped),
         };
         let next = next.map_err(|why| failure(&parser, &why));

@@ -1,11 +1,11 @@
 //! Threads that compute masks while the forward pass runs.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use async_channel::{Receiver, Sender};
 use llguidance::toktrie::SimpleVob;
 use llguidance::{TokenParser, panic_utils};
+use realm_handover::{Receiver, Sender, TrySendError};
 
 /// A parser on its way to a mask and back.
 pub(super) struct Job {
@@ -36,18 +36,21 @@ pub(super) struct MaskPool {
 impl MaskPool {
     /// Computes the mask of `job` on another thread; if there is none, gives it back.
     pub(super) fn submit(&self, job: Job) -> Result<(), Job> {
-        self.jobs.get_or_init(start).try_send(job).map_err(|error| error.into_inner())
+        self.jobs.get_or_init(start).try_send(job).map_err(|error| match error {
+            TrySendError::Full(job) | TrySendError::Closed(job) => job,
+        })
     }
 }
 
 /// Without any thread the channel is closed, and jobs come back.
 fn start() -> Sender<Job> {
-    let (send, jobs) = async_channel::unbounded();
+    let (send, jobs) = realm_handover::unbounded();
+    let jobs = Arc::new(jobs);
     // A mask takes much less than a step, so one thread keeps up with the batches of a small machine; more would
     // only take cores from the forward pass.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     for index in 0..if cores > 8 { 2 } else { 1 } {
-        let jobs = jobs.clone();
+        let jobs = Arc::clone(&jobs);
         let thread = std::thread::Builder::new().name(format!("realm-mask-{index}"));
         if let Err(error) = thread.spawn(move || work(&jobs)) {
             tracing::warn!(%error, "no thread for masks");
@@ -57,7 +60,7 @@ fn start() -> Sender<Job> {
 }
 
 fn work(jobs: &Receiver<Job>) {
-    while let Ok(Job { mut parser, reply }) = jobs.recv_blocking() {
+    while let Some(Job { mut parser, reply }) = jobs.recv_blocking() {
         let next = compute(&mut parser);
         // A generation that has gone wants no mask.
         let _ = reply.try_send(Done { parser, next });

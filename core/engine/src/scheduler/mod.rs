@@ -311,7 +311,9 @@ impl Scheduler {
         for task in &mut self.running {
             task.deliver();
         }
-        self.meanwhile.take().into_iter().for_each(|job| job());
+        for job in self.meanwhile.take() {
+            realm_handover::call_out(job);
+        }
     }
 
     /// Gives every task the results of its rows.
@@ -380,7 +382,8 @@ impl Scheduler {
             self.afterwards.take().into_iter().map(|job| Mutex::new(Some(job))).collect();
         let meanwhile = self.runner.overlaps().then_some(&self.meanwhile);
         self.runner.on_host_threads(jobs.len(), &|i| {
-            if let Some(job) = jobs[i].lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let job = jobs[i].lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(job) = job {
                 think(job, meanwhile);
             }
         });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_channel::Sender;
+use realm_handover::Sender;
 
 use super::Scheduler;
 use crate::adapter::Applied;

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use async_channel::Sender;
+use realm_handover::Sender;
 
 use super::Rows;
 use crate::Error;
@@ -100,6 +100,6 @@ impl Embed {
     }
 
     pub(super) fn fail(&self, error: Error) {
-        drop(self.reply.force_send(Err(error)));
+        drop(self.reply.send_anyway(Err(error)));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use async_channel::{Sender, TrySendError};
+use realm_handover::{Sender, TrySendError};
 use realm_tokenizer::Tokenizer;
 
 use super::Rows;
@@ -133,8 +133,7 @@ impl Generate {
     }
 
     fn is_full(&self) -> bool {
-        let waiting = self.chunks.len() + usize::from(self.outbox.is_some());
-        self.chunks.capacity().is_some_and(|capacity| waiting >= capacity)
+        self.chunks.is_full_with(usize::from(self.outbox.is_some()))
     }
 
     /// Sends what the last step added to the text.
@@ -332,6 +331,6 @@ impl Generate {
     pub(super) fn fail(&mut self, error: Error) {
         self.deliver();
         // If the reader is gone, nobody wants to know.
-        drop(self.chunks.force_send(Err(error)));
+        drop(self.chunks.send_anyway(Err(error)));
     }
 }

@@ -1,6 +1,6 @@
 //! Scores a given text.
 
-use async_channel::Sender;
+use realm_handover::Sender;
 
 use super::Rows;
 use crate::Error;
@@ -57,6 +57,6 @@ impl Score {
     }
 
     pub(super) fn fail(&self, error: Error) {
-        drop(self.reply.force_send(Err(error)));
+        drop(self.reply.send_anyway(Err(error)));
     }
 }

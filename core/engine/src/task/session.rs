@@ -1,7 +1,7 @@
 //! A sequence that a program drives itself, forward by forward.
 
-use async_channel::Sender;
 use realm_compute::Want;
+use realm_handover::Sender;
 
 use super::Rows;
 use crate::{Error, Logits};
@@ -79,8 +79,8 @@ impl Results {
     pub(crate) fn fail(&self, error: Error) {
         // If the caller is gone, nobody wants to know.
         match self {
-            Self::Values(_, reply) => drop(reply.force_send(Err(error))),
-            Self::Logits(.., reply) => drop(reply.force_send(Err(error))),
+            Self::Values(_, reply) => drop(reply.send_anyway(Err(error))),
+            Self::Logits(.., reply) => drop(reply.send_anyway(Err(error))),
         }
     }
 

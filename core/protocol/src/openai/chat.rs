@@ -44,7 +44,8 @@ impl ChatRequest {
         request.max_tokens = max_tokens(&mut fields)?;
         request.logprobs = top_logprobs(&mut fields)?;
         request.template_variables = template_variables(&mut fields)?;
-        ending(&mut fields)?;
+        request.add_generation_prompt = fields.flag("add_generation_prompt")?;
+        request.continue_final_message = fields.flag("continue_final_message")?.unwrap_or(false);
         let modalities = fields.list("modalities")?.unwrap_or_default();
         if modalities.iter().any(|modality| modality != "text") {
             return Err(ApiError::unsupported("modalities", "modalities can only be [\"text\"]"));
@@ -113,7 +114,7 @@ impl ChatRequest {
             role: "assistant",
             content,
             refusal: None,
-            reasoning_content: None,
+            reasoning_content: (!completion.reasoning.is_empty()).then_some(completion.reasoning),
             tool_calls: calls,
         };
         ChatChoice { index, message, logprobs, finish_reason: finish.as_str() }
@@ -152,16 +153,4 @@ fn top_logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
         }
         _ => Ok(wanted.then_some(top.unwrap_or(0))),
     }
-}
-
-/// Whether the prompt ends with the beginning of an answer.
-fn ending(fields: &mut Fields) -> Result<(), ApiError> {
-    if fields.flag("add_generation_prompt")? == Some(false) {
-        return Err(ApiError::unsupported("add_generation_prompt", "add_generation_prompt can only be true"));
-    }
-    if fields.flag("continue_final_message")? == Some(true) {
-        let message = "continue_final_message is not supported; leave it out";
-        return Err(ApiError::unsupported("continue_final_message", message));
-    }
-    Ok(())
 }

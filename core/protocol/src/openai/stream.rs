@@ -93,6 +93,9 @@ impl Writer for ChatWriter {
         if !chunk.text.is_empty() || logprobs.is_some() {
             delta.content = Some(chunk.text);
         }
+        if !chunk.reasoning.is_empty() {
+            delta.reasoning_content = Some(chunk.reasoning);
+        }
         for call in chunk.tool_calls {
             let number = self.calls[index];
             if number == 0 || self.parallel_tool_calls {
@@ -100,7 +103,7 @@ impl Writer for ChatWriter {
                 self.calls[index] += 1;
             }
         }
-        if delta.content.is_some() || !delta.tool_calls.is_empty() {
+        if delta.content.is_some() || delta.reasoning_content.is_some() || !delta.tool_calls.is_empty() {
             let choice = ChunkChoice { index, delta, logprobs, finish_reason: None };
             out.push(self.write(vec![choice], None));
         }

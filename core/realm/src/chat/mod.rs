@@ -195,7 +195,7 @@ impl ChatSession {
         state.turn += 1;
         let turn = state.turn;
         let messages = before.into_iter().chain([question.into()]).collect();
-        let (send, receive) = async_channel::bounded(CHANNEL);
+        let (send, receive) = realm_handover::channel(CHANNEL);
         let task = Task::spawn("realm-chat", turn::answer(self.clone(), turn, messages, send))?;
         state.running = Some(task.state());
         Ok(Generation::of_task(receive, task, Arc::clone(&self.0.model.shared)))

@@ -1,6 +1,6 @@
 //! One question's way to its answer: rounds of the model's words and the tools that it calls.
 
-use async_channel::Sender;
+use realm_handover::Sender;
 use realm_engine::{Timings, Usage};
 use serde_json::{Value, json};
 

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::bindings::realm::tenant::capabilities as wit;
 use crate::error::HostError;
+use crate::executor::outside_steps;
 use crate::grants::{Level, Random};
 use crate::host::json;
 use crate::state::State;
@@ -58,7 +59,9 @@ impl wit::Host for State {
     async fn call(&mut self, name: String, arguments: String) -> Result<String, HostError> {
         let tool = self.context.grants.tools.get(&name);
         let tool = Arc::clone(tool.ok_or_else(|| denied(&format!("a tool `{name}`")))?);
-        let answer = tool(arguments).await.map_err(|why| Error::new(ErrorKind::Failed, why))?;
+        let answer = outside_steps(async move { tool(arguments).await })
+            .await
+            .map_err(|why| Error::new(ErrorKind::Failed, why))?;
         // The guest's own memory is charged when it takes this.
         Ok(answer)
     }

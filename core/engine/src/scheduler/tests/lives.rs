@@ -98,7 +98,7 @@ impl Life<'_> {
                 if handle.tokens.is_empty() {
                     return;
                 }
-                let (reply, answer) = async_channel::bounded(1);
+                let (reply, answer) = realm_handover::channel(1);
                 let first = first.min(handle.tokens.len() - 1);
                 handle.pending = Some((answer, output, first));
                 let results = Results::Values(Forwarded::default(), reply);

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 
-use async_channel::Receiver;
 use realm_compute::CacheType;
 use realm_compute::cpu::CpuBackend;
 use realm_gguf::Gguf;
@@ -115,7 +114,7 @@ impl Bench {
         shared_prefix: usize,
         sampling: Sampling,
     ) -> Chunks {
-        let (send, receive) = async_channel::bounded(tokens + 1);
+        let (send, receive) = realm_handover::channel(tokens + 1);
         let mut request =
             Request { prompt: prompt.to_vec(), sampling, ignore_eos: true, ..Request::default() };
         let speculator =

@@ -1,0 +1,45 @@
+//! How results pass from a thread that serves everyone to readers that may leave at any time.
+//!
+//! The engine's thread sends, and a reader may be anything: a blocked thread, a task of some executor, an event loop of
+//! Python's or Node's. What wakes a reader is foreign code, and so is what runs when a waker is dropped. Three rules keep that
+//! code from stopping the sender:
+//!
+//! 1. **No lock is held while foreign code runs.** Wakers are taken out of their list first ([`Wakers::wake_all`]), and are
+//!    cloned and dropped outside of every lock.
+//! 2. **What wakes does not own what it wakes.** A [`Shared`] generation gives its source a waker that holds nothing but the
+//!    list of those who wait. Handles alone own the source, so dropping the last one ends it at once, on the thread that drops.
+//! 3. **Foreign code cannot end the sender.** [`call_out`] contains its panics, and [`is_calling_out`] tells destructors that
+//!    this thread must not wait for a thread that may be waiting for it.
+//!
+//! - [`channel`]: a bounded channel with one sender, whose reader may be a thread or a task.
+//! - [`Shared`]: a stream in several hands.
+//! - [`block_on`]: waits for a future on this thread.
+//!
+//! `model/` compiles these files against loom's primitives, and checks every interleaving of small programs.
+#![forbid(unsafe_code)]
+
+mod block_on;
+mod calling_out;
+mod channel;
+mod shared;
+mod sync;
+mod wakers;
+
+pub use block_on::block_on;
+pub use calling_out::{call_out, is_calling_out};
+pub use channel::{Closed, Receiver, Sender, TryRecvError, TrySendError, channel, unbounded};
+pub use shared::{Shared, Source};
+pub use wakers::{Ticket, Until, Wakers};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_foreign_code_is_contained_and_the_thread_knows_when_it_is_outside() {
+        assert!(!is_calling_out());
+        assert_eq!(call_out(is_calling_out), Some(true));
+        assert_eq!(call_out(|| call_out(|| panic!("expected by this test"))), Some(None::<()>));
+        assert!(!is_calling_out());
+    }
+}
