@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyList;
-use pyo3::{PyTraverseError, PyVisit};
 
 use crate::process::{Pass, Process, with_gil};
 
