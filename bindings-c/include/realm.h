@@ -565,7 +565,7 @@ void realm_generation_cancel(const RealmGeneration *generation);
 // Whether it was cancelled before it had ended.
 bool realm_generation_is_cancelled(const RealmGeneration *generation);
 
-// Frees a generation, and cancels the request if it has not ended.
+// Frees a generation, and cancels the request if it has not ended. Threads that wait for its chunks are told that there is none.
 void realm_generation_free(RealmGeneration *generation);
 
 // New text, which may be empty while a character or a stop string is unfinished. Its length in bytes goes to `len`, which may be

@@ -19,11 +19,11 @@ def doorbell(loop: asyncio.AbstractEventLoop) -> object:
     bell = known() if known is not None else None
     if bell is not None or loop in _DEAF or not hasattr(_realm, "Doorbell"):
         return bell
-    bell = _realm.Doorbell()
+    new = _realm.Doorbell()
     try:
-        loop.add_reader(bell.fileno(), bell)
+        loop.add_reader(new.fileno(), new)
     except NotImplementedError:
         _DEAF.add(loop)
         return None
-    _BELLS[loop] = weakref.ref(bell)
-    return bell
+    _BELLS[loop] = weakref.ref(new)
+    return new

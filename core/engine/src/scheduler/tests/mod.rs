@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicUsize;
 use realm_compute::CacheType;
 use realm_compute::cpu::CpuBackend;
 use realm_gguf::Gguf;
+use realm_handover::Receiver;
 use realm_hub::{Hub, Reference};
 use realm_model::{Transformer, Weights};
 
