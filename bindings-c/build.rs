@@ -1,6 +1,9 @@
 //! The name that programs look the shared library up by: the version of its ABI, not of the file.
 
+include!("../ci/features/link_glibc.rs");
+
 fn main() {
+    link_glibc();
     println!("cargo:rerun-if-changed=build.rs");
     match std::env::var("CARGO_CFG_TARGET_OS").as_deref() {
         Ok("linux") => {

@@ -18,9 +18,7 @@ in_root() {
 
 # unpack_swift FOLDER: puts what ci/package-swift built and the models into a folder in `root`.
 unpack_swift() {
-    local target cache model
-    target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-    cache=${REALM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/realm}
+    local model
     tar -C "$1" -xzf "$target"/swift/realm-swift-*.tar.gz
     mv "$1"/realm-swift-* "$1/Realm"
     mkdir -p "$1/cache/models"

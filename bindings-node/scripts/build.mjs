@@ -29,8 +29,7 @@ const platform = `${process.platform}-${process.arch}${suffix}`
 if (!(platform in PLATFORMS)) throw new Error(`there is no package for ${platform}; add it to scripts/build.mjs`)
 
 // The native half.
-const profile = release ? ['--release'] : []
-run('cargo', 'build', '--locked', '--quiet', '-p', 'realm-node', ...profile)
+run('cargo', 'build', '--locked', '--quiet', '-p', 'realm-node', ...(release ? ['--release'] : []))
 const target = resolve(process.env.CARGO_TARGET_DIR ?? join(root, '../target'), release ? 'release' : 'debug')
 const library = { win32: 'realm_node.dll', darwin: 'librealm_node.dylib' }[process.platform] ?? 'librealm_node.so'
 const folder = join(root, 'npm', platform)
@@ -38,6 +37,7 @@ rmSync(folder, { recursive: true, force: true })
 mkdirSync(folder, { recursive: true })
 copyFileSync(join(target, library), join(folder, 'realm.node'))
 if (process.platform === 'linux') run('strip', '--strip-unneeded', join(folder, 'realm.node'))
+if (process.env.REALM_GLIBC) run('../ci/check-glibc', join(folder, 'realm.node'))
 const { version, license, author } = manifest
 const description = `The native half of realm for ${platform}`
 const licenses = ['LICENSE-APACHE', 'LICENSE-MIT']
