@@ -75,6 +75,7 @@ mod _realm {
     use crate::progress::ProgressEvent;
     #[pymodule_export]
     use crate::protocol::{Answer, Events, Service};
+    #[pymodule_export]
     use crate::results::{Chunk, Completion, Timings, Token, TokenLogprob, ToolCall, Usage};
     #[pymodule_export]
     use crate::runtime::{Realm, command};

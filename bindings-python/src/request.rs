@@ -89,12 +89,19 @@ const OPTIONS: [&str; 36] = [
 
 /// Refuses True and False for numbers, which Python takes for 1 and 0.
 fn number(key: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
-    let takes_flags =
-        matches!(
-            key,
-            "json" | "ignore_eos" | "input" | "json_schema" | "response_format" | "tools" | "special"
-                | "add_generation_prompt" | "continue_final_message" | "enable_thinking"
-        );
+    let takes_flags = matches!(
+        key,
+        "json"
+            | "ignore_eos"
+            | "input"
+            | "json_schema"
+            | "response_format"
+            | "tools"
+            | "special"
+            | "add_generation_prompt"
+            | "continue_final_message"
+            | "enable_thinking"
+    );
     if !takes_flags && value.is_instance_of::<PyBool>() {
         return Err(PyTypeError::new_err("a bool is no number"));
     }

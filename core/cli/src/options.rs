@@ -92,12 +92,6 @@ impl ModelOptions {
         };
         let realm = builder.build()?;
         let model = realm.load_model_with(&self.model, &options, &mut Bars::new())?;
-        let trained = model.info().trained_context_length;
-        if let Some(context) = self.context.filter(|&context| context > trained) {
-            eprintln!(
-                "--context is {context}, and the model was trained for {trained} tokens: beyond, its texts get worse"
-            );
-        }
         Ok((realm, model))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use realm::{ErrorCode, Finish, FinishReason, Generation, Message, Request};
 
 use crate::interrupt::{self, Interrupted};

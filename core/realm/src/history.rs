@@ -1,6 +1,6 @@
 //! Conversations that are longer than the context.
 
-use crate::{Error, Message, Model, Prompt, Request};
+use crate::{Error, Model, Prompt, Request};
 
 impl Model {
     /// Returns the request without as many of the conversation's oldest turns as it takes for the others to fit into the
@@ -36,11 +36,5 @@ impl Model {
         }
         from(begins[last])?;
         Ok((request, begins[last] - system))
-    }
-}
-
-impl Message {
-    fn is_user(&self) -> bool {
-        self.0["role"].as_str() == Some("user")
     }
 }

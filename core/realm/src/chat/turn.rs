@@ -1,7 +1,7 @@
 //! One question's way to its answer: rounds of the model's words and the tools that it calls.
 
-use realm_handover::Sender;
 use realm_engine::{Timings, Usage};
+use realm_handover::Sender;
 use serde_json::{Value, json};
 
 use super::{ChatSession, Overflow, Session, history};
