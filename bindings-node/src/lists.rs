@@ -5,9 +5,10 @@ use napi_derive::napi;
 use realm::{EmbedOptions, Pooling};
 use serde_json::json;
 
+use crate::environment::promise;
 use crate::error::failed;
 use crate::generation::Completion;
-use crate::model::{NativeAdapter, NativeModel};
+use crate::model::{NativeAdapter, NativeModel, owned};
 use crate::options::request;
 use crate::processors::{Process, process};
 
@@ -40,11 +41,14 @@ pub fn generate_many<'env>(
     #[napi(ts_arg_type = "unknown")] function: Option<Process<'_>>,
 ) -> Result<PromiseRaw<'env, Vec<Completion>>> {
     let (model, requests) = (model.handle.get()?, requests(&each, adapter, function.as_ref())?);
-    env.spawn_future(async move {
+    promise(env, async move {
         let all = model.generate_many_async(requests).await.map_err(failed)?;
         Ok(all.into_iter().map(Completion::from).collect())
     })
 }
+
+/// A completion, or an error as `[code, message]`.
+type Each = Either<Completion, Vec<String>>;
 
 /// Answers many requests; each has its completion, or its error as `[code, message]`.
 #[napi(ts_return_type = "Promise<(Completion | string[])[]>")]
@@ -54,9 +58,9 @@ pub fn generate_each<'env>(
     each: Vec<String>,
     adapter: Option<&NativeAdapter>,
     #[napi(ts_arg_type = "unknown")] function: Option<Process<'_>>,
-) -> Result<PromiseRaw<'env, Vec<Either<Completion, Vec<String>>>>> {
+) -> Result<PromiseRaw<'env, Vec<Each>>> {
     let (model, requests) = (model.handle.get()?, requests(&each, adapter, function.as_ref())?);
-    env.spawn_future(async move {
+    promise(env, async move {
         let each = model.generate_each_async(requests).await.into_iter();
         let one = |result| match result {
             Ok(completion) => Either::A(Completion::from(completion)),
@@ -70,41 +74,50 @@ pub fn generate_each<'env>(
 }
 
 /// One vector for each text.
-#[napi]
-pub async fn embed_many(
+#[napi(ts_return_type = "Promise<Float32Array[]>")]
+pub fn embed_many<'env>(
+    env: &'env Env,
     model: &NativeModel,
     texts: Vec<Either<String, Uint32Array>>,
     pooling: Option<String>,
     normalize: bool,
-) -> Result<Vec<Float32Array>> {
+) -> Result<PromiseRaw<'env, Vec<Float32Array>>> {
     let model = model.handle.get()?;
     let pooling = pooling.as_deref().map(str::parse::<Pooling>).transpose();
     let pooling = pooling.map_err(|error| failed(error.into()))?;
     let options = EmbedOptions { pooling, normalize };
-    let vectors = model.embed_many_async(tokens(&model, texts), &options).await.map_err(failed)?;
-    Ok(vectors.into_iter().map(Float32Array::new).collect())
+    let texts: Vec<_> = texts.into_iter().map(owned).collect();
+    promise(env, async move {
+        let texts = tokens(&model, texts);
+        let vectors = model.embed_many_async(texts, &options).await.map_err(failed)?;
+        Ok(vectors.into_iter().map(Float32Array::new).collect())
+    })
 }
 
 /// Scores of each text, as JSON.
-#[napi]
-pub async fn score_many(
+#[napi(ts_return_type = "Promise<string>")]
+pub fn score_many<'env>(
+    env: &'env Env,
     model: &NativeModel,
     texts: Vec<Either<String, Uint32Array>>,
     top: u32,
-) -> Result<String> {
+) -> Result<PromiseRaw<'env, String>> {
     let model = model.handle.get()?;
-    let texts = tokens(&model, texts);
-    let scores = model.score_many_async(texts, top as usize).await.map_err(failed)?;
-    let likely = |t: &realm::TokenLogprob| json!({"id": t.id, "logprob": t.logprob});
-    let one = |score: &realm::Scored| json!({"next": score.next, "top": score.top.iter().map(likely).collect::<Vec<_>>()});
-    let all = scores.iter().map(|text| text.iter().map(one).collect::<serde_json::Value>());
-    Ok(all.collect::<serde_json::Value>().to_string())
+    let texts: Vec<_> = texts.into_iter().map(owned).collect();
+    promise(env, async move {
+        let texts = tokens(&model, texts);
+        let scores = model.score_many_async(texts, top as usize).await.map_err(failed)?;
+        let likely = |t: &realm::TokenLogprob| json!({"id": t.id, "logprob": t.logprob});
+        let one = |score: &realm::Scored| json!({"next": score.next, "top": score.top.iter().map(likely).collect::<Vec<_>>()});
+        let all = scores.iter().map(|text| text.iter().map(one).collect::<serde_json::Value>());
+        Ok(all.collect::<serde_json::Value>().to_string())
+    })
 }
 
-fn tokens(model: &realm::Model, texts: Vec<Either<String, Uint32Array>>) -> Vec<Vec<u32>> {
-    let tokens = |text: Either<String, Uint32Array>| match text {
+fn tokens(model: &realm::Model, texts: Vec<Either<String, Vec<u32>>>) -> Vec<Vec<u32>> {
+    let tokens = |text: Either<String, Vec<u32>>| match text {
         Either::A(text) => model.encode(&text),
-        Either::B(tokens) => tokens.to_vec(),
+        Either::B(tokens) => tokens,
     };
     texts.into_iter().map(tokens).collect()
 }

@@ -49,7 +49,7 @@ impl NativeModel {
 }
 
 /// A text or token ids, apart from Node's memory.
-fn owned(text: Either<String, Uint32Array>) -> Either<String, Vec<u32>> {
+pub(crate) fn owned(text: Either<String, Uint32Array>) -> Either<String, Vec<u32>> {
     match text {
         Either::A(text) => Either::A(text),
         Either::B(tokens) => Either::B(tokens.to_vec()),

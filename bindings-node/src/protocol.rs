@@ -47,7 +47,7 @@ impl NativeService {
         call: &NativeCall,
     ) -> Result<PromiseRaw<'env, NativeAnswer>> {
         let (service, registration) = (self.handle.get()?, call.registration()?);
-        env.spawn_future(async move {
+        crate::environment::promise(env, async move {
             let answered = Abortable::new(service.handle(&method, &path, body.as_bytes()), registration);
             let answer = answered.await.map_err(|_| of_code("cancelled", "the call was aborted"))?;
             let (body, events) = match answer.body {
@@ -75,7 +75,6 @@ pub struct NativeCall {
 impl NativeCall {
     /// One that has not begun.
     #[napi(constructor)]
-    #[expect(clippy::new_without_default, reason = "JavaScript makes them")]
     pub fn new() -> Self {
         let (handle, registration) = AbortHandle::new_pair();
         Self { handle, registration: Mutex::new(Some(registration)) }

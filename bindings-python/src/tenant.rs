@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 use realm::ProgramLimits;
 
 use crate::arguments::count;
@@ -15,7 +15,7 @@ use crate::grants::Grants;
 use crate::handle::{Handle, not_picklable};
 use crate::metrics::Served;
 use crate::model::Model;
-use crate::record::record;
+use crate::record::{Reduced, record};
 
 /// What a tenant may use. `None` stands for no limit.
 #[pyclass(frozen, get_all, module = "realm", skip_from_py_object)]
@@ -149,11 +149,10 @@ impl Limits {
         Ok(self.core()? == other.get().core()?)
     }
 
-    fn __reduce__<'py>(
-        slf: &Bound<'py, Self>,
-    ) -> PyResult<(Bound<'py, PyAny>, (Bound<'py, PyAny>, Bound<'py, PyDict>))> {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
         let rebuild = slf.py().import("realm._pickle")?.getattr("rebuild")?;
-        Ok((rebuild, (slf.get_type().into_any(), Self::to_dict(slf)?)))
+        let arguments = PyTuple::new(slf.py(), [slf.get_type().into_any(), Self::to_dict(slf)?.into_any()])?;
+        Ok((rebuild, arguments))
     }
 
     /// Its attributes as a dict: what `Limits(**limits)` takes.

@@ -60,24 +60,24 @@ impl<'a> Facts<'a> {
         while grown {
             grown = false;
             for (i, rule) in rules.iter().enumerate() {
-                if !facts.nullable[i] && facts.nullable(&rule) {
+                if !facts.nullable[i] && facts.nullable(rule) {
                     facts.nullable[i] = true;
                     grown = true;
                 }
-                let first = facts.first(&rule);
+                let first = facts.first(rule);
                 grown |= facts.first[i].add(&first);
-                if !facts.regular[i] && facts.is_regular(&rule) {
+                if !facts.regular[i] && facts.is_regular(rule) {
                     facts.regular[i] = true;
-                    facts.parts[i] = facts.parts(&rule);
-                    facts.goes_on[i] = facts.goes_on(&rule);
+                    facts.parts[i] = facts.parts(rule);
+                    facts.goes_on[i] = facts.goes_on(rule);
                     grown = true;
                 }
             }
         }
         // Of what the first rounds did not know yet, again.
-        for i in 0..count {
+        for (i, rule) in rules.iter().enumerate() {
             if facts.regular[i] {
-                facts.goes_on[i] = facts.goes_on(&rules[i]);
+                facts.goes_on[i] = facts.goes_on(rule);
             }
         }
         let mut grown = true;
@@ -85,7 +85,7 @@ impl<'a> Facts<'a> {
             grown = false;
             for (i, rule) in rules.iter().enumerate() {
                 let after = facts.follow[i].clone();
-                grown |= facts.spread(&rule, &after);
+                grown |= facts.spread(rule, &after);
             }
         }
         facts
@@ -237,7 +237,7 @@ impl<'a> Facts<'a> {
         }
         self.goes_on(node)
             .or_else(|| self.looked_up(node))
-            .is_some_and(|on| !on.meets(after) && !(self.nullable(node) && self.first(node).meets(after)))
+            .is_some_and(|on| !(on.meets(after) || self.nullable(node) && self.first(node).meets(after)))
     }
 
     /// [`Self::goes_on`] by the automaton of the node, byte by byte. All that is not ASCII is taken as one.
