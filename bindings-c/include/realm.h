@@ -82,10 +82,24 @@ typedef void (*RealmOnLog)(void *user_data, RealmLevel level, const char *from, 
  * wait for, so what takes long is done elsewhere. */
 typedef void (*RealmTool)(void *user_data, const char *arguments, struct RealmToolCall *call) REALM_NOEXCEPT;
 
+/* Changes the logits of the next token, one for each token of the vocabulary, in place; -INFINITY rules a token out.
+ * `tokens` are those so far, the prompt's included. Both arrays are good until it returns. Runs on a thread of the request's
+ * own. Returns NULL, or what went wrong, a text that is copied; that ends the request. */
+typedef const char *(*RealmLogitsProcessor)(void *user_data, const uint32_t *tokens, size_t tokens_len, float *logits,
+                                            size_t logits_len) REALM_NOEXCEPT;
+
 #ifdef __cplusplus
 }
 #endif
 
+
+// What happens when a conversation does not fit in the context any more.
+typedef enum {
+    // The oldest turns are dropped, a question with all that answered it; system messages stay.
+    REALM_OVERFLOW_DROP_OLDEST,
+    // The question is refused with `limit-exceeded`.
+    REALM_OVERFLOW_REFUSE,
+} RealmOverflow;
 
 // What kind of failure. Stable; new ones may come.
 typedef enum {
@@ -159,6 +173,18 @@ typedef enum {
     REALM_NAME_LIMIT_ADAPTERS,
 } RealmNameLimit;
 
+// How hidden states become an embedding.
+typedef enum {
+    // As the model's file says.
+    REALM_POOLING_DEFAULT,
+    // Their mean.
+    REALM_POOLING_MEAN,
+    // That of the last token.
+    REALM_POOLING_LAST,
+    // That of the first token.
+    REALM_POOLING_CLS,
+} RealmPooling;
+
 // What is measured as a distribution.
 typedef enum {
     // Rows of a forward pass.
@@ -174,18 +200,6 @@ typedef enum {
     // Seconds between a request's tokens.
     REALM_HISTOGRAM_INTER_TOKEN_SECONDS,
 } RealmHistogram;
-
-// How hidden states become an embedding.
-typedef enum {
-    // As the model's file says.
-    REALM_POOLING_DEFAULT,
-    // Their mean.
-    REALM_POOLING_MEAN,
-    // That of the last token.
-    REALM_POOLING_LAST,
-    // That of the first token.
-    REALM_POOLING_CLS,
-} RealmPooling;
 
 // Which level of the contract a program is written at.
 typedef enum {
@@ -244,6 +258,13 @@ typedef enum {
 
 // A LoRA adapter on a model. Unloaded when the last handle and the last request that uses it have gone.
 typedef struct RealmAdapter RealmAdapter;
+
+// What a chat session has beside the options of its request.
+typedef struct RealmChatOptions RealmChatOptions;
+
+// A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room when the context is full.
+// It answers one question at a time; one that fails or is cancelled leaves the conversation as it was before.
+typedef struct RealmChatSession RealmChatSession;
 
 // A piece of a generation.
 typedef struct RealmChunk RealmChunk;
@@ -349,6 +370,8 @@ typedef struct {
     size_t cached_tokens;
     // Tokens generated, an end token included.
     size_t generated_tokens;
+    // Of these, how many belong to the model's thought.
+    size_t reasoning_tokens;
     // Tokens that were computed on the chance that they would follow.
     size_t draft_tokens;
     // Of these, how many did.
@@ -536,6 +559,76 @@ uint32_t realm_abi_version(void);
 // The version of Realm, such as `0.1.0`. The text is never freed.
 const char *realm_version(void);
 
+// The options' defaults: no tools, 8 rounds of them, the oldest turns are dropped.
+RealmChatOptions *realm_chat_options_new(void);
+
+// Frees options.
+void realm_chat_options_free(RealmChatOptions *options);
+
+// Adds a tool that the session runs: its definition in OpenAI's format, a JSON object, and a function that gets the arguments and
+// answers with JSON. What it answers or complains of the model gets to see. Takes `user_data` over, also where it fails. Errors:
+// `invalid-argument` for no JSON, a definition without a name, or NULL.
+bool realm_chat_options_add_tool(RealmChatOptions *options,
+                                 const char *definition,
+                                 RealmTool tool,
+                                 void *user_data,
+                                 RealmDrop drop,
+                                 RealmError **error);
+
+// How often the model may call tools for one question before it has to answer in words; 8 by default.
+void realm_chat_options_set_max_rounds(RealmChatOptions *options, size_t rounds);
+
+// What happens when the conversation does not fit in the context any more; the oldest turns are dropped by default.
+void realm_chat_options_set_overflow(RealmChatOptions *options, RealmOverflow overflow);
+
+// Starts a conversation. `request`, of `realm_request_chat`, is how it begins (a system message, or none) and how each answer is
+// made; `options` may be NULL. Both are copied. Errors: `unsupported` for a model without a chat template, `invalid-argument` for
+// another kind of request and for two tools of one name.
+RealmChatSession *realm_chat_new(const RealmModel *model,
+                                 const RealmRequest *request,
+                                 const RealmChatOptions *options,
+                                 RealmError **error);
+
+// Frees a session. A question that is being answered goes on until its generation is freed.
+void realm_chat_free(RealmChatSession *chat);
+
+// Asks, and waits for the answer, whose text is that of all rounds of tools. Blocks. Errors: `invalid-argument` while another question
+// is being answered, and as `realm_model_generate`.
+RealmCompletion *realm_chat_ask(const RealmChatSession *chat,
+                                const char *question,
+                                RealmError **error);
+
+// Asks, and returns at once; `realm_generation_next` gives the answer's chunks. Cancelling or freeing the generation takes the
+// question back. Errors: as `realm_chat_ask`.
+RealmGeneration *realm_chat_stream(const RealmChatSession *chat,
+                                   const char *question,
+                                   RealmError **error);
+
+// The messages so far, a JSON array in OpenAI's format, for `realm_free`.
+char *realm_chat_messages(const RealmChatSession *chat, RealmError **error);
+
+// Goes on from other messages, a JSON array of objects. Errors: `invalid-argument` for anything else, and while a question is being
+// answered.
+bool realm_chat_set_messages(const RealmChatSession *chat,
+                             const char *messages,
+                             RealmError **error);
+
+// Takes the last question and all that answered it back; `undone`, which may be NULL, gets whether there was one. Errors:
+// `invalid-argument` while a question is being answered.
+bool realm_chat_undo(const RealmChatSession *chat,
+                     bool *undone,
+                     RealmError **error);
+
+// Forgets everything but the system messages at the beginning. Errors: `invalid-argument` while a question is being answered.
+bool realm_chat_clear(const RealmChatSession *chat,
+                      RealmError **error);
+
+// How many messages were dropped to make room in the context, since the beginning or the last `realm_chat_clear`.
+size_t realm_chat_dropped_messages(const RealmChatSession *chat);
+
+// Whether a question is being answered.
+bool realm_chat_is_busy(const RealmChatSession *chat);
+
 // The kind of failure; `REALM_ERROR_CODE_INTERNAL` for NULL.
 RealmErrorCode realm_error_code(const RealmError *error);
 
@@ -573,6 +666,16 @@ void realm_generation_free(RealmGeneration *generation);
 const char *realm_chunk_text(const RealmChunk *chunk,
                              size_t *len);
 
+// New text of the model's thought, which is not part of the chunk's text. Its length in bytes goes to `len`, which may be NULL.
+// Belongs to the chunk.
+const char *realm_chunk_reasoning(const RealmChunk *chunk,
+                                  size_t *len);
+
+// In the first chunk, what the request asked for and the model could only do in another way: the sentence `index`, which
+// belongs to the chunk, or NULL if there are not so many.
+const char *realm_chunk_warning(const RealmChunk *chunk,
+                                size_t index);
+
 // How many new tokens there are.
 size_t realm_chunk_tokens(const RealmChunk *chunk);
 
@@ -591,9 +694,20 @@ bool realm_chunk_finish(const RealmChunk *chunk, RealmFinish *finish);
 // Frees a chunk of `realm_generation_next`.
 void realm_chunk_free(RealmChunk *chunk);
 
-// The text, without the stop string that ended it and without tool calls. Its length in bytes goes to `len`, which may be NULL. Belongs to the completion.
+// The text, without the stop string that ended it, without tool calls and without thoughts. Its length in bytes goes to `len`, which
+// may be NULL. Belongs to the completion.
 const char *realm_completion_text(const RealmCompletion *completion,
                                   size_t *len);
+
+// What the model thought before its answer; empty if it did not. Its length in bytes goes to `len`, which may be NULL. Belongs to
+// the completion.
+const char *realm_completion_reasoning(const RealmCompletion *completion,
+                                       size_t *len);
+
+// What the request asked for and the model could only do in another way (that its chat template knows no tools, for example): the
+// sentence `index`, which belongs to the completion, or NULL if there are not so many.
+const char *realm_completion_warning(const RealmCompletion *completion,
+                                     size_t index);
 
 // How many tokens were generated, an end token included.
 size_t realm_completion_tokens(const RealmCompletion *completion);
@@ -693,6 +807,38 @@ uint64_t realm_limits_names(const RealmLimits *limits, RealmNameLimit limit);
 // One of the names; NULL if there are not so many. Belongs to the limits.
 const char *realm_limits_name(const RealmLimits *limits, RealmNameLimit limit, size_t index);
 
+// Runs `len` requests to their ends; `completions` has a place for each, in their order, and a window of them is under way at once,
+// so that a list of any length never fills a queue. Without `errors`, which may be NULL, the first error ends the call, and no
+// place is written. With it, where a request fails its completion is NULL and its error is at the same place of `errors`, where all
+// others have NULL; both are to be freed. Blocks. Errors: as `realm_model_generate`.
+bool realm_model_generate_many(const RealmModel *model,
+                               const RealmRequest *const *requests,
+                               size_t len,
+                               RealmCompletion **completions,
+                               RealmError **errors,
+                               RealmError **error);
+
+// One vector for each of `len` texts, `[len, width]` in one array for `realm_free`; `width`, which may be NULL, gets the numbers
+// in each. With `normalize` their lengths are 1. Thousands are fine. Blocks. Errors: as `realm_model_generate`; it says which
+// text it was.
+float *realm_model_embed_many(const RealmModel *model,
+                              const char *const *texts,
+                              size_t len,
+                              RealmPooling pooling,
+                              bool normalize,
+                              size_t *width,
+                              RealmError **error);
+
+// Scores `len` texts as `realm_model_score` does; `texts[i]` has `lens[i]` tokens, and `scores` a place for each. Blocks. Errors:
+// as `realm_model_generate`; it says which text it was, and no place is written.
+bool realm_model_score_many(const RealmModel *model,
+                            const uint32_t *const *texts,
+                            const size_t *lens,
+                            size_t len,
+                            size_t top,
+                            RealmScores **scores,
+                            RealmError **error);
+
 // Has every line of Realm's log up to a level go to `on_log`, for the whole process; NULL ends that. Realm itself prints nothing.
 // Takes `user_data` over, also where it fails. Errors: `invalid-argument` if Rust code in this process has set up a log of
 // its own.
@@ -760,11 +906,20 @@ char *realm_model_decode(const RealmModel *model,
 // A tokenizer of the model, for everything else; to be freed. NULL only for NULL.
 RealmTokenizer *realm_model_tokenizer(const RealmModel *model);
 
-// The prompt that the model's chat template makes of a request for a conversation, for `realm_free`. Errors: `unsupported` for a
-// model without a template, `invalid-argument` with the template's own complaint and for another kind of request.
+// The prompt that the model's chat template makes of a request for a conversation, for `realm_free`. It is to look at: as text it
+// no longer says which words are the template's and which a user's, so that control tokens in it can't be parsed safely;
+// `realm_model_render_tokens` gives what the model reads. Errors: `unsupported` for a model without a template,
+// `invalid-argument` with the template's own complaint and for another kind of request.
 char *realm_model_render(const RealmModel *model,
                          const RealmRequest *request,
                          RealmError **error);
+
+// Token ids of the prompt that the model's chat template makes of a request for a conversation, for `realm_free`; their number
+// goes to `len`. A user's words in it are words, whatever they spell. Errors: as `realm_model_render`.
+uint32_t *realm_model_render_tokens(const RealmModel *model,
+                                    const RealmRequest *request,
+                                    size_t *len,
+                                    RealmError **error);
 
 // Runs a request to its end. Blocks; `realm_model_stream` is for what somebody may want to cancel. Errors: `invalid-argument` and
 // `limit-exceeded` say what about the request is wrong, or which limit of the tenant it reached; `overloaded` if too many requests
@@ -923,6 +1078,35 @@ bool realm_request_set_template_variable(RealmRequest *request,
                                          const char *value,
                                          RealmError **error);
 
+// Whether a conversation's prompt ends with the start of the assistant's answer; by default it does, unless the last message is
+// gone on with.
+void realm_request_set_add_generation_prompt(RealmRequest *request,
+                                             bool add);
+
+// The answer goes on with the words of the conversation's last message, which the generated text does not repeat.
+void realm_request_set_continue_final_message(RealmRequest *request, bool go_on);
+
+// Control tokens spelled in a prompt that is a text, such as `<|im_start|>`, become those tokens: only for text that no user
+// wrote.
+void realm_request_set_special(RealmRequest *request,
+                               bool special);
+
+// Sets whether the model thinks before it answers, for templates that know `enable_thinking`; the template's choice unless set.
+void realm_request_set_enable_thinking(RealmRequest *request,
+                                       bool enable);
+
+// Sets how much the model thinks, for templates that know `reasoning_effort`: mostly `low`, `medium` or `high`. Errors:
+// `invalid-argument` for no UTF-8.
+bool realm_request_set_reasoning_effort(RealmRequest *request,
+                                        const char *effort,
+                                        RealmError **error);
+
+// Sets where the model's thought goes: `separate`, the default, for `realm_completion_reasoning` and `realm_chunk_reasoning`, or
+// `inline` for the text, with its marks. Errors: `invalid-argument`.
+bool realm_request_set_reasoning_format(RealmRequest *request,
+                                        const char *format,
+                                        RealmError **error);
+
 // Divides the logits; 0 takes the likeliest token (greedy). 0.8 by default.
 void realm_request_set_temperature(RealmRequest *request, float temperature);
 
@@ -984,7 +1168,9 @@ void realm_request_set_json(RealmRequest *request);
 bool realm_request_set_regex(RealmRequest *request, const char *expression, RealmError **error);
 
 // The text will be what a grammar allows, in llguidance's dialect of Lark or in llama.cpp's GBNF. Errors: `invalid-argument` for no UTF-8.
-bool realm_request_set_lark(RealmRequest *request, const char *grammar, RealmError **error);
+bool realm_request_set_lark(RealmRequest *request,
+                            const char *grammar,
+                            RealmError **error);
 
 // So many tokens at the beginning of the prompt may be computed once for all tenants who mark them too.
 void realm_request_share_prefix(RealmRequest *request, size_t tokens);
@@ -1003,6 +1189,14 @@ bool realm_request_set_input(RealmRequest *request, const char *input, RealmErro
 
 // Where drafts come from; what the model was loaded with by default.
 void realm_request_set_speculation(RealmRequest *request, RealmSpeculation speculation);
+
+// Adds a function that changes the logits before each token is chosen. It runs on a thread of the request's own: no other request
+// waits for it. Takes `user_data` over, also where it fails. Errors: `invalid-argument` for NULL.
+bool realm_request_add_logits_processor(RealmRequest *request,
+                                        RealmLogitsProcessor processor,
+                                        void *user_data,
+                                        RealmDrop drop,
+                                        RealmError **error);
 
 // Starts a runtime. `threads` compute, 0 stands for one for each core. `device` is `cpu`, `cuda`, `cuda:1` and so on or, as
 // NULL, the first NVIDIA GPU that Realm can use and otherwise the CPU. `cache_folder` is where fetched models are kept; NULL is
@@ -1024,14 +1218,21 @@ void realm_load_options_free(RealmLoadOptions *options);
 // Tokens that the KV cache holds over all requests.
 void realm_load_options_set_kv_tokens(RealmLoadOptions *options, size_t tokens);
 
+// Tokens that one request may have, prompt and generation together. By default what the model was trained for, or less where the
+// KV cache holds less; with more, texts get worse from there on.
+void realm_load_options_set_context_length(RealmLoadOptions *options,
+                                           size_t tokens);
+
 // Bytes of the KV cache.
 void realm_load_options_set_kv_memory(RealmLoadOptions *options, uint64_t bytes);
 
 // How the KV cache holds numbers. By default 32-bit floats on the CPU, 16-bit floats on a GPU.
 void realm_load_options_set_cache_type(RealmLoadOptions *options, RealmCacheType cache_type);
 
-// A chat template in place of the file's own. Copies the text. Errors: `invalid-argument` for no UTF-8.
-bool realm_load_options_set_chat_template(RealmLoadOptions *options, const char *template_, RealmError **error);
+// A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml`. Copies the text. Errors: `invalid-argument` for no UTF-8.
+bool realm_load_options_set_chat_template(RealmLoadOptions *options,
+                                          const char *template_,
+                                          RealmError **error);
 
 // Where drafts come from, for requests that do not say.
 void realm_load_options_set_speculation(RealmLoadOptions *options, RealmSpeculation speculation);
