@@ -263,6 +263,13 @@ typedef void (*UniffiCallbackInterfaceToolMethod0)(uint64_t, RustBuffer, UniffiF
     );
 
 #endif
+#ifndef UNIFFI_FFIDEF_CALLBACK_INTERFACE_LOGITS_PROCESSOR_METHOD0
+#define UNIFFI_FFIDEF_CALLBACK_INTERFACE_LOGITS_PROCESSOR_METHOD0
+typedef void (*UniffiCallbackInterfaceLogitsProcessorMethod0)(uint64_t, RustBuffer, RustBuffer, RustBuffer* _Nonnull, 
+        RustCallStatus *_Nonnull uniffiCallStatus
+    );
+
+#endif
 #ifndef UNIFFI_FFIDEF_V_TABLE_CALLBACK_INTERFACE_LOG_SINK
 #define UNIFFI_FFIDEF_V_TABLE_CALLBACK_INTERFACE_LOG_SINK
 typedef struct UniffiVTableCallbackInterfaceLogSink {
@@ -288,6 +295,15 @@ typedef struct UniffiVTableCallbackInterfaceTool {
     UniffiCallbackInterfaceClone _Nonnull uniffiClone;
     UniffiCallbackInterfaceToolMethod0 _Nonnull call;
 } UniffiVTableCallbackInterfaceTool;
+
+#endif
+#ifndef UNIFFI_FFIDEF_V_TABLE_CALLBACK_INTERFACE_LOGITS_PROCESSOR
+#define UNIFFI_FFIDEF_V_TABLE_CALLBACK_INTERFACE_LOGITS_PROCESSOR
+typedef struct UniffiVTableCallbackInterfaceLogitsProcessor {
+    UniffiCallbackInterfaceFree _Nonnull uniffiFree;
+    UniffiCallbackInterfaceClone _Nonnull uniffiClone;
+    UniffiCallbackInterfaceLogitsProcessorMethod0 _Nonnull process;
+} UniffiVTableCallbackInterfaceLogitsProcessor;
 
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_LOGSINK
@@ -348,6 +364,76 @@ void uniffi_realm_swift_fn_init_callback_vtable_tool(const UniffiVTableCallbackI
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOOL_CALL
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOOL_CALL
 uint64_t uniffi_realm_swift_fn_method_tool_call(uint64_t ptr, RustBuffer arguments
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_CHATSESSION
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_CHATSESSION
+uint64_t uniffi_realm_swift_fn_clone_chatsession(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_CHATSESSION
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_CHATSESSION
+void uniffi_realm_swift_fn_free_chatsession(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CONSTRUCTOR_CHATSESSION_NEW
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CONSTRUCTOR_CHATSESSION_NEW
+uint64_t uniffi_realm_swift_fn_constructor_chatsession_new(uint64_t model, RustBuffer request, RustBuffer tools, RustBuffer max_rounds, RustBuffer overflow, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_CHATSESSION_CLEAR
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_CHATSESSION_CLEAR
+void uniffi_realm_swift_fn_method_chatsession_clear(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_CHATSESSION_DROPPED_MESSAGES
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_CHATSESSION_DROPPED_MESSAGES
+uint64_t uniffi_realm_swift_fn_method_chatsession_dropped_messages(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_CHATSESSION_IS_BUSY
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_CHATSESSION_IS_BUSY
+int8_t uniffi_realm_swift_fn_method_chatsession_is_busy(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_CHATSESSION_MESSAGES
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_CHATSESSION_MESSAGES
+RustBuffer uniffi_realm_swift_fn_method_chatsession_messages(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_CHATSESSION_SET_MESSAGES
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_CHATSESSION_SET_MESSAGES
+void uniffi_realm_swift_fn_method_chatsession_set_messages(uint64_t ptr, RustBuffer messages, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_CHATSESSION_START
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_CHATSESSION_START
+uint64_t uniffi_realm_swift_fn_method_chatsession_start(uint64_t ptr, RustBuffer question, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_CHATSESSION_UNDO
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_CHATSESSION_UNDO
+int8_t uniffi_realm_swift_fn_method_chatsession_undo(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_LOGITSPROCESSOR
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_LOGITSPROCESSOR
+uint64_t uniffi_realm_swift_fn_clone_logitsprocessor(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_LOGITSPROCESSOR
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_LOGITSPROCESSOR
+void uniffi_realm_swift_fn_free_logitsprocessor(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_INIT_CALLBACK_VTABLE_LOGITSPROCESSOR
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_INIT_CALLBACK_VTABLE_LOGITSPROCESSOR
+void uniffi_realm_swift_fn_init_callback_vtable_logitsprocessor(const UniffiVTableCallbackInterfaceLogitsProcessor* _Nonnull vtable
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_LOGITSPROCESSOR_PROCESS
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_LOGITSPROCESSOR_PROCESS
+RustBuffer uniffi_realm_swift_fn_method_logitsprocessor_process(uint64_t ptr, RustBuffer tokens, RustBuffer logits, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_GENERATION
@@ -415,6 +501,31 @@ uint64_t uniffi_realm_swift_fn_clone_model(uint64_t handle, RustCallStatus *_Non
 void uniffi_realm_swift_fn_free_model(uint64_t handle, RustCallStatus *_Nonnull out_status
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_EMBED_MANY
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_EMBED_MANY
+uint64_t uniffi_realm_swift_fn_method_model_embed_many(uint64_t ptr, RustBuffer texts, RustBuffer pooling, int8_t normalize
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_ENCODE_MANY
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_ENCODE_MANY
+RustBuffer uniffi_realm_swift_fn_method_model_encode_many(uint64_t ptr, RustBuffer texts, int8_t special, int8_t boundaries, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_GENERATE_EACH
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_GENERATE_EACH
+uint64_t uniffi_realm_swift_fn_method_model_generate_each(uint64_t ptr, RustBuffer requests
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_GENERATE_MANY
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_GENERATE_MANY
+uint64_t uniffi_realm_swift_fn_method_model_generate_many(uint64_t ptr, RustBuffer requests
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_SCORE_MANY
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_SCORE_MANY
+uint64_t uniffi_realm_swift_fn_method_model_score_many(uint64_t ptr, RustBuffer texts, uint64_t top
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_ADAPTED
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_ADAPTED
 uint64_t uniffi_realm_swift_fn_method_model_adapted(uint64_t ptr, uint64_t adapter, float scale, RustCallStatus *_Nonnull out_status
@@ -458,6 +569,11 @@ RustBuffer uniffi_realm_swift_fn_method_model_metrics(uint64_t ptr, RustCallStat
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_RENDER
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_RENDER
 RustBuffer uniffi_realm_swift_fn_method_model_render(uint64_t ptr, RustBuffer request, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_RENDER_TOKENS
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_RENDER_TOKENS
+RustBuffer uniffi_realm_swift_fn_method_model_render_tokens(uint64_t ptr, RustBuffer request, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_RESTORE_SEQUENCE
@@ -1020,6 +1136,54 @@ uint16_t uniffi_realm_swift_checksum_method_tool_call(void
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_CHATSESSION_CLEAR
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_CHATSESSION_CLEAR
+uint16_t uniffi_realm_swift_checksum_method_chatsession_clear(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_CHATSESSION_DROPPED_MESSAGES
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_CHATSESSION_DROPPED_MESSAGES
+uint16_t uniffi_realm_swift_checksum_method_chatsession_dropped_messages(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_CHATSESSION_IS_BUSY
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_CHATSESSION_IS_BUSY
+uint16_t uniffi_realm_swift_checksum_method_chatsession_is_busy(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_CHATSESSION_MESSAGES
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_CHATSESSION_MESSAGES
+uint16_t uniffi_realm_swift_checksum_method_chatsession_messages(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_CHATSESSION_SET_MESSAGES
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_CHATSESSION_SET_MESSAGES
+uint16_t uniffi_realm_swift_checksum_method_chatsession_set_messages(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_CHATSESSION_START
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_CHATSESSION_START
+uint16_t uniffi_realm_swift_checksum_method_chatsession_start(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_CHATSESSION_UNDO
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_CHATSESSION_UNDO
+uint16_t uniffi_realm_swift_checksum_method_chatsession_undo(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_LOGITSPROCESSOR_PROCESS
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_LOGITSPROCESSOR_PROCESS
+uint16_t uniffi_realm_swift_checksum_method_logitsprocessor_process(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_GENERATION_CANCEL
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_GENERATION_CANCEL
 uint16_t uniffi_realm_swift_checksum_method_generation_cancel(void
@@ -1059,6 +1223,36 @@ uint16_t uniffi_realm_swift_checksum_method_adapter_name(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_ADAPTER_RANK
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_ADAPTER_RANK
 uint16_t uniffi_realm_swift_checksum_method_adapter_rank(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_EMBED_MANY
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_EMBED_MANY
+uint16_t uniffi_realm_swift_checksum_method_model_embed_many(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_ENCODE_MANY
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_ENCODE_MANY
+uint16_t uniffi_realm_swift_checksum_method_model_encode_many(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_GENERATE_EACH
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_GENERATE_EACH
+uint16_t uniffi_realm_swift_checksum_method_model_generate_each(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_GENERATE_MANY
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_GENERATE_MANY
+uint16_t uniffi_realm_swift_checksum_method_model_generate_many(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_SCORE_MANY
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_SCORE_MANY
+uint16_t uniffi_realm_swift_checksum_method_model_score_many(void
     
 );
 #endif
@@ -1113,6 +1307,12 @@ uint16_t uniffi_realm_swift_checksum_method_model_metrics(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_RENDER
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_RENDER
 uint16_t uniffi_realm_swift_checksum_method_model_render(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_RENDER_TOKENS
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_RENDER_TOKENS
+uint16_t uniffi_realm_swift_checksum_method_model_render_tokens(void
     
 );
 #endif
@@ -1341,6 +1541,12 @@ uint16_t uniffi_realm_swift_checksum_method_tenant_set_program(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TENANT_WAITING
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TENANT_WAITING
 uint16_t uniffi_realm_swift_checksum_method_tenant_waiting(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_CONSTRUCTOR_CHATSESSION_NEW
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_CONSTRUCTOR_CHATSESSION_NEW
+uint16_t uniffi_realm_swift_checksum_constructor_chatsession_new(void
     
 );
 #endif

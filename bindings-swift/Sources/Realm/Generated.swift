@@ -787,6 +787,259 @@ public func FfiConverterTypeAdapter_lower(_ value: Adapter) -> UInt64 {
 
 
 /**
+ * A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room when the context is full.
+ * It answers one question at a time; one that fails or is cancelled leaves the conversation as it was before.
+ */
+public protocol ChatSessionProtocol: AnyObject, Sendable {
+    
+    /**
+     * Forgets everything but the system messages at the beginning. Throws `InvalidArgument` while a question is being answered.
+     */
+    func clear() throws 
+    
+    /**
+     * How many messages were dropped to make room in the context, since the beginning or the last `clear`.
+     */
+    func droppedMessages()  -> UInt64
+    
+    /**
+     * Whether a question is being answered.
+     */
+    func isBusy()  -> Bool
+    
+    /**
+     * The messages so far.
+     */
+    func messages()  -> [Message]
+    
+    /**
+     * Goes on from other messages. Throws `InvalidArgument` while a question is being answered.
+     */
+    func setMessages(messages: [Message]) throws 
+    
+    /**
+     * Asks, and returns at once. `stream` and `ask` say more about it, and take the question back when their task is cancelled.
+     */
+    func start(question: Message) throws  -> Generation
+    
+    /**
+     * Takes the last question and all that answered it back; false if there is none. Throws `InvalidArgument` while a question is being
+     * answered.
+     */
+    func undo() throws  -> Bool
+    
+}
+/**
+ * A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room when the context is full.
+ * It answers one question at a time; one that fails or is cancelled leaves the conversation as it was before.
+ */
+open class ChatSession: ChatSessionProtocol, @unchecked Sendable {
+    fileprivate let handle: UInt64
+
+    /// Used to instantiate a [FFIObject] without an actual handle, for fakes in tests, mostly.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public struct NoHandle {
+        public init() {}
+    }
+
+    // TODO: We'd like this to be `private` but for Swifty reasons,
+    // we can't implement `FfiConverter` without making this `required` and we can't
+    // make it `required` without making it `public`.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    required public init(unsafeFromHandle handle: UInt64) {
+        self.handle = handle
+    }
+
+    // This constructor can be used to instantiate a fake object.
+    // - Parameter noHandle: Placeholder value so we can have a constructor separate from the default empty one that may be implemented for classes extending [FFIObject].
+    //
+    // - Warning:
+    //     Any object instantiated with this constructor cannot be passed to an actual Rust-backed object. Since there isn't a backing handle the FFI lower functions will crash.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public init(noHandle: NoHandle) {
+        self.handle = 0
+    }
+
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public func uniffiCloneHandle() -> UInt64 {
+        return try! rustCall { uniffi_realm_swift_fn_clone_chatsession(self.handle, $0) }
+    }
+    /**
+     * Starts a conversation. `request`, whose prompt is `chat`, is how it begins (a system message, or none) and how each answer is made.
+     * `maxRounds` is how often the model may call tools for one question before it has to answer in words; nil for 8. Throws
+     * `Unsupported` for a model without a chat template, `InvalidArgument` for another kind of prompt and two tools of one name.
+     */
+public convenience init(model: Model, request: Request, tools: [ChatTool] = [], maxRounds: UInt64? = nil, overflow: Overflow? = nil)throws  {
+    let handle =
+        try rustCallWithError(FfiConverterTypeRealmError_lift) {
+        uniffiCallStatus in
+    uniffi_realm_swift_fn_constructor_chatsession_new(
+        FfiConverterTypeModel_lower(model),
+        FfiConverterTypeRequest_lower(request),
+        FfiConverterSequenceTypeChatTool.lower(tools),
+        FfiConverterOptionUInt64.lower(maxRounds),
+        FfiConverterOptionTypeOverflow.lower(overflow),uniffiCallStatus
+    )
+}
+    self.init(unsafeFromHandle: handle)
+}
+
+    deinit {
+        if handle == 0 {
+            // Mock objects have handle=0 don't try to free them
+            return
+        }
+
+        try! rustCall { uniffi_realm_swift_fn_free_chatsession(handle, $0) }
+    }
+
+    
+
+    
+    /**
+     * Forgets everything but the system messages at the beginning. Throws `InvalidArgument` while a question is being answered.
+     */
+open func clear()throws   {try rustCallWithError(FfiConverterTypeRealmError_lift) {
+        uniffiCallStatus in
+    uniffi_realm_swift_fn_method_chatsession_clear(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+}
+}
+    
+    /**
+     * How many messages were dropped to make room in the context, since the beginning or the last `clear`.
+     */
+open func droppedMessages() -> UInt64  {
+    return try!  FfiConverterUInt64.lift(try! rustCall() {
+        uniffiCallStatus in
+    uniffi_realm_swift_fn_method_chatsession_dropped_messages(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * Whether a question is being answered.
+     */
+open func isBusy() -> Bool  {
+    return try!  FfiConverterBool.lift(try! rustCall() {
+        uniffiCallStatus in
+    uniffi_realm_swift_fn_method_chatsession_is_busy(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * The messages so far.
+     */
+open func messages() -> [Message]  {
+    return try!  FfiConverterSequenceTypeMessage.lift(try! rustCall() {
+        uniffiCallStatus in
+    uniffi_realm_swift_fn_method_chatsession_messages(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * Goes on from other messages. Throws `InvalidArgument` while a question is being answered.
+     */
+open func setMessages(messages: [Message])throws   {try rustCallWithError(FfiConverterTypeRealmError_lift) {
+        uniffiCallStatus in
+    uniffi_realm_swift_fn_method_chatsession_set_messages(
+            self.uniffiCloneHandle(),
+        FfiConverterSequenceTypeMessage.lower(messages),uniffiCallStatus
+    )
+}
+}
+    
+    /**
+     * Asks, and returns at once. `stream` and `ask` say more about it, and take the question back when their task is cancelled.
+     */
+open func start(question: Message)throws  -> Generation  {
+    return try  FfiConverterTypeGeneration_lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
+        uniffiCallStatus in
+    uniffi_realm_swift_fn_method_chatsession_start(
+            self.uniffiCloneHandle(),
+        FfiConverterTypeMessage_lower(question),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * Takes the last question and all that answered it back; false if there is none. Throws `InvalidArgument` while a question is being
+     * answered.
+     */
+open func undo()throws  -> Bool  {
+    return try  FfiConverterBool.lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
+        uniffiCallStatus in
+    uniffi_realm_swift_fn_method_chatsession_undo(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+})
+}
+    
+
+    
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeChatSession: FfiConverter {
+    typealias FfiType = UInt64
+    typealias SwiftType = ChatSession
+
+    public static func lift(_ handle: UInt64) throws -> ChatSession {
+        return ChatSession(unsafeFromHandle: handle)
+    }
+
+    public static func lower(_ value: ChatSession) -> UInt64 {
+        return value.uniffiCloneHandle()
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ChatSession {
+        let handle: UInt64 = try readInt(&buf)
+        return try lift(handle)
+    }
+
+    public static func write(_ value: ChatSession, into buf: inout [UInt8]) {
+        writeInt(&buf, lower(value))
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeChatSession_lift(_ handle: UInt64) throws -> ChatSession {
+    return try FfiConverterTypeChatSession.lift(handle)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeChatSession_lower(_ value: ChatSession) -> UInt64 {
+    return FfiConverterTypeChatSession.lower(value)
+}
+
+
+
+
+
+
+/**
  * A running request. When nobody holds it any more, the request is cancelled and its part of the KV cache is free. Any number of
  * tasks may ask it for chunks; each chunk goes to one of them.
  */
@@ -1200,9 +1453,252 @@ public func FfiConverterTypeLogSink_lower(_ value: LogSink) -> UInt64 {
 
 
 /**
+ * Changes logits before a token is chosen.
+ */
+public protocol LogitsProcessor: AnyObject, Sendable {
+    
+    /**
+     * Gets the tokens so far and the logits of the next one, as 32-bit floats, one for each token of the vocabulary; gives as many back.
+     * What it throws ends the request.
+     */
+    func process(tokens: [UInt32], logits: Data) throws  -> Data
+    
+}
+/**
+ * Changes logits before a token is chosen.
+ */
+open class LogitsProcessorImpl: LogitsProcessor, @unchecked Sendable {
+    fileprivate let handle: UInt64
+
+    /// Used to instantiate a [FFIObject] without an actual handle, for fakes in tests, mostly.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public struct NoHandle {
+        public init() {}
+    }
+
+    // TODO: We'd like this to be `private` but for Swifty reasons,
+    // we can't implement `FfiConverter` without making this `required` and we can't
+    // make it `required` without making it `public`.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    required public init(unsafeFromHandle handle: UInt64) {
+        self.handle = handle
+    }
+
+    // This constructor can be used to instantiate a fake object.
+    // - Parameter noHandle: Placeholder value so we can have a constructor separate from the default empty one that may be implemented for classes extending [FFIObject].
+    //
+    // - Warning:
+    //     Any object instantiated with this constructor cannot be passed to an actual Rust-backed object. Since there isn't a backing handle the FFI lower functions will crash.
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public init(noHandle: NoHandle) {
+        self.handle = 0
+    }
+
+#if swift(>=5.8)
+    @_documentation(visibility: private)
+#endif
+    public func uniffiCloneHandle() -> UInt64 {
+        return try! rustCall { uniffi_realm_swift_fn_clone_logitsprocessor(self.handle, $0) }
+    }
+    // No primary constructor declared for this class.
+
+    deinit {
+        if handle == 0 {
+            // Mock objects have handle=0 don't try to free them
+            return
+        }
+
+        try! rustCall { uniffi_realm_swift_fn_free_logitsprocessor(handle, $0) }
+    }
+
+    
+
+    
+    /**
+     * Gets the tokens so far and the logits of the next one, as 32-bit floats, one for each token of the vocabulary; gives as many back.
+     * What it throws ends the request.
+     */
+open func process(tokens: [UInt32], logits: Data)throws  -> Data  {
+    return try  FfiConverterData.lift(try rustCallWithError(FfiConverterTypeToolError_lift) {
+        uniffiCallStatus in
+    uniffi_realm_swift_fn_method_logitsprocessor_process(
+            self.uniffiCloneHandle(),
+        FfiConverterSequenceUInt32.lower(tokens),
+        FfiConverterData.lower(logits),uniffiCallStatus
+    )
+})
+}
+    
+
+    
+}
+
+
+
+// Put the implementation in a struct so we don't pollute the top-level namespace
+fileprivate struct UniffiCallbackInterfaceLogitsProcessor {
+
+    // Create the VTable using a series of closures.
+    // Swift automatically converts these into C callback functions.
+    //
+    // Store the vtable directly.
+    static let vtable: UniffiVTableCallbackInterfaceLogitsProcessor = UniffiVTableCallbackInterfaceLogitsProcessor(
+        uniffiFree: { (uniffiHandle: UInt64) -> () in
+            do {
+                try FfiConverterTypeLogitsProcessor.handleMap.remove(handle: uniffiHandle)
+            } catch {
+                print("Uniffi callback interface LogitsProcessor: handle missing in uniffiFree")
+            }
+        },
+        uniffiClone: { (uniffiHandle: UInt64) -> UInt64 in
+            do {
+                return try FfiConverterTypeLogitsProcessor.handleMap.clone(handle: uniffiHandle)
+            } catch {
+                fatalError("Uniffi callback interface LogitsProcessor: handle missing in uniffiClone")
+            }
+        },
+        process: { (
+            uniffiHandle: UInt64,
+            tokens: RustBuffer,
+            logits: RustBuffer,
+            uniffiOutReturn: UnsafeMutablePointer<RustBuffer>,
+            uniffiCallStatus: UnsafeMutablePointer<RustCallStatus>
+        ) in
+            let makeCall = {
+                () throws -> Data in
+                guard let uniffiObj = try? FfiConverterTypeLogitsProcessor.handleMap.get(handle: uniffiHandle) else {
+                    throw UniffiInternalError.unexpectedStaleHandle
+                }
+                return try uniffiObj.process(
+                     tokens: try FfiConverterSequenceUInt32.lift(tokens),
+                     logits: try FfiConverterData.lift(logits)
+                )
+            }
+
+            
+            let writeReturn = { uniffiOutReturn.pointee = FfiConverterData.lower($0) }
+            uniffiTraitInterfaceCallWithError(
+                callStatus: uniffiCallStatus,
+                makeCall: makeCall,
+                writeReturn: writeReturn,
+                lowerError: FfiConverterTypeToolError_lower
+            )
+        }
+    )
+
+    // Rust stores this pointer for future callback invocations, so it must live
+    // for the process lifetime (not just for the init function call).
+    //
+    // `nonisolated(unsafe)` is needed under Swift 6 strict concurrency.
+    // This is safe because the pointee is initialized once during static init
+    // and never mutated by either side of the FFI.  Its fields are C function pointers.
+    nonisolated(unsafe) static let vtablePtr: UnsafePointer<UniffiVTableCallbackInterfaceLogitsProcessor> = {
+        let ptr = UnsafeMutablePointer<UniffiVTableCallbackInterfaceLogitsProcessor>.allocate(capacity: 1)
+        ptr.initialize(to: vtable)
+        return UnsafePointer(ptr)
+    }()
+}
+
+private func uniffiCallbackInitLogitsProcessor() {
+    uniffi_realm_swift_fn_init_callback_vtable_logitsprocessor(UniffiCallbackInterfaceLogitsProcessor.vtablePtr)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeLogitsProcessor: FfiConverter {
+    fileprivate static let handleMap = UniffiHandleMap<LogitsProcessor>()
+
+    typealias FfiType = UInt64
+    typealias SwiftType = LogitsProcessor
+
+    public static func lift(_ handle: UInt64) throws -> LogitsProcessor {
+        if ((handle & 1) == 0) {
+            // Rust-generated handle, construct a new class that uses the handle to implement the
+            // interface
+            return LogitsProcessorImpl(unsafeFromHandle: handle)
+        } else {
+            // Swift-generated handle, get the object from the handle map
+            return try handleMap.remove(handle: handle)
+        }
+    }
+
+    public static func lower(_ value: LogitsProcessor) -> UInt64 {
+         if let rustImpl = value as? LogitsProcessorImpl {
+             // Rust-implemented object.  Clone the handle and return it
+            return rustImpl.uniffiCloneHandle()
+         } else {
+            // Swift object, generate a new vtable handle and return that.
+            return handleMap.insert(obj: value)
+         }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> LogitsProcessor {
+        let handle: UInt64 = try readInt(&buf)
+        return try lift(handle)
+    }
+
+    public static func write(_ value: LogitsProcessor, into buf: inout [UInt8]) {
+        writeInt(&buf, lower(value))
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeLogitsProcessor_lift(_ handle: UInt64) throws -> LogitsProcessor {
+    return try FfiConverterTypeLogitsProcessor.lift(handle)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeLogitsProcessor_lower(_ value: LogitsProcessor) -> UInt64 {
+    return FfiConverterTypeLogitsProcessor.lower(value)
+}
+
+
+
+
+
+
+/**
  * A loaded model, as one tenant sees it. The weights go when the last model and the last generation have gone.
  */
 public protocol ModelProtocol: AnyObject, Sendable {
+    
+    /**
+     * One vector of `[hidden]` for each text; thousands are fine. With `normalize` their lengths are 1. An error says which text it was.
+     */
+    func embedMany(texts: [String], pooling: Pooling?, normalize: Bool) async throws  -> [[Float]]
+    
+    /**
+     * Token ids of many texts, as `encode` has them of one.
+     */
+    func encodeMany(texts: [String], special: Bool, boundaries: Bool)  -> [[UInt32]]
+    
+    /**
+     * As `generateMany`, where one that fails leaves the others as they are.
+     */
+    func generateEach(requests: [Request]) async throws  -> [Outcome]
+    
+    /**
+     * Answers many requests; the completions are in their order. A window of them is under way at once, so that a list of any length
+     * never fills a queue. The first error ends the call, and says which request it was.
+     */
+    func generateMany(requests: [Request]) async throws  -> [Completion]
+    
+    /**
+     * As `score`, for each of many texts.
+     */
+    func scoreMany(texts: [[UInt32]], top: UInt64) async throws  -> [[Score]]
     
     /**
      * The same model with an adapter and a factor on what it adds: generations, scores, embeddings and sequences are the changed
@@ -1250,10 +1746,18 @@ public protocol ModelProtocol: AnyObject, Sendable {
     func metrics()  -> Metrics
     
     /**
-     * The prompt that the model's chat template makes of a request for a conversation. Throws `Unsupported` for a model without a
+     * The prompt that the model's chat template makes of a request for a conversation, to look at: as text it no longer says which
+     * words are the template's and which a user's, so that control tokens in it can't be parsed safely. `renderTokens` gives what
+     * the model reads. Throws `Unsupported` for a model without a
      * template, `InvalidArgument` with the template's own complaint or for another kind of prompt.
      */
     func render(request: Request) throws  -> String
+    
+    /**
+     * Token ids of the prompt that the model's chat template makes of a request for a conversation. A user's words in it are words,
+     * whatever they spell. Throws as `render`.
+     */
+    func renderTokens(request: Request) throws  -> [UInt32]
     
     /**
      * A sequence from what `TokenSequence.save` gave. Throws `InvalidArgument` for other bytes, or those of another model, device or cache
@@ -1337,6 +1841,98 @@ open class Model: ModelProtocol, @unchecked Sendable {
 
     
 
+    
+    /**
+     * One vector of `[hidden]` for each text; thousands are fine. With `normalize` their lengths are 1. An error says which text it was.
+     */
+open func embedMany(texts: [String], pooling: Pooling? = nil, normalize: Bool = true)async throws  -> [[Float]]  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_realm_swift_fn_method_model_embed_many(
+                        self.uniffiCloneHandle(),FfiConverterSequenceString.lower(texts),FfiConverterOptionTypePooling.lower(pooling),FfiConverterBool.lower(normalize)
+                )
+            },
+            pollFunc: ffi_realm_swift_rust_future_poll_rust_buffer,
+            completeFunc: ffi_realm_swift_rust_future_complete_rust_buffer,
+            freeFunc: ffi_realm_swift_rust_future_free_rust_buffer,
+            liftFunc: FfiConverterSequenceSequenceFloat.lift,
+            errorHandler: FfiConverterTypeRealmError_lift
+        )
+}
+    
+    /**
+     * Token ids of many texts, as `encode` has them of one.
+     */
+open func encodeMany(texts: [String], special: Bool = false, boundaries: Bool = true) -> [[UInt32]]  {
+    return try!  FfiConverterSequenceSequenceUInt32.lift(try! rustCall() {
+        uniffiCallStatus in
+    uniffi_realm_swift_fn_method_model_encode_many(
+            self.uniffiCloneHandle(),
+        FfiConverterSequenceString.lower(texts),
+        FfiConverterBool.lower(special),
+        FfiConverterBool.lower(boundaries),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * As `generateMany`, where one that fails leaves the others as they are.
+     */
+open func generateEach(requests: [Request])async throws  -> [Outcome]  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_realm_swift_fn_method_model_generate_each(
+                        self.uniffiCloneHandle(),FfiConverterSequenceTypeRequest.lower(requests)
+                )
+            },
+            pollFunc: ffi_realm_swift_rust_future_poll_rust_buffer,
+            completeFunc: ffi_realm_swift_rust_future_complete_rust_buffer,
+            freeFunc: ffi_realm_swift_rust_future_free_rust_buffer,
+            liftFunc: FfiConverterSequenceTypeOutcome.lift,
+            errorHandler: FfiConverterTypeRealmError_lift
+        )
+}
+    
+    /**
+     * Answers many requests; the completions are in their order. A window of them is under way at once, so that a list of any length
+     * never fills a queue. The first error ends the call, and says which request it was.
+     */
+open func generateMany(requests: [Request])async throws  -> [Completion]  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_realm_swift_fn_method_model_generate_many(
+                        self.uniffiCloneHandle(),FfiConverterSequenceTypeRequest.lower(requests)
+                )
+            },
+            pollFunc: ffi_realm_swift_rust_future_poll_rust_buffer,
+            completeFunc: ffi_realm_swift_rust_future_complete_rust_buffer,
+            freeFunc: ffi_realm_swift_rust_future_free_rust_buffer,
+            liftFunc: FfiConverterSequenceTypeCompletion.lift,
+            errorHandler: FfiConverterTypeRealmError_lift
+        )
+}
+    
+    /**
+     * As `score`, for each of many texts.
+     */
+open func scoreMany(texts: [[UInt32]], top: UInt64 = UInt64(0))async throws  -> [[Score]]  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_realm_swift_fn_method_model_score_many(
+                        self.uniffiCloneHandle(),FfiConverterSequenceSequenceUInt32.lower(texts),FfiConverterUInt64.lower(top)
+                )
+            },
+            pollFunc: ffi_realm_swift_rust_future_poll_rust_buffer,
+            completeFunc: ffi_realm_swift_rust_future_complete_rust_buffer,
+            freeFunc: ffi_realm_swift_rust_future_free_rust_buffer,
+            liftFunc: FfiConverterSequenceSequenceTypeScore.lift,
+            errorHandler: FfiConverterTypeRealmError_lift
+        )
+}
     
     /**
      * The same model with an adapter and a factor on what it adds: generations, scores, embeddings and sequences are the changed
@@ -1467,13 +2063,29 @@ open func metrics() -> Metrics  {
 }
     
     /**
-     * The prompt that the model's chat template makes of a request for a conversation. Throws `Unsupported` for a model without a
+     * The prompt that the model's chat template makes of a request for a conversation, to look at: as text it no longer says which
+     * words are the template's and which a user's, so that control tokens in it can't be parsed safely. `renderTokens` gives what
+     * the model reads. Throws `Unsupported` for a model without a
      * template, `InvalidArgument` with the template's own complaint or for another kind of prompt.
      */
 open func render(request: Request)throws  -> String  {
     return try  FfiConverterString.lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
         uniffiCallStatus in
     uniffi_realm_swift_fn_method_model_render(
+            self.uniffiCloneHandle(),
+        FfiConverterTypeRequest_lower(request),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * Token ids of the prompt that the model's chat template makes of a request for a conversation. A user's words in it are words,
+     * whatever they spell. Throws as `render`.
+     */
+open func renderTokens(request: Request)throws  -> [UInt32]  {
+    return try  FfiConverterSequenceUInt32.lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
+        uniffiCallStatus in
+    uniffi_realm_swift_fn_method_model_render_tokens(
             self.uniffiCloneHandle(),
         FfiConverterTypeRequest_lower(request),uniffiCallStatus
     )
@@ -3400,6 +4012,75 @@ public func FfiConverterTypeTool_lower(_ value: Tool) -> UInt64 {
 
 
 /**
+ * A tool that a session runs.
+ */
+public struct ChatTool {
+    /**
+     * Its definition in OpenAI's format, a JSON object.
+     */
+    public var definition: String
+    /**
+     * The function: its arguments are JSON, and what it answers or throws the model gets to see.
+     */
+    public var tool: Tool
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(
+        /**
+         * Its definition in OpenAI's format, a JSON object.
+         */definition: String, 
+        /**
+         * The function: its arguments are JSON, and what it answers or throws the model gets to see.
+         */tool: Tool) {
+        self.definition = definition
+        self.tool = tool
+    }
+
+    
+
+    
+}
+
+#if compiler(>=6)
+extension ChatTool: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeChatTool: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ChatTool {
+        return
+            try ChatTool(
+                definition: FfiConverterString.read(from: &buf), 
+                tool: FfiConverterTypeTool.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: ChatTool, into buf: inout [UInt8]) {
+        FfiConverterString.write(value.definition, into: &buf)
+        FfiConverterTypeTool.write(value.tool, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeChatTool_lift(_ buf: RustBuffer) throws -> ChatTool {
+    return try FfiConverterTypeChatTool.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeChatTool_lower(_ value: ChatTool) -> RustBuffer {
+    return FfiConverterTypeChatTool.lower(value)
+}
+
+
+/**
  * A piece of a generation.
  */
 public struct Chunk: Equatable, Hashable {
@@ -3408,6 +4089,10 @@ public struct Chunk: Equatable, Hashable {
      */
     public var text: String
     /**
+     * New text of the model's thought, which is not part of `text`.
+     */
+    public var reasoning: String
+    /**
      * New tokens.
      */
     public var tokens: [Token]
@@ -3415,6 +4100,10 @@ public struct Chunk: Equatable, Hashable {
      * Tools that the model calls, each in one piece. Their spelling is not part of the text.
      */
     public var toolCalls: [ToolCall]
+    /**
+     * In the first chunk, what the request asked for and the model could only do in another way.
+     */
+    public var warnings: [String]
     /**
      * In the last chunk, how it ended.
      */
@@ -3427,17 +4116,25 @@ public struct Chunk: Equatable, Hashable {
          * New text; may be empty while a character or a stop string is unfinished.
          */text: String, 
         /**
+         * New text of the model's thought, which is not part of `text`.
+         */reasoning: String, 
+        /**
          * New tokens.
          */tokens: [Token], 
         /**
          * Tools that the model calls, each in one piece. Their spelling is not part of the text.
          */toolCalls: [ToolCall], 
         /**
+         * In the first chunk, what the request asked for and the model could only do in another way.
+         */warnings: [String], 
+        /**
          * In the last chunk, how it ended.
          */finish: Finish?) {
         self.text = text
+        self.reasoning = reasoning
         self.tokens = tokens
         self.toolCalls = toolCalls
+        self.warnings = warnings
         self.finish = finish
     }
 
@@ -3458,16 +4155,20 @@ public struct FfiConverterTypeChunk: FfiConverterRustBuffer {
         return
             try Chunk(
                 text: FfiConverterString.read(from: &buf), 
+                reasoning: FfiConverterString.read(from: &buf), 
                 tokens: FfiConverterSequenceTypeToken.read(from: &buf), 
                 toolCalls: FfiConverterSequenceTypeToolCall.read(from: &buf), 
+                warnings: FfiConverterSequenceString.read(from: &buf), 
                 finish: FfiConverterOptionTypeFinish.read(from: &buf)
         )
     }
 
     public static func write(_ value: Chunk, into buf: inout [UInt8]) {
         FfiConverterString.write(value.text, into: &buf)
+        FfiConverterString.write(value.reasoning, into: &buf)
         FfiConverterSequenceTypeToken.write(value.tokens, into: &buf)
         FfiConverterSequenceTypeToolCall.write(value.toolCalls, into: &buf)
+        FfiConverterSequenceString.write(value.warnings, into: &buf)
         FfiConverterOptionTypeFinish.write(value.finish, into: &buf)
     }
 }
@@ -3493,9 +4194,13 @@ public func FfiConverterTypeChunk_lower(_ value: Chunk) -> RustBuffer {
  */
 public struct Completion: Equatable, Hashable {
     /**
-     * The text, without the stop string that ended it and without tool calls.
+     * The text, without the stop string that ended it, without tool calls and without thoughts.
      */
     public var text: String
+    /**
+     * What the model thought before its answer; empty if it did not.
+     */
+    public var reasoning: String
     /**
      * The tokens, an end token included.
      */
@@ -3504,6 +4209,11 @@ public struct Completion: Equatable, Hashable {
      * Tools that the model calls.
      */
     public var toolCalls: [ToolCall]
+    /**
+     * What the request asked for and the model could only do in another way: that its chat template knows no tools, for example.
+     * Sentences for a log.
+     */
+    public var warnings: [String]
     /**
      * Why it ended.
      */
@@ -3521,14 +4231,21 @@ public struct Completion: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * The text, without the stop string that ended it and without tool calls.
+         * The text, without the stop string that ended it, without tool calls and without thoughts.
          */text: String, 
+        /**
+         * What the model thought before its answer; empty if it did not.
+         */reasoning: String, 
         /**
          * The tokens, an end token included.
          */tokens: [Token], 
         /**
          * Tools that the model calls.
          */toolCalls: [ToolCall], 
+        /**
+         * What the request asked for and the model could only do in another way: that its chat template knows no tools, for example.
+         * Sentences for a log.
+         */warnings: [String], 
         /**
          * Why it ended.
          */finishReason: FinishReason, 
@@ -3539,8 +4256,10 @@ public struct Completion: Equatable, Hashable {
          * Time used.
          */timings: Timings) {
         self.text = text
+        self.reasoning = reasoning
         self.tokens = tokens
         self.toolCalls = toolCalls
+        self.warnings = warnings
         self.finishReason = finishReason
         self.usage = usage
         self.timings = timings
@@ -3563,8 +4282,10 @@ public struct FfiConverterTypeCompletion: FfiConverterRustBuffer {
         return
             try Completion(
                 text: FfiConverterString.read(from: &buf), 
+                reasoning: FfiConverterString.read(from: &buf), 
                 tokens: FfiConverterSequenceTypeToken.read(from: &buf), 
                 toolCalls: FfiConverterSequenceTypeToolCall.read(from: &buf), 
+                warnings: FfiConverterSequenceString.read(from: &buf), 
                 finishReason: FfiConverterTypeFinishReason.read(from: &buf), 
                 usage: FfiConverterTypeUsage.read(from: &buf), 
                 timings: FfiConverterTypeTimings.read(from: &buf)
@@ -3573,8 +4294,10 @@ public struct FfiConverterTypeCompletion: FfiConverterRustBuffer {
 
     public static func write(_ value: Completion, into buf: inout [UInt8]) {
         FfiConverterString.write(value.text, into: &buf)
+        FfiConverterString.write(value.reasoning, into: &buf)
         FfiConverterSequenceTypeToken.write(value.tokens, into: &buf)
         FfiConverterSequenceTypeToolCall.write(value.toolCalls, into: &buf)
+        FfiConverterSequenceString.write(value.warnings, into: &buf)
         FfiConverterTypeFinishReason.write(value.finishReason, into: &buf)
         FfiConverterTypeUsage.write(value.usage, into: &buf)
         FfiConverterTypeTimings.write(value.timings, into: &buf)
@@ -4369,6 +5092,11 @@ public struct LoadOptions: Equatable, Hashable {
      */
     public var kvTokens: UInt64?
     /**
+     * Tokens that one request may have, prompt and generation together; nil for what the model was trained for, or less where the
+     * KV cache holds less. With more, texts get worse from there on.
+     */
+    public var contextLength: UInt64?
+    /**
      * Bytes of the KV cache; nil for a part of the memory that is free.
      */
     public var kvMemory: UInt64?
@@ -4377,7 +5105,7 @@ public struct LoadOptions: Equatable, Hashable {
      */
     public var cacheType: CacheType?
     /**
-     * A chat template in place of the file's own.
+     * A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml` or `llama3`.
      */
     public var chatTemplate: String?
     /**
@@ -4405,13 +5133,17 @@ public struct LoadOptions: Equatable, Hashable {
          * Tokens that the KV cache holds over all requests; nil for what fits in `kvMemory`.
          */kvTokens: UInt64? = nil, 
         /**
+         * Tokens that one request may have, prompt and generation together; nil for what the model was trained for, or less where the
+         * KV cache holds less. With more, texts get worse from there on.
+         */contextLength: UInt64? = nil, 
+        /**
          * Bytes of the KV cache; nil for a part of the memory that is free.
          */kvMemory: UInt64? = nil, 
         /**
          * How the KV cache holds numbers; nil for 32-bit floats on the CPU.
          */cacheType: CacheType? = nil, 
         /**
-         * A chat template in place of the file's own.
+         * A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml` or `llama3`.
          */chatTemplate: String? = nil, 
         /**
          * Where drafts come from, for requests that do not say.
@@ -4427,6 +5159,7 @@ public struct LoadOptions: Equatable, Hashable {
          * a KV cache. Means nothing where there is no GPU.
          */gpuLayers: UInt64? = nil) {
         self.kvTokens = kvTokens
+        self.contextLength = contextLength
         self.kvMemory = kvMemory
         self.cacheType = cacheType
         self.chatTemplate = chatTemplate
@@ -4453,6 +5186,7 @@ public struct FfiConverterTypeLoadOptions: FfiConverterRustBuffer {
         return
             try LoadOptions(
                 kvTokens: FfiConverterOptionUInt64.read(from: &buf), 
+                contextLength: FfiConverterOptionUInt64.read(from: &buf), 
                 kvMemory: FfiConverterOptionUInt64.read(from: &buf), 
                 cacheType: FfiConverterOptionTypeCacheType.read(from: &buf), 
                 chatTemplate: FfiConverterOptionString.read(from: &buf), 
@@ -4465,6 +5199,7 @@ public struct FfiConverterTypeLoadOptions: FfiConverterRustBuffer {
 
     public static func write(_ value: LoadOptions, into buf: inout [UInt8]) {
         FfiConverterOptionUInt64.write(value.kvTokens, into: &buf)
+        FfiConverterOptionUInt64.write(value.contextLength, into: &buf)
         FfiConverterOptionUInt64.write(value.kvMemory, into: &buf)
         FfiConverterOptionTypeCacheType.write(value.cacheType, into: &buf)
         FfiConverterOptionString.write(value.chatTemplate, into: &buf)
@@ -4938,6 +5673,85 @@ public func FfiConverterTypeModelInfo_lower(_ value: ModelInfo) -> RustBuffer {
 
 
 /**
+ * What became of one request of a list: a completion, or an error.
+ */
+public struct Outcome: Equatable, Hashable {
+    /**
+     * The answer.
+     */
+    public var completion: Completion?
+    /**
+     * The error's code, such as `limit-exceeded`.
+     */
+    public var code: String?
+    /**
+     * What was wrong.
+     */
+    public var message: String?
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(
+        /**
+         * The answer.
+         */completion: Completion?, 
+        /**
+         * The error's code, such as `limit-exceeded`.
+         */code: String?, 
+        /**
+         * What was wrong.
+         */message: String?) {
+        self.completion = completion
+        self.code = code
+        self.message = message
+    }
+
+    
+
+    
+}
+
+#if compiler(>=6)
+extension Outcome: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeOutcome: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Outcome {
+        return
+            try Outcome(
+                completion: FfiConverterOptionTypeCompletion.read(from: &buf), 
+                code: FfiConverterOptionString.read(from: &buf), 
+                message: FfiConverterOptionString.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: Outcome, into buf: inout [UInt8]) {
+        FfiConverterOptionTypeCompletion.write(value.completion, into: &buf)
+        FfiConverterOptionString.write(value.code, into: &buf)
+        FfiConverterOptionString.write(value.message, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeOutcome_lift(_ buf: RustBuffer) throws -> Outcome {
+    return try FfiConverterTypeOutcome.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeOutcome_lower(_ value: Outcome) -> RustBuffer {
+    return FfiConverterTypeOutcome.lower(value)
+}
+
+
+/**
  * What a program is.
  */
 public struct ProgramInfo: Equatable, Hashable {
@@ -5217,6 +6031,32 @@ public struct Request {
      */
     public var templateVariables: [String: String]
     /**
+     * Whether a conversation's prompt ends with the start of the assistant's answer; nil for yes, unless the last message is gone
+     * on with.
+     */
+    public var addGenerationPrompt: Bool?
+    /**
+     * The answer goes on with the words of the conversation's last message, which the generated text does not repeat.
+     */
+    public var continueFinalMessage: Bool
+    /**
+     * Control tokens spelled in a prompt that is a text, such as `<|im_start|>`, become those tokens: only for text that no user
+     * wrote.
+     */
+    public var special: Bool
+    /**
+     * Whether the model thinks before it answers, for templates that know `enable_thinking`; nil leaves it to the template.
+     */
+    public var enableThinking: Bool?
+    /**
+     * How much it thinks, for templates that know `reasoning_effort`: mostly `low`, `medium` or `high`.
+     */
+    public var reasoningEffort: String?
+    /**
+     * Where the thought goes; nil is `separate`.
+     */
+    public var reasoningFormat: ReasoningFormat?
+    /**
      * What else the tenant's program is told: any JSON.
      */
     public var input: String?
@@ -5224,6 +6064,11 @@ public struct Request {
      * Where drafts come from; nil for what the model was loaded with.
      */
     public var speculation: Speculation?
+    /**
+     * Functions that change the logits before each token is chosen, in this order; `addLogitsProcessor` adds a closure. They run on a
+     * thread of the request's own: no other request waits for them.
+     */
+    public var logitsProcessors: [LogitsProcessor]
 
     // Default memberwise initializers are never public by default, so we
     // declare one manually.
@@ -5302,11 +6147,35 @@ public struct Request {
          * Further variables for the template, such as `enable_thinking`; their values are JSON.
          */templateVariables: [String: String] = [:], 
         /**
+         * Whether a conversation's prompt ends with the start of the assistant's answer; nil for yes, unless the last message is gone
+         * on with.
+         */addGenerationPrompt: Bool? = nil, 
+        /**
+         * The answer goes on with the words of the conversation's last message, which the generated text does not repeat.
+         */continueFinalMessage: Bool = false, 
+        /**
+         * Control tokens spelled in a prompt that is a text, such as `<|im_start|>`, become those tokens: only for text that no user
+         * wrote.
+         */special: Bool = false, 
+        /**
+         * Whether the model thinks before it answers, for templates that know `enable_thinking`; nil leaves it to the template.
+         */enableThinking: Bool? = nil, 
+        /**
+         * How much it thinks, for templates that know `reasoning_effort`: mostly `low`, `medium` or `high`.
+         */reasoningEffort: String? = nil, 
+        /**
+         * Where the thought goes; nil is `separate`.
+         */reasoningFormat: ReasoningFormat? = nil, 
+        /**
          * What else the tenant's program is told: any JSON.
          */input: String? = nil, 
         /**
          * Where drafts come from; nil for what the model was loaded with.
-         */speculation: Speculation? = nil) {
+         */speculation: Speculation? = nil, 
+        /**
+         * Functions that change the logits before each token is chosen, in this order; `addLogitsProcessor` adds a closure. They run on a
+         * thread of the request's own: no other request waits for them.
+         */logitsProcessors: [LogitsProcessor] = []) {
         self.prompt = prompt
         self.maxTokens = maxTokens
         self.temperature = temperature
@@ -5331,8 +6200,15 @@ public struct Request {
         self.tools = tools
         self.toolChoice = toolChoice
         self.templateVariables = templateVariables
+        self.addGenerationPrompt = addGenerationPrompt
+        self.continueFinalMessage = continueFinalMessage
+        self.special = special
+        self.enableThinking = enableThinking
+        self.reasoningEffort = reasoningEffort
+        self.reasoningFormat = reasoningFormat
         self.input = input
         self.speculation = speculation
+        self.logitsProcessors = logitsProcessors
     }
 
     
@@ -5375,8 +6251,15 @@ public struct FfiConverterTypeRequest: FfiConverterRustBuffer {
                 tools: FfiConverterSequenceString.read(from: &buf), 
                 toolChoice: FfiConverterOptionTypeToolChoice.read(from: &buf), 
                 templateVariables: FfiConverterDictionaryStringString.read(from: &buf), 
+                addGenerationPrompt: FfiConverterOptionBool.read(from: &buf), 
+                continueFinalMessage: FfiConverterBool.read(from: &buf), 
+                special: FfiConverterBool.read(from: &buf), 
+                enableThinking: FfiConverterOptionBool.read(from: &buf), 
+                reasoningEffort: FfiConverterOptionString.read(from: &buf), 
+                reasoningFormat: FfiConverterOptionTypeReasoningFormat.read(from: &buf), 
                 input: FfiConverterOptionString.read(from: &buf), 
-                speculation: FfiConverterOptionTypeSpeculation.read(from: &buf)
+                speculation: FfiConverterOptionTypeSpeculation.read(from: &buf), 
+                logitsProcessors: FfiConverterSequenceTypeLogitsProcessor.read(from: &buf)
         )
     }
 
@@ -5405,8 +6288,15 @@ public struct FfiConverterTypeRequest: FfiConverterRustBuffer {
         FfiConverterSequenceString.write(value.tools, into: &buf)
         FfiConverterOptionTypeToolChoice.write(value.toolChoice, into: &buf)
         FfiConverterDictionaryStringString.write(value.templateVariables, into: &buf)
+        FfiConverterOptionBool.write(value.addGenerationPrompt, into: &buf)
+        FfiConverterBool.write(value.continueFinalMessage, into: &buf)
+        FfiConverterBool.write(value.special, into: &buf)
+        FfiConverterOptionBool.write(value.enableThinking, into: &buf)
+        FfiConverterOptionString.write(value.reasoningEffort, into: &buf)
+        FfiConverterOptionTypeReasoningFormat.write(value.reasoningFormat, into: &buf)
         FfiConverterOptionString.write(value.input, into: &buf)
         FfiConverterOptionTypeSpeculation.write(value.speculation, into: &buf)
+        FfiConverterSequenceTypeLogitsProcessor.write(value.logitsProcessors, into: &buf)
     }
 }
 
@@ -6295,6 +7185,10 @@ public struct Usage: Equatable, Hashable {
      */
     public var generatedTokens: UInt64
     /**
+     * Of these, how many belong to the model's thought.
+     */
+    public var reasoningTokens: UInt64
+    /**
      * Tokens that were computed on the chance that they would follow.
      */
     public var draftTokens: UInt64
@@ -6316,6 +7210,9 @@ public struct Usage: Equatable, Hashable {
          * Generated, an end token included.
          */generatedTokens: UInt64, 
         /**
+         * Of these, how many belong to the model's thought.
+         */reasoningTokens: UInt64, 
+        /**
          * Tokens that were computed on the chance that they would follow.
          */draftTokens: UInt64, 
         /**
@@ -6324,6 +7221,7 @@ public struct Usage: Equatable, Hashable {
         self.promptTokens = promptTokens
         self.cachedTokens = cachedTokens
         self.generatedTokens = generatedTokens
+        self.reasoningTokens = reasoningTokens
         self.draftTokens = draftTokens
         self.acceptedTokens = acceptedTokens
     }
@@ -6347,6 +7245,7 @@ public struct FfiConverterTypeUsage: FfiConverterRustBuffer {
                 promptTokens: FfiConverterUInt64.read(from: &buf), 
                 cachedTokens: FfiConverterUInt64.read(from: &buf), 
                 generatedTokens: FfiConverterUInt64.read(from: &buf), 
+                reasoningTokens: FfiConverterUInt64.read(from: &buf), 
                 draftTokens: FfiConverterUInt64.read(from: &buf), 
                 acceptedTokens: FfiConverterUInt64.read(from: &buf)
         )
@@ -6356,6 +7255,7 @@ public struct FfiConverterTypeUsage: FfiConverterRustBuffer {
         FfiConverterUInt64.write(value.promptTokens, into: &buf)
         FfiConverterUInt64.write(value.cachedTokens, into: &buf)
         FfiConverterUInt64.write(value.generatedTokens, into: &buf)
+        FfiConverterUInt64.write(value.reasoningTokens, into: &buf)
         FfiConverterUInt64.write(value.draftTokens, into: &buf)
         FfiConverterUInt64.write(value.acceptedTokens, into: &buf)
     }
@@ -7028,6 +7928,81 @@ public func FfiConverterTypeOutput_lower(_ value: Output) -> RustBuffer {
 
 
 /**
+ * What happens when a conversation does not fit in the context any more.
+ */
+
+public enum Overflow: Equatable, Hashable {
+    
+    /**
+     * The oldest turns are dropped, a question with all that answered it; system messages stay.
+     */
+    case dropOldest
+    /**
+     * The question throws `LimitExceeded`.
+     */
+    case refuse
+
+
+
+
+
+}
+
+#if compiler(>=6)
+extension Overflow: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeOverflow: FfiConverterRustBuffer {
+    typealias SwiftType = Overflow
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> Overflow {
+        let variant: Int32 = try readInt(&buf)
+        switch variant {
+        
+        case 1: return .dropOldest
+        
+        case 2: return .refuse
+        
+        default: throw UniffiInternalError.unexpectedEnumCase
+        }
+    }
+
+    public static func write(_ value: Overflow, into buf: inout [UInt8]) {
+        switch value {
+        
+        
+        case .dropOldest:
+            writeInt(&buf, Int32(1))
+        
+        
+        case .refuse:
+            writeInt(&buf, Int32(2))
+        
+        }
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeOverflow_lift(_ buf: RustBuffer) throws -> Overflow {
+    return try FfiConverterTypeOverflow.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeOverflow_lower(_ value: Overflow) -> RustBuffer {
+    return FfiConverterTypeOverflow.lower(value)
+}
+
+
+
+/**
  * How hidden states become an embedding.
  */
 
@@ -7574,6 +8549,81 @@ public func FfiConverterTypeRealmError_lift(_ buf: RustBuffer) throws -> RealmEr
 public func FfiConverterTypeRealmError_lower(_ value: RealmError) -> RustBuffer {
     return FfiConverterTypeRealmError.lower(value)
 }
+
+
+/**
+ * Where a model's thought goes.
+ */
+
+public enum ReasoningFormat: Equatable, Hashable {
+    
+    /**
+     * Into `reasoning`. The text is the answer alone.
+     */
+    case separate
+    /**
+     * It stays in the text, with its marks.
+     */
+    case inline
+
+
+
+
+
+}
+
+#if compiler(>=6)
+extension ReasoningFormat: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeReasoningFormat: FfiConverterRustBuffer {
+    typealias SwiftType = ReasoningFormat
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> ReasoningFormat {
+        let variant: Int32 = try readInt(&buf)
+        switch variant {
+        
+        case 1: return .separate
+        
+        case 2: return .inline
+        
+        default: throw UniffiInternalError.unexpectedEnumCase
+        }
+    }
+
+    public static func write(_ value: ReasoningFormat, into buf: inout [UInt8]) {
+        switch value {
+        
+        
+        case .separate:
+            writeInt(&buf, Int32(1))
+        
+        
+        case .inline:
+            writeInt(&buf, Int32(2))
+        
+        }
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeReasoningFormat_lift(_ buf: RustBuffer) throws -> ReasoningFormat {
+    return try FfiConverterTypeReasoningFormat.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeReasoningFormat_lower(_ value: ReasoningFormat) -> RustBuffer {
+    return FfiConverterTypeReasoningFormat.lower(value)
+}
+
 
 
 /**
@@ -8134,6 +9184,30 @@ fileprivate struct FfiConverterOptionDouble: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
+fileprivate struct FfiConverterOptionBool: FfiConverterRustBuffer {
+    typealias SwiftType = Bool?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterBool.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterBool.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
 fileprivate struct FfiConverterOptionString: FfiConverterRustBuffer {
     typealias SwiftType = String?
 
@@ -8302,6 +9376,30 @@ fileprivate struct FfiConverterOptionTypeChunk: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
+fileprivate struct FfiConverterOptionTypeCompletion: FfiConverterRustBuffer {
+    typealias SwiftType = Completion?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterTypeCompletion.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterTypeCompletion.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
 fileprivate struct FfiConverterOptionTypeFinish: FfiConverterRustBuffer {
     typealias SwiftType = Finish?
 
@@ -8446,6 +9544,30 @@ fileprivate struct FfiConverterOptionTypeOutput: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
+fileprivate struct FfiConverterOptionTypeOverflow: FfiConverterRustBuffer {
+    typealias SwiftType = Overflow?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterTypeOverflow.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterTypeOverflow.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
 fileprivate struct FfiConverterOptionTypePooling: FfiConverterRustBuffer {
     typealias SwiftType = Pooling?
 
@@ -8486,6 +9608,30 @@ fileprivate struct FfiConverterOptionTypeRandomSource: FfiConverterRustBuffer {
         switch try readInt(&buf) as Int8 {
         case 0: return nil
         case 1: return try FfiConverterTypeRandomSource.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterOptionTypeReasoningFormat: FfiConverterRustBuffer {
+    typealias SwiftType = ReasoningFormat?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterTypeReasoningFormat.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterTypeReasoningFormat.read(from: &buf)
         default: throw UniffiInternalError.unexpectedOptionalTag
         }
     }
@@ -8715,6 +9861,81 @@ fileprivate struct FfiConverterSequenceString: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
+fileprivate struct FfiConverterSequenceTypeLogitsProcessor: FfiConverterRustBuffer {
+    typealias SwiftType = [LogitsProcessor]
+
+    public static func write(_ value: [LogitsProcessor], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterTypeLogitsProcessor.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [LogitsProcessor] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [LogitsProcessor]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterTypeLogitsProcessor.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterSequenceTypeChatTool: FfiConverterRustBuffer {
+    typealias SwiftType = [ChatTool]
+
+    public static func write(_ value: [ChatTool], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterTypeChatTool.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [ChatTool] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [ChatTool]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterTypeChatTool.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterSequenceTypeCompletion: FfiConverterRustBuffer {
+    typealias SwiftType = [Completion]
+
+    public static func write(_ value: [Completion], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterTypeCompletion.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [Completion] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [Completion]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterTypeCompletion.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
 fileprivate struct FfiConverterSequenceTypeMessage: FfiConverterRustBuffer {
     typealias SwiftType = [Message]
 
@@ -8757,6 +9978,56 @@ fileprivate struct FfiConverterSequenceTypeModelEntry: FfiConverterRustBuffer {
         seq.reserveCapacity(Int(len))
         for _ in 0 ..< len {
             seq.append(try FfiConverterTypeModelEntry.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterSequenceTypeOutcome: FfiConverterRustBuffer {
+    typealias SwiftType = [Outcome]
+
+    public static func write(_ value: [Outcome], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterTypeOutcome.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [Outcome] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [Outcome]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterTypeOutcome.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterSequenceTypeRequest: FfiConverterRustBuffer {
+    typealias SwiftType = [Request]
+
+    public static func write(_ value: [Request], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterTypeRequest.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [Request] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [Request]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterTypeRequest.read(from: &buf))
         }
         return seq
     }
@@ -8907,6 +10178,81 @@ fileprivate struct FfiConverterSequenceTypeToolCall: FfiConverterRustBuffer {
         seq.reserveCapacity(Int(len))
         for _ in 0 ..< len {
             seq.append(try FfiConverterTypeToolCall.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterSequenceSequenceUInt32: FfiConverterRustBuffer {
+    typealias SwiftType = [[UInt32]]
+
+    public static func write(_ value: [[UInt32]], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterSequenceUInt32.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [[UInt32]] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [[UInt32]]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterSequenceUInt32.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterSequenceSequenceFloat: FfiConverterRustBuffer {
+    typealias SwiftType = [[Float]]
+
+    public static func write(_ value: [[Float]], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterSequenceFloat.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [[Float]] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [[Float]]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterSequenceFloat.read(from: &buf))
+        }
+        return seq
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+fileprivate struct FfiConverterSequenceSequenceTypeScore: FfiConverterRustBuffer {
+    typealias SwiftType = [[Score]]
+
+    public static func write(_ value: [[Score]], into buf: inout [UInt8]) {
+        let len = Int32(value.count)
+        writeInt(&buf, len)
+        for item in value {
+            FfiConverterSequenceTypeScore.write(item, into: &buf)
+        }
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> [[Score]] {
+        let len: Int32 = try readInt(&buf)
+        var seq = [[Score]]()
+        seq.reserveCapacity(Int(len))
+        for _ in 0 ..< len {
+            seq.append(try FfiConverterSequenceTypeScore.read(from: &buf))
         }
         return seq
     }
@@ -9184,6 +10530,30 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_method_tool_call() != 10152) {
         return InitializationResult.apiChecksumMismatch
     }
+    if (uniffi_realm_swift_checksum_method_chatsession_clear() != 42637) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_chatsession_dropped_messages() != 51701) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_chatsession_is_busy() != 31097) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_chatsession_messages() != 36731) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_chatsession_set_messages() != 31749) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_chatsession_start() != 60189) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_chatsession_undo() != 49807) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_logitsprocessor_process() != 3475) {
+        return InitializationResult.apiChecksumMismatch
+    }
     if (uniffi_realm_swift_checksum_method_generation_cancel() != 19162) {
         return InitializationResult.apiChecksumMismatch
     }
@@ -9203,6 +10573,21 @@ private let initializationResult: InitializationResult = {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_adapter_rank() != 27397) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_model_embed_many() != 21695) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_model_encode_many() != 45423) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_model_generate_each() != 9096) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_model_generate_many() != 3618) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_model_score_many() != 30925) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_model_adapted() != 51829) {
@@ -9229,7 +10614,10 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_method_model_metrics() != 28556) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_render() != 37413) {
+    if (uniffi_realm_swift_checksum_method_model_render() != 3610) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_model_render_tokens() != 4456) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_model_restore_sequence() != 41922) {
@@ -9346,6 +10734,9 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_method_tenant_waiting() != 23977) {
         return InitializationResult.apiChecksumMismatch
     }
+    if (uniffi_realm_swift_checksum_constructor_chatsession_new() != 17471) {
+        return InitializationResult.apiChecksumMismatch
+    }
     if (uniffi_realm_swift_checksum_constructor_realm_new() != 8228) {
         return InitializationResult.apiChecksumMismatch
     }
@@ -9354,6 +10745,7 @@ private let initializationResult: InitializationResult = {
     }
 
     uniffiCallbackInitLogSink()
+    uniffiCallbackInitLogitsProcessor()
     uniffiCallbackInitProgressObserver()
     uniffiCallbackInitTool()
     return InitializationResult.ok
