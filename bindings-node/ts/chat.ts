@@ -31,11 +31,7 @@ export class ChatSession implements Disposable {
       return { type: 'function', function: definition }
     })
     this.#tools = new Map(tools.map(({ name, run }) => [name, run]))
-    const weak = new WeakRef(this)
-    const run = async (name: string, argument: string) => {
-      const session = weak.deref()
-      return session ? session.#run(name, argument) : json({ error: 'the session is gone' })
-    }
+    const run = ChatSession.#weakly(new WeakRef(this))
     const processors = options.logitsProcessors ?? []
     this.#processors = processors
     const begin: Message[] = [...(system === undefined ? [] : [{ role: 'system', content: system }]), ...messages]
@@ -106,6 +102,14 @@ export class ChatSession implements Disposable {
 
   #state(): { messages: Message[]; droppedMessages: number; busy: boolean } {
     return JSON.parse(call(() => this.#native.state()))
+  }
+
+  /** What runs tools for the native half, apart since a closure of the constructor would hold the model and the options. */
+  static #weakly(weak: WeakRef<ChatSession>): (name: string, argument: string) => Promise<string> {
+    return async (name, argument) => {
+      const session = weak.deref()
+      return session ? session.#run(name, argument) : json({ error: 'the session is gone' })
+    }
   }
 
   async #run(name: string, argument: string): Promise<string> {

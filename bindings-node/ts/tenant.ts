@@ -1,6 +1,6 @@
 import { json } from './convert.js'
 import { call } from './errors.js'
-import { Granted } from './grants.js'
+import { Granted, type Functions } from './grants.js'
 import { metrics } from './metrics.js'
 import { Model } from './model.js'
 import type { NativeProgram, NativeTenant } from './native.js'
@@ -44,6 +44,26 @@ export function safely<A extends unknown[]>(callback: (...args: A) => unknown): 
       warn(error)
     }
   }
+}
+
+/**
+ * What the native half gets of the functions that were granted: see `Granted` for why no more than this. A function apart, since
+ * closures of `setGrants` would share what its others hold: the tenant and the functions themselves.
+ */
+function weakly(functions: WeakRef<Functions>) {
+  const run = async (name: string, input: string) => {
+    try {
+      const tool = functions.deref()?.tools?.[name]
+      if (!tool) throw new Error(`the tool '${name}' is gone`)
+      return json({ answer: (await tool(JSON.parse(input))) ?? null })
+    } catch (error) {
+      return json({ error: String(error) })
+    }
+  }
+  const sink = safely((from: string, level: string, message: string) =>
+    functions.deref()?.log?.(from, level as LogLevel, message),
+  )
+  return { sink, run }
 }
 
 /** An identity with limits that hold over all models it uses. */
@@ -117,21 +137,8 @@ export class Tenant implements Disposable {
     for (const name of names) {
       if (typeof tools[name] !== 'function') throw new TypeError(`the tool '${name}' is not a function`)
     }
-    // See `Granted` for why the native half gets no more than this.
     const functions = { log, tools }
-    const weak = new WeakRef(functions)
-    const run = async (name: string, input: string) => {
-      try {
-        const tool = weak.deref()?.tools?.[name]
-        if (!tool) throw new Error(`the tool '${name}' is gone`)
-        return json({ answer: (await tool(JSON.parse(input))) ?? null })
-      } catch (error) {
-        return json({ error: String(error) })
-      }
-    }
-    const sink = safely((from: string, level: string, message: string) =>
-      weak.deref()?.log?.(from, level as LogLevel, message),
-    )
+    const { sink, run } = weakly(new WeakRef(functions))
     const granted = json({ ...options, tools: names })
     call(() => this.#native.setGrants(granted, log ? sink : null, names.length ? run : null))
     this.#granted.set(functions)
