@@ -189,7 +189,7 @@ impl Model {
     /// # Errors
     /// As above, and `invalid-argument` for another kind of prompt.
     pub fn render(&self, request: &Request) -> Result<String, Error> {
-        match self.prompt(request)? {
+        match self.told_prompt(request)? {
             realm_sandbox::Prompt::Chat(conversation) => Ok(self.shared.render(&conversation)?.text),
             _ => Err(not_a_conversation()),
         }
@@ -201,7 +201,7 @@ impl Model {
     /// # Errors
     /// As [`render`](Self::render).
     pub fn render_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
-        match self.prompt(request)? {
+        match self.told_prompt(request)? {
             prompt @ realm_sandbox::Prompt::Chat(_) => Ok(self.shared.tokenize(&prompt)?),
             _ => Err(not_a_conversation()),
         }
@@ -334,7 +334,16 @@ impl Model {
 
     /// The tokens that a request goes on from.
     pub(crate) fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
-        Ok(self.shared.tokenize(&self.prompt(request)?)?)
+        Ok(self.shared.tokenize(&self.told_prompt(request)?)?)
+    }
+
+    /// The prompt of a request that the engine answers. A program sees the tools themselves, and tells the model of them as it
+    /// likes.
+    fn told_prompt(&self, request: &Request) -> Result<realm_sandbox::Prompt, Error> {
+        Ok(match self.prompt(request)? {
+            realm_sandbox::Prompt::Chat(told) => realm_sandbox::Prompt::Chat(self.tell_of_tools(told)),
+            prompt => prompt,
+        })
     }
 
     fn prompt(&self, request: &Request) -> Result<realm_sandbox::Prompt, Error> {
@@ -354,13 +363,13 @@ impl Model {
             }
             Prompt::Text(text) => realm_sandbox::Prompt::Text(text.clone()),
             Prompt::Tokens(tokens) => realm_sandbox::Prompt::Tokens(tokens.clone()),
-            Prompt::Chat(messages) => realm_sandbox::Prompt::Chat(self.tell_of_tools(Conversation {
+            Prompt::Chat(messages) => realm_sandbox::Prompt::Chat(Conversation {
                 messages: messages.iter().map(|m| m.0.clone()).collect(),
                 tools: shown_tools(request).to_vec(),
                 add_generation_prompt: request.add_generation_prompt,
                 continue_final_message: request.continue_final_message,
                 variables: request.variables(),
-            })),
+            }),
         })
     }
 

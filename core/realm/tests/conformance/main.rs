@@ -93,6 +93,6 @@ macro_rules! areas {
 }
 
 areas!(
-    adapters, chats, errors, generation, grammars, lists, models, processors, programs, sampling, sequences,
-    streams, tenants, tools, vectors
+    adapters, chats, errors, generation, grammars, lists, models, processors, programs, prompts, reasoning,
+    sampling, sequences, streams, tenants, tools, vectors
 );
