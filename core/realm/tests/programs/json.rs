@@ -28,10 +28,10 @@ fn answers_fit_what_grammars_can_and_cannot_ask() {
     assert!(value["name"].is_string() && value["age"].as_u64().unwrap() <= 120, "{value}");
     assert_eq!(answer.usage.generated_tokens, answer.tokens.len());
 
-    // No grammar keeps items apart, so some answers have to be asked for again.
+    // No grammar keeps texts of a pattern apart, so some answers have to be asked for again.
     let schema = json!({
         "type": "array", "minItems": 3, "maxItems": 3, "uniqueItems": true,
-        "items": {"enum": ["red", "green", "blue"]},
+        "items": {"type": "string", "pattern": "^(red|green|blue)$"},
     });
     for seed in 0..6 {
         let input = json!({"schema": schema, "retries": 40});
