@@ -1,6 +1,6 @@
 //! Tool calls as text.
 
-use realm_tenant::{Error, Result};
+use realm_tenant::{Error, Message, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -27,6 +27,25 @@ pub(crate) fn parse(text: &str) -> Vec<Result<Call>> {
         })
     };
     parts.map(call).collect()
+}
+
+/// The message of a model that said this, for the conversation: its calls are told as calls, since the marks around them would be
+/// mere words in a content. Calls that are none stay what they are, words. The first has the number `first`.
+pub(crate) fn message(text: &str, calls: &[Result<Call>], first: usize) -> Message {
+    let calls: Option<Vec<_>> = calls.iter().map(|call| call.as_ref().ok()).collect();
+    let Some(calls) = calls else { return Message::assistant(text) };
+    let told = calls.iter().enumerate().map(|(at, Call { name, arguments })| {
+        let function = json!({"name": name, "arguments": arguments.to_string()});
+        json!({"id": id(first + at), "type": "function", "function": function})
+    });
+    let fields = json!({"tool_calls": told.collect::<Vec<_>>()}).to_string();
+    let before = text.split(OPEN).next().unwrap_or_default().trim_end();
+    Message { fields, ..Message::assistant(before) }
+}
+
+/// What a call is known by: nine letters and digits, as Mistral's templates ask for.
+pub(crate) fn id(number: usize) -> String {
+    format!("call{number:05}")
 }
 
 /// A grammar of one call of one of these tools, which are defined in OpenAI's format.
@@ -75,6 +94,25 @@ mod tests {
         assert_eq!(calls[1].as_ref().unwrap().name, "b");
         assert!(calls[2].as_ref().unwrap_err().message.contains("</tool_call>"));
         assert!(parse("It is sunny.").is_empty());
+    }
+
+    #[test]
+    fn what_was_said_is_told_with_its_calls() {
+        let said = |text: &str| message(text, &parse(text), 3);
+        let told =
+            said("Let me look.\n<tool_call>\n{\"name\": \"a\", \"arguments\": {\"x\": 1}}\n</tool_call>");
+        assert_eq!(told.content, "Let me look.");
+        let fields: Value = serde_json::from_str(&told.fields).unwrap();
+        let function = json!({"name": "a", "arguments": "{\"x\":1}"});
+        assert_eq!(
+            fields["tool_calls"],
+            json!([{"id": "call00003", "type": "function", "function": function}])
+        );
+        let broken = said("<tool_call>{nonsense</tool_call>");
+        assert_eq!(
+            (broken.content.as_str(), broken.fields.as_str()),
+            ("<tool_call>{nonsense</tool_call>", "")
+        );
     }
 
     #[test]

@@ -60,9 +60,11 @@ async fn main(mut request: Request) -> Result<FinishReason> {
             Said::Answer(reason) => return Ok(reason),
             Said::Calls(text) => (text.clone(), call::parse(&text)),
         };
-        conversation.messages.push(Message::assistant(said));
-        for call in calls {
-            conversation.messages.push(Message::new("tool", answer(call)));
+        let first = conversation.messages.len();
+        conversation.messages.push(call::message(&said, &calls, first));
+        for (at, call) in calls.into_iter().enumerate() {
+            let fields = serde_json::json!({"tool_call_id": call::id(first + at)}).to_string();
+            conversation.messages.push(Message { fields, ..Message::new("tool", answer(call)) });
         }
     }
     Err(format!("the model still calls tools after {} rounds; raise `max_rounds`", options.max_rounds).into())
