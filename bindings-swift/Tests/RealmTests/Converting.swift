@@ -78,7 +78,9 @@ func requestOf(_ asked: Json, adapter: (String) throws -> Adapter) throws -> Req
 func messageOf(_ message: Json) -> Message {
     var fields = message.object!
     let role = fields.removeValue(forKey: "role")!.text!
-    let content = fields.removeValue(forKey: "content")?.text ?? ""
+    // What is no text, parts or null, is a field.
+    let content = fields["content"]?.text ?? ""
+    if fields["content"]?.text != nil { fields["content"] = nil }
     return Message(role: role, content: content, fields: fields.isEmpty ? nil : Json.object(fields).source)
 }
 

@@ -89,7 +89,7 @@ impl Capabilities {
             parts,
             system: unknown || probe.has(&[&said("system", OTHER), &user], &[OTHER]),
             developer: source.contains("developer"),
-            tools: probe.knows_tools(&user),
+            tools: probe.knows_tools(&user).unwrap_or_else(|| source.contains("tools")),
             tool_calls: unknown
                 || source.contains("tool_calls")
                 || [&as_object, &as_text, &without].into_iter().any(names_function),
@@ -151,11 +151,13 @@ impl Probe<'_> {
         })
     }
 
-    fn knows_tools(&self, user: &Value) -> bool {
+    /// Whether the prompt says anything of a tool; `None` where there is no such prompt.
+    fn knows_tools(&self, user: &Value) -> Option<bool> {
         let parameters =
             json!({"type": "object", "properties": {KEY: {"type": "string"}}, "required": [KEY]});
         let function = json!({"name": FUNCTION, "description": OTHER, "parameters": parameters});
         let tools = json!([{"type": "function", "function": function}]);
-        self.rendered(&[user], tools).is_ok_and(|text| text.contains(FUNCTION))
+        let text = self.rendered(&[user], tools).ok()?;
+        Some(text.contains(FUNCTION) || text.contains(OTHER))
     }
 }
