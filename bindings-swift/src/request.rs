@@ -16,7 +16,8 @@ pub struct Message {
     pub role: String,
     /// What was said.
     pub content: String,
-    /// Other fields that the template reads, such as `tool_calls`: a JSON object.
+    /// Other fields that the template reads, such as `tool_calls`: a JSON object. A `content` in it, such as a list of parts, takes the
+    /// place of the message's.
     #[uniffi(default = None)]
     pub fields: Option<String>,
 }
