@@ -47,9 +47,8 @@ enum Command {
 /// failure, 2 for arguments that mean nothing, 130 after Ctrl-C. Writes results to stdout and everything else to stderr; Ctrl-C
 /// is caught from the first generated token on. Blocks.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let command = match Cli::try_parse_from(&arguments).and_then(|cli| checked(cli.command, &arguments)) {
-        Ok(command) => command,
+    let command = match Cli::try_parse_from(marked(arguments.into_iter().collect())) {
+        Ok(cli) => cli.command,
         Err(error) => {
             // Nowhere is left to report a failed write.
             let _ = error.print();
@@ -84,33 +83,22 @@ fn kind(level: realm::Level) -> &'static str {
     if level == realm::Level::Warn { "warning: " } else { "" }
 }
 
-/// Refuses a prompt with a word that was meant as an option.
-fn checked(command: Command, arguments: &[OsString]) -> Result<Command, clap::Error> {
-    let (path, words): (&[&str], _) = match &command {
-        Command::Run(args) => (&["run"], &args.prompt),
-        Command::Tenant(program::Command::Run(args)) => (&["tenant", "run"], &args.prompt),
-        _ => return Ok(command),
-    };
-    let escaped = arguments.iter().position(|a| a == "--").map_or(0, |at| arguments.len() - at - 1);
-    let Some(word) = words.mistyped(escaped) else { return Ok(command) };
-    let mut whole = Cli::command();
-    whole.build();
-    let mut parser = &mut whole;
-    for name in path {
-        parser = parser
-            .find_subcommand_mut(name)
-            .unwrap_or_else(|| unreachable!("`realm {name}` was just parsed"));
+/// The arguments, with the words of a prompt marked that begin with a hyphen.
+fn marked(arguments: Vec<OsString>) -> Vec<OsString> {
+    let is = |at: usize, name: &str| arguments.get(at).is_some_and(|argument| argument == name);
+    if !is(1, "run") && !(is(1, "tenant") && is(2, "run")) {
+        return arguments;
     }
-    let name = path.join(" ");
-    let mut message = format!("unexpected argument '{word}' found\n\n");
-    if let Some(near) = words::nearest(word, parser.get_arguments().filter_map(clap::Arg::get_long)) {
-        message += &format!("  tip: a similar argument exists: '--{near}'\n");
-    }
-    message += &format!(
-        "  tip: `realm {name} --help` lists the options; to have '{word}' in the prompt, put it in quotes with other \
-         words, or `--` before the prompt"
-    );
-    Err(parser.error(clap::error::ErrorKind::UnknownArgument, message))
+    let command = Cli::command();
+    let of = |command: &clap::Command| command.find_subcommand("run").cloned();
+    let tenant = command.find_subcommand("tenant").and_then(of);
+    let Some(run) = (if is(1, "run") { of(&command) } else { tenant }) else { return arguments };
+    words::mark(arguments, |option| {
+        let name = option.strip_prefix("--");
+        name.is_some_and(|name| {
+            run.get_arguments().any(|a| a.get_long() == Some(name) && a.get_action().takes_values())
+        })
+    })
 }
 
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -1,20 +1,29 @@
 //! A prompt on the command line.
 
-use anyhow::{Context, Result, bail};
+use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 
-/// The prompt's words. Whatever is no option is one, so `-5 + 3` needs no care.
+use anyhow::{Context, Result, bail};
+
+/// Begins a word of a prompt that begins with a hyphen itself, so that it is not read as an option: a code point that is no
+/// character.
+const MARK: char = '\u{10FFFF}';
+
+/// The prompt's words.
 #[derive(clap::Args)]
 pub(crate) struct Words {
-    /// What to answer: words up to the end, with or without quotes; `-`, or nothing where stdin is no terminal, reads stdin
-    #[arg(value_name = "PROMPT", allow_hyphen_values = true)]
+    /// What to answer: words, with or without quotes, which may begin with a hyphen; `-`, or nothing where stdin is no terminal,
+    /// reads stdin
+    #[arg(value_name = "PROMPT")]
     words: Vec<String>,
 }
 
 impl Words {
     /// The prompt's text.
     pub(crate) fn read(&self) -> Result<String> {
-        let from_stdin = match &self.words[..] {
+        let words: Vec<&str> =
+            self.words.iter().map(|word| word.strip_prefix(MARK).unwrap_or(word)).collect();
+        let from_stdin = match words[..] {
             [] if std::io::stdin().is_terminal() => {
                 bail!(
                     "there is no prompt: put it after the model's name, or talk with the model with `realm chat MODEL`"
@@ -25,18 +34,31 @@ impl Words {
             _ => false,
         };
         if !from_stdin {
-            return Ok(self.words.join(" "));
+            return Ok(words.join(" "));
         }
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text).context("cannot read the prompt from stdin")?;
         Ok(text)
     }
+}
 
-    /// The first word that was meant as an option; the last `escaped` ones came after `--`.
-    pub(crate) fn mistyped(&self, escaped: usize) -> Option<&str> {
-        let words = &self.words[..self.words.len().saturating_sub(escaped)];
-        words.iter().map(String::as_str).find(|word| looks_like_option(word))
+/// Marks what begins with a hyphen and can be neither an option nor the value of one, such as `-5` or `- milk`: a word of a prompt.
+/// `takes_value` says whether the argument before it is an option that wants a value.
+pub(crate) fn mark(arguments: Vec<OsString>, takes_value: impl Fn(&str) -> bool) -> Vec<OsString> {
+    let mut marked: Vec<OsString> = Vec::with_capacity(arguments.len());
+    let mut escaped = false;
+    for argument in arguments {
+        escaped |= argument == "--";
+        let said = argument.to_str().is_some_and(|text| {
+            text.len() > 1 && text.starts_with('-') && text != "--" && !looks_like_option(text)
+        });
+        let is_value = marked.last().and_then(|before| before.to_str()).is_some_and(&takes_value);
+        marked.push(match argument.to_str() {
+            Some(text) if said && !is_value && !escaped => format!("{MARK}{text}").into(),
+            _ => argument,
+        });
     }
+    marked
 }
 
 /// Whether a word is `-x`, `-ngl`, `--name` or `--name=value` and nothing that a person would say.
@@ -46,28 +68,6 @@ fn looks_like_option(word: &str) -> bool {
     let name = name.split_once('=').map_or(name, |(name, _)| name);
     name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
-}
-
-/// The option that is nearest to a mistyped one, if one is near.
-pub(crate) fn nearest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let typed = typed.trim_start_matches('-').split('=').next().unwrap_or_default();
-    let near = names.map(|name| (distance(typed, name), name)).min()?;
-    (near.0 <= typed.len() / 3).then_some(near.1)
-}
-
-/// Insertions, deletions and replacements that make one of the other (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = std::mem::replace(&mut row[0], i + 1);
-        for (j, &y) in b.iter().enumerate() {
-            let replaced = corner + usize::from(x != y);
-            corner = row[j + 1];
-            row[j + 1] = replaced.min(corner + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -87,10 +87,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mistyped_option_has_a_nearest_one() {
-        let names = ["temperature", "top-k", "seed"];
-        assert_eq!(nearest("--temprature", names.into_iter()), Some("temperature"));
-        assert_eq!(nearest("--top_k=3", names.into_iter()), Some("top-k"));
-        assert_eq!(nearest("--colour", names.into_iter()), None);
+    fn what_is_said_is_marked_and_values_and_options_are_not() {
+        let marked = |arguments: &[&str]| {
+            let arguments = arguments.iter().map(OsString::from).collect();
+            let marked = mark(arguments, |option| option == "--seed");
+            marked.iter().map(|word| word.to_str().unwrap().replace(MARK, "*")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(marked(&["run", "m", "-5", "--seed", "-1", "- milk"]), "run m *-5 --seed -1 *- milk");
+        assert_eq!(marked(&["run", "m", "-x", "-", "--", "-5"]), "run m -x - -- -5");
     }
 }

@@ -89,7 +89,7 @@ fn a_mistyped_option_is_no_prompt() {
         assert!(stderr.contains("'--temprature") && stderr.contains("'--temperature'"), "{stderr}");
     }
     let output = realm(&["run", "m", "Hi", "-ngl", "99"], "");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("unexpected argument '-ngl'"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("unexpected argument '-n'"));
 }
 
 #[test]
