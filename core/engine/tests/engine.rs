@@ -151,7 +151,7 @@ fn impossible_requests_are_refused_with_a_reason() {
         (Request { max_tokens: Some(0), ..good.clone() }, "max_tokens"),
         (Request { logprobs: Some(1000), ..good.clone() }, "logprobs"),
         (Request { sampling: Sampling { top_p: 2.0, ..Sampling::default() }, ..good.clone() }, "top_p"),
-        (Request { prompt: long, ..good.clone() }, "context holds 64"),
+        (Request { prompt: long, ..good.clone() }, "holds a context of 64"),
     ] {
         let error = engine.generate(&anybody(), bad).err().expect("an error").to_string();
         assert!(error.contains(word), "{error}");
