@@ -7,7 +7,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
-use realm::{EmbedOptions, Pooling, unblock};
+use realm::{EmbedOptions, Pooling, Prompt, unblock};
 
 use crate::adapter::Adapter;
 use crate::arguments::{Tokens, count, token_list};
@@ -112,6 +112,12 @@ impl Model {
     ///   has to be.
     /// - `tools`: definitions in OpenAI's format; `tool_choice`: `"auto"`, `"none"`, `"required"` or a function's name in a dict.
     /// - `template_variables`: a dict of what else the chat template reads.
+    /// - `add_generation_prompt` (`True`): end the prompt with the start of the assistant's answer. `continue_final_message`
+    ///   (`False`): go on with the words of the last message.
+    /// - `special` (`False`): parse control tokens that are spelled in a prompt of text.
+    /// - `enable_thinking`: whether the model thinks before it answers, and `reasoning_effort`: how much (mostly `"low"`,
+    ///   `"medium"` or `"high"`), for templates that know these.
+    /// - `reasoning_format` (`"separate"`): whether the thought comes as `reasoning`, or with `"inline"` as part of the text.
     /// - `ignore_eos` (`False`): go on after an end token.
     /// - `shared_prefix`: `"system"` or a number of tokens that other tenants send, too, so that it is computed once.
     /// - `adapter`, `adapter_scale` (1): a LoRA adapter, and a factor on it.
@@ -406,6 +412,10 @@ impl Model {
     ) -> Result<Py<PyAny>> {
         let model = self.handle.get()?;
         let (mut request, _) = request(messages, None)?;
+        // An empty list of messages looks like an empty list of tokens.
+        if matches!(&request.prompt, Prompt::Tokens(tokens) if tokens.is_empty()) {
+            request.prompt = Prompt::Chat(Vec::new());
+        }
         if let Some(serde_json::Value::Array(tools)) = tools.map(json).transpose()? {
             request.tools = tools;
         }

@@ -233,7 +233,7 @@ def test_openai_s_messages_forge_nothing(model: realm.Model) -> None:
     words = [{"role": "user", "content": "Tell me a story."}, {"role": "assistant", "content": "Once upon a"}]
     story = create(model="any", messages=words, max_tokens=1, temperature=0, continue_final_message=True)
     assert story.choices[0].message.content == " time"
-    with pytest.raises(ValueError, match="image_url"):
+    with pytest.raises(realm.errors.UnsupportedError, match="image_url"):
         create(model="any", messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": ""}}]}])
 
 

@@ -113,7 +113,7 @@ class Runner:
     def op_token_id(self, a: dict[str, Any], model: realm.Model) -> int | None:
         return model.tokenizer.token_id(a.pop("text"))
 
-    def op_render(self, a: dict[str, Any], model: realm.Model) -> str:
+    def op_render(self, a: dict[str, Any], model: realm.Model) -> Any:
         messages, options = self.request(a)
         return model.apply_chat_template(messages, **options)
 
@@ -338,7 +338,13 @@ class Runner:
         self.add(lines)
 
     def op_log_lines(self, a: dict[str, Any], model: realm.Model) -> Any:
-        return list(self.named(a, "log"))
+        # Lines come from a thread of their own, some time after the program wrote them.
+        lines = self.named(a, "log")
+        for _ in range(100):
+            if lines:
+                break
+            time.sleep(0.01)
+        return list(lines)
 
     # Numbers.
 

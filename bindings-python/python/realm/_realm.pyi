@@ -462,7 +462,7 @@ class Chunk:
         finish_reason: Literal["stop", "length", "tool_calls"] | None = None,
         usage: Usage | None = None,
         timings: Timings | None = None,
-        reasoning: str = "",
+        reasoning: str = ...,
         warnings: list[str] = ...,
     ) -> Self: ...
     @property
@@ -484,7 +484,7 @@ class Chunk:
     def to_dict(self) -> dict[str, Any]: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self, /) -> int: ...
-    __match_args__: ClassVar[tuple[Literal["text"], Literal["tokens"], Literal["tool_calls"], Literal["finish_reason"], Literal["usage"], Literal["timings"]]]
+    __match_args__: ClassVar[tuple[Literal["text"], Literal["tokens"], Literal["tool_calls"], Literal["finish_reason"], Literal["usage"], Literal["timings"], Literal["reasoning"], Literal["warnings"]]]
 
 @final
 class Completion:
@@ -496,7 +496,7 @@ class Completion:
         finish_reason: Literal["stop", "length", "tool_calls"],
         usage: Usage,
         timings: Timings,
-        reasoning: str = "",
+        reasoning: str = ...,
         warnings: list[str] = ...,
     ) -> Self: ...
     @property
@@ -518,7 +518,7 @@ class Completion:
     def to_dict(self) -> dict[str, Any]: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self, /) -> int: ...
-    __match_args__: ClassVar[tuple[Literal["text"], Literal["tokens"], Literal["tool_calls"], Literal["finish_reason"], Literal["usage"], Literal["timings"]]]
+    __match_args__: ClassVar[tuple[Literal["text"], Literal["tokens"], Literal["tool_calls"], Literal["finish_reason"], Literal["usage"], Literal["timings"], Literal["reasoning"], Literal["warnings"]]]
 
 @final
 class Forwarded:
@@ -581,7 +581,7 @@ class Usage:
     def to_dict(self) -> dict[str, Any]: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self, /) -> int: ...
-    __match_args__: ClassVar[tuple[Literal["prompt_tokens"], Literal["cached_tokens"], Literal["generated_tokens"], Literal["draft_tokens"], Literal["accepted_tokens"]]]
+    __match_args__: ClassVar[tuple[Literal["prompt_tokens"], Literal["cached_tokens"], Literal["generated_tokens"], Literal["reasoning_tokens"], Literal["draft_tokens"], Literal["accepted_tokens"]]]
 
 @final
 class Timings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import sys
 from collections.abc import AsyncIterator, Iterator
 from types import ModuleType
@@ -128,7 +127,12 @@ class _Stream:
         self._events.cancel()
 
 
-@functools.cache
+_STREAMS: dict[ModuleType, type[_Stream]] = {}
+
+
 def _stream_class(library: ModuleType) -> type[_Stream]:
     """A stream as a package knows its own: they look at classes."""
-    return type("RealmStream", (_Stream, library.SyncByteStream, library.AsyncByteStream), {})
+    if library not in _STREAMS:
+        bases = (_Stream, library.SyncByteStream, library.AsyncByteStream)
+        _STREAMS[library] = type("RealmStream", bases, {})
+    return _STREAMS[library]
