@@ -5239,7 +5239,8 @@ public struct Message: Equatable, Hashable {
      */
     public var content: String
     /**
-     * Other fields that the template reads, such as `tool_calls`: a JSON object.
+     * Other fields that the template reads, such as `tool_calls`: a JSON object. A `content` in it, such as a list of parts, takes the
+     * place of the message's.
      */
     public var fields: String?
 
@@ -5253,7 +5254,8 @@ public struct Message: Equatable, Hashable {
          * What was said.
          */content: String, 
         /**
-         * Other fields that the template reads, such as `tool_calls`: a JSON object.
+         * Other fields that the template reads, such as `tool_calls`: a JSON object. A `content` in it, such as a list of parts, takes the
+         * place of the message's.
          */fields: String? = nil) {
         self.role = role
         self.content = content
