@@ -138,6 +138,8 @@ impl Realm {
     ///
     /// - `kv_tokens`: tokens that the KV cache holds over all requests; `kv_memory`: its bytes. Without either a quarter of the free
     ///   memory, 8 GiB at most, on the CPU, and four fifths of what the weights leave free on a GPU.
+    /// - `context_length`: tokens that one request may have, prompt and generation together; as many as the model was trained for, or as
+    ///   the cache holds, unless given.
     /// - `cache_type`: how it holds numbers, `"f32"` (the default on the CPU), `"f16"` (on a GPU) or `"q8_0"`.
     /// - `chat_template`: a template in place of the file's own.
     /// - `speculation` (`"auto"`): where drafts come from, for requests that do not say. `draft_model`: a smaller model of the same
