@@ -1,6 +1,5 @@
 //! OpenAI's protocol: what `createFetch` is made of.
 
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -142,7 +141,7 @@ impl NativeEvents {
     #[napi]
     pub fn poll(&self, bell: &NativeBell, id: u32) -> Result<Either<String, bool>> {
         let (events, waker) = (self.handle.get()?, ring(bell, id));
-        match pin!(events.next_async()).poll(&mut Context::from_waker(&waker)) {
+        match events.poll_next(&mut Context::from_waker(&waker)) {
             Poll::Ready(Some(event)) => Ok(Either::A(event)),
             Poll::Ready(None) => Ok(Either::B(true)),
             Poll::Pending => Ok(Either::B(false)),

@@ -77,8 +77,11 @@ test('a running request keeps the tools that it may call', { skip: !existsSync(A
   const first = start('sunny')
   const second = start('rainy', (tenant, generation) => generation.started().then(() => tenant.setGrants({})))
   const watch = setInterval(globalThis.gc, 5)
-  await Promise.all([first, second])
-  clearInterval(watch)
+  try {
+    await Promise.all([first, second])
+  } finally {
+    clearInterval(watch)
+  }
   assert.equal(asked.length, 2)
 })
 

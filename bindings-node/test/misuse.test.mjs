@@ -71,12 +71,12 @@ test('numbers that are none are refused by name, in every option of every call',
   await assert.rejects(model.generate([1, NaN]), refused('prompt.1'))
   for (const value of [NaN, -1, 1.5, 2 ** 32]) {
     await assert.rejects(model.score('a', { top: value }), refused('top'))
-    await assert.rejects(model.score([value]), refused('tokens[0]'))
-    await assert.rejects(model.embed([value]), refused('tokens[0]'))
-    await assert.rejects(model.logLikelihood([1], [value]), refused('continuation[0]'))
-    assert.throws(() => model.decode([value]), refused('tokens[0]'))
+    await assert.rejects(model.score([value]), refused('token 0'))
+    await assert.rejects(model.embed([value]), refused('token 0'))
+    await assert.rejects(model.logLikelihood([1], [value]), refused('token 0'))
+    assert.throws(() => model.decode([value]), refused('token 0'))
     const sequence = model.sequence()
-    assert.throws(() => sequence.append([value]), refused('tokens[0]'))
+    assert.throws(() => sequence.append([value]), refused('token 0'))
     assert.throws(() => sequence.truncate(value), refused('length'))
   }
   for (const name of ['weight', 'maxConcurrent', 'maxQueued', 'kvTokens', 'tokensPerMinute', 'requestTimeout', 'programMemory', 'programCpuTime', 'programHandles', 'programOutput']) {

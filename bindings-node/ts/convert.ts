@@ -36,3 +36,8 @@ function describe(value: unknown): string {
 export function bytes(view: Uint8Array): Buffer {
   return Buffer.from(view.buffer, view.byteOffset, view.byteLength)
 }
+
+/** @internal A vector in memory of JavaScript's own: the native half's can be cloned, but never moved to a worker. */
+export function transferable(vector: Float32Array): Float32Array {
+  return vector.slice()
+}

@@ -4,6 +4,12 @@ import type { Model } from './model.js'
 import { native, type NativeAnswer, type NativeEvents } from './native.js'
 import { Realm } from './realm.js'
 
+/** The type of `fetch`; in programs that are compiled without the types of Node and of the DOM, that of any function like it. */
+export type Fetch = typeof globalThis extends { fetch: infer F }
+  ? F
+  : // eslint-disable-next-line @typescript-eslint/no-explicit-any
+    (input: any, init?: any) => Promise<any>
+
 /**
  * A `fetch` that answers the calls of OpenAI's clients in this process, for clients that take one:
  *
@@ -12,7 +18,7 @@ import { Realm } from './realm.js'
  * It asks the models of a `Realm`, which are loaded when they are first named, or one `Model`, whatever the name. An aborted
  * signal, a cancelled body and a response that is dropped end the request.
  */
-export function createFetch(source: Realm | Model): typeof fetch {
+export function createFetch(source: Realm | Model): Fetch {
   const service = call(() =>
     source instanceof Realm ? native.NativeService.ofRealm(source.native) : native.NativeService.ofModel(source.native),
   )

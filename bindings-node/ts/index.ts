@@ -13,7 +13,7 @@ import './globals.js'
 
 export { ChatSession } from './chat.js'
 export * from './errors.js'
-export { createFetch } from './fetch.js'
+export { createFetch, type Fetch } from './fetch.js'
 export { Generation } from './generation.js'
 export { Hub } from './hub.js'
 export { Adapter, Model, Tokenizer, type ChatTemplateOptions, type EncodeOptions } from './model.js'

@@ -1,4 +1,4 @@
-import { bytes, isTyped, json, tokens } from './convert.js'
+import { bytes, isTyped, json, tokens, transferable } from './convert.js'
 import { call, errorOf, wait, type RealmError } from './errors.js'
 import { Generation } from './generation.js'
 import { Granted, type Functions } from './grants.js'
@@ -138,7 +138,7 @@ export class Model implements Disposable {
     text: string | Iterable<number>,
     { pooling, normalize = true }: { pooling?: Pooling | undefined; normalize?: boolean | undefined } = {},
   ): Promise<Float32Array> {
-    return wait(async () => this.native.embed(this.#text(text), pooling ?? null, normalize))
+    return transferable(await wait(async () => this.native.embed(this.#text(text), pooling ?? null, normalize)))
   }
 
   /**
@@ -169,7 +169,9 @@ export class Model implements Disposable {
     texts: Iterable<string | Iterable<number>>,
     { pooling, normalize = true }: { pooling?: Pooling | undefined; normalize?: boolean | undefined } = {},
   ): Promise<Float32Array[]> {
-    return wait(async () => native.embedMany(this.native, many(texts, 'texts').map(plain), pooling ?? null, normalize))
+    const given = many(texts, 'texts').map(plain)
+    const vectors = await wait(async () => native.embedMany(this.native, given, pooling ?? null, normalize))
+    return vectors.map(transferable)
   }
 
   /** As `score`, for each of many texts. */
@@ -195,7 +197,7 @@ export class Model implements Disposable {
 
   /** The log-probability of each token of `continuation` after `prompt`, in nats. */
   async logLikelihood(prompt: Iterable<number>, continuation: Iterable<number>): Promise<Float32Array> {
-    return wait(async () => this.native.logLikelihood(tokens(prompt), tokens(continuation)))
+    return transferable(await wait(async () => this.native.logLikelihood(tokens(prompt), tokens(continuation))))
   }
 
   /** Token ids of a text. */

@@ -1,11 +1,11 @@
 //! A streamed answer.
 
 use std::collections::VecDeque;
-use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use realm::{Generation, SharedGeneration};
+use realm_handover::Wakers;
 
 use crate::ApiError;
 use crate::openai::Writer;
@@ -18,6 +18,8 @@ use crate::openai::Writer;
 pub struct Events {
     generations: Vec<SharedGeneration>,
     state: Mutex<State>,
+    /// Those who wait for an event. Every generation knows it as the one waker, however often it is asked.
+    waiting: Arc<Wakers>,
 }
 
 struct State {
@@ -39,12 +41,26 @@ impl Events {
         let open = vec![true; generations.len()];
         let state = State { writer, events: events.into(), open, next: 0, ended: false };
         let generations = generations.into_iter().map(SharedGeneration::from).collect();
-        Self { generations, state: Mutex::new(state) }
+        Self { generations, state: Mutex::new(state), waiting: Arc::default() }
     }
 
     /// The next event; `None` after the last one and after [`cancel`](Self::cancel).
     pub async fn next_async(&self) -> Option<String> {
-        std::future::poll_fn(|context| self.poll(context)).await
+        self.waiting.until(|| self.ask()).await
+    }
+
+    /// As [`next_async`](Self::next_async), for callers that have no future to keep: where nothing is there, the waker is
+    /// woken once.
+    pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<String>> {
+        let mut event = self.ask();
+        if event.is_pending() {
+            let ticket = self.waiting.wait_once(context.waker());
+            event = self.ask();
+            if event.is_ready() {
+                self.waiting.leave(ticket);
+            }
+        }
+        event
     }
 
     /// Ends the request at once and frees its part of the KV cache.
@@ -56,19 +72,28 @@ impl Events {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn poll(&self, context: &mut Context<'_>) -> Poll<Option<String>> {
+    fn ask(&self) -> Poll<Option<String>> {
+        let waker = Waker::from(Arc::clone(&self.waiting));
+        let context = &mut Context::from_waker(&waker);
         let mut state = self.lock();
-        loop {
+        let event = loop {
             if let Some(event) = state.events.pop_front() {
-                return Poll::Ready(Some(event));
+                break Poll::Ready(Some(event));
             }
             if state.ended {
-                return Poll::Ready(None);
+                break Poll::Ready(None);
             }
             if !self.read(&mut state, context) {
-                return Poll::Pending;
+                break Poll::Pending;
             }
+        };
+        let ended = state.ended;
+        drop(state);
+        if ended {
+            // One choice that failed ends the others. That wakes whoever waits for them, so no lock is held.
+            self.cancel();
         }
+        event
     }
 
     /// Reads a chunk of each generation that has one; returns whether there was anything.
@@ -79,7 +104,7 @@ impl Events {
             if !state.open[index] {
                 continue;
             }
-            match pin!(self.generations[index].next_async()).poll(context) {
+            match self.generations[index].poll_next(context) {
                 Poll::Pending => continue,
                 Poll::Ready(Some(Ok(chunk))) => {
                     state.open[index] = chunk.finish.is_none();
@@ -94,7 +119,6 @@ impl Events {
             }
             any = true;
             if state.ended {
-                self.cancel();
                 break;
             }
         }
