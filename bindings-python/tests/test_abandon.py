@@ -173,8 +173,12 @@ def test_a_task_whose_loop_is_gone_is_garbage_and_so_is_its_request(
             pass
 
     task = loop.create_task(read())
-    loop.run_until_complete(asyncio.sleep(0.05))
-    assert model.metrics().served.running == 1
+
+    async def begun() -> None:
+        while model.metrics().served.running == 0:
+            await asyncio.sleep(0.01)
+
+    loop.run_until_complete(begun())
     loop.close()
     gone = weakref.ref(loop)
     del task, loop
