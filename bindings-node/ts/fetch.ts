@@ -54,14 +54,20 @@ function response(answer: NativeAnswer, signal: AbortSignal | undefined): Respon
 /** Forgets a signal once nothing can be aborted any more: signals may live longer than responses. */
 const dropped = new FinalizationRegistry<() => void>((forget) => forget())
 
+/**
+ * Has a signal end a response, without keeping one that nobody reads: its native half ends the request when it is collected. A
+ * function apart, since closures share what any of them holds. Returns what ends that.
+ */
+function cancelOn(signal: AbortSignal | undefined, events: WeakRef<NativeEvents>): () => void {
+  const abort = () => events.deref()?.cancel()
+  signal?.addEventListener('abort', abort, { once: true })
+  return () => signal?.removeEventListener('abort', abort)
+}
+
 /** Events as they are sent over HTTP. */
 function stream(events: NativeEvents, signal: AbortSignal | undefined): ReadableStream<Uint8Array> {
   const encoder = new TextEncoder()
-  // The signal must not keep a response that nobody reads: its native half ends the request when it is collected.
-  const held = new WeakRef(events)
-  const abort = () => held.deref()?.cancel()
-  const forget = () => signal?.removeEventListener('abort', abort)
-  signal?.addEventListener('abort', abort, { once: true })
+  const forget = cancelOn(signal, new WeakRef(events))
   dropped.register(events, forget, events)
   const ended = () => {
     dropped.unregister(events)
