@@ -289,13 +289,14 @@ impl Report {
 /// its weight.
 fn fairness(run: &Run) -> Option<f64> {
     let generated = |metrics: &Metrics, name: &str| {
-        let tenant = metrics.tenants.iter().find(|tenant| tenant.name == name)?;
+        // The newest: one of an earlier round that had its name may just be leaving.
+        let tenant = metrics.tenants.iter().rev().find(|tenant| tenant.name == name)?;
         Some(tenant.served.tokens.generated)
     };
     let mut shares = Vec::new();
     for tenant in &run.tenants {
         let name = tenant.name();
-        let served = generated(&run.end.metrics, name)? - generated(&run.begin.metrics, name)?;
+        let served = generated(&run.end.metrics, name)?.checked_sub(generated(&run.begin.metrics, name)?)?;
         shares.push(served as f64 / f64::from(tenant.limits().weight));
     }
     let (least, most) = shares.into_iter().fold((f64::INFINITY, 0.0f64), |(a, b), n| (a.min(n), b.max(n)));
