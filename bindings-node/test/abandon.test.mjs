@@ -20,7 +20,7 @@ after(() => model.close())
 async function isWell(model) {
   await until(() => model.metrics().served.running === 0 && model.metrics().kv.used === 0)
   const answer = model.generate('a', { maxTokens: 2, ignoreEos: true })
-  assert.equal((await Promise.race([answer, sleep(60_000, null)]))?.tokens.length, 2)
+  assert.equal((await Promise.race([answer, sleep(60_000, null, { ref: false })]))?.tokens.length, 2)
 }
 
 /** Waits until something is so, with the garbage collected. */
