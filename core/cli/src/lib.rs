@@ -86,7 +86,7 @@ fn kind(level: realm::Level) -> &'static str {
 /// The arguments, with the words of a prompt marked that begin with a hyphen.
 fn marked(arguments: Vec<OsString>) -> Vec<OsString> {
     let is = |at: usize, name: &str| arguments.get(at).is_some_and(|argument| argument == name);
-    if !is(1, "run") && !(is(1, "tenant") && is(2, "run")) {
+    if !(is(1, "run") || is(1, "tenant") && is(2, "run")) {
         return arguments;
     }
     let command = Cli::command();
