@@ -254,7 +254,8 @@ fn a_real_model_with_a_bit_turned_is_read_or_refused() {
 
 #[test]
 fn a_real_model_with_a_bit_turned_in_its_whole_header_is_read_or_refused() {
-    turn_bits(Header::of, 2_000);
+    // With REALM_LONG as many as of the others; each opens a header of a megabyte and more.
+    turn_bits(Header::of, if std::env::var_os("REALM_LONG").is_some() { 2_000 } else { 300 });
 }
 
 #[test]
