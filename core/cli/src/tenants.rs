@@ -133,11 +133,14 @@ struct Run {
 }
 
 fn run(realm: &Realm, model: &Model, program: Option<&Program>, count: usize, args: &Args) -> Result<Run> {
+    // Each round has names of its own: tenants of the last one may just be leaving, and metrics are told apart by names.
+    static ROUNDS: AtomicUsize = AtomicUsize::new(1);
+    let round = ROUNDS.fetch_add(1, Ordering::Relaxed);
     let weights = args.weights.iter().cycle();
     let tenants = (0..count)
         .zip(weights)
         .map(|(i, &weight)| {
-            realm.tenant(&format!("{TENANT}{:02}", i + 1), Limits { weight, ..Limits::default() })
+            realm.tenant(&format!("{TENANT}{:02}.{round}", i + 1), Limits { weight, ..Limits::default() })
         })
         .collect::<Result<Vec<_>, _>>()?;
     tenants.iter().for_each(|tenant| tenant.set_program(program));
@@ -289,14 +292,13 @@ impl Report {
 /// its weight.
 fn fairness(run: &Run) -> Option<f64> {
     let generated = |metrics: &Metrics, name: &str| {
-        // The newest: one of an earlier round that had its name may just be leaving.
-        let tenant = metrics.tenants.iter().rev().find(|tenant| tenant.name == name)?;
+        let tenant = metrics.tenants.iter().find(|tenant| tenant.name == name)?;
         Some(tenant.served.tokens.generated)
     };
     let mut shares = Vec::new();
     for tenant in &run.tenants {
         let name = tenant.name();
-        let served = generated(&run.end.metrics, name)?.checked_sub(generated(&run.begin.metrics, name)?)?;
+        let served = generated(&run.end.metrics, name)? - generated(&run.begin.metrics, name)?;
         shares.push(served as f64 / f64::from(tenant.limits().weight));
     }
     let (least, most) = shares.into_iter().fold((f64::INFINITY, 0.0f64), |(a, b), n| (a.min(n), b.max(n)));
