@@ -15,7 +15,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -151,27 +151,22 @@ async def pace(end: float) -> None:
         await asyncio.wait_for(leave_somewhere(), 120)
 
 
-@contextlib.contextmanager
-def interrupts() -> Iterator[None]:
-    """Ctrl-C comes at some moment, as in a notebook."""
+def interrupted(work: Callable[[], object]) -> None:
+    """Ctrl-C comes at some moment of the work, as in a notebook."""
     timer = threading.Timer(random.random() / 20, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    try:
-        yield
+    # It may come before the timer's start has returned.
+    with contextlib.suppress(KeyboardInterrupt):
+        timer.start()
+        work()
         # It comes in any case.
         time.sleep(1)
-    except KeyboardInterrupt:
-        pass
     timer.join()
 
 
 def notebook() -> None:
     for _ in range(10):
-        with interrupts():
-            for _ in MODEL.stream(**{**options(), "max_tokens": 1000}):
-                pass
-        with interrupts():
-            asyncio.run(MODEL.generate_async(**{**options(), "max_tokens": 1000}))  # type: ignore[arg-type]
+        interrupted(lambda: list(MODEL.stream(**{**options(), "max_tokens": 1000})))
+        interrupted(lambda: asyncio.run(MODEL.generate_async(**{**options(), "max_tokens": 1000})))  # type: ignore[arg-type]
 
 
 def abuse(seconds: float) -> None:
