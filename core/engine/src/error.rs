@@ -1,4 +1,4 @@
-/// Why a request failed. It is clonable, because one failing step ends every request in it.
+/// Why a request failed. It is cloneable, because one failing step ends every request in it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

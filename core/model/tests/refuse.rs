@@ -46,7 +46,7 @@ fn what_is_missing_or_unknown_is_named() {
         ),
         ("blk.0.attn_q.weight", "blk.0.attn_x.weight", "blk.0.attn_q.weight"),
         ("output_norm.weight", "output_norm.weighs", "output_norm.weight"),
-        ("llama.block_count", "llama.block_bount", "llama.block_count"),
+        ("llama.block_count", "llama.block_c0unt", "llama.block_count"),
     ] {
         let error = run(patched(llama(), from, to), &backend).unwrap_err().to_string();
         assert!(error.contains(wanted), "{wanted}: {error}");

@@ -270,7 +270,7 @@ impl Scheduler {
     /// Sends a running task back to its queue.
     fn preempt(&mut self, index: usize) {
         let task = self.running.remove(index);
-        tracing::debug!(tokens = task.tokens.len(), tenant = task.tenant.name(), "pre-empted");
+        tracing::debug!(tokens = task.tokens.len(), tenant = task.tenant.name(), "preempted");
         self.preempted = true;
         task.meter.preempted();
         self.accounts.leave(&task);

@@ -74,7 +74,7 @@ impl Generate {
         }
     }
 
-    /// It has a place in the batch, and so many tokens of its prompt were cached. A request that was pre-empted starts
+    /// It has a place in the batch, and so many tokens of its prompt were cached. A request that was preempted starts
     /// but once.
     pub(crate) fn start(&mut self, cached: usize) {
         if self.started.is_none() {
