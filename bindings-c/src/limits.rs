@@ -46,6 +46,8 @@ pub enum Limit {
     ProgramHandles,
     /// Bytes of text that one run of a program sends. 16 MiB by default.
     ProgramOutput,
+    /// Bytes of memory that the tenant causes at once, of every kind. 1 GiB by default.
+    Memory,
 }
 
 /// A limit that is a list of names.
@@ -110,6 +112,7 @@ pub unsafe extern "C" fn realm_limits_set(limits: *mut Limits, limit: MaybeUnini
         Limit::ProgramCpuTimeMs => limits.program.cpu_time = Duration::from_millis(value),
         Limit::ProgramHandles => limits.program.handles = size,
         Limit::ProgramOutput => limits.program.output = size,
+        Limit::Memory => limits.memory = size,
     }
 }
 
@@ -130,6 +133,7 @@ pub unsafe extern "C" fn realm_limits_get(limits: *const Limits, limit: MaybeUni
         Limit::ProgramCpuTimeMs => limits.program.cpu_time.as_millis() as u64,
         Limit::ProgramHandles => limits.program.handles as u64,
         Limit::ProgramOutput => limits.program.output as u64,
+        Limit::Memory => limits.memory as u64,
     }
 }
 

@@ -260,6 +260,7 @@ struct LimitOptions {
     kv_tokens: Option<usize>,
     tokens_per_minute: Option<u32>,
     request_timeout: Option<f64>,
+    memory: Option<usize>,
     models: Option<Vec<String>>,
     adapters: Option<Vec<String>>,
     program_memory: Option<usize>,
@@ -283,6 +284,7 @@ pub(crate) fn limits(json: &str) -> napi::Result<realm::Limits> {
     };
     set(&mut limits.weight, options.weight);
     set(&mut limits.max_queued, options.max_queued);
+    set(&mut limits.memory, options.memory);
     set(&mut limits.program.memory, options.program_memory);
     set(&mut limits.program.cpu_time, options.program_cpu_time.map(time).transpose()?);
     set(&mut limits.program.handles, options.program_handles);

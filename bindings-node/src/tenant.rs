@@ -69,7 +69,7 @@ impl NativeTenant {
                 "maxQueued": limits.max_queued, "kvTokens": limits.kv_tokens,
                 "tokensPerMinute": limits.tokens_per_minute,
                 "requestTimeout": limits.request_timeout.map(|time| time.as_secs_f64() * 1000.0),
-                "models": limits.models, "adapters": limits.adapters, "programMemory": program.memory,
+                "memory": limits.memory, "models": limits.models, "adapters": limits.adapters, "programMemory": program.memory,
                 "programCpuTime": program.cpu_time.as_secs_f64() * 1000.0,
                 "programHandles": program.handles, "programOutput": program.output,
             },

@@ -209,6 +209,8 @@ export interface LimitOptions {
   tokensPerMinute?: number | null | undefined
   /** From a request's start to its end, waiting included. */
   requestTimeout?: number | null | undefined
+  /** Bytes of memory that the tenant causes at once, of every kind: 1 GiB unless given. */
+  memory?: number | undefined
   /** Names of the models that the tenant may use. */
   models?: readonly string[] | null | undefined
   /** Names of the adapters that the tenant may use. */

@@ -32,6 +32,8 @@ pub(crate) struct Limits {
     tokens_per_minute: Option<u32>,
     /// Seconds from a request's start to its end, waiting included.
     request_timeout: Option<f64>,
+    /// Bytes of memory that the tenant causes at once, of every kind.
+    memory: usize,
     /// Names of the models that the tenant may use.
     models: Option<Vec<String>>,
     /// Names of the adapters that the tenant may use.
@@ -46,13 +48,14 @@ pub(crate) struct Limits {
     program_output: usize,
 }
 
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 13] = [
     "weight",
     "max_concurrent",
     "max_queued",
     "kv_tokens",
     "tokens_per_minute",
     "request_timeout",
+    "memory",
     "models",
     "adapters",
     "program_memory",
@@ -71,6 +74,7 @@ impl Limits {
             kv_tokens: limits.kv_tokens,
             tokens_per_minute: limits.tokens_per_minute,
             request_timeout: limits.request_timeout.map(|time| time.as_secs_f64()),
+            memory: limits.memory,
             models: limits.models.clone(),
             adapters: limits.adapters.clone(),
             program_memory: program.memory,
@@ -91,6 +95,7 @@ impl Limits {
             kv_tokens: self.kv_tokens,
             tokens_per_minute: self.tokens_per_minute,
             request_timeout: self.request_timeout.map(|s| seconds("request_timeout", s)).transpose()?,
+            memory: self.memory,
             models: self.models.clone(),
             adapters: self.adapters.clone(),
             program: ProgramLimits {
@@ -107,8 +112,8 @@ impl Limits {
 impl Limits {
     #[new]
     #[pyo3(signature = (*, weight=None, max_concurrent=None, max_queued=None, kv_tokens=None, tokens_per_minute=None,
-        request_timeout=None, models=None, adapters=None, program_memory=None, program_cpu_time=None,
-        program_handles=None, program_output=None))]
+        request_timeout=None, memory=None, models=None, adapters=None, program_memory=None,
+        program_cpu_time=None, program_handles=None, program_output=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         weight: Option<f32>,
@@ -117,6 +122,7 @@ impl Limits {
         kv_tokens: Option<&Bound<'_, PyAny>>,
         tokens_per_minute: Option<&Bound<'_, PyAny>>,
         request_timeout: Option<f64>,
+        memory: Option<&Bound<'_, PyAny>>,
         models: Option<Vec<String>>,
         adapters: Option<Vec<String>>,
         program_memory: Option<&Bound<'_, PyAny>>,
@@ -132,6 +138,7 @@ impl Limits {
             kv_tokens: count("kv_tokens", kv_tokens)?,
             tokens_per_minute: count("tokens_per_minute", tokens_per_minute)?,
             request_timeout,
+            memory: count("memory", memory)?.unwrap_or(default.memory),
             models,
             adapters,
             program_memory: count("program_memory", program_memory)?.unwrap_or(default.program_memory),

@@ -30,6 +30,9 @@ pub struct Limits {
     /// Seconds from a request's start to its end, waiting included; then it ends with `LimitExceeded`.
     #[uniffi(default = None)]
     pub request_timeout: Option<f64>,
+    /// Bytes of memory that the tenant causes at once, of every kind: 1 GiB.
+    #[uniffi(default = 1073741824)]
+    pub memory: u64,
     /// Names of the models that the tenant may use.
     #[uniffi(default = None)]
     pub models: Option<Vec<String>>,
@@ -64,6 +67,7 @@ impl From<Limits> for realm::Limits {
             kv_tokens: limits.kv_tokens.map(|tokens| tokens as usize),
             tokens_per_minute: limits.tokens_per_minute,
             request_timeout: limits.request_timeout.map(seconds),
+            memory: limits.memory as usize,
             models: limits.models,
             adapters: limits.adapters,
             program: realm::ProgramLimits {
@@ -85,6 +89,7 @@ impl From<realm::Limits> for Limits {
             kv_tokens: limits.kv_tokens.map(|tokens| tokens as u64),
             tokens_per_minute: limits.tokens_per_minute,
             request_timeout: limits.request_timeout.map(|time| time.as_secs_f64()),
+            memory: limits.memory as u64,
             models: limits.models,
             adapters: limits.adapters,
             program_memory: limits.program.memory as u64,

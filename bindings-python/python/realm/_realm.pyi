@@ -345,6 +345,7 @@ class Limits:
         kv_tokens: int | None = None,
         tokens_per_minute: int | None = None,
         request_timeout: float | None = None,
+        memory: int | None = None,
         models: Seq[str] | None = None,
         adapters: Seq[str] | None = None,
         program_memory: int | None = None,
@@ -364,6 +365,8 @@ class Limits:
     def tokens_per_minute(self) -> int | None: ...
     @property
     def request_timeout(self) -> float | None: ...
+    @property
+    def memory(self) -> int: ...
     @property
     def models(self) -> list[str] | None: ...
     @property

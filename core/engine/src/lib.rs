@@ -2,6 +2,7 @@
 //!
 //! - [`Engine`]: one thread that steps a model; [`Request`]s join and leave its batch between steps.
 //! - [`Tenant`]: who a request belongs to, and the [`Limits`] on what they may use.
+//! - [`MemoryLedger`]: what memory a tenant causes, in one account with a limit.
 //! - [`Adapter`]: a LoRA adapter that requests may name.
 //! - [`Generation`]: the reader's end of a request, for threads and for tasks.
 //! - [`Sequence`]: a token sequence that its owner drives forward by forward.
@@ -25,6 +26,7 @@ mod guide;
 mod kv;
 mod logits;
 mod memory;
+mod memory_ledger;
 mod metrics;
 mod pieces;
 mod request;
@@ -48,6 +50,7 @@ pub use generation::Generation;
 pub use guide::{Grammar, Guide};
 pub use logits::Logits;
 pub use memory::available_memory;
+pub use memory_ledger::{MemoryCharge, MemoryKind, MemoryLedger, MemoryUse};
 pub use metrics::{Histogram, KvPages, Metrics, Requests, RunEnd, RunMeter, Served, TenantMetrics, Tokens};
 pub use pieces::PieceSession;
 pub use realm_model::PieceId;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use realm_handover::Wakers;
 
-use crate::Error;
+use crate::{Error, MemoryLedger};
 
 /// What a tenant may use at most. `None` is no limit.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +27,10 @@ pub struct Limits {
     pub tokens_per_minute: Option<u32>,
     /// From a request's start to its end, waiting included; then it ends with `limit-exceeded`.
     pub request_timeout: Option<Duration>,
+    /// Bytes of memory that the tenant causes at once, of every kind ([`MemoryKind`](crate::MemoryKind)): its requests, results that
+    /// are not read, sequences, its programs with all they hold, their stores and code. The KV cache's pages count by `kv_tokens`. What
+    /// would go beyond is refused with `limit-exceeded`. 1 GiB by default, which 16 runs of programs fill at their own default limit.
+    pub memory: usize,
     /// Names of the models that the tenant may use.
     pub models: Option<Vec<String>>,
     /// Names of the adapters that the tenant may use.
@@ -64,6 +68,7 @@ impl Default for Limits {
             kv_tokens: None,
             tokens_per_minute: None,
             request_timeout: None,
+            memory: 1 << 30,
             models: None,
             adapters: None,
             program: ProgramLimits::default(),
@@ -86,6 +91,7 @@ impl Limits {
             ("kv_tokens", self.kv_tokens == Some(0)),
             ("tokens_per_minute", self.tokens_per_minute == Some(0)),
             ("request_timeout", self.request_timeout == Some(Duration::ZERO)),
+            ("memory", self.memory == 0),
             ("program.cpu_time", self.program.cpu_time.is_zero()),
             ("program.memory", self.program.memory == 0),
         ];
@@ -104,6 +110,7 @@ pub struct Tenant {
     id: u64,
     name: String,
     limits: RwLock<Limits>,
+    memory: MemoryLedger,
     bucket: Mutex<Bucket>,
     running: AtomicUsize,
     waiting: AtomicUsize,
@@ -120,9 +127,11 @@ impl Tenant {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         limits.check()?;
         let bucket = Bucket { tokens: limits.tokens_per_minute.unwrap_or(0).into(), at: Instant::now() };
+        let name = name.into();
         Ok(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            name: name.into(),
+            memory: MemoryLedger::new(name.clone(), limits.memory),
+            name,
             limits: RwLock::new(limits),
             bucket: Mutex::new(bucket),
             running: AtomicUsize::new(0),
@@ -152,8 +161,14 @@ impl Tenant {
     /// `InvalidArgument` for limits that mean nothing; then the old ones stay.
     pub fn set_limits(&self, limits: Limits) -> Result<(), Error> {
         limits.check()?;
+        self.memory.set_limit(limits.memory);
         *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
         Ok(())
+    }
+
+    /// Its account of memory, over all models and programs.
+    pub fn memory(&self) -> &MemoryLedger {
+        &self.memory
     }
 
     /// Requests that run now, over all models.
