@@ -51,7 +51,7 @@ choices! {
     Level { Error, Warn, Info, Debug, Trace }
     Limit {
         MaxConcurrent, MaxQueued, KvTokens, TokensPerMinute, RequestTimeoutMs, ProgramMemory, ProgramCpuTimeMs, ProgramHandles,
-        ProgramOutput
+        ProgramOutput, Memory
     }
     NameLimit { Models, Adapters }
     Output { Nothing, LastLogits, Logits, Hidden }
