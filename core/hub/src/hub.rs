@@ -5,13 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::cache::{Place, create_parent, default_folder, folder_bytes, is_plain_name};
+use crate::cache::{Place, default_folder, folder_bytes, is_plain_name};
 use crate::catalog::{Entry, Source, catalog};
 use crate::error::{Error, Failure, Reason, Result};
 use crate::partial::{Wanted, is_sha256};
 use crate::progress::Progress;
 use crate::reference::{HubFile, Reference};
-use crate::{huggingface, pip};
+use crate::{huggingface, pip, verified};
 
 /// The models of one cache folder. Cheap to make; holds no lock and no connection between calls.
 #[derive(Clone, Debug)]
@@ -76,8 +76,8 @@ impl Hub {
         &self.cache
     }
 
-    /// The file that `reference` names, fetched first if it is not here. A catalog model that is here is known
-    /// by its size and not hashed again: it was verified before it got its name.
+    /// The file that `reference` names, fetched first if it is not here. A catalog model that is here is hashed, once for
+    /// as long as nothing changes it; at every start where others than this user may write.
     ///
     /// # Errors
     /// [`Error::NoFile`] for a path that leads to no file, and those of [`Hub::pull`].
@@ -94,24 +94,25 @@ impl Hub {
     /// Blocks, for minutes if need be; waits while another process pulls or removes the same model.
     ///
     /// # Errors
-    /// [`Error::AllSourcesFailed`] with each source's reason; [`Error::NotManaged`] for a path;
-    /// [`Error::InvalidEntry`] for an entry of your own; [`Error::Io`] where the cache folder cannot be used.
+    /// [`Error::AllSourcesFailed`] with each source's reason; [`Error::NotManaged`] for a path; [`Error::SharedFolder`]
+    /// where others may write into the cache folder; [`Error::InvalidEntry`] for an entry of your own; [`Error::Io`] where the cache folder cannot be used.
     pub fn pull(&self, reference: &Reference, progress: &mut dyn Progress) -> Result<PathBuf> {
         let target = self.target(reference)?;
-        if target.is_present() {
+        if target.is_good()? {
             return Ok(target.place.model);
         }
-        create_parent(&target.place.model)?;
+        target.place.create()?;
         let _lock = target.place.lock(progress)?;
         // The process that held the lock may have fetched it.
-        if target.is_present() {
+        if target.is_good()? {
             return Ok(target.place.model);
         }
         let mut failures = Vec::new();
         for source in &target.sources {
             progress.started(&target.file, source);
             match self.fetch(&target, source, progress) {
-                Ok(()) => {
+                Ok(sha256) => {
+                    verified::remember(&target.place, sha256);
                     progress.finished(&target.file, file_bytes(&target.place.model).unwrap_or(0));
                     return Ok(target.place.model);
                 }
@@ -166,12 +167,15 @@ impl Hub {
     /// where there was nothing. Waits while another process pulls it.
     ///
     /// # Errors
-    /// [`Error::NotManaged`] for a path, [`Error::Io`] where something cannot be removed.
+    /// [`Error::NotManaged`] for a path, [`Error::SharedFolder`] where others may write into the cache folder,
+    /// [`Error::Io`] where something cannot be removed.
     pub fn remove(&self, reference: &Reference) -> Result<u64> {
         let place = self.target(reference)?.place;
+        place.create()?;
         let _lock = place.lock(&mut ())?;
         let bytes = file_bytes(&place.model).unwrap_or(0) + leftover_bytes(&place);
         ignore_missing(fs::remove_file(&place.model)).map_err(Error::io("remove", &place.model))?;
+        ignore_missing(fs::remove_file(&place.stamp)).map_err(Error::io("remove", &place.stamp))?;
         discard(&place).map_err(Error::io("remove", &place.downloads))?;
         Ok(bytes)
     }
@@ -201,16 +205,19 @@ impl Hub {
         }
     }
 
-    /// Tries one source; a second time from the start where the bytes that an earlier pull left were no good.
+    /// Tries one source, and says the file's hash; a second time from the start where the bytes that an earlier pull left were no good.
     fn fetch(
         &self,
         target: &Target,
         source: &Source,
         progress: &mut dyn Progress,
-    ) -> std::result::Result<(), Reason> {
+    ) -> std::result::Result<String, Reason> {
         let resumed = target.state() != State::Absent;
         let result = self.fetch_once(target, source, progress);
-        let Err(reason) = result else { return Ok(()) };
+        let reason = match result {
+            Err(reason) => reason,
+            fetched => return fetched,
+        };
         if !reason.content_is_wrong() {
             return Err(reason);
         }
@@ -223,7 +230,7 @@ impl Hub {
         target: &Target,
         source: &Source,
         progress: &mut dyn Progress,
-    ) -> std::result::Result<(), Reason> {
+    ) -> std::result::Result<String, Reason> {
         let mut told: Option<Instant> = None;
         let mut advanced = |done: u64, total: Option<u64>| {
             if told.is_none_or(|told| told.elapsed() >= Duration::from_millis(100)) || Some(done) == total {
@@ -257,8 +264,9 @@ impl Target {
         }
     }
 
-    fn is_present(&self) -> bool {
-        matches!(self.state(), State::Present(_))
+    /// Whether the model is here, and unchanged.
+    fn is_good(&self) -> Result<bool> {
+        verified::is_good(&self.place, &self.wanted).map_err(Error::io("read", &self.place.model))
     }
 }
 

@@ -65,15 +65,15 @@ struct Lfs {
     sha256: Option<String>,
 }
 
-/// Fetches `file` from `endpoint` (`None`: `HF_ENDPOINT`, else the public one) and puts it in place. `advanced`
-/// hears of the bytes that are here and of the total.
+/// Fetches `file` from `endpoint` (`None`: `HF_ENDPOINT`, else the public one), puts it in place, and says its hash.
+/// `advanced` hears of the bytes that are here and of the total.
 pub(crate) fn fetch(
     endpoint: Option<&str>,
     file: &HubFile,
     place: &Place,
     wanted: &Wanted,
     advanced: &mut dyn FnMut(u64, Option<u64>),
-) -> Result<(), Reason> {
+) -> Result<String, Reason> {
     let repository = repository(endpoint, file)?;
     let (size, sha256) = insist(|_| look_up(&repository, file))?;
     let wanted = agree(wanted, size, sha256)?;

@@ -19,7 +19,11 @@
 //!   carry by its wheels.
 //! - Two processes that want the same file fetch it once: the second waits on a lock and then finds the file.
 //! - Nothing that a server sends decides where anything is written.
-#![forbid(unsafe_code)]
+//! - A catalog's model is the one that the catalog names whenever it is loaded, not only when it was fetched: a file that
+//!   was changed since is hashed again.
+//! - Files are written only into folders that nobody but their user (and root) may write. Where others may, a model that is
+//!   there is hashed at every start, and nothing else in the folder is trusted.
+#![deny(unsafe_code)]
 
 mod cache;
 mod catalog;
@@ -28,8 +32,10 @@ mod hub;
 mod huggingface;
 mod partial;
 mod pip;
+mod private;
 mod progress;
 mod reference;
+mod verified;
 mod wheel;
 
 pub use catalog::{Entry, Source, catalog};

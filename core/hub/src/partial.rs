@@ -1,12 +1,13 @@
 //! A file that is not whole yet.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use crate::error::Reason;
+use crate::private;
 
 /// What a file must be to be accepted. `None` where nobody knows.
 #[derive(Clone, Debug, Default)]
@@ -50,10 +51,14 @@ impl Partial {
 
     fn open(path: &Path) -> io::Result<Partial> {
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
+            private::create_folder(parent)?;
         }
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        Ok(Partial { path: path.to_owned(), file, hash: Sha256::new(), bytes: 0 })
+        Ok(Partial {
+            path: path.to_owned(),
+            file: private::open_to_write(path)?,
+            hash: Sha256::new(),
+            bytes: 0,
+        })
     }
 
     /// Forgets everything written so far.
@@ -82,8 +87,8 @@ impl Partial {
         Ok(())
     }
 
-    /// Gives the file its final name, at once and only if it is what was wanted.
-    pub(crate) fn finish(self, destination: &Path, wanted: &Wanted) -> Result<(), Reason> {
+    /// Gives the file its final name, at once and only if it is what was wanted; says its hash.
+    pub(crate) fn finish(self, destination: &Path, wanted: &Wanted) -> Result<String, Reason> {
         let actual = self.bytes;
         if let Some(expected) = wanted.size.filter(|&size| size != actual) {
             return Err(Reason::WrongSize { expected, actual });
@@ -95,7 +100,8 @@ impl Partial {
         // Without this a power cut could leave the final name on a file whose bytes never reached the disk.
         self.file.sync_all()?;
         drop(self.file);
-        Ok(fs::rename(&self.path, destination)?)
+        fs::rename(&self.path, destination)?;
+        Ok(actual)
     }
 }
 
@@ -104,7 +110,8 @@ pub(crate) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+/// Bytes the way this crate writes hashes.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

