@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use crate::TensorType;
 use crate::reader::{Reader, error_at};
-use crate::{Error, TensorType};
+use crate::{Error, map::Bytes};
 
 /// What the index says about a tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,14 +137,14 @@ pub(crate) fn read_index(
     Ok(tensors)
 }
 
-/// Makes offsets absolute and checks that every tensor lies in the file, which has `len` bytes, and that none overlap.
+/// Makes offsets absolute and checks that every tensor lies in the file and that none overlap.
 pub(crate) fn place(
     tensors: Vec<(TensorInfo, usize)>,
     data_start: usize,
     alignment: usize,
-    len: u64,
+    bytes: &Bytes,
 ) -> Result<Vec<TensorInfo>, Error> {
-    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    let len = bytes.get().len();
     let unfinished = whole_file(&tensors, data_start, alignment).map(|end| end as u64);
     let mut placed: Vec<(TensorInfo, usize)> = tensors
         .into_iter()

@@ -6,7 +6,7 @@
 #[path = "../tests/hostile/neighbours.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests use the rest")]
 mod attacks;
-#[path = "../tests/hostile/guest.rs"]
+#[path = "../../../tests/hostile/src/guest.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the tests use the rest")]
 mod guest;
 #[path = "../tests/hostile/host.rs"]

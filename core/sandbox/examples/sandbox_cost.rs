@@ -3,7 +3,7 @@
 //! `cargo run --release -p realm-sandbox --example sandbox_cost`
 #![allow(missing_docs, reason = "of this example")]
 
-#[path = "../tests/hostile/guest.rs"]
+#[path = "../../../tests/hostile/src/guest.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the tests use the rest")]
 mod guest;
 #[path = "../tests/hostile/host.rs"]

@@ -16,7 +16,6 @@ mod merge;
 mod names;
 mod pretokenize;
 mod python_json;
-mod seeded;
 mod sentencepiece;
 mod special;
 mod template;

@@ -1,6 +1,7 @@
 //! Programs that mean harm: each ends with an error of its own tenant's, in bounded time, and nobody else notices.
 
 #[allow(unreachable_pub, reason = "of this test")]
+#[path = "../../../../tests/hostile/src/guest.rs"]
 mod guest;
 #[allow(unreachable_pub, reason = "of this test")]
 mod host;

@@ -50,8 +50,7 @@ pub(super) fn striptags(renderer: &Renderer<'_>, value: Value, arguments: Argume
         out.push_slice(&text, at..begin)?;
         let rest = &text.as_str()[begin + 1..];
         let entity =
-            // Names are short, and a text may be all `&`.
-            rest.bytes().take(12).position(|b| b == b';').and_then(|len| Some((len, html::entity(&rest[..len])?)));
+            rest.find(';').filter(|&len| len < 12).and_then(|len| Some((len, html::entity(&rest[..len])?)));
         match entity {
             Some((len, c)) => {
                 out.push_char(c, text.is_foreign(begin))?;

@@ -68,6 +68,43 @@ const IMPORTS: &[(&str, &str, &str)] = &[
     ("layers", "embed", "(param i32 i32 i32 i32)"),
     ("layers", "matmul", "(param i32 i32 i32 i32)"),
     ("layers", "lm-head", "(param i32 i32)"),
+    ("models", "[method]model.info", "(param i32 i32)"),
+    ("models", "[method]model.encode-piece", "(param i32 i32 i32 i32 i32)"),
+    ("models", "[method]model.token-bytes", "(param i32 i32 i32)"),
+    ("models", "[method]text-decoder.finish", "(param i32 i32)"),
+    ("models", "[resource-drop]text-decoder", "(param i32)"),
+    ("logits", "[method]logits.vocabulary", "(param i32) (result i32)"),
+    ("logits", "[method]logits.get", "(param i32 i32 i32)"),
+    ("logits", "[method]logits.log-normalizer", "(param i32) (result f32)"),
+    ("logits", "[method]logits.logprob", "(param i32 i32 i32)"),
+    ("logits", "[method]logits.entropy", "(param i32) (result f32)"),
+    ("logits", "[method]logits.bias", "(param i32 i32 i32 i32)"),
+    ("logits", "[method]logits.ban", "(param i32 i32 i32)"),
+    ("logits", "[method]logits.scale", "(param i32 f32)"),
+    ("logits", "[method]logits.add", "(param i32 i32 f32 i32)"),
+    ("logits", "[method]token-set.contains", "(param i32 i32) (result i32)"),
+    ("logits", "[method]token-set.len", "(param i32) (result i32)"),
+    ("logits", "[resource-drop]token-set", "(param i32)"),
+    ("logits", "[method]sampler.sample", "(param i32 i32 i32)"),
+    ("logits", "[method]sampler.sample-matching", "(param i32 i32 i32 i32)"),
+    ("logits", "[method]sampler.observe", "(param i32 i32)"),
+    ("logits", "[resource-drop]sampler", "(param i32)"),
+    ("logits", "[method]matcher.accept", "(param i32 i32 i32)"),
+    ("logits", "[method]matcher.is-finished", "(param i32) (result i32)"),
+    ("logits", "[method]matcher.forced", "(param i32 i32)"),
+    ("logits", "[resource-drop]matcher", "(param i32)"),
+    ("sequences", "[static]sequence.open-with", "(param i32 i32 i32 i32 f32 i32)"),
+    ("sequences", "[method]sequence.len", "(param i32) (result i32)"),
+    ("sequences", "[method]sequence.context-length", "(param i32) (result i32)"),
+    ("sequences", "[method]sequence.tokens", "(param i32 i32)"),
+    ("sequences", "[method]sequence.forward-hidden", "(param i32 i32)"),
+    ("layers", "[method]tensor.rows", "(param i32) (result i32)"),
+    ("layers", "[method]tensor.width", "(param i32) (result i32)"),
+    ("layers", "[method]kv-cache.len", "(param i32 i32 i32)"),
+    ("layers", "[method]kv-cache.truncate", "(param i32 i32)"),
+    ("layers", "[resource-drop]kv-cache", "(param i32)"),
+    ("layers", "[resource-drop]layer", "(param i32)"),
+    ("store", "delete", "(param i32 i32 i32)"),
 ];
 
 /// Interfaces that a policy has not.
@@ -128,7 +165,7 @@ pub fn program(body: &str, rest: &str) -> Vec<u8> {
     let module = format!(
         r#"(module {}
           (func $run (export "realm:tenant/program@0.1.0#run") (param $request i32) (result i32)
-            (local $i i32) (local $h i32) (local $s i32) (local $t i32) (local $model i32)
+            (local $i i32) (local $h i32) (local $s i32) (local $t i32) (local $u i32) (local $v i32) (local $model i32)
             {body})
           {rest})"#,
         prelude(false)
@@ -174,7 +211,7 @@ pub fn component_with(module: &str, packages: &[&str], imports: &str) -> Vec<u8>
 
 fn contract() -> (Resolve, PackageId) {
     let mut resolve = Resolve::default();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("wit");
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../core/sandbox/wit"));
     let (package, _) = resolve.push_path(folder).expect("the contract");
     (resolve, package)
 }

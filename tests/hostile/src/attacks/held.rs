@@ -1,0 +1,109 @@
+//! Attacks that hold on to things by the plain API.
+
+use realm::{Output, Request};
+
+use crate::guest::program;
+use crate::{Ground, Running};
+
+pub(super) fn snapshot(ground: &Ground) -> Running {
+    let mut running = Running::default();
+    let tenant = ground.tenant("attacker");
+    let model = ground.model_of(&tenant);
+    let saved = {
+        let mut sequence = model.sequence().expect("a sequence");
+        sequence.append(&(100..180).collect::<Vec<u32>>()).expect("room");
+        sequence.forward(Output::Nothing).expect("a pass");
+        sequence.save().expect("bytes")
+    };
+    // Half of it, and bytes that are altered wherever.
+    let mut round = 0usize;
+    running.repeat(move |_| {
+        round += 1;
+        let mut bytes = saved.clone();
+        if round.is_multiple_of(2) {
+            bytes.truncate(bytes.len() - round % bytes.len());
+        } else {
+            let at = round * 7919 % bytes.len();
+            bytes[at] ^= 0xff;
+        }
+        let mut sequence = model.restore_sequence(&bytes)?;
+        sequence.append(&[5])?;
+        sequence.forward(Output::LastLogits).map(drop)
+    });
+    running.tenants.push(tenant);
+    running
+}
+
+pub(super) fn queue(ground: &Ground) -> Running {
+    let mut running = Running::default();
+    for tenant in 0..6 {
+        let tenant = ground.tenant(&format!("attacker{tenant}"));
+        let model = ground.model_of(&tenant);
+        running.repeat(move |signal| {
+            let mut held = Vec::new();
+            let mut last = Ok(());
+            for k in 0..1600 {
+                let request = Request::tokens(vec![5 + k, 6, 7]).max_tokens(4000);
+                match model.stream(Request { ignore_eos: true, ..request }) {
+                    Ok(generation) => held.push(generation),
+                    Err(error) => last = Err(error),
+                }
+            }
+            signal.wait();
+            last
+        });
+        running.tenants.push(tenant);
+    }
+    running
+}
+
+pub(super) fn asleep(ground: &Ground) -> Running {
+    let mut running = Running::default();
+    let tenant = ground.tenant("attacker");
+    let model = ground.model_of(&tenant);
+    running.repeat(move |signal| {
+        let mut held = Vec::new();
+        for i in 0..1000u32 {
+            let request = Request::tokens(vec![10 + i, 5, 6]).max_tokens(2000);
+            held.extend(model.stream(Request { ignore_eos: true, ..request }).ok());
+        }
+        signal.wait();
+        Ok(())
+    });
+    running.tenants.push(tenant);
+    running
+}
+
+pub(super) fn sequences(ground: &Ground) -> Running {
+    let mut running = Running::default();
+    let tenant = ground.tenant("attacker");
+    let model = ground.model_of(&tenant);
+    running.repeat(move |signal| {
+        let mut held = Vec::new();
+        let mut last = Ok(());
+        while held.len() < 200_000 && last.is_ok() && !signal.is_over() {
+            last = model.sequence().map(|sequence| held.push(sequence));
+        }
+        signal.wait();
+        last
+    });
+    running.tenants.push(tenant);
+    running
+}
+
+pub(super) fn compile(ground: &Ground) -> Running {
+    let mut running = Running::default();
+    let realm = ground.realm.clone();
+    let mut round = 0;
+    running.repeat(move |_| {
+        round += 1;
+        let loops = 200;
+        let body = format!(
+            "(local.set $i (i32.const {round})) {} {} (global.get $OK)",
+            "(loop (br_if 1 (i32.eqz (local.get $i)))".repeat(loops),
+            ")".repeat(loops)
+        );
+        realm.compile_program(&program(&body, "")).map(drop)
+    });
+    running
+}

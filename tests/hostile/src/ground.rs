@@ -1,0 +1,72 @@
+//! The model that victims and attackers share.
+
+use std::time::Instant;
+
+use realm::{Error, Limits, LoadOptions, Model, Realm, Request, Speculation, Tenant};
+
+use crate::measure::Gaps;
+
+/// A model with room for 16,384 tokens, on two threads.
+pub struct Ground {
+    /// The runtime.
+    pub realm: Realm,
+    /// The model, as the host itself uses it.
+    pub model: Model,
+}
+
+impl Ground {
+    /// Loads a model onto a device, `cpu` or `cuda`.
+    pub fn new(model: &str, device: &str) -> Result<Self, Error> {
+        let realm = Realm::builder().threads(2).device(device).build()?;
+        let options = LoadOptions { kv_tokens: Some(16_384), ..LoadOptions::default() };
+        let model = realm.load_model_with(model, &options, &mut ())?;
+        Ok(Self { realm, model })
+    }
+
+    /// A tenant of the default limits.
+    ///
+    /// # Panics
+    /// If Realm refuses the tenant.
+    pub fn tenant(&self, name: &str) -> Tenant {
+        self.tenant_with(name, Limits::default())
+    }
+
+    /// A tenant.
+    ///
+    /// # Panics
+    /// If Realm refuses the limits.
+    pub fn tenant_with(&self, name: &str, limits: Limits) -> Tenant {
+        let tenant = self.realm.tenant(name, limits.clone()).expect("a tenant");
+        tenant.set_limits(limits).expect("limits");
+        tenant
+    }
+
+    /// The model as a tenant sees it.
+    ///
+    /// # Panics
+    /// If the tenant may not use it.
+    pub fn model_of(&self, tenant: &Tenant) -> Model {
+        tenant.model(&self.model).expect("the model")
+    }
+
+    /// A victim's greedy text of so many tokens, and how long each token took.
+    pub fn victim(&self, model: &Model, tokens: usize) -> Result<(String, Gaps), Error> {
+        let prompt = "The history of the lighthouse at the end of the world begins";
+        let request = Request::text(prompt).temperature(0.0).max_tokens(tokens).speculation(Speculation::Off);
+        let mut generation = model.stream(Request { ignore_eos: true, ..request })?;
+        let (mut text, mut gaps, mut last) = (String::new(), Gaps::default(), Instant::now());
+        while let Some(chunk) = generation.next_blocking() {
+            let chunk = chunk?;
+            text += &chunk.text;
+            if !chunk.tokens.is_empty() {
+                let now = Instant::now();
+                gaps.push(now - last, chunk.tokens.len());
+                last = now;
+            }
+            if chunk.finish.is_some() {
+                break;
+            }
+        }
+        Ok((text, gaps))
+    }
+}

@@ -1,0 +1,133 @@
+//! What a victim notices.
+
+use std::time::Duration;
+
+use realm::{Error, Limits};
+
+use crate::attacks::Attack;
+use crate::{Ground, Running};
+
+/// How long a victim waited for each of its tokens.
+#[derive(Debug, Clone, Default)]
+pub struct Gaps(Vec<Duration>);
+
+impl Gaps {
+    /// Adds tokens that came together.
+    pub(crate) fn push(&mut self, waited: Duration, tokens: usize) {
+        let each = waited / u32::try_from(tokens).unwrap_or(u32::MAX);
+        self.0.extend(std::iter::repeat_n(each, tokens));
+    }
+
+    fn extend(&mut self, more: &Self) {
+        self.0.extend_from_slice(&more.0);
+    }
+
+    /// The wait that a part of the tokens, 0 to 1, did not exceed.
+    ///
+    /// # Panics
+    /// If there are no tokens.
+    pub fn at(&self, part: f64) -> Duration {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an index"
+        )]
+        sorted[((sorted.len() - 1) as f64 * part) as usize]
+    }
+}
+
+/// What an attack did to a victim and to the host.
+#[derive(Debug)]
+pub struct Measured {
+    /// Waits beside an honest neighbour.
+    pub honest: Gaps,
+    /// Waits beside the attack.
+    pub attacked: Gaps,
+    /// Whether the victim's text was the same to the bit each time.
+    pub same: bool,
+    /// By how much resident memory had grown, at most, in bytes.
+    pub grown: usize,
+    /// What the attackers' ledgers held, at most, in bytes.
+    pub ledger: usize,
+    /// How often the attackers came to an end, and what their last error said.
+    pub said: (usize, String),
+}
+
+/// Lets an attack and an honest neighbour take turns beside a victim, so many times, each for so many of its tokens.
+///
+/// # Errors
+/// What the victim's requests fail with.
+pub fn measure(
+    ground: &Ground,
+    attack: &Attack,
+    turns: usize,
+    tokens: usize,
+    warm: Duration,
+) -> Result<Measured, Error> {
+    let victim = ground.model_of(&ground.tenant("victim"));
+    let (alone, _) = ground.victim(&victim, tokens)?;
+    let mut measured = Measured {
+        honest: Gaps::default(),
+        attacked: Gaps::default(),
+        same: true,
+        grown: 0,
+        ledger: 0,
+        said: (0, String::new()),
+    };
+    for _ in 0..turns {
+        let running = honest(ground, attack);
+        std::thread::sleep(warm);
+        let (text, gaps) = ground.victim(&victim, tokens)?;
+        measured.same &= text == alone;
+        measured.honest.extend(&gaps);
+        drop(running);
+
+        let before = resident();
+        let running = attack.start(ground);
+        std::thread::sleep(warm);
+        let (text, gaps) = ground.victim(&victim, tokens)?;
+        measured.same &= text == alone;
+        measured.attacked.extend(&gaps);
+        measured.grown = measured.grown.max(resident().saturating_sub(before));
+        measured.ledger = measured.ledger.max(running.tenants.iter().map(held).sum());
+        measured.said = running.said();
+    }
+    Ok(measured)
+}
+
+fn held(_: &realm::Tenant) -> usize {
+    0
+}
+
+/// Tenants that generate plain text all the time, as many and with as many streams as attack.
+fn honest(ground: &Ground, attack: &Attack) -> Running {
+    let mut running = Running::default();
+    let (tenants, streams) = attack.honest;
+    for tenant in 0..tenants {
+        let tenant = ground.tenant_with(&format!("honest{tenant}"), Limits::default());
+        let model = ground.model_of(&tenant);
+        for stream in 0..streams {
+            let model = model.clone();
+            let mut round = 0;
+            running.repeat(move |signal| {
+                round += 1;
+                let request = realm::Request::text(format!("Story {round} of {stream}:"))
+                    .temperature(0.0)
+                    .max_tokens(256);
+                signal.read(model.stream(realm::Request { ignore_eos: true, ..request }))
+            });
+        }
+        running.tenants.push(tenant);
+    }
+    running
+}
+
+/// This process's resident memory in bytes; 0 where there is no /proc.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap_or(0) << 10
+}

@@ -1,0 +1,86 @@
+//! Attackers that are at it.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use realm::{Error, Generation, Tenant};
+
+/// Threads that attack until this is dropped.
+#[derive(Debug, Default)]
+pub struct Running {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    /// Those who attack; what they may hold is the sum of their limits.
+    pub tenants: Vec<Tenant>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    over: AtomicBool,
+    rounds: AtomicUsize,
+    last: Mutex<String>,
+}
+
+/// What an attacking thread knows of the others.
+#[derive(Debug, Clone)]
+pub struct Signal(Arc<Shared>);
+
+impl Signal {
+    /// Whether the attack has ended.
+    pub fn is_over(&self) -> bool {
+        self.0.over.load(Ordering::Relaxed)
+    }
+
+    /// Waits for the attack's end.
+    pub fn wait(&self) {
+        while !self.is_over() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Reads a generation to its end, or the attack's.
+    pub fn read(&self, generation: Result<Generation, Error>) -> Result<(), Error> {
+        let mut generation = generation?;
+        while !self.is_over() {
+            match generation.next_blocking() {
+                Some(Ok(chunk)) if chunk.finish.is_none() => {}
+                Some(Err(error)) => return Err(error),
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    /// Adds a thread that does one thing over and over.
+    pub fn repeat(&mut self, mut round: impl FnMut(&Signal) -> Result<(), Error> + Send + 'static) {
+        let signal = Signal(Arc::clone(&self.shared));
+        self.threads.push(std::thread::spawn(move || {
+            while !signal.is_over() {
+                if let Err(error) = round(&signal) {
+                    *signal.0.last.lock().expect("not poisoned") = error.to_string();
+                    // Whoever is refused at once would only compete for this machine's cores.
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                signal.0.rounds.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+    }
+
+    /// How often the attackers' threads have come to an end of what they do, and what the last error said.
+    pub fn said(&self) -> (usize, String) {
+        (self.shared.rounds.load(Ordering::Relaxed), self.shared.last.lock().expect("not poisoned").clone())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
