@@ -198,6 +198,7 @@ def test_openai_s_shape(runtime: realm.Realm, model: realm.Model) -> None:
     whole = create(
         model="smollm2-135m", messages=CAPITAL, temperature=0, max_tokens=16, logprobs=True, top_logprobs=2
     )
+    assert type(whole) is type(whole.choices[0]) is realm.openai.Object
     choice = whole.choices[0]
     assert choice.message.content == ANSWER and choice.finish_reason == "stop"
     assert whole.usage.total_tokens == whole.usage.prompt_tokens + 8
