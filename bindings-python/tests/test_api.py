@@ -210,6 +210,10 @@ def test_openai_s_shape(runtime: realm.Realm, model: realm.Model) -> None:
         pieces = list(stream)
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces[:-1]) == ANSWER
     assert pieces[-1].choices == [] and pieces[-1].usage is not None
+    # Where only the run says which it is.
+    for streams in (False, True):
+        either = create(model="any", messages=CAPITAL, max_tokens=1, stream=streams)
+        assert isinstance(either, realm.openai.Stream) == streams
     with pytest.raises(TypeError, match="colour"):
         create(model="any", messages=CAPITAL, colour="red")
     by_name = realm.openai.OpenAI(runtime).chat.completions.create

@@ -260,6 +260,11 @@ class Completions(_Resource):
     @overload
     def create(self, *, model: str, messages: Iterable[Any], stream: Literal[True], **options: Any) -> Stream: ...
 
+    @overload
+    def create(
+        self, *, model: str, messages: Iterable[Any], stream: bool | None, **options: Any
+    ) -> Object | Stream: ...
+
     def create(
         self, *, model: str, messages: Iterable[Any], stream: bool | None = False, **options: Any
     ) -> Object | Stream:
@@ -289,6 +294,11 @@ class AsyncCompletions(_Resource):
     async def create(
         self, *, model: str, messages: Iterable[Any], stream: Literal[True], **options: Any
     ) -> AsyncStream: ...
+
+    @overload
+    async def create(
+        self, *, model: str, messages: Iterable[Any], stream: bool | None, **options: Any
+    ) -> Object | AsyncStream: ...
 
     async def create(
         self, *, model: str, messages: Iterable[Any], stream: bool | None = False, **options: Any
