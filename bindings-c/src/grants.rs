@@ -124,8 +124,8 @@ pub unsafe extern "C" fn realm_grants_allow_http(
     }
 }
 
-/// Programs may call a function of the application's by this name: each call has a thread of its own, and may answer later. Takes `user_data` over, also where it fails. Errors:
-/// `invalid-argument` for no UTF-8 or NULL.
+/// Programs may call a function of the application's by this name: each call has a thread of its own, and may answer later. Takes
+/// `user_data` over, also where it fails. Errors: `invalid-argument` for no UTF-8 or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_grants_allow_tool(
     grants: *mut Grants,
