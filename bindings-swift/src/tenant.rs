@@ -198,8 +198,9 @@ impl Grants {
     fn convert(self) -> Result<realm::Grants> {
         let mut grants = realm::Grants::none();
         if let Some(log) = self.log {
-            let lines = crate::callback::queue(log);
-            grants = grants.log_to(move |tenant, level, message| lines.write(tenant, level, message));
+            grants = grants.log_to(move |tenant, level, message| {
+                log.line(level.into(), tenant.to_owned(), message.to_owned());
+            });
         }
         if self.clock {
             grants = grants.clock();

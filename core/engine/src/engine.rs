@@ -21,10 +21,12 @@ use crate::scheduler::sessions::SessionCommand;
 use crate::scheduler::{Next, Scheduler};
 use crate::snapshot;
 use crate::speculate::{DraftModel, Speculator};
+use crate::stop::check_stops;
 use crate::task::embed::{Embed, Pooling};
 use crate::task::generate::Generate;
 use crate::task::score::Score;
 use crate::task::{Task, Work};
+use crate::tenant::Sent;
 use crate::{
     Adapter, Draft, EngineConfig, Error, Generation, Grammar, Guide, Metrics, PieceSession, Request,
     RunMeter, Sequence, Served, Speculation, Tenant,
@@ -92,7 +94,7 @@ pub(crate) struct Common {
 
 pub(crate) enum Command {
     Add(Box<Task>),
-    Session(SessionCommand),
+    Session(Sent, SessionCommand),
     Pieces(PieceCommand),
     /// Requests may name an adapter from now on.
     AddAdapter(u32, Arc<dyn AdapterWeights>, realm_handover::Sender<Result<(), Error>>),
@@ -260,6 +262,7 @@ impl Engine {
     pub fn generate(&self, tenant: &Arc<Tenant>, mut request: Request) -> Result<Generation, Error> {
         let limit = self.check_prompt(tenant, &request.prompt, 1)?;
         request.sampling.check(self.common.vocabulary)?;
+        check_stops(&request.stop)?;
         if request.max_tokens == Some(0) {
             return Err(Error::InvalidArgument("max_tokens is 0; it must be at least 1".into()));
         }
@@ -453,6 +456,9 @@ impl Drop for Engine {
     }
 }
 
+/// Commands that are received before a step at most. To receive one is to put it into its tenant's queue.
+const MOST_RECEIVED: usize = 4096;
+
 /// The thread: commands between steps, steps while there is work.
 fn run(mut scheduler: Scheduler, inbox: &Receiver<Command>, gauges: &Common) {
     let mut next = Next::Wait(None);
@@ -465,10 +471,11 @@ fn run(mut scheduler: Scheduler, inbox: &Receiver<Command>, gauges: &Common) {
                 RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
             }),
         };
-        loop {
+        // Those who send without end don't keep it from its steps.
+        for _ in 0..MOST_RECEIVED {
             match command {
                 Ok(Command::Add(task)) => scheduler.add(*task),
-                Ok(Command::Session(command)) => scheduler.session(command),
+                Ok(Command::Session(sent, command)) => scheduler.command(sent, command),
                 Ok(Command::Pieces(command)) => scheduler.piece(command),
                 Ok(Command::AddAdapter(id, weights, reply)) => {
                     // If the caller is gone, its handle is too, and nobody will name the adapter.

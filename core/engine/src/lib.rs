@@ -9,7 +9,6 @@
 //! - [`PieceSession`]: the forward pass in pieces, for programs that put it together themselves.
 //! - [`Grammar`]: what a generation has to spell; [`Guide`] is one text's way through it.
 //! - [`Sampling`] and [`Sampler`]: from logits to a token.
-//! - [`Writing`]: a request's text, from logits to chunks.
 //! - [`Metrics`]: what an engine has done and how it stands.
 //! - [`Speculation`]: where tokens come from that are computed before it is certain that they are needed.
 //!
@@ -41,7 +40,6 @@ mod task;
 mod tenant;
 mod text;
 mod thought;
-mod writing;
 
 pub use adapter::Adapter;
 pub use afterwards::{Job, after_results, during_next_pass};
@@ -60,9 +58,9 @@ pub use request::{Chunk, Finish, FinishReason, MAX_LOGPROBS, Request, Timings, T
 pub use sampling::{Sampler, Sampling, Scored, TokenLogprob, TokenMask, argmax, log_sum_exp, top};
 pub use sequence::Sequence;
 pub use speculate::{Draft, Speculation};
+pub use stop::{MAX_STOP_BYTES, MAX_STOPS, check_stops};
 pub use task::embed::Pooling;
 pub use task::session::{Computed, Forwarded, Output};
 pub use tenant::{Limits, Place, ProgramLimits, Tenant};
 pub use text::TextStream;
 pub use thought::Thought;
-pub use writing::Writing;

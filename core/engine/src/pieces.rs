@@ -64,6 +64,7 @@ pub(crate) enum PieceOp {
     },
     MatMul {
         weight: String,
+        shape: [usize; 2],
         x: PieceId,
         rows: usize,
         to: PieceId,
@@ -90,6 +91,21 @@ pub(crate) enum PieceOp {
     Flush {
         reply: Reply<Result<(), Error>>,
     },
+}
+
+impl PieceOp {
+    /// The tensor that it makes.
+    pub(crate) fn makes(&self) -> Option<PieceId> {
+        match *self {
+            Self::Upload { to, .. }
+            | Self::Gather { to, .. }
+            | Self::Embed { to, .. }
+            | Self::Attention { to, .. }
+            | Self::FeedForward { to, .. }
+            | Self::MatMul { to, .. } => Some(to),
+            _ => None,
+        }
+    }
 }
 
 impl PieceSession {
@@ -192,12 +208,18 @@ impl PieceSession {
         self.make(|to| PieceOp::FeedForward { layer, x, rows, to })
     }
 
-    /// The product of a tensor of `rows` rows with a weight, named as in a GGUF file.
+    /// The product of a tensor of `rows` rows with a weight of `shape`, outputs and inputs, named as in a GGUF file.
     ///
     /// # Errors
     /// As above.
-    pub fn matmul(&self, weight: String, x: PieceId, rows: usize) -> Result<PieceId, Error> {
-        self.make(|to| PieceOp::MatMul { weight, x, rows, to })
+    pub fn matmul(
+        &self,
+        weight: String,
+        shape: [usize; 2],
+        x: PieceId,
+        rows: usize,
+    ) -> Result<PieceId, Error> {
+        self.make(|to| PieceOp::MatMul { weight, shape, x, rows, to })
     }
 
     /// The logits that a tensor's rows stand for, `[rows, vocab]`.

@@ -8,6 +8,7 @@ use crate::engine::{Answer, Command, Common};
 use crate::scheduler::sessions::SessionCommand;
 use crate::snapshot::Snapshot;
 use crate::task::session::{Computed, Forwarded, Output, Results};
+use crate::tenant::Sent;
 use crate::{Error, Tenant};
 
 /// A token sequence with its KV cache. Its forwards share passes with everybody else's work. While it rests its part of
@@ -53,7 +54,7 @@ impl Sequence {
     }
 
     fn send(&self, command: SessionCommand) -> Result<(), Error> {
-        self.engine.send(Command::Session(command)).map_err(|_| Error::Stopped)
+        self.engine.send(Command::Session(Sent::new(&self.tenant), command)).map_err(|_| Error::Stopped)
     }
 
     fn check_length(&self, len: usize) -> Result<(), Error> {

@@ -1,14 +1,46 @@
 //! Stop strings, which may begin in one token and end in another.
+//!
+//! They are searched for all at once (Aho and Corasick, 'Efficient string matching', CACM 1975): what a byte of the text takes
+//! does not grow with their number.
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+use crate::Error;
+
+/// Stop strings that a request may have, and their bytes together: what is built for them stays below 1 MiB.
+pub const MAX_STOPS: usize = 1024;
+/// See [`MAX_STOPS`].
+pub const MAX_STOP_BYTES: usize = 16 << 10;
+
+/// Refuses more stop strings than a request may have.
+///
+/// # Errors
+/// `InvalidArgument` with their number or bytes, and the limit.
+pub fn check_stops(stops: &[String]) -> Result<(), Error> {
+    if stops.len() > MAX_STOPS {
+        let why = format!("{} stop strings; a request may have {MAX_STOPS}", stops.len());
+        return Err(Error::InvalidArgument(why));
+    }
+    let bytes: usize = stops.iter().map(String::len).sum();
+    if bytes > MAX_STOP_BYTES {
+        let why = format!("stop strings of {bytes} bytes together; they may have {MAX_STOP_BYTES}");
+        return Err(Error::InvalidArgument(why));
+    }
+    Ok(())
+}
 
 /// Passes text on until a stop string comes, and keeps back what may be the start of one.
 pub(crate) struct StopMatcher {
-    stops: Vec<String>,
+    stops: Automaton,
+    /// Where in the automaton the text is.
+    state: u32,
     held: String,
 }
 
 impl StopMatcher {
-    pub(crate) fn new(stops: Vec<String>) -> Self {
-        Self { stops: stops.into_iter().filter(|s| !s.is_empty()).collect(), held: String::new() }
+    pub(crate) fn new(stops: &[String]) -> Self {
+        Self { stops: Automaton::new(stops), state: ROOT, held: String::new() }
     }
 
     /// Adds text; returns what may go out, and whether a stop string was found. It and what follows it never
@@ -17,27 +49,120 @@ impl StopMatcher {
         if self.stops.is_empty() {
             return (text.to_owned(), false);
         }
+        let before = self.held.len();
         self.held.push_str(text);
-        if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop)).min() {
+        let mut found: Option<usize> = None;
+        for (i, byte) in text.bytes().enumerate() {
+            self.state = self.stops.next(self.state, byte);
+            let longest = self.stops.longest(self.state);
+            if longest > 0 {
+                let at = before + i + 1 - longest;
+                found = Some(found.map_or(at, |first| first.min(at)));
+            }
+        }
+        if let Some(at) = found {
+            self.state = ROOT;
             let mut out = std::mem::take(&mut self.held);
             out.truncate(at);
             return (out, true);
         }
-        let keep = self.stops.iter().map(|stop| longest_overlap(&self.held, stop)).max().unwrap_or(0);
-        let rest = self.held.split_off(self.held.len() - keep);
+        let rest = self.held.split_off(self.held.len() - self.stops.depth(self.state));
         (std::mem::replace(&mut self.held, rest), false)
     }
 
     /// The end: what was kept back.
     pub(crate) fn finish(&mut self) -> String {
+        self.state = ROOT;
         std::mem::take(&mut self.held)
     }
 }
 
-/// Bytes of the longest end of `text` that is a beginning of `stop`.
-fn longest_overlap(text: &str, stop: &str) -> usize {
-    let most = text.len().min(stop.len() - 1);
-    (1..=most).rev().find(|&n| text.as_bytes().ends_with(&stop.as_bytes()[..n])).unwrap_or(0)
+/// The beginning of every stop string.
+const ROOT: u32 = 0;
+
+/// The beginnings of all stop strings as a tree; each knows the longest other one that it ends with.
+struct Automaton {
+    nodes: Vec<Node>,
+    edges: HashMap<(u32, u8), u32, FxBuildHasher>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Node {
+    /// The longest beginning of a stop string that this one ends with, itself left out.
+    fall_back: u32,
+    /// Bytes of it.
+    depth: u32,
+    /// Bytes of the longest stop string that it ends with; 0 if with none.
+    longest: u32,
+}
+
+impl Automaton {
+    fn new(stops: &[String]) -> Self {
+        let mut this = Self { nodes: vec![Node::default()], edges: HashMap::default() };
+        let mut children: Vec<Vec<(u8, u32)>> = vec![Vec::new()];
+        for stop in stops {
+            let mut node = ROOT;
+            for byte in stop.bytes() {
+                let next = this.nodes.len() as u32;
+                let depth = this.nodes[node as usize].depth + 1;
+                let child = *this.edges.entry((node, byte)).or_insert(next);
+                if child == next {
+                    this.nodes.push(Node { depth, ..Node::default() });
+                    children.push(Vec::new());
+                    children[node as usize].push((byte, next));
+                }
+                node = child;
+            }
+            let end = &mut this.nodes[node as usize];
+            end.longest = end.depth;
+        }
+        // Level by level, so that what a node falls back to is known before it.
+        let mut level = vec![ROOT];
+        while !level.is_empty() {
+            let mut below = Vec::new();
+            for &node in &level {
+                for &(byte, child) in &children[node as usize] {
+                    let fall_back = match node {
+                        ROOT => ROOT,
+                        _ => this.next(this.nodes[node as usize].fall_back, byte),
+                    };
+                    let inherited = this.nodes[fall_back as usize].longest;
+                    let child_node = &mut this.nodes[child as usize];
+                    child_node.fall_back = fall_back;
+                    child_node.longest = child_node.longest.max(inherited);
+                    below.push(child);
+                }
+            }
+            level = below;
+        }
+        this
+    }
+
+    fn is_empty(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
+    /// The longest beginning of a stop string that the text ends with after one byte more. Whatever it falls back it went
+    /// forward before, so a text takes two steps for each byte at most.
+    fn next(&self, mut node: u32, byte: u8) -> u32 {
+        loop {
+            if let Some(&child) = self.edges.get(&(node, byte)) {
+                return child;
+            }
+            if node == ROOT {
+                return ROOT;
+            }
+            node = self.nodes[node as usize].fall_back;
+        }
+    }
+
+    fn longest(&self, node: u32) -> usize {
+        self.nodes[node as usize].longest as usize
+    }
+
+    fn depth(&self, node: u32) -> usize {
+        self.nodes[node as usize].depth as usize
+    }
 }
 
 #[cfg(test)]
@@ -46,13 +171,52 @@ mod tests {
 
     use super::*;
 
+    fn matcher(stops: &[&str]) -> StopMatcher {
+        StopMatcher::new(&stops.iter().map(|&stop| stop.to_owned()).collect::<Vec<_>>())
+    }
+
     #[test]
     fn a_stop_string_may_span_tokens() {
-        let mut stop = StopMatcher::new(vec!["\n\nUser:".into(), "END".into()]);
+        let mut stop = matcher(&["\n\nUser:", "END"]);
         assert_eq!(stop.push("Hello\n"), ("Hello".into(), false));
         assert_eq!(stop.push("\nUs"), (String::new(), false));
         assert_eq!(stop.push("ed EN"), ("\n\nUsed ".into(), false));
         assert_eq!(stop.push("D of it"), (String::new(), true));
+    }
+
+    #[test]
+    fn of_stop_strings_that_end_together_the_longest_counts() {
+        let mut stop = matcher(&["d", "bcd", "xyz", "abcx", ""]);
+        assert_eq!(stop.push("ab"), (String::new(), false));
+        assert_eq!(stop.push("cd"), ("a".into(), true));
+    }
+
+    #[test]
+    fn too_many_stop_strings_are_refused_with_the_limit() {
+        assert!(check_stops(&vec![String::from("x"); MAX_STOPS]).is_ok());
+        let many = check_stops(&vec![String::from("x"); MAX_STOPS + 1]).unwrap_err().to_string();
+        assert!(many.contains("1025") && many.contains("1024"), "{many}");
+        assert!(check_stops(&["x".repeat(MAX_STOP_BYTES)]).is_ok());
+        let long = check_stops(&["x".repeat(MAX_STOP_BYTES + 1)]).unwrap_err().to_string();
+        assert!(long.contains("16385") && long.contains("16384"), "{long}");
+    }
+
+    /// The most steps that a text takes: edges that were asked for, over its bytes.
+    #[test]
+    fn what_a_byte_takes_does_not_grow_with_the_stop_strings() {
+        for stops in [1, 32, MAX_STOPS] {
+            // Every one begins like the text, and none is in it.
+            let stops: Vec<String> = (0..stops).map(|i| format!("aaaaaaaa{i:07}")).collect();
+            let automaton = Automaton::new(&stops);
+            let (mut node, mut steps, mut depth) = (ROOT, 0, 0);
+            for byte in "aaaaaaaa0".repeat(1000).bytes() {
+                let next = automaton.next(node, byte);
+                // Forward by one, and back by as many as the depth fell at most.
+                steps += 1 + (depth + 1 - automaton.depth(next)).min(depth + 1);
+                (node, depth) = (next, automaton.depth(next));
+            }
+            assert!(steps <= 2 * 9000, "{steps} for {} stop strings", stops.len());
+        }
     }
 
     proptest! {
@@ -63,7 +227,7 @@ mod tests {
             let mut bounds: Vec<usize> = cuts.into_iter().filter(|&c| text.is_char_boundary(c)).collect();
             bounds.extend([0, text.len()]);
             bounds.sort_unstable();
-            let mut matcher = StopMatcher::new(stops.clone());
+            let mut matcher = StopMatcher::new(&stops);
             let (mut out, mut stopped) = (String::new(), false);
             for piece in bounds.windows(2).map(|w| &text[w[0]..w[1]]) {
                 let (text, stop) = matcher.push(piece);
@@ -76,6 +240,18 @@ mod tests {
             prop_assert_eq!(stopped, whole.is_some());
             prop_assert!(text.starts_with(&out));
             if !stopped { prop_assert_eq!(out, text); } else { prop_assert!(stops.iter().all(|s| !out.contains(s.as_str()))); }
+        }
+
+        /// What is kept back is the longest end that may be the beginning of a stop string.
+        #[test]
+        fn no_more_is_kept_back_than_needed(text in "[ab]{0,20}", stops in prop::collection::vec("[abc]{1,6}", 1..5)) {
+            let mut matcher = StopMatcher::new(&stops);
+            let (out, stopped) = matcher.push(&text);
+            if !stopped {
+                let overlap = |stop: &String| (0..stop.len()).rev().find(|&n| text.ends_with(&stop[..n])).unwrap_or(0);
+                let kept = stops.iter().map(overlap).max().unwrap_or(0);
+                prop_assert_eq!(out.len(), text.len() - kept);
+            }
         }
     }
 }

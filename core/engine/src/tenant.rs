@@ -116,7 +116,14 @@ pub struct Tenant {
     waiting: AtomicUsize,
     /// Tasks that wait for one of its requests to end.
     wakers: Wakers,
+    /// Commands about its sequences that no engine has carried out yet, and tasks that wait for that.
+    commands: AtomicUsize,
+    room: Wakers,
 }
+
+/// Commands that a tenant may have waiting for engines before it waits itself: more than what one step carries out would
+/// only hold memory.
+const MOST_COMMANDS: usize = 64;
 
 impl Tenant {
     /// A tenant with these limits.
@@ -137,6 +144,8 @@ impl Tenant {
             running: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             wakers: Wakers::default(),
+            commands: AtomicUsize::new(0),
+            room: Wakers::default(),
         })
     }
 
@@ -223,9 +232,26 @@ impl Tenant {
     }
 
     /// Counts computed tokens.
-    pub(crate) fn charge(&self, tokens: usize, now: Instant) {
+    pub(crate) fn charge(&self, tokens: f64, now: Instant) {
         let Some(rate) = self.read().tokens_per_minute else { return };
-        self.bucket().charge(tokens as f64, rate.into(), now);
+        self.bucket().charge(tokens, rate.into(), now);
+    }
+
+    /// Waits until engines have carried out what was asked of the tenant's sequences, but for a few commands. Whoever opens,
+    /// forks or truncates sequences waits for this first, so that an engine is never asked for more than it does.
+    pub async fn ready(&self) {
+        let ask = || {
+            let has_room = self.commands.load(Ordering::Acquire) < MOST_COMMANDS;
+            if has_room { Poll::Ready(()) } else { Poll::Pending }
+        };
+        self.room.until(ask).await;
+    }
+
+    /// As [`ready`](Self::ready), for threads. Blocks, except in what an engine calls: it would wait for itself.
+    pub fn ready_blocking(&self) {
+        if !realm_handover::is_calling_out() {
+            realm_handover::block_on(self.ready());
+        }
     }
 
     fn bucket(&self) -> MutexGuard<'_, Bucket> {
@@ -236,6 +262,25 @@ impl Tenant {
 /// Adds one unless there are `most`; then says how many there are.
 fn add_below(count: &AtomicUsize, most: usize) -> Result<(), usize> {
     count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < most).then_some(n + 1)).map(drop)
+}
+
+/// A command about one of a tenant's sequences that is on its way, until this is dropped.
+pub(crate) struct Sent(pub(crate) Arc<Tenant>);
+
+impl Sent {
+    pub(crate) fn new(tenant: &Arc<Tenant>) -> Self {
+        tenant.commands.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(tenant))
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        // Those who wait are woken for several at once.
+        if self.0.commands.fetch_sub(1, Ordering::AcqRel) == MOST_COMMANDS / 2 {
+            self.0.room.wake_all();
+        }
+    }
 }
 
 /// A request's place in its tenant's queue or among its running requests; it is free when this is dropped.

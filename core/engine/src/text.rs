@@ -14,7 +14,7 @@ pub struct TextStream {
 
 impl TextStream {
     /// A text that ends where one of `stops` comes.
-    pub fn new(stops: Vec<String>) -> Self {
+    pub fn new(stops: &[String]) -> Self {
         Self { decoder: Utf8Stream::new(), stop: StopMatcher::new(stops), bytes: Vec::new() }
     }
 

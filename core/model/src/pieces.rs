@@ -1,6 +1,7 @@
 //! The forward pass in pieces, for programs that put it together themselves.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use realm_compute::{Backend, Batch, CacheSpec, CacheType, MatMul, PAGE_TOKENS, Want};
@@ -14,39 +15,64 @@ use crate::{Error, ModelConfig};
 pub type PieceId = u64;
 
 /// Tensors, caches of keys and values, and what can be computed with them: the object-safe face of a [`PieceRunner`].
-/// A tensor is made under a number of the caller's; making another one under it replaces the first. Tensors are
-/// `[rows, width]`.
+/// Tensors are `[rows, width]`.
+///
+/// Every operation takes some rows and can be done a few rows at a time, so that a long one holds nobody up: what it makes
+/// is added to the rows of the tensor `to`, which begins with the first of them. A row's result does not depend on how many
+/// are computed at once.
 pub trait Pieces: Send {
-    /// Makes a tensor of values, row by row.
+    /// Rows and width of a tensor, as far as it was made; `None` if there is none of that number.
+    fn shape(&self, x: PieceId) -> Option<[usize; 2]>;
+
+    /// The rows that were made together with row `row`, which [`add`](Self::add) takes.
+    fn made_with(&self, x: PieceId, row: usize) -> Option<Range<usize>>;
+
+    /// Adds rows of values to a tensor.
     fn upload(&mut self, to: PieceId, width: usize, values: &[f32]) -> Result<(), Error>;
 
-    /// A tensor's values, row by row.
-    fn read(&self, x: PieceId) -> Result<Vec<f32>, Error>;
+    /// Appends the values of some of a tensor's rows to `out`, row by row.
+    fn read(&self, x: PieceId, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), Error>;
 
-    /// Some of a tensor's rows.
+    /// Adds some of a tensor's rows to another one.
     fn gather(&mut self, x: PieceId, rows: &[u32], to: PieceId) -> Result<(), Error>;
 
-    /// `x += other * scale`; an `other` of one row is added to every row.
-    fn add(&mut self, x: PieceId, other: PieceId, scale: f32) -> Result<(), Error>;
+    /// `x += other * scale` in rows that were [made together](Self::made_with); an `other` of one row is added to every row.
+    fn add(&mut self, x: PieceId, rows: Range<usize>, other: PieceId, scale: f32) -> Result<(), Error>;
 
     /// What the first layer takes for tokens, `[tokens, hidden]`.
     fn embed(&mut self, tokens: &[u32], to: PieceId) -> Result<(), Error>;
 
     /// A layer's attention with its norm, projections and residual connection, `[rows, hidden]`. The rows' keys and values
     /// come after those that the cache has of this layer.
-    fn attention(&mut self, layer: usize, x: PieceId, cache: PieceId, to: PieceId) -> Result<(), Error>;
+    fn attention(
+        &mut self,
+        layer: usize,
+        x: PieceId,
+        rows: Range<usize>,
+        cache: PieceId,
+        to: PieceId,
+    ) -> Result<(), Error>;
 
     /// A layer's feed-forward network with its norm and residual connection, `[rows, hidden]`.
-    fn feed_forward(&mut self, layer: usize, x: PieceId, to: PieceId) -> Result<(), Error>;
+    fn feed_forward(
+        &mut self,
+        layer: usize,
+        x: PieceId,
+        rows: Range<usize>,
+        to: PieceId,
+    ) -> Result<(), Error>;
 
     /// The product with a weight matrix, named as in a GGUF file, without its bias.
-    fn matmul(&mut self, weight: &str, x: PieceId, to: PieceId) -> Result<(), Error>;
+    fn matmul(&mut self, weight: &str, x: PieceId, rows: Range<usize>, to: PieceId) -> Result<(), Error>;
 
-    /// Output norm and output matrix, `[rows, vocab]`, row by row.
-    fn logits(&mut self, x: PieceId) -> Result<Vec<f32>, Error>;
+    /// Output norm and output matrix, `[rows, vocab]`: appended to `out`, row by row.
+    fn logits(&mut self, x: PieceId, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), Error>;
 
     /// Makes an empty cache for `tokens` tokens.
     fn open_cache(&mut self, cache: PieceId, tokens: usize) -> Result<(), Error>;
+
+    /// Tokens that a cache holds of a layer.
+    fn cached(&self, cache: PieceId, layer: usize) -> usize;
 
     /// Forgets tokens from the `len`th on, in all layers.
     fn truncate_cache(&mut self, cache: PieceId, len: usize);
@@ -83,9 +109,76 @@ fn split(weight: &str) -> Option<(usize, &str)> {
 pub struct PieceRunner<B: Backend> {
     model: Arc<Transformer<B>>,
     kind: CacheType,
-    tensors: HashMap<PieceId, B::Buffer>,
+    tensors: HashMap<PieceId, Tensor<B>>,
     caches: HashMap<PieceId, Cached<B>>,
     buffers: Buffers<B>,
+}
+
+/// A tensor: the rows that were made together, one buffer after the other.
+struct Tensor<B: Backend> {
+    width: usize,
+    parts: Vec<Part<B>>,
+}
+
+struct Part<B: Backend> {
+    rows: Range<usize>,
+    buffer: B::Buffer,
+}
+
+impl<B: Backend> Tensor<B> {
+    fn rows(&self) -> usize {
+        self.parts.last().map_or(0, |part| part.rows.end)
+    }
+
+    /// The part that a row is in.
+    fn part(&self, row: usize) -> Option<usize> {
+        let at = self.parts.partition_point(|part| part.rows.end <= row);
+        (at < self.parts.len()).then_some(at)
+    }
+
+    /// The part that has all of these rows, and where in it they are.
+    fn within(&self, rows: &Range<usize>) -> Option<(&B::Buffer, Range<usize>)> {
+        let part = &self.parts[self.part(rows.start)?];
+        let (start, end) = (rows.start - part.rows.start, rows.end - part.rows.start);
+        (rows.end <= part.rows.end).then_some((&part.buffer, start..end))
+    }
+
+    /// Appends rows' values to `out`.
+    fn read(&self, b: &B, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), Error> {
+        let (mut row, mut values) = (rows.start, Vec::new());
+        while row < rows.end {
+            let part = self.part(row).and_then(|at| self.parts.get(at)).ok_or_else(|| missing("row"))?;
+            let end = rows.end.min(part.rows.end);
+            let (from, to) = (row - part.rows.start, end - part.rows.start);
+            if let Some(host) = b.host(&part.buffer) {
+                out.extend_from_slice(&host[from * self.width..to * self.width]);
+            } else if to - from == part.rows.len() {
+                b.read(&part.buffer, &mut values)?;
+                out.append(&mut values);
+            } else {
+                let mut some = b.buffer(0, self.width)?;
+                b.gather(&part.buffer, &range(from..to), &mut some)?;
+                b.read(&some, &mut values)?;
+                out.append(&mut values);
+            }
+            row = end;
+        }
+        Ok(())
+    }
+
+    /// Copies rows to a buffer of their own.
+    fn copy(&self, b: &B, rows: Range<usize>, out: &mut B::Buffer) -> Result<(), Error> {
+        match self.within(&rows) {
+            Some((buffer, rows)) => b.gather(buffer, &range(rows), out)?,
+            None => {
+                let mut values = Vec::new();
+                self.read(b, rows.clone(), &mut values)?;
+                *out = b.buffer(rows.len(), self.width)?;
+                b.write(&values, out)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 struct Cached<B: Backend> {
@@ -103,22 +196,32 @@ impl<B: Backend> PieceRunner<B> {
         Ok(Self { model, kind, tensors: HashMap::new(), caches: HashMap::new(), buffers })
     }
 
-    fn tensor(&self, x: PieceId) -> Result<&B::Buffer, Error> {
+    fn tensor(&self, x: PieceId) -> Result<&Tensor<B>, Error> {
         self.tensors.get(&x).ok_or_else(|| missing("tensor"))
     }
 
-    /// Copies a tensor to where layers take their input from.
-    fn input(&mut self, x: PieceId) -> Result<usize, Error> {
+    /// Copies rows to where layers take their input from.
+    fn input(&mut self, x: PieceId, rows: Range<usize>) -> Result<(), Error> {
         let from = self.tensors.get(&x).ok_or_else(|| missing("tensor"))?;
-        let rows = self.model.backend.rows(from);
-        self.model.backend.gather(from, &all(rows), &mut self.buffers.x)?;
-        Ok(rows)
+        width(from.width, self.model.config.hidden)?;
+        from.copy(&self.model.backend, rows, &mut self.buffers.x)
     }
 
     /// Takes what a layer left, for a tensor.
     fn output(&mut self, to: PieceId) -> Result<(), Error> {
-        let empty = self.model.backend.buffer(0, self.model.config.hidden)?;
-        self.tensors.insert(to, std::mem::replace(&mut self.buffers.x, empty));
+        let hidden = self.model.config.hidden;
+        let empty = self.model.backend.buffer(0, hidden)?;
+        let rows = std::mem::replace(&mut self.buffers.x, empty);
+        self.push(to, hidden, rows)
+    }
+
+    /// Adds rows to a tensor.
+    fn push(&mut self, to: PieceId, columns: usize, buffer: B::Buffer) -> Result<(), Error> {
+        let tensor = self.tensors.entry(to).or_insert_with(|| Tensor { width: columns, parts: Vec::new() });
+        width(columns, tensor.width)?;
+        let start = tensor.rows();
+        let rows = start..start + self.model.backend.rows(&buffer);
+        tensor.parts.push(Part { rows, buffer });
         Ok(())
     }
 }
@@ -127,69 +230,109 @@ fn missing(what: &str) -> Error {
     Error::InvalidBatch(format!("there is no such {what}"))
 }
 
-fn all(rows: usize) -> Vec<u32> {
-    (0..rows as u32).collect()
+fn width(given: usize, wanted: usize) -> Result<(), Error> {
+    if given == wanted {
+        return Ok(());
+    }
+    Err(Error::InvalidBatch(format!("rows of {given} numbers where {wanted} are due")))
+}
+
+fn range(rows: Range<usize>) -> Vec<u32> {
+    (rows.start as u32..rows.end as u32).collect()
 }
 
 impl<B: Backend> Pieces for PieceRunner<B> {
+    fn shape(&self, x: PieceId) -> Option<[usize; 2]> {
+        self.tensors.get(&x).map(|tensor| [tensor.rows(), tensor.width])
+    }
+
+    fn made_with(&self, x: PieceId, row: usize) -> Option<Range<usize>> {
+        let tensor = self.tensors.get(&x)?;
+        Some(tensor.parts[tensor.part(row)?].rows.clone())
+    }
+
     fn upload(&mut self, to: PieceId, width: usize, values: &[f32]) -> Result<(), Error> {
         let b = &self.model.backend;
         let mut buffer = b.buffer(values.len() / width.max(1), width)?;
         b.write(values, &mut buffer)?;
-        self.tensors.insert(to, buffer);
-        Ok(())
+        self.push(to, width, buffer)
     }
 
-    fn read(&self, x: PieceId) -> Result<Vec<f32>, Error> {
-        let mut values = Vec::new();
-        self.model.backend.read(self.tensor(x)?, &mut values)?;
-        Ok(values)
+    fn read(&self, x: PieceId, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), Error> {
+        self.tensor(x)?.read(&self.model.backend, rows, out)
     }
 
     fn gather(&mut self, x: PieceId, rows: &[u32], to: PieceId) -> Result<(), Error> {
         let b = &self.model.backend;
         let from = self.tensor(x)?;
-        let mut out = b.buffer(0, b.columns(from))?;
-        b.gather(from, rows, &mut out)?;
-        self.tensors.insert(to, out);
-        Ok(())
+        let columns = from.width;
+        let buffer = match &from.parts[..] {
+            [part] => {
+                let mut out = b.buffer(0, columns)?;
+                b.gather(&part.buffer, rows, &mut out)?;
+                out
+            }
+            _ => {
+                let mut values = Vec::with_capacity(rows.len() * columns);
+                for &row in rows {
+                    from.read(b, row as usize..row as usize + 1, &mut values)?;
+                }
+                let mut out = b.buffer(rows.len(), columns)?;
+                b.write(&values, &mut out)?;
+                out
+            }
+        };
+        self.push(to, columns, buffer)
     }
 
-    fn add(&mut self, x: PieceId, other: PieceId, scale: f32) -> Result<(), Error> {
-        // Rare and small: no backend needs an operation for it.
-        let (mut values, added) = (self.read(x)?, self.read(other)?);
-        if added.is_empty() || !values.len().is_multiple_of(added.len()) {
+    fn add(&mut self, x: PieceId, rows: Range<usize>, other: PieceId, scale: f32) -> Result<(), Error> {
+        let (tensor, added) = (self.tensor(x)?, self.tensor(other)?);
+        if tensor.width != added.width || (added.rows() != 1 && added.rows() != tensor.rows()) {
             return Err(Error::InvalidBatch("tensors of other shapes can't be added".into()));
         }
-        for row in values.chunks_exact_mut(added.len()) {
-            row.iter_mut().zip(&added).for_each(|(value, added)| *value += added * scale);
+        let at = tensor.part(rows.start).filter(|&at| tensor.parts[at].rows == rows);
+        let at = at.ok_or_else(|| missing("part of a tensor"))?;
+        // Rare and small: no backend needs an operation for it.
+        let b = &self.model.backend;
+        let (mut values, mut terms) = (Vec::with_capacity(rows.len() * tensor.width), Vec::new());
+        tensor.read(b, rows.clone(), &mut values)?;
+        added.read(b, if added.rows() == 1 { 0..1 } else { rows }, &mut terms)?;
+        for row in values.chunks_exact_mut(terms.len().max(1)) {
+            row.iter_mut().zip(&terms).for_each(|(value, added)| *value += added * scale);
         }
-        let buffer = self.tensors.get_mut(&x).ok_or_else(|| missing("tensor"))?;
-        Ok(self.model.backend.write(&values, buffer)?)
+        let tensor = self.tensors.get_mut(&x).ok_or_else(|| missing("tensor"))?;
+        Ok(self.model.backend.write(&values, &mut tensor.parts[at].buffer)?)
     }
 
     fn embed(&mut self, tokens: &[u32], to: PieceId) -> Result<(), Error> {
         let (b, c) = (&self.model.backend, &self.model.config);
         let mut out = b.buffer(0, c.hidden)?;
         b.embed(&self.model.embeddings, tokens, c.embedding_scale(), &mut out)?;
-        self.tensors.insert(to, out);
-        Ok(())
+        self.push(to, c.hidden, out)
     }
 
-    fn attention(&mut self, layer: usize, x: PieceId, cache: PieceId, to: PieceId) -> Result<(), Error> {
-        let rows = self.input(x)?;
+    fn attention(
+        &mut self,
+        layer: usize,
+        x: PieceId,
+        rows: Range<usize>,
+        cache: PieceId,
+        to: PieceId,
+    ) -> Result<(), Error> {
+        let new = rows.len();
+        self.input(x, rows)?;
         let Self { model, caches, buffers, .. } = self;
         let (b, c) = (&*model.backend, &model.config);
         let weights = model.layers.get(layer).ok_or_else(|| missing("layer"))?;
         let cached = caches.get_mut(&cache).ok_or_else(|| missing("cache"))?;
         let len = cached.lens[layer];
         let room = cached.tables.first().map_or(0, |table| table.len() * PAGE_TOKENS);
-        if len + rows > room {
-            return Err(Error::InvalidBatch(format!("{len} and {rows} tokens in a cache for {room}")));
+        if len + new > room {
+            return Err(Error::InvalidBatch(format!("{len} and {new} tokens in a cache for {room}")));
         }
         let mut batch = Batch::default();
         // Tokens are not looked at after the embedding.
-        batch.push(&vec![0; rows], len, &cached.tables, Want::Nothing);
+        batch.push(&vec![0; new], len, &cached.tables, Want::Nothing);
         rotate(b, &model.rope, &batch.positions, &mut buffers.rotations)?;
         if let Some(rope) = &model.rope_local {
             rotate(b, rope, &batch.positions, &mut buffers.rotations_local)?;
@@ -199,12 +342,18 @@ impl<B: Backend> Pieces for PieceRunner<B> {
         let local_rope = model.rope_local.is_some();
         attention(b, c, layer, weights, &batch, &mut cached.cache, buffers, local_rope, &active)?;
         attention_output(b, c, layer, weights, buffers, &active)?;
-        cached.lens[layer] += rows;
+        cached.lens[layer] += new;
         self.output(to)
     }
 
-    fn feed_forward(&mut self, layer: usize, x: PieceId, to: PieceId) -> Result<(), Error> {
-        self.input(x)?;
+    fn feed_forward(
+        &mut self,
+        layer: usize,
+        x: PieceId,
+        rows: Range<usize>,
+        to: PieceId,
+    ) -> Result<(), Error> {
+        self.input(x, rows)?;
         let Self { model, buffers, .. } = self;
         let weights = model.layers.get(layer).ok_or_else(|| missing("layer"))?;
         let adapters = HashMap::new();
@@ -213,7 +362,7 @@ impl<B: Backend> Pieces for PieceRunner<B> {
         self.output(to)
     }
 
-    fn matmul(&mut self, weight: &str, x: PieceId, to: PieceId) -> Result<(), Error> {
+    fn matmul(&mut self, weight: &str, x: PieceId, rows: Range<usize>, to: PieceId) -> Result<(), Error> {
         let model = Arc::clone(&self.model);
         let [outputs, inputs] = shape_of(&model.config, weight).ok_or_else(|| missing("weight"))?;
         let matrix = match weight {
@@ -237,20 +386,22 @@ impl<B: Backend> Pieces for PieceRunner<B> {
         };
         let b = &model.backend;
         let from = self.tensor(x)?;
-        if b.columns(from) != inputs {
-            return Err(Error::InvalidBatch(format!("rows of {} for a weight of {inputs}", b.columns(from))));
+        width(from.width, inputs)?;
+        let mut out = b.buffer(rows.len(), outputs)?;
+        let job = MatMul { weight: matrix, bias: None, out: &mut out, accumulate: false, lora: &[] };
+        match &from.parts[..] {
+            [part] if part.rows == rows => b.matmul(&part.buffer, &mut [job])?,
+            _ => {
+                let mut some = b.buffer(0, inputs)?;
+                from.copy(b, rows, &mut some)?;
+                b.matmul(&some, &mut [job])?;
+            }
         }
-        let mut out = b.buffer(b.rows(from), outputs)?;
-        b.matmul(
-            from,
-            &mut [MatMul { weight: matrix, bias: None, out: &mut out, accumulate: false, lora: &[] }],
-        )?;
-        self.tensors.insert(to, out);
-        Ok(())
+        self.push(to, outputs, out)
     }
 
-    fn logits(&mut self, x: PieceId) -> Result<Vec<f32>, Error> {
-        self.input(x)?;
+    fn logits(&mut self, x: PieceId, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), Error> {
+        self.input(x, rows)?;
         let Self { model, buffers, .. } = self;
         let (b, c) = (&*model.backend, &model.config);
         b.rms_norm(&buffers.x, &model.output_norm, c.rms_eps, &mut buffers.normed)?;
@@ -261,8 +412,14 @@ impl<B: Backend> Pieces for PieceRunner<B> {
             b.soft_cap(&mut buffers.logits, cap)?;
         }
         let mut values = Vec::new();
-        b.read(&buffers.logits, &mut values)?;
-        Ok(values)
+        match b.host(&buffers.logits) {
+            Some(host) => out.extend_from_slice(host),
+            None => {
+                b.read(&buffers.logits, &mut values)?;
+                out.append(&mut values);
+            }
+        }
+        Ok(())
     }
 
     fn open_cache(&mut self, id: PieceId, tokens: usize) -> Result<(), Error> {
@@ -275,6 +432,10 @@ impl<B: Backend> Pieces for PieceRunner<B> {
         let lens = vec![0; self.model.config.layers];
         self.caches.insert(id, Cached { cache, lens, tables });
         Ok(())
+    }
+
+    fn cached(&self, cache: PieceId, layer: usize) -> usize {
+        self.caches.get(&cache).and_then(|cached| cached.lens.get(layer)).copied().unwrap_or(0)
     }
 
     fn truncate_cache(&mut self, cache: PieceId, len: usize) {

@@ -2,21 +2,20 @@
 
 use std::sync::Arc;
 
-use realm_engine::{Engine, Metrics, Pooling, Speculation};
+use realm_engine::{Answer, Engine, Metrics, Pooling, Scored, Speculation};
 use realm_gguf::Gguf;
 use realm_model::Weights;
-use realm_tokenizer::Tokenizer;
+use realm_tokenizer::{Conversation, Tokenizer};
 
 use crate::answer::AnswerReader;
 use crate::error::ErrorCode;
 use crate::processors;
-use crate::prompt::shown_tools;
 use crate::tenant::Identity;
 use crate::thought::{ThoughtSpelling, ThoughtStream};
-use crate::tools::{ToolSpelling, ToolStream};
+use crate::tools::{ToolSpelling, ToolStream, instruct};
 use crate::{
-    Adapter, Completion, Error, Generation, Grammar, Program, Prompt, ReasoningFormat, Request, Sequence,
-    SharedPrefix, ToolChoice,
+    Adapter, Completion, Error, Generation, Grammar, Message, Program, Prompt, ReasoningFormat, Request,
+    Sequence, SharedPrefix, ToolChoice,
 };
 
 /// A loaded model, as one tenant sees it. Cloning it is cheap and shares everything; the weights go when the last clone
@@ -26,7 +25,7 @@ pub struct Model {
     pub(crate) shared: Arc<Shared>,
     pub(crate) tenant: Arc<Identity>,
     /// What everything is seen through, unless a request names its own.
-    pub(crate) adapter: Option<(realm_engine::Adapter, f32)>,
+    adapter: Option<(realm_engine::Adapter, f32)>,
 }
 
 pub(crate) struct Shared {
@@ -173,6 +172,41 @@ impl Model {
         &self.shared.tokenizer
     }
 
+    /// The prompt that the model's chat template makes of a conversation, ending with the start of the
+    /// assistant's answer, to look at. As text it no longer says which words are the template's and which a user's: encoded
+    /// again, either a user's words could forge control tokens or the template's would be none. What the model is to read
+    /// are the tokens, by [`render_tokens`](Self::render_tokens) or a request for the conversation.
+    ///
+    /// # Errors
+    /// `unsupported` for a model without a template, `invalid-argument` with the template's own complaint.
+    pub fn apply_chat_template(&self, messages: &[Message]) -> Result<String, Error> {
+        self.render(&Request::chat(messages.iter().cloned()))
+    }
+
+    /// As [`apply_chat_template`](Self::apply_chat_template), with the tools, variables and other options of a request for
+    /// [`Prompt::Chat`].
+    ///
+    /// # Errors
+    /// As above, and `invalid-argument` for another kind of prompt.
+    pub fn render(&self, request: &Request) -> Result<String, Error> {
+        match self.told_prompt(request)? {
+            realm_sandbox::Prompt::Chat(conversation) => Ok(self.shared.render(&conversation)?.text),
+            _ => Err(not_a_conversation()),
+        }
+    }
+
+    /// The token ids of what [`render`](Self::render) returns: what a request for the conversation goes on from. Control
+    /// tokens are only those that the template spells, never what a message, a tool or a document does.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn render_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
+        match self.told_prompt(request)? {
+            prompt @ realm_sandbox::Prompt::Chat(_) => Ok(self.shared.tokenize(&prompt)?),
+            _ => Err(not_a_conversation()),
+        }
+    }
+
     /// Starts a request and returns its stream at once.
     ///
     /// # Errors
@@ -183,6 +217,7 @@ impl Model {
             let why = format!("adapter_scale is {}; it must be finite", request.adapter_scale);
             return Err(Error::new(ErrorCode::InvalidArgument, why));
         }
+        realm_engine::check_stops(&request.stop)?;
         if let Some(program) = self.tenant.program() {
             return self.run_program(&program, request);
         }
@@ -271,6 +306,14 @@ impl Model {
         Vec::new()
     }
 
+    /// Where the template knows no tools, has a conversation tell of them in words.
+    fn tell_of_tools(&self, mut conversation: Conversation) -> Conversation {
+        if !conversation.tools.is_empty() && !self.shared.knows_tools {
+            instruct(&mut conversation);
+        }
+        conversation
+    }
+
     /// The adapter that a request is seen through: its own, or else the model's.
     fn adapter_of(&self, request: &Request) -> Option<(realm_engine::Adapter, f32)> {
         match &request.adapter {
@@ -283,6 +326,61 @@ impl Model {
     pub(crate) fn context_of_tenant(&self) -> usize {
         let context = self.shared.info.context_length;
         self.tenant.inner.limits().kv_tokens.map_or(context, |tokens| tokens.min(context))
+    }
+
+    /// How many tokens a request goes on from.
+    pub(crate) fn prompt_length(&self, request: &Request) -> Result<usize, Error> {
+        Ok(self.shared.tokenize(&self.told_prompt(request)?)?.len())
+    }
+
+    /// Tokens of a prompt that are counted: of a longer one it is not said how long it is.
+    fn most_tokens(&self) -> usize {
+        self.context_of_tenant().saturating_mul(4)
+    }
+
+    /// The tokens that a request goes on from.
+    pub(crate) fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
+        Ok(self.shared.tokenize_at_most(&self.told_prompt(request)?, self.most_tokens())?)
+    }
+
+    /// The prompt of a request that the engine answers. A program sees the tools themselves, and tells the model of them as it
+    /// likes.
+    fn told_prompt(&self, request: &Request) -> Result<realm_sandbox::Prompt, Error> {
+        Ok(match self.prompt(request)? {
+            realm_sandbox::Prompt::Chat(told) => realm_sandbox::Prompt::Chat(self.tell_of_tools(told)),
+            prompt => prompt,
+        })
+    }
+
+    fn prompt(&self, request: &Request) -> Result<realm_sandbox::Prompt, Error> {
+        let chat = matches!(request.prompt, Prompt::Chat(_));
+        if !chat && (request.add_generation_prompt.is_some() || request.continue_final_message) {
+            let why = "`add_generation_prompt` and `continue_final_message` are for conversations, and the prompt is none";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        if request.special && !matches!(request.prompt, Prompt::Text(_)) {
+            let why = "`special` is for a text: in a conversation the template's control tokens are parsed anyway, and what \
+                       others say is never; token ids are taken as they are";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        Ok(match &request.prompt {
+            Prompt::Text(text) if request.special => {
+                let most = self.most_tokens();
+                let tokens = self.shared.tokenizer.encode_at_most(text, true, true, most);
+                realm_sandbox::Prompt::Tokens(
+                    tokens.ok_or_else(|| realm_sandbox::prompt_too_long(text, most))?,
+                )
+            }
+            Prompt::Text(text) => realm_sandbox::Prompt::Text(text.clone()),
+            Prompt::Tokens(tokens) => realm_sandbox::Prompt::Tokens(tokens.clone()),
+            Prompt::Chat(messages) => realm_sandbox::Prompt::Chat(Conversation {
+                messages: messages.iter().map(|m| m.0.clone()).collect(),
+                tools: shown_tools(request).to_vec(),
+                add_generation_prompt: request.add_generation_prompt,
+                continue_final_message: request.continue_final_message,
+                variables: request.variables(),
+            }),
+        })
     }
 
     /// Has a program of the tenant's answer a request.
@@ -320,6 +418,33 @@ impl Model {
         Ok(Generation::of_program(reply, Arc::clone(&self.shared)))
     }
 
+    /// How many tokens of a prompt may be shared with other tenants.
+    fn shared_prefix(&self, request: &Request, prompt: &[u32]) -> Result<usize, Error> {
+        match (request.shared_prefix, &request.prompt) {
+            (SharedPrefix::Nothing, _) => Ok(0),
+            (SharedPrefix::Tokens(tokens), _) => Ok(tokens.min(prompt.len())),
+            (SharedPrefix::System, Prompt::Chat(messages)) => {
+                let system: Vec<_> = messages.iter().take_while(|m| m.is_system()).cloned().collect();
+                if system.is_empty() {
+                    return Ok(0);
+                }
+                // What stays the same whatever the user says.
+                let mut shared = prompt.len();
+                for word in ["a", "1"] {
+                    let messages = system.iter().cloned().chain([Message::user(word)]);
+                    let other = Request { prompt: Prompt::Chat(messages.collect()), ..request.clone() };
+                    let other = self.prompt_tokens(&other)?;
+                    shared = prompt.iter().zip(&other).take(shared).take_while(|(a, b)| a == b).count();
+                }
+                Ok(shared)
+            }
+            (SharedPrefix::System, _) => {
+                let why = "only a conversation has a system message to share; say how many tokens instead";
+                Err(Error::new(ErrorCode::InvalidArgument, why))
+            }
+        }
+    }
+
     /// Runs a request to its end. Blocks.
     ///
     /// # Errors
@@ -336,12 +461,103 @@ impl Model {
         self.stream(request)?.finish_async().await
     }
 
+    /// For each of `tokens` the log-probability of the one that follows, and the `top` likeliest in its place. Blocks.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    pub fn score(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
+        Ok(self
+            .shared
+            .engine
+            .score(&self.tenant.inner, self.adapter.clone(), tokens.to_vec(), 0, top)?
+            .wait()?)
+    }
+
+    /// As [`score`](Self::score), for tasks.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn score_async(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
+        Ok(self
+            .shared
+            .engine
+            .score(&self.tenant.inner, self.adapter.clone(), tokens.to_vec(), 0, top)?
+            .wait_async()
+            .await?)
+    }
+
+    /// The log-probability of each token of `continuation` after `prompt`, in nats; their sum is the log-likelihood.
+    /// What is known of the prompt is not computed again. Blocks.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream), and `invalid-argument` if either is empty.
+    pub fn log_likelihood(&self, prompt: &[u32], continuation: &[u32]) -> Result<Vec<f32>, Error> {
+        Ok(likelihoods(self.likelihood_request(prompt, continuation)?.wait()?))
+    }
+
+    /// As [`log_likelihood`](Self::log_likelihood), for tasks.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn log_likelihood_async(
+        &self,
+        prompt: &[u32],
+        continuation: &[u32],
+    ) -> Result<Vec<f32>, Error> {
+        Ok(likelihoods(self.likelihood_request(prompt, continuation)?.wait_async().await?))
+    }
+
+    fn likelihood_request(&self, prompt: &[u32], continuation: &[u32]) -> Result<Answer<Vec<Scored>>, Error> {
+        if prompt.is_empty() || continuation.is_empty() {
+            let why = "the prompt and the continuation need at least one token each";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        let tokens = [prompt, continuation].concat();
+        Ok(self.shared.engine.score(&self.tenant.inner, self.adapter.clone(), tokens, prompt.len() - 1, 0)?)
+    }
+
+    /// One vector of length 1 for a text, `[hidden]`, pooled as the model's file says. Blocks.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    pub fn embed(&self, text: &str) -> Result<Vec<f32>, Error> {
+        self.embed_with(&self.encode(text), &EmbedOptions::default())
+    }
+
+    /// The vector for tokens, with options. Blocks.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    pub fn embed_with(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Vec<f32>, Error> {
+        Ok(self.embed_request(tokens, options)?.wait()?)
+    }
+
+    /// As [`embed_with`](Self::embed_with), for tasks.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn embed_async(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Vec<f32>, Error> {
+        Ok(self.embed_request(tokens, options)?.wait_async().await?)
+    }
+
+    fn embed_request(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Answer<Vec<f32>>, Error> {
+        let pooling = options.pooling.unwrap_or(self.shared.info.pooling);
+        Ok(self.shared.engine.embed(
+            &self.tenant.inner,
+            self.adapter.clone(),
+            tokens.to_vec(),
+            pooling,
+            options.normalize,
+        )?)
+    }
+
     /// An empty sequence that the caller drives forward by forward.
     ///
     /// # Errors
     /// `internal` if the engine has failed; with an [adapter](Self::adapted) `invalid-argument` for another model's and
     /// `limit-exceeded` for one that the tenant may not use.
     pub fn sequence(&self) -> Result<Sequence, Error> {
+        self.tenant.inner.ready_blocking();
         let inner = self.shared.engine.sequence(&self.tenant.inner, self.adapter.clone(), 0)?;
         Ok(Sequence::new(inner, Arc::clone(&self.shared)))
     }
@@ -352,9 +568,14 @@ impl Model {
     /// `invalid-argument` for other bytes, or those of another model, device or cache type; `limit-exceeded` if it is
     /// longer than the context.
     pub fn restore_sequence(&self, bytes: &[u8]) -> Result<Sequence, Error> {
+        self.tenant.inner.ready_blocking();
         let inner = self.shared.engine.restore(&self.tenant.inner, bytes)?;
         Ok(Sequence::new(inner, Arc::clone(&self.shared)))
     }
+}
+
+fn not_a_conversation() -> Error {
+    Error::new(ErrorCode::InvalidArgument, "only a conversation can be rendered")
 }
 
 /// The words that the answer goes on with, where it does.
@@ -364,5 +585,29 @@ fn final_words(request: &Request) -> Option<&str> {
             Some(messages.last()?.0["content"].as_str().unwrap_or_default())
         }
         _ => None,
+    }
+}
+
+/// The tools that the model is told of.
+fn shown_tools(request: &Request) -> &[serde_json::Value] {
+    if request.tool_choice == ToolChoice::None { &[] } else { &request.tools }
+}
+
+fn likelihoods(scores: Vec<Scored>) -> Vec<f32> {
+    scores.into_iter().filter_map(|score| score.next).collect()
+}
+
+/// How a text becomes a vector.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EmbedOptions {
+    /// Which hidden states count; `None` for what the model's file says.
+    pub pooling: Option<Pooling>,
+    /// Scale it to length 1, so that a dot product is the cosine.
+    pub normalize: bool,
+}
+
+impl Default for EmbedOptions {
+    fn default() -> Self {
+        Self { pooling: None, normalize: true }
     }
 }

@@ -160,7 +160,7 @@ pub struct Request {
     pub sampling: Sampling,
     /// Tokens to generate at most; `None` for as many as the context holds.
     pub max_tokens: Option<usize>,
-    /// Strings that end the text.
+    /// Strings that end the text: 1,024 at most, of 16,384 bytes together.
     pub stop: Vec<String>,
     /// What the text has to spell.
     pub grammar: Option<Grammar>,

@@ -69,6 +69,7 @@ impl Sequence {
     /// # Errors
     /// `internal` if the engine has failed.
     pub fn fork(&self) -> Result<Self, Error> {
+        self.inner.tenant().ready_blocking();
         Ok(Self { inner: self.inner.fork()?, model: Arc::clone(&self.model) })
     }
 
@@ -77,6 +78,7 @@ impl Sequence {
     /// # Errors
     /// `internal` if the engine has failed.
     pub fn truncate(&mut self, len: usize) -> Result<(), Error> {
+        self.inner.tenant().ready_blocking();
         Ok(self.inner.truncate(len)?)
     }
 

@@ -208,3 +208,24 @@ fn a_model_calls_a_tool_and_answers_with_its_result() {
     let answer = model.generate(Request::chat(told).temperature(0.0).max_tokens(80)).unwrap();
     assert!(answer.text.contains("snow"), "{}", answer.text);
 }
+
+#[test]
+fn what_is_too_long_is_refused_before_it_starts_and_says_so() {
+    let model = model("smollm2-135m");
+    // A prompt of megabytes is not tokenized to its end, whoever parses it.
+    for request in
+        [Request::text("a b ".repeat(2 << 20)), Request::text("a b ".repeat(2 << 20)).special(true)]
+    {
+        let error = model.generate(request).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::LimitExceeded);
+        assert!(error.to_string().contains("8388608 bytes"), "{error}");
+    }
+    let many: Vec<String> = (0..1025).map(|i| i.to_string()).collect();
+    for stop in [many, vec!["x".repeat(20_000)]] {
+        let mut request = capital();
+        request.stop = stop;
+        let error = model.stream(request).err().expect("an error");
+        assert_eq!(error.code(), ErrorCode::InvalidArgument);
+        assert!(error.to_string().contains("stop strings"), "{error}");
+    }
+}

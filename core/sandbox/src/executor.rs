@@ -85,6 +85,16 @@ pub(crate) async fn outside_steps<F: Future>(work: F) -> F::Output {
     .await
 }
 
+/// Bytes that a host function may work on as part of a step.
+const SHORT: usize = 1 << 10;
+
+/// For a host function that works on so many bytes: one that takes long goes on on the executor's threads.
+pub(crate) async fn step_aside(bytes: usize) {
+    if bytes > SHORT {
+        outside_steps(std::future::ready(())).await;
+    }
+}
+
 /// A run that goes on until it ends or this is dropped.
 pub(crate) struct Running(Arc<Task>);
 

@@ -7,7 +7,6 @@
 //! - [`Sandbox`]: compiles and runs; one a process.
 //! - [`Program`]: a compiled component.
 //! - [`Grants`]: what a tenant's programs may do beside asking models; nothing by default.
-//! - [`LogQueue`]: calls a function with the lines of a log on a thread of its own.
 //! - [`Model`]: a loaded model as programs see it.
 //! - [`Job`] and [`Reply`]: a request to a program, and its answer as it comes.
 //!
@@ -25,7 +24,6 @@ mod error;
 mod executor;
 mod grants;
 mod host;
-mod log;
 mod model;
 mod pace;
 mod passed;
@@ -43,8 +41,7 @@ mod wasi;
 
 pub use error::{Error, ErrorKind};
 pub use grants::{Answer, Grants, Level, Log, Random, Tool};
-pub use log::LogQueue;
-pub use model::{Model, Prompt, Request};
+pub use model::{Model, Prompt, Request, prompt_too_long};
 pub use program::{Contract, Program, ProgramInfo, Programs};
 pub use run::{FindModel, Job, Reply};
 pub use sandbox::{Sandbox, SandboxConfig};

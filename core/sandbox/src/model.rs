@@ -42,12 +42,25 @@ impl Model {
     /// # Errors
     /// As [`render`](Self::render).
     pub fn tokenize(&self, prompt: &Prompt) -> Result<Vec<u32>, Error> {
+        self.tokenize_at_most(prompt, usize::MAX)
+    }
+
+    /// As [`tokenize`](Self::tokenize), of a prompt that may have `most` tokens. A longer one is refused before all of it is
+    /// tokenized.
+    ///
+    /// # Errors
+    /// As above, and `LimitExceeded` for a longer one.
+    pub fn tokenize_at_most(&self, prompt: &Prompt, most: usize) -> Result<Vec<u32>, Error> {
         Ok(match prompt {
-            Prompt::Text(text) => self.tokenizer.encode(text, false, true),
+            Prompt::Text(text) => {
+                let tokens = self.tokenizer.encode_at_most(text, false, true, most);
+                tokens.ok_or_else(|| prompt_too_long(text, most))?
+            }
             Prompt::Tokens(tokens) => tokens.clone(),
             Prompt::Chat(conversation) => {
                 let Rendered { text, foreign } = self.render(conversation)?;
-                let mut tokens = self.tokenizer.encode_rendered(&text, &foreign, false);
+                let tokens = self.tokenizer.encode_rendered_at_most(&text, &foreign, false, most);
+                let mut tokens = tokens.ok_or_else(|| prompt_too_long(&text, most))?;
                 // Most templates spell the begin token themselves.
                 if let Some(bos) = self.tokenizer.bos().filter(|_| self.tokenizer.adds_bos())
                     && tokens.first() != Some(&bos)
@@ -58,6 +71,14 @@ impl Model {
             }
         })
     }
+}
+
+/// What is said of a prompt that was not tokenized to its end.
+pub fn prompt_too_long(text: &str, most: usize) -> Error {
+    let bytes = text.len();
+    Error::limit(format!(
+        "the prompt of {bytes} bytes has more than {most} tokens, far more than a request may have: shorten it"
+    ))
 }
 
 /// What a request goes on from.

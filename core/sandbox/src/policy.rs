@@ -56,7 +56,7 @@ async fn generate(
     let mut sampler = Sampler::new(request.sampling.clone(), &prompt);
     let mut guide =
         request.grammar.as_ref().map(|grammar| model.engine.guide(&context.tenant, grammar)).transpose()?;
-    let mut text = TextStream::new(request.stop.clone());
+    let mut text = TextStream::new(&request.stop);
     let heeds_end = !request.ignore_eos || guide.is_some();
     let mut passed = Passed::default();
     let mut computed = 0;

@@ -53,9 +53,19 @@ impl Bpe {
         Ok(Self { pre, merges, bytes })
     }
 
-    pub(crate) fn encode(&self, text: &str, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
+    /// Whether there is a token for every byte, so that no text is left out.
+    pub(crate) fn knows_every_byte(&self) -> bool {
+        !self.bytes.contains(&NONE)
+    }
+
+    /// Stops when there are more tokens than `most`.
+    pub(crate) fn encode(&self, text: &str, vocabulary: &Vocabulary, most: usize, out: &mut Vec<u32>) {
         let mut merger = Merger::default();
-        self.pre.split(text, &mut |word| self.word(word.as_bytes(), vocabulary, &mut merger, out));
+        self.pre.split(text, &mut |word| {
+            if out.len() <= most {
+                self.word(word.as_bytes(), vocabulary, &mut merger, out);
+            }
+        });
     }
 
     fn word(&self, word: &[u8], vocabulary: &Vocabulary, merger: &mut Merger, out: &mut Vec<u32>) {

@@ -69,7 +69,14 @@ impl SentencePiece {
     }
 
     /// Encodes `text`, with a space before it if `prefix`.
-    pub(crate) fn encode(&self, text: &str, prefix: bool, vocabulary: &Vocabulary, out: &mut Vec<u32>) {
+    pub(crate) fn encode(
+        &self,
+        text: &str,
+        prefix: bool,
+        vocabulary: &Vocabulary,
+        most: usize,
+        out: &mut Vec<u32>,
+    ) {
         let mut spelled = String::with_capacity(text.len() + 3);
         if prefix {
             spelled.push_str(SPACE);
@@ -82,7 +89,7 @@ impl SentencePiece {
         }
         let mut merger = Merger::default();
         let mut rest = spelled.as_str();
-        while !rest.is_empty() {
+        while !rest.is_empty() && out.len() <= most {
             let len = next_word(rest.as_bytes(), &self.glued).unwrap_or(rest.len());
             let (word, after) = rest.split_at(len);
             self.word(word, vocabulary, &mut merger, out);

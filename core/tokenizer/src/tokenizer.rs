@@ -27,6 +27,8 @@ pub struct Tokenizer {
     add_bos: bool,
     add_eos: bool,
     add_space_prefix: bool,
+    /// Bytes of a text that one token stands for at most; `None` where some of a text may stand for nothing.
+    most_bytes: Option<usize>,
 }
 
 impl Tokenizer {
@@ -71,7 +73,15 @@ impl Tokenizer {
         let name = optional(metadata.str("general.name")).unwrap_or_default().to_lowercase();
         let phi3 = name.contains("phi-3") || name.contains("phi3");
         let strips = |token: &[u8]| phi3 && !matches!(token, b"<unk>" | b"<s>" | b"<|endoftext|>");
+        let longest = vocabulary.iter().map(|(_, token, _)| token.len()).max().unwrap_or(0).max(1);
+        let spells_all = match &model {
+            Model::Bpe(bpe) => bpe.knows_every_byte(),
+            Model::SentencePiece(_) => {
+                (0..=u8::MAX).all(|byte| vocabulary.id(format!("<0x{byte:02X}>").as_bytes()).is_some())
+            }
+        };
         Ok(Self {
+            most_bytes: (spells_all && !phi3).then_some(longest),
             special: SpecialTokens::new(&vocabulary, strips)?,
             model,
             bos,
@@ -123,7 +133,21 @@ impl Tokenizer {
     /// ones that look like them (such as `<think>`), become those tokens: only for text that no user wrote. With
     /// `boundaries`, the begin and end tokens are added where the model's metadata asks for them.
     pub fn encode(&self, text: &str, special: bool, boundaries: bool) -> Vec<u32> {
-        self.encode_scope(text, if special { Scope::Outside(&[]) } else { Scope::Words }, boundaries)
+        self.encode_at_most(text, special, boundaries, usize::MAX).unwrap_or_default()
+    }
+
+    /// As [`encode`](Self::encode), for a text of which no more than `most` tokens are of use: `None` if it has more. That is
+    /// known without encoding it where it has more bytes than so many tokens stand for, and otherwise as soon as there are
+    /// more tokens.
+    pub fn encode_at_most(
+        &self,
+        text: &str,
+        special: bool,
+        boundaries: bool,
+        most: usize,
+    ) -> Option<Vec<u32>> {
+        let scope = if special { Scope::Outside(&[]) } else { Scope::Words };
+        self.encode_scope(text, scope, boundaries, most)
     }
 
     /// Token ids of a prompt that a template made. `foreign` are the ranges of its bytes that are somebody's words: a user's,
@@ -131,42 +155,65 @@ impl Tokenizer {
     /// their bytes is foreign; everything else is encoded as if there were no ranges. `boundaries` is as for
     /// [`encode`](Self::encode).
     pub fn encode_rendered(&self, text: &str, foreign: &[Range<usize>], boundaries: bool) -> Vec<u32> {
-        self.encode_scope(text, Scope::Outside(&joined(foreign)), boundaries)
+        self.encode_rendered_at_most(text, foreign, boundaries, usize::MAX).unwrap_or_default()
     }
 
-    fn encode_scope(&self, text: &str, scope: Scope<'_>, boundaries: bool) -> Vec<u32> {
-        let mut out = Vec::with_capacity(text.len() / 3 + 2);
+    /// As [`encode_rendered`](Self::encode_rendered) and [`encode_at_most`](Self::encode_at_most).
+    pub fn encode_rendered_at_most(
+        &self,
+        text: &str,
+        foreign: &[Range<usize>],
+        boundaries: bool,
+        most: usize,
+    ) -> Option<Vec<u32>> {
+        self.encode_scope(text, Scope::Outside(&joined(foreign)), boundaries, most)
+    }
+
+    fn encode_scope(&self, text: &str, scope: Scope<'_>, boundaries: bool, most: usize) -> Option<Vec<u32>> {
+        if self.most_bytes.is_some_and(|bytes| text.len() / bytes > most) {
+            return None;
+        }
+        let mut out = Vec::with_capacity((text.len() / 3).min(most) + 2);
         if boundaries && self.add_bos {
             out.extend(self.bos);
         }
-        self.encode_parts(text, scope, true, &mut out);
+        self.encode_parts(text, scope, true, most, &mut out);
         if boundaries && self.add_eos {
             out.extend(self.eos);
         }
-        out
+        (out.len() <= most).then_some(out)
     }
 
     /// Token ids of what the model itself writes, in the middle of a text: no space is put before it, and user-defined
     /// tokens are found whatever they look like.
     pub fn encode_after(&self, text: &str) -> Vec<u32> {
         let mut out = Vec::with_capacity(text.len() / 3 + 2);
-        self.encode_parts(text, Scope::Answer, false, &mut out);
+        self.encode_parts(text, Scope::Answer, false, usize::MAX, &mut out);
         out
     }
 
-    /// `after_special` says whether the text begins a text, or follows a special token.
-    fn encode_parts(&self, text: &str, scope: Scope<'_>, mut after_special: bool, out: &mut Vec<u32>) {
+    /// `after_special` says whether the text begins a text, or follows a special token. Stops when there are more tokens than
+    /// `most`.
+    fn encode_parts(
+        &self,
+        text: &str,
+        scope: Scope<'_>,
+        mut after_special: bool,
+        most: usize,
+        out: &mut Vec<u32>,
+    ) {
         self.special.split(text, scope, |part| match part {
+            _ if out.len() > most => {}
             Part::Token(id) => {
                 out.push(id);
                 after_special = true;
             }
             Part::Text(text) => {
                 match &self.model {
-                    Model::Bpe(bpe) => bpe.encode(text, &self.vocabulary, out),
+                    Model::Bpe(bpe) => bpe.encode(text, &self.vocabulary, most, out),
                     Model::SentencePiece(model) => {
                         let prefix = self.add_space_prefix && after_special;
-                        model.encode(text, prefix, &self.vocabulary, out);
+                        model.encode(text, prefix, &self.vocabulary, most, out);
                     }
                 }
                 after_special = false;

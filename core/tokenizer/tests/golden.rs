@@ -54,3 +54,28 @@ fn prompts_equal_llama_cpp() {
     }
     assert_eq!(rendered, 6);
 }
+
+/// However short the limit is, the tokens are those of the whole text, or there are more than the limit.
+#[test]
+fn a_text_of_too_many_tokens_is_known_before_all_of_it_is_encoded() {
+    for name in MODELS {
+        let golden = common::golden(name);
+        let tokenizer = common::tokenizer(name);
+        for case in golden["tokenize"].as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            let all = tokenizer.encode(text, false, false);
+            for most in [0, 1, all.len() / 2, all.len().saturating_sub(1), all.len(), all.len() + 1] {
+                let some = tokenizer.encode_at_most(text, false, false, most);
+                assert_eq!(some.as_ref(), (all.len() <= most).then_some(&all), "{name}: {most} of {text:?}");
+            }
+        }
+        // Even the longest tokens would be more: nothing is encoded.
+        let longest = (0..tokenizer.vocabulary_len() as u32).map(|id| {
+            let mut bytes = Vec::new();
+            tokenizer.push_bytes(id, true, &mut bytes).unwrap();
+            bytes.len()
+        });
+        let bytes = 3 * 100 * longest.max().unwrap();
+        assert_eq!(tokenizer.encode_at_most(&" ".repeat(bytes), false, false, 99), None, "{name}");
+    }
+}

@@ -32,7 +32,7 @@ impl Sampler {
             && s.repetition_penalty >= 1.0
             && s.frequency_penalty >= 0.0
             && s.presence_penalty >= 0.0
-            && s.logit_bias.values().all(|&bias| bias <= 0.0)
+            && !self.lifts
     }
 
     /// [`sample_masked`](Self::sample_masked) by the likeliest tokens. `None` if it takes more than those: then nothing has
@@ -74,7 +74,8 @@ impl Sampler {
     }
 
     fn adjusted(&self, token: u32, logit: f32) -> f32 {
-        let logit = self.sampling.logit_bias.get(&token).map_or(logit, |bias| logit + bias);
+        let bias = self.biases.binary_search_by_key(&token, |&(token, _)| token);
+        let logit = bias.map_or(logit, |at| logit + self.biases[at].1);
         self.history.penalized(token, logit)
     }
 }

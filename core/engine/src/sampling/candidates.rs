@@ -1,5 +1,7 @@
 //! The tokens that may come next.
 
+use std::cmp::Ordering;
+
 use super::Sampling;
 use super::mask::{Allowed, BLOCK};
 use super::rng::Rng;
@@ -8,6 +10,8 @@ use super::rng::Rng;
 struct Candidate {
     token: u32,
     logit: f32,
+    /// How far its information is from the expected one, where that was asked for.
+    oddness: f32,
     /// Its probability among the candidates, times a constant.
     weight: f64,
 }
@@ -20,7 +24,7 @@ pub(crate) struct Candidates {
 }
 
 /// How many candidates are sorted at first: nearly always enough, and sorting 250,000 would take longer than
-/// a layer of the model.
+/// a layer of the model. Where it is not, the rest is divided instead, which takes time in proportion to its number.
 const SORT_FIRST: usize = 256;
 
 impl Candidates {
@@ -47,7 +51,12 @@ impl Candidates {
         rng: &mut Rng,
     ) -> u32 {
         self.all.clear();
-        self.all.extend(likeliest.iter().map(|&(token, logit)| Candidate { token, logit, weight: 0.0 }));
+        self.all.extend(likeliest.iter().map(|&(token, logit)| Candidate {
+            token,
+            logit,
+            oddness: 0.0,
+            weight: 0.0,
+        }));
         self.sorted = self.all.len();
         self.weigh();
         self.filter_and_draw(sampling, rng)
@@ -80,7 +89,7 @@ impl Candidates {
             }
             allowed.for_each_of_block(index, block, |token, logit| {
                 if logit > floor {
-                    self.all.push(Candidate { token, logit, weight: 0.0 });
+                    self.all.push(Candidate { token, logit, oddness: 0.0, weight: 0.0 });
                     if self.all.len() >= limit {
                         self.keep_largest(top_k);
                         floor = self.all.iter().map(|c| c.logit).fold(f32::INFINITY, f32::min);
@@ -90,7 +99,8 @@ impl Candidates {
         }
         if top_k > 0 {
             self.keep_largest(top_k);
-            self.sort(top_k);
+            // Filters need no more of them in order.
+            self.sort(top_k.min(16 * SORT_FIRST));
         }
         self.weigh();
     }
@@ -126,44 +136,51 @@ impl Candidates {
         self.all.iter().map(|c| c.weight).sum()
     }
 
-    /// Keeps the likeliest until `enough(candidate, their weight together before it)` says no more.
-    fn keep_while(&mut self, mut more: impl FnMut(&Candidate, f64) -> bool) {
+    /// Keeps the likeliest while those before them weigh less than `enough` together.
+    fn top_p(&mut self, p: f64) {
+        let enough = p * self.total();
         let (mut kept, mut weight) = (0, 0.0);
-        while kept < self.all.len() {
-            if kept >= self.sorted {
-                self.sort((self.sorted * 8).max(SORT_FIRST));
-            }
-            if kept > 0 && !more(&self.all[kept], weight) {
-                break;
-            }
+        self.sort(SORT_FIRST);
+        while kept < self.sorted && (kept == 0 || weight < enough) {
             weight += self.all[kept].weight;
             kept += 1;
         }
-        self.all.truncate(kept);
-        self.sorted = self.sorted.min(kept);
+        if kept == self.sorted && weight < enough {
+            kept += keep_weight(&mut self.all[kept..], enough - weight, by_logit);
+        }
+        self.cut(kept);
     }
 
-    fn top_p(&mut self, p: f64) {
-        let enough = p * self.total();
-        self.keep_while(|_, weight| weight < enough);
-    }
-
+    /// Keeps those that weigh at least `p` times as much as the heaviest.
     fn min_p(&mut self, p: f64) {
         // The likeliest has weight 1, unless typical-p took it away.
         let largest = self.all.iter().map(|c| c.weight).fold(0.0, f64::max);
-        self.keep_while(|candidate, _| candidate.weight >= p * largest);
+        let sorted = self.all[..self.sorted].partition_point(|c| c.weight >= p * largest);
+        self.all.retain(|c| c.weight >= p * largest);
+        self.sorted = sorted;
+        self.cut(self.all.len());
+    }
+
+    /// Keeps the first `kept`. Few are sorted, so that a seed's text does not depend on how they were divided.
+    fn cut(&mut self, kept: usize) {
+        self.all.truncate(kept);
+        self.sorted = self.sorted.min(kept);
+        if kept <= 16 * SORT_FIRST {
+            self.sort(kept);
+        }
     }
 
     fn typical(&mut self, p: f64) {
         let total = self.total();
         let surprise = |c: &Candidate| -(c.weight / total).max(f64::MIN_POSITIVE).ln();
         let entropy: f64 = self.all.iter().map(|c| c.weight / total * surprise(c)).sum();
-        let oddness = |c: &Candidate| (surprise(c) - entropy).abs();
-        self.all.sort_unstable_by(|a, b| oddness(a).total_cmp(&oddness(b)).then(a.token.cmp(&b.token)));
-        self.sorted = self.all.len();
-        let enough = p * total;
-        self.keep_while(|_, weight| weight < enough);
+        // Comparing asks for it again and again, and a logarithm takes longer than a comparison.
+        for candidate in &mut self.all {
+            candidate.oddness = (surprise(candidate) - entropy).abs() as f32;
+        }
+        let kept = keep_weight(&mut self.all, p * total, by_oddness);
         self.sorted = 0;
+        self.cut(kept);
     }
 
     fn draw(&mut self, temperature: f64, rng: &mut Rng) -> u32 {
@@ -186,7 +203,35 @@ impl Candidates {
     }
 }
 
+/// The most typical first.
+fn by_oddness(a: &Candidate, b: &Candidate) -> Ordering {
+    a.oddness.total_cmp(&b.oddness).then(a.token.cmp(&b.token))
+}
+
+/// Moves the first of `all` in an order to its beginning, as many as weigh `enough` together; returns how many those are, one at
+/// least if there is any. Takes time in proportion to their number: the half that the border is in is divided again.
+fn keep_weight(
+    mut all: &mut [Candidate],
+    mut enough: f64,
+    order: impl Fn(&Candidate, &Candidate) -> Ordering + Copy,
+) -> usize {
+    let mut before = 0;
+    while all.len() > 1 {
+        let middle = all.len() / 2;
+        all.select_nth_unstable_by(middle, order);
+        let weight: f64 = all[..middle].iter().map(|c| c.weight).sum();
+        if weight >= enough {
+            all = &mut all[..middle];
+        } else {
+            before += middle;
+            enough -= weight;
+            all = &mut all[middle..];
+        }
+    }
+    before + all.len()
+}
+
 /// Largest first, and the lower id first among equals, so that the order never depends on the machine.
-fn by_logit(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
+fn by_logit(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token))
 }

@@ -136,6 +136,10 @@ pub struct Sampler {
     history: History,
     rng: Rng,
     banned: Option<TokenMask>,
+    /// Biases in the order of their tokens: a table that is walked through takes a tenth of the time that one with hashes does.
+    biases: Vec<(u32, f32)>,
+    /// Whether any bias makes its token likelier.
+    lifts: bool,
     /// Logits after bias and penalties, when there are any.
     adjusted: Vec<f32>,
     candidates: Candidates,
@@ -145,10 +149,15 @@ impl Sampler {
     /// A sampler for a generation that follows `prompt`.
     pub fn new(sampling: Sampling, prompt: &[u32]) -> Self {
         let seed = sampling.seed.unwrap_or_else(rng::entropy);
+        let mut biases: Vec<(u32, f32)> =
+            sampling.logit_bias.iter().map(|(&token, &bias)| (token, bias)).collect();
+        biases.sort_unstable_by_key(|&(token, _)| token);
         Self {
             history: History::new(&sampling, prompt),
             rng: Rng::new(seed),
             banned: sampling.banned(),
+            lifts: biases.iter().any(|&(_, bias)| bias > 0.0),
+            biases,
             adjusted: Vec::new(),
             candidates: Candidates::default(),
             sampling,
@@ -162,7 +171,15 @@ impl Sampler {
 
     /// Whether logits are changed before one is chosen.
     fn adjusts(&self) -> bool {
-        !self.sampling.logit_bias.is_empty() || self.history.applies()
+        !self.biases.is_empty() || self.history.applies()
+    }
+
+    /// How many times choosing a token goes through the vocabulary, about: what is done with a number counts as well.
+    pub(crate) fn looks(&self) -> usize {
+        let wide = self.sampling.temperature > 0.0 && self.sampling.top_k == 0;
+        1 + usize::from(self.adjusts())
+            + 4 * usize::from(wide)
+            + 4 * usize::from(wide && self.sampling.typical_p < 1.0)
     }
 
     /// Chooses the next token among those in `mask`; without one, among all. `None` if there is none that is not
@@ -171,7 +188,7 @@ impl Sampler {
         let logits = if self.adjusts() {
             self.adjusted.clear();
             self.adjusted.extend_from_slice(logits);
-            for (&token, &bias) in &self.sampling.logit_bias {
+            for &(token, bias) in &self.biases {
                 if let Some(logit) = self.adjusted.get_mut(token as usize) {
                     *logit += bias;
                 }

@@ -94,7 +94,7 @@ impl Scheduler {
             let needed = self.pages_to_come(task);
             // A task that has everything to itself is let in whatever the arithmetic says.
             if promised + needed <= self.kv.available()
-                || (self.running.is_empty() && self.resting_pages() == 0)
+                || (self.running.is_empty() && self.resting.pages() == 0)
             {
                 return true;
             }
@@ -133,8 +133,8 @@ impl Scheduler {
         let Some(most) = task.tenant.read().kv_tokens else { return true };
         let same = |other: &&Task| other.tenant.id() == task.tenant.id() && other.id != task.id;
         let running = self.running.iter().filter(same).map(|other| other.tokens.len());
-        let resting = self.resting.values().filter(same).map(|other| other.cached);
-        let others: usize = running.chain(resting).sum();
+        let resting = self.resting.of(task.tenant.id()).map_or(0, |rest| rest.cached);
+        let others = running.sum::<usize>() + resting;
         others == 0 || others + tokens <= most
     }
 
@@ -220,8 +220,9 @@ impl Scheduler {
 
     /// Pages that a tenant's tasks hold.
     fn pages_of(&self, tenant: u64) -> usize {
-        let tasks = self.running.iter().chain(self.resting.values());
-        tasks.filter(|task| task.tenant.id() == tenant).map(|task| task.pages.held()).sum()
+        let running = self.running.iter().filter(|task| task.tenant.id() == tenant);
+        let resting = self.resting.of(tenant).map_or(0, |rest| rest.pages);
+        running.map(|task| task.pages.held()).sum::<usize>() + resting
     }
 
     /// The last running task of a tenant that holds more than its share and has `enough` running tasks.
@@ -242,12 +243,12 @@ impl Scheduler {
 
     /// Takes the pages of the session that has rested longest, of one tenant or of anybody.
     fn evict_resting(&mut self, tenant: Option<u64>) -> bool {
-        let sessions = self.resting.values_mut();
-        let held = sessions.filter(|s| s.pages.held() > 0 && tenant.is_none_or(|id| s.tenant.id() == id));
-        let Some(session) = held.min_by_key(|session| (session.served, session.id)) else { return false };
+        let longest = self.resting.longest(tenant);
+        let Some(mut session) = longest.and_then(|id| self.resting.remove(id)) else { return false };
         tracing::debug!(tokens = session.cached, "a resting session gave its pages up");
         self.kv.release(&mut session.pages);
         session.restart();
+        self.resting.insert(session);
         true
     }
 
@@ -261,10 +262,6 @@ impl Scheduler {
             self.preempt(index);
         }
         paused.is_some()
-    }
-
-    fn resting_pages(&self) -> usize {
-        self.resting.values().map(|task| task.pages.held()).sum()
     }
 
     /// Sends a running task back to its queue.

@@ -1,7 +1,7 @@
 //! Who is served next: virtual token counters (Sheng et al., 'Fairness in Serving Large Language Models', OSDI 2024).
 //!
-//! Every tenant has a counter of the rows that were computed for it, divided by its weight. Whoever has the lowest is
-//! served next. A tenant that comes back after a pause starts at the lowest counter of those who stayed, so that nobody
+//! Every tenant has a counter of the work that was done for it, in rows ([`work`](super::work)), divided by its weight.
+//! Whoever has the lowest is served next. A tenant that comes back after a pause starts at the lowest counter of those who stayed, so that nobody
 //! saves up claims while there is nothing to do. A step computes at most `prefill_chunk + decode_rows` rows; the counters
 //! of tenants who always have prompts to compute and sequences to continue differ by no more than two steps' rows over
 //! the smallest weight.
@@ -12,8 +12,14 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
+use super::sessions::SessionCommand;
 use crate::Tenant;
-use crate::task::Task;
+use crate::task::{Task, Work};
+use crate::tenant::Sent;
+
+/// What may be done beside the batch for a tenant that had nothing to do, before the next pass gives it more: what a
+/// tenant of weight 1 has beside one row.
+const BEGIN: f64 = 0.25;
 
 /// A tenant as one engine knows it.
 pub(crate) struct Account {
@@ -24,8 +30,16 @@ pub(crate) struct Account {
     pub(crate) running: usize,
     /// One of its requests was taken out of the queue and does not run yet.
     entering: bool,
-    /// Rows computed, over the weight.
+    /// What its programs want of their sequences, in the order in which they asked.
+    pub(crate) commands: VecDeque<(Sent, SessionCommand)>,
+    /// Programs of its that compute the pass in pieces.
+    pub(crate) pieces: usize,
+    /// Work done, in rows over the weight.
     counter: f64,
+    /// What may be done for it beside the batch before the next pass, in rows; below zero it waits for further passes.
+    pub(crate) credit: f64,
+    /// Rows that its prompts have waited for, where they are computed with patience.
+    pub(crate) patience: f64,
 }
 
 /// All tenants with something to do, and those whose counter is still ahead of the others'.
@@ -37,17 +51,22 @@ pub(crate) struct Accounts {
 }
 
 impl Account {
-    fn weight(&self) -> f64 {
+    pub(crate) fn weight(&self) -> f64 {
         self.tenant.read().weight.into()
     }
 
-    /// The first request in the queue whose reader reads.
+    /// The first request in the queue whose reader reads. One that was given up never begins.
     fn ready(&self) -> Option<usize> {
-        self.queue.iter().position(|task| !task.is_paused())
+        let gone = |task: &Task| !matches!(task.work, Work::Session(_)) && task.is_abandoned();
+        self.queue.iter().position(|task| !task.is_paused() && !gone(task))
     }
 
     fn is_active(&self) -> bool {
-        self.running > 0 || self.entering || !self.queue.is_empty()
+        self.running > 0
+            || self.entering
+            || !self.queue.is_empty()
+            || !self.commands.is_empty()
+            || self.pieces > 0
     }
 }
 
@@ -60,7 +79,11 @@ impl Accounts {
             queue: VecDeque::new(),
             running: 0,
             entering: false,
+            commands: VecDeque::new(),
+            pieces: 0,
             counter: floor,
+            credit: BEGIN,
+            patience: 0.0,
         });
         if !account.is_active() {
             account.counter = account.counter.max(floor);
@@ -83,6 +106,11 @@ impl Accounts {
         self.all.get(&tenant).map_or(self.floor, |a| a.counter)
     }
 
+    /// What may be done for a tenant beside the batch.
+    pub(crate) fn credit(&self, tenant: u64) -> f64 {
+        self.all.get(&tenant).map_or(BEGIN, |a| a.credit)
+    }
+
     /// A tenant's weight.
     pub(crate) fn weight(&self, tenant: u64) -> f64 {
         self.all.get(&tenant).map_or(1.0, Account::weight)
@@ -95,10 +123,15 @@ impl Accounts {
         own / all.max(own)
     }
 
-    /// Counts rows that were computed.
-    pub(crate) fn charge(&mut self, tenant: u64, rows: usize) {
+    /// A tenant's account, if it has one.
+    pub(crate) fn get_mut(&mut self, tenant: u64) -> Option<&mut Account> {
+        self.all.get_mut(&tenant)
+    }
+
+    /// Counts work that was done, in rows.
+    pub(crate) fn charge(&mut self, tenant: u64, rows: f64) {
         if let Some(account) = self.all.get_mut(&tenant) {
-            account.counter += rows as f64 / account.weight();
+            account.counter += rows / account.weight();
         }
     }
 
@@ -151,6 +184,6 @@ impl Accounts {
         let floor = if lowest.is_finite() { lowest } else { counters(false).fold(self.floor, f64::max) };
         self.floor = self.floor.max(floor);
         let floor = self.floor;
-        self.all.retain(|_, a| a.is_active() || a.counter > floor);
+        self.all.retain(|_, a| a.is_active() || a.counter > floor || a.credit < 0.0);
     }
 }

@@ -42,8 +42,9 @@ impl Scheduler {
             load.running += 1;
             load.kv_pages += task.pages.held();
         }
-        for task in self.resting.values() {
-            self.gauges.of(task).kv_pages += task.pages.held();
+        for (tenant, rest) in self.resting.tenants() {
+            let entry = self.gauges.loads.entry(tenant);
+            entry.or_insert_with(|| (rest.tally.clone(), Load::default())).1.kv_pages += rest.pages;
         }
         for queue in self.accounts.iter().map(|account| &account.queue) {
             if let Some(first) = queue.front() {

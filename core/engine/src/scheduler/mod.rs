@@ -4,7 +4,9 @@
 //! - [`admission`]: who may run, and who has to give pages up.
 //! - [`select`]: which rows the next pass has.
 //! - [`speculation`]: which rows are computed on the chance that they are needed.
-//! - [`sessions`]: what programs do with sequences of their own.
+//! - [`work`]: what things cost.
+//! - [`beside`]: what is done between passes, and how much of it for whom.
+//! - [`sessions`]: what programs do with sequences of their own; [`resting`] has those that wait.
 //! - [`pieces`]: the pass in pieces, for programs that put it together themselves.
 //! - [`gauges`]: how things stand, for readers of metrics.
 //!
@@ -14,22 +16,23 @@
 //! the reader notices nothing but the time.
 
 mod admission;
+mod beside;
 mod fairness;
 mod gauges;
 mod pieces;
+mod resting;
 mod select;
 pub(crate) mod sessions;
 mod speculation;
+mod work;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
 use realm_compute::Batch;
 use realm_model::{AdapterWeights, Forward};
 use realm_tokenizer::Tokenizer;
-use rustc_hash::FxBuildHasher;
 
 use crate::adapter::Applied;
 use crate::afterwards::{Afterwards, Job, think};
@@ -37,15 +40,22 @@ use crate::kv::{Copy, KvCache};
 use crate::metrics::{Ledger, Outcome};
 use crate::speculate::{DraftModel, Drafting};
 use crate::task::{Progress, Rows, Task, Work};
+use crate::tenant::Sent;
 use crate::{EngineConfig, Error};
 
+use beside::Beside;
 use fairness::Accounts;
 use gauges::Gauges;
 use pieces::PieceWork;
+use resting::Resting;
 use select::Pick;
+use sessions::SessionCommand;
+pub(crate) use work::Prices;
 
 /// So many tokens are chosen from the likeliest ones in the time that it takes to wake other threads.
 const FEW_TASKS: usize = 16;
+/// Requests of a tenant that end in one step while they wait: they take their memory's freeing of the engine's thread.
+const MOST_ENDED: usize = 64;
 /// Rows of logits that stay on the device after a step at most.
 const MOST_KEPT: usize = 256;
 
@@ -58,7 +68,9 @@ pub(crate) struct Scheduler {
     drafting: Drafting,
     running: Vec<Task>,
     /// Sessions that wait for their programs, with their pages.
-    resting: HashMap<u64, Task, FxBuildHasher>,
+    resting: Resting,
+    prices: Prices,
+    beside: Beside,
     /// Pieces of the pass that programs compute, in the order of their turns.
     pieces: VecDeque<PieceWork>,
     batch: Batch,
@@ -110,13 +122,15 @@ impl Scheduler {
     ) -> Self {
         Self {
             kv: KvCache::new(runner.layout().clone(), runner.pages(), config.prefix_cache),
+            prices: Prices::new(runner.config()),
+            beside: Beside::default(),
             runner,
             tokenizer,
             drafting: Drafting::new(draft, config.fixed_drafts),
             config,
             accounts: Accounts::default(),
             running: Vec::new(),
-            resting: HashMap::default(),
+            resting: Resting::default(),
             pieces: VecDeque::new(),
             batch: Batch::default(),
             copies: Vec::new(),
@@ -135,6 +149,11 @@ impl Scheduler {
     /// A new request; it waits for its turn.
     pub(crate) fn add(&mut self, task: Task) {
         self.accounts.of(&task.tenant).queue.push_back(task);
+    }
+
+    /// A program's wish; it waits for its tenant's turn.
+    pub(crate) fn command(&mut self, sent: Sent, command: SessionCommand) {
+        self.accounts.of(&sent.0).commands.push_back((sent, command));
     }
 
     pub(crate) fn add_adapter(&mut self, id: u32, weights: Arc<dyn AdapterWeights>) -> Result<(), Error> {
@@ -159,6 +178,7 @@ impl Scheduler {
         let now = Instant::now();
         let began = *self.busy_since.get_or_insert(now);
         self.preempted = false;
+        self.run_commands();
         self.sweep(now);
         self.admit(now);
         let mut picks = self.select(now);
@@ -171,10 +191,14 @@ impl Scheduler {
                 // There may be room now.
                 return Next::Go;
             }
+            self.share(&[]);
             if self.has_pieces(now) {
-                self.run_pieces(false, now);
+                self.run_pieces(now);
                 self.think();
                 self.accounts.settle();
+                return Next::Go;
+            }
+            if self.has_commands() {
                 return Next::Go;
             }
             self.busy_since = None;
@@ -182,6 +206,7 @@ impl Scheduler {
             return Next::Wait(self.wake.0);
         }
         self.steps += 1;
+        self.share(&picks);
         self.fill_batch(&picks);
         let (rows, sequences) = (self.batch.rows(), picks.len());
         let _span = tracing::trace_span!("step", rows, sequences).entered();
@@ -214,7 +239,7 @@ impl Scheduler {
             }
         }
         if self.has_pieces(now) {
-            self.run_pieces(true, now);
+            self.run_pieces(now);
         }
         self.accounts.settle();
         self.think();
@@ -245,9 +270,20 @@ impl Scheduler {
             task.fail(Outcome::TimedOut, Error::LimitExceeded(error));
             true
         };
+        let (mut ended, mut more): (Vec<(u64, f64)>, bool) = (Vec::new(), false);
         for account in self.accounts.iter_mut() {
-            // What a session's program gave up is forgotten when it runs.
-            account.queue.retain_mut(|task| matches!(task.work, Work::Session(_)) || !over(task));
+            // Requests that are given up as fast as they come keep their places until their turn to end comes.
+            let mut left = MOST_ENDED;
+            account.queue.retain_mut(|task| {
+                // What a session's program gave up is forgotten when it runs.
+                if left == 0 || matches!(task.work, Work::Session(_)) || !over(task) {
+                    return true;
+                }
+                left -= 1;
+                ended.push((task.tenant.id(), self.prices.command(task.tokens.len())));
+                false
+            });
+            more |= left == 0;
         }
         let mut index = 0;
         while index < self.running.len() {
@@ -259,14 +295,20 @@ impl Scheduler {
                 index += 1;
             }
         }
+        if more {
+            wake.note(Duration::from_millis(1));
+        }
         self.wake = wake;
+        for (tenant, rows) in ended {
+            self.charge_beside(tenant, rows);
+        }
     }
 
     /// What becomes of a task that runs no more: a session rests, anything else is gone.
     fn put_away(&mut self, mut task: Task) {
         if let Work::Session(work) = &mut task.work {
             work.pending = None;
-            self.resting.insert(task.id, task);
+            self.resting.insert(task);
         } else {
             self.kv.release(&mut task.pages);
             self.drafting.forget(task.id);
@@ -344,13 +386,15 @@ impl Scheduler {
             };
             task.served = self.steps;
             let cached = task.cached;
-            parts.push(Mutex::new((task, pick.rows, cached, rows, Progress::More)));
+            let work =
+                self.prices.pass(cached, pick.rows, rows.len()) + task.sampled(rows.len(), &self.prices);
+            parts.push(Mutex::new((task, (pick.rows, work), cached, rows, Progress::More)));
         }
         let later = self.runner.overlaps();
         let advance = |i: usize| {
             let _collecting = self.afterwards.collect();
             let mut part = parts[i].lock().unwrap_or_else(PoisonError::into_inner);
-            let (task, rows, _, results, progress) = &mut *part;
+            let (task, (rows, _), _, results, progress) = &mut *part;
             *progress = task.advance(*rows, results, &self.tokenizer);
             if !later {
                 task.deliver();
@@ -364,10 +408,11 @@ impl Scheduler {
         }
         let mut done = Vec::new();
         for part in parts {
-            let (task, rows, cached, _, progress) = part.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let (task, (_, work), cached, _, progress) =
+                part.into_inner().unwrap_or_else(PoisonError::into_inner);
             // Drafts that were wrong took time of everybody's, but are no tokens of the tenant's.
-            self.accounts.charge(task.tenant.id(), rows);
-            task.tenant.charge(task.cached - cached, now);
+            self.accounts.charge(task.tenant.id(), work);
+            task.tenant.charge((task.cached - cached) as f64, now);
             task.publish(&mut self.kv);
             if progress != Progress::More {
                 done.push(task.id);

@@ -1,134 +1,214 @@
-//! Between steps: pieces of the forward pass that programs put together themselves.
-//!
-//! What one row costs in one half of a layer is one unit. Sessions take turns, and while others generate all of them
-//! together get as many units a step as so many rows would cost, so that nobody is held up for long.
+//! Pieces of the forward pass that programs put together themselves: one operation after the other, the long ones slice by
+//! slice.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use realm_model::Pieces;
+use realm_model::{PieceId, Pieces};
 
 use super::Scheduler;
+use super::work::Prices;
 use crate::pieces::{PieceCommand, PieceOp};
 use crate::{Error, Tenant};
 
-/// Rows' worth of pieces in a step while others generate.
-const SHARED_ROWS: usize = 16;
+/// Numbers that one slice makes at most, so that those of a tensor that were made together can be changed together.
+const MOST_NUMBERS: usize = 1 << 18;
 
 /// One program's pieces, and what it waits for.
 pub(super) struct PieceWork {
     id: u64,
-    tenant: Arc<Tenant>,
+    pub(super) tenant: Arc<Tenant>,
     pieces: Box<dyn Pieces>,
     ops: VecDeque<PieceOp>,
+    /// How many rows of the first operation are done, and what it has for its answer.
+    done: usize,
+    values: Vec<f32>,
     queued: Arc<AtomicUsize>,
     /// What went wrong and nobody was told yet.
     failed: Option<Error>,
-    /// Units that were not charged yet, since they are less than a row's.
-    units: usize,
 }
 
 impl Scheduler {
-    /// Does what a program wishes.
+    /// Takes note of what a program wishes.
     pub(crate) fn piece(&mut self, command: PieceCommand) {
         match command {
             PieceCommand::Open { id, tenant, pieces, queued } => {
-                let ops = VecDeque::new();
-                self.pieces.push_back(PieceWork { id, tenant, pieces, ops, queued, failed: None, units: 0 });
+                self.accounts.of(&tenant).pieces += 1;
+                self.pieces.push_back(PieceWork {
+                    id,
+                    tenant,
+                    pieces,
+                    ops: VecDeque::new(),
+                    done: 0,
+                    values: Vec::new(),
+                    queued,
+                    failed: None,
+                });
             }
             PieceCommand::Do { id, op } => {
                 if let Some(work) = self.pieces.iter_mut().find(|work| work.id == id) {
                     work.ops.push_back(op);
                 }
             }
-            PieceCommand::Close { id } => self.pieces.retain(|work| work.id != id),
+            PieceCommand::Close { id } => {
+                if let Some(at) = self.pieces.iter().position(|work| work.id == id)
+                    && let Some(work) = self.pieces.remove(at)
+                {
+                    self.accounts.of(&work.tenant).pieces -= 1;
+                }
+            }
         }
     }
 
     /// Whether some program's pieces can be computed; notes when others may be.
     pub(super) fn has_pieces(&mut self, now: Instant) -> bool {
         let mut any = false;
-        for work in self.pieces.iter().filter(|work| !work.ops.is_empty()) {
+        for work in self.pieces.iter().filter(|work| work.is_waiting()) {
             let wait = work.tenant.wait(now);
             self.wake.note(wait);
             any |= wait.is_zero();
         }
         any
     }
+}
 
-    /// Computes pieces; as many as there are for now, or as many as others may be held up for.
-    pub(super) fn run_pieces(&mut self, shared: bool, now: Instant) {
-        let layers = self.runner.config().layers.max(1);
-        let row = 2 * layers;
-        let mut budget = if shared { SHARED_ROWS * row } else { usize::MAX };
-        let _collecting = self.afterwards.collect();
-        // Each gets a row's worth in turn.
-        for _ in 0..self.pieces.len() {
-            let Some(mut work) = self.pieces.pop_front() else { return };
-            let mut slice = row.min(budget);
-            while slice > 0 && work.tenant.wait(now).is_zero() {
-                let Some(op) = work.ops.pop_front() else { break };
-                let units = work.run(op, layers);
-                work.queued.fetch_sub(1, Ordering::Relaxed);
-                slice = slice.saturating_sub(units);
-                budget = budget.saturating_sub(units);
-                work.units += units;
-                let rows = work.units / row;
-                work.units %= row;
-                self.accounts.charge(work.tenant.id(), rows);
-                work.tenant.charge(rows, now);
-            }
-            self.pieces.push_back(work);
-        }
+/// Rows `from ..` of `rows` that cost no more than `slice` together, one at least, where so many cost `price`.
+fn take(rows: usize, from: usize, width: usize, slice: f64, price: impl Fn(usize) -> f64) -> Range<usize> {
+    let (mut low, mut high) = (1, (rows - from).min((MOST_NUMBERS / width.max(1)).max(1)).max(1));
+    while low < high {
+        let middle = (low + high).div_ceil(2);
+        if price(middle) <= slice { low = middle } else { high = middle - 1 }
     }
+    from..(from + low).min(rows)
 }
 
 impl PieceWork {
-    /// Computes one operation; returns what it cost.
-    fn run(&mut self, op: PieceOp, layers: usize) -> usize {
-        let pieces = &mut self.pieces;
-        let (done, units) = match op {
-            PieceOp::Upload { to, width, values } => {
-                (pieces.upload(to, width, &values), 1 + values.len() / width.max(1) / 8)
+    /// Whether it has something to compute.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.ops.is_empty()
+    }
+
+    /// Computes a slice of the first operation, of what `slice` says at most or of one row; returns what it cost, in rows.
+    pub(super) fn run(&mut self, prices: &Prices, slice: f64) -> f64 {
+        let Some(op) = self.ops.pop_front() else { return 0.0 };
+        let from = self.done;
+        let (result, cost, whole) = self.compute(&op, prices, slice);
+        let failed = result.is_err();
+        if let Err(error) = result {
+            self.failed.get_or_insert(model_error(error));
+            if let (Some(to), true) = (op.makes(), from > 0) {
+                // Half of it is of no use.
+                self.pieces.free(to);
             }
-            PieceOp::Gather { x, rows, to } => (pieces.gather(x, &rows, to), 1 + rows.len() / 8),
-            PieceOp::Add { x, other, scale } => (pieces.add(x, other, scale), 1),
-            PieceOp::Embed { tokens, to } => (pieces.embed(&tokens, to), 1 + tokens.len() / 8),
-            PieceOp::Attention { layer, x, rows, cache, to } => (pieces.attention(layer, x, cache, to), rows),
-            PieceOp::FeedForward { layer, x, rows, to } => (pieces.feed_forward(layer, x, to), rows),
-            PieceOp::MatMul { weight, x, rows, to } => (pieces.matmul(&weight, x, to), rows),
-            PieceOp::OpenCache { cache, tokens } => (pieces.open_cache(cache, tokens), 1),
+        }
+        if failed || self.done >= whole {
+            self.done = 0;
+            self.answer(op);
+            self.queued.fetch_sub(1, Ordering::Relaxed);
+        } else {
+            self.ops.push_front(op);
+        }
+        cost
+    }
+
+    /// Computes some rows of an operation; returns what they cost and how many rows it has in all.
+    fn compute(
+        &mut self,
+        op: &PieceOp,
+        prices: &Prices,
+        slice: f64,
+    ) -> (Result<(), realm_model::Error>, f64, usize) {
+        let (from, pieces, values) = (self.done, &mut self.pieces, &mut self.values);
+        let width_of = |pieces: &dyn Pieces, x: PieceId| pieces.shape(x).map_or(1, |[_, width]| width);
+        let (result, cost, rows, whole) = match op {
+            PieceOp::Upload { to, width, values } => {
+                let whole = values.len() / (*width).max(1);
+                let price = |rows: usize| prices.moved(2 * rows * width);
+                let rows = take(whole, from, *width, slice, price);
+                let part = &values[rows.start * width..rows.end * width];
+                (pieces.upload(*to, *width, part), price(rows.len()), rows, whole)
+            }
+            PieceOp::Gather { x, rows: wanted, to } => {
+                let width = width_of(&**pieces, *x);
+                let price = |rows: usize| prices.moved(3 * rows * width);
+                let rows = take(wanted.len(), from, width, slice, price);
+                (pieces.gather(*x, &wanted[rows.clone()], *to), price(rows.len()), rows, wanted.len())
+            }
+            PieceOp::Add { x, other, scale } => {
+                let [whole, width] = pieces.shape(*x).unwrap_or([0, 1]);
+                // A part is read, changed and written.
+                let rows = pieces.made_with(*x, from).unwrap_or(0..0);
+                let cost = prices.moved(4 * rows.len() * width);
+                (pieces.add(*x, rows.clone(), *other, *scale), cost, rows, whole)
+            }
+            PieceOp::Embed { tokens, to } => {
+                let width = prices.hidden();
+                let price = |rows: usize| prices.moved(2 * rows * width);
+                let rows = take(tokens.len(), from, width, slice, price);
+                (pieces.embed(&tokens[rows.clone()], *to), price(rows.len()), rows, tokens.len())
+            }
+            PieceOp::Attention { layer, x, rows: whole, cache, to } => {
+                let seen = pieces.cached(*cache, *layer);
+                let price = |rows: usize| prices.attention(*layer, seen, rows);
+                let rows = take(*whole, from, prices.hidden(), slice, price);
+                (pieces.attention(*layer, *x, rows.clone(), *cache, *to), price(rows.len()), rows, *whole)
+            }
+            PieceOp::FeedForward { layer, x, rows: whole, to } => {
+                let price = |rows: usize| prices.feed_forward(rows);
+                let rows = take(*whole, from, prices.hidden(), slice, price);
+                (pieces.feed_forward(*layer, *x, rows.clone(), *to), price(rows.len()), rows, *whole)
+            }
+            PieceOp::MatMul { weight, shape, x, rows: whole, to } => {
+                let price = |rows: usize| prices.matmul(rows, *shape);
+                let rows = take(*whole, from, shape[0], slice, price);
+                (pieces.matmul(weight, *x, rows.clone(), *to), price(rows.len()), rows, *whole)
+            }
+            PieceOp::Read { x, .. } => {
+                let [whole, width] = pieces.shape(*x).unwrap_or([0, 1]);
+                let price = |rows: usize| prices.moved(2 * rows * width);
+                let rows = take(whole, from, width, slice, price);
+                values.reserve_exact((whole - from) * width);
+                (pieces.read(*x, rows.clone(), values), price(rows.len()), rows, whole)
+            }
+            PieceOp::Logits { x, rows: whole, .. } => {
+                let price = |rows: usize| prices.logits(rows);
+                let rows = take(*whole, from, prices.vocab(), slice, price);
+                values.reserve_exact((*whole - from) * prices.vocab());
+                (pieces.logits(*x, rows.clone(), values), price(rows.len()), rows, *whole)
+            }
+            PieceOp::OpenCache { cache, tokens } => {
+                // Its memory is taken when it is written to; its tables are a number a page.
+                (pieces.open_cache(*cache, *tokens), prices.moved(*tokens), 0..0, 0)
+            }
             PieceOp::TruncateCache { cache, len } => {
-                pieces.truncate_cache(cache, len);
-                (Ok(()), 0)
+                pieces.truncate_cache(*cache, *len);
+                (Ok(()), prices.command(0), 0..0, 0)
             }
             PieceOp::Free(piece) => {
-                pieces.free(piece);
-                (Ok(()), 0)
+                let numbers = pieces.shape(*piece).map_or(0, |[rows, width]| rows * width);
+                pieces.free(*piece);
+                // Giving memory back takes less than taking it.
+                (Ok(()), prices.command(numbers / 8), 0..0, 0)
             }
-            // If nobody waits any more, nobody wants to know.
-            PieceOp::Read { x, reply } => {
-                let values = self.told().and_then(|()| self.pieces.read(x).map_err(model_error));
-                drop(reply.try_send(values));
-                (Ok(()), 1)
-            }
-            PieceOp::Logits { x, rows, reply } => {
-                let values = self.told().and_then(|()| self.pieces.logits(x).map_err(model_error));
-                drop(reply.try_send(values));
-                // The output matrix is about as large as a few layers.
-                (Ok(()), rows * 2 * layers.div_ceil(8))
-            }
-            PieceOp::Flush { reply } => {
-                drop(reply.try_send(self.told()));
-                (Ok(()), 0)
-            }
+            PieceOp::Flush { .. } => (Ok(()), prices.command(0), 0..0, 0),
         };
-        if let Err(error) = done {
-            self.failed.get_or_insert(model_error(error));
+        self.done = rows.end;
+        (result, cost, whole)
+    }
+
+    /// Tells whoever waits for an operation that it is done. If nobody waits any more, nobody wants to know.
+    fn answer(&mut self, op: PieceOp) {
+        let values = std::mem::take(&mut self.values);
+        match op {
+            PieceOp::Read { reply, .. } | PieceOp::Logits { reply, .. } => {
+                drop(reply.try_send(self.told().map(|()| values)));
+            }
+            PieceOp::Flush { reply } => drop(reply.try_send(self.told())),
+            _ => {}
         }
-        units
     }
 
     /// What went wrong before, once.

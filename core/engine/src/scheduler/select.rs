@@ -13,6 +13,15 @@ use crate::task::{Task, Work};
 /// more than 64 MiB.
 const EVERY_ROW_WANTED: usize = 64;
 
+/// How far a tenant's counter may be ahead of the tenants that generate, in rows over the weight, before its prompts are computed
+/// with patience: what a long prompt takes is no matter, and who sends prompt after prompt holds others up no longer.
+const AHEAD: f64 = 1024.0;
+/// Rows that such a tenant's prompts have in one pass, over one in so many passes, at a weight of 1.
+const PATIENT_ROWS: f64 = 32.0;
+const PATIENT_PASSES: f64 = 4.0;
+/// Sequences of such a tenant that generate in one pass, at a weight of 1: a batch of so many more takes about twice the time.
+const PATIENT_SEQUENCES: f64 = 8.0;
+
 /// A task of the running ones and how many of its rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pick {
@@ -35,11 +44,30 @@ impl Claims {
         })
     }
 
-    fn charge(&mut self, tenant: u64, rows: usize) {
+    fn counter(&self, tenant: u64) -> f64 {
+        self.0.get(&tenant).map_or(f64::INFINITY, |claim| claim.0)
+    }
+
+    /// Whether a tenant has had much more than another one of those that generate.
+    fn is_ahead(&self, tenant: u64, generating: &[u64]) -> bool {
+        let others = generating.iter().filter(|&&other| other != tenant);
+        let lowest = others.map(|&other| self.counter(other)).fold(f64::INFINITY, f64::min);
+        lowest.is_finite() && self.counter(tenant) - lowest > AHEAD
+    }
+
+    fn charge(&mut self, tenant: u64, rows: f64) {
         if let Some((counter, weight)) = self.0.get_mut(&tenant) {
-            *counter += rows as f64 / *weight;
+            *counter += rows / *weight;
         }
     }
+}
+
+/// Tenants, each once.
+fn distinct(tenants: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut all: Vec<u64> = tenants.collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 impl Scheduler {
@@ -71,6 +99,7 @@ impl Scheduler {
     }
 
     fn select_decoding(&self, mut candidates: Vec<(u64, usize)>, claims: &mut Claims, picks: &mut Vec<Pick>) {
+        self.spare_others(&mut candidates, claims);
         let all = candidates.len() <= self.config.decode_rows;
         while picks.len() < self.config.decode_rows {
             // If there is room for everybody, nobody has to choose.
@@ -78,9 +107,46 @@ impl Scheduler {
                 if all { candidates.len().checked_sub(1) } else { claims.next(&candidates, &self.running) };
             let Some(next) = next else { break };
             let (tenant, index) = candidates.swap_remove(next);
-            claims.charge(tenant, 1);
+            claims.charge(tenant, self.prices.pass(self.running[index].cached, 1, 1));
             picks.push(Pick { task: self.running[index].id, rows: 1 });
         }
+    }
+
+    /// Leaves a tenant that has had much more than others who generate a few of its sequences, in turn.
+    fn spare_others(&self, candidates: &mut Vec<(u64, usize)>, claims: &Claims) {
+        let tenants = distinct(candidates.iter().map(|&(tenant, _)| tenant));
+        if tenants.len() < 2 {
+            return;
+        }
+        for &tenant in tenants.iter().filter(|&&tenant| claims.is_ahead(tenant, &tenants)) {
+            let most = (PATIENT_SEQUENCES * self.accounts.weight(tenant)).max(1.0) as usize;
+            let mut own: Vec<(u64, u64)> = Vec::new();
+            for &(_, index) in candidates.iter().filter(|candidate| candidate.0 == tenant) {
+                own.push((self.running[index].served, self.running[index].id));
+            }
+            own.sort_unstable();
+            own.truncate(most);
+            candidates.retain(|&(other, index)| {
+                let task = &self.running[index];
+                other != tenant || own.binary_search(&(task.served, task.id)).is_ok()
+            });
+        }
+    }
+
+    /// How many rows of a tenant's prompts the next pass may have beside those that generate in it.
+    fn prompt_rows(&mut self, tenant: u64, claims: &Claims, generating: &[u64]) -> usize {
+        let Some(account) = self.accounts.get_mut(tenant) else { return usize::MAX };
+        if !claims.is_ahead(tenant, generating) {
+            account.patience = 0.0;
+            return usize::MAX;
+        }
+        let rows = PATIENT_ROWS * account.weight();
+        account.patience += rows / PATIENT_PASSES;
+        if account.patience < rows.max(1.0) {
+            return 0;
+        }
+        account.patience = 0.0;
+        rows.max(1.0) as usize
     }
 
     fn select_prompts(
@@ -92,6 +158,17 @@ impl Scheduler {
         let chunk =
             if picks.is_empty() { self.config.prefill_chunk } else { self.config.shared_prefill_chunk };
         let (mut budget, mut every) = (chunk.max(1), EVERY_ROW_WANTED);
+        let picked = picks.iter().filter_map(|pick| self.place(pick.task));
+        let generating = distinct(picked.map(|index| self.running[index].tenant.id()));
+        let mut most: HashMap<u64, usize, FxBuildHasher> = HashMap::default();
+        if !generating.is_empty() {
+            for &(tenant, _) in &candidates {
+                if !most.contains_key(&tenant) {
+                    let rows = self.prompt_rows(tenant, claims, &generating);
+                    most.insert(tenant, rows);
+                }
+            }
+        }
         // Of one tenant's prompts the oldest goes first, and is not cut short for the others' sake.
         candidates.sort_by_key(|&(_, index)| self.running[index].id);
         while budget > 0 && !candidates.is_empty() {
@@ -104,10 +181,12 @@ impl Scheduler {
             let (tenant, index) = candidates.remove(next);
             self.catch_up(index);
             let task = &self.running[index];
-            let rows = task.clip(task.due().min(budget), &mut every);
+            let own = most.get(&tenant).copied().unwrap_or(usize::MAX);
+            let rows = task.clip(task.due().min(budget).min(own), &mut every);
             if rows > 0 {
                 budget -= rows;
-                claims.charge(tenant, rows);
+                most.entry(tenant).and_modify(|most| *most = most.saturating_sub(rows));
+                claims.charge(tenant, self.prices.pass(task.cached, rows, 0));
                 picks.push(Pick { task: task.id, rows });
             }
         }

@@ -30,9 +30,20 @@ pub(crate) enum SessionCommand {
     Close { id: u64 },
 }
 
+/// Numbers whose copying takes as long as one page's change of hands.
+const PAGE: usize = 16;
+
+/// Numbers of 32 bits in a snapshot.
+fn numbers_in(snapshot: &Snapshot) -> usize {
+    snapshot.tokens.len() + snapshot.pages.iter().flatten().map(|page| page.len() / 4).sum::<usize>()
+}
+
 impl Scheduler {
-    /// Does what a program wishes. A sequence that does not exist is one whose handle is gone: nothing happens.
-    pub(crate) fn session(&mut self, command: SessionCommand) {
+    /// Does what a program wishes; returns what that cost, in rows. A sequence that does not exist is one whose handle is
+    /// gone: nothing happens.
+    pub(crate) fn session(&mut self, command: SessionCommand) -> f64 {
+        // Numbers that are copied; a page counts for a few, since its references are counted.
+        let mut moved = 0;
         match command {
             SessionCommand::Open { id, tenant, adapter, limit, shared_prefix } => {
                 let work = Work::Session(Session::default());
@@ -40,14 +51,17 @@ impl Scheduler {
                 let meter = Meter::session(&self.ledger, &tenant);
                 let task =
                     Task { adapter, shared_prefix, ..Task::new(id, &tenant, limit, groups, meter, work) };
-                self.resting.insert(id, task);
+                self.resting.insert(task);
             }
             SessionCommand::Forward { id, tokens, output, results } => {
-                let Some(task) = self.take_session(id) else { return };
-                self.forward(task, tokens, output, results);
+                if let Some(task) = self.take_session(id) {
+                    moved = tokens.len();
+                    self.forward(task, tokens, output, results);
+                }
             }
             SessionCommand::Fork { id, to } => {
-                let Some(task) = self.take_session(id) else { return };
+                let Some(task) = self.take_session(id) else { return self.prices.command(0) };
+                moved = task.tokens.len() + PAGE * task.pages.held();
                 let work = Work::Session(Session::default());
                 let twin = Task {
                     tokens: task.tokens.clone(),
@@ -57,25 +71,28 @@ impl Scheduler {
                     shared_prefix: task.shared_prefix,
                     ..Task::new(to, &task.tenant, task.limit, 0, task.meter.fork(), work)
                 };
-                self.resting.insert(id, task);
-                self.resting.insert(to, twin);
+                self.resting.insert(task);
+                self.resting.insert(twin);
             }
             SessionCommand::Truncate { id, len } => {
-                let Some(mut task) = self.take_session(id) else { return };
+                let Some(mut task) = self.take_session(id) else { return self.prices.command(0) };
+                moved = PAGE * task.pages.held();
                 task.tokens.truncate(len);
                 task.meter.truncated(len);
                 task.cached = self.kv.truncate(&mut task.pages, task.tokens.len(), task.cached);
-                self.resting.insert(id, task);
+                self.resting.insert(task);
             }
             SessionCommand::Save { id, reply } => {
-                let Some(task) = self.take_session(id) else { return };
+                let Some(task) = self.take_session(id) else { return self.prices.command(0) };
                 let snapshot = Snapshot::take(&task, &*self.runner);
+                moved = 2 * snapshot.as_ref().map_or(0, numbers_in);
                 // If the caller is gone, nobody wants to know.
                 let _ = reply.try_send(snapshot);
-                self.resting.insert(id, task);
+                self.resting.insert(task);
             }
             SessionCommand::Restore { id, snapshot } => {
-                let Some(mut task) = self.take_session(id) else { return };
+                let Some(mut task) = self.take_session(id) else { return self.prices.command(0) };
+                moved = 2 * numbers_in(&snapshot);
                 task.tokens = snapshot.tokens;
                 // What a tenant made up must not become what others compute with.
                 task.shared_prefix = 0;
@@ -94,14 +111,16 @@ impl Scheduler {
                         task.cached = 0;
                     }
                 }
-                self.resting.insert(id, task);
+                self.resting.insert(task);
             }
             SessionCommand::Close { id } => {
                 if let Some(mut task) = self.take_session(id) {
+                    moved = PAGE * task.pages.held();
                     self.kv.release(&mut task.pages);
                 }
             }
         }
+        self.prices.command(moved)
     }
 
     /// Appends tokens to a session and lets it run.
@@ -111,7 +130,7 @@ impl Scheduler {
         if task.tokens.is_empty() {
             let why = "the sequence has no tokens; append some before a forward".into();
             results.fail(Error::InvalidArgument(why));
-            self.resting.insert(task.id, task);
+            self.resting.insert(task);
             return;
         }
         if task.due() == 0 {
@@ -131,7 +150,7 @@ impl Scheduler {
 
     /// Takes a session from wherever it is; a forward that nobody waits for any more is forgotten.
     fn take_session(&mut self, id: u64) -> Option<Task> {
-        let mut task = match self.resting.remove(&id) {
+        let mut task = match self.resting.remove(id) {
             Some(task) => task,
             None => match self.place(id) {
                 Some(index) => {

@@ -21,6 +21,7 @@ use realm_tokenizer::Tokenizer;
 use crate::adapter::Applied;
 use crate::kv::{KvCache, PageTables, Scope};
 use crate::metrics::{Meter, Outcome};
+use crate::scheduler::Prices;
 use crate::tenant::Place;
 use crate::{Error, Logits, Tenant};
 
@@ -243,6 +244,16 @@ impl Task {
             Work::Session(work) => work.keeps_rows(),
             Work::Score(_) | Work::Embed(_) => false,
         }
+    }
+
+    /// What becomes of so many rows of logits, in rows of a pass: choosing from them, or copying them.
+    pub(crate) fn sampled(&self, rows: usize, prices: &Prices) -> f64 {
+        let looks = match &self.work {
+            Work::Generate(work) => work.looks(),
+            Work::Score(_) | Work::Session(_) => 1,
+            Work::Embed(_) => 0,
+        };
+        prices.numbers(rows * looks * prices.vocab())
     }
 
     /// Whether its rows' logits are looked at later, too.

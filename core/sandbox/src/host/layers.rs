@@ -16,6 +16,9 @@ use crate::{Error, ErrorKind};
 /// Rows of a tensor at most: what others may have to wait for.
 const MAX_ROWS: usize = 512;
 
+/// Numbers in a row of a tensor at most: more than any vocabulary has, and little enough that a row never holds others up.
+const MAX_WIDTH: usize = 1 << 19;
+
 /// Operations that may be asked for before the first of them is done.
 const MAX_QUEUED: usize = 256;
 
@@ -89,13 +92,19 @@ impl State {
             );
         }
         let charge = self.context.budget.charge(rows * width * size_of::<f32>())?;
-        if workshop.session.queued() > MAX_QUEUED {
-            workshop.session.flush()?.wait_async().await?;
-        }
+        make_room(workshop).await?;
         let id = make(&workshop.session)?;
         let tensor = Tensor { workshop: Arc::clone(workshop), id, rows, width, _charge: charge };
         Ok(self.table.push(tensor)?)
     }
+}
+
+/// Waits until few operations are left to do, if there are many.
+async fn make_room(workshop: &Workshop) -> Result<(), HostError> {
+    if workshop.session.queued() > MAX_QUEUED {
+        workshop.session.flush()?.wait_async().await?;
+    }
+    Ok(())
 }
 
 /// What a layer is given.
@@ -142,6 +151,9 @@ impl wit::HostTensor for State {
         if width == 0 || Some(values.len()) != rows.checked_mul(width) {
             let why = format!("{} values for {rows} rows of {width}", values.len());
             return Err(Error::invalid(why).into());
+        }
+        if width > MAX_WIDTH {
+            return Err(Error::limit(format!("rows of {width} numbers; they may have {MAX_WIDTH}")).into());
         }
         let workshop = self.workshop(&model)?;
         let made = self.tensor(&workshop, [rows, width], |session| session.upload(width, values)).await?;
@@ -190,12 +202,9 @@ impl wit::HostTensor for State {
                 format!("[{}, {}] can't be added to [{}, {}]", other.rows, other.width, x.rows, x.width);
             return Err(Error::invalid(why).into());
         }
-        let session = &x.workshop.session;
-        session.add(x.id, other.id, scale)?;
-        if session.queued() > MAX_QUEUED {
-            session.flush()?.wait_async().await?;
-        }
-        Ok(())
+        let (workshop, x, other) = (Arc::clone(&x.workshop), x.id, other.id);
+        make_room(&workshop).await?;
+        Ok(workshop.session.add(x, other, scale)?)
     }
 
     fn drop(&mut self, this: Resource<Tensor>) -> wasmtime::Result<()> {
@@ -232,7 +241,9 @@ impl wit::HostKvCache for State {
         Ok(*lens.get(layer as usize).ok_or_else(|| no_layer(layer, lens.len()))? as u32)
     }
 
-    fn truncate(&mut self, this: Resource<KvCache>, len: u32) -> wasmtime::Result<()> {
+    async fn truncate(&mut self, this: Resource<KvCache>, len: u32) -> wasmtime::Result<()> {
+        let workshop = Arc::clone(&self.table.get(&this)?.workshop);
+        make_room(&workshop).await.map_err(HostError::fatal)?;
         let cache = self.table.get_mut(&this)?;
         cache.lens.iter_mut().for_each(|layer| *layer = (*layer).min(len as usize));
         cache.workshop.session.truncate_cache(cache.id, len as usize).map_err(Error::from)?;
@@ -315,7 +326,8 @@ impl wit::Host for State {
         let none = || Error::new(ErrorKind::NotFound, format!("the model has no weight matrix `{weight}`"));
         let [outputs, inputs] = workshop.model.weights.shape_of(&weight).ok_or_else(none)?;
         width(tensor, inputs)?;
-        self.tensor(&workshop, [rows, outputs], |session| session.matmul(weight, x, rows)).await
+        self.tensor(&workshop, [rows, outputs], |session| session.matmul(weight, [outputs, inputs], x, rows))
+            .await
     }
 
     async fn lm_head(&mut self, x: Resource<Tensor>) -> Result<Vec<Resource<Logits>>, HostError> {

@@ -11,6 +11,7 @@ use crate::bindings::realm::tenant::logits::{self as wit, Candidate};
 use crate::bindings::realm::tenant::types;
 use crate::budget::Charge;
 use crate::error::HostError;
+use crate::executor::step_aside;
 use crate::host::json;
 use crate::host::models::{Model, unknown_token};
 use crate::state::State;
@@ -273,6 +274,7 @@ impl wit::HostTokenSet for State {
         let model = Arc::clone(self.model(&model)?);
         let vocabulary = model.vocabulary();
         let charge = self.context.budget.charge(vocabulary / 8)?;
+        step_aside(usize::MAX).await;
         if expression.len() > MAX_EXPRESSION {
             let why = format!("an expression of {} bytes; at most {MAX_EXPRESSION}", expression.len());
             return Err(Error::limit(why).into());
@@ -368,11 +370,13 @@ impl wit::HostSampler for State {
 }
 
 impl wit::HostMatcher for State {
-    fn open(
+    async fn open(
         &mut self,
         model: Resource<Model>,
         grammar: types::Grammar,
     ) -> Result<Resource<Matcher>, HostError> {
+        // A short grammar may take long to compile, too.
+        step_aside(usize::MAX).await;
         let model = Arc::clone(self.model(&model)?);
         let charge = self.context.budget.charge(MATCHER_BYTES)?;
         let grammar = grammar_from_wit(grammar)?;

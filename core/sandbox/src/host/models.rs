@@ -11,6 +11,7 @@ use crate::bindings::realm::tenant::models::{self as wit, ModelInfo, Piece};
 use crate::bindings::realm::tenant::types;
 use crate::budget::Charge;
 use crate::error::HostError;
+use crate::executor::step_aside;
 use crate::host::{MAX_TEXT, check_text, check_tokens, json};
 use crate::model::Prompt;
 use crate::state::State;
@@ -72,18 +73,20 @@ impl wit::HostModel for State {
         })
     }
 
-    fn encode(&mut self, this: Resource<Model>, text: String) -> wasmtime::Result<Vec<u32>> {
+    async fn encode(&mut self, this: Resource<Model>, text: String) -> wasmtime::Result<Vec<u32>> {
         check_text(&text)?;
+        step_aside(text.len()).await;
         Ok(self.model(&this)?.tokenizer.encode(&text, false, true))
     }
 
-    fn encode_piece(
+    async fn encode_piece(
         &mut self,
         this: Resource<Model>,
         text: String,
         special: bool,
     ) -> wasmtime::Result<Vec<u32>> {
         check_text(&text)?;
+        step_aside(text.len()).await;
         Ok(self.model(&this)?.tokenizer.encode(&text, special, false))
     }
 
@@ -102,7 +105,13 @@ impl wit::HostModel for State {
         Ok(self.model(&this)?.tokenizer.end_tokens().contains(&token))
     }
 
-    fn tokenize(&mut self, this: Resource<Model>, prompt: types::Prompt) -> Result<Vec<u32>, HostError> {
+    async fn tokenize(
+        &mut self,
+        this: Resource<Model>,
+        prompt: types::Prompt,
+    ) -> Result<Vec<u32>, HostError> {
+        // A template may make much of little.
+        step_aside(usize::MAX).await;
         let model = self.model(&this)?;
         Ok(model.tokenize(&from_wit(prompt)?)?)
     }
@@ -118,7 +127,8 @@ impl wit::HostTextDecoder for State {
         let model = Arc::clone(self.model(&model)?);
         let bytes = stop.iter().map(|stop| stop.len() + size_of::<String>()).sum();
         let charge = self.context.budget.charge(bytes)?;
-        self.hand(TextDecoder { stream: TextStream::new(stop), model, _charge: charge })
+        realm_engine::check_stops(&stop).map_err(Error::from)?;
+        self.hand(TextDecoder { stream: TextStream::new(&stop), model, _charge: charge })
     }
 
     fn push(&mut self, this: Resource<TextDecoder>, token: u32) -> Result<Piece, HostError> {

@@ -27,13 +27,20 @@ pub struct Sequence {
 const SEQUENCE_BYTES: usize = 4 << 10;
 
 impl State {
-    fn open_sequence(
+    /// Waits until the engine has done what the tenant's programs asked of their sequences, but for a little.
+    fn ready(&self) -> impl Future<Output = ()> + Send + use<> {
+        let tenant = Arc::clone(&self.context.tenant);
+        async move { tenant.ready().await }
+    }
+
+    async fn open_sequence(
         &mut self,
         model: &Resource<Model>,
         adapter: Option<(realm_engine::Adapter, f32)>,
     ) -> Result<Resource<Sequence>, HostError> {
         let model = Arc::clone(self.model(model)?);
         let charge = self.context.budget.charge(SEQUENCE_BYTES)?;
+        self.ready().await;
         let shared =
             if Arc::ptr_eq(&model, &self.context.model) { self.context.request.shared_prefix } else { 0 };
         let inner = model.engine.sequence(&self.context.tenant, adapter, shared)?;
@@ -85,14 +92,14 @@ pub(crate) fn last<T>(rows: Vec<T>) -> Result<T, Error> {
 }
 
 impl wit::HostSequence for State {
-    fn open(&mut self, model: Resource<Model>) -> Result<Resource<Sequence>, HostError> {
+    async fn open(&mut self, model: Resource<Model>) -> Result<Resource<Sequence>, HostError> {
         // An adapter is one model's.
         let own = Arc::ptr_eq(self.model(&model)?, &self.context.model);
         let adapter = self.context.request.adapter.clone().filter(|_| own);
-        self.open_sequence(&model, adapter)
+        self.open_sequence(&model, adapter).await
     }
 
-    fn open_with(
+    async fn open_with(
         &mut self,
         model: Resource<Model>,
         adapter: Option<Adapter>,
@@ -108,7 +115,7 @@ impl wit::HostSequence for State {
                 Some((adapter.ok_or_else(none)?, scale))
             }
         };
-        self.open_sequence(&model, adapter)
+        self.open_sequence(&model, adapter).await
     }
 
     fn append(&mut self, this: Resource<Sequence>, tokens: Vec<u32>) -> Result<(), HostError> {
@@ -127,14 +134,16 @@ impl wit::HostSequence for State {
         Ok(self.sequence(&this)?.inner.tokens().to_vec())
     }
 
-    fn truncate(&mut self, this: Resource<Sequence>, len: u32) -> Result<(), HostError> {
+    async fn truncate(&mut self, this: Resource<Sequence>, len: u32) -> Result<(), HostError> {
+        self.ready().await;
         let sequence = self.sequence(&this)?;
         sequence.inner.truncate(len as usize)?;
         sequence.computed = sequence.computed.min(len as usize);
         Ok(())
     }
 
-    fn fork(&mut self, this: Resource<Sequence>) -> Result<Resource<Sequence>, HostError> {
+    async fn fork(&mut self, this: Resource<Sequence>) -> Result<Resource<Sequence>, HostError> {
+        self.ready().await;
         let charge = self.context.budget.charge(SEQUENCE_BYTES)?;
         let sequence = self.sequence(&this)?;
         let fork = Sequence {

@@ -89,7 +89,7 @@ async fn dispatch(caller: &mut Caller<'_, State>, name: &str, p: &[u64]) -> Resu
             let text = text(caller, p[0], p[1])?;
             let state = caller.data_mut();
             let model = model(state)?;
-            let tokens = state.encode(model, text)?;
+            let tokens = state.encode(model, text).await?;
             put_words(caller, p[2], p[3], tokens.into_iter())
         }
         "decode" => {
@@ -112,7 +112,7 @@ async fn dispatch(caller: &mut Caller<'_, State>, name: &str, p: &[u64]) -> Resu
         "sequence_open" => {
             let state = caller.data_mut();
             let model = model(state)?;
-            Ok(number(&HostSequence::open(state, model)?))
+            Ok(number(&HostSequence::open(state, model).await?))
         }
         "sequence_append" => {
             let tokens = words(caller, p[1], p[2])?;
@@ -121,10 +121,10 @@ async fn dispatch(caller: &mut Caller<'_, State>, name: &str, p: &[u64]) -> Resu
         }
         "sequence_len" => Ok(i64::from(HostSequence::len(caller.data_mut(), handle(p[0]))?)),
         "sequence_truncate" => {
-            HostSequence::truncate(caller.data_mut(), handle(p[0]), low(1))?;
+            HostSequence::truncate(caller.data_mut(), handle(p[0]), low(1)).await?;
             Ok(0)
         }
-        "sequence_fork" => Ok(number(&caller.data_mut().fork(handle(p[0]))?)),
+        "sequence_fork" => Ok(number(&caller.data_mut().fork(handle(p[0])).await?)),
         "sequence_forward" => Ok(number(&caller.data_mut().forward(handle(p[0])).await?)),
         "logits_vocabulary" => Ok(i64::from(caller.data_mut().vocabulary(handle(p[0]))?)),
         "logits_argmax" => Ok(i64::from(caller.data_mut().argmax(handle(p[0]))?)),
@@ -176,7 +176,7 @@ async fn dispatch(caller: &mut Caller<'_, State>, name: &str, p: &[u64]) -> Resu
             Ok(number(&HostKvCache::open(state, model, low(0)).await?))
         }
         "kv_cache_truncate" => {
-            HostKvCache::truncate(caller.data_mut(), handle(p[0]), low(1))?;
+            HostKvCache::truncate(caller.data_mut(), handle(p[0]), low(1)).await?;
             Ok(0)
         }
         "memory64_load_layer" => {

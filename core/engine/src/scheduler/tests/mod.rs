@@ -3,6 +3,7 @@
 mod drafts;
 mod fair;
 mod lives;
+mod work;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -145,6 +146,7 @@ impl Bench {
     pub(super) fn check(&self) {
         let s = &self.scheduler;
         let queued = s.accounts.iter().flat_map(|account| &account.queue);
+        s.resting.check();
         s.kv.check(s.running.iter().chain(s.resting.values()).chain(queued).map(|task| &task.pages));
         if let Some(draft) = &s.drafting.model {
             draft.check();

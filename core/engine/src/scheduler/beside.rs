@@ -1,0 +1,140 @@
+//! Work beside the batch: what programs ask of their sequences, and the pass in pieces.
+//!
+//! It is done on the engine's thread between passes, so it is time that everybody waits. What one step does of it is
+//! bounded for every tenant: by its weight it may have as much of a step's time as the tenants whose rows are in the pass
+//! have, and no more than [`MOST`] rows' worth goes to all such tenants together. A row in a batch takes about a quarter of
+//! the time of a row alone, since the batch reads the weights once, so work beside it counts [`ALONE`] times. Whatever a
+//! long operation takes beyond that is a debt: the tenant waits as many passes as pay for it. Long operations are cut into
+//! slices of [`SLICE`] rows' worth, so that no single one holds a step up for long either.
+//!
+//! While no other tenant has rows in the passes, a tenant waits for nothing but new commands to be looked at.
+
+use std::time::Instant;
+
+use super::Scheduler;
+use super::fairness::Account;
+use super::select::Pick;
+
+/// How many times as long work takes beside the batch as in it.
+pub(super) const ALONE: f64 = 4.0;
+/// The most that all tenants may have done beside one pass of others, in rows of the batch.
+pub(super) const MOST: f64 = 16.0;
+/// What one slice of an operation costs beside others at most, in rows alone.
+pub(super) const SLICE: f64 = 0.5;
+/// What is done in one go while nobody else waits, in rows alone.
+const GO: f64 = 4.0;
+
+/// What a pass lets tenants do beside it.
+#[derive(Default)]
+pub(super) struct Beside {
+    /// Tenants with rows in the last pass.
+    tenants: Vec<u64>,
+    /// What all tenants together may still compute of pieces before the next pass, in rows alone; below zero they wait for
+    /// further passes.
+    left: f64,
+    /// What was done beside the last pass, in rows alone.
+    #[cfg(test)]
+    pub(super) done: f64,
+}
+
+impl Scheduler {
+    /// Whether others than this tenant have rows in the passes.
+    fn is_shared(&self, tenant: u64) -> bool {
+        self.beside.tenants.iter().any(|&other| other != tenant)
+    }
+
+    /// Gives everybody what they may do beside this pass.
+    pub(super) fn share(&mut self, picks: &[Pick]) {
+        let (mut tenants, mut rows, mut weights) = (Vec::new(), 0.0, 0.0);
+        for pick in picks {
+            let Some(index) = self.place(pick.task) else { continue };
+            let tenant = self.running[index].tenant.id();
+            rows += pick.rows as f64;
+            if !tenants.contains(&tenant) {
+                tenants.push(tenant);
+                weights += self.accounts.weight(tenant);
+            }
+        }
+        let pace = if weights > 0.0 { rows / weights } else { 0.0 };
+        let waits = |account: &&Account| !account.commands.is_empty() || account.pieces > 0;
+        let all: f64 = self.accounts.iter().filter(waits).map(|account| account.weight() * pace).sum();
+        // Beyond the most, everybody gets less.
+        let share = pace * (MOST / all.max(MOST)) / ALONE;
+        let mut left: f64 = 0.0;
+        for account in self.accounts.iter_mut() {
+            let shared = tenants.iter().any(|&other| other != account.tenant.id());
+            let gets = if shared { account.weight() * share } else { GO };
+            // What is not used is not saved up; debts are paid while others compute, and void when nobody does.
+            let before = if shared { account.credit.min(0.0) } else { 0.0 };
+            account.credit = before + gets;
+            if account.pieces > 0 {
+                left += gets;
+            }
+        }
+        let alone = tenants.is_empty();
+        let before = if alone { 0.0 } else { self.beside.left.min(0.0) };
+        self.beside = Beside { tenants, left: before + left, ..Beside::default() };
+    }
+
+    /// Whether something may be done for a tenant before the next pass.
+    fn has_credit(&self, tenant: u64) -> bool {
+        self.accounts.credit(tenant) > 0.0
+    }
+
+    /// What the next slice of a tenant's work may cost.
+    fn slice(&self, tenant: u64) -> f64 {
+        if self.is_shared(tenant) { SLICE } else { GO }
+    }
+
+    /// Charges a tenant for work beside the batch, in rows alone.
+    pub(super) fn charge_beside(&mut self, tenant: u64, rows: f64) {
+        if let Some(account) = self.accounts.get_mut(tenant) {
+            account.credit -= rows;
+        }
+        self.accounts.charge(tenant, ALONE * rows);
+        #[cfg(test)]
+        {
+            self.beside.done += rows;
+        }
+    }
+
+    /// Does what programs want of their sequences, one tenant after the other, as far as their credit goes.
+    pub(super) fn run_commands(&mut self) {
+        let waiting = self.accounts.iter().filter(|account| !account.commands.is_empty());
+        for tenant in waiting.map(|account| account.tenant.id()).collect::<Vec<_>>() {
+            while self.has_credit(tenant) {
+                let Some(account) = self.accounts.get_mut(tenant) else { break };
+                let Some((sent, command)) = account.commands.pop_front() else { break };
+                let rows = self.session(command);
+                self.charge_beside(tenant, rows);
+                drop(sent);
+            }
+        }
+    }
+
+    /// Whether something is left to do beside the batch that waits for nothing but its turn.
+    pub(super) fn has_commands(&self) -> bool {
+        self.accounts.iter().any(|account| !account.commands.is_empty())
+    }
+
+    /// Computes pieces of the pass, a slice of each program's in turn, as far as their tenants' credit goes.
+    pub(super) fn run_pieces(&mut self, now: Instant) {
+        let _collecting = self.afterwards.collect();
+        // Whoever had nothing to do, or may do no more.
+        let mut idle = 0;
+        while idle < self.pieces.len() {
+            let Some(mut work) = self.pieces.pop_front() else { return };
+            let tenant = work.tenant.id();
+            let may = self.beside.left > 0.0 && self.has_credit(tenant);
+            idle += 1;
+            if may && work.is_waiting() && work.tenant.wait(now).is_zero() {
+                idle = 0;
+                let rows = work.run(&self.prices, self.slice(tenant));
+                self.charge_beside(tenant, rows);
+                self.beside.left -= rows;
+                work.tenant.charge(rows, now);
+            }
+            self.pieces.push_back(work);
+        }
+    }
+}

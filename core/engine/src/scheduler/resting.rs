@@ -1,0 +1,120 @@
+//! Sessions that wait for their programs, with what is asked of them in every step kept up to date: no step takes longer
+//! because many sequences rest.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+use crate::metrics::Tally;
+use crate::task::Task;
+
+/// Sessions that wait for their programs.
+#[derive(Default)]
+pub(crate) struct Resting {
+    /// In boxes, so that the table grows without moving them.
+    tasks: HashMap<u64, Box<Task>, FxBuildHasher>,
+    tenants: HashMap<u64, Rest, FxBuildHasher>,
+    /// Those of everybody that hold pages: the step that last served them, and their ids.
+    held: BTreeSet<(u64, u64)>,
+    pages: usize,
+}
+
+/// What one tenant has at rest.
+#[derive(Default)]
+pub(crate) struct Rest {
+    tasks: usize,
+    held: BTreeSet<(u64, u64)>,
+    pub(crate) pages: usize,
+    /// Tokens whose keys and values are kept.
+    pub(crate) cached: usize,
+    pub(crate) tally: Option<Arc<Tally>>,
+}
+
+impl Resting {
+    pub(crate) fn insert(&mut self, task: Task) {
+        let (id, key, pages) = (task.id, (task.served, task.id), task.pages.held());
+        let rest = self.tenants.entry(task.tenant.id()).or_default();
+        rest.tasks += 1;
+        rest.pages += pages;
+        rest.cached += task.cached;
+        if rest.tally.is_none() {
+            rest.tally = task.meter.tenant().cloned();
+        }
+        self.pages += pages;
+        if pages > 0 {
+            rest.held.insert(key);
+            self.held.insert(key);
+        }
+        self.tasks.insert(id, Box::new(task));
+    }
+
+    pub(crate) fn remove(&mut self, id: u64) -> Option<Task> {
+        let task = *self.tasks.remove(&id)?;
+        let (key, pages, tenant) = ((task.served, task.id), task.pages.held(), task.tenant.id());
+        self.pages -= pages;
+        self.held.remove(&key);
+        if let Some(rest) = self.tenants.get_mut(&tenant) {
+            rest.tasks -= 1;
+            rest.pages -= pages;
+            rest.cached -= task.cached;
+            rest.held.remove(&key);
+            if rest.tasks == 0 {
+                self.tenants.remove(&tenant);
+            }
+        }
+        Some(task)
+    }
+
+    /// The session that rests longest of those that hold pages, of one tenant or of anybody.
+    pub(crate) fn longest(&self, tenant: Option<u64>) -> Option<u64> {
+        let held = match tenant {
+            None => &self.held,
+            Some(tenant) => &self.tenants.get(&tenant)?.held,
+        };
+        held.first().map(|&(_, id)| id)
+    }
+
+    /// Pages that all hold.
+    pub(crate) fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// What a tenant has at rest.
+    pub(crate) fn of(&self, tenant: u64) -> Option<&Rest> {
+        self.tenants.get(&tenant)
+    }
+
+    /// Tenants by their ids.
+    pub(crate) fn tenants(&self) -> impl Iterator<Item = (u64, &Rest)> {
+        self.tenants.iter().map(|(&id, rest)| (id, rest))
+    }
+
+    /// All sessions: for tests, since there may be very many.
+    #[cfg(test)]
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.values().map(|task| &**task)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.tenants.is_empty()
+    }
+
+    /// Panics unless what is kept up to date is what the sessions say: for tests.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        let held = self.values().filter(|task| task.pages.held() > 0).map(|task| (task.served, task.id));
+        assert_eq!(self.held, held.collect());
+        assert_eq!(self.pages, self.values().map(|task| task.pages.held()).sum::<usize>());
+        for (&tenant, rest) in &self.tenants {
+            let own = || self.values().filter(|task| task.tenant.id() == tenant);
+            assert_eq!(rest.tasks, own().count());
+            assert_eq!(rest.pages, own().map(|task| task.pages.held()).sum::<usize>());
+            assert_eq!(rest.cached, own().map(|task| task.cached).sum::<usize>());
+            assert!(rest.held.iter().all(|key| self.held.contains(key)));
+        }
+        assert_eq!(self.tenants.values().map(|rest| rest.held.len()).sum::<usize>(), self.held.len());
+    }
+}

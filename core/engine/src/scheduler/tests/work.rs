@@ -1,0 +1,376 @@
+//! Work is charged in work, whatever a tenant calls, and what a step does of it is bounded: counted in rows, not in time.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll, Waker};
+
+use realm_model::Pieces;
+
+use super::beside::{ALONE, MOST, SLICE};
+use super::sessions::SessionCommand;
+use super::*;
+use crate::pieces::{PieceCommand, PieceOp};
+use crate::task::session::{Forwarded, Output, Results};
+use crate::tenant::Sent;
+
+/// One token in each step, so that they can be counted.
+fn config() -> EngineConfig {
+    EngineConfig { speculation: Speculation::Off, ..EngineConfig::default() }
+}
+
+/// A program's pieces, as its session asks for them.
+struct Program {
+    id: u64,
+    next: u64,
+    queued: Arc<AtomicUsize>,
+}
+
+type Values = Receiver<Result<Vec<f32>, Error>>;
+
+impl Program {
+    fn open(bench: &mut Bench, model: &Model, owner: &Arc<Tenant>) -> Self {
+        let (id, queued) = (bench.next_id(), Arc::<AtomicUsize>::default());
+        let pieces: Box<dyn Pieces> = model.pieces(CacheType::F32).expect("pieces");
+        let open = PieceCommand::Open { id, tenant: Arc::clone(owner), pieces, queued: Arc::clone(&queued) };
+        bench.scheduler.piece(open);
+        Self { id, next: 0, queued }
+    }
+
+    fn ask(&mut self, bench: &mut Bench, op: PieceOp) {
+        self.queued.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        bench.scheduler.piece(PieceCommand::Do { id: self.id, op });
+    }
+
+    fn make(&mut self, bench: &mut Bench, op: impl FnOnce(u64) -> PieceOp) -> u64 {
+        self.next += 1;
+        self.ask(bench, op(self.next));
+        self.next
+    }
+
+    fn left(&self) -> usize {
+        self.queued.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Rows of the model's hidden states, and their products with the output matrix again and again.
+    fn multiply(&mut self, bench: &mut Bench, model: &Model, rows: usize, times: usize) {
+        let tokens = text(3, 0, rows);
+        let x = self.make(bench, |to| PieceOp::Embed { tokens, to });
+        for _ in 0..times {
+            self.product(bench, model, x, rows);
+        }
+    }
+
+    fn product(&mut self, bench: &mut Bench, model: &Model, x: u64, rows: usize) -> u64 {
+        let shape = [model.config().vocab, model.config().hidden];
+        let weight = "token_embd.weight".to_owned();
+        self.make(bench, |to| PieceOp::MatMul { weight, shape, x, rows, to })
+    }
+
+    fn read(&mut self, bench: &mut Bench, x: u64) -> Values {
+        let (reply, answer) = realm_handover::channel(1);
+        self.ask(bench, PieceOp::Read { x, reply });
+        answer
+    }
+}
+
+/// A victim that generates, one token in each step.
+fn victim(bench: &mut Bench, tokens: usize) -> (Arc<Tenant>, Chunks) {
+    let victim = tenant(Limits::default());
+    let chunks = bench.generate(&victim, &text(1, 0, 4), tokens);
+    bench.step();
+    assert_eq!(super::tokens(&chunks).0.len(), 1);
+    (victim, chunks)
+}
+
+/// Steps until a program has nothing left to do, and says what each step did beside its pass.
+fn steps_beside(bench: &mut Bench, chunks: &Chunks, program: &Program) -> Vec<f64> {
+    let mut done = Vec::new();
+    while program.left() > 0 {
+        assert_eq!(bench.step(), Next::Go);
+        assert_eq!(tokens(chunks).0.len(), 1, "every step serves the one who generates");
+        done.push(bench.scheduler.beside.done);
+    }
+    done
+}
+
+#[test]
+fn a_tenants_pieces_get_as_much_of_a_step_as_a_row_in_its_batch_takes() {
+    let model = tiny("llama-f32");
+    let mut bench = Bench::new(&model, 100, config());
+    let (_victim, chunks) = victim(&mut bench, 1500);
+    let mallory = tenant(Limits::default());
+    let mut program = Program::open(&mut bench, &model, &mallory);
+    program.multiply(&mut bench, &model, 100, 3);
+    let done = steps_beside(&mut bench, &chunks, &program);
+    // One slice in a step, and then as many steps without as pay for it.
+    let one_row = bench.scheduler.prices.logits(1);
+    let most = SLICE.max(one_row) + 1.0 / ALONE;
+    assert!(done.iter().all(|&rows| rows <= most), "{done:?}");
+    let all: f64 = done.iter().sum();
+    let work = 3.0 * bench.scheduler.prices.matmul(100, [model.config().vocab, model.config().hidden]);
+    assert!(all >= work, "{all} rows were charged for {work}");
+    // By its weight it has as much as the victim: a row a pass, of which those beside a batch count for several.
+    assert!(all <= done.len() as f64 / ALONE + most, "{all} rows in {} steps", done.len());
+    assert!(done.len() as f64 <= ALONE * all + 8.0, "it waits no longer than that: {} steps", done.len());
+}
+
+#[test]
+fn additions_reads_and_copies_are_charged_by_what_they_move() {
+    let model = tiny("llama-f32");
+    let mut bench = Bench::new(&model, 100, config());
+    let (_victim, chunks) = victim(&mut bench, 1500);
+    let mallory = tenant(Limits::default());
+    let mut program = Program::open(&mut bench, &model, &mallory);
+    let (rows, width) = (20, 256);
+    let x = program.make(&mut bench, |to| PieceOp::Upload { to, width, values: vec![1.0; rows * width] });
+    for _ in 0..3 {
+        program.ask(&mut bench, PieceOp::Add { x, other: x, scale: 1.0 });
+    }
+    let copy = program.make(&mut bench, |to| PieceOp::Gather { x, rows: (0..20).rev().collect(), to });
+    let values = program.read(&mut bench, copy);
+    let done = steps_beside(&mut bench, &chunks, &program);
+    assert!(values.try_recv().unwrap().unwrap().iter().all(|&value| value == 8.0));
+    let all: f64 = done.iter().sum();
+    let numbers = bench.scheduler.prices.numbers(rows * width);
+    assert!(all >= 19.0 * numbers, "{all} rows for 19 times {numbers}");
+    assert!(done.len() as f64 >= ALONE * (all - 2.0 * done.iter().copied().fold(0.0, f64::max)));
+}
+
+#[test]
+fn slices_change_no_bit_of_a_result() {
+    let model = tiny("llama-f32");
+    let compute = |beside: bool| {
+        let mut bench = Bench::new(&model, 100, config());
+        let _chunks = beside.then(|| victim(&mut bench, 1500));
+        let mallory = tenant(Limits::default());
+        let mut program = Program::open(&mut bench, &model, &mallory);
+        let tokens = text(7, 0, 60);
+        let x = program.make(&mut bench, |to| PieceOp::Embed { tokens, to });
+        let cache = program.make(&mut bench, |cache| PieceOp::OpenCache { cache, tokens: 64 });
+        let x = program.make(&mut bench, |to| PieceOp::Attention { layer: 0, x, rows: 60, cache, to });
+        let x = program.make(&mut bench, |to| PieceOp::FeedForward { layer: 0, x, rows: 60, to });
+        program.ask(&mut bench, PieceOp::Add { x, other: x, scale: 0.5 });
+        let x = program.make(&mut bench, |to| PieceOp::Gather { x, rows: (0..60).rev().collect(), to });
+        let product = program.product(&mut bench, &model, x, 60);
+        let values = program.read(&mut bench, product);
+        let (reply, logits) = realm_handover::channel(1);
+        program.ask(&mut bench, PieceOp::Logits { x, rows: 60, reply });
+        let mut steps = 0;
+        while program.left() > 0 {
+            assert_eq!(bench.step(), Next::Go);
+            steps += 1;
+        }
+        let bits = |values: &Values| -> Vec<u32> {
+            values.try_recv().unwrap().unwrap().iter().map(|value| value.to_bits()).collect()
+        };
+        (bits(&values), bits(&logits), steps)
+    };
+    let (alone, beside) = (compute(false), compute(true));
+    assert!(alone.0 == beside.0 && alone.1 == beside.1);
+    assert!(beside.2 > 20 * alone.2, "{} steps beside, {} alone", beside.2, alone.2);
+}
+
+#[test]
+fn many_tenants_pieces_together_are_bounded_and_weights_count() {
+    let model = tiny("llama-f32");
+    let mut bench = Bench::new(&model, 100, config());
+    let (_victim, chunks) = victim(&mut bench, 1500);
+    let all: Vec<(Arc<Tenant>, Program)> = (0..40)
+        .map(|i| {
+            let owner = tenant(Limits { weight: if i % 2 == 0 { 1.0 } else { 3.0 }, ..Limits::default() });
+            let mut program = Program::open(&mut bench, &model, &owner);
+            program.multiply(&mut bench, &model, 100, 1000);
+            (owner, program)
+        })
+        .collect();
+    let before: Vec<f64> =
+        all.iter().map(|(owner, _)| bench.scheduler.accounts.counter(owner.id())).collect();
+    let mut most: f64 = 0.0;
+    let (mut total, steps) = (0.0, 400);
+    for _ in 0..steps {
+        bench.step();
+        assert_eq!(tokens(&chunks).0.len(), 1);
+        most = most.max(bench.scheduler.beside.done);
+        total += bench.scheduler.beside.done;
+    }
+    let one = bench.scheduler.prices.logits(1).max(SLICE);
+    assert!(most <= MOST / ALONE + one, "{most} rows in one step");
+    assert!(total <= f64::from(steps) * MOST / ALONE + one, "{total} rows in {steps} steps");
+    let got: Vec<f64> = all
+        .iter()
+        .zip(before)
+        .map(|((owner, _), before)| {
+            (bench.scheduler.accounts.counter(owner.id()) - before) * f64::from(owner.limits().weight)
+        })
+        .collect();
+    let sum = |odd: usize| got.iter().skip(odd).step_by(2).sum::<f64>();
+    let ratio = sum(1) / sum(0);
+    assert!((2.4..3.6).contains(&ratio), "those of weight 3 got {ratio} times as much");
+}
+
+/// As a program's handle sends it.
+fn send(bench: &mut Bench, owner: &Arc<Tenant>, command: SessionCommand) {
+    bench.scheduler.command(Sent::new(owner), command);
+}
+
+fn open(bench: &mut Bench, owner: &Arc<Tenant>) -> u64 {
+    let (id, limit) = (bench.next_id(), bench.context);
+    let tenant = Arc::clone(owner);
+    send(bench, owner, SessionCommand::Open { id, tenant, adapter: None, limit, shared_prefix: 0 });
+    id
+}
+
+fn forward(
+    bench: &mut Bench,
+    owner: &Arc<Tenant>,
+    id: u64,
+    tokens: Vec<u32>,
+) -> Receiver<Result<Forwarded, Error>> {
+    let (reply, answer) = realm_handover::channel(1);
+    let results = Results::Values(Forwarded::default(), reply);
+    send(bench, owner, SessionCommand::Forward { id, tokens, output: Output::LastLogits, results });
+    answer
+}
+
+/// Whether a tenant may send another command now.
+fn is_ready(owner: &Tenant) -> bool {
+    pin!(owner.ready()).poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
+}
+
+#[test]
+fn commands_without_end_wait_their_turn_and_so_does_whoever_sends_them() {
+    let model = tiny("llama-f32");
+    let mut bench = Bench::new(&model, 200, config());
+    let (_victim, chunks) = victim(&mut bench, 1000);
+    let (mallory, honest) = (tenant(Limits::default()), tenant(Limits::default()));
+    let (long, short) = (open(&mut bench, &mallory), open(&mut bench, &honest));
+    let answer = forward(&mut bench, &mallory, long, text(5, 0, 1000));
+    while answer.try_recv().is_err() {
+        bench.step();
+    }
+    tokens(&chunks);
+    assert!(is_ready(&mallory));
+    let forks = 60;
+    for _ in 0..forks {
+        let to = bench.next_id();
+        send(&mut bench, &mallory, SessionCommand::Fork { id: long, to });
+        send(&mut bench, &mallory, SessionCommand::Close { id: to });
+    }
+    assert!(!is_ready(&mallory) && is_ready(&honest));
+    let commands = |bench: &Bench| -> usize {
+        bench.scheduler.accounts.iter().map(|account| account.commands.len()).sum()
+    };
+    let mut steps = 0;
+    while commands(&bench) > 0 {
+        let answer = forward(&mut bench, &honest, short, vec![steps % 90]);
+        let before = commands(&bench);
+        bench.step();
+        assert!(answer.try_recv().is_ok(), "another program's forward is in the next step");
+        assert_eq!(tokens(&chunks).0.len(), 1);
+        assert!(bench.scheduler.beside.done <= 2.0 / ALONE + SLICE);
+        assert!(before - commands(&bench) < forks, "not all of them in one step");
+        steps += 1;
+    }
+    assert!(steps > 50, "{steps} steps");
+    assert!(is_ready(&mallory));
+}
+
+#[test]
+fn what_an_engine_leaves_undone_holds_nobody_up_when_it_has_gone() {
+    let model = tiny("llama-f32");
+    let owner = tenant(Limits::default());
+    let mut bench = Bench::new(&model, 100, config());
+    for _ in 0..100 {
+        open(&mut bench, &owner);
+    }
+    assert!(!is_ready(&owner));
+    drop(bench);
+    assert!(is_ready(&owner));
+}
+
+#[test]
+fn saving_is_charged_by_its_bytes() {
+    let model = tiny("llama-f32");
+    let mut bench = Bench::new(&model, 200, config());
+    let owner = tenant(Limits::default());
+    let id = open(&mut bench, &owner);
+    let answer = forward(&mut bench, &owner, id, text(5, 0, 1000));
+    bench.finish();
+    answer.try_recv().unwrap().unwrap();
+    let (_victim, _chunks) = victim(&mut bench, 100);
+    let (reply, snapshot) = realm_handover::channel(1);
+    send(&mut bench, &owner, SessionCommand::Save { id, reply });
+    bench.step();
+    bench.step();
+    let snapshot = snapshot.try_recv().unwrap().unwrap();
+    let numbers: usize = snapshot.pages.iter().flatten().map(|page| page.len() / 4).sum();
+    let debt = -bench.scheduler.accounts.credit(owner.id());
+    assert!(debt + 2.0 / ALONE >= 2.0 * bench.scheduler.prices.numbers(numbers), "{debt} rows");
+}
+
+#[test]
+fn who_has_many_sequences_leaves_others_their_step_after_a_while() {
+    let model = tiny("llama-f32");
+    let config = EngineConfig { decode_rows: 32, ..config() };
+    let mut bench = Bench::new(&model, 600, config);
+    let mallory = tenant(Limits::default());
+    let all: Vec<Chunks> = (0..30).map(|i| bench.generate(&mallory, &text(i, 0, 8), 400)).collect();
+    let (_victim, chunks) = victim(&mut bench, 400);
+    let mut most = Vec::new();
+    for _ in 0..200 {
+        bench.step();
+        assert_eq!(tokens(&chunks).0.len(), 1);
+        most.push(bench.scheduler.batch.rows());
+    }
+    assert!(most[..10].iter().all(|&rows| rows == 31), "{most:?}");
+    assert!(most[120..].iter().all(|&rows| rows == 9), "{most:?}");
+    let got: Vec<usize> = all.iter().map(|chunks| tokens(chunks).0.len()).collect();
+    let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
+    assert!(4 * most <= 5 * least, "they take turns: {got:?}");
+}
+
+#[test]
+fn requests_that_are_given_up_as_fast_as_they_come_end_a_few_in_a_step_and_are_charged() {
+    let mut bench = Bench::new(&tiny("llama-f32"), 100, config());
+    let (_victim, chunks) = victim(&mut bench, 100);
+    let mallory = tenant(Limits::default());
+    (0..500).for_each(|i| drop(bench.generate(&mallory, &text(i, 0, 50), 4)));
+    let mut steps = 0;
+    while mallory.waiting() + mallory.running() > 0 {
+        let before = mallory.waiting();
+        let counter = bench.scheduler.accounts.counter(mallory.id());
+        bench.step();
+        assert_eq!(tokens(&chunks).0.len(), 1);
+        assert_eq!(bench.scheduler.batch.rows(), 1, "none of them has rows");
+        assert!(before - mallory.waiting() <= MOST_ENDED);
+        assert!(bench.scheduler.accounts.counter(mallory.id()) > counter);
+        steps += 1;
+    }
+    assert!(steps >= 500 / MOST_ENDED, "{steps} steps");
+}
+
+#[test]
+fn who_sends_prompt_after_prompt_computes_them_with_patience_beside_others() {
+    let model = tiny("llama-f32");
+    let config = EngineConfig { prefix_cache: false, ..config() };
+    let mut bench = Bench::new(&model, 400, config);
+    let (_victim, chunks) = victim(&mut bench, 400);
+    let mallory = tenant(Limits::default());
+    let (mut rows, mut held_up) = (0, 0);
+    for i in 0..300 {
+        // Given up at once, or in the middle.
+        let prompt = bench.generate(&mallory, &text(i, 0, 200), 4);
+        bench.step();
+        assert_eq!(tokens(&chunks).0.len(), 1);
+        let beside = bench.scheduler.batch.rows() - 1;
+        rows += beside;
+        if i >= 30 {
+            assert!(beside <= 32, "{beside} rows in step {i}");
+            held_up += usize::from(beside > 0);
+        }
+        drop(prompt);
+    }
+    assert!(held_up <= 270 / 4 + 1, "{held_up} of 270 steps had rows of theirs");
+    assert!(rows > 270 * 6, "and they get on: {rows} rows");
+}

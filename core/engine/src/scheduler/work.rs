@@ -1,0 +1,122 @@
+//! What things cost: one measure for all that an engine's thread does for a tenant, whatever it called.
+//!
+//! The unit is a *row*: the multiply-adds of one token that is generated, with every layer's weights and the output matrix,
+//! before anything is cached. Other work is counted in multiply-adds and divided by those: a matrix product takes rows ×
+//! outputs × inputs, attention two for each number of the keys that a row sees, and a number that is copied, added or
+//! looked at on the host takes about as long as [`NUMBER`] multiply-adds.
+//!
+//! Counting is preferred to measuring time, because the same calls then cost the same on every day and every machine: what
+//! a tenant is charged shows it nothing of its neighbours, and tests can ask for exact numbers.
+
+use realm_model::ModelConfig;
+
+/// Multiply-adds that take as long as moving one number through memory: on the CPUs measured, products of a few rows do 20
+/// to 40 in the nanosecond that a float takes to be copied to memory that was not touched before.
+const NUMBER: f64 = 32.0;
+/// Multiply-adds that take as long as starting an operation: some 10 µs. Less in small models, where it is what a row takes
+/// in half a layer.
+const OPERATION: f64 = (1 << 18) as f64;
+/// What a command costs that moves nothing: parts of an operation.
+const COMMAND: f64 = 1.0 / 16.0;
+
+/// Prices of one model's work, in rows.
+#[derive(Debug, Clone)]
+pub(crate) struct Prices {
+    /// Multiply-adds of a row.
+    row: f64,
+    /// Of a row in one layer's attention, without what it sees.
+    projections: f64,
+    /// Of a row in one layer's feed-forward network.
+    feed_forward: f64,
+    /// Of a row for each token that it sees in one layer.
+    seen: f64,
+    /// How many tokens a row sees of each layer at most.
+    windows: Vec<usize>,
+    vocab: usize,
+    hidden: usize,
+    operation: f64,
+}
+
+impl Prices {
+    pub(crate) fn new(model: &ModelConfig) -> Self {
+        let (q, kv) = ((model.heads * model.head_dim) as f64, (model.kv_heads * model.head_dim) as f64);
+        let hidden = model.hidden as f64;
+        let projections = hidden * (2.0 * q + 2.0 * kv);
+        let feed_forward = 3.0 * hidden * model.feed_forward as f64;
+        let layers = model.layers.max(1) as f64;
+        let row = (layers * (projections + feed_forward) + hidden * model.vocab as f64).max(1.0);
+        let windows = (0..model.layers).map(|layer| model.window_of(layer).unwrap_or(usize::MAX)).collect();
+        Self {
+            row,
+            projections,
+            feed_forward,
+            seen: 2.0 * q,
+            windows,
+            vocab: model.vocab,
+            hidden: model.hidden,
+            operation: OPERATION.min(row / (2.0 * layers)),
+        }
+    }
+
+    /// Tokens of the vocabulary.
+    pub(crate) fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// Numbers in a hidden state.
+    pub(crate) fn hidden(&self) -> usize {
+        self.hidden
+    }
+
+    /// Rows of a forward pass that begin at position `first`, `outputs` of them with logits.
+    pub(crate) fn pass(&self, first: usize, rows: usize, outputs: usize) -> f64 {
+        let layers = self.windows.len() as f64 * (self.projections + self.feed_forward);
+        let seen: f64 = self.windows.iter().map(|&window| self.seen_by(first, rows, window)).sum();
+        (rows as f64 * layers + seen + self.products(outputs, self.vocab, self.hidden)) / self.row
+    }
+
+    /// Multiply-adds of what rows see of one layer: from `first` on each one token more, a window at most.
+    fn seen_by(&self, first: usize, rows: usize, window: usize) -> f64 {
+        self.seen * rows as f64 * (first as f64 + rows as f64 / 2.0).min(window as f64)
+    }
+
+    fn products(&self, rows: usize, outputs: usize, inputs: usize) -> f64 {
+        rows as f64 * outputs as f64 * inputs as f64
+    }
+
+    /// One layer's attention for rows that begin at position `first`.
+    pub(crate) fn attention(&self, layer: usize, first: usize, rows: usize) -> f64 {
+        let window = self.windows.get(layer).copied().unwrap_or(usize::MAX);
+        (self.operation + rows as f64 * self.projections + self.seen_by(first, rows, window)) / self.row
+    }
+
+    /// One layer's feed-forward network.
+    pub(crate) fn feed_forward(&self, rows: usize) -> f64 {
+        (self.operation + rows as f64 * self.feed_forward) / self.row
+    }
+
+    /// A product with a matrix.
+    pub(crate) fn matmul(&self, rows: usize, [outputs, inputs]: [usize; 2]) -> f64 {
+        (self.operation + self.products(rows, outputs, inputs)) / self.row + self.numbers(rows * outputs)
+    }
+
+    /// Logits of hidden states, which are copied to whoever asked.
+    pub(crate) fn logits(&self, rows: usize) -> f64 {
+        self.matmul(rows, [self.vocab, self.hidden])
+    }
+
+    /// An operation that moves so many numbers of 32 bits.
+    pub(crate) fn moved(&self, numbers: usize) -> f64 {
+        self.operation / self.row + self.numbers(numbers)
+    }
+
+    /// A command that moves so many.
+    pub(crate) fn command(&self, numbers: usize) -> f64 {
+        COMMAND * self.operation / self.row + self.numbers(numbers)
+    }
+
+    /// Numbers that are looked at or moved beside something else.
+    pub(crate) fn numbers(&self, numbers: usize) -> f64 {
+        NUMBER * numbers as f64 / self.row
+    }
+}
