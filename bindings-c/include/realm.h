@@ -163,6 +163,8 @@ typedef enum {
     REALM_LIMIT_PROGRAM_HANDLES,
     // Bytes of text that one run of a program sends. 16 MiB by default.
     REALM_LIMIT_PROGRAM_OUTPUT,
+    // Bytes of memory that the tenant causes at once, of every kind. 1 GiB by default.
+    REALM_LIMIT_MEMORY,
 } RealmLimit;
 
 // A limit that is a list of names.
@@ -736,8 +738,12 @@ void realm_grants_free(RealmGrants *grants);
 // Programs may write to Realm's own log (`realm_set_log`).
 void realm_grants_allow_log(RealmGrants *grants);
 
-// Programs may write to a log of the caller's. Takes `user_data` over.
-void realm_grants_allow_log_to(RealmGrants *grants, RealmOnLog on_log, void *user_data, RealmDrop drop);
+// Programs may write to a log of the caller's, which is called as that of `realm_set_log` is: on a thread of its own, soon after.
+// Takes `user_data` over.
+void realm_grants_allow_log_to(RealmGrants *grants,
+                               RealmOnLog on_log,
+                               void *user_data,
+                               RealmDrop drop);
 
 // Programs may read the time.
 void realm_grants_allow_clock(RealmGrants *grants);
@@ -759,8 +765,8 @@ bool realm_grants_allow_store(RealmGrants *grants,
 // `invalid-argument` for no UTF-8.
 bool realm_grants_allow_http(RealmGrants *grants, const char *host, RealmError **error);
 
-// Programs may call a function of the application's by this name. Takes `user_data` over, also where it fails. Errors:
-// `invalid-argument` for no UTF-8 or NULL.
+// Programs may call a function of the application's by this name: each call has a thread of its own, and may answer later. Takes
+// `user_data` over, also where it fails. Errors: `invalid-argument` for no UTF-8 or NULL.
 bool realm_grants_allow_tool(RealmGrants *grants,
                              const char *name,
                              RealmTool tool,
@@ -818,6 +824,16 @@ bool realm_model_generate_many(const RealmModel *model,
                                RealmError **errors,
                                RealmError **error);
 
+// Token ids of `len` texts, as `realm_model_encode` has them of one: those of all texts one after another, for `realm_free`. `lens`
+// has a place for each text, which gets how many are its. Errors: `invalid-argument` for no UTF-8; it says which text it was.
+uint32_t *realm_model_encode_many(const RealmModel *model,
+                                  const char *const *texts,
+                                  size_t len,
+                                  bool special,
+                                  bool boundaries,
+                                  size_t *lens,
+                                  RealmError **error);
+
 // One vector for each of `len` texts, `[len, width]` in one array for `realm_free`; `width`, which may be NULL, gets the numbers
 // in each. With `normalize` their lengths are 1. Thousands are fine. Blocks. Errors: as `realm_model_generate`; it says which
 // text it was.
@@ -840,7 +856,9 @@ bool realm_model_score_many(const RealmModel *model,
                             RealmError **error);
 
 // Has every line of Realm's log up to a level go to `on_log`, for the whole process; NULL ends that. Realm itself prints nothing.
-// Takes `user_data` over, also where it fails. Errors: `invalid-argument` if Rust code in this process has set up a log of
+// `on_log` is called soon after, on a thread of its own for which nothing waits: it may take its time and call Realm. Where it is
+// slower than the lines come some are dropped, and a line says how many. What waits when another one takes its place it still gets,
+// before `drop`. Takes `user_data` over, also where it fails. Errors: `invalid-argument` if Rust code in this process has set up a log of
 // its own.
 bool realm_set_log(RealmLevel most,
                    RealmOnLog on_log,

@@ -11,7 +11,7 @@ pub type OnChunk = Option<
     unsafe extern "C-unwind" fn(user_data: *mut c_void, chunk: *const crate::generation::Chunk) -> bool,
 >;
 
-/// Told how a load or a pull goes.
+/// Told how a load or a pull goes, which waits for it.
 pub type OnProgress = Option<
     unsafe extern "C" fn(
         user_data: *mut c_void,
@@ -22,7 +22,7 @@ pub type OnProgress = Option<
     ),
 >;
 
-/// Gets a line of a log.
+/// Gets a line of a log, on a thread of its own.
 pub type OnLog = Option<
     unsafe extern "C" fn(
         user_data: *mut c_void,
@@ -32,7 +32,7 @@ pub type OnLog = Option<
     ),
 >;
 
-/// Answers a program.
+/// Answers a program, or a model. Called on a thread of its own, so it may take its time and call Realm.
 pub type Tool = Option<
     unsafe extern "C" fn(
         user_data: *mut c_void,

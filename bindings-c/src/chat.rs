@@ -63,8 +63,7 @@ pub unsafe extern "C" fn realm_chat_options_add_tool(
     unsafe {
         attempt(error, false, || {
             let (options, definition) = (object_mut(options, "options")?, json(definition, "definition")?);
-            let tool = tool.ok_or_else(|| Error::invalid("`tool` is NULL"))?;
-            options.0.tools.push(ChatTool::new_async(definition, tool_of(tool, data))?);
+            options.0.tools.push(ChatTool::new_async(definition, tool_of(tool, data)?)?);
             Ok(true)
         })
     }

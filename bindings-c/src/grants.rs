@@ -41,7 +41,8 @@ pub unsafe extern "C" fn realm_grants_allow_log(grants: *mut Grants) {
     unsafe { allow(grants, realm::Grants::log) }
 }
 
-/// Programs may write to a log of the caller's. Takes `user_data` over.
+/// Programs may write to a log of the caller's, which is called as that of `realm_set_log` is: on a thread of its own, soon after.
+/// Takes `user_data` over.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_grants_allow_log_to(
     grants: *mut Grants,
@@ -51,8 +52,10 @@ pub unsafe extern "C" fn realm_grants_allow_log_to(
 ) {
     let data = UserData::new(user_data, drop);
     if let Some(on_log) = on_log {
+        let sink = sink(on_log, data);
+        let log = move |tenant: &str, level, message: &str| sink.write(tenant, level, message);
         // SAFETY: an object of ours, or NULL.
-        unsafe { allow(grants, |grants| grants.log_to(sink(on_log, data))) }
+        unsafe { allow(grants, |grants| grants.log_to(log)) }
     }
 }
 
@@ -121,8 +124,8 @@ pub unsafe extern "C" fn realm_grants_allow_http(
     }
 }
 
-/// Programs may call a function of the application's by this name. Takes `user_data` over, also where it fails. Errors:
-/// `invalid-argument` for no UTF-8 or NULL.
+/// Programs may call a function of the application's by this name: each call has a thread of its own, and may answer later. Takes
+/// `user_data` over, also where it fails. Errors: `invalid-argument` for no UTF-8 or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_grants_allow_tool(
     grants: *mut Grants,
@@ -137,28 +140,39 @@ pub unsafe extern "C" fn realm_grants_allow_tool(
     unsafe {
         attempt(error, false, || {
             let (grants, name) = (object_mut(grants, "grants")?, text(name, "name")?);
-            let tool = tool.ok_or_else(|| Error::invalid("`tool` is NULL"))?;
-            allow(grants, |grants| grants.tool_async(name, tool_of(tool, data)));
+            let tool = tool_of(tool, data)?;
+            allow(grants, |grants| grants.tool_async(name, tool));
             Ok(true)
         })
     }
 }
 
-type Called = unsafe extern "C" fn(*mut c_void, *const c_char, *mut ToolCall);
 type Answer = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 
-/// Calls a function of the caller's, which may answer later.
-pub(crate) fn tool_of(tool: Called, data: UserData) -> impl Fn(String) -> Answer + Send + Sync + 'static {
-    move |arguments| {
+/// Calls a function of the caller's, which may answer later. It may sleep and call Realm, so it has a thread of its own.
+///
+/// # Errors
+/// `invalid-argument` for NULL.
+pub(crate) fn tool_of(
+    tool: Tool,
+    data: UserData,
+) -> Result<impl Fn(String) -> Answer + Send + Sync + 'static, Error> {
+    let tool = tool.ok_or_else(|| Error::invalid("`tool` is NULL"))?;
+    Ok(move |arguments: String| -> Answer {
         let (answer, answered) = realm_handover::channel(1);
-        let (arguments, call) = (text_of(&arguments), own(ToolCall(answer)));
-        // SAFETY: the caller's function with the caller's data; the text lives until it returns.
-        unsafe { tool(data.get(), arguments.as_ptr(), call) };
+        let data = data.clone();
+        let called = realm::unblock(move || {
+            let (arguments, call) = (text_of(&arguments), own(ToolCall(answer)));
+            // SAFETY: the caller's function with the caller's data; the text lives until it returns.
+            unsafe { tool(data.get(), arguments.as_ptr(), call) };
+            Ok(())
+        });
         Box::pin(async move {
+            called.await.map_err(|error| error.to_string())?;
             let gone = || Err("the tool gave no answer".to_owned());
             answered.recv().await.unwrap_or_else(gone)
         })
-    }
+    })
 }
 
 /// A program that waits for a tool's answer.

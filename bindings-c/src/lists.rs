@@ -55,6 +55,34 @@ pub unsafe extern "C" fn realm_model_generate_many(
     }
 }
 
+/// Token ids of `len` texts, as `realm_model_encode` has them of one: those of all texts one after another, for `realm_free`. `lens`
+/// has a place for each text, which gets how many are its. Errors: `invalid-argument` for no UTF-8; it says which text it was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_model_encode_many(
+    model: *const Model,
+    texts: *const *const c_char,
+    len: usize,
+    special: bool,
+    boundaries: bool,
+    lens: *mut usize,
+    error: *mut *mut Error,
+) -> *mut u32 {
+    // SAFETY: an object of ours, the caller's arrays of `len` places, and the caller's place for an error.
+    unsafe {
+        attempt(error, std::ptr::null_mut(), || {
+            let model = &object(model, "model")?.model;
+            if len > 0 && lens.is_null() {
+                return Err(Error::invalid("`lens` is NULL"));
+            }
+            let tokens = model.encode_many(&names(texts, len, "texts")?, special, boundaries);
+            for (at, tokens) in tokens.iter().enumerate() {
+                lens.add(at).write(tokens.len());
+            }
+            copy(&tokens.concat(), std::ptr::null_mut())
+        })
+    }
+}
+
 /// One vector for each of `len` texts, `[len, width]` in one array for `realm_free`; `width`, which may be NULL, gets the numbers
 /// in each. With `normalize` their lengths are 1. Thousands are fine. Blocks. Errors: as `realm_model_generate`; it says which
 /// text it was.

@@ -48,20 +48,22 @@ impl From<Level> for realm::Level {
     }
 }
 
-/// A callback as a function that takes a line.
+/// A callback as what takes lines. It may sleep and call Realm, so it has a thread of its own.
 pub(crate) fn sink(
     on_log: unsafe extern "C" fn(*mut c_void, Level, *const std::ffi::c_char, *const std::ffi::c_char),
     data: UserData,
-) -> impl Fn(&str, realm::Level, &str) + Send + Sync + 'static {
-    move |from, level, message| {
+) -> realm::LogQueue {
+    realm::LogQueue::new(move |from, level, message| {
         let (from, message) = (text_of(from), text_of(message));
         // SAFETY: the caller's function with the caller's data; the texts live until it returns.
         unsafe { on_log(data.get(), level.into(), from.as_ptr(), message.as_ptr()) }
-    }
+    })
 }
 
 /// Has every line of Realm's log up to a level go to `on_log`, for the whole process; NULL ends that. Realm itself prints nothing.
-/// Takes `user_data` over, also where it fails. Errors: `invalid-argument` if Rust code in this process has set up a log of
+/// `on_log` is called soon after, on a thread of its own for which nothing waits: it may take its time and call Realm. Where it is
+/// slower than the lines come some are dropped, and a line says how many. What waits when another one takes its place it still gets,
+/// before `drop`. Takes `user_data` over, also where it fails. Errors: `invalid-argument` if Rust code in this process has set up a log of
 /// its own.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_set_log(
@@ -75,7 +77,7 @@ pub unsafe extern "C" fn realm_set_log(
     let work = || {
         let sink = on_log.map(|on_log| {
             let sink = sink(on_log, data);
-            move |level: realm::Level, from: &str, message: &str| sink(from, level, message)
+            move |level: realm::Level, from: &str, message: &str| sink.write(from, level, message)
         });
         Ok(realm::log_to(chosen(most)?.into(), sink).map(|()| true)?)
     };

@@ -8,7 +8,7 @@ use napi::Status;
 use napi::bindgen_prelude::*;
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
-use realm::{Grants, Level, Random, Store};
+use realm::{Grants, Level, LogQueue, Random, Store};
 use serde::Deserialize;
 
 use crate::error::{failed, invalid};
@@ -17,7 +17,10 @@ use crate::options::read;
 /// Takes where a line is from, its level and its text.
 pub(crate) type Log<'a> = Function<'a, Line, ()>;
 type Line = FnArgs<(String, &'static str, String)>;
-type Sink = ThreadsafeFunction<Line, (), Line, Status, false, true>;
+type Sink = ThreadsafeFunction<Line, (), Line, Status, false, true, MAX_CALLS>;
+
+/// Lines that wait for Node's thread: more of them wait in Realm's queue, which has an end.
+const MAX_CALLS: usize = 256;
 
 /// Calls a tool by its name with JSON and answers with JSON: `{"answer": ...}` or `{"error": "..."}`.
 pub(crate) type Tools<'a> = Function<'a, Call, Promise<String>>;
@@ -57,23 +60,23 @@ enum Answer {
     Error(String),
 }
 
-/// A function that hands lines to Node's thread.
-fn sink(log: &Log<'_>) -> Result<impl Fn(String, Level, String) + Send + Sync + 'static> {
-    let sink: Sink = log.build_threadsafe_function::<Line>().weak::<true>().build()?;
-    Ok(move |from, severity: Level, message| {
+/// Hands lines to Node's thread, from one that may wait for it.
+fn lines(log: &Log<'_>) -> Result<LogQueue> {
+    let builder = log.build_threadsafe_function::<Line>().weak::<true>().max_queue_size::<MAX_CALLS>();
+    let sink: Sink = builder.build()?;
+    Ok(LogQueue::new(move |from, severity, message| {
+        let line = (from.to_owned(), severity.as_str(), message.to_owned());
         // A process that is ending takes no more.
-        let _ = sink.call((from, severity.as_str(), message).into(), ThreadsafeFunctionCallMode::NonBlocking);
-    })
+        let _ = sink.call(line.into(), ThreadsafeFunctionCallMode::Blocking);
+    }))
 }
 
 pub(crate) fn grants(options: &str, log: Option<Log<'_>>, tools: Option<Tools<'_>>) -> Result<Grants> {
     let options: GrantOptions = read(options)?;
     let mut grants = Grants::none();
     if let Some(log) = log {
-        let sink = sink(&log)?;
-        grants = grants.log_to(move |tenant, severity, message| {
-            sink(tenant.to_owned(), severity, message.to_owned());
-        });
+        let lines = lines(&log)?;
+        grants = grants.log_to(move |tenant, severity, message| lines.write(tenant, severity, message));
     }
     if options.clock == Some(true) {
         grants = grants.clock();
@@ -139,11 +142,9 @@ pub fn log_to(
     let most = level.ok_or_else(|| {
         invalid(format!("the level is 'error', 'warn', 'info', 'debug' or 'trace', not '{most}'"))
     })?;
-    let sink = log.as_ref().map(sink).transpose()?;
-    let sink = sink.map(|sink| {
-        move |severity: Level, target: &str, message: &str| {
-            sink(target.to_owned(), severity, message.to_owned());
-        }
+    let lines = log.as_ref().map(lines).transpose()?;
+    let sink = lines.map(|lines| {
+        move |severity: Level, target: &str, message: &str| lines.write(target, severity, message)
     });
     realm::log_to(most, sink).map_err(failed)
 }

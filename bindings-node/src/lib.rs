@@ -4,6 +4,7 @@
 //! What is small or seldom (options, metrics) passes as JSON; chunks and arrays of numbers as what they are. Promises are
 //! futures on napi's tokio, so nothing waits on Node's thread.
 
+mod call;
 mod chat;
 mod environment;
 mod error;

@@ -5,6 +5,7 @@ use napi_derive::napi;
 use realm::{EmbedOptions, Pooling};
 use serde_json::json;
 
+use crate::call::NativeCall;
 use crate::environment::promise;
 use crate::error::failed;
 use crate::generation::Completion;
@@ -31,7 +32,7 @@ fn requests(
     Ok(requests)
 }
 
-/// Answers many requests; the first error ends it.
+/// Answers many requests; the first error ends it, and so does an abort of `call`.
 #[napi(ts_return_type = "Promise<Completion[]>")]
 pub fn generate_many<'env>(
     env: &'env Env,
@@ -39,18 +40,18 @@ pub fn generate_many<'env>(
     each: Vec<String>,
     adapter: Option<&NativeAdapter>,
     #[napi(ts_arg_type = "unknown")] function: Option<Process<'_>>,
+    call: &NativeCall,
 ) -> Result<PromiseRaw<'env, Vec<Completion>>> {
     let (model, requests) = (model.handle.get()?, requests(&each, adapter, function.as_ref())?);
-    promise(env, async move {
-        let all = model.generate_many_async(requests).await.map_err(failed)?;
-        Ok(all.into_iter().map(Completion::from).collect())
-    })
+    let all = call.until(async move { model.generate_many_async(requests).await })?;
+    promise(env, async move { Ok(all.await?.map_err(failed)?.into_iter().map(Completion::from).collect()) })
 }
 
 /// A completion, or an error as `[code, message]`.
 type Each = Either<Completion, Vec<String>>;
 
-/// Answers many requests; each has its completion, or its error as `[code, message]`.
+/// Answers many requests; each has its completion, or its error as `[code, message]`. An abort of `call`
+/// ends them.
 #[napi(ts_return_type = "Promise<(Completion | string[])[]>")]
 pub fn generate_each<'env>(
     env: &'env Env,
@@ -58,10 +59,11 @@ pub fn generate_each<'env>(
     each: Vec<String>,
     adapter: Option<&NativeAdapter>,
     #[napi(ts_arg_type = "unknown")] function: Option<Process<'_>>,
+    call: &NativeCall,
 ) -> Result<PromiseRaw<'env, Vec<Each>>> {
     let (model, requests) = (model.handle.get()?, requests(&each, adapter, function.as_ref())?);
+    let each = call.until(async move { model.generate_each_async(requests).await })?;
     promise(env, async move {
-        let each = model.generate_each_async(requests).await.into_iter();
         let one = |result| match result {
             Ok(completion) => Either::A(Completion::from(completion)),
             Err(error) => {
@@ -69,7 +71,7 @@ pub fn generate_each<'env>(
                 Either::B(vec![error.code().as_str().to_owned(), error.message().to_owned()])
             }
         };
-        Ok(each.map(one).collect())
+        Ok(each.await?.into_iter().map(one).collect())
     })
 }
 

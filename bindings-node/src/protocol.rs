@@ -1,15 +1,14 @@
 //! OpenAI's protocol: what `createFetch` is made of.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
 use realm_protocol::{Body, LoadedByName, OneModel, Service};
 use serde_json::json;
 
-use crate::error::{invalid, of_code};
+use crate::call::NativeCall;
 use crate::generation::{NativeBell, ring};
 use crate::handle::Handle;
 use crate::model::NativeModel;
@@ -45,10 +44,10 @@ impl NativeService {
         body: String,
         call: &NativeCall,
     ) -> Result<PromiseRaw<'env, NativeAnswer>> {
-        let (service, registration) = (self.handle.get()?, call.registration()?);
+        let service = self.handle.get()?;
+        let answer = call.until(async move { service.handle(&method, &path, body.as_bytes()).await })?;
         crate::environment::promise(env, async move {
-            let answered = Abortable::new(service.handle(&method, &path, body.as_bytes()), registration);
-            let answer = answered.await.map_err(|_| of_code("cancelled", "the call was aborted"))?;
+            let answer = answer.await?;
             let (body, events) = match answer.body {
                 Body::Json(text) => (Some(text), None),
                 Body::Events(events) => (None, Some(Handle::new("stream", Arc::new(events)))),
@@ -60,34 +59,6 @@ impl NativeService {
                 events,
             })
         })
-    }
-}
-
-/// A call that can be aborted.
-#[napi]
-pub struct NativeCall {
-    handle: AbortHandle,
-    registration: Mutex<Option<AbortRegistration>>,
-}
-
-#[napi]
-impl NativeCall {
-    /// One that has not begun.
-    #[napi(constructor)]
-    pub fn new() -> Self {
-        let (handle, registration) = AbortHandle::new_pair();
-        Self { handle, registration: Mutex::new(Some(registration)) }
-    }
-
-    fn registration(&self) -> Result<AbortRegistration> {
-        let taken = self.registration.lock().unwrap_or_else(PoisonError::into_inner).take();
-        taken.ok_or_else(|| invalid("a call is made once"))
-    }
-
-    /// Gives it up.
-    #[napi]
-    pub fn abort(&self) {
-        self.handle.abort();
     }
 }
 

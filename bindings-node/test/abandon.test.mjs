@@ -42,16 +42,23 @@ test('an abandoned stream ends, with a signal that lives on and without one', as
   await isWell(model)
 })
 
-test('a signal that is held ends what is read, and forgets what has ended', async () => {
+/** A controller, and how many listeners its signal has. */
+function counted() {
   const cancel = new AbortController()
-  let listeners = 0
-  const signal = cancel.signal
+  const { signal } = cancel
+  const count = { cancel, signal, listeners: 0 }
   const add = signal.addEventListener.bind(signal)
   const remove = signal.removeEventListener.bind(signal)
-  signal.addEventListener = (...args) => (listeners++, add(...args))
-  signal.removeEventListener = (...args) => (listeners--, remove(...args))
+  signal.addEventListener = (...args) => (count.listeners++, add(...args))
+  signal.removeEventListener = (...args) => (count.listeners--, remove(...args))
+  return count
+}
+
+test('a signal that is held ends what is read, and forgets what has ended', async () => {
+  const count = counted()
+  const { cancel, signal } = count
   for (let i = 0; i < 4; i++) await model.generate('a', { maxTokens: 1, signal })
-  assert.equal(listeners, 0)
+  assert.equal(count.listeners, 0)
   const reading = (async () => {
     for await (const chunk of model.stream(ENDLESS[0], { ...ENDLESS[1], signal })) assert.ok(chunk)
   })()
@@ -62,6 +69,33 @@ test('a signal that is held ends what is read, and forgets what has ended', asyn
   await assert.rejects(reading, { name: 'AbortError' })
   await assert.rejects(finishing, { name: 'AbortError' })
   await isWell(model)
+})
+
+test('a signal has one listener, however many requests it may end', async () => {
+  const count = counted()
+  const { cancel, signal } = count
+  const fetch = realm.createFetch(model)
+  const ask = (stream) => {
+    const request = { prompt: ENDLESS[0], max_tokens: 4000, ignore_eos: true, stream }
+    return fetch('http://realm/v1/completions', { method: 'POST', body: JSON.stringify(request), signal })
+  }
+  const options = { ...ENDLESS[1], signal }
+  const works = Array.from({ length: 4 }, () => [
+    model.generate(ENDLESS[0], options),
+    model.generateMany([ENDLESS[0]], options),
+    ask(false),
+    ask(true).then((response) => response.text()),
+    model.stream(ENDLESS[0], options).finish(),
+  ]).flat()
+  const ended = Promise.allSettled(works)
+  await until(() => model.metrics().served.running === works.length)
+  assert.equal(count.listeners, 1)
+  cancel.abort()
+  for (const { status, reason } of await ended) assert.deepEqual([status, reason?.name], ['rejected', 'AbortError'])
+  await isWell(model)
+  // What comes later hears of it, too, and adds none.
+  await assert.rejects(model.generate('a', { signal }), { name: 'AbortError' })
+  assert.equal(count.listeners, 1)
 })
 
 const WORK = {

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { resolve as path } from 'node:path'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import { ROOT, realm } from './common.mjs'
 
@@ -290,7 +291,12 @@ const operations = {
     add(lines)
     return null
   },
-  log_lines: ({ get }) => [...get('log')],
+  log_lines: async ({ get }) => {
+    // Lines come from a thread of their own, some time after the program wrote them.
+    const lines = get('log')
+    for (let i = 0; i < 100 && lines.length === 0; i++) await sleep(10)
+    return [...lines]
+  },
   // Numbers.
   metrics: ({ model }) => {
     const metrics = model.metrics()

@@ -3,6 +3,7 @@ import { call, wait } from './errors.js'
 import type { Model } from './model.js'
 import { native, type NativeAnswer, type NativeEvents } from './native.js'
 import { Realm } from './realm.js'
+import { cancelOn, onAbort } from './signals.js'
 
 /** The type of `fetch`; in programs that are compiled without the types of Node and of the DOM, that of any function like it. */
 export type Fetch = typeof globalThis extends { fetch: infer F }
@@ -30,8 +31,7 @@ export function createFetch(source: Realm | Model): Fetch {
     const body = await new Response(init?.body ?? request?.body ?? null).text()
     signal?.throwIfAborted()
     const handle = new native.NativeCall()
-    const abort = () => handle.abort()
-    signal?.addEventListener('abort', abort, { once: true })
+    const forget = onAbort(signal, () => handle.abort())
     try {
       const method = init?.method ?? request?.method ?? 'GET'
       const answer = await wait(async () => service.handle(method, url.pathname, body, handle))
@@ -40,7 +40,7 @@ export function createFetch(source: Realm | Model): Fetch {
       if (signal?.aborted) throw signal.reason
       throw error
     } finally {
-      signal?.removeEventListener('abort', abort)
+      forget()
     }
   }
 }
@@ -54,19 +54,10 @@ function response(answer: NativeAnswer, signal: AbortSignal | undefined): Respon
 /** Forgets a signal once nothing can be aborted any more: signals may live longer than responses. */
 const dropped = new FinalizationRegistry<() => void>((forget) => forget())
 
-/**
- * Has a signal end a response, without keeping one that nobody reads: its native half ends the request when it is collected. A
- * function apart, since closures share what any of them holds. Returns what ends that.
- */
-function cancelOn(signal: AbortSignal | undefined, events: WeakRef<NativeEvents>): () => void {
-  const abort = () => events.deref()?.cancel()
-  signal?.addEventListener('abort', abort, { once: true })
-  return () => signal?.removeEventListener('abort', abort)
-}
-
 /** Events as they are sent over HTTP. */
 function stream(events: NativeEvents, signal: AbortSignal | undefined): ReadableStream<Uint8Array> {
   const encoder = new TextEncoder()
+  // The native half of one that nobody reads ends the request when it is collected.
   const forget = cancelOn(signal, new WeakRef(events))
   dropped.register(events, forget, events)
   const ended = () => {

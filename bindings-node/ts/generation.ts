@@ -1,20 +1,11 @@
 import { bell, nextId, rung } from './bell.js'
 import { CancelledError, call, wait } from './errors.js'
 import type { NativeGeneration } from './native.js'
+import { cancelOn } from './signals.js'
 import type { Chunk, Completion } from './types.js'
 
 /** Lets go of the signals of generations that were abandoned. */
 const abandoned = new FinalizationRegistry<() => void>((forget) => forget())
-
-/**
- * Has a signal cancel a generation, without keeping it: a signal may live as long as the process, which is no reason for the
- * request to. A function apart, since closures of the constructor would share its `this`. Returns what ends that.
- */
-function cancelOn(signal: AbortSignal, generation: WeakRef<Generation>): () => void {
-  const abort = () => generation.deref()?.cancel()
-  signal.addEventListener('abort', abort, { once: true })
-  return () => signal.removeEventListener('abort', abort)
-}
 
 /**
  * A running request: `for await (const chunk of generation)`. Leaving the loop, `cancel()`, `await using` or an aborted

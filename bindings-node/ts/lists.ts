@@ -1,5 +1,6 @@
 import { tokens } from './convert.js'
-import type { Process } from './native.js'
+import type { NativeCall, Process } from './native.js'
+import { onAbort } from './signals.js'
 import type { LogitsProcessor } from './types.js'
 
 /** @internal A list, as an array; a string is none. */
@@ -13,13 +14,15 @@ export function plain(text: string | Iterable<number>): string | Uint32Array {
   return typeof text === 'string' ? text : tokens(text)
 }
 
-/** @internal What `work` gives, unless the signal aborts first; then its results are for nobody. */
-export async function aborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+/** @internal What `work` gives, unless the signal aborts first, which ends the call. */
+export async function aborted<T>(work: Promise<T>, call: NativeCall, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return work
   return new Promise<T>((resolve, reject) => {
-    const abort = () => reject(signal.reason)
-    signal.addEventListener('abort', abort, { once: true })
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
+    const forget = onAbort(signal, () => {
+      call.abort()
+      reject(signal.reason)
+    })
+    work.then(resolve, reject).finally(forget)
   })
 }
 

@@ -1,5 +1,6 @@
 import { call, wait } from './errors.js'
 import type { Callback, NativeLong } from './native.js'
+import { onAbort } from './signals.js'
 import type { LongOptions, ProgressEvent } from './types.js'
 
 /** @internal Runs what tells how it goes and can be given up. */
@@ -23,10 +24,7 @@ export async function long<T>(
       }
     }
     const running = call(() => begin(onProgress ? tell : null))
-    const abort = () => giveUp(signal?.reason)
-    signal?.addEventListener('abort', abort, { once: true })
-    wait(() => running.done())
-      .then(resolve, reject)
-      .finally(() => signal?.removeEventListener('abort', abort))
+    const forget = onAbort(signal, () => giveUp(signal?.reason))
+    wait(() => running.done()).then(resolve, reject).finally(forget)
   })
 }

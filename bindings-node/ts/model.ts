@@ -155,13 +155,14 @@ export class Model implements Disposable {
     const requests = many(prompts, 'prompts').map((prompt) => request(prompt, options))
     const adapter = options.adapter?.native ?? null
     const process = processed(options.logitsProcessors ?? [])
+    const call = new native.NativeCall()
     // The functions that were granted are held until the last request has ended.
     const work = this.#granted.during<(Completion | RealmError)[]>([], async () => {
-      if (!returnErrors) return wait(async () => native.generateMany(this.native, requests, adapter, process))
-      const each = await wait(async () => native.generateEach(this.native, requests, adapter, process))
+      if (!returnErrors) return wait(async () => native.generateMany(this.native, requests, adapter, process, call))
+      const each = await wait(async () => native.generateEach(this.native, requests, adapter, process, call))
       return each.map((result) => (Array.isArray(result) ? errorOf(...result) : result))
     })
-    return aborted(work, options.signal)
+    return aborted(work, call, options.signal)
   }
 
   /** One vector for each of many texts or lists of token ids; thousands are fine. */

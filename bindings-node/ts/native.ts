@@ -181,12 +181,14 @@ interface Native {
     requests: string[],
     adapter: NativeAdapter | null,
     process: Process | null,
+    call: NativeCall,
   ): Promise<Completion[]>
   generateEach(
     model: NativeModel,
     requests: string[],
     adapter: NativeAdapter | null,
     process: Process | null,
+    call: NativeCall,
   ): Promise<(Completion | [code: string, message: string])[]>
   embedMany(
     model: NativeModel,

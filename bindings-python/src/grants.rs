@@ -11,13 +11,12 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBool;
-use realm::{Level, Random, unblock};
+use realm::{Level, LogQueue, Random, unblock};
 
 use crate::arguments::count;
 use crate::callbacks::{Callback, Callbacks};
 use crate::errors::{Result, invalid};
 use crate::process::with_gil;
-use crate::wait::{Notice, notify};
 
 /// A key-value store for a tenant's programs: in memory, or in a folder of its own. Keys and values may take `quota` bytes
 /// together. It can be granted once.
@@ -43,7 +42,7 @@ impl Store {
 /// What a tenant's programs may do beside asking models. Nothing, unless given:
 ///
 /// - `log`: `True` for the logger `realm.program` of the `logging` module, or a function of the tenant's name, a level
-///   (`"error"`, `"warn"`, `"info"`, `"debug"`, `"trace"`) and a message;
+///   (`"error"`, `"warn"`, `"info"`, `"debug"`, `"trace"`) and a message, which is called soon after, on a thread of its own;
 /// - `clock`: the time;
 /// - `random`: `True` for the system's random numbers, or a seed for the same ones in each run;
 /// - `store`: a `Store`;
@@ -91,9 +90,8 @@ impl Grants {
         let (callbacks, calls) = Callbacks::new(py, functions)?;
         let mut calls = calls.into_iter();
         if logs && let Some(sink) = calls.next() {
-            grants = grants.log_to(move |tenant, severity, message| {
-                line(&sink, (tenant.to_owned(), severity.as_str(), message.to_owned()));
-            });
+            let lines = lines(sink);
+            grants = grants.log_to(move |tenant, severity, message| lines.write(tenant, severity, message));
         }
         for name in names {
             if let (Some(function), Some(event_loop)) = (calls.next(), calls.next()) {
@@ -145,15 +143,17 @@ fn sink<'py>(log: &Bound<'py, PyAny>, to_logging: &str) -> PyResult<Option<Bound
     }
 }
 
-/// Hands a line to the notifier, since whoever logs must not wait for the GIL.
-fn line(sink: &Callback, arguments: (String, &'static str, String)) {
-    let sink = sink.clone();
-    notify(Notice::Call(Box::new(move |py| {
-        let Some(sink) = sink.get(py) else { return };
-        if let Err(error) = sink.call1(arguments) {
-            error.write_unraisable(py, Some(&sink));
-        }
-    })));
+/// Hands lines to a function on a thread of their own, since whoever logs must not wait for the GIL.
+fn lines(sink: Callback) -> LogQueue {
+    LogQueue::new(move |from, level, message| {
+        // At the interpreter's end there is nothing to call.
+        let _ = with_gil(|py| {
+            let Some(sink) = sink.get(py) else { return };
+            if let Err(error) = sink.call1((from, level.as_str(), message)) {
+                error.write_unraisable(py, Some(&sink));
+            }
+        });
+    })
 }
 
 /// Has Realm's own log go to a function of where a line comes from, a level and a message, or with `True` to the logger `realm` of the
@@ -176,9 +176,8 @@ pub(crate) fn log_to(log: Option<&Bound<'_, PyAny>>, level: &str) -> Result<()> 
     realm::log_to(
         most,
         sink.map(|sink| {
-            move |severity: Level, target: &str, message: &str| {
-                line(&sink, (target.to_owned(), severity.as_str(), message.to_owned()));
-            }
+            let lines = lines(sink);
+            move |severity: Level, target: &str, message: &str| lines.write(target, severity, message)
         }),
     )?;
     let old = LOG.lock().unwrap_or_else(PoisonError::into_inner).replace(owner);

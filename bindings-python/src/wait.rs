@@ -342,7 +342,7 @@ impl Signal {
         if let Some(bell) = bell {
             return bell.ring(Arc::downgrade(self));
         }
-        notify(Notice::Resolve(Arc::downgrade(self)));
+        notify(Arc::downgrade(self));
     }
 
     /// The future to resolve, once, with the GIL.
@@ -380,26 +380,18 @@ impl Wake for Ring {
     }
 }
 
-/// What the notifier does with the GIL.
-pub(crate) enum Notice {
-    /// Lets a task go on, if it still waits.
-    Resolve(Weak<Signal>),
-    /// Calls a function of the application's that nobody waits for.
-    Call(Box<dyn FnOnce(Python<'_>) + Send>),
-}
-
 /// The notifiers of this process and of those that it was forked from. Each has its own, since a lock that another thread held
 /// at the fork is never released in the child.
 #[derive(Default)]
 struct Notifier {
     /// `None` where no thread could be started.
-    notices: OnceLock<Option<Sender<Notice>>>,
+    signals: OnceLock<Option<Sender<Weak<Signal>>>>,
     after_fork: OnceLock<Box<Notifier>>,
 }
 
-/// Leaves something to the notifier, which is started when it is first needed, and again in a forked child.
-pub(crate) fn notify(notice: Notice) {
-    static FIRST: Notifier = Notifier { notices: OnceLock::new(), after_fork: OnceLock::new() };
+/// Has the notifier let a task go on, if it still waits. It is started when it is first needed, and again in a forked child.
+fn notify(signal: Weak<Signal>) {
+    static FIRST: Notifier = Notifier { signals: OnceLock::new(), after_fork: OnceLock::new() };
     let mut notifier = &FIRST;
     for _ in 0..Process::current().forks() {
         notifier = notifier.after_fork.get_or_init(Box::default);
@@ -410,27 +402,22 @@ pub(crate) fn notify(notice: Notice) {
         // Without threads nothing of Realm's works; callers that wait are told so elsewhere.
         thread.spawn(move || deliver(&receiver)).ok().map(|_| sender)
     };
-    if let Some(notices) = notifier.notices.get_or_init(start) {
+    if let Some(signals) = notifier.signals.get_or_init(start) {
         // The notifier ends only with the interpreter.
-        let _ = notices.send(notice);
+        let _ = signals.send(signal);
     }
 }
 
-fn deliver(notices: &Receiver<Notice>) {
-    while let Ok(first) = notices.recv() {
+fn deliver(signals: &Receiver<Weak<Signal>>) {
+    while let Ok(first) = signals.recv() {
         let delivered = with_gil(|py| {
             let mut loops: Vec<(Py<PyAny>, Vec<Py<PyAny>>)> = Vec::new();
-            for notice in std::iter::once(first).chain(notices.try_iter().take(1024)) {
-                match notice {
-                    Notice::Resolve(signal) => {
-                        let waiting = signal.upgrade().and_then(|signal| signal.take());
-                        let Some(Waiting { event_loop, future, .. }) = waiting else { continue };
-                        match loops.iter_mut().find(|(other, _)| other.is(&event_loop)) {
-                            Some((_, futures)) => futures.push(future),
-                            None => loops.push((event_loop, vec![future])),
-                        }
-                    }
-                    Notice::Call(call) => call(py),
+            for signal in std::iter::once(first).chain(signals.try_iter().take(1024)) {
+                let waiting = signal.upgrade().and_then(|signal| signal.take());
+                let Some(Waiting { event_loop, future, .. }) = waiting else { continue };
+                match loops.iter_mut().find(|(other, _)| other.is(&event_loop)) {
+                    Some((_, futures)) => futures.push(future),
+                    None => loops.push((event_loop, vec![future])),
                 }
             }
             for (event_loop, futures) in loops {

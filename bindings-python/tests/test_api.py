@@ -198,6 +198,7 @@ def test_openai_s_shape(runtime: realm.Realm, model: realm.Model) -> None:
     whole = create(
         model="smollm2-135m", messages=CAPITAL, temperature=0, max_tokens=16, logprobs=True, top_logprobs=2
     )
+    assert type(whole) is type(whole.choices[0]) is realm.openai.Object
     choice = whole.choices[0]
     assert choice.message.content == ANSWER and choice.finish_reason == "stop"
     assert whole.usage.total_tokens == whole.usage.prompt_tokens + 8
@@ -209,6 +210,10 @@ def test_openai_s_shape(runtime: realm.Realm, model: realm.Model) -> None:
         pieces = list(stream)
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces[:-1]) == ANSWER
     assert pieces[-1].choices == [] and pieces[-1].usage is not None
+    # Where only the run says which it is.
+    for streams in (False, True):
+        either = create(model="any", messages=CAPITAL, max_tokens=1, stream=streams)
+        assert isinstance(either, realm.openai.Stream) == streams
     with pytest.raises(TypeError, match="colour"):
         create(model="any", messages=CAPITAL, colour="red")
     by_name = realm.openai.OpenAI(runtime).chat.completions.create

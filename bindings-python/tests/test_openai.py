@@ -50,6 +50,7 @@ def idle(tenant: realm.Tenant, cancelled: int) -> None:
 
 def test_the_real_client(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(messages=CAPITAL, logprobs=True, top_logprobs=2, n=2, **MORE)
+    assert type(answer) is openai.types.chat.ChatCompletion
     assert [choice.message.content for choice in answer.choices] == [ANSWER, ANSWER]
     assert answer.usage is not None and answer.usage.completion_tokens == 16
     logprobs = answer.choices[0].logprobs

@@ -91,11 +91,19 @@ impl From<LogLevel> for realm::Level {
     }
 }
 
-/// Gets the lines of a log, on any thread.
+/// Gets the lines of a log, soon after they were written, on a thread of its own for which nothing waits. Where it is slower than the
+/// lines come some are dropped, and a line says how many.
 #[uniffi::export(with_foreign)]
 pub trait LogSink: Send + Sync {
     /// A line. `from` is the tenant of a program's line, or the part of Realm.
     fn line(&self, level: LogLevel, from: String, message: String);
+}
+
+/// What hands lines to a sink.
+pub(crate) fn queue(sink: std::sync::Arc<dyn LogSink>) -> realm::LogQueue {
+    realm::LogQueue::new(move |from, level, message| {
+        sink.line(level.into(), from.to_owned(), message.to_owned());
+    })
 }
 
 /// Has every line of Realm's own log up to a level go to `sink`, for the whole process; nil ends that. Realm itself prints
@@ -105,9 +113,8 @@ pub trait LogSink: Send + Sync {
 #[uniffi::export]
 pub fn set_log(most: LogLevel, sink: Option<std::sync::Arc<dyn LogSink>>) -> crate::error::Result<()> {
     let sink = sink.map(|sink| {
-        move |level: realm::Level, from: &str, message: &str| {
-            sink.line(level.into(), from.to_owned(), message.to_owned());
-        }
+        let lines = queue(sink);
+        move |level: realm::Level, from: &str, message: &str| lines.write(from, level, message)
     });
     Ok(realm::log_to(most.into(), sink)?)
 }

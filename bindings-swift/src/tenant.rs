@@ -198,9 +198,8 @@ impl Grants {
     fn convert(self) -> Result<realm::Grants> {
         let mut grants = realm::Grants::none();
         if let Some(log) = self.log {
-            grants = grants.log_to(move |tenant, level, message| {
-                log.line(level.into(), tenant.to_owned(), message.to_owned());
-            });
+            let lines = crate::callback::queue(log);
+            grants = grants.log_to(move |tenant, level, message| lines.write(tenant, level, message));
         }
         if self.clock {
             grants = grants.clock();

@@ -402,16 +402,18 @@ Json Runner::operate_on_lists(const std::string &op, const Json &a) {
         return said;
     }
     std::vector<std::string> texts = a.at("texts");
+    std::vector<const char *> names;
+    for (const std::string &text : texts) names.push_back(text.c_str());
     if (op == "encode_many") {
-        for (const std::string &text : texts) {
-            size_t len = 0;
-            auto ids = own(TRY(out, realm_model_encode(model(a), text.c_str(), a.value("special", false), a.value("boundaries", true), &len, &out.error)));
-            said.push_back(std::vector<uint32_t>(ids.get(), ids.get() + len));
+        std::vector<size_t> lens(names.size());
+        auto ids = own(TRY(out, realm_model_encode_many(model(a), names.data(), names.size(), a.value("special", false), a.value("boundaries", true), lens.data(), &out.error)));
+        const uint32_t *next = ids.get();
+        for (size_t len : lens) {
+            said.push_back(std::vector<uint32_t>(next, next + len));
+            next += len;
         }
         return said;
     }
-    std::vector<const char *> names;
-    for (const std::string &text : texts) names.push_back(text.c_str());
     size_t width = 0;
     auto vectors = own(TRY(out, realm_model_embed_many(model(a), names.data(), names.size(), REALM_POOLING_DEFAULT, a.value("normalize", true), &width, &out.error)));
     for (size_t i = 0; i < names.size(); i++) {
@@ -547,8 +549,13 @@ Json Runner::operate_on_tenants(const std::string &op, const Json &a) {
     }
     if (op == "log_lines") {
         auto &log = std::get<std::shared_ptr<Log>>(objects.at(a.at("log")));
-        std::lock_guard<std::mutex> guard(log->lock);
-        return log->lines;
+        // Lines come on a thread of their own, some time after the program wrote them.
+        for (int i = 0;; i++) {
+            std::unique_lock<std::mutex> guard(log->lock);
+            if (!log->lines.empty() || i == 100) return log->lines;
+            guard.unlock();
+            std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        }
     }
     auto *tenant = get<RealmTenant>(a, "tenant");
     if (op == "tenant_model") {

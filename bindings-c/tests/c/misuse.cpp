@@ -310,7 +310,8 @@ static void what_callbacks_are_given_is_given_back_once(const std::string &progr
     auto request = story(1);
     RealmError *error = nullptr;
     CHECK(realm_model_generate(seen.get(), request.get(), &error) == nullptr);
-    CHECK(realm_error_code(error) == REALM_ERROR_CODE_FAILED && lines == 1);
+    CHECK(realm_error_code(error) == REALM_ERROR_CODE_FAILED);
+    wait_until([] { return lines == 1; });
     realm_error_free(error);
     realm_tenant_set_grants(tenant.get(), nullptr);
     wait_until([] { return dropped == 2; });
@@ -318,7 +319,68 @@ static void what_callbacks_are_given_is_given_back_once(const std::string &progr
     CHECK(!realm_grants_allow_tool(nullptr, "x", never, nullptr, drop, nullptr) && dropped == 3);
 
     CHECK(realm_set_log(REALM_LEVEL_TRACE, log, nullptr, drop, nullptr));
-    CHECK(realm_set_log(REALM_LEVEL_TRACE, nullptr, nullptr, nullptr, nullptr) && dropped == 4);
+    CHECK(realm_set_log(REALM_LEVEL_TRACE, nullptr, nullptr, nullptr, nullptr));
+    wait_until([] { return dropped == 4; });
+}
+
+static std::atomic<bool> asleep{false}, told{false}, awake{false};
+
+// Which threads they run on is Realm's choice; whatever they do there, others go on.
+static void callbacks_that_sleep_or_ask_the_model_hold_nobody_up(const std::string &programs) {
+    asleep = told = awake = false;
+    // A log that sleeps, and then asks.
+    RealmOnLog slow = [](void *, RealmLevel, const char *, const char *) REALM_NOEXCEPT {
+        if (asleep.exchange(true)) return;
+        while (!awake) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        auto request = story(2);
+        auto answer = own(realm_model_generate(model.get(), request.get(), nullptr));
+        CHECK(answer && realm_completion_tokens_count(answer.get()) == 2);
+        told = true;
+    };
+    CHECK(realm_set_log(REALM_LEVEL_TRACE, slow, nullptr, nullptr, nullptr));
+    // Tools that sleep until the other requests have ended, more of them than programs have threads.
+    RealmTool sleeps = [](void *, const char *, RealmToolCall *call) REALM_NOEXCEPT {
+        while (!awake) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        auto request = story(2);
+        auto answer = own(realm_model_generate(model.get(), request.get(), nullptr));
+        CHECK(answer);
+        realm_tool_call_answer(call, "{}");
+    };
+    auto program = own(TRY(out, realm_runtime_load_program(runtime.get(), (programs + "/call-tool.wasm").c_str(), &out.error)));
+    auto other = own(TRY(out, realm_runtime_load_program(runtime.get(), (programs + "/hello.wasm").c_str(), &out.error)));
+    auto grants = own(realm_grants_new());
+    realm_grants_allow_log_to(grants.get(), slow, nullptr, nullptr);
+    TRY(out, realm_grants_allow_tool(grants.get(), "weather", sleeps, nullptr, nullptr, &out.error));
+    auto tenant = own(TRY(out, realm_runtime_tenant(runtime.get(), "slow", nullptr, &out.error)));
+    realm_tenant_set_grants(tenant.get(), grants.get());
+    realm_tenant_set_program(tenant.get(), program.get());
+    auto seen = own(TRY(out, realm_tenant_model(tenant.get(), model.get(), &out.error)));
+    auto request = story(1);
+    std::vector<std::thread> waiting;
+    for (int i = 0; i < 8; i++) {
+        waiting.emplace_back([&] { CHECK(own(realm_model_generate(seen.get(), request.get(), nullptr))); });
+    }
+    wait_until([] { return asleep.load(); });
+    // Others: plain requests, programs, and a load whose progress asks a model.
+    CHECK(own(TRY(out, realm_model_generate(model.get(), story(8).get(), &out.error))));
+    auto quick = own(TRY(out, realm_runtime_tenant(runtime.get(), "quick", nullptr, &out.error)));
+    realm_tenant_set_program(quick.get(), other.get());
+    auto quickly = own(TRY(out, realm_tenant_model(quick.get(), model.get(), &out.error)));
+    for (int i = 0; i < 4; i++) CHECK(own(TRY(out, realm_model_generate(quickly.get(), request.get(), &out.error))));
+    RealmModelInfo info;
+    realm_model_info(model.get(), &info);
+    auto options = own(realm_load_options_new());
+    realm_load_options_set_kv_tokens(options.get(), 256);
+    RealmOnProgress asks = [](void *, const char *, const char *, uint64_t, uint64_t) REALM_NOEXCEPT {
+        CHECK(own(realm_model_generate(model.get(), story(1).get(), nullptr)));
+    };
+    realm_load_options_set_progress(options.get(), asks, nullptr, nullptr);
+    CHECK(own(TRY(out, realm_runtime_load_model(runtime.get(), info.reference, options.get(), &out.error))));
+    awake = true;
+    for (auto &thread : waiting) thread.join();
+    wait_until([] { return told.load(); });
+    CHECK(realm_set_log(REALM_LEVEL_TRACE, nullptr, nullptr, nullptr, nullptr));
+    wait_until([] { return pages().used == 0; });
 }
 
 // KiB that are resident.
@@ -426,6 +488,7 @@ int main(int argc, char **argv) {
     whatever_readers_do_the_model_answers();
     dropping_a_generation_frees_its_pages();
     what_callbacks_are_given_is_given_back_once(programs);
+    callbacks_that_sleep_or_ask_the_model_hold_nobody_up(programs);
     int cycles = argc > 3 ? std::atoi(argv[3]) : 1000;
     auto program = own(TRY(out, realm_runtime_load_program(runtime.get(), (programs + "/hello.wasm").c_str(), &out.error)));
     stays_flat("small objects", cycles, [&] { cycle(program.get()); });

@@ -15,7 +15,8 @@ pydantic-ai and LiteLLM:
 
 - `client` and `async_client` are `openai.OpenAI` and `openai.AsyncOpenAI` without a network.
 - `transport` is what they send their calls through, for whatever takes a client of `httpx`: `ChatOpenAI(http_client=…)`.
-- `OpenAI` and `AsyncOpenAI` are objects of the same shape that need no further package.
+- `OpenAI` and `AsyncOpenAI` are objects of the same shape that need no further package. What they return are `Object`s and
+  what they raise are `realm.RealmError`s, and neither is of a class of OpenAI's, whether that package is installed or not.
 """
 
 from __future__ import annotations
@@ -259,6 +260,11 @@ class Completions(_Resource):
     @overload
     def create(self, *, model: str, messages: Iterable[Any], stream: Literal[True], **options: Any) -> Stream: ...
 
+    @overload
+    def create(
+        self, *, model: str, messages: Iterable[Any], stream: bool | None, **options: Any
+    ) -> Object | Stream: ...
+
     def create(
         self, *, model: str, messages: Iterable[Any], stream: bool | None = False, **options: Any
     ) -> Object | Stream:
@@ -288,6 +294,11 @@ class AsyncCompletions(_Resource):
     async def create(
         self, *, model: str, messages: Iterable[Any], stream: Literal[True], **options: Any
     ) -> AsyncStream: ...
+
+    @overload
+    async def create(
+        self, *, model: str, messages: Iterable[Any], stream: bool | None, **options: Any
+    ) -> Object | AsyncStream: ...
 
     async def create(
         self, *, model: str, messages: Iterable[Any], stream: bool | None = False, **options: Any

@@ -24,8 +24,9 @@ extension Realm {
         try tenant(name: name, limits: limits)
     }
 
-    /// Has every line of Realm's own log up to a level go to a closure, on any thread, for the whole process: the level, the part of
-    /// Realm, and the message. nil ends that.
+    /// Has every line of Realm's own log up to a level go to a closure, for the whole process: the level, the part of Realm, and the
+    /// message. It is called soon after, on a thread of its own, so it may take its time and ask models; where it is slower than the
+    /// lines come some are dropped, and a line says how many. nil ends that.
     public static func log(
         upTo most: LogLevel, _ body: (@Sendable (LogLevel, String, String) -> Void)?
     ) throws {
@@ -34,7 +35,7 @@ extension Realm {
 }
 
 extension Grants {
-    /// Programs may write to a log: the closure gets the level, the tenant's name and the message, on any thread.
+    /// Programs may write to a log: the closure gets the level, the tenant's name and the message, soon after, on a thread of its own.
     public mutating func allowLog(_ body: @escaping @Sendable (LogLevel, String, String) -> Void) {
         log = LogClosure(body)
     }

@@ -1237,7 +1237,8 @@ public func FfiConverterTypeGeneration_lower(_ value: Generation) -> UInt64 {
 
 
 /**
- * Gets the lines of a log, on any thread.
+ * Gets the lines of a log, soon after they were written, on a thread of its own for which nothing waits. Where it is slower than the
+ * lines come some are dropped, and a line says how many.
  */
 public protocol LogSink: AnyObject, Sendable {
     
@@ -1248,7 +1249,8 @@ public protocol LogSink: AnyObject, Sendable {
     
 }
 /**
- * Gets the lines of a log, on any thread.
+ * Gets the lines of a log, soon after they were written, on a thread of its own for which nothing waits. Where it is slower than the
+ * lines come some are dropped, and a line says how many.
  */
 open class LogSinkImpl: LogSink, @unchecked Sendable {
     fileprivate let handle: UInt64

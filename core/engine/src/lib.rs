@@ -9,6 +9,7 @@
 //! - [`PieceSession`]: the forward pass in pieces, for programs that put it together themselves.
 //! - [`Grammar`]: what a generation has to spell; [`Guide`] is one text's way through it.
 //! - [`Sampling`] and [`Sampler`]: from logits to a token.
+//! - [`Writing`]: a request's text, from logits to chunks.
 //! - [`Metrics`]: what an engine has done and how it stands.
 //! - [`Speculation`]: where tokens come from that are computed before it is certain that they are needed.
 //!
@@ -40,6 +41,7 @@ mod task;
 mod tenant;
 mod text;
 mod thought;
+mod writing;
 
 pub use adapter::Adapter;
 pub use afterwards::{Job, after_results, during_next_pass};
@@ -64,3 +66,4 @@ pub use task::session::{Computed, Forwarded, Output};
 pub use tenant::{Limits, Place, ProgramLimits, Tenant};
 pub use text::TextStream;
 pub use thought::Thought;
+pub use writing::Writing;

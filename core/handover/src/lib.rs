@@ -33,7 +33,33 @@ pub use wakers::{Ticket, Until, Wakers};
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn a_wake_during_a_call_that_blocks_is_not_lost() {
+        let (send, receive) = channel(1);
+        let ready = block_on(async move {
+            let mut receive = pin!(receive.recv());
+            let mut polls = 0;
+            std::future::poll_fn(move |context| {
+                let next = receive.as_mut().poll(context);
+                polls += 1;
+                // The first poll has no waker to be woken by.
+                if next.is_pending() && polls == 2 {
+                    send.try_send(7).unwrap();
+                    // Uses the thread's token up, as blocking on anything else does.
+                    std::thread::park_timeout(Duration::from_millis(1));
+                }
+                next
+            })
+            .await
+        });
+        assert_eq!(ready, Some(7));
+    }
 
     #[test]
     fn a_panic_of_foreign_code_is_contained_and_the_thread_knows_when_it_is_outside() {

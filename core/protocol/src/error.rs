@@ -25,6 +25,11 @@ impl ApiError {
         Self::new(400, "invalid_request_error", code, message).param(param)
     }
 
+    /// Parameters that exclude each other, as OpenAI's API has it: status 400.
+    pub(crate) fn combination(param: &str, message: impl Into<String>) -> Self {
+        Self::invalid(param, message).code("invalid_parameter_combination")
+    }
+
     /// A parameter that OpenAI's API has and Realm can't honour: status 400.
     pub fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
         let code = ErrorCode::Unsupported;

@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::Poll;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use realm::{LoadOptions, Model, Realm};
+use realm_handover::Wakers;
 
 use crate::ApiError;
 
@@ -95,10 +98,31 @@ enum Entry {
 
 /// A load that requests wait for.
 struct Load {
-    /// There once `ended` is closed, unless the load panicked.
+    /// There once it has `ended`, unless the load panicked.
     result: OnceLock<Result<Model, realm::Error>>,
-    /// Nothing is ever sent: the loading thread drops the other end.
-    ended: async_channel::Receiver<()>,
+    ended: AtomicBool,
+    waiting: Wakers,
+}
+
+impl Load {
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Waits for the end.
+    async fn end(&self) {
+        self.waiting.until(|| if self.has_ended() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+}
+
+/// Belongs to the thread that loads: notes the end, also where it panics.
+struct Running(Arc<Load>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+        self.0.waiting.wake_all();
+    }
 }
 
 impl LoadedByName {
@@ -139,23 +163,26 @@ impl Loaded {
         let mut entries = self.lock();
         match entries.get(name) {
             Some(Entry::Loaded(model, _)) => return Ok(Ok(model.clone())),
-            Some(Entry::Loading(load)) if !load.ended.is_closed() => return Ok(Err(Arc::clone(load))),
+            Some(Entry::Loading(load)) if !load.has_ended() => return Ok(Err(Arc::clone(load))),
             // Loads take themselves away when they end; one that panicked did not.
             _ => {}
         }
-        let (running, ended) = async_channel::bounded::<()>(1);
-        let load = Arc::new(Load { result: OnceLock::new(), ended });
+        let load = Arc::new(Load {
+            result: OnceLock::new(),
+            ended: AtomicBool::new(false),
+            waiting: Wakers::default(),
+        });
         let work = {
             let (realm, options, name) = (self.realm.clone(), self.options.clone(), name.to_owned());
-            let (load, loaded) = (Arc::clone(&load), Arc::downgrade(self));
+            let (running, loaded) = (Running(Arc::clone(&load)), Arc::downgrade(self));
             move || {
+                let Running(load) = &running;
                 let result = realm.load_model_with(&name, &options, &mut ());
                 if let Some(loaded) = loaded.upgrade() {
                     loaded.finish(name, &result);
                 }
                 // Only this thread sets it.
                 let _ = load.result.set(result);
-                drop(running);
             }
         };
         let thread = std::thread::Builder::new().name("realm-load".into()).spawn(work);
@@ -181,8 +208,7 @@ impl Models for LoadedByName {
                 Ok(model) => return Ok(model),
                 Err(load) => load,
             };
-            // It ends with an error: the channel is closed and empty.
-            let _ = load.ended.recv().await;
+            load.end().await;
             match load.result.get() {
                 Some(result) => Ok(result.clone()?),
                 None => Err(ApiError::internal(format!("loading `{name}` stopped without a result"))),

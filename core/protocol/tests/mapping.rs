@@ -60,6 +60,9 @@ fn bodies_become_requests_or_errors_that_name_a_field() {
                 assert_eq!(error.parameter(), expected["param"].as_str(), "{name}: {error:?}");
                 let part = expected["message"].as_str().unwrap();
                 assert!(error.message().contains(part), "{name}: {}", error.message());
+                if let Some(code) = expected["code"].as_str() {
+                    assert_eq!(error.to_json()["error"]["code"], code, "{name}");
+                }
                 common::check("ErrorResponse", &error.to_json());
             }
             (result, ..) => panic!("{name}: {result:?}"),

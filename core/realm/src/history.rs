@@ -1,13 +1,34 @@
-//! Conversations that are longer than the context.
+//! Conversations as turns, a question and all that answered it, and those that are longer than the context.
 
-use crate::{Error, Model, Prompt, Request};
+use crate::{Error, Message, Model, Prompt, Request};
+
+/// How many system messages a conversation begins with.
+pub(crate) fn beginning(messages: &[Message]) -> usize {
+    messages.iter().take_while(|message| message.is_system()).count()
+}
+
+/// Takes the last turn back; `false` if there is none.
+pub(crate) fn undo(messages: &mut Vec<Message>) -> bool {
+    let last = messages.iter().rposition(Message::is_user);
+    if let Some(last) = last {
+        messages.truncate(last);
+    }
+    last.is_some()
+}
+
+/// Where a conversation may begin after its system messages: as it does, and at each later turn.
+fn turns(messages: &[Message]) -> Vec<usize> {
+    let system = beginning(messages);
+    let later = (system + 1..messages.len()).filter(|&at| messages[at].is_user());
+    std::iter::once(system).chain(later).collect()
+}
 
 impl Model {
     /// Returns the request without as many of the conversation's oldest turns as it takes for the others to fit into the
     /// context with room for an answer, and how many messages that left out. System messages at the beginning stay, and the
     /// last turn does, which is a user's message and what follows it; if that alone is too long, starting the request says
-    /// so. The room is [`Request::max_tokens`], or a quarter of the context where that is less or not set. A prompt that is no
-    /// conversation is returned as it is.
+    /// so. The room is [`Request::max_tokens`], or a quarter of the context where that is not set, and never more than half of
+    /// it. A prompt that is no conversation is returned as it is.
     ///
     /// # Errors
     /// `unsupported` for a model without a chat template, `invalid-argument` with the template's own complaint.
@@ -15,11 +36,9 @@ impl Model {
         let Prompt::Chat(messages) = &request.prompt else { return Ok((request, 0)) };
         let messages = messages.clone();
         let context = self.context_of_tenant();
-        let room = request.max_tokens.unwrap_or(usize::MAX).min(context / 4).max(1);
-        let system = messages.iter().take_while(|message| message.is_system()).count();
-        // Where the conversation may begin after the system messages: as it does, and at each later turn.
-        let later = (system + 1..messages.len()).filter(|&at| messages[at].is_user());
-        let begins: Vec<usize> = std::iter::once(system).chain(later).collect();
+        let room = request.max_tokens.unwrap_or(context / 4).min(context / 2).max(1);
+        let begins = turns(&messages);
+        let system = begins[0];
         let mut from = |begin: usize| {
             let kept = messages[..system].iter().chain(&messages[begin..]).cloned();
             request.prompt = Prompt::Chat(kept.collect());
@@ -27,7 +46,7 @@ impl Model {
         };
         // The earliest of them that fits, by bisection; where none does, the last.
         let (mut first, mut last) = (0, begins.len() - 1);
-        if from(begins[0])? {
+        if from(system)? {
             return Ok((request, 0));
         }
         while first + 1 < last {
@@ -36,5 +55,43 @@ impl Model {
         }
         from(begins[last])?;
         Ok((request, begins[last] - system))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conversation(roles: &str) -> Vec<Message> {
+        let role = |role| match role {
+            's' => "system",
+            'u' => "user",
+            'a' => "assistant",
+            _ => "tool",
+        };
+        roles.chars().map(|letter| Message::new(role(letter), letter)).collect()
+    }
+
+    #[test]
+    fn a_turn_has_its_tools_and_the_first_one_may_begin_with_anything() {
+        let turns = |roles| turns(&conversation(roles));
+        assert_eq!(turns("suatauau"), [1, 5, 7]);
+        assert_eq!(turns("su"), [1]);
+        // In the middle of a round of tools.
+        assert_eq!(turns("uat"), [0]);
+        // One that begins with the assistant's words.
+        assert_eq!(turns("auau"), [0, 1, 3]);
+        assert_eq!(turns("s"), [1]);
+        assert_eq!(turns(""), [0]);
+    }
+
+    #[test]
+    fn undo_takes_a_whole_turn() {
+        let mut messages = conversation("suauata");
+        assert!(undo(&mut messages));
+        assert_eq!(messages, conversation("sua"));
+        assert!(undo(&mut messages));
+        assert!(!undo(&mut messages));
+        assert_eq!(messages, conversation("s"));
     }
 }

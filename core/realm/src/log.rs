@@ -17,9 +17,11 @@ static SINK: RwLock<Option<Sink>> = RwLock::new(None);
 /// 0 for nothing, 1 for errors alone, and so on.
 static MOST: AtomicUsize = AtomicUsize::new(0);
 
-/// Has `sink` called, from any thread, with every line of Realm's log up to a level: the level, where it comes from, and
+/// Has `sink` called, on the thread that writes it, with every line of Realm's log up to a level: the level, where it comes from, and
 /// the message. Another call replaces the sink, and `None` ends it. Programs' lines are among them where the tenant was
-/// granted [`Grants::log`](crate::Grants::log). Applications in Rust may as well have a subscriber of `tracing`'s.
+/// granted [`Grants::log`](crate::Grants::log). The thread may be an engine's, for which every request waits: a function that takes
+/// long or asks a model belongs behind a [`LogQueue`](crate::LogQueue). Applications in Rust may as well have a subscriber of
+/// `tracing`'s.
 ///
 /// # Errors
 /// `invalid-argument` if the process has another subscriber of `tracing`'s.

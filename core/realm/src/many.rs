@@ -7,8 +7,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::Poll;
 
+use realm_handover::block_on;
+
 use crate::error::ErrorCode;
-use crate::task::block_on;
 use crate::{Completion, EmbedOptions, Error, Model, Request, Scored, unblock};
 
 /// Requests for text under way at once: as many as decode in one pass.

@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
-use realm_engine::{Answer, Engine, Metrics, Pooling, Scored, Speculation};
+use realm_engine::{Engine, Metrics, Pooling, Speculation};
 use realm_gguf::Gguf;
 use realm_model::Weights;
-use realm_tokenizer::{Conversation, Tokenizer};
+use realm_tokenizer::Tokenizer;
 
 use crate::answer::AnswerReader;
 use crate::error::ErrorCode;
 use crate::processors;
+use crate::prompt::shown_tools;
 use crate::tenant::Identity;
 use crate::thought::{ThoughtSpelling, ThoughtStream};
-use crate::tools::{ToolSpelling, ToolStream, instruct};
+use crate::tools::{ToolSpelling, ToolStream};
 use crate::{
-    Adapter, Completion, Error, Generation, Grammar, Message, Program, Prompt, ReasoningFormat, Request,
-    Sequence, SharedPrefix, ToolChoice,
+    Adapter, Completion, Error, Generation, Grammar, Program, Prompt, ReasoningFormat, Request, Sequence,
+    SharedPrefix, ToolChoice,
 };
 
 /// A loaded model, as one tenant sees it. Cloning it is cheap and shares everything; the weights go when the last clone
@@ -25,7 +26,7 @@ pub struct Model {
     pub(crate) shared: Arc<Shared>,
     pub(crate) tenant: Arc<Identity>,
     /// What everything is seen through, unless a request names its own.
-    adapter: Option<(realm_engine::Adapter, f32)>,
+    pub(crate) adapter: Option<(realm_engine::Adapter, f32)>,
 }
 
 pub(crate) struct Shared {
@@ -172,41 +173,6 @@ impl Model {
         &self.shared.tokenizer
     }
 
-    /// The prompt that the model's chat template makes of a conversation, ending with the start of the
-    /// assistant's answer, to look at. As text it no longer says which words are the template's and which a user's: encoded
-    /// again, either a user's words could forge control tokens or the template's would be none. What the model is to read
-    /// are the tokens, by [`render_tokens`](Self::render_tokens) or a request for the conversation.
-    ///
-    /// # Errors
-    /// `unsupported` for a model without a template, `invalid-argument` with the template's own complaint.
-    pub fn apply_chat_template(&self, messages: &[Message]) -> Result<String, Error> {
-        self.render(&Request::chat(messages.iter().cloned()))
-    }
-
-    /// As [`apply_chat_template`](Self::apply_chat_template), with the tools, variables and other options of a request for
-    /// [`Prompt::Chat`].
-    ///
-    /// # Errors
-    /// As above, and `invalid-argument` for another kind of prompt.
-    pub fn render(&self, request: &Request) -> Result<String, Error> {
-        match self.told_prompt(request)? {
-            realm_sandbox::Prompt::Chat(conversation) => Ok(self.shared.render(&conversation)?.text),
-            _ => Err(not_a_conversation()),
-        }
-    }
-
-    /// The token ids of what [`render`](Self::render) returns: what a request for the conversation goes on from. Control
-    /// tokens are only those that the template spells, never what a message, a tool or a document does.
-    ///
-    /// # Errors
-    /// As [`render`](Self::render).
-    pub fn render_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
-        match self.told_prompt(request)? {
-            prompt @ realm_sandbox::Prompt::Chat(_) => Ok(self.shared.tokenize(&prompt)?),
-            _ => Err(not_a_conversation()),
-        }
-    }
-
     /// Starts a request and returns its stream at once.
     ///
     /// # Errors
@@ -306,14 +272,6 @@ impl Model {
         Vec::new()
     }
 
-    /// Where the template knows no tools, has a conversation tell of them in words.
-    fn tell_of_tools(&self, mut conversation: Conversation) -> Conversation {
-        if !conversation.tools.is_empty() && !self.shared.knows_tools {
-            instruct(&mut conversation);
-        }
-        conversation
-    }
-
     /// The adapter that a request is seen through: its own, or else the model's.
     fn adapter_of(&self, request: &Request) -> Option<(realm_engine::Adapter, f32)> {
         match &request.adapter {
@@ -328,6 +286,8 @@ impl Model {
         self.tenant.inner.limits().kv_tokens.map_or(context, |tokens| tokens.min(context))
     }
 
+<<<<<<< eeecbe8
+=======
     /// How many tokens a request goes on from.
     pub(crate) fn prompt_length(&self, request: &Request) -> Result<usize, Error> {
         Ok(self.shared.tokenize(&self.told_prompt(request)?)?.len())
@@ -383,6 +343,7 @@ impl Model {
         })
     }
 
+>>>>>>> 9239020
     /// Has a program of the tenant's answer a request.
     /// What it sends is its own, whatever tools the request has: it may have called them, and speak of that.
     fn run_program(&self, program: &Program, request: Request) -> Result<Generation, Error> {
@@ -418,33 +379,6 @@ impl Model {
         Ok(Generation::of_program(reply, Arc::clone(&self.shared)))
     }
 
-    /// How many tokens of a prompt may be shared with other tenants.
-    fn shared_prefix(&self, request: &Request, prompt: &[u32]) -> Result<usize, Error> {
-        match (request.shared_prefix, &request.prompt) {
-            (SharedPrefix::Nothing, _) => Ok(0),
-            (SharedPrefix::Tokens(tokens), _) => Ok(tokens.min(prompt.len())),
-            (SharedPrefix::System, Prompt::Chat(messages)) => {
-                let system: Vec<_> = messages.iter().take_while(|m| m.is_system()).cloned().collect();
-                if system.is_empty() {
-                    return Ok(0);
-                }
-                // What stays the same whatever the user says.
-                let mut shared = prompt.len();
-                for word in ["a", "1"] {
-                    let messages = system.iter().cloned().chain([Message::user(word)]);
-                    let other = Request { prompt: Prompt::Chat(messages.collect()), ..request.clone() };
-                    let other = self.prompt_tokens(&other)?;
-                    shared = prompt.iter().zip(&other).take(shared).take_while(|(a, b)| a == b).count();
-                }
-                Ok(shared)
-            }
-            (SharedPrefix::System, _) => {
-                let why = "only a conversation has a system message to share; say how many tokens instead";
-                Err(Error::new(ErrorCode::InvalidArgument, why))
-            }
-        }
-    }
-
     /// Runs a request to its end. Blocks.
     ///
     /// # Errors
@@ -459,96 +393,6 @@ impl Model {
     /// As [`generate`](Self::generate).
     pub async fn generate_async(&self, request: Request) -> Result<Completion, Error> {
         self.stream(request)?.finish_async().await
-    }
-
-    /// For each of `tokens` the log-probability of the one that follows, and the `top` likeliest in its place. Blocks.
-    ///
-    /// # Errors
-    /// As [`stream`](Self::stream).
-    pub fn score(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
-        Ok(self
-            .shared
-            .engine
-            .score(&self.tenant.inner, self.adapter.clone(), tokens.to_vec(), 0, top)?
-            .wait()?)
-    }
-
-    /// As [`score`](Self::score), for tasks.
-    ///
-    /// # Errors
-    /// As above.
-    pub async fn score_async(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
-        Ok(self
-            .shared
-            .engine
-            .score(&self.tenant.inner, self.adapter.clone(), tokens.to_vec(), 0, top)?
-            .wait_async()
-            .await?)
-    }
-
-    /// The log-probability of each token of `continuation` after `prompt`, in nats; their sum is the log-likelihood.
-    /// What is known of the prompt is not computed again. Blocks.
-    ///
-    /// # Errors
-    /// As [`stream`](Self::stream), and `invalid-argument` if either is empty.
-    pub fn log_likelihood(&self, prompt: &[u32], continuation: &[u32]) -> Result<Vec<f32>, Error> {
-        Ok(likelihoods(self.likelihood_request(prompt, continuation)?.wait()?))
-    }
-
-    /// As [`log_likelihood`](Self::log_likelihood), for tasks.
-    ///
-    /// # Errors
-    /// As above.
-    pub async fn log_likelihood_async(
-        &self,
-        prompt: &[u32],
-        continuation: &[u32],
-    ) -> Result<Vec<f32>, Error> {
-        Ok(likelihoods(self.likelihood_request(prompt, continuation)?.wait_async().await?))
-    }
-
-    fn likelihood_request(&self, prompt: &[u32], continuation: &[u32]) -> Result<Answer<Vec<Scored>>, Error> {
-        if prompt.is_empty() || continuation.is_empty() {
-            let why = "the prompt and the continuation need at least one token each";
-            return Err(Error::new(ErrorCode::InvalidArgument, why));
-        }
-        let tokens = [prompt, continuation].concat();
-        Ok(self.shared.engine.score(&self.tenant.inner, self.adapter.clone(), tokens, prompt.len() - 1, 0)?)
-    }
-
-    /// One vector of length 1 for a text, `[hidden]`, pooled as the model's file says. Blocks.
-    ///
-    /// # Errors
-    /// As [`stream`](Self::stream).
-    pub fn embed(&self, text: &str) -> Result<Vec<f32>, Error> {
-        self.embed_with(&self.encode(text), &EmbedOptions::default())
-    }
-
-    /// The vector for tokens, with options. Blocks.
-    ///
-    /// # Errors
-    /// As [`stream`](Self::stream).
-    pub fn embed_with(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Vec<f32>, Error> {
-        Ok(self.embed_request(tokens, options)?.wait()?)
-    }
-
-    /// As [`embed_with`](Self::embed_with), for tasks.
-    ///
-    /// # Errors
-    /// As above.
-    pub async fn embed_async(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Vec<f32>, Error> {
-        Ok(self.embed_request(tokens, options)?.wait_async().await?)
-    }
-
-    fn embed_request(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Answer<Vec<f32>>, Error> {
-        let pooling = options.pooling.unwrap_or(self.shared.info.pooling);
-        Ok(self.shared.engine.embed(
-            &self.tenant.inner,
-            self.adapter.clone(),
-            tokens.to_vec(),
-            pooling,
-            options.normalize,
-        )?)
     }
 
     /// An empty sequence that the caller drives forward by forward.
@@ -574,10 +418,6 @@ impl Model {
     }
 }
 
-fn not_a_conversation() -> Error {
-    Error::new(ErrorCode::InvalidArgument, "only a conversation can be rendered")
-}
-
 /// The words that the answer goes on with, where it does.
 fn final_words(request: &Request) -> Option<&str> {
     match &request.prompt {
@@ -585,29 +425,5 @@ fn final_words(request: &Request) -> Option<&str> {
             Some(messages.last()?.0["content"].as_str().unwrap_or_default())
         }
         _ => None,
-    }
-}
-
-/// The tools that the model is told of.
-fn shown_tools(request: &Request) -> &[serde_json::Value] {
-    if request.tool_choice == ToolChoice::None { &[] } else { &request.tools }
-}
-
-fn likelihoods(scores: Vec<Scored>) -> Vec<f32> {
-    scores.into_iter().filter_map(|score| score.next).collect()
-}
-
-/// How a text becomes a vector.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EmbedOptions {
-    /// Which hidden states count; `None` for what the model's file says.
-    pub pooling: Option<Pooling>,
-    /// Scale it to length 1, so that a dot product is the cosine.
-    pub normalize: bool,
-}
-
-impl Default for EmbedOptions {
-    fn default() -> Self {
-        Self { pooling: None, normalize: true }
     }
 }

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use realm_engine::{
-    Finish, FinishReason, Guide, MAX_LOGPROBS, Output, Place, RunEnd, RunMeter, Sampler, Sequence,
-    TextStream, Timings, Token, TokenLogprob, Usage,
+    Finish, FinishReason, MAX_LOGPROBS, Output, Place, RunEnd, RunMeter, Sequence, Timings, Writing,
 };
 
 use crate::error::ErrorCode;
@@ -81,7 +80,7 @@ impl fmt::Debug for LogitsProcessor {
 /// Starts a request whose logits are processed.
 pub(crate) fn start(
     model: &Model,
-    request: realm_engine::Request,
+    mut request: realm_engine::Request,
     processors: Vec<LogitsProcessor>,
     answer: AnswerReader,
 ) -> Result<Generation, Error> {
@@ -100,8 +99,12 @@ pub(crate) fn start(
     request.sampling.check(model.shared.vocabulary())?;
     realm_engine::check_stops(&request.stop)?;
     let tenant = &model.tenant.inner;
+<<<<<<< eeecbe8
+    let mut sequence = engine.sequence(tenant, request.adapter.take(), request.shared_prefix)?;
+=======
     tenant.ready_blocking();
     let mut sequence = engine.sequence(tenant, request.adapter, request.shared_prefix)?;
+>>>>>>> 9239020
     sequence.append(&request.prompt)?;
     let room = sequence.context_length() - sequence.len();
     if room == 0 {
@@ -113,14 +116,17 @@ pub(crate) fn start(
     let (send, receive) = realm_handover::channel(CHANNEL);
     let run = Run {
         model: model.clone(),
+<<<<<<< eeecbe8
+=======
         heeds_end: !request.ignore_eos || guide.is_some(),
         sampler: Sampler::new(request.sampling, &request.prompt),
         guide,
         text: TextStream::new(&request.stop),
         logprobs: request.logprobs,
         spelled: request.spelled,
+>>>>>>> 9239020
         room: request.max_tokens.map_or(room, |most| most.min(room)),
-        usage: Usage { prompt_tokens: sequence.len(), ..Usage::default() },
+        writing: Writing::new(&mut request, guide),
         sequence,
         processors,
         reader: answer,
@@ -134,17 +140,11 @@ pub(crate) fn start(
 struct Run {
     model: Model,
     sequence: Sequence,
-    sampler: Sampler,
-    guide: Option<Guide>,
-    text: TextStream,
+    writing: Writing,
     processors: Vec<LogitsProcessor>,
     reader: AnswerReader,
-    logprobs: Option<usize>,
-    spelled: Vec<u32>,
-    heeds_end: bool,
     /// Tokens to generate at most.
     room: usize,
-    usage: Usage,
     submitted: Instant,
     timeout: Option<Duration>,
 }
@@ -168,7 +168,7 @@ impl Run {
                     prefill: first - started,
                     decode: first.elapsed(),
                 };
-                Finish { reason, usage: self.usage, timings }
+                Finish { reason, usage: self.writing.usage(), timings }
             });
             let mut chunk = Chunk::from(chunk);
             self.reader.read(&mut chunk);
@@ -195,58 +195,30 @@ impl Run {
             );
             return Err(Error::new(ErrorCode::LimitExceeded, why));
         }
-        if let Some(guide) = &mut self.guide {
-            guide.start_mask();
-        }
+        self.writing.prepare();
         let forwarded = self.sequence.forward_async(Output::LastLogits).await?;
-        if self.usage.generated_tokens == 0 {
-            self.usage.cached_tokens = forwarded.cached;
+        if self.writing.usage().generated_tokens == 0 {
+            self.writing.found_cached(forwarded.cached);
         }
+        let tokenizer = &self.model.shared.tokenizer;
         let mut logits = forwarded.values;
-        let raw = self.logprobs.map(|_| logits.clone());
-        if let Some(guide) = &mut self.guide {
-            let mask = guide.mask()?;
-            for (id, logit) in (0..).zip(&mut logits) {
-                if !mask.allows(id) {
-                    *logit = f32::NEG_INFINITY;
-                }
-            }
-        }
+        let raw = if self.writing.has_logprobs() { logits.clone() } else { Vec::new() };
+        self.writing.rule_out(&mut logits, tokenizer)?;
         for processor in &self.processors {
             logits = processor.process(self.sequence.tokens(), logits).await?;
         }
-        let possible = logits.iter().any(|&logit| logit > f32::NEG_INFINITY);
-        let mask = self.guide.as_mut().map(Guide::mask).transpose()?;
-        let token = self.sampler.sample_masked(&logits, mask).filter(|_| possible).ok_or_else(|| {
-            let why = "every token is ruled out here: by the logits processors, `banned_tokens`, `logit_bias` or the grammar";
-            Error::new(ErrorCode::InvalidArgument, why)
-        })?;
-        if let Some(guide) = &mut self.guide {
-            guide.accept(token)?;
+        if logits.iter().all(|&logit| logit == f32::NEG_INFINITY) {
+            let why = "every token is ruled out here: by the logits processors, or by them and the grammar";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
         }
-        self.usage.generated_tokens += 1;
-        let tokenizer = &self.model.shared.tokenizer;
-        let end = self.heeds_end && tokenizer.end_tokens().contains(&token);
-        let complete = self.guide.as_ref().is_some_and(Guide::is_finished);
-        let last = self.usage.generated_tokens >= self.room;
-        let special = self.spelled.contains(&token);
-        let (text, reason) = self.text.answer(token, tokenizer, special, end, complete, last);
-        let (logprob, top) =
-            raw.as_deref().zip(self.logprobs).map(|(raw, n)| logprobs(raw, token, n)).unzip();
-        let tokens = vec![Token { id: token, logprob, top: top.unwrap_or_default() }];
+        let token = self.writing.choose(&logits, tokenizer)?;
+        let mut chunk = realm_engine::Chunk { text: String::new(), tokens: Vec::new(), finish: None };
+        let last = self.writing.usage().generated_tokens + 1 >= self.room;
+        let reason = self.writing.push(token, &raw, tokenizer, last, &mut chunk);
         if reason.is_none() {
             self.sequence.append(&[token])?;
         }
         self.sequence.recycle(logits);
-        Ok((realm_engine::Chunk { text, tokens, finish: None }, reason))
+        Ok((chunk, reason))
     }
-}
-
-/// The log-probability of a token and the `n` likeliest ones, of the model's own distribution.
-fn logprobs(logits: &[f32], token: u32, n: usize) -> (f32, Vec<TokenLogprob>) {
-    let total = realm_engine::log_sum_exp(logits);
-    let of = |logit: f32| (f64::from(logit) - total) as f32;
-    let chosen = logits.get(token as usize).map_or(f32::NEG_INFINITY, |&logit| of(logit));
-    let top = realm_engine::top(logits, n).into_iter();
-    (chosen, top.map(|(id, logit)| TokenLogprob { id, logprob: of(logit) }).collect())
 }

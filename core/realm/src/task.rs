@@ -1,24 +1,15 @@
 //! A future that a thread of its own drives: for requests that call functions of the application's.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Wake, Waker};
-use std::thread::Thread;
+use std::task::Poll;
+
+use realm_handover::{Wakers, block_on};
 
 use crate::Error;
 use crate::error::ErrorCode;
-
-/// Waits for a future on the calling thread.
-pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let control = Arc::new(Control::default());
-    // Nobody else has it, so it is not cancelled and runs to its end.
-    match drive(&control, future) {
-        Some(value) => value,
-        None => unreachable!("only a task's handle cancels"),
-    }
-}
 
 /// The handle of a running task. Dropping it ends the task: its future is dropped as soon as it returns from what it calls.
 pub(crate) struct Task(Arc<Control>);
@@ -29,48 +20,21 @@ pub(crate) struct TaskState(Arc<Control>);
 
 #[derive(Default)]
 struct Control {
-    thread: OnceLock<Thread>,
-    /// Apart from the thread's own token, which anything that blocks within the future may use up.
-    woken: AtomicBool,
     cancelled: AtomicBool,
     ended: AtomicBool,
+    /// The thread, to be told of the cancel.
+    waiting: Wakers,
 }
 
-impl Control {
-    fn unpark(&self) {
-        self.woken.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
-    }
-}
-
-impl Wake for Control {
-    fn wake(self: Arc<Self>) {
-        self.unpark();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.unpark();
-    }
-}
-
-/// Polls a future on the calling thread until it is ready; `None` if it was cancelled before.
-fn drive<T>(control: &Arc<Control>, future: impl Future<Output = T>) -> Option<T> {
-    // Before the first look at the flags: a wake that comes earlier has set one.
-    let _ = control.thread.set(std::thread::current());
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::clone(control));
-    let mut context = Context::from_waker(&waker);
-    while !control.cancelled.load(Ordering::Acquire) {
-        if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut context) {
-            return Some(value);
-        }
-        while !control.woken.swap(false, Ordering::AcqRel) {
-            std::thread::park();
-        }
-    }
-    None
+/// Polls a future on this thread until it is ready or the task is cancelled.
+fn drive(control: &Control, work: impl Future<Output = ()>) {
+    let cancelled =
+        || if control.cancelled.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending };
+    let (mut work, mut cancelled) = (pin!(work), control.waiting.until(cancelled));
+    block_on(std::future::poll_fn(|context| match Pin::new(&mut cancelled).poll(context) {
+        Poll::Pending => work.as_mut().poll(context),
+        over => over,
+    }));
 }
 
 impl Task {
@@ -100,7 +64,7 @@ impl Task {
 impl Drop for Task {
     fn drop(&mut self) {
         self.0.cancelled.store(true, Ordering::Release);
-        self.0.unpark();
+        self.0.waiting.wake_all();
     }
 }
 
@@ -154,26 +118,5 @@ mod tests {
         drop(task);
         assert!(state.is_over());
         wait.recv_timeout(Duration::from_secs(20)).expect("the future was kept");
-    }
-
-    #[test]
-    fn a_wake_during_a_call_that_blocks_is_not_lost() {
-        let (send, receive) = realm_handover::channel(1);
-        let ready = block_on(async move {
-            let mut receive = pin!(receive.recv());
-            let mut sent = false;
-            std::future::poll_fn(move |context| {
-                let next = receive.as_mut().poll(context);
-                if next.is_pending() && !sent {
-                    sent = true;
-                    send.try_send(7).unwrap();
-                    // Uses the thread's token up, as blocking on anything else does.
-                    std::thread::park_timeout(Duration::from_millis(1));
-                }
-                next
-            })
-            .await
-        });
-        assert_eq!(ready, Some(7));
     }
 }

@@ -85,7 +85,8 @@ impl Grants {
         })
     }
 
-    /// Programs may write to a log: it is called with the tenant's name, a level and the message.
+    /// Programs may write to a log: it is called with the tenant's name, a level and the message. The program waits for it, and so
+    /// may others: one that takes long or asks a model belongs behind a [`LogQueue`](crate::LogQueue).
     pub fn log_to(mut self, log: impl Fn(&str, Level, &str) + Send + Sync + 'static) -> Self {
         self.log = Some(Arc::new(log));
         self

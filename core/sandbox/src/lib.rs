@@ -7,6 +7,7 @@
 //! - [`Sandbox`]: compiles and runs; one a process.
 //! - [`Program`]: a compiled component.
 //! - [`Grants`]: what a tenant's programs may do beside asking models; nothing by default.
+//! - [`LogQueue`]: calls a function with the lines of a log on a thread of its own.
 //! - [`Model`]: a loaded model as programs see it.
 //! - [`Job`] and [`Reply`]: a request to a program, and its answer as it comes.
 //!
@@ -24,6 +25,7 @@ mod error;
 mod executor;
 mod grants;
 mod host;
+mod log;
 mod model;
 mod pace;
 mod passed;
@@ -41,7 +43,12 @@ mod wasi;
 
 pub use error::{Error, ErrorKind};
 pub use grants::{Answer, Grants, Level, Log, Random, Tool};
+<<<<<<< eeecbe8
+pub use log::LogQueue;
+pub use model::{Model, Prompt, Request};
+=======
 pub use model::{Model, Prompt, Request, prompt_too_long};
+>>>>>>> 9239020
 pub use program::{Contract, Program, ProgramInfo, Programs};
 pub use run::{FindModel, Job, Reply};
 pub use sandbox::{Sandbox, SandboxConfig};

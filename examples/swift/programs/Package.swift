@@ -1,7 +1,7 @@
 // swift-tools-version:5.9
 import PackageDescription
 
-let names = ["Hello", "Chat", "Tenants", "Program", "Guided"]
+let names = ["Hello", "Chat", "Tenants", "Program", "Guided", "Lists", "Session"]
 
 let package = Package(
     name: "RealmExamples",

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use llguidance::api::StopReason;
 use llguidance::{TokenParser, panic_utils};
 use realm_handover::Receiver;
-use realm_model::Likeliest;
 
 use super::cache::brief;
 use super::pool::{Ahead, Done, Job, MaskPool, compute};
 use crate::Error;
-use crate::sampling::{Sampler, TokenMask};
+use crate::sampling::TokenMask;
 
 /// Says which tokens may come next. For each token: [`start_mask`](Self::start_mask) before the forward pass,
-/// [`sample`](Self::sample) after it, until it [is finished](Self::is_finished).
+/// [`mask`](Self::mask) after it, and [`accept`](Self::accept) for the one that was chosen, until it
+/// [is finished](Self::is_finished).
 ///
 /// A step that verifies drafted tokens samples row after row and stops at the first token that is not the drafted
 /// one; a guide has seen exactly the tokens that were sampled, so nothing is ever taken back.
@@ -101,28 +101,6 @@ impl Guide {
                 Ok(None)
             }
         }
-    }
-
-    /// Chooses the next token and goes on from it.
-    ///
-    /// # Errors
-    /// As [`mask`](Self::mask), and `InvalidArgument` where the request bans all that the grammar allows.
-    pub fn sample(&mut self, sampler: &mut Sampler, logits: &[f32]) -> Result<u32, Error> {
-        let token = sampler.sample_masked(logits, Some(self.mask()?)).ok_or_else(|| {
-            Error::InvalidArgument("every token that the grammar allows here is banned by the request".into())
-        })?;
-        self.accept(token)?;
-        Ok(token)
-    }
-
-    /// [`sample`](Self::sample) by the likeliest tokens; `None` if it takes all logits.
-    pub(crate) fn sample_likeliest(
-        &mut self,
-        sampler: &mut Sampler,
-        likeliest: Likeliest<'_>,
-    ) -> Result<Option<u32>, Error> {
-        let token = sampler.sample_likeliest(likeliest, Some(self.mask()?));
-        token.map(|token| self.accept(token).map(|()| token)).transpose()
     }
 
     /// Goes on from `token`, which the mask allowed.

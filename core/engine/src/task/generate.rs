@@ -11,30 +11,20 @@ use super::Rows;
 use crate::Error;
 use crate::guide::Guide;
 use crate::metrics::Outcome;
-use crate::request::{Chunk, Finish, FinishReason, Request, Timings, Token, Usage};
-use crate::sampling::{Sampler, finite, logprobs};
+use crate::request::{Chunk, Finish, FinishReason, Request, Timings};
+use crate::sampling::finite;
 use crate::speculate::Speculator;
-use crate::text::TextStream;
-use crate::thought::{Stage, ThoughtWatch};
+use crate::writing::Writing;
 
 /// A request for text.
 pub(crate) struct Generate {
-    sampler: Sampler,
-    guide: Option<Guide>,
-    /// Follows the thought before the answer, which the guide leaves alone.
-    thought: Option<ThoughtWatch>,
+    writing: Writing,
     /// Where its drafts come from, if it may have any.
     speculator: Option<Speculator>,
-    text: TextStream,
     chunks: Sender<Result<Chunk, Error>>,
     /// What the last step has for the reader: see [`deliver`](Self::deliver).
     outbox: Option<Chunk>,
     paused: Arc<AtomicBool>,
-    usage: Usage,
-    logprobs: Option<usize>,
-    ignore_eos: bool,
-    special: bool,
-    spelled: Vec<u32>,
     submitted: Instant,
     started: Option<Instant>,
     first_token: Option<Instant>,
@@ -55,19 +45,15 @@ impl Generate {
         paused: Arc<AtomicBool>,
     ) -> Self {
         Self {
-            sampler: Sampler::new(std::mem::take(&mut request.sampling), &request.prompt),
-            guide,
-            thought: request.thought.take().map(ThoughtWatch::new),
+            writing: Writing::new(request, guide),
             speculator,
+<<<<<<< eeecbe8
+=======
             text: TextStream::new(&std::mem::take(&mut request.stop)),
+>>>>>>> 9239020
             chunks,
             outbox: None,
             paused,
-            usage: Usage { prompt_tokens: request.prompt.len(), ..Usage::default() },
-            logprobs: request.logprobs,
-            ignore_eos: request.ignore_eos,
-            special: request.special,
-            spelled: std::mem::take(&mut request.spelled),
             submitted: Instant::now(),
             started: None,
             first_token: None,
@@ -79,47 +65,36 @@ impl Generate {
     pub(crate) fn start(&mut self, cached: usize) {
         if self.started.is_none() {
             self.started = Some(Instant::now());
-            self.usage.cached_tokens = cached;
+            self.writing.found_cached(cached);
         }
     }
 
     /// More of its prompt turned out to be cached after it had started.
     pub(crate) fn found_cached(&mut self, tokens: usize) {
         if self.first_token.is_none() {
-            self.usage.cached_tokens += tokens;
+            self.writing.usage.cached_tokens += tokens;
         }
     }
 
     /// The next forward pass gives logits: what sampling needs beside them is computed in the meantime.
     pub(crate) fn prepare(&mut self) {
-        let stage = self.stage();
-        if let Some(guide) = self.guide.as_mut().filter(|_| stage != Stage::Thinking) {
-            guide.start_mask();
-        }
-    }
-
-    /// Whether the text is in its thought or after it.
-    fn stage(&self) -> Stage {
-        self.thought.as_ref().map_or(Stage::Answering, ThoughtWatch::stage)
+        self.writing.prepare();
     }
 
     /// What may follow `tokens`, as far as that is known without a forward pass; `None` if it may have no drafts. There is
     /// room for `room` of them.
     pub(crate) fn look_ahead(&mut self, tokens: &[u32], room: usize) -> Option<&mut Speculator> {
-        let stage = self.stage();
         let speculator = self.speculator.as_mut()?;
         speculator.look_up(tokens);
-        if let Some(guide) = self.guide.as_mut().filter(|_| stage == Stage::Answering) {
-            // What goes wrong here will go wrong with the mask, which says so.
-            let mut forced = || guide.forced_tokens().unwrap_or_default();
-            speculator.force(|| forced().into_iter().take(room).collect());
+        if self.writing.is_guided() {
+            speculator.force(|| self.writing.forced_tokens().into_iter().take(room).collect());
         }
         Some(speculator)
     }
 
     /// Whether the likeliest tokens are mostly enough to choose from.
     pub(crate) fn needs_few(&self) -> bool {
-        self.logprobs.is_none() && self.sampler.needs_few()
+        self.writing.needs_few()
     }
 
     /// How many times choosing a token goes through the vocabulary.
@@ -166,7 +141,7 @@ impl Generate {
     ) -> Step {
         let mut step = Step { tokens: Vec::with_capacity(1 + drafts.len()), ended: false };
         let mut chunk = Chunk { text: String::new(), tokens: Vec::new(), finish: None };
-        self.usage.draft_tokens += drafts.len();
+        self.writing.usage.draft_tokens += drafts.len();
         let (mut failed, mut accepted) = (None, 0);
         let mut space = Vec::new();
         for i in 0..results.len() {
@@ -181,10 +156,10 @@ impl Generate {
             };
             let right = drafts.get(i) == Some(&token);
             accepted += usize::from(right);
-            self.usage.accepted_tokens += usize::from(right);
+            self.writing.usage.accepted_tokens += usize::from(right);
             step.tokens.push(token);
-            self.usage.generated_tokens += 1;
-            let finish = self.push(token, row, tokenizer, step.tokens.len() >= room, &mut chunk);
+            self.first_token.get_or_insert_with(Instant::now);
+            let finish = self.writing.push(token, row, tokenizer, step.tokens.len() >= room, &mut chunk);
             if let Some(reason) = finish {
                 chunk.finish = Some(self.finish(reason));
                 step.ended = true;
@@ -221,104 +196,15 @@ impl Generate {
         tokenizer: &Tokenizer,
         space: &'s mut Vec<f32>,
     ) -> Result<(u32, &'s [f32]), Error> {
-        match self.stage() {
-            Stage::Answering => self.sample_answer(results, i, space),
-            Stage::Thinking => {
-                let guide = self.guide.take();
-                let sampled = self.sample_answer(results, i, space);
-                self.guide = guide;
-                let (token, row) = sampled?;
-                let settled = match (&self.guide, &self.thought) {
-                    (Some(_), Some(thought)) => {
-                        thought.settle(token, tokenizer.end_tokens().contains(&token), tokenizer)
-                    }
-                    _ => token,
-                };
-                Ok((settled, row))
-            }
-            Stage::Undecided => self.sample_either(results, i, tokenizer, space),
-        }
-    }
-
-    /// The first token, which may begin a thought or, as the guide allows, the answer.
-    fn sample_either<'s>(
-        &mut self,
-        results: &'s Rows<'_>,
-        i: usize,
-        tokenizer: &Tokenizer,
-        space: &'s mut Vec<f32>,
-    ) -> Result<(u32, &'s [f32]), Error> {
-        let (Some(guide), Some(thought)) = (&mut self.guide, &mut self.thought) else {
-            return self.sample_answer(results, i, space);
-        };
-        let opening = thought.opening_tokens(tokenizer);
-        if opening.is_empty() {
-            thought.guide();
-            return self.sample_answer(results, i, space);
-        }
-        let mut mask = guide.mask()?.clone();
-        opening.iter().for_each(|&token| mask.allow(token));
-        let row = results.all(i, space)?;
-        let token = self.sampler.sample_masked(row, Some(&mask)).ok_or_else(|| {
-            Error::InvalidArgument("every token that the grammar allows here is banned by the request".into())
-        })?;
-        if !opening.contains(&token) {
-            guide.accept(token)?;
-            thought.answer();
-        }
-        Ok((token, row))
-    }
-
-    /// Chooses the token after row `i` as the guide, if there is one, allows.
-    fn sample_answer<'s>(
-        &mut self,
-        results: &'s Rows<'_>,
-        i: usize,
-        space: &'s mut Vec<f32>,
-    ) -> Result<(u32, &'s [f32]), Error> {
-        if self.logprobs.is_none()
+        if !self.writing.has_logprobs()
             && let Some(likeliest) = results.likeliest(i)
+            && let Some(token) = self.writing.choose_likeliest(likeliest, tokenizer)?
         {
-            let token = match &mut self.guide {
-                Some(guide) => guide.sample_likeliest(&mut self.sampler, likeliest)?,
-                None => self.sampler.sample_likeliest(likeliest, None),
-            };
-            if let Some(token) = token {
-                return Ok((token, &[]));
-            }
+            return Ok((token, &[]));
         }
         let row = results.all(i, space)?;
-        finite(row, || format!("generated token {}", self.usage.generated_tokens + 1))?;
-        let token = match &mut self.guide {
-            Some(guide) => guide.sample(&mut self.sampler, row)?,
-            None => self.sampler.sample(row),
-        };
-        Ok((token, row))
-    }
-
-    /// Adds a token to a chunk; returns why the text ends with it, if it does.
-    fn push(
-        &mut self,
-        id: u32,
-        logits: &[f32],
-        tokenizer: &Tokenizer,
-        last: bool,
-        chunk: &mut Chunk,
-    ) -> Option<FinishReason> {
-        self.first_token.get_or_insert_with(Instant::now);
-        if let Some(thought) = &mut self.thought {
-            thought.push(id, tokenizer);
-            self.usage.reasoning_tokens = thought.tokens();
-        }
-        let (logprob, top) = self.logprobs.map(|n| logprobs(logits, id, n)).unzip();
-        chunk.tokens.push(Token { id, logprob, top: top.unwrap_or_default() });
-        let heeds_end = !self.ignore_eos || self.guide.is_some();
-        let end = heeds_end && tokenizer.end_tokens().contains(&id);
-        let complete = self.guide.as_ref().is_some_and(Guide::is_finished);
-        let special = self.special || self.spelled.contains(&id);
-        let (text, reason) = self.text.answer(id, tokenizer, special, end, complete, last);
-        chunk.text += &text;
-        reason
+        finite(row, || format!("generated token {}", self.writing.usage.generated_tokens + 1))?;
+        Ok((self.writing.choose(row, tokenizer)?, row))
     }
 
     fn finish(&self, reason: FinishReason) -> Finish {
@@ -327,7 +213,7 @@ impl Generate {
         let first = self.first_token.unwrap_or(now);
         let timings =
             Timings { queued: started - self.submitted, prefill: first - started, decode: now - first };
-        Finish { reason, usage: self.usage, timings }
+        Finish { reason, usage: self.writing.usage, timings }
     }
 
     pub(super) fn is_abandoned(&self) -> bool {

@@ -15,6 +15,7 @@ mod shared;
 mod wakers;
 
 mod sync {
+    pub(crate) use loom::sync::atomic::AtomicBool;
     pub(crate) use loom::sync::{Arc, Mutex, MutexGuard};
     pub(crate) use loom::thread_local;
 
@@ -219,6 +220,34 @@ fn two_reads_of_one_task_have_wake_ups_of_their_own() {
         engine.join().unwrap();
         assert!(count.0.load(Ordering::SeqCst) > 0, "the second read is not woken");
         assert_eq!(second.as_mut().poll(&mut context), Poll::Ready(Some(1)));
+    });
+}
+
+#[test]
+fn a_wake_during_a_call_that_blocks_is_not_lost() {
+    explore(3, || {
+        let (outer, items) = channel(1);
+        let (inner, others) = channel(1);
+        let engine = thread::spawn(move || {
+            let _ = outer.try_send(1);
+            let _ = inner.try_send(2);
+        });
+        let item = block_on(async {
+            let mut receive = pin!(items.recv());
+            let mut polls = 0;
+            std::future::poll_fn(|context| {
+                let next = receive.as_mut().poll(context);
+                polls += 1;
+                // A callback that waits for something else, on this thread. The first poll has no waker to be woken by.
+                if next.is_pending() && polls == 2 {
+                    assert_eq!(others.recv_blocking(), Some(2));
+                }
+                next
+            })
+            .await
+        });
+        assert_eq!(item, Some(1));
+        engine.join().unwrap();
     });
 }
 

@@ -132,14 +132,14 @@ pub(super) fn choices(request: Request, n: usize) -> impl Iterator<Item = Reques
     })
 }
 
-/// Both names of the limit.
+/// Both names of the limit, of which OpenAI's API takes one.
 fn max_tokens(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
     let old = fields.count("max_tokens", 1)?;
     let new = fields.count("max_completion_tokens", 1)?;
     match (old, new) {
-        (Some(old), Some(new)) if old != new => {
+        (Some(old), Some(new)) => {
             let message = format!("max_tokens is {old} and max_completion_tokens {new}; give one of them");
-            Err(ApiError::invalid("max_tokens", message))
+            Err(ApiError::combination("max_tokens", message))
         }
         _ => Ok(new.or(old)),
     }
@@ -149,7 +149,7 @@ fn top_logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
     let (wanted, top) = (fields.flag("logprobs")?.unwrap_or(false), fields.count("top_logprobs", 0)?);
     match top {
         Some(1..) if !wanted => {
-            Err(ApiError::invalid("top_logprobs", "top_logprobs needs `logprobs`: true beside it"))
+            Err(ApiError::combination("top_logprobs", "top_logprobs needs `logprobs`: true beside it"))
         }
         _ => Ok(wanted.then_some(top.unwrap_or(0))),
     }

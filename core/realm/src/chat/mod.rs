@@ -1,6 +1,5 @@
 //! Conversations that remember, and run tools themselves.
 
-mod history;
 mod turn;
 
 use std::fmt;
@@ -11,6 +10,7 @@ use realm_sandbox::Tool;
 use serde_json::Value;
 
 use crate::error::ErrorCode;
+use crate::history;
 use crate::task::{Task, TaskState};
 use crate::tools::name_of;
 use crate::{Completion, Error, Generation, Message, Model, Prompt, Request};

@@ -4,7 +4,7 @@ use realm_engine::{Timings, Usage};
 use realm_handover::Sender;
 use serde_json::{Value, json};
 
-use super::{ChatSession, Overflow, Session, history};
+use super::{ChatSession, Overflow, Session};
 use crate::task::TaskState;
 use crate::tools::name_of;
 use crate::{Chunk, Error, Finish, Message, Prompt, Request, ToolCall, ToolChoice};
@@ -110,20 +110,18 @@ impl Answer<'_> {
             // A call that had to be has been made.
             request.tool_choice = ToolChoice::Auto;
         }
-        let limit = model.tenant.inner.limits().kv_tokens;
-        let context = model.info().context_length.min(limit.unwrap_or(usize::MAX));
-        let answer = request.max_tokens.unwrap_or(context / 4).min(context / 2);
-        loop {
-            request.prompt = Prompt::Chat(self.messages.clone());
-            if options.overflow == Overflow::Refuse || model.prompt_length(&request)? + answer <= context {
-                return Ok(request);
-            }
-            let dropped = history::drop_oldest(&mut self.messages);
-            if dropped == 0 {
-                return Ok(request);
-            }
+        request.prompt = Prompt::Chat(self.messages.clone());
+        if options.overflow == Overflow::Refuse {
+            return Ok(request);
+        }
+        let (request, dropped) = model.drop_oldest_turns(request)?;
+        if let Prompt::Chat(kept) = &request.prompt
+            && dropped > 0
+        {
+            self.messages.clone_from(kept);
             self.dropped += dropped;
         }
+        Ok(request)
     }
 
     /// One round; `None` if the reader has left.

@@ -1,0 +1,206 @@
+//! A text on its way: which token comes next, and what its reader gets of it.
+
+use std::borrow::Cow;
+
+use realm_model::Likeliest;
+use realm_tokenizer::Tokenizer;
+
+use crate::Error;
+use crate::guide::Guide;
+use crate::request::{Chunk, FinishReason, Request, Token, Usage};
+use crate::sampling::{Sampler, TokenMask, logprobs};
+use crate::text::TextStream;
+use crate::thought::{Stage, ThoughtWatch};
+
+/// A request's text, token by token: [`prepare`](Self::prepare) before the forward pass, [`choose`](Self::choose) after it, and
+/// [`push`](Self::push) for what was chosen.
+pub struct Writing {
+    sampler: Sampler,
+    guide: Option<Guide>,
+    /// Follows the thought before the answer, which the guide leaves alone.
+    thought: Option<ThoughtWatch>,
+    text: TextStream,
+    logprobs: Option<usize>,
+    ignore_eos: bool,
+    special: bool,
+    spelled: Vec<u32>,
+    pub(crate) usage: Usage,
+}
+
+impl Writing {
+    /// The text of a request, whose parts that concern it are taken.
+    pub fn new(request: &mut Request, guide: Option<Guide>) -> Self {
+        Self {
+            sampler: Sampler::new(std::mem::take(&mut request.sampling), &request.prompt),
+            guide,
+            thought: request.thought.take().map(ThoughtWatch::new),
+            text: TextStream::new(std::mem::take(&mut request.stop)),
+            logprobs: request.logprobs,
+            ignore_eos: request.ignore_eos,
+            special: request.special,
+            spelled: std::mem::take(&mut request.spelled),
+            usage: Usage { prompt_tokens: request.prompt.len(), ..Usage::default() },
+        }
+    }
+
+    /// Tokens used so far.
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// Notes how many tokens of the prompt an earlier request had computed.
+    pub fn found_cached(&mut self, tokens: usize) {
+        self.usage.cached_tokens = tokens;
+    }
+
+    /// Whether tokens come with log-probabilities, for which the model's own logits are needed.
+    pub fn has_logprobs(&self) -> bool {
+        self.logprobs.is_some()
+    }
+
+    /// Whether the likeliest tokens are mostly enough to choose from.
+    pub(crate) fn needs_few(&self) -> bool {
+        !self.has_logprobs() && self.sampler.needs_few()
+    }
+
+    /// The next forward pass gives logits: what choosing needs beside them is computed in the meantime.
+    pub fn prepare(&mut self) {
+        let stage = self.stage();
+        if let Some(guide) = self.guide.as_mut().filter(|_| stage != Stage::Thinking) {
+            guide.start_mask();
+        }
+    }
+
+    /// Whether a grammar guides what comes next.
+    pub(crate) fn is_guided(&self) -> bool {
+        self.guide.is_some() && self.stage() == Stage::Answering
+    }
+
+    /// Tokens that have to come next, where a grammar guides the text.
+    pub(crate) fn forced_tokens(&mut self) -> Vec<u32> {
+        // What goes wrong here will go wrong with the mask, which says so.
+        self.guide.as_mut().and_then(|guide| guide.forced_tokens().ok()).unwrap_or_default()
+    }
+
+    /// Whether the text is in its thought or after it.
+    fn stage(&self) -> Stage {
+        self.thought.as_ref().map_or(Stage::Answering, ThoughtWatch::stage)
+    }
+
+    /// Makes the logit of each token that the grammar forbids here -infinity.
+    ///
+    /// # Errors
+    /// As [`Guide::mask`].
+    pub fn rule_out(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) -> Result<(), Error> {
+        if let Some(mask) = allowed(&mut self.guide, &mut self.thought, tokenizer)? {
+            for (id, logit) in (0..).zip(logits) {
+                if !mask.allows(id) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Chooses the next token, as the grammar allows.
+    ///
+    /// # Errors
+    /// As [`Guide::mask`], and `InvalidArgument` where the request bans every token that may come.
+    pub fn choose(&mut self, logits: &[f32], tokenizer: &Tokenizer) -> Result<u32, Error> {
+        let mask = allowed(&mut self.guide, &mut self.thought, tokenizer)?;
+        let token = match mask {
+            None => self.sampler.sample(logits),
+            Some(mask) => self.sampler.sample_masked(logits, Some(&mask)).ok_or_else(|| {
+                Error::InvalidArgument(
+                    "every token that the grammar allows here is banned by the request".into(),
+                )
+            })?,
+        };
+        self.accept(token, tokenizer)
+    }
+
+    /// [`choose`](Self::choose) by the likeliest tokens; `None` if it takes all logits.
+    pub(crate) fn choose_likeliest(
+        &mut self,
+        likeliest: Likeliest<'_>,
+        tokenizer: &Tokenizer,
+    ) -> Result<Option<u32>, Error> {
+        // The opening of a thought may be none of them.
+        if self.guide.is_some() && self.stage() == Stage::Undecided {
+            return Ok(None);
+        }
+        let mask = allowed(&mut self.guide, &mut self.thought, tokenizer)?;
+        let token = self.sampler.sample_likeliest(likeliest, mask.as_deref());
+        token.map(|token| self.accept(token, tokenizer)).transpose()
+    }
+
+    /// Goes on from a token; returns the one to take in its place, for a thought may have to end first.
+    fn accept(&mut self, token: u32, tokenizer: &Tokenizer) -> Result<u32, Error> {
+        let stage = self.stage();
+        let Some(guide) = &mut self.guide else { return Ok(token) };
+        match (stage, &mut self.thought) {
+            (Stage::Thinking, Some(thought)) => {
+                return Ok(thought.settle(token, tokenizer.end_tokens().contains(&token), tokenizer));
+            }
+            (Stage::Undecided, Some(thought)) => {
+                if !thought.opening_tokens(tokenizer).contains(&token) {
+                    guide.accept(token)?;
+                    thought.answer();
+                }
+            }
+            _ => guide.accept(token)?,
+        }
+        Ok(token)
+    }
+
+    /// Adds a chosen token to a chunk, with log-probabilities by the model's own `logits`, where the request has them; returns why
+    /// the text ends with it, if it does. `last` says that there is room for no more.
+    pub fn push(
+        &mut self,
+        id: u32,
+        logits: &[f32],
+        tokenizer: &Tokenizer,
+        last: bool,
+        chunk: &mut Chunk,
+    ) -> Option<FinishReason> {
+        self.usage.generated_tokens += 1;
+        if let Some(thought) = &mut self.thought {
+            thought.push(id, tokenizer);
+            self.usage.reasoning_tokens = thought.tokens();
+        }
+        let (logprob, top) = self.logprobs.map(|n| logprobs(logits, id, n)).unzip();
+        chunk.tokens.push(Token { id, logprob, top: top.unwrap_or_default() });
+        let heeds_end = !self.ignore_eos || self.guide.is_some();
+        let end = heeds_end && tokenizer.end_tokens().contains(&id);
+        let complete = self.guide.as_ref().is_some_and(Guide::is_finished);
+        let special = self.special || self.spelled.contains(&id);
+        let (text, reason) = self.text.answer(id, tokenizer, special, end, complete, last);
+        chunk.text += &text;
+        reason
+    }
+}
+
+/// The tokens that may come next; `None` where any may: without a grammar, and inside a thought. Where a thought may begin, what
+/// begins it may come beside what the grammar allows.
+fn allowed<'a>(
+    guide: &'a mut Option<Guide>,
+    thought: &mut Option<ThoughtWatch>,
+    tokenizer: &Tokenizer,
+) -> Result<Option<Cow<'a, TokenMask>>, Error> {
+    let Some(guide) = guide else { return Ok(None) };
+    let stage = thought.as_ref().map_or(Stage::Answering, ThoughtWatch::stage);
+    match (stage, thought) {
+        (Stage::Thinking, _) => return Ok(None),
+        (Stage::Undecided, Some(thought)) => {
+            let opening = thought.opening_tokens(tokenizer);
+            if !opening.is_empty() {
+                let mut mask = guide.mask()?.clone();
+                opening.iter().for_each(|&token| mask.allow(token));
+                return Ok(Some(Cow::Owned(mask)));
+            }
+            thought.guide();
+        }
+        _ => {}
+    }
+    Ok(Some(Cow::Borrowed(guide.mask()?)))
+}

@@ -1,0 +1,247 @@
+//! Lines of a log on their way to a function of the application's.
+//!
+//! A line may be written on the engine's thread or on one that other programs wait for, and the function may write to a slow
+//! terminal, take a lock of the application's or ask a model. So it is called on a thread of its own, which is there while
+//! there are lines.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::grants::Level;
+
+/// Lines that wait for the function at most.
+const MAX_LINES: usize = 4096;
+
+/// Bytes of these, unless one line alone has more.
+const MAX_BYTES: usize = 1 << 20;
+
+/// How long the thread waits for another line before it ends: a thread costs some 20 microseconds to start.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+type Sink = Box<dyn Fn(&str, Level, &str) + Send + Sync>;
+
+/// A function that takes lines, and those that wait for it. Whoever writes one never waits: while the function is slower than the
+/// lines come and 4,096 of them or 1 MiB wait, further ones are dropped, and a line of Realm's says how many were. Dropping this
+/// lets the function have what waits.
+///
+/// ```
+/// use realm_sandbox::{Grants, LogQueue};
+///
+/// let log = LogQueue::new(|tenant, level, message| println!("{tenant} {level:?}: {message}"));
+/// let grants = Grants::none().log_to(move |tenant, level, message| log.write(tenant, level, message));
+/// ```
+pub struct LogQueue(Arc<Shared>);
+
+struct Shared {
+    sink: Sink,
+    state: Mutex<State>,
+    /// A line, or the end, for the thread.
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    lines: VecDeque<Line>,
+    bytes: usize,
+    /// Lines that were dropped since the function was last told.
+    dropped: usize,
+    /// The process whose thread calls the function: a fork has none.
+    running: Option<u32>,
+    /// Whether no more lines come.
+    ended: bool,
+}
+
+struct Line {
+    from: String,
+    level: Level,
+    message: String,
+}
+
+impl Line {
+    /// Bytes.
+    fn len(&self) -> usize {
+        self.from.len() + self.message.len()
+    }
+}
+
+impl State {
+    /// What says that lines were dropped, for the place where they are missing.
+    fn gap(&mut self) -> Option<Line> {
+        let dropped = std::mem::take(&mut self.dropped);
+        let message = format!("{dropped} lines were dropped here: they came faster than this log takes them");
+        (dropped > 0).then(|| Line { from: "realm::log".into(), level: Level::Warn, message })
+    }
+}
+
+impl LogQueue {
+    /// Has `sink` called with where a line is from, its level and its message.
+    pub fn new(sink: impl Fn(&str, Level, &str) + Send + Sync + 'static) -> Self {
+        let sink: Sink = Box::new(sink);
+        Self(Arc::new(Shared { sink, state: Mutex::default(), more: Condvar::new() }))
+    }
+
+    /// Writes a line.
+    pub fn write(&self, from: &str, level: Level, message: &str) {
+        let mut state = self.0.state();
+        let bytes = state.bytes + from.len() + message.len();
+        if !state.lines.is_empty() && (bytes > MAX_BYTES || state.lines.len() >= MAX_LINES) {
+            state.dropped += 1;
+            return;
+        }
+        let gap = state.gap();
+        let line = Line { from: from.to_owned(), level, message: message.to_owned() };
+        for line in gap.into_iter().chain([line]) {
+            state.bytes += line.len();
+            state.lines.push_back(line);
+        }
+        let process = std::process::id();
+        if state.running == Some(process) {
+            drop(state);
+            self.0.more.notify_one();
+            return;
+        }
+        let shared = Arc::clone(&self.0);
+        let started = std::thread::Builder::new().name("realm-log".into()).spawn(move || shared.run());
+        match started {
+            Ok(_) => state.running = Some(process),
+            // The next line tries again.
+            Err(_) => {
+                state.dropped += state.lines.len();
+                state.lines.clear();
+                state.bytes = 0;
+            }
+        }
+    }
+}
+
+impl Drop for LogQueue {
+    fn drop(&mut self) {
+        self.0.state().ended = true;
+        self.0.more.notify_one();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread: calls the function with each line, and ends when none comes.
+    fn run(&self) {
+        loop {
+            let idle = |state: &mut State| state.lines.is_empty() && !state.ended;
+            let waited = self.more.wait_timeout_while(self.state(), PATIENCE, idle);
+            let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            let Some(line) = state.lines.pop_front() else {
+                state.running = None;
+                return;
+            };
+            state.bytes -= line.len();
+            let gap = if state.lines.is_empty() { state.gap() } else { None };
+            drop(state);
+            for Line { from, level, message } in std::iter::once(line).chain(gap) {
+                realm_handover::call_out(|| (self.sink)(&from, level, &message));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    type Told = mpsc::Receiver<(String, Level, String)>;
+
+    /// A queue whose function waits for a turn before it takes a line.
+    fn queue() -> (LogQueue, mpsc::Sender<()>, Told) {
+        let (turn, turns) = mpsc::channel::<()>();
+        let (tell, told) = mpsc::channel();
+        let turns = Mutex::new(turns);
+        let queue = LogQueue::new(move |from, level, message| {
+            let _ = turns.lock().unwrap().recv();
+            let _ = tell.send((from.to_owned(), level, message.to_owned()));
+        });
+        (queue, turn, told)
+    }
+
+    #[test]
+    fn a_function_that_sleeps_holds_no_writer_up() {
+        let (queue, turn, told) = queue();
+        (0..MAX_LINES + 100).for_each(|line| queue.write("a", Level::Info, &line.to_string()));
+        drop(turn);
+        let mut lines = told.iter().take_while(|line| line.0 != "realm::log").map(|line| line.2);
+        for line in 0..MAX_LINES {
+            assert_eq!(lines.next(), Some(line.to_string()), "they are in order");
+        }
+        // One more where the first was taken before the queue was full.
+        assert!(lines.count() <= 1);
+        queue.write("a", Level::Info, "the next one");
+        assert_eq!(told.recv().unwrap().2, "the next one");
+    }
+
+    #[test]
+    fn the_gap_is_told_with_its_length_and_where_it_is() {
+        let (queue, turn, told) = queue();
+        (0..MAX_LINES + 100).for_each(|line| queue.write("a", Level::Info, &line.to_string()));
+        // Room for one more, while others still wait.
+        turn.send(()).unwrap();
+        turn.send(()).unwrap();
+        let mut last = (0..2).map(|_| told.recv().unwrap().2).last().unwrap();
+        while queue.0.state().lines.len() >= MAX_LINES {
+            std::thread::yield_now();
+        }
+        queue.write("a", Level::Info, "after the gap");
+        drop(turn);
+        let gap = loop {
+            let line = told.recv().unwrap();
+            if line.0 == "realm::log" {
+                break line;
+            }
+            last = line.2;
+        };
+        let missed = MAX_LINES + 100 - (last.parse::<usize>().unwrap() + 1);
+        assert_eq!((gap.1, gap.2.split(' ').next()), (Level::Warn, Some(missed.to_string().as_str())));
+        assert_eq!(told.recv().unwrap().2, "after the gap");
+    }
+
+    #[test]
+    fn long_lines_are_bounded_by_their_bytes() {
+        let (queue, turn, told) = queue();
+        let long = "x".repeat(MAX_BYTES / 2);
+        for _ in 0..64 {
+            queue.write("a", Level::Info, &long);
+        }
+        queue.0.state().lines.iter().for_each(|line| assert_eq!(line.message.len(), long.len()));
+        assert!(queue.0.state().bytes <= MAX_BYTES);
+        drop(turn);
+        drop(queue);
+        let lines: Vec<_> = told.iter().collect();
+        assert!((3..=6).contains(&lines.len()), "{} lines", lines.len());
+        assert!(lines.iter().any(|line| line.0 == "realm::log"));
+    }
+
+    #[test]
+    fn the_end_lets_the_function_have_what_waits_and_then_drops_it() {
+        let (queue, turn, told) = queue();
+        queue.write("a", Level::Warn, "last words");
+        drop(queue);
+        turn.send(()).unwrap();
+        assert_eq!(told.recv().unwrap(), ("a".to_owned(), Level::Warn, "last words".to_owned()));
+        assert!(told.recv().is_err(), "the function is kept");
+    }
+
+    #[test]
+    fn a_function_that_panics_gets_the_next_line() {
+        let (tell, told) = mpsc::channel();
+        let queue = LogQueue::new(move |_, _, message| {
+            assert!(message != "bad", "expected by this test");
+            tell.send(message.to_owned()).unwrap();
+        });
+        queue.write("a", Level::Info, "bad");
+        queue.write("a", Level::Info, "good");
+        assert_eq!(told.recv().unwrap(), "good");
+    }
+}
