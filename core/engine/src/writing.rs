@@ -34,7 +34,7 @@ impl Writing {
             sampler: Sampler::new(std::mem::take(&mut request.sampling), &request.prompt),
             guide,
             thought: request.thought.take().map(ThoughtWatch::new),
-            text: TextStream::new(std::mem::take(&mut request.stop)),
+            text: TextStream::new(&std::mem::take(&mut request.stop)),
             logprobs: request.logprobs,
             ignore_eos: request.ignore_eos,
             special: request.special,
@@ -61,6 +61,12 @@ impl Writing {
     /// Whether the likeliest tokens are mostly enough to choose from.
     pub(crate) fn needs_few(&self) -> bool {
         !self.has_logprobs() && self.sampler.needs_few()
+    }
+
+    /// How many times choosing a token goes through the vocabulary.
+    pub(crate) fn looks(&self) -> usize {
+        let all = usize::from(!self.needs_few());
+        all * self.sampler.looks() + usize::from(self.has_logprobs()) + usize::from(self.guide.is_some())
     }
 
     /// The next forward pass gives logits: what choosing needs beside them is computed in the meantime.

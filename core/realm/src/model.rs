@@ -193,7 +193,7 @@ impl Model {
             let why = "`input` is for a program, and the tenant has none; see `Tenant::set_program`";
             return Err(Error::new(ErrorCode::InvalidArgument, why));
         }
-        let prompt = self.prompt_tokens(&request)?;
+        let prompt = self.fitting_tokens(&request)?;
         let shared_prefix = self.shared_prefix(&request, &prompt)?;
         let adapter = self.adapter_of(&request);
         // Texts that nobody made a conversation of have no thoughts, and no marks of them.
@@ -286,64 +286,6 @@ impl Model {
         self.tenant.inner.limits().kv_tokens.map_or(context, |tokens| tokens.min(context))
     }
 
-<<<<<<< eeecbe8
-=======
-    /// How many tokens a request goes on from.
-    pub(crate) fn prompt_length(&self, request: &Request) -> Result<usize, Error> {
-        Ok(self.shared.tokenize(&self.told_prompt(request)?)?.len())
-    }
-
-    /// Tokens of a prompt that are counted: of a longer one it is not said how long it is.
-    fn most_tokens(&self) -> usize {
-        self.context_of_tenant().saturating_mul(4)
-    }
-
-    /// The tokens that a request goes on from.
-    pub(crate) fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
-        Ok(self.shared.tokenize_at_most(&self.told_prompt(request)?, self.most_tokens())?)
-    }
-
-    /// The prompt of a request that the engine answers. A program sees the tools themselves, and tells the model of them as it
-    /// likes.
-    fn told_prompt(&self, request: &Request) -> Result<realm_sandbox::Prompt, Error> {
-        Ok(match self.prompt(request)? {
-            realm_sandbox::Prompt::Chat(told) => realm_sandbox::Prompt::Chat(self.tell_of_tools(told)),
-            prompt => prompt,
-        })
-    }
-
-    fn prompt(&self, request: &Request) -> Result<realm_sandbox::Prompt, Error> {
-        let chat = matches!(request.prompt, Prompt::Chat(_));
-        if !chat && (request.add_generation_prompt.is_some() || request.continue_final_message) {
-            let why = "`add_generation_prompt` and `continue_final_message` are for conversations, and the prompt is none";
-            return Err(Error::new(ErrorCode::InvalidArgument, why));
-        }
-        if request.special && !matches!(request.prompt, Prompt::Text(_)) {
-            let why = "`special` is for a text: in a conversation the template's control tokens are parsed anyway, and what \
-                       others say is never; token ids are taken as they are";
-            return Err(Error::new(ErrorCode::InvalidArgument, why));
-        }
-        Ok(match &request.prompt {
-            Prompt::Text(text) if request.special => {
-                let most = self.most_tokens();
-                let tokens = self.shared.tokenizer.encode_at_most(text, true, true, most);
-                realm_sandbox::Prompt::Tokens(
-                    tokens.ok_or_else(|| realm_sandbox::prompt_too_long(text, most))?,
-                )
-            }
-            Prompt::Text(text) => realm_sandbox::Prompt::Text(text.clone()),
-            Prompt::Tokens(tokens) => realm_sandbox::Prompt::Tokens(tokens.clone()),
-            Prompt::Chat(messages) => realm_sandbox::Prompt::Chat(Conversation {
-                messages: messages.iter().map(|m| m.0.clone()).collect(),
-                tools: shown_tools(request).to_vec(),
-                add_generation_prompt: request.add_generation_prompt,
-                continue_final_message: request.continue_final_message,
-                variables: request.variables(),
-            }),
-        })
-    }
-
->>>>>>> 9239020
     /// Has a program of the tenant's answer a request.
     /// What it sends is its own, whatever tools the request has: it may have called them, and speak of that.
     fn run_program(&self, program: &Program, request: Request) -> Result<Generation, Error> {
@@ -361,7 +303,7 @@ impl Model {
         }
         let shared_prefix = match request.shared_prefix {
             SharedPrefix::Nothing => 0,
-            _ => self.shared_prefix(&request, &self.prompt_tokens(&request)?)?,
+            _ => self.shared_prefix(&request, &self.fitting_tokens(&request)?)?,
         };
         let (prompt, adapter) = (self.prompt(&request)?, self.adapter_of(&request));
         let request = realm_sandbox::Request {

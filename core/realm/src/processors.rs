@@ -99,12 +99,8 @@ pub(crate) fn start(
     request.sampling.check(model.shared.vocabulary())?;
     realm_engine::check_stops(&request.stop)?;
     let tenant = &model.tenant.inner;
-<<<<<<< eeecbe8
-    let mut sequence = engine.sequence(tenant, request.adapter.take(), request.shared_prefix)?;
-=======
     tenant.ready_blocking();
-    let mut sequence = engine.sequence(tenant, request.adapter, request.shared_prefix)?;
->>>>>>> 9239020
+    let mut sequence = engine.sequence(tenant, request.adapter.take(), request.shared_prefix)?;
     sequence.append(&request.prompt)?;
     let room = sequence.context_length() - sequence.len();
     if room == 0 {
@@ -116,15 +112,6 @@ pub(crate) fn start(
     let (send, receive) = realm_handover::channel(CHANNEL);
     let run = Run {
         model: model.clone(),
-<<<<<<< eeecbe8
-=======
-        heeds_end: !request.ignore_eos || guide.is_some(),
-        sampler: Sampler::new(request.sampling, &request.prompt),
-        guide,
-        text: TextStream::new(&request.stop),
-        logprobs: request.logprobs,
-        spelled: request.spelled,
->>>>>>> 9239020
         room: request.max_tokens.map_or(room, |most| most.min(room)),
         writing: Writing::new(&mut request, guide),
         sequence,

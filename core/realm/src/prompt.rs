@@ -47,6 +47,17 @@ impl Model {
         Ok(self.shared.tokenize(&self.told_prompt(request)?)?)
     }
 
+    /// As [`prompt_tokens`](Self::prompt_tokens), for a request that is about to start: a prompt that is far longer than the context
+    /// is refused before all of it is tokenized.
+    pub(crate) fn fitting_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
+        Ok(self.shared.tokenize_at_most(&self.told_prompt(request)?, self.most_tokens())?)
+    }
+
+    /// Tokens of a prompt that are counted: of a longer one it is not said how long it is.
+    fn most_tokens(&self) -> usize {
+        self.context_of_tenant().saturating_mul(4)
+    }
+
     /// The prompt of a request that the engine answers. A program sees the tools themselves, and tells the model of them as it
     /// likes.
     fn told_prompt(&self, request: &Request) -> Result<realm_sandbox::Prompt, Error> {
@@ -70,7 +81,10 @@ impl Model {
         }
         Ok(match &request.prompt {
             Prompt::Text(text) if request.special => {
-                realm_sandbox::Prompt::Tokens(self.shared.tokenizer.encode(text, true, true))
+                let most = self.most_tokens();
+                let tokens = self.shared.tokenizer.encode_at_most(text, true, true, most);
+                let longer = || realm_sandbox::prompt_too_long(text, most);
+                realm_sandbox::Prompt::Tokens(tokens.ok_or_else(longer)?)
             }
             Prompt::Text(text) => realm_sandbox::Prompt::Text(text.clone()),
             Prompt::Tokens(tokens) => realm_sandbox::Prompt::Tokens(tokens.clone()),

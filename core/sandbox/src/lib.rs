@@ -43,12 +43,8 @@ mod wasi;
 
 pub use error::{Error, ErrorKind};
 pub use grants::{Answer, Grants, Level, Log, Random, Tool};
-<<<<<<< eeecbe8
 pub use log::LogQueue;
-pub use model::{Model, Prompt, Request};
-=======
 pub use model::{Model, Prompt, Request, prompt_too_long};
->>>>>>> 9239020
 pub use program::{Contract, Program, ProgramInfo, Programs};
 pub use run::{FindModel, Job, Reply};
 pub use sandbox::{Sandbox, SandboxConfig};

@@ -47,10 +47,6 @@ impl Generate {
         Self {
             writing: Writing::new(request, guide),
             speculator,
-<<<<<<< eeecbe8
-=======
-            text: TextStream::new(&std::mem::take(&mut request.stop)),
->>>>>>> 9239020
             chunks,
             outbox: None,
             paused,
@@ -99,8 +95,7 @@ impl Generate {
 
     /// How many times choosing a token goes through the vocabulary.
     pub(crate) fn looks(&self) -> usize {
-        let all = usize::from(!self.needs_few());
-        all * self.sampler.looks() + usize::from(self.logprobs.is_some()) + usize::from(self.guide.is_some())
+        self.writing.looks()
     }
 
     /// Whether the reader is so slow that the request has to wait for it. The reader then wakes the engine.
