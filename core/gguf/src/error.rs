@@ -23,7 +23,7 @@ pub enum Error {
         /// What is wrong, and what would be right.
         reason: String,
     },
-    /// The index is whole, and the file ends before the weights that it lists.
+    /// The index is whole, and the file ends before the weights that it lists: it never had them, or was cut while it was read.
     #[error(
         "the file ends at byte {len} of {needed}: the download was not finished. Fetch it again; `realm models pull` \
          verifies what it fetches"

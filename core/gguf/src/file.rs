@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use crate::Error;
-use crate::map::Bytes;
 use crate::metadata::Metadata;
-use crate::reader::Reader;
-use crate::tensor::{Tensor, TensorInfo, place, read_index, short};
+use crate::reader::{MAX_HEADER, Reader};
+use crate::source::Source;
+use crate::tensor::{TensorInfo, place, read_index, short};
 
 /// A GGUF file, or all parts of a split one.
 pub struct Gguf {
-    parts: Vec<Bytes>,
+    parts: Vec<Source>,
     version: u32,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
@@ -31,10 +31,11 @@ struct Part {
 }
 
 impl Gguf {
-    /// Maps a file. For the first of several parts (`name-00001-of-0000N.gguf`) the others are opened beside it.
+    /// Opens a file and reads its header. For the first of several parts (`name-00001-of-0000N.gguf`) the others are
+    /// opened beside it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let first = Bytes::map(path)?;
+        let first = Source::open(path)?;
         let part = read_part(&first, 0)?;
         let count = part.metadata.u64("split.count")?.unwrap_or(1);
         let mut parts = vec![first];
@@ -47,12 +48,12 @@ impl Gguf {
                 return Err(Error::Split(why));
             }
             for (i, path) in siblings(path, count)?.into_iter().enumerate() {
-                let bytes = Bytes::map(&path).map_err(|why| {
+                let source = Source::open(&path).map_err(|why| {
                     Error::Split(format!("part {} of {count} is needed beside the first one: {why}", i + 2))
                 })?;
-                let next = read_next_part(&bytes, i + 1, &part.metadata)
+                let next = read_next_part(&source, i + 1, &part.metadata)
                     .map_err(|why| Error::Split(format!("{}: {why}", path.display())))?;
-                parts.push(bytes);
+                parts.push(source);
                 rest.extend(next.tensors);
                 if part.tensors.len() + rest.len() > MAX_TENSORS {
                     let why = format!("the parts have more than the {MAX_TENSORS} tensors that are read");
@@ -65,15 +66,15 @@ impl Gguf {
 
     /// Reads a file that is in memory.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, Error> {
-        let bytes = Bytes::Owned(bytes);
-        let part = read_part(&bytes, 0)?;
+        let source = Source::Memory(bytes);
+        let part = read_part(&source, 0)?;
         if part.metadata.u64("split.count")?.unwrap_or(1) > 1 {
             return Err(Error::Split("a part of a split file has to be opened by its path".into()));
         }
-        Self::assemble(vec![bytes], part, Vec::new())
+        Self::assemble(vec![source], part, Vec::new())
     }
 
-    fn assemble(parts: Vec<Bytes>, first: Part, rest: Vec<TensorInfo>) -> Result<Self, Error> {
+    fn assemble(parts: Vec<Source>, first: Part, rest: Vec<TensorInfo>) -> Result<Self, Error> {
         let Part { version, metadata, mut tensors } = first;
         tensors.extend(rest);
         if parts.len() > 1 {
@@ -110,39 +111,40 @@ impl Gguf {
         &self.tensors
     }
 
-    /// A tensor by name.
-    pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
-        let info = self.find(name)?;
-        let data = &self.parts[info.part].get()[info.offset..info.offset + info.bytes];
-        Some(Tensor { info, data })
-    }
-
-    fn find(&self, name: &str) -> Option<&TensorInfo> {
+    /// What the index says about the tensor of a name.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         let at = self.by_name.binary_search_by(|&i| self.tensors[i].name.as_str().cmp(name)).ok()?;
         Some(&self.tensors[self.by_name[at]])
     }
 
-    /// A tensor by name, or an error that names it.
-    pub fn require_tensor(&self, name: &str) -> Result<Tensor<'_>, Error> {
+    /// As [`Gguf::tensor`], or an error that names it.
+    pub fn require_tensor(&self, name: &str) -> Result<&TensorInfo, Error> {
         self.tensor(name).ok_or_else(|| Error::MissingTensor(name.to_owned()))
+    }
+
+    /// Reads a tensor of this file: its blocks, row after row. They are in `buffer` if they come from a file, so whoever reads
+    /// several keeps one buffer, which gets as large as the largest.
+    ///
+    /// # Errors
+    /// [`Error::Incomplete`] if the file has been cut since it was opened, [`Error::Io`] if the disk fails,
+    /// [`Error::MissingTensor`] for a tensor of another file.
+    pub fn read<'b>(&'b self, info: &TensorInfo, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], Error> {
+        // What is read was compared with the file's length, so the description has to be the file's own.
+        let info = self
+            .tensor(&info.name)
+            .filter(|own| *own == info)
+            .ok_or_else(|| Error::MissingTensor(info.name.clone()))?;
+        self.parts[info.part].range(info.offset, info.bytes, buffer)
     }
 
     /// Size of all parts in bytes.
     pub fn file_bytes(&self) -> u64 {
-        self.parts.iter().map(|p| p.get().len() as u64).sum()
-    }
-
-    /// Lets go of a tensor's mapped pages, because a copy in another layout has replaced them. The tensor stays
-    /// readable, from the file.
-    pub fn release(&self, info: &TensorInfo) {
-        if let Some(part) = self.parts.get(info.part) {
-            part.release(info.offset, info.bytes);
-        }
+        self.parts.iter().map(|p| p.len()).sum()
     }
 
     /// Tells the operating system that everything is about to be read.
     pub fn will_need(&self) {
-        self.parts.iter().for_each(Bytes::will_need);
+        self.parts.iter().for_each(Source::will_need);
     }
 }
 
@@ -162,8 +164,8 @@ fn siblings(path: &Path, count: u64) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Reads part `number` (from 0) and checks that it belongs to the model whose first part says `first`.
-fn read_next_part(bytes: &Bytes, number: usize, first: &Metadata) -> Result<Part, Error> {
-    let part = read_part(bytes, number)?;
+fn read_next_part(source: &Source, number: usize, first: &Metadata) -> Result<Part, Error> {
+    let part = read_part(source, number)?;
     let expected = [
         ("split.no", Some(number as u64)),
         ("split.count", first.u64("split.count")?),
@@ -197,11 +199,27 @@ fn instead(bytes: &[u8]) -> &'static str {
     }
 }
 
-fn read_part(bytes: &Bytes, part: usize) -> Result<Part, Error> {
-    let mut r = Reader::new(bytes.get());
+/// Bytes of the beginning that are read first. Most headers have a few times as many.
+const FIRST_READ: usize = 1 << 20;
+
+fn read_part(source: &Source, part: usize) -> Result<Part, Error> {
+    let mut size = FIRST_READ;
+    loop {
+        let head = source.head(size)?;
+        let mut r = Reader::new(&head, source.len());
+        let read = parse(&mut r, source.len(), part);
+        if read.is_ok() || !r.wants_more() || size >= MAX_HEADER {
+            return read;
+        }
+        size *= 4;
+    }
+}
+
+/// Reads a part's header. `len` are the bytes that the whole part has.
+fn parse(r: &mut Reader<'_>, len: u64, part: usize) -> Result<Part, Error> {
     if r.take(4, "magic")? != b"GGUF" {
         let reason =
-            format!("the file does not begin with `GGUF`; it is no GGUF file{}", instead(bytes.get()));
+            format!("the file does not begin with `GGUF`; it is no GGUF file{}", instead(r.loaded()));
         return Err(Error::Malformed { offset: 0, field: "magic".into(), reason });
     }
     let version = r.u32("version")?;
@@ -217,10 +235,10 @@ fn read_part(bytes: &Bytes, part: usize) -> Result<Part, Error> {
     let tensor_count = r.count_up_to(MAX_TENSORS, 8 + 4 + 8 + 4 + 8, "tensor count")?;
     // The smallest metadata entry: an empty key's length, a type, one byte.
     let entries = r.count_up_to(MAX_ENTRIES, 8 + 4 + 1, "metadata count")?;
-    let metadata = Metadata::read(&mut r, entries)?;
+    let metadata = Metadata::read(r, entries)?;
     let alignment = metadata.alignment();
-    let index = read_index(&mut r, tensor_count, part)?;
+    let index = read_index(r, tensor_count, part)?;
     let data_start = r.offset().next_multiple_of(alignment);
-    let tensors = place(index, data_start, alignment, bytes)?;
+    let tensors = place(index, data_start, alignment, len)?;
     Ok(Part { version, metadata, tensors })
 }

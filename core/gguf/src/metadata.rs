@@ -177,9 +177,27 @@ impl Metadata {
     }
 }
 
+/// One by one: all of them at the widest type would take 16 times the memory of an array of bytes.
 fn integers<T: TryFrom<i128>>(value: &Value) -> Option<Vec<T>> {
+    fn all<T: TryFrom<i128>, U: Copy + Into<i128>>(values: &[U]) -> Option<Vec<T>> {
+        let mut out = Vec::with_capacity(values.len());
+        for &value in values {
+            out.push(T::try_from(value.into()).ok()?);
+        }
+        Some(out)
+    }
     let Value::Array(array) = value else { return None };
-    array.integers()?.into_iter().map(|v| T::try_from(v).ok()).collect()
+    match array {
+        Array::U8(v) => all(v),
+        Array::I8(v) => all(v),
+        Array::U16(v) => all(v),
+        Array::I16(v) => all(v),
+        Array::U32(v) => all(v),
+        Array::I32(v) => all(v),
+        Array::U64(v) => all(v),
+        Array::I64(v) => all(v),
+        _ => None,
+    }
 }
 
 fn alignment_of(value: &Value) -> Option<usize> {

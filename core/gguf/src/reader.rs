@@ -1,11 +1,14 @@
 //! A cursor over a file's bytes that never reads past the end and never believes a count.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use crate::Error;
 
 /// How many bytes header, metadata and index may have together: they are copied, and a damaged length could otherwise
 /// take gigabytes of weights for a string or an array. The largest vocabularies take less than 10 MiB, with a whole
 /// `tokenizer.json` beside them 40.
-const MAX_HEADER: usize = 64 << 20;
+pub(crate) const MAX_HEADER: usize = 64 << 20;
 
 /// How many arrays may stand in arrays, in a whole file. A few bytes of file make an array that takes ten times as
 /// many in memory, and no model is known that has any.
@@ -13,20 +16,39 @@ const MAX_NESTED: usize = 1 << 14;
 
 #[derive(Clone)]
 pub(crate) struct Reader<'a> {
+    /// The beginning of the file, as far as it has been loaded.
     bytes: &'a [u8],
-    /// Whether `bytes` are the whole file.
-    whole: bool,
+    /// Bytes that may be read: those of the file, or fewer.
+    limit: usize,
+    /// Whether the file is longer than `limit`.
+    cut: bool,
+    /// Whether something was refused because it lies behind `bytes`, though not behind `limit`. Copies of a reader share it.
+    wants_more: Rc<Cell<bool>>,
     at: usize,
     nested: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        let (bytes, whole) = match bytes.get(..MAX_HEADER) {
-            Some(header) => (header, header.len() == bytes.len()),
-            None => (bytes, true),
-        };
-        Self { bytes, whole, at: 0, nested: 0 }
+    /// Reads the beginning of a file of `len` bytes.
+    pub(crate) fn new(bytes: &'a [u8], len: u64) -> Self {
+        let limit = usize::try_from(len).unwrap_or(usize::MAX).min(MAX_HEADER);
+        let bytes = bytes.get(..limit).unwrap_or(bytes);
+        Self { bytes, limit, cut: len > limit as u64, wants_more: Rc::default(), at: 0, nested: 0 }
+    }
+
+    /// Whether an error may be one only because too little of the file has been loaded.
+    pub(crate) fn wants_more(&self) -> bool {
+        self.wants_more.get()
+    }
+
+    /// What has been loaded.
+    pub(crate) fn loaded(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Bytes that are left, loaded or not.
+    fn left(&self) -> usize {
+        self.limit - self.at
     }
 
     pub(crate) fn offset(&self) -> usize {
@@ -40,10 +62,10 @@ impl<'a> Reader<'a> {
 
     /// What ends where too little is left, for errors.
     fn end(&self) -> String {
-        if !self.whole {
+        if self.cut {
             return "of the 64 MiB that are read of a header".to_owned();
         }
-        let len = self.bytes.len();
+        let len = self.limit;
         format!(
             "in the file, which ends at byte {len}: the download was not finished, or the file is damaged. Fetch it again"
         )
@@ -51,13 +73,18 @@ impl<'a> Reader<'a> {
 
     /// The next `len` bytes.
     pub(crate) fn take(&mut self, len: u64, field: &str) -> Result<&'a [u8], Error> {
-        let left = self.bytes.len() - self.at;
+        let left = self.left();
         match usize::try_from(len) {
-            Ok(len) if len <= left => {
-                let bytes = &self.bytes[self.at..self.at + len];
-                self.at += len;
-                Ok(bytes)
-            }
+            Ok(len) if len <= left => match self.bytes.get(self.at..self.at + len) {
+                Some(bytes) => {
+                    self.at += len;
+                    Ok(bytes)
+                }
+                None => {
+                    self.wants_more.set(true);
+                    Err(self.error(field, "lies behind what has been loaded"))
+                }
+            },
             _ => Err(self.error(field, format!("{len} bytes are claimed, {left} are left {}", self.end()))),
         }
     }
@@ -80,7 +107,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn count(&mut self, least: u64, field: &str) -> Result<usize, Error> {
         let start = self.at;
         let count = self.u64(field)?;
-        let left = (self.bytes.len() - self.at) as u64;
+        let left = self.left() as u64;
         match usize::try_from(count) {
             Ok(fits) if count.checked_mul(least).is_some_and(|bytes| bytes <= left) => Ok(fits),
             _ => {
@@ -112,7 +139,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn bytes(&mut self, field: &str) -> Result<&'a [u8], Error> {
         let start = self.at;
         let len = self.u64(field)?;
-        let left = self.bytes.len() - self.at;
+        let left = self.left();
         if len > left as u64 {
             let why = format!("{len} bytes are claimed, {left} are left {}", self.end());
             return Err(error_at(start, field, why));

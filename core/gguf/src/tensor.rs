@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::TensorType;
 use crate::reader::{Reader, error_at};
-use crate::{Error, map::Bytes};
+use crate::{Error, TensorType};
 
 /// What the index says about a tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -137,14 +136,14 @@ pub(crate) fn read_index(
     Ok(tensors)
 }
 
-/// Makes offsets absolute and checks that every tensor lies in the file and that none overlap.
+/// Makes offsets absolute and checks that every tensor lies in the file, which has `len` bytes, and that none overlap.
 pub(crate) fn place(
     tensors: Vec<(TensorInfo, usize)>,
     data_start: usize,
     alignment: usize,
-    bytes: &Bytes,
+    len: u64,
 ) -> Result<Vec<TensorInfo>, Error> {
-    let len = bytes.get().len();
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
     let unfinished = whole_file(&tensors, data_start, alignment).map(|end| end as u64);
     let mut placed: Vec<(TensorInfo, usize)> = tensors
         .into_iter()

@@ -2,9 +2,10 @@
 
 mod common;
 
+use common::bytes_of;
 use common::samples::{every_value, tiny_llama, with_every_tensor_type, with_every_value};
 use common::writer::Writer;
-use realm_gguf::{Array, Error, Gguf, TensorInfo, TensorType, Value};
+use realm_gguf::{Array, Error, Gguf, Tensor, TensorInfo, TensorType, Value};
 
 /// Bytes and numbers of a block of each type, from ggml's `ggml-common.h`; written out as sums of the fields of its
 /// structures (scales, minima, quants), so that they do not come from the code that they test.
@@ -38,29 +39,32 @@ fn versions_2_and_3_are_read_alike() {
         assert_eq!(tokens.get(3), Some("\u{2581}the".as_bytes()));
         assert_eq!(tokens.get(5), None);
         let embedding = gguf.require_tensor("token_embd.weight").unwrap();
-        assert_eq!((embedding.info.ty, &embedding.info.shape[..]), (TensorType::Q8_0, &[32, 5][..]));
-        assert_eq!(embedding.data, (0..34 * 5).map(|i| i as u8).collect::<Vec<_>>());
-        assert_eq!(gguf.tensor("blk.0.attn_norm.weight").unwrap().data.len(), 128);
+        assert_eq!((embedding.ty, &embedding.shape[..]), (TensorType::Q8_0, &[32, 5][..]));
+        assert_eq!(bytes_of(&gguf, "token_embd.weight"), (0..34 * 5).map(|i| i as u8).collect::<Vec<_>>());
+        assert_eq!(bytes_of(&gguf, "blk.0.attn_norm.weight").len(), 128);
     }
 }
 
 #[test]
-fn a_mapped_file_reads_as_one_in_memory_does() {
+fn an_open_file_reads_as_one_in_memory_does() {
     let bytes = tiny_llama().bytes();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
     std::fs::write(&path, &bytes).unwrap();
-    let (mapped, owned) = (Gguf::open(&path).unwrap(), Gguf::from_bytes(bytes.clone()).unwrap());
-    assert_eq!(mapped.file_bytes(), bytes.len() as u64);
-    assert_eq!(mapped.tensors(), owned.tensors());
-    assert!(mapped.metadata().iter().eq(owned.metadata().iter()));
-    mapped.will_need();
-    for info in mapped.tensors() {
-        // Released pages come back from the file.
-        mapped.release(info);
-        owned.release(info);
-        assert_eq!(mapped.tensor(&info.name).unwrap().data, owned.tensor(&info.name).unwrap().data);
+    let (open, owned) = (Gguf::open(&path).unwrap(), Gguf::from_bytes(bytes.clone()).unwrap());
+    assert_eq!(open.file_bytes(), bytes.len() as u64);
+    assert_eq!(open.tensors(), owned.tensors());
+    assert!(open.metadata().iter().eq(owned.metadata().iter()));
+    open.will_need();
+    let (mut buffer, mut unused) = (Vec::new(), Vec::new());
+    for info in open.tensors() {
+        assert_eq!(open.read(info, &mut buffer).unwrap(), owned.read(info, &mut unused).unwrap());
     }
+    let largest = open.tensors().iter().map(|info| info.bytes()).max().unwrap();
+    assert_eq!((buffer.len(), unused.len()), (largest, 0));
+    // A description that is not the file's own could point anywhere.
+    let foreign = TensorInfo::new("token_embd.weight", vec![32, 50_000], TensorType::Q8_0).unwrap();
+    assert!(matches!(open.read(&foreign, &mut buffer), Err(Error::MissingTensor(_))));
 }
 
 #[test]
@@ -131,7 +135,7 @@ fn tensors_of_every_type_lie_one_after_the_other() {
     let mut at = file.place("data") as usize;
     for (i, (info, (ty, _, _, bytes))) in gguf.tensors().iter().zip(SIZES).enumerate() {
         assert_eq!((info.ty, info.offset(), info.bytes(), info.part()), (ty, at, bytes, 0));
-        let data = gguf.tensor(&info.name).unwrap().data;
+        let data = bytes_of(&gguf, &info.name);
         assert_eq!(data, (i..i + bytes).map(|b| b as u8).collect::<Vec<_>>(), "{ty}");
         at = (at + bytes).next_multiple_of(32);
     }
@@ -145,19 +149,21 @@ fn any_power_of_two_up_to_a_mebibyte_aligns() {
         for info in gguf.tensors() {
             assert_eq!(info.offset() % alignment as usize, 0, "alignment {alignment}");
         }
-        assert_eq!(gguf.tensor("token_embd.weight").unwrap().data[..3], [0, 1, 2], "alignment {alignment}");
+        assert_eq!(bytes_of(&gguf, "token_embd.weight")[..3], [0, 1, 2], "alignment {alignment}");
     }
 }
 
 #[test]
 fn a_fused_tensor_is_read_in_pieces() {
     let gguf = Gguf::from_bytes(tiny_llama().bytes()).unwrap();
-    let embedding = gguf.tensor("token_embd.weight").unwrap();
+    let (embedding, norm) = (bytes_of(&gguf, "token_embd.weight"), bytes_of(&gguf, "blk.0.attn_norm.weight"));
+    let tensor = |name, data| Tensor { info: gguf.require_tensor(name).unwrap(), data };
+    let embedding = tensor("token_embd.weight", &embedding);
     let (info, data) = embedding.rows(1..3).unwrap();
     assert_eq!((info.shape, data), (vec![32, 2], &embedding.data[34..3 * 34]));
     assert!(embedding.rows(4..6).is_none());
     assert!(embedding.rows(2..2).is_none());
-    assert!(gguf.tensor("blk.0.attn_norm.weight").unwrap().rows(0..1).is_none());
+    assert!(tensor("blk.0.attn_norm.weight", &norm).rows(0..1).is_none());
 }
 
 #[test]

@@ -162,7 +162,7 @@ impl ModelConfig {
             return Err(Error::InvalidModel(format!("{rope_dim} rotated numbers in heads of {head_dim}")));
         }
         let embeddings = gguf.require_tensor("token_embd.weight")?;
-        let vocab = embeddings.info.shape.get(1).copied().unwrap_or(0);
+        let vocab = embeddings.shape.get(1).copied().unwrap_or(0);
         if vocab == 0 || vocab > MOST {
             return Err(Error::InvalidModel(format!("a vocabulary of {vocab} tokens")));
         }

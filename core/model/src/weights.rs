@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use realm_compute::{Backend, CacheSpec, CacheType, Rope, quant};
-use realm_gguf::{Gguf, Tensor};
+use realm_gguf::{Gguf, Tensor, TensorInfo};
 
 use crate::adapter::{Adapter, AdapterFile, AdapterWeights};
 use crate::finite::first_not_finite;
@@ -117,6 +117,8 @@ fn check_finite(tensor: &Tensor<'_>) -> Result<(), Error> {
 struct Loader<'a, B: Backend> {
     backend: &'a B,
     gguf: &'a Gguf,
+    /// The bytes of the tensor that is being taken, as the file had them when they were read.
+    buffer: Vec<u8>,
     taken: HashSet<&'a str>,
     quantized: bool,
     done: u64,
@@ -125,36 +127,29 @@ struct Loader<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Loader<'a, B> {
-    fn take(&mut self, name: &str) -> Result<Tensor<'a>, Error> {
-        let tensor = self.gguf.require_tensor(name)?;
-        self.taken.insert(&tensor.info.name);
-        Ok(tensor)
-    }
-
-    fn finish(&mut self, tensor: &Tensor<'_>) {
-        self.gguf.release(tensor.info);
-        self.done += tensor.info.bytes() as u64;
-        (self.progress)(self.done, self.total);
-    }
-
-    fn check_shape(tensor: &Tensor<'_>, wanted: &[usize]) -> Result<(), Error> {
-        let shape = &tensor.info.shape;
-        if shape.len() == wanted.len() && shape.iter().zip(wanted).all(|(&s, &w)| s == w as u64) {
-            return Ok(());
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<&'a TensorInfo, Error> {
+        let info = self.gguf.require_tensor(name)?;
+        self.taken.insert(&info.name);
+        if info.shape.len() == shape.len() && info.shape.iter().zip(shape).all(|(&s, &w)| s == w as u64) {
+            return Ok(info);
         }
-        Err(Error::InvalidModel(format!("tensor `{}` has shape {shape:?}, not {wanted:?}", tensor.info.name)))
+        Err(Error::InvalidModel(format!("tensor `{}` has shape {:?}, not {shape:?}", info.name, info.shape)))
+    }
+
+    fn finish(&mut self, info: &TensorInfo) {
+        self.done += info.bytes() as u64;
+        (self.progress)(self.done, self.total);
     }
 
     /// A vector of `len` floats.
     fn floats(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
-        let tensor = self.take(name)?;
-        Self::check_shape(&tensor, &[len])?;
+        let info = self.take(name, &[len])?;
         let mut values = vec![0.0; len];
-        quant::dequantize(tensor.info.ty, tensor.data, &mut values)?;
+        quant::dequantize(info.ty, self.gguf.read(info, &mut self.buffer)?, &mut values)?;
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
             return Err(not_finite(name, at));
         }
-        self.finish(&tensor);
+        self.finish(info);
         Ok(values)
     }
 
@@ -168,12 +163,12 @@ impl<'a, B: Backend> Loader<'a, B> {
     }
 
     fn matrix(&mut self, name: &str, columns: usize, rows: usize) -> Result<B::Matrix, Error> {
-        let tensor = self.take(name)?;
-        Self::check_shape(&tensor, &[columns, rows])?;
+        let info = self.take(name, &[columns, rows])?;
+        let tensor = Tensor { info, data: self.gguf.read(info, &mut self.buffer)? };
         check_finite(&tensor)?;
-        self.quantized |= tensor.info.ty.block_len() > 1;
+        self.quantized |= info.ty.block_len() > 1;
         let matrix = self.backend.matrix(&tensor)?;
-        self.finish(&tensor);
+        self.finish(info);
         Ok(matrix)
     }
 
@@ -193,15 +188,15 @@ impl<'a, B: Backend> Loader<'a, B> {
         rows: [usize; N],
     ) -> Result<[Linear<B>; N], Error> {
         let all: usize = rows.iter().sum();
-        let tensor = self.take(&format!("{name}.weight"))?;
-        Self::check_shape(&tensor, &[columns, all])?;
-        check_finite(&tensor)?;
+        let info = self.take(&format!("{name}.weight"), &[columns, all])?;
         let bias_name = format!("{name}.bias");
         let bias = match self.gguf.tensor(&bias_name) {
             Some(_) => Some(self.floats(&bias_name, all)?),
             None => None,
         };
-        self.quantized |= tensor.info.ty.block_len() > 1;
+        let tensor = Tensor { info, data: self.gguf.read(info, &mut self.buffer)? };
+        check_finite(&tensor)?;
+        self.quantized |= info.ty.block_len() > 1;
         let mut parts = Vec::with_capacity(N);
         let mut start = 0;
         for rows in rows {
@@ -215,7 +210,7 @@ impl<'a, B: Backend> Loader<'a, B> {
             parts.push(Linear { weight, bias });
             start = range.end;
         }
-        self.finish(&tensor);
+        self.finish(info);
         parts.try_into().map_err(|_| Error::InvalidModel(format!("tensor `{name}.weight`")))
     }
 
@@ -294,6 +289,7 @@ impl<B: Backend> Transformer<B> {
         let mut loader = Loader {
             backend: &*backend,
             gguf,
+            buffer: Vec::new(),
             taken: HashSet::new(),
             quantized: false,
             done: 0,

@@ -11,6 +11,9 @@ use crate::metrics::Models;
 use crate::tenant::Identity;
 use crate::{Error, Realm};
 
+/// Bytes of a program's file that are read. The sandbox refuses far smaller ones, and says how large they may be.
+const MOST_PROGRAM_BYTES: u64 = 1 << 30;
+
 /// A compiled WebAssembly program: what answers a tenant's requests (see
 /// [`Tenant::set_program`](crate::Tenant::set_program)). Cloning it is cheap; any number of tenants may have it.
 #[derive(Clone)]
@@ -81,7 +84,7 @@ impl Realm {
     /// `io` for a file that can't be read, `invalid-program` for one that Realm can't run.
     pub fn load_program(&self, path: impl AsRef<Path>) -> Result<Program, Error> {
         let path = path.as_ref();
-        let wasm = std::fs::read(path)
+        let wasm = realm_gguf::read_file(path, MOST_PROGRAM_BYTES)
             .map_err(|error| Error::new(ErrorCode::Io, format!("`{}`: {error}", path.display())))?;
         self.compile_program(&wasm)
     }

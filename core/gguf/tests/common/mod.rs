@@ -44,3 +44,9 @@ pub(crate) fn assert_refused(bytes: Vec<u8>, offset: u64, field: &str, reason: &
         other => panic!("wanted a refusal at byte {offset}, {field}: {reason}; got {other}"),
     }
 }
+
+/// A tensor's bytes.
+pub(crate) fn bytes_of(gguf: &Gguf, name: &str) -> Vec<u8> {
+    let info = gguf.require_tensor(name).expect("a tensor");
+    gguf.read(info, &mut Vec::new()).expect("its bytes").to_vec()
+}

@@ -34,7 +34,7 @@ pub(super) fn read(gguf: Gguf) -> Result<AdapterFile, Error> {
             }
             return Err(invalid(format!("tensor `{}` is no part of a LoRA pair", show(&a.name))));
         };
-        let b = gguf.require_tensor(&format!("{weight}.lora_b"))?.info;
+        let b = gguf.require_tensor(&format!("{weight}.lora_b"))?;
         let rank = b.shape.first().copied().unwrap_or(1) as f32;
         // llama.cpp takes no alpha for no scaling.
         let scale = if alpha == 0.0 { 1.0 } else { alpha / rank };

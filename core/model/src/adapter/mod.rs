@@ -137,9 +137,10 @@ impl AdapterFile {
         matches!(self.data, Data::Safetensors(_))
     }
 
-    fn tensor<'a>(&'a self, matrix: &'a Matrix) -> Result<Tensor<'a>, Error> {
+    /// Reads a matrix, into `buffer` if it comes from a file.
+    fn tensor<'a>(&'a self, matrix: &'a Matrix, buffer: &'a mut Vec<u8>) -> Result<Tensor<'a>, Error> {
         match &self.data {
-            Data::Gguf(gguf) => Ok(gguf.require_tensor(&matrix.info.name)?),
+            Data::Gguf(gguf) => Ok(Tensor { info: &matrix.info, data: gguf.read(&matrix.info, buffer)? }),
             Data::Safetensors(bytes) => match bytes.get(matrix.bytes.clone()) {
                 Some(data) => Ok(Tensor { info: &matrix.info, data }),
                 None => Err(invalid(format!("tensor `{}` is outside of the file", show(&matrix.info.name)))),

@@ -1,6 +1,5 @@
 //! Adapters as Hugging Face's PEFT saves them: `adapter_config.json` and `adapter_model.safetensors`.
 
-use std::io::Read;
 use std::path::Path;
 
 use realm_gguf::{TensorInfo, TensorType};
@@ -12,6 +11,8 @@ use crate::Error;
 
 /// Real ones have 1 KB, those with a pattern for every layer 100 KB.
 const MOST_CONFIG_BYTES: u64 = 4 << 20;
+/// The largest have some gigabytes.
+const MOST_BYTES: u64 = 16 << 30;
 /// Real ones have some 100 bytes a tensor.
 const MOST_HEADER_BYTES: u64 = 16 << 20;
 
@@ -26,13 +27,9 @@ pub(super) fn open(folder: &Path, tensors: &Path) -> Result<AdapterFile, Error> 
         let path = path.to_owned();
         move |source| Error::Io { path, source }
     };
-    let mut text = String::new();
-    let file = std::fs::File::open(&config).map_err(io(&config))?;
-    file.take(MOST_CONFIG_BYTES + 1).read_to_string(&mut text).map_err(io(&config))?;
-    if text.len() as u64 > MOST_CONFIG_BYTES {
-        return Err(invalid(format!("{} has more than {MOST_CONFIG_BYTES} bytes", config.display())));
-    }
-    read(&text, std::fs::read(tensors).map_err(io(tensors))?)
+    let text = realm_gguf::read_file(&config, MOST_CONFIG_BYTES).map_err(io(&config))?;
+    let text = String::from_utf8(text).map_err(|_| invalid(format!("{} is no text", config.display())))?;
+    read(&text, realm_gguf::read_file(tensors, MOST_BYTES).map_err(io(tensors))?)
 }
 
 pub(super) fn read(config: &str, data: Vec<u8>) -> Result<AdapterFile, Error> {

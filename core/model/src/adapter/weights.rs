@@ -100,8 +100,9 @@ impl<B: Backend> Adapter<B> {
         shape("a", &pair.a.info.shape, [fit.inputs, pair.rank()])?;
         shape("b", &pair.b.info.shape, [pair.rank(), outputs])?;
         let narrow = model.quantized;
-        let a = Numbers::read(&file.tensor(&pair.a)?, narrow)?;
-        let mut b = Numbers::read(&file.tensor(&pair.b)?, narrow)?;
+        let (mut a_bytes, mut b_bytes) = (Vec::new(), Vec::new());
+        let a = Numbers::read(&file.tensor(&pair.a, &mut a_bytes)?, narrow)?;
+        let mut b = Numbers::read(&file.tensor(&pair.b, &mut b_bytes)?, narrow)?;
         if let Some(heads) = fit.permuted_heads.filter(|_| file.is_peft()) {
             b.interleave(heads);
         }

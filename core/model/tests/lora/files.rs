@@ -169,9 +169,10 @@ pub(crate) fn rewritten(
         };
     }
     for info in model.tensors() {
-        let tensor = model.tensor(&info.name).expect("a tensor");
+        let mut buffer = Vec::new();
+        let data = model.read(info, &mut buffer).expect("a tensor");
         let mut values = vec![0.0; info.len()];
-        quant::dequantize(info.ty, tensor.data, &mut values).expect("floats");
+        quant::dequantize(info.ty, data, &mut values).expect("floats");
         edit(&info.name, &info.shape, &mut values);
         writer = writer.tensor_with(
             &info.name,
