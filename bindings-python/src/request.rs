@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyList, PyString, PyTuple};
+use pyo3::types::{
+    PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PyMapping, PySequence, PySet,
+    PyString, PyTuple,
+};
 use realm::{Grammar, Message, Prompt, Request, SharedPrefix, Speculation, ToolChoice};
 use serde_json::{Map, Value};
 
@@ -185,7 +188,7 @@ pub(crate) fn prompt(value: &Bound<'_, PyAny>) -> PyResult<Prompt> {
 /// # Errors
 /// `TypeError` for what JSON has no word for, NaN and infinities among it, which would otherwise become null.
 pub(crate) fn json(value: &Bound<'_, PyAny>) -> PyResult<Value> {
-    finite(value, 0)?;
+    checked(value, 0)?;
     let read = |value: &Bound<'_, PyAny>| match value.cast::<PyList>() {
         // One by one, so that other threads get a turn while a long list is read.
         Ok(items) if items.len() > MANY => {
@@ -213,10 +216,12 @@ pub(crate) fn json(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     }
 }
 
-fn finite(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
-    /// Deeper than what is taken for JSON.
-    const DEPTH: usize = 200;
-    if depth > DEPTH {
+/// Refuses what is no JSON though Python has it: numbers that are none, and values too deep inside each other, such as a list that
+/// holds itself, which reading would follow until the stack ends.
+fn checked(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
+    /// As deep as JSON's text may be.
+    const DEPTH: usize = 128;
+    if value.is_instance_of::<PyString>() || value.is_instance_of::<PyInt>() || value.is_none() {
         return Ok(());
     }
     if let Ok(number) = value.cast::<PyFloat>() {
@@ -227,11 +232,32 @@ fn finite(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
             }
         };
     }
+    let inside = |value: &Bound<'_, PyAny>| {
+        if depth >= DEPTH {
+            return Err(PyTypeError::new_err(format!(
+                "not JSON: more than {DEPTH} values stand inside each other"
+            )));
+        }
+        checked(value, depth + 1)
+    };
     if let Ok(dict) = value.cast::<PyDict>() {
-        return dict.iter().try_for_each(|(_, value)| finite(&value, depth + 1));
+        return dict.iter().try_for_each(|(_, value)| inside(&value));
     }
-    if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
-        return value.try_iter()?.try_for_each(|item| finite(&item?, depth + 1));
+    if value.is_instance_of::<PyList>()
+        || value.is_instance_of::<PyTuple>()
+        || value.is_instance_of::<PySet>()
+        || value.is_instance_of::<PyFrozenSet>()
+    {
+        return value.try_iter()?.try_for_each(|item| inside(&item?));
+    }
+    if value.is_instance_of::<PyBytes>() || value.is_instance_of::<PyByteArray>() {
+        return Ok(());
+    }
+    if let Ok(mapping) = value.cast::<PyMapping>() {
+        return mapping.values()?.iter().try_for_each(|value| inside(&value));
+    }
+    if value.cast::<PySequence>().is_ok() {
+        return value.try_iter()?.try_for_each(|item| inside(&item?));
     }
     Ok(())
 }

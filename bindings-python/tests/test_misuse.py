@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections import UserDict, UserList
 from typing import Any
 
 import pytest
@@ -96,6 +97,29 @@ def test_wrong_types_and_names_are_refused(runtime: realm.Realm, model: realm.Mo
         runtime.tenant(5)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         realm.Model()
+
+
+def test_values_too_deep_inside_each_other_are_refused(model: realm.Model) -> None:
+    """Reading them followed each into the next until the stack ended, and with it the process."""
+    around: list[Any] = []
+    around.append(around)
+    mutual: dict[str, Any] = {}
+    mutual["k"] = UserDict(k=mutual)
+    deep: Any = "x"
+    for i in range(100_000):
+        deep = [deep] if i % 2 else {"k": deep}
+    frozen: Any = frozenset()
+    for _ in range(5_000):
+        frozen = frozenset([frozen])
+    for value in (around, mutual, deep, frozen, UserList([around]), (around,)):
+        for option in ("input", "json_schema"):
+            with pytest.raises(TypeError, match="inside each other"):
+                model.generate("a", **{option: value})
+    fits: Any = "x"
+    for _ in range(100):
+        fits = [fits]
+    message = {"role": "user", "content": "a", "further": fits}
+    assert model.generate([message], max_tokens=1).tokens
 
 
 def test_errors_are_also_what_python_code_expects(runtime: realm.Realm) -> None:

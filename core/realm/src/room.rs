@@ -8,7 +8,8 @@ use crate::load::LoadOptions;
 
 /// Bytes that a model takes of the machine's own memory.
 pub(crate) struct Need {
-    /// Weights. They are mapped from the file and repacked tensor by tensor, so they count once.
+    /// Weights. They are read from the file and repacked tensor by tensor, so they count once: what is read is gone before the
+    /// KV cache is there.
     pub(crate) weights: u64,
     /// The smallest KV cache that the options allow.
     pub(crate) cache: u64,

@@ -1,23 +1,40 @@
-//! Steps and bytes that a rendering may take.
+//! Steps, bytes and stack that a rendering may take.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, fault};
+use crate::stack;
 
 /// Bytes that are copied or looked at for one step.
 const BYTES_A_STEP: usize = 256;
+
+/// What a piece costs beside its bytes, in bytes that are looked at: there may be millions of one byte each.
+const PIECE: usize = 16;
 
 /// What is left of the limits of one rendering.
 #[derive(Debug)]
 pub(crate) struct Budget {
     steps: Cell<u64>,
     bytes: Cell<usize>,
+    /// Bytes that were looked at and have not made a step yet.
+    pending: Cell<usize>,
+    /// An address of the stack where the rendering began, and bytes of the stack that it may use.
+    stack: (usize, usize),
+    /// Whether the stack was too small.
+    deep: Cell<bool>,
 }
 
 impl Budget {
-    pub(crate) fn new(steps: u64, bytes: usize) -> Rc<Self> {
-        Rc::new(Self { steps: Cell::new(steps), bytes: Cell::new(bytes) })
+    /// `stack` are the bytes of the current thread's stack that may be used from here on.
+    pub(crate) fn new(steps: u64, bytes: usize, stack: usize) -> Rc<Self> {
+        Rc::new(Self {
+            steps: Cell::new(steps),
+            bytes: Cell::new(bytes),
+            pending: Cell::new(0),
+            stack: (stack::address(), stack),
+            deep: Cell::new(false),
+        })
     }
 
     /// Takes steps.
@@ -32,7 +49,9 @@ impl Budget {
 
     /// Takes the steps of looking at so many bytes.
     pub(crate) fn read(&self, bytes: usize) -> Result<()> {
-        self.step((bytes / BYTES_A_STEP) as u64)
+        let pending = self.pending.get().saturating_add(bytes);
+        self.pending.set(pending % BYTES_A_STEP);
+        self.step((pending / BYTES_A_STEP) as u64)
     }
 
     /// Takes bytes until the charge is dropped.
@@ -40,6 +59,21 @@ impl Budget {
         let mut charge = Charge { budget: Rc::clone(self), bytes: 0 };
         charge.grow(bytes)?;
         Ok(charge)
+    }
+
+    /// Refuses to go deeper than the stack allows. Whatever calls itself asks.
+    pub(crate) fn check_stack(&self) -> Result<()> {
+        let (start, limit) = self.stack;
+        if stack::address().abs_diff(start) > limit {
+            self.deep.set(true);
+            return Err(fault("expressions, blocks, calls or values stand too deep inside each other"));
+        }
+        Ok(())
+    }
+
+    /// Whether the stack was too small for something.
+    pub(crate) fn was_deep(&self) -> bool {
+        self.deep.get()
     }
 }
 
@@ -51,9 +85,13 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// Takes further bytes, before they are allocated. Writing them costs steps, too.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<()> {
-        self.budget.read(bytes)?;
+        self.budget.read(bytes.saturating_add(PIECE))?;
         let left = self.budget.bytes.get().checked_sub(bytes).ok_or(Error::TooManyBytes)?;
         self.budget.bytes.set(left);
         self.bytes += bytes;

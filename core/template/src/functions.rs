@@ -89,9 +89,8 @@ impl Function {
                 let Some(Value::Str(format)) = format else {
                     return Err(fault("`strftime_now` needs a format, such as '%d %b %Y'"));
                 };
-                let now = renderer.clock.clone().unwrap_or_else(jiff::ZonedDateTime::now);
                 renderer.budget.read(format.len())?;
-                strftime::format(renderer, &format, &now).map(Value::Str)
+                strftime::format(renderer, &format, renderer.now()).map(Value::Str)
             }
         }
     }

@@ -56,6 +56,7 @@ pub(crate) fn tojson(renderer: &Renderer<'_>, value: Value, arguments: Arguments
 impl Layout {
     fn value(&self, renderer: &Renderer<'_>, value: &Value, depth: usize, out: &mut Builder) -> Result<()> {
         renderer.budget.step(1)?;
+        renderer.check_stack()?;
         match value {
             Value::None => out.push_str("null"),
             Value::Bool(b) => out.push_str(if *b { "true" } else { "false" }),

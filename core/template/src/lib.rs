@@ -21,8 +21,9 @@
 //! ```
 //!
 //! How it is put together: [`lexer`](self) and `parser` make a tree; `scopes` decides as jinja2's compiler does which names
-//! hide others; `interpreter` walks the tree; `value` and `text` are what it works with, `filters`, `tests`,
-//! `methods`, `functions` and `format` what templates call. `budget` counts steps and bytes.
+//! hide others; `height` refuses a tree that is too deep; `interpreter` walks the tree; `value` and `text` are what it works with, `filters`, `tests`,
+//! `methods`, `functions` and `format` what templates call. `budget` counts steps and
+//! bytes, and `stack` has room for what is deep.
 #![forbid(unsafe_code)]
 
 mod ast;
@@ -31,6 +32,7 @@ mod error;
 mod filters;
 mod format;
 mod functions;
+mod height;
 mod html;
 mod interpreter;
 mod json;
@@ -39,6 +41,7 @@ mod literal;
 mod methods;
 mod parser;
 mod scopes;
+mod stack;
 mod strftime;
 mod tests;
 mod text;
@@ -77,7 +80,10 @@ impl Template {
         }
         let normal = source.replace("\r\n", "\n").replace('\r', "\n");
         // One line break at the end is the file's and not the template's.
-        let (body, tables) = parser::parse(normal.strip_suffix('\n').unwrap_or(&normal))?;
+        let parse = || parser::parse(normal.strip_suffix('\n').unwrap_or(&normal));
+        let none =
+            || Err(Error::Syntax { line: 1, message: "the system starts no thread to parse it".into() });
+        let (body, tables) = stack::own(parse).unwrap_or_else(none)?;
         Ok(Self { source: source.to_owned(), body, tables })
     }
 
@@ -91,9 +97,7 @@ impl Template {
     /// # Errors
     /// The template's own `raise_exception`, an operation that fails, or more steps or bytes than allowed.
     pub fn render(&self, input: &Input<'_>, limits: &Limits) -> Result<Rendered, Error> {
-        let text = interpreter::render(&self.body, &self.tables, input, limits)?;
-        let (text, foreign) = text.into_parts();
-        Ok(Rendered { text, foreign })
+        interpreter::render(&self.body, &self.tables, input, limits)
     }
 }
 

@@ -255,7 +255,7 @@ fn each_op_name(ops: &[(u32, Op)], each: &mut impl FnMut(Symbol)) {
 }
 
 /// Calls `each` with the expressions in an expression, and whether they stand in a condition.
-fn children(expr: &Expr, each: &mut dyn FnMut(&Expr, bool) -> Result<()>) -> Result<()> {
+pub(crate) fn children(expr: &Expr, each: &mut dyn FnMut(&Expr, bool) -> Result<()>) -> Result<()> {
     match expr {
         Expr::None | Expr::Bool(_) | Expr::Int(_) | Expr::Float(_) | Expr::Text(_) | Expr::Name(_) => Ok(()),
         Expr::List(items) | Expr::Tuple(items) | Expr::Concat(items) | Expr::And(items) | Expr::Or(items) => {
@@ -286,7 +286,7 @@ fn children(expr: &Expr, each: &mut dyn FnMut(&Expr, bool) -> Result<()>) -> Res
     }
 }
 
-fn op_children(op: &Op, each: &mut dyn FnMut(&Expr) -> Result<()>) -> Result<()> {
+pub(crate) fn op_children(op: &Op, each: &mut dyn FnMut(&Expr) -> Result<()>) -> Result<()> {
     match op {
         Op::Attribute(_) => Ok(()),
         Op::Item(item) => each(item),

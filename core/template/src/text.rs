@@ -88,6 +88,11 @@ impl Text {
         Rc::ptr_eq(&self.inner, &other.inner)
     }
 
+    /// A number that no other object has.
+    pub(crate) fn object(&self) -> usize {
+        Rc::as_ptr(&self.inner).addr()
+    }
+
     /// The number of characters.
     pub(crate) fn chars(&self) -> usize {
         if self.inner.ascii {
@@ -227,6 +232,10 @@ impl Builder {
         self.text.is_empty()
     }
 
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     /// Takes bytes that are about to be written.
     fn grow(&mut self, bytes: usize) -> Result<()> {
         match &mut self.charge {
@@ -294,10 +303,18 @@ impl Builder {
         let bytes = text.len().checked_mul(times).ok_or(Error::TooManyBytes)?;
         // Refuses at once what can't end well.
         drop(self.budget.charge(bytes)?);
-        for _ in 0..times {
-            self.push(text)?;
+        let foreign = match text.inner.runs {
+            Runs::Template => false,
+            Runs::Foreign => true,
+            Runs::Mixed(_) => return (0..times).try_for_each(|_| self.push(text)),
+        };
+        // Short ones by the kilobyte.
+        let together = (1024 / text.len()).clamp(1, times.max(1));
+        let piece = text.as_str().repeat(together);
+        for _ in 0..times / together {
+            self.push_as(&piece, foreign)?;
         }
-        Ok(())
+        self.push_as(&piece[..times % together * text.len()], foreign)
     }
 
     pub(crate) fn finish(self) -> Text {

@@ -83,6 +83,114 @@ fn no_way_to_much_memory_is_open() {
     }
 }
 
+/// What each step does takes a bounded time: each of these took minutes or hours within the default limits, at a step for work
+/// that grows with a value's or a name's length.
+#[test]
+fn no_way_to_much_time_is_open() {
+    let name = "n".repeat(200_000);
+    let sets: String = (0..40_000).map(|i| format!("{{% set v{i} = 1 %}}")).collect();
+    let parameters = (0..1000).map(|i| format!("p{i}=0")).collect::<Vec<_>>().join(", ");
+    let forever = |body: &str| {
+        format!(
+            "{{% for i in range(100000) %}}{{% for j in range(100000) %}}{body}{{% endfor %}}{{% endfor %}}"
+        )
+    };
+    let prepared = |before: &str, body: &str| format!("{before}{}", forever(body));
+    for template in [
+        // Names that a scope sets are made anew in each pass, and in each call.
+        forever(&format!("{{% continue %}}{sets}")),
+        prepared(
+            &format!("{{% macro m() %}}{{% if 0 %}}{{% else %}}{{% endif %}}{sets}{{% endmacro %}}"),
+            "{{ m() }}",
+        ),
+        prepared(&format!("{{% macro m({parameters}) %}}{{% endmacro %}}"), "{{ m() }}"),
+        prepared(
+            &format!("{{% macro m({parameters}) %}}{{% endmacro %}}"),
+            &format!("{{{{ m({parameters}) }}}}"),
+        ),
+        // Names as long as a template.
+        forever(&format!("{{% set x = u.{name} %}}")),
+        forever(&format!("{{% set x = {name} %}}")),
+        prepared("{% set d = {} %}", &format!("{{% set x = d.{name} %}}")),
+        prepared(&format!("{{% macro {name}() %}}{{% endmacro %}}"), &format!("{{% set x = {name}.name %}}")),
+        prepared("{% set p = 'a' * 3000000 %}", "{% set x = [] | map(attribute=p) %}"),
+        // Printing takes time for each item, however short it is.
+        prepared("{% set l = [1] * 50000 %}", "{% set x = l ~ '' %}"),
+        prepared("{% set l = range(50000) | list %}", "{% set x = l | tojson %}"),
+        prepared("{% set s = '\\x01' * 500000 %}", "{% set x = [s] ~ '' %}"),
+        prepared("{% set s = '\\n' * 500000 %}", "{% set x = s | tojson %}"),
+        prepared("{% set s = '<' * 500000 %}", "{% set x = s | forceescape %}"),
+        prepared("{% set s = 'é' * 500000 %}", "{% set x = s.isalnum() %}"),
+        prepared("{% set s = 'é' * 500000 %}", "{% set x = s | reverse %}"),
+        prepared("{% set s = '1_' * 500000 %}", "{% set x = s | int %}"),
+        prepared("{% set s = 'é ' * 500000 %}", "{% set x = s | wordcount %}"),
+        // Searches in searches.
+        "{{ ('&' * 3000000) | striptags | length }}".to_owned() + &forever(""),
+        prepared("{% set t = ('x',) * 50000 %}", "{% set x = 'a'.startswith(t) %}"),
+        prepared(
+            "{% set d = dict(range(40000) | map('string') | batch(2)) %}",
+            "{% set x = '{39998}'.format_map(d) ~ '{0}'.format(1, **d) %}",
+        ),
+        prepared(
+            "{% set d = dict(range(40000) | batch(2)) %}{% set e = dict(range(40000) | batch(2)) %}",
+            "{% set x = d.keys() == e.keys() %}",
+        ),
+        // Keys that share a place in a dict.
+        "{% set d = dict([('nan' | float, 1)] * 100000) %}".to_owned() + &forever(""),
+        "{% set d = dict(([1.5] * 60000) | map(attribute='is_integer') | batch(2)) %}".to_owned()
+            + &forever(""),
+        "{% set d = dict((range(60000) | map('string')) | map(attribute='upper') | batch(2)) %}".to_owned()
+            + &forever(""),
+        "{% set d = dict((range(60000) | map('batch', 2)) | list | batch(2)) %}".to_owned() + &forever(""),
+    ] {
+        match render(&template, &Limits { steps: 1_000_000, bytes: 64 << 20, clock: None }) {
+            Err(Error::TooManyBytes | Error::TooManySteps | Error::Render { .. }) => {}
+            other => panic!("{}: {:?}", &template[..template.len().min(200)], other.map(|text| text.len())),
+        }
+    }
+}
+
+/// Values of a few bytes that refer to names of many.
+#[test]
+fn what_is_held_is_counted() {
+    let name = "n".repeat(100_000);
+    for template in [
+        format!(
+            "{{% set ns = namespace(l=[]) %}}{{% for i in range(2000) %}}{{% set ns.l = ns.l + [{name}] %}}{{% endfor %}}"
+        ),
+        format!(
+            "{{% macro m(p) %}}{{% set ns.l = ns.l + [p] %}}{{% endmacro %}}{{% set ns = namespace(l=[]) %}}{{% for i in range(2000) %}}{{{{ m() }}}}{{% endfor %}}"
+        ),
+    ] {
+        // Short of the names the lists fit.
+        assert_eq!(
+            render(&template, &Limits { steps: 5_000_000, bytes: 1 << 20, clock: None }).as_deref(),
+            Ok("")
+        );
+    }
+    let macro_name = format!(
+        "{{% macro {name}() %}}{{% endmacro %}}{{% set ns = namespace(l=[]) %}}{{% for i in range(2000) %}}{{% set ns.l = ns.l + \
+         [{name}.name] %}}{{% endfor %}}"
+    );
+    assert_eq!(render(&macro_name, &LIMITS), Err(Error::TooManyBytes));
+    // Scopes that macros keep.
+    let sets: String = (0..5_000).map(|i| format!("{{% set v{i} = 1 %}}")).collect();
+    let kept = format!("{{% for i in range(100) %}}{{% macro m() %}}{{% endmacro %}}{sets}{{% endfor %}}");
+    let limits = Limits { steps: 50_000_000, bytes: 4 << 20, clock: None };
+    assert_eq!(render(&kept, &limits), Err(Error::TooManyBytes));
+    // Trees whose parts are shared: they take nothing until they are written.
+    for written in ["{{ ns.x | tojson }}", "{{ ns.x }}", "{{ ns.x | pprint }}", "{{ ns.x == ns.y }}"] {
+        let doubled = format!(
+            "{{% set ns = namespace(x=[1], y=[1]) %}}{{% for i in range(24) %}}{{% set ns.x = [ns.x, ns.x] %}}\
+             {{% set ns.y = [ns.y, ns.y] %}}{{% endfor %}}{written}"
+        );
+        assert!(
+            matches!(render(&doubled, &LIMITS), Err(Error::TooManyBytes | Error::TooManySteps)),
+            "{written}"
+        );
+    }
+}
+
 #[test]
 fn what_refers_to_itself_is_freed() {
     // Each of these builds a chain or circle that would be freed by deep recursion, or not at all.

@@ -1,19 +1,21 @@
 //! Byte-level byte-pair encoding (Sennrich et al. 2016; GPT-2): words are split off by a pre-tokenizer, and
 //! within a word the pair whose merge was learned first is joined first.
 
+use std::collections::HashMap;
+
 use realm_gguf::Metadata;
-use rustc_hash::FxHashMap;
 
 use crate::Error;
 use crate::bytes::ByteTable;
 use crate::merge::{Merger, NONE};
 use crate::pretokenize::PreTokenizer;
+use crate::seeded::Seeded;
 use crate::vocabulary::{TokenKind, Vocabulary};
 
 pub(crate) struct Bpe {
     pre: PreTokenizer,
     /// (left id, right id) to (rank, joined id).
-    merges: FxHashMap<(u32, u32), (u32, u32)>,
+    merges: HashMap<(u32, u32), (u32, u32), Seeded>,
     /// The token of each byte.
     bytes: [u32; 256],
 }
@@ -22,7 +24,7 @@ impl Bpe {
     pub(crate) fn from_metadata(metadata: &Metadata, vocabulary: &Vocabulary) -> Result<Self, Error> {
         let pre = PreTokenizer::named(metadata.str("tokenizer.ggml.pre")?.unwrap_or("default"))?;
         let lines = metadata.require_strings("tokenizer.ggml.merges")?;
-        let mut merges = FxHashMap::with_capacity_and_hasher(lines.len(), Default::default());
+        let mut merges = HashMap::with_capacity_and_hasher(lines.len(), Seeded::default());
         let table = ByteTable::new();
         let mut spelled = Vec::new();
         for (rank, line) in lines.iter().enumerate() {

@@ -16,6 +16,7 @@ mod merge;
 mod names;
 mod pretokenize;
 mod python_json;
+mod seeded;
 mod sentencepiece;
 mod special;
 mod template;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, Input, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 
 use crate::Error;
 use crate::names::looks_like_control;
@@ -125,7 +125,10 @@ impl Finder {
     ) -> Result<Self, Error> {
         let tokens: Vec<_> =
             vocabulary.iter().filter(|&(_, token, kind)| !token.is_empty() && wanted(token, kind)).collect();
+        // Not the DFA that it would take for few tokens: making one takes time quadratic in a token such as `aaa…`, minutes for
+        // one of 50 KB, and a model's file decides on them.
         let automaton = AhoCorasick::builder()
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
             .match_kind(MatchKind::LeftmostLongest)
             .build(tokens.iter().map(|(_, token, _)| token))
             .map_err(|why| Error::InvalidModel(format!("the special tokens: {why}")))?;

@@ -5,11 +5,11 @@ use std::hash::BuildHasher;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use realm_gguf::Metadata;
-use rustc_hash::FxBuildHasher;
 
 use crate::Error;
 use crate::bytes::ByteTable;
 use crate::names::mend_kinds;
+use crate::seeded::Seeded;
 
 /// `tokenizer.ggml.token_type` of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,7 @@ pub(crate) struct Vocabulary {
     /// Ids by the hash of their tokens, which are kept once, in `bytes`: a map with keys of its own would take four
     /// times the memory.
     ids: HashTable<u32>,
+    hasher: Seeded,
 }
 
 impl Vocabulary {
@@ -80,6 +81,7 @@ impl Vocabulary {
             ends: Vec::with_capacity(tokens.len()),
             kinds: Vec::with_capacity(tokens.len()),
             ids: HashTable::with_capacity(tokens.len()),
+            hasher: Seeded::default(),
         };
         let mut spelled = Vec::new();
         for (id, (token, kind)) in tokens.iter().zip(kinds).enumerate() {
@@ -119,8 +121,8 @@ impl Vocabulary {
         self.bytes.extend_from_slice(token);
         self.ends.push(self.bytes.len() as u32);
         self.kinds.push(kind);
-        let (bytes, ends, kinds) = (&self.bytes, &self.ends, &self.kinds);
-        let hash = |id: &u32| hash(slice(bytes, ends, *id));
+        let (bytes, ends, kinds, hasher) = (&self.bytes, &self.ends, &self.kinds, &self.hasher);
+        let hash = |id: &u32| hasher.hash_one(slice(bytes, ends, *id));
         let same = |other: &u32| slice(bytes, ends, *other) == token;
         // Where two tokens read the same, text means the ordinary one.
         match self.ids.entry(hash(&id), same, hash) {
@@ -148,16 +150,12 @@ impl Vocabulary {
     }
 
     pub(crate) fn id(&self, token: &[u8]) -> Option<u32> {
-        self.ids.find(hash(token), |&id| slice(&self.bytes, &self.ends, id) == token).copied()
+        self.ids.find(self.hasher.hash_one(token), |&id| slice(&self.bytes, &self.ends, id) == token).copied()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &[u8], TokenKind)> {
         (0..self.len() as u32).filter_map(|id| Some((id, self.token(id)?, self.kind(id)?)))
     }
-}
-
-fn hash(token: &[u8]) -> u64 {
-    FxBuildHasher.hash_one(token)
 }
 
 /// Token `id`, which exists.

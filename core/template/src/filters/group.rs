@@ -71,7 +71,7 @@ pub(super) fn groupby(renderer: &Renderer<'_>, value: Value, arguments: Argument
     let attribute = attribute.ok_or_else(|| fault("`groupby` needs an attribute"))?;
     let default = default.filter(|default| !matches!(default, Value::None));
     let case_sensitive = is_true(case_sensitive, false);
-    let path = attribute_path(Some(&attribute))?;
+    let path = attribute_path(budget, Some(&attribute))?;
     let mut pairs = Vec::new();
     let mut charge = budget.charge(0)?;
     let mut rest = Iteration::of(&value)?;

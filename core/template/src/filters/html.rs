@@ -50,7 +50,8 @@ pub(super) fn striptags(renderer: &Renderer<'_>, value: Value, arguments: Argume
         out.push_slice(&text, at..begin)?;
         let rest = &text.as_str()[begin + 1..];
         let entity =
-            rest.find(';').filter(|&len| len < 12).and_then(|len| Some((len, html::entity(&rest[..len])?)));
+            // Names are short, and a text may be all `&`.
+            rest.bytes().take(12).position(|b| b == b';').and_then(|len| Some((len, html::entity(&rest[..len])?)));
         match entity {
             Some((len, c)) => {
                 out.push_char(c, text.is_foreign(begin))?;

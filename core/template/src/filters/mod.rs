@@ -12,6 +12,9 @@ mod wrap;
 
 pub(crate) use sort::sorted;
 
+use std::rc::Rc;
+
+use crate::budget::Budget;
 use crate::error::{Result, fault};
 use crate::interpreter::{Arguments, Renderer};
 use crate::json;
@@ -92,12 +95,13 @@ fn call(renderer: &Renderer<'_>, name: &Value, value: Value, arguments: Argument
 }
 
 /// The steps from a value to an attribute: `a.b.0` is three.
-fn attribute_path(attribute: Option<&Value>) -> Result<Vec<Value>> {
+fn attribute_path(budget: &Rc<Budget>, attribute: Option<&Value>) -> Result<Vec<Value>> {
     let text = match attribute {
         None | Some(Value::None) => return Ok(Vec::new()),
         Some(Value::Str(text)) => text,
         Some(other) => return Ok(vec![other.clone()]),
     };
+    let _copy = budget.charge(text.len())?;
     let parts = text.as_str().split('.').map(|part| match part.parse() {
         Ok(index) if part.bytes().all(|b| b.is_ascii_digit()) => Value::Int(index),
         _ => Value::Str(Text::new(part, text.any_foreign())),

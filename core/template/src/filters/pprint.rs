@@ -22,6 +22,7 @@ pub(super) fn pprint(renderer: &Renderer<'_>, value: Value, arguments: Arguments
 /// The value with the keys of dicts in order, where they have one.
 fn with_sorted_keys(renderer: &Renderer<'_>, value: &Value) -> Result<Value> {
     renderer.budget.step(1)?;
+    renderer.check_stack()?;
     match value {
         Value::Dict(dict) => {
             let entries: Vec<(Value, Value)> =
@@ -65,6 +66,7 @@ impl Printer<'_, '_> {
 
     /// Writes a value that begins at a column, with `allowance` characters behind it.
     fn value(&mut self, value: &Value, indent: usize, allowance: usize, level: usize) -> Result<()> {
+        self.renderer.check_stack()?;
         let repr = self.repr(value)?;
         if repr.chars() <= WIDTH.saturating_sub(indent + allowance) {
             return self.out.push(&repr);

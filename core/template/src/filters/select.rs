@@ -17,7 +17,7 @@ pub(super) fn map(renderer: &Renderer<'_>, value: Value, mut arguments: Argument
     if let Some(attribute) = attribute {
         let default = arguments.take_named("default");
         arguments.none("map")?;
-        let path = attribute_path(Some(&attribute))?;
+        let path = attribute_path(&renderer.budget, Some(&attribute))?;
         // A default of none is no default.
         let default = default.filter(|default| !matches!(default, Value::None));
         while let Some(item) = rest.next(&renderer.budget)? {
@@ -57,7 +57,7 @@ pub(super) fn select(
         let Some((attribute, after)) = positional.split_first() else {
             return Err(fault("a selection by attribute needs the attribute's name"));
         };
-        path = attribute_path(Some(attribute))?;
+        path = attribute_path(&renderer.budget, Some(attribute))?;
         positional = after;
     }
     let mut rest = Iteration::of(&value)?;

@@ -71,7 +71,7 @@ pub(super) fn join(renderer: &Renderer<'_>, value: Value, arguments: Arguments) 
         Some(value) => renderer.string(&value)?,
         None => Text::template(""),
     };
-    let path = attribute_path(attribute.as_ref())?;
+    let path = attribute_path(&renderer.budget, attribute.as_ref())?;
     let mut rest = Iteration::of(&value)?;
     let mut out = Builder::new(&renderer.budget);
     let mut first = true;
@@ -93,6 +93,7 @@ pub(super) fn reverse(renderer: &Renderer<'_>, value: Value, arguments: Argument
     arguments.none("reverse")?;
     if let Value::Str(text) = &value {
         let mut out = Builder::new(&renderer.budget);
+        renderer.budget.read(text.len())?;
         for (at, c) in text.as_str().char_indices().rev() {
             out.push_slice(text, at..at + c.len_utf8())?;
         }
@@ -109,7 +110,7 @@ pub(super) fn reverse(renderer: &Renderer<'_>, value: Value, arguments: Argument
 
 pub(super) fn sum(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -> Result<Value> {
     let [attribute, start] = arguments.bind("sum", ["attribute", "start"])?;
-    let path = attribute_path(attribute.as_ref())?;
+    let path = attribute_path(&renderer.budget, attribute.as_ref())?;
     let mut sum = start.unwrap_or(Value::Int(0));
     if let Value::Str(_) = sum {
         return Err(fault("`sum` adds no texts; use `join`"));

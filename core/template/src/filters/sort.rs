@@ -64,9 +64,11 @@ pub(super) fn sort(renderer: &Renderer<'_>, value: Value, arguments: Arguments) 
     let paths: Vec<Vec<Value>> = match &attribute {
         Some(Value::Str(text)) => {
             let parts = text.as_str().split(',').take(100);
-            parts.map(|part| attribute_path(Some(&Value::text(part)))).collect::<Result<_>>()?
+            parts
+                .map(|part| attribute_path(&renderer.budget, Some(&Value::text(part))))
+                .collect::<Result<_>>()?
         }
-        other => vec![attribute_path(other.as_ref())?],
+        other => vec![attribute_path(&renderer.budget, other.as_ref())?],
     };
     let mut pairs = Vec::new();
     let mut charge = renderer.budget.charge(0)?;
@@ -111,7 +113,7 @@ pub(super) fn dictsort(renderer: &Renderer<'_>, value: Value, arguments: Argumen
 pub(super) fn unique(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -> Result<Value> {
     let [case_sensitive, attribute] = arguments.bind("unique", ["case_sensitive", "attribute"])?;
     let case_sensitive = is_true(case_sensitive, false);
-    let path = attribute_path(attribute.as_ref())?;
+    let path = attribute_path(&renderer.budget, attribute.as_ref())?;
     let mut seen = IndexSet::new();
     let mut out = Items::new(&renderer.budget)?;
     let mut charge = renderer.budget.charge(0)?;
@@ -144,7 +146,7 @@ fn extreme(
 ) -> Result<Value> {
     let [case_sensitive, attribute] = arguments.bind(name, ["case_sensitive", "attribute"])?;
     let case_sensitive = is_true(case_sensitive, false);
-    let path = attribute_path(attribute.as_ref())?;
+    let path = attribute_path(&renderer.budget, attribute.as_ref())?;
     let mut best: Option<(Value, Value)> = None;
     let mut rest = Iteration::of(value)?;
     while let Some(item) = rest.next(&renderer.budget)? {

@@ -83,7 +83,7 @@ pub(super) fn format(renderer: &Renderer<'_>, value: Value, arguments: Arguments
 pub(super) fn wordcount(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -> Result<Value> {
     arguments.none("wordcount")?;
     let text = renderer.string(&value)?;
-    renderer.budget.read(text.len())?;
+    renderer.budget.read(text.len().saturating_mul(8))?;
     let words = text.as_str().split(|c| !is_word(c)).filter(|word| !word.is_empty());
     Ok(Value::Int(words.count() as i128))
 }

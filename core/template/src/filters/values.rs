@@ -99,7 +99,7 @@ pub(super) fn int(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -
     let converted = match &value {
         Value::Undefined(missing) => return Err(fault(missing.message())),
         Value::Str(text) => {
-            renderer.budget.read(text.len())?;
+            renderer.budget.read(text.len().saturating_mul(8))?;
             parse_int(text.as_str(), base)
                 .map(Value::Int)
                 .or_else(|| parse_float(text.as_str()).and_then(truncated))
@@ -119,7 +119,7 @@ pub(super) fn float(renderer: &Renderer<'_>, value: Value, arguments: Arguments)
     let converted = match &value {
         Value::Undefined(missing) => return Err(fault(missing.message())),
         Value::Str(text) => {
-            renderer.budget.read(text.len())?;
+            renderer.budget.read(text.len().saturating_mul(8))?;
             parse_float(text.as_str())
         }
         other => Numeric::of(other).map(Numeric::float),

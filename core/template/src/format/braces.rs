@@ -5,7 +5,7 @@ use crate::error::{Result, fault};
 use crate::html;
 use crate::interpreter::{Arguments, Renderer};
 use crate::text::{Builder, Text};
-use crate::value::{Value, text_repr};
+use crate::value::{Value, shown, text_repr};
 
 /// The values that fields name.
 pub(crate) enum Fields {
@@ -18,12 +18,13 @@ impl Fields {
     fn named(&self, renderer: &Renderer<'_>, name: &Text) -> Result<Value> {
         let found = match self {
             Self::Arguments(arguments) => {
+                renderer.budget.step(arguments.named.len() as u64 / 16)?;
                 arguments.named.iter().find(|(this, _)| this == name).map(|(_, value)| value.clone())
             }
             Self::Mapping(Value::Dict(dict)) => dict.get(name.as_str()).cloned(),
             Self::Mapping(other) => Some(renderer.item(other, &Value::Str(name.clone()))?),
         };
-        found.ok_or_else(|| fault(format!("the format's `{}` is missing", name.as_str())))
+        found.ok_or_else(|| fault(format!("the format's `{}` is missing", shown(name.as_str()))))
     }
 
     fn numbered(&self, index: usize) -> Result<Value> {

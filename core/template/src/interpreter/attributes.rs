@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::Renderer;
 use crate::error::{Error, Result, fault};
 use crate::methods;
-use crate::text::Text;
+use crate::text::{Builder, Text};
 use crate::value::{Key, Missing, StrKey, Value};
 
 /// What getting at Python's attribute of a value gives.
@@ -27,6 +27,7 @@ impl Renderer<'_> {
 
     /// `value.name`: an attribute, or else an item.
     pub(crate) fn attribute(&self, value: &Value, name: &Text) -> Result<Value> {
+        self.budget.read(name.len())?;
         if let Value::Undefined(missing) = value {
             return Err(fault(missing.message()));
         }
@@ -46,6 +47,7 @@ impl Renderer<'_> {
 
     /// The attribute, and never an item.
     pub(crate) fn attribute_only(&self, value: &Value, name: &Text) -> Result<Value> {
+        self.budget.read(name.len())?;
         if let Value::Undefined(missing) = value {
             return Err(fault(missing.message()));
         }
@@ -104,11 +106,19 @@ impl Renderer<'_> {
             _ => {}
         }
         let Value::Str(name) = index else { return Ok(Value::undefined(Missing::Item { of })) };
+        self.budget.read(name.len())?;
         Ok(match self.python_attribute(value, name.as_str())? {
             Found::Value(found) => found,
             Found::Unsafe => Value::undefined(Missing::Unsafe { of, name: name.clone() }),
             Found::Nothing => Value::undefined(Missing::Attribute { of, name: name.clone() }),
         })
+    }
+
+    /// A text of the template's that may be long.
+    fn copied(&self, text: &str) -> Result<Value> {
+        let mut out = Builder::new(&self.budget);
+        out.push_str(text)?;
+        Ok(Value::Str(out.finish()))
     }
 
     /// What Python's `getattr` gives.
@@ -127,7 +137,7 @@ impl Renderer<'_> {
             Value::Loop(state) => self.loop_attribute(state, name)?,
             Value::Macro(this) => match name {
                 "name" => Some(match &this.definition.name {
-                    Some(name) => Value::text(name),
+                    Some(name) => self.copied(name)?,
                     None => Value::None,
                 }),
                 "catch_kwargs" => Some(Value::Bool(this.definition.takes_kwargs)),
@@ -136,7 +146,7 @@ impl Renderer<'_> {
                 "arguments" => {
                     let mut items = crate::value::Items::new(&self.budget)?;
                     for parameter in &this.definition.parameters {
-                        items.push(Value::text(&parameter.name))?;
+                        items.push(self.copied(&parameter.name)?)?;
                     }
                     Some(items.tuple()?)
                 }

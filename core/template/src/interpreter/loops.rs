@@ -106,7 +106,7 @@ impl Renderer<'_> {
         if result? || definition.otherwise.statements.is_empty() {
             return Ok(Flow::Next);
         }
-        let inner = Scope::new(Some(scope), &definition.otherwise.hidden);
+        let inner = Scope::new(&self.budget, Some(scope), &definition.otherwise.hidden)?;
         self.statements(&definition.otherwise.statements, &inner, out)
     }
 
@@ -115,18 +115,18 @@ impl Renderer<'_> {
         let mut completed = false;
         let definition = &*state.definition;
         let body = &definition.body;
-        let mut inner = Scope::new(Some(scope), &[]);
+        let mut inner = Scope::new(&self.budget, Some(scope), &[])?;
         while let Some(item) = self.next_item(state)? {
             let previous = state.current.replace(Some(item.clone()));
             *state.previous.borrow_mut() = previous;
             state.passes.set(state.passes.get() + 1);
             if Rc::strong_count(&inner) == 1 {
-                inner.reset(&body.hidden);
+                inner.reset(&body.hidden)?;
             } else {
-                inner = Scope::new(Some(scope), &body.hidden);
+                inner = Scope::new(&self.budget, Some(scope), &body.hidden)?;
             }
             if let Some(symbol) = self.loop_symbol {
-                inner.set(symbol, Value::Loop(Rc::clone(state)));
+                inner.set(symbol, Value::Loop(Rc::clone(state)))?;
             }
             self.assign(&definition.target, item, &inner)?;
             match self.statements(&body.statements, &inner, out)? {
@@ -156,7 +156,7 @@ impl Renderer<'_> {
             let Some(item) = next else { return Ok(None) };
             let Some(test) = &state.definition.test else { return Ok(Some(item)) };
             let scope = state.scope.borrow().clone();
-            let inner = Scope::new(scope.as_ref(), &[]);
+            let inner = Scope::new(&self.budget, scope.as_ref(), &[])?;
             self.assign(&state.definition.target, item.clone(), &inner)?;
             if self.eval(test, &inner)?.is_true() {
                 return Ok(Some(item));

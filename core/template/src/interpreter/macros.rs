@@ -7,12 +7,12 @@ use super::{Arguments, Renderer, Scope};
 use crate::ast::{self, Expr, Op, Symbol};
 use crate::error::{At, Result, fault};
 use crate::text::{Builder, Text};
-use crate::value::{Dict, Items, Macro, Missing, Value};
+use crate::value::{Dict, Items, Macro, Missing, Value, shown};
 
 impl Renderer<'_> {
     /// A macro, whose scope is kept.
     pub(super) fn macro_value(&self, definition: &Arc<ast::Macro>, scope: &Rc<Scope>) -> Result<Value> {
-        self.keep_scope(scope)?;
+        self.keep_scope(scope);
         Ok(Value::Macro(closure(definition, scope)))
     }
 
@@ -28,7 +28,7 @@ impl Renderer<'_> {
         arguments.named.push((Text::template("caller"), Value::Macro(Rc::clone(&caller))));
         let result = self.call(&callee, arguments).at(*line);
         if Rc::strong_count(&caller) > 1 {
-            self.keep_scope(scope)?;
+            self.keep_scope(scope);
         }
         result
     }
@@ -36,21 +36,23 @@ impl Renderer<'_> {
     /// The text that a macro writes.
     pub(super) fn call_macro(&self, this: &Macro, mut arguments: Arguments) -> Result<Text> {
         let definition = &*this.definition;
-        let scope = Scope::new(Some(&this.scope), &definition.body.hidden);
+        let scope = Scope::new(&self.budget, Some(&this.scope), &definition.body.hidden)?;
         let count = definition.parameters.len();
         for parameter in &definition.parameters {
-            scope.hide(parameter.symbol);
+            scope.hide(parameter.symbol)?;
         }
         let rest = arguments.positional.split_off(count.min(arguments.positional.len()));
         let given = arguments.positional.len();
         let mut missing = Vec::new();
         for (parameter, value) in definition.parameters.iter().zip(std::mem::take(&mut arguments.positional))
         {
-            scope.set(parameter.symbol, value);
+            scope.set(parameter.symbol, value)?;
         }
         for parameter in &definition.parameters[given..] {
+            // Each name is compared with the parameter's.
+            self.budget.step(arguments.named.len() as u64 / 16)?;
             match arguments.take_named(&parameter.name) {
-                Some(value) => scope.set(parameter.symbol, value),
+                Some(value) => scope.set(parameter.symbol, value)?,
                 None => missing.push(parameter),
             }
         }
@@ -58,9 +60,9 @@ impl Renderer<'_> {
         for parameter in missing {
             let value = match &parameter.default {
                 Some(default) => self.eval(default, &scope)?,
-                None => Value::undefined(Missing::Parameter(parameter.name.clone())),
+                None => Value::undefined(Missing::Parameter(shown(&parameter.name))),
             };
-            scope.set(parameter.symbol, value);
+            scope.set(parameter.symbol, value)?;
         }
         let mut out = Builder::new(&self.budget);
         self.called(|| self.statements(&definition.body.statements, &scope, &mut out))?;
@@ -75,7 +77,7 @@ impl Renderer<'_> {
         rest: Vec<Value>,
         mut arguments: Arguments,
     ) -> Result<()> {
-        let name = definition.name.as_deref().unwrap_or("caller");
+        let name = definition.name.as_deref().map_or_else(|| "caller".to_owned(), shown);
         if definition.takes_caller && definition.parameters.iter().all(|p| p.name != "caller") {
             let caller = arguments.take_named("caller");
             let caller = caller.unwrap_or_else(|| {
@@ -83,11 +85,11 @@ impl Renderer<'_> {
                     "`caller` is only defined in a macro that a `call` block calls",
                 ))
             });
-            set_special(self.caller_symbol, caller, scope);
+            set_special(self.caller_symbol, caller, scope)?;
         }
         if definition.takes_kwargs {
             let entries = arguments.named.into_iter().map(|(name, value)| (Value::Str(name), value));
-            set_special(self.kwargs_symbol, Dict::of_entries(&self.budget, entries)?, scope);
+            set_special(self.kwargs_symbol, Dict::of_entries(&self.budget, entries)?, scope)?;
         } else if let Some((unknown, _)) = arguments.named.first() {
             let unknown: String = unknown.as_str().chars().take(60).collect();
             return Err(fault(format!("the macro `{name}` takes no argument `{unknown}`")));
@@ -95,7 +97,7 @@ impl Renderer<'_> {
         if definition.takes_varargs {
             let mut items = Items::new(&self.budget)?;
             rest.into_iter().try_for_each(|value| items.push(value))?;
-            set_special(self.varargs_symbol, items.tuple()?, scope);
+            set_special(self.varargs_symbol, items.tuple()?, scope)?;
         } else if !rest.is_empty() {
             let count = definition.parameters.len();
             return Err(fault(format!("the macro `{name}` takes at most {count} arguments")));
@@ -104,9 +106,10 @@ impl Renderer<'_> {
     }
 }
 
-fn set_special(symbol: Option<Symbol>, value: Value, scope: &Scope) {
-    if let Some(symbol) = symbol {
-        scope.set(symbol, value);
+fn set_special(symbol: Option<Symbol>, value: Value, scope: &Scope) -> Result<()> {
+    match symbol {
+        Some(symbol) => scope.set(symbol, value),
+        None => Ok(()),
     }
 }
 

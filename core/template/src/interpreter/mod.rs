@@ -22,13 +22,11 @@ use crate::budget::Budget;
 use crate::error::{Result, fault};
 use crate::functions::Function;
 use crate::text::{Builder, Text};
-use crate::value::{Missing, Namespace, Value};
-use crate::{Input, Limits};
+use crate::value::{Missing, Namespace, Value, shown};
+use crate::{Input, Limits, Rendered, stack};
 
 /// Calls of macros and loops that may stand inside each other.
 const CALL_LIMIT: u32 = 100;
-/// Bytes of the stack that a rendering may use. The smallest stacks in use have a megabyte.
-const STACK_LIMIT: usize = 512 << 10;
 
 /// How a list of statements ended.
 #[derive(Clone, Copy, PartialEq)]
@@ -42,7 +40,9 @@ enum Flow {
 pub(crate) struct Renderer<'t> {
     tables: &'t Tables,
     pub(crate) budget: Rc<Budget>,
-    pub(crate) clock: Option<jiff::ZonedDateTime>,
+    /// The time, once a template has asked for it.
+    clock: &'t OnceCell<jiff::ZonedDateTime>,
+    now: &'t dyn Fn() -> jiff::ZonedDateTime,
     /// The input's variables and the built-in functions, by symbol.
     globals: Vec<Option<Value>>,
     /// The template's texts, once they have been used.
@@ -53,16 +53,37 @@ pub(crate) struct Renderer<'t> {
     kwargs_symbol: Option<Symbol>,
     varargs_symbol: Option<Symbol>,
     calls: Cell<u32>,
-    /// An address of the stack where the rendering began.
-    stack: usize,
     /// Scopes that macros refer to, and namespaces: what can refer to itself.
     scopes: RefCell<Vec<Rc<Scope>>>,
     namespaces: RefCell<Vec<Rc<Namespace>>>,
 }
 
-/// Renders a template.
-pub(crate) fn render(body: &Body, tables: &Tables, input: &Input<'_>, limits: &Limits) -> Result<Text> {
-    let budget = Budget::new(limits.steps, limits.bytes);
+/// Renders a template: on the caller's stack if it needs little, else once more on one of its own.
+pub(crate) fn render(body: &Body, tables: &Tables, input: &Input<'_>, limits: &Limits) -> Result<Rendered> {
+    // Both times tell the same time.
+    let now = || limits.clock.clone().unwrap_or_else(jiff::ZonedDateTime::now);
+    let clock = OnceCell::new();
+    let budget = Budget::new(limits.steps, limits.bytes, stack::BORROWED);
+    let rendered = render_within(body, tables, input, &budget, &clock, &now);
+    if rendered.is_ok() || !budget.was_deep() {
+        return rendered;
+    }
+    let clock = clock.into_inner().unwrap_or_else(now);
+    let deep = || {
+        let budget = Budget::new(limits.steps, limits.bytes, stack::OWN);
+        render_within(body, tables, input, &budget, &OnceCell::from(clock), &now)
+    };
+    stack::own(deep).unwrap_or_else(|| Err(fault("the system starts no thread for a template this deep")))
+}
+
+fn render_within<'t>(
+    body: &Body,
+    tables: &'t Tables,
+    input: &Input<'_>,
+    budget: &Rc<Budget>,
+    clock: &'t OnceCell<jiff::ZonedDateTime>,
+    now: &'t dyn Fn() -> jiff::ZonedDateTime,
+) -> Result<Rendered> {
     let mut globals = Vec::with_capacity(tables.names.len());
     for name in &tables.names {
         globals.push(match input::variable(input, name)? {
@@ -73,8 +94,9 @@ pub(crate) fn render(body: &Body, tables: &Tables, input: &Input<'_>, limits: &L
     let symbol = |name: &str| tables.names.iter().position(|this| this == name).map(|at| at as Symbol);
     let renderer = Renderer {
         tables,
-        budget,
-        clock: limits.clock.clone(),
+        budget: Rc::clone(budget),
+        clock,
+        now,
         globals,
         texts: vec![OnceCell::new(); tables.texts.len()],
         loop_symbol: symbol("loop"),
@@ -82,14 +104,14 @@ pub(crate) fn render(body: &Body, tables: &Tables, input: &Input<'_>, limits: &L
         kwargs_symbol: symbol("kwargs"),
         varargs_symbol: symbol("varargs"),
         calls: Cell::new(0),
-        stack: stack_address(),
         scopes: RefCell::default(),
         namespaces: RefCell::default(),
     };
-    let scope = Scope::new(None, &body.hidden);
+    let scope = Scope::new(&renderer.budget, None, &body.hidden)?;
     let mut out = Builder::new(&renderer.budget);
     renderer.statements(&body.statements, &scope, &mut out)?;
-    Ok(out.finish())
+    let (text, foreign) = out.finish().into_parts();
+    Ok(Rendered { text, foreign })
 }
 
 impl Drop for Renderer<'_> {
@@ -107,13 +129,6 @@ impl Drop for Renderer<'_> {
     }
 }
 
-/// The address of something on the stack, for telling how much of it is used.
-#[inline(never)]
-fn stack_address() -> usize {
-    let here = 0u8;
-    &raw const here as usize
-}
-
 impl Renderer<'_> {
     /// A text of the template's by its number.
     fn text(&self, number: u32) -> &Text {
@@ -129,16 +144,18 @@ impl Renderer<'_> {
             None => self.globals[symbol as usize].clone(),
         };
         self.budget.step(looked_at as u64 / 16)?;
-        let name = || self.tables.names[symbol as usize].clone();
+        let name = || shown(&self.tables.names[symbol as usize]);
         Ok(found.unwrap_or_else(|| Value::undefined(Missing::Name(name()))))
     }
 
+    /// The time that the template is told.
+    pub(crate) fn now(&self) -> &jiff::ZonedDateTime {
+        self.clock.get_or_init(self.now)
+    }
+
     /// Refuses to go deeper than the stack allows.
-    fn check_stack(&self) -> Result<()> {
-        if stack_address().abs_diff(self.stack) > STACK_LIMIT {
-            return Err(fault("expressions, blocks or calls stand too deep inside each other"));
-        }
-        Ok(())
+    pub(crate) fn check_stack(&self) -> Result<()> {
+        self.budget.check_stack()
     }
 
     /// Runs a call of a macro or a recursive loop.
@@ -155,11 +172,10 @@ impl Renderer<'_> {
     }
 
     /// Keeps a scope until the rendering ends, since a macro refers to it.
-    fn keep_scope(&self, scope: &Rc<Scope>) -> Result<()> {
-        if scope.keep(&self.budget)? {
+    fn keep_scope(&self, scope: &Rc<Scope>) {
+        if scope.keep() {
             self.scopes.borrow_mut().push(Rc::clone(scope));
         }
-        Ok(())
     }
 
     /// Keeps a namespace until the rendering ends.

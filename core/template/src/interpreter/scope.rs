@@ -1,6 +1,6 @@
 //! Variables.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::ast::Symbol;
@@ -8,22 +8,39 @@ use crate::budget::{Budget, Charge};
 use crate::error::Result;
 use crate::value::Value;
 
+/// Bytes that a variable takes.
+const VARIABLE: usize = size_of::<(Symbol, Option<Value>)>();
+
+/// Variables that are looked at for one step.
+const VARIABLES_A_STEP: usize = 16;
+
 /// Variables of a loop's pass, a macro's call or another block, and the scope around it.
 pub(crate) struct Scope {
     /// A variable without a value hides outer ones.
     variables: RefCell<Vec<(Symbol, Option<Value>)>>,
     parent: Option<Rc<Scope>>,
+    charge: RefCell<Charge>,
+    /// Variables that the charge is for.
+    charged: Cell<usize>,
     /// Set once the scope is kept until the rendering ends.
-    kept: RefCell<Option<Charge>>,
+    kept: Cell<bool>,
 }
 
 impl Scope {
-    pub(crate) fn new(parent: Option<&Rc<Scope>>, hidden: &[Symbol]) -> Rc<Self> {
-        Rc::new(Self {
+    pub(crate) fn new(
+        budget: &Rc<Budget>,
+        parent: Option<&Rc<Scope>>,
+        hidden: &[Symbol],
+    ) -> Result<Rc<Self>> {
+        budget.step((hidden.len() / VARIABLES_A_STEP) as u64)?;
+        let charge = budget.charge(size_of::<Self>() + hidden.len() * VARIABLE)?;
+        Ok(Rc::new(Self {
             variables: RefCell::new(hidden.iter().map(|&symbol| (symbol, None)).collect()),
             parent: parent.cloned(),
-            kept: RefCell::new(None),
-        })
+            charge: RefCell::new(charge),
+            charged: Cell::new(hidden.len()),
+            kept: Cell::new(false),
+        }))
     }
 
     /// The variable's value, `Some(None)` if it is hidden, `None` if no scope has it. Counts the variables that were
@@ -41,38 +58,44 @@ impl Scope {
         }
     }
 
-    pub(crate) fn set(&self, symbol: Symbol, value: Value) {
-        self.put(symbol, Some(value));
-    }
-
-    /// The number of variables.
-    pub(crate) fn len(&self) -> usize {
-        self.variables.borrow().len()
+    pub(crate) fn set(&self, symbol: Symbol, value: Value) -> Result<()> {
+        self.put(symbol, Some(value))
     }
 
     /// Hides the outer variable.
-    pub(crate) fn hide(&self, symbol: Symbol) {
-        self.put(symbol, None);
+    pub(crate) fn hide(&self, symbol: Symbol) -> Result<()> {
+        self.put(symbol, None)
     }
 
-    fn put(&self, symbol: Symbol, value: Option<Value>) {
+    fn put(&self, symbol: Symbol, value: Option<Value>) -> Result<()> {
         let mut variables = self.variables.borrow_mut();
+        let mut charge = self.charge.borrow_mut();
+        charge.budget().step((variables.len() / VARIABLES_A_STEP) as u64)?;
         let old = match variables.iter_mut().find(|(name, _)| *name == symbol) {
             Some((_, old)) => std::mem::replace(old, value),
             None => {
+                if variables.len() == self.charged.get() {
+                    charge.grow(VARIABLE)?;
+                    self.charged.set(variables.len() + 1);
+                }
                 variables.push((symbol, value));
                 None
             }
         };
-        drop(variables);
+        drop((variables, charge));
         drop(old);
+        Ok(())
     }
 
     /// Forgets the variables, for the next pass of a loop.
-    pub(crate) fn reset(&self, hidden: &[Symbol]) {
-        let mut variables = self.variables.borrow_mut();
+    pub(crate) fn reset(&self, hidden: &[Symbol]) -> Result<()> {
+        self.charge.borrow().budget().step((hidden.len() / VARIABLES_A_STEP) as u64)?;
+        // What is freed may look for variables here, so nothing is borrowed meanwhile.
+        let mut variables = self.variables.take();
         variables.clear();
         variables.extend(hidden.iter().map(|&symbol| (symbol, None)));
+        *self.variables.borrow_mut() = variables;
+        Ok(())
     }
 
     pub(crate) fn clear(&self) {
@@ -81,12 +104,7 @@ impl Scope {
     }
 
     /// Marks the scope as kept. Returns whether it was not before.
-    pub(crate) fn keep(&self, budget: &Rc<Budget>) -> Result<bool> {
-        let mut kept = self.kept.borrow_mut();
-        if kept.is_some() {
-            return Ok(false);
-        }
-        *kept = Some(budget.charge(256)?);
-        Ok(true)
+    pub(crate) fn keep(&self) -> bool {
+        !self.kept.replace(true)
     }
 }

@@ -44,7 +44,7 @@ impl Renderer<'_> {
             }
             Kind::Macro(definition) => {
                 let value = self.macro_value(definition, scope)?;
-                scope.set(definition.symbol, value);
+                scope.set(definition.symbol, value)?;
             }
             Kind::Call { call, body } => {
                 self.check_stack()?;
@@ -70,7 +70,7 @@ impl Renderer<'_> {
             }
             Kind::With { targets, body } => {
                 self.check_stack()?;
-                let inner = Scope::new(Some(scope), &body.hidden);
+                let inner = Scope::new(&self.budget, Some(scope), &body.hidden)?;
                 for (target, value) in targets {
                     let value = self.eval(value, scope)?;
                     self.assign(target, value, &inner)?;
@@ -79,7 +79,7 @@ impl Renderer<'_> {
             }
             Kind::Scope(body) => {
                 self.check_stack()?;
-                let inner = Scope::new(Some(scope), &body.hidden);
+                let inner = Scope::new(&self.budget, Some(scope), &body.hidden)?;
                 return self.statements(&body.statements, &inner, out);
             }
             Kind::Break => return Ok(Flow::Break),
@@ -100,7 +100,7 @@ impl Renderer<'_> {
         body: &Body,
         scope: &Rc<Scope>,
     ) -> Result<std::result::Result<Value, Flow>> {
-        let inner = Scope::new(Some(scope), &body.hidden);
+        let inner = Scope::new(&self.budget, Some(scope), &body.hidden)?;
         let mut out = Builder::new(&self.budget);
         let flow = self.statements(&body.statements, &inner, &mut out)?;
         if flow != Flow::Next {
@@ -119,11 +119,7 @@ impl Renderer<'_> {
     /// Writes a value to a name, to a namespace's attribute, or its items to several.
     pub(super) fn assign(&self, target: &Target, value: Value, scope: &Rc<Scope>) -> Result<()> {
         match target {
-            Target::Name(symbol) => {
-                self.budget.step(scope.len() as u64 / 16)?;
-                scope.set(*symbol, value);
-                Ok(())
-            }
+            Target::Name(symbol) => scope.set(*symbol, value),
             Target::Attribute(symbol, attribute) => {
                 let Value::Namespace(namespace) = self.lookup(*symbol, scope)? else {
                     return Err(fault(
@@ -131,6 +127,7 @@ impl Renderer<'_> {
                     ));
                 };
                 let key = Key::text(self.text(*attribute).clone());
+                self.budget.read(self.text(*attribute).len())?;
                 if !namespace.attributes.borrow().contains_key(&key) {
                     namespace.charge.borrow_mut().grow(3 * size_of::<Value>())?;
                 }

@@ -75,7 +75,7 @@ pub(super) fn call(
         "capitalize" => no_arguments(name, arguments, || case::capitalize(budget, text)),
         "title" => no_arguments(name, arguments, || case::title(budget, text)),
         "swapcase" => no_arguments(name, arguments, || case::swapcase(budget, text)),
-        "startswith" | "endswith" => affix(text, name, arguments),
+        "startswith" | "endswith" => affix(renderer, text, name, arguments),
         "find" | "rfind" | "index" | "rindex" | "count" => find(text, name, arguments),
         "replace" => {
             let [old, new, limit] = arguments.bind(name, ["old", "new", "count"])?;
@@ -115,6 +115,7 @@ pub(super) fn call(
         "center" | "ljust" | "rjust" | "zfill" => justify(renderer, text, name, arguments).map(Value::Str),
         _ => {
             arguments.none(name)?;
+            budget.read(text.len().saturating_mul(8))?;
             Ok(Value::Bool(is(text.as_str(), name)))
         }
     }
@@ -144,7 +145,7 @@ fn limit_of(name: &str, value: Option<Value>) -> Result<Option<usize>> {
     Ok(usize::try_from(limit).ok())
 }
 
-fn affix(text: &Text, name: &str, arguments: Arguments) -> Result<Value> {
+fn affix(renderer: &Renderer<'_>, text: &Text, name: &str, arguments: Arguments) -> Result<Value> {
     let [affix, start, stop] = arguments.bind(name, ["affix", "start", "end"])?;
     let affix = needed(name, affix)?;
     let range = search::index_range(text, start.as_ref(), stop.as_ref())?;
@@ -162,6 +163,8 @@ fn affix(text: &Text, name: &str, arguments: Arguments) -> Result<Value> {
         Value::Str(affix) => Ok(Value::Bool(matches(affix))),
         Value::Tuple(affixes) => {
             for affix in &affixes.items {
+                renderer.budget.step(1)?;
+                renderer.budget.read(affix.as_str().map_or(0, str::len))?;
                 if matches(wanted(name, affix)?) {
                     return Ok(Value::Bool(true));
                 }

@@ -10,10 +10,13 @@ use std::collections::{HashMap, HashSet};
 use crate::ast::{Body, Symbol, Tables};
 use crate::error::{Error, Result};
 use crate::lexer::{Token, tokens};
-use crate::scopes;
+use crate::{height, scopes};
 
 /// Expressions and statements that may stand inside each other. Real templates have a dozen.
 const NESTING_LIMIT: usize = 80;
+
+/// Nodes that may stand on a path from the tree's root. Real templates have some twenty.
+const HEIGHT_LIMIT: usize = 200;
 
 /// Arguments with names that a call may have, and parameters of a macro.
 const NAMED_LIMIT: usize = 1000;
@@ -33,6 +36,10 @@ pub(crate) fn parse(source: &str) -> Result<(Body, Tables)> {
         blocks: HashSet::new(),
     };
     let statements = parser.statements_until(&[])?;
+    if height::of(&statements) > HEIGHT_LIMIT {
+        let message = format!("more than {HEIGHT_LIMIT} expressions or blocks inside each other");
+        return Err(Error::Syntax { line: 1, message });
+    }
     let mut body = Body { statements, hidden: Vec::new() };
     scopes::analyze(&mut body)?;
     Ok((body, parser.tables))

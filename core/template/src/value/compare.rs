@@ -10,7 +10,12 @@ use crate::error::{Result, fault};
 /// `left == right`. Values are at most a limited number of lists deep, so this ends.
 pub(crate) fn equal(budget: &Rc<Budget>, left: &Value, right: &Value) -> Result<bool> {
     budget.step(1)?;
+    budget.check_stack()?;
     Ok(match (left, right) {
+        (Value::View(View::Keys, a), Value::View(View::Keys, b)) => {
+            budget.step(a.map.len() as u64)?;
+            a.map.len() == b.map.len() && a.map.keys().all(|key| b.map.contains_key(key))
+        }
         (Value::Str(a), Value::Str(b)) => {
             if a.len() == b.len() {
                 budget.read(a.len())?;
@@ -61,6 +66,11 @@ pub(super) fn equal_keys(left: &Value, right: &Value) -> bool {
         (Value::Tuple(a), Value::Tuple(b)) => {
             a.items.len() == b.items.len() && a.items.iter().zip(&b.items).all(|(a, b)| equal_keys(a, b))
         }
+        (Value::Method(a, name), Value::Method(b, other)) => {
+            name == other && (Rc::ptr_eq(a, b) || same(a, b))
+        }
+        // One key, though Python has as many as there are objects: else a dict could be made of keys that all share a place.
+        (Value::Float(a), Value::Float(b)) if a.is_nan() && b.is_nan() => true,
         (a, b) => equal_scalars(a, b),
     }
 }
@@ -71,9 +81,6 @@ fn equal_scalars(left: &Value, right: &Value) -> bool {
     }
     match (left, right) {
         (Value::Undefined(_), Value::Undefined(_)) => true,
-        (Value::View(View::Keys, a), Value::View(View::Keys, b)) => {
-            a.map.len() == b.map.len() && a.map.keys().all(|key| b.map.contains_key(key))
-        }
         (a, b) => same(a, b),
     }
 }
@@ -108,6 +115,7 @@ pub(crate) fn same(left: &Value, right: &Value) -> bool {
 /// Types that have no order, or not with each other.
 pub(crate) fn order(budget: &Rc<Budget>, left: &Value, right: &Value) -> Result<Option<Ordering>> {
     budget.step(1)?;
+    budget.check_stack()?;
     if let (Some(a), Some(b)) = (Numeric::of(left), Numeric::of(right)) {
         return Ok(a.order(b));
     }

@@ -79,6 +79,7 @@ impl Key {
 /// Whether the value can be a key. Takes the steps that hashing and comparing it take, too.
 fn is_hashable(budget: &Budget, value: &Value) -> Result<bool> {
     budget.step(1)?;
+    budget.check_stack()?;
     Ok(match value {
         Value::List(_) | Value::Dict(_) | Value::View(..) => false,
         Value::Str(text) => {
@@ -117,13 +118,40 @@ fn hash<H: Hasher>(value: &Value, state: &mut H) {
         Value::Bool(b) => hash(&Value::Int(i128::from(*b)), state),
         Value::Int(n) => (1u8, *n).hash(state),
         Value::Float(n) if n.fract() == 0.0 && n.abs() < 1e38 => hash(&Value::Int(*n as i128), state),
-        Value::Float(n) => (2u8, n.to_bits()).hash(state),
+        Value::Float(n) if n.is_nan() => 2u8.hash(state),
+        Value::Float(n) => (3u8, n.to_bits()).hash(state),
         Value::Tuple(items) => {
-            3u8.hash(state);
+            4u8.hash(state);
             items.items.iter().for_each(|item| hash(item, state));
         }
-        // All others of one type share a place; they are few.
-        other => (4u8, other.type_name()).hash(state),
+        other => (5u8, other.type_name(), place(other)).hash(state),
+    }
+}
+
+/// Where the object is that a value refers to: values of which nothing else can be told are equal if they are the same object.
+/// All others share a place, of which there is one for each.
+fn place(value: &Value) -> usize {
+    match value {
+        Value::Range(this) => Rc::as_ptr(this).addr(),
+        Value::Iterator(this) => Rc::as_ptr(this).addr(),
+        Value::Namespace(this) => Rc::as_ptr(this).addr(),
+        Value::Loop(this) => Rc::as_ptr(this).addr(),
+        Value::Macro(this) => Rc::as_ptr(this).addr(),
+        Value::Cycler(this) => Rc::as_ptr(this).addr(),
+        Value::Joiner(this) => Rc::as_ptr(this).addr(),
+        Value::Function(this) => *this as usize,
+        Value::Method(of, name) => match &**of {
+            Value::Str(text) if text.chars() < 2 => text.as_str().chars().next().map_or(0, |c| c as usize),
+            Value::Str(text) => text.object(),
+            Value::List(this) => Rc::as_ptr(this).addr(),
+            Value::Tuple(this) if !this.items.is_empty() => Rc::as_ptr(this).addr(),
+            Value::Dict(this) => Rc::as_ptr(this).addr(),
+            Value::Int(n) => *n as usize,
+            Value::Float(_) => Rc::as_ptr(of).addr(),
+            other => place(other),
+        }
+        .wrapping_add(name.len()),
+        _ => 0,
     }
 }
 

@@ -67,10 +67,10 @@ impl Missing {
     pub(crate) fn message(&self) -> String {
         match self {
             Self::Name(name) => format!("`{name}` is undefined"),
-            Self::Attribute { of, name } => format!("a value of type {of} has no `{}`", shown(name)),
+            Self::Attribute { of, name } => format!("a value of type {of} has no `{}`", shown(name.as_str())),
             Self::Item { of } => format!("a value of type {of} has no such item"),
             Self::Unsafe { of, name } => {
-                format!("`{}` of type {of} may not be used in a template", shown(name))
+                format!("`{}` of type {of} may not be used in a template", shown(name.as_str()))
             }
             Self::Reason(reason) => (*reason).to_owned(),
             Self::Parameter(name) => format!("the parameter `{name}` was not given"),
@@ -78,9 +78,9 @@ impl Missing {
     }
 }
 
-/// The beginning of a text, for an error message.
-fn shown(text: &Text) -> String {
-    text.as_str().chars().take(60).collect()
+/// The beginning of a text, for an error message. A value may keep it, and a name may be as long as the template.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().take(60).collect()
 }
 
 /// The items of a list or tuple.
@@ -271,6 +271,9 @@ pub(crate) fn deeper(depth: u32) -> Result<u32> {
     Ok(depth + 1)
 }
 
+/// Bytes that an item takes in a list, with what a small value of its own takes elsewhere.
+const ITEM: usize = 3 * size_of::<Value>();
+
 /// A list that is being made.
 pub(crate) struct Items {
     items: Vec<Value>,
@@ -287,7 +290,7 @@ impl Items {
 
     pub(crate) fn push(&mut self, value: Value) -> Result<()> {
         self.budget.step(1)?;
-        self.charge.grow(size_of::<Value>())?;
+        self.charge.grow(ITEM)?;
         self.depth = self.depth.max(value.depth());
         self.items.push(value);
         Ok(())

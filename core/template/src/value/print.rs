@@ -27,6 +27,8 @@ impl Value {
         if depth > DEPTH_LIMIT {
             return Err(fault("a value that holds itself can't be printed"));
         }
+        out.budget().step(1)?;
+        out.budget().check_stack()?;
         match self {
             Self::Undefined(_) => out.push_str("Undefined"),
             Self::None => out.push_str("None"),
@@ -122,6 +124,8 @@ fn entries<'v>(
 pub(crate) fn text_repr(text: &Text, ascii: bool, out: &mut Builder) -> Result<()> {
     let quote = if text.as_str().contains('\'') && !text.as_str().contains('"') { '"' } else { '\'' };
     out.push_char(quote, false)?;
+    // A character takes longer than a byte that is copied.
+    out.budget().read(text.len().saturating_mul(4))?;
     let plain = |c: char| c != quote && c != '\\' && is_printable(c) && (!ascii || c.is_ascii());
     for (part, foreign) in text.parts(0..text.len()) {
         let mut rest = &text.as_str()[part];

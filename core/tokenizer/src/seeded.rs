@@ -1,0 +1,83 @@
+//! A hash that is seeded at random. A model's file decides on tokens and merges, and with a hash that is known before they
+//! could all share one place of a table: reading them would take time quadratic in their number.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+/// Makes hashers of one seed.
+#[derive(Clone)]
+pub(crate) struct Seeded {
+    start: u64,
+    factor: u64,
+}
+
+impl Default for Seeded {
+    fn default() -> Self {
+        let random = RandomState::new();
+        Self { start: random.hash_one(0), factor: random.hash_one(1) | 1 }
+    }
+}
+
+impl BuildHasher for Seeded {
+    type Hasher = Folding;
+
+    fn build_hasher(&self) -> Folding {
+        Folding { state: self.start, factor: self.factor }
+    }
+}
+
+/// Multiplies by a secret factor and adds both halves of the product, word for word, as wyhash does. The standard library's hash
+/// takes several times as long, and encoding looks up a merge for every pair of symbols.
+pub(crate) struct Folding {
+    state: u64,
+    factor: u64,
+}
+
+impl Hasher for Folding {
+    fn write(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.write_u64(u64::from_le_bytes(*word));
+        }
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        self.write_u64(u64::from_le_bytes(last));
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.write_u64(word.into());
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        let product = u128::from(self.state ^ word) * u128::from(self.factor);
+        self.state = (product as u64) ^ ((product >> 64) as u64);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.write_u64(word as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.state
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn tokens_and_pairs_have_hashes_of_their_own_that_differ_from_run_to_run() {
+        let (one, other) = (Seeded::default(), Seeded::default());
+        assert_ne!(one.hash_one(b"token".as_slice()), other.hash_one(b"token".as_slice()));
+        let mut hashes = HashSet::new();
+        for i in 0..100u32 {
+            hashes.insert(one.hash_one(vec![0u8; i as usize].as_slice()));
+            for j in 0..100u32 {
+                hashes.insert(one.hash_one((i, j)));
+            }
+        }
+        assert_eq!(hashes.len(), 10_100);
+    }
+}
