@@ -180,7 +180,7 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 #[test]
-fn a_damaged_model_is_used_or_refused() {
+fn a_mutated_model_is_used_or_refused() {
     let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests");
     let models =
         ["conformance/tiny.gguf", "reference/tiny/gemma3-q4_1.gguf", "reference/tiny/phi3-longrope-f16.gguf"];
