@@ -1,4 +1,5 @@
 //! Files that change while they are open, and paths that lead to no file: an error, never a signal, and never a wait.
+#![cfg(unix)]
 
 mod common;
 

@@ -219,6 +219,7 @@ fn a_mutated_model_is_used_or_refused() {
 }
 
 /// The file is cut and written again while it loads, over and over. A map of it would end the process with a signal.
+#[cfg(unix)]
 #[test]
 fn a_model_that_is_cut_while_it_loads_is_refused() {
     let whole =
