@@ -100,7 +100,8 @@ fn twice_the_source_takes_twice_the_memory() {
         is_linear(&format!("{before}{piece}…{behind}"), once, allocated(&source(8_000)));
     }
     // Names that are all different.
-    let names = |count: usize| (0..count).map(|i| format!("{{% set v{i} = w{i}.x{i} %}}")).collect::<String>();
+    let names =
+        |count: usize| (0..count).map(|i| format!("{{% set v{i} = w{i}.x{i} %}}")).collect::<String>();
     is_linear("names", allocated(&names(3_000)), allocated(&names(6_000)));
 }
 
@@ -205,7 +206,9 @@ fn twice_the_value_takes_twice_the_steps() {
     ] {
         let template = match expression {
             // Pairs of keys and values, and no more than two characters of a text.
-            "dict(l | map('list'))" => "{{ dict(l | map('truncate', 2, true, '', 0) | map('list')) }}".to_owned(),
+            "dict(l | map('list'))" => {
+                "{{ dict(l | map('truncate', 2, true, '', 0) | map('list')) }}".to_owned()
+            }
             _ => format!("{{{{ {expression} }}}}"),
         };
         is_linear(expression, steps(&template, 1_000), steps(&template, 2_000));
