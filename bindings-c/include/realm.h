@@ -1005,12 +1005,21 @@ float *realm_model_embed_tokens(const RealmModel *model,
 RealmSequence *realm_model_sequence(const RealmModel *model,
                                     RealmError **error);
 
-// A sequence from what `realm_sequence_save` wrote. Errors: `invalid-argument` for other bytes, or those of another model, device
-// or cache type; `limit-exceeded` if it is longer than the context.
+// A sequence from what `realm_sequence_save` wrote, in this runtime or another one of the same key. Errors: `invalid-argument` for
+// bytes that are not signed with the runtime's key or were altered since, and for those of another model, device, cache type or
+// adapter; `limit-exceeded` if it is longer than the context.
 RealmSequence *realm_model_restore_sequence(const RealmModel *model,
                                             const uint8_t *bytes,
                                             size_t len,
                                             RealmError **error);
+
+// A sequence from what a runtime of another key saved. Its form is checked in full; whether its keys and values are what the model
+// computes, nobody can know. The tenant's other requests don't use them. Errors: `invalid-argument` for anything but a saved sequence
+// of this model, device, cache type and adapter; `limit-exceeded` if it is longer than the context.
+RealmSequence *realm_model_restore_foreign_sequence(const RealmModel *model,
+                                                    const uint8_t *bytes,
+                                                    size_t len,
+                                                    RealmError **error);
 
 // What the model has done for all tenants since it was loaded, and how it stands. NULL only for NULL.
 RealmMetrics *realm_model_metrics(const RealmModel *model);
@@ -1223,6 +1232,15 @@ RealmRuntime *realm_runtime_new(size_t threads,
                                 const char *device,
                                 const char *cache_folder,
                                 RealmError **error);
+
+// As `realm_runtime_new`, with the key that saved sequences are signed with: at least 32 random bytes, to be kept secret. Runtimes of
+// one key restore each other's. The key is copied. Errors: also `invalid-argument` for fewer bytes.
+RealmRuntime *realm_runtime_new_keyed(size_t threads,
+                                      const char *device,
+                                      const char *cache_folder,
+                                      const uint8_t *key,
+                                      size_t key_len,
+                                      RealmError **error);
 
 // Frees a runtime. What it loaded stays as long as somebody holds it.
 void realm_runtime_free(RealmRuntime *runtime);

@@ -430,8 +430,9 @@ pub unsafe extern "C" fn realm_model_sequence(model: *const Model, error: *mut *
     }
 }
 
-/// A sequence from what `realm_sequence_save` wrote. Errors: `invalid-argument` for other bytes, or those of another model, device
-/// or cache type; `limit-exceeded` if it is longer than the context.
+/// A sequence from what `realm_sequence_save` wrote, in this runtime or another one of the same key. Errors: `invalid-argument` for
+/// bytes that are not signed with the runtime's key or were altered since, and for those of another model, device, cache type or
+/// adapter; `limit-exceeded` if it is longer than the context.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_restore_sequence(
     model: *const Model,
@@ -444,6 +445,25 @@ pub unsafe extern "C" fn realm_model_restore_sequence(
         attempt(error, std::ptr::null_mut(), || {
             let bytes = array(bytes, len, "bytes")?;
             Ok(own(Sequence(object(model, "model")?.model.restore_sequence(bytes)?)))
+        })
+    }
+}
+
+/// A sequence from what a runtime of another key saved. Its form is checked in full; whether its keys and values are what the model
+/// computes, nobody can know. The tenant's other requests don't use them. Errors: `invalid-argument` for anything but a saved sequence
+/// of this model, device, cache type and adapter; `limit-exceeded` if it is longer than the context.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_model_restore_foreign_sequence(
+    model: *const Model,
+    bytes: *const u8,
+    len: usize,
+    error: *mut *mut Error,
+) -> *mut Sequence {
+    // SAFETY: an object of ours, the caller's bytes and place for an error.
+    unsafe {
+        attempt(error, std::ptr::null_mut(), || {
+            let bytes = array(bytes, len, "bytes")?;
+            Ok(own(Sequence(object(model, "model")?.model.restore_foreign_sequence(bytes)?)))
         })
     }
 }

@@ -29,22 +29,57 @@ pub unsafe extern "C" fn realm_runtime_new(
     error: *mut *mut Error,
 ) -> *mut Runtime {
     let work = || {
-        let mut builder = realm::Realm::builder();
-        if threads > 0 {
-            builder = builder.threads(threads);
-        }
-        if !device.is_null() {
-            // SAFETY: the caller's text.
-            builder = builder.device(unsafe { text(device, "device") }?);
-        }
-        if !cache_folder.is_null() {
-            // SAFETY: the caller's text.
-            builder = builder.cache_folder(unsafe { text(cache_folder, "cache_folder") }?);
-        }
+        // SAFETY: the caller's texts.
+        let builder = unsafe { builder(threads, device, cache_folder) }?;
         Ok(own(Runtime(builder.build()?)))
     };
     // SAFETY: the caller's place for an error.
     unsafe { attempt(error, std::ptr::null_mut(), work) }
+}
+
+/// As `realm_runtime_new`, with the key that saved sequences are signed with: at least 32 random bytes, to be kept secret. Runtimes of
+/// one key restore each other's. The key is copied. Errors: also `invalid-argument` for fewer bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_runtime_new_keyed(
+    threads: usize,
+    device: *const c_char,
+    cache_folder: *const c_char,
+    key: *const u8,
+    key_len: usize,
+    error: *mut *mut Error,
+) -> *mut Runtime {
+    let work = || {
+        // SAFETY: the caller's texts and bytes.
+        let (builder, key) =
+            unsafe { (builder(threads, device, cache_folder)?, array(key, key_len, "key")?) };
+        Ok(own(Runtime(builder.snapshot_key(key).build()?)))
+    };
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, std::ptr::null_mut(), work) }
+}
+
+/// What a runtime is started with.
+///
+/// # Safety
+/// `device` and `cache_folder` are NULL or texts.
+unsafe fn builder(
+    threads: usize,
+    device: *const c_char,
+    cache_folder: *const c_char,
+) -> Result<realm::Builder, Error> {
+    let mut builder = realm::Realm::builder();
+    if threads > 0 {
+        builder = builder.threads(threads);
+    }
+    if !device.is_null() {
+        // SAFETY: the caller's text.
+        builder = builder.device(unsafe { text(device, "device") }?);
+    }
+    if !cache_folder.is_null() {
+        // SAFETY: the caller's text.
+        builder = builder.cache_folder(unsafe { text(cache_folder, "cache_folder") }?);
+    }
+    Ok(builder)
 }
 
 /// Frees a runtime. What it loaded stays as long as somebody holds it.

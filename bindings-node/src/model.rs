@@ -182,6 +182,14 @@ impl NativeModel {
         Ok(NativeSequence::new(sequence))
     }
 
+    /// A sequence from bytes of another realm.
+    #[napi]
+    pub async fn restore_foreign_sequence(&self, bytes: Buffer) -> Result<NativeSequence> {
+        let model = self.handle.get()?;
+        let sequence = unblock(move || model.restore_foreign_sequence(&bytes)).await.map_err(failed)?;
+        Ok(NativeSequence::new(sequence))
+    }
+
     /// Loads a LoRA adapter.
     #[napi]
     pub async fn load_adapter(&self, path: String) -> Result<NativeAdapter> {

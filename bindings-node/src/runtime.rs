@@ -34,7 +34,7 @@ pub struct NativeRealm {
 impl NativeRealm {
     /// Starts it.
     #[napi(constructor)]
-    pub fn new(options: String) -> Result<Self> {
+    pub fn new(options: String, snapshot_key: Option<Buffer>) -> Result<Self> {
         let options: RealmOptions = read(&options)?;
         let mut builder = realm::Realm::builder();
         if let Some(threads) = options.threads {
@@ -45,6 +45,9 @@ impl NativeRealm {
         }
         if let Some(folder) = options.cache_folder {
             builder = builder.cache_folder(folder);
+        }
+        if let Some(key) = snapshot_key {
+            builder = builder.snapshot_key(key);
         }
         Ok(Self { handle: Handle::new("Realm", builder.build().map_err(failed)?) })
     }

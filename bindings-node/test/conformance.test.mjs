@@ -135,15 +135,19 @@ const program = async ({ realm, add }, source) => {
 
 const operations = {
   // The runtime and models.
-  realm: ({ a, add }) => add(new realm.Realm({ threads: a.threads, device: a.device })) ?? null,
+  realm: ({ a, add }) => {
+    const snapshotKey = a.snapshot_key && Buffer.from(a.snapshot_key)
+    return add(new realm.Realm({ threads: a.threads, device: a.device, snapshotKey })) ?? null
+  },
   pull: ({ a, realm }) => realm.hub.pull(a.reference),
   models: async ({ realm }) => (await realm.hub.list()).map(({ name, state }) => ({ reference: name, state })),
   inspect: async ({ a }) => renamed(await realm.inspect(path(FOLDER, a.path)), snake),
-  load_model: async ({ a, realm, add }) => {
+  load_model: async ({ a, realm, get, add }) => {
     const file = path(FOLDER, a.reference)
     let last
     const options = { ...renamed(a.options ?? {}, camel), onProgress: (event) => (last = event) }
-    add(await realm.loadModel(existsSync(file) ? file : a.reference, options))
+    const runtime = a.realm ? get('realm') : realm
+    add(await runtime.loadModel(existsSync(file) ? file : a.reference, options))
     return { done: last.done, total: last.total }
   },
   info: ({ model }) => renamed(model.info, snake),
@@ -249,8 +253,10 @@ const operations = {
     add(bytes)
     return bytes.length
   },
-  restore: async ({ a, model, get, add }) =>
-    add(await model.restoreSequence(a.bytes ? get('bytes') : Buffer.from(a.junk))) ?? null,
+  restore: async ({ a, model, get, add }) => {
+    const saved = a.bytes ? get('bytes') : Buffer.from(a.junk)
+    return add(await (a.foreign ? model.restoreForeignSequence(saved) : model.restoreSequence(saved))) ?? null
+  },
   // Adapters.
   load_adapter: async ({ a, model, add }) => {
     const adapter = await model.loadAdapter(path(FOLDER, a.path))

@@ -249,9 +249,17 @@ export class Model implements Disposable {
     return new Sequence(call(() => this.native.sequence()))
   }
 
-  /** A sequence from what `Sequence.save` gave. */
+  /** A sequence from what `Sequence.save` gave, in this realm or another one of the same `snapshotKey`. */
   async restoreSequence(saved: Uint8Array): Promise<Sequence> {
     return new Sequence(await wait(async () => this.native.restoreSequence(Buffer.from(bytes(saved)))))
+  }
+
+  /**
+   * The same for bytes that a realm of another key saved. Their form is checked in full; whether their keys and values are what the
+   * model computes, nobody can know. The tenant's other requests don't use them.
+   */
+  async restoreForeignSequence(saved: Uint8Array): Promise<Sequence> {
+    return new Sequence(await wait(async () => this.native.restoreForeignSequence(Buffer.from(bytes(saved)))))
   }
 
   /** Loads a LoRA adapter: a GGUF file, or the folder that PEFT saves. */

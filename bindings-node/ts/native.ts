@@ -70,6 +70,7 @@ export interface NativeModel {
   renderTokens(request: string): number[]
   sequence(): NativeSequence
   restoreSequence(bytes: Buffer): Promise<NativeSequence>
+  restoreForeignSequence(bytes: Buffer): Promise<NativeSequence>
   loadAdapter(path: string): Promise<NativeAdapter>
   adapted(adapter: NativeAdapter, scale: number): NativeModel
   tokenizer(): NativeTokenizer
@@ -167,7 +168,7 @@ interface Native {
     ofRealm(realm: NativeRealm): NativeService
   }
   NativeBell: new (ring: (id: number) => void) => NativeBell
-  NativeRealm: new (options: string) => NativeRealm
+  NativeRealm: new (options: string, snapshotKey: Buffer | null) => NativeRealm
   NativeChat: new (
     model: NativeModel,
     request: string,

@@ -12,8 +12,11 @@ export class Realm implements Disposable {
   /** @internal */
   readonly native: NativeRealm
 
-  constructor(options: RealmOptions = {}) {
-    this.native = call(() => new native.NativeRealm(json(options)))
+  constructor({ snapshotKey, ...options }: RealmOptions = {}) {
+    this.native = call(() => {
+      const key = snapshotKey === undefined ? null : Buffer.from(bytes(snapshotKey))
+      return new native.NativeRealm(json(options), key)
+    })
   }
 
   /**

@@ -148,6 +148,11 @@ export interface RealmOptions {
   device?: string | undefined
   /** Where fetched models are kept. */
   cacheFolder?: string | undefined
+  /**
+   * What saved sequences are signed with: at least 32 random bytes, to be kept secret. Realms of one key restore each other's. Without
+   * one each realm has a key of its own.
+   */
+  snapshotKey?: Uint8Array | undefined
 }
 
 /** What a load or a pull is at. */

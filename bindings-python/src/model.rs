@@ -435,10 +435,17 @@ impl Model {
         Ok(Sequence::new(self.handle.get()?.sequence()?))
     }
 
-    /// A sequence from what `Sequence.save` returned.
+    /// A sequence from what `Sequence.save` returned, in this realm or another one of the same `snapshot_key`.
     fn restore_sequence(&self, py: Python<'_>, data: &Bound<'_, PyBytes>) -> Result<Sequence> {
         let (model, data) = (self.handle.get()?, data.as_bytes());
         Ok(Sequence::new(py.detach(|| model.restore_sequence(data))?))
+    }
+
+    /// The same for bytes that a realm of another key saved. Their form is checked in full; whether their keys and values are what
+    /// the model computes, nobody can know. The tenant's other requests don't use them.
+    fn restore_foreign_sequence(&self, py: Python<'_>, data: &Bound<'_, PyBytes>) -> Result<Sequence> {
+        let (model, data) = (self.handle.get()?, data.as_bytes());
+        Ok(Sequence::new(py.detach(|| model.restore_foreign_sequence(data))?))
     }
 
     /// Loads a LoRA adapter: a GGUF file, or the folder that PEFT saves.

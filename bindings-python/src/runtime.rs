@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
 use realm::{CacheType, LoadOptions, unblock};
 
 use crate::arguments::{count, given, named, unexpected};
@@ -25,7 +25,8 @@ use crate::wait::{Awaitable, wait};
 /// models that it loaded stay until they are closed or dropped.
 ///
 /// `threads` compute (one for each core, unless given); `device` is `"auto"`, `"cpu"`, `"cuda"` or `"cuda:1"`; fetched models are
-/// kept in `cache_folder`.
+/// kept in `cache_folder`. `snapshot_key`, at least 32 random bytes to be kept secret, is what saved sequences are signed with:
+/// realms of one key restore each other's. Without one each realm has a key of its own.
 #[pyclass(frozen, module = "realm")]
 pub(crate) struct Realm {
     pub(crate) handle: Handle<realm::Realm>,
@@ -111,12 +112,13 @@ pub(crate) fn text(path: PathBuf) -> PyResult<String> {
 #[pymethods]
 impl Realm {
     #[new]
-    #[pyo3(signature = (*, threads=None, device=None, cache_folder=None))]
+    #[pyo3(signature = (*, threads=None, device=None, cache_folder=None, snapshot_key=None))]
     fn new(
         py: Python<'_>,
         threads: Option<&Bound<'_, PyAny>>,
         device: Option<String>,
         cache_folder: Option<PathBuf>,
+        snapshot_key: Option<&Bound<'_, PyBytes>>,
     ) -> Result<Self> {
         let mut builder = realm::Realm::builder();
         if let Some(threads) = count("threads", threads)? {
@@ -127,6 +129,9 @@ impl Realm {
         }
         if let Some(folder) = cache_folder {
             builder = builder.cache_folder(folder);
+        }
+        if let Some(key) = snapshot_key {
+            builder = builder.snapshot_key(key.as_bytes());
         }
         Ok(Self { handle: Handle::new("Realm", py.detach(|| builder.build())?) })
     }
@@ -234,7 +239,7 @@ impl Realm {
     ) -> PyResult<impl Future<Output = std::result::Result<realm::Program, realm::Error>> + Send + 'static>
     {
         let realm = self.handle.get()?;
-        let bytes = program.cast::<pyo3::types::PyBytes>().ok().map(|bytes| bytes.as_bytes().to_vec());
+        let bytes = program.cast::<PyBytes>().ok().map(|bytes| bytes.as_bytes().to_vec());
         let path = if bytes.is_none() { Some(program.extract::<PathBuf>()?) } else { None };
         Ok(unblock(move || match (bytes, path) {
             (Some(bytes), _) => realm.compile_program(&bytes),

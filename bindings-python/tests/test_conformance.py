@@ -68,7 +68,14 @@ class Runner:
     # The runtime and models.
 
     def op_realm(self, a: dict[str, Any], model: realm.Model) -> None:
-        self.add(realm.Realm(threads=a.pop("threads", None), device=a.pop("device", None)))
+        key = a.pop("snapshot_key", None)
+        self.add(
+            realm.Realm(
+                threads=a.pop("threads", None),
+                device=a.pop("device", None),
+                snapshot_key=key and key.encode(),
+            )
+        )
 
     def op_pull(self, a: dict[str, Any], model: realm.Model) -> str:
         return str(self.objects["realm"].hub.pull(a.pop("reference")))
@@ -85,7 +92,7 @@ class Runner:
         reference = a.pop("reference")
         events: list[realm.ProgressEvent] = []
         file = FOLDER / reference
-        runtime: realm.Realm = self.objects["realm"]
+        runtime: realm.Realm = self.objects[a.pop("realm", "realm")]
         options = a.pop("options", {})
         loaded = runtime.load_model(file if file.exists() else reference, progress=events.append, **options)
         self.add(loaded)
@@ -262,7 +269,8 @@ class Runner:
 
     def op_restore(self, a: dict[str, Any], model: realm.Model) -> None:
         data = self.named(a, "bytes") if "bytes" in a else a.pop("junk").encode()
-        self.add(model.restore_sequence(data))
+        restore = model.restore_foreign_sequence if a.pop("foreign", False) else model.restore_sequence
+        self.add(restore(data))
 
     # Adapters.
 

@@ -173,11 +173,20 @@ impl Model {
         Ok(Arc::new(self.0.sequence()?.into()))
     }
 
-    /// A sequence from what `TokenSequence.save` gave. Throws `InvalidArgument` for other bytes, or those of another model, device or cache
-    /// type; `LimitExceeded` if it is longer than the context.
+    /// A sequence from what `TokenSequence.save` gave, in this realm or another one of the same `snapshotKey`. Throws `InvalidArgument` for
+    /// bytes that are not signed with the realm's key or were altered since, and for those of another model, device, cache type or
+    /// adapter; `LimitExceeded` if it is longer than the context.
     pub async fn restore_sequence(self: Arc<Self>, bytes: Vec<u8>) -> Result<Arc<TokenSequence>> {
         let model = self.0.clone();
         Ok(Arc::new(unblock(move || model.restore_sequence(&bytes)).await?.into()))
+    }
+
+    /// A sequence from what a realm of another key saved. Its form is checked in full; whether its keys and values are what the model
+    /// computes, nobody can know. The tenant's other requests don't use them. Throws `InvalidArgument` for anything but a saved sequence of
+    /// this model, device, cache type and adapter; `LimitExceeded` as above.
+    pub async fn restore_foreign_sequence(self: Arc<Self>, bytes: Vec<u8>) -> Result<Arc<TokenSequence>> {
+        let model = self.0.clone();
+        Ok(Arc::new(unblock(move || model.restore_foreign_sequence(&bytes)).await?.into()))
     }
 
     /// What the model has done for all tenants since it was loaded, and how it stands.

@@ -168,15 +168,24 @@ fn observer(
 impl Realm {
     /// Starts a runtime. `threads` compute, nil stands for one for each core. `device` is `cpu`, `cuda`, `cuda:1` and so on or `auto`:
     /// the first NVIDIA GPU that Realm can use and otherwise the CPU. `cacheFolder` is where fetched models are kept; nil is the user's
-    /// cache folder. Throws `InvalidArgument` for no threads, `Unsupported` for a device that is not there.
-    #[uniffi::constructor(default(threads = None, device = "auto", cache_folder = None))]
-    pub fn new(threads: Option<u64>, device: String, cache_folder: Option<String>) -> Result<Arc<Self>> {
+    /// cache folder. `snapshotKey` is what saved sequences are signed with, at least 32 random bytes to be kept secret: realms of one key
+    /// restore each other's; nil is a key of this realm's own. Throws `InvalidArgument` for no threads and for a shorter key, `Unsupported` for a device that is not there.
+    #[uniffi::constructor(default(threads = None, device = "auto", cache_folder = None, snapshot_key = None))]
+    pub fn new(
+        threads: Option<u64>,
+        device: String,
+        cache_folder: Option<String>,
+        snapshot_key: Option<Vec<u8>>,
+    ) -> Result<Arc<Self>> {
         let mut builder = realm::Realm::builder().device(device);
         if let Some(threads) = threads {
             builder = builder.threads(threads as usize);
         }
         if let Some(folder) = cache_folder {
             builder = builder.cache_folder(folder);
+        }
+        if let Some(key) = snapshot_key {
+            builder = builder.snapshot_key(key);
         }
         Ok(Arc::new(Self(builder.build()?)))
     }

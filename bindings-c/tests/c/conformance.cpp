@@ -143,7 +143,14 @@ Json Runner::operate_on_models(const std::string &op, const Json &a) {
     if (op == "realm") {
         std::string device = a.value("device", "");
         const char *named = device.empty() ? nullptr : device.c_str();
-        add(a, own(TRY(out, realm_runtime_new(a.value("threads", size_t{0}), named, nullptr, &out.error))));
+        size_t threads = a.value("threads", size_t{0});
+        if (a.contains("snapshot_key")) {
+            std::string key = a.at("snapshot_key");
+            const auto *bytes = reinterpret_cast<const uint8_t *>(key.data());
+            add(a, own(TRY(out, realm_runtime_new_keyed(threads, named, nullptr, bytes, key.size(), &out.error))));
+        } else {
+            add(a, own(TRY(out, realm_runtime_new(threads, named, nullptr, &out.error))));
+        }
         return nullptr;
     }
     if (op == "pull") {
@@ -212,7 +219,7 @@ Json Runner::operate_on_models(const std::string &op, const Json &a) {
             if (std::string(stage) == "loading") said[0] = done, said[1] = total;
         };
         realm_load_options_set_progress(options.get(), on_progress, said, nullptr);
-        add(a, own(TRY(out, realm_runtime_load_model(realm(), path(a, "reference").c_str(), options.get(), &out.error))));
+        add(a, own(TRY(out, realm_runtime_load_model(get<RealmRuntime>(a.value("realm", "realm")), path(a, "reference").c_str(), options.get(), &out.error))));
         return {{"done", said[0]}, {"total", said[1]}};
     }
     if (op == "info") {
@@ -474,7 +481,8 @@ Json Runner::operate_on_sequences(const std::string &op, const Json &a) {
             data = bytes.data.get();
             len = bytes.len;
         }
-        add(a, own(TRY(out, realm_model_restore_sequence(model(a), data, len, &out.error))));
+        auto *restore = a.value("foreign", false) ? realm_model_restore_foreign_sequence : realm_model_restore_sequence;
+        add(a, own(TRY(out, restore(model(a), data, len, &out.error))));
         return nullptr;
     }
     auto *sequence = get<RealmSequence>(a, "sequence");

@@ -133,6 +133,8 @@ static void nothing_where_something_is_needed() {
     refused([&](RealmError **e) { return realm_model_embed(m, nullptr, &len, e); });
     refused([&](RealmError **e) { return realm_model_sequence(nullptr, e); });
     refused([&](RealmError **e) { return realm_model_restore_sequence(m, nullptr, 10, e); });
+    refused([&](RealmError **e) { return realm_model_restore_foreign_sequence(m, nullptr, 10, e); });
+    refused([&](RealmError **e) { return realm_runtime_new_keyed(1, "cpu", nullptr, nullptr, 32, e); });
     refused([&](RealmError **e) { return realm_model_load_adapter(m, nullptr, e); });
     refused([&](RealmError **e) { return realm_generation_next(nullptr, nullptr, e); });
     refused([&](RealmError **e) { return realm_generation_finish(nullptr, e); });

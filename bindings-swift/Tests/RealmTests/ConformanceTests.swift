@@ -116,7 +116,9 @@ final class Runner {
     private func operate(_ a: Json) async throws -> Json {
         switch try text(a, "op") {
         case "realm":
-            return add(a, try Realm(threads: a["threads"]?.count, device: a["device"]?.text ?? "auto"))
+            let key = a["snapshot_key"]?.text.map { Data($0.utf8) }
+            return add(
+                a, try Realm(threads: a["threads"]?.count, device: a["device"]?.text ?? "auto", snapshotKey: key))
         case "pull": return .text(try await realm.pull(try text(a, "reference")))
         case "models":
             return .list(try realm.models().map { entry in
@@ -232,7 +234,9 @@ final class Runner {
             return Json(UInt64(bytes.count))
         case "restore":
             let bytes: Data = a["bytes"] != nil ? try get(a, "bytes") : Data(try text(a, "junk").utf8)
-            return add(a, try await (get(a, "model") as Model).restoreSequence(bytes: bytes))
+            let model: Model = try get(a, "model")
+            if a["foreign"] == .bool(true) { return add(a, try await model.restoreForeignSequence(bytes: bytes)) }
+            return add(a, try await model.restoreSequence(bytes: bytes))
         case "load_adapter":
             let adapter = try await (get(a, "model") as Model).loadAdapter(path: try path(a, "path"))
             _ = add(a, adapter)
@@ -337,7 +341,8 @@ final class Runner {
         // A file of the scenarios, or a name.
         let file = try path(a, "reference")
         let reference = FileManager.default.fileExists(atPath: file) ? file : name
-        let loaded = try await realm.loadModel(reference, options: options) { progress in
+        let runtime: Realm = a["realm"] != nil ? try get(a, "realm") : realm
+        let loaded = try await runtime.loadModel(reference, options: options) { progress in
             guard progress.stage == .loading else { return }
             said.add(.object(["done": Json(progress.done), "total": Json(progress.total)]))
         }

@@ -77,6 +77,8 @@ final class MisuseTests: XCTestCase {
         await refused("invalid-program") { try await realm.compileProgram(wasm: Data("no".utf8)) }
         await refused("io") { try await model.loadAdapter(path: "no/such/adapter") }
         await refused(wrong) { try await model.restoreSequence(bytes: Data("no".utf8)) }
+        await refused(wrong) { try await model.restoreForeignSequence(bytes: Data("no".utf8)) }
+        await refused(wrong, "snapshot_key") { try Realm(device: "cpu", snapshotKey: Data("short".utf8)) }
         await refused(wrong) { try model.decode([.max]) }
         await refused(wrong) { try await model.score(tokens: []) }
         await refused(wrong) { try await model.embedTokens(tokens: [.max]) }

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use realm_gguf::Tensor;
 
-use crate::{Batch, CacheSpec, Error};
+use crate::{Batch, CacheSpec, Error, PageFormat};
 
 /// A processor that can run a transformer's forward pass.
 ///
@@ -60,6 +60,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Appends a page's contents to `out`, in the backend's own order: only [`Backend::import_page`] of the same
     /// kind of backend understands them. The number of bytes is the same for every page.
     fn export_page(&self, cache: &Self::Cache, page: u32, out: &mut Vec<u8>) -> Result<(), Error>;
+
+    /// What the bytes of a page are that [`Backend::export_page`] makes.
+    fn page_format(&self, cache: &Self::Cache) -> PageFormat;
 
     /// Fills a page with what [`Backend::export_page`] made.
     fn import_page(&self, cache: &mut Self::Cache, page: u32, bytes: &[u8]) -> Result<(), Error>;

@@ -13,6 +13,7 @@ mod checks;
 pub mod cpu;
 pub mod cuda;
 mod error;
+mod page;
 pub mod parts;
 pub mod quant;
 mod trim;
@@ -22,4 +23,5 @@ pub use batch::{
     AdapterUse, Batch, CacheLayout, CacheSpec, CacheType, LayerPlace, NO_PAGE, PAGE_TOKENS, Span, Want,
 };
 pub use error::Error;
+pub use page::{PageFormat, PageNumber};
 pub use trim::trim_memory;

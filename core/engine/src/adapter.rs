@@ -91,6 +91,11 @@ impl Applied {
         Ok(Self { adapter, scale })
     }
 
+    /// The adapter's name and the scale.
+    pub(crate) fn name_and_scale(&self) -> (&str, f32) {
+        (self.adapter.name(), self.scale)
+    }
+
     /// What the forward pass needs to know.
     pub(crate) fn used(&self) -> AdapterUse {
         AdapterUse { id: self.adapter.0.id, scale: self.scale }

@@ -4,7 +4,7 @@ use realm_compute::{CacheType, PAGE_TOKENS};
 use realm_model::{ModelConfig, Weights};
 
 use crate::kv::pages_for;
-use crate::{Error, Speculation, available_memory};
+use crate::{Error, SnapshotKey, Speculation, available_memory};
 
 /// How an engine is built.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub struct EngineConfig {
     pub speculation: Speculation,
     /// How many drafts a sequence has; `None` for as many as pay.
     pub fixed_drafts: Option<usize>,
+    /// What saved sequences are signed with; `None` for a key of the engine's own, which no other engine knows.
+    pub snapshot_key: Option<SnapshotKey>,
     /// Chunks that a generation's channel holds before the request waits for its reader.
     pub channel: usize,
 }
@@ -54,6 +56,7 @@ impl Default for EngineConfig {
             prefix_cache: true,
             speculation: Speculation::default(),
             fixed_drafts: None,
+            snapshot_key: None,
             channel: 64,
         }
     }

@@ -19,7 +19,8 @@ use crate::request::MAX_LOGPROBS;
 use crate::sampling::Scored;
 use crate::scheduler::sessions::SessionCommand;
 use crate::scheduler::{Next, Scheduler};
-use crate::snapshot;
+use crate::sequence::check_length;
+use crate::snapshot::SnapshotFormat;
 use crate::speculate::{DraftModel, Speculator};
 use crate::stop::check_stops;
 use crate::task::embed::{Embed, Pooling};
@@ -74,7 +75,8 @@ impl<T> Answer<T> {
 pub(crate) struct Common {
     pub(crate) vocabulary: usize,
     pub(crate) groups: usize,
-    pub(crate) fingerprint: u64,
+    /// What saved sequences have to fit.
+    pub(crate) snapshots: SnapshotFormat,
     /// Tokens that one request may have.
     context: usize,
     /// What that would be if the KV cache had room for anything.
@@ -166,7 +168,7 @@ impl Engine {
         let common = Arc::new(Common {
             vocabulary: model.vocab,
             groups: layout.groups(),
-            fingerprint: snapshot::fingerprint(weights, config.cache_type),
+            snapshots: SnapshotFormat::new(weights, &*runner, config)?,
             context: context.min(longest),
             longest,
             trained: model.context_length,
@@ -376,13 +378,51 @@ impl Engine {
         Applied::new(adapter, &self.common, tenant)
     }
 
-    /// A sequence from what [`Sequence::save`] wrote.
+    /// A sequence from what [`Sequence::save`] wrote, in an engine of the same [key](EngineConfig::snapshot_key). With the adapter
+    /// and the scale that it was saved with, or without one.
     ///
     /// # Errors
-    /// `InvalidArgument` for other bytes, or those of another model, device or cache type; `LimitExceeded` if it is
-    /// longer than the context.
-    pub fn restore(&self, tenant: &Arc<Tenant>, bytes: &[u8]) -> Result<Sequence, Error> {
-        self.sequence(tenant, None, 0)?.restored(bytes)
+    /// `InvalidArgument` for bytes that were not signed with the key, were altered since, or are of another model, device, cache
+    /// type or adapter; `LimitExceeded` if it is longer than the context.
+    pub fn restore(
+        &self,
+        tenant: &Arc<Tenant>,
+        adapter: Option<(Adapter, f32)>,
+        bytes: &[u8],
+    ) -> Result<Sequence, Error> {
+        self.restored(tenant, adapter, bytes, false)
+    }
+
+    /// As [`restore`](Self::restore), for bytes that an engine of another key saved. Their form is checked in full and the signature
+    /// is not. Whether keys and values are what the model computes, nobody can know: the tenant's other requests don't use them, and
+    /// what is saved of the sequence again are the tokens alone.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for anything but a saved sequence of this model, device, cache type and adapter, `LimitExceeded` as above.
+    pub fn restore_foreign(
+        &self,
+        tenant: &Arc<Tenant>,
+        adapter: Option<(Adapter, f32)>,
+        bytes: &[u8],
+    ) -> Result<Sequence, Error> {
+        self.restored(tenant, adapter, bytes, true)
+    }
+
+    fn restored(
+        &self,
+        tenant: &Arc<Tenant>,
+        adapter: Option<(Adapter, f32)>,
+        bytes: &[u8],
+        foreign: bool,
+    ) -> Result<Sequence, Error> {
+        let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
+        let (format, limit) = (&self.common.snapshots, self.common.limit(tenant));
+        if !foreign {
+            format.authenticate(bytes)?;
+        }
+        let snapshot = format.read(bytes, adapter.as_ref(), foreign, |len| check_length(len, limit))?;
+        let (engine, common) = (self.commands.clone(), Arc::clone(&self.common));
+        Sequence::open(engine, common, Arc::clone(tenant), adapter, 0)?.fill(snapshot, foreign)
     }
 
     /// Checks a prompt; returns how many tokens its sequence may have.

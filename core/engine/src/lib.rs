@@ -59,6 +59,7 @@ pub use realm_model::PieceId;
 pub use request::{Chunk, Finish, FinishReason, MAX_LOGPROBS, Request, Timings, Token, Usage};
 pub use sampling::{Sampler, Sampling, Scored, TokenLogprob, TokenMask, argmax, log_sum_exp, top};
 pub use sequence::Sequence;
+pub use snapshot::SnapshotKey;
 pub use speculate::{Draft, Speculation};
 pub use stop::{MAX_STOP_BYTES, MAX_STOPS, check_stops};
 pub use task::embed::Pooling;

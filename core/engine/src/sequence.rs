@@ -18,6 +18,7 @@ pub struct Sequence {
     engine: Sender<Command>,
     common: Arc<Common>,
     tenant: Arc<Tenant>,
+    adapter: Option<Applied>,
     limit: usize,
     tokens: Vec<u32>,
     /// How many of the tokens the engine knows.
@@ -36,35 +37,33 @@ impl Sequence {
     ) -> Result<Self, Error> {
         let id = common.next_id();
         let limit = common.limit(&tenant);
+        let seen_through = adapter.clone();
         let open = SessionCommand::Open { id, tenant: Arc::clone(&tenant), adapter, limit, shared_prefix };
-        let this = Self { id, engine, common, tenant, limit, tokens: Vec::new(), sent: 0, spare: Vec::new() };
+        let this = Self {
+            id,
+            engine,
+            common,
+            tenant,
+            adapter: seen_through,
+            limit,
+            tokens: Vec::new(),
+            sent: 0,
+            spare: Vec::new(),
+        };
         this.send(open)?;
         Ok(this)
     }
 
-    /// What [`save`](Self::save) wrote.
-    pub(crate) fn restored(mut self, bytes: &[u8]) -> Result<Self, Error> {
-        let (groups, vocabulary) = (self.common.groups, self.common.vocabulary);
-        let snapshot = Snapshot::from_bytes(bytes, self.common.fingerprint, groups, vocabulary)?;
-        self.check_length(snapshot.tokens.len())?;
+    /// Fills a sequence that was just opened; nobody vouches for `foreign` keys and values.
+    pub(crate) fn fill(mut self, snapshot: Snapshot, foreign: bool) -> Result<Self, Error> {
         self.tokens.clone_from(&snapshot.tokens);
         self.sent = self.tokens.len();
-        self.send(SessionCommand::Restore { id: self.id, snapshot })?;
+        self.send(SessionCommand::Restore { id: self.id, snapshot, foreign })?;
         Ok(self)
     }
 
     fn send(&self, command: SessionCommand) -> Result<(), Error> {
         self.engine.send(Command::Session(Sent::new(&self.tenant), command)).map_err(|_| Error::Stopped)
-    }
-
-    fn check_length(&self, len: usize) -> Result<(), Error> {
-        if len <= self.limit {
-            return Ok(());
-        }
-        Err(Error::LimitExceeded(format!(
-            "the sequence would have {len} tokens and may have {}: truncate it, or load the model with a longer context",
-            self.limit
-        )))
     }
 
     /// Its tokens.
@@ -98,7 +97,7 @@ impl Sequence {
     /// `InvalidArgument` for tokens outside the vocabulary, `LimitExceeded` beyond the context; then nothing was added.
     pub fn append(&mut self, tokens: &[u32]) -> Result<(), Error> {
         self.common.check_tokens(tokens)?;
-        self.check_length(self.tokens.len() + tokens.len())?;
+        check_length(self.tokens.len() + tokens.len(), self.limit)?;
         self.tokens.extend_from_slice(tokens);
         Ok(())
     }
@@ -175,6 +174,7 @@ impl Sequence {
             engine: self.engine.clone(),
             common: Arc::clone(&self.common),
             tenant: Arc::clone(&self.tenant),
+            adapter: self.adapter.clone(),
             limit: self.limit,
             tokens: self.tokens.clone(),
             sent: self.sent,
@@ -198,7 +198,8 @@ impl Sequence {
     }
 
     /// Tokens, keys and values as bytes, for [`Engine::restore`](crate::Engine::restore) with the same model on the same
-    /// kind of device. What was appended after the last forward is not part of them. Blocks.
+    /// kind of device. They are signed with the engine's [key](crate::EngineConfig::snapshot_key). What was appended after the last
+    /// forward is not part of them. Blocks.
     ///
     /// # Errors
     /// The device could not be read.
@@ -206,8 +207,18 @@ impl Sequence {
         let (reply, answer) = realm_handover::channel(1);
         self.send(SessionCommand::Save { id: self.id, reply })?;
         let snapshot = answer.recv_blocking().ok_or(Error::Stopped)??;
-        Ok(snapshot.to_bytes(self.common.fingerprint))
+        self.common.snapshots.write(&snapshot, self.adapter.as_ref())
     }
+}
+
+/// Refuses a sequence of `len` tokens that may have `limit`.
+pub(crate) fn check_length(len: usize, limit: usize) -> Result<(), Error> {
+    if len <= limit {
+        return Ok(());
+    }
+    Err(Error::LimitExceeded(format!(
+        "the sequence would have {len} tokens and may have {limit}: truncate it, or load the model with a longer context"
+    )))
 }
 
 impl Drop for Sequence {

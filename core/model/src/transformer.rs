@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use realm_compute::{
-    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Lora, MatMul, PAGE_TOKENS, Rope,
+    AdapterUse, Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Lora, MatMul, PAGE_TOKENS,
+    PageFormat, Rope,
 };
 
 use crate::adapter::{Active, Adapter, AdapterWeights, Slot};
@@ -26,6 +27,21 @@ pub trait Forward: Send + Sync {
 
     /// Pages of the KV cache.
     fn pages(&self) -> usize;
+
+    /// Refuses rows of one sequence that no batch may have: `tokens` at positions `past ..` with that page table for every
+    /// group of layers, seen through that adapter. A batch of rows that pass is refused by [`start`](Self::start) only for how
+    /// it is put together.
+    ///
+    /// # Errors
+    /// `InvalidBatch` for a token outside the vocabulary, a page that the cache does not have or that the table lacks, and an
+    /// adapter that is not loaded.
+    fn check_rows(
+        &self,
+        tokens: &[u32],
+        past: usize,
+        tables: &[Vec<u32>],
+        adapter: Option<AdapterUse>,
+    ) -> Result<(), Error>;
 
     /// Runs a batch. The keys and values of all rows are in the cache afterwards, and [`logits`](Self::logits) and
     /// [`hidden`](Self::hidden) hold what the batch wanted.
@@ -67,6 +83,9 @@ pub trait Forward: Send + Sync {
 
     /// Appends a page's contents to `out`; see [`Backend::export_page`].
     fn export_page(&self, page: u32, out: &mut Vec<u8>) -> Result<(), Error>;
+
+    /// What the bytes of a page are that `export_page` makes.
+    fn page_format(&self) -> PageFormat;
 
     /// Fills a page with what `export_page` made.
     fn import_page(&mut self, page: u32, bytes: &[u8]) -> Result<(), Error>;
@@ -190,10 +209,6 @@ impl<B: Backend> Runner<B> {
         if batch.positions.len() != rows {
             return bad(format!("{} positions for {rows} rows", batch.positions.len()));
         }
-        let vocab = self.model.config.vocab;
-        if let Some(token) = batch.tokens.iter().find(|&&t| t as usize >= vocab) {
-            return bad(format!("token {token} of a vocabulary of {vocab}"));
-        }
         let mut next = 0;
         for span in &batch.spans {
             if span.rows.start != next || span.rows.is_empty() || span.rows.end > rows {
@@ -204,24 +219,8 @@ impl<B: Backend> Runner<B> {
             if positions.windows(2).any(|p| p[1] != p[0].wrapping_add(1)) {
                 return bad(format!("positions in rows {:?} are not consecutive", span.rows));
             }
-            let last = positions[positions.len() - 1] as usize;
-            for group in 0..self.layout.groups() {
-                let seen = self.layout.first_page(group, positions[0] as usize)..last / PAGE_TOKENS + 1;
-                let Some(seen) = batch.table(span, group).get(seen) else {
-                    return bad(format!("position {last} is beyond {} pages", span.table_len));
-                };
-                if let Some(page) = seen.iter().find(|&&p| p as usize >= self.pages) {
-                    return bad(format!("page {page} of {}", self.pages));
-                }
-            }
-            if let Some(used) = span.adapter {
-                if !self.adapters.contains_key(&used.id) {
-                    return bad(format!("there is no adapter {}", used.id));
-                }
-                if !used.scale.is_finite() {
-                    return bad(format!("adapter {} is scaled by {}", used.id, used.scale));
-                }
-            }
+            let (tokens, past) = (&batch.tokens[span.rows.clone()], positions[0] as usize);
+            self.check_span(tokens, past, |group| batch.table(span, group), span.adapter)?;
         }
         if next != rows {
             return bad(format!("rows from {next} of {rows} belong to no sequence"));
@@ -230,6 +229,42 @@ impl<B: Backend> Runner<B> {
             if wanted.windows(2).any(|o| o[0] >= o[1]) || wanted.last().is_some_and(|&o| o as usize >= rows) {
                 return bad(format!("{what} rows are not ascending rows of the batch"));
             }
+        }
+        Ok(())
+    }
+
+    /// What [`Forward::check_rows`] promises.
+    fn check_span<'t>(
+        &self,
+        tokens: &[u32],
+        past: usize,
+        table: impl Fn(usize) -> &'t [u32],
+        adapter: Option<AdapterUse>,
+    ) -> Result<(), Error> {
+        let bad = |why: String| Err(Error::InvalidBatch(why));
+        let vocab = self.model.config.vocab;
+        if let Some(token) = tokens.iter().find(|&&t| t as usize >= vocab) {
+            return bad(format!("token {token} of a vocabulary of {vocab}"));
+        }
+        let Some(last) = (past + tokens.len()).checked_sub(1).filter(|&last| last <= u32::MAX as usize)
+        else {
+            return bad(format!("{} rows at position {past}", tokens.len()));
+        };
+        for group in 0..self.layout.groups() {
+            let (table, first) = (table(group), self.layout.first_page(group, past));
+            let Some(seen) = table.get(first..last / PAGE_TOKENS + 1) else {
+                return bad(format!("position {last} is beyond {} pages", table.len()));
+            };
+            if let Some(page) = seen.iter().find(|&&p| p as usize >= self.pages) {
+                return bad(format!("page {page} of {}", self.pages));
+            }
+        }
+        let Some(used) = adapter else { return Ok(()) };
+        if !self.adapters.contains_key(&used.id) {
+            return bad(format!("there is no adapter {}", used.id));
+        }
+        if !used.scale.is_finite() {
+            return bad(format!("adapter {} is scaled by {}", used.id, used.scale));
         }
         Ok(())
     }
@@ -416,6 +451,20 @@ impl<B: Backend> Forward for Runner<B> {
         self.pages
     }
 
+    fn check_rows(
+        &self,
+        tokens: &[u32],
+        past: usize,
+        tables: &[Vec<u32>],
+        adapter: Option<AdapterUse>,
+    ) -> Result<(), Error> {
+        let table = |group: usize| tables.get(group).map_or(&[][..], |table| table);
+        if tables.windows(2).any(|t| t[0].len() != t[1].len()) {
+            return Err(Error::InvalidBatch("page tables of several lengths".into()));
+        }
+        self.check_span(tokens, past, table, adapter)
+    }
+
     fn start(&mut self, batch: &Batch) -> Result<(), Error> {
         self.check(batch)?;
         (self.wanted, self.started) = ([0; 2], [0; 2]);
@@ -493,6 +542,10 @@ impl<B: Backend> Forward for Runner<B> {
 
     fn export_page(&self, page: u32, out: &mut Vec<u8>) -> Result<(), Error> {
         Ok(self.model.backend.export_page(&self.cache, page, out)?)
+    }
+
+    fn page_format(&self) -> PageFormat {
+        self.model.backend.page_format(&self.cache)
     }
 
     fn import_page(&mut self, page: u32, bytes: &[u8]) -> Result<(), Error> {

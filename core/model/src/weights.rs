@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use realm_compute::{Backend, CacheSpec, CacheType, Rope, quant};
 use realm_gguf::{Gguf, Tensor, TensorInfo};
+use sha2::{Digest, Sha256};
 
 use crate::adapter::{Adapter, AdapterFile, AdapterWeights};
 use crate::finite::first_not_finite;
@@ -20,6 +21,10 @@ pub trait Weights: Send + Sync {
 
     /// The device in words.
     fn device(&self) -> String;
+
+    /// Tells these weights from others: a digest of the model's shape and of samples of each tensor. Another model of the same
+    /// shape has another one. Files that were made to agree in the samples may share one.
+    fn identity(&self) -> [u8; 32];
 
     /// Bytes that one page of the KV cache takes.
     fn page_bytes(&self, kind: CacheType) -> usize;
@@ -54,6 +59,8 @@ pub struct Transformer<B: Backend> {
     /// The rope of layers that see everything, and of those with a window where it differs.
     pub(crate) rope: Rope<B>,
     pub(crate) rope_local: Option<Rope<B>>,
+    /// See [`Weights::identity`].
+    pub(crate) identity: [u8; 32],
 }
 
 pub(crate) struct Linear<B: Backend> {
@@ -113,6 +120,20 @@ fn check_finite(tensor: &Tensor<'_>) -> Result<(), Error> {
     bad.map_or(Ok(()), |at| Err(not_finite(&tensor.info.name, at * ty.block_len())))
 }
 
+/// Adds what a tensor is, and bytes from all over it, to a digest. To read all of it would take as long as loading.
+fn sample(digest: &mut Sha256, tensor: &Tensor<'_>) {
+    const SAMPLES: usize = 16;
+    const BYTES: usize = 32;
+    digest.update(format!("{} {:?} {:?};", tensor.info.name, tensor.info.ty, tensor.info.shape));
+    if tensor.data.len() <= SAMPLES * BYTES {
+        return digest.update(tensor.data);
+    }
+    let last = tensor.data.len() - BYTES;
+    for i in 0..SAMPLES {
+        digest.update(&tensor.data[last / (SAMPLES - 1) * i..][..BYTES]);
+    }
+}
+
 /// Takes tensors out of a file one by one and keeps account.
 struct Loader<'a, B: Backend> {
     backend: &'a B,
@@ -121,6 +142,8 @@ struct Loader<'a, B: Backend> {
     buffer: Vec<u8>,
     taken: HashSet<&'a str>,
     quantized: bool,
+    /// Of the model's shape and of samples of the tensors so far.
+    identity: Sha256,
     done: u64,
     total: u64,
     progress: &'a mut dyn FnMut(u64, u64),
@@ -145,7 +168,9 @@ impl<'a, B: Backend> Loader<'a, B> {
     fn floats(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
         let info = self.take(name, &[len])?;
         let mut values = vec![0.0; len];
-        quant::dequantize(info.ty, self.gguf.read(info, &mut self.buffer)?, &mut values)?;
+        let tensor = Tensor { info, data: self.gguf.read(info, &mut self.buffer)? };
+        sample(&mut self.identity, &tensor);
+        quant::dequantize(info.ty, tensor.data, &mut values)?;
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
             return Err(not_finite(name, at));
         }
@@ -165,6 +190,7 @@ impl<'a, B: Backend> Loader<'a, B> {
     fn matrix(&mut self, name: &str, columns: usize, rows: usize) -> Result<B::Matrix, Error> {
         let info = self.take(name, &[columns, rows])?;
         let tensor = Tensor { info, data: self.gguf.read(info, &mut self.buffer)? };
+        sample(&mut self.identity, &tensor);
         check_finite(&tensor)?;
         self.quantized |= info.ty.block_len() > 1;
         let matrix = self.backend.matrix(&tensor)?;
@@ -195,6 +221,7 @@ impl<'a, B: Backend> Loader<'a, B> {
             None => None,
         };
         let tensor = Tensor { info, data: self.gguf.read(info, &mut self.buffer)? };
+        sample(&mut self.identity, &tensor);
         check_finite(&tensor)?;
         self.quantized |= info.ty.block_len() > 1;
         let mut parts = Vec::with_capacity(N);
@@ -292,6 +319,7 @@ impl<B: Backend> Transformer<B> {
             buffer: Vec::new(),
             taken: HashSet::new(),
             quantized: false,
+            identity: Sha256::new_with_prefix(format!("{config:?}")),
             done: 0,
             total,
             progress,
@@ -319,7 +347,7 @@ impl<B: Backend> Transformer<B> {
         if output.as_ref().is_some_and(|o| o.bias.is_some()) {
             return Err(Error::Unsupported("a bias on the output is not supported".into()));
         }
-        let quantized = loader.quantized;
+        let (quantized, identity) = (loader.quantized, loader.identity.clone().finalize().into());
         let left: Vec<_> =
             gguf.tensors().iter().filter(|t| !loader.taken.contains(t.name.as_str())).collect();
         if let Some(first) = left.first() {
@@ -342,6 +370,7 @@ impl<B: Backend> Transformer<B> {
             quantized,
             rope,
             rope_local: local,
+            identity,
         })
     }
 }
@@ -353,6 +382,10 @@ impl<B: Backend> Weights for Arc<Transformer<B>> {
 
     fn device(&self) -> String {
         self.backend.description()
+    }
+
+    fn identity(&self) -> [u8; 32] {
+        self.identity
     }
 
     fn page_bytes(&self, kind: CacheType) -> usize {

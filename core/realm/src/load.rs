@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use realm_compute::CacheType;
-use realm_engine::{Draft, Engine, Speculation};
+use realm_engine::{Draft, Engine, EngineConfig, SnapshotKey, Speculation};
 use realm_gguf::Gguf;
 use realm_model::Weights;
 use realm_tokenizer::{ChatTemplate, SpecialTexts, Tokenizer};
@@ -53,13 +53,21 @@ pub trait Progress: realm_hub::Progress {
 
 impl Progress for () {}
 
+/// Where a model comes from.
+pub(crate) struct Source<'a> {
+    /// What it was asked for by.
+    pub(crate) reference: &'a str,
+    pub(crate) path: &'a Path,
+    /// The draft model's file.
+    pub(crate) draft: Option<&'a Path>,
+}
+
 /// Opens a file and starts its engine.
 pub(crate) fn load(
     device: &Device,
-    reference: &str,
-    path: &Path,
-    draft: Option<&Path>,
+    Source { reference, path, draft }: Source<'_>,
     options: &LoadOptions,
+    snapshot_key: &SnapshotKey,
     progress: &mut dyn Progress,
 ) -> Result<Shared, Error> {
     let (gguf, tokenizer) = open(path)?;
@@ -72,7 +80,10 @@ pub(crate) fn load(
     };
     let loaded = device.load(&gguf, options, &mut |done, total| progress.loading(done, total));
     let (weights, placed) = loaded.map_err(Error::in_file(path))?;
-    let config = placed.engine_config(&*weights, options)?;
+    let config = EngineConfig {
+        snapshot_key: Some(snapshot_key.clone()),
+        ..placed.engine_config(&*weights, options)?
+    };
     let draft = draft.as_ref().map(|(weights, tokenizer)| Draft { weights: &**weights, tokenizer });
     let engine = Engine::with_draft(&*weights, Arc::clone(&tokenizer), &config, draft)?;
     let info = ModelInfo::new(&gguf, &*weights, &engine, template.is_some());

@@ -128,7 +128,7 @@ impl Model {
     }
 
     /// The same model with an adapter, and a factor on what it adds: generations, scores, embeddings and sequences are the
-    /// changed model's. A request that names an adapter has that one instead. Restored sequences have none.
+    /// changed model's. A request that names an adapter has that one instead.
     pub fn adapted(&self, adapter: &Adapter, scale: f32) -> Self {
         Self { adapter: Some((adapter.inner.clone(), scale)), ..self.clone() }
     }
@@ -348,14 +348,30 @@ impl Model {
         Ok(Sequence::new(inner, Arc::clone(&self.shared)))
     }
 
-    /// A sequence from what [`Sequence::save`] wrote.
+    /// A sequence from what [`Sequence::save`] wrote, in this realm or another one of the same
+    /// [`snapshot_key`](crate::Builder::snapshot_key). If it was saved with an [adapter](Self::adapted), the model has to have the
+    /// same one, equally scaled.
     ///
     /// # Errors
-    /// `invalid-argument` for other bytes, or those of another model, device or cache type; `limit-exceeded` if it is
-    /// longer than the context.
+    /// `invalid-argument` for bytes that are not signed with the realm's key or were altered since, and for those of another
+    /// model, device, cache type or adapter; `limit-exceeded` if it is longer than the context.
     pub fn restore_sequence(&self, bytes: &[u8]) -> Result<Sequence, Error> {
         self.tenant.inner.ready_blocking();
-        let inner = self.shared.engine.restore(&self.tenant.inner, bytes)?;
+        let inner = self.shared.engine.restore(&self.tenant.inner, self.adapter.clone(), bytes)?;
+        Ok(Sequence::new(inner, Arc::clone(&self.shared)))
+    }
+
+    /// As [`restore_sequence`](Self::restore_sequence), for bytes that a realm of another key saved. Their form is checked in full,
+    /// so that they can harm no other request; whether their keys and values are what the model computes for their tokens, nobody
+    /// can know. So the tenant's other requests find nothing of them in the prefix cache, and the sequence, saved again, is its
+    /// tokens alone.
+    ///
+    /// # Errors
+    /// `invalid-argument` for anything but a saved sequence of this model, device, cache type and adapter, `limit-exceeded` as
+    /// above.
+    pub fn restore_foreign_sequence(&self, bytes: &[u8]) -> Result<Sequence, Error> {
+        self.tenant.inner.ready_blocking();
+        let inner = self.shared.engine.restore_foreign(&self.tenant.inner, self.adapter.clone(), bytes)?;
         Ok(Sequence::new(inner, Arc::clone(&self.shared)))
     }
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use realm_engine::SnapshotKey;
 use realm_hub::{Hub, Reference};
 use realm_tokenizer::Tokenizer;
 
 use crate::device::Device;
 use crate::error::ErrorCode;
-use crate::load::{self, LoadOptions, Progress};
+use crate::load::{self, LoadOptions, Progress, Source};
 use crate::metrics::Models;
 use crate::program::Sandboxes;
 use crate::tenant::Identity;
@@ -20,6 +21,8 @@ pub struct Realm {
     hub: Hub,
     /// The tenant of requests that name none.
     anybody: Arc<Identity>,
+    /// Of all models that it loads.
+    snapshot_key: SnapshotKey,
     pub(crate) models: Models,
     pub(crate) sandboxes: Sandboxes,
 }
@@ -30,6 +33,7 @@ pub struct Builder {
     threads: Option<usize>,
     device: Option<String>,
     cache: Option<std::path::PathBuf>,
+    snapshot_key: Option<Result<SnapshotKey, realm_engine::Error>>,
 }
 
 impl Builder {
@@ -55,10 +59,18 @@ impl Builder {
         self
     }
 
+    /// The key that saved sequences are signed with: at least 32 random bytes, to be kept secret. Realms of one key restore each
+    /// other's, so that sequences outlive a process. The default is a new key for each realm: what it saved is then foreign to
+    /// every other one ([`Model::restore_foreign_sequence`]).
+    pub fn snapshot_key(mut self, key: impl AsRef<[u8]>) -> Self {
+        self.snapshot_key = Some(SnapshotKey::new(key.as_ref()));
+        self
+    }
+
     /// Starts the runtime.
     ///
     /// # Errors
-    /// `invalid-argument` for no threads, `unsupported` for a device that is not there.
+    /// `invalid-argument` for no threads and for a key of fewer than 32 bytes, `unsupported` for a device that is not there.
     pub fn build(self) -> Result<Realm, Error> {
         let cores = std::thread::available_parallelism().ok().map(usize::from);
         let threads = self.threads.or(cores).unwrap_or(1);
@@ -76,13 +88,15 @@ impl Builder {
             }
             _ => threads,
         };
+        let snapshot_key = self.snapshot_key.unwrap_or_else(SnapshotKey::random)?;
         let device = Device::open(self.device.as_deref().unwrap_or("auto"), threads)?;
         let hub = match self.cache {
             Some(folder) => Hub::with_cache(folder),
             None => Hub::new()?,
         };
         let anybody = Arc::new(Identity::new("default", Limits::default())?);
-        Ok(Realm { device, hub, anybody, models: Models::default(), sandboxes: Sandboxes::default() })
+        let (models, sandboxes) = (Models::default(), Sandboxes::default());
+        Ok(Realm { device, hub, anybody, snapshot_key, models, sandboxes })
     }
 }
 
@@ -117,7 +131,8 @@ impl Realm {
             Some(draft) => Some(self.hub.resolve(&Reference::parse(draft)?, progress)?),
             None => None,
         };
-        let shared = load::load(&self.device, model, &path, draft.as_deref(), options, progress)?;
+        let source = Source { reference: model, path: &path, draft: draft.as_deref() };
+        let shared = load::load(&self.device, source, options, &self.snapshot_key, progress)?;
         let shared = Arc::new(shared);
         self.models.add(&shared);
         Ok(Model::new(shared, Arc::clone(&self.anybody)))

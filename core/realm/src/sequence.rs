@@ -83,7 +83,8 @@ impl Sequence {
     }
 
     /// Tokens, keys and values as bytes, for [`Model::restore_sequence`](crate::Model::restore_sequence) with the same
-    /// model on the same kind of device. What was appended after the last forward is not part of them. Blocks.
+    /// model on the same kind of device. They are signed with the realm's
+    /// [`snapshot_key`](crate::Builder::snapshot_key). What was appended after the last forward is not part of them. Blocks.
     ///
     /// # Errors
     /// `internal` if the device could not be read.

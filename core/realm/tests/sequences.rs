@@ -65,7 +65,7 @@ fn a_sequence_is_saved_and_restored_to_the_bit() {
         assert_eq!(go_on(&mut restored, logits, 8), wanted);
 
         let other = load(if name == "smollm2-135m" { "gemma3-270m" } else { "smollm2-135m" });
-        let error = other.restore_sequence(&bytes).err().expect("another model's");
+        let error = other.restore_foreign_sequence(&bytes).err().expect("another model's");
         assert!(
             error.code() == ErrorCode::InvalidArgument && error.message().contains("another model"),
             "{error}"

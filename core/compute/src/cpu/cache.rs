@@ -20,7 +20,7 @@ use super::Isa;
 use super::aligned::{Aligned, cast, cast_mut};
 use super::lanes::{F32x8, LANES, versions};
 use super::pool::Parts;
-use crate::{CacheLayout, CacheSpec, CacheType, Error, PAGE_TOKENS};
+use crate::{CacheLayout, CacheSpec, CacheType, Error, PAGE_TOKENS, PageFormat, PageNumber};
 
 /// Numbers of a head that share a scale in 8 bits.
 pub(crate) const BLOCK: usize = 32;
@@ -143,6 +143,27 @@ impl Cache {
     /// Appends a page's bytes to `out`.
     pub(crate) fn export_page(&self, page: u32, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.data[self.shape.page(page)]);
+    }
+
+    /// What a page's bytes are.
+    pub(crate) fn page_format(&self) -> PageFormat {
+        let shape = &self.shape;
+        let heads = shape.slots * shape.kv_heads;
+        match shape.kind {
+            CacheType::F32 => PageFormat::repeated(&[(PageNumber::F32, shape.page_bytes)], 1),
+            CacheType::F16 => PageFormat::repeated(&[(PageNumber::F16, shape.page_bytes)], 1),
+            CacheType::Q8_0 => {
+                let [keys, offsets, values] = shape.q8_parts().map(|part| part.len());
+                let scales = shape.scale_bytes();
+                let head = [
+                    (PageNumber::Code, keys - scales),
+                    (PageNumber::F16, scales + offsets),
+                    (PageNumber::Code, values - scales),
+                    (PageNumber::F16, scales),
+                ];
+                PageFormat::repeated(&head, heads)
+            }
+        }
     }
 
     /// Fills a page with what [`Cache::export_page`] made.

@@ -26,7 +26,7 @@ use std::sync::Mutex;
 use realm_gguf::Tensor;
 
 use crate::checks::{self, expect};
-use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul, PAGE_TOKENS};
+use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul, PAGE_TOKENS, PageFormat};
 pub use cache::Cache;
 pub use isa::Isa;
 pub use lora::LowRank;
@@ -163,6 +163,10 @@ impl Backend for CpuBackend {
         checks::page(page, cache.pages())?;
         cache.export_page(page, out);
         Ok(())
+    }
+
+    fn page_format(&self, cache: &Cache) -> PageFormat {
+        cache.page_format()
     }
 
     fn import_page(&self, cache: &mut Cache, page: u32, bytes: &[u8]) -> Result<(), Error> {

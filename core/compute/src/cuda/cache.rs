@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::driver::{Device, Memory};
 use super::kernels::HEAD_DIMS;
-use crate::{CacheLayout, CacheSpec, CacheType, Error, PAGE_TOKENS};
+use crate::{CacheLayout, CacheSpec, CacheType, Error, PAGE_TOKENS, PageFormat, PageNumber};
 
 /// A KV cache for all layers of one model.
 pub struct Cache {
@@ -88,6 +88,27 @@ impl Cache {
             memory.read(page as usize * part, &mut out[start..])?;
         }
         Ok(())
+    }
+
+    /// What a page's bytes are.
+    pub(crate) fn page_format(&self) -> PageFormat {
+        let (slots, part) = (self.slots.len(), self.part_bytes());
+        match self.kind {
+            CacheType::F32 => PageFormat::repeated(&[(PageNumber::F32, part)], 2 * slots),
+            CacheType::F16 => PageFormat::repeated(&[(PageNumber::F16, part)], 2 * slots),
+            CacheType::Q8_0 => {
+                // As `kernels/cache.cuh` says: codes, factors, and of the keys the page's first one.
+                let (codes, floats) = (PAGE_TOKENS * self.padded, 2 * self.padded);
+                let keys = [(PageNumber::Code, codes), (PageNumber::F16, 2 * floats)];
+                let values =
+                    [(PageNumber::Code, codes), (PageNumber::F16, floats), (PageNumber::Code, floats)];
+                let mut slot = PageFormat::repeated(&keys, self.layout.kv_heads);
+                slot.append(&PageFormat::repeated(&values, self.layout.kv_heads));
+                let mut format = PageFormat::default();
+                (0..slots).for_each(|_| format.append(&slot));
+                format
+            }
+        }
     }
 
     /// Fills a page with what `export` made.

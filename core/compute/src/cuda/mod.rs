@@ -31,7 +31,7 @@ use realm_gguf::Tensor;
 
 use crate::checks::{self, expect};
 use crate::cpu::pool::Parts;
-use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul};
+use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul, PageFormat};
 pub use buffer::Buffer;
 pub use cache::Cache;
 use crew::Crew;
@@ -187,6 +187,10 @@ impl Backend for CudaBackend {
         checks::page(page, cache.pages())?;
         let _state = self.state()?;
         cache.export(page, out)
+    }
+
+    fn page_format(&self, cache: &Cache) -> PageFormat {
+        cache.page_format()
     }
 
     fn import_page(&self, cache: &mut Cache, page: u32, bytes: &[u8]) -> Result<(), Error> {

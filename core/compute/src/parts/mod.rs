@@ -18,7 +18,8 @@ use realm_gguf::Tensor;
 
 use crate::checks::expect;
 use crate::{
-    Activation, Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Error, LayerPlace, Lora, MatMul,
+    Activation, Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Error, LayerPlace, Lora,
+    MatMul, PageFormat,
 };
 pub use buffer::Buffer;
 pub use member::Part;
@@ -263,6 +264,17 @@ impl Backend for PartsBackend {
     fn export_page(&self, cache: &Cache, page: u32, out: &mut Vec<u8>) -> Result<(), Error> {
         self.each(cache)
             .try_for_each(|(part, cache)| on!(part, |b| b.export_page(b.cache_in(cache)?, page, out)))
+    }
+
+    fn page_format(&self, cache: &Cache) -> PageFormat {
+        let mut format = PageFormat::default();
+        for (part, cache) in self.each(cache) {
+            // A cache is of its part's kind.
+            if let Ok(own) = on!(part, |b| b.cache_in(cache).map(|cache| b.page_format(cache))) {
+                format.append(&own);
+            }
+        }
+        format
     }
 
     fn import_page(&self, cache: &mut Cache, page: u32, bytes: &[u8]) -> Result<(), Error> {

@@ -7,6 +7,7 @@
 //! - [`work`]: what things cost.
 //! - [`beside`]: what is done between passes, and how much of it for whom.
 //! - [`sessions`]: what programs do with sequences of their own; [`resting`] has those that wait.
+//! - [`passes`]: the pass, and whom one that fails ends.
 //! - [`pieces`]: the pass in pieces, for programs that put it together themselves.
 //! - [`gauges`]: how things stand, for readers of metrics.
 //!
@@ -19,6 +20,7 @@ mod admission;
 mod beside;
 mod fairness;
 mod gauges;
+mod passes;
 mod pieces;
 mod resting;
 mod select;
@@ -34,7 +36,6 @@ use realm_compute::Batch;
 use realm_model::{AdapterWeights, Forward};
 use realm_tokenizer::Tokenizer;
 
-use crate::adapter::Applied;
 use crate::afterwards::{Afterwards, Job, think};
 use crate::kv::{Copy, KvCache};
 use crate::metrics::{Ledger, Outcome};
@@ -46,6 +47,7 @@ use crate::{EngineConfig, Error};
 use beside::Beside;
 use fairness::Accounts;
 use gauges::Gauges;
+use passes::contain;
 use pieces::PieceWork;
 use resting::Resting;
 use select::Pick;
@@ -207,36 +209,14 @@ impl Scheduler {
         }
         self.steps += 1;
         self.share(&picks);
-        self.fill_batch(&picks);
-        let (rows, sequences) = (self.batch.rows(), picks.len());
+        let generates = self.only_generates(&picks);
+        let picks = self.fit(picks);
+        let (rows, sequences) = (picks.iter().map(|pick| pick.rows).sum(), picks.len());
         let _span = tracing::trace_span!("step", rows, sequences).entered();
         let before = Instant::now();
-        let generates = self.only_generates(&picks);
-        let mut result = Ok(());
-        for (from, to) in self.copies.drain(..) {
-            result = result.and_then(|()| self.runner.copy_page(from, to));
-        }
-        let result = result.and_then(|()| self.runner.start(&self.batch));
-        if self.batch.keep && self.last_forward.0 == rows {
-            // Programs will think about these results as soon as they are there.
-            self.runner.expect(self.batch.outputs.len(), before + self.last_forward.1);
-        }
-        // While the device is at work, readers get what the step before had for them.
-        self.deliver();
-        let result = result.and_then(|()| self.runner.finish());
-        let forward = before.elapsed();
-        self.last_forward = (rows, forward);
-        match result {
-            Ok(()) => {
-                self.hand_out(&picks, now);
-                if generates {
-                    self.drafting.costs.observe(self.batch.rows(), before.elapsed().as_secs_f64());
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "a forward pass failed");
-                self.fail(&picks, &failure(&error));
-            }
+        let forward = self.compute(&picks, now);
+        if generates && rows > 0 && self.last_forward.0 == rows {
+            self.drafting.costs.observe(rows, before.elapsed().as_secs_f64());
         }
         if self.has_pieces(now) {
             self.run_pieces(now);
@@ -320,34 +300,6 @@ impl Scheduler {
         self.running.binary_search_by_key(&id, |task| task.id).ok()
     }
 
-    fn fill_batch(&mut self, picks: &[Pick]) {
-        self.batch.clear();
-        let (mut tokens, mut few, mut keep) = (Vec::new(), true, false);
-        for pick in picks {
-            let Some(index) = self.place(pick.task) else { continue };
-            let task = &mut self.running[index];
-            let prompt_rows = pick.rows - task.drafts.len();
-            task.prepare(prompt_rows);
-            tokens.clear();
-            tokens.extend_from_slice(&task.tokens[task.cached..task.cached + prompt_rows]);
-            tokens.extend_from_slice(&task.drafts);
-            self.batch.push(&tokens, task.cached, task.pages.groups(), task.want(prompt_rows));
-            let wants = self
-                .batch
-                .outputs
-                .last()
-                .is_some_and(|&row| row as usize >= self.batch.rows() - tokens.len());
-            few &= !wants || task.needs_few();
-            keep |= wants && task.keeps_rows();
-            if let Some(span) = self.batch.spans.last_mut() {
-                span.adapter = task.adapter.as_ref().map(Applied::used);
-            }
-        }
-        // Rows that are kept take memory of the device's.
-        self.batch.best = few && (!keep || self.batch.outputs.len() <= MOST_KEPT);
-        self.batch.keep = keep;
-    }
-
     /// Sends what tasks have for their readers.
     fn deliver(&mut self) {
         for task in &mut self.running {
@@ -395,7 +347,10 @@ impl Scheduler {
             let _collecting = self.afterwards.collect();
             let mut part = parts[i].lock().unwrap_or_else(PoisonError::into_inner);
             let (task, (rows, _), _, results, progress) = &mut *part;
-            *progress = task.advance(*rows, results, &self.tokenizer);
+            *progress = contain(|| task.advance(*rows, results, &self.tokenizer)).unwrap_or_else(|error| {
+                task.fail(Outcome::Failed, error);
+                Progress::Ended
+            });
             if !later {
                 task.deliver();
             }
@@ -434,14 +389,6 @@ impl Scheduler {
         });
     }
 
-    fn fail(&mut self, picks: &[Pick], error: &Error) {
-        let failed: Vec<u64> = picks.iter().map(|pick| pick.task).collect();
-        for task in self.running.iter_mut().filter(|task| failed.contains(&task.id)) {
-            task.fail(Outcome::Failed, error.clone());
-        }
-        self.retire(&failed);
-    }
-
     /// Takes tasks out of the running ones.
     fn retire(&mut self, tasks: &[u64]) {
         if tasks.is_empty() {
@@ -451,16 +398,6 @@ impl Scheduler {
             self.accounts.leave(&task);
             self.put_away(task);
         }
-    }
-}
-
-/// What readers are told of a pass that failed.
-fn failure(error: &realm_model::Error) -> Error {
-    match error {
-        realm_model::Error::Compute(realm_compute::Error::OutOfMemory { .. }) => {
-            Error::LimitExceeded(error.to_string())
-        }
-        _ => Error::Model(error.to_string()),
     }
 }
 

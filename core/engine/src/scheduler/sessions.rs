@@ -24,8 +24,8 @@ pub(crate) enum SessionCommand {
     Truncate { id: u64, len: usize },
     /// Copies tokens, keys and values.
     Save { id: u64, reply: Sender<Result<Snapshot, Error>> },
-    /// Fills a sequence that was just opened.
-    Restore { id: u64, snapshot: Snapshot },
+    /// Fills a sequence that was just opened. Nobody vouches for `foreign` keys and values.
+    Restore { id: u64, snapshot: Snapshot, foreign: bool },
     /// The program needs it no more.
     Close { id: u64 },
 }
@@ -68,6 +68,7 @@ impl Scheduler {
                     cached: task.cached,
                     pages: self.kv.fork(&task.pages),
                     adapter: task.adapter.clone(),
+                    foreign: task.foreign,
                     shared_prefix: task.shared_prefix,
                     ..Task::new(to, &task.tenant, task.limit, 0, task.meter.fork(), work)
                 };
@@ -80,6 +81,7 @@ impl Scheduler {
                 task.tokens.truncate(len);
                 task.meter.truncated(len);
                 task.cached = self.kv.truncate(&mut task.pages, task.tokens.len(), task.cached);
+                task.foreign &= task.cached > 0;
                 self.resting.insert(task);
             }
             SessionCommand::Save { id, reply } => {
@@ -90,7 +92,7 @@ impl Scheduler {
                 let _ = reply.try_send(snapshot);
                 self.resting.insert(task);
             }
-            SessionCommand::Restore { id, snapshot } => {
+            SessionCommand::Restore { id, snapshot, foreign } => {
                 let Some(mut task) = self.take_session(id) else { return self.prices.command(0) };
                 moved = 2 * numbers_in(&snapshot);
                 task.tokens = snapshot.tokens;
@@ -103,12 +105,12 @@ impl Scheduler {
                     let refused = filled
                         .map(|(page, bytes)| self.runner.import_page(page, &bytes))
                         .find_map(Result::err);
-                    task.cached = snapshot.cached;
+                    (task.cached, task.foreign) = (snapshot.cached, foreign && snapshot.cached > 0);
                     // Then it is computed again, as without room.
                     if let Some(error) = refused {
                         tracing::warn!(%error, "a saved sequence could not be restored");
                         self.kv.release(&mut task.pages);
-                        task.cached = 0;
+                        (task.cached, task.foreign) = (0, false);
                     }
                 }
                 self.resting.insert(task);
@@ -136,6 +138,7 @@ impl Scheduler {
         if task.due() == 0 {
             // Its results were not kept: the last token is computed once more.
             task.cached = self.kv.truncate(&mut task.pages, task.cached - 1, task.cached);
+            task.foreign &= task.cached > 0;
         }
         let first = before.min(task.tokens.len() - 1);
         if let Work::Session(session) = &mut task.work {

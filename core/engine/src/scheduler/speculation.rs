@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Scheduler;
+use super::passes::contain;
 use super::select::Pick;
 use crate::speculate::{MOST_DRAFTS, Speculating};
 use crate::task::{Task, Work};
@@ -34,8 +35,10 @@ impl Scheduler {
         if !idle || sequences.is_empty() {
             return;
         }
-        if let Err(error) = self.drafting.propose(sequences, picks.len(), now) {
-            tracing::error!(%error, "there are no drafts");
+        match contain(|| self.drafting.propose(sequences, picks.len(), now)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "there are no drafts"),
+            Err(error) => tracing::error!(%error, "there are no drafts"),
         }
         let mut running = self.running.iter();
         for pick in picks {

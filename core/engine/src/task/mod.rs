@@ -48,6 +48,8 @@ pub(crate) struct Task {
     pub(crate) adapter: Option<Applied>,
     /// So many tokens at the beginning may be shared with other tenants who say the same.
     pub(crate) shared_prefix: usize,
+    /// Nobody vouches for some of its keys and values: no other task may use them.
+    pub(crate) foreign: bool,
     /// When its time is up.
     pub(crate) deadline: Option<Instant>,
     /// Tokens that may follow, computed along with the last one.
@@ -159,6 +161,7 @@ impl Task {
             pages: PageTables::new(groups),
             adapter: None,
             shared_prefix: 0,
+            foreign: false,
             deadline: None,
             drafts: Vec::new(),
             served: 0,
@@ -199,8 +202,10 @@ impl Task {
 
     /// Remembers what was computed, and gives back what no later row sees.
     pub(crate) fn publish(&mut self, kv: &mut KvCache) {
-        let scope = self.scope();
-        kv.publish(&mut self.pages, &self.tokens, self.cached, scope);
+        if !self.foreign {
+            let scope = self.scope();
+            kv.publish(&mut self.pages, &self.tokens, self.cached, scope);
+        }
         kv.slide(&mut self.pages, self.cached);
     }
 
@@ -259,6 +264,14 @@ impl Task {
     /// Whether its rows' logits are looked at later, too.
     pub(crate) fn keeps_rows(&self) -> bool {
         matches!(&self.work, Work::Session(work) if work.keeps_rows())
+    }
+
+    /// The tokens of the next `rows` rows, drafts included, in place of what `out` holds.
+    pub(crate) fn tokens_of(&self, rows: usize, out: &mut Vec<u32>) {
+        let prompt_rows = rows - self.drafts.len();
+        out.clear();
+        out.extend_from_slice(&self.tokens[self.cached..self.cached + prompt_rows]);
+        out.extend_from_slice(&self.drafts);
     }
 
     /// The next `rows` rows are about to be computed.
@@ -364,6 +377,7 @@ impl Task {
     /// Its results so far are lost: it is computed again.
     pub(crate) fn restart(&mut self) {
         self.cached = 0;
+        self.foreign = false;
         self.drafts.clear();
         self.deliver();
         match &mut self.work {

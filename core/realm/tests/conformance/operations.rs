@@ -74,7 +74,11 @@ impl Runner {
     }
 
     fn realm(&mut self) -> Realm {
-        get!(self, Realm, "realm").clone()
+        self.realm_of(&Value::Null)
+    }
+
+    fn realm_of(&mut self, a: &Value) -> Realm {
+        get!(self, Realm, a["realm"].as_str().unwrap_or("realm")).clone()
     }
 
     pub(crate) fn add(&mut self, a: &Value, object: Object) {
@@ -104,6 +108,9 @@ impl Runner {
                 }
                 if let Some(device) = a["device"].as_str() {
                     builder = builder.device(device);
+                }
+                if let Some(key) = a["snapshot_key"].as_str() {
+                    builder = builder.snapshot_key(key);
                 }
                 let realm = builder.build()?;
                 self.add(a, Object::Realm(realm));
@@ -153,7 +160,7 @@ impl Runner {
                 let reference = text("reference");
                 let file = folder().join(&reference);
                 let reference = if file.exists() { file.display().to_string() } else { reference };
-                let model = self.realm().load_model_with(&reference, &options, &mut progress)?;
+                let model = self.realm_of(a).load_model_with(&reference, &options, &mut progress)?;
                 self.add(a, Object::Model(model));
                 json!({"done": progress.0, "total": progress.1})
             }
@@ -296,7 +303,10 @@ impl Runner {
                     Some(name) => get!(self, Bytes, name).clone(),
                     None => text("junk").into_bytes(),
                 };
-                let sequence = self.model(a).restore_sequence(&bytes)?;
+                let sequence = match a["foreign"].as_bool() {
+                    Some(true) => self.model(a).restore_foreign_sequence(&bytes)?,
+                    _ => self.model(a).restore_sequence(&bytes)?,
+                };
                 self.add(a, Object::Sequence(Box::new(sequence)));
                 Value::Null
             }

@@ -26,7 +26,7 @@ pub(super) fn snapshot(ground: &Ground) -> Running {
             let at = round * 7919 % bytes.len();
             bytes[at] ^= 0xff;
         }
-        let mut sequence = model.restore_sequence(&bytes)?;
+        let mut sequence = model.restore_foreign_sequence(&bytes)?;
         sequence.append(&[5])?;
         sequence.forward(Output::LastLogits).map(drop)
     });

@@ -2,6 +2,7 @@
 
 mod drafts;
 mod fair;
+mod faults;
 mod lives;
 mod work;
 
@@ -64,13 +65,18 @@ pub(super) type Chunks = Receiver<Result<Chunk, Error>>;
 
 impl Bench {
     /// With `pages` pages for each group of layers.
-    pub(super) fn new(model: &Model, pages: usize, config: EngineConfig) -> Self {
+    pub(super) fn new(model: &dyn Weights, pages: usize, config: EngineConfig) -> Self {
         // The model is its own draft model.
         Self::with_draft(model, pages, config, model)
     }
 
     /// With a draft model, if drafts come from one.
-    pub(super) fn with_draft(model: &Model, pages: usize, config: EngineConfig, other: &Model) -> Self {
+    pub(super) fn with_draft(
+        model: &dyn Weights,
+        pages: usize,
+        config: EngineConfig,
+        other: &dyn Weights,
+    ) -> Self {
         let layout = model.config().cache_layout();
         let pages = pages * layout.groups();
         let runner = model.runner(pages, CacheType::F32).expect("a runner");

@@ -1,0 +1,86 @@
+//! Restores a saved sequence that somebody changed, and goes on with it. Nobody else may notice.
+
+#![no_main]
+
+use std::sync::{Arc, LazyLock};
+
+use libfuzzer_sys::fuzz_target;
+use realm_compute::cpu::CpuBackend;
+use realm_engine::{Engine, EngineConfig, Error, Limits, Output, Tenant};
+use realm_gguf::Gguf;
+use realm_model::Transformer;
+use realm_tokenizer::Tokenizer;
+
+struct Setup {
+    engine: Engine,
+    tenant: Arc<Tenant>,
+    saved: Vec<u8>,
+    /// What another sequence's forward gives.
+    wanted: Vec<f32>,
+}
+
+static SETUP: LazyLock<Setup> = LazyLock::new(|| {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/conformance/tiny.gguf");
+    let gguf = Gguf::open(path).expect("a GGUF file");
+    let tokenizer = Arc::new(Tokenizer::from_metadata(gguf.metadata()).expect("a tokenizer"));
+    let backend = Arc::new(CpuBackend::new(1).expect("a backend"));
+    let model = Arc::new(Transformer::load(backend, &gguf, &mut |_, _| {}).expect("a model"));
+    let engine = Engine::new(&model, tokenizer, &EngineConfig::default()).expect("an engine");
+    let tenant = Arc::new(Tenant::new("somebody", Limits::default()).expect("a tenant"));
+    let mut sequence = engine.sequence(&tenant, None, 0).expect("a sequence");
+    sequence.append(&(0..80).collect::<Vec<u32>>()).expect("tokens");
+    sequence.forward(Output::Nothing).expect("a forward");
+    let saved = sequence.save().expect("bytes");
+    let wanted = bystander(&engine);
+    Setup { engine, tenant, saved, wanted }
+});
+
+fn bystander(engine: &Engine) -> Vec<f32> {
+    let tenant = Arc::new(Tenant::new("another", Limits::default()).expect("a tenant"));
+    let mut sequence = engine.sequence(&tenant, None, 0).expect("a sequence");
+    sequence.append(&[9, 8, 7]).expect("tokens");
+    sequence.forward(Output::LastLogits).expect("a forward").values
+}
+
+/// Four bytes of input are one change: where, which kind, and a value.
+fn changed(saved: &[u8], input: &[u8]) -> Vec<u8> {
+    let mut bytes = saved.to_vec();
+    for &[low, high, kind, value] in input.as_chunks().0 {
+        let at = usize::from(u16::from_le_bytes([low, high])) % (bytes.len() + 1);
+        match kind % 4 {
+            0 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = value),
+            1 => bytes.iter_mut().skip(at).take(4).for_each(|byte| *byte = value),
+            2 => bytes.insert(at, value),
+            _ => bytes.truncate(at),
+        }
+    }
+    bytes
+}
+
+fuzz_target!(|input: &[u8]| {
+    let setup = &*SETUP;
+    let bytes = match input {
+        [0, bytes @ ..] => bytes.to_vec(),
+        input => changed(&setup.saved, input),
+    };
+    assert!(bytes == setup.saved || setup.engine.restore(&setup.tenant, None, &bytes).is_err());
+    match setup.engine.restore_foreign(&setup.tenant, None, &bytes) {
+        Ok(mut sequence) => {
+            let len = usize::from(input.last().copied().unwrap_or_default());
+            sequence.truncate(len).expect("an engine");
+            sequence.append(&[5, 6]).expect("room for tokens");
+            let mut fork = sequence.fork().expect("an engine");
+            for sequence in [&mut sequence, &mut fork] {
+                match sequence.forward(Output::LastLogits) {
+                    Ok(_) | Err(Error::NotFinite(_)) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        Err(Error::InvalidArgument(why) | Error::LimitExceeded(why)) => {
+            assert!(!why.is_empty() && why.len() < 2_000, "{why}");
+        }
+        Err(error) => panic!("{error}"),
+    }
+    assert!(bystander(&setup.engine) == setup.wanted, "another sequence's results have changed");
+});

@@ -1,0 +1,280 @@
+//! The processor, with operations that fail when they are told to.
+
+use std::sync::{Arc, Mutex};
+
+use realm_compute::cpu::CpuBackend;
+use realm_compute::{Activation, Attention, Backend, Batch, CacheSpec, Error, Lora, MatMul, PageFormat};
+use realm_gguf::Tensor;
+
+type Buffer = <CpuBackend as Backend>::Buffer;
+type Vector = <CpuBackend as Backend>::Vector;
+type Matrix = <CpuBackend as Backend>::Matrix;
+type LowRank = <CpuBackend as Backend>::LowRank;
+type Cache = <CpuBackend as Backend>::Cache;
+
+/// When an operation fails.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum When {
+    /// In every pass with this token.
+    With(u32),
+    /// Once.
+    Once,
+    /// From now on: the device is lost.
+    Always,
+}
+
+/// What fails, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fault {
+    pub(super) operation: &'static str,
+    pub(super) when: When,
+    pub(super) panics: bool,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) fault: Option<Fault>,
+    /// Tokens and sequences of the pass that runs.
+    tokens: Vec<u32>,
+    sequences: usize,
+    /// How often something failed, and the most sequences that were in a pass that did.
+    pub(super) failed: usize,
+    pub(super) company: usize,
+}
+
+pub(super) struct Faulty {
+    inner: CpuBackend,
+    /// Whether it claims to have memory of its own, as a GPU has.
+    device: bool,
+    pub(super) state: Arc<Mutex<State>>,
+}
+
+impl Faulty {
+    pub(super) fn new(device: bool, state: Arc<Mutex<State>>) -> Self {
+        Self { inner: CpuBackend::new(1).expect("a backend"), device, state }
+    }
+
+    fn may(&self, operation: &str) -> Result<(), Error> {
+        let mut state = self.state.lock().expect("no panic under the lock");
+        let Some(fault) = state.fault.filter(|fault| fault.operation == operation) else { return Ok(()) };
+        match fault.when {
+            When::With(token) if !state.tokens.contains(&token) => return Ok(()),
+            When::Once => state.fault = None,
+            _ => {}
+        }
+        state.failed += 1;
+        state.company = state.company.max(state.sequences);
+        drop(state);
+        assert!(!fault.panics, "an injected panic in `{operation}`");
+        Err(Error::Device(format!("an injected fault in `{operation}`")))
+    }
+}
+
+impl Backend for Faulty {
+    type Buffer = Buffer;
+    type Vector = Vector;
+    type Matrix = Matrix;
+    type LowRank = LowRank;
+    type Cache = Cache;
+
+    fn description(&self) -> String {
+        self.inner.description()
+    }
+
+    fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {
+        self.may("matrix")?;
+        self.inner.matrix(tensor)
+    }
+
+    fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<LowRank, Error> {
+        self.may("low_rank")?;
+        self.inner.low_rank(a, b)
+    }
+
+    fn vector(&self, values: &[f32]) -> Result<Vector, Error> {
+        self.may("vector")?;
+        self.inner.vector(values)
+    }
+
+    fn buffer(&self, rows: usize, columns: usize) -> Result<Buffer, Error> {
+        self.may("buffer")?;
+        self.inner.buffer(rows, columns)
+    }
+
+    fn cache(&self, spec: &CacheSpec) -> Result<Cache, Error> {
+        self.may("cache")?;
+        self.inner.cache(spec)
+    }
+
+    fn copy_page(&self, cache: &mut Cache, from: u32, to: u32) -> Result<(), Error> {
+        self.may("copy_page")?;
+        self.inner.copy_page(cache, from, to)
+    }
+
+    fn export_page(&self, cache: &Cache, page: u32, out: &mut Vec<u8>) -> Result<(), Error> {
+        self.may("export_page")?;
+        self.inner.export_page(cache, page, out)
+    }
+
+    fn page_format(&self, cache: &Cache) -> PageFormat {
+        self.inner.page_format(cache)
+    }
+
+    fn import_page(&self, cache: &mut Cache, page: u32, bytes: &[u8]) -> Result<(), Error> {
+        self.may("import_page")?;
+        self.inner.import_page(cache, page, bytes)
+    }
+
+    fn embed(&self, table: &Matrix, tokens: &[u32], scale: f32, out: &mut Buffer) -> Result<(), Error> {
+        self.may("embed")?;
+        self.inner.embed(table, tokens, scale, out)
+    }
+
+    fn rms_norm(&self, x: &Buffer, weight: &Vector, eps: f32, out: &mut Buffer) -> Result<(), Error> {
+        self.may("rms_norm")?;
+        self.inner.rms_norm(x, weight, eps, out)
+    }
+
+    fn add_rms_norm(&self, x: &mut Buffer, delta: &Buffer, weight: &Vector, eps: f32) -> Result<(), Error> {
+        self.may("add_rms_norm")?;
+        self.inner.add_rms_norm(x, delta, weight, eps)
+    }
+
+    fn matmul(&self, x: &Buffer, jobs: &mut [MatMul<'_, Self>]) -> Result<(), Error> {
+        self.may("matmul")?;
+        let loras: Vec<Vec<Lora<'_, CpuBackend>>> =
+            jobs.iter().map(|job| job.lora.iter().map(own_lora).collect()).collect();
+        let mut jobs: Vec<MatMul<'_, CpuBackend>> = jobs
+            .iter_mut()
+            .zip(&loras)
+            .map(|(job, lora)| MatMul {
+                weight: job.weight,
+                bias: job.bias,
+                out: &mut *job.out,
+                accumulate: job.accumulate,
+                lora,
+            })
+            .collect();
+        self.inner.matmul(x, &mut jobs)
+    }
+
+    fn rotations(
+        &self,
+        frequencies: &Vector,
+        magnitude: f32,
+        positions: &[u32],
+        out: &mut Buffer,
+    ) -> Result<(), Error> {
+        self.may("rotations")?;
+        self.inner.rotations(frequencies, magnitude, positions, out)
+    }
+
+    fn rope_store(
+        &self,
+        spec: &Attention<'_, Self>,
+        batch: &Batch,
+        q: &mut Buffer,
+        k: &mut Buffer,
+        v: &Buffer,
+        cache: &mut Cache,
+    ) -> Result<(), Error> {
+        self.may("rope_store")?;
+        self.inner.rope_store(&own(spec), batch, q, k, v, cache)
+    }
+
+    fn attention(
+        &self,
+        spec: &Attention<'_, Self>,
+        batch: &Batch,
+        q: &Buffer,
+        cache: &Cache,
+        out: &mut Buffer,
+    ) -> Result<(), Error> {
+        self.may("attention")?;
+        self.inner.attention(&own(spec), batch, q, cache, out)
+    }
+
+    fn gated(&self, activation: Activation, gate: &mut Buffer, up: &Buffer) -> Result<(), Error> {
+        self.may("gated")?;
+        self.inner.gated(activation, gate, up)
+    }
+
+    fn gather(&self, x: &Buffer, rows: &[u32], out: &mut Buffer) -> Result<(), Error> {
+        self.may("gather")?;
+        self.inner.gather(x, rows, out)
+    }
+
+    fn soft_cap(&self, x: &mut Buffer, cap: f32) -> Result<(), Error> {
+        self.may("soft_cap")?;
+        self.inner.soft_cap(x, cap)
+    }
+
+    fn best(&self, x: &Buffer, out: &mut Buffer) -> Result<(), Error> {
+        self.may("best")?;
+        self.inner.best(x, out)
+    }
+
+    fn host<'a>(&self, x: &'a Buffer) -> Option<&'a [f32]> {
+        if self.device { None } else { self.inner.host(x) }
+    }
+
+    fn read(&self, x: &Buffer, out: &mut Vec<f32>) -> Result<(), Error> {
+        self.may("read")?;
+        self.inner.read(x, out)
+    }
+
+    fn write(&self, values: &[f32], x: &mut Buffer) -> Result<(), Error> {
+        self.may("write")?;
+        self.inner.write(values, x)
+    }
+
+    fn rows(&self, x: &Buffer) -> usize {
+        self.inner.rows(x)
+    }
+
+    fn columns(&self, x: &Buffer) -> usize {
+        self.inner.columns(x)
+    }
+
+    fn read_row(&self, x: &Buffer, row: usize, out: &mut Vec<f32>) -> Result<(), Error> {
+        self.may("read_row")?;
+        self.inner.read_row(x, row, out)
+    }
+
+    fn pass<E: From<Error>>(
+        &self,
+        _: u64,
+        batch: &Batch,
+        run: &mut dyn FnMut() -> Result<(), E>,
+    ) -> Result<(), E> {
+        {
+            let mut state = self.state.lock().expect("no panic under the lock");
+            state.tokens.clone_from(&batch.tokens);
+            state.sequences = batch.spans.len();
+        }
+        self.may("pass")?;
+        run()
+    }
+}
+
+/// The same for the processor.
+fn own<'a>(spec: &Attention<'a, Faulty>) -> Attention<'a, CpuBackend> {
+    Attention {
+        layer: spec.layer,
+        heads: spec.heads,
+        kv_heads: spec.kv_heads,
+        head_dim: spec.head_dim,
+        q_norm: spec.q_norm,
+        k_norm: spec.k_norm,
+        eps: spec.eps,
+        rotations: spec.rotations,
+        style: spec.style,
+        scale: spec.scale,
+        window: spec.window,
+        soft_cap: spec.soft_cap,
+    }
+}
+
+fn own_lora<'a>(lora: &Lora<'a, Faulty>) -> Lora<'a, CpuBackend> {
+    Lora { pair: lora.pair, scale: lora.scale, rows: lora.rows }
+}

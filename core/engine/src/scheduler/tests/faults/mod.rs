@@ -1,0 +1,331 @@
+//! Whatever fails, the requests end that it belongs to, and everybody else's results are what they are without.
+
+mod backend;
+
+use realm_compute::PAGE_TOKENS;
+
+use super::sessions::SessionCommand;
+use super::*;
+use crate::snapshot::Snapshot;
+use crate::task::session::{Forwarded, Output, Results};
+use backend::{Fault, Faulty, State, When};
+
+/// A token that only the culprit has.
+const MARK: u32 = 95;
+const TOKENS: usize = 12;
+/// Where it is among those who are in company.
+const CULPRIT: usize = 3;
+
+/// All that a pass does.
+const OPERATIONS: [&str; 13] = [
+    "pass",
+    "embed",
+    "rotations",
+    "rms_norm",
+    "matmul",
+    "rope_store",
+    "attention",
+    "add_rms_norm",
+    "gated",
+    "gather",
+    "soft_cap",
+    // Where the device's memory is its own.
+    "best",
+    "read",
+];
+
+/// What came of a request.
+#[derive(Debug, PartialEq)]
+struct Came {
+    tokens: Vec<u32>,
+    error: Option<String>,
+}
+
+impl Came {
+    fn of(chunks: &Chunks) -> Self {
+        let mut came = Self { tokens: Vec::new(), error: None };
+        while let Ok(chunk) = chunks.try_recv() {
+            match chunk {
+                Ok(chunk) => came.tokens.extend(chunk.tokens.iter().map(|token| token.id)),
+                Err(error) => came.error = Some(error.to_string()),
+            }
+        }
+        came
+    }
+}
+
+/// A model with all the operations, on a backend that fails as `state` says.
+struct Setup {
+    model: Arc<Transformer<Faulty>>,
+    state: Arc<Mutex<State>>,
+}
+
+fn prompt(seed: u32) -> Vec<u32> {
+    (0..40).map(|i| (i * 13 + seed * 29) % 90).collect()
+}
+
+impl Setup {
+    fn new(device: bool) -> Self {
+        let state = Arc::new(Mutex::new(State::default()));
+        let path =
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/tiny/gemma2-f16.gguf");
+        let gguf = Gguf::open(&path).expect("a GGUF file");
+        let backend = Arc::new(Faulty::new(device, Arc::clone(&state)));
+        let model = Transformer::load(backend, &gguf, &mut |_, _| {}).expect("a model");
+        Self { model: Arc::new(model), state }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no panic under the lock")
+    }
+
+    fn break_with(&self, fault: Option<Fault>) {
+        let mut state = self.state();
+        (state.fault, state.failed, state.company) = (fault, 0, 0);
+    }
+
+    fn bench(&self) -> Bench {
+        Bench::new(&self.model, 40, EngineConfig { speculation: Speculation::Off, ..EngineConfig::default() })
+    }
+
+    /// What comes of three requests, the culprit, who has the mark in its prompt or, with `late`, in what it generates, and a
+    /// session's forward.
+    fn company(&self, bench: &mut Bench, late: bool) -> Vec<Came> {
+        let mut session = Handle::open(bench);
+        session.forward(bench, &prompt(7), Output::Logits);
+        let mut came = self.requests(bench, late);
+        came.push(session.came());
+        session.close(bench);
+        assert!(bench.scheduler.running.is_empty());
+        came
+    }
+
+    /// The same without the session.
+    fn requests(&self, bench: &mut Bench, late: bool) -> Vec<Came> {
+        let tenant = tenant(Limits::default());
+        let honest = Sampling { banned_tokens: vec![MARK], ..Sampling::greedy() };
+        let mut all: Vec<Chunks> =
+            (0..3).map(|i| bench.sample(&tenant, &prompt(i), TOKENS, 0, honest.clone())).collect();
+        let (mut culprit, sampling) = (prompt(9), Sampling::greedy());
+        let sampling = if late {
+            Sampling { logit_bias: [(MARK, 1e6)].into(), ..sampling }
+        } else {
+            culprit[20] = MARK;
+            honest
+        };
+        all.push(bench.sample(&tenant, &culprit, TOKENS, 0, sampling));
+        bench.finish();
+        assert_eq!(tenant.running() + tenant.waiting(), 0);
+        all.iter().map(Came::of).collect()
+    }
+}
+
+/// A session's side of the handle.
+struct Handle {
+    id: u64,
+    answer: Option<Receiver<Result<Forwarded, Error>>>,
+}
+
+impl Handle {
+    fn open(bench: &mut Bench) -> Self {
+        let (id, limit, tenant) = (bench.next_id(), bench.context, tenant(Limits::default()));
+        let open = SessionCommand::Open { id, tenant, adapter: None, limit, shared_prefix: 0 };
+        bench.scheduler.session(open);
+        Self { id, answer: None }
+    }
+
+    fn forward(&mut self, bench: &mut Bench, tokens: &[u32], output: Output) {
+        let (reply, answer) = realm_handover::channel(1);
+        self.answer = Some(answer);
+        let results = Results::Values(Forwarded::default(), reply);
+        let forward = SessionCommand::Forward { id: self.id, tokens: tokens.to_vec(), output, results };
+        bench.scheduler.session(forward);
+    }
+
+    fn fork(&self, bench: &mut Bench) -> Self {
+        let to = bench.next_id();
+        bench.scheduler.session(SessionCommand::Fork { id: self.id, to });
+        Self { id: to, answer: None }
+    }
+
+    /// The bits of the results.
+    fn came(&self) -> Came {
+        match self.answer.as_ref().expect("a forward").try_recv().expect("an answer") {
+            Ok(results) => Came { tokens: results.values.iter().map(|x| x.to_bits()).collect(), error: None },
+            Err(error) => Came { tokens: Vec::new(), error: Some(error.to_string()) },
+        }
+    }
+
+    fn close(self, bench: &mut Bench) {
+        bench.scheduler.session(SessionCommand::Close { id: self.id });
+        bench.check();
+    }
+}
+
+/// Without faults.
+fn well(setup: &Setup, late: bool) -> Vec<Came> {
+    setup.break_with(None);
+    let came = setup.company(&mut setup.bench(), late);
+    assert!(came.iter().all(|came| came.error.is_none() && came.tokens.len() >= TOKENS), "{came:?}");
+    came
+}
+
+#[test]
+fn a_fault_in_any_operation_ends_the_culprit_alone() {
+    for (device, operations) in [(false, &OPERATIONS[..11]), (true, &OPERATIONS[..])] {
+        let setup = Setup::new(device);
+        for late in [false, true] {
+            let wanted = well(&setup, late);
+            for (&operation, panics) in operations.iter().flat_map(|o| [(o, false), (o, true)]) {
+                let fault = Fault { operation, when: When::With(MARK), panics };
+                setup.break_with(Some(fault));
+                let mut bench = setup.bench();
+                // Where somebody needs all logits, the likeliest ones are not looked for.
+                let came = match operation {
+                    "best" if late => continue,
+                    "best" => setup.requests(&mut bench, late),
+                    _ => setup.company(&mut bench, late),
+                };
+                let others = |all: &[Came]| -> Vec<String> {
+                    (0..came.len()).filter(|&i| i != CULPRIT).map(|i| format!("{:?}", all[i])).collect()
+                };
+                assert!(others(&came) == others(&wanted), "{fault:?}");
+                let culprit = &came[CULPRIT];
+                let error = culprit.error.as_ref().unwrap_or_else(|| panic!("{fault:?}"));
+                assert!(error.contains(if panics { "a fault of Realm's" } else { operation }), "{error}");
+                assert!(wanted[CULPRIT].tokens.starts_with(&culprit.tokens), "{fault:?}");
+                // Its first token came before the mark was in a pass.
+                assert_eq!(culprit.tokens.len(), usize::from(late), "{fault:?}");
+                assert!(setup.state().company > 1, "it was alone: {fault:?}");
+                // The next ones find everything in order.
+                setup.break_with(None);
+                assert_eq!(setup.company(&mut bench, late), wanted, "{fault:?}");
+                assert!(bench.scheduler.resting.is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fault_that_passes_ends_nobody() {
+    let setup = Setup::new(true);
+    let wanted = well(&setup, false);
+    for (operation, panics) in OPERATIONS.iter().flat_map(|&o| [(o, false), (o, true)]) {
+        setup.break_with(Some(Fault { operation, when: When::Once, panics }));
+        assert_eq!(setup.company(&mut setup.bench(), false), wanted, "{operation}");
+        let state = setup.state();
+        assert!(state.failed == 1 && state.company > 1, "{operation}");
+    }
+}
+
+#[test]
+fn a_lost_device_ends_everybody_with_its_error() {
+    let setup = Setup::new(true);
+    let wanted = well(&setup, false);
+    for operation in OPERATIONS {
+        setup.break_with(Some(Fault { operation, when: When::Always, panics: false }));
+        let mut bench = setup.bench();
+        for came in setup.requests(&mut bench, false) {
+            assert!(came.error.is_some_and(|error| error.contains(operation)), "{operation}");
+        }
+        setup.break_with(None);
+        assert_eq!(setup.company(&mut bench, false), wanted, "{operation}");
+    }
+}
+
+#[test]
+fn a_page_that_is_not_copied_ends_the_fork_that_needs_it() {
+    let setup = Setup::new(false);
+    for panics in [false, true] {
+        setup.break_with(None);
+        let mut bench = setup.bench();
+        let mut first = Handle::open(&mut bench);
+        first.forward(&mut bench, &prompt(1), Output::Nothing);
+        bench.finish();
+        let mut second = first.fork(&mut bench);
+        let honest = bench.sample(&tenant(Limits::default()), &prompt(2), TOKENS, 0, Sampling::greedy());
+        setup.break_with(Some(Fault { operation: "copy_page", when: When::Once, panics }));
+        first.forward(&mut bench, &[3], Output::LastLogits);
+        second.forward(&mut bench, &[4], Output::LastLogits);
+        bench.finish();
+        assert_eq!(setup.state().failed, 1);
+        let came = [first.came(), second.came()];
+        assert_eq!(came.iter().filter(|came| came.error.is_some()).count(), 1, "one of them needed a copy");
+        assert_eq!(Came::of(&honest).error, None);
+        // Both go on, the one without its page from the beginning.
+        let mut alone = Handle::open(&mut bench);
+        alone.forward(&mut bench, &[&prompt(1)[..], &[3, 5]].concat(), Output::LastLogits);
+        first.forward(&mut bench, &[5], Output::LastLogits);
+        second.forward(&mut bench, &[5], Output::LastLogits);
+        bench.finish();
+        assert_eq!(first.came(), alone.came());
+        assert_eq!(second.came().error, None);
+    }
+}
+
+#[test]
+fn pages_that_cannot_be_read_or_filled_are_one_sequences_loss() {
+    let setup = Setup::new(false);
+    let mut bench = setup.bench();
+    let mut session = Handle::open(&mut bench);
+    session.forward(&mut bench, &prompt(1), Output::Nothing);
+    bench.finish();
+    let save = |bench: &mut Bench| {
+        let (reply, answer) = realm_handover::channel(1);
+        bench.scheduler.session(SessionCommand::Save { id: session.id, reply });
+        answer.try_recv().expect("an answer")
+    };
+    let fault = |operation| Some(Fault { operation, when: When::Always, panics: false });
+    setup.break_with(fault("export_page"));
+    assert!(save(&mut bench).is_err());
+    setup.break_with(None);
+    let snapshot = save(&mut bench).expect("a snapshot");
+    setup.break_with(fault("import_page"));
+    let mut restored = Handle::open(&mut bench);
+    bench.scheduler.session(SessionCommand::Restore { id: restored.id, snapshot, foreign: false });
+    bench.check();
+    setup.break_with(None);
+    // It is computed again.
+    let mut alone = Handle::open(&mut bench);
+    alone.forward(&mut bench, &[&prompt(1)[..], &[3]].concat(), Output::LastLogits);
+    restored.forward(&mut bench, &[3], Output::LastLogits);
+    bench.finish();
+    assert_eq!(restored.came(), alone.came());
+}
+
+/// What got past all checks and no batch may have.
+#[test]
+fn a_sequence_that_no_batch_may_have_ends_alone() {
+    let setup = Setup::new(false);
+    let wanted = well(&setup, false);
+    let mut bench = setup.bench();
+    let tenant = tenant(Limits::default());
+    let unknown = bench.generate(&tenant, &[1, 2, u32::MAX], TOKENS);
+    let mut pageless = Handle::open(&mut bench);
+    let pages = 2 * setup.model.config().cache_layout().groups();
+    let snapshot = Snapshot { tokens: prompt(1), cached: PAGE_TOKENS + 4, pages: vec![None; pages] };
+    bench.scheduler.session(SessionCommand::Restore { id: pageless.id, snapshot, foreign: true });
+    pageless.forward(&mut bench, &[5], Output::LastLogits);
+    // In one batch with all of these.
+    let all = setup.company(&mut bench, false);
+    assert_eq!(all, wanted);
+    assert!(Came::of(&unknown).error.is_some_and(|error| error.contains("vocabulary")));
+    assert!(pageless.came().error.is_some_and(|error| error.contains("page 4294967295 of")));
+    pageless.close(&mut bench);
+}
+
+#[test]
+fn a_model_that_cannot_be_brought_to_a_device_is_an_error() {
+    let setup = Setup::new(true);
+    let gguf = Gguf::open(
+        &PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/tiny/gemma2-f16.gguf"),
+    )
+    .expect("a GGUF file");
+    for operation in ["matrix", "vector", "buffer", "cache"] {
+        setup.break_with(Some(Fault { operation, when: When::Once, panics: false }));
+        let backend = Arc::new(Faulty::new(true, Arc::clone(&setup.state)));
+        let loaded = Transformer::load(backend, &gguf, &mut |_, _| {});
+        let run = loaded.and_then(|model| Arc::new(model).runner(8, CacheType::F32));
+        assert!(run.is_err_and(|error| error.to_string().contains(operation)), "{operation}");
+    }
+}
