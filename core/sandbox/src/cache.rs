@@ -4,19 +4,34 @@
 //! folder, its key and every file have to be this user's and nobody else's to write, and each file carries a message
 //! authentication code (HMAC-SHA256) under the key, over what it was compiled from. A file that fails any of this is as
 //! good as none.
+//!
+//! The folder grows to [`MOST_BYTES`] and [`MOST_FILES`]; then those that were not used for longest are removed. Several
+//! processes may do so at once: a file that is being read stays readable, and one that is gone is compiled anew.
 
 use std::hash::{Hash, Hasher};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 
+/// Bytes and files of compiled programs that are kept at most.
+const MOST_BYTES: u64 = 1 << 30;
+const MOST_FILES: usize = 2000;
+
+/// What is left of them when the oldest are removed, in percent: so that it is not done at every program.
+const LEFT: u64 = 80;
+
+/// A file that is this old was left by a process that was killed as it wrote it.
+const UNFINISHED: Duration = Duration::from_secs(60 * 60);
+
 /// Where compiled programs are kept.
 pub(crate) struct Cache {
     folder: PathBuf,
     key: [u8; 32],
+    most_bytes: u64,
 }
 
 /// What a program was compiled from, and by what.
@@ -70,12 +85,17 @@ impl Cache {
         }
         let mut key = [0; 32];
         private::open(&path)?.read_exact(&mut key)?;
-        Ok(Self { folder: folder.to_owned(), key })
+        Ok(Self { folder: folder.to_owned(), key, most_bytes: MOST_BYTES })
     }
 
     /// What was compiled from `source`, if it is here and as it was written.
     pub(crate) fn get(&self, source: &Source) -> Option<Vec<u8>> {
         let mut file = private::open(&self.path(source)).ok()?;
+        if file.metadata().ok()?.len() > self.most_bytes {
+            return None;
+        }
+        // Which was used last is told by this time; where it can't be set, by when it was written.
+        let _ = file.set_modified(SystemTime::now());
         let (mut code, mut compiled) = ([0; 32], Vec::new());
         file.read_exact(&mut code).ok()?;
         file.read_to_end(&mut compiled).ok()?;
@@ -88,9 +108,51 @@ impl Cache {
 
     /// Keeps what was compiled from `source`.
     pub(crate) fn put(&self, source: &Source, compiled: &[u8]) {
+        if compiled.len() as u64 > self.most_bytes * LEFT / 100 {
+            return;
+        }
+        self.prune(compiled.len() as u64);
         let code = self.mac(source, compiled).finalize().into_bytes();
         if let Err(error) = write(&self.folder, &self.path(source), &[&code, compiled]) {
             tracing::warn!(%error, "a compiled program could not be kept");
+        }
+    }
+
+    /// Removes those that were not used for longest, if with `more` bytes there are too many, and what killed processes left.
+    fn prune(&self, more: u64) {
+        let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
+        let now = SystemTime::now();
+        let mut kept: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let Some(metadata) = entry.metadata().ok().filter(|metadata| metadata.is_file()) else {
+                continue;
+            };
+            let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            if name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                kept.push((used, metadata.len(), entry.path()));
+            } else if name.starts_with("unfinished-")
+                && now.duration_since(used).is_ok_and(|age| age > UNFINISHED)
+            {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        let mut bytes = kept.iter().map(|(_, bytes, _)| bytes).sum::<u64>() + more;
+        let mut files = kept.len() + 1;
+        if bytes <= self.most_bytes && files <= MOST_FILES {
+            return;
+        }
+        kept.sort();
+        for (_, size, path) in kept {
+            if bytes <= self.most_bytes * LEFT / 100 && files <= MOST_FILES * LEFT as usize / 100 {
+                break;
+            }
+            // Another process may have been quicker; what can't be removed still counts.
+            if std::fs::remove_file(path).is_ok() {
+                bytes -= size;
+                files -= 1;
+            }
         }
     }
 
@@ -130,13 +192,20 @@ mod private {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
     use std::path::Path;
 
-    pub(super) fn make_folder(folder: &Path) -> Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    pub(super) fn make_folder(path: &Path) -> Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         let folder = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(folder)?;
-        check(&folder.metadata()?)
+            .open(path)?;
+        check(&folder.metadata()?)?;
+        // Whoever may write around it could put another folder in its place.
+        let around = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let around = around.metadata()?;
+        if around.mode() & 0o002 != 0 && around.mode() & 0o1000 == 0 {
+            return Err(Error::other("all users may write into the folder around it"));
+        }
+        Ok(())
     }
 
     pub(super) fn open(path: &Path) -> Result<File> {
@@ -222,5 +291,47 @@ mod tests {
         assert!(cache.get(&b).is_none() && cache.get(&a).is_some());
         std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o777)).unwrap();
         assert!(Cache::open(&folder).is_none());
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_when_there_is_too_much() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("programs");
+        let (mut cache, engine) = (Cache::open(&folder).unwrap(), Engine::default());
+        cache.most_bytes = 10_000;
+        let source = |name: u8| Source::new(&engine, &[name]);
+        let used = |name: u8, seconds: u64| {
+            let file = std::fs::File::open(cache.path(&source(name))).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+        };
+        for name in 0..9 {
+            cache.put(&source(name), &[name; 1000]);
+            used(name, 1000 - u64::from(name));
+        }
+        // The oldest is used again; strangers and what is being written stay, what a killed process left goes.
+        assert!(cache.get(&source(0)).is_some());
+        for name in ["unfinished-1", "unfinished-2", "notes.txt"] {
+            std::fs::write(folder.join(name), vec![0; 20_000]).unwrap();
+        }
+        let old = std::fs::File::options().write(true).open(folder.join("unfinished-1")).unwrap();
+        old.set_modified(SystemTime::now() - 2 * UNFINISHED).unwrap();
+        std::fs::create_dir(folder.join("f".repeat(64))).unwrap();
+        cache.put(&source(9), &[9; 1000]);
+        let here: Vec<u8> = (0..10).filter(|&name| cache.get(&source(name)).is_some()).collect();
+        assert_eq!(here, [0, 4, 5, 6, 7, 8, 9], "those used last stay");
+        assert!(!folder.join("unfinished-1").exists() && folder.join("unfinished-2").exists());
+        assert!(folder.join("notes.txt").exists() && folder.join("key").exists());
+        // One that would take most of it is not kept, and throws nothing out.
+        cache.put(&source(10), &[0; 9000]);
+        assert!(cache.get(&source(10)).is_none() && cache.get(&source(9)).is_some());
+    }
+
+    #[test]
+    fn a_folder_in_one_that_all_may_write_is_not_trusted() {
+        let parent = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(parent.path(), PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(Cache::open(&parent.path().join("programs")).is_none());
+        std::fs::set_permissions(parent.path(), PermissionsExt::from_mode(0o1777)).unwrap();
+        assert!(Cache::open(&parent.path().join("programs")).is_some());
     }
 }

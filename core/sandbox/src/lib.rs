@@ -12,14 +12,16 @@
 //! - [`Job`] and [`Reply`]: a request to a program, and its answer as it comes.
 //!
 //! Inside, `executor` decides on which thread a program thinks, `run` and `policy` are a request's course, `host` has the
-//! functions that programs call, `state` is what those work on, and `budget`, `pace` and `clock` see to it that nobody uses more
+//! functions that programs call, `state` is what those work on, `bounds` and `compiler` bound what compiling takes, and `budget`, `pace` and `clock` see to it that nobody uses more
 //! than they may.
 
 mod bindings;
 mod bomb;
+mod bounds;
 mod budget;
 mod cache;
 mod clock;
+mod compiler;
 mod componentize;
 mod error;
 mod executor;
@@ -39,6 +41,7 @@ mod sandbox;
 mod state;
 mod store;
 mod thread_time;
+mod timers;
 mod wasi;
 
 pub use error::{Error, ErrorKind};

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Semaphore;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
-use wasmtime::{InstancePre, Module};
+use wasmtime::{Engine, InstancePre, Module};
 
 use crate::bindings::TenantProgramPre;
 use crate::bindings::policy::TenantPolicyPre;
@@ -73,7 +73,7 @@ pub struct ProgramInfo {
 
 impl Program {
     /// Compiles a component, or a core module that a component can be made of.
-    pub(crate) fn compile(core: &Core, wasm: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn compile(core: &Core, owner: Option<&str>, wasm: &[u8]) -> Result<Self, Error> {
         let invalid = |why: &dyn fmt::Display| Error::new(ErrorKind::InvalidProgram, why);
         if wasm.len() > MAX_BYTES {
             let why = format!("the program has {} bytes; it may have {MAX_BYTES}", wasm.len());
@@ -85,12 +85,18 @@ impl Program {
         }
         let is_module = wasm.get(..8) == Some(b"\0asm\x01\0\0\0");
         if is_module && !componentize::wants(wasm) {
-            return Self::of_module(core, wasm);
+            return Self::of_module(core, owner, wasm);
         }
-        let encoded = if is_module { Some(componentize::encode(&core.engine, wasm)?) } else { None };
+        let encoded = if is_module {
+            // It is validated to be encoded, which takes time as well.
+            crate::bounds::check(wasm)?;
+            Some(componentize::encode(&core.engine, wasm)?)
+        } else {
+            None
+        };
         let bytes = encoded.as_deref().unwrap_or(wasm);
         crate::bomb::check(bytes)?;
-        let component = component(core, bytes)?;
+        let component = component(core, owner, bytes)?;
         let kind_of = component.component_type();
         let engine = &core.engine;
         let imports: Vec<String> = kind_of.imports(engine).map(|(name, _)| name.to_owned()).collect();
@@ -120,11 +126,11 @@ impl Program {
         Ok(Self(Arc::new(Compiled { kind, info })))
     }
 
-    fn of_module(core: &Core, wasm: &[u8]) -> Result<Self, Error> {
-        let compile = |wasm: &[u8]| Module::new(&core.engine, wasm);
+    fn of_module(core: &Core, owner: Option<&str>, wasm: &[u8]) -> Result<Self, Error> {
+        let compile = |engine: &Engine, wasm: &[u8]| Module::new(engine, wasm);
         // SAFETY: what `kept` gives was serialized by an engine with the same settings and version.
         let load = |compiled: &[u8]| unsafe { Module::deserialize(&core.engine, compiled) };
-        let module = kept(core, wasm, load, compile, Module::serialize)?;
+        let module = kept(core, owner, wasm, load, compile, Module::serialize)?;
         let name = |module: &str, name: &str| format!("{module}.{name}");
         let info = ProgramInfo {
             contract: Contract::Module,
@@ -149,20 +155,21 @@ impl fmt::Debug for Program {
 }
 
 /// Compiles a component, or takes what was compiled before.
-fn component(core: &Core, wasm: &[u8]) -> Result<Component, Error> {
-    let compile = |wasm: &[u8]| Component::new(&core.engine, wasm);
+fn component(core: &Core, owner: Option<&str>, wasm: &[u8]) -> Result<Component, Error> {
+    let compile = |engine: &Engine, wasm: &[u8]| Component::new(engine, wasm);
     // SAFETY: what `kept` gives was serialized by an engine with the same settings and version.
     let load = |compiled: &[u8]| unsafe { Component::deserialize(&core.engine, compiled) };
-    kept(core, wasm, load, compile, Component::serialize)
+    kept(core, owner, wasm, load, compile, Component::serialize)
 }
 
 /// Compiles, or takes what was compiled before: `load` gets only bytes that `serialize` made, in an engine with the same
 /// settings and of the same version, in a process of this user's, since the cache gives nothing else.
-fn kept<T>(
+fn kept<T: Send + 'static>(
     core: &Core,
+    owner: Option<&str>,
     wasm: &[u8],
     load: impl FnOnce(&[u8]) -> wasmtime::Result<T>,
-    compile: impl FnOnce(&[u8]) -> wasmtime::Result<T>,
+    compile: impl FnOnce(&Engine, &[u8]) -> wasmtime::Result<T> + Send + 'static,
     serialize: impl FnOnce(&T) -> wasmtime::Result<Vec<u8>>,
 ) -> Result<T, Error> {
     let source = Source::new(&core.engine, wasm);
@@ -172,9 +179,14 @@ fn kept<T>(
             Err(error) => tracing::warn!(%error, "a kept program could not be used; it is compiled anew"),
         }
     }
-    let program = compile(wasm).map_err(|error| {
-        Error::new(ErrorKind::InvalidProgram, format!("no WebAssembly that Realm can run: {error:#}"))
-    })?;
+    let steps = crate::bounds::check(wasm)?;
+    let invalid = |why: String| Error::new(ErrorKind::InvalidProgram, why);
+    let (engine, wasm) = (core.engine.clone(), wasm.to_vec());
+    let compiled = core.compiler.start(owner, steps, move || compile(&engine, &wasm))?;
+    let program = compiled
+        .recv_blocking()
+        .ok_or_else(|| invalid("the compiler failed on it; it said why on stderr".into()))?
+        .map_err(|error| invalid(format!("no WebAssembly that Realm can run: {error:#}")))?;
     if let Some(cache) = &core.cache {
         match serialize(&program) {
             Ok(compiled) => cache.put(&source, &compiled),

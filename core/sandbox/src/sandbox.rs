@@ -11,6 +11,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 use crate::bindings::TenantProgram;
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::compiler::Compiler;
 use crate::executor::Executor;
 use crate::program::Program;
 use crate::state::State;
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     pub(crate) executor: Executor,
     pub(crate) clock: Clock,
     pub(crate) cache: Option<Cache>,
+    pub(crate) compiler: Compiler,
     /// Instances that one tenant has at most, so that nobody takes them all.
     pub(crate) per_tenant: usize,
     /// Timers and sockets; `None` only while this is dropped.
@@ -100,18 +102,29 @@ impl Sandbox {
             executor,
             clock,
             cache,
+            compiler: Compiler::default(),
             per_tenant,
             runtime: Some(runtime),
         })))
     }
 
     /// Compiles a component, or a core module from which one can be made. Takes from milliseconds to seconds, unless it was
-    /// compiled before and is kept.
+    /// compiled before and is kept. A few programs are compiled at once, and the others wait.
     ///
     /// # Errors
-    /// `InvalidProgram` says what about it can't be run.
+    /// `InvalidProgram` says what about it can't be run, or what it has too much of to be compiled in bounded time.
+    /// `LimitExceeded` for too many bytes, and `Overloaded` if as many programs wait as may.
     pub fn compile(&self, wasm: &[u8]) -> Result<Program, Error> {
-        Program::compile(&self.0, wasm)
+        Program::compile(&self.0, None, wasm)
+    }
+
+    /// As [`compile`](Self::compile), for an owner, such as a tenant: however many programs one has compiled, those of others
+    /// wait no longer for it.
+    ///
+    /// # Errors
+    /// As of [`compile`](Self::compile).
+    pub fn compile_for(&self, owner: &str, wasm: &[u8]) -> Result<Program, Error> {
+        Program::compile(&self.0, Some(owner), wasm)
     }
 }
 

@@ -1,7 +1,7 @@
 //! WASI, for programs that were made with a WASI toolchain: as little of it as the tenant was granted.
 //!
-//! There are no files, no environment and no sockets. Clocks stand still and random numbers repeat unless they were
-//! granted. What a program writes to its standard error is kept, for the message it may end with.
+//! There are no files, no environment and no sockets. Clocks stand still, timers tell no time ([`timers`](crate::timers)) and
+//! random numbers repeat unless they were granted. What a program writes to its standard error is kept, for the message it may end with.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use tokio::sync::Semaphore;
-use wasmtime::component::Linker;
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
@@ -18,6 +19,7 @@ use wasmtime_wasi_http::{
 
 use crate::grants::{Grants, Random};
 use crate::state::State;
+use crate::timers::Timers;
 
 /// Bytes that a program may write to its standard output and error; one more ends it.
 const MAX_WRITTEN: usize = 1 << 20;
@@ -29,6 +31,7 @@ const QUOTED: usize = 2000;
 pub(crate) struct Wasi {
     ctx: WasiCtx,
     stderr: MemoryOutputPipe,
+    timers: Timers,
     http: Http,
     http_ctx: WasiHttpCtx,
 }
@@ -52,6 +55,7 @@ impl Wasi {
         Self {
             ctx: builder.build(),
             stderr,
+            timers: Timers::default(),
             http: Http { hosts: grants.http.clone(), connections: Arc::clone(connections) },
             http_ctx: WasiHttpCtx::new(),
         }
@@ -92,6 +96,13 @@ impl HostMonotonicClock for Still {
 
     fn now(&self) -> u64 {
         0
+    }
+}
+
+impl State {
+    /// The program's own time, where it was granted no clock.
+    pub(crate) fn timers(&mut self) -> Timers {
+        self.wasi().0.timers.clone()
     }
 }
 
@@ -165,6 +176,9 @@ impl WasiHttpView for State {
 /// Adds what there is of WASI.
 pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    linker.allow_shadowing(true);
+    monotonic_clock::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
+    linker.allow_shadowing(false);
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
 }
 

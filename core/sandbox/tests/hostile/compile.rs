@@ -88,3 +88,66 @@ fn compile_bombs_are_refused_or_compiled_in_bounded_time() {
         }
     }
 }
+
+/// What took a minute and gigabytes: refused before anything is compiled, for modules of every kind that a program may be.
+#[test]
+fn modules_that_compile_long_are_refused_at_once() {
+    let host = Host::tiny();
+    let loops = "(loop ".repeat(5000) + &"(br_if 0 (i32.const 1))".repeat(2) + &")".repeat(5000);
+    let results = "i32 ".repeat(1000);
+    let many = format!("(func $many (result {results}) {})", "(i32.const 0) ".repeat(1000));
+    let calls = format!("(call $many) {}", "drop ".repeat(1000)).repeat(700);
+    for (what, functions, body, words) in [
+        ("loops", String::new(), loops, "loops in each other"),
+        ("results", many, calls, "would take too long to compile"),
+    ] {
+        let plain = format!(
+            r#"(module {functions} (memory (export "memory") 1) (func (export "realm_run") (result i32) {body} (i32.const 0)))"#
+        );
+        let contract = format!(
+            r#"(module {functions} (memory (export "memory") 1)
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 0))
+            (func (export "realm:tenant/program@0.1.0#run") (param i32) (result i32) {body} (i32.const 0)))"#
+        );
+        let nested = format!(r#"(component (component (core module {functions} (func {body}))))"#);
+        for wasm in [
+            wat::parse_str(&plain).unwrap(),
+            component(&contract, "tenant-program"),
+            wat::parse_str(&nested).unwrap(),
+        ] {
+            let error = host.sandbox.compile(&wasm).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidProgram, "{what}");
+            assert!(error.message().contains(words), "{what}: {error}");
+        }
+    }
+}
+
+/// Others compile and run while a tenant has many programs compiled.
+#[test]
+fn a_tenant_with_many_programs_does_not_hold_up_another() {
+    let host = Host::tiny();
+    let module = |n: usize| {
+        wat::parse_str(format!(
+            r#"(module (memory (export "memory") 1) (func (export "realm_run") (result i32)
+                {} (i32.const {n})))"#,
+            "(drop (i32.load (i32.const 8)))".repeat(20_000)
+        ))
+        .unwrap()
+    };
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for n in 0..40 {
+            let (host, done, module) = (&host, &done, &module);
+            scope.spawn(move || {
+                host.sandbox.compile_for("many", &module(n)).unwrap();
+                done.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            });
+        }
+        while done.load(std::sync::atomic::Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        host.sandbox.compile_for("one", &module(99)).unwrap();
+        let before = done.load(std::sync::atomic::Ordering::SeqCst);
+        assert!(before < 35, "{before} of the other's 40 came first");
+    });
+}

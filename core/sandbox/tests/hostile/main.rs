@@ -18,6 +18,7 @@ mod policies;
 mod random;
 mod recycled;
 mod soak;
+mod timers;
 mod waiting;
 
 use realm_sandbox::{Error, ErrorKind};

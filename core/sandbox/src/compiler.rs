@@ -1,0 +1,243 @@
+//! Where programs are compiled: on a few threads of low priority, in fair turns.
+//!
+//! Compiling is work of the tenant whose program it is, and a compiler can't be stopped on its way: what it may be given is
+//! bounded before ([`bounds`](crate::bounds)). Here it is seen to that the rest of the process does not notice. At most
+//! [`AT_ONCE`] programs are compiled at once, on threads that get a tenth of a core that others want. The others wait, and
+//! each owner's turn comes by the steps that its programs have taken so far: a hundred programs of one tenant don't hold
+//! up one of another's, and a small program need not wait for a large one that came just before it. A caller that gives up
+//! while it waits leaves the queue.
+//!
+//! A helper process would be stronger only where there is a program to start. A library has none: what runs it is Python,
+//! Node or an application, and a copy of that is no compiler. The `realm` command could start itself, but compiles for the
+//! user who runs it. So the bounds are what protects, for all alike.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use realm_handover::Receiver;
+
+use crate::{Error, ErrorKind, priority};
+
+/// Programs that are compiled at once: each takes memory of its own.
+const AT_ONCE: usize = 2;
+
+/// Programs that wait at most: each is held in memory.
+const WAITING: usize = 256;
+
+/// Bytes of the stack of a thread that compiles.
+const STACK: usize = 8 << 20;
+
+/// Compiles programs in turns.
+#[derive(Clone, Default)]
+pub(crate) struct Compiler(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Threads for functions of one program; `None` where they can't be had.
+    pool: OnceLock<Option<rayon::ThreadPool>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Job>,
+    /// When each owner's last program is due, in steps.
+    due: HashMap<String, u64>,
+    /// When the last program that was begun was due.
+    now: u64,
+    running: usize,
+}
+
+struct Job {
+    due: u64,
+    work: Box<dyn FnOnce() + Send>,
+}
+
+impl Queue {
+    /// Adds work of so many steps.
+    fn push(&mut self, owner: Option<&str>, steps: u64, work: Box<dyn FnOnce() + Send>) {
+        let last = owner.and_then(|owner| self.due.get(owner)).copied().unwrap_or_default();
+        let due = last.max(self.now).saturating_add(steps.max(1));
+        if let Some(owner) = owner {
+            self.due.insert(owner.to_owned(), due);
+        }
+        self.waiting.push(Job { due, work });
+    }
+
+    /// What is due first; of several, what came first.
+    fn pop(&mut self) -> Option<Job> {
+        let (first, _) = self.waiting.iter().enumerate().min_by_key(|(_, job)| job.due)?;
+        let job = self.waiting.remove(first);
+        self.now = self.now.max(job.due);
+        let now = self.now;
+        self.due.retain(|_, due| *due > now);
+        Some(job)
+    }
+}
+
+impl Compiler {
+    /// Does `work` of about so many steps when it is its owner's turn. Whoever drops the receiver before that has it left
+    /// undone. Nothing comes if `work` panics.
+    ///
+    /// # Errors
+    /// `Overloaded` if as much waits as may, `Internal` where threads can't be had.
+    pub(crate) fn start<T: Send + 'static>(
+        &self,
+        owner: Option<&str>,
+        steps: u64,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Receiver<T>, Error> {
+        let (send, receive) = realm_handover::channel(1);
+        let work = move || {
+            if !send.is_closed() {
+                // Whoever does not want it any more does not get it.
+                let _ = send.try_send(work());
+            }
+        };
+        {
+            let mut queue = self.0.queue();
+            if queue.waiting.len() >= WAITING {
+                let why = format!("{WAITING} programs wait to be compiled, as many as may; try again later");
+                return Err(Error::new(ErrorKind::Overloaded, why));
+            }
+            queue.push(owner, steps, Box::new(work));
+            if queue.running >= AT_ONCE {
+                return Ok(receive);
+            }
+            queue.running += 1;
+        }
+        let shared = Arc::clone(&self.0);
+        let thread = std::thread::Builder::new().name("realm-compile".into()).stack_size(STACK);
+        if let Err(error) = thread.spawn(move || shared.work()) {
+            let mut queue = self.0.queue();
+            queue.running -= 1;
+            if queue.running == 0 {
+                // Nobody else would do them.
+                queue.waiting.clear();
+                return Err(Error::new(ErrorKind::Internal, format!("the compiler's thread: {error}")));
+            }
+        }
+        Ok(receive)
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what waits until nothing does.
+    fn work(&self) {
+        priority::low();
+        loop {
+            let job = {
+                let mut queue = self.queue();
+                let Some(job) = queue.pop() else {
+                    queue.running -= 1;
+                    return;
+                };
+                job
+            };
+            // A compiler that panics has said so on stderr, and whoever waits hears of it.
+            realm_handover::call_out(|| match self.pool.get_or_init(pool) {
+                Some(pool) => pool.install(job.work),
+                None => (job.work)(),
+            });
+        }
+    }
+}
+
+/// Threads of low priority, as many as there are cores.
+fn pool() -> Option<rayon::ThreadPool> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .thread_name(|index| format!("realm-compile-{index}"))
+        .stack_size(STACK)
+        .start_handler(|_| priority::low());
+    match pool.build() {
+        Ok(pool) => Some(pool),
+        Err(error) => {
+            tracing::warn!(%error, "programs are compiled on one thread each");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Keeps all threads busy until what it returns is dropped.
+    fn busy(compiler: &Compiler) -> Vec<mpsc::Sender<()>> {
+        let start = |_| {
+            let (go, wait) = mpsc::channel::<()>();
+            let (began, begins) = mpsc::channel();
+            let done = compiler.start(None, 1, move || {
+                began.send(()).unwrap();
+                let _ = wait.recv();
+            });
+            begins.recv().unwrap();
+            std::mem::forget(done);
+            go
+        };
+        (0..AT_ONCE).map(start).collect()
+    }
+
+    #[test]
+    fn a_tenant_with_many_programs_does_not_hold_up_another() {
+        let mut queue = Queue::default();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut add = |queue: &mut Queue, owner: &'static str, steps| {
+            let order = Arc::clone(&order);
+            queue.push(Some(owner), steps, Box::new(move || order.lock().unwrap().push(owner)));
+        };
+        for _ in 0..100 {
+            add(&mut queue, "many", 1000);
+        }
+        // Some are done when the other's comes.
+        (0..10).for_each(|_| (queue.pop().unwrap().work)());
+        add(&mut queue, "one", 1000);
+        // A small one of a third does not wait for the other's either.
+        add(&mut queue, "small", 10);
+        (0..3).for_each(|_| (queue.pop().unwrap().work)());
+        assert_eq!(order.lock().unwrap()[10..], ["small", "many", "one"]);
+        // A large one has its turn, however many small ones come.
+        add(&mut queue, "large", 5000);
+        for _ in 0..100 {
+            add(&mut queue, "small", 100);
+        }
+        while let Some(job) = queue.pop() {
+            (job.work)();
+        }
+        let order = order.lock().unwrap();
+        let place = order.iter().position(|&who| who == "large").unwrap();
+        let before = order[..place].iter().filter(|&&who| who == "small").count();
+        assert!((45..=51).contains(&before), "{before} small ones came first");
+        assert!(queue.due.is_empty(), "nobody is remembered for ever");
+    }
+
+    #[test]
+    fn whoever_gives_up_leaves_the_queue_and_waiting_is_bounded() {
+        let compiler = Compiler::default();
+        let threads = busy(&compiler);
+        let (said, heard) = mpsc::channel();
+        let given_up = {
+            let said = said.clone();
+            compiler.start(None, 1, move || said.send("given up").unwrap()).unwrap()
+        };
+        let wanted = compiler.start(None, 1, move || said.send("wanted").unwrap()).unwrap();
+        drop(given_up);
+        let others: Vec<_> = (2..WAITING).map(|_| compiler.start(None, 1, || ()).unwrap()).collect();
+        let error = compiler.start(None, 1, || ()).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Overloaded);
+        drop(threads);
+        assert_eq!(wanted.recv_blocking(), Some(()));
+        assert!(others.iter().all(|other| other.recv_blocking() == Some(())));
+        assert_eq!(heard.iter().collect::<Vec<_>>(), ["wanted"]);
+        // A panic is an end, and the thread goes on.
+        let panics = compiler.start(None, 1, || panic!("on purpose")).unwrap();
+        assert_eq!(panics.recv_blocking(), None::<()>);
+        assert_eq!(compiler.start(None, 1, || 7).unwrap().recv_blocking(), Some(7));
+    }
+}

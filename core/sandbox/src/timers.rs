@@ -1,0 +1,185 @@
+//! Timers of programs that were not granted a clock.
+//!
+//! Such a program may wait, but not learn how long anything else took: of many timers with different ends, those that are
+//! over when a call returns would tell to the microsecond. So its time is one of its own, which passes only while it waits
+//! for a timer, and by just as much as it waited for. A timer that nothing waited for is never over, however long ago it was
+//! started, and `now` stands still.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use wasmtime::component::Resource;
+use wasmtime_wasi::async_trait;
+use wasmtime_wasi::clocks::WasiClocksView;
+use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
+use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
+
+use crate::state::State;
+
+/// A program's own time.
+#[derive(Clone, Default)]
+pub(crate) struct Timers(Arc<Mutex<Time>>);
+
+#[derive(Default)]
+struct Time {
+    /// Nanoseconds that the program has waited for timers.
+    waited: u64,
+    /// Timers that are waited for, in the order in which that began: when they end, and a number for each wait.
+    waiting: Vec<(u64, u64)>,
+    waits: u64,
+}
+
+impl Timers {
+    fn time(&self) -> MutexGuard<'_, Time> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A timer that ends so many nanoseconds from now.
+    fn start(&self, nanoseconds: u64) -> Timer {
+        let end = self.time().waited.saturating_add(nanoseconds);
+        Timer { timers: self.clone(), end }
+    }
+}
+
+/// A timer.
+struct Timer {
+    timers: Timers,
+    end: u64,
+}
+
+/// A timer that is waited for.
+struct Wait<'a> {
+    timers: &'a Timers,
+    number: u64,
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.timers.time().waiting.retain(|(_, number)| *number != self.number);
+    }
+}
+
+#[async_trait]
+impl Pollable for Timer {
+    async fn ready(&mut self) {
+        let (wait, left) = {
+            let mut time = self.timers.time();
+            let left = self.end.saturating_sub(time.waited);
+            time.waits += 1;
+            let number = time.waits;
+            if left > 0 {
+                time.waiting.push((self.end, number));
+            }
+            (Wait { timers: &self.timers, number }, left)
+        };
+        // Whoever only asks is told nothing that depends on time. A timer of no length has sockets looked at, as
+        // wasi-libc's `poll` wants it.
+        tokio::task::yield_now().await;
+        if left == 0 {
+            return;
+        }
+        let mut sleep = std::pin::pin!(tokio::time::sleep(Duration::from_nanos(left)));
+        std::future::poll_fn(|context| {
+            let slept = sleep.as_mut().poll(context).is_ready();
+            let mut time = wait.timers.time();
+            // Of several, the one that ends first decides, and of those the one that was waited for first: which others are
+            // over then is a matter of their lengths alone, and not of when this thread was woken.
+            let first = time.waiting.iter().copied().min();
+            if slept && first == Some((self.end, wait.number)) {
+                time.waited = time.waited.max(self.end);
+            }
+            if time.waited >= self.end {
+                return std::task::Poll::Ready(());
+            }
+            if slept {
+                // The one that ends first is woken at least as early, and looked at in the same round.
+                context.waker().wake_by_ref();
+            }
+            std::task::Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl monotonic_clock::Host for State {
+    fn now(&mut self) -> wasmtime::Result<u64> {
+        self.clocks().now()
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<u64> {
+        self.clocks().resolution()
+    }
+
+    fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        if self.context.grants.clock {
+            return self.clocks().subscribe_instant(when);
+        }
+        // Its clock says 0 for ever.
+        self.subscribe_duration(when)
+    }
+
+    fn subscribe_duration(&mut self, duration: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        if self.context.grants.clock {
+            return self.clocks().subscribe_duration(duration);
+        }
+        let timer = self.timers().start(duration);
+        let timer = self.table.push(timer)?;
+        subscribe(&mut self.table, timer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    fn asks(timer: &mut Timer) -> bool {
+        let ready = pin!(timer.ready());
+        // Twice: a timer of no length is over the second time, in one wait.
+        matches!(ready.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(()))
+    }
+
+    #[tokio::test]
+    async fn time_passes_only_while_a_timer_is_waited_for() {
+        let timers = Timers::default();
+        let mut some: Vec<Timer> = (1..=50).map(|i| timers.start(i * 100_000)).collect();
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(some.iter_mut().all(|timer| !asks(timer)), "nothing waited");
+        // One of 3 ms: those up to there are over, however long that really took.
+        some[29].ready().await;
+        std::thread::sleep(Duration::from_millis(20));
+        let mut over = 0;
+        for timer in &mut some {
+            let done = tokio::time::timeout(Duration::ZERO, async {
+                let mut ready = pin!(timer.ready());
+                // A second look.
+                std::future::poll_fn(|context| match ready.as_mut().poll(context) {
+                    Poll::Pending => ready.as_mut().poll(context),
+                    done => done,
+                })
+                .await;
+            });
+            over += usize::from(done.await.is_ok());
+        }
+        assert_eq!(over, 30);
+    }
+
+    #[tokio::test]
+    async fn of_several_those_that_end_first_are_over_however_late_it_is_noticed() {
+        let timers = Timers::default();
+        let lengths = [5_000_000, 2_000_000, 2_000_001, 2_000_000, 1 << 40];
+        let mut some: Vec<Timer> = lengths.map(|length| timers.start(length)).into();
+        let mut waits: Vec<_> = some.iter_mut().map(|timer| timer.ready()).collect();
+        // As `poll` does it, with pauses in which all but one have ended.
+        let over = std::future::poll_fn(|context| {
+            std::thread::sleep(Duration::from_millis(4));
+            let over: Vec<bool> =
+                waits.iter_mut().map(|wait| wait.as_mut().poll(context).is_ready()).collect();
+            if over.contains(&true) { Poll::Ready(over) } else { Poll::Pending }
+        })
+        .await;
+        assert_eq!(over, [false, true, false, true, false]);
+    }
+}
