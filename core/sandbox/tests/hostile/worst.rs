@@ -179,8 +179,10 @@ pub fn realistic(functions: u32, bytes: usize) -> Vec<u8> {
     let each = bytes / functions as usize;
     let body = repeated(each, |i| {
         let (x, y) = (i % 12, (i * 5 + 3) % 12);
+        // Every tenth block is a loop.
+        let inner = if i % 10 == 0 { 0x03 } else { 0x02 };
         [
-            vec![0x02, 0x40, 0x03, 0x40, 0x20, x as u8, 0x28, 2, 8, 0x20, y as u8, 0x6a, 0x21, x as u8],
+            vec![0x02, 0x40, inner, 0x40, 0x20, x as u8, 0x28, 2, 8, 0x20, y as u8, 0x6a, 0x21, x as u8],
             vec![0x20, y as u8, 0x45, 0x0d, 1, 0x10, (i % 100) as u8, 0x20, x as u8, 0x0d, 0, 0x0b, 0x0b],
         ]
         .concat()
