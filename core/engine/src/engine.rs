@@ -29,8 +29,8 @@ use crate::task::score::Score;
 use crate::task::{Task, Work};
 use crate::tenant::Sent;
 use crate::{
-    Adapter, Draft, EngineConfig, Error, Generation, Grammar, Guide, Metrics, PieceSession, Request,
-    RunMeter, Sequence, Served, Speculation, Tenant,
+    Adapter, Draft, EngineConfig, Error, Generation, Grammar, Guide, MemoryKind, Metrics, PieceSession,
+    Request, RunMeter, Sequence, Served, Speculation, Tenant,
 };
 
 /// Runs the requests of one model.
@@ -109,6 +109,11 @@ pub(crate) enum Command {
 }
 
 impl Common {
+    /// Bytes of a page of the KV cache.
+    pub(crate) fn page_bytes(&self) -> usize {
+        self.ledger.page_bytes()
+    }
+
     /// Ids are in order of arrival.
     pub(crate) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
@@ -283,9 +288,11 @@ impl Engine {
         let guide = |grammar| self.guides.guide(tenant.id(), grammar);
         let guide = request.grammar.as_ref().map(guide).transpose()?;
         let speculator = Speculator::new(speculation, self.common.draft_model);
-        let work = Generate::new(&mut request, guide, speculator, send, Arc::clone(&paused));
+        let more = request.memory();
+        let ledger = tenant.memory().clone();
+        let work = Generate::new(&mut request, guide, speculator, send, ledger, Arc::clone(&paused));
         let (prompt, shared) = (request.prompt, request.shared_prefix);
-        self.add(tenant, prompt, limit, adapter, shared, Work::Generate(Box::new(work)))?;
+        self.add(tenant, prompt, limit, adapter, shared, more, Work::Generate(Box::new(work)))?;
         Ok(Generation::new(receive, self.commands.clone(), paused))
     }
 
@@ -321,7 +328,7 @@ impl Engine {
         }
         let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
         let (reply, answer) = realm_handover::channel(1);
-        self.add(tenant, tokens, limit, adapter, 0, Work::Score(Score::new(first, top, reply)))?;
+        self.add(tenant, tokens, limit, adapter, 0, 0, Work::Score(Score::new(first, top, reply)))?;
         Ok(Answer(answer))
     }
 
@@ -341,7 +348,7 @@ impl Engine {
         let limit = self.check_prompt(tenant, &tokens, 0)?;
         let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
         let (reply, answer) = realm_handover::channel(1);
-        self.add(tenant, tokens, limit, adapter, 0, Work::Embed(Embed::new(pooling, normalize, reply)))?;
+        self.add(tenant, tokens, limit, adapter, 0, 0, Work::Embed(Embed::new(pooling, normalize, reply)))?;
         Ok(Answer(answer))
     }
 
@@ -455,6 +462,7 @@ impl Engine {
         Err(Error::LimitExceeded(format!("the prompt has {len} tokens {what_to_do}")))
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn add(
         &self,
         tenant: &Arc<Tenant>,
@@ -462,9 +470,14 @@ impl Engine {
         limit: usize,
         adapter: Option<Applied>,
         shared_prefix: usize,
+        more: usize,
         work: Work,
     ) -> Result<(), Error> {
         let ledger = &self.common.ledger;
+        let fixed = Task::bytes(&work) + more;
+        let bytes = fixed + tokens.capacity() * size_of::<u32>();
+        let memory = tenant.memory().charge(MemoryKind::Requests, bytes);
+        let memory = memory.inspect_err(|_| ledger.refused(tenant))?;
         let place =
             tenant.enqueue(&self.common.waiting, self.max_queued).inspect_err(|_| ledger.refused(tenant))?;
         let meter = Meter::request(ledger, tenant, work.kind(), tokens.len());
@@ -477,6 +490,8 @@ impl Engine {
             adapter,
             shared_prefix,
             deadline,
+            memory,
+            fixed,
             ..Task::new(id, tenant, limit, self.common.groups, meter, work)
         };
         self.commands.send(Command::Add(Box::new(task))).map_err(|_| Error::Stopped)

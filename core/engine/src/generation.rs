@@ -12,11 +12,12 @@ use realm_handover::Receiver;
 use crate::Error;
 use crate::engine::Command;
 use crate::request::Chunk;
+use crate::task::generate::Unread;
 
 /// A running request: an iterator for threads, a [`Stream`] for tasks. Dropping it cancels the request and
 /// frees its part of the KV cache.
 pub struct Generation {
-    chunks: Receiver<Result<Chunk, Error>>,
+    chunks: Receiver<Unread>,
     engine: Sender<Command>,
     /// Set by the engine when it waits for this reader.
     paused: Arc<AtomicBool>,
@@ -24,11 +25,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    pub(crate) fn new(
-        chunks: Receiver<Result<Chunk, Error>>,
-        engine: Sender<Command>,
-        paused: Arc<AtomicBool>,
-    ) -> Self {
+    pub(crate) fn new(chunks: Receiver<Unread>, engine: Sender<Command>, paused: Arc<AtomicBool>) -> Self {
         Self { chunks, engine, paused, done: false }
     }
 
@@ -40,12 +37,12 @@ impl Generation {
         let _ = self.engine.send(Command::Wake);
     }
 
-    fn received(&mut self, chunk: Option<Result<Chunk, Error>>) -> Option<Result<Chunk, Error>> {
+    fn received(&mut self, chunk: Option<Unread>) -> Option<Result<Chunk, Error>> {
         if self.paused.swap(false, Ordering::AcqRel) {
             let _ = self.engine.send(Command::Wake);
         }
         // Only a dead engine closes the channel before the last chunk.
-        let chunk = chunk.unwrap_or(Err(Error::Stopped));
+        let chunk = chunk.map_or(Err(Error::Stopped), Unread::into_inner);
         self.done = chunk.as_ref().map_or(true, |chunk| chunk.finish.is_some());
         Some(chunk)
     }

@@ -52,7 +52,7 @@ pub use generation::Generation;
 pub use guide::{Grammar, Guide};
 pub use logits::Logits;
 pub use memory::available_memory;
-pub use memory_ledger::{MemoryCharge, MemoryKind, MemoryLedger, MemoryUse};
+pub use memory_ledger::{Charged, MemoryCharge, MemoryKind, MemoryLedger, MemoryUse};
 pub use metrics::{Histogram, KvPages, Metrics, Requests, RunEnd, RunMeter, Served, TenantMetrics, Tokens};
 pub use pieces::PieceSession;
 pub use realm_model::PieceId;

@@ -261,6 +261,26 @@ impl fmt::Debug for MemoryCharge {
     }
 }
 
+/// A value on its way to a reader, with the charge for its memory: taken, it is the reader's.
+#[derive(Debug)]
+pub struct Charged<T> {
+    value: T,
+    charge: MemoryCharge,
+}
+
+impl<T> Charged<T> {
+    /// A value that `charge` is for.
+    pub fn new(value: T, charge: MemoryCharge) -> Self {
+        Self { value, charge }
+    }
+
+    /// The value; its bytes go back.
+    pub fn into_inner(self) -> T {
+        drop(self.charge);
+        self.value
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

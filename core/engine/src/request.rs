@@ -40,6 +40,16 @@ pub struct Request {
     pub speculation: Option<Speculation>,
 }
 
+impl Request {
+    /// Bytes of memory that it takes while it waits, beside its prompt.
+    pub(crate) fn memory(&self) -> usize {
+        let texts: usize = self.stop.iter().map(|stop| stop.capacity() + size_of::<String>()).sum();
+        let sampling = self.sampling.memory();
+        let grammar = self.grammar.as_ref().map_or(0, |_| crate::guide::GUIDE_BYTES);
+        texts + sampling + grammar + self.spelled.capacity() * size_of::<u32>()
+    }
+}
+
 /// The most alternatives that a request may ask for at each token.
 pub const MAX_LOGPROBS: usize = 100;
 
@@ -52,6 +62,15 @@ pub struct Chunk {
     pub tokens: Vec<Token>,
     /// In the last chunk, how it ended.
     pub finish: Option<Finish>,
+}
+
+impl Chunk {
+    /// Bytes of memory that it takes.
+    pub fn memory(&self) -> usize {
+        let top = |token: &Token| token.top.capacity() * size_of::<TokenLogprob>();
+        let tokens = self.tokens.capacity() * size_of::<Token>() + self.tokens.iter().map(top).sum::<usize>();
+        size_of::<Self>() + self.text.capacity() + tokens
+    }
 }
 
 /// A generated token.

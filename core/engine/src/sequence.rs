@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use realm_compute::PAGE_TOKENS;
+
 use crate::adapter::Applied;
 use crate::engine::{Answer, Command, Common};
 use crate::scheduler::sessions::SessionCommand;
 use crate::snapshot::Snapshot;
+use crate::task::Task;
 use crate::task::session::{Computed, Forwarded, Output, Results};
 use crate::tenant::Sent;
-use crate::{Error, Tenant};
+use crate::{Error, MemoryCharge, MemoryKind, Tenant};
 
 /// A token sequence with its KV cache. Its forwards share passes with everybody else's work. While it rests its part of
 /// the cache may be given to others; it is computed again when it is needed. Dropping it frees its part.
@@ -25,7 +28,12 @@ pub struct Sequence {
     sent: usize,
     /// Memory for the next results.
     spare: Vec<f32>,
+    /// For this, and for what the engine knows of it beside its tokens.
+    memory: MemoryCharge,
 }
+
+/// Bytes of memory of a sequence without tokens.
+const BYTES: usize = size_of::<Sequence>() + Task::SESSION_BYTES;
 
 impl Sequence {
     pub(crate) fn open(
@@ -38,6 +46,7 @@ impl Sequence {
         let id = common.next_id();
         let limit = common.limit(&tenant);
         let seen_through = adapter.clone();
+        let memory = tenant.memory().charge(MemoryKind::Sequences, BYTES)?;
         let open = SessionCommand::Open { id, tenant: Arc::clone(&tenant), adapter, limit, shared_prefix };
         let this = Self {
             id,
@@ -49,6 +58,7 @@ impl Sequence {
             tokens: Vec::new(),
             sent: 0,
             spare: Vec::new(),
+            memory,
         };
         this.send(open)?;
         Ok(this)
@@ -57,6 +67,7 @@ impl Sequence {
     /// Fills a sequence that was just opened; nobody vouches for `foreign` keys and values.
     pub(crate) fn fill(mut self, snapshot: Snapshot, foreign: bool) -> Result<Self, Error> {
         self.tokens.clone_from(&snapshot.tokens);
+        self.count_memory();
         self.sent = self.tokens.len();
         self.send(SessionCommand::Restore { id: self.id, snapshot, foreign })?;
         Ok(self)
@@ -94,11 +105,16 @@ impl Sequence {
     /// Adds tokens at the end; the next forward computes them.
     ///
     /// # Errors
-    /// `InvalidArgument` for tokens outside the vocabulary, `LimitExceeded` beyond the context; then nothing was added.
+    /// `InvalidArgument` for tokens outside the vocabulary, `LimitExceeded` beyond the context and the tenant's memory; then nothing
+    /// was added.
     pub fn append(&mut self, tokens: &[u32]) -> Result<(), Error> {
         self.common.check_tokens(tokens)?;
         check_length(self.tokens.len() + tokens.len(), self.limit)?;
+        if self.tokens.len() + tokens.len() > self.tokens.capacity() {
+            self.memory.grow(size_of_val(tokens))?;
+        }
         self.tokens.extend_from_slice(tokens);
+        self.count_memory();
         Ok(())
     }
 
@@ -148,6 +164,7 @@ impl Sequence {
     fn memory(&mut self) -> Vec<f32> {
         let mut spare = std::mem::take(&mut self.spare);
         spare.clear();
+        self.count_memory();
         spare
     }
 
@@ -155,6 +172,15 @@ impl Sequence {
     /// them.
     pub fn recycle(&mut self, values: Vec<f32>) {
         self.spare = values;
+        self.count_memory();
+    }
+
+    fn count_memory(&mut self) {
+        let spare = self.spare.capacity() * size_of::<f32>();
+        let bytes = BYTES + self.tokens.capacity() * size_of::<u32>() + spare;
+        if bytes != self.memory.bytes() {
+            self.memory.set(bytes);
+        }
     }
 
     fn unsent(&mut self) -> Vec<u32> {
@@ -166,10 +192,13 @@ impl Sequence {
     /// Another sequence with the same tokens. Both share what is computed until they differ.
     ///
     /// # Errors
-    /// The engine has stopped.
+    /// The engine has stopped; `LimitExceeded` beyond the tenant's memory.
     pub fn fork(&self) -> Result<Self, Error> {
         let id = self.common.next_id();
-        let fork = Self {
+        // Twice, since the engine copies them too.
+        let tokens = size_of_val(&self.tokens[..]);
+        let memory = self.tenant.memory().charge(MemoryKind::Sequences, BYTES + 2 * tokens)?;
+        let mut fork = Self {
             id,
             engine: self.engine.clone(),
             common: Arc::clone(&self.common),
@@ -179,7 +208,9 @@ impl Sequence {
             tokens: self.tokens.clone(),
             sent: self.sent,
             spare: Vec::new(),
+            memory,
         };
+        fork.count_memory();
         self.send(SessionCommand::Fork { id: self.id, to: id })?;
         Ok(fork)
     }
@@ -202,9 +233,12 @@ impl Sequence {
     /// forward is not part of them. Blocks.
     ///
     /// # Errors
-    /// The device could not be read.
+    /// The device could not be read; `LimitExceeded` if the copy is more than the tenant's memory.
     pub fn save(&self) -> Result<Vec<u8>, Error> {
         let (reply, answer) = realm_handover::channel(1);
+        // As a copy of the pages, and as bytes.
+        let pages = self.sent.div_ceil(PAGE_TOKENS) * self.common.groups * self.common.page_bytes();
+        let _copies = self.tenant.memory().charge(MemoryKind::Sequences, 2 * pages)?;
         self.send(SessionCommand::Save { id: self.id, reply })?;
         let snapshot = answer.recv_blocking().ok_or(Error::Stopped)??;
         self.common.snapshots.write(&snapshot, self.adapter.as_ref())

@@ -43,6 +43,11 @@ impl Writing {
         }
     }
 
+    /// Bytes of memory that it takes and that change from token to token.
+    pub fn memory(&self) -> usize {
+        self.sampler.memory()
+    }
+
     /// Tokens used so far.
     pub fn usage(&self) -> Usage {
         self.usage

@@ -171,6 +171,11 @@ impl Ledger {
         self.forward.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
+    /// Bytes of a page of the KV cache.
+    pub(crate) fn page_bytes(&self) -> usize {
+        self.page_bytes
+    }
+
     pub(crate) fn set_pages(&self, free: usize, remembered: usize) {
         self.free.store(free, Ordering::Relaxed);
         self.remembered.store(remembered, Ordering::Relaxed);

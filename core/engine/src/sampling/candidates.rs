@@ -28,6 +28,11 @@ pub(crate) struct Candidates {
 const SORT_FIRST: usize = 256;
 
 impl Candidates {
+    /// Bytes of memory that they take.
+    pub(crate) fn memory(&self) -> usize {
+        self.all.capacity() * size_of::<Candidate>()
+    }
+
     /// Applies the filters of `sampling` and draws one; `None` if no token is allowed.
     pub(crate) fn choose(
         &mut self,

@@ -120,6 +120,12 @@ impl Sampling {
         Ok(())
     }
 
+    /// Bytes of memory that it takes.
+    pub fn memory(&self) -> usize {
+        let biases = table_memory(self.logit_bias.capacity(), size_of::<(u32, f32)>());
+        biases + self.banned_tokens.capacity() * size_of::<u32>()
+    }
+
     /// The tokens that `banned_tokens` and biases of `-inf` rule out, if there are any.
     fn banned(&self) -> Option<TokenMask> {
         let biased = self.logit_bias.iter().filter(|&(_, &bias)| bias == f32::NEG_INFINITY);
@@ -214,6 +220,23 @@ impl Sampler {
     pub fn observe(&mut self, token: u32) {
         self.history.push(token);
     }
+}
+
+impl Sampler {
+    /// Bytes of memory that it takes beside the [`Sampling`] that it was made of.
+    pub fn memory(&self) -> usize {
+        let banned = self.banned.as_ref().map_or(0, |banned| banned.len() / 8);
+        self.history.memory()
+            + banned
+            + self.adjusted.capacity() * size_of::<f32>()
+            + self.candidates.memory()
+    }
+}
+
+/// Bytes of a hash table that holds `capacity` entries of `entry` bytes without growing: it has an eighth more places, a power of
+/// two, each with a byte of its own.
+pub(crate) fn table_memory(capacity: usize, entry: usize) -> usize {
+    if capacity == 0 { 0 } else { (capacity * 8 / 7).next_power_of_two() * (entry + 1) }
 }
 
 /// Refuses what no probabilities can be made of: NaN, and infinity. A token may be impossible, -infinity.

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::Sampling;
+use super::{Sampling, table_memory};
 
 pub(crate) struct History {
     repetition: f32,
@@ -33,6 +33,13 @@ impl History {
             }
         }
         this
+    }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        let counts = [&self.in_window, &self.generated];
+        let counts = counts.map(|table| table_memory(table.capacity(), size_of::<(u32, u32)>()));
+        self.recent.capacity() * size_of::<u32>() + counts.iter().sum::<usize>()
     }
 
     /// Whether any penalty is on.

@@ -63,7 +63,7 @@ impl Scheduler {
                 let Some(task) = self.take_session(id) else { return self.prices.command(0) };
                 moved = task.tokens.len() + PAGE * task.pages.held();
                 let work = Work::Session(Session::default());
-                let twin = Task {
+                let mut twin = Task {
                     tokens: task.tokens.clone(),
                     cached: task.cached,
                     pages: self.kv.fork(&task.pages),
@@ -72,6 +72,7 @@ impl Scheduler {
                     shared_prefix: task.shared_prefix,
                     ..Task::new(to, &task.tenant, task.limit, 0, task.meter.fork(), work)
                 };
+                twin.count_memory();
                 self.resting.insert(task);
                 self.resting.insert(twin);
             }

@@ -47,6 +47,11 @@ pub(super) struct Found {
 }
 
 impl Lookup {
+    /// Bytes of memory that it takes.
+    pub(super) fn memory(&self) -> usize {
+        self.ends.iter().map(|ends| ends.allocation_size()).sum()
+    }
+
     /// Takes note of new tokens, and finds the passage that goes on most likely as the text will.
     pub(super) fn find(&mut self, tokens: &[u32]) -> Option<Found> {
         self.follow(tokens);

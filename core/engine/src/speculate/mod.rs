@@ -82,6 +82,13 @@ pub(crate) struct Speculator {
     forced: Vec<u32>,
 }
 
+impl Speculator {
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        self.lookup.as_ref().map_or(0, |state| size_of::<LookupState>() + state.index.memory())
+    }
+}
+
 struct LookupState {
     index: Lookup,
     /// For each class of [`PRIORS`].

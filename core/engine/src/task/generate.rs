@@ -8,20 +8,22 @@ use realm_handover::{Sender, TrySendError};
 use realm_tokenizer::Tokenizer;
 
 use super::Rows;
-use crate::Error;
 use crate::guide::Guide;
 use crate::metrics::Outcome;
 use crate::request::{Chunk, Finish, FinishReason, Request, Timings};
 use crate::sampling::finite;
 use crate::speculate::Speculator;
 use crate::writing::Writing;
+use crate::{Charged, Error, MemoryKind, MemoryLedger};
 
 /// A request for text.
 pub(crate) struct Generate {
     writing: Writing,
     /// Where its drafts come from, if it may have any.
     speculator: Option<Speculator>,
-    chunks: Sender<Result<Chunk, Error>>,
+    chunks: Sender<Unread>,
+    /// Where chunks that are not read count.
+    memory: MemoryLedger,
     /// What the last step has for the reader: see [`deliver`](Self::deliver).
     outbox: Option<Chunk>,
     paused: Arc<AtomicBool>,
@@ -29,6 +31,9 @@ pub(crate) struct Generate {
     started: Option<Instant>,
     first_token: Option<Instant>,
 }
+
+/// A chunk in a generation's channel.
+pub(crate) type Unread = Charged<Result<Chunk, Error>>;
 
 /// What a forward pass added to a text.
 pub(crate) struct Step {
@@ -41,13 +46,15 @@ impl Generate {
         request: &mut Request,
         guide: Option<Guide>,
         speculator: Option<Speculator>,
-        chunks: Sender<Result<Chunk, Error>>,
+        chunks: Sender<Unread>,
+        memory: MemoryLedger,
         paused: Arc<AtomicBool>,
     ) -> Self {
         Self {
             writing: Writing::new(request, guide),
             speculator,
             chunks,
+            memory,
             outbox: None,
             paused,
             submitted: Instant::now(),
@@ -115,12 +122,24 @@ impl Generate {
     /// Sends what the last step added to the text.
     pub(crate) fn deliver(&mut self) {
         let Some(chunk) = self.outbox.take() else { return };
-        match self.chunks.try_send(Ok(chunk)) {
+        match self.chunks.try_send(self.unread(Ok(chunk))) {
             // If the reader is gone, the next step sees that.
             Ok(()) | Err(TrySendError::Closed(_)) => {}
             // `waits_for_reader` was false when the step began, and nobody else sends.
             Err(TrySendError::Full(_)) => unreachable!("the step began with room for a chunk"),
         }
+    }
+
+    /// Bytes of memory that it takes and that change while it runs.
+    pub(super) fn memory(&self) -> usize {
+        self.writing.memory() + self.speculator.as_ref().map_or(0, Speculator::memory)
+    }
+
+    /// Charges for a chunk until it is read: beyond the limit too, since no more of them wait than the channel holds.
+    fn unread(&self, chunk: Result<Chunk, Error>) -> Unread {
+        let mut charge = self.memory.open(MemoryKind::Results);
+        charge.add(size_of::<Unread>() + chunk.as_ref().map_or(0, Chunk::memory));
+        Charged::new(chunk, charge)
     }
 
     /// Chooses tokens and has them [delivered](Self::deliver): one after the last token, and one more for each draft that
@@ -218,6 +237,6 @@ impl Generate {
     pub(super) fn fail(&mut self, error: Error) {
         self.deliver();
         // If the reader is gone, nobody wants to know.
-        drop(self.chunks.send_anyway(Err(error)));
+        drop(self.chunks.send_anyway(self.unread(Err(error))));
     }
 }

@@ -23,7 +23,7 @@ use crate::kv::{KvCache, PageTables, Scope};
 use crate::metrics::{Meter, Outcome};
 use crate::scheduler::Prices;
 use crate::tenant::Place;
-use crate::{Error, Logits, Tenant};
+use crate::{Error, Logits, MemoryCharge, MemoryKind, Tenant};
 
 use embed::Embed;
 use generate::Generate;
@@ -57,6 +57,10 @@ pub(crate) struct Task {
     /// The step that last computed rows of it.
     pub(crate) served: u64,
     pub(crate) meter: Meter,
+    /// What it takes of its tenant's memory.
+    pub(crate) memory: MemoryCharge,
+    /// Bytes of that which do not change while it runs.
+    pub(crate) fixed: usize,
     pub(crate) work: Work,
 }
 
@@ -68,6 +72,14 @@ pub(crate) enum Work {
 }
 
 impl Work {
+    /// What its memory is for.
+    fn memory_kind(&self) -> MemoryKind {
+        match self {
+            Self::Session(_) => MemoryKind::Sequences,
+            Self::Generate(_) | Self::Score(_) | Self::Embed(_) => MemoryKind::Requests,
+        }
+    }
+
     /// What it is called in traces.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -78,6 +90,9 @@ impl Work {
         }
     }
 }
+
+/// Bytes of the channel that a request answers through.
+const CHANNEL_BYTES: usize = 512;
 
 /// What a forward pass computed for one task.
 pub(crate) struct Rows<'a> {
@@ -142,6 +157,32 @@ impl Rows<'_> {
 }
 
 impl Task {
+    /// Bytes of memory that a task takes before it has tokens: its place in tables, which have room to grow, included.
+    pub(crate) fn bytes(work: &Work) -> usize {
+        match work {
+            Work::Generate(_) => size_of::<Self>() + size_of::<Generate>() + CHANNEL_BYTES,
+            Work::Score(_) | Work::Embed(_) => size_of::<Self>() + CHANNEL_BYTES,
+            Work::Session(_) => Self::SESSION_BYTES,
+        }
+    }
+
+    /// That of a program's sequence.
+    pub(crate) const SESSION_BYTES: usize = size_of::<Self>() * 3 / 2;
+
+    /// Counts what it has grown by, or less.
+    pub(crate) fn count_memory(&mut self) {
+        let work = match &self.work {
+            Work::Generate(work) => work.memory(),
+            Work::Score(work) => work.memory(),
+            Work::Embed(_) => 0,
+            Work::Session(work) => work.memory(),
+        };
+        let bytes = self.fixed + self.tokens.capacity() * size_of::<u32>() + work;
+        if bytes != self.memory.bytes() {
+            self.memory.set(bytes);
+        }
+    }
+
     /// A task that has computed nothing yet.
     pub(crate) fn new(
         id: u64,
@@ -166,6 +207,8 @@ impl Task {
             drafts: Vec::new(),
             served: 0,
             meter,
+            memory: tenant.memory().open(work.memory_kind()),
+            fixed: 0,
             work,
         }
     }
@@ -307,6 +350,12 @@ impl Task {
 
     /// Takes the results of `rows` rows. They are counted before anybody can read them.
     pub(crate) fn advance(&mut self, rows: usize, results: &Rows<'_>, tokenizer: &Tokenizer) -> Progress {
+        let progress = self.take_results(rows, results, tokenizer);
+        self.count_memory();
+        progress
+    }
+
+    fn take_results(&mut self, rows: usize, results: &Rows<'_>, tokenizer: &Tokenizer) -> Progress {
         let (before, meter) = (self.cached, &mut self.meter);
         if !matches!(self.work, Work::Generate(_)) {
             self.cached += rows;

@@ -22,6 +22,11 @@ impl Score {
         Self { first_row, top, rows: Vec::new(), failed: None, reply }
     }
 
+    /// Bytes of memory that its results take.
+    pub(super) fn memory(&self) -> usize {
+        self.rows.capacity() * (size_of::<Scored>() + self.top * size_of::<crate::TokenLogprob>())
+    }
+
     pub(super) fn first_row(&self) -> usize {
         self.first_row
     }

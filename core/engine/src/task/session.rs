@@ -107,6 +107,18 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Bytes of memory that results take which are not complete.
+    pub(super) fn memory(&self) -> usize {
+        match self.pending.as_ref().map(|pending| &pending.results) {
+            Some(Results::Values(forwarded, _)) => forwarded.values.capacity() * size_of::<f32>(),
+            Some(Results::Logits(computed, spare, _)) => {
+                let rows: usize = computed.rows.iter().map(|row| row.vocabulary()).sum();
+                (rows + spare.capacity()) * size_of::<f32>()
+            }
+            None => 0,
+        }
+    }
+
     /// Whether every new token's result is wanted.
     pub(super) fn every_row(&self) -> bool {
         matches!(&self.pending, Some(Pending { output: Output::Logits | Output::Hidden, .. }))

@@ -171,7 +171,7 @@ fn a_request_out_of_time_ends_with_an_error_that_says_so() {
     bench.step();
     bench.scheduler.running[0].deadline = Some(Instant::now());
     bench.finish();
-    let last = std::iter::from_fn(|| chunks.try_recv().ok()).last().expect("a chunk");
+    let last = std::iter::from_fn(|| chunks.try_recv().ok()).last().expect("a chunk").into_inner();
     assert!(matches!(last, Err(Error::LimitExceeded(why)) if why.contains("request_timeout")));
     assert_eq!(hasty.running(), 0);
 }

@@ -19,9 +19,9 @@ use realm_model::{Transformer, Weights};
 
 use super::*;
 use crate::metrics::{Ledger, Meter};
-use crate::request::{Chunk, Request};
+use crate::request::Request;
 use crate::speculate::Speculator;
-use crate::task::generate::Generate;
+use crate::task::generate::{Generate, Unread};
 use crate::{Draft, Limits, Sampling, Speculation, Tenant};
 
 pub(super) type Model = Arc<Transformer<CpuBackend>>;
@@ -61,7 +61,7 @@ pub(super) struct Bench {
     waiting: Arc<AtomicUsize>,
 }
 
-pub(super) type Chunks = Receiver<Result<Chunk, Error>>;
+pub(super) type Chunks = Receiver<Unread>;
 
 impl Bench {
     /// With `pages` pages for each group of layers.
@@ -127,7 +127,8 @@ impl Bench {
             Request { prompt: prompt.to_vec(), sampling, ignore_eos: true, ..Request::default() };
         let speculator =
             Speculator::new(self.scheduler.config.speculation, self.scheduler.drafting.model.is_some());
-        let work = Generate::new(&mut request, None, speculator, send, Arc::default());
+        let work =
+            Generate::new(&mut request, None, speculator, send, tenant.memory().clone(), Arc::default());
         let work = Work::Generate(Box::new(work));
         let (id, limit) = (self.next_id(), (prompt.len() + tokens).min(self.context));
         let groups = self.scheduler.runner.layout().groups();
@@ -173,7 +174,7 @@ pub(super) fn tenant(limits: Limits) -> Arc<Tenant> {
 pub(super) fn tokens(chunks: &Chunks) -> (Vec<u32>, Option<crate::request::Finish>) {
     let (mut tokens, mut finish) = (Vec::new(), None);
     while let Ok(chunk) = chunks.try_recv() {
-        let chunk = chunk.expect("no error");
+        let chunk = chunk.into_inner().expect("no error");
         tokens.extend(chunk.tokens.iter().map(|token| token.id));
         finish = chunk.finish;
     }
