@@ -80,11 +80,12 @@ pub use program::Program;
 pub use progress::{OnProgress, ProgressEvent, Stage};
 pub use realm_compute::CacheType;
 pub use realm_engine::{
-    Forwarded, Grammar, Histogram, KvPages, Limits, Metrics, Output, Pooling, ProgramLimits, Requests,
-    Sampling, Scored, Served, Speculation, TenantMetrics, Timings, Token, TokenLogprob, Tokens, Usage,
+    Forwarded, Grammar, Histogram, KvPages, Limits, MemoryKind, MemoryUse, Metrics, Output, Pooling,
+    ProgramLimits, Requests, Sampling, Scored, Served, Speculation, TenantMetrics, Timings, Token,
+    TokenLogprob, Tokens, Usage,
 };
 pub use realm_hub as hub;
-pub use realm_sandbox::{Contract, Grants, Level, LogQueue, ProgramInfo, Random, Store};
+pub use realm_sandbox::{Contract, Grants, Level, Line, LogQueue, ProgramInfo, Random, Store};
 pub use realm_tokenizer::{Tokenizer, Utf8Stream, template_names};
 pub use request::{Message, Prompt, ReasoningFormat, Request, SharedPrefix};
 pub use runtime::{Builder, Realm};

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use realm_engine::{MemoryCharge, MemoryKind, MemoryUse};
 use realm_sandbox::Programs;
 
 use crate::error::ErrorCode;
@@ -23,7 +24,7 @@ pub struct Tenant {
 pub(crate) struct Identity {
     pub(crate) inner: Arc<realm_engine::Tenant>,
     /// What answers its requests; `None` for the built-in generation.
-    program: RwLock<Option<Program>>,
+    program: RwLock<Option<(Program, MemoryCharge)>>,
     pub(crate) programs: Arc<Programs>,
     grants: RwLock<Arc<Grants>>,
 }
@@ -39,7 +40,18 @@ impl Identity {
     }
 
     pub(crate) fn program(&self) -> Option<Program> {
-        self.program.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.program
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map(|(program, _)| program.clone())
+    }
+
+    /// A charge for a program's code, which is there already.
+    fn charge_code(&self, program: &Program) -> MemoryCharge {
+        let mut charge = self.inner.memory().open(MemoryKind::Code);
+        charge.add(program.inner.memory());
+        charge
     }
 
     pub(crate) fn grants(&self) -> Arc<Grants> {
@@ -90,7 +102,8 @@ impl Tenant {
     /// From now on this program answers the tenant's requests; with `None` Realm generates as for everybody. What runs goes on
     /// with the program it started with: nothing is lost and nothing waits.
     pub fn set_program(&self, program: Option<&Program>) {
-        *self.identity.program.write().unwrap_or_else(PoisonError::into_inner) = program.cloned();
+        let program = program.map(|program| (program.clone(), self.identity.charge_code(program)));
+        *self.identity.program.write().unwrap_or_else(PoisonError::into_inner) = program;
     }
 
     /// What answers the tenant's requests.
@@ -101,7 +114,8 @@ impl Tenant {
     /// Gives the tenant a program that its other programs may run by this name (`capabilities.run-program`), or another one
     /// for the name.
     pub fn add_program(&self, name: impl Into<String>, program: &Program) {
-        self.identity.programs.set(name, program.inner.clone());
+        let charge = self.identity.charge_code(program);
+        self.identity.programs.set_charged(name, program.inner.clone(), Some(charge));
     }
 
     /// Takes a program away from those that others may run; says whether there was one.
@@ -111,6 +125,7 @@ impl Tenant {
 
     /// What the tenant's programs may do beside asking models, from the next request on. Nothing by default.
     pub fn set_grants(&self, grants: Grants) {
+        grants.belong_to(self.identity.inner.memory());
         *self.identity.grants.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(grants);
     }
 
@@ -122,6 +137,11 @@ impl Tenant {
     /// Requests that wait now, over all models.
     pub fn waiting(&self) -> usize {
         self.identity.inner.waiting()
+    }
+
+    /// Bytes of memory that it causes now, by kind, over all models: what the limit `memory` bounds.
+    pub fn memory(&self) -> MemoryUse {
+        self.identity.inner.memory().read()
     }
 
     /// What was done for it, over all models that are loaded now.

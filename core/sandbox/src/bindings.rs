@@ -22,6 +22,7 @@ wasmtime::component::bindgen!({
         "realm:tenant/logits.[static]token-set.matching": async | trappable,
         "realm:tenant/logits.[static]matcher.open": async | trappable,
         "realm:tenant/output.emit": async | trappable,
+        "realm:tenant/capabilities.log": async | trappable,
         "realm:tenant/capabilities.call": async | trappable,
         "realm:tenant/capabilities.run-program": async | trappable,
         "realm:tenant/layers.[static]tensor.from-values": async | trappable,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use realm_engine::ProgramLimits;
+use realm_engine::{MemoryCharge, MemoryKind, MemoryLedger, ProgramLimits};
 
 use crate::pace::Pace;
 use crate::{Error, ErrorKind};
@@ -14,15 +14,17 @@ use crate::{Error, ErrorKind};
 pub(crate) struct Budget {
     limits: ProgramLimits,
     pub(crate) pace: Arc<Pace>,
+    /// The tenant's account of memory, where all that the run holds counts too.
+    pub(crate) ledger: MemoryLedger,
     memory: AtomicUsize,
     output: AtomicUsize,
     pub(crate) time: Time,
 }
 
 impl Budget {
-    pub(crate) fn new(limits: ProgramLimits, pace: Arc<Pace>) -> Arc<Self> {
+    pub(crate) fn new(limits: ProgramLimits, pace: Arc<Pace>, ledger: MemoryLedger) -> Arc<Self> {
         let (memory, output) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { limits, pace, memory, output, time: Time::new() })
+        Arc::new(Self { limits, pace, ledger, memory, output, time: Time::new() })
     }
 
     pub(crate) fn limits(&self) -> &ProgramLimits {
@@ -39,15 +41,17 @@ impl Budget {
         self.memory.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Takes bytes until the charge is dropped.
+    /// Takes bytes for what a handle stands for, until the charge is dropped.
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, Error> {
-        if self.take(bytes) {
-            return Ok(Charge { budget: Arc::clone(self), bytes });
-        }
-        Err(Error::limit(format!(
-            "the program would hold more than {} bytes; drop handles first, or raise the limit `program.memory`",
-            self.limits.memory
-        )))
+        let mut charge = Charge { held: self.ledger.open(MemoryKind::Handles), budget: Arc::clone(self) };
+        charge.grow(bytes)?;
+        Ok(charge)
+    }
+
+    /// Takes bytes for what is on its way between the program and the host, until the charge is dropped. They are the
+    /// tenant's alone: what a call carries is bounded by the run's limit anyway.
+    pub(crate) fn carry(&self, bytes: usize) -> Result<MemoryCharge, Error> {
+        Ok(self.ledger.charge(MemoryKind::Transfers, bytes)?)
     }
 
     /// Counts bytes that go out.
@@ -82,12 +86,35 @@ impl Budget {
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Arc<Budget>,
-    bytes: usize,
+    held: MemoryCharge,
+}
+
+impl Charge {
+    /// Takes more bytes; if there are not so many, nothing changes.
+    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Error> {
+        if !self.budget.take(bytes) {
+            return Err(Error::limit(format!(
+                "the program would hold more than {} bytes; drop handles first, or raise the limit `program.memory`",
+                self.budget.limits.memory
+            )));
+        }
+        self.held.grow(bytes).inspect_err(|_| self.budget.give_back(bytes))?;
+        Ok(())
+    }
+
+    /// Splits bytes off, as a charge of their own.
+    pub(crate) fn split(&mut self, bytes: usize) -> Self {
+        let bytes = bytes.min(self.held.bytes());
+        self.held.shrink(bytes);
+        let mut held = self.held.ledger().open(MemoryKind::Handles);
+        held.add(bytes);
+        Self { budget: Arc::clone(&self.budget), held }
+    }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.budget.give_back(self.bytes);
+        self.budget.give_back(self.held.bytes());
     }
 }
 

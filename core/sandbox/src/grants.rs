@@ -6,6 +6,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use realm_engine::{MemoryCharge, MemoryLedger};
+
 use crate::store::Store;
 
 /// How bad a line of a program's log is.
@@ -39,8 +41,20 @@ impl Level {
     }
 }
 
+/// A line of a program's log. It counts as its tenant's memory until it is dropped: while too many are there, programs wait.
+#[derive(Debug)]
+pub struct Line {
+    /// Whose program it is from.
+    pub tenant: String,
+    /// How bad it is.
+    pub level: Level,
+    /// What it says.
+    pub message: String,
+    pub(crate) _charge: MemoryCharge,
+}
+
 /// Takes the lines of programs' logs.
-pub type Log = Arc<dyn Fn(&str, Level, &str) + Send + Sync>;
+pub type Log = Arc<dyn Fn(Line) + Send + Sync>;
 
 /// What a tool answers: JSON, or a complaint.
 pub type Answer = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
@@ -87,9 +101,21 @@ impl Grants {
 
     /// Programs may write to a log: it is called with the tenant's name, a level and the message. The program waits for it, and so
     /// may others: one that takes long or asks a model belongs behind a [`LogQueue`](crate::LogQueue).
-    pub fn log_to(mut self, log: impl Fn(&str, Level, &str) + Send + Sync + 'static) -> Self {
+    pub fn log_to(self, log: impl Fn(&str, Level, &str) + Send + Sync + 'static) -> Self {
+        self.log_lines(move |line| log(&line.tenant, line.level, &line.message))
+    }
+
+    /// As [`log_to`](Self::log_to), for a log that takes lines later, on a thread of its own: they are its own to drop.
+    pub fn log_lines(mut self, log: impl Fn(Line) + Send + Sync + 'static) -> Self {
         self.log = Some(Arc::new(log));
         self
+    }
+
+    /// Says whose memory the store takes from now on.
+    pub fn belong_to(&self, ledger: &MemoryLedger) {
+        if let Some(store) = &self.store {
+            store.belongs_to(ledger);
+        }
     }
 
     /// Programs may read the time.

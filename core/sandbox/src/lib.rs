@@ -45,10 +45,11 @@ mod timers;
 mod wasi;
 
 pub use error::{Error, ErrorKind};
-pub use grants::{Answer, Grants, Level, Log, Random, Tool};
+pub use grants::{Answer, Grants, Level, Line, Log, Random, Tool};
 pub use log::LogQueue;
 pub use model::{Model, Prompt, Request, prompt_too_long};
 pub use program::{Contract, Program, ProgramInfo, Programs};
+pub use reader::Chunks;
 pub use run::{FindModel, Job, Reply};
 pub use sandbox::{Sandbox, SandboxConfig};
 pub use store::Store;

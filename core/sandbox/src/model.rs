@@ -5,6 +5,7 @@ use std::sync::Arc;
 use realm_engine::{Adapter, Engine, Grammar, Sampling};
 use realm_model::Weights;
 use realm_tokenizer::{ChatTemplate, Conversation, Rendered, Tokenizer};
+use serde_json::Value;
 
 use crate::Error;
 
@@ -20,6 +21,75 @@ pub struct Model {
     pub tokenizer: Arc<Tokenizer>,
     /// From conversations to text, where the model has a template.
     pub template: Option<ChatTemplate>,
+}
+
+impl Request {
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        let prompt = match &self.prompt {
+            Prompt::Text(text) => text.capacity(),
+            Prompt::Tokens(tokens) => tokens.capacity() * size_of::<u32>(),
+            Prompt::Chat(chat) => {
+                let variables = chat.variables.iter().map(|(key, value)| key.capacity() + json_memory(value));
+                let lists = chat.messages.iter().chain(&chat.tools).map(json_memory);
+                lists.chain(variables).sum()
+            }
+        };
+        let stop: usize = self.stop.iter().map(|stop| stop.capacity() + size_of::<String>()).sum();
+        let grammar = match &self.grammar {
+            None | Some(Grammar::JsonObject) => 0,
+            Some(Grammar::JsonSchema(schema)) => json_memory(schema),
+            Some(Grammar::Regex(text) | Grammar::Lark(text)) => text.capacity(),
+        };
+        size_of::<Self>() + prompt + self.sampling.memory() + stop + grammar + json_memory(&self.input)
+    }
+}
+
+/// Bytes of memory that a JSON value takes, itself included.
+pub(crate) fn json_memory(value: &Value) -> usize {
+    let inner = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.capacity(),
+        Value::Array(values) => {
+            let spare = values.capacity() - values.len();
+            values.iter().map(json_memory).sum::<usize>() + spare * size_of::<Value>()
+        }
+        Value::Object(map) => {
+            let inner =
+                |(key, value): (&String, &Value)| key.capacity() + json_memory(value) - size_of::<Value>();
+            object_memory(map.len()) + map.iter().map(inner).sum::<usize>()
+        }
+    };
+    size_of::<Value>() + inner
+}
+
+/// Bytes of memory of an object's table of so many entries: a hash, a key and a value for each, with room to grow, and places to find
+/// them by, a power of two.
+fn object_memory(entries: usize) -> usize {
+    if entries == 0 {
+        return 0;
+    }
+    let places = (entries * 8).div_ceil(7).next_power_of_two().max(4);
+    let entry = size_of::<u64>() + size_of::<String>() + size_of::<Value>();
+    places * 7 / 8 * entry + places * (size_of::<usize>() + 1)
+}
+
+/// The most memory that the value of a JSON text may take, as its brackets and commas say.
+pub(crate) fn json_bound(text: &str) -> usize {
+    let (mut bytes, mut quoted, mut escaped) = (text.len() + size_of::<Value>(), false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b'{' if !quoted => bytes += object_memory(1),
+            // An entry more, in a table that may just have doubled.
+            b',' if !quoted => bytes += object_memory(1) * 2 / 3,
+            b'[' if !quoted => bytes += 4 * size_of::<Value>(),
+            _ => {}
+        }
+    }
+    bytes
 }
 
 impl Model {
@@ -113,4 +183,27 @@ pub struct Request {
     pub adapter: Option<(Adapter, f32)>,
     /// So many tokens at the beginning of sequences may be shared with other tenants who say the same.
     pub shared_prefix: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_json_takes_more_than_its_text_lets_expect() {
+        let texts = [
+            "[[],[],[],[]]".to_owned(),
+            format!("[{}0]", r#"{"a":0},"#.repeat(1000)),
+            format!("[{}0]", "0,".repeat(1025)),
+            format!("{{{}\"z\":0}}", (0..1025).map(|i| format!("\"{i}\":[],")).collect::<String>()),
+            r#"["{,,,[[[\"{{{", "\\"]"#.to_owned(),
+        ];
+        for text in texts {
+            let value = serde_json::from_str(&text).unwrap();
+            let (real, bound) = (json_memory(&value), json_bound(&text));
+            assert!(real <= bound, "{real} of {bound}: {}", &text[..text.len().min(60)]);
+        }
+        // What is quoted counts as text alone.
+        assert!(json_bound(&format!("\"{}\"", "{[,".repeat(1000))) < 4000);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use realm_engine::{FinishReason, Sampler, TextStream};
+use realm_engine::{FinishReason, MemoryKind, Sampler, TextStream};
 use wasmtime::Store;
 use wasmtime::component::Resource;
 
@@ -54,6 +54,7 @@ async fn generate(
     }
     let room = request.max_tokens.map_or(room, |most| most.min(room));
     let mut sampler = Sampler::new(request.sampling.clone(), &prompt);
+    let mut sampled = context.budget.ledger.open(MemoryKind::Requests);
     let mut guide =
         request.grammar.as_ref().map(|grammar| model.engine.guide(&context.tenant, grammar)).transpose()?;
     let mut text = TextStream::new(&request.stop);
@@ -89,6 +90,9 @@ async fn generate(
                 None => logits.argmax()?,
             },
         };
+        if sampled.bytes() != sampler.memory() {
+            sampled.set(sampler.memory());
+        }
         if let Some(memory) = logits.into_memory() {
             sequence.recycle(memory);
         }

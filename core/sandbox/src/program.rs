@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use realm_engine::MemoryCharge;
 use tokio::sync::Semaphore;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
@@ -28,6 +29,8 @@ pub struct Program(pub(crate) Arc<Compiled>);
 pub(crate) struct Compiled {
     pub(crate) kind: Kind,
     info: ProgramInfo,
+    /// Bytes of memory that the compiled code takes.
+    code: usize,
 }
 
 pub(crate) enum Kind {
@@ -123,7 +126,8 @@ impl Program {
         let kind =
             kind.map_err(|error| invalid(&format!("the program was made for another contract: {error:#}")))?;
         let info = ProgramInfo { contract, imports, exports, bytes: wasm.len() };
-        Ok(Self(Arc::new(Compiled { kind, info })))
+        let code = component.image_range();
+        Ok(Self(Arc::new(Compiled { kind, info, code: code.end as usize - code.start as usize })))
     }
 
     fn of_module(core: &Core, owner: Option<&str>, wasm: &[u8]) -> Result<Self, Error> {
@@ -139,12 +143,18 @@ impl Program {
             bytes: wasm.len(),
         };
         let kind = Kind::Raw(core.raw.link(&module)?);
-        Ok(Self(Arc::new(Compiled { kind, info })))
+        let code = module.image_range();
+        Ok(Self(Arc::new(Compiled { kind, info, code: code.end as usize - code.start as usize })))
     }
 
     /// What it is.
     pub fn info(&self) -> &ProgramInfo {
         &self.0.info
+    }
+
+    /// Bytes of memory that it takes: its compiled code, and what is known of it beside.
+    pub fn memory(&self) -> usize {
+        self.0.code + COMPILED_BYTES
     }
 }
 
@@ -196,13 +206,16 @@ fn kept<T: Send + 'static>(
     Ok(program)
 }
 
+/// What a compiled program takes beside its code.
+const COMPILED_BYTES: usize = 16 << 10;
+
 /// HTTP requests that a tenant's programs have under way at once; more of them wait. A process has only so many sockets.
 const CONNECTIONS: usize = 16;
 
 /// A tenant's programs by name, for those that call others, and what all of them share.
 #[derive(Debug)]
 pub struct Programs {
-    by_name: RwLock<HashMap<String, Program>>,
+    by_name: RwLock<HashMap<String, (Program, Option<MemoryCharge>)>>,
     /// How the tenant's programs have thought lately.
     pub(crate) pace: Arc<Pace>,
     /// What there is of connections to hosts that were granted.
@@ -219,12 +232,21 @@ impl Default for Programs {
 impl Programs {
     /// The program of that name.
     pub fn get(&self, name: &str) -> Option<Program> {
-        self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.by_name
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(name)
+            .map(|(program, _)| program.clone())
     }
 
     /// Adds a program, or takes another for a name. What runs goes on with the old one.
     pub fn set(&self, name: impl Into<String>, program: Program) {
-        self.by_name.write().unwrap_or_else(PoisonError::into_inner).insert(name.into(), program);
+        self.set_charged(name, program, None);
+    }
+
+    /// As [`set`](Self::set), with a charge for what the program takes, which it keeps.
+    pub fn set_charged(&self, name: impl Into<String>, program: Program, charge: Option<MemoryCharge>) {
+        self.by_name.write().unwrap_or_else(PoisonError::into_inner).insert(name.into(), (program, charge));
     }
 
     /// Forgets a program; says whether there was one.

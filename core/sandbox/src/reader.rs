@@ -5,9 +5,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
-use realm_engine::Chunk;
-use realm_handover::Sender;
+use realm_engine::{Charged, Chunk, MemoryKind, MemoryLedger};
+use realm_handover::{Receiver, Sender, TryRecvError};
 
 use crate::Error;
 
@@ -16,29 +17,70 @@ use crate::Error;
 pub(crate) struct Reader(Arc<Inner>);
 
 struct Inner {
-    chunks: Sender<Result<Chunk, Error>>,
+    chunks: Sender<Unread>,
     /// What is sent a little later.
-    waiting: Mutex<VecDeque<Result<Chunk, Error>>>,
+    waiting: Mutex<VecDeque<Unread>>,
+    /// Where chunks count until they are read.
+    ledger: MemoryLedger,
 }
 
-/// The reader has left.
-pub(crate) struct Gone;
+/// A chunk in a reply's channel.
+type Unread = Charged<Result<Chunk, Error>>;
+
+/// Chunks as they come.
+pub struct Chunks(Receiver<Unread>);
+
+impl Chunks {
+    pub(crate) fn new(chunks: Receiver<Unread>) -> Self {
+        Self(chunks)
+    }
+
+    /// The next one; `None` after the last. Blocks.
+    pub fn recv_blocking(&self) -> Option<Result<Chunk, Error>> {
+        self.0.recv_blocking().map(Unread::into_inner)
+    }
+
+    /// The next one, if it is there.
+    ///
+    /// # Errors
+    /// It is not there yet, or there will be none.
+    pub fn try_recv(&self) -> Result<Result<Chunk, Error>, TryRecvError> {
+        self.0.try_recv().map(Unread::into_inner)
+    }
+
+    /// The next one for the one task that polls; `None` after the last.
+    pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>> {
+        self.0.poll_recv(context).map(|chunk| chunk.map(Unread::into_inner))
+    }
+}
+
+/// Why a chunk was not sent.
+pub(crate) enum Unsent {
+    /// The reader has left.
+    Gone,
+    /// The tenant's memory is used up.
+    Refused(Error),
+}
 
 impl Reader {
-    pub(crate) fn new(chunks: Sender<Result<Chunk, Error>>) -> Self {
-        Self(Arc::new(Inner { chunks, waiting: Mutex::default() }))
+    pub(crate) fn new(chunks: Sender<Unread>, ledger: MemoryLedger) -> Self {
+        Self(Arc::new(Inner { chunks, waiting: Mutex::default(), ledger }))
     }
 
     /// Sends a chunk, soon; waits for room.
     ///
     /// # Errors
-    /// If the reader has left.
-    pub(crate) async fn send(&self, chunk: Chunk) -> Result<(), Gone> {
+    /// If the reader has left, or the tenant's memory is used up.
+    pub(crate) async fn send(&self, chunk: Chunk) -> Result<(), Unsent> {
         if self.0.chunks.is_closed() {
-            return Err(Gone);
+            return Err(Unsent::Gone);
         }
+        let bytes = size_of::<Unread>() + chunk.memory();
+        let charge = self.0.ledger.charge(MemoryKind::Results, bytes);
+        let charge = charge.map_err(|error| Unsent::Refused(error.into()))?;
+        let chunk = Charged::new(Ok(chunk), charge);
         if self.has_room() {
-            self.waiting().push_back(Ok(chunk));
+            self.waiting().push_back(chunk);
             let later = self.clone();
             let sent = realm_engine::during_next_pass(Box::new(move || later.flush()));
             if sent.is_err() {
@@ -47,7 +89,7 @@ impl Reader {
             return Ok(());
         }
         self.flush();
-        self.0.chunks.send(Ok(chunk)).await.map_err(|_| Gone)
+        self.0.chunks.send(chunk).await.map_err(|_| Unsent::Gone)
     }
 
     /// Whether there is room for what waits and one more. Nobody else sends.
@@ -59,8 +101,10 @@ impl Reader {
     /// Sends the end of the answer, after all that waits; waits for room.
     pub(crate) async fn end(&self, last: Result<Chunk, Error>) {
         self.flush();
+        // There is but one, which has to come.
+        let charge = self.0.ledger.open(MemoryKind::Results);
         // If the reader has left, nobody wants to know.
-        let _ = self.0.chunks.send(last).await;
+        let _ = self.0.chunks.send(Charged::new(last, charge)).await;
     }
 
     /// Sends what waits.
@@ -74,7 +118,7 @@ impl Reader {
         self.0.chunks.wake();
     }
 
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<Result<Chunk, Error>>> {
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Unread>> {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

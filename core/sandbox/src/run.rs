@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use realm_engine::{Chunk, Finish, FinishReason, RunEnd, RunMeter};
+use realm_engine::{Chunk, Finish, FinishReason, MemoryKind, RunEnd, RunMeter};
 use wasmtime::{Store, UpdateDeadline};
 
 use crate::bindings::realm::tenant::types as wit;
@@ -13,9 +13,9 @@ use crate::executor::Running;
 use crate::grants::Grants;
 use crate::host::logits::{grammar_to_wit, sampling_to_wit};
 use crate::host::models::to_wit;
-use crate::model::{Model, Request};
+use crate::model::{Model, Request, json_memory};
 use crate::program::{Kind, Program, Programs};
-use crate::reader::Reader;
+use crate::reader::{Chunks, Reader};
 use crate::sandbox::{FOREVER, Sandbox};
 use crate::state::{Context, Sink, State};
 use crate::{Error, ErrorKind};
@@ -45,9 +45,14 @@ pub type FindModel = Arc<dyn Fn(&str) -> Option<Arc<Model>> + Send + Sync>;
 /// A running program. Dropping it ends the run at once.
 pub struct Reply {
     /// The answer in pieces; the last one says how it ended. Errors end it.
-    pub chunks: realm_handover::Receiver<Result<Chunk, Error>>,
+    pub chunks: Chunks,
     _running: Running,
 }
+
+/// Bytes of memory of a run that waits for its turn, beside its request, and of an instance beside its memories and tables: its
+/// stack, its state, and the pages of the pool that it touches. Measured with the smallest programs.
+const RUN_BYTES: usize = 4 << 10;
+const INSTANCE_BYTES: usize = 48 << 10;
 
 /// Chunks that a reader may be behind before the program has to wait for it.
 const CHANNEL: usize = 64;
@@ -60,17 +65,19 @@ impl Sandbox {
     pub fn run(&self, job: Job) -> Result<Reply, Error> {
         let submitted = Instant::now();
         let limits = job.tenant.limits();
+        let ledger = job.tenant.memory().clone();
+        let charge = ledger.charge(MemoryKind::Requests, RUN_BYTES + job.request.memory())?;
         let mut place = job.tenant.enter()?;
         let (send, chunks) = realm_handover::channel(CHANNEL);
-        let budget = Budget::new(limits.program, Arc::clone(&job.programs.pace));
+        let budget = Budget::new(limits.program, Arc::clone(&job.programs.pace), ledger.clone());
         // Dropped with the run, if it is given up.
         let meter = Arc::new(Mutex::new(job.model.engine.run_meter(&job.tenant)));
         let ticking = self.0.clock.run();
         let core = Arc::clone(&self.0);
-        let (account, reader) = (Arc::clone(&budget), Reader::new(send));
+        let (account, reader) = (Arc::clone(&budget), Reader::new(send, ledger));
         let timeout = limits.request_timeout.unwrap_or(FOREVER);
         let work = async move {
-            let _ticking = ticking;
+            let (_ticking, _charge) = (ticking, charge);
             let counts = meter;
             let tenant = Arc::clone(&job.tenant);
             let answered = tokio::time::timeout(timeout, async {
@@ -113,7 +120,7 @@ impl Sandbox {
             drop(place);
             reader.end(last).await;
         };
-        Ok(Reply { chunks, _running: self.0.executor.spawn(budget, work) })
+        Ok(Reply { chunks: Chunks::new(chunks), _running: self.0.executor.spawn(budget, work) })
     }
 }
 
@@ -128,10 +135,11 @@ pub(crate) async fn nested(
     input: serde_json::Value,
     depth: usize,
 ) -> Result<String, Error> {
+    let carried = context.budget.carry(context.request.memory() + json_memory(&input))?;
     let mut context = Context::clone(context);
     context.request.input = input;
     // Boxed, since it may come to run itself.
-    let sink = Sink::Caller { text: String::new(), depth };
+    let sink = Sink::Caller { text: String::new(), depth, charge: carried };
     let (_, mut state) = Box::pin(answer(Arc::new(context), program, sink)).await?;
     match &mut state.sink {
         Sink::Caller { text, .. } => Ok(std::mem::take(text)),
@@ -151,7 +159,8 @@ async fn answer(
         Error::limit(format!("{most} instances of the tenant's programs run, as many as may at once"))
     })?;
     let engine = &context.core.engine;
-    let mut store = Store::new(engine, State::new(Arc::clone(&context), sink));
+    let held = context.budget.ledger.charge(MemoryKind::Programs, INSTANCE_BYTES)?;
+    let mut store = Store::new(engine, State::new(Arc::clone(&context), sink, held));
     store.limiter(|state| state);
     store.set_hostcall_fuel(context.budget.limits().memory);
     store.set_epoch_deadline(1);
@@ -192,6 +201,9 @@ fn not_started(error: &wasmtime::Error, state: &State) -> Error {
             ErrorKind::Overloaded,
             "as many programs run as there is room for; try again later",
         );
+    }
+    if let Some(short) = &state.short {
+        return short.clone();
     }
     if state.refused {
         let limit = state.context.budget.limits().memory;

@@ -3,18 +3,18 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use realm_engine::{Chunk, RunMeter, Token, Usage};
+use realm_engine::{Chunk, MemoryCharge, RunMeter, Token, Usage};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 
 use crate::bindings::realm::tenant::types as wit;
-use crate::budget::Budget;
+use crate::budget::{Budget, Charge};
 use crate::error::HostError;
 use crate::grants::Grants;
 use crate::host::layers::Workshop;
 use crate::model::{Model, Request};
 use crate::program::Programs;
-use crate::reader::Reader;
+use crate::reader::{Reader, Unsent};
 use crate::run::FindModel;
 use crate::sandbox::Core;
 use crate::wasi::Wasi;
@@ -42,7 +42,7 @@ pub(crate) enum Sink {
     /// To whoever made the request.
     Reader(Reader),
     /// To the program that ran this one, `depth` programs deep.
-    Caller { text: String, depth: usize },
+    Caller { text: String, depth: usize, charge: MemoryCharge },
 }
 
 /// The data of an instance's store.
@@ -56,13 +56,17 @@ pub(crate) struct State {
     pub(crate) first_token: Option<Instant>,
     /// Bytes of linear memories and tables that were taken from the budget.
     grown: usize,
+    /// These, and the instance itself, on the tenant's account.
+    held: MemoryCharge,
     /// Whether more was asked for than there was.
     pub(crate) refused: bool,
+    /// Whether it was the tenant's memory that there was no more of.
+    pub(crate) short: Option<Error>,
     wasi: Option<Box<Wasi>>,
     /// One for each model whose layers the program has asked for.
     pub(crate) workshops: Vec<Arc<Workshop>>,
     /// Memory of logits that were dropped, for those of the next forward.
-    pub(crate) spare: Vec<Vec<f32>>,
+    pub(crate) spare: Vec<(Vec<f32>, Charge)>,
     /// What a core module's last failed call said, and the handles of its model and its sampler.
     pub(crate) raw_error: Option<Error>,
     pub(crate) raw_model: Option<u32>,
@@ -72,7 +76,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(context: Arc<Context>, sink: Sink) -> Self {
+    /// `held` is charged for the instance.
+    pub(crate) fn new(context: Arc<Context>, sink: Sink, held: MemoryCharge) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(context.budget.limits().handles);
         Self {
@@ -83,7 +88,9 @@ impl State {
             prompted: false,
             first_token: None,
             grown: 0,
+            held,
             refused: false,
+            short: None,
             wasi: None,
             workshops: Vec::new(),
             spare: Vec::new(),
@@ -130,7 +137,8 @@ impl State {
         self.usage.generated_tokens += generated;
         self.first_token.get_or_insert_with(Instant::now);
         match &mut self.sink {
-            Sink::Caller { text: collected, .. } => {
+            Sink::Caller { text: collected, charge, .. } => {
+                charge.grow(text.len()).map_err(Error::from)?;
                 collected.push_str(&text);
                 Ok(())
             }
@@ -141,10 +149,20 @@ impl State {
                 if text.is_empty() && tokens.is_empty() {
                     return Ok(());
                 }
-                let token = |&id| Token { id, logprob: None, top: Vec::new() };
-                let chunk = Chunk { text, tokens: tokens.iter().map(token).collect(), finish: None };
-                let gone = || Error::new(ErrorKind::Cancelled, "the request was cancelled");
-                reader.send(chunk).await.map_err(|_| HostError::Fatal(gone().into()))
+                if text.len() <= PIECE_BYTES && tokens.len() <= PIECE_TOKENS {
+                    return deliver(reader, text, tokens).await;
+                }
+                // What waits here for the reader is the tenant's, too.
+                let _waiting = self.context.budget.carry(text.len() + size_of_val(tokens))?;
+                let (mut text, mut tokens) = (text.as_str(), tokens);
+                while !text.is_empty() || !tokens.is_empty() {
+                    let end = text.floor_char_boundary(PIECE_BYTES.min(text.len()));
+                    let (piece, rest) = text.split_at(end);
+                    let (ids, others) = tokens.split_at(PIECE_TOKENS.min(tokens.len()));
+                    deliver(reader, piece.to_owned(), ids).await?;
+                    (text, tokens) = (rest, others);
+                }
+                Ok(())
             }
         }
     }
@@ -188,6 +206,23 @@ impl State {
     }
 }
 
+/// Bytes of text and tokens in one chunk at most: a reader's channel holds 64, so what a program is ahead of its reader takes less
+/// than 2 MiB, whatever it sends at once.
+const PIECE_BYTES: usize = 16 << 10;
+const PIECE_TOKENS: usize = 256;
+
+/// Sends one chunk.
+async fn deliver(reader: &Reader, text: String, tokens: &[u32]) -> Result<(), HostError> {
+    let token = |&id| Token { id, logprob: None, top: Vec::new() };
+    let chunk = Chunk { text, tokens: tokens.iter().map(token).collect(), finish: None };
+    reader.send(chunk).await.map_err(|unsent| match unsent {
+        Unsent::Gone => {
+            HostError::Fatal(Error::new(ErrorKind::Cancelled, "the request was cancelled").into())
+        }
+        Unsent::Refused(error) => HostError::Seen(error),
+    })
+}
+
 impl Drop for State {
     fn drop(&mut self) {
         self.context.budget.give_back(self.grown);
@@ -216,13 +251,17 @@ impl ResourceLimiter for State {
 
 impl State {
     fn grow(&mut self, bytes: usize) -> bool {
-        let granted = self.context.budget.take(bytes);
-        if granted {
-            self.grown += bytes;
-        } else {
+        if !self.context.budget.take(bytes) {
             self.refused = true;
+            return false;
         }
-        granted
+        if let Err(error) = self.held.grow(bytes) {
+            self.context.budget.give_back(bytes);
+            self.short = Some(error.into());
+            return false;
+        }
+        self.grown += bytes;
+        true
     }
 }
 

@@ -6,6 +6,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use realm_engine::{MemoryCharge, MemoryKind, MemoryLedger};
+
 use crate::{Error, ErrorKind};
 
 /// Bytes of a key at most: on disk it is a file's name, in hexadecimal.
@@ -14,33 +16,47 @@ const MAX_KEY: usize = 100;
 /// Keys that one call lists at most.
 const MAX_KEYS: usize = 1000;
 
+/// Bytes of memory that an entry takes beside its key and value: their places in a tree, and what the allocator adds.
+const ENTRY: usize = 128;
+
+/// Bytes that a file takes in steps of, on most systems; an empty one takes a name and an entry, which are taken for as much.
+const BLOCK: usize = 4096;
+
 /// Keeps things for a tenant's programs, in memory or in a folder.
 #[derive(Debug)]
 pub struct Store {
     entries: Mutex<Entries>,
     folder: Option<PathBuf>,
-    /// Bytes of keys and values at most.
+    /// Bytes of entries at most: see [`cost`](Self::cost).
     quota: usize,
 }
 
 #[derive(Debug, Default)]
 struct Entries {
     values: BTreeMap<String, Vec<u8>>,
+    /// What the quota counts.
     bytes: usize,
+    /// Bytes of memory.
+    memory: usize,
+    /// Whose memory it is.
+    charge: Option<MemoryCharge>,
 }
 
 impl Store {
-    /// An empty store that is gone with the process. Keys and values may take `quota` bytes together.
+    /// An empty store that is gone with the process. Entries may take `quota` bytes together: a key, a value, and 128 bytes for the
+    /// place of each.
     pub fn in_memory(quota: usize) -> Self {
         Self { entries: Mutex::default(), folder: None, quota }
     }
 
-    /// A store in a folder of its own, which is made if it is not there: one file a key. It is read once, here.
+    /// A store in a folder of its own, which is made if it is not there: one file a key. It is read once, here. Files may take
+    /// `quota` bytes together: each what its value has in blocks of 4 KiB, one at least, and its name.
     ///
     /// # Errors
     /// `Io` where the folder can't be made or read.
     pub fn on_disk(folder: impl AsRef<Path>, quota: usize) -> Result<Self, Error> {
         let folder = folder.as_ref();
+        let mut this = Self { entries: Mutex::default(), folder: Some(folder.to_owned()), quota };
         let mut entries = Entries::default();
         let io = |error: std::io::Error| {
             Error::new(ErrorKind::Io, format!("the store in `{}`: {error}", folder.display()))
@@ -51,10 +67,28 @@ impl Store {
             // Files of other names are not ours, unfinished ones among them.
             let Some(key) = entry.file_name().to_str().and_then(key_of) else { continue };
             let value = std::fs::read(entry.path()).map_err(io)?;
-            entries.bytes += key.len() + value.len();
+            entries.bytes += this.cost(&key, &value);
+            entries.memory += memory(&key, &value);
             entries.values.insert(key, value);
         }
-        Ok(Self { entries: Mutex::new(entries), folder: Some(folder.to_owned()), quota })
+        this.entries = Mutex::new(entries);
+        Ok(this)
+    }
+
+    /// Says whose memory it takes: all of it from now on.
+    pub fn belongs_to(&self, ledger: &MemoryLedger) {
+        let mut entries = self.entries();
+        let mut charge = ledger.open(MemoryKind::Stores);
+        charge.set(entries.memory);
+        entries.charge = Some(charge);
+    }
+
+    /// What of the quota an entry takes.
+    fn cost(&self, key: &str, value: &[u8]) -> usize {
+        match self.folder {
+            None => memory(key, value),
+            Some(_) => name_of(key).len() + value.len().div_ceil(BLOCK).max(1) * BLOCK,
+        }
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Vec<u8>> {
@@ -66,30 +100,45 @@ impl Store {
             return Err(Error::invalid(format!("a key has from 1 to {MAX_KEY} bytes, not {}", key.len())));
         }
         let mut entries = self.entries();
-        let old = entries.values.get(&key).map_or(0, |old| key.len() + old.len());
-        let bytes = entries.bytes - old + key.len() + value.len();
+        let of = |old: Option<&Vec<u8>>| old.map_or((0, 0), |old| (self.cost(&key, old), memory(&key, old)));
+        let (old_cost, old_memory) = of(entries.values.get(&key));
+        let bytes = entries.bytes - old_cost + self.cost(&key, &value);
+        let held = entries.memory - old_memory + memory(&key, &value);
         if bytes > self.quota {
-            let why = format!("the store would hold {bytes} bytes and may hold {}; delete some", self.quota);
+            let why = format!(
+                "the store's entries would take {bytes} bytes and may take {}; delete some",
+                self.quota
+            );
             return Err(Error::limit(why));
         }
-        if let Some(folder) = &self.folder {
-            write(folder, &key, &value)
-                .map_err(|error| Error::new(ErrorKind::Failed, format!("the store: {error}")))?;
+        let more = held.saturating_sub(entries.memory);
+        if let Some(charge) = &mut entries.charge {
+            charge.grow(more)?;
         }
-        entries.bytes = bytes;
-        entries.values.insert(key, value);
+        if let Some(folder) = &self.folder {
+            let written = write(folder, &key, &value);
+            if let Err(error) = written {
+                entries.count();
+                return Err(Error::new(ErrorKind::Failed, format!("the store: {error}")));
+            }
+        }
+        (entries.bytes, entries.memory) = (bytes, held);
+        entries.count();
+        entries.values.insert(key, value.into_boxed_slice().into_vec());
         Ok(())
     }
 
     pub(crate) fn delete(&self, key: &str) -> Result<bool, Error> {
         let mut entries = self.entries();
         let Some(value) = entries.values.get(key) else { return Ok(false) };
-        let bytes = key.len() + value.len();
+        let (bytes, held) = (self.cost(key, value), memory(key, value));
         if let Some(folder) = &self.folder {
             std::fs::remove_file(folder.join(name_of(key)))
                 .map_err(|error| Error::new(ErrorKind::Failed, format!("the store: {error}")))?;
         }
         entries.bytes -= bytes;
+        entries.memory -= held;
+        entries.count();
         entries.values.remove(key);
         Ok(true)
     }
@@ -104,6 +153,20 @@ impl Store {
     fn entries(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Entries {
+    /// Sets the charge to what is there.
+    fn count(&mut self) {
+        if let Some(charge) = &mut self.charge {
+            charge.set(self.memory);
+        }
+    }
+}
+
+/// Bytes of memory that an entry takes.
+fn memory(key: &str, value: &[u8]) -> usize {
+    key.len() + value.len() + ENTRY
 }
 
 /// Writes a file so that a crash leaves the old value or the new one.
@@ -135,9 +198,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_quota_counts_keys_and_values_and_is_given_back() {
-        let store = Store::in_memory(10);
-        store.set("a".into(), vec![0; 9]).unwrap();
+    fn the_quota_counts_all_that_an_entry_takes_and_is_given_back() {
+        let store = Store::in_memory(2 * ENTRY + 10);
+        store.set("a".into(), vec![0; ENTRY + 9]).unwrap();
         assert_eq!(store.set("b".into(), vec![]).unwrap_err().kind(), ErrorKind::LimitExceeded);
         store.set("a".into(), vec![1; 4]).unwrap();
         store.set("b".into(), vec![2; 4]).unwrap();
@@ -147,15 +210,39 @@ mod tests {
     }
 
     #[test]
+    fn a_store_on_disk_makes_no_more_files_than_its_quota_has_blocks() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::on_disk(folder.path(), 60_000).unwrap();
+        let made = (0..1000).take_while(|i| store.set(format!("{i}"), vec![]).is_ok()).count();
+        assert_eq!((made, std::fs::read_dir(folder.path()).unwrap().count()), (14, 14));
+        assert_eq!(store.set("x".into(), vec![0; 5000]).unwrap_err().kind(), ErrorKind::LimitExceeded);
+    }
+
+    #[test]
+    fn what_a_store_holds_is_its_tenants_memory() {
+        let ledger = MemoryLedger::new("acme", 1000);
+        let store = Store::in_memory(10_000);
+        store.set("a".into(), vec![0; 99]).unwrap();
+        store.belongs_to(&ledger);
+        assert_eq!(ledger.read().of(MemoryKind::Stores), ENTRY + 100);
+        let refused = store.set("b".into(), vec![0; 900]).unwrap_err();
+        assert!(refused.kind() == ErrorKind::LimitExceeded && refused.message().contains("`memory`"));
+        store.set("a".into(), vec![0; 9]).unwrap();
+        assert_eq!(ledger.read().of(MemoryKind::Stores), ENTRY + 10);
+        drop(store);
+        assert_eq!(ledger.read().total(), 0);
+    }
+
+    #[test]
     fn what_is_on_disk_is_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::on_disk(folder.path(), 1000).unwrap();
+        let store = Store::on_disk(folder.path(), 50_000).unwrap();
         for key in ["../x", "a/b", "grüße", "a"] {
             store.set(key.into(), key.as_bytes().to_vec()).unwrap();
         }
         store.delete("a").unwrap();
         std::fs::write(folder.path().join("unfinished"), "half").unwrap();
-        let store = Store::on_disk(folder.path(), 1000).unwrap();
+        let store = Store::on_disk(folder.path(), 50_000).unwrap();
         assert_eq!(store.keys(""), ["../x", "a/b", "grüße"]);
         assert_eq!((store.keys("a"), store.get("grüße")), (vec!["a/b".into()], Some("grüße".into())));
         // Nothing was written elsewhere.

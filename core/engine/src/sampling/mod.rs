@@ -231,6 +231,11 @@ impl Sampler {
             + self.adjusted.capacity() * size_of::<f32>()
             + self.candidates.memory()
     }
+
+    /// Gives up the memory that the next choice would only use again.
+    pub fn shed(&mut self) {
+        (self.adjusted, self.candidates) = (Vec::new(), Candidates::default());
+    }
 }
 
 /// Bytes of a hash table that holds `capacity` entries of `entry` bytes without growing: it has an eighth more places, a power of

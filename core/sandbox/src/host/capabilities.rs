@@ -1,17 +1,26 @@
 //! What a tenant may be granted beside the models.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use realm_engine::MemoryKind;
 
 use sha2::{Digest, Sha256};
 
 use crate::bindings::realm::tenant::capabilities as wit;
 use crate::error::HostError;
 use crate::executor::outside_steps;
-use crate::grants::{Level, Random};
+use crate::grants::{Level, Line, Random};
 use crate::host::json;
+use crate::model::json_bound;
 use crate::state::State;
 use crate::{Error, ErrorKind};
+
+/// What a line of the log counts beside its message: whatever takes it adds where it comes from, and keeps it somewhere.
+const LINE: usize = 64;
+
+/// Bytes of a tenant's lines that the application has not taken yet, beyond which its programs wait.
+const MAX_WAITING: usize = 1 << 20;
 
 /// Random bytes that one call gives at most.
 const MAX_RANDOM: u32 = 4096;
@@ -24,9 +33,10 @@ pub(crate) fn denied(what: &str) -> Error {
 }
 
 impl wit::Host for State {
-    fn log(&mut self, level: wit::Level, message: String) -> Result<(), HostError> {
-        let log = self.context.grants.log.as_ref().ok_or_else(|| denied("a log"))?;
-        self.context.budget.send(message.len())?;
+    async fn log(&mut self, level: wit::Level, message: String) -> Result<(), HostError> {
+        let context = Arc::clone(&self.context);
+        let log = context.grants.log.as_ref().ok_or_else(|| denied("a log"))?;
+        context.budget.send(LINE + message.len())?;
         let level = match level {
             wit::Level::Error => Level::Error,
             wit::Level::Warn => Level::Warn,
@@ -34,7 +44,13 @@ impl wit::Host for State {
             wit::Level::Debug => Level::Debug,
             wit::Level::Trace => Level::Trace,
         };
-        log(self.context.tenant.name(), level, &message);
+        // The application may take them slowly: then the program waits, and not the lines.
+        let ledger = context.tenant.memory();
+        while ledger.read().of(MemoryKind::Logs) > MAX_WAITING {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let charge = ledger.charge(MemoryKind::Logs, LINE + message.len()).map_err(Error::from)?;
+        log(Line { tenant: context.tenant.name().to_owned(), level, message, _charge: charge });
         Ok(())
     }
 
@@ -59,6 +75,7 @@ impl wit::Host for State {
     async fn call(&mut self, name: String, arguments: String) -> Result<String, HostError> {
         let tool = self.context.grants.tools.get(&name);
         let tool = Arc::clone(tool.ok_or_else(|| denied(&format!("a tool `{name}`")))?);
+        let _arguments = self.context.budget.carry(arguments.len())?;
         let answer = outside_steps(async move { tool(arguments).await })
             .await
             .map_err(|why| Error::new(ErrorKind::Failed, why))?;
@@ -71,6 +88,7 @@ impl wit::Host for State {
             let why = format!("at most {MAX_DEPTH} programs may wait for one another");
             return Err(Error::limit(why).into());
         }
+        let _parsed = self.context.budget.charge(json_bound(&input))?;
         let input = json(&input, "the input is no JSON")?;
         let none = || Error::new(ErrorKind::NotFound, format!("the tenant has no program `{name}`"));
         let program = self.context.programs.get(&name).ok_or_else(none)?;

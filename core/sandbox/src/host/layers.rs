@@ -155,9 +155,10 @@ impl wit::HostTensor for State {
         if width > MAX_WIDTH {
             return Err(Error::limit(format!("rows of {width} numbers; they may have {MAX_WIDTH}")).into());
         }
+        let _values = self.context.budget.carry(size_of_val(&values[..]))?;
         let workshop = self.workshop(&model)?;
         let made = self.tensor(&workshop, [rows, width], |session| session.upload(width, values)).await?;
-        // What waits to be done holds the values, which count for nobody: it is done before the next comes.
+        // What waits to be done holds the values: it is done before the next comes.
         workshop.session.flush()?.wait_async().await?;
         Ok(made)
     }
@@ -172,6 +173,7 @@ impl wit::HostTensor for State {
 
     async fn read(&mut self, this: Resource<Tensor>) -> Result<Vec<f32>, HostError> {
         let tensor = self.table.get(&this)?;
+        let _values = self.context.budget.carry(tensor.rows * tensor.width * size_of::<f32>())?;
         let answer = tensor.workshop.session.read(tensor.id)?;
         Ok(answer.wait_async().await?)
     }
@@ -335,10 +337,11 @@ impl wit::Host for State {
         let (workshop, id, rows) = (Arc::clone(&tensor.workshop), tensor.id, tensor.rows);
         width(tensor, workshop.model.weights.config().hidden)?;
         let vocabulary = workshop.model.vocabulary();
-        // Before they are computed, so that what could not be held is not.
-        drop(self.context.budget.charge(rows * vocabulary * size_of::<f32>())?);
+        // Before they are computed, so that what could not be held is not: once as they come, and once for the handles.
+        let charge = self.charge_logits(rows * vocabulary)?;
+        let _values = self.context.budget.carry(rows * vocabulary * size_of::<f32>())?;
         let values = workshop.session.logits(id, rows)?.wait_async().await?;
         let logits = |row: &[f32]| realm_engine::Logits::new(row.to_vec());
-        values.chunks_exact(vocabulary).map(|row| self.hand_logits(logits(row))).collect()
+        self.hand_all(values.chunks_exact(vocabulary).map(logits), charge)
     }
 }

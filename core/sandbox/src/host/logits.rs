@@ -14,12 +14,13 @@ use crate::error::HostError;
 use crate::executor::step_aside;
 use crate::host::json;
 use crate::host::models::{Model, unknown_token};
+use crate::model::json_bound;
 use crate::state::State;
 
 /// What a handle of logits is.
 pub struct Logits {
     pub(crate) inner: realm_engine::Logits,
-    _charge: Charge,
+    charge: Charge,
 }
 
 /// What a handle of a token set is.
@@ -31,7 +32,30 @@ pub struct TokenSet {
 /// What a handle of a sampler is.
 pub struct Sampler {
     inner: realm_engine::Sampler,
-    _charge: Charge,
+    vocabulary: usize,
+    /// Bytes that the charge has for what the sampler has grown to.
+    counted: usize,
+    charge: Charge,
+}
+
+impl Sampler {
+    /// Charges for what it has grown by.
+    fn settle(&mut self) -> Result<(), Error> {
+        let bytes = self.inner.memory();
+        if bytes > self.counted {
+            self.charge.grow(bytes - self.counted)?;
+            self.counted = bytes;
+        }
+        Ok(())
+    }
+
+    /// Lets it choose or remember; refuses where what it holds already is not paid for.
+    fn act<T>(&mut self, act: impl FnOnce(&mut realm_engine::Sampler) -> T) -> Result<T, Error> {
+        self.settle()?;
+        let result = act(&mut self.inner);
+        self.settle().inspect_err(|_| self.inner.shed())?;
+        Ok(result)
+    }
 }
 
 /// What a handle of a grammar's matcher is.
@@ -60,8 +84,33 @@ impl State {
         logits: realm_engine::Logits,
     ) -> Result<Resource<Logits>, HostError> {
         // In full, even if most of them are still on the device: they come when the program asks.
-        let charge = self.context.budget.charge(logits.vocabulary() * size_of::<f32>())?;
-        Ok(self.table.push(Logits { inner: logits, _charge: charge })?)
+        let charge = self.charge_logits(logits.vocabulary())?;
+        Ok(self.table.push(Logits { inner: logits, charge })?)
+    }
+
+    /// Handles of logits that were charged for before they were computed.
+    pub(crate) fn hand_all(
+        &mut self,
+        rows: impl IntoIterator<Item = realm_engine::Logits>,
+        mut charge: Charge,
+    ) -> Result<Vec<Resource<Logits>>, HostError> {
+        let hand = |inner: realm_engine::Logits| {
+            let charge = charge.split(inner.vocabulary() * size_of::<f32>());
+            Ok(self.table.push(Logits { inner, charge })?)
+        };
+        rows.into_iter().map(hand).collect()
+    }
+
+    /// Takes bytes for so many logits; memory that is kept for later is given up for them.
+    pub(crate) fn charge_logits(&mut self, logits: usize) -> Result<Charge, Error> {
+        let bytes = logits.saturating_mul(size_of::<f32>());
+        self.context.budget.charge(bytes).or_else(|error| {
+            if self.spare.is_empty() {
+                return Err(error);
+            }
+            self.spare.clear();
+            self.context.budget.charge(bytes)
+        })
     }
 
     fn logits(&mut self, this: &Resource<Logits>) -> Result<&mut realm_engine::Logits, HostError> {
@@ -234,19 +283,18 @@ impl wit::HostLogits for State {
 
     fn copy(&mut self, this: Resource<Logits>) -> Result<Resource<Logits>, HostError> {
         // Charged first, so that what could not be held is not made.
-        let bytes = self.logits(&this)?.vocabulary() * size_of::<f32>();
-        drop(self.context.budget.charge(bytes)?);
-        let values = self.values(&this)?.to_vec();
-        self.hand_logits(realm_engine::Logits::new(values))
+        let vocabulary = self.logits(&this)?.vocabulary();
+        let charge = self.charge_logits(vocabulary)?;
+        let inner = realm_engine::Logits::new(self.values(&this)?.to_vec());
+        Ok(self.table.push(Logits { inner, charge })?)
     }
 
     fn drop(&mut self, this: Resource<Logits>) -> wasmtime::Result<()> {
-        let Logits { inner, .. } = self.table.delete(this)?;
-        // Kept for few: nobody is charged for it.
+        let Logits { inner, charge } = self.table.delete(this)?;
         if self.spare.len() < SPARE
             && let Some(values) = inner.into_memory()
         {
-            self.spare.push(values);
+            self.spare.push((values, charge));
         }
         Ok(())
     }
@@ -323,17 +371,23 @@ impl wit::HostSampler for State {
         let vocabulary = self.model(&model)?.vocabulary();
         let sampling = sampling_from_wit(sampling);
         sampling.check(vocabulary)?;
-        // Logits after penalties, candidates, and what was remembered, once for all and in the window.
-        let given = 4 * (prompt.len() + sampling.banned_tokens.len()) + 16 * sampling.logit_bias.len();
-        let charge = self.context.budget.charge(vocabulary * 12 + given + (64 << 10))?;
+        if let Some(&token) = prompt.iter().find(|&&token| token as usize >= vocabulary) {
+            return Err(unknown_token(token, vocabulary).into());
+        }
+        let given = sampling.memory() + size_of::<Sampler>();
+        // A history of the prompt has a table of its tokens, too.
+        drop(self.context.budget.charge(given + 32 * prompt.len())?);
+        let charge = self.context.budget.charge(given)?;
         let inner = realm_engine::Sampler::new(sampling, &prompt);
-        Ok(self.table.push(Sampler { inner, _charge: charge })?)
+        let mut sampler = Sampler { inner, vocabulary, counted: 0, charge };
+        sampler.settle()?;
+        Ok(self.table.push(sampler)?)
     }
 
     fn sample(&mut self, this: Resource<Sampler>, logits: Resource<Logits>) -> Result<u32, HostError> {
         let token = self.with_logits(&logits, |state, logits| {
-            let sampler = &mut state.table.get_mut(&this)?.inner;
-            Ok::<_, HostError>(logits.sample(sampler, None)?)
+            let sampler = state.table.get_mut(&this)?;
+            Ok::<_, HostError>(sampler.act(|sampler| logits.sample(sampler, None))??)
         })??;
         Ok(token.ok_or_else(|| Error::invalid("no token is left to choose"))?)
     }
@@ -346,8 +400,8 @@ impl wit::HostSampler for State {
     ) -> Result<u32, HostError> {
         let token = self.with_logits(&logits, |state, logits| {
             let mask = state.table.get_mut(&matcher)?.guide.mask()?.clone();
-            let sampler = &mut state.table.get_mut(&this)?.inner;
-            Ok::<_, HostError>(logits.sample(sampler, Some(&mask))?)
+            let sampler = state.table.get_mut(&this)?;
+            Ok::<_, HostError>(sampler.act(|sampler| logits.sample(sampler, Some(&mask)))??)
         })??;
         let none = || Error::invalid("every token that the grammar allows here is banned");
         let token = token.ok_or_else(none)?;
@@ -359,8 +413,11 @@ impl wit::HostSampler for State {
     }
 
     fn observe(&mut self, this: Resource<Sampler>, token: u32) -> wasmtime::Result<()> {
-        self.table.get_mut(&this)?.inner.observe(token);
-        Ok(())
+        let sampler = self.table.get_mut(&this)?;
+        if token as usize >= sampler.vocabulary {
+            return told(Err(unknown_token(token, sampler.vocabulary).into()));
+        }
+        told(sampler.act(|sampler| sampler.observe(token)).map_err(HostError::from))
     }
 
     fn drop(&mut self, this: Resource<Sampler>) -> wasmtime::Result<()> {
@@ -379,6 +436,10 @@ impl wit::HostMatcher for State {
         step_aside(usize::MAX).await;
         let model = Arc::clone(self.model(&model)?);
         let charge = self.context.budget.charge(MATCHER_BYTES)?;
+        let _parsed = match &grammar {
+            types::Grammar::JsonSchema(schema) => Some(self.context.budget.charge(json_bound(schema))?),
+            _ => None,
+        };
         let grammar = grammar_from_wit(grammar)?;
         let mut guide = model.engine.guide(&self.context.tenant, &grammar)?;
         guide.start_mask();

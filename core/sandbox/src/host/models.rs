@@ -13,7 +13,7 @@ use crate::budget::Charge;
 use crate::error::HostError;
 use crate::executor::step_aside;
 use crate::host::{MAX_TEXT, check_text, check_tokens, json};
-use crate::model::Prompt;
+use crate::model::{Prompt, json_bound};
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
@@ -112,6 +112,8 @@ impl wit::HostModel for State {
     ) -> Result<Vec<u32>, HostError> {
         // A template may make much of little.
         step_aside(usize::MAX).await;
+        // As parsed, which may be a hundred times as much.
+        let _parsed = self.context.budget.charge(parsed_bound(&prompt))?;
         let model = self.model(&this)?;
         Ok(model.tokenize(&from_wit(prompt)?)?)
     }
@@ -152,6 +154,13 @@ impl wit::HostTextDecoder for State {
 
 pub(crate) fn unknown_token(token: u32, vocabulary: usize) -> Error {
     Error::invalid(format!("token {token} is not in the vocabulary of {vocabulary} tokens"))
+}
+
+/// The most memory that the JSON of a prompt may take.
+fn parsed_bound(prompt: &types::Prompt) -> usize {
+    let types::Prompt::Chat(chat) = prompt else { return 0 };
+    let fields = chat.messages.iter().map(|message| json_bound(&message.fields)).sum::<usize>();
+    fields + json_bound(&chat.tools) + json_bound(&chat.variables)
 }
 
 /// A prompt as the guest gives it.

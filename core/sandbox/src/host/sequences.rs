@@ -23,8 +23,9 @@ pub struct Sequence {
     _charge: Charge,
 }
 
-/// What a sequence is taken to hold beside its pages of the KV cache, which have a limit of their own.
-const SEQUENCE_BYTES: usize = 4 << 10;
+/// What the handle of a sequence is taken to hold. The sequence counts where engines count them, and its pages of the KV cache have a
+/// limit of their own.
+const SEQUENCE_BYTES: usize = 512;
 
 impl State {
     /// Waits until the engine has done what the tenant's programs asked of their sequences, but for a little.
@@ -59,7 +60,7 @@ impl State {
     ) -> Result<(Answer<T>, usize), HostError> {
         let spare = self.spare.pop();
         let sequence = self.sequence(this)?;
-        if let Some(spare) = spare {
+        if let Some((spare, _charge)) = spare {
             sequence.inner.recycle(spare);
         }
         let answer = start(&mut sequence.inner)?;
@@ -74,15 +75,25 @@ impl State {
         this: &Resource<Sequence>,
         every: bool,
     ) -> Result<Vec<Resource<Logits>>, HostError> {
+        // Before they are computed, so that what could not be held is not, and what is given up counts until it is gone.
+        let sequence = self.sequence(this)?;
+        let rows = if every { (sequence.inner.len() - sequence.computed).max(1) } else { 1 };
+        let logits = rows.saturating_mul(sequence.model.vocabulary());
+        let charge = self.charge_logits(logits)?;
         let (answer, due) = self.start(this, |sequence| sequence.start_logits(every))?;
         let computed = answer.wait_async().await?;
-        self.computed(due, computed)
+        self.computed(due, computed, charge)
     }
 
     /// Handles of what was computed.
-    fn computed(&mut self, due: usize, computed: Computed) -> Result<Vec<Resource<Logits>>, HostError> {
+    fn computed(
+        &mut self,
+        due: usize,
+        computed: Computed,
+        charge: Charge,
+    ) -> Result<Vec<Resource<Logits>>, HostError> {
         self.forwarded(due, computed.cached);
-        computed.rows.into_iter().map(|row| self.hand_logits(row)).collect()
+        self.hand_all(computed.rows, charge)
     }
 }
 
@@ -160,15 +171,14 @@ impl wit::HostSequence for State {
     }
 
     async fn forward_all(&mut self, this: Resource<Sequence>) -> Result<Vec<Resource<Logits>>, HostError> {
-        let sequence = self.sequence(&this)?;
-        let rows = (sequence.inner.len() - sequence.computed).max(1);
-        // Before they are computed, so that what could not be held is not.
-        let bytes = rows.saturating_mul(sequence.model.vocabulary() * size_of::<f32>());
-        drop(self.context.budget.charge(bytes)?);
         self.compute(&this, true).await
     }
 
     async fn forward_hidden(&mut self, this: Resource<Sequence>) -> Result<Vec<f32>, HostError> {
+        let sequence = self.sequence(&this)?;
+        let rows = (sequence.inner.len() - sequence.computed).max(1);
+        let hidden = sequence.model.weights.config().hidden;
+        let _values = self.context.budget.carry(rows.saturating_mul(hidden * size_of::<f32>()))?;
         let (answer, due) = self.start(&this, |sequence| sequence.start_forward(Output::Hidden))?;
         let forwarded = answer.wait_async().await?;
         self.forwarded(due, forwarded.cached);
@@ -193,12 +203,15 @@ impl wit::Host for State {
         }
         let mut answers = Vec::with_capacity(sequences.len());
         for sequence in &sequences {
-            answers.push(self.start(sequence, |sequence| sequence.start_logits(false))?);
+            let vocabulary = self.sequence(sequence)?.model.vocabulary();
+            let charge = self.charge_logits(vocabulary)?;
+            let (answer, due) = self.start(sequence, |sequence| sequence.start_logits(false))?;
+            answers.push((answer, due, charge));
         }
         let mut all = Vec::with_capacity(answers.len());
-        for (answer, due) in answers {
+        for (answer, due, charge) in answers {
             let computed = answer.wait_async().await?;
-            all.push(last(self.computed(due, computed)?)?);
+            all.push(last(self.computed(due, computed, charge)?)?);
         }
         Ok(all)
     }
