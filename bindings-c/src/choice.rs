@@ -16,6 +16,7 @@ use crate::model::Pooling;
 use crate::request::Speculation;
 use crate::runtime::CacheType;
 use crate::sequence::Output;
+use crate::tenant::MemoryKind;
 
 /// An enum that callers choose of.
 pub(crate) trait Choice: Sized {
@@ -53,6 +54,7 @@ choices! {
         MaxConcurrent, MaxQueued, KvTokens, TokensPerMinute, RequestTimeoutMs, ProgramMemory, ProgramCpuTimeMs, ProgramHandles,
         ProgramOutput, Memory
     }
+    MemoryKind { Requests, Results, Sequences, Programs, Handles, Transfers, Stores, Code, Logs }
     NameLimit { Models, Adapters }
     Output { Nothing, LastLogits, Logits, Hidden }
     Overflow { DropOldest, Refuse }

@@ -80,8 +80,8 @@ pub unsafe extern "C" fn realm_grants_allow_random_seed(grants: *mut Grants, see
     unsafe { allow(grants, |grants| grants.random(realm::Random::Seed(seed))) }
 }
 
-/// Programs may keep things between runs, in a folder of the tenant's own or, with NULL, in memory: keys and values of so many bytes
-/// together. Errors: `io` for a folder that can't be made or read.
+/// Programs may keep things between runs, in a folder of the tenant's own or, with NULL, in memory: entries of so many bytes
+/// together, which count in memory a key, a value and 128 bytes for each, and in a folder its file, in blocks of 4 KiB, and its name. Errors: `io` for a folder that can't be made or read.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_grants_allow_store(
     grants: *mut Grants,

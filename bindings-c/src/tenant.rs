@@ -1,7 +1,9 @@
 //! Tenants.
 
 use std::ffi::{CString, c_char};
+use std::mem::MaybeUninit;
 
+use crate::choice::known;
 use crate::error::{Error, attempt, surely};
 use crate::grants::Grants;
 use crate::limits::Limits;
@@ -164,6 +166,45 @@ pub unsafe extern "C" fn realm_tenant_running(tenant: *const Tenant) -> usize {
 pub unsafe extern "C" fn realm_tenant_waiting(tenant: *const Tenant) -> usize {
     // SAFETY: an object of ours, or NULL.
     unsafe { tenant.as_ref() }.map_or(0, |tenant| tenant.tenant.waiting())
+}
+
+/// What memory is for.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub enum MemoryKind {
+    /// Requests that wait or run: prompts, stop strings, biases, grammars, fields.
+    Requests,
+    /// Chunks and answers that no reader has taken yet.
+    Results,
+    /// Sequences: their tokens and what the engine knows of them; also snapshots while they are taken or restored.
+    Sequences,
+    /// Runs of programs: instances, linear memories, tables and stacks.
+    Programs,
+    /// What programs hold handles of: logits, tensors, caches, samplers, grammars.
+    Handles,
+    /// Strings and lists on their way between a program and the host.
+    Transfers,
+    /// Stores of programs in memory, and copies of what those on disk keep.
+    Stores,
+    /// Compiled code of programs.
+    Code,
+    /// Lines of programs' logs that the application has not taken yet.
+    Logs,
+}
+
+/// Bytes of memory of one kind that the tenant causes now, over all models; 0 for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_memory(tenant: *const Tenant, kind: MaybeUninit<MemoryKind>) -> u64 {
+    // SAFETY: an object of ours, or NULL.
+    let (Some(tenant), Some(kind)) = (unsafe { tenant.as_ref() }, known(kind)) else { return 0 };
+    tenant.tenant.memory().of(realm::MemoryKind::ALL[kind as usize]) as u64
+}
+
+/// Bytes of memory of all kinds that the tenant causes now, over all models: what the limit `memory` bounds; 0 for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_total_memory(tenant: *const Tenant) -> u64 {
+    // SAFETY: an object of ours, or NULL.
+    unsafe { tenant.as_ref() }.map_or(0, |tenant| tenant.tenant.memory().total() as u64)
 }
 
 /// Writes to `served` what was done for it, over all models that are loaded now; false for NULL.

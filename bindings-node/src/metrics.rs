@@ -27,6 +27,12 @@ pub(crate) fn served(served: &realm::Served) -> Value {
     })
 }
 
+/// Bytes of memory that a tenant causes, by what they are for.
+pub(crate) fn memory(memory: &realm::MemoryUse) -> Value {
+    let kinds = memory.iter().map(|(kind, bytes)| (kind.as_str().to_owned(), Value::from(bytes)));
+    Value::Object(kinds.chain([("total".to_owned(), memory.total().into())]).collect())
+}
+
 /// What a model has done and how it stands.
 pub(crate) fn metrics(metrics: &realm::Metrics) -> Value {
     let kv = &metrics.kv;

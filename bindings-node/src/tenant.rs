@@ -131,6 +131,12 @@ impl NativeTenant {
         Ok(())
     }
 
+    /// Bytes of memory that it causes, by kind, as JSON.
+    #[napi]
+    pub fn memory(&self) -> Result<String> {
+        Ok(crate::metrics::memory(&self.handle.get()?.memory()).to_string())
+    }
+
     /// What was done for it, as JSON.
     #[napi]
     pub fn metrics(&self) -> Result<String> {

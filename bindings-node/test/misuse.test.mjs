@@ -79,7 +79,7 @@ test('numbers that are none are refused by name, in every option of every call',
     assert.throws(() => sequence.append([value]), refused('token 0'))
     assert.throws(() => sequence.truncate(value), refused('length'))
   }
-  for (const name of ['weight', 'maxConcurrent', 'maxQueued', 'kvTokens', 'tokensPerMinute', 'requestTimeout', 'programMemory', 'programCpuTime', 'programHandles', 'programOutput']) {
+  for (const name of ['weight', 'maxConcurrent', 'maxQueued', 'kvTokens', 'tokensPerMinute', 'requestTimeout', 'memory', 'programMemory', 'programCpuTime', 'programHandles', 'programOutput']) {
     for (const value of [...none, -1]) assert.throws(() => runtime.tenant('a', { [name]: value }), realm.InvalidArgumentError, `${name} ${value}`)
     for (const value of none) assert.throws(() => runtime.tenant('a', { [name]: value }), refused(name))
   }

@@ -5,7 +5,7 @@ import { metrics } from './metrics.js'
 import { Model } from './model.js'
 import type { NativeProgram, NativeTenant } from './native.js'
 import { hidden, shown } from './show.js'
-import type { GrantOptions, LimitOptions, Limits, LogLevel, ProgramInfo, Served } from './types.js'
+import type { GrantOptions, LimitOptions, Limits, LogLevel, MemoryUse, ProgramInfo, Served } from './types.js'
 
 /** A compiled WebAssembly program, which answers the requests of any number of tenants. */
 export class Program implements Disposable {
@@ -142,6 +142,11 @@ export class Tenant implements Disposable {
     const granted = json({ ...options, tools: names })
     call(() => this.#native.setGrants(granted, log ? sink : null, names.length ? run : null))
     this.#granted.set(functions)
+  }
+
+  /** Bytes of memory that it causes now, over all models: what the limit `memory` bounds. */
+  get memory(): MemoryUse {
+    return JSON.parse(call(() => this.#native.memory())) as MemoryUse
   }
 
   /** What was done for it, over all models that are loaded now. */

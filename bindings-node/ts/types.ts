@@ -243,7 +243,8 @@ export interface GrantOptions {
   clock?: boolean | undefined
   /** The system's random numbers, or a seed for the same ones in each run. */
   random?: boolean | number | undefined
-  /** A key-value store, in memory or in a folder of its own; keys and values may take `quota` bytes together. */
+  /** A key-value store, in memory or in a folder of its own; entries may take `quota` bytes together: in memory a
+   * key, a value and 128 bytes for each, in a folder its file, in blocks of 4 KiB, and its name. */
   store?: { quota: number; folder?: string | undefined } | undefined
   /** Hosts that they may send HTTP requests to. */
   http?: readonly string[] | undefined
@@ -412,6 +413,30 @@ export interface Histogram {
   buckets: [bound: number, count: number][]
   sum: number
   count: number
+}
+
+/** Bytes of memory that a tenant causes, by what they are for. */
+export interface MemoryUse {
+  /** Requests that wait or run: prompts, stop strings, biases, grammars, fields. */
+  requests: number
+  /** Chunks and answers that no reader has taken yet. */
+  results: number
+  /** Sequences: their tokens and what the engine knows of them; also snapshots while they are taken or restored. */
+  sequences: number
+  /** Runs of programs: instances, linear memories, tables and stacks. */
+  programs: number
+  /** What programs hold handles of: logits, tensors, caches, samplers, grammars. */
+  handles: number
+  /** Strings and lists on their way between a program and the host. */
+  transfers: number
+  /** Stores of programs in memory, and copies of what those on disk keep. */
+  stores: number
+  /** Compiled code of programs. */
+  code: number
+  /** Lines of programs' logs that the application has not taken yet. */
+  logs: number
+  /** All of these. */
+  total: number
 }
 
 /** What was done for somebody. */

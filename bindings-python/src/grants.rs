@@ -18,8 +18,8 @@ use crate::callbacks::{Callback, Callbacks};
 use crate::errors::{Result, invalid};
 use crate::process::with_gil;
 
-/// A key-value store for a tenant's programs: in memory, or in a folder of its own. Keys and values may take `quota` bytes
-/// together. It can be granted once.
+/// A key-value store for a tenant's programs: in memory, or in a folder of its own. Entries may take `quota` bytes together: in
+/// memory a key, a value and 128 bytes for each, in a folder its file, in blocks of 4 KiB, and its name. It can be granted once.
 #[pyclass(frozen, module = "realm")]
 pub(crate) struct Store(Mutex<Option<realm::Store>>);
 

@@ -66,7 +66,7 @@ mod _realm {
     #[pymodule_export]
     use crate::info::{FileInfo, ModelInfo, Scored, inspect};
     #[pymodule_export]
-    use crate::metrics::{Histogram, KvPages, Metrics, Requests, Served, TenantMetrics, Tokens};
+    use crate::metrics::{Histogram, KvPages, MemoryUse, Metrics, Requests, Served, TenantMetrics, Tokens};
     #[pymodule_export]
     use crate::model::Model;
     #[pymodule_export]

@@ -1,6 +1,7 @@
 //! What a model has done and how it stands.
 
 use pyo3::prelude::*;
+use realm::MemoryKind;
 
 use crate::record::record;
 
@@ -72,6 +73,50 @@ record! {
         waiting: usize,
         /// Pages of the KV cache that sequences hold now; one that several share counts for each.
         kv_pages: usize,
+    }
+}
+
+record! {
+    /// Bytes of memory that a tenant causes, by what they are for.
+    MemoryUse {
+        /// Requests that wait or run: prompts, stop strings, biases, grammars, fields.
+        requests: usize,
+        /// Chunks and answers that no reader has taken yet.
+        results: usize,
+        /// Sequences: their tokens and what the engine knows of them; also snapshots while they are taken or restored.
+        sequences: usize,
+        /// Runs of programs: instances, linear memories, tables and stacks.
+        programs: usize,
+        /// What programs hold handles of: logits, tensors, caches, samplers, grammars.
+        handles: usize,
+        /// Strings and lists on their way between a program and the host.
+        transfers: usize,
+        /// Stores of programs in memory, and copies of what those on disk keep.
+        stores: usize,
+        /// Compiled code of programs.
+        code: usize,
+        /// Lines of programs' logs that the application has not taken yet.
+        logs: usize,
+        /// All of these.
+        total: usize,
+    }
+}
+
+impl MemoryUse {
+    pub(crate) fn of(memory: realm::MemoryUse) -> Self {
+        let of = |kind| memory.of(kind);
+        Self {
+            requests: of(MemoryKind::Requests),
+            results: of(MemoryKind::Results),
+            sequences: of(MemoryKind::Sequences),
+            programs: of(MemoryKind::Programs),
+            handles: of(MemoryKind::Handles),
+            transfers: of(MemoryKind::Transfers),
+            stores: of(MemoryKind::Stores),
+            code: of(MemoryKind::Code),
+            logs: of(MemoryKind::Logs),
+            total: memory.total(),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::callbacks::Granted;
 use crate::errors::{Result, invalid};
 use crate::grants::Grants;
 use crate::handle::{Handle, not_picklable};
-use crate::metrics::Served;
+use crate::metrics::{MemoryUse, Served};
 use crate::model::Model;
 use crate::record::{Reduced, record};
 
@@ -335,6 +335,12 @@ impl Tenant {
     #[getter]
     fn waiting(&self) -> PyResult<usize> {
         Ok(self.handle.get()?.waiting())
+    }
+
+    /// Bytes of memory that it causes now, over all models: what the limit `memory` bounds.
+    #[getter]
+    fn memory(&self) -> PyResult<MemoryUse> {
+        Ok(MemoryUse::of(self.handle.get()?.memory()))
     }
 
     /// What was done for it, over all models that are loaded now.

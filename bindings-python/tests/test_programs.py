@@ -167,7 +167,7 @@ def test_a_log_that_raises_harms_nobody(
 
 
 def test_grants_are_checked(tmp_path: Path) -> None:
-    store = realm.Store(1000, folder=tmp_path / "store")
+    store = realm.Store(100_000, folder=tmp_path / "store")
     grants = realm.Grants(clock=True, random=7, store=store, http=["api.example.com"])
     assert "api.example.com" in repr(grants)
     with pytest.raises(realm.errors.InvalidArgumentError, match="already"):

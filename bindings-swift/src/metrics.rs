@@ -87,6 +87,49 @@ impl From<&realm::Served> for Served {
     }
 }
 
+/// Bytes of memory that a tenant causes, by what they are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
+pub struct MemoryUse {
+    /// Requests that wait or run: prompts, stop strings, biases, grammars, fields.
+    pub requests: u64,
+    /// Chunks and answers that no reader has taken yet.
+    pub results: u64,
+    /// Sequences: their tokens and what the engine knows of them; also snapshots while they are taken or restored.
+    pub sequences: u64,
+    /// Runs of programs: instances, linear memories, tables and stacks.
+    pub programs: u64,
+    /// What programs hold handles of: logits, tensors, caches, samplers, grammars.
+    pub handles: u64,
+    /// Strings and lists on their way between a program and the host.
+    pub transfers: u64,
+    /// Stores of programs in memory, and copies of what those on disk keep.
+    pub stores: u64,
+    /// Compiled code of programs.
+    pub code: u64,
+    /// Lines of programs' logs that the application has not taken yet.
+    pub logs: u64,
+    /// All of these.
+    pub total: u64,
+}
+
+impl From<realm::MemoryUse> for MemoryUse {
+    fn from(memory: realm::MemoryUse) -> Self {
+        let of = |kind| memory.of(kind) as u64;
+        Self {
+            requests: of(realm::MemoryKind::Requests),
+            results: of(realm::MemoryKind::Results),
+            sequences: of(realm::MemoryKind::Sequences),
+            programs: of(realm::MemoryKind::Programs),
+            handles: of(realm::MemoryKind::Handles),
+            transfers: of(realm::MemoryKind::Transfers),
+            stores: of(realm::MemoryKind::Stores),
+            code: of(realm::MemoryKind::Code),
+            logs: of(realm::MemoryKind::Logs),
+            total: memory.total() as u64,
+        }
+    }
+}
+
 /// Pages of a KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
 pub struct KvPages {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::callback::{LogSink, Tool, ToolError};
 use crate::error::Result;
-use crate::metrics::Served;
+use crate::metrics::{MemoryUse, Served};
 use crate::model::Model;
 
 /// What a tenant may use at most. nil is no limit.
@@ -292,6 +292,11 @@ impl Tenant {
     /// Requests that wait now, over all models.
     pub fn waiting(&self) -> u64 {
         self.0.waiting() as u64
+    }
+
+    /// Bytes of memory that it causes now, over all models: what the limit `memory` bounds.
+    pub fn memory(&self) -> MemoryUse {
+        self.0.memory().into()
     }
 
     /// What was done for it, over all models that are loaded now.

@@ -160,7 +160,7 @@ constexpr NumberLimit NUMBER_LIMITS[] = {
     {"kv_tokens", REALM_LIMIT_KV_TOKENS},                    {"tokens_per_minute", REALM_LIMIT_TOKENS_PER_MINUTE},
     {"request_timeout_ms", REALM_LIMIT_REQUEST_TIMEOUT_MS},  {"program_memory", REALM_LIMIT_PROGRAM_MEMORY},
     {"program_cpu_time_ms", REALM_LIMIT_PROGRAM_CPU_TIME_MS}, {"program_handles", REALM_LIMIT_PROGRAM_HANDLES},
-    {"program_output", REALM_LIMIT_PROGRAM_OUTPUT},
+    {"program_output", REALM_LIMIT_PROGRAM_OUTPUT},          {"memory", REALM_LIMIT_MEMORY},
 };
 
 inline Owned<RealmLimits> limits_of(const Json &asked) {

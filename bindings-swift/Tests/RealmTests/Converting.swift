@@ -110,6 +110,7 @@ func limitsOf(_ asked: Json?) throws -> Limits {
         case "kv_tokens": limits.kvTokens = value.count
         case "tokens_per_minute": limits.tokensPerMinute = value.count.map { UInt32($0) }
         case "request_timeout_ms": limits.requestTimeout = value.double! / 1000
+        case "memory": limits.memory = value.count!
         case "models": limits.models = value.texts
         case "adapters": limits.adapters = value.texts
         case "program_memory": limits.programMemory = value.count!
@@ -128,7 +129,7 @@ func json(_ limits: Limits) -> Json {
         "max_queued": Json(limits.maxQueued), "kv_tokens": Json(limits.kvTokens),
         "tokens_per_minute": Json(limits.tokensPerMinute),
         "request_timeout_ms": limits.requestTimeout.map { .number($0 * 1000) } ?? .null,
-        "models": limits.models.map { Json($0) } ?? .null, "adapters": limits.adapters.map { Json($0) } ?? .null,
+        "memory": Json(limits.memory), "models": limits.models.map { Json($0) } ?? .null, "adapters": limits.adapters.map { Json($0) } ?? .null,
         "program_memory": Json(limits.programMemory), "program_cpu_time_ms": .number(limits.programCpuTime * 1000),
         "program_handles": Json(limits.programHandles), "program_output": Json(limits.programOutput),
     ])

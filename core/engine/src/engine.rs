@@ -427,6 +427,7 @@ impl Engine {
         if !foreign {
             format.authenticate(bytes)?;
         }
+        let _copy = tenant.memory().charge(MemoryKind::Sequences, bytes.len())?;
         let snapshot = format.read(bytes, adapter.as_ref(), foreign, |len| check_length(len, limit))?;
         let (engine, common) = (self.commands.clone(), Arc::clone(&self.common));
         Sequence::open(engine, common, Arc::clone(tenant), adapter, 0)?.fill(snapshot, foreign)

@@ -9,23 +9,49 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
-use realm_engine::{Histogram, Metrics, Served, TenantMetrics};
+use realm_engine::{Histogram, MemoryUse, Metrics, Served, TenantMetrics};
 
 use crate::model::Shared;
+use crate::tenant::Identity;
 
-/// The models that a runtime has loaded. Keeps none of them.
+/// The models that a runtime has loaded, and its tenants. Keeps none of them.
 #[derive(Clone, Default)]
-pub(crate) struct Models(Arc<Mutex<Vec<Weak<Shared>>>>);
+pub(crate) struct Models {
+    loaded: Arc<Mutex<Vec<Weak<Shared>>>>,
+    tenants: Arc<Mutex<Vec<Weak<Identity>>>>,
+}
 
 impl Models {
     pub(crate) fn add(&self, model: &Arc<Shared>) {
-        let mut models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut models = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         models.retain(|model| model.strong_count() > 0);
         models.push(Arc::downgrade(model));
     }
 
+    pub(crate) fn add_tenant(&self, tenant: &Arc<Identity>) {
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        // As often as the list has doubled.
+        if tenants.len() == tenants.capacity() {
+            tenants.retain(|tenant| tenant.strong_count() > 0);
+        }
+        tenants.push(Arc::downgrade(tenant));
+    }
+
+    /// What memory tenants cause, by their names; of very many the first.
+    fn memory(&self) -> BTreeMap<String, MemoryUse> {
+        let tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_name: BTreeMap<String, MemoryUse> = BTreeMap::new();
+        for tenant in tenants.iter().filter_map(Weak::upgrade) {
+            let name = tenant.inner.name();
+            if by_name.contains_key(name) || by_name.len() < Metrics::MAX_TENANTS {
+                by_name.entry(name.to_owned()).or_default().add(&tenant.inner.memory().read());
+            }
+        }
+        by_name
+    }
+
     pub(crate) fn loaded(&self) -> Vec<Arc<Shared>> {
-        let models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let models = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         models.iter().filter_map(Weak::upgrade).collect()
     }
 
@@ -58,7 +84,9 @@ impl Collector for Models {
         for model in self.loaded() {
             readings.entry(model.name.clone()).or_default().add(&model.engine.metrics());
         }
-        Families { encoder, readings: &readings }.encode()
+        let mut families = Families { encoder, readings: &readings };
+        families.encode()?;
+        families.memory(&self.memory())
     }
 }
 
@@ -97,6 +125,20 @@ impl Families<'_, '_> {
         self.family("kv_page_bytes", "Bytes of a page of the KV cache", gauge, |metrics, out| {
             out.gauge(&[], metrics.kv.page_bytes)
         })
+    }
+
+    /// What memory tenants cause: over all models, so that it has no model's name.
+    fn memory(&mut self, tenants: &BTreeMap<String, MemoryUse>) -> fmt::Result {
+        let help = "Bytes of memory that a tenant causes, by what they are for";
+        let mut encoder =
+            self.encoder.encode_descriptor("tenant_memory_bytes", help, None, MetricType::Gauge)?;
+        for (tenant, memory) in tenants {
+            for (kind, bytes) in memory.iter() {
+                let labels = [("tenant", tenant.as_str()), ("kind", kind.as_str())];
+                encoder.encode_family(&labels)?.encode_gauge(&bytes)?;
+            }
+        }
+        Ok(())
     }
 
     /// What is counted for each tenant too.

@@ -96,6 +96,7 @@ impl Builder {
         };
         let anybody = Arc::new(Identity::new("default", Limits::default())?);
         let (models, sandboxes) = (Models::default(), Sandboxes::default());
+        models.add_tenant(&anybody);
         Ok(Realm { device, hub, anybody, snapshot_key, models, sandboxes })
     }
 }

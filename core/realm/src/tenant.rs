@@ -61,7 +61,9 @@ impl Identity {
 
 impl Tenant {
     pub(crate) fn new(name: &str, limits: Limits, models: Models) -> Result<Self, Error> {
-        Ok(Self { identity: Arc::new(Identity::new(name, limits)?), models })
+        let identity = Arc::new(Identity::new(name, limits)?);
+        models.add_tenant(&identity);
+        Ok(Self { identity, models })
     }
 
     /// Its name.

@@ -37,6 +37,7 @@ const IMPORTS: &[(&str, &str, &str)] = &[
     ("logits", "[static]token-set.of", "(param i32 i32 i32 i32)"),
     ("logits", "[static]token-set.matching", "(param i32 i32 i32 i32)"),
     ("logits", "[static]sampler.open", "(param i32 i32)"),
+    ("logits", "[method]sampler.observe", "(param i32 i32)"),
     ("logits", "[static]matcher.open", "(param i32 i32 i32 i32 i32)"),
     ("logits", "[method]matcher.mask", "(param i32 i32 i32)"),
     ("sequences", "[static]sequence.open", "(param i32 i32)"),

@@ -468,6 +468,7 @@ fn limits(asked: &Value) -> Limits {
             "kv_tokens" => limits.kv_tokens = Some(count()),
             "tokens_per_minute" => limits.tokens_per_minute = Some(count() as u32),
             "request_timeout_ms" => limits.request_timeout = Some(Duration::from_millis(count() as u64)),
+            "memory" => limits.memory = count(),
             "models" => limits.models = names(),
             "adapters" => limits.adapters = names(),
             "program_memory" => limits.program.memory = count(),
@@ -483,7 +484,7 @@ fn limits(asked: &Value) -> Limits {
 fn limits_json(limits: &Limits) -> Value {
     json!({"weight": limits.weight, "max_concurrent": limits.max_concurrent, "max_queued": limits.max_queued,
         "kv_tokens": limits.kv_tokens, "tokens_per_minute": limits.tokens_per_minute,
-        "request_timeout_ms": limits.request_timeout.map(|t| t.as_millis() as u64), "models": limits.models,
+        "request_timeout_ms": limits.request_timeout.map(|t| t.as_millis() as u64), "memory": limits.memory, "models": limits.models,
         "adapters": limits.adapters, "program_memory": limits.program.memory,
         "program_cpu_time_ms": limits.program.cpu_time.as_millis() as u64,
         "program_handles": limits.program.handles, "program_output": limits.program.output})

@@ -38,8 +38,12 @@ fn what_was_not_granted_is_denied_and_what_was_is_not() {
     for (what, call) in tries {
         let wasm = asks(call);
         ended(host.run(&wasm, &anybody()), ErrorKind::Denied, what);
-        let all =
-            Grants::none().log().clock().random(Random::Seed(1)).store(Store::in_memory(100)).tool("key", Ok);
+        let all = Grants::none()
+            .log()
+            .clock()
+            .random(Random::Seed(1))
+            .store(Store::in_memory(1000))
+            .tool("key", Ok);
         host.run(&wasm, &anybody().granted(all)).unwrap();
         // Everything else does not help.
         let others = Grants::none().tool("another", Ok).http("example.com");

@@ -12,6 +12,7 @@ mod computing;
 mod handles;
 mod layers;
 mod lists;
+mod memory;
 mod neighbours;
 mod network;
 mod policies;
