@@ -45,7 +45,7 @@ impl Came {
     fn of(chunks: &Chunks) -> Self {
         let mut came = Self { tokens: Vec::new(), error: None };
         while let Ok(chunk) = chunks.try_recv() {
-            match chunk {
+            match chunk.into_inner() {
                 Ok(chunk) => came.tokens.extend(chunk.tokens.iter().map(|token| token.id)),
                 Err(error) => came.error = Some(error.to_string()),
             }
