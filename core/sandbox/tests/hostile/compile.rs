@@ -130,7 +130,7 @@ fn a_tenant_with_many_programs_does_not_hold_up_another() {
         wat::parse_str(format!(
             r#"(module (memory (export "memory") 1) (func (export "realm_run") (result i32)
                 {} (i32.const {n})))"#,
-            "(drop (i32.load (i32.const 8)))".repeat(20_000)
+            "(drop (i32.load (i32.const 8)))".repeat(4000)
         ))
         .unwrap()
     };
