@@ -76,7 +76,7 @@ test('a signal has one listener, however many requests it may end', async () => 
   const { cancel, signal } = count
   const fetch = realm.createFetch(model)
   const ask = (stream) => {
-    const request = { prompt: ENDLESS[0], max_tokens: 4000, ignore_eos: true, stream }
+    const request = { model: 'any', prompt: ENDLESS[0], max_tokens: 4000, ignore_eos: true, stream }
     return fetch('http://realm/v1/completions', { method: 'POST', body: JSON.stringify(request), signal })
   }
   const options = { ...ENDLESS[1], signal }
