@@ -5,8 +5,8 @@
 //! for each function, in *steps* that take a compiler some 30 to 100 nanoseconds each, and programs have a budget of them. Next to it are
 //! plain bounds on how many there may be of anything that costs memory before it is compiled.
 //!
-//! The steps of each kind were chosen by measuring the worst modules of that kind; `tests/hostile/worst.rs` makes them and
-//! its test prints the table (`REALM_LONG=1`).
+//! The steps of each kind were chosen by measuring the worst modules of that kind, which `tests/hostile/worst.rs` makes.
+//! `docs/README.md` has some of the figures, and a test below prints all of them (`REALM_LONG=1`).
 
 use wasmparser::{
     BlockType, BrTable, CompositeInnerType, Encoding, FrameKind, FunctionBody, ModuleArity, Operator, Parser,
@@ -624,7 +624,7 @@ mod tests {
         }
     }
 
-    /// Prints what the worst modules of each kind that pass take: the table of `docs/README.md`.
+    /// Prints what the worst modules of each kind that pass take.
     #[test]
     fn any_module_that_passes_compiles_in_bounded_time() {
         let long = std::env::var_os("REALM_LONG").is_some();
