@@ -13,8 +13,10 @@ use realm_tokenizer::Tokenizer;
 use crate::adapter::{Applied, WeakAdapter};
 use crate::guide::Guides;
 use crate::kv::pages_for;
+use crate::members::Members;
 use crate::metrics::{Ledger, Meter};
 use crate::pieces::PieceCommand;
+use crate::queue::Queue;
 use crate::request::MAX_LOGPROBS;
 use crate::sampling::Scored;
 use crate::scheduler::sessions::SessionCommand;
@@ -39,7 +41,6 @@ pub struct Engine {
     thread: Option<JoinHandle<()>>,
     common: Arc<Common>,
     channel: usize,
-    max_queued: usize,
     cache_type: CacheType,
     guides: Guides,
     /// For whoever names them.
@@ -89,8 +90,10 @@ pub(crate) struct Common {
     adapters: AtomicU32,
     /// Pages that nobody uses, as of the last step.
     free_pages: AtomicUsize,
+    /// Tenants that it has a part for.
+    members: Arc<Members>,
     /// Requests that wait.
-    waiting: Arc<AtomicUsize>,
+    waiting: Arc<Queue>,
     ledger: Arc<Ledger>,
 }
 
@@ -170,6 +173,7 @@ impl Engine {
         let most = (1..=longest.div_ceil(PAGE_TOKENS)).collect::<Vec<_>>();
         let context = most.partition_point(|n| fits(n * PAGE_TOKENS)) * PAGE_TOKENS;
         let ledger = Arc::new(Ledger::new(pages, weights.page_bytes(config.cache_type)));
+        let members = Arc::<Members>::default();
         let common = Arc::new(Common {
             vocabulary: model.vocab,
             groups: layout.groups(),
@@ -182,28 +186,34 @@ impl Engine {
             ids: AtomicU64::new(0),
             adapters: AtomicU32::new(0),
             free_pages: AtomicUsize::new(pages),
-            waiting: Arc::default(),
+            waiting: Arc::new(Queue::new(config.max_queued, Arc::clone(&members))),
+            members: Arc::clone(&members),
             ledger: Arc::clone(&ledger),
         });
         let (commands, inbox) = mpsc::channel();
-        let guides = Guides::new(Arc::clone(&tokenizer));
-        let scheduler = Scheduler::new(runner, tokenizer, config.clone(), ledger, draft);
+        let guides = Guides::new(Arc::clone(&tokenizer), Arc::clone(&members));
+        let scheduler = Scheduler::new(runner, tokenizer, config.clone(), ledger, members, draft);
         let gauges = Arc::clone(&common);
         let thread = std::thread::Builder::new()
             .name("realm-engine".into())
             .spawn(move || run(scheduler, &inbox, &gauges))
             .map_err(|e| Error::LimitExceeded(format!("the engine's thread: {e}")))?;
-        let (channel, max_queued) = (config.channel.max(1), config.max_queued);
         Ok(Self {
             commands,
             thread: Some(thread),
             common,
-            channel,
-            max_queued,
+            channel: config.channel.max(1),
             cache_type: config.cache_type,
             guides,
             adapters: Mutex::default(),
         })
+    }
+
+    /// Has a part of what tenants share ready for a tenant, from now on until it is dropped: of remembered prompts, of compiled
+    /// grammars and of places for requests that wait. Parts are by the tenants' weights. A tenant's first request does the same;
+    /// told before, the engine need not take anything from others then.
+    pub fn expect(&self, tenant: &Arc<Tenant>) {
+        self.common.members.add(tenant);
     }
 
     /// Tokens that one request may have at most, prompt and generation together.
@@ -285,7 +295,7 @@ impl Engine {
         let limit = request.prompt.len() + request.max_tokens.unwrap_or(room).min(room);
         let (send, receive) = realm_handover::channel(self.channel);
         let paused = Arc::new(AtomicBool::new(false));
-        let guide = |grammar| self.guides.guide(tenant.id(), grammar);
+        let guide = |grammar| self.guide(tenant, grammar);
         let guide = request.grammar.as_ref().map(guide).transpose()?;
         let speculator = Speculator::new(speculation, self.common.draft_model);
         let more = request.memory();
@@ -301,7 +311,8 @@ impl Engine {
     ///
     /// # Errors
     /// `InvalidArgument` with the complaint about the grammar, `LimitExceeded` for one that is too large.
-    pub fn guide(&self, tenant: &Tenant, grammar: &Grammar) -> Result<Guide, Error> {
+    pub fn guide(&self, tenant: &Arc<Tenant>, grammar: &Grammar) -> Result<Guide, Error> {
+        self.expect(tenant);
         self.guides.guide(tenant.id(), grammar)
     }
 
@@ -363,6 +374,7 @@ impl Engine {
         shared_prefix: usize,
     ) -> Result<Sequence, Error> {
         let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
+        self.expect(tenant);
         let (engine, common) = (self.commands.clone(), Arc::clone(&self.common));
         Sequence::open(engine, common, Arc::clone(tenant), adapter, shared_prefix)
     }
@@ -479,8 +491,8 @@ impl Engine {
         let bytes = fixed + tokens.capacity() * size_of::<u32>();
         let memory = tenant.memory().charge(MemoryKind::Requests, bytes);
         let memory = memory.inspect_err(|_| ledger.refused(tenant))?;
-        let place =
-            tenant.enqueue(&self.common.waiting, self.max_queued).inspect_err(|_| ledger.refused(tenant))?;
+        self.expect(tenant);
+        let place = tenant.enqueue(Some(&self.common.waiting)).inspect_err(|_| ledger.refused(tenant))?;
         let meter = Meter::request(ledger, tenant, work.kind(), tokens.len());
         let id = self.common.next_id();
         let deadline = tenant.read().request_timeout.map(|timeout| Instant::now() + timeout);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use realm_handover::Wakers;
 
-use crate::{Error, MemoryLedger};
+use crate::queue::Queue;
+use crate::{Error, MemoryLedger, members};
 
 /// What a tenant may use at most. `None` is no limit.
 #[derive(Debug, Clone, PartialEq)]
@@ -171,7 +172,13 @@ impl Tenant {
     pub fn set_limits(&self, limits: Limits) -> Result<(), Error> {
         limits.check()?;
         self.memory.set_limit(limits.memory);
-        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+        let mut own = self.limits.write().unwrap_or_else(PoisonError::into_inner);
+        let weighs_as_much = own.weight == limits.weight;
+        *own = limits;
+        drop(own);
+        if !weighs_as_much {
+            members::changed();
+        }
         Ok(())
     }
 
@@ -195,8 +202,8 @@ impl Tenant {
         self.limits.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place in its queue, and in that of an engine, where `all` wait and `most` may.
-    pub(crate) fn enqueue(self: &Arc<Self>, all: &Arc<AtomicUsize>, most: usize) -> Result<Place, Error> {
+    /// Takes a place in its queue, and in that of an engine.
+    pub(crate) fn enqueue(self: &Arc<Self>, engine: Option<&Arc<Queue>>) -> Result<Place, Error> {
         let (queue, own_most) = {
             let limits = self.read();
             // Requests that could run at once wait for the engine to notice, not for a place.
@@ -210,11 +217,12 @@ impl Tenant {
                 self.running(),
             ))
         })?;
-        add_below(all, most).map_err(|waiting| {
+        if !engine.is_none_or(|queue| queue.enter(self.id)) {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
-            Error::Overloaded(format!("{waiting} requests wait for the model already; try again later"))
-        })?;
-        Ok(Place { tenant: Arc::clone(self), all: Arc::clone(all), running: false })
+            let why = "as many requests wait for the model as may; try again later";
+            return Err(Error::Overloaded(why.into()));
+        }
+        Ok(Place { tenant: Arc::clone(self), engine: engine.cloned(), running: false })
     }
 
     /// A place in its queue for a request that some program answers, under the limits that all requests have.
@@ -222,7 +230,7 @@ impl Tenant {
     /// # Errors
     /// `LimitExceeded` if as many wait as may.
     pub fn enter(self: &Arc<Self>) -> Result<Place, Error> {
-        self.enqueue(&Arc::default(), usize::MAX)
+        self.enqueue(None)
     }
 
     /// How long until tokens may be computed again; zero if they may now.
@@ -259,6 +267,12 @@ impl Tenant {
     }
 }
 
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        members::changed();
+    }
+}
+
 /// Adds one unless there are `most`; then says how many there are.
 fn add_below(count: &AtomicUsize, most: usize) -> Result<(), usize> {
     count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < most).then_some(n + 1)).map(drop)
@@ -287,8 +301,8 @@ impl Drop for Sent {
 #[derive(Debug)]
 pub struct Place {
     tenant: Arc<Tenant>,
-    /// How many wait for the engine, over all tenants.
-    all: Arc<AtomicUsize>,
+    /// Where it waits beside those of other tenants.
+    engine: Option<Arc<Queue>>,
     running: bool,
 }
 
@@ -312,10 +326,12 @@ impl Place {
     }
 
     /// Waits again.
-    pub(crate) fn wait(&mut self) {
+    pub fn wait(&mut self) {
         if std::mem::take(&mut self.running) {
             self.tenant.waiting.fetch_add(1, Ordering::AcqRel);
-            self.all.fetch_add(1, Ordering::AcqRel);
+            if let Some(queue) = &self.engine {
+                queue.enter_again(self.tenant.id);
+            }
             self.leave_running();
         }
     }
@@ -328,7 +344,9 @@ impl Place {
 
     fn leave_queue(&self) {
         self.tenant.waiting.fetch_sub(1, Ordering::AcqRel);
-        self.all.fetch_sub(1, Ordering::AcqRel);
+        if let Some(queue) = &self.engine {
+            queue.leave(self.tenant.id);
+        }
     }
 }
 
@@ -401,16 +419,22 @@ mod tests {
     #[test]
     fn the_queue_is_bounded_and_its_error_says_what_to_do() {
         let limits = Limits { max_concurrent: Some(1), max_queued: 2, ..Limits::default() };
-        let (tenant, all) = (Arc::new(Tenant::new("acme", limits).unwrap()), Arc::default());
-        let mut places: Vec<Place> = (0..3).map(|_| tenant.enqueue(&all, 9).unwrap()).collect();
-        assert!(tenant.enqueue(&all, 9).is_err() && places[0].start() && !places[1].start());
-        let error = tenant.enqueue(&all, 9).unwrap_err().to_string();
+        let tenant = Arc::new(Tenant::new("acme", limits).unwrap());
+        let queue = |most| Some(Arc::new(Queue::new(most, Arc::default())));
+        let many = queue(9);
+        let mut places: Vec<Place> = (0..3).map(|_| tenant.enqueue(many.as_ref()).unwrap()).collect();
+        assert!(tenant.enqueue(many.as_ref()).is_err() && places[0].start() && !places[1].start());
+        let error = tenant.enqueue(many.as_ref()).unwrap_err().to_string();
         assert!(error.contains("acme") && error.contains("max_queued"), "{error}");
         drop(places.remove(0));
         assert!(places[0].start());
-        assert!(matches!(tenant.enqueue(&all, 1), Err(Error::Overloaded(_))));
-        tenant.enqueue(&all, 2).unwrap();
+        let (none, one) = (queue(0), queue(1));
+        assert!(matches!(tenant.enqueue(none.as_ref()), Err(Error::Overloaded(_))));
+        for _ in 0..2 {
+            // It is free again when the place is dropped.
+            tenant.enqueue(one.as_ref()).unwrap();
+        }
         places.clear();
-        assert_eq!((tenant.running(), tenant.waiting(), all.load(Ordering::Relaxed)), (0, 0, 0));
+        assert_eq!((tenant.running(), tenant.waiting()), (0, 0));
     }
 }

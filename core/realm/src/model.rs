@@ -124,6 +124,7 @@ impl Model {
 
     /// The same model for another tenant.
     pub(crate) fn seen_by(&self, tenant: &Arc<Identity>) -> Self {
+        self.shared.engine.expect(&tenant.inner);
         Self { tenant: Arc::clone(tenant), ..self.clone() }
     }
 

@@ -29,6 +29,11 @@ impl Program {
         self.inner.info()
     }
 
+    /// A tenant may run it from now on.
+    pub(crate) fn expect(&self, tenant: &Arc<realm_engine::Tenant>) {
+        self.sandbox.expect(tenant);
+    }
+
     pub(crate) fn run(
         &self,
         model: Arc<realm_sandbox::Model>,

@@ -104,6 +104,9 @@ impl Tenant {
     /// From now on this program answers the tenant's requests; with `None` Realm generates as for everybody. What runs goes on
     /// with the program it started with: nothing is lost and nothing waits.
     pub fn set_program(&self, program: Option<&Program>) {
+        if let Some(program) = program {
+            program.expect(&self.identity.inner);
+        }
         let program = program.map(|program| (program.clone(), self.identity.charge_code(program)));
         *self.identity.program.write().unwrap_or_else(PoisonError::into_inner) = program;
     }
@@ -116,6 +119,7 @@ impl Tenant {
     /// Gives the tenant a program that its other programs may run by this name (`capabilities.run-program`), or another one
     /// for the name.
     pub fn add_program(&self, name: impl Into<String>, program: &Program) {
+        program.expect(&self.identity.inner);
         let charge = self.identity.charge_code(program);
         self.identity.programs.set_charged(name, program.inner.clone(), Some(charge));
     }

@@ -5,11 +5,15 @@
 //! here, in one pass over the bytes.
 
 use wasmparser::{
-    ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind, ComponentTypeRef,
-    Encoding, Instance, Parser, Payload,
+    CanonicalFunction, ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind,
+    ComponentTypeRef, Encoding, Instance, Parser, Payload,
 };
 
 use crate::{Error, ErrorKind};
+
+/// Core instances of a component whose own number can't be told, since the compiler adds some for calls between components: as
+/// many as one may have.
+const UNKNOWN: u64 = 64;
 
 /// Instances at most, nested ones and those of core modules counted. Programs made from Python have two dozen.
 const MOST: u64 = 1000;
@@ -19,16 +23,23 @@ const MOST: u64 = 1000;
 struct Level {
     /// Instances that one instance of it makes.
     makes: u64,
+    /// Core instances among them.
+    cores: u64,
     /// What an instance of each of its components makes.
-    components: Vec<u64>,
+    components: Vec<(u64, u64)>,
+    /// It gives functions to others, or has some of its own.
+    lifts: bool,
+    /// It takes functions that may be another component's.
+    adapts: bool,
 }
 
-/// Counts the instances that a component makes.
+/// Counts the instances that a component makes; returns how many core instances there are of them at most.
 ///
 /// # Errors
 /// `InvalidProgram` for too many, for components as arguments of components, whose number can't be told, and for bytes
 /// that are none.
-pub(crate) fn check(component: &[u8]) -> Result<(), Error> {
+pub(crate) fn check(component: &[u8]) -> Result<u64, Error> {
+    let mut cores = 0;
     let invalid = |why: String| Error::new(ErrorKind::InvalidProgram, why);
     let malformed =
         |error: wasmparser::BinaryReaderError| invalid(format!("no WebAssembly that Realm can run: {error}"));
@@ -54,8 +65,12 @@ pub(crate) fn check(component: &[u8]) -> Result<(), Error> {
                         ended.makes
                     )));
                 }
-                if let Some(outer) = levels.last_mut() {
-                    outer.components.push(ended.makes);
+                match levels.last_mut() {
+                    Some(outer) => {
+                        outer.components.push((ended.makes, ended.cores));
+                        outer.adapts |= ended.adapts || ended.lifts;
+                    }
+                    None => cores = if ended.adapts { UNKNOWN } else { ended.cores },
                 }
             }
             continue;
@@ -66,7 +81,7 @@ pub(crate) fn check(component: &[u8]) -> Result<(), Error> {
             })?;
         }
     }
-    Ok(())
+    Ok(cores)
 }
 
 /// Counts what one section makes; `Err(())` where that can't be told.
@@ -79,19 +94,22 @@ fn count(
         let level = levels.get(depth.checked_sub(1 + count as usize)?)?;
         level.components.get(index as usize).copied()
     };
-    let mut makes = 0u64;
+    let (mut makes, mut cores) = (0u64, 0u64);
+    let (mut lifts, mut adapts) = (false, false);
     match payload {
         Payload::InstanceSection(instances) => {
             for instance in instances {
-                makes = makes.saturating_add(u64::from(matches!(instance?, Instance::Instantiate { .. })));
+                cores = cores.saturating_add(u64::from(matches!(instance?, Instance::Instantiate { .. })));
             }
+            makes = cores;
         }
         Payload::ComponentInstanceSection(instances) => {
             for instance in instances {
                 if let ComponentInstance::Instantiate { component_index, args } = instance? {
                     // One that is not there the compiler refuses.
-                    let inner = outer(levels, 0, component_index).unwrap_or(0);
-                    makes = makes.saturating_add(inner.saturating_add(1));
+                    let inner = outer(levels, 0, component_index).unwrap_or_default();
+                    makes = makes.saturating_add(inner.0.saturating_add(1));
+                    cores = cores.saturating_add(inner.1);
                     if args.iter().any(|arg| arg.kind == ComponentExternalKind::Component) {
                         return Ok(Err(()));
                     }
@@ -102,11 +120,23 @@ fn count(
             for alias in aliases {
                 match alias? {
                     ComponentAlias::Outer { kind: ComponentOuterAliasKind::Component, count, index } => {
-                        let aliased = outer(levels, count, index).unwrap_or(0);
+                        let aliased = outer(levels, count, index).unwrap_or_default();
                         levels[depth - 1].components.push(aliased);
                     }
                     ComponentAlias::InstanceExport { kind: ComponentExternalKind::Component, .. } => {
                         return Ok(Err(()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Payload::ComponentCanonicalSection(functions) => {
+            for function in functions {
+                match function? {
+                    CanonicalFunction::Lift { .. } => lifts = true,
+                    // What is lowered before anything is lifted is imported, if it is the outermost component that does so.
+                    CanonicalFunction::Lower { .. } => {
+                        adapts |= lifts || depth > 1 || levels.last().is_some_and(|level| level.lifts);
                     }
                     _ => {}
                 }
@@ -130,6 +160,9 @@ fn count(
     }
     if let Some(level) = levels.last_mut() {
         level.makes = level.makes.saturating_add(makes);
+        level.cores = level.cores.saturating_add(cores);
+        level.lifts |= lifts;
+        level.adapts |= adapts;
     }
     Ok(Ok(()))
 }

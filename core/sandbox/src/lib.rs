@@ -38,6 +38,7 @@ mod raw;
 mod reader;
 mod run;
 mod sandbox;
+mod seats;
 mod state;
 mod store;
 mod thread_time;

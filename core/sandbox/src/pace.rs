@@ -1,7 +1,7 @@
 //! How a tenant's programs have thought lately, over all its runs: a new request is no clean slate.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Thinking that may hold a step up.
@@ -28,7 +28,6 @@ pub(crate) struct Pace {
     next: AtomicU32,
     /// What was computed beyond the tenant's part, as of then.
     debt: Mutex<Option<(Duration, Instant)>>,
-    instances: AtomicUsize,
 }
 
 impl Pace {
@@ -67,23 +66,6 @@ impl Pace {
     pub(crate) fn is_greedy(&self) -> bool {
         let debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
         debt.is_some_and(|(debt, then)| debt.saturating_sub(then.elapsed() / SHARE) > BURST)
-    }
-
-    /// Room for one more instance of `most`, until the place is dropped.
-    pub(crate) fn enter(self: &Arc<Self>, most: usize) -> Option<Entered> {
-        let more = |count: usize| (count < most).then_some(count + 1);
-        let entered = self.instances.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        entered.is_ok().then(|| Entered(Arc::clone(self)))
-    }
-}
-
-/// An instance's place among its tenant's.
-#[derive(Debug)]
-pub(crate) struct Entered(Arc<Pace>);
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.0.instances.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -15,7 +15,8 @@ use crate::bindings::policy::TenantPolicyPre;
 use crate::cache::Source;
 use crate::componentize;
 use crate::pace::Pace;
-use crate::sandbox::Core;
+use crate::sandbox::{Core, MEMORIES, MODULES, TABLES};
+use crate::seats::Needs;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
@@ -28,6 +29,8 @@ pub struct Program(pub(crate) Arc<Compiled>);
 
 pub(crate) struct Compiled {
     pub(crate) kind: Kind,
+    /// What a run takes of what tenants share.
+    pub(crate) needs: Needs,
     info: ProgramInfo,
     /// Bytes of memory that the compiled code takes.
     code: usize,
@@ -98,7 +101,7 @@ impl Program {
             None
         };
         let bytes = encoded.as_deref().unwrap_or(wasm);
-        crate::bomb::check(bytes)?;
+        let cores = crate::bomb::check(bytes)?;
         let component = component(core, owner, bytes)?;
         let kind_of = component.component_type();
         let engine = &core.engine;
@@ -126,8 +129,13 @@ impl Program {
         let kind =
             kind.map_err(|error| invalid(&format!("the program was made for another contract: {error:#}")))?;
         let info = ProgramInfo { contract, imports, exports, bytes: wasm.len() };
+        let cores = u32::try_from(cores).unwrap_or(MODULES).min(MODULES);
+        let needs = match component.resources_required() {
+            Some(needs) => Needs([1, cores, needs.num_memories, needs.num_tables]),
+            None => Needs([1, MODULES, MEMORIES, TABLES]),
+        };
         let code = component.image_range();
-        Ok(Self(Arc::new(Compiled { kind, info, code: code.end as usize - code.start as usize })))
+        Ok(Self(Arc::new(Compiled { kind, needs, info, code: code.end as usize - code.start as usize })))
     }
 
     fn of_module(core: &Core, owner: Option<&str>, wasm: &[u8]) -> Result<Self, Error> {
@@ -143,8 +151,10 @@ impl Program {
             bytes: wasm.len(),
         };
         let kind = Kind::Raw(core.raw.link(&module)?);
+        let needs = module.resources_required();
+        let needs = Needs([1, 1, needs.num_memories, needs.num_tables]);
         let code = module.image_range();
-        Ok(Self(Arc::new(Compiled { kind, info, code: code.end as usize - code.start as usize })))
+        Ok(Self(Arc::new(Compiled { kind, needs, info, code: code.end as usize - code.start as usize })))
     }
 
     /// What it is.

@@ -17,6 +17,7 @@ use crate::model::{Model, Request, json_memory};
 use crate::program::{Kind, Program, Programs};
 use crate::reader::{Chunks, Reader};
 use crate::sandbox::{FOREVER, Sandbox};
+use crate::seats::Seat;
 use crate::state::{Context, Sink, State};
 use crate::{Error, ErrorKind};
 use crate::{policy, raw};
@@ -68,6 +69,7 @@ impl Sandbox {
         let ledger = job.tenant.memory().clone();
         let charge = ledger.charge(MemoryKind::Requests, RUN_BYTES + job.request.memory())?;
         let mut place = job.tenant.enter()?;
+        self.expect(&job.tenant);
         let (send, chunks) = realm_handover::channel(CHANNEL);
         let budget = Budget::new(limits.program, Arc::clone(&job.programs.pace), ledger.clone());
         // Dropped with the run, if it is given up.
@@ -82,6 +84,20 @@ impl Sandbox {
             let tenant = Arc::clone(&job.tenant);
             let answered = tokio::time::timeout(timeout, async {
                 place.started().await;
+                let (id, needs) = (job.tenant.id(), job.program.0.needs);
+                let seat = match core.seats.try_take(id, needs) {
+                    Some(seat) => seat,
+                    None if core.seats.could_hold(needs) => {
+                        if job.tenant.limits().max_concurrent.is_none() {
+                            // Without a bound on those that run there is one on those that wait.
+                            place.wait();
+                        }
+                        let seat = core.seats.take(id, needs).await.ok_or_else(no_room)?;
+                        place.started().await;
+                        seat
+                    }
+                    None => return Err(no_room()),
+                };
                 lock(&counts).started();
                 let context = Arc::new(Context {
                     core,
@@ -96,7 +112,7 @@ impl Sandbox {
                     submitted,
                     started: Instant::now(),
                 });
-                answer(context, &job.program, Sink::Reader(reader.clone())).await
+                answer(context, &job.program, Sink::Reader(reader.clone()), seat).await
             })
             .await;
             let end = match &answered {
@@ -140,24 +156,30 @@ pub(crate) async fn nested(
     context.request.input = input;
     // Boxed, since it may come to run itself.
     let sink = Sink::Caller { text: String::new(), depth, charge: carried };
-    let (_, mut state) = Box::pin(answer(Arc::new(context), program, sink)).await?;
+    // It can't wait for room: what its caller has might be all there is.
+    let seat = context.core.seats.try_take_more(context.tenant.id(), program.0.needs);
+    let seat = seat.ok_or_else(|| {
+        Error::limit("as many of the tenant's programs run as there is room for; one more was to be called")
+    })?;
+    let (_, mut state) = Box::pin(answer(Arc::new(context), program, sink, seat)).await?;
     match &mut state.sink {
         Sink::Caller { text, .. } => Ok(std::mem::take(text)),
         Sink::Reader(_) => Err(Error::new(ErrorKind::Internal, "a nested program's text went elsewhere")),
     }
 }
 
-/// One instance, one request.
+/// There never is as much as a program needs.
+fn no_room() -> Error {
+    Error::limit("the program has more core modules, memories or tables than there is room for")
+}
+
+/// One instance, one request. The instance is gone before its seat is free.
 async fn answer(
     context: Arc<Context>,
     program: &Program,
     sink: Sink,
+    _seat: Seat,
 ) -> Result<(FinishReason, State), Error> {
-    let most = context.core.per_tenant;
-    let entered = context.budget.pace.enter(most);
-    let _entered = entered.ok_or_else(|| {
-        Error::limit(format!("{most} instances of the tenant's programs run, as many as may at once"))
-    })?;
     let engine = &context.core.engine;
     let held = context.budget.ledger.charge(MemoryKind::Programs, INSTANCE_BYTES)?;
     let mut store = Store::new(engine, State::new(Arc::clone(&context), sink, held));

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::compiler::Compiler;
 use crate::executor::Executor;
 use crate::program::Program;
+use crate::seats::{Needs, Seats};
 use crate::state::State;
 use crate::{Error, ErrorKind, raw, wasi};
 
@@ -47,8 +48,8 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     pub(crate) cache: Option<Cache>,
     pub(crate) compiler: Compiler,
-    /// Instances that one tenant has at most, so that nobody takes them all.
-    pub(crate) per_tenant: usize,
+    /// What instances are made from.
+    pub(crate) seats: Arc<Seats>,
     /// Timers and sockets; `None` only while this is dropped.
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -61,9 +62,9 @@ const STACK: usize = 512 << 10;
 const HOST_STACK: usize = 2 << 20;
 
 /// Core modules, memories and tables of one component at most: those made from Python have a dozen.
-const MODULES: u32 = 64;
-const MEMORIES: u32 = 4;
-const TABLES: u32 = 16;
+pub(crate) const MODULES: u32 = 64;
+pub(crate) const MEMORIES: u32 = 4;
+pub(crate) const TABLES: u32 = 16;
 
 impl Sandbox {
     /// Reserves the pool of instances and starts threads.
@@ -75,7 +76,7 @@ impl Sandbox {
             Error::new(ErrorKind::Internal, format!("the sandbox: {error:#}"))
         };
         let (engine, instances) = engine(config.max_instances).map_err(|error| internal(&error))?;
-        let per_tenant = (instances as usize).div_ceil(2);
+        let seats = Seats::new(Needs(pool(instances)));
         let mut linker = Linker::new(&engine);
         TenantProgram::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)
             .and_then(|()| wasi::add_to_linker(&mut linker))
@@ -103,9 +104,15 @@ impl Sandbox {
             clock,
             cache,
             compiler: Compiler::default(),
-            per_tenant,
+            seats,
             runtime: Some(runtime),
         })))
+    }
+
+    /// Has a part of what instances are made from ready for a tenant, from now on until it is dropped; parts are by the tenants'
+    /// weights. A tenant's first run does the same; told before, the sandbox has room for it from the start.
+    pub fn expect(&self, tenant: &Arc<realm_engine::Tenant>) {
+        self.0.seats.expect(tenant);
     }
 
     /// Compiles a component, or a core module from which one can be made. Takes from milliseconds to seconds, unless it was
@@ -151,13 +158,19 @@ fn engine(instances: u32) -> wasmtime::Result<(Engine, u32)> {
     }
 }
 
+/// How many runs, core instances, memories and tables there is room for.
+fn pool(instances: u32) -> [u32; 4] {
+    [instances, instances.saturating_mul(4), instances, instances.saturating_mul(4)]
+}
+
 fn settings(instances: u32) -> Config {
+    let [runs, cores, memories, tables] = pool(instances);
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(4))
-        .total_memories(instances)
-        .total_tables(instances.saturating_mul(4))
-        .total_stacks(instances)
+    pool.total_component_instances(runs)
+        .total_core_instances(cores)
+        .total_memories(memories)
+        .total_tables(tables)
+        .total_stacks(runs)
         .max_core_instances_per_component(MODULES)
         .max_memories_per_component(MEMORIES)
         .max_tables_per_component(TABLES)

@@ -7,13 +7,17 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use llguidance::api::StopReason;
 use llguidance::{ParserFactory, TokenParser, panic_utils};
 
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
 use super::Grammar;
 use crate::Error;
+use crate::members::Members;
 
 /// States of one grammar's lexer at most.
 pub(super) const MAX_LEXER_STATES: usize = 32_768;
 
-/// Grammars that are kept at most, and bytes of their lexers.
+/// Grammars that are kept for each tenant at most, and bytes of their lexers for all tenants together: each has its part.
 const MAX_GRAMMARS: usize = 64;
 const MAX_BYTES: usize = 256 << 20;
 
@@ -21,33 +25,46 @@ const MAX_BYTES: usize = 256 << 20;
 /// limits on sources took 100 MiB of it. Memory that is not touched is not there.
 const STACK: usize = 256 << 20;
 
-/// The latest grammars, the one used last at the back.
+/// The latest grammars of each owner, the one used last at the back.
+///
+/// Owners share nothing here, not even what was compiled from the same source: the lexer's states are built as they are met, so
+/// that whoever came second would find out how far the first one went.
 #[derive(Default)]
 pub(super) struct Cache {
-    entries: VecDeque<Arc<Entry>>,
+    by_owner: HashMap<u64, VecDeque<Arc<Entry>>, FxBuildHasher>,
+    /// The change of members that owners were last compared with.
+    seen: u64,
 }
 
 impl Cache {
-    /// The entry of a grammar, compiled or not.
-    pub(super) fn entry(&mut self, owner: u64, source: String) -> Arc<Entry> {
-        let found = self.entries.iter().position(|e| e.owner == owner && e.source == source);
-        let entry = found.and_then(|at| self.entries.remove(at)).filter(|entry| !entry.is_worn());
-        let entry = entry.unwrap_or_else(|| Arc::new(Entry { owner, source, compiled: OnceLock::new() }));
-        let mut bytes = 0;
-        let kept = self.entries.iter().rev().take(MAX_GRAMMARS - 1).take_while(|entry| {
+    /// Forgets the grammars of owners who are gone.
+    pub(super) fn divide(&mut self, members: &Members) {
+        if let Some(there) = members.news(&mut self.seen) {
+            let there: HashMap<u64, f64, FxBuildHasher> = there.into_iter().collect();
+            self.by_owner.retain(|owner, _| there.contains_key(owner));
+        }
+    }
+
+    /// The entry of a grammar, compiled or not, for an owner with this part of the memory.
+    pub(super) fn entry(&mut self, owner: u64, source: String, part: f64) -> Arc<Entry> {
+        let entries = self.by_owner.entry(owner).or_default();
+        let found = entries.iter().position(|e| e.source == source);
+        let entry = found.and_then(|at| entries.remove(at)).filter(|entry| !entry.is_worn());
+        let entry = entry.unwrap_or_else(|| Arc::new(Entry::new(source)));
+        let (mut bytes, most) = (0, (MAX_BYTES as f64 * part) as usize);
+        let kept = entries.iter().rev().take(MAX_GRAMMARS - 1).take_while(|entry| {
             bytes += entry.bytes();
-            bytes <= MAX_BYTES
+            bytes <= most
         });
         let kept = kept.count();
-        self.entries.drain(..self.entries.len() - kept);
-        self.entries.push_back(Arc::clone(&entry));
+        entries.drain(..entries.len() - kept);
+        entries.push_back(Arc::clone(&entry));
         entry
     }
 }
 
 /// A grammar. Whoever comes first compiles it, and those who want the same one wait.
 pub(super) struct Entry {
-    owner: u64,
     source: String,
     /// A parser at the start of the grammar. Its clones share its lexer, whose states are built as they are met:
     /// the next generation finds them there.
@@ -55,6 +72,10 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    fn new(source: String) -> Self {
+        Self { source, compiled: OnceLock::new() }
+    }
+
     /// A parser at the start of the grammar.
     pub(super) fn parser(&self, factory: &ParserFactory, grammar: &Grammar) -> Result<TokenParser, Error> {
         let compiled = self.compiled.get_or_init(|| Ok(Mutex::new(compile(factory, grammar)?)));
@@ -146,5 +167,51 @@ fn shorten(line: &str) -> String {
             format!("{} […] {}", &line[..head], &line[tail..])
         }
         _ => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leak;
+
+    /// Asks for a grammar; says whether it was there. Instead of compiling it, notes that it was.
+    fn uses(cache: &mut Cache, owner: u64, source: String, part: f64) -> bool {
+        let entry = cache.entry(owner, source, part);
+        let there = entry.compiled.get().is_some();
+        entry.compiled.get_or_init(|| Err(Error::Stopped));
+        there
+    }
+
+    /// A tenant that fills the cache with grammars of its own and looks which are left finds out nothing about how many another
+    /// one used: it could tell in nine of ten rounds.
+    #[test]
+    fn how_many_grammars_others_use_does_not_show() {
+        let (mut cache, mut random) = (Cache::default(), leak::random(3));
+        let (probe, other) = (1, 2);
+        let seen = (0..leak::rounds()).map(|round| {
+            let own = |i: usize| format!("round {round} grammar {i}");
+            (0..MAX_GRAMMARS).for_each(|i| _ = uses(&mut cache, probe, own(i), 0.5));
+            let secret = random(9);
+            (0..secret).for_each(|i| _ = uses(&mut cache, other, format!("secret {round} {i}"), 0.5));
+            // The newest first: the oldest are those that would be gone.
+            let left = (0..MAX_GRAMMARS).rev().take_while(|&i| uses(&mut cache, probe, own(i), 0.5)).count();
+            (secret, left)
+        });
+        leak::assert_tells_nothing(&seen.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_owner_keeps_what_its_part_holds_and_nothing_of_owners_who_are_gone_stays() {
+        let mut cache = Cache::default();
+        let large = |i: usize| format!("{i}{}", " ".repeat(1 << 20));
+        let held = |cache: &mut Cache, part: f64| {
+            (0..40).for_each(|i| _ = uses(cache, 1, large(i), part));
+            cache.by_owner[&1].len()
+        };
+        assert_eq!(held(&mut cache, 0.1), 26, "25 MiB, and the one that was asked for");
+        assert_eq!(held(&mut cache, 1.0), 40);
+        cache.divide(&Members::default());
+        assert!(cache.by_owner.is_empty());
     }
 }

@@ -26,6 +26,7 @@ use llguidance::ParserFactory;
 use realm_tokenizer::Tokenizer;
 
 use crate::Error;
+use crate::members::Members;
 use cache::Cache;
 pub use grammar::Grammar;
 pub use matching::Guide;
@@ -39,17 +40,20 @@ pub(crate) struct Guides {
     tokenizer: Arc<Tokenizer>,
     factory: OnceLock<Result<ParserFactory, Error>>,
     cache: Mutex<Cache>,
+    members: Arc<Members>,
     pool: Arc<MaskPool>,
 }
 
 impl Guides {
     /// Costs nothing until the first grammar comes.
-    pub(crate) fn new(tokenizer: Arc<Tokenizer>) -> Self {
-        Self { tokenizer, factory: OnceLock::new(), cache: Mutex::default(), pool: Arc::default() }
+    pub(crate) fn new(tokenizer: Arc<Tokenizer>, members: Arc<Members>) -> Self {
+        let (factory, cache, pool) = (OnceLock::new(), Mutex::default(), Arc::default());
+        Self { tokenizer, factory, cache, members, pool }
     }
 
-    /// A guide at the start of `grammar`. Compiles it on the caller's time, unless it is among those compiled
-    /// lately for the same `owner`: whether another owner used a grammar must not show in the time this takes.
+    /// A guide at the start of `grammar`. Compiles it on the caller's time, unless it is among those compiled lately for the same
+    /// `owner`. How many of those are kept depends on the owner's part alone: what grammars others use, and how many, does not
+    /// show in the time this takes. Once for each model somebody waits for tables of the vocabulary.
     ///
     /// # Errors
     /// `InvalidArgument` with llguidance's complaint about the grammar, `LimitExceeded` for one that is too large.
@@ -57,7 +61,11 @@ impl Guides {
         let source = grammar.source()?;
         let factory = self.factory.get_or_init(|| environment::factory(&self.tokenizer));
         let factory = factory.as_ref().map_err(Error::clone)?;
-        let entry = self.cache.lock().unwrap_or_else(PoisonError::into_inner).entry(owner, source);
+        let entry = {
+            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            cache.divide(&self.members);
+            cache.entry(owner, source, self.members.part(owner))
+        };
         let parser = entry.parser(factory, grammar)?;
         Ok(Guide::new(parser, self.tokenizer.vocabulary_len(), Arc::clone(&self.pool)))
     }

@@ -15,7 +15,7 @@ const MODELS: [&str; 3] = ["smollm2-135m", "qwen2.5-coder-0.5b", "gemma3-270m"];
 fn guides(model: &str) -> Guides {
     let path = Hub::new().unwrap().resolve(&Reference::parse(model).unwrap(), &mut ()).unwrap();
     let gguf = Gguf::open(path).unwrap();
-    Guides::new(Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap()))
+    Guides::new(Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap()), Arc::default())
 }
 
 fn allowed(mask: &TokenMask) -> Vec<u32> {
@@ -273,7 +273,7 @@ fn the_deepest_grammars_do_not_overflow_the_stack() {
 fn a_grammar_is_compiled_once_for_each_owner_and_old_ones_go() {
     let guides = guides("smollm2-135m");
     let entry =
-        |owner, grammar: &Grammar| guides.cache.lock().unwrap().entry(owner, grammar.source().unwrap());
+        |owner, grammar: &Grammar| guides.cache.lock().unwrap().entry(owner, grammar.source().unwrap(), 1.0);
     let numbered = |i: usize| Grammar::Regex(format!("a{i}"));
     let first = entry(1, &numbered(0));
     assert!(Arc::ptr_eq(&first, &entry(1, &numbered(0))));

@@ -1,23 +1,27 @@
 //! The KV cache's pages: who holds which, and what is known from earlier requests.
 //!
-//! - [`pool`]: reference counts and the free list.
+//! - [`pool`]: reference counts, the free list, and whose each page is.
+//! - [`parts`]: how many pages are whose.
 //! - [`prefix`]: a radix tree over whole pages of tokens, so that a prompt's beginning is computed once.
 //! - [`tables`]: the page tables of one sequence.
 //!
 //! [`KvCache`] puts them together. It decides about pages only; their contents are the backend's.
 
+mod parts;
 mod pool;
 mod prefix;
 mod tables;
 
 use realm_compute::{CacheLayout, NO_PAGE, PAGE_TOKENS};
 
+use parts::Parts;
+pub(crate) use pool::Owner;
 use pool::PagePool;
-use prefix::PrefixTree;
 pub(crate) use prefix::Scope;
+use prefix::{NodeId, PrefixTree, ROOT};
 pub(crate) use tables::PageTables;
 
-/// There are not enough pages, even if everything that nobody uses were forgotten.
+/// There are not enough pages, even if the tenant forgets what is beyond its part.
 #[derive(Debug, PartialEq)]
 pub(crate) struct OutOfPages;
 
@@ -29,13 +33,24 @@ pub(crate) struct KvCache {
     layout: CacheLayout,
     pool: PagePool,
     tree: PrefixTree,
+    parts: Parts,
     /// Whether computed pages are remembered for later requests.
     remember: bool,
 }
 
 impl KvCache {
     pub(crate) fn new(layout: CacheLayout, pages: usize, remember: bool) -> Self {
-        Self { pool: PagePool::new(pages), tree: PrefixTree::new(&layout, pages), layout, remember }
+        let (pool, tree) = (PagePool::new(pages), PrefixTree::new(&layout, pages));
+        Self { pool, tree, parts: Parts::new(pages), layout, remember }
+    }
+
+    /// Divides the pages among tenants by their weights. With `shares`, some of them mark prefixes as shared. A sequence of
+    /// `longest` pages is to have room beside what others remember.
+    pub(crate) fn divide(&mut self, weights: &[(u64, f64)], shares: bool, longest: usize) {
+        self.parts.divide(self.pool.total(), longest, weights, shares);
+        for owner in self.tree.owners() {
+            self.forget_beyond(owner, 0);
+        }
     }
 
     /// Pages that hold nothing.
@@ -43,7 +58,7 @@ impl KvCache {
         self.pool.free()
     }
 
-    /// Pages that can be had: those that hold nothing, and those that are only remembered.
+    /// Pages that no sequence holds: those that hold nothing, and those that are only remembered.
     pub(crate) fn available(&self) -> usize {
         self.pool.free() + self.tree.idle_pages()
     }
@@ -51,6 +66,41 @@ impl KvCache {
     /// Pages that are only remembered.
     pub(crate) fn remembered(&self) -> usize {
         self.tree.idle_pages()
+    }
+
+    /// Pages that the sequences of owners that `wanted` names hold, and those that are remembered for them.
+    pub(crate) fn pages_of_all(&self, wanted: impl Fn(Owner) -> bool) -> usize {
+        self.pool.owners().filter(|&(owner, _)| wanted(owner)).map(|(_, pages)| pages).sum()
+    }
+
+    /// Whether an owner with `more` pages would have more than its part.
+    pub(crate) fn is_beyond(&self, owner: Owner, more: usize) -> bool {
+        self.pool.of(owner) + more > self.parts.of(owner)
+    }
+
+    /// Whether there are so many more pages for each of these owners, none of whom is named twice. Nobody forgets anything for
+    /// another one.
+    pub(crate) fn has_room(&self, wanted: impl IntoIterator<Item = (Owner, usize)>) -> bool {
+        let mut free = self.pool.free() as isize;
+        for (owner, pages) in wanted {
+            let beyond = (self.pool.of(owner) + pages).saturating_sub(self.parts.of(owner));
+            free += beyond.min(self.tree.idle_pages_of(owner)) as isize - pages as isize;
+        }
+        free >= 0
+    }
+
+    /// Has an owner forget what it would have beyond its part with `more` pages.
+    fn forget_beyond(&mut self, owner: Owner, more: usize) {
+        while self.is_beyond(owner, more) && self.tree.forget_oldest(&mut self.pool, owner) {}
+    }
+
+    /// Has everybody but one owner forget everything; says whether that made room.
+    pub(crate) fn forget_others(&mut self, owner: Owner) -> bool {
+        let before = self.pool.free();
+        for other in self.tree.owners().into_iter().filter(|&other| other != owner) {
+            while self.tree.forget_oldest(&mut self.pool, other) {}
+        }
+        self.pool.free() > before
     }
 
     /// All pages.
@@ -82,7 +132,9 @@ impl KvCache {
         let mut nodes = Vec::new();
         let mut node = seq.node;
         for (i, page) in tokens[..most.min(tokens.len())].chunks_exact(PAGE_TOKENS).enumerate().skip(first) {
-            match self.tree.child(node, scope((i + 1) * PAGE_TOKENS), page) {
+            let scope = self.scope_after(node, scope((i + 1) * PAGE_TOKENS), seq.tenant);
+            let found = self.tree.child(node, scope, page);
+            match found.or_else(|| self.tree.child(node, scope.kept_back(seq.tenant), page)) {
                 Some(child) => node = child,
                 None => break,
             }
@@ -141,7 +193,8 @@ impl KvCache {
         tokens: usize,
         copies: &mut Vec<Copy>,
     ) -> Result<(), OutOfPages> {
-        if self.missing(seq, cached, tokens) > self.available() {
+        let owner = Some(seq.tenant);
+        if !self.has_room([(owner, self.missing(seq, cached, tokens))]) {
             return Err(OutOfPages);
         }
         let (first, end) = (cached / PAGE_TOKENS, tokens.div_ceil(PAGE_TOKENS));
@@ -151,7 +204,7 @@ impl KvCache {
                 if page == NO_PAGE || !self.pool.is_shared(page) {
                     continue;
                 }
-                let own = self.take()?;
+                let own = self.take(owner)?;
                 if i * PAGE_TOKENS < cached {
                     copies.push((page, own));
                 }
@@ -159,7 +212,7 @@ impl KvCache {
                 seq.tables[group][i] = own;
             }
             while seq.tables[group].len() < end {
-                let own = self.take()?;
+                let own = self.take(owner)?;
                 seq.tables[group].push(own);
             }
         }
@@ -168,15 +221,22 @@ impl KvCache {
         Ok(())
     }
 
-    fn take(&mut self) -> Result<u32, OutOfPages> {
-        loop {
-            if let Some(page) = self.pool.take() {
-                return Ok(page);
-            }
-            if !self.tree.forget_oldest(&mut self.pool) {
-                return Err(OutOfPages);
-            }
-        }
+    fn take(&mut self, owner: Owner) -> Result<u32, OutOfPages> {
+        self.forget_beyond(owner, 1);
+        self.pool.take(owner).ok_or(OutOfPages)
+    }
+
+    /// Where a page after `node` is remembered: after what is a tenant's own there is nothing shared.
+    fn scope_after(&self, node: NodeId, scope: Scope, tenant: u64) -> Scope {
+        let private = node != ROOT && self.tree.owner(node).is_some();
+        if private && scope.tenant.is_none() { scope.kept_back(tenant) } else { scope }
+    }
+
+    /// Whether one more page of every group may be shared, perhaps after others were forgotten.
+    fn may_share(&mut self) -> bool {
+        let groups = self.layout.groups();
+        self.forget_beyond(None, groups);
+        !self.is_beyond(None, groups)
     }
 
     /// Remembers the whole pages among the first `cached` tokens. The page that ends at token `e` belongs to
@@ -195,7 +255,12 @@ impl KvCache {
         while seq.published < whole {
             let i = seq.published;
             let tokens = &tokens[i * PAGE_TOKENS..(i + 1) * PAGE_TOKENS];
-            let node = self.tree.child_or_new(seq.node, scope((i + 1) * PAGE_TOKENS), tokens);
+            let mut scope = self.scope_after(seq.node, scope((i + 1) * PAGE_TOKENS), seq.tenant);
+            let is_new = self.tree.child(seq.node, scope, tokens).is_none();
+            if scope.tenant.is_none() && is_new && !self.may_share() {
+                scope = scope.kept_back(seq.tenant);
+            }
+            let node = self.tree.child_or_new(seq.node, scope, tokens);
             for group in 0..self.layout.groups() {
                 let own = seq.tables[group][i];
                 if own == NO_PAGE {
@@ -214,6 +279,13 @@ impl KvCache {
             self.tree.touch(node);
             (seq.node, seq.published) = (node, i + 1);
         }
+        self.settle(seq);
+    }
+
+    /// After pages of a sequence changed hands: what is beyond its owners' parts is forgotten.
+    fn settle(&mut self, seq: &PageTables) {
+        self.forget_beyond(Some(seq.tenant), 0);
+        self.forget_beyond(None, 0);
     }
 
     /// Gives back the pages that no later row sees.
@@ -228,6 +300,7 @@ impl KvCache {
                 seq.slid[group] += 1;
             }
         }
+        self.settle(seq);
     }
 
     /// The first page of a group that a sequence holds when its next row is at `position`: the first one that the row
@@ -249,6 +322,7 @@ impl KvCache {
             seq.tables[group][held].iter().all(|&page| page != NO_PAGE)
         });
         if complete {
+            self.settle(seq);
             return cached;
         }
         self.release(seq);
@@ -266,6 +340,7 @@ impl KvCache {
     /// Takes all pages from a sequence. What was published stays remembered.
     pub(crate) fn release(&mut self, seq: &mut PageTables) {
         seq.truncate(&mut self.pool, &mut self.tree, 0);
+        self.settle(seq);
     }
 
     /// Gives an empty sequence pages for what was saved of another one: `present` says which, for one group after the
@@ -274,13 +349,14 @@ impl KvCache {
     /// # Errors
     /// There are too few pages; then nothing has changed.
     pub(crate) fn restore(&mut self, seq: &mut PageTables, present: &[bool]) -> Result<(), OutOfPages> {
-        if present.iter().filter(|&&p| p).count() > self.available() {
+        let owner = Some(seq.tenant);
+        if !self.has_room([(owner, present.iter().filter(|&&p| p).count())]) {
             return Err(OutOfPages);
         }
         let len = present.len() / self.layout.groups();
         for (group, present) in present.chunks_exact(len.max(1)).enumerate() {
             for &present in present {
-                let page = if present { self.take()? } else { NO_PAGE };
+                let page = if present { self.take(owner)? } else { NO_PAGE };
                 seq.tables[group].push(page);
             }
             seq.slid[group] = present.iter().take_while(|&&p| !p).count();

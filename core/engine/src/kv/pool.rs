@@ -1,15 +1,26 @@
-//! Reference counts and the free list.
+//! Reference counts, the free list, and whose each page is.
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+/// Whose a page is: a tenant's or, if it holds a prefix that tenants marked as shared, everybody's.
+pub(crate) type Owner = Option<u64>;
 
 /// The pages of one cache.
 pub(super) struct PagePool {
     free: Vec<u32>,
     /// Sequences that have the page in a table, and 1 if the prefix tree has it.
     refs: Vec<u32>,
+    /// Of pages that are held.
+    owner: Vec<Owner>,
+    /// Pages of every owner that has some.
+    counts: HashMap<Owner, usize, FxBuildHasher>,
 }
 
 impl PagePool {
     pub(super) fn new(total: usize) -> Self {
-        Self { free: (0..total as u32).rev().collect(), refs: vec![0; total] }
+        let free = (0..total as u32).rev().collect();
+        Self { free, refs: vec![0; total], owner: vec![None; total], counts: HashMap::default() }
     }
 
     pub(super) fn total(&self) -> usize {
@@ -20,11 +31,41 @@ impl PagePool {
         self.free.len()
     }
 
-    /// A page that is held once.
-    pub(super) fn take(&mut self) -> Option<u32> {
+    /// A page of `owner`'s that is held once.
+    pub(super) fn take(&mut self, owner: Owner) -> Option<u32> {
         let page = self.free.pop()?;
         self.refs[page as usize] = 1;
+        self.owner[page as usize] = owner;
+        *self.counts.entry(owner).or_default() += 1;
         Some(page)
+    }
+
+    /// Pages of one owner, whoever holds them.
+    pub(super) fn of(&self, owner: Owner) -> usize {
+        self.counts.get(&owner).copied().unwrap_or(0)
+    }
+
+    /// All owners of pages, and how many each has.
+    pub(super) fn owners(&self) -> impl Iterator<Item = (Owner, usize)> {
+        self.counts.iter().map(|(&owner, &count)| (owner, count))
+    }
+
+    /// Makes a held page another owner's.
+    pub(super) fn give(&mut self, page: u32, owner: Owner) {
+        let before = std::mem::replace(&mut self.owner[page as usize], owner);
+        if before != owner {
+            self.uncount(before);
+            *self.counts.entry(owner).or_default() += 1;
+        }
+    }
+
+    fn uncount(&mut self, owner: Owner) {
+        if let Some(count) = self.counts.get_mut(&owner) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&owner);
+            }
+        }
     }
 
     /// Whether more than one holds it: then nobody may write to it.
@@ -45,10 +86,18 @@ impl PagePool {
         let refs = &mut self.refs[page as usize];
         debug_assert!(*refs > 0, "a page was given back twice");
         *refs -= 1;
-        if *refs == 0 {
+        let left = *refs;
+        if left == 0 {
             self.free.push(page);
+            self.uncount(self.owner[page as usize]);
         }
-        *refs
+        left
+    }
+
+    /// Whose a held page is.
+    #[cfg(test)]
+    pub(super) fn owner(&self, page: u32) -> Owner {
+        self.owner[page as usize]
     }
 
     #[cfg(test)]
@@ -63,5 +112,10 @@ impl PagePool {
         free.sort_unstable();
         let unheld: Vec<u32> = (0..refs.len() as u32).filter(|&p| refs[p as usize] == 0).collect();
         assert_eq!(free, unheld);
+        let mut counts = HashMap::default();
+        for page in (0..refs.len()).filter(|&page| refs[page] > 0) {
+            *counts.entry(self.owner[page]).or_default() += 1;
+        }
+        assert_eq!(counts, self.counts);
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! A node stands for a page of tokens after the path that leads to it, in a scope: a tenant's own, or the common one of
 //! prefixes that tenants marked as shared. It holds one page of the KV cache for every group of layers; a group with a
-//! window may have lost its own. A node whose pages nobody else holds is idle, and the idle node that was used longest
-//! ago is forgotten when a page is needed, leaves first. Pages of windows go on their own: a long sequence keeps a whole
-//! path busy and sees only the end of it.
+//! window may have lost its own. A node whose pages nobody else holds is idle. Every owner has a shelf of such nodes, and
+//! forgets from it the one that was used longest ago, leaves first: what an owner remembers depends on nobody else. Pages
+//! of windows go on their own: a long sequence keeps a whole path busy and sees only the end of it.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use realm_compute::{CacheLayout, NO_PAGE, PAGE_TOKENS};
 use rustc_hash::FxBuildHasher;
 
-use super::pool::PagePool;
+use super::pool::{Owner, PagePool};
 
 pub(super) type NodeId = u32;
 
@@ -24,9 +24,18 @@ const NO_NODE: NodeId = u32::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Scope {
     /// A tenant, or everybody who marks the prefix as shared.
-    pub(crate) tenant: Option<u64>,
+    pub(crate) tenant: Owner,
     /// The adapter that computed it and the bits of its scale: another one computes other keys and values.
     pub(crate) adapter: Option<(u32, u32)>,
+    /// It was to be shared, and there was no room for that.
+    pub(crate) kept_back: bool,
+}
+
+impl Scope {
+    /// Where the tenant remembers what there was no room to share.
+    pub(super) fn kept_back(self, tenant: u64) -> Self {
+        Self { tenant: Some(tenant), kept_back: true, ..self }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -39,6 +48,8 @@ struct Key {
 struct Node {
     key: Key,
     children: u32,
+    /// Those of the same owner: what is shared leads to what tenants have of their own.
+    kin: u32,
     /// One for each group.
     pages: Box<[u32]>,
     /// When it was last used.
@@ -49,41 +60,81 @@ pub(super) struct PrefixTree {
     nodes: Vec<Option<Node>>,
     unused: Vec<NodeId>,
     by_key: HashMap<Key, NodeId, FxBuildHasher>,
+    /// Every node but the root after its parent.
+    edges: BTreeSet<(NodeId, NodeId)>,
     /// Which node has a page.
-    owner: Vec<NodeId>,
+    node_of: Vec<NodeId>,
     /// Groups with a window.
     windowed: Box<[bool]>,
+    shelves: HashMap<Owner, Shelf, FxBuildHasher>,
+    /// Pages on all shelves.
+    idle: usize,
+    tick: u64,
+    /// What was forgotten, one after the other.
+    #[cfg(test)]
+    pub(super) forgotten: Vec<(Owner, u64, [u32; PAGE_TOKENS])>,
+}
+
+/// What one owner could forget.
+#[derive(Default)]
+struct Shelf {
     /// Nodes without children whose pages nobody else holds, by age.
     leaves: BTreeSet<(u64, NodeId)>,
     /// Nodes with pages of windows that nobody else holds, by age.
     windows: BTreeSet<(u64, NodeId)>,
     /// Pages of nodes that nobody else holds.
     idle: usize,
-    tick: u64,
+}
+
+impl Shelf {
+    fn is_empty(&self) -> bool {
+        self.idle == 0 && self.leaves.is_empty() && self.windows.is_empty()
+    }
 }
 
 impl PrefixTree {
     pub(super) fn new(layout: &CacheLayout, pages: usize) -> Self {
         let windowed: Box<[bool]> = layout.windows.iter().map(Option::is_some).collect();
-        let scope = Scope { tenant: None, adapter: None };
+        let scope = Scope { tenant: None, adapter: None, kept_back: false };
         let key = Key { parent: NO_NODE, scope, tokens: [0; PAGE_TOKENS] };
-        let root = Node { key, children: 0, pages: vec![NO_PAGE; windowed.len()].into(), tick: 0 };
+        let root = Node { key, children: 0, kin: 0, pages: vec![NO_PAGE; windowed.len()].into(), tick: 0 };
         Self {
             nodes: vec![Some(root)],
             unused: Vec::new(),
             by_key: HashMap::default(),
-            owner: vec![NO_NODE; pages],
+            edges: BTreeSet::new(),
+            node_of: vec![NO_NODE; pages],
             windowed,
-            leaves: BTreeSet::new(),
-            windows: BTreeSet::new(),
+            shelves: HashMap::default(),
             idle: 0,
             tick: 0,
+            #[cfg(test)]
+            forgotten: Vec::new(),
         }
     }
 
     /// Pages that only the tree holds.
     pub(super) fn idle_pages(&self) -> usize {
         self.idle
+    }
+
+    /// Those of one owner.
+    pub(super) fn idle_pages_of(&self, owner: Owner) -> usize {
+        self.shelves.get(&owner).map_or(0, |shelf| shelf.idle)
+    }
+
+    /// All owners who could forget something.
+    pub(super) fn owners(&self) -> Vec<Owner> {
+        self.shelves.keys().copied().collect()
+    }
+
+    /// Whose a node is.
+    pub(super) fn owner(&self, id: NodeId) -> Owner {
+        self.node(id).key.scope.tenant
+    }
+
+    fn shelf(&mut self, owner: Owner) -> &mut Shelf {
+        self.shelves.entry(owner).or_default()
     }
 
     fn node(&self, id: NodeId) -> &Node {
@@ -111,6 +162,7 @@ impl PrefixTree {
         let node = Node {
             key: key.clone(),
             children: 0,
+            kin: 0,
             pages: vec![NO_PAGE; self.windowed.len()].into(),
             tick: self.tick,
         };
@@ -125,8 +177,14 @@ impl PrefixTree {
             }
         };
         self.by_key.insert(key, id);
-        self.leaves.remove(&(self.node(parent).tick, parent));
-        self.node_mut(parent).children += 1;
+        self.edges.insert((parent, id));
+        let (tick, owner) = (self.node(parent).tick, self.owner(parent));
+        if let Some(shelf) = self.shelves.get_mut(&owner) {
+            shelf.leaves.remove(&(tick, parent));
+        }
+        let node = self.node_mut(parent);
+        node.children += 1;
+        node.kin += u32::from(owner == scope.tenant);
         id
     }
 
@@ -143,34 +201,43 @@ impl PrefixTree {
         self.tick += 1;
         let tick = self.tick;
         let old = std::mem::replace(&mut self.node_mut(id).tick, tick);
-        for set in [&mut self.leaves, &mut self.windows] {
+        let owner = self.owner(id);
+        let Some(shelf) = self.shelves.get_mut(&owner) else { return };
+        for set in [&mut shelf.leaves, &mut shelf.windows] {
             if set.remove(&(old, id)) {
                 set.insert((tick, id));
             }
         }
     }
 
-    /// Gives a node a page that somebody else holds too.
+    /// Gives a node a page that somebody else holds too. From now on it is the node's owner's.
     pub(super) fn adopt(&mut self, pool: &mut PagePool, id: NodeId, group: usize, page: u32) {
         pool.hold(page);
-        self.owner[page as usize] = id;
+        pool.give(page, self.owner(id));
+        self.node_of[page as usize] = id;
         self.node_mut(id).pages[group] = page;
         self.sort(pool, id);
     }
 
     /// Holds a page once more.
     pub(super) fn hold(&mut self, pool: &mut PagePool, page: u32) {
-        if pool.hold(page) == 2 && self.owner[page as usize] != NO_NODE {
+        let node = self.node_of[page as usize];
+        if pool.hold(page) == 2 && node != NO_NODE {
+            let owner = self.owner(node);
             self.idle -= 1;
-            self.sort(pool, self.owner[page as usize]);
+            self.shelf(owner).idle -= 1;
+            self.sort(pool, node);
         }
     }
 
     /// Holds a page once less.
     pub(super) fn let_go(&mut self, pool: &mut PagePool, page: u32) {
-        if pool.let_go(page) == 1 && self.owner[page as usize] != NO_NODE {
+        let node = self.node_of[page as usize];
+        if pool.let_go(page) == 1 && node != NO_NODE {
+            let owner = self.owner(node);
             self.idle += 1;
-            self.sort(pool, self.owner[page as usize]);
+            self.shelf(owner).idle += 1;
+            self.sort(pool, node);
         }
     }
 
@@ -180,22 +247,30 @@ impl PrefixTree {
         let idle = |&(&page, _): &(&u32, &bool)| page != NO_PAGE && !pool.is_shared(page);
         let present = |&(&page, _): &(&u32, &bool)| page != NO_PAGE;
         let pages = || node.pages.iter().zip(&self.windowed);
-        let leaf = node.children == 0 && pages().filter(present).all(|p| idle(&p));
+        // Whoever holds a page beyond it holds its pages of groups without a window, too.
+        let ends = node.children == 0 || (node.kin == 0 && self.windowed.contains(&false));
+        let leaf = ends && pages().filter(present).all(|p| idle(&p));
         let window = pages().any(|p| *p.1 && idle(&p));
-        let entry = (node.tick, id);
-        for (set, belongs) in [(&mut self.leaves, leaf), (&mut self.windows, window)] {
+        let (entry, owner) = ((node.tick, id), node.key.scope.tenant);
+        let shelf = self.shelf(owner);
+        for (set, belongs) in [(&mut shelf.leaves, leaf), (&mut shelf.windows, window)] {
             if belongs {
                 set.insert(entry);
             } else {
                 set.remove(&entry);
             }
         }
+        if shelf.is_empty() {
+            self.shelves.remove(&owner);
+        }
     }
 
-    /// Frees at least one page, unless none is idle.
-    pub(super) fn forget_oldest(&mut self, pool: &mut PagePool) -> bool {
-        match (self.windows.first().copied(), self.leaves.first().copied()) {
+    /// Frees at least one page of an owner's, unless none is idle.
+    pub(super) fn forget_oldest(&mut self, pool: &mut PagePool, owner: Owner) -> bool {
+        let Some(shelf) = self.shelves.get(&owner) else { return false };
+        match (shelf.windows.first().copied(), shelf.leaves.first().copied()) {
             (Some((window, id)), leaf) if leaf.is_none_or(|(leaf, _)| window <= leaf) => {
+                self.note_forgotten(id);
                 for group in 0..self.windowed.len() {
                     let page = self.page(id, group);
                     if self.windowed[group] && page != NO_PAGE && !pool.is_shared(page) {
@@ -207,59 +282,99 @@ impl PrefixTree {
                 true
             }
             (_, Some((_, id))) => {
-                self.remove_leaf(pool, id);
+                self.note_forgotten(id);
+                self.remove(pool, id);
                 true
             }
             _ => false,
         }
     }
 
+    #[cfg(test)]
+    fn note_forgotten(&mut self, id: NodeId) {
+        let key = &self.node(id).key;
+        let held = self.node(id).pages.iter().filter(|&&page| page != NO_PAGE).count();
+        let entry = (key.scope.tenant, held as u64, key.tokens);
+        self.forgotten.push(entry);
+    }
+
+    #[cfg(not(test))]
+    fn note_forgotten(&self, _: NodeId) {}
+
     /// Takes an idle page from a node.
     fn drop_page(&mut self, pool: &mut PagePool, id: NodeId, group: usize) {
         let page = std::mem::replace(&mut self.node_mut(id).pages[group], NO_PAGE);
         if page != NO_PAGE {
-            self.owner[page as usize] = NO_NODE;
+            let owner = self.owner(id);
+            self.node_of[page as usize] = NO_NODE;
             self.idle -= 1;
+            self.shelf(owner).idle -= 1;
             pool.let_go(page);
         }
     }
 
-    /// Removes a node without children whose pages are idle, and then its parent if nothing is left of that.
-    fn remove_leaf(&mut self, pool: &mut PagePool, id: NodeId) {
-        for group in 0..self.windowed.len() {
-            self.drop_page(pool, id, group);
-        }
-        let Some(node) = self.nodes[id as usize].take() else { return };
-        self.leaves.remove(&(node.tick, id));
-        self.windows.remove(&(node.tick, id));
-        self.by_key.remove(&node.key);
-        self.unused.push(id);
-        let parent = node.key.parent;
-        self.node_mut(parent).children -= 1;
+    /// Removes a node whose pages are idle and what it leads to, whose pages are idle too; and then its parent if nothing is
+    /// left of that.
+    fn remove(&mut self, pool: &mut PagePool, id: NodeId) {
+        let mut last = id;
+        let parent = loop {
+            while let Some(&(_, child)) = self.edges.range((last, 0)..=(last, NodeId::MAX)).next() {
+                last = child;
+            }
+            let Some(parent) = self.remove_leaf(pool, last) else { return };
+            if last == id {
+                break parent;
+            }
+            last = parent;
+        };
         if parent != ROOT {
             self.sort(pool, parent);
             self.prune(pool, parent);
         }
     }
 
+    /// Removes a node without children whose pages are idle; returns its parent.
+    fn remove_leaf(&mut self, pool: &mut PagePool, id: NodeId) -> Option<NodeId> {
+        for group in 0..self.windowed.len() {
+            self.drop_page(pool, id, group);
+        }
+        let node = self.nodes[id as usize].take()?;
+        let (parent, owner) = (node.key.parent, node.key.scope.tenant);
+        if let Some(shelf) = self.shelves.get_mut(&owner) {
+            shelf.leaves.remove(&(node.tick, id));
+            shelf.windows.remove(&(node.tick, id));
+            if shelf.is_empty() {
+                self.shelves.remove(&owner);
+            }
+        }
+        self.by_key.remove(&node.key);
+        self.edges.remove(&(parent, id));
+        self.unused.push(id);
+        let above = self.node_mut(parent);
+        above.children -= 1;
+        above.kin -= u32::from(above.key.scope.tenant == owner);
+        Some(parent)
+    }
+
     /// Removes a node that leads nowhere and holds nothing.
     fn prune(&mut self, pool: &mut PagePool, id: NodeId) {
         let node = self.node(id);
         if node.children == 0 && node.pages.iter().all(|&page| page == NO_PAGE) {
-            self.remove_leaf(pool, id);
+            self.remove(pool, id);
         }
     }
 
     /// Forgets the idle nodes of scopes that `gone` names.
     pub(super) fn forget(&mut self, pool: &mut PagePool, gone: impl Fn(&Scope) -> bool) {
         loop {
-            let leaves = self.leaves.iter().map(|&(_, id)| id);
-            let leaves: Vec<_> = leaves.filter(|&id| gone(&self.node(id).key.scope)).collect();
+            let leaves = self.shelves.values().flat_map(|shelf| &shelf.leaves).map(|&(_, id)| id);
+            let gone = |&id: &NodeId| self.node(id).children == 0 && gone(&self.node(id).key.scope);
+            let leaves: Vec<_> = leaves.filter(gone).collect();
             if leaves.is_empty() {
                 return;
             }
             // What led to them may be leaves now.
-            leaves.into_iter().for_each(|id| self.remove_leaf(pool, id));
+            leaves.into_iter().for_each(|id| self.remove(pool, id));
         }
     }
 
@@ -270,14 +385,18 @@ impl PrefixTree {
         for (id, node) in self.nodes.iter().enumerate().skip(1) {
             let Some(node) = node else { continue };
             for &page in node.pages.iter().filter(|&&page| page != NO_PAGE) {
-                assert_eq!(self.owner[page as usize], id as NodeId);
+                assert_eq!(self.node_of[page as usize], id as NodeId);
+                assert_eq!(pool.owner(page), node.key.scope.tenant);
                 refs[page as usize] += 1;
                 idle += usize::from(pool.refs(page) == 1);
             }
             assert_eq!(self.by_key[&node.key], id as NodeId);
+            assert!(self.edges.contains(&(node.key.parent, id as NodeId)));
         }
         assert_eq!(self.idle, idle);
-        let owned = self.owner.iter().filter(|&&o| o != NO_NODE).count();
+        assert_eq!(self.shelves.values().map(|shelf| shelf.idle).sum::<usize>(), idle);
+        assert_eq!(self.edges.len(), self.by_key.len());
+        let owned = self.node_of.iter().filter(|&&o| o != NO_NODE).count();
         let held =
             self.nodes.iter().skip(1).flatten().flat_map(|n| &n.pages).filter(|&&p| p != NO_PAGE).count();
         assert_eq!(owned, held);

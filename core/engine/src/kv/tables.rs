@@ -8,6 +8,8 @@ use super::prefix::{NodeId, PrefixTree, ROOT};
 /// For every group of layers the pages of a sequence's tokens, all tables of one length.
 #[derive(Clone)]
 pub(crate) struct PageTables {
+    /// Whose sequence it is.
+    pub(super) tenant: u64,
     /// `[groups][pages]`; `NO_PAGE` where a window has passed.
     pub(super) tables: Vec<Vec<u32>>,
     /// For each group, how many pages at the beginning were given back.
@@ -18,9 +20,9 @@ pub(crate) struct PageTables {
 }
 
 impl PageTables {
-    /// No pages yet.
-    pub(crate) fn new(groups: usize) -> Self {
-        Self { tables: vec![Vec::new(); groups], slid: vec![0; groups], published: 0, node: ROOT }
+    /// No pages yet of a tenant's sequence.
+    pub(crate) fn new(groups: usize, tenant: u64) -> Self {
+        Self { tenant, tables: vec![Vec::new(); groups], slid: vec![0; groups], published: 0, node: ROOT }
     }
 
     /// One table for every group.

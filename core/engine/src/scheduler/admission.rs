@@ -1,17 +1,25 @@
 //! Who may run, and who has to give pages up.
 //!
 //! Requests are let in by their tenants' counters, while there are pages for what all running ones are about to write.
-//! A tenant's *fair share* of the pages is in proportion to its weight among the tenants with something to do. Nobody
-//! within their share gives pages up for somebody above theirs: if pages are missing, the last request of a tenant above
-//! its share goes back to its queue, and only if there is none, the one that came last. So whoever came first always
-//! gets on, and two requests never take turns in throwing each other out.
+//! A tenant's *fair share* of the pages is in proportion to its weight among the tenants with something to do, of what those
+//! without leave. Nobody within their share gives pages up for somebody above theirs: if pages are missing, the last request
+//! of a tenant above its share goes back to its queue, and only if there is none, the one that came last. So whoever came
+//! first always gets on, and two requests never take turns in throwing each other out.
+//!
+//! What a tenant remembers, and its sessions that rest, are within its own part of the pages (see `kv`), and nobody takes them
+//! from there: its part is never more than its share. The exception is a sequence that has no room beside all of that even
+//! when nothing else runs. For it everybody forgets everything at once.
 
 use std::time::Instant;
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
 
 use super::Scheduler;
 use super::fairness::Account;
 use super::select::Pick;
 use crate::Tenant;
+use crate::kv::Owner;
 use crate::task::{Task, Work};
 use crate::tenant::Place;
 
@@ -80,7 +88,7 @@ impl Scheduler {
         self.wake.note(wait);
         let tokens = (task.tokens.len() + 1).min(task.limit);
         while wait.is_zero() && !self.within_tokens(task, tokens) {
-            if !self.evict_resting(Some(task.tenant.id())) {
+            if !self.evict_resting(task.tenant.id()) {
                 return false;
             }
         }
@@ -90,16 +98,17 @@ impl Scheduler {
     /// Whether there are pages for a request that waits, perhaps after somebody gave way.
     fn make_room(&mut self, task: &Task) -> bool {
         loop {
-            let promised: usize = self.running.iter().map(|task| self.pages_to_come(task)).sum();
             let needed = self.pages_to_come(task);
-            // A task that has everything to itself is let in whatever the arithmetic says.
-            if promised + needed <= self.kv.available()
-                || (self.running.is_empty() && self.resting.pages() == 0)
-            {
+            let mut wanted: HashMap<Owner, usize, FxBuildHasher> = HashMap::default();
+            for task in self.running.iter().chain([task]) {
+                *wanted.entry(Some(task.tenant.id())).or_default() += self.pages_to_come(task);
+            }
+            if self.kv.has_room(wanted) {
                 return true;
             }
             if !self.give_way(task, needed) {
-                return false;
+                // A task that runs alone is let in whatever the arithmetic says.
+                return self.running.iter().all(Task::is_paused);
             }
         }
     }
@@ -141,12 +150,12 @@ impl Scheduler {
     /// Makes room for a request that waits: takes pages from resting sessions, or from a tenant above its share if the
     /// request stays within its own.
     fn give_way(&mut self, task: &Task, needed: usize) -> bool {
-        if self.evict_idle() {
+        let id = task.tenant.id();
+        if self.evict_idle(id, needed) {
             return true;
         }
-        let id = task.tenant.id();
         let held = self.pages_of(id) + task.pages.held() + needed;
-        if held as f64 > self.accounts.share(id) * self.kv.total() as f64 {
+        if held as f64 > self.fair_pages(id) {
             return false;
         }
         match self.last_above_share(|running| running > 1) {
@@ -172,8 +181,9 @@ impl Scheduler {
                 let tokens = task.cached + pick.rows;
                 let missing = self.kv.missing(&task.pages, task.cached, tokens);
                 let drafted = !task.drafts.is_empty();
-                let too_much =
-                    missing > self.kv.available() || !self.within_tokens(&self.running[index], tokens);
+                let tenant = task.tenant.id();
+                let too_much = !self.kv.has_room([(Some(tenant), missing)])
+                    || !self.within_tokens(&self.running[index], tokens);
                 if drafted && too_much {
                     // Nobody gives way for what may not be needed.
                     let drafts = std::mem::take(&mut self.running[index].drafts);
@@ -188,10 +198,11 @@ impl Scheduler {
                     reserved.push(pick);
                     break;
                 }
-                if !self.evict_idle() {
-                    let victim = self.last_above_share(|_| true).unwrap_or(self.running.len() - 1);
-                    self.preempt(victim);
+                if self.evict_idle(tenant, missing) || self.clear_for(pick.task, tenant) {
+                    continue;
                 }
+                let victim = self.last_above_share(|_| true).unwrap_or(self.running.len() - 1);
+                self.preempt(victim);
             }
         }
         reserved.retain(|pick| self.place(pick.task).is_some());
@@ -201,7 +212,7 @@ impl Scheduler {
     /// A tenant above its limit of tokens: its own latest task but the given one gives way, or the given one itself.
     fn yield_to(&mut self, index: usize) -> bool {
         let (tenant, id) = (self.running[index].tenant.id(), self.running[index].id);
-        if self.evict_resting(Some(tenant)) {
+        if self.evict_resting(tenant) {
             return true;
         }
         let last = self.running.iter().rposition(|task| task.tenant.id() == tenant);
@@ -227,11 +238,16 @@ impl Scheduler {
 
     /// The last running task of a tenant that holds more than its share and has `enough` running tasks.
     fn last_above_share(&self, enough: impl Fn(usize) -> bool) -> Option<usize> {
-        let total = self.kv.total() as f64;
         self.last_of(|a| {
             let id = a.tenant.id();
-            enough(a.running) && self.pages_of(id) as f64 > self.accounts.share(id) * total
+            enough(a.running) && self.pages_of(id) as f64 > self.fair_pages(id)
         })
+    }
+
+    /// A tenant's share of the pages that tenants with nothing to do leave.
+    fn fair_pages(&self, tenant: u64) -> f64 {
+        let rests = |owner: Owner| !owner.is_some_and(|tenant| self.accounts.is_active(tenant));
+        self.accounts.share(tenant) * (self.kv.total() - self.kv.pages_of_all(rests)) as f64
     }
 
     /// The last running task of a tenant whose account is as asked.
@@ -241,10 +257,14 @@ impl Scheduler {
         self.running.iter().rposition(|task| tenants.contains(&task.tenant.id()))
     }
 
-    /// Takes the pages of the session that has rested longest, of one tenant or of anybody.
-    fn evict_resting(&mut self, tenant: Option<u64>) -> bool {
-        let longest = self.resting.longest(tenant);
-        let Some(mut session) = longest.and_then(|id| self.resting.remove(id)) else { return false };
+    /// Takes the pages of the tenant's session that has rested longest.
+    fn evict_resting(&mut self, tenant: u64) -> bool {
+        self.evict_session(self.resting.longest_of(tenant))
+    }
+
+    /// Takes a session's pages.
+    fn evict_session(&mut self, id: Option<u64>) -> bool {
+        let Some(mut session) = id.and_then(|id| self.resting.remove(id)) else { return false };
         tracing::debug!(tokens = session.cached, "a resting session gave its pages up");
         self.kv.release(&mut session.pages);
         session.restart();
@@ -252,16 +272,39 @@ impl Scheduler {
         true
     }
 
-    /// Takes pages from somebody who does not use them now: a session that rests, or a request whose reader sleeps.
-    fn evict_idle(&mut self) -> bool {
-        if self.evict_resting(None) {
+    /// Takes pages for `more` ones of a tenant's from somebody who does not use them now and has more than its part: a session
+    /// that rests, or a request whose reader sleeps.
+    fn evict_idle(&mut self, tenant: u64, more: usize) -> bool {
+        let may = |id: u64| self.kv.hold_beyond(Some(id), if id == tenant { more } else { 0 });
+        let session = self.resting.longest(may);
+        let idle = |task: &Task| task.is_paused() && task.pages.held() > 0 && may(task.tenant.id());
+        let paused = self.running.iter().rposition(idle);
+        if self.evict_session(session) {
             return true;
         }
-        let paused = self.running.iter().rposition(|task| task.is_paused() && task.pages.held() > 0);
         if let Some(index) = paused {
             self.preempt(index);
         }
         paused.is_some()
+    }
+
+    /// For a task that has no room though nothing else runs: has everybody else give up what they hold and remember. Says whether
+    /// that made room.
+    fn clear_for(&mut self, id: u64, tenant: u64) -> bool {
+        let other = |task: &Task| task.id != id && task.pages.held() > 0;
+        if !self.running.iter().all(|task| task.id == id || task.is_paused()) {
+            return false;
+        }
+        tracing::debug!(tenant, "a sequence takes what others remember");
+        let mut cleared = false;
+        while let Some(paused) = self.running.iter().rposition(other) {
+            self.preempt(paused);
+            cleared = true;
+        }
+        while self.evict_session(self.resting.longest(|_| true)) {
+            cleared = true;
+        }
+        self.kv.forget_others(Some(tenant)) || cleared
     }
 
     /// Sends a running task back to its queue.

@@ -101,6 +101,11 @@ impl Accounts {
         self.all.values_mut()
     }
 
+    /// Whether a tenant has something to do.
+    pub(crate) fn is_active(&self, tenant: u64) -> bool {
+        self.all.get(&tenant).is_some_and(Account::is_active)
+    }
+
     /// A tenant's counter.
     pub(crate) fn counter(&self, tenant: u64) -> f64 {
         self.all.get(&tenant).map_or(self.floor, |a| a.counter)

@@ -37,7 +37,8 @@ use realm_model::{AdapterWeights, Forward};
 use realm_tokenizer::Tokenizer;
 
 use crate::afterwards::{Afterwards, Job, think};
-use crate::kv::{Copy, KvCache};
+use crate::kv::{Copy, KvCache, pages_for};
+use crate::members::Members;
 use crate::metrics::{Ledger, Outcome};
 use crate::speculate::{DraftModel, Drafting};
 use crate::task::{Progress, Rows, Task, Work};
@@ -66,6 +67,13 @@ pub(crate) struct Scheduler {
     tokenizer: Arc<Tokenizer>,
     config: EngineConfig,
     kv: KvCache,
+    members: Arc<Members>,
+    /// The change of members that pages are divided by.
+    divided: u64,
+    /// Whether a tenant has marked a prefix as shared.
+    shares: bool,
+    /// Pages of the longest sequence.
+    longest: usize,
     accounts: Accounts,
     drafting: Drafting,
     running: Vec<Task>,
@@ -120,12 +128,18 @@ impl Scheduler {
         tokenizer: Arc<Tokenizer>,
         config: EngineConfig,
         ledger: Arc<Ledger>,
+        members: Arc<Members>,
         draft: Option<DraftModel>,
     ) -> Self {
+        let longest = config.context_length.unwrap_or(runner.config().context_length);
         Self {
             kv: KvCache::new(runner.layout().clone(), runner.pages(), config.prefix_cache),
             prices: Prices::new(runner.config()),
             beside: Beside::default(),
+            members,
+            divided: 0,
+            shares: false,
+            longest: pages_for(runner.layout(), longest, config.prefill_chunk),
             runner,
             tokenizer,
             drafting: Drafting::new(draft, config.fixed_drafts),
@@ -150,12 +164,28 @@ impl Scheduler {
 
     /// A new request; it waits for its turn.
     pub(crate) fn add(&mut self, task: Task) {
+        self.note_shared(task.shared_prefix);
         self.accounts.of(&task.tenant).queue.push_back(task);
     }
 
     /// A program's wish; it waits for its tenant's turn.
     pub(crate) fn command(&mut self, sent: Sent, command: SessionCommand) {
         self.accounts.of(&sent.0).commands.push_back((sent, command));
+    }
+
+    /// Once tenants share prefixes, these have a part of the pages.
+    pub(super) fn note_shared(&mut self, prefix: usize) {
+        if prefix > 0 && !std::mem::replace(&mut self.shares, true) {
+            self.divided = 0;
+            self.divide();
+        }
+    }
+
+    /// Divides the pages anew if other tenants are there, or weigh more or less.
+    fn divide(&mut self) {
+        if let Some(weights) = self.members.news(&mut self.divided) {
+            self.kv.divide(&weights, self.shares, self.longest);
+        }
     }
 
     pub(crate) fn add_adapter(&mut self, id: u32, weights: Arc<dyn AdapterWeights>) -> Result<(), Error> {
@@ -180,6 +210,7 @@ impl Scheduler {
         let now = Instant::now();
         let began = *self.busy_since.get_or_insert(now);
         self.preempted = false;
+        self.divide();
         self.run_commands();
         self.sweep(now);
         self.admit(now);

@@ -67,13 +67,15 @@ impl Resting {
         Some(task)
     }
 
-    /// The session that rests longest of those that hold pages, of one tenant or of anybody.
-    pub(crate) fn longest(&self, tenant: Option<u64>) -> Option<u64> {
-        let held = match tenant {
-            None => &self.held,
-            Some(tenant) => &self.tenants.get(&tenant)?.held,
-        };
-        held.first().map(|&(_, id)| id)
+    /// The tenant's session that rests longest of those that hold pages.
+    pub(crate) fn longest_of(&self, tenant: u64) -> Option<u64> {
+        self.tenants.get(&tenant)?.held.first().map(|&(_, id)| id)
+    }
+
+    /// The same over all tenants that `may` be asked.
+    pub(crate) fn longest(&self, may: impl Fn(u64) -> bool) -> Option<u64> {
+        let asked = self.tenants.iter().filter(|&(&tenant, _)| may(tenant));
+        asked.filter_map(|(_, rest)| rest.held.first()).min().map(|&(_, id)| id)
     }
 
     /// Pages that all hold.

@@ -46,6 +46,7 @@ impl Scheduler {
         let mut moved = 0;
         match command {
             SessionCommand::Open { id, tenant, adapter, limit, shared_prefix } => {
+                self.note_shared(shared_prefix);
                 let work = Work::Session(Session::default());
                 let groups = self.runner.layout().groups();
                 let meter = Meter::session(&self.ledger, &tenant);

@@ -155,7 +155,7 @@ impl DraftModel {
         for (i, wish) in wishes.iter().enumerate() {
             let steps = self.steps;
             let text = self.texts.entry(wish.id).or_insert_with(|| Text {
-                pages: PageTables::new(groups),
+                pages: PageTables::new(groups, 0),
                 confirmed: 0,
                 drafts: Vec::new(),
                 used: steps,

@@ -199,7 +199,7 @@ impl Task {
             tokens: Vec::new(),
             cached: 0,
             limit,
-            pages: PageTables::new(groups),
+            pages: PageTables::new(groups, tenant.id()),
             adapter: None,
             shared_prefix: 0,
             foreign: false,
@@ -233,7 +233,7 @@ impl Task {
         let tenant = self.tenant.id();
         let adapter = self.adapter.as_ref().map(Applied::used).map(|a| (a.id, a.scale.to_bits()));
         let shared = self.shared_prefix;
-        move |end| Scope { tenant: (end > shared).then_some(tenant), adapter }
+        move |end| Scope { tenant: (end > shared).then_some(tenant), adapter, kept_back: false }
     }
 
     /// Takes what is remembered of its next tokens; returns how many those were.

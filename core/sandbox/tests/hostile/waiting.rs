@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use realm_sandbox::{ErrorKind, Grants};
+use wit_component::ComponentEncoder;
 
 use crate::ended;
 use crate::guest::program;
-use crate::host::{Host, anybody, finish, with};
+use crate::host::{FOREVER, Host, anybody, finish, with};
 
 fn hurried() -> crate::host::Who {
     with(|limits| limits.request_timeout = Some(Duration::from_millis(300)))
@@ -65,14 +66,78 @@ fn a_tenant_that_starts_thousands_leaves_room_for_others() {
         r#"(data (i32.const 8192) "wait") (data (i32.const 8200) "{}")"#,
     ));
     let who = anybody().granted(Grants::none().tool_async("wait", |_| std::future::pending()));
-    let mut held = Vec::new();
-    for _ in 0..2500 {
+    let (mut held, mut refused) = (Vec::new(), None);
+    for _ in 0..3000 {
         // Until it has its instance, waits for one or was refused: as many may wait as `max_queued` says.
-        held.extend(host.start(&calls, &who));
+        match host.start(&calls, &who) {
+            Ok(reply) => held.push(reply),
+            Err(error) => refused = Some(error),
+        }
         std::thread::sleep(Duration::from_micros(200));
     }
     assert_eq!(host.run(&crate::guest::greedy(5, 2), &anybody()).unwrap().tokens.len(), 2);
-    let refused = held.iter().find_map(|reply| reply.chunks.try_recv().ok());
-    assert_eq!(refused.unwrap().unwrap_err().kind(), ErrorKind::LimitExceeded);
+    assert_eq!(refused.expect("as many wait as may").kind(), ErrorKind::LimitExceeded);
+    assert!(held.iter().all(|reply| reply.chunks.try_recv().is_err()), "those that wait go on waiting");
     drop(held);
+}
+
+/// Nor every core module, memory or table, of which one program may have many.
+#[test]
+fn a_tenant_whose_programs_are_made_of_many_parts_leaves_room_for_others() {
+    let host = Host::tiny();
+    let calls = crate::guest::program(
+        "(call $call (i32.const 8192) (i32.const 4) (i32.const 8200) (i32.const 2) (global.get $R)) (global.get $OK)",
+        r#"(data (i32.const 8192) "wait") (data (i32.const 8200) "{}")"#,
+    );
+    let calls = ComponentEncoder::default().module(&calls).and_then(|mut encoder| encoder.encode()).unwrap();
+    let waits = || Grants::none().tool_async("wait", |_| std::future::pending());
+    for (module, more, runs) in
+        [("(module)", 60, 160), ("(module (memory 0))", 3, 600), ("(module (table 0 funcref))", 14, 700)]
+    {
+        let large = host.compile(&with_instances(&calls, more, module));
+        let who = anybody().granted(waits());
+        let held: Vec<_> = (0..runs).map(|_| host.start(&large, &who).unwrap()).collect();
+        std::thread::sleep(Duration::from_millis(300));
+        // Some run, the others wait their turn, and nobody else does.
+        for _ in 0..3 {
+            let other = with(|limits| limits.request_timeout = Some(FOREVER));
+            assert_eq!(host.run(&crate::guest::greedy(5, 2), &other).unwrap().tokens.len(), 2, "{module}");
+        }
+        let large =
+            host.start(&large, &anybody().granted(Grants::none().tool("wait", |_| Ok("{}".into())))).unwrap();
+        finish(large).unwrap();
+        assert!(held.iter().all(|reply| reply.chunks.try_recv().is_err()), "{module}");
+    }
+}
+
+/// A component that makes `more` instances of a core module beside its own.
+fn with_instances(component: &[u8], more: usize, module: &str) -> Vec<u8> {
+    let mut modules = 0;
+    for payload in wasmparser::Parser::new(0).parse_all(component) {
+        // Those of nested components are not counted: none of them has any.
+        modules += usize::from(matches!(payload.unwrap(), wasmparser::Payload::ModuleSection { .. }));
+    }
+    let number = |mut n: usize, out: &mut Vec<u8>| {
+        while n >= 128 {
+            out.push((n & 127) as u8 | 128);
+            n >>= 7;
+        }
+        out.push(n as u8);
+    };
+    let section = |id: u8, bytes: &[u8], out: &mut Vec<u8>| {
+        out.push(id);
+        number(bytes.len(), out);
+        out.extend(bytes);
+    };
+    let mut out = component.to_vec();
+    section(1, &wat::parse_str(module).unwrap(), &mut out);
+    let mut instances = Vec::new();
+    number(more, &mut instances);
+    for _ in 0..more {
+        instances.push(0);
+        number(modules, &mut instances);
+        number(0, &mut instances);
+    }
+    section(2, &instances, &mut out);
+    out
 }

@@ -53,7 +53,8 @@ const LIST: &str = "root ::= item+\nitem ::= \"- \" [^\\r\\n\\x0b\\x0c\\x85\\u20
 
 fn guides() -> Guides {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/conformance/tiny.gguf");
-    Guides::new(Arc::new(Tokenizer::from_metadata(Gguf::open(path).unwrap().metadata()).unwrap()))
+    let tokenizer = Tokenizer::from_metadata(Gguf::open(path).unwrap().metadata()).unwrap();
+    Guides::new(Arc::new(tokenizer), Arc::default())
 }
 
 /// Whether the grammar allows the text as a whole; `false` as soon as it does not.

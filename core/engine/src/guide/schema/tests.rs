@@ -13,7 +13,7 @@ use crate::guide::{Grammar, Guides};
 fn guides() -> Guides {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/conformance/tiny.gguf");
     let gguf = Gguf::open(path).unwrap();
-    Guides::new(Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap()))
+    Guides::new(Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap()), Arc::default())
 }
 
 /// A text at random, which comes to its end soon after some tokens.

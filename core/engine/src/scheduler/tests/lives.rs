@@ -85,6 +85,7 @@ impl Life<'_> {
             Event::Open { tenant } if self.sessions.len() < 4 => {
                 let (id, limit) = (self.bench.next_id(), self.bench.context);
                 let tenant = Arc::clone(&self.tenants[tenant]);
+                self.bench.members.add(&tenant);
                 let open = SessionCommand::Open { id, tenant, adapter: None, limit, shared_prefix: 0 };
                 self.bench.scheduler.session(open);
                 self.sessions.push(Handle { id, tokens: Vec::new(), pending: None });

@@ -3,12 +3,12 @@
 mod drafts;
 mod fair;
 mod faults;
+mod leaks;
 mod lives;
 mod work;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicUsize;
 
 use realm_compute::CacheType;
 use realm_compute::cpu::CpuBackend;
@@ -58,7 +58,7 @@ pub(super) struct Bench {
     pub(super) scheduler: Scheduler,
     pub(super) context: usize,
     ids: u64,
-    waiting: Arc<AtomicUsize>,
+    pub(super) members: Arc<Members>,
 }
 
 pub(super) type Chunks = Receiver<Unread>;
@@ -90,8 +90,9 @@ impl Bench {
             }
             _ => None,
         };
-        let scheduler = Scheduler::new(runner, tokenizer(), config, ledger, draft);
-        Self { scheduler, context, ids: 0, waiting: Arc::default() }
+        let members = Arc::<Members>::default();
+        let scheduler = Scheduler::new(runner, tokenizer(), config, ledger, Arc::clone(&members), draft);
+        Self { scheduler, context, ids: 0, members }
     }
 
     pub(super) fn next_id(&mut self) -> u64 {
@@ -130,11 +131,12 @@ impl Bench {
         let work =
             Generate::new(&mut request, None, speculator, send, tenant.memory().clone(), Arc::default());
         let work = Work::Generate(Box::new(work));
+        self.members.add(tenant);
         let (id, limit) = (self.next_id(), (prompt.len() + tokens).min(self.context));
         let groups = self.scheduler.runner.layout().groups();
         let meter = Meter::request(&self.scheduler.ledger, tenant, work.kind(), prompt.len());
         let task = Task {
-            place: Some(tenant.enqueue(&self.waiting, usize::MAX).expect("a place")),
+            place: Some(tenant.enqueue(None).expect("a place")),
             tokens: prompt.to_vec(),
             shared_prefix,
             ..Task::new(id, tenant, limit, groups, meter, work)

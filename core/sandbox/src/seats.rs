@@ -1,0 +1,299 @@
+//! What instances are made from, divided among tenants.
+//!
+//! There are so many places for runs, core instances, memories and tables, and a program may need many of some and few of
+//! others. Half of each is divided among the tenants by their weights, with one part left for whoever comes next; the first to
+//! come get the others. A run that there is no room for waits: runs within their tenant's part are let in first, then those of
+//! the tenant that has the least for its weight, a tenant's own in order of arrival.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use realm_engine::{Members, Tenant};
+use tokio::sync::oneshot;
+
+/// Runs, core instances, memories and tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Needs(pub(crate) [u32; 4]);
+
+impl Needs {
+    fn each(self, other: Self, of: impl Fn(u32, u32) -> u32) -> Self {
+        Self(std::array::from_fn(|i| of(self.0[i], other.0[i])))
+    }
+
+    fn and(self, other: Self) -> Self {
+        self.each(other, u32::saturating_add)
+    }
+
+    fn without(self, other: Self) -> Self {
+        self.each(other, u32::saturating_sub)
+    }
+
+    fn fits(self, other: Self) -> bool {
+        self.0.iter().zip(other.0).all(|(&need, room)| need <= room)
+    }
+}
+
+/// Places for all that is needed.
+#[derive(Debug)]
+pub(crate) struct Seats {
+    members: Members,
+    all: Needs,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: Needs,
+    by_tenant: HashMap<u64, Needs>,
+    /// Runs that wait, by tenant.
+    waiting: HashMap<u64, VecDeque<Waiting>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    needs: Needs,
+    turn: oneshot::Sender<Seat>,
+}
+
+/// What one run has; it is free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    seats: Arc<Seats>,
+    tenant: u64,
+    needs: Needs,
+}
+
+impl Seats {
+    pub(crate) fn new(all: Needs) -> Arc<Self> {
+        Arc::new(Self { members: Members::default(), all, taken: Mutex::default() })
+    }
+
+    /// Has a part for a tenant from now on.
+    pub(crate) fn expect(&self, tenant: &Arc<Tenant>) {
+        self.members.add(tenant);
+    }
+
+    /// Whether there would be room if nothing else ran.
+    pub(crate) fn could_hold(&self, needs: Needs) -> bool {
+        needs.fits(self.all)
+    }
+
+    /// Takes what a run needs, if there is room and no other waits for it.
+    pub(crate) fn try_take(self: &Arc<Self>, tenant: u64, needs: Needs) -> Option<Seat> {
+        let mut taken = self.lock();
+        taken.forget_abandoned();
+        let waits = taken.waiting.contains_key(&tenant);
+        let may = !waits
+            && match taken.waiting.is_empty() {
+                true => self.is_within(&taken, tenant, needs) || self.may_borrow(&taken, tenant, needs),
+                false => self.is_within(&taken, tenant, needs),
+            };
+        may.then(|| self.seat(&mut taken, tenant, needs))
+    }
+
+    /// Takes what a run needs that another one of the same tenant waits for, which holds its own meanwhile: it may not wait.
+    pub(crate) fn try_take_more(self: &Arc<Self>, tenant: u64, needs: Needs) -> Option<Seat> {
+        let mut taken = self.lock();
+        let may = self.is_within(&taken, tenant, needs) || self.may_borrow(&taken, tenant, needs);
+        may.then(|| self.seat(&mut taken, tenant, needs))
+    }
+
+    /// Waits for what a run needs; `None` if there never is so much.
+    pub(crate) async fn take(self: &Arc<Self>, tenant: u64, needs: Needs) -> Option<Seat> {
+        let (turn, mine) = oneshot::channel();
+        self.lock().waiting.entry(tenant).or_default().push_back(Waiting { needs, turn });
+        self.serve();
+        mine.await.ok()
+    }
+
+    /// What a tenant has in any case.
+    fn part(&self, tenant: u64) -> Needs {
+        let part = self.members.part_beside_another(tenant);
+        Needs(self.all.0.map(|all| (f64::from(all.div_ceil(2)) * part) as u32))
+    }
+
+    fn is_within(&self, taken: &Taken, tenant: u64, needs: Needs) -> bool {
+        let own = taken.of(tenant).and(needs);
+        taken.all.and(needs).fits(self.all) && own.fits(self.part(tenant))
+    }
+
+    /// Whether there is room in the half that is nobody's.
+    fn may_borrow(&self, taken: &Taken, tenant: u64, needs: Needs) -> bool {
+        let wanted = taken.all.and(needs);
+        let common = Needs(self.all.0.map(|all| all / 2));
+        // Mostly little is taken, or nothing.
+        if wanted.fits(common) || (taken.all == Needs::default() && wanted.fits(self.all)) {
+            return true;
+        }
+        let others = taken.by_tenant.iter().filter(|(other, _)| **other != tenant);
+        let beyond = others.map(|(&other, held)| held.without(self.part(other)));
+        let own = taken.of(tenant).and(needs).without(self.part(tenant));
+        wanted.fits(self.all) && beyond.fold(own, Needs::and).fits(common)
+    }
+
+    fn seat(self: &Arc<Self>, taken: &mut Taken, tenant: u64, needs: Needs) -> Seat {
+        taken.all = taken.all.and(needs);
+        let held = taken.by_tenant.entry(tenant).or_default();
+        *held = held.and(needs);
+        Seat { seats: Arc::clone(self), tenant, needs }
+    }
+
+    /// Lets in who can be.
+    fn serve(self: &Arc<Self>) {
+        loop {
+            let mut taken = self.lock();
+            taken.forget_abandoned();
+            let Some(tenant) = self.next(&taken) else { return };
+            let Some(waiting) = taken.take_first(tenant) else { return };
+            let seat = self.seat(&mut taken, tenant, waiting.needs);
+            drop(taken);
+            // Whoever gave up in this moment leaves it to the next one.
+            drop(waiting.turn.send(seat));
+        }
+    }
+
+    /// Whose first run may be let in.
+    fn next(&self, taken: &Taken) -> Option<u64> {
+        let first = taken.waiting.iter().filter_map(|(&tenant, runs)| Some((tenant, runs.front()?.needs)));
+        let first: Vec<(u64, Needs)> = first.collect();
+        if let Some(&(tenant, _)) =
+            first.iter().find(|&&(tenant, needs)| self.is_within(taken, tenant, needs))
+        {
+            return Some(tenant);
+        }
+        let share = |tenant: u64| {
+            let held =
+                taken.of(tenant).0.iter().zip(self.all.0).map(|(&n, all)| f64::from(n) / f64::from(all));
+            held.fold(0.0, f64::max) / self.members.part(tenant)
+        };
+        let least = first.into_iter().min_by(|a, b| share(a.0).total_cmp(&share(b.0)).then(a.0.cmp(&b.0)));
+        // While it waits for room, nobody with more gets any.
+        least.filter(|&(tenant, needs)| self.may_borrow(taken, tenant, needs)).map(|(tenant, _)| tenant)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    fn of(&self, tenant: u64) -> Needs {
+        self.by_tenant.get(&tenant).copied().unwrap_or_default()
+    }
+
+    fn take_first(&mut self, tenant: u64) -> Option<Waiting> {
+        let runs = self.waiting.get_mut(&tenant)?;
+        let first = runs.pop_front();
+        if runs.is_empty() {
+            self.waiting.remove(&tenant);
+        }
+        first
+    }
+
+    /// Those whose readers left.
+    fn forget_abandoned(&mut self) {
+        self.waiting.retain(|_, runs| {
+            while runs.front().is_some_and(|run| run.turn.is_closed()) {
+                runs.pop_front();
+            }
+            !runs.is_empty()
+        });
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        {
+            let mut taken = self.seats.lock();
+            taken.all = taken.all.without(self.needs);
+            if let Some(held) = taken.by_tenant.get_mut(&self.tenant) {
+                *held = held.without(self.needs);
+                if *held == Needs::default() {
+                    taken.by_tenant.remove(&self.tenant);
+                }
+            }
+        }
+        self.seats.serve();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
+
+    use realm_engine::Limits;
+
+    use super::*;
+
+    fn tenant(seats: &Seats, weight: f32) -> Arc<Tenant> {
+        let tenant = Arc::new(Tenant::new("t", Limits { weight, ..Limits::default() }).unwrap());
+        seats.expect(&tenant);
+        tenant
+    }
+
+    fn poll(waits: Pin<&mut impl Future<Output = Option<Seat>>>) -> Option<Seat> {
+        match waits.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(seat) => seat,
+            Poll::Pending => None,
+        }
+    }
+
+    const ONE: Needs = Needs([1, 1, 1, 1]);
+
+    #[test]
+    fn each_tenant_has_its_part_of_everything_whatever_others_need() {
+        let seats = Seats::new(Needs([64, 256, 64, 256]));
+        let greedy = tenant(&seats, 1.0);
+        for needs in [Needs([1, 60, 1, 1]), Needs([1, 1, 4, 1]), Needs([1, 1, 1, 16]), ONE] {
+            let all: Vec<Seat> = (0..64).map_while(|_| seats.try_take(greedy.id(), needs)).collect();
+            // Three quarters of what it needs most of: its own part, beside one that is left, and all that is nobody's.
+            let taken = all.len() as u32;
+            let most = (0..4).map(|i| seats.all.0[i] * 3 / 4 / needs.0[i]).min().unwrap();
+            assert!((most - 1..=most).contains(&taken), "{taken} of {needs:?}");
+            let others: Vec<_> = (0..3).map(|_| tenant(&seats, 1.0)).collect();
+            // Four tenants and one that may come have half of it.
+            for other in &others {
+                let own: Vec<Seat> = (0..5).filter_map(|_| seats.try_take(other.id(), ONE)).collect();
+                assert!(own.len() >= 5, "{} beside {taken} of {needs:?}", own.len());
+            }
+        }
+    }
+
+    #[test]
+    fn those_that_wait_get_their_turn_by_what_they_have() {
+        let seats = Seats::new(Needs([8, 8, 8, 8]));
+        let [one, other] = [tenant(&seats, 1.0), tenant(&seats, 1.0)].map(|tenant| (tenant.id(), tenant));
+        let mut held: Vec<Seat> = (0..8).map_while(|_| seats.try_take(one.0, ONE)).collect();
+        assert_eq!(held.len(), 5, "four that are nobody's, and one of its own");
+        assert!(seats.try_take_more(one.0, ONE).is_none());
+        let mut more = pin!(seats.take(one.0, ONE));
+        assert!(poll(more.as_mut()).is_none());
+        // The other one's own place, and then it waits.
+        let own = seats.try_take(other.0, ONE).unwrap();
+        let (mut second, mut given_up) = (pin!(seats.take(other.0, ONE)), Box::pin(seats.take(other.0, ONE)));
+        assert!(poll(second.as_mut()).is_none() && poll(given_up.as_mut()).is_none());
+        drop(held.pop());
+        let second = poll(second.as_mut()).expect("it has less");
+        assert!(poll(more.as_mut()).is_none());
+        drop(given_up);
+        drop(held.pop());
+        let more = poll(more.as_mut()).expect("nobody else waits");
+        drop((held, second, more, own));
+        let taken = seats.lock();
+        assert!(taken.all == Needs::default() && taken.by_tenant.is_empty() && taken.waiting.is_empty());
+    }
+
+    #[test]
+    fn a_run_that_needs_nearly_everything_is_let_in_when_nothing_runs() {
+        let seats = Seats::new(Needs([16, 64, 16, 64]));
+        let (one, other) = (tenant(&seats, 1.0), tenant(&seats, 1.0));
+        let large = Needs([1, 64, 4, 16]);
+        assert!(seats.could_hold(large) && !seats.could_hold(Needs([1, 65, 1, 1])));
+        let small = seats.try_take(other.id(), ONE).unwrap();
+        let mut waits = pin!(seats.take(one.id(), large));
+        assert!(poll(waits.as_mut()).is_none());
+        drop(small);
+        assert!(poll(waits.as_mut()).is_some());
+    }
+}
