@@ -27,7 +27,8 @@ pub struct EngineConfig {
     pub decode_rows: usize,
     /// Sequences that run at once, each with pages of the KV cache.
     pub max_running: usize,
-    /// Requests that wait, over all tenants; one more is refused as `overloaded`.
+    /// Requests that wait, over all tenants; one more is refused as `overloaded`. Half of the places are the tenants' parts, by
+    /// their weights and at least one for each: within its part a tenant is never refused.
     pub max_queued: usize,
     /// Whether beginnings of prompts are computed once and remembered.
     pub prefix_cache: bool,

@@ -36,7 +36,8 @@ pub struct LoadOptions {
     pub speculation: Speculation,
     /// A smaller model of the same vocabulary that drafts for this one: a path, a catalog name or an `hf:` reference.
     pub draft_model: Option<String>,
-    /// Requests that may wait over all tenants, `None` for 4096; one more is refused as `overloaded`.
+    /// Requests that may wait over all tenants, `None` for 4096; one more is refused as `overloaded`. Half of the places are divided
+    /// among the tenants by their weights, at least one for each, and a tenant within its part is never refused.
     pub max_queued: Option<usize>,
     /// Layers that GPUs compute: so many of the last ones and the output, and the CPU those before. `None` for as many as fit
     /// beside a KV cache. Means nothing where there is no GPU.

@@ -12,7 +12,8 @@ use crate::{Error, Grants, Limits, Model, Program, Served};
 /// An identity with [`Limits`] that hold over all models it uses. Cloning it is cheap and shares everything.
 ///
 /// What one tenant sends cannot be told from how another one's requests go: they share no prompts, unless both mark them
-/// (see [`SharedPrefix`](crate::SharedPrefix)), and each gets its share of the computation by its weight.
+/// (see [`SharedPrefix`](crate::SharedPrefix)), each gets its share of the computation by its weight, and each has a part of
+/// what is remembered for later that depends on the tenants' weights alone.
 #[derive(Clone, Debug)]
 pub struct Tenant {
     identity: Arc<Identity>,
@@ -84,7 +85,8 @@ impl Tenant {
         Ok(self.identity.inner.set_limits(limits)?)
     }
 
-    /// A loaded model as this tenant sees it: what is asked of it counts against the tenant's limits.
+    /// A loaded model as this tenant sees it: what is asked of it counts against the tenant's limits. From now on until the
+    /// tenant is dropped, it has a part of the model's cache, whether it asks anything or not.
     ///
     /// # Errors
     /// `limit-exceeded` for a model that the tenant may not use.
