@@ -162,9 +162,9 @@ impl Seats {
             return Some(tenant);
         }
         let share = |tenant: u64| {
-            let held =
-                taken.of(tenant).0.iter().zip(self.all.0).map(|(&n, all)| f64::from(n) / f64::from(all));
-            held.fold(0.0, f64::max) / self.members.part(tenant)
+            let held = taken.of(tenant).0.into_iter().zip(self.all.0);
+            let parts = held.map(|(held, all)| f64::from(held) / f64::from(all));
+            parts.fold(0.0, f64::max) / self.members.part(tenant)
         };
         let least = first.into_iter().min_by(|a, b| share(a.0).total_cmp(&share(b.0)).then(a.0.cmp(&b.0)));
         // While it waits for room, nobody with more gets any.
