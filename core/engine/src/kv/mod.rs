@@ -73,8 +73,14 @@ impl KvCache {
         self.pool.owners().filter(|&(owner, _)| wanted(owner)).map(|(_, pages)| pages).sum()
     }
 
+    /// Whether sequences would hold more than their owner's part with `more` pages. What is only remembered would be forgotten
+    /// before that.
+    pub(crate) fn hold_beyond(&self, owner: Owner, more: usize) -> bool {
+        self.pool.of(owner) - self.tree.idle_pages_of(owner) + more > self.parts.of(owner)
+    }
+
     /// Whether an owner with `more` pages would have more than its part.
-    pub(crate) fn is_beyond(&self, owner: Owner, more: usize) -> bool {
+    fn is_beyond(&self, owner: Owner, more: usize) -> bool {
         self.pool.of(owner) + more > self.parts.of(owner)
     }
 
