@@ -18,7 +18,6 @@ pub(crate) struct Resting {
     tenants: HashMap<u64, Rest, FxBuildHasher>,
     /// Those of everybody that hold pages: the step that last served them, and their ids.
     held: BTreeSet<(u64, u64)>,
-    pages: usize,
 }
 
 /// What one tenant has at rest.
@@ -42,7 +41,6 @@ impl Resting {
         if rest.tally.is_none() {
             rest.tally = task.meter.tenant().cloned();
         }
-        self.pages += pages;
         if pages > 0 {
             rest.held.insert(key);
             self.held.insert(key);
@@ -53,7 +51,6 @@ impl Resting {
     pub(crate) fn remove(&mut self, id: u64) -> Option<Task> {
         let task = *self.tasks.remove(&id)?;
         let (key, pages, tenant) = ((task.served, task.id), task.pages.held(), task.tenant.id());
-        self.pages -= pages;
         self.held.remove(&key);
         if let Some(rest) = self.tenants.get_mut(&tenant) {
             rest.tasks -= 1;
@@ -76,11 +73,6 @@ impl Resting {
     pub(crate) fn longest(&self, may: impl Fn(u64) -> bool) -> Option<u64> {
         let asked = self.tenants.iter().filter(|&(&tenant, _)| may(tenant));
         asked.filter_map(|(_, rest)| rest.held.first()).min().map(|&(_, id)| id)
-    }
-
-    /// Pages that all hold.
-    pub(crate) fn pages(&self) -> usize {
-        self.pages
     }
 
     /// What a tenant has at rest.
@@ -109,7 +101,6 @@ impl Resting {
     pub(crate) fn check(&self) {
         let held = self.values().filter(|task| task.pages.held() > 0).map(|task| (task.served, task.id));
         assert_eq!(self.held, held.collect());
-        assert_eq!(self.pages, self.values().map(|task| task.pages.held()).sum::<usize>());
         for (&tenant, rest) in &self.tenants {
             let own = || self.values().filter(|task| task.tenant.id() == tenant);
             assert_eq!(rest.tasks, own().count());
