@@ -92,14 +92,11 @@ pub fn measure(
         measured.same &= text == alone;
         measured.attacked.extend(&gaps);
         measured.grown = measured.grown.max(resident().saturating_sub(before));
-        measured.ledger = measured.ledger.max(running.tenants.iter().map(held).sum());
+        measured.ledger =
+            measured.ledger.max(running.tenants.iter().map(|tenant| tenant.memory().total()).sum());
         measured.said = running.said();
     }
     Ok(measured)
-}
-
-fn held(_: &realm::Tenant) -> usize {
-    0
 }
 
 /// Tenants that generate plain text all the time, as many and with as many streams as attack.
