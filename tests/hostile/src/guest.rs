@@ -88,7 +88,6 @@ const IMPORTS: &[(&str, &str, &str)] = &[
     ("logits", "[resource-drop]token-set", "(param i32)"),
     ("logits", "[method]sampler.sample", "(param i32 i32 i32)"),
     ("logits", "[method]sampler.sample-matching", "(param i32 i32 i32 i32)"),
-    ("logits", "[method]sampler.observe", "(param i32 i32)"),
     ("logits", "[resource-drop]sampler", "(param i32)"),
     ("logits", "[method]matcher.accept", "(param i32 i32 i32)"),
     ("logits", "[method]matcher.is-finished", "(param i32) (result i32)"),
