@@ -258,6 +258,28 @@ typedef enum {
     REALM_OUTPUT_HIDDEN,
 } RealmOutput;
 
+// What memory is for.
+typedef enum {
+    // Requests that wait or run: prompts, stop strings, biases, grammars, fields.
+    REALM_MEMORY_KIND_REQUESTS,
+    // Chunks and answers that no reader has taken yet.
+    REALM_MEMORY_KIND_RESULTS,
+    // Sequences: their tokens and what the engine knows of them; also snapshots while they are taken or restored.
+    REALM_MEMORY_KIND_SEQUENCES,
+    // Runs of programs: instances, linear memories, tables and stacks.
+    REALM_MEMORY_KIND_PROGRAMS,
+    // What programs hold handles of: logits, tensors, caches, samplers, grammars.
+    REALM_MEMORY_KIND_HANDLES,
+    // Strings and lists on their way between a program and the host.
+    REALM_MEMORY_KIND_TRANSFERS,
+    // Stores of programs in memory, and copies of what those on disk keep.
+    REALM_MEMORY_KIND_STORES,
+    // Compiled code of programs.
+    REALM_MEMORY_KIND_CODE,
+    // Lines of programs' logs that the application has not taken yet.
+    REALM_MEMORY_KIND_LOGS,
+} RealmMemoryKind;
+
 // A LoRA adapter on a model. Unloaded when the last handle and the last request that uses it have gone.
 typedef struct RealmAdapter RealmAdapter;
 
@@ -754,8 +776,8 @@ void realm_grants_allow_random(RealmGrants *grants);
 // Programs may have random numbers, the same in each run.
 void realm_grants_allow_random_seed(RealmGrants *grants, uint64_t seed);
 
-// Programs may keep things between runs, in a folder of the tenant's own or, with NULL, in memory: keys and values of so many bytes
-// together. Errors: `io` for a folder that can't be made or read.
+// Programs may keep things between runs, in a folder of the tenant's own or, with NULL, in memory: entries of so many bytes
+// together, which count in memory a key, a value and 128 bytes for each, and in a folder its file, in blocks of 4 KiB, and its name. Errors: `io` for a folder that can't be made or read.
 bool realm_grants_allow_store(RealmGrants *grants,
                               const char *folder,
                               size_t quota,
@@ -1464,6 +1486,12 @@ size_t realm_tenant_running(const RealmTenant *tenant);
 
 // Requests that wait now, over all models.
 size_t realm_tenant_waiting(const RealmTenant *tenant);
+
+// Bytes of memory of one kind that the tenant causes now, over all models; 0 for NULL.
+uint64_t realm_tenant_memory(const RealmTenant *tenant, RealmMemoryKind kind);
+
+// Bytes of memory of all kinds that the tenant causes now, over all models: what the limit `memory` bounds; 0 for NULL.
+uint64_t realm_tenant_total_memory(const RealmTenant *tenant);
 
 // Writes to `served` what was done for it, over all models that are loaded now; false for NULL.
 bool realm_tenant_metrics(const RealmTenant *tenant, RealmServed *served);
