@@ -336,7 +336,7 @@ static void callbacks_that_sleep_or_ask_the_model_hold_nobody_up(const std::stri
         while (!awake) std::this_thread::sleep_for(std::chrono::milliseconds(1));
         auto request = story(2);
         auto answer = own(realm_model_generate(model.get(), request.get(), nullptr));
-        CHECK(answer && realm_completion_tokens_count(answer.get()) == 2);
+        CHECK(answer && realm_completion_tokens(answer.get()) == 2);
         told = true;
     };
     CHECK(realm_set_log(REALM_LEVEL_TRACE, slow, nullptr, nullptr, nullptr));
