@@ -103,6 +103,7 @@ export interface NativeTenant {
     tools: ((tool: string, json: string) => Promise<string>) | null,
   ): void
   metrics(): string
+  memory(): string
   close(): void
 }
 
