@@ -33,7 +33,7 @@ pub use matching::Guide;
 use pool::MaskPool;
 
 /// Bytes of memory that one way through a grammar is taken to hold: llguidance does not count them, but bounds them.
-pub(crate) const GUIDE_BYTES: usize = 256 << 10;
+pub(crate) const GUIDE_BYTES: usize = 16 << 10;
 
 /// Compiles grammars for one model.
 pub(crate) struct Guides {
