@@ -135,7 +135,7 @@ fn damage(bytes: &mut Vec<u8>, header: usize, random: &mut Random) {
             5 => put(WORDS[random.below(WORDS.len())]),
             6 => {
                 // A piece of the file in another place.
-                let (from, len) = (random.below(header), 1 + random.below(64));
+                let (from, len) = (random.below(header.min(bytes.len())), 1 + random.below(64));
                 let piece = bytes[from..(from + len).min(bytes.len())].to_vec();
                 let end = (at + piece.len()).min(bytes.len());
                 bytes[at..end].copy_from_slice(&piece[..end - at]);
