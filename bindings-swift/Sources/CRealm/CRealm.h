@@ -576,6 +576,11 @@ RustBuffer uniffi_realm_swift_fn_method_model_render(uint64_t ptr, RustBuffer re
 RustBuffer uniffi_realm_swift_fn_method_model_render_tokens(uint64_t ptr, RustBuffer request, RustCallStatus *_Nonnull out_status
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_RESTORE_FOREIGN_SEQUENCE
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_RESTORE_FOREIGN_SEQUENCE
+uint64_t uniffi_realm_swift_fn_method_model_restore_foreign_sequence(uint64_t ptr, RustBuffer bytes
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_RESTORE_SEQUENCE
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_MODEL_RESTORE_SEQUENCE
 uint64_t uniffi_realm_swift_fn_method_model_restore_sequence(uint64_t ptr, RustBuffer bytes
@@ -613,7 +618,7 @@ void uniffi_realm_swift_fn_free_realm(uint64_t handle, RustCallStatus *_Nonnull 
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CONSTRUCTOR_REALM_NEW
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CONSTRUCTOR_REALM_NEW
-uint64_t uniffi_realm_swift_fn_constructor_realm_new(RustBuffer threads, RustBuffer device, RustBuffer cache_folder, RustCallStatus *_Nonnull out_status
+uint64_t uniffi_realm_swift_fn_constructor_realm_new(RustBuffer threads, RustBuffer device, RustBuffer cache_folder, RustBuffer snapshot_key, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_REALM_COMPILE_PROGRAM
@@ -789,6 +794,11 @@ int8_t uniffi_realm_swift_fn_method_tenant_has_program(uint64_t ptr, RustCallSta
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TENANT_LIMITS
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TENANT_LIMITS
 RustBuffer uniffi_realm_swift_fn_method_tenant_limits(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TENANT_MEMORY
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TENANT_MEMORY
+RustBuffer uniffi_realm_swift_fn_method_tenant_memory(uint64_t ptr, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TENANT_METRICS
@@ -1316,6 +1326,12 @@ uint16_t uniffi_realm_swift_checksum_method_model_render_tokens(void
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_RESTORE_FOREIGN_SEQUENCE
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_RESTORE_FOREIGN_SEQUENCE
+uint16_t uniffi_realm_swift_checksum_method_model_restore_foreign_sequence(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_RESTORE_SEQUENCE
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_MODEL_RESTORE_SEQUENCE
 uint16_t uniffi_realm_swift_checksum_method_model_restore_sequence(void
@@ -1487,6 +1503,12 @@ uint16_t uniffi_realm_swift_checksum_method_tenant_has_program(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TENANT_LIMITS
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TENANT_LIMITS
 uint16_t uniffi_realm_swift_checksum_method_tenant_limits(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TENANT_MEMORY
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TENANT_MEMORY
+uint16_t uniffi_realm_swift_checksum_method_tenant_memory(void
     
 );
 #endif

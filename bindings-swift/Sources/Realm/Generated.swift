@@ -1762,8 +1762,16 @@ public protocol ModelProtocol: AnyObject, Sendable {
     func renderTokens(request: Request) throws  -> [UInt32]
     
     /**
-     * A sequence from what `TokenSequence.save` gave. Throws `InvalidArgument` for other bytes, or those of another model, device or cache
-     * type; `LimitExceeded` if it is longer than the context.
+     * A sequence from what a realm of another key saved. Its form is checked in full; whether its keys and values are what the model
+     * computes, nobody can know. The tenant's other requests don't use them. Throws `InvalidArgument` for anything but a saved sequence of
+     * this model, device, cache type and adapter; `LimitExceeded` as above.
+     */
+    func restoreForeignSequence(bytes: Data) async throws  -> TokenSequence
+    
+    /**
+     * A sequence from what `TokenSequence.save` gave, in this realm or another one of the same `snapshotKey`. Throws `InvalidArgument` for
+     * bytes that are not signed with the realm's key or were altered since, and for those of another model, device, cache type or
+     * adapter; `LimitExceeded` if it is longer than the context.
      */
     func restoreSequence(bytes: Data) async throws  -> TokenSequence
     
@@ -2095,8 +2103,30 @@ open func renderTokens(request: Request)throws  -> [UInt32]  {
 }
     
     /**
-     * A sequence from what `TokenSequence.save` gave. Throws `InvalidArgument` for other bytes, or those of another model, device or cache
-     * type; `LimitExceeded` if it is longer than the context.
+     * A sequence from what a realm of another key saved. Its form is checked in full; whether its keys and values are what the model
+     * computes, nobody can know. The tenant's other requests don't use them. Throws `InvalidArgument` for anything but a saved sequence of
+     * this model, device, cache type and adapter; `LimitExceeded` as above.
+     */
+open func restoreForeignSequence(bytes: Data)async throws  -> TokenSequence  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_realm_swift_fn_method_model_restore_foreign_sequence(
+                        self.uniffiCloneHandle(),FfiConverterData.lower(bytes)
+                )
+            },
+            pollFunc: ffi_realm_swift_rust_future_poll_u64,
+            completeFunc: ffi_realm_swift_rust_future_complete_u64,
+            freeFunc: ffi_realm_swift_rust_future_free_u64,
+            liftFunc: FfiConverterTypeTokenSequence_lift,
+            errorHandler: FfiConverterTypeRealmError_lift
+        )
+}
+    
+    /**
+     * A sequence from what `TokenSequence.save` gave, in this realm or another one of the same `snapshotKey`. Throws `InvalidArgument` for
+     * bytes that are not signed with the realm's key or were altered since, and for those of another model, device, cache type or
+     * adapter; `LimitExceeded` if it is longer than the context.
      */
 open func restoreSequence(bytes: Data)async throws  -> TokenSequence  {
     return
@@ -2658,16 +2688,18 @@ open class Realm: RealmProtocol, @unchecked Sendable {
     /**
      * Starts a runtime. `threads` compute, nil stands for one for each core. `device` is `cpu`, `cuda`, `cuda:1` and so on or `auto`:
      * the first NVIDIA GPU that Realm can use and otherwise the CPU. `cacheFolder` is where fetched models are kept; nil is the user's
-     * cache folder. Throws `InvalidArgument` for no threads, `Unsupported` for a device that is not there.
+     * cache folder. `snapshotKey` is what saved sequences are signed with, at least 32 random bytes to be kept secret: realms of one key
+     * restore each other's; nil is a key of this realm's own. Throws `InvalidArgument` for no threads and for a shorter key, `Unsupported` for a device that is not there.
      */
-public convenience init(threads: UInt64? = nil, device: String = "auto", cacheFolder: String? = nil)throws  {
+public convenience init(threads: UInt64? = nil, device: String = "auto", cacheFolder: String? = nil, snapshotKey: Data? = nil)throws  {
     let handle =
         try rustCallWithError(FfiConverterTypeRealmError_lift) {
         uniffiCallStatus in
     uniffi_realm_swift_fn_constructor_realm_new(
         FfiConverterOptionUInt64.lower(threads),
         FfiConverterString.lower(device),
-        FfiConverterOptionString.lower(cacheFolder),uniffiCallStatus
+        FfiConverterOptionString.lower(cacheFolder),
+        FfiConverterOptionData.lower(snapshotKey),uniffiCallStatus
     )
 }
     self.init(unsafeFromHandle: handle)
@@ -3030,6 +3062,11 @@ public protocol TenantProtocol: AnyObject, Sendable {
     func limits()  -> Limits
     
     /**
+     * Bytes of memory that it causes now, over all models: what the limit `memory` bounds.
+     */
+    func memory()  -> MemoryUse
+    
+    /**
      * What was done for it, over all models that are loaded now.
      */
     func metrics()  -> Served
@@ -3167,6 +3204,18 @@ open func limits() -> Limits  {
     return try!  FfiConverterTypeLimits_lift(try! rustCall() {
         uniffiCallStatus in
     uniffi_realm_swift_fn_method_tenant_limits(
+            self.uniffiCloneHandle(),uniffiCallStatus
+    )
+})
+}
+    
+    /**
+     * Bytes of memory that it causes now, over all models: what the limit `memory` bounds.
+     */
+open func memory() -> MemoryUse  {
+    return try!  FfiConverterTypeMemoryUse_lift(try! rustCall() {
+        uniffiCallStatus in
+    uniffi_realm_swift_fn_method_tenant_memory(
             self.uniffiCloneHandle(),uniffiCallStatus
     )
 })
@@ -4945,6 +4994,10 @@ public struct Limits: Equatable, Hashable {
      */
     public var requestTimeout: Double?
     /**
+     * Bytes of memory that the tenant causes at once, of every kind: 1 GiB.
+     */
+    public var memory: UInt64
+    /**
      * Names of the models that the tenant may use.
      */
     public var models: [String]?
@@ -4991,6 +5044,9 @@ public struct Limits: Equatable, Hashable {
          * Seconds from a request's start to its end, waiting included; then it ends with `LimitExceeded`.
          */requestTimeout: Double? = nil, 
         /**
+         * Bytes of memory that the tenant causes at once, of every kind: 1 GiB.
+         */memory: UInt64 = UInt64(1073741824), 
+        /**
          * Names of the models that the tenant may use.
          */models: [String]? = nil, 
         /**
@@ -5014,6 +5070,7 @@ public struct Limits: Equatable, Hashable {
         self.kvTokens = kvTokens
         self.tokensPerMinute = tokensPerMinute
         self.requestTimeout = requestTimeout
+        self.memory = memory
         self.models = models
         self.adapters = adapters
         self.programMemory = programMemory
@@ -5044,6 +5101,7 @@ public struct FfiConverterTypeLimits: FfiConverterRustBuffer {
                 kvTokens: FfiConverterOptionUInt64.read(from: &buf), 
                 tokensPerMinute: FfiConverterOptionUInt32.read(from: &buf), 
                 requestTimeout: FfiConverterOptionDouble.read(from: &buf), 
+                memory: FfiConverterUInt64.read(from: &buf), 
                 models: FfiConverterOptionSequenceString.read(from: &buf), 
                 adapters: FfiConverterOptionSequenceString.read(from: &buf), 
                 programMemory: FfiConverterUInt64.read(from: &buf), 
@@ -5060,6 +5118,7 @@ public struct FfiConverterTypeLimits: FfiConverterRustBuffer {
         FfiConverterOptionUInt64.write(value.kvTokens, into: &buf)
         FfiConverterOptionUInt32.write(value.tokensPerMinute, into: &buf)
         FfiConverterOptionDouble.write(value.requestTimeout, into: &buf)
+        FfiConverterUInt64.write(value.memory, into: &buf)
         FfiConverterOptionSequenceString.write(value.models, into: &buf)
         FfiConverterOptionSequenceString.write(value.adapters, into: &buf)
         FfiConverterUInt64.write(value.programMemory, into: &buf)
@@ -5225,6 +5284,155 @@ public func FfiConverterTypeLoadOptions_lift(_ buf: RustBuffer) throws -> LoadOp
 #endif
 public func FfiConverterTypeLoadOptions_lower(_ value: LoadOptions) -> RustBuffer {
     return FfiConverterTypeLoadOptions.lower(value)
+}
+
+
+/**
+ * Bytes of memory that a tenant causes, by what they are for.
+ */
+public struct MemoryUse: Equatable, Hashable {
+    /**
+     * Requests that wait or run: prompts, stop strings, biases, grammars, fields.
+     */
+    public var requests: UInt64
+    /**
+     * Chunks and answers that no reader has taken yet.
+     */
+    public var results: UInt64
+    /**
+     * Sequences: their tokens and what the engine knows of them; also snapshots while they are taken or restored.
+     */
+    public var sequences: UInt64
+    /**
+     * Runs of programs: instances, linear memories, tables and stacks.
+     */
+    public var programs: UInt64
+    /**
+     * What programs hold handles of: logits, tensors, caches, samplers, grammars.
+     */
+    public var handles: UInt64
+    /**
+     * Strings and lists on their way between a program and the host.
+     */
+    public var transfers: UInt64
+    /**
+     * Stores of programs in memory, and copies of what those on disk keep.
+     */
+    public var stores: UInt64
+    /**
+     * Compiled code of programs.
+     */
+    public var code: UInt64
+    /**
+     * Lines of programs' logs that the application has not taken yet.
+     */
+    public var logs: UInt64
+    /**
+     * All of these.
+     */
+    public var total: UInt64
+
+    // Default memberwise initializers are never public by default, so we
+    // declare one manually.
+    public init(
+        /**
+         * Requests that wait or run: prompts, stop strings, biases, grammars, fields.
+         */requests: UInt64, 
+        /**
+         * Chunks and answers that no reader has taken yet.
+         */results: UInt64, 
+        /**
+         * Sequences: their tokens and what the engine knows of them; also snapshots while they are taken or restored.
+         */sequences: UInt64, 
+        /**
+         * Runs of programs: instances, linear memories, tables and stacks.
+         */programs: UInt64, 
+        /**
+         * What programs hold handles of: logits, tensors, caches, samplers, grammars.
+         */handles: UInt64, 
+        /**
+         * Strings and lists on their way between a program and the host.
+         */transfers: UInt64, 
+        /**
+         * Stores of programs in memory, and copies of what those on disk keep.
+         */stores: UInt64, 
+        /**
+         * Compiled code of programs.
+         */code: UInt64, 
+        /**
+         * Lines of programs' logs that the application has not taken yet.
+         */logs: UInt64, 
+        /**
+         * All of these.
+         */total: UInt64) {
+        self.requests = requests
+        self.results = results
+        self.sequences = sequences
+        self.programs = programs
+        self.handles = handles
+        self.transfers = transfers
+        self.stores = stores
+        self.code = code
+        self.logs = logs
+        self.total = total
+    }
+
+    
+
+    
+}
+
+#if compiler(>=6)
+extension MemoryUse: Sendable {}
+#endif
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public struct FfiConverterTypeMemoryUse: FfiConverterRustBuffer {
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> MemoryUse {
+        return
+            try MemoryUse(
+                requests: FfiConverterUInt64.read(from: &buf), 
+                results: FfiConverterUInt64.read(from: &buf), 
+                sequences: FfiConverterUInt64.read(from: &buf), 
+                programs: FfiConverterUInt64.read(from: &buf), 
+                handles: FfiConverterUInt64.read(from: &buf), 
+                transfers: FfiConverterUInt64.read(from: &buf), 
+                stores: FfiConverterUInt64.read(from: &buf), 
+                code: FfiConverterUInt64.read(from: &buf), 
+                logs: FfiConverterUInt64.read(from: &buf), 
+                total: FfiConverterUInt64.read(from: &buf)
+        )
+    }
+
+    public static func write(_ value: MemoryUse, into buf: inout [UInt8]) {
+        FfiConverterUInt64.write(value.requests, into: &buf)
+        FfiConverterUInt64.write(value.results, into: &buf)
+        FfiConverterUInt64.write(value.sequences, into: &buf)
+        FfiConverterUInt64.write(value.programs, into: &buf)
+        FfiConverterUInt64.write(value.handles, into: &buf)
+        FfiConverterUInt64.write(value.transfers, into: &buf)
+        FfiConverterUInt64.write(value.stores, into: &buf)
+        FfiConverterUInt64.write(value.code, into: &buf)
+        FfiConverterUInt64.write(value.logs, into: &buf)
+        FfiConverterUInt64.write(value.total, into: &buf)
+    }
+}
+
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeMemoryUse_lift(_ buf: RustBuffer) throws -> MemoryUse {
+    return try FfiConverterTypeMemoryUse.lift(buf)
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
+public func FfiConverterTypeMemoryUse_lower(_ value: MemoryUse) -> RustBuffer {
+    return FfiConverterTypeMemoryUse.lower(value)
 }
 
 
@@ -9236,6 +9444,30 @@ fileprivate struct FfiConverterOptionString: FfiConverterRustBuffer {
 #if swift(>=5.8)
 @_documentation(visibility: private)
 #endif
+fileprivate struct FfiConverterOptionData: FfiConverterRustBuffer {
+    typealias SwiftType = Data?
+
+    public static func write(_ value: SwiftType, into buf: inout [UInt8]) {
+        guard let value = value else {
+            writeInt(&buf, Int8(0))
+            return
+        }
+        writeInt(&buf, Int8(1))
+        FfiConverterData.write(value, into: &buf)
+    }
+
+    public static func read(from buf: inout (data: Data, offset: Data.Index)) throws -> SwiftType {
+        switch try readInt(&buf) as Int8 {
+        case 0: return nil
+        case 1: return try FfiConverterData.read(from: &buf)
+        default: throw UniffiInternalError.unexpectedOptionalTag
+        }
+    }
+}
+
+#if swift(>=5.8)
+@_documentation(visibility: private)
+#endif
 fileprivate struct FfiConverterOptionTypeAdapter: FfiConverterRustBuffer {
     typealias SwiftType = Adapter?
 
@@ -10624,7 +10856,10 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_method_model_render_tokens() != 4456) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_restore_sequence() != 41922) {
+    if (uniffi_realm_swift_checksum_method_model_restore_foreign_sequence() != 52789) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_model_restore_sequence() != 18814) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_model_score() != 19146) {
@@ -10711,6 +10946,9 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_method_tenant_limits() != 31225) {
         return InitializationResult.apiChecksumMismatch
     }
+    if (uniffi_realm_swift_checksum_method_tenant_memory() != 47088) {
+        return InitializationResult.apiChecksumMismatch
+    }
     if (uniffi_realm_swift_checksum_method_tenant_metrics() != 12339) {
         return InitializationResult.apiChecksumMismatch
     }
@@ -10741,7 +10979,7 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_constructor_chatsession_new() != 17471) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_constructor_realm_new() != 8228) {
+    if (uniffi_realm_swift_checksum_constructor_realm_new() != 33270) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_constructor_store_new() != 35298) {

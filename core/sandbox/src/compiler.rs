@@ -188,7 +188,7 @@ mod tests {
     fn a_tenant_with_many_programs_does_not_hold_up_another() {
         let mut queue = Queue::default();
         let order = Arc::new(Mutex::new(Vec::new()));
-        let mut add = |queue: &mut Queue, owner: &'static str, steps| {
+        let add = |queue: &mut Queue, owner: &'static str, steps| {
             let order = Arc::clone(&order);
             queue.push(Some(owner), steps, Box::new(move || order.lock().unwrap().push(owner)));
         };
