@@ -1,5 +1,6 @@
 //! Finds special tokens in text.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
@@ -123,8 +124,12 @@ impl Finder {
         wanted: &dyn Fn(&[u8], TokenKind) -> bool,
         strips: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Self, Error> {
-        let tokens: Vec<_> =
-            vocabulary.iter().filter(|&(_, token, kind)| !token.is_empty() && wanted(token, kind)).collect();
+        // One that reads as an earlier one is never found, and the automaton takes time quadratic in their number.
+        let mut seen = HashSet::new();
+        let tokens: Vec<_> = vocabulary
+            .iter()
+            .filter(|&(_, token, kind)| !token.is_empty() && wanted(token, kind) && seen.insert(token))
+            .collect();
         // Not the DFA that it would take for few tokens: making one takes time quadratic in a token such as `aaa…`, minutes for
         // one of 50 KB, and a model's file decides on them.
         let automaton = AhoCorasick::builder()
