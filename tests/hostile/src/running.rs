@@ -1,14 +1,14 @@
 //! Attackers that are at it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use realm::{Error, Generation, Tenant};
+use realm::{Error, Generation, SharedGeneration, Tenant};
 
 /// Threads that attack until this is dropped.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Running {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -16,15 +16,17 @@ pub struct Running {
     pub tenants: Vec<Tenant>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     over: AtomicBool,
     rounds: AtomicUsize,
     last: Mutex<String>,
+    /// What is being read, to be cancelled at the end: a program that waits sends nothing.
+    read: Mutex<Vec<Weak<SharedGeneration>>>,
 }
 
 /// What an attacking thread knows of the others.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Signal(Arc<Shared>);
 
 impl Signal {
@@ -42,7 +44,12 @@ impl Signal {
 
     /// Reads a generation to its end, or the attack's.
     pub fn read(&self, generation: Result<Generation, Error>) -> Result<(), Error> {
-        let mut generation = generation?;
+        let generation = Arc::new(SharedGeneration::from(generation?));
+        {
+            let mut read = self.0.read.lock().expect("not poisoned");
+            read.retain(|other| other.strong_count() > 0);
+            read.push(Arc::downgrade(&generation));
+        }
         while !self.is_over() {
             match generation.next_blocking() {
                 Some(Ok(chunk)) if chunk.finish.is_none() => {}
@@ -78,7 +85,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.shared.over.store(true, Ordering::Relaxed);
+        self.shared.over.store(true, Ordering::SeqCst);
+        // A thread may be about to read what it started before.
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            for generation in self.shared.read.lock().expect("not poisoned").iter().filter_map(Weak::upgrade) {
+                generation.cancel();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
