@@ -88,7 +88,8 @@ impl Drop for Running {
         self.shared.over.store(true, Ordering::SeqCst);
         // A thread may be about to read what it started before.
         while self.threads.iter().any(|thread| !thread.is_finished()) {
-            for generation in self.shared.read.lock().expect("not poisoned").iter().filter_map(Weak::upgrade) {
+            for generation in self.shared.read.lock().expect("not poisoned").iter().filter_map(Weak::upgrade)
+            {
                 generation.cancel();
             }
             std::thread::sleep(Duration::from_millis(2));
