@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::Error;
 
@@ -117,10 +118,35 @@ impl Source {
                     buffer.resize(len, 0);
                 }
                 let bytes = &mut buffer[..len];
-                self.fill(start as u64, bytes)?;
+                self.fill_together(start as u64, bytes)?;
                 Ok(bytes)
             }
         }
+    }
+
+    /// As [`fill`](Self::fill), on several threads if it is much: from the system's cache, reading is copying.
+    fn fill_together(&self, at: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        /// Bytes that a thread reads at a time.
+        const PIECE: usize = 4 << 20;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+        let threads = threads.min(bytes.len().div_ceil(PIECE));
+        let parts = Mutex::new(bytes.chunks_mut(PIECE).enumerate());
+        let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            while let Some((i, part)) = next() {
+                self.fill(at + (i * PIECE) as u64, part)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            // Where no other thread can be started, this one reads all.
+            let start = |_| std::thread::Builder::new().spawn_scoped(scope, &work).ok();
+            let others: Vec<_> = (1..threads).filter_map(start).collect();
+            let read = work();
+            others.into_iter().fold(read, |read, other| {
+                read.and(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            })
+        })
     }
 
     /// Fills `bytes` from a file's byte `at` on.

@@ -105,9 +105,13 @@ fn look(gguf: &Gguf) {
     }
     let mut buffer = Vec::new();
     for info in gguf.tensors() {
+        assert_eq!(info.len() as u64, info.shape.iter().product::<u64>());
+        // Those of a whole model have hundreds of megabytes.
+        if info.bytes() > 1 << 16 {
+            continue;
+        }
         let data = gguf.read(info, &mut buffer).expect("a tensor of the index");
         assert_eq!(data.len(), info.bytes());
-        assert_eq!(info.len() as u64, info.shape.iter().product::<u64>());
         black_box((data[0], data[data.len() - 1]));
     }
 }

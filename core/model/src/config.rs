@@ -145,6 +145,13 @@ impl ModelConfig {
         }
         let (layers, hidden, heads) =
             (r.dim("block_count")?, r.dim("embedding_length")?, r.dim("attention.head_count")?);
+        // Each layer has tensors of its own, and what is made for every layer would take gigabytes for a number that is a lie.
+        let tensors = gguf.tensors().len();
+        if layers > tensors {
+            return Err(Error::InvalidModel(format!(
+                "{layers} layers are claimed, and the file has {tensors} tensors"
+            )));
+        }
         let kv_heads = r.optional_dim("attention.head_count_kv")?.unwrap_or(heads);
         if !heads.is_multiple_of(kv_heads) {
             return Err(Error::InvalidModel(format!("{heads} query heads over {kv_heads} key/value heads")));

@@ -54,6 +54,16 @@ fn what_is_missing_or_unknown_is_named() {
 }
 
 #[test]
+fn layers_that_the_file_has_no_tensors_for_are_refused() {
+    let mut bytes = bytes("llama-f32.gguf");
+    let key = b"llama.block_count";
+    let at = bytes.windows(key.len()).position(|window| window == key).expect("the key") + key.len() + 4;
+    bytes[at..at + 4].copy_from_slice(&12_000_000u32.to_le_bytes());
+    let error = run(bytes, &Arc::new(CpuBackend::new(1).unwrap())).unwrap_err().to_string();
+    assert!(error.contains("12000000 layers are claimed"), "{error}");
+}
+
+#[test]
 fn a_flipped_bit_in_the_header_never_crashes() {
     let backend = Arc::new(CpuBackend::new(1).unwrap());
     let (mut fine, mut refused) = (0, 0);
