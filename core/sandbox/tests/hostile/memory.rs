@@ -109,6 +109,8 @@ fn until(what: &str, done: impl Fn() -> bool) {
     }
 }
 
+// What lies from 65536 on is the request; zeros, which are text and tokens, begin well before 70000.
+
 /// The call of a tool that never answers, with nothing for it.
 const WAIT: &str =
     "(call $call (i32.const 8192) (i32.const 4) (i32.const 8200) (i32.const 2) (global.get $R))";
@@ -217,7 +219,7 @@ fn linear_memory(bench: &Bench, n: usize) -> Held {
 
 fn unread(bench: &Bench, n: usize) -> Held {
     let emit = repeat(
-        "(call $emit (i32.const 65536) (i32.const 16000) (i32.const 65536) (i32.const 250) (global.get $R))",
+        "(call $emit (i32.const 70000) (i32.const 16000) (i32.const 70000) (i32.const 250) (global.get $R))",
         60,
     );
     // Chunks come before the program waits, so nothing may be taken from the channel here.
@@ -230,7 +232,7 @@ fn unread(bench: &Bench, n: usize) -> Held {
 
 fn text_that_waits(bench: &Bench, n: usize) -> Held {
     let emit = "(drop (memory.grow (i32.const 128)))
-        (call $emit (i32.const 65536) (i32.const 8000000) (i32.const 0) (i32.const 0) (global.get $R))";
+        (call $emit (i32.const 70000) (i32.const 8000000) (i32.const 0) (i32.const 0) (global.get $R))";
     let program = bench.host.compile(&waits(emit));
     let held: Vec<_> = (0..n).map(|_| bench.host.start(&program, &bench.who).unwrap()).collect();
     let transfers = || bench.who.tenant.memory().read().of(MemoryKind::Transfers);
@@ -240,7 +242,7 @@ fn text_that_waits(bench: &Bench, n: usize) -> Held {
 
 fn arguments(bench: &Bench, n: usize) -> Held {
     let call = "(drop (memory.grow (i32.const 16)))
-        (call $call (i32.const 8192) (i32.const 4) (i32.const 65536) (i32.const 1000000) (global.get $R))";
+        (call $call (i32.const 8192) (i32.const 4) (i32.const 70000) (i32.const 1000000) (global.get $R))";
     Box::new(bench.start(&program(&format!("{call} (global.get $OK)"), WORDS), n))
 }
 
@@ -256,13 +258,14 @@ fn logits(bench: &Bench, n: usize) -> Held {
     Box::new(bench.start(&waits(&format!("{FORWARD} {copies}")), 1))
 }
 
-/// The fields of `sampling` from `9216` on: temperature 1, top-k 0, top-p 1, min-p 0, typical-p 1, and a penalty, over everything.
+/// What `sampler.open` takes, from `9216` on: the model, and after padding, as a seed is of 8 bytes, `sampling`: temperature 1,
+/// top-k 0, top-p 1, min-p 0, typical-p 1, and a penalty, over everything.
 const SAMPLING: &str = "(i32.store (i32.const 9216) (local.get $model))
-    (f32.store (i32.const 9220) (f32.const 1)) (i32.store (i32.const 9224) (i32.const 0))
-    (f32.store (i32.const 9228) (f32.const 1)) (f32.store (i32.const 9232) (f32.const 0))
-    (f32.store (i32.const 9236) (f32.const 1)) (f32.store (i32.const 9240) (f32.const 1.5))
-    (i32.store (i32.const 9244) (i32.const -1)) (f32.store (i32.const 9248) (f32.const 0))
-    (f32.store (i32.const 9252) (f32.const 0))";
+    (f32.store (i32.const 9224) (f32.const 1)) (i32.store (i32.const 9228) (i32.const 0))
+    (f32.store (i32.const 9232) (f32.const 1)) (f32.store (i32.const 9236) (f32.const 0))
+    (f32.store (i32.const 9240) (f32.const 1)) (f32.store (i32.const 9244) (f32.const 1.5))
+    (i32.store (i32.const 9248) (i32.const -1)) (f32.store (i32.const 9252) (f32.const 0))
+    (f32.store (i32.const 9256) (f32.const 0))";
 
 fn samplers(bench: &Bench, n: usize) -> Held {
     let step = "(call $sampler.open (i32.const 9216) (global.get $R)) (local.set $s (call $got))
@@ -282,7 +285,7 @@ fn matchers(bench: &Bench, n: usize) -> Held {
 }
 
 fn tensors(bench: &Bench, n: usize) -> Held {
-    let step = "(call $embed (local.get $model) (i32.const 65536) (i32.const 500) (global.get $R))";
+    let step = "(call $embed (local.get $model) (i32.const 70000) (i32.const 500) (global.get $R))";
     let body = format!("(local.set $model (call $model.current)) {}", repeat(step, n));
     let held = bench.start(&waits(&body), 1);
     bench.catch_up();
@@ -395,7 +398,8 @@ fn a_log_that_is_not_taken_makes_its_program_wait() {
     let kept = Arc::clone(&lines);
     let who = with(|limits| limits.program.output = 1 << 30)
         .granted(Grants::none().log_lines(move |line| kept.lock().unwrap().push(line)));
-    let log = "(loop $again (call $log (i32.const 0) (i32.const 65536) (i32.const 1000) (global.get $R))
+    let log = "(loop $again (call $log (i32.const 0) (i32.const 70000) (i32.const 1000) (global.get $R))
+        (if (call $failed) (then (return (global.get $R))))
         (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 5000))))";
     let wasm = host.compile(&program(&format!("{log} (global.get $OK)"), ""));
     let reply = host.start(&wasm, &who).unwrap();
