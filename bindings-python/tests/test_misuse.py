@@ -114,7 +114,7 @@ def test_values_too_deep_inside_each_other_are_refused(model: realm.Model) -> No
     for value in (around, mutual, deep, frozen, UserList([around]), (around,)):
         for option in ("input", "json_schema"):
             with pytest.raises(TypeError, match="inside each other"):
-                model.generate("a", **{option: value})
+                model.generate("a", **{option: value})  # type: ignore[arg-type]
     fits: Any = "x"
     for _ in range(100):
         fits = [fits]
