@@ -140,7 +140,7 @@ impl Source {
         };
         std::thread::scope(|scope| {
             // Where no other thread can be started, this one reads all.
-            let start = |_| std::thread::Builder::new().spawn_scoped(scope, &work).ok();
+            let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
             let others: Vec<_> = (1..threads).filter_map(start).collect();
             let read = work();
             others.into_iter().fold(read, |read, other| {

@@ -223,8 +223,8 @@ impl Program {
     fn function(&mut self, module: &Module, index: usize, body: &FunctionBody<'_>) -> Result<(), Error> {
         let who = || format!("function {index}");
         let bytes = body.range().end - body.range().start;
-        self.code.add(bytes as u64)?;
-        at_most(&who(), bytes as u64, "bytes of code", FUNCTION_BYTES)?;
+        self.code.add(bytes)?;
+        at_most(&who(), bytes, "bytes of code", FUNCTION_BYTES)?;
         let (params, results) = module.functions.get(index).map_or((0, 0), |&ty| module.arity(ty));
         let mut locals = params;
         for local in body.get_locals_reader().map_err(malformed)? {

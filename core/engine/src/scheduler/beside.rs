@@ -73,7 +73,12 @@ impl Scheduler {
         }
         let alone = tenants.is_empty();
         let before = if alone { 0.0 } else { self.beside.left.min(0.0) };
-        self.beside = Beside { tenants, left: before + left, ..Beside::default() };
+        self.beside = Beside {
+            tenants,
+            left: before + left,
+            #[cfg(test)]
+            done: 0.0,
+        };
     }
 
     /// Whether something may be done for a tenant before the next pass.

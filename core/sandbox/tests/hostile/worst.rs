@@ -405,9 +405,7 @@ fn make(kind: &str, size: usize, width: u32, functions: u32) -> Vec<u8> {
             for _ in 0..size {
                 b.extend([0x02, 0x40, 0x10, 0, 0x0d, 0, 0x0b]);
             }
-            for _ in 1..width {
-                b.push(0x6a);
-            }
+            b.extend(std::iter::repeat_n(0x6a, width as usize - 1));
             b.push(0x1a);
             m.function(one, &[], &[0x41, 0]);
             body = b;

@@ -318,7 +318,7 @@ fn a_sequence_that_no_batch_may_have_ends_alone() {
 fn a_model_that_cannot_be_brought_to_a_device_is_an_error() {
     let setup = Setup::new(true);
     let gguf = Gguf::open(
-        &PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/tiny/gemma2-f16.gguf"),
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/tiny/gemma2-f16.gguf"),
     )
     .expect("a GGUF file");
     for operation in ["matrix", "vector", "buffer", "cache"] {
