@@ -1,7 +1,7 @@
 //! Programs in WebAssembly's text form: core modules that import the contract's functions by their canonical names, made
 //! into components.
 //!
-//! Results that a function returns in memory go to [`RESULT`]; the error part of any of them is what `run` itself has to
+//! Results that a function returns in memory go to `RESULT`; the error part of any of them is what `run` itself has to
 //! return, so a program that ends with a host function's error returns that place.
 
 use std::path::Path;
