@@ -2,8 +2,7 @@
 //!
 //! [`ATTACKS`] is the table. `cargo run -p realm-hostile` measures: an attack and an honest neighbour take turns beside a
 //! victim's generation, and the ratio of the victim's latencies is printed. `tests/attacks.rs` runs each for a moment and
-//! asserts what does not depend on time: the victim's text is the same to the bit, nothing of the victim's is refused, and
-//! the host's memory stays within the attacker's limit.
+//! asserts what does not depend on time: the victim's text is the same to the bit, and nothing of the victim's is refused.
 
 mod attacks;
 mod ground;

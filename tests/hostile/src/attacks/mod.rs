@@ -126,7 +126,12 @@ pub const ATTACKS: &[Attack] = &[
         begin: plain::sampling,
     },
     Attack { name: "prompt", what: "prompts of 10 MiB", honest: (1, 1), begin: plain::prompt },
-    Attack { name: "prefill", what: "prompts as long as the context", honest: (1, 4), begin: plain::prefill },
+    Attack {
+        name: "prefill",
+        what: "four streams of prompts of 4,000 tokens",
+        honest: (1, 4),
+        begin: plain::prefill,
+    },
     Attack {
         name: "cancel",
         what: "four threads start requests and drop them",
