@@ -54,7 +54,8 @@ fn regular(metadata: &std::fs::Metadata) -> io::Result<()> {
 /// std::fs::write(&path, "abc")?;
 /// assert_eq!(realm_gguf::read_file(&path, 3)?, b"abc");
 /// assert!(realm_gguf::read_file(&path, 2).is_err());
-/// # std::fs::remove_file(path)
+/// # std::fs::remove_file(path)?;
+/// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn read_file(path: impl AsRef<Path>, most: u64) -> io::Result<Vec<u8>> {
     let (file, len) = open_file(path)?;
