@@ -16,14 +16,13 @@ pub(crate) struct Resting {
     /// In boxes, so that the table grows without moving them.
     tasks: HashMap<u64, Box<Task>, FxBuildHasher>,
     tenants: HashMap<u64, Rest, FxBuildHasher>,
-    /// Those of everybody that hold pages: the step that last served them, and their ids.
-    held: BTreeSet<(u64, u64)>,
 }
 
 /// What one tenant has at rest.
 #[derive(Default)]
 pub(crate) struct Rest {
     tasks: usize,
+    /// Those that hold pages: the step that last served them, and their ids.
     held: BTreeSet<(u64, u64)>,
     pub(crate) pages: usize,
     /// Tokens whose keys and values are kept.
@@ -43,7 +42,6 @@ impl Resting {
         }
         if pages > 0 {
             rest.held.insert(key);
-            self.held.insert(key);
         }
         self.tasks.insert(id, Box::new(task));
     }
@@ -51,7 +49,6 @@ impl Resting {
     pub(crate) fn remove(&mut self, id: u64) -> Option<Task> {
         let task = *self.tasks.remove(&id)?;
         let (key, pages, tenant) = ((task.served, task.id), task.pages.held(), task.tenant.id());
-        self.held.remove(&key);
         if let Some(rest) = self.tenants.get_mut(&tenant) {
             rest.tasks -= 1;
             rest.pages -= pages;
@@ -99,15 +96,14 @@ impl Resting {
     /// Panics unless what is kept up to date is what the sessions say: for tests.
     #[cfg(test)]
     pub(crate) fn check(&self) {
-        let held = self.values().filter(|task| task.pages.held() > 0).map(|task| (task.served, task.id));
-        assert_eq!(self.held, held.collect());
         for (&tenant, rest) in &self.tenants {
             let own = || self.values().filter(|task| task.tenant.id() == tenant);
             assert_eq!(rest.tasks, own().count());
             assert_eq!(rest.pages, own().map(|task| task.pages.held()).sum::<usize>());
             assert_eq!(rest.cached, own().map(|task| task.cached).sum::<usize>());
-            assert!(rest.held.iter().all(|key| self.held.contains(key)));
+            let held = own().filter(|task| task.pages.held() > 0).map(|task| (task.served, task.id));
+            assert_eq!(rest.held, held.collect());
         }
-        assert_eq!(self.tenants.values().map(|rest| rest.held.len()).sum::<usize>(), self.held.len());
+        assert!(self.values().all(|task| self.tenants.contains_key(&task.tenant.id())));
     }
 }
