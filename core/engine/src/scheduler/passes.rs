@@ -135,25 +135,26 @@ impl Scheduler {
 
 /// Does what belongs to one task. A panic is an error of that task's; the panic hook has reported it.
 pub(super) fn contain<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
-        // Its destructor could panic again.
-        std::mem::forget(payload);
-        Error::Model("a fault of Realm's ended this request; standard error has the place".into())
-    })
+    let fault = || Error::Model("a fault of Realm's ended this request; standard error has the place".into());
+    caught(work).ok_or_else(fault)
 }
 
 /// Has the model compute. A panic is an error like others.
 fn contained(compute: impl FnOnce() -> Result<(), realm_model::Error>) -> Result<(), realm_model::Error> {
-    catch_unwind(AssertUnwindSafe(compute)).unwrap_or_else(|payload| {
-        // As above.
-        std::mem::forget(payload);
+    caught(compute).unwrap_or_else(|| {
         let why = "a fault of Realm's ended the pass; standard error has the place";
         Err(realm_compute::Error::Device(why.into()).into())
     })
 }
 
+/// What `work` returns; `None` if it panicked.
+fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+    // The payload's destructor could panic again.
+    catch_unwind(AssertUnwindSafe(work)).map_err(std::mem::forget).ok()
+}
+
 /// What readers are told of a pass that failed.
-fn failure(error: &realm_model::Error) -> Error {
+pub(super) fn failure(error: &realm_model::Error) -> Error {
     match error {
         realm_model::Error::Compute(realm_compute::Error::OutOfMemory { .. }) => {
             Error::LimitExceeded(error.to_string())

@@ -10,6 +10,7 @@ use std::time::Instant;
 use realm_model::{PieceId, Pieces};
 
 use super::Scheduler;
+use super::passes::failure;
 use super::work::Prices;
 use crate::pieces::{PieceCommand, PieceOp};
 use crate::{Error, Tenant};
@@ -220,9 +221,6 @@ impl PieceWork {
 fn model_error(error: realm_model::Error) -> Error {
     match error {
         realm_model::Error::InvalidBatch(why) => Error::InvalidArgument(why),
-        realm_model::Error::Compute(realm_compute::Error::OutOfMemory { .. }) => {
-            Error::LimitExceeded(error.to_string())
-        }
-        other => Error::Model(other.to_string()),
+        other => failure(&other),
     }
 }
