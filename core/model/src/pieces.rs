@@ -145,7 +145,7 @@ impl<B: Backend> Tensor<B> {
 
     /// Appends rows' values to `out`.
     fn read(&self, b: &B, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), Error> {
-        let (mut row, mut values) = (rows.start, Vec::new());
+        let mut row = rows.start;
         while row < rows.end {
             let part = self.part(row).and_then(|at| self.parts.get(at)).ok_or_else(|| missing("row"))?;
             let end = rows.end.min(part.rows.end);
@@ -153,13 +153,11 @@ impl<B: Backend> Tensor<B> {
             if let Some(host) = b.host(&part.buffer) {
                 out.extend_from_slice(&host[from * self.width..to * self.width]);
             } else if to - from == part.rows.len() {
-                b.read(&part.buffer, &mut values)?;
-                out.append(&mut values);
+                append(b, &part.buffer, out)?;
             } else {
                 let mut some = b.buffer(0, self.width)?;
                 b.gather(&part.buffer, &range(from..to), &mut some)?;
-                b.read(&some, &mut values)?;
-                out.append(&mut values);
+                append(b, &some, out)?;
             }
             row = end;
         }
@@ -235,6 +233,18 @@ fn width(given: usize, wanted: usize) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::InvalidBatch(format!("rows of {given} numbers where {wanted} are due")))
+}
+
+/// Appends a buffer's values to `out`.
+fn append<B: Backend>(b: &B, buffer: &B::Buffer, out: &mut Vec<f32>) -> Result<(), Error> {
+    if let Some(host) = b.host(buffer) {
+        out.extend_from_slice(host);
+        return Ok(());
+    }
+    let mut values = Vec::new();
+    b.read(buffer, &mut values)?;
+    out.append(&mut values);
+    Ok(())
 }
 
 fn range(rows: Range<usize>) -> Vec<u32> {
@@ -411,15 +421,7 @@ impl<B: Backend> Pieces for PieceRunner<B> {
         if let Some(cap) = c.final_soft_cap {
             b.soft_cap(&mut buffers.logits, cap)?;
         }
-        let mut values = Vec::new();
-        match b.host(&buffers.logits) {
-            Some(host) => out.extend_from_slice(host),
-            None => {
-                b.read(&buffers.logits, &mut values)?;
-                out.append(&mut values);
-            }
-        }
-        Ok(())
+        append(b, &buffers.logits, out)
     }
 
     fn open_cache(&mut self, id: PieceId, tokens: usize) -> Result<(), Error> {

@@ -82,12 +82,9 @@ impl Seats {
     pub(crate) fn try_take(self: &Arc<Self>, tenant: u64, needs: Needs) -> Option<Seat> {
         let mut taken = self.lock();
         taken.forget_abandoned();
-        let waits = taken.waiting.contains_key(&tenant);
-        let may = !waits
-            && match taken.waiting.is_empty() {
-                true => self.is_within(&taken, tenant, needs) || self.may_borrow(&taken, tenant, needs),
-                false => self.is_within(&taken, tenant, needs),
-            };
+        let may = !taken.waiting.contains_key(&tenant)
+            && (self.is_within(&taken, tenant, needs)
+                || (taken.waiting.is_empty() && self.may_borrow(&taken, tenant, needs)));
         may.then(|| self.seat(&mut taken, tenant, needs))
     }
 
