@@ -51,7 +51,7 @@ pub struct Reply {
 }
 
 /// Bytes of memory of a run that waits for its turn, beside its request, and of an instance beside its memories and tables: its
-/// stack, its state, and the pages of the pool that it touches. Measured with the smallest programs.
+/// stack, its state, and the pages of the pool that it touches. Estimates.
 const RUN_BYTES: usize = 4 << 10;
 const INSTANCE_BYTES: usize = 48 << 10;
 

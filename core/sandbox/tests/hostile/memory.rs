@@ -350,7 +350,7 @@ fn one_case() {
 }
 
 #[test]
-#[ignore = "takes minutes on a busy machine; nightly"]
+#[ignore = "matchers count for more than they take, and not all cases have been run: it fails"]
 fn what_a_tenant_causes_is_on_its_ledger() {
     let failed: Vec<String> = CASES
         .iter()
