@@ -554,9 +554,15 @@ impl ModuleArity for Nothing {
 mod worst;
 
 #[cfg(test)]
+#[allow(dead_code, unreachable_pub, reason = "the other tests use the rest")]
+#[path = "../../../tests/hostile/src/status.rs"]
+mod status;
+
+#[cfg(test)]
 mod tests {
     use std::time::Instant;
 
+    use super::status::{peak, resident};
     use super::worst::{KINDS, Worst};
     use super::*;
 
@@ -631,20 +637,15 @@ mod tests {
         let mut config = wasmtime::Config::new();
         config.epoch_interruption(true).wasm_memory64(true).parallel_compilation(false);
         let engine = wasmtime::Engine::new(&config).unwrap();
-        let status = |key: &str| {
-            let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("0 kB").to_owned();
-            line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or(0) >> 10
-        };
         println!("{:16} {:>6} {:>10} {:>8} {:>8}", "kind", "width", "bytes", "seconds", "MiB");
         // Without the variable a few of those that no longer ended.
         for kind in KINDS.iter().filter(|kind| long || ["loops", "block_params"].contains(&kind.kind)) {
             let module = largest(kind);
             // From here on the peak counts anew, where that can be had.
             let _ = std::fs::write("/proc/self/clear_refs", "5");
-            let (began, before) = (Instant::now(), status("VmRSS:"));
+            let (began, before) = (Instant::now(), resident() >> 20);
             let compiled = wasmtime::Module::new(&engine, &module);
-            let (took, peak) = (began.elapsed().as_secs_f64(), status("VmHWM:").saturating_sub(before));
+            let (took, peak) = (began.elapsed().as_secs_f64(), (peak() >> 20).saturating_sub(before));
             println!("{:16} {:>6} {:>10} {took:>8.2} {peak:>8}", kind.kind, kind.width, module.len());
             assert!(compiled.is_ok(), "{}: {:?}", kind.kind, compiled.err());
             assert!(peak < 1024, "{}: {peak} MiB", kind.kind);

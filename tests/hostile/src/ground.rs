@@ -48,9 +48,7 @@ impl Ground {
     /// # Panics
     /// If Realm refuses the limits.
     pub fn tenant_with(&self, name: &str, limits: Limits) -> Tenant {
-        let tenant = self.realm.tenant(name, limits.clone()).expect("a tenant");
-        tenant.set_limits(limits).expect("limits");
-        tenant
+        self.realm.tenant(name, limits).expect("a tenant")
     }
 
     /// The model as a tenant sees it.

@@ -9,6 +9,7 @@ mod ground;
 pub mod guest;
 mod measure;
 mod running;
+pub mod status;
 
 pub use attacks::{ATTACKS, Attack};
 pub use ground::Ground;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use realm::{Error, Limits};
 
 use crate::attacks::Attack;
+use crate::status::resident;
 use crate::{Ground, Running};
 
 /// How long a victim waited for each of its tokens.
@@ -120,11 +121,4 @@ fn honest(ground: &Ground, attack: &Attack) -> Running {
         running.tenants.push(tenant);
     }
     running
-}
-
-/// This process's resident memory in bytes; 0 where there is no /proc.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap_or(0) << 10
 }

@@ -77,6 +77,25 @@ impl Running {
         }));
     }
 
+    /// Adds a thread that starts so many generations, and holds those that start and doesn't read them.
+    pub fn hold(
+        &mut self,
+        count: u32,
+        mut start: impl FnMut(u32) -> Result<Generation, Error> + Send + 'static,
+    ) {
+        self.repeat(move |signal| {
+            let (mut held, mut last) = (Vec::new(), Ok(()));
+            for i in 0..count {
+                match start(i) {
+                    Ok(generation) => held.push(generation),
+                    Err(error) => last = Err(error),
+                }
+            }
+            signal.wait();
+            last
+        });
+    }
+
     /// How often the attackers' threads have come to an end of what they do, and what the last error said.
     pub fn said(&self) -> (usize, String) {
         (self.shared.rounds.load(Ordering::Relaxed), self.shared.last.lock().expect("not poisoned").clone())

@@ -14,6 +14,11 @@ use realm_sandbox::{
 };
 use realm_tokenizer::{ChatTemplate, SpecialTexts, Tokenizer};
 
+#[path = "../../../../tests/hostile/src/status.rs"]
+mod status;
+#[allow(unused_imports, reason = "examples use some of this file")]
+pub use status::{peak, resident};
+
 /// So long nothing here may take, however busy the machine.
 pub const FOREVER: Duration = Duration::from_secs(60);
 
@@ -173,20 +178,4 @@ pub fn finish(reply: Reply) -> Result<Said, Error> {
             }
         }
     }
-}
-
-/// Bytes of memory that the process has now; 0 where that can't be told.
-pub fn resident() -> usize {
-    status("VmRSS:")
-}
-
-/// The most it has had.
-pub fn peak() -> usize {
-    status("VmHWM:")
-}
-
-fn status(key: &str) -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("0");
-    line.trim().trim_end_matches(" kB").trim().parse::<usize>().unwrap_or(0) << 10
 }

@@ -34,24 +34,17 @@ pub(super) fn snapshot(ground: &Ground) -> Running {
     running
 }
 
+/// A request that does not end before it has so many tokens.
+fn endless(prompt: Vec<u32>, tokens: usize) -> Request {
+    Request { ignore_eos: true, ..Request::tokens(prompt).max_tokens(tokens) }
+}
+
 pub(super) fn queue(ground: &Ground) -> Running {
     let mut running = Running::default();
     for tenant in 0..6 {
         let tenant = ground.tenant(&format!("attacker{tenant}"));
         let model = ground.model_of(&tenant);
-        running.repeat(move |signal| {
-            let mut held = Vec::new();
-            let mut last = Ok(());
-            for k in 0..1600 {
-                let request = Request::tokens(vec![5 + k, 6, 7]).max_tokens(4000);
-                match model.stream(Request { ignore_eos: true, ..request }) {
-                    Ok(generation) => held.push(generation),
-                    Err(error) => last = Err(error),
-                }
-            }
-            signal.wait();
-            last
-        });
+        running.hold(1600, move |i| model.stream(endless(vec![5 + i, 6, 7], 4000)));
         running.tenants.push(tenant);
     }
     running
@@ -61,15 +54,7 @@ pub(super) fn asleep(ground: &Ground) -> Running {
     let mut running = Running::default();
     let tenant = ground.tenant("attacker");
     let model = ground.model_of(&tenant);
-    running.repeat(move |signal| {
-        let mut held = Vec::new();
-        for i in 0..1000u32 {
-            let request = Request::tokens(vec![10 + i, 5, 6]).max_tokens(2000);
-            held.extend(model.stream(Request { ignore_eos: true, ..request }).ok());
-        }
-        signal.wait();
-        Ok(())
-    });
+    running.hold(1000, move |i| model.stream(endless(vec![10 + i, 5, 6], 2000)));
     running.tenants.push(tenant);
     running
 }

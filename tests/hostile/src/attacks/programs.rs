@@ -42,23 +42,12 @@ fn alone(ground: &Ground, body: &str, data: &str) -> Running {
 }
 
 /// One tenant's runs of a program, held and not read.
-fn hold(ground: &Ground, wasm: &[u8], runs: usize) -> Running {
+fn hold(ground: &Ground, wasm: &[u8], runs: u32) -> Running {
     let mut running = Running::default();
     let tenant = ground.tenant("attacker");
     tenant.set_program(Some(&ground.realm.compile_program(wasm).expect("a program")));
     let model = ground.model_of(&tenant);
-    running.repeat(move |signal| {
-        let mut held = Vec::new();
-        let mut last = Ok(());
-        for _ in 0..runs {
-            match model.stream(request()) {
-                Ok(generation) => held.push(generation),
-                Err(error) => last = Err(error),
-            }
-        }
-        signal.wait();
-        last
-    });
+    running.hold(runs, move |_| model.stream(request()));
     running.tenants.push(tenant);
     running
 }
