@@ -1,7 +1,10 @@
 //! Weights and products against candle (<https://github.com/huggingface/candle>), which has its own code for
 //! ggml's blocks: a misreading of a layout that our dequantization and our kernels shared would show here.
 
-#[allow(dead_code, reason = "other tests of this crate share more")]
+#![cfg(test)]
+
+#[allow(dead_code, reason = "the tests of realm-compute share more")]
+#[path = "../../../core/compute/tests/common/mod.rs"]
 mod common;
 
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
