@@ -12,11 +12,9 @@
 
 use std::time::Instant;
 
-use hashbrown::HashMap;
-use rustc_hash::FxBuildHasher;
-
 use super::Scheduler;
 use super::fairness::Account;
+use super::reservation::Wanted;
 use super::select::Pick;
 use crate::Tenant;
 use crate::kv::Owner;
@@ -28,6 +26,9 @@ impl Scheduler {
     pub(super) fn admit(&mut self, now: Instant) {
         // Tenants that cannot get any further in this step.
         let mut held_back: Vec<u64> = Vec::new();
+        // Whether a request above its tenant's share waits for another one of its kind: that one's end is far, so until then
+        // shorter ones may get in beside it.
+        let mut waits = false;
         loop {
             // While all slots are taken, only tenants that have less than their share of them get one of another's.
             let full = self.running.len() >= self.config.max_running;
@@ -51,9 +52,14 @@ impl Scheduler {
                 continue;
             }
             let found = task.attach(&mut self.kv);
-            if !self.make_room(&task) {
-                // Later requests must not take the pages that this one waits for.
+            if !(self.reserve_beside(&mut task) || !waits && self.make_room(&task)) {
+                waits = self.is_any_above_share() && self.is_beyond_share(&task);
+                held_back.push(task.tenant.id());
                 self.send_back(task);
+                if waits {
+                    continue;
+                }
+                // Later requests must not take the pages that this one waits for.
                 break;
             }
             if !task.place.as_mut().is_none_or(Place::start) {
@@ -99,7 +105,7 @@ impl Scheduler {
     fn make_room(&mut self, task: &Task) -> bool {
         loop {
             let needed = self.pages_to_come(task);
-            let mut wanted: HashMap<Owner, usize, FxBuildHasher> = HashMap::default();
+            let mut wanted = Wanted::default();
             for task in self.running.iter().chain([task]) {
                 *wanted.entry(Some(task.tenant.id())).or_default() += self.pages_to_come(task);
             }
@@ -132,7 +138,7 @@ impl Scheduler {
     }
 
     /// Pages that a task takes until it has computed what it holds, and one token more.
-    fn pages_to_come(&self, task: &Task) -> usize {
+    pub(super) fn pages_to_come(&self, task: &Task) -> usize {
         let tokens = (task.tokens.len() + 1).min(task.limit);
         self.kv.pages_for(tokens, self.config.prefill_chunk).saturating_sub(task.pages.held())
     }
@@ -172,6 +178,7 @@ impl Scheduler {
     pub(super) fn reserve(&mut self, picks: Vec<Pick>) -> Vec<Pick> {
         self.copies.clear();
         let mut reserved: Vec<Pick> = Vec::with_capacity(picks.len());
+        let for_others = self.reserved(&picks);
         // Who came first is served first.
         let mut picks = picks;
         picks.sort_unstable_by_key(|pick| pick.task);
@@ -193,8 +200,13 @@ impl Scheduler {
                 if !self.within_tokens(&self.running[index], tokens) && self.yield_to(index) {
                     continue;
                 }
+                if self.must_wait(tenant, missing, &for_others) {
+                    self.running[index].held_up = true;
+                    break;
+                }
                 let task = &mut self.running[index];
                 if self.kv.reserve(&mut task.pages, task.cached, tokens, &mut self.copies).is_ok() {
+                    task.held_up = false;
                     reserved.push(pick);
                     break;
                 }
@@ -230,7 +242,7 @@ impl Scheduler {
     }
 
     /// Pages that a tenant's tasks hold.
-    fn pages_of(&self, tenant: u64) -> usize {
+    pub(super) fn pages_of(&self, tenant: u64) -> usize {
         let running = self.running.iter().filter(|task| task.tenant.id() == tenant);
         let resting = self.resting.of(tenant).map_or(0, |rest| rest.pages);
         running.map(|task| task.pages.held()).sum::<usize>() + resting
@@ -245,7 +257,7 @@ impl Scheduler {
     }
 
     /// A tenant's share of the pages that tenants with nothing to do leave.
-    fn fair_pages(&self, tenant: u64) -> f64 {
+    pub(super) fn fair_pages(&self, tenant: u64) -> f64 {
         let rests = |owner: Owner| !owner.is_some_and(|tenant| self.accounts.is_active(tenant));
         self.accounts.share(tenant) * (self.kv.total() - self.kv.pages_of_all(rests)) as f64
     }

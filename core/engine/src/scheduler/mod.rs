@@ -2,6 +2,7 @@
 //!
 //! - [`fairness`]: whose turn it is.
 //! - [`admission`]: who may run, and who has to give pages up.
+//! - [`reservation`]: how requests get in beside a sequence that takes most of the pages.
 //! - [`select`]: which rows the next pass has.
 //! - [`speculation`]: which rows are computed on the chance that they are needed.
 //! - [`work`]: what things cost.
@@ -22,6 +23,7 @@ mod fairness;
 mod gauges;
 mod passes;
 mod pieces;
+mod reservation;
 mod resting;
 mod select;
 pub(crate) mod sessions;

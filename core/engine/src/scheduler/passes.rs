@@ -2,8 +2,8 @@
 //!
 //! An error of one sequence's making ends that sequence alone. What a sequence brings to a batch is checked before the batch is
 //! put together. A pass that fails all the same is computed again in halves, and the halves that fail in halves again, down to
-//! the sequences that fail by themselves: those end, and the others get the bits that they would have got, since no row depends
-//! on which others share its pass. So a sequence that makes passes fail costs the others the time of two more passes, and once.
+//! the sequences that fail by themselves: those end, their tenants owe the time, and the others get the bits that they would
+//! have got, since no row depends on which others share its pass. So a sequence that makes passes fail costs the others the time of two more passes, and once.
 //! A device that is lost fails for each sequence, and all end with its error.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -46,6 +46,11 @@ impl Scheduler {
 
     /// Computes the picked rows and gives every task the results of its own. Returns how long passes took.
     pub(super) fn compute(&mut self, picks: &[Pick], now: Instant) -> Duration {
+        self.compute_after(picks, now, 0.0)
+    }
+
+    /// The same after passes of `failed` rows that the picked ones made fail, or some of them.
+    fn compute_after(&mut self, picks: &[Pick], now: Instant, failed: f64) -> Duration {
         let expected = std::mem::take(&mut self.last_forward);
         if picks.is_empty() {
             self.deliver();
@@ -63,14 +68,29 @@ impl Scheduler {
             }
             Err(error) if picks.len() == 1 => {
                 tracing::error!(%error, "a forward pass failed");
+                self.charge_failed(picks[0], failed + self.price(picks));
                 self.fail(picks, &failure(&error));
                 time
             }
             Err(error) => {
                 tracing::warn!(%error, sequences = picks.len(), "a forward pass failed and is computed again in halves");
+                let failed = failed + self.price(picks);
                 let (first, second) = picks.split_at(picks.len() / 2);
-                time + self.compute(first, now) + self.compute(second, now)
+                time + self.compute_after(first, now, failed) + self.compute_after(second, now, failed)
             }
+        }
+    }
+
+    /// What a pass of the picked rows takes, in rows.
+    fn price(&self, picks: &[Pick]) -> f64 {
+        let tasks = picks.iter().filter_map(|pick| Some((pick.rows, self.place(pick.task)?)));
+        tasks.map(|(rows, index)| self.prices.pass(self.running[index].cached, rows, 0)).sum()
+    }
+
+    /// Whoever makes passes fail owes the time that they took.
+    fn charge_failed(&mut self, pick: Pick, rows: f64) {
+        if let Some(index) = self.place(pick.task) {
+            self.accounts.charge(self.running[index].tenant.id(), rows);
         }
     }
 
@@ -141,14 +161,17 @@ pub(super) fn contain<T>(work: impl FnOnce() -> T) -> Result<T, Error> {
 
 /// Has the model compute. A panic is an error like others.
 fn contained(compute: impl FnOnce() -> Result<(), realm_model::Error>) -> Result<(), realm_model::Error> {
-    caught(compute).unwrap_or_else(|| {
-        let why = "a fault of Realm's ended the pass; standard error has the place";
-        Err(realm_compute::Error::Device(why.into()).into())
-    })
+    caught(compute).unwrap_or_else(|| Err(fault()))
+}
+
+/// What a panic in a pass, or in a piece of one, is to those who asked for it.
+pub(super) fn fault() -> realm_model::Error {
+    realm_compute::Error::Device("a fault of Realm's ended the pass; standard error has the place".into())
+        .into()
 }
 
 /// What `work` returns; `None` if it panicked.
-fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     // The payload's destructor could panic again.
     catch_unwind(AssertUnwindSafe(work)).map_err(std::mem::forget).ok()
 }

@@ -10,13 +10,16 @@ use std::time::Instant;
 use realm_model::{PieceId, Pieces};
 
 use super::Scheduler;
-use super::passes::failure;
+use super::passes::{caught, failure, fault};
 use super::work::Prices;
 use crate::pieces::{PieceCommand, PieceOp};
 use crate::{Error, Tenant};
 
 /// Numbers that one slice makes at most, so that those of a tensor that were made together can be changed together.
 const MOST_NUMBERS: usize = 1 << 18;
+
+/// What an operation that panics costs, in rows.
+const PANIC: f64 = 1.0;
 
 /// One program's pieces, and what it waits for.
 pub(super) struct PieceWork {
@@ -96,7 +99,9 @@ impl PieceWork {
     pub(super) fn run(&mut self, prices: &Prices, slice: f64) -> f64 {
         let Some(op) = self.ops.pop_front() else { return 0.0 };
         let from = self.done;
-        let (result, cost, whole) = self.compute(&op, prices, slice);
+        // A panic is an error of this program's; what its operation took is not known.
+        let (result, cost, whole) =
+            caught(|| self.compute(&op, prices, slice)).unwrap_or_else(|| (Err(fault()), PANIC, 0));
         let failed = result.is_err();
         if let Err(error) = result {
             self.failed.get_or_insert(model_error(error));

@@ -44,6 +44,10 @@ pub(crate) struct Task {
     /// Tokens that it may grow to.
     pub(crate) limit: usize,
     pub(crate) pages: PageTables,
+    /// Pages that it may hold beside a sequence above its tenant's share; 0 if it did not get in so.
+    pub(crate) reserved: usize,
+    /// Whether it waits for those that have pages reserved.
+    pub(crate) held_up: bool,
     /// Keeps the adapter loaded.
     pub(crate) adapter: Option<Applied>,
     /// So many tokens at the beginning may be shared with other tenants who say the same.
@@ -77,6 +81,16 @@ impl Work {
         match self {
             Self::Session(_) => MemoryKind::Sequences,
             Self::Generate(_) | Self::Score(_) | Self::Embed(_) => MemoryKind::Requests,
+        }
+    }
+
+    /// Bytes of memory that it takes and that change while it runs.
+    pub(crate) fn memory(&self) -> usize {
+        match self {
+            Self::Generate(work) => work.memory(),
+            Self::Score(work) => work.memory(),
+            Self::Embed(_) => 0,
+            Self::Session(work) => work.memory(),
         }
     }
 
@@ -171,13 +185,7 @@ impl Task {
 
     /// Counts what it has grown by, or less.
     pub(crate) fn count_memory(&mut self) {
-        let work = match &self.work {
-            Work::Generate(work) => work.memory(),
-            Work::Score(work) => work.memory(),
-            Work::Embed(_) => 0,
-            Work::Session(work) => work.memory(),
-        };
-        let bytes = self.fixed + self.tokens.capacity() * size_of::<u32>() + work;
+        let bytes = self.fixed + self.tokens.capacity() * size_of::<u32>() + self.work.memory();
         if bytes != self.memory.bytes() {
             self.memory.set(bytes);
         }
@@ -200,6 +208,8 @@ impl Task {
             cached: 0,
             limit,
             pages: PageTables::new(groups, tenant.id()),
+            reserved: 0,
+            held_up: false,
             adapter: None,
             shared_prefix: 0,
             foreign: false,
@@ -399,11 +409,11 @@ impl Task {
             }
             Work::Score(work) => {
                 work.advance(results, self.cached, &self.tokens);
-                progress(complete && work.finish())
+                progress(complete && work.finish(self.tenant.memory().open(MemoryKind::Results)))
             }
             Work::Embed(work) => {
                 work.advance(results);
-                progress(complete && work.finish())
+                progress(complete && work.finish(self.tenant.memory().open(MemoryKind::Results)))
             }
             Work::Session(work) => {
                 work.advance(results);
@@ -427,6 +437,7 @@ impl Task {
     pub(crate) fn restart(&mut self) {
         self.cached = 0;
         self.foreign = false;
+        (self.reserved, self.held_up) = (0, false);
         self.drafts.clear();
         self.deliver();
         match &mut self.work {

@@ -128,7 +128,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack { name: "prompt", what: "prompts of 10 MiB", honest: (1, 1), begin: plain::prompt },
     Attack {
         name: "prefill",
-        what: "four streams of prompts of 4,000 tokens",
+        what: "four streams of prompts of 8,000 tokens",
         honest: (1, 4),
         begin: plain::prefill,
     },

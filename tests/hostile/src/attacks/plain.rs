@@ -74,7 +74,7 @@ pub(super) fn prompt(ground: &Ground) -> Running {
 }
 
 pub(super) fn prefill(ground: &Ground) -> Running {
-    let context = ground.model.info().context_length.min(4000);
+    let context = ground.model.info().context_length.min(8000);
     repeat(ground, 4, move |round| {
         let tokens: Vec<u32> =
             (0..context - 8).map(|i| 300 + ((round * 31 + i * 7) % 20_000) as u32).collect();

@@ -102,6 +102,60 @@ fn a_tenant_within_its_share_of_pages_gets_them_from_one_above() {
     assert!(greedy.running() >= 1 && greedy.waiting() >= 1);
 }
 
+/// A prompt that takes nearly all pages, computed 16 tokens a step beside others.
+fn with_a_long_prompt() -> (Bench, Arc<Tenant>, Chunks) {
+    let config = EngineConfig { prefill_chunk: 16, shared_prefill_chunk: 16, ..EngineConfig::default() };
+    let mut bench = Bench::new(&tiny("llama-f32"), 20, config);
+    let long = tenant(Limits::default());
+    let chunks = bench.generate(&long, &text(1, 0, 300), 5);
+    bench.step();
+    (bench, long, chunks)
+}
+
+#[test]
+fn a_short_request_does_not_wait_for_the_end_of_a_prompt_that_takes_nearly_all_pages() {
+    let (mut alone, _, expected) = with_a_long_prompt();
+    alone.finish();
+    let expected = tokens(&expected).0;
+
+    let (mut bench, long, chunks) = with_a_long_prompt();
+    let short = tenant(Limits::default());
+    let few = bench.generate(&short, &text(9, 0, 10), 5);
+    for _ in 0..6 {
+        bench.step();
+    }
+    assert_eq!(tokens(&few).0.len(), 5, "it got in at once");
+    assert_eq!((long.running(), long.waiting()), (1, 0), "the long one kept its pages");
+    bench.finish();
+    assert_eq!(tokens(&chunks).0, expected);
+}
+
+#[test]
+fn a_prompt_that_takes_nearly_all_pages_ends_beside_any_number_of_short_requests() {
+    let (mut bench, long, chunks) = with_a_long_prompt();
+    // Another one of its kind waits for its turn all the while, and keeps none of the short ones out.
+    let other = tenant(Limits::default());
+    let more = bench.generate(&other, &text(2, 0, 300), 5);
+    let short = tenant(Limits::default());
+    let mut running = Vec::new();
+    let (mut ended, mut steps) = (0, 0);
+    while long.running() + long.waiting() + other.running() + other.waiting() > 0 {
+        if running.len() < 2 {
+            running.push(bench.generate(&short, &text(9 + steps, 0, 40), 30));
+        }
+        bench.step();
+        steps += 1;
+        running.retain(|chunks| {
+            let done = tokens(chunks).1.is_some();
+            ended += u32::from(done);
+            !done
+        });
+        assert!(steps < 3000, "the long ones do not end: {ended} short ones did");
+    }
+    assert_eq!((tokens(&chunks).0.len(), tokens(&more).0.len()), (5, 5));
+    assert!(ended > steps / 100, "{ended} short ones in {steps} steps");
+}
+
 #[test]
 fn a_prefix_that_a_tenant_computed_is_nobody_elses() {
     let mut bench = Bench::new(&tiny("llama-f32"), 100, EngineConfig::default());

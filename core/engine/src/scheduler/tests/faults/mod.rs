@@ -2,10 +2,13 @@
 
 mod backend;
 
+use std::sync::atomic::Ordering;
+
 use realm_compute::PAGE_TOKENS;
 
 use super::sessions::SessionCommand;
 use super::*;
+use crate::pieces::{PieceCommand, PieceOp};
 use crate::snapshot::Snapshot;
 use crate::task::session::{Forwarded, Output, Results};
 use backend::{Fault, Faulty, State, When};
@@ -291,6 +294,43 @@ fn pages_that_cannot_be_read_or_filled_are_one_sequences_loss() {
     restored.forward(&mut bench, &[3], Output::LastLogits);
     bench.finish();
     assert_eq!(restored.came(), alone.came());
+}
+
+#[test]
+fn a_fault_in_a_piece_is_an_error_of_its_program_alone() {
+    let setup = Setup::new(false);
+    let wanted = well(&setup, false);
+    for panics in [false, true] {
+        setup.break_with(None);
+        let mut bench = setup.bench();
+        let (owner, id) = (tenant(Limits::default()), bench.next_id());
+        let pieces = setup.model.pieces(CacheType::F32).expect("pieces");
+        let queued = Arc::default();
+        bench.scheduler.piece(PieceCommand::Open { id, tenant: owner, pieces, queued: Arc::clone(&queued) });
+        let ask = |bench: &mut Bench, x| {
+            queued.fetch_add(3, Ordering::Relaxed);
+            let (reply, answer) = realm_handover::channel(1);
+            let values = vec![1.0, 2.0];
+            for op in
+                [PieceOp::Upload { to: x, width: 2, values }, PieceOp::Read { x, reply }, PieceOp::Free(x)]
+            {
+                bench.scheduler.piece(PieceCommand::Do { id, op });
+            }
+            answer
+        };
+        // No pass writes.
+        setup.break_with(Some(Fault { operation: "write", when: When::Always, panics }));
+        let answer = ask(&mut bench, 1);
+        assert_eq!(setup.company(&mut bench, false), wanted);
+        let error = answer.try_recv().expect("an answer").expect_err("the upload failed").to_string();
+        assert!(error.contains(if panics { "a fault of Realm's" } else { "write" }), "{error}");
+        // Its next ones find everything in order.
+        setup.break_with(None);
+        let answer = ask(&mut bench, 2);
+        bench.finish();
+        assert_eq!(answer.try_recv().expect("an answer").expect("values"), [1.0, 2.0]);
+        assert_eq!(queued.load(Ordering::Relaxed), 0);
+    }
 }
 
 /// What got past all checks and no batch may have.

@@ -1,0 +1,100 @@
+//! Pages that are reserved for requests beside a sequence above its tenant's share.
+//!
+//! A long sequence may take most of the cache while nobody else needs it. Requests of tenants within their share do not wait for its
+//! end: one gets in if the pages that are free now hold all that it may grow to, and these are reserved for it. The long sequence
+//! keeps what it has, takes no reserved page, and is held up while too few others are left. Its tenant has its turn by its counter
+//! as any other: from then on nobody more gets in beside it, and it goes on when those that did have ended.
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+use super::Scheduler;
+use super::select::Pick;
+use crate::kv::Owner;
+use crate::task::{Task, Work};
+
+/// Pages by owner.
+pub(super) type Wanted = HashMap<Owner, usize, FxBuildHasher>;
+
+impl Scheduler {
+    /// Whether a waiting request gets in beside a sequence above its tenant's share; then the pages it needs are reserved for it.
+    pub(super) fn reserve_beside(&self, task: &mut Task) -> bool {
+        if !self.is_any_above_share() || self.is_beyond_share(task) {
+            return false;
+        }
+        let (tenant, pages) = (task.tenant.id(), self.pages_at_end(task));
+        let counter = self.accounts.counter(tenant);
+        let has_turn = |other: &Task| other.held_up && self.accounts.counter(other.tenant.id()) <= counter;
+        if self.running.iter().any(has_turn) {
+            return false;
+        }
+        let mut wanted = Wanted::default();
+        wanted.insert(Some(tenant), pages.saturating_sub(task.pages.held()));
+        for other in self.running.iter().filter(|other| !self.is_above_share(other.tenant.id())) {
+            *wanted.entry(Some(other.tenant.id())).or_default() += self.still_to_take(other);
+        }
+        let fits = self.kv.has_room(wanted);
+        if fits {
+            task.reserved = pages;
+        }
+        fits
+    }
+
+    /// Pages that are reserved for tasks among the picked ones and that they have not taken yet. Those that do not get on in this
+    /// step hold nobody up.
+    pub(super) fn reserved(&self, picks: &[Pick]) -> Wanted {
+        let mut reserved = Wanted::default();
+        for task in self.running.iter().filter(|task| task.reserved > task.pages.held()) {
+            if picks.iter().any(|pick| pick.task == task.id) {
+                *reserved.entry(Some(task.tenant.id())).or_default() += task.reserved - task.pages.held();
+            }
+        }
+        reserved
+    }
+
+    /// Whether a tenant has to leave reserved pages alone and has too few others for `missing` more.
+    pub(super) fn must_wait(&self, tenant: u64, missing: usize, reserved: &Wanted) -> bool {
+        if missing == 0 || reserved.keys().all(|&owner| owner == Some(tenant)) || !self.is_above_share(tenant)
+        {
+            return false;
+        }
+        let others = reserved.iter().filter(|&(&owner, _)| owner != Some(tenant));
+        !self.kv.has_room(others.map(|(&owner, &pages)| (owner, pages)).chain([(Some(tenant), missing)]))
+    }
+
+    /// Whether a waiting request's tenant would have more than its share with it.
+    pub(super) fn is_beyond_share(&self, task: &Task) -> bool {
+        let tenant = task.tenant.id();
+        (self.claim(tenant) + self.pages_at_end(task)) as f64 > self.fair_pages(tenant)
+    }
+
+    /// Whether some tenant's running tasks are about to hold more than its share.
+    pub(super) fn is_any_above_share(&self) -> bool {
+        let tenants = self.accounts.iter().filter(|account| account.running > 0);
+        tenants.map(|account| account.tenant.id()).any(|tenant| self.is_above_share(tenant))
+    }
+
+    /// Whether a tenant's running tasks are about to hold more than its share.
+    fn is_above_share(&self, tenant: u64) -> bool {
+        self.claim(tenant) as f64 > self.fair_pages(tenant)
+    }
+
+    /// Pages that a tenant's tasks hold and are about to take.
+    fn claim(&self, tenant: u64) -> usize {
+        let running = self.running.iter().filter(|task| task.tenant.id() == tenant);
+        self.pages_of(tenant) + running.map(|task| self.still_to_take(task)).sum::<usize>()
+    }
+
+    fn still_to_take(&self, task: &Task) -> usize {
+        self.pages_to_come(task).max(task.reserved.saturating_sub(task.pages.held()))
+    }
+
+    /// Pages that a task holds at the most, as far as that is known.
+    fn pages_at_end(&self, task: &Task) -> usize {
+        let tokens = match task.work {
+            Work::Generate(_) => task.limit,
+            Work::Score(_) | Work::Embed(_) | Work::Session(_) => (task.tokens.len() + 1).min(task.limit),
+        };
+        self.kv.pages_for(tokens, self.config.prefill_chunk)
+    }
+}
