@@ -133,6 +133,17 @@ fn attention_equals_the_full_score_matrix_in_any_chunking() {
     }
 }
 
+#[test]
+fn what_an_earlier_sequence_left_in_its_pages_changes_nothing() {
+    let case = |dim, kind| Case { heads: 7, kv_heads: 1, dim, window: None, soft_cap: None, kind };
+    for (kind, b) in
+        CacheType::ALL.into_iter().flat_map(|kind| backends().into_iter().map(move |b| (kind, b)))
+    {
+        case(64, kind).check_used_pages(&b);
+        case(24, kind).check_used_pages(&b);
+    }
+}
+
 /// A long context is cut into chunks that threads share where a sequence decodes alone, but not where its prompt is fed.
 #[test]
 fn a_long_context_gives_the_same_bits_alone_and_among_many_rows() {

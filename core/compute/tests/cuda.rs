@@ -366,6 +366,17 @@ fn forms_made_along_the_way_are_the_same() {
 }
 
 #[test]
+fn what_an_earlier_sequence_left_in_its_pages_changes_nothing() {
+    let case = |dim, kind| Case { heads: 7, kv_heads: 1, dim, window: None, soft_cap: None, kind };
+    let Some(b) = gpu() else { return };
+    for kind in CacheType::ALL {
+        case(64, kind).check_used_pages(&b);
+        case(24, kind).check_used_pages(&b);
+        case(128, kind).check_used_pages(&b);
+    }
+}
+
+#[test]
 fn attention_equals_the_full_score_matrix_in_any_chunking() {
     let Some(b) = gpu() else { return };
     let (f16, f32, q8) = (CacheType::F16, CacheType::F32, CacheType::Q8_0);

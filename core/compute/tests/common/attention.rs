@@ -48,6 +48,19 @@ impl Case {
             .collect()
     }
 
+    /// Panics unless what an earlier sequence left in its pages changes nothing, though it is too large for the pages' numbers.
+    pub(crate) fn check_used_pages<B: Backend>(&self, b: &B) {
+        let style = RopeStyle::Half;
+        let pages: Vec<u32> = (0..4).map(|i| (i * 7 + 3) % 64).collect();
+        for rows in [1, 2, 5, 31, 33, 70] {
+            let mut cache = b.cache(&self.spec()).unwrap();
+            let all = pages.len() * PAGE_TOKENS;
+            self.feed_values(b, &mut cache, &pages, all, 0..all, style, |value| value * 1e30);
+            let used = self.feed(b, &mut cache, &pages, rows, 0..rows, style);
+            assert_eq!(used, self.run(b, rows, rows, style), "{rows} rows");
+        }
+    }
+
     /// Feeds some of `rows` tokens and returns their outputs.
     pub(crate) fn feed<B: Backend>(
         &self,
@@ -58,10 +71,26 @@ impl Case {
         part: Range<usize>,
         style: RopeStyle,
     ) -> Vec<f32> {
+        self.feed_values(b, cache, pages, rows, part, style, |value| value)
+    }
+
+    /// The same with other values.
+    #[allow(clippy::too_many_arguments, reason = "made-up parts of a pass")]
+    fn feed_values<B: Backend>(
+        &self,
+        b: &B,
+        cache: &mut B::Cache,
+        pages: &[u32],
+        rows: usize,
+        part: Range<usize>,
+        style: RopeStyle,
+        value: impl Fn(f32) -> f32,
+    ) -> Vec<f32> {
         let mut random = Random(99);
         let q = random.floats(rows * self.heads * self.dim, 1.0);
         let k = random.floats(rows * self.kv_heads * self.dim, 1.0);
         let v = random.floats(rows * self.kv_heads * self.dim, 1.0);
+        let v: Vec<f32> = v.into_iter().map(value).collect();
         let frequencies = b.vector(&(0..self.dim / 2).map(|i| 0.5f32.powi(i as i32)).collect::<Vec<_>>());
         let (frequencies, magnitude) = (frequencies.unwrap(), 1.0);
         let (start, n) = (part.start, part.len());

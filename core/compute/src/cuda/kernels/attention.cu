@@ -181,6 +181,13 @@ __device__ __forceinline__ void scores(const Attention& p, const Queries<DIM>& q
     soften(p, s, first, low, high, e, run);
 }
 
+// Values of two tokens, of which the first `left` count. What an earlier owner of the page left behind the last token may be no
+// number, and times zero it would still be none.
+__device__ __forceinline__ uint4 first_of(uint4 x, int left) {
+    const u32 mask = left > 1 ? 0xffffffffu : left == 1 ? 0xffffu : 0u;
+    return {x.x & mask, x.y & mask, x.z & mask, x.w & mask};
+}
+
 // The values of a block, 32 numbers of a head.
 template <int DIM, bool CODES>
 struct Values {
@@ -197,16 +204,20 @@ struct Values {
         }
     }
 
-    // Times the exponentials: `out[j]` are queries `g`, `g`, `g + 8`, `g + 8` and numbers `8 t + j`, `8 t + 4 + j`, `8 t + j`,
+    // Times the exponentials, of a block whose first `left` tokens are there: `out[j]` are queries `g`, `g`, `g + 8`, `g + 8` and numbers `8 t + j`, `8 t + 4 + j`, `8 t + j`,
     // `8 t + 4 + j`.
-    __device__ __forceinline__ void weigh(const u32 (&e)[4][4], float (&out)[4][4]) const {
+    __device__ __forceinline__ void weigh(const u32 (&e)[4][4], int left, float (&out)[4][4]) const {
 #pragma unroll
         for (int j = 0; j < 4; j++)
 #pragma unroll
             for (int i = 0; i < 4; i++) out[j][i] = 0.f;
 #pragma unroll
         for (int step = 0; step < 4; step++) {
-            const uint4 x = b[step][0].operand(), y = b[step][1].operand();
+            uint4 x = b[step][0].operand(), y = b[step][1].operand();
+            if (left < BLOCK_TOKENS) {
+                const int here = left - 16 * step - threadIdx.x % 4 * 2;
+                x = first_of(x, here), y = first_of(y, here - 8);
+            }
             mma_f16(out[0], e[step], x.x, y.x);
             mma_f16(out[1], e[step], x.y, y.y);
             mma_f16(out[2], e[step], x.z, y.z);
@@ -283,7 +294,7 @@ __device__ __forceinline__ void attend_row(const Attention& p) {
         const int piece = warp + 4 * i;
         if (piece >= PIECES) continue;
         float out[4][4];
-        v[i].weigh(e, out);
+        v[i].weigh(e, tokens - first, out);
 #pragma unroll
         for (int j = 0; j < 4; j++)
 #pragma unroll
@@ -389,7 +400,7 @@ __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
                 float out[4][4];
                 Values<DIM, CODES> v;
                 v.load(p, values, pages, first, lowest, tokens, piece);
-                v.weigh(e, out);
+                v.weigh(e, tokens - first, out);
 #pragma unroll
                 for (int j = 0; j < 4; j++)
 #pragma unroll
