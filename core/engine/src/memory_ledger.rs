@@ -27,7 +27,7 @@ pub enum MemoryKind {
     Transfers,
     /// Stores of programs in memory, and the names of what those on disk keep.
     Stores,
-    /// Compiled code of programs.
+    /// Compiled code of programs, and the bytes of those that are being compiled.
     Code,
     /// Lines of programs' logs that the application has not taken yet.
     Logs,
@@ -128,6 +128,11 @@ impl MemoryLedger {
             *to = from.load(Ordering::Relaxed);
         }
         reading
+    }
+
+    /// Whether this is a clone of `other`: one account, and not two.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Takes bytes until the charge is dropped.

@@ -1,15 +1,15 @@
 //! Programs of tenants.
 
 use std::fmt;
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use realm_sandbox::{Job, ProgramInfo, Reply, Request, Sandbox, SandboxConfig};
 
 use crate::error::ErrorCode;
 use crate::metrics::Models;
 use crate::tenant::Identity;
-use crate::{Error, Realm};
+use crate::{Error, Realm, Tenant};
 
 /// Bytes of a program's file that are read. The sandbox refuses far smaller ones, and says how large they may be.
 const MOST_PROGRAM_BYTES: u64 = 1 << 30;
@@ -60,24 +60,44 @@ impl fmt::Debug for Program {
 }
 
 /// The sandboxes of a runtime, which costs nothing until the first program comes.
-#[derive(Clone, Default)]
-pub(crate) struct Sandboxes(Arc<OnceLock<Sandbox>>);
+#[derive(Clone)]
+pub(crate) struct Sandboxes(Arc<Lazy>);
+
+struct Lazy {
+    sandbox: OnceLock<Sandbox>,
+    /// Held while the sandbox is made: there are not addresses for many of them.
+    making: Mutex<()>,
+    /// Where compiled code is kept.
+    cache: PathBuf,
+}
 
 impl Sandboxes {
-    fn get(&self, realm: &Realm) -> Result<&Sandbox, Error> {
-        if let Some(sandbox) = self.0.get() {
+    /// With the runtime's cache folder.
+    pub(crate) fn new(cache: &Path) -> Self {
+        Self(Arc::new(Lazy {
+            sandbox: OnceLock::new(),
+            making: Mutex::default(),
+            cache: cache.join("programs"),
+        }))
+    }
+
+    fn get(&self) -> Result<&Sandbox, Error> {
+        if let Some(sandbox) = self.0.sandbox.get() {
             return Ok(sandbox);
         }
-        let cache = Some(realm.hub().cache().join("programs"));
+        let _making = self.0.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sandbox) = self.0.sandbox.get() {
+            return Ok(sandbox);
+        }
+        let cache = Some(self.0.cache.clone());
         let sandbox = Sandbox::new(&SandboxConfig { cache, ..SandboxConfig::default() })?;
-        // Another thread may have been quicker.
-        Ok(self.0.get_or_init(|| sandbox))
+        Ok(self.0.sandbox.get_or_init(|| sandbox))
     }
 }
 
 impl fmt::Debug for Sandboxes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Sandboxes").field(&self.0.get().is_some()).finish()
+        f.debug_tuple("Sandboxes").field(&self.0.sandbox.get().is_some()).finish()
     }
 }
 
@@ -94,12 +114,30 @@ impl Realm {
         self.compile_program(&wasm)
     }
 
-    /// As [`load_program`](Self::load_program), from bytes.
+    /// As [`load_program`](Self::load_program), from bytes. Compiling is then the application's own work; that of a program which
+    /// a tenant brought is the tenant's ([`Tenant::compile_program`]).
     ///
     /// # Errors
-    /// `invalid-program` for bytes that Realm can't run.
+    /// `invalid-program` for bytes that Realm can't run, `overloaded` if as many programs wait to be compiled as may.
     pub fn compile_program(&self, wasm: &[u8]) -> Result<Program, Error> {
-        let sandbox = self.sandboxes.get(self)?;
+        let sandbox = self.sandboxes.get()?;
         Ok(Program { inner: sandbox.compile(wasm)?, sandbox: sandbox.clone(), models: self.models.clone() })
+    }
+}
+
+impl Tenant {
+    /// Compiles a program, as [`Realm::compile_program`] does, as work of this tenant. Programs of several tenants are compiled in
+    /// fair turns by their weights, so that however many one brings, those of others wait no longer. The tenant's
+    /// [`memory`](Tenant::memory) holds the program's bytes while they wait and are compiled, and then the compiled code until
+    /// the last clone of the program is gone; other tenants may have the program, too. Blocks; [`unblock`](crate::unblock) is
+    /// for tasks.
+    ///
+    /// # Errors
+    /// `invalid-program` for bytes that Realm can't run, `limit-exceeded` for more memory than the tenant may hold, `overloaded` if
+    /// as many programs wait to be compiled as may and one of the tenant's is among them.
+    pub fn compile_program(&self, wasm: &[u8]) -> Result<Program, Error> {
+        let sandbox = self.sandboxes.get()?;
+        let inner = sandbox.compile_for(&self.identity.inner, wasm)?;
+        Ok(Program { inner, sandbox: sandbox.clone(), models: self.models.clone() })
     }
 }

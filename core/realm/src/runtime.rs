@@ -95,7 +95,7 @@ impl Builder {
             None => Hub::new()?,
         };
         let anybody = Arc::new(Identity::new("default", Limits::default())?);
-        let (models, sandboxes) = (Models::default(), Sandboxes::default());
+        let (models, sandboxes) = (Models::default(), Sandboxes::new(hub.cache()));
         models.add_tenant(&anybody);
         Ok(Realm { device, hub, anybody, snapshot_key, models, sandboxes })
     }
@@ -153,7 +153,7 @@ impl Realm {
     /// # Errors
     /// `invalid-argument` for limits that mean nothing.
     pub fn tenant(&self, name: &str, limits: Limits) -> Result<Tenant, Error> {
-        Tenant::new(name, limits, self.models.clone())
+        Tenant::new(name, limits, self.models.clone(), self.sandboxes.clone())
     }
 
     /// What all loaded models have done and how they stand, in the text format that Prometheus and OpenMetrics read

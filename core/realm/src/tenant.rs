@@ -7,6 +7,7 @@ use realm_sandbox::Programs;
 
 use crate::error::ErrorCode;
 use crate::metrics::Models;
+use crate::program::Sandboxes;
 use crate::{Error, Grants, Limits, Model, Program, Served};
 
 /// An identity with [`Limits`] that hold over all models it uses. Cloning it is cheap and shares everything.
@@ -16,8 +17,9 @@ use crate::{Error, Grants, Limits, Model, Program, Served};
 /// what is remembered for later that depends on the tenants' weights alone.
 #[derive(Clone, Debug)]
 pub struct Tenant {
-    identity: Arc<Identity>,
-    models: Models,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) models: Models,
+    pub(crate) sandboxes: Sandboxes,
 }
 
 /// A tenant as models see it.
@@ -25,7 +27,7 @@ pub struct Tenant {
 pub(crate) struct Identity {
     pub(crate) inner: Arc<realm_engine::Tenant>,
     /// What answers its requests; `None` for the built-in generation.
-    program: RwLock<Option<(Program, MemoryCharge)>>,
+    program: RwLock<Option<(Program, Option<MemoryCharge>)>>,
     pub(crate) programs: Arc<Programs>,
     grants: RwLock<Arc<Grants>>,
 }
@@ -48,11 +50,15 @@ impl Identity {
             .map(|(program, _)| program.clone())
     }
 
-    /// A charge for a program's code, which is there already.
-    fn charge_code(&self, program: &Program) -> MemoryCharge {
-        let mut charge = self.inner.memory().open(MemoryKind::Code);
+    /// A charge for a program's code, which is there already; none if this tenant had it compiled, and is charged for it.
+    fn charge_code(&self, program: &Program) -> Option<MemoryCharge> {
+        let ledger = self.inner.memory();
+        if program.inner.is_charged_to(ledger) {
+            return None;
+        }
+        let mut charge = ledger.open(MemoryKind::Code);
         charge.add(program.inner.memory());
-        charge
+        Some(charge)
     }
 
     pub(crate) fn grants(&self) -> Arc<Grants> {
@@ -61,10 +67,15 @@ impl Identity {
 }
 
 impl Tenant {
-    pub(crate) fn new(name: &str, limits: Limits, models: Models) -> Result<Self, Error> {
+    pub(crate) fn new(
+        name: &str,
+        limits: Limits,
+        models: Models,
+        sandboxes: Sandboxes,
+    ) -> Result<Self, Error> {
         let identity = Arc::new(Identity::new(name, limits)?);
         models.add_tenant(&identity);
-        Ok(Self { identity, models })
+        Ok(Self { identity, models, sandboxes })
     }
 
     /// Its name.
@@ -123,7 +134,7 @@ impl Tenant {
     pub fn add_program(&self, name: impl Into<String>, program: &Program) {
         program.expect(&self.identity.inner);
         let charge = self.identity.charge_code(program);
-        self.identity.programs.set_charged(name, program.inner.clone(), Some(charge));
+        self.identity.programs.set_charged(name, program.inner.clone(), charge);
     }
 
     /// Takes a program away from those that others may run; says whether there was one.

@@ -3,9 +3,9 @@
 //! Compiling is work of the tenant whose program it is, and a compiler can't be stopped on its way: what it may be given is
 //! bounded before ([`bounds`](crate::bounds)). Here it is seen to that the rest of the process does not notice. At most
 //! [`AT_ONCE`] programs are compiled at once, on threads that get a tenth of a core that others want. The others wait, and
-//! each owner's turn comes by the steps that its programs have taken so far: a hundred programs of one tenant don't hold
-//! up one of another's, and a small program need not wait for a large one that came just before it. A caller that gives up
-//! while it waits leaves the queue.
+//! each tenant's turn comes by the steps that its programs have taken so far, divided by its weight: a hundred programs of
+//! one tenant don't hold up one of another's, and a small program need not wait for a large one that came just before it.
+//! The application's own programs are due by their own steps alone. A caller that gives up while it waits leaves the queue.
 //!
 //! A helper process would be stronger only where there is a program to start. A library has none: what runs it is Python,
 //! Node or an application, and a copy of that is no compiler. The `realm` command could start itself, but compiles for the
@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use realm_engine::Tenant;
 use realm_handover::Receiver;
 
 use crate::{Error, ErrorKind, priority};
@@ -21,7 +22,7 @@ use crate::{Error, ErrorKind, priority};
 /// Programs that are compiled at once: each takes memory of its own.
 const AT_ONCE: usize = 2;
 
-/// Programs that wait at most: each is held in memory.
+/// Programs that wait at most, and one for each tenant that has no other waiting: each is held in memory.
 const WAITING: usize = 256;
 
 /// Bytes of the stack of a thread that compiles.
@@ -41,27 +42,36 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     waiting: Vec<Job>,
-    /// When each owner's last program is due, in steps.
-    due: HashMap<String, u64>,
+    /// When each tenant's last program is due, in steps of a tenant of weight 1.
+    due: HashMap<u64, u64>,
     /// When the last program that was begun was due.
     now: u64,
     running: usize,
 }
 
 struct Job {
+    /// The tenant's number; `None` for the application's own.
+    owner: Option<u64>,
     due: u64,
     work: Box<dyn FnOnce() + Send>,
 }
 
 impl Queue {
+    /// Whether one more may wait: there is a place, or its owner has none waiting.
+    fn has_place(&self, owner: Option<u64>) -> bool {
+        self.waiting.len() < WAITING || !self.waiting.iter().any(|job| job.owner == owner)
+    }
+
     /// Adds work of so many steps.
-    fn push(&mut self, owner: Option<&str>, steps: u64, work: Box<dyn FnOnce() + Send>) {
-        let last = owner.and_then(|owner| self.due.get(owner)).copied().unwrap_or_default();
+    fn push(&mut self, owner: Option<&Tenant>, steps: u64, work: Box<dyn FnOnce() + Send>) {
+        let (owner, weight) = (owner.map(Tenant::id), owner.map_or(1.0, |owner| owner.limits().weight));
+        let steps = (steps as f64 / f64::from(weight)) as u64;
+        let last = owner.and_then(|owner| self.due.get(&owner)).copied().unwrap_or_default();
         let due = last.max(self.now).saturating_add(steps.max(1));
         if let Some(owner) = owner {
-            self.due.insert(owner.to_owned(), due);
+            self.due.insert(owner, due);
         }
-        self.waiting.push(Job { due, work });
+        self.waiting.push(Job { owner, due, work });
     }
 
     /// What is due first; of several, what came first.
@@ -80,10 +90,10 @@ impl Compiler {
     /// undone. Nothing comes if `work` panics.
     ///
     /// # Errors
-    /// `Overloaded` if as much waits as may, `Internal` where threads can't be had.
+    /// `Overloaded` if as much waits as may, also of the owner; `Internal` where threads can't be had.
     pub(crate) fn start<T: Send + 'static>(
         &self,
-        owner: Option<&str>,
+        owner: Option<&Tenant>,
         steps: u64,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Receiver<T>, Error> {
@@ -96,7 +106,7 @@ impl Compiler {
         };
         {
             let mut queue = self.0.queue();
-            if queue.waiting.len() >= WAITING {
+            if !queue.has_place(owner.map(Tenant::id)) {
                 let why = format!("{WAITING} programs wait to be compiled, as many as may; try again later");
                 return Err(Error::new(ErrorKind::Overloaded, why));
             }
@@ -166,7 +176,13 @@ fn pool() -> Option<rayon::ThreadPool> {
 mod tests {
     use std::sync::mpsc;
 
+    use realm_engine::Limits;
+
     use super::*;
+
+    fn tenant(weight: f32) -> Tenant {
+        Tenant::new("t", Limits { weight, ..Limits::default() }).unwrap()
+    }
 
     /// Keeps all threads busy until what it returns is dropped.
     fn busy(compiler: &Compiler) -> Vec<mpsc::Sender<()>> {
@@ -188,9 +204,11 @@ mod tests {
     fn a_tenant_with_many_programs_does_not_hold_up_another() {
         let mut queue = Queue::default();
         let order = Arc::new(Mutex::new(Vec::new()));
-        let add = |queue: &mut Queue, owner: &'static str, steps| {
+        let tenants = ["many", "one", "small", "large"].map(|name| (name, tenant(1.0)));
+        let add = |queue: &mut Queue, name: &'static str, steps| {
             let order = Arc::clone(&order);
-            queue.push(Some(owner), steps, Box::new(move || order.lock().unwrap().push(owner)));
+            let (_, owner) = tenants.iter().find(|(its, _)| *its == name).unwrap();
+            queue.push(Some(owner), steps, Box::new(move || order.lock().unwrap().push(name)));
         };
         for _ in 0..100 {
             add(&mut queue, "many", 1000);
@@ -218,6 +236,17 @@ mod tests {
     }
 
     #[test]
+    fn a_tenant_of_thrice_the_weight_has_thrice_as_many_steps_compiled() {
+        let (mut queue, light, heavy) = (Queue::default(), tenant(1.0), tenant(3.0));
+        for _ in 0..40 {
+            queue.push(Some(&light), 1000, Box::new(|| ()));
+            queue.push(Some(&heavy), 1000, Box::new(|| ()));
+        }
+        let first: Vec<_> = (0..40).map(|_| queue.pop().unwrap().owner).collect();
+        assert_eq!(first.iter().filter(|&&owner| owner == Some(heavy.id())).count(), 30);
+    }
+
+    #[test]
     fn whoever_gives_up_leaves_the_queue_and_waiting_is_bounded() {
         let compiler = Compiler::default();
         let threads = busy(&compiler);
@@ -228,9 +257,14 @@ mod tests {
         };
         let wanted = compiler.start(None, 1, move || said.send("wanted").unwrap()).unwrap();
         drop(given_up);
-        let others: Vec<_> = (2..WAITING).map(|_| compiler.start(None, 1, || ()).unwrap()).collect();
-        let error = compiler.start(None, 1, || ()).map(|_| ()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Overloaded);
+        let mut others: Vec<_> = (2..WAITING).map(|_| compiler.start(None, 1, || ()).unwrap()).collect();
+        // A tenant that has nothing waiting is let in all the same, with one program.
+        let late = tenant(1.0);
+        others.push(compiler.start(Some(&late), 1, || ()).unwrap());
+        for owner in [None, Some(&late)] {
+            let error = compiler.start(owner, 1, || ()).map(|_| ()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Overloaded);
+        }
         drop(threads);
         assert_eq!(wanted.recv_blocking(), Some(()));
         assert!(others.iter().all(|other| other.recv_blocking() == Some(())));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use realm_engine::MemoryCharge;
+use realm_engine::{MemoryCharge, MemoryKind, MemoryLedger, Tenant};
 use tokio::sync::Semaphore;
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
@@ -34,6 +34,8 @@ pub(crate) struct Compiled {
     info: ProgramInfo,
     /// Bytes of memory that the compiled code takes.
     code: usize,
+    /// For those bytes, if a tenant had it compiled.
+    charge: Option<MemoryCharge>,
 }
 
 pub(crate) enum Kind {
@@ -79,7 +81,7 @@ pub struct ProgramInfo {
 
 impl Program {
     /// Compiles a component, or a core module that a component can be made of.
-    pub(crate) fn compile(core: &Core, owner: Option<&str>, wasm: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn compile(core: &Core, owner: Option<&Tenant>, wasm: &[u8]) -> Result<Self, Error> {
         let invalid = |why: &dyn fmt::Display| Error::new(ErrorKind::InvalidProgram, why);
         if wasm.len() > MAX_BYTES {
             let why = format!("the program has {} bytes; it may have {MAX_BYTES}", wasm.len());
@@ -89,10 +91,33 @@ impl Program {
             let why = r"it does not begin with `\0asm`, as components and modules do; a text (WAT) has to be assembled";
             return Err(invalid(&format_args!("no WebAssembly: {why}")));
         }
+        // The bytes are copied for the compiler, and wait there.
+        let charge = |owner: &Tenant| owner.memory().charge(MemoryKind::Code, wasm.len());
+        let charge = owner.map(charge).transpose()?;
         let is_module = wasm.get(..8) == Some(b"\0asm\x01\0\0\0");
-        if is_module && !componentize::wants(wasm) {
-            return Self::of_module(core, owner, wasm);
+        let mut compiled = match is_module && !componentize::wants(wasm) {
+            true => Self::of_module(core, owner, wasm)?,
+            false => Self::of_component(core, owner, wasm, is_module)?,
+        };
+        if let Some(mut charge) = charge {
+            let memory = compiled.memory();
+            match memory.checked_sub(charge.bytes()) {
+                Some(more) => charge.grow(more)?,
+                None => charge.set(memory),
+            }
+            compiled.charge = Some(charge);
         }
+        Ok(Self(Arc::new(compiled)))
+    }
+
+    /// Compiles a component, or a core module of which it makes one.
+    fn of_component(
+        core: &Core,
+        owner: Option<&Tenant>,
+        wasm: &[u8],
+        is_module: bool,
+    ) -> Result<Compiled, Error> {
+        let invalid = |why: &dyn fmt::Display| Error::new(ErrorKind::InvalidProgram, why);
         let encoded = if is_module {
             // It is validated to be encoded, which takes time as well.
             crate::bounds::check(wasm)?;
@@ -135,10 +160,11 @@ impl Program {
             None => Needs([1, MODULES, MEMORIES, TABLES]),
         };
         let code = component.image_range();
-        Ok(Self(Arc::new(Compiled { kind, needs, info, code: code.end as usize - code.start as usize })))
+        let code = code.end as usize - code.start as usize;
+        Ok(Compiled { kind, needs, info, code, charge: None })
     }
 
-    fn of_module(core: &Core, owner: Option<&str>, wasm: &[u8]) -> Result<Self, Error> {
+    fn of_module(core: &Core, owner: Option<&Tenant>, wasm: &[u8]) -> Result<Compiled, Error> {
         let compile = |engine: &Engine, wasm: &[u8]| Module::new(engine, wasm);
         // SAFETY: what `kept` gives was serialized by an engine with the same settings and version.
         let load = |compiled: &[u8]| unsafe { Module::deserialize(&core.engine, compiled) };
@@ -154,7 +180,8 @@ impl Program {
         let needs = module.resources_required();
         let needs = Needs([1, 1, needs.num_memories, needs.num_tables]);
         let code = module.image_range();
-        Ok(Self(Arc::new(Compiled { kind, needs, info, code: code.end as usize - code.start as usize })))
+        let code = code.end as usize - code.start as usize;
+        Ok(Compiled { kind, needs, info, code, charge: None })
     }
 
     /// What it is.
@@ -164,7 +191,18 @@ impl Program {
 
     /// Bytes of memory that it takes: its compiled code, and what is known of it beside.
     pub fn memory(&self) -> usize {
-        self.0.code + COMPILED_BYTES
+        self.0.memory()
+    }
+
+    /// Whether its memory is on this account already: that of the tenant that had it compiled.
+    pub fn is_charged_to(&self, ledger: &MemoryLedger) -> bool {
+        self.0.charge.as_ref().is_some_and(|charge| charge.ledger().is(ledger))
+    }
+}
+
+impl Compiled {
+    fn memory(&self) -> usize {
+        self.code + COMPILED_BYTES
     }
 }
 
@@ -175,7 +213,7 @@ impl fmt::Debug for Program {
 }
 
 /// Compiles a component, or takes what was compiled before.
-fn component(core: &Core, owner: Option<&str>, wasm: &[u8]) -> Result<Component, Error> {
+fn component(core: &Core, owner: Option<&Tenant>, wasm: &[u8]) -> Result<Component, Error> {
     let compile = |engine: &Engine, wasm: &[u8]| Component::new(engine, wasm);
     // SAFETY: what `kept` gives was serialized by an engine with the same settings and version.
     let load = |compiled: &[u8]| unsafe { Component::deserialize(&core.engine, compiled) };
@@ -186,7 +224,7 @@ fn component(core: &Core, owner: Option<&str>, wasm: &[u8]) -> Result<Component,
 /// settings and of the same version, in a process of this user's, since the cache gives nothing else.
 fn kept<T: Send + 'static>(
     core: &Core,
-    owner: Option<&str>,
+    owner: Option<&Tenant>,
     wasm: &[u8],
     load: impl FnOnce(&[u8]) -> wasmtime::Result<T>,
     compile: impl FnOnce(&Engine, &[u8]) -> wasmtime::Result<T> + Send + 'static,

@@ -125,13 +125,15 @@ impl Sandbox {
         Program::compile(&self.0, None, wasm)
     }
 
-    /// As [`compile`](Self::compile), for an owner, such as a tenant: however many programs one has compiled, those of others
-    /// wait no longer for it.
+    /// As [`compile`](Self::compile), as work of a tenant: however many programs one has compiled, those of others wait no longer
+    /// for it. The tenant's memory ([`MemoryKind::Code`](realm_engine::MemoryKind::Code)) holds the program's bytes while they are
+    /// compiled, and then the compiled code until the last clone of the program is gone.
     ///
     /// # Errors
-    /// As of [`compile`](Self::compile).
-    pub fn compile_for(&self, owner: &str, wasm: &[u8]) -> Result<Program, Error> {
-        Program::compile(&self.0, Some(owner), wasm)
+    /// As of [`compile`](Self::compile); `LimitExceeded` also for more memory than the tenant may hold. A tenant that has no other
+    /// program waiting is never refused for those of others.
+    pub fn compile_for(&self, tenant: &realm_engine::Tenant, wasm: &[u8]) -> Result<Program, Error> {
+        Program::compile(&self.0, Some(tenant), wasm)
     }
 }
 

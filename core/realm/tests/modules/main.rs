@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod compile;
 mod swap;
 
 use realm::{ErrorCode, Limits, Model, Realm, Request, Tenant};

@@ -134,19 +134,20 @@ fn a_tenant_with_many_programs_does_not_hold_up_another() {
         ))
         .unwrap()
     };
+    let many = anybody();
     let done = std::sync::atomic::AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for n in 0..40 {
-            let (host, done, module) = (&host, &done, &module);
+            let (host, many, done, module) = (&host, &many, &done, &module);
             scope.spawn(move || {
-                host.sandbox.compile_for("many", &module(n)).unwrap();
+                host.sandbox.compile_for(&many.tenant, &module(n)).unwrap();
                 done.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             });
         }
         while done.load(std::sync::atomic::Ordering::SeqCst) == 0 {
             std::thread::yield_now();
         }
-        host.sandbox.compile_for("one", &module(99)).unwrap();
+        host.sandbox.compile_for(&anybody().tenant, &module(99)).unwrap();
         let before = done.load(std::sync::atomic::Ordering::SeqCst);
         assert!(before < 35, "{before} of the other's 40 came first");
     });

@@ -78,7 +78,8 @@ pub(super) fn sequences(ground: &Ground) -> Running {
 
 pub(super) fn compile(ground: &Ground) -> Running {
     let mut running = Running::default();
-    let realm = ground.realm.clone();
+    let tenant = ground.tenant("attacker");
+    running.tenants.push(tenant.clone());
     let mut round = 0;
     running.repeat(move |_| {
         round += 1;
@@ -88,7 +89,7 @@ pub(super) fn compile(ground: &Ground) -> Running {
             "(loop (br_if 1 (i32.eqz (local.get $i)))".repeat(loops),
             ")".repeat(loops)
         );
-        realm.compile_program(&program(&body, "")).map(drop)
+        tenant.compile_program(&program(&body, "")).map(drop)
     });
     running
 }
