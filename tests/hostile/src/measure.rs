@@ -70,6 +70,10 @@ pub fn measure(
 ) -> Result<Measured, Error> {
     let victim = ground.model_of(&ground.tenant("victim"));
     let (alone, _) = ground.victim(&victim, tokens)?;
+    // The first one to use a model in company waits for memory, and for the device to record its passes.
+    let running = honest(ground, attack);
+    ground.victim(&victim, tokens)?;
+    drop(running);
     let mut measured = Measured {
         honest: Gaps::default(),
         attacked: Gaps::default(),

@@ -2,10 +2,10 @@
 //!
 //! It is done on the engine's thread between passes, so it is time that everybody waits. What one step does of it is
 //! bounded for every tenant: by its weight it may have as much of a step's time as the tenants whose rows are in the pass
-//! have, and no more than [`MOST`] rows' worth goes to all such tenants together. A row in a batch takes about a quarter of
-//! the time of a row alone, since the batch reads the weights once, so work beside it counts [`ALONE`] times. Whatever a
-//! long operation takes beyond that is a debt: the tenant waits as many passes as pay for it. Long operations are cut into
-//! slices of [`SLICE`] rows' worth, so that no single one holds a step up for long either.
+//! have, and no more than [`MOST`] rows' worth goes to all such tenants together. A row alone takes
+//! [some times](super::work::Pace::alone) as long as in a batch, which reads the weights once, and work beside the batch counts
+//! so many times. Whatever a long operation takes beyond that is a debt: the tenant waits as many passes as pay for it. Long
+//! operations are cut into slices of [`SLICE`] rows' worth, so that no single one holds a step up for long either.
 //!
 //! While no other tenant has rows in the passes, a tenant waits for nothing but new commands to be looked at.
 
@@ -15,8 +15,6 @@ use super::Scheduler;
 use super::fairness::Account;
 use super::select::Pick;
 
-/// How many times as long work takes beside the batch as in it.
-pub(super) const ALONE: f64 = 4.0;
 /// The most that all tenants may have done beside one pass of others, in rows of the batch.
 pub(super) const MOST: f64 = 16.0;
 /// What one slice of an operation costs beside others at most, in rows alone.
@@ -59,7 +57,7 @@ impl Scheduler {
         let waits = |account: &&Account| !account.commands.is_empty() || account.pieces > 0;
         let all: f64 = self.accounts.iter().filter(waits).map(|account| account.weight() * pace).sum();
         // Beyond the most, everybody gets less.
-        let share = pace * (MOST / all.max(MOST)) / ALONE;
+        let share = pace * (MOST / all.max(MOST)) / self.prices.pace.alone;
         let mut left: f64 = 0.0;
         for account in self.accounts.iter_mut() {
             let shared = tenants.iter().any(|&other| other != account.tenant.id());
@@ -96,7 +94,7 @@ impl Scheduler {
         if let Some(account) = self.accounts.get_mut(tenant) {
             account.credit -= rows;
         }
-        self.accounts.charge(tenant, ALONE * rows);
+        self.accounts.charge(tenant, self.prices.pace.alone * rows);
         #[cfg(test)]
         {
             self.beside.done += rows;

@@ -40,6 +40,8 @@ pub(crate) struct Account {
     pub(crate) credit: f64,
     /// Rows that its prompts have waited for, where they are computed with patience.
     pub(crate) patience: f64,
+    /// The last of its sequences that generated in a pass that had not all of them.
+    pub(crate) turn: u64,
 }
 
 /// All tenants with something to do, and those whose counter is still ahead of the others'.
@@ -84,6 +86,7 @@ impl Accounts {
             counter: floor,
             credit: BEGIN,
             patience: 0.0,
+            turn: 0,
         });
         if !account.is_active() {
             account.counter = account.counter.max(floor);

@@ -136,7 +136,7 @@ impl Scheduler {
         let longest = config.context_length.unwrap_or(runner.config().context_length);
         Self {
             kv: KvCache::new(runner.layout().clone(), runner.pages(), config.prefix_cache),
-            prices: Prices::new(runner.config()),
+            prices: Prices::new(runner.config(), runner.overlaps()),
             beside: Beside::default(),
             members,
             divided: 0,

@@ -21,6 +21,10 @@ const PATIENT_ROWS: f64 = 32.0;
 const PATIENT_PASSES: f64 = 4.0;
 /// Sequences of such a tenant that generate in one pass, at a weight of 1: a batch of so many more takes about twice the time.
 const PATIENT_SEQUENCES: f64 = 8.0;
+/// Those of another tenant beside one that has few: who starts hundreds at once does not make passes of hundreds of rows first.
+/// Or so many times as many as each of the others has.
+const EAGER_SEQUENCES: f64 = 16.0;
+const EAGER_TIMES: usize = 4;
 
 /// A task of the running ones and how many of its rows.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +102,12 @@ impl Scheduler {
         picks
     }
 
-    fn select_decoding(&self, mut candidates: Vec<(u64, usize)>, claims: &mut Claims, picks: &mut Vec<Pick>) {
+    fn select_decoding(
+        &mut self,
+        mut candidates: Vec<(u64, usize)>,
+        claims: &mut Claims,
+        picks: &mut Vec<Pick>,
+    ) {
         self.spare_others(&mut candidates, claims);
         let all = candidates.len() <= self.config.decode_rows;
         while picks.len() < self.config.decode_rows {
@@ -112,24 +121,36 @@ impl Scheduler {
         }
     }
 
-    /// Leaves a tenant that has had much more than others who generate a few of its sequences, in turn.
-    fn spare_others(&self, candidates: &mut Vec<(u64, usize)>, claims: &Claims) {
+    /// Leaves a tenant that has many more sequences than others who generate, or has had much more, a few of them, in turn.
+    fn spare_others(&mut self, candidates: &mut Vec<(u64, usize)>, claims: &Claims) {
         let tenants = distinct(candidates.iter().map(|&(tenant, _)| tenant));
         if tenants.len() < 2 {
             return;
         }
-        for &tenant in tenants.iter().filter(|&&tenant| claims.is_ahead(tenant, &tenants)) {
-            let most = (PATIENT_SEQUENCES * self.accounts.weight(tenant)).max(1.0) as usize;
-            let mut own: Vec<(u64, u64)> = Vec::new();
-            for &(_, index) in candidates.iter().filter(|candidate| candidate.0 == tenant) {
-                own.push((self.running[index].served, self.running[index].id));
+        let sequences = |tenant: u64| candidates.iter().filter(|candidate| candidate.0 == tenant).count();
+        let counts: Vec<usize> = tenants.iter().map(|&tenant| sequences(tenant)).collect();
+        for (i, &tenant) in tenants.iter().enumerate() {
+            let weight = self.accounts.weight(tenant);
+            let most = if claims.is_ahead(tenant, &tenants) {
+                (PATIENT_SEQUENCES * weight).max(1.0) as usize
+            } else {
+                let others = counts.iter().enumerate().filter(|&(j, _)| j != i);
+                let fewest = others.map(|(_, &count)| count).min().unwrap_or(usize::MAX);
+                fewest.saturating_mul(EAGER_TIMES).max((EAGER_SEQUENCES * weight) as usize)
+            };
+            if counts[i] <= most {
+                continue;
             }
-            own.sort_unstable();
-            own.truncate(most);
-            candidates.retain(|&(other, index)| {
-                let task = &self.running[index];
-                other != tenant || own.binary_search(&(task.served, task.id)).is_ok()
-            });
+            let own = |&&(other, _): &&(u64, usize)| other == tenant;
+            let mut ids: Vec<u64> =
+                candidates.iter().filter(own).map(|&(_, index)| self.running[index].id).collect();
+            let Some(account) = self.accounts.get_mut(tenant) else { continue };
+            // On from where the last pass ended.
+            ids.sort_unstable_by_key(|&id| (id <= account.turn, id));
+            ids.truncate(most);
+            account.turn = ids.last().copied().unwrap_or_default();
+            let running = &self.running;
+            candidates.retain(|&(other, index)| other != tenant || ids.contains(&running[index].id));
         }
     }
 

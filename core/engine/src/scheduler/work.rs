@@ -3,19 +3,33 @@
 //! The unit is a *row*: the multiply-adds of one token that is generated, with every layer's weights and the output matrix,
 //! before anything is cached. Other work is counted in multiply-adds and divided by those: a matrix product takes rows ×
 //! outputs × inputs, attention two for each number of the keys that a row sees, and a number that is copied, added or
-//! looked at on the host takes about as long as [`NUMBER`] multiply-adds.
+//! looked at on the host takes about as long as so many multiply-adds as the device's [`Pace`] says.
 //!
 //! Counting is preferred to measuring time, because the same calls then cost the same on every day and every machine: what
 //! a tenant is charged shows it nothing of its neighbours, and tests can ask for exact numbers.
 
 use realm_model::ModelConfig;
 
-/// Multiply-adds that take as long as moving one number through memory: on the CPUs measured, products of a few rows do 20
-/// to 40 in the nanosecond that a float takes to be copied to memory that was not touched before.
-const NUMBER: f64 = 32.0;
-/// Multiply-adds that take as long as starting an operation: some 10 µs. Less in small models, where it is what a row takes
-/// in half a layer.
-const OPERATION: f64 = (1 << 18) as f64;
+/// How fast a processor multiplies, compared with what else there is to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    /// Multiply-adds that take as long as moving one number through the host's memory.
+    number: f64,
+    /// Multiply-adds that take as long as starting an operation: some 10 µs. Less in small models, where it is what a row takes
+    /// in half a layer.
+    operation: f64,
+    /// How many times as long a row takes alone as in a batch, which reads the weights once.
+    pub(super) alone: f64,
+}
+
+impl Pace {
+    /// On the CPUs measured, products of a few rows do 20 to 40 multiply-adds in the nanosecond that a float takes to be copied
+    /// to memory that was not touched before.
+    pub(super) const HOST: Self = Self { number: 32.0, operation: (1 << 18) as f64, alone: 4.0 };
+    /// An H200 does some 4,000 in that nanosecond, and a batch of 16 rows in the time of one.
+    const DEVICE: Self = Self { number: 4096.0, operation: (1 << 25) as f64, alone: 16.0 };
+}
+
 /// What a command costs that moves nothing: parts of an operation.
 const COMMAND: f64 = 1.0 / 16.0;
 
@@ -35,10 +49,13 @@ pub(crate) struct Prices {
     vocab: usize,
     hidden: usize,
     operation: f64,
+    pub(super) pace: Pace,
 }
 
 impl Prices {
-    pub(crate) fn new(model: &ModelConfig) -> Self {
+    /// Prices of a model's work on the host or, with `device`, on a device with memory of its own.
+    pub(crate) fn new(model: &ModelConfig, device: bool) -> Self {
+        let pace = if device { Pace::DEVICE } else { Pace::HOST };
         let (q, kv) = ((model.heads * model.head_dim) as f64, (model.kv_heads * model.head_dim) as f64);
         let hidden = model.hidden as f64;
         let projections = hidden * (2.0 * q + 2.0 * kv);
@@ -54,7 +71,8 @@ impl Prices {
             windows,
             vocab: model.vocab,
             hidden: model.hidden,
-            operation: OPERATION.min(row / (2.0 * layers)),
+            operation: pace.operation.min(row / (2.0 * layers)),
+            pace,
         }
     }
 
@@ -117,6 +135,6 @@ impl Prices {
 
     /// Numbers that are looked at or moved beside something else.
     pub(crate) fn numbers(&self, numbers: usize) -> f64 {
-        NUMBER * numbers as f64 / self.row
+        self.pace.number * numbers as f64 / self.row
     }
 }

@@ -7,10 +7,11 @@ use std::task::{Context, Poll, Waker};
 
 use realm_model::Pieces;
 
-use super::beside::{ALONE, MOST, SLICE};
+use super::beside::{MOST, SLICE};
 use super::sessions::SessionCommand;
 use super::*;
 use crate::pieces::{PieceCommand, PieceOp};
+use crate::scheduler::work::Pace;
 use crate::task::session::{Forwarded, Output, Results};
 use crate::tenant::Sent;
 
@@ -18,6 +19,8 @@ use crate::tenant::Sent;
 fn config() -> EngineConfig {
     EngineConfig { speculation: Speculation::Off, ..EngineConfig::default() }
 }
+
+const ALONE: f64 = Pace::HOST.alone;
 
 /// A program's pieces, as its session asks for them.
 struct Program {
@@ -323,7 +326,7 @@ fn who_has_many_sequences_leaves_others_their_step_after_a_while() {
         assert_eq!(tokens(&chunks).0.len(), 1);
         most.push(bench.scheduler.batch.rows());
     }
-    assert!(most[..10].iter().all(|&rows| rows == 31), "{most:?}");
+    assert!(most[..10].iter().all(|&rows| rows == 17), "{most:?}");
     assert!(most[120..].iter().all(|&rows| rows == 9), "{most:?}");
     let got: Vec<usize> = all.iter().map(|chunks| tokens(chunks).0.len()).collect();
     let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
