@@ -177,9 +177,11 @@ impl Candidates {
 
     fn typical(&mut self, p: f64) {
         let total = self.total();
-        let surprise = |c: &Candidate| -(c.weight / total).max(f64::MIN_POSITIVE).ln();
+        let largest = self.all.iter().map(|c| c.logit).fold(f32::NEG_INFINITY, f32::max);
+        // The logarithm of the probability, with one logarithm for all.
+        let base = total.ln() + f64::from(largest);
+        let surprise = |c: &Candidate| base - f64::from(c.logit);
         let entropy: f64 = self.all.iter().map(|c| c.weight / total * surprise(c)).sum();
-        // Comparing asks for it again and again, and a logarithm takes longer than a comparison.
         for candidate in &mut self.all {
             candidate.oddness = (surprise(candidate) - entropy).abs() as f32;
         }

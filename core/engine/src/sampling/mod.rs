@@ -185,7 +185,7 @@ impl Sampler {
         let wide = self.sampling.temperature > 0.0 && self.sampling.top_k == 0;
         1 + usize::from(self.adjusts())
             + 4 * usize::from(wide)
-            + 4 * usize::from(wide && self.sampling.typical_p < 1.0)
+            + 8 * usize::from(wide && self.sampling.typical_p < 1.0)
     }
 
     /// Chooses the next token among those in `mask`; without one, among all. `None` if there is none that is not
@@ -228,6 +228,7 @@ impl Sampler {
         let banned = self.banned.as_ref().map_or(0, |banned| banned.len() / 8);
         self.history.memory()
             + banned
+            + self.biases.capacity() * size_of::<(u32, f32)>()
             + self.adjusted.capacity() * size_of::<f32>()
             + self.candidates.memory()
     }

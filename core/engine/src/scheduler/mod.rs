@@ -92,6 +92,10 @@ pub(crate) struct Scheduler {
     meanwhile: Afterwards,
     /// Rows of the last pass, and how long it took.
     last_forward: (usize, Duration),
+    /// Threads of the host that choose tokens.
+    host_threads: usize,
+    /// Passes to come without sequences whose tokens take long to choose.
+    without_choosing: usize,
     /// Steps so far.
     steps: u64,
     wake: Wake,
@@ -155,6 +159,8 @@ impl Scheduler {
             afterwards: Afterwards::default(),
             meanwhile: Afterwards::default(),
             last_forward: (0, Duration::ZERO),
+            host_threads: std::thread::available_parallelism().map_or(1, |threads| threads.get().min(16)),
+            without_choosing: 0,
             steps: 0,
             wake: Wake::default(),
             preempted: false,

@@ -26,6 +26,11 @@ const PATIENT_SEQUENCES: f64 = 8.0;
 const EAGER_SEQUENCES: f64 = 16.0;
 const EAGER_TIMES: usize = 4;
 
+/// What choosing the tokens of one pass may take on the host's threads, in rows alone, before those who need less have passes
+/// without it; and so many of them for each one with it.
+const CHOOSING: f64 = 0.5;
+const PASSES_WITHOUT: usize = 2;
+
 /// A task of the running ones and how many of its rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pick {
@@ -109,6 +114,7 @@ impl Scheduler {
         picks: &mut Vec<Pick>,
     ) {
         self.spare_others(&mut candidates, claims);
+        self.spare_from_choosing(&mut candidates, claims);
         let all = candidates.len() <= self.config.decode_rows;
         while picks.len() < self.config.decode_rows {
             // If there is room for everybody, nobody has to choose.
@@ -152,6 +158,49 @@ impl Scheduler {
             let running = &self.running;
             candidates.retain(|&(other, index)| other != tenant || ids.contains(&running[index].id));
         }
+    }
+
+    /// Leaves tenants out whose tokens take long to choose, where tenants whose tokens do not would wait for that: those with long
+    /// ones have one pass in some, with no more of them than the bound allows, or one.
+    fn spare_from_choosing(&mut self, candidates: &mut Vec<(u64, usize)>, claims: &Claims) {
+        let threads = self.host_threads as f64;
+        // Of each tenant the sum and the longest.
+        let mut tenants: HashMap<u64, (f64, f64), FxBuildHasher> = HashMap::default();
+        let cost = |index: usize| self.running[index].sampled(1, &self.prices);
+        for &(tenant, index) in &*candidates {
+            let (sum, longest) = tenants.entry(tenant).or_default();
+            *sum += cost(index);
+            *longest = longest.max(cost(index));
+        }
+        let is_long = |tenant: &u64| {
+            tenants.get(tenant).is_some_and(|&(sum, longest)| longest.max(sum / threads) > CHOOSING)
+        };
+        let long = tenants.keys().filter(|tenant| is_long(tenant)).count();
+        if long == 0 || long == tenants.len() {
+            return;
+        }
+        let mut left = CHOOSING * threads;
+        if self.without_choosing > 0 {
+            self.without_choosing -= 1;
+            left = 0.0;
+        } else {
+            self.without_choosing = PASSES_WITHOUT;
+        }
+        let mut turns: Vec<(u64, usize)> =
+            candidates.iter().copied().filter(|(tenant, _)| is_long(tenant)).collect();
+        turns.sort_unstable_by(|a, b| {
+            let served = |&(_, index): &(u64, usize)| (self.running[index].served, self.running[index].id);
+            claims.counter(a.0).total_cmp(&claims.counter(b.0)).then(served(a).cmp(&served(b)))
+        });
+        let mut out = Vec::new();
+        for (i, &(_, index)) in turns.iter().enumerate() {
+            if left > 0.0 && (i == 0 || cost(index) <= left) {
+                left -= cost(index);
+            } else {
+                out.push(index);
+            }
+        }
+        candidates.retain(|&(_, index)| !out.contains(&index));
     }
 
     /// How many rows of a tenant's prompts the next pass may have beside those that generate in it.

@@ -334,6 +334,41 @@ fn who_has_many_sequences_leaves_others_their_step_after_a_while() {
 }
 
 #[test]
+fn tokens_that_take_long_to_choose_hold_others_up_in_one_pass_of_some() {
+    let model = tiny("llama-f32");
+    let mut bench = Bench::new(&model, 600, EngineConfig { speculation: Speculation::Off, ..config() });
+    bench.scheduler.host_threads = 1;
+    let (_victim, chunks) = victim(&mut bench, 200);
+    let mallory = tenant(Limits::default());
+    let wide = Sampling { temperature: 1.0, top_k: 0, typical_p: 0.5, ..Sampling::default() };
+    let prompt = |i| text(i, 0, 8);
+    let all: Vec<Chunks> = (0..6).map(|i| bench.sample(&mallory, &prompt(i), 200, 0, wide.clone())).collect();
+    let cost = bench.scheduler.prices.numbers(18 * bench.scheduler.prices.vocab());
+    let together = ((0.5 / cost) as usize).clamp(1, 6);
+    assert!(6.0 * cost > 0.5 && together < 6, "the test is of tokens that take long: {cost} rows each");
+    let mut rows = Vec::new();
+    for _ in 0..90 {
+        bench.step();
+        assert_eq!(tokens(&chunks).0.len(), 1);
+        rows.push(bench.scheduler.batch.rows());
+    }
+    assert!(
+        rows[10..].chunks(3).all(|three| three.iter().filter(|&&rows| rows > 1).count() <= 1),
+        "{rows:?}"
+    );
+    assert!(rows[10..].iter().all(|&rows| rows <= 1 + together), "{rows:?}");
+    let got: Vec<usize> = all.iter().map(|chunks| tokens(chunks).0.len()).collect();
+    let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
+    assert!(*least > 0 && most - least <= 2, "they take turns: {got:?}");
+    // Alone they have every pass.
+    drop(chunks);
+    for _ in 0..10 {
+        bench.step();
+    }
+    assert!(bench.scheduler.batch.rows() == 6);
+}
+
+#[test]
 fn requests_that_are_given_up_as_fast_as_they_come_end_a_few_in_a_step_and_are_charged() {
     let mut bench = Bench::new(&tiny("llama-f32"), 100, config());
     let (_victim, chunks) = victim(&mut bench, 100);
