@@ -274,7 +274,7 @@ typedef enum {
     REALM_MEMORY_KIND_TRANSFERS,
     // Stores of programs in memory, and copies of what those on disk keep.
     REALM_MEMORY_KIND_STORES,
-    // Compiled code of programs.
+    // Compiled code of programs, and the bytes of those that are being compiled.
     REALM_MEMORY_KIND_CODE,
     // Lines of programs' logs that the application has not taken yet.
     REALM_MEMORY_KIND_LOGS,
@@ -1457,6 +1457,15 @@ bool realm_tenant_set_limits(const RealmTenant *tenant,
 RealmModel *realm_tenant_model(const RealmTenant *tenant,
                                const RealmModel *model,
                                RealmError **error);
+
+// Compiles a program that the tenant brought, a WebAssembly component or module in `len` bytes, as work of the tenant: programs of
+// several tenants are compiled in fair turns by their weights, and the compiled code is the tenant's memory until the program's
+// handle is freed and nothing uses it. Blocks, for seconds if the program is large and new. Errors: `invalid-program`,
+// `limit-exceeded`, `overloaded`.
+RealmProgram *realm_tenant_compile_program(const RealmTenant *tenant,
+                                           const uint8_t *wasm,
+                                           size_t len,
+                                           RealmError **error);
 
 // From now on this program answers the tenant's requests; with NULL Realm generates as for everybody. What runs goes on with the
 // program it started with. The tenant keeps what it needs of the program.

@@ -7,7 +7,7 @@ use crate::choice::known;
 use crate::error::{Error, attempt, surely};
 use crate::grants::Grants;
 use crate::limits::Limits;
-use crate::memory::{free, object, own, put, text, text_of};
+use crate::memory::{array, free, object, own, put, text, text_of};
 use crate::metrics::Served;
 use crate::model::Model;
 use crate::program::Program;
@@ -94,6 +94,26 @@ pub unsafe extern "C" fn realm_tenant_model(
             Ok(own(Model::from(seen)))
         })
     }
+}
+
+/// Compiles a program that the tenant brought, a WebAssembly component or module in `len` bytes, as work of the tenant: programs of
+/// several tenants are compiled in fair turns by their weights, and the compiled code is the tenant's memory until the program's
+/// handle is freed and nothing uses it. Blocks, for seconds if the program is large and new. Errors: `invalid-program`,
+/// `limit-exceeded`, `overloaded`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_tenant_compile_program(
+    tenant: *const Tenant,
+    wasm: *const u8,
+    len: usize,
+    error: *mut *mut Error,
+) -> *mut Program {
+    let work = || {
+        // SAFETY: an object of ours and the caller's bytes.
+        let (tenant, wasm) = unsafe { (object(tenant, "tenant")?, array(wasm, len, "wasm")?) };
+        Ok(own(Program::from(tenant.tenant.compile_program(wasm)?)))
+    };
+    // SAFETY: the caller's place for an error.
+    unsafe { attempt(error, std::ptr::null_mut(), work) }
 }
 
 /// From now on this program answers the tenant's requests; with NULL Realm generates as for everybody. What runs goes on with the
@@ -186,7 +206,7 @@ pub enum MemoryKind {
     Transfers,
     /// Stores of programs in memory, and copies of what those on disk keep.
     Stores,
-    /// Compiled code of programs.
+    /// Compiled code of programs, and the bytes of those that are being compiled.
     Code,
     /// Lines of programs' logs that the application has not taken yet.
     Logs,

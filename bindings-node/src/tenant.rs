@@ -2,6 +2,7 @@
 
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
+use realm::unblock;
 use serde_json::json;
 
 use crate::error::failed;
@@ -87,6 +88,14 @@ impl NativeTenant {
     #[napi]
     pub fn model(&self, model: &NativeModel) -> Result<NativeModel> {
         Ok(NativeModel::new(self.handle.get()?.model(&model.handle.get()?).map_err(failed)?))
+    }
+
+    /// Compiles a program as work of the tenant.
+    #[napi]
+    pub async fn compile_program(&self, wasm: Buffer) -> Result<NativeProgram> {
+        let tenant = self.handle.get()?;
+        let program = unblock(move || tenant.compile_program(&wasm)).await.map_err(failed)?;
+        Ok(NativeProgram::new(program))
     }
 
     /// What answers its requests from now on.

@@ -127,8 +127,8 @@ const processor = ({ only, not_the_last, nan, fail }) => (tokens, logits) => {
   if (not_the_last) logits[tokens.at(-1)] = -Infinity
   if (nan) logits[0] = NaN
 }
-const program = async ({ realm, add }, source) => {
-  const loaded = await realm.loadProgram(source)
+const program = async ({ add }, compiled) => {
+  const loaded = await compiled
   add(loaded)
   return loaded.info
 }
@@ -275,8 +275,12 @@ const operations = {
   },
   tenant_metrics: ({ get }) => served(get('tenant').metrics()),
   // Programs.
-  load_program: (context) => program(context, path(FOLDER, context.a.file)),
-  compile_program: (context) => program(context, readFileSync(path(FOLDER, context.a.file))),
+  load_program: (context) => program(context, context.realm.loadProgram(path(FOLDER, context.a.file))),
+  compile_program: (context) => {
+    const { a, realm, get } = context
+    const wasm = readFileSync(path(FOLDER, a.file))
+    return program(context, a.tenant ? get('tenant').compileProgram(wasm) : realm.loadProgram(wasm))
+  },
   set_program: ({ a, get }) => get('tenant').setProgram(a.program === null ? null : get('program')) ?? null,
   add_program: ({ a, get }) => get('tenant').addProgram(a.name, get('program')) ?? null,
   remove_program: ({ a, get }) => get('tenant').removeProgram(a.name),

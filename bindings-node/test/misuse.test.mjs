@@ -47,6 +47,8 @@ test('wrong types and names are refused', async () => {
   await assert.rejects(runtime.loadModel('no-such-model'), realm.NotFoundError)
   await assert.rejects(runtime.loadProgram('no/such/file.wasm'), realm.IoError)
   await assert.rejects(runtime.loadProgram(Buffer.from('no')), realm.InvalidProgramError)
+  await assert.rejects(runtime.tenant('a').compileProgram(Buffer.from('no')), realm.InvalidProgramError)
+  await assert.rejects(runtime.tenant('a').compileProgram('no/such/file.wasm'), TypeError)
 })
 
 test('numbers that are none are refused by name, in every option of every call', async () => {

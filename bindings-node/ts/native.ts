@@ -93,6 +93,7 @@ export interface NativeTenant {
   info(): string
   setLimits(limits: string): void
   model(model: NativeModel): NativeModel
+  compileProgram(wasm: Buffer): Promise<NativeProgram>
   setProgram(program: NativeProgram | null): void
   program(): NativeProgram | null
   addProgram(name: string, program: NativeProgram): void

@@ -1,5 +1,5 @@
-import { json } from './convert.js'
-import { call } from './errors.js'
+import { bytes, json } from './convert.js'
+import { call, wait } from './errors.js'
 import { Granted, type Functions } from './grants.js'
 import { metrics } from './metrics.js'
 import { Model } from './model.js'
@@ -108,6 +108,15 @@ export class Tenant implements Disposable {
   /** A loaded model as this tenant sees it: what is asked of it counts against the tenant's limits. */
   model(model: Model): Model {
     return new Model(call(() => this.#native.model(model.native)), this.#granted)
+  }
+
+  /**
+   * Compiles a program that the tenant brought, a WebAssembly component or module in bytes, as work of the tenant: programs of
+   * several tenants are compiled in fair turns by their weights, and the compiled code is the tenant's memory.
+   */
+  async compileProgram(wasm: Uint8Array): Promise<Program> {
+    // A copy: it is compiled on another thread.
+    return new Program(await wait(async () => this.#native.compileProgram(Buffer.from(bytes(wasm)))))
   }
 
   /** From now on this program answers the tenant's requests; with `null` Realm generates as for everybody. */

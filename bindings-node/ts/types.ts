@@ -431,7 +431,7 @@ export interface MemoryUse {
   transfers: number
   /** Stores of programs in memory, and copies of what those on disk keep. */
   stores: number
-  /** Compiled code of programs. */
+  /** Compiled code of programs, and the bytes of those that are being compiled. */
   code: number
   /** Lines of programs' logs that the application has not taken yet. */
   logs: number

@@ -1,12 +1,14 @@
 //! Tenants, their limits and their programs.
 
+use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use pyo3::IntoPyObjectExt;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
-use realm::ProgramLimits;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+use realm::{ProgramLimits, unblock};
 
 use crate::arguments::count;
 use crate::callbacks::Granted;
@@ -16,6 +18,7 @@ use crate::handle::{Handle, not_picklable};
 use crate::metrics::{MemoryUse, Served};
 use crate::model::Model;
 use crate::record::{Reduced, record};
+use crate::wait::{Awaitable, wait};
 
 /// What a tenant may use. `None` stands for no limit.
 #[pyclass(frozen, get_all, module = "realm", skip_from_py_object)]
@@ -258,6 +261,15 @@ impl Tenant {
         granted.as_ref().map(|granted| granted.clone_ref(py))
     }
 
+    fn compile(
+        &self,
+        wasm: &Bound<'_, PyBytes>,
+    ) -> PyResult<impl Future<Output = std::result::Result<realm::Program, realm::Error>> + Send + 'static>
+    {
+        let (tenant, wasm) = (self.handle.get()?, wasm.as_bytes().to_vec());
+        Ok(unblock(move || tenant.compile_program(&wasm)))
+    }
+
     fn end(&self, py: Python<'_>) {
         let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(granted);
@@ -288,6 +300,17 @@ impl Tenant {
     fn model(&self, py: Python<'_>, model: &Model) -> Result<Model> {
         let seen = self.handle.get()?.model(&model.handle.get()?)?;
         Ok(Model::granted(seen, self.granted(py)))
+    }
+
+    /// Compiles a program that the tenant brought, a WebAssembly component or module in bytes, as work of the tenant: programs of
+    /// several tenants are compiled in fair turns by their weights, and the compiled code is the tenant's memory.
+    fn compile_program(&self, py: Python<'_>, wasm: &Bound<'_, PyBytes>) -> Result<Program> {
+        Ok(Program::new(wait(py, self.compile(wasm)?)??))
+    }
+
+    /// As `compile_program`, to be awaited.
+    fn compile_program_async(&self, wasm: &Bound<'_, PyBytes>) -> PyResult<Awaitable> {
+        Ok(Awaitable::new(self.compile(wasm)?, |py, program| Program::new(program).into_py_any(py)))
     }
 
     /// From now on this program answers the tenant's requests; with `None` Realm generates as for everybody.

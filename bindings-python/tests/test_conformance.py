@@ -307,13 +307,15 @@ class Runner:
     # Programs.
 
     def op_load_program(self, a: dict[str, Any], model: realm.Model) -> Any:
-        return self._program(FOLDER / a.pop("file"))
+        return self._program(self.objects["realm"].load_program(FOLDER / a.pop("file")))
 
     def op_compile_program(self, a: dict[str, Any], model: realm.Model) -> Any:
-        return self._program((FOLDER / a.pop("file")).read_bytes())
+        wasm = (FOLDER / a.pop("file")).read_bytes()
+        if "tenant" in a:
+            return self._program(self.named(a, "tenant").compile_program(wasm))
+        return self._program(self.objects["realm"].load_program(wasm))
 
-    def _program(self, source: Path | bytes) -> Any:
-        program = self.objects["realm"].load_program(source)
+    def _program(self, program: realm.Program) -> Any:
         self.add(program)
         return attributes(program.info)
 

@@ -66,6 +66,28 @@ def test_a_tenant_s_program_answers(runtime: realm.Realm, model: realm.Model, pr
         runtime.load_program("no/such/file.wasm")
 
 
+def test_a_tenant_has_its_own_program_compiled(runtime: realm.Realm, program: Find) -> None:
+    wasm = program("chat").read_bytes()
+    with runtime.tenant("acme") as tenant:
+        with tenant.compile_program(wasm) as chat:
+            held = tenant.memory.code
+            assert chat.info.contract == "program" and held > 0
+            tenant.set_program(chat)
+            assert tenant.memory.code == held
+            tenant.set_program(None)
+        assert tenant.memory.code == 0
+
+        async def compile_it() -> str:
+            with await tenant.compile_program_async(wasm) as chat:
+                return chat.info.contract
+
+        assert asyncio.run(compile_it()) == "program"
+        with pytest.raises(realm.errors.InvalidProgramError):
+            tenant.compile_program(b"not WebAssembly")
+        with pytest.raises(TypeError):
+            tenant.compile_program("no/such/file.wasm")  # type: ignore[arg-type]
+
+
 def test_a_granted_tool_is_called(agent: tuple[realm.Tenant, realm.Model]) -> None:
     tenant, model = agent
     calls: list[Any] = []

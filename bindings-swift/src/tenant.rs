@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use realm::unblock;
+
 use crate::callback::{LogSink, Tool, ToolError};
 use crate::error::Result;
 use crate::metrics::{MemoryUse, Served};
@@ -254,6 +256,14 @@ impl Tenant {
     /// model that the tenant may not use.
     pub fn model(&self, model: &Model) -> Result<Arc<Model>> {
         Ok(Arc::new(Model(self.0.model(&model.0)?)))
+    }
+
+    /// Compiles a program that the tenant brought, a WebAssembly component or module in bytes, as work of the tenant: programs of
+    /// several tenants are compiled in fair turns by their weights, and the compiled code is the tenant's memory. Throws
+    /// `InvalidProgram`, `LimitExceeded`, `Overloaded`.
+    pub async fn compile_program(self: Arc<Self>, wasm: Vec<u8>) -> Result<Arc<Program>> {
+        let tenant = self.0.clone();
+        Ok(Arc::new(Program(unblock(move || tenant.compile_program(&wasm)).await?)))
     }
 
     /// From now on this program answers the tenant's requests; with nil Realm generates as for everybody. What runs goes on with the

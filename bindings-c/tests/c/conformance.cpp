@@ -544,7 +544,9 @@ Json Runner::operate_on_tenants(const std::string &op, const Json &a) {
             std::ifstream stream(file, std::ios::binary);
             std::vector<char> wasm((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
             const auto *bytes = reinterpret_cast<const uint8_t *>(wasm.data());
-            program = own(TRY(out, realm_runtime_compile_program(realm(), bytes, wasm.size(), &out.error)));
+            auto *tenant = a.contains("tenant") ? get<RealmTenant>(a, "tenant") : nullptr;
+            program = own(TRY(out, tenant ? realm_tenant_compile_program(tenant, bytes, wasm.size(), &out.error)
+                                          : realm_runtime_compile_program(realm(), bytes, wasm.size(), &out.error)));
         }
         RealmProgramInfo info;
         realm_program_info(program.get(), &info);

@@ -119,6 +119,8 @@ static void nothing_where_something_is_needed() {
     refused([&](RealmError **e) { return realm_runtime_models(nullptr, e); });
     refused([&](RealmError **e) { return realm_runtime_load_program(r, nullptr, e); });
     refused([&](RealmError **e) { return realm_runtime_compile_program(r, nullptr, 100, e); });
+    refused([&](RealmError **e) { return realm_tenant_compile_program(nullptr, nullptr, 0, e); });
+    refused([&](RealmError **e) { return realm_tenant_compile_program(tenant.get(), nullptr, 100, e); });
     refused([&](RealmError **e) { return realm_runtime_load_tokenizer(nullptr, "x", e); });
     refused([&](RealmError **e) { return realm_runtime_tenant(r, nullptr, nullptr, e); });
     refused([&](RealmError **e) { return realm_inspect(nullptr, e); });

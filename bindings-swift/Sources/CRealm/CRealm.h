@@ -786,6 +786,11 @@ void uniffi_realm_swift_fn_free_tenant(uint64_t handle, RustCallStatus *_Nonnull
 void uniffi_realm_swift_fn_method_tenant_add_program(uint64_t ptr, RustBuffer name, uint64_t program, RustCallStatus *_Nonnull out_status
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TENANT_COMPILE_PROGRAM
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TENANT_COMPILE_PROGRAM
+uint64_t uniffi_realm_swift_fn_method_tenant_compile_program(uint64_t ptr, RustBuffer wasm
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TENANT_HAS_PROGRAM
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TENANT_HAS_PROGRAM
 int8_t uniffi_realm_swift_fn_method_tenant_has_program(uint64_t ptr, RustCallStatus *_Nonnull out_status
@@ -1491,6 +1496,12 @@ uint16_t uniffi_realm_swift_checksum_method_program_info(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TENANT_ADD_PROGRAM
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TENANT_ADD_PROGRAM
 uint16_t uniffi_realm_swift_checksum_method_tenant_add_program(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TENANT_COMPILE_PROGRAM
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TENANT_COMPILE_PROGRAM
+uint16_t uniffi_realm_swift_checksum_method_tenant_compile_program(void
     
 );
 #endif

@@ -3052,6 +3052,13 @@ public protocol TenantProtocol: AnyObject, Sendable {
     func addProgram(name: String, program: Program) 
     
     /**
+     * Compiles a program that the tenant brought, a WebAssembly component or module in bytes, as work of the tenant: programs of
+     * several tenants are compiled in fair turns by their weights, and the compiled code is the tenant's memory. Throws
+     * `InvalidProgram`, `LimitExceeded`, `Overloaded`.
+     */
+    func compileProgram(wasm: Data) async throws  -> Program
+    
+    /**
      * Whether a program answers the tenant's requests.
      */
     func hasProgram()  -> Bool
@@ -3183,6 +3190,27 @@ open func addProgram(name: String, program: Program)  {try! rustCall() {
         FfiConverterTypeProgram_lower(program),uniffiCallStatus
     )
 }
+}
+    
+    /**
+     * Compiles a program that the tenant brought, a WebAssembly component or module in bytes, as work of the tenant: programs of
+     * several tenants are compiled in fair turns by their weights, and the compiled code is the tenant's memory. Throws
+     * `InvalidProgram`, `LimitExceeded`, `Overloaded`.
+     */
+open func compileProgram(wasm: Data)async throws  -> Program  {
+    return
+        try  await uniffiRustCallAsync(
+            rustFutureFunc: {
+                uniffi_realm_swift_fn_method_tenant_compile_program(
+                        self.uniffiCloneHandle(),FfiConverterData.lower(wasm)
+                )
+            },
+            pollFunc: ffi_realm_swift_rust_future_poll_u64,
+            completeFunc: ffi_realm_swift_rust_future_complete_u64,
+            freeFunc: ffi_realm_swift_rust_future_free_u64,
+            liftFunc: FfiConverterTypeProgram_lift,
+            errorHandler: FfiConverterTypeRealmError_lift
+        )
 }
     
     /**
@@ -5320,7 +5348,7 @@ public struct MemoryUse: Equatable, Hashable {
      */
     public var stores: UInt64
     /**
-     * Compiled code of programs.
+     * Compiled code of programs, and the bytes of those that are being compiled.
      */
     public var code: UInt64
     /**
@@ -5357,7 +5385,7 @@ public struct MemoryUse: Equatable, Hashable {
          * Stores of programs in memory, and copies of what those on disk keep.
          */stores: UInt64, 
         /**
-         * Compiled code of programs.
+         * Compiled code of programs, and the bytes of those that are being compiled.
          */code: UInt64, 
         /**
          * Lines of programs' logs that the application has not taken yet.
@@ -10938,6 +10966,9 @@ private let initializationResult: InitializationResult = {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_tenant_add_program() != 359) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_tenant_compile_program() != 10161) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_tenant_has_program() != 22643) {

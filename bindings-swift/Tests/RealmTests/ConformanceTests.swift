@@ -365,9 +365,15 @@ final class Runner {
         case "tenant_metrics": return json(try (get(a, "tenant") as Tenant).metrics())
         case "load_program", "compile_program":
             let file = try path(a, "file")
-            let program = op == "load_program"
-                ? try await realm.loadProgram(path: file)
-                : try await realm.compileProgram(wasm: try Data(contentsOf: URL(fileURLWithPath: file)))
+            let program: Program
+            if op == "load_program" {
+                program = try await realm.loadProgram(path: file)
+            } else {
+                let wasm = try Data(contentsOf: URL(fileURLWithPath: file))
+                program = a["tenant"]?.text == nil
+                    ? try await realm.compileProgram(wasm: wasm)
+                    : try await (get(a, "tenant") as Tenant).compileProgram(wasm: wasm)
+            }
             let info = program.info()
             _ = add(a, program)
             return .object([

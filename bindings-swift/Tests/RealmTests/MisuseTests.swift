@@ -75,6 +75,7 @@ final class MisuseTests: XCTestCase {
         await refused("not-found", "no-such-model") { try await realm.loadModel("no-such-model") }
         await refused("io", "no/such/file.wasm") { try await realm.loadProgram(path: "no/such/file.wasm") }
         await refused("invalid-program") { try await realm.compileProgram(wasm: Data("no".utf8)) }
+        await refused("invalid-program") { try await realm.tenant("a").compileProgram(wasm: Data("no".utf8)) }
         await refused("io") { try await model.loadAdapter(path: "no/such/adapter") }
         await refused(wrong) { try await model.restoreSequence(bytes: Data("no".utf8)) }
         await refused(wrong) { try await model.restoreForeignSequence(bytes: Data("no".utf8)) }

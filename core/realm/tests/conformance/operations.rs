@@ -348,9 +348,11 @@ impl Runner {
             // Programs.
             "load_program" | "compile_program" => {
                 let file = path("file");
-                let program = match &a["op"] == "load_program" {
-                    true => self.realm().load_program(file)?,
-                    false => self.realm().compile_program(&std::fs::read(file).unwrap())?,
+                let bytes = || std::fs::read(&file).unwrap();
+                let program = match (a["op"].as_str(), a["tenant"].as_str()) {
+                    (Some("load_program"), _) => self.realm().load_program(file)?,
+                    (_, Some(tenant)) => get!(self, Tenant, tenant).compile_program(&bytes())?,
+                    _ => self.realm().compile_program(&bytes())?,
                 };
                 let info = program.info();
                 let said = json!({"contract": info.contract.as_str(), "imports": info.imports, "exports": info.exports,
