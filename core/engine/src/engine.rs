@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -31,8 +31,8 @@ use crate::task::score::Score;
 use crate::task::{Task, Work};
 use crate::tenant::Sent;
 use crate::{
-    Adapter, Draft, EngineConfig, Error, Generation, Grammar, Guide, MemoryKind, Metrics, PieceSession,
-    Request, RunMeter, Sequence, Served, Speculation, Tenant,
+    Adapter, Draft, EngineConfig, Error, Generation, Grammar, Guide, MemoryCharge, MemoryKind, Metrics,
+    PieceSession, Request, RunMeter, Sequence, Served, Speculation, Tenant,
 };
 
 /// Runs the requests of one model.
@@ -48,11 +48,18 @@ pub struct Engine {
 }
 
 /// A result to come. Dropping it gives the request up.
-pub struct Answer<T>(realm_handover::Receiver<Result<T, Error>>);
+pub struct Answer<T> {
+    receiver: realm_handover::Receiver<Result<T, Error>>,
+    /// What the result takes of its tenant's memory while it waits here.
+    _held: Option<Held>,
+}
+
+/// The place for a result's charge, which is there as soon as the result is.
+pub(crate) type Held = Arc<OnceLock<MemoryCharge>>;
 
 impl<T> Answer<T> {
     pub(crate) fn new(receiver: realm_handover::Receiver<Result<T, Error>>) -> Self {
-        Self(receiver)
+        Self { receiver, _held: None }
     }
 
     /// Waits for it. Blocks.
@@ -60,7 +67,7 @@ impl<T> Answer<T> {
     /// # Errors
     /// What ended the request early.
     pub fn wait(self) -> Result<T, Error> {
-        self.0.recv_blocking().unwrap_or(Err(Error::Stopped))
+        self.receiver.recv_blocking().unwrap_or(Err(Error::Stopped))
     }
 
     /// As [`wait`](Self::wait), for tasks.
@@ -68,7 +75,7 @@ impl<T> Answer<T> {
     /// # Errors
     /// As above.
     pub async fn wait_async(self) -> Result<T, Error> {
-        self.0.recv().await.unwrap_or(Err(Error::Stopped))
+        self.receiver.recv().await.unwrap_or(Err(Error::Stopped))
     }
 }
 
@@ -313,7 +320,7 @@ impl Engine {
     /// `InvalidArgument` with the complaint about the grammar, `LimitExceeded` for one that is too large.
     pub fn guide(&self, tenant: &Arc<Tenant>, grammar: &Grammar) -> Result<Guide, Error> {
         self.expect(tenant);
-        self.guides.guide(tenant.id(), grammar)
+        self.guides.guide(tenant.id(), tenant.memory(), grammar)
     }
 
     /// What the model says of a given text, for each of `tokens` from the `first` on: the log-probability of the next one,
@@ -338,9 +345,11 @@ impl Engine {
             return Err(Error::InvalidArgument(why));
         }
         let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
-        let (reply, answer) = realm_handover::channel(1);
-        self.add(tenant, tokens, limit, adapter, 0, 0, Work::Score(Score::new(first, top, reply)))?;
-        Ok(Answer(answer))
+        let (reply, receiver) = realm_handover::channel(1);
+        let held = Held::default();
+        let score = Score::new(first, top, reply, Arc::clone(&held));
+        self.add(tenant, tokens, limit, adapter, 0, 0, Work::Score(score))?;
+        Ok(Answer { receiver, _held: Some(held) })
     }
 
     /// One vector for a text, `[hidden]`: its last hidden states, pooled, and with `normalize` of length 1. An adapter is as for
@@ -358,9 +367,11 @@ impl Engine {
     ) -> Result<Answer<Vec<f32>>, Error> {
         let limit = self.check_prompt(tenant, &tokens, 0)?;
         let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
-        let (reply, answer) = realm_handover::channel(1);
-        self.add(tenant, tokens, limit, adapter, 0, 0, Work::Embed(Embed::new(pooling, normalize, reply)))?;
-        Ok(Answer(answer))
+        let (reply, receiver) = realm_handover::channel(1);
+        let held = Held::default();
+        let embed = Embed::new(pooling, normalize, reply, Arc::clone(&held));
+        self.add(tenant, tokens, limit, adapter, 0, 0, Work::Embed(embed))?;
+        Ok(Answer { receiver, _held: Some(held) })
     }
 
     /// A sequence for a program that drives it itself, all of it seen through an adapter if there is one.
@@ -488,7 +499,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let ledger = &self.common.ledger;
         let fixed = Task::bytes(&work) + more;
-        let bytes = fixed + tokens.capacity() * size_of::<u32>();
+        let bytes = fixed + tokens.capacity() * size_of::<u32>() + work.memory();
         let memory = tenant.memory().charge(MemoryKind::Requests, bytes);
         let memory = memory.inspect_err(|_| ledger.refused(tenant))?;
         self.expect(tenant);

@@ -150,6 +150,11 @@ impl MemoryLedger {
         MemoryCharge { ledger: self.clone(), kind, bytes: 0 }
     }
 
+    /// Bytes that may be held at most.
+    pub fn limit(&self) -> usize {
+        self.0.limit.load(Ordering::Relaxed)
+    }
+
     /// Bytes that may be taken before the limit is reached.
     pub fn room(&self) -> usize {
         let account = &*self.0;

@@ -41,12 +41,9 @@ pub struct Request {
 }
 
 impl Request {
-    /// Bytes of memory that it takes while it waits, beside its prompt.
+    /// Bytes of memory that it takes while it waits, beside its prompt and what its text is written by.
     pub(crate) fn memory(&self) -> usize {
-        let texts: usize = self.stop.iter().map(|stop| stop.capacity() + size_of::<String>()).sum();
-        let sampling = self.sampling.memory();
-        let grammar = self.grammar.as_ref().map_or(0, |_| crate::guide::GUIDE_BYTES);
-        texts + sampling + grammar + self.spelled.capacity() * size_of::<u32>()
+        self.sampling.memory() + self.spelled.capacity() * size_of::<u32>()
     }
 }
 

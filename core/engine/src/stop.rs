@@ -43,6 +43,11 @@ impl StopMatcher {
         Self { stops: Automaton::new(stops), state: ROOT, held: String::new() }
     }
 
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        self.stops.memory() + self.held.capacity()
+    }
+
     /// Adds text; returns what may go out, and whether a stop string was found. It and what follows it never
     /// go out.
     pub(crate) fn push(&mut self, text: &str) -> (String, bool) {
@@ -97,6 +102,10 @@ struct Node {
 }
 
 impl Automaton {
+    fn memory(&self) -> usize {
+        self.nodes.capacity() * size_of::<Node>() + self.edges.allocation_size()
+    }
+
     fn new(stops: &[String]) -> Self {
         let mut this = Self { nodes: vec![Node::default()], edges: HashMap::default() };
         let mut children: Vec<Vec<(u8, u32)>> = vec![Vec::new()];

@@ -18,6 +18,11 @@ impl TextStream {
         Self { decoder: Utf8Stream::new(), stop: StopMatcher::new(stops), bytes: Vec::new() }
     }
 
+    /// Bytes of memory that it takes: what finds the stop strings takes many times theirs.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.stop.memory() + self.bytes.capacity()
+    }
+
     /// Adds a token; returns what may go out, and whether a stop string came, which never goes out. Control tokens are
     /// spelled only if they are `special`; a token outside the vocabulary spells nothing.
     pub fn push(&mut self, token: u32, tokenizer: &Tokenizer, special: bool) -> (String, bool) {

@@ -45,7 +45,7 @@ impl Writing {
 
     /// Bytes of memory that it takes and that change from token to token.
     pub fn memory(&self) -> usize {
-        self.sampler.memory()
+        self.sampler.memory() + self.text.memory() + self.guide.as_ref().map_or(0, Guide::memory)
     }
 
     /// Tokens used so far.

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use llguidance::api::StopReason;
 use llguidance::{ParserFactory, TokenParser, panic_utils};
@@ -11,8 +12,8 @@ use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use super::Grammar;
-use crate::Error;
 use crate::members::Members;
+use crate::{Error, MemoryCharge, MemoryKind, MemoryLedger};
 
 /// States of one grammar's lexer at most.
 pub(super) const MAX_LEXER_STATES: usize = 32_768;
@@ -20,6 +21,14 @@ pub(super) const MAX_LEXER_STATES: usize = 32_768;
 /// Grammars that are kept for each tenant at most, and bytes of their lexers for all tenants together: each has its part.
 const MAX_GRAMMARS: usize = 64;
 const MAX_BYTES: usize = 256 << 20;
+
+/// The part of what a tenant may hold that grammars which nothing uses may take: the tenant can't give them up.
+const KEPT_PART: usize = 8;
+
+/// Bytes of a compiled grammar, and of it for each byte of its source, beside what llguidance takes its lexer's tables for. Measured by
+/// what a process grew by for 800 regular expressions, and for 64 of 400 names each (`ledger` of the sandbox's tests).
+const COMPILED_BYTES: usize = 8 << 10;
+const SOURCE_BYTES: usize = 16;
 
 /// Stack of the thread that compiles: references and rules are followed by recursion, and the deepest that fit the
 /// limits on sources took 100 MiB of it. Memory that is not touched is not there.
@@ -45,13 +54,19 @@ impl Cache {
         }
     }
 
-    /// The entry of a grammar, compiled or not, for an owner with this part of the memory.
-    pub(super) fn entry(&mut self, owner: u64, source: String, part: f64) -> Arc<Entry> {
+    /// The entry of a grammar, compiled or not, for an owner with this part of the memory, on the owner's account.
+    pub(super) fn entry(
+        &mut self,
+        owner: u64,
+        memory: &MemoryLedger,
+        source: String,
+        part: f64,
+    ) -> Result<Arc<Entry>, Error> {
         let entries = self.by_owner.entry(owner).or_default();
         let found = entries.iter().position(|e| e.source == source);
         let entry = found.and_then(|at| entries.remove(at)).filter(|entry| !entry.is_worn());
-        let entry = entry.unwrap_or_else(|| Arc::new(Entry::new(source)));
-        let (mut bytes, most) = (0, (MAX_BYTES as f64 * part) as usize);
+        let entry = entry.map_or_else(|| Entry::new(source, memory).map(Arc::new), Ok)?;
+        let (mut bytes, most) = (0, ((MAX_BYTES as f64 * part) as usize).min(most(memory)));
         let kept = entries.iter().rev().take(MAX_GRAMMARS - 1).take_while(|entry| {
             bytes += entry.bytes();
             bytes <= most
@@ -59,8 +74,20 @@ impl Cache {
         let kept = kept.count();
         entries.drain(..entries.len() - kept);
         entries.push_back(Arc::clone(&entry));
-        entry
+        Ok(entry)
     }
+
+    /// Keeps an entry no longer.
+    pub(super) fn forget(&mut self, owner: u64, entry: &Arc<Entry>) {
+        if let Some(entries) = self.by_owner.get_mut(&owner) {
+            entries.retain(|kept| !Arc::ptr_eq(kept, entry));
+        }
+    }
+}
+
+/// Bytes of grammars that are kept for an owner with this account at most, whatever its part is.
+pub(super) fn most(memory: &MemoryLedger) -> usize {
+    memory.limit() / KEPT_PART
 }
 
 /// A grammar. Whoever comes first compiles it, and those who want the same one wait.
@@ -69,18 +96,56 @@ pub(super) struct Entry {
     /// A parser at the start of the grammar. Its clones share its lexer, whose states are built as they are met:
     /// the next generation finds them there.
     compiled: OnceLock<Result<Mutex<TokenParser>, Error>>,
+    /// What it takes of its owner's memory, and whether there was no more for what it has grown to.
+    charge: Mutex<MemoryCharge>,
+    unpaid: AtomicBool,
 }
 
 impl Entry {
-    fn new(source: String) -> Self {
-        Self { source, compiled: OnceLock::new() }
+    fn new(source: String, memory: &MemoryLedger) -> Result<Self, Error> {
+        let charge = Mutex::new(memory.charge(MemoryKind::Code, size_of::<Self>() + source.len())?);
+        Ok(Self { source, compiled: OnceLock::new(), charge, unpaid: AtomicBool::new(false) })
     }
 
     /// A parser at the start of the grammar.
+    ///
+    /// # Errors
+    /// What it complains of; `LimitExceeded` if what is compiled is more than its owner may hold.
     pub(super) fn parser(&self, factory: &ParserFactory, grammar: &Grammar) -> Result<TokenParser, Error> {
         let compiled = self.compiled.get_or_init(|| Ok(Mutex::new(compile(factory, grammar)?)));
         let parser = compiled.as_ref().map_err(Error::clone)?;
-        Ok(parser.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        let parser = parser.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let bytes = self.memory(&parser);
+        let mut charge = self.charge();
+        let more = bytes.saturating_sub(charge.bytes());
+        let paid = charge.grow(more);
+        self.unpaid.store(paid.is_err(), Ordering::Relaxed);
+        paid.map(|()| parser)
+    }
+
+    /// Counts what the lexer has grown by, of which this parser is one: even beyond the limit, since llguidance bounds it.
+    pub(super) fn count(&self, parser: &TokenParser) {
+        let bytes = self.memory(parser);
+        let mut charge = self.charge();
+        if bytes > charge.bytes() {
+            charge.set(bytes);
+        }
+    }
+
+    fn charge(&self) -> MutexGuard<'_, MemoryCharge> {
+        self.charge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of memory of the compiled grammar, of which this is a parser. Waits for other parsers of it that compute a mask.
+    fn memory(&self, parser: &TokenParser) -> usize {
+        // Panics if a mask of this grammar did.
+        let lexer = panic_utils::catch_unwind(AssertUnwindSafe(|| Ok(parser.parser.lexer_stats().num_bytes)));
+        size_of::<Self>() + self.source.len() * (1 + SOURCE_BYTES) + COMPILED_BYTES + lexer.unwrap_or(0)
+    }
+
+    /// Whether its owner has no memory for it.
+    pub(super) fn is_unpaid(&self) -> bool {
+        self.unpaid.load(Ordering::Relaxed)
     }
 
     /// Whether a lexer is so full, or so broken, that a new generation had better not share it. An error stays in
@@ -96,12 +161,9 @@ impl Entry {
         worn.unwrap_or(true)
     }
 
-    fn bytes(&self) -> usize {
-        let Some(Ok(parser)) = self.compiled.get() else { return self.source.len() };
-        let bytes = panic_utils::catch_unwind(AssertUnwindSafe(|| {
-            Ok(parser.lock().unwrap_or_else(PoisonError::into_inner).parser.lexer_stats().num_bytes)
-        }));
-        self.source.len() + bytes.unwrap_or(0)
+    /// Bytes of its owner's memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.charge().bytes()
     }
 }
 
@@ -177,7 +239,7 @@ mod tests {
 
     /// Asks for a grammar; says whether it was there. Instead of compiling it, notes that it was.
     fn uses(cache: &mut Cache, owner: u64, source: String, part: f64) -> bool {
-        let entry = cache.entry(owner, source, part);
+        let entry = cache.entry(owner, &MemoryLedger::new("tests", usize::MAX), source, part).unwrap();
         let there = entry.compiled.get().is_some();
         entry.compiled.get_or_init(|| Err(Error::Stopped));
         there

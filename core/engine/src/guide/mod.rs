@@ -25,15 +25,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use llguidance::ParserFactory;
 use realm_tokenizer::Tokenizer;
 
-use crate::Error;
 use crate::members::Members;
+use crate::{Error, MemoryLedger};
 use cache::Cache;
 pub use grammar::Grammar;
 pub use matching::Guide;
 use pool::MaskPool;
-
-/// Bytes of memory that one way through a grammar is taken to hold: llguidance does not count them, but bounds them.
-pub(crate) const GUIDE_BYTES: usize = 16 << 10;
 
 /// Compiles grammars for one model.
 pub(crate) struct Guides {
@@ -52,21 +49,28 @@ impl Guides {
     }
 
     /// A guide at the start of `grammar`. Compiles it on the caller's time, unless it is among those compiled lately for the same
-    /// `owner`. How many of those are kept depends on the owner's part alone: what grammars others use, and how many, does not
-    /// show in the time this takes. Once for each model somebody waits for tables of the vocabulary.
+    /// `owner`. How many of those are kept depends on the owner's part and account of `memory` alone: what grammars others use, and
+    /// how many, does not show in the time this takes. Once for each model somebody waits for tables of the vocabulary.
+    ///
+    /// The compiled grammar is on the owner's account for as long as it is kept or guides anything. What the guide takes beside it
+    /// ([`Guide::memory`]) is for the caller to count.
     ///
     /// # Errors
-    /// `InvalidArgument` with llguidance's complaint about the grammar, `LimitExceeded` for one that is too large.
-    pub(crate) fn guide(&self, owner: u64, grammar: &Grammar) -> Result<Guide, Error> {
+    /// `InvalidArgument` with llguidance's complaint about the grammar, `LimitExceeded` for one that is too large, and for more memory
+    /// than the owner may hold.
+    pub(crate) fn guide(&self, owner: u64, memory: &MemoryLedger, grammar: &Grammar) -> Result<Guide, Error> {
         let source = grammar.source()?;
         let factory = self.factory.get_or_init(|| environment::factory(&self.tokenizer));
         let factory = factory.as_ref().map_err(Error::clone)?;
         let entry = {
             let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
             cache.divide(&self.members);
-            cache.entry(owner, source, self.members.part(owner))
+            cache.entry(owner, memory, source, self.members.part(owner))?
         };
-        let parser = entry.parser(factory, grammar)?;
-        Ok(Guide::new(parser, self.tokenizer.vocabulary_len(), Arc::clone(&self.pool)))
+        let parser = entry.parser(factory, grammar);
+        if entry.is_unpaid() || entry.bytes() > cache::most(memory) {
+            self.cache.lock().unwrap_or_else(PoisonError::into_inner).forget(owner, &entry);
+        }
+        Ok(Guide::new(parser?, entry, self.tokenizer.vocabulary_len(), Arc::clone(&self.pool)))
     }
 }

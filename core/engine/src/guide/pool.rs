@@ -7,9 +7,12 @@ use llguidance::toktrie::SimpleVob;
 use llguidance::{TokenParser, panic_utils};
 use realm_handover::{Receiver, Sender, TrySendError};
 
-/// A parser on its way to a mask and back.
+use super::cache::Entry;
+
+/// A parser on its way to a mask and back, and the grammar that it is of.
 pub(super) struct Job {
     pub(super) parser: Box<TokenParser>,
+    pub(super) entry: Arc<Entry>,
     pub(super) reply: Sender<Done>,
 }
 
@@ -60,19 +63,20 @@ fn start() -> Sender<Job> {
 }
 
 fn work(jobs: &Receiver<Job>) {
-    while let Some(Job { mut parser, reply }) = jobs.recv_blocking() {
-        let next = compute(&mut parser);
+    while let Some(Job { mut parser, entry, reply }) = jobs.recv_blocking() {
+        let next = compute(&mut parser, &entry);
         // A generation that has gone wants no mask.
         let _ = reply.try_send(Done { parser, next });
     }
 }
 
 /// The tokens that must come next or, if there are none, the mask of the next one. Whatever goes wrong is an error, a
-/// panic too.
-pub(super) fn compute(parser: &mut TokenParser) -> Result<Ahead, String> {
-    panic_utils::catch_unwind(AssertUnwindSafe(|| {
+/// panic too. What the grammar has grown by is counted.
+pub(super) fn compute(parser: &mut TokenParser, entry: &Entry) -> Result<Ahead, String> {
+    let next = panic_utils::catch_unwind(AssertUnwindSafe(|| {
         let forced = parser.compute_ff_tokens();
         if forced.is_empty() { parser.compute_mask().map(Ahead::Mask) } else { Ok(Ahead::Forced(forced)) }
-    }))
-    .map_err(|error| super::cache::brief(&error))
+    }));
+    entry.count(parser);
+    next.map_err(|error| super::cache::brief(&error))
 }

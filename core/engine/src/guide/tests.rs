@@ -18,6 +18,11 @@ fn guides(model: &str) -> Guides {
     Guides::new(Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap()), Arc::default())
 }
 
+/// The account of a tenant with memory for whatever comes.
+pub(super) fn plenty() -> MemoryLedger {
+    MemoryLedger::new("tests", usize::MAX)
+}
+
 fn allowed(mask: &TokenMask) -> Vec<u32> {
     (0..mask.len() as u32).filter(|&token| mask.allows(token)).collect()
 }
@@ -45,7 +50,7 @@ fn masks_allow_every_token_that_goes_on_and_no_other() {
         let spelled: Vec<_> = (0..tokenizer.vocabulary_len() as u32).map(|t| bytes(tokenizer, t)).collect();
         let grammar = Grammar::Regex("(ab|cd e)(0|[1-9][0-9]{0,2})".into());
         for round in 0..12 {
-            let mut guide = guides.guide(0, &grammar).unwrap();
+            let mut guide = guides.guide(0, &plenty(), &grammar).unwrap();
             let (mut text, mut seed) = (Vec::new(), round);
             while !guide.is_finished() {
                 // Half of them on another thread.
@@ -83,9 +88,9 @@ fn forced_tokens_are_what_the_masks_allow_and_what_the_tokenizer_writes() {
     for model in MODELS {
         let guides = guides(model);
         // Asked for before any mask, and found with one.
-        let mut guide = guides.guide(0, &Grammar::JsonSchema(schema.clone())).unwrap();
+        let mut guide = guides.guide(0, &plenty(), &Grammar::JsonSchema(schema.clone())).unwrap();
         let forced: Vec<u32> = guide.forced_tokens().unwrap();
-        let mut other = guides.guide(0, &Grammar::JsonSchema(schema.clone())).unwrap();
+        let mut other = guides.guide(0, &plenty(), &Grammar::JsonSchema(schema.clone())).unwrap();
         other.start_mask();
         assert!(other.mask().is_ok());
         assert_eq!(other.forced_tokens().unwrap(), forced);
@@ -107,7 +112,7 @@ fn forced_tokens_are_what_the_masks_allow_and_what_the_tokenizer_writes() {
 fn what_ends_or_structures_a_text_is_never_part_of_it() {
     for model in MODELS {
         let guides = guides(model);
-        let mut guide = guides.guide(0, &Grammar::Regex("(.|\n)*".into())).unwrap();
+        let mut guide = guides.guide(0, &plenty(), &Grammar::Regex("(.|\n)*".into())).unwrap();
         let mask = guide.mask().unwrap();
         for token in allowed(mask) {
             let control = guides.tokenizer.kind(token) == Some(TokenKind::Control);
@@ -115,7 +120,7 @@ fn what_ends_or_structures_a_text_is_never_part_of_it() {
         }
         assert!(guides.tokenizer.end_tokens().iter().all(|&end| mask.allows(end)));
         guide.accept(guides.tokenizer.encode_after("\"")[0]).unwrap();
-        let mut inside = guides.guide(0, &Grammar::JsonSchema(json!({"type": "string"}))).unwrap();
+        let mut inside = guides.guide(0, &plenty(), &Grammar::JsonSchema(json!({"type": "string"}))).unwrap();
         inside.accept(guides.tokenizer.encode_after("\"")[0]).unwrap();
         assert!(!guides.tokenizer.end_tokens().iter().any(|&end| inside.mask().unwrap().allows(end)));
         assert!(inside.mask().unwrap().count() > guides.tokenizer.vocabulary_len() / 2);
@@ -126,7 +131,7 @@ fn what_ends_or_structures_a_text_is_never_part_of_it() {
 fn a_control_token_that_a_grammar_names_is_allowed() {
     let guides = guides("smollm2-135m");
     let token = guides.tokenizer.token_id("<|im_start|>").unwrap();
-    let mut guide = guides.guide(0, &Grammar::Lark("start: <|im_start|> /a+/".into())).unwrap();
+    let mut guide = guides.guide(0, &plenty(), &Grammar::Lark("start: <|im_start|> /a+/".into())).unwrap();
     assert_eq!(guide.mask().unwrap().only(), Some(token));
     guide.accept(token).unwrap();
     assert!(guide.mask().unwrap().allows(guides.tokenizer.token_id("a").unwrap()));
@@ -142,7 +147,7 @@ fn schema(text: &str) -> Grammar {
 
 /// Runs a guide at random for some tokens; the error that ends it.
 fn wander(guides: &Guides, grammar: &Grammar) -> Option<Error> {
-    let mut guide = guides.guide(0, grammar).ok()?;
+    let mut guide = guides.guide(0, &plenty(), grammar).ok()?;
     let mut seed = 1;
     for _ in 0..60 {
         if guide.is_finished() {
@@ -216,7 +221,7 @@ fn what_cannot_be_followed_is_refused_with_a_reason() {
         (lark("start: (\"a\"~1000000)~1000000"), "Too many"),
         (lark(&(0..3000).map(|i| format!("a{i}: \"x\"\n")).collect::<String>()), "2000"),
     ] {
-        let error = guides.guide(0, &grammar).err().unwrap_or_else(|| panic!("{word}: accepted"));
+        let error = guides.guide(0, &plenty(), &grammar).err().unwrap_or_else(|| panic!("{word}: accepted"));
         let text = error.to_string();
         assert!(text.contains(word) && text.len() < 2000, "{word}: {text}");
         assert!(!text.contains("backtrace") && !text.contains("verbose"), "{text}");
@@ -232,7 +237,7 @@ fn what_grows_without_bound_ends_in_its_own_error() {
         let error = wander(&guides, &grammar).expect("an error");
         assert!(matches!(&error, Error::LimitExceeded(why) if why.contains("too much")), "{error}");
         // An error that stays in a lexer does not stay in the cache.
-        assert!(guides.guide(0, &grammar).unwrap().mask().is_ok());
+        assert!(guides.guide(0, &plenty(), &grammar).unwrap().mask().is_ok());
     }
 }
 
@@ -272,8 +277,9 @@ fn the_deepest_grammars_do_not_overflow_the_stack() {
 #[test]
 fn a_grammar_is_compiled_once_for_each_owner_and_old_ones_go() {
     let guides = guides("smollm2-135m");
-    let entry =
-        |owner, grammar: &Grammar| guides.cache.lock().unwrap().entry(owner, grammar.source().unwrap(), 1.0);
+    let entry = |owner, grammar: &Grammar| {
+        guides.cache.lock().unwrap().entry(owner, &plenty(), grammar.source().unwrap(), 1.0).unwrap()
+    };
     let numbered = |i: usize| Grammar::Regex(format!("a{i}"));
     let first = entry(1, &numbered(0));
     assert!(Arc::ptr_eq(&first, &entry(1, &numbered(0))));
@@ -283,7 +289,7 @@ fn a_grammar_is_compiled_once_for_each_owner_and_old_ones_go() {
     let ba: Value = serde_json::from_str(r#"{"properties": {"b": {}, "a": {}}}"#).unwrap();
     assert!(!Arc::ptr_eq(&entry(1, &Grammar::JsonSchema(ab)), &entry(1, &Grammar::JsonSchema(ba))));
     for i in 0..100 {
-        guides.guide(1, &numbered(i)).unwrap();
+        guides.guide(1, &plenty(), &numbered(i)).unwrap();
     }
     assert!(!Arc::ptr_eq(&first, &entry(1, &numbered(0))));
 }

@@ -4,9 +4,10 @@ use std::str::FromStr;
 
 use realm_handover::Sender;
 
-use super::Rows;
-use crate::Error;
+use super::{CHANNEL_BYTES, Rows};
+use crate::engine::Held;
 use crate::sampling::not_finite;
+use crate::{Error, MemoryCharge};
 
 /// Which hidden states make up the vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +51,17 @@ pub(crate) struct Embed {
     sum: Vec<f64>,
     rows: usize,
     reply: Sender<Result<Vec<f32>, Error>>,
+    held: Held,
 }
 
 impl Embed {
-    pub(crate) fn new(pooling: Pooling, normalize: bool, reply: Sender<Result<Vec<f32>, Error>>) -> Self {
-        Self { pooling, normalize, sum: Vec::new(), rows: 0, reply }
+    pub(crate) fn new(
+        pooling: Pooling,
+        normalize: bool,
+        reply: Sender<Result<Vec<f32>, Error>>,
+        held: Held,
+    ) -> Self {
+        Self { pooling, normalize, sum: Vec::new(), rows: 0, reply, held }
     }
 
     /// Whether every token's state is needed.
@@ -81,7 +88,10 @@ impl Embed {
         self.rows = 0;
     }
 
-    pub(super) fn finish(&mut self) -> bool {
+    /// Answers. The answer is on the account that `charge` is for.
+    pub(super) fn finish(&mut self, mut charge: MemoryCharge) -> bool {
+        charge.add(CHANNEL_BYTES + self.sum.len() * size_of::<f32>());
+        let _ = self.held.set(charge);
         let length = match (self.normalize, self.pooling) {
             (true, _) => self.sum.iter().map(|x| x * x).sum::<f64>().sqrt().max(f64::MIN_POSITIVE),
             (false, Pooling::Mean) => self.rows.max(1) as f64,

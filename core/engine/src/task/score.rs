@@ -2,9 +2,10 @@
 
 use realm_handover::Sender;
 
-use super::Rows;
-use crate::Error;
+use super::{CHANNEL_BYTES, Rows};
+use crate::engine::Held;
 use crate::sampling::{Scored, finite, score_row};
+use crate::{Error, MemoryCharge};
 
 /// Log-probabilities of a text's own tokens, and the likeliest in their place.
 pub(crate) struct Score {
@@ -15,11 +16,17 @@ pub(crate) struct Score {
     rows: Vec<Scored>,
     failed: Option<Error>,
     reply: Sender<Result<Vec<Scored>, Error>>,
+    held: Held,
 }
 
 impl Score {
-    pub(crate) fn new(first_row: usize, top: usize, reply: Sender<Result<Vec<Scored>, Error>>) -> Self {
-        Self { first_row, top, rows: Vec::new(), failed: None, reply }
+    pub(crate) fn new(
+        first_row: usize,
+        top: usize,
+        reply: Sender<Result<Vec<Scored>, Error>>,
+        held: Held,
+    ) -> Self {
+        Self { first_row, top, rows: Vec::new(), failed: None, reply, held }
     }
 
     /// Bytes of memory that its results take.
@@ -48,7 +55,10 @@ impl Score {
         self.failed = None;
     }
 
-    pub(super) fn finish(&mut self) -> bool {
+    /// Answers. The answer is on the account that `charge` is for.
+    pub(super) fn finish(&mut self, mut charge: MemoryCharge) -> bool {
+        charge.add(CHANNEL_BYTES + self.memory());
+        let _ = self.held.set(charge);
         // If the caller is gone, nobody wants to know.
         let _ = self.reply.try_send(match self.failed.take() {
             Some(error) => Err(error),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use realm_gguf::Gguf;
 use realm_tokenizer::Tokenizer;
 
+use crate::guide::tests::plenty;
 use crate::guide::{Grammar, Guides};
 
 const JSON: &str = r#"
@@ -59,7 +60,7 @@ fn guides() -> Guides {
 
 /// Whether the grammar allows the text as a whole; `false` as soon as it does not.
 fn allows(guides: &Guides, grammar: &str, text: &str) -> bool {
-    let mut guide = guides.guide(0, &Grammar::Lark(grammar.into())).unwrap();
+    let mut guide = guides.guide(0, &plenty(), &Grammar::Lark(grammar.into())).unwrap();
     for token in guides.tokenizer.encode_after(text) {
         if guide.is_finished() || !guide.mask().unwrap().allows(token) {
             return false;
@@ -122,15 +123,17 @@ fn what_is_wrong_is_said_with_its_line() {
         ("root ::= root \"a\"\n", &["no text"]),
         ("root ::= \"a\" }\n", &["line 1", "ends with its line"]),
     ] {
-        let error =
-            guides.guide(0, &Grammar::Lark(grammar.into())).err().unwrap_or_else(|| panic!("{grammar}"));
+        let error = guides
+            .guide(0, &plenty(), &Grammar::Lark(grammar.into()))
+            .err()
+            .unwrap_or_else(|| panic!("{grammar}"));
         let text = error.to_string();
         assert!(words.iter().all(|word| text.contains(word)), "{grammar}: {text}");
     }
     // Groups in groups, and rules that multiply, are refused or followed; nothing overflows.
     let deep = format!("root ::= {}\"a\"{}", "(".repeat(5000), ")".repeat(5000));
-    assert!(guides.guide(0, &Grammar::Lark(deep)).is_err());
+    assert!(guides.guide(0, &plenty(), &Grammar::Lark(deep)).is_err());
     let twice: String = (0..60).map(|i| format!("r{i} ::= r{j} r{j} | \"x\"\n", j = i + 1)).collect();
     let twice = format!("root ::= r0\n{twice}r60 ::= \"y\"\n");
-    let _ = guides.guide(0, &Grammar::Lark(twice)).map(|mut guide| guide.mask().map(|_| ()));
+    let _ = guides.guide(0, &plenty(), &Grammar::Lark(twice)).map(|mut guide| guide.mask().map(|_| ()));
 }

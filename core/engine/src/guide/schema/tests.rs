@@ -8,6 +8,7 @@ use realm_tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
 use crate::Error;
+use crate::guide::tests::plenty;
 use crate::guide::{Grammar, Guides};
 
 fn guides() -> Guides {
@@ -18,7 +19,7 @@ fn guides() -> Guides {
 
 /// A text at random, which comes to its end soon after some tokens.
 fn text(guides: &Guides, schema: &Value, seed: u64) -> Result<String, Error> {
-    let mut guide = guides.guide(0, &Grammar::JsonSchema(schema.clone()))?;
+    let mut guide = guides.guide(0, &plenty(), &Grammar::JsonSchema(schema.clone()))?;
     let tokenizer = &guides.tokenizer;
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::new();
@@ -256,7 +257,7 @@ fn schemas_at_random_are_followed_or_refused() {
     let (mut followed, mut refused) = (0, 0);
     for seed in 0..300 {
         let schema = Dice(seed * 7919 + 1).schema(2);
-        if guides.guide(0, &Grammar::JsonSchema(schema.clone())).is_err() {
+        if guides.guide(0, &plenty(), &Grammar::JsonSchema(schema.clone())).is_err() {
             refused += 1;
             continue;
         }
@@ -288,7 +289,7 @@ fn a_number_has_so_many_digits() {
         json!({"type": "number", "minimum": 0}),
         json!({}),
     ] {
-        let mut guide = guides.guide(0, &Grammar::JsonSchema(schema.clone())).unwrap();
+        let mut guide = guides.guide(0, &plenty(), &Grammar::JsonSchema(schema.clone())).unwrap();
         let digit = guides.tokenizer.encode_after("7")[0];
         let mut digits = 0;
         while !guide.is_finished() && guide.mask().unwrap().allows(digit) {
@@ -340,11 +341,13 @@ fn what_cannot_be_promised_is_refused_with_its_place() {
         (json!({"type": "object", "required": ["a"], "propertyNames": {"enum": ["b"]}}), &["a", "required"]),
         (json!({"x-guidance": {"colour": 1}}), &["x-guidance"]),
     ] {
-        let error =
-            guides.guide(0, &Grammar::JsonSchema(schema.clone())).err().unwrap_or_else(|| panic!("{schema}"));
+        let error = guides
+            .guide(0, &plenty(), &Grammar::JsonSchema(schema.clone()))
+            .err()
+            .unwrap_or_else(|| panic!("{schema}"));
         let text = error.to_string();
         assert!(words.iter().all(|word| text.contains(word)), "{schema}: {text}");
     }
     let lenient = json!({"type": "array", "items": {"type": "string"}, "uniqueItems": true, "x-guidance": {"lenient": true}});
-    assert!(guides.guide(0, &Grammar::JsonSchema(lenient)).is_ok());
+    assert!(guides.guide(0, &plenty(), &Grammar::JsonSchema(lenient)).is_ok());
 }
