@@ -274,7 +274,7 @@ typedef enum {
     REALM_MEMORY_KIND_TRANSFERS,
     // Stores of programs in memory, and copies of what those on disk keep.
     REALM_MEMORY_KIND_STORES,
-    // Compiled code of programs, and the bytes of those that are being compiled.
+    // Compiled code of programs, the bytes of those that are being compiled, and compiled grammars.
     REALM_MEMORY_KIND_CODE,
     // Lines of programs' logs that the application has not taken yet.
     REALM_MEMORY_KIND_LOGS,
@@ -761,7 +761,8 @@ void realm_grants_free(RealmGrants *grants);
 void realm_grants_allow_log(RealmGrants *grants);
 
 // Programs may write to a log of the caller's, which is called as that of `realm_set_log` is: on a thread of its own, soon after.
-// Takes `user_data` over.
+// No line is dropped: until it is called with them they are the tenant's memory, and while 1 MiB of them wait its programs do. Takes
+// `user_data` over.
 void realm_grants_allow_log_to(RealmGrants *grants,
                                RealmOnLog on_log,
                                void *user_data,

@@ -42,7 +42,8 @@ pub unsafe extern "C" fn realm_grants_allow_log(grants: *mut Grants) {
 }
 
 /// Programs may write to a log of the caller's, which is called as that of `realm_set_log` is: on a thread of its own, soon after.
-/// Takes `user_data` over.
+/// No line is dropped: until it is called with them they are the tenant's memory, and while 1 MiB of them wait its programs do. Takes
+/// `user_data` over.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_grants_allow_log_to(
     grants: *mut Grants,
@@ -52,10 +53,9 @@ pub unsafe extern "C" fn realm_grants_allow_log_to(
 ) {
     let data = UserData::new(user_data, drop);
     if let Some(on_log) = on_log {
-        let sink = sink(on_log, data);
-        let log = move |tenant: &str, level, message: &str| sink.write(tenant, level, message);
+        let queue = sink(on_log, data);
         // SAFETY: an object of ours, or NULL.
-        unsafe { allow(grants, |grants| grants.log_to(log)) }
+        unsafe { allow(grants, |grants| grants.log_queue(queue)) }
     }
 }
 

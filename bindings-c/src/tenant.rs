@@ -206,7 +206,7 @@ pub enum MemoryKind {
     Transfers,
     /// Stores of programs in memory, and copies of what those on disk keep.
     Stores,
-    /// Compiled code of programs, and the bytes of those that are being compiled.
+    /// Compiled code of programs, the bytes of those that are being compiled, and compiled grammars.
     Code,
     /// Lines of programs' logs that the application has not taken yet.
     Logs,

@@ -75,8 +75,7 @@ pub(crate) fn grants(options: &str, log: Option<Log<'_>>, tools: Option<Tools<'_
     let options: GrantOptions = read(options)?;
     let mut grants = Grants::none();
     if let Some(log) = log {
-        let lines = lines(&log)?;
-        grants = grants.log_to(move |tenant, severity, message| lines.write(tenant, severity, message));
+        grants = grants.log_queue(lines(&log)?);
     }
     if options.clock == Some(true) {
         grants = grants.clock();

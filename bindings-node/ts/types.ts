@@ -431,7 +431,7 @@ export interface MemoryUse {
   transfers: number
   /** Stores of programs in memory, and copies of what those on disk keep. */
   stores: number
-  /** Compiled code of programs, and the bytes of those that are being compiled. */
+  /** Compiled code of programs, the bytes of those that are being compiled, and compiled grammars. */
   code: number
   /** Lines of programs' logs that the application has not taken yet. */
   logs: number

@@ -90,8 +90,7 @@ impl Grants {
         let (callbacks, calls) = Callbacks::new(py, functions)?;
         let mut calls = calls.into_iter();
         if logs && let Some(sink) = calls.next() {
-            let lines = lines(sink);
-            grants = grants.log_to(move |tenant, severity, message| lines.write(tenant, severity, message));
+            grants = grants.log_queue(lines(sink));
         }
         for name in names {
             if let (Some(function), Some(event_loop)) = (calls.next(), calls.next()) {

@@ -93,7 +93,7 @@ record! {
         transfers: usize,
         /// Stores of programs in memory, and copies of what those on disk keep.
         stores: usize,
-        /// Compiled code of programs, and the bytes of those that are being compiled.
+        /// Compiled code of programs, the bytes of those that are being compiled, and compiled grammars.
         code: usize,
         /// Lines of programs' logs that the application has not taken yet.
         logs: usize,

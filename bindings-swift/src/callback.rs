@@ -91,8 +91,8 @@ impl From<LogLevel> for realm::Level {
     }
 }
 
-/// Gets the lines of a log, soon after they were written, on a thread of its own for which nothing waits. Where it is slower than the
-/// lines come some are dropped, and a line says how many.
+/// Gets the lines of a log, soon after they were written, on a thread of its own. Where it is slower than Realm's own lines come some are
+/// dropped, and a line says how many; a tenant's programs wait while 1 MiB of their lines do.
 #[uniffi::export(with_foreign)]
 pub trait LogSink: Send + Sync {
     /// A line. `from` is the tenant of a program's line, or the part of Realm.

@@ -104,7 +104,7 @@ pub struct MemoryUse {
     pub transfers: u64,
     /// Stores of programs in memory, and copies of what those on disk keep.
     pub stores: u64,
-    /// Compiled code of programs, and the bytes of those that are being compiled.
+    /// Compiled code of programs, the bytes of those that are being compiled, and compiled grammars.
     pub code: u64,
     /// Lines of programs' logs that the application has not taken yet.
     pub logs: u64,

@@ -200,8 +200,7 @@ impl Grants {
     fn convert(self) -> Result<realm::Grants> {
         let mut grants = realm::Grants::none();
         if let Some(log) = self.log {
-            let lines = crate::callback::queue(log);
-            grants = grants.log_to(move |tenant, level, message| lines.write(tenant, level, message));
+            grants = grants.log_queue(crate::callback::queue(log));
         }
         if self.clock {
             grants = grants.clock();

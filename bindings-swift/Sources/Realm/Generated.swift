@@ -1237,8 +1237,8 @@ public func FfiConverterTypeGeneration_lower(_ value: Generation) -> UInt64 {
 
 
 /**
- * Gets the lines of a log, soon after they were written, on a thread of its own for which nothing waits. Where it is slower than the
- * lines come some are dropped, and a line says how many.
+ * Gets the lines of a log, soon after they were written, on a thread of its own. Where it is slower than Realm's own lines come some are
+ * dropped, and a line says how many; a tenant's programs wait while 1 MiB of their lines do.
  */
 public protocol LogSink: AnyObject, Sendable {
     
@@ -1249,8 +1249,8 @@ public protocol LogSink: AnyObject, Sendable {
     
 }
 /**
- * Gets the lines of a log, soon after they were written, on a thread of its own for which nothing waits. Where it is slower than the
- * lines come some are dropped, and a line says how many.
+ * Gets the lines of a log, soon after they were written, on a thread of its own. Where it is slower than Realm's own lines come some are
+ * dropped, and a line says how many; a tenant's programs wait while 1 MiB of their lines do.
  */
 open class LogSinkImpl: LogSink, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -5348,7 +5348,7 @@ public struct MemoryUse: Equatable, Hashable {
      */
     public var stores: UInt64
     /**
-     * Compiled code of programs, and the bytes of those that are being compiled.
+     * Compiled code of programs, the bytes of those that are being compiled, and compiled grammars.
      */
     public var code: UInt64
     /**
@@ -5385,7 +5385,7 @@ public struct MemoryUse: Equatable, Hashable {
          * Stores of programs in memory, and copies of what those on disk keep.
          */stores: UInt64, 
         /**
-         * Compiled code of programs, and the bytes of those that are being compiled.
+         * Compiled code of programs, the bytes of those that are being compiled, and compiled grammars.
          */code: UInt64, 
         /**
          * Lines of programs' logs that the application has not taken yet.

@@ -21,13 +21,13 @@ pub enum MemoryKind {
     Sequences,
     /// Runs of programs: instances, linear memories, tables and stacks.
     Programs,
-    /// What programs hold handles of: logits, tensors, caches, samplers, grammars.
+    /// What programs hold handles of: logits, tensors, caches, samplers, ways through grammars, WASI's.
     Handles,
-    /// Strings and lists on their way between a program and the host.
+    /// Strings and lists on their way between a program and the host, and HTTP requests with their connections and answers.
     Transfers,
     /// Stores of programs in memory, and the names of what those on disk keep.
     Stores,
-    /// Compiled code of programs, and the bytes of those that are being compiled.
+    /// Compiled code of programs, the bytes of those that are being compiled, and compiled grammars.
     Code,
     /// Lines of programs' logs that the application has not taken yet.
     Logs,

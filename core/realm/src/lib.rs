@@ -85,7 +85,7 @@ pub use realm_engine::{
     TokenLogprob, Tokens, Usage,
 };
 pub use realm_hub as hub;
-pub use realm_sandbox::{Contract, Grants, Level, Line, LogQueue, ProgramInfo, Random, Store};
+pub use realm_sandbox::{Contract, Grants, Level, LogQueue, ProgramInfo, Random, Store};
 pub use realm_tokenizer::{Tokenizer, Utf8Stream, template_names};
 pub use request::{Message, Prompt, ReasoningFormat, Request, SharedPrefix};
 pub use runtime::{Builder, Realm};

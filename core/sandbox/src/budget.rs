@@ -1,7 +1,7 @@
 //! What a run may use, and what it has used.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use realm_engine::{MemoryCharge, MemoryKind, MemoryLedger, ProgramLimits};
@@ -19,12 +19,14 @@ pub(crate) struct Budget {
     memory: AtomicUsize,
     output: AtomicUsize,
     pub(crate) time: Time,
+    /// Why the run has to end, if something was found where nobody could be told.
+    ended: OnceLock<Error>,
 }
 
 impl Budget {
     pub(crate) fn new(limits: ProgramLimits, pace: Arc<Pace>, ledger: MemoryLedger) -> Arc<Self> {
         let (memory, output) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { limits, pace, ledger, memory, output, time: Time::new() })
+        Arc::new(Self { limits, pace, ledger, memory, output, time: Time::new(), ended: OnceLock::new() })
     }
 
     pub(crate) fn limits(&self) -> &ProgramLimits {
@@ -66,8 +68,17 @@ impl Budget {
         }
     }
 
+    /// The run ends with this error, at the clock's next tick.
+    pub(crate) fn end(&self, error: Error) {
+        // The first one says why.
+        let _ = self.ended.set(error);
+    }
+
     /// Says why the guest may not go on, if it may not.
     pub(crate) fn check_time(&self) -> Result<(), Error> {
+        if let Some(error) = self.ended.get() {
+            return Err(error.clone());
+        }
         if self.time.cancelled.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::Cancelled, "the request was cancelled"));
         }

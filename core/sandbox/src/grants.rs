@@ -6,8 +6,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use realm_engine::{MemoryCharge, MemoryLedger};
+use realm_engine::MemoryLedger;
 
+use crate::log::{Line, LogQueue};
 use crate::store::Store;
 
 /// How bad a line of a program's log is.
@@ -41,20 +42,8 @@ impl Level {
     }
 }
 
-/// A line of a program's log. It counts as its tenant's memory until it is dropped: while too many are there, programs wait.
-#[derive(Debug)]
-pub struct Line {
-    /// Whose program it is from.
-    pub tenant: String,
-    /// How bad it is.
-    pub level: Level,
-    /// What it says.
-    pub message: String,
-    pub(crate) _charge: MemoryCharge,
-}
-
 /// Takes the lines of programs' logs.
-pub type Log = Arc<dyn Fn(Line) + Send + Sync>;
+pub(crate) type Log = Arc<dyn Fn(Line) + Send + Sync>;
 
 /// What a tool answers: JSON, or a complaint.
 pub type Answer = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
@@ -100,13 +89,18 @@ impl Grants {
     }
 
     /// Programs may write to a log: it is called with the tenant's name, a level and the message. The program waits for it, and so
-    /// may others: one that takes long or asks a model belongs behind a [`LogQueue`](crate::LogQueue).
+    /// may others: one that takes long or asks a model belongs behind a [`log_queue`](Self::log_queue).
     pub fn log_to(self, log: impl Fn(&str, Level, &str) + Send + Sync + 'static) -> Self {
-        self.log_lines(move |line| log(&line.tenant, line.level, &line.message))
+        self.log_lines(move |line| log(&line.from, line.level, &line.message))
     }
 
-    /// As [`log_to`](Self::log_to), for a log that takes lines later, on a thread of its own: they are its own to drop.
-    pub fn log_lines(mut self, log: impl Fn(Line) + Send + Sync + 'static) -> Self {
+    /// Programs may write to a log that takes their lines later, on a thread of its own. Until then they count as their tenant's
+    /// memory, and while 1 MiB of them wait the tenant's programs do.
+    pub fn log_queue(self, queue: LogQueue) -> Self {
+        self.log_lines(move |line| queue.push(line))
+    }
+
+    fn log_lines(mut self, log: impl Fn(Line) + Send + Sync + 'static) -> Self {
         self.log = Some(Arc::new(log));
         self
     }

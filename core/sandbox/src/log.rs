@@ -3,17 +3,25 @@
 //! A line may be written on the engine's thread or on one that other programs wait for, and the function may write to a slow
 //! terminal, take a lock of the application's or ask a model. So it is called on a thread of its own, which is there while
 //! there are lines.
+//!
+//! What waits for the function is bounded in one of two ways. A program's lines count as its tenant's memory, and there is [`Room`]
+//! for so many bytes of them: then the program waits. Realm's own lines are written where nothing may wait: then they are dropped.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use realm_engine::{MemoryCharge, MemoryKind, MemoryLedger};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::Error;
 use crate::grants::Level;
 
-/// Lines that wait for the function at most.
+/// Lines of Realm's own that wait for the function at most.
 const MAX_LINES: usize = 4096;
 
-/// Bytes of these, unless one line alone has more.
+/// Bytes of these, unless one line alone has more; and bytes of a tenant's lines that have not been taken, beyond which its programs
+/// wait.
 const MAX_BYTES: usize = 1 << 20;
 
 /// How long the thread waits for another line before it ends: a thread costs some 20 microseconds to start.
@@ -21,15 +29,69 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 type Sink = Box<dyn Fn(&str, Level, &str) + Send + Sync>;
 
-/// A function that takes lines, and those that wait for it. Whoever writes one never waits: while the function is slower than the
-/// lines come and 4,096 of them or 1 MiB wait, further ones are dropped, and a line of Realm's says how many were. Dropping this
-/// lets the function have what waits.
+/// A line of a log.
+pub(crate) struct Line {
+    /// The tenant of a program's line, or the part of Realm.
+    pub(crate) from: String,
+    pub(crate) level: Level,
+    pub(crate) message: String,
+    /// What a program's line takes until it is dropped.
+    pub(crate) place: Option<Place>,
+}
+
+impl Line {
+    /// Bytes.
+    fn len(&self) -> usize {
+        self.from.len() + self.message.len()
+    }
+}
+
+/// What a line takes of its tenant's room and memory.
+pub(crate) struct Place {
+    _room: OwnedSemaphorePermit,
+    _charge: MemoryCharge,
+}
+
+/// Room for the lines of a tenant's programs that no log has taken.
+#[derive(Debug)]
+pub(crate) struct Room(Arc<Semaphore>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_BYTES)))
+    }
+}
+
+impl Room {
+    /// Waits for room for a line, and charges for it. A line that has more than there is room for waits until no other is there.
+    ///
+    /// # Errors
+    /// `LimitExceeded` if the tenant's memory is used up.
+    pub(crate) async fn take(
+        &self,
+        ledger: &MemoryLedger,
+        from: &str,
+        message: &str,
+    ) -> Result<Place, Error> {
+        let closed = |_| Error::new(crate::ErrorKind::Internal, "the log's room is closed");
+        // Two texts have 16 bytes of the allocator's each.
+        let bytes = size_of::<Line>() + from.len() + message.len() + 2 * 16;
+        let permits = u32::try_from(bytes.min(MAX_BYTES)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.0).acquire_many_owned(permits).await.map_err(closed)?;
+        Ok(Place { _room: room, _charge: ledger.charge(MemoryKind::Logs, bytes)? })
+    }
+}
+
+/// A function that takes lines, and those that wait for it. Programs' lines, of [`Grants::log_queue`](crate::Grants::log_queue), count
+/// as their tenant's memory: while the function is slower than they come and 1 MiB of a tenant's wait, its programs wait. Whoever
+/// [writes](Self::write) a line itself never waits: while 4,096 or 1 MiB of those wait, further ones are dropped, and a line of Realm's
+/// says how many were. Dropping this lets the function have what waits.
 ///
 /// ```
 /// use realm_sandbox::{Grants, LogQueue};
 ///
 /// let log = LogQueue::new(|tenant, level, message| println!("{tenant} {level:?}: {message}"));
-/// let grants = Grants::none().log_to(move |tenant, level, message| log.write(tenant, level, message));
+/// let grants = Grants::none().log_queue(log);
 /// ```
 pub struct LogQueue(Arc<Shared>);
 
@@ -43,6 +105,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     lines: VecDeque<Line>,
+    /// Those of them that no tenant has a place for, and their bytes.
+    own: usize,
     bytes: usize,
     /// Lines that were dropped since the function was last told.
     dropped: usize,
@@ -52,25 +116,29 @@ struct State {
     ended: bool,
 }
 
-struct Line {
-    from: String,
-    level: Level,
-    message: String,
-}
-
-impl Line {
-    /// Bytes.
-    fn len(&self) -> usize {
-        self.from.len() + self.message.len()
-    }
-}
-
 impl State {
     /// What says that lines were dropped, for the place where they are missing.
     fn gap(&mut self) -> Option<Line> {
         let dropped = std::mem::take(&mut self.dropped);
         let message = format!("{dropped} lines were dropped here: they came faster than this log takes them");
-        (dropped > 0).then(|| Line { from: "realm::log".into(), level: Level::Warn, message })
+        (dropped > 0).then(|| Line { from: "realm::log".into(), level: Level::Warn, message, place: None })
+    }
+
+    fn push(&mut self, line: Line) {
+        if line.place.is_none() {
+            self.own += 1;
+            self.bytes += line.len();
+        }
+        self.lines.push_back(line);
+    }
+
+    fn pop(&mut self) -> Option<Line> {
+        let line = self.lines.pop_front()?;
+        if line.place.is_none() {
+            self.own -= 1;
+            self.bytes -= line.len();
+        }
+        Some(line)
     }
 }
 
@@ -81,20 +149,26 @@ impl LogQueue {
         Self(Arc::new(Shared { sink, state: Mutex::default(), more: Condvar::new() }))
     }
 
-    /// Writes a line.
+    /// Writes a line, or drops it where too many wait.
     pub fn write(&self, from: &str, level: Level, message: &str) {
         let mut state = self.0.state();
         let bytes = state.bytes + from.len() + message.len();
-        if !state.lines.is_empty() && (bytes > MAX_BYTES || state.lines.len() >= MAX_LINES) {
+        if state.own > 0 && (bytes > MAX_BYTES || state.own >= MAX_LINES) {
             state.dropped += 1;
             return;
         }
+        let line = Line { from: from.to_owned(), level, message: message.to_owned(), place: None };
+        self.add(state, line);
+    }
+
+    /// Adds a program's line, for which there is a place.
+    pub(crate) fn push(&self, line: Line) {
+        self.add(self.0.state(), line);
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, State>, line: Line) {
         let gap = state.gap();
-        let line = Line { from: from.to_owned(), level, message: message.to_owned() };
-        for line in gap.into_iter().chain([line]) {
-            state.bytes += line.len();
-            state.lines.push_back(line);
-        }
+        gap.into_iter().chain([line]).for_each(|line| state.push(line));
         let process = std::process::id();
         if state.running == Some(process) {
             drop(state);
@@ -108,8 +182,11 @@ impl LogQueue {
             // The next line tries again.
             Err(_) => {
                 state.dropped += state.lines.len();
-                state.lines.clear();
-                state.bytes = 0;
+                let lost = std::mem::take(&mut state.lines);
+                (state.own, state.bytes) = (0, 0);
+                drop(state);
+                // Whose places wake programs.
+                drop(lost);
             }
         }
     }
@@ -133,15 +210,17 @@ impl Shared {
             let idle = |state: &mut State| state.lines.is_empty() && !state.ended;
             let waited = self.more.wait_timeout_while(self.state(), PATIENCE, idle);
             let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-            let Some(line) = state.lines.pop_front() else {
+            let Some(line) = state.pop() else {
                 state.running = None;
                 return;
             };
-            state.bytes -= line.len();
             let gap = if state.lines.is_empty() { state.gap() } else { None };
             drop(state);
-            for Line { from, level, message } in std::iter::once(line).chain(gap) {
+            for Line { from, level, message, place } in std::iter::once(line).chain(gap) {
                 realm_handover::call_out(|| (self.sink)(&from, level, &message));
+                // Its text is gone before others have its place.
+                drop((from, message));
+                realm_handover::call_out(|| drop(place));
             }
         }
     }

@@ -49,18 +49,25 @@ impl Request {
 pub(crate) fn json_memory(value: &Value) -> usize {
     let inner = match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-        Value::String(text) => text.capacity(),
+        Value::String(text) => text_memory(text),
         Value::Array(values) => {
             let spare = values.capacity() - values.len();
-            values.iter().map(json_memory).sum::<usize>() + spare * size_of::<Value>()
+            values.iter().map(json_memory).sum::<usize>() + spare * size_of::<Value>() + ALLOCATION
         }
         Value::Object(map) => {
             let inner =
-                |(key, value): (&String, &Value)| key.capacity() + json_memory(value) - size_of::<Value>();
+                |(key, value): (&String, &Value)| text_memory(key) + json_memory(value) - size_of::<Value>();
             object_memory(map.len()) + map.iter().map(inner).sum::<usize>()
         }
     };
     size_of::<Value>() + inner
+}
+
+/// What the allocator adds to an allocation.
+const ALLOCATION: usize = 16;
+
+fn text_memory(text: &String) -> usize {
+    text.capacity() + ALLOCATION
 }
 
 /// Bytes of memory of an object's table of so many entries: a hash, a key and a value for each, with room to grow, and places to find
@@ -71,7 +78,7 @@ fn object_memory(entries: usize) -> usize {
     }
     let places = (entries * 8).div_ceil(7).next_power_of_two().max(4);
     let entry = size_of::<u64>() + size_of::<String>() + size_of::<Value>();
-    places * 7 / 8 * entry + places * (size_of::<usize>() + 1)
+    places * 7 / 8 * entry + places * (size_of::<usize>() + 1) + 2 * ALLOCATION
 }
 
 /// The most memory that the value of a JSON text may take, as its brackets and commas say.
@@ -81,11 +88,14 @@ pub(crate) fn json_bound(text: &str) -> usize {
         match byte {
             _ if escaped => escaped = false,
             b'\\' => escaped = quoted,
-            b'"' => quoted = !quoted,
+            b'"' => {
+                quoted = !quoted;
+                bytes += if quoted { ALLOCATION } else { 0 };
+            }
             b'{' if !quoted => bytes += object_memory(1),
             // An entry more, in a table that may just have doubled.
             b',' if !quoted => bytes += object_memory(1) * 2 / 3,
-            b'[' if !quoted => bytes += 4 * size_of::<Value>(),
+            b'[' if !quoted => bytes += 4 * size_of::<Value>() + ALLOCATION,
             _ => {}
         }
     }

@@ -54,7 +54,7 @@ async fn generate(
     }
     let room = request.max_tokens.map_or(room, |most| most.min(room));
     let mut sampler = Sampler::new(request.sampling.clone(), &prompt);
-    let mut sampled = context.budget.ledger.open(MemoryKind::Requests);
+    let mut writing = context.budget.ledger.open(MemoryKind::Requests);
     let mut guide =
         request.grammar.as_ref().map(|grammar| model.engine.guide(&context.tenant, grammar)).transpose()?;
     let mut text = TextStream::new(&request.stop);
@@ -90,8 +90,9 @@ async fn generate(
                 None => logits.argmax()?,
             },
         };
-        if sampled.bytes() != sampler.memory() {
-            sampled.set(sampler.memory());
+        let bytes = sampler.memory() + text.memory() + guide.as_ref().map_or(0, realm_engine::Guide::memory);
+        if writing.bytes() != bytes {
+            writing.set(bytes);
         }
         if let Some(memory) = logits.into_memory() {
             sequence.recycle(memory);

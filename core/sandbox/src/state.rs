@@ -104,7 +104,7 @@ impl State {
     /// The context of WASI, which only programs made with a WASI toolchain ask for, and the table of its handles.
     pub(crate) fn wasi(&mut self) -> (&mut Wasi, &mut ResourceTable) {
         let context = &self.context;
-        let new = || Box::new(Wasi::new(&context.grants, &context.programs.connections));
+        let new = || Box::new(Wasi::new(context));
         (self.wasi.get_or_insert_with(new), &mut self.table)
     }
 

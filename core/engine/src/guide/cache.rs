@@ -26,9 +26,9 @@ const MAX_BYTES: usize = 256 << 20;
 const KEPT_PART: usize = 8;
 
 /// Bytes of a compiled grammar, and of it for each byte of its source, beside what llguidance takes its lexer's tables for. Measured by
-/// what a process grew by for 800 regular expressions, and for 64 of 400 names each (`ledger` of the sandbox's tests).
+/// what a process grew by for 800 regular expressions, and for 64 of 400 and of 2,000 names each (`ledger` of the sandbox's tests).
 const COMPILED_BYTES: usize = 8 << 10;
-const SOURCE_BYTES: usize = 16;
+const SOURCE_BYTES: usize = 20;
 
 /// Stack of the thread that compiles: references and rules are followed by recursion, and the deepest that fit the
 /// limits on sources took 100 MiB of it. Memory that is not touched is not there.

@@ -1,26 +1,22 @@
 //! What a tenant may be granted beside the models.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
-
-use realm_engine::MemoryKind;
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
 use crate::bindings::realm::tenant::capabilities as wit;
 use crate::error::HostError;
 use crate::executor::outside_steps;
-use crate::grants::{Level, Line, Random};
+use crate::grants::{Level, Random};
 use crate::host::json;
+use crate::log::Line;
 use crate::model::json_bound;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
-/// What a line of the log counts beside its message: whatever takes it adds where it comes from, and keeps it somewhere.
+/// What a line of the log counts for `program.output` beside its message: whatever takes it adds where it comes from.
 const LINE: usize = 64;
-
-/// Bytes of a tenant's lines that the application has not taken yet, beyond which its programs wait.
-const MAX_WAITING: usize = 1 << 20;
 
 /// Random bytes that one call gives at most.
 const MAX_RANDOM: u32 = 4096;
@@ -45,12 +41,9 @@ impl wit::Host for State {
             wit::Level::Trace => Level::Trace,
         };
         // The application may take them slowly: then the program waits, and not the lines.
-        let ledger = context.tenant.memory();
-        while ledger.read().of(MemoryKind::Logs) > MAX_WAITING {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let charge = ledger.charge(MemoryKind::Logs, LINE + message.len()).map_err(Error::from)?;
-        log(Line { tenant: context.tenant.name().to_owned(), level, message, _charge: charge });
+        let tenant = &context.tenant;
+        let place = context.programs.log.take(tenant.memory(), tenant.name(), &message).await?;
+        log(Line { from: tenant.name().to_owned(), level, message, place: Some(place) });
         Ok(())
     }
 

@@ -62,11 +62,22 @@ impl Sampler {
 pub struct Matcher {
     guide: Guide,
     vocabulary: usize,
-    _charge: Charge,
+    /// Bytes that the charge has for the guide.
+    counted: usize,
+    charge: Charge,
 }
 
-/// What a matcher is taken to hold: its parser's memory isn't counted, but bounded by llguidance.
-const MATCHER_BYTES: usize = 256 << 10;
+impl Matcher {
+    /// The guide, if what it holds is paid for: it grows with the text that it has come through.
+    fn guide(&mut self) -> Result<&mut Guide, Error> {
+        let bytes = self.guide.memory();
+        if bytes > self.counted {
+            self.charge.grow(bytes - self.counted)?;
+            self.counted = bytes;
+        }
+        Ok(&mut self.guide)
+    }
+}
 
 /// Bytes of a regular expression at most.
 const MAX_EXPRESSION: usize = 64 << 10;
@@ -399,13 +410,13 @@ impl wit::HostSampler for State {
         matcher: Resource<Matcher>,
     ) -> Result<u32, HostError> {
         let token = self.with_logits(&logits, |state, logits| {
-            let mask = state.table.get_mut(&matcher)?.guide.mask()?.clone();
+            let mask = state.table.get_mut(&matcher)?.guide()?.mask()?.clone();
             let sampler = state.table.get_mut(&this)?;
             Ok::<_, HostError>(sampler.act(|sampler| logits.sample(sampler, Some(&mask)))??)
         })??;
         let none = || Error::invalid("every token that the grammar allows here is banned");
         let token = token.ok_or_else(none)?;
-        let guide = &mut self.table.get_mut(&matcher)?.guide;
+        let guide = self.table.get_mut(&matcher)?.guide()?;
         guide.accept(token)?;
         // While the next forward is computed.
         guide.start_mask();
@@ -435,7 +446,8 @@ impl wit::HostMatcher for State {
         // A short grammar may take long to compile, too.
         step_aside(usize::MAX).await;
         let model = Arc::clone(self.model(&model)?);
-        let charge = self.context.budget.charge(MATCHER_BYTES)?;
+        let counted = Guide::least(model.tokenizer.vocabulary_len());
+        let charge = self.context.budget.charge(size_of::<Matcher>() + counted)?;
         let _parsed = match &grammar {
             types::Grammar::JsonSchema(schema) => Some(self.context.budget.charge(json_bound(schema))?),
             _ => None,
@@ -443,20 +455,20 @@ impl wit::HostMatcher for State {
         let grammar = grammar_from_wit(grammar)?;
         let mut guide = model.engine.guide(&self.context.tenant, &grammar)?;
         guide.start_mask();
-        Ok(self.table.push(Matcher { guide, vocabulary: model.vocabulary(), _charge: charge })?)
+        Ok(self.table.push(Matcher { guide, vocabulary: model.vocabulary(), counted, charge })?)
     }
 
     fn mask(&mut self, this: Resource<Matcher>, logits: Resource<Logits>) -> Result<(), HostError> {
         self.with_logits(&logits, |state, logits| {
             let matcher = state.table.get_mut(&this)?;
             same_vocabulary(matcher.vocabulary, logits.vocabulary())?;
-            mask(logits.values()?, matcher.guide.mask()?, false);
+            mask(logits.values()?, matcher.guide()?.mask()?, false);
             Ok(())
         })?
     }
 
     fn accept(&mut self, this: Resource<Matcher>, token: u32) -> Result<(), HostError> {
-        let guide = &mut self.table.get_mut(&this)?.guide;
+        let guide = self.table.get_mut(&this)?.guide()?;
         guide.accept(token)?;
         guide.start_mask();
         Ok(())
@@ -467,7 +479,7 @@ impl wit::HostMatcher for State {
     }
 
     fn forced(&mut self, this: Resource<Matcher>) -> Result<Vec<u32>, HostError> {
-        Ok(self.table.get_mut(&this)?.guide.forced_tokens()?)
+        Ok(self.table.get_mut(&this)?.guide()?.forced_tokens()?)
     }
 
     fn drop(&mut self, this: Resource<Matcher>) -> wasmtime::Result<()> {

@@ -127,10 +127,11 @@ impl wit::HostModel for State {
 impl wit::HostTextDecoder for State {
     fn new(&mut self, model: Resource<Model>, stop: Vec<String>) -> wasmtime::Result<Resource<TextDecoder>> {
         let model = Arc::clone(self.model(&model)?);
-        let bytes = stop.iter().map(|stop| stop.len() + size_of::<String>()).sum();
-        let charge = self.context.budget.charge(bytes)?;
         realm_engine::check_stops(&stop).map_err(Error::from)?;
-        self.hand(TextDecoder { stream: TextStream::new(&stop), model, _charge: charge })
+        // What is built of so few bytes is small enough to be charged for when it is there.
+        let stream = TextStream::new(&stop);
+        let charge = self.context.budget.charge(size_of::<TextDecoder>() + stream.memory())?;
+        self.hand(TextDecoder { stream, model, _charge: charge })
     }
 
     fn push(&mut self, this: Resource<TextDecoder>, token: u32) -> Result<Piece, HostError> {

@@ -23,9 +23,9 @@ pub struct Sequence {
     _charge: Charge,
 }
 
-/// What the handle of a sequence is taken to hold. The sequence counts where engines count them, and its pages of the KV cache have a
-/// limit of their own.
-const SEQUENCE_BYTES: usize = 512;
+/// What the handle of a sequence holds: an entry of a table. The sequence counts where engines count them, and its pages of the KV
+/// cache have a limit of their own.
+const SEQUENCE_BYTES: usize = 160;
 
 impl State {
     /// Waits until the engine has done what the tenant's programs asked of their sequences, but for a little.

@@ -11,6 +11,7 @@ mod compile;
 mod computing;
 mod handles;
 mod layers;
+mod ledger;
 mod lists;
 mod memory;
 mod neighbours;

@@ -76,15 +76,19 @@ fn answer(mut stream: TcpStream, elsewhere: &str) {
 }
 
 /// Interfaces of WASI, as far as these tests call them.
-const WASI: [&str; 3] = [
+const WASI: [&str; 4] = [
     "package wasi:io@0.2.6;
      interface error { resource error; }
      interface poll { resource pollable { block: func(); } }
      interface streams { use error.{error}; variant stream-error { last-operation-failed(error), closed }
-       resource input-stream { blocking-read: func(len: u64) -> result<list<u8>, stream-error>; } }",
+       resource input-stream { blocking-read: func(len: u64) -> result<list<u8>, stream-error>; }
+       resource output-stream { write: func(contents: list<u8>) -> result<_, stream-error>; } }",
+    "package wasi:cli@0.2.6;
+     interface stdout { use wasi:io/streams@0.2.6.{output-stream}; get-stdout: func() -> output-stream; }",
     "package wasi:http@0.2.6;
      interface types {
-       use wasi:io/poll@0.2.6.{pollable}; use wasi:io/streams@0.2.6.{input-stream};
+       use wasi:io/poll@0.2.6.{pollable}; use wasi:io/streams@0.2.6.{input-stream, output-stream};
+       variant method { get, head, post, put, delete, connect, options, trace, patch, other(string) }
        record DNS-error-payload { rcode: option<string>, info-code: option<u16> }
        record TLS-alert-received-payload { alert-id: option<u8>, alert-message: option<string> }
        record field-size-payload { field-name: option<string>, field-size: option<u32> }
@@ -103,7 +107,10 @@ const WASI: [&str; 3] = [
        variant scheme { HTTP, HTTPS, other(string) }
        resource fields { constructor(); }
        type headers = fields;
+       resource outgoing-body { write: func() -> result<output-stream>; }
        resource outgoing-request { constructor(headers: headers);
+         body: func() -> result<outgoing-body>;
+         set-method: func(method: method) -> result;
          set-path-with-query: func(path-with-query: option<string>) -> result;
          set-scheme: func(scheme: option<scheme>) -> result;
          set-authority: func(authority: option<string>) -> result; }
@@ -135,8 +142,8 @@ const WASI: [&str; 3] = [
 ];
 
 /// A program that may call what `body` needs, with a request's parts at 8192 and 8704; it answers with a single token, which is
-/// what `$say` was given.
-fn program(authority: &str, path: &str, body: &str) -> Vec<u8> {
+/// what `$say` was given. `wait` is at 8000, and `{}` at 8010.
+pub(crate) fn program(authority: &str, path: &str, body: &str) -> Vec<u8> {
     let (authority_len, path_len) = (authority.len(), path.len());
     let text = format!(
         r#"(module
@@ -146,6 +153,12 @@ fn program(authority: &str, path: &str, body: &str) -> Vec<u8> {
           (import "wasi:http/types@0.2.6" "[method]outgoing-request.set-path-with-query" (func $path (param i32 i32 i32 i32) (result i32)))
           (import "wasi:http/types@0.2.6" "[method]outgoing-request.set-scheme" (func $scheme (param i32 i32 i32 i32 i32) (result i32)))
           (import "wasi:http/types@0.2.6" "[method]outgoing-request.set-authority" (func $authority (param i32 i32 i32 i32) (result i32)))
+          (import "wasi:http/types@0.2.6" "[method]outgoing-request.set-method" (func $method (param i32 i32 i32 i32) (result i32)))
+          (import "wasi:http/types@0.2.6" "[method]outgoing-request.body" (func $body (param i32 i32)))
+          (import "wasi:http/types@0.2.6" "[method]outgoing-body.write" (func $body-stream (param i32 i32)))
+          (import "wasi:io/streams@0.2.6" "[method]output-stream.write" (func $write (param i32 i32 i32 i32)))
+          (import "wasi:cli/stdout@0.2.6" "get-stdout" (func $stdout (result i32)))
+          (import "realm:tenant/capabilities@0.1.0" "call" (func $call (param i32 i32 i32 i32 i32)))
           (import "wasi:http/outgoing-handler@0.2.6" "handle" (func $handle (param i32 i32 i32 i32)))
           (import "wasi:http/types@0.2.6" "[method]future-incoming-response.subscribe" (func $subscribe (param i32) (result i32)))
           (import "wasi:http/types@0.2.6" "[method]future-incoming-response.get" (func $get (param i32 i32)))
@@ -161,6 +174,7 @@ fn program(authority: &str, path: &str, body: &str) -> Vec<u8> {
           (memory (export "memory") 4)
           ;; What was allocated before is not needed any more.
           (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 65536))
+          (data (i32.const 8000) "wait") (data (i32.const 8010) "{{}}")
           (data (i32.const 8192) "{authority}") (data (i32.const 8704) "{path}")
           ;; Sends a request: the answer to come, or -1 with an error's code at 512.
           (func $send (result i32) (local $r i32)
@@ -182,7 +196,7 @@ fn program(authority: &str, path: &str, body: &str) -> Vec<u8> {
           (func $say (param $token i32)
             (i32.store (i32.const 1024) (local.get $token))
             (call $emit (i32.const 0) (i32.const 0) (i32.const 1024) (i32.const 1) (i32.const 256)))
-          (func (export "realm:tenant/program@0.1.0#run") (param $request i32) (result i32) (local $f i32) (local $r i32)
+          (func (export "realm:tenant/program@0.1.0#run") (param $request i32) (result i32) (local $f i32) (local $r i32) (local $s i32)
             {body}
             (i32.const 2048)))"#
     );
@@ -190,7 +204,7 @@ fn program(authority: &str, path: &str, body: &str) -> Vec<u8> {
         &text,
         &WASI,
         "import wasi:io/poll@0.2.6; import wasi:io/streams@0.2.6; import wasi:http/types@0.2.6;
-         import wasi:http/outgoing-handler@0.2.6; import wasi:sockets/instance-network@0.2.6;
+         import wasi:http/outgoing-handler@0.2.6; import wasi:cli/stdout@0.2.6; import wasi:sockets/instance-network@0.2.6;
          import wasi:sockets/tcp-create-socket@0.2.6; import wasi:sockets/udp-create-socket@0.2.6;
          import wasi:sockets/ip-name-lookup@0.2.6;",
     )
