@@ -56,8 +56,8 @@ fn logits(bench: &Bench, n: usize) -> Held {
 fn samplers(bench: &Bench, n: usize) -> Held {
     let step = "(call $sampler.open (i32.const 9216) (global.get $R)) (local.set $s (call $got))
         (local.set $h (i32.const 0))
-        (loop $observe (call $sampler.observe (local.get $s) (i32.rem_u (local.get $h) (i32.const 1500)))
-          (br_if $observe (i32.lt_u (local.tee $h (i32.add (local.get $h) (i32.const 1))) (i32.const 1500))))";
+        (loop $observe (call $sampler.observe (local.get $s) (local.get $h))
+          (br_if $observe (i32.lt_u (local.tee $h (i32.add (local.get $h) (i32.const 1))) (i32.const 1000))))";
     runs(bench, SAMPLING, step, "", n, "")
 }
 

@@ -11,7 +11,7 @@ use crate::guest::program;
 use crate::host::{Host, finish};
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "a store's entries", model: Host::tiny, times: [400_000, 2_000_000], take: store },
+    Case { name: "a store's entries", model: Host::tiny, times: [340_000, 2_000_000], take: store },
     Case { name: "lines of logs", model: Host::tiny, times: [60, 600], take: logs },
     Case { name: "large programs' code", model: Host::tiny, times: [100, 400], take: large_code },
     Case { name: "small programs' code", model: Host::tiny, times: [300, 1_000], take: small_code },
@@ -68,7 +68,7 @@ fn code(bench: &Bench, wasm: &[u8], n: usize) -> Held {
 
 fn large_code(bench: &Bench, n: usize) -> Held {
     let add =
-        "(local.set $i (i32.add (i32.rotl (local.get $i) (i32.const 3)) (local.get $h)))".repeat(20_000);
+        "(local.set $i (i32.add (i32.rotl (local.get $i) (i32.const 3)) (local.get $h)))".repeat(12_000);
     // What a compiler can't know.
     let first = "(local.set $h (i32.load (i32.const 4096)))";
     let keep = "(i32.store (i32.const 4096) (local.get $i))";
