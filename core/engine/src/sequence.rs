@@ -69,7 +69,7 @@ impl Sequence {
         self.tokens.clone_from(&snapshot.tokens);
         self.count_memory();
         self.sent = self.tokens.len();
-        self.send(SessionCommand::Restore { id: self.id, snapshot, foreign })?;
+        self.send(SessionCommand::Restore { id: self.id, snapshot, foreign, done: 0 })?;
         Ok(self)
     }
 
@@ -239,7 +239,7 @@ impl Sequence {
         // As a copy of the pages, and as bytes.
         let pages = self.sent.div_ceil(PAGE_TOKENS) * self.common.groups * self.common.page_bytes();
         let _copies = self.tenant.memory().charge(MemoryKind::Sequences, 2 * pages)?;
-        self.send(SessionCommand::Save { id: self.id, reply })?;
+        self.send(SessionCommand::Save { id: self.id, reply, begun: None })?;
         let snapshot = answer.recv_blocking().ok_or(Error::Stopped)??;
         self.common.snapshots.write(&snapshot, self.adapter.as_ref())
     }

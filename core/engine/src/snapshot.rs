@@ -86,23 +86,27 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Copies what a task holds. Keys and values that an adapter took part in, or that nobody vouches for, are left out and
-    /// computed again.
-    pub(crate) fn take(task: &Task, runner: &dyn Forward) -> Result<Self, Error> {
-        let tokens = task.tokens.clone();
-        if task.adapter.is_some() || task.foreign || task.cached == 0 {
-            return Ok(Self { tokens, cached: 0, pages: Vec::new() });
+    /// One of what a task holds, without the pages that [`copy_next`](Self::copy_next) copies. Keys and values that an adapter took
+    /// part in, or that nobody vouches for, are left out and computed again.
+    pub(crate) fn begin(task: &Task) -> Self {
+        let cached = if task.adapter.is_some() || task.foreign { 0 } else { task.cached };
+        Self { tokens: task.tokens.clone(), cached, pages: Vec::new() }
+    }
+
+    /// Copies the next page of the task; returns how many bytes that were, or `None` if there is none left.
+    pub(crate) fn copy_next(&mut self, task: &Task, runner: &dyn Forward) -> Result<Option<usize>, Error> {
+        let whole = self.cached.div_ceil(PAGE_TOKENS);
+        let (group, at) = (self.pages.len() / whole.max(1), self.pages.len() % whole.max(1));
+        let Some(&page) = task.pages.groups().get(group).filter(|_| whole > 0).map(|table| &table[at]) else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        if page != NO_PAGE {
+            runner.export_page(page, &mut bytes).map_err(|e| Error::Model(e.to_string()))?;
         }
-        let whole = task.cached.div_ceil(PAGE_TOKENS);
-        let mut pages = Vec::new();
-        for &page in task.pages.groups().iter().flat_map(|table| &table[..whole]) {
-            let mut bytes = Vec::new();
-            if page != NO_PAGE {
-                runner.export_page(page, &mut bytes).map_err(|e| Error::Model(e.to_string()))?;
-            }
-            pages.push((page != NO_PAGE).then_some(bytes));
-        }
-        Ok(Self { tokens, cached: task.cached, pages })
+        let copied = bytes.len();
+        self.pages.push((page != NO_PAGE).then_some(bytes));
+        Ok(Some(copied))
     }
 }
 

@@ -30,9 +30,9 @@ fn main() {
     let ground = Ground::new(&model, &device).unwrap_or_else(|error| fail(&error.to_string()));
     if markdown {
         println!(
-            "| attack | what the attackers do | p50, ms | p99, ms | p50 ratio | p99 ratio | text | memory, MiB | ledger, MiB |"
+            "| attack | what the attackers do | p50, ms | p99, ms | p50 ratio | p99 ratio | first token, ms | text | memory, MiB | ledger, MiB |"
         );
-        println!("|---|---|---|---|---|---|---|---|---|");
+        println!("|---|---|---|---|---|---|---|---|---|---|");
     }
     for attack in attacks {
         match measure(&ground, attack, turns, tokens, Duration::from_millis(1500)) {
@@ -50,6 +50,7 @@ fn main() {
                         "{:.2}",
                         found.attacked.at(0.99).as_secs_f64() / found.honest.at(0.99).as_secs_f64()
                     ),
+                    pair(found.honest.first(), found.attacked.first()),
                     if found.same { "same" } else { "CHANGED" }.to_owned(),
                     (found.grown >> 20).to_string(),
                     (found.ledger >> 20).to_string(),

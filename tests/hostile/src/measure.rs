@@ -10,25 +10,39 @@ use crate::{Ground, Running};
 
 /// How long a victim waited for each of its tokens.
 #[derive(Debug, Clone, Default)]
-pub struct Gaps(Vec<Duration>);
+pub struct Gaps {
+    /// For the first one, which waits for its prompt too, and for a pass that has begun.
+    first: Duration,
+    between: Vec<Duration>,
+}
 
 impl Gaps {
     /// Adds tokens that came together.
     pub(crate) fn push(&mut self, waited: Duration, tokens: usize) {
+        if self.first.is_zero() {
+            self.first = waited;
+            return;
+        }
         let each = waited / u32::try_from(tokens).unwrap_or(u32::MAX);
-        self.0.extend(std::iter::repeat_n(each, tokens));
+        self.between.extend(std::iter::repeat_n(each, tokens));
     }
 
     fn extend(&mut self, more: &Self) {
-        self.0.extend_from_slice(&more.0);
+        self.first = self.first.max(more.first);
+        self.between.extend_from_slice(&more.between);
     }
 
-    /// The wait that a part of the tokens, 0 to 1, did not exceed.
+    /// The longest wait for a first token.
+    pub fn first(&self) -> Duration {
+        self.first
+    }
+
+    /// The wait between tokens that a part of them, 0 to 1, did not exceed.
     ///
     /// # Panics
     /// If there are no tokens.
     pub fn at(&self, part: f64) -> Duration {
-        let mut sorted = self.0.clone();
+        let mut sorted = self.between.clone();
         sorted.sort_unstable();
         #[allow(
             clippy::cast_possible_truncation,

@@ -30,7 +30,7 @@ pub(super) struct Beside {
     /// What all tenants together may still compute of pieces before the next pass, in rows alone; below zero they wait for
     /// further passes.
     left: f64,
-    /// What was done beside the last pass, in rows alone.
+    /// What was done beside the pass in the last step, in rows alone.
     #[cfg(test)]
     pub(super) done: f64,
 }
@@ -75,7 +75,7 @@ impl Scheduler {
             tenants,
             left: before + left,
             #[cfg(test)]
-            done: 0.0,
+            done: self.beside.done,
         };
     }
 
@@ -108,8 +108,14 @@ impl Scheduler {
             while self.has_credit(tenant) {
                 let Some(account) = self.accounts.get_mut(tenant) else { break };
                 let Some((sent, command)) = account.commands.pop_front() else { break };
-                let rows = self.session(command);
+                let (rows, rest) = self.session_slice(command, self.slice(tenant));
                 self.charge_beside(tenant, rows);
+                if let Some(rest) = rest
+                    && let Some(account) = self.accounts.get_mut(tenant)
+                {
+                    account.commands.push_front((sent, rest));
+                    continue;
+                }
                 drop(sent);
             }
         }

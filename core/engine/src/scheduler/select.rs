@@ -19,11 +19,10 @@ const AHEAD: f64 = 1024.0;
 /// Rows that such a tenant's prompts have in one pass, over one in so many passes, at a weight of 1.
 const PATIENT_ROWS: f64 = 32.0;
 const PATIENT_PASSES: f64 = 4.0;
-/// Sequences of such a tenant that generate in one pass, at a weight of 1: a batch of so many more takes about twice the time.
+/// Sequences of a tenant that generate in one pass beside others', at a weight of 1: a batch of so many more takes about twice the
+/// time.
 const PATIENT_SEQUENCES: f64 = 8.0;
-/// Those of another tenant beside one that has few: who starts hundreds at once does not make passes of hundreds of rows first.
-/// Or so many times as many as each of the others has.
-const EAGER_SEQUENCES: f64 = 16.0;
+/// One that is not so far ahead has so many times as many as each of the others has, if that is more.
 const EAGER_TIMES: usize = 4;
 
 /// What choosing the tokens of one pass may take on the host's threads, in rows alone, before those who need less have passes
@@ -136,14 +135,12 @@ impl Scheduler {
         let sequences = |tenant: u64| candidates.iter().filter(|candidate| candidate.0 == tenant).count();
         let counts: Vec<usize> = tenants.iter().map(|&tenant| sequences(tenant)).collect();
         for (i, &tenant) in tenants.iter().enumerate() {
-            let weight = self.accounts.weight(tenant);
-            let most = if claims.is_ahead(tenant, &tenants) {
-                (PATIENT_SEQUENCES * weight).max(1.0) as usize
-            } else {
+            let mut most = (PATIENT_SEQUENCES * self.accounts.weight(tenant)).max(1.0) as usize;
+            if !claims.is_ahead(tenant, &tenants) {
                 let others = counts.iter().enumerate().filter(|&(j, _)| j != i);
                 let fewest = others.map(|(_, &count)| count).min().unwrap_or(usize::MAX);
-                fewest.saturating_mul(EAGER_TIMES).max((EAGER_SEQUENCES * weight) as usize)
-            };
+                most = most.max(fewest.saturating_mul(EAGER_TIMES));
+            }
             if counts[i] <= most {
                 continue;
             }

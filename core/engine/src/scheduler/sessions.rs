@@ -22,10 +22,10 @@ pub(crate) enum SessionCommand {
     Fork { id: u64, to: u64 },
     /// Drops the tokens from the `len`th on.
     Truncate { id: u64, len: usize },
-    /// Copies tokens, keys and values.
-    Save { id: u64, reply: Sender<Result<Snapshot, Error>> },
-    /// Fills a sequence that was just opened. Nobody vouches for `foreign` keys and values.
-    Restore { id: u64, snapshot: Snapshot, foreign: bool },
+    /// Copies tokens, keys and values, on from what slices before have copied.
+    Save { id: u64, reply: Sender<Result<Snapshot, Error>>, begun: Option<Snapshot> },
+    /// Fills a sequence that was just opened, `done` of the pages in slices before. Nobody vouches for `foreign` keys and values.
+    Restore { id: u64, snapshot: Snapshot, foreign: bool, done: usize },
     /// The program needs it no more.
     Close { id: u64 },
 }
@@ -33,15 +33,34 @@ pub(crate) enum SessionCommand {
 /// Numbers whose copying takes as long as one page's change of hands.
 const PAGE: usize = 16;
 
-/// Numbers of 32 bits in a snapshot.
-fn numbers_in(snapshot: &Snapshot) -> usize {
-    snapshot.tokens.len() + snapshot.pages.iter().flatten().map(|page| page.len() / 4).sum::<usize>()
-}
-
 impl Scheduler {
-    /// Does what a program wishes; returns what that cost, in rows. A sequence that does not exist is one whose handle is
-    /// gone: nothing happens.
-    pub(crate) fn session(&mut self, command: SessionCommand) -> f64 {
+    /// Does what a program wishes, or a slice of it that costs little more than `slice` rows; returns what that cost, and what is
+    /// left. A sequence that does not exist is one whose handle is gone: nothing happens.
+    pub(super) fn session_slice(
+        &mut self,
+        command: SessionCommand,
+        slice: f64,
+    ) -> (f64, Option<SessionCommand>) {
+        match command {
+            SessionCommand::Save { id, reply, begun } => self.save(id, reply, begun, slice),
+            SessionCommand::Restore { id, snapshot, foreign, done } => {
+                self.restore(id, snapshot, foreign, done, slice)
+            }
+            command => (self.at_once(command), None),
+        }
+    }
+
+    /// Does all of what a program wishes.
+    #[cfg(test)]
+    pub(crate) fn session(&mut self, command: SessionCommand) {
+        let mut next = Some(command);
+        while let Some(command) = next.take() {
+            next = self.session_slice(command, 1.0).1;
+        }
+    }
+
+    /// Does what takes little time.
+    fn at_once(&mut self, command: SessionCommand) -> f64 {
         // Numbers that are copied; a page counts for a few, since its references are counted.
         let mut moved = 0;
         match command {
@@ -86,45 +105,88 @@ impl Scheduler {
                 task.foreign &= task.cached > 0;
                 self.resting.insert(task);
             }
-            SessionCommand::Save { id, reply } => {
-                let Some(task) = self.take_session(id) else { return self.prices.command(0) };
-                let snapshot = Snapshot::take(&task, &*self.runner);
-                moved = 2 * snapshot.as_ref().map_or(0, numbers_in);
-                // If the caller is gone, nobody wants to know.
-                let _ = reply.try_send(snapshot);
-                self.resting.insert(task);
-            }
-            SessionCommand::Restore { id, snapshot, foreign } => {
-                let Some(mut task) = self.take_session(id) else { return self.prices.command(0) };
-                moved = 2 * numbers_in(&snapshot);
-                task.tokens = snapshot.tokens;
-                // What a tenant made up must not become what others compute with.
-                task.shared_prefix = 0;
-                let present: Vec<bool> = snapshot.pages.iter().map(Option::is_some).collect();
-                if self.kv.restore(&mut task.pages, &present).is_ok() {
-                    let pages = task.pages.groups().concat().into_iter().zip(snapshot.pages);
-                    let filled = pages.filter_map(|(page, bytes)| Some((page, bytes?)));
-                    let refused = filled
-                        .map(|(page, bytes)| self.runner.import_page(page, &bytes))
-                        .find_map(Result::err);
-                    (task.cached, task.foreign) = (snapshot.cached, foreign && snapshot.cached > 0);
-                    // Then it is computed again, as without room.
-                    if let Some(error) = refused {
-                        tracing::warn!(%error, "a saved sequence could not be restored");
-                        self.kv.release(&mut task.pages);
-                        (task.cached, task.foreign) = (0, false);
-                    }
-                }
-                self.resting.insert(task);
-            }
             SessionCommand::Close { id } => {
                 if let Some(mut task) = self.take_session(id) {
                     moved = PAGE * task.pages.held();
                     self.kv.release(&mut task.pages);
                 }
             }
+            SessionCommand::Save { .. } | SessionCommand::Restore { .. } => {}
         }
         self.prices.command(moved)
+    }
+
+    /// Copies some pages of a sequence.
+    fn save(
+        &mut self,
+        id: u64,
+        reply: Sender<Result<Snapshot, Error>>,
+        begun: Option<Snapshot>,
+        slice: f64,
+    ) -> (f64, Option<SessionCommand>) {
+        let Some(task) = self.take_session(id) else { return (self.prices.command(0), None) };
+        // A sequence that gave its pages up in the meantime is saved without them.
+        let mut cost = self.prices.command(if begun.is_some() { 0 } else { task.tokens.len() });
+        let mut snapshot =
+            begun.filter(|begun| begun.cached == task.cached).unwrap_or_else(|| Snapshot::begin(&task));
+        let result = loop {
+            match snapshot.copy_next(&task, &*self.runner) {
+                Ok(Some(bytes)) => cost += self.prices.numbers(2 * bytes / 4),
+                Ok(None) => break Ok(snapshot),
+                Err(error) => break Err(error),
+            }
+            if cost > slice {
+                self.resting.insert(task);
+                return (cost, Some(SessionCommand::Save { id, reply, begun: Some(snapshot) }));
+            }
+        };
+        // If the caller is gone, nobody wants to know.
+        let _ = reply.try_send(result);
+        self.resting.insert(task);
+        (cost, None)
+    }
+
+    /// Fills some pages of a sequence.
+    fn restore(
+        &mut self,
+        id: u64,
+        mut snapshot: Snapshot,
+        foreign: bool,
+        mut done: usize,
+        slice: f64,
+    ) -> (f64, Option<SessionCommand>) {
+        let Some(mut task) = self.take_session(id) else { return (self.prices.command(0), None) };
+        let mut cost = self.prices.command(snapshot.tokens.len());
+        // Without room, or if it had to give its pages up in the meantime, it is computed again.
+        let mut has_pages = task.pages.held() > 0;
+        if done == 0 {
+            task.tokens = std::mem::take(&mut snapshot.tokens);
+            // What a tenant made up must not become what others compute with.
+            task.shared_prefix = 0;
+            let present: Vec<bool> = snapshot.pages.iter().map(Option::is_some).collect();
+            has_pages = self.kv.restore(&mut task.pages, &present).is_ok();
+        }
+        let pages = task.pages.groups().concat();
+        while has_pages && done < snapshot.pages.len() {
+            if let Some(bytes) = snapshot.pages[done].take() {
+                cost += self.prices.numbers(2 * bytes.len() / 4);
+                if let Err(error) = self.runner.import_page(pages[done], &bytes) {
+                    tracing::warn!(%error, "a saved sequence could not be restored");
+                    self.kv.release(&mut task.pages);
+                    has_pages = false;
+                }
+            }
+            done += 1;
+            if has_pages && done < snapshot.pages.len() && cost > slice {
+                self.resting.insert(task);
+                return (cost, Some(SessionCommand::Restore { id, snapshot, foreign, done }));
+            }
+        }
+        if has_pages {
+            (task.cached, task.foreign) = (snapshot.cached, foreign && snapshot.cached > 0);
+        }
+        self.resting.insert(task);
+        (cost, None)
     }
 
     /// Appends tokens to a session and lets it run.

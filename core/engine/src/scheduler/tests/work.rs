@@ -271,7 +271,9 @@ fn commands_without_end_wait_their_turn_and_so_does_whoever_sends_them() {
         bench.step();
         assert!(answer.try_recv().is_ok(), "another program's forward is in the next step");
         assert_eq!(tokens(&chunks).0.len(), 1);
-        assert!(bench.scheduler.beside.done <= 2.0 / ALONE + SLICE);
+        // One fork is not cut; the model is so small that its tokens and pages are some rows.
+        let one = bench.scheduler.prices.command(1000 + 16 * 64);
+        assert!(bench.scheduler.beside.done <= 2.0 / ALONE + SLICE + one);
         assert!(before - commands(&bench) < forks, "not all of them in one step");
         steps += 1;
     }
@@ -293,27 +295,59 @@ fn what_an_engine_leaves_undone_holds_nobody_up_when_it_has_gone() {
 }
 
 #[test]
-fn saving_is_charged_by_its_bytes() {
+fn saving_and_restoring_are_cut_into_slices_and_charged_by_their_bytes() {
     let model = tiny("llama-f32");
-    let mut bench = Bench::new(&model, 200, config());
+    let mut bench = Bench::new(&model, 400, config());
     let owner = tenant(Limits::default());
     let id = open(&mut bench, &owner);
-    let answer = forward(&mut bench, &owner, id, text(5, 0, 1000));
+    let answer = forward(&mut bench, &owner, id, text(5, 0, 200));
     bench.finish();
     answer.try_recv().unwrap().unwrap();
-    let (_victim, _chunks) = victim(&mut bench, 100);
-    let (reply, snapshot) = realm_handover::channel(1);
-    send(&mut bench, &owner, SessionCommand::Save { id, reply });
+    let (_victim, chunks) = victim(&mut bench, 3000);
+    // From here on it shares the passes.
     bench.step();
-    bench.step();
-    let snapshot = snapshot.try_recv().unwrap().unwrap();
+    tokens(&chunks);
+    let (reply, saved) = realm_handover::channel(1);
+    send(&mut bench, &owner, SessionCommand::Save { id, reply, begun: None });
+    let mut snapshot = None;
+    let (all, most) = until(&mut bench, &chunks, |_| {
+        snapshot = saved.try_recv().ok();
+        snapshot.is_some()
+    });
+    let snapshot = snapshot.unwrap().unwrap();
     let numbers: usize = snapshot.pages.iter().flatten().map(|page| page.len() / 4).sum();
-    let debt = -bench.scheduler.accounts.credit(owner.id());
-    assert!(debt + 2.0 / ALONE >= 2.0 * bench.scheduler.prices.numbers(numbers), "{debt} rows");
+    let page = bench.scheduler.prices.numbers(2 * numbers / snapshot.pages.len());
+    assert!(all >= 2.0 * bench.scheduler.prices.numbers(numbers), "{all} rows");
+    assert!(most <= SLICE + page + bench.scheduler.prices.command(200), "{most} rows in one step");
+
+    // The same for what is restored; it goes on as what was saved.
+    let other = open(&mut bench, &owner);
+    send(&mut bench, &owner, SessionCommand::Restore { id: other, snapshot, foreign: false, done: 0 });
+    let (restored, most) = until(&mut bench, &chunks, |bench| {
+        bench.scheduler.accounts.get_mut(owner.id()).is_none_or(|account| account.commands.is_empty())
+    });
+    assert!(restored >= 2.0 * bench.scheduler.prices.numbers(numbers), "{restored} rows");
+    assert!(most <= SLICE + page + bench.scheduler.prices.command(200), "{most} rows in one step");
+    let answers = [id, other].map(|id| forward(&mut bench, &owner, id, vec![7]));
+    bench.finish();
+    let [one, same] = answers.map(|answer| answer.try_recv().unwrap().unwrap());
+    assert_eq!(one.values, same.values);
+}
+
+/// Steps until something is done; returns the work beside the passes, all of it and the most in one step.
+fn until(bench: &mut Bench, victim: &Chunks, mut done: impl FnMut(&mut Bench) -> bool) -> (f64, f64) {
+    let (mut all, mut most) = (0.0, 0.0f64);
+    while !done(bench) {
+        bench.step();
+        assert_eq!(tokens(victim).0.len(), 1, "every step serves the one who generates");
+        all += bench.scheduler.beside.done;
+        most = most.max(bench.scheduler.beside.done);
+    }
+    (all, most)
 }
 
 #[test]
-fn who_has_many_sequences_leaves_others_their_step_after_a_while() {
+fn who_has_many_sequences_leaves_others_their_step() {
     let model = tiny("llama-f32");
     let config = EngineConfig { decode_rows: 32, ..config() };
     let mut bench = Bench::new(&model, 600, config);
@@ -326,8 +360,7 @@ fn who_has_many_sequences_leaves_others_their_step_after_a_while() {
         assert_eq!(tokens(&chunks).0.len(), 1);
         most.push(bench.scheduler.batch.rows());
     }
-    assert!(most[..10].iter().all(|&rows| rows == 17), "{most:?}");
-    assert!(most[120..].iter().all(|&rows| rows == 9), "{most:?}");
+    assert!(most.iter().all(|&rows| rows == 9), "{most:?}");
     let got: Vec<usize> = all.iter().map(|chunks| tokens(chunks).0.len()).collect();
     let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
     assert!(4 * most <= 5 * least, "they take turns: {got:?}");

@@ -275,7 +275,7 @@ fn pages_that_cannot_be_read_or_filled_are_one_sequences_loss() {
     bench.finish();
     let save = |bench: &mut Bench| {
         let (reply, answer) = realm_handover::channel(1);
-        bench.scheduler.session(SessionCommand::Save { id: session.id, reply });
+        bench.scheduler.session(SessionCommand::Save { id: session.id, reply, begun: None });
         answer.try_recv().expect("an answer")
     };
     let fault = |operation| Some(Fault { operation, when: When::Always, panics: false });
@@ -285,7 +285,7 @@ fn pages_that_cannot_be_read_or_filled_are_one_sequences_loss() {
     let snapshot = save(&mut bench).expect("a snapshot");
     setup.break_with(fault("import_page"));
     let mut restored = Handle::open(&mut bench);
-    bench.scheduler.session(SessionCommand::Restore { id: restored.id, snapshot, foreign: false });
+    bench.scheduler.session(SessionCommand::Restore { id: restored.id, snapshot, foreign: false, done: 0 });
     bench.check();
     setup.break_with(None);
     // It is computed again.
@@ -344,7 +344,7 @@ fn a_sequence_that_no_batch_may_have_ends_alone() {
     let mut pageless = Handle::open(&mut bench);
     let pages = 2 * setup.model.config().cache_layout().groups();
     let snapshot = Snapshot { tokens: prompt(1), cached: PAGE_TOKENS + 4, pages: vec![None; pages] };
-    bench.scheduler.session(SessionCommand::Restore { id: pageless.id, snapshot, foreign: true });
+    bench.scheduler.session(SessionCommand::Restore { id: pageless.id, snapshot, foreign: true, done: 0 });
     pageless.forward(&mut bench, &[5], Output::LastLogits);
     // In one batch with all of these.
     let all = setup.company(&mut bench, false);
