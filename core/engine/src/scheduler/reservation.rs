@@ -40,13 +40,14 @@ impl Scheduler {
         fits
     }
 
-    /// Pages that are reserved for tasks among the picked ones and that they have not taken yet. Those that do not get on in this
-    /// step hold nobody up.
+    /// Pages that are reserved for tasks among the picked ones and that they have not taken yet: 0 for a tenant whose tasks have
+    /// taken all of theirs, which has others wait for their end as well. Those that do not get on in this step hold nobody up.
     pub(super) fn reserved(&self, picks: &[Pick]) -> Wanted {
         let mut reserved = Wanted::default();
-        for task in self.running.iter().filter(|task| task.reserved > task.pages.held()) {
+        for task in self.running.iter().filter(|task| task.reserved > 0) {
             if picks.iter().any(|pick| pick.task == task.id) {
-                *reserved.entry(Some(task.tenant.id())).or_default() += task.reserved - task.pages.held();
+                let pages = task.reserved.saturating_sub(task.pages.held());
+                *reserved.entry(Some(task.tenant.id())).or_default() += pages;
             }
         }
         reserved

@@ -107,7 +107,7 @@ fn with_a_long_prompt() -> (Bench, Arc<Tenant>, Chunks) {
     let config = EngineConfig { prefill_chunk: 16, shared_prefill_chunk: 16, ..EngineConfig::default() };
     let mut bench = Bench::new(&tiny("llama-f32"), 20, config);
     let long = tenant(Limits::default());
-    let chunks = bench.generate(&long, &text(1, 0, 300), 5);
+    let chunks = bench.generate(&long, &text(1, 0, 610), 5);
     bench.step();
     (bench, long, chunks)
 }
@@ -135,7 +135,7 @@ fn a_prompt_that_takes_nearly_all_pages_ends_beside_any_number_of_short_requests
     let (mut bench, long, chunks) = with_a_long_prompt();
     // Another one of its kind waits for its turn all the while, and keeps none of the short ones out.
     let other = tenant(Limits::default());
-    let more = bench.generate(&other, &text(2, 0, 300), 5);
+    let more = bench.generate(&other, &text(2, 0, 610), 5);
     let short = tenant(Limits::default());
     let mut running = Vec::new();
     let (mut ended, mut steps) = (0, 0);
