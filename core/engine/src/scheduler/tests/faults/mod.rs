@@ -210,6 +210,37 @@ fn a_fault_in_any_operation_ends_the_culprit_alone() {
 }
 
 #[test]
+fn who_makes_passes_fail_owes_their_time_and_its_company_nothing() {
+    let setup = Setup::new(false);
+    // What the counters of four tenants say after their first pass, and what 40 rows take.
+    let counters = |fault| {
+        setup.break_with(fault);
+        let mut bench = setup.bench();
+        let tenants: Vec<_> = (0..4).map(|_| tenant(Limits::default())).collect();
+        let mut prompts: Vec<_> = (0..4).map(prompt).collect();
+        prompts[CULPRIT][20] = MARK;
+        let _open: Vec<_> = tenants
+            .iter()
+            .zip(&prompts)
+            .map(|(tenant, prompt)| bench.generate(tenant, prompt, TOKENS))
+            .collect();
+        bench.step();
+        let counters = tenants.iter().map(|tenant| bench.scheduler.accounts.counter(tenant.id()));
+        (counters.collect::<Vec<f64>>(), bench.scheduler.prices.pass(0, 40, 0))
+    };
+    let (without, _) = counters(None);
+    for panics in [false, true] {
+        let (with, price) = counters(Some(Fault { operation: "matmul", when: When::With(MARK), panics }));
+        let state = setup.state();
+        assert_eq!((state.failed, state.company), (3, 4), "passes of four, of two and of the culprit");
+        drop(state);
+        assert!((with[CULPRIT] - 7.0 * price).abs() < 1e-9, "{} and not {}", with[CULPRIT], 7.0 * price);
+        assert!(with[CULPRIT] > 4.0 * without[CULPRIT], "{with:?}, {without:?}");
+        assert_eq!(with[..CULPRIT], without[..CULPRIT], "the others owe what they owe without it");
+    }
+}
+
+#[test]
 fn a_fault_that_passes_ends_nobody() {
     let setup = Setup::new(true);
     let wanted = well(&setup, false);
