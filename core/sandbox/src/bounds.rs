@@ -614,6 +614,34 @@ mod tests {
         assert!(error.message().contains("the program would take too long"), "{error}");
     }
 
+    #[test]
+    fn tags_items_of_components_and_all_code_together_are_counted() {
+        let refused = |wasm: &[u8], words: &str| {
+            let error = check(wasm).expect_err(words);
+            assert!(error.kind() == ErrorKind::InvalidProgram && error.message().contains(words), "{error}");
+        };
+        // Sections that say how many they have: what comes after that is not read any more.
+        let sections = |header: &[u8; 8], ids: &[u8], count: &[u8]| {
+            let mut wasm = header.to_vec();
+            for &id in ids {
+                wasm.extend([id, count.len() as u8]);
+                wasm.extend(count);
+            }
+            wasm
+        };
+        let (module, component) = (b"\0asm\x01\0\0\0", b"\0asm\x0d\0\x01\0");
+        refused(&sections(module, &[13], &[0xe9, 0x07]), "1001 tags; it may have 1000");
+        // Core types, aliases, types, functions that are lifted or lowered, imports and exports.
+        let items = "50001 types, aliases, imports and exports of components; it may have 50000";
+        for id in [3, 6, 7, 8, 10, 11] {
+            refused(&sections(component, &[id], &[0xd1, 0x86, 0x03]), items);
+        }
+        // 30000 and 30000.
+        refused(&sections(component, &[7, 11], &[0xb0, 0xea, 0x01]), "60000 types, aliases");
+        let code = Worst { kind: "straight", width: 0 }.functions(1_000_000, 34);
+        refused(&code, "bytes of code; it may have 33554432");
+    }
+
     /// As many functions as JavaScript engines have, some of them interpreters' loops of 100 KB, and the programs that were built.
     #[test]
     fn what_real_programs_have_passes() {
