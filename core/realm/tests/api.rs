@@ -185,6 +185,15 @@ fn errors_have_codes_and_say_what_would_be_right() {
 }
 
 #[test]
+fn no_more_threads_compute_than_there_are_cores() {
+    let realm = Realm::builder().threads(1024).device("cpu").build().unwrap();
+    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/conformance/tiny.gguf");
+    let model = realm.load_model(tiny).unwrap();
+    let (cores, device) = (std::thread::available_parallelism().unwrap(), &model.info().device);
+    assert!(device.ends_with(&format!(", {cores} threads)")), "{device}");
+}
+
+#[test]
 fn a_model_calls_a_tool_and_answers_with_its_result() {
     let realm = Realm::builder().threads(2).device("cpu").build().unwrap();
     let options = LoadOptions { kv_tokens: Some(2048), ..LoadOptions::default() };
