@@ -53,7 +53,7 @@ impl Scheduler {
             }
             let found = task.attach(&mut self.kv);
             if !(self.reserve_beside(&mut task) || !waits && self.make_room(&task)) {
-                waits = self.is_any_above_share() && self.is_beyond_share(&task);
+                waits = !self.above_share().is_empty() && self.is_beyond_share(&task);
                 held_back.push(task.tenant.id());
                 self.send_back(task);
                 if waits {
@@ -258,8 +258,13 @@ impl Scheduler {
 
     /// A tenant's share of the pages that tenants with nothing to do leave.
     pub(super) fn fair_pages(&self, tenant: u64) -> f64 {
+        self.accounts.share(tenant) * self.active_pages()
+    }
+
+    /// The pages that tenants with nothing to do leave.
+    pub(super) fn active_pages(&self) -> f64 {
         let rests = |owner: Owner| !owner.is_some_and(|tenant| self.accounts.is_active(tenant));
-        self.accounts.share(tenant) * (self.kv.total() - self.kv.pages_of_all(rests)) as f64
+        (self.kv.total() - self.kv.pages_of_all(rests)) as f64
     }
 
     /// The last running task of a tenant whose account is as asked.

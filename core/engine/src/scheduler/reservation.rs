@@ -19,7 +19,8 @@ pub(super) type Wanted = HashMap<Owner, usize, FxBuildHasher>;
 impl Scheduler {
     /// Whether a waiting request gets in beside a sequence above its tenant's share; then the pages it needs are reserved for it.
     pub(super) fn reserve_beside(&self, task: &mut Task) -> bool {
-        if !self.is_any_above_share() || self.is_beyond_share(task) {
+        let above = self.above_share();
+        if above.is_empty() || self.is_beyond_share(task) {
             return false;
         }
         let (tenant, pages) = (task.tenant.id(), self.pages_at_end(task));
@@ -30,7 +31,7 @@ impl Scheduler {
         }
         let mut wanted = Wanted::default();
         wanted.insert(Some(tenant), pages.saturating_sub(task.pages.held()));
-        for other in self.running.iter().filter(|other| !self.is_above_share(other.tenant.id())) {
+        for other in self.running.iter().filter(|other| !above.contains(&other.tenant.id())) {
             *wanted.entry(Some(other.tenant.id())).or_default() += self.still_to_take(other);
         }
         let fits = self.kv.has_room(wanted);
@@ -55,8 +56,8 @@ impl Scheduler {
 
     /// Whether a tenant has to leave reserved pages alone and has too few others for `missing` more.
     pub(super) fn must_wait(&self, tenant: u64, missing: usize, reserved: &Wanted) -> bool {
-        if missing == 0 || reserved.keys().all(|&owner| owner == Some(tenant)) || !self.is_above_share(tenant)
-        {
+        let is_alone = reserved.keys().all(|&owner| owner == Some(tenant));
+        if missing == 0 || is_alone || !self.above_share().contains(&tenant) {
             return false;
         }
         let others = reserved.iter().filter(|&(&owner, _)| owner != Some(tenant));
@@ -66,24 +67,23 @@ impl Scheduler {
     /// Whether a waiting request's tenant would have more than its share with it.
     pub(super) fn is_beyond_share(&self, task: &Task) -> bool {
         let tenant = task.tenant.id();
-        (self.claim(tenant) + self.pages_at_end(task)) as f64 > self.fair_pages(tenant)
-    }
-
-    /// Whether some tenant's running tasks are about to hold more than its share.
-    pub(super) fn is_any_above_share(&self) -> bool {
-        let tenants = self.accounts.iter().filter(|account| account.running > 0);
-        tenants.map(|account| account.tenant.id()).any(|tenant| self.is_above_share(tenant))
-    }
-
-    /// Whether a tenant's running tasks are about to hold more than its share.
-    fn is_above_share(&self, tenant: u64) -> bool {
-        self.claim(tenant) as f64 > self.fair_pages(tenant)
-    }
-
-    /// Pages that a tenant's tasks hold and are about to take.
-    fn claim(&self, tenant: u64) -> usize {
         let running = self.running.iter().filter(|task| task.tenant.id() == tenant);
-        self.pages_of(tenant) + running.map(|task| self.still_to_take(task)).sum::<usize>()
+        let claim = self.pages_of(tenant) + running.map(|task| self.still_to_take(task)).sum::<usize>();
+        (claim + self.pages_at_end(task)) as f64 > self.fair_pages(tenant)
+    }
+
+    /// Tenants whose running tasks are about to hold more than their share.
+    pub(super) fn above_share(&self) -> Vec<u64> {
+        let mut claims: HashMap<u64, usize, FxBuildHasher> = HashMap::default();
+        for task in &self.running {
+            *claims.entry(task.tenant.id()).or_default() += task.pages.held() + self.still_to_take(task);
+        }
+        let all = self.active_pages();
+        claims.retain(|&tenant, claim| {
+            let resting = self.resting.of(tenant).map_or(0, |rest| rest.pages);
+            (*claim + resting) as f64 > self.accounts.share(tenant) * all
+        });
+        claims.into_keys().collect()
     }
 
     fn still_to_take(&self, task: &Task) -> usize {

@@ -132,11 +132,13 @@ impl Scheduler {
         if tenants.len() < 2 {
             return;
         }
-        let sequences = |tenant: u64| candidates.iter().filter(|candidate| candidate.0 == tenant).count();
-        let counts: Vec<usize> = tenants.iter().map(|&tenant| sequences(tenant)).collect();
+        let mut counts = vec![0; tenants.len()];
+        for candidate in &*candidates {
+            counts[tenants.partition_point(|&tenant| tenant < candidate.0)] += 1;
+        }
         for (i, &tenant) in tenants.iter().enumerate() {
             let mut most = (PATIENT_SEQUENCES * self.accounts.weight(tenant)).max(1.0) as usize;
-            if !claims.is_ahead(tenant, &tenants) {
+            if counts[i] > most && !claims.is_ahead(tenant, &tenants) {
                 let others = counts.iter().enumerate().filter(|&(j, _)| j != i);
                 let fewest = others.map(|(_, &count)| count).min().unwrap_or(usize::MAX);
                 most = most.max(fewest.saturating_mul(EAGER_TIMES));
@@ -160,14 +162,18 @@ impl Scheduler {
     /// Leaves tenants out whose tokens take long to choose, where tenants whose tokens do not would wait for that: those with long
     /// ones have one pass in some, with no more of them than the bound allows, or one.
     fn spare_from_choosing(&mut self, candidates: &mut Vec<(u64, usize)>, claims: &Claims) {
+        if candidates.iter().all(|candidate| candidate.0 == candidates[0].0) {
+            return;
+        }
         let threads = self.host_threads as f64;
         // Of each tenant the sum and the longest.
         let mut tenants: HashMap<u64, (f64, f64), FxBuildHasher> = HashMap::default();
         let cost = |index: usize| self.running[index].sampled(1, &self.prices);
         for &(tenant, index) in &*candidates {
             let (sum, longest) = tenants.entry(tenant).or_default();
-            *sum += cost(index);
-            *longest = longest.max(cost(index));
+            let cost = cost(index);
+            *sum += cost;
+            *longest = longest.max(cost);
         }
         let is_long = |tenant: &u64| {
             tenants.get(tenant).is_some_and(|&(sum, longest)| longest.max(sum / threads) > CHOOSING)
