@@ -95,11 +95,12 @@ impl Snapshot {
 
     /// Copies the next page of the task; returns how many bytes that were, or `None` if there is none left.
     pub(crate) fn copy_next(&mut self, task: &Task, runner: &dyn Forward) -> Result<Option<usize>, Error> {
-        let whole = self.cached.div_ceil(PAGE_TOKENS);
-        let (group, at) = (self.pages.len() / whole.max(1), self.pages.len() % whole.max(1));
-        let Some(&page) = task.pages.groups().get(group).filter(|_| whole > 0).map(|table| &table[at]) else {
+        let (groups, whole) = (task.pages.groups(), self.cached.div_ceil(PAGE_TOKENS));
+        let next = self.pages.len();
+        if next == groups.len() * whole {
             return Ok(None);
-        };
+        }
+        let page = groups[next / whole][next % whole];
         let mut bytes = Vec::new();
         if page != NO_PAGE {
             runner.export_page(page, &mut bytes).map_err(|e| Error::Model(e.to_string()))?;

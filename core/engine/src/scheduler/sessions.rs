@@ -41,26 +41,6 @@ impl Scheduler {
         command: SessionCommand,
         slice: f64,
     ) -> (f64, Option<SessionCommand>) {
-        match command {
-            SessionCommand::Save { id, reply, begun } => self.save(id, reply, begun, slice),
-            SessionCommand::Restore { id, snapshot, foreign, done } => {
-                self.restore(id, snapshot, foreign, done, slice)
-            }
-            command => (self.at_once(command), None),
-        }
-    }
-
-    /// Does all of what a program wishes.
-    #[cfg(test)]
-    pub(crate) fn session(&mut self, command: SessionCommand) {
-        let mut next = Some(command);
-        while let Some(command) = next.take() {
-            next = self.session_slice(command, 1.0).1;
-        }
-    }
-
-    /// Does what takes little time.
-    fn at_once(&mut self, command: SessionCommand) -> f64 {
         // Numbers that are copied; a page counts for a few, since its references are counted.
         let mut moved = 0;
         match command {
@@ -80,7 +60,7 @@ impl Scheduler {
                 }
             }
             SessionCommand::Fork { id, to } => {
-                let Some(task) = self.take_session(id) else { return self.prices.command(0) };
+                let Some(task) = self.take_session(id) else { return (self.prices.command(0), None) };
                 moved = task.tokens.len() + PAGE * task.pages.held();
                 let work = Work::Session(Session::default());
                 let mut twin = Task {
@@ -97,7 +77,7 @@ impl Scheduler {
                 self.resting.insert(twin);
             }
             SessionCommand::Truncate { id, len } => {
-                let Some(mut task) = self.take_session(id) else { return self.prices.command(0) };
+                let Some(mut task) = self.take_session(id) else { return (self.prices.command(0), None) };
                 moved = PAGE * task.pages.held();
                 task.tokens.truncate(len);
                 task.meter.truncated(len);
@@ -111,9 +91,21 @@ impl Scheduler {
                     self.kv.release(&mut task.pages);
                 }
             }
-            SessionCommand::Save { .. } | SessionCommand::Restore { .. } => {}
+            SessionCommand::Save { id, reply, begun } => return self.save(id, reply, begun, slice),
+            SessionCommand::Restore { id, snapshot, foreign, done } => {
+                return self.restore(id, snapshot, foreign, done, slice);
+            }
         }
-        self.prices.command(moved)
+        (self.prices.command(moved), None)
+    }
+
+    /// Does all of what a program wishes.
+    #[cfg(test)]
+    pub(crate) fn session(&mut self, command: SessionCommand) {
+        let mut next = Some(command);
+        while let Some(command) = next.take() {
+            next = self.session_slice(command, 1.0).1;
+        }
     }
 
     /// Copies some pages of a sequence.
