@@ -113,6 +113,23 @@ impl Charge {
         Ok(())
     }
 
+    /// Takes what it has not yet of so many bytes; if there are not so many, nothing changes.
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), Error> {
+        match bytes.saturating_sub(self.held.bytes()) {
+            0 => Ok(()),
+            more => self.grow(more),
+        }
+    }
+
+    /// Holds so many bytes from now on; if there are not so many, nothing changes.
+    pub(crate) fn set(&mut self, bytes: usize) -> Result<(), Error> {
+        let extra = self.held.bytes().saturating_sub(bytes);
+        if extra > 0 {
+            drop(self.split(extra));
+        }
+        self.grow_to(bytes)
+    }
+
     /// Splits bytes off, as a charge of their own.
     pub(crate) fn split(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.held.bytes());

@@ -35,7 +35,6 @@ pub(crate) struct Wasi {
     pub(crate) http_ctx: WasiHttpCtx,
     /// For this and for all handles.
     charge: Option<Charge>,
-    counted: usize,
 }
 
 impl Wasi {
@@ -61,7 +60,6 @@ impl Wasi {
             http: Http::new(&grants.http, &context.programs.connections, context.tenant.memory()),
             http_ctx: WasiHttpCtx::new(),
             charge: None,
-            counted: 0,
         }
     }
 
@@ -117,21 +115,13 @@ impl State {
         let bytes = CONTEXT + self.table.iter_mut().map(bytes_of).sum::<usize>();
         let budget = std::sync::Arc::clone(&self.context.budget);
         let (wasi, _) = self.wasi();
-        if bytes == wasi.counted {
-            return;
-        }
         // What is gone makes room for what has come.
         let paid = match &mut wasi.charge {
-            Some(charge) if bytes > wasi.counted => charge.grow(bytes - wasi.counted),
-            Some(charge) => {
-                drop(charge.split(wasi.counted - bytes));
-                Ok(())
-            }
+            Some(charge) => charge.set(bytes),
             None => budget.charge(bytes).map(|charge| wasi.charge = Some(charge)),
         };
-        match paid {
-            Ok(()) => wasi.counted = bytes,
-            Err(error) => budget.end(error),
+        if let Err(error) = paid {
+            budget.end(error);
         }
     }
 }

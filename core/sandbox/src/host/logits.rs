@@ -33,20 +33,15 @@ pub struct TokenSet {
 pub struct Sampler {
     inner: realm_engine::Sampler,
     vocabulary: usize,
-    /// Bytes that the charge has for what the sampler has grown to.
-    counted: usize,
+    /// Bytes that the charge has beside what the sampler has grown to.
+    given: usize,
     charge: Charge,
 }
 
 impl Sampler {
     /// Charges for what it has grown by.
     fn settle(&mut self) -> Result<(), Error> {
-        let bytes = self.inner.memory();
-        if bytes > self.counted {
-            self.charge.grow(bytes - self.counted)?;
-            self.counted = bytes;
-        }
-        Ok(())
+        self.charge.grow_to(self.given + self.inner.memory())
     }
 
     /// Lets it choose or remember; refuses where what it holds already is not paid for.
@@ -62,19 +57,13 @@ impl Sampler {
 pub struct Matcher {
     guide: Guide,
     vocabulary: usize,
-    /// Bytes that the charge has for the guide.
-    counted: usize,
     charge: Charge,
 }
 
 impl Matcher {
     /// The guide, if what it holds is paid for: it grows with the text that it has come through.
     fn guide(&mut self) -> Result<&mut Guide, Error> {
-        let bytes = self.guide.memory();
-        if bytes > self.counted {
-            self.charge.grow(bytes - self.counted)?;
-            self.counted = bytes;
-        }
+        self.charge.grow_to(size_of::<Self>() + self.guide.memory())?;
         Ok(&mut self.guide)
     }
 }
@@ -390,7 +379,7 @@ impl wit::HostSampler for State {
         drop(self.context.budget.charge(given + 32 * prompt.len())?);
         let charge = self.context.budget.charge(given)?;
         let inner = realm_engine::Sampler::new(sampling, &prompt);
-        let mut sampler = Sampler { inner, vocabulary, counted: 0, charge };
+        let mut sampler = Sampler { inner, vocabulary, given, charge };
         sampler.settle()?;
         Ok(self.table.push(sampler)?)
     }
@@ -446,8 +435,8 @@ impl wit::HostMatcher for State {
         // A short grammar may take long to compile, too.
         step_aside(usize::MAX).await;
         let model = Arc::clone(self.model(&model)?);
-        let counted = Guide::least(model.tokenizer.vocabulary_len());
-        let charge = self.context.budget.charge(size_of::<Matcher>() + counted)?;
+        let least = size_of::<Matcher>() + Guide::least(model.tokenizer.vocabulary_len());
+        let charge = self.context.budget.charge(least)?;
         let _parsed = match &grammar {
             types::Grammar::JsonSchema(schema) => Some(self.context.budget.charge(json_bound(schema))?),
             _ => None,
@@ -455,7 +444,7 @@ impl wit::HostMatcher for State {
         let grammar = grammar_from_wit(grammar)?;
         let mut guide = model.engine.guide(&self.context.tenant, &grammar)?;
         guide.start_mask();
-        Ok(self.table.push(Matcher { guide, vocabulary: model.vocabulary(), counted, charge })?)
+        Ok(self.table.push(Matcher { guide, vocabulary: model.vocabulary(), charge })?)
     }
 
     fn mask(&mut self, this: Resource<Matcher>, logits: Resource<Logits>) -> Result<(), HostError> {
