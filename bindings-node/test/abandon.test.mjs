@@ -8,7 +8,7 @@ import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 
-import { ENDLESS, PACKAGE, TINY, realm, until } from './common.mjs'
+import { counted, ENDLESS, PACKAGE, TINY, realm, until } from './common.mjs'
 
 let runtime, model
 before(async () => {
@@ -32,27 +32,17 @@ async function untilCollected(what) {
 }
 
 test('an abandoned stream ends, with a signal that lives on and without one', async () => {
-  const forever = new AbortController()
+  const forever = counted()
   for (const signal of [undefined, forever.signal]) {
     for (let i = 0; i < 8; i++) {
       await (async () => void (await model.stream(ENDLESS[0], { ...ENDLESS[1], signal }).next()))()
     }
     await untilCollected(() => model.metrics().served.running === 0)
+    // A signal that lives as long as the process does not hold what is gone.
+    await untilCollected(() => forever.listeners === 0)
   }
   await isWell(model)
 })
-
-/** A controller, and how many listeners its signal has. */
-function counted() {
-  const cancel = new AbortController()
-  const { signal } = cancel
-  const count = { cancel, signal, listeners: 0 }
-  const add = signal.addEventListener.bind(signal)
-  const remove = signal.removeEventListener.bind(signal)
-  signal.addEventListener = (...args) => (count.listeners++, add(...args))
-  signal.removeEventListener = (...args) => (count.listeners--, remove(...args))
-  return count
-}
 
 test('a signal that is held ends what is read, and forgets what has ended', async () => {
   const count = counted()

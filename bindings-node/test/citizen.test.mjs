@@ -45,6 +45,26 @@ test('tools and logs that hold their tenant are collected with it', async () => 
   assert.equal(freed, 40)
 })
 
+test('sessions and streams whose functions hold their owner are collected with it', async () => {
+  const freed = new Set()
+  const registry = new FinalizationRegistry((kind) => freed.add(kind))
+  const owners = {
+    tools: (owner) => new realm.ChatSession(model, { tools: [{ name: 'look', run: () => owner }] }),
+    processors: (owner) => new realm.ChatSession(model, { logitsProcessors: [(_, logits) => (owner, logits)] }),
+    stream: (owner) => model.stream(ENDLESS[0], { ...ENDLESS[1], logitsProcessors: [(_, logits) => (owner, logits)] }),
+  }
+  for (const [kind, make] of Object.entries(owners)) {
+    ;(() => {
+      const owner = {}
+      owner.owned = make(owner)
+      registry.register(owner, kind)
+    })()
+  }
+  await collected(() => freed.size === 3)
+  assert.deepEqual([...freed].sort(), Object.keys(owners).sort())
+  await until(() => model.metrics().served.running === 0)
+})
+
 const AGENT = join(PROGRAMS, 'agent.wasm')
 test('a running request keeps the tools that it may call', { skip: !existsSync(AGENT) && 'ci/build-programs makes the programs' }, async () => {
   const program = await runtime.loadProgram(AGENT)

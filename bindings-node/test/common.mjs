@@ -11,6 +11,7 @@ const SCENARIOS = join(ROOT, 'tests/conformance')
 // A model that costs next to nothing, and a program.
 export const TINY = join(SCENARIOS, 'tiny.gguf')
 export const HELLO = join(SCENARIOS, 'programs/hello.wasm')
+export const ADAPTER = join(SCENARIOS, 'adapter')
 export const CAPITAL = [{ role: 'user', content: 'What is the capital of France? Answer in one sentence.' }]
 export const ANSWER = 'The capital of France is Paris.'
 // Prose without an end in sight.
@@ -26,6 +27,18 @@ export async function until(what) {
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
   throw new Error('it never came about')
+}
+
+/** A controller, and how many listeners its signal has. */
+export function counted() {
+  const cancel = new AbortController()
+  const { signal } = cancel
+  const count = { cancel, signal, listeners: 0 }
+  const add = signal.addEventListener.bind(signal)
+  const remove = signal.removeEventListener.bind(signal)
+  signal.addEventListener = (...args) => (count.listeners++, add(...args))
+  signal.removeEventListener = (...args) => (count.listeners--, remove(...args))
+  return count
 }
 
 /** Runs a program, which has to end by itself with this status, and returns what it printed. */

@@ -5,7 +5,7 @@ import { after, before, test } from 'node:test'
 
 import OpenAI from 'openai'
 
-import { ANSWER, CAPITAL, realm, until } from './common.mjs'
+import { ANSWER, CAPITAL, counted, realm, until } from './common.mjs'
 
 const MORE = { model: 'any', temperature: 0, max_tokens: 16 }
 const LONG = { model: 'any', messages: [{ role: 'user', content: 'Write a very long story.' }], max_tokens: 4000, ignore_eos: true }
@@ -83,7 +83,8 @@ test('an aborted signal, a stream that is left and a timeout end the request', a
 
 test('a response that is dropped ends its request, however long its signal lives', async () => {
   const before = tenant.metrics().requests.cancelled
-  const { signal } = new AbortController()
+  const count = counted()
+  const { signal } = count
   const fetch = realm.createFetch(tenant.model(model))
   const ask = async () => {
     const response = await fetch('http://realm/v1/chat/completions', {
@@ -94,7 +95,7 @@ test('a response that is dropped ends its request, however long its signal lives
   await ask()
   await until(() => {
     globalThis.gc()
-    return tenant.metrics().requests.cancelled === before + 1
+    return tenant.metrics().requests.cancelled === before + 1 && count.listeners === 0
   })
   assert.equal(signal.aborted, false)
 })

@@ -7,7 +7,7 @@ import { once } from 'node:events'
 import { after, before, test } from 'node:test'
 import { Worker } from 'node:worker_threads'
 
-import { ANSWER, CAPITAL, ENDLESS, GREEDY, HELLO, PACKAGE, TINY, realm, run, until } from './common.mjs'
+import { ADAPTER, ANSWER, CAPITAL, ENDLESS, GREEDY, HELLO, PACKAGE, TINY, realm, run, until } from './common.mjs'
 
 let runtime, model
 before(async () => {
@@ -89,6 +89,9 @@ test('numbers that are none are refused by name, in every option of every call',
     for (const value of [...none, -1, 1.5]) await assert.rejects(runtime.loadModel('smollm2-135m', { [name]: value }), refused(name))
   }
   for (const value of [...none, -1, 1.5]) assert.throws(() => new realm.Realm({ threads: value }), refused('threads'))
+  const adapter = await model.loadAdapter(ADAPTER)
+  for (const value of none) assert.throws(() => model.adapted(adapter, { scale: value }), refused('scale'))
+  for (const value of ['1', true, {}, null]) assert.throws(() => model.adapted(adapter, { scale: value }), TypeError)
 })
 
 test('a bigint keeps its digits', async () => {
