@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::{Read, anybody, request};
 use realm_compute::cpu::CpuBackend;
-use realm_engine::{Chunk, Engine, EngineConfig, Error, FinishReason, Request, Sampling};
+use realm_engine::{Chunk, Engine, EngineConfig, Error, FinishReason, MemoryKind, Request, Sampling};
 use realm_gguf::Gguf;
 use realm_hub::{Hub, Reference};
 use realm_model::Transformer;
@@ -104,6 +104,28 @@ fn a_reader_that_does_not_read_holds_up_nobody_and_loses_nothing() {
         collect(engine.generate(&anybody(), request(&tokenizer, "The capital of France is", 24)).unwrap());
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(collect(slow).0, text);
+}
+
+#[test]
+fn chunks_that_nobody_has_read_are_their_tenants_memory() {
+    let (engine, tokenizer) = load(&EngineConfig::default());
+    let tenant = anybody();
+    let results = || tenant.memory().read().of(MemoryKind::Results);
+    let ended = |tokens| {
+        let request = Request { logprobs: Some(4), ..request(&tokenizer, "Once upon a time", tokens) };
+        let generation = engine.generate(&tenant, request).unwrap();
+        wait_for("the end of a request that nobody reads", || tenant.running() + tenant.waiting() == 0);
+        generation
+    };
+    let few = ended(4);
+    let of_few = results();
+    assert!(of_few >= 4 * 5 * size_of::<(u32, f32)>(), "{of_few}");
+    let many = ended(16);
+    assert!(results() >= 4 * of_few, "{of_few} and {}", results());
+    drop(many);
+    wait_for("giving back what is left unread", || results() == of_few);
+    assert_eq!(collect(few).1.len(), 4);
+    assert_eq!(results(), 0);
 }
 
 #[test]

@@ -141,6 +141,23 @@ fn mutated_sequences_harm_nobody() {
     }
 }
 
+/// They are refused when they come in, and not by the first forward that computes with them.
+#[test]
+fn foreign_pages_of_what_is_no_number_are_refused() {
+    for cache_type in CacheType::ALL {
+        let setup = Setup::new(EngineConfig { cache_type, ..EngineConfig::default() });
+        let mut bytes = setup.saved();
+        // The pages are between their flags and the signature.
+        let (pages, signature) = (HEADER + 4 * 80 + 3, bytes.len() - 32);
+        bytes[pages..signature].fill(0xff);
+        match setup.engine.restore_foreign(&anybody(), None, &bytes) {
+            Err(Error::InvalidArgument(why)) if why.contains("finite") => {}
+            Err(error) => panic!("{cache_type}: {error}"),
+            Ok(_) => panic!("{cache_type}: pages of NaN are restored"),
+        }
+    }
+}
+
 /// A forged prompt is the forger's alone: not even the same tenant's other requests find it in the prefix cache.
 #[test]
 fn nobody_else_uses_what_nobody_vouches_for() {
