@@ -5,7 +5,7 @@
 // With --pack two tarballs are written to FOLDER: `realm`, and the package of this platform that it depends on.
 
 import { execFileSync } from 'node:child_process'
-import { appendFileSync, copyFileSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { appendFileSync, copyFileSync, cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -74,8 +74,12 @@ if (pack > 0) {
   writeFileSync(join(stage, 'package.json'), JSON.stringify(published, null, 2) + '\n')
   copyFileSync(join(root, 'README.md'), join(stage, 'README.md'))
   for (const file of licenses) copyFileSync(join(root, '..', file), join(stage, file))
-  run('cp', '-r', join(root, 'dist'), stage)
-  run('npm', 'pack', '--silent', '--pack-destination', out, stage)
-  run('npm', 'pack', '--silent', '--pack-destination', out, folder)
+  cpSync(join(root, 'dist'), join(stage, 'dist'), { recursive: true })
+  // On Windows npm is a script, which only a shell runs.
+  const shell = process.platform === 'win32'
+  for (const packed of [stage, folder]) {
+    const where = ['--pack-destination', '.', shell ? `"${packed}"` : packed]
+    execFileSync('npm', ['pack', '--silent', ...where], { cwd: out, shell, stdio: ['ignore', 'inherit', 'inherit'] })
+  }
   rmSync(stage, { recursive: true })
 }
