@@ -25,6 +25,7 @@ check:
     ci/promises
     ci/links
     ci/bench-report --check
+    ci/defaults
     ci/workflows
     cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 
