@@ -8,6 +8,8 @@ import statistics
 import subprocess
 import sys
 
+import figures
+
 HERE = pathlib.Path(__file__).parent
 MODELS = {
     "smollm2-135m": "smollm2-135m-instruct-q4_1.gguf",
@@ -38,10 +40,12 @@ def main():
     parser.add_argument("--threads", default="2")
     parser.add_argument("--rounds", type=int, default=5, help="the median of so many turns counts")
     parser.add_argument("--models", nargs="*", default=list(MODELS))
+    parser.add_argument("--data", metavar="MACHINE", help="put the results into docs/data/MACHINE.json; ci/bench-report shows them")
     args = parser.parse_args()
     cache = os.environ.get("REALM_CACHE") or os.path.expanduser("~/.cache/realm")
 
     print("| model | measure | Realm | llama.cpp | ratio |\n|---|---|---|---|---|")
+    results = []
     for model in args.models:
         path = os.path.join(cache, "models", MODELS[model])
         realm, peer = [], []
@@ -57,6 +61,9 @@ def main():
         for key in KEYS:
             ours, theirs = (statistics.median(r[key] for r in runs) for runs in (realm, peer))
             print(f"| {model} | {key} | {ours:g} | {theirs:g} | {ours / theirs:.2f} |", flush=True)
+            results.append({"model": model, "measure": key, "realm": float(f"{ours:g}"), "peer": float(f"{theirs:g}")})
+    if args.data:
+        figures.replace_peers(args.data, results, f"ci/bench-peers --threads {args.threads} --rounds {args.rounds}")
 
 
 if __name__ == "__main__":
