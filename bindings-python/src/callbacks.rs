@@ -3,7 +3,8 @@
 //! A tool may be a method of an object that owns the tenant: a cycle, which only the collector can free. It counts what refers
 //! to what among Python's objects, and a reference that Rust's code holds looks to it like a use from outside. So the functions
 //! belong to a [`Callbacks`] object, Python's objects that need them refer to that, and Rust's code has a weak reference.
-//! Whatever runs holds the `Callbacks` it was started with: a function is there as long as something may call it.
+//! Whatever runs holds the `Callbacks` it was started with: a function is there as long as something may call it. Every cycle goes
+//! through a `Callbacks`, which therefore is the only one of these objects that the collector has to clear.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -81,11 +82,8 @@ impl Granted {
 #[pymethods]
 impl Granted {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // What is in there clears itself.
         let Ok(callbacks) = self.0.try_lock() else { return Ok(()) };
         visit.call(&*callbacks)
-    }
-
-    fn __clear__(&self) {
-        drop(self.set(None));
     }
 }

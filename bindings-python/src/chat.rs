@@ -227,13 +227,9 @@ impl ChatSession {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        // What is in there clears itself.
         let Ok(callbacks) = self.callbacks.try_lock() else { return Ok(()) };
         callbacks.iter().try_for_each(|each| visit.call(each))
-    }
-
-    fn __clear__(&self) {
-        let callbacks = std::mem::take(&mut *self.callbacks.lock().unwrap_or_else(PoisonError::into_inner));
-        drop(callbacks);
     }
 
     fn __repr__(&self) -> String {

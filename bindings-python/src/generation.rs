@@ -1,6 +1,6 @@
 //! Running requests.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyStopAsyncIteration;
@@ -128,13 +128,9 @@ impl Generation {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        // What is in there clears itself.
         let Ok(callbacks) = self.callbacks.try_lock() else { return Ok(()) };
         callbacks.iter().try_for_each(|each| visit.call(each))
-    }
-
-    fn __clear__(&self) {
-        let callbacks = std::mem::take(&mut *self.callbacks.lock().unwrap_or_else(PoisonError::into_inner));
-        drop(callbacks);
     }
 
     fn __reduce__(&self) -> PyResult<()> {

@@ -122,13 +122,9 @@ impl Grants {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        // What is in there clears itself.
         let Ok(callbacks) = self.callbacks.try_lock() else { return Ok(()) };
         visit.call(&*callbacks)
-    }
-
-    fn __clear__(&self) {
-        let callbacks = self.callbacks.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(callbacks);
     }
 }
 

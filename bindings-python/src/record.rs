@@ -18,21 +18,30 @@ macro_rules! record {
             const FIELDS: &'static [&'static str] = &[$(stringify!($field)),*];
         }
 
-        #[pyo3::pymethods]
-        impl $name {
+        $crate::record::with_methods! { $name {
             #[new]
             #[allow(clippy::too_many_arguments)]
             fn make($($field: $type),*) -> Self {
                 Self { $($field),* }
             }
 
+            fn __repr__(slf: &pyo3::Bound<'_, Self>) -> pyo3::PyResult<String> {
+                $crate::record::repr(slf)
+            }
+        } }
+    };
+}
+
+/// The methods of a class and those that all with [`Fields`] have: a comparison and a hash, for `match`, `copy` and `pickle`.
+macro_rules! with_methods {
+    ($name:ident { $($own:tt)* }) => {
+        #[pyo3::pymethods]
+        impl $name {
+            $($own)*
+
             #[classattr]
             fn __match_args__(py: pyo3::Python<'_>) -> pyo3::PyResult<pyo3::Bound<'_, pyo3::types::PyTuple>> {
                 pyo3::types::PyTuple::new(py, <Self as $crate::record::Fields>::FIELDS)
-            }
-
-            fn __repr__(slf: &pyo3::Bound<'_, Self>) -> pyo3::PyResult<String> {
-                $crate::record::repr(slf)
             }
 
             fn __eq__(slf: &pyo3::Bound<'_, Self>, other: &pyo3::Bound<'_, pyo3::PyAny>) -> pyo3::PyResult<bool> {
@@ -55,7 +64,7 @@ macro_rules! record {
     };
 }
 
-pub(crate) use record;
+pub(crate) use {record, with_methods};
 
 /// Which attributes make up an object; its class takes their values in this order.
 pub(crate) trait Fields {

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
 
 use crate::errors::{Result, invalid};
-use crate::record::{self, Fields, Reduced, record};
+use crate::record::{Fields, record, with_methods};
 use crate::text::Text;
 
 record! {
@@ -160,17 +159,19 @@ fn tool_calls(py: Python<'_>, calls: &[realm::ToolCall]) -> PyResult<Vec<Py<Tool
     calls.iter().map(call).collect()
 }
 
+/// What makes up an answer, whole or in pieces.
+const ANSWER: &[&str] =
+    &["text", "tokens", "tool_calls", "finish_reason", "usage", "timings", "reasoning", "warnings"];
+
 /// A piece of an answer. `finish_reason`, `usage` and `timings` are `None` in all but the last one.
 #[pyclass(frozen, module = "realm", skip_from_py_object)]
 pub(crate) struct Chunk(pub(crate) realm::Chunk);
 
 impl Fields for Chunk {
-    const FIELDS: &'static [&'static str] =
-        &["text", "tokens", "tool_calls", "finish_reason", "usage", "timings", "reasoning", "warnings"];
+    const FIELDS: &'static [&'static str] = ANSWER;
 }
 
-#[pymethods]
-impl Chunk {
+with_methods! { Chunk {
     #[new]
     #[pyo3(signature = (text, tokens, tool_calls, finish_reason=None, usage=None, timings=None, reasoning=Text::default(), warnings=vec![]))]
     #[allow(clippy::too_many_arguments)]
@@ -194,28 +195,6 @@ impl Chunk {
         };
         let (tokens, tool_calls) = (core_tokens(&tokens), core_calls(&tool_calls));
         Ok(Self(realm::Chunk { text: text.0, reasoning: reasoning.0, tokens, tool_calls, warnings, finish }))
-    }
-
-    #[classattr]
-    fn __match_args__(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
-        PyTuple::new(py, Self::FIELDS)
-    }
-
-    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
-        other.cast::<Self>().is_ok_and(|other| self.0 == other.get().0)
-    }
-
-    fn __hash__(slf: &Bound<'_, Self>) -> PyResult<isize> {
-        record::hash(slf)
-    }
-
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
-        record::reduce(slf)
-    }
-
-    /// Its attributes as a dict of plain values, those of its parts included: what `json.dumps` takes.
-    fn to_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
-        record::to_dict(slf)
     }
 
     /// New text; may be empty while a character or a stop string is unfinished.
@@ -273,19 +252,17 @@ impl Chunk {
             slf.getattr("finish_reason")?.repr()?
         ))
     }
-}
+} }
 
 /// A whole answer.
 #[pyclass(frozen, module = "realm", skip_from_py_object)]
 pub(crate) struct Completion(pub(crate) realm::Completion);
 
 impl Fields for Completion {
-    const FIELDS: &'static [&'static str] =
-        &["text", "tokens", "tool_calls", "finish_reason", "usage", "timings", "reasoning", "warnings"];
+    const FIELDS: &'static [&'static str] = ANSWER;
 }
 
-#[pymethods]
-impl Completion {
+with_methods! { Completion {
     #[new]
     #[pyo3(signature = (text, tokens, tool_calls, finish_reason, usage, timings, reasoning=Text::default(), warnings=vec![]))]
     #[allow(clippy::too_many_arguments)]
@@ -313,28 +290,6 @@ impl Completion {
             usage,
             timings,
         }))
-    }
-
-    #[classattr]
-    fn __match_args__(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
-        PyTuple::new(py, Self::FIELDS)
-    }
-
-    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
-        other.cast::<Self>().is_ok_and(|other| self.0 == other.get().0)
-    }
-
-    fn __hash__(slf: &Bound<'_, Self>) -> PyResult<isize> {
-        record::hash(slf)
-    }
-
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
-        record::reduce(slf)
-    }
-
-    /// Its attributes as a dict of plain values, those of its parts included: what `json.dumps` takes.
-    fn to_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
-        record::to_dict(slf)
     }
 
     /// The text, without the stop string that ended it, without tool calls and without thoughts.
@@ -398,7 +353,7 @@ impl Completion {
     fn __str__(&self) -> &str {
         &self.0.text
     }
-}
+} }
 
 impl Completion {
     pub(crate) fn convert(py: Python<'_>, completion: realm::Completion) -> PyResult<Py<PyAny>> {

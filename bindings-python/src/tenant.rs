@@ -388,13 +388,9 @@ impl Tenant {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
+        // What is in there clears itself.
         let Ok(granted) = self.granted.try_lock() else { return Ok(()) };
         visit.call(&*granted)
-    }
-
-    fn __clear__(&self) {
-        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner).take();
-        drop(granted);
     }
 
     fn __reduce__(&self) -> PyResult<()> {

@@ -205,11 +205,13 @@ impl Awaitable {
     /// Gives up.
     fn close(&mut self, py: Python<'_>) {
         let signal = self.signal.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if !self.process.is_current() {
-            std::mem::forget(signal);
-        }
         if let Some(future) = self.future.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             crate::handle::dispose(py, self.process, future);
+        }
+        match signal {
+            // A waker that rings just now has the signal for a moment, on a thread that must not drop Python's objects.
+            Some(signal) if self.process.is_current() => drop(signal.take()),
+            signal => std::mem::forget(signal),
         }
     }
 

@@ -169,6 +169,38 @@ def test_cycles_through_callbacks_are_collected(runtime: realm.Realm, model: rea
     assert alive([replaced() for _ in range(20)]) == 0
 
 
+def test_cycles_of_realm_s_own_objects_are_freed(runtime: realm.Realm, model: realm.Model) -> None:
+    """Through methods, which have nothing that the collector could empty: Realm's objects have to let go of them themselves.
+    Weak references would not show it: the collector ends those before it frees anything."""
+
+    class Agent:
+        grants: realm.Grants | None = None
+
+        def see(self, *_: Any) -> None:
+            return None
+
+    held = object()
+
+    def tenant() -> None:
+        tenant = runtime.tenant("a")
+        tenant.set_grants(realm.Grants(tools={"model": tenant.model, "held": held.__eq__}))
+
+    def seen() -> None:
+        tenant = runtime.tenant("a")
+        seen = tenant.model(model)
+        tenant.set_grants(realm.Grants(tools={"generate": seen.generate, "held": held.__eq__}))
+
+    def grants() -> None:
+        agent = Agent()
+        agent.grants = realm.Grants(tools={"see": agent.see, "held": held.__eq__})
+
+    before = sys.getrefcount(held)
+    for cycle in (tenant, seen, grants):
+        cycle()
+        gc.collect()
+        assert sys.getrefcount(held) == before, cycle
+
+
 def test_pending_loads_and_pulls_are_collected_with_their_callbacks(runtime: realm.Realm) -> None:
     class Loader:
         def __init__(self) -> None:
