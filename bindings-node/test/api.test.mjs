@@ -38,6 +38,8 @@ test('web streams', async () => {
   let text = ''
   for await (const piece of model.stream(CAPITAL, GREEDY).toTextStream()) text += piece
   assert.equal(text, ANSWER)
+  const bytes = model.stream(CAPITAL, GREEDY).toTextStream().pipeThrough(new TextEncoderStream())
+  assert.equal(await new Response(bytes).text(), ANSWER)
   const reader = model.stream(...ENDLESS).toReadableStream().getReader()
   assert.ok((await reader.read()).value.tokens.length)
   await reader.cancel()

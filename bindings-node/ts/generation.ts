@@ -110,7 +110,7 @@ export class Generation implements AsyncIterableIterator<Chunk>, AsyncDisposable
     )
   }
 
-  /** The text as a web stream of strings. */
+  /** The text as a web stream of strings. A `Response` takes bytes: `toTextStream().pipeThrough(new TextEncoderStream())`. */
   toTextStream(): ReadableStream<string> {
     const texts = new TransformStream<Chunk, string>({
       transform: (chunk, controller) => {
