@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -11,6 +11,7 @@ use realm_model::{AdapterWeights, Pieces, Weights};
 use realm_tokenizer::Tokenizer;
 
 use crate::adapter::{Applied, WeakAdapter};
+use crate::answer::{self, Answer};
 use crate::guide::Guides;
 use crate::kv::pages_for;
 use crate::members::Members;
@@ -31,8 +32,8 @@ use crate::task::score::Score;
 use crate::task::{Task, Work};
 use crate::tenant::Sent;
 use crate::{
-    Adapter, Draft, EngineConfig, Error, Generation, Grammar, Guide, MemoryCharge, MemoryKind, Metrics,
-    PieceSession, Request, RunMeter, Sequence, Served, Speculation, Tenant,
+    Adapter, Draft, EngineConfig, Error, Generation, Grammar, Guide, MemoryKind, Metrics, PieceSession,
+    Request, RunMeter, Sequence, Served, Speculation, Tenant,
 };
 
 /// Runs the requests of one model.
@@ -45,38 +46,6 @@ pub struct Engine {
     guides: Guides,
     /// For whoever names them.
     adapters: Mutex<Vec<WeakAdapter>>,
-}
-
-/// A result to come. Dropping it gives the request up.
-pub struct Answer<T> {
-    receiver: realm_handover::Receiver<Result<T, Error>>,
-    /// What the result takes of its tenant's memory while it waits here.
-    _held: Option<Held>,
-}
-
-/// The place for a result's charge, which is there as soon as the result is.
-pub(crate) type Held = Arc<OnceLock<MemoryCharge>>;
-
-impl<T> Answer<T> {
-    pub(crate) fn new(receiver: realm_handover::Receiver<Result<T, Error>>) -> Self {
-        Self { receiver, _held: None }
-    }
-
-    /// Waits for it. Blocks.
-    ///
-    /// # Errors
-    /// What ended the request early.
-    pub fn wait(self) -> Result<T, Error> {
-        self.receiver.recv_blocking().unwrap_or(Err(Error::Stopped))
-    }
-
-    /// As [`wait`](Self::wait), for tasks.
-    ///
-    /// # Errors
-    /// As above.
-    pub async fn wait_async(self) -> Result<T, Error> {
-        self.receiver.recv().await.unwrap_or(Err(Error::Stopped))
-    }
 }
 
 /// What handles know of their engine.
@@ -345,11 +314,9 @@ impl Engine {
             return Err(Error::InvalidArgument(why));
         }
         let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
-        let (reply, receiver) = realm_handover::channel(1);
-        let held = Held::default();
-        let score = Score::new(first, top, reply, Arc::clone(&held));
-        self.add(tenant, tokens, limit, adapter, 0, 0, Work::Score(score))?;
-        Ok(Answer { receiver, _held: Some(held) })
+        let (reply, answer) = answer::charged();
+        self.add(tenant, tokens, limit, adapter, 0, 0, Work::Score(Score::new(first, top, reply)))?;
+        Ok(answer)
     }
 
     /// One vector for a text, `[hidden]`: its last hidden states, pooled, and with `normalize` of length 1. An adapter is as for
@@ -367,11 +334,9 @@ impl Engine {
     ) -> Result<Answer<Vec<f32>>, Error> {
         let limit = self.check_prompt(tenant, &tokens, 0)?;
         let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
-        let (reply, receiver) = realm_handover::channel(1);
-        let held = Held::default();
-        let embed = Embed::new(pooling, normalize, reply, Arc::clone(&held));
-        self.add(tenant, tokens, limit, adapter, 0, 0, Work::Embed(embed))?;
-        Ok(Answer { receiver, _held: Some(held) })
+        let (reply, answer) = answer::charged();
+        self.add(tenant, tokens, limit, adapter, 0, 0, Work::Embed(Embed::new(pooling, normalize, reply)))?;
+        Ok(answer)
     }
 
     /// A sequence for a program that drives it itself, all of it seen through an adapter if there is one.
@@ -542,7 +507,7 @@ const MOST_RECEIVED: usize = 4096;
 fn run(mut scheduler: Scheduler, inbox: &Receiver<Command>, gauges: &Common) {
     let mut next = Next::Wait(None);
     loop {
-        let mut command = match next {
+        let first = match next {
             Next::Go => inbox.try_recv(),
             Next::Wait(None) => inbox.recv().map_err(|_| TryRecvError::Disconnected),
             Next::Wait(Some(time)) => inbox.recv_timeout(time).map_err(|error| match error {
@@ -550,24 +515,82 @@ fn run(mut scheduler: Scheduler, inbox: &Receiver<Command>, gauges: &Common) {
                 RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
             }),
         };
-        // Those who send without end don't keep it from its steps.
-        for _ in 0..MOST_RECEIVED {
+        let goes_on = receive(first, inbox, MOST_RECEIVED, |command| {
             match command {
-                Ok(Command::Add(task)) => scheduler.add(*task),
-                Ok(Command::Session(sent, command)) => scheduler.command(sent, command),
-                Ok(Command::Pieces(command)) => scheduler.piece(command),
-                Ok(Command::AddAdapter(id, weights, reply)) => {
+                Command::Add(task) => scheduler.add(*task),
+                Command::Session(sent, command) => scheduler.command(sent, command),
+                Command::Pieces(command) => scheduler.piece(command),
+                Command::AddAdapter(id, weights, reply) => {
                     // If the caller is gone, its handle is too, and nobody will name the adapter.
                     let _ = reply.try_send(scheduler.add_adapter(id, weights));
                 }
-                Ok(Command::RemoveAdapter(id)) => scheduler.remove_adapter(id),
-                Ok(Command::Wake) => {}
-                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
-                Err(TryRecvError::Empty) => break,
+                Command::RemoveAdapter(id) => scheduler.remove_adapter(id),
+                Command::Wake => {}
+                Command::Stop => return false,
             }
-            command = inbox.try_recv();
+            true
+        });
+        if !goes_on {
+            return;
         }
         next = scheduler.step();
         gauges.free_pages.store(scheduler.free_pages(), Ordering::Release);
+    }
+}
+
+/// Hands out what came `first` and what has come since, `most` commands in all: those who send without end don't keep the engine
+/// from its steps. `false` if one of them ends the engine, or if there will be no more.
+fn receive<C>(
+    first: Result<C, TryRecvError>,
+    inbox: &Receiver<C>,
+    most: usize,
+    mut take: impl FnMut(C) -> bool,
+) -> bool {
+    let mut next = first;
+    for received in 1.. {
+        let goes_on = match next {
+            Ok(command) => take(command),
+            Err(TryRecvError::Empty) => break,
+            Err(TryRecvError::Disconnected) => false,
+        };
+        if !goes_on {
+            return false;
+        }
+        // What is received from here on would be lost.
+        if received == most {
+            break;
+        }
+        next = inbox.try_recv();
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_command_is_lost_where_more_wait_than_are_received_at_once() {
+        let (sender, inbox) = mpsc::channel();
+        (0..100).for_each(|command| sender.send(command).unwrap());
+        let mut seen = Vec::new();
+        for _ in 0..20 {
+            let first = inbox.try_recv();
+            assert!(receive(first, &inbox, 7, |command| {
+                seen.push(command);
+                true
+            }));
+        }
+        assert_eq!(seen, (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_engine_ends_where_it_is_told_to_or_nobody_is_left() {
+        let (sender, inbox) = mpsc::channel();
+        (0..3).for_each(|command| sender.send(command).unwrap());
+        assert!(!receive(inbox.try_recv(), &inbox, 7, |command| command != 1));
+        assert!(receive(inbox.try_recv(), &inbox, 7, |_| true));
+        drop(sender);
+        assert!(!receive(inbox.try_recv(), &inbox, 7, |_| true));
     }
 }

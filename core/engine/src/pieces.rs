@@ -7,7 +7,8 @@ use std::sync::mpsc::Sender;
 use realm_handover::Sender as Reply;
 use realm_model::{PieceId, Pieces};
 
-use crate::engine::{Answer, Command};
+use crate::answer::Answer;
+use crate::engine::Command;
 use crate::{Error, Tenant};
 
 /// Pieces of the forward pass that one program computes: tensors and caches of its own, and operations on them. Operations

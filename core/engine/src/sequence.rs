@@ -6,7 +6,8 @@ use std::sync::mpsc::Sender;
 use realm_compute::PAGE_TOKENS;
 
 use crate::adapter::Applied;
-use crate::engine::{Answer, Command, Common};
+use crate::answer::Answer;
+use crate::engine::{Command, Common};
 use crate::scheduler::sessions::SessionCommand;
 use crate::snapshot::Snapshot;
 use crate::task::Task;

@@ -2,10 +2,8 @@
 
 use std::str::FromStr;
 
-use realm_handover::Sender;
-
-use super::{CHANNEL_BYTES, Rows};
-use crate::engine::Held;
+use super::Rows;
+use crate::answer::Reply;
 use crate::sampling::not_finite;
 use crate::{Error, MemoryCharge};
 
@@ -50,18 +48,12 @@ pub(crate) struct Embed {
     normalize: bool,
     sum: Vec<f64>,
     rows: usize,
-    reply: Sender<Result<Vec<f32>, Error>>,
-    held: Held,
+    reply: Reply<Vec<f32>>,
 }
 
 impl Embed {
-    pub(crate) fn new(
-        pooling: Pooling,
-        normalize: bool,
-        reply: Sender<Result<Vec<f32>, Error>>,
-        held: Held,
-    ) -> Self {
-        Self { pooling, normalize, sum: Vec::new(), rows: 0, reply, held }
+    pub(crate) fn new(pooling: Pooling, normalize: bool, reply: Reply<Vec<f32>>) -> Self {
+        Self { pooling, normalize, sum: Vec::new(), rows: 0, reply }
     }
 
     /// Whether every token's state is needed.
@@ -89,9 +81,7 @@ impl Embed {
     }
 
     /// Answers. The answer is on the account that `charge` is for.
-    pub(super) fn finish(&mut self, mut charge: MemoryCharge) -> bool {
-        charge.add(CHANNEL_BYTES + self.sum.len() * size_of::<f32>());
-        let _ = self.held.set(charge);
+    pub(super) fn finish(&mut self, charge: MemoryCharge) -> bool {
         let length = match (self.normalize, self.pooling) {
             (true, _) => self.sum.iter().map(|x| x * x).sum::<f64>().sqrt().max(f64::MIN_POSITIVE),
             (false, Pooling::Mean) => self.rows.max(1) as f64,
@@ -100,8 +90,7 @@ impl Embed {
         let vector: Vec<f32> = self.sum.iter().map(|x| (x / length) as f32).collect();
         let finite = vector.iter().all(|x| x.is_finite());
         let vector = if finite { Ok(vector) } else { Err(not_finite("the text's hidden states")) };
-        // If the caller is gone, nobody wants to know.
-        let _ = self.reply.try_send(vector);
+        self.reply.send(vector, self.sum.len() * size_of::<f32>(), charge);
         true
     }
 
@@ -110,6 +99,6 @@ impl Embed {
     }
 
     pub(super) fn fail(&self, error: Error) {
-        drop(self.reply.send_anyway(Err(error)));
+        self.reply.fail(error);
     }
 }

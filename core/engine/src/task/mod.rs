@@ -106,7 +106,7 @@ impl Work {
 }
 
 /// Bytes of the channel that a request answers through.
-const CHANNEL_BYTES: usize = 512;
+pub(crate) const CHANNEL_BYTES: usize = 512;
 
 /// What a forward pass computed for one task.
 pub(crate) struct Rows<'a> {

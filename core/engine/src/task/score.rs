@@ -1,9 +1,7 @@
 //! Scores a given text.
 
-use realm_handover::Sender;
-
-use super::{CHANNEL_BYTES, Rows};
-use crate::engine::Held;
+use super::Rows;
+use crate::answer::Reply;
 use crate::sampling::{Scored, finite, score_row};
 use crate::{Error, MemoryCharge};
 
@@ -15,18 +13,12 @@ pub(crate) struct Score {
     top: usize,
     rows: Vec<Scored>,
     failed: Option<Error>,
-    reply: Sender<Result<Vec<Scored>, Error>>,
-    held: Held,
+    reply: Reply<Vec<Scored>>,
 }
 
 impl Score {
-    pub(crate) fn new(
-        first_row: usize,
-        top: usize,
-        reply: Sender<Result<Vec<Scored>, Error>>,
-        held: Held,
-    ) -> Self {
-        Self { first_row, top, rows: Vec::new(), failed: None, reply, held }
+    pub(crate) fn new(first_row: usize, top: usize, reply: Reply<Vec<Scored>>) -> Self {
+        Self { first_row, top, rows: Vec::new(), failed: None, reply }
     }
 
     /// Bytes of memory that its results take.
@@ -56,14 +48,10 @@ impl Score {
     }
 
     /// Answers. The answer is on the account that `charge` is for.
-    pub(super) fn finish(&mut self, mut charge: MemoryCharge) -> bool {
-        charge.add(CHANNEL_BYTES + self.memory());
-        let _ = self.held.set(charge);
-        // If the caller is gone, nobody wants to know.
-        let _ = self.reply.try_send(match self.failed.take() {
-            Some(error) => Err(error),
-            None => Ok(std::mem::take(&mut self.rows)),
-        });
+    pub(super) fn finish(&mut self, charge: MemoryCharge) -> bool {
+        let bytes = self.memory();
+        let scores = std::mem::take(&mut self.rows);
+        self.reply.send(self.failed.take().map_or(Ok(scores), Err), bytes, charge);
         true
     }
 
@@ -72,6 +60,6 @@ impl Score {
     }
 
     pub(super) fn fail(&self, error: Error) {
-        drop(self.reply.send_anyway(Err(error)));
+        self.reply.fail(error);
     }
 }
