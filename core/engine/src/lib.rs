@@ -19,6 +19,7 @@
 
 mod adapter;
 mod afterwards;
+mod answer;
 mod config;
 mod engine;
 mod error;
@@ -49,8 +50,9 @@ mod writing;
 
 pub use adapter::Adapter;
 pub use afterwards::{Job, after_results, during_next_pass};
+pub use answer::Answer;
 pub use config::EngineConfig;
-pub use engine::{Answer, Engine};
+pub use engine::Engine;
 pub use error::Error;
 pub use generation::Generation;
 pub use guide::{Grammar, Guide};
