@@ -18,6 +18,7 @@ mod matmul;
 mod matrix;
 mod pack;
 pub(crate) mod pool;
+pub mod row;
 mod wide;
 
 use std::ops::Range;

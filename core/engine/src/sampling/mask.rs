@@ -81,7 +81,8 @@ impl Allowed<'_> {
         self.word(token as usize / BLOCK) >> (token as usize % BLOCK) & 1 == 1
     }
 
-    fn word(&self, index: usize) -> u32 {
+    /// Which tokens of the `index`th [`BLOCK`] are allowed, a bit each.
+    pub(super) fn word(&self, index: usize) -> u32 {
         let mask = self.mask.map_or(!0, |mask| mask.words.get(index).copied().unwrap_or(0));
         mask & !self.banned.and_then(|banned| banned.words.get(index).copied()).unwrap_or(0)
     }

@@ -5,6 +5,7 @@
 //! grammar does not allow, are no candidates from the start.
 
 mod best;
+mod border;
 mod candidates;
 mod logprobs;
 mod mask;
