@@ -201,7 +201,7 @@ pub(crate) fn memory_of(value: &dyn Any) -> usize {
 
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        self.count_wasi();
+        self.count_wasi(crate::wasi::HTTP_LOOKS);
         let (wasi, table) = self.wasi();
         WasiHttpCtxView { hooks: &mut wasi.http, ctx: &mut wasi.http_ctx, table }
     }
