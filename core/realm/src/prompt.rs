@@ -50,7 +50,22 @@ impl Model {
     /// As [`prompt_tokens`](Self::prompt_tokens), for a request that is about to start: a prompt that is far longer than the context
     /// is refused before all of it is tokenized.
     pub(crate) fn fitting_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
-        Ok(self.shared.tokenize_at_most(&self.told_prompt(request)?, self.most_tokens())?)
+        Self::check_prompt(request)?;
+        match &request.prompt {
+            // Without a copy first: they may be far too long.
+            Prompt::Text(text) => self.text_tokens(text, request.special),
+            Prompt::Tokens(tokens) => Ok(tokens.clone()),
+            Prompt::Chat(_) => {
+                Ok(self.shared.tokenize_at_most(&self.told_prompt(request)?, self.most_tokens())?)
+            }
+        }
+    }
+
+    /// The tokens of a text that is not far too long.
+    fn text_tokens(&self, text: &str, special: bool) -> Result<Vec<u32>, Error> {
+        let most = self.most_tokens();
+        let tokens = self.shared.tokenizer.encode_at_most(text, special, true, most);
+        Ok(tokens.ok_or_else(|| realm_sandbox::prompt_too_long(text, most))?)
     }
 
     /// Tokens of a prompt that are counted: of a longer one it is not said how long it is.
@@ -67,8 +82,8 @@ impl Model {
         })
     }
 
-    /// The prompt of a request, as programs see it.
-    pub(crate) fn prompt(&self, request: &Request) -> Result<realm_sandbox::Prompt, Error> {
+    /// Refuses options that are for another kind of prompt.
+    fn check_prompt(request: &Request) -> Result<(), Error> {
         let chat = matches!(request.prompt, Prompt::Chat(_));
         if !chat && (request.add_generation_prompt.is_some() || request.continue_final_message) {
             let why = "`add_generation_prompt` and `continue_final_message` are for conversations, and the prompt is none";
@@ -79,12 +94,15 @@ impl Model {
                        others say is never; token ids are taken as they are";
             return Err(Error::new(ErrorCode::InvalidArgument, why));
         }
+        Ok(())
+    }
+
+    /// The prompt of a request, as programs see it.
+    pub(crate) fn prompt(&self, request: &Request) -> Result<realm_sandbox::Prompt, Error> {
+        Self::check_prompt(request)?;
         Ok(match &request.prompt {
             Prompt::Text(text) if request.special => {
-                let most = self.most_tokens();
-                let tokens = self.shared.tokenizer.encode_at_most(text, true, true, most);
-                let longer = || realm_sandbox::prompt_too_long(text, most);
-                realm_sandbox::Prompt::Tokens(tokens.ok_or_else(longer)?)
+                realm_sandbox::Prompt::Tokens(self.text_tokens(text, true)?)
             }
             Prompt::Text(text) => realm_sandbox::Prompt::Text(text.clone()),
             Prompt::Tokens(tokens) => realm_sandbox::Prompt::Tokens(tokens.clone()),
