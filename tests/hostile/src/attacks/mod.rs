@@ -109,13 +109,13 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "stop-strings",
-        what: "a million stop strings",
+        what: "a million stop strings, and as many as may be",
         honest: (1, 1),
         begin: plain::stop_strings,
     },
     Attack {
         name: "long-stops",
-        what: "100 stop strings of 500 KB",
+        what: "100 stop strings of 500 KB, and one as long as may be",
         honest: (1, 1),
         begin: plain::long_stops,
     },
@@ -125,7 +125,7 @@ pub const ATTACKS: &[Attack] = &[
         honest: (1, 8),
         begin: plain::sampling,
     },
-    Attack { name: "prompt", what: "prompts of 10 MiB", honest: (1, 1), begin: plain::prompt },
+    Attack { name: "prompt", what: "prompts of 10 MiB and of 128 KiB", honest: (1, 1), begin: plain::prompt },
     Attack {
         name: "prefill",
         what: "four streams of prompts of 8,000 tokens",

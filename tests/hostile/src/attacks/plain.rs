@@ -37,14 +37,39 @@ pub(super) fn grammars(ground: &Ground) -> Running {
     })
 }
 
+/// A thread that sends requests that were made beforehand, since making them takes longer than their refusal and would compete for
+/// the cores that compute; and then the largest that is not refused, over and over.
+fn refused_and_largest(
+    ground: &Ground,
+    mut refused: Vec<Request>,
+    largest: impl Fn(usize) -> Request + Send + 'static,
+) -> Running {
+    let mut running = Running::default();
+    let tenant = ground.tenant("attacker");
+    let model = ground.model_of(&tenant);
+    let mut round = 0;
+    running.repeat(move |signal| {
+        round += 1;
+        signal.read(model.stream(refused.pop().unwrap_or_else(|| largest(round))))
+    });
+    running.tenants.push(tenant);
+    running
+}
+
 pub(super) fn stop_strings(ground: &Ground) -> Running {
-    let stop: Vec<_> = (0..1_000_000).map(|i| format!("{i:07}~")).collect();
-    repeat(ground, 1, move |_| Request { stop: stop.clone(), ..story(2000) })
+    let stops = |count: usize, round: usize| (0..count).map(|i| format!("{i:07}~{round:08}")).collect();
+    let refused = (0..2).map(|round| Request { stop: stops(1_000_000, round), ..story(4) }).collect();
+    refused_and_largest(ground, refused, move |round| Request { stop: stops(1024, round), ..story(4) })
 }
 
 pub(super) fn long_stops(ground: &Ground) -> Running {
-    let stop: Vec<_> = (0..100).map(|i| format!("{i:07}{}", "~".repeat(500_000))).collect();
-    repeat(ground, 1, move |_| Request { stop: stop.clone(), ..story(2000) })
+    let long = |i: usize, bytes: usize| format!("{i:07}{}", "~".repeat(bytes - 7));
+    let stops = || (0..100).map(|i| long(i, 500_000)).collect();
+    let refused = (0..2).map(|_| Request { stop: stops(), ..story(4) }).collect();
+    refused_and_largest(ground, refused, move |round| Request {
+        stop: vec![long(round, 16 << 10)],
+        ..story(4)
+    })
 }
 
 pub(super) fn sampling(ground: &Ground) -> Running {
@@ -69,8 +94,9 @@ pub(super) fn sampling(ground: &Ground) -> Running {
 }
 
 pub(super) fn prompt(ground: &Ground) -> Running {
-    let text = "ab c ".repeat(2 << 20);
-    repeat(ground, 1, move |_| Request::text(text.clone()).max_tokens(1))
+    let text = |bytes: usize| Request::text("ab c ".repeat(bytes / 5)).max_tokens(1);
+    // The shorter one is refused as well, but only after much of it was tokenized.
+    refused_and_largest(ground, (0..8).map(|_| text(10 << 20)).collect(), move |_| text(128 << 10))
 }
 
 pub(super) fn prefill(ground: &Ground) -> Running {
