@@ -121,6 +121,9 @@ pub(crate) struct SnapshotFormat {
     vocabulary: usize,
 }
 
+/// Characters of an adapter's name that an error shows.
+const SHOWN: usize = 64;
+
 impl SnapshotFormat {
     pub(crate) fn new(
         weights: &dyn Weights,
@@ -255,7 +258,9 @@ impl SnapshotFormat {
             "" => "without an adapter".to_owned(),
             name => format!("with the adapter `{name}`, scaled by {scale}"),
         };
-        let name = String::from_utf8_lossy(name);
+        // The name may be anything, and as long as the bytes are.
+        let name: String =
+            String::from_utf8_lossy(name).chars().take(SHOWN).flat_map(char::escape_debug).collect();
         Err(bad(&format!(
             "it was saved {} and is restored {}: restore it by the model with the same adapter",
             described(&name, scale),
@@ -379,6 +384,11 @@ mod tests {
         refused(&sample(), number(3, 13), "pages have 13 bytes");
         refused(&sample(), number(4, 1.0f32.to_bits()), "adapter");
         refused(&sample(), number(5, 4), "adapter");
+        let named = |bytes: &mut Vec<u8>| {
+            number(5, 5000)(bytes);
+            bytes.splice(HEADER..HEADER, [b'\n'; 5000]);
+        };
+        refused(&sample(), named, &format!("`{}`, scaled", "\\n".repeat(SHOWN)));
         refused(&sample(), |bytes| bytes.push(0), "goes on");
         let with = |pages| Snapshot { pages, ..sample() };
         let all = || page(1.0);
