@@ -153,6 +153,15 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Copies a buffer's rows to the host, `[rows * columns]`, in place of what `out` holds.
     fn read(&self, x: &Self::Buffer, out: &mut Vec<f32>) -> Result<(), Error>;
 
+    /// Waits until what was started is done, so that the work of passes whose results are not read does not queue up before that of
+    /// those that come after. Backends that compute as they are called have nothing to wait for.
+    ///
+    /// # Errors
+    /// What went wrong on the device meanwhile.
+    fn wait(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Fills a buffer's rows, `[rows * columns]`.
     fn write(&self, values: &[f32], x: &mut Self::Buffer) -> Result<(), Error>;
 

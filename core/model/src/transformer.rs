@@ -497,6 +497,9 @@ impl<B: Backend> Forward for Runner<B> {
             };
             model.backend.read(buffer, copy)?;
         }
+        if outputs + hidden == 0 {
+            model.backend.wait()?;
+        }
         self.wanted = [outputs, hidden];
         Ok(())
     }

@@ -93,14 +93,6 @@ impl CudaBackend {
         self.device.memory()
     }
 
-    /// Waits until everything that was started is done.
-    ///
-    /// # Errors
-    /// What went wrong on the GPU meanwhile.
-    pub fn synchronize(&self) -> Result<(), Error> {
-        self.device.synchronize()
-    }
-
     /// Milliseconds that the GPU takes for what `work` starts.
     ///
     /// # Errors
@@ -427,6 +419,11 @@ impl Backend for CudaBackend {
             unsafe { parts.part(range.start, range.len()) }.copy_from_slice(&host[range]);
         });
         Ok(())
+    }
+
+    fn wait(&self) -> Result<(), Error> {
+        graph::spoil();
+        self.device.synchronize()
     }
 
     fn write(&self, values: &[f32], x: &mut Buffer) -> Result<(), Error> {

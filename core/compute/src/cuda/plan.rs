@@ -8,8 +8,11 @@ pub(crate) const TILE_QUERIES: usize = 16;
 const SPAN_TOKENS: usize = 256;
 /// Blocks of a span.
 pub(crate) const SPAN_BLOCKS: usize = 4;
-/// Sequences with more rows than this are cut into tiles, the rows of others go each by itself.
+/// Sequences with more rows than this are cut into tiles, if the batch has tiles enough; the rows of others go each by itself.
 const FEW_ROWS: usize = 4;
+/// Tiles of all key/value heads that a batch has at least, if there are tiles: each is one warp's, which goes through the whole
+/// context. Fewer leave most of a GPU idle, and rows that go each by itself, a block of threads for each 64 tokens, take less time.
+const ENOUGH_TILES: usize = 256;
 
 /// What the attention kernels read of a batch, the same for all layers: one array, and where its parts begin.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,10 +35,13 @@ impl Plan {
     /// Cuts a batch, in which `group` query heads share a key/value head.
     pub(crate) fn new(batch: &Batch, layout: &CacheLayout, group: usize) -> Self {
         let rows = batch.rows();
+        let tiles_of = |rows: usize| if rows > FEW_ROWS { (rows * group).div_ceil(TILE_QUERIES) } else { 0 };
+        let tiles: usize = batch.spans.iter().map(|span| tiles_of(span.rows.len())).sum();
+        let most = if tiles * layout.kv_heads < ENOUGH_TILES { usize::MAX } else { FEW_ROWS };
         let mut data = batch.positions.clone();
         let single_at = data.len();
         for span in &batch.spans {
-            if span.rows.len() <= FEW_ROWS {
+            if span.rows.len() <= most {
                 data.extend(span.rows.clone().map(|row| row as u32));
             }
         }
@@ -49,8 +55,8 @@ impl Plan {
             }
         }
         let tiles_at = data.len();
-        for span in batch.spans.iter().filter(|span| span.rows.len() > FEW_ROWS) {
-            let tiles = (span.rows.len() * group).div_ceil(TILE_QUERIES) as u32;
+        for span in batch.spans.iter().filter(|span| span.rows.len() > most) {
+            let tiles = tiles_of(span.rows.len()) as u32;
             // Later rows see more: the longest work first.
             for tile in (0..tiles).rev() {
                 data.extend([span.rows.start as u32, span.rows.len() as u32, tile]);
@@ -86,13 +92,13 @@ mod tests {
     use super::*;
     use crate::Want;
 
-    fn batch(layout: &CacheLayout) -> Batch {
+    fn batch(layout: &CacheLayout, prompt: usize) -> Batch {
         let mut batch = Batch::default();
         let tables = |first: u32, len: u32| -> Vec<Vec<u32>> {
             (0..layout.groups() as u32).map(|g| (first + g * len..first + (g + 1) * len).collect()).collect()
         };
         batch.push(&[1], 700, &tables(0, 22), Want::LastLogits);
-        batch.push(&[2; 40], 0, &tables(100, 2), Want::LastLogits);
+        batch.push(&vec![2; prompt], 0, &tables(100, 90), Want::LastLogits);
         batch.push(&[3, 4], 9, &tables(200, 1), Want::Logits);
         batch
     }
@@ -100,16 +106,16 @@ mod tests {
     #[test]
     fn every_query_is_in_one_piece_and_finds_its_pages() {
         let layout = CacheLayout::new(2, 64, &[None, Some(64), None, Some(64)]);
-        let batch = batch(&layout);
+        let batch = batch(&layout, 680);
         let plan = Plan::new(&batch, &layout, 3);
         assert_eq!(plan.data[..batch.rows()], batch.positions);
-        assert_eq!(plan.data[plan.single_at..][..plan.single], [0, 41, 42]);
-        // 40 rows of 3 heads are 120 queries.
-        assert_eq!(plan.tiles, 8);
+        assert_eq!(plan.data[plan.single_at..][..plan.single], [0, 681, 682]);
+        // 680 rows of 3 heads are 2,040 queries.
+        assert_eq!(plan.tiles, 128);
         let mut numbers: Vec<u32> =
             plan.data[plan.tiles_at..plan.pages_at].chunks(3).map(|tile| tile[2]).collect();
         numbers.sort_unstable();
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(numbers, Vec::from_iter(0..128));
         let pages = &plan.data[plan.pages_at..];
         for span in &batch.spans {
             for group in 0..layout.groups() {
@@ -122,9 +128,16 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_without_tiles_enough_for_a_gpu_has_none() {
+        let layout = CacheLayout::new(2, 64, &[None]);
+        let plan = Plan::new(&batch(&layout, 40), &layout, 3);
+        assert_eq!((plan.single, plan.tiles), (43, 0));
+    }
+
+    #[test]
     fn spans_cover_the_longest_row_that_goes_by_itself() {
         let layout = CacheLayout::new(2, 64, &[None]);
-        let plan = Plan::new(&batch(&layout), &layout, 3);
+        let plan = Plan::new(&batch(&layout, 680), &layout, 3);
         assert_eq!(plan.spans(None), 4); // 701 tokens are 3 spans
         assert_eq!(plan.spans(Some(64)), 2);
         assert_eq!(plan.spans(Some(300)), 4);

@@ -426,6 +426,11 @@ impl Backend for PartsBackend {
         on!(&self.parts[part], |b| b.read(b.buffer_in(x.get()?)?, out))
     }
 
+    /// For the first part: it begins the next pass while the others end this one.
+    fn wait(&self) -> Result<(), Error> {
+        on!(&self.parts[0], |b| b.wait())
+    }
+
     fn write(&self, values: &[f32], x: &mut Buffer) -> Result<(), Error> {
         let (part, rows) = (x.latest(), x.rows());
         let x = x.fill(&self.parts, part, rows)?;

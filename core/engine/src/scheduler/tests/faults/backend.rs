@@ -223,6 +223,10 @@ impl Backend for Faulty {
         self.inner.read(x, out)
     }
 
+    fn wait(&self) -> Result<(), Error> {
+        self.may("wait")
+    }
+
     fn write(&self, values: &[f32], x: &mut Buffer) -> Result<(), Error> {
         self.may("write")?;
         self.inner.write(values, x)

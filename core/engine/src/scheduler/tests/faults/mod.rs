@@ -240,6 +240,19 @@ fn who_makes_passes_fail_owes_their_time_and_its_company_nothing() {
     }
 }
 
+/// Passes would queue up on the device otherwise, and whoever comes next would wait for all of them.
+#[test]
+fn the_engine_waits_for_a_pass_of_a_prompt_that_has_no_results() {
+    let setup = Setup::new(true);
+    let config = EngineConfig { prefill_chunk: 16, ..EngineConfig::default() };
+    let mut bench = Bench::new(&setup.model, 40, config);
+    setup.break_with(Some(Fault { operation: "wait", when: When::Once, panics: false }));
+    let chunks = bench.generate(&tenant(Limits::default()), &prompt(1), 4);
+    bench.finish();
+    assert!(Came::of(&chunks).error.is_some_and(|error| error.contains("wait")));
+    assert_eq!(setup.state().failed, 1);
+}
+
 #[test]
 fn a_fault_that_passes_ends_nobody() {
     let setup = Setup::new(true);
