@@ -1,5 +1,7 @@
 //! How an engine is built.
 
+use std::time::Duration;
+
 use realm_compute::{CacheType, PAGE_TOKENS};
 use realm_model::{ModelConfig, Weights};
 
@@ -19,10 +21,12 @@ pub struct EngineConfig {
     pub kv_memory: Option<u64>,
     /// How the KV cache holds numbers.
     pub cache_type: CacheType,
-    /// Rows of prompts in one forward pass while nobody else generates.
+    /// Rows of prompts in one forward pass at most while nobody else generates.
     pub prefill_chunk: usize,
-    /// Rows of prompts in one forward pass while somebody generates: the most that a long prompt holds others up.
+    /// Rows of prompts in one forward pass at most while somebody generates.
     pub shared_prefill_chunk: usize,
+    /// How long a forward pass may take for the sake of prompts; `None` for the rows above, however long they take.
+    pub pass_times: Option<PassTimes>,
     /// Sequences that generate in one forward pass at most; if there are more, tenants take turns by their weights.
     pub decode_rows: usize,
     /// Sequences that run at once, each with pages of the KV cache.
@@ -42,6 +46,22 @@ pub struct EngineConfig {
     pub channel: usize,
 }
 
+/// How long a forward pass may take for the sake of prompts. Beside sequences that other tenants generate a pass takes at most about
+/// twice as long as without prompts, or longer by as much as the prompts' tenants weigh more.
+#[derive(Debug, Clone, Copy)]
+pub struct PassTimes {
+    /// While no sequence generates: the time that a request waits at most which comes while a prompt is computed.
+    pub alone: Duration,
+    /// Beside sequences of the same tenant.
+    pub beside_own: Duration,
+}
+
+impl Default for PassTimes {
+    fn default() -> Self {
+        Self { alone: Duration::from_millis(250), beside_own: Duration::from_millis(100) }
+    }
+}
+
 impl Default for EngineConfig {
     fn default() -> Self {
         Self {
@@ -51,6 +71,7 @@ impl Default for EngineConfig {
             cache_type: CacheType::F32,
             prefill_chunk: 512,
             shared_prefill_chunk: 128,
+            pass_times: None,
             decode_rows: 32,
             max_running: 256,
             max_queued: 4096,

@@ -51,7 +51,7 @@ mod writing;
 pub use adapter::Adapter;
 pub use afterwards::{Job, after_results, during_next_pass};
 pub use answer::Answer;
-pub use config::EngineConfig;
+pub use config::{EngineConfig, PassTimes};
 pub use engine::Engine;
 pub use error::Error;
 pub use generation::Generation;

@@ -6,7 +6,7 @@ use realm_compute::cpu::CpuBackend;
 use realm_compute::cuda::CudaBackend;
 use realm_compute::parts::Part;
 use realm_compute::{Backend, CacheSpec, CacheType};
-use realm_engine::EngineConfig;
+use realm_engine::{EngineConfig, PassTimes};
 use realm_gguf::Gguf;
 use realm_model::{ModelConfig, Transformer, Weights};
 
@@ -129,6 +129,7 @@ fn engine_config(options: &LoadOptions, cache_type: CacheType) -> EngineConfig {
         kv_memory: options.kv_memory,
         cache_type: options.cache_type.unwrap_or(cache_type),
         speculation: options.speculation,
+        pass_times: Some(PassTimes::default()),
         ..EngineConfig::default()
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Account {
     counter: f64,
     /// What may be done for it beside the batch before the next pass, in rows; below zero it waits for further passes.
     pub(crate) credit: f64,
-    /// Rows that its prompts have waited for, where they are computed with patience.
+    /// Passes that its prompts have waited for, as parts of one that may have rows of them.
     pub(crate) patience: f64,
     /// The last of its sequences that generated in a pass that had not all of them.
     pub(crate) turn: u64,

@@ -4,6 +4,7 @@
 //! - [`admission`]: who may run, and who has to give pages up.
 //! - [`reservation`]: how requests get in beside a sequence that takes most of the pages.
 //! - [`select`]: which rows the next pass has.
+//! - [`pacing`]: how many rows of prompts it has, so that it does not take long.
 //! - [`speculation`]: which rows are computed on the chance that they are needed.
 //! - [`work`]: what things cost.
 //! - [`beside`]: what is done between passes, and how much of it for whom.
@@ -12,8 +13,8 @@
 //! - [`pieces`]: the pass in pieces, for programs that put it together themselves.
 //! - [`gauges`]: how things stand, for readers of metrics.
 //!
-//! Every step takes one row of each sequence that generates, then chunks of prompts up to a budget, so that a long
-//! prompt holds the others up for one chunk and no longer. Pages are taken as sequences grow. When none is left,
+//! Every step takes one row of each sequence that generates, then chunks of prompts up to a budget of rows and of time, so that a
+//! long prompt holds the others up for one chunk and no longer. Pages are taken as sequences grow. When none is left,
 //! somebody gives theirs up and is computed again later: the tokens are kept, and the same rows give the same bits, so
 //! the reader notices nothing but the time.
 
@@ -21,6 +22,7 @@ mod admission;
 mod beside;
 mod fairness;
 mod gauges;
+mod pacing;
 mod passes;
 mod pieces;
 mod reservation;
@@ -50,6 +52,7 @@ use crate::{EngineConfig, Error};
 use beside::Beside;
 use fairness::Accounts;
 use gauges::Gauges;
+use pacing::Pacing;
 use passes::contain;
 use pieces::PieceWork;
 use resting::Resting;
@@ -82,6 +85,7 @@ pub(crate) struct Scheduler {
     /// Sessions that wait for their programs, with their pages.
     resting: Resting,
     prices: Prices,
+    pacing: Pacing,
     beside: Beside,
     /// Pieces of the pass that programs compute, in the order of their turns.
     pieces: VecDeque<PieceWork>,
@@ -141,6 +145,7 @@ impl Scheduler {
         Self {
             kv: KvCache::new(runner.layout().clone(), runner.pages(), config.prefix_cache),
             prices: Prices::new(runner.config(), runner.overlaps()),
+            pacing: Pacing::default(),
             beside: Beside::default(),
             members,
             divided: 0,

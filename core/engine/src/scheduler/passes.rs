@@ -57,12 +57,14 @@ impl Scheduler {
             return Duration::ZERO;
         }
         self.fill_batch(picks);
+        let (generates, prompts) = self.rows_of_prompts(picks);
         let before = Instant::now();
         let result = self.pass(before, expected);
         let time = before.elapsed();
         match result {
             Ok(()) => {
                 self.last_forward = (self.batch.rows(), time);
+                self.pacing.observe(generates, prompts, time.as_secs_f64());
                 self.hand_out(picks, now);
                 time
             }
@@ -85,6 +87,19 @@ impl Scheduler {
     fn price(&self, picks: &[Pick]) -> f64 {
         let tasks = picks.iter().filter_map(|pick| Some((pick.rows, self.place(pick.task)?)));
         tasks.map(|(rows, index)| self.prices.pass(self.running[index].cached, rows, 0)).sum()
+    }
+
+    /// Whether a sequence among the picked ones generates, and the work of those that do not.
+    fn rows_of_prompts(&self, picks: &[Pick]) -> (bool, f64) {
+        let (mut generates, mut prompts) = (false, 0.0);
+        for pick in picks {
+            match self.place(pick.task).map(|index| &self.running[index]) {
+                Some(task) if task.decodes() => generates = true,
+                Some(task) => prompts += self.prices.pass(task.cached, pick.rows, 0),
+                None => {}
+            }
+        }
+        (generates, prompts)
     }
 
     /// Whoever makes passes fail owes the time that they took.

@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use super::Scheduler;
+use super::pacing::Beside;
 use crate::task::{Task, Work};
 
 /// Rows with logits in one step at most, beside those of generating sequences: beyond that a vocabulary of 262,144 takes
@@ -14,16 +15,16 @@ use crate::task::{Task, Work};
 const EVERY_ROW_WANTED: usize = 64;
 
 /// How far a tenant's counter may be ahead of the tenants that generate, in rows over the weight, before its prompts are computed
-/// with patience: what a long prompt takes is no matter, and who sends prompt after prompt holds others up no longer.
-const AHEAD: f64 = 1024.0;
-/// Rows that such a tenant's prompts have in one pass, over one in so many passes, at a weight of 1.
-const PATIENT_ROWS: f64 = 32.0;
-const PATIENT_PASSES: f64 = 4.0;
+/// with patience: what a short prompt takes is no matter, and whoever sends long ones or one after the other leaves others most passes.
+const AHEAD: f64 = 64.0;
+/// Such a tenant's prompts have rows in one of so many passes: fewer than every other one, so that the others' median is a pass without.
+const PATIENT_PASSES: f64 = 2.5;
 /// Sequences of a tenant that generate in one pass beside others', at a weight of 1: a batch of so many more takes about twice the
 /// time.
 const PATIENT_SEQUENCES: f64 = 8.0;
-/// One that is not so far ahead has so many times as many as each of the others has, if that is more.
+/// One that has not had so many rows more has so many times as many as each of the others has, if that is more.
 const EAGER_TIMES: usize = 4;
+const EAGER_ROWS: f64 = 1024.0;
 
 /// What choosing the tokens of one pass may take on the host's threads, in rows alone, before those who need less have passes
 /// without it; and so many of them for each one with it.
@@ -56,11 +57,11 @@ impl Claims {
         self.0.get(&tenant).map_or(f64::INFINITY, |claim| claim.0)
     }
 
-    /// Whether a tenant has had much more than another one of those that generate.
-    fn is_ahead(&self, tenant: u64, generating: &[u64]) -> bool {
+    /// Whether a tenant has had more than another one of those that generate, by so many rows over the weight.
+    fn is_ahead(&self, tenant: u64, generating: &[u64], rows: f64) -> bool {
         let others = generating.iter().filter(|&&other| other != tenant);
         let lowest = others.map(|&other| self.counter(other)).fold(f64::INFINITY, f64::min);
-        lowest.is_finite() && self.counter(tenant) - lowest > AHEAD
+        lowest.is_finite() && self.counter(tenant) - lowest > rows
     }
 
     fn charge(&mut self, tenant: u64, rows: f64) {
@@ -138,7 +139,7 @@ impl Scheduler {
         }
         for (i, &tenant) in tenants.iter().enumerate() {
             let mut most = (PATIENT_SEQUENCES * self.accounts.weight(tenant)).max(1.0) as usize;
-            if counts[i] > most && !claims.is_ahead(tenant, &tenants) {
+            if counts[i] > most && !claims.is_ahead(tenant, &tenants, EAGER_ROWS) {
                 let others = counts.iter().enumerate().filter(|&(j, _)| j != i);
                 let fewest = others.map(|(_, &count)| count).min().unwrap_or(usize::MAX);
                 most = most.max(fewest.saturating_mul(EAGER_TIMES));
@@ -206,20 +207,19 @@ impl Scheduler {
         candidates.retain(|&(_, index)| !out.contains(&index));
     }
 
-    /// How many rows of a tenant's prompts the next pass may have beside those that generate in it.
-    fn prompt_rows(&mut self, tenant: u64, claims: &Claims, generating: &[u64]) -> usize {
-        let Some(account) = self.accounts.get_mut(tenant) else { return usize::MAX };
-        if !claims.is_ahead(tenant, generating) {
+    /// Whether the next pass may have rows of a tenant's prompts beside those that generate in it.
+    fn may_prompt(&mut self, tenant: u64, claims: &Claims, generating: &[u64]) -> bool {
+        let Some(account) = self.accounts.get_mut(tenant) else { return true };
+        if !claims.is_ahead(tenant, generating, AHEAD) {
             account.patience = 0.0;
-            return usize::MAX;
+            return true;
         }
-        let rows = PATIENT_ROWS * account.weight();
-        account.patience += rows / PATIENT_PASSES;
-        if account.patience < rows.max(1.0) {
-            return 0;
+        account.patience += 1.0 / PATIENT_PASSES;
+        let may = account.patience >= 1.0;
+        if may {
+            account.patience -= 1.0;
         }
-        account.patience = 0.0;
-        rows.max(1.0) as usize
+        may
     }
 
     fn select_prompts(
@@ -228,19 +228,20 @@ impl Scheduler {
         claims: &mut Claims,
         picks: &mut Vec<Pick>,
     ) {
+        if candidates.is_empty() {
+            return;
+        }
         let chunk =
             if picks.is_empty() { self.config.prefill_chunk } else { self.config.shared_prefill_chunk };
         let (mut budget, mut every) = (chunk.max(1), EVERY_ROW_WANTED);
         let picked = picks.iter().filter_map(|pick| self.place(pick.task));
         let generating = distinct(picked.map(|index| self.running[index].tenant.id()));
-        let mut most: HashMap<u64, usize, FxBuildHasher> = HashMap::default();
+        let beside = self.beside_whom(&generating, &candidates);
+        let mut room = self.pacing.room(self.config.pass_times, beside);
         if !generating.is_empty() {
-            for &(tenant, _) in &candidates {
-                if !most.contains_key(&tenant) {
-                    let rows = self.prompt_rows(tenant, claims, &generating);
-                    most.insert(tenant, rows);
-                }
-            }
+            let mut waiting = distinct(candidates.iter().map(|&(tenant, _)| tenant));
+            waiting.retain(|&tenant| !self.may_prompt(tenant, claims, &generating));
+            candidates.retain(|(tenant, _)| !waiting.contains(tenant));
         }
         // Of one tenant's prompts the oldest goes first, and is not cut short for the others' sake.
         candidates.sort_by_key(|&(_, index)| self.running[index].id);
@@ -254,14 +255,26 @@ impl Scheduler {
             let (tenant, index) = candidates.remove(next);
             self.catch_up(index);
             let task = &self.running[index];
-            let own = most.get(&tenant).copied().unwrap_or(usize::MAX);
-            let rows = task.clip(task.due().min(budget).min(own), &mut every);
+            let rows = room.take(&self.prices, task.cached, task.due().min(budget));
+            let rows = task.clip(rows, &mut every);
             if rows > 0 {
                 budget -= rows;
-                most.entry(tenant).and_modify(|most| *most = most.saturating_sub(rows));
                 claims.charge(tenant, self.prices.pass(task.cached, rows, 0));
                 picks.push(Pick { task: task.id, rows });
             }
+        }
+    }
+
+    /// Whom prompts of `candidates` hold up in a pass in which `generating` generate.
+    fn beside_whom(&self, generating: &[u64], candidates: &[(u64, usize)]) -> Beside {
+        let prompting = distinct(candidates.iter().map(|&(tenant, _)| tenant));
+        if generating.is_empty() {
+            Beside::Nobody
+        } else if generating == prompting && generating.len() == 1 {
+            Beside::Own
+        } else {
+            let weight = |tenants: &[u64]| tenants.iter().map(|&id| self.accounts.weight(id)).sum::<f64>();
+            Beside::Others(weight(&prompting) / weight(generating))
         }
     }
 

@@ -57,7 +57,7 @@ fn weights_of_one_and_three_are_served_one_to_three() {
     assert!((served[1] / served[0] / 3.0 - 1.0).abs() < 0.1, "{served:?}");
 }
 
-/// The bound that docs/README.md states.
+/// The bound that `docs/guide/tenants.md` states.
 #[test]
 fn counters_never_differ_by_more_than_two_steps() {
     let weights = [1.0, 2.0, 0.5];

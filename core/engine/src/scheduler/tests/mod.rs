@@ -5,6 +5,7 @@ mod fair;
 mod faults;
 mod leaks;
 mod lives;
+mod pacing;
 mod work;
 
 use std::path::PathBuf;

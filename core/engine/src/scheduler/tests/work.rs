@@ -252,6 +252,8 @@ fn commands_without_end_wait_their_turn_and_so_does_whoever_sends_them() {
     while answer.try_recv().is_err() {
         bench.step();
     }
+    // One without rows of the prompt: what is done beside a pass depends on the pass.
+    bench.step();
     tokens(&chunks);
     assert!(is_ready(&mallory));
     let forks = 60;
@@ -437,11 +439,10 @@ fn who_sends_prompt_after_prompt_computes_them_with_patience_beside_others() {
         let beside = bench.scheduler.batch.rows() - 1;
         rows += beside;
         if i >= 30 {
-            assert!(beside <= 32, "{beside} rows in step {i}");
             held_up += usize::from(beside > 0);
         }
         drop(prompt);
     }
-    assert!(held_up <= 270 / 4 + 1, "{held_up} of 270 steps had rows of theirs");
-    assert!(rows > 270 * 6, "and they get on: {rows} rows");
+    assert!(held_up <= 270 * 2 / 5 + 1, "{held_up} of 270 steps had rows of theirs");
+    assert!(rows > 270 * 30, "and they get on: {rows} rows");
 }
