@@ -6,7 +6,7 @@
 //! plain bounds on how many there may be of anything that costs memory before it is compiled.
 //!
 //! The steps of each kind were chosen by measuring the worst modules of that kind, which `tests/hostile/worst.rs` makes.
-//! `docs/README.md` has some of the figures, and a test below prints all of them (`REALM_LONG=1`).
+//! `docs/notes/programs.md` has some of the figures, and a test below prints all of them (`REALM_LONG=1`).
 
 mod steps;
 #[cfg(test)]
