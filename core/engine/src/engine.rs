@@ -118,8 +118,8 @@ impl Engine {
     /// Allocates the KV cache and starts the engine's thread.
     ///
     /// # Errors
-    /// `LimitExceeded` if the KV cache can't be allocated or the thread can't be started, `Model` if the system
-    /// has no random bytes for a snapshot key.
+    /// `LimitExceeded` if the KV cache can't be allocated or the thread can't be started, `Model` if the
+    /// system has no random bytes for a snapshot key.
     pub fn new(
         weights: &dyn Weights,
         tokenizer: Arc<Tokenizer>,

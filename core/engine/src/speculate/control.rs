@@ -64,8 +64,8 @@ impl Costs {
     /// settled.
     const OBSERVATIONS: f64 = 12.0;
     const SETTLED: f64 = 3.0;
-    /// The factor by which the weight of a measurement falls with each pass of another number of rows, so that
-    /// a wrong one is not kept.
+    /// The factor by which the weight of a measurement falls with each pass of another number of rows, so
+    /// that a wrong one is not kept.
     const AGING: f64 = 0.9995;
 
     pub(super) fn new() -> Self {
