@@ -48,7 +48,7 @@ pub struct Engine {
     adapters: Mutex<Vec<WeakAdapter>>,
 }
 
-/// What an engine shares with its handles.
+/// The state that an engine shares with its handles.
 pub(crate) struct Common {
     pub(crate) vocabulary: usize,
     pub(crate) groups: usize,

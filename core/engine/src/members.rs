@@ -77,7 +77,7 @@ impl Members {
         if std::mem::replace(&mut inner.seen, now) != now {
             let mut all = 0.0;
             inner.tenants.retain(|_, (tenant, weight)| {
-                // This may be the tenant's last handle. Dropping it here works as anywhere else.
+                // The upgraded handle may be the tenant's last. Dropping it here works as anywhere else.
                 let Some(tenant) = tenant.upgrade() else { return false };
                 *weight = tenant.read().weight.into();
                 all += *weight;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// Returns the bytes of memory that this process can still take without swapping or being killed; `None`
 /// where the system does not say.
 ///
-/// This is the least of:
+/// The result is the least of:
 ///
 /// - what the machine has (`MemAvailable`);
 /// - what the process's control groups leave, of both versions (file pages do not count, since the kernel

@@ -68,7 +68,7 @@ impl Writing {
         !self.has_logprobs() && self.sampler.needs_few()
     }
 
-    /// How many times choosing a token scans the vocabulary.
+    /// The number of times that choosing a token scans the vocabulary.
     pub(crate) fn looks(&self) -> usize {
         let all = usize::from(!self.needs_few());
         all * self.sampler.looks() + usize::from(self.has_logprobs()) + usize::from(self.guide.is_some())

@@ -182,7 +182,8 @@ impl Sampler {
         !self.biases.is_empty() || self.history.applies()
     }
 
-    /// About how many times choosing a token scans the vocabulary. Computation on a logit counts as well.
+    /// The approximate number of times that choosing a token scans the vocabulary. Computation on a logit
+    /// counts as well.
     pub(crate) fn looks(&self) -> usize {
         let wide = self.sampling.temperature > 0.0 && self.sampling.top_k == 0;
         1 + usize::from(self.adjusts())

@@ -100,7 +100,7 @@ impl Generate {
         self.writing.needs_few()
     }
 
-    /// How many times choosing a token scans the vocabulary.
+    /// The number of times that choosing a token scans the vocabulary.
     pub(crate) fn looks(&self) -> usize {
         self.writing.looks()
     }

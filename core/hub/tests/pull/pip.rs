@@ -422,7 +422,7 @@ fn nothing_is_fetched_into_a_folder_that_others_may_write() {
         mode(&folder, 0o755);
     }
     assert!(world.asked().is_empty());
-    // A model that is there is used, whoever may have put it there, if its hash is right.
+    // An existing model is used if its hash is right, even if another user may have put it there.
     fs::write(world.model(), &bytes).expect("a file");
     mode(&world.path("cache/models"), 0o777);
     assert_eq!(world.pull(&entry), Ok(()));
