@@ -252,11 +252,13 @@ impl Engine {
     /// the vocabulary.
     ///
     /// # Errors
-    /// - `InvalidArgument` for an empty prompt, tokens outside the vocabulary, sampling values that are out
-    ///   of range, and a grammar that has an error.
-    /// - `LimitExceeded` for a prompt that leaves no room in the context, a grammar that is too large, and a
-    ///   request beyond the number that the tenant may have waiting.
+    /// - `InvalidArgument` for an empty prompt, tokens outside the vocabulary, options that are out of range,
+    ///   a grammar that has an error, and an adapter of another model.
+    /// - `LimitExceeded` for a prompt that leaves no room in the context, a grammar that is too large, an
+    ///   adapter that the tenant may not use, and a request beyond the tenant's memory or the number that it
+    ///   may have waiting.
     /// - `Overloaded` if too many requests wait over all tenants.
+    /// - `Stopped` if the engine has stopped.
     pub fn generate(&self, tenant: &Arc<Tenant>, mut request: Request) -> Result<Generation, Error> {
         let limit = self.check_prompt(tenant, &request.prompt, 1)?;
         request.sampling.check(self.common.vocabulary)?;
@@ -302,7 +304,8 @@ impl Engine {
     /// what the adapter adds.
     ///
     /// # Errors
-    /// Same as [`generate`](Self::generate).
+    /// Same as [`generate`](Self::generate), and `InvalidArgument` if `first` is no index of `tokens` or
+    /// `top` is more than [`MAX_LOGPROBS`].
     pub fn score(
         &self,
         tenant: &Arc<Tenant>,
@@ -349,7 +352,8 @@ impl Engine {
     /// computed through it.
     ///
     /// # Errors
-    /// `Stopped` if the engine has stopped; for the adapter, same as [`generate`](Self::generate).
+    /// `LimitExceeded` beyond the tenant's memory, `Stopped` if the engine has stopped; for the adapter, same
+    /// as [`generate`](Self::generate).
     pub fn sequence(
         &self,
         tenant: &Arc<Tenant>,
@@ -388,7 +392,7 @@ impl Engine {
     /// # Errors
     /// - `InvalidArgument` for bytes that were not signed with the key, were altered since, or belong to
     ///   another model, device, cache type or adapter.
-    /// - `LimitExceeded` if the sequence is longer than the context.
+    /// - `LimitExceeded` if the sequence is longer than the context, or beyond the tenant's memory.
     pub fn restore(
         &self,
         tenant: &Arc<Tenant>,
@@ -405,7 +409,7 @@ impl Engine {
     ///
     /// # Errors
     /// - `InvalidArgument` for anything but a saved sequence of this model, device, cache type and adapter.
-    /// - `LimitExceeded` if the sequence is longer than the context.
+    /// - `LimitExceeded` if the sequence is longer than the context, or beyond the tenant's memory.
     pub fn restore_foreign(
         &self,
         tenant: &Arc<Tenant>,

@@ -142,7 +142,7 @@ impl Sequence {
     /// sequences in one step.
     ///
     /// # Errors
-    /// `Stopped` if the engine has stopped.
+    /// `Stopped` if the engine has stopped. The answer reports errors of the forward.
     pub fn start_forward(&mut self, output: Output) -> Result<Answer<Forwarded>, Error> {
         let (reply, answer) = realm_handover::channel(1);
         let tokens = self.unsent();
@@ -156,7 +156,7 @@ impl Sequence {
     /// them.
     ///
     /// # Errors
-    /// `Stopped` if the engine has stopped.
+    /// `Stopped` if the engine has stopped. The answer reports errors of the forward.
     pub fn start_logits(&mut self, every: bool) -> Result<Answer<Computed>, Error> {
         let (reply, answer) = realm_handover::channel(1);
         let tokens = self.unsent();
