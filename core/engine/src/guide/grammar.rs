@@ -9,11 +9,11 @@ use crate::Error;
 /// A grammar that guides a generation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Grammar {
-    /// JSON that a schema (drafts 4 to 2020-12) allows. Properties come in the schema's order. Every keyword
-    /// is enforced, or the schema is refused with the keyword's place before anything is generated:
-    /// `contains`, an overlapping `oneOf`, `uniqueItems` for items that are not of a short `enum`, patterns
-    /// with look-around other than at their beginning, and some others. Unknown formats are ignored, as the
-    /// specification says.
+    /// JSON that a schema (drafts 4 to 2020-12) allows. Properties come in the schema's order. Every
+    /// constraint of the schema is enforced, or the schema is refused with the keyword's place before
+    /// anything is generated. Refused are `contains`, an overlapping `oneOf`, `uniqueItems` for items that
+    /// are not of a short `enum`, patterns with look-around other than at their beginning, and some others.
+    /// Unknown formats are ignored, as the specification says.
     ///
     /// Numbers are exact up to 64 bits. A number has at most 16 digits before its point and 16 after it, or
     /// one more than its bounds have, so that a model cannot extend it forever. Text and lists without a

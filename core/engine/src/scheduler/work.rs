@@ -7,7 +7,7 @@
 //! device's [`Pace`] gives.
 //!
 //! Counting is preferred to measuring time because the same calls then cost the same on every day and every
-//! machine: a tenant's charges reveal nothing about its neighbours, and tests can ask for exact numbers.
+//! machine: a tenant's charges reveal nothing about its neighbors, and tests can ask for exact numbers.
 
 use realm_model::ModelConfig;
 

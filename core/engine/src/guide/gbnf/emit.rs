@@ -74,7 +74,7 @@ impl<'a> Facts<'a> {
                 }
             }
         }
-        // Repeat for rules that the first rounds did not know yet.
+        // Once more, since the first rounds did not know all rules yet.
         for (i, rule) in rules.iter().enumerate() {
             if facts.regular[i] {
                 facts.goes_on[i] = facts.goes_on(rule);
