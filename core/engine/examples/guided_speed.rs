@@ -1,10 +1,12 @@
-//! What guided decoding costs: tokens per second of SmolLM2 with and without a JSON schema, in turns.
+//! Measures the cost of guided decoding: tokens per second of SmolLM2 with and without a JSON schema, in
+//! turns.
 //!
 //!     cargo run --release -p realm-engine --example guided_speed [THREADS] [ROUNDS] [MODEL]
 //!
-//! The free side generates as many tokens from the same prompts; both sample at temperature 1. Prints medians and their
-//! ratio, and what a token takes of processor time (Linux). That holds on a busy machine too, if computed on one thread:
-//! more wait for each other by spinning. Both go without drafts, unless `DRAFTS` is set.
+//! The free side generates as many tokens from the same prompts; both sample at temperature 1. Prints medians
+//! and their ratio, and the processor time of a token (Linux). The processor time of one thread is meaningful
+//! on a busy machine too; several threads spend time spinning while they wait for each other. Both sides go
+//! without drafts, unless `DRAFTS` is set.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -30,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tokenizer = Arc::new(Tokenizer::from_metadata(gguf.metadata())?);
     let backend = Arc::new(CpuBackend::new(threads)?);
     let weights = Arc::new(Transformer::load(backend, &gguf, &mut |_, _| {})?);
-    // Drafts make JSON faster than free text, which would hide what masks cost.
+    // Drafts make JSON faster than free text, which would hide the cost of masks.
     let speculation = if std::env::var("DRAFTS").is_ok() { Speculation::Auto } else { Speculation::Off };
     let config = EngineConfig { prefix_cache: false, speculation, ..EngineConfig::default() };
     let engine = Engine::new(&weights, Arc::clone(&tokenizer), &config)?;
@@ -48,7 +50,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             },
         },
     });
-    // Tokens per second of `sequences` together, prompts included, and microseconds of processor time for each.
+    // Returns tokens per second of all `sequences` together, including prompts, and microseconds of processor
+    // time for each token.
     let run = |sequences: usize, guided: bool, seed: u64| -> Result<(f64, f64), Box<dyn Error>> {
         let start = |i: usize| {
             engine.generate(
@@ -104,7 +107,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Microseconds that the threads of this process have run.
+/// Microseconds of processor time of this process's threads.
 fn processor_time() -> f64 {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let nanoseconds = tasks.filter_map(|task| {

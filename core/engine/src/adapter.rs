@@ -9,12 +9,12 @@ use realm_compute::AdapterUse;
 use crate::engine::{Command, Common};
 use crate::{Error, Tenant};
 
-/// A LoRA adapter in an engine. Clones are cheap; it is unloaded when the last clone and the last request that uses it
-/// have gone.
+/// A LoRA adapter in an engine. Clones are cheap; it is unloaded when the last clone and the last request
+/// that uses it have gone.
 #[derive(Clone)]
 pub struct Adapter(Arc<Loaded>);
 
-/// An adapter, if it is still loaded.
+/// A reference to an adapter that does not keep it loaded.
 pub(crate) struct WeakAdapter(Weak<Loaded>);
 
 impl WeakAdapter {
@@ -32,7 +32,7 @@ struct Loaded {
 
 impl Drop for Loaded {
     fn drop(&mut self) {
-        // A stopped engine has freed everything.
+        // A stopped engine has already freed the adapter.
         let _ = self.engine.send(Command::RemoveAdapter(self.id));
     }
 }
@@ -48,18 +48,18 @@ impl Adapter {
         Self(Arc::new(Loaded { id, name, engine, common }))
     }
 
-    /// Does not keep it loaded.
+    /// Returns a reference that does not keep the adapter loaded.
     pub(crate) fn downgrade(&self) -> WeakAdapter {
         WeakAdapter(Arc::downgrade(&self.0))
     }
 
-    /// The name that tenants' limits know it by.
+    /// The name that `adapters` of a tenant's [`Limits`](crate::Limits) lists.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 }
 
-/// An adapter as one request uses it.
+/// An adapter and its scale, as one request uses them.
 #[derive(Debug, Clone)]
 pub(crate) struct Applied {
     adapter: Adapter,
@@ -91,12 +91,12 @@ impl Applied {
         Ok(Self { adapter, scale })
     }
 
-    /// The adapter's name and the scale.
+    /// Returns the adapter's name and its scale.
     pub(crate) fn name_and_scale(&self) -> (&str, f32) {
         (self.adapter.name(), self.scale)
     }
 
-    /// What the forward pass needs to know.
+    /// Returns what the forward pass needs: the adapter's id and its scale.
     pub(crate) fn used(&self) -> AdapterUse {
         AdapterUse { id: self.adapter.0.id, scale: self.scale }
     }

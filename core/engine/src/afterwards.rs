@@ -1,26 +1,26 @@
 //! Work that a step's results make possible, done before the next step is put together.
 //!
-//! Who waits for a forward is woken on a thread of the step. A program that then thinks for microseconds and asks for its
-//! next forward would miss the next step if it had to wait for a thread of its own. So whoever runs programs may leave
-//! the thinking here: it is done on the step's threads, for all at once, after the results are out.
+//! The engine wakes the readers of a forward's results on a thread of the step. A program that then computes
+//! for microseconds and asks for its next forward would miss the next step if it had to wait for a thread of
+//! its own. So the host of a program leaves that computation here as a [`Job`], and the step's threads run
+//! all jobs once the results are out.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Something short to do. It must not wait for anything.
+/// A short piece of work. It must not wait for anything.
 pub type Job = Box<dyn FnOnce() + Send>;
 
 thread_local! {
     static LATER: RefCell<Option<Afterwards>> = const { RefCell::new(None) };
-    /// Where this thread leaves what has time until the next pass runs.
+    /// The list to which this thread adds jobs that may run during the next pass.
     static MEANWHILE: RefCell<Option<Afterwards>> = const { RefCell::new(None) };
 }
 
-/// Has `job` done right after the step whose results this thread is handing out. Gives it back on a thread that hands out
-/// none.
+/// Queues `job` to run right after the step whose results this thread is handing out.
 ///
 /// # Errors
-/// The job, which the caller has to do elsewhere.
+/// The job itself, on a thread that hands out no results: the caller runs it elsewhere.
 pub fn after_results(job: Job) -> Result<(), Job> {
     LATER.with_borrow(|later| match later {
         None => Err(job),
@@ -31,11 +31,10 @@ pub fn after_results(job: Job) -> Result<(), Job> {
     })
 }
 
-/// Has `job` done while the next pass runs, by the step that this thread thinks for. Gives it back on other threads, and where
-/// the host computes the passes itself.
+/// Queues `job` to run while the next pass runs, on a thread that runs jobs of [`after_results`].
 ///
 /// # Errors
-/// The job, which the caller has to do.
+/// The job itself, on other threads and where the host computes the passes: the caller runs it.
 pub fn during_next_pass(job: Job) -> Result<(), Job> {
     MEANWHILE.with_borrow(|meanwhile| match meanwhile {
         None => Err(job),
@@ -46,27 +45,25 @@ pub fn during_next_pass(job: Job) -> Result<(), Job> {
     })
 }
 
-/// Does a job as part of a step.
-///
-/// What it leaves for the next pass goes to `meanwhile`.
+/// Runs a job as part of a step. Jobs that it leaves for the next pass are added to `meanwhile`.
 pub(crate) fn think(job: Job, meanwhile: Option<&Afterwards>) {
     MEANWHILE.set(meanwhile.cloned());
-    // It may end a program that holds the last handle of something.
+    // The job may end a program that holds the last handle of something, and destructors may panic.
     realm_handover::call_out(job);
     MEANWHILE.set(None);
 }
 
-/// What is to be done after the results are out.
+/// Jobs to run after the results are out.
 #[derive(Clone, Default)]
 pub(crate) struct Afterwards(Arc<Mutex<Vec<Job>>>);
 
 impl Afterwards {
-    /// Until the guard is dropped, [`after_results`] on this thread adds jobs to these.
+    /// Adds the jobs of [`after_results`] on this thread to this list, until the guard is dropped.
     pub(crate) fn collect(&self) -> Collecting {
         Collecting(LATER.replace(Some(self.clone())))
     }
 
-    /// Takes the jobs.
+    /// Takes the jobs out.
     pub(crate) fn take(&self) -> Vec<Job> {
         std::mem::take(&mut *self.jobs())
     }

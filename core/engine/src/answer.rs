@@ -1,4 +1,4 @@
-//! A result to come, and where it comes from.
+//! The result of a request, and its sender.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,14 +7,14 @@ use realm_handover::{Receiver, Sender};
 use crate::task::CHANNEL_BYTES;
 use crate::{Error, MemoryCharge};
 
-/// A result to come. Dropping it gives the request up.
+/// A result that the engine is still computing. Dropping it cancels the request.
 pub struct Answer<T> {
     receiver: Receiver<Result<T, Error>>,
-    /// What the result takes of its tenant's memory while it waits here.
+    /// The charge for the result's memory while it waits here.
     _held: Option<Held>,
 }
 
-/// The place for a result's charge, which is there as soon as the result is.
+/// A slot for the charge of a result, filled before the result is sent.
 type Held = Arc<OnceLock<MemoryCharge>>;
 
 impl<T> Answer<T> {
@@ -22,30 +22,30 @@ impl<T> Answer<T> {
         Self { receiver, _held: None }
     }
 
-    /// Waits for it. Blocks.
+    /// Waits for the result. Blocks.
     ///
     /// # Errors
-    /// What ended the request early.
+    /// The error that ended the request early.
     pub fn wait(self) -> Result<T, Error> {
         self.receiver.recv_blocking().unwrap_or(Err(Error::Stopped))
     }
 
-    /// As [`wait`](Self::wait), for tasks.
+    /// Waits for the result without blocking the thread, for tasks.
     ///
     /// # Errors
-    /// As above.
+    /// The error that ended the request early.
     pub async fn wait_async(self) -> Result<T, Error> {
         self.receiver.recv().await.unwrap_or(Err(Error::Stopped))
     }
 }
 
-/// Where a request's only result goes, which its tenant pays for until it is taken.
+/// The sender of a request's only result. The tenant pays for the result until the caller takes it.
 pub(crate) struct Reply<T> {
     sender: Sender<Result<T, Error>>,
     held: Held,
 }
 
-/// A reply, and the answer that waits for it.
+/// Creates a reply and the answer that waits for it.
 pub(crate) fn charged<T>() -> (Reply<T>, Answer<T>) {
     let (sender, receiver) = realm_handover::channel(1);
     let held = Held::default();
@@ -53,11 +53,11 @@ pub(crate) fn charged<T>() -> (Reply<T>, Answer<T>) {
 }
 
 impl<T> Reply<T> {
-    /// Sends a result of so many `bytes`, which are on the account that `charge` is for.
+    /// Sends a result of `bytes` bytes and puts them on the account of `charge`.
     pub(crate) fn send(&self, result: Result<T, Error>, bytes: usize, mut charge: MemoryCharge) {
         charge.add(CHANNEL_BYTES + bytes);
         let _ = self.held.set(charge);
-        // If the caller is gone, nobody wants to know.
+        // Fails if the caller is gone, who then needs no result.
         let _ = self.sender.try_send(result);
     }
 
@@ -66,7 +66,7 @@ impl<T> Reply<T> {
         drop(self.sender.send_anyway(Err(error)));
     }
 
-    /// Whether nobody waits for it any more.
+    /// Returns whether the caller has stopped waiting.
     pub(crate) fn is_closed(&self) -> bool {
         self.sender.is_closed()
     }

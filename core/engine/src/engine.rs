@@ -1,4 +1,4 @@
-//! The engine: one thread that steps a model for everybody.
+//! The engine: one thread that steps a model for all tenants.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -36,7 +36,7 @@ use crate::{
     Request, RunMeter, Sequence, Served, Speculation, Tenant,
 };
 
-/// Runs the requests of one model.
+/// Runs the requests of one model on a thread of its own.
 pub struct Engine {
     commands: Sender<Command>,
     thread: Option<JoinHandle<()>>,
@@ -44,31 +44,31 @@ pub struct Engine {
     channel: usize,
     cache_type: CacheType,
     guides: Guides,
-    /// For whoever names them.
+    /// The adapters that were added, for look-ups by name.
     adapters: Mutex<Vec<WeakAdapter>>,
 }
 
-/// What handles know of their engine.
+/// The state that an engine shares with its handles.
 pub(crate) struct Common {
     pub(crate) vocabulary: usize,
     pub(crate) groups: usize,
-    /// What saved sequences have to fit.
+    /// The format of saved sequences.
     pub(crate) snapshots: SnapshotFormat,
-    /// Tokens that one request may have.
+    /// Tokens that one request may have, given the size of the KV cache.
     context: usize,
-    /// What that would be if the KV cache had room for anything.
+    /// Tokens that one request may have if the KV cache does not limit it.
     longest: usize,
-    /// Tokens that the model was trained for.
+    /// Tokens of the context that the model was trained for.
     trained: usize,
     speculation: Speculation,
     draft_model: bool,
     ids: AtomicU64,
     adapters: AtomicU32,
-    /// Pages that nobody uses, as of the last step.
+    /// Pages that no request uses, as of the last step.
     free_pages: AtomicUsize,
-    /// Tenants that it has a part for.
+    /// Tenants that have a guaranteed part of the engine.
     members: Arc<Members>,
-    /// Requests that wait.
+    /// The places of waiting requests.
     waiting: Arc<Queue>,
     ledger: Arc<Ledger>,
 }
@@ -77,13 +77,13 @@ pub(crate) enum Command {
     Add(Box<Task>),
     Session(Sent, SessionCommand),
     Pieces(PieceCommand),
-    /// Requests may name an adapter from now on.
+    /// Loads an adapter that later requests may name.
     AddAdapter(u32, Arc<dyn AdapterWeights>, realm_handover::Sender<Result<(), Error>>),
-    /// Nobody names it any more.
+    /// Unloads an adapter: no handle and no request uses it any more.
     RemoveAdapter(u32),
-    /// A reader has read, or left.
+    /// A reader has taken chunks or left.
     Wake,
-    /// The engine is dropped.
+    /// The engine was dropped.
     Stop,
 }
 
@@ -93,12 +93,12 @@ impl Common {
         self.ledger.page_bytes()
     }
 
-    /// Ids are in order of arrival.
+    /// Returns a new id. Ids ascend in order of arrival.
     pub(crate) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Tokens that a tenant's sequence may have.
+    /// Tokens that a sequence of the tenant may have.
     pub(crate) fn limit(&self, tenant: &Tenant) -> usize {
         tenant.read().kv_tokens.map_or(self.context, |tokens| tokens.min(self.context))
     }
@@ -115,10 +115,11 @@ impl Common {
 }
 
 impl Engine {
-    /// Allocates the KV cache and starts the thread.
+    /// Allocates the KV cache and starts the engine's thread.
     ///
     /// # Errors
-    /// The KV cache can't be allocated.
+    /// `LimitExceeded` if the KV cache can't be allocated or the thread can't be started, `Model` if the
+    /// system has no random bytes for a snapshot key.
     pub fn new(
         weights: &dyn Weights,
         tokenizer: Arc<Tokenizer>,
@@ -127,10 +128,10 @@ impl Engine {
         Self::with_draft(weights, tokenizer, config, None)
     }
 
-    /// As [`new`](Self::new), with a draft model.
+    /// Creates an engine like [`new`](Self::new), with a draft model.
     ///
     /// # Errors
-    /// As above, and `InvalidArgument` if the draft model has another vocabulary.
+    /// Same as [`new`](Self::new), and `InvalidArgument` if the draft model has another vocabulary.
     pub fn with_draft(
         weights: &dyn Weights,
         tokenizer: Arc<Tokenizer>,
@@ -144,7 +145,7 @@ impl Engine {
         let pages = config.pages(weights);
         let too_large = |e| Error::LimitExceeded(format!("{e}: load the model with fewer `kv_tokens`"));
         let runner = weights.runner(pages, config.cache_type).map_err(too_large)?;
-        // The longest sequence that has room when it is alone.
+        // The longest sequence that fits while it is alone.
         let fits = |tokens: usize| pages_for(&layout, tokens, config.prefill_chunk) <= pages;
         let most = (1..=longest.div_ceil(PAGE_TOKENS)).collect::<Vec<_>>();
         let context = most.partition_point(|n| fits(n * PAGE_TOKENS)) * PAGE_TOKENS;
@@ -185,44 +186,45 @@ impl Engine {
         })
     }
 
-    /// Has a part of what tenants share ready for a tenant, from now on until it is dropped: of remembered prompts, of compiled
-    /// grammars and of places for requests that wait. Parts are by the tenants' weights. A tenant's first request does the same;
-    /// told before, the engine need not take anything from others then.
+    /// Reserves a tenant's guaranteed parts, until the tenant is dropped: of the prefix cache, of compiled
+    /// grammars and of places for waiting requests. Parts are in proportion to the tenants' weights. A
+    /// tenant's first request does the same; calling this earlier spares the engine from taking something
+    /// away from other tenants at that moment.
     pub fn expect(&self, tenant: &Arc<Tenant>) {
         self.common.members.add(tenant);
     }
 
-    /// Tokens that one request may have at most, prompt and generation together.
+    /// The longest context of one request, prompt and generation together, in tokens.
     pub fn context_length(&self) -> usize {
         self.common.context
     }
 
-    /// How its KV cache holds numbers.
+    /// The number type of keys and values in the KV cache.
     pub fn cache_type(&self) -> CacheType {
         self.cache_type
     }
 
-    /// Pages of the KV cache that no request uses, as of the last step. What is only remembered of earlier ones
-    /// counts as free.
+    /// Pages of the KV cache that no request uses, as of the last step. Pages that only the prefix cache
+    /// holds count as free.
     pub fn free_pages(&self) -> usize {
         self.common.free_pages.load(Ordering::Acquire)
     }
 
-    /// What it has done and how it stands. Takes no time of the engine's thread.
+    /// Returns counters and gauges of the engine. Takes no time of the engine's thread.
     pub fn metrics(&self) -> Metrics {
         self.common.ledger.read()
     }
 
-    /// One tenant's part of that.
+    /// Returns one tenant's part of the [metrics](Self::metrics).
     pub fn tenant_metrics(&self, tenant: &Tenant) -> Served {
         self.common.ledger.read_tenant(tenant)
     }
 
-    /// Lets requests name an adapter that was made for this engine's weights. `name` is what tenants' limits know it by.
-    /// Blocks until the engine has it.
+    /// Loads an adapter that was made for this engine's weights, so that requests may name it. `name` is the
+    /// one that `adapters` of tenants' limits lists. Blocks until the engine has the adapter.
     ///
     /// # Errors
-    /// `InvalidArgument` if it was made for other weights.
+    /// `InvalidArgument` if the adapter was made for other weights.
     pub fn add_adapter(
         &self,
         name: impl Into<String>,
@@ -239,19 +241,24 @@ impl Engine {
         Ok(adapter)
     }
 
-    /// The adapter of that name that was added last, if somebody still holds it.
+    /// Returns the adapter of that name that was added last, if a handle of it still exists.
     pub fn adapter(&self, name: &str) -> Option<Adapter> {
         let adapters = self.adapters.lock().unwrap_or_else(PoisonError::into_inner);
         adapters.iter().rev().filter_map(WeakAdapter::upgrade).find(|adapter| adapter.name() == name)
     }
 
-    /// Starts a request. If it has a grammar that its tenant did not use lately, this compiles it: mostly milliseconds, up
-    /// to seconds for a large one; and a model's first grammar waits for tables of the vocabulary.
+    /// Starts a request. Compiles its grammar if the tenant has not used it lately: this takes milliseconds
+    /// for most grammars and up to seconds for a large one. A model's first grammar also waits for tables of
+    /// the vocabulary.
     ///
     /// # Errors
-    /// `InvalidArgument` for an empty prompt, tokens outside the vocabulary, sampling values that mean nothing and a
-    /// grammar that can't be followed; `LimitExceeded` for a prompt that leaves no room in the context, a grammar that is
-    /// too large and for one more request than the tenant may have waiting; `Overloaded` if too many wait over all tenants.
+    /// - `InvalidArgument` for an empty prompt, tokens outside the vocabulary, options that are out of range,
+    ///   a grammar that has an error, and an adapter of another model.
+    /// - `LimitExceeded` for a prompt that leaves no room in the context, a grammar that is too large, an
+    ///   adapter that the tenant may not use, and a request beyond the tenant's memory or the number that it
+    ///   may have waiting.
+    /// - `Overloaded` if too many requests wait over all tenants.
+    /// - `Stopped` if the engine has stopped.
     pub fn generate(&self, tenant: &Arc<Tenant>, mut request: Request) -> Result<Generation, Error> {
         let limit = self.check_prompt(tenant, &request.prompt, 1)?;
         request.sampling.check(self.common.vocabulary)?;
@@ -282,21 +289,23 @@ impl Engine {
         Ok(Generation::new(receive, self.commands.clone(), paused))
     }
 
-    /// A way through a grammar, for a program that chooses tokens itself. Takes the time that [`generate`](Self::generate)
-    /// takes for it.
+    /// Creates a guide through a grammar, for a program that chooses tokens itself. Compiles the grammar as
+    /// [`generate`](Self::generate) does.
     ///
     /// # Errors
-    /// `InvalidArgument` with the complaint about the grammar, `LimitExceeded` for one that is too large.
+    /// `InvalidArgument` with the error in the grammar, `LimitExceeded` for a grammar that is too large.
     pub fn guide(&self, tenant: &Arc<Tenant>, grammar: &Grammar) -> Result<Guide, Error> {
         self.expect(tenant);
         self.guides.guide(tenant.id(), tenant.memory(), grammar)
     }
 
-    /// What the model says of a given text, for each of `tokens` from the `first` on: the log-probability of the next one,
-    /// and the `top` likeliest tokens in its place. With an adapter and a factor on what it adds, what the changed model says.
+    /// Scores a given text: for each of `tokens` from index `first` on, returns the log-probability of the
+    /// next token and the `top` likeliest tokens in its place. An adapter comes with a scale, a factor on
+    /// what the adapter adds.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate).
+    /// Same as [`generate`](Self::generate), and `InvalidArgument` if `first` is no index of `tokens` or
+    /// `top` is more than [`MAX_LOGPROBS`].
     pub fn score(
         &self,
         tenant: &Arc<Tenant>,
@@ -319,11 +328,11 @@ impl Engine {
         Ok(answer)
     }
 
-    /// One vector for a text, `[hidden]`: its last hidden states, pooled, and with `normalize` of length 1. An adapter is as for
-    /// [`score`](Self::score).
+    /// Returns one vector for a text, `[hidden]`: its last hidden states, pooled, and scaled to length 1 with
+    /// `normalize`. An adapter comes with a scale, as for [`score`](Self::score).
     ///
     /// # Errors
-    /// As [`generate`](Self::generate).
+    /// Same as [`generate`](Self::generate).
     pub fn embed(
         &self,
         tenant: &Arc<Tenant>,
@@ -339,10 +348,12 @@ impl Engine {
         Ok(answer)
     }
 
-    /// A sequence for a program that drives it itself, all of it seen through an adapter if there is one.
+    /// Opens an empty sequence for a program that drives it itself. With an adapter, all its tokens are
+    /// computed through it.
     ///
     /// # Errors
-    /// The engine has stopped; for an adapter as [`generate`](Self::generate).
+    /// `LimitExceeded` beyond the tenant's memory, `Stopped` if the engine has stopped; for the adapter, same
+    /// as [`generate`](Self::generate).
     pub fn sequence(
         &self,
         tenant: &Arc<Tenant>,
@@ -355,16 +366,17 @@ impl Engine {
         Sequence::open(engine, common, Arc::clone(tenant), adapter, shared_prefix)
     }
 
-    /// Counts for a request of a tenant's that a program answers; it waits from now on.
+    /// Creates the meter of a tenant's request that a program answers. The request counts as waiting from now
+    /// on.
     pub fn run_meter(&self, tenant: &Arc<Tenant>) -> RunMeter {
         RunMeter::new(Meter::request(&self.common.ledger, tenant, "program", 0))
     }
 
-    /// The forward pass in pieces, for a program of a tenant's. `pieces` are of this engine's weights
-    /// ([`Weights::pieces`]).
+    /// Opens a session that computes the forward pass in pieces, for a tenant's program. `pieces` belong to
+    /// this engine's weights ([`Weights::pieces`]).
     ///
     /// # Errors
-    /// The engine has stopped.
+    /// `Stopped` if the engine has stopped.
     pub fn pieces(&self, tenant: &Arc<Tenant>, pieces: Box<dyn Pieces>) -> Result<PieceSession, Error> {
         PieceSession::open(self.common.next_id(), self.commands.clone(), tenant, pieces)
     }
@@ -373,12 +385,14 @@ impl Engine {
         Applied::new(adapter, &self.common, tenant)
     }
 
-    /// A sequence from what [`Sequence::save`] wrote, in an engine of the same [key](EngineConfig::snapshot_key). With the adapter
-    /// and the scale that it was saved with, or without one.
+    /// Restores a sequence that [`Sequence::save`] wrote in an engine of the same
+    /// [key](EngineConfig::snapshot_key). Takes the adapter and the scale that the sequence was saved with,
+    /// or none.
     ///
     /// # Errors
-    /// `InvalidArgument` for bytes that were not signed with the key, were altered since, or are of another model, device, cache
-    /// type or adapter; `LimitExceeded` if it is longer than the context.
+    /// - `InvalidArgument` for bytes that were not signed with the key, were altered since, or belong to
+    ///   another model, device, cache type or adapter.
+    /// - `LimitExceeded` if the sequence is longer than the context, or beyond the tenant's memory.
     pub fn restore(
         &self,
         tenant: &Arc<Tenant>,
@@ -388,12 +402,14 @@ impl Engine {
         self.restored(tenant, adapter, bytes, false)
     }
 
-    /// As [`restore`](Self::restore), for bytes that an engine of another key saved. Their form is checked in full and the signature
-    /// is not. Whether keys and values are what the model computes, nobody can know: the tenant's other requests don't use them, and
-    /// what is saved of the sequence again are the tokens alone.
+    /// Restores a sequence like [`restore`](Self::restore), from bytes that an engine of another key saved.
+    /// Checks their form in full, and no signature. The engine cannot verify that the keys and values are
+    /// those that the model computes: the tenant's other requests therefore never use them, and saving the
+    /// sequence again saves its tokens alone.
     ///
     /// # Errors
-    /// `InvalidArgument` for anything but a saved sequence of this model, device, cache type and adapter, `LimitExceeded` as above.
+    /// - `InvalidArgument` for anything but a saved sequence of this model, device, cache type and adapter.
+    /// - `LimitExceeded` if the sequence is longer than the context, or beyond the tenant's memory.
     pub fn restore_foreign(
         &self,
         tenant: &Arc<Tenant>,
@@ -421,7 +437,7 @@ impl Engine {
         Sequence::open(engine, common, Arc::clone(tenant), adapter, 0)?.fill(snapshot, foreign)
     }
 
-    /// Checks a prompt; returns how many tokens its sequence may have.
+    /// Checks a prompt and returns how many tokens its sequence may have.
     fn check_prompt(&self, tenant: &Tenant, prompt: &[u32], room: usize) -> Result<usize, Error> {
         if prompt.is_empty() {
             return Err(Error::InvalidArgument("the prompt has no tokens".into()));
@@ -489,21 +505,22 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // A thread that has ended needs no telling.
+        // Fails only if the thread has already ended.
         let _ = self.commands.send(Command::Stop);
-        // A program, or a reader that is woken, may hold the engine last: within a step, whose thread would wait for itself. It
-        // ends anyway.
+        // A program, or a reader that is woken, may drop the last handle of the engine within a step. The
+        // step's thread would then wait for itself, so it is not joined here; it ends by itself.
         if let Some(thread) = self.thread.take().filter(|_| !realm_handover::is_calling_out()) {
-            // A thread that panicked has said so on stderr.
+            // A thread that panicked has reported that on stderr.
             let _ = thread.join();
         }
     }
 }
 
-/// Commands that are received before a step at most. To receive one is to put it into its tenant's queue.
+/// The most commands that are received before a step. Receiving a command only puts it into its tenant's
+/// queue.
 const MOST_RECEIVED: usize = 4096;
 
-/// The thread: commands between steps, steps while there is work.
+/// The engine's thread: receives commands between steps, and steps while there is work.
 fn run(mut scheduler: Scheduler, inbox: &Receiver<Command>, gauges: &Common) {
     let mut next = Next::Wait(None);
     loop {
@@ -521,7 +538,7 @@ fn run(mut scheduler: Scheduler, inbox: &Receiver<Command>, gauges: &Common) {
                 Command::Session(sent, command) => scheduler.command(sent, command),
                 Command::Pieces(command) => scheduler.piece(command),
                 Command::AddAdapter(id, weights, reply) => {
-                    // If the caller is gone, its handle is too, and nobody will name the adapter.
+                    // If the caller is gone, its handle is gone too, and no request can name the adapter.
                     let _ = reply.try_send(scheduler.add_adapter(id, weights));
                 }
                 Command::RemoveAdapter(id) => scheduler.remove_adapter(id),
@@ -538,8 +555,9 @@ fn run(mut scheduler: Scheduler, inbox: &Receiver<Command>, gauges: &Common) {
     }
 }
 
-/// Hands out what came `first` and what has come since, `most` commands in all: those who send without end don't keep the engine
-/// from its steps. `false` if one of them ends the engine, or if there will be no more.
+/// Hands out the `first` command and those that have arrived since, at most `most` in all, so that callers
+/// who send without end do not keep the engine from its steps. Returns `false` if a command ends the engine,
+/// or if no command can arrive any more.
 fn receive<C>(
     first: Result<C, TryRecvError>,
     inbox: &Receiver<C>,
@@ -556,7 +574,7 @@ fn receive<C>(
         if !goes_on {
             return false;
         }
-        // What is received from here on would be lost.
+        // Stop before receiving another command: it would be lost.
         if received == most {
             break;
         }

@@ -15,11 +15,11 @@ use crate::request::Chunk;
 use crate::task::generate::Unread;
 
 /// A running request: an iterator for threads, a [`Stream`] for tasks. Dropping it cancels the request and
-/// frees its part of the KV cache.
+/// frees its pages of the KV cache.
 pub struct Generation {
     chunks: Receiver<Unread>,
     engine: Sender<Command>,
-    /// Set by the engine when it waits for this reader.
+    /// Set by the engine while it waits for this reader.
     paused: Arc<AtomicBool>,
     done: bool,
 }
@@ -29,11 +29,11 @@ impl Generation {
         Self { chunks, engine, paused, done: false }
     }
 
-    /// Ends the request; nothing more comes out of it.
+    /// Cancels the request. The generation yields no more chunks.
     pub fn cancel(&mut self) {
         self.done = true;
         self.chunks.close();
-        // A stopped engine needs no waking.
+        // Fails if the engine has stopped, which then needs no waking.
         let _ = self.engine.send(Command::Wake);
     }
 
@@ -41,7 +41,7 @@ impl Generation {
         if self.paused.swap(false, Ordering::AcqRel) {
             let _ = self.engine.send(Command::Wake);
         }
-        // Only a dead engine closes the channel before the last chunk.
+        // The channel closes before the last chunk only if the engine is gone.
         let chunk = chunk.map_or(Err(Error::Stopped), Unread::into_inner);
         self.done = chunk.as_ref().map_or(true, |chunk| chunk.finish.is_some());
         Some(chunk)

@@ -1,13 +1,13 @@
-//! How much one number tells of another: what tests of channels between tenants measure.
+//! A measure of how much one number reveals about another, for tests of side channels between tenants.
 
 use std::collections::HashMap;
 
-/// Rounds of a test: few for every change, many in the nightly one.
+/// Rounds of a test: 30 for every change, 200 in the nightly run.
 pub(crate) fn rounds() -> usize {
     if std::env::var_os("REALM_LONG").is_some() { 200 } else { 30 }
 }
 
-/// Numbers below what is asked for, the same for the same seed.
+/// Returns a generator of numbers below its argument. The same seed gives the same numbers.
 pub(crate) fn random(mut seed: u64) -> impl FnMut(usize) -> usize {
     move |below| {
         // splitmix64
@@ -19,8 +19,8 @@ pub(crate) fn random(mut seed: u64) -> impl FnMut(usize) -> usize {
     }
 }
 
-/// Mutual information of pairs, in bits, as their frequencies have it. It is never less than what there is, and for few pairs
-/// more: what chance alone would give is in [`by_chance`].
+/// Mutual information of pairs, in bits, estimated from their frequencies. The estimate is never below the
+/// true value, and above it for few pairs; [`by_chance`] gives the excess that chance alone explains.
 fn information(pairs: &[(usize, usize)]) -> f64 {
     let (mut both, mut left, mut right) = (HashMap::new(), HashMap::new(), HashMap::new());
     for &(x, y) in pairs {
@@ -34,7 +34,7 @@ fn information(pairs: &[(usize, usize)]) -> f64 {
         .sum()
 }
 
-/// What the same numbers in any other order tell, in 99 of 100 orders.
+/// The information that the same numbers reveal in a random order, at the 99th percentile of 500 orders.
 fn by_chance(pairs: &[(usize, usize)]) -> f64 {
     let mut random = random(1);
     let mut pairs = pairs.to_vec();
@@ -51,7 +51,8 @@ fn by_chance(pairs: &[(usize, usize)]) -> f64 {
     orders[orders.len() * 99 / 100]
 }
 
-/// Panics if what was seen tells more of the secret than chance would: pairs of a secret and what was seen of it.
+/// Panics if observations reveal more about a secret than chance would. Takes pairs of a secret and its
+/// observation.
 pub(crate) fn assert_tells_nothing(pairs: &[(usize, usize)]) {
     let (told, chance) = (information(pairs), by_chance(pairs));
     assert!(told <= chance + 1e-9, "{told:.2} bits, and chance gives {chance:.2}: {pairs:?}");

@@ -1,20 +1,20 @@
 //! Runs many tenants' requests on one model: batching, fairness, the paged KV cache, sampling, streams.
 //!
 //! - [`Engine`]: one thread that steps a model; [`Request`]s join and leave its batch between steps.
-//! - [`Tenant`]: who a request belongs to, and the [`Limits`] on what they may use.
-//! - [`MemoryLedger`]: what memory a tenant causes, in one account with a limit.
+//! - [`Tenant`]: the owner of a request, and the [`Limits`] on what it may use.
+//! - [`MemoryLedger`]: one account for each tenant of the memory that it causes, with a limit.
 //! - [`Adapter`]: a LoRA adapter that requests may name.
 //! - [`Generation`]: the reader's end of a request, for threads and for tasks.
 //! - [`Sequence`]: a token sequence that its owner drives forward by forward.
 //! - [`PieceSession`]: the forward pass in pieces, for programs that put it together themselves.
-//! - [`Grammar`]: what a generation has to spell; [`Guide`] is one text's way through it.
+//! - [`Grammar`]: the texts that a generation may spell; a [`Guide`] follows one text through it.
 //! - [`Sampling`] and [`Sampler`]: from logits to a token.
 //! - [`Writing`]: a request's text, from logits to chunks.
-//! - [`Metrics`]: what an engine has done and how it stands.
-//! - [`Speculation`]: where tokens come from that are computed before it is certain that they are needed.
+//! - [`Metrics`]: counters and gauges of an engine.
+//! - [`Speculation`]: the source of drafts, tokens that are computed on the chance that they follow.
 //!
-//! Inside, `scheduler` decides what runs, `task` is what a request is while it runs, `kv` keeps account of the KV
-//! cache's pages, and `speculate` guesses what comes next.
+//! Inside, `scheduler` decides what runs, `task` holds the state of a running request, `kv` keeps account of
+//! the KV cache's pages, and `speculate` makes drafts.
 #![forbid(unsafe_code)]
 
 mod adapter;

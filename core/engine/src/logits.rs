@@ -5,9 +5,9 @@ use realm_model::{KeptRow, Likeliest};
 use crate::Error;
 use crate::sampling::{Sampler, TokenMask, argmax, finite, first_of_largest};
 
-/// The logits after a token, `[vocabulary]`. Where a device has computed them, only the likeliest tokens are on the host,
-/// which are mostly enough to choose from; the others come when somebody asks for them, at any time. What is answered is the
-/// same, bit for bit, wherever they are.
+/// The logits after a token, `[vocabulary]`. Where a device has computed them, only the likeliest tokens are
+/// on the host, which mostly suffice to choose from; the others are fetched on demand, at any time. Every
+/// method returns the same values, bit for bit, wherever the logits are.
 pub struct Logits {
     vocabulary: usize,
     place: Place,
@@ -19,7 +19,7 @@ enum Place {
 }
 
 impl Logits {
-    /// Logits that are on the host.
+    /// Wraps logits that are on the host.
     pub fn new(values: Vec<f32>) -> Self {
         Self { vocabulary: values.len(), place: Place::Host(values) }
     }
@@ -28,12 +28,12 @@ impl Logits {
         Self { vocabulary, place: Place::Device { row, likeliest: likeliest.to_row() } }
     }
 
-    /// Number of tokens.
+    /// The number of tokens in the vocabulary.
     pub fn vocabulary(&self) -> usize {
         self.vocabulary
     }
 
-    /// The likeliest tokens, if the others are not at hand.
+    /// Returns the likeliest tokens if the others are still on the device.
     fn likeliest(&self) -> Option<Likeliest<'_>> {
         match &self.place {
             Place::Host(_) => None,
@@ -41,10 +41,10 @@ impl Logits {
         }
     }
 
-    /// All of them, `[vocabulary]`.
+    /// Returns all logits, `[vocabulary]`, and fetches them from the device if need be.
     ///
     /// # Errors
-    /// The device could not be read, here and below.
+    /// `Model` if the device could not be read.
     pub fn values(&mut self) -> Result<&mut Vec<f32>, Error> {
         if let Place::Device { row, .. } = &self.place {
             let mut values = Vec::new();
@@ -57,7 +57,7 @@ impl Logits {
         }
     }
 
-    /// Their memory, if they are on the host.
+    /// Returns the vector of logits if they are on the host, for reuse of its memory.
     pub fn into_memory(self) -> Option<Vec<f32>> {
         match self.place {
             Place::Host(values) => Some(values),
@@ -65,10 +65,10 @@ impl Logits {
         }
     }
 
-    /// One token's logit; `None` for one that is not in the vocabulary.
+    /// Returns one token's logit; `None` for a token outside the vocabulary.
     ///
     /// # Errors
-    /// As [`values`](Self::values).
+    /// Same as [`values`](Self::values).
     pub fn get(&mut self, token: u32) -> Result<Option<f32>, Error> {
         let found = self.likeliest().and_then(|l| l.iter().find(|&(other, _)| other == token));
         match found {
@@ -78,10 +78,10 @@ impl Logits {
         }
     }
 
-    /// The first of the likeliest tokens.
+    /// Returns the likeliest token; of equally likely ones, the one with the lowest id.
     ///
     /// # Errors
-    /// As [`values`](Self::values), and for NaN.
+    /// Same as [`values`](Self::values), and `NotFinite` for NaN.
     pub fn argmax(&mut self) -> Result<u32, Error> {
         let found = self.likeliest().and_then(|l| first_of_largest(l.iter(), l.last()));
         match found {
@@ -94,18 +94,18 @@ impl Logits {
         }
     }
 
-    /// The `k` likeliest tokens, likeliest first and of equal ones the one with the lower id, if they are at hand without the
-    /// others.
+    /// Returns the `k` likeliest tokens, likeliest first and of equal ones the one with the lower id first,
+    /// if they are known without fetching the others.
     pub fn few(&self, k: usize) -> Option<Vec<(u32, f32)>> {
         let few: Vec<_> = self.likeliest()?.iter().take(k).collect();
         (few.len() == k).then_some(few)
     }
 
-    /// Chooses a token, without changing them; among those in `mask` if there is one. `None` if there is none that is not
-    /// banned or as unlikely as can be.
+    /// Chooses a token, among those in `mask` if there is one, and leaves the logits as they are. Returns
+    /// `None` if every token is banned or has a logit of -infinity.
     ///
     /// # Errors
-    /// As [`values`](Self::values).
+    /// Same as [`values`](Self::values).
     pub fn sample(&mut self, sampler: &mut Sampler, mask: Option<&TokenMask>) -> Result<Option<u32>, Error> {
         if let Some(token) = self.likeliest().and_then(|l| sampler.sample_likeliest(l, mask)) {
             return Ok(Some(token));

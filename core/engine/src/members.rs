@@ -1,7 +1,7 @@
 //! The tenants that share something, and each one's part of it.
 //!
-//! A part depends on which tenants there are and on their weights, never on what they do: so nobody learns from the size of
-//! their own part what others are at.
+//! A part depends on which tenants exist and on their weights, never on what they do. So the size of a
+//! tenant's own part reveals nothing about the activity of others.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,10 +11,10 @@ use rustc_hash::FxBuildHasher;
 
 use crate::Tenant;
 
-/// Counts changes of what there is to know about tenants: that some are new or gone, and their weights.
+/// Counts changes of the set of tenants and of their weights.
 static CHANGES: AtomicU64 = AtomicU64::new(1);
 
-/// A tenant is new or gone, or its weight is another.
+/// Notes that a tenant is new or gone, or that its weight has changed.
 pub(crate) fn changed() {
     CHANGES.fetch_add(1, Ordering::Release);
 }
@@ -28,12 +28,12 @@ struct Inner {
     tenants: HashMap<u64, (Weak<Tenant>, f64), FxBuildHasher>,
     /// The sum of all weights.
     all: f64,
-    /// The change that this is as of.
+    /// The value of [`CHANGES`] that this state corresponds to.
     seen: u64,
 }
 
 impl Members {
-    /// A tenant shares from now on, if it did not before.
+    /// Adds a tenant to those that share, if it is not one of them.
     pub fn add(&self, tenant: &Arc<Tenant>) {
         let mut inner = self.lock();
         if !inner.tenants.contains_key(&tenant.id()) {
@@ -44,20 +44,21 @@ impl Members {
         }
     }
 
-    /// A tenant's part of everything, from 0 to 1; 0 for one that does not share.
+    /// Returns a tenant's part of everything, from 0 to 1; 0 for a tenant that does not share.
     pub fn part(&self, tenant: u64) -> f64 {
         let inner = self.current();
         inner.tenants.get(&tenant).map_or(0.0, |(_, weight)| weight / inner.all)
     }
 
-    /// A tenant's part where one more tenant of the mean weight has a part of its own: there is room for whoever comes next.
+    /// Returns a tenant's part if one more tenant of the mean weight shared: it leaves room for the next
+    /// tenant.
     pub fn part_beside_another(&self, tenant: u64) -> f64 {
         let inner = self.current();
         let more = 1.0 + 1.0 / inner.tenants.len().max(1) as f64;
         inner.tenants.get(&tenant).map_or(0.0, |(_, weight)| weight / (inner.all * more))
     }
 
-    /// All tenants with their weights, if anything changed since `seen`.
+    /// Returns all tenants with their weights, if anything changed since `seen`.
     pub(crate) fn news(&self, seen: &mut u64) -> Option<Vec<(u64, f64)>> {
         let now = CHANGES.load(Ordering::Acquire);
         if std::mem::replace(seen, now) == now {
@@ -76,7 +77,7 @@ impl Members {
         if std::mem::replace(&mut inner.seen, now) != now {
             let mut all = 0.0;
             inner.tenants.retain(|_, (tenant, weight)| {
-                // Whoever drops the last handle here leaves as it would anywhere.
+                // The upgraded handle may be the tenant's last. Dropping it here works as anywhere else.
                 let Some(tenant) = tenant.upgrade() else { return false };
                 *weight = tenant.read().weight.into();
                 all += *weight;

@@ -1,11 +1,17 @@
-//! Memory that this process may still take.
+//! The memory that this process may still take.
 
 use std::path::{Path, PathBuf};
 
-/// Bytes of memory that this process can still take without swapping or being ended for it; `None` where the system does not
-/// say. The least of what the machine has (`MemAvailable`), what the process's control groups leave (of both versions; pages
-/// of files are not counted against them, since the kernel lets those go), what its limits of address space and data leave,
-/// and the environment's `REALM_MEMORY`, such as `1500MiB` or `8GiB`, for those who want Realm to take less.
+/// Returns the bytes of memory that this process can still take without swapping or being killed; `None`
+/// where the system does not say.
+///
+/// The result is the least of:
+///
+/// - what the machine has (`MemAvailable`);
+/// - what the process's control groups leave, of both versions (file pages do not count, since the kernel
+///   reclaims them);
+/// - what its limits of address space and data leave;
+/// - the environment's `REALM_MEMORY`, such as `1500MiB` or `8GiB`, which makes Realm take less.
 pub fn available_memory() -> Option<u64> {
     let own = std::env::var("REALM_MEMORY").ok().and_then(|text| {
         let bytes = parse(&text);
@@ -19,7 +25,7 @@ pub fn available_memory() -> Option<u64> {
     available_in(Path::new("/")).into_iter().chain(own).min()
 }
 
-/// A number of bytes with or without a unit of 1024s.
+/// Parses a number of bytes, with or without a binary unit.
 fn parse(text: &str) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -35,7 +41,7 @@ fn parse(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
-/// As [`available_memory`], as the files under `root` say.
+/// Reads [`available_memory`] from the files under `root`.
 fn available_in(root: &Path) -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
     let machine = read("proc/meminfo").and_then(|text| field(&text, "MemAvailable:")).map(|kib| kib << 10);
@@ -51,7 +57,7 @@ fn available_in(root: &Path) -> Option<u64> {
     machine.into_iter().chain(groups).chain(limits.into_iter().flatten()).min()
 }
 
-/// What the control groups of `/proc/self/cgroup` leave, each of them and those that it is in.
+/// Returns what each control group of `/proc/self/cgroup`, and each group above it, leaves.
 fn groups(root: &Path, text: &str) -> Vec<u64> {
     let mut left = Vec::new();
     for line in text.lines() {
@@ -78,11 +84,11 @@ fn groups(root: &Path, text: &str) -> Vec<u64> {
     left
 }
 
-/// The files of a control group.
+/// The names of a control group's files.
 struct Group {
     limit: &'static str,
     usage: &'static str,
-    /// In `memory.stat`: pages of files, which are let go when memory is short.
+    /// Fields of `memory.stat` for file pages, which the kernel reclaims when memory is short.
     files: [&'static str; 2],
 }
 
@@ -95,7 +101,7 @@ const V1: Group = Group {
 };
 
 impl Group {
-    /// Bytes that a group leaves; `None` where it has no limit.
+    /// Returns the bytes that a group leaves; `None` where it has no limit.
     fn left(&self, folder: &Path) -> Option<u64> {
         let read = |file: &str| std::fs::read_to_string(PathBuf::from(folder).join(file)).ok();
         let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
@@ -106,7 +112,7 @@ impl Group {
     }
 }
 
-/// The number after `key` at a line's beginning.
+/// Returns the number after `key` at the beginning of a line.
 fn field(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key))?.split_whitespace().next()?.parse().ok()
 }
@@ -115,7 +121,7 @@ fn field(text: &str, key: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// A system whose files are these.
+    /// Makes a file tree like that of a system with the given files.
     fn system(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in files {

@@ -1,8 +1,9 @@
-//! What memory a tenant causes: one account for each, by kinds, with a limit.
+//! The memory that a tenant causes: one account for each tenant, by kinds, with a limit.
 //!
-//! Whatever allocates memory for a tenant holds a [`MemoryCharge`] for it, which gives its bytes back when it is dropped. A
-//! charge is at most a few bytes off from what the allocator takes, so a tenant's total is what the process would save without it.
-//! Pages of the KV cache, which is allocated when a model is loaded, and the weights are not in it.
+//! All code that allocates memory for a tenant holds a [`MemoryCharge`] for it, which gives its bytes back
+//! when it is dropped. A charge differs from what the allocator takes by at most a few bytes, so a tenant's
+//! total is the memory that the process would save without the tenant. The account leaves out the weights and
+//! the pages of the KV cache, which is allocated when a model is loaded.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,22 +11,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Error;
 
-/// What memory is for.
+/// The purpose of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MemoryKind {
     /// Requests that wait or run: prompts, stop strings, biases, grammars, fields.
     Requests,
     /// Chunks, events and answers that no reader has taken yet.
     Results,
-    /// Sequences: their tokens and what the engine knows of them; also snapshots while they are taken or restored.
+    /// Sequences: their tokens and the engine's records of them; also snapshots while they are taken or
+    /// restored.
     Sequences,
     /// Runs of programs: instances, linear memories, tables and stacks.
     Programs,
-    /// What programs hold handles of: logits, tensors, caches, samplers, ways through grammars, WASI's.
+    /// Values that programs hold handles of: logits, tensors, caches, samplers, guides through grammars,
+    /// WASI's resources.
     Handles,
-    /// Strings and lists on their way between a program and the host, and HTTP requests with their connections and answers.
+    /// Strings and lists on their way between a program and the host, and HTTP requests with their
+    /// connections and answers.
     Transfers,
-    /// Stores of programs in memory, and the names of what those on disk keep.
+    /// Stores of programs in memory, and the keys of stores on disk.
     Stores,
     /// Compiled code of programs, the bytes of those that are being compiled, and compiled grammars.
     Code,
@@ -34,7 +38,7 @@ pub enum MemoryKind {
 }
 
 impl MemoryKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 9] = [
         Self::Requests,
         Self::Results,
@@ -47,7 +51,7 @@ impl MemoryKind {
         Self::Logs,
     ];
 
-    /// The name, the same in every language.
+    /// The kind's name, the same in every language.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Requests => "requests",
@@ -70,17 +74,17 @@ pub struct MemoryUse {
 }
 
 impl MemoryUse {
-    /// Bytes of one kind.
+    /// Returns the bytes of one kind.
     pub fn of(&self, kind: MemoryKind) -> usize {
         self.by_kind[kind as usize]
     }
 
-    /// Bytes of all kinds together.
+    /// Returns the bytes of all kinds together.
     pub fn total(&self) -> usize {
         self.by_kind.iter().sum()
     }
 
-    /// Bytes by kind.
+    /// Iterates over the kinds with their bytes.
     pub fn iter(&self) -> impl Iterator<Item = (MemoryKind, usize)> + '_ {
         MemoryKind::ALL.into_iter().map(|kind| (kind, self.of(kind)))
     }
@@ -98,14 +102,14 @@ pub struct MemoryLedger(Arc<Account>);
 struct Account {
     /// The tenant's name, for messages.
     tenant: String,
-    /// Bytes.
+    /// The limit, in bytes.
     limit: AtomicUsize,
     total: AtomicUsize,
     by_kind: [AtomicUsize; MemoryKind::ALL.len()],
 }
 
 impl MemoryLedger {
-    /// An empty account under a limit of so many bytes.
+    /// Creates an empty account with a limit in bytes.
     pub fn new(tenant: impl Into<String>, limit: usize) -> Self {
         let account = Account {
             tenant: tenant.into(),
@@ -116,12 +120,12 @@ impl MemoryLedger {
         Self(Arc::new(account))
     }
 
-    /// Changes the limit. What is held already stays.
+    /// Changes the limit. Bytes that are already held stay.
     pub fn set_limit(&self, limit: usize) {
         self.0.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Bytes that are held now.
+    /// Returns the bytes that are held now.
     pub fn read(&self) -> MemoryUse {
         let mut reading = MemoryUse::default();
         for (to, from) in reading.by_kind.iter_mut().zip(&self.0.by_kind) {
@@ -130,7 +134,7 @@ impl MemoryLedger {
         reading
     }
 
-    /// Whether this is a clone of `other`: one account, and not two.
+    /// Returns whether this is a clone of `other`, the same account.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -145,17 +149,17 @@ impl MemoryLedger {
         Ok(charge)
     }
 
-    /// A charge of nothing, to grow.
+    /// Opens a charge of 0 bytes, which can grow.
     pub fn open(&self, kind: MemoryKind) -> MemoryCharge {
         MemoryCharge { ledger: self.clone(), kind, bytes: 0 }
     }
 
-    /// Bytes that may be held at most.
+    /// The most bytes that may be held.
     pub fn limit(&self) -> usize {
         self.0.limit.load(Ordering::Relaxed)
     }
 
-    /// Bytes that may be taken before the limit is reached.
+    /// The bytes that may be taken before the limit is reached.
     pub fn room(&self) -> usize {
         let account = &*self.0;
         account.limit.load(Ordering::Relaxed).saturating_sub(account.total.load(Ordering::Relaxed))
@@ -216,12 +220,12 @@ pub struct MemoryCharge {
 }
 
 impl MemoryCharge {
-    /// Bytes that it holds.
+    /// The bytes that the charge holds.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The account that it is on.
+    /// The account that the charge is on.
     pub fn ledger(&self) -> &MemoryLedger {
         &self.ledger
     }
@@ -229,28 +233,28 @@ impl MemoryCharge {
     /// Takes more bytes.
     ///
     /// # Errors
-    /// `LimitExceeded` if the tenant would hold more than its limit; then nothing changes.
+    /// `LimitExceeded` if the tenant would hold more than its limit; the charge then stays as it was.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Error> {
         self.ledger.take(self.kind, bytes)?;
         self.bytes += bytes;
         Ok(())
     }
 
-    /// Takes more bytes even beyond the limit: for what is there already, or is bounded by something else. Whatever the tenant asks
-    /// for next is refused then.
+    /// Takes more bytes even beyond the limit, for memory that is already allocated or has another bound. The
+    /// tenant's next requests for memory are refused until it is below its limit again.
     pub fn add(&mut self, bytes: usize) {
         self.ledger.add(self.kind, bytes);
         self.bytes += bytes;
     }
 
-    /// Gives bytes back, all it has at most.
+    /// Gives bytes back, at most all that the charge holds.
     pub fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);
         self.ledger.give_back(self.kind, bytes);
         self.bytes -= bytes;
     }
 
-    /// Holds so many bytes from now on, even beyond the limit.
+    /// Sets the bytes that the charge holds, even beyond the limit.
     pub fn set(&mut self, bytes: usize) {
         match bytes.checked_sub(self.bytes) {
             Some(more) => self.add(more),
@@ -271,7 +275,8 @@ impl fmt::Debug for MemoryCharge {
     }
 }
 
-/// A value on its way to a reader, with the charge for its memory: taken, it is the reader's.
+/// A value on its way to a reader, with the charge for its memory. The charge ends when the reader takes the
+/// value.
 #[derive(Debug)]
 pub struct Charged<T> {
     value: T,
@@ -279,12 +284,12 @@ pub struct Charged<T> {
 }
 
 impl<T> Charged<T> {
-    /// A value that `charge` is for.
+    /// Pairs a value with the charge for its memory.
     pub fn new(value: T, charge: MemoryCharge) -> Self {
         Self { value, charge }
     }
 
-    /// The value; its bytes go back.
+    /// Returns the value and gives the charge's bytes back.
     pub fn into_inner(self) -> T {
         drop(self.charge);
         self.value
@@ -321,7 +326,7 @@ mod tests {
         for part in ["`acme`", "90 bytes", "11 more for handles", "may hold 100", "`memory`"] {
             assert!(error.contains(part), "{error}");
         }
-        // What is there already counts beyond the limit, and is in the way of what comes next.
+        // Memory that is already allocated counts beyond the limit, and stands in the way of the next charge.
         results.add(20);
         assert_eq!((ledger.read().total(), ledger.room()), (110, 0));
         assert!(results.grow(1).is_err());

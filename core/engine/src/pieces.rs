@@ -11,18 +11,18 @@ use crate::answer::Answer;
 use crate::engine::Command;
 use crate::{Error, Tenant};
 
-/// Pieces of the forward pass that one program computes: tensors and caches of its own, and operations on them. Operations
-/// are computed in the order of the calls, between steps; only what has an [`Answer`] can be waited for. What goes wrong
-/// on the way is in the next answer.
+/// A program's own forward pass, in pieces: tensors and caches of its own, and operations on them. Operations
+/// are computed in the order of the calls, between steps. Only operations that return an [`Answer`] can be
+/// waited for; the next answer reports an error of the operations before it.
 pub struct PieceSession {
     id: u64,
     engine: Sender<Command>,
     next: AtomicU64,
-    /// Operations that were asked for and not done.
+    /// Operations that were sent and are not done.
     queued: Arc<AtomicUsize>,
 }
 
-/// What the engine is to do for a session.
+/// A command of a session to the engine.
 pub(crate) enum PieceCommand {
     Open { id: u64, tenant: Arc<Tenant>, pieces: Box<dyn Pieces>, queued: Arc<AtomicUsize> },
     Do { id: u64, op: PieceOp },
@@ -88,14 +88,14 @@ pub(crate) enum PieceOp {
         len: usize,
     },
     Free(PieceId),
-    /// Says that everything before it is done.
+    /// Replies once every operation before it is done.
     Flush {
         reply: Reply<Result<(), Error>>,
     },
 }
 
 impl PieceOp {
-    /// The tensor that it makes.
+    /// Returns the tensor that the operation makes.
     pub(crate) fn makes(&self) -> Option<PieceId> {
         match *self {
             Self::Upload { to, .. }
@@ -139,80 +139,81 @@ impl PieceSession {
         Ok(Answer::new(answer))
     }
 
-    /// Operations that were asked for and are not done: who asks for many without reading should
-    /// [`flush`](Self::flush) now and then.
+    /// The number of operations that were sent and are not done. A caller that sends many without reading
+    /// should call [`flush`](Self::flush) now and then.
     pub fn queued(&self) -> usize {
         self.queued.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything asked for so far is done.
+    /// Returns an answer that waits until every operation sent so far is done.
     ///
     /// # Errors
-    /// The engine has stopped; the answer has what went wrong.
+    /// `Stopped` if the engine has stopped. The answer reports an error of the operations.
     pub fn flush(&self) -> Result<Answer<()>, Error> {
         self.ask(|reply| PieceOp::Flush { reply })
     }
 
-    /// A tensor of values, row by row.
+    /// Makes a tensor of `values`, given row by row.
     ///
     /// # Errors
-    /// The engine has stopped, here and below.
+    /// `Stopped` if the engine has stopped.
     pub fn upload(&self, width: usize, values: Vec<f32>) -> Result<PieceId, Error> {
         self.make(|to| PieceOp::Upload { to, width, values })
     }
 
-    /// A tensor's values, row by row.
+    /// Reads a tensor's values, row by row.
     ///
     /// # Errors
-    /// As above.
+    /// `Stopped` if the engine has stopped.
     pub fn read(&self, x: PieceId) -> Result<Answer<Vec<f32>>, Error> {
         self.ask(|reply| PieceOp::Read { x, reply })
     }
 
-    /// Some of a tensor's rows.
+    /// Makes a tensor of some rows of another.
     ///
     /// # Errors
-    /// As above.
+    /// `Stopped` if the engine has stopped.
     pub fn gather(&self, x: PieceId, rows: Vec<u32>) -> Result<PieceId, Error> {
         self.make(|to| PieceOp::Gather { x, rows, to })
     }
 
-    /// `x += other * scale`.
+    /// Computes `x += other * scale`.
     ///
     /// # Errors
-    /// As above.
+    /// `Stopped` if the engine has stopped.
     pub fn add(&self, x: PieceId, other: PieceId, scale: f32) -> Result<(), Error> {
         self.start(PieceOp::Add { x, other, scale })
     }
 
-    /// What the first layer takes for tokens, `[tokens, hidden]`.
+    /// Embeds tokens: makes the input of the first layer, `[tokens, hidden]`.
     ///
     /// # Errors
-    /// As above.
+    /// `Stopped` if the engine has stopped.
     pub fn embed(&self, tokens: Vec<u32>) -> Result<PieceId, Error> {
         self.make(|to| PieceOp::Embed { tokens, to })
     }
 
-    /// A layer's attention over a cache, of a tensor of `rows` rows.
+    /// Computes a layer's attention over a cache, for a tensor of `rows` rows.
     ///
     /// # Errors
-    /// As above.
+    /// `Stopped` if the engine has stopped.
     pub fn attention(&self, layer: usize, x: PieceId, rows: usize, cache: PieceId) -> Result<PieceId, Error> {
         self.make(|to| PieceOp::Attention { layer, x, rows, cache, to })
     }
 
-    /// A layer's feed-forward network, of a tensor of `rows` rows.
+    /// Computes a layer's feed-forward network, for a tensor of `rows` rows.
     ///
     /// # Errors
-    /// As above.
+    /// `Stopped` if the engine has stopped.
     pub fn feed_forward(&self, layer: usize, x: PieceId, rows: usize) -> Result<PieceId, Error> {
         self.make(|to| PieceOp::FeedForward { layer, x, rows, to })
     }
 
-    /// The product of a tensor of `rows` rows with a weight of `shape`, outputs and inputs, named as in a GGUF file.
+    /// Multiplies a tensor of `rows` rows with a weight of `shape` (outputs, inputs), named as in a GGUF
+    /// file.
     ///
     /// # Errors
-    /// As above.
+    /// `Stopped` if the engine has stopped.
     pub fn matmul(
         &self,
         weight: String,
@@ -223,40 +224,40 @@ impl PieceSession {
         self.make(|to| PieceOp::MatMul { weight, shape, x, rows, to })
     }
 
-    /// The logits that a tensor's rows stand for, `[rows, vocab]`.
+    /// Computes the logits of a tensor's rows, `[rows, vocab]`.
     ///
     /// # Errors
-    /// As above.
+    /// `Stopped` if the engine has stopped.
     pub fn logits(&self, x: PieceId, rows: usize) -> Result<Answer<Vec<f32>>, Error> {
         self.ask(|reply| PieceOp::Logits { x, rows, reply })
     }
 
-    /// An empty cache for `tokens` tokens.
+    /// Opens an empty cache for `tokens` tokens.
     ///
     /// # Errors
-    /// As above.
+    /// `Stopped` if the engine has stopped.
     pub fn open_cache(&self, tokens: usize) -> Result<PieceId, Error> {
         self.make(|cache| PieceOp::OpenCache { cache, tokens })
     }
 
-    /// Forgets a cache's tokens from the `len`th on.
+    /// Removes a cache's tokens from index `len` on.
     ///
     /// # Errors
-    /// As above.
+    /// `Stopped` if the engine has stopped.
     pub fn truncate_cache(&self, cache: PieceId, len: usize) -> Result<(), Error> {
         self.start(PieceOp::TruncateCache { cache, len })
     }
 
     /// Frees a tensor or a cache.
     pub fn free(&self, piece: PieceId) {
-        // A stopped engine has freed everything.
+        // A stopped engine has already freed the piece.
         let _ = self.start(PieceOp::Free(piece));
     }
 }
 
 impl Drop for PieceSession {
     fn drop(&mut self) {
-        // A stopped engine has freed everything.
+        // A stopped engine has already freed the session.
         let _ = self.engine.send(Command::Pieces(PieceCommand::Close { id: self.id }));
     }
 }

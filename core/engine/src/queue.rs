@@ -1,7 +1,8 @@
-//! How many requests wait for an engine.
+//! The places of requests that wait for an engine.
 //!
-//! Half of the places are divided among the tenants by their weights, at least one for each; whoever comes first gets the
-//! others. So nobody who has few requests waiting is refused for what others sent.
+//! Half of the places are divided among the tenants by their weights, at least one for each. The other half
+//! goes to requests in the order of their arrival. So a tenant with few waiting requests is never refused
+//! because of what others sent.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,19 +21,19 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// Places by tenant: of those that are its own, and of those that are anybody's.
+    /// Taken places by tenant: of its own part, and of the common half.
     by_tenant: HashMap<u64, (usize, usize), FxBuildHasher>,
-    /// Of those that are anybody's.
+    /// Taken places of the common half.
     common: usize,
 }
 
 impl Queue {
-    /// With `most` places, and one for each tenant if there are more tenants.
+    /// Creates a queue with `most` places, and at least one for each tenant.
     pub(crate) fn new(most: usize, members: Arc<Members>) -> Self {
         Self { most, members, taken: Mutex::default() }
     }
 
-    /// Takes a place, if there is one for the tenant.
+    /// Takes a place for the tenant; returns `false` if none is free for it.
     pub(crate) fn enter(&self, tenant: u64) -> bool {
         if self.most == 0 {
             return false;
@@ -53,7 +54,7 @@ impl Queue {
         true
     }
 
-    /// Takes a place for a request that ran already and waits again, whether there is one or not.
+    /// Takes a place for a request that ran already and waits again, even if none is free.
     pub(crate) fn enter_again(&self, tenant: u64) {
         self.lock().by_tenant.entry(tenant).or_default().0 += 1;
     }
@@ -104,7 +105,7 @@ mod tests {
         }
     }
 
-    /// Six at default limits filled the places of everybody.
+    /// Before, six tenants at default limits filled the places of all others.
     #[test]
     fn whoever_has_nothing_waiting_is_never_refused() {
         let members = Arc::new(Members::default());
@@ -114,12 +115,12 @@ mod tests {
             all[..7].iter().map(|tenant| (0..4096).filter(|_| queue.enter(tenant.id())).count()).collect();
         assert_eq!(taken.iter().sum::<usize>(), 2048 + 7 * 256);
         assert_eq!((0..1000).filter(|_| queue.enter(all[7].id())).count(), 256, "its part, and no more");
-        // However many there are, and one that just came.
+        // This holds for any number of tenants, and for one that just came.
         let (queue, more) = (Queue::new(4, Arc::clone(&members)), tenants(&members, 100));
         assert!(more.iter().all(|tenant| queue.enter(tenant.id())));
         let stranger = Tenant::new("s", Limits::default()).unwrap();
         assert!(queue.enter(stranger.id()));
-        // A place that was borrowed goes back first.
+        // A place of the common half goes back first.
         let queue = Queue::new(4, Arc::new(Members::default()));
         assert!(queue.enter(1) && queue.enter(1) && queue.enter(1) && !queue.enter(1) && queue.enter(2));
         queue.leave(1);

@@ -1,4 +1,4 @@
-//! What goes into the engine and what comes out.
+//! The engine's input and output: requests, chunks, and how a generation ended.
 
 use std::time::Duration;
 
@@ -6,42 +6,44 @@ use crate::Speculation;
 use crate::sampling::{Sampling, TokenLogprob};
 use crate::{Adapter, Grammar, Thought};
 
-/// A prompt and how to go on from it.
+/// A prompt and options for its continuation.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
-    /// Token ids.
+    /// The prompt's token ids.
     pub prompt: Vec<u32>,
-    /// How tokens are chosen.
+    /// The options for choosing tokens.
     pub sampling: Sampling,
-    /// Tokens to generate at most; `None` for as many as the context holds.
+    /// The most tokens to generate; `None` for as many as the context holds.
     pub max_tokens: Option<usize>,
-    /// Strings that end the generation; they are not part of its text.
+    /// Strings that end the generation. They are not part of its text.
     pub stop: Vec<String>,
-    /// With `Some(n)` every token comes with its log-probability and those of the `n` likeliest (at most
-    /// [`MAX_LOGPROBS`]).
+    /// With `Some(n)`, every token comes with its log-probability and those of the `n` likeliest tokens (at
+    /// most [`MAX_LOGPROBS`]).
     pub logprobs: Option<usize>,
-    /// What the text has to spell, after the [`thought`](Self::thought) if there is one. It ends with
-    /// [`FinishReason::Stop`] where the grammar is complete.
+    /// The grammar that the text follows, after the [`thought`](Self::thought) if there is one. The
+    /// generation ends with [`FinishReason::Stop`] where the grammar is complete.
     pub grammar: Option<Grammar>,
-    /// How the model marks what it thinks before it answers, if it may.
+    /// The marks of the model's thought before its answer, if it may think.
     pub thought: Option<Thought>,
-    /// Go on after an end token. One that a grammar allows ends the text all the same.
+    /// Continues after an end token. An end token that a grammar allows still ends the text.
     pub ignore_eos: bool,
-    /// Spell control tokens in the text.
+    /// Spells control tokens in the text.
     pub special: bool,
-    /// Control tokens that the text spells in any case.
+    /// Control tokens that the text spells even without `special`.
     pub spelled: Vec<u32>,
-    /// So many tokens at the beginning of the prompt, which many tenants' prompts begin with, may be computed once for
-    /// all who say so: what a tenant marks here, others can find out that it was used.
+    /// The number of tokens at the beginning of the prompt that many tenants' prompts have in common. The
+    /// engine may compute them once for all tenants that mark them. Other tenants can find out that a marked
+    /// prefix was used.
     pub shared_prefix: usize,
-    /// A LoRA adapter, and a factor on what it adds: 1 is the adapter as it was trained.
+    /// A LoRA adapter and its scale, a factor on what it adds: 1 is the adapter as it was trained.
     pub adapter: Option<(Adapter, f32)>,
-    /// Where drafts come from; `None` for the engine's choice.
+    /// The source of drafts; `None` for the engine's default.
     pub speculation: Option<Speculation>,
 }
 
 impl Request {
-    /// Bytes of memory that it takes while it waits, beside its prompt and what its text is written by.
+    /// Bytes of memory that the request takes while it waits, without its prompt and its
+    /// [`Writing`](crate::Writing).
     pub(crate) fn memory(&self) -> usize {
         self.sampling.memory() + self.spelled.capacity() * size_of::<u32>()
     }
@@ -53,16 +55,16 @@ pub const MAX_LOGPROBS: usize = 100;
 /// A piece of a generation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
-    /// New text; may be empty while a character or a stop string is unfinished.
+    /// New text. Empty while a character or a stop string is unfinished.
     pub text: String,
     /// New tokens.
     pub tokens: Vec<Token>,
-    /// In the last chunk, how it ended.
+    /// In the last chunk, the end of the generation.
     pub finish: Option<Finish>,
 }
 
 impl Chunk {
-    /// Bytes of memory that it takes.
+    /// Bytes of memory that the chunk takes.
     pub fn memory(&self) -> usize {
         let top = |token: &Token| token.top.capacity() * size_of::<TokenLogprob>();
         let tokens = self.tokens.capacity() * size_of::<Token>() + self.tokens.iter().map(top).sum::<usize>();
@@ -73,57 +75,57 @@ impl Chunk {
 /// A generated token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Token {
-    /// Its id.
+    /// The token's id.
     pub id: u32,
-    /// Its log-probability, where the request asked for it.
+    /// Its log-probability, if the request asked for it.
     pub logprob: Option<f32>,
-    /// The likeliest tokens in its place, where the request asked for them.
+    /// The likeliest tokens in its place, if the request asked for them.
     pub top: Vec<TokenLogprob>,
 }
 
-/// How a generation ended.
+/// The end of a generation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finish {
-    /// Why.
+    /// The reason for the end.
     pub reason: FinishReason,
-    /// Tokens used.
+    /// Tokens that the request used.
     pub usage: Usage,
-    /// Time used.
+    /// Time that the request took.
     pub timings: Timings,
 }
 
-/// Why a generation ended.
+/// The reason why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model said so with an end token, a stop string came, or the grammar is complete.
+    /// The model chose an end token, a stop string appeared, or the grammar is complete.
     Stop,
-    /// `max_tokens`, or the end of the context.
+    /// The generation reached `max_tokens` or the end of the context.
     Length,
 }
 
-/// Tokens used.
+/// Tokens that a request used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// Of the prompt.
+    /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Of these, how many were computed by an earlier request.
+    /// Tokens of the prompt that an earlier request had computed.
     pub cached_tokens: usize,
-    /// Generated, an end token included.
+    /// Generated tokens, including an end token.
     pub generated_tokens: usize,
-    /// Of these, how many belong to the model's thought, its marks included.
+    /// Generated tokens of the model's thought, including its marks.
     pub reasoning_tokens: usize,
-    /// Drafts: tokens that were computed on the chance that they would follow.
+    /// Drafts: tokens that were computed on the chance that they follow.
     pub draft_tokens: usize,
-    /// Of these, how many did.
+    /// Drafts that were accepted.
     pub accepted_tokens: usize,
 }
 
-/// Time used.
+/// Time that a request took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timings {
-    /// Waiting for a place in the batch.
+    /// From the start of the request to its place in the batch.
     pub queued: Duration,
-    /// From there to the first token.
+    /// From the place in the batch to the first token.
     pub prefill: Duration,
     /// From the first token to the last.
     pub decode: Duration,

@@ -15,8 +15,9 @@ use crate::task::session::{Computed, Forwarded, Output, Results};
 use crate::tenant::Sent;
 use crate::{Error, MemoryCharge, MemoryKind, Tenant};
 
-/// A token sequence with its KV cache. Its forwards share passes with everybody else's work. While it rests its part of
-/// the cache may be given to others; it is computed again when it is needed. Dropping it frees its part.
+/// A token sequence with its KV cache. Its forwards share passes with the work of all tenants. While the
+/// sequence rests, the engine may give its pages to others and computes them again when they are needed.
+/// Dropping the sequence frees its pages.
 pub struct Sequence {
     id: u64,
     engine: Sender<Command>,
@@ -25,11 +26,11 @@ pub struct Sequence {
     adapter: Option<Applied>,
     limit: usize,
     tokens: Vec<u32>,
-    /// How many of the tokens the engine knows.
+    /// The number of tokens that were sent to the engine.
     sent: usize,
-    /// Memory for the next results.
+    /// A buffer for the next results.
     spare: Vec<f32>,
-    /// For this, and for what the engine knows of it beside its tokens.
+    /// The charge for this sequence and for the engine's record of it, without the tokens there.
     memory: MemoryCharge,
 }
 
@@ -65,7 +66,7 @@ impl Sequence {
         Ok(this)
     }
 
-    /// Fills a sequence that was just opened; nobody vouches for `foreign` keys and values.
+    /// Fills a sequence that was just opened. Keys and values that are `foreign` are not trusted.
     pub(crate) fn fill(mut self, snapshot: Snapshot, foreign: bool) -> Result<Self, Error> {
         self.tokens.clone_from(&snapshot.tokens);
         self.count_memory();
@@ -78,7 +79,7 @@ impl Sequence {
         self.engine.send(Command::Session(Sent::new(&self.tenant), command)).map_err(|_| Error::Stopped)
     }
 
-    /// Its tokens.
+    /// The sequence's tokens.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
@@ -88,26 +89,26 @@ impl Sequence {
         self.tokens.len()
     }
 
-    /// Whether it has no tokens.
+    /// Returns whether the sequence has no tokens.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
-    /// Tokens that it may have at most.
+    /// The most tokens that the sequence may have.
     pub fn context_length(&self) -> usize {
         self.limit
     }
 
-    /// Whose it is.
+    /// The owner of the sequence.
     pub fn tenant(&self) -> &Arc<Tenant> {
         &self.tenant
     }
 
-    /// Adds tokens at the end; the next forward computes them.
+    /// Appends tokens; the next forward computes them.
     ///
     /// # Errors
-    /// `InvalidArgument` for tokens outside the vocabulary, `LimitExceeded` beyond the context and the tenant's memory; then nothing
-    /// was added.
+    /// `InvalidArgument` for tokens outside the vocabulary, `LimitExceeded` beyond the context or the
+    /// tenant's memory. The sequence then stays as it was.
     pub fn append(&mut self, tokens: &[u32]) -> Result<(), Error> {
         self.common.check_tokens(tokens)?;
         check_length(self.tokens.len() + tokens.len(), self.limit)?;
@@ -119,26 +120,29 @@ impl Sequence {
         Ok(())
     }
 
-    /// Computes what was appended since the last forward, or the last token again if nothing was. Blocks.
+    /// Computes the tokens that were appended since the last forward, or the last token again if there are
+    /// none. Blocks.
     ///
     /// # Errors
-    /// `InvalidArgument` for an empty sequence, and what ended the forward early.
+    /// `InvalidArgument` for an empty sequence; otherwise the error that ended the forward early.
     pub fn forward(&mut self, output: Output) -> Result<Forwarded, Error> {
         self.start_forward(output)?.wait()
     }
 
-    /// As [`forward`](Self::forward), for tasks. Dropping the future gives the forward up; the tokens stay appended.
+    /// Computes a [`forward`](Self::forward) without blocking the thread, for tasks. Dropping the future
+    /// cancels the forward; the tokens stay appended.
     ///
     /// # Errors
-    /// As above.
+    /// Same as [`forward`](Self::forward).
     pub async fn forward_async(&mut self, output: Output) -> Result<Forwarded, Error> {
         self.start_forward(output)?.wait_async().await
     }
 
-    /// As [`forward`](Self::forward), without waiting: for whoever advances several sequences in one step.
+    /// Starts a [`forward`](Self::forward) and returns without waiting, so that a caller can advance several
+    /// sequences in one step.
     ///
     /// # Errors
-    /// The engine has stopped.
+    /// `Stopped` if the engine has stopped. The answer reports errors of the forward.
     pub fn start_forward(&mut self, output: Output) -> Result<Answer<Forwarded>, Error> {
         let (reply, answer) = realm_handover::channel(1);
         let tokens = self.unsent();
@@ -147,11 +151,12 @@ impl Sequence {
         Ok(Answer::new(answer))
     }
 
-    /// As [`start_forward`](Self::start_forward), for the logits after the last token or, with `every`, after each new one. Most of
-    /// them may stay on the device until somebody asks.
+    /// Starts a forward like [`start_forward`](Self::start_forward), for the logits after the last token or,
+    /// with `every`, after each new one. Most of the logits may stay on the device until the caller asks for
+    /// them.
     ///
     /// # Errors
-    /// As above.
+    /// `Stopped` if the engine has stopped. The answer reports errors of the forward.
     pub fn start_logits(&mut self, every: bool) -> Result<Answer<Computed>, Error> {
         let (reply, answer) = realm_handover::channel(1);
         let tokens = self.unsent();
@@ -161,7 +166,7 @@ impl Sequence {
         Ok(Answer::new(answer))
     }
 
-    /// Memory for the next results.
+    /// Returns an empty buffer for the next results.
     fn memory(&mut self) -> Vec<f32> {
         let mut spare = std::mem::take(&mut self.spare);
         spare.clear();
@@ -169,8 +174,7 @@ impl Sequence {
         spare
     }
 
-    /// Takes results back that are needed no more: the next ones go where they were, and no memory has to be mapped for
-    /// them.
+    /// Takes a result's buffer back for reuse: the next results then need no newly mapped memory.
     pub fn recycle(&mut self, values: Vec<f32>) {
         self.spare = values;
         self.count_memory();
@@ -190,13 +194,13 @@ impl Sequence {
         tokens
     }
 
-    /// Another sequence with the same tokens. Both share what is computed until they differ.
+    /// Makes another sequence with the same tokens. Both share computed pages until their tokens differ.
     ///
     /// # Errors
-    /// The engine has stopped; `LimitExceeded` beyond the tenant's memory.
+    /// `Stopped` if the engine has stopped; `LimitExceeded` beyond the tenant's memory.
     pub fn fork(&self) -> Result<Self, Error> {
         let id = self.common.next_id();
-        // Twice, since the engine copies them too.
+        // Twice, since the engine keeps a copy too.
         let tokens = size_of_val(&self.tokens[..]);
         let memory = self.tenant.memory().charge(MemoryKind::Sequences, BYTES + 2 * tokens)?;
         let mut fork = Self {
@@ -216,10 +220,10 @@ impl Sequence {
         Ok(fork)
     }
 
-    /// Drops the tokens from the `len`th on.
+    /// Removes the tokens from index `len` on.
     ///
     /// # Errors
-    /// The engine has stopped.
+    /// `Stopped` if the engine has stopped.
     pub fn truncate(&mut self, len: usize) -> Result<(), Error> {
         self.tokens.truncate(len);
         if len < self.sent {
@@ -229,15 +233,16 @@ impl Sequence {
         Ok(())
     }
 
-    /// Tokens, keys and values as bytes, for [`Engine::restore`](crate::Engine::restore) with the same model on the same
-    /// kind of device. They are signed with the engine's [key](crate::EngineConfig::snapshot_key). What was appended after the last
-    /// forward is not part of them. Blocks.
+    /// Returns tokens, keys and values as bytes, for [`Engine::restore`](crate::Engine::restore) with the
+    /// same model on the same kind of device. They are signed with the engine's
+    /// [key](crate::EngineConfig::snapshot_key). Tokens that were appended after the last forward are left
+    /// out. Blocks.
     ///
     /// # Errors
-    /// The device could not be read; `LimitExceeded` if the copy is more than the tenant's memory.
+    /// `Model` if the device could not be read; `LimitExceeded` if the copy does not fit the tenant's memory.
     pub fn save(&self) -> Result<Vec<u8>, Error> {
         let (reply, answer) = realm_handover::channel(1);
-        // As a copy of the pages, and as bytes.
+        // Twice: as a copy of the pages, and as bytes.
         let pages = self.sent.div_ceil(PAGE_TOKENS) * self.common.groups * self.common.page_bytes();
         let _copies = self.tenant.memory().charge(MemoryKind::Sequences, 2 * pages)?;
         self.send(SessionCommand::Save { id: self.id, reply, begun: None })?;
@@ -246,7 +251,7 @@ impl Sequence {
     }
 }
 
-/// Refuses a sequence of `len` tokens that may have `limit`.
+/// Refuses a sequence of `len` tokens if it may have only `limit`.
 pub(crate) fn check_length(len: usize, limit: usize) -> Result<(), Error> {
     if len <= limit {
         return Ok(());
@@ -258,7 +263,7 @@ pub(crate) fn check_length(len: usize, limit: usize) -> Result<(), Error> {
 
 impl Drop for Sequence {
     fn drop(&mut self) {
-        // A stopped engine has freed everything.
+        // A stopped engine has already freed the sequence.
         let _ = self.send(SessionCommand::Close { id: self.id });
     }
 }

@@ -1,12 +1,14 @@
 //! A sequence as bytes: its tokens, and the keys and values that were computed for them.
 //!
-//! Layout, little-endian: the magic `RLMSEQ02`; a digest of the model, the device and the cache (32 bytes); the number of tokens
-//! (u32), of cached tokens (u32), of page entries (u32) and bytes in a page (u32); the adapter's scale (f32) and the bytes of its
-//! name (u32), 0 without one; the name; the tokens (u32 each); for every page entry a byte that says whether its contents follow;
-//! the contents; and the signature of all that (HMAC-SHA256, 32 bytes).
+//! Layout, little-endian: the magic `RLMSEQ02`; a digest of the model, the device and the cache (32 bytes);
+//! the number of tokens (u32), of cached tokens (u32), of page entries (u32) and bytes in a page (u32); the
+//! adapter's scale (f32) and the length of its name in bytes (u32), 0 without one; the name; the tokens (u32
+//! each); for every page entry a byte that says whether its contents follow; the contents; and the signature
+//! of everything before it (HMAC-SHA256, 32 bytes).
 //!
-//! Bytes come from outside, whoever saved them. Without a signature by the engine's key they are refused; where a caller wants
-//! them all the same, everything that a forward pass would trust is checked here, on the caller's thread.
+//! The bytes come from outside Realm and may be forged. Without a signature by the engine's key they are
+//! refused. If the caller restores them as foreign, everything that a forward pass would trust is checked
+//! here, on the caller's thread.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +27,7 @@ const NUMBERS: usize = MAGIC.len() + 32;
 const HEADER: usize = NUMBERS + 6 * 4;
 const SIGNATURE: usize = 32;
 
-/// What saved sequences are signed with. Engines of one key restore each other's.
+/// The key that saved sequences are signed with. Engines of one key restore each other's sequences.
 #[derive(Clone)]
 pub struct SnapshotKey(Arc<[u8]>);
 
@@ -36,10 +38,11 @@ impl fmt::Debug for SnapshotKey {
 }
 
 impl SnapshotKey {
-    /// Bytes that a key has at least.
+    /// The least length of a key, in bytes.
     pub const LEAST: usize = 32;
 
-    /// A key that is known elsewhere: [`LEAST`](Self::LEAST) random bytes or more.
+    /// Creates a key from [`LEAST`](Self::LEAST) or more random bytes, which may be shared with other
+    /// engines.
     ///
     /// # Errors
     /// `InvalidArgument` for fewer bytes.
@@ -61,10 +64,10 @@ impl SnapshotKey {
         Ok(Self(bytes.into()))
     }
 
-    /// A key that nobody else knows.
+    /// Creates a random key.
     ///
     /// # Errors
-    /// `Model` where the system has no random bytes.
+    /// `Model` if the system has no random bytes.
     pub fn random() -> Result<Self, Error> {
         let mut bytes = [0; Self::LEAST];
         getrandom::fill(&mut bytes).map_err(|e| Error::Model(format!("no random bytes for a key: {e}")))?;
@@ -76,24 +79,24 @@ impl SnapshotKey {
     }
 }
 
-/// A sequence outside the cache.
+/// A sequence outside the KV cache.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Snapshot {
     pub(crate) tokens: Vec<u32>,
     pub(crate) cached: usize,
-    /// One group's pages after the other's; `None` where a window has passed.
+    /// The pages, group after group; `None` for pages that a window has passed.
     pub(crate) pages: Vec<Option<Vec<u8>>>,
 }
 
 impl Snapshot {
-    /// One of what a task holds, without the pages that [`copy_next`](Self::copy_next) copies. Keys and values that an adapter took
-    /// part in, or that nobody vouches for, are left out and computed again.
+    /// Begins a snapshot of a task, without the pages that [`copy_next`](Self::copy_next) copies. Keys and
+    /// values that an adapter influenced, or that are not trusted, are left out and computed again.
     pub(crate) fn begin(task: &Task) -> Self {
         let cached = if task.adapter.is_some() || task.foreign { 0 } else { task.cached };
         Self { tokens: task.tokens.clone(), cached, pages: Vec::new() }
     }
 
-    /// Copies the next page of the task; returns how many bytes that were, or `None` if there is none left.
+    /// Copies the next page of the task. Returns its bytes, or `None` if no page is left.
     pub(crate) fn copy_next(&mut self, task: &Task, runner: &dyn Forward) -> Result<Option<usize>, Error> {
         let (groups, whole) = (task.pages.groups(), self.cached.div_ceil(PAGE_TOKENS));
         let next = self.pages.len();
@@ -111,17 +114,17 @@ impl Snapshot {
     }
 }
 
-/// What an engine's saved sequences have in common.
+/// The format that all saved sequences of an engine have in common.
 pub(crate) struct SnapshotFormat {
     key: SnapshotKey,
-    /// Of all that has to be the same where a sequence is restored.
+    /// A digest of everything that has to be the same where a sequence is restored.
     fingerprint: [u8; 32],
     layout: CacheLayout,
     page: PageFormat,
     vocabulary: usize,
 }
 
-/// Characters of an adapter's name that an error shows.
+/// The most characters of an adapter's name that an error shows.
 const SHOWN: usize = 64;
 
 impl SnapshotFormat {
@@ -131,7 +134,7 @@ impl SnapshotFormat {
         config: &EngineConfig,
     ) -> Result<Self, Error> {
         let (layout, page) = (runner.layout().clone(), runner.page_format());
-        // Pages are in the order of the device that wrote them.
+        // Each kind of device writes pages in its own order.
         let device = weights.device().split(' ').next().unwrap_or_default().to_owned();
         let all = format!("{device} {} {PAGE_TOKENS} {layout:?} {page:?}", config.cache_type);
         let fingerprint = Sha256::new_with_prefix(weights.identity()).chain_update(all).finalize().into();
@@ -142,7 +145,7 @@ impl SnapshotFormat {
         Ok(Self { key, fingerprint, layout, page, vocabulary: weights.config().vocab })
     }
 
-    /// A sequence's bytes, signed.
+    /// Returns a sequence's bytes, signed.
     pub(crate) fn write(&self, snapshot: &Snapshot, adapter: Option<&Applied>) -> Result<Vec<u8>, Error> {
         let (name, scale) = adapter.map_or(("", 0.0), Applied::name_and_scale);
         let (Snapshot { tokens, cached, pages }, page_bytes) = (snapshot, self.page.bytes());
@@ -165,10 +168,10 @@ impl SnapshotFormat {
         Ok(out)
     }
 
-    /// Refuses bytes that were not signed with the engine's key, or altered since.
+    /// Refuses bytes that were not signed with the engine's key, or were altered since.
     pub(crate) fn authenticate(&self, bytes: &[u8]) -> Result<(), Error> {
         let (signed, signature) = split(bytes)?;
-        // In constant time.
+        // Compares in constant time.
         self.key.mac()?.chain_update(signed).verify_slice(signature).map_err(|_| {
             let why = "it was altered, or saved where the key is another one. Where saved sequences outlive a realm, give both the same \
                        `snapshot_key`; what comes from elsewhere is restored by `restore_foreign_sequence`, without trust";
@@ -176,8 +179,8 @@ impl SnapshotFormat {
         })
     }
 
-    /// Reads what [`write`](Self::write) wrote, for a sequence that is seen through `adapter` and whose length `fits`. Of
-    /// `foreign` pages the numbers are looked at, too.
+    /// Reads bytes that [`write`](Self::write) wrote, for a sequence that uses `adapter`. `fits` refuses
+    /// lengths. The numbers in `foreign` pages are checked, too.
     pub(crate) fn read(
         &self,
         bytes: &[u8],
@@ -239,7 +242,7 @@ impl SnapshotFormat {
         Ok(Snapshot { tokens, cached, pages })
     }
 
-    /// Refuses a sequence that was not seen through the adapter that it is to be seen through.
+    /// Refuses a sequence that was saved with another adapter than it is restored with.
     fn check_adapter(
         &self,
         name: &[u8],
@@ -258,7 +261,7 @@ impl SnapshotFormat {
             "" => "without an adapter".to_owned(),
             name => format!("with the adapter `{name}`, scaled by {scale}"),
         };
-        // The name may be anything, and as long as the bytes are.
+        // The name may be any bytes, and as long as the input.
         let name: String =
             String::from_utf8_lossy(name).chars().take(SHOWN).flat_map(char::escape_debug).collect();
         Err(bad(&format!(
@@ -268,7 +271,7 @@ impl SnapshotFormat {
         )))
     }
 
-    /// Refuses pages that are missing where the next row sees them, or in the midst of others.
+    /// Refuses pages that are missing where the next row sees them, or between others.
     fn check_present(&self, present: &[u8], cached: usize) -> Result<(), Error> {
         let whole = cached.div_ceil(PAGE_TOKENS);
         for (group, present) in present.chunks_exact(whole.max(1)).enumerate() {
@@ -288,7 +291,7 @@ impl SnapshotFormat {
     }
 }
 
-/// What is signed, and the signature.
+/// Splits bytes into the signed part and the signature.
 fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), Error> {
     if !bytes.starts_with(MAGIC) {
         let why = "it does not begin with RLMSEQ02, so that it is none, or of another version of Realm";
@@ -309,7 +312,7 @@ mod tests {
 
     use super::*;
 
-    /// One group that sees everything and one with a window of 8 tokens.
+    /// A format with one group that sees everything and one with a window of 8 tokens.
     fn format(key: u8) -> SnapshotFormat {
         SnapshotFormat {
             key: SnapshotKey::new(&[key; 32]).unwrap(),
@@ -338,7 +341,7 @@ mod tests {
         })
     }
 
-    /// Checks that foreign bytes are refused, and why.
+    /// Checks that changed foreign bytes are refused with the message `why`.
     fn refused(snapshot: &Snapshot, change: impl Fn(&mut Vec<u8>), why: &str) {
         let mut bytes = format(1).write(snapshot, None).unwrap();
         change(&mut bytes);

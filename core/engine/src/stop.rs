@@ -1,19 +1,20 @@
 //! Stop strings, which may begin in one token and end in another.
 //!
-//! They are searched for all at once (Aho and Corasick, 'Efficient string matching', CACM 1975): what a byte of the text takes
-//! does not grow with their number.
+//! All of them are searched for at once (Aho and Corasick, 'Efficient string matching', CACM 1975): the time
+//! for a byte of text does not grow with their number.
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use crate::Error;
 
-/// Stop strings that a request may have, and their bytes together: what is built for them stays below 1 MiB.
+/// The most stop strings of one request. Together with [`MAX_STOP_BYTES`] this keeps the automaton below 1
+/// MiB.
 pub const MAX_STOPS: usize = 1024;
-/// See [`MAX_STOPS`].
+/// The most bytes of all stop strings of one request, 16 KiB.
 pub const MAX_STOP_BYTES: usize = 16 << 10;
 
-/// Refuses more stop strings than a request may have.
+/// Refuses stop strings beyond [`MAX_STOPS`] and [`MAX_STOP_BYTES`].
 ///
 /// # Errors
 /// `InvalidArgument` with their number or bytes, and the limit.
@@ -30,10 +31,10 @@ pub fn check_stops(stops: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Passes text on until a stop string comes, and keeps back what may be the start of one.
+/// Passes text on until a stop string appears, and holds back text that may be the beginning of one.
 pub(crate) struct StopMatcher {
     stops: Automaton,
-    /// Where in the automaton the text is.
+    /// The automaton's state after the text so far.
     state: u32,
     held: String,
 }
@@ -43,13 +44,13 @@ impl StopMatcher {
         Self { stops: Automaton::new(stops), state: ROOT, held: String::new() }
     }
 
-    /// Bytes of memory that it takes.
+    /// Bytes of memory that the matcher takes.
     pub(crate) fn memory(&self) -> usize {
         self.stops.memory() + self.held.capacity()
     }
 
-    /// Adds text; returns what may go out, and whether a stop string was found. It and what follows it never
-    /// go out.
+    /// Adds text. Returns the text that may go out, and whether a stop string was found. A stop string and
+    /// the text after it never go out.
     pub(crate) fn push(&mut self, text: &str) -> (String, bool) {
         if self.stops.is_empty() {
             return (text.to_owned(), false);
@@ -75,17 +76,18 @@ impl StopMatcher {
         (std::mem::replace(&mut self.held, rest), false)
     }
 
-    /// The end: what was kept back.
+    /// Ends the text and returns what was held back.
     pub(crate) fn finish(&mut self) -> String {
         self.state = ROOT;
         std::mem::take(&mut self.held)
     }
 }
 
-/// The beginning of every stop string.
+/// The node of the empty text, which every stop string begins with.
 const ROOT: u32 = 0;
 
-/// The beginnings of all stop strings as a tree; each knows the longest other one that it ends with.
+/// A tree of all beginnings of stop strings. Each node links to the longest other beginning that it ends
+/// with.
 struct Automaton {
     nodes: Vec<Node>,
     edges: HashMap<(u32, u8), u32, FxBuildHasher>,
@@ -93,11 +95,11 @@ struct Automaton {
 
 #[derive(Clone, Copy, Default)]
 struct Node {
-    /// The longest beginning of a stop string that this one ends with, itself left out.
+    /// The longest beginning of a stop string that this one ends with, other than itself.
     fall_back: u32,
-    /// Bytes of it.
+    /// Its length in bytes.
     depth: u32,
-    /// Bytes of the longest stop string that it ends with; 0 if with none.
+    /// The length in bytes of the longest stop string that it ends with; 0 if there is none.
     longest: u32,
 }
 
@@ -125,7 +127,7 @@ impl Automaton {
             let end = &mut this.nodes[node as usize];
             end.longest = end.depth;
         }
-        // Level by level, so that what a node falls back to is known before it.
+        // Level by level, so that every node's fallback is known before the node.
         let mut level = vec![ROOT];
         while !level.is_empty() {
             let mut below = Vec::new();
@@ -151,8 +153,8 @@ impl Automaton {
         self.nodes.len() == 1
     }
 
-    /// The longest beginning of a stop string that the text ends with after one byte more. Whatever it falls back it went
-    /// forward before, so a text takes two steps for each byte at most.
+    /// Returns the longest beginning of a stop string that the text ends with after one byte more. Every step
+    /// back undoes a step forward, so a text takes at most two steps for each byte.
     fn next(&self, mut node: u32, byte: u8) -> u32 {
         loop {
             if let Some(&child) = self.edges.get(&(node, byte)) {
@@ -210,17 +212,17 @@ mod tests {
         assert!(long.contains("16385") && long.contains("16384"), "{long}");
     }
 
-    /// The most steps that a text takes: edges that were asked for, over its bytes.
+    /// Compares the number of steps, edges that were looked up, to the bytes of the text.
     #[test]
     fn what_a_byte_takes_does_not_grow_with_the_stop_strings() {
         for stops in [1, 32, MAX_STOPS] {
-            // Every one begins like the text, and none is in it.
+            // Every stop string begins like the text, and none is in it.
             let stops: Vec<String> = (0..stops).map(|i| format!("aaaaaaaa{i:07}")).collect();
             let automaton = Automaton::new(&stops);
             let (mut node, mut steps, mut depth) = (ROOT, 0, 0);
             for byte in "aaaaaaaa0".repeat(1000).bytes() {
                 let next = automaton.next(node, byte);
-                // Forward by one, and back by as many as the depth fell at most.
+                // One step forward, and at most as many back as the depth fell.
                 steps += 1 + (depth + 1 - automaton.depth(next)).min(depth + 1);
                 (node, depth) = (next, automaton.depth(next));
             }
@@ -244,14 +246,14 @@ mod tests {
                 if stop { stopped = true; break; }
             }
             if !stopped { out += &matcher.finish(); }
-            // The stop that is complete first wins; a cut may hide nothing before it.
+            // The stop string that is complete first wins. A cut may hide nothing before it.
             let whole = stops.iter().filter_map(|s| text.find(s.as_str())).min();
             prop_assert_eq!(stopped, whole.is_some());
             prop_assert!(text.starts_with(&out));
             if !stopped { prop_assert_eq!(out, text); } else { prop_assert!(stops.iter().all(|s| !out.contains(s.as_str()))); }
         }
 
-        /// What is kept back is the longest end that may be the beginning of a stop string.
+        /// The text held back is the longest end that may be the beginning of a stop string.
         #[test]
         fn no_more_is_kept_back_than_needed(text in "[ab]{0,20}", stops in prop::collection::vec("[abc]{1,6}", 1..5)) {
             let mut matcher = StopMatcher::new(&stops);

@@ -1,4 +1,4 @@
-//! Who a request belongs to, and what they may use.
+//! The owner of a request, and the limits on what it may use.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -10,47 +10,51 @@ use realm_handover::Wakers;
 use crate::queue::Queue;
 use crate::{Error, MemoryLedger, members};
 
-/// What a tenant may use at most. `None` is no limit.
+/// Limits on what a tenant may use. `None` means no limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Share of the computation when there is more to do than can be done at once: a tenant of weight 3 is served
+    /// The tenant's factor in fair sharing. While there is more work than fits, a tenant of weight 3 gets
     /// three times as many tokens as one of weight 1.
     pub weight: f32,
-    /// Requests that run at once; others wait.
+    /// The most requests that run at once; further ones wait.
     pub max_concurrent: Option<usize>,
-    /// Requests that wait for a place; one more is refused with `limit-exceeded`.
+    /// The most requests that wait for a place; further ones are refused with `limit-exceeded`.
     pub max_queued: usize,
-    /// Tokens in the KV cache of one model over all running requests. A request that reaches the limit alone ends
-    /// there, as if the context ended.
+    /// The most tokens in the KV cache of one model, over all running requests. A request that reaches the
+    /// limit alone ends there, as at the end of the context.
     pub kv_tokens: Option<usize>,
-    /// Tokens computed a minute, prompts and generated ones, over all models. A tenant who used them up waits; up to a
-    /// minute's worth can be saved up.
+    /// The most tokens computed per minute, prompts and generated ones, over all models. A tenant that has
+    /// used them up waits. Unused tokens accumulate up to one minute's worth.
     pub tokens_per_minute: Option<u32>,
-    /// From a request's start to its end, waiting included; then it ends with `limit-exceeded`.
+    /// The longest time from a request's start to its end, including waiting. The request then ends with
+    /// `limit-exceeded`.
     pub request_timeout: Option<Duration>,
-    /// Bytes of memory that the tenant causes at once, of every kind ([`MemoryKind`](crate::MemoryKind)): its requests, results that
-    /// are not read, sequences, its programs with all they hold, their stores and code. The KV cache's pages count by `kv_tokens`. What
-    /// would go beyond is refused with `limit-exceeded`. 1 GiB by default, which 16 runs of programs fill at their own default limit.
+    /// The most bytes of memory that the tenant causes at once, of every kind
+    /// ([`MemoryKind`](crate::MemoryKind)): its requests, results that are not read, sequences, its programs
+    /// with all they hold, their stores and code. The KV cache's pages count by `kv_tokens` instead. Requests
+    /// beyond the limit are refused with `limit-exceeded`. The default is 1 GiB, which 16 runs of programs
+    /// fill at their own default limit.
     pub memory: usize,
-    /// Names of the models that the tenant may use.
+    /// Names of the models that the tenant may use; `None` for all.
     pub models: Option<Vec<String>>,
-    /// Names of the adapters that the tenant may use.
+    /// Names of the adapters that the tenant may use; `None` for all.
     pub adapters: Option<Vec<String>>,
-    /// What one run of one of its programs may use.
+    /// Limits on one run of one of the tenant's programs.
     pub program: ProgramLimits,
 }
 
-/// What one run of a tenant's program may use. A run that reaches a limit ends with `limit-exceeded`, or is told so by the
-/// call that would go beyond it.
+/// Limits on one run of a tenant's program. At a limit, the run ends with `limit-exceeded`, or the call that
+/// would exceed the limit returns that error.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProgramLimits {
-    /// Bytes of its linear memories and tables, and of what it holds handles of: logits above all.
+    /// The most bytes of the run's linear memories and tables, and of values that it holds handles of, mainly
+    /// logits.
     pub memory: usize,
-    /// Time it computes itself, without the time that models compute for it or that it waits.
+    /// The longest time that the run computes itself. Time in models and time spent waiting do not count.
     pub cpu_time: Duration,
-    /// Handles of logits, sequences, grammars and so on that it holds at once.
+    /// The most handles that the run holds at once: logits, sequences, grammars and so on.
     pub handles: usize,
-    /// Bytes of text that it sends.
+    /// The most bytes of text that the run sends.
     pub output: usize,
 }
 
@@ -78,7 +82,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Refuses values that mean nothing.
+    /// Checks that all limits are in range.
     ///
     /// # Errors
     /// `InvalidArgument` with the field and its range.
@@ -105,7 +109,8 @@ impl Limits {
     }
 }
 
-/// An identity with limits. Engines know tenants by their `id`, so two tenants of the same name share nothing.
+/// An identity with limits. Engines know tenants by their `id`, so two tenants of the same name share
+/// nothing.
 #[derive(Debug)]
 pub struct Tenant {
     id: u64,
@@ -115,22 +120,23 @@ pub struct Tenant {
     bucket: Mutex<Bucket>,
     running: AtomicUsize,
     waiting: AtomicUsize,
-    /// Tasks that wait for one of its requests to end.
+    /// Tasks that wait until one of the tenant's requests ends.
     wakers: Wakers,
-    /// Commands about its sequences that no engine has carried out yet, and tasks that wait for that.
+    /// Commands about the tenant's sequences that no engine has carried out yet, and tasks that wait for room
+    /// among them.
     commands: AtomicUsize,
     room: Wakers,
 }
 
-/// Commands that a tenant may have waiting for engines before it waits itself: more than what one step carries out would
-/// only hold memory.
+/// The most commands that a tenant may have waiting for engines; further ones make it wait. More than one
+/// step carries out would only hold memory.
 const MOST_COMMANDS: usize = 64;
 
 impl Tenant {
-    /// A tenant with these limits.
+    /// Creates a tenant with these limits.
     ///
     /// # Errors
-    /// `InvalidArgument` for limits that mean nothing.
+    /// `InvalidArgument` for limits that are out of range.
     pub fn new(name: impl Into<String>, limits: Limits) -> Result<Self, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         limits.check()?;
@@ -150,25 +156,25 @@ impl Tenant {
         })
     }
 
-    /// The number that engines know it by.
+    /// The number by which engines know the tenant.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Its name, for people.
+    /// The tenant's name, for people.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it may use.
+    /// Returns a copy of the tenant's limits.
     pub fn limits(&self) -> Limits {
         self.read().clone()
     }
 
-    /// Changes what it may use, from the next step on. Requests that run or wait stay.
+    /// Changes the limits from the next step on. Requests that run or wait stay.
     ///
     /// # Errors
-    /// `InvalidArgument` for limits that mean nothing; then the old ones stay.
+    /// `InvalidArgument` for limits that are out of range; the old ones then stay.
     pub fn set_limits(&self, limits: Limits) -> Result<(), Error> {
         limits.check()?;
         self.memory.set_limit(limits.memory);
@@ -182,31 +188,32 @@ impl Tenant {
         Ok(())
     }
 
-    /// Its account of memory, over all models and programs.
+    /// The tenant's account of memory, over all models and programs.
     pub fn memory(&self) -> &MemoryLedger {
         &self.memory
     }
 
-    /// Requests that run now, over all models.
+    /// The number of requests that run now, over all models.
     pub fn running(&self) -> usize {
         self.running.load(Ordering::Acquire)
     }
 
-    /// Requests that wait now, over all models.
+    /// The number of requests that wait now, over all models.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Acquire)
     }
 
-    /// Reads limits without a copy.
+    /// Reads the limits without a copy.
     pub(crate) fn read(&self) -> impl std::ops::Deref<Target = Limits> {
         self.limits.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place in its queue, and in that of an engine.
+    /// Takes a place in the tenant's queue, and in that of an engine.
     pub(crate) fn enqueue(self: &Arc<Self>, engine: Option<&Arc<Queue>>) -> Result<Place, Error> {
         let (queue, own_most) = {
             let limits = self.read();
-            // Requests that could run at once wait for the engine to notice, not for a place.
+            // Requests that can run at once wait only for the engine to notice them, so they need no place of
+            // the queue.
             let places = limits.max_concurrent.map_or(1, |most| most.saturating_sub(self.running()));
             (limits.max_queued, limits.max_queued.saturating_add(places))
         };
@@ -225,28 +232,30 @@ impl Tenant {
         Ok(Place { tenant: Arc::clone(self), engine: engine.cloned(), running: false })
     }
 
-    /// A place in its queue for a request that some program answers, under the limits that all requests have.
+    /// Takes a place in the tenant's queue for a request that a program answers, under the same limits as all
+    /// requests.
     ///
     /// # Errors
-    /// `LimitExceeded` if as many wait as may.
+    /// `LimitExceeded` if the tenant's queue is full.
     pub fn enter(self: &Arc<Self>) -> Result<Place, Error> {
         self.enqueue(None)
     }
 
-    /// How long until tokens may be computed again; zero if they may now.
+    /// The time until tokens may be computed again; zero if they may now.
     pub(crate) fn wait(&self, now: Instant) -> Duration {
         let Some(rate) = self.read().tokens_per_minute else { return Duration::ZERO };
         self.bucket().wait(rate.into(), now)
     }
 
-    /// Counts computed tokens.
+    /// Counts computed tokens against `tokens_per_minute`.
     pub(crate) fn charge(&self, tokens: f64, now: Instant) {
         let Some(rate) = self.read().tokens_per_minute else { return };
         self.bucket().charge(tokens, rate.into(), now);
     }
 
-    /// Waits until engines have carried out what was asked of the tenant's sequences, but for a few commands. Whoever opens,
-    /// forks or truncates sequences waits for this first, so that an engine is never asked for more than it does.
+    /// Waits until fewer than 64 commands about the tenant's sequences wait for engines. Callers that open,
+    /// fork or truncate sequences wait for this first, so that commands do not pile up faster than an engine
+    /// carries them out.
     pub async fn ready(&self) {
         let ask = || {
             let has_room = self.commands.load(Ordering::Acquire) < MOST_COMMANDS;
@@ -255,7 +264,8 @@ impl Tenant {
         self.room.until(ask).await;
     }
 
-    /// As [`ready`](Self::ready), for threads. Blocks, except in what an engine calls: it would wait for itself.
+    /// Waits like [`ready`](Self::ready), for threads. Blocks, except in code that an engine calls, which
+    /// would wait for itself.
     pub fn ready_blocking(&self) {
         if !realm_handover::is_calling_out() {
             realm_handover::block_on(self.ready());
@@ -273,12 +283,12 @@ impl Drop for Tenant {
     }
 }
 
-/// Adds one unless there are `most`; then says how many there are.
+/// Adds one unless the count has reached `most`; the error then holds the count.
 fn add_below(count: &AtomicUsize, most: usize) -> Result<(), usize> {
     count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < most).then_some(n + 1)).map(drop)
 }
 
-/// A command about one of a tenant's sequences that is on its way, until this is dropped.
+/// A command about one of a tenant's sequences on its way to the engine, until this is dropped.
 pub(crate) struct Sent(pub(crate) Arc<Tenant>);
 
 impl Sent {
@@ -290,24 +300,25 @@ impl Sent {
 
 impl Drop for Sent {
     fn drop(&mut self) {
-        // Those who wait are woken for several at once.
+        // Waiting tasks are woken when half of the commands are done, not for each one.
         if self.0.commands.fetch_sub(1, Ordering::AcqRel) == MOST_COMMANDS / 2 {
             self.0.room.wake_all();
         }
     }
 }
 
-/// A request's place in its tenant's queue or among its running requests; it is free when this is dropped.
+/// A request's place in its tenant's queue or among the running requests. Dropping it frees the place.
 #[derive(Debug)]
 pub struct Place {
     tenant: Arc<Tenant>,
-    /// Where it waits beside those of other tenants.
+    /// The queue of the engine, shared with other tenants.
     engine: Option<Arc<Queue>>,
     running: bool,
 }
 
 impl Place {
-    /// Begins to run, unless as many requests of the tenant do as may.
+    /// Moves the request from the queue to the running ones; returns `false` if `max_concurrent` of the
+    /// tenant's requests run.
     pub(crate) fn start(&mut self) -> bool {
         if !self.running {
             let most = self.tenant.read().max_concurrent.unwrap_or(usize::MAX);
@@ -319,13 +330,13 @@ impl Place {
         self.running
     }
 
-    /// Waits until so few of the tenant's requests run that this one may.
+    /// Waits until the tenant has room for one more running request, and takes it.
     pub async fn started(&mut self) {
         let tenant = Arc::clone(&self.tenant);
         tenant.wakers.until(|| if self.start() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
-    /// Waits again.
+    /// Moves the request back to the waiting ones.
     pub fn wait(&mut self) {
         if std::mem::take(&mut self.running) {
             self.tenant.waiting.fetch_add(1, Ordering::AcqRel);
@@ -336,7 +347,7 @@ impl Place {
         }
     }
 
-    /// Another one may run, which [`started`](Self::started) may wait for.
+    /// Lets another request run, which [`started`](Self::started) may be waiting for.
     fn leave_running(&self) {
         self.tenant.running.fetch_sub(1, Ordering::AcqRel);
         self.tenant.wakers.wake_all();
@@ -360,7 +371,8 @@ impl Drop for Place {
     }
 }
 
-/// A token bucket that holds a minute's worth. It may go below zero: what a step costs is known when it is done.
+/// A token bucket that holds one minute's worth. It may go below zero, since the cost of a step is known only
+/// when it is done.
 #[derive(Debug)]
 struct Bucket {
     tokens: f64,
@@ -431,7 +443,7 @@ mod tests {
         let (none, one) = (queue(0), queue(1));
         assert!(matches!(tenant.enqueue(none.as_ref()), Err(Error::Overloaded(_))));
         for _ in 0..2 {
-            // It is free again when the place is dropped.
+            // Dropping the place frees it.
             tenant.enqueue(one.as_ref()).unwrap();
         }
         places.clear();

@@ -1,11 +1,12 @@
-//! From tokens to text, as they come.
+//! From tokens to text, token by token.
 
 use realm_tokenizer::{Tokenizer, Utf8Stream};
 
 use crate::FinishReason;
 use crate::stop::StopMatcher;
 
-/// Makes text of tokens: whole characters only, and nothing that may be the beginning of a stop string.
+/// Makes text of tokens. Returns only whole characters, and holds back text that may be the beginning of a
+/// stop string.
 pub struct TextStream {
     decoder: Utf8Stream,
     stop: StopMatcher,
@@ -13,28 +14,29 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// A text that ends where one of `stops` comes.
+    /// Creates a text that ends where one of `stops` appears.
     pub fn new(stops: &[String]) -> Self {
         Self { decoder: Utf8Stream::new(), stop: StopMatcher::new(stops), bytes: Vec::new() }
     }
 
-    /// Bytes of memory that it takes: what finds the stop strings takes many times theirs.
+    /// Bytes of memory that it takes. The automaton for the stop strings takes many times their own size.
     pub fn memory(&self) -> usize {
         size_of::<Self>() + self.stop.memory() + self.bytes.capacity()
     }
 
-    /// Adds a token; returns what may go out, and whether a stop string came, which never goes out. Control tokens are
-    /// spelled only if they are `special`; a token outside the vocabulary spells nothing.
+    /// Adds a token. Returns the text that may go out, and whether a stop string appeared, which never goes
+    /// out. Control tokens are spelled only if `special` is true; a token outside the vocabulary spells
+    /// nothing.
     pub fn push(&mut self, token: u32, tokenizer: &Tokenizer, special: bool) -> (String, bool) {
         self.bytes.clear();
-        // A model may have more logits than its vocabulary has tokens.
+        // A token may be outside the vocabulary: a model can have more logits than its vocabulary has tokens.
         let _ = tokenizer.push_bytes(token, special, &mut self.bytes);
         self.stop.push(&self.decoder.push(&self.bytes))
     }
 
-    /// Adds a token that was chosen for an answer; returns what may go out, and why the answer ends with it, if it does:
-    /// it is an `end` token, which spells nothing, a stop string came, whatever guides the text says that it is `complete`,
-    /// or it is the `last` that there is room for.
+    /// Adds a token that was chosen for an answer. Returns the text that may go out, and the reason if the
+    /// answer ends with this token: it is an `end` token, which spells nothing; a stop string appeared; the
+    /// grammar is `complete`; or this is the `last` token that there is room for.
     pub fn answer(
         &mut self,
         token: u32,
@@ -57,7 +59,7 @@ impl TextStream {
         (text, reason)
     }
 
-    /// The end, unless a stop string came: what was kept back.
+    /// Ends the text. Returns the text that was held back, unless a stop string appeared.
     pub fn finish(&mut self) -> String {
         let (mut text, found) = self.stop.push(&self.decoder.finish());
         if !found {

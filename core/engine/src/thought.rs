@@ -1,19 +1,20 @@
-//! A model's thought before its answer: which tokens belong to it, and where the answer begins, which is what a grammar guides.
+//! A model's thought before its answer: the tokens that belong to it, and the beginning of the answer, from
+//! where a grammar guides.
 
 use realm_tokenizer::Tokenizer;
 
-/// How a model marks what it thinks before it answers.
+/// The marks around a model's thought before its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Thought {
-    /// What begins a thought at the beginning of the text: one of these.
+    /// Strings that begin a thought, any of them, at the beginning of the text.
     pub openers: Vec<String>,
-    /// What ends it.
+    /// The string that ends a thought.
     pub closer: String,
-    /// Whether the prompt ends inside a thought, so that the text begins there.
+    /// True if the prompt ends inside a thought, so that the text begins there.
     pub open: bool,
 }
 
-/// Where a text is.
+/// The stage that a text has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// A thought may begin.
@@ -26,41 +27,41 @@ pub(crate) enum Stage {
 pub(crate) struct ThoughtWatch {
     thought: Thought,
     stage: Stage,
-    /// Whether a grammar guides the thought, too, since no single token begins it.
+    /// True if the grammar applies from the beginning, since no single token begins a thought.
     guided: bool,
-    /// The end of the text so far, as bytes: what marks may have begun in.
+    /// The end of the text so far, as bytes, in which a mark may have begun.
     seen: Vec<u8>,
     tokens: usize,
 }
 
 impl ThoughtWatch {
-    /// Before the first token.
+    /// Starts before the first token.
     pub(crate) fn new(thought: Thought) -> Self {
         let stage = if thought.open { Stage::Thinking } else { Stage::Undecided };
         Self { thought, stage, guided: false, seen: Vec::new(), tokens: 0 }
     }
 
-    /// What is chosen next: something of a thought, or of the answer, which may be guided.
+    /// The stage of the next token. It is [`Stage::Answering`] wherever a grammar guides.
     pub(crate) fn stage(&self) -> Stage {
         if self.guided { Stage::Answering } else { self.stage }
     }
 
-    /// A grammar begins here, whatever comes.
+    /// Lets the grammar guide from here on, thought or not.
     pub(crate) fn guide(&mut self) {
         self.guided = true;
     }
 
-    /// The tokens that each begin a thought alone.
+    /// Returns the tokens that each are a whole opening mark.
     pub(crate) fn opening_tokens(&self, tokenizer: &Tokenizer) -> Vec<u32> {
         self.thought.openers.iter().filter_map(|opener| tokenizer.token_id(opener)).collect()
     }
 
-    /// No thought begins here any more.
+    /// Decides that no thought begins.
     pub(crate) fn answer(&mut self) {
         self.stage = Stage::Answering;
     }
 
-    /// How many tokens belong to the thought, its marks included.
+    /// The number of tokens of the thought, including its marks.
     pub(crate) fn tokens(&self) -> usize {
         if self.stage == Stage::Undecided { 0 } else { self.tokens }
     }
@@ -99,8 +100,9 @@ impl ThoughtWatch {
         }
     }
 
-    /// The token to take in place of `token`, inside a thought after which a grammar has to begin: one that ends the text
-    /// ends the thought, and one that ends the thought has nothing of the answer in it.
+    /// Returns the token to take in place of `token`, inside a thought after which a grammar has to begin.
+    /// Instead of a token that `ends` the text, the thought is closed; and instead of one that holds the
+    /// closing mark and text of the answer, the mark alone.
     pub(crate) fn settle(&self, token: u32, ends: bool, tokenizer: &Tokenizer) -> u32 {
         let closer = self.thought.closer.as_bytes();
         let mut after = self.seen.clone();

@@ -1,4 +1,4 @@
-//! A text on its way: which token comes next, and what its reader gets of it.
+//! A text in progress: the choice of the next token, and the chunks that the reader gets.
 
 use std::borrow::Cow;
 
@@ -12,12 +12,12 @@ use crate::sampling::{Sampler, TokenMask, logprobs};
 use crate::text::TextStream;
 use crate::thought::{Stage, ThoughtWatch};
 
-/// A request's text, token by token: [`prepare`](Self::prepare) before the forward pass, [`choose`](Self::choose) after it, and
-/// [`push`](Self::push) for what was chosen.
+/// A request's text, token by token: call [`prepare`](Self::prepare) before the forward pass,
+/// [`choose`](Self::choose) after it, and [`push`](Self::push) with the chosen token.
 pub struct Writing {
     sampler: Sampler,
     guide: Option<Guide>,
-    /// Follows the thought before the answer, which the guide leaves alone.
+    /// Follows the thought before the answer. The guide does not apply to it.
     thought: Option<ThoughtWatch>,
     text: TextStream,
     logprobs: Option<usize>,
@@ -28,7 +28,7 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// The text of a request, whose parts that concern it are taken.
+    /// Creates the text of a request and takes the options that it needs out of the request.
     pub fn new(request: &mut Request, guide: Option<Guide>) -> Self {
         Self {
             sampler: Sampler::new(std::mem::take(&mut request.sampling), &request.prompt),
@@ -43,7 +43,7 @@ impl Writing {
         }
     }
 
-    /// Bytes of memory that it takes and that change from token to token.
+    /// Bytes of memory that change from token to token.
     pub fn memory(&self) -> usize {
         self.sampler.memory() + self.text.memory() + self.guide.as_ref().map_or(0, Guide::memory)
     }
@@ -53,28 +53,29 @@ impl Writing {
         self.usage
     }
 
-    /// Notes how many tokens of the prompt an earlier request had computed.
+    /// Records how many tokens of the prompt an earlier request had computed.
     pub fn found_cached(&mut self, tokens: usize) {
         self.usage.cached_tokens = tokens;
     }
 
-    /// Whether tokens come with log-probabilities, for which the model's own logits are needed.
+    /// Returns whether tokens come with log-probabilities, which need the model's unchanged logits.
     pub fn has_logprobs(&self) -> bool {
         self.logprobs.is_some()
     }
 
-    /// Whether the likeliest tokens are mostly enough to choose from.
+    /// Returns whether the likeliest tokens mostly suffice to choose from.
     pub(crate) fn needs_few(&self) -> bool {
         !self.has_logprobs() && self.sampler.needs_few()
     }
 
-    /// How many times choosing a token goes through the vocabulary.
+    /// The number of times that choosing a token scans the vocabulary.
     pub(crate) fn looks(&self) -> usize {
         let all = usize::from(!self.needs_few());
         all * self.sampler.looks() + usize::from(self.has_logprobs()) + usize::from(self.guide.is_some())
     }
 
-    /// The next forward pass gives logits: what choosing needs beside them is computed in the meantime.
+    /// Starts to compute the grammar's mask for the next token on another thread. Call it before the forward
+    /// pass, which then runs in parallel.
     pub fn prepare(&mut self) {
         let stage = self.stage();
         if let Some(guide) = self.guide.as_mut().filter(|_| stage != Stage::Thinking) {
@@ -82,26 +83,26 @@ impl Writing {
         }
     }
 
-    /// Whether a grammar guides what comes next.
+    /// Returns whether a grammar guides the next token.
     pub(crate) fn is_guided(&self) -> bool {
         self.guide.is_some() && self.stage() == Stage::Answering
     }
 
-    /// Tokens that have to come next, where a grammar guides the text.
+    /// Returns the tokens that the grammar forces to come next; none without a grammar.
     pub(crate) fn forced_tokens(&mut self) -> Vec<u32> {
-        // What goes wrong here will go wrong with the mask, which says so.
+        // An error here recurs with the mask, which reports it.
         self.guide.as_mut().and_then(|guide| guide.forced_tokens().ok()).unwrap_or_default()
     }
 
-    /// Whether the text is in its thought or after it.
+    /// The stage of the text: in its thought or after it.
     fn stage(&self) -> Stage {
         self.thought.as_ref().map_or(Stage::Answering, ThoughtWatch::stage)
     }
 
-    /// Makes the logit of each token that the grammar forbids here -infinity.
+    /// Sets the logit of each token that the grammar forbids to -infinity.
     ///
     /// # Errors
-    /// As [`Guide::mask`].
+    /// Same as [`Guide::mask`].
     pub fn rule_out(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) -> Result<(), Error> {
         if let Some(mask) = allowed(&mut self.guide, &mut self.thought, tokenizer)? {
             for (id, logit) in (0..).zip(logits) {
@@ -113,10 +114,10 @@ impl Writing {
         Ok(())
     }
 
-    /// Chooses the next token, as the grammar allows.
+    /// Chooses the next token among those that the grammar allows.
     ///
     /// # Errors
-    /// As [`Guide::mask`], and `InvalidArgument` where the request bans every token that may come.
+    /// Same as [`Guide::mask`], and `InvalidArgument` if the request bans every token that may come.
     pub fn choose(&mut self, logits: &[f32], tokenizer: &Tokenizer) -> Result<u32, Error> {
         let mask = allowed(&mut self.guide, &mut self.thought, tokenizer)?;
         let token = match mask {
@@ -130,13 +131,14 @@ impl Writing {
         self.accept(token, tokenizer)
     }
 
-    /// [`choose`](Self::choose) by the likeliest tokens; `None` if it takes all logits.
+    /// Chooses a token like [`choose`](Self::choose) among the likeliest ones; returns `None` if that takes
+    /// all logits.
     pub(crate) fn choose_likeliest(
         &mut self,
         likeliest: Likeliest<'_>,
         tokenizer: &Tokenizer,
     ) -> Result<Option<u32>, Error> {
-        // The opening of a thought may be none of them.
+        // The token that opens a thought may not be among the likeliest.
         if self.guide.is_some() && self.stage() == Stage::Undecided {
             return Ok(None);
         }
@@ -145,7 +147,8 @@ impl Writing {
         token.map(|token| self.accept(token, tokenizer)).transpose()
     }
 
-    /// Goes on from a token; returns the one to take in its place, for a thought may have to end first.
+    /// Advances the guide by a token. Returns the token to take in its place, since a thought may have to end
+    /// first.
     fn accept(&mut self, token: u32, tokenizer: &Tokenizer) -> Result<u32, Error> {
         let stage = self.stage();
         let Some(guide) = &mut self.guide else { return Ok(token) };
@@ -164,8 +167,9 @@ impl Writing {
         Ok(token)
     }
 
-    /// Adds a chosen token to a chunk, with log-probabilities by the model's own `logits`, where the request has them; returns why
-    /// the text ends with it, if it does. `last` says that there is room for no more.
+    /// Adds a chosen token to a chunk, with log-probabilities by the model's own `logits` if the request
+    /// asked for them. Returns the reason if the text ends with this token. `last` says that there is room
+    /// for no more.
     pub fn push(
         &mut self,
         id: u32,
@@ -191,8 +195,8 @@ impl Writing {
     }
 }
 
-/// The tokens that may come next; `None` where any may: without a grammar, and inside a thought. Where a thought may begin, what
-/// begins it may come beside what the grammar allows.
+/// Returns the tokens that may come next; `None` where any may: without a grammar, and inside a thought.
+/// Where a thought may begin, its opening tokens are allowed beside those of the grammar.
 fn allowed<'a>(
     guide: &'a mut Option<Guide>,
     thought: &mut Option<ThoughtWatch>,

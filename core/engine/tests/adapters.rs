@@ -33,7 +33,7 @@ fn setup(config: &EngineConfig) -> Setup {
     Setup { engine, model, tokenizer, tenant }
 }
 
-/// A random adapter on the queries and on what the feed-forward network adds, in every layer.
+/// A random adapter for the queries and for the feed-forward network's output, in every layer.
 fn file(c: &ModelConfig, seed: u32) -> AdapterFile {
     let mut state = seed * 7919 + 1;
     let mut random = |n: usize, deviation: f32| -> Vec<u8> {
@@ -85,7 +85,7 @@ impl Setup {
         }
     }
 
-    /// The tokens, and how it ended.
+    /// Returns the tokens and the end of a request.
     fn run(&self, adapter: Option<(&Adapter, f32)>) -> (Vec<u32>, Finish) {
         collect(self.engine.generate(&self.tenant, self.request(adapter, 20)).unwrap())
     }
@@ -105,7 +105,7 @@ fn every_request_gets_its_adapter_in_any_company_also_when_pages_run_out() {
         assert!(alone[..i].iter().all(|other| other != text), "{i} is like another one");
     }
     assert!(setup.run(Some((&adapters[1], 0.0))).0 == alone[4]);
-    // Room for two or three of the six: some give way and are computed again.
+    // Room for two or three of the six: the others are preempted and computed again.
     let small = self::setup(&EngineConfig { kv_tokens: Some(192), ..EngineConfig::default() });
     for setup in [&setup, &small] {
         let adapters: Vec<Adapter> = (0..4).map(|seed| setup.adapter(seed)).collect();

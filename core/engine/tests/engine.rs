@@ -1,4 +1,4 @@
-//! What a user of the engine can rely on, with a real model.
+//! The guarantees of the engine to its users, with a real model.
 
 mod common;
 

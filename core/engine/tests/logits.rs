@@ -1,4 +1,4 @@
-//! Logits that stay on a device say what those on the host say.
+//! Logits that stay on a device give the same results as those on the host.
 
 mod common;
 
@@ -13,7 +13,8 @@ use realm_hub::{Hub, Reference};
 use realm_model::{Transformer, Weights};
 use realm_tokenizer::Tokenizer;
 
-/// The same model twice: as one, whose logits are the host's memory, and in two parts, whose logits are not.
+/// The same model twice: as one, whose logits are in the host's memory, and in two parts, whose logits are
+/// not.
 fn engines() -> (Engine, Engine, Arc<Tokenizer>) {
     let path = Hub::new().unwrap().resolve(&Reference::parse("smollm2-135m").unwrap(), &mut ()).unwrap();
     let gguf = Gguf::open(path).unwrap();
@@ -58,7 +59,7 @@ fn every_question_has_the_same_answer() {
     ];
     for sampling in samplings {
         for mask in [None, Some(mask(&[unlikely])), Some(mask(&[best[0], unlikely])), Some(mask(&[]))] {
-            // From the start each time, so that nothing was fetched for another question.
+            // From the start each time, so that no earlier query has fetched the logits.
             for sequence in &mut sequences {
                 sequence.truncate(prompt.len() - 1).unwrap();
             }
@@ -79,7 +80,7 @@ fn every_question_has_the_same_answer() {
         let found = rows.each_mut().map(|row| row.get(token).unwrap().map(f32::to_bits));
         assert_eq!(found[0], found[1]);
     }
-    // Rows that are held say the same after other passes.
+    // Held rows give the same values after other passes.
     let after = sequences.each_mut().map(|sequence| next(sequence, &[best[0]]));
     drop(after);
     let values = rows.map(|mut row| row.values().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>());
@@ -105,7 +106,7 @@ fn a_sequences_text_is_a_generations_beside_others() {
     let (_, engine, tokenizer) = engines();
     let plain = engine.generate(&anybody(), request(&tokenizer, "Once upon a time", 20)).unwrap();
     let text = Read::all(plain).ids();
-    // One that needs all logits makes everybody's come to the host.
+    // One request that needs all logits brings those of all requests to the host.
     let mut scored = request(&tokenizer, "Once upon a time", 20);
     scored.logprobs = Some(1);
     let beside = engine.generate(&anybody(), scored).unwrap();

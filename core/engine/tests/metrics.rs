@@ -1,4 +1,4 @@
-//! What a reader of metrics can rely on, with a real model.
+//! The guarantees of metrics to their readers, with a real model.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ fn load(config: &EngineConfig) -> Engine {
     Engine::new(&model, tokenizer, config).unwrap()
 }
 
-/// A prompt that begins like no other of another `first`.
+/// A prompt that shares no beginning with prompts of another `first`.
 fn request(first: u32, prompt: u32, tokens: usize) -> Request {
     Request {
         prompt: (0..prompt).map(|i| 100 + (first + i) * 7919 % 40_000).collect(),
@@ -40,13 +40,13 @@ fn finish(engine: &Engine, tenant: &Arc<Tenant>, request: Request) {
     assert!(engine.generate(tenant, request).unwrap().all(|chunk| chunk.is_ok()));
 }
 
-/// Tokens that went through forward passes: the last one of a generation is not computed with.
+/// Tokens that went through forward passes. The last token of a generation is not computed with.
 fn computed(metrics: &Metrics) -> u64 {
     let tokens = metrics.served.tokens;
     tokens.prompt + tokens.recomputed + tokens.generated - metrics.served.first_token_seconds.count()
 }
 
-/// Waits until so many requests have ended and the engine has nothing to do.
+/// Waits until `ended` requests have ended and the engine has nothing to do.
 fn at_rest(engine: &Engine, ended: u64) -> Metrics {
     let start = Instant::now();
     loop {
@@ -73,7 +73,7 @@ fn every_token_and_every_request_is_counted_once() {
     let engine = load(&EngineConfig::default());
     let (ada, bob) = (tenant("ada", Limits::default()), tenant("bob", Limits::default()));
     finish(&engine, &ada, request(0, 70, 5));
-    // The same beginning: two pages of 32 tokens are known.
+    // The same beginning: two pages of 32 tokens are cached.
     finish(&engine, &ada, request(0, 90, 3));
     let mut cancelled = engine.generate(&bob, request(1000, 10, 1000)).unwrap();
     cancelled.next().unwrap().unwrap();
@@ -93,7 +93,7 @@ fn every_token_and_every_request_is_counted_once() {
     assert_eq!(both.first_token_seconds.buckets, metrics.served.first_token_seconds.buckets);
     assert_eq!(both.inter_token_seconds.buckets, metrics.served.inter_token_seconds.buckets);
 
-    // Every token but a request's first has a time between it and the one before.
+    // Every token but a request's first has a time since the previous one.
     let tokens = metrics.served.tokens;
     assert_eq!(metrics.served.first_token_seconds.count(), 3);
     assert_eq!(metrics.served.inter_token_seconds.count(), tokens.generated - 3);
@@ -160,7 +160,7 @@ fn refusals_timeouts_and_preemptions_have_their_own_counts() {
     let requests = of(&at_rest(&engine, 2), "hasty").requests;
     assert_eq!(requests, Requests { refused: 1, timed_out: 1, ..Requests::default() });
 
-    // Two that need three of the four pages each.
+    // Two requests that need three of the four pages each.
     let patient = tenant("patient", Limits::default());
     let both = [0, 500].map(|first| engine.generate(&patient, request(first, 20, 70)).unwrap());
     for generation in both {

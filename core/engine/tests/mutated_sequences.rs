@@ -1,5 +1,5 @@
-//! Saved sequences that somebody changed: they are refused, or run and end by themselves. Another tenant's text stays the same.
-//! `REALM_MUTATIONS` says how many.
+//! Saved sequences with random changes: they are refused, or run and end by themselves. Another tenant's text
+//! stays the same. `REALM_MUTATIONS` gives their number for each cache type (300 by default).
 
 mod common;
 
@@ -31,7 +31,7 @@ impl Setup {
         Self { engine: Engine::new(&model, Arc::clone(&tokenizer), &config).unwrap(), tokenizer }
     }
 
-    /// 80 tokens, computed and saved.
+    /// Returns a saved sequence of 80 computed tokens.
     fn saved(&self) -> Vec<u8> {
         let mut sequence = self.engine.sequence(&anybody(), None, 0).unwrap();
         sequence.append(&self.tokens()).unwrap();
@@ -57,13 +57,13 @@ fn random(seed: &mut u64) -> usize {
     (z ^ (z >> 27)) as usize
 }
 
-/// One of the ways in which somebody may change them.
+/// Returns the bytes with one of several kinds of changes.
 fn changed(saved: &[u8], seed: &mut u64) -> Vec<u8> {
     let mut bytes = saved.to_vec();
     // The flags of pages are after the tokens.
     let flags = HEADER + 4 * 80;
     match random(seed) % 8 {
-        // What is no number, or is very large, all over the pages.
+        // NaN, infinity and very large numbers all over the pages.
         0 => bytes[flags + 8..].chunks_exact_mut(4).for_each(|number| {
             let odd = [f32::NAN, f32::INFINITY, f32::MAX, f32::MIN, 1e-45][random(seed) % 5];
             number.copy_from_slice(&odd.to_le_bytes());
@@ -75,11 +75,11 @@ fn changed(saved: &[u8], seed: &mut u64) -> Vec<u8> {
             bytes[at..at + 4].copy_from_slice(&odd.to_le_bytes());
         }
         3 => bytes.truncate(random(seed) % saved.len()),
-        // The tokens are others than those that were computed.
+        // The tokens differ from those that were computed.
         4 => bytes[HEADER..flags].chunks_exact_mut(4).for_each(|token| {
             token.copy_from_slice(&(random(seed) as u32 % 300).to_le_bytes());
         }),
-        // No page follows at all, as in the sequence that once ended everybody's requests.
+        // No page follows at all, as in the sequence that once ended all tenants' requests.
         5 => {
             bytes.truncate(flags);
             bytes.extend([0; 64][..random(seed) % 64].iter());
@@ -93,7 +93,7 @@ fn changed(saved: &[u8], seed: &mut u64) -> Vec<u8> {
     bytes
 }
 
-/// What its owner may do with it.
+/// Uses a sequence as its owner may.
 fn use_it(mut sequence: Sequence, seed: &mut u64) -> Result<(), Error> {
     let kind = random(seed) % 4;
     match kind {
@@ -106,7 +106,7 @@ fn use_it(mut sequence: Sequence, seed: &mut u64) -> Result<(), Error> {
     let forwarded = sequence.forward(Output::LastLogits).map(drop);
     fork.append(&[9])?;
     fork.forward(Output::Hidden)?;
-    // What was shortened to nothing is the engine's own work from there on.
+    // A sequence that was shortened to nothing is the engine's own work from there on.
     let again = fork.save()?;
     assert!(
         kind == 0 || again.len() < 2 * HEADER + 4 * fork.len(),
@@ -141,7 +141,8 @@ fn mutated_sequences_harm_nobody() {
     }
 }
 
-/// They are refused when they come in, and not by the first forward that computes with them.
+/// Foreign pages with NaN are refused when they are restored, not by the first forward that computes with
+/// them.
 #[test]
 fn foreign_pages_of_what_is_no_number_are_refused() {
     for cache_type in CacheType::ALL {
@@ -158,7 +159,8 @@ fn foreign_pages_of_what_is_no_number_are_refused() {
     }
 }
 
-/// A forged prompt is the forger's alone: not even the same tenant's other requests find it in the prefix cache.
+/// A forged prompt affects only its forger: not even the same tenant's other requests find it in the prefix
+/// cache.
 #[test]
 fn nobody_else_uses_what_nobody_vouches_for() {
     let setup = Setup::new(EngineConfig::default());
@@ -166,7 +168,7 @@ fn nobody_else_uses_what_nobody_vouches_for() {
     let tenant = anybody();
     let saved = setup.saved();
     let honest = setup.tokens();
-    // Other tokens' keys and values under the honest ones' name.
+    // The keys and values of other tokens under the honest tokens.
     let mut forged = {
         let mut sequence = other.engine.sequence(&anybody(), None, 0).unwrap();
         sequence.append(&honest.iter().rev().copied().collect::<Vec<u32>>()).unwrap();
@@ -186,12 +188,12 @@ fn nobody_else_uses_what_nobody_vouches_for() {
     let found = asked.forward(Output::LastLogits).unwrap();
     assert!(found.values == wanted && found.cached == 0);
 
-    // Saved again it is tokens, which are computed anew.
+    // Saving it again keeps only tokens, which are computed again.
     let again = forgery.save().unwrap();
     let mut again = setup.engine.restore(&tenant, None, &again).unwrap();
     again.truncate(80).unwrap();
     assert!(again.forward(Output::LastLogits).unwrap().values == wanted);
-    // What the engine itself saved is found by the tenant's own.
+    // The tenant's own requests find a sequence that the engine itself saved.
     let mut restored = setup.engine.restore(&tenant, None, &saved).unwrap();
     assert!(restored.forward(Output::LastLogits).unwrap().values == wanted);
 }

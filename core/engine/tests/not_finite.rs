@@ -1,4 +1,4 @@
-//! A model that computes what is no number says so; it does not answer with nothing.
+//! A model that computes NaN reports an error instead of an empty answer.
 
 mod common;
 
@@ -11,8 +11,8 @@ use realm_gguf::Gguf;
 use realm_model::Transformer;
 use realm_tokenizer::Tokenizer;
 
-/// The tiny model with the largest numbers that there are for the weights of its last norm: they are numbers, and what is
-/// computed with them is none.
+/// The tiny model with the largest finite numbers as weights of its last norm: results of computing with them
+/// are not finite.
 fn broken() -> (Engine, Arc<Tokenizer>) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/conformance/tiny.gguf");
     let mut bytes = std::fs::read(path).unwrap();

@@ -37,7 +37,7 @@ fn drafting(model: &Model, drafts: usize, config: EngineConfig) -> Engine {
     Engine::new(&model.0, Arc::clone(&model.1), &config).unwrap()
 }
 
-/// The model is its own draft model.
+/// An engine whose model is its own draft model.
 fn with_itself(model: &Model, drafts: usize, config: EngineConfig) -> Engine {
     let config = EngineConfig { fixed_drafts: Some(drafts), speculation: Speculation::Draft, ..config };
     let draft = Draft { weights: &model.0, tokenizer: &model.1 };
@@ -52,7 +52,7 @@ const PROMPTS: [&str; 4] = [
     "The cat sat on the mat. The dog sat on the mat. The bird sat on the",
 ];
 
-/// All of a text but its timings and how many drafts it had.
+/// All of a text but its timings and its number of drafts.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     text: String,
@@ -89,12 +89,12 @@ fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Without the prefix cache, so that usage does not depend on the order.
+/// A configuration without the prefix cache, so that usage does not depend on the order.
 fn config() -> EngineConfig {
     EngineConfig { prefix_cache: false, kv_tokens: Some(2048), ..EngineConfig::default() }
 }
 
-/// Greedy, sampled, with log-probabilities, stop strings and several lengths.
+/// Requests: greedy, sampled, with log-probabilities, stop strings and several lengths.
 fn requests(tokenizer: &Tokenizer) -> Vec<Request> {
     let mut requests = Vec::new();
     for (i, text) in PROMPTS.iter().enumerate() {
@@ -127,7 +127,7 @@ fn texts_are_the_same_with_drafts_and_without_alone_and_together() {
         assert_eq!(outcomes(together(&engine, &requests)), expected);
         wait_for("freeing all pages", || engine.free_pages() == all);
     }
-    // As measured here, whatever that is.
+    // With the number of drafts as measured here, whatever that is.
     let auto = Engine::new(&model.0, Arc::clone(&model.1), &config()).unwrap();
     assert_eq!(outcomes(together(&auto, &requests)), expected);
 }
@@ -180,7 +180,7 @@ fn what_repeats_is_drafted_right_and_a_model_is_its_own_best_draft() {
 fn a_tenant_pays_for_tokens_and_not_for_wrong_drafts() {
     let model = model("smollm2-135m");
     let engine = with_itself(&model, 3, config());
-    // As good as random: no draft is right.
+    // Nearly uniform sampling: no draft is right.
     let sampling = Sampling {
         temperature: 100.0,
         top_k: 0,
@@ -190,7 +190,8 @@ fn a_tenant_pays_for_tokens_and_not_for_wrong_drafts() {
         ..Sampling::default()
     };
     let request = Request { sampling, ignore_eos: true, ..request(&model.1, PROMPTS[0], 40) };
-    // With wrong drafts counted the minute's tokens would be used up, and the request would wait for its time-out.
+    // If wrong drafts counted, the minute's tokens would be used up, and the request would wait for its
+    // time-out.
     let limits = Limits {
         tokens_per_minute: Some(request.prompt.len() as u32 + 45),
         request_timeout: Some(Duration::from_secs(50)),
@@ -224,7 +225,7 @@ fn what_a_grammar_forces_is_drafted_right_and_changes_no_text() {
             sampling: Sampling { repetition_penalty: 1.3, ..Sampling::greedy() },
             ..greedy.clone()
         });
-        // Ends in the middle of what is forced.
+        // Ends in the middle of forced tokens.
         requests.push(Request { max_tokens: Some(4), ..greedy.clone() });
         requests.push(greedy);
     }
@@ -233,7 +234,7 @@ fn what_a_grammar_forces_is_drafted_right_and_changes_no_text() {
         let config = EngineConfig { fixed_drafts, ..config() };
         Engine::new(&model.0, Arc::clone(&model.1), &config).unwrap()
     };
-    // What texts say again is drafted in both; what they say for the first time only where grammars are asked.
+    // Repeated text is drafted in both; new text only where grammars force tokens.
     let accepted =
         |results: &[(Outcome, Usage)]| results.iter().map(|r| r.1.accepted_tokens).collect::<Vec<_>>();
     let looked_up = accepted(&alone(&drafting(&model, 15, config()), &requests));

@@ -1,4 +1,4 @@
-//! Grammars and thoughts, with a real model: what a grammar guides begins where the thought ends.
+//! Grammars and thoughts, with a real model: the grammar guides from the end of the thought.
 
 mod common;
 
@@ -34,7 +34,7 @@ fn a_grammar_begins_where_the_thought_ends() {
     let (engine, tokenizer) = load();
     let run = |request: Request| Read::all(engine.generate(&anybody(), request).unwrap());
     let spelled = |ids: &[u32]| tokenizer.decode(ids, true).unwrap();
-    // What the model likes to say, taken for a thought.
+    // Takes a text that the model likes to write for a thought.
     let plain = run(request(&tokenizer, PROMPT, 12)).ids();
     let opener = spelled(&plain[..1]);
     assert_eq!(opener.trim(), opener, "another prompt is needed: a thought begins without white space");
@@ -55,12 +55,12 @@ fn a_grammar_begins_where_the_thought_ends() {
     assert_eq!(read.finish.reason, FinishReason::Stop);
     assert_eq!(read.finish.usage.reasoning_tokens, end + 1);
 
-    // It is in one from the start.
+    // The prompt ends inside a thought.
     let read = run(guided(thought("never", &closer, true)));
     assert!(read.text.starts_with(&before) && read.text.ends_with('>'), "{}", read.text);
     assert_eq!(read.finish.usage.reasoning_tokens, end + 1);
 
-    // It does not want to think, or no token begins a thought alone.
+    // The model does not want to think, or no token begins a thought alone.
     for opener in ["<|im_start|>", "<|never seen|>"] {
         let read = run(guided(thought(opener, &closer, false)));
         assert_eq!((read.text.len(), read.finish.usage.reasoning_tokens), (6, 0), "{}", read.text);

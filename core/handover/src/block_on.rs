@@ -1,4 +1,4 @@
-//! Waiting on a thread.
+//! Waits for a future on a thread.
 
 use std::future::Future;
 use std::pin::pin;
@@ -7,10 +7,10 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::sync::{AtomicBool, Thread, current, park};
 
-/// Wakes a thread, and says that it did.
+/// Wakes a thread, and records that it did.
 struct Unpark {
     thread: Thread,
-    /// Apart from the thread's own token, which anything that blocks within the future may use up.
+    /// A flag besides the thread's own token, which any blocking call within the future may use up.
     woken: AtomicBool,
 }
 
@@ -20,7 +20,7 @@ impl Wake for Unpark {
     }
 
     fn wake_by_ref(self: &std::sync::Arc<Self>) {
-        // As good as a store, and one that loom puts in an order with the other swap.
+        // Equivalent to a store, except that loom orders it with the other swap.
         self.woken.swap(true, Ordering::AcqRel);
         self.thread.unpark();
     }
@@ -29,7 +29,7 @@ impl Wake for Unpark {
 /// Waits for a future, which may itself block this thread while it is polled. Blocks this thread.
 pub fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    // What is there already needs no waker.
+    // A value that is ready needs no waker.
     if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         return value;
     }

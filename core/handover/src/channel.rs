@@ -8,7 +8,8 @@ use crate::block_on::block_on;
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::wakers::{Ticket, Wakers};
 
-/// A channel for `capacity` items, at least one. Items are sent and dropped, and readers woken, outside of its lock.
+/// Creates a channel for `capacity` items, at least one. Items are sent and dropped, and readers woken,
+/// outside of its lock.
 pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let queue = Queue { items: VecDeque::new(), capacity: capacity.max(1), sender: true, receiver: true };
     let channel =
@@ -16,7 +17,7 @@ pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     (Sender { channel: Arc::clone(&channel) }, Receiver { channel, ticket: None })
 }
 
-/// A channel that is never full.
+/// Creates a channel that is never full.
 pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     channel(usize::MAX)
 }
@@ -30,9 +31,9 @@ struct Channel<T> {
 struct Queue<T> {
     items: VecDeque<T>,
     capacity: usize,
-    /// Whether more may come.
+    /// True while the sender exists.
     sender: bool,
-    /// Whether anyone reads.
+    /// True while the receiver exists and is open.
     receiver: bool,
 }
 
@@ -41,7 +42,7 @@ impl<T> Channel<T> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the oldest item: `Ready(None)` if there will be none.
+    /// Takes the oldest item. `Ready(None)` if no item can come any more.
     fn take(&self) -> Poll<Option<T>> {
         let mut queue = self.queue();
         let item = queue.items.pop_front();
@@ -58,37 +59,38 @@ impl<T> Channel<T> {
     }
 }
 
-/// The sender's end. Dropping it ends the channel: what was sent can still be read.
+/// The sender's end. Dropping it ends the channel; the reader still receives the items that were sent.
 pub struct Sender<T> {
     channel: Arc<Channel<T>>,
 }
 
-/// Why an item was not sent, and the item.
+/// The reason why an item was not sent, with the item.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TrySendError<T> {
-    /// There is no room now.
+    /// The channel is full.
     Full(T),
     /// The reader is gone.
     Closed(T),
 }
 
-/// The reader is gone.
+/// The error for a channel whose reader is gone.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Closed;
 
 impl<T> Sender<T> {
-    /// Sends an item, if there is room.
+    /// Sends an item if there is room.
     ///
     /// # Errors
-    /// There is no room, or the reader is gone.
+    /// `Full` if there is no room, `Closed` if the reader is gone.
     pub fn try_send(&self, item: T) -> Result<(), TrySendError<T>> {
         self.push(item).inspect(|()| self.wake())
     }
 
-    /// As [`try_send`](Self::try_send) for callers that hold a lock: once it is released, [`wake`](Self::wake) has to follow.
+    /// Sends like [`try_send`](Self::try_send) without waking the reader, for callers that hold a lock. The
+    /// caller has to call [`wake`](Self::wake) after releasing it.
     ///
     /// # Errors
-    /// There is no room, or the reader is gone.
+    /// `Full` if there is no room, `Closed` if the reader is gone.
     pub fn push(&self, item: T) -> Result<(), TrySendError<T>> {
         let mut queue = self.channel.queue();
         if !queue.receiver {
@@ -101,15 +103,16 @@ impl<T> Sender<T> {
         Ok(())
     }
 
-    /// Wakes the reader, on this thread.
+    /// Wakes the reader. Its waker runs on this thread.
     pub fn wake(&self) {
         self.channel.readers.wake_all();
     }
 
-    /// Sends an item even where there is no room: for the last one, which says why there are no more.
+    /// Sends an item even if there is no room. It is meant for the last item, such as the error that ends the
+    /// stream.
     ///
     /// # Errors
-    /// The reader is gone: the item.
+    /// The item, if the reader is gone.
     pub fn send_anyway(&self, item: T) -> Result<(), T> {
         let mut queue = self.channel.queue();
         if !queue.receiver {
@@ -121,10 +124,10 @@ impl<T> Sender<T> {
         Ok(())
     }
 
-    /// Sends an item when there is room.
+    /// Waits for room and sends an item.
     ///
     /// # Errors
-    /// The reader is gone.
+    /// `Closed` if the reader is gone.
     pub async fn send(&self, item: T) -> Result<(), Closed> {
         let mut unsent = Some(item);
         let attempt = || {
@@ -141,12 +144,12 @@ impl<T> Sender<T> {
         self.channel.writer.until(attempt).await
     }
 
-    /// Whether the reader is gone.
+    /// Returns whether the reader is gone.
     pub fn is_closed(&self) -> bool {
         !self.channel.queue().receiver
     }
 
-    /// Whether there would be no room after `more` items.
+    /// Returns whether the channel would be full after `more` items.
     pub fn is_full_with(&self, more: usize) -> bool {
         let queue = self.channel.queue();
         queue.items.len().saturating_add(more) >= queue.capacity
@@ -160,27 +163,27 @@ impl<T> Drop for Sender<T> {
     }
 }
 
-/// The reader's end. Dropping it closes the channel, and drops what was not read on this thread.
+/// The reader's end. Dropping it closes the channel and drops unread items on this thread.
 pub struct Receiver<T> {
     channel: Arc<Channel<T>>,
-    /// That of [`poll_recv`](Self::poll_recv).
+    /// The ticket of [`poll_recv`](Self::poll_recv).
     ticket: Option<Ticket>,
 }
 
-/// Why nothing was received.
+/// The reason why no item was received.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TryRecvError {
-    /// Nothing is there now.
+    /// The channel is empty now.
     Empty,
-    /// Nothing will come any more.
+    /// The sender is gone and all items were received.
     Ended,
 }
 
 impl<T> Receiver<T> {
-    /// The next item, if it is there.
+    /// Returns the next item if there is one.
     ///
     /// # Errors
-    /// It is not there yet, or there will be none.
+    /// `Empty` if no item has come yet, `Ended` after the last one.
     pub fn try_recv(&self) -> Result<T, TryRecvError> {
         match self.channel.take() {
             Poll::Ready(Some(item)) => Ok(item),
@@ -189,31 +192,31 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// The next item for the one task that polls; `None` after the last one. A waker that was noted stays noted when an item is
-    /// there: it may stand for others, who wait for the next one.
+    /// Polls for the next item, from one task only; `None` after the last one. A registered waker stays
+    /// registered when an item is there: it may stand for other readers that wait for the next item.
     pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
         match self.channel.take() {
             Poll::Pending => {
                 self.channel.readers.wait(&mut self.ticket, context.waker());
-                // It may have come between the question and the note.
+                // An item may have come between the check and the registration.
                 self.channel.take()
             }
             ready => ready,
         }
     }
 
-    /// The next item for a task; `None` after the last one. Any number may wait: each item goes to one of them. Dropping the
-    /// future loses nothing.
+    /// Waits for the next item; `None` after the last one. Any number of tasks may wait: each item goes to
+    /// one of them. Dropping the future loses no item.
     pub async fn recv(&self) -> Option<T> {
         self.channel.readers.until(|| self.channel.take()).await
     }
 
-    /// As [`recv`](Self::recv), for threads. Blocks.
+    /// Waits for the next item like [`recv`](Self::recv), for threads. Blocks.
     pub fn recv_blocking(&self) -> Option<T> {
         block_on(self.recv())
     }
 
-    /// Ends the channel: nothing is sent any more, and what was not read is dropped here.
+    /// Closes the channel: no item can be sent any more, and unread items are dropped here.
     pub fn close(&self) {
         let mut queue = self.channel.queue();
         queue.receiver = false;

@@ -1,18 +1,19 @@
-//! How results pass from a thread that serves everyone to readers that may leave at any time.
+//! Passes results from a thread that serves all tenants to readers that may leave at any time.
 //!
-//! The engine's thread sends, and a reader may be anything: a blocked thread, a task of some executor, an event loop of
-//! Python's or Node's. What wakes a reader is foreign code, and so is what runs when a waker is dropped. Three rules keep that
-//! code from stopping the sender:
+//! The engine's thread sends. A reader may be anything: a blocked thread, a task of some executor, an event
+//! loop of Python or Node. The wakers of readers are foreign code, and so are their destructors. Three rules
+//! keep that code from stopping the sender:
 //!
-//! 1. **No lock is held while foreign code runs.** Wakers are taken out of their list first ([`Wakers::wake_all`]), and are
-//!    cloned and dropped outside of every lock.
-//! 2. **What wakes does not own what it wakes.** A [`Shared`] generation gives its source a waker that holds nothing but the
-//!    list of those who wait. Handles alone own the source, so dropping the last one ends it at once, on the thread that drops.
-//! 3. **Foreign code cannot end the sender.** [`call_out`] contains its panics, and [`is_calling_out`] tells destructors that
-//!    this thread must not wait for a thread that may be waiting for it.
+//! 1. **No lock is held while foreign code runs.** Wakers are taken out of their list first
+//!    ([`Wakers::wake_all`]), and are cloned and dropped outside of every lock.
+//! 2. **A waker does not own what it wakes.** A [`Shared`] generation gives its source a waker that holds
+//!    only the list of waiting readers. Handles alone own the source, so dropping the last one ends it at
+//!    once, on the thread that drops it.
+//! 3. **Foreign code cannot end the sender.** [`call_out`] contains its panics, and [`is_calling_out`] tells
+//!    destructors that this thread must not wait for a thread that may be waiting for it.
 //!
 //! - [`channel`]: a bounded channel with one sender, whose reader may be a thread or a task.
-//! - [`Shared`]: a stream in several hands.
+//! - [`Shared`]: a stream with several readers.
 //! - [`block_on`]: waits for a future on this thread.
 //!
 //! `model/` compiles these files against loom's primitives, and checks every interleaving of small programs.
@@ -51,7 +52,7 @@ mod tests {
                 // The first poll has no waker to be woken by.
                 if next.is_pending() && polls == 2 {
                     send.try_send(7).unwrap();
-                    // Uses the thread's token up, as blocking on anything else does.
+                    // Uses up the thread's token, as any other blocking call does.
                     std::thread::park_timeout(Duration::from_millis(1));
                 }
                 next

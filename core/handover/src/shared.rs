@@ -1,4 +1,4 @@
-//! A stream in several hands.
+//! A stream with several readers.
 
 use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
@@ -6,33 +6,35 @@ use std::task::{Context, Poll, Waker};
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::wakers::Wakers;
 
-/// Where items come from. Dropping it tells whoever sends that no one reads.
+/// A source of items. Dropping it tells the sender that no one reads.
 pub trait Source {
-    /// What comes.
+    /// The type of the items.
     type Item;
 
-    /// The next item; `None` after the last one. Wakes the context's waker when it is worth asking again.
+    /// Polls for the next item; `None` after the last one. Wakes the context's waker when another poll is
+    /// worthwhile.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Self::Item>>;
 
-    /// Whether nothing comes after an item.
+    /// Returns whether `item` is the last one.
     fn is_last(item: &Self::Item) -> bool;
 }
 
-/// A [`Source`] that several threads and tasks hold: any of them may [`cancel`](Self::cancel) it while others wait for its next
-/// item. Each item goes to one reader. The source is dropped after its last item, on a cancel, and with the last clone: at
-/// once, on the thread that does so.
+/// A [`Source`] that several threads and tasks hold. Any of them may [`cancel`](Self::cancel) it while others
+/// wait for its next item. Each item goes to one reader. The source is dropped after its last item, on a
+/// cancel, and with the last clone, at once and on the thread that does so.
 pub struct Shared<S: Source> {
     inner: Arc<Inner<S>>,
 }
 
 struct Inner<S> {
     state: Mutex<State<S>>,
-    /// Those who wait for an item. Apart from the source, which knows it as a waker: what wakes owns nothing that it wakes.
+    /// The readers that wait for an item. The source has this list as its waker, so the waker owns nothing
+    /// that it wakes.
     waiting: std::sync::Arc<Wakers>,
 }
 
 struct State<S> {
-    /// `None` once it has ended or was cancelled.
+    /// `None` after the end or a cancel.
     source: Option<S>,
     cancelled: bool,
 }
@@ -55,7 +57,7 @@ impl<S: Source> Shared<S> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops the source; whoever waits is told that there is nothing more.
+    /// Drops the source. Waiting readers receive `None`.
     pub fn cancel(&self) {
         let mut state = self.state();
         state.cancelled |= state.source.is_some();
@@ -65,17 +67,19 @@ impl<S: Source> Shared<S> {
         self.inner.waiting.wake_all();
     }
 
-    /// Whether it was cancelled before it had ended.
+    /// Returns whether the source was cancelled before its end.
     pub fn is_cancelled(&self) -> bool {
         self.state().cancelled
     }
 
-    /// The next item; `None` after the last one and after a [`cancel`](Self::cancel). Dropping the future loses nothing.
+    /// Waits for the next item; `None` after the last one and after a [`cancel`](Self::cancel). Dropping the
+    /// future loses no item.
     pub async fn next(&self) -> Option<S::Item> {
         self.inner.waiting.until(|| self.ask()).await
     }
 
-    /// As [`next`](Self::next), for callers that have no future to keep: where nothing is there, the waker is woken once.
+    /// Polls for the [`next`](Self::next) item, for callers that keep no future. If there is none yet, the
+    /// waker is woken once.
     pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<S::Item>> {
         let mut item = self.ask();
         if item.is_pending() {

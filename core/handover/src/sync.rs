@@ -1,4 +1,4 @@
-//! The primitives that everything here is built on; `model/` has loom's in their place.
+//! The primitives that this crate is built on. `model/` replaces them by loom's.
 
 pub(crate) use std::sync::atomic::AtomicBool;
 pub(crate) use std::sync::{Arc, Mutex, MutexGuard};

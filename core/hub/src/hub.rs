@@ -1,4 +1,4 @@
-//! The cache folder and what is done with it.
+//! The cache folder and the operations on it.
 
 use std::fs;
 use std::io;
@@ -13,36 +13,36 @@ use crate::progress::Progress;
 use crate::reference::{HubFile, Reference};
 use crate::{huggingface, pip, verified};
 
-/// The models of one cache folder. Cheap to make; holds no lock and no connection between calls.
+/// The models of one cache folder. It is cheap to create, and holds no lock and no connection between calls.
 #[derive(Clone, Debug)]
 pub struct Hub {
     cache: PathBuf,
     endpoint: Option<String>,
 }
 
-/// What the cache folder has of a model.
+/// The state of a model in the cache folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Nothing.
+    /// The folder has nothing of the model.
     Absent,
-    /// So many bytes of an interrupted pull, which the next pull uses.
+    /// Bytes of an interrupted pull, which the next pull uses.
     Partial(u64),
-    /// The whole file, so many bytes long.
+    /// The whole file, with its length in bytes.
     Present(u64),
 }
 
 /// One model as [`Hub::list`] and [`Hub::info`] show it.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// Names the model.
+    /// The reference that names the model.
     pub reference: Reference,
-    /// Where its file is, or will be.
+    /// The path of its file, which need not exist.
     pub path: PathBuf,
-    /// What is there.
+    /// The state of the file.
     pub state: State,
 }
 
-/// A model that this crate may fetch: what it must be, where from, and where to.
+/// A model that this crate may fetch: its size and hash, its sources, and its place.
 struct Target {
     file: String,
     wanted: Wanted,
@@ -51,33 +51,34 @@ struct Target {
 }
 
 impl Hub {
-    /// The user's cache folder: `REALM_CACHE`, else `realm` under `XDG_CACHE_HOME`, else `~/.cache/realm`
-    /// (`~/Library/Caches/realm` on macOS, `%LOCALAPPDATA%\realm\cache` on Windows).
+    /// Opens the user's cache folder: `REALM_CACHE`, else `realm` under `XDG_CACHE_HOME`, else
+    /// `~/.cache/realm` (`~/Library/Caches/realm` on macOS, `%LOCALAPPDATA%\realm\cache` on Windows).
     ///
     /// # Errors
-    /// [`Error::NoCacheFolder`] where no variable says where that would be.
+    /// [`Error::NoCacheFolder`] if no environment variable gives the folder.
     pub fn new() -> Result<Hub> {
         default_folder().map(Hub::with_cache)
     }
 
-    /// Another cache folder, which need not exist.
+    /// Opens another cache folder, which need not exist.
     pub fn with_cache(folder: impl Into<PathBuf>) -> Hub {
         Hub { cache: folder.into(), endpoint: None }
     }
 
-    /// Another Hugging Face server than `HF_ENDPOINT` or the public one: an URL without a path.
+    /// Sets another Hugging Face server than `HF_ENDPOINT` or the public one: a URL without a path.
     pub fn with_endpoint(mut self, url: impl Into<String>) -> Hub {
         self.endpoint = Some(url.into());
         self
     }
 
-    /// The cache folder.
+    /// Returns the path of the cache folder.
     pub fn cache(&self) -> &Path {
         &self.cache
     }
 
-    /// The file that `reference` names, fetched first if it is not here. A catalog model that is here is hashed, once for
-    /// as long as nothing changes it; at every start where others than this user may write.
+    /// Returns the path of the file that `reference` names, and fetches the file first if it is not in the
+    /// cache folder. A catalog model in the cache folder is hashed once, and again only if the file changes;
+    /// if other users may write there, it is hashed every time.
     ///
     /// # Errors
     /// [`Error::NoFile`] for a path that leads to no file, and those of [`Hub::pull`].
@@ -91,11 +92,12 @@ impl Hub {
 
     /// Fetches the model into the cache folder unless it is there, trying its sources in turn.
     ///
-    /// Blocks, for minutes if need be; waits while another process pulls or removes the same model.
+    /// Blocks, for minutes if need be. Waits while another process pulls or removes the same model.
     ///
     /// # Errors
-    /// [`Error::AllSourcesFailed`] with each source's reason; [`Error::NotManaged`] for a path; [`Error::SharedFolder`]
-    /// where others may write into the cache folder; [`Error::InvalidEntry`] for an entry of your own; [`Error::Io`] where the cache folder cannot be used.
+    /// [`Error::AllSourcesFailed`] with each source's reason; [`Error::NotManaged`] for a path;
+    /// [`Error::SharedFolder`] if other users may write into the cache folder; [`Error::InvalidEntry`] for an
+    /// entry of your own that is invalid; [`Error::Io`] if the cache folder cannot be used.
     pub fn pull(&self, reference: &Reference, progress: &mut dyn Progress) -> Result<PathBuf> {
         let target = self.target(reference)?;
         if target.is_good()? {
@@ -125,10 +127,10 @@ impl Hub {
         Err(Error::AllSourcesFailed { file: target.file, path: target.place.model, failures })
     }
 
-    /// Every model of the built-in catalog, and every Hugging Face file that is here, by name.
+    /// Lists every model of the built-in catalog and every Hugging Face file in the cache folder, by name.
     ///
     /// # Errors
-    /// [`Error::Io`] where the cache folder cannot be read.
+    /// [`Error::Io`] if the cache folder cannot be read.
     pub fn list(&self) -> Result<Vec<Status>> {
         let mut found = Vec::new();
         for entry in catalog() {
@@ -144,10 +146,11 @@ impl Hub {
         Ok(found)
     }
 
-    /// What is here of one model.
+    /// Returns the path and the state of one model.
     ///
     /// # Errors
-    /// [`Error::NoFile`] for a path that leads to no file; [`Error::InvalidEntry`] for an entry of your own.
+    /// [`Error::NoFile`] for a path that leads to no file; [`Error::InvalidEntry`] for an entry of your own
+    /// that is invalid.
     pub fn info(&self, reference: &Reference) -> Result<Status> {
         let (path, state) = match reference {
             Reference::Path(path) => {
@@ -163,12 +166,12 @@ impl Hub {
         Ok(Status { reference: reference.clone(), path, state })
     }
 
-    /// Removes the model's file and whatever an interrupted pull left, and says how many bytes that freed: 0
-    /// where there was nothing. Waits while another process pulls it.
+    /// Removes the model's file and the remains of an interrupted pull. Returns the number of freed bytes: 0
+    /// if there was nothing to remove. Waits while another process pulls the model.
     ///
     /// # Errors
-    /// [`Error::NotManaged`] for a path, [`Error::SharedFolder`] where others may write into the cache folder,
-    /// [`Error::Io`] where something cannot be removed.
+    /// [`Error::NotManaged`] for a path, [`Error::SharedFolder`] if other users may write into the cache
+    /// folder, [`Error::Io`] if something cannot be removed.
     pub fn remove(&self, reference: &Reference) -> Result<u64> {
         let place = self.target(reference)?.place;
         place.create()?;
@@ -205,7 +208,8 @@ impl Hub {
         }
     }
 
-    /// Tries one source, and says the file's hash; a second time from the start where the bytes that an earlier pull left were no good.
+    /// Tries one source and returns the file's hash. Tries a second time from the start if the bytes of an
+    /// earlier pull were wrong.
     fn fetch(
         &self,
         target: &Target,
@@ -252,7 +256,7 @@ impl Hub {
 
 impl Target {
     fn state(&self) -> State {
-        // A file of another size lies there only if somebody put it there, and is not this model.
+        // A file of another size was put there by hand, and is not this model.
         match (file_bytes(&self.place.model), self.wanted.size) {
             (Some(bytes), None) => return State::Present(bytes),
             (Some(bytes), Some(size)) if bytes == size => return State::Present(bytes),
@@ -264,23 +268,23 @@ impl Target {
         }
     }
 
-    /// Whether the model is here, and unchanged.
+    /// Returns whether the model is in the cache folder and unchanged.
     fn is_good(&self) -> Result<bool> {
         verified::is_good(&self.place, &self.wanted).map_err(Error::io("read", &self.place.model))
     }
 }
 
-/// The size of the file at `path`, if one is there.
+/// Returns the size of the file at `path`; `None` if there is none.
 fn file_bytes(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().filter(|metadata| metadata.is_file()).map(|metadata| metadata.len())
 }
 
-/// What an interrupted pull left, in bytes.
+/// Returns the bytes that an interrupted pull left.
 fn leftover_bytes(place: &Place) -> u64 {
     file_bytes(&place.partial).unwrap_or(0) + folder_bytes(&place.downloads)
 }
 
-/// Removes what an interrupted pull left.
+/// Removes the files that an interrupted pull left.
 fn discard(place: &Place) -> io::Result<()> {
     ignore_missing(fs::remove_file(&place.partial))?;
     ignore_missing(fs::remove_dir_all(&place.downloads))
@@ -293,7 +297,7 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Refuses an entry whose fields could lead out of the cache folder or never match.
+/// Refuses an entry whose fields could lead out of the cache folder or could never match.
 fn check(entry: &Entry) -> Result<()> {
     let invalid = |reason: String| Err(Error::InvalidEntry { name: entry.name.clone(), reason });
     if !is_plain_name(&entry.file) || entry.file.ends_with(".partial") {
@@ -310,7 +314,7 @@ fn check(entry: &Entry) -> Result<()> {
             Source::Hub { hub } if HubFile::parse(hub).is_none() => {
                 return invalid(format!("`{hub}` must be owner/repo/file"));
             }
-            // A name that starts with `-` would be an option of pip's.
+            // pip would read a name that starts with `-` as an option.
             Source::Pip { pip, .. } if !pip.iter().all(|package| is_pinned(package)) => {
                 return invalid(format!("packages must be name==version: {}", pip.join(", ")));
             }

@@ -1,12 +1,12 @@
-//! Fetching a file of a Hugging Face repository.
+//! Fetches a file of a Hugging Face repository.
 //!
-//! hf-hub says where things are and who asks: its URLs and its headers with the user's token. Its own download
-//! keeps a second cache with its own names and waits for ever where the network says nothing. Here the byte
-//! stream is written where the model belongs, from the byte on that is missing.
+//! The crate hf-hub gives URLs and headers with the user's token. Its own download is not used: it keeps a
+//! second cache with its own names, and waits forever on a silent network. Here the byte stream is written to
+//! the model's place, from the first missing byte on.
 //!
-//! What users may set is what other clients of the hub let them set: `HF_TOKEN` (or what `hf auth login` keeps),
-//! `HF_ENDPOINT`, and `ALL_PROXY` or `HTTPS_PROXY` with `NO_PROXY`. A server at an `http://` address is asked
-//! directly: the client asks a proxy for tunnels alone, and few of them dig one to such a server.
+//! Users have the same settings as in other clients of the hub: `HF_TOKEN` (or the token that `hf auth login`
+//! stored), `HF_ENDPOINT`, and `ALL_PROXY` or `HTTPS_PROXY` with `NO_PROXY`. A server at an `http://` address
+//! is asked directly: the client asks a proxy only for tunnels, and few proxies open one to such a server.
 
 use std::env;
 use std::fs;
@@ -28,24 +28,24 @@ use crate::error::Reason;
 use crate::partial::{Partial, Wanted, is_sha256};
 use crate::reference::HubFile;
 
-/// How long the hub may take for an answer or the next bytes, in seconds.
+/// The longest time that the hub may take for an answer or the next bytes, in seconds.
 const SILENCE: u64 = 60;
 
-/// How often in a row an attempt may fail without having brought anything.
+/// The number of attempts in a row that may fail without progress.
 const ATTEMPTS: u32 = 3;
 
-/// The bytes that are read at once.
+/// The number of bytes that are read at once.
 const CHUNK: usize = 1 << 17;
 
-/// Why an attempt failed.
+/// The reason why an attempt failed.
 enum Trouble {
-    /// It may be gone in a second.
+    /// Another attempt may succeed.
     Passing(Reason),
-    /// It will still be there.
+    /// Further attempts would fail, too.
     Lasting(Reason),
 }
 
-/// What the hub answers about a repository, as far as it is needed here.
+/// The fields of the hub's answer about a repository that are used here.
 #[derive(Deserialize)]
 struct Info {
     siblings: Vec<Sibling>,
@@ -59,14 +59,14 @@ struct Sibling {
     lfs: Option<Lfs>,
 }
 
-/// What is known of a file that is too large for git, as models are.
+/// The record of a file that is too large for git, as models are.
 #[derive(Deserialize)]
 struct Lfs {
     sha256: Option<String>,
 }
 
-/// Fetches `file` from `endpoint` (`None`: `HF_ENDPOINT`, else the public one), puts it in place, and says its hash.
-/// `advanced` hears of the bytes that are here and of the total.
+/// Fetches `file` from `endpoint` (`None`: `HF_ENDPOINT`, else the public one), puts it in place, and returns
+/// its hash. Calls `advanced` with the number of bytes so far and the total.
 pub(crate) fn fetch(
     endpoint: Option<&str>,
     file: &HubFile,
@@ -78,7 +78,7 @@ pub(crate) fn fetch(
     let (size, sha256) = insist(|_| look_up(&repository, file))?;
     let wanted = agree(wanted, size, sha256)?;
     let mut partial = Partial::resume(&place.partial)?;
-    // Bytes beyond the end are of another file.
+    // Bytes beyond the end belong to another file.
     if partial.bytes() > size {
         partial.restart()?;
     }
@@ -94,10 +94,10 @@ pub(crate) fn fetch(
     partial.finish(&place.model, &wanted)
 }
 
-/// hf-hub's handle of the repository that `file` is in.
+/// Returns hf-hub's handle of the repository that `file` is in.
 fn repository(endpoint: Option<&str>, file: &HubFile) -> Result<ApiRepo, Reason> {
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-    // By itself hf-hub knows no token but the stored one, and panics where there is no home folder.
+    // By itself hf-hub knows only the stored token, and panics without a home folder.
     let home = variable("HF_HOME")
         .map(PathBuf::from)
         .or_else(|| variable("XDG_CACHE_HOME").map(|folder| PathBuf::from(folder).join("huggingface")))
@@ -116,8 +116,8 @@ fn repository(endpoint: Option<&str>, file: &HubFile) -> Result<ApiRepo, Reason>
     Ok(api.model(format!("{}/{}", file.owner(), file.repo())))
 }
 
-/// Makes attempts until one succeeds, or [`ATTEMPTS`] in a row failed: an attempt that brought something sets the
-/// count that it is given back to 0.
+/// Makes attempts until one succeeds, or [`ATTEMPTS`] in a row have failed. An attempt that made progress
+/// sets the count that it is given back to 0.
 fn insist<T>(mut attempt: impl FnMut(&mut u32) -> Result<T, Trouble>) -> Result<T, Reason> {
     let mut failures = 0;
     loop {
@@ -135,11 +135,11 @@ fn insist<T>(mut attempt: impl FnMut(&mut u32) -> Result<T, Trouble>) -> Result<
     }
 }
 
-/// The size of `file` in bytes, and its SHA-256 where the hub knows it.
+/// Returns the size of `file` in bytes, and its SHA-256 if the hub knows it.
 fn look_up(repository: &ApiRepo, file: &HubFile) -> Result<(u64, Option<String>), Trouble> {
     let response =
         answer(request(repository).query("blobs", "true"), file).map_err(|trouble| match trouble {
-            // Who has not answered once is not waited for again: the model may have another source.
+            // A server that did not answer once is not asked again: the model may have another source.
             Trouble::Passing(reason @ Reason::Silent(_)) => Trouble::Lasting(reason),
             trouble => trouble,
         })?;
@@ -152,7 +152,8 @@ fn look_up(repository: &ApiRepo, file: &HubFile) -> Result<(u64, Option<String>)
     Ok((size, found.lfs.and_then(|lfs| lfs.sha256).filter(|sha256| is_sha256(sha256))))
 }
 
-/// What the file must be by what was wanted and what the hub has, which may be another file by now.
+/// Combines the expected size and hash with the hub's. Fails if they differ: the repository's file may be
+/// another one by now.
 fn agree(wanted: &Wanted, size: u64, sha256: Option<String>) -> Result<Wanted, Reason> {
     let other = |what: String| Reason::Hub(format!("the repository's file is another one: {what}"));
     if let Some(expected) = wanted.size.filter(|&expected| expected != size) {
@@ -166,7 +167,7 @@ fn agree(wanted: &Wanted, size: u64, sha256: Option<String>) -> Result<Wanted, R
     }
 }
 
-/// Appends the bytes that are missing of `size`, over one connection.
+/// Appends the missing bytes up to `size`, over one connection.
 fn stream(
     repository: &ApiRepo,
     file: &HubFile,
@@ -203,15 +204,15 @@ fn stream(
     Ok(())
 }
 
-/// A request for what the hub knows of the repository, with hf-hub's headers.
+/// Creates a request for the repository's metadata, with hf-hub's headers.
 fn request(repository: &ApiRepo) -> RequestBuilder<WithoutBody> {
     let silence = Some(Duration::from_secs(SILENCE));
     let config = repository
         .info_request()
         .config()
-        // The operating system's certificates: that of a company's own proxy is among them.
+        // The operating system's certificates, which include that of a company's own proxy.
         .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
-        // A compressed stream could not go on at a byte of the file.
+        // A compressed stream could not resume at a byte of the file.
         .accept_encoding("identity")
         .http_status_as_error(false)
         .timeout_resolve(silence)
@@ -222,7 +223,7 @@ fn request(repository: &ApiRepo) -> RequestBuilder<WithoutBody> {
     if repository.url("").starts_with("http:") { config.proxy(None).build() } else { config.build() }
 }
 
-/// Sends `request`; the answer only if it is one of success.
+/// Sends `request`; returns the response only if its status is a success.
 fn answer(request: RequestBuilder<WithoutBody>, file: &HubFile) -> Result<Response<Body>, Trouble> {
     let server = request.uri_ref().and_then(|uri| uri.host()).unwrap_or("the hub").to_owned();
     let response = request.call().map_err(|e| said(&server, e))?;
@@ -232,7 +233,7 @@ fn answer(request: RequestBuilder<WithoutBody>, file: &HubFile) -> Result<Respon
     }
     let repository = format!("{}/{}", file.owner(), file.repo());
     let reason = Reason::Hub(match status.as_u16() {
-        // The hub does not tell strangers which of the two it is.
+        // Without the right token the hub does not tell the two cases apart.
         401 | 404 => {
             format!("{repository} does not exist, or HF_TOKEN is no token that may see it ({status})")
         }
@@ -243,7 +244,7 @@ fn answer(request: RequestBuilder<WithoutBody>, file: &HubFile) -> Result<Respon
     Err(if passing { Trouble::Passing(reason) } else { Trouble::Lasting(reason) })
 }
 
-/// The client's error for a reader who does not know the client.
+/// Words the client's error for a reader who does not know the client.
 fn said(server: &str, error: ureq::Error) -> Trouble {
     Trouble::Passing(match error {
         ureq::Error::Timeout(_) => Reason::Silent(SILENCE),

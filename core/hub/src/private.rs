@@ -1,14 +1,14 @@
 //! Folders and files that only this user may write.
 //!
-//! Whoever else may write into the cache folder could put a module where Python looks for pip, a link where a lock is
-//! opened, or another model's bytes under a model's name.
+//! Other users who may write into the cache folder could put a module where Python looks for pip, a link
+//! where a lock is opened, or another model's bytes under a model's name.
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io;
 use std::path::Path;
 
-/// Who but this user may write what has this metadata, in words; `None` where only root may. Always `None` where the
-/// operating system does not tell.
+/// Describes who else may write a file or folder with this metadata; `None` if only this user and root may.
+/// Always `None` where the operating system does not tell.
 #[cfg(unix)]
 pub(crate) fn shared(metadata: &Metadata) -> Option<&'static str> {
     use std::os::unix::fs::MetadataExt;
@@ -20,7 +20,7 @@ pub(crate) fn shared(metadata: &Metadata) -> Option<&'static str> {
     if metadata.mode() & 0o002 != 0 {
         return Some("can be written by all users");
     }
-    // Systems with a group of each user's own give it the user's number, and let it write by default.
+    // Systems with one group for each user give it the user's number, and let it write by default.
     let own_group = metadata.gid() == group && group == user;
     if metadata.mode() & 0o020 != 0 && !own_group && metadata.gid() != 0 {
         return Some("can be written by a group");
@@ -28,22 +28,22 @@ pub(crate) fn shared(metadata: &Metadata) -> Option<&'static str> {
     None
 }
 
-/// Who but this user may write what has this metadata, in words; `None` where only root may. Always `None` where the
-/// operating system does not tell.
+/// Describes who else may write a file or folder with this metadata; `None` if only this user and root may.
+/// Always `None` where the operating system does not tell.
 #[cfg(not(unix))]
 pub(crate) fn shared(_metadata: &Metadata) -> Option<&'static str> {
     None
 }
 
-/// The numbers of this process's user and group.
+/// Returns the ids of this process's user and group.
 #[cfg(unix)]
 #[allow(unsafe_code)]
 fn ids() -> (u32, u32) {
-    // SAFETY: the calls take nothing, touch no memory of ours and can't fail.
+    // SAFETY: the calls take no arguments, touch no memory of ours and can't fail.
     unsafe { (libc::geteuid(), libc::getegid()) }
 }
 
-/// Creates a folder that others may read, and those around it that are not there.
+/// Creates a folder that others may read, and its missing parents.
 pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
@@ -51,14 +51,14 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     builder.recursive(true).create(folder)
 }
 
-/// Opens a file to read and write and leaves what is in it; creates it if it is not there.
+/// Opens a file for reading and writing and keeps its content; creates it if it does not exist.
 ///
 /// # Errors
-/// For a link, whose target is none of ours to write, and for anything else that is no file.
+/// Fails for a link, whose target is not ours to write, and for anything else that is not a file.
 pub(crate) fn open_to_write(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    // Without `O_NONBLOCK` a pipe would wait for its other end.
+    // Without `O_NONBLOCK` the open of a pipe would wait for its other end.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = options.open(path)?;
@@ -86,7 +86,7 @@ mod tests {
         };
         assert_eq!(shared_with(0o755), None);
         assert_eq!(shared_with(0o757), Some("can be written by all users"));
-        // A sticky bit keeps others from removing, not from putting something there.
+        // A sticky bit keeps others from removing files, not from adding some.
         assert_eq!(shared_with(0o1777), Some("can be written by all users"));
     }
 

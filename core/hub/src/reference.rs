@@ -1,4 +1,4 @@
-//! What a user may write where a model is asked for.
+//! The names that a user may give for a model.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,12 +7,12 @@ use crate::cache::is_plain_name;
 use crate::catalog::{Entry, catalog, find};
 use crate::error::{Error, Result};
 
-/// Names a model.
+/// A name of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reference {
     /// A file of the user's own.
     Path(PathBuf),
-    /// A model of the catalog. Your own [`Entry`] works as well as a built-in one.
+    /// A model of the catalog, or an [`Entry`] of your own.
     Catalog(Entry),
     /// A file of a Hugging Face repository.
     HuggingFace(HubFile),
@@ -27,8 +27,8 @@ pub struct HubFile {
 }
 
 impl HubFile {
-    /// Reads `owner/repo/file`, where the file may lie in folders; `None` where that is not its form or a name
-    /// has other characters than ASCII letters, digits, `.`, `-`, `_` and `+`.
+    /// Parses `owner/repo/file`, where the file may lie in folders. Returns `None` for another form, or if a
+    /// name has other characters than ASCII letters, digits, `.`, `-`, `_` and `+`.
     pub fn parse(text: &str) -> Option<HubFile> {
         let mut parts = text.splitn(3, '/');
         let (owner, repo, file) = (parts.next()?, parts.next()?, parts.next()?);
@@ -62,8 +62,9 @@ impl fmt::Display for HubFile {
 }
 
 impl Reference {
-    /// Reads a catalog name, `hf:owner/repo/file.gguf`, or a path: something that exists, has a separator in
-    /// it or ends in `.gguf`. A catalog name wins over a file of that name; write `./name` for the file.
+    /// Parses a catalog name, `hf:owner/repo/file.gguf`, or a path: a name that exists as a file, has a
+    /// separator in it or ends in `.gguf`. A catalog name wins over a file of that name; write `./name` for
+    /// the file.
     ///
     /// # Errors
     /// [`Error::UnknownModel`], which lists the catalog's names.

@@ -1,7 +1,7 @@
-//! What is remembered of files that were hashed, so that a model is hashed once and not at every start.
+//! Records of hashed files, so that a model is hashed once and not at every start.
 //!
-//! A stamp says which file it was: another one under the same name, or the same one written to since, has another inode
-//! or other times. It counts only where nobody but this user may write it, and the file.
+//! A stamp identifies a file and its state: another file of the same name, or the same file after a write,
+//! has another inode or other times. A stamp counts only if no other user may write it and the file.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -15,20 +15,20 @@ use crate::cache::Place;
 use crate::partial::{Wanted, hexadecimal};
 use crate::private;
 
-/// A file that was hashed.
+/// A record of a file that was hashed.
 #[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
 struct Stamp {
     sha256: String,
     file: Identity,
 }
 
-/// Which file it is, and in which state.
+/// The identity of a file and its state.
 #[derive(Debug, PartialEq, Eq, Deserialize, Serialize)]
 struct Identity {
     size: u64,
     /// Nanoseconds since 1970.
     modified: u128,
-    /// Seconds and nanoseconds of the last change of anything, which no program can set.
+    /// Seconds and nanoseconds of the last change of content or metadata, which no program can set.
     changed: (i64, i64),
     inode: u64,
 }
@@ -47,17 +47,18 @@ impl Identity {
     }
 }
 
-/// Whether the file at `place` is what is `wanted`, which is read to its end unless it was before.
+/// Returns whether the file at `place` is the one that is `wanted`. The file is read to its end unless a
+/// stamp shows that it was already hashed.
 ///
-/// Where no hash is known, a file that was fetched here has to be as it was then, and one that was put into a folder of
-/// this user's alone is taken as it is.
+/// If no hash is known, a file that was fetched here has to be unchanged since, and a file that was put into
+/// a folder that only this user may write is accepted as it is.
 pub(crate) fn is_good(place: &Place, wanted: &Wanted) -> io::Result<bool> {
     let mut file = match File::open(&place.model) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         file => file?,
     };
     let metadata = file.metadata()?;
-    // A file of another size lies there only if somebody put it there, and is not this model.
+    // A file of another size was put there by hand, and is not this model.
     if !metadata.is_file() || wanted.size.is_some_and(|size| size != metadata.len()) {
         return Ok(false);
     }
@@ -72,21 +73,21 @@ pub(crate) fn is_good(place: &Place, wanted: &Wanted) -> io::Result<bool> {
     if hash(&mut file)? != *expected {
         return Ok(false);
     }
-    // Not if it was written to meanwhile.
+    // No stamp if the file was written to meanwhile.
     if private && Identity::of(&file.metadata()?) == identity {
         write(&place.stamp, &Stamp { sha256: expected.clone(), file: identity });
     }
     Ok(true)
 }
 
-/// Remembers that the file at `place` has this hash: it was computed as it was written.
+/// Records that the file at `place` has this hash, which was computed as the file was written.
 pub(crate) fn remember(place: &Place, sha256: String) {
     if let Ok(metadata) = fs::metadata(&place.model) {
         write(&place.stamp, &Stamp { sha256, file: Identity::of(&metadata) });
     }
 }
 
-/// The stamp at `path`, if there is one that only this user may have written.
+/// Returns the stamp at `path`, if there is one and only this user may have written it.
 fn read(path: &Path) -> Option<Stamp> {
     let metadata = fs::symlink_metadata(path).ok()?;
     if !metadata.is_file() || private::shared(&metadata).is_some() {
@@ -95,7 +96,7 @@ fn read(path: &Path) -> Option<Stamp> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// Writes a stamp, if that can be: without it the file is hashed again.
+/// Writes a stamp if possible. Without it the file is hashed again.
 fn write(path: &Path, stamp: &Stamp) {
     let Some(folder) = path.parent() else { return };
     let written = || -> io::Result<()> {

@@ -12,7 +12,7 @@ use crate::partial::{Partial, Wanted};
 
 /// Appends the members of `wheel` that match `pattern` to `partial`, in the order of their names.
 ///
-/// A member's name only says whether it is taken; no path is made of it.
+/// A member's name only decides whether the member is taken; it is never used as a path.
 pub(crate) fn append_members(
     wheel: &Path,
     package: &str,
@@ -23,7 +23,7 @@ pub(crate) fn append_members(
     let damaged =
         |e: &dyn std::fmt::Display| Reason::Wheel { package: package.to_owned(), message: e.to_string() };
     let mut archive = ZipArchive::new(BufReader::new(File::open(wheel)?)).map_err(|e| damaged(&e))?;
-    // A name that cannot be read is not one that the catalog asks for.
+    // A name that cannot be read never matches the catalog's.
     let mut names: Vec<String> = archive
         .file_names()
         .filter_map(|name| name.ok())
@@ -33,7 +33,7 @@ pub(crate) fn append_members(
     if names.is_empty() {
         return Err(damaged(&format!("no member matches {pattern}")));
     }
-    // Shorter first, so that `part10` comes after `part9`.
+    // Shorter names first, so that `part10` comes after `part9`.
     names.sort_by(|a, b| (a.len(), a).cmp(&(b.len(), b)));
     let mut buffer = vec![0; 1 << 20];
     for name in names {
@@ -49,7 +49,7 @@ pub(crate) fn append_members(
     Ok(())
 }
 
-/// Whether `name` is `pattern`, in which `*` stands for any characters but `/`.
+/// Returns whether `name` matches `pattern`, in which `*` stands for any characters but `/`.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((before, after)) = pattern.split_once('*') else {
         return pattern == name;

@@ -1,9 +1,10 @@
-//! What OpenAI's clients are told of a failure.
+//! Failures as OpenAI's clients see them.
 
 use realm::ErrorCode;
 use serde_json::{Value, json};
 
-/// A failure as OpenAI's API reports it: an HTTP status, and an object that says what was wrong with which parameter.
+/// A failure as OpenAI's API reports it: an HTTP status, and an object with a message and the parameter at
+/// fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
     status: u16,
@@ -19,36 +20,36 @@ pub struct ApiError {
 const RETRY_AFTER: u32 = 1;
 
 impl ApiError {
-    /// A parameter whose value means nothing: status 400.
+    /// Creates an error for a parameter with an invalid value: status 400.
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         let code = ErrorCode::InvalidArgument;
         Self::new(400, "invalid_request_error", code, message).param(param)
     }
 
-    /// Parameters that exclude each other, as OpenAI's API has it: status 400.
+    /// Creates an error for parameters that exclude each other in OpenAI's API: status 400.
     pub(crate) fn combination(param: &str, message: impl Into<String>) -> Self {
         Self::invalid(param, message).code("invalid_parameter_combination")
     }
 
-    /// A parameter that OpenAI's API has and Realm can't honour: status 400.
+    /// Creates an error for a parameter that OpenAI's API has and Realm can't honor: status 400.
     pub fn unsupported(param: impl Into<String>, message: impl Into<String>) -> Self {
         let code = ErrorCode::Unsupported;
         Self::new(400, "invalid_request_error", code, message).param(param)
     }
 
-    /// A body that is no JSON object: status 400.
+    /// Creates an error for a body that is not a JSON object: status 400.
     pub(crate) fn malformed(message: impl Into<String>) -> Self {
         Self::new(400, "invalid_request_error", ErrorCode::InvalidArgument, message)
     }
 
-    /// A parameter that nothing reads, where the caller wants to be told: status 400.
+    /// Creates an error for an unknown parameter, for strict services: status 400.
     pub(crate) fn unknown(param: impl Into<String>) -> Self {
         let param = param.into();
         let message = format!("unknown parameter `{param}`; check its spelling or leave it out");
         Self::invalid(param, message).code("unknown_parameter")
     }
 
-    /// A model that there is not: status 404.
+    /// Creates an error for a model that does not exist: status 404.
     pub fn no_model(name: &str) -> Self {
         let message = format!("there is no model `{name}`; GET /v1/models lists those that are here");
         Self::new(404, "invalid_request_error", ErrorCode::NotFound, message)
@@ -56,17 +57,17 @@ impl ApiError {
             .param("model")
     }
 
-    /// A path that answers nothing: status 404.
+    /// Creates an error for a path that does not exist: status 404.
     pub(crate) fn no_path(message: impl Into<String>) -> Self {
         Self::new(404, "invalid_request_error", ErrorCode::NotFound, message).code("unknown_url")
     }
 
-    /// A method that a path does not answer: status 405.
+    /// Creates an error for a method that a path does not have: status 405.
     pub(crate) fn no_method(message: impl Into<String>) -> Self {
         Self::new(405, "invalid_request_error", ErrorCode::Unsupported, message).code("method_not_allowed")
     }
 
-    /// A failure of Realm's own: status 500.
+    /// Creates an error for a failure of Realm's own: status 500.
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(500, "server_error", ErrorCode::Internal, message)
     }
@@ -106,7 +107,7 @@ impl ApiError {
         self.status
     }
 
-    /// What was wrong, and what would be right.
+    /// The message: what was wrong, and what would be right.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -121,12 +122,12 @@ impl ApiError {
         self.realm_code
     }
 
-    /// Seconds until another attempt is worth it: the header `Retry-After`.
+    /// Seconds to wait before another attempt: the header `Retry-After`.
     pub fn retry_after(&self) -> Option<u32> {
         self.retry_after
     }
 
-    /// OpenAI's object: `{"error": {"message", "type", "param", "code"}}`.
+    /// Returns OpenAI's object: `{"error": {"message", "type", "param", "code"}}`.
     pub fn to_json(&self) -> Value {
         let Self { kind, message, param, code, .. } = self;
         json!({"error": {"message": message, "type": kind, "param": param, "code": code}})
@@ -158,8 +159,8 @@ impl From<realm::Error> for ApiError {
     }
 }
 
-/// A limit is permanent for this request, or passes when other requests end. The core's message alone tells them apart;
-/// tests hold it to these words.
+/// Maps the error for a limit, which is permanent for this request or passes when other requests end. Only
+/// the core's message tells the two apart; tests hold the message to these words.
 fn of_limit(code: ErrorCode, message: &str) -> ApiError {
     if message.contains("requests running and") {
         let error = ApiError::new(429, "rate_limit_error", code, message).code("rate_limit_exceeded");

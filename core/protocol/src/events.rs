@@ -10,27 +10,29 @@ use realm_handover::Wakers;
 use crate::ApiError;
 use crate::openai::Writer;
 
-/// The events of a streamed answer, each a JSON text. As server-sent events they are `data: EVENT\n\n`, and after the last
-/// one comes `data: [DONE]\n\n`. A failure after the beginning is the last event: `{"error": …}`.
+/// The events of a streamed answer, each a JSON text. As server-sent events they are `data: EVENT\n\n`,
+/// followed by `data: [DONE]\n\n` after the last one. A failure after the beginning is the last event:
+/// `{"error": …}`.
 ///
-/// Several threads and tasks may hold it: one may [`cancel`](Self::cancel) it while another waits. Dropping it cancels the
-/// request.
+/// Several threads and tasks may hold it: one may [`cancel`](Self::cancel) it while another waits. Dropping
+/// it cancels the request.
 pub struct Events {
     generations: Vec<SharedGeneration>,
     state: Mutex<State>,
-    /// Those who wait for an event. Every generation knows it as the one waker, however often it is asked.
+    /// The readers that wait for an event. Every generation has this list as its one waker, however often it
+    /// is polled.
     waiting: Arc<Wakers>,
 }
 
 struct State {
     writer: Box<dyn Writer>,
-    /// What has not been read yet.
+    /// Events that were not read yet.
     events: VecDeque<String>,
-    /// Generations that have not ended.
+    /// For each generation, whether it has not ended.
     open: Vec<bool>,
-    /// Whose turn it is.
+    /// The generation to read next.
     next: usize,
-    /// Whether nothing more will come.
+    /// True if no more events will come.
     ended: bool,
 }
 
@@ -44,13 +46,13 @@ impl Events {
         Self { generations, state: Mutex::new(state), waiting: Arc::default() }
     }
 
-    /// The next event; `None` after the last one and after [`cancel`](Self::cancel).
+    /// Waits for the next event; `None` after the last one and after [`cancel`](Self::cancel).
     pub async fn next_async(&self) -> Option<String> {
         self.waiting.until(|| self.ask()).await
     }
 
-    /// As [`next_async`](Self::next_async), for callers that have no future to keep: where nothing is there, the waker is
-    /// woken once.
+    /// Polls for the next event like [`next_async`](Self::next_async), for callers that keep no future. If
+    /// there is none yet, the waker is woken once.
     pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<String>> {
         let mut event = self.ask();
         if event.is_pending() {
@@ -63,7 +65,7 @@ impl Events {
         event
     }
 
-    /// Ends the request at once and frees its part of the KV cache.
+    /// Ends the request at once and frees its pages of the KV cache.
     pub fn cancel(&self) {
         self.generations.iter().for_each(SharedGeneration::cancel);
     }
@@ -90,13 +92,13 @@ impl Events {
         let ended = state.ended;
         drop(state);
         if ended {
-            // One choice that failed ends the others. That wakes whoever waits for them, so no lock is held.
+            // One failed choice ends the others. That wakes their readers, so no lock may be held.
             self.cancel();
         }
         event
     }
 
-    /// Reads a chunk of each generation that has one; returns whether there was anything.
+    /// Reads a chunk of each generation that has one; returns whether there was any.
     fn read(&self, state: &mut State, context: &mut Context<'_>) -> bool {
         let (mut any, mut events) = (false, Vec::new());
         let choices = self.generations.len();
@@ -114,7 +116,7 @@ impl Events {
                     events.push(ApiError::from(error).to_json().to_string());
                     state.ended = true;
                 }
-                // Cancelled.
+                // The generation was cancelled.
                 Poll::Ready(None) => state.ended = true,
             }
             any = true;

@@ -4,11 +4,11 @@ use serde_json::{Map, Value};
 
 use crate::ApiError;
 
-/// An object whose fields are taken as they are read; what is left at the end was not known. A field that is null is as
-/// one that is missing.
+/// An object whose fields are taken as they are read. Fields that are left at the end are unknown. A field
+/// that is null counts as missing.
 pub(crate) struct Fields {
     map: Map<String, Value>,
-    /// Where the object is, such as `messages[1].`.
+    /// The path of the object, such as `messages[1].`.
     path: String,
 }
 
@@ -17,10 +17,10 @@ impl Fields {
         Self { map, path: path.into() }
     }
 
-    /// An object's fields.
+    /// Returns an object's fields.
     ///
     /// # Errors
-    /// Status 400 for a value that is no object.
+    /// Status 400 for a value that is not an object.
     pub(crate) fn of(value: Value, path: &str) -> Result<Self, ApiError> {
         match value {
             Value::Object(map) => Ok(Self::new(map, format!("{path}."))),
@@ -28,7 +28,7 @@ impl Fields {
         }
     }
 
-    /// The full name of a field.
+    /// Returns the full name of a field.
     pub(crate) fn name(&self, key: &str) -> String {
         format!("{}{key}", self.path)
     }
@@ -59,7 +59,7 @@ impl Fields {
         }
     }
 
-    /// A number that a 32-bit float holds.
+    /// Takes a number that fits a 32-bit float.
     pub(crate) fn number(&mut self, key: &str) -> Result<Option<f32>, ApiError> {
         match self.take(key) {
             None => Ok(None),
@@ -70,7 +70,7 @@ impl Fields {
         }
     }
 
-    /// An integer, which JSON may spell `3.0`.
+    /// Takes an integer, which JSON may spell `3.0`.
     pub(crate) fn integer(&mut self, key: &str) -> Result<Option<i128>, ApiError> {
         match self.take(key) {
             None => Ok(None),
@@ -78,7 +78,7 @@ impl Fields {
         }
     }
 
-    /// An integer that is at least `least` and fits into memory.
+    /// Takes an integer that is at least `least` and fits `usize`.
     pub(crate) fn count(&mut self, key: &str, least: usize) -> Result<Option<usize>, ApiError> {
         let Some(number) = self.integer(key)? else { return Ok(None) };
         match usize::try_from(number) {
@@ -107,14 +107,14 @@ impl Fields {
         }
     }
 
-    /// Takes fields that change nothing, whatever they hold.
+    /// Drops fields that have no effect, whatever they hold.
     pub(crate) fn skip(&mut self, keys: &[&str]) {
         for key in keys {
             self.map.shift_remove(*key);
         }
     }
 
-    /// Names what was not read.
+    /// Adds the names of the unread fields to `ignored`.
     pub(crate) fn rest(self, ignored: &mut Vec<String>) {
         let Self { map, path } = self;
         let given = map.iter().filter(|(_, value)| !value.is_null());
@@ -122,7 +122,7 @@ impl Fields {
     }
 }
 
-/// A number without a fraction.
+/// Returns a number without a fraction as an integer.
 pub(crate) fn integer(value: &Value) -> Option<i128> {
     if let Some(number) = value.as_i64() {
         return Some(number.into());

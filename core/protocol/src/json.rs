@@ -1,4 +1,4 @@
-//! Reads a body.
+//! Parses a body.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::ApiError;
 
-/// A JSON object.
+/// Parses a JSON object.
 pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     match serde_json::from_slice(&mended(body)) {
         Ok(Value::Object(map)) => Ok(map),
@@ -15,8 +15,8 @@ pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     }
 }
 
-/// Replaces escaped halves of surrogate pairs that stand alone by U+FFFD. JavaScript and Python have texts with such
-/// halves, and write them as escapes that no UTF-8 text can hold.
+/// Replaces escapes of unpaired surrogates by U+FFFD. JavaScript and Python have strings with such
+/// surrogates, and write them as escapes that no UTF-8 text can hold.
 fn mended(body: &[u8]) -> Cow<'_, [u8]> {
     let mut mended = Cow::Borrowed(body);
     let mut at = 0;
@@ -42,7 +42,7 @@ fn mended(body: &[u8]) -> Cow<'_, [u8]> {
     mended
 }
 
-/// The unit of UTF-16 that an escape such as `\ud83d` at the beginning of `text` stands for.
+/// Returns the UTF-16 unit of an escape such as `\ud83d` at the beginning of `text`.
 fn escaped_unit(text: &[u8]) -> Option<u32> {
     let digits = text.strip_prefix(b"\\u")?.get(..4)?;
     digits.iter().try_fold(0, |unit, &digit| Some(unit * 16 + char::from(digit).to_digit(16)?))

@@ -1,6 +1,6 @@
-//! OpenAI's protocol, asked of Realm's models: its JSON becomes [`realm::Request`]s, and what models answer becomes its
-//! JSON. Nothing here reads or writes a socket: a server, a transport for `httpx` and a `fetch` hand over a method, a path
-//! and a body, and send what comes back.
+//! OpenAI's protocol for Realm's models: its JSON becomes [`realm::Request`]s, and the answers of models
+//! become its JSON. This crate opens no socket: a server, a transport for `httpx` or a `fetch` passes a
+//! method, a path and a body, and sends the answer.
 //!
 //! ```no_run
 //! use realm_protocol::{Body, LoadedByName, Service};
@@ -20,13 +20,13 @@
 //! ```
 //!
 //! - [`Service`]: finds the model that a request names, runs the request and returns an [`Answer`].
-//! - [`Models`]: where a service finds models; [`OneModel`] and [`LoadedByName`] are two such places.
+//! - [`Models`]: the models that a service knows; [`OneModel`] and [`LoadedByName`] implement it.
 //! - [`openai`]: the protocol's own types, and their mapping to requests and back.
-//! - [`ApiError`]: what OpenAI's clients are told of a failure, with the HTTP status.
+//! - [`ApiError`]: a failure as OpenAI's clients see it, with the HTTP status.
 //!
 //! Requests are read leniently: fields that OpenAI's specification does not have are ignored and listed in
-//! [`Answer::headers`]. Fields that it has and that Realm can't honour are refused by name, so that no text is made
-//! under other conditions than those asked for.
+//! [`Answer::headers`]. Fields that it has and that Realm can't honor are refused by name, so that no text is
+//! generated under other conditions than requested.
 #![forbid(unsafe_code)]
 
 mod error;

@@ -1,4 +1,4 @@
-//! Where a service finds the models that requests name.
+//! The models that a service knows by name.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -13,24 +13,27 @@ use realm_handover::Wakers;
 
 use crate::ApiError;
 
-/// A future that needs no particular runtime.
+/// A boxed future that runs on any executor.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Finds models by the names in requests.
 pub trait Models: Send + Sync {
-    /// The model of a name.
+    /// Returns the model of a name.
+    ///
+    /// # Errors
+    /// Status 404 if there is none, or the error of its load.
     fn model<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Model, ApiError>>;
 
-    /// The models that can be named. May read the disk.
+    /// Lists the models that can be named. May read the disk.
     ///
     /// # Errors
-    /// Where that fails.
+    /// The error of reading the disk.
     fn list(&self) -> Result<Vec<ModelEntry>, ApiError>;
 
-    /// One model, where it can be named.
+    /// Returns the entry of one model.
     ///
     /// # Errors
-    /// Status 404 where it can't, and where [`list`](Self::list) fails.
+    /// Status 404 if no model has the name, and the errors of [`list`](Self::list).
     fn find(&self, name: &str) -> Result<ModelEntry, ApiError> {
         let found = self.list()?.into_iter().find(|entry| entry.name == name);
         found.ok_or_else(|| ApiError::no_model(name))
@@ -40,20 +43,20 @@ pub trait Models: Send + Sync {
 /// A model in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelEntry {
-    /// What requests name it by.
+    /// The name that requests use.
     pub name: String,
-    /// When it came to be here, in seconds since 1970.
+    /// The time when the model was added, in seconds since 1970.
     pub created: u64,
 }
 
-/// One model, whatever name requests give.
+/// One model that answers for any name.
 pub struct OneModel {
     model: Model,
     created: u64,
 }
 
 impl OneModel {
-    /// Answers with `model`.
+    /// Serves `model` under any name.
     pub fn new(model: Model) -> Self {
         Self { model, created: seconds(SystemTime::now()) }
     }
@@ -73,11 +76,11 @@ impl Models for OneModel {
     }
 }
 
-/// Loads each model when it is first named, once, however many requests name it at the same time, and keeps it as long as
-/// one of these of the same runtime is there.
+/// Loads each model when it is first named, once, even if many requests name it at the same time. Keeps it as
+/// long as one of these values of the same runtime exists.
 ///
-/// A load goes on if the request that began it is cancelled, since others may wait for it. One that fails is tried again by
-/// the next request.
+/// A load continues if the request that began it is cancelled, since others may wait for it. A failed load is
+/// tried again by the next request.
 pub struct LoadedByName {
     loaded: Arc<Loaded>,
 }
@@ -88,7 +91,8 @@ struct Loaded {
     entries: Mutex<HashMap<String, Entry>>,
 }
 
-/// Those with default options, by runtime: an application that asks in two ways needs no second copy of a model.
+/// Values with default options, by runtime: an application that asks in two ways needs no second copy of a
+/// model.
 static LOADED: Mutex<Vec<Weak<Loaded>>> = Mutex::new(Vec::new());
 
 enum Entry {
@@ -98,7 +102,7 @@ enum Entry {
 
 /// A load that requests wait for.
 struct Load {
-    /// There once it has `ended`, unless the load panicked.
+    /// Set before `ended` is, unless the load panicked.
     result: OnceLock<Result<Model, realm::Error>>,
     ended: AtomicBool,
     waiting: Wakers,
@@ -115,7 +119,7 @@ impl Load {
     }
 }
 
-/// Belongs to the thread that loads: notes the end, also where it panics.
+/// Belongs to the loading thread. Records the end when dropped, even if the load panics.
 struct Running(Arc<Load>);
 
 impl Drop for Running {
@@ -126,7 +130,7 @@ impl Drop for Running {
 }
 
 impl LoadedByName {
-    /// Loads models of `realm`, with default options. All of these of one runtime share what they load.
+    /// Loads models of `realm`, with default options. All such values of one runtime share their models.
     pub fn new(realm: Realm) -> Self {
         let mut all = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|loaded| loaded.strong_count() > 0);
@@ -139,12 +143,12 @@ impl LoadedByName {
         Self { loaded }
     }
 
-    /// Loads models of `realm` with options, for itself alone.
+    /// Loads models of `realm` with other options. The value shares its models with no other.
     pub fn with_options(realm: Realm, options: LoadOptions) -> Self {
         Self { loaded: Arc::new(Loaded { realm, options, entries: Mutex::default() }) }
     }
 
-    /// Has a name mean a model that is loaded already.
+    /// Makes a name stand for a model that is already loaded.
     pub fn insert(&self, name: impl Into<String>, model: Model) {
         let entry = Entry::Loaded(model, seconds(SystemTime::now()));
         let old = self.loaded.lock().insert(name.into(), entry);
@@ -158,13 +162,13 @@ impl Loaded {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a name means now, or the load that will tell; begins one if there is none.
+    /// Returns the model of a name, or the load to wait for; begins a load if there is none.
     fn entry(self: &Arc<Self>, name: &str) -> Result<Result<Model, Arc<Load>>, ApiError> {
         let mut entries = self.lock();
         match entries.get(name) {
             Some(Entry::Loaded(model, _)) => return Ok(Ok(model.clone())),
             Some(Entry::Loading(load)) if !load.has_ended() => return Ok(Err(Arc::clone(load))),
-            // Loads take themselves away when they end; one that panicked did not.
+            // A load removes its entry when it ends, unless it panicked.
             _ => {}
         }
         let load = Arc::new(Load {
@@ -181,7 +185,7 @@ impl Loaded {
                 if let Some(loaded) = loaded.upgrade() {
                     loaded.finish(name, &result);
                 }
-                // Only this thread sets it.
+                // Only this thread sets the result.
                 let _ = load.result.set(result);
             }
         };
@@ -191,7 +195,7 @@ impl Loaded {
         Ok(Err(load))
     }
 
-    /// Keeps a model for those who come, and forgets a load that failed.
+    /// Keeps a loaded model for later requests, and removes a failed load.
     fn finish(&self, name: String, result: &Result<Model, realm::Error>) {
         let mut entries = self.lock();
         match result {
@@ -237,7 +241,7 @@ impl Models for LoadedByName {
     }
 }
 
-/// Seconds since 1970.
+/// Returns seconds since 1970.
 pub(crate) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,4 +1,4 @@
-//! Finds out what a call of HTTP asks for, and answers it.
+//! Reads an HTTP call and answers it.
 
 use std::sync::Arc;
 
@@ -13,23 +13,26 @@ use crate::openai::{
 };
 use crate::{ApiError, Events, Models, OneModel, json};
 
-/// What a call is answered with.
+/// The answer to a call.
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
-    /// Headers, with names in lower case: `content-type`; `retry-after` in seconds, where another attempt is worth it;
-    /// `realm-ignored-fields`, a list of the body's fields that nothing read; `realm-error-code`, a failure's
-    /// [`ErrorCode`](realm::ErrorCode).
+    /// Headers, with names in lower case:
+    ///
+    /// - `content-type`, and `cache-control` with events;
+    /// - `retry-after` in seconds, if another attempt is worthwhile;
+    /// - `realm-ignored-fields`, a list of the body's unknown fields;
+    /// - `realm-error-code`, a failure's [`ErrorCode`](realm::ErrorCode).
     pub headers: Vec<(&'static str, String)>,
-    /// What is sent.
+    /// The body to send.
     pub body: Body,
 }
 
-/// What an answer consists of.
+/// The body of an answer.
 pub enum Body {
-    /// JSON.
+    /// A JSON text.
     Json(String),
-    /// Events that come over time.
+    /// Events that are sent over time.
     Events(Events),
 }
 
@@ -42,44 +45,44 @@ pub enum Body {
 /// | `POST` | `/v1/embeddings` |
 /// | `GET` | `/v1/models` and `/v1/models/NAME` |
 ///
-/// `/v1` may be left out. Cloning it is cheap and shares everything.
+/// `/v1` may be left out. Cloning a service is cheap; clones share everything.
 #[derive(Clone)]
 pub struct Service {
     models: Arc<dyn Models>,
     strict: bool,
 }
 
-/// Vectors that are computed at once for one request.
+/// The number of vectors that are computed at once for one request.
 const EMBEDDINGS_AT_ONCE: usize = 64;
 
 impl Service {
-    /// Answers with models that are found there.
+    /// Creates a service that answers with `models`.
     pub fn new(models: impl Models + 'static) -> Self {
         Self { models: Arc::new(models), strict: false }
     }
 
-    /// Answers with one model, whatever name requests give.
+    /// Creates a service that answers with one model, whatever name requests give.
     pub fn of_model(model: Model) -> Self {
         Self::new(OneModel::new(model))
     }
 
-    /// Refuses bodies with a field that nothing reads, instead of ignoring it. Inside of messages such fields are ignored all
-    /// the same, since clients send answers back as they came.
+    /// Refuses bodies with an unknown field instead of ignoring the field. Inside messages unknown fields are
+    /// still ignored, since clients send answers back as they came.
     #[must_use]
     pub fn strict(mut self) -> Self {
         self.strict = true;
         self
     }
 
-    /// The model of a name.
+    /// Returns the model of a name.
     ///
     /// # Errors
-    /// Where there is none, or it can't be loaded.
+    /// Status 404 if there is none, or the error of its load.
     pub async fn model(&self, name: &str) -> Result<Model, ApiError> {
         self.models.model(name).await
     }
 
-    /// Answers a call. Whatever goes wrong is an answer, too. Dropping the future cancels what the call asked for.
+    /// Answers a call. Every failure is an answer, too. Dropping the future cancels the call's requests.
     pub async fn handle(&self, method: &str, path: &str, body: &[u8]) -> Answer {
         self.answer(method, path, body).await.unwrap_or_else(Answer::from)
     }
@@ -182,21 +185,22 @@ impl Service {
     }
 }
 
-/// Starts requests on a thread of its own: prompts may be long and grammars take time. If one can't start, none goes on.
+/// Starts requests on a thread of their own: long prompts and grammars take time. If one request can't start,
+/// all are cancelled.
 async fn start(model: &Model, requests: Vec<Request>, prompt: &str) -> Result<Vec<Generation>, ApiError> {
     let model = model.clone();
     let started = unblock(move || requests.into_iter().map(|request| model.stream(request)).collect()).await;
     started.map_err(|error| ApiError::from(error).prompt_is(prompt))
 }
 
-/// Runs what may read the disk on a thread of its own.
+/// Runs work that may read the disk on a thread of its own.
 async fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     unblock(move || Ok(work())).await?
 }
 
-/// A part of a path without `%41` and the like.
+/// Decodes a part of a path with escapes such as `%41`.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -240,7 +244,8 @@ impl Answer {
     }
 }
 
-/// The header that lists what nothing read. Names come from strangers, and headers are short and of few characters.
+/// Returns the header that lists unknown fields. The names come from strangers and a header is limited, so
+/// their number, length and characters are restricted.
 fn ignored_fields(ignored: &[String]) -> Option<(&'static str, String)> {
     const MOST: usize = 20;
     const LONGEST: usize = 64;

@@ -14,7 +14,7 @@ fn object(value: Value) -> Map<String, Value> {
     }
 }
 
-/// What a request holds, as far as cases look at it.
+/// The parts of a request that cases check.
 fn shown(request: &ChatRequest) -> Value {
     let inner = &request.request;
     let sampling = &inner.sampling;

@@ -1,4 +1,4 @@
-//! A real model, asked in OpenAI's protocol.
+//! A real model behind OpenAI's protocol.
 
 mod common;
 
@@ -335,12 +335,12 @@ async fn first_calls_at_the_same_time_load_a_model_once() {
             )
         })
         .collect();
-    // One that gives up takes nothing from the others.
+    // A request that gives up takes nothing from the others.
     asked[0].abort();
     for status in asked.into_iter().skip(1) {
         assert_eq!(status.await.unwrap(), 200);
     }
-    // All of them went to one engine, which is the only one that there is.
+    // All requests went to one engine, the only one that there is.
     let served = service.model(MODEL).await.unwrap().metrics().served.requests.finished;
     assert!(served >= 15, "{served}");
     let finished = realm.prometheus();

@@ -1,4 +1,4 @@
-//! Restores a saved sequence that somebody changed, and goes on with it. Nobody else may notice.
+//! Restores a saved sequence with random changes, and continues it. No other sequence may be affected.
 
 #![no_main]
 
@@ -15,7 +15,7 @@ struct Setup {
     engine: Engine,
     tenant: Arc<Tenant>,
     saved: Vec<u8>,
-    /// What another sequence's forward gives.
+    /// The expected result of another sequence's forward.
     wanted: Vec<f32>,
 }
 
@@ -42,7 +42,7 @@ fn bystander(engine: &Engine) -> Vec<f32> {
     sequence.forward(Output::LastLogits).expect("a forward").values
 }
 
-/// Four bytes of input are one change: where, which kind, and a value.
+/// Applies changes. Each takes four bytes of input: position, kind, and value.
 fn changed(saved: &[u8], input: &[u8]) -> Vec<u8> {
     let mut bytes = saved.to_vec();
     for &[low, high, kind, value] in input.as_chunks().0 {

@@ -1,4 +1,4 @@
-//! Grammars that were compiled lately.
+//! A cache of recently compiled grammars.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -15,29 +15,32 @@ use super::Grammar;
 use crate::members::Members;
 use crate::{Error, MemoryCharge, MemoryKind, MemoryLedger};
 
-/// States of one grammar's lexer at most.
+/// The most states of one grammar's lexer.
 pub(super) const MAX_LEXER_STATES: usize = 32_768;
 
-/// Grammars that are kept for each tenant at most, and bytes of their lexers for all tenants together: each has its part.
+/// The most grammars that are kept for each tenant, and the most bytes of lexers for all tenants together, of
+/// which each has its part.
 const MAX_GRAMMARS: usize = 64;
 const MAX_BYTES: usize = 256 << 20;
 
-/// The part of what a tenant may hold that grammars which nothing uses may take: the tenant can't give them up.
+/// Grammars that nothing uses may take at most one part in this many of a tenant's memory limit, since the
+/// tenant can't free them.
 const KEPT_PART: usize = 8;
 
-/// Bytes of a compiled grammar, and of it for each byte of its source, beside what llguidance takes its lexer's tables for. Measured by
-/// what a process grew by for 800 regular expressions, and for 64 of 400 and of 2,000 names each (`ledger` of the sandbox's tests).
+/// Bytes of a compiled grammar, and for each byte of its source, besides the tables of its lexer as
+/// llguidance counts them. Measured by the growth of a process for 800 regular expressions, and for 64 of 400
+/// and of 2,000 names each (`ledger` of the sandbox's tests).
 const COMPILED_BYTES: usize = 8 << 10;
 const SOURCE_BYTES: usize = 20;
 
-/// Stack of the thread that compiles: references and rules are followed by recursion, and the deepest that fit the
-/// limits on sources took 100 MiB of it. Memory that is not touched is not there.
+/// The stack of the thread that compiles. References and rules are followed by recursion, and the deepest
+/// that fit the limits on sources took 100 MiB. Untouched stack takes no memory.
 const STACK: usize = 256 << 20;
 
-/// The latest grammars of each owner, the one used last at the back.
+/// The latest grammars of each owner, the most recently used one at the back.
 ///
-/// Owners share nothing here, not even what was compiled from the same source: the lexer's states are built as they are met, so
-/// that whoever came second would find out how far the first one went.
+/// Owners share nothing here, not even grammars of the same source: the lexer's states are built on first
+/// use, so a second owner could find out how far the first one went.
 #[derive(Default)]
 pub(super) struct Cache {
     by_owner: HashMap<u64, VecDeque<Arc<Entry>>, FxBuildHasher>,
@@ -46,7 +49,7 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// Forgets the grammars of owners who are gone.
+    /// Drops the grammars of owners that are gone.
     pub(super) fn divide(&mut self, members: &Members) {
         if let Some(there) = members.news(&mut self.seen) {
             let there: HashMap<u64, f64, FxBuildHasher> = there.into_iter().collect();
@@ -54,7 +57,8 @@ impl Cache {
         }
     }
 
-    /// The entry of a grammar, compiled or not, for an owner with this part of the memory, on the owner's account.
+    /// Returns the entry of a grammar, compiled or not, for an owner with this part of the memory, on the
+    /// owner's account.
     pub(super) fn entry(
         &mut self,
         owner: u64,
@@ -77,7 +81,7 @@ impl Cache {
         Ok(entry)
     }
 
-    /// Keeps an entry no longer.
+    /// Drops an entry.
     pub(super) fn forget(&mut self, owner: u64, entry: &Arc<Entry>) {
         if let Some(entries) = self.by_owner.get_mut(&owner) {
             entries.retain(|kept| !Arc::ptr_eq(kept, entry));
@@ -85,18 +89,18 @@ impl Cache {
     }
 }
 
-/// Bytes of grammars that are kept for an owner with this account at most, whatever its part is.
+/// The most bytes of grammars that are kept for an owner with this account, whatever its part is.
 pub(super) fn most(memory: &MemoryLedger) -> usize {
     memory.limit() / KEPT_PART
 }
 
-/// A grammar. Whoever comes first compiles it, and those who want the same one wait.
+/// A grammar. The first user compiles it, and others that want the same one wait.
 pub(super) struct Entry {
     source: String,
-    /// A parser at the start of the grammar. Its clones share its lexer, whose states are built as they are met:
-    /// the next generation finds them there.
+    /// A parser at the start of the grammar. Its clones share its lexer, whose states are built on first use,
+    /// so the next generation finds them.
     compiled: OnceLock<Result<Mutex<TokenParser>, Error>>,
-    /// What it takes of its owner's memory, and whether there was no more for what it has grown to.
+    /// The charge for its memory, and whether the owner had no memory left for its growth.
     charge: Mutex<MemoryCharge>,
     unpaid: AtomicBool,
 }
@@ -107,10 +111,11 @@ impl Entry {
         Ok(Self { source, compiled: OnceLock::new(), charge, unpaid: AtomicBool::new(false) })
     }
 
-    /// A parser at the start of the grammar.
+    /// Returns a parser at the start of the grammar.
     ///
     /// # Errors
-    /// What it complains of; `LimitExceeded` if what is compiled is more than its owner may hold.
+    /// `InvalidArgument` with the error in the grammar; `LimitExceeded` if the compiled grammar exceeds its
+    /// owner's memory limit.
     pub(super) fn parser(&self, factory: &ParserFactory, grammar: &Grammar) -> Result<TokenParser, Error> {
         let compiled = self.compiled.get_or_init(|| Ok(Mutex::new(compile(factory, grammar)?)));
         let parser = compiled.as_ref().map_err(Error::clone)?;
@@ -123,7 +128,8 @@ impl Entry {
         paid.map(|()| parser)
     }
 
-    /// Counts what the lexer has grown by, of which this parser is one: even beyond the limit, since llguidance bounds it.
+    /// Counts the growth of the lexer, which this parser shares. The charge may exceed the limit, since
+    /// llguidance bounds the lexer.
     pub(super) fn count(&self, parser: &TokenParser) {
         let bytes = self.memory(parser);
         let mut charge = self.charge();
@@ -136,23 +142,24 @@ impl Entry {
         self.charge.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes of memory of the compiled grammar, of which this is a parser. Waits for other parsers of it that compute a mask.
+    /// Bytes of memory of the compiled grammar that this parser belongs to. Waits for its other parsers that
+    /// compute a mask.
     fn memory(&self, parser: &TokenParser) -> usize {
-        // Panics if a mask of this grammar did.
+        // Panics if a mask of this grammar has panicked.
         let lexer = panic_utils::catch_unwind(AssertUnwindSafe(|| Ok(parser.parser.lexer_stats().num_bytes)));
         size_of::<Self>() + self.source.len() * (1 + SOURCE_BYTES) + COMPILED_BYTES + lexer.unwrap_or(0)
     }
 
-    /// Whether its owner has no memory for it.
+    /// Returns whether its owner has no memory for it.
     pub(super) fn is_unpaid(&self) -> bool {
         self.unpaid.load(Ordering::Relaxed)
     }
 
-    /// Whether a lexer is so full, or so broken, that a new generation had better not share it. An error stays in
-    /// a lexer, and would end all that share it.
+    /// Returns whether a lexer is too full or broken for a new generation to share it. An error stays in a
+    /// lexer, and would end all generations that share it.
     fn is_worn(&self) -> bool {
         let Some(Ok(parser)) = self.compiled.get() else { return false };
-        // Panics if a mask of this grammar did.
+        // Panics if a mask of this grammar has panicked.
         let worn = panic_utils::catch_unwind(AssertUnwindSafe(|| {
             let parser = parser.lock().unwrap_or_else(PoisonError::into_inner);
             let stats = parser.parser.lexer_stats();
@@ -161,7 +168,7 @@ impl Entry {
         worn.unwrap_or(true)
     }
 
-    /// Bytes of its owner's memory that it takes.
+    /// Bytes of its owner's memory that the entry takes.
     pub(super) fn bytes(&self) -> usize {
         self.charge().bytes()
     }
@@ -187,8 +194,8 @@ fn compile(factory: &ParserFactory, grammar: &Grammar) -> Result<TokenParser, Er
     })
 }
 
-/// What can't even start is refused where it is compiled. The first mask may still spend what was granted for
-/// compiling; the second one costs what it will cost every generation.
+/// Refuses a grammar that can't even start when it is compiled. The first mask may still spend the budget of
+/// compiling; the second one costs the same for every generation.
 fn try_start(parser: &mut TokenParser) -> anyhow::Result<()> {
     for _ in 0..2 {
         if let Err(error) = parser.compute_mask() {
@@ -205,11 +212,11 @@ fn try_start(parser: &mut TokenParser) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What llguidance says, without what it says to its authors.
+/// Returns llguidance's error, without its messages to its own authors.
 pub(super) fn brief(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
-        // Some causes are in what they caused.
+        // Some causes are part of the errors that they caused.
         if !text.contains(&cause) {
             text += if text.is_empty() { "" } else { ": " };
             text += &cause;
@@ -221,7 +228,7 @@ pub(super) fn brief(error: &anyhow::Error) -> String {
     lines.map(shorten).collect::<Vec<_>>().join("\n")
 }
 
-/// Both ends of a line, which may repeat a long source.
+/// Returns both ends of a line, which may repeat a long source.
 fn shorten(line: &str) -> String {
     const END: usize = 80;
     match (line.char_indices().nth(END), line.char_indices().nth_back(END)) {
@@ -237,7 +244,7 @@ mod tests {
     use super::*;
     use crate::leak;
 
-    /// Asks for a grammar; says whether it was there. Instead of compiling it, notes that it was.
+    /// Asks for a grammar; returns whether it was cached. Marks it as compiled instead of compiling it.
     fn uses(cache: &mut Cache, owner: u64, source: String, part: f64) -> bool {
         let entry = cache.entry(owner, &MemoryLedger::new("tests", usize::MAX), source, part).unwrap();
         let there = entry.compiled.get().is_some();
@@ -245,8 +252,8 @@ mod tests {
         there
     }
 
-    /// A tenant that fills the cache with grammars of its own and looks which are left finds out nothing about how many another
-    /// one used: it could tell in nine of ten rounds.
+    /// A tenant that fills the cache with grammars of its own and checks which are left finds out nothing
+    /// about how many another tenant used. Before, it could tell in nine of ten rounds.
     #[test]
     fn how_many_grammars_others_use_does_not_show() {
         let (mut cache, mut random) = (Cache::default(), leak::random(3));
@@ -256,7 +263,7 @@ mod tests {
             (0..MAX_GRAMMARS).for_each(|i| _ = uses(&mut cache, probe, own(i), 0.5));
             let secret = random(9);
             (0..secret).for_each(|i| _ = uses(&mut cache, other, format!("secret {round} {i}"), 0.5));
-            // The newest first: the oldest are those that would be gone.
+            // The newest first, since the oldest are evicted first.
             let left = (0..MAX_GRAMMARS).rev().take_while(|&i| uses(&mut cache, probe, own(i), 0.5)).count();
             (secret, left)
         });

@@ -1,4 +1,4 @@
-//! A model's vocabulary, as llguidance walks it.
+//! A model's vocabulary in the form that llguidance walks.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use realm_tokenizer::{TokenKind, Tokenizer};
 
 use crate::Error;
 
-/// Bytes of the longest token that the trie can hold.
+/// The longest token that the trie can hold, in bytes.
 const LONGEST_TOKEN: usize = 1000;
 
 struct Vocabulary {
@@ -34,7 +34,7 @@ impl TokenizerEnv for Vocabulary {
 /// `InvalidArgument` for a vocabulary that llguidance can't hold.
 pub(super) fn factory(tokenizer: &Arc<Tokenizer>) -> Result<ParserFactory, Error> {
     let tokenizer = Arc::clone(tokenizer);
-    // The trie asserts what it expects of a vocabulary, and a model's file may hold anything.
+    // The trie asserts its expectations of a vocabulary, and a model's file may hold anything.
     panic_utils::catch_unwind(AssertUnwindSafe(move || {
         let words: Vec<_> =
             (0..tokenizer.vocabulary_len() as u32).map(|id| spelling(&tokenizer, id)).collect();
@@ -58,8 +58,8 @@ pub(super) fn factory(tokenizer: &Arc<Tokenizer>) -> Result<ParserFactory, Error
     })
 }
 
-/// What one grammar may take. Where llguidance's own limits are for a process that serves one user, ours are
-/// tighter: another tenant's tokens wait for the mask.
+/// The limits of one grammar. llguidance's own are for a process that serves one user; these are tighter,
+/// since other tenants' tokens wait for the mask.
 fn limits() -> ParserLimits {
     ParserLimits {
         // A state of a lexer takes 1 to 2 KiB, and compiled grammars are kept.
@@ -71,21 +71,22 @@ fn limits() -> ParserLimits {
     }
 }
 
-/// The bytes that a token adds to the text. Control tokens add none: after the marker they can be named by a
-/// grammar, and are never taken for text. What is empty is never allowed.
+/// Returns the bytes that a token adds to the text. Control tokens add none: after the marker a grammar can
+/// name them, and they are never taken for text. A token with no bytes is never allowed.
 fn spelling(tokenizer: &Tokenizer, id: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     let special = match tokenizer.kind(id) {
         Some(TokenKind::Control | TokenKind::Unknown) => true,
         Some(TokenKind::Unused) | None => return bytes,
-        // An end token ends the text, whatever its kind: spelled inside a string it would end the generation there.
+        // An end token ends the text, whatever its kind: spelled inside a string it would end the generation
+        // there.
         _ => tokenizer.end_tokens().contains(&id),
     };
     if special {
         bytes.push(TokTrie::SPECIAL_TOKEN_MARKER);
     }
     let known = tokenizer.push_bytes(id, true, &mut bytes).is_ok();
-    // The marker is no byte of UTF-8 text, so a token that begins with it as text is of no use.
+    // The marker is no byte of UTF-8 text, so a token whose text begins with it is of no use.
     let marked = !special && bytes.first() == Some(&TokTrie::SPECIAL_TOKEN_MARKER);
     if !known || marked || bytes.len() > LONGEST_TOKEN {
         bytes.clear();

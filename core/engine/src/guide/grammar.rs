@@ -1,4 +1,4 @@
-//! What a user asks for.
+//! The grammars that a request may name.
 
 use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use serde_json::{Value, json};
@@ -6,50 +6,53 @@ use serde_json::{Value, json};
 use super::{gbnf, schema};
 use crate::Error;
 
-/// What a generation has to spell.
+/// A grammar that guides a generation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Grammar {
-    /// JSON that a schema (drafts 4 to 2020-12) allows. Properties come in the schema's order. What a schema asks is
-    /// guaranteed, or the schema is refused with the keyword's place before anything is generated: `contains`, an
-    /// overlapping `oneOf`, `uniqueItems` for items that are not of a short `enum`, patterns with look-around other than at
-    /// their beginning, and some others. Formats that Realm does not know are ignored, as the specification has it.
+    /// JSON that a schema (drafts 4 to 2020-12) allows. Properties come in the schema's order. Every
+    /// constraint of the schema is enforced, or the schema is refused with the keyword's place before
+    /// anything is generated. Refused are `contains`, an overlapping `oneOf`, `uniqueItems` for items that
+    /// are not of a short `enum`, patterns with look-around other than at their beginning, and some others.
+    /// Unknown formats are ignored, as the specification says.
     ///
-    /// Numbers are exact up to 64 bits. A number has at most 16 digits before its point and 16 after it, or one more than its
-    /// bounds have, lest a model never end it. Text and lists without a largest length may be longer than the request's
-    /// tokens. A key that the schema does not name may come twice.
+    /// Numbers are exact up to 64 bits. A number has at most 16 digits before its point and 16 after it, or
+    /// one more than its bounds have, so that a model cannot extend it forever. Text and lists without a
+    /// largest length may be longer than the request's tokens. A key that the schema does not name may come
+    /// twice.
     ///
-    /// White space between tokens is at most two spaces, or two line breaks and their indentation, lest a model
-    /// fill its answer with it. The schema's own key `x-guidance` changes this: `{"x-guidance": {"whitespace_flexible":
-    /// false}}` gives compact JSON. It may also have `whitespace_pattern`, `item_separator` and `key_separator` (regular
-    /// expressions), `json_allowed_escapes`, `coerce_one_of` (an overlapping `oneOf` counts as `anyOf`) and `lenient` (what
-    /// can't be guaranteed is skipped).
+    /// White space between tokens is at most two spaces, or two line breaks and their indentation, so that a
+    /// model cannot fill its answer with it. The schema's own key `x-guidance` changes this: `{"x-guidance":
+    /// {"whitespace_flexible": false}}` gives compact JSON. It may also have `whitespace_pattern`,
+    /// `item_separator` and `key_separator` (regular expressions), `json_allowed_escapes`, `coerce_one_of`
+    /// (an overlapping `oneOf` counts as `anyOf`) and `lenient` (keywords that can't be enforced are
+    /// skipped).
     JsonSchema(Value),
     /// Any JSON object.
     JsonObject,
-    /// Text that a regular expression matches as a whole, in the syntax of Rust's `regex` without look-around and
-    /// anchors.
+    /// Text that a regular expression matches as a whole, in the syntax of Rust's `regex` without look-around
+    /// and anchors.
     Regex(String),
-    /// Text of a context-free grammar: in llguidance's dialect of Lark, whose rule `start` is where it starts, or in
-    /// llama.cpp's GBNF, which is known by its `::=` and starts at the rule `root`.
+    /// Text of a context-free grammar: in llguidance's dialect of Lark, which starts at the rule `start`, or
+    /// in llama.cpp's GBNF, which is recognized by its `::=` and starts at the rule `root`.
     Lark(String),
 }
 
-/// Longest schema, in bytes, and its deepest nesting: what `serde_json` reads at most.
+/// The longest schema, in bytes, and its deepest nesting, which is the most that `serde_json` reads.
 const MAX_SCHEMA: usize = 256 << 10;
 const MAX_DEPTH: usize = 128;
 
-/// Longest regular expression or Lark grammar, in bytes.
+/// The longest regular expression or Lark grammar, in bytes.
 const MAX_TEXT: usize = 64 << 10;
 
-/// Rules, groups and classes of a Lark grammar at most. Both rules and complaints about them are followed from one to
-/// the next, so that time and stack grow with their number.
+/// The most rules, groups and classes of a Lark grammar. Rules and their errors are followed from one to the
+/// next, so time and stack grow with their number.
 const MAX_RULES: usize = 2000;
 
 /// White space between the tokens of JSON, unless the schema says otherwise.
 const WHITE_SPACE: &str = r"\x20{1,2}|\x0A{1,2}[\x20\x09]{0,32}";
 
 impl Grammar {
-    /// One text for each grammar. JSON keeps the order of its keys here, as `==` on it does not.
+    /// Returns a text that identifies the grammar. It keeps the order of JSON keys, which `==` ignores.
     pub(crate) fn source(&self) -> Result<String, Error> {
         let source = match self {
             Self::JsonSchema(schema) => {
@@ -82,7 +85,7 @@ impl Grammar {
         Ok(source)
     }
 
-    /// What to call it in an error.
+    /// The grammar's name in errors.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::JsonSchema(_) | Self::JsonObject => "JSON schema",
@@ -91,10 +94,10 @@ impl Grammar {
         }
     }
 
-    /// As llguidance wants it.
+    /// Converts the grammar for llguidance.
     ///
     /// # Errors
-    /// What of it can't be followed.
+    /// The part of it that can't be followed.
     pub(crate) fn to_llguidance(&self, limits: &ParserLimits) -> Result<GrammarInit, String> {
         Ok(GrammarInit::Serialized(match self {
             Self::JsonSchema(schema) => return schema::compile(schema, WHITE_SPACE, limits),
@@ -106,7 +109,7 @@ impl Grammar {
     }
 }
 
-/// Whether arrays and objects are nested deeper than `limit`. Takes no stack for it.
+/// Returns whether arrays and objects are nested deeper than `limit`. Uses no recursion.
 fn deeper_than(limit: usize, value: &Value) -> bool {
     let mut todo = vec![(value, 0)];
     while let Some((value, depth)) = todo.pop() {

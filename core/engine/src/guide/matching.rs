@@ -1,4 +1,4 @@
-//! One generation's way through a grammar.
+//! The way of one generation through a grammar.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -13,39 +13,39 @@ use super::pool::{Ahead, Done, Job, MaskPool, compute};
 use crate::Error;
 use crate::sampling::TokenMask;
 
-/// Says which tokens may come next. For each token: [`start_mask`](Self::start_mask) before the forward pass,
-/// [`mask`](Self::mask) after it, and [`accept`](Self::accept) for the one that was chosen, until it
+/// Tells which tokens may come next. For each token, call [`start_mask`](Self::start_mask) before the forward
+/// pass, [`mask`](Self::mask) after it, and [`accept`](Self::accept) with the chosen token, until the guide
 /// [is finished](Self::is_finished).
 ///
-/// A step that verifies drafted tokens samples row after row and stops at the first token that is not the drafted
-/// one; a guide has seen exactly the tokens that were sampled, so nothing is ever taken back.
+/// A step that verifies drafts samples row after row and stops at the first token that differs from its
+/// draft. A guide has then seen exactly the sampled tokens, so it never goes back.
 pub struct Guide {
     parser: Parser,
-    /// The grammar, which stays on its owner's account while there is a guide.
+    /// The grammar, which stays on its owner's account as long as the guide exists.
     entry: Arc<Entry>,
-    /// Bytes of text that it has come through.
+    /// Bytes of text that the guide has followed.
     came: usize,
     mask: Option<TokenMask>,
-    /// Tokens that must come next. They are found once for a whole stretch of the text: each has then a mask of its own
-    /// at no cost, and a long one is not spelled in tokens again for each of its tokens.
+    /// Tokens that must come next. They are computed once for a whole stretch of text: each then has its mask
+    /// at no cost, and a long stretch is not tokenized again for each of its tokens.
     forced: VecDeque<u32>,
     finished: bool,
     vocabulary: usize,
     pool: Arc<MaskPool>,
 }
 
-/// Bytes of memory of a guide at the start of its grammar, beside its masks, and for each byte of text that it has come through.
-/// Measured by what a process grew by for 3,000 at the start, and for 100 that had come through 4 KB of JSON in lexemes of one to four
-/// bytes (`ledger` of the sandbox's tests); longer lexemes take less.
+/// Bytes of memory of a guide at the start of its grammar, besides its masks, and for each byte of text that
+/// it has followed. Measured by the growth of a process for 3,000 at the start, and for 100 that had followed
+/// 4 KB of JSON in lexemes of one to four bytes (`ledger` of the sandbox's tests); longer lexemes take less.
 const START_BYTES: usize = 4 << 10;
 const CAME_BYTES: usize = 144;
 
-/// Where the parser is.
+/// The current place of the parser.
 enum Parser {
     Here(Box<TokenParser>),
-    /// With a thread that computes a mask.
+    /// On a thread that computes a mask.
     Away(Receiver<Done>),
-    /// That thread has died.
+    /// Lost with a thread that died.
     Lost,
 }
 
@@ -60,20 +60,20 @@ impl Guide {
         Self { parser, entry, came: 0, mask: None, forced, finished: false, vocabulary, pool }
     }
 
-    /// Bytes of memory that a guide for a vocabulary of so many tokens takes at its start, with a mask of its own beside the last one,
-    /// which the parser keeps.
+    /// Bytes of memory that a guide for a vocabulary of `vocabulary` tokens takes at its start, with a mask
+    /// of its own besides the last one, which the parser keeps.
     pub fn least(vocabulary: usize) -> usize {
         size_of::<Self>() + START_BYTES + 2 * (vocabulary / 8)
     }
 
-    /// Bytes of memory that it takes beside its grammar.
+    /// Bytes of memory that the guide takes besides its grammar.
     pub fn memory(&self) -> usize {
         let has_mask = self.mask.is_some() || matches!(self.parser, Parser::Away(_));
         let no_mask = if has_mask { 0 } else { self.vocabulary / 8 };
         Self::least(self.vocabulary) - no_mask + self.came * CAME_BYTES
     }
 
-    /// Has the next mask computed on another thread, unless it is there or on its way.
+    /// Starts to compute the next mask on another thread, unless the mask exists or is being computed.
     pub fn start_mask(&mut self) {
         if self.finished || self.mask.is_some() || !self.forced.is_empty() {
             return;
@@ -91,10 +91,11 @@ impl Guide {
         };
     }
 
-    /// The tokens that may come next. End tokens are among them where the text may end.
+    /// Returns the tokens that may come next. They include end tokens where the text may end.
     ///
     /// # Errors
-    /// `LimitExceeded` where the grammar takes more than a mask may, `InvalidArgument` where no token goes on.
+    /// `LimitExceeded` if the grammar takes more time or memory than a mask may, `InvalidArgument` if no
+    /// token can continue the text.
     pub fn mask(&mut self) -> Result<&TokenMask, Error> {
         let mask = match self.mask.take() {
             Some(mask) => mask,
@@ -113,7 +114,7 @@ impl Guide {
         Ok(self.mask.insert(mask))
     }
 
-    /// Has the parser say what may come next: the words of a mask, or `None` with tokens in [`Self::forced`].
+    /// Asks the parser what may come next: the words of a mask, or `None` with tokens in [`Self::forced`].
     fn look_ahead(&mut self) -> Result<Option<Vec<u32>>, Error> {
         let Done { parser, next } = match std::mem::replace(&mut self.parser, Parser::Lost) {
             Parser::Here(mut parser) => Done { next: compute(&mut parser, &self.entry), parser },
@@ -131,7 +132,7 @@ impl Guide {
         }
     }
 
-    /// Goes on from `token`, which the mask allowed.
+    /// Advances by `token`, which the mask allowed.
     ///
     /// # Errors
     /// `InvalidArgument` for a token that may not come next.
@@ -147,17 +148,17 @@ impl Guide {
         Ok(())
     }
 
-    /// Whether the text is complete: an end token came, or nothing can follow.
+    /// Returns whether the text is complete: an end token came, or nothing can follow.
     pub fn is_finished(&self) -> bool {
         self.finished
     }
 
-    /// Tokens that must come next, as drafts for a step with several rows. The grammar forces the bytes; these are the tokens
-    /// that the tokenizer spells them with, less those at the end that what follows might change. The mask of each place
-    /// has but that one token, so masked sampling takes it too.
+    /// Returns tokens that must come next, as drafts for a step with several rows. The grammar forces the
+    /// bytes, and the tokenizer spells them; tokens at the end that later text might change are left out. The
+    /// mask of each place allows only that token, so masked sampling takes it too.
     ///
     /// # Errors
-    /// `LimitExceeded` where the grammar takes too much.
+    /// `LimitExceeded` if the grammar takes more time or memory than it may.
     pub fn forced_tokens(&mut self) -> Result<Vec<u32>, Error> {
         if matches!(self.parser, Parser::Away(_)) {
             self.mask()?;
@@ -168,7 +169,7 @@ impl Guide {
         Ok(self.forced.iter().copied().collect())
     }
 
-    /// Waits for the parser, if it is away for a mask.
+    /// Runs `act` with the parser; waits for the parser while a thread computes a mask with it.
     fn with_parser<T>(
         &mut self,
         act: impl FnOnce(&mut TokenParser) -> anyhow::Result<T>,

@@ -1,13 +1,14 @@
-//! Guided decoding: a generation that spells what a grammar allows.
+//! Guided decoding: generation of text that follows a grammar.
 //!
-//! A [`Grammar`] is compiled by `Guides`, of which an engine has one, into a `Guide` for one generation. Before
-//! each token the guide gives the [`TokenMask`](crate::TokenMask) of tokens that may come next; the sampler takes
-//! one of those, and the guide goes on from it. The masks come from llguidance: it walks the trie of the
-//! vocabulary with a lexer made of lazily built automata and an Earley parser, and takes tens of microseconds for
-//! one, on threads of `MaskPool` while the forward pass runs.
+//! A [`Grammar`] is compiled by `Guides`, of which an engine has one, into a `Guide` for one generation.
+//! Before each token the guide gives the [`TokenMask`](crate::TokenMask) of tokens that may come next; the
+//! sampler takes one of those, and the guide advances by it. The masks come from llguidance, which walks the
+//! trie of the vocabulary with a lexer made of lazily built automata and an Earley parser. A mask takes tens
+//! of microseconds, on threads of `MaskPool` while the forward pass runs.
 //!
-//! Where the grammar forces the next bytes (a property's name in quotes, say), the mask has one token: the one that
-//! the tokenizer would spell those bytes with. So the model sees the text as it would have been encoded.
+//! Where the grammar forces the next bytes (a property's name in quotes, say), the mask has one token: the
+//! one with which the tokenizer would spell those bytes. So the model sees the text as it would have been
+//! encoded.
 
 mod cache;
 mod environment;
@@ -42,22 +43,23 @@ pub(crate) struct Guides {
 }
 
 impl Guides {
-    /// Costs nothing until the first grammar comes.
+    /// Creates a compiler, which does nothing before the first grammar.
     pub(crate) fn new(tokenizer: Arc<Tokenizer>, members: Arc<Members>) -> Self {
         let (factory, cache, pool) = (OnceLock::new(), Mutex::default(), Arc::default());
         Self { tokenizer, factory, cache, members, pool }
     }
 
-    /// A guide at the start of `grammar`. Compiles it on the caller's time, unless it is among those compiled lately for the same
-    /// `owner`. How many of those are kept depends on the owner's part and account of `memory` alone: what grammars others use, and
-    /// how many, does not show in the time this takes. Once for each model somebody waits for tables of the vocabulary.
+    /// Returns a guide at the start of `grammar`. Compiles it on the caller's thread, unless it is among the
+    /// recently compiled grammars of the same `owner`. The number of those depends only on the owner's part
+    /// and its account of `memory`, so the time reveals nothing about the grammars of others. A model's first
+    /// grammar waits for tables of the vocabulary.
     ///
-    /// The compiled grammar is on the owner's account for as long as it is kept or guides anything. What the guide takes beside it
-    /// ([`Guide::memory`]) is for the caller to count.
+    /// The compiled grammar is on the owner's account as long as it is kept or guides a text. The caller
+    /// counts the guide's own memory ([`Guide::memory`]).
     ///
     /// # Errors
-    /// `InvalidArgument` with llguidance's complaint about the grammar, `LimitExceeded` for one that is too large, and for more memory
-    /// than the owner may hold.
+    /// `InvalidArgument` with llguidance's error in the grammar; `LimitExceeded` for a grammar that is too
+    /// large, and beyond the owner's memory limit.
     pub(crate) fn guide(&self, owner: u64, memory: &MemoryLedger, grammar: &Grammar) -> Result<Guide, Error> {
         let source = grammar.source()?;
         let factory = self.factory.get_or_init(|| environment::factory(&self.tokenizer));

@@ -9,7 +9,7 @@ use realm_handover::{Receiver, Sender, TrySendError};
 
 use super::cache::Entry;
 
-/// A parser on its way to a mask and back, and the grammar that it is of.
+/// A parser on its way to a thread and back, with its grammar.
 pub(super) struct Job {
     pub(super) parser: Box<TokenParser>,
     pub(super) entry: Arc<Entry>,
@@ -18,26 +18,26 @@ pub(super) struct Job {
 
 pub(super) struct Done {
     pub(super) parser: Box<TokenParser>,
-    /// Or what llguidance complains of.
+    /// The result, or llguidance's error.
     pub(super) next: Result<Ahead, String>,
 }
 
-/// What may come next.
+/// The continuations that a grammar allows.
 pub(super) enum Ahead {
-    /// These tokens, one after the other.
+    /// These tokens, in order.
     Forced(Vec<u32>),
-    /// One of these.
+    /// One of these tokens.
     Mask(SimpleVob),
 }
 
-/// Starts its threads with the first job and ends them when it goes.
+/// Threads that compute masks. They start with the first job and end when the pool is dropped.
 #[derive(Default)]
 pub(super) struct MaskPool {
     jobs: OnceLock<Sender<Job>>,
 }
 
 impl MaskPool {
-    /// Computes the mask of `job` on another thread; if there is none, gives it back.
+    /// Computes the mask of `job` on another thread; returns the job if there is none.
     pub(super) fn submit(&self, job: Job) -> Result<(), Job> {
         self.jobs.get_or_init(start).try_send(job).map_err(|error| match error {
             TrySendError::Full(job) | TrySendError::Closed(job) => job,
@@ -45,12 +45,12 @@ impl MaskPool {
     }
 }
 
-/// Without any thread the channel is closed, and jobs come back.
+/// Starts the threads. Without any thread the channel is closed, and jobs are returned.
 fn start() -> Sender<Job> {
     let (send, jobs) = realm_handover::unbounded();
     let jobs = Arc::new(jobs);
-    // A mask takes much less than a step, so one thread keeps up with the batches of a small machine; more would
-    // only take cores from the forward pass.
+    // A mask takes much less time than a step, so one thread keeps up with the batches of a small machine;
+    // more would only take cores from the forward pass.
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     for index in 0..if cores > 8 { 2 } else { 1 } {
         let jobs = Arc::clone(&jobs);
@@ -65,13 +65,13 @@ fn start() -> Sender<Job> {
 fn work(jobs: &Receiver<Job>) {
     while let Some(Job { mut parser, entry, reply }) = jobs.recv_blocking() {
         let next = compute(&mut parser, &entry);
-        // A generation that has gone wants no mask.
+        // Fails if the generation is gone, which then needs no mask.
         let _ = reply.try_send(Done { parser, next });
     }
 }
 
-/// The tokens that must come next or, if there are none, the mask of the next one. Whatever goes wrong is an error, a
-/// panic too. What the grammar has grown by is counted.
+/// Computes the tokens that must come next or, if there are none, the mask of the next one. Any failure is an
+/// error, including a panic. Counts the growth of the grammar.
 pub(super) fn compute(parser: &mut TokenParser, entry: &Entry) -> Result<Ahead, String> {
     let next = panic_utils::catch_unwind(AssertUnwindSafe(|| {
         let forced = parser.compute_ff_tokens();

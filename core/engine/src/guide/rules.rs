@@ -1,4 +1,4 @@
-//! Rules of a context-free grammar on their way to llguidance.
+//! Rules of a context-free grammar, built for llguidance.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use llguidance::earley::{Grammar, SymbolProps};
 type Result<T> = std::result::Result<T, String>;
 use super::cache::brief;
 
-/// A number of [`Rules`]'.
+/// The number of a symbol in [`Rules`].
 pub(super) type Symbol = usize;
 
 enum Kind {
@@ -19,7 +19,8 @@ enum Kind {
     Rules(Vec<Vec<Symbol>>),
 }
 
-/// The rules. Those that no finite text can end are left out at the end, so that a generation never runs into one.
+/// The rules of a grammar. Rules that no finite text can complete are left out by [`finish`](Self::finish),
+/// so that a generation never runs into one.
 pub(super) struct Rules {
     kinds: Vec<Kind>,
     spec: LexerSpec,
@@ -32,7 +33,7 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// No rules. Between lexemes there may be `skip`.
+    /// Creates an empty set of rules. `skip` may come between lexemes.
     pub(super) fn new(skip: RegexAst, limits: &ParserLimits) -> Result<Self> {
         let mut spec = LexerSpec::new().map_err(|why| brief(&why))?;
         let class = spec.setup_lexeme_class_with_skip(SkipSpec::once(skip)).map_err(|why| brief(&why))?;
@@ -57,7 +58,7 @@ impl Rules {
         Ok(self.kinds.len() - 1)
     }
 
-    /// What `ast` matches, as long as can be.
+    /// Adds a lexeme: the longest match of `ast`.
     pub(super) fn lexeme(&mut self, ast: RegexAst) -> Result<Symbol> {
         let lexeme = self.spec.add_greedy_lexeme(String::new(), ast, false, None, usize::MAX);
         let lexeme = lexeme.map_err(|why| brief(&why))?;
@@ -76,7 +77,7 @@ impl Rules {
         Ok(symbol)
     }
 
-    /// One of these sequences.
+    /// Adds a rule for one of these sequences.
     pub(super) fn rule(&mut self, options: Vec<Vec<Symbol>>) -> Result<Symbol> {
         match &options[..] {
             [one] if one.len() == 1 => Ok(one[0]),
@@ -84,7 +85,7 @@ impl Rules {
         }
     }
 
-    /// A symbol whose rules [`Self::define`] will give.
+    /// Adds a symbol whose rules [`Self::define`] gives later.
     pub(super) fn declare(&mut self) -> Result<Symbol> {
         self.add(Kind::Rules(Vec::new()))
     }
@@ -93,8 +94,8 @@ impl Rules {
         self.kinds[symbol] = Kind::Rules(options);
     }
 
-    /// `min` to `max` times `item`; without `max`, any number from `min` on. The rules grow with the logarithm of the
-    /// numbers, and each count has one derivation.
+    /// Adds `min` to `max` repetitions of `item`; without `max`, any number from `min` on. The number of
+    /// rules grows with the logarithm of the counts, and each count has one derivation.
     pub(super) fn repeat(&mut self, item: Symbol, min: usize, max: Option<usize>) -> Result<Symbol> {
         let least = self.exactly(item, min)?;
         let more = match max {
@@ -142,10 +143,10 @@ impl Rules {
         Ok(symbol)
     }
 
-    /// Which symbols some finite text is of.
+    /// Returns, for each symbol, whether some finite text has it.
     fn productive(&self) -> Vec<bool> {
         let mut productive = vec![false; self.kinds.len()];
-        // For every symbol the rules that it is in: of which symbol, and which of its rules.
+        // For every symbol the rules that use it: of which symbol, and which of its rules.
         let mut used: Vec<Vec<(Symbol, usize)>> = vec![Vec::new(); self.kinds.len()];
         let mut missing: Vec<Vec<usize>> = Vec::with_capacity(self.kinds.len());
         let mut todo = Vec::new();
@@ -177,10 +178,10 @@ impl Rules {
         productive
     }
 
-    /// The grammar of the texts of `start`.
+    /// Returns the grammar of the texts of `start`.
     ///
     /// # Errors
-    /// If there is no such text.
+    /// Fails if there is no such text.
     pub(super) fn finish(self, start: Symbol) -> Result<GrammarInit> {
         let productive = self.productive();
         if !productive[start] {

@@ -1,4 +1,4 @@
-//! What guides promise, with the vocabularies of real models: byte-level BPE, and SentencePiece.
+//! The guarantees of guides, with the vocabularies of real models: byte-level BPE, and SentencePiece.
 
 use std::collections::HashSet;
 
@@ -18,7 +18,7 @@ fn guides(model: &str) -> Guides {
     Guides::new(Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap()), Arc::default())
 }
 
-/// The account of a tenant with memory for whatever comes.
+/// Returns an account without a limit.
 pub(super) fn plenty() -> MemoryLedger {
     MemoryLedger::new("tests", usize::MAX)
 }
@@ -33,7 +33,7 @@ fn bytes(tokenizer: &Tokenizer, token: u32) -> Vec<u8> {
     bytes
 }
 
-/// Any numbers will do, if they are the same every time.
+/// Returns arbitrary numbers that are the same every time.
 fn next(seed: &mut u64) -> usize {
     *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*seed >> 33) as usize
@@ -53,7 +53,7 @@ fn masks_allow_every_token_that_goes_on_and_no_other() {
             let mut guide = guides.guide(0, &plenty(), &grammar).unwrap();
             let (mut text, mut seed) = (Vec::new(), round);
             while !guide.is_finished() {
-                // Half of them on another thread.
+                // Compute half of the masks on another thread.
                 if round % 2 == 0 {
                     guide.start_mask();
                     guide.start_mask();
@@ -87,7 +87,7 @@ fn forced_tokens_are_what_the_masks_allow_and_what_the_tokenizer_writes() {
     });
     for model in MODELS {
         let guides = guides(model);
-        // Asked for before any mask, and found with one.
+        // Asked before any mask, and found with one.
         let mut guide = guides.guide(0, &plenty(), &Grammar::JsonSchema(schema.clone())).unwrap();
         let forced: Vec<u32> = guide.forced_tokens().unwrap();
         let mut other = guides.guide(0, &plenty(), &Grammar::JsonSchema(schema.clone())).unwrap();
@@ -101,7 +101,7 @@ fn forced_tokens_are_what_the_masks_allow_and_what_the_tokenizer_writes() {
             text.extend(bytes(&guides.tokenizer, token));
         }
         let text = String::from_utf8(text).unwrap();
-        // Up to where the value is free, less a token or two that it might change.
+        // Up to the free value, without a token or two that the value might change.
         let whole = r#"{"temperature":21,"unité":"°C ☀","kind":"a"#;
         assert!(whole.starts_with(&text) && text.len() > whole.len() - 12, "{model}: {text}");
         assert!(guides.tokenizer.encode_after(whole).starts_with(&forced), "{model}");
@@ -145,7 +145,7 @@ fn schema(text: &str) -> Grammar {
     Grammar::JsonSchema(serde_json::from_str(text).unwrap())
 }
 
-/// Runs a guide at random for some tokens; the error that ends it.
+/// Runs a guide at random for some tokens; returns the error that ends it.
 fn wander(guides: &Guides, grammar: &Grammar) -> Option<Error> {
     let mut guide = guides.guide(0, &plenty(), grammar).ok()?;
     let mut seed = 1;
@@ -241,7 +241,7 @@ fn what_grows_without_bound_ends_in_its_own_error() {
     }
 }
 
-/// References and rules are followed by recursion; the deepest that fit the limits fit the stack.
+/// References and rules are followed by recursion. The deepest that fit the limits fit the stack.
 #[test]
 fn the_deepest_grammars_do_not_overflow_the_stack() {
     let guides = guides("smollm2-135m");
@@ -269,7 +269,7 @@ fn the_deepest_grammars_do_not_overflow_the_stack() {
         rules('A', 24),
         Grammar::Lark(format!("start: A\nA: {}\"a\"", "~".repeat(1900))),
     ] {
-        // Refused or followed.
+        // Refused or followed, without an overflow.
         wander(&guides, &grammar);
     }
 }

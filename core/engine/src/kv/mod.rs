@@ -1,11 +1,12 @@
-//! The KV cache's pages: who holds which, and what is known from earlier requests.
+//! The KV cache's pages: their holders, their owners, and the prefix cache of earlier requests.
 //!
-//! - [`pool`]: reference counts, the free list, and whose each page is.
-//! - [`parts`]: how many pages are whose.
-//! - [`prefix`]: a radix tree over whole pages of tokens, so that a prompt's beginning is computed once.
+//! - [`pool`]: reference counts, the free list, and the owner of each page.
+//! - [`parts`]: how many pages each owner may have.
+//! - [`prefix`]: the prefix cache, a radix tree over whole pages of tokens, so that a prompt's beginning is
+//!   computed once.
 //! - [`tables`]: the page tables of one sequence.
 //!
-//! [`KvCache`] puts them together. It decides about pages only; their contents are the backend's.
+//! [`KvCache`] puts them together. It decides about pages only; the backend holds their contents.
 
 mod parts;
 mod pool;
@@ -21,11 +22,11 @@ pub(crate) use prefix::Scope;
 use prefix::{NodeId, PrefixTree, ROOT};
 pub(crate) use tables::PageTables;
 
-/// There are not enough pages, even if the tenant forgets what is beyond its part.
+/// There are not enough pages, even after the tenant has evicted all that it has beyond its part.
 #[derive(Debug, PartialEq)]
 pub(crate) struct OutOfPages;
 
-/// A page to copy before the next forward pass.
+/// A copy of a page, from and to, before the next forward pass.
 pub(crate) type Copy = (u32, u32);
 
 /// All pages of one model's KV cache.
@@ -34,7 +35,7 @@ pub(crate) struct KvCache {
     pool: PagePool,
     tree: PrefixTree,
     parts: Parts,
-    /// Whether computed pages are remembered for later requests.
+    /// True if computed pages are kept for later requests.
     remember: bool,
 }
 
@@ -44,8 +45,8 @@ impl KvCache {
         Self { pool, tree, parts: Parts::new(pages), layout, remember }
     }
 
-    /// Divides the pages among tenants by their weights. With `shares`, some of them mark prefixes as shared. A sequence of
-    /// `longest` pages is to have room beside what others remember.
+    /// Divides the pages among tenants by their weights. With `shares`, some tenants mark prefixes as shared.
+    /// The division leaves room for a sequence of `longest` pages beside the prefix cache.
     pub(crate) fn divide(&mut self, weights: &[(u64, f64)], shares: bool, longest: usize) {
         self.parts.divide(self.pool.total(), longest, weights, shares);
         for owner in self.tree.owners() {
@@ -53,39 +54,40 @@ impl KvCache {
         }
     }
 
-    /// Pages that hold nothing.
+    /// The number of empty pages.
     pub(crate) fn free(&self) -> usize {
         self.pool.free()
     }
 
-    /// Pages that no sequence holds: those that hold nothing, and those that are only remembered.
+    /// The number of pages that no sequence holds: empty ones, and those that only the prefix cache holds.
     pub(crate) fn available(&self) -> usize {
         self.pool.free() + self.tree.idle_pages()
     }
 
-    /// Pages that are only remembered.
+    /// The number of pages that only the prefix cache holds.
     pub(crate) fn remembered(&self) -> usize {
         self.tree.idle_pages()
     }
 
-    /// Pages that the sequences of owners that `wanted` names hold, and those that are remembered for them.
+    /// The number of pages of all owners for which `wanted` returns true, in sequences and in the prefix
+    /// cache.
     pub(crate) fn pages_of_all(&self, wanted: impl Fn(Owner) -> bool) -> usize {
         self.pool.owners().filter(|&(owner, _)| wanted(owner)).map(|(_, pages)| pages).sum()
     }
 
-    /// Whether sequences would hold more than their owner's part with `more` pages. What is only remembered would be forgotten
-    /// before that.
+    /// Returns whether the owner's sequences would hold more than its part with `more` pages. Pages that only
+    /// the prefix cache holds do not count: they would be evicted first.
     pub(crate) fn hold_beyond(&self, owner: Owner, more: usize) -> bool {
         self.pool.of(owner) - self.tree.idle_pages_of(owner) + more > self.parts.of(owner)
     }
 
-    /// Whether an owner with `more` pages would have more than its part.
+    /// Returns whether an owner would have more than its part with `more` pages.
     fn is_beyond(&self, owner: Owner, more: usize) -> bool {
         self.pool.of(owner) + more > self.parts.of(owner)
     }
 
-    /// Whether there are so many more pages for each of these owners, none of whom is named twice. Nobody forgets anything for
-    /// another one.
+    /// Returns whether each of these owners can take this many more pages. Each owner is named once. Owners
+    /// evict only pages of their own.
     pub(crate) fn has_room(&self, wanted: impl IntoIterator<Item = (Owner, usize)>) -> bool {
         let mut free = self.pool.free() as isize;
         for (owner, pages) in wanted {
@@ -95,12 +97,12 @@ impl KvCache {
         free >= 0
     }
 
-    /// Has an owner forget what it would have beyond its part with `more` pages.
+    /// Evicts pages of an owner from the prefix cache until `more` pages fit into its part.
     fn forget_beyond(&mut self, owner: Owner, more: usize) {
         while self.is_beyond(owner, more) && self.tree.forget_oldest(&mut self.pool, owner) {}
     }
 
-    /// Has everybody but one owner forget everything; says whether that made room.
+    /// Evicts the pages of all other owners from the prefix cache; returns whether that freed any.
     pub(crate) fn forget_others(&mut self, owner: Owner) -> bool {
         let before = self.pool.free();
         for other in self.tree.owners().into_iter().filter(|&other| other != owner) {
@@ -109,19 +111,20 @@ impl KvCache {
         self.pool.free() > before
     }
 
-    /// All pages.
+    /// The number of all pages.
     pub(crate) fn total(&self) -> usize {
         self.pool.total()
     }
 
-    /// Pages that a sequence of `tokens` tokens holds while up to `chunk` of them are computed at once.
+    /// The number of pages that a sequence of `tokens` tokens holds while at most `chunk` of them are
+    /// computed at once.
     pub(crate) fn pages_for(&self, tokens: usize, chunk: usize) -> usize {
         pages_for(&self.layout, tokens, chunk)
     }
 
-    /// Attaches remembered pages to a sequence whose `cached` tokens end with a whole page; returns how many of its
-    /// tokens are cached then. At most `most` tokens are taken from what is remembered. The page that ends at token
-    /// `e` must belong to `scope(e)`.
+    /// Attaches pages of the prefix cache to a sequence whose `cached` tokens end with a whole page. Takes at
+    /// most `most` tokens from the cache; returns how many of the sequence's tokens are cached then. The page
+    /// that ends at token `e` must belong to `scope(e)`.
     pub(crate) fn attach(
         &mut self,
         seq: &mut PageTables,
@@ -146,7 +149,7 @@ impl KvCache {
             }
             nodes.push(node);
         }
-        // The longest end at which every group still has the pages that the next row sees.
+        // Find the longest end at which every group still has the pages that the next row sees.
         while let Some(&last) = nodes.last() {
             let end = first + nodes.len();
             let complete = (0..self.layout.groups()).all(|group| {
@@ -178,7 +181,7 @@ impl KvCache {
         cached
     }
 
-    /// Pages that [`reserve`](Self::reserve) would take.
+    /// The number of pages that [`reserve`](Self::reserve) would take.
     pub(crate) fn missing(&self, seq: &PageTables, cached: usize, tokens: usize) -> usize {
         let (first, end) = (cached / PAGE_TOKENS, tokens.div_ceil(PAGE_TOKENS));
         let shared = |table: &Vec<u32>| {
@@ -187,11 +190,11 @@ impl KvCache {
         seq.tables.iter().map(|table| end.saturating_sub(table.len()) + shared(table)).sum()
     }
 
-    /// Gives a sequence pages to write tokens `cached .. tokens` to, its own where they were shared. Appends to `copies`
-    /// the pages whose earlier tokens have to be copied first.
+    /// Gives a sequence pages for writing tokens `cached .. tokens`, with copies of shared ones. Appends to
+    /// `copies` the pages whose earlier tokens have to be copied first.
     ///
     /// # Errors
-    /// There are too few pages; then nothing has changed.
+    /// `OutOfPages` if there are too few pages; nothing has changed then.
     pub(crate) fn reserve(
         &mut self,
         seq: &mut PageTables,
@@ -222,7 +225,7 @@ impl KvCache {
                 seq.tables[group].push(own);
             }
         }
-        // What is written anew is not what the tree knows by this path.
+        // Pages that are written again no longer match the tree's node.
         seq.unpublish(&self.tree, first);
         Ok(())
     }
@@ -232,21 +235,21 @@ impl KvCache {
         self.pool.take(owner).ok_or(OutOfPages)
     }
 
-    /// Where a page after `node` is remembered: after what is a tenant's own there is nothing shared.
+    /// The scope of a page after `node`: a page after one of a tenant's own is never shared.
     fn scope_after(&self, node: NodeId, scope: Scope, tenant: u64) -> Scope {
         let private = node != ROOT && self.tree.owner(node).is_some();
         if private && scope.tenant.is_none() { scope.kept_back(tenant) } else { scope }
     }
 
-    /// Whether one more page of every group may be shared, perhaps after others were forgotten.
+    /// Returns whether one more page of every group may be shared, after eviction of others if need be.
     fn may_share(&mut self) -> bool {
         let groups = self.layout.groups();
         self.forget_beyond(None, groups);
         !self.is_beyond(None, groups)
     }
 
-    /// Remembers the whole pages among the first `cached` tokens. The page that ends at token `e` belongs to
-    /// `scope(e)`.
+    /// Adds the whole pages among the first `cached` tokens to the prefix cache. The page that ends at token
+    /// `e` belongs to `scope(e)`.
     pub(crate) fn publish(
         &mut self,
         seq: &mut PageTables,
@@ -276,7 +279,7 @@ impl KvCache {
                 if known == NO_PAGE {
                     self.tree.adopt(&mut self.pool, node, group, own);
                 } else if known != own {
-                    // Somebody else computed the same: one of the two is enough.
+                    // Another sequence has computed the same page: one of the two suffices.
                     self.tree.hold(&mut self.pool, known);
                     self.tree.let_go(&mut self.pool, own);
                     seq.tables[group][i] = known;
@@ -288,7 +291,7 @@ impl KvCache {
         self.settle(seq);
     }
 
-    /// After pages of a sequence changed hands: what is beyond its owners' parts is forgotten.
+    /// Evicts what the sequence's owners have beyond their parts, after pages have changed hands.
     fn settle(&mut self, seq: &PageTables) {
         self.forget_beyond(Some(seq.tenant), 0);
         self.forget_beyond(None, 0);
@@ -309,15 +312,16 @@ impl KvCache {
         self.settle(seq);
     }
 
-    /// The first page of a group that a sequence holds when its next row is at `position`: the first one that the row
-    /// sees, and in any case the last published one, so that the tree keeps the node that the sequence is at.
+    /// The first page of a group that a sequence holds when its next row is at `position`: the first one that
+    /// the row sees, or the last published one if that is earlier, so that the tree keeps the sequence's
+    /// node.
     fn first_held(&self, group: usize, position: usize, published: usize) -> usize {
         let seen = self.layout.first_page(group, position);
         if published > 0 { seen.min(published - 1) } else { seen }
     }
 
-    /// Shortens a sequence to `len` tokens, of which `cached` are in the cache; returns how many are afterwards. It is 0
-    /// if pages that the next row would see were given back already.
+    /// Shortens a sequence to `len` tokens, of which `cached` are in the cache; returns how many are cached
+    /// afterwards. It is 0 if pages that the next row would see were already given back.
     pub(crate) fn truncate(&mut self, seq: &mut PageTables, len: usize, cached: usize) -> usize {
         let cached = cached.min(len);
         let pages = cached.div_ceil(PAGE_TOKENS);
@@ -335,7 +339,7 @@ impl KvCache {
         0
     }
 
-    /// A second sequence with the same tokens: it shares all pages until one of the two writes.
+    /// Makes a second sequence with the same tokens. Both share all pages until one of them writes.
     pub(crate) fn fork(&mut self, seq: &PageTables) -> PageTables {
         for &page in seq.tables.iter().flatten().filter(|&&page| page != NO_PAGE) {
             self.tree.hold(&mut self.pool, page);
@@ -343,17 +347,17 @@ impl KvCache {
         seq.clone()
     }
 
-    /// Takes all pages from a sequence. What was published stays remembered.
+    /// Takes all pages from a sequence. Published pages stay in the prefix cache.
     pub(crate) fn release(&mut self, seq: &mut PageTables) {
         seq.truncate(&mut self.pool, &mut self.tree, 0);
         self.settle(seq);
     }
 
-    /// Gives an empty sequence pages for what was saved of another one: `present` says which, for one group after the
-    /// other.
+    /// Gives an empty sequence pages for a snapshot of another one. `present` lists the pages that the
+    /// snapshot has, group after group.
     ///
     /// # Errors
-    /// There are too few pages; then nothing has changed.
+    /// `OutOfPages` if there are too few pages; nothing has changed then.
     pub(crate) fn restore(&mut self, seq: &mut PageTables, present: &[bool]) -> Result<(), OutOfPages> {
         let owner = Some(seq.tenant);
         if !self.has_room([(owner, present.iter().filter(|&&p| p).count())]) {
@@ -370,12 +374,12 @@ impl KvCache {
         Ok(())
     }
 
-    /// Forgets everything in scopes that `gone` names.
+    /// Evicts everything in scopes for which `gone` returns true.
     pub(crate) fn forget(&mut self, gone: impl Fn(&Scope) -> bool) {
         self.tree.forget(&mut self.pool, gone);
     }
 
-    /// Panics unless every page is accounted for, given all sequences there are: for tests.
+    /// Panics unless every page is accounted for, given all existing sequences. For tests.
     #[cfg(test)]
     pub(crate) fn check<'a>(&self, sequences: impl Iterator<Item = &'a PageTables>) {
         let mut refs = vec![0; self.pool.total()];
@@ -387,10 +391,12 @@ impl KvCache {
     }
 }
 
-/// Pages that a sequence of `tokens` tokens holds while up to `chunk` of them are computed at once.
+/// The number of pages that a sequence of `tokens` tokens holds while at most `chunk` of them are computed at
+/// once.
 pub(crate) fn pages_for(layout: &CacheLayout, tokens: usize, chunk: usize) -> usize {
     let whole = tokens.div_ceil(PAGE_TOKENS);
-    // A window that begins and ends inside a page, the rows that are being written, and the last published page.
+    // A window that begins and ends inside a page, the rows that are being written, and the last published
+    // page.
     let held = |window: usize| (window + chunk).div_ceil(PAGE_TOKENS) + 2;
     layout.windows.iter().map(|window| window.map_or(whole, |w| whole.min(held(w)))).sum()
 }

@@ -1,36 +1,38 @@
 //! Each owner's part of the pages.
 //!
-//! What a tenant holds and what it remembers are counted together. While that is more than its part, it forgets what it used
-//! longest ago; within its part it forgets nothing, whatever others do. A part depends on which tenants there are and on their
-//! weights, and on nothing that any of them does. So a tenant finds the same pages remembered whether it is alone or not.
+//! Pages that a tenant's sequences hold and its pages in the prefix cache count together. While they exceed
+//! its part, the tenant evicts its least recently used pages; within its part it evicts nothing, whatever
+//! others do. A part depends on which tenants exist and on their weights, and on nothing that any of them
+//! does. So a tenant finds the same pages in the prefix cache whether it is alone or not.
 //!
-//! Beyond its part a tenant runs on pages that nobody else has at the moment, and gives them back by giving way, which takes
-//! time and shows in no count. For this, the parts leave out as many pages as the longest sequence takes, or half of all
-//! where that is less.
+//! Beyond its part a tenant runs on pages that are free at the moment, and gives them back when it is
+//! preempted, which takes time and shows in no count. To allow for this, the parts leave out as many pages as
+//! the longest sequence takes, or half of all pages if that is less.
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use super::pool::Owner;
 
-/// How many pages each owner may hold and remember together before it forgets.
+/// The number of pages that each owner may have, in sequences and in the prefix cache together, before it
+/// evicts any.
 pub(super) struct Parts {
     tenants: HashMap<u64, usize, FxBuildHasher>,
-    /// Those of prefixes that tenants marked as shared.
+    /// The part of prefixes that tenants marked as shared.
     common: usize,
-    /// Those of tenants that were not named.
+    /// The part of each tenant that was not named.
     others: usize,
 }
 
 impl Parts {
-    /// Everything is everybody's, until tenants are named.
+    /// Gives every owner all pages, until tenants are named.
     pub(super) fn new(total: usize) -> Self {
         Self { tenants: HashMap::default(), common: total, others: total }
     }
 
-    /// Divides `total` pages among tenants by their weights. A sequence of `longest` pages fits beside what others remember,
-    /// unless it takes more than half of them. With `shares`, prefixes that tenants marked as shared have as much as a tenant
-    /// of the mean weight.
+    /// Divides `total` pages among tenants by their weights. A sequence of `longest` pages fits beside the
+    /// prefix cache, unless it takes more than half of them. With `shares`, prefixes that tenants marked as
+    /// shared have as much as a tenant of the mean weight.
     pub(super) fn divide(&mut self, total: usize, longest: usize, weights: &[(u64, f64)], shares: bool) {
         let all: f64 = weights.iter().map(|&(_, weight)| weight).sum();
         let common = if shares { all / weights.len().max(1) as f64 } else { 0.0 };

@@ -1,19 +1,19 @@
-//! Reference counts, the free list, and whose each page is.
+//! Reference counts, the free list, and the owner of each page.
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
-/// Whose a page is: a tenant's or, if it holds a prefix that tenants marked as shared, everybody's.
+/// The owner of a page: a tenant, or `None` if the page holds a prefix that tenants marked as shared.
 pub(crate) type Owner = Option<u64>;
 
 /// The pages of one cache.
 pub(super) struct PagePool {
     free: Vec<u32>,
-    /// Sequences that have the page in a table, and 1 if the prefix tree has it.
+    /// For each page, the number of sequences with the page in a table, plus 1 if the prefix tree has it.
     refs: Vec<u32>,
-    /// Of pages that are held.
+    /// The owner of each page that is held.
     owner: Vec<Owner>,
-    /// Pages of every owner that has some.
+    /// The number of pages of every owner that has any.
     counts: HashMap<Owner, usize, FxBuildHasher>,
 }
 
@@ -31,7 +31,7 @@ impl PagePool {
         self.free.len()
     }
 
-    /// A page of `owner`'s that is held once.
+    /// Takes a free page for `owner`, held once.
     pub(super) fn take(&mut self, owner: Owner) -> Option<u32> {
         let page = self.free.pop()?;
         self.refs[page as usize] = 1;
@@ -40,17 +40,17 @@ impl PagePool {
         Some(page)
     }
 
-    /// Pages of one owner, whoever holds them.
+    /// The number of pages of one owner, in sequences and in the tree.
     pub(super) fn of(&self, owner: Owner) -> usize {
         self.counts.get(&owner).copied().unwrap_or(0)
     }
 
-    /// All owners of pages, and how many each has.
+    /// Iterates over the owners of pages with the number of their pages.
     pub(super) fn owners(&self) -> impl Iterator<Item = (Owner, usize)> {
         self.counts.iter().map(|(&owner, &count)| (owner, count))
     }
 
-    /// Makes a held page another owner's.
+    /// Changes the owner of a held page.
     pub(super) fn give(&mut self, page: u32, owner: Owner) {
         let before = std::mem::replace(&mut self.owner[page as usize], owner);
         if before != owner {
@@ -68,7 +68,7 @@ impl PagePool {
         }
     }
 
-    /// Whether more than one holds it: then nobody may write to it.
+    /// Returns whether the page is held more than once. Such a page must not be written to.
     pub(super) fn is_shared(&self, page: u32) -> bool {
         self.refs[page as usize] > 1
     }
@@ -81,7 +81,7 @@ impl PagePool {
         *refs
     }
 
-    /// Holds a page once less; returns how often it is held then. At 0 it is free.
+    /// Holds a page once less; returns how often it is held then. At 0 the page is free.
     pub(super) fn let_go(&mut self, page: u32) -> u32 {
         let refs = &mut self.refs[page as usize];
         debug_assert!(*refs > 0, "a page was given back twice");
@@ -94,7 +94,7 @@ impl PagePool {
         left
     }
 
-    /// Whose a held page is.
+    /// The owner of a held page.
     #[cfg(test)]
     pub(super) fn owner(&self, page: u32) -> Owner {
         self.owner[page as usize]

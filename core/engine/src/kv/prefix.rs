@@ -1,10 +1,11 @@
-//! What was computed before: a radix tree over whole pages of tokens.
+//! The prefix cache: a radix tree over whole pages of computed tokens.
 //!
-//! A node stands for a page of tokens after the path that leads to it, in a scope: a tenant's own, or the common one of
-//! prefixes that tenants marked as shared. It holds one page of the KV cache for every group of layers; a group with a
-//! window may have lost its own. A node whose pages nobody else holds is idle. Every owner has a shelf of such nodes, and
-//! forgets from it the one that was used longest ago, leaves first: what an owner remembers depends on nobody else. Pages
-//! of windows go on their own: a long sequence keeps a whole path busy and sees only the end of it.
+//! A node stands for a page of tokens after the path that leads to it, in a scope: a tenant's own, or the
+//! common one of prefixes that tenants marked as shared. It holds one page of the KV cache for every group of
+//! layers; a group with a window may have lost its own. A node is idle if only the tree holds its pages.
+//! Every owner has a shelf of idle nodes and evicts the least recently used one from it, leaves first: an
+//! owner's pages in the cache depend on no other owner. Pages of windows are evicted on their own: a long
+//! sequence keeps a whole path busy and sees only the end of it.
 
 use std::collections::BTreeSet;
 
@@ -16,23 +17,24 @@ use super::pool::{Owner, PagePool};
 
 pub(super) type NodeId = u32;
 
-/// The beginning of all sequences.
+/// The node of the empty text, with which all sequences begin.
 pub(super) const ROOT: NodeId = 0;
 const NO_NODE: NodeId = u32::MAX;
 
-/// Who may use a remembered page.
+/// The requests that may use a cached page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Scope {
-    /// A tenant, or everybody who marks the prefix as shared.
+    /// A tenant, or `None` for all who mark the prefix as shared.
     pub(crate) tenant: Owner,
-    /// The adapter that computed it and the bits of its scale: another one computes other keys and values.
+    /// The adapter that computed the page and the bits of its scale: another adapter computes other keys and
+    /// values.
     pub(crate) adapter: Option<(u32, u32)>,
-    /// It was to be shared, and there was no room for that.
+    /// True if the page was to be shared and there was no room for that.
     pub(crate) kept_back: bool,
 }
 
 impl Scope {
-    /// Where the tenant remembers what there was no room to share.
+    /// The tenant's own scope for pages that there was no room to share.
     pub(super) fn kept_back(self, tenant: u64) -> Self {
         Self { tenant: Some(tenant), kept_back: true, ..self }
     }
@@ -48,11 +50,11 @@ struct Key {
 struct Node {
     key: Key,
     children: u32,
-    /// Those of the same owner: what is shared leads to what tenants have of their own.
+    /// Children of the same owner: a shared node may have children of a tenant's own.
     kin: u32,
-    /// One for each group.
+    /// One page for each group.
     pages: Box<[u32]>,
-    /// When it was last used.
+    /// The time of the last use, in ticks.
     tick: u64,
 }
 
@@ -60,29 +62,29 @@ pub(super) struct PrefixTree {
     nodes: Vec<Option<Node>>,
     unused: Vec<NodeId>,
     by_key: HashMap<Key, NodeId, FxBuildHasher>,
-    /// Every node but the root after its parent.
+    /// Every node but the root, sorted by its parent.
     edges: BTreeSet<(NodeId, NodeId)>,
-    /// Which node has a page.
+    /// The node of each page.
     node_of: Vec<NodeId>,
-    /// Groups with a window.
+    /// For each group, whether it has a window.
     windowed: Box<[bool]>,
     shelves: HashMap<Owner, Shelf, FxBuildHasher>,
     /// Pages on all shelves.
     idle: usize,
     tick: u64,
-    /// What was forgotten, one after the other.
+    /// Evicted pages in order.
     #[cfg(test)]
     pub(super) forgotten: Vec<(Owner, u64, [u32; PAGE_TOKENS])>,
 }
 
-/// What one owner could forget.
+/// The nodes that one owner can evict.
 #[derive(Default)]
 struct Shelf {
-    /// Nodes without children whose pages nobody else holds, by age.
+    /// Nodes without children whose pages only the tree holds, by age.
     leaves: BTreeSet<(u64, NodeId)>,
-    /// Nodes with pages of windows that nobody else holds, by age.
+    /// Nodes with pages of windows that only the tree holds, by age.
     windows: BTreeSet<(u64, NodeId)>,
-    /// Pages of nodes that nobody else holds.
+    /// Pages that only the tree holds.
     idle: usize,
 }
 
@@ -113,22 +115,22 @@ impl PrefixTree {
         }
     }
 
-    /// Pages that only the tree holds.
+    /// The number of pages that only the tree holds.
     pub(super) fn idle_pages(&self) -> usize {
         self.idle
     }
 
-    /// Those of one owner.
+    /// The number of one owner's pages that only the tree holds.
     pub(super) fn idle_pages_of(&self, owner: Owner) -> usize {
         self.shelves.get(&owner).map_or(0, |shelf| shelf.idle)
     }
 
-    /// All owners who could forget something.
+    /// Returns all owners with something to evict.
     pub(super) fn owners(&self) -> Vec<Owner> {
         self.shelves.keys().copied().collect()
     }
 
-    /// Whose a node is.
+    /// The owner of a node.
     pub(super) fn owner(&self, id: NodeId) -> Owner {
         self.node(id).key.scope.tenant
     }
@@ -153,7 +155,7 @@ impl PrefixTree {
         self.by_key.get(&Self::key(parent, scope, tokens)?).copied()
     }
 
-    /// The child for `tokens`, which are a whole page.
+    /// Returns the child for `tokens`, which are a whole page; creates it if need be.
     pub(super) fn child_or_new(&mut self, parent: NodeId, scope: Scope, tokens: &[u32]) -> NodeId {
         let key = Self::key(parent, scope, tokens).expect("a whole page");
         if let Some(&id) = self.by_key.get(&key) {
@@ -196,7 +198,7 @@ impl PrefixTree {
         self.node(id).pages[group]
     }
 
-    /// It was used just now.
+    /// Marks a node as just used.
     pub(super) fn touch(&mut self, id: NodeId) {
         self.tick += 1;
         let tick = self.tick;
@@ -210,7 +212,7 @@ impl PrefixTree {
         }
     }
 
-    /// Gives a node a page that somebody else holds too. From now on it is the node's owner's.
+    /// Adds a page that a sequence holds to a node. The page then belongs to the node's owner.
     pub(super) fn adopt(&mut self, pool: &mut PagePool, id: NodeId, group: usize, page: u32) {
         pool.hold(page);
         pool.give(page, self.owner(id));
@@ -219,7 +221,7 @@ impl PrefixTree {
         self.sort(pool, id);
     }
 
-    /// Holds a page once more.
+    /// Holds a page once more, and updates the shelf of its node.
     pub(super) fn hold(&mut self, pool: &mut PagePool, page: u32) {
         let node = self.node_of[page as usize];
         if pool.hold(page) == 2 && node != NO_NODE {
@@ -230,7 +232,7 @@ impl PrefixTree {
         }
     }
 
-    /// Holds a page once less.
+    /// Holds a page once less, and updates the shelf of its node.
     pub(super) fn let_go(&mut self, pool: &mut PagePool, page: u32) {
         let node = self.node_of[page as usize];
         if pool.let_go(page) == 1 && node != NO_NODE {
@@ -247,7 +249,7 @@ impl PrefixTree {
         let idle = |&(&page, _): &(&u32, &bool)| page != NO_PAGE && !pool.is_shared(page);
         let present = |&(&page, _): &(&u32, &bool)| page != NO_PAGE;
         let pages = || node.pages.iter().zip(&self.windowed);
-        // Whoever holds a page beyond it holds its pages of groups without a window, too.
+        // A sequence that holds a later page also holds this node's pages of groups without a window.
         let ends = node.children == 0 || (node.kin == 0 && self.windowed.contains(&false));
         let leaf = ends && pages().filter(present).all(|p| idle(&p));
         let window = pages().any(|p| *p.1 && idle(&p));
@@ -265,7 +267,7 @@ impl PrefixTree {
         }
     }
 
-    /// Frees at least one page of an owner's, unless none is idle.
+    /// Evicts at least one page of an owner; returns `false` if none is idle.
     pub(super) fn forget_oldest(&mut self, pool: &mut PagePool, owner: Owner) -> bool {
         let Some(shelf) = self.shelves.get(&owner) else { return false };
         match (shelf.windows.first().copied(), shelf.leaves.first().copied()) {
@@ -313,8 +315,8 @@ impl PrefixTree {
         }
     }
 
-    /// Removes a node whose pages are idle and what it leads to, whose pages are idle too; and then its parent if nothing is
-    /// left of that.
+    /// Removes a node and its descendants, all of whose pages are idle, and then its parent if that is left
+    /// empty.
     fn remove(&mut self, pool: &mut PagePool, id: NodeId) {
         let mut last = id;
         let parent = loop {
@@ -356,7 +358,7 @@ impl PrefixTree {
         Some(parent)
     }
 
-    /// Removes a node that leads nowhere and holds nothing.
+    /// Removes a node that has no children and no pages.
     fn prune(&mut self, pool: &mut PagePool, id: NodeId) {
         let node = self.node(id);
         if node.children == 0 && node.pages.iter().all(|&page| page == NO_PAGE) {
@@ -364,7 +366,7 @@ impl PrefixTree {
         }
     }
 
-    /// Forgets the idle nodes of scopes that `gone` names.
+    /// Evicts the idle nodes of scopes for which `gone` returns true.
     pub(super) fn forget(&mut self, pool: &mut PagePool, gone: impl Fn(&Scope) -> bool) {
         loop {
             let leaves = self.shelves.values().flat_map(|shelf| &shelf.leaves).map(|&(_, id)| id);
@@ -373,12 +375,12 @@ impl PrefixTree {
             if leaves.is_empty() {
                 return;
             }
-            // What led to them may be leaves now.
+            // Their parents may be leaves now, so the loop looks again.
             leaves.into_iter().for_each(|id| self.remove(pool, id));
         }
     }
 
-    /// Adds the tree's own references to `refs` and checks what it knows of them.
+    /// Adds the tree's own references to `refs` and checks its records of them.
     #[cfg(test)]
     pub(super) fn check(&self, pool: &PagePool, refs: &mut [u32]) {
         let mut idle = 0;

@@ -1,4 +1,4 @@
-//! Random lives of sequences: every page stays accounted for, and what a sequence sees is what it wrote.
+//! Random lives of sequences: every page stays accounted for, and a sequence sees exactly what it wrote.
 
 use proptest::prelude::*;
 
@@ -9,9 +9,9 @@ struct Model {
     cache: KvCache,
     contents: Vec<[u32; PAGE_TOKENS]>,
     sequences: Vec<Seq>,
-    /// Whose text was found remembered, and how much of it.
+    /// Hits of the prefix cache: the owner of the text, and its number of tokens.
     found: Vec<(u64, usize)>,
-    /// Whether tenants 0 and 1 have parts of their own.
+    /// True if tenants 0 and 1 have parts of their own.
     divided: bool,
 }
 
@@ -63,8 +63,8 @@ impl Model {
         let missing = self.cache.missing(&seq.pages, seq.cached, end);
         let owner = Some(tenant);
         if self.divided {
-            // What others do not remember within their part a tenant can have: they give way. Tenant 0 stays within its own, so
-            // that it never has to.
+            // A tenant can have all pages that others do not have in the prefix cache within their part,
+            // since sequences give way. Tenant 0 stays within its own part, so that it never has to.
             let held = self.cache.pool.of(owner) - self.cache.tree.idle_pages_of(owner);
             let part = self.cache.parts.of(Some(0));
             if held + missing > if tenant == 0 { part } else { PAGES - part } {
@@ -97,7 +97,7 @@ impl Model {
         self.cache.slide(&mut seq.pages, seq.cached);
     }
 
-    /// Does one step with the sequences of those tenants.
+    /// Does one step with the sequences of tenants for which `whose` returns true.
     fn apply(&mut self, step: Step, whose: impl Fn(u64) -> bool) {
         let own = |model: &Self, nth: usize| {
             let mut own = (0..model.sequences.len()).filter(|&s| whose(model.sequences[s].tenant));
@@ -170,7 +170,7 @@ enum Step {
 }
 
 impl Step {
-    /// The same for another tenant.
+    /// The same step for another tenant.
     fn of(self, tenant: u64) -> Self {
         match self {
             Self::Start { text, len, .. } => Self::Start { tenant, text, len },
@@ -227,8 +227,8 @@ proptest! {
         prop_assert_eq!(model.cache.free(), PAGES);
     }
 
-    /// All that a tenant can see of the cache, how much of its texts is remembered and in which order that is forgotten, is the
-    /// same whatever others do, while its sequences stay within its part.
+    /// While a tenant's sequences stay within its part, everything that it can see of the cache is the same
+    /// whatever others do: how much of its texts is in the prefix cache, and the order of eviction.
     #[test]
     fn what_a_tenant_finds_depends_on_its_own_use_alone(
         lives in prop::collection::vec((step(), prop::collection::vec(step(), 0..4)), 1..120),

@@ -1,32 +1,32 @@
-//! How often values fell into ranges: one writer that never waits, readers that copy.
+//! Distributions of measured values: one writer that never waits, and readers that copy.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How often values fell into ranges.
+/// A distribution of measured values, counted by ranges.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Histogram {
-    /// For each range its upper bound, which belongs to it, and how many values fell into it; the last bound is
-    /// infinite. Empty if nothing was ever measured.
+    /// For each range, its inclusive upper bound and the number of values in it. The last bound is infinite.
+    /// Empty before the first measurement.
     pub buckets: Vec<(f64, u64)>,
-    /// Of all values.
+    /// The sum of all values.
     pub sum: f64,
 }
 
 impl Histogram {
-    /// How many values there are.
+    /// The number of values.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|(_, count)| count).sum()
     }
 
-    /// Their mean; `None` without values.
+    /// The mean of the values; `None` without values.
     pub fn mean(&self) -> Option<f64> {
         let count = self.count();
         (count > 0).then(|| self.sum / count as f64)
     }
 
-    /// The value that a part `q` of all values, from 0 to 1, do not exceed, as far as the ranges tell: values are taken
-    /// to be spread evenly over their range. `None` without values.
+    /// The value that a fraction `q` of all values, from 0 to 1, does not exceed. It is an estimate that
+    /// takes values to be spread evenly over their range. `None` without values.
     pub fn quantile(&self, q: f64) -> Option<f64> {
         let count = self.count();
         let wanted = q.clamp(0.0, 1.0) * count as f64;
@@ -34,7 +34,7 @@ impl Histogram {
         for &(upper, count) in &self.buckets {
             let count = count as f64;
             if count > 0.0 && below + count >= wanted {
-                // Of the last range nothing but its lower bound is known.
+                // Only the lower bound of the last range is known.
                 let width = if upper.is_finite() { upper - lower } else { 0.0 };
                 return Some(lower + width * (wanted - below) / count);
             }
@@ -43,7 +43,7 @@ impl Histogram {
         None
     }
 
-    /// Adds what another histogram of the same kind counted.
+    /// Adds the counts of another histogram with the same ranges.
     pub fn add(&mut self, other: &Self) {
         if self.buckets.is_empty() {
             self.buckets.clone_from(&other.buckets);
@@ -53,7 +53,7 @@ impl Histogram {
         self.sum += other.sum;
     }
 
-    /// What was counted since an earlier reading of the same histogram.
+    /// Returns the counts since an earlier reading of the same histogram.
     pub fn since(&self, earlier: &Self) -> Self {
         let mut this = self.clone();
         this.buckets.iter_mut().zip(&earlier.buckets).for_each(|(a, b)| a.1 = a.1.saturating_sub(b.1));
@@ -62,14 +62,14 @@ impl Histogram {
     }
 }
 
-/// What a [`Histogram`] is read from.
+/// The atomic counters that a [`Histogram`] is read from.
 #[derive(Debug)]
 pub(super) struct Recorder {
     bounds: &'static [u64],
-    /// One more than bounds.
+    /// One more than `bounds`.
     counts: Box<[AtomicU64]>,
     sum: AtomicU64,
-    /// What a reader divides by.
+    /// The divisor from recorded to shown values.
     scale: f64,
 }
 
@@ -77,7 +77,7 @@ const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 
-/// In nanoseconds: from a fast step to a minute in a queue, finest where people notice.
+/// In nanoseconds: from a fast step to a minute in a queue, finest in the range that people notice.
 const TIMES: [u64; 22] = [
     200 * MICROSECOND,
     500 * MICROSECOND,
@@ -111,12 +111,12 @@ impl Recorder {
         Self { bounds, counts, sum: AtomicU64::new(0), scale }
     }
 
-    /// For durations; read in seconds.
+    /// Creates a recorder of durations, which readers see in seconds.
     pub(super) fn times() -> Self {
         Self::new(&TIMES, SECOND as f64)
     }
 
-    /// For numbers of things.
+    /// Creates a recorder of counts.
     pub(super) fn sizes() -> Self {
         Self::new(&SIZES, 1.0)
     }
@@ -155,7 +155,7 @@ mod tests {
         assert!((read.mean().unwrap() - 12.0097).abs() < 1e-9, "{:?}", read.mean());
         let median = read.quantile(0.5).unwrap();
         assert!((0.01..=0.015).contains(&median), "{median}");
-        // More than a minute: nobody knows how much more.
+        // Above a minute, only the lower bound is known.
         assert_eq!(read.quantile(1.0), Some(60.0));
     }
 

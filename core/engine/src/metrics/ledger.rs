@@ -1,4 +1,4 @@
-//! Where an engine counts.
+//! The counters of an engine.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,7 +11,7 @@ use super::histogram::Recorder;
 use super::{KvPages, Metrics, Outcome, Requests, Served, TenantMetrics, Tokens};
 use crate::Tenant;
 
-/// Everything that is counted for one tenant, or for all.
+/// The counters of one tenant, or of all together.
 #[derive(Debug)]
 pub(crate) struct Tally {
     pub(super) prompt: AtomicU64,
@@ -20,7 +20,7 @@ pub(crate) struct Tally {
     pub(super) recomputed: AtomicU64,
     pub(super) drafted: AtomicU64,
     pub(super) accepted: AtomicU64,
-    /// By [`Outcome`].
+    /// Counts by [`Outcome`].
     outcomes: [AtomicU64; Outcome::ALL],
     pub(super) preemptions: AtomicU64,
     pub(super) queue: Recorder,
@@ -31,7 +31,7 @@ pub(crate) struct Tally {
     kv_pages: AtomicUsize,
 }
 
-/// What a tenant has at the moment.
+/// The current load of a tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Load {
     pub(crate) running: usize,
@@ -99,10 +99,10 @@ impl Tally {
     }
 }
 
-/// By the tenants' ids. A tally lives here as long as its tenant.
+/// Tallies by tenant id. A tally lives here as long as its tenant.
 type Tallies = HashMap<u64, (Weak<Tenant>, Arc<Tally>), FxBuildHasher>;
 
-/// All counts of one engine. Requests carry their tenant's, so that a step takes no lock.
+/// All counters of one engine. Requests carry the tally of their tenant, so that a step takes no lock.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) total: Tally,
@@ -110,7 +110,7 @@ pub(crate) struct Ledger {
     rows: Recorder,
     sequences: Recorder,
     step: Recorder,
-    /// Nanoseconds.
+    /// Nanoseconds in forward passes.
     forward: AtomicU64,
     pages: usize,
     page_bytes: usize,
@@ -138,7 +138,7 @@ impl Ledger {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A tenant's tally; `None` if there are too many to tell apart.
+    /// Returns a tenant's tally; `None` beyond [`Metrics::MAX_TENANTS`](super::Metrics::MAX_TENANTS) tenants.
     pub(super) fn of(&self, tenant: &Arc<Tenant>) -> Option<Arc<Tally>> {
         let mut tenants = self.tenants();
         if let Some((_, tally)) = tenants.get(&tenant.id()) {
@@ -155,7 +155,7 @@ impl Ledger {
         Some(tally)
     }
 
-    /// A request that found no place in a queue.
+    /// Counts a request that found no place in a queue.
     pub(crate) fn refused(&self, tenant: &Arc<Tenant>) {
         self.total.count(Outcome::Refused);
         if let Some(tally) = self.of(tenant) {
@@ -196,7 +196,7 @@ impl Ledger {
             forward_seconds: Duration::from_nanos(self.forward.load(Ordering::Relaxed)).as_secs_f64(),
             kv: KvPages {
                 total: self.pages,
-                // The two may be of different moments.
+                // `free` and `remembered` may be of different moments.
                 used: self.pages.saturating_sub(free + remembered),
                 remembered,
                 free,
@@ -213,7 +213,7 @@ impl Ledger {
         metrics
     }
 
-    /// One tenant's part.
+    /// Reads one tenant's counters.
     pub(crate) fn read_tenant(&self, tenant: &Tenant) -> Served {
         let tally = self.tenants().get(&tenant.id()).map(|(_, tally)| Arc::clone(tally));
         tally.map(|tally| tally.read()).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What one request reports.
+//! The events that one request reports.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,7 @@ use tracing::field::Empty;
 use super::{Ledger, Tally};
 use crate::Tenant;
 
-/// How a request ended.
+/// The way in which a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Finished,
@@ -21,7 +21,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// How many there are.
+    /// The number of outcomes.
     pub(super) const ALL: usize = 5;
 
     fn as_str(self) -> &'static str {
@@ -39,16 +39,17 @@ impl Outcome {
 pub(crate) struct Meter {
     ledger: Arc<Ledger>,
     tenant: Option<Arc<Tally>>,
-    /// Covers a request from its arrival to its end; programs' sequences have none.
+    /// Covers a request from its arrival to its end. Programs' sequences have none.
     span: Span,
-    /// Whether it is a request, as opposed to a program's sequence.
+    /// True for a request, false for a program's sequence.
     request: bool,
-    /// Tokens of the prompt. What comes after them was generated.
+    /// Tokens of the prompt. Later tokens were generated.
     prompt: usize,
     arrived: Instant,
     started: bool,
     last_token: Option<Instant>,
-    /// Its first so many tokens were in the KV cache at some time: they are not counted twice.
+    /// The number of tokens at the beginning that were in the KV cache at some time. They are not counted
+    /// twice.
     reached: usize,
     cached: usize,
     generated: usize,
@@ -99,13 +100,13 @@ impl Meter {
         }
     }
 
-    /// For a fork of a program's sequence.
+    /// Creates the meter of a fork of a program's sequence.
     pub(crate) fn fork(&self) -> Self {
         let other = Self::new(&self.ledger, self.tenant.clone(), Span::none(), false, usize::MAX);
         Self { reached: self.reached, ..other }
     }
 
-    /// The tenant's counts; `None` if it only counts in the totals.
+    /// The tenant's counters; `None` if the request counts only in the totals.
     pub(crate) fn tenant(&self) -> Option<&Arc<Tally>> {
         self.tenant.as_ref()
     }
@@ -114,7 +115,8 @@ impl Meter {
         [Some(&self.ledger.total), self.tenant.as_deref()].into_iter().flatten()
     }
 
-    /// It has a place in the batch; `cached` of its tokens were remembered.
+    /// Records that the request has a place in the batch, and `cached` of its tokens were in the prefix
+    /// cache.
     pub(crate) fn started(&mut self, cached: usize) {
         if self.request && !self.started {
             self.started = true;
@@ -124,7 +126,8 @@ impl Meter {
         self.found(cached);
     }
 
-    /// So many of its tokens are in the cache, without having been computed for it.
+    /// Records that the first `cached` tokens are in the KV cache; counts those that were not computed for
+    /// this sequence.
     pub(crate) fn found(&mut self, cached: usize) {
         let new = cached.saturating_sub(self.reached);
         if new > 0 {
@@ -136,7 +139,7 @@ impl Meter {
         }
     }
 
-    /// Tokens `from .. to` were computed, and `generated` new ones came of it.
+    /// Records that tokens `from .. to` were computed, and that they gave `generated` new ones.
     pub(crate) fn advanced(&mut self, from: usize, to: usize, generated: usize) {
         let recomputed = to.min(self.reached).saturating_sub(from) as u64;
         let prompt = to.min(self.prompt).saturating_sub(from.max(self.reached)) as u64;
@@ -167,7 +170,7 @@ impl Meter {
         }
     }
 
-    /// Of `drafts` tokens that were computed along, `accepted` were right.
+    /// Records that `accepted` of `drafts` drafts were right.
     pub(crate) fn drafted(&self, drafts: usize, accepted: usize) {
         if drafts > 0 {
             for tally in self.tallies() {
@@ -177,19 +180,19 @@ impl Meter {
         }
     }
 
-    /// Its tokens from the `len`th on are no more.
+    /// Records that the tokens from index `len` on were removed.
     pub(crate) fn truncated(&mut self, len: usize) {
         self.reached = self.reached.min(len);
     }
 
-    /// It gave its pages up.
+    /// Records that the request gave up its pages.
     pub(crate) fn preempted(&self) {
         self.tallies().for_each(|tally| {
             tally.preemptions.fetch_add(1, Ordering::Relaxed);
         });
     }
 
-    /// It ended.
+    /// Records the end of the request.
     pub(crate) fn ended(&self, outcome: Outcome) {
         if !self.request {
             return;

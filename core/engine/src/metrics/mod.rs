@@ -1,9 +1,9 @@
-//! What an engine has done and how it stands, in numbers.
+//! Counters and gauges of an engine.
 //!
 //! - [`Metrics`] and its parts: a reading, plain numbers that add up.
-//! - [`ledger`]: where the engine's thread counts, in atomics that no reader can hold up.
-//! - [`meter`]: what one request reports to the ledger.
-//! - [`histogram`]: how often values fell into ranges.
+//! - [`ledger`]: the atomic counters of the engine's thread. No reader can block it.
+//! - [`meter`]: the events that one request reports to the ledger.
+//! - [`histogram`]: distributions of measured values.
 
 mod histogram;
 mod ledger;
@@ -15,111 +15,113 @@ pub(crate) use ledger::{Ledger, Load, Tally};
 pub(crate) use meter::{Meter, Outcome};
 pub use run::{RunEnd, RunMeter};
 
-/// A reading of one engine. Counts are since the engine's start and never fall; what runs, waits and holds pages is as of
-/// a moment ago (50 ms while the engine computes).
+/// A reading of one engine. Counters run from the engine's start and never fall. Gauges of running, waiting
+/// and pages are at most 50 ms old while the engine computes.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Metrics {
-    /// Over all tenants, those included that are gone.
+    /// Counters over all tenants, including those that are gone.
     pub served: Served,
-    /// Rows of a forward pass: tokens that it computed.
+    /// Rows of a forward pass: the tokens that it computed.
     pub batch_rows: Histogram,
     /// Sequences in a forward pass.
     pub batch_sequences: Histogram,
-    /// Seconds of a step: commands, choice of rows, forward pass, sampling, handing out.
+    /// Seconds of a step: commands, choice of rows, forward pass, sampling, and delivery of results.
     pub step_seconds: Histogram,
     /// Seconds of all forward passes.
     pub forward_seconds: f64,
-    /// The KV cache.
+    /// Pages of the KV cache.
     pub kv: KvPages,
-    /// Tenants there are, by name. Those of one name are added up; of very many only the first
-    /// [`MAX_TENANTS`](Self::MAX_TENANTS) are told apart.
+    /// The existing tenants by name. Tenants of one name are added up. At most
+    /// [`MAX_TENANTS`](Self::MAX_TENANTS) tenants, the first ones, are listed.
     pub tenants: Vec<TenantMetrics>,
 }
 
-/// A reading of one tenant's part.
+/// A reading of one tenant.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TenantMetrics {
-    /// Its name.
+    /// The tenant's name.
     pub name: String,
-    /// What was done for it.
+    /// The tenant's counters and gauges.
     pub served: Served,
 }
 
-/// What was done for one tenant, or for all.
+/// Counters and gauges of one tenant, or of all together.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Served {
-    /// Tokens.
+    /// Tokens since the start.
     pub tokens: Tokens,
     /// Requests that have ended.
     pub requests: Requests,
-    /// How often a request gave its pages up for others, to be computed again.
+    /// The number of times that a request gave up its pages for others and was computed again.
     pub preemptions: u64,
     /// Seconds that requests waited for a place in the batch.
     pub queue_seconds: Histogram,
     /// Seconds from a request's arrival to its first token.
     pub first_token_seconds: Histogram,
-    /// Seconds between tokens. Tokens that come at once share the time since the last one before.
+    /// Seconds between tokens. Tokens that arrive together share the time since the previous one equally.
     pub inter_token_seconds: Histogram,
     /// Sequences in the batch now.
     pub running: usize,
     /// Requests that wait now.
     pub waiting: usize,
-    /// Pages of the KV cache that sequences hold now; a page that several share counts for each.
+    /// Pages of the KV cache that sequences hold now. A page that several sequences share counts for each.
     pub kv_pages: usize,
 }
 
 /// Tokens since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tokens {
-    /// Of prompts, computed; tokens that programs append to their sequences are among them.
+    /// Prompt tokens that were computed. Tokens that programs append to their sequences are among them.
     pub prompt: u64,
-    /// Of prompts, found in the prefix cache.
+    /// Prompt tokens that were found in the prefix cache.
     pub cached: u64,
-    /// Generated.
+    /// Generated tokens.
     pub generated: u64,
-    /// Computed once more, because their pages had been given to others.
+    /// Tokens that were computed again because their pages had been given to others.
     pub recomputed: u64,
-    /// Computed on the chance that they follow.
+    /// Drafts: tokens that were computed on the chance that they follow.
     pub drafted: u64,
-    /// Of the drafted, those that turned out right; they are among the generated.
+    /// Drafts that were accepted. They are among the generated tokens.
     pub accepted: u64,
 }
 
 /// Requests that have ended, since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Requests {
-    /// They have their results.
+    /// Requests that have their results.
     pub finished: u64,
-    /// Nobody waited for them any more.
+    /// Requests whose caller stopped waiting.
     pub cancelled: u64,
-    /// Their tenant's `request_timeout` was over.
+    /// Requests that exceeded their tenant's `request_timeout`.
     pub timed_out: u64,
-    /// No place in a queue.
+    /// Requests that found no place in a queue.
     pub refused: u64,
-    /// A forward pass failed, or a grammar could not be followed any further.
+    /// Requests that ended because a forward pass failed or their grammar could not be followed any further.
     pub failed: u64,
 }
 
-/// Pages of a KV cache. `used`, `remembered` and `free` ones make up the total.
+/// Pages of a KV cache. The total is the sum of `used`, `remembered` and `free`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KvPages {
-    /// All there are.
+    /// All pages.
     pub total: usize,
-    /// Held by sequences; one that several share counts once.
+    /// Pages that sequences hold. A page that several sequences share counts once.
     pub used: usize,
-    /// Held by nobody, but remembered for prompts that begin alike.
+    /// Pages that only the prefix cache holds, for prompts that begin alike.
     pub remembered: usize,
-    /// Empty.
+    /// Empty pages.
     pub free: usize,
     /// Bytes of one page.
     pub page_bytes: usize,
 }
 
 impl Metrics {
-    /// Tenants that are told apart at once; others only count in the totals, until some are gone.
+    /// The most tenants that are listed at once. Further tenants count only in the totals, until some tenants
+    /// are gone.
     pub const MAX_TENANTS: usize = 512;
 
-    /// The part of the engine's time that was not spent in forward passes, from 0 to 1; `None` before the first step.
+    /// The fraction of the engine's time that was not spent in forward passes, from 0 to 1; `None` before the
+    /// first step.
     pub fn scheduler_share(&self) -> Option<f64> {
         let all = self.step_seconds.sum;
         (all > 0.0).then(|| 1.0 - self.forward_seconds / all)

@@ -1,21 +1,21 @@
-//! What a program's run reports: to whoever looks at metrics it is a request like any other.
+//! The events that a program's run reports. In metrics it is a request like any other.
 
 use super::meter::{Meter, Outcome};
 
-/// Counts for one request that a program answers. Dropped without an end, it was cancelled.
+/// The meter of one request that a program answers. Dropping it without an end counts as a cancelled request.
 pub struct RunMeter {
     meter: Meter,
     ended: bool,
 }
 
-/// How a run ended.
+/// The way in which a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunEnd {
     /// The program answered.
     Finished,
-    /// It, or something it needed, failed.
+    /// The program, or something that it needed, failed.
     Failed,
-    /// It took longer than it may.
+    /// The run exceeded its time limit.
     TimedOut,
 }
 
@@ -24,17 +24,17 @@ impl RunMeter {
         Self { meter, ended: false }
     }
 
-    /// It waits no more.
+    /// Records that the run no longer waits.
     pub fn started(&mut self) {
         self.meter.started(0);
     }
 
-    /// It sent so many tokens.
+    /// Records that the program sent `tokens` tokens.
     pub fn sent(&mut self, tokens: usize) {
         self.meter.advanced(0, 0, tokens);
     }
 
-    /// It ended.
+    /// Records the end of the run.
     pub fn ended(&mut self, end: RunEnd) {
         self.ended = true;
         self.meter.ended(match end {

@@ -1,21 +1,21 @@
-//! Choosing a token when only the likeliest are at hand: a GPU keeps the others.
+//! Choosing a token when only the likeliest are on the host and a GPU keeps the others.
 //!
-//! What is chosen is what all logits would have given, seed by seed, or nothing: where a token that is not at hand might have
-//! mattered, the caller fetches the row.
+//! The choice is the same as with all logits, seed by seed, or there is none: if a token that is not on the
+//! host could have mattered, the caller fetches the row.
 
 use realm_model::Likeliest;
 
 use super::mask::Allowed;
 use super::{Sampler, TokenMask};
 
-/// The first of the largest among tokens that are sorted by their logits; others have at most `others`. `None` if one of those
-/// may be it.
+/// Returns the lowest id with the largest logit among tokens that are sorted by their logits. The other
+/// tokens have logits of at most `others`. `None` if one of those may be the answer.
 pub(crate) fn first_of_largest(
     mut few: impl Iterator<Item = (u32, f32)>,
     others: Option<f32>,
 ) -> Option<u32> {
     let (first, largest) = few.next()?;
-    // 0 and -0 are equal here, and only here.
+    // 0 and -0 are equal as logits, but the order of the likeliest tells them apart.
     if largest == 0.0 && others == Some(0.0) {
         return None;
     }
@@ -23,11 +23,11 @@ pub(crate) fn first_of_largest(
 }
 
 impl Sampler {
-    /// Whether the likeliest tokens are mostly enough.
+    /// Returns whether the likeliest tokens mostly suffice.
     pub(crate) fn needs_few(&self) -> bool {
         let s = &self.sampling;
         let narrow = s.temperature == 0.0 || (s.top_k > 0 && s.top_k <= Likeliest::MOST);
-        // Nothing may lift a token that is not at hand above one that is.
+        // No bias or penalty may lift a token that is not on the host above one that is.
         narrow
             && s.repetition_penalty >= 1.0
             && s.frequency_penalty >= 0.0
@@ -35,8 +35,8 @@ impl Sampler {
             && !self.lifts
     }
 
-    /// [`sample_masked`](Self::sample_masked) by the likeliest tokens. `None` if it takes more than those: then nothing has
-    /// changed.
+    /// Chooses like [`sample_masked`](Self::sample_masked), from the likeliest tokens. Returns `None` and
+    /// changes nothing if it takes more than those.
     pub(crate) fn sample_likeliest(
         &mut self,
         likeliest: Likeliest<'_>,
@@ -45,14 +45,15 @@ impl Sampler {
         if !self.needs_few() {
             return None;
         }
-        // Tokens that are not at hand are at most as likely as the last one that is, and come after it if they are equal.
+        // Tokens that are not on the host are at most as likely as the last one that is, and come after it if
+        // they are equal.
         let others = likeliest.last();
         let adjusts = self.adjusts();
         let allowed = Allowed { mask, banned: self.banned.as_ref() };
         let mut few: Vec<(u32, f32)> = Vec::with_capacity(Likeliest::MOST);
         for (token, logit) in likeliest.iter().filter(|&(token, _)| allowed.allows(token)) {
             let logit = if adjusts { self.adjusted(token, logit) } else { logit };
-            // As `fill` and `argmax` of all logits do: what is as unlikely as can be is no candidate.
+            // Same as `fill` and `argmax` of all logits: a token with a logit of -infinity is no candidate.
             if logit > f32::NEG_INFINITY && (!adjusts || others.is_none_or(|others| logit > others)) {
                 few.push((token, logit));
             }
@@ -89,7 +90,7 @@ mod tests {
     use super::super::Sampling;
     use super::*;
 
-    /// The likeliest as a backend finds them.
+    /// The likeliest tokens as a backend finds them.
     fn likeliest(logits: &[f32]) -> Vec<f32> {
         let mut all: Vec<(f32, u32)> =
             logits.iter().copied().zip(0..).filter(|l| l.0 > f32::NEG_INFINITY).collect();

@@ -1,29 +1,29 @@
-//! Where the first of many end that weigh enough together, without sorting them.
+//! The border of the first candidates that reach a given weight together, found without sorting.
 
-/// The last that is kept of what is ordered by keys, and by tokens where keys are equal.
+/// The last candidate that is kept, in the order of keys, and of tokens where keys are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Border {
     pub(crate) key: u32,
     pub(crate) token: u32,
 }
 
-/// Finds borders. The memory is kept from token to token.
+/// Finds borders. Its memory is reused from token to token.
 #[derive(Default)]
 pub(crate) struct Borders {
-    /// The places of those that the border is among.
+    /// The indices of the candidates that the border is among.
     members: Vec<u32>,
     buckets: Vec<Bucket>,
 }
 
-/// As many are sorted rather than divided again.
+/// At most this many candidates are sorted; more are divided again.
 const SORTED: usize = 512;
 
-/// A bucket's sums: the next number of a bucket need not wait for the last one's.
+/// Sums of a bucket. With several, adding a number need not wait for the last sum of the same bucket.
 const LANES: usize = 4;
 
 type Bucket = [f64; LANES];
 
-/// Keys are divided by their first 12 bits, by the next 10 and by the last 10: three passes at most, whatever the keys are.
+/// Keys are divided by their first 12 bits, the next 10 and the last 10: at most three passes, for any keys.
 const FIRST: u32 = 20;
 const NEXT: [u32; 2] = [10, 0];
 
@@ -33,8 +33,9 @@ impl Borders {
         self.members.capacity() * size_of::<u32>() + self.buckets.capacity() * size_of::<Bucket>()
     }
 
-    /// The border of the shortest beginning that weighs `enough`; if all do not, of those that have any weight. Takes time in
-    /// proportion to their number. Of those with equal keys and no less than [`SORTED`] others, tokens are in order.
+    /// Returns the border of the shortest beginning that reaches the weight `enough`, or of all candidates
+    /// with any weight if they do not reach it. Takes linear time, given that tokens are in order where more
+    /// than [`SORTED`] candidates have equal keys: sorting them then finds them sorted.
     pub(crate) fn find(&mut self, keys: &[u32], weights: &[f32], tokens: &[u32], enough: f64) -> Border {
         let mut before = 0.0;
         self.members.clear();
@@ -71,7 +72,7 @@ impl Borders {
         last.map_or(Border { key: u32::MAX, token: u32::MAX }, border)
     }
 
-    /// Remembers where the keys of one bucket are.
+    /// Collects the indices of the keys in one bucket.
     fn collect(&mut self, keys: &[u32], shift: u32, bucket: u32) {
         self.members.resize(keys.len(), 0);
         let mut count = 0;
@@ -80,7 +81,7 @@ impl Borders {
                 continue;
             }
             for (at, key) in (index as u32 * 16..).zip(block) {
-                // Whether it is in the bucket is as good as random: no branch that depends on it.
+                // Membership of the bucket is as good as random, so no branch depends on it.
                 self.members[count] = at;
                 count += usize::from(key >> shift == bucket);
             }
@@ -88,14 +89,14 @@ impl Borders {
         self.members.truncate(count);
     }
 
-    /// Whether all members have one key.
+    /// Returns whether all members have one key.
     fn equal(&self, keys: &[u32]) -> bool {
         let mut members = self.members.iter().map(|&at| keys[at as usize]);
         members.next().is_none_or(|first| members.all(|key| key == first))
     }
 
-    /// The first bucket with which there is `enough`, or the last that has any weight; adds the weight of those in front of it to
-    /// `before`.
+    /// Returns the first bucket up to which the weight reaches `enough`, or the last one with any weight.
+    /// Adds the weight of the buckets before it to `before`.
     fn bucket<const BUCKETS: usize>(
         &mut self,
         shift: u32,

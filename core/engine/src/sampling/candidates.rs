@@ -1,8 +1,8 @@
 //! The tokens that may come next.
 //!
-//! Most requests have few candidates, their `top_k`; without it a request has the vocabulary, a hundred thousand and more. What is
-//! done with so many goes through them without branches, so that the compiler works on several at once, and sorts none: others' tokens
-//! wait for it.
+//! Most requests have few candidates, their `top_k`. Without it the whole vocabulary is a candidate, a
+//! hundred thousand tokens and more. Loops over that many candidates have no branches, so that the compiler
+//! vectorizes them, and nothing is sorted: the tokens of other requests wait meanwhile.
 
 use realm_compute::cpu::row;
 
@@ -11,30 +11,30 @@ use super::border::{Border, Borders};
 use super::mask::{Allowed, BLOCK};
 use super::rng::Rng;
 
-/// Candidates, in the order of their tokens or, if they are few, likeliest first. What a filter takes away stays where it is, with a
-/// logit of -infinity. The memory is kept from token to token.
+/// Candidates in the order of their tokens or, if they are few, likeliest first. A candidate that a filter
+/// removes stays in place with a logit of -infinity. The memory is reused from token to token.
 #[derive(Default)]
 pub(crate) struct Candidates {
     tokens: Vec<u32>,
     logits: Vec<f32>,
     /// Probabilities, times a constant.
     weights: Vec<f32>,
-    /// The order of a filter.
+    /// The keys by which a filter orders candidates.
     keys: Vec<u32>,
-    /// How many no filter took away.
+    /// The number of candidates that no filter removed.
     left: usize,
     few: Vec<(u32, f32)>,
     borders: Borders,
 }
 
-/// The most that are sorted. More are in the order of their tokens.
+/// The most candidates that are sorted. More are in the order of their tokens.
 const FEW: usize = 4096;
 
-/// Candidates of which the weights are summed before one of them is looked for.
+/// The number of candidates whose weights are summed before the draw looks at each of them.
 const STRIDE: usize = 64;
 
 impl Candidates {
-    /// Bytes of memory that they take.
+    /// Bytes of memory that the candidates take.
     pub(crate) fn memory(&self) -> usize {
         let tokens = self.tokens.capacity() + self.keys.capacity();
         let logits = self.logits.capacity() + self.weights.capacity();
@@ -43,7 +43,7 @@ impl Candidates {
             + self.borders.memory()
     }
 
-    /// Applies the filters of `sampling` and draws one; `None` if no token is allowed.
+    /// Applies the filters of `sampling` and draws a token; `None` if no token is allowed.
     pub(crate) fn choose(
         &mut self,
         logits: &[f32],
@@ -60,7 +60,8 @@ impl Candidates {
         Some(self.filter_and_draw(sampling, rng))
     }
 
-    /// [`choose`](Self::choose) among the `top_k` likeliest tokens, of which there is at least one, likeliest first.
+    /// Draws like [`choose`](Self::choose) among the `top_k` likeliest tokens. There is at least one, and the
+    /// likeliest comes first.
     pub(crate) fn choose_among(
         &mut self,
         likeliest: &[(u32, f32)],
@@ -93,15 +94,16 @@ impl Candidates {
         }
     }
 
-    /// Takes the `top_k` largest of the allowed logits, or all of them. `false` if those are more than [`FEW`].
+    /// Takes the `top_k` largest of the allowed logits, or all of them. Returns `false` if those are more
+    /// than [`FEW`].
     fn fill_few(&mut self, logits: &[f32], allowed: Allowed<'_>, top_k: usize) -> bool {
         self.few.clear();
         let narrow = (1..=FEW).contains(&top_k);
         let limit = if narrow { (4 * top_k).max(256) } else { FEW + 1 };
-        // Below the k-th largest so far nothing is worth a look: a second pass over few survivors.
+        // Logits below the k-th largest so far are skipped, so the second pass sees few survivors.
         let mut floor = f32::NEG_INFINITY;
         for (index, block) in logits.chunks(BLOCK).enumerate() {
-            // Most blocks hold nothing of interest, and the compiler asks that of several logits at once.
+            // Most blocks hold no larger logit. The compiler checks several logits at once.
             if !block.iter().fold(false, |any, &logit| any | (logit > floor)) {
                 continue;
             }
@@ -165,20 +167,20 @@ impl Candidates {
         self.weigh();
     }
 
-    /// Gives the likeliest the weight 1, and the others their probability beside it.
+    /// Sets weights to probabilities relative to the likeliest token, whose weight is 1.
     fn weigh(&mut self) {
         row::weigh(&self.logits, 1.0, &mut self.weights);
     }
 
-    /// Keeps the first in the order of their keys that weigh `enough` together; of equal ones the lower tokens first, so that the order
-    /// never depends on the machine.
+    /// Keeps the first candidates, in the order of their keys, that reach the weight `enough` together. Of
+    /// equal ones the lower tokens come first, so that the order never depends on the machine.
     fn keep(&mut self, enough: f64) {
         let last = self.borders.find(&self.keys, &self.weights, &self.tokens, enough);
         row::keep((last.key, last.token), &self.keys, &self.tokens, &mut self.logits);
         self.cut();
     }
 
-    /// What has lost its logit has no weight either. Few that are left are sorted.
+    /// Clears the weights of removed candidates, and sorts the remaining ones if they are few.
     fn cut(&mut self) {
         self.left = row::clear(&self.logits, &mut self.weights);
         if self.left <= FEW && self.tokens.len() > FEW {
@@ -199,7 +201,7 @@ impl Candidates {
         self.weigh();
     }
 
-    /// Keeps the likeliest while those before them weigh less than `enough` together.
+    /// Keeps the likeliest while those before them weigh less than a fraction `p` of all together.
     fn top_p(&mut self, p: f64) {
         row::largest_first(&self.logits, &mut self.keys);
         self.keep(p * row::sum(&self.weights));
@@ -207,14 +209,15 @@ impl Candidates {
 
     /// Keeps those that weigh at least `p` times as much as the heaviest.
     fn min_p(&mut self, p: f32) {
-        // The likeliest has weight 1, unless typical-p took it away.
+        // The likeliest has weight 1, unless typical-p removed it.
         row::keep_heavy(p * row::largest(&self.weights), &self.weights, &mut self.logits);
         self.cut();
     }
 
-    /// Keeps those whose information is nearest to what is expected, as many as weigh `p` of all together.
+    /// Keeps those whose information is nearest to the expected information, up to a fraction `p` of all
+    /// weight.
     fn typical(&mut self, p: f64) {
-        // Information is a constant less the logit, so what is expected is that of the mean logit.
+        // Information is a constant minus the logit, so the expected information is that of the mean logit.
         let mean = row::mean(&self.weights, &self.logits);
         row::nearest_first(&self.logits, mean, &mut self.keys);
         self.keep(p * row::sum(&self.weights));
@@ -236,7 +239,7 @@ impl Candidates {
                 }
             }
         }
-        // Rounding: the last one that has any weight.
+        // After rounding errors: the last one that has any weight.
         let last = self.weights.iter().rposition(|&weight| weight > 0.0);
         let last = last.or_else(|| self.logits.iter().position(|&logit| logit > f32::NEG_INFINITY));
         last.map_or(0, |last| self.tokens[last])
@@ -269,7 +272,7 @@ mod tests {
         oddness(a.1).total_cmp(&oddness(b.1)).then(a.0.cmp(&b.0))
     }
 
-    /// Filters that keep a part of all weight, and the order in which they keep it.
+    /// Filters that keep a fraction of all weight, and the order in which they keep candidates.
     const FILTERS: [(Filter, Order); 2] =
         [(|sampling, p| sampling.top_p = p, likeliest), (|sampling, p| sampling.typical_p = p, typical)];
 
@@ -285,7 +288,7 @@ mod tests {
         logits
     }
 
-    /// What is left, in the order that it has.
+    /// The remaining candidates, in their order.
     fn left(candidates: &Candidates) -> Vec<u32> {
         let all = candidates.tokens.iter().zip(&candidates.logits);
         all.filter(|left| *left.1 > f32::NEG_INFINITY).map(|left| *left.0).collect()
@@ -322,7 +325,7 @@ mod tests {
                 all.sort_by(|a, b| order(mean, a, b));
                 let kept = filtered(&sampling);
                 let (first, rest) = all.split_at(kept.len());
-                // In logits that are a rounding apart, either may come first.
+                // Where logits differ by rounding only, either may come first.
                 let last = first.last().map_or(0.0, |last| (mean - f64::from(last.1)).abs());
                 let alike = |token: &u32| (last - (mean - f64::from(logits[*token as usize])).abs()).abs() < 1e-5;
                 prop_assert!(first.iter().all(|first| kept.contains(&first.0) || alike(&first.0)), "{:?} {kept:?}", &rest[..rest.len().min(3)]);

@@ -5,14 +5,14 @@ use super::top;
 /// A token and the natural logarithm of its probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenLogprob {
-    /// The token.
+    /// The token's id.
     pub id: u32,
-    /// In nats.
+    /// The logarithm of its probability, in nats.
     pub logprob: f32,
 }
 
-/// The logarithm of the sum of all exponentials, which makes a log-probability of a logit less it; -infinity if all of
-/// them are.
+/// Returns the logarithm of the sum of all exponentials. A logit minus this is a log-probability. -infinity
+/// if all logits are.
 pub fn log_sum_exp(logits: &[f32]) -> f64 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     if largest == f32::NEG_INFINITY {
@@ -22,23 +22,23 @@ pub fn log_sum_exp(logits: &[f32]) -> f64 {
     f64::from(largest) + sum.ln()
 }
 
-/// The log-probability of `token`, and the `n` likeliest tokens, likeliest first.
+/// Returns the log-probability of `token`, and the `n` likeliest tokens, likeliest first.
 pub(crate) fn logprobs(logits: &[f32], token: u32, n: usize) -> (f32, Vec<TokenLogprob>) {
     let total = log_sum_exp(logits);
     let logprob = logits.get(token as usize).map_or(f32::NEG_INFINITY, |&l| (f64::from(l) - total) as f32);
     (logprob, likeliest(logits, n, total))
 }
 
-/// What a model says of one token of a given text.
+/// The scores of one token of a given text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scored {
-    /// The log-probability of the token that follows in the text; `None` after the last one.
+    /// The log-probability of the next token in the text; `None` after the last one.
     pub next: Option<f32>,
-    /// The likeliest tokens in its place, likeliest first.
+    /// The likeliest tokens in that place, likeliest first.
     pub top: Vec<TokenLogprob>,
 }
 
-/// The log-probability of `next` and the `n` likeliest tokens.
+/// Returns the log-probability of `next` and the `n` likeliest tokens.
 pub(crate) fn score_row(logits: &[f32], next: Option<u32>, n: usize) -> Scored {
     let total = log_sum_exp(logits);
     let next =

@@ -1,7 +1,7 @@
-//! Which tokens may come next: what a grammar allows, less what the request bans.
+//! The tokens that may come next: those that a grammar allows, minus those that the request bans.
 
-/// A set of token ids, one bit each. Ids from [`len`](Self::len) on are never in it, so padding at the end of a
-/// model's logits stays out.
+/// A set of token ids, one bit each. Ids from [`len`](Self::len) on are never in it, so the padding at the
+/// end of a model's logits stays out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenMask {
     words: Vec<u32>,
@@ -9,12 +9,13 @@ pub struct TokenMask {
 }
 
 impl TokenMask {
-    /// The empty set over a vocabulary of `len` tokens.
+    /// Creates the empty set over a vocabulary of `len` tokens.
     pub fn none(len: usize) -> Self {
         Self { words: vec![0; len.div_ceil(32)], len }
     }
 
-    /// Token `i` is in the set where bit `i % 32` of word `i / 32` says so. Bits from `len` on are ignored.
+    /// Creates a set from bits: token `i` is in the set if bit `i % 32` of word `i / 32` is 1. Bits from
+    /// `len` on are ignored.
     pub(crate) fn from_words(mut words: Vec<u32>, len: usize) -> Self {
         words.resize(len.div_ceil(32), 0);
         if !len.is_multiple_of(32)
@@ -25,34 +26,34 @@ impl TokenMask {
         Self { words, len }
     }
 
-    /// Adds a token. One outside the vocabulary changes nothing.
+    /// Adds a token. A token outside the vocabulary changes nothing.
     pub fn allow(&mut self, token: u32) {
         if (token as usize) < self.len {
             self.words[token as usize / 32] |= 1 << (token % 32);
         }
     }
 
-    /// Whether a token is in the set.
+    /// Returns whether a token is in the set.
     pub fn allows(&self, token: u32) -> bool {
         self.words.get(token as usize / 32).is_some_and(|word| word >> (token % 32) & 1 == 1)
     }
 
-    /// Tokens in the vocabulary.
+    /// The number of tokens in the vocabulary.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing is allowed.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|&word| word == 0)
     }
 
-    /// Tokens in the set.
+    /// The number of tokens in the set.
     pub fn count(&self) -> usize {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// The only token in the set, if it has but one.
+    /// Returns the only token in the set; `None` if there are none or several.
     pub fn only(&self) -> Option<u32> {
         let at = self.words.iter().position(|&word| word != 0)?;
         let word = self.words[at];
@@ -61,13 +62,13 @@ impl TokenMask {
     }
 }
 
-/// Tokens whose bits are in one word.
+/// The number of tokens whose bits are in one word.
 pub(super) const BLOCK: usize = 32;
 
-/// What one choice is made from.
+/// The tokens that one choice is made from.
 #[derive(Clone, Copy)]
 pub(crate) struct Allowed<'a> {
-    /// `None` allows everything, padding included.
+    /// `None` allows every token, including padding.
     pub(crate) mask: Option<&'a TokenMask>,
     pub(crate) banned: Option<&'a TokenMask>,
 }
@@ -81,7 +82,7 @@ impl Allowed<'_> {
         self.word(token as usize / BLOCK) >> (token as usize % BLOCK) & 1 == 1
     }
 
-    /// Which tokens of the `index`th [`BLOCK`] are allowed, a bit each.
+    /// Returns which tokens of the [`BLOCK`] at `index` are allowed, a bit each.
     pub(super) fn word(&self, index: usize) -> u32 {
         let mask = self.mask.map_or(!0, |mask| mask.words.get(index).copied().unwrap_or(0));
         mask & !self.banned.and_then(|banned| banned.words.get(index).copied()).unwrap_or(0)
@@ -94,8 +95,8 @@ impl Allowed<'_> {
         }
     }
 
-    /// The same for the `index`th [`BLOCK`] of logits. Masks are mostly a few tokens or nearly all, so whole words of
-    /// either kind take no look at their bits.
+    /// Calls `each` with the allowed tokens of the [`BLOCK`] at `index`. Masks mostly allow a few tokens or
+    /// nearly all, so words of zeros or of ones are handled without a look at their bits.
     pub(crate) fn for_each_of_block(&self, index: usize, block: &[f32], mut each: impl FnMut(u32, f32)) {
         let mut word = self.word(index);
         let first = (index * BLOCK) as u32;
@@ -114,7 +115,8 @@ impl Allowed<'_> {
         }
     }
 
-    /// The first of the likeliest allowed tokens; `None` if none is allowed. NaN is as unlikely as can be.
+    /// Returns the lowest id among the likeliest allowed tokens; `None` if none is allowed. NaN counts as
+    /// -infinity.
     pub(crate) fn argmax(&self, logits: &[f32]) -> Option<u32> {
         let mut best: Option<(u32, f32)> = None;
         self.for_each(logits, |token, logit| match best {

@@ -1,8 +1,8 @@
 //! From logits to a token.
 //!
-//! The order is llama.cpp's, which most users have tuned for: logit bias and penalties, then top-k, typical-p,
-//! top-p, min-p, and temperature last. Every filter keeps at least one candidate. Tokens that are banned, or that a
-//! grammar does not allow, are no candidates from the start.
+//! The order is llama.cpp's, which most users have tuned for: logit bias and penalties, then top-k,
+//! typical-p, top-p, min-p, and temperature last. Every filter keeps at least one candidate. Tokens that are
+//! banned, or that a grammar does not allow, are not candidates to begin with.
 
 mod best;
 mod border;
@@ -27,7 +27,7 @@ use mask::Allowed;
 use penalties::History;
 use rng::Rng;
 
-/// How tokens are chosen.
+/// Options for choosing tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// Divides the logits; 0 takes the likeliest token (greedy).
@@ -38,23 +38,23 @@ pub struct Sampling {
     pub top_p: f32,
     /// Keeps tokens at least `p` times as likely as the likeliest (Nguyen et al. 2024); 0 keeps all.
     pub min_p: f32,
-    /// Keeps the tokens whose information is nearest to the expected one, up to a probability of `p`
+    /// Keeps the tokens whose information is nearest to the expected information, up to a probability of `p`
     /// together (Meister et al. 2022); 1 keeps all.
     pub typical_p: f32,
-    /// Divides positive and multiplies negative logits of tokens that occurred lately (Keskar et al. 2019); 1
-    /// changes nothing.
+    /// Divides positive and multiplies negative logits of tokens that occurred recently (Keskar et al. 2019);
+    /// 1 changes nothing.
     pub repetition_penalty: f32,
-    /// How many of the last tokens, prompt included, `repetition_penalty` looks at.
+    /// The number of last tokens, including the prompt's, that `repetition_penalty` looks at.
     pub repetition_window: usize,
-    /// Subtracted from a token's logit for each time it was generated.
+    /// Subtracted from a token's logit for each time that the token was generated.
     pub frequency_penalty: f32,
     /// Subtracted once from the logit of a token that was generated.
     pub presence_penalty: f32,
     /// Added to the logits of these tokens; `-inf` bans a token.
     pub logit_bias: HashMap<u32, f32>,
-    /// Tokens that never come out.
+    /// Tokens that are never chosen.
     pub banned_tokens: Vec<u32>,
-    /// Same seed, same text; `None` takes another one every time.
+    /// The seed of the random choice: the same seed gives the same text. `None` takes a new seed every time.
     pub seed: Option<u64>,
 }
 
@@ -78,12 +78,12 @@ impl Default for Sampling {
 }
 
 impl Sampling {
-    /// Always the likeliest token.
+    /// Options that always choose the likeliest token.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
     }
 
-    /// Refuses values that mean nothing.
+    /// Checks that all values are in range.
     ///
     /// # Errors
     /// `InvalidArgument` with the field and its range.
@@ -121,13 +121,13 @@ impl Sampling {
         Ok(())
     }
 
-    /// Bytes of memory that it takes.
+    /// Bytes of memory that the biases and banned tokens take.
     pub fn memory(&self) -> usize {
         let biases = table_memory(self.logit_bias.capacity(), size_of::<(u32, f32)>());
         biases + self.banned_tokens.capacity() * size_of::<u32>()
     }
 
-    /// The tokens that `banned_tokens` and biases of `-inf` rule out, if there are any.
+    /// Returns the tokens that `banned_tokens` and biases of `-inf` rule out, if there are any.
     fn banned(&self) -> Option<TokenMask> {
         let biased = self.logit_bias.iter().filter(|&(_, &bias)| bias == f32::NEG_INFINITY);
         let tokens = || self.banned_tokens.iter().chain(biased.clone().map(|(token, _)| token)).copied();
@@ -143,17 +143,18 @@ pub struct Sampler {
     history: History,
     rng: Rng,
     banned: Option<TokenMask>,
-    /// Biases in the order of their tokens: a table that is walked through takes a tenth of the time that one with hashes does.
+    /// Biases in the order of their tokens. Walking a sorted list takes a tenth of the time of walking a hash
+    /// table.
     biases: Vec<(u32, f32)>,
-    /// Whether any bias makes its token likelier.
+    /// True if any bias makes its token likelier.
     lifts: bool,
-    /// Logits after bias and penalties, when there are any.
+    /// Logits after bias and penalties, if there are any.
     adjusted: Vec<f32>,
     candidates: Candidates,
 }
 
 impl Sampler {
-    /// A sampler for a generation that follows `prompt`.
+    /// Creates a sampler for a generation that follows `prompt`.
     pub fn new(sampling: Sampling, prompt: &[u32]) -> Self {
         let seed = sampling.seed.unwrap_or_else(rng::entropy);
         let mut biases: Vec<(u32, f32)> =
@@ -171,17 +172,18 @@ impl Sampler {
         }
     }
 
-    /// Chooses the next token from `logits`, `[vocab]`. Banned tokens come out only if all are banned.
+    /// Chooses the next token from `logits`, `[vocab]`. Returns a banned token only if all are banned.
     pub fn sample(&mut self, logits: &[f32]) -> u32 {
         self.sample_masked(logits, None).unwrap_or_else(|| argmax(logits))
     }
 
-    /// Whether logits are changed before one is chosen.
+    /// Returns whether biases or penalties change logits.
     fn adjusts(&self) -> bool {
         !self.biases.is_empty() || self.history.applies()
     }
 
-    /// How many times choosing a token goes through the vocabulary, about: what is done with a number counts as well.
+    /// The approximate number of times that choosing a token scans the vocabulary. Computation on a logit
+    /// counts as well.
     pub(crate) fn looks(&self) -> usize {
         let wide = self.sampling.temperature > 0.0 && self.sampling.top_k == 0;
         1 + usize::from(self.adjusts())
@@ -189,8 +191,8 @@ impl Sampler {
             + 8 * usize::from(wide && self.sampling.typical_p < 1.0)
     }
 
-    /// Chooses the next token among those in `mask`; without one, among all. `None` if there is none that is not
-    /// banned: then nothing has changed.
+    /// Chooses the next token among those in `mask`; without a mask, among all. Returns `None` and changes
+    /// nothing if all of them are banned.
     pub fn sample_masked(&mut self, logits: &[f32], mask: Option<&TokenMask>) -> Option<u32> {
         let logits = if self.adjusts() {
             self.adjusted.clear();
@@ -217,14 +219,14 @@ impl Sampler {
         Some(token)
     }
 
-    /// A token was chosen in another way: penalties count it.
+    /// Counts a token that was chosen in another way, for penalties.
     pub fn observe(&mut self, token: u32) {
         self.history.push(token);
     }
 }
 
 impl Sampler {
-    /// Bytes of memory that it takes beside the [`Sampling`] that it was made of.
+    /// Bytes of memory that the sampler takes, without the [`Sampling`] that it was made of.
     pub fn memory(&self) -> usize {
         let banned = self.banned.as_ref().map_or(0, |banned| banned.len() / 8);
         self.history.memory()
@@ -234,19 +236,19 @@ impl Sampler {
             + self.candidates.memory()
     }
 
-    /// Gives up the memory that the next choice would only use again.
+    /// Frees buffers that the next choice would reuse.
     pub fn shed(&mut self) {
         (self.adjusted, self.candidates) = (Vec::new(), Candidates::default());
     }
 }
 
-/// Bytes of a hash table that holds `capacity` entries of `entry` bytes without growing: it has an eighth more places, a power of
-/// two, each with a byte of its own.
+/// Bytes of a hash table that holds `capacity` entries of `entry` bytes without growing: it has an eighth
+/// more places, a power of two, each with one byte of its own.
 pub(crate) fn table_memory(capacity: usize, entry: usize) -> usize {
     if capacity == 0 { 0 } else { (capacity * 8 / 7).next_power_of_two() * (entry + 1) }
 }
 
-/// Refuses what no probabilities can be made of: NaN, and infinity. A token may be impossible, -infinity.
+/// Refuses logits that give no probabilities: NaN and infinity. A token may be impossible, -infinity.
 ///
 /// # Errors
 /// `NotFinite`, which names the `place`.
@@ -257,14 +259,14 @@ pub(crate) fn finite(logits: &[f32], place: impl FnOnce() -> String) -> Result<(
     Err(not_finite(&format!("the logits of {}", place())))
 }
 
-/// What was computed is no number.
+/// Returns the error for computed values that are NaN or infinite.
 pub(crate) fn not_finite(what: &str) -> Error {
     Error::NotFinite(format!(
         "{what} are NaN or infinite: the model's weights or the adapter are broken, or the adapter's scale is too large"
     ))
 }
 
-/// The first of the largest. NaN is never the largest.
+/// Returns the lowest id with the largest logit. NaN is never the largest.
 pub fn argmax(logits: &[f32]) -> u32 {
     // In blocks, so that the compiler can find the block's largest without branches.
     const BLOCK: usize = 256;

@@ -1,4 +1,4 @@
-//! What has been said already, and what that costs.
+//! The penalties for tokens that occurred before.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,11 +8,11 @@ pub(crate) struct History {
     repetition: f32,
     frequency: f32,
     presence: f32,
-    /// The last tokens, prompt included, and how often each occurs among them.
+    /// The last tokens, including the prompt's, and how often each occurs among them.
     recent: VecDeque<u32>,
     window: usize,
     in_window: HashMap<u32, u32>,
-    /// How often each token was generated.
+    /// The number of times that each token was generated.
     generated: HashMap<u32, u32>,
 }
 
@@ -35,14 +35,14 @@ impl History {
         this
     }
 
-    /// Bytes of memory that it takes.
+    /// Bytes of memory that the history takes.
     pub(crate) fn memory(&self) -> usize {
         let counts = [&self.in_window, &self.generated];
         let counts = counts.map(|table| table_memory(table.capacity(), size_of::<(u32, u32)>()));
         self.recent.capacity() * size_of::<u32>() + counts.iter().sum::<usize>()
     }
 
-    /// Whether any penalty is on.
+    /// Returns whether any penalty is on.
     pub(crate) fn applies(&self) -> bool {
         self.repetition != 1.0 || self.frequency != 0.0 || self.presence != 0.0
     }
@@ -83,7 +83,7 @@ impl History {
         }
     }
 
-    /// What [`penalize`](Self::penalize) makes of one token's logit.
+    /// Returns one token's logit as [`penalize`](Self::penalize) changes it.
     pub(crate) fn penalized(&self, token: u32, mut logit: f32) -> f32 {
         if self.repetition != 1.0 && self.in_window.contains_key(&token) {
             logit = self.repeated(logit);

@@ -18,13 +18,14 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number in `[0, 1)`.
+    /// Returns a number in `[0, 1)`.
     pub(crate) fn uniform(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
-/// A seed that differs every time: the standard library seeds its hash maps from the system's randomness.
+/// Returns a seed that differs every time: the standard library seeds its hash maps from the system's
+/// randomness.
 pub(crate) fn entropy() -> u64 {
     RandomState::new().build_hasher().finish()
 }

@@ -1,9 +1,11 @@
 //! The largest of many logits.
 
-/// Logits that are looked at together: most blocks hold nothing of interest, and the compiler asks that of several at once.
+/// The number of logits that are checked together. Most blocks hold no larger logit, and the compiler checks
+/// several at once.
 const BLOCK: usize = 64;
 
-/// The `k` largest logits with their tokens, largest first; of equal ones the lower id first. NaN is never among them.
+/// Returns the `k` largest logits with their tokens, largest first and of equal ones the lower id first. NaN
+/// is never among them.
 pub fn top(logits: &[f32], k: usize) -> Vec<(u32, f32)> {
     let k = k.min(logits.len());
     if k == 0 {
@@ -12,7 +14,7 @@ pub fn top(logits: &[f32], k: usize) -> Vec<(u32, f32)> {
     let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     let most = (4 * k).max(256);
     let mut kept: Vec<(u32, f32)> = Vec::with_capacity(most.min(logits.len()));
-    // Below the k-th largest so far nothing is worth a look.
+    // Logits below the k-th largest so far are skipped.
     let mut floor = f32::NEG_INFINITY;
     for (index, block) in logits.chunks(BLOCK).enumerate() {
         if !block.iter().fold(false, |any, &logit| any | (logit >= floor)) {

@@ -1,14 +1,16 @@
-//! Who may run, and who has to give pages up.
+//! Admission of requests, and preemption where pages are missing.
 //!
-//! Requests are let in by their tenants' counters, while there are pages for what all running ones are about to write.
-//! A tenant's *fair share* of the pages is in proportion to its weight among the tenants with something to do, of what those
-//! without leave. Nobody within their share gives pages up for somebody above theirs: if pages are missing, the last request
-//! of a tenant above its share goes back to its queue, and only if there is none, the one that came last. So whoever came
-//! first always gets on, and two requests never take turns in throwing each other out.
+//! Requests are admitted in the order of their tenants' counters, while there are pages for what all running
+//! ones are about to write. A tenant's *fair share* of the pages is in proportion to its weight among the
+//! active tenants, out of the pages that inactive ones leave. A tenant within its share never gives up pages
+//! for one above its share: if pages are missing, the last request of a tenant above its share goes back to
+//! its queue, and only if there is none, the request that arrived last. So the request that arrived first
+//! always makes progress, and two requests never preempt each other in turns.
 //!
-//! What a tenant remembers, and its sessions that rest, are within its own part of the pages (see `kv`), and nobody takes them
-//! from there: its part is never more than its share. The exception is a sequence that has no room beside all of that even
-//! when nothing else runs. For it everybody forgets everything at once.
+//! A tenant's pages in the prefix cache and its resting sessions are within its own part of the pages (see
+//! `kv`), and no other tenant takes them from there: a part is never more than the tenant's share. The
+//! exception is a sequence that has no room beside all of that even when nothing else runs. For it all other
+//! tenants lose their pages in the prefix cache and their sessions' pages at once.
 
 use std::time::Instant;
 
@@ -22,15 +24,16 @@ use crate::task::{Task, Work};
 use crate::tenant::Place;
 
 impl Scheduler {
-    /// Lets waiting requests in.
+    /// Admits waiting requests.
     pub(super) fn admit(&mut self, now: Instant) {
-        // Tenants that cannot get any further in this step.
+        // Tenants that can get no further in this step.
         let mut held_back: Vec<u64> = Vec::new();
-        // Whether a request above its tenant's share waits for another one of its kind: that one's end is far, so until then
-        // shorter ones may get in beside it.
+        // True if a request above its tenant's share waits for another one of its kind. That one ends late,
+        // so shorter requests may get in beside it until then.
         let mut waits = false;
         loop {
-            // While all slots are taken, only tenants that have less than their share of them get one of another's.
+            // While all slots are taken, only tenants with less than their share of slots get one from
+            // another tenant.
             let full = self.running.len() >= self.config.max_running;
             let slots = self.config.max_running as f64;
             let accounts = &self.accounts;
@@ -77,7 +80,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes a slot from a tenant that has more than its share of them.
+    /// Frees a slot of a tenant that has more than its share of them.
     fn free_slot(&mut self) -> bool {
         let slots = self.config.max_running as f64;
         let last =
@@ -88,7 +91,8 @@ impl Scheduler {
         last.is_some()
     }
 
-    /// Whether the tenant's own limits let a request run, perhaps after sessions of the tenant gave their pages up.
+    /// Returns whether the tenant's own limits let a request run, after preempting sessions of the tenant if
+    /// need be.
     fn tenant_may(&mut self, task: &Task, now: Instant) -> bool {
         let wait = task.tenant.wait(now);
         self.wake.note(wait);
@@ -101,7 +105,7 @@ impl Scheduler {
         wait.is_zero()
     }
 
-    /// Whether there are pages for a request that waits, perhaps after somebody gave way.
+    /// Returns whether there are pages for a waiting request, after another one gave way if need be.
     fn make_room(&mut self, task: &Task) -> bool {
         loop {
             let needed = self.pages_to_come(task);
@@ -113,13 +117,13 @@ impl Scheduler {
                 return true;
             }
             if !self.give_way(task, needed) {
-                // A task that runs alone is let in whatever the arithmetic says.
+                // A task that runs alone is admitted even if the arithmetic says otherwise.
                 return self.running.iter().all(Task::is_paused);
             }
         }
     }
 
-    /// Puts a task into its queue, without its pages.
+    /// Puts a task back into its queue, without its pages.
     fn send_back(&mut self, mut task: Task) {
         self.kv.release(&mut task.pages);
         self.drafting.forget(task.id);
@@ -130,20 +134,21 @@ impl Scheduler {
         self.accounts.put_back(task);
     }
 
-    /// Puts a task among the running ones.
+    /// Adds a task to the running ones.
     pub(super) fn run(&mut self, task: Task) {
         self.accounts.enter(&task);
         let at = self.running.partition_point(|other| other.id < task.id);
         self.running.insert(at, task);
     }
 
-    /// Pages that a task takes until it has computed what it holds, and one token more.
+    /// The number of pages that a task will take until all its tokens and one more are computed.
     pub(super) fn pages_to_come(&self, task: &Task) -> usize {
         let tokens = (task.tokens.len() + 1).min(task.limit);
         self.kv.pages_for(tokens, self.config.prefill_chunk).saturating_sub(task.pages.held())
     }
 
-    /// Whether a task may hold so many tokens beside the others of its tenant. One alone always may.
+    /// Returns whether a task may hold `tokens` tokens beside the others of its tenant. A task alone always
+    /// may.
     fn within_tokens(&self, task: &Task, tokens: usize) -> bool {
         let Some(most) = task.tenant.read().kv_tokens else { return true };
         let same = |other: &&Task| other.tenant.id() == task.tenant.id() && other.id != task.id;
@@ -153,8 +158,8 @@ impl Scheduler {
         others == 0 || others + tokens <= most
     }
 
-    /// Makes room for a request that waits: takes pages from resting sessions, or from a tenant above its share if the
-    /// request stays within its own.
+    /// Makes room for a waiting request: takes pages from resting sessions, or from a tenant above its share
+    /// if the request stays within its own.
     fn give_way(&mut self, task: &Task, needed: usize) -> bool {
         let id = task.tenant.id();
         if self.evict_idle(id, needed) {
@@ -173,13 +178,14 @@ impl Scheduler {
         }
     }
 
-    /// Takes the pages that the picked rows will be written to. Whoever has to give way is no longer among the picks.
-    /// Copies stay in order: a page that changes hands in between is copied from before anybody copies to it.
+    /// Takes the pages that the picked rows will be written to. A task that has to give way is removed from
+    /// the picks. Copies stay in order: a page that changes hands in between is copied from before it is
+    /// copied to.
     pub(super) fn reserve(&mut self, picks: Vec<Pick>) -> Vec<Pick> {
         self.copies.clear();
         let mut reserved: Vec<Pick> = Vec::with_capacity(picks.len());
         let for_others = self.reserved(&picks);
-        // Who came first is served first.
+        // Tasks that arrived first are served first.
         let mut picks = picks;
         picks.sort_unstable_by_key(|pick| pick.task);
         for mut pick in picks {
@@ -192,7 +198,7 @@ impl Scheduler {
                 let too_much = !self.kv.has_room([(Some(tenant), missing)])
                     || !self.within_tokens(&self.running[index], tokens);
                 if drafted && too_much {
-                    // Nobody gives way for what may not be needed.
+                    // No task gives way for drafts, which may turn out to be wrong.
                     let drafts = std::mem::take(&mut self.running[index].drafts);
                     pick.rows -= drafts.len();
                     continue;
@@ -221,7 +227,8 @@ impl Scheduler {
         reserved
     }
 
-    /// A tenant above its limit of tokens: its own latest task but the given one gives way, or the given one itself.
+    /// For a tenant above its limit of tokens, preempts its latest task other than the given one, or the
+    /// given one itself.
     fn yield_to(&mut self, index: usize) -> bool {
         let (tenant, id) = (self.running[index].tenant.id(), self.running[index].id);
         if self.evict_resting(tenant) {
@@ -241,14 +248,15 @@ impl Scheduler {
         self.running.iter().any(|task| task.tenant.id() == tenant && task.id != id)
     }
 
-    /// Pages that a tenant's tasks hold.
+    /// The number of pages that a tenant's tasks hold.
     pub(super) fn pages_of(&self, tenant: u64) -> usize {
         let running = self.running.iter().filter(|task| task.tenant.id() == tenant);
         let resting = self.resting.of(tenant).map_or(0, |rest| rest.pages);
         running.map(|task| task.pages.held()).sum::<usize>() + resting
     }
 
-    /// The last running task of a tenant that holds more than its share and has `enough` running tasks.
+    /// The last running task of a tenant that holds more than its share and for whose number of running tasks
+    /// `enough` returns true.
     fn last_above_share(&self, enough: impl Fn(usize) -> bool) -> Option<usize> {
         self.last_of(|a| {
             let id = a.tenant.id();
@@ -256,18 +264,18 @@ impl Scheduler {
         })
     }
 
-    /// A tenant's share of the pages that tenants with nothing to do leave.
+    /// A tenant's share of the pages that inactive tenants leave.
     pub(super) fn fair_pages(&self, tenant: u64) -> f64 {
         self.accounts.share(tenant) * self.active_pages()
     }
 
-    /// The pages that tenants with nothing to do leave.
+    /// The number of pages that inactive tenants leave.
     pub(super) fn active_pages(&self) -> f64 {
         let rests = |owner: Owner| !owner.is_some_and(|tenant| self.accounts.is_active(tenant));
         (self.kv.total() - self.kv.pages_of_all(rests)) as f64
     }
 
-    /// The last running task of a tenant whose account is as asked.
+    /// The last running task of a tenant for whose account `wanted` returns true.
     fn last_of(&self, wanted: impl Fn(&Account) -> bool) -> Option<usize> {
         let with_tasks = self.accounts.iter().filter(|a| a.running > 0);
         let tenants: Vec<u64> = with_tasks.filter(|a| wanted(a)).map(|a| a.tenant.id()).collect();
@@ -289,8 +297,8 @@ impl Scheduler {
         true
     }
 
-    /// Takes pages for `more` ones of a tenant's from somebody who does not use them now and has more than its part: a session
-    /// that rests, or a request whose reader sleeps.
+    /// Takes pages, for `more` of a tenant's, from an owner above its part that does not use them now: from a
+    /// resting session, or a request whose reader does not read.
     fn evict_idle(&mut self, tenant: u64, more: usize) -> bool {
         let may = |id: u64| self.kv.hold_beyond(Some(id), if id == tenant { more } else { 0 });
         let session = self.resting.longest(may);
@@ -305,8 +313,8 @@ impl Scheduler {
         paused.is_some()
     }
 
-    /// For a task that has no room though nothing else runs: has everybody else give up what they hold and remember. Says whether
-    /// that made room.
+    /// Makes room for a task that has none although nothing else runs: takes the pages of all other tasks and
+    /// of the prefix cache. Returns whether that freed any.
     fn clear_for(&mut self, id: u64, tenant: u64) -> bool {
         let other = |task: &Task| task.id != id && task.pages.held() > 0;
         if !self.running.iter().all(|task| task.id == id || task.is_paused()) {

@@ -1,13 +1,14 @@
-//! Work beside the batch: what programs ask of their sequences, and the pass in pieces.
+//! Work beside the batch: commands of programs to their sequences, and the forward pass in pieces.
 //!
-//! It is done on the engine's thread between passes, so it is time that everybody waits. What one step does of it is
-//! bounded for every tenant: by its weight it may have as much of a step's time as the tenants whose rows are in the pass
-//! have, and no more than [`MOST`] rows' worth goes to all such tenants together. A row alone takes
-//! [some times](super::work::Pace::alone) as long as in a batch, which reads the weights once, and work beside the batch counts
-//! so many times. Whatever a long operation takes beyond that is a debt: the tenant waits as many passes as pay for it. Long
-//! operations are cut into slices of [`SLICE`] rows' worth, so that no single one holds a step up for long either.
+//! It is done on the engine's thread between passes, so all tenants wait for it. Its amount per step is
+//! bounded for every tenant: in proportion to its weight a tenant may use as much time of a step as the
+//! tenants whose rows are in the pass, and no more than [`MOST`] rows' worth goes to all such tenants
+//! together. A row alone takes [several times](super::work::Pace::alone) as long as in a batch, which reads
+//! the weights once, and work beside the batch is charged at that factor. An operation that takes longer
+//! leaves a debt: the tenant waits as many passes as pay for it. Long operations are cut into slices of
+//! [`SLICE`] rows' worth, so that no single operation delays a step for long either.
 //!
-//! While no other tenant has rows in the passes, a tenant waits for nothing but new commands to be looked at.
+//! While no other tenant has rows in the passes, a tenant waits only for new commands to be received.
 
 use std::time::Instant;
 
@@ -15,33 +16,33 @@ use super::Scheduler;
 use super::fairness::Account;
 use super::select::Pick;
 
-/// The most that all tenants may have done beside one pass of others, in rows of the batch.
+/// The most that all tenants together may have done beside one pass of others, in rows of the batch.
 pub(super) const MOST: f64 = 16.0;
-/// What one slice of an operation costs beside others at most, in rows alone.
+/// The most that one slice of an operation costs beside others, in rows alone.
 pub(super) const SLICE: f64 = 0.5;
-/// What is done in one go while nobody else waits, in rows alone.
+/// The most that is done in one slice while no other tenant waits, in rows alone.
 const GO: f64 = 4.0;
 
-/// What a pass lets tenants do beside it.
+/// The work that tenants may have done beside a pass.
 #[derive(Default)]
 pub(super) struct Beside {
     /// Tenants with rows in the last pass.
     tenants: Vec<u64>,
-    /// What all tenants together may still compute of pieces before the next pass, in rows alone; below zero they wait for
-    /// further passes.
+    /// The work in pieces that all tenants together may still have done before the next pass, in rows alone.
+    /// While it is negative they wait for further passes.
     left: f64,
-    /// What was done beside the pass in the last step, in rows alone.
+    /// The work that was done beside the pass in the last step, in rows alone.
     #[cfg(test)]
     pub(super) done: f64,
 }
 
 impl Scheduler {
-    /// Whether others than this tenant have rows in the passes.
+    /// Returns whether other tenants have rows in the passes.
     fn is_shared(&self, tenant: u64) -> bool {
         self.beside.tenants.iter().any(|&other| other != tenant)
     }
 
-    /// Gives everybody what they may do beside this pass.
+    /// Gives every tenant its credit for work beside this pass.
     pub(super) fn share(&mut self, picks: &[Pick]) {
         let (mut tenants, mut rows, mut weights) = (Vec::new(), 0.0, 0.0);
         for pick in picks {
@@ -56,13 +57,14 @@ impl Scheduler {
         let pace = if weights > 0.0 { rows / weights } else { 0.0 };
         let waits = |account: &&Account| !account.commands.is_empty() || account.pieces > 0;
         let all: f64 = self.accounts.iter().filter(waits).map(|account| account.weight() * pace).sum();
-        // Beyond the most, everybody gets less.
+        // Beyond [`MOST`], all tenants get less.
         let share = pace * (MOST / all.max(MOST)) / self.prices.pace.alone;
         let mut left: f64 = 0.0;
         for account in self.accounts.iter_mut() {
             let shared = tenants.iter().any(|&other| other != account.tenant.id());
             let gets = if shared { account.weight() * share } else { GO };
-            // What is not used is not saved up; debts are paid while others compute, and void when nobody does.
+            // Unused credit does not accumulate. Debts are paid while others compute, and are void when no
+            // other tenant does.
             let before = if shared { account.credit.min(0.0) } else { 0.0 };
             account.credit = before + gets;
             if account.pieces > 0 {
@@ -79,12 +81,12 @@ impl Scheduler {
         };
     }
 
-    /// Whether something may be done for a tenant before the next pass.
+    /// Returns whether a tenant may have work done before the next pass.
     fn has_credit(&self, tenant: u64) -> bool {
         self.accounts.credit(tenant) > 0.0
     }
 
-    /// What the next slice of a tenant's work may cost.
+    /// The most that the next slice of a tenant's work may cost.
     fn slice(&self, tenant: u64) -> f64 {
         if self.is_shared(tenant) { SLICE } else { GO }
     }
@@ -101,7 +103,7 @@ impl Scheduler {
         }
     }
 
-    /// Does what programs want of their sequences, one tenant after the other, as far as their credit goes.
+    /// Carries out commands to sequences, one tenant after the other, as far as their credit goes.
     pub(super) fn run_commands(&mut self) {
         let waiting = self.accounts.iter().filter(|account| !account.commands.is_empty());
         for tenant in waiting.map(|account| account.tenant.id()).collect::<Vec<_>>() {
@@ -121,15 +123,15 @@ impl Scheduler {
         }
     }
 
-    /// Whether something is left to do beside the batch that waits for nothing but its turn.
+    /// Returns whether commands are left that wait only for their turn.
     pub(super) fn has_commands(&self) -> bool {
         self.accounts.iter().any(|account| !account.commands.is_empty())
     }
 
-    /// Computes pieces of the pass, a slice of each program's in turn, as far as their tenants' credit goes.
+    /// Computes the pass in pieces, one slice for each program in turn, as far as their tenants' credit goes.
     pub(super) fn run_pieces(&mut self, now: Instant) {
         let _collecting = self.afterwards.collect();
-        // Whoever had nothing to do, or may do no more.
+        // Programs in a row that had nothing to do or no credit.
         let mut idle = 0;
         while idle < self.pieces.len() {
             let Some(mut work) = self.pieces.pop_front() else { return };

@@ -1,4 +1,4 @@
-//! How things stand, for readers of metrics.
+//! Gauges of the engine, for readers of metrics.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,14 +10,15 @@ use super::Scheduler;
 use crate::metrics::{Load, Tally};
 use crate::task::Task;
 
-/// Every tenant's tasks are counted anew this often: people do not look more often, and it is not for every step.
+/// The interval at which tasks are counted anew. People do not look more often, and counting in every step
+/// would cost too much.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// What was last shown.
+/// The gauges that were last published.
 #[derive(Default)]
 pub(super) struct Gauges {
     shown: Option<Instant>,
-    /// Tenants that had something then, by id.
+    /// The load of tenants that had any then, by id.
     loads: HashMap<u64, (Option<Arc<Tally>>, Load), FxBuildHasher>,
 }
 
@@ -29,7 +30,7 @@ impl Gauges {
 }
 
 impl Scheduler {
-    /// Shows readers how things stand; with `rests` there will be no step for a while.
+    /// Publishes the gauges. With `rests` there will be no step for a while.
     pub(super) fn show(&mut self, now: Instant, rests: bool) {
         self.ledger.set_pages(self.kv.free(), self.kv.remembered());
         if !rests && self.gauges.shown.is_some_and(|shown| now - shown < EVERY) {

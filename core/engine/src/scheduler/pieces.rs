@@ -1,5 +1,5 @@
-//! Pieces of the forward pass that programs put together themselves: one operation after the other, the long ones slice by
-//! slice.
+//! The forward pass in pieces, put together by programs: one operation after the other, the long ones slice
+//! by slice.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,28 +15,29 @@ use super::work::Prices;
 use crate::pieces::{PieceCommand, PieceOp};
 use crate::{Error, Tenant};
 
-/// Numbers that one slice makes at most, so that those of a tensor that were made together can be changed together.
+/// The most numbers that one slice makes, so that those of a tensor that were made together can be changed
+/// together.
 const MOST_NUMBERS: usize = 1 << 18;
 
-/// What an operation that panics costs, in rows.
+/// The cost of an operation that panics, in rows.
 const PANIC: f64 = 1.0;
 
-/// One program's pieces, and what it waits for.
+/// One program's pieces, and its queue of operations.
 pub(super) struct PieceWork {
     id: u64,
     pub(super) tenant: Arc<Tenant>,
     pieces: Box<dyn Pieces>,
     ops: VecDeque<PieceOp>,
-    /// How many rows of the first operation are done, and what it has for its answer.
+    /// The number of rows of the first operation that are done, and the values for its answer so far.
     done: usize,
     values: Vec<f32>,
     queued: Arc<AtomicUsize>,
-    /// What went wrong and nobody was told yet.
+    /// An error that no answer has reported yet.
     failed: Option<Error>,
 }
 
 impl Scheduler {
-    /// Takes note of what a program wishes.
+    /// Takes a program's command.
     pub(crate) fn piece(&mut self, command: PieceCommand) {
         match command {
             PieceCommand::Open { id, tenant, pieces, queued } => {
@@ -67,7 +68,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether some program's pieces can be computed; notes when others may be.
+    /// Returns whether some program's pieces can be computed now; notes when others may be.
     pub(super) fn has_pieces(&mut self, now: Instant) -> bool {
         let mut any = false;
         for work in self.pieces.iter().filter(|work| work.is_waiting()) {
@@ -79,7 +80,8 @@ impl Scheduler {
     }
 }
 
-/// Rows `from ..` of `rows` that cost no more than `slice` together, one at least, where so many cost `price`.
+/// Returns a range of rows from `from` on that cost no more than `slice` together, at least one row. `price`
+/// gives the cost of a number of rows.
 fn take(rows: usize, from: usize, width: usize, slice: f64, price: impl Fn(usize) -> f64) -> Range<usize> {
     let (mut low, mut high) = (1, (rows - from).min((MOST_NUMBERS / width.max(1)).max(1)).max(1));
     while low < high {
@@ -90,23 +92,24 @@ fn take(rows: usize, from: usize, width: usize, slice: f64, price: impl Fn(usize
 }
 
 impl PieceWork {
-    /// Whether it has something to compute.
+    /// Returns whether an operation waits.
     pub(super) fn is_waiting(&self) -> bool {
         !self.ops.is_empty()
     }
 
-    /// Computes a slice of the first operation, of what `slice` says at most or of one row; returns what it cost, in rows.
+    /// Computes a slice of the first operation, which costs at most `slice` or is one row; returns its cost
+    /// in rows.
     pub(super) fn run(&mut self, prices: &Prices, slice: f64) -> f64 {
         let Some(op) = self.ops.pop_front() else { return 0.0 };
         let from = self.done;
-        // A panic is an error of this program's; what its operation took is not known.
+        // A panic is an error of this program's. The cost of its operation is unknown.
         let (result, cost, whole) =
             caught(|| self.compute(&op, prices, slice)).unwrap_or_else(|| (Err(fault()), PANIC, 0));
         let failed = result.is_err();
         if let Err(error) = result {
             self.failed.get_or_insert(model_error(error));
             if let (Some(to), true) = (op.makes(), from > 0) {
-                // Half of it is of no use.
+                // A tensor that is only partly computed is of no use.
                 self.pieces.free(to);
             }
         }
@@ -120,7 +123,8 @@ impl PieceWork {
         cost
     }
 
-    /// Computes some rows of an operation; returns what they cost and how many rows it has in all.
+    /// Computes some rows of an operation; returns their cost and the number of rows that the operation has
+    /// in all.
     fn compute(
         &mut self,
         op: &PieceOp,
@@ -145,7 +149,7 @@ impl PieceWork {
             }
             PieceOp::Add { x, other, scale } => {
                 let [whole, width] = pieces.shape(*x).unwrap_or([0, 1]);
-                // A part is read, changed and written.
+                // The rows are read, changed and written.
                 let rows = pieces.made_with(*x, from).unwrap_or(0..0);
                 let cost = prices.moved(4 * rows.len() * width);
                 (pieces.add(*x, rows.clone(), *other, *scale), cost, rows, whole)
@@ -186,7 +190,8 @@ impl PieceWork {
                 (pieces.logits(*x, rows.clone(), values), price(rows.len()), rows, *whole)
             }
             PieceOp::OpenCache { cache, tokens } => {
-                // Its memory is taken when it is written to; its tables are a number a page.
+                // The cache's memory is taken when it is written to. Its tables take one number for each
+                // page.
                 (pieces.open_cache(*cache, *tokens), prices.moved(*tokens), 0..0, 0)
             }
             PieceOp::TruncateCache { cache, len } => {
@@ -196,7 +201,7 @@ impl PieceWork {
             PieceOp::Free(piece) => {
                 let numbers = pieces.shape(*piece).map_or(0, |[rows, width]| rows * width);
                 pieces.free(*piece);
-                // Giving memory back takes less than taking it.
+                // Freeing memory takes less time than allocating it.
                 (Ok(()), prices.command(numbers / 8), 0..0, 0)
             }
             PieceOp::Flush { .. } => (Ok(()), prices.command(0), 0..0, 0),
@@ -205,7 +210,7 @@ impl PieceWork {
         (result, cost, whole)
     }
 
-    /// Tells whoever waits for an operation that it is done. If nobody waits any more, nobody wants to know.
+    /// Answers a completed operation. Fails silently if the caller is gone.
     fn answer(&mut self, op: PieceOp) {
         let values = std::mem::take(&mut self.values);
         match op {
@@ -217,7 +222,7 @@ impl PieceWork {
         }
     }
 
-    /// What went wrong before, once.
+    /// Returns the error that was not reported yet, once.
     fn told(&mut self) -> Result<(), Error> {
         self.failed.take().map_or(Ok(()), Err)
     }

@@ -1,9 +1,10 @@
 //! Pages that are reserved for requests beside a sequence above its tenant's share.
 //!
-//! A long sequence may take most of the cache while nobody else needs it. Requests of tenants within their share do not wait for its
-//! end: one gets in if the pages that are free now hold all that it may grow to, and these are reserved for it. The long sequence
-//! keeps what it has, takes no reserved page, and is held up while too few others are left. Its tenant has its turn by its counter
-//! as any other: from then on nobody more gets in beside it, and it goes on when those that did have ended.
+//! A long sequence may take most of the cache while no other tenant needs it. Requests of tenants within
+//! their share do not wait for its end: a request gets in if the pages that are free now hold all that it may
+//! grow to, and these are reserved for it. The long sequence keeps its pages, takes no reserved page, and is
+//! held up while too few others are left. Its tenant has its turn by its counter like any other: from then on
+//! no further request gets in beside it, and it goes on when those that did have ended.
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
@@ -17,7 +18,8 @@ use crate::task::{Task, Work};
 pub(super) type Wanted = HashMap<Owner, usize, FxBuildHasher>;
 
 impl Scheduler {
-    /// Whether a waiting request gets in beside a sequence above its tenant's share; then the pages it needs are reserved for it.
+    /// Returns whether a waiting request gets in beside a sequence above its tenant's share; if so, reserves
+    /// the pages that it needs.
     pub(super) fn reserve_beside(&self, task: &mut Task) -> bool {
         let above = self.above_share();
         if above.is_empty() || self.is_beyond_share(task) {
@@ -41,8 +43,9 @@ impl Scheduler {
         fits
     }
 
-    /// Pages that are reserved for tasks among the picked ones and that they have not taken yet: 0 for a tenant whose tasks have
-    /// taken all of theirs, which has others wait for their end as well. Those that do not get on in this step hold nobody up.
+    /// Pages that are reserved for the picked tasks and not taken yet, by tenant. A tenant whose tasks have
+    /// taken all of theirs is listed with 0, since sequences above their share wait for the end of those
+    /// tasks as well. Tasks that are not picked in this step hold up none.
     pub(super) fn reserved(&self, picks: &[Pick]) -> Wanted {
         let mut reserved = Wanted::default();
         for task in self.running.iter().filter(|task| task.reserved > 0) {
@@ -54,7 +57,7 @@ impl Scheduler {
         reserved
     }
 
-    /// Whether a tenant has to leave reserved pages alone and has too few others for `missing` more.
+    /// Returns whether a tenant must not touch reserved pages and has too few others for `missing` more.
     pub(super) fn must_wait(&self, tenant: u64, missing: usize, reserved: &Wanted) -> bool {
         let is_alone = reserved.keys().all(|&owner| owner == Some(tenant));
         if missing == 0 || is_alone || !self.above_share().contains(&tenant) {
@@ -64,7 +67,7 @@ impl Scheduler {
         !self.kv.has_room(others.map(|(&owner, &pages)| (owner, pages)).chain([(Some(tenant), missing)]))
     }
 
-    /// Whether a waiting request's tenant would have more than its share with it.
+    /// Returns whether a waiting request would raise its tenant above its share.
     pub(super) fn is_beyond_share(&self, task: &Task) -> bool {
         let tenant = task.tenant.id();
         let running = self.running.iter().filter(|task| task.tenant.id() == tenant);
@@ -72,7 +75,7 @@ impl Scheduler {
         (claim + self.pages_at_end(task)) as f64 > self.fair_pages(tenant)
     }
 
-    /// Tenants whose running tasks are about to hold more than their share.
+    /// Returns the tenants whose running tasks are about to hold more than their share.
     pub(super) fn above_share(&self) -> Vec<u64> {
         let mut claims: HashMap<u64, usize, FxBuildHasher> = HashMap::default();
         for task in &self.running {
@@ -90,7 +93,7 @@ impl Scheduler {
         self.pages_to_come(task).max(task.reserved.saturating_sub(task.pages.held()))
     }
 
-    /// Pages that a task holds at the most, as far as that is known.
+    /// The most pages that a task will hold, as far as that is known.
     fn pages_at_end(&self, task: &Task) -> usize {
         let tokens = match task.work {
             Work::Generate(_) => task.limit,

@@ -1,5 +1,5 @@
-//! Sessions that wait for their programs, with what is asked of them in every step kept up to date: no step takes longer
-//! because many sequences rest.
+//! Sessions that rest until their programs' next command. The sums that every step needs are kept up to date,
+//! so that no step takes longer because many sequences rest.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use rustc_hash::FxBuildHasher;
 use crate::metrics::Tally;
 use crate::task::Task;
 
-/// Sessions that wait for their programs.
+/// Sessions that rest until their programs' next command.
 #[derive(Default)]
 pub(crate) struct Resting {
-    /// In boxes, so that the table grows without moving them.
+    /// In boxes, so that the table grows without moving the tasks.
     tasks: HashMap<u64, Box<Task>, FxBuildHasher>,
     tenants: HashMap<u64, Rest, FxBuildHasher>,
 }
 
-/// What one tenant has at rest.
+/// One tenant's resting sessions.
 #[derive(Default)]
 pub(crate) struct Rest {
     tasks: usize,
-    /// Those that hold pages: the step that last served them, and their ids.
+    /// Sessions that hold pages: the step that last served each, and its id.
     held: BTreeSet<(u64, u64)>,
     pub(crate) pages: usize,
     /// Tokens whose keys and values are kept.
@@ -61,28 +61,28 @@ impl Resting {
         Some(task)
     }
 
-    /// The tenant's session that rests longest of those that hold pages.
+    /// Returns the tenant's session that has rested longest among those that hold pages.
     pub(crate) fn longest_of(&self, tenant: u64) -> Option<u64> {
         self.tenants.get(&tenant)?.held.first().map(|&(_, id)| id)
     }
 
-    /// The same over all tenants that `may` be asked.
+    /// Returns the longest-resting session with pages over all tenants for which `may` returns true.
     pub(crate) fn longest(&self, may: impl Fn(u64) -> bool) -> Option<u64> {
         let asked = self.tenants.iter().filter(|&(&tenant, _)| may(tenant));
         asked.filter_map(|(_, rest)| rest.held.first()).min().map(|&(_, id)| id)
     }
 
-    /// What a tenant has at rest.
+    /// Returns a tenant's resting sessions.
     pub(crate) fn of(&self, tenant: u64) -> Option<&Rest> {
         self.tenants.get(&tenant)
     }
 
-    /// Tenants by their ids.
+    /// Iterates over tenants by their ids.
     pub(crate) fn tenants(&self) -> impl Iterator<Item = (u64, &Rest)> {
         self.tenants.iter().map(|(&id, rest)| (id, rest))
     }
 
-    /// All sessions: for tests, since there may be very many.
+    /// All sessions, which may be very many. For tests.
     #[cfg(test)]
     pub(crate) fn values(&self) -> impl Iterator<Item = &Task> {
         self.tasks.values().map(|task| &**task)
@@ -93,7 +93,7 @@ impl Resting {
         self.tasks.is_empty() && self.tenants.is_empty()
     }
 
-    /// Panics unless what is kept up to date is what the sessions say: for tests.
+    /// Panics unless the sums match the sessions. For tests.
     #[cfg(test)]
     pub(crate) fn check(&self) {
         for (&tenant, rest) in &self.tenants {

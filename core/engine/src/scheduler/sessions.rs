@@ -1,4 +1,4 @@
-//! What programs do with sequences of their own, between two steps.
+//! Commands of programs to their own sequences, carried out between two steps.
 
 use std::sync::Arc;
 
@@ -12,36 +12,37 @@ use crate::task::session::{Output, Pending, Results, Session};
 use crate::task::{Task, Work};
 use crate::{Error, Tenant};
 
-/// A program's wish about one of its sequences.
+/// A program's command to one of its sequences.
 pub(crate) enum SessionCommand {
-    /// Begins a sequence.
+    /// Opens a sequence.
     Open { id: u64, tenant: Arc<Tenant>, adapter: Option<Applied>, limit: usize, shared_prefix: usize },
-    /// Appends tokens and computes what is due.
+    /// Appends tokens and computes those that are due.
     Forward { id: u64, tokens: Vec<u32>, output: Output, results: Results },
-    /// Begins another sequence with the same tokens.
+    /// Opens another sequence with the same tokens.
     Fork { id: u64, to: u64 },
-    /// Drops the tokens from the `len`th on.
+    /// Removes the tokens from index `len` on.
     Truncate { id: u64, len: usize },
-    /// Copies tokens, keys and values, on from what slices before have copied.
+    /// Copies tokens, keys and values, from where the last slice ended.
     Save { id: u64, reply: Sender<Result<Snapshot, Error>>, begun: Option<Snapshot> },
-    /// Fills a sequence that was just opened, `done` of the pages in slices before. Nobody vouches for `foreign` keys and values.
+    /// Fills a sequence that was just opened. Earlier slices have filled `done` of the pages. Keys and values
+    /// that are `foreign` are not trusted.
     Restore { id: u64, snapshot: Snapshot, foreign: bool, done: usize },
-    /// The program needs it no more.
+    /// Closes a sequence: the program has dropped it.
     Close { id: u64 },
 }
 
-/// Numbers whose copying takes as long as one page's change of hands.
+/// The number of numbers whose copying takes as long as a page's change of owner.
 const PAGE: usize = 16;
 
 impl Scheduler {
-    /// Does what a program wishes, or a slice of it that costs little more than `slice` rows; returns what that cost, and what is
-    /// left. A sequence that does not exist is one whose handle is gone: nothing happens.
+    /// Carries out a command, or a slice of it that costs little more than `slice` rows; returns its cost,
+    /// and the rest of the command. A sequence that does not exist has lost its handle: nothing happens.
     pub(super) fn session_slice(
         &mut self,
         command: SessionCommand,
         slice: f64,
     ) -> (f64, Option<SessionCommand>) {
-        // Numbers that are copied; a page counts for a few, since its references are counted.
+        // The number of copied numbers. A page counts for [`PAGE`] of them, since its references are counted.
         let mut moved = 0;
         match command {
             SessionCommand::Open { id, tenant, adapter, limit, shared_prefix } => {
@@ -99,7 +100,7 @@ impl Scheduler {
         (self.prices.command(moved), None)
     }
 
-    /// Does all of what a program wishes.
+    /// Carries out a whole command.
     #[cfg(test)]
     pub(crate) fn session(&mut self, command: SessionCommand) {
         let mut next = Some(command);
@@ -117,7 +118,7 @@ impl Scheduler {
         slice: f64,
     ) -> (f64, Option<SessionCommand>) {
         let Some(task) = self.take_session(id) else { return (self.prices.command(0), None) };
-        // A sequence that gave its pages up in the meantime is saved without them.
+        // A sequence that gave up its pages in the meantime is saved without them.
         let mut cost = self.prices.command(if begun.is_some() { 0 } else { task.tokens.len() });
         let mut snapshot =
             begun.filter(|begun| begun.cached == task.cached).unwrap_or_else(|| Snapshot::begin(&task));
@@ -132,7 +133,7 @@ impl Scheduler {
                 return (cost, Some(SessionCommand::Save { id, reply, begun: Some(snapshot) }));
             }
         };
-        // If the caller is gone, nobody wants to know.
+        // Fails if the caller is gone, who then needs no result.
         let _ = reply.try_send(result);
         self.resting.insert(task);
         (cost, None)
@@ -149,11 +150,12 @@ impl Scheduler {
     ) -> (f64, Option<SessionCommand>) {
         let Some(mut task) = self.take_session(id) else { return (self.prices.command(0), None) };
         let mut cost = self.prices.command(snapshot.tokens.len());
-        // Without room, or if it had to give its pages up in the meantime, it is computed again.
+        // Without room for the pages, or if it had to give them up in the meantime, the sequence is computed
+        // again.
         let mut has_pages = task.pages.held() > 0;
         if done == 0 {
             task.tokens = std::mem::take(&mut snapshot.tokens);
-            // What a tenant made up must not become what others compute with.
+            // Keys and values that a tenant made up must not reach other tenants.
             task.shared_prefix = 0;
             let present: Vec<bool> = snapshot.pages.iter().map(Option::is_some).collect();
             has_pages = self.kv.restore(&mut task.pages, &present).is_ok();
@@ -181,7 +183,7 @@ impl Scheduler {
         (cost, None)
     }
 
-    /// Appends tokens to a session and lets it run.
+    /// Appends tokens to a session and runs it.
     fn forward(&mut self, mut task: Task, tokens: Vec<u32>, output: Output, results: Results) {
         let before = task.tokens.len();
         task.tokens.extend(tokens);
@@ -192,7 +194,7 @@ impl Scheduler {
             return;
         }
         if task.due() == 0 {
-            // Its results were not kept: the last token is computed once more.
+            // Its results were not kept: compute the last token once more.
             task.cached = self.kv.truncate(&mut task.pages, task.cached - 1, task.cached);
             task.foreign &= task.cached > 0;
         }
@@ -207,7 +209,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes a session from wherever it is; a forward that nobody waits for any more is forgotten.
+    /// Takes a session from wherever it is. A pending forward that no caller waits for is dropped.
     fn take_session(&mut self, id: u64) -> Option<Task> {
         let mut task = match self.resting.remove(id) {
             Some(task) => task,

@@ -12,7 +12,8 @@ impl Scheduler {
     /// Adds drafts to the picked rows.
     pub(super) fn speculate(&mut self, picks: &mut [Pick], now: Instant) {
         picks.sort_unstable_by_key(|pick| pick.task);
-        // A processor that is busy gains nothing by more rows: while prompts are computed, and while sequences take turns.
+        // A busy processor gains nothing by more rows: while prompts are computed, and while sequences take
+        // turns.
         let mut idle = picks.len() < self.config.decode_rows;
         let mut sequences = Vec::new();
         // Both are in the order of ids.
@@ -47,7 +48,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether the picked rows do nothing but generate.
+    /// Returns whether the picked rows do nothing but generate.
     pub(super) fn only_generates(&self, picks: &[Pick]) -> bool {
         let mut running = self.running.iter();
         picks.iter().all(|pick| running.find(|task| task.id == pick.task).is_some_and(Task::decodes))

@@ -1,36 +1,37 @@
-//! What things cost: one measure for all that an engine's thread does for a tenant, whatever it called.
+//! Costs: one measure for all work that the engine's thread does for a tenant.
 //!
-//! The unit is a *row*: the multiply-adds of one token that is generated, with every layer's weights and the output matrix,
-//! before anything is cached. Other work is counted in multiply-adds and divided by those: a matrix product takes rows ×
-//! outputs × inputs, attention two for each number of the keys that a row sees, and a number that is copied, added or
-//! looked at on the host takes about as long as so many multiply-adds as the device's [`Pace`] says.
+//! The unit is a *row*: the multiply-adds of one generated token, with every layer's weights and the output
+//! matrix, with an empty context. Other work is counted in multiply-adds and divided by those. A matrix
+//! product takes rows × outputs × inputs; attention takes two for each number of the keys that a row sees; a
+//! number that is copied, added or looked at on the host counts as the number of multiply-adds that the
+//! device's [`Pace`] gives.
 //!
-//! Counting is preferred to measuring time, because the same calls then cost the same on every day and every machine: what
-//! a tenant is charged shows it nothing of its neighbours, and tests can ask for exact numbers.
+//! Counting is preferred to measuring time because the same calls then cost the same on every day and every
+//! machine: a tenant's charges reveal nothing about its neighbors, and tests can ask for exact numbers.
 
 use realm_model::ModelConfig;
 
-/// How fast a processor multiplies, compared with what else there is to do.
+/// The speed of a processor's multiply-adds relative to other work.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     /// Multiply-adds that take as long as moving one number through the host's memory.
     number: f64,
-    /// Multiply-adds that take as long as starting an operation: some 10 µs. Less in small models, where it is what a row takes
-    /// in half a layer.
+    /// Multiply-adds that take as long as starting an operation: some 10 µs. In small models it is less:
+    /// those of a row in half a layer.
     operation: f64,
-    /// How many times as long a row takes alone as in a batch, which reads the weights once.
+    /// The factor by which a row takes longer alone than in a batch, which reads the weights once.
     pub(super) alone: f64,
 }
 
 impl Pace {
-    /// On the CPUs measured, products of a few rows do 20 to 40 multiply-adds in the nanosecond that a float takes to be copied
-    /// to memory that was not touched before.
+    /// On the CPUs measured, products of a few rows do 20 to 40 multiply-adds in the nanosecond that copying
+    /// one float to fresh memory takes.
     pub(super) const HOST: Self = Self { number: 32.0, operation: (1 << 18) as f64, alone: 4.0 };
-    /// An H200 does some 4,000 in that nanosecond, and a batch of 16 rows in the time of one.
+    /// An H200 does some 4,000 in that nanosecond, and computes a batch of 16 rows in the time of one.
     const DEVICE: Self = Self { number: 4096.0, operation: (1 << 25) as f64, alone: 16.0 };
 }
 
-/// What a command costs that moves nothing: parts of an operation.
+/// The cost of a command that moves nothing, as a fraction of an operation.
 const COMMAND: f64 = 1.0 / 16.0;
 
 /// Prices of one model's work, in rows.
@@ -38,13 +39,13 @@ const COMMAND: f64 = 1.0 / 16.0;
 pub(crate) struct Prices {
     /// Multiply-adds of a row.
     row: f64,
-    /// Of a row in one layer's attention, without what it sees.
+    /// Multiply-adds of a row in one layer's attention, without the context that it sees.
     projections: f64,
-    /// Of a row in one layer's feed-forward network.
+    /// Multiply-adds of a row in one layer's feed-forward network.
     feed_forward: f64,
-    /// Of a row for each token that it sees in one layer.
+    /// Multiply-adds of a row for each token that it sees in one layer.
     seen: f64,
-    /// How many tokens a row sees of each layer at most.
+    /// For each layer, the most tokens that a row sees.
     windows: Vec<usize>,
     vocab: usize,
     hidden: usize,
@@ -53,7 +54,8 @@ pub(crate) struct Prices {
 }
 
 impl Prices {
-    /// Prices of a model's work on the host or, with `device`, on a device with memory of its own.
+    /// Computes the prices of a model's work on the host or, with `device`, on a device with memory of its
+    /// own.
     pub(crate) fn new(model: &ModelConfig, device: bool) -> Self {
         let pace = if device { Pace::DEVICE } else { Pace::HOST };
         let (q, kv) = ((model.heads * model.head_dim) as f64, (model.kv_heads * model.head_dim) as f64);
@@ -76,24 +78,26 @@ impl Prices {
         }
     }
 
-    /// Tokens of the vocabulary.
+    /// The number of tokens in the vocabulary.
     pub(crate) fn vocab(&self) -> usize {
         self.vocab
     }
 
-    /// Numbers in a hidden state.
+    /// The number of elements of a hidden state.
     pub(crate) fn hidden(&self) -> usize {
         self.hidden
     }
 
-    /// Rows of a forward pass that begin at position `first`, `outputs` of them with logits.
+    /// The price of `rows` rows of a forward pass that begin at position `first`, `outputs` of them with
+    /// logits.
     pub(crate) fn pass(&self, first: usize, rows: usize, outputs: usize) -> f64 {
         let layers = self.windows.len() as f64 * (self.projections + self.feed_forward);
         let seen: f64 = self.windows.iter().map(|&window| self.seen_by(first, rows, window)).sum();
         (rows as f64 * layers + seen + self.products(outputs, self.vocab, self.hidden)) / self.row
     }
 
-    /// Multiply-adds of what rows see of one layer: from `first` on each one token more, a window at most.
+    /// Multiply-adds for the context of rows in one layer. From `first` on each row sees one token more, up
+    /// to a window.
     fn seen_by(&self, first: usize, rows: usize, window: usize) -> f64 {
         self.seen * rows as f64 * (first as f64 + rows as f64 / 2.0).min(window as f64)
     }
@@ -102,38 +106,38 @@ impl Prices {
         rows as f64 * outputs as f64 * inputs as f64
     }
 
-    /// One layer's attention for rows that begin at position `first`.
+    /// The price of one layer's attention for rows that begin at position `first`.
     pub(crate) fn attention(&self, layer: usize, first: usize, rows: usize) -> f64 {
         let window = self.windows.get(layer).copied().unwrap_or(usize::MAX);
         (self.operation + rows as f64 * self.projections + self.seen_by(first, rows, window)) / self.row
     }
 
-    /// One layer's feed-forward network.
+    /// The price of one layer's feed-forward network.
     pub(crate) fn feed_forward(&self, rows: usize) -> f64 {
         (self.operation + rows as f64 * self.feed_forward) / self.row
     }
 
-    /// A product with a matrix.
+    /// The price of a product with a matrix.
     pub(crate) fn matmul(&self, rows: usize, [outputs, inputs]: [usize; 2]) -> f64 {
         (self.operation + self.products(rows, outputs, inputs)) / self.row + self.numbers(rows * outputs)
     }
 
-    /// Logits of hidden states, which are copied to whoever asked.
+    /// The price of logits of hidden states, including their copy to the caller.
     pub(crate) fn logits(&self, rows: usize) -> f64 {
         self.matmul(rows, [self.vocab, self.hidden])
     }
 
-    /// An operation that moves so many numbers of 32 bits.
+    /// The price of an operation that moves 32-bit numbers.
     pub(crate) fn moved(&self, numbers: usize) -> f64 {
         self.operation / self.row + self.numbers(numbers)
     }
 
-    /// A command that moves so many.
+    /// The price of a command that moves 32-bit numbers.
     pub(crate) fn command(&self, numbers: usize) -> f64 {
         COMMAND * self.operation / self.row + self.numbers(numbers)
     }
 
-    /// Numbers that are looked at or moved beside something else.
+    /// The price of numbers that are looked at or moved as a side effect.
     pub(crate) fn numbers(&self, numbers: usize) -> f64 {
         self.pace.number * numbers as f64 / self.row
     }

@@ -1,20 +1,21 @@
-//! How many drafts pay: from how often drafts were right, and what a forward pass of so many rows costs.
+//! The number of drafts that pay, by how often drafts were right and by the cost of a forward pass with that
+//! many rows.
 //!
-//! Drafts that a sequence has no use for cost time of all sequences in the batch. The drafts of a pass are therefore
-//! chosen for the largest product of everybody's tokens per second (proportional fairness): for a sequence alone that
-//! is its own speed, and in a batch nobody is slowed down for another one's smaller gain. On a processor that is busy
-//! with the rows that have to be computed anyway, the best number soon is 0.
+//! Useless drafts cost time of all sequences in the batch. The drafts of a pass are therefore chosen for the
+//! largest product of all sequences' tokens per second (proportional fairness): for a sequence alone that is
+//! its own speed, and in a batch no sequence is slowed down for a smaller gain of another. On a processor
+//! that is busy with the rows that have to be computed anyway, the best number is soon 0.
 
-/// Drafts of one sequence in one pass at most.
+/// The most drafts of one sequence in one pass.
 pub(crate) const MOST_DRAFTS: usize = 15;
 
-/// Drafts of all sequences in one pass at most: a row has a whole vocabulary of logits.
+/// The most drafts of all sequences in one pass: each row has a whole vocabulary of logits.
 pub(super) const MOST_ROWS: usize = 32;
 
-/// What drafts have to win at least, so that errors of measurement do not switch them on.
+/// The least relative gain of drafts, so that measurement errors do not switch them on.
 const MARGIN: f64 = 0.02;
 
-/// How likely it is that a draft is right, as observed: the latest 20 or so count, beginning with a prior.
+/// The observed probability that a draft is right, over the latest 20 or so, beginning with a prior.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Chance {
     prior: f32,
@@ -23,7 +24,7 @@ pub(super) struct Chance {
 }
 
 impl Chance {
-    /// How many observations the prior is worth.
+    /// The number of observations that the prior is worth.
     const PRIOR_TRIES: f32 = 2.0;
     const DECAY: f32 = 0.95;
 
@@ -40,7 +41,7 @@ impl Chance {
         self.tries = self.tries * Self::DECAY + 1.0;
     }
 
-    /// Forgets what was observed.
+    /// Forgets all observations.
     pub(super) fn reset(&mut self) {
         *self = Self::new(self.prior);
     }
@@ -48,20 +49,23 @@ impl Chance {
 
 /// Seconds of a forward pass by its number of rows, learned while it runs.
 ///
-/// Each number of rows has a factor on a curve that is about right for two cores: how many rows are computed at what
-/// price is learned by using them, and between and beyond what was measured the curve fills in.
+/// Each number of rows has a factor on a curve that is about right for two cores. The factors are learned
+/// from passes with that many rows. Between measurements the factors are interpolated, and beyond them the
+/// nearest one holds.
 pub(crate) struct Costs {
-    /// `[rows]`: the factor, and how many observations it stands for.
+    /// `[rows]`: the factor, and its number of observations.
     factors: Vec<(f64, f64)>,
 }
 
 impl Costs {
-    /// Rows that are told apart.
+    /// The most rows that have a factor of their own.
     const ROWS: usize = 64;
-    /// Observations that an average goes over, and those that make a measurement of its own.
+    /// The most observations that an average covers, and the number from which a measurement counts as
+    /// settled.
     const OBSERVATIONS: f64 = 12.0;
     const SETTLED: f64 = 3.0;
-    /// What a measurement loses with each later pass of another number of rows, so that a wrong one is not kept.
+    /// The factor by which the weight of a measurement falls with each pass of another number of rows, so
+    /// that a wrong one is not kept.
     const AGING: f64 = 0.9995;
 
     pub(super) fn new() -> Self {
@@ -72,7 +76,7 @@ impl Costs {
         1.0 + 0.12 * (rows.saturating_sub(1)) as f64
     }
 
-    /// A pass of `rows` rows took so long.
+    /// Records that a pass of `rows` rows took `seconds`.
     pub(crate) fn observe(&mut self, rows: usize, seconds: f64) {
         if !(1..=Self::ROWS).contains(&rows) {
             return;
@@ -80,11 +84,10 @@ impl Costs {
         let factor = seconds / Self::curve(rows);
         let (old, count) = self.factors[rows];
         let settled = count >= Self::SETTLED;
-        // What is far off was interrupted by something else.
+        // A value that is far off was probably interrupted by another program.
         let factor = if settled { factor.clamp(old / 2.0, old * 2.0) } else { factor };
         if settled {
-            // Contexts grow and other programs come and go: that changes all passes alike, and what matters is how they
-            // compare.
+            // Longer contexts and other programs slow all passes down alike, and only their ratios matter.
             let drift = (factor / old).sqrt();
             self.factors.iter_mut().for_each(|f| f.0 *= drift);
         }
@@ -112,15 +115,15 @@ impl Costs {
     }
 }
 
-/// A sequence that has drafts, or could have.
+/// A sequence that has drafts, or could have some.
 pub(super) struct Candidate {
-    /// For each draft the probability that it and all before it are right.
+    /// For each draft, the probability that it and all before it are right.
     pub(super) chances: Vec<f64>,
-    /// Whether a draft model would have to compute them first.
+    /// True if a draft model would have to compute the drafts first.
     pub(super) costs: bool,
 }
 
-/// How many drafts each candidate should have in a pass that computes `rows` rows anyway.
+/// Returns how many drafts each candidate should have in a pass that computes `rows` rows anyway.
 pub(super) fn plan(candidates: &[Candidate], rows: usize, costs: &Costs, draft: &Costs) -> Vec<usize> {
     let mut chosen = vec![0; candidates.len()];
     let mut tokens = vec![1.0f64; candidates.len()];
@@ -128,7 +131,7 @@ pub(super) fn plan(candidates: &[Candidate], rows: usize, costs: &Costs, draft: 
     let Some(alone) = costs.seconds(rows) else { return chosen };
     let mut gained = 0.0;
     for drafts in 1..=MOST_ROWS {
-        // The next draft is the one that makes its own sequence faster than any other would.
+        // The next draft is the one with the largest relative gain for its own sequence.
         let gain = |i: usize| {
             let chance = candidates[i].chances.get(chosen[i])?;
             Some((1.0 + chance / tokens[i]).ln())
@@ -170,7 +173,7 @@ mod tests {
         Candidate { chances: (1..=MOST_DRAFTS as i32).map(|n| chance.powi(n)).collect(), costs: false }
     }
 
-    /// What a pass costs on two cores: rows are cheap at first, and then each costs the same.
+    /// Seconds of a pass on two cores: the fixed part outweighs a few rows.
     fn processor(rows: usize) -> f64 {
         0.004 + 0.0006 * rows as f64
     }
@@ -186,11 +189,11 @@ mod tests {
 
     #[test]
     fn a_busy_processor_has_no_time_for_drafts() {
-        // 24 sequences, half of which would nearly always be right.
+        // 24 sequences, half of which have drafts that are nearly always right.
         let candidates: Vec<Candidate> = (0..12).map(|_| candidate(0.9)).collect();
         let linear = costs(|rows| 0.001 * rows as f64);
         assert_eq!(plan(&candidates, 24, &linear, &Costs::new()), [0; 12]);
-        // One that gains little is not worth the others' time.
+        // A sequence that gains little is not worth the others' time.
         assert_eq!(plan(&[candidate(0.6)], 12, &costs(processor), &Costs::new()), [0]);
     }
 
@@ -213,10 +216,10 @@ mod tests {
         }
         let five = costs.seconds(5).unwrap();
         assert!((0.010..0.030).contains(&five), "{five}");
-        // Everything takes twice as long, but only one row is measured.
+        // All passes take twice as long, but only one row is measured.
         (0..100).for_each(|_| costs.observe(1, 0.020));
         assert!(costs.seconds(9).unwrap() > 0.045);
-        // A single interruption changes little about how they compare.
+        // A single interruption changes little about their ratio.
         let ratio = |costs: &Costs| costs.seconds(9).unwrap() / costs.seconds(1).unwrap();
         let before = ratio(&costs);
         costs.observe(1, 1.0);

@@ -1,4 +1,4 @@
-//! A draft model: a small model of the same vocabulary that says what the large one is likely to say.
+//! A draft model: a small model of the same vocabulary that predicts the tokens of the large one.
 
 use std::time::Instant;
 
@@ -13,20 +13,20 @@ use crate::kv::{KvCache, PageTables, pages_for};
 use crate::sampling::argmax;
 use crate::{EngineConfig, Error};
 
-/// Rows of texts that the draft model catches up on in one step at most.
+/// The most rows of texts that the draft model catches up on in one step.
 const CATCH_UP: usize = 256;
 
-/// Tokens by which vocabularies of one family differ at most: Qwen's are padded to multiples of 128 and 512.
+/// The most tokens by which vocabularies of one family differ: Qwen's are padded to multiples of 128 and 512.
 const PADDING: usize = 512;
 
-/// Its KV cache takes this part of the model's at most.
+/// The draft model's KV cache takes at most one part in this many of the model's.
 const MEMORY_SHARE: u64 = 4;
 
-/// What a draft model is made of.
+/// The parts of a draft model.
 pub struct Draft<'a> {
-    /// Its weights.
+    /// The draft model's weights.
     pub weights: &'a dyn Weights,
-    /// Its tokenizer, which must have the same tokens as the model's.
+    /// The draft model's tokenizer, which must have the same tokens as the model's.
     pub tokenizer: &'a Tokenizer,
 }
 
@@ -36,25 +36,25 @@ pub(crate) struct DraftModel {
     kv: KvCache,
     texts: HashMap<u64, Text, FxBuildHasher>,
     batch: Batch,
-    /// Passes of one row for each sequence.
+    /// The costs of passes with one row for each sequence.
     pub(super) costs: Costs,
-    /// Seconds that a row of a text takes to catch up on; 0 before the first time.
+    /// Seconds per row of catching up on a text; 0 before the first time.
     pub(super) row_seconds: f64,
     /// Tokens that both models know.
     vocabulary: usize,
     steps: u64,
 }
 
-/// What the draft model's cache holds of a sequence.
+/// The draft model's cached tokens of a sequence.
 struct Text {
     pages: PageTables,
-    /// So many tokens of the sequence, and then drafts.
+    /// The number of the sequence's tokens in the cache. Drafts follow them.
     confirmed: usize,
     drafts: Vec<u32>,
     used: u64,
 }
 
-/// What is asked of the draft model: `count` tokens after `tokens`.
+/// A wish for `count` drafts after `tokens`.
 pub(super) struct Wish<'a> {
     pub(super) id: u64,
     pub(super) tokens: &'a [u32],
@@ -62,7 +62,7 @@ pub(super) struct Wish<'a> {
 }
 
 impl DraftModel {
-    /// Checks that the draft model speaks the model's vocabulary, and allocates its cache.
+    /// Checks that the draft model has the model's vocabulary, and allocates its cache.
     ///
     /// # Errors
     /// `InvalidArgument` for another vocabulary; `LimitExceeded` if the cache can't be allocated.
@@ -77,7 +77,7 @@ impl DraftModel {
         let layout = own.cache_layout();
         let bytes = |weights: &dyn Weights| weights.page_bytes(config.cache_type).max(1) as u64;
         let memory = config.pages(weights) as u64 * bytes(weights) / MEMORY_SHARE;
-        // As many tokens as the model's own cache holds; one sequence always fits.
+        // As many tokens as the model's own cache holds. One sequence always fits.
         let tokens = config.pages(weights) / model.cache_layout().groups() * PAGE_TOKENS;
         let most = layout.groups() * tokens.div_ceil(PAGE_TOKENS);
         let least = pages_for(&layout, 2 * CATCH_UP, CATCH_UP);
@@ -100,17 +100,17 @@ impl DraftModel {
         Ok(this)
     }
 
-    /// The longest text that it can go on from.
+    /// The longest text that the draft model can continue, in tokens.
     pub(super) fn context(&self) -> usize {
         self.runner.config().context_length
     }
 
-    /// How many of a text's tokens it has not read.
+    /// The number of a text's tokens that the draft model has not read.
     pub(super) fn lag(&self, id: u64, tokens: usize) -> usize {
         tokens.saturating_sub(self.texts.get(&id).map_or(0, |text| text.confirmed))
     }
 
-    /// What it takes for a token, measured once on nothing, so that the first sequence need not find out.
+    /// Measures the time per token once on dummy input, so that the first sequence need not.
     fn measure(&mut self) -> Result<(), Error> {
         for _ in 0..4 {
             self.propose(&[Wish { id: u64::MAX, tokens: &[0], count: 3 }])?;
@@ -119,10 +119,11 @@ impl DraftModel {
         Ok(())
     }
 
-    /// The likeliest continuations; shorter ones or none where the draft model has to catch up first, or has no room.
+    /// Returns the likeliest continuations; shorter ones or none where the draft model has to catch up first,
+    /// or has no room.
     ///
     /// # Errors
-    /// A forward pass failed.
+    /// `Model` if a forward pass failed.
     pub(super) fn propose(&mut self, wishes: &[Wish<'_>]) -> Result<Vec<Vec<u32>>, Error> {
         self.steps += 1;
         let mut drafts: Vec<Vec<u32>> = wishes.iter().map(|_| Vec::new()).collect();
@@ -146,7 +147,8 @@ impl DraftModel {
         }
     }
 
-    /// Computes what the cache lacks of the texts, and their first drafts; returns whose.
+    /// Computes the tokens of the texts that the cache lacks, and their first drafts; returns the indices of
+    /// the texts that have one.
     fn catch_up(&mut self, wishes: &[Wish<'_>], drafts: &mut [Vec<u32>]) -> Result<Vec<usize>, Error> {
         let (mut ready, mut budget) = (Vec::new(), CATCH_UP);
         let groups = self.runner.layout().groups();
@@ -161,9 +163,9 @@ impl DraftModel {
                 used: steps,
             });
             text.used = steps;
-            // Drafts that were right are part of the text now.
+            // Accepted drafts are part of the text now.
             let right = text.drafts.iter().zip(&wish.tokens[text.confirmed..]).take_while(|(a, b)| a == b);
-            // The last token is computed in any case: its logits are wanted.
+            // The last token is always computed, for its logits.
             let known = (text.confirmed + right.count()).min(wish.tokens.len() - 1);
             let held = text.len();
             text.confirmed = self.kv.truncate(&mut text.pages, known, held);
@@ -202,7 +204,7 @@ impl DraftModel {
         Ok(ready)
     }
 
-    /// Runs the batch; its logits are those of `going`, in order, and give each one more draft.
+    /// Runs the batch. Its logits belong to `going`, in order, and give each one more draft.
     fn run(&mut self, going: &[usize], drafts: &mut [Vec<u32>]) -> Result<(), Error> {
         self.runner.forward(&self.batch).map_err(|e| Error::Model(format!("the draft model: {e}")))?;
         let vocab = self.runner.config().vocab;
@@ -212,7 +214,7 @@ impl DraftModel {
         Ok(())
     }
 
-    /// Gives a text pages for `rows` more tokens, from texts that were not used for longest if need be.
+    /// Gives a text pages for `rows` more tokens, if need be from the least recently used texts.
     fn reserve(&mut self, wish: &Wish<'_>, rows: usize) -> bool {
         loop {
             let Some(text) = self.texts.get_mut(&wish.id) else { return false };
@@ -221,7 +223,7 @@ impl DraftModel {
                 return false;
             }
             if self.kv.reserve(&mut text.pages, from, from + rows, &mut copies).is_ok() {
-                // Nothing is shared, so nothing has to be copied.
+                // Texts share no pages, so nothing has to be copied.
                 debug_assert!(copies.is_empty());
                 return true;
             }
@@ -231,7 +233,7 @@ impl DraftModel {
         }
     }
 
-    /// A sequence runs no more.
+    /// Frees the pages of a sequence that no longer runs.
     pub(crate) fn forget(&mut self, id: u64) {
         if let Some(mut text) = self.texts.remove(&id) {
             self.kv.release(&mut text.pages);
@@ -246,7 +248,7 @@ impl DraftModel {
 }
 
 impl Text {
-    /// Tokens in the cache.
+    /// The number of tokens in the cache.
     fn len(&self) -> usize {
         self.confirmed + self.drafts.len()
     }
@@ -259,13 +261,13 @@ fn check_vocabulary(draft: &Draft<'_>, tokenizer: &Tokenizer) -> Result<(), Erro
         )))
     };
     let (own, model) = (draft.tokenizer.vocabulary_len(), tokenizer.vocabulary_len());
-    // Within a family some are padded, up to a round number.
+    // Within a family some vocabularies are padded to a round number.
     if own.abs_diff(model) > PADDING {
         return refused(format!("{own} tokens, and the model {model}"));
     }
     let spelled = |tokenizer: &Tokenizer, id: u32| {
         let mut bytes = Vec::new();
-        // A token that spells nothing is compared as nothing.
+        // A token that spells nothing compares as empty.
         let _ = tokenizer.push_bytes(id, true, &mut bytes);
         bytes
     };

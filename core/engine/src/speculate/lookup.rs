@@ -1,8 +1,9 @@
-//! Prompt lookup: what followed the last tokens when they occurred before is likely to follow again (Saxena, 'Prompt
-//! Lookup Decoding', 2023).
+//! Prompt lookup: the tokens that followed an earlier occurrence of the last tokens are likely to follow
+//! again (Saxena, 'Prompt Lookup Decoding', 2023).
 //!
-//! The index knows for every sequence of 2, 4 and 8 tokens where it ended last. A token costs three entries of a hash
-//! map, and a look-up three questions and a comparison of at most [`LONGEST`] tokens.
+//! The index maps every sequence of 2, 4 and 8 tokens to the end of its latest occurrence. A token costs
+//! three entries of a hash map, and a look-up costs three queries and a comparison of at most [`LONGEST`]
+//! tokens.
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
@@ -10,16 +11,16 @@ use rustc_hash::FxBuildHasher;
 /// Lengths of the indexed sequences, longest first.
 const GRAMS: [usize; 3] = [8, 4, 2];
 
-/// How far back two occurrences are compared.
+/// The most tokens that are compared between two occurrences.
 pub(super) const LONGEST: usize = 32;
 
-/// Tokens that are indexed between two steps at most, so that a very long prompt holds nobody up.
+/// The most tokens that are indexed between two steps, so that a very long prompt delays no other request.
 const INDEXED_AT_ONCE: usize = 4096;
 
 /// An index over the tokens of one sequence, which only grows.
 #[derive(Default)]
 pub(super) struct Lookup {
-    /// For each length, the end of the latest occurrence but the very last one.
+    /// For each length, the end of the latest occurrence other than the end of the text itself.
     ends: [HashMap<u64, u32, FxBuildHasher>; GRAMS.len()],
     /// Occurrences up to this end are in the index.
     indexed: usize,
@@ -29,35 +30,35 @@ pub(super) struct Lookup {
 /// The passage that the text follows.
 #[derive(Clone, Copy)]
 struct Cursor {
-    /// The token there is what may come next.
+    /// The index of the token that may come next.
     at: usize,
-    /// The text had this length then.
+    /// The length of the text at that time.
     len: usize,
-    /// Whether the last token was another one than that of the passage: an edit of one token, perhaps.
+    /// True if the last token differed from the passage's: an edit of one token, perhaps.
     strayed: bool,
 }
 
-/// Where a continuation was found.
+/// A continuation that was found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Found {
-    /// Where it begins.
+    /// The index of its first token.
     pub(super) at: usize,
-    /// How many tokens before it are the same as at the end of the text, up to [`LONGEST`].
+    /// The number of tokens before it that match the end of the text, up to [`LONGEST`].
     pub(super) matched: usize,
 }
 
 impl Lookup {
-    /// Bytes of memory that it takes.
+    /// Bytes of memory that the index takes.
     pub(super) fn memory(&self) -> usize {
         self.ends.iter().map(|ends| ends.allocation_size()).sum()
     }
 
-    /// Takes note of new tokens, and finds the passage that goes on most likely as the text will.
+    /// Indexes new tokens, and finds the passage that most likely continues the text.
     pub(super) fn find(&mut self, tokens: &[u32]) -> Option<Found> {
         self.follow(tokens);
         self.index(tokens);
         let cursor = self.cursor.map(|cursor| Found { at: cursor.at, matched: matched(tokens, cursor.at) });
-        // The passage that was right so far wins unless another one agrees with more of the text.
+        // The passage that was right so far wins unless another one matches more of the text.
         let found = match (cursor, self.longest(tokens)) {
             (Some(cursor), Some(other)) if other.matched > cursor.matched => Some(other),
             (None, other) => other,
@@ -69,7 +70,8 @@ impl Lookup {
         Some(found)
     }
 
-    /// Moves the cursor along with the new tokens. One token that differs is passed over, two are another text.
+    /// Moves the cursor along with the new tokens. It passes over one token that differs, and ends at two in
+    /// a row.
     fn follow(&mut self, tokens: &[u32]) {
         let Some(cursor) = &mut self.cursor else { return };
         for &token in &tokens[cursor.len.min(tokens.len())..] {
@@ -97,7 +99,7 @@ impl Lookup {
         self.indexed = self.indexed.max(until);
     }
 
-    /// The earlier occurrence that agrees with the end of the text for longest.
+    /// Returns the earlier occurrence with the longest match to the end of the text.
     fn longest(&self, tokens: &[u32]) -> Option<Found> {
         let candidates = self.ends.iter().zip(GRAMS).filter_map(|(ends, length)| {
             let start = tokens.len().checked_sub(length)?;
@@ -110,8 +112,8 @@ impl Lookup {
     }
 }
 
-/// The `most` tokens from `at` on. Where the text ends, what was taken already goes on: a text that repeats itself
-/// does so again.
+/// Returns `most` tokens from `at` on. At the end of the text it continues with the tokens taken so far: a
+/// text that repeats itself does so again.
 pub(super) fn continuation(tokens: &[u32], at: usize, most: usize) -> Vec<u32> {
     let mut taken: Vec<u32> = Vec::with_capacity(most);
     for i in at..at + most {
@@ -120,13 +122,13 @@ pub(super) fn continuation(tokens: &[u32], at: usize, most: usize) -> Vec<u32> {
     taken
 }
 
-/// How many tokens before `at` are the same as at the end.
+/// The number of tokens before `at` that match the end.
 fn matched(tokens: &[u32], at: usize) -> usize {
     let (there, here) = (tokens[..at].iter().rev(), tokens.iter().rev());
     there.zip(here).take(LONGEST).take_while(|(a, b)| a == b).count()
 }
 
-/// Exact for two tokens; a hash for more.
+/// Returns a key that is exact for two tokens and a hash for more.
 fn key(tokens: &[u32]) -> u64 {
     tokens.iter().fold(0, |key: u64, &token| {
         if tokens.len() <= 2 {
@@ -143,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    /// For each length the latest earlier occurrence, and of these the one that agrees for longest.
+    /// For each length the latest earlier occurrence, and of these the one with the longest match.
     fn naive(tokens: &[u32]) -> Option<Found> {
         let n = tokens.len();
         let mut best: Option<Found> = None;
@@ -171,7 +173,8 @@ mod tests {
                 let found = lookup.find(text);
                 let searched = naive(text);
                 prop_assert_eq!(lookup.longest(text), searched);
-                // The passage that is followed may be another one that agrees as long, or one after a lone difference.
+                // The passage that is followed may be another one with an equally long match, or one after a
+                // single difference.
                 if let Some(searched) = searched {
                     prop_assert!(found.is_some_and(|found| found.matched >= searched.matched));
                 }

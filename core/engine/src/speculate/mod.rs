@@ -1,14 +1,16 @@
-//! Speculative decoding (Leviathan et al., arXiv:2211.17192): tokens that may follow are computed along with the last
-//! one, since a pass of a few rows costs little more than one of a single row, and those that turn out right are kept.
+//! Speculative decoding (Leviathan et al., arXiv:2211.17192): drafts, tokens that may follow, are computed
+//! along with the last token, since a pass of a few rows costs little more than one of a single row. Drafts
+//! that turn out right are kept.
 //!
-//! - [`lookup`]: drafts from the text itself, where it repeats what it says.
+//! - [`lookup`]: drafts from the text itself, where it repeats itself.
 //! - [`draft`]: drafts from a small model of the same vocabulary.
-//! - What a request's grammar leaves no choice about comes from its guide, and is always right.
-//! - [`control`]: how many drafts pay.
+//! - Tokens that a request's grammar forces come from its guide, and are always right.
+//! - [`control`]: the number of drafts that pay.
 //!
-//! A draft is kept only if the request's own sampler chooses that very token from the logits of the row before it. So
-//! a text is bit for bit the same with drafts and without, sampled ones with a seed included: what drafts change is
-//! when a token comes. A new kind of draft is one more [`Source`]: it needs tokens and a chance for each.
+//! A draft is kept only if the request's own sampler chooses that very token from the logits of the row
+//! before it. So a text is the same bit for bit with and without drafts, including sampled texts with a seed:
+//! drafts change only when a token comes. A new kind of draft is one more [`Source`]: it needs tokens and a
+//! probability for each.
 
 mod control;
 mod draft;
@@ -26,18 +28,19 @@ pub(crate) use control::{Costs, MOST_DRAFTS};
 use draft::Wish;
 use lookup::Lookup;
 
-/// Where drafts come from: tokens that are computed before it is certain that they are part of the text. The text is
-/// the same with and without. Each kind is used only while it is measured to make texts faster.
+/// The source of drafts: tokens that are computed on the chance that they follow. The text is the same with
+/// and without drafts. Each source is used only while it measurably speeds texts up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Speculation {
-    /// From wherever there are any; what a request's grammar leaves no choice about is among them.
+    /// Takes drafts from every source, including tokens that a request's grammar forces.
     #[default]
     Auto,
-    /// None.
+    /// Makes no drafts.
     Off,
-    /// Prompt lookup alone: what followed the last tokens earlier in the prompt or in the text.
+    /// Takes drafts from prompt lookup alone: tokens that followed the last tokens earlier in the prompt or
+    /// in the text.
     Lookup,
-    /// The draft model alone.
+    /// Takes drafts from the draft model alone.
     Draft,
 }
 
@@ -58,32 +61,33 @@ impl FromStr for Speculation {
     }
 }
 
-/// Chances of looked-up drafts before anything is observed, by the tokens that agree before the draft. They are low
-/// where a try would cost more than it teaches: look-ups are observed whether they are used or not.
+/// Probabilities of looked-up drafts before any observation, by the number of tokens that match before the
+/// draft. They are low where a try would cost more than it teaches: look-ups are observed whether they are
+/// used or not.
 const PRIORS: [(usize, f32); 8] =
     [(0, 0.2), (1, 0.2), (2, 0.1), (3, 0.2), (4, 0.4), (6, 0.6), (9, 0.8), (16, 0.9)];
 
-/// The chance that a draft model is right, before anything is observed.
+/// The probability that a draft model is right before any observation.
 const DRAFT_PRIOR: f32 = 0.7;
 
-/// A draft model that did not pay is tried again when the time since then is so many times what the try costs.
+/// A draft model that did not pay is tried again after this many times the cost of a try.
 const RETRY: f64 = 300.0;
 
-/// A text that the draft model has to catch up on: more tokens than one step adds.
+/// A text lags if the draft model has to catch up on more tokens than one step adds.
 const LAGS: usize = MOST_DRAFTS + 2;
 
-/// What one sequence knows about its drafts.
+/// The drafting state of one sequence.
 pub(crate) struct Speculator {
     lookup: Option<Box<LookupState>>,
     draft: Option<DraftState>,
-    /// Whether it wants to know what a grammar forces.
+    /// True if drafts may come from tokens that a grammar forces.
     wants_forced: bool,
     /// Tokens that must follow.
     forced: Vec<u32>,
 }
 
 impl Speculator {
-    /// Bytes of memory that it takes.
+    /// Bytes of memory that the state takes.
     pub(crate) fn memory(&self) -> usize {
         self.lookup.as_ref().map_or(0, |state| size_of::<LookupState>() + state.index.memory())
     }
@@ -93,7 +97,8 @@ struct LookupState {
     index: Lookup,
     /// For each class of [`PRIORS`].
     chances: [Chance; PRIORS.len()],
-    /// What follows, if the text goes on as the passage does, and how many tokens agree before it.
+    /// The tokens that follow if the text continues as the passage does, and the number of tokens that match
+    /// before them.
     proposal: Vec<u32>,
     matched: usize,
 }
@@ -101,13 +106,13 @@ struct LookupState {
 struct DraftState {
     chance: Chance,
     used: Option<Instant>,
-    /// Whether the drafts of this step are the draft model's.
+    /// True if the drafts of this step are the draft model's.
     asked: bool,
-    /// Whether it is still reading the text.
+    /// True while the draft model is still reading the text.
     reads: bool,
 }
 
-/// Where a sequence's next drafts come from.
+/// The source of a sequence's next drafts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
     Lookup,
@@ -115,11 +120,11 @@ enum Source {
     Draft,
 }
 
-/// What the engine knows about drafts.
+/// The engine's state for drafts.
 pub(crate) struct Drafting {
     pub(crate) costs: Costs,
     pub(crate) model: Option<DraftModel>,
-    /// So many for each sequence, whatever it costs.
+    /// A fixed number of drafts for each sequence, whatever it costs.
     pub(crate) fixed: Option<usize>,
 }
 
@@ -127,15 +132,16 @@ pub(crate) struct Drafting {
 pub(crate) struct Speculating<'a> {
     pub(crate) id: u64,
     pub(crate) tokens: &'a [u32],
-    /// Drafts that there is room for.
+    /// The most drafts that there is room for.
     pub(crate) room: usize,
     pub(crate) speculator: &'a mut Speculator,
-    /// What comes out.
+    /// The drafts that were chosen.
     pub(crate) drafts: &'a mut Vec<u32>,
 }
 
 impl Speculator {
-    /// For a request that wants drafts of this kind, on an engine with a draft model or without.
+    /// Creates the state for a request that wants drafts of this kind, on an engine with a draft model or
+    /// without.
     pub(crate) fn new(kind: Speculation, draft_model: bool) -> Option<Self> {
         let lookup = matches!(kind, Speculation::Auto | Speculation::Lookup);
         let draft = draft_model && matches!(kind, Speculation::Auto | Speculation::Draft);
@@ -159,7 +165,8 @@ impl Speculator {
         })
     }
 
-    /// Looks the end of the text up. What is found is compared with what comes even if it is not computed along.
+    /// Looks up the end of the text. The result is compared with the next tokens even if it is not used as
+    /// drafts.
     pub(crate) fn look_up(&mut self, tokens: &[u32]) {
         let Some(lookup) = &mut self.lookup else { return };
         lookup.proposal.clear();
@@ -169,19 +176,19 @@ impl Speculator {
         }
     }
 
-    /// Takes note of what a grammar says must follow, if that is wanted.
+    /// Records the tokens that a grammar forces, if they are used.
     pub(crate) fn force(&mut self, tokens: impl FnOnce() -> Vec<u32>) {
         if self.wants_forced {
             self.forced = tokens();
         }
     }
 
-    /// Compares drafts with what came.
+    /// Compares drafts with the tokens that came.
     pub(crate) fn observe(&mut self, drafts: &[u32], tokens: &[u32]) {
         let forced = std::mem::take(&mut self.forced).len();
         if let Some(lookup) = &mut self.lookup {
             for (i, (draft, token)) in lookup.proposal.iter().zip(tokens).enumerate() {
-                // Where there was no choice, a look-up that was right says nothing about others.
+                // Where the grammar forced a token, a correct look-up says nothing about others.
                 if i >= forced {
                     lookup.chances[class(lookup.matched + i)].observe(draft == token);
                 }
@@ -204,14 +211,14 @@ impl Speculator {
     }
 }
 
-/// The class of [`PRIORS`] for so many tokens that agree.
+/// The class of [`PRIORS`] for the number of tokens that match.
 fn class(matched: usize) -> usize {
     PRIORS.iter().rposition(|&(least, _)| least <= matched).unwrap_or(0)
 }
 
 impl LookupState {
-    /// For each of the first `room` tokens of the proposal the probability that it and all before it are right, if the
-    /// first `certain` ones are.
+    /// For each of the first `room` tokens of the proposal, the probability that it and all before it are
+    /// right, if the first `certain` ones are.
     fn chances(&self, room: usize, certain: usize) -> Vec<f64> {
         let count = self.proposal.len().min(room);
         let chance = |i| if i < certain { 1.0 } else { self.chances[class(self.matched + i)].get() };
@@ -233,7 +240,7 @@ impl Drafting {
     /// Gives sequences their drafts for a pass that has `rows` rows without any.
     ///
     /// # Errors
-    /// The draft model failed; then there are no drafts of it.
+    /// `Model` if the draft model failed; its drafts are then left out.
     pub(crate) fn propose(
         &mut self,
         mut sequences: Vec<Speculating<'_>>,
@@ -286,18 +293,18 @@ impl Drafting {
         Ok(())
     }
 
-    /// A sequence runs no more.
+    /// Drops the draft model's state of a sequence that no longer runs.
     pub(crate) fn forget(&mut self, id: u64) {
         if let Some(model) = &mut self.model {
             model.forget(id);
         }
     }
 
-    /// Where a sequence's drafts would come from, and their chances.
+    /// Returns the source of a sequence's drafts, and their probabilities.
     fn source(&self, sequence: &mut Speculating<'_>, now: Instant) -> (Source, Vec<f64>) {
         let (forced, lookup) = (&sequence.speculator.forced, &sequence.speculator.lookup);
         if !forced.is_empty() {
-            // What was said before may go on beyond what has to be said.
+            // A look-up may continue beyond the forced tokens.
             return match lookup.as_ref().filter(|lookup| lookup.proposal.starts_with(forced)) {
                 Some(lookup) => (Source::Lookup, lookup.chances(sequence.room, forced.len())),
                 None => (Source::Forced, vec![1.0; forced.len().min(sequence.room)]),
@@ -312,7 +319,7 @@ impl Drafting {
         }
     }
 
-    /// The chances of the draft model's tokens; none while it is not to be asked.
+    /// Returns the probabilities of the draft model's tokens; none while it should not be asked.
     fn draft_chances(&self, sequence: &mut Speculating<'_>, now: Instant) -> Vec<f64> {
         let (Some(model), Some(state)) = (&self.model, &mut sequence.speculator.draft) else {
             return Vec::new();
@@ -322,7 +329,7 @@ impl Drafting {
             && !state.reads
             && let Some(used) = state.used
         {
-            // It may have been asked in vain, and the text went on without it.
+            // The draft model may have been asked in vain, and the text went on without it.
             let lag = model.lag(sequence.id, sequence.tokens.len());
             let cost = if lag > LAGS { model.row_seconds * lag as f64 } else { 0.0 };
             let idle = now.saturating_duration_since(used);

@@ -7,19 +7,19 @@ use crate::answer::Reply;
 use crate::sampling::not_finite;
 use crate::{Error, MemoryCharge};
 
-/// Which hidden states make up the vector.
+/// The hidden states that make up the vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
-    /// Their mean.
+    /// The mean of all tokens' states.
     Mean,
-    /// That of the last token.
+    /// The state of the last token.
     Last,
-    /// That of the first token.
+    /// The state of the first token.
     Cls,
 }
 
 impl Pooling {
-    /// `"mean"`, `"last"` or `"cls"`.
+    /// Returns `"mean"`, `"last"` or `"cls"`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Mean => "mean",
@@ -44,7 +44,7 @@ impl FromStr for Pooling {
 /// Adds up hidden states.
 pub(crate) struct Embed {
     pooling: Pooling,
-    /// Divide by the length, so that a dot product is the cosine.
+    /// Divides by the length, so that a dot product is the cosine.
     normalize: bool,
     sum: Vec<f64>,
     rows: usize,
@@ -56,7 +56,7 @@ impl Embed {
         Self { pooling, normalize, sum: Vec::new(), rows: 0, reply }
     }
 
-    /// Whether every token's state is needed.
+    /// Returns whether every token's state is needed.
     pub(super) fn every_row(&self) -> bool {
         self.pooling != Pooling::Last
     }
@@ -80,7 +80,7 @@ impl Embed {
         self.rows = 0;
     }
 
-    /// Answers. The answer is on the account that `charge` is for.
+    /// Sends the answer and puts it on the account of `charge`.
     pub(super) fn finish(&mut self, charge: MemoryCharge) -> bool {
         let length = match (self.normalize, self.pooling) {
             (true, _) => self.sum.iter().map(|x| x * x).sum::<f64>().sqrt().max(f64::MIN_POSITIVE),

@@ -19,12 +19,12 @@ use crate::{Charged, Error, MemoryKind, MemoryLedger};
 /// A request for text.
 pub(crate) struct Generate {
     writing: Writing,
-    /// Where its drafts come from, if it may have any.
+    /// The source of drafts, if the request may have any.
     speculator: Option<Speculator>,
     chunks: Sender<Unread>,
-    /// Where chunks that are not read count.
+    /// The account of chunks that are not read.
     memory: MemoryLedger,
-    /// What the last step has for the reader: see [`deliver`](Self::deliver).
+    /// The chunk of the last step for the reader; see [`deliver`](Self::deliver).
     outbox: Option<Chunk>,
     paused: Arc<AtomicBool>,
     submitted: Instant,
@@ -35,7 +35,7 @@ pub(crate) struct Generate {
 /// A chunk in a generation's channel.
 pub(crate) type Unread = Charged<Result<Chunk, Error>>;
 
-/// What a forward pass added to a text.
+/// The tokens that a forward pass added to a text.
 pub(crate) struct Step {
     pub(crate) tokens: Vec<u32>,
     pub(crate) ended: bool,
@@ -63,8 +63,8 @@ impl Generate {
         }
     }
 
-    /// It has a place in the batch, and so many tokens of its prompt were cached. A request that was preempted starts
-    /// but once.
+    /// Records a place in the batch, and the number of prompt tokens that were cached. A request that was
+    /// preempted starts only once.
     pub(crate) fn start(&mut self, cached: usize) {
         if self.started.is_none() {
             self.started = Some(Instant::now());
@@ -72,20 +72,20 @@ impl Generate {
         }
     }
 
-    /// More of its prompt turned out to be cached after it had started.
+    /// Records that more of the prompt was found in the prefix cache after the start.
     pub(crate) fn found_cached(&mut self, tokens: usize) {
         if self.first_token.is_none() {
             self.writing.usage.cached_tokens += tokens;
         }
     }
 
-    /// The next forward pass gives logits: what sampling needs beside them is computed in the meantime.
+    /// Starts to compute the grammar's mask while the next forward pass computes its logits.
     pub(crate) fn prepare(&mut self) {
         self.writing.prepare();
     }
 
-    /// What may follow `tokens`, as far as that is known without a forward pass; `None` if it may have no drafts. There is
-    /// room for `room` of them.
+    /// Looks for tokens that may follow `tokens` without a forward pass, at most `room` of them. Returns
+    /// `None` if the request may have no drafts.
     pub(crate) fn look_ahead(&mut self, tokens: &[u32], room: usize) -> Option<&mut Speculator> {
         let speculator = self.speculator.as_mut()?;
         speculator.look_up(tokens);
@@ -95,23 +95,23 @@ impl Generate {
         Some(speculator)
     }
 
-    /// Whether the likeliest tokens are mostly enough to choose from.
+    /// Returns whether the likeliest tokens mostly suffice to choose from.
     pub(crate) fn needs_few(&self) -> bool {
         self.writing.needs_few()
     }
 
-    /// How many times choosing a token goes through the vocabulary.
+    /// The number of times that choosing a token scans the vocabulary.
     pub(crate) fn looks(&self) -> usize {
         self.writing.looks()
     }
 
-    /// Whether the reader is so slow that the request has to wait for it. The reader then wakes the engine.
+    /// Returns whether the request has to wait for a slow reader. The reader then wakes the engine.
     pub(crate) fn waits_for_reader(&self) -> bool {
         if !self.is_full() {
             return false;
         }
         self.paused.store(true, Ordering::Release);
-        // The reader may have read between the question and the flag.
+        // The reader may have read between the check and the flag.
         self.is_full()
     }
 
@@ -119,32 +119,34 @@ impl Generate {
         self.chunks.is_full_with(usize::from(self.outbox.is_some()))
     }
 
-    /// Sends what the last step added to the text.
+    /// Sends the text that the last step added.
     pub(crate) fn deliver(&mut self) {
         let Some(chunk) = self.outbox.take() else { return };
         match self.chunks.try_send(self.unread(Ok(chunk))) {
-            // If the reader is gone, the next step sees that.
+            // If the reader is gone, the next step notices.
             Ok(()) | Err(TrySendError::Closed(_)) => {}
-            // `waits_for_reader` was false when the step began, and nobody else sends.
+            // `waits_for_reader` was false when the step began, and there is no other sender.
             Err(TrySendError::Full(_)) => unreachable!("the step began with room for a chunk"),
         }
     }
 
-    /// Bytes of memory that it takes and that change while it runs.
+    /// Bytes of memory that change while the request runs.
     pub(super) fn memory(&self) -> usize {
         self.writing.memory() + self.speculator.as_ref().map_or(0, Speculator::memory)
     }
 
-    /// Charges for a chunk until it is read: beyond the limit too, since no more of them wait than the channel holds.
+    /// Charges for a chunk until it is read. The charge may exceed the limit, since no more chunks wait than
+    /// the channel holds.
     fn unread(&self, chunk: Result<Chunk, Error>) -> Unread {
         let mut charge = self.memory.open(MemoryKind::Results);
         charge.add(size_of::<Unread>() + chunk.as_ref().map_or(0, Chunk::memory));
         Charged::new(chunk, charge)
     }
 
-    /// Chooses tokens and has them [delivered](Self::deliver): one after the last token, and one more for each draft that
-    /// was right. There is room for `room` tokens. Before anybody can read them it tells `before` how many they are, how many
-    /// drafts were right, and how the request ended if they are the last: their reader may look at once.
+    /// Chooses tokens for [delivery](Self::deliver): one after the last token, and one more for each draft
+    /// that was right. There is room for `room` tokens. Before the reader can see them, calls `before` with
+    /// the number of tokens, the number of accepted drafts, and the outcome if they are the last, so that a
+    /// reader that looks at metrics at once finds them counted.
     pub(crate) fn advance(
         &mut self,
         results: &Rows<'_>,
@@ -202,7 +204,7 @@ impl Generate {
         step
     }
 
-    /// Chooses the token after row `i`. With it come the row's logits, if they were needed.
+    /// Chooses the token after row `i`. Returns it with the row's logits, if they were needed.
     fn sample<'s>(
         &mut self,
         results: &'s Rows<'_>,
@@ -236,7 +238,7 @@ impl Generate {
 
     pub(super) fn fail(&mut self, error: Error) {
         self.deliver();
-        // If the reader is gone, nobody wants to know.
+        // Fails if the reader is gone, who then needs no error.
         drop(self.chunks.send_anyway(self.unread(Err(error))));
     }
 }

@@ -1,4 +1,4 @@
-//! A request inside the engine: a token sequence, its pages of the KV cache, and what it is for.
+//! A request inside the engine: a token sequence, its pages of the KV cache, and its purpose.
 //!
 //! - [`generate`]: text, token by token.
 //! - [`score`]: log-probabilities of a given text.
@@ -30,40 +30,41 @@ use generate::Generate;
 use score::Score;
 use session::Session;
 
-/// A token sequence with its place in the KV cache, and what it is for.
+/// A token sequence with its pages of the KV cache, and its purpose.
 pub(crate) struct Task {
-    /// In order of arrival.
+    /// Ids ascend in order of arrival.
     pub(crate) id: u64,
     pub(crate) tenant: Arc<Tenant>,
-    /// Its place among its tenant's requests; sessions have none.
+    /// The request's place among its tenant's requests; sessions have none.
     pub(crate) place: Option<Place>,
-    /// Prompt and what was generated.
+    /// The prompt and the generated tokens.
     pub(crate) tokens: Vec<u32>,
-    /// How many of them the KV cache holds.
+    /// The number of tokens that the KV cache holds.
     pub(crate) cached: usize,
-    /// Tokens that it may grow to.
+    /// The most tokens that the task may grow to.
     pub(crate) limit: usize,
     pub(crate) pages: PageTables,
-    /// Pages that it may hold beside a sequence above its tenant's share; 0 if it did not get in so.
+    /// The most pages that the task may hold beside a sequence above its tenant's share; 0 if it was not
+    /// admitted beside one.
     pub(crate) reserved: usize,
-    /// Whether it waits for those that have pages reserved.
+    /// True while the task waits for tasks with reserved pages.
     pub(crate) held_up: bool,
     /// Keeps the adapter loaded.
     pub(crate) adapter: Option<Applied>,
-    /// So many tokens at the beginning may be shared with other tenants who say the same.
+    /// The number of tokens at the beginning that may be shared with other tenants that mark them.
     pub(crate) shared_prefix: usize,
-    /// Nobody vouches for some of its keys and values: no other task may use them.
+    /// True if some keys and values are not trusted: no other task may use them.
     pub(crate) foreign: bool,
-    /// When its time is up.
+    /// The time at which the request times out.
     pub(crate) deadline: Option<Instant>,
-    /// Tokens that may follow, computed along with the last one.
+    /// Drafts, computed along with the last token.
     pub(crate) drafts: Vec<u32>,
-    /// The step that last computed rows of it.
+    /// The step that last computed rows of the task.
     pub(crate) served: u64,
     pub(crate) meter: Meter,
-    /// What it takes of its tenant's memory.
+    /// The charge for the task's memory.
     pub(crate) memory: MemoryCharge,
-    /// Bytes of that which do not change while it runs.
+    /// Bytes of the charge that do not change while the task runs.
     pub(crate) fixed: usize,
     pub(crate) work: Work,
 }
@@ -76,7 +77,7 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    /// What its memory is for.
+    /// The purpose of the task's memory.
     fn memory_kind(&self) -> MemoryKind {
         match self {
             Self::Session(_) => MemoryKind::Sequences,
@@ -84,7 +85,7 @@ impl Work {
         }
     }
 
-    /// Bytes of memory that it takes and that change while it runs.
+    /// Bytes of memory that change while the task runs.
     pub(crate) fn memory(&self) -> usize {
         match self {
             Self::Generate(work) => work.memory(),
@@ -94,7 +95,7 @@ impl Work {
         }
     }
 
-    /// What it is called in traces.
+    /// The kind's name in traces.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Generate(_) => "generate",
@@ -108,32 +109,32 @@ impl Work {
 /// Bytes of the channel that a request answers through.
 pub(crate) const CHANNEL_BYTES: usize = 512;
 
-/// What a forward pass computed for one task.
+/// The results of a forward pass for one task.
 pub(crate) struct Rows<'a> {
-    /// Logits of the rows that wanted them, `[rows * vocab]`; empty where there are the likeliest.
+    /// Logits of the rows that wanted them, `[rows * vocab]`; empty where only the likeliest are on the host.
     pub(crate) logits: &'a [f32],
     /// The likeliest tokens of these rows, where the others are still on the device.
     pub(crate) likeliest: Option<(&'a dyn Forward, Range<usize>)>,
     /// Hidden states of the rows that wanted them, `[rows * hidden]`.
     pub(crate) hidden: &'a [f32],
-    /// Numbers in a row of logits, and in one of hidden states.
+    /// The number of elements in a row of logits, and in one of hidden states.
     pub(crate) vocab: usize,
     pub(crate) width: usize,
 }
 
-/// What a task is after a forward pass.
+/// The state of a task after a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// It goes on.
+    /// The task continues.
     More,
-    /// It has nothing to compute for now, and keeps its pages.
+    /// The task has nothing to compute for now, and keeps its pages.
     Rests,
-    /// It has ended.
+    /// The task has ended.
     Ended,
 }
 
 impl Rows<'_> {
-    /// Rows with logits.
+    /// The number of rows with logits.
     pub(crate) fn len(&self) -> usize {
         match &self.likeliest {
             Some((_, rows)) => rows.len(),
@@ -141,12 +142,13 @@ impl Rows<'_> {
         }
     }
 
-    /// The likeliest tokens of row `i`, where there are no more at hand.
+    /// The likeliest tokens of row `i`, where no more are on the host.
     pub(crate) fn likeliest(&self, i: usize) -> Option<Likeliest<'_>> {
         self.likeliest.as_ref().and_then(|(runner, rows)| runner.likeliest(rows.start + i))
     }
 
-    /// The logits of row `i`, to keep: where they are the likeliest tokens, and otherwise a copy, which may use `spare`.
+    /// The logits of row `i`, to keep: the likeliest tokens where only they are on the host, and otherwise a
+    /// copy, which may use `spare`.
     pub(crate) fn logits(&self, i: usize, spare: &mut Vec<f32>) -> Logits {
         if let Some((runner, rows)) = &self.likeliest
             && let Some(likeliest) = runner.likeliest(rows.start + i)
@@ -160,7 +162,7 @@ impl Rows<'_> {
         Logits::new(values)
     }
 
-    /// All logits of row `i`, fetched to `space` if they are not at hand.
+    /// All logits of row `i`, fetched into `space` if they are on the device.
     pub(crate) fn all<'s>(&'s self, i: usize, space: &'s mut Vec<f32>) -> Result<&'s [f32], Error> {
         let Some((runner, rows)) = &self.likeliest else {
             return Ok(&self.logits[i * self.vocab..][..self.vocab]);
@@ -171,7 +173,8 @@ impl Rows<'_> {
 }
 
 impl Task {
-    /// Bytes of memory that a task takes before it has tokens: its place in tables, which have room to grow, included.
+    /// Bytes of memory that a task takes before it has tokens, including its entries in tables that have room
+    /// to grow.
     pub(crate) fn bytes(work: &Work) -> usize {
         match work {
             Work::Generate(_) => size_of::<Self>() + size_of::<Generate>() + CHANNEL_BYTES,
@@ -180,10 +183,10 @@ impl Task {
         }
     }
 
-    /// That of a program's sequence.
+    /// Bytes of memory that a program's sequence takes before it has tokens.
     pub(crate) const SESSION_BYTES: usize = size_of::<Self>() * 3 / 2;
 
-    /// Counts what it has grown by, or less.
+    /// Updates the charge after the task has grown or shrunk.
     pub(crate) fn count_memory(&mut self) {
         let bytes = self.fixed + self.tokens.capacity() * size_of::<u32>() + self.work.memory();
         if bytes != self.memory.bytes() {
@@ -191,7 +194,7 @@ impl Task {
         }
     }
 
-    /// A task that has computed nothing yet.
+    /// Creates a task that has computed nothing yet.
     pub(crate) fn new(
         id: u64,
         tenant: &Arc<Tenant>,
@@ -223,22 +226,22 @@ impl Task {
         }
     }
 
-    /// Tokens that are not in the cache.
+    /// The number of tokens that are not in the cache.
     pub(crate) fn due(&self) -> usize {
         self.tokens.len() - self.cached
     }
 
-    /// Whether it generates: one row and perhaps drafts, as opposed to a prompt's many.
+    /// Returns whether the task decodes: one row and perhaps drafts, as opposed to a prompt's many.
     pub(crate) fn decodes(&self) -> bool {
         self.cached > 0 && self.due() == 1
     }
 
-    /// Whether it waits for a reader that does not read. The reader then wakes the engine.
+    /// Returns whether the task waits for a reader that does not read. The reader then wakes the engine.
     pub(crate) fn is_paused(&self) -> bool {
         matches!(&self.work, Work::Generate(work) if work.waits_for_reader())
     }
 
-    /// Whose remembered pages a page that ends at token `end` belongs to.
+    /// Returns a function that gives the scope of the page that ends at token `end`.
     pub(crate) fn scope(&self) -> impl Fn(usize) -> Scope + use<> {
         let tenant = self.tenant.id();
         let adapter = self.adapter.as_ref().map(Applied::used).map(|a| (a.id, a.scale.to_bits()));
@@ -246,14 +249,14 @@ impl Task {
         move |end| Scope { tenant: (end > shared).then_some(tenant), adapter, kept_back: false }
     }
 
-    /// Takes what is remembered of its next tokens; returns how many those were.
+    /// Attaches cached pages of its next tokens; returns the number of those tokens.
     pub(crate) fn attach(&mut self, kv: &mut KvCache) -> usize {
         let (before, most, scope) = (self.cached, self.silent(), self.scope());
         self.cached = kv.attach(&mut self.pages, &self.tokens, before, most, scope);
         self.cached - before
     }
 
-    /// Remembers what was computed, and gives back what no later row sees.
+    /// Adds computed pages to the prefix cache, and gives back those that no later row sees.
     pub(crate) fn publish(&mut self, kv: &mut KvCache) {
         if !self.foreign {
             let scope = self.scope();
@@ -262,7 +265,7 @@ impl Task {
         kv.slide(&mut self.pages, self.cached);
     }
 
-    /// How many tokens at the beginning need no more than their keys and values.
+    /// The number of tokens at the beginning that need only their keys and values.
     pub(crate) fn silent(&self) -> usize {
         let last = self.tokens.len().saturating_sub(1);
         match &self.work {
@@ -275,12 +278,12 @@ impl Task {
                     last
                 }
             }
-            // One row is computed in any case, so that the pass has a part of it to end with.
+            // One row is always computed, so that the task takes part in a pass that ends the forward.
             Work::Session(work) => work.silent(self.tokens.len()).min(last),
         }
     }
 
-    /// What the next `rows` rows are wanted for.
+    /// The results that the next `rows` rows have to give.
     pub(crate) fn want(&self, rows: usize) -> Want {
         let whole = self.cached + rows >= self.tokens.len();
         match &self.work {
@@ -295,7 +298,7 @@ impl Task {
         }
     }
 
-    /// Whether the likeliest tokens are enough of what its rows' logits are wanted for.
+    /// Returns whether the likeliest tokens suffice for the use of its rows' logits.
     pub(crate) fn needs_few(&self) -> bool {
         match &self.work {
             Work::Generate(work) => work.needs_few(),
@@ -304,7 +307,7 @@ impl Task {
         }
     }
 
-    /// What becomes of so many rows of logits, in rows of a pass: choosing from them, or copying them.
+    /// The price of using `rows` rows of logits, in rows of a pass: choosing from them, or copying them.
     pub(crate) fn sampled(&self, rows: usize, prices: &Prices) -> f64 {
         let looks = match &self.work {
             Work::Generate(work) => work.looks(),
@@ -314,12 +317,12 @@ impl Task {
         prices.numbers(rows * looks * prices.vocab())
     }
 
-    /// Whether its rows' logits are looked at later, too.
+    /// Returns whether its rows' logits are kept for later.
     pub(crate) fn keeps_rows(&self) -> bool {
         matches!(&self.work, Work::Session(work) if work.keeps_rows())
     }
 
-    /// The tokens of the next `rows` rows, drafts included, in place of what `out` holds.
+    /// Replaces `out` by the tokens of the next `rows` rows, including drafts.
     pub(crate) fn tokens_of(&self, rows: usize, out: &mut Vec<u32>) {
         let prompt_rows = rows - self.drafts.len();
         out.clear();
@@ -327,7 +330,7 @@ impl Task {
         out.extend_from_slice(&self.drafts);
     }
 
-    /// The next `rows` rows are about to be computed.
+    /// Prepares for the computation of the next `rows` rows.
     pub(crate) fn prepare(&mut self, rows: usize) {
         let wanted = self.want(rows) != Want::Nothing;
         if let Work::Generate(work) = &mut self.work
@@ -337,8 +340,9 @@ impl Task {
         }
     }
 
-    /// How many of the next `rows` rows go into one forward pass, so that rows whose results nobody wants and rows whose
-    /// every result is wanted do not mix. At most `most` go of the latter; `most` is less by so many afterwards.
+    /// The number of the next `rows` rows that go into one forward pass, so that rows without results and
+    /// rows of which every result is wanted do not mix. Takes the number of the latter off `most`, which
+    /// bounds them.
     pub(crate) fn clip(&self, rows: usize, most: &mut usize) -> usize {
         let every = match &self.work {
             Work::Generate(_) => false,
@@ -358,7 +362,7 @@ impl Task {
         rows
     }
 
-    /// Takes the results of `rows` rows. They are counted before anybody can read them.
+    /// Takes the results of `rows` rows. They are counted before the caller can read them.
     pub(crate) fn advance(&mut self, rows: usize, results: &Rows<'_>, tokenizer: &Tokenizer) -> Progress {
         let progress = self.take_results(rows, results, tokenizer);
         self.count_memory();
@@ -374,7 +378,7 @@ impl Task {
         let complete = self.cached == self.tokens.len();
         let progress = |ended| if ended { Progress::Ended } else { Progress::More };
         if complete && !matches!(self.work, Work::Generate(_)) {
-            // Before the answer goes out: whoever gets it may want the place at once.
+            // Before the answer goes out: its caller may want the place at once.
             self.place = None;
             meter.ended(Outcome::Finished);
         }
@@ -395,14 +399,14 @@ impl Task {
                     if let Some(outcome) = outcome {
                         ended = true;
                         meter.ended(outcome);
-                        // Its reader may want the place at once.
+                        // The reader may want the place at once.
                         self.place = None;
                     }
                 });
                 if step.ended && !ended {
                     meter.ended(Outcome::Cancelled);
                 }
-                // Accepted drafts have their keys and values already; the last token has not.
+                // Accepted drafts already have their keys and values; the last token has not.
                 self.cached += step.tokens.len().saturating_sub(1);
                 self.tokens.extend(step.tokens);
                 progress(step.ended)
@@ -426,14 +430,14 @@ impl Task {
         }
     }
 
-    /// Sends what its reader has not got yet.
+    /// Sends the text that its reader has not received yet.
     pub(crate) fn deliver(&mut self) {
         if let Work::Generate(work) = &mut self.work {
             work.deliver();
         }
     }
 
-    /// Its results so far are lost: it is computed again.
+    /// Discards its results so far: they are computed again.
     pub(crate) fn restart(&mut self) {
         self.cached = 0;
         self.foreign = false;
@@ -448,7 +452,7 @@ impl Task {
         }
     }
 
-    /// Whether nobody waits for it any more.
+    /// Returns whether the caller has stopped waiting.
     pub(crate) fn is_abandoned(&self) -> bool {
         match &self.work {
             Work::Generate(work) => work.is_abandoned(),
@@ -458,7 +462,7 @@ impl Task {
         }
     }
 
-    /// Ends it with an error.
+    /// Ends the task with an error.
     pub(crate) fn fail(&mut self, outcome: Outcome, error: Error) {
         self.place = None;
         self.meter.ended(outcome);

@@ -5,11 +5,11 @@ use crate::answer::Reply;
 use crate::sampling::{Scored, finite, score_row};
 use crate::{Error, MemoryCharge};
 
-/// Log-probabilities of a text's own tokens, and the likeliest in their place.
+/// Log-probabilities of a text's own tokens, and the likeliest tokens in their place.
 pub(crate) struct Score {
     /// The first row whose logits are wanted.
     first_row: usize,
-    /// How many of the likeliest tokens.
+    /// The number of likeliest tokens for each row.
     top: usize,
     rows: Vec<Scored>,
     failed: Option<Error>,
@@ -21,7 +21,7 @@ impl Score {
         Self { first_row, top, rows: Vec::new(), failed: None, reply }
     }
 
-    /// Bytes of memory that its results take.
+    /// Bytes of memory that the results take.
     pub(super) fn memory(&self) -> usize {
         self.rows.capacity() * (size_of::<Scored>() + self.top * size_of::<crate::TokenLogprob>())
     }
@@ -47,7 +47,7 @@ impl Score {
         self.failed = None;
     }
 
-    /// Answers. The answer is on the account that `charge` is for.
+    /// Sends the answer and puts it on the account of `charge`.
     pub(super) fn finish(&mut self, charge: MemoryCharge) -> bool {
         let bytes = self.memory();
         let scores = std::mem::take(&mut self.rows);

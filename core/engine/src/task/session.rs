@@ -6,10 +6,10 @@ use realm_handover::Sender;
 use super::Rows;
 use crate::{Error, Logits};
 
-/// Which results of a forward are wanted.
+/// The results that a forward returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
-    /// Only keys and values: what comes later wants the results.
+    /// No results: only keys and values, for a later forward.
     Nothing,
     /// The logits after the last token, `[vocab]`.
     LastLogits,
@@ -22,53 +22,53 @@ pub enum Output {
 /// The results of a forward, row by row.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Forwarded {
-    /// `[rows * width]`.
+    /// The rows, `[rows * width]`.
     pub values: Vec<f32>,
-    /// Numbers in a row; 0 if nothing was wanted.
+    /// The number of elements in a row; 0 for [`Output::Nothing`].
     pub width: usize,
-    /// How many of the sequence's tokens were found in the prefix cache for this forward.
+    /// The number of the sequence's tokens that this forward found in the prefix cache.
     pub cached: usize,
 }
 
 impl Forwarded {
-    /// Row by row.
+    /// Iterates over the rows.
     pub fn rows(&self) -> impl DoubleEndedIterator<Item = &[f32]> + ExactSizeIterator {
         self.values.chunks_exact(self.width.max(1))
     }
 
-    /// The last row; empty if nothing was wanted.
+    /// The last row; empty for [`Output::Nothing`].
     pub fn last(&self) -> &[f32] {
         self.rows().next_back().unwrap_or_default()
     }
 }
 
-/// What [`Sequence::start_logits`](crate::Sequence::start_logits) gives.
+/// The result of [`Sequence::start_logits`](crate::Sequence::start_logits).
 #[derive(Default)]
 pub struct Computed {
-    /// Of the last new token, or of every one.
+    /// The logits after the last new token, or after every new one.
     pub rows: Vec<Logits>,
-    /// How many of the sequence's tokens were found in the prefix cache for this forward.
+    /// The number of the sequence's tokens that this forward found in the prefix cache.
     pub cached: usize,
 }
 
-/// What a forward has computed so far, and who waits for it.
+/// The results of a forward so far, and the sender to its caller.
 pub(crate) enum Results {
     /// All numbers, on the host.
     Values(Forwarded, Sender<Result<Forwarded, Error>>),
-    /// Logits that may stay on the device. The memory is for the first that do not.
+    /// Logits that may stay on the device. The buffer is for the first ones that do not.
     Logits(Computed, Vec<f32>, Sender<Result<Computed, Error>>),
 }
 
 /// A forward that waits for its results.
 pub(crate) struct Pending {
     pub(crate) output: Output,
-    /// The first of the new tokens.
+    /// The index of the first new token.
     pub(crate) first: usize,
     pub(crate) results: Results,
 }
 
 impl Results {
-    /// Puts their memory, and what came out before, aside.
+    /// Discards earlier results.
     fn clear(&mut self) {
         match self {
             Self::Values(forwarded, _) => *forwarded = Forwarded::default(),
@@ -77,7 +77,7 @@ impl Results {
     }
 
     pub(crate) fn fail(&self, error: Error) {
-        // If the caller is gone, nobody wants to know.
+        // Fails if the caller is gone, who then needs no error.
         match self {
             Self::Values(_, reply) => drop(reply.send_anyway(Err(error))),
             Self::Logits(.., reply) => drop(reply.send_anyway(Err(error))),
@@ -92,7 +92,7 @@ impl Results {
     }
 
     fn send(self) {
-        // As above.
+        // Fails if the caller is gone, who then needs no result.
         match self {
             Self::Values(forwarded, reply) => drop(reply.try_send(Ok(forwarded))),
             Self::Logits(computed, _, reply) => drop(reply.try_send(Ok(computed))),
@@ -100,14 +100,14 @@ impl Results {
     }
 }
 
-/// A program's sequence; it rests while the program thinks.
+/// A program's sequence. It rests until the program's next command.
 #[derive(Default)]
 pub(crate) struct Session {
     pub(crate) pending: Option<Pending>,
 }
 
 impl Session {
-    /// Bytes of memory that results take which are not complete.
+    /// Bytes of memory that incomplete results take.
     pub(super) fn memory(&self) -> usize {
         match self.pending.as_ref().map(|pending| &pending.results) {
             Some(Results::Values(forwarded, _)) => forwarded.values.capacity() * size_of::<f32>(),
@@ -119,7 +119,7 @@ impl Session {
         }
     }
 
-    /// Whether every new token's result is wanted.
+    /// Returns whether every new token's result is wanted.
     pub(super) fn every_row(&self) -> bool {
         matches!(&self.pending, Some(Pending { output: Output::Logits | Output::Hidden, .. }))
     }
@@ -160,12 +160,12 @@ impl Session {
         }
     }
 
-    /// Whether its rows of logits may stay on the device.
+    /// Returns whether its rows of logits may stay on the device.
     pub(super) fn keeps_rows(&self) -> bool {
         matches!(&self.pending, Some(Pending { results: Results::Logits(..), .. }))
     }
 
-    /// So many tokens were computed by somebody else already.
+    /// Adds tokens that were found in the prefix cache.
     pub(crate) fn found_cached(&mut self, tokens: usize) {
         if let Some(pending) = &mut self.pending {
             match &mut pending.results {
@@ -187,7 +187,8 @@ impl Session {
         }
     }
 
-    /// A session itself ends when its handle says so, not when nobody waits for a forward.
+    /// Returns whether the caller of the forward has stopped waiting. The session itself ends with its
+    /// handle.
     pub(super) fn is_abandoned(&self) -> bool {
         self.pending.as_ref().is_some_and(|pending| pending.results.is_abandoned())
     }

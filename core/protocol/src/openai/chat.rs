@@ -9,22 +9,22 @@ use super::{Head, logprobs, messages, tools};
 use crate::ApiError;
 use crate::fields::Fields;
 
-/// A conversation, and how to answer it.
+/// A conversation, and options for its answer.
 #[derive(Debug, Clone)]
 pub struct ChatRequest {
     /// The model's name.
     pub model: String,
-    /// What to ask of it, for each of the choices.
+    /// The request for each of the choices.
     pub request: Request,
-    /// How many choices there are.
+    /// The number of choices.
     pub n: usize,
-    /// Whether the answer comes in chunks.
+    /// True if the answer is streamed.
     pub stream: bool,
-    /// Whether a last chunk says how many tokens were used.
+    /// True if a last chunk gives the number of tokens used.
     pub include_usage: bool,
-    /// Whether a choice may have more than one call; otherwise those after the first are left out.
+    /// True if a choice may have more than one call; otherwise further calls are left out.
     pub parallel_tool_calls: bool,
-    /// Fields that nothing read, such as `messages[0].colour`.
+    /// Unknown fields, such as `messages[0].colour`.
     pub ignored: Vec<String>,
     service_tier: Option<&'static str>,
 }
@@ -33,7 +33,7 @@ impl ChatRequest {
     /// Reads a body.
     ///
     /// # Errors
-    /// Status 400 for a field whose value means nothing or can't be honoured, by its name.
+    /// Status 400 with the name of a field whose value is invalid or can't be honored.
     pub fn read(body: Map<String, Value>) -> Result<Self, ApiError> {
         let mut ignored = Vec::new();
         let mut fields = Fields::new(body, "");
@@ -70,17 +70,17 @@ impl ChatRequest {
         })
     }
 
-    /// A request for each choice.
+    /// Returns a request for each choice.
     pub fn requests(&self) -> impl Iterator<Item = Request> + use<> {
         choices(self.request.clone(), self.n)
     }
 
-    /// A head for the answer.
+    /// Returns a head for the answer.
     pub fn head(&self) -> Head {
         Head { service_tier: self.service_tier, ..Head::new("chatcmpl-", &*self.model) }
     }
 
-    /// The answer, from a completion for each choice.
+    /// Returns the answer, given a completion for each choice.
     pub fn answer(&self, completions: Vec<Completion>, tokenizer: &Tokenizer) -> ChatCompletion {
         let head = self.head();
         let mut usage = Usage::default();
@@ -121,7 +121,8 @@ impl ChatRequest {
     }
 }
 
-/// A request for each of `n` choices. With a seed, each has one of its own that follows from it.
+/// Returns a request for each of `n` choices. With a seed, each has a seed of its own that is derived from
+/// it.
 pub(super) fn choices(request: Request, n: usize) -> impl Iterator<Item = Request> {
     (0..n as u64).map(move |index| {
         let mut request = request.clone();
@@ -132,7 +133,7 @@ pub(super) fn choices(request: Request, n: usize) -> impl Iterator<Item = Reques
     })
 }
 
-/// Both names of the limit, of which OpenAI's API takes one.
+/// Reads the limit under both of its names. OpenAI's API allows one of them at a time.
 fn max_tokens(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
     let old = fields.count("max_tokens", 1)?;
     let new = fields.count("max_completion_tokens", 1)?;

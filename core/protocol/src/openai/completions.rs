@@ -10,27 +10,27 @@ use super::{Head, MAX_CHOICES, logprobs};
 use crate::ApiError;
 use crate::fields::{Fields, integer};
 
-/// OpenAI's limit where a request gives none.
+/// OpenAI's default of `max_tokens`.
 const DEFAULT_MAX_TOKENS: usize = 16;
 
-/// Texts, and how to go on from them.
+/// Texts, and options for their continuation.
 #[derive(Debug, Clone)]
 pub struct CompletionRequest {
     /// The model's name.
     pub model: String,
-    /// What to ask of it, with the first prompt.
+    /// The request, with the first prompt.
     pub request: Request,
     /// The prompts: texts or token ids.
     pub prompts: Vec<Prompt>,
-    /// How many choices there are for each prompt.
+    /// The number of choices for each prompt.
     pub n: usize,
-    /// Whether the answer comes in pieces.
+    /// True if the answer is streamed.
     pub stream: bool,
-    /// Whether a last piece says how many tokens were used.
+    /// True if a last chunk gives the number of tokens used.
     pub include_usage: bool,
-    /// Whether the texts begin with their prompts.
+    /// True if the texts begin with their prompts.
     pub echo: bool,
-    /// Fields that nothing read.
+    /// Unknown fields.
     pub ignored: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ impl CompletionRequest {
     /// Reads a body.
     ///
     /// # Errors
-    /// Status 400 for a field whose value means nothing or can't be honoured, by its name.
+    /// Status 400 with the name of a field whose value is invalid or can't be honored.
     pub fn read(body: Map<String, Value>) -> Result<Self, ApiError> {
         let mut ignored = Vec::new();
         let mut fields = Fields::new(body, "");
@@ -69,14 +69,14 @@ impl CompletionRequest {
         })
     }
 
-    /// A request for each choice of each prompt.
+    /// Returns a request for each choice of each prompt.
     pub fn requests(&self) -> Vec<Request> {
         let each =
             |prompt: &Prompt| choices(Request { prompt: prompt.clone(), ..self.request.clone() }, self.n);
         self.prompts.iter().flat_map(each).collect()
     }
 
-    /// What a choice's text begins with.
+    /// Returns the text that a choice begins with.
     pub(super) fn echoed(&self, choice: usize, tokenizer: &Tokenizer) -> String {
         match self.prompts.get(choice / self.n).filter(|_| self.echo) {
             Some(Prompt::Text(text)) => text.clone(),
@@ -86,12 +86,12 @@ impl CompletionRequest {
         }
     }
 
-    /// A head for the answer.
+    /// Returns a head for the answer.
     pub fn head(&self) -> Head {
         Head::new("cmpl-", &*self.model)
     }
 
-    /// The answer as JSON, from a completion for each choice.
+    /// Returns the answer as JSON, given a completion for each choice.
     pub fn answer(&self, completions: Vec<Completion>, tokenizer: &Tokenizer) -> String {
         let head = self.head();
         let mut usage = Usage::default();
@@ -111,7 +111,7 @@ impl CompletionRequest {
     }
 }
 
-/// Most choices of one request, over all its prompts.
+/// The most choices of one request, over all its prompts.
 const MAX_PROMPTS: usize = 16 * MAX_CHOICES;
 
 pub(super) fn text_completion(
@@ -138,7 +138,7 @@ pub(super) fn text_reason(reason: FinishReason) -> &'static str {
     }
 }
 
-/// One or more prompts: a text, a list of texts, token ids, or a list of lists of these.
+/// Reads one or more prompts: a text, a list of texts, token ids, or a list of lists of these.
 pub(super) fn prompts(value: Option<Value>, name: &str) -> Result<Vec<Prompt>, ApiError> {
     let what =
         "a string, an array of strings, an array of token ids or an array of such arrays, none of them empty";

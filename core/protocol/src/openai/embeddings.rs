@@ -10,7 +10,7 @@ use super::types::{Embedding, EmbeddingList, EmbeddingUsage, Vector};
 use crate::ApiError;
 use crate::fields::Fields;
 
-/// Most inputs of one request, as OpenAI has it.
+/// The most inputs of one request, the same as OpenAI's limit.
 const MAX_INPUTS: usize = 2048;
 
 /// Texts to turn into vectors.
@@ -18,17 +18,17 @@ const MAX_INPUTS: usize = 2048;
 pub struct EmbeddingRequest {
     /// The model's name.
     pub model: String,
-    /// What to turn into vectors.
+    /// The texts to turn into vectors.
     pub inputs: Vec<EmbeddingInput>,
-    /// Whether vectors are spelled as base64 instead of numbers.
+    /// True if vectors are written as base64 instead of numbers.
     pub base64: bool,
-    /// How many numbers a vector has to have.
+    /// The number of dimensions that vectors must have.
     pub dimensions: Option<usize>,
-    /// Fields that nothing read.
+    /// Unknown fields.
     pub ignored: Vec<String>,
 }
 
-/// What becomes a vector.
+/// An input that becomes a vector.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EmbeddingInput {
     /// A text.
@@ -41,7 +41,7 @@ impl EmbeddingRequest {
     /// Reads a body.
     ///
     /// # Errors
-    /// Status 400 for a field whose value means nothing or can't be honoured, by its name.
+    /// Status 400 with the name of a field whose value is invalid or can't be honored.
     pub fn read(body: Map<String, Value>) -> Result<Self, ApiError> {
         let mut fields = Fields::new(body, "");
         let model = fields.text("model")?.ok_or_else(|| {
@@ -51,7 +51,7 @@ impl EmbeddingRequest {
         let input = |prompt| match prompt {
             Prompt::Tokens(tokens) => EmbeddingInput::Tokens(tokens),
             Prompt::Text(text) => EmbeddingInput::Text(text),
-            // Conversations are no inputs.
+            // Conversations are never among the inputs.
             _ => EmbeddingInput::Text(String::new()),
         };
         let inputs: Vec<_> = inputs.into_iter().map(input).collect();
@@ -74,10 +74,10 @@ impl EmbeddingRequest {
         Ok(Self { model, inputs, base64, dimensions, ignored })
     }
 
-    /// Refuses a number of dimensions that a model's vectors do not have.
+    /// Refuses a number of dimensions that the model's vectors do not have.
     ///
     /// # Errors
-    /// Status 400 then.
+    /// Status 400 for such a number.
     pub fn check_dimensions(&self, hidden: usize) -> Result<(), ApiError> {
         match self.dimensions {
             Some(dimensions) if dimensions != hidden => {
@@ -88,7 +88,7 @@ impl EmbeddingRequest {
         }
     }
 
-    /// The answer, from a vector for each input and the tokens of all.
+    /// Returns the answer, given a vector for each input and the number of tokens of all.
     pub fn answer(&self, vectors: Vec<Vec<f32>>, tokens: usize) -> EmbeddingList {
         let each = |(index, vector): (usize, Vec<f32>)| Embedding {
             object: "embedding",

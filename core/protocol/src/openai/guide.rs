@@ -1,4 +1,4 @@
-//! What a text has to spell.
+//! Grammars that guide a text.
 
 use realm::{Grammar, Request};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::ApiError;
 use crate::fields::Fields;
 
-/// Reads OpenAI's `response_format`, and what vLLM, llama.cpp and Realm call the other guides.
+/// Reads OpenAI's `response_format`, and the guides of vLLM, llama.cpp and Realm.
 pub(super) fn read(fields: &mut Fields, request: &mut Request) -> Result<(), ApiError> {
     if let Some(format) = fields.take("response_format") {
         let name = fields.name("response_format");
@@ -38,7 +38,7 @@ pub(super) fn read(fields: &mut Fields, request: &mut Request) -> Result<(), Api
     own(fields, request)
 }
 
-/// Reads what Realm calls them.
+/// Reads the guides under Realm's names.
 pub(super) fn own(fields: &mut Fields, request: &mut Request) -> Result<(), ApiError> {
     if let Some(schema) = fields.take("json_schema") {
         let name = fields.name("json_schema");
@@ -64,7 +64,7 @@ fn texts(
     }
 }
 
-/// A text that is one of a list.
+/// Reads a list of texts, one of which the answer has to be.
 fn choices(fields: &mut Fields, request: &mut Request, key: &str) -> Result<(), ApiError> {
     let Some(list) = fields.list(key)? else { return Ok(()) };
     if list.is_empty() || !list.iter().all(Value::is_string) {
@@ -74,7 +74,7 @@ fn choices(fields: &mut Fields, request: &mut Request, key: &str) -> Result<(), 
     set(request, &fields.name(key), Grammar::Lark(format!("start: {}", quoted.join(" | "))))
 }
 
-/// A schema, which vLLM's clients also send as JSON in a text.
+/// Reads a schema, which vLLM's clients also send as JSON in a text.
 fn schema_of(schema: Value, name: &str) -> Result<Value, ApiError> {
     match schema {
         Value::String(text) => serde_json::from_str(&text)

@@ -4,7 +4,7 @@ use realm::{Token, Tokenizer};
 
 use super::types::{ChatLogprobs, TextLogprobs, TokenLogprob, TopLogprob};
 
-/// The tokens that a text spells: an end token that `ended` it is none of them.
+/// Returns the tokens that the text spells. An end token that `ended` the text is left out.
 pub(super) fn spoken<'a>(tokens: &'a [Token], ended: bool, tokenizer: &Tokenizer) -> &'a [Token] {
     match tokens {
         [spoken @ .., last] if ended && tokenizer.end_tokens().contains(&last.id) => spoken,
@@ -12,7 +12,7 @@ pub(super) fn spoken<'a>(tokens: &'a [Token], ended: bool, tokenizer: &Tokenizer
     }
 }
 
-/// A token's text and its bytes.
+/// Returns a token's text and its bytes.
 fn spelled(id: u32, tokenizer: &Tokenizer) -> (String, Vec<u8>) {
     let mut bytes = Vec::new();
     // Ids come from the model, and so from its vocabulary.
@@ -20,7 +20,7 @@ fn spelled(id: u32, tokenizer: &Tokenizer) -> (String, Vec<u8>) {
     (String::from_utf8_lossy(&bytes).into_owned(), bytes)
 }
 
-/// JSON has no infinity. A token that can't come is as unlikely as OpenAI has it at most.
+/// Raises -infinity to OpenAI's least value, since JSON has no infinity.
 fn finite(logprob: f32) -> f32 {
     logprob.max(-9999.0)
 }
@@ -42,7 +42,8 @@ pub(super) fn of_chat(tokens: &[Token], tokenizer: &Tokenizer) -> ChatLogprobs {
     ChatLogprobs { content: tokens.iter().map(each).collect(), refusal: None }
 }
 
-/// The same in four lists, for a text that goes on at `offset` characters, which moves behind it.
+/// Converts log-probabilities to four lists, for a text that continues at `offset` characters. Moves `offset`
+/// to its end.
 pub(super) fn of_text(tokens: &[Token], tokenizer: &Tokenizer, offset: &mut usize) -> TextLogprobs {
     let mut found = TextLogprobs::default();
     for token in tokens {

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use crate::ApiError;
 use crate::fields::Fields;
 
-/// Messages as chat templates take them: `role`, `content` and what else a template may read. What clients add to messages
-/// that they send back, and what is null, is left out.
+/// Reads messages for chat templates: `role`, `content` and other fields that a template may read. Fields
+/// that clients add to messages that they send back, and null fields, are left out.
 pub(super) fn read(fields: &mut Fields, ignored: &mut Vec<String>) -> Result<Vec<Message>, ApiError> {
     let messages = fields.list("messages")?.ok_or_else(|| {
         ApiError::invalid(
@@ -39,7 +39,7 @@ fn message(value: Value, path: &str, ignored: &mut Vec<String>) -> Result<Messag
     }
     let calls = tool_calls(&mut fields, path, ignored)?;
     let mut content = content(&mut fields, path, ignored)?;
-    // What a model refused with was its answer.
+    // A refusal was the model's answer.
     if let (Some(refusal), Value::Null) = (fields.text("refusal")?, &content) {
         content = Value::String(refusal);
     }
@@ -60,13 +60,13 @@ fn message(value: Value, path: &str, ignored: &mut Vec<String>) -> Result<Messag
         let message = format!("{path}.audio is not supported: models here read text");
         return Err(ApiError::unsupported(format!("{path}.audio"), message));
     }
-    // Web searches' sources, which answers bring along.
+    // Sources of web searches, which answers carry.
     fields.skip(&["annotations"]);
     fields.rest(ignored);
     Ok(Message::from(Value::Object(message)))
 }
 
-/// A text, parts, or null.
+/// Reads a text, parts, or null.
 fn content(fields: &mut Fields, path: &str, ignored: &mut Vec<String>) -> Result<Value, ApiError> {
     match fields.take("content") {
         None => Ok(Value::Null),
@@ -79,10 +79,10 @@ fn content(fields: &mut Fields, path: &str, ignored: &mut Vec<String>) -> Result
     }
 }
 
-/// A part as templates know it: `{"type": "text", "text": …}`.
+/// Reads a part in the form of templates: `{"type": "text", "text": …}`.
 fn part(part: Value, path: &str, ignored: &mut Vec<String>) -> Result<Value, ApiError> {
     let mut fields = match part {
-        // vLLM takes these, and so do templates.
+        // vLLM and templates accept plain strings.
         Value::String(text) => return Ok(text_part(text)),
         part => Fields::of(part, path)?,
     };
@@ -97,7 +97,7 @@ fn part(part: Value, path: &str, ignored: &mut Vec<String>) -> Result<Value, Api
         _ => return Err(fields.invalid("type", "`text`")),
     };
     let text = text.ok_or_else(|| fields.invalid("text", "a string"))?;
-    // Hints for caches that other vendors have.
+    // Hints for caches of other vendors.
     fields.skip(&["cache_control", "annotations", "prompt_cache_breakpoint"]);
     fields.rest(ignored);
     Ok(text_part(text))
@@ -107,7 +107,7 @@ fn text_part(text: String) -> Value {
     serde_json::json!({"type": "text", "text": text})
 }
 
-/// Calls that a model made before.
+/// Reads the calls of an earlier answer.
 fn tool_calls(fields: &mut Fields, path: &str, ignored: &mut Vec<String>) -> Result<Vec<Value>, ApiError> {
     let calls = fields.list("tool_calls")?.unwrap_or_default();
     let each = |(index, call)| {
@@ -126,7 +126,7 @@ fn tool_calls(fields: &mut Fields, path: &str, ignored: &mut Vec<String>) -> Res
         let name = fields.text("name")?.ok_or_else(|| fields.invalid("name", "a string"))?;
         let arguments = match fields.take("arguments") {
             None => Value::String("{}".to_owned()),
-            // A call without arguments comes as an empty text from some clients.
+            // Some clients send a call without arguments as an empty text.
             Some(Value::String(text)) if text.trim().is_empty() => Value::String("{}".to_owned()),
             Some(arguments @ (Value::String(_) | Value::Object(_))) => arguments,
             Some(_) => return Err(fields.invalid("arguments", "a JSON object as text")),

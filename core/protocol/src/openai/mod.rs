@@ -25,26 +25,26 @@ use std::time::SystemTime;
 
 use crate::models::seconds;
 
-/// Largest `n`, as OpenAI's specification has it.
+/// The largest `n`, the same as in OpenAI's specification.
 const MAX_CHOICES: usize = 128;
 
-/// What all answers to one request have in common.
+/// The fields that all answers to one request have in common.
 #[derive(Debug, Clone)]
 pub struct Head {
-    /// Names the answer.
+    /// The answer's id.
     pub id: String,
-    /// Seconds since 1970.
+    /// The time of the answer, in seconds since 1970.
     pub created: u64,
     /// The model's name, as the request gave it.
     pub model: String,
-    /// The tier that the request was served at, if it asked for any.
+    /// The tier at which the request was served, if the request named one.
     pub service_tier: Option<&'static str>,
 }
 
 impl Head {
-    /// A new answer's head. `prefix` is that of the id, such as `chatcmpl-`.
+    /// Creates the head of a new answer. Its id begins with `prefix`, such as `chatcmpl-`.
     pub fn new(prefix: &str, model: impl Into<String>) -> Self {
-        // The keys of std's hashes are random.
+        // std's hashes have random keys.
         let [high, low] = [0u8, 1].map(|half| RandomState::new().hash_one(half));
         let id = format!("{prefix}{high:016x}{low:016x}");
         Self { id, created: seconds(SystemTime::now()), model: model.into(), service_tier: None }

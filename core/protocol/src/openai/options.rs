@@ -9,10 +9,10 @@ use super::{MAX_CHOICES, guide};
 use crate::ApiError;
 use crate::fields::Fields;
 
-/// What a request asks of all its choices.
+/// The options of a request for all its choices.
 pub(super) struct Options {
     pub(super) model: String,
-    /// Without a prompt, tools and `logprobs`.
+    /// The request without prompt, tools and `logprobs`.
     pub(super) request: Request,
     /// Choices for each prompt.
     pub(super) n: usize,
@@ -21,7 +21,7 @@ pub(super) struct Options {
     pub(super) service_tier: Option<&'static str>,
 }
 
-/// Fields that say who asks and what for, and change no text.
+/// Fields about the caller and the purpose, which change no text.
 const WITHOUT_EFFECT: [&str; 10] = [
     "metadata",
     "prediction",
@@ -35,7 +35,7 @@ const WITHOUT_EFFECT: [&str; 10] = [
     "user",
 ];
 
-/// Fields of OpenAI's, vLLM's and llama.cpp's that Realm can't honour, with values that ask for nothing.
+/// Fields of OpenAI's, vLLM's and llama.cpp's that Realm can't honor, with values that ask for nothing.
 const NOT_HONOURED: [(&str, &[Value]); 29] = [
     ("allowed_token_ids", &[]),
     ("audio", &[]),
@@ -68,8 +68,8 @@ const NOT_HONOURED: [(&str, &[Value]); 29] = [
     ("xtc_probability", &[]),
 ];
 
-/// Whether a value of a field that is not honoured asks for nothing: an empty list or text, 0, 1 for `tfs_z` and
-/// `length_penalty`, and −1 where llama.cpp has that for "off".
+/// Returns whether the value of a field that is not honored asks for nothing: an empty list or text, 0, 1 for
+/// `tfs_z` and `length_penalty`, and −1 where llama.cpp uses that for "off".
 fn asks_for_nothing(key: &str, value: &Value) -> bool {
     match value {
         Value::Array(list) => list.is_empty(),
@@ -130,7 +130,7 @@ impl Options {
         if let Some(options) = fields.object("stream_options")? {
             let mut options = Fields::new(options, "stream_options.");
             include_usage = options.flag("include_usage")?.unwrap_or(false);
-            // Padding against the observation of packets' sizes, which there are none of here.
+            // Padding hides the sizes of packets from observers. There are no packets here.
             options.skip(&["include_obfuscation"]);
             options.rest(ignored);
         }
@@ -143,7 +143,7 @@ impl Options {
     }
 }
 
-/// How tokens are chosen. OpenAI's defaults are not Realm's: the distribution as it is.
+/// Reads sampling options. OpenAI's defaults differ from Realm's: they leave the distribution unchanged.
 fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
     let mut sampling = Sampling { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0, ..Sampling::default() };
     for (key, place) in [
@@ -159,11 +159,11 @@ fn sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
             *place = number;
         }
     }
-    // llama.cpp's name for it.
+    // llama.cpp's name for the field.
     if let Some(number) = fields.number("repeat_penalty")? {
         sampling.repetition_penalty = number;
     }
-    // vLLM's −1 is all tokens.
+    // vLLM's −1 means all tokens.
     sampling.top_k = match fields.integer("top_k")? {
         None | Some(-1) => 0,
         Some(k) => usize::try_from(k).map_err(|_| fields.invalid("top_k", "an integer of at least −1"))?,
@@ -214,7 +214,7 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     if texts.iter().any(String::is_empty) { Err(wrong(fields)) } else { Ok(texts) }
 }
 
-/// What Realm has beside the specification.
+/// Reads Realm's own fields beyond the specification.
 fn extensions(fields: &mut Fields, request: &mut Request) -> Result<(), ApiError> {
     if let Some(input) = fields.take("input") {
         request.input = input;
@@ -237,10 +237,10 @@ fn extensions(fields: &mut Fields, request: &mut Request) -> Result<(), ApiError
     Ok(())
 }
 
-/// Variables for a chat template.
+/// Reads variables for a chat template.
 pub(super) fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     let mut variables = Map::new();
-    // A template that knows no such variable reads none of them.
+    // A template that has no such variable ignores it.
     if let Some(effort) = fields.text("reasoning_effort")? {
         if effort == "none" {
             variables.insert("enable_thinking".into(), false.into());

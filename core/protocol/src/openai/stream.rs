@@ -9,22 +9,23 @@ use super::types::{
 };
 use super::{ChatRequest, CompletionRequest, Head, logprobs};
 
-/// Makes a protocol's events of the chunks of several generations.
+/// Turns the chunks of several generations into a protocol's events.
 pub(crate) trait Writer: Send {
-    /// What comes before all chunks.
+    /// Writes the events before all chunks.
     fn begin(&mut self, out: &mut Vec<String>);
-    /// A chunk of a choice.
+    /// Writes the events of a choice's chunk.
     fn chunk(&mut self, choice: usize, chunk: Chunk, out: &mut Vec<String>);
-    /// What comes after all chunks.
+    /// Writes the events after all chunks.
     fn end(&mut self, out: &mut Vec<String>);
 }
 
-/// What can't fail to be JSON: texts, numbers and lists.
+/// Returns a value as JSON. Texts, numbers and lists can't fail.
 pub(crate) fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// A conversation's answer: in each choice the role first, then texts and calls, then why it ended; the usage last.
+/// Writes a conversation's answer: for each choice first the role, then texts and calls, then the reason of
+/// its end; last the usage.
 pub(crate) struct ChatWriter {
     head: Head,
     model: Model,
@@ -32,7 +33,7 @@ pub(crate) struct ChatWriter {
     parallel_tool_calls: bool,
     include_usage: bool,
     usage: Usage,
-    /// For each choice, how many calls have come.
+    /// For each choice, the number of calls so far.
     calls: Vec<usize>,
 }
 
@@ -72,7 +73,7 @@ impl ChatWriter {
     }
 }
 
-/// Whether a text ended with its chunk, by itself.
+/// Returns whether a text ended by itself with its chunk.
 fn ended(finish: &Option<Finish>) -> bool {
     finish.as_ref().is_some_and(|finish| finish.reason != FinishReason::Length)
 }
@@ -122,13 +123,13 @@ impl Writer for ChatWriter {
     }
 }
 
-/// Continuations of texts.
+/// Writes continuations of texts.
 pub(crate) struct CompletionWriter {
     head: Head,
     model: Model,
     request: CompletionRequest,
     usage: Usage,
-    /// For each choice, how many characters of its text have come.
+    /// For each choice, the number of characters of its text so far.
     offsets: Vec<usize>,
 }
 

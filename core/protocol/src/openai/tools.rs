@@ -1,4 +1,4 @@
-//! Tools, and whether a model has to call one.
+//! Tools, and the choice between them.
 
 use realm::{Request, ToolChoice};
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::ApiError;
 use crate::fields::Fields;
 
-/// Reads `tools`, `tool_choice` and what they replaced.
+/// Reads `tools`, `tool_choice` and the fields that they replaced.
 pub(super) fn read(fields: &mut Fields, request: &mut Request) -> Result<(), ApiError> {
     for (old, new) in [("functions", "tools"), ("function_call", "tool_choice")] {
         match fields.take(old) {
@@ -63,7 +63,7 @@ fn name_of(tool: &Value) -> Option<&str> {
     tool["function"]["name"].as_str()
 }
 
-/// Some of the tools only: `{"type": "allowed_tools", "allowed_tools": {"mode": …, "tools": […]}}`.
+/// Restricts the tools: `{"type": "allowed_tools", "allowed_tools": {"mode": …, "tools": […]}}`.
 fn allowed(choice: &Value, request: &mut Request) -> Result<(), ApiError> {
     let wrong = |message: &str| ApiError::invalid("tool_choice.allowed_tools", message);
     let allowed = &choice["allowed_tools"];

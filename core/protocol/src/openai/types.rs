@@ -1,58 +1,58 @@
-//! Answers as OpenAI's specification has them.
+//! Answers in the form of OpenAI's specification.
 
 use serde::Serialize;
 
-/// The version of Realm that made an answer: with it, a seed and a model's file the text is the same again.
+/// The version of Realm that made an answer. The same version, seed and model file give the same text.
 pub const SYSTEM_FINGERPRINT: &str = concat!("realm-", env!("CARGO_PKG_VERSION"));
 
 /// A whole answer to a conversation.
 #[derive(Debug, Clone, Serialize)]
 pub struct ChatCompletion {
-    /// Names the answer.
+    /// The answer's id.
     pub id: String,
     /// Always `chat.completion`.
     pub object: &'static str,
-    /// Seconds since 1970.
+    /// The time of the answer, in seconds since 1970.
     pub created: u64,
     /// The model's name, as the request gave it.
     pub model: String,
-    /// The tier that the request was served at, if it asked for any.
+    /// The tier at which the request was served, if the request named one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_tier: Option<&'static str>,
-    /// [`SYSTEM_FINGERPRINT`].
+    /// Always [`SYSTEM_FINGERPRINT`].
     pub system_fingerprint: &'static str,
-    /// `n` answers.
+    /// The choices, `n` of them.
     pub choices: Vec<ChatChoice>,
     /// Tokens used by all choices.
     pub usage: Usage,
 }
 
-/// One of an answer's choices.
+/// One choice of an answer.
 #[derive(Debug, Clone, Serialize)]
 pub struct ChatChoice {
-    /// Which one.
+    /// The choice's index.
     pub index: usize,
-    /// What the model says.
+    /// The model's message.
     pub message: ChatMessage,
-    /// `null` unless the request asked for them.
+    /// Log-probabilities; `null` unless the request asked for them.
     pub logprobs: Option<ChatLogprobs>,
-    /// `stop`, `length` or `tool_calls`.
+    /// The reason of the end: `stop`, `length` or `tool_calls`.
     pub finish_reason: &'static str,
 }
 
-/// What a model says.
+/// A message of a model.
 #[derive(Debug, Clone, Serialize)]
 pub struct ChatMessage {
     /// Always `assistant`.
     pub role: &'static str,
-    /// The text; `null` where there are only calls.
+    /// The text; `null` if there are only calls.
     pub content: Option<String>,
     /// Always `null`: models refuse in their texts.
     pub refusal: Option<String>,
-    /// What a model thought before it answered, where it marks that.
+    /// The model's thought before its answer, if the model marks it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
-    /// Tools that the model calls.
+    /// Calls of tools.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
 }
@@ -60,15 +60,15 @@ pub struct ChatMessage {
 /// A call of a tool.
 #[derive(Debug, Clone, Serialize)]
 pub struct ToolCall {
-    /// In a chunk, which of the choice's calls this is.
+    /// In a chunk, the index of the call within its choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
-    /// What the result names it by.
+    /// The id by which the result refers to the call.
     pub id: String,
     /// Always `function`.
     #[serde(rename = "type")]
     pub kind: &'static str,
-    /// Name and arguments.
+    /// The function's name and arguments.
     pub function: FunctionCall,
 }
 
@@ -77,7 +77,7 @@ pub struct ToolCall {
 pub struct FunctionCall {
     /// The tool's name.
     pub name: String,
-    /// A JSON object as text.
+    /// The arguments, a JSON object as text.
     pub arguments: String,
 }
 
@@ -91,7 +91,7 @@ impl ToolCall {
 /// Log-probabilities of a choice's tokens.
 #[derive(Debug, Clone, Serialize)]
 pub struct ChatLogprobs {
-    /// Of the text.
+    /// Log-probabilities of the text's tokens.
     pub content: Vec<TokenLogprob>,
     /// Always `null`.
     pub refusal: Option<Vec<TokenLogprob>>,
@@ -100,49 +100,50 @@ pub struct ChatLogprobs {
 /// A token with its log-probability.
 #[derive(Debug, Clone, Serialize)]
 pub struct TokenLogprob {
-    /// Its text; bytes that are no whole character are U+FFFD.
+    /// The token's text; bytes that are not a whole character are U+FFFD.
     pub token: String,
-    /// In nats.
+    /// The log-probability, in nats.
     pub logprob: f32,
-    /// Its text as bytes.
+    /// The token's text as bytes.
     pub bytes: Vec<u8>,
     /// The likeliest tokens in its place.
     pub top_logprobs: Vec<TopLogprob>,
 }
 
-/// A token that might have come.
+/// A likely token in the place of another.
 #[derive(Debug, Clone, Serialize)]
 pub struct TopLogprob {
-    /// As [`TokenLogprob::token`].
+    /// The token's text; bytes that are not a whole character are U+FFFD.
     pub token: String,
-    /// In nats.
+    /// The log-probability, in nats.
     pub logprob: f32,
-    /// Its text as bytes.
+    /// The token's text as bytes.
     pub bytes: Vec<u8>,
 }
 
-/// Tokens used.
+/// Tokens that an answer used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
-    /// Of the prompt, which all choices share.
+    /// Tokens of the prompt, which all choices share.
     pub prompt_tokens: usize,
-    /// Of all choices, end tokens included.
+    /// Tokens of all choices, including end tokens.
     pub completion_tokens: usize,
-    /// Both.
+    /// The sum of both.
     pub total_tokens: usize,
-    /// Of the prompt's tokens.
+    /// Details of the prompt's tokens.
     pub prompt_tokens_details: PromptTokensDetails,
 }
 
-/// Of a prompt's tokens.
+/// Details of a prompt's tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PromptTokensDetails {
-    /// How many an earlier request had computed.
+    /// Tokens that an earlier request had computed.
     pub cached_tokens: usize,
 }
 
 impl Usage {
-    /// Adds a generation. The `first` one of a prompt counts the prompt, since further ones have it computed already.
+    /// Adds a generation. Only the `first` one of a prompt counts the prompt's tokens, since the others have
+    /// them computed already.
     pub fn add(&mut self, usage: &realm::Usage, first: bool) {
         if first {
             self.prompt_tokens += usage.prompt_tokens;
@@ -153,89 +154,89 @@ impl Usage {
     }
 }
 
-/// A piece of an answer to a conversation.
+/// A chunk of a conversation's answer.
 #[derive(Debug, Clone, Serialize)]
 pub struct ChatCompletionChunk<'a> {
-    /// Names the answer.
+    /// The answer's id.
     pub id: &'a str,
     /// Always `chat.completion.chunk`.
     pub object: &'static str,
-    /// Seconds since 1970.
+    /// The time of the answer, in seconds since 1970.
     pub created: u64,
     /// The model's name, as the request gave it.
     pub model: &'a str,
-    /// The tier that the request was served at, if it asked for any.
+    /// The tier at which the request was served, if the request named one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_tier: Option<&'static str>,
-    /// [`SYSTEM_FINGERPRINT`].
+    /// Always [`SYSTEM_FINGERPRINT`].
     pub system_fingerprint: &'static str,
-    /// One choice, or none beside the usage.
+    /// One choice, or none in the chunk with the usage.
     pub choices: Vec<ChunkChoice>,
-    /// Where the request asked for it: `null`, and in the last chunk tokens used.
+    /// If the request asked for it, the tokens used in the last chunk and `null` in the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Option<&'a Usage>>,
 }
 
-/// A piece of a choice.
+/// A part of a choice, in a chunk.
 #[derive(Debug, Clone, Serialize)]
 pub struct ChunkChoice {
-    /// Which one.
+    /// The choice's index.
     pub index: usize,
-    /// What is new.
+    /// The new part of the message.
     pub delta: Delta,
-    /// `null` unless the request asked for them.
+    /// Log-probabilities; `null` unless the request asked for them.
     pub logprobs: Option<ChatLogprobs>,
-    /// In a choice's last chunk, why it ended.
+    /// In a choice's last chunk, the reason of its end.
     pub finish_reason: Option<&'static str>,
 }
 
-/// What is new of a choice.
+/// The new part of a choice's message.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Delta {
     /// In a choice's first chunk, `assistant`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<&'static str>,
-    /// New text.
+    /// New text of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
-    /// New thoughts.
+    /// New text of the model's thought.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
-    /// New calls, each whole.
+    /// New calls, each complete.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
 }
 
-/// An answer to a text, whole or a piece of it.
+/// An answer to a text, whole or in chunks.
 #[derive(Debug, Clone, Serialize)]
 pub struct TextCompletion<'a> {
-    /// Names the answer.
+    /// The answer's id.
     pub id: &'a str,
     /// Always `text_completion`.
     pub object: &'static str,
-    /// Seconds since 1970.
+    /// The time of the answer, in seconds since 1970.
     pub created: u64,
     /// The model's name, as the request gave it.
     pub model: &'a str,
-    /// [`SYSTEM_FINGERPRINT`].
+    /// Always [`SYSTEM_FINGERPRINT`].
     pub system_fingerprint: &'static str,
-    /// `n` choices for each prompt; in a piece one, or none beside the usage.
+    /// `n` choices for each prompt. A chunk has one, or none with the usage.
     pub choices: Vec<TextChoice>,
-    /// Tokens used by all choices; in pieces, where the request asked for it, `null` but in the last.
+    /// Tokens used by all choices. In chunks, if the request asked for it, `null` except in the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Option<&'a Usage>>,
 }
 
-/// One of a text's continuations, or a piece of it.
+/// One continuation of a text, or a part of it.
 #[derive(Debug, Clone, Serialize)]
 pub struct TextChoice {
-    /// Which one.
+    /// The choice's index.
     pub index: usize,
     /// The text.
     pub text: String,
-    /// `null` unless the request asked for them.
+    /// Log-probabilities; `null` unless the request asked for them.
     pub logprobs: Option<TextLogprobs>,
-    /// Why it ended; `null` in pieces before the last.
+    /// The reason of its end; `null` in chunks before the last.
     pub finish_reason: Option<&'static str>,
 }
 
@@ -244,74 +245,74 @@ pub struct TextChoice {
 pub struct TextLogprobs {
     /// The tokens' texts.
     pub tokens: Vec<String>,
-    /// In nats.
+    /// The log-probabilities, in nats.
     pub token_logprobs: Vec<f32>,
-    /// The likeliest tokens in each one's place.
+    /// The likeliest tokens in the place of each.
     pub top_logprobs: Vec<serde_json::Map<String, serde_json::Value>>,
-    /// Where each begins, in characters.
+    /// The start of each token's text, in characters.
     pub text_offset: Vec<usize>,
 }
 
-/// Vectors.
+/// A list of vectors.
 #[derive(Debug, Clone, Serialize)]
 pub struct EmbeddingList {
     /// Always `list`.
     pub object: &'static str,
-    /// One for each input.
+    /// One vector for each input.
     pub data: Vec<Embedding>,
     /// The model's name, as the request gave it.
     pub model: String,
-    /// Tokens used.
+    /// Tokens that the inputs used.
     pub usage: EmbeddingUsage,
 }
 
-/// A vector.
+/// A vector of one input.
 #[derive(Debug, Clone, Serialize)]
 pub struct Embedding {
     /// Always `embedding`.
     pub object: &'static str,
-    /// Which input's.
+    /// The input's index.
     pub index: usize,
-    /// Its numbers.
+    /// The vector's elements.
     pub embedding: Vector,
 }
 
-/// How a vector is spelled.
+/// A vector in one of two forms.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub enum Vector {
-    /// As numbers.
+    /// A list of numbers.
     Floats(Vec<f32>),
-    /// As base64 of 32-bit floats, least byte first.
+    /// Base64 of little-endian 32-bit floats.
     Base64(String),
 }
 
-/// Tokens used by vectors.
+/// Tokens that a request for vectors used.
 #[derive(Debug, Clone, Serialize)]
 pub struct EmbeddingUsage {
-    /// Of all inputs.
+    /// Tokens of all inputs.
     pub prompt_tokens: usize,
-    /// The same.
+    /// The same as `prompt_tokens`.
     pub total_tokens: usize,
 }
 
-/// The models that there are.
+/// A list of models.
 #[derive(Debug, Clone, Serialize)]
 pub struct ModelList {
     /// Always `list`.
     pub object: &'static str,
-    /// Them.
+    /// The models.
     pub data: Vec<Model>,
 }
 
 /// A model.
 #[derive(Debug, Clone, Serialize)]
 pub struct Model {
-    /// What requests name it by.
+    /// The name that requests use.
     pub id: String,
     /// Always `model`.
     pub object: &'static str,
-    /// When it came to be here, in seconds since 1970.
+    /// The time when the model was added, in seconds since 1970.
     pub created: u64,
     /// Always `realm`.
     pub owned_by: &'static str,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// Fails unless `value` is what the specification calls `name`.
+/// Fails unless `value` matches the schema `name` of the specification.
 pub(crate) fn check(name: &str, value: &Value) {
     let mut schema: Value = serde_json::from_str(include_str!("../openai-answers.json")).unwrap();
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");

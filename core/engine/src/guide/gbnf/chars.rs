@@ -68,7 +68,7 @@ impl Chars {
         false
     }
 
-    /// As a class of a regular expression. Surrogates are no characters.
+    /// Returns a class of a regular expression, without surrogates, which are no characters.
     pub(super) fn regex(&self) -> String {
         let mut class = String::from("[");
         for &(from, to) in &self.0 {

@@ -10,7 +10,7 @@ use super::chars::Chars;
 use super::{Node, Result};
 use crate::guide::rules::{Rules, Symbol};
 
-/// Parts of one lexeme at most, where rules are put in the place of their names.
+/// The most parts of one lexeme, with rules in place of their names.
 const MAX_PARTS: usize = 20_000;
 
 pub(super) fn emit(rules: &[Node], limits: &ParserLimits) -> Result<GrammarInit> {
@@ -26,19 +26,19 @@ pub(super) fn emit(rules: &[Node], limits: &ParserLimits) -> Result<GrammarInit>
     Err("GBNF could not be followed".into())
 }
 
-/// What is known of each rule.
+/// Facts about each rule.
 struct Facts<'a> {
     rules: &'a [Node],
-    /// Whether it leads to no rule that calls itself.
+    /// True if the rule leads to no rule that calls itself.
     regular: Vec<bool>,
-    /// Its parts once names are replaced.
+    /// The number of its parts once names are replaced.
     parts: Vec<usize>,
     nullable: Vec<bool>,
     first: Vec<Chars>,
-    /// What may come after it, where it is no part of a lexeme.
+    /// The characters that may follow it, where it is no part of a lexeme.
     follow: Vec<Chars>,
     goes_on: Vec<Option<Chars>>,
-    /// States that may still be looked at, where a look at the parts of a lexeme is not enough.
+    /// The number of states that may still be visited, where the parts of a lexeme do not suffice.
     states: Cell<usize>,
 }
 
@@ -55,7 +55,7 @@ impl<'a> Facts<'a> {
             goes_on: vec![None; count],
             states: Cell::new(20_000),
         };
-        // Each of these only grows, until nothing does.
+        // Each of these only grows, until a round changes none.
         let mut grown = true;
         while grown {
             grown = false;
@@ -74,7 +74,7 @@ impl<'a> Facts<'a> {
                 }
             }
         }
-        // Of what the first rounds did not know yet, again.
+        // Once more, since the first rounds did not know all rules yet.
         for (i, rule) in rules.iter().enumerate() {
             if facts.regular[i] {
                 facts.goes_on[i] = facts.goes_on(rule);
@@ -121,7 +121,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// The characters that it may begin with.
+    /// The characters that a node may begin with.
     fn first(&self, node: &Node) -> Chars {
         match node {
             Node::Chars(chars) => chars.clone(),
@@ -136,7 +136,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// What a sequence of these, and then `after`, may begin with.
+    /// The characters that a sequence of these parts, followed by `after`, may begin with.
     fn first_of(&self, parts: &[Node], after: &Chars) -> Chars {
         let mut first = Chars::default();
         for part in parts {
@@ -149,8 +149,8 @@ impl<'a> Facts<'a> {
         first
     }
 
-    /// The characters that a text of a regular node may go on with and still be, or become, one of its texts. `None` where
-    /// that takes more than a look at the next character.
+    /// The characters that can extend a text of a regular node to another of its texts, or to the beginning
+    /// of one. `None` if the next character does not suffice to tell.
     fn goes_on(&self, node: &Node) -> Option<Chars> {
         match node {
             Node::Chars(_) => Some(Chars::default()),
@@ -185,7 +185,7 @@ impl<'a> Facts<'a> {
                     all.add(&first);
                     on.add(&self.goes_on(part)?);
                 }
-                // Behind the empty option the others may follow.
+                // The other options may follow the empty one.
                 if self.nullable(node) {
                     on.add(&all);
                 }
@@ -205,7 +205,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Tells the rules in `node`, which `after` follows, what follows them; whether that is news.
+    /// Adds `after` to the characters that follow the rules in `node`; returns whether any were new.
     fn spread(&mut self, node: &Node, after: &Chars) -> bool {
         match node {
             Node::Chars(_) => false,
@@ -227,7 +227,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Whether a regular node can be a lexeme where `after` follows.
+    /// Returns whether a regular node can be a lexeme where `after` follows.
     fn is_lexeme(&self, node: &Node, after: &Chars) -> bool {
         if !self.is_regular(node) || self.parts(node) > MAX_PARTS {
             return false;
@@ -240,7 +240,8 @@ impl<'a> Facts<'a> {
             .is_some_and(|on| !(on.meets(after) || self.nullable(node) && self.first(node).meets(after)))
     }
 
-    /// [`Self::goes_on`] by the automaton of the node, byte by byte. All that is not ASCII is taken as one.
+    /// Computes [`Self::goes_on`] by the automaton of the node, byte by byte. All characters beyond ASCII
+    /// count as one.
     fn looked_up(&self, node: &Node) -> Option<Chars> {
         let mut builder = RegexBuilder::new();
         let expression = builder.mk(&self.regex(node)).ok()?;
@@ -285,14 +286,15 @@ struct Emitter<'a> {
     rules: &'a [Node],
     facts: &'a Facts<'a>,
     out: Rules,
-    /// Whether lexemes are longer than a character.
+    /// True if lexemes may be longer than a character.
     lexemes: bool,
     symbols: HashMap<usize, Symbol>,
     todo: Vec<usize>,
 }
 
 impl Emitter<'_> {
-    /// The symbol of the first rule; `None` if the grammar can't be told by its next character.
+    /// Returns the symbol of the first rule; `None` if the next character does not suffice to tell its parts
+    /// apart.
     fn all(&mut self) -> Result<Option<Symbol>> {
         let start = self.rule(0)?;
         while let Some(rule) = self.todo.pop() {
@@ -321,7 +323,7 @@ impl Emitter<'_> {
         match node {
             Node::Chars(chars) if chars.is_empty() => self.out.declare().map(Some),
             Node::Chars(_) => self.out.lexeme(self.facts.regex(node)).map(Some),
-            // What follows it here is what follows it anywhere.
+            // Any follower here follows the rule everywhere.
             Node::Rule(rule) if self.lexemes && self.facts.regular[*rule] => {
                 self.node(&self.rules[*rule], after)
             }
@@ -355,7 +357,7 @@ impl Emitter<'_> {
         }
     }
 
-    /// Neighbours become one lexeme where that is possible: the fewer there are, the less there is to parse.
+    /// Joins neighbors to one lexeme where possible: fewer lexemes take less parsing.
     fn sequence(&mut self, parts: &[Node], after: &Chars) -> Result<Option<Symbol>> {
         let mut symbols = Vec::new();
         let mut at = 0;

@@ -1,10 +1,11 @@
 //! Grammars in GBNF, the notation of llama.cpp.
 //!
-//! GBNF knows no tokens: every rule is about characters. llguidance reads a text in lexemes, each as long as can be, which is
-//! much faster and not always the same: in `[a-z]* "!"`, fine, in `[a-z]* "end"`, the first lexeme takes what the second one
-//! needs. So a part of the grammar that does not call itself becomes one lexeme where what follows it can't go on with it,
-//! and where the first character says which part comes (`lexemes`). If this does not hold everywhere, every character
-//! is a lexeme of its own, which is always right. A grammar none of whose rules calls itself is one regular expression.
+//! GBNF has no tokens: every rule is about characters. llguidance reads a text in lexemes, each as long as
+//! possible, which is much faster and not always the same: `[a-z]* "!"` works, but in `[a-z]* "end"` the
+//! first lexeme takes the characters that the second one needs. So a part of the grammar that does not call
+//! itself becomes one lexeme if its follower can't extend it and the first character tells which part comes
+//! (`lexemes`). If this does not hold everywhere, every character is a lexeme of its own, which is always
+//! right. A grammar in which no rule calls itself is one regular expression.
 
 mod chars;
 mod emit;
@@ -18,7 +19,7 @@ use chars::Chars;
 
 type Result<T> = std::result::Result<T, String>;
 
-/// Whether `source` is GBNF and not Lark: it defines rules by `::=`.
+/// Returns whether `source` is GBNF and not Lark: GBNF defines rules by `::=`.
 pub(super) fn is_gbnf(source: &str) -> bool {
     source.lines().any(|line| {
         let name = line.trim_start();
@@ -27,26 +28,26 @@ pub(super) fn is_gbnf(source: &str) -> bool {
     })
 }
 
-/// The texts of the rule `root`.
+/// Compiles the texts of the rule `root`.
 ///
 /// # Errors
-/// What is wrong, with its line.
+/// The fault in the grammar, with its line.
 pub(super) fn compile(source: &str, limits: &ParserLimits) -> Result<GrammarInit> {
     let rules = read::read(source)?;
     emit::emit(&rules, limits)
 }
 
-/// What a rule stands for, or a part of it.
+/// The definition of a rule, or a part of it.
 #[derive(Debug, Clone)]
 enum Node {
-    /// One character of these.
+    /// One of these characters.
     Chars(Chars),
     /// Another rule, by its number.
     Rule(usize),
-    /// One after the other.
+    /// All of these in order.
     Sequence(Vec<Node>),
     /// One of these.
     Choice(Vec<Node>),
-    /// From so many to so many times.
+    /// A repetition with its least and its most count.
     Repeat(Box<Node>, u32, Option<u32>),
 }

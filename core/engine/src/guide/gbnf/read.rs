@@ -1,24 +1,24 @@
-//! Reads GBNF.
+//! Parses GBNF.
 
 use std::collections::HashMap;
 
 use super::chars::Chars;
 use super::{Node, Result};
 
-/// Groups in groups at most.
+/// The deepest nesting of groups.
 const MAX_DEPTH: usize = 100;
 
-/// How often a part may be repeated, by number.
+/// The most repetitions of a part that a count may give.
 const MAX_REPEAT: u32 = 2000;
 
 pub(super) fn in_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '-' || c == '_'
 }
 
-/// What all rules stand for, `root` first.
+/// Parses all rules, `root` first.
 ///
 /// # Errors
-/// What is wrong, with its line.
+/// The fault in the grammar, with its line.
 pub(super) fn read(source: &str) -> Result<Vec<Node>> {
     let mut reader =
         Reader { text: source, at: 0, rules: Vec::new(), numbers: HashMap::new(), lines: Vec::new() };
@@ -47,7 +47,7 @@ struct Reader<'a> {
     at: usize,
     rules: Vec<(String, Option<Node>)>,
     numbers: HashMap<String, usize>,
-    /// The line where each rule was named first.
+    /// The line where each rule was first named.
     lines: Vec<usize>,
 }
 
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
         there
     }
 
-    /// Skips white space and comments; line ends too, if `lines`.
+    /// Skips white space and comments, and line ends if `lines`.
     fn space(&mut self, lines: bool) {
         while let Some(c) = self.peek() {
             match c {
@@ -133,7 +133,7 @@ impl<'a> Reader<'a> {
         }
         let mut options = vec![self.sequence(depth)?];
         loop {
-            // The next option may stand on the next line.
+            // The next option may be on the next line.
             let before = self.at;
             self.space(true);
             if !self.take("|") {
@@ -184,7 +184,7 @@ impl<'a> Reader<'a> {
 
     fn repeated(&mut self, mut part: Node) -> Result<Node> {
         loop {
-            // A count may stand apart from what it counts.
+            // White space may separate a count from its part.
             let (min, max) = match self.peek() {
                 Some('*') => (0, None),
                 Some('+') => (1, None),
@@ -254,7 +254,7 @@ impl<'a> Reader<'a> {
         Ok(Node::Chars(if negated { class.not() } else { class }))
     }
 
-    /// One character of a text or a class, perhaps behind a backslash.
+    /// Reads one character of a text or a class, possibly after a backslash.
     fn character(&mut self, or_else: &str) -> Result<char> {
         let Some(c) = self.peek().filter(|c| *c != '\n') else { return self.wrong(or_else) };
         self.at += c.len_utf8();

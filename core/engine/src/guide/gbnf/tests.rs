@@ -1,4 +1,4 @@
-//! GBNF is followed character by character, whatever lexemes it is made of.
+//! GBNF is followed character by character, whatever its lexemes are.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ num   ::= [0-9]+ ws
 ws    ::= [ \t\n]*
 "#;
 
-/// Needs more than a look at the next character: characters are the lexemes.
+/// The next character does not suffice here, so every character is a lexeme.
 const AMBIGUOUS: &str = r#"root ::= list "end"
 list ::= word* | "(" list ")"
 word ::= [a-z]+ "."? | "end" "!"
@@ -58,7 +58,7 @@ fn guides() -> Guides {
     Guides::new(Arc::new(tokenizer), Arc::default())
 }
 
-/// Whether the grammar allows the text as a whole; `false` as soon as it does not.
+/// Returns whether the grammar allows the whole text; stops at the first token that is not allowed.
 fn allows(guides: &Guides, grammar: &str, text: &str) -> bool {
     let mut guide = guides.guide(0, &plenty(), &Grammar::Lark(grammar.into())).unwrap();
     for token in guides.tokenizer.encode_after(text) {
@@ -130,7 +130,7 @@ fn what_is_wrong_is_said_with_its_line() {
         let text = error.to_string();
         assert!(words.iter().all(|word| text.contains(word)), "{grammar}: {text}");
     }
-    // Groups in groups, and rules that multiply, are refused or followed; nothing overflows.
+    // Deeply nested groups, and rules that multiply, are refused or followed. Nothing overflows.
     let deep = format!("root ::= {}\"a\"{}", "(".repeat(5000), ")".repeat(5000));
     assert!(guides.guide(0, &plenty(), &Grammar::Lark(deep)).is_err());
     let twice: String = (0..60).map(|i| format!("r{i} ::= r{j} r{j} | \"x\"\n", j = i + 1)).collect();

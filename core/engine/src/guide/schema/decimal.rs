@@ -1,7 +1,8 @@
-//! Exact decimal numbers, and regular expressions of ranges of them.
+//! Exact decimal numbers, and regular expressions for ranges of them.
 //!
-//! Texts of numbers have at most [`MAX_DIGITS`] digits before and after the point, or as many as the bounds have. Without
-//! this a model that likes digits would never end its number. llama.cpp's grammars stop at the same count.
+//! Texts of numbers have at most [`MAX_DIGITS`] digits before and after the point, or as many as the bounds
+//! have. Otherwise a model that likes digits would never end its number. llama.cpp's grammars have the same
+//! limit.
 
 use std::cmp::Ordering;
 
@@ -10,13 +11,14 @@ use serde_json::Number as JsonNumber;
 
 use super::Number;
 
-/// Digits of a number before the point, and after it, unless its bounds have more.
+/// The most digits of a number before the point, and after it, unless its bounds have more.
 pub(super) const MAX_DIGITS: usize = 16;
 
-/// Up to 289, so that 16 digits before it stay below the largest floating-point number.
+/// An exponent up to 289, so that with 16 digits before it a number stays below the largest floating-point
+/// number.
 const EXPONENT: &str = "([eE][+-]?([0-9]{1,2}|1[0-9]{2}|2[0-8][0-9]))?";
 
-/// A number as its digits: no zeros lead or trail.
+/// A number as its digits, without leading or trailing zeros.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Decimal {
     negative: bool,
@@ -25,7 +27,7 @@ pub(super) struct Decimal {
 }
 
 impl Decimal {
-    /// The number; `None` for one beyond 64 bits, whose digits the reader of JSON has rounded.
+    /// Returns the number; `None` for one beyond 64 bits, whose digits the JSON parser has rounded.
     pub(super) fn new(number: &JsonNumber) -> Option<Self> {
         const BEYOND: f64 = 18_446_744_073_709_551_616.0;
         let text = match number.as_f64() {
@@ -33,7 +35,7 @@ impl Decimal {
                 if value.abs() >= BEYOND {
                     return None;
                 }
-                // Without an exponent, and with the fewest digits that are this number.
+                // Without an exponent, and with the fewest digits that give this number.
                 format!("{value}")
             }
             _ => number.to_string(),
@@ -45,7 +47,7 @@ impl Decimal {
         Self::parse("0")
     }
 
-    /// What lies beyond every number of 64 bits on this side.
+    /// Returns whether a number is beyond 64 bits.
     pub(super) fn is_huge(number: &JsonNumber) -> bool {
         Self::new(number).is_none()
     }
@@ -73,13 +75,13 @@ impl Decimal {
         Self { negative: false, ..self.clone() }
     }
 
-    /// Its digits as a whole number, and how many of them follow the point.
+    /// Returns its digits as a whole number, and how many of them follow the point.
     pub(super) fn scaled(&self) -> Option<(u32, u32)> {
         let digits = format!("{}{}", self.whole, self.fraction);
         Some((if digits.is_empty() { 0 } else { digits.parse().ok()? }, self.fraction.len() as u32))
     }
 
-    /// Whether this is a whole multiple of `step`, which is not 0.
+    /// Returns whether this is a whole multiple of `step`, which is not 0.
     pub(super) fn is_multiple_of(&self, step: &Self) -> bool {
         let places = self.fraction.len().max(step.fraction.len());
         let digits = |number: &Self| format!("{}{:0<places$}", number.whole, number.fraction);
@@ -113,7 +115,7 @@ impl Ord for Decimal {
 }
 
 impl Number {
-    /// Whether `value` is within the bounds and a multiple of what it has to be.
+    /// Returns whether `value` is within the bounds and a multiple of the required steps.
     pub(super) fn accepts(&self, value: &Decimal) -> bool {
         let above = self.low.as_ref().is_none_or(|(low, itself)| value > low || *itself && value == low);
         let below = self.high.as_ref().is_none_or(|(high, itself)| value < high || *itself && value == high);
@@ -124,7 +126,7 @@ impl Number {
         above && below && fits && (!self.integer || value.is_integer())
     }
 
-    /// Whether no number is within the bounds; multiples are not looked at.
+    /// Returns whether no number is within the bounds. Does not consider multiples.
     pub(super) fn is_empty(&self) -> bool {
         match (&self.low, &self.high) {
             (Some((low, low_itself)), Some((high, high_itself))) => {
@@ -161,10 +163,10 @@ impl Number {
         RegexAst::Or(signs)
     }
 
-    /// The texts of numbers from `low`, which is not negative, to `high`, without a sign.
+    /// The texts, without a sign, of numbers from `low`, which is not negative, to `high`.
     fn magnitudes(&self, low: &(Decimal, bool), high: Option<&(Decimal, bool)>) -> RegexAst {
         let bounds = || [Some(low), high].into_iter().flatten().map(|(bound, _)| bound);
-        // A number above a bound without another one may have a digit more.
+        // A number above a bound may have a digit more if there is no other bound.
         let most = |digits: usize| MAX_DIGITS.max(digits + 1);
         let before = most(bounds().map(|bound| bound.whole.len()).max().unwrap_or(0));
         let after = most(bounds().map(|bound| bound.fraction.len()).max().unwrap_or(0));
@@ -177,8 +179,8 @@ impl Number {
     }
 }
 
-/// The multiples of `step`, as far as [`Decimal::scaled`] holds it. Zeros at the end of a whole step are taken literally,
-/// which keeps the automaton small.
+/// The multiples of `step`, as far as [`Decimal::scaled`] holds it. Zeros at the end of a whole step are
+/// taken literally, which keeps the automaton small.
 fn multiples(step: &Decimal) -> RegexAst {
     let (mut digits, places) = step.scaled().unwrap_or_default();
     let mut zeros = String::new();
@@ -235,7 +237,7 @@ fn spelled(whole: &str) -> &str {
     if whole.is_empty() { "0" } else { whole }
 }
 
-/// Numbers, without a sign, that are at least `bound`; above it unless it is one `itself`.
+/// Numbers, without a sign, above `bound`, and `bound` itself if `itself` is true.
 fn at_least(bound: &Decimal, itself: bool) -> String {
     let digits = &bound.fraction;
     let mut fractions: Vec<String> = (digits.bytes().enumerate().filter(|(_, digit)| *digit < b'9'))
@@ -247,7 +249,7 @@ fn at_least(bound: &Decimal, itself: bool) -> String {
     format!(r"({})(\.[0-9]+)?|{equal}", above(&bound.whole))
 }
 
-/// Numbers, without a sign, that are at most `bound`; below it unless it is one `itself`.
+/// Numbers, without a sign, below `bound`, and `bound` itself if `itself` is true.
 fn at_most(bound: &Decimal, itself: bool) -> String {
     let digits = &bound.fraction;
     let mut options: Vec<String> =
@@ -278,7 +280,7 @@ mod tests {
     use super::*;
     use crate::guide::schema::pattern;
 
-    /// Every number of a small grid is matched where it is within the bounds, and no other one.
+    /// The expressions match every number of a small grid that is within the bounds, and no other one.
     #[test]
     fn ranges_match_what_is_within_them() {
         let bounds = [

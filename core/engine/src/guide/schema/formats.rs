@@ -1,8 +1,8 @@
-//! The formats of strings that are enforced: those of the specification that a grammar can hold, and those that pydantic
-//! and OpenAPI add. All others say something about a text and ask nothing of it, as the specification has it.
+//! The enforced formats of strings: those of the specification that a grammar can hold, and those that
+//! pydantic and OpenAPI add. All other formats only describe a text, as the specification says.
 //!
-//! An expression may be narrower than its format, so that every library takes what comes out: a date has four digits for
-//! its year, fractions of seconds have at most six digits, there is no leap second.
+//! An expression may be narrower than its format, so that every library accepts the result: a year has four
+//! digits, fractions of seconds have at most six digits, and there is no leap second.
 
 use llguidance::derivre::RegexAst;
 
@@ -28,7 +28,7 @@ fn ipv4() -> String {
 fn ipv6() -> String {
     let group = format!("{HEX}{{1,4}}");
     let mut options = vec![format!("({group}:){{7}}{group}"), "::".to_owned()];
-    // `::` stands for one group at least.
+    // `::` stands for at least one group.
     for before in 0..=6usize {
         let head = if before == 0 { String::new() } else { format!("({group}:){{{}}}{group}", before - 1) };
         let after = 7 - before;
@@ -60,7 +60,7 @@ fn uri() -> String {
     format!(r"[A-Za-z][A-Za-z0-9+.-]{{0,30}}:({authority}|{segment}+(/{segment}*)*){tail}")
 }
 
-/// The texts of a format; `None` for one that asks nothing.
+/// Returns the texts of a format; `None` for a format that is not enforced.
 pub(super) fn format(name: &str) -> Option<RegexAst> {
     let expression = match name {
         "date" => date(),

@@ -1,4 +1,5 @@
-//! What two schemas both allow, whether they exclude each other, and whether one allows a given value.
+//! The intersection of two schemas, whether they exclude each other, and whether a schema allows a given
+//! value.
 
 use std::rc::Rc;
 
@@ -9,7 +10,7 @@ use super::decimal::Decimal;
 use super::read::Reader;
 use super::{Array, Number, Object, Result, S, Schema, Text, pattern};
 
-/// The bound that excludes more.
+/// Returns the bound that excludes more.
 fn stricter<T>(a: Option<(T, bool)>, b: Option<(T, bool)>, wins: impl Fn(&T, &T) -> bool) -> Option<(T, bool)>
 where
     T: PartialEq,
@@ -25,7 +26,7 @@ fn least(a: Option<usize>, b: Option<usize>) -> Option<usize> {
     a.into_iter().chain(b).min()
 }
 
-/// What both allow.
+/// Returns the intersection of two schemas.
 pub(super) fn meet(reader: &mut Reader, a: &S, b: &S) -> Result<S> {
     reader.spend()?;
     let both = match (&**a, &**b) {
@@ -107,7 +108,7 @@ fn objects(reader: &mut Reader, a: &Object, b: &Object) -> Result<Object> {
         }
     }
     let others = match (&a.others[..], &b.others[..]) {
-        // All names alike, as most objects have it.
+        // One schema for all names, as in most objects.
         ([(names, one)], [(more, other)]) if names.is_empty() && more.is_empty() => {
             vec![(Vec::new(), meet(reader, one, other)?)]
         }
@@ -137,7 +138,7 @@ fn objects(reader: &mut Reader, a: &Object, b: &Object) -> Result<Object> {
     Ok(both)
 }
 
-/// What a property of this name has to be.
+/// Returns the schema of the property with this name.
 pub(super) fn property(reader: &mut Reader, object: &Object, name: &str) -> Result<S> {
     if let Some((_, schema)) = object.properties.iter().find(|(known, _)| &**known == name) {
         return Ok(Rc::clone(schema));
@@ -150,7 +151,7 @@ pub(super) fn property(reader: &mut Reader, object: &Object, name: &str) -> Resu
     Ok(Schema::never("its name is not allowed"))
 }
 
-/// Whether all of `forms` match `text`.
+/// Returns whether all of `forms` match `text`.
 pub(super) fn matches(reader: &mut Reader, forms: &[RegexAst], text: &str) -> Result<bool> {
     if forms.is_empty() {
         return Ok(true);
@@ -159,7 +160,7 @@ pub(super) fn matches(reader: &mut Reader, forms: &[RegexAst], text: &str) -> Re
     Ok(pattern::compiled(&pattern::all(forms))?.is_match(text))
 }
 
-/// Whether `schema` allows `value`.
+/// Returns whether `schema` allows `value`.
 pub(super) fn accepts(reader: &mut Reader, schema: &Schema, value: &Value) -> Result<bool> {
     reader.spend()?;
     Ok(match (schema, value) {
@@ -215,7 +216,7 @@ pub(super) fn accepts(reader: &mut Reader, schema: &Schema, value: &Value) -> Re
     })
 }
 
-/// Equality of JSON: 1 and 1.0 are one number.
+/// Returns whether two JSON values are equal: 1 and 1.0 are one number.
 fn equal(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => Decimal::new(a) == Decimal::new(b),
@@ -227,10 +228,10 @@ fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// References that are followed to tell two schemas apart.
+/// The most references that are followed to tell two schemas apart.
 const DEPTH: usize = 8;
 
-/// Whether no value is allowed by both; `false` also where that is not clear.
+/// Returns whether no value is allowed by both. `false` also if that is not clear.
 pub(super) fn exclude_each_other(reader: &mut Reader, a: &S, b: &S) -> Result<bool> {
     disjoint(reader, a, b, DEPTH)
 }
@@ -271,7 +272,7 @@ fn disjoint(reader: &mut Reader, a: &S, b: &S, depth: usize) -> Result<bool> {
             let apart = |a: &Text, b: &Text| a.max.is_some_and(|max| max < b.min);
             apart(one, other) || apart(other, one) || {
                 let forms: Vec<RegexAst> = one.forms.iter().chain(&other.forms).cloned().collect();
-                // Where it takes too long to find out, they may overlap.
+                // If it takes too long to find out, they may overlap.
                 !one.forms.is_empty()
                     && !other.forms.is_empty()
                     && pattern::is_empty(&pattern::all(&forms)).unwrap_or(false)

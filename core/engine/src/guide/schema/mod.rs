@@ -1,14 +1,17 @@
 //! From a JSON schema to the grammar of the texts that it allows.
 //!
-//! [`read`] turns the schema into a [`Schema`], which says the same with fewer words: keywords that stand side by side,
-//! `allOf`, `not`, `if` and the like are worked out by [`meet`] and [`subtract`], so that what remains is values, ranges,
-//! texts, arrays, objects, unions of them and references. [`emit`] writes these as rules and lexemes of llguidance. Its
-//! own compiler is not used: it rounds numbers to 64-bit floating point, lets a number have digits without end, and says
-//! nothing of where in a schema a keyword stands that it does not know.
+//! [`read`] turns the schema into a [`Schema`], which says the same in fewer words: keywords side by side,
+//! `allOf`, `not`, `if` and the like are resolved by [`meet`] and [`subtract`], so that only values, ranges,
+//! texts, arrays, objects, unions of them and references remain. [`emit`] writes these as rules and lexemes
+//! of llguidance. llguidance's own compiler is not used: it rounds numbers to 64-bit floating point, allows
+//! numbers of any length, and does not report the place of a keyword that it does not know.
 //!
-//! Three things hold. All text that comes out is valid. Where a keyword can't be expressed, the schema is refused with the
-//! keyword and its place. And where a schema allows more than one spelling of a value, or digits without end, one part of
-//! them may be left out.
+//! Three rules hold:
+//!
+//! - All generated text is valid.
+//! - If a keyword can't be expressed, the schema is refused with the keyword and its place.
+//! - Where a schema allows several spellings of a value, or any number of digits, some of them may be left
+//!   out.
 
 mod decimal;
 mod emit;
@@ -31,11 +34,11 @@ use serde_json::Value;
 
 use decimal::Decimal;
 
-/// Why a schema can't be followed, with the place in it.
+/// The reason why a schema can't be followed, with the place in it.
 pub(super) type Complaint = String;
 type Result<T> = std::result::Result<T, Complaint>;
 
-/// The texts that `schema` allows, as a grammar for llguidance.
+/// Returns the texts that `schema` allows, as a grammar for llguidance.
 ///
 /// # Errors
 /// A sentence that names the keyword and its place.
@@ -46,7 +49,7 @@ pub(super) fn compile(schema: &Value, white_space: &str, limits: &ParserLimits) 
     emit::emit(&mut reader, &root, &options, white_space, limits)
 }
 
-/// What the schema's own key `x-guidance` may say, in llguidance's words.
+/// Options in the schema's own key `x-guidance`, under llguidance's names.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Options {
@@ -54,7 +57,7 @@ struct Options {
     key_separator: Option<String>,
     whitespace_flexible: Option<bool>,
     whitespace_pattern: Option<String>,
-    /// Takes `oneOf` for `anyOf` where it can't be shown that the options exclude each other.
+    /// Takes `oneOf` for `anyOf` where the options may overlap.
     coerce_one_of: bool,
     /// Skips keywords that can't be expressed.
     lenient: bool,
@@ -72,24 +75,24 @@ impl Options {
 
 type S = Rc<Schema>;
 
-/// What a JSON value has to be.
+/// A condition on a JSON value.
 #[derive(Debug)]
 enum Schema {
     Any,
-    /// Nothing, and why.
+    /// No value, with the reason.
     Never(String),
-    /// One of these.
+    /// One of these values.
     Values(Vec<Value>),
     Number(Number),
     Text(Text),
     Array(Array),
     Object(Object),
     Union(Vec<S>),
-    /// A definition of the reader's.
+    /// A definition, by its number in the reader.
     Ref(usize),
 }
 
-/// A number within bounds, which belong to it if their flag says so.
+/// A number within bounds. A bound's flag says whether the bound itself is allowed.
 #[derive(Debug, Clone, Default)]
 struct Number {
     integer: bool,
@@ -98,7 +101,7 @@ struct Number {
     multiples: Vec<Decimal>,
 }
 
-/// A text of so many characters that all `forms` match as a whole.
+/// A text with a least and a most number of characters that all `forms` match as a whole.
 #[derive(Debug, Clone, Default)]
 struct Text {
     min: usize,
@@ -113,20 +116,22 @@ struct Array {
     rest: S,
     min: usize,
     max: Option<usize>,
-    /// Where `uniqueItems` stands.
+    /// The place of `uniqueItems`.
     unique: Option<String>,
 }
 
-/// An object. A property that is not among `properties` belongs to the one of `others` whose names it matches.
+/// An object. A property that is not among `properties` has the schema of the entry of `others` whose names
+/// it matches.
 #[derive(Debug, Clone)]
 struct Object {
     properties: Vec<(Rc<str>, S)>,
     required: Vec<Rc<str>>,
-    /// Names that exclude each other and are all names together: what all expressions match.
+    /// Sets of names, each given by expressions that all match. The sets exclude each other and cover all
+    /// names.
     others: Vec<(Vec<RegexAst>, S)>,
     min: usize,
     max: Option<usize>,
-    /// Where the schema stands.
+    /// The place of the schema.
     path: String,
 }
 
@@ -161,7 +166,7 @@ impl Schema {
         }
     }
 
-    /// Every value, type by type.
+    /// Returns schemas that together allow every value, one for each type.
     fn all_types() -> Vec<S> {
         let path = String::new();
         [
@@ -195,7 +200,7 @@ impl Object {
     }
 }
 
-/// The text of a number in JSON, whole numbers without a fraction.
+/// Returns the text of a number in JSON, whole numbers without a fraction.
 fn number_text(number: &serde_json::Number) -> String {
     const EXACT: f64 = (1u64 << 53) as f64;
     match number.as_f64() {
@@ -206,7 +211,7 @@ fn number_text(number: &serde_json::Number) -> String {
     }
 }
 
-/// A value in an error, shortened.
+/// Returns a value for an error message, shortened.
 fn brief(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(60) {

@@ -1,4 +1,4 @@
-//! What one schema allows and another one does not: for `not` and `if`.
+//! The difference of two schemas, for `not` and `if`.
 
 use std::rc::Rc;
 
@@ -9,10 +9,10 @@ use super::meet::{accepts, meet, property};
 use super::read::Reader;
 use super::{Number, Object, Result, S, Schema, Text, pattern};
 
-/// What `from` allows and `without` does not.
+/// Returns a schema of the values that `from` allows and `without` does not.
 ///
 /// # Errors
-/// Where that can't be said with the means of a [`Schema`].
+/// Fails if a [`Schema`] can't express the difference.
 pub(super) fn subtract(reader: &mut Reader, from: &S, without: &S) -> Result<S> {
     reader.spend()?;
     match (&**from, &**without) {
@@ -106,7 +106,7 @@ pub(super) fn subtract(reader: &mut Reader, from: &S, without: &S) -> Result<S> 
         (Schema::Number(_) | Schema::Array(_) | Schema::Object(_), Schema::Values(_)) => {
             Err("numbers, arrays and objects can't be excluded one by one".into())
         }
-        // Another type.
+        // The types differ, so nothing is excluded.
         _ => Ok(Rc::clone(from)),
     }
 }
@@ -159,7 +159,7 @@ fn objects(reader: &mut Reader, object: &Object, other: &Object) -> Result<S> {
     Ok(if parts.is_empty() { Schema::never("every object is excluded") } else { Schema::union(parts) })
 }
 
-/// `object` with another schema for one of its properties.
+/// Returns `object` with another schema for one of its properties.
 fn with(object: &Object, name: &Rc<str>, schema: S, required: bool) -> S {
     let mut object = object.clone();
     match object.properties.iter_mut().find(|(known, _)| known == name) {

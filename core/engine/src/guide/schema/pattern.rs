@@ -5,7 +5,7 @@ use llguidance::regex_to_lark;
 
 use super::Result;
 
-/// Work to find out whether an expression matches anything, in llguidance's units.
+/// The most work for finding out whether an expression matches anything, in llguidance's units.
 const FUEL: u64 = 200_000;
 
 /// Any text.
@@ -18,7 +18,7 @@ pub(super) fn not(expression: RegexAst) -> RegexAst {
     RegexAst::And(vec![any(), RegexAst::Not(Box::new(expression))])
 }
 
-/// What all of `forms` match.
+/// The texts that all of `forms` match.
 pub(super) fn all(forms: &[RegexAst]) -> RegexAst {
     match forms {
         [] => any(),
@@ -27,11 +27,11 @@ pub(super) fn all(forms: &[RegexAst]) -> RegexAst {
     }
 }
 
-/// The texts in which `pattern` is found. Look-ahead is understood where an alternative begins, the place where pydantic
-/// writes it; `\d` and `\w` are ASCII, as JSON schema has it.
+/// Returns the texts in which `pattern` is found. Look-ahead is supported at the beginning of an alternative,
+/// where pydantic writes it. `\d` and `\w` are ASCII, as in JSON schema.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The fault in the pattern.
 pub(super) fn search(pattern: &str) -> Result<RegexAst> {
     let mut alternatives = Vec::new();
     for alternative in split(pattern) {
@@ -64,7 +64,8 @@ fn simple(pattern: &str) -> Result<RegexAst> {
     Ok(ast)
 }
 
-/// A look-ahead at the beginning of `pattern`, behind its `^`: whether it is negative, what is in it, what follows.
+/// Splits off a look-ahead at the beginning of `pattern`, after its `^`: returns whether it is negative, its
+/// content, and the rest.
 fn look_ahead(pattern: &str) -> Option<(bool, &str, &str)> {
     let text = pattern.strip_prefix('^').unwrap_or(pattern);
     let (negative, inside) = match text.strip_prefix("(?!") {
@@ -75,7 +76,7 @@ fn look_ahead(pattern: &str) -> Option<(bool, &str, &str)> {
     Some((negative, &inside[..end], &inside[end + 1..]))
 }
 
-/// The alternatives of a pattern, if it has more than one outside of groups.
+/// Returns the alternatives of a pattern, if it has more than one outside of groups.
 fn split(pattern: &str) -> Vec<&str> {
     let bars = Scan::new(pattern).filter(|&(_, depth, byte)| depth == 0 && byte == b'|').map(|(at, ..)| at);
     let mut start = 0;
@@ -88,8 +89,8 @@ fn split(pattern: &str) -> Vec<&str> {
     parts
 }
 
-/// The bytes of a pattern that stand for themselves in no class and behind no backslash, with their place and the number
-/// of groups around them.
+/// Iterates over the bytes of a pattern outside of classes and not after a backslash, with their position and
+/// the number of groups around them.
 struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -101,7 +102,7 @@ impl<'a> Scan<'a> {
         Self { bytes: pattern.as_bytes(), at: 0, depth: 0 }
     }
 
-    /// The place behind the class that begins at `at`.
+    /// Returns the position after the class that begins at `at`.
     fn class(&self, mut at: usize) -> usize {
         at += 1;
         if self.bytes.get(at) == Some(&b'^') {
@@ -153,20 +154,20 @@ fn builder(ast: &RegexAst) -> Result<(RegexBuilder, llguidance::derivre::ExprRef
     Ok((builder, expression))
 }
 
-/// An expression, ready to be tried on texts.
+/// Compiles an expression for matching texts.
 ///
 /// # Errors
-/// For one that takes too much.
+/// Fails for an expression that takes too much work.
 pub(super) fn compiled(ast: &RegexAst) -> Result<Regex> {
     let (builder, expression) = builder(ast)?;
     let regex = builder.into_regex_limited(expression, FUEL);
     regex.map_err(|_| "an expression takes too much time or memory".into())
 }
 
-/// Whether `ast` matches nothing.
+/// Returns whether `ast` matches nothing.
 ///
 /// # Errors
-/// Where that takes too long to find out.
+/// Fails if that takes too long to find out.
 pub(super) fn is_empty(ast: &RegexAst) -> Result<bool> {
     let (builder, expression) = builder(ast)?;
     if builder.exprset().is_positive(expression) {

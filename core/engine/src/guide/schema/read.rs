@@ -1,4 +1,4 @@
-//! A schema's keywords, and what they mean together.
+//! Reads a schema's keywords and combines them.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use super::negate::subtract;
 use super::typed;
 use super::{Object, Options, Result, S, Schema, brief};
 
-/// Steps of reading and combining at most: as many as take a tenth of a second.
+/// The most steps of reading and combining, which take a tenth of a second.
 const STEPS: usize = 200_000;
 
 /// Reads one schema. References are read when they are needed, each once.
@@ -23,7 +23,7 @@ pub(super) struct Reader<'a> {
 }
 
 enum Definition {
-    /// A pointer into the schema.
+    /// A pointer into the schema, which was not read yet.
     Waiting(String),
     Reading(String),
     Ready(S),
@@ -38,14 +38,16 @@ impl<'a> Reader<'a> {
         self.read(self.root, "#")
     }
 
+    /// Counts a step.
+    ///
     /// # Errors
-    /// Once there were too many steps.
+    /// Fails after [`STEPS`] steps.
     pub(super) fn spend(&mut self) -> Result<()> {
         self.steps += 1;
         if self.steps > STEPS { Err("it is too large once its parts are combined".into()) } else { Ok(()) }
     }
 
-    /// What a reference leads to.
+    /// Returns the schema that a reference leads to.
     pub(super) fn definition(&mut self, target: usize) -> Result<S> {
         self.spend()?;
         let pointer = match &self.definitions[target] {
@@ -79,16 +81,18 @@ impl<'a> Reader<'a> {
         Ok(Rc::new(Schema::Ref(target)))
     }
 
-    /// A keyword that can't be expressed.
+    /// Reports a keyword that can't be expressed.
     ///
     /// # Errors
-    /// Unless the schema asks for leniency.
+    /// The keyword's place, unless the schema asks for leniency.
     pub(super) fn refuse(&self, path: &str, why: &str) -> Result<()> {
         if self.options.lenient { Ok(()) } else { Err(format!("{path} {why}")) }
     }
 
+    /// Reads a schema.
+    ///
     /// # Errors
-    /// The place of what can't be expressed, and why.
+    /// The place of a keyword that can't be expressed, and the reason.
     pub(super) fn read(&mut self, value: &Value, path: &str) -> Result<S> {
         self.spend()?;
         let keys = match value {
@@ -113,7 +117,7 @@ impl<'a> Reader<'a> {
                 schema = other;
             }
         }
-        // Last, when there is least to tell apart.
+        // Last, when the other keywords have left the fewest values.
         if let Some(options) = keys.get("oneOf") {
             schema = self.one_of(keys, options, &format!("{path}/oneOf"), &schema)?;
         }
@@ -129,7 +133,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A keyword that stands for a schema beside the others; `None` for one that says nothing here.
+    /// Reads a keyword that amounts to another schema; `None` for one that has no effect here.
     fn combined(
         &mut self,
         keys: &Map<String, Value>,
@@ -169,7 +173,8 @@ impl<'a> Reader<'a> {
             }
             "unevaluatedProperties" | "unevaluatedItems" if *value == Value::Bool(true) => return Ok(None),
             "unevaluatedProperties" | "unevaluatedItems" => {
-                // Nothing was evaluated elsewhere, so the rest is what `additionalProperties` and `items` call so.
+                // No other keyword evaluates properties or items, so these mean the same as
+                // `additionalProperties` and `items`.
                 let elsewhere =
                     ["$ref", "allOf", "anyOf", "oneOf", "if", "not", "dependentSchemas", "contains"];
                 if elsewhere.iter().any(|key| keys.contains_key(*key)) {
@@ -215,7 +220,7 @@ impl<'a> Reader<'a> {
     }
 
     fn one_of(&mut self, keys: &Map<String, Value>, value: &Value, at: &str, schema: &S) -> Result<S> {
-        // OpenAPI's key, which pydantic writes: every option has to have this property.
+        // OpenAPI's key, which pydantic writes: every option must have this property.
         let tag = keys.get("discriminator").and_then(|d| d.get("propertyName")).and_then(Value::as_str);
         let tagged = tag.map(|name| {
             let mut object = Object::any(at.to_owned());
@@ -243,7 +248,7 @@ impl<'a> Reader<'a> {
         Ok(Schema::union(options))
     }
 
-    /// `not`, and `if` with what belongs to it.
+    /// Reads `not`, and `if` with `then` and `else`.
     fn excluded(
         &mut self,
         keys: &Map<String, Value>,
@@ -280,7 +285,7 @@ impl<'a> Reader<'a> {
         Ok(Schema::union(parts))
     }
 
-    /// For each property: it is not there, or what depends on it holds.
+    /// For each property: it is absent, or its dependency holds.
     fn dependencies(&mut self, value: &Value, at: &str) -> Result<S> {
         let Value::Object(dependencies) = value else { return Err(format!("{at} is not an object")) };
         let mut all = Schema::any();
@@ -318,12 +323,13 @@ pub(super) fn list<'v>(value: &'v Value, at: &str) -> Result<&'v [Value]> {
     value.as_array().map(Vec::as_slice).ok_or_else(|| format!("{at} is not a list"))
 }
 
-/// What a pointer, such as `#/$defs/a`, leads to.
+/// Returns the value at a pointer such as `#/$defs/a`.
 fn lookup<'v>(root: &'v Value, pointer: &str) -> Option<&'v Value> {
     root.pointer(pointer.strip_prefix('#')?)
 }
 
-/// The pointer that a reference within the schema amounts to: itself, or the place of its `$anchor` or `$id`.
+/// Resolves a reference within the schema to a pointer: the reference itself, or the place of its `$anchor`
+/// or `$id`.
 fn resolve(root: &Value, reference: &str) -> Option<String> {
     let base = root.get("$id").and_then(Value::as_str).unwrap_or("");
     let (document, fragment) = reference.split_once('#').unwrap_or((reference, ""));
@@ -360,7 +366,8 @@ fn resolve(root: &Value, reference: &str) -> Option<String> {
     Some(format!("#{pointer}"))
 }
 
-/// The pointer to the first object with these keys. Schemas are no deeper than what reads them takes.
+/// Returns the pointer to the first object whose keys are `wanted`. The recursion is bounded, since the
+/// reader bounds a schema's depth.
 fn find(value: &Value, at: &str, wanted: &dyn Fn(&Map<String, Value>) -> bool) -> Option<String> {
     match value {
         Value::Object(keys) if wanted(keys) => Some(at.to_owned()),
@@ -377,7 +384,7 @@ fn find(value: &Value, at: &str, wanted: &dyn Fn(&Map<String, Value>) -> bool) -
     }
 }
 
-/// A fragment without its percent signs.
+/// Decodes the percent escapes of a fragment.
 fn decode(fragment: &str) -> Option<String> {
     let mut bytes = Vec::new();
     let mut rest = fragment.as_bytes();

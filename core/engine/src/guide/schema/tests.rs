@@ -1,5 +1,5 @@
-//! Every text that a schema's grammar makes is valid, by another implementation of JSON schema; and what can't be
-//! promised is refused with its place.
+//! Every text that a schema's grammar makes is valid by another implementation of JSON schema, and keywords
+//! that can't be enforced are refused with their place.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ fn guides() -> Guides {
     Guides::new(Arc::new(Tokenizer::from_metadata(gguf.metadata()).unwrap()), Arc::default())
 }
 
-/// A text at random, which comes to its end soon after some tokens.
+/// Makes a random text, which comes to its end soon after some tokens.
 fn text(guides: &Guides, schema: &Value, seed: u64) -> Result<String, Error> {
     let mut guide = guides.guide(0, &plenty(), &Grammar::JsonSchema(schema.clone()))?;
     let tokenizer = &guides.tokenizer;
@@ -53,7 +53,7 @@ fn text(guides: &Guides, schema: &Value, seed: u64) -> Result<String, Error> {
     panic!("no end: {schema} {}", String::from_utf8_lossy(&bytes));
 }
 
-/// Schemas that are followed, in groups by what they are about.
+/// Schemas that are followed, grouped by subject.
 fn followed() -> Vec<Value> {
     let tag = |name: &str| json!({"type": "object", "properties": {"kind": {"const": name, "default": name}, name: {"type": "integer"}}, "required": [name]});
     vec![
@@ -64,7 +64,7 @@ fn followed() -> Vec<Value> {
         json!({"type": "integer", "minimum": 1_000_000_000_000_000_001_u64, "maximum": 1_000_000_000_000_000_003_u64}),
         json!({"type": "integer", "exclusiveMinimum": -5, "exclusiveMaximum": 17, "multipleOf": 4}),
         json!({"type": "number", "minimum": -1.25, "exclusiveMaximum": 3}),
-        // The other implementation divides by floating point, so the step is one that this holds.
+        // The other implementation divides by floating point, so the step is one that floating point holds.
         json!({"type": "number", "multipleOf": 0.25, "minimum": 0, "maximum": 10}),
         json!({"type": "integer", "multipleOf": 5000, "minimum": 1}),
         json!({"type": "number", "minimum": 0.1, "maximum": 0.3, "exclusiveMinimum": true}),
@@ -116,7 +116,7 @@ fn followed() -> Vec<Value> {
 /// Checks texts of a schema by another implementation.
 fn check(guides: &Guides, schema: &Value, texts: u64) -> Result<(), Error> {
     {
-        // `nullable` is OpenAPI's and means nothing to the other implementation.
+        // `nullable` is OpenAPI's and has no meaning for the other implementation.
         let mut plain = schema.clone();
         if plain.get("nullable").is_some() {
             plain.as_object_mut().unwrap().remove("nullable");
@@ -149,8 +149,9 @@ fn every_text_is_valid() {
     }
 }
 
-/// What pydantic 2 writes for what people annotate with; `pydantic/generate.py` made the file. The refused ones need every
-/// item to differ from all others, which no grammar can say of any text or number.
+/// The schemas that pydantic 2 writes for common annotations; `pydantic/generate.py` made the file. The
+/// refused ones need every item to differ from all others, which no grammar can enforce for arbitrary texts
+/// or numbers.
 #[test]
 fn what_pydantic_writes_is_followed() {
     let guides = guides();
@@ -166,7 +167,7 @@ fn what_pydantic_writes_is_followed() {
     assert_eq!(refused, ["Set[str]", "Set[int]"]);
 }
 
-/// A schema at random.
+/// A generator of random schemas.
 struct Dice(u64);
 
 impl Dice {
@@ -250,7 +251,8 @@ impl Dice {
     }
 }
 
-/// Schemas that nobody would write are followed to a valid text, or refused at the start, and never fail in the middle.
+/// Even senseless schemas are followed to a valid text, or refused at the start, and never fail in the
+/// middle.
 #[test]
 fn schemas_at_random_are_followed_or_refused() {
     let guides = guides();

@@ -1,4 +1,4 @@
-//! Keywords that say something of one type: what they mean for each of a schema's types.
+//! Keywords about one type, and their meaning for each of a schema's types.
 
 use std::rc::Rc;
 
@@ -37,10 +37,10 @@ pub(super) const KEYWORDS: [&str; 24] = [
     "nullable",
 ];
 
-/// Longest text, array or object that a schema may ask for.
+/// The longest text, array or object that a schema may ask for.
 const LONGEST: u64 = 1 << 20;
 
-/// Largest step of `multipleOf`, without the zeros at its end: the automaton has a state for each remainder.
+/// The largest step of `multipleOf`, without trailing zeros: the automaton has a state for each remainder.
 const LARGEST_STEP: u32 = 1000;
 
 type Keys = Map<String, Value>;
@@ -86,7 +86,7 @@ pub(super) fn read(reader: &mut Reader, keys: &Keys, path: &str) -> Result<S> {
     Ok(if nothing_said { Schema::any() } else { Schema::union(options) })
 }
 
-/// A length; `None` if there is no such key.
+/// Reads a length; `None` if there is no such key.
 fn length(keys: &Keys, key: &str, path: &str) -> Result<Option<usize>> {
     let Some(value) = keys.get(key) else { return Ok(None) };
     let whole = value.as_f64().filter(|length| *length >= 0.0 && length.fract() == 0.0);
@@ -107,7 +107,7 @@ fn number(reader: &mut Reader, keys: &Keys, path: &str, integer: bool) -> Result
         let Value::Number(number) = value else {
             return Err(format!("{path}/{key} is {}, not a number", brief(value)));
         };
-        // A bound beyond all numbers that come out changes nothing.
+        // A bound beyond all numbers that can be generated changes nothing.
         let outside = number.as_f64().is_some_and(|value| (value > 0.0) == upper);
         match Decimal::new(number) {
             None if outside => Ok(None),
@@ -115,7 +115,7 @@ fn number(reader: &mut Reader, keys: &Keys, path: &str, integer: bool) -> Result
             bound => Ok(bound),
         }
     };
-    // Draft 4 has true here, for the bound beside it.
+    // In draft 4 the value is true, and refers to the bound beside it.
     let excludes = |key: &str| keys.get(key) == Some(&Value::Bool(true));
     let mut found = Number { integer, ..Number::default() };
     let bounds = [("minimum", "exclusiveMinimum", false), ("maximum", "exclusiveMaximum", true)];
@@ -176,7 +176,7 @@ fn number(reader: &mut Reader, keys: &Keys, path: &str, integer: bool) -> Result
 }
 
 impl Number {
-    /// The same within further bounds.
+    /// Returns the same number within further bounds.
     pub(super) fn within(&self, bound: Number) -> S {
         let mut number = self.clone();
         if let Some((low, itself)) = bound.low
@@ -222,7 +222,7 @@ fn text(reader: &mut Reader, keys: &Keys, path: &str) -> Result<S> {
 }
 
 impl Text {
-    /// All that is asked of it as one expression.
+    /// Returns all conditions as one expression.
     pub(super) fn regex(&self) -> RegexAst {
         if self.min == 0 && self.max.is_none() {
             return pattern::all(&self.forms);
@@ -268,8 +268,8 @@ fn object(reader: &mut Reader, keys: &Keys, path: &str) -> Result<S> {
             .properties
             .push((name.as_str().into(), reader.read(value, &format!("{path}/properties/{name}"))?));
     }
-    // Each name pattern cuts the others in two: names that it matches, and the rest. What no pattern matches is
-    // additional.
+    // Each name pattern splits the sets of names in two: names that it matches, and the rest. Names that no
+    // pattern matches are additional.
     let mut classes: Vec<(Vec<RegexAst>, Option<S>)> = vec![(Vec::new(), None)];
     for (expression, value) in members("patternProperties")?.into_iter().flatten() {
         let at = format!("{path}/patternProperties/{expression}");
@@ -329,7 +329,7 @@ fn object(reader: &mut Reader, keys: &Keys, path: &str) -> Result<S> {
     }
 }
 
-/// An object all of whose names are texts that the schema `value` allows.
+/// Returns an object all of whose names are texts that the schema `value` allows.
 fn named(reader: &mut Reader, mut object: Object, value: &Value, at: &str) -> Result<S> {
     let names = reader.read(value, at)?;
     let names = meet(reader, &names, &Rc::new(Schema::Text(Text::default())))?;

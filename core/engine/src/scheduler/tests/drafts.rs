@@ -1,17 +1,17 @@
-//! Drafts of another model, and what they leave as it was.
+//! Drafts of another model, and that they leave texts unchanged.
 
 use super::*;
 
 /// A small model with a draft model, and three drafts for each sequence.
 fn bench(speculation: Speculation, draft_model: &str) -> Bench {
     let (model, other) = (tiny("llama-f32"), tiny(draft_model));
-    // Few at once: there are no drafts where sequences take turns.
+    // Few requests at once: there are no drafts where sequences take turns.
     let config =
         EngineConfig { speculation, fixed_drafts: Some(3), max_running: 8, ..EngineConfig::default() };
     Bench::with_draft(&model, 64, config, &other)
 }
 
-/// What came of all requests, and how many drafts were right and wrong.
+/// Returns the tokens of all requests, and how many drafts were right and wrong.
 fn outcome(bench: &mut Bench, requests: Vec<Chunks>) -> (Vec<Vec<u32>>, usize, usize) {
     bench.finish();
     let (mut texts, mut right, mut wrong) = (Vec::new(), 0, 0);
@@ -28,12 +28,12 @@ fn outcome(bench: &mut Bench, requests: Vec<Chunks>) -> (Vec<Vec<u32>>, usize, u
 #[test]
 fn texts_are_the_same_with_a_draft_model_that_is_often_wrong() {
     let run = |speculation| {
-        // One that draws other conclusions.
+        // A draft model that predicts other tokens.
         let mut bench = bench(speculation, "qwen2-f32");
         let tenant = tenant(Limits::default());
         let requests: Vec<Chunks> = (0..24)
             .map(|i| {
-                // Flat enough for the two to agree at times.
+                // Flat enough for the two models to agree at times.
                 let sampling = Sampling {
                     temperature: 0.3 * (i % 3) as f32,
                     top_k: 3,
@@ -51,15 +51,15 @@ fn texts_are_the_same_with_a_draft_model_that_is_often_wrong() {
     assert!(drafted == plain);
 }
 
-/// The same seeds give the same texts, so this takes others: what is compared are distributions.
+/// The same seeds give the same texts, so this uses other seeds and compares distributions.
 #[test]
 fn what_is_sampled_is_distributed_as_without_drafts() {
     const TEXTS: u64 = 1500;
     let run = |speculation, first_seed: u64, length: usize| {
-        // Itself: the likeliest token, which is right at times.
+        // The model itself as draft model: its likeliest token is right at times.
         let mut bench = bench(speculation, "llama-f32");
         let tenant = tenant(Limits { max_queued: TEXTS as usize, ..Limits::default() });
-        // Long texts are of four tokens, so that they repeat themselves.
+        // Long texts consist of four tokens, so that they repeat themselves.
         let others =
             (0..bench.scheduler.runner.config().vocab as u32).filter(|t| ![3, 17, 40, 61].contains(t));
         let banned_tokens: Vec<u32> = if length > 4 { others.collect() } else { Vec::new() };
@@ -88,7 +88,7 @@ fn what_is_sampled_is_distributed_as_without_drafts() {
                 "{speculation:?} {i}: {chi_square:.1} of {kinds}"
             );
         }
-        // Neighbours together: what was right must not depend on what came of it.
+        // Compare pairs of neighbors: whether a draft is right must not depend on the token that came of it.
         let pair = |text: &[u32]| u64::from(text[length - 2]) << 32 | u64::from(text[length - 1]);
         let (chi_square, kinds) = compare(&plain, &drafted, pair);
         assert!(
@@ -98,7 +98,7 @@ fn what_is_sampled_is_distributed_as_without_drafts() {
     }
 }
 
-/// Three standard deviations above the mean of chi-square for so many kinds; seeds are fixed.
+/// Three standard deviations above the mean of chi-square for this number of kinds. The seeds are fixed.
 fn bound(kinds: f64) -> f64 {
     (kinds - 1.0) + 3.0 * (2.0 * (kinds - 1.0)).sqrt()
 }

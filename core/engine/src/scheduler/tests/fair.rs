@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::*;
 
-/// Many short requests of each tenant, so that everybody always has work, and steps that cannot serve all.
+/// Many short requests of each tenant, so that all tenants always have work, and steps that cannot serve all
+/// of them.
 fn saturated(weights: &[f32], steps: usize) -> (Vec<f64>, EngineConfig, Vec<Vec<f64>>) {
     let config = EngineConfig {
         decode_rows: 4,
@@ -20,7 +21,7 @@ fn saturated(weights: &[f32], steps: usize) -> (Vec<f64>, EngineConfig, Vec<Vec<
         .collect();
     let mut open = Vec::new();
     for i in 0..400 {
-        // Tenants differ in what they ask: long prompts, short prompts, long answers, short answers.
+        // Tenants differ in their requests: long prompts, short prompts, long answers, short answers.
         for (t, tenant) in tenants.iter().enumerate() {
             let prompt = text((i * 10 + t) as u32, 0, 3 + (i + 17 * t) % 60);
             open.push(bench.generate(tenant, &prompt, 5 + (i * 7 + t * 11) % 40));
@@ -32,7 +33,7 @@ fn saturated(weights: &[f32], steps: usize) -> (Vec<f64>, EngineConfig, Vec<Vec<
         history.push(tenants.iter().map(|t| bench.scheduler.accounts.counter(t.id())).collect());
     }
     bench.check();
-    // What metrics saw, and not what the counters say of themselves.
+    // Check the metrics, not the counters themselves.
     let served = tenants
         .iter()
         .map(|tenant| {
@@ -102,7 +103,7 @@ fn a_tenant_within_its_share_of_pages_gets_them_from_one_above() {
     assert!(greedy.running() >= 1 && greedy.waiting() >= 1);
 }
 
-/// A prompt that takes nearly all pages, computed 16 tokens a step beside others.
+/// A prompt that takes nearly all pages, computed 16 tokens a step beside other requests.
 fn with_a_long_prompt() -> (Bench, Arc<Tenant>, Chunks) {
     let config = EngineConfig { prefill_chunk: 16, shared_prefill_chunk: 16, ..EngineConfig::default() };
     let mut bench = Bench::new(&tiny("llama-f32"), 20, config);
@@ -161,7 +162,7 @@ fn a_prefix_that_a_tenant_computed_is_nobody_elses() {
     let mut bench = Bench::new(&tiny("llama-f32"), 100, EngineConfig::default());
     let (one, other) = (tenant(Limits::default()), tenant(Limits::default()));
     let prompt = text(5, 0, 200);
-    // What it took: rows computed, and what usage says of the cache.
+    // The cost: the rows computed, and the cached tokens in the usage.
     let mut run = |tenant: &Arc<Tenant>, shared: usize| {
         let chunks = bench.request(tenant, &prompt, 1, shared);
         let mut rows = 0;
@@ -189,7 +190,7 @@ fn limits_hold_and_nothing_is_lost() {
     assert!(all.iter().all(|chunks| tokens(chunks).0.len() == 10));
     assert_eq!((few.running(), few.waiting()), (0, 0));
 
-    // 40 tokens of prompt and 30 generated: the second one waits until the first has ended.
+    // 40 tokens of prompt and 30 generated: the second request waits until the first has ended.
     let small = tenant(Limits { kv_tokens: Some(100), ..Limits::default() });
     let all: Vec<_> = (0..3).map(|i| bench.generate(&small, &text(i, 0, 40), 30)).collect();
     while bench.step() == Next::Go {

@@ -1,4 +1,4 @@
-//! What a tenant's counts tell of another tenant: nothing.
+//! A tenant's counts reveal nothing about another tenant.
 
 use realm_compute::PAGE_TOKENS;
 
@@ -30,7 +30,7 @@ impl Probe {
         Self { bench, own, other }
     }
 
-    /// How many tokens of a prompt were remembered.
+    /// Returns how many tokens of a prompt were cached.
     fn ask(&mut self, prompt: &[u32]) -> usize {
         let chunks = self.bench.generate(&Arc::clone(&self.own), prompt, 1);
         self.bench.finish();
@@ -42,8 +42,8 @@ impl Probe {
     }
 }
 
-/// A tenant that fills its part of the cache and looks what is left of it finds out nothing about the length of another one's
-/// prompt: it had the number of its pages exactly, in each of ten rounds.
+/// A tenant that fills its part of the cache and checks how much of it is left finds out nothing about the
+/// length of another tenant's prompt. Before, it knew the number of its pages exactly, in each of ten rounds.
 #[test]
 fn the_length_of_anothers_prompt_does_not_show_in_what_is_remembered() {
     let (mut probe, mut random) = (Probe::new(), leak::random(7));
@@ -64,8 +64,8 @@ fn the_length_of_anothers_prompt_does_not_show_in_what_is_remembered() {
     leak::assert_tells_nothing(&seen.collect::<Vec<_>>());
 }
 
-/// The same for requests that run beside the other one's, and for a sequence that rests meanwhile, all of them within the
-/// tenant's part.
+/// The same holds for requests that run beside the other tenant's, and for a sequence that rests meanwhile,
+/// all within the tenant's part.
 #[test]
 fn what_others_run_at_the_same_time_does_not_show_either() {
     let life = |busy: bool| {
@@ -119,7 +119,7 @@ fn what_others_run_at_the_same_time_does_not_show_either() {
     assert_eq!(alone, beside);
 }
 
-/// Whoever needs nearly all there is gets it, beside what others remember and hold without using it.
+/// A request that needs nearly all pages gets them, beside the cached and idle pages of others.
 #[test]
 fn a_sequence_of_the_whole_cache_is_computed_whatever_others_remember() {
     let config = EngineConfig { speculation: Speculation::Off, ..EngineConfig::default() };
@@ -143,17 +143,18 @@ fn a_sequence_of_the_whole_cache_is_computed_whatever_others_remember() {
     bench.scheduler.session(forward);
     bench.finish();
     answer.try_recv().expect("an answer").expect("no error");
-    // It rests, and holds pages.
+    // The sequence rests, and holds pages.
     let chunks = bench.generate(&tenants[1], &text(2, 0, bench.context - 10), 10);
     bench.finish();
     assert_eq!(tokens(&chunks).0.len(), 10);
 }
 
-/// What a tenant marks as shared is not remembered beyond what there is for shared prefixes, and then by the tenant itself.
+/// Prefixes that a tenant marks as shared are cached only within the part for shared prefixes, and beyond it
+/// by the tenant itself.
 #[test]
 fn prefixes_that_are_marked_as_shared_take_nothing_from_what_others_remember() {
     let mut probe = Probe::new();
-    // From the first mark on there is a part for them.
+    // From the first mark on there is a part for shared prefixes.
     let marked = probe.bench.request(&Arc::clone(&probe.other), &text(90, 0, 70), 1, 64);
     probe.bench.finish();
     assert!(tokens(&marked).1.is_some());

@@ -1,5 +1,5 @@
-//! Random lives of requests and sessions: whatever arrives, is cancelled, forks or runs short of pages, greedy text is
-//! what it is alone, and nothing is left behind.
+//! Random lives of requests and sessions: whatever arrives, is cancelled, forks or runs short of pages,
+//! greedy text is the same as alone, and no page is leaked.
 
 use std::collections::HashMap;
 
@@ -46,14 +46,14 @@ fn events(len: usize, longest: usize) -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 1..len)
 }
 
-/// A session's side of the handle.
+/// The handle's side of a session.
 struct Handle {
     id: u64,
     tokens: Vec<u32>,
     pending: Option<Pending>,
 }
 
-/// The forward that is under way: its results, what is wanted, and the first new token.
+/// The pending forward: its results, the wanted output, and the index of the first new token.
 type Pending = (Receiver<Result<Forwarded, Error>>, Output, usize);
 
 struct Life<'a> {
@@ -107,7 +107,7 @@ impl Life<'_> {
                 self.bench.scheduler.session(forward);
             }
             Event::Fork { session } if session < self.sessions.len() && self.sessions.len() < 4 => {
-                // Forking gives up a forward that is under way; its tokens stay.
+                // Forking cancels a pending forward; its tokens stay.
                 self.sessions[session].pending = None;
                 let (id, to) = (self.sessions[session].id, self.bench.next_id());
                 self.bench.scheduler.session(SessionCommand::Fork { id, to });
@@ -151,7 +151,7 @@ impl Life<'_> {
         assert!(rows == expected, "{output:?} of {} tokens from {first}: {} rows", tokens.len(), rows.len());
     }
 
-    /// Ends everything and compares.
+    /// Ends all requests and sessions and compares their results.
     fn end(mut self) {
         for session in 0..self.sessions.len() {
             self.settle(session);
@@ -179,7 +179,7 @@ impl Life<'_> {
     }
 }
 
-/// The bits of a pass over all tokens at once, nobody beside them.
+/// Returns the bits of a pass over all tokens at once, with no other sequence in it.
 fn whole_pass(model: &Model, tokens: &[u32], want: Want) -> Vec<Vec<u32>> {
     let groups = model.config().cache_layout().groups() as u32;
     let pages = tokens.len().div_ceil(PAGE_TOKENS) as u32;
@@ -195,7 +195,7 @@ fn whole_pass(model: &Model, tokens: &[u32], want: Want) -> Vec<Vec<u32>> {
     values.chunks_exact(width).map(|row| row.iter().map(|x| x.to_bits()).collect()).collect()
 }
 
-/// What a request says with a whole engine to itself, without any cleverness.
+/// Returns the text of a request with a whole engine to itself, without cache and drafts.
 fn greedy_alone(model: &Model, prompt: &[u32], tokens: usize) -> Vec<u32> {
     let config =
         EngineConfig { prefix_cache: false, speculation: Speculation::Off, ..EngineConfig::default() };
@@ -205,7 +205,7 @@ fn greedy_alone(model: &Model, prompt: &[u32], tokens: usize) -> Vec<u32> {
     super::tokens(&chunks).0
 }
 
-/// Lives through events with too few pages for all.
+/// Plays events with too few pages for all requests.
 fn live(
     model: &Model,
     alone: &mut HashMap<Vec<u32>, Vec<u32>>,
@@ -220,7 +220,7 @@ fn live(
         max_running: 6,
         speculation,
         fixed_drafts: Some(4),
-        // The draft model's cache: too small for all.
+        // The draft model's cache, too small for all sequences.
         kv_tokens: Some(128),
         ..EngineConfig::default()
     };

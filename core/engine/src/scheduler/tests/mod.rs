@@ -44,7 +44,7 @@ pub(super) fn smollm2() -> PathBuf {
     Hub::new().and_then(|hub| hub.resolve(&reference, &mut ())).expect("the model's file")
 }
 
-/// The small models have none: any will do, since nobody reads their text.
+/// Returns any tokenizer: the small models have none, and no test reads their text.
 fn tokenizer() -> Arc<Tokenizer> {
     static TOKENIZER: OnceLock<Arc<Tokenizer>> = OnceLock::new();
     let load = || {
@@ -54,7 +54,7 @@ fn tokenizer() -> Arc<Tokenizer> {
     Arc::clone(TOKENIZER.get_or_init(load))
 }
 
-/// A scheduler and what its requests need.
+/// A scheduler and the other parts that its requests need.
 pub(super) struct Bench {
     pub(super) scheduler: Scheduler,
     pub(super) context: usize,
@@ -65,13 +65,13 @@ pub(super) struct Bench {
 pub(super) type Chunks = Receiver<Unread>;
 
 impl Bench {
-    /// With `pages` pages for each group of layers.
+    /// Creates a bench with `pages` pages for each group of layers.
     pub(super) fn new(model: &dyn Weights, pages: usize, config: EngineConfig) -> Self {
         // The model is its own draft model.
         Self::with_draft(model, pages, config, model)
     }
 
-    /// With a draft model, if drafts come from one.
+    /// Creates a bench with a draft model, which is used if drafts come from one.
     pub(super) fn with_draft(
         model: &dyn Weights,
         pages: usize,
@@ -173,7 +173,7 @@ pub(super) fn tenant(limits: Limits) -> Arc<Tenant> {
     Arc::new(Tenant::new("tenant", limits).expect("limits"))
 }
 
-/// The tokens that came so far, and how it ended.
+/// Returns the tokens so far, and the end if the request has ended.
 pub(super) fn tokens(chunks: &Chunks) -> (Vec<u32>, Option<crate::request::Finish>) {
     let (mut tokens, mut finish) = (Vec::new(), None);
     while let Ok(chunk) = chunks.try_recv() {

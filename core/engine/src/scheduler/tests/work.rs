@@ -1,4 +1,5 @@
-//! Work is charged in work, whatever a tenant calls, and what a step does of it is bounded: counted in rows, not in time.
+//! Work is charged by its cost in rows, not by time, whichever call a tenant makes, and the work of one step
+//! is bounded.
 
 use std::future::Future;
 use std::pin::pin;
@@ -22,7 +23,7 @@ fn config() -> EngineConfig {
 
 const ALONE: f64 = Pace::HOST.alone;
 
-/// A program's pieces, as its session asks for them.
+/// A program's pieces, with the operations that its session sends.
 struct Program {
     id: u64,
     next: u64,
@@ -55,7 +56,7 @@ impl Program {
         self.queued.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Rows of the model's hidden states, and their products with the output matrix again and again.
+    /// Multiplies rows of the model's hidden states with the output matrix, `times` times.
     fn multiply(&mut self, bench: &mut Bench, model: &Model, rows: usize, times: usize) {
         let tokens = text(3, 0, rows);
         let x = self.make(bench, |to| PieceOp::Embed { tokens, to });
@@ -77,7 +78,7 @@ impl Program {
     }
 }
 
-/// A victim that generates, one token in each step.
+/// Starts a victim that generates one token in each step.
 fn victim(bench: &mut Bench, tokens: usize) -> (Arc<Tenant>, Chunks) {
     let victim = tenant(Limits::default());
     let chunks = bench.generate(&victim, &text(1, 0, 4), tokens);
@@ -86,7 +87,7 @@ fn victim(bench: &mut Bench, tokens: usize) -> (Arc<Tenant>, Chunks) {
     (victim, chunks)
 }
 
-/// Steps until a program has nothing left to do, and says what each step did beside its pass.
+/// Steps until a program has nothing left to do; returns the work that each step did beside its pass.
 fn steps_beside(bench: &mut Bench, chunks: &Chunks, program: &Program) -> Vec<f64> {
     let mut done = Vec::new();
     while program.left() > 0 {
@@ -106,14 +107,15 @@ fn a_tenants_pieces_get_as_much_of_a_step_as_a_row_in_its_batch_takes() {
     let mut program = Program::open(&mut bench, &model, &mallory);
     program.multiply(&mut bench, &model, 100, 3);
     let done = steps_beside(&mut bench, &chunks, &program);
-    // One slice in a step, and then as many steps without as pay for it.
+    // One slice in a step, and then as many steps without one as pay for it.
     let one_row = bench.scheduler.prices.logits(1);
     let most = SLICE.max(one_row) + 1.0 / ALONE;
     assert!(done.iter().all(|&rows| rows <= most), "{done:?}");
     let all: f64 = done.iter().sum();
     let work = 3.0 * bench.scheduler.prices.matmul(100, [model.config().vocab, model.config().hidden]);
     assert!(all >= work, "{all} rows were charged for {work}");
-    // By its weight it has as much as the victim: a row a pass, of which those beside a batch count for several.
+    // The program has the victim's weight and so the same share: a row a pass, of which those beside a batch
+    // count for several.
     assert!(all <= done.len() as f64 / ALONE + most, "{all} rows in {} steps", done.len());
     assert!(done.len() as f64 <= ALONE * all + 8.0, "it waits no longer than that: {} steps", done.len());
 }
@@ -212,7 +214,7 @@ fn many_tenants_pieces_together_are_bounded_and_weights_count() {
     assert!((2.4..3.6).contains(&ratio), "those of weight 3 got {ratio} times as much");
 }
 
-/// As a program's handle sends it.
+/// Sends a command as a program's handle does.
 fn send(bench: &mut Bench, owner: &Arc<Tenant>, command: SessionCommand) {
     bench.scheduler.command(Sent::new(owner), command);
 }
@@ -236,7 +238,7 @@ fn forward(
     answer
 }
 
-/// Whether a tenant may send another command now.
+/// Returns whether a tenant may send another command now.
 fn is_ready(owner: &Tenant) -> bool {
     pin!(owner.ready()).poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
 }
@@ -273,7 +275,7 @@ fn commands_without_end_wait_their_turn_and_so_does_whoever_sends_them() {
         bench.step();
         assert!(answer.try_recv().is_ok(), "another program's forward is in the next step");
         assert_eq!(tokens(&chunks).0.len(), 1);
-        // One fork is not cut; the model is so small that its tokens and pages are some rows.
+        // One fork is not cut. The model is so small that copying its tokens and pages costs several rows.
         let one = bench.scheduler.prices.command(1000 + 16 * 64);
         assert!(bench.scheduler.beside.done <= 2.0 / ALONE + SLICE + one);
         assert!(before - commands(&bench) < forks, "not all of them in one step");
@@ -306,7 +308,7 @@ fn saving_and_restoring_are_cut_into_slices_and_charged_by_their_bytes() {
     bench.finish();
     answer.try_recv().unwrap().unwrap();
     let (_victim, chunks) = victim(&mut bench, 3000);
-    // From here on it shares the passes.
+    // From here on the victim shares the passes.
     bench.step();
     tokens(&chunks);
     let (reply, saved) = realm_handover::channel(1);
@@ -322,7 +324,7 @@ fn saving_and_restoring_are_cut_into_slices_and_charged_by_their_bytes() {
     assert!(all >= 2.0 * bench.scheduler.prices.numbers(numbers), "{all} rows");
     assert!(most <= SLICE + page + bench.scheduler.prices.command(200), "{most} rows in one step");
 
-    // The same for what is restored; it goes on as what was saved.
+    // The same holds for a restored sequence, which continues like the saved one.
     let other = open(&mut bench, &owner);
     send(&mut bench, &owner, SessionCommand::Restore { id: other, snapshot, foreign: false, done: 0 });
     let (restored, most) = until(&mut bench, &chunks, |bench| {
@@ -336,7 +338,7 @@ fn saving_and_restoring_are_cut_into_slices_and_charged_by_their_bytes() {
     assert_eq!(one.values, same.values);
 }
 
-/// Steps until something is done; returns the work beside the passes, all of it and the most in one step.
+/// Steps until `done` returns true; returns the work beside the passes, the total and the most in one step.
 fn until(bench: &mut Bench, victim: &Chunks, mut done: impl FnMut(&mut Bench) -> bool) -> (f64, f64) {
     let (mut all, mut most) = (0.0, 0.0f64);
     while !done(bench) {
@@ -432,7 +434,7 @@ fn who_sends_prompt_after_prompt_computes_them_with_patience_beside_others() {
     let mallory = tenant(Limits::default());
     let (mut rows, mut held_up) = (0, 0);
     for i in 0..300 {
-        // Given up at once, or in the middle.
+        // Cancelled at once, or in the middle.
         let prompt = bench.generate(&mallory, &text(i, 0, 200), 4);
         bench.step();
         assert_eq!(tokens(&chunks).0.len(), 1);

@@ -1,4 +1,4 @@
-//! Arrays: items in their places, counts of them, and items that differ.
+//! Arrays: items by position, counts of items, and distinct items.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use crate::guide::rules::Symbol;
 use crate::guide::schema::meet::exclude_each_other;
 use crate::guide::schema::{Array, Result, Schema};
 
-/// Sets of items that differ, in an array of them, at most.
+/// The most sets of items in an array of distinct items.
 const MAX_SUBSETS: usize = 1024;
 
 impl Emitter<'_, '_> {
@@ -60,7 +60,7 @@ impl Emitter<'_, '_> {
         self.rules.rule(vec![vec![open, rest, close]]).map(Ok)
     }
 
-    /// From `min`, which is not 0, to `max` items, after others unless they are the first.
+    /// `min`, which is not 0, to `max` items; preceded by a separator unless they are the first.
     pub(super) fn list(
         &mut self,
         item: Symbol,
@@ -74,7 +74,7 @@ impl Emitter<'_, '_> {
         self.rules.rule(vec![if first { vec![item, more] } else { vec![more] }])
     }
 
-    /// An array of different values.
+    /// An array of distinct values.
     fn different(&mut self, array: &Array, place: &str) -> Result<Made<Symbol>> {
         let refusal = "can't be guaranteed unless the items are of a short `enum`, or exclude each other in `prefixItems`";
         let rest = match &*array.rest {
@@ -142,7 +142,7 @@ impl Emitter<'_, '_> {
                 Err(why) => return Ok(Some(Err(why))),
             }
         }
-        // What may follow once the items of a mask are there. Masks with more items come first.
+        // For each set of items so far, its possible continuation. Larger sets come first.
         let mut after: HashMap<u32, Symbol> = HashMap::new();
         for mask in masks.into_iter().rev() {
             let taken = mask.count_ones() as usize;

@@ -14,7 +14,7 @@ use super::read::Reader;
 use super::{Array, Object, Options, Result, S, Schema, Text, number_text, pattern};
 use crate::guide::rules::{Rules, Symbol};
 
-/// A symbol, or why there is no such text.
+/// A symbol, or the reason why there is no such text.
 type Made<T> = std::result::Result<T, String>;
 
 pub(super) fn emit(
@@ -54,7 +54,7 @@ pub(super) fn emit(
     let start = emitter.schema(root)?.map_err(|why| format!("nothing is valid: {why}"))?;
     while let Some((target, symbol)) = emitter.pending.pop() {
         let schema = emitter.reader.definition(target)?;
-        // Without rules, what needs it can't be.
+        // Without rules, a symbol that needs this one is impossible.
         if let Ok(made) = emitter.schema(&schema)? {
             emitter.rules.define(symbol, vec![vec![made]]);
         }
@@ -69,7 +69,7 @@ struct Emitter<'r, 'a> {
     colon: Symbol,
     quoting: JsonQuoteOptions,
     any: Option<Symbol>,
-    /// By address; with the schema, so that it stays there.
+    /// By address, with the schema, so that the address stays valid.
     made: HashMap<*const Schema, (S, Made<Symbol>)>,
     definitions: HashMap<usize, Symbol>,
     pending: Vec<(usize, Symbol)>,
@@ -104,7 +104,7 @@ impl Emitter<'_, '_> {
         }
     }
 
-    /// What needs but a lexeme.
+    /// Returns the expression of a schema that needs only one lexeme.
     fn terminal(&mut self, schema: &S) -> Result<Option<Made<RegexAst>>> {
         Ok(match &**schema {
             Schema::Number(number) => Some(Ok(number.regex())),
@@ -132,7 +132,7 @@ impl Emitter<'_, '_> {
         Ok(Ok(self.quoted(inner)))
     }
 
-    /// Any JSON.
+    /// Any JSON value.
     fn any(&mut self) -> Result<Symbol> {
         if let Some(any) = self.any {
             return Ok(any);
@@ -178,7 +178,7 @@ impl Emitter<'_, '_> {
     }
 }
 
-/// The schema of one value.
+/// Returns the schema of exactly one value.
 fn value(value: &Value) -> S {
     let exactly = |value: &Value| self::value(value);
     Rc::new(match value {

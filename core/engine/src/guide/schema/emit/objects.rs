@@ -1,4 +1,4 @@
-//! Objects: properties in their order, other members, and counts of them.
+//! Objects: properties in their order, other members, and counts of members.
 
 use std::rc::Rc;
 
@@ -10,7 +10,7 @@ use crate::guide::rules::Symbol;
 use crate::guide::schema::meet::property;
 use crate::guide::schema::{Object, Result, S, pattern};
 
-/// States of an object whose properties are counted, at most.
+/// The most states of an object whose properties are counted.
 const MAX_STATES: usize = 50_000;
 
 impl Emitter<'_, '_> {
@@ -71,8 +71,8 @@ impl Emitter<'_, '_> {
         if options.is_empty() { Ok(None) } else { self.rules.rule(options).map(Some) }
     }
 
-    /// The members of an object: `items` in their order, those that are required and some of the others, then `others`.
-    /// Counts them as far as their number matters. `None` if no number of them is allowed.
+    /// The members of an object: `items` in their order, the required ones and some of the others, then
+    /// `others`. Counts members as far as their number matters. `None` if no number of them is allowed.
     fn members(
         &mut self,
         object: &Object,
@@ -85,7 +85,7 @@ impl Emitter<'_, '_> {
         if (all + 1).saturating_mul(counted + 1) > MAX_STATES {
             return Err(format!("{}: minProperties or maxProperties is too large", object.path));
         }
-        // What may follow once there are so many members, by their number; `None` for nothing that is allowed.
+        // For each number of members so far, the possible continuation; `None` if none is allowed.
         let mut after: Vec<Option<Symbol>> = Vec::new();
         for count in 0..=counted {
             let least = object.min.saturating_sub(count);
@@ -106,7 +106,7 @@ impl Emitter<'_, '_> {
             let mut before = Vec::new();
             for count in 0..=counted {
                 let mut options = Vec::new();
-                // The last count stands for all from there on, unless there is a largest one.
+                // The last count stands for all counts from there on, unless there is a largest one.
                 let next =
                     if count < counted { after[count + 1] } else { after[count].filter(|_| max.is_none()) };
                 if let Some(next) = next {

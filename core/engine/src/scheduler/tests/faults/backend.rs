@@ -1,4 +1,4 @@
-//! The processor, with operations that fail when they are told to.
+//! The CPU backend, with operations that fail on demand.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,18 +12,18 @@ type Matrix = <CpuBackend as Backend>::Matrix;
 type LowRank = <CpuBackend as Backend>::LowRank;
 type Cache = <CpuBackend as Backend>::Cache;
 
-/// When an operation fails.
+/// The time at which an operation fails.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum When {
     /// In every pass with this token.
     With(u32),
-    /// Once.
+    /// Once only.
     Once,
     /// From now on: the device is lost.
     Always,
 }
 
-/// What fails, and how.
+/// The operation that fails, and how.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fault {
     pub(super) operation: &'static str,
@@ -34,17 +34,17 @@ pub(super) struct Fault {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) fault: Option<Fault>,
-    /// Tokens and sequences of the pass that runs.
+    /// Tokens and sequences of the running pass.
     tokens: Vec<u32>,
     sequences: usize,
-    /// How often something failed, and the most sequences that were in a pass that did.
+    /// The number of failures, and the most sequences in a pass that failed.
     pub(super) failed: usize,
     pub(super) company: usize,
 }
 
 pub(super) struct Faulty {
     inner: CpuBackend,
-    /// Whether it claims to have memory of its own, as a GPU has.
+    /// True if it claims to have memory of its own, as a GPU has.
     device: bool,
     pub(super) state: Arc<Mutex<State>>,
 }
@@ -261,7 +261,7 @@ impl Backend for Faulty {
     }
 }
 
-/// The same for the processor.
+/// Converts the operation for the CPU backend.
 fn own<'a>(spec: &Attention<'a, Faulty>) -> Attention<'a, CpuBackend> {
     Attention {
         layer: spec.layer,

@@ -1,4 +1,4 @@
-//! Whatever fails, the requests end that it belongs to, and everybody else's results are what they are without.
+//! Whatever fails, only the request at fault ends, and the results of all others stay the same.
 
 mod backend;
 
@@ -13,13 +13,13 @@ use crate::snapshot::Snapshot;
 use crate::task::session::{Forwarded, Output, Results};
 use backend::{Fault, Faulty, State, When};
 
-/// A token that only the culprit has.
+/// A token that only the request at fault has.
 const MARK: u32 = 95;
 const TOKENS: usize = 12;
-/// Where it is among those who are in company.
+/// The index of the request at fault among the requests.
 const CULPRIT: usize = 3;
 
-/// All that a pass does.
+/// All operations of a pass.
 const OPERATIONS: [&str; 13] = [
     "pass",
     "embed",
@@ -32,12 +32,12 @@ const OPERATIONS: [&str; 13] = [
     "gated",
     "gather",
     "soft_cap",
-    // Where the device's memory is its own.
+    // On devices with memory of their own.
     "best",
     "read",
 ];
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug, PartialEq)]
 struct Came {
     tokens: Vec<u32>,
@@ -91,8 +91,8 @@ impl Setup {
         Bench::new(&self.model, 40, EngineConfig { speculation: Speculation::Off, ..EngineConfig::default() })
     }
 
-    /// What comes of three requests, the culprit, who has the mark in its prompt or, with `late`, in what it generates, and a
-    /// session's forward.
+    /// Returns the results of three requests, of the request at fault, which has the mark in its prompt or,
+    /// with `late`, among its generated tokens, and of a session's forward.
     fn company(&self, bench: &mut Bench, late: bool) -> Vec<Came> {
         let mut session = Handle::open(bench);
         session.forward(bench, &prompt(7), Output::Logits);
@@ -103,7 +103,7 @@ impl Setup {
         came
     }
 
-    /// The same without the session.
+    /// Returns the same results without the session.
     fn requests(&self, bench: &mut Bench, late: bool) -> Vec<Came> {
         let tenant = tenant(Limits::default());
         let honest = Sampling { banned_tokens: vec![MARK], ..Sampling::greedy() };
@@ -123,7 +123,7 @@ impl Setup {
     }
 }
 
-/// A session's side of the handle.
+/// The handle's side of a session.
 struct Handle {
     id: u64,
     answer: Option<Receiver<Result<Forwarded, Error>>>,
@@ -165,7 +165,7 @@ impl Handle {
     }
 }
 
-/// Without faults.
+/// Returns the results without faults.
 fn well(setup: &Setup, late: bool) -> Vec<Came> {
     setup.break_with(None);
     let came = setup.company(&mut setup.bench(), late);
@@ -183,7 +183,7 @@ fn a_fault_in_any_operation_ends_the_culprit_alone() {
                 let fault = Fault { operation, when: When::With(MARK), panics };
                 setup.break_with(Some(fault));
                 let mut bench = setup.bench();
-                // Where somebody needs all logits, the likeliest ones are not looked for.
+                // If a request needs all logits, the likeliest ones are not looked for.
                 let came = match operation {
                     "best" if late => continue,
                     "best" => setup.requests(&mut bench, late),
@@ -200,7 +200,7 @@ fn a_fault_in_any_operation_ends_the_culprit_alone() {
                 // Its first token came before the mark was in a pass.
                 assert_eq!(culprit.tokens.len(), usize::from(late), "{fault:?}");
                 assert!(setup.state().company > 1, "it was alone: {fault:?}");
-                // The next ones find everything in order.
+                // Later requests find everything in order.
                 setup.break_with(None);
                 assert_eq!(setup.company(&mut bench, late), wanted, "{fault:?}");
                 assert!(bench.scheduler.resting.is_empty());
@@ -212,7 +212,7 @@ fn a_fault_in_any_operation_ends_the_culprit_alone() {
 #[test]
 fn who_makes_passes_fail_owes_their_time_and_its_company_nothing() {
     let setup = Setup::new(false);
-    // What the counters of four tenants say after their first pass, and what 40 rows take.
+    // The counters of four tenants after their first pass, and the time of 40 rows.
     let counters = |fault| {
         setup.break_with(fault);
         let mut bench = setup.bench();
@@ -299,7 +299,7 @@ fn a_page_that_is_not_copied_ends_the_fork_that_needs_it() {
         let came = [first.came(), second.came()];
         assert_eq!(came.iter().filter(|came| came.error.is_some()).count(), 1, "one of them needed a copy");
         assert_eq!(Came::of(&honest).error, None);
-        // Both go on, the one without its page from the beginning.
+        // Both continue, the one without its page from the beginning.
         let mut alone = Handle::open(&mut bench);
         alone.forward(&mut bench, &[&prompt(1)[..], &[3, 5]].concat(), Output::LastLogits);
         first.forward(&mut bench, &[5], Output::LastLogits);
@@ -332,7 +332,7 @@ fn pages_that_cannot_be_read_or_filled_are_one_sequences_loss() {
     bench.scheduler.session(SessionCommand::Restore { id: restored.id, snapshot, foreign: false, done: 0 });
     bench.check();
     setup.break_with(None);
-    // It is computed again.
+    // The sequence is computed again.
     let mut alone = Handle::open(&mut bench);
     alone.forward(&mut bench, &[&prompt(1)[..], &[3]].concat(), Output::LastLogits);
     restored.forward(&mut bench, &[3], Output::LastLogits);
@@ -362,13 +362,13 @@ fn a_fault_in_a_piece_is_an_error_of_its_program_alone() {
             }
             answer
         };
-        // No pass writes.
+        // No pass writes here.
         setup.break_with(Some(Fault { operation: "write", when: When::Always, panics }));
         let answer = ask(&mut bench, 1);
         assert_eq!(setup.company(&mut bench, false), wanted);
         let error = answer.try_recv().expect("an answer").expect_err("the upload failed").to_string();
         assert!(error.contains(if panics { "a fault of Realm's" } else { "write" }), "{error}");
-        // Its next ones find everything in order.
+        // Its later operations find everything in order.
         setup.break_with(None);
         let answer = ask(&mut bench, 2);
         bench.finish();
@@ -377,7 +377,7 @@ fn a_fault_in_a_piece_is_an_error_of_its_program_alone() {
     }
 }
 
-/// What got past all checks and no batch may have.
+/// A sequence that passed all checks although no batch may have it.
 #[test]
 fn a_sequence_that_no_batch_may_have_ends_alone() {
     let setup = Setup::new(false);
@@ -390,7 +390,7 @@ fn a_sequence_that_no_batch_may_have_ends_alone() {
     let snapshot = Snapshot { tokens: prompt(1), cached: PAGE_TOKENS + 4, pages: vec![None; pages] };
     bench.scheduler.session(SessionCommand::Restore { id: pageless.id, snapshot, foreign: true, done: 0 });
     pageless.forward(&mut bench, &[5], Output::LastLogits);
-    // In one batch with all of these.
+    // In one batch with all the requests.
     let all = setup.company(&mut bench, false);
     assert_eq!(all, wanted);
     assert!(Came::of(&unknown).error.is_some_and(|error| error.contains("vocabulary")));
