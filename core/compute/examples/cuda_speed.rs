@@ -1,5 +1,6 @@
-//! Measures the speed of the GPU's matrix products: `cargo run --release -p realm-compute --example
-//! cuda_speed [type ...] [shape ...]`.
+//! Measures the speed of the GPU's matrix products:
+//!
+//!     cargo run --release -p realm-compute --example cuda_speed [type ...] [shape ...]
 //!
 //! For the matrices of a 7B model (or the shapes named, such as `4096x11008`) and several numbers of rows,
 //! prints microseconds, bytes of weights a second (the limit for few rows) and operations a second (the limit
