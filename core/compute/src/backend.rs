@@ -35,9 +35,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// mapped pages go afterwards.
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Self::Matrix, Error>;
 
-    /// Uploads the low-rank change `b · a` of a matrix `[outputs, inputs]`: `a` of GGUF shape `[inputs,
-    /// rank]` and `b` of `[rank, outputs]`, in F32, F16 or BF16. For a tensor of a layer, `b` has that
-    /// tensor's name.
+    /// Uploads the low-rank change `b · a` of a matrix `[outputs, inputs]`: `a` of GGUF shape
+    /// `[inputs, rank]` and `b` of `[rank, outputs]`, in F32, F16 or BF16. For a tensor of a layer, `b` has
+    /// that tensor's name.
     fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<Self::LowRank, Error>;
 
     /// Uploads a vector of parameters.
@@ -96,9 +96,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
         eps: f32,
     ) -> Result<(), Error>;
 
-    /// Multiplies one input with one or several matrices: for each job `out = x · weightᵀ + bias`, or `out +=
-    /// …` where the job accumulates. Rows with an adapter get the adapter's change added, so the weight
-    /// itself is read once for all rows.
+    /// Multiplies one input with one or several matrices: for each job `out = x · weightᵀ + bias`, or
+    /// `out += …` where the job accumulates. Rows with an adapter get the adapter's change added, so the
+    /// weight itself is read once for all rows.
     fn matmul(&self, x: &Self::Buffer, jobs: &mut [MatMul<'_, Self>]) -> Result<(), Error>;
 
     /// Computes the rotations of every row for [`Backend::rope_store`]: `[rows, 2 * frequencies]`, for each
@@ -209,8 +209,9 @@ pub struct MatMul<'a, B: Backend> {
     pub lora: &'a [Lora<'a, B>],
 }
 
-/// An adapter's change of a weight, for some rows of a product: `out[row] += scale * row's scale * b · a ·
-/// x[row]` (Hu et al., arXiv:2106.09685). The changes of several adapters on one row add up.
+/// An adapter's change of a weight, for some rows of a product:
+/// `out[row] += scale * row's scale * b · a · x[row]` (Hu et al., arXiv:2106.09685). The changes of several
+/// adapters on one row add up.
 pub struct Lora<'a, B: Backend> {
     /// The matrices `a` and `b`.
     pub pair: &'a B::LowRank,
@@ -264,7 +265,7 @@ pub struct Attention<'a, B: Backend> {
     pub eps: f32,
     /// The output of [`Backend::rotations`] for this layer's rope.
     pub rotations: &'a B::Buffer,
-    /// How pairs are formed for rotation. Numbers beyond twice the count of frequencies are not rotated.
+    /// The way in which pairs are formed for rotation. Numbers beyond twice the count of frequencies are not rotated.
     pub style: RopeStyle,
     /// Factor on `q · k`.
     pub scale: f32,

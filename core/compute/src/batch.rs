@@ -125,7 +125,7 @@ impl Batch {
 /// The format of numbers in the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CacheType {
-    /// 32-bit floats: exact, twice the memory of [`F16`](Self::F16).
+    /// 32-bit floats: exact, twice the memory of [`F16`](CacheType::F16).
     F32,
     /// 16-bit floats.
     #[default]
@@ -168,7 +168,7 @@ pub struct LayerPlace {
     pub slot: usize,
 }
 
-/// How a model's layers share the pages of the KV cache.
+/// The layout of a model's KV cache: which layers share a page.
 ///
 /// Layers of the same attention window form groups, all with the same number of slots. A page holds
 /// [`PAGE_TOKENS`] tokens of one group, and every group of a sequence has a page table of its own, so layers

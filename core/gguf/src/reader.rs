@@ -61,7 +61,7 @@ impl<'a> Reader<'a> {
         error_at(self.at, field, reason)
     }
 
-    /// Names what ends too early (the file or the header), for errors.
+    /// Describes the end of the file or of the header, for errors.
     fn end(&self) -> String {
         if self.cut {
             return "of the 64 MiB that are read of a header".to_owned();

@@ -76,8 +76,8 @@ pub trait Forward: Send + Sync {
     /// [keep](Batch::keep) them and `logits` is empty for them. Must be called before the next batch.
     fn kept(&self, output: usize) -> Option<Box<dyn KeptRow>>;
 
-    /// The last hidden states, after the output norm, of the last batch's hidden rows, `[hidden rows,
-    /// hidden]`.
+    /// The last hidden states, after the output norm, of the last batch's hidden rows,
+    /// `[hidden rows, hidden]`.
     fn hidden(&self) -> &[f32];
 
     /// Copies page `from` over page `to`.

@@ -31,7 +31,7 @@ pub(crate) const SUPER: usize = 256;
 /// Bytes of one group: 16 rows × 4 columns.
 pub(crate) const GROUP: usize = 4 * PANEL;
 
-/// How codes are stored.
+/// The storage of codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Codes {
     U2,
@@ -64,7 +64,7 @@ impl Codes {
     }
 }
 
-/// How codes become weights.
+/// The conversion of codes to weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scales {
     /// `w = d * (code - center) + m`, `d` (and `m`, if `min`) an f16 for 32 weights.

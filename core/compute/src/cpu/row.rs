@@ -45,8 +45,8 @@ versions! {
     fn weigh_with(logits: &[f32], temperature: f32, weights: &mut [f32]) = weigh_body
 }
 
-/// Fills `weights` with the weight of each token relative to the likeliest, `e^((logit - largest) /
-/// temperature)`: from 0 to 1.
+/// Fills `weights` with the weight of each token relative to the likeliest,
+/// `e^((logit - largest) / temperature)`: from 0 to 1.
 pub fn weigh(logits: &[f32], temperature: f32, weights: &mut Vec<f32>) {
     weights.resize(logits.len(), 0.0);
     weigh_with(isa(), logits, temperature, weights);

@@ -126,7 +126,7 @@ pub(crate) struct Recordings {
     freed: u64,
 }
 
-/// How to run a batch of a shape.
+/// The way to run a batch of a shape.
 pub(crate) enum Advice {
     /// Run it operation by operation.
     Run,

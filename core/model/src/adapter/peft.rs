@@ -222,8 +222,8 @@ impl Config {
 }
 
 /// A key of `rank_pattern` or `alpha_pattern`. PEFT treats it as a regular expression that must match a
-/// module's path from the beginning, or from behind a dot, to the end. Real files use plain names, which is
-/// what Realm supports.
+/// module's path from the beginning, or from behind a dot, to the end. Real files use plain names, and
+/// Realm supports only those.
 struct Pattern {
     name: String,
     /// Set if the key began with `^`: it then matches the whole path only.

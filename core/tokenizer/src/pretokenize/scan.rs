@@ -137,7 +137,7 @@ pub(super) fn gpt2(text: &str) -> Found {
 pub(super) struct Words {
     /// Most digits in a piece.
     pub(super) digits: usize,
-    /// How capitals split words, and whether contractions stay with their word.
+    /// Set if capitals start new words, with or without contractions kept in their word.
     pub(super) cased: Cased,
     /// Characters that stay with the punctuation before them, such as line breaks.
     pub(super) after_punctuation: fn(char) -> bool,
@@ -150,8 +150,11 @@ pub(super) enum Cased {
     WithContractions,
 }
 
-/// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|
-/// ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+/// Matches cl100k's expression, or a variant of it by `rules`:
+///
+/// ```text
+/// (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+/// ```
 pub(super) fn words(text: &str, rules: &Words) -> Found {
     let start = Cursor::new(text);
     let word = start.optional(|c| !is_newline(c) && !is_letter(c) && !is_number(c));

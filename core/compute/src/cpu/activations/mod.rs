@@ -34,8 +34,8 @@ pub(crate) struct Activations {
     /// Scale times the sum of a block's codes, `[rows, columns / 32]`; blocks of 32 only.
     pub(crate) sums: Aligned<f32>,
     /// Sums of a block's codes, in the two 16-bit lanes in which `vpmaddubsw` leaves its products: columns 0
-    /// and 1 of every four, columns 2 and 3. `[rows, columns / 16, 2]` for blocks of 256, `[rows, columns /
-    /// 32, 2]` for blocks of 32. Not for AVX-512.
+    /// and 1 of every four, columns 2 and 3. `[rows, columns / 16, 2]` for blocks of 256,
+    /// `[rows, columns / 32, 2]` for blocks of 32. Not for AVX-512.
     pub(crate) lane_sums: Aligned<i16>,
     /// Sums of 32 codes, `[rows, columns / 64, 2]`; blocks of 256 only.
     pub(crate) sums32: Aligned<i16>,

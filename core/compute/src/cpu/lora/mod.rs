@@ -33,7 +33,7 @@ const PIECE_TILES: usize = 2;
 const PIECE_ROWS: usize = 32;
 /// Bytes of a cache line.
 const LINE: usize = 64;
-/// How far ahead weights are fetched, in bytes.
+/// Distance of prefetching ahead of the kernels, in bytes.
 const AHEAD: usize = 2048;
 
 /// A low-rank change of a matrix.

@@ -87,8 +87,8 @@ impl Dot for DotProduct {
     }
 }
 
-/// 16-bit sums of up to 8 groups, for codes of up to 6 bits: each lane adds one product per group, and `8 ·
-/// 32 · 127 = 32,512` for the largest magnitude, the lowest code of Q6_K, still fits.
+/// 16-bit sums of up to 8 groups, for codes of up to 6 bits: each lane adds one product per group, and
+/// `8 · 32 · 127 = 32,512` for the largest magnitude, the lowest code of Q6_K, still fits.
 pub(super) struct Narrow;
 
 /// Same as [`Narrow`] for 8-bit codes: `2 · 128 · 127 = 32,512`, so the sums are widened after every second
