@@ -265,7 +265,8 @@ pub struct Attention<'a, B: Backend> {
     pub eps: f32,
     /// The output of [`Backend::rotations`] for this layer's rope.
     pub rotations: &'a B::Buffer,
-    /// The way in which pairs are formed for rotation. Numbers beyond twice the count of frequencies are not rotated.
+    /// The way in which pairs are formed for rotation. Numbers beyond twice the count of frequencies are not
+    /// rotated.
     pub style: RopeStyle,
     /// Factor on `q · k`.
     pub scale: f32,

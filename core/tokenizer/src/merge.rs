@@ -1,4 +1,4 @@
-//! Joins neighbours, best pair first, until no pair joins: the loop that byte-pair encoding and SentencePiece
+//! Joins neighbors, best pair first, until no pair joins: the loop that byte-pair encoding and SentencePiece
 //! share.
 
 use std::cmp::Ordering;

@@ -57,7 +57,7 @@ impl Gaps {
 /// The effects of an attack on a victim and on the host.
 #[derive(Debug)]
 pub struct Measured {
-    /// Waits beside an honest neighbour.
+    /// Waits beside an honest neighbor.
     pub honest: Gaps,
     /// Waits beside the attack.
     pub attacked: Gaps,
@@ -71,7 +71,7 @@ pub struct Measured {
     pub said: (usize, String),
 }
 
-/// Lets an attack and an honest neighbour take `turns` turns beside a victim, each for `tokens` of the
+/// Lets an attack and an honest neighbor take `turns` turns beside a victim, each for `tokens` of the
 /// victim's tokens.
 ///
 /// # Errors
@@ -120,7 +120,7 @@ pub fn measure(
 }
 
 /// Starts tenants that generate plain text all the time, as many and with as many streams as the attack's
-/// honest neighbour.
+/// honest neighbor.
 fn honest(ground: &Ground, attack: &Attack) -> Running {
     let mut running = Running::default();
     let (tenants, streams) = attack.honest;

@@ -234,7 +234,7 @@ impl<'a> Numbers<'a> {
     }
 
     /// Puts the rows of every head in the order of llama's GGUF files: rows `i` and `i + dim / 2`, which rope
-    /// rotates together, become neighbours.
+    /// rotates together, become neighbors.
     fn interleave(&mut self, heads: usize) {
         let rows = self.info.shape.get(1).map_or(0, |&r| r as usize);
         let (row_bytes, dim) = (self.data.len() / rows.max(1), rows / heads);

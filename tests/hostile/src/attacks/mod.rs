@@ -14,7 +14,7 @@ pub struct Attack {
     pub name: &'static str,
     /// A description of what the attackers do.
     pub what: &'static str,
-    /// Tenants, and streams of each, of the honest neighbour that the attack is compared with.
+    /// Tenants, and streams of each, of the honest neighbor that the attack is compared with.
     pub honest: (usize, usize),
     begin: fn(&Ground) -> Running,
 }

@@ -1,7 +1,7 @@
 //! Floats in registers, with three kinds of weights to load.
 //!
 //! The kernels are written once for these. Plain arrays, which the compiler turns into registers elsewhere in
-//! this backend, are not enough here: the compiler sees that neighbouring sums have neighbouring weights and
+//! this backend, are not enough here: the compiler sees that neighboring sums have neighboring weights and
 //! transposes them back and forth, which doubles the time.
 
 use crate::cpu::format::PANEL;

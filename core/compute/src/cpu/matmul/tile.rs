@@ -32,7 +32,7 @@ pub(crate) struct Tile {
     pub(crate) mins: Aligned<f32>,
     /// Super scales: `[columns / sub][16][2]`, each row's integer scale twice, for `vpmaddwd`.
     pub(crate) sub_scales: Aligned<i16>,
-    /// Super scales with a minimum: `[columns / sub / 2][16][2]`, two neighbours' integer minimums.
+    /// Super scales with a minimum: `[columns / sub / 2][16][2]`, two neighbors' integer minimums.
     pub(crate) sub_mins: Aligned<i16>,
 }
 

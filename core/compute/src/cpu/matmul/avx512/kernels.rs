@@ -257,7 +257,7 @@ unsafe fn subtract_mins<const M: usize, const SUB: usize>(
 ) {
     let sub_sums = if SUB == 16 { rows.sums16 } else { rows.sums32 }.cast::<i32>();
     let pairs = SUPER / SUB / 2;
-    // SAFETY: by the caller's promise; two neighbours' sums are read at once, because they lie side by side.
+    // SAFETY: by the caller's promise; two neighbors' sums are read at once, because they lie side by side.
     unsafe {
         let mins = record.add(4 * PANEL + SUPER / SUB * PANEL);
         let mut total = [_mm512_setzero_si512(); M];

@@ -30,7 +30,7 @@ unsafe fn load(planes: *const u8, g: usize) -> __m512i {
     unsafe { _mm512_loadu_si512(planes.add(g * GROUP).cast()) }
 }
 
-/// Moves bits `from ..` of every byte to bit `to`; bits of the neighbouring byte come along and must be
+/// Moves bits `from ..` of every byte to bit `to`; bits of the neighboring byte come along and must be
 /// masked.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
