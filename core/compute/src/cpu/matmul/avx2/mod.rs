@@ -9,7 +9,6 @@
 //!
 //! Signed 8-bit codes are widened to 16 bits when the tile is unpacked and multiplied with `vpmaddwd`, which
 //! is exact and no slower than splitting signs off for `vpmaddubsw`.
-
 //!
 //! [`unpack`] fills the tile, [`kernels`] multiplies it.
 
