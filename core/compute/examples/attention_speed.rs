@@ -1,11 +1,12 @@
-//! Speed of attention by type of cache, context and number of sequences.
+//! Measures the speed of attention by cache type, context length and number of sequences.
 //!
 //!     cargo run --release -p realm-compute --example attention_speed [THREADS] [HEADS KV_HEADS HEAD_DIM]
 //!
-//! Prints, for one layer, the microseconds that writing keys and values takes and those that attention takes, best of
-//! several runs (other processes only ever take time away), and for the latter billions of operations (a multiply and
-//! an add are two) and of bytes of cache a second. Layers take turns, so that a long context comes from memory as it
-//! does in a model. The variable `REALM_CPU` names the instruction set.
+//! For one layer, prints the microseconds to write keys and values and the microseconds of attention, best of
+//! several runs (other processes only ever slow a run down). For attention it also prints billions of
+//! operations a second (a multiply and an add count as two) and billions of bytes of cache a second. Layers
+//! take turns, so a long context is read from memory as in a real model. The variable `REALM_CPU` names the
+//! instruction set.
 
 use std::time::Instant;
 
@@ -15,10 +16,10 @@ use realm_compute::{
 };
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
-/// Layers that take turns.
+/// Number of layers that take turns.
 const LAYERS: usize = 12;
 
-/// Sequences, tokens in their caches, and rows that each adds: prompts, then decoding.
+/// Workloads: sequences, tokens in the cache of each, and rows that each adds. Prompts first, then decoding.
 const WORK: [[usize; 3]; 8] = [
     [1, 0, 512],
     [1, 1536, 512],
@@ -44,7 +45,7 @@ fn main() {
             let pages_each = (past + rows).div_ceil(PAGE_TOKENS);
             let spec = CacheSpec { layout, pages: sequences * pages_each, kind };
             let mut cache = b.cache(&spec).expect("a cache");
-            // Memory is taken as it is written.
+            // The cache takes memory when it is first written, so write it before measuring.
             for s in 0..sequences {
                 for start in (0..past).step_by(512) {
                     let rows = 512.min(past - start);
@@ -69,7 +70,7 @@ fn main() {
     }
 }
 
-/// A batch and what its layers work on.
+/// A batch and the inputs and outputs of its layers.
 struct Pass {
     batch: Batch,
     heads: usize,
@@ -82,12 +83,12 @@ struct Pass {
 }
 
 impl Pass {
-    /// Of spans (sequence, tokens in its cache, rows).
+    /// Builds a batch from spans (sequence, tokens in its cache, rows).
     fn new(b: &CpuBackend, heads: usize, layout: &CacheLayout, spans: &[(usize, usize, usize)]) -> Self {
         let (kv_heads, dim) = (layout.kv_heads, layout.head_dim);
         let mut batch = Batch::default();
         for &(sequence, past, rows) in spans {
-            // Pages of sequences alternate, as they come to lie in an engine.
+            // Interleave the pages of the sequences, as in a running engine.
             let count = (past + rows).div_ceil(PAGE_TOKENS);
             let table: Vec<u32> = (0..count).map(|i| (i * spans.len() + sequence) as u32).collect();
             batch.push(&vec![0; rows], past, &[table], Want::Nothing);
@@ -110,7 +111,7 @@ impl Pass {
         }
     }
 
-    /// Writes and attends in every layer; seconds of the fastest.
+    /// Writes and attends in every layer; returns the seconds of the fastest layer for each.
     fn run(&mut self, b: &CpuBackend, cache: &mut Cache) -> [f64; 2] {
         let Self { batch, heads, kv_heads, rotations, q, k, v, out } = self;
         let mut seconds = [f64::INFINITY; 2];
@@ -141,7 +142,7 @@ impl Pass {
     }
 }
 
-/// A buffer of made-up numbers.
+/// Returns a buffer of made-up numbers.
 fn numbers(b: &CpuBackend, rows: usize, columns: usize) -> Buffer {
     let info = TensorInfo::new("x", vec![columns as u64, rows as u64], TensorType::F32).expect("a shape");
     let values: Vec<u8> =

@@ -1,8 +1,10 @@
-//! How fast the GPU's products are: `cargo run --release -p realm-compute --example cuda_speed [type ...] [shape ...]`.
+//! Measures the speed of the GPU's matrix products:
 //!
-//! For matrices of a 7B model (or the shapes named, such as `4096x11008`) and some numbers of rows: microseconds, bytes of
-//! weights a second (what few rows are limited by) and operations a second (what many are). Matrices take turns so that the
-//! cache does not hold them.
+//!     cargo run --release -p realm-compute --example cuda_speed [type ...] [shape ...]
+//!
+//! For the matrices of a 7B model (or the shapes named, such as `4096x11008`) and several numbers of rows,
+//! prints microseconds, bytes of weights a second (the limit for few rows) and operations a second (the limit
+//! for many rows). Matrices take turns so that the GPU's cache does not hold them.
 
 use realm_compute::cuda::CudaBackend;
 use realm_compute::{Backend, Error, MatMul};
@@ -32,7 +34,7 @@ fn main() -> Result<(), Error> {
                     (state >> 56) as u8
                 })
                 .collect();
-            // Scales anywhere in a block: keep every number finite.
+            // Random bytes also land in the f16 scales; clear the top bits so that every number stays finite.
             data.chunks_exact_mut(2).for_each(|pair| pair[1] &= 0x3f);
             let info = TensorInfo::new("w", vec![k as u64, n as u64], ty).expect("a tensor of this shape");
             let count = (400_000_000 / bytes).clamp(2, 40);

@@ -1,10 +1,10 @@
-//! Speed of matrix products by type and number of rows.
+//! Measures the speed of matrix products by weight type and number of rows.
 //!
 //!     cargo run --release -p realm-compute --example matmul_speed [THREADS] [OUTPUTS INPUTS]
 //!
-//! Prints billions of operations (a multiply and an add are two) and of weight bytes a second, best of several
-//! runs (other processes only ever take time away) over matrices that together exceed the caches. The variable
-//! `ONLY` names the one type to measure, `REALM_CPU` the instruction set.
+//! Prints billions of operations (a multiply and an add count as two) and of weight bytes a second, best of
+//! several runs (other processes only ever slow a run down), over matrices that together exceed the caches.
+//! The variable `ONLY` names the one type to measure, `REALM_CPU` the instruction set.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use realm_compute::cpu::CpuBackend;
 use realm_compute::{Backend, MatMul};
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
-/// Rows of activations: decoding one sequence, some together, a prompt.
+/// Rows of activations: decoding one sequence, decoding several together, a prompt.
 const ROWS: [usize; 5] = [1, 4, 8, 16, 512];
 
 fn main() {

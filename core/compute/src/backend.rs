@@ -1,11 +1,11 @@
-//! The seam between models and processors: a short list of fused operations over a ragged batch.
+//! The interface between models and processors: a short list of fused operations over a ragged batch.
 //!
-//! A model keeps a handful of [`Backend::Buffer`]s of activations and calls these operations layer by
-//! layer; it never sees where the numbers live. The list is deliberately at the level of a transformer's
-//! building blocks, not of tensor algebra: a backend may fuse, own threads, or record a CUDA graph.
+//! A model holds several [`Backend::Buffer`]s of activations and calls these operations layer by layer; it
+//! never sees where the numbers live. The operations are the building blocks of a transformer, not tensor
+//! algebra, so that a backend may fuse them, own threads, or record a CUDA graph.
 //!
-//! Every operation sets its output's row count to the batch's. Results for a row never depend on which
-//! other rows share the batch: greedy text is the same alone and in company.
+//! Every operation sets its output's row count to the batch's. A row's results never depend on the other rows
+//! in the batch: greedy text is the same alone and in company.
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     type Buffer: Send + Sync;
     /// A vector of f32 parameters, on the device: norm weights, biases, rope frequencies.
     type Vector: Send + Sync;
-    /// A weight matrix `[outputs, inputs]` in whatever layout the kernels want.
+    /// A weight matrix `[outputs, inputs]` in the layout of the backend's kernels.
     type Matrix: Send + Sync;
     /// A low-rank change of a weight matrix (LoRA): two thin matrices.
     type LowRank: Send + Sync;
@@ -35,14 +35,16 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// mapped pages go afterwards.
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Self::Matrix, Error>;
 
-    /// Uploads the low-rank change `b · a` of a matrix `[outputs, inputs]`: `a` of GGUF shape `[inputs, rank]` and `b` of
-    /// `[rank, outputs]`, in F32, F16 or BF16. `b` is named like a tensor of the layer, if it is one's.
+    /// Uploads the low-rank change `b · a` of a matrix `[outputs, inputs]`: `a` of GGUF shape
+    /// `[inputs, rank]` and `b` of `[rank, outputs]`, in F32, F16 or BF16. For a tensor of a layer, `b` has
+    /// that tensor's name.
     fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<Self::LowRank, Error>;
 
     /// Uploads a vector of parameters.
     fn vector(&self, values: &[f32]) -> Result<Self::Vector, Error>;
 
-    /// As [`Backend::vector`], of a tensor of that name: a backend of several devices puts it where it is needed.
+    /// Uploads the parameters of the tensor named `tensor`, as [`Backend::vector`] does. A backend of several
+    /// devices uses the name to choose the device.
     fn vector_of(&self, tensor: &str, values: &[f32]) -> Result<Self::Vector, Error> {
         let _ = tensor;
         self.vector(values)
@@ -51,20 +53,20 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// A buffer that can hold `rows` rows of `columns` numbers; it grows when an operation needs more.
     fn buffer(&self, rows: usize, columns: usize) -> Result<Self::Buffer, Error>;
 
-    /// A KV cache whose pages are all free. Memory is taken as pages are first written.
+    /// A KV cache whose pages are all free. A page takes memory when it is first written.
     fn cache(&self, spec: &CacheSpec) -> Result<Self::Cache, Error>;
 
     /// Copies page `from` over page `to` (copy-on-write of a fork's last page).
     fn copy_page(&self, cache: &mut Self::Cache, from: u32, to: u32) -> Result<(), Error>;
 
-    /// Appends a page's contents to `out`, in the backend's own order: only [`Backend::import_page`] of the same
-    /// kind of backend understands them. The number of bytes is the same for every page.
+    /// Appends a page's contents to `out`, in the backend's own order. Only [`Backend::import_page`] of the
+    /// same kind of backend reads that order. Every page has the same number of bytes.
     fn export_page(&self, cache: &Self::Cache, page: u32, out: &mut Vec<u8>) -> Result<(), Error>;
 
-    /// What the bytes of a page are that [`Backend::export_page`] makes.
+    /// Returns the layout of the bytes that [`Backend::export_page`] writes for a page.
     fn page_format(&self, cache: &Self::Cache) -> PageFormat;
 
-    /// Fills a page with what [`Backend::export_page`] made.
+    /// Fills a page with bytes that [`Backend::export_page`] wrote.
     fn import_page(&self, cache: &mut Self::Cache, page: u32, bytes: &[u8]) -> Result<(), Error>;
 
     /// `out[r] = scale * table[tokens[r]]`, `[rows, hidden]`.
@@ -94,12 +96,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
         eps: f32,
     ) -> Result<(), Error>;
 
-    /// Products of the same input with one or several matrices: for each job
-    /// `out = x · weightᵀ + bias`, or `out += …` where the job accumulates. Rows with an adapter get its change of
-    /// the weight on top, so that the weight itself is read once for all rows.
+    /// Multiplies one input with one or several matrices: for each job `out = x · weightᵀ + bias`, or
+    /// `out += …` where the job accumulates. Rows with an adapter get the adapter's change added, so the
+    /// weight itself is read once for all rows.
     fn matmul(&self, x: &Self::Buffer, jobs: &mut [MatMul<'_, Self>]) -> Result<(), Error>;
 
-    /// The rotations of every row for [`Backend::rope_store`]: `[rows, 2 * frequencies]`, for each
+    /// Computes the rotations of every row for [`Backend::rope_store`]: `[rows, 2 * frequencies]`, for each
     /// frequency `f` the pair `magnitude * (cos, sin)(position * f)`; see [`Rope`].
     fn rotations(
         &self,
@@ -142,42 +144,43 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// `x = cap * tanh(x / cap)`.
     fn soft_cap(&self, x: &mut Self::Buffer, cap: f32) -> Result<(), Error>;
 
-    /// The largest numbers of every row: `out[r]` is the `out.columns / 2` largest of `x[r]`, largest first and of equal ones the
-    /// first, then the numbers of their columns as the bits of a `u32`. Minus infinity and NaN are left out; it stands where
-    /// there are too few others.
+    /// Finds the highest numbers of every row (top k): `out[r]` holds the `out.columns / 2` highest of
+    /// `x[r]`, highest first and among equal ones the first column first, then their column numbers as the
+    /// bits of a `u32`. Skips minus infinity and NaN; if too few other numbers exist, minus infinity fills
+    /// the rest.
     fn best(&self, x: &Self::Buffer, out: &mut Self::Buffer) -> Result<(), Error>;
 
-    /// A buffer's rows, `[rows * columns]`, in place where the device's memory is the host's.
+    /// Returns a buffer's rows, `[rows * columns]`, in place if the device's memory is the host's.
     fn host<'a>(&self, x: &'a Self::Buffer) -> Option<&'a [f32]>;
 
-    /// Copies a buffer's rows to the host, `[rows * columns]`, in place of what `out` holds.
+    /// Copies a buffer's rows to the host, `[rows * columns]`, replacing the contents of `out`.
     fn read(&self, x: &Self::Buffer, out: &mut Vec<f32>) -> Result<(), Error>;
 
-    /// Waits until what was started is done, so that the work of passes whose results are not read does not queue up before that of
-    /// those that come after. Backends that compute as they are called have nothing to wait for.
+    /// Waits until the device has done all started work, so that passes whose results are not read do not queue
+    /// up before later ones. Does nothing on backends whose calls return when their work is done.
     ///
     /// # Errors
-    /// What went wrong on the device meanwhile.
+    /// The device's error, if that work failed.
     fn wait(&self) -> Result<(), Error> {
         Ok(())
     }
 
-    /// Fills a buffer's rows, `[rows * columns]`.
+    /// Fills a buffer's rows from the host, `[rows * columns]`.
     fn write(&self, values: &[f32], x: &mut Self::Buffer) -> Result<(), Error>;
 
-    /// How many rows a buffer has.
+    /// Number of rows in a buffer.
     fn rows(&self, x: &Self::Buffer) -> usize;
 
-    /// Numbers in a buffer's rows.
+    /// Number of columns in a buffer's rows.
     fn columns(&self, x: &Self::Buffer) -> usize;
 
-    /// Copies one of a buffer's rows to the host, `[columns]`, in place of what `out` holds. May be called on the threads of
-    /// [`Backend::on_host_threads`].
+    /// Copies one of a buffer's rows to the host, `[columns]`, replacing the contents of `out`. May be called
+    /// on the threads of [`Backend::on_host_threads`].
     fn read_row(&self, x: &Self::Buffer, row: usize, out: &mut Vec<f32>) -> Result<(), Error>;
 
-    /// Runs a forward pass over `batch`: `run` calls its operations. A backend may record what they start and, for a
-    /// later batch of the same shape, start the recording without calling `run`; the batch is then all that changes.
-    /// `owner` stands for everything else that `run` uses, such as the model and its buffers.
+    /// Runs a forward pass over `batch`: `run` calls its operations. A backend may record the operations and,
+    /// for a later batch of the same shape, start the recording without calling `run`; only the batch differs
+    /// then. `owner` identifies everything else that `run` uses, such as the model and its buffers.
     fn pass<E: From<Error>>(
         &self,
         owner: u64,
@@ -188,47 +191,49 @@ pub trait Backend: Send + Sync + Sized + 'static {
         run()
     }
 
-    /// Calls `each(i)` for every `i < count` on the backend's host threads, if it has any: for work of a few
-    /// microseconds and more between two passes, such as sampling.
+    /// Calls `each(i)` for every `i < count` on the backend's host threads, if it has any. Meant for work of
+    /// several microseconds or more between two passes, such as sampling.
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
         (0..count).for_each(each);
     }
 
-    /// Says that there will be `count` calls of [`Backend::on_host_threads`] at about that time, so that threads may be awake.
+    /// Announces `count` calls of [`Backend::on_host_threads`] at about the time `at`, so that threads can be
+    /// awake by then.
     fn expect(&self, count: usize, at: Instant) {
         let _ = (count, at);
     }
 }
 
-/// One product of [`Backend::matmul`].
+/// One matrix product of [`Backend::matmul`].
 pub struct MatMul<'a, B: Backend> {
     /// `[outputs, inputs]`.
     pub weight: &'a B::Matrix,
     /// `[outputs]`, added to every row.
     pub bias: Option<&'a B::Vector>,
-    /// Where the result goes, `[rows, outputs]`.
+    /// The result, `[rows, outputs]`.
     pub out: &'a mut B::Buffer,
-    /// Add to what `out` holds (a residual connection) instead of replacing it.
+    /// Adds to the contents of `out` (a residual connection) instead of replacing them.
     pub accumulate: bool,
-    /// The adapters that change this weight, each for some of the rows; empty without adapters.
+    /// Adapters that change this weight, each for some of the rows; empty without adapters.
     pub lora: &'a [Lora<'a, B>],
 }
 
-/// An adapter's change of a weight, for some rows of a product: `out[row] += scale * row's scale * b · a · x[row]`
-/// (Hu et al., arXiv:2106.09685). What a row gets from several adds up.
+/// An adapter's change of a weight, for some rows of a product:
+/// `out[row] += scale * row's scale * b · a · x[row]` (Hu et al., arXiv:2106.09685). The changes of several
+/// adapters on one row add up.
 pub struct Lora<'a, B: Backend> {
-    /// `a` and `b`.
+    /// The matrices `a` and `b`.
     pub pair: &'a B::LowRank,
-    /// The adapter's own factor: its alpha over its rank.
+    /// The adapter's own factor: alpha / rank.
     pub scale: f32,
     /// Rows of the batch in any order, each once.
     pub rows: &'a [LoraRow],
 }
 
-/// A row that sees an adapter.
+/// A row that uses an adapter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LoraRow {
-    /// Its number in the input.
+    /// The row's number in the input.
     pub row: u32,
     /// The request's own factor.
     pub scale: f32,
@@ -236,13 +241,13 @@ pub struct LoraRow {
 
 /// Rotary position embedding with all scaling folded into the frequencies (Su et al., arXiv:2104.09864).
 pub struct Rope<B: Backend> {
-    /// Radians a position, one for each rotated pair.
+    /// Radians per position, one for each rotated pair.
     pub frequencies: B::Vector,
-    /// What cosine and sine are multiplied with (YaRN's attention factor; 1 elsewhere).
+    /// Factor on cosine and sine (YaRN's attention factor; otherwise 1).
     pub magnitude: f32,
 }
 
-/// Which two numbers of a head form a pair.
+/// The two numbers of a head that form a rotated pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RopeStyle {
     /// Numbers `2i` and `2i + 1` (llama).
@@ -251,7 +256,7 @@ pub enum RopeStyle {
     Half,
 }
 
-/// What the attention operations of one layer need to know.
+/// The parameters of the attention operations of one layer.
 pub struct Attention<'a, B: Backend> {
     /// Index of the layer in the model.
     pub layer: usize,
@@ -267,13 +272,14 @@ pub struct Attention<'a, B: Backend> {
     pub k_norm: Option<&'a B::Vector>,
     /// Epsilon of both norms.
     pub eps: f32,
-    /// What [`Backend::rotations`] made for this layer's rope.
+    /// The output of [`Backend::rotations`] for this layer's rope.
     pub rotations: &'a B::Buffer,
-    /// How pairs are formed. Numbers beyond twice the count of frequencies are not rotated.
+    /// The way in which pairs are formed for rotation. Numbers beyond twice the count of frequencies are not
+    /// rotated.
     pub style: RopeStyle,
     /// Factor on `q · k`.
     pub scale: f32,
-    /// Sliding window in tokens.
+    /// Sliding window in tokens; `None` for all positions.
     pub window: Option<usize>,
     /// Soft cap on the scaled scores: `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,

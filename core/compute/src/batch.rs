@@ -9,7 +9,8 @@ use crate::Error;
 /// Tokens in one page of the KV cache.
 pub const PAGE_TOKENS: usize = 32;
 
-/// Stands in a page table where a page was given back: tokens that no layer of the group sees any more.
+/// Stands in a page table for a page that was given back because no layer of the group attends to its tokens
+/// any more.
 pub const NO_PAGE: u32 = u32::MAX;
 
 /// The rows of one forward pass. Rows of one sequence lie side by side; some sequences prefill (many
@@ -22,13 +23,14 @@ pub struct Batch {
     pub positions: Vec<u32>,
     /// The sequences, in row order; together they cover every row once.
     pub spans: Vec<Span>,
-    /// The rows whose logits are wanted, ascending.
+    /// Rows whose logits are wanted, ascending.
     pub outputs: Vec<u32>,
-    /// The rows whose last hidden state (after the output norm) is wanted, ascending.
+    /// Rows whose last hidden state (after the output norm) is wanted, ascending.
     pub hidden: Vec<u32>,
-    /// Of the logits, the likeliest tokens of every row are enough for now: a GPU keeps the others until somebody asks.
+    /// The highest logits of every row (top k) are enough for now: a GPU copies only those to the host and
+    /// keeps the rest until a caller asks for it.
     pub best: bool,
-    /// Those rows of logits outlive the next pass: somebody may ask for them later.
+    /// Keeps those rows of logits beyond the next pass, for callers that may ask for them later.
     pub keep: bool,
     /// The page tables of all spans; see [`Batch::table`].
     pub pages: Vec<u32>,
@@ -37,10 +39,10 @@ pub struct Batch {
 /// Consecutive rows of one sequence.
 #[derive(Debug, Clone)]
 pub struct Span {
-    /// Which rows of the batch.
+    /// The span's rows in the batch.
     pub rows: Range<usize>,
-    /// Where the sequence's page tables begin in [`Batch::pages`]: one of `table_len` entries for every group of
-    /// layers, one after the other.
+    /// Where the sequence's page tables begin in [`Batch::pages`]: one table of `table_len` entries for every
+    /// group of layers, one after the other.
     pub table_start: usize,
     /// Entries of one page table.
     pub table_len: usize,
@@ -48,16 +50,16 @@ pub struct Span {
     pub adapter: Option<AdapterUse>,
 }
 
-/// A LoRA adapter as a span of rows uses it.
+/// A LoRA adapter and its strength, for a span of rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdapterUse {
-    /// Which adapter.
+    /// The adapter's id.
     pub id: u32,
-    /// Factor on what the adapter adds.
+    /// Factor on the adapter's change.
     pub scale: f32,
 }
 
-/// What a sequence wants of its rows.
+/// The results that a sequence wants of its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
     /// Only the keys and values in the cache.
@@ -71,10 +73,10 @@ pub enum Want {
 }
 
 impl Batch {
-    /// Appends the rows of one sequence: `tokens` at positions `past ..`, its page table for every group of layers, all
-    /// of one length, and what is wanted of the rows. Entry `i` of a page table holds its tokens
-    /// `i * PAGE_TOKENS ..`; the table must cover the last row's position, since the rows' own keys and values are
-    /// written through it.
+    /// Appends the rows of one sequence: `tokens` at positions `past ..`, its page table for every group of
+    /// layers, all of one length, and the results wanted. Entry `i` of a page table is the page of tokens
+    /// `i * PAGE_TOKENS ..`. The table must cover the last row's position, because the keys and values of the
+    /// rows themselves are written through it.
     pub fn push<T: AsRef<[u32]>>(&mut self, tokens: &[u32], past: usize, tables: &[T], want: Want) {
         let first = self.tokens.len();
         self.tokens.extend_from_slice(tokens);
@@ -96,7 +98,7 @@ impl Batch {
         self.spans.push(Span { rows, table_start, table_len, adapter: None });
     }
 
-    /// The page table of a span for one group of layers; empty if there is none.
+    /// Returns the page table of a span for one group of layers; empty if there is none.
     pub fn table(&self, span: &Span, group: usize) -> &[u32] {
         let start = span.table_start + group * span.table_len;
         self.pages.get(start..start + span.table_len).unwrap_or_default()
@@ -120,21 +122,21 @@ impl Batch {
     }
 }
 
-/// How the KV cache holds a number.
+/// The format of numbers in the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CacheType {
-    /// 32-bit floats: exact, twice the memory.
+    /// 32-bit floats: exact, twice the memory of [`F16`](CacheType::F16).
     F32,
     /// 16-bit floats.
     #[default]
     F16,
-    /// 8-bit integers, with a 16-bit float for each 32 numbers of a head that they are multiples of; of keys, the
-    /// differences from the page's first one.
+    /// 8-bit integers with a 16-bit scale for every 32 numbers of a head; keys are stored as differences from
+    /// the page's first key.
     Q8_0,
 }
 
 impl CacheType {
-    /// All of them, the most exact first.
+    /// All cache types, the most exact first.
     pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Q8_0];
 }
 
@@ -157,37 +159,37 @@ impl FromStr for CacheType {
     }
 }
 
-/// Where the keys and values of a layer lie.
+/// The place of a layer's keys and values in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerPlace {
-    /// Whose page tables the layer uses.
+    /// The group whose page tables the layer uses.
     pub group: usize,
-    /// Which part of a page.
+    /// The layer's slot within a page.
     pub slot: usize,
 }
 
-/// How a model's layers share the pages of the KV cache.
+/// The layout of a model's KV cache: which layers share a page.
 ///
-/// Layers are put into groups of the same attention window, all with the same number of slots. A page holds
-/// [`PAGE_TOKENS`] tokens of one group, and every group of a sequence has a page table of its own, so that layers
-/// with a sliding window give their pages back when the window has passed while the others keep theirs. Pages of all
-/// groups are of one size and come from one pool.
+/// Layers of the same attention window form groups, all with the same number of slots. A page holds
+/// [`PAGE_TOKENS`] tokens of one group, and every group of a sequence has a page table of its own, so layers
+/// with a sliding window give their pages back when the window has passed, while the others keep theirs.
+/// Pages of all groups are of one size and come from one pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheLayout {
     /// Key/value heads of a layer.
     pub kv_heads: usize,
     /// Numbers in a key and in a value.
     pub head_dim: usize,
-    /// Layers that a page holds.
+    /// Layers per page.
     pub slots: usize,
     /// Each layer's group and slot.
     pub layers: Vec<LayerPlace>,
-    /// Each group's window in tokens; `None` where layers see everything.
+    /// Each group's window in tokens; `None` if its layers attend to every position.
     pub windows: Vec<Option<usize>>,
 }
 
 impl CacheLayout {
-    /// Groups for layers with these windows, `[layers]`.
+    /// Groups layers by their windows, `[layers]`.
     pub fn new(kv_heads: usize, head_dim: usize, windows: &[Option<usize>]) -> Self {
         let mut kinds: Vec<(Option<usize>, Vec<usize>)> = Vec::new();
         for (layer, &window) in windows.iter().enumerate() {
@@ -196,7 +198,7 @@ impl CacheLayout {
                 None => kinds.push((window, vec![layer])),
             }
         }
-        // Large groups mean few page tables; slots that stay empty may not cost more than a tenth.
+        // Large groups mean few page tables; slots that stay empty may cost at most a tenth of the cache.
         let most = kinds.iter().map(|(_, layers)| layers.len()).min().unwrap_or(1);
         let empty = |slots: usize| -> usize {
             kinds.iter().map(|(_, layers)| layers.len().next_multiple_of(slots) - layers.len()).sum()
@@ -215,31 +217,31 @@ impl CacheLayout {
         Self { kv_heads, head_dim, slots, layers, windows: groups }
     }
 
-    /// Number of groups: page tables that a sequence has.
+    /// Number of groups, and so of page tables per sequence.
     pub fn groups(&self) -> usize {
         self.windows.len()
     }
 
-    /// The first page of a group's table that a row at `position` still sees.
+    /// Index of the first page in a group's table that a row at `position` still attends to.
     pub fn first_page(&self, group: usize, position: usize) -> usize {
         let window = self.windows.get(group).copied().flatten();
         window.map_or(0, |w| (position + 1).saturating_sub(w)) / PAGE_TOKENS
     }
 }
 
-/// A paged KV cache.
+/// The layout, size and number format of a paged KV cache.
 #[derive(Debug, Clone)]
 pub struct CacheSpec {
-    /// What a page holds.
+    /// The layout of a page.
     pub layout: CacheLayout,
     /// Number of pages.
     pub pages: usize,
-    /// How numbers are held.
+    /// The format of numbers.
     pub kind: CacheType,
 }
 
 impl CacheSpec {
-    /// Bytes that one page takes. A value is padded to a multiple of 32 numbers.
+    /// Bytes per page. The width of a value is padded to a multiple of 32 numbers.
     pub fn page_bytes(&self) -> usize {
         let CacheLayout { kv_heads, head_dim, slots, .. } = self.layout;
         let padded = head_dim.next_multiple_of(32);

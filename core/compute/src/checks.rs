@@ -1,13 +1,13 @@
-//! What every backend checks before it computes.
+//! Checks that every backend makes before it computes.
 
 use realm_gguf::Tensor;
 
 use crate::{Attention, Backend, Batch, CacheLayout, Error, PAGE_TOKENS};
 
-/// Numbers that [`Backend::best`] finds at most.
+/// The largest `k` of [`Backend::best`].
 const MOST_BEST: usize = 1024;
 
-/// Refuses a shape that is not the one an operation needs.
+/// Refuses a shape that differs from the one an operation needs.
 pub(crate) fn expect(what: &str, found: usize, wanted: usize) -> Result<(), Error> {
     if found == wanted {
         Ok(())
@@ -24,7 +24,7 @@ pub(crate) fn row(row: usize, rows: usize) -> Result<(), Error> {
     Err(Error::InvalidArgument(format!("row {row} of {rows}")))
 }
 
-/// How many numbers of a row [`Backend::best`] is asked for, by the columns of its output.
+/// Returns the `k` that a caller of [`Backend::best`] asks for, from the columns of its output.
 pub(crate) fn best(columns: usize) -> Result<usize, Error> {
     if columns.is_multiple_of(2) && (2..=2 * MOST_BEST).contains(&columns) {
         return Ok(columns / 2);
@@ -40,12 +40,12 @@ pub(crate) fn page(page: u32, pages: usize) -> Result<(), Error> {
     Err(Error::InvalidArgument(format!("page {page} of {pages}")))
 }
 
-/// What is wrong with a tensor.
+/// The error for a tensor that cannot be used.
 pub(crate) fn bad_tensor(tensor: &Tensor<'_>, why: &str) -> Error {
     Error::InvalidModel(format!("tensor `{}` of shape {:?} {why}", tensor.info.name, tensor.info.shape))
 }
 
-/// Columns and rows of a tensor that is a matrix, at most `most` each, and the bytes of a row.
+/// Returns columns and rows of a matrix tensor, at most `most` each, and the bytes of a row.
 pub(crate) fn matrix(tensor: &Tensor<'_>, most: usize) -> Result<(usize, usize, usize), Error> {
     let bad = |why| Err(bad_tensor(tensor, why));
     let (columns, rows) = match tensor.info.shape[..] {
@@ -67,7 +67,8 @@ pub(crate) fn matrix(tensor: &Tensor<'_>, most: usize) -> Result<(usize, usize, 
     Ok((columns, rows, row_bytes))
 }
 
-/// Checks what the attention operations index with, in a cache of this layout and so many pages.
+/// Checks every number that the attention operations index with, for a cache of this layout and number of
+/// pages.
 pub(crate) fn attention<B: Backend>(
     spec: &Attention<'_, B>,
     batch: &Batch,

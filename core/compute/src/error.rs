@@ -1,9 +1,9 @@
-//! What can go wrong in a backend.
+//! Errors of a backend.
 
-/// An operation that a backend refused or could not do.
+/// An operation that a backend refused or failed to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The backend has no kernel for this.
+    /// The backend has no kernel for the operation.
     #[error("{0}")]
     Unsupported(String),
     /// The caller broke an operation's contract, for example with shapes that do not fit.
@@ -18,11 +18,11 @@ pub enum Error {
         needed.div_ceil(1 << 20), free >> 20
     )]
     OutOfMemory {
-        /// What the memory was for.
+        /// The purpose of the memory.
         what: String,
-        /// Bytes asked for.
+        /// Bytes requested.
         needed: u64,
-        /// Bytes that the device has left.
+        /// Free bytes on the device.
         free: u64,
     },
     /// The device or its driver failed.

@@ -4,8 +4,8 @@
 //! - [`batch`]: the ragged batch that every operation works on, and the paged KV cache's shape.
 //! - [`cpu`]: this machine's processor, with our own kernels.
 //! - [`cuda`]: NVIDIA's GPUs, with our own kernels.
-//! - [`parts`]: several of those as one.
-//! - [`quant`]: what each block format of a GGUF file means, in plain scalar code.
+//! - [`parts`]: several processors as one, each with some of a model's layers.
+//! - [`quant`]: the block formats of GGUF files, decoded in plain scalar code.
 
 pub mod backend;
 pub mod batch;

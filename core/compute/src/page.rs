@@ -1,34 +1,34 @@
-//! What the bytes of a page mean, for whoever has to judge bytes from outside.
+//! The meaning of a page's bytes, for code that checks bytes from outside.
 
 use half::f16;
 
-/// What a run of bytes in a page holds.
+/// The kind of numbers in a run of bytes of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PageNumber {
     /// 32-bit floats.
     F32,
     /// 16-bit floats.
     F16,
-    /// Integers, or bytes that nothing reads: any value will do.
+    /// Integers, or bytes that no kernel reads: any value is valid.
     Code,
 }
 
-/// The layout of a page as [`Backend::export_page`](crate::Backend::export_page) writes it: runs of numbers of one kind, each
-/// with its bytes.
+/// The layout of a page as [`Backend::export_page`](crate::Backend::export_page) writes it: runs of numbers
+/// of one kind, each with its length in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct PageFormat {
     runs: Vec<(PageNumber, usize)>,
 }
 
 impl PageFormat {
-    /// `runs`, each a kind and a number of bytes, `times` times one after the other.
+    /// Repeats `runs`, each a kind and a number of bytes, `times` times.
     pub fn repeated(runs: &[(PageNumber, usize)], times: usize) -> Self {
         let mut format = Self::default();
         (0..times).for_each(|_| runs.iter().for_each(|&run| format.push(run)));
         format
     }
 
-    /// Goes on with another format.
+    /// Appends another format.
     pub fn append(&mut self, other: &Self) {
         other.runs.iter().for_each(|&run| self.push(run));
     }
@@ -40,13 +40,13 @@ impl PageFormat {
         }
     }
 
-    /// Bytes of a page.
+    /// Bytes per page.
     pub fn bytes(&self) -> usize {
         self.runs.iter().map(|run| run.1).sum()
     }
 
-    /// Whether a page has the right size and all its floats are finite. Kernels multiply what is masked with 0, so that an
-    /// infinity in a page would reach whoever writes to the page next.
+    /// Returns whether a page has the right size and all its floats are finite. Kernels multiply masked
+    /// numbers with 0, so an infinity in a page would become NaN for the next sequence that uses the page.
     pub fn is_finite(&self, page: &[u8]) -> bool {
         let mut rest = page;
         self.runs.iter().all(|&(kind, bytes)| {

@@ -1,4 +1,4 @@
-//! The CPU backend against plain arithmetic on dequantized weights.
+//! Compares the CPU backend with plain arithmetic on dequantized weights.
 
 mod common;
 
@@ -19,7 +19,8 @@ fn products_equal_those_of_dequantized_weights() {
         for b in backends() {
             let got = product(&b, ty, &data, n, k, &x);
             let error = relative_error(&got, &want);
-            // 8-bit activations: an error of d / sqrt(12) on values of about 40 d; floats: rounding.
+            // 8-bit activations have an error of d / sqrt(12) on values of about 40 d; floats only rounding
+            // errors.
             let bound = if ty.block_len() == 1 || ty == TensorType::Q8_K { 1e-6 } else { 1e-2 };
             assert!(error < bound, "{ty} on {}: {error:.2e}", b.description());
         }
@@ -28,7 +29,7 @@ fn products_equal_those_of_dequantized_weights() {
 
 #[test]
 fn instruction_sets_agree_to_the_last_bit_and_rows_do_not_depend_on_company() {
-    // Columns beyond one tile, rows for every remainder of the kernels' row counts.
+    // More columns than one tile, and rows for every remainder of the kernels' row counts.
     let (n, k, rows) = (40, 5120, 23);
     let mut random = Random(11);
     for ty in TensorType::ALL {
@@ -144,7 +145,8 @@ fn what_an_earlier_sequence_left_in_its_pages_changes_nothing() {
     }
 }
 
-/// A long context is cut into chunks that threads share where a sequence decodes alone, but not where its prompt is fed.
+/// When a sequence decodes alone, threads share the chunks of its long context; when its prompt is computed,
+/// they do not.
 #[test]
 fn a_long_context_gives_the_same_bits_alone_and_among_many_rows() {
     let cases = [

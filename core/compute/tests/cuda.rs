@@ -1,5 +1,5 @@
-//! The CUDA backend against the CPU's plain code. Where there is no GPU, every test says that it was skipped; with
-//! `REALM_NEEDS_GPU` in the environment it fails instead.
+//! Compares the CUDA backend with the CPU's plain code. Without a GPU, every test says that it was skipped;
+//! with `REALM_NEEDS_GPU` in the environment, it fails instead.
 
 #[allow(dead_code, reason = "other tests of this crate share more")]
 mod common;
@@ -13,7 +13,7 @@ use realm_compute::{
 };
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
-/// Kernels may differ from the CPU by this much: `|got - want| / |want|`.
+/// Largest difference from the CPU: `|got - want| / |want|`.
 const BOUND: f64 = 2e-3;
 
 /// The first GPU, if there is one.
@@ -82,7 +82,7 @@ fn products_equal_the_cpu_and_rows_do_not_depend_on_company() {
     }
 }
 
-/// Matrices of many outputs get other kernels than those above, by how many they are and how many rows.
+/// Large matrices use other kernels than the tests above, depending on the numbers of outputs and rows.
 #[test]
 fn large_matrices_have_the_same_rows_in_any_company() {
     let Some(b) = gpu() else { return };
@@ -100,8 +100,8 @@ fn large_matrices_have_the_same_rows_in_any_company() {
     }
 }
 
-/// Codes and scales as large as can be, and inputs of one sign: sums of integers are still exact, so that few rows and many
-/// have the same results.
+/// Codes and scales have the largest values, and inputs one sign: sums of integers are still exact, so few
+/// and many rows have the same results.
 #[test]
 fn the_largest_sums_are_exact() {
     let Some(b) = gpu() else { return };
@@ -241,7 +241,7 @@ fn bias_and_residual_are_added_in_one_product_of_several_matrices() {
     }
 }
 
-/// A product that adapters change for some rows, one of them twice.
+/// Multiplies with adapters on some rows, two of them on one row.
 fn with_adapters<B: Backend>(b: &B, ty: TensorType) -> Vec<f32> {
     let mut random = Random(41);
     let (n, k, rank, rows) = (70, 512, 6, 9);
@@ -277,7 +277,7 @@ fn adapters_change_the_rows_that_see_them() {
     }
 }
 
-/// What all element-wise operations make of the same inputs, by name.
+/// Returns the results of all element-wise operations on the same inputs, by name.
 fn elementwise<B: Backend>(b: &B, columns: usize) -> Vec<(&'static str, Vec<f32>)> {
     let mut random = Random(21);
     let rows = 5;
@@ -319,7 +319,8 @@ fn elementwise_operations_equal_the_cpu() {
     }
 }
 
-/// A product whose input's forms were made by the operation that filled it equals one that made them itself.
+/// A product whose input forms were made by the operation that filled the input equals a product that made
+/// them itself.
 #[test]
 fn forms_made_along_the_way_are_the_same() {
     let Some(b) = gpu() else { return };
@@ -338,7 +339,7 @@ fn forms_made_along_the_way_are_the_same() {
         for round in 0..2 {
             b.rms_norm(&x, &norm, 1e-5, &mut normed).unwrap();
             if round == 1 {
-                // In place, over forms that were valid.
+                // In place, while the buffer's forms are valid.
                 b.gated(Activation::Silu, &mut normed, &up).unwrap();
                 b.rms_norm(&x, &norm, 1e-5, &mut normed).unwrap();
             }
@@ -400,7 +401,7 @@ fn attention_equals_the_full_score_matrix_in_any_chunking() {
     ];
     for (case, style) in cases.iter().zip([RopeStyle::Half, RopeStyle::Interleaved].into_iter().cycle()) {
         let (heads, dim) = (case.heads, case.dim);
-        // Several spans of 256 tokens; one row at a time is slow to feed.
+        // Several spans of 256 tokens; one row at a time would be slow to feed.
         for (rows, pieces) in [(700, &[33, 64, 699][..]), (290, &[1, 3])] {
             let want = case.naive(rows, style);
             let whole = case.run(&b, rows, rows, style);
@@ -409,7 +410,7 @@ fn attention_equals_the_full_score_matrix_in_any_chunking() {
             let bound = match case.kind {
                 CacheType::F32 => 1e-5,
                 CacheType::F16 => BOUND,
-                // As on the CPU.
+                // Same bound as on the CPU.
                 CacheType::Q8_0 => 0.02,
             };
             assert!(error < bound, "{heads} heads of {dim}: {error:.2e}");
@@ -451,7 +452,7 @@ fn what_does_not_fit_is_refused_with_the_figures() {
     let error = b.buffer(1 << 10, (total / 1024) as usize).err().expect("more than there is");
     let Error::OutOfMemory { needed, free, .. } = error else { panic!("{error}") };
     assert!(needed > free && free <= total);
-    // The backend lives on.
+    // The backend still works.
     let x = buffer(&b, 1, 3, &[1.0, 2.0, 3.0]);
     assert_eq!(contents(&b, &x), [1.0, 2.0, 3.0]);
 }

@@ -1,4 +1,4 @@
-//! What adapters add to products, against plain arithmetic.
+//! Compares the adapters' part of products with plain arithmetic.
 
 #[allow(dead_code, reason = "other tests of this crate share more")]
 mod common;
@@ -32,7 +32,7 @@ impl Pair {
         b.low_rank(&tensors[0], &tensors[1]).unwrap()
     }
 
-    /// `b · a · x` in f64.
+    /// Computes `b · a · x` in f64.
     fn apply(&self, x: &[f32]) -> Vec<f64> {
         let hidden = matrix_f64(self.ty, &self.a, self.rank, self.inputs, x);
         let mut out = Vec::new();
@@ -49,7 +49,7 @@ impl Pair {
     }
 }
 
-/// The product of a weight and adapters, each with its rows.
+/// Multiplies with a weight and adapters, each with its rows.
 fn adapted(
     b: &CpuBackend,
     ty: TensorType,
@@ -82,7 +82,7 @@ fn rows(rows: impl IntoIterator<Item = u32>, scale: f32) -> Vec<LoraRow> {
 fn an_adapter_adds_its_product_to_its_rows_and_to_no_others() {
     let mut random = Random(21);
     for ty in [TensorType::F32, TensorType::F16, TensorType::BF16] {
-        // Widths and ranks that fill no register, and such as models have.
+        // Widths and ranks that fill no register, and those of real models.
         for (inputs, rank) in [(37, 1), (64, 3), (576, 8), (1536, 16), (72, 70)] {
             let weight = blocks(TensorType::F32, OUTPUTS * inputs, &mut random);
             let pair = Pair::new(ty, rank, inputs, &mut random);
@@ -115,7 +115,7 @@ fn rows_with_adapters_have_the_same_bits_in_any_company_and_on_every_instruction
         let weight = blocks(weight_ty, OUTPUTS * inputs, &mut random);
         let pairs: Vec<_> = [16, 8, 5].map(|rank| Pair::new(ty, rank, inputs, &mut random)).into();
         let x = random.floats(80 * inputs, 1.0);
-        // Row 79 has none, row 3 another scale.
+        // Row 79 has no adapter, row 3 another scale.
         let mut first = rows((0..40).step_by(3), 1.0);
         first[1].scale = 0.25;
         let uses =
@@ -155,7 +155,7 @@ fn what_does_not_fit_is_refused() {
         let error = result.err().expect("an error").to_string();
         assert!(error.contains(why), "{error}");
     }
-    // An adapter of another width, and a row that is not there.
+    // An adapter of another width, and a row that does not exist.
     let weight_data = blocks(TensorType::F32, OUTPUTS * 64, &mut random);
     let info = tensor(&[64, OUTPUTS as u64], TensorType::F32);
     let weight = b.matrix(&Tensor { info: &info, data: &weight_data }).unwrap();

@@ -1,37 +1,38 @@
-//! Why a file was refused.
+//! Errors that refuse a file.
 
 use std::path::PathBuf;
 
-/// A file that cannot be read, or is not what it claims to be.
+/// The error of a file that cannot be read or does not follow the format.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system refused.
+    /// The operating system failed to open or read the file.
     #[error("cannot read {}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// The bytes at `offset` cannot be what the format asks for.
+    /// The bytes at `offset` are not valid in the format.
     #[error("invalid GGUF at byte {offset}: {field}: {reason}")]
     Malformed {
         /// Byte offset in the file.
         offset: u64,
-        /// Which field, for example ``tensor `blk.0.attn_q.weight` ``.
+        /// The field, for example ``tensor `blk.0.attn_q.weight` ``.
         field: String,
-        /// What is wrong, and what would be right.
+        /// The problem, and what a valid value would be.
         reason: String,
     },
-    /// The index is whole, and the file ends before the weights that it lists: it never had them, or was cut while it was read.
+    /// The index is complete, but the file ends before the weights that it lists: the file was incomplete
+    /// from the start, or cut while it was read.
     #[error(
         "the file ends at byte {len} of {needed}: the download was not finished. Fetch it again; `realm models pull` \
          verifies what it fetches"
     )]
     Incomplete {
-        /// Bytes that the file has.
+        /// Length of the file in bytes.
         len: u64,
-        /// Bytes that the whole file has.
+        /// Length of the complete file in bytes.
         needed: u64,
     },
     /// A metadata entry is missing or has another type than its reader needs.
@@ -39,10 +40,10 @@ pub enum Error {
     Metadata {
         /// The key.
         key: String,
-        /// What is wrong, and what would be right.
+        /// The problem, and what a valid value would be.
         reason: String,
     },
-    /// A tensor that is needed is not in the file.
+    /// A required tensor is not in the file.
     #[error("tensor `{0}` is missing")]
     MissingTensor(String),
     /// The parts of a split file do not belong together.

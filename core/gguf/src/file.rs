@@ -18,12 +18,12 @@ pub struct Gguf {
     by_name: Vec<usize>,
 }
 
-/// How many metadata entries and tensors a model may have. Real ones have tens and hundreds, up to some ten thousand
-/// tensors; an entry that takes 14 bytes of file takes hundreds in memory.
+/// Most metadata entries, and most tensors, of a model. Real models have tens to hundreds of entries and up
+/// to about ten thousand tensors; an entry of 14 bytes in the file takes hundreds in memory.
 const MAX_ENTRIES: usize = 1 << 14;
 const MAX_TENSORS: usize = 1 << 16;
 
-/// What one part holds.
+/// The contents of one part.
 struct Part {
     version: u32,
     metadata: Metadata,
@@ -31,8 +31,8 @@ struct Part {
 }
 
 impl Gguf {
-    /// Opens a file and reads its header. For the first of several parts (`name-00001-of-0000N.gguf`) the others are
-    /// opened beside it.
+    /// Opens a file and reads its header. For the first of several parts (`name-00001-of-0000N.gguf`), opens
+    /// the other parts in the same folder too.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let first = Source::open(path)?;
@@ -87,7 +87,7 @@ impl Gguf {
         }
         let mut by_name: Vec<usize> = (0..tensors.len()).collect();
         by_name.sort_by(|&a, &b| tensors[a].name.cmp(&tensors[b].name));
-        // Within a part the index has been checked.
+        // Duplicates within a part were already refused with its index.
         let twice = by_name.windows(2).find(|pair| tensors[pair[0]].name == tensors[pair[1]].name);
         if let Some(&[a, b]) = twice {
             let (name, a, b) = (short(&tensors[a].name), tensors[a].part + 1, tensors[b].part + 1);
@@ -101,35 +101,36 @@ impl Gguf {
         self.version
     }
 
-    /// Keys and values.
+    /// Metadata: keys and values.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// The index, in the file's order.
+    /// The tensor index, in the file's order.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
 
-    /// What the index says about the tensor of a name.
+    /// Returns the index entry of the tensor `name`.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         let at = self.by_name.binary_search_by(|&i| self.tensors[i].name.as_str().cmp(name)).ok()?;
         Some(&self.tensors[self.by_name[at]])
     }
 
-    /// As [`Gguf::tensor`], or an error that names it.
+    /// Returns the index entry of the tensor `name`, or an error that contains the name.
     pub fn require_tensor(&self, name: &str) -> Result<&TensorInfo, Error> {
         self.tensor(name).ok_or_else(|| Error::MissingTensor(name.to_owned()))
     }
 
-    /// Reads a tensor of this file: its blocks, row after row. They are in `buffer` if they come from a file, so whoever reads
-    /// several keeps one buffer, which gets as large as the largest.
+    /// Reads a tensor of this file: its blocks, row after row. A tensor that comes from a file is read into
+    /// `buffer`; a caller that reads several tensors should reuse one buffer, which grows to the size of the
+    /// largest.
     ///
     /// # Errors
     /// [`Error::Incomplete`] if the file has been cut since it was opened, [`Error::Io`] if the disk fails,
     /// [`Error::MissingTensor`] for a tensor of another file.
     pub fn read<'b>(&'b self, info: &TensorInfo, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], Error> {
-        // What is read was compared with the file's length, so the description has to be the file's own.
+        // Only this file's own index entry was checked against the file's length, so look it up by name.
         let info = self
             .tensor(&info.name)
             .filter(|own| *own == info)
@@ -142,7 +143,7 @@ impl Gguf {
         self.parts.iter().map(|p| p.len()).sum()
     }
 
-    /// Tells the operating system that everything is about to be read.
+    /// Tells the operating system that the whole file is about to be read.
     pub fn will_need(&self) {
         self.parts.iter().for_each(Source::will_need);
     }
@@ -163,7 +164,8 @@ fn siblings(path: &Path, count: u64) -> Result<Vec<PathBuf>, Error> {
     Ok((2..=count).map(|i| path.with_file_name(format!("{stem}-{i:05}-of-{count:05}.gguf"))).collect())
 }
 
-/// Reads part `number` (from 0) and checks that it belongs to the model whose first part says `first`.
+/// Reads part `number` (from 0) and checks that it belongs to the model whose first part has the metadata
+/// `first`.
 fn read_next_part(source: &Source, number: usize, first: &Metadata) -> Result<Part, Error> {
     let part = read_part(source, number)?;
     let expected = [
@@ -182,7 +184,7 @@ fn read_next_part(source: &Source, number: usize, first: &Metadata) -> Result<Pa
     Ok(part)
 }
 
-/// What a file that is no GGUF file is, where its beginning tells, and what to do.
+/// Names the format of a file that is not GGUF, if its first bytes show it, and suggests what to do.
 fn instead(bytes: &[u8]) -> &'static str {
     let begins = |with: &[u8]| bytes.starts_with(with);
     let text = bytes.trim_ascii_start().get(..5).unwrap_or_default().to_ascii_lowercase();
@@ -199,7 +201,7 @@ fn instead(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// Bytes of the beginning that are read first. Most headers have a few times as many.
+/// Bytes of the file's beginning that are read first. Most headers are several times as long.
 const FIRST_READ: usize = 1 << 20;
 
 fn read_part(source: &Source, part: usize) -> Result<Part, Error> {
@@ -215,7 +217,7 @@ fn read_part(source: &Source, part: usize) -> Result<Part, Error> {
     }
 }
 
-/// Reads a part's header. `len` are the bytes that the whole part has.
+/// Reads a part's header. `len` is the length of the whole part in bytes.
 fn parse(r: &mut Reader<'_>, len: u64, part: usize) -> Result<Part, Error> {
     if r.take(4, "magic")? != b"GGUF" {
         let reason =

@@ -7,7 +7,7 @@ use crate::reader::{Reader, error_at};
 use crate::tensor::short;
 use crate::{Array, Error, Strings, Value};
 
-/// The key of what tensors are aligned to.
+/// The key of the tensors' alignment.
 const ALIGNMENT: &str = "general.alignment";
 
 /// The metadata of a file.
@@ -27,7 +27,8 @@ macro_rules! readers {
 }
 
 impl Metadata {
-    /// Metadata that is not in a file, for tests and tools. A later value replaces an earlier one.
+    /// Makes metadata from entries that are not in a file, for tests and tools. A later value replaces an
+    /// earlier one.
     pub fn from_entries(entries: impl IntoIterator<Item = (String, Value)>) -> Self {
         let mut out = Self::default();
         for (key, value) in entries {
@@ -69,12 +70,12 @@ impl Metadata {
         Ok(out)
     }
 
-    /// What tensors are aligned to, in bytes.
+    /// The alignment of tensors in bytes.
     pub(crate) fn alignment(&self) -> usize {
         self.get(ALIGNMENT).and_then(alignment_of).unwrap_or(32)
     }
 
-    /// A value by key.
+    /// Returns the value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.by_key.get(key).map(|&i| &self.entries[i].1)
     }
@@ -97,17 +98,17 @@ impl Metadata {
         }
     }
 
-    /// An integer of any width that fits 32 bits without sign; `None` if the key is absent.
+    /// Returns an integer of any width that fits a `u32`; `None` if the key is absent.
     pub fn u32(&self, key: &str) -> Result<Option<u32>, Error> {
         self.read_as(key, "an integer from 0 to 4294967295", |v| v.integer()?.try_into().ok())
     }
 
-    /// An integer of any width that is not negative.
+    /// Returns an integer of any width that is not negative; `None` if the key is absent.
     pub fn u64(&self, key: &str) -> Result<Option<u64>, Error> {
         self.read_as(key, "an integer that is not negative", |v| v.integer()?.try_into().ok())
     }
 
-    /// A float, or an integer that stands for one.
+    /// Returns a float, or an integer as a float; `None` if the key is absent.
     pub fn f32(&self, key: &str) -> Result<Option<f32>, Error> {
         self.read_as(key, "a number", |v| match *v {
             Value::F32(v) => Some(v),
@@ -116,17 +117,17 @@ impl Metadata {
         })
     }
 
-    /// A bool.
+    /// Returns a bool; `None` if the key is absent.
     pub fn bool(&self, key: &str) -> Result<Option<bool>, Error> {
         self.read_as(key, "a bool", |v| if let Value::Bool(v) = v { Some(*v) } else { None })
     }
 
-    /// A string.
+    /// Returns a string; `None` if the key is absent.
     pub fn str(&self, key: &str) -> Result<Option<&str>, Error> {
         self.read_as(key, "a string", |v| if let Value::String(v) = v { Some(v.as_str()) } else { None })
     }
 
-    /// An array of strings.
+    /// Returns an array of strings; `None` if the key is absent.
     pub fn strings(&self, key: &str) -> Result<Option<&Strings>, Error> {
         self.read_as(key, "an array of strings", |v| match v {
             Value::Array(Array::Strings(v)) => Some(v),
@@ -134,17 +135,17 @@ impl Metadata {
         })
     }
 
-    /// An array of integers of any width that fit 32 bits without sign.
+    /// Returns an array of integers of any width that fit a `u32`; `None` if the key is absent.
     pub fn u32s(&self, key: &str) -> Result<Option<Vec<u32>>, Error> {
         self.read_as(key, "an array of integers from 0 to 4294967295", integers)
     }
 
-    /// An array of integers of any width that fit 32 bits with sign.
+    /// Returns an array of integers of any width that fit an `i32`; `None` if the key is absent.
     pub fn i32s(&self, key: &str) -> Result<Option<Vec<i32>>, Error> {
         self.read_as(key, "an array of 32-bit integers", integers)
     }
 
-    /// An array of floats.
+    /// Returns an array of floats; `None` if the key is absent.
     pub fn f32s(&self, key: &str) -> Result<Option<Vec<f32>>, Error> {
         self.read_as(key, "an array of floats", |v| match v {
             Value::Array(Array::F32(v)) => Some(v.clone()),
@@ -153,7 +154,7 @@ impl Metadata {
         })
     }
 
-    /// An array of bools.
+    /// Returns an array of bools; `None` if the key is absent.
     pub fn bools(&self, key: &str) -> Result<Option<Vec<bool>>, Error> {
         self.read_as(key, "an array of bools", |v| match v {
             Value::Array(Array::Bool(v)) => Some(v.clone()),
@@ -162,22 +163,23 @@ impl Metadata {
     }
 
     readers! {
-        /// As [`Metadata::u32`]; an error if the key is absent.
+        /// Same as [`Metadata::u32`], but an absent key is an error.
         u32, require_u32 -> u32;
-        /// As [`Metadata::u64`]; an error if the key is absent.
+        /// Same as [`Metadata::u64`], but an absent key is an error.
         u64, require_u64 -> u64;
-        /// As [`Metadata::f32`]; an error if the key is absent.
+        /// Same as [`Metadata::f32`], but an absent key is an error.
         f32, require_f32 -> f32;
-        /// As [`Metadata::bool`]; an error if the key is absent.
+        /// Same as [`Metadata::bool`], but an absent key is an error.
         bool, require_bool -> bool;
-        /// As [`Metadata::str`]; an error if the key is absent.
+        /// Same as [`Metadata::str`], but an absent key is an error.
         str, require_str -> &str;
-        /// As [`Metadata::strings`]; an error if the key is absent.
+        /// Same as [`Metadata::strings`], but an absent key is an error.
         strings, require_strings -> &Strings;
     }
 }
 
-/// One by one: all of them at the widest type would take 16 times the memory of an array of bytes.
+/// Converts one element at a time: all of them at the widest type would take 16 times the memory of an array
+/// of bytes.
 fn integers<T: TryFrom<i128>>(value: &Value) -> Option<Vec<T>> {
     fn all<T: TryFrom<i128>, U: Copy + Into<i128>>(values: &[U]) -> Option<Vec<T>> {
         let mut out = Vec::with_capacity(values.len());

@@ -1,28 +1,29 @@
-//! A cursor over a file's bytes that never reads past the end and never believes a count.
+//! A cursor over a file's bytes that never reads past the end and checks every count before it uses it.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::Error;
 
-/// How many bytes header, metadata and index may have together: they are copied, and a damaged length could otherwise
-/// take gigabytes of weights for a string or an array. The largest vocabularies take less than 10 MiB, with a whole
-/// `tokenizer.json` beside them 40.
+/// Most bytes of header, metadata and index together. They are copied, and without this limit a damaged
+/// length could take gigabytes of weights for a string or an array. The largest vocabularies take less than
+/// 10 MiB, and 40 MiB with a whole `tokenizer.json` beside them.
 pub(crate) const MAX_HEADER: usize = 64 << 20;
 
-/// How many arrays may stand in arrays, in a whole file. A few bytes of file make an array that takes ten times as
-/// many in memory, and no model is known that has any.
+/// Most arrays inside arrays, in a whole file. An array of a few bytes in the file takes ten times as many in
+/// memory, and no known model has nested arrays.
 const MAX_NESTED: usize = 1 << 14;
 
 #[derive(Clone)]
 pub(crate) struct Reader<'a> {
     /// The beginning of the file, as far as it has been loaded.
     bytes: &'a [u8],
-    /// Bytes that may be read: those of the file, or fewer.
+    /// Length of the file, or [`MAX_HEADER`] if that is less.
     limit: usize,
-    /// Whether the file is longer than `limit`.
+    /// Set if the file is longer than `limit`.
     cut: bool,
-    /// Whether something was refused because it lies behind `bytes`, though not behind `limit`. Copies of a reader share it.
+    /// Set if a read was refused because it ends behind `bytes` but not behind `limit`. Clones of a reader
+    /// share it.
     wants_more: Rc<Cell<bool>>,
     at: usize,
     nested: usize,
@@ -36,17 +37,17 @@ impl<'a> Reader<'a> {
         Self { bytes, limit, cut: len > limit as u64, wants_more: Rc::default(), at: 0, nested: 0 }
     }
 
-    /// Whether an error may be one only because too little of the file has been loaded.
+    /// Returns whether an error may be caused only by loading too little of the file.
     pub(crate) fn wants_more(&self) -> bool {
         self.wants_more.get()
     }
 
-    /// What has been loaded.
+    /// The loaded bytes.
     pub(crate) fn loaded(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Bytes that are left, loaded or not.
+    /// Number of bytes that are left, loaded or not.
     fn left(&self) -> usize {
         self.limit - self.at
     }
@@ -55,12 +56,12 @@ impl<'a> Reader<'a> {
         self.at
     }
 
-    /// An error about `field` at the current offset.
+    /// Makes an error about `field` at the current offset.
     pub(crate) fn error(&self, field: impl Into<String>, reason: impl Into<String>) -> Error {
         error_at(self.at, field, reason)
     }
 
-    /// What ends where too little is left, for errors.
+    /// Describes the end of the file or of the header, for errors.
     fn end(&self) -> String {
         if self.cut {
             return "of the 64 MiB that are read of a header".to_owned();
@@ -71,7 +72,7 @@ impl<'a> Reader<'a> {
         )
     }
 
-    /// The next `len` bytes.
+    /// Takes the next `len` bytes.
     pub(crate) fn take(&mut self, len: u64, field: &str) -> Result<&'a [u8], Error> {
         let left = self.left();
         match usize::try_from(len) {
@@ -103,7 +104,7 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array(field)?))
     }
 
-    /// A count of things of at least `least` bytes each: refused if the file cannot hold so many.
+    /// Reads a count of items of at least `least` bytes each; refuses a count that the file cannot hold.
     pub(crate) fn count(&mut self, least: u64, field: &str) -> Result<usize, Error> {
         let start = self.at;
         let count = self.u64(field)?;
@@ -117,7 +118,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// As [`Reader::count`], of things that take much more memory than file: more than `most` are refused.
+    /// Same as [`Reader::count`], for items that take much more memory than file: refuses more than `most`.
     pub(crate) fn count_up_to(&mut self, most: usize, least: u64, field: &str) -> Result<usize, Error> {
         let start = self.at;
         let count = self.count(least, field)?;
@@ -127,15 +128,15 @@ impl<'a> Reader<'a> {
         Ok(count)
     }
 
-    /// The number of arrays in an array.
+    /// Reads the number of arrays in an array.
     pub(crate) fn nested_count(&mut self, field: &str) -> Result<usize, Error> {
-        // The smallest array: its type and its count.
+        // The smallest array has a type and a count.
         let count = self.count_up_to(MAX_NESTED - self.nested, 4 + 8, field)?;
         self.nested += count;
         Ok(count)
     }
 
-    /// A length-prefixed string's bytes.
+    /// Reads a length-prefixed string as bytes.
     pub(crate) fn bytes(&mut self, field: &str) -> Result<&'a [u8], Error> {
         let start = self.at;
         let len = self.u64(field)?;
@@ -147,7 +148,7 @@ impl<'a> Reader<'a> {
         self.take(len, field)
     }
 
-    /// A length-prefixed UTF-8 string.
+    /// Reads a length-prefixed UTF-8 string.
     pub(crate) fn string(&mut self, field: &str) -> Result<&'a str, Error> {
         let start = self.at;
         let bytes = self.bytes(field)?;

@@ -1,8 +1,8 @@
-//! The bytes of a file that is open, or in memory.
+//! The bytes of an open file, or of one in memory.
 //!
-//! Files are read and never mapped: a file that is cut while it is mapped ends the process with a signal, one that is
-//! rewritten changes under what has been checked, and both are in the hands of whoever may write to it. Whoever computes
-//! with weights keeps them in a layout of its own anyway, so a map would save no copy.
+//! Files are read and never mapped. Anyone who may write to the file could cut it, which ends a process that
+//! maps it with a signal, or rewrite it, which changes bytes after they were checked. The backends keep
+//! weights in layouts of their own anyway, so a map would save no copy.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -15,8 +15,8 @@ use crate::Error;
 /// Opens a regular file for reading and returns it with its length in bytes.
 ///
 /// # Errors
-/// What the operating system says, and `InvalidInput` for a folder, pipe, socket or device: reading one could wait for
-/// ever, or never end.
+/// Errors of the operating system, and `InvalidInput` for a folder, pipe, socket or device: reading one could
+/// wait forever, or never end.
 ///
 /// ```
 /// assert!(realm_gguf::open_file(std::env::temp_dir()).is_err());
@@ -25,10 +25,10 @@ pub fn open_file(path: impl AsRef<Path>) -> io::Result<(File, u64)> {
     let path = path.as_ref();
     let mut options = File::options();
     options.read(true);
-    // Opening a pipe would wait for its writer.
+    // Without this flag, opening a pipe would wait for its writer.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK | libc::O_NOCTTY);
-    // Some devices do something when they are opened, so what can be told before is.
+    // Opening some devices has effects, so check the kind of file before opening it.
     regular(&std::fs::metadata(path)?)?;
     let file = options.open(path)?;
     let metadata = file.metadata()?;
@@ -47,7 +47,7 @@ fn regular(metadata: &std::fs::Metadata) -> io::Result<()> {
 /// Reads a whole file of at most `most` bytes.
 ///
 /// # Errors
-/// As [`open_file`], and `FileTooLarge` for a longer file.
+/// Those of [`open_file`], and `FileTooLarge` for a file of more than `most` bytes.
 ///
 /// ```
 /// let path = std::env::temp_dir().join("realm-gguf-read-file");
@@ -69,7 +69,7 @@ pub fn read_file(path: impl AsRef<Path>, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Where a model's bytes are.
+/// The source of a model's bytes.
 pub(crate) enum Source {
     File { file: File, path: PathBuf, len: u64 },
     Memory(Vec<u8>),
@@ -83,7 +83,7 @@ impl Source {
         }
     }
 
-    /// Bytes that it had when it was opened.
+    /// Length in bytes when the source was opened.
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::File { len, .. } => *len,
@@ -91,7 +91,7 @@ impl Source {
         }
     }
 
-    /// The first `most` bytes, or all if there are fewer or they are in memory anyway.
+    /// Returns the first `most` bytes, or all bytes if there are fewer or if they are in memory anyway.
     pub(crate) fn head(&self, most: usize) -> Result<Cow<'_, [u8]>, Error> {
         match self {
             Self::Memory(bytes) => Ok(Cow::Borrowed(bytes)),
@@ -103,7 +103,8 @@ impl Source {
         }
     }
 
-    /// The bytes `start .. start + len`. Those of a file are read into `buffer`, which grows and never shrinks.
+    /// Returns the bytes `start .. start + len`. A file's bytes are read into `buffer`, which grows and never
+    /// shrinks.
     pub(crate) fn range<'b>(
         &'b self,
         start: usize,
@@ -114,7 +115,7 @@ impl Source {
             Self::Memory(bytes) => Ok(&bytes[start..start + len]),
             Self::File { .. } => {
                 if buffer.len() < len {
-                    // What it held is not copied.
+                    // Clear it first, so that growing does not copy the old contents.
                     buffer.clear();
                     buffer.resize(len, 0);
                 }
@@ -125,7 +126,8 @@ impl Source {
         }
     }
 
-    /// As [`fill`](Self::fill), on several threads if it is much: from the system's cache, reading is copying.
+    /// Same as [`fill`](Self::fill), on several threads for long ranges: reading from the system's cache is
+    /// copying.
     fn fill_together(&self, at: u64, bytes: &mut [u8]) -> Result<(), Error> {
         /// Bytes that a thread reads at a time.
         const PIECE: usize = 4 << 20;
@@ -140,7 +142,7 @@ impl Source {
             Ok(())
         };
         std::thread::scope(|scope| {
-            // Where no other thread can be started, this one reads all.
+            // If no other thread can be started, this one reads everything.
             let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
             let others: Vec<_> = (1..threads).filter_map(start).collect();
             let read = work();
@@ -154,7 +156,7 @@ impl Source {
     fn fill(&self, at: u64, bytes: &mut [u8]) -> Result<(), Error> {
         let Self::File { file, path, .. } = self else { return Ok(()) };
         read_exact_at(file, bytes, at).map_err(|source| match source.kind() {
-            // It had these bytes when it was opened.
+            // The file had these bytes when it was opened.
             io::ErrorKind::UnexpectedEof => {
                 let len = file.metadata().map_or(0, |metadata| metadata.len());
                 Error::Incomplete { len, needed: at + bytes.len() as u64 }
@@ -168,8 +170,8 @@ impl Source {
         #[cfg(target_os = "linux")]
         if let Self::File { file, .. } = self {
             use std::os::fd::AsRawFd;
-            // SAFETY: the descriptor is open. The call reads no memory of ours, and is a hint: without it reading is
-            // slower and just as right.
+            // SAFETY: the descriptor is open. The call is a hint and reads no memory of this process; if it
+            // fails, reading is only slower.
             let _ = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_WILLNEED) };
         }
     }
@@ -199,7 +201,7 @@ mod tests {
     #[test]
     fn a_disk_that_fails_is_an_error_with_the_files_name() {
         let path = std::env::temp_dir().join(format!("realm-gguf-{}", std::process::id()));
-        // Reading what was opened for writing fails as reading from a broken disk does.
+        // Reading a file that was opened for writing fails like reading from a broken disk.
         let file = File::create(&path).unwrap();
         let source = Source::File { file, path: path.clone(), len: 100 };
         let errors = [source.head(10).err(), source.range(0, 10, &mut Vec::new()).err()];

@@ -5,26 +5,26 @@ use std::collections::HashSet;
 use crate::reader::{Reader, error_at};
 use crate::{Error, TensorType};
 
-/// What the index says about a tensor.
+/// The index entry of a tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorInfo {
-    /// Its name, for example `blk.0.attn_q.weight`.
+    /// The name, for example `blk.0.attn_q.weight`.
     pub name: String,
-    /// Its shape in GGUF order: the innermost dimension (a row's length) first.
+    /// The shape in GGUF order: the innermost dimension (a row's length) first.
     pub shape: Vec<u64>,
-    /// How its numbers are stored.
+    /// The storage type of the numbers.
     pub ty: TensorType,
-    /// Which part of a split file holds it.
+    /// The part of a split file that holds the tensor, from 0.
     pub(crate) part: usize,
-    /// Byte offset in that part.
+    /// Byte offset in the part.
     pub(crate) offset: usize,
     /// Size in bytes.
     pub(crate) bytes: usize,
 }
 
 impl TensorInfo {
-    /// A description of numbers that are not in a file, for tests and tools. `None` if the shape is empty, has rows
-    /// that are not whole blocks or overflows.
+    /// Makes an entry for numbers that are not in a file, for tests and tools. `None` if the shape is empty,
+    /// its rows are not whole blocks, or its size overflows.
     pub fn new(name: impl Into<String>, shape: Vec<u64>, ty: TensorType) -> Option<Self> {
         let bytes = size(&shape, ty).ok()?;
         Some(Self { name: name.into(), shape, ty, part: 0, offset: 0, bytes })
@@ -35,12 +35,12 @@ impl TensorInfo {
         self.bytes
     }
 
-    /// Which part of a split file holds it, from 0.
+    /// The part of a split file that holds the tensor, from 0.
     pub fn part(&self) -> usize {
         self.part
     }
 
-    /// Where it begins in that part, in bytes.
+    /// Byte offset in the part.
     pub fn offset(&self) -> usize {
         self.offset
     }
@@ -50,13 +50,13 @@ impl TensorInfo {
         self.bytes / self.ty.block_bytes() * self.ty.block_len()
     }
 
-    /// Whether there are no weights.
+    /// Returns whether there are no weights.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 }
 
-/// A tensor: what the index says and the bytes.
+/// A tensor: its index entry and its bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Tensor<'a> {
     /// Name, shape and type.
@@ -66,8 +66,8 @@ pub struct Tensor<'a> {
 }
 
 impl Tensor<'_> {
-    /// Describes rows `rows` of a matrix, for fused tensors that hold several matrices one after the other. Returns the
-    /// description and the bytes; `None` if the tensor is no matrix or has fewer rows.
+    /// Returns the entry and the bytes of rows `rows` of a matrix, for fused tensors that hold several
+    /// matrices one after the other. `None` if the tensor is not a matrix or has fewer rows.
     pub fn rows(&self, rows: std::ops::Range<u64>) -> Option<(TensorInfo, &[u8])> {
         let &[columns, all] = &self.info.shape[..] else { return None };
         if rows.start >= rows.end || rows.end > all {
@@ -80,7 +80,7 @@ impl Tensor<'_> {
     }
 }
 
-/// Bytes of a tensor, or why there is no such tensor.
+/// Returns the bytes of a tensor, or the reason why such a tensor cannot exist.
 fn size(shape: &[u64], ty: TensorType) -> Result<usize, String> {
     let row = shape.first().copied().unwrap_or(0);
     if row == 0 || shape.len() > 4 {
@@ -90,7 +90,8 @@ fn size(shape: &[u64], ty: TensorType) -> Result<usize, String> {
     if row % block != 0 {
         return Err(format!("shape {shape:?}: a row is not a multiple of {ty}'s {block} numbers"));
     }
-    // The number of weights has to fit too: where a weight takes less than a byte there are more of them than bytes.
+    // The number of weights has to fit too: types with less than a byte per weight have more weights than
+    // bytes.
     let weights =
         shape.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim)).filter(|&n| n > 0 && n <= i64::MAX as u64);
     weights
@@ -136,7 +137,8 @@ pub(crate) fn read_index(
     Ok(tensors)
 }
 
-/// Makes offsets absolute and checks that every tensor lies in the file, which has `len` bytes, and that none overlap.
+/// Makes offsets absolute and checks that every tensor lies within the file, which has `len` bytes, and that
+/// no two overlap.
 pub(crate) fn place(
     tensors: Vec<(TensorInfo, usize)>,
     data_start: usize,
@@ -180,8 +182,9 @@ pub(crate) fn place(
     Ok(placed.drain(..).map(|(t, _)| t).collect())
 }
 
-/// Bytes that the whole file has, if the index is one that a writer makes: tensors side by side, with no more than the
-/// alignment between them. An index that leaves gaps is malformed, and its file's length says nothing.
+/// Returns the bytes that the complete file has, if the index is one that a writer makes: tensors side by
+/// side, with at most the alignment between them. An index with gaps is malformed, and its file's expected
+/// length is unknown.
 fn whole_file(tensors: &[(TensorInfo, usize)], data_start: usize, alignment: usize) -> Option<usize> {
     let (mut end, mut packed) = (0usize, 0usize);
     for (tensor, _) in tensors {
@@ -191,7 +194,7 @@ fn whole_file(tensors: &[(TensorInfo, usize)], data_start: usize, alignment: usi
     data_start.checked_add(end).filter(|_| end <= packed)
 }
 
-/// A name that is safe to print.
+/// Makes a name safe to print.
 pub(crate) fn short(name: &str) -> String {
     name.chars().take(64).flat_map(char::escape_debug).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// How a tensor's numbers are stored.
+/// The storage type of a tensor's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(non_camel_case_types, reason = "the names are ggml's")]
 #[allow(missing_docs, reason = "the names say it all")]
@@ -25,7 +25,7 @@ pub enum TensorType {
     IQ4_XS,
 }
 
-/// Type ids that ggml knows (or knew) and this crate does not read.
+/// Type ids that ggml has or had and that this crate does not read.
 const REFUSED: &[(u32, &str)] = &[
     (4, "Q4_2"),
     (5, "Q4_3"),
@@ -98,7 +98,7 @@ impl TensorType {
         }
     }
 
-    /// The type with ggml's id `id`, or what to say about one that is not supported.
+    /// Returns the type with ggml's id `id`, or a message about an unsupported one.
     pub fn from_id(id: u32) -> Result<Self, String> {
         if let Some(ty) = Self::ALL.into_iter().find(|ty| ty.id() == id) {
             return Ok(ty);
@@ -109,7 +109,7 @@ impl TensorType {
         }
     }
 
-    /// Numbers in a block.
+    /// Numbers per block.
     pub const fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
@@ -118,7 +118,7 @@ impl TensorType {
         }
     }
 
-    /// Bytes of a block.
+    /// Bytes per block.
     pub const fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,

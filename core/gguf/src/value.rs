@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::reader::{Reader, error_at};
 
-/// How deep arrays may nest.
+/// Deepest nesting of arrays.
 const DEPTH: usize = 4;
 
 /// A metadata value.
@@ -44,7 +44,8 @@ pub enum Array {
     Nested(Vec<Array>),
 }
 
-/// Many strings in one piece of memory. They are bytes: a vocabulary may hold tokens that are not UTF-8.
+/// Many strings in one piece of memory. Strings are bytes, because a vocabulary may hold tokens that are not
+/// UTF-8.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Strings {
     bytes: Vec<u8>,
@@ -57,19 +58,19 @@ impl Strings {
         self.ends.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no strings.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// The bytes of string `i`.
+    /// Returns the bytes of string `i`.
     pub fn get(&self, i: usize) -> Option<&[u8]> {
         let end = *self.ends.get(i)? as usize;
         let start = if i == 0 { 0 } else { self.ends[i - 1] as usize };
         Some(&self.bytes[start..end])
     }
 
-    /// All strings in order.
+    /// Iterates over all strings in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         (0..self.len()).map(|i| self.get(i).unwrap_or_default())
     }
@@ -105,7 +106,7 @@ impl Value {
         }
     }
 
-    /// The value as a signed integer, whatever its width.
+    /// Returns the value as a signed integer, if it is an integer of any width.
     pub fn integer(&self) -> Option<i128> {
         Some(match *self {
             Self::U8(v) => v.into(),
@@ -177,12 +178,12 @@ impl Array {
         }
     }
 
-    /// Whether there are no elements.
+    /// Returns whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The elements as signed integers, if they are integers of any width.
+    /// Returns the elements as signed integers, if they are integers of any width.
     pub fn integers(&self) -> Option<Vec<i128>> {
         fn all<T: Copy + Into<i128>>(v: &[T]) -> Vec<i128> {
             v.iter().map(|&v| v.into()).collect()
@@ -246,7 +247,7 @@ impl Array {
 
 fn read_strings(r: &mut Reader<'_>, field: &str) -> Result<Strings, Error> {
     let count = r.count(8, field)?;
-    // Lengths first, so that the memory is allocated once and is no larger than it has to be.
+    // Read the lengths first, so that the memory is allocated once and in the right size.
     let mut ahead = r.clone();
     let mut total = 0;
     for _ in 0..count {

@@ -1,4 +1,5 @@
-//! Files that change while they are open, and paths that lead to no file: an error, never a signal, and never a wait.
+//! Files that change while they are open, and paths that lead to no regular file: reading gives an error,
+//! never a signal, and never waits.
 #![cfg(unix)]
 
 mod common;
@@ -51,7 +52,7 @@ fn what_has_been_read_stays_as_it_was() {
     let before = read.to_vec();
     OpenOptions::new().write(true).open(&path).unwrap().write_all(&vec![0xff; bytes.len()]).unwrap();
     assert_eq!(read, before);
-    // The index does not change with the file, so what is read next is other numbers at the same place.
+    // The index does not change with the file, so the next read returns other numbers from the same place.
     assert_eq!(gguf.read(info, &mut Vec::new()).unwrap(), vec![0xff; before.len()]);
 }
 
@@ -119,7 +120,7 @@ fn a_file_that_is_longer_than_is_read_takes_no_memory() {
 
 #[test]
 fn a_header_of_any_length_is_read() {
-    // Around the sizes at which more of a file is read.
+    // Lengths around the sizes at which more of a file is read.
     for len in [0, (1 << 20) - 300, 1 << 20, (4 << 20) - 300, 5 << 20, 17 << 20] {
         let value = Value::Array(Array::U8(vec![7; len]));
         let bytes = tiny_llama().value("long", value.clone()).value("behind", Value::U8(1)).bytes();
@@ -128,7 +129,7 @@ fn a_header_of_any_length_is_read() {
         assert_eq!(gguf.metadata().get("long"), Some(&value));
         assert_eq!(gguf.metadata().u32("behind").unwrap(), Some(1));
     }
-    // A length that the file does not have is refused without reading more of it.
+    // A length beyond the end of the file is refused without reading more of it.
     let lie = Writer::new().raw("k", 8, (1u64 << 40).to_le_bytes().to_vec()).bytes();
     let (_folder, path) = written(&lie);
     let error = Gguf::open(&path).err().unwrap().to_string();

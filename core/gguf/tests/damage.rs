@@ -1,5 +1,5 @@
-//! Damaged files end in an answer or an error, never in a panic, and never cost much memory. The files are the
-//! headers of real models, cut and with bits turned, small files damaged everywhere, and files made to be costly.
+//! Damaged files give an answer or an error, never a panic, and never cost much memory. The files are headers
+//! of real models, cut and with flipped bits; small files, damaged everywhere; and files made to be costly.
 
 mod common;
 
@@ -17,15 +17,15 @@ use common::{MODELS, model_path};
 use realm_gguf::{Array, Error, Gguf, TensorType, Value};
 use tempfile::TempDir;
 
-/// What opening a file may allocate beside the header's own bytes: bytes held at a time.
+/// Most bytes that opening a file may hold at a time beside the header's own bytes.
 const MOST: usize = 100_000_000;
 
-/// Counts the bytes that each thread holds and remembers the most that it did.
+/// Counts the bytes that each thread holds, and their maximum.
 struct Counting;
 
 thread_local! {
-    // Of the thread, so that tests that run beside a measurement are not part of it. Signed, because a thread may free
-    // what another one allocated.
+    // Per thread, so that tests that run beside a measurement do not count. Signed, because a thread may free
+    // memory that another one allocated.
     static HELD: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
@@ -39,7 +39,7 @@ fn shrunk(by: usize) {
     HELD.set(HELD.get() - by as isize);
 }
 
-// SAFETY: every call is handed on to the system's allocator as it came; the counters do not allocate.
+// SAFETY: every call is passed on unchanged to the system's allocator; the counters do not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grown(layout.size());
@@ -60,7 +60,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Old and new count at the same time, because both may be there while one is copied to the other.
+        // Count old and new memory at the same time, because both may exist while one is copied to the other.
         grown(size);
         // SAFETY: the caller keeps the promises of `realloc`, and `ptr` came from the system's allocator.
         let new = unsafe { System.realloc(ptr, layout, size) };
@@ -72,7 +72,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What `open` answers and the most bytes that it held at a time beside those that were held before.
+/// Returns the answer of `open` and the most bytes that it held at a time beyond those held before.
 fn measured<T>(open: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.get();
     PEAK.set(before);
@@ -80,7 +80,7 @@ fn measured<T>(open: impl FnOnce() -> T) -> (T, usize) {
     (answer, (PEAK.get() - before) as usize)
 }
 
-/// Opens a damaged file, looks at everything in it if that works, and returns the error if it does not.
+/// Opens a damaged file, looks at everything in it if that works, and returns the error otherwise.
 #[track_caller]
 fn open_and_look(
     damage: impl Fn() -> String,
@@ -88,14 +88,14 @@ fn open_and_look(
 ) -> Result<(), Error> {
     let looked = catch_unwind(AssertUnwindSafe(|| {
         let (gguf, held) = measured(open);
-        // A file's header is read before it is copied, and 64 MiB of it at most.
+        // A header of at most 64 MiB is read before it is copied.
         assert!(held <= MOST + (64 << 20), "{held} bytes were allocated");
         gguf.map(|gguf| look(&gguf))
     }));
     looked.unwrap_or_else(|_| panic!("{}: panicked, see above", damage()))
 }
 
-/// Touches everything that a file gives.
+/// Reads everything that a file offers.
 fn look(gguf: &Gguf) {
     for (key, value) in gguf.metadata().iter() {
         black_box((gguf.metadata().u64(key).is_ok(), gguf.metadata().f32s(key).is_ok(), value.integer()));
@@ -106,7 +106,7 @@ fn look(gguf: &Gguf) {
     let mut buffer = Vec::new();
     for info in gguf.tensors() {
         assert_eq!(info.len() as u64, info.shape.iter().product::<u64>());
-        // Those of a whole model have hundreds of megabytes.
+        // Skip the large tensors: those of a whole model have hundreds of megabytes.
         if info.bytes() > 1 << 16 {
             continue;
         }
@@ -116,10 +116,11 @@ fn look(gguf: &Gguf) {
     }
 }
 
-/// A real model's header, followed by a hole as large as its tensors: cases cost the reading of the header alone.
+/// A real model's header, followed by a hole as large as its tensors, so that a test case costs only the
+/// reading of the header.
 struct Header {
     bytes: Vec<u8>,
-    /// Where the last tensor ends.
+    /// The end of the last tensor.
     end: u64,
     file: File,
     path: PathBuf,
@@ -140,8 +141,9 @@ impl Header {
         Self::put_down(bytes, &original)
     }
 
-    /// The model's header with no more than the first elements of each array: it is read in microseconds, and a turned bit
-    /// hits a length, count, type or offset where in the whole header it mostly hits a token's spelling.
+    /// The model's header with only the first elements of each array. It is read in microseconds, and a
+    /// flipped bit hits a length, count, type or offset, where in the whole header it mostly hits a token's
+    /// spelling.
     fn abridged(model: &str) -> Self {
         let original = Gguf::open(model_path(model)).expect("a model");
         let metadata = original.metadata().iter();
@@ -153,7 +155,7 @@ impl Header {
         Self::put_down(writer.bytes(), &original)
     }
 
-    /// Writes a header, and behind it a hole where `original` has its tensors.
+    /// Writes a header to a file, with a hole in place of the tensors of `original`.
     fn put_down(bytes: Vec<u8>, original: &Gguf) -> Self {
         let last = original.tensors().iter().map(|t| t.offset() + t.bytes()).max().expect("tensors") as u64;
         let end = bytes.len() as u64 + last - data_start(original);
@@ -176,12 +178,12 @@ impl Header {
     }
 }
 
-/// Where a model's tensors begin.
+/// The offset of a model's tensors.
 fn data_start(gguf: &Gguf) -> u64 {
     gguf.tensors().iter().map(|t| t.offset()).min().expect("tensors") as u64
 }
 
-/// A value with no more than the first elements of an array.
+/// A value with only the first elements of an array.
 fn abridged(value: &Value) -> Value {
     const KEPT: usize = 64;
     match value {
@@ -211,7 +213,7 @@ fn a_real_model_that_was_cut_short_is_refused() {
         let in_data = (0..20).map(|i| len + (header.end - 1 - len) * i / 19);
         let in_header = (0..200).map(|i| len * i / 200);
         let mut cuts: Vec<u64> = in_header.chain(in_data).collect();
-        // From the end to the start, so that the file only ever gets shorter.
+        // From the end to the start, so that the file only gets shorter.
         cuts.sort_by_key(|&cut| std::cmp::Reverse(cut));
         for cut in cuts {
             header.file.set_len(cut).unwrap();
@@ -226,13 +228,14 @@ fn a_real_model_that_was_cut_short_is_refused() {
     }
 }
 
-/// Turns `cases` bits of each model's header, one at a time.
+/// Flips `cases` bits of each model's header, one at a time.
 fn turn_bits(of: fn(&str) -> Header, cases: usize) {
     for (model, mut header) in Header::of_models(of) {
         let mut random = Random(2);
         let len = header.bytes.len();
-        // Most of a header is vocabulary, where a turned bit changes a token and no more. So two of three bits are turned
-        // where the structure is: among the first entries, and in the index of tensors, some 60 bytes for each.
+        // Most of a header is vocabulary, where a flipped bit only changes a token. So two of three bits are
+        // flipped in the structure: among the first entries, and in the index of tensors, about 60 bytes for
+        // each.
         let index = (60 * Gguf::open(&header.path).unwrap().tensors().len()).min(len);
         let mut read = 0;
         for case in 0..cases {
@@ -247,7 +250,7 @@ fn turn_bits(of: fn(&str) -> Header, cases: usize) {
             read += usize::from(open_and_look(damage, || Gguf::open(&header.path)).is_ok());
             header.put(at, header.bytes[at]);
         }
-        // Both happen: else the cases would not be what they are meant to be.
+        // Both outcomes must be common; otherwise the cases do not test what they should.
         assert!((cases / 10..cases * 9 / 10).contains(&read), "{model}: {read} of {cases} were read");
         assert!(Gguf::open(&header.path).is_ok(), "{model}: the damage was not undone");
     }
@@ -260,11 +263,11 @@ fn a_real_model_with_a_bit_turned_is_read_or_refused() {
 
 #[test]
 fn a_real_model_with_a_bit_turned_in_its_whole_header_is_read_or_refused() {
-    // Each opens a header of a megabyte and more.
+    // Each case opens a header of a megabyte or more.
     turn_bits(Header::of, turned(50));
 }
 
-/// How many bits are turned: 2,000 with `REALM_LONG`.
+/// Number of bits to flip; 2,000 with `REALM_LONG`.
 fn turned(cases: usize) -> usize {
     if std::env::var_os("REALM_LONG").is_some() { 2_000 } else { cases }
 }
@@ -299,7 +302,8 @@ fn a_small_file_with_any_bit_turned_is_read_or_refused() {
 fn any_field_of_a_small_file_may_hold_any_extreme() {
     let extremes = [0, 9, 1 << 20, u32::MAX as u64, 1 << 32, 1 << 61, 1 << 63, u64::MAX];
     for (name, bytes) in seeds() {
-        // Bytes of tensors are not looked at, so only the header's are changed; files that are refused have none.
+        // Only the headers are changed, because the bytes of tensors are not read; refused files have no
+        // tensors.
         let Ok(gguf) = Gguf::from_bytes(bytes.clone()) else { continue };
         let end = gguf.tensors().iter().map(|t| t.offset()).min().unwrap_or(bytes.len());
         for (at, extreme) in (0..end.saturating_sub(8)).flat_map(|at| extremes.map(|e| (at, e))) {
@@ -313,7 +317,7 @@ fn any_field_of_a_small_file_may_hold_any_extreme() {
     }
 }
 
-/// What reading a file holds at most; the file's own bytes are not counted.
+/// Returns the result of reading a file and the most bytes held meanwhile, without the file's own bytes.
 fn cost(writer: Writer) -> (Result<(), Error>, usize) {
     let bytes = writer.bytes();
     drop(writer);
@@ -360,11 +364,11 @@ fn arrays_cost_their_size_and_no_more() {
 
 #[test]
 fn a_lie_costs_nothing() {
-    // As many strings as would fit if they were empty, of which the first is too long.
+    // Claims as many strings as would fit if they were empty; the first one is too long.
     let count = (16u64 << 20) / 8;
     let head = [&8u32.to_le_bytes()[..], &count.to_le_bytes(), &u64::MAX.to_le_bytes()].concat();
     let strings = Writer::new().raw("k", 9, [&head[..], &vec![0; 16 << 20]].concat());
-    // Arrays in arrays of which each claims all that is left.
+    // Nested arrays, each of which claims all remaining bytes.
     let deep: Vec<u8> = (0..5u64)
         .flat_map(|i| [&9u32.to_le_bytes()[..], &(60_000 - i * 10_000).to_le_bytes()].concat())
         .chain(vec![0xff; 1 << 20])

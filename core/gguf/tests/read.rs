@@ -1,4 +1,4 @@
-//! Right files are read, and everything in them is found again.
+//! Valid files are read completely.
 
 mod common;
 
@@ -7,8 +7,8 @@ use common::samples::{every_value, tiny_llama, with_every_tensor_type, with_ever
 use common::writer::Writer;
 use realm_gguf::{Array, Error, Gguf, Tensor, TensorInfo, TensorType, Value};
 
-/// Bytes and numbers of a block of each type, from ggml's `ggml-common.h`; written out as sums of the fields of its
-/// structures (scales, minima, quants), so that they do not come from the code that they test.
+/// Bytes and numbers per block of each type, from ggml's `ggml-common.h`, written as sums of the fields of
+/// its structures (scales, minima, quants), so that they do not come from the code under test.
 const SIZES: [(TensorType, u32, usize, usize); 16] = [
     (TensorType::F32, 0, 1, 4),
     (TensorType::F16, 1, 1, 2),
@@ -62,7 +62,7 @@ fn an_open_file_reads_as_one_in_memory_does() {
     }
     let largest = open.tensors().iter().map(|info| info.bytes()).max().unwrap();
     assert_eq!((buffer.len(), unused.len()), (largest, 0));
-    // A description that is not the file's own could point anywhere.
+    // An entry that is not the file's own could point anywhere.
     let foreign = TensorInfo::new("token_embd.weight", vec![32, 50_000], TensorType::Q8_0).unwrap();
     assert!(matches!(open.read(&foreign, &mut buffer), Err(Error::MissingTensor(_))));
 }

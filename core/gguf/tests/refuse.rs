@@ -1,4 +1,4 @@
-//! Wrong files are refused with an error that names the field, the offset and what is wrong.
+//! Invalid files are refused with an error that names the field, the offset and the problem.
 
 mod common;
 
@@ -12,7 +12,7 @@ fn le(numbers: &[u64]) -> Vec<u8> {
     numbers.iter().flat_map(|n| n.to_le_bytes()).collect()
 }
 
-/// An array's head: the elements' type and their claimed number.
+/// An array's header: the elements' type and their claimed number.
 fn array(type_id: u32, count: u64) -> Vec<u8> {
     [&type_id.to_le_bytes()[..], &count.to_le_bytes()].concat()
 }
@@ -70,7 +70,7 @@ fn gigantic_counts_are_refused_before_anything_is_read() {
 
 #[test]
 fn more_entries_than_any_model_has_are_refused() {
-    // Enough bytes to hold them all, so that only the limit is left to refuse them.
+    // Enough bytes to hold them all, so that only the limit can refuse them.
     let filler = || Value::Array(Array::U8(vec![0; 6 << 20]));
     let writer = || Writer::new().value("filler", filler());
     let tensors = writer().claim_tensors((1 << 16) + 1).bytes();
@@ -81,12 +81,12 @@ fn more_entries_than_any_model_has_are_refused() {
 
 #[test]
 fn one_more_or_less_than_the_count_is_refused() {
-    // One tensor more than there are: its name's length is padding or data.
+    // One tensor more than the file has: the length of its name is padding or data.
     let file = tiny_llama().claim_tensors(3).write();
     assert!(matches!(refusal(file.bytes), Error::Malformed { field, .. } if field.contains("tensor")));
-    // One entry less: the next is read as a tensor.
+    // One entry fewer: the last one is read as a tensor.
     assert!(matches!(refusal(tiny_llama().claim_metadata(6).bytes()), Error::Malformed { .. }));
-    // One entry more: the first tensor is read as one.
+    // One entry more: the first tensor is read as an entry.
     assert!(matches!(refusal(tiny_llama().claim_metadata(8).bytes()), Error::Malformed { .. }));
 }
 
@@ -172,7 +172,7 @@ fn deep_nesting_ends_with_an_error_and_not_with_the_stack() {
 
 #[test]
 fn more_arrays_in_arrays_than_any_model_has_are_refused() {
-    // In one array, and in two that are within the limit alone.
+    // In one array, and in two arrays that are each within the limit.
     let empty = || Array::Nested(vec![Array::U8(vec![]); 10_000]);
     let file = Writer::new().raw("k", 9, [array(9, 16_385), array(0, 0).repeat(16_385)].concat()).write();
     let at = file.place("value k") + 4 + 4;
@@ -184,7 +184,8 @@ fn more_arrays_in_arrays_than_any_model_has_are_refused() {
 
 #[test]
 fn a_header_that_reaches_far_into_the_weights_is_refused() {
-    // Each would fit the file. Zeros are valid as numbers, as bools and as text, so that nothing else refuses them.
+    // Each would fit the file. Zeros are valid as numbers, bools and text, so that only the limit refuses
+    // them.
     let long = 64u64 << 20;
     for (type_id, head) in
         [(8, le(&[long])), (9, array(0, long)), (9, array(6, long / 4)), (9, array(7, long))]
@@ -206,7 +207,7 @@ fn keys_that_are_empty_endless_or_there_twice_are_refused() {
     assert!(Gguf::from_bytes(Writer::new().value(&long[1..], Value::U8(0)).bytes()).is_ok());
     let file =
         Writer::new().value("k", Value::U8(0)).value("l", Value::U8(0)).value("k", Value::U8(0)).write();
-    // The writer remembers the last of the two.
+    // The writer records the second of the two.
     let at = file.place("key k");
     assert_refused(file.bytes, at, "metadata `k`", "is there twice");
 }

@@ -1,4 +1,5 @@
-//! Wrong entries of the tensor index are refused with an error that names the tensor, the offset and what is wrong.
+//! Invalid entries of the tensor index are refused with an error that names the tensor, the offset and the
+//! problem.
 
 mod common;
 
@@ -18,14 +19,14 @@ fn tensors_that_are_not_aligned_are_refused() {
     assert_refused(file.bytes, at, "tensor `b`", "offset 32 is not a multiple of the alignment 4096");
 }
 
-/// A file with one tensor of one block, which lies as its shape or type does not say.
+/// A file with one tensor of one block, whose shape or type may not match its bytes.
 fn one(shape: &[u64], type_id: u32) -> Written {
     Writer::new().tensor_with("t", shape, type_id, [0; 32]).write()
 }
 
 #[test]
 fn unknown_tensor_types_are_refused_by_name() {
-    // From ggml.h: the types that it has or had and that are not read.
+    // From ggml.h: types that ggml has or had and that Realm does not read.
     let named = [
         (4, "Q4_2"),
         (5, "Q4_3"),
@@ -115,13 +116,14 @@ fn products_of_dimensions_that_overflow_are_refused() {
     for ty in TensorType::ALL {
         for shape in shapes {
             let file = one(shape, ty.id());
-            // What fits a 64-bit size is refused because the file is shorter, all the rest because it overflows.
+            // Sizes that fit 64 bits are refused because the file is shorter, all others because they
+            // overflow.
             let error = refusal(file.bytes).to_string();
             let overflows = error.contains("tensor `t`") && error.contains("size overflows");
             assert!(overflows || error.contains("the file ends at byte"), "{ty}: {error}");
         }
     }
-    // In 64 bits the size of each of these wraps to one that would fit.
+    // In 64 bits, the size of each of these wraps to one that would fit.
     for shape in [&[1 << 62][..], &[(1 << 62) + 8], &[1 << 32, 1 << 32]] {
         let file = one(shape, TensorType::F32.id());
         let at = file.place("tensor t");

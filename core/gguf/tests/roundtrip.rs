@@ -1,4 +1,4 @@
-//! What is written is what is read: random metadata and tensors.
+//! The reader returns what the writer wrote: random metadata and tensors.
 
 mod common;
 
@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use realm_gguf::{Array, Gguf, TensorType, Value};
 
-/// Numbers without NaN, which equals nothing; its bits are looked at in a test of their own.
+/// Numbers without NaN, which does not equal itself; a test of its own compares its bits.
 fn float() -> impl Strategy<Value = f32> {
     any::<f32>().prop_filter("a number", |v| !v.is_nan())
 }
@@ -16,7 +16,7 @@ fn double() -> impl Strategy<Value = f64> {
     any::<f64>().prop_filter("a number", |v| !v.is_nan())
 }
 
-/// Text of any characters.
+/// Text of arbitrary characters.
 fn text() -> impl Strategy<Value = String> {
     vec(any::<char>(), 0..20).prop_map(String::from_iter)
 }
@@ -39,7 +39,7 @@ fn flat_array() -> impl Strategy<Value = Array> {
     ]
 }
 
-/// Arrays that nest as deep as is read.
+/// Arrays nested as deep as the reader allows.
 fn array() -> impl Strategy<Value = Array> {
     flat_array().prop_recursive(4, 32, 4, |inner| vec(inner, 0..4).prop_map(Array::Nested))
 }
@@ -62,7 +62,7 @@ fn value() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// Keys and values; the keys begin with their number, so that none is there twice.
+/// Keys and values; each key begins with its number, so keys are unique.
 fn metadata() -> impl Strategy<Value = Vec<(String, Value)>> {
     vec((text(), value()), 0..12).prop_map(|entries| {
         entries.into_iter().enumerate().map(|(i, (key, value))| (format!("{i}.{key}"), value)).collect()
@@ -135,7 +135,7 @@ proptest! {
     #[test]
     fn random_bytes_after_the_version_are_read_or_refused(bytes in vec(any::<u8>(), 0..400)) {
         let _ = Gguf::from_bytes([&b"GGUF\x03\0\0\0"[..], &bytes].concat());
-        // Small counts, so that more than the counts is read.
+        // Small counts, so that reading goes beyond the counts.
         let counts = [&b"GGUF\x03\0\0\0\x02\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0"[..], &bytes].concat();
         let _ = Gguf::from_bytes(counts);
     }

@@ -1,4 +1,4 @@
-//! The committed files that the fuzzer starts from are what the tests' writer writes.
+//! The committed initial files of the fuzzer equal those of the tests' writer.
 
 mod common;
 
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use common::samples::seeds;
 
-/// `REALM_WRITE_SEEDS=1` writes them anew.
+/// `REALM_WRITE_SEEDS=1` writes the files again.
 #[test]
 fn the_fuzzer_starts_from_current_files() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/open");

@@ -91,7 +91,7 @@ fn a_missing_part_is_named() {
 
 #[test]
 fn a_part_in_another_ones_place_is_refused() {
-    // Each of parts 2 and 3 replaced with each of the others.
+    // Replace each of parts 2 and 3 with each of the other parts.
     for (place, part) in [(2, 1), (2, 3), (3, 1), (3, 2)] {
         let model = Model::new();
         std::fs::copy(model.path(part), model.path(place)).unwrap();
@@ -184,7 +184,7 @@ fn counts_that_no_model_has_are_refused() {
         model.write(1, &Writer::new().value("split.count", Value::U64(count)));
         model.assert_refused(&[&format!("{count} parts are claimed")]);
     }
-    // A count that is no number is refused too, and names its key.
+    // A count that is not a valid number is refused too, with its key.
     for value in [Value::I32(-3), Value::String("3".into())] {
         model.write(1, &Writer::new().value("split.count", value));
         let error = Gguf::open(model.path(1)).err().expect("an error");

@@ -1,7 +1,7 @@
-//! Tokens a second of bare forward passes: `forward_speed FILE.gguf DEVICE [context [batch ...]]`.
+//! Measures tokens a second of bare forward passes: `forward_speed FILE.gguf DEVICE [context [batch ...]]`.
 //!
-//! `DEVICE` is `cuda` or `cpu`. First a prompt of 512 tokens, then for every batch size greedy decoding after a
-//! prompt of `context` tokens (16). The likeliest tokens are chosen.
+//! `DEVICE` is `cuda` or `cpu`. Measures a prompt of 512 tokens first; then, for every batch size, greedy
+//! decoding after a prompt of `context` tokens (default 16). Decoding takes the likeliest tokens.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,9 +15,9 @@ use realm_model::{Forward, Transformer, Weights};
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Passes that are timed.
+/// Number of timed passes.
 const STEPS: usize = 100;
-/// Passes before that.
+/// Number of passes before the timed ones.
 const WARM: usize = 5;
 
 fn main() -> Result<(), Failure> {
@@ -88,7 +88,7 @@ fn run<B: Backend>(
             let vocab = runner.config().vocab;
             let next: Vec<AtomicU32> = last.iter().map(|_| AtomicU32::new(0)).collect();
             let logits = runner.logits();
-            // A GPU has found them.
+            // A GPU has already found the likeliest tokens.
             let found = |s: usize| runner.likeliest(s).and_then(|likeliest| likeliest.iter().next());
             if found(0).is_some() {
                 (0..sequences)
@@ -128,7 +128,7 @@ fn tables(first: usize, len: usize, groups: usize) -> Vec<Vec<u32>> {
 }
 
 fn likeliest(logits: &[f32]) -> u32 {
-    // In lanes, so that the compiler makes vector instructions of it.
+    // Sixteen lanes, so that the compiler uses vector instructions.
     let mut best = [f32::NEG_INFINITY; 16];
     for part in logits.chunks_exact(16) {
         for (best, &logit) in best.iter_mut().zip(part) {

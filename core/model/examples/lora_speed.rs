@@ -1,10 +1,11 @@
-//! What adapters cost: tokens a second of one batch without adapters and with eight of them.
+//! Measures the cost of adapters: tokens a second of one batch without adapters and with eight of them.
 //!
 //!     cargo run --release -p realm-model --example lora_speed -- MODEL.gguf [THREADS] [ROUNDS]
 //!
-//! Sixteen sequences decode in one batch, two for each of eight random adapters on all linear weights. Rounds without
-//! adapters, with rank 8 and with rank 16 take turns; figures are those of all steps of a kind's rounds. PEFT saves either 16
-//! or 32 bits; `TYPE=F32` measures the second (beside quantized weights it is kept in 16 bits).
+//! Sixteen sequences decode in one batch, two for each of eight random adapters on all linear weights. Rounds
+//! without adapters, with rank 8 and with rank 16 take turns; figures cover all steps of all rounds of a
+//! kind. PEFT saves adapters in 16 or 32 bits; `TYPE=F32` measures 32 bits (for quantized weights, Realm
+//! keeps these in 16 bits too).
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -21,7 +22,7 @@ use safetensors::tensor::TensorView;
 
 const SEQUENCES: usize = 16;
 const ADAPTERS: usize = 8;
-/// Steps of a round, after half as many tokens of prompt.
+/// Steps per round, after a prompt of half as many tokens.
 const STEPS: usize = 32;
 
 /// A random adapter on all linear weights of a layer.
@@ -73,7 +74,8 @@ fn adapter(c: &ModelConfig, rank: usize, seed: usize) -> Result<AdapterFile, Box
     Ok(AdapterFile::from_peft(&config, safetensors::serialize(views, None)?)?)
 }
 
-/// Seconds of every step in which all sequences decode a token after a prompt. Adapters have the ids `first ..`.
+/// Returns the seconds of every step, in which all sequences decode a token after a prompt. Adapters have the
+/// ids `first ..`.
 fn round(runner: &mut dyn Forward, first: Option<u32>) -> Result<Vec<f64>, Box<dyn Error>> {
     let groups = runner.layout().groups() as u32;
     let pages = (2 * STEPS).div_ceil(PAGE_TOKENS) as u32;

@@ -1,4 +1,4 @@
-//! What sets the architectures apart.
+//! The differences between the architectures.
 
 use std::fmt;
 
@@ -18,12 +18,12 @@ pub enum Architecture {
     Phi3,
 }
 
-/// Which layers see a sliding window only.
+/// The layers that have a sliding window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WindowPattern {
     /// Every layer, if the metadata has a window at all.
     All,
-    /// All but the last of every so many layers.
+    /// All layers except every `n`th.
     AllButEvery(usize),
 }
 
@@ -33,20 +33,20 @@ pub(crate) struct Traits {
     pub(crate) style: RopeStyle,
     pub(crate) activation: Activation,
     pub(crate) window: WindowPattern,
-    /// Embeddings are multiplied with the square root of the hidden size.
+    /// Embeddings are multiplied by the square root of the hidden size.
     pub(crate) scaled_embeddings: bool,
     /// Norms on each query and key head.
     pub(crate) qk_norms: bool,
-    /// Norms on what attention and feed-forward add to the residual stream.
+    /// Norms on the outputs of attention and feed-forward, before they are added to the residual stream.
     pub(crate) post_norms: bool,
-    /// Queries, keys and values in one tensor, gate and up in one.
+    /// Queries, keys and values share one tensor; gate and up share one.
     pub(crate) fused: bool,
-    /// The rope base of layers with a window, where it differs.
+    /// The rope base of layers with a window, if it differs.
     pub(crate) local_rope_base: Option<f32>,
 }
 
 impl Architecture {
-    /// All of them.
+    /// All architectures.
     pub const ALL: [Self; 6] =
         [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Gemma2, Self::Gemma3, Self::Phi3];
 
@@ -62,7 +62,7 @@ impl Architecture {
         }
     }
 
-    /// The architecture called `name`.
+    /// Returns the architecture named `name`.
     pub fn from_name(name: &str) -> Result<Self, Error> {
         Self::ALL.into_iter().find(|a| a.name() == name).ok_or_else(|| {
             let known: Vec<_> = Self::ALL.iter().map(|a| a.name()).collect();

@@ -1,4 +1,4 @@
-//! What a file's metadata says about a model, checked.
+//! A model's configuration, read from a file's metadata and checked.
 
 use realm_compute::CacheLayout;
 use realm_gguf::{Gguf, Metadata, Value};
@@ -10,23 +10,23 @@ use crate::rope::RopeScaling;
 /// A model's shape.
 #[derive(Debug, Clone)]
 pub struct ModelConfig {
-    /// Which architecture.
+    /// The model's architecture.
     pub architecture: Architecture,
-    /// `general.name`.
+    /// The model's name, `general.name`.
     pub name: Option<String>,
-    /// Transformer layers.
+    /// Number of transformer layers.
     pub layers: usize,
-    /// Numbers in a hidden state.
+    /// Numbers per hidden state.
     pub hidden: usize,
-    /// Numbers in the feed-forward network's hidden state.
+    /// Numbers per hidden state of the feed-forward network.
     pub feed_forward: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub heads: usize,
-    /// Key/value heads.
+    /// Number of key/value heads.
     pub kv_heads: usize,
-    /// Numbers in a head.
+    /// Numbers per head.
     pub head_dim: usize,
-    /// Tokens in the vocabulary.
+    /// Number of tokens in the vocabulary.
     pub vocab: usize,
     /// The longest context that the model was trained for, in tokens.
     pub context_length: usize,
@@ -34,13 +34,13 @@ pub struct ModelConfig {
     pub rms_eps: f32,
     /// Base of the rope frequencies.
     pub rope_freq_base: f32,
-    /// Base in layers with a window, where it differs.
+    /// Base in layers with a window, if it differs.
     pub rope_freq_base_local: Option<f32>,
-    /// Numbers of a head that are rotated.
+    /// Rotated numbers per head.
     pub rope_dim: usize,
-    /// How rope is stretched beyond the context of the first training.
+    /// The scaling of rope beyond the context of the original training.
     pub rope_scaling: RopeScaling,
-    /// Sliding window in tokens.
+    /// Sliding window in tokens; `None` without one.
     pub window: Option<usize>,
     /// Factor on attention scores.
     pub attention_scale: f32,
@@ -48,24 +48,24 @@ pub struct ModelConfig {
     pub attention_soft_cap: Option<f32>,
     /// Soft cap on logits.
     pub final_soft_cap: Option<f32>,
-    /// How hidden states become an embedding, if the file says so.
+    /// The pooling of hidden states to an embedding, if the file names one.
     pub pooling: Option<Pooling>,
     /// Number of weights in the file.
     pub parameters: u64,
 }
 
-/// Which hidden states make up an embedding: `pooling_type` of a GGUF file.
+/// The hidden states that make up an embedding: `pooling_type` of a GGUF file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
-    /// Their mean.
+    /// The mean of all hidden states.
     Mean,
-    /// That of the first token.
+    /// The hidden state of the first token.
     Cls,
-    /// That of the last token.
+    /// The hidden state of the last token.
     Last,
 }
 
-/// Dimensions beyond this are a mistake, and would overflow products of two.
+/// The largest dimension that is accepted. Larger ones are a mistake, and would overflow products of two.
 const MOST: u64 = 1 << 24;
 
 struct Reader<'a> {
@@ -81,7 +81,7 @@ impl Reader<'_> {
     /// A dimension: 1 to [`MOST`].
     fn optional_dim(&self, name: &str) -> Result<Option<usize>, Error> {
         let key = self.key(name);
-        // Some files have one number a layer; all have to be the same.
+        // Some files have one number per layer; all have to be the same.
         let value = match self.metadata.get(&key) {
             Some(Value::Array(array)) => {
                 let all = array.integers().unwrap_or_default();
@@ -103,7 +103,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The sliding window in tokens. Exporters write 0 for a model of the family without one (Phi-4).
+    /// Returns the sliding window in tokens. Exporters write 0 for a model of the family without one (Phi-4).
     fn window(&self) -> Result<Option<usize>, Error> {
         let name = "attention.sliding_window";
         if self.metadata.get(&self.key(name)).and_then(Value::integer) == Some(0) {
@@ -117,7 +117,7 @@ impl Reader<'_> {
             .ok_or_else(|| Error::InvalidModel(format!("metadata `{}` is missing", self.key(name))))
     }
 
-    /// A float that is finite and above 0.
+    /// Reads a float that is finite and above 0.
     fn optional_float(&self, name: &str) -> Result<Option<f32>, Error> {
         let key = self.key(name);
         match self.metadata.f32(&key)? {
@@ -129,7 +129,7 @@ impl Reader<'_> {
 }
 
 impl ModelConfig {
-    /// What embeddings are multiplied with.
+    /// The factor on embeddings.
     pub(crate) fn embedding_scale(&self) -> f32 {
         if self.architecture.traits().scaled_embeddings { (self.hidden as f32).sqrt() } else { 1.0 }
     }
@@ -145,7 +145,8 @@ impl ModelConfig {
         }
         let (layers, hidden, heads) =
             (r.dim("block_count")?, r.dim("embedding_length")?, r.dim("attention.head_count")?);
-        // Each layer has tensors of its own, and what is made for every layer would take gigabytes for a number that is a lie.
+        // Each layer has tensors of its own. Without this check, a wrong number of layers could allocate
+        // gigabytes.
         let tensors = gguf.tensors().len();
         if layers > tensors {
             return Err(Error::InvalidModel(format!(
@@ -174,7 +175,8 @@ impl ModelConfig {
             return Err(Error::InvalidModel(format!("a vocabulary of {vocab} tokens")));
         }
         let context_length = r.dim("context_length")?;
-        // The largest models of both Gemma generations scale by the hidden size instead of by the head's.
+        // The largest models of both Gemma generations scale by the hidden size per head instead of the
+        // head's own size.
         let by_hidden =
             matches!((architecture, layers), (Architecture::Gemma2, 46) | (Architecture::Gemma3, 62));
         let scale_of = if by_hidden { hidden as f32 / heads as f32 } else { head_dim as f32 };
@@ -186,7 +188,7 @@ impl ModelConfig {
         };
         Ok(Self {
             architecture,
-            // Whatever else stands there is no reason not to run the model.
+            // A name of another type is no reason not to run the model.
             name: metadata.str("general.name").ok().flatten().map(str::to_owned),
             layers,
             hidden,
@@ -205,7 +207,7 @@ impl ModelConfig {
             attention_scale: r.optional_float("attention.scale")?.unwrap_or(1.0 / scale_of.sqrt()),
             attention_soft_cap: cap("attn_logit_softcapping", 50.0)?,
             final_soft_cap: cap("final_logit_softcapping", 30.0)?,
-            // 0 is none, 4 the ranking of a classifier's head.
+            // 0 is no pooling, 4 the ranking of a classifier's head.
             pooling: match metadata.u64(&r.key("pooling_type")).ok().flatten() {
                 Some(1) => Some(Pooling::Mean),
                 Some(2) => Some(Pooling::Cls),
@@ -216,7 +218,7 @@ impl ModelConfig {
         })
     }
 
-    /// How layers share the pages of the KV cache.
+    /// Returns how layers share the pages of the KV cache.
     pub fn cache_layout(&self) -> CacheLayout {
         let windows: Vec<_> = (0..self.layers).map(|layer| self.window_of(layer)).collect();
         CacheLayout::new(self.kv_heads, self.head_dim, &windows)

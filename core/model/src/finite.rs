@@ -1,12 +1,12 @@
-//! Looks for numbers that are none: NaN and infinity.
+//! Finds NaN and infinity in weights.
 
 use realm_gguf::TensorType;
 
-/// The first block of `data`, whole blocks of `ty`, that holds NaN or an infinity, if there is one. Codes are numbers
-/// whatever their bits, so of a block of codes only the scales are read.
+/// Returns the first block of `data`, whole blocks of `ty`, that holds NaN or an infinity. Codes are valid
+/// whatever their bits, so only the scales of a block of codes are read.
 pub(crate) fn first_not_finite(ty: TensorType, data: &[u8]) -> Option<usize> {
     const HALF: u16 = 0x7c00;
-    // Where a block has its 16-bit floats.
+    // Positions of the 16-bit floats in a block.
     let scales: &[usize] = match ty {
         TensorType::F32 | TensorType::Q8_K => {
             let finite = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite();
@@ -26,7 +26,8 @@ pub(crate) fn first_not_finite(ty: TensorType, data: &[u8]) -> Option<usize> {
     data.chunks_exact(ty.block_bytes()).position(|block| !scales.iter().all(|&at| finite(block, at)))
 }
 
-/// The first of 16-bit floats whose exponent has all of these bits. In pieces, so that the compiler looks at several at once.
+/// Returns the first 16-bit float in which all bits of `exponent` are set. Works in pieces, so that the
+/// compiler compares several at once.
 fn first_half(data: &[u8], exponent: u16) -> Option<usize> {
     const PIECE: usize = 256;
     let bad = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]) & exponent == exponent;
@@ -43,7 +44,8 @@ mod tests {
 
     use super::*;
 
-    /// Every 16-bit place of a block, set to infinity: it is found if and only if it makes a number that is none.
+    /// Sets each 16-bit place of a block to infinity: the search finds it if and only if it makes a weight
+    /// NaN or infinite.
     #[test]
     fn scales_are_where_they_are_looked_for() {
         use TensorType::*;
@@ -57,7 +59,7 @@ mod tests {
                 _ => &[0, 0x7c],
             };
             for at in (0..=size - infinity.len()).step_by(2) {
-                // Codes and small scales that are not 0, so that what they are multiplied with shows.
+                // Codes and small scales that are not 0, so that an infinite scale shows in the weights.
                 let mut data = vec![0x11; 3 * size];
                 assert_eq!(first_not_finite(ty, &data), None, "{ty}");
                 data[size + at..][..infinity.len()].copy_from_slice(infinity);

@@ -1,9 +1,9 @@
-//! Rows of logits that stay on a device beyond their pass: most readers want a few of their numbers, and those are on the
-//! host already.
+//! Rows of logits that stay on a device beyond their pass. Most readers want only some of their numbers, and
+//! those are on the host already.
 //!
-//! After a pass its rows are copied on the device, to a buffer that nothing else writes to. Few such buffers exist: where
-//! all are taken, the rows of the oldest that somebody still holds go to the host, and its buffer is used again. So whoever
-//! holds on to rows costs others a copy of that row and no more.
+//! After a pass its rows are copied on the device, to a buffer that no other operation writes to. There are
+//! at most [`MOST`] such buffers. If all are taken, the held rows of the oldest go to the host, and its
+//! buffer is used again. So holding a row costs other requests at most a copy of that row.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,19 +15,20 @@ use crate::Error;
 
 /// A row of logits that is still on its device.
 pub trait KeptRow: Send + Sync {
-    /// Copies it to the host, `[vocab]`, in place of what `out` holds. Any thread may, at any time.
+    /// Copies the row to the host, `[vocab]`, replacing the contents of `out`. Any thread may call this at
+    /// any time.
     ///
     /// # Errors
     /// The device could not be read.
     fn read(&self, out: &mut Vec<f32>) -> Result<(), Error>;
 }
 
-/// Buffers at most: the rows of so many passes are on the device.
+/// Most buffers, and so most passes whose rows are on the device.
 const MOST: usize = 4;
-/// Rows that a buffer has room for at least: memory that grows costs recordings of passes.
+/// Least rows that a buffer has room for: growing memory would invalidate recorded passes.
 const LEAST_ROWS: usize = 16;
 
-/// Where buffers of rows come from and go to.
+/// The pool of buffers for rows.
 pub(crate) struct Shelf<B: Backend> {
     backend: Arc<B>,
     columns: usize,
@@ -37,7 +38,7 @@ pub(crate) struct Shelf<B: Backend> {
 struct Inner<B: Backend> {
     free: Vec<B::Buffer>,
     made: usize,
-    /// What is out, the oldest first.
+    /// Rows that are in use, the oldest first.
     out: VecDeque<Weak<KeptRows<B>>>,
 }
 
@@ -45,17 +46,17 @@ struct Inner<B: Backend> {
 pub(crate) struct KeptRows<B: Backend> {
     shelf: Arc<Shelf<B>>,
     place: Mutex<Place<B>>,
-    /// Which rows somebody holds.
+    /// Set for each row that has a holder.
     held: Box<[AtomicBool]>,
 }
 
 enum Place<B: Backend> {
     Device(B::Buffer),
-    /// Those that were held when the buffer was needed.
+    /// Rows that were held when the buffer was taken back.
     Host(Vec<Option<Vec<f32>>>),
 }
 
-/// One of them.
+/// A held row.
 struct Row<B: Backend> {
     rows: Arc<KeptRows<B>>,
     index: usize,
@@ -84,7 +85,7 @@ impl<B: Backend> Shelf<B> {
         Ok(rows)
     }
 
-    /// A buffer that nobody needs.
+    /// Returns a free buffer; takes back the oldest one in use if there is none.
     fn buffer(&self, rows: usize) -> Result<B::Buffer, Error> {
         loop {
             let oldest = {
@@ -100,7 +101,8 @@ impl<B: Backend> Shelf<B> {
                 }
                 inner.out.pop_front()
             };
-            // Without the lock, since the last holder of rows gives their buffer back.
+            // Outside the lock, because dropping the last holder of rows returns their buffer, which takes
+            // the lock.
             if let Some(rows) = oldest.and_then(|rows| rows.upgrade()) {
                 rows.leave()?;
             }
@@ -109,7 +111,7 @@ impl<B: Backend> Shelf<B> {
 }
 
 impl<B: Backend> KeptRows<B> {
-    /// Gives the buffer up; rows that somebody holds go to the host.
+    /// Gives the buffer back; held rows are copied to the host.
     fn leave(&self) -> Result<(), Error> {
         let mut place = lock(&self.place);
         let Place::Device(buffer) = &*place else { return Ok(()) };
@@ -127,7 +129,7 @@ impl<B: Backend> KeptRows<B> {
         Ok(())
     }
 
-    /// Row `index`, for somebody to hold; before the next pass starts.
+    /// Returns a handle that holds row `index`. Must be called before the next pass starts.
     pub(crate) fn row(self: &Arc<Self>, index: usize) -> Option<Box<dyn KeptRow>> {
         self.held.get(index)?.store(true, Ordering::Release);
         Some(Box::new(Row { rows: Arc::clone(self), index }))

@@ -1,11 +1,11 @@
 //! Model architectures, written once against [`Backend`](realm_compute::Backend).
 //!
-//! - [`config`]: what a GGUF file's metadata says about a model, checked.
-//! - `arch`: what sets the architectures apart, as data; there is one forward pass for all.
+//! - [`config`]: a model's configuration, read from a GGUF file's metadata and checked.
+//! - `arch`: the differences between the architectures, as data; all share one forward pass.
 //! - [`rope`]: all variants of rotary embedding, folded into frequencies.
 //! - [`weights`]: loads a file's tensors onto a backend.
 //! - [`transformer`]: the forward pass.
-//! - [`pieces`]: the same in pieces, for programs that put it together themselves.
+//! - [`pieces`]: the forward pass in single operations, for programs that combine them.
 //! - [`adapter`]: LoRA adapters from files, fitted to a model.
 
 #![forbid(unsafe_code)]

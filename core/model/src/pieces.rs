@@ -1,4 +1,4 @@
-//! The forward pass in pieces, for programs that put it together themselves.
+//! The forward pass in single operations, for programs that combine them.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,39 +11,41 @@ use crate::transformer::{Buffers, attention, attention_output, feed_forward, rot
 use crate::weights::Transformer;
 use crate::{Error, ModelConfig};
 
-/// A tensor or a cache, by the number that whoever asked for it gave.
+/// The number of a tensor or a cache, chosen by the caller.
 pub type PieceId = u64;
 
-/// Tensors, caches of keys and values, and what can be computed with them: the object-safe face of a [`PieceRunner`].
-/// Tensors are `[rows, width]`.
+/// Tensors, caches of keys and values, and operations on them: the object-safe interface of a
+/// [`PieceRunner`]. Tensors are `[rows, width]`.
 ///
-/// Every operation takes some rows and can be done a few rows at a time, so that a long one holds nobody up: what it makes
-/// is added to the rows of the tensor `to`, which begins with the first of them. A row's result does not depend on how many
-/// are computed at once.
+/// Every operation takes some rows and can be split into several calls of fewer rows, so that a long
+/// operation does not delay other requests. Its result is appended to the rows of the tensor `to`, which the
+/// first call creates. A row's result does not depend on the number of rows computed at once.
 pub trait Pieces: Send {
-    /// Rows and width of a tensor, as far as it was made; `None` if there is none of that number.
+    /// Returns rows and width of a tensor, as far as it has been computed; `None` if there is no tensor with
+    /// this number.
     fn shape(&self, x: PieceId) -> Option<[usize; 2]>;
 
-    /// The rows that were made together with row `row`, which [`add`](Self::add) takes.
+    /// Returns the rows that were made in one call together with row `row`, which [`add`](Self::add) takes.
     fn made_with(&self, x: PieceId, row: usize) -> Option<Range<usize>>;
 
-    /// Adds rows of values to a tensor.
+    /// Appends rows of values to a tensor.
     fn upload(&mut self, to: PieceId, width: usize, values: &[f32]) -> Result<(), Error>;
 
     /// Appends the values of some of a tensor's rows to `out`, row by row.
     fn read(&self, x: PieceId, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), Error>;
 
-    /// Adds some of a tensor's rows to another one.
+    /// Appends some of a tensor's rows to another tensor.
     fn gather(&mut self, x: PieceId, rows: &[u32], to: PieceId) -> Result<(), Error>;
 
-    /// `x += other * scale` in rows that were [made together](Self::made_with); an `other` of one row is added to every row.
+    /// `x += other * scale` in rows that were [made together](Self::made_with); an `other` of one row is
+    /// added to every row.
     fn add(&mut self, x: PieceId, rows: Range<usize>, other: PieceId, scale: f32) -> Result<(), Error>;
 
-    /// What the first layer takes for tokens, `[tokens, hidden]`.
+    /// Appends the embeddings of tokens, `[tokens, hidden]`, the first layer's input.
     fn embed(&mut self, tokens: &[u32], to: PieceId) -> Result<(), Error>;
 
-    /// A layer's attention with its norm, projections and residual connection, `[rows, hidden]`. The rows' keys and values
-    /// come after those that the cache has of this layer.
+    /// Computes a layer's attention with its norm, projections and residual connection, `[rows, hidden]`. The
+    /// rows' keys and values are appended to the cache of this layer.
     fn attention(
         &mut self,
         layer: usize,
@@ -53,7 +55,7 @@ pub trait Pieces: Send {
         to: PieceId,
     ) -> Result<(), Error>;
 
-    /// A layer's feed-forward network with its norm and residual connection, `[rows, hidden]`.
+    /// Computes a layer's feed-forward network with its norm and residual connection, `[rows, hidden]`.
     fn feed_forward(
         &mut self,
         layer: usize,
@@ -62,26 +64,27 @@ pub trait Pieces: Send {
         to: PieceId,
     ) -> Result<(), Error>;
 
-    /// The product with a weight matrix, named as in a GGUF file, without its bias.
+    /// Computes the product with a weight matrix, named as in a GGUF file, without its bias.
     fn matmul(&mut self, weight: &str, x: PieceId, rows: Range<usize>, to: PieceId) -> Result<(), Error>;
 
-    /// Output norm and output matrix, `[rows, vocab]`: appended to `out`, row by row.
+    /// Computes output norm and output matrix, `[rows, vocab]`, and appends the logits to `out`, row by row.
     fn logits(&mut self, x: PieceId, rows: Range<usize>, out: &mut Vec<f32>) -> Result<(), Error>;
 
     /// Makes an empty cache for `tokens` tokens.
     fn open_cache(&mut self, cache: PieceId, tokens: usize) -> Result<(), Error>;
 
-    /// Tokens that a cache holds of a layer.
+    /// Returns the number of a layer's tokens in a cache.
     fn cached(&self, cache: PieceId, layer: usize) -> usize;
 
-    /// Forgets tokens from the `len`th on, in all layers.
+    /// Drops tokens from the `len`th on, in all layers.
     fn truncate_cache(&mut self, cache: PieceId, len: usize);
 
     /// Frees a tensor or a cache.
     fn free(&mut self, piece: PieceId);
 }
 
-/// Outputs and inputs of a weight matrix, named as in a GGUF file; `None` if a model of this shape has none of that name.
+/// Returns outputs and inputs of a weight matrix, named as in a GGUF file; `None` if a model of this shape
+/// has no such matrix.
 pub(crate) fn shape_of(config: &ModelConfig, weight: &str) -> Option<[usize; 2]> {
     let c = config;
     let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
@@ -99,13 +102,13 @@ pub(crate) fn shape_of(config: &ModelConfig, weight: &str) -> Option<[usize; 2]>
     }
 }
 
-/// Layer and part of a name such as `blk.0.attn_q.weight`.
+/// Splits a name such as `blk.0.attn_q.weight` into layer and part.
 fn split(weight: &str) -> Option<(usize, &str)> {
     let (layer, part) = weight.strip_prefix("blk.")?.strip_suffix(".weight")?.split_once('.')?;
     Some((layer.parse().ok()?, part))
 }
 
-/// Computes pieces for one thread.
+/// Runs the operations of [`Pieces`] on one thread.
 pub struct PieceRunner<B: Backend> {
     model: Arc<Transformer<B>>,
     kind: CacheType,
@@ -114,7 +117,7 @@ pub struct PieceRunner<B: Backend> {
     buffers: Buffers<B>,
 }
 
-/// A tensor: the rows that were made together, one buffer after the other.
+/// A tensor: one buffer for each call that appended rows.
 struct Tensor<B: Backend> {
     width: usize,
     parts: Vec<Part<B>>,
@@ -130,13 +133,13 @@ impl<B: Backend> Tensor<B> {
         self.parts.last().map_or(0, |part| part.rows.end)
     }
 
-    /// The part that a row is in.
+    /// Index of the buffer that has a row.
     fn part(&self, row: usize) -> Option<usize> {
         let at = self.parts.partition_point(|part| part.rows.end <= row);
         (at < self.parts.len()).then_some(at)
     }
 
-    /// The part that has all of these rows, and where in it they are.
+    /// Returns the buffer that has all of these rows, and their range in it.
     fn within(&self, rows: &Range<usize>) -> Option<(&B::Buffer, Range<usize>)> {
         let part = &self.parts[self.part(rows.start)?];
         let (start, end) = (rows.start - part.rows.start, rows.end - part.rows.start);
@@ -181,14 +184,14 @@ impl<B: Backend> Tensor<B> {
 
 struct Cached<B: Backend> {
     cache: B::Cache,
-    /// Tokens that it holds of each layer.
+    /// Number of tokens that the cache has of each layer.
     lens: Vec<usize>,
-    /// Page tables of the layers' groups: every page in its place.
+    /// Page tables of the layers' groups; every page is at its own index.
     tables: Vec<Vec<u32>>,
 }
 
 impl<B: Backend> PieceRunner<B> {
-    /// Nothing yet. Caches hold numbers as `kind`.
+    /// Creates a runner without tensors. Caches hold numbers as `kind`.
     pub fn new(model: Arc<Transformer<B>>, kind: CacheType) -> Result<Self, Error> {
         let buffers = Buffers::new(&*model.backend, &model.config)?;
         Ok(Self { model, kind, tensors: HashMap::new(), caches: HashMap::new(), buffers })
@@ -198,14 +201,14 @@ impl<B: Backend> PieceRunner<B> {
         self.tensors.get(&x).ok_or_else(|| missing("tensor"))
     }
 
-    /// Copies rows to where layers take their input from.
+    /// Copies rows to the layers' input buffer.
     fn input(&mut self, x: PieceId, rows: Range<usize>) -> Result<(), Error> {
         let from = self.tensors.get(&x).ok_or_else(|| missing("tensor"))?;
         width(from.width, self.model.config.hidden)?;
         from.copy(&self.model.backend, rows, &mut self.buffers.x)
     }
 
-    /// Takes what a layer left, for a tensor.
+    /// Appends a layer's output to a tensor.
     fn output(&mut self, to: PieceId) -> Result<(), Error> {
         let hidden = self.model.config.hidden;
         let empty = self.model.backend.buffer(0, hidden)?;
@@ -213,7 +216,7 @@ impl<B: Backend> PieceRunner<B> {
         self.push(to, hidden, rows)
     }
 
-    /// Adds rows to a tensor.
+    /// Appends rows to a tensor.
     fn push(&mut self, to: PieceId, columns: usize, buffer: B::Buffer) -> Result<(), Error> {
         let tensor = self.tensors.entry(to).or_insert_with(|| Tensor { width: columns, parts: Vec::new() });
         width(columns, tensor.width)?;
@@ -302,7 +305,7 @@ impl<B: Backend> Pieces for PieceRunner<B> {
         }
         let at = tensor.part(rows.start).filter(|&at| tensor.parts[at].rows == rows);
         let at = at.ok_or_else(|| missing("part of a tensor"))?;
-        // Rare and small: no backend needs an operation for it.
+        // Rare and small, so no backend has an operation for it.
         let b = &self.model.backend;
         let (mut values, mut terms) = (Vec::with_capacity(rows.len() * tensor.width), Vec::new());
         tensor.read(b, rows.clone(), &mut values)?;
@@ -341,7 +344,7 @@ impl<B: Backend> Pieces for PieceRunner<B> {
             return Err(Error::InvalidBatch(format!("{len} and {new} tokens in a cache for {room}")));
         }
         let mut batch = Batch::default();
-        // Tokens are not looked at after the embedding.
+        // After the embedding, the batch's tokens are not read.
         batch.push(&vec![0; new], len, &cached.tables, Want::Nothing);
         rotate(b, &model.rope, &batch.positions, &mut buffers.rotations)?;
         if let Some(rope) = &model.rope_local {

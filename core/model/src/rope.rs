@@ -4,33 +4,35 @@ use realm_gguf::Metadata;
 
 use crate::Error;
 
-/// How rope is stretched beyond the context of the first training.
+/// The scaling of rope beyond the context of the original training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RopeScaling {
-    /// Not at all, or only by a tensor of factors.
+    /// No scaling, or only by a tensor of factors.
     None,
-    /// All frequencies divided by `factor` (Chen et al., arXiv:2306.15595).
+    /// All frequencies are divided by `factor` (Chen et al., arXiv:2306.15595).
     Linear {
-        /// Stretch.
+        /// Scaling factor.
         factor: f32,
     },
-    /// Low frequencies divided by `factor`, high ones kept, a ramp between (Peng et al., arXiv:2309.00071).
+    /// Low frequencies are divided by `factor`, high ones kept, with a ramp between (Peng et al.,
+    /// arXiv:2309.00071).
     Yarn {
-        /// Stretch.
+        /// Scaling factor.
         factor: f32,
-        /// Context of the first training in tokens.
+        /// Context of the original training, in tokens.
         original_context: usize,
         /// Rotations over that context above which a frequency is kept.
         beta_fast: f32,
-        /// Rotations below which it is divided.
+        /// Rotations over that context below which a frequency is divided.
         beta_slow: f32,
         /// Further factor on the magnitude.
         attention_factor: f32,
     },
-    /// Frequencies divided by a tensor of factors, one for short and one for long contexts (Ding et al.,
-    /// arXiv:2402.13753). The long one is used: the model's whole context is on offer.
+    /// Frequencies are divided by a tensor of factors, of which files have one for short and one for long
+    /// contexts (Ding et al., arXiv:2402.13753). Realm uses the long one, because it offers the model's whole
+    /// context.
     LongRope {
-        /// Context of the first training in tokens.
+        /// Context of the original training, in tokens.
         original_context: usize,
         /// The magnitude.
         attention_factor: f32,
@@ -50,7 +52,7 @@ impl RopeScaling {
             }
         };
         let kind = m.str(&key("type"))?;
-        // Old files have the factor alone.
+        // Old files have only the factor.
         let factor = match m.f32(&key("factor"))? {
             Some(0.0) | None => {
                 m.f32(&format!("{prefix}.rope.scale_linear"))?.filter(|&f| f != 0.0).unwrap_or(1.0)
@@ -88,9 +90,10 @@ impl RopeScaling {
     }
 }
 
-/// Frequencies in radians a position, `[dim / 2]`, and the magnitude of cosine and sine.
+/// Returns frequencies in radians per position, `[dim / 2]`, and the magnitude of cosine and sine.
 ///
-/// `base^(-2i / dim)` for pair `i`, stretched by `scaling` and divided by `factors` where there are any.
+/// The frequency of pair `i` is `base^(-2i / dim)`, stretched by `scaling` and divided by `factors` if there
+/// are any.
 pub fn frequencies(dim: usize, base: f32, scaling: RopeScaling, factors: Option<&[f32]>) -> (Vec<f32>, f32) {
     let mut magnitude = 1.0;
     let plain = (0..dim / 2).map(|i| (base as f64).powf(-2.0 * i as f64 / dim as f64));

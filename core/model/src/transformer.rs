@@ -1,4 +1,4 @@
-//! The forward pass of every architecture.
+//! The forward pass, which all architectures share.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -17,24 +17,24 @@ use crate::likeliest::Likeliest;
 use crate::weights::{Layer, Linear, Transformer};
 use crate::{Error, ModelConfig};
 
-/// Runs batches over one KV cache: the object-safe face of a [`Runner`].
+/// Runs batches over one KV cache: the object-safe interface of a [`Runner`].
 pub trait Forward: Send + Sync {
     /// The model's shape.
     fn config(&self) -> &ModelConfig;
 
-    /// How layers share the pages of the KV cache.
+    /// Returns how layers share the pages of the KV cache.
     fn layout(&self) -> &CacheLayout;
 
-    /// Pages of the KV cache.
+    /// Number of pages in the KV cache.
     fn pages(&self) -> usize;
 
-    /// Refuses rows of one sequence that no batch may have: `tokens` at positions `past ..` with that page table for every
-    /// group of layers, seen through that adapter. A batch of rows that pass is refused by [`start`](Self::start) only for how
-    /// it is put together.
+    /// Checks rows of one sequence before they go into a batch: `tokens` at positions `past ..` with that
+    /// page table for every group of layers, and that adapter. If all rows of a batch pass,
+    /// [`start`](Self::start) refuses the batch only for its own structure.
     ///
     /// # Errors
-    /// `InvalidBatch` for a token outside the vocabulary, a page that the cache does not have or that the table lacks, and an
-    /// adapter that is not loaded.
+    /// `InvalidBatch` for a token outside the vocabulary, a page that is not in the cache or the page table,
+    /// and an adapter that is not loaded.
     fn check_rows(
         &self,
         tokens: &[u32],
@@ -43,39 +43,41 @@ pub trait Forward: Send + Sync {
         adapter: Option<AdapterUse>,
     ) -> Result<(), Error>;
 
-    /// Runs a batch. The keys and values of all rows are in the cache afterwards, and [`logits`](Self::logits) and
-    /// [`hidden`](Self::hidden) hold what the batch wanted.
+    /// Runs a batch. Afterwards the keys and values of all rows are in the cache, and
+    /// [`logits`](Self::logits) and [`hidden`](Self::hidden) hold the results that the batch wanted.
     fn forward(&mut self, batch: &Batch) -> Result<(), Error> {
         self.start(batch)?;
         self.finish()
     }
 
-    /// The first half of [`forward`](Self::forward). Where this [overlaps](Self::overlaps), the device is still at work when it
-    /// returns.
+    /// Starts a batch: the first half of [`forward`](Self::forward). If this runner
+    /// [overlaps](Self::overlaps), the device is still at work when the call returns.
     fn start(&mut self, batch: &Batch) -> Result<(), Error>;
 
-    /// The second half: waits, and brings what the batch wanted to the host.
+    /// Waits for the batch and copies the results that it wanted to the host: the second half of
+    /// [`forward`](Self::forward).
     fn finish(&mut self) -> Result<(), Error>;
 
-    /// Whether the host has time to itself between `start` and `finish`.
+    /// Returns whether the host is free between `start` and `finish`.
     fn overlaps(&self) -> bool;
 
-    /// The logits of the last batch's output rows, `[outputs, vocab]`. Empty if the [likeliest](Batch::best) tokens were
-    /// enough for it and the device's memory is not the host's.
+    /// The logits of the last batch's output rows, `[outputs, vocab]`. Empty if the batch asked only for the
+    /// [likeliest](Batch::best) tokens and the device has memory of its own.
     fn logits(&self) -> &[f32];
 
-    /// The likeliest tokens of one of the last batch's output rows, where `logits` is empty for them.
+    /// The likeliest tokens of one of the last batch's output rows, if `logits` is empty for them.
     fn likeliest(&self, output: usize) -> Option<Likeliest<'_>>;
 
-    /// The logits of one of the last batch's output rows, `[vocab]`, in place of what `out` holds. May be called on the threads
-    /// of [`on_host_threads`](Self::on_host_threads).
+    /// Copies the logits of one of the last batch's output rows, `[vocab]`, replacing the contents of `out`.
+    /// May be called on the threads of [`on_host_threads`](Self::on_host_threads).
     fn read_logits(&self, output: usize, out: &mut Vec<f32>) -> Result<(), Error>;
 
-    /// One of the last batch's output rows for as long as it is held, if the batch was to [keep](Batch::keep) them and `logits`
-    /// is empty for them. Call it before the next batch.
+    /// Returns a handle that holds one of the last batch's output rows, if the batch asked to
+    /// [keep](Batch::keep) them and `logits` is empty for them. Must be called before the next batch.
     fn kept(&self, output: usize) -> Option<Box<dyn KeptRow>>;
 
-    /// The last hidden states, after the output norm, of the last batch's hidden rows, `[hidden rows, hidden]`.
+    /// The last hidden states, after the output norm, of the last batch's hidden rows,
+    /// `[hidden rows, hidden]`.
     fn hidden(&self) -> &[f32];
 
     /// Copies page `from` over page `to`.
@@ -84,57 +86,57 @@ pub trait Forward: Send + Sync {
     /// Appends a page's contents to `out`; see [`Backend::export_page`].
     fn export_page(&self, page: u32, out: &mut Vec<u8>) -> Result<(), Error>;
 
-    /// What the bytes of a page are that `export_page` makes.
+    /// Returns the layout of the bytes that `export_page` writes for a page.
     fn page_format(&self) -> PageFormat;
 
-    /// Fills a page with what `export_page` made.
+    /// Fills a page with bytes that `export_page` wrote.
     fn import_page(&mut self, page: u32, bytes: &[u8]) -> Result<(), Error>;
 
     /// Calls `each(i)` for every `i < count` on the backend's host threads.
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync));
 
-    /// Says that there will be `count` such calls at about that time; see [`Backend::expect`].
+    /// Announces `count` such calls at about the time `at`; see [`Backend::expect`].
     fn expect(&self, count: usize, at: Instant);
 
-    /// From now on spans of adapter `id` see `adapter`, which was made for this model; with `None` there is no such
-    /// adapter any more.
+    /// Makes spans of adapter `id` use `adapter`, which must have been made for this model; `None` removes
+    /// the adapter.
     fn set_adapter(&mut self, id: u32, adapter: Option<Arc<dyn AdapterWeights>>) -> Result<(), Error>;
 }
 
-/// Runners so far.
+/// Number of runners created so far.
 static OWNERS: AtomicU64 = AtomicU64::new(0);
 
 /// A KV cache and work buffers for one thread.
 pub struct Runner<B: Backend> {
     model: Arc<Transformer<B>>,
     cache: B::Cache,
-    /// Tells this runner's passes from those of others.
+    /// Distinguishes this runner's passes from those of others.
     owner: u64,
     layout: CacheLayout,
     pages: usize,
     adapters: HashMap<u32, Arc<Adapter<B>>>,
     buffers: Buffers<B>,
-    /// What the last batch wanted, where the device's memory is not the host's.
+    /// The logits that the last batch wanted, if the device has memory of its own.
     logits: Vec<f32>,
     hidden: Vec<f32>,
     likeliest: Vec<f32>,
-    /// How many rows of logits and of hidden states the last batch wanted.
+    /// Rows of logits and of hidden states that the last batch wanted.
     wanted: [usize; 2],
-    /// The same of a batch that has been started and not finished.
+    /// Rows of logits and of hidden states that a started, unfinished batch wants.
     started: [usize; 2],
-    /// Whether of the logits only the likeliest tokens are on the host.
+    /// Set if only the likeliest tokens' logits are on the host.
     few: bool,
     shelf: Arc<Shelf<B>>,
-    /// The last batch's rows of logits, where they are kept.
+    /// The last batch's rows of logits, if they are kept.
     kept: Option<Arc<KeptRows<B>>>,
 }
 
 pub(crate) struct Buffers<B: Backend> {
-    /// The residual stream, and its rows that matter at the end.
+    /// The residual stream, and the rows of it that the end of the pass needs.
     pub(crate) x: B::Buffer,
     pub(crate) x_out: B::Buffer,
     pub(crate) normed: B::Buffer,
-    /// Rows of `normed` whose logits are wanted, where others are wanted too.
+    /// Rows of `normed` whose logits are wanted, if they are not all rows.
     pub(crate) normed_out: B::Buffer,
     pub(crate) hidden: B::Buffer,
     pub(crate) q: B::Buffer,
@@ -177,7 +179,7 @@ impl<B: Backend> Buffers<B> {
 }
 
 impl<B: Backend> Runner<B> {
-    /// A cache of `pages` pages.
+    /// Creates a runner with a cache of `pages` pages.
     pub fn new(model: Arc<Transformer<B>>, pages: usize, kind: CacheType) -> Result<Self, Error> {
         let layout = model.config.cache_layout();
         let cache = model.backend.cache(&CacheSpec { layout: layout.clone(), pages, kind })?;
@@ -202,7 +204,7 @@ impl<B: Backend> Runner<B> {
         })
     }
 
-    /// Checks everything in a batch that a kernel would otherwise trust.
+    /// Checks everything in a batch that the kernels rely on.
     fn check(&self, batch: &Batch) -> Result<(), Error> {
         let bad = |why: String| Err(Error::InvalidBatch(why));
         let rows = batch.rows();
@@ -233,7 +235,7 @@ impl<B: Backend> Runner<B> {
         Ok(())
     }
 
-    /// What [`Forward::check_rows`] promises.
+    /// Makes the checks of [`Forward::check_rows`].
     fn check_span<'t>(
         &self,
         tokens: &[u32],
@@ -281,7 +283,7 @@ impl<B: Backend> Runner<B> {
         let (wanted, logits_among, hidden_among) = wanted_rows(batch);
         for (i, layer) in model.layers.iter().enumerate() {
             attention(b, c, i, layer, batch, cache, buffers, model.rope_local.is_some(), &active)?;
-            // Keys and values of the last layer are stored: from here on only the wanted rows matter.
+            // The last layer's keys and values are stored: from here on only the wanted rows are needed.
             if i + 1 == model.layers.len() {
                 if wanted.is_empty() {
                     return Ok(());
@@ -321,7 +323,8 @@ impl<B: Backend> Runner<B> {
     }
 }
 
-/// The rows that the last layer has to finish, and where among them those of the logits and of the hidden states are.
+/// Returns the rows that the last layer has to finish, and the indices among them of the rows of logits and
+/// of hidden states.
 fn wanted_rows(batch: &Batch) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
     let mut wanted = [&batch.outputs[..], &batch.hidden].concat();
     wanted.sort_unstable();
@@ -331,7 +334,7 @@ fn wanted_rows(batch: &Batch) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
     (wanted, logits, hidden)
 }
 
-/// The rotations of every position.
+/// Computes the rotations of every position.
 pub(crate) fn rotate<B: Backend>(
     b: &B,
     rope: &Rope<B>,
@@ -341,7 +344,7 @@ pub(crate) fn rotate<B: Backend>(
     Ok(b.rotations(&rope.frequencies, rope.magnitude, positions, out)?)
 }
 
-/// From the residual stream to the heads' outputs in `attended`.
+/// Computes the heads' outputs, in `attended`, from the residual stream.
 #[allow(clippy::too_many_arguments, reason = "a step of the pass, not an interface")]
 pub(crate) fn attention<B: Backend>(
     b: &B,
@@ -505,7 +508,7 @@ impl<B: Backend> Forward for Runner<B> {
     }
 
     fn overlaps(&self) -> bool {
-        // A device with memory of its own works by itself.
+        // A device with memory of its own works independently of the host.
         self.model.backend.host(&self.buffers.logits).is_none()
     }
 

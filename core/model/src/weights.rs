@@ -14,34 +14,35 @@ use crate::rope::{RopeScaling, frequencies};
 use crate::transformer::{Forward, Runner};
 use crate::{Error, ModelConfig};
 
-/// A model's weights on a backend, whatever backend: what is shared by all who use the model.
+/// A model's weights on a backend, independent of the backend's type; shared by all users of the model.
 pub trait Weights: Send + Sync {
     /// The model's shape.
     fn config(&self) -> &ModelConfig;
 
-    /// The device in words.
+    /// The device in words, for example `cpu (AVX2, 2 threads)`.
     fn device(&self) -> String;
 
-    /// Tells these weights from others: a digest of the model's shape and of samples of each tensor. Another model of the same
-    /// shape has another one. Files that were made to agree in the samples may share one.
+    /// Identifies these weights: a digest of the model's shape and of samples of each tensor. Another model
+    /// of the same shape has another identity, unless its file was made on purpose to agree in the samples.
     fn identity(&self) -> [u8; 32];
 
-    /// Bytes that one page of the KV cache takes.
+    /// Bytes per page of the KV cache.
     fn page_bytes(&self, kind: CacheType) -> usize;
 
-    /// Fits an adapter to the model and uploads it. It serves any number of this model's runners, and is freed with its
-    /// last handle.
+    /// Fits an adapter to the model and uploads it. The adapter serves any number of this model's runners,
+    /// and is freed with its last handle.
     fn adapter(&self, file: &AdapterFile) -> Result<Arc<dyn AdapterWeights>, Error>;
 
-    /// Outputs and inputs of a weight matrix, named as in a GGUF file, if the model has one of that name.
+    /// Returns outputs and inputs of a weight matrix, named as in a GGUF file; `None` if the model has no
+    /// such matrix.
     fn shape_of(&self, weight: &str) -> Option<[usize; 2]> {
         shape_of(self.config(), weight)
     }
 
-    /// Work buffers to compute the pass in pieces, with caches of that kind.
+    /// Creates work buffers to compute the pass in single operations, with caches of type `kind`.
     fn pieces(&self, kind: CacheType) -> Result<Box<dyn Pieces>, Error>;
 
-    /// A KV cache of `pages` pages and the work buffers to run batches over it.
+    /// Creates a KV cache of `pages` pages and the work buffers to run batches over it.
     fn runner(&self, pages: usize, kind: CacheType) -> Result<Box<dyn Forward>, Error>;
 }
 
@@ -52,11 +53,11 @@ pub struct Transformer<B: Backend> {
     pub(crate) embeddings: B::Matrix,
     pub(crate) layers: Vec<Layer<B>>,
     pub(crate) output_norm: B::Vector,
-    /// `None`: the embeddings serve as output too.
+    /// The output matrix; `None` if the embeddings serve as output.
     pub(crate) output: Option<B::Matrix>,
-    /// Whether matrices of layers are integer codes: then adapters need no more than 16 bits.
+    /// Set if the matrices of layers are integer codes: adapters then need at most 16 bits.
     pub(crate) quantized: bool,
-    /// The rope of layers that see everything, and of those with a window where it differs.
+    /// The rope of layers without a window, and of layers with one if it differs.
     pub(crate) rope: Rope<B>,
     pub(crate) rope_local: Option<Rope<B>>,
     /// See [`Weights::identity`].
@@ -91,10 +92,10 @@ fn not_finite(name: &str, at: usize) -> Error {
     ))
 }
 
-/// Refuses a matrix that holds what is no number: it would make all texts empty or noise. On several threads, since it
-/// takes as long as reading the file from memory.
+/// Refuses a matrix that contains NaN or infinity, which would make every text empty or noise. Uses several
+/// threads, because it takes as long as reading the file from memory.
 fn check_finite(tensor: &Tensor<'_>) -> Result<(), Error> {
-    /// Bytes that are not worth a thread.
+    /// Fewest bytes per thread.
     const PIECE: usize = 4 << 20;
     let (ty, block) = (tensor.info.ty, tensor.info.ty.block_bytes());
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
@@ -109,7 +110,7 @@ fn check_finite(tensor: &Tensor<'_>) -> Result<(), Error> {
             let found = pieces.into_iter().enumerate().map(|(i, found)| {
                 let at = match found {
                     Ok(thread) => thread.join().ok().flatten(),
-                    // There is no other thread.
+                    // No further thread could be started, so this one does the work.
                     Err(data) => look(data)(),
                 };
                 at.map(|at| i * (piece / block) + at)
@@ -120,7 +121,8 @@ fn check_finite(tensor: &Tensor<'_>) -> Result<(), Error> {
     bad.map_or(Ok(()), |at| Err(not_finite(&tensor.info.name, at * ty.block_len())))
 }
 
-/// Adds what a tensor is, and bytes from all over it, to a digest. To read all of it would take as long as loading.
+/// Adds a tensor's description, and bytes from all over it, to a digest. Reading all of it would take as long
+/// as loading.
 fn sample(digest: &mut Sha256, tensor: &Tensor<'_>) {
     const SAMPLES: usize = 16;
     const BYTES: usize = 32;
@@ -134,15 +136,15 @@ fn sample(digest: &mut Sha256, tensor: &Tensor<'_>) {
     }
 }
 
-/// Takes tensors out of a file one by one and keeps account.
+/// Takes tensors out of a file one by one and tracks which were used.
 struct Loader<'a, B: Backend> {
     backend: &'a B,
     gguf: &'a Gguf,
-    /// The bytes of the tensor that is being taken, as the file had them when they were read.
+    /// The current tensor's bytes, as they were when they were read from the file.
     buffer: Vec<u8>,
     taken: HashSet<&'a str>,
     quantized: bool,
-    /// Of the model's shape and of samples of the tensors so far.
+    /// Digest of the model's shape and of samples of the tensors so far.
     identity: Sha256,
     done: u64,
     total: u64,
@@ -164,7 +166,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         (self.progress)(self.done, self.total);
     }
 
-    /// A vector of `len` floats.
+    /// Reads a vector of `len` floats.
     fn floats(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
         let info = self.take(name, &[len])?;
         let mut values = vec![0.0; len];
@@ -198,7 +200,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(matrix)
     }
 
-    /// `NAME.weight` and, if it is there, `NAME.bias`.
+    /// Loads `NAME.weight` and, if the file has it, `NAME.bias`.
     fn linear(&mut self, name: &str, columns: usize, rows: usize) -> Result<Linear<B>, Error> {
         Ok(Linear {
             weight: self.matrix(&format!("{name}.weight"), columns, rows)?,
@@ -206,7 +208,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         })
     }
 
-    /// One tensor that holds several matrices one after the other.
+    /// Loads one tensor that holds several matrices one after the other.
     fn fused<const N: usize>(
         &mut self,
         name: &str,
@@ -282,9 +284,10 @@ impl<'a, B: Backend> Loader<'a, B> {
         })
     }
 
-    /// The tensor of rope factors, if the model has one.
+    /// Reads the tensor of rope factors, if the model has one.
     fn rope_factors(&mut self, c: &ModelConfig) -> Result<Option<Vec<f32>>, Error> {
-        // Exporters also write the factors of short contexts, which are not used; see `RopeScaling::LongRope`.
+        // Exporters also write the factors for short contexts, which are not used; see
+        // `RopeScaling::LongRope`.
         let (long, short) = ("rope_factors_long.weight", "rope_factors_short.weight");
         let mut found = None;
         for name in ["rope_freqs.weight", short, long] {
@@ -308,7 +311,8 @@ impl<'a, B: Backend> Loader<'a, B> {
 }
 
 impl<B: Backend> Transformer<B> {
-    /// Loads all weights onto `backend`, layer by layer. `progress(done, total)` is called with bytes of the file.
+    /// Loads all weights onto `backend`, layer by layer. Calls `progress(done, total)` with bytes of the
+    /// file.
     pub fn load(backend: Arc<B>, gguf: &Gguf, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, Error> {
         let config = ModelConfig::from_gguf(gguf)?;
         gguf.will_need();
@@ -331,10 +335,10 @@ impl<B: Backend> Transformer<B> {
             Ok(Rope { frequencies: backend.vector(&frequencies)?, magnitude })
         };
         let global = rope(config.rope_freq_base, config.rope_scaling, factors.as_deref())?;
-        // Layers with a window of their own base were not stretched.
+        // Layers with a window and a base of their own have no scaling.
         let local =
             config.rope_freq_base_local.map(|base| rope(base, RopeScaling::None, None)).transpose()?;
-        // Claimed layers cost nothing before their tensors are found.
+        // Grows with the tensors that are found, so that a wrong number of layers costs no memory.
         let mut layers = Vec::new();
         for i in 0..config.layers {
             layers.push(loader.layer(&config, i)?);

@@ -1,4 +1,4 @@
-//! What llama.cpp says about three real models, teacher-forced position by position.
+//! Compares with llama.cpp on three real models, teacher-forced position by position.
 
 #[allow(dead_code, reason = "other tests of this crate share more")]
 mod common;

@@ -1,4 +1,4 @@
-//! A model on several parts: what crosses between them, and rows of logits that are kept.
+//! A model on several parts: data that crosses between them, and rows of logits that are kept.
 
 #[allow(dead_code, reason = "other tests of this crate share more")]
 mod common;
@@ -16,7 +16,7 @@ use realm_model::{Forward, ModelConfig, Transformer, Weights};
 
 const PAGES: usize = 8;
 
-/// A runner on whatever backend.
+/// Returns a runner on any backend.
 fn runner<B: Backend>(b: B, path: &Path) -> Box<dyn Forward> {
     let gguf = Gguf::open(path).unwrap();
     let model = Arc::new(Transformer::load(Arc::new(b), &gguf, &mut |_, _| {}).unwrap());
@@ -28,7 +28,8 @@ fn whole(path: &Path) -> Box<dyn Forward> {
     runner(CpuBackend::new(2).unwrap(), path)
 }
 
-/// The first layers on the CPU; the others on another part of the same kind or, with `REALM_TEST_DEVICE=cuda`, on GPUs.
+/// The first layers on the CPU; the others on another part of the same kind or, with
+/// `REALM_TEST_DEVICE=cuda`, on GPUs.
 fn split(path: &Path) -> Box<dyn Forward> {
     let config = ModelConfig::from_gguf(&Gguf::open(path).unwrap()).unwrap();
     let cpu = || Part::Cpu(Arc::new(CpuBackend::new(2).unwrap()));
@@ -40,7 +41,7 @@ fn split(path: &Path) -> Box<dyn Forward> {
         parts.extend([cpu(), cpu()]);
     }
     let last = parts.len() - 1;
-    // An odd cut, so that groups of layers with and without a window are on both sides.
+    // An uneven cut, so that both sides have groups of layers with and without a window.
     let place = |layer: usize| (layer * parts.len() + 1) / config.layers.max(1);
     let layers = (0..config.layers).map(|layer| place(layer).min(last)).collect();
     let plan = Plan { layers, embeddings: last, output: last };
@@ -66,7 +67,8 @@ fn difference(a: &[f32], b: &[f32]) -> f64 {
     norm(&mut pairs.map(|(a, b)| f64::from(a - b))) / norm(&mut a.iter().map(|&a| f64::from(a)))
 }
 
-/// On CPUs alone the same bits; beside a GPU, whose attention sums up in another order, nearly.
+/// On CPUs alone the bits are the same; beside a GPU, whose attention sums up in another order, nearly the
+/// same.
 fn agree(a: &[f32], b: &[f32]) -> bool {
     let same = a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
     a.len() == b.len() && (same || (on_gpu() && difference(a, b) < 0.02))
@@ -80,7 +82,7 @@ fn compare(model: &str) {
         many.forward(batch).unwrap();
         assert!(agree(one.logits(), many.logits()), "batch {i} of {model}");
     }
-    // Pages go out and come back on all parts at once.
+    // Export and import pages on all parts at once.
     let (mut page, mut again) = (Vec::new(), Vec::new());
     many.export_page(0, &mut page).unwrap();
     many.import_page(PAGES as u32 - 1, &page).unwrap();
@@ -115,7 +117,7 @@ fn kept_rows_stay_what_they_were_however_many_passes_follow() {
         let likeliest: Vec<_> = runner.likeliest(1).unwrap().iter().collect();
         assert!(likeliest.iter().all(|&(token, logit)| now[token as usize].to_bits() == logit.to_bits()));
         assert!(now.iter().all(|&logit| logit <= likeliest[0].1));
-        // One of two rows of every pass: more passes than there are buffers for.
+        // Hold one of two rows of every pass, for more passes than there are buffers.
         held.push((runner.kept(1).unwrap(), now));
         if step % 3 == 2 {
             held.swap_remove(0);
@@ -128,7 +130,7 @@ fn kept_rows_stay_what_they_were_however_many_passes_follow() {
     }
     assert!(held.len() > 6);
     drop(runner);
-    // The model may be gone.
+    // The model may already be gone.
     let mut read = Vec::new();
     held[0].0.read(&mut read).unwrap();
     assert_eq!(read, held[0].1);

@@ -1,5 +1,5 @@
-//! What a float64 forward pass in another language says: about small random models of every architecture, rope
-//! variant and tensor type, and about three real ones, beside llama.cpp. See `tests/reference/README.md`.
+//! Compares with a float64 forward pass in another language: for small random models of every architecture,
+//! rope variant and tensor type, and for three real ones, beside llama.cpp. See `tests/reference/README.md`.
 
 mod common;
 
@@ -10,13 +10,13 @@ use realm_compute::{Batch, CacheType, PAGE_TOKENS, Want};
 use realm_model::Forward;
 use serde_json::Value;
 
-/// Tiny model `name`, with room for 16 pages.
+/// Loads the tiny model `name`, with room for 16 pages.
 fn tiny(name: &str, kind: CacheType) -> Box<dyn Forward> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/tiny");
     load(&folder.join(format!("{name}.gguf")), 16, kind)
 }
 
-/// The records of the tiny models, with their names.
+/// Reads the records of the tiny models, with their names.
 fn records() -> Vec<(String, Value)> {
     let Value::Array(all) = json("reference/tiny.json") else { panic!("tiny.json is not an array") };
     all.into_iter().map(|r| (r["model"].as_str().expect("a name").to_owned(), r)).collect()
@@ -51,7 +51,7 @@ impl Off {
         self.sum / self.count as f64
     }
 
-    /// Of the log-probabilities that `record` lists under `key`.
+    /// Compares with the log-probabilities that `record` lists under `key`.
     fn of(got: &[Vec<f64>], record: &Value, key: &str) -> Self {
         let mut off = Self::default();
         for ((got, listed), wanted) in got.iter().zip(array(&record["ids"])).zip(array(&record[key])) {
@@ -64,8 +64,8 @@ impl Off {
     }
 }
 
-/// Float weights leave nothing but the rounding of f32: differences are the last digit of the record (0.00001). A GPU
-/// rounds the input of half-float products to half floats too.
+/// With float weights only the rounding of f32 remains: differences are in the last digit of the record
+/// (0.00001). A GPU also rounds the input of half-float products to half floats.
 #[test]
 fn float_weights_compute_what_the_formulas_say() {
     let bound = if on_gpu() { 2e-2 } else { 1e-4 };
@@ -81,10 +81,11 @@ fn float_weights_compute_what_the_formulas_say() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Codes multiply an input that is rounded to 8 bits, which costs 0.02 to 0.08 in log-probability on random weights.
-/// The reference has that cost too, so what it does not explain is a kernel's mistake: apart from it, positions agree
-/// to 0.00001. Not all do, since now and then a number lies so close to the middle of two codes that f32 and f64
-/// round it differently, and all that depends on it changes as much as by any other rounding.
+/// Codes multiply an input that is rounded to 8 bits, which costs 0.02 to 0.08 in log-probability on random
+/// weights. The reference rounds too, so a difference beyond that is a kernel's mistake: apart from it,
+/// positions agree to 0.00001. Some positions do not: occasionally a number lies so close to the middle of
+/// two codes that f32 and f64 round it differently, and all results that depend on it change as much as by
+/// any other rounding.
 #[test]
 fn quantized_weights_lose_only_what_rounding_the_input_to_8_bits_costs() {
     let (mut wrong, mut agree_in_all, mut positions) = (Vec::new(), 0, 0);
@@ -115,7 +116,8 @@ fn quantized_weights_lose_only_what_rounding_the_input_to_8_bits_costs() {
     assert!(2 * agree_in_all > positions, "{agree_in_all} of {positions} positions agree");
 }
 
-/// Differences from the float64 pass of the likeliest ids that llama.cpp recorded: ours and llama.cpp's own.
+/// Returns the differences from the float64 pass for the likeliest ids that llama.cpp recorded: ours and
+/// llama.cpp's own.
 fn against_f64(model: &str, kind: CacheType) -> [Off; 2] {
     let (golden, reference) =
         (json(&format!("golden/{model}.json")), json(&format!("reference/{model}.json")));
@@ -136,10 +138,11 @@ fn against_f64(model: &str, kind: CacheType) -> [Off; 2] {
     [ours, peers]
 }
 
-/// Both round the input of products to 8 bits, so both are off by as much on average. Over so few positions chance
-/// decides who is closer: the float64 pass with that rounding, repeated with noise of 0.00001 before it, comes out
-/// between 0.85 and 1.14 times llama.cpp's mean. Hence a quarter of room; more would be a loss of precision.
-/// `tests/reference/README.md` has the comparison over 2000 positions.
+/// Both round the input of products to 8 bits, so both have the same error on average. Over these few
+/// positions chance decides which is closer: the float64 pass with that rounding, repeated with noise of
+/// 0.00001 before it, comes out between 0.85 and 1.14 times llama.cpp's mean. So the test allows a quarter
+/// more; beyond that would be a loss of precision. `tests/reference/README.md` has the comparison over 2000
+/// positions.
 fn as_close_as_llama_cpp(model: &str) {
     let compared: Vec<_> = CacheType::ALL.into_iter().map(|kind| (kind, against_f64(model, kind))).collect();
     for (kind, [ours, peers]) in &compared {
@@ -148,14 +151,15 @@ fn as_close_as_llama_cpp(model: &str) {
     }
     for (kind, [ours, peers]) in compared {
         let (ours, peers) = (ours.mean(), peers.mean());
-        // 8 bits show on Qwen (0.016 for 0.011), whose keys differ little from each other beside what they share.
+        // 8 bits show on Qwen (0.016 instead of 0.011), whose keys differ little from each other compared to
+        // their common part.
         let room = if kind == CacheType::Q8_0 { 1.75 } else { 1.25 };
         assert!(ours <= room * peers, "{model}, cache {kind:?}: {ours}, llama.cpp {peers}");
     }
 }
 
-/// Over all recorded positions of the three models together chance has less to say: there the cache that
-/// Realm uses by itself must leave us no farther from exact than llama.cpp.
+/// Over all recorded positions of the three models together, chance matters less: with Realm's default cache
+/// type, our results must be at least as close to the exact ones as llama.cpp's.
 #[test]
 fn over_all_models_we_are_no_farther_from_exact_than_llama_cpp() {
     let models = ["smollm2-135m-instruct-q4_1", "qwen2.5-coder-0.5b-instruct-q4_k_m", "gemma-3-270m-q4_k_m"];
@@ -186,7 +190,7 @@ fn gemma_is_as_close_to_exact_as_llama_cpp() {
     as_close_as_llama_cpp("gemma-3-270m-q4_k_m");
 }
 
-/// The bits of a forward pass's logits, one entry a row.
+/// Returns the bits of a forward pass's logits, one entry per row.
 fn bits(runner: &mut dyn Forward, batch: &Batch) -> Vec<Vec<u32>> {
     let vocab = runner.config().vocab;
     runner.forward(batch).expect("a pass");
@@ -194,7 +198,7 @@ fn bits(runner: &mut dyn Forward, batch: &Batch) -> Vec<Vec<u32>> {
     logits.chunks_exact(vocab).map(|row| row.iter().map(|l| l.to_bits()).collect()).collect()
 }
 
-/// The bits after each of `tokens`, fed alone in pieces of `piece`.
+/// Returns the bits after each of `tokens`, fed alone in pieces of `piece`.
 fn alone(runner: &mut dyn Forward, tokens: &[u32], piece: usize) -> Vec<Vec<u32>> {
     let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_TOKENS) as u32).collect();
     let tables = tables(runner, &pages);
@@ -222,8 +226,8 @@ fn a_prompt_fed_in_chunks_gives_the_same_bits() {
     }
 }
 
-/// A tenant's answer must not depend on who else is served: three sequences share every batch, on pages that are
-/// mixed up, one decoding while the others prefill.
+/// A tenant's answer must not depend on the other tenants: three sequences share every batch, on pages in
+/// mixed order, one decoding while the others prefill.
 #[test]
 fn a_sequence_gives_the_same_bits_in_company() {
     for (name, record) in records() {

@@ -1,4 +1,5 @@
-//! Files that are well-formed GGUF but no model are refused with a reason, and never crash what loads them.
+//! Well-formed GGUF files that are not models are refused with a reason, and never crash the process that
+//! loads them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ fn run(bytes: Vec<u8>, backend: &Arc<CpuBackend>) -> Result<(), Error> {
     runner.forward(&batch)
 }
 
-/// `bytes` with the first `from` replaced by `to`, which is as long.
+/// Returns `bytes` with the first `from` replaced by `to`, which has the same length.
 fn patched(mut bytes: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let at = bytes.windows(from.len()).position(|w| w == from.as_bytes()).expect(from);
@@ -72,7 +73,7 @@ fn a_flipped_bit_in_the_header_never_crashes() {
         let gguf = Gguf::from_bytes(whole.clone()).unwrap();
         let header = gguf.tensors().iter().map(|t| t.offset()).min().unwrap();
         drop(gguf);
-        // A step that has no factor in common with the length visits bits all over the header.
+        // A step without a common factor with the length visits bits all over the header.
         for i in 0..600 {
             let bit = (i * 7_919) % (header * 8);
             let mut bytes = whole.clone();
@@ -87,7 +88,7 @@ fn a_flipped_bit_in_the_header_never_crashes() {
     assert!(refused > 100);
 }
 
-/// A number that is none would make every text empty or noise, without a word; so it is found in the file.
+/// NaN or infinity in the weights would silently make every text empty or noise, so loading looks for them.
 #[test]
 fn a_number_that_is_none_is_refused_with_its_tensor() {
     let backend = Arc::new(CpuBackend::new(1).unwrap());

@@ -1,5 +1,5 @@
-//! Renders templates for `ci/template-differential`: JSON lines `{"template", "foreign", "trusted"}` in, JSON lines
-//! `{"text", "foreign"}` or `{"error"}` out.
+//! Renders templates for `ci/template-differential`: reads JSON lines `{"template", "foreign", "trusted"}`,
+//! writes JSON lines `{"text", "foreign"}` or `{"error"}`.
 
 use std::io::{self, BufRead, Write};
 

@@ -1,5 +1,6 @@
-//! How long a conversation takes to render: `cargo run --release -p realm-template --example speed`. Prints the best of
-//! several runs for one, two and four thousand messages, which shows whether time grows with their number alone.
+//! Measures the time to render a conversation: `cargo run --release -p realm-template --example speed`.
+//! Prints the best of several runs for one, two and four thousand messages, which shows whether time grows
+//! linearly with the number of messages.
 
 use std::time::{Duration, Instant};
 

@@ -1,14 +1,14 @@
-//! A parsed template. Names and texts are numbers of the template's tables.
+//! A parsed template. Names and texts are stored as indices into the template's tables.
 
 use std::sync::Arc;
 
 use crate::filters::Filter;
 use crate::tests::Test;
 
-/// A name's number in [`Tables::names`].
+/// Index of a name in [`Tables::names`].
 pub(crate) type Symbol = u32;
 
-/// What the tree's numbers stand for.
+/// The names and texts that the tree's indices refer to.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
     /// Names of variables.
@@ -21,7 +21,7 @@ pub(crate) struct Tables {
 #[derive(Debug, Default)]
 pub(crate) struct Body {
     pub(crate) statements: Vec<Statement>,
-    /// Names that hide outer ones from the scope's beginning on, because the scope sets them later.
+    /// Names that hide outer ones from the scope's beginning, because the scope sets them later.
     pub(crate) hidden: Vec<Symbol>,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct Statement {
 pub(crate) enum Kind {
     /// Text of the template.
     Data(String),
-    /// An expression to print.
+    /// Prints an expression.
     Print(Expr),
     If {
         arms: Vec<(Expr, Vec<Statement>)>,
@@ -43,7 +43,7 @@ pub(crate) enum Kind {
     },
     For(Arc<For>),
     Macro(Arc<Macro>),
-    /// `{% call(…) f(…) %}`: the call, and its body as a macro.
+    /// The tag `{% call(…) f(…) %}`: the call, and its body as a macro.
     Call {
         call: Expr,
         body: Arc<Macro>,
@@ -89,7 +89,8 @@ pub(crate) struct Macro {
     pub(crate) symbol: Symbol,
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) body: Body,
-    /// Whether the body reads `caller`, `kwargs`, `varargs`, and so takes them.
+    /// Set if the body reads `caller`, and so takes it; `takes_kwargs` and `takes_varargs` are the same for
+    /// `kwargs` and `varargs`.
     pub(crate) takes_caller: bool,
     pub(crate) takes_kwargs: bool,
     pub(crate) takes_varargs: bool,
@@ -102,11 +103,11 @@ pub(crate) struct Parameter {
     pub(crate) default: Option<Expr>,
 }
 
-/// What an assignment writes to.
+/// The target of an assignment.
 #[derive(Debug)]
 pub(crate) enum Target {
     Name(Symbol),
-    /// An attribute of a namespace; the text's number.
+    /// An attribute of a namespace; the second field is the text's index.
     Attribute(Symbol, u32),
     Tuple(Vec<Target>),
 }
@@ -123,9 +124,9 @@ pub(crate) enum Expr {
     List(Vec<Expr>),
     Tuple(Vec<Expr>),
     Dict(Vec<(Expr, Expr)>),
-    /// A value and what is done with it, one after the other.
+    /// A value and the operations on it, in order.
     Postfix(Box<Expr>, Vec<(u32, Op)>),
-    /// Operators of one precedence, from the left.
+    /// Operators of one precedence, applied from the left.
     Binary(Box<Expr>, Vec<(Binary, Expr)>),
     Concat(Vec<Expr>),
     Compare(Box<Expr>, Vec<(Compare, Expr)>),
@@ -141,7 +142,7 @@ pub(crate) enum Expr {
     },
 }
 
-/// What is done with a value in a [`Expr::Postfix`].
+/// An operation on a value in a [`Expr::Postfix`].
 #[derive(Debug)]
 pub(crate) enum Op {
     Attribute(u32),
@@ -156,9 +157,9 @@ pub(crate) enum Op {
 pub(crate) struct Arguments {
     pub(crate) positional: Vec<Expr>,
     pub(crate) named: Vec<(u32, Expr)>,
-    /// `*list`
+    /// The argument `*list`.
     pub(crate) list: Option<Box<Expr>>,
-    /// `**dict`
+    /// The argument `**dict`.
     pub(crate) dict: Option<Box<Expr>>,
 }
 

@@ -1,4 +1,4 @@
-//! Steps, bytes and stack that a rendering may take.
+//! Limits of a rendering: steps, bytes and stack.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -6,27 +6,29 @@ use std::rc::Rc;
 use crate::error::{Error, Result, fault};
 use crate::stack;
 
-/// Bytes that are copied or looked at for one step.
+/// Bytes that are copied or read for one step.
 const BYTES_A_STEP: usize = 256;
 
-/// What a piece costs beside its bytes, in bytes that are looked at: there may be millions of one byte each.
+/// Cost of a piece beside its bytes, as bytes that are read: there may be millions of pieces of one byte
+/// each.
 const PIECE: usize = 16;
 
-/// What is left of the limits of one rendering.
+/// The remaining limits of one rendering.
 #[derive(Debug)]
 pub(crate) struct Budget {
     steps: Cell<u64>,
     bytes: Cell<usize>,
-    /// Bytes that were looked at and have not made a step yet.
+    /// Bytes that were read and do not add up to a step yet.
     pending: Cell<usize>,
-    /// An address of the stack where the rendering began, and bytes of the stack that it may use.
+    /// An address on the stack where the rendering began, and the bytes of stack that it may use.
     stack: (usize, usize),
-    /// Whether the stack was too small.
+    /// Set if the stack was too small.
     deep: Cell<bool>,
 }
 
 impl Budget {
-    /// `stack` are the bytes of the current thread's stack that may be used from here on.
+    /// Creates a budget; `stack` is the number of bytes of the current thread's stack that may be used from
+    /// here on.
     pub(crate) fn new(steps: u64, bytes: usize, stack: usize) -> Rc<Self> {
         Rc::new(Self {
             steps: Cell::new(steps),
@@ -40,28 +42,28 @@ impl Budget {
     /// Takes steps.
     ///
     /// # Errors
-    /// None are left.
+    /// Fewer steps are left.
     pub(crate) fn step(&self, steps: u64) -> Result<()> {
         let left = self.steps.get().checked_sub(steps).ok_or(Error::TooManySteps)?;
         self.steps.set(left);
         Ok(())
     }
 
-    /// Takes the steps of looking at so many bytes.
+    /// Takes the steps for reading `bytes` bytes.
     pub(crate) fn read(&self, bytes: usize) -> Result<()> {
         let pending = self.pending.get().saturating_add(bytes);
         self.pending.set(pending % BYTES_A_STEP);
         self.step((pending / BYTES_A_STEP) as u64)
     }
 
-    /// Takes bytes until the charge is dropped.
+    /// Takes bytes until the returned charge is dropped.
     pub(crate) fn charge(self: &Rc<Self>, bytes: usize) -> Result<Charge> {
         let mut charge = Charge { budget: Rc::clone(self), bytes: 0 };
         charge.grow(bytes)?;
         Ok(charge)
     }
 
-    /// Refuses to go deeper than the stack allows. Whatever calls itself asks.
+    /// Refuses to go deeper than the stack allows. Every recursive function calls this.
     pub(crate) fn check_stack(&self) -> Result<()> {
         let (start, limit) = self.stack;
         if stack::address().abs_diff(start) > limit {
@@ -71,13 +73,13 @@ impl Budget {
         Ok(())
     }
 
-    /// Whether the stack was too small for something.
+    /// Returns whether the stack was too small at any time.
     pub(crate) fn was_deep(&self) -> bool {
         self.deep.get()
     }
 }
 
-/// Bytes that something holds; they are given back when it is dropped.
+/// Bytes that an object holds; dropping the charge gives them back.
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Rc<Budget>,
@@ -89,7 +91,7 @@ impl Charge {
         &self.budget
     }
 
-    /// Takes further bytes, before they are allocated. Writing them costs steps, too.
+    /// Takes further bytes, before they are allocated. Also takes the steps of writing them.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<()> {
         self.budget.read(bytes.saturating_add(PIECE))?;
         let left = self.budget.bytes.get().checked_sub(bytes).ok_or(Error::TooManyBytes)?;

@@ -2,24 +2,24 @@
 
 use std::fmt;
 
-/// A template that can't be parsed, or a rendering that ended early.
+/// The error of a template that cannot be parsed, or of a rendering that ended early.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// The source is no template.
+    /// The source is not a valid template.
     Syntax {
         /// The line of the source, from 1.
         line: u32,
-        /// The fault, and what would be right.
+        /// The problem, and what would be right.
         message: String,
     },
-    /// The template refused its input with `raise_exception`; the text is the template's own.
+    /// The template refused its input with `raise_exception`; contains the template's own message.
     Raised(String),
     /// An operation failed while the template was rendered.
     Render {
         /// The line of the source, from 1.
         line: u32,
-        /// The fault, and what would be right.
+        /// The problem, and what would be right.
         message: String,
     },
     /// The template took more steps than [`Limits::steps`](crate::Limits::steps).
@@ -46,15 +46,15 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A fault of an operation; the interpreter fills the line in.
+/// Makes an error of an operation; the interpreter fills in the line.
 pub(crate) fn fault(message: impl Into<String>) -> Error {
     Error::Render { line: 0, message: message.into() }
 }
 
-/// The result of anything that a template does.
+/// The result of every operation of a template.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
-/// Says where a fault happened, unless an inner statement has said so.
+/// Adds the line to an error, unless an inner statement has already done so.
 pub(crate) trait At<T> {
     fn at(self, line: u32) -> Result<T>;
 }

@@ -1,4 +1,4 @@
-//! Functions that every template has.
+//! The global functions of every template.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use crate::strftime;
 use crate::text::Text;
 use crate::value::{Dict, Items, Iteration, Key, List, Namespace, Range, Value};
 
-/// Numbers that a range may have (Jinja's sandbox says so).
+/// Most numbers in a range, the same limit as Jinja's sandbox.
 const RANGE_LIMIT: u128 = 100_000;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -123,7 +123,7 @@ fn range(arguments: Arguments) -> Result<Value> {
     Ok(Value::Range(Rc::new(range)))
 }
 
-/// The entries that `dict(…)` makes of its arguments.
+/// Returns the entries of `dict(…)`.
 fn entries(renderer: &Renderer<'_>, what: &str, arguments: Arguments) -> Result<Vec<(Value, Value)>> {
     let mut entries = Vec::new();
     let mut charge = renderer.budget.charge(0)?;
@@ -156,7 +156,7 @@ fn entries(renderer: &Renderer<'_>, what: &str, arguments: Arguments) -> Result<
     Ok(entries)
 }
 
-/// Values that take turns.
+/// The object of `cycler(…)`: values that take turns.
 pub(crate) struct Cycler {
     pub(crate) items: Rc<List>,
     at: Cell<usize>,
@@ -178,7 +178,7 @@ impl Cycler {
     }
 }
 
-/// Nothing the first time, then a separator.
+/// The object of `joiner(…)`: prints nothing the first time, then a separator.
 pub(crate) struct Joiner {
     pub(crate) separator: Text,
     pub(crate) used: Cell<bool>,

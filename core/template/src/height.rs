@@ -1,10 +1,10 @@
-//! How deep a tree is. Each part of it is freed by whoever frees what it stands in, on any thread, so a tree that is too deep
-//! for the smallest stack is not kept.
+//! The height of a syntax tree. Freeing a tree recurses once per level and may happen on any thread, so a
+//! tree that is too high for the smallest stack is refused.
 
 use crate::ast::{Body, Expr, Kind, Op, Statement, Target};
 use crate::scopes::{children, op_children};
 
-/// The most nodes on a path from the root.
+/// Returns the most nodes on a path from the root.
 pub(crate) fn of(statements: &[Statement]) -> usize {
     1 + statements.iter().map(|statement| kind(&statement.kind)).max().unwrap_or(0)
 }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::text::{Builder, Text};
 
-/// Writes a text with the characters escaped that mean something in HTML.
+/// Writes a text with the special characters of HTML escaped.
 pub(crate) fn escape(text: &Text, out: &mut Builder) -> Result<()> {
     for (part, foreign) in text.parts(0..text.len()) {
         let mut rest = &text.as_str()[part];
@@ -26,7 +26,7 @@ pub(crate) fn escape(text: &Text, out: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-/// The character that an entity between `&` and `;` stands for: the common ones, and those by number.
+/// Returns the character of an entity, given its name between `&` and `;`: the common names, and numbers.
 pub(crate) fn entity(name: &str) -> Option<char> {
     Some(match name {
         "amp" => '&',

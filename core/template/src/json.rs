@@ -1,12 +1,12 @@
-//! JSON as Python's `json.dumps` writes it, which is what templates were written for: `", "` and `": "` between items,
-//! nothing escaped that need not be.
+//! JSON in the format of Python's `json.dumps`, for which templates were written: `", "` and `": "` between
+//! items, no unnecessary escapes.
 
 use crate::error::{Result, fault};
 use crate::interpreter::{Arguments, Renderer};
 use crate::text::{Builder, Text};
 use crate::value::{Dict, Value, float_repr};
 
-/// How to lay out JSON; `json.dumps`'s arguments of the same names.
+/// The layout of JSON, named like the arguments of `json.dumps`.
 struct Layout {
     ensure_ascii: bool,
     indent: Option<Text>,
@@ -15,7 +15,7 @@ struct Layout {
     sort_keys: bool,
 }
 
-/// The filter `tojson`, with the arguments that transformers gives it.
+/// The filter `tojson`, with the arguments of transformers.
 pub(crate) fn tojson(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -> Result<Value> {
     let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
     let [ensure_ascii, indent, separators, sort_keys] = arguments.bind("tojson", names)?;
@@ -100,7 +100,7 @@ impl Layout {
         self.close(entries.is_empty(), "}", depth, out)
     }
 
-    /// What stands before an item.
+    /// Writes the separator and indentation before an item.
     fn between(&self, index: usize, depth: usize, out: &mut Builder) -> Result<()> {
         if index > 0 {
             out.push(&self.item_separator)?;
@@ -125,7 +125,7 @@ impl Layout {
         }
     }
 
-    /// A text in quotes; the quotes are the template's, what stands between them keeps its origin.
+    /// Writes a text in quotes: the quotes are the template's, the text keeps its origin.
     fn string(&self, text: &Text, out: &mut Builder) -> Result<()> {
         let plain = |c: char| c >= ' ' && c != '"' && c != '\\' && (!self.ensure_ascii || c < '\u{7f}');
         out.push_str("\"")?;
@@ -157,7 +157,7 @@ impl Layout {
     }
 }
 
-/// A float in JSON, or what Python writes for those that JSON doesn't have.
+/// Writes a float as JSON; for values that JSON lacks, as Python writes them.
 fn number(n: f64) -> String {
     if n.is_nan() {
         "NaN".into()

@@ -1,13 +1,13 @@
-//! Template source to tokens: text, tags and what stands in them.
+//! Splits template source into tokens: text, tags and their contents.
 
 use crate::error::{Error, Result};
 use crate::literal;
 use crate::unicode::{is_space, is_word};
 
-/// What a token is.
+/// A token of a template's source.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Token {
-    /// Text between tags, stripped as the tags around it ask.
+    /// Text between tags, stripped as the signs of the tags demand.
     Data(String),
     VariableBegin,
     VariableEnd,
@@ -23,7 +23,7 @@ pub(crate) enum Token {
 }
 
 impl Token {
-    /// The token as an error message shows it.
+    /// Returns the token as an error message shows it.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Data(_) => "text".into(),
@@ -41,13 +41,13 @@ impl Token {
     }
 }
 
-/// Operators, the longer ones first.
+/// Operators, longer ones first.
 const OPERATORS: [&str; 26] = [
     "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<",
     "=", ".", ":", "|", ",", ";",
 ];
 
-/// The tokens of a source with their lines. Line breaks have to be `\n`.
+/// Returns the tokens of a source with their lines. Line breaks have to be `\n`.
 pub(crate) fn tokens(source: &str) -> Result<Vec<(Token, u32)>> {
     let mut lexer = Lexer { source, at: 0, line: 1, counted: 0, line_starting: true, tokens: Vec::new() };
     lexer.root()?;
@@ -60,14 +60,14 @@ struct Lexer<'s> {
     source: &'s str,
     at: usize,
     line: u32,
-    /// How far line breaks have been counted.
+    /// The position up to which line breaks have been counted.
     counted: usize,
-    /// Whether what was read last ended with a line break.
+    /// Set if the previous token ended with a line break.
     line_starting: bool,
     tokens: Vec<(Token, u32)>,
 }
 
-/// How a tag begins.
+/// The kind of a tag, by its beginning.
 #[derive(Clone, Copy, PartialEq)]
 enum Tag {
     Variable,
@@ -80,7 +80,7 @@ impl<'s> Lexer<'s> {
         &self.source[self.at..]
     }
 
-    /// The line of the current place.
+    /// Returns the line of the current position.
     fn line(&mut self) -> u32 {
         let new = &self.source.as_bytes()[self.counted..self.at];
         self.line += new.iter().filter(|&&b| b == b'\n').count() as u32;
@@ -159,8 +159,8 @@ impl<'s> Lexer<'s> {
         Some((self.at + at, tag))
     }
 
-    /// Text before a tag as the tag's sign asks: `-` strips all white space, `+` none, and without a sign a
-    /// block's or comment's indentation goes (`lstrip_blocks`).
+    /// Strips the text before a tag by the tag's sign: `-` strips all white space, `+` none; without a sign,
+    /// a block's or comment's indentation is stripped (`lstrip_blocks`).
     fn stripped<'t>(&self, text: &'t str, sign: Option<u8>, lstrip: bool) -> &'t str {
         if sign == Some(b'-') {
             return text.trim_end_matches(is_space);
@@ -174,7 +174,7 @@ impl<'s> Lexer<'s> {
         text
     }
 
-    /// Reads `{% raw %}` if it stands here.
+    /// Reads `{% raw %}` if it is at the current position.
     fn raw_begin(&mut self) -> bool {
         let rest = &self.rest()[2..];
         let rest = rest.strip_prefix(['-', '+']).unwrap_or(rest);
@@ -192,7 +192,7 @@ impl<'s> Lexer<'s> {
         true
     }
 
-    /// The text up to `{% endraw %}`.
+    /// Reads the text up to `{% endraw %}`.
     fn raw(&mut self) -> Result<()> {
         if self.rest().is_empty() {
             return Ok(());
@@ -229,7 +229,7 @@ impl<'s> Lexer<'s> {
         Ok(())
     }
 
-    /// The tokens of a tag up to its end.
+    /// Reads the tokens of a tag up to its end.
     fn inside(&mut self, tag: Tag) -> Result<()> {
         let mut open: Vec<&'static str> = Vec::new();
         loop {
@@ -307,7 +307,7 @@ impl<'s> Lexer<'s> {
     }
 }
 
-/// The rest behind `%}`, which takes a line break along (`trim_blocks`).
+/// Returns the rest behind `%}` and one line break (`trim_blocks`).
 fn block_end(rest: &str) -> Option<&str> {
     if let Some(after) = rest.strip_prefix("+%}") {
         return Some(after);

@@ -1,10 +1,10 @@
-//! Chat templates as Hugging Face's transformers renders them, with the origin of every byte.
+//! Chat templates, rendered as in Hugging Face's transformers, with the origin of every byte.
 //!
-//! A template is a program from a stranger in Jinja's language: transformers runs it in jinja2's immutable sandbox, with
-//! `trim_blocks`, `lstrip_blocks`, loop controls, the tag `generation`, and `tojson`, `raise_exception` and
-//! `strftime_now` of its own. [`Template::render`] gives the same text, and says which ranges of it came from
-//! the conversation and which from the template. Whoever encodes the text reads control tokens in the template's parts
-//! alone, so words of users, tools and documents are never read as control tokens.
+//! A template is an untrusted program in Jinja's language: transformers runs it in jinja2's immutable
+//! sandbox, with `trim_blocks`, `lstrip_blocks`, loop controls, the tag `generation`, and `tojson`,
+//! `raise_exception` and `strftime_now` of its own. [`Template::render`] gives the same text, and says which
+//! ranges of it came from the conversation and which from the template. A tokenizer then looks for control
+//! tokens only in the template's parts, so words of users, tools and documents never become control tokens.
 //!
 //! ```
 //! use realm_template::{Input, Limits, Template};
@@ -20,10 +20,10 @@
 //! # Ok::<(), realm_template::Error>(())
 //! ```
 //!
-//! How it is put together: [`lexer`](self) and `parser` make a tree; `scopes` decides as jinja2's compiler does which names
-//! hide others; `height` refuses a tree that is too deep; `interpreter` walks the tree; `value` and `text` are what it works with, `filters`, `tests`,
-//! `methods`, `functions` and `format` what templates call. `budget` counts steps and
-//! bytes, and `stack` has room for what is deep.
+//! Reading order: [`lexer`](self) and `parser` make a tree. `scopes` decides, by the rules of jinja2's
+//! compiler, which names hide others; `height` refuses a tree that is too high. `interpreter` runs the tree
+//! on the types of `value` and `text`; templates call `filters`, `tests`, `methods`, `functions` and
+//! `format`. `budget` counts steps and bytes, and `stack` provides a larger stack for deep templates.
 #![forbid(unsafe_code)]
 
 mod ast;
@@ -53,10 +53,10 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 
 pub use error::Error;
-/// The time that a template is told.
+/// The type of the current time that a template sees.
 pub use jiff::ZonedDateTime;
 
-/// Bytes that a template's source may have.
+/// Most bytes of a template's source.
 pub const SOURCE_LIMIT: usize = 1 << 20;
 
 /// A parsed chat template. It is immutable, and may be rendered by several threads at once.
@@ -79,7 +79,7 @@ impl Template {
             return Err(Error::Syntax { line: 1, message });
         }
         let normal = source.replace("\r\n", "\n").replace('\r', "\n");
-        // One line break at the end is the file's and not the template's.
+        // One line break at the end belongs to the file, not to the template.
         let parse = || parser::parse(normal.strip_suffix('\n').unwrap_or(&normal));
         let none =
             || Err(Error::Syntax { line: 1, message: "the system starts no thread to parse it".into() });
@@ -104,37 +104,39 @@ impl Template {
 /// The variables of a template.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
-    /// What the application and the model's file say: `bos_token`, `add_generation_prompt`. These names come first.
+    /// Values of the application and the model's file, such as `bos_token` and `add_generation_prompt`. They
+    /// take precedence over foreign values of the same name.
     pub trusted: &'a Map<String, Value>,
-    /// What the conversation says: `messages`, `tools`, `documents`. Every text in these values, keys of objects
-    /// included, is foreign, with one exception: the `role` of a message counts as the template's text if it is a plain
-    /// word, since templates spell marks with it.
+    /// Values of the conversation: `messages`, `tools`, `documents`. Every text in these values is foreign,
+    /// including keys of objects, with one exception: the `role` of a message counts as the template's text
+    /// if it is a plain word, because templates spell control tokens with it.
     pub foreign: &'a Map<String, Value>,
 }
 
-/// What a rendering may use.
+/// The limits of a rendering.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Steps: each statement, operation and item takes one, and so do 256 bytes that are looked at or written.
+    /// Steps: each statement, operation and item takes one, and so does every 256 bytes read or written.
     pub steps: u64,
-    /// Bytes that the rendering may write or hold at a time, however it comes to them.
+    /// Bytes that the rendering may write or hold at a time.
     pub bytes: usize,
-    /// The time that `strftime_now` tells; the system's, in its time zone, if `None`.
+    /// The current time for `strftime_now`; `None` means the system's time in its time zone.
     pub clock: Option<ZonedDateTime>,
 }
 
 impl Default for Limits {
-    /// 5 million steps and 64 MiB. A large template over a thousand messages takes under a million steps.
+    /// Returns 5 million steps and 64 MiB. A large template over a thousand messages takes under a million
+    /// steps.
     fn default() -> Self {
         Self { steps: 5_000_000, bytes: 64 << 20, clock: None }
     }
 }
 
-/// A prompt.
+/// A rendered prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
-    /// The text.
+    /// The prompt's text.
     pub text: String,
-    /// The ranges of bytes of `text` that came from foreign values: sorted, disjoint, none empty, and none that touch.
+    /// Byte ranges of `text` that came from foreign values: sorted, disjoint, not adjacent and not empty.
     pub foreign: Vec<Range<usize>>,
 }

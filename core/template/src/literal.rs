@@ -1,8 +1,8 @@
-//! Numbers and strings as a template spells them.
+//! Parses number and string literals of templates.
 
 use crate::lexer::Token;
 
-/// The length of the string literal that a text begins with, quotes included.
+/// Returns the length of the string literal at the beginning of a text, including quotes.
 pub(crate) fn string_len(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let quote = bytes[0];
@@ -17,7 +17,7 @@ pub(crate) fn string_len(text: &str) -> Option<usize> {
     None
 }
 
-/// A string literal's text: the escapes of Python's `unicode-escape`.
+/// Returns the text of a string literal, with the escapes of Python's `unicode-escape`.
 pub(crate) fn string(source: &str) -> Result<String, String> {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
@@ -59,7 +59,7 @@ pub(crate) fn string(source: &str) -> Result<String, String> {
                 if code > 0x10_ffff {
                     return Err(format!("`\\U{digits}` is no character; the last one is \\U0010ffff"));
                 }
-                // A lone surrogate is no character of UTF-8.
+                // A lone surrogate cannot be encoded in UTF-8.
                 out.push(char::from_u32(code).unwrap_or('\u{fffd}'));
                 rest = &rest[len..];
             }
@@ -68,7 +68,8 @@ pub(crate) fn string(source: &str) -> Result<String, String> {
                     "characters by name (`\\N{...}`) are not known here; write `\\u` and the code".into()
                 );
             }
-            // Python escapes what is not ASCII before it reads escapes, so the backslash protects that one's.
+            // Python escapes characters outside ASCII before it processes escapes, so this backslash protects
+            // the character's own escape.
             c if !c.is_ascii() => {
                 let code = c as u32;
                 out.push('\\');
@@ -88,7 +89,8 @@ pub(crate) fn string(source: &str) -> Result<String, String> {
     Ok(out)
 }
 
-/// The number that a text begins with, and its length. Behind a dot, digits are an index and no fraction.
+/// Parses the number at the beginning of a text; also returns its length. Behind a dot, digits are an index
+/// and not a fraction.
 pub(crate) fn number(text: &str, after_dot: bool) -> Result<(Token, usize), String> {
     let bytes = text.as_bytes();
     let decimal = |from: usize| digits(bytes, from, |b| b.is_ascii_digit(), false);
@@ -130,7 +132,8 @@ pub(crate) fn number(text: &str, after_dot: bool) -> Result<(Token, usize), Stri
         .map_err(|_| format!("the number {spelled} is too large; at most 128 bits are kept"))
 }
 
-/// The end of a run of digits with single underscores between them (before the first, too, if `leading`).
+/// Returns the end of a run of digits with single underscores between them (and before the first, if
+/// `leading`).
 fn digits(bytes: &[u8], from: usize, digit: impl Fn(u8) -> bool, leading: bool) -> usize {
     let mut end = from;
     loop {

@@ -1,8 +1,9 @@
-//! Which names hide outer ones from a scope's beginning, as Jinja's compiler decides.
+//! Decides which names hide outer ones from a scope's beginning, by the rules of Jinja's compiler.
 //!
-//! Jinja gives every scope its variables before anything runs. A name that a scope sets, outside of an `if`, and that
-//! neither the scope nor an outer one mentions before, is undefined until it is set, even if the template's input has
-//! a variable of that name. What runs before can see that: a macro or loop that stands earlier.
+//! Jinja gives every scope its variables before anything runs. If a scope sets a name outside of an `if`, and
+//! neither the scope nor an outer one mentions the name before, then the name is undefined until it is set,
+//! even if the template's input has a variable of that name. Code that runs before the assignment can observe
+//! that, for example an earlier macro or loop.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,16 +11,16 @@ use std::sync::Arc;
 use crate::ast::{Arguments, Body, Expr, Kind, Op, Statement, Symbol, Target};
 use crate::error::{Error, Result};
 
-/// How a variable of a scope begins.
+/// The initial value of a scope's variable.
 #[derive(Clone, Copy, PartialEq)]
 enum Begin {
-    /// As the outer scope's or the input's.
+    /// The value of the outer scope or the input.
     Outer,
     Undefined,
     Parameter,
 }
 
-/// Variables, as far as a branch of a scope has them.
+/// The variables of a branch of a scope.
 #[derive(Default)]
 struct Layer {
     known: HashMap<Symbol, Begin>,
@@ -49,7 +50,7 @@ impl Symbols {
     }
 }
 
-/// Fills in what each scope hides, and refuses unknown filters and tests.
+/// Fills in the hidden names of each scope, and refuses unknown filters and tests.
 pub(crate) fn analyze(body: &mut Body) -> Result<()> {
     Analysis { outer: Vec::new() }.scope(body, &[])
 }
@@ -103,7 +104,7 @@ impl Analysis {
         }
     }
 
-    /// The names of a scope's own statements, without those of scopes inside.
+    /// Collects the names of a scope's own statements, without those of inner scopes.
     fn collect(&self, statements: &[Statement], symbols: &mut Symbols) {
         for statement in statements {
             match &statement.kind {
@@ -129,10 +130,10 @@ impl Analysis {
         }
     }
 
-    /// What only some branches set is the outer variable elsewhere.
+    /// A name that only some branches set refers to the outer variable in the other branches.
     fn branches(&self, arms: &[(Expr, Vec<Statement>)], otherwise: &[Statement], symbols: &mut Symbols) {
         let mut branches: Vec<Layer> = Vec::new();
-        // Jinja nests each `elif` in the branches before; their union is the same.
+        // Jinja nests each `elif` in the previous branches; the union is the same.
         let tests = arms.iter().map(|(test, body)| (Some(test), body.as_slice()));
         for (test, body) in tests.chain([(None, otherwise)]) {
             if let Some(test) = test {
@@ -161,7 +162,8 @@ impl Analysis {
         each_op_name(ops, &mut |symbol| self.load(symbol, symbols));
     }
 
-    /// The scopes inside of a scope. `soft` is set in an `if`, where an unknown filter may stand if it isn't reached.
+    /// Analyzes the inner scopes of a scope. `soft` is set inside an `if`, where an unknown filter is allowed
+    /// as long as it is not reached.
     fn inner(&mut self, statements: &mut [Statement], soft: bool) -> Result<()> {
         for Statement { line, kind } in statements {
             let line = *line;
@@ -254,7 +256,7 @@ fn each_op_name(ops: &[(u32, Op)], each: &mut impl FnMut(Symbol)) {
     }
 }
 
-/// Calls `each` with the expressions in an expression, and whether they stand in a condition.
+/// Calls `each` with the expressions in an expression, and whether they are in a condition.
 pub(crate) fn children(expr: &Expr, each: &mut dyn FnMut(&Expr, bool) -> Result<()>) -> Result<()> {
     match expr {
         Expr::None | Expr::Bool(_) | Expr::Int(_) | Expr::Float(_) | Expr::Text(_) | Expr::Name(_) => Ok(()),
@@ -300,7 +302,7 @@ pub(crate) fn op_children(op: &Op, each: &mut dyn FnMut(&Expr) -> Result<()>) ->
     }
 }
 
-/// Refuses filters and tests that don't exist, unless they may never be reached.
+/// Refuses unknown filters and tests, unless they may never be reached.
 fn check(expr: &Expr, line: u32, soft: bool) -> Result<()> {
     if soft {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Dates as C's `strftime` writes them in the locale "C".
+//! Formats dates like C's `strftime` in the locale "C".
 
 use jiff::ZonedDateTime;
 
@@ -22,7 +22,7 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 
-/// A time as a format says. The result is foreign if any of the format is.
+/// Formats a time. The result is foreign if any part of the format is.
 pub(crate) fn format(renderer: &Renderer<'_>, format: &Text, now: &ZonedDateTime) -> Result<Text> {
     let mut out = Builder::new(&renderer.budget);
     let foreign = format.any_foreign();
@@ -52,7 +52,7 @@ pub(crate) fn format(renderer: &Renderer<'_>, format: &Text, now: &ZonedDateTime
     Ok(out.finish())
 }
 
-/// What GNU's flags make of a part.
+/// Applies GNU's flags to a part.
 fn flagged(text: String, flag: Option<char>) -> String {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b' ');
     match flag {

@@ -1,4 +1,4 @@
-//! Jinja's tests: what stands behind `is`.
+//! Jinja's tests, the operators behind `is`.
 
 use crate::ast::Compare;
 use crate::error::{Result, fault};
@@ -27,7 +27,7 @@ macro_rules! compare {
     };
 }
 
-/// The test of a name.
+/// Returns the test named `name`.
 pub(crate) fn find(name: &str) -> Option<Test> {
     Some(match name {
         "defined" => plain!("defined", |value| !matches!(value, Value::Undefined(_))),
@@ -93,7 +93,7 @@ fn case(renderer: &Renderer<'_>, value: &Value, arguments: Arguments, method: &'
     Ok(crate::methods::call(renderer, &text, method, arguments)?.is_true())
 }
 
-/// Whether the value has a length and items by index, as Jinja tells: texts and dicts count.
+/// Returns whether the value has a length and items by index, by Jinja's rule: texts and dicts count.
 fn is_sequence(value: &Value) -> bool {
     use Value as V;
     matches!(value, V::Undefined(_) | V::Str(_) | V::List(_) | V::Tuple(_) | V::Dict(_) | V::Range(_))
@@ -105,14 +105,14 @@ fn is_iterable(value: &Value) -> bool {
 
 fn is_callable(value: &Value) -> bool {
     use Value as V;
-    // Jinja's undefined values can be called, if only to fail.
+    // Jinja's undefined values are callable, although the call fails.
     matches!(
         value,
         V::Undefined(_) | V::Macro(_) | V::Method(..) | V::Function(_) | V::Joiner(_) | V::Loop(_)
     )
 }
 
-/// Calls the test of a name.
+/// Calls the test named `name`.
 pub(crate) fn call(
     renderer: &Renderer<'_>,
     name: &Value,

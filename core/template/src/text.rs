@@ -1,4 +1,4 @@
-//! Text that knows which of its bytes came from a conversation.
+//! Text that records which of its bytes came from a conversation.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -7,14 +7,15 @@ use std::rc::Rc;
 use crate::budget::{Budget, Charge};
 use crate::error::{Error, Result};
 
-/// Where the bytes of a text came from.
+/// The origins of a text's bytes.
 #[derive(Debug)]
 enum Runs {
     /// All from the template.
     Template,
     /// All from foreign values.
     Foreign,
-    /// These ranges, sorted, disjoint and not adjacent, from foreign values; the rest from the template.
+    /// These ranges, sorted, disjoint and not adjacent, are from foreign values; the rest is from the
+    /// template.
     Mixed(Box<[Range<usize>]>),
 }
 
@@ -23,16 +24,16 @@ struct Inner {
     text: String,
     runs: Runs,
     ascii: bool,
-    /// The number of characters, once it was asked for.
+    /// The number of characters, once it has been computed.
     chars: OnceCell<usize>,
     _charge: Option<Charge>,
 }
 
-/// An immutable text with the origin of its bytes. Cloning is cheap. Comparisons look at the text alone.
+/// An immutable text with the origin of its bytes. Cloning is cheap. Comparisons ignore the origin.
 #[derive(Debug, Clone)]
 pub(crate) struct Text {
     inner: Rc<Inner>,
-    /// Whether it is safe HTML (`markupsafe.Markup`), so that what joins it is escaped.
+    /// Set for safe HTML (`markupsafe.Markup`): texts joined to it are escaped.
     markup: bool,
 }
 
@@ -45,17 +46,17 @@ impl Text {
         }
     }
 
-    /// A short text of the template's.
+    /// Makes a short text that is from the template.
     pub(crate) fn template(text: &str) -> Self {
         Self::of(text.to_owned(), Runs::Template, None)
     }
 
-    /// A text of the input's, which the caller holds anyway.
+    /// Makes a text that is from the input. It is not charged, because the caller holds the input anyway.
     pub(crate) fn foreign(text: &str) -> Self {
         Self::of(text.to_owned(), Runs::Foreign, None)
     }
 
-    /// A short text, of either origin.
+    /// Makes a short text of either origin.
     pub(crate) fn new(text: &str, foreign: bool) -> Self {
         if foreign { Self::foreign(text) } else { Self::template(text) }
     }
@@ -88,7 +89,7 @@ impl Text {
         Rc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// A number that no other object has.
+    /// Returns a number that is unique to this object.
     pub(crate) fn object(&self) -> usize {
         Rc::as_ptr(&self.inner).addr()
     }
@@ -101,7 +102,7 @@ impl Text {
         *self.inner.chars.get_or_init(|| self.inner.text.chars().count())
     }
 
-    /// The byte at which the character of an index begins; the length for an index behind the end.
+    /// Returns the byte at which the character of an index begins; the length for an index behind the end.
     pub(crate) fn byte_of(&self, index: usize) -> usize {
         if self.inner.ascii {
             return index.min(self.len());
@@ -109,12 +110,12 @@ impl Text {
         self.inner.text.char_indices().nth(index).map_or(self.len(), |(at, _)| at)
     }
 
-    /// Whether any byte is foreign.
+    /// Returns whether any byte is foreign.
     pub(crate) fn any_foreign(&self) -> bool {
         !matches!(self.inner.runs, Runs::Template) && !self.is_empty()
     }
 
-    /// Whether the byte is foreign.
+    /// Returns whether a byte is foreign.
     pub(crate) fn is_foreign(&self, at: usize) -> bool {
         match &self.inner.runs {
             Runs::Template => false,
@@ -126,7 +127,7 @@ impl Text {
         }
     }
 
-    /// The parts of a range that have one origin each, in order, and whether that is foreign.
+    /// Splits a range into parts of one origin each, in order; the flag is set for foreign ones.
     pub(crate) fn parts(&self, range: Range<usize>) -> Vec<(Range<usize>, bool)> {
         if range.is_empty() {
             return Vec::new();
@@ -157,7 +158,7 @@ impl Text {
         parts
     }
 
-    /// A range of bytes that begins and ends between characters.
+    /// Returns a range of bytes that begins and ends between characters.
     pub(crate) fn slice(&self, budget: &Rc<Budget>, range: Range<usize>) -> Result<Self> {
         if range == (0..self.len()) {
             return Ok(self.clone());
@@ -167,13 +168,13 @@ impl Text {
         Ok(out.finish().as_markup(self.markup))
     }
 
-    /// The text with every character replaced by what `map` writes for it.
+    /// Returns the text with every character replaced by what `map` writes for it.
     pub(crate) fn map_chars(
         &self,
         budget: &Rc<Budget>,
         mut map: impl FnMut(usize, char, &mut String),
     ) -> Result<Self> {
-        // A character takes longer than a byte that is copied.
+        // A character takes longer than a copied byte.
         budget.read(self.len().saturating_mul(8))?;
         let mut out = Builder::new(budget);
         let mut piece = String::new();
@@ -191,7 +192,7 @@ impl Text {
         Ok(out.finish())
     }
 
-    /// The text with the foreign ranges.
+    /// Returns the text and its foreign ranges.
     pub(crate) fn into_parts(self) -> (String, Vec<Range<usize>>) {
         let len = self.len();
         let runs = match &self.inner.runs {
@@ -214,7 +215,7 @@ impl PartialEq for Text {
     }
 }
 
-/// A text that is being written.
+/// A text under construction.
 #[derive(Debug)]
 pub(crate) struct Builder {
     text: String,
@@ -236,7 +237,7 @@ impl Builder {
         &self.budget
     }
 
-    /// Takes bytes that are about to be written.
+    /// Takes the bytes that will be written from the budget.
     fn grow(&mut self, bytes: usize) -> Result<()> {
         match &mut self.charge {
             Some(charge) => charge.grow(bytes),
@@ -267,7 +268,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Appends text of the template's.
+    /// Appends text that is from the template.
     pub(crate) fn push_str(&mut self, text: &str) -> Result<()> {
         self.push_as(text, false)
     }
@@ -301,14 +302,14 @@ impl Builder {
             return Ok(());
         }
         let bytes = text.len().checked_mul(times).ok_or(Error::TooManyBytes)?;
-        // Refuses at once what can't end well.
+        // Refuse at once if the result would exceed the budget.
         drop(self.budget.charge(bytes)?);
         let foreign = match text.inner.runs {
             Runs::Template => false,
             Runs::Foreign => true,
             Runs::Mixed(_) => return (0..times).try_for_each(|_| self.push(text)),
         };
-        // Short ones by the kilobyte.
+        // Write short texts in pieces of about a kilobyte.
         let together = (1024 / text.len()).clamp(1, times.max(1));
         let piece = text.as_str().repeat(together);
         for _ in 0..times / together {

@@ -1,10 +1,10 @@
-//! Classes and cases of characters as Python's `str` has them.
+//! Classes and cases of characters, by the rules of Python's `str`.
 
 use unicode_properties::{
     GeneralCategory as Category, GeneralCategoryGroup as Group, UnicodeGeneralCategory,
 };
 
-/// Digits (`Numeric_Type=Digit`) that are no decimal digits: superscripts, circled digits and the like.
+/// Digits (`Numeric_Type=Digit`) that are not decimal digits: superscripts, circled digits and the like.
 const DIGITS: [(u32, u32); 20] = [
     (0xb2, 0xb3),
     (0xb9, 0xb9),
@@ -57,7 +57,7 @@ pub(crate) fn is_alnum(c: char) -> bool {
     is_alpha(c) || is_numeric(c)
 }
 
-/// Whether the character may stand in a word (`\w` of Python's regular expressions).
+/// Returns whether the character may be part of a word (`\w` of Python's regular expressions).
 pub(crate) fn is_word(c: char) -> bool {
     c == '_' || is_alnum(c)
 }
@@ -66,12 +66,12 @@ pub(crate) fn is_title(c: char) -> bool {
     !c.is_ascii() && c.general_category() == Category::TitlecaseLetter
 }
 
-/// Whether the character has a case at all.
+/// Returns whether the character is upper, lower or title case.
 pub(crate) fn is_cased(c: char) -> bool {
     c.is_lowercase() || c.is_uppercase() || is_title(c)
 }
 
-/// Whether `repr` shows the character itself.
+/// Returns whether `repr` shows the character itself.
 pub(crate) fn is_printable(c: char) -> bool {
     if c.is_ascii() {
         return !c.is_ascii_control();
@@ -90,7 +90,7 @@ pub(crate) fn is_printable(c: char) -> bool {
     )
 }
 
-/// The value of a decimal digit in any script.
+/// Returns the value of a decimal digit in any script.
 pub(crate) fn decimal_value(c: char) -> Option<u32> {
     if let Some(value) = c.to_digit(10) {
         return Some(value);
@@ -98,12 +98,12 @@ pub(crate) fn decimal_value(c: char) -> Option<u32> {
     if !is_decimal(c) {
         return None;
     }
-    // Decimal digits stand in blocks of ten that begin with the zero.
+    // Decimal digits come in blocks of ten that begin with the zero.
     let mut zero = c as u32;
     while char::from_u32(zero - 1).is_some_and(is_decimal) && c as u32 - zero < 9 {
         zero -= 1;
     }
-    // Blocks may touch each other (mathematical digits); those begin at 1D7CE.
+    // Blocks may be adjacent (mathematical digits); those begin at 1D7CE.
     if (0x1d7ce..=0x1d7ff).contains(&(c as u32)) {
         return Some((c as u32 - 0x1d7ce) % 10);
     }
@@ -118,7 +118,7 @@ pub(crate) fn push_upper(c: char, out: &mut String) {
     out.extend(c.to_uppercase());
 }
 
-/// Writes the title case of a character: the first letter of its upper case, the others small.
+/// Writes the title case of a character: the first letter of its upper case, the others in lower case.
 pub(crate) fn push_title(c: char, out: &mut String) {
     let code = c as u32;
     let plain = match code {
@@ -167,9 +167,9 @@ pub(crate) fn push_folded(c: char, out: &mut String) {
     }
 }
 
-/// Whether a capital sigma at a byte ends its word, so that its small form is `ς`.
+/// Returns whether a capital sigma at a byte ends its word, so that its lower case is `ς`.
 pub(crate) fn is_final_sigma(text: &str, at: usize) -> bool {
-    // Apostrophes, combining marks and the like are looked through.
+    // Skip apostrophes, combining marks and the like.
     let ignorable = |c: char| {
         matches!(c, '\'' | '.' | ':' | '·' | '’' | '‘' | '^' | '`')
             || (!c.is_ascii()

@@ -1,5 +1,5 @@
-//! The same templates give the same texts as jinja2, set up as transformers does it. `ci/template-differential --update`
-//! writes jinja2's answers into `tests/differential`.
+//! The same templates give the same texts as jinja2 with the settings of transformers.
+//! `ci/template-differential --update` writes jinja2's answers into `tests/differential`.
 
 mod common;
 
@@ -9,13 +9,13 @@ use common::{folder, read_json, render};
 use realm_template::{Input, Template};
 use serde_json::{Map, Value};
 
-/// Lines of JSON.
+/// Reads lines of JSON.
 fn lines(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
 }
 
-/// Collects where an answer differs; an error has to be an error.
+/// Collects the differences between answers; where jinja2 gives an error, Realm has to give an error.
 fn compare(
     differences: &mut Vec<String>,
     name: &str,

@@ -1,4 +1,4 @@
-//! A template is a program from a stranger: whatever it does, it ends within its limits, and never in a panic.
+//! A template is an untrusted program: it always ends within its limits, and never in a panic.
 
 use std::collections::BTreeMap;
 
@@ -83,8 +83,8 @@ fn no_way_to_much_memory_is_open() {
     }
 }
 
-/// What each step does takes a bounded time: each of these took minutes or hours within the default limits, at a step for work
-/// that grows with a value's or a name's length.
+/// The work of each step is bounded. Without that, each of these templates took minutes or hours within the
+/// default limits, because one step did work that grows with a value's or a name's length.
 #[test]
 fn no_way_to_much_time_is_open() {
     let name = "n".repeat(200_000);
@@ -97,7 +97,7 @@ fn no_way_to_much_time_is_open() {
     };
     let prepared = |before: &str, body: &str| format!("{before}{}", forever(body));
     for template in [
-        // Names that a scope sets are made anew in each pass, and in each call.
+        // Names that a scope sets are created again in each pass and each call.
         forever(&format!("{{% continue %}}{sets}")),
         prepared(
             &format!("{{% macro m() %}}{{% if 0 %}}{{% else %}}{{% endif %}}{sets}{{% endmacro %}}"),
@@ -124,7 +124,7 @@ fn no_way_to_much_time_is_open() {
         prepared("{% set s = 'é' * 500000 %}", "{% set x = s | reverse %}"),
         prepared("{% set s = '1_' * 500000 %}", "{% set x = s | int %}"),
         prepared("{% set s = 'é ' * 500000 %}", "{% set x = s | wordcount %}"),
-        // Searches in searches.
+        // Nested searches.
         "{{ ('&' * 3000000) | striptags | length }}".to_owned() + &forever(""),
         prepared("{% set t = ('x',) * 50000 %}", "{% set x = 'a'.startswith(t) %}"),
         prepared(
@@ -135,7 +135,7 @@ fn no_way_to_much_time_is_open() {
             "{% set d = dict(range(40000) | batch(2)) %}{% set e = dict(range(40000) | batch(2)) %}",
             "{% set x = d.keys() == e.keys() %}",
         ),
-        // Keys that share a place in a dict.
+        // Keys with the same hash in a dict.
         "{% set d = dict([('nan' | float, 1)] * 100000) %}".to_owned() + &forever(""),
         "{% set d = dict(([1.5] * 60000) | map(attribute='is_integer') | batch(2)) %}".to_owned()
             + &forever(""),
@@ -150,7 +150,7 @@ fn no_way_to_much_time_is_open() {
     }
 }
 
-/// Values of a few bytes that refer to names of many.
+/// Values of a few bytes that refer to long names.
 #[test]
 fn what_is_held_is_counted() {
     let name = "n".repeat(100_000);
@@ -161,7 +161,7 @@ fn what_is_held_is_counted() {
         "{% macro m(p) %}{% set ns.l = ns.l + [p] %}{% endmacro %}{% set ns = namespace(l=[]) %}{% for i in range(2000) %}{{ m() }}{% endfor %}"
             .to_owned(),
     ] {
-        // Short of the names the lists fit.
+        // Without the names, the lists fit.
         assert_eq!(
             render(&template, &Limits { steps: 5_000_000, bytes: 1 << 20, clock: None }).as_deref(),
             Ok("")
@@ -177,7 +177,7 @@ fn what_is_held_is_counted() {
     let kept = format!("{{% for i in range(100) %}}{{% macro m() %}}{{% endmacro %}}{sets}{{% endfor %}}");
     let limits = Limits { steps: 50_000_000, bytes: 4 << 20, clock: None };
     assert_eq!(render(&kept, &limits), Err(Error::TooManyBytes));
-    // Trees whose parts are shared: they take nothing until they are written.
+    // Trees with shared parts: they take no memory until they are written.
     for written in ["{{ ns.x | tojson }}", "{{ ns.x }}", "{{ ns.x | pprint }}", "{{ ns.x == ns.y }}"] {
         let doubled = format!(
             "{{% set ns = namespace(x=[1], y=[1]) %}}{{% for i in range(24) %}}{{% set ns.x = [ns.x, ns.x] %}}\
@@ -192,7 +192,7 @@ fn what_is_held_is_counted() {
 
 #[test]
 fn what_refers_to_itself_is_freed() {
-    // Each of these builds a chain or circle that would be freed by deep recursion, or not at all.
+    // Each of these builds a chain or cycle that naive freeing would free by deep recursion, or never.
     for template in [
         "{% set ns = namespace() %}{% for i in range(20000) %}{% set ns.x = namespace(y=ns.x) %}{% endfor %}",
         "{% set ns = namespace() %}{% for i in range(20000) %}{% for j in [1] %}{% set prev = ns.l %}{% set ns.l = loop %}{% endfor %}{% endfor %}",
@@ -240,7 +240,7 @@ fn deep_sources_are_refused() {
             let _ = render(&format!("{}x{}", open.repeat(depth), close.repeat(depth)), &LIMITS);
         }
     }
-    // Long ones are fine.
+    // Long templates are allowed.
     let many = |piece: &str, times: usize| piece.repeat(times);
     for source in [
         format!("{{{{ 1{} }}}}", many(" + 1", 5_000)),
@@ -293,7 +293,7 @@ fn one_template_serves_several_threads() {
     assert_eq!(texts, ["0", "1", "2", "3"]);
 }
 
-/// Pieces of templates that make sense together now and then.
+/// Pieces of templates that sometimes form a valid template.
 fn soup() -> impl Strategy<Value = String> {
     let pieces = [
         "{{ ",
@@ -466,7 +466,7 @@ proptest! {
 
 #[test]
 fn memory_that_is_given_back_counts_once() {
-    // A conversation that is put together piece by piece holds little at a time.
+    // A conversation that is built piece by piece holds little memory at a time.
     let template = "{% set ns = namespace(t='') %}{% for i in range(2000) %}{% set ns.t = ns.t ~ 'abcdefgh' %}{% endfor %}{{ ns.t | length }}";
     assert_eq!(render(template, &Limits { bytes: 100_000, ..LIMITS }).as_deref(), Ok("16000"));
     let mut seen = BTreeMap::new();

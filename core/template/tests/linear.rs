@@ -1,5 +1,5 @@
-//! Work grows with what it is done on and no faster: twice the source takes twice the memory to parse, twice the value twice the
-//! steps. Steps and bytes are counted, and no clock is read.
+//! Work grows linearly with its input: twice the source takes twice the memory to parse, twice the value
+//! twice the steps. The tests count steps and bytes, and read no clock.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use realm_template::{Error, Input, Limits, Template};
 use serde_json::{Map, json};
 
-/// Adds up what is allocated, on all threads: parsing has one of its own.
+/// Counts the bytes that all threads allocate, because parsing runs on a thread of its own.
 struct Counting;
 
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: every call is handed on to the system's allocator as it came; the counter does not allocate.
+// SAFETY: every call is passed on unchanged to the system's allocator; the counter does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
@@ -30,10 +30,10 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Tests that count don't run beside each other.
+/// Held by tests that count, so that they do not run at the same time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// A doubling may take so much: a table that doubles may do so just then.
+/// Asserts that twice the input takes at most 2.5 times as much: a table may double in size at that point.
 fn is_linear(what: &str, once: u64, twice: u64) {
     assert!(twice <= once * 5 / 2 + 2_000, "{what}: {once} for the one, {twice} for twice as much");
 }
@@ -105,7 +105,7 @@ fn twice_the_source_takes_twice_the_memory() {
     is_linear("names", allocated(&names(3_000)), allocated(&names(6_000)));
 }
 
-/// The fewest steps within which a template renders.
+/// Returns the fewest steps within which a template renders.
 fn steps(template: &str, size: usize) -> u64 {
     let template = Template::parse(template).unwrap_or_else(|error| panic!("{template}: {error}"));
     let list: Vec<String> = (0..size).map(|i| format!("i{}", i * 7_919 % size)).collect();
@@ -205,7 +205,7 @@ fn twice_the_value_takes_twice_the_steps() {
         "[0] * n",
     ] {
         let template = match expression {
-            // Pairs of keys and values, and no more than two characters of a text.
+            // Pairs of keys and values, and at most two characters of a text.
             "dict(l | map('list'))" => {
                 "{{ dict(l | map('truncate', 2, true, '', 0) | map('list')) }}".to_owned()
             }

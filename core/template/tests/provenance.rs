@@ -1,4 +1,4 @@
-//! Which bytes of a prompt come from the conversation.
+//! Tests which bytes of a prompt come from the conversation.
 
 mod common;
 
@@ -6,7 +6,7 @@ use common::{conversations, limits, render, styles};
 use realm_template::{Input, Rendered, Template};
 use serde_json::{Map, Value, json};
 
-/// Renders with `u` as the user's text, and shows foreign parts in brackets: `a[b]c`.
+/// Renders with `u` as the user's text, and puts foreign parts in brackets: `a[b]c`.
 fn marked(template: &str, foreign: &Value) -> String {
     let foreign = foreign.as_object().expect("an object");
     let trusted = json!({"bos_token": "<s>"});
@@ -25,7 +25,7 @@ fn marked(template: &str, foreign: &Value) -> String {
     out + &rendered.text[at..]
 }
 
-/// Ranges are sorted, disjoint, not empty, don't touch, and lie between characters.
+/// Checks that ranges are sorted, disjoint, not adjacent, not empty, and lie between characters.
 fn check(rendered: &Rendered) {
     let mut end = None;
     for run in &rendered.foreign {
@@ -131,10 +131,11 @@ fn a_plain_role_is_the_templates_and_no_other_text() {
     assert_eq!(marked("{{ turns[0].role }}", &elsewhere), "⟦user⟧");
 }
 
-/// Replaces every text of the conversation, keys and roles apart, by one of the same length from a private area.
+/// Replaces every text of the conversation, except keys and roles, by one of the same length from a
+/// private-use area.
 fn private(value: &Value, key: &str) -> Value {
     match value {
-        // What templates look at stays.
+        // Fields whose values templates compare stay.
         Value::String(_) if matches!(key, "role" | "type" | "id" | "tool_call_id") => value.clone(),
         Value::String(text) => Value::String(
             text.chars()
@@ -152,7 +153,7 @@ fn private(value: &Value, key: &str) -> Value {
     }
 }
 
-/// Where words of the conversation stand in a prompt, by characters.
+/// Returns the positions of the conversation's words in a prompt, in characters.
 fn foreign_chars(rendered: &Rendered) -> Vec<(usize, usize)> {
     let count = |text: &str| text.chars().count();
     rendered
@@ -180,7 +181,7 @@ fn every_chat_template_marks_the_conversations_words_and_nothing_else() {
             let Ok(other) = render(&replaced) else { continue };
             check(&other);
             prompts += 1;
-            // No replaced word stands outside of the foreign ranges.
+            // No replaced word may be outside of the foreign ranges.
             let mut at = 0;
             for run in other.foreign.iter().chain([&(other.text.len()..other.text.len())]) {
                 let own = &other.text[at..run.start];
@@ -197,7 +198,8 @@ fn every_chat_template_marks_the_conversations_words_and_nothing_else() {
         }
     }
     assert!(prompts > 500, "{prompts} prompts");
-    // Some templates look at what messages say (a thought, an argument that is JSON), so a few prompts may differ.
+    // Some templates inspect the messages' text (a thought, an argument that is JSON), so a few prompts may
+    // differ.
     assert!(
         moved.len() * 5 < prompts,
         "{} of {prompts} moved: {:?}",

@@ -1,12 +1,13 @@
-//! No template overflows a stack: every production of the grammar stands in every other one ten thousand deep, values stand in
-//! values as deep as they may, and all of it is parsed, rendered and freed on a small thread.
+//! No template overflows a stack: every production of the grammar is nested in every other one ten thousand
+//! levels deep, values are nested as deep as allowed, and all of it is parsed, rendered and freed on a thread
+//! with a small stack.
 
 use realm_template::{Error, Input, Limits, Template};
 use serde_json::{Map, Value, json};
 
 const LIMITS: Limits = Limits { steps: 300_000, bytes: 4 << 20, clock: None };
 
-/// Expressions with an expression inside: what stands before it, and what behind.
+/// Expressions that contain an expression: the text before it, and the text behind it.
 const EXPRESSIONS: [(&str, &str); 46] = [
     ("not ", ""),
     ("-", ""),
@@ -56,7 +57,7 @@ const EXPRESSIONS: [(&str, &str); 46] = [
     ("a is in (", ")"),
 ];
 
-/// Statements with statements inside. `E` is where an expression may stand.
+/// Statements that contain statements. `E` marks the place of an expression.
 const STATEMENTS: [(&str, &str); 17] = [
     ("{% if E %}", "{% endif %}"),
     ("{% if 0 %}{% elif E %}", "{% endif %}"),
@@ -88,7 +89,8 @@ fn render(template: &Template) -> Result<String, Error> {
     template.render(&input, &LIMITS).map(|rendered| rendered.text)
 }
 
-/// One production in the other, `depth` times, around `core`. At most a mebibyte, which is what is parsed.
+/// Nests the productions in each other, `depth` times, around `core`. The source is at most 1 MiB, the
+/// parser's limit.
 fn nested(productions: &[(&str, &str)], depth: usize, core: &str) -> String {
     let each: usize = productions.iter().map(|(before, behind)| before.len() + behind.len()).sum();
     let times = (depth / productions.len()).min(1_000_000 / each);
@@ -133,7 +135,7 @@ fn every_statement_in_every_other_one_is_read_or_refused_on_a_small_stack() {
                 for b in STATEMENTS {
                     sources.push(nested(&[a, b], depth, "x").replace('E', "a"));
                 }
-                // An expression as deep as possible in every statement, which stands in itself.
+                // The deepest possible expression in every statement, which is nested in itself.
                 for b in EXPRESSIONS {
                     let inner = nested(&[b], depth.min(60), "1");
                     sources.push(nested(&[a], depth.min(12), "x").replace('E', &inner));
@@ -153,7 +155,7 @@ fn what_is_no_deeper_than_real_templates_renders_on_a_smaller_stack() {
             let source = format!("{{{{ {} }}}}", nested(&[production], 12, "a"));
             let _ = Template::parse(&source).map(|template| render(&template));
         }
-        // Twenty calls in each other.
+        // Twenty nested calls.
         let source = "{% macro m(n) %}{% if n %}({{ m(n - 1) }}){% endif %}{% endmacro %}{{ m(20) }}";
         let template = Template::parse(source).expect("a template");
         assert_eq!(

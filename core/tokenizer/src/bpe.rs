@@ -1,4 +1,4 @@
-//! Byte-level byte-pair encoding (Sennrich et al. 2016; GPT-2): words are split off by a pre-tokenizer, and
+//! Byte-level byte-pair encoding (Sennrich et al. 2016; GPT-2): a pre-tokenizer splits text into words, and
 //! within a word the pair whose merge was learned first is joined first.
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use crate::vocabulary::{TokenKind, Vocabulary};
 
 pub(crate) struct Bpe {
     pre: PreTokenizer,
-    /// (left id, right id) to (rank, joined id).
+    /// Maps (left id, right id) to (rank, joined id).
     merges: HashMap<(u32, u32), (u32, u32), Seeded>,
     /// The token of each byte.
     bytes: [u32; 256],
@@ -33,7 +33,8 @@ impl Bpe {
                 Error::InvalidModel(format!("tokenizer.ggml.merges[{rank}] is not two tokens: `{line}`"))
             };
             let text = std::str::from_utf8(line).map_err(|_| bad())?;
-            // A space never stands for itself in this spelling, so the first one separates.
+            // In this spelling a space is never itself a character, so the first one separates the two
+            // tokens.
             let (left, right) = text.split_once(' ').ok_or_else(bad)?;
             spelled.clear();
             table.decode(left, &mut spelled).ok_or_else(bad)?;
@@ -44,7 +45,8 @@ impl Bpe {
                 vocabulary.id(&spelled[middle..]),
                 vocabulary.id(&spelled),
             );
-            // A merge of what the vocabulary lacks can never apply; nor may one make a control token out of text.
+            // A merge of tokens that the vocabulary lacks can never apply. Merges into control tokens are
+            // skipped, so that text cannot become one.
             if let (Some(left), Some(right), Some(joined)) = ids
                 && text_token(vocabulary, joined)
             {
@@ -55,12 +57,12 @@ impl Bpe {
         Ok(Self { pre, merges, bytes })
     }
 
-    /// Whether there is a token for every byte, so that no text is left out.
+    /// Returns whether there is a token for every byte, so that no text is left out.
     pub(crate) fn knows_every_byte(&self) -> bool {
         !self.bytes.contains(&NONE)
     }
 
-    /// Stops when there are more tokens than `most`.
+    /// Encodes `text`; stops when there are more tokens than `most`.
     pub(crate) fn encode(&self, text: &str, vocabulary: &Vocabulary, most: usize, out: &mut Vec<u32>) {
         let mut merger = Merger::default();
         self.pre.split(text, &mut |word| {
@@ -81,7 +83,7 @@ impl Bpe {
             merger.push(self.bytes[byte as usize], at, 1);
         }
         merger.run(|left, right| self.merges.get(&(left.id, right.id)).copied());
-        // A vocabulary without some byte cannot spell it: llama.cpp leaves it out too.
+        // A vocabulary that lacks a byte cannot spell it; it is left out, as in llama.cpp.
         out.extend(merger.symbols().map(|s| s.id).filter(|&id| id != NONE));
     }
 }

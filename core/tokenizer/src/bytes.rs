@@ -1,6 +1,7 @@
-//! GPT-2's spelling of bytes: every byte as one printable character, so that a vocabulary can be text.
+//! GPT-2's spelling of bytes: every byte is one printable character, so that a vocabulary can be text.
 
-/// The character that stands for `byte`: itself where it prints in Latin-1, else one from U+0100 on.
+/// Returns the character that stands for `byte`: the byte itself if it is printable in Latin-1, else one from
+/// U+0100 on.
 pub(crate) fn char_of(byte: u8) -> char {
     let prints = |b: u8| matches!(b, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     if prints(byte) {
@@ -22,7 +23,7 @@ impl ByteTable {
         Self(table)
     }
 
-    /// The bytes that `text` spells, or `None` where a character stands for no byte.
+    /// Appends the bytes that `text` spells; `None` if a character stands for no byte.
     pub(crate) fn decode(&self, text: &str, out: &mut Vec<u8>) -> Option<()> {
         for c in text.chars() {
             out.push((*self.0.get(c as usize)?)?);

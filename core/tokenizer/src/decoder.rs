@@ -1,13 +1,13 @@
-//! Bytes of tokens, one after another, as text.
+//! Text from the bytes of successive tokens.
 
-/// Turns pieces of bytes into text and keeps back the first bytes of a character until the rest has come.
+/// Turns pieces of bytes into text and holds back the first bytes of a character until the rest has come.
 #[derive(Debug, Clone, Default)]
 pub struct Utf8Stream {
     pending: Vec<u8>,
 }
 
 impl Utf8Stream {
-    /// A stream at its start.
+    /// Creates a stream without pending bytes.
     pub fn new() -> Self {
         Self::default()
     }
@@ -35,7 +35,7 @@ impl Utf8Stream {
         text
     }
 
-    /// The end: an unfinished character, if there is one, as U+FFFD.
+    /// Ends the stream: an unfinished character becomes U+FFFD.
     pub fn finish(&mut self) -> String {
         let rest = std::mem::take(&mut self.pending);
         String::from_utf8_lossy(&rest).into_owned()

@@ -1,4 +1,4 @@
-/// What can go wrong with a tokenizer or a chat template.
+/// An error of a tokenizer or a chat template.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -14,19 +14,19 @@ pub enum Error {
          `chat_template` (a template, or the name of a builtin one such as `chatml`)"
     )]
     NoTemplate,
-    /// The chat template of the model's file can't be parsed.
+    /// The chat template of the model's file cannot be parsed.
     #[error(
         "the chat template of the model's file can't be used: {0}; load the model with the option `chat_template` (a \
          template, or the name of a builtin one such as `chatml`), or give it a plain prompt"
     )]
     BrokenTemplate(String),
-    /// A conversation that no template could render.
+    /// A conversation that no template can render.
     #[error("{0}")]
     Conversation(String),
     /// A chat template does not parse, raised an exception, or used up its fuel.
     #[error("chat template: {0}")]
     Template(String),
-    /// A token id that the vocabulary does not have.
+    /// The vocabulary has no token with this id.
     #[error("token {id} is not in the vocabulary of {vocabulary} tokens")]
     UnknownToken {
         /// The id.

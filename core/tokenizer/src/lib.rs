@@ -1,4 +1,4 @@
-//! Tokenizers and chat templates, as a GGUF file's metadata describes them.
+//! Tokenizers and chat templates, from a GGUF file's metadata.
 //!
 //! - [`Tokenizer`]: text to token ids and back. Byte-level BPE ([`bpe`](self)) with the pre-tokenizer that
 //!   `tokenizer.ggml.pre` names, or SentencePiece's BPE as llama and gemma use it.

@@ -1,5 +1,5 @@
-//! Joining neighbours, best pair first, until no pair joins: the loop that byte-pair encoding and
-//! SentencePiece share.
+//! Joins neighbors, best pair first, until no pair joins: the loop that byte-pair encoding and SentencePiece
+//! share.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -7,11 +7,11 @@ use std::collections::BinaryHeap;
 /// A piece of text that may still be joined. Pieces form a list; an absorbed piece has `len` 0.
 #[derive(Clone, Copy)]
 pub(crate) struct Symbol {
-    /// The token that it is, [`NONE`] if no token spells it.
+    /// The piece's token, or [`NONE`] if no token spells it.
     pub(crate) id: u32,
-    /// Where it starts in the text, in bytes.
+    /// Where the piece starts in the text, in bytes.
     pub(crate) start: u32,
-    /// Bytes.
+    /// Length in bytes.
     pub(crate) len: u32,
     previous: u32,
     next: u32,
@@ -23,17 +23,17 @@ pub(crate) const NONE: u32 = u32::MAX;
 /// A pair that could be joined.
 #[derive(PartialEq, Eq)]
 struct Candidate {
-    /// The smaller the sooner.
+    /// The lowest rank is joined first.
     rank: u32,
     left: u32,
-    /// Bytes that the pair had when it was found: it is stale if they changed.
+    /// Length of the pair in bytes when it was found: the candidate is stale if the length has changed.
     len: u32,
     id: u32,
 }
 
 impl Ord for Candidate {
     fn cmp(&self, other: &Self) -> Ordering {
-        // `BinaryHeap` yields the greatest: the lowest rank, then the leftmost.
+        // `BinaryHeap` yields the greatest, which is the lowest rank, then the leftmost.
         (other.rank, other.left).cmp(&(self.rank, self.left))
     }
 }
@@ -68,8 +68,8 @@ impl Merger {
         self.symbols.push(Symbol { id, start: start as u32, len: len as u32, previous, next: NONE });
     }
 
-    /// Joins pairs, lowest rank first and leftmost among equals, for as long as `join(left, right)` finds
-    /// one: it answers with the rank and the joined token. Takes O(n log n) for n symbols.
+    /// Joins pairs, lowest rank first and leftmost among equals, as long as `join(left, right)` returns a
+    /// rank and the joined token. Takes O(n log n) for n symbols.
     pub(crate) fn run(&mut self, mut join: impl FnMut(&Symbol, &Symbol) -> Option<(u32, u32)>) {
         let mut found = std::mem::take(&mut self.heap).into_vec();
         for (i, pair) in self.symbols.windows(2).enumerate() {
@@ -113,7 +113,7 @@ impl Merger {
         }
     }
 
-    /// What is left, in order.
+    /// The remaining symbols, in order.
     pub(crate) fn symbols(&self) -> impl Iterator<Item = &Symbol> {
         self.symbols.iter().filter(|s| s.len > 0)
     }

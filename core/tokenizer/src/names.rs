@@ -1,10 +1,10 @@
-//! What a token's spelling tells of it, where a file's token types don't.
+//! Infers the kind of a token from its spelling, for files whose token types are wrong or missing.
 
 use realm_gguf::Strings;
 
 use crate::vocabulary::TokenKind;
 
-/// Tokens that end a turn or a text, whichever ids a file's metadata names.
+/// Tokens that end a turn or a text, whatever ids a file's metadata names.
 const ENDS: [&str; 22] = [
     "<|eot_id|>",
     "<|im_end|>",
@@ -30,7 +30,7 @@ const ENDS: [&str; 22] = [
     "[|endofturn|]",
 ];
 
-/// Tokens of fill-in-the-middle prompts after which there is nothing to fill in.
+/// Tokens of fill-in-the-middle prompts that end the filling.
 const FILL_ENDS: [&str; 9] = [
     "<|fim_pad|>",
     "<fim-pad>",
@@ -65,11 +65,11 @@ const FILL: [&str; 18] = [
     "▁<MID>",
 ];
 
-/// Tokens without bars in their names that are structure wherever a vocabulary has them as tokens.
+/// Tokens without bars in their names that are structure in every vocabulary that has them.
 const STRUCTURE: [&str; 9] =
     ["<s>", "</s>", "<unk>", "<pad>", "<bos>", "<eos>", "<mask>", "<start_of_turn>", "<end_of_turn>"];
 
-/// Elements of HTML, which some vocabularies (Gemma's) have as user-defined tokens: a person's text holds them.
+/// HTML elements, which some vocabularies (Gemma's) have as user-defined tokens. They occur in users' text.
 const HTML: [&str; 41] = [
     "a",
     "article",
@@ -114,38 +114,41 @@ const HTML: [&str; 41] = [
     "tr",
 ];
 
-/// Further elements, whose names are short enough to stand for something else in other vocabularies: `<s>` begins a text
-/// there. As user-defined tokens they are HTML.
+/// Further HTML elements, with names so short that they mean something else in other vocabularies: there,
+/// `<s>` begins a text. As user-defined tokens they are HTML.
 const SHORT_HTML: [&str; 3] = ["s", "u", "ul"];
 
-/// The token that ends a text in SentencePiece's vocabularies; strikes text out in HTML.
+/// The token that ends a text in SentencePiece's vocabularies. In HTML it ends struck-out text.
 pub(crate) const SENTENCE_END: &[u8] = b"</s>";
 
-/// Whether a token's name says that it ends a generation.
+/// Returns whether a token's name is one that ends a generation.
 pub(crate) fn ends_generation(token: &[u8]) -> bool {
     ENDS.iter().chain(&FILL_ENDS).any(|name| name.as_bytes() == token)
 }
 
-/// Whether a user-defined token has the look of structure, such as `<think>`, `</tool_call>`, `<|im_start|>` or `[INST]`.
-/// In a person's words it is their words. Runs of white space and HTML are not meant.
+/// Returns whether a user-defined token looks like structure, such as `<think>`, `</tool_call>`,
+/// `<|im_start|>` or `[INST]`. Where such a token occurs in a user's words, it is plain text. Runs of white
+/// space and HTML do not count.
 pub(crate) fn looks_like_control(token: &[u8]) -> bool {
     let Ok(token) = std::str::from_utf8(token) else { return false };
     let token = token.trim_matches(['▁', ' ']);
     let inside = |open: char, close: char| token.strip_prefix(open)?.strip_suffix(close);
     let name = inside('<', '>').or_else(|| inside('[', ']')).or_else(|| inside('◁', '▷'));
     let Some(name) = name.filter(|name| name.chars().any(char::is_alphanumeric)) else {
-        // `|||name|||`, `||<name>||`.
+        // The forms `|||name|||` and `||<name>||`.
         return token.len() > 4 && token.starts_with('|') && token.ends_with('|');
     };
     let element = name.strip_prefix('/').unwrap_or(name);
     !(token.starts_with('<') && (HTML.contains(&element) || SHORT_HTML.contains(&element)))
 }
 
-/// Mends token types that a converter got wrong, by the tokens' names. Returns the tokens that became control tokens.
+/// Corrects token types that a converter got wrong, by the tokens' names. Returns the tokens that became
+/// control tokens.
 ///
-/// Tokens that end a turn, and those of fill-in-the-middle prompts, are control tokens whatever the file says, as llama.cpp
-/// has it. So is the usual structure that a file calls ordinary text, since nobody trains such a piece; in a file without
-/// types everything is called that, and SentencePiece's bytes are recognised, too.
+/// Tokens that end a turn, and those of fill-in-the-middle prompts, are control tokens whatever the file
+/// says, as in llama.cpp. So are the usual structure tokens that a file calls ordinary text, because no
+/// tokenizer learns such a piece from text. A file without types calls every token ordinary text; for it,
+/// SentencePiece's byte tokens are recognized too.
 pub(crate) fn mend_kinds(
     tokens: &Strings,
     kinds: &mut [TokenKind],
@@ -154,7 +157,7 @@ pub(crate) fn mend_kinds(
 ) -> Vec<u32> {
     let mut mended = Vec::new();
     for (id, (token, kind)) in tokens.iter().zip(kinds).enumerate() {
-        // All names begin so, and few other tokens do.
+        // All names begin with one of these bytes, and few other tokens do.
         if !kind.is_text() || !token.first().is_some_and(|first| b"<[_\xe2".contains(first)) {
             continue;
         }
@@ -171,7 +174,7 @@ pub(crate) fn mend_kinds(
     mended
 }
 
-/// Whether a token is `<|…|>`, with bars of either width.
+/// Returns whether a token is `<|…|>`, with ASCII or full-width bars.
 fn has_bars(token: &[u8]) -> bool {
     let Ok(token) = std::str::from_utf8(token) else { return false };
     let name = ["|", "｜"]

@@ -1,5 +1,5 @@
-//! JSON as Python's `json.dumps` writes it, which is what models have seen: `", "` and `": "` between items, nothing escaped
-//! that need not be.
+//! JSON in the format of Python's `json.dumps`, which models were trained on: `", "` and `": "` between
+//! items, and no unnecessary escapes.
 
 use std::io;
 
@@ -7,10 +7,10 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{Formatter, Serializer};
 
-/// A value in one line.
+/// Writes a value in one line.
 pub(crate) fn dumps(value: &Value) -> String {
     let mut out = Vec::new();
-    // Writing to memory never fails, and a value has texts for keys.
+    // Writing to memory never fails, and a value's keys are strings.
     let _ = value.serialize(&mut Serializer::with_formatter(&mut out, Spaced));
     String::from_utf8_lossy(&out).into_owned()
 }

@@ -1,9 +1,9 @@
-//! A hash that is seeded at random. A model's file decides on tokens and merges, and with a hash that is known before they
-//! could all share one place of a table: reading them would take time quadratic in their number.
+//! A hash with a random seed. A model's file determines tokens and merges; with a known hash, it could put
+//! all of them in one place of a table, so that reading them would take time quadratic in their number.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-/// Makes hashers of one seed.
+/// Makes hashers with one common seed.
 #[derive(Clone)]
 pub(crate) struct Seeded {
     start: u64,
@@ -25,8 +25,9 @@ impl BuildHasher for Seeded {
     }
 }
 
-/// Multiplies by a secret factor and adds both halves of the product, word for word, as wyhash does. The standard library's hash
-/// takes several times as long, and encoding looks up a merge for every pair of symbols.
+/// Multiplies by a secret factor and adds both halves of the product, word for word, like wyhash. The
+/// standard library's hash takes several times as long, and encoding looks up a merge for every pair of
+/// symbols.
 pub(crate) struct Folding {
     state: u64,
     factor: u64,
@@ -71,7 +72,8 @@ mod tests {
     fn tokens_and_pairs_have_hashes_of_their_own_that_differ_from_run_to_run() {
         let (one, other) = (Seeded::default(), Seeded::default());
         assert_ne!(one.hash_one(b"token".as_slice()), other.hash_one(b"token".as_slice()));
-        // Tables of their own: a short token and a pair of its length and its bytes are one to the hasher.
+        // In separate sets: the hasher does not distinguish a short token from a pair of its length and its
+        // bytes.
         let tokens: HashSet<u64> = (0..100).map(|len| one.hash_one(vec![0u8; len].as_slice())).collect();
         assert_eq!(tokens.len(), 100);
         let pairs: HashSet<u64> = (0..10_000u32).map(|i| one.hash_one((i / 100, i % 100))).collect();

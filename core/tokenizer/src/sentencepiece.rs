@@ -1,6 +1,6 @@
-//! SentencePiece's BPE as llama and gemma use it (Kudo and Richardson 2018): no pre-tokenizer, spaces are
-//! the character U+2581, the pair whose joined token scores highest is joined first, and what no token
-//! spells falls back to bytes.
+//! SentencePiece's BPE in llama's and gemma's variant (Kudo and Richardson 2018): there is no pre-tokenizer,
+//! spaces are the character U+2581, the pair whose joined token scores highest is joined first, and text that
+//! no token spells becomes byte tokens.
 
 use realm_gguf::Metadata;
 
@@ -13,15 +13,15 @@ use crate::vocabulary::{TokenKind, Vocabulary};
 pub(crate) const SPACE: &str = "\u{2581}";
 
 pub(crate) struct SentencePiece {
-    /// For each token, its place in the order of scores: 0 is the highest.
+    /// Rank of each token in the order of scores: 0 is the highest.
     ranks: Vec<u32>,
     /// The token of each byte.
     bytes: [u32; 256],
     unknown: Option<u32>,
-    /// Bytes of the longest token.
+    /// Length of the longest token in bytes.
     longest: usize,
-    /// Bytes before which a space may stand inside a token. Everywhere else the start of a word is a place
-    /// over which nothing is ever joined, so that words can be encoded one by one.
+    /// Bytes that may precede a space inside a token. After any other byte, no token spans the start of a
+    /// word, so words can be encoded one by one.
     glued: [bool; 256],
 }
 
@@ -40,7 +40,7 @@ impl SentencePiece {
         let mut ranks = vec![0; scores.len()];
         let mut rank = 0;
         for pair in 0..order.len() {
-            // Equal scores share a rank: then the leftmost pair goes first.
+            // Equal scores share a rank, so that the leftmost pair goes first.
             if pair > 0 && scores[order[pair] as usize] != scores[order[pair - 1] as usize] {
                 rank += 1;
             }
@@ -99,7 +99,7 @@ impl SentencePiece {
 
     fn word(&self, word: &str, vocabulary: &Vocabulary, merger: &mut Merger, out: &mut Vec<u32>) {
         let bytes = word.as_bytes();
-        // Text must not become a control token, nor `<0x0A>` a line break.
+        // Text must not become a control token, nor may the text `<0x0A>` become a line break.
         let token = |range: std::ops::Range<usize>| {
             vocabulary.id(&bytes[range]).filter(|&id| vocabulary.kind(id).is_some_and(TokenKind::is_text))
         };
@@ -129,14 +129,14 @@ impl SentencePiece {
     }
 }
 
-/// Where the next word starts: a space after something else that is not `glued` to it.
+/// Returns the start of the next word: a space behind another character that is not `glued` to it.
 fn next_word(text: &[u8], glued: &[bool; 256]) -> Option<usize> {
     let space = SPACE.as_bytes();
     let starts = text.windows(space.len()).enumerate().filter(|(_, w)| *w == space).map(|(at, _)| at);
     starts.into_iter().find(|&at| at > 0 && !text[..at].ends_with(space) && !glued[text[at - 1] as usize])
 }
 
-/// The byte that a token such as `<0x0A>` stands for.
+/// Returns the byte that a token such as `<0x0A>` stands for.
 pub(crate) fn byte_of(token: &[u8]) -> Option<u8> {
     let hex = token.strip_prefix(b"<0x")?.strip_suffix(b">")?;
     u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()

@@ -15,15 +15,15 @@ pub(crate) enum Part<'a> {
     Token(u32),
 }
 
-/// Which tokens are cut out of a text before the rest is encoded.
+/// The special tokens that are cut out of a text before the rest is encoded.
 #[derive(Clone, Copy)]
 pub(crate) enum Scope<'a> {
-    /// User-defined tokens that are ordinary text, such as runs of white space: what a person writes.
+    /// User-defined tokens that are ordinary text, such as runs of white space: for users' words.
     Words,
-    /// All user-defined tokens: what the model itself writes.
+    /// All user-defined tokens: for the model's own text.
     Answer,
-    /// Control tokens too, but only where none of their bytes lies in these ranges, which are sorted and apart. Within
-    /// the ranges, [`Scope::Words`] holds.
+    /// All user-defined and control tokens, but only if none of their bytes lies in these ranges, which are
+    /// sorted and disjoint. [`Scope::Words`] applies within the ranges.
     Outside(&'a [Range<usize>]),
 }
 
@@ -35,7 +35,8 @@ pub(crate) struct SpecialTokens {
 }
 
 impl SpecialTokens {
-    /// `strips` says which tokens swallow the white space after them.
+    /// Finds the special tokens of a vocabulary; `strips` says which of them swallow the white space behind
+    /// them.
     pub(crate) fn new(vocabulary: &Vocabulary, strips: impl Fn(&[u8]) -> bool) -> Result<Self, Error> {
         let finder = |wanted: &dyn Fn(&[u8], TokenKind) -> bool| Finder::new(vocabulary, wanted, &strips);
         Ok(Self {
@@ -47,7 +48,8 @@ impl SpecialTokens {
         })
     }
 
-    /// Splits `text` at the tokens of `scope` and gives the parts in order: of the tokens that begin first, the longest.
+    /// Splits `text` at the tokens of `scope` and passes on the parts in order. Among tokens that begin at
+    /// the same place, the longest wins.
     pub(crate) fn split<'a>(&self, text: &'a str, scope: Scope<'_>, mut each: impl FnMut(Part<'a>)) {
         let (anywhere, foreign) = match scope {
             Scope::Words => (&self.words, None),
@@ -81,7 +83,7 @@ impl SpecialTokens {
     }
 }
 
-/// A token in a text.
+/// A token found in a text.
 #[derive(Clone, Copy)]
 struct Found {
     start: usize,
@@ -90,7 +92,7 @@ struct Found {
     strips: bool,
 }
 
-/// The next token of a search, kept while it lies ahead.
+/// The next match of a search, cached while it lies ahead.
 struct Next<F> {
     search: F,
     found: Option<Found>,
@@ -102,7 +104,7 @@ impl<F: FnMut(usize) -> Option<Found>> Next<F> {
         Self { search, found: None, started: false }
     }
 
-    /// The first token that begins at `from` or later. `from` never falls.
+    /// Returns the first token that begins at `from` or later. `from` must never decrease.
     fn from(&mut self, from: usize) -> Option<Found> {
         if !self.started || self.found.is_some_and(|found| found.start < from) {
             (self.started, self.found) = (true, (self.search)(from));
@@ -111,10 +113,10 @@ impl<F: FnMut(usize) -> Option<Found>> Next<F> {
     }
 }
 
-/// One automaton over some of the tokens.
+/// An automaton that searches for a set of tokens.
 struct Finder {
     automaton: AhoCorasick,
-    /// For each pattern, the token and whether it swallows the white space after it.
+    /// For each pattern, the token, and whether it swallows the white space behind it.
     tokens: Vec<(u32, bool)>,
 }
 
@@ -124,14 +126,15 @@ impl Finder {
         wanted: &dyn Fn(&[u8], TokenKind) -> bool,
         strips: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Self, Error> {
-        // One that reads as an earlier one is never found, and the automaton takes time quadratic in their number.
+        // Skip duplicates: a later pattern with the same text is never found, and the automaton takes time
+        // quadratic in the number of duplicates.
         let mut seen = HashSet::new();
         let tokens: Vec<_> = vocabulary
             .iter()
             .filter(|&(_, token, kind)| !token.is_empty() && wanted(token, kind) && seen.insert(token))
             .collect();
-        // Not the DFA that it would take for few tokens: making one takes time quadratic in a token such as `aaa…`, minutes for
-        // one of 50 KB, and a model's file decides on them.
+        // Not a DFA, which the builder would choose for few tokens: building one takes time quadratic in a
+        // token such as `aaa…`, minutes for one of 50 KB, and a model's file determines the tokens.
         let automaton = AhoCorasick::builder()
             .kind(Some(AhoCorasickKind::ContiguousNFA))
             .match_kind(MatchKind::LeftmostLongest)
@@ -153,7 +156,8 @@ impl Finder {
         }
     }
 
-    /// The first token from `from` on that touches none of `foreign`. `gap` is how many of those lie behind.
+    /// Returns the first token from `from` on that touches none of `foreign`. `gap` is the number of those
+    /// ranges that lie behind.
     fn find_outside(
         &self,
         text: &str,

@@ -1,4 +1,4 @@
-//! Text to token ids and back.
+//! Converts text to token ids and back.
 
 use std::ops::Range;
 
@@ -27,7 +27,7 @@ pub struct Tokenizer {
     add_bos: bool,
     add_eos: bool,
     add_space_prefix: bool,
-    /// Bytes of a text that one token stands for at most; `None` where some of a text may stand for nothing.
+    /// Most bytes of text that one token can stand for; `None` if some text may get no token.
     most_bytes: Option<usize>,
 }
 
@@ -35,8 +35,8 @@ impl Tokenizer {
     /// Reads the `tokenizer.ggml.*` keys.
     ///
     /// # Errors
-    /// A tokenizer model or pre-tokenizer that is not known is named; tables that contradict each other are
-    /// refused.
+    /// An unknown tokenizer model or pre-tokenizer (the error names it), and tables that contradict each
+    /// other.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, Error> {
         let kind = metadata.require_str("tokenizer.ggml.model")?;
         let byte_level = match kind {
@@ -66,10 +66,10 @@ impl Tokenizer {
         let flag = |key: &str| optional(metadata.bool(&format!("tokenizer.ggml.{key}")));
         let (bos, eos) = (id("bos"), id("eos"));
         let pre = metadata.str("tokenizer.ggml.pre")?.unwrap_or_default();
-        // Llama's own files ask for a begin token by being Llama's, not by a key.
+        // Llama's own files do not have the key and still expect a begin token.
         let bos_by_default = !byte_level || matches!(pre, "llama-bpe" | "llama3" | "llama-v3");
         let ends = generation_ends(&vocabulary, [eos, id("eot"), id("eom")]);
-        // Phi-3's special tokens swallow the white space after them; its files do not say so.
+        // Phi-3's special tokens swallow the white space behind them; its files do not say so.
         let name = optional(metadata.str("general.name")).unwrap_or_default().to_lowercase();
         let phi3 = name.contains("phi-3") || name.contains("phi3");
         let strips = |token: &[u8]| phi3 && !matches!(token, b"<unk>" | b"<s>" | b"<|endoftext|>");
@@ -109,7 +109,7 @@ impl Tokenizer {
         self.eos
     }
 
-    /// Whether the model expects the begin token before a text (`tokenizer.ggml.add_bos_token`).
+    /// Returns whether the model expects the begin token before a text (`tokenizer.ggml.add_bos_token`).
     pub fn adds_bos(&self) -> bool {
         self.add_bos && self.bos.is_some()
     }
@@ -119,26 +119,27 @@ impl Tokenizer {
         &self.ends
     }
 
-    /// What kind of token `id` is.
+    /// Returns the kind of token `id`.
     pub fn kind(&self, id: u32) -> Option<TokenKind> {
         self.vocabulary.kind(id)
     }
 
-    /// The id of the token that is spelled exactly `text`, a special one included.
+    /// Returns the id of the token that is spelled exactly `text`, special tokens included.
     pub fn token_id(&self, text: &str) -> Option<u32> {
         self.vocabulary.id(text.as_bytes())
     }
 
-    /// Token ids of `text`. With `special`, control tokens spelled in the text (such as `<|im_start|>`), and user-defined
-    /// ones that look like them (such as `<think>`), become those tokens: only for text that no user wrote. With
-    /// `boundaries`, the begin and end tokens are added where the model's metadata asks for them.
+    /// Encodes `text` as token ids. With `special`, control tokens spelled in the text (such as
+    /// `<|im_start|>`), and user-defined ones that look like them (such as `<think>`), become those tokens:
+    /// use it only for text that no user wrote. With `boundaries`, adds the begin and end tokens if the
+    /// model's metadata asks for them.
     pub fn encode(&self, text: &str, special: bool, boundaries: bool) -> Vec<u32> {
         self.encode_at_most(text, special, boundaries, usize::MAX).unwrap_or_default()
     }
 
-    /// As [`encode`](Self::encode), for a text of which no more than `most` tokens are of use: `None` if it has more. That is
-    /// known without encoding it where it has more bytes than so many tokens stand for, and otherwise as soon as there are
-    /// more tokens.
+    /// Same as [`encode`](Self::encode), with a limit of `most` tokens: `None` if the text has more. A text
+    /// with more bytes than `most` tokens can stand for is refused without encoding it; any other text is
+    /// encoded until the limit is exceeded.
     pub fn encode_at_most(
         &self,
         text: &str,
@@ -150,15 +151,16 @@ impl Tokenizer {
         self.encode_scope(text, scope, boundaries, most)
     }
 
-    /// Token ids of a prompt that a template made. `foreign` are the ranges of its bytes that are somebody's words: a user's,
-    /// a tool's, a document's. Control tokens, and user-defined ones that look like them, are found only where none of
-    /// their bytes is foreign; everything else is encoded as if there were no ranges. `boundaries` is as for
-    /// [`encode`](Self::encode).
+    /// Encodes a prompt that a template made. `foreign` are the byte ranges of words that come from outside:
+    /// a user's, a tool's, a document's. Control tokens, and user-defined ones that look like them, are found
+    /// only if none of their bytes is foreign; everything else is encoded as if there were no ranges.
+    /// `boundaries` has the same meaning as in [`encode`](Self::encode).
     pub fn encode_rendered(&self, text: &str, foreign: &[Range<usize>], boundaries: bool) -> Vec<u32> {
         self.encode_rendered_at_most(text, foreign, boundaries, usize::MAX).unwrap_or_default()
     }
 
-    /// As [`encode_rendered`](Self::encode_rendered) and [`encode_at_most`](Self::encode_at_most).
+    /// Same as [`encode_rendered`](Self::encode_rendered), with the limit of
+    /// [`encode_at_most`](Self::encode_at_most).
     pub fn encode_rendered_at_most(
         &self,
         text: &str,
@@ -184,16 +186,16 @@ impl Tokenizer {
         (out.len() <= most).then_some(out)
     }
 
-    /// Token ids of what the model itself writes, in the middle of a text: no space is put before it, and user-defined
-    /// tokens are found whatever they look like.
+    /// Encodes text that the model itself writes, in the middle of a text: adds no space before it, and finds
+    /// all user-defined tokens.
     pub fn encode_after(&self, text: &str) -> Vec<u32> {
         let mut out = Vec::with_capacity(text.len() / 3 + 2);
         self.encode_parts(text, Scope::Answer, false, usize::MAX, &mut out);
         out
     }
 
-    /// `after_special` says whether the text begins a text, or follows a special token. Stops when there are more tokens than
-    /// `most`.
+    /// Encodes the parts of a text. `after_special` is set if the text begins a text or follows a special
+    /// token. Stops when there are more tokens than `most`.
     fn encode_parts(
         &self,
         text: &str,
@@ -249,8 +251,8 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The text of `ids`. Control tokens are spelled only with `special`; bytes that are not UTF-8 become
-    /// U+FFFD. Where the model puts a space before a text, the first one is taken off again.
+    /// Decodes `ids` to text. Control tokens are spelled only with `special`; bytes that are not UTF-8 become
+    /// U+FFFD. If the model puts a space before a text, that space is removed.
     ///
     /// # Errors
     /// An id outside the vocabulary.
@@ -269,7 +271,7 @@ impl Tokenizer {
     }
 }
 
-/// What a file may leave out: a value of another type is as none, and the log says so.
+/// Treats a value of a wrong type as absent and logs that, for keys that a file may leave out.
 pub(crate) fn optional<T>(value: Result<Option<T>, realm_gguf::Error>) -> Option<T> {
     value.unwrap_or_else(|error| {
         tracing::warn!("left out: {error}");
@@ -277,10 +279,10 @@ pub(crate) fn optional<T>(value: Result<Option<T>, realm_gguf::Error>) -> Option
     })
 }
 
-/// End tokens by id, and by name where a converter forgot the ids.
+/// Finds end tokens by id, and by name for files whose converter forgot the ids.
 fn generation_ends(vocabulary: &Vocabulary, [eos, eot, eom]: [Option<u32>; 3]) -> Vec<u32> {
     let has = |name: &str| vocabulary.id(name.as_bytes()).is_some();
-    // In gpt-oss's format `<|end|>` ends a part of the answer, and these two end it.
+    // In gpt-oss's format `<|end|>` ends only a part of the answer, and these two end the answer.
     let harmony = has("<|return|>") && has("<|call|>");
     let by_name = vocabulary.iter().filter(|&(id, token, kind)| {
         let sentence_end = token == SENTENCE_END && eos.is_none_or(|eos| eos == id);
@@ -295,7 +297,7 @@ fn generation_ends(vocabulary: &Vocabulary, [eos, eot, eom]: [Option<u32>; 3]) -
     ends
 }
 
-/// Ranges in order, those that touch or overlap as one, empty ones left out.
+/// Sorts ranges, joins those that touch or overlap, and removes empty ones.
 fn joined(ranges: &[Range<usize>]) -> Vec<Range<usize>> {
     let mut sorted: Vec<_> = ranges.iter().filter(|range| !range.is_empty()).cloned().collect();
     sorted.sort_unstable_by_key(|range| range.start);

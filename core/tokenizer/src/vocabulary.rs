@@ -11,16 +11,16 @@ use crate::bytes::ByteTable;
 use crate::names::mend_kinds;
 use crate::seeded::Seeded;
 
-/// `tokenizer.ggml.token_type` of a token.
+/// The kind of a token: its `tokenizer.ggml.token_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenKind {
     /// Ordinary text.
     Normal,
-    /// Stands for what the vocabulary cannot spell.
+    /// Stands for text that the vocabulary cannot spell.
     Unknown,
-    /// Structure, such as `<|im_start|>`: never made from text unless special tokens are asked for.
+    /// Structure, such as `<|im_start|>`: text becomes such a token only if special tokens are asked for.
     Control,
-    /// Added text that is one token wherever it stands.
+    /// Added text that is always one token.
     UserDefined,
     /// A gap in the table.
     Unused,
@@ -29,7 +29,7 @@ pub enum TokenKind {
 }
 
 impl TokenKind {
-    /// The kind that a number in `tokenizer.ggml.token_type` stands for.
+    /// Returns the kind for a number in `tokenizer.ggml.token_type`.
     fn of_type(number: i32) -> Self {
         match number {
             2 => Self::Unknown,
@@ -41,19 +41,19 @@ impl TokenKind {
         }
     }
 
-    /// Whether text can become such a token.
+    /// Returns whether text can become such a token.
     pub(crate) fn is_text(self) -> bool {
         matches!(self, Self::Normal | Self::UserDefined)
     }
 }
 
-/// Tokens as bytes, and their ids.
+/// The tokens as bytes, and their ids.
 pub(crate) struct Vocabulary {
     bytes: Vec<u8>,
     ends: Vec<u32>,
     kinds: Vec<TokenKind>,
-    /// Ids by the hash of their tokens, which are kept once, in `bytes`: a map with keys of its own would take four
-    /// times the memory.
+    /// Ids by the hash of their tokens, whose bytes are stored once, in `bytes`: a map with keys of its own
+    /// would take four times the memory.
     ids: HashTable<u32>,
     hasher: Seeded,
 }
@@ -99,9 +99,9 @@ impl Vocabulary {
         Ok(this)
     }
 
-    /// Says which tokens were taken for control tokens although the file does not call them so.
+    /// Logs the tokens that became control tokens although the file does not call them so.
     fn warn_of(&self, mended: &[u32], typed: bool) {
-        /// Tokens that a warning names.
+        /// Most tokens that a warning names.
         const NAMED: usize = 8;
         if mended.is_empty() {
             return;
@@ -124,7 +124,7 @@ impl Vocabulary {
         let (bytes, ends, kinds, hasher) = (&self.bytes, &self.ends, &self.kinds, &self.hasher);
         let hash = |id: &u32| hasher.hash_one(slice(bytes, ends, *id));
         let same = |other: &u32| slice(bytes, ends, *other) == token;
-        // Where two tokens read the same, text means the ordinary one.
+        // If two tokens have the same spelling, text means the ordinary one.
         match self.ids.entry(hash(&id), same, hash) {
             Entry::Vacant(free) => {
                 free.insert(id);
@@ -158,7 +158,7 @@ impl Vocabulary {
     }
 }
 
-/// Token `id`, which exists.
+/// Returns the bytes of token `id`, which must exist.
 fn slice<'a>(bytes: &'a [u8], ends: &[u32], id: u32) -> &'a [u8] {
     let start = if id == 0 { 0 } else { ends[id as usize - 1] };
     &bytes[start as usize..ends[id as usize] as usize]

@@ -1,4 +1,5 @@
-//! Words that spell control tokens stay words, wherever they enter a conversation and whatever template renders it.
+//! Words that spell control tokens stay words, wherever they enter a conversation and whatever template
+//! renders it.
 
 mod common;
 
@@ -6,7 +7,7 @@ use realm_gguf::{Array, Strings, Value as Raw};
 use realm_tokenizer::{ChatTemplate, Conversation, SpecialTexts, TokenKind, Tokenizer, template_names};
 use serde_json::{Value, json};
 
-/// Control tokens of the styles below; of the tokenizer of these tests they are tokens, too.
+/// Control tokens of the styles below; the tokenizer of these tests has all of them as tokens.
 const STRUCTURE: [&str; 40] = [
     "<s>",
     "</s>",
@@ -50,7 +51,7 @@ const STRUCTURE: [&str; 40] = [
     "</tool_call>",
 ];
 
-/// Qwen's tokenizer with these tokens.
+/// Returns Qwen's tokenizer with these tokens added.
 fn tokenizer() -> Tokenizer {
     const NAME: &str = "qwen2.5-coder-0.5b-instruct-q4_k_m";
     let gguf = common::model(NAME);
@@ -62,7 +63,7 @@ fn tokenizer() -> Tokenizer {
         .map(|text| text.as_bytes())
         .filter(|text| !tokens.iter().any(|t| t == *text))
         .collect();
-    // Some are control tokens, and some user-defined, as files have them.
+    // Some become control tokens and some user-defined ones, as in real files.
     types.extend(new.iter().enumerate().map(|(at, _)| 3 + (at % 2) as i32));
     let tokens: Strings = tokens.iter().chain(new).collect();
     let metadata = common::changed(
@@ -75,7 +76,7 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::from_metadata(&metadata).unwrap()
 }
 
-/// Templates that print whatever a conversation has.
+/// Templates that print every field of a conversation.
 const OTHERS: [(&str, &str); 4] = [
     (
         "everything",
@@ -95,7 +96,7 @@ const OTHERS: [(&str, &str); 4] = [
     ),
 ];
 
-/// Conversations that have some words at one place each.
+/// Conversations that have the given words at one place each.
 fn places(words: &str) -> Vec<(&'static str, Conversation)> {
     let function = |name: &str, description: &str, key: &str| {
         let parameters =
@@ -193,7 +194,7 @@ fn words_forge_nothing_anywhere_in_any_style() {
             said += usize::from(template.render(&words).unwrap().text.contains("<|im_start|><|im_end|>"));
         }
     }
-    // Most places come out in some of the styles, so that this is a test of something.
+    // Most places must appear in some of the styles, so that the test tests something.
     assert!(rendered > 400 && said > 200, "{rendered} {said}");
 }
 

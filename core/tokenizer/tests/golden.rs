@@ -1,4 +1,4 @@
-//! Token ids and prompts equal those that llama.cpp gives for three real models.
+//! Token ids and prompts equal llama.cpp's for three real models.
 
 mod common;
 
@@ -55,7 +55,7 @@ fn prompts_equal_llama_cpp() {
     assert_eq!(rendered, 6);
 }
 
-/// However short the limit is, the tokens are those of the whole text, or there are more than the limit.
+/// For every limit, either the tokens are those of the whole text, or there are more than the limit.
 #[test]
 fn a_text_of_too_many_tokens_is_known_before_all_of_it_is_encoded() {
     for name in MODELS {
@@ -69,7 +69,7 @@ fn a_text_of_too_many_tokens_is_known_before_all_of_it_is_encoded() {
                 assert_eq!(some.as_ref(), (all.len() <= most).then_some(&all), "{name}: {most} of {text:?}");
             }
         }
-        // Even the longest tokens would be more: nothing is encoded.
+        // Even the longest tokens would be too many: nothing is encoded.
         let longest = (0..tokenizer.vocabulary_len() as u32).map(|id| {
             let mut bytes = Vec::new();
             tokenizer.push_bytes(id, true, &mut bytes).unwrap();

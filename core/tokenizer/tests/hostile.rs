@@ -1,5 +1,6 @@
-//! Tokenizers of files that were made to be costly: reading takes time linear in the file, whatever its tables hold. What takes
-//! seconds here took minutes or hours before; no clock is read, so a test that fails is one that does not end.
+//! Tokenizers of files that were made to be costly: reading takes time linear in the file, whatever its
+//! tables hold. Cases that take seconds here took minutes or hours before. The tests read no clock, so a
+//! failing test is one that does not end.
 
 use realm_gguf::{Array, Metadata, Value};
 use realm_tokenizer::Tokenizer;
@@ -32,7 +33,7 @@ fn control_tokens_of_repeated_bytes_are_read_and_found() {
             let long = |c: &str, times: usize| c.repeat(times);
             let tokens = [long("a", 1 << 20), long("ab", 1 << 19), long("\u{e9}", 1 << 19), "x".to_owned()];
             let tokenizer = read(kind, strings(&tokens), vec![of; 4], Vec::new());
-            // As a token, and one byte short of it.
+            // As a token, and one byte shorter than it.
             assert_eq!(tokenizer.encode(&tokens[0], true, false), [0]);
             assert_eq!(tokenizer.encode(&format!("{}x", tokens[1]), true, false), [1, 3]);
             let short = tokenizer.encode(&tokens[0][1..], true, false);
@@ -43,11 +44,11 @@ fn control_tokens_of_repeated_bytes_are_read_and_found() {
 
 #[test]
 fn many_control_tokens_that_begin_alike_are_read() {
-    // Each one the beginning of the next.
+    // Each token is the beginning of the next.
     let tokens: Vec<String> = (1..3000).map(|len| "<".repeat(len)).collect();
     let tokenizer = read("gpt2", strings(&tokens), vec![CONTROL; tokens.len()], Vec::new());
     assert_eq!(tokenizer.encode(&"<".repeat(2500), true, false), [2499]);
-    // Each one the end of the next.
+    // Each token is the end of the next.
     let tokens: Vec<String> = (1..3000).map(|len| "<".repeat(len) + ">").collect();
     let tokenizer = read("gpt2", strings(&tokens), vec![CONTROL; tokens.len()], Vec::new());
     assert_eq!(tokenizer.encode(&tokens[2000], true, false), [2000]);
@@ -55,7 +56,8 @@ fn many_control_tokens_that_begin_alike_are_read() {
 
 #[test]
 fn tokens_that_share_a_place_in_an_unseeded_hash_are_read() {
-    // rustc-hash multiplies the first eight of sixteen bytes, turned by this number, with the others: these are all zero.
+    // rustc-hash multiplies the first eight of sixteen bytes, XORed with this number, with the others: here
+    // the first factor is always zero.
     const SEED: u64 = 0x243f_6a88_85a3_08d3;
     let token = |i: u64| [SEED.to_le_bytes(), i.to_le_bytes()].concat();
     let tokens = strings((0..200_000).map(token));

@@ -1,5 +1,5 @@
-//! Conversations in OpenAI's format work with every template, prompts end where they should, and what a template can't do
-//! stops nothing else.
+//! Conversations in OpenAI's format work with every template, prompts end where they should, and a limitation
+//! of a template affects nothing else.
 
 mod common;
 
@@ -20,12 +20,12 @@ fn prompt(source: &str, messages: Value) -> String {
     rendered.unwrap_or_else(|e| panic!("{source}: {e}")).text
 }
 
-/// A template that knows users and assistants, who have to alternate, and joins texts.
+/// A template that knows only users and assistants, requires alternation, and concatenates texts.
 const STRICT: &str = "{{ bos_token }}{% for m in messages %}\
     {% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}\
     {{ '<' + m['role'] + '>' + (m['content'] | trim) + '\n' }}{% endfor %}";
 
-/// One that takes parts alone.
+/// A template that accepts only parts.
 const PARTS: &str = "{% for m in messages %}[{{ m.role }}]{% for part in m.content %}{{ part['text'] }}{% endfor %}{% endfor %}";
 
 #[test]
@@ -34,12 +34,13 @@ fn lists_of_text_parts_are_their_text() {
     for name in template_names() {
         assert!(prompt(name, parts.clone()).contains("one\ntwo"), "{name}");
     }
-    // Where the template takes them, it joins them as it likes; where it takes nothing else, a text is one.
+    // If the template accepts parts, it joins them in its own way; if it accepts nothing else, a text becomes
+    // a single part.
     assert_eq!(prompt(PARTS, parts.clone()), "[user]onetwo");
     assert_eq!(prompt(PARTS, json!([{"role": "user", "content": "one"}])), "[user]one");
     let both = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content %}{{ p.text }},{% endfor %}{% endif %}{% endfor %}";
     assert_eq!(prompt(both, parts), "one,two,");
-    // What the Responses API and refusals have is text, too.
+    // The part types of the Responses API and refusals are text, too.
     let others = json!([{"role": "user", "content": ["a", {"type": "input_text", "text": "b"}, {"type": "refusal", "refusal": "c"}]}]);
     assert!(prompt("chatml", others).contains("a\nb\nc<|im_end|>"));
 }
@@ -66,9 +67,9 @@ fn system_messages_reach_templates_without_a_system_role() {
             assert!(prompt(name, with_system(role)).contains("Be brief."), "{name} {role}");
         }
     }
-    // Alone, or before an answer, it is the user's.
+    // Alone, or before an answer, a system message becomes the user's.
     assert_eq!(prompt(STRICT, json!([{"role": "system", "content": "Be brief."}])), "<s><user>Be brief.\n");
-    // A template that knows developers sees them.
+    // A template that knows developers gets their messages.
     let knows =
         "{% for m in messages %}{% if m.role == 'developer' %}D{% endif %}{{ m.content }}{% endfor %}";
     assert_eq!(prompt(knows, with_system("developer")), "DBe brief.Hi");
@@ -79,7 +80,7 @@ fn messages_of_one_role_are_joined_where_roles_must_alternate() {
     let twice = json!([{"role": "user", "content": "a"}, {"role": "user", "content": [{"type": "text", "text": "b"}]}]);
     assert_eq!(prompt(STRICT, twice.clone()), "<s><user>a\n\nb\n");
     assert_eq!(prompt("{% for m in messages %}{{ m.role }};{% endfor %}", twice), "user;user;");
-    // What a template complains of for other reasons is its to say.
+    // A template's errors for other reasons are passed on.
     let first = json!([{"role": "assistant", "content": "a"}]);
     let error = template(STRICT).render(&conversation(first)).unwrap_err().to_string();
     assert!(error.contains("roles must alternate"), "{error}");
@@ -100,7 +101,7 @@ fn null_contents_are_nothing() {
         assert!(!text.contains("None") && !text.contains("null") && !text.contains("none"), "{name}: {text}");
         assert!(text.contains("b") && text.contains("result"), "{name}: {text}");
     }
-    // A template that asks whether there is a content still may.
+    // A template that tests whether there is a content still can.
     let asks = "{% for m in messages %}{% if m.content is none %}nothing{% else %}{{ m.content }}{% endif %}{% endfor %}{{ tool_calls }}";
     assert_eq!(prompt(asks, messages), "Hinothingresultb");
 }
@@ -125,13 +126,13 @@ fn arguments_of_calls_are_objects_or_texts_as_the_template_takes_them() {
         assert_eq!(prompt(&as_object, messages(arguments.clone())), "f {\"a\": 1}");
         assert_eq!(prompt(&as_items, messages(arguments)), "f a=1");
     }
-    // Where a template takes both, what was sent stays as it is, and so does what is no object.
+    // If a template accepts both, the arguments stay unchanged, and so do arguments that are not objects.
     let both = each(
         "{{ f.name }} {% if f.arguments is string %}{{ f.arguments }}{% else %}{{ f.arguments | tojson }}{% endif %}",
     );
     assert_eq!(prompt(&both, messages(json!("{\"a\":1}"))), "f {\"a\":1}");
     assert_eq!(prompt(&as_object, messages(json!("broken {"))), "f \"broken {\"");
-    // A template without calls is told of them in words.
+    // A template without tool calls gets them as text.
     let text = prompt("vicuna", messages(json!("{\"a\": 1}")));
     assert!(text.contains("{\"name\": \"f\", \"arguments\": "), "{text}");
 }
@@ -146,16 +147,16 @@ fn an_assistants_words_are_gone_on_with() {
         let whole = template.render(&conversation(said("Once upon"))).unwrap().text;
         let cut = template.render(&go_on(said("Once upon"))).unwrap().text;
         assert!(cut.ends_with("Once upon") && whole.starts_with(&cut), "{name}: {cut}");
-        // MiniCPM's ends no answers.
+        // MiniCPM's template has no end of answers.
         assert!(whole.len() > cut.len() || name == "minicpm", "{name}");
     }
-    // White space at the end stays where the template leaves it.
+    // White space at the end stays if the template keeps it.
     assert!(template("chatml").render(&go_on(said("Once "))).unwrap().text.ends_with("\nOnce "));
     assert!(template("llama3").render(&go_on(said("Once "))).unwrap().text.ends_with("\n\nOnce"));
     let parts = json!([{"role": "assistant", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}]);
     assert!(template("chatml").render(&go_on(parts.clone())).unwrap().text.ends_with("a\nb"));
     assert!(template(PARTS).render(&go_on(parts)).unwrap().text.ends_with("ab"));
-    // An empty beginning is one, too: nothing comes after it.
+    // An empty beginning counts, too: nothing follows it.
     assert!(template("chatml").render(&go_on(said(""))).unwrap().text.ends_with("assistant\n"));
     let fails = |conversation: Conversation, source: &str, with: &str| {
         let error = template(source).render(&conversation).unwrap_err().to_string();
@@ -169,7 +170,7 @@ fn an_assistants_words_are_gone_on_with() {
         "chatml",
         "leave one of them out",
     );
-    // And by variables of these names, as programs have them.
+    // Variables of these names, which programs set, do the same.
     let mut variables = conversation(said("Once"));
     variables.variables.insert("continue_final_message".into(), true.into());
     assert!(template("chatml").render(&variables).unwrap().text.ends_with("Once"));
@@ -210,7 +211,7 @@ fn a_template_that_can_not_be_parsed_is_said_when_it_is_needed() {
             "{error}"
         );
     }
-    // A broken template for tools leaves conversations without tools alone.
+    // A broken template for tools does not affect conversations without tools.
     let key = "tokenizer.chat_template.tool_use";
     let metadata =
         common::changed("smollm2-135m-instruct-q4_1", &[(key, Some(Raw::String("{% if %}".into())))]);
@@ -218,7 +219,7 @@ fn a_template_that_can_not_be_parsed_is_said_when_it_is_needed() {
     let hi = conversation(json!([{"role": "user", "content": "Hi"}]));
     assert!(template.render(&hi).is_ok());
     assert!(template.render(&Conversation { tools: vec![json!({"name": "f"})], ..hi }).is_err());
-    // One that the application gives is checked at once.
+    // A template that the application gives is checked at once.
     assert!(ChatTemplate::new("{% if %}", SpecialTexts::default()).is_err());
     let error = ChatTemplate::new("chat-ml", SpecialTexts::default()).err().unwrap().to_string();
     assert!(error.contains("chatml") && error.contains("`chat-ml`"), "{error}");

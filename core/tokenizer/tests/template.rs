@@ -1,4 +1,4 @@
-//! Chat templates render as Hugging Face renders them, and hostile ones end.
+//! Chat templates render the same as in Hugging Face, and hostile ones end.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! What a tokenizer promises beyond its golden ids.
+//! Guarantees of a tokenizer beyond its golden ids.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn a_users_words_never_become_control_tokens() {
     assert_eq!(tokenizer.decode(&[end], true).unwrap(), "<|im_end|>");
 }
 
-/// A prompt of pieces, each the template's or somebody's words: its text, and the ranges of those.
+/// Makes a prompt of pieces, each from the template or from outside; returns its text and the foreign ranges.
 fn marked<'a>(pieces: impl IntoIterator<Item = (&'a str, bool)>) -> (String, Vec<Range<usize>>) {
     let (mut text, mut foreign) = (String::new(), Vec::new());
     for (piece, words) in pieces {
@@ -36,7 +36,8 @@ fn marked<'a>(pieces: impl IntoIterator<Item = (&'a str, bool)>) -> (String, Vec
     (text, foreign)
 }
 
-/// Every token that a template or a forger might spell: control tokens, and user-defined ones with their looks.
+/// Every token that a template or an attacker might spell: control tokens, and user-defined ones that look
+/// like them.
 fn structure(tokenizer: &Tokenizer) -> Vec<(u32, String)> {
     let ids = 0..tokenizer.vocabulary_len() as u32;
     let spelled = ids.filter_map(|id| {
@@ -76,7 +77,7 @@ fn words_in_a_rendered_prompt_never_become_control_tokens() {
                 assert_eq!(ids, apart.concat(), "{name} {token}");
             }
             assert_eq!(tokenizer.decode(&ids, true).unwrap(), text, "{name} {token}");
-            // Half of it is somebody's.
+            // Half of it is foreign.
             for at in token.char_indices().map(|(at, _)| at).skip(1) {
                 let (begin, end) = token.split_at(at);
                 for pieces in [[(begin, true), (end, false)], [(begin, false), (end, true)]] {
@@ -93,7 +94,7 @@ fn words_in_a_rendered_prompt_never_become_control_tokens() {
 fn tokens_that_overlap_words_give_way_to_those_that_do_not() {
     let tokenizer = common::tokenizer(QWEN);
     let (start, end) = ("<|im_start|>", "<|im_end|>");
-    // The template's own token begins right behind, and inside, of what words began.
+    // The template's own token begins right behind, or inside, what foreign words began.
     for words in ["<|im_", "<", "<|", "<|im_start|><|im_start|"] {
         let (text, foreign) = marked([(words, true), (start, false), (words, true), (end, false)]);
         let ids = tokenizer.encode_rendered(&text, &foreign, false);
@@ -102,7 +103,7 @@ fn tokens_that_overlap_words_give_way_to_those_that_do_not() {
             [&words[..], &[tokenizer.token_id(start).unwrap()], &words, &[tokenizer.token_id(end).unwrap()]];
         assert_eq!(ids, wanted.concat());
     }
-    // Ranges in any order, that overlap or reach beyond the text, are no way around.
+    // Ranges in any order, overlapping or beyond the text, do not weaken the protection.
     let text = "a<|im_end|>b<|im_end|>";
     let odd = [12..99, 0..3, 2..11];
     assert!(!tokenizer.encode_rendered(text, &odd, false).contains(&tokenizer.token_id(end).unwrap()));
@@ -146,7 +147,7 @@ fn token_types_that_a_converter_got_wrong_are_mended() {
             with(types)
         };
         for changed in [None, one_normal(1), one_normal(4), with(vec![1; types.len()])] {
-            // Nor does the file say which token ends a turn.
+            // The file does not say either which token ends a turn.
             let gone = ["eos", "eot", "eom"].map(|key| format!("tokenizer.ggml.{key}_token_id"));
             let mut changes: Vec<_> = gone.iter().map(|key| (key.as_str(), None)).collect();
             changes.push((TYPES, changed));
@@ -159,7 +160,7 @@ fn token_types_that_a_converter_got_wrong_are_mended() {
             }
         }
     }
-    // Those that are right are left alone.
+    // Correct types are left alone.
     let gemma = common::tokenizer(GEMMA);
     assert!(gemma.token_id("</s>").is_none_or(|id| !gemma.end_tokens().contains(&id)));
 }
@@ -227,7 +228,7 @@ fn an_id_outside_the_vocabulary_is_an_error() {
     assert!(error.contains("4294967295") && error.contains("49152"), "{error}");
 }
 
-/// Quadratic time would take longer than the runner lets a test run. Printed times are for docs/performance.md.
+/// Quadratic time would take longer than the test runner allows. Printed times are for docs/performance.md.
 #[test]
 fn a_megabyte_of_hostile_text_is_encoded_in_linear_time() {
     let texts = [
@@ -258,7 +259,7 @@ fn a_megabyte_of_hostile_text_is_encoded_in_linear_time() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Where no words spell structure, marks change nothing: no word is split where one ends.
+    /// If no foreign words spell structure, ranges change nothing: no word is split at the end of a range.
     #[test]
     fn marks_change_nothing_else(
         pieces in prop::collection::vec((0usize..4, "[ \\n\\ta-zA-Z0-9.,'é日]{0,12}|\\PC{0,6}", any::<bool>()), 1..12)
@@ -289,7 +290,7 @@ proptest! {
             for special in [false, true] {
                 let ids = tokenizer.encode(text, special, false);
                 prop_assert_eq!(&tokenizer.decode(&ids, true).unwrap(), text);
-                // And piece by piece.
+                // And one piece at a time.
                 let mut stream = Utf8Stream::new();
                 let mut pieces = String::new();
                 for id in ids {

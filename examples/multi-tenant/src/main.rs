@@ -1,4 +1,5 @@
-//! Eight tenants, eight programs, one model: all of their forwards share passes over one copy of the weights.
+//! Eight tenants run eight programs on one model; their forward passes share batches and one copy of the
+//! weights.
 //!
 //!     cargo run --release -p multi-tenant [MODEL]
 
@@ -27,7 +28,7 @@ const TENANTS: [(&str, &str, &str); 8] = [
     ("policy-redact", r#"{"pattern": "[0-9]+", "replacement": "*"}"#, "Count from one to ten in digits."),
 ];
 
-/// How far a tenant's answer is.
+/// The state of a tenant's answer.
 #[derive(Clone, Default)]
 struct Row {
     tokens: usize,
@@ -43,7 +44,7 @@ fn main() -> anyhow::Result<()> {
     for (program, input, question) in TENANTS {
         let tenant = realm.tenant(&format!("{program}'s"), Limits::default())?;
         tenant.set_program(Some(&realm.load_program(realm_examples::program(program)?)?));
-        // Nothing but this is granted, and to this tenant alone.
+        // This tool is the only grant, and only this tenant has it.
         if program == "agent" {
             tenant.set_grants(Grants::none().tool("clock", |_| Ok(json!({"time": "12:34"}).to_string())));
         }
@@ -107,13 +108,13 @@ fn answer(i: usize, tenant: &Tenant, model: &Model, input: &Value, question: &st
     });
 }
 
-/// Draws the table over the one of `drawn` lines; returns how many it has.
+/// Draws the table over the previous one of `drawn` lines; returns the number of lines.
 fn draw(term: &Term, drawn: usize, rows: &[Row]) -> std::io::Result<usize> {
     term.clear_last_lines(drawn)?;
     let width = usize::from(term.size().1).max(60);
     term.write_line(&format!("{:<14} {:>6} {:<8} text", "program", "tokens", "state"))?;
     for ((program, ..), row) in TENANTS.iter().zip(rows) {
-        // The end of it, on one line.
+        // The end of the text, on one line.
         let text: Vec<char> = row.text.replace(char::is_whitespace, " ").chars().collect();
         let tail: String = text[text.len().saturating_sub(width - 34)..].iter().collect();
         let line = format!("{program:<14} {:>6} {:<8} {tail}", row.tokens, row.state);

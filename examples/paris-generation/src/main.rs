@@ -2,7 +2,8 @@
 //!
 //!     cargo run --release -p paris-generation MODEL.gguf
 //!
-//! MODEL is a GGUF file or a name of the catalog; without one it is `qwen2.5-coder-0.5b`, which is fetched once.
+//! MODEL is a GGUF file or a name of the catalog; without one it is `qwen2.5-coder-0.5b`, which is fetched
+//! once.
 
 use std::process::ExitCode;
 
@@ -13,7 +14,8 @@ fn main() -> anyhow::Result<ExitCode> {
     let realm = Realm::builder().build()?;
     let model = realm.load_model(&name)?;
 
-    // What answers is wasm-tenants/chat: it tokenizes the question, asks for forwards, chooses tokens and sends text.
+    // The program wasm-tenants/chat answers: it tokenizes the question, asks for forward passes, chooses
+    // tokens and sends text.
     let tenant = realm.tenant("paris", Limits::default())?;
     tenant.set_program(Some(&realm.load_program(realm_examples::program("chat")?)?));
 

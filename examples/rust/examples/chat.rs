@@ -1,4 +1,4 @@
-//! A conversation whose answers are streamed. The end of the input ends it.
+//! A conversation with streamed answers. It ends at the end of the input.
 //!
 //!     cargo run --release -p realm-examples --example chat [MODEL]
 

@@ -1,4 +1,4 @@
-//! An answer that fits a JSON schema, whatever the model would like to say.
+//! An answer that always fits a JSON schema.
 //!
 //!     cargo run --release -p realm-examples --example guided [MODEL]
 

@@ -11,7 +11,7 @@ fn main() -> Result<(), realm::Error> {
     let realm = Realm::builder().build()?;
     let model = realm.load_model(&name)?;
 
-    // A paying customer gets three times the share of a trial; the trial also has bounds on what it may use.
+    // A paying customer gets three times the share of a trial. The trial also has limits.
     let customer = realm.tenant("customer", Limits { weight: 3.0, ..Limits::default() })?;
     let trial = Limits {
         max_concurrent: Some(1),
@@ -30,7 +30,7 @@ fn main() -> Result<(), realm::Error> {
         for city in ["France", "Spain", "Italy", "Japan"] {
             match model.stream(question(&format!("What is the capital of {city}? Answer in one sentence."))) {
                 Ok(stream) => streams.push((tenant.name().to_owned(), stream)),
-                // The fourth request of the trial is one more than may run and wait.
+                // The trial's fourth request exceeds its limit of running and waiting requests.
                 Err(error) if error.code() == ErrorCode::LimitExceeded => {
                     println!("{:>8}: {error}", tenant.name())
                 }
@@ -38,7 +38,7 @@ fn main() -> Result<(), realm::Error> {
             }
         }
     }
-    // All of them are computed in the same forward passes.
+    // All requests are computed in the same forward passes.
     for (tenant, stream) in streams {
         println!("{tenant:>8}: {}", stream.finish()?.text);
     }

@@ -1,4 +1,4 @@
-//! How sure the model is: a classifier out of log-probabilities, without generating any text.
+//! A classifier from log-probabilities: asks how sure the model is, without generating any text.
 //!
 //!     cargo run --release -p realm-examples --example logprobs
 

@@ -1,4 +1,4 @@
-//! What a long system prompt costs the first time and the second: time to the first token.
+//! The cost of a long system prompt the first and the second time, as time to the first token.
 //!
 //!     cargo run --release -p realm-examples --example prefix_cache -- smollm2-135m 1000
 

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tenant = realm.tenant("acme", limits)?;
     tenant.set_program(Some(&realm.load_program(program)?));
 
-    // Nothing but this is granted.
+    // This tool is the only grant.
     let weather = |arguments: String| {
         let arguments: Value = serde_json::from_str(&arguments).map_err(|error| error.to_string())?;
         println!("(the program asks for the weather in {})", arguments["city"].as_str().unwrap_or("?"));

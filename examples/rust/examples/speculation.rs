@@ -1,8 +1,8 @@
-//! How much faster texts are with drafts, by kind of text: with and without take turns on one engine.
+//! The speedup by drafts for several kinds of text: runs with and without drafts take turns on one engine.
 //!
 //!     cargo run --release -p realm-examples --example speculation -- qwen2.5-coder-0.5b 5
 //!
-//! Arguments: a model, how many rounds, and perhaps which texts ("" for all) and a draft model.
+//! Arguments: a model, the number of rounds, and optionally the texts ("" for all) and a draft model.
 
 use realm::{Completion, LoadOptions, Message, Realm, Request, Speculation};
 
@@ -54,7 +54,7 @@ The fishermen's association asked for the crane to be repaired first. \"Without 
 boxes, and every week of waiting costs us more than the whole pier,\" their chairman said. The council decided to \
 repair the pier at once and to ask the province for a loan for the crane.";
 
-/// Kinds of text, and what asks for one.
+/// Kinds of text, each with a request for it.
 fn requests() -> Vec<(&'static str, Request)> {
     let chat = |prompt: &str| Request::chat([Message::user(prompt)]);
     let code = format!(
@@ -69,7 +69,8 @@ fn requests() -> Vec<(&'static str, Request)> {
             requests.push((name, chat(prompt).temperature(temperature)));
         }
     }
-    // Two that do not repeat themselves: what was said already is unlikely, or every token is as good as any.
+    // Two texts that do not repeat themselves: one is unlikely to repeat its words, in the other every token
+    // is equally likely.
     let mut varied = chat(story).temperature(1.0);
     (varied.sampling.repetition_penalty, varied.sampling.presence_penalty) = (1.3, 1.0);
     requests.push(("a varied story", varied));
@@ -101,7 +102,7 @@ fn main() -> Result<(), realm::Error> {
             let one = |speculation| {
                 model.generate(request.clone().max_tokens(300).seed(1).speculation(speculation))
             };
-            // Each goes first in every other round.
+            // Each variant goes first in every other round.
             let (a, b) = if round % 2 == 0 {
                 let a = one(Speculation::Off)?;
                 (a, one(Speculation::Auto)?)

@@ -24,7 +24,7 @@ fn main() -> Result<(), realm::Error> {
         let request = Request::chat([Message::user(question)]).temperature(0.0).max_tokens(24);
         Ok::<_, realm::Error>((tenant.model(&model)?.stream(request)?, tenant))
     };
-    // All of them at once.
+    // Start all requests at once.
     let streams = CAPITALS.map(ask).into_iter().collect::<Result<Vec<_>, _>>()?;
     for (stream, tenant) in streams {
         let answer = stream.finish()?;

@@ -1,13 +1,14 @@
-//! What the examples share: where the programs that come with Realm are.
+//! Shared code of the examples: finds the programs that come with Realm.
 
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The file of a program of `wasm-tenants/`. Builds them all if it is not there yet, which takes a minute or two.
+/// Returns the file of a program of `wasm-tenants/`. If the file does not exist, builds all programs, which
+/// takes a minute or two.
 ///
 /// # Errors
-/// They can't be built here; the reason is on stderr.
+/// The programs cannot be built on this machine; the reason is on stderr.
 pub fn program(name: &str) -> Result<PathBuf, Error> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);

@@ -1,10 +1,10 @@
-//! The five programs that there are in every language print what they print in the others.
+//! The five examples that exist in every language print the same as in the other languages.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Runs an example, which is built with the tests, and returns what it printed.
+/// Runs an example, which is built with the tests, and returns its output.
 fn run(name: &str, arguments: &[&Path], stdin: &str) -> String {
     let this = std::env::current_exe().unwrap();
     let built = this.ancestors().nth(2).unwrap().join("examples").join(name);

@@ -1,5 +1,5 @@
-//! Whether Realm works on this machine: the same text from the built-in generation, from a sandboxed program, and from
-//! eight tenants at once.
+//! Checks that Realm works on this machine: compares the text of the built-in generation with those of a
+//! sandboxed program and of eight tenants at once.
 //!
 //!     cargo run --release -p simple-realm-test [MODEL]
 

@@ -1,5 +1,6 @@
-//! Weights and products against candle (<https://github.com/huggingface/candle>), which has its own code for
-//! ggml's blocks: a misreading of a layout that our dequantization and our kernels shared would show here.
+//! Compares weights and products with candle (<https://github.com/huggingface/candle>), which has its own
+//! code for ggml's blocks: if our dequantization and our kernels misread a layout in the same way, these
+//! tests show it.
 
 #![cfg(test)]
 
@@ -32,57 +33,58 @@ const TYPES: [(TensorType, GgmlDType); 14] = [
     (TensorType::Q8_K, GgmlDType::Q8K),
 ];
 
-/// The types that candle does not read. `cpu.rs` compares their kernels with `quant::dequantize`, and the tiny models
-/// of `tests/reference` compare both with how the gguf package for Python reads the blocks.
+/// The types that candle does not read. `cpu.rs` compares their kernels with `quant::dequantize`, and the
+/// tiny models of `tests/reference` compare both with the gguf package for Python.
 const OURS_ALONE: [TensorType; 2] = [TensorType::IQ4_NL, TensorType::IQ4_XS];
 
-/// Outputs and inputs of every matrix here: no whole number of panels of 16; several blocks a row.
+/// Outputs and inputs of every matrix here: not a multiple of the 16 outputs of a panel, and several blocks
+/// per row.
 const N: usize = 83;
 const K: usize = 768;
-/// Rows of the activations: one token, a part of a tile, several tiles.
+/// Rows of the activations: one token, part of a tile, several tiles.
 const ROWS: [usize; 3] = [1, 7, 33];
 
-/// How far two f32 products may be apart, relative to their norm.
+/// The largest difference of two f32 products, relative to their norm.
 ///
 /// A running sum of `K` independent terms, rounded after each to within `u = 2⁻²⁴` of itself, errs by at most
-/// `√(K / 2) · u / √3 = 6.7e-7` in the root mean square, two of them by 9.5e-7; the rest is room for chance.
-/// Measured: at most 7e-7.
+/// `√(K / 2) · u / √3 = 6.7e-7` in the root mean square, two of them by 9.5e-7; the rest is a margin for
+/// chance. Measured: at most 7e-7.
 const FLOAT_BOUND: f64 = 1.5e-6;
 
-/// `[N, K]` as candle's quantizer makes it from roughly normal numbers.
+/// Returns `[N, K]`, quantized by candle from roughly normal numbers.
 fn quantized(ty: GgmlDType, random: &mut Random) -> QTensor {
     let values = CandleTensor::from_vec(random.floats(N * K, 0.05), (N, K), &Device::Cpu).unwrap();
     QTensor::quantize(&values, ty).unwrap()
 }
 
-/// `[N, K]` with any bits for codes and small scales: also the codes that no quantizer chooses.
+/// Returns `[N, K]` with any bits for codes and with small scales: includes codes that no quantizer chooses.
 fn any_bits(ours: TensorType, candles: GgmlDType, random: &mut Random) -> QTensor {
     let data = blocks(ours, N * K, random);
     QTensor::new(QStorage::from_data(data.into(), &Device::Cpu, candles).unwrap(), (N, K)).unwrap()
 }
 
-/// `x · wᵀ` in f32 by candle, `[rows, N]`, from the weights that candle reads in the blocks.
+/// Computes `x · wᵀ` in f32 with candle, `[rows, N]`, from the weights as candle reads them.
 fn product_by_candle(x: &[f32], w: &QTensor) -> Vec<f32> {
     let x = CandleTensor::from_slice(x, (x.len() / K, K), &Device::Cpu).unwrap();
     let w = w.dequantize(&Device::Cpu).unwrap();
     x.matmul(&w.t().unwrap()).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// `x · wᵀ` by our kernels, `[rows, N]`.
+/// Computes `x · wᵀ` with our kernels, `[rows, N]`.
 fn product(b: &CpuBackend, ty: TensorType, x: &[f32], w: &QTensor) -> Vec<f32> {
     common::product(b, ty, &w.data().unwrap(), N, K, x)
 }
 
-/// Whether kernels multiply floats; all other types meet activations of 8 bits.
+/// Returns whether kernels multiply floats; all other types are multiplied with 8-bit activations.
 fn is_float(ty: TensorType) -> bool {
     ty.block_len() == 1 || ty == TensorType::Q8_K
 }
 
-/// The relative error that 8-bit activations cause in a product with weights that know nothing of them.
+/// The relative error that 8-bit activations cause in a product with weights independent of them.
 ///
-/// A block's numbers are rounded to multiples of `d = max|x| / 127`, which errs by `d² / 12` in the mean of squares.
-/// Independent weights amplify the errors as much as the activations, so the ratio of their norms is what arrives.
-/// Blocks are as long as the weights'.
+/// A block's numbers are rounded to multiples of `d = max|x| / 127`, which errs by `d² / 12` in the mean of
+/// squares. Independent weights amplify the errors as much as the activations, so the ratio of their norms is
+/// the product's relative error. Blocks have the weights' block length.
 fn expected_error(x: &[f32], block: usize) -> f64 {
     let square = |x: f32| (x as f64).powi(2);
     let errors: f64 = x
@@ -92,7 +94,7 @@ fn expected_error(x: &[f32], block: usize) -> f64 {
     (errors / x.iter().map(|&x| square(x)).sum::<f64>()).sqrt()
 }
 
-/// Activations that 8 bits hold exactly: in every block whole multiples, up to ±127, of some power of two.
+/// Activations that 8 bits hold exactly: in every block, whole multiples, up to ±127, of a power of two.
 fn representable(rows: usize, block: usize, random: &mut Random) -> Vec<f32> {
     let mut x = Vec::with_capacity(rows * K);
     for _ in 0..rows * K / block {
@@ -112,8 +114,8 @@ fn every_type_is_compared_or_listed() {
     assert_eq!(TYPES.len() + OURS_ALONE.len(), TensorType::ALL.len());
 }
 
-/// Both take the same steps in the same order (`d * scale` first, then times the code, then minus the minimum),
-/// and Rust never fuses them, so this asks for the same bits.
+/// Both libraries do the same steps in the same order (`d * scale` first, then times the code, then minus the
+/// minimum), and Rust never fuses them, so the test compares the bits.
 #[test]
 fn weights_are_those_that_candle_reads() {
     let mut random = Random(17);
@@ -141,15 +143,15 @@ fn products_differ_from_candles_by_the_rounding_of_activations_to_8_bits() {
             let x = &x[..rows * K];
             let error = relative_error(&product(b, ours, x, &w), &want[..rows * N]);
             let expected = expected_error(x, ours.block_len());
-            // One row is 83 outputs, whose error strays from the expected one by 1 / √83 = 11 %.
+            // One row is 83 outputs, whose error differs from the expected one by 1 / √83 = 11 %.
             let bound = if is_float(ours) { FLOAT_BOUND } else { 1.4 * expected };
             assert!(error < bound, "{ours}, {rows} rows on {}: {error:.2e} > {bound:.2e}", b.description());
         }
     }
 }
 
-/// The bound above would hide a rare code that is read wrong. With activations that need no rounding, only that of
-/// f32 sums is left.
+/// The bound above would hide a rare code that is read wrong. With activations that need no rounding, only
+/// the rounding of f32 sums is left.
 #[test]
 fn products_equal_candles_where_8_bits_hold_the_activations() {
     let mut random = Random(29);

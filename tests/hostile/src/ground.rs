@@ -23,10 +23,10 @@ impl Ground {
         Ok(Self { realm, model })
     }
 
-    /// Uses all pages of the cache once, so that their memory is there and counts as no attacker's.
+    /// Uses all pages of the cache once, so that their memory exists and does not count as an attacker's.
     ///
     /// # Errors
-    /// What the pass fails with.
+    /// The error of the forward pass.
     #[allow(clippy::cast_possible_truncation, reason = "below 20,300")]
     pub fn touch(&self) -> Result<(), Error> {
         let mut sequence = self.model.sequence()?;
@@ -35,7 +35,7 @@ impl Ground {
         sequence.forward(Output::Nothing).map(drop)
     }
 
-    /// A tenant of the default limits.
+    /// Creates a tenant with the default limits.
     ///
     /// # Panics
     /// If Realm refuses the tenant.
@@ -43,7 +43,7 @@ impl Ground {
         self.tenant_with(name, Limits::default())
     }
 
-    /// A tenant.
+    /// Creates a tenant with the given limits.
     ///
     /// # Panics
     /// If Realm refuses the limits.
@@ -51,7 +51,7 @@ impl Ground {
         self.realm.tenant(name, limits).expect("a tenant")
     }
 
-    /// The model as a tenant sees it.
+    /// Returns the model as a tenant sees it.
     ///
     /// # Panics
     /// If the tenant may not use it.
@@ -59,7 +59,7 @@ impl Ground {
         tenant.model(&self.model).expect("the model")
     }
 
-    /// A victim's greedy text of so many tokens, and how long each token took.
+    /// Generates a victim's greedy text of `tokens` tokens; also returns the wait for each token.
     pub fn victim(&self, model: &Model, tokens: usize) -> Result<(String, Gaps), Error> {
         let prompt = "The history of the lighthouse at the end of the world begins";
         let request = Request::text(prompt).temperature(0.0).max_tokens(tokens).speculation(Speculation::Off);

@@ -1,8 +1,8 @@
-//! Programs in WebAssembly's text form: core modules that import the contract's functions by their canonical names, made
-//! into components.
+//! Programs in WebAssembly's text form: core modules that import the contract's functions by their canonical
+//! names, made into components.
 //!
-//! Results that a function returns in memory go to `RESULT`; the error part of any of them is what `run` itself has to
-//! return, so a program that ends with a host function's error returns that place.
+//! Results that a function returns in memory go to `RESULT`. The error part of each has the form that `run`
+//! itself has to return, so a program that ends with a host function's error returns that address.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -10,10 +10,10 @@ use std::sync::OnceLock;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{PackageId, Resolve};
 
-/// Where host functions put their results; 4 bytes on is a handle, a list or an error.
+/// The address at which host functions put their results; a handle, a list or an error is 4 bytes further.
 const RESULT: u32 = 1024;
 
-/// Where a program's own `ok(stop)` is: zeros.
+/// The address of a program's own `ok(stop)`: zeros.
 const OK: u32 = 2048;
 
 /// Functions of the contract: interface, name, name in these programs, and parameters; `->` before a result.
@@ -107,10 +107,11 @@ const IMPORTS: &[(&str, &str, &str)] = &[
     ("store", "delete", "(param i32 i32 i32)"),
 ];
 
-/// Interfaces that a policy has not.
+/// Interfaces that a policy does not have.
 const LOOP: &[&str] = &["sequences", "output", "layers"];
 
-/// A name as it is called here: `[method]logits.copy` is `$logits.copy`, `[resource-drop]model` is `$model.drop`.
+/// Returns the short name of a function in these programs: `[method]logits.copy` is `$logits.copy`,
+/// `[resource-drop]model` is `$model.drop`.
 fn short(name: &str) -> String {
     match (name.strip_prefix("[resource-drop]"), name.strip_prefix("[constructor]")) {
         (Some(resource), _) => format!("{resource}.drop"),
@@ -119,7 +120,8 @@ fn short(name: &str) -> String {
     }
 }
 
-/// What all programs have: imports, memory, an allocator that frees nothing, and what saves words.
+/// The common part of all programs: imports, memory, an allocator that frees nothing, and short helper
+/// functions.
 fn prelude(policy: bool) -> String {
     let imports: String = IMPORTS
         .iter()
@@ -160,7 +162,8 @@ fn prelude(policy: bool) -> String {
     )
 }
 
-/// A program whose `run` is `body`, which returns the place of its result; `rest` are other functions and data.
+/// Makes a program whose `run` is `body`, which returns the address of its result; `rest` is other functions
+/// and data.
 pub fn program(body: &str, rest: &str) -> Vec<u8> {
     let module = format!(
         r#"(module {}
@@ -173,7 +176,7 @@ pub fn program(body: &str, rest: &str) -> Vec<u8> {
     component(&module, "tenant-program")
 }
 
-/// A policy with this `sample`; all else does nothing.
+/// Makes a policy with these `sample` and `observe` functions; its other functions do nothing.
 pub fn policy(sample: &str, observe: &str) -> Vec<u8> {
     let module = format!(
         r#"(module {}
@@ -186,15 +189,15 @@ pub fn policy(sample: &str, observe: &str) -> Vec<u8> {
     component(&module, "tenant-policy")
 }
 
-/// A core module that says which component it wants to be.
+/// Returns the core module with the type of the world `world` embedded, of which Realm makes a component.
 pub fn component(module: &str, world: &str) -> Vec<u8> {
     static CONTRACT: OnceLock<(Resolve, PackageId)> = OnceLock::new();
     let (resolve, package) = CONTRACT.get_or_init(contract);
     embed(module, resolve, *package, world)
 }
 
-/// A component of a world of its own that imports interfaces of other packages: `packages` are texts of those, and
-/// `imports` is what the world says beside what programs have.
+/// Makes a component of a world of its own that imports interfaces of other packages: `packages` are the
+/// texts of those packages, and `imports` is added to the imports that programs have.
 pub fn component_with(module: &str, packages: &[&str], imports: &str) -> Vec<u8> {
     let (mut resolve, _) = contract();
     for (i, text) in packages.iter().enumerate() {
@@ -205,7 +208,7 @@ pub fn component_with(module: &str, packages: &[&str], imports: &str) -> Vec<u8>
     );
     let package = resolve.push_str("world.wit", &world).expect("a world");
     let module = embed(module, &resolve, package, "hostile");
-    // Realm makes components of modules that use the contract alone.
+    // Realm itself makes components only of modules that use nothing but the contract.
     ComponentEncoder::default().module(&module).and_then(|mut encoder| encoder.encode()).expect("a component")
 }
 
@@ -223,7 +226,8 @@ fn embed(module: &str, resolve: &Resolve, package: PackageId, world: &str) -> Ve
     module
 }
 
-/// Appends the tokens `1, 2, …, $n` to sequence `$h` and generates `$count` tokens greedily: what well-behaved programs do.
+/// Appends the tokens `1, 2, …, $n` to sequence `$h` and generates `$count` tokens greedily, like a
+/// well-behaved program.
 pub fn greedy(first: u32, tokens: u32) -> Vec<u8> {
     program(
         &format!(

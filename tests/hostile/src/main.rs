@@ -1,5 +1,5 @@
-//! `realm-hostile [--model M] [--device D] [--turns N] [--tokens N] [--markdown] [ATTACK…]`: measures attacks, all unless
-//! some are named, and prints a row for each.
+//! `realm-hostile [--model M] [--device D] [--turns N] [--tokens N] [--markdown] [ATTACK…]`: measures
+//! attacks, all unless some are named, and prints a row for each.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a victim notices.
+//! Measures the effect of an attack on a victim.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use crate::attacks::Attack;
 use crate::status::resident;
 use crate::{Ground, Running};
 
-/// How long a victim waited for each of its tokens.
+/// A victim's waits for each of its tokens.
 #[derive(Debug, Clone, Default)]
 pub struct Gaps {
-    /// For the first one, which waits for its prompt too, and for a pass that has begun.
+    /// The wait for the first token, which includes its prompt and a pass that has begun.
     first: Duration,
     between: Vec<Duration>,
 }
 
 impl Gaps {
-    /// Adds tokens that came together.
+    /// Adds tokens that arrived together.
     pub(crate) fn push(&mut self, waited: Duration, tokens: usize) {
         if self.first.is_zero() {
             self.first = waited;
@@ -37,7 +37,7 @@ impl Gaps {
         self.first
     }
 
-    /// The wait between tokens that a part of them, 0 to 1, did not exceed.
+    /// Returns the wait between tokens that the fraction `part` (0 to 1) of the waits did not exceed.
     ///
     /// # Panics
     /// If there are no tokens.
@@ -54,27 +54,28 @@ impl Gaps {
     }
 }
 
-/// What an attack did to a victim and to the host.
+/// The effects of an attack on a victim and on the host.
 #[derive(Debug)]
 pub struct Measured {
-    /// Waits beside an honest neighbour.
+    /// Waits beside an honest neighbor.
     pub honest: Gaps,
     /// Waits beside the attack.
     pub attacked: Gaps,
-    /// Whether the victim's text was the same to the bit each time.
+    /// Set if the victim's text was the same to the bit each time.
     pub same: bool,
-    /// By how much resident memory had grown, at most, in bytes.
+    /// Largest growth of resident memory, in bytes.
     pub grown: usize,
-    /// What the attackers' ledgers held, at most, in bytes.
+    /// Most bytes in the attackers' ledgers.
     pub ledger: usize,
-    /// How often the attackers came to an end, and what their last error said.
+    /// Number of rounds that the attackers completed, and the text of their last error.
     pub said: (usize, String),
 }
 
-/// Lets an attack and an honest neighbour take turns beside a victim, so many times, each for so many of its tokens.
+/// Lets an attack and an honest neighbor take `turns` turns beside a victim, each for `tokens` of the
+/// victim's tokens.
 ///
 /// # Errors
-/// What the victim's requests fail with.
+/// Errors of the victim's requests.
 pub fn measure(
     ground: &Ground,
     attack: &Attack,
@@ -84,7 +85,7 @@ pub fn measure(
 ) -> Result<Measured, Error> {
     let victim = ground.model_of(&ground.tenant("victim"));
     let (alone, _) = ground.victim(&victim, tokens)?;
-    // The first one to use a model in company waits for memory, and for the device to record its passes.
+    // The first request in company waits for memory, and for the device to record its passes.
     let running = honest(ground, attack);
     ground.victim(&victim, tokens)?;
     drop(running);
@@ -118,7 +119,8 @@ pub fn measure(
     Ok(measured)
 }
 
-/// Tenants that generate plain text all the time, as many and with as many streams as attack.
+/// Starts tenants that generate plain text all the time, as many and with as many streams as the attack's
+/// honest neighbor.
 fn honest(ground: &Ground, attack: &Attack) -> Running {
     let mut running = Running::default();
     let (tenants, streams) = attack.honest;

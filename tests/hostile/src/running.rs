@@ -1,4 +1,4 @@
-//! Attackers that are at it.
+//! Running attackers.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -12,7 +12,7 @@ use realm::{Error, Generation, SharedGeneration, Tenant};
 pub struct Running {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    /// Those who attack; what they may hold is the sum of their limits.
+    /// The attackers; together they may hold the sum of their limits.
     pub tenants: Vec<Tenant>,
 }
 
@@ -21,16 +21,16 @@ struct Shared {
     over: AtomicBool,
     rounds: AtomicUsize,
     last: Mutex<String>,
-    /// What is being read, to be cancelled at the end: a program that waits sends nothing.
+    /// Generations that are being read, to be cancelled at the end: a waiting program sends nothing.
     read: Mutex<Vec<Weak<SharedGeneration>>>,
 }
 
-/// What an attacking thread knows of the others.
+/// Connects an attacking thread to the others.
 #[derive(Clone)]
 pub struct Signal(Arc<Shared>);
 
 impl Signal {
-    /// Whether the attack has ended.
+    /// Returns whether the attack has ended.
     pub fn is_over(&self) -> bool {
         self.0.over.load(Ordering::Relaxed)
     }
@@ -42,7 +42,7 @@ impl Signal {
         }
     }
 
-    /// Reads a generation to its end, or the attack's.
+    /// Reads a generation to its end, or to the attack's end.
     pub fn read(&self, generation: Result<Generation, Error>) -> Result<(), Error> {
         let generation = Arc::new(SharedGeneration::from(generation?));
         {
@@ -62,14 +62,15 @@ impl Signal {
 }
 
 impl Running {
-    /// Adds a thread that does one thing over and over.
+    /// Adds a thread that repeats `round`.
     pub fn repeat(&mut self, mut round: impl FnMut(&Signal) -> Result<(), Error> + Send + 'static) {
         let signal = Signal(Arc::clone(&self.shared));
         self.threads.push(std::thread::spawn(move || {
             while !signal.is_over() {
                 if let Err(error) = round(&signal) {
                     *signal.0.last.lock().expect("not poisoned") = error.to_string();
-                    // Whoever is refused at once would only compete for this machine's cores.
+                    // Without a pause, a thread that is refused at once would compete for this machine's
+                    // cores.
                     std::thread::sleep(Duration::from_millis(2));
                 }
                 signal.0.rounds.fetch_add(1, Ordering::Relaxed);
@@ -77,7 +78,7 @@ impl Running {
         }));
     }
 
-    /// Adds a thread that starts so many generations, and holds those that start and doesn't read them.
+    /// Adds a thread that starts `count` generations, and holds those that start without reading them.
     pub fn hold(
         &mut self,
         count: u32,
@@ -96,7 +97,7 @@ impl Running {
         });
     }
 
-    /// How often the attackers' threads have come to an end of what they do, and what the last error said.
+    /// Number of rounds that the attackers' threads completed, and the text of the last error.
     pub fn said(&self) -> (usize, String) {
         (self.shared.rounds.load(Ordering::Relaxed), self.shared.last.lock().expect("not poisoned").clone())
     }
@@ -105,7 +106,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::SeqCst);
-        // A thread may be about to read what it started before.
+        // A thread may be about to read a generation that it started before.
         while self.threads.iter().any(|thread| !thread.is_finished()) {
             for generation in self.shared.read.lock().expect("not poisoned").iter().filter_map(Weak::upgrade)
             {

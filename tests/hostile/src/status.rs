@@ -1,11 +1,11 @@
-//! The memory of this process, for tests; 0 where there is no /proc.
+//! The memory of this process, for tests; 0 on systems without /proc.
 
-/// Bytes that it has now.
+/// Returns the resident memory in bytes.
 pub fn resident() -> usize {
     status("VmRSS:")
 }
 
-/// The most it has had.
+/// Returns the largest resident memory so far, in bytes.
 pub fn peak() -> usize {
     status("VmHWM:")
 }

@@ -1,10 +1,11 @@
-//! Every attack of the table for a moment: what must hold whatever the machine's speed.
+//! Runs every attack of the table for a short time and checks the properties that do not depend on the
+//! machine's speed.
 
 use std::time::Duration;
 
 use realm_hostile::{ATTACKS, Ground};
 
-/// `REALM_LONG` lets each go on for longer.
+/// With `REALM_LONG`, each attack runs longer.
 #[test]
 fn no_attack_changes_a_victims_text() {
     let long = std::env::var_os("REALM_LONG").is_some();

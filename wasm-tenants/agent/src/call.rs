@@ -1,4 +1,4 @@
-//! Tool calls as text.
+//! Tool calls in text.
 
 use realm_tenant::{Error, Message, Result};
 use serde::Deserialize;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 pub(crate) const OPEN: &str = "<tool_call>";
 pub(crate) const CLOSE: &str = "</tool_call>";
 
-/// A tool's name, and a JSON object for it.
+/// A tool's name and its arguments, a JSON object.
 #[derive(Debug, Deserialize, PartialEq)]
 pub(crate) struct Call {
     pub(crate) name: String,
@@ -15,7 +15,7 @@ pub(crate) struct Call {
     pub(crate) arguments: Value,
 }
 
-/// The calls in what a model said, each as it is or as the complaint about it.
+/// Returns the calls in a model's text; a malformed call gives an error that describes it.
 pub(crate) fn parse(text: &str) -> Vec<Result<Call>> {
     let parts = text.split(OPEN).skip(1);
     let call = |part: &str| {
@@ -29,8 +29,9 @@ pub(crate) fn parse(text: &str) -> Vec<Result<Call>> {
     parts.map(call).collect()
 }
 
-/// The message of a model that said this, for the conversation: its calls are told as calls, since the marks around them would be
-/// mere words in a content. Calls that are none stay what they are, words. The first has the number `first`.
+/// Makes the message of the model's turn for the conversation. Calls become `tool_calls`, because the marks
+/// around them would be plain words in the content. If any call is malformed, the whole text stays content.
+/// The first call has the number `first`.
 pub(crate) fn message(text: &str, calls: &[Result<Call>], first: usize) -> Message {
     let calls: Option<Vec<_>> = calls.iter().map(|call| call.as_ref().ok()).collect();
     let Some(calls) = calls else { return Message::assistant(text) };
@@ -43,15 +44,15 @@ pub(crate) fn message(text: &str, calls: &[Result<Call>], first: usize) -> Messa
     Message { fields, ..Message::assistant(before) }
 }
 
-/// What a call is known by: nine letters and digits, as Mistral's templates ask for.
+/// Returns the id of a call: nine letters and digits, as Mistral's templates require.
 pub(crate) fn id(number: usize) -> String {
     format!("call{number:05}")
 }
 
-/// A grammar of one call of one of these tools, which are defined in OpenAI's format.
+/// Returns a grammar of one call of one of these tools, which are defined in OpenAI's format.
 ///
 /// # Errors
-/// `invalid-argument` for definitions of another form, or none.
+/// `invalid-argument` for definitions in another form, or none.
 pub(crate) fn grammar(tools: &str) -> Result<String> {
     #[derive(Deserialize)]
     struct Tool {

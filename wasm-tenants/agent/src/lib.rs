@@ -1,5 +1,6 @@
-//! Calls the application's tools until it can answer. The tools are those of the conversation; the model names one and its
-//! arguments in the way that Hermes and Qwen models were taught, and this program has the application run it:
+//! Calls the application's tools until it can answer. The conversation defines the tools. The model calls one
+//! in the format that Hermes and Qwen models were trained on, and this program asks the application to run
+//! it:
 //!
 //! ```text
 //! <tool_call>
@@ -7,10 +8,10 @@
 //! </tool_call>
 //! ```
 //!
-//! What the model says beside that is sent as it comes. What a tool answers, also that it failed, goes back to the model.
+//! The model's other text is sent as it comes. A tool's answer, or its error, goes back to the model.
 //!
-//! Input: `{"max_rounds": 5, "tool_choice": "auto"}`; with `"required"` a grammar makes the first round a call, which helps
-//! small models.
+//! Input: `{"max_rounds": 5, "tool_choice": "auto"}`; with `"required"` a grammar makes the first round a
+//! call, which helps small models.
 
 mod call;
 mod round;
@@ -30,7 +31,7 @@ struct Options {
 #[derive(Deserialize, Clone, Copy, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum ToolChoice {
-    /// As the model likes.
+    /// The model decides.
     Auto,
     /// At least one call.
     Required,
@@ -70,14 +71,14 @@ async fn main(mut request: Request) -> Result<FinishReason> {
     Err(format!("the model still calls tools after {} rounds; raise `max_rounds`", options.max_rounds).into())
 }
 
-/// Makes a sequence one of these tokens. What they begin with in common is not computed again.
+/// Makes a sequence hold these tokens. Their common beginning is not computed again.
 fn continue_with(sequence: &Sequence, tokens: &[Token]) -> Result<()> {
     let same = sequence.tokens().iter().zip(tokens).take_while(|(a, b)| a == b).count();
     sequence.truncate(same as u32)?;
     sequence.append(&tokens[same..])
 }
 
-/// What the model is told that a call came to.
+/// Returns the text that the model gets as the result of a call.
 fn answer(call: Result<Call>) -> String {
     let answered =
         call.and_then(|Call { name, arguments }| realm_tenant::call(&name, &arguments.to_string()));

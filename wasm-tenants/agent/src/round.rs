@@ -4,15 +4,15 @@ use realm_tenant::*;
 
 use crate::call::{CLOSE, OPEN};
 
-/// What the model said.
+/// The result of a model's turn.
 pub(crate) enum Said {
     /// An answer, which has been sent.
     Answer(FinishReason),
-    /// Calls, with what was said before them.
+    /// Calls, with the text before them.
     Calls(String),
 }
 
-/// Lets the model speak, and sends what it says up to a call.
+/// Lets the model answer freely, and sends its text up to a call.
 pub(crate) fn free(model: &Model, request: &Request, sequence: &Sequence) -> Result<Said> {
     let stop = [&request.stop[..], &[OPEN.to_owned()]].concat();
     let mut said = Vec::new();
@@ -20,7 +20,7 @@ pub(crate) fn free(model: &Model, request: &Request, sequence: &Sequence) -> Res
     if !model.decode(&said)?.contains(OPEN) {
         return Ok(Said::Answer(reason));
     }
-    // The token that made the call plain is not in the sequence yet: the answer had ended with it.
+    // The token that completed the call's mark is not in the sequence yet, because the answer ended with it.
     sequence.append(&said[said.len() - 1..])?;
     let left = request.max_tokens.map(|most| most.saturating_sub(said.len() as u32).max(1));
     let rest = Request { stop: Vec::new(), max_tokens: left, grammar: None, ..request.clone() };
@@ -28,7 +28,7 @@ pub(crate) fn free(model: &Model, request: &Request, sequence: &Sequence) -> Res
     Ok(Said::Calls(model.decode(&said)?))
 }
 
-/// Lets the model say nothing but what the grammar allows, which is a call.
+/// Lets the model write only what the grammar allows, which is a call.
 pub(crate) fn forced(model: &Model, request: &Request, sequence: &Sequence, grammar: &str) -> Result<Said> {
     let request =
         Request { grammar: Some(Grammar::Lark(grammar.to_owned())), stop: Vec::new(), ..request.clone() };
@@ -43,8 +43,8 @@ pub(crate) fn forced(model: &Model, request: &Request, sequence: &Sequence, gram
     }
 }
 
-/// Generates until the request's rules end it, and adds to `said` what tokens that took. Sends the text, or the tokens
-/// alone: they count either way.
+/// Generates until the request's rules end the answer, and appends the tokens to `said`. Sends the text too
+/// if `aloud`, else only the tokens, which count either way.
 fn speak(
     model: &Model,
     request: &Request,

@@ -1,6 +1,7 @@
-//! Beam search: keeps the likeliest beginnings of an answer and goes on from all of them at once, rather than from one chosen
-//! at each token. Sends the whole answer with the highest `logprob / tokens ^ length_penalty`. Beams share the pages of what
-//! they have in common. Nothing is drawn, so that the request's sampling does not matter.
+//! Beam search: keeps the likeliest beginnings of an answer and continues all of them at once, instead of
+//! choosing one token at a time. Sends the whole answer with the highest `logprob / tokens ^ length_penalty`.
+//! Beams share the pages of their common beginning. The request's sampling is ignored, because beam search
+//! does not sample.
 //!
 //! Input: `{"width": 4, "length_penalty": 1.0}`.
 
@@ -27,7 +28,7 @@ struct Beam {
     logprob: f32,
 }
 
-/// An answer.
+/// A finished answer.
 struct Done {
     text: String,
     tokens: Vec<Token>,
@@ -39,7 +40,7 @@ struct Done {
 struct Next {
     beam: usize,
     token: Token,
-    /// Of the whole answer.
+    /// Log-probability of the whole answer.
     logprob: f32,
 }
 
@@ -76,7 +77,7 @@ fn search(model: &Model, request: &Request, options: &Options) -> Result<Done> {
             }
             let tokens = [&beams[next.beam].tokens[..], &[next.token]].concat();
             if !request.ignore_eos && model.is_end(next.token) {
-                // One that is not among the likeliest would not have been followed either.
+                // An end that is not among the likeliest tokens would not have been followed either.
                 if rank < options.width {
                     let text = model.decode(&beams[next.beam].tokens)?;
                     done.push(finished(tokens, next.logprob, text, FinishReason::Stop));
@@ -101,7 +102,8 @@ fn search(model: &Model, request: &Request, options: &Options) -> Result<Done> {
     Ok(done.into_iter().max_by(|a, b| a.score.total_cmp(&b.score)).ok_or("no answer")?)
 }
 
-/// What may follow, likeliest first: twice as many as there will be beams, since all of the first half might end.
+/// Returns the tokens that may follow, likeliest first: twice as many as there will be beams, because all of
+/// the first half might end an answer.
 fn candidates(beams: &[Beam], width: usize) -> Result<Vec<Next>> {
     let sequences: Vec<_> = beams.iter().map(|beam| &beam.sequence).collect();
     let mut all = Vec::new();
@@ -115,7 +117,8 @@ fn candidates(beams: &[Beam], width: usize) -> Result<Vec<Next>> {
     Ok(all)
 }
 
-/// The beams that these tokens make. A beam that several follow is forked for all but the last of them.
+/// Returns the beams that continue with these tokens. A beam with several continuations is forked for all but
+/// the last.
 fn follow(beams: Vec<Beam>, grown: Vec<(Next, Vec<Token>)>) -> Result<Vec<Beam>> {
     let mut sequences: Vec<_> = beams.into_iter().map(|beam| Some(beam.sequence)).collect();
     let mut next_beams = Vec::with_capacity(grown.len());
@@ -133,7 +136,7 @@ fn follow(beams: Vec<Beam>, grown: Vec<(Next, Vec<Token>)>) -> Result<Vec<Beam>>
     Ok(next_beams)
 }
 
-/// The text before the first stop string, if one is in it.
+/// Returns the text before the first stop string, if it contains one.
 fn until_stop(model: &Model, tokens: &[Token], stops: &[String]) -> Result<Option<String>> {
     if stops.is_empty() {
         return Ok(None);

@@ -1,6 +1,6 @@
-//! Answers several times at once, and sends the answer that the model is surest of: the one with the highest mean
-//! log-probability of its tokens. The prompt is computed once and its pages are shared by all tries, whose rows go into the
-//! same forward passes. Wants a temperature above 0, or all tries are alike.
+//! Answers several times at once, and sends the answer with the highest mean log-probability of its tokens.
+//! The prompt is computed once; all tries share its pages, and their rows go into the same forward passes.
+//! Needs a temperature above 0; otherwise all tries are the same.
 //!
 //! Input: `{"n": 4}`, the number of tries.
 
@@ -19,13 +19,13 @@ impl Default for Options {
     }
 }
 
-/// One of the answers.
+/// One of the tries.
 struct Try<'m> {
     sequence: Sequence,
     answer: Answer<'m>,
     tokens: Vec<Token>,
     text: String,
-    /// Sum over its tokens.
+    /// Sum of the log-probabilities of its tokens.
     logprob: f32,
     finish: Option<FinishReason>,
 }

@@ -1,5 +1,5 @@
-//! Answers as Realm does without a program, token for token: the request's sampling, grammar, stop strings and limits. What
-//! to copy for a loop of your own.
+//! Gives the same answer as Realm without a program, token for token: applies the request's sampling,
+//! grammar, stop strings and limits. Copy it as a start for your own loop.
 
 use realm_tenant::*;
 

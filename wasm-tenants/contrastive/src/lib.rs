@@ -1,10 +1,11 @@
-//! Prefers what the last layers know to what the early ones would have said (DoLa: Chuang et al., 'Decoding by Contrasting
-//! Layers', 2024). Composes the forward pass itself: the hidden state after a layer in the middle goes through the output
-//! matrix too, and its logits are subtracted from the final ones. Only tokens that the final ones hold plausible may come
-//! (Li et al., 'Contrastive Decoding', 2023): at least `alpha` times as likely as the likeliest.
+//! Prefers tokens that the last layers favor over those that early layers favor (DoLa: Chuang et al.,
+//! 'Decoding by Contrasting Layers', 2024). Composes the forward pass itself: the hidden state after a layer
+//! in the middle goes through the output matrix too, and its logits are subtracted from the final ones. Only
+//! tokens that are plausible by the final logits are allowed (Li et al., 'Contrastive Decoding', 2023): at
+//! least `alpha` times as likely as the likeliest.
 //!
-//! Input: `{"layer": 15, "alpha": 0.1, "beta": 1.0}`: after how many layers to look (the default is half of them), and how much
-//! of what is seen there is subtracted.
+//! Input: `{"layer": 15, "alpha": 0.1, "beta": 1.0}`: `layer` is the number of early layers (default: half of
+//! all layers), and `beta` the factor on their logits in the subtraction.
 
 use realm_tenant::layers::{KvCache, Layer, Tensor, embed, lm_head, load_layer};
 use realm_tenant::*;
@@ -24,7 +25,7 @@ impl Default for Options {
     }
 }
 
-/// Tokens at most that are asked whether they are plausible.
+/// Most tokens that are tested for plausibility.
 const CANDIDATES: u32 = 256;
 
 #[realm_tenant::run]
@@ -40,7 +41,7 @@ async fn main(request: Request) -> Result<FinishReason> {
         return Err(Error::invalid(format!("alpha is {}; it must be above 0 and at most 1", options.alpha)));
     }
     let prompt = model.tokenize(&request.prompt)?;
-    // It computes nothing here, and knows what there is room for.
+    // This sequence computes nothing; it only tells how many tokens have room.
     let sequence = Sequence::of(&model, &prompt)?;
     let mut answer = Answer::new(&model, &request, &sequence)?;
     let room = request.max_tokens.unwrap_or(u32::MAX).min(sequence.room()?);
@@ -60,7 +61,7 @@ async fn main(request: Request) -> Result<FinishReason> {
     }
 }
 
-/// Logits of the last row: after the first `early` layers, and after all.
+/// Returns the logits of the last row: after the first `early` layers, and after all layers.
 fn forward(layers: &[Layer], mut x: Tensor, cache: &KvCache, early: u32) -> Result<(Logits, Logits)> {
     let last = [x.rows() - 1];
     let mut middle = None;
@@ -79,8 +80,8 @@ fn logits_of(x: &Tensor) -> Result<Logits> {
     Ok(lm_head(x)?.pop().ok_or("a row without logits")?)
 }
 
-/// `last = last - beta * seen` for what is plausible, and nothing else may come. Both differ from log-probabilities by a
-/// constant, which makes none here.
+/// Sets `last = last - beta * seen` for plausible tokens, and bans all others. Both logits differ from
+/// log-probabilities by a constant, which does not change the choice.
 fn contrast(model: &Model, last: &Logits, seen: &Logits, options: &Options) -> Result<()> {
     let likeliest = last.top(CANDIDATES);
     let least = likeliest.first().map_or(0.0, |best| best.logit) + options.alpha.ln();

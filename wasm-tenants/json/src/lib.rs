@@ -1,6 +1,7 @@
-//! JSON of a schema, checked, and asked for again where it does not fit. A grammar guides the model as far as grammars can;
-//! what they cannot ask (`uniqueItems`, `not`, `if` and others), and an answer that ran out of tokens, is found when the answer
-//! is checked, and the model is told what was wrong. Sends an answer that fits, or nothing.
+//! Generates JSON that fits a schema, checks it, and asks again if it does not fit. A grammar guides the
+//! model as far as grammars can. Checking the answer finds violations of the keywords that grammars cannot
+//! express (`uniqueItems`, `not`, `if` and others) and answers that ran out of tokens; the model then gets
+//! the error and tries again. Sends an answer that fits, or nothing.
 //!
 //! The schema is the request's grammar, or the input's: `{"schema": {…}, "retries": 2}`.
 
@@ -24,7 +25,7 @@ impl Default for Options {
     }
 }
 
-/// What the model said, and the tokens of it.
+/// The model's answer and its tokens.
 struct Said {
     text: String,
     tokens: Vec<Token>,
@@ -61,13 +62,14 @@ async fn main(mut request: Request) -> Result<FinishReason> {
         );
         conversation.messages.push(Message::user(again));
         request.prompt = Prompt::Chat(conversation.clone());
-        // The same seed would say the same again.
+        // The same seed would give the same answer again.
         request.sampling = request.sampling.reseeded(1);
     }
     Err(format!("no answer fits the schema after {} retries: {complaint}", options.retries).into())
 }
 
-/// A grammar of the schema, or of what is left of it without what no grammar can ask.
+/// Returns a grammar of the schema; if that fails, of the schema without the keywords that no grammar can
+/// express.
 fn guide(model: &Model, schema: &Value) -> Result<Grammar> {
     let grammar = Grammar::JsonSchema(schema.to_string());
     match Matcher::open(model, &grammar) {
@@ -98,7 +100,7 @@ fn ask(model: &Model, request: &Request) -> Result<Said> {
     }
 }
 
-/// What is wrong with an answer.
+/// Returns an error that describes why an answer does not fit.
 fn check(said: &Said, schema: &Value) -> Result<(), String> {
     let value = serde_json::from_str(&said.text).map_err(|error| match said.reason {
         FinishReason::Length => "it is longer than it may be".to_owned(),

@@ -1,14 +1,15 @@
-//! Checks a value against a JSON schema: the keywords of draft 2020-12 that schemas for models use. What is not among them
-//! (`format`, `pattern`, `unevaluatedProperties`, `$ref` beyond the schema itself) is left to the grammar.
+//! Checks a value against a JSON schema: the keywords of draft 2020-12 that schemas for models use. Other
+//! keywords (`format`, `pattern`, `unevaluatedProperties`, `$ref` beyond the schema itself) are left to the
+//! grammar.
 
 use serde_json::Value;
 
-/// The first thing that is wrong with `value`, for the model to read. `root` is what `$ref` refers to.
+/// Returns the first problem of `value`, as a text for the model. `root` is the schema that `$ref` refers to.
 pub(crate) fn check(value: &Value, schema: &Value, root: &Value) -> Result<(), String> {
     at("the answer", value, schema, root, 0)
 }
 
-/// References that lead to references, at most.
+/// Most references that lead to references.
 const MAX_DEPTH: u32 = 64;
 
 fn at(place: &str, value: &Value, schema: &Value, root: &Value, depth: u32) -> Result<(), String> {

@@ -1,8 +1,8 @@
-//! What of a schema a grammar can follow.
+//! Reduces a schema to the part that a grammar can express.
 
 use serde_json::{Map, Value};
 
-/// Keywords that ask something of a value which its beginning does not tell.
+/// Keywords whose violation does not show in the beginning of a value.
 const UNGUIDED: [&str; 18] = [
     "not",
     "if",
@@ -24,13 +24,13 @@ const UNGUIDED: [&str; 18] = [
     "unevaluatedProperties",
 ];
 
-/// The schema without those keywords: it allows all that the schema allows, and more.
+/// Returns the schema without those keywords: it allows everything that the schema allows, and more.
 pub(crate) fn strip(schema: &Value) -> Value {
     let Value::Object(keywords) = schema else { return schema.clone() };
     let kept = keywords.iter().filter(|(keyword, _)| !UNGUIDED.contains(&keyword.as_str()));
     let stripped = kept.map(|(keyword, value)| {
         let value = match (keyword.as_str(), value) {
-            // Names of the schema's own, which only look like keywords.
+            // The schema's own names, which only look like keywords.
             ("properties" | "$defs" | "definitions", Value::Object(named)) => {
                 Value::Object(named.iter().map(|(name, schema)| (name.clone(), strip(schema))).collect())
             }

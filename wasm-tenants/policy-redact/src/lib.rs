@@ -1,8 +1,10 @@
-//! Keeps what a regular expression matches out of the text: a policy, so that Realm generates as always. Text that could
-//! still become a match is held back until that is clear; the longest match counts.
+//! Removes matches of a regular expression from the text. It is a policy, so Realm generates as without a
+//! program. Text that could still become a match is held back until that is decided; the longest match
+//! counts.
 //!
-//! Input: `{"pattern": "[\\w.]+@[\\w.]+", "replacement": "[redacted]"}`. The pattern is in Rust's syntax, without look-around
-//! other than `^`, `$` and `(?-u:\b)`. It must not match nothing, or its own replacement.
+//! Input: `{"pattern": "[\\w.]+@[\\w.]+", "replacement": "[redacted]"}`. The pattern is in Rust's syntax,
+//! without look-around other than `^`, `$` and `(?-u:\b)`. It must not match the empty text or its own
+//! replacement.
 
 mod stream;
 

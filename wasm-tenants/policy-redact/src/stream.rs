@@ -1,40 +1,43 @@
-//! Replaces matches in text that comes piece by piece.
+//! Replaces matches in text that arrives piece by piece.
 
 use realm_tenant::{Error, Result};
 use regex_automata::hybrid::LazyStateID;
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::{Anchored, Input, MatchKind};
 
-/// Bytes that are held back at most. What is longer and may still become a match is replaced, to be on the safe side.
+/// Most bytes that are held back. A longer text that may still become a match is replaced, to be safe.
 const MOST_HELD: usize = 4096;
 
-/// Bytes that the automaton's states may take; they are built as they are met.
+/// Most bytes of the automaton's states, which are built when they are first reached.
 const MOST_STATES: usize = 512 << 10;
 
 pub(crate) struct Redactor {
     automaton: DFA,
     cache: Cache,
     replacement: String,
-    /// The character before the text that is held, which `^` and `\b` look at, and that text.
+    /// The held text, and the character before it, which `^` and `\b` look at.
     text: String,
-    /// Where the text that is held begins.
+    /// Where the held text begins.
     held: usize,
-    /// Whether a match was too long to be held, and still goes on: where its automaton is.
+    /// The automaton's state if a match was too long to be held and continues.
     within: Option<LazyStateID>,
 }
 
-/// What is known of a match that would begin at some place.
+/// The knowledge about a match that would begin at some place.
 enum Known {
     No,
-    /// It ends there.
+    /// The match ends at this byte.
     Match(usize),
-    /// More text decides.
+    /// More text will decide.
     Open,
 }
 
 impl Redactor {
+    /// Compiles a pattern.
+    ///
     /// # Errors
-    /// `invalid-argument` for a pattern that is none, is too large, or matches nothing at all or the replacement.
+    /// `invalid-argument` for a pattern that is invalid, too large, or matches the empty text or the
+    /// replacement.
     pub(crate) fn new(pattern: &str, replacement: String) -> Result<Self> {
         let config = DFA::config().match_kind(MatchKind::All).cache_capacity(MOST_STATES);
         let build = DFA::builder().configure(config).build(pattern);
@@ -54,13 +57,13 @@ impl Redactor {
         Ok(new)
     }
 
-    /// Adds text; returns what may go out.
+    /// Adds text; returns the text that may be sent.
     pub(crate) fn push(&mut self, text: &str) -> Result<String> {
         self.text += text;
         self.advance(false)
     }
 
-    /// The end: what was held back.
+    /// Ends the stream; returns the text that was held back.
     pub(crate) fn finish(&mut self) -> Result<String> {
         self.advance(true)
     }
@@ -97,13 +100,15 @@ impl Redactor {
         Ok(out)
     }
 
-    /// Whether a match begins at `at`, and where the longest one ends. With `end`, no more text follows.
+    /// Returns whether a match begins at `at`, and where the longest one ends. With `end`, no more text
+    /// follows.
     fn look(&mut self, text: &str, at: usize, end: bool) -> Result<Known> {
         let mut state = self.start(text, at)?;
         let mut found = Known::No;
         for (i, &byte) in text.as_bytes().iter().enumerate().skip(at) {
             state = self.next(state, byte)?;
-            // The automaton tells of a match one byte late, since that byte may matter to what the pattern ends with.
+            // The automaton reports a match one byte late, because that byte may matter to the end of the
+            // pattern.
             if state.is_match() && i > at {
                 found = Known::Match(i);
             }
@@ -121,14 +126,14 @@ impl Redactor {
         Ok(found)
     }
 
-    /// Follows a match that is replaced already, to its end or that of the text.
+    /// Follows a match that has already been replaced, to its end or the text's.
     fn leave(&mut self, text: &str, at: usize, mut state: LazyStateID, end: bool) -> Result<usize> {
         let mut ended = None;
         for (i, &byte) in text.as_bytes().iter().enumerate().skip(at) {
             let next = self.next(state, byte)?;
             if next.is_match() {
                 if i + 1 == text.len() && !end {
-                    // Asked again with the byte that follows, which says whether it goes on.
+                    // The next byte decides whether the match continues, so this state is used again with it.
                     self.within = Some(state);
                     return Ok(i);
                 }
@@ -166,7 +171,7 @@ fn too_complex(error: impl std::fmt::Display) -> Error {
 mod tests {
     use super::*;
 
-    /// What goes out if `text` comes in pieces of `size` bytes.
+    /// Returns the output if `text` arrives in pieces of `size` bytes.
     fn redacted(pattern: &str, text: &str, size: usize) -> String {
         let mut redactor = Redactor::new(pattern, "#".to_owned()).unwrap();
         let mut out = String::new();

@@ -1,8 +1,10 @@
-//! Speculation written in a program (Saxena, 'Prompt Lookup Decoding', 2023): what followed the same words earlier is likely
-//! to follow again, and a forward pass of several tokens takes hardly longer than one of a single token. So guess, have all
-//! guesses computed at once, and keep those that the request's own sampling chooses: the text is the same as without.
+//! Speculation written in a program (Saxena, 'Prompt Lookup Decoding', 2023): words that followed the same
+//! words earlier are likely to follow again, and a forward pass of several tokens takes hardly longer than
+//! one of a single token. The program guesses tokens, computes all guesses at once, and keeps those that the
+//! request's own sampling chooses, so the text is the same as without guesses.
 //!
-//! Input: `{"ngram": 3, "draft": 8}`: how many tokens have to be the same, at most, and how many are guessed.
+//! Input: `{"ngram": 3, "draft": 8}`: the most preceding tokens that are compared, and the number of guessed
+//! tokens.
 
 use realm_tenant::*;
 use serde::Deserialize;
@@ -31,7 +33,7 @@ async fn main(request: Request) -> Result<FinishReason> {
     let mut draft = Vec::new();
     let mut rows = vec![sequence.forward()?];
     loop {
-        // The row after each token that was right says what comes next; a wrong guess makes the later rows worthless.
+        // The row after each correct token gives the next token; a wrong guess invalidates the later rows.
         for (i, logits) in rows.iter().enumerate() {
             let token = answer.choose(logits)?;
             let step = answer.push(token)?;
@@ -53,7 +55,8 @@ async fn main(request: Request) -> Result<FinishReason> {
     }
 }
 
-/// What followed the latest earlier place where the last tokens occurred: of as many tokens as possible, at most `ngram`.
+/// Returns the tokens that followed the latest earlier occurrence of the last tokens. Compares as many last
+/// tokens as possible, at most `ngram`.
 fn guess(tokens: &[Token], ngram: usize, draft: usize) -> &[Token] {
     for n in (1..=ngram.min(tokens.len().saturating_sub(1))).rev() {
         let (before, last) = (&tokens[..tokens.len() - 1], &tokens[tokens.len() - n..]);

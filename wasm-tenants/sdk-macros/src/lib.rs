@@ -5,10 +5,10 @@ use proc_macro2::TokenStream as Tokens;
 use quote::quote;
 use syn::{Error, ItemFn, ItemImpl, parse_macro_input};
 
-/// Makes a function what the program answers requests with.
+/// Makes a function the program's entry point, which answers each request.
 ///
-/// The function takes a `Request`, is `async` or not (Realm's calls are synchronous either way), and returns nothing, a
-/// `FinishReason`, or a `Result` of either whose error converts into `realm_tenant::Error`.
+/// The function takes a `Request`, is `async` or not (Realm's calls are synchronous either way), and returns
+/// nothing, a `FinishReason`, or a `Result` of either whose error converts into `realm_tenant::Error`.
 ///
 /// ```ignore
 /// #[realm_tenant::run]

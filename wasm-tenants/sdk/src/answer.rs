@@ -1,12 +1,12 @@
-//! How Realm itself answers a request, in steps.
+//! Realm's own way to answer a request, in single steps.
 
 use crate::{
     Error, FinishReason, Logits, Matcher, Model, Piece, Request, Result, Sampler, Sequence, TextDecoder,
     Token,
 };
 
-/// An answer in the making: the request's sampling, grammar, stop strings and limits, applied as Realm applies them where
-/// there is no program.
+/// An answer under construction: applies the request's sampling, grammar, stop strings and limits in the same
+/// way as Realm without a program.
 ///
 /// ```no_run
 /// # use realm_tenant::*;
@@ -30,26 +30,26 @@ pub struct Answer<'m> {
     sampler: Sampler,
     matcher: Option<Matcher>,
     text: TextDecoder,
-    /// Tokens that may still come.
+    /// Number of tokens that may still follow.
     room: u32,
     ignore_eos: bool,
 }
 
-/// What a token adds to an answer.
+/// The text that a token adds to an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
     /// New text; may be empty while a character or a stop string is unfinished.
     pub text: String,
-    /// Why the answer ends with this token, if it does.
+    /// The reason why the answer ends with this token; `None` if it continues.
     pub finish: Option<FinishReason>,
 }
 
 impl<'m> Answer<'m> {
-    /// An answer to the prompt that is all of `sequence`.
+    /// Starts an answer to the prompt that `sequence` consists of.
     ///
     /// # Errors
-    /// `invalid-argument` for an empty prompt and for sampling, a grammar or a limit that means nothing, `limit-exceeded` for
-    /// a prompt that leaves no room.
+    /// `invalid-argument` for an empty prompt and for invalid sampling, an invalid grammar or an invalid
+    /// limit; `limit-exceeded` for a prompt that leaves no room.
     pub fn new(model: &'m Model, request: &Request, sequence: &Sequence) -> Result<Self> {
         let room = sequence.room()?;
         if request.max_tokens == Some(0) {
@@ -66,10 +66,10 @@ impl<'m> Answer<'m> {
         })
     }
 
-    /// Chooses the next token as the request says; logits stay as they are.
+    /// Chooses the next token by the request's rules; does not change the logits.
     ///
     /// # Errors
-    /// `invalid-argument` where none is left to choose, `limit-exceeded` where the grammar takes too much time.
+    /// `invalid-argument` if no token is left to choose, `limit-exceeded` if the grammar takes too much time.
     pub fn choose(&mut self, logits: &Logits) -> Result<Token> {
         match &self.matcher {
             Some(matcher) => self.sampler.sample_matching(logits, matcher),
@@ -77,17 +77,17 @@ impl<'m> Answer<'m> {
         }
     }
 
-    /// Takes a token that the program chose in its own way, in place of [`choose`](Self::choose).
+    /// Reports a token that the program chose itself, in place of [`choose`](Self::choose).
     ///
     /// # Errors
-    /// `invalid-argument` for one that the grammar does not allow.
+    /// `invalid-argument` for a token that the grammar does not allow.
     pub fn observe(&mut self, token: Token) -> Result<()> {
         self.sampler.observe(token);
         self.matcher.as_ref().map_or(Ok(()), |matcher| matcher.accept(token))
     }
 
-    /// The chosen token becomes part of the answer. An end token ends it, counts, and adds no text; with a grammar, end tokens
-    /// end it even where the request ignores them.
+    /// Adds the chosen token to the answer. An end token ends the answer, counts, and adds no text; with a
+    /// grammar, end tokens end the answer even if the request ignores them.
     ///
     /// # Errors
     /// `invalid-argument` for an id outside the vocabulary.

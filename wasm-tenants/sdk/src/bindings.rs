@@ -1,12 +1,13 @@
-//! What wit-bindgen makes of the contract in `wit/`.
+//! wit-bindgen's code for the contract in `wit/`.
 //!
-//! The imports are generated once, and the exports of both worlds on top of them, so that a `Request` is the same type for a
-//! program and for a policy. Which exports a component has is said by the attribute that it uses: only then is its macro
-//! expanded, with the section that describes them. Imports that nothing calls do not end up in the component.
+//! The imports are generated once, and the exports of both worlds on top of them, so that a `Request` is the
+//! same type for a program and for a policy. The attribute that a component uses decides its exports: only
+//! that attribute's macro is expanded, with the section that describes the exports. Imports that are never
+//! called do not end up in the component.
 
 #![allow(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks, clippy::all)]
 
-/// What both worlds import.
+/// The imports of both worlds.
 pub mod imports {
     wit_bindgen::generate!({
         path: "wit",
@@ -32,13 +33,13 @@ pub mod imports {
     });
 }
 
-/// What all levels share.
+/// The types that all levels share.
 pub mod types {
     pub use super::imports::realm::tenant::types::*;
     pub use crate::{Error, ErrorCode};
 }
 
-/// What a program exports.
+/// The exports of a program.
 pub mod program {
     wit_bindgen::generate!({
         path: "wit",
@@ -59,7 +60,7 @@ pub mod program {
     });
 }
 
-/// What a policy exports.
+/// The exports of a policy.
 pub mod policy {
     wit_bindgen::generate!({
         path: "wit",

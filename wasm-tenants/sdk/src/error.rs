@@ -1,24 +1,24 @@
-//! What can go wrong.
+//! Errors of Realm's functions and of programs.
 
 use std::fmt;
 
-/// Kinds of failure; stable.
+/// The kinds of failure; stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ErrorCode {
-    /// An argument means nothing here; the message says which and what would be right.
+    /// An argument is invalid; the message says which, and what would be right.
     InvalidArgument,
-    /// The tenant's limits do not allow it.
+    /// The tenant's limits do not allow the operation.
     LimitExceeded,
-    /// Too much waits already; later it may work.
+    /// Too many requests wait already; a later attempt may succeed.
     Overloaded,
-    /// Realm does not do that with this model or on this device.
+    /// Realm does not support the operation with this model or on this device.
     Unsupported,
-    /// There is no such model, adapter, layer, weight, program or tool.
+    /// The model, adapter, layer, weight, program or tool does not exist.
     NotFound,
-    /// The tenant was not granted that.
+    /// The tenant does not have the grant.
     Denied,
-    /// The embedding application's tool or a store failed.
+    /// The embedding application's tool or store failed.
     Failed,
     /// Realm itself failed.
     Internal,
@@ -36,7 +36,7 @@ impl ErrorCode {
         Self::Internal,
     ];
 
-    /// Its name in the contract, such as `limit-exceeded`.
+    /// Returns the code's name in the contract, such as `limit-exceeded`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidArgument => "invalid-argument",
@@ -50,7 +50,7 @@ impl ErrorCode {
         }
     }
 
-    /// What the bindings make a code of. Not unsafe, but they would call one that is.
+    /// Called by the bindings to make a code. Not actually unsafe, but the bindings call an unsafe function.
     #[doc(hidden)]
     pub unsafe fn _lift(value: u8) -> Self {
         Self::ALL[usize::from(value)]
@@ -63,25 +63,25 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// What went wrong. A program that returns one ends its request with it.
+/// An error of Realm or of a program. A program that returns one ends its request with it.
 ///
-/// Texts become errors with the code `failed`, so that `?` works on a `Result<_, String>` and `Err("no such city".into())`
-/// is an answer.
+/// Texts convert to errors with the code `failed`, so `?` works on a `Result<_, String>`, and a program may
+/// return `Err("no such city".into())`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
-    /// Its kind.
+    /// The kind of failure.
     pub code: ErrorCode,
-    /// For people.
+    /// The description, for people.
     pub message: String,
 }
 
 impl Error {
-    /// An error of any kind.
+    /// Makes an error of any kind.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 
-    /// One that says what is wrong with the request.
+    /// Makes an `invalid-argument` error that describes a problem of the request.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::InvalidArgument, message)
     }
@@ -138,5 +138,5 @@ impl From<serde_json::Error> for Error {
     }
 }
 
-/// What fallible functions return.
+/// The result of fallible functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 //!
-//! # Where is what
+//! # Overview
 //!
 //! | to | see |
 //! |---|---|
@@ -13,8 +13,9 @@
 //! | compute layer by layer | [`layers`] |
 //! | reach what the application granted | [`call`], [`run_program`], [`log`], [`now`], [`random`], [`store`] |
 //!
-//! Every call is synchronous: while one waits, the instance sleeps, and what it waits for is computed in one batch with
-//! everybody else's. Resources are handles of things on Realm's side; dropping one gives it back.
+//! Every call is synchronous: while a call waits, the instance sleeps, and Realm computes the call's rows in
+//! one batch with those of other requests. Resources are handles to objects on Realm's side; dropping a
+//! handle frees the object.
 
 mod answer;
 #[doc(hidden)]
@@ -44,7 +45,7 @@ pub use output::{emit, log};
 pub use policy::Policy;
 pub use realm_tenant_macros::{policy, run};
 
-/// For the attributes alone.
+/// For the attributes only; not part of the public interface.
 #[doc(hidden)]
 pub mod private {
     pub use crate::bindings::policy::exports::realm::tenant::policy::Guest as PolicyGuest;

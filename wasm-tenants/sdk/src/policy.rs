@@ -1,10 +1,11 @@
-//! The policy level: Realm generates, and asks at each token.
+//! The policy level: Realm generates, and calls the policy at each token.
 
 use std::cell::RefCell;
 
 use crate::{FinishReason, Logits, Observed, Request, Result, Token};
 
-/// A policy: what Realm asks while it generates. One value serves one request, so that its fields are that request's.
+/// A policy, whose functions Realm calls while it generates. One value serves one request, so its fields
+/// belong to that request.
 ///
 /// ```no_run
 /// use realm_tenant::*;
@@ -25,34 +26,36 @@ use crate::{FinishReason, Logits, Observed, Request, Result, Token};
 /// # fn main() {}
 /// ```
 pub trait Policy: Sized + 'static {
-    /// Before the first token.
+    /// Begins a request, before the first token.
     ///
     /// # Errors
-    /// One refuses the request.
+    /// An error refuses the request.
     fn begin(request: Request) -> Result<Self>;
 
-    /// Chooses the next token, or changes the logits and returns none: then Realm chooses as the request says.
+    /// Chooses the next token, or changes the logits and returns `None`: then Realm chooses by the request's
+    /// sampling.
     ///
     /// # Errors
-    /// One ends the request.
+    /// An error ends the request.
     fn sample(&mut self, logits: &Logits) -> Result<Option<Token>> {
         let _ = logits;
         Ok(None)
     }
 
-    /// A token was chosen; `text` is what it adds to the answer (empty while a character is unfinished).
+    /// Observes a chosen token; `text` is the text that it adds to the answer (empty while a character is
+    /// unfinished).
     ///
     /// # Errors
-    /// One ends the request.
+    /// An error ends the request.
     fn observe(&mut self, token: Token, text: String) -> Result<Observed> {
         let _ = token;
         Ok(Observed::pass(text))
     }
 
-    /// After the last token: text that was held back.
+    /// Ends the request, after the last token; returns text that was held back.
     ///
     /// # Errors
-    /// One ends the request.
+    /// An error ends the request.
     fn end(&mut self, reason: FinishReason) -> Result<String> {
         let _ = reason;
         Ok(String::new())
@@ -60,33 +63,33 @@ pub trait Policy: Sized + 'static {
 }
 
 impl Observed {
-    /// Sends this text, and goes on.
+    /// Sends this text, and continues.
     pub fn pass(text: impl Into<String>) -> Self {
         Self { text: text.into(), stop: false }
     }
 
-    /// Sends this text, and ends.
+    /// Sends this text, and ends the answer.
     pub fn stop(text: impl Into<String>) -> Self {
         Self { text: text.into(), stop: true }
     }
 }
 
-/// Where an instance keeps its policy between hooks.
+/// The place of an instance's policy between calls.
 pub struct State<P>(RefCell<Option<P>>);
 
 impl<P: Policy> State<P> {
-    /// No policy yet.
+    /// Creates a state without a policy.
     pub const fn new() -> Self {
         Self(RefCell::new(None))
     }
 
-    /// Begins with a new one.
+    /// Begins a new policy.
     pub fn begin(&self, request: Request) -> Result<()> {
         *self.0.borrow_mut() = Some(P::begin(request)?);
         Ok(())
     }
 
-    /// Asks the one that began.
+    /// Calls the policy that began.
     pub fn ask<T>(&self, hook: impl FnOnce(&mut P) -> Result<T>) -> Result<T> {
         let mut policy = self.0.borrow_mut();
         hook(policy.as_mut().ok_or("the policy was asked before it began")?)

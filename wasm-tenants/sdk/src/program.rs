@@ -1,4 +1,4 @@
-//! Between `main` and what a program exports.
+//! The code between a program's `main` and its exports.
 
 use std::future::Future;
 use std::pin::pin;
@@ -6,9 +6,9 @@ use std::task::{Context, Poll, Waker};
 
 use crate::{Error, ErrorCode, FinishReason, Result};
 
-/// What `main` may return, as the reason why the answer ended.
+/// A type that `main` may return, converted to the reason why the answer ended.
 pub trait Outcome {
-    /// The reason, or what went wrong.
+    /// Returns the reason, or the error.
     fn finish(self) -> Result<FinishReason>;
 }
 
@@ -30,11 +30,11 @@ impl<T: Outcome, E: Into<Error>> Outcome for Result<T, E> {
     }
 }
 
-/// The result of an asynchronous `main`. Calls of Realm never leave it waiting; a future that does wait waits for something
-/// that nobody will bring.
+/// Returns the result of an asynchronous `main`. Realm's functions never return a pending future; if `main`
+/// is pending, it waits for an event that will never come.
 ///
 /// # Errors
-/// What it failed with, or `unsupported` if it waits.
+/// The error of `main`, or `unsupported` if it is pending.
 pub fn finished(main: impl Future<Output: Outcome>) -> Result<FinishReason> {
     match pin!(main).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(outcome) => outcome.finish(),

@@ -1,13 +1,13 @@
-//! Requests, and how to make parts of them.
+//! Requests, and constructors of their parts.
 
 use crate::{Conversation, Error, Message, Prompt, Request, Result, Sampling};
 
 impl Request {
-    /// What the application said to the program beside the prompt, as a type of the program's. `T::default()` if it said
-    /// nothing.
+    /// Returns the request's input, the application's message to the program beside the prompt, as a type of
+    /// the program. Returns `T::default()` if there is none.
     ///
     /// # Errors
-    /// `invalid-argument` that says where the JSON is not a `T`.
+    /// `invalid-argument`, with the place where the JSON is not a `T`.
     #[cfg(feature = "json")]
     pub fn options<T: serde::de::DeserializeOwned + Default>(&self) -> Result<T> {
         if self.input.is_empty() || self.input == "null" {
@@ -18,7 +18,7 @@ impl Request {
         serde_json::from_str(&self.input).map_err(unfit)
     }
 
-    /// The conversation to answer; a text counts as what the user says.
+    /// Returns the conversation to answer; a text prompt becomes a user message.
     ///
     /// # Errors
     /// `invalid-argument` for a prompt of tokens.
@@ -34,7 +34,7 @@ impl Request {
 }
 
 impl Conversation {
-    /// A conversation without tools.
+    /// Makes a conversation without tools.
     pub fn of(messages: impl IntoIterator<Item = Message>) -> Self {
         let messages = messages.into_iter().collect();
         Self { messages, tools: String::new(), variables: String::new() }
@@ -42,29 +42,29 @@ impl Conversation {
 }
 
 impl Message {
-    /// A message of any role, without other fields.
+    /// Makes a message of any role, without other fields.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
         Self { role: role.into(), content: content.into(), fields: String::new() }
     }
 
-    /// What the user says.
+    /// Makes a user message.
     pub fn user(content: impl Into<String>) -> Self {
         Self::new("user", content)
     }
 
-    /// What the model is told beforehand.
+    /// Makes a system message.
     pub fn system(content: impl Into<String>) -> Self {
         Self::new("system", content)
     }
 
-    /// What the model said.
+    /// Makes an assistant message.
     pub fn assistant(content: impl Into<String>) -> Self {
         Self::new("assistant", content)
     }
 }
 
 impl Sampling {
-    /// Always the likeliest token.
+    /// Always chooses the likeliest token.
     pub fn greedy() -> Self {
         Self {
             temperature: 0.0,
@@ -82,8 +82,8 @@ impl Sampling {
         }
     }
 
-    /// The same, with the `n`th seed after this one: samples that differ, and are the same ones again where the request has a
-    /// seed.
+    /// Returns the same sampling with the `n`th seed after this one: samples differ from each other, and are
+    /// reproducible if the request has a seed.
     pub fn reseeded(&self, n: u64) -> Self {
         Self { seed: self.seed.map(|seed| seed.wrapping_add(n)), ..self.clone() }
     }

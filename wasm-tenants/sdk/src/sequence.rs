@@ -1,27 +1,28 @@
-//! Shorter ways to write what programs do with sequences.
+//! Shortcuts for common operations on sequences.
 
 use crate::{Error, ErrorCode, Model, Result, Sequence, Token, TokenSet};
 
 impl Sequence {
-    /// A sequence of these tokens, with the request's adapter.
+    /// Makes a sequence of these tokens, with the request's adapter.
     ///
     /// # Errors
-    /// As [`open`](Self::open) and [`append`](Self::append).
+    /// Those of [`open`](Self::open) and [`append`](Self::append).
     pub fn of(model: &Model, tokens: &[Token]) -> Result<Self> {
         let sequence = Self::open(model)?;
         sequence.append(tokens)?;
         Ok(sequence)
     }
 
-    /// Whether it has no tokens.
+    /// Returns whether the sequence has no tokens.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many tokens may follow those that it has.
+    /// Returns the number of tokens that may still follow.
     ///
     /// # Errors
-    /// `invalid-argument` for an empty sequence, `limit-exceeded` for a full one: a prompt that nothing can follow.
+    /// `invalid-argument` for an empty sequence, `limit-exceeded` for a full one: a prompt that no token can
+    /// follow.
     pub fn room(&self) -> Result<u32> {
         let (len, context) = (self.len(), self.context_length());
         if len == 0 {
@@ -36,7 +37,7 @@ impl Sequence {
 }
 
 impl TokenSet {
-    /// Whether no token is in it.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

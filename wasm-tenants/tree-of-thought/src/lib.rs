@@ -1,9 +1,9 @@
-//! Thinks in steps, several ways at once, and goes on from those that look best (Yao et al., 'Tree of Thoughts', 2023;
-//! breadth-first). Each step is proposed several times, the model is asked of each whether it is right, and the paths that
-//! it holds likeliest to be are kept. All proposals are computed in the same forward passes, and share the pages of what they
-//! have in common.
+//! Thinks in steps along several paths at once, and continues the best ones (Yao et al., 'Tree of Thoughts',
+//! 2023; breadth-first). The model proposes each step several times and then judges each path; the paths that
+//! it judges most likely right are kept. All proposals are computed in the same forward passes, and share the
+//! pages of their common beginning.
 //!
-//! Sends the steps of the best path and the answer that follows from them. Wants a temperature above 0.
+//! Sends the steps of the best path and the answer that follows from them. Needs a temperature above 0.
 //!
 //! Input: `{"steps": 2, "samples": 3, "keep": 2, "step_tokens": 40}`.
 
@@ -13,13 +13,13 @@ use serde::Deserialize;
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Options {
-    /// How deep the tree is.
+    /// Depth of the tree.
     steps: u32,
     /// Proposals for each path's next step.
     samples: u32,
-    /// Paths that are gone on from.
+    /// Paths that are kept after each step.
     keep: usize,
-    /// Tokens of a step at most.
+    /// Most tokens per step.
     step_tokens: u32,
 }
 
@@ -29,16 +29,17 @@ impl Default for Options {
     }
 }
 
-/// What the model is asked of a path, in the midst of its own answer; only its opinion on the next word counts.
+/// The question about a path, asked in the middle of the model's own answer; only the probabilities of the
+/// next word count.
 const QUESTION: &str = "\nAre these steps right so far, yes or no? The answer is";
 
-/// The question, then steps that were thought.
+/// The question and the steps so far.
 struct Path {
     sequence: Sequence,
     text: String,
-    /// Those of the steps.
+    /// The tokens of the steps.
     tokens: Vec<Token>,
-    /// How likely the model holds it to be right, from 0 to 1.
+    /// The model's probability that the path is right, from 0 to 1.
     value: f32,
 }
 
@@ -71,7 +72,7 @@ async fn main(request: Request) -> Result<FinishReason> {
     conclude(&model, &request, &best.sequence)
 }
 
-/// Adds text to a path.
+/// Appends text to a path.
 fn write(model: &Model, path: &mut Path, text: &str) -> Result<()> {
     let tokens = model.encode_piece(text, false);
     path.sequence.append(&tokens)?;
@@ -80,7 +81,7 @@ fn write(model: &Model, path: &mut Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Every path with every proposal for its next step, each a line.
+/// Returns every path with every proposal for its next step, each one a line.
 fn think(
     model: &Model,
     request: &Request,
@@ -123,7 +124,8 @@ impl Proposal {
         let token = self.sampler.sample(logits)?;
         let piece = self.line.push(token)?;
         self.path.text += &piece.text;
-        // Neither the end of the line nor of the answer becomes part of the path: the next step follows.
+        // Neither the end of the line nor the end of the answer becomes part of the path, because the next
+        // step follows.
         self.done = piece.stopped || model.is_end(token);
         if !self.done {
             self.path.sequence.append(&[token])?;
@@ -139,7 +141,7 @@ impl Proposal {
     }
 }
 
-/// Asks the model whether each path is right, in one step. The paths stay as they are.
+/// Asks the model whether each path is right, in one forward pass. The paths stay unchanged.
 fn judge(model: &Model, paths: &mut [Path]) -> Result<()> {
     let question = model.encode_piece(QUESTION, false);
     let mut asked = Vec::new();
@@ -162,7 +164,7 @@ fn judge(model: &Model, paths: &mut [Path]) -> Result<()> {
     Ok(())
 }
 
-/// Answers from what was thought.
+/// Generates the answer that follows the steps.
 fn conclude(model: &Model, request: &Request, sequence: &Sequence) -> Result<FinishReason> {
     let mut answer = Answer::new(model, request, sequence)?;
     loop {

@@ -1,4 +1,4 @@
-//! Finding the mark.
+//! Detects the watermark.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::green::Green;
 
-/// What a text's tokens tell.
+/// The result of a detection.
 #[derive(Debug, Serialize)]
 pub(crate) struct Found {
     tokens: usize,
@@ -17,7 +17,8 @@ pub(crate) struct Found {
     watermarked: bool,
 }
 
-/// Counts green tokens. A pair of tokens that comes again says nothing new, and counts once (section 4 of the paper).
+/// Counts green tokens. A repeated pair of tokens has no new information, and counts once (section 4 of the
+/// paper).
 pub(crate) fn detect(text: &[Token], green: &Green) -> Found {
     let pairs: BTreeSet<_> = text.windows(2).map(|pair| (pair[0], pair[1])).collect();
     let found = pairs.iter().filter(|(previous, token)| green.contains(*previous, *token)).count();
@@ -26,7 +27,7 @@ pub(crate) fn detect(text: &[Token], green: &Green) -> Found {
         0 => 0.0,
         _ => (found as f64 - gamma * n) / (n * gamma * (1.0 - gamma)).sqrt(),
     };
-    // How likely a normal variable is to be at least z.
+    // The probability that a normal variable is at least z.
     let p = 0.5 * libm::erfc(z / std::f64::consts::SQRT_2);
     Found { tokens: pairs.len(), green: found, z, p, watermarked: z > 4.0 }
 }
@@ -44,7 +45,7 @@ mod tests {
             marked.extend(green.after(last, 1000).nth(n));
         }
         let found = detect(&marked, &green);
-        // sqrt(40): all green, where half were expected.
+        // z is sqrt(40): all 40 tokens are green, where half were expected.
         assert!(found.watermarked && (found.z - 6.3246).abs() < 1e-3, "{found:?}");
         assert!(found.p > 1e-10 && found.p < 2e-10, "{found:?}");
         let plain: Vec<_> = (0..400).map(|i| i * 7919 % 1000).collect();

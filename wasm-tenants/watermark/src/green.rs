@@ -1,18 +1,18 @@
-//! Which tokens are green.
+//! Chooses the green tokens.
 
 use realm_tenant::{Error, Result, Token};
 
-/// A key's green tokens. Each token is green or not by a hash of the key, the token before and itself, so that a detector
-/// need not know the vocabulary.
+/// A key's green tokens. A hash of the key, the previous token and the token itself decides whether a token
+/// is green, so a detector need not know the vocabulary.
 pub(crate) struct Green {
     key: u64,
-    /// Hashes below it are green.
+    /// Tokens with a hash below this are green.
     threshold: u64,
     pub(crate) gamma: f64,
 }
 
 impl Green {
-    /// `gamma` is the share of tokens that are green.
+    /// Creates the set of a key; `gamma` is the fraction of tokens that are green.
     pub(crate) fn new(key: u64, gamma: f64) -> Result<Self> {
         if !(gamma > 0.0 && gamma < 1.0) {
             return Err(Error::invalid(format!("gamma is {gamma}; it must be above 0 and below 1")));
@@ -20,12 +20,12 @@ impl Green {
         Ok(Self { key: mix(key), threshold: (gamma * u64::MAX as f64) as u64, gamma })
     }
 
-    /// Whether `token` is green after `previous`.
+    /// Returns whether `token` is green after `previous`.
     pub(crate) fn contains(&self, previous: Token, token: Token) -> bool {
         self.is_green(self.seed(previous), token)
     }
 
-    /// All green tokens after `previous`.
+    /// Returns all green tokens after `previous`.
     pub(crate) fn after(&self, previous: Token, vocabulary: u32) -> impl Iterator<Item = Token> {
         let seed = self.seed(previous);
         (0..vocabulary).filter(move |&token| self.is_green(seed, token))

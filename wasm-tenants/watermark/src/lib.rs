@@ -1,10 +1,12 @@
-//! Marks text so that it can be told from others', and finds the mark (Kirchenbauer et al., 'A Watermark for Large Language
-//! Models', 2023). The token before it, and a key, make each token of the vocabulary green or not; green ones get a little
-//! likelier. Marked text has more green tokens than chance would give it, which nobody sees and a count shows.
+//! Watermarks text so that it can be recognized, and detects the watermark (Kirchenbauer et al., 'A Watermark
+//! for Large Language Models', 2023). A key and the previous token decide which tokens of the vocabulary are
+//! green, and green tokens become a little likelier. Watermarked text has more green tokens than expected by
+//! chance: readers do not notice, but a count shows it.
 //!
-//! To mark: `{"key": 1, "gamma": 0.25, "delta": 2.0}`: a secret number, the share of green tokens, and what is added to their
-//! logits. To look for the mark: `{"key": 1, "gamma": 0.25, "detect": "the text"}`. The answer then is JSON: `tokens` that count
-//! and the `green` ones among them, the `z` score, the `p` value of so many by chance, and `watermarked`, which is z > 4.
+//! To mark: `{"key": 1, "gamma": 0.25, "delta": 2.0}`: a secret number, the fraction of green tokens, and the
+//! number added to their logits. To detect: `{"key": 1, "gamma": 0.25, "detect": "the text"}`. The answer
+//! then is JSON: the number of counted `tokens`, the number of `green` ones among them, the `z` score, the
+//! `p` value (the probability of that many green tokens by chance), and `watermarked`, which is z > 4.
 
 mod detect;
 mod green;

@@ -1,14 +1,15 @@
 //! The paged KV cache in memory.
 //!
-//! A page is one piece of memory: for every slot (a layer of its group) and key/value head the keys of its 32 tokens
-//! column by column (`[head_dim][32]`: a query multiplies 32 keys at a time, with no sum across lanes), then their
-//! values row by row (`[32][padded]`, the head's width rounded up to 32). In 8 bits, the codes of the keys are followed
-//! by their scales, `[blocks][32]` half floats for blocks of 32 numbers of a head, and so are those of the values. Keys
-//! are held as differences from the page's first one, `[padded]` half floats between keys and values: some models
-//! (Qwen) add constants to keys that are a hundred times what tells one key from another, in the dimensions that
-//! rotate slowly. Without that, 8 bits would round the difference away.
+//! A page is one piece of memory. For every slot (a layer of its group) and key/value head it holds the keys
+//! of its 32 tokens column by column (`[head_dim][32]`: a query multiplies 32 keys at a time, with no sum
+//! across lanes), then their values row by row (`[32][padded]`, the head's width rounded up to 32). In 8
+//! bits, the codes of the keys are followed by their scales, `[blocks][32]` half floats for blocks of 32
+//! numbers of a head; the codes of the values likewise. 8-bit keys are stored as differences from the page's
+//! first key, which lies as `[padded]` half floats between keys and values. Some models (Qwen) add constants
+//! to keys, in the dimensions that rotate slowly, that are a hundred times the differences between keys;
+//! without the subtraction, 8 bits would round those differences away.
 //!
-//! All is zero at first, by the operating system, and takes memory when first written.
+//! The operating system provides zeroed pages, which take memory when first written.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -32,7 +33,7 @@ pub struct Cache {
     data: Aligned<u8>,
 }
 
-/// What addresses are computed from.
+/// The sizes that addresses are computed from.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
     kind: CacheType,
@@ -44,7 +45,7 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// Where the bytes of a page's head are.
+    /// The byte range of one head in a page.
     fn head(&self, slot: usize, page: u32, head: usize) -> Range<usize> {
         assert!(slot < self.slots && (page as usize) < self.pages && head < self.kv_heads);
         let bytes = self.page_bytes / (self.slots * self.kv_heads);
@@ -57,12 +58,12 @@ impl Shape {
         start..start + self.page_bytes
     }
 
-    /// Numbers of a head with padding.
+    /// Numbers per head, with padding.
     fn padded(&self) -> usize {
         self.head_dim.next_multiple_of(BLOCK)
     }
 
-    /// Where a head's 8-bit keys with their scales, their offsets, and values with their scales are.
+    /// The byte ranges of a head's 8-bit keys with their scales, their offsets, and values with their scales.
     fn q8_parts(&self) -> [Range<usize>; 3] {
         let keys = self.head_dim * PAGE_TOKENS + self.scale_bytes();
         let values = keys + self.padded() * size_of::<u16>();
@@ -84,7 +85,7 @@ pub(crate) enum Numbers<'a> {
         codes: &'a [i8],
         /// `[blocks][32]`
         scales: &'a [u16],
-        /// What is added to each row of keys, `[padded]`; empty for values.
+        /// The number to add to each row of keys, `[padded]`; empty for values.
         offsets: &'a [u16],
     },
 }
@@ -113,7 +114,7 @@ impl Cache {
         self.shape.pages
     }
 
-    /// The keys of a page, `[head_dim][32]`, and its values, `[32][padded]`.
+    /// Returns the keys of a page, `[head_dim][32]`, and its values, `[32][padded]`.
     pub(crate) fn read(&self, slot: usize, page: u32, head: usize) -> [Numbers<'_>; 2] {
         let bytes = &self.data[self.shape.head(slot, page, head)];
         let keys = self.shape.head_dim * PAGE_TOKENS;
@@ -130,7 +131,7 @@ impl Cache {
         }
     }
 
-    /// What several threads write through at once.
+    /// Returns a writer that several threads use at once.
     pub(crate) fn writer(&mut self) -> Writer<'_> {
         Writer { shape: self.shape, parts: Parts::new(&mut self.data), _cache: PhantomData }
     }
@@ -145,7 +146,7 @@ impl Cache {
         out.extend_from_slice(&self.data[self.shape.page(page)]);
     }
 
-    /// What a page's bytes are.
+    /// Returns the layout of a page's bytes.
     pub(crate) fn page_format(&self) -> PageFormat {
         let shape = &self.shape;
         let heads = shape.slots * shape.kv_heads;
@@ -166,7 +167,7 @@ impl Cache {
         }
     }
 
-    /// Fills a page with what [`Cache::export_page`] made.
+    /// Fills a page with bytes that [`Cache::export_page`] wrote.
     pub(crate) fn import_page(&mut self, page: u32, bytes: &[u8]) -> Result<(), Error> {
         let wanted = self.shape.page_bytes;
         if bytes.len() != wanted {
@@ -189,7 +190,7 @@ impl Writer<'_> {
     /// Writes the keys and values of one token, `[kv_heads * head_dim]`, to a layer's slot.
     ///
     /// # Safety
-    /// No other thread writes to the page.
+    /// No other thread reads or writes the page meanwhile.
     pub(crate) unsafe fn write(&self, isa: Isa, slot: usize, page: u32, token: usize, rows: [&[f32]; 2]) {
         for head in 0..self.shape.kv_heads {
             let place = self.shape.head(slot, page, head);
@@ -255,7 +256,7 @@ versions! {
     fn write(shape: &Shape, bytes: &mut [u8], token: usize, key: &[f32], value: &[f32]) = write_body
 }
 
-/// Writes `x` down a column of rows of 32.
+/// Writes `x` into one column of rows of 32.
 #[inline(always)]
 fn scatter<T: Copy>(x: &[T], column: &mut [T]) {
     for (to, &x) in column.iter_mut().step_by(PAGE_TOKENS).zip(x) {
@@ -263,7 +264,7 @@ fn scatter<T: Copy>(x: &[T], column: &mut [T]) {
     }
 }
 
-/// Up to 32 numbers in 8 bits, and what they are multiples of as a half float.
+/// Quantizes up to 32 numbers to 8 bits, and returns the codes and the scale as a half float.
 #[inline(always)]
 fn quantize(x: &[f32]) -> ([i8; BLOCK], u16) {
     let mut padded = [0.0; BLOCK];
@@ -272,13 +273,14 @@ fn quantize(x: &[f32]) -> ([i8; BLOCK], u16) {
     for x in padded.chunks_exact(LANES) {
         largest = F32x8::load(x).map(f32::abs).max(largest);
     }
-    // Rounded first: codes count in what will be multiplied with. A half float ends at 65504.
+    // Round the scale first, because codes are relative to the scale that is multiplied back. The largest
+    // half float is 65504.
     let scale = f16::from_f32((largest.largest() / 127.0).min(65504.0));
     let scale_f32 = scale.to_f32();
     let inverse = if scale_f32 > 0.0 { 1.0 / scale_f32 } else { 0.0 };
     let mut codes = [0; BLOCK];
     for (code, x) in codes.iter_mut().zip(padded) {
-        // What the scale's rounding leaves over 127 is cut off; a NaN becomes 0.
+        // Codes beyond 127, which the scale's rounding can cause, are clamped; a NaN becomes 0.
         *code = (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
     }
     (codes, scale.to_bits())

@@ -1,39 +1,40 @@
 //! Keeps the threads of a pool on cores of their own.
 //!
-//! Threads that spin for each other never sleep, so the kernel has no occasion to place them anew: once two of them share a core
-//! they can stay there for hundreds of milliseconds, each waiting for the other's turn, while a program of the lowest priority
-//! has the next core to itself. So each notes where it is, and whoever waits for long and finds another on its own core moves.
+//! Threads that spin for each other never sleep, so the kernel has no occasion to move them. Once two of them
+//! share a core they can stay there for hundreds of milliseconds, each waiting for the other's turn, while a
+//! low-priority program occupies the next core. So each thread notes its core, and a thread that has waited
+//! for long and finds another thread on its own core moves.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Where the threads of a pool were last seen.
+/// The core on which each thread of a pool was last seen.
 pub(super) struct Cores {
     seen: Box<[AtomicU32]>,
-    /// Whether there are more threads than cores, so that some have to share.
+    /// Set if there are more threads than cores, so that some threads have to share.
     crowded: bool,
 }
 
-/// Not seen yet, or no core that is known.
+/// Not seen yet, or the core is unknown.
 const NOWHERE: u32 = u32::MAX;
 
 impl Cores {
-    /// For a pool of so many threads.
+    /// Creates the notes for a pool of `threads` threads.
     pub(super) fn new(threads: usize) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self { seen: (0..threads).map(|_| AtomicU32::new(NOWHERE)).collect(), crowded: threads > cores }
     }
 
-    /// Notes which core the calling thread, the pool's `thread`th, is on. Nanoseconds.
+    /// Notes the core of the calling thread, which is number `thread` of the pool. Takes nanoseconds.
     pub(super) fn note(&self, thread: usize) {
         let here = system::core();
-        // Mostly it is where it was; a write would take the line from all others.
+        // A thread rarely moves; an unconditional write would take the cache line from all other threads.
         if self.seen[thread].load(Ordering::Relaxed) != here {
             self.seen[thread].store(here, Ordering::Relaxed);
         }
     }
 
-    /// For a thread that has waited for long: goes elsewhere if another of the pool was last seen on its core, and lets others
-    /// have it for a moment if there are more threads than cores.
+    /// Called by a thread that has waited for long. Moves to a free core if another thread of the pool was
+    /// last seen on this one; if there are more threads than cores, yields instead.
     pub(super) fn give_way(&self, thread: usize) {
         if self.crowded {
             return std::thread::yield_now();
@@ -52,19 +53,19 @@ impl Cores {
 mod system {
     use super::NOWHERE;
 
-    /// The core that the calling thread is on.
+    /// The core that runs the calling thread.
     pub(super) fn core() -> u32 {
-        // SAFETY: takes nothing, and says -1 where it knows nothing.
+        // SAFETY: takes no pointer, and returns -1 if the core is unknown.
         let core = unsafe { libc::sched_getcpu() };
         u32::try_from(core).unwrap_or(NOWHERE)
     }
 
-    /// Puts the calling thread on the first of its allowed cores that is `free`, from where it may be moved again as before.
-    /// False if there is none.
+    /// Moves the calling thread to the first of its allowed cores that is `free`, and then restores the set
+    /// of allowed cores. Returns false if no core is free.
     pub(super) fn leave_for(free: &dyn Fn(u32) -> bool) -> bool {
         let size = size_of::<libc::cpu_set_t>();
-        // SAFETY: a set of cores is bits, of which all may be zero; the calls read or write as many bytes as they are told that
-        // the set has, and `CPU_ISSET` and `CPU_SET` are given cores within it.
+        // SAFETY: a set of cores is bits, which may all be zero; the calls read or write exactly the bytes of
+        // the size passed to them, and `CPU_ISSET` and `CPU_SET` get cores within the set.
         unsafe {
             let mut allowed: libc::cpu_set_t = std::mem::zeroed();
             if libc::sched_getaffinity(0, size, &mut allowed) != 0 {
@@ -110,7 +111,7 @@ mod tests {
             let here = cores.seen[0].load(Ordering::Relaxed);
             cores.seen[1].store(here, Ordering::Relaxed);
             cores.give_way(0);
-            // The kernel may have moved it back since, but not before it was noted.
+            // The kernel may have moved the thread back since, but not before its core was noted.
             assert_ne!(cores.seen[0].load(Ordering::Relaxed), here);
             assert_eq!(std::thread::available_parallelism().unwrap(), allowed);
         }

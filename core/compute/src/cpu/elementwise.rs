@@ -1,4 +1,4 @@
-//! Norms, rotations, activations: the operations between the products, row by row.
+//! Norms, rotations and activations: the row-by-row operations between the matrix products.
 
 use super::lanes::{F32x8, LANES, versions};
 use crate::{Activation, RopeStyle};
@@ -42,7 +42,7 @@ fn rms_norm_in_place_body(x: &mut [f32], weight: &[f32], eps: f32) {
     }
 }
 versions! {
-    /// As [`rms_norm`], in place.
+    /// Same as [`rms_norm`], in place.
     fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) = rms_norm_in_place_body
 }
 
@@ -127,7 +127,8 @@ versions! {
     fn rotate(head: &mut [f32], rotations: &[f32], style: RopeStyle) = rotate_body
 }
 
-/// The largest numbers of a row and their columns, as [`Backend::best`](crate::Backend::best) has them.
+/// Finds the highest numbers of a row and their columns, with the contract of
+/// [`Backend::best`](crate::Backend::best).
 pub(crate) fn best(x: &[f32], out: &mut [f32]) {
     let (numbers, columns) = out.split_at_mut(out.len() / 2);
     let mut all: Vec<(f32, u32)> =

@@ -1,13 +1,13 @@
-//! How the processor keeps weights: panels of 16 rows, whatever the GGUF type was.
+//! The layout of weights on the CPU: panels of 16 rows, for every GGUF type.
 //!
 //! A matrix product reads weights far more often than anything else, so a matrix is rearranged once, when it
 //! is loaded, into the order in which kernels read it:
 //!
-//! - 16 output rows form a *panel*; a panel is a run of *records*, each 32 columns (types with a float scale for 32
-//!   weights) or 256 columns (K-quants, whose small integer scales share a float one) of all 16 rows.
+//! - 16 output rows form a *panel*; a panel is a run of *records*, each 32 columns (types with a float scale
+//!   for 32 weights) or 256 columns (K-quants, whose small integer scales share a float one) of all 16 rows.
 //! - Inside a record, codes come in *groups* of 4 columns: 64 bytes, 4 consecutive columns of row 0, of row
-//!   1, … of row 15. That is what the byte multiply-add instructions of AVX2 (two registers), AVX-512 VNNI
-//!   (one) and NEON (four) want: every 32-bit lane accumulates one row, and the activations' 4 bytes are
+//!   1, … of row 15. The byte multiply-add instructions of AVX2 (two registers), AVX-512 VNNI (one) and NEON
+//!   (four) take this order: every 32-bit lane accumulates one row, and the activations' 4 bytes are
 //!   broadcast. No horizontal sums, and rows never mix.
 //! - Codes of 2 to 6 bits are kept in bit planes over the 8 groups of 32 columns, so that a packed matrix is
 //!   as large as in the file (K-quants grow by 0 to 4 %, for scales widened from 6 to 8 bits).
@@ -22,7 +22,7 @@
 
 use realm_gguf::TensorType;
 
-/// Rows of a panel.
+/// Rows per panel.
 pub(crate) const PANEL: usize = 16;
 /// Columns that share one float scale in the smaller family, and one unpacking step in both.
 pub(crate) const BLOCK: usize = 32;
@@ -31,7 +31,7 @@ pub(crate) const SUPER: usize = 256;
 /// Bytes of one group: 16 rows × 4 columns.
 pub(crate) const GROUP: usize = 4 * PANEL;
 
-/// How codes are stored.
+/// The storage of codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Codes {
     U2,
@@ -58,20 +58,20 @@ impl Codes {
             }
     }
 
-    /// Whether kernels see signed bytes after unpacking, rather than small unsigned ones.
+    /// Returns whether unpacked codes are signed bytes, rather than small unsigned ones.
     pub(crate) const fn signed(self) -> bool {
         matches!(self, Codes::I8 | Codes::Table)
     }
 }
 
-/// How codes become weights.
+/// The conversion of codes to weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scales {
     /// `w = d * (code - center) + m`, `d` (and `m`, if `min`) an f16 for 32 weights.
     /// A record is `d[16]`, `m[16]` if `min`, planes.
     Block { min: bool },
-    /// `w = d * scale * (code - center) - dmin * min`, `d` and `dmin` f16 for 256 weights, `scale` an i8 and `min` a
-    /// u8 for `sub` weights. A record is `d[16]`, `dmin[16]` if `min`, `scale[256 / sub][16]`,
+    /// `w = d * scale * (code - center) - dmin * min`, `d` and `dmin` f16 for 256 weights, `scale` an i8 and
+    /// `min` a u8 for `sub` weights. A record is `d[16]`, `dmin[16]` if `min`, `scale[256 / sub][16]`,
     /// `min[256 / sub][16]` if `min`, then the planes of 8 × 32 columns.
     Super { sub: usize, min: bool },
 }
@@ -108,7 +108,7 @@ impl Format {
         }
     }
 
-    /// Whether weights have a minimum; if not, their codes have a center, or are signed.
+    /// Returns whether weights have a minimum; otherwise codes have a center or are signed.
     pub(crate) const fn has_min(&self) -> bool {
         match self.scales {
             Scales::Block { min } | Scales::Super { min, .. } => min,
@@ -140,8 +140,8 @@ impl Format {
 /// The 16 values of IQ4_NL and IQ4_XS.
 pub(crate) const TABLE: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-/// Where a code sits in the planes of 32 columns: writes `code` of `row` and `column` (0..32). The planes
-/// must have been zero there. Defines the layout; packing writes whole groups at a time.
+/// Defines where a code sits in the planes of 32 columns: writes `code` of `row` and `column` (0..32). The
+/// planes must be zero there. Packing itself writes whole groups at a time.
 #[cfg(test)]
 pub(crate) fn put_code(planes: &mut [u8], codes: Codes, row: usize, column: usize, code: u8) {
     let (group, byte) = (column / 4, 4 * row + column % 4);
@@ -165,8 +165,8 @@ pub(crate) fn put_code(planes: &mut [u8], codes: Codes, row: usize, column: usiz
     }
 }
 
-/// What stands there: the unsigned code, or the byte of a signed one (the looked-up value of a table
-/// index).
+/// Reads a code back: the unsigned code, or the byte of a signed one (for a table index, the looked-up
+/// value).
 pub(crate) fn get_code(planes: &[u8], codes: Codes, row: usize, column: usize) -> u8 {
     let (group, byte) = (column / 4, 4 * row + column % 4);
     let low4 = || planes[group % 4 * GROUP + byte] >> (group / 4 * 4) & 15;

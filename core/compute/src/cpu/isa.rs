@@ -1,10 +1,10 @@
-//! Instruction sets, found at run time.
+//! Instruction sets, detected at run time.
 
 use std::fmt;
 
 use crate::Error;
 
-/// What kernels are compiled for.
+/// An instruction set that kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isa {
     /// Plain code; defines the results.
@@ -32,7 +32,7 @@ impl fmt::Display for Isa {
 }
 
 impl Isa {
-    /// What this machine can run, the best one last.
+    /// Returns the instruction sets that this machine runs, the best one last.
     pub fn available() -> Vec<Self> {
         #[allow(unused_mut, reason = "other processors add nothing")]
         let mut all = vec![Self::Scalar];
@@ -61,7 +61,7 @@ impl Isa {
         all
     }
 
-    /// The best instruction set, or the one that the variable `REALM_CPU` names.
+    /// Returns the best instruction set, or the one named by the variable `REALM_CPU`.
     pub(crate) fn choose() -> Result<Self, Error> {
         let available = Self::available();
         let best = available[available.len() - 1];

@@ -1,9 +1,9 @@
 //! Eight floats at a time, in plain Rust.
 //!
-//! Everything but the integer products is written once with these; [`versions!`] compiles it again for each
-//! instruction set, where the compiler turns an array of eight floats into a register. Operations are the
-//! same ones in the same order everywhere (`mul_add` is exact fused multiply-add also where it is a library
-//! call), so results agree to the last bit between instruction sets.
+//! Norms, rotations and activations are written once with these; [`versions!`] compiles it again for each
+//! instruction set, where the compiler turns an array of eight floats into a register. Every instruction set
+//! runs the same operations in the same order (`mul_add` is an exact fused multiply-add even if it is a
+//! library call), so results agree to the last bit.
 
 /// Number of lanes.
 pub(crate) const LANES: usize = 8;
@@ -25,7 +25,7 @@ impl F32x8 {
         Self([x; LANES])
     }
 
-    /// The first eight numbers of `x`.
+    /// Loads the first eight numbers of `x`.
     #[inline(always)]
     pub(crate) fn load(x: &[f32]) -> Self {
         let mut lanes = [0.0; LANES];
@@ -81,7 +81,7 @@ impl F32x8 {
         self.zip(b, |a, b| if a > b { a } else { b })
     }
 
-    /// `self * b + c`, rounded once.
+    /// Computes `self * b + c`, rounded once.
     #[inline(always)]
     pub(crate) fn mul_add(self, b: Self, c: Self) -> Self {
         let mut out = [0.0; LANES];
@@ -91,7 +91,7 @@ impl F32x8 {
         Self(out)
     }
 
-    /// The sum of the lanes, as a tree.
+    /// The sum of the lanes, added as a tree.
     #[inline(always)]
     pub(crate) fn sum(self) -> f32 {
         let [a, b, c, d, e, f, g, h] = self.0;
@@ -155,7 +155,7 @@ macro_rules! versions {
                 // SAFETY: an `Isa` other than `Scalar` exists only where the processor has it.
                 $crate::cpu::Isa::Avx2 => unsafe { avx2($($arg),*) },
                 #[cfg(target_arch = "x86_64")]
-                // SAFETY: as above.
+                // SAFETY: an `Isa` other than `Scalar` exists only where the processor has it.
                 $crate::cpu::Isa::Avx512 => unsafe { avx512($($arg),*) },
                 _ => $body($($arg),*),
             }

@@ -31,7 +31,7 @@ pub struct FloatPanels {
     data: Floats,
 }
 
-/// Floats as they are kept.
+/// Floats in the type in which they are kept.
 pub(super) enum Floats {
     F32(Aligned<f32>),
     F16(Aligned<u16>),
@@ -68,7 +68,7 @@ impl Matrix {
         let data = match info.ty {
             TensorType::F16 => Floats::F16(panels(pool, rows, len, halves)?),
             TensorType::BF16 => Floats::BF16(panels(pool, rows, len, halves)?),
-            // F32, and Q8_K, which llama.cpp uses for activations and files do not.
+            // F32, and Q8_K, which llama.cpp uses for activations but never in files.
             _ => Floats::F32(panels(pool, rows, len, |panel, out: &mut [f32]| {
                 let mut values = vec![0.0; columns];
                 for p in 0..PANEL {
@@ -125,7 +125,7 @@ impl Matrix {
     }
 }
 
-/// Fills all panels, `len` elements each, on all threads; the first error wins.
+/// Fills all panels, `len` elements each, on all threads; returns the first error.
 fn panels<T: super::aligned::Plain + Send + Sync>(
     pool: &Pool,
     rows: usize,
@@ -162,7 +162,7 @@ impl Packed {
     }
 }
 
-/// Columns of a float panel, 16 rows each, as they are kept.
+/// Columns of a float panel, 16 rows each, in the type in which they are kept.
 #[derive(Clone, Copy)]
 pub(crate) enum FloatSlice<'a> {
     F32(&'a [f32]),
@@ -181,7 +181,7 @@ impl FloatSlice<'_> {
         }
     }
 
-    /// As f32, `[columns][16]`.
+    /// Converts to f32, `[columns][16]`.
     pub(crate) fn widen(self, out: &mut Vec<f32>) {
         use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
         out.resize(self.len(), 0.0);

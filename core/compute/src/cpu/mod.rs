@@ -1,8 +1,9 @@
-//! This machine's processor.
+//! The [`Backend`] of this machine's processor.
 //!
-//! Reading order: [`format`] says how weights lie in memory, `pack` and `matrix` bring them there,
-//! `activations` is the other operand, and `matmul` multiplies, with what `lora` adds. `cache` and `attention` are the
-//! paged KV cache and what reads it; `elementwise` is the rest. `pool` are the threads, `lanes` and `wide` the vectors.
+//! Reading order: [`format`] says how weights lie in memory; `pack` and `matrix` bring them there.
+//! `activations` is the other operand, `matmul` multiplies, and `lora` adds the adapters. `cache` and
+//! `attention` are the paged KV cache and its reader; `elementwise` has the remaining operations. `pool` is
+//! the threads, `lanes` and `wide` are the vectors.
 
 mod activations;
 mod aligned;
@@ -34,8 +35,8 @@ pub use lora::LowRank;
 pub use matrix::{FloatPanels, Matrix, Packed};
 use pool::{Parts, Pool, Share};
 
-/// Below so many numbers an element-wise operation stays on the calling thread: waking the others costs about as
-/// much as the work.
+/// An element-wise operation on fewer numbers than this stays on the calling thread: waking the others costs
+/// about as much as the work.
 const ALONE: usize = 16 * 1024;
 
 /// The [`Backend`] of this machine's processor.
@@ -78,7 +79,7 @@ impl Buffer {
         &self.data[row * self.columns..][..self.columns]
     }
 
-    /// Makes room for `rows` rows; what they hold is unspecified.
+    /// Makes room for `rows` rows; their contents are unspecified.
     pub(crate) fn set_rows(&mut self, rows: usize) {
         if self.data.len() < rows * self.columns {
             self.data.resize(rows * self.columns, 0.0);
@@ -88,13 +89,14 @@ impl Buffer {
 }
 
 impl CpuBackend {
-    /// A backend of `threads` threads, the calling one included, with the best instruction set there is. The
-    /// variable `REALM_CPU` (`scalar`, `avx2`, `avx512`, `neon`, `neon-dotprod`) chooses a lesser one.
+    /// Creates a backend of `threads` threads, the calling one included, with the best instruction set
+    /// available. The variable `REALM_CPU` (`scalar`, `avx2`, `avx512`, `neon`, `neon-dotprod`) chooses
+    /// another one.
     pub fn new(threads: usize) -> Result<Self, Error> {
         Self::with_isa(threads, Isa::choose()?)
     }
 
-    /// As [`CpuBackend::new`], with a given instruction set of [`Isa::available`].
+    /// Creates a backend with one of the instruction sets of [`Isa::available`].
     pub fn with_isa(threads: usize, isa: Isa) -> Result<Self, Error> {
         if !Isa::available().contains(&isa) {
             return Err(Error::Unsupported(format!("this processor has no {isa}")));
@@ -106,7 +108,7 @@ impl CpuBackend {
         Ok(Self { pool, isa, workspace: Mutex::new(matmul::Workspace::new(threads)), attention })
     }
 
-    /// Calls `each(row)` for every row, on all threads if there is enough to do.
+    /// Calls `each(row)` for every row, on all threads if there is enough work.
     fn rows(&self, rows: usize, columns: usize, each: impl Fn(usize) + Sync) {
         if rows * columns < ALONE {
             return (0..rows).for_each(each);
@@ -324,7 +326,7 @@ impl Backend for CpuBackend {
                     }
                 }
                 let token = batch.positions[row] as usize % PAGE_TOKENS;
-                // SAFETY: a page is in one piece, or this is the only thread.
+                // SAFETY: all rows of a page are in one piece, or this is the only thread.
                 unsafe { writer.write(isa, place.slot, piece.1, token, [k, v.row(row)]) };
             }
         };
@@ -438,7 +440,8 @@ impl Backend for CpuBackend {
     }
 }
 
-/// The rows of a batch, page by page of a group's tables: rows of the same sequence that are written to the same page.
+/// Cuts the rows of a batch by the pages of a group's tables: each piece is the rows of one sequence that are
+/// written to the same page.
 fn pieces(batch: &Batch, group: usize) -> Vec<(Range<usize>, u32)> {
     let mut pieces = Vec::new();
     for span in &batch.spans {

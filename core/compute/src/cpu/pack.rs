@@ -1,13 +1,13 @@
-//! From a GGUF tensor's blocks to panels.
+//! Repacks a GGUF tensor's blocks into panels.
 //!
-//! This reads the block layouts by itself and not through [`crate::quant`], so that tests can hold one against
-//! the other. Layouts: `block_*` in ggml's `ggml-common.h`.
+//! This reads the block layouts by itself and not through [`crate::quant`], so that tests can compare the
+//! two. Layouts: `block_*` in ggml's `ggml-common.h`.
 
 use realm_gguf::TensorType;
 
 use super::format::{BLOCK, Codes, Format, GROUP, PANEL, SUPER, Scales};
 
-/// One record's worth of one row: what a block of the file says, before it is woven into a panel.
+/// One row of one record: the contents of a block of the file before it is woven into a panel.
 struct Row {
     /// The two f16 scales as bits; the second is 0 where the type has none.
     d: u16,
@@ -20,8 +20,8 @@ struct Row {
 /// Codes of 32 columns of a panel, a byte each, in groups: row, then column within the four.
 type Groups = [[[u8; 4]; PANEL]; BLOCK / 4];
 
-/// Weaves rows `panel * 16 ..` of a tensor (`bytes` of whole rows, `row_bytes` each) into `out`, one panel's records,
-/// which must be zeros: what belongs to rows past the end stays as it is.
+/// Weaves rows `panel * 16 ..` of a tensor (`bytes` of whole rows, `row_bytes` each) into `out`, one panel's
+/// records, which must be zeros, because rows past the end are not written.
 ///
 /// A record's codes are unpacked row by row into groups, a 4-byte store at a time; then whole groups are
 /// shifted into planes, which the compiler does with vectors.
@@ -80,8 +80,8 @@ fn put_scales(format: &Format, row: &Row, p: usize, header: &mut [u8]) {
 fn put_groups(planes: &mut [u8], codes: Codes, groups: &Groups) {
     let group = |g: usize| groups[g].as_flattened();
 
-    /// `plane[i] = Σ (code[i] >> from & mask) << to`, over parts `(code, to)`; eight bytes at a time, as what is
-    /// left of the mask never crosses into the next byte.
+    /// `plane[i] = Σ (code[i] >> from & mask) << to`, over parts `(code, to)`; eight bytes at a time, since
+    /// the masked bits never cross into the next byte.
     fn plane<const N: usize>(out: &mut [u8], parts: [(&[u8], u32); N], from: u32, mask: u8) {
         let mask = mask as u64 * 0x0101_0101_0101_0101;
         for (i, out) in out[..GROUP].chunks_exact_mut(8).enumerate() {
@@ -127,14 +127,14 @@ fn half(b: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([b[at], b[at + 1]])
 }
 
-/// 32 nibbles: the low ones first, then the high ones.
+/// Unpacks 32 nibbles: the low ones first, then the high ones.
 fn nibbles(bytes: &[u8], out: &mut [u8]) {
     for (i, &b) in bytes[..16].iter().enumerate() {
         (out[i], out[i + 16]) = (b & 15, b >> 4);
     }
 }
 
-/// 32 codes, each from a byte of `a` and one of `b`.
+/// Makes 32 codes, each from a byte of `a` and one of `b`.
 #[inline(always)]
 fn weave(out: &mut [u8], a: &[u8], from_a: impl Fn(u8) -> u8, b: &[u8], from_b: impl Fn(u8) -> u8) {
     for ((out, &a), &b) in out[..32].iter_mut().zip(&a[..32]).zip(&b[..32]) {
@@ -145,7 +145,7 @@ fn weave(out: &mut [u8], a: &[u8], from_a: impl Fn(u8) -> u8, b: &[u8], from_b: 
 /// Adds bit `i` of `bits` to code `i` at bit 4.
 fn fifth_bits(bits: &[u8], out: &mut [u8]) {
     for (&bits, codes) in bits[..4].iter().zip(out[..32].chunks_exact_mut(8)) {
-        // Bit i alone in byte i; then any bit to the top bit of its byte, and from there to bit 4.
+        // Put bit i alone in byte i; move any bit to the top bit of its byte, and from there to bit 4.
         let apart = (bits as u64 * 0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
         let fifth = ((apart + 0x7f7f_7f7f_7f7f_7f7f) >> 3) & 0x1010_1010_1010_1010;
         for (code, fifth) in codes.iter_mut().zip(fifth.to_le_bytes()) {
@@ -248,12 +248,12 @@ fn read(ty: TensorType, b: &[u8], row: &mut Row) {
                 nibbles(&b[8 + 16 * s..], &mut row.codes[32 * s..]);
             }
         }
-        // `Format::of` knows no other type.
+        // `Format::of` returns no other type.
         _ => unreachable!("{ty} has no integer format"),
     }
 }
 
-/// The 2-bit codes of Q2_K and Q3_K: 2 × 32 bytes, four codes 32 apart in each byte.
+/// Unpacks the 2-bit codes of Q2_K and Q3_K: 2 × 32 bytes, four codes 32 apart in each byte.
 fn two_bits(bytes: &[u8], codes: &mut [u8; SUPER]) {
     for (i, codes) in codes.chunks_exact_mut(32).enumerate() {
         for (code, byte) in codes.iter_mut().zip(&bytes[i / 4 * 32..][..32]) {
@@ -262,7 +262,8 @@ fn two_bits(bytes: &[u8], codes: &mut [u8; SUPER]) {
     }
 }
 
-/// What one weight of a packed record is worth, as f32: `codes` as [`super::format::get_code`] gives them.
+/// The value of one weight of a packed record as f32; `code` is the value that [`super::format::get_code`]
+/// returns.
 pub(crate) fn weight(format: &Format, header: &[u8], p: usize, column: usize, code: u8) -> f32 {
     let float = |at: usize| half::f16::from_bits(half(header, at + 2 * p)).to_f32();
     let centered = match format.codes {

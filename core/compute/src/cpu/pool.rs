@@ -3,8 +3,8 @@
 //! A forward pass is hundreds of short parallel regions (5 to 500 µs each), so handing out work must cost
 //! about a microsecond. Workers therefore spin for a short while after a region before they sleep, and a
 //! region is one epoch of a shared counter: no queue, no allocation, no work stealing. Inside a region the
-//! threads share out the work themselves through [`Share`], one atomic addition a piece, so that a core
-//! that is slow or taken away by a neighbour does not hold up the others.
+//! threads share out the work themselves through [`Share`], one atomic addition per piece, so a core that is
+//! slow or busy with another process does not hold up the others.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 
 use super::cores::Cores;
 
-/// How often a waiting thread looks before it gives way to others, and an idle one before it sleeps. About 100 µs: longer than
-/// the gap between two regions of a pass, shorter than anybody would notice as load.
+/// Number of checks before a waiting thread gives way to others, and before an idle one sleeps. About 100 µs:
+/// longer than the gap between two regions of a pass, and too short to show up as load.
 const SPINS: u32 = 4_000;
 const SPINS_BEFORE_SLEEP: u32 = 8_000;
 
@@ -35,7 +35,7 @@ struct Shared {
 // SAFETY: the only field that is not Send and Sync by itself is the pointer to the region, a `Sync` closure
 // that `Pool::run` keeps alive until every worker has left it.
 unsafe impl Send for Shared {}
-// SAFETY: as above.
+// SAFETY: the pointer to the region is to a `Sync` closure that outlives its use, as for `Send`.
 unsafe impl Sync for Shared {}
 
 /// Threads that run a closure together. The calling thread is one of them.
@@ -47,7 +47,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// A pool of `threads` threads in all, the caller included.
+    /// Creates a pool of `threads` threads in all, the caller included.
     pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             region: Mutex::new(None),
@@ -99,8 +99,8 @@ impl Pool {
         }
         let _alone = self.busy.lock().unwrap_or_else(|e| e.into_inner());
         let shared = &*self.shared;
-        // SAFETY: only the lifetime changes. The guard below waits, also when the caller's own share
-        // panics, until `running` is 0: until no worker can touch the closure any more.
+        // SAFETY: only the lifetime changes. The guard below waits, also when the caller's own share panics,
+        // until `running` is 0: so no worker can touch the closure after that.
         let region_static: *const Region<'static> =
             unsafe { std::mem::transmute(region as *const Region<'_>) };
         shared.cores.note(0);
@@ -120,7 +120,7 @@ impl Pool {
     }
 }
 
-/// Waits for the workers to leave the region.
+/// Waits, when dropped, until the workers have left the region.
 struct Finish<'a>(&'a Shared);
 
 impl Drop for Finish<'_> {
@@ -196,12 +196,12 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// `piece` items at a time.
+    /// Shares out `len` items, `piece` at a time.
     pub(crate) fn new(len: usize, piece: usize) -> Self {
         Self { next: AtomicUsize::new(0), len, piece: piece.max(1) }
     }
 
-    /// The next piece, until none is left.
+    /// Returns the next piece; `None` when none is left.
     pub(crate) fn next(&self) -> Option<std::ops::Range<usize>> {
         let start = self.next.fetch_add(self.piece, Ordering::Relaxed);
         (start < self.len).then(|| start..(start + self.piece).min(self.len))
@@ -214,7 +214,7 @@ pub(crate) struct Parts<T>(*mut T, usize);
 
 // SAFETY: the pointer comes from an exclusive borrow; `part` makes callers promise that parts are disjoint.
 unsafe impl<T: Send> Send for Parts<T> {}
-// SAFETY: as above.
+// SAFETY: `part` makes callers promise that parts are disjoint.
 unsafe impl<T: Send> Sync for Parts<T> {}
 
 impl<T> Parts<T> {

@@ -1,14 +1,14 @@
-//! What choosing a token does with every number of a row of logits.
+//! Vectorized passes over all logits of a row, for sampling a token.
 //!
-//! The same operations in the same order for every instruction set, so that a seed gives the same text with each. None of them is
-//! a fused one: where the processor has no such instruction it would be a call.
+//! Every instruction set runs the same operations in the same order, so that a seed gives the same text with
+//! each. None of them is a fused multiply-add, which is a slow call on processors that lack the instruction.
 
 use std::sync::OnceLock;
 
 use super::Isa;
 use super::lanes::versions;
 
-/// The best instruction set; a name in `REALM_CPU` that is none has been refused by the backend.
+/// The best instruction set. The backend has already refused an unknown name in `REALM_CPU`.
 fn isa() -> Isa {
     static ISA: OnceLock<Isa> = OnceLock::new();
     *ISA.get_or_init(|| Isa::choose().unwrap_or(Isa::Scalar))
@@ -17,7 +17,7 @@ fn isa() -> Isa {
 /// `e^x` for `x` up to 0, to about 2 units in the last place (Cephes' `expf`); 0 below -87.3.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
-    // Adding it leaves the nearest whole number in the last bits.
+    // Adding this leaves the nearest whole number in the last bits.
     const ROUND: f32 = 12_582_912.0;
     const LEAST: f32 = -87.3;
     let clamped = if x > LEAST { x } else { LEAST };
@@ -45,7 +45,8 @@ versions! {
     fn weigh_with(logits: &[f32], temperature: f32, weights: &mut [f32]) = weigh_body
 }
 
-/// Makes `weights` what each token weighs beside the likeliest, `e^((logit - largest) / temperature)`: from 0 to 1.
+/// Fills `weights` with the weight of each token relative to the likeliest,
+/// `e^((logit - largest) / temperature)`: from 0 to 1.
 pub fn weigh(logits: &[f32], temperature: f32, weights: &mut Vec<f32>) {
     weights.resize(logits.len(), 0.0);
     weigh_with(isa(), logits, temperature, weights);
@@ -66,7 +67,7 @@ versions! {
     fn largest_with(values: &[f32], most: &mut f32) = largest_body
 }
 
-/// The largest number; -infinity of none. NaN is never it.
+/// The largest number; -infinity if `values` is empty. Skips NaN.
 pub fn largest(values: &[f32]) -> f32 {
     let mut most = f32::NEG_INFINITY;
     largest_with(isa(), values, &mut most);
@@ -117,7 +118,7 @@ versions! {
     fn mean_with(weights: &[f32], logits: &[f32], mean: &mut f64) = mean_body
 }
 
-/// The mean of logits that weigh differently. Those of -infinity have no weight.
+/// The weighted mean of logits. Logits of -infinity have no weight.
 pub fn mean(weights: &[f32], logits: &[f32]) -> f64 {
     let mut mean = 0.0;
     mean_with(isa(), weights, logits, &mut mean);
@@ -127,7 +128,7 @@ pub fn mean(weights: &[f32], logits: &[f32]) -> f64 {
 #[inline(always)]
 fn nearest_first_body(logits: &[f32], to: f64, keys: &mut [u32]) {
     for (key, &logit) in keys.iter_mut().zip(logits) {
-        // Numbers that are not negative have the order of their bits.
+        // Bits of non-negative floats order like the numbers.
         *key = ((to - f64::from(logit)).abs() as f32).to_bits() << 1;
     }
 }
@@ -135,17 +136,17 @@ versions! {
     fn nearest_first_with(logits: &[f32], to: f64, keys: &mut [u32]) = nearest_first_body
 }
 
-/// Makes `keys` numbers that are smaller the nearer a logit is `to` a value.
+/// Fills `keys` with numbers that are smaller the nearer a logit is to the value `to`.
 pub fn nearest_first(logits: &[f32], to: f64, keys: &mut Vec<u32>) {
     keys.resize(logits.len(), 0);
     nearest_first_with(isa(), logits, to, keys);
 }
 
-/// A key that is smaller the larger a logit is, in the order of `f32::total_cmp`.
+/// Returns a key that is smaller the larger a logit is, in the order of `f32::total_cmp`.
 #[inline(always)]
 pub fn key_of_largest_first(logit: f32) -> u32 {
     let bits = logit.to_bits();
-    // All bits but the sign's are turned round where that is 0.
+    // Flip all bits but the sign if the sign bit is 0.
     bits ^ (!((bits.cast_signed() >> 31).cast_unsigned()) & (u32::MAX >> 1))
 }
 
@@ -159,7 +160,7 @@ versions! {
     fn largest_first_with(logits: &[f32], keys: &mut [u32]) = largest_first_body
 }
 
-/// Makes `keys` each logit's [`key_of_largest_first`].
+/// Fills `keys` with each logit's [`key_of_largest_first`].
 pub fn largest_first(logits: &[f32], keys: &mut Vec<u32>) {
     keys.resize(logits.len(), 0);
     largest_first_with(isa(), logits, keys);
@@ -176,7 +177,7 @@ versions! {
     fn keep_with(last: (u32, u32), keys: &[u32], tokens: &[u32], logits: &mut [f32]) = keep_body
 }
 
-/// Makes the logits -infinity of all that come after the `last` key and token in order.
+/// Sets all logits to -infinity that come after the pair `last` of key and token in order.
 pub fn keep(last: (u32, u32), keys: &[u32], tokens: &[u32], logits: &mut [f32]) {
     keep_with(isa(), last, keys, tokens, logits);
 }
@@ -191,7 +192,7 @@ versions! {
     fn keep_heavy_with(least: f32, weights: &[f32], logits: &mut [f32]) = keep_heavy_body
 }
 
-/// Makes the logits -infinity of all that weigh less than `least`.
+/// Sets all logits to -infinity whose weight is less than `least`.
 pub fn keep_heavy(least: f32, weights: &[f32], logits: &mut [f32]) {
     keep_heavy_with(isa(), least, weights, logits);
 }
@@ -208,7 +209,7 @@ versions! {
     fn clear_with(logits: &[f32], weights: &mut [f32], left: &mut u32) = clear_body
 }
 
-/// Takes the weight from what has a logit of -infinity; returns how many have not.
+/// Sets the weight of every logit of -infinity to 0; returns the number of the other logits.
 pub fn clear(logits: &[f32], weights: &mut [f32]) -> usize {
     let mut left = 0;
     clear_with(isa(), logits, weights, &mut left);
@@ -219,7 +220,7 @@ pub fn clear(logits: &[f32], weights: &mut [f32]) -> usize {
 mod tests {
     use super::*;
 
-    /// Numbers that look random.
+    /// Made-up numbers.
     fn numbers(len: usize, scale: f32) -> Vec<f32> {
         (0..len as u32)
             .map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 24) as f32 * scale)

@@ -1,7 +1,7 @@
-//! Sixteen floats at a time, in the registers of the processor at hand: what attention's inner loops are written with.
+//! Sixteen floats at a time, in the registers of the processor at hand, for the inner loops of attention.
 //!
-//! As with [`super::lanes`], every operation is the same one in the same order everywhere, so that results agree to the
-//! last bit between instruction sets; but here the registers are chosen by hand, since a compiler that may decide itself
+//! As with [`super::lanes`], every instruction set runs the same operations in the same order, so that
+//! results agree to the last bit. Here the registers are chosen by hand, because the compiler on its own
 //! splits and spills the sums of a product.
 
 #[cfg(target_arch = "x86_64")]
@@ -12,10 +12,10 @@ use super::Isa;
 /// Number of lanes.
 pub(crate) const WIDTH: usize = 16;
 
-/// Sixteen floats. [`dispatch`] alone hands out implementations, so that they are used only where the processor has
+/// Sixteen floats. Only [`dispatch`] hands out implementations, so they are used only if the processor has
 /// their instructions.
 pub(crate) trait Wide: Copy {
-    /// How many pairs of sums fit into registers, with what is added to them.
+    /// Number of queries whose pairs of sums fit into registers together with the operands.
     const TILE: usize;
 
     fn splat(x: f32) -> Self;
@@ -48,35 +48,36 @@ pub(crate) trait Wide: Copy {
     /// `self * b + c`, rounded once.
     fn mul_add(self, b: Self, c: Self) -> Self;
 
-    /// The larger of each two; `b` where one is not a number.
+    /// The larger of each pair; `b` where either is NaN.
     fn max(self, b: Self) -> Self;
 
-    /// The smaller of each two; `b` where one is not a number.
+    /// The smaller of each pair; `b` where either is NaN.
     fn min(self, b: Self) -> Self;
 
-    /// To the nearest integer, ties to even.
+    /// Rounds to the nearest integer, ties to even.
     fn round(self) -> Self;
 
-    /// `self * 2ⁿ` for integers `-126 ≤ n ≤ 127`.
+    /// Computes `self * 2ⁿ` for integers `-126 ≤ n ≤ 127`.
     fn scale2(self, n: Self) -> Self;
 
-    /// `self`, and 0 where `x` is below `limit`.
+    /// Returns `self`, with 0 where `x` is below `limit`.
     fn or_zero_below(self, x: Self, limit: f32) -> Self;
 
-    /// Asks for the cache line at `at` where the processor can be asked; any address will do.
+    /// Prefetches the cache line at an address, which may be any, if the processor has an instruction for
+    /// that.
     #[inline(always)]
     fn prefetch(_at: *const u8) {}
 
-    /// The lanes.
+    /// Copies the lanes to an array.
     #[inline(always)]
     fn lanes(self) -> [f32; WIDTH] {
         let mut lanes = [0.0; WIDTH];
-        // SAFETY: an array of so many.
+        // SAFETY: the array has `WIDTH` floats.
         unsafe { self.store(lanes.as_mut_ptr()) };
         lanes
     }
 
-    /// The sum of the lanes, always adding the upper half to the lower one.
+    /// The sum of the lanes; always adds the upper half to the lower one.
     #[inline(always)]
     fn sum(self) -> f32 {
         halve(self.lanes(), |a, b| a + b)
@@ -122,10 +123,10 @@ fn halve(mut lanes: [f32; WIDTH], f: impl Fn(f32, f32) -> f32) -> f32 {
     lanes[0]
 }
 
-/// Work that is compiled for each instruction set.
+/// Code that is compiled for each instruction set.
 pub(crate) trait Kernel {
-    /// Must be `#[inline(always)]`, as all that it calls, so that it is compiled for the function it ends up in. A
-    /// closure that works with `V` would not be.
+    /// Must be `#[inline(always)]`, like everything it calls, so that it is compiled with the features of the
+    /// calling function. A closure that works with `V` would not be.
     fn run<V: Wide>(self);
 }
 
@@ -146,7 +147,7 @@ pub(crate) fn dispatch(isa: Isa, kernel: impl Kernel) {
         // SAFETY: an `Isa` other than `Scalar` exists only where the processor has it.
         Isa::Avx2 => unsafe { avx2(kernel) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
+        // SAFETY: an `Isa` other than `Scalar` exists only where the processor has it.
         Isa::Avx512 => unsafe { avx512(kernel) },
         _ => kernel.run::<Portable>(),
     }
@@ -278,8 +279,8 @@ impl Wide for Portable {
     }
 }
 
-/// A half float as a float, without branches: shifted into place, then scaled by the difference of the exponents'
-/// offsets, which is exact for subnormals too.
+/// Converts a half float to a float without branches: shifts it into place, then scales by the difference of
+/// the exponents' offsets, which is exact for subnormals too.
 #[inline(always)]
 fn widen(half: u16) -> f32 {
     let sign = (half as u32 & 0x8000) << 16;
@@ -293,8 +294,8 @@ fn widen(half: u16) -> f32 {
 #[derive(Clone, Copy)]
 struct Avx2(__m256, __m256);
 
-// SAFETY of all calls below: `dispatch` uses the type only where the processor has the instructions; what is read and
-// written is the caller's promise.
+// SAFETY of all calls below: `dispatch` uses the type only where the processor has the instructions; callers
+// promise that the memory can be read and written.
 #[cfg(target_arch = "x86_64")]
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one reason for all stands above")]
 impl Wide for Avx2 {
@@ -426,7 +427,8 @@ impl Wide for Avx2 {
 #[derive(Clone, Copy)]
 struct Avx512(__m512);
 
-// SAFETY of all calls below: as for `Avx2`.
+// SAFETY of all calls below: `dispatch` uses the type only where the processor has the instructions; callers
+// promise that the memory can be read and written.
 #[cfg(target_arch = "x86_64")]
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one reason for all stands above")]
 impl Wide for Avx512 {
@@ -531,7 +533,7 @@ impl Wide for Avx512 {
 mod tests {
     use super::*;
 
-    /// Every function of [`Wide`] on some numbers.
+    /// Runs every function of [`Wide`] on some numbers.
     struct All<'a> {
         x: [f32; WIDTH],
         out: &'a mut Vec<u32>,

@@ -1,4 +1,5 @@
-//! Rotation, the KV cache and attention: what the kernels of `attention.cu` are started with.
+//! Rotation, the KV cache and attention: prepares the arguments of the kernels in `attention.cu` and starts
+//! them.
 
 use super::cache::Cache;
 use super::driver::{Geometry, arguments};
@@ -10,10 +11,10 @@ use super::{Buffer, CudaBackend};
 use crate::checks::{self, expect};
 use crate::{Attention, Batch, CacheType, Error, RopeStyle};
 
-/// Bytes of partial sums of attention at most; rows beyond go into another launch.
+/// Most bytes of attention's partial sums; rows beyond go into another launch.
 const MOST_PARTIAL: usize = 256 << 20;
 
-/// `RopeStore` of `elementwise.cu`.
+/// The struct `RopeStore` of `elementwise.cu`.
 #[repr(C)]
 struct RopeStore {
     q: u64,
@@ -37,7 +38,7 @@ struct RopeStore {
     kind: i32,
 }
 
-/// `StoreCodes` of `cache.cu`.
+/// The struct `StoreCodes` of `cache.cu`.
 #[repr(C)]
 struct StoreCodes {
     k: u64,
@@ -52,7 +53,7 @@ struct StoreCodes {
     padded: i32,
 }
 
-/// `Attention` of `attention.cu`.
+/// The struct `Attention` of `attention.cu`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Attend {
@@ -78,7 +79,7 @@ struct Attend {
 }
 
 impl CudaBackend {
-    /// [`Backend::rope_store`](crate::Backend::rope_store).
+    /// Implements [`Backend::rope_store`](crate::Backend::rope_store).
     pub(crate) fn store_rotated(
         &self,
         spec: &Attention<'_, Self>,
@@ -148,11 +149,11 @@ impl CudaBackend {
         let codes = StoreCodes { k, v, keys, values, positions, tables, pages, kv_heads, dim, padded };
         let grid = [(2 * spec.kv_heads).div_ceil(4), batch.rows(), 1];
         let geometry = Geometry { grid, block: 128, shared: 0 };
-        // SAFETY: as above.
+        // SAFETY: shapes, positions and pages were checked.
         unsafe { self.device.launch(self.kernels.store_codes, geometry, arguments![codes]) }
     }
 
-    /// [`Backend::attention`](crate::Backend::attention).
+    /// Implements [`Backend::attention`](crate::Backend::attention).
     pub(crate) fn attend(
         &self,
         spec: &Attention<'_, Self>,
@@ -235,7 +236,7 @@ impl CudaBackend {
         let tiles = plan.tiles as i32;
         let grid = [plan.tiles.div_ceil(4), kv_heads, 1];
         let geometry = Geometry { grid, block: 128, shared: 4 * TILE_QUERIES * padded * 4 };
-        // SAFETY: as above.
+        // SAFETY: rows, pages and work memory were checked or made for this batch.
         unsafe { self.device.launch(self.kernels.attend_tiles[kind][index], geometry, arguments![*p, tiles]) }
     }
 }

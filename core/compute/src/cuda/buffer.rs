@@ -1,4 +1,4 @@
-//! Activations on the GPU, and the forms in which products read them.
+//! Activations on the GPU, and the forms in which the kernels of products read them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,26 +18,26 @@ pub struct Buffer {
     forms: Mutex<FormSet>,
 }
 
-/// A buffer's rows as products read them, beside the floats. Which forms a buffer is ever asked for is remembered, so
-/// that the operations that fill it make them in the same pass.
+/// A buffer's rows in the forms that products read, beside the floats. Remembers which forms products asked
+/// for, so that the operations that fill the buffer make them in the same pass.
 #[derive(Default)]
 pub(crate) struct FormSet {
-    /// One for each [`Form`].
+    /// Memory of each [`Form`].
     memory: [Option<Memory>; FORMS.len()],
-    /// Rows that each has room for.
+    /// Rows that fit into the memory of each form.
     room: [usize; FORMS.len()],
-    /// Forms, by their bits, that hold the rows.
+    /// The forms that hold the current rows, as bits.
     valid: u32,
-    /// Forms that were asked for, of few rows and of many: kernels for many read others.
+    /// The forms that were asked for, by bracket of rows: kernels for many rows read other forms.
     wanted: [u32; 4],
 }
 
-/// Which of [`FormSet::wanted`] counts for so many rows.
+/// Index into [`FormSet::wanted`] for a number of rows.
 fn bracket(rows: usize) -> usize {
     [8, 16, 32].into_iter().filter(|&most| rows > most).count()
 }
 
-/// `Forms` of `activations.cuh`.
+/// The struct `Forms` of `activations.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Forms {
@@ -62,10 +62,10 @@ pub(crate) struct Forms {
 
 const FORMS: [Form; 5] = [Form::Q256, Form::Q32, Form::F16, Form::T256, Form::T16];
 
-/// Rows that the last two have room for at least: as many as a block of `hopper.cu` reads.
+/// Least rows for which the last two forms have room: the rows that a block of `hopper.cu` reads.
 const LEAST_ROOM: usize = 128;
 
-/// Bytes of a row's codes, and of what comes after them, twice.
+/// Bytes per row of codes, and of the two arrays that follow them.
 fn form_bytes(form: Form, padded: usize, chunks: usize) -> [usize; 3] {
     match form {
         Form::Q256 => [padded, padded / 8, 4 * chunks],
@@ -107,11 +107,11 @@ impl Buffer {
         self.data.pointer()
     }
 
-    /// Makes room for `rows` rows; what they hold is unspecified.
+    /// Makes room for `rows` rows; their contents are unspecified.
     pub(crate) fn set_rows(&mut self, rows: usize) -> Result<(), Error> {
         let bytes = rows * self.columns * 4;
         if self.data.bytes() < bytes {
-            // In powers of two: batches grow and shrink, memory only grows.
+            // Round up to a power of two: batches grow and shrink, memory only grows.
             let room = rows.next_power_of_two() * self.columns * 4;
             self.data = Memory::new(&self.device, 0, "activations")?;
             self.data = Memory::new(&self.device, room, "activations")?;
@@ -131,7 +131,8 @@ impl Buffer {
         self.forms.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Where the operation that fills this buffer puts the forms that products will want, which then are valid.
+    /// Returns the addresses at which the operation that fills this buffer must also write the forms that
+    /// products will want, and marks those forms valid.
     pub(crate) fn fill(&mut self) -> Result<Forms, Error> {
         let (rows, columns) = (self.rows(), self.columns);
         let forms = self.forms.get_mut().unwrap_or_else(|e| e.into_inner());
@@ -143,7 +144,7 @@ impl Buffer {
 }
 
 impl FormSet {
-    /// Which of the forms in `needed` are missing; they count as there from now on.
+    /// Returns the forms in `needed` that are missing, and marks them valid, because the caller makes them.
     pub(crate) fn claim(&mut self, needed: u32, rows: usize) -> u32 {
         let missing = needed & !self.valid;
         self.wanted[bracket(rows)] |= needed;
@@ -151,7 +152,7 @@ impl FormSet {
         missing
     }
 
-    /// Memory for `rows` rows of each form in `which`.
+    /// Allocates memory for `rows` rows of each form in `which`.
     pub(crate) fn room_for(
         &mut self,
         device: &Arc<Device>,
@@ -174,7 +175,7 @@ impl FormSet {
         Ok(())
     }
 
-    /// Addresses for the kernels; null for forms that are not in `which`.
+    /// Returns addresses for the kernels; null for forms that are not in `which`.
     pub(crate) fn describe(&self, columns: usize, which: u32) -> Forms {
         let (padded, chunks) = (columns.next_multiple_of(QUARTER), columns.div_ceil(CHUNK));
         let at = |i: usize| -> [u64; 3] {

@@ -1,7 +1,7 @@
 //! The paged KV cache on the GPU.
 //!
-//! Of every slot (a layer of a page's group), keys and values are memory of their own, page after page; `cache.cuh`
-//! says how a page lies in them.
+//! For every slot (a layer of a page's group), keys and values each have one piece of memory, page after
+//! page; `cache.cuh` defines the layout of a page in it.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ pub struct Cache {
     layout: CacheLayout,
     pages: usize,
     kind: CacheType,
-    /// `head_dim` as a page holds it.
+    /// `head_dim`, padded as in a page.
     padded: usize,
-    /// Keys and values of each slot.
+    /// Memory of the keys and values of each slot.
     slots: Vec<[Memory; 2]>,
 }
 
@@ -26,7 +26,7 @@ impl Cache {
         let Some(padded) = HEAD_DIMS.into_iter().find(|&dim| dim >= head_dim) else {
             return Err(Error::Unsupported(format!("heads of {head_dim} numbers; a GPU takes up to 256")));
         };
-        // Of the keys, or values, of a head; see `kernels/cache.cuh`.
+        // Bytes of the keys, or values, of a head; see `kernels/cache.cuh`.
         let head = match spec.kind {
             CacheType::F32 => 4 * PAGE_TOKENS * padded,
             CacheType::F16 => 2 * PAGE_TOKENS * padded,
@@ -66,7 +66,7 @@ impl Cache {
         self.slots.iter().map(|[keys, values]| [keys.pointer(), values.pointer()])
     }
 
-    /// Bytes of a page in a slot's keys, and in its values.
+    /// Bytes of a page in a slot's keys; its values take the same.
     pub(crate) fn part_bytes(&self) -> usize {
         match self.slots.first() {
             Some([keys, _]) if self.pages > 0 => keys.bytes() / self.pages,
@@ -74,7 +74,7 @@ impl Cache {
         }
     }
 
-    /// Bytes of a page.
+    /// Bytes per page.
     pub(crate) fn page_bytes(&self) -> usize {
         2 * self.slots.len() * self.part_bytes()
     }
@@ -90,14 +90,14 @@ impl Cache {
         Ok(())
     }
 
-    /// What a page's bytes are.
+    /// Returns the layout of a page's bytes.
     pub(crate) fn page_format(&self) -> PageFormat {
         let (slots, part) = (self.slots.len(), self.part_bytes());
         match self.kind {
             CacheType::F32 => PageFormat::repeated(&[(PageNumber::F32, part)], 2 * slots),
             CacheType::F16 => PageFormat::repeated(&[(PageNumber::F16, part)], 2 * slots),
             CacheType::Q8_0 => {
-                // As `kernels/cache.cuh` says: codes, factors, and of the keys the page's first one.
+                // The layout of `kernels/cache.cuh`: codes, factors, and for keys the page's first key.
                 let (codes, floats) = (PAGE_TOKENS * self.padded, 2 * self.padded);
                 let keys = [(PageNumber::Code, codes), (PageNumber::F16, 2 * floats)];
                 let values =
@@ -111,7 +111,7 @@ impl Cache {
         }
     }
 
-    /// Fills a page with what `export` made.
+    /// Fills a page with bytes that `export` wrote.
     pub(crate) fn import(&mut self, page: u32, bytes: &[u8]) -> Result<(), Error> {
         let part = self.part_bytes();
         crate::checks::expect("the bytes of a page", bytes.len(), part * 2 * self.slots.len())?;

@@ -1,9 +1,10 @@
 //! Host threads for the moments between two passes.
 //!
-//! A pass takes milliseconds in which the host has nothing to do, so these threads sleep, and one takes 50 µs and more to
-//! wake: longer than a task between two passes. So nobody waits for them: the caller does the tasks itself, and whoever wakes
-//! in time takes some off it. Waking them also takes the caller's time, some microseconds for each. So they may be told
-//! [when](Crew::expect) there will be something to do, and are awake by then of their own accord.
+//! A pass takes milliseconds in which the host has nothing to do, so these threads sleep. A thread takes 50
+//! µs and more to wake, longer than a task between two passes. So the caller does not wait for the threads:
+//! it does the tasks itself, and each thread that wakes in time takes some of them over. Waking threads also
+//! takes the caller's time, several microseconds for each. So the engine announces in advance
+//! [when](Crew::expect) there will be tasks, and the threads wake by alarm before that time.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use crate::cpu::pool::Share;
 
-/// How long a thread looks for something to do before it sleeps: longer than it takes to hand the results of a pass out, to do
-/// the tasks and to start the next pass.
+/// Time for which a thread looks for tasks before it sleeps: longer than it takes to hand out the results of
+/// a pass, to do the tasks and to start the next pass.
 const LOOKS: Duration = Duration::from_micros(400);
-/// How long before the expected time it begins: its alarm is late by as much as that now and then.
+/// Time before the expected tasks at which a thread starts to look: alarms are late by about as much now and
+/// then.
 const EARLY: Duration = Duration::from_micros(150);
 
 type Region<'a> = dyn Fn() + Sync + 'a;
@@ -31,9 +33,10 @@ pub(crate) struct Crew {
 
 struct Shared {
     region: Mutex<Open>,
-    /// Counts what there was to look at.
+    /// Counts the events that threads look at.
     news: AtomicUsize,
-    /// When there will be something, in nanoseconds since `epoch`; and how many threads may wake for it.
+    /// The time of the expected tasks, in nanoseconds since `epoch`, and the number of threads that may wake
+    /// for them.
     expected: AtomicU64,
     alarms: AtomicUsize,
     epoch: Instant,
@@ -48,7 +51,7 @@ struct Shared {
 /// The region that threads may enter.
 struct Open(Option<*const Region<'static>>);
 
-// SAFETY: a pointer to a `Sync` closure, which `Crew::run` keeps alive until no thread is inside any more.
+// SAFETY: a pointer to a `Sync` closure, which `Crew::run` keeps alive until no thread is inside.
 unsafe impl Send for Open {}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -56,7 +59,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Crew {
-    /// `threads` in all, the caller of [`each`](Self::each) included.
+    /// Creates a crew of `threads` threads in all, the caller of [`each`](Self::each) included.
     pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             region: Mutex::new(Open(None)),
@@ -80,7 +83,7 @@ impl Crew {
         Ok(Self { shared, threads, busy: Mutex::default() })
     }
 
-    /// Says that there will be `count` tasks to do at about that time.
+    /// Announces `count` tasks at about the time `at`.
     pub(crate) fn expect(&self, count: usize, at: Instant) {
         let at = at.saturating_duration_since(self.shared.epoch).as_nanos();
         self.shared.alarms.store(count / 2, Ordering::Relaxed);
@@ -105,8 +108,8 @@ impl Crew {
 
     fn run(&self, helpers: usize, region: &Region<'_>) {
         let _alone = lock(&self.busy);
-        // SAFETY: only the lifetime changes. `Closing` waits, also when the caller's own share panics, until no thread can touch
-        // the closure any more.
+        // SAFETY: only the lifetime changes. `Closing` waits, also when the caller's own share panics, until
+        // no thread can touch the closure.
         let region_static: *const Region<'static> =
             unsafe { std::mem::transmute(std::ptr::from_ref::<Region<'_>>(region)) };
         lock(&self.shared.region).0 = Some(region_static);
@@ -118,12 +121,12 @@ impl Crew {
     }
 }
 
-/// Closes the region and waits for those inside.
+/// Closes the region, when dropped, and waits for the threads inside.
 struct Closing<'a>(&'a Shared);
 
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
-        // Whoever entered did so under this lock.
+        // Threads enter under this lock, so none can enter from here on.
         lock(&self.0.region).0 = None;
         while self.0.inside.load(Ordering::Acquire) > 0 {
             std::hint::spin_loop();
@@ -132,7 +135,7 @@ impl Drop for Closing<'_> {
 }
 
 impl Shared {
-    /// Has threads look, `most` of those that sleep among them.
+    /// Announces an event and wakes at most `most` of the sleeping threads.
     fn tell(&self, most: usize) {
         let sleepers = lock(&self.sleepers);
         self.news.fetch_add(1, Ordering::Release);
@@ -153,7 +156,7 @@ impl Shared {
                 open.0
             };
             let Some(region) = region else { continue };
-            // SAFETY: it was open, so its caller waits until `inside` is 0 again.
+            // SAFETY: the region was open, so its caller waits until `inside` is 0 again.
             let region = unsafe { &*region };
             if std::panic::catch_unwind(AssertUnwindSafe(region)).is_err() {
                 self.panicked.store(true, Ordering::Release);
@@ -162,7 +165,7 @@ impl Shared {
         }
     }
 
-    /// Returns when there is something to look at.
+    /// Returns after an event.
     fn wait(&self, seen: &mut usize, index: usize) {
         let mut is_new = || {
             let news = self.news.load(Ordering::Acquire);
@@ -178,13 +181,13 @@ impl Shared {
                     std::hint::spin_loop();
                 }
                 if self.alarm(index).is_some_and(|time| time > EARLY) {
-                    // There will be something later, and hardly before.
+                    // Tasks are expected, but not soon.
                     break;
                 }
             }
             let mut sleepers = lock(&self.sleepers);
             *sleepers += 1;
-            // Until there is news, or the time to look for it again.
+            // Sleep until an event, or until it is time to look for one.
             let early = loop {
                 if is_new() || self.stop.load(Ordering::Acquire) {
                     break false;
@@ -205,7 +208,8 @@ impl Shared {
         }
     }
 
-    /// How long the thread of this number may sleep; `None` if nothing is expected of it. Each time is looked at once.
+    /// Returns how long thread number `index` may sleep before its alarm; `None` if it has no alarm. Threads
+    /// look at an expected time only once.
     fn alarm(&self, index: usize) -> Option<Duration> {
         let expected = Duration::from_nanos(self.expected.load(Ordering::Acquire));
         let now = self.epoch.elapsed();
@@ -220,7 +224,7 @@ impl Drop for Crew {
         drop(lock(&self.shared.sleepers));
         self.shared.wake.notify_all();
         for thread in self.threads.drain(..) {
-            // A panic was told to whoever ran the region.
+            // The caller of the region has already received the panic.
             let _ = thread.join();
         }
     }

@@ -1,7 +1,7 @@
 //! The CUDA driver: one GPU, one stream, its memory and its kernels.
 //!
-//! The driver's library is loaded when a [`Device`] is opened, so that a program starts where there is none. Everything a
-//! device does is put into one stream, in the order of the calls.
+//! The driver's library is loaded when a [`Device`] is opened, so that a program also starts on a machine
+//! without a driver. All work of a device goes into one stream, in the order of the calls.
 
 mod memory;
 
@@ -15,17 +15,17 @@ use cudarc::driver::{DriverError, result, sys};
 use crate::Error;
 pub(crate) use memory::{Event, Memory, Pinned, copy_across};
 
-/// What the kernels were compiled for: older drivers do not load them.
+/// The CUDA version that the kernels were compiled for: older drivers cannot load them.
 const NEEDED_CUDA: i32 = 13_000;
 
-/// A GPU and the stream that everything runs in.
+/// A GPU and the stream that runs all its work.
 pub(crate) struct Device {
     context: sys::CUcontext,
     device: sys::CUdevice,
     stream: sys::CUstream,
-    /// For recording, one thread at a time.
+    /// The stream for recording, used by one thread at a time.
     capture: sys::CUstream,
-    /// How often memory was freed.
+    /// Number of times that memory was freed.
     freed: AtomicU64,
     name: String,
     capability: (i32, i32),
@@ -34,7 +34,7 @@ pub(crate) struct Device {
 
 // SAFETY: contexts and streams may be used from any thread; every call binds the context to its thread first.
 unsafe impl Send for Device {}
-// SAFETY: as above.
+// SAFETY: contexts and streams may be used from any thread.
 unsafe impl Sync for Device {}
 
 /// A kernel of a loaded module.
@@ -43,10 +43,10 @@ pub(crate) struct Function(sys::CUfunction);
 
 // SAFETY: a handle that any thread may use.
 unsafe impl Send for Function {}
-// SAFETY: as above.
+// SAFETY: a handle that any thread may use.
 unsafe impl Sync for Function {}
 
-/// What a launch needs beside the kernel and its arguments.
+/// The grid, block and shared memory of a launch.
 #[derive(Clone, Copy)]
 pub(crate) struct Geometry {
     pub(crate) grid: [usize; 3],
@@ -55,7 +55,8 @@ pub(crate) struct Geometry {
     pub(crate) shared: usize,
 }
 
-/// Pointers to a kernel's arguments, in order. They must be exactly of the types that the kernel declares.
+/// Makes pointers to a kernel's arguments, in order. The arguments must have exactly the types that the
+/// kernel declares.
 macro_rules! arguments {
     ($($argument:expr),* $(,)?) => {
         &mut [$((&raw const $argument).cast_mut().cast::<std::ffi::c_void>()),*]
@@ -63,7 +64,7 @@ macro_rules! arguments {
 }
 pub(crate) use arguments;
 
-/// The driver's words for an error.
+/// Makes an error from the driver's message.
 fn failed(what: &str, error: DriverError) -> Error {
     let words = error.error_string().ok().and_then(|s| s.to_str().ok()).unwrap_or("unknown error");
     let lost = if is_lost(error) {
@@ -74,7 +75,7 @@ fn failed(what: &str, error: DriverError) -> Error {
     Error::Device(format!("{what}: {words}{lost}"))
 }
 
-/// Whether nothing works any more in a context in which this went wrong.
+/// Returns whether this error makes a context unusable.
 fn is_lost(DriverError(error): DriverError) -> bool {
     use sys::CUresult as R;
     matches!(
@@ -94,7 +95,7 @@ fn is_lost(DriverError(error): DriverError) -> bool {
     )
 }
 
-/// Whether there is a driver that kernels can be loaded with; starts it.
+/// Starts the driver; an error if there is none, or if it is too old for the kernels.
 fn driver() -> Result<(), Error> {
     // SAFETY: loads the driver's library, whose initializers are trusted like the driver itself.
     if !unsafe { sys::is_culib_present() } {
@@ -113,7 +114,7 @@ fn driver() -> Result<(), Error> {
 }
 
 impl Device {
-    /// How many GPUs the driver knows; 0 where there is none.
+    /// Number of GPUs that the driver finds; 0 without a driver.
     pub(crate) fn count() -> usize {
         if driver().is_err() {
             return 0;
@@ -121,7 +122,7 @@ impl Device {
         result::device::get_count().map_or(0, |count| count.max(0) as usize)
     }
 
-    /// Opens GPU `ordinal`. Refused where there is no driver, none new enough, or no such GPU.
+    /// Opens GPU `ordinal`. Refused without a driver, with one that is too old, or if there is no such GPU.
     pub(crate) fn open(ordinal: usize) -> Result<Arc<Self>, Error> {
         let no = |why: String| Err(Error::Unsupported(why));
         driver()?;
@@ -166,35 +167,36 @@ impl Device {
         (&self.name, self.capability, self.multiprocessors)
     }
 
-    /// Makes the context this thread's own; needed before anything else, on any thread.
+    /// Makes the context current on this thread; needed on every thread before any other call.
     pub(crate) fn bind(&self) -> Result<(), Error> {
         // SAFETY: the context is alive as long as `self`.
         unsafe { result::ctx::set_current(self.context) }.map_err(|e| failed("binding a context", e))
     }
 
-    /// Bytes of free memory, and of all.
+    /// Bytes of free memory, and of all memory.
     pub(crate) fn memory(&self) -> Result<(u64, u64), Error> {
         self.bind()?;
         let (free, total) = result::mem_get_info().map_err(|e| failed("asking for free memory", e))?;
         Ok((free as u64, total as u64))
     }
 
-    /// Waits until everything that was started is done.
+    /// Waits until all started work is done.
     pub(crate) fn synchronize(&self) -> Result<(), Error> {
         // SAFETY: the stream is alive as long as `self`.
         unsafe { result::stream::synchronize(self.stream) }.map_err(|e| failed("the GPU", e))
     }
 
-    /// How often memory was freed: if it is as before, what lay in memory still does.
+    /// Number of times that memory was freed: while it does not change, addresses stay valid.
     pub(crate) fn freed(&self) -> u64 {
         self.freed.load(Ordering::Relaxed)
     }
 
-    /// From now on kernels that this thread starts are recorded instead.
+    /// Records the kernels that this thread starts from now on, instead of running them.
     pub(crate) fn begin_capture(self: &Arc<Self>) -> Result<Capture<'_>, Error> {
         self.bind()?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        // SAFETY: the stream is alive as long as `self`; whoever records holds the backend's lock on recordings.
+        // SAFETY: the stream is alive as long as `self`; the recording thread holds the backend's lock on
+        // recordings.
         unsafe { result::stream::begin_capture(self.capture, mode) }.map_err(|e| failed("recording", e))?;
         CAPTURING.set(Some(self.capture));
         Ok(Capture(self))
@@ -203,7 +205,7 @@ impl Device {
     /// Loads a module of kernels.
     pub(crate) fn load(&self, image: &'static [u8]) -> Result<Module, Error> {
         self.bind()?;
-        // SAFETY: a fatbin says its own length, and these were made by `ci/build-kernels`.
+        // SAFETY: a fatbin contains its own length, and `ci/build-kernels` made these.
         let module = unsafe { result::module::load_data(image.as_ptr().cast()) }
             .map_err(|e| failed("loading kernels", e))?;
         Ok(Module(module))
@@ -212,7 +214,8 @@ impl Device {
     /// Starts a kernel.
     ///
     /// # Safety
-    /// `arguments` point to what the kernel declares, and what they point to is valid for what the kernel does.
+    /// `arguments` point to values of the types that the kernel declares, and every address among them is
+    /// valid for the kernel's accesses.
     pub(crate) unsafe fn launch(
         &self,
         function: Function,
@@ -223,7 +226,8 @@ impl Device {
         if x == 0 || y == 0 || z == 0 {
             return Ok(());
         }
-        // On Hopper and later a kernel may start before the one before it has ended; it waits for it itself.
+        // On Hopper and later, a kernel may start before the previous one has ended; the kernel itself waits
+        // for it.
         let mut attribute = sys::CUlaunchAttribute {
             id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
             pad: [0; 4],
@@ -251,8 +255,8 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         let bound = self.bind().is_ok();
-        // SAFETY: memory and modules hold the device, so nothing of the context is in use; errors cannot be told anybody. A context
-        // that is lost is released too.
+        // SAFETY: memory and modules hold the device, so nothing of the context is in use. There is nowhere
+        // to report errors. A lost context is released too.
         unsafe {
             for stream in [self.stream, self.capture] {
                 if bound && !stream.is_null() {
@@ -266,15 +270,15 @@ impl Drop for Device {
 }
 
 thread_local! {
-    /// The stream that takes the kernels of this thread while it records.
+    /// The stream that takes this thread's kernels while it records.
     static CAPTURING: Cell<Option<sys::CUstream>> = const { Cell::new(None) };
 }
 
-/// A recording that is under way on this thread.
+/// A running recording on this thread.
 pub(crate) struct Capture<'a>(&'a Arc<Device>);
 
 impl Capture<'_> {
-    /// Ends it and makes a graph of what was started.
+    /// Ends the recording and makes a graph of the started kernels.
     pub(crate) fn end(self) -> Result<Graph, Error> {
         CAPTURING.set(None);
         let broken = |e| failed("recording", e);
@@ -284,7 +288,7 @@ impl Capture<'_> {
             return Err(Error::Device("recording: nothing was recorded".into()));
         }
         let mut exec = std::ptr::null_mut();
-        // SAFETY: the graph is valid, and not needed once it was instantiated.
+        // SAFETY: the graph is valid, and not needed after it was instantiated.
         let made = unsafe {
             let made = sys::cuGraphInstantiateWithFlags(&mut exec, graph, 0).result();
             let _ = result::graph::destroy(graph);
@@ -306,7 +310,7 @@ pub(crate) struct Graph {
 unsafe impl Send for Graph {}
 
 impl Graph {
-    /// Starts them all.
+    /// Starts all recorded kernels.
     pub(crate) fn launch(&self) -> Result<(), Error> {
         // SAFETY: both are alive.
         unsafe { result::graph::launch(self.exec, self.device.stream) }
@@ -317,7 +321,8 @@ impl Graph {
 impl Drop for Graph {
     fn drop(&mut self) {
         if self.device.bind().is_ok() {
-            // SAFETY: instantiated by `Capture::end`, and not used after this; the driver waits for launches that still run.
+            // SAFETY: instantiated by `Capture::end`, and not used after this; the driver waits for launches
+            // that still run.
             let _ = unsafe { result::graph::exec_destroy(self.exec) };
         }
     }
@@ -327,7 +332,7 @@ impl Drop for Graph {
 pub(crate) struct Module(sys::CUmodule);
 
 impl Module {
-    /// The kernel of this name, which may use `shared` bytes of shared memory beyond what it declares.
+    /// Returns the kernel named `name`, which may use `shared` bytes of shared memory beyond its declaration.
     pub(crate) fn function(&self, name: &str, shared: usize) -> Result<Function, Error> {
         let cstring = CString::new(name).map_err(|e| Error::Device(format!("kernel `{name}`: {e}")))?;
         let what = format!("kernel `{name}`");

@@ -1,9 +1,9 @@
 //! Recorded passes: when a batch of the same shape comes again, all its kernels start as one CUDA graph.
 //!
-//! A pass over decoding rows starts some 300 kernels of a few microseconds; starting them one by one takes the host as
-//! long as running them. What changes from pass to pass (tokens, positions, page tables) is read from memory at
-//! addresses that stay, so a recording holds for every batch with the same number of rows and about the same
-//! context. It holds as long as no memory is freed that it may use.
+//! A pass over decoding rows starts about 300 kernels of several microseconds each; starting them one by one
+//! takes the host as long as running them. Everything that changes from pass to pass (tokens, positions, page
+//! tables) is read from memory at fixed addresses, so a recording is valid for every batch with the same
+//! number of rows and about the same context. It stays valid as long as no memory is freed that it may use.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use super::driver::{Device, Graph};
 use super::plan::Plan;
 use crate::{Batch, CacheLayout, Error};
 
-/// Recordings at most; the one that was used longest ago goes.
+/// Most recordings; beyond, the least recently used one is dropped.
 const MOST: usize = 96;
-/// Rows of a recorded batch at most.
+/// Most rows of a recorded batch.
 const MOST_ROWS: usize = 128;
 
-/// What must be equal for a recording to be used again.
+/// The properties that two batches must share to use one recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
-    /// Whose pass it is: the model and its buffers.
+    /// Identifies the model and its buffers.
     owner: u64,
     rows: usize,
     spans: usize,
@@ -29,7 +29,7 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// The shape of a batch, if it is one that is recorded: every row decodes, and all logits are wanted.
+    /// Returns the shape of a batch if it is recorded: every row decodes, and all logits are wanted.
     pub(crate) fn of(owner: u64, batch: &Batch) -> Option<Self> {
         let rows = batch.rows();
         let decoding = rows > 0
@@ -42,14 +42,14 @@ impl Shape {
     }
 }
 
-/// What a recording notes beside the kernels.
+/// Side effects of the recorded operations on the host.
 #[derive(Default)]
 struct Notes {
     /// Row counts that the pass gave to buffers.
     rows: Vec<(Arc<AtomicUsize>, usize)>,
     /// The layout of the cache, and how many query heads share a key/value head.
     attention: Option<(CacheLayout, usize)>,
-    /// The pass did something that a recording cannot repeat.
+    /// Set if the pass did something that a recording cannot repeat.
     spoiled: bool,
 }
 
@@ -57,12 +57,12 @@ thread_local! {
     static NOTES: RefCell<Option<Notes>> = const { RefCell::new(None) };
 }
 
-/// Whether this thread records a pass.
+/// Returns whether this thread records a pass.
 pub(crate) fn recording() -> bool {
     NOTES.with_borrow(Option::is_some)
 }
 
-/// Notes that a buffer holds so many rows.
+/// Notes that a buffer holds `count` rows.
 pub(crate) fn note_rows(rows: &Arc<AtomicUsize>, count: usize) {
     NOTES.with_borrow_mut(|notes| {
         if let Some(notes) = notes {
@@ -71,7 +71,7 @@ pub(crate) fn note_rows(rows: &Arc<AtomicUsize>, count: usize) {
     });
 }
 
-/// Notes what the plan of the batch depends on.
+/// Notes the parameters that the plan of a batch depends on.
 pub(crate) fn note_attention(layout: &CacheLayout, group: usize) {
     NOTES.with_borrow_mut(|notes| {
         let Some(notes) = notes else { return };
@@ -82,7 +82,7 @@ pub(crate) fn note_attention(layout: &CacheLayout, group: usize) {
     });
 }
 
-/// Notes that a pass cannot be repeated.
+/// Notes that the pass cannot be repeated.
 pub(crate) fn spoil() {
     NOTES.with_borrow_mut(|notes| {
         if let Some(notes) = notes {
@@ -94,7 +94,7 @@ pub(crate) fn spoil() {
 /// A recorded pass.
 pub(crate) struct Recording {
     shape: Shape,
-    /// `None`: this shape was met once, or cannot be recorded.
+    /// `None` if this shape was met only once, or cannot be recorded.
     graph: Option<Graph>,
     failed: bool,
     rows: Vec<(Arc<AtomicUsize>, usize)>,
@@ -103,12 +103,12 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// The plan of a batch of this shape, if the pass has attention.
+    /// Returns the plan of a batch of this shape, if the pass has attention.
     pub(crate) fn plan(&self, batch: &Batch) -> Option<Plan> {
         self.attention.as_ref().map(|(layout, group)| Plan::new(batch, layout, *group))
     }
 
-    /// Starts the kernels. What the batch says must be in its places.
+    /// Starts the kernels. The batch's tokens, positions and tables must be in their places.
     pub(crate) fn launch(&self) -> Result<(), Error> {
         for (rows, count) in &self.rows {
             rows.store(*count, Ordering::Relaxed);
@@ -122,22 +122,23 @@ impl Recording {
 pub(crate) struct Recordings {
     all: Vec<Recording>,
     clock: u64,
-    /// The count of freed memory when they were made.
+    /// The device's count of freed memory when the recordings were made.
     freed: u64,
 }
 
-/// What to do with a batch of a shape.
+/// The way to run a batch of a shape.
 pub(crate) enum Advice {
     /// Run it operation by operation.
     Run,
     /// Record it.
     Record,
-    /// Launch recording number …
+    /// Launch the recording of this number.
     Launch(usize),
 }
 
 impl Recordings {
-    /// What to do with a batch of this shape: the first is run, so that all memory is there, and the second recorded.
+    /// Decides how to run a batch of this shape. The first batch runs normally, which allocates all memory;
+    /// the second is recorded.
     pub(crate) fn advise(&mut self, device: &Device, shape: Shape) -> Advice {
         if self.freed != device.freed() {
             self.all.clear();
@@ -164,7 +165,7 @@ impl Recordings {
         Advice::Run
     }
 
-    /// Whether nothing was freed since the recordings were made.
+    /// Returns whether no memory was freed since the recordings were made.
     pub(crate) fn is_current(&self, freed: u64) -> bool {
         self.freed == freed
     }
@@ -173,7 +174,8 @@ impl Recordings {
         &self.all[at]
     }
 
-    /// Keeps what [`record`] made, and says which number it has; `None` if it was not one, or came too late.
+    /// Keeps the result of [`record`] and returns its number; `None` if recording failed or memory was freed
+    /// meanwhile.
     pub(crate) fn keep(&mut self, device: &Device, shape: Shape, made: Option<Made>) -> Option<usize> {
         let at = self.all.iter().position(|r| r.shape == shape)?;
         let recording = &mut self.all[at];
@@ -192,13 +194,14 @@ impl Recordings {
     }
 }
 
-/// A graph and its notes.
+/// A recorded graph and its notes.
 pub(crate) struct Made {
     graph: Graph,
     notes: Notes,
 }
 
-/// Records what `pass` starts. `None` if that cannot be recorded: then nothing ran, and `pass` is to be run as it is.
+/// Records the kernels that `pass` starts. `None` if they cannot be recorded: then none ran, and the caller
+/// must run `pass` normally.
 pub(crate) fn record(device: &Arc<Device>, pass: &mut dyn FnMut() -> bool) -> Option<Made> {
     let capture = device.begin_capture().ok()?;
     NOTES.set(Some(Notes::default()));

@@ -1,4 +1,4 @@
-//! The kernels: compiled ahead by `ci/build-kernels`, part of the program, loaded onto a device.
+//! The kernels: compiled ahead by `ci/build-kernels`, embedded in the program, loaded onto a device.
 
 use super::driver::{Device, Function};
 use super::matrix::FORMATS;
@@ -13,33 +13,34 @@ const PACK: &[u8] = include_bytes!("kernels/pack.fatbin");
 const PRODUCTS: &[u8] = include_bytes!("kernels/products.fatbin");
 const SAMPLING: &[u8] = include_bytes!("kernels/sampling.fatbin");
 
-/// Widths of heads that the attention kernels are compiled for; others are padded to the next one.
+/// Head widths that the attention kernels are compiled for; other widths are padded to the next one.
 pub(crate) const HEAD_DIMS: [usize; 6] = [32, 64, 96, 128, 192, 256];
 
-/// The kernels of `products.cu`, for few rows: most rows, outputs of a block, blocks that a multiprocessor takes.
+/// The kernels of `products.cu`, for few rows: most rows, outputs per block, blocks per multiprocessor.
 pub(crate) const PRODUCT_SHAPES: [(usize, usize, usize); 4] =
     [(4, 16, 2), (8, 32, 1), (16, 32, 1), (32, 32, 1)];
 
-/// The kernels of `gemm.cu`, for many rows: rows and outputs of a block.
+/// The kernels of `gemm.cu`, for many rows: rows and outputs per block.
 pub(crate) const GEMM_SHAPES: [(usize, usize); 2] = [(64, 64), (64, 256)];
 
 /// A kernel of `hopper.cu`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HopperShape {
     name: &'static str,
-    /// The format that it is for.
+    /// The index of the weight format.
     pub(crate) format: i32,
-    /// Groups of 64 outputs in a block, and its rows.
+    /// Groups of 64 outputs per block, and rows per block.
     pub(crate) groups: usize,
     pub(crate) rows: usize,
-    /// Bytes of its rings.
+    /// Bytes of the kernel's rings.
     bytes: usize,
     /// Nanoseconds that a multiprocessor of an H100 takes for 256 columns.
     pub(crate) time: usize,
 }
 
 impl HopperShape {
-    /// As `Layout` of `hopper.cu`: a ring of `stages` for weights, and one of `row_stages` for rows.
+    /// Computes the same sizes as `Layout` of `hopper.cu`: a ring of `stages` for weights, and one of
+    /// `row_stages` for rows.
     const fn new(
         (name, format, groups, rows): (&'static str, i32, usize, usize),
         (stages, row_stages): (usize, usize),
@@ -54,12 +55,12 @@ impl HopperShape {
         Self { name, format, groups, rows, bytes, time }
     }
 
-    /// Outputs of a block.
+    /// Outputs per block.
     pub(crate) fn outputs(&self) -> usize {
         64 * self.groups
     }
 
-    /// Threads of a block: four warps for each group, and those that copy.
+    /// Threads per block: four warps for each group, and the warps that copy.
     pub(crate) fn threads(&self) -> usize {
         if self.groups > 1 { 128 * self.groups + 128 } else { 160 }
     }
@@ -70,7 +71,7 @@ impl HopperShape {
     }
 }
 
-/// The kernels of `hopper.cu`, as they are listed there.
+/// The kernels of `hopper.cu`, in its order.
 pub(crate) const HOPPER_SHAPES: [HopperShape; 12] = [
     HopperShape::new(("hopper_f16", 12, 1, 16), (16, 0), 990),
     HopperShape::new(("hopper_f16", 12, 1, 32), (14, 0), 990),
@@ -86,7 +87,7 @@ pub(crate) const HOPPER_SHAPES: [HopperShape; 12] = [
     HopperShape::new(("hopper_q6k", 10, 2, 64), (3, 16), 2550),
 ];
 
-/// Bytes of shared memory that a block may have on Hopper, less what kernels declare.
+/// Bytes of shared memory that a block may have on Hopper, minus those that kernels declare.
 #[cfg(test)]
 pub(crate) const MOST_SHARED_HOPPER: usize = 227 * 1024 - 1024;
 
@@ -101,7 +102,7 @@ pub(crate) struct Kernels {
     pub(crate) products: [Function; 4],
     /// In the order of the formats and of [`GEMM_SHAPES`].
     pub(crate) gemm: [[Function; 2]; FORMATS],
-    /// In the order of [`HOPPER_SHAPES`], where the GPU has their instructions.
+    /// In the order of [`HOPPER_SHAPES`], if the GPU has the instructions.
     pub(crate) hopper: Option<Vec<Function>>,
     pub(crate) product_f32: Function,
     pub(crate) rms_norm: Function,
@@ -116,7 +117,7 @@ pub(crate) struct Kernels {
     pub(crate) store_codes: Function,
     pub(crate) lora_inner: Function,
     pub(crate) lora_outer: Function,
-    /// Over pages of half floats and of codes, in the order of [`HEAD_DIMS`].
+    /// Attention over pages of half floats and of codes, in the order of [`HEAD_DIMS`].
     pub(crate) attend_row: [[Function; 6]; 2],
     pub(crate) attend_tiles: [[Function; 6]; 2],
     pub(crate) attend_f32: Function,
@@ -136,7 +137,7 @@ impl Kernels {
             all.try_into().map_err(|_| Error::Device("attention kernels".into()))
         };
         let product = |rows: usize| products.function(&format!("product_{rows}"), MOST_SHARED);
-        // To try the kernels of other GPUs on a Hopper.
+        // Makes a Hopper GPU use the kernels of other GPUs, for testing.
         let portable = std::env::var_os("REALM_CUDA").is_some_and(|v| v == "portable");
         let hopper = if device.describe().1 == (9, 0) && !portable {
             let module = device.load(HOPPER)?;

@@ -1,4 +1,4 @@
-//! Adapters on the GPU: `b · (a · x)` on top of a product, for the rows that see them.
+//! Adapters on the GPU: `b · (a · x)` on top of a product, for the rows that use them.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ impl LowRank {
     }
 }
 
-/// Checks what the kernels index with.
+/// Checks every number that the kernels index with.
 pub(crate) fn check(job: &MatMul<'_, CudaBackend>, rows: usize) -> Result<(), Error> {
     for lora in job.lora {
         expect("the inputs of an adapter", lora.pair.a.columns, job.weight.columns)?;

@@ -1,8 +1,8 @@
 //! Weight matrices on the GPU.
 //!
-//! `kernels/format.cuh` says how tiles lie in memory. A tensor travels in slabs of whole rows: from the memory map into
-//! pinned memory, from there to the GPU, where a kernel packs it. Two slabs are under way at a time, and the host never
-//! holds a second copy.
+//! `kernels/format.cuh` defines the layout of tiles in memory. A tensor is uploaded in slabs of whole rows:
+//! from the memory map into pinned memory, from there to the GPU, where a kernel packs it. Two slabs are
+//! under way at a time, and the host never holds a second copy.
 
 use std::sync::Arc;
 
@@ -12,22 +12,22 @@ use super::driver::{Device, Event, Geometry, Memory, Pinned, arguments};
 use super::kernels::Kernels;
 use crate::{Error, checks, quant};
 
-/// Outputs of a tile.
+/// Outputs per tile.
 const TILE: usize = 16;
-/// Outputs of the tiles that lie together.
+/// Outputs of the tiles that are stored together.
 const TOGETHER: usize = 4 * TILE;
-/// Columns of a tile.
+/// Columns per tile.
 pub(crate) const CHUNK: usize = 256;
-/// Columns that rows are padded to.
+/// Multiple to which the columns of rows are padded.
 pub(crate) const QUARTER: usize = 64;
 
-/// Layouts of tiles.
+/// Number of tile layouts.
 pub(crate) const FORMATS: usize = 13;
 
-/// Bytes of a slab, unless 64 rows are more.
+/// Bytes per slab, unless 64 rows take more.
 const SLAB: usize = 16 << 20;
 
-/// How activations are read; see `kernels/activations.cuh`.
+/// The form in which kernels read activations; see `kernels/activations.cuh`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// Bytes with a scale for 256 columns.
@@ -45,18 +45,18 @@ pub(crate) enum Form {
 /// A layout of tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Format {
-    /// The kernels' number for it.
+    /// The format's number in the kernels.
     pub(crate) index: i32,
     pub(crate) form: Form,
-    /// The form for the kernels of `hopper.cu`, if they have the format.
+    /// The form for the kernels of `hopper.cu`, if they support the format.
     pub(crate) many_rows: Option<Form>,
-    /// Bytes of a tile for every 64 columns, and beside them.
+    /// Bytes of a tile for every 64 columns, and bytes in addition.
     quarter_bytes: usize,
     other_bytes: usize,
 }
 
 impl Format {
-    /// The layout for a GGUF type; `None` for those that are kept as single-precision floats.
+    /// Returns the layout for a GGUF type; `None` for types that are stored as single-precision floats.
     pub(crate) fn of(ty: TensorType) -> Option<Self> {
         // Index, form, bytes of planes by quarter, of the 2-bit and 1-bit planes, of scales, of minimums, of
         // float scales.
@@ -84,12 +84,12 @@ impl Format {
         Some(Self { index, form, many_rows, quarter_bytes, other_bytes: others.iter().sum() })
     }
 
-    /// Bytes of a tile of `quarters` times 64 columns.
+    /// Bytes of a tile of `quarters` × 64 columns.
     fn tile_bytes(&self, quarters: usize) -> usize {
         quarters * self.quarter_bytes + self.other_bytes
     }
 
-    /// Bytes of 16 rows of `columns`.
+    /// Bytes of 16 rows of `columns` columns.
     pub(crate) fn tile_row_bytes(&self, columns: usize) -> usize {
         let tail = (columns % CHUNK).div_ceil(QUARTER);
         let whole = columns / CHUNK * self.tile_bytes(4);
@@ -105,15 +105,15 @@ pub struct Matrix {
     pub(crate) memory: Memory,
 }
 
-/// How a matrix is kept.
+/// The storage of a matrix.
 pub(crate) enum Kind {
-    /// In tiles. The weights were multiplied with 1 / `factor`, a power of two.
+    /// Stored in tiles. The weights were multiplied with 1 / `factor`, a power of two.
     Tiles { format: Format, tile_row_bytes: usize, factor: f32 },
-    /// Row by row, as single-precision floats.
+    /// Stored row by row, as single-precision floats.
     Floats,
 }
 
-/// `Source` of `pack.cu`.
+/// The struct `Source` of `pack.cu`.
 #[repr(C)]
 struct Source {
     data: u64,
@@ -124,7 +124,7 @@ struct Source {
     factor: f32,
 }
 
-/// Brings tensors onto the GPU; kept between tensors for its memory.
+/// Uploads tensors to the GPU; kept between tensors to reuse its memory.
 pub(crate) struct Uploader {
     slots: [Slot; 2],
     next: usize,
@@ -133,7 +133,7 @@ pub(crate) struct Uploader {
 struct Slot {
     host: Pinned,
     device: Memory,
-    /// When the slab that was last here has been packed.
+    /// Marks the end of packing the slab that last used this slot.
     done: Event,
 }
 
@@ -149,7 +149,7 @@ impl Uploader {
         Ok(Self { slots: [Slot::new(device, SLAB)?, Slot::new(device, SLAB)?], next: 0 })
     }
 
-    /// The next slot, free and of at least `bytes`.
+    /// Returns the next slot, free and of at least `bytes`.
     fn slot(&mut self, device: &Arc<Device>, bytes: usize) -> Result<&mut Slot, Error> {
         self.next = 1 - self.next;
         let slot = &mut self.slots[self.next];
@@ -160,7 +160,7 @@ impl Uploader {
         Ok(slot)
     }
 
-    /// A tensor of GGUF shape `[columns, rows]`.
+    /// Uploads a tensor of GGUF shape `[columns, rows]`.
     pub(crate) fn matrix(
         &mut self,
         device: &Arc<Device>,
@@ -170,7 +170,7 @@ impl Uploader {
         self.upload(device, kernels, tensor, Format::of(tensor.info.ty))
     }
 
-    /// The same, as single-precision floats whatever its type.
+    /// Uploads a tensor as single-precision floats, whatever its type.
     pub(crate) fn floats(
         &mut self,
         device: &Arc<Device>,
@@ -188,7 +188,7 @@ impl Uploader {
         format: Option<Format>,
     ) -> Result<Matrix, Error> {
         let info = tensor.info;
-        // Kernels count in 32 bits.
+        // Kernels index with 32 bits.
         let (columns, rows, row_bytes) = checks::matrix(tensor, i32::MAX as usize)?;
         device.bind()?;
         let what = format!("tensor `{}`", info.name);
@@ -226,7 +226,7 @@ impl Uploader {
                 factor: up,
             };
             let out = memory.pointer() + (first / TILE * tile_row_bytes) as u64;
-            // Those past the last output are zeros.
+            // Rows beyond the last output are zeros.
             let tiles = count.div_ceil(TOGETHER) * 4;
             let y = tiles.min(32_768);
             let grid = [columns.div_ceil(CHUNK), y, tiles.div_ceil(y)];
@@ -244,11 +244,12 @@ impl Uploader {
     }
 }
 
-/// The power of two that brings the largest of these bfloat16 numbers just below 2¹⁵: as half floats they then keep all
-/// their bits, except for numbers so small beside the largest that they do not matter (below 2⁻²⁹ of it).
+/// Returns the power of two that brings the largest of these bfloat16 numbers just below 2¹⁵. As half floats
+/// they then keep all their bits, except for numbers so small beside the largest that they do not matter
+/// (below 2⁻²⁹ of it).
 fn headroom(data: &[u8]) -> f32 {
     let largest = data.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]) & 0x7fff).max().unwrap_or(0);
-    // The exponent, biased by 127; that of infinities and NaNs, and of numbers too small to matter, is not moved.
+    // The exponent, biased by 127. Infinities and NaNs, and numbers too small to matter, are not scaled.
     match largest >> 7 {
         0 | 255 => 1.0,
         exponent => f32::from_bits(((127 + 14 + 127 - exponent as u32).clamp(1, 254)) << 23),
@@ -266,10 +267,10 @@ mod tests {
             let columns = 11_008;
             let file = columns / ty.block_len() * ty.block_bytes() * TILE;
             let ours = format.tile_row_bytes(columns);
-            // Q2_K's scales and minimums of 4 bits take bytes.
+            // The 4-bit scales and minimums of Q2_K take whole bytes here.
             let most = if ty == TensorType::Q2_K { 1.2 } else { 1.04 };
             assert!(ours >= file && ours as f64 <= most * file as f64, "{ty}: {ours} for {file}");
-            // Rows are read 16 bytes at a time.
+            // Kernels read rows 16 bytes at a time.
             assert_eq!(ours % 16, 0);
         }
     }

@@ -1,14 +1,16 @@
-//! NVIDIA's GPUs, from Ampere (compute capability 8.0) on.
+//! The [`Backend`] of NVIDIA's GPUs, from Ampere (compute capability 8.0) on.
 //!
-//! Reading order: `kernels/format.cuh` says how weights lie in memory, `kernels/activations.cuh` what they are multiplied
-//! with, `kernels/chunk.cuh` how, and `kernels/attention.cu` how attention is summed up. On this side `driver` is the GPU,
-//! `matrix`, `lora`, `buffer` and `cache` are what lies in its memory, `plan` cuts a batch into pieces, `graph` records passes,
-//! `products` and `attention` start the kernels of their names and this file all others.
+//! Reading order: `kernels/format.cuh` defines the layout of weights, `kernels/activations.cuh` that of
+//! activations, `kernels/chunk.cuh` multiplies them, and `kernels/attention.cu` sums up attention. On the
+//! host side, `driver` is the GPU; `matrix`, `lora`, `buffer` and `cache` hold its memory; `plan` cuts a
+//! batch into pieces; `graph` records passes; `products` and `attention` start the kernels of their names,
+//! and this file starts all others.
 //!
-//! **The same answer in any company.** Products of quantized weights are sums of integers, exact in any order, and the
-//! floats that those become are added chunk by chunk (256 columns) from the first on; attention is a tree of fixed
-//! shape over a row's own context. Kernels for one row and for many do the same float operations for a row, so which of
-//! them ran, and with which other rows, cannot be told from the result.
+//! **The same answer in any company.** Products of quantized weights are sums of integers, which are exact in
+//! any order. The floats made from those sums are added chunk by chunk (256 columns), from the first on.
+//! Attention is a tree of fixed shape over a row's own context. Kernels for one row and for many rows do the
+//! same float operations for a row, so a row's result depends neither on the kernel that ran nor on the other
+//! rows.
 
 mod across;
 mod attention;
@@ -46,7 +48,7 @@ use state::State;
 
 /// Numbers that a host thread copies at a time.
 const COPIED_AT_ONCE: usize = 1 << 16;
-/// Host threads at most.
+/// Most host threads.
 const HOST_THREADS: usize = 8;
 
 /// The [`Backend`] of one NVIDIA GPU.
@@ -54,7 +56,7 @@ pub struct CudaBackend {
     device: Arc<Device>,
     kernels: Kernels,
     state: Mutex<State>,
-    /// One recording at a time.
+    /// Allows one recording at a time.
     recorder: Mutex<()>,
     /// Host threads, for work between passes.
     crew: Crew,
@@ -67,10 +69,11 @@ pub struct Vector {
 }
 
 impl CudaBackend {
-    /// GPU number `ordinal`, as the driver counts them.
+    /// Opens GPU number `ordinal`, in the driver's order.
     ///
     /// # Errors
-    /// `Unsupported` where there is no driver, none new enough, or no such GPU; `Device` where it does not start.
+    /// `Unsupported` without a driver, with one that is too old, or if there is no such GPU; `Device` if the
+    /// GPU does not start.
     pub fn new(ordinal: usize) -> Result<Self, Error> {
         let device = Device::open(ordinal)?;
         let kernels = Kernels::load(&device)?;
@@ -80,23 +83,23 @@ impl CudaBackend {
         Ok(Self { device, kernels, state: Mutex::default(), recorder: Mutex::default(), crew })
     }
 
-    /// How many GPUs there are; those that [`new`](Self::new) refuses count.
+    /// Number of GPUs, including those that [`new`](Self::new) refuses.
     pub fn count() -> usize {
         Device::count()
     }
 
-    /// Bytes of memory that are free on the GPU, and that it has.
+    /// Bytes of free memory on the GPU, and of all its memory.
     ///
     /// # Errors
-    /// `Device` where the driver does not say.
+    /// `Device` if the driver cannot tell.
     pub fn memory(&self) -> Result<(u64, u64), Error> {
         self.device.memory()
     }
 
-    /// Milliseconds that the GPU takes for what `work` starts.
+    /// Milliseconds that the GPU takes for the operations that `work` starts.
     ///
     /// # Errors
-    /// Those of `work`, and what went wrong on the GPU.
+    /// Errors of `work`, and errors on the GPU.
     pub fn time(&self, work: impl FnOnce() -> Result<(), Error>) -> Result<f32, Error> {
         let (start, end) = (Event::new(&self.device)?, Event::new(&self.device)?);
         start.record()?;
@@ -106,13 +109,13 @@ impl CudaBackend {
         start.until(&end)
     }
 
-    /// For starting kernels.
+    /// Locks the state that starting kernels needs.
     fn state(&self) -> Result<MutexGuard<'_, State>, Error> {
         self.device.bind()?;
         Ok(self.state.lock().unwrap_or_else(|e| e.into_inner()))
     }
 
-    /// Brings weights onto the GPU.
+    /// Uploads weights to the GPU.
     fn upload<T>(&self, work: impl FnOnce(&mut Uploader) -> Result<T, Error>) -> Result<T, Error> {
         let mut state = self.state()?;
         state.uploading = true;
@@ -381,7 +384,7 @@ impl Backend for CudaBackend {
         x.changed();
         let (to, len) = (x.pointer(), (x.rows() * x.columns) as u64);
         let geometry = Geometry { grid: [(len as usize).div_ceil(256), 1, 1], block: 256, shared: 0 };
-        // SAFETY: `x` has so many numbers.
+        // SAFETY: `x` has `len` numbers.
         unsafe { self.device.launch(self.kernels.soft_cap, geometry, arguments![to, len, cap]) }
     }
 
@@ -403,14 +406,14 @@ impl Backend for CudaBackend {
         graph::spoil();
         let mut state = self.state()?;
         let len = x.rows() * x.columns;
-        // Through pinned memory: the driver copies several times faster to there.
+        // Copy through pinned memory: the driver copies several times faster to pinned memory.
         let host = match &mut state.host {
             Some(host) if host.bytes() >= 4 * len => host,
             slot => slot.insert(Pinned::new(&self.device, (4 * len).next_power_of_two())?),
         };
         let host = host.slice::<f32>(len);
         x.data().read(0, host)?;
-        // From there on all threads: one alone takes longer than the GPU's copy.
+        // Copy from pinned memory on all threads: one thread alone takes longer than the GPU's copy.
         out.resize(len, 0.0);
         let parts = Parts::new(out);
         self.crew.each(len.div_ceil(COPIED_AT_ONCE), &|i| {
@@ -462,7 +465,8 @@ impl Backend for CudaBackend {
             Advice::Launch(at) => Some(at),
             Advice::Run => None,
             Advice::Record => {
-                // Operations take the lock themselves; others of this backend meanwhile run as they are.
+                // Release the lock, because operations take it themselves. Other threads' operations run
+                // unrecorded meanwhile.
                 drop(state);
                 let recorder = self.recorder.lock().unwrap_or_else(|e| e.into_inner());
                 let made = graph::record(&self.device, &mut || run().is_ok());
@@ -484,7 +488,7 @@ impl Backend for CudaBackend {
             plan.put(&self.device, &of.data)?;
         }
         let freed = self.device.freed();
-        // Page tables may have outgrown their memory: then what was recorded reads the old one.
+        // Page tables may have outgrown their memory: then the recording reads the old memory.
         if recordings.is_current(freed) {
             return Ok(recordings.get(at).launch()?);
         }
@@ -501,7 +505,7 @@ impl Backend for CudaBackend {
     }
 }
 
-/// Threads that a norm takes for a row: a warp for 256 columns, up to 16.
+/// Threads that a norm uses for a row: a warp for every 256 columns, at most 16 warps.
 fn norm_block(columns: usize) -> usize {
     32 * columns.div_ceil(CHUNK).clamp(1, 16)
 }

@@ -1,8 +1,8 @@
-//! Which kernels multiply, and how their work is cut into blocks.
+//! Chooses the kernels that multiply, and cuts their work into blocks.
 //!
-//! - `products.cu` for few rows: decoding. All matrices in one launch, whatever their formats.
-//! - `hopper.cu` for many rows of the formats that it has, on the GPUs that have its instructions.
-//! - `gemm.cu` for many rows of all others.
+//! - `products.cu` for few rows (decoding): all matrices in one launch, whatever their formats.
+//! - `hopper.cu` for many rows, for the formats that it supports, on GPUs with its instructions.
+//! - `gemm.cu` for many rows of all other formats.
 
 use super::CudaBackend;
 use super::buffer::{Buffer, Forms};
@@ -11,10 +11,10 @@ use super::kernels::{GEMM_SHAPES, HOPPER_SHAPES, HopperShape, PRODUCT_SHAPES};
 use super::matrix::{CHUNK, Form, Format, Kind};
 use crate::{Error, MatMul};
 
-/// Matrices that one product kernel takes.
+/// Most matrices of one launch of a product kernel.
 pub(crate) const MOST_JOBS: usize = 4;
 
-/// `Job` of `products.cu`.
+/// The struct `Job` of `products.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Job {
@@ -30,7 +30,7 @@ struct Job {
     factor: f32,
 }
 
-/// `Products` of `products.cu`.
+/// The struct `Products` of `products.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Products {
@@ -43,7 +43,8 @@ struct Products {
 }
 
 impl Products {
-    /// At most [`MOST_JOBS`] jobs, whose blocks have so many outputs each; and how many blocks they are.
+    /// Takes at most [`MOST_JOBS`] jobs, with `block_outputs` outputs per block; also returns the number of
+    /// blocks.
     fn new(
         x: &Buffer,
         forms: Forms,
@@ -72,8 +73,8 @@ impl Products {
         (p, blocks)
     }
 
-    /// Gives each matrix its share of at most about `resident` blocks of threads, which then go through its `blocks`
-    /// of outputs in turns. Returns how many they are.
+    /// Gives each matrix its share of at most about `resident` blocks of threads, which then go through its
+    /// `blocks` of outputs in turns. Returns the number of blocks of threads.
     fn share_out(&mut self, blocks: usize, resident: usize) -> usize {
         let count = self.count as usize;
         let starts: Vec<usize> = self.jobs[..count].iter().map(|job| job.first_block as usize).collect();
@@ -81,7 +82,7 @@ impl Products {
         for (i, job) in self.jobs[..count].iter_mut().enumerate() {
             let own = starts.get(i + 1).copied().unwrap_or(blocks) - starts[i];
             let share = if blocks <= resident { own } else { (own * resident / blocks).max(1) };
-            // The fewest that need no more turns than that.
+            // The fewest blocks that need no more turns than `share` blocks.
             let step = own.div_ceil(own.div_ceil(share));
             (job.first_block, job.step) = (next as i32, step as i32);
             next += step;
@@ -91,18 +92,20 @@ impl Products {
 }
 
 impl CudaBackend {
-    /// Where kernels for many rows read activations of `rows` rows for a matrix of this format.
+    /// The form in which the kernels for many rows read `rows` rows of activations for a matrix of this
+    /// format.
     pub(crate) fn form(&self, format: Format, rows: usize) -> Form {
         if self.takes_hopper(format, rows) { format.many_rows.unwrap_or(format.form) } else { format.form }
     }
 
     fn takes_hopper(&self, format: Format, rows: usize) -> bool {
-        // Below that the kernels for few rows read weights as fast and activations faster.
+        // Below this many rows, the kernels for few rows read weights as fast and activations faster.
         let least = if format.form == Form::F16 { 9 } else { 33 };
         self.kernels.hopper.is_some() && rows >= least && format.many_rows.is_some()
     }
 
-    /// The products of matrices in tiles: for few rows all in one launch, for many one for each format.
+    /// Multiplies with matrices in tiles: for few rows all in one launch, for many rows one launch per
+    /// format.
     pub(crate) fn tiled(&self, x: &Buffer, forms: Forms, jobs: &[&MatMul<'_, Self>]) -> Result<(), Error> {
         let format = |job: &&MatMul<'_, Self>| match job.weight.kind {
             Kind::Tiles { format, .. } => Some(format),
@@ -118,7 +121,7 @@ impl CudaBackend {
         Ok(())
     }
 
-    /// Products of one format by the kernels that need Hopper.
+    /// Multiplies matrices of one format with the kernels that need Hopper.
     fn hopper(
         &self,
         x: &Buffer,
@@ -137,11 +140,12 @@ impl CudaBackend {
         let grid = [(row_blocks * blocks).min(multiprocessors as usize), 1, 1];
         let geometry = Geometry { grid, block: shape.threads(), shared: shape.shared() };
         let (row_blocks, blocks) = (row_blocks as i32, blocks as i32);
-        // SAFETY: shapes were checked, and the form that the kernel reads is there, with room for whole blocks of rows.
+        // SAFETY: shapes were checked, and the form that the kernel reads is there, with room for whole
+        // blocks of rows.
         unsafe { self.device.launch(kernels[index], geometry, arguments![p, row_blocks, blocks]) }
     }
 
-    /// Products by kernels that every GPU has.
+    /// Multiplies with kernels that run on every GPU.
     fn portable(&self, x: &Buffer, forms: Forms, jobs: &[&MatMul<'_, Self>]) -> Result<(), Error> {
         if x.rows() <= PRODUCT_SHAPES[PRODUCT_SHAPES.len() - 1].0 {
             return self.few_rows(x, forms, jobs);
@@ -162,14 +166,14 @@ impl CudaBackend {
             let (p, blocks) = Products::new(x, forms, jobs, block_outputs);
             let grid = [x.rows().div_ceil(block_rows), blocks, 1];
             let geometry = Geometry { grid, block: 256, shared: gemm_shared(shape, format) };
-            // SAFETY: as above.
+            // SAFETY: shapes were checked, and the forms that the formats read are there.
             unsafe {
                 self.device.launch(self.kernels.gemm[format.index as usize][shape], geometry, arguments![p])
             }
         })
     }
 
-    /// Products by the kernels for few rows, of any formats.
+    /// Multiplies matrices of any formats with the kernels for few rows.
     fn few_rows(&self, x: &Buffer, forms: Forms, jobs: &[&MatMul<'_, Self>]) -> Result<(), Error> {
         let (.., multiprocessors) = self.device.describe();
         let last = PRODUCT_SHAPES.len() - 1;
@@ -199,7 +203,7 @@ impl CudaBackend {
     }
 }
 
-/// Chunks whose sums fit into a block's shared memory at a time, twice, and the bytes that they take.
+/// Number of chunks whose sums fit into a block's shared memory twice, and the bytes that those take.
 fn product_round(shape: usize, columns: usize) -> (usize, usize) {
     const WARPS: usize = 8;
     const BUDGET: usize = 80 * 1024;
@@ -210,8 +214,9 @@ fn product_round(shape: usize, columns: usize) -> (usize, usize) {
     (round, 2 * round * chunk)
 }
 
-/// Which of the [`GEMM_SHAPES`] is fastest: large blocks where there are enough of them for most multiprocessors. `None`
-/// if there are too few even of the small ones: then the kernels for few rows are, which share out columns too.
+/// Returns the fastest of the [`GEMM_SHAPES`]: large blocks if they occupy most multiprocessors. `None` if
+/// even the small blocks are too few: the kernels for few rows, which also share out columns, are faster
+/// then.
 fn gemm_shape(rows: usize, outputs: usize, multiprocessors: usize) -> Option<usize> {
     let fills = |shape: usize| {
         let (block_rows, block_outputs) = GEMM_SHAPES[shape];
@@ -226,7 +231,7 @@ fn gemm_shared(shape: usize, format: Format) -> usize {
     2 * GEMM_SHAPES[shape].0 * stride
 }
 
-/// Which of the [`HOPPER_SHAPES`] is fastest for so many rows and outputs, and its number.
+/// Returns the fastest of the [`HOPPER_SHAPES`] for this many rows and outputs, with its index.
 fn hopper_shape(
     format: Format,
     rows: usize,
@@ -272,7 +277,7 @@ mod tests {
         for (job, first) in p.jobs.iter_mut().zip([0, 256, 288]) {
             job.first_block = first;
         }
-        // 256, 32 and 32 blocks of outputs for 100 of threads.
+        // The jobs have 256, 32 and 32 blocks of outputs; 100 blocks of threads are resident.
         assert_eq!(p.share_out(320, 100), 64 + 8 + 8);
         assert_eq!(p.jobs.map(|job| job.step), [64, 8, 8, 0]);
         assert_eq!(p.jobs.map(|job| job.first_block), [0, 64, 72, 0]);

@@ -1,4 +1,4 @@
-//! What the backend keeps from call to call: work memory, and numbers that the host has sent.
+//! State that the backend keeps from call to call: work memory, and numbers that the host has sent.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use super::graph::{self, Recordings};
 use super::matrix::Uploader;
 use crate::Error;
 
-/// Work memory, kept from call to call. Whoever holds it starts kernels: what belongs together is not torn apart by another
-/// thread's.
+/// Work memory, kept from call to call. Starting kernels needs this state's lock, so other threads cannot
+/// start kernels in the middle of an operation.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) tokens: Upload,
@@ -16,28 +16,29 @@ pub(crate) struct State {
     pub(crate) rows: Upload,
     pub(crate) plan: Upload,
     pub(crate) adapter_rows: Upload,
-    /// Of adapters, what lies between their two matrices.
+    /// Hidden numbers of adapters, between their two matrices.
     pub(crate) hidden: Option<Memory>,
     pub(crate) partial: Option<Memory>,
     /// Zeros between launches.
     pub(crate) ready: Option<Memory>,
     pub(crate) host: Option<Pinned>,
     pub(crate) uploader: Option<Uploader>,
-    /// Weights came since the last product: it must not start before they are there.
+    /// Weights were uploaded since the last product, which must not start before they have arrived.
     pub(crate) uploading: bool,
     pub(crate) recordings: Recordings,
-    /// For other GPUs to wait for.
+    /// An event for other GPUs to wait for.
     mark: Option<Event>,
 }
 
 impl State {
-    /// Products read weights before what was started earlier has ended: it must have ended if it brought them.
+    /// Waits for uploaded weights. Products read weights before earlier work has ended, so an upload has to
+    /// end first.
     pub(crate) fn wait_for_weights(&mut self, device: &Device) -> Result<(), Error> {
         if std::mem::take(&mut self.uploading) { device.synchronize() } else { Ok(()) }
     }
 
-    /// Has what is started on `other` from now on wait for what was started on `device`, whose state this is. One event does for
-    /// all: whoever waits waits for what it marked when they were told to.
+    /// Makes work that starts on `other` from now on wait for work already started on `device`, whose state
+    /// this is. One event is enough, because each waiter waits for the mark at the time of its own call.
     pub(crate) fn lead(&mut self, device: &Arc<Device>, other: &Device) -> Result<(), Error> {
         let mark = match &mut self.mark {
             Some(mark) => mark,
@@ -48,7 +49,7 @@ impl State {
     }
 }
 
-/// Numbers that the host sends along with an operation; what was sent last is not sent again.
+/// Numbers that the host sends along with an operation; unchanged numbers are not sent again.
 #[derive(Default)]
 pub(crate) struct Upload {
     memory: Option<Memory>,
@@ -56,11 +57,11 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    /// The address of `numbers` on the GPU.
+    /// Sends `numbers` and returns their address on the GPU.
     pub(crate) fn put(&mut self, device: &Arc<Device>, numbers: &[u32]) -> Result<u64, Error> {
         let bytes = size_of_val(numbers);
         if graph::recording() {
-            // The numbers come when the recording runs.
+            // The numbers are sent when the recording runs.
             return match &self.memory {
                 Some(memory) if memory.bytes() >= bytes => Ok(memory.pointer()),
                 _ => Err(Error::Device("a recording needs memory".into())),
@@ -82,7 +83,7 @@ impl Upload {
     }
 }
 
-/// Room for at least `bytes` in `slot`.
+/// Returns memory in `slot` of at least `bytes`.
 pub(crate) fn at_least<'a>(
     slot: &'a mut Option<Memory>,
     device: &Arc<Device>,

@@ -1,11 +1,12 @@
-//! Activations that go where they are needed.
+//! Activations that move to the part that needs them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::member::{AnyBuffer, Either, Part};
 use crate::{Backend, Error};
 
-/// Activations, `[rows, columns]`: a buffer on each part that has used them, some of which hold the rows.
+/// Activations, `[rows, columns]`: a buffer on each part that has used them; some of these buffers hold the
+/// current rows.
 pub struct Buffer {
     columns: usize,
     rows: usize,
@@ -15,9 +16,9 @@ pub struct Buffer {
 #[derive(Default)]
 struct Copies {
     on: Vec<Option<AnyBuffer>>,
-    /// Parts that hold the rows, a bit each.
+    /// Parts whose buffer holds the current rows, one bit each.
     valid: u64,
-    /// The part that used them last.
+    /// The part that used the buffer last.
     latest: usize,
 }
 
@@ -56,19 +57,19 @@ impl Buffer {
         self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The part that used it last.
+    /// The part that used the buffer last.
     pub(crate) fn latest(&self) -> usize {
         self.copies().latest
     }
 
-    /// For reading on a part: the rows cross to there, unless they have before.
+    /// Borrows the buffer for reading on a part; copies the rows there unless the part already has them.
     pub(crate) fn at(&self, parts: &[Part], part: usize) -> Result<Here<'_>, Error> {
         let mut copies = self.copies();
         copies.bring(parts, part, [self.rows, self.columns])?;
         Ok(Here { copies, part })
     }
 
-    /// For changing in place on a part: no other holds the rows from then on.
+    /// Borrows the buffer for changing in place on a part; the other parts' copies become stale.
     pub(crate) fn own(&mut self, parts: &[Part], part: usize) -> Result<&mut AnyBuffer, Error> {
         let shape = [self.rows, self.columns];
         let copies = self.copies.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -77,7 +78,7 @@ impl Buffer {
         copies.on[part].as_mut().ok_or_else(missing)
     }
 
-    /// For filling on a part with `rows` rows: what it held is lost.
+    /// Borrows the buffer for filling on a part with `rows` rows, discarding its contents.
     pub(crate) fn fill(&mut self, parts: &[Part], part: usize, rows: usize) -> Result<&mut AnyBuffer, Error> {
         self.rows = rows;
         let columns = self.columns;
@@ -87,7 +88,7 @@ impl Buffer {
         copies.on[part].as_mut().ok_or_else(missing)
     }
 
-    /// For filling it on every part with the same `rows` rows.
+    /// Fills the buffer on every part with the same `rows` rows.
     pub(crate) fn fill_all(
         &mut self,
         parts: &[Part],
@@ -120,7 +121,7 @@ impl Copies {
         let mut to = self.on[part].take().ok_or_else(missing)?;
         let crossed = match self.on[from].as_ref().filter(|_| self.valid & 1 << from != 0) {
             Some(source) => cross((&parts[from], source), (&parts[part], &mut to), rows),
-            // Nothing was written yet.
+            // Nothing has been written yet.
             None => set_rows(&mut to, rows),
         };
         self.on[part] = Some(to);
@@ -141,7 +142,7 @@ pub(crate) fn set_rows(x: &mut AnyBuffer, rows: usize) -> Result<(), Error> {
     }
 }
 
-/// Copies rows from part to part.
+/// Copies rows from one part to another.
 fn cross(from: (&Part, &AnyBuffer), to: (&Part, &mut AnyBuffer), rows: usize) -> Result<(), Error> {
     set_rows(to.1, rows)?;
     match (from, to) {

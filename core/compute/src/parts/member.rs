@@ -1,4 +1,4 @@
-//! What a part may be, and what belongs to it.
+//! The kinds of parts, and the buffers and weights that belong to each kind.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub enum Part {
     Cuda(Arc<CudaBackend>),
 }
 
-/// The same thing on one kind of part or on another.
+/// A value of one kind of part or the other.
 pub(crate) enum Either<C, G> {
     Cpu(C),
     Cuda(G),
@@ -29,7 +29,7 @@ pub(crate) type AnyMatrix = Either<cpu::Matrix, cuda::Matrix>;
 pub(crate) type AnyLowRank = Either<cpu::LowRank, cuda::LowRank>;
 pub(crate) type AnyCache = Either<cpu::Cache, cuda::Cache>;
 
-/// A backend that can be a part: it finds what is its own.
+/// A backend that can be a part: it finds its own values among [`Either`]s.
 pub(crate) trait Member: Backend {
     fn buffer_in<'a>(&self, any: &'a AnyBuffer) -> Result<&'a Self::Buffer, Error>;
     fn buffer_in_mut<'a>(&self, any: &'a mut AnyBuffer) -> Result<&'a mut Self::Buffer, Error>;
@@ -71,7 +71,7 @@ macro_rules! member {
 member!(CpuBackend, Cpu);
 member!(CudaBackend, Cuda);
 
-/// Calls the same on a part of either kind.
+/// Runs the same expression on a part of either kind.
 macro_rules! on {
     ($part:expr, |$b:ident| $body:expr) => {
         match $part {
@@ -82,7 +82,7 @@ macro_rules! on {
 }
 pub(crate) use on;
 
-/// Calls the same on a part of either kind, for what is then its own.
+/// Runs the same expression on a part of either kind and wraps the result for that kind.
 macro_rules! made_by {
     ($part:expr, |$b:ident| $body:expr) => {
         match $part {

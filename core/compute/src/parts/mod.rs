@@ -1,12 +1,13 @@
 //! Several processors as one: each layer of a model is on one of them.
 //!
-//! A pass goes through the layers in their order, so the parts work one after the other, and what crosses where one ends is the
-//! residual stream: a few kilobytes a row. A layer's weights and its part of the KV cache's pages are where the layer is.
-//! Reading order: `plan` decides what goes where, `member` says what a part may be, `buffer` are activations that
-//! cross by themselves, and this file sends each operation to the part that has its weights.
+//! A pass goes through the layers in order, so the parts work one after the other, and the residual stream
+//! crosses from each part to the next: several kilobytes per row. A layer's weights and its share of the KV
+//! cache's pages are on the layer's part. Reading order: `plan` decides what goes where, `member` defines the
+//! kinds of parts, `buffer` has activations that cross by themselves, and this file sends each operation to
+//! the part that has its weights.
 //!
-//! Placement is by layer today. A matrix of which several parts have a piece each (tensor parallelism) would be another
-//! kind of [`Matrix`], whose product every part computes for its outputs.
+//! Placement is by layer today. A matrix that is split over several parts (tensor parallelism) would be
+//! another kind of [`Matrix`], whose product every part computes for its own outputs.
 
 mod buffer;
 mod member;
@@ -26,16 +27,16 @@ pub use member::Part;
 use member::{AnyBuffer, AnyCache, AnyLowRank, AnyMatrix, AnyVector, Member, on};
 pub use plan::{Plan, Sizes};
 
-/// The [`Backend`] that is made of parts.
+/// The [`Backend`] that combines several parts.
 pub struct PartsBackend {
     parts: Vec<Part>,
     plan: Plan,
 }
 
-/// Parameters on the part that needs them, or on all.
+/// A vector of parameters on the part that needs it, or on all parts.
 pub struct Vector {
     on: Vec<Option<AnyVector>>,
-    /// The part, if it is one.
+    /// The part, if it is only one.
     home: Option<usize>,
 }
 
@@ -45,13 +46,13 @@ pub struct Matrix {
     of: AnyMatrix,
 }
 
-/// A change of a weight, where the weight is.
+/// A low-rank change of a weight, on the weight's part.
 pub struct LowRank {
     part: usize,
     of: AnyLowRank,
 }
 
-/// A KV cache: on each part the pages of its layers. A page has the same number everywhere.
+/// A KV cache: each part has the pages of its layers. A page has the same number on every part.
 pub struct Cache {
     on: Vec<Option<AnyCache>>,
     /// Bytes of a page on each part.
@@ -59,10 +60,10 @@ pub struct Cache {
 }
 
 impl PartsBackend {
-    /// A backend of `parts`, at most 64, whose layers are where `plan` says.
+    /// Creates a backend of `parts`, at most 64, whose layers are where `plan` says.
     ///
     /// # Errors
-    /// `InvalidArgument` if the plan names parts that are not there.
+    /// `InvalidArgument` if the plan names a part that does not exist.
     pub fn new(parts: Vec<Part>, plan: Plan) -> Result<Self, Error> {
         let most = plan.layers.iter().copied().chain([plan.embeddings, plan.output]).max().unwrap_or(0);
         if most >= parts.len() || parts.len() > 64 {
@@ -77,7 +78,7 @@ impl PartsBackend {
         (0..self.parts.len()).map(|part| self.layout_on(layout, part).map_or(0, bytes)).collect()
     }
 
-    /// What of a cache is on a part; `None` if no layer is.
+    /// The layout of a part's share of a cache; `None` if no layer is on the part.
     fn layout_on(&self, layout: &CacheLayout, part: usize) -> Option<CacheLayout> {
         let here = |layer: usize| self.layer(layer) == part;
         let own = || layout.layers.iter().enumerate().filter(|(layer, _)| here(*layer));
@@ -86,7 +87,7 @@ impl PartsBackend {
         slots.dedup();
         let place = |(layer, place): (usize, &LayerPlace)| LayerPlace {
             group: place.group,
-            // Others are never asked for here.
+            // Slots of layers elsewhere are never asked for on this part.
             slot: if here(layer) { slots.partition_point(|&slot| slot < place.slot) } else { 0 },
         };
         let layers = layout.layers.iter().enumerate().map(place).collect();
@@ -97,7 +98,7 @@ impl PartsBackend {
         self.plan.layers.get(layer).copied().unwrap_or(self.plan.output)
     }
 
-    /// The part of a tensor that belongs to a layer, or to an end of the model; `None` for any other.
+    /// The part of a tensor that belongs to a layer or to one end of the model; `None` for any other tensor.
     fn part_of(&self, tensor: &str) -> Option<usize> {
         if let Some(layer) = layer_of(tensor) {
             return Some(self.layer(layer));
@@ -134,12 +135,12 @@ fn no_cache() -> Error {
     Error::InvalidArgument("a cache without the layer's part".into())
 }
 
-/// The layer that a tensor belongs to, by its name in the file; `None` for those of no layer.
+/// Returns the layer that a tensor belongs to, by its name in the file; `None` for tensors outside layers.
 pub fn layer_of(tensor: &str) -> Option<usize> {
     tensor.strip_prefix("blk.")?.split('.').next()?.parse().ok()
 }
 
-/// What attention needs, as a part sees it.
+/// Converts the parameters of attention to those of one part.
 fn attention_on<'a, M: Member>(
     b: &M,
     spec: &Attention<'a, PartsBackend>,
@@ -269,7 +270,7 @@ impl Backend for PartsBackend {
     fn page_format(&self, cache: &Cache) -> PageFormat {
         let mut format = PageFormat::default();
         for (part, cache) in self.each(cache) {
-            // A cache is of its part's kind.
+            // The cache is of its part's kind, so this finds it.
             if let Ok(own) = on!(part, |b| b.cache_in(cache).map(|cache| b.page_format(cache))) {
                 format.append(&own);
             }
@@ -342,7 +343,7 @@ impl Backend for PartsBackend {
         positions: &[u32],
         out: &mut Buffer,
     ) -> Result<(), Error> {
-        // Computed everywhere: that is less than what crossing takes.
+        // Computed on every part: that is cheaper than copying.
         out.fill_all(&self.parts, positions.len(), |part, out| {
             on!(&self.parts[part], |b| {
                 let frequencies = b.vector_in(frequencies.at(part)?)?;
@@ -453,7 +454,7 @@ impl Backend for PartsBackend {
     }
 
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
-        // The processor's own threads where it computes: others would be in their way.
+        // Use the CPU part's own threads if there is one; a second set of threads would compete with them.
         let cpu = self.parts.iter().find(|part| matches!(part, Part::Cpu(_)));
         match cpu.or(self.parts.first()) {
             Some(part) => on!(part, |b| b.on_host_threads(count, each)),

@@ -1,28 +1,28 @@
-//! What goes where.
+//! Decides which part has which layers.
 
 use crate::Error;
 
-/// The part of each layer, and of the model's two ends.
+/// The part of each layer, and of the model's embeddings and output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Each layer's part, ascending.
     pub layers: Vec<usize>,
-    /// The token embeddings' part.
+    /// The part of the token embeddings.
     pub embeddings: usize,
-    /// The output norm's and matrix's part.
+    /// The part of the output norm and output matrix.
     pub output: usize,
 }
 
-/// Bytes of a model that have to lie somewhere.
+/// Sizes in bytes of the parts of a model that have to be placed.
 #[derive(Debug, Clone, Default)]
 pub struct Sizes {
-    /// Each layer's weights.
+    /// Each layer's weights, in bytes.
     pub layers: Vec<u64>,
-    /// The token embeddings, and the output matrix where it is not the same.
+    /// The token embeddings, in bytes.
     pub embeddings: u64,
-    /// See above; `None` if the embeddings serve as output.
+    /// The output matrix, in bytes; `None` if the embeddings serve as output.
     pub output: Option<u64>,
-    /// A layer's part of the smallest KV cache that is of use.
+    /// One layer's share of the smallest useful KV cache, in bytes.
     pub cache: u64,
 }
 
@@ -30,12 +30,12 @@ pub struct Sizes {
 const RESERVED: u64 = 640 << 20;
 
 impl Plan {
-    /// The last `gpu_layers` layers and the output on GPUs with `free` bytes each, and everything else on the CPU; with `None`
-    /// as many as fit. Each GPU has layers in proportion to what is free there. Parts are the CPU, which is part 0 in any case,
-    /// and then the GPUs.
+    /// Places the last `gpu_layers` layers and the output on GPUs with `free` bytes each, and everything else
+    /// on the CPU; with `None`, as many layers as fit. Each GPU gets layers in proportion to its free memory.
+    /// Part 0 is always the CPU; the GPUs follow.
     ///
     /// # Errors
-    /// `OutOfMemory` if so many layers do not fit.
+    /// `OutOfMemory` if `gpu_layers` layers do not fit.
     pub fn new(sizes: &Sizes, free: &[u64], gpu_layers: Option<usize>) -> Result<Self, Error> {
         let all = sizes.layers.len();
         let room: Vec<u64> = free.iter().map(|free| free.saturating_sub(RESERVED + free / 32)).collect();
@@ -61,12 +61,13 @@ impl Plan {
         Self { layers: vec![0; layers], embeddings: 0, output: 0 }
     }
 
-    /// Whether the CPU has any of it.
+    /// Returns whether the CPU has any layer or end of the model.
     pub fn uses_cpu(&self) -> bool {
         self.layers.iter().chain([&self.embeddings, &self.output]).any(|&part| part == 0)
     }
 
-    /// Layers from `first` on in the GPUs' `room`, each filled to its share or, if not `even`, to the brim.
+    /// Places layers from `first` on in the GPUs' `room`. Each GPU is filled to its share or, if not `even`,
+    /// until no further layer fits.
     fn fill(sizes: &Sizes, room: &[u64], first: usize, even: bool) -> Option<Self> {
         let all = sizes.layers.len();
         let mut plan = Self::on_cpu(all);
@@ -80,12 +81,12 @@ impl Plan {
                 / room.iter().map(|&r| u128::from(r)).sum::<u128>().max(1);
             if even && gpu + 1 < room.len() { (of_all as u64).min(room[gpu]) } else { room[gpu] }
         };
-        // Embeddings that are no output are where the first layer is.
+        // Embeddings that are separate from the output go where the first layer is.
         let before = if first == 0 && sizes.output.is_some() { sizes.embeddings } else { 0 };
         let (mut gpu, mut used) = (0, before);
         for layer in first..all {
             let bytes = sizes.layers[layer] + sizes.cache;
-            // Half a layer more or less: the nearest to its share.
+            // Round to the nearest layer: half a layer more or less than the share.
             while used + if even { bytes / 2 } else { bytes } > share(gpu) {
                 (gpu, used) = (gpu + 1, 0);
                 if gpu == room.len() {
@@ -113,7 +114,7 @@ impl Sizes {
         self.layers[first..].iter().map(|bytes| bytes + self.cache).sum()
     }
 
-    /// Of the ends that are on GPUs.
+    /// Bytes of the model's ends that are on GPUs.
     fn of_ends(&self, with_first_layer: bool) -> u64 {
         match self.output {
             None => self.embeddings,
@@ -152,11 +153,11 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_the_cpus() {
-        // 20 GiB less what is reserved are 16 layers with their part of the cache, and the output.
+        // 20 GiB less the reserve hold 16 layers with their share of the cache, and the output.
         let plan = Plan::new(&sizes(32), &[20 * GIB], None).unwrap();
         assert_eq!(plan.layers, [vec![0; 16], vec![1; 16]].concat());
         assert_eq!([plan.embeddings, plan.output], [0, 1]);
-        // Nothing fits: all is the CPU's.
+        // Nothing fits: the CPU gets everything.
         assert_eq!(Plan::new(&sizes(4), &[GIB], None).unwrap(), Plan::on_cpu(4));
     }
 

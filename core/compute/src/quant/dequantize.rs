@@ -1,4 +1,4 @@
-//! From blocks to floats.
+//! Converts blocks to floats.
 
 use half::{bf16, f16};
 use realm_gguf::TensorType;
@@ -8,7 +8,7 @@ use crate::Error;
 /// The 16 values of IQ4_NL and IQ4_XS, in units of the block's scale.
 const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-/// Turns `data`, whole blocks of `ty`, into floats. `out` must have exactly as many numbers.
+/// Turns `data`, whole blocks of `ty`, into floats. `out` must have exactly as many numbers as the blocks.
 pub fn dequantize(ty: TensorType, data: &[u8], out: &mut [f32]) -> Result<(), Error> {
     let blocks = data.len() / ty.block_bytes();
     if !data.len().is_multiple_of(ty.block_bytes()) || out.len() != blocks * ty.block_len() {

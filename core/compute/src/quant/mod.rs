@@ -1,4 +1,4 @@
-//! What the block formats of GGUF mean, in plain scalar code: the reference for every kernel.
+//! The block formats of GGUF, decoded in plain scalar code: the reference for every kernel.
 //!
 //! Block layouts: `block_*` in ggml's `ggml-common.h`. `d` and `m` are f16.
 

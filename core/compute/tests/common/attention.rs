@@ -8,7 +8,7 @@ use realm_compute::{
 
 use super::{Random, buffer, contents};
 
-/// Everything attention needs, with made-up keys and values.
+/// All parameters of attention, with made-up keys and values.
 pub(crate) struct Case {
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
@@ -19,8 +19,8 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    /// How far off the output may be: values of 8 bits are off by d / sqrt(12) where they are of about 50 d, and keys by
-    /// 1.4 times that, since the difference of two random ones is held.
+    /// The largest error of an output: 8-bit values are off by d / sqrt(12) where they are about 50 d, and
+    /// keys by 1.4 times that, because a key is stored as the difference of two random ones.
     pub(crate) fn bound(&self) -> f64 {
         match self.kind {
             CacheType::F32 => 2e-6,
@@ -37,7 +37,7 @@ impl Case {
     /// Feeds `rows` tokens in pieces of `piece` and returns the outputs.
     pub(crate) fn run<B: Backend>(&self, b: &B, rows: usize, piece: usize, style: RopeStyle) -> Vec<f32> {
         let mut cache = b.cache(&self.spec()).unwrap();
-        // Pages in no particular order.
+        // Use pages in no particular order.
         let pages: Vec<u32> = (0..rows.div_ceil(PAGE_TOKENS)).map(|i| (i as u32 * 7 + 3) % 64).collect();
         let starts = (0..rows).step_by(piece);
         starts
@@ -48,7 +48,7 @@ impl Case {
             .collect()
     }
 
-    /// Panics unless what an earlier sequence left in its pages changes nothing, though it is too large for the pages' numbers.
+    /// Panics if large numbers that an earlier sequence left in its pages change the result.
     pub(crate) fn check_used_pages<B: Backend>(&self, b: &B) {
         let style = RopeStyle::Half;
         let pages: Vec<u32> = (0..4).map(|i| (i * 7 + 3) % 64).collect();
@@ -74,7 +74,7 @@ impl Case {
         self.feed_values(b, cache, pages, rows, part, style, |value| value)
     }
 
-    /// The same with other values.
+    /// Same as `feed`, with other values.
     #[allow(clippy::too_many_arguments, reason = "made-up parts of a pass")]
     fn feed_values<B: Backend>(
         &self,
@@ -124,7 +124,7 @@ impl Case {
         contents(b, &out)
     }
 
-    /// The same in f64 with the whole score matrix.
+    /// Computes the same in f64 with the whole score matrix.
     pub(crate) fn naive(&self, rows: usize, style: RopeStyle) -> Vec<f64> {
         let mut random = Random(99);
         let (heads, kv_heads, dim) = (self.heads, self.kv_heads, self.dim);

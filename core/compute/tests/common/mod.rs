@@ -1,4 +1,4 @@
-//! What the tests of this crate share.
+//! Shared code of this crate's tests.
 
 pub(crate) mod attention;
 
@@ -18,7 +18,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    /// Roughly normal, by adding four uniform numbers.
+    /// Returns roughly normal numbers, each the sum of four uniform ones.
     pub(crate) fn floats(&mut self, n: usize, scale: f32) -> Vec<f32> {
         (0..n)
             .map(|_| {
@@ -29,14 +29,14 @@ impl Random {
     }
 }
 
-/// Random blocks of `ty` for `len` numbers: any bits for codes, sane scales.
+/// Returns random blocks of `ty` for `len` numbers: any bits for codes, moderate scales.
 pub(crate) fn blocks(ty: TensorType, len: usize, random: &mut Random) -> Vec<u8> {
     if ty == TensorType::F32 {
         return random.floats(len, 1.0).iter().flat_map(|x| x.to_le_bytes()).collect();
     }
     let mut data: Vec<u8> =
         (0..len / ty.block_len() * ty.block_bytes()).map(|_| (random.next() >> 33) as u8).collect();
-    // Where the f16 scales stand in a block.
+    // Positions of the f16 scales in a block.
     let scales: &[usize] = match ty {
         TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => &[0, 2],
         TensorType::Q2_K => &[80, 82],
@@ -61,7 +61,7 @@ pub(crate) fn blocks(ty: TensorType, len: usize, random: &mut Random) -> Vec<u8>
     data
 }
 
-/// `x · wᵀ` in f64.
+/// Computes `x · wᵀ` in f64.
 pub(crate) fn matrix_f64(ty: TensorType, data: &[u8], n: usize, k: usize, x: &[f32]) -> Vec<f64> {
     let mut w = vec![0.0; n * k];
     quant::dequantize(ty, data, &mut w).unwrap();
@@ -74,14 +74,14 @@ pub(crate) fn matrix_f64(ty: TensorType, data: &[u8], n: usize, k: usize, x: &[f
     out
 }
 
-/// A backend for each instruction set that this processor has.
+/// Returns a backend for each instruction set of this processor.
 pub(crate) fn backends() -> Vec<CpuBackend> {
     Isa::available().into_iter().map(|isa| CpuBackend::with_isa(2, isa).unwrap()).collect()
 }
 
 /// A buffer with given contents.
 pub(crate) fn buffer<B: Backend>(b: &B, rows: usize, columns: usize, values: &[f32]) -> B::Buffer {
-    // The only way in is an embedding: a float table whose rows are the wanted ones.
+    // The only way to fill a buffer is an embedding: a float table whose rows are the wanted ones.
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     let info = TensorInfo::new("x", vec![columns as u64, rows as u64], TensorType::F32).unwrap();
     let table = b.matrix(&Tensor { info: &info, data: &bytes }).unwrap();
@@ -90,14 +90,14 @@ pub(crate) fn buffer<B: Backend>(b: &B, rows: usize, columns: usize, values: &[f
     out
 }
 
-/// What a buffer holds.
+/// Returns the contents of a buffer.
 pub(crate) fn contents<B: Backend>(b: &B, buffer: &B::Buffer) -> Vec<f32> {
     let mut out = Vec::new();
     b.read(buffer, &mut out).unwrap();
     out
 }
 
-/// `x · wᵀ` by our kernels, `[rows, n]`.
+/// Computes `x · wᵀ` with our kernels, `[rows, n]`.
 pub(crate) fn product<B: Backend>(
     b: &B,
     ty: TensorType,

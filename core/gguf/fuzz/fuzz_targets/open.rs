@@ -1,4 +1,4 @@
-//! Opens any bytes as a GGUF file. What is refused has to be refused with an error; what is read has to be whole.
+//! Opens arbitrary bytes as a GGUF file. A file is either refused with an error or completely readable.
 
 #![no_main]
 
@@ -27,7 +27,7 @@ fn look(gguf: &Gguf, bytes: &[u8]) {
     let metadata = gguf.metadata();
     for (key, value) in metadata.iter() {
         assert!(metadata.get(key).is_some());
-        // The typed readers convert; none may fail otherwise than with an error.
+        // The typed readers convert values; they may fail only with an error.
         black_box((metadata.u32(key).is_ok(), metadata.u64(key).is_ok(), metadata.f32(key).is_ok()));
         black_box((metadata.u32s(key).is_ok(), metadata.i32s(key).is_ok(), metadata.f32s(key).is_ok()));
         black_box((metadata.str(key).is_ok(), metadata.bool(key).is_ok(), metadata.bools(key).is_ok()));

@@ -1,10 +1,10 @@
-//! Small files that are right: what tests damage, and what the fuzzer starts from.
+//! Small valid files, which tests damage and from which the fuzzer starts.
 
 use realm_gguf::{Array, TensorType, Value};
 
 use super::writer::{Endian, Writer};
 
-/// One entry of every type, and arrays of every type, nested ones too.
+/// One entry of every type, and arrays of every type, including nested ones.
 pub(crate) fn every_value() -> Vec<(&'static str, Value)> {
     let strings = || Array::Strings([&b"one"[..], b"", &[0xff, 0xfe]].into_iter().collect());
     let nested = Array::Nested(vec![
@@ -56,7 +56,7 @@ pub(crate) fn with_every_tensor_type() -> Writer {
         .fold(Writer::new(), |w, ty| w.tensor(&format!("blk.0.{ty}.weight"), &[ty.block_len() as u64, 1], ty))
 }
 
-/// What a small llama says about itself, with a vocabulary and two tensors.
+/// The metadata of a small llama, with a vocabulary and two tensors.
 pub(crate) fn tiny_llama() -> Writer {
     let tokens = ["<unk>", "<s>", "</s>", "\u{2581}the", "<0x0A>"];
     Writer::new()
@@ -84,7 +84,8 @@ pub(crate) fn split_part(no: u16, count: u16, tensors: i32) -> Writer {
     if no == 0 { split.value("general.architecture", Value::String("llama".into())) } else { split }
 }
 
-/// What the fuzzer starts from, by file name. Most are right; the rest lead it to a refusal that is hard to guess.
+/// The fuzzer's initial files, by file name. Most are valid; the others lead it to errors that are hard to
+/// reach.
 pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("empty-v3", Writer::new().bytes()),

@@ -1,6 +1,6 @@
-//! Writes GGUF files for tests. Unlike a real writer it also writes what no reader should accept: every count,
-//! length, type id and offset can be set to a lie, and it remembers where it put each field, so that a test can
-//! ask for the offset that an error has to name.
+//! Writes GGUF files for tests. Unlike a real writer it also writes invalid files: every count, length, type
+//! id and offset can be set to a wrong value. It records the offset of each field, so that a test can check
+//! the offset in an error.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ pub(crate) enum Endian {
     Big,
 }
 
-/// A metadata value: one that means something, or a type id and any bytes.
+/// A metadata value: a valid one, or a type id with arbitrary bytes.
 enum Entry {
     Value(Value),
     Raw(u32, Vec<u8>),
@@ -23,12 +23,12 @@ struct Tensor {
     name: Vec<u8>,
     shape: Vec<u64>,
     type_id: u32,
-    /// Where the index claims that it lies; by default where it does.
+    /// The offset in the index; by default the true one.
     offset: Option<u64>,
     data: Vec<u8>,
 }
 
-/// A file to be written.
+/// A file under construction.
 pub(crate) struct Writer {
     version: u32,
     endian: Endian,
@@ -39,15 +39,15 @@ pub(crate) struct Writer {
     tensor_count: Option<u64>,
 }
 
-/// A file and where its fields lie.
+/// A file and the offsets of its fields.
 pub(crate) struct Written {
     pub(crate) bytes: Vec<u8>,
     places: HashMap<String, u64>,
 }
 
 impl Written {
-    /// Where a field lies: `tensor count`, `metadata count`, `key K`, `value K` (its type id), `tensor T`,
-    /// `T dims`, `T shape`, `T type`, `T offset`, `data`.
+    /// Returns the offset of a field: `tensor count`, `metadata count`, `key K`, `value K` (its type id),
+    /// `tensor T`, `T dims`, `T shape`, `T type`, `T offset`, `data`.
     pub(crate) fn place(&self, field: &str) -> u64 {
         *self.places.get(field).unwrap_or_else(|| panic!("no field {field}"))
     }
@@ -77,7 +77,7 @@ impl Writer {
         self
     }
 
-    /// Aligns tensors to `alignment` bytes without saying so in the metadata.
+    /// Aligns tensors to `alignment` bytes without an entry in the metadata.
     pub(crate) fn silent_alignment(mut self, alignment: usize) -> Self {
         self.alignment = alignment;
         self
@@ -92,7 +92,7 @@ impl Writer {
         self.entry(key, Entry::Value(value))
     }
 
-    /// A value of type `type_id` that consists of `bytes`, whatever they are.
+    /// Adds a value of type `type_id` with the arbitrary bytes `bytes`.
     pub(crate) fn raw(self, key: impl AsRef<[u8]>, type_id: u32, bytes: impl Into<Vec<u8>>) -> Self {
         self.entry(key, Entry::Raw(type_id, bytes.into()))
     }
@@ -102,7 +102,7 @@ impl Writer {
         self
     }
 
-    /// A tensor whose bytes count up from the number of tensors before it.
+    /// Adds a tensor whose bytes count up from the number of tensors before it.
     pub(crate) fn tensor(self, name: &str, shape: &[u64], ty: TensorType) -> Self {
         let row = shape[0] as usize / ty.block_len() * ty.block_bytes();
         let bytes = row * shape[1..].iter().product::<u64>() as usize;
@@ -110,7 +110,7 @@ impl Writer {
         self.tensor_with(name, shape, ty.id(), (first..first + bytes).map(|i| i as u8).collect::<Vec<_>>())
     }
 
-    /// A tensor of any type id with any bytes.
+    /// Adds a tensor of any type id with any bytes.
     pub(crate) fn tensor_with(
         mut self,
         name: impl AsRef<[u8]>,
@@ -123,7 +123,7 @@ impl Writer {
         self
     }
 
-    /// Makes the index say that the last tensor lies at `offset` of the data.
+    /// Makes the index claim that the last tensor lies at `offset` of the data.
     pub(crate) fn claim_offset(mut self, offset: u64) -> Self {
         self.tensors.last_mut().expect("a tensor").offset = Some(offset);
         self
@@ -144,7 +144,7 @@ impl Writer {
         self.write().bytes
     }
 
-    /// The file's bytes and where its fields lie.
+    /// Returns the file's bytes and the offsets of its fields.
     pub(crate) fn write(&self) -> Written {
         let mut out = Out { endian: self.endian, bytes: b"GGUF".to_vec(), places: HashMap::new() };
         out.u32(self.version);
@@ -189,7 +189,7 @@ impl Writer {
     }
 }
 
-/// A file that grows.
+/// A growing file.
 struct Out {
     endian: Endian,
     bytes: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Which rows of a batch see which adapters.
+//! The adapters of a batch and the rows that use them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use realm_compute::{Backend, Batch, Lora, LoraRow};
 
 use super::{Adapter, Change, Slot};
 
-/// The adapters of one batch, each with all of its rows, whatever sequences they belong to.
+/// The adapters of one batch, each with all its rows from all sequences.
 pub(crate) struct Active<'a, B: Backend> {
     uses: Vec<(&'a Adapter<B>, Vec<LoraRow>)>,
 }
 
 impl<'a, B: Backend> Active<'a, B> {
-    /// Groups the rows of `batch` by adapter. All ids must be in `adapters`. Spans of scale 0 see no adapter.
+    /// Groups the rows of `batch` by adapter. All ids must be in `adapters`. Spans of scale 0 use no adapter.
     pub(crate) fn new(adapters: &'a HashMap<u32, Arc<Adapter<B>>>, batch: &Batch) -> Self {
         let mut uses: Vec<(&Adapter<B>, Vec<LoraRow>)> = Vec::new();
         for span in &batch.spans {
@@ -28,7 +28,7 @@ impl<'a, B: Backend> Active<'a, B> {
         Self { uses }
     }
 
-    /// Follows the rows where only `kept` ones, ascending, go on.
+    /// Renumbers the rows after a gather that keeps only the rows `kept`, ascending.
     pub(crate) fn gather(&mut self, kept: &[u32]) {
         for (_, rows) in &mut self.uses {
             let moved = rows.iter().filter_map(|r| {
@@ -40,12 +40,12 @@ impl<'a, B: Backend> Active<'a, B> {
         self.uses.retain(|(_, rows)| !rows.is_empty());
     }
 
-    /// What changes a layer's matrix.
+    /// Returns the changes of a layer's matrix.
     pub(crate) fn layer(&self, layer: usize, slot: Slot) -> Vec<Lora<'_, B>> {
         self.changes(|adapter| adapter.change(layer, slot))
     }
 
-    /// What changes the output matrix.
+    /// Returns the changes of the output matrix.
     pub(crate) fn output(&self) -> Vec<Lora<'_, B>> {
         self.changes(Adapter::output)
     }

@@ -1,4 +1,4 @@
-//! Adapters in GGUF files, as llama.cpp's `convert_lora_to_gguf.py` writes them.
+//! Adapters in GGUF files, in the form that llama.cpp's `convert_lora_to_gguf.py` writes.
 
 use realm_gguf::{Gguf, TensorInfo};
 
@@ -36,7 +36,7 @@ pub(super) fn read(gguf: Gguf) -> Result<AdapterFile, Error> {
         };
         let b = gguf.require_tensor(&format!("{weight}.lora_b"))?;
         let rank = b.shape.first().copied().unwrap_or(1) as f32;
-        // llama.cpp takes no alpha for no scaling.
+        // llama.cpp treats an alpha of 0 as no scaling.
         let scale = if alpha == 0.0 { 1.0 } else { alpha / rank };
         let keep = |info: &TensorInfo| Matrix { info: info.clone(), bytes: 0..0 };
         pairs.push(Pair { module: module(weight)?, scale, a: keep(a), b: keep(b) });
@@ -45,7 +45,7 @@ pub(super) fn read(gguf: Gguf) -> Result<AdapterFile, Error> {
     AdapterFile::new(Data::Gguf(gguf), architecture, pairs)
 }
 
-/// Which weight is called `name`.
+/// Returns the weight that the tensor `name` changes.
 fn module(name: &str) -> Result<Module, Error> {
     use Part::*;
     let found = || {

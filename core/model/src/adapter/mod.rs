@@ -1,7 +1,8 @@
-//! LoRA adapters: low-rank changes of a model's weights, in a file of their own (Hu et al., arXiv:2106.09685).
+//! LoRA adapters: low-rank changes of a model's weights, in a file of their own (Hu et al.,
+//! arXiv:2106.09685).
 //!
-//! [`AdapterFile`] is what a file says, whatever model it is for: `gguf` and `peft` read the two formats that there
-//! are. `weights` fits it to a model and uploads it, and `active` says which rows of a batch see it.
+//! [`AdapterFile`] is the contents of a file, independent of a model: `gguf` and `peft` read the two formats.
+//! `weights` fits it to a model and uploads it, and `active` finds the rows of a batch that use it.
 
 mod active;
 mod gguf;
@@ -19,15 +20,15 @@ pub(crate) use active::Active;
 pub use weights::AdapterWeights;
 pub(crate) use weights::{Adapter, Change, Slot};
 
-/// A LoRA adapter as a file has it.
+/// The contents of a LoRA adapter's file.
 pub struct AdapterFile {
     data: Data,
-    /// `general.architecture`, where the file says it.
+    /// `general.architecture`, if the file has it.
     architecture: Option<String>,
     pairs: Vec<Pair>,
 }
 
-/// Where the numbers are.
+/// The source of the numbers.
 enum Data {
     Gguf(Gguf),
     Safetensors(Vec<u8>),
@@ -36,7 +37,7 @@ enum Data {
 /// The two matrices that change one weight.
 struct Pair {
     module: Module,
-    /// Alpha over the rank, or over its root.
+    /// Alpha over the rank, or over the root of the rank.
     scale: f32,
     /// `[inputs, rank]` in GGUF's order of dimensions.
     a: Matrix,
@@ -46,7 +47,7 @@ struct Pair {
 
 struct Matrix {
     info: TensorInfo,
-    /// Its bytes in a safetensors file.
+    /// The matrix's bytes in a safetensors file.
     bytes: Range<usize>,
 }
 
@@ -63,18 +64,18 @@ enum Part {
     Q,
     K,
     V,
-    /// Queries, keys and values in one.
+    /// Queries, keys and values in one matrix.
     Qkv,
     AttentionOutput,
     Gate,
     Up,
-    /// Gate and up in one.
+    /// Gate and up in one matrix.
     GateUp,
     Down,
 }
 
 impl Part {
-    /// The name in a GGUF file. [`Part::GateUp`] has that of [`Part::Up`] there.
+    /// The name in a GGUF file. [`Part::GateUp`] has the same name as [`Part::Up`].
     fn name(self) -> &'static str {
         match self {
             Self::Q => "attn_q",
@@ -99,8 +100,8 @@ impl fmt::Display for Module {
 }
 
 impl AdapterFile {
-    /// Opens a GGUF adapter, or what PEFT saves: a folder with `adapter_config.json` and `adapter_model.safetensors`,
-    /// or the second of these.
+    /// Opens a GGUF adapter or one that PEFT saved. For PEFT, `path` is a folder with `adapter_config.json`
+    /// and `adapter_model.safetensors`, or the second of these files.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         if path.is_dir() {
@@ -112,17 +113,18 @@ impl AdapterFile {
         }
     }
 
-    /// An adapter in a GGUF file that is open.
+    /// Reads an adapter from an open GGUF file.
     pub fn from_gguf(file: Gguf) -> Result<Self, Error> {
         gguf::read(file)
     }
 
-    /// An adapter as PEFT saves it: the text of `adapter_config.json` and the bytes of `adapter_model.safetensors`.
+    /// Reads an adapter that PEFT saved: the text of `adapter_config.json` and the bytes of
+    /// `adapter_model.safetensors`.
     pub fn from_peft(config: &str, tensors: Vec<u8>) -> Result<Self, Error> {
         peft::read(config, tensors)
     }
 
-    /// How many weights it changes.
+    /// Number of weights that the adapter changes.
     pub fn modules(&self) -> usize {
         self.pairs.len()
     }
@@ -132,7 +134,8 @@ impl AdapterFile {
         self.pairs.iter().map(Pair::rank).max().unwrap_or(0)
     }
 
-    /// Whether queries and keys are still in the order of rows that PEFT has, not in that of llama's GGUF files.
+    /// Returns whether the rows of queries and keys are still in PEFT's order, not in that of llama's GGUF
+    /// files.
     fn is_peft(&self) -> bool {
         matches!(self.data, Data::Safetensors(_))
     }
@@ -148,7 +151,7 @@ impl AdapterFile {
         }
     }
 
-    /// Checks and keeps what a reader found.
+    /// Checks a reader's result and makes an adapter of it.
     fn new(data: Data, architecture: Option<String>, pairs: Vec<Pair>) -> Result<Self, Error> {
         if pairs.is_empty() {
             return Err(invalid("the adapter changes no weight".into()));
@@ -184,7 +187,7 @@ fn invalid(why: String) -> Error {
     Error::InvalidAdapter(why)
 }
 
-/// A name from a file that is safe to print.
+/// Makes a name from a file safe to print.
 fn show(name: &str) -> String {
     name.chars().take(96).flat_map(char::escape_debug).collect()
 }

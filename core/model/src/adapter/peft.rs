@@ -1,4 +1,4 @@
-//! Adapters as Hugging Face's PEFT saves them: `adapter_config.json` and `adapter_model.safetensors`.
+//! Adapters in the format of Hugging Face's PEFT: `adapter_config.json` and `adapter_model.safetensors`.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use serde_json::{Map, Value};
 use super::{AdapterFile, Data, Matrix, Module, Pair, Part, invalid, show};
 use crate::Error;
 
-/// Real ones have 1 KB, those with a pattern for every layer 100 KB.
+/// Most bytes of a configuration. Real ones have 1 KB, those with a pattern for every layer 100 KB.
 const MOST_CONFIG_BYTES: u64 = 4 << 20;
-/// The largest have some gigabytes.
+/// Most bytes of tensors. The largest real adapters have several gigabytes.
 const MOST_BYTES: u64 = 16 << 30;
-/// Real ones have some 100 bytes a tensor.
+/// Most bytes of a safetensors header. Real ones have about 100 bytes per tensor.
 const MOST_HEADER_BYTES: u64 = 16 << 20;
 
 /// Opens the adapter whose configuration is in `folder`.
@@ -66,14 +66,14 @@ pub(super) fn read(config: &str, data: Vec<u8>) -> Result<AdapterFile, Error> {
     AdapterFile::new(Data::Safetensors(data), None, pairs)
 }
 
-/// Splits `MODULE.lora_A.weight`, and with an adapter's name `MODULE.lora_A.default.weight`, around `which`.
+/// Splits `MODULE.lora_A.weight` (or, with an adapter's name, `MODULE.lora_A.default.weight`) around `which`.
 fn split<'a>(name: &'a str, which: &str) -> Option<(&'a str, &'a str)> {
     let (weight, suffix) = name.rsplit_once(which)?;
     let plain = suffix == ".weight" || suffix == ".default.weight";
     Some((weight.strip_suffix('.')?, suffix)).filter(|_| plain)
 }
 
-/// A tensor in GGUF's terms. `start` is where the file's data begins.
+/// Describes a tensor in GGUF's terms. `start` is the offset of the file's data.
 fn matrix(name: &str, tensor: &safetensors::tensor::TensorInfo, start: usize) -> Result<Matrix, Error> {
     let ty = match tensor.dtype {
         Dtype::F32 => TensorType::F32,
@@ -91,7 +91,7 @@ fn matrix(name: &str, tensor: &safetensors::tensor::TensorInfo, start: usize) ->
     Ok(Matrix { info, bytes: start + first..start + end })
 }
 
-/// Which weight PEFT calls `path`.
+/// Returns the weight that PEFT calls `path`.
 fn module(path: &str) -> Result<Module, Error> {
     let found = || {
         if path == "lm_head" {
@@ -118,17 +118,18 @@ fn module(path: &str) -> Result<Module, Error> {
         .ok_or_else(|| Error::Unsupported(format!("adapters that change `{}` are not supported", show(path))))
 }
 
-/// What `adapter_config.json` says.
+/// The contents of `adapter_config.json`.
 struct Config {
     rank: f64,
     alpha: f64,
-    /// Scaled by the root of the rank (Kalajdzievski, arXiv:2312.03732).
+    /// Set if the scale is alpha over the root of the rank (Kalajdzievski, arXiv:2312.03732).
     root: bool,
     ranks: Vec<(Pattern, f64)>,
     alphas: Vec<(Pattern, f64)>,
 }
 
-/// Settings that make something other than a plain LoRA adapter, unless they are absent, null, false or empty.
+/// Settings that make something other than a plain LoRA adapter, unless they are absent, null, false or
+/// empty.
 const OTHER_KINDS: [&str; 10] = [
     "use_dora",
     "fan_in_fan_out",
@@ -142,7 +143,7 @@ const OTHER_KINDS: [&str; 10] = [
     "arrow_config",
 ];
 
-/// Ways to begin training that also change the base weights, so that the adapter fits only those.
+/// Initializations that also change the base weights, so that the adapter fits only the changed weights.
 const OTHER_BASES: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
 impl Config {
@@ -203,7 +204,7 @@ impl Config {
         })
     }
 
-    /// The factor on what the adapter adds to module `path`, whose tensors have rank `rank`.
+    /// The factor on the adapter's change of module `path`, whose tensors have rank `rank`.
     fn scale(&self, path: &str, rank: u64) -> Result<f32, Error> {
         let of = |patterns: &[(Pattern, f64)], otherwise: f64| {
             patterns.iter().find(|(p, _)| p.matches(path)).map_or(otherwise, |(_, n)| *n)
@@ -220,11 +221,12 @@ impl Config {
     }
 }
 
-/// A key of `rank_pattern` or `alpha_pattern`. PEFT takes it for a regular expression that has to match a module's path
-/// from its beginning or from after a dot to the end; what is used are names.
+/// A key of `rank_pattern` or `alpha_pattern`. PEFT treats it as a regular expression that must match a
+/// module's path from the beginning, or from behind a dot, to the end. Real files use plain names, and
+/// Realm supports only those.
 struct Pattern {
     name: String,
-    /// It began with `^`: matches the whole path only.
+    /// Set if the key began with `^`: it then matches the whole path only.
     whole: bool,
 }
 

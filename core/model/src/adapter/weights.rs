@@ -1,4 +1,4 @@
-//! An adapter fitted to a model and on its backend.
+//! An adapter fitted to a model and uploaded to its backend.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -12,14 +12,15 @@ use super::{AdapterFile, Module, Pair, Part, invalid};
 use crate::weights::Transformer;
 use crate::{Error, ModelConfig};
 
-/// An adapter on a model's backend, whatever backend: made by [`Weights::adapter`](crate::Weights::adapter), used by
+/// An adapter on a model's backend, independent of the backend's type: made by
+/// [`Weights::adapter`](crate::Weights::adapter), used by
 /// [`Forward::set_adapter`](crate::Forward::set_adapter).
 pub trait AdapterWeights: Any + Send + Sync {
-    /// Bytes that its matrices take.
+    /// Bytes that the adapter's matrices take on the device.
     fn bytes(&self) -> usize;
 }
 
-/// The matrices of a layer that adapters change.
+/// The matrices of a layer that adapters can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Slot {
     Q,
@@ -33,7 +34,7 @@ pub(crate) enum Slot {
 
 const SLOTS: usize = Slot::Down as usize + 1;
 
-/// What changes one matrix.
+/// The change of one matrix.
 pub(crate) struct Change<B: Backend> {
     pub(crate) pair: B::LowRank,
     pub(crate) scale: f32,
@@ -41,7 +42,7 @@ pub(crate) struct Change<B: Backend> {
 
 /// An adapter of a [`Transformer`].
 pub(crate) struct Adapter<B: Backend> {
-    /// The model that it was made for.
+    /// The model that the adapter was made for.
     model: Weak<Transformer<B>>,
     /// By layer and [`Slot`].
     layers: Vec<[Option<Change<B>>; SLOTS]>,
@@ -74,17 +75,17 @@ impl<B: Backend> Adapter<B> {
         Ok(adapter)
     }
 
-    /// Whether it was made for `model`.
+    /// Returns whether the adapter was made for `model`.
     pub(crate) fn is_of(&self, model: &Arc<Transformer<B>>) -> bool {
         std::ptr::eq(self.model.as_ptr(), Arc::as_ptr(model))
     }
 
-    /// What it changes of a layer's matrix.
+    /// Returns the change of a layer's matrix.
     pub(crate) fn change(&self, layer: usize, slot: Slot) -> Option<&Change<B>> {
         self.layers.get(layer)?[slot as usize].as_ref()
     }
 
-    /// What it changes of the output matrix.
+    /// Returns the change of the output matrix.
     pub(crate) fn output(&self) -> Option<&Change<B>> {
         self.output.as_ref()
     }
@@ -111,7 +112,7 @@ impl<B: Backend> Adapter<B> {
             let (mut info, data) = all
                 .rows(first as u64..(first + outputs) as u64)
                 .ok_or_else(|| invalid(format!("`{}` has too few rows", pair.module)))?;
-            // A backend of several devices finds the weight's by it.
+            // A backend of several devices finds the weight's device by this name.
             info.name = match (slot, &pair.module) {
                 (Some(_), Module::Layer(layer, _)) => format!("blk.{layer}.lora_b"),
                 _ => "output.lora_b".into(),
@@ -135,12 +136,13 @@ impl<B: Backend> Adapter<B> {
     }
 }
 
-/// Where a pair belongs in a model.
+/// The place of a pair in a model.
 struct Fit {
     inputs: usize,
-    /// The matrices that `b`'s rows belong to one after the other, and how many rows; no slot is the output.
+    /// The matrices that `b`'s rows belong to, one after the other, with their numbers of rows; no slot means
+    /// the output matrix.
     slots: Vec<(Option<Slot>, usize)>,
-    /// Heads whose rows GGUF files have in another order.
+    /// Number of heads whose rows are in another order in GGUF files.
     permuted_heads: Option<usize>,
 }
 
@@ -154,7 +156,7 @@ impl Fit {
         if layer >= c.layers {
             return Err(invalid(format!("`{}` is changed; the model has {} layers", pair.module, c.layers)));
         }
-        // Fused files call both by the name of one.
+        // Fused files use the name of one of the two for both.
         if traits.fused && part == Part::Up && pair.b.info.shape.get(1) == Some(&(2 * ff as u64)) {
             part = Part::GateUp;
         }
@@ -183,7 +185,7 @@ impl Fit {
     }
 }
 
-/// A matrix in a type that backends take: the numbers times `1 / factor`.
+/// A matrix in a type that backends support: the numbers multiplied by `1 / factor`.
 struct Numbers<'a> {
     info: TensorInfo,
     data: Cow<'a, [u8]>,
@@ -191,7 +193,7 @@ struct Numbers<'a> {
 }
 
 impl<'a> Numbers<'a> {
-    /// `narrow` rounds F32 to 16 bits.
+    /// Reads the numbers; `narrow` rounds F32 to 16 bits.
     fn read(tensor: &Tensor<'a>, narrow: bool) -> Result<Self, Error> {
         let name = || super::show(&tensor.info.name);
         let retyped = |ty| {
@@ -231,8 +233,8 @@ impl<'a> Numbers<'a> {
         Tensor { info: &self.info, data: &self.data }
     }
 
-    /// Puts the rows of every head in the order that llama's GGUF files have: rows `i` and `i + dim / 2`, which rope
-    /// turns together, become neighbours.
+    /// Puts the rows of every head in the order of llama's GGUF files: rows `i` and `i + dim / 2`, which rope
+    /// rotates together, become neighbors.
     fn interleave(&mut self, heads: usize) {
         let rows = self.info.shape.get(1).map_or(0, |&r| r as usize);
         let (row_bytes, dim) = (self.data.len() / rows.max(1), rows / heads);
@@ -250,11 +252,12 @@ impl<'a> Numbers<'a> {
     }
 }
 
-/// Rounds to half floats. They are scaled by a power of two, so that the largest come near the end of their range and
-/// none of interest near its beginning; returns what makes up for it.
+/// Rounds to half floats. The numbers are scaled by a power of two, so that the largest come near the end of
+/// the range and none that matters near its beginning; returns the factor that undoes the scaling.
 fn halves(values: &[f32]) -> (Vec<u8>, f32) {
     let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
-    // 2^14 to 2^15 for the largest; what is smaller than 2^-40 is as good as 0.
+    // The largest number comes to 2^14 to 2^15. Numbers below 2^-40 are as good as 0, so the scale is at most
+    // 2^54.
     let exponent = if largest > 0.0 { 14 - largest.log2().floor().clamp(-40.0, 127.0) as i32 } else { 0 };
     let scale = 2f32.powi(exponent);
     let data = values.iter().flat_map(|v| f16::from_f32(v * scale).to_le_bytes()).collect();

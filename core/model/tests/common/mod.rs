@@ -1,4 +1,4 @@
-//! What the tests of this crate share.
+//! Shared code of this crate's tests.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use realm_hub::{Hub, Reference};
 use realm_model::{Forward, Transformer, Weights};
 use serde_json::Value;
 
-/// A model in the user's cache folder, fetched if need be.
+/// Returns the path of a model in the user's cache folder; fetches it if it is missing.
 pub(crate) fn model_path(file: &str) -> PathBuf {
     let entry = realm_hub::catalog().iter().find(|entry| entry.file == file).expect("a model of the catalog");
     let path = Hub::new().and_then(|hub| hub.resolve(&Reference::Catalog(entry.clone()), &mut ()));
     path.expect("the model's file")
 }
 
-/// Whether the tests run on a GPU: `REALM_TEST_DEVICE=cuda` makes them.
+/// Returns whether the tests run on a GPU (`REALM_TEST_DEVICE=cuda`).
 pub(crate) fn on_gpu() -> bool {
     std::env::var("REALM_TEST_DEVICE").is_ok_and(|device| device == "cuda")
 }
@@ -38,13 +38,13 @@ pub(crate) fn load(path: &std::path::Path, pages: usize, kind: CacheType) -> Box
     }
 }
 
-/// A page table for every group of layers from the first one's.
+/// Makes a page table for every group of layers from the first group's.
 pub(crate) fn tables(runner: &dyn Forward, pages: &[u32]) -> Vec<Vec<u32>> {
     let groups = runner.layout().groups() as u32;
     (0..groups).map(|group| pages.iter().map(|page| page * groups + group).collect()).collect()
 }
 
-/// The log-probabilities after each of `tokens`, `[tokens, vocab]`, fed in pieces of `piece`.
+/// Returns the log-probabilities after each of `tokens`, `[tokens, vocab]`, fed in pieces of `piece`.
 pub(crate) fn log_probabilities(runner: &mut dyn Forward, tokens: &[u32], piece: usize) -> Vec<Vec<f64>> {
     let vocab = runner.config().vocab;
     let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE_TOKENS) as u32).collect();
@@ -65,14 +65,14 @@ fn log_softmax(logits: &[f32]) -> Vec<f64> {
     logits.iter().map(|&l| l as f64 - max - sum.ln()).collect()
 }
 
-/// A JSON file under `tests/` of the repository.
+/// Reads a JSON file under `tests/` of the repository.
 pub(crate) fn json(name: &str) -> Value {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests").join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// An array of token ids.
+/// Reads an array of token ids.
 pub(crate) fn ids(value: &Value) -> Vec<u32> {
     value.as_array().expect("an array").iter().map(|v| v.as_u64().expect("an id") as u32).collect()
 }

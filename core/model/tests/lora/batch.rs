@@ -1,4 +1,4 @@
-//! Adapters in one batch, and over time.
+//! Adapters in one batch, and adapters that come and go.
 
 use realm_gguf::{Gguf, TensorType};
 use realm_model::{AdapterFile, Error, Forward, Weights};
@@ -12,8 +12,8 @@ fn random(model: &impl Weights, rank: usize, seed: u64) -> AdapterFile {
     AdapterFile::from_peft(&config, tensors).expect("an adapter")
 }
 
-/// Eight adapters of different ranks, one of them twice with another scale, beside rows without any; some decode while
-/// others prefill, on pages that are mixed up.
+/// Eight adapters of different ranks, one of them also with a second scale, and rows without an adapter; some
+/// sequences decode while others prefill, on pages in mixed order.
 #[test]
 fn eight_adapters_in_one_batch_give_the_same_bits_as_each_alone() {
     for name in ["llama-f32", "llama-q4_0", "gemma3-q4_1", "phi3-q8_0", "qwen2-q4_k"] {
@@ -99,7 +99,7 @@ fn an_adapter_serves_only_the_model_that_it_was_loaded_for() {
     assert!(error.contains("another model"), "{error}");
 }
 
-/// Rows that are not wanted leave the batch before the last layer's second half: the others keep their adapters.
+/// Unwanted rows leave the batch before the last layer's second half; the remaining rows keep their adapters.
 #[test]
 fn the_last_row_of_a_prompt_alone_gets_its_adapter() {
     use realm_compute::{AdapterUse, Batch, Want};

@@ -1,4 +1,5 @@
-//! Random adapters, written as PEFT and as llama.cpp write them, and models with such changes merged into them.
+//! Random adapters, written in the formats of PEFT and llama.cpp, and models with such changes merged into
+//! them.
 
 use std::collections::HashMap;
 
@@ -23,7 +24,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    /// Roughly normal numbers of deviation `deviation`, which 16 bits hold exactly.
+    /// Returns roughly normal numbers of deviation `deviation` that 16 bits hold exactly.
     fn floats(&mut self, n: usize, deviation: f32) -> Vec<f32> {
         let number = |_| {
             let sum: f32 = (0..4).map(|_| (self.next() >> 40) as f32 / (1 << 24) as f32 - 0.5).sum();
@@ -33,13 +34,13 @@ impl Random {
     }
 }
 
-/// The change `b · a` of one weight, its rows in the order that PEFT has.
+/// The change `b · a` of one weight, with its rows in PEFT's order.
 pub(crate) struct Change {
     pub(crate) peft: String,
     pub(crate) gguf: String,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
-    /// Heads whose rows llama's GGUF files have in another order.
+    /// Number of heads whose rows are in another order in llama's GGUF files.
     heads: Option<usize>,
     pub(crate) rank: usize,
     pub(crate) a: Vec<f32>,
@@ -47,7 +48,7 @@ pub(crate) struct Change {
 }
 
 impl Change {
-    /// `b`, its rows as the GGUF file of the model has them.
+    /// Returns `b` with its rows in the order of the model's GGUF file.
     fn b_of_file(&self) -> Vec<f32> {
         let Some(heads) = self.heads else { return self.b.clone() };
         let dim = self.outputs / heads;
@@ -65,7 +66,8 @@ impl Change {
     }
 }
 
-/// Changes of all weights of a model that can be changed; `output` among them if it has a tensor of its own.
+/// Returns changes of all weights of a model that can be changed, including `output` if it has a tensor of
+/// its own.
 pub(crate) fn changes(c: &ModelConfig, output: bool, rank: usize, seed: u64) -> Vec<Change> {
     let mut random = Random(seed);
     let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
@@ -114,7 +116,7 @@ fn bytes(values: &[f32], ty: TensorType) -> Vec<u8> {
     }
 }
 
-/// `adapter_config.json` and `adapter_model.safetensors`.
+/// Returns `adapter_config.json` and `adapter_model.safetensors`.
 pub(crate) fn peft(changes: &[Change], alpha: f64, ty: TensorType) -> (String, Vec<u8>) {
     let dtype = match ty {
         TensorType::F16 => Dtype::F16,
@@ -137,7 +139,7 @@ pub(crate) fn peft(changes: &[Change], alpha: f64, ty: TensorType) -> (String, V
     (config.to_string(), file)
 }
 
-/// A GGUF adapter.
+/// Returns a GGUF adapter.
 pub(crate) fn gguf(changes: &[Change], alpha: f32, architecture: &str, ty: TensorType) -> Vec<u8> {
     let string = |s: &str| Value::String(s.into());
     let mut writer = Writer::new()
@@ -154,7 +156,7 @@ pub(crate) fn gguf(changes: &[Change], alpha: f32, architecture: &str, ty: Tenso
     writer.bytes()
 }
 
-/// A model file whose tensors `edit` has changed, all in F32.
+/// Returns a model file in F32 whose tensors `edit` has changed.
 pub(crate) fn rewritten(
     model: &Gguf,
     rename: impl Fn(&str) -> String,
@@ -184,7 +186,7 @@ pub(crate) fn rewritten(
     writer.bytes()
 }
 
-/// A model file in F32 with `scale` times the changes merged into its weights.
+/// Returns a model file in F32 with `scale` times the changes merged into its weights.
 pub(crate) fn merged(model: &Gguf, architecture: &str, changes: &[Change], scale: f64) -> Vec<u8> {
     let by_name: HashMap<String, &Change> =
         changes.iter().map(|c| (format!("{}.weight", c.gguf), c)).collect();

@@ -1,4 +1,4 @@
-//! Adapters: what they compute, in what company, and which are refused.
+//! Adapters: their results, their independence of the rest of the batch, and the adapters that are refused.
 
 #[path = "../common/mod.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
@@ -20,7 +20,7 @@ use realm_compute::{AdapterUse, Batch, CacheType, PAGE_TOKENS, Want};
 use realm_gguf::Gguf;
 use realm_model::{AdapterFile, Forward, Transformer, Weights};
 
-/// A tiny model's file.
+/// Opens the file of a tiny model.
 fn tiny(name: &str) -> Gguf {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/tiny");
     Gguf::open(folder.join(format!("{name}.gguf"))).expect("a tiny model")
@@ -31,7 +31,7 @@ fn load(gguf: &Gguf) -> Arc<Transformer<CpuBackend>> {
     Arc::new(Transformer::load(backend, gguf, &mut |_, _| {}).expect("a model"))
 }
 
-/// A runner with room for 16 pages of every group of layers.
+/// Returns a runner with room for 16 pages of every group of layers.
 fn runner(model: &Arc<Transformer<CpuBackend>>) -> Box<dyn Forward> {
     model.runner(16 * model.config().cache_layout().groups(), CacheType::F32).expect("a runner")
 }
@@ -57,7 +57,7 @@ fn forward(runner: &mut dyn Forward, all: &[Rows<'_>]) -> Result<Vec<Vec<f32>>, 
     Ok(runner.logits().chunks_exact(vocab).map(<[f32]>::to_vec).collect())
 }
 
-/// The logits after each of `tokens`, fed at once, with an adapter if there is one.
+/// Returns the logits after each of `tokens`, fed at once, with an adapter if there is one.
 fn logits(
     model: &Arc<Transformer<CpuBackend>>,
     adapter: Option<(&AdapterFile, f32)>,
@@ -72,7 +72,7 @@ fn logits(
     forward(&mut *runner, &[rows]).expect("logits")
 }
 
-/// The largest difference between two rows of logits, over the deviation of the second.
+/// Returns the largest difference between two rows of logits, over the deviation of the second.
 fn difference(got: &[Vec<f32>], want: &[Vec<f32>]) -> f64 {
     assert_eq!(got.len(), want.len());
     let mut largest = 0f64;
@@ -89,7 +89,7 @@ fn difference(got: &[Vec<f32>], want: &[Vec<f32>]) -> f64 {
     largest
 }
 
-/// Some token ids of a vocabulary.
+/// Returns some token ids of a vocabulary.
 fn tokens(n: usize, vocab: usize, seed: usize) -> Vec<u32> {
     (0..n).map(|i| ((i * 7919 + seed * 104_729 + 13) % vocab) as u32).collect()
 }

@@ -1,4 +1,4 @@
-//! An adapter computes what merged weights compute.
+//! An adapter gives the same results as merged weights.
 
 use realm_gguf::{Gguf, TensorType};
 use realm_model::{AdapterFile, Architecture, Weights};
@@ -37,8 +37,9 @@ fn an_adapter_gives_what_merged_weights_give_within_rounding() {
     }
 }
 
-/// The same weights with rows in the order that PEFT knows, and rope to match (qwen2's): the same adapter, of which
-/// nothing is reordered now, has to give the same. So what is reordered for llama is what its rope turns together.
+/// Puts the same weights in PEFT's order of rows, with a rope style to match (qwen2's): the same adapter,
+/// which is not reordered now, has to give the same results. So the order that llama gets is the one that its
+/// rope needs.
 #[test]
 fn a_peft_adapter_means_the_same_on_reordered_heads_and_on_plain_ones() {
     let file = tiny("llama-f32");
@@ -72,7 +73,7 @@ fn a_peft_adapter_means_the_same_on_reordered_heads_and_on_plain_ones() {
     assert!(difference(&a, &b) < 1e-4, "{:.2e}", difference(&a, &b));
 }
 
-/// 16 bits hold these adapters exactly, so all types give the same.
+/// 16 bits hold these adapters exactly, so all types give the same results.
 #[test]
 fn half_floats_count_as_what_they_are() {
     let model = load(&tiny("qwen2-f32"));
@@ -88,7 +89,8 @@ fn half_floats_count_as_what_they_are() {
     assert!(error < 1e-3, "{error:.2e}");
 }
 
-/// Beside integer codes, F32 adapters are kept in 16 bits, scaled so that how large their numbers are does not matter.
+/// For models of integer codes, F32 adapters are kept in 16 bits, scaled so that the magnitude of their
+/// numbers does not matter.
 #[test]
 fn beside_quantized_weights_tiny_numbers_with_a_large_alpha_lose_nothing() {
     let model = load(&tiny("llama-q4_0"));

@@ -1,4 +1,4 @@
-//! Files that are no adapter, or not one that Realm can apply, are refused with a reason.
+//! Files that are not adapters, or not ones that Realm can apply, are refused with a reason.
 
 use std::sync::OnceLock;
 
@@ -11,7 +11,7 @@ use super::files::{Change, changes, gguf, peft};
 use super::writer::Writer;
 use super::{load, tiny};
 
-/// Opens the adapter and fits it to a tiny model, as loading does.
+/// Opens the adapter and fits it to a tiny model, in the same way as loading.
 fn peft_error(config: &str, tensors: Vec<u8>) -> Result<(), Error> {
     let model = MODEL.get_or_init(|| load(&tiny("qwen2-f32")));
     model.adapter(&AdapterFile::from_peft(config, tensors)?).map(drop)
@@ -80,7 +80,7 @@ fn tensors_that_have_no_place_are_named() {
         let (config, tensors) = peft(&changes, 8.0, TensorType::F32);
         refused(peft_error(&config, tensors), why);
     }
-    // The same module under the name that it has in the bare model.
+    // The same module again, under its name in the bare model.
     let mut twice = some();
     let mut again = some().swap_remove(0);
     again.peft = again.peft.replace("model.", "");
@@ -205,7 +205,7 @@ fn every_truncation_is_refused() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever bytes of the headers are changed to, the file loads or is refused, without a crash.
+    /// For any change of the headers' bytes, the file loads or is refused, without a crash.
     #[test]
     fn damage_is_refused_or_harmless(
         edits in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![b'0'..=b'9', any::<u8>()]), 1..6),

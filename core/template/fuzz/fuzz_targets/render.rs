@@ -1,4 +1,5 @@
-//! Renders any text as a template. It has to end within its limits, and what it marks as foreign has to be well formed.
+//! Renders arbitrary text as a template. Rendering has to end within its limits, and the foreign ranges have
+//! to be well formed.
 
 #![no_main]
 

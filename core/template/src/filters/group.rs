@@ -5,7 +5,7 @@ use crate::error::{Result, fault};
 use crate::interpreter::{Arguments, Renderer};
 use crate::value::{Items, Iteration, Value, equal};
 
-/// Lists of so many items.
+/// Splits items into lists of a given length.
 pub(super) fn batch(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -> Result<Value> {
     let budget = &renderer.budget;
     let [count, fill] = arguments.bind("batch", ["linecount", "fill_with"])?;
@@ -31,7 +31,7 @@ pub(super) fn batch(renderer: &Renderer<'_>, value: Value, arguments: Arguments)
     out.iterator()
 }
 
-/// So many lists of about the same length.
+/// Splits items into a given number of lists of about the same length.
 pub(super) fn slice(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -> Result<Value> {
     let budget = &renderer.budget;
     let [slices, fill] = arguments.bind("slice", ["slices", "fill_with"])?;
@@ -63,7 +63,7 @@ pub(super) fn slice(renderer: &Renderer<'_>, value: Value, arguments: Arguments)
     out.iterator()
 }
 
-/// Pairs of an attribute's value and the items that have it.
+/// Returns pairs of an attribute's value and the items that have it.
 pub(super) fn groupby(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -> Result<Value> {
     let budget = &renderer.budget;
     let names = ["attribute", "default", "case_sensitive"];
@@ -86,14 +86,14 @@ pub(super) fn groupby(renderer: &Renderer<'_>, value: Value, arguments: Argument
     while at < pairs.len() {
         let mut group = Items::new(budget)?;
         let key = &pairs[at].0;
-        // The group shows its first item's spelling.
+        // The group has the spelling of its first item.
         let shown = attribute_at(renderer, &pairs[at].1, &path, default.as_ref())?;
         while at < pairs.len() && equal(budget, key, &pairs[at].0)? {
             group.push(pairs[at].1.clone())?;
             at += 1;
         }
         if group.len() == 0 {
-            // A NaN is not even equal to itself.
+            // A NaN does not even equal itself.
             group.push(pairs[at].1.clone())?;
             at += 1;
         }

@@ -1,4 +1,4 @@
-//! Filters for HTML and addresses.
+//! Filters for HTML and URLs.
 
 use crate::error::{Result, fault};
 use crate::html;
@@ -29,7 +29,7 @@ pub(super) fn safe(renderer: &Renderer<'_>, value: Value, arguments: Arguments) 
     Ok(Value::Str(renderer.string(&value)?.as_markup(true)))
 }
 
-/// The text without comments and tags, white space reduced, entities as characters.
+/// Returns the text without comments and tags, with reduced white space, and with entities as characters.
 pub(super) fn striptags(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -> Result<Value> {
     arguments.none("striptags")?;
     let budget = &renderer.budget;
@@ -50,7 +50,7 @@ pub(super) fn striptags(renderer: &Renderer<'_>, value: Value, arguments: Argume
         out.push_slice(&text, at..begin)?;
         let rest = &text.as_str()[begin + 1..];
         let entity =
-            // Names are short, and a text may be all `&`.
+            // Names are short, and a text may consist of `&` alone, so the search is bounded.
             rest.bytes().take(12).position(|b| b == b';').and_then(|len| Some((len, html::entity(&rest[..len])?)));
         match entity {
             Some((len, c)) => {
@@ -67,7 +67,7 @@ pub(super) fn striptags(renderer: &Renderer<'_>, value: Value, arguments: Argume
     Ok(Value::Str(out.finish()))
 }
 
-/// The text without what stands between two marks, the marks included.
+/// Returns the text without the parts between two marks, including the marks.
 fn without(renderer: &Renderer<'_>, text: &Text, open: &str, close: &str) -> Result<Text> {
     let source = text.as_str();
     let mut out = Builder::new(&renderer.budget);
@@ -81,7 +81,7 @@ fn without(renderer: &Renderer<'_>, text: &Text, open: &str, close: &str) -> Res
     Ok(out.finish())
 }
 
-/// Writes a text with all but letters, digits and a few signs as `%` and two digits.
+/// Writes a text, with all characters except letters, digits and some signs as `%` and two digits.
 fn quote(text: &Text, query: bool, out: &mut Builder) -> Result<()> {
     for (part, foreign) in text.parts(0..text.len()) {
         for b in text.as_str()[part].bytes() {

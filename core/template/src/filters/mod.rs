@@ -21,13 +21,13 @@ use crate::json;
 use crate::text::Text;
 use crate::value::Value;
 
-/// Parts that an attribute such as `a.b.c` may have.
+/// Most parts of an attribute such as `a.b.c`.
 const PATH_LIMIT: usize = 100;
 
 /// A filter.
 pub(crate) type Filter = fn(&Renderer<'_>, Value, Arguments) -> Result<Value>;
 
-/// The filter of a name.
+/// Returns the filter named `name`.
 pub(crate) fn find(name: &str) -> Option<Filter> {
     Some(match name {
         "abs" => values::abs,
@@ -85,7 +85,7 @@ pub(crate) fn find(name: &str) -> Option<Filter> {
     })
 }
 
-/// Calls the filter of a name.
+/// Calls the filter named `name`.
 fn call(renderer: &Renderer<'_>, name: &Value, value: Value, arguments: Arguments) -> Result<Value> {
     let Some(filter) = name.as_str().and_then(find) else {
         let name: String = renderer.string(name)?.as_str().chars().take(60).collect();
@@ -94,7 +94,7 @@ fn call(renderer: &Renderer<'_>, name: &Value, value: Value, arguments: Argument
     filter(renderer, value, arguments)
 }
 
-/// The steps from a value to an attribute: `a.b.0` is three.
+/// Returns the steps from a value to an attribute: `a.b.0` has three.
 fn attribute_path(budget: &Rc<Budget>, attribute: Option<&Value>) -> Result<Vec<Value>> {
     let text = match attribute {
         None | Some(Value::None) => return Ok(Vec::new()),
@@ -113,7 +113,7 @@ fn attribute_path(budget: &Rc<Budget>, attribute: Option<&Value>) -> Result<Vec<
     Ok(path)
 }
 
-/// The attribute at the end of a path.
+/// Returns the attribute at the end of a path.
 fn attribute_at(
     renderer: &Renderer<'_>,
     value: &Value,
@@ -131,7 +131,7 @@ fn attribute_at(
     Ok(value)
 }
 
-/// Texts in small letters, for comparisons that ignore case.
+/// Returns texts in lower case, for comparisons that ignore case.
 fn without_case(renderer: &Renderer<'_>, value: Value) -> Result<Value> {
     match &value {
         Value::Str(text) => crate::methods::lower(&renderer.budget, text).map(Value::Str),
@@ -143,7 +143,7 @@ fn is_true(value: Option<Value>, default: bool) -> bool {
     value.map_or(default, |value| value.is_true())
 }
 
-/// An integer that is an argument.
+/// Converts an argument to an integer.
 fn integer(what: &str, value: Option<&Value>, default: i128) -> Result<i128> {
     match value {
         None => Ok(default),

@@ -1,4 +1,4 @@
-//! Values over several lines, as Python's `pprint` lays them out.
+//! Prints values over several lines, in the layout of Python's `pprint`.
 
 use super::sorted;
 use crate::error::Result;
@@ -8,7 +8,7 @@ use crate::text::{Builder, Text};
 use crate::unicode::is_space;
 use crate::value::{Dict, Items, Value};
 
-/// Characters that a line may have.
+/// Most characters per line.
 const WIDTH: usize = 80;
 
 pub(super) fn pprint(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -> Result<Value> {
@@ -19,7 +19,7 @@ pub(super) fn pprint(renderer: &Renderer<'_>, value: Value, arguments: Arguments
     Ok(Value::Str(printer.out.finish()))
 }
 
-/// The value with the keys of dicts in order, where they have one.
+/// Returns the value with the keys of dicts sorted, if they have an order.
 fn with_sorted_keys(renderer: &Renderer<'_>, value: &Value) -> Result<Value> {
     renderer.budget.step(1)?;
     renderer.check_stack()?;
@@ -64,7 +64,7 @@ impl Printer<'_, '_> {
         self.out.repeat(&Text::template(" "), indent)
     }
 
-    /// Writes a value that begins at a column, with `allowance` characters behind it.
+    /// Writes a value that begins at column `indent`, with `allowance` characters behind it.
     fn value(&mut self, value: &Value, indent: usize, allowance: usize, level: usize) -> Result<()> {
         self.renderer.check_stack()?;
         let repr = self.repr(value)?;
@@ -170,7 +170,7 @@ impl Printer<'_, '_> {
     }
 }
 
-/// Where words with the white space behind them end.
+/// Returns the ends of words, with the white space behind each.
 fn parts(text: &str, start: usize, end: usize) -> Vec<usize> {
     let mut parts = Vec::new();
     let mut at = start;

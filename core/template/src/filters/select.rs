@@ -1,4 +1,4 @@
-//! `map`, and `select` with its relatives.
+//! The filters `map` and `select`, with the variants of `select`.
 
 use super::{attribute_at, attribute_path, call};
 use crate::error::{Result, fault};
@@ -6,7 +6,7 @@ use crate::interpreter::{Arguments, Renderer};
 use crate::tests;
 use crate::value::{Items, Iteration, Value};
 
-/// The items with a filter applied to each, or an attribute of each.
+/// Returns the items with a filter applied to each, or an attribute of each.
 pub(super) fn map(renderer: &Renderer<'_>, value: Value, mut arguments: Arguments) -> Result<Value> {
     let mut out = Items::new(&renderer.budget)?;
     if !value.is_true() {
@@ -18,7 +18,7 @@ pub(super) fn map(renderer: &Renderer<'_>, value: Value, mut arguments: Argument
         let default = arguments.take_named("default");
         arguments.none("map")?;
         let path = attribute_path(&renderer.budget, Some(&attribute))?;
-        // A default of none is no default.
+        // A default of `none` counts as no default.
         let default = default.filter(|default| !matches!(default, Value::None));
         while let Some(item) = rest.next(&renderer.budget)? {
             out.push(attribute_at(renderer, &item, &path, default.as_ref())?)?;
@@ -36,7 +36,7 @@ pub(super) fn map(renderer: &Renderer<'_>, value: Value, mut arguments: Argument
     out.iterator()
 }
 
-/// The items that pass a test (or fail it, unless `wanted`), or those of which an attribute does.
+/// Returns the items that pass a test (or fail it, unless `wanted`), or those with an attribute that does.
 pub(super) fn select(
     renderer: &Renderer<'_>,
     value: Value,

@@ -1,4 +1,4 @@
-//! Filters that go through items.
+//! Filters that iterate over items.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -31,7 +31,7 @@ pub(super) fn last(renderer: &Renderer<'_>, value: Value, arguments: Arguments) 
         .unwrap_or_else(|| Value::undefined(Missing::Reason("there is no last item, since there is none"))))
 }
 
-/// The items from the last to the first, as Python's `reversed` has them.
+/// Returns the items from the last to the first, as Python's `reversed` does.
 fn backwards(renderer: &Renderer<'_>, value: &Value) -> Result<Iteration> {
     let budget = &renderer.budget;
     Ok(match value {

@@ -9,16 +9,16 @@ use crate::error::{Result, fault};
 use crate::interpreter::{Arguments, Renderer};
 use crate::value::{Items, Iteration, Key, Missing, Value, View, order};
 
-/// Items in the order of their keys; those with equal keys stay as they are.
+/// Sorts items by their keys; items with equal keys keep their order.
 ///
 /// # Errors
-/// Keys that have no order.
+/// Keys that cannot be compared.
 pub(crate) fn sorted<T: Clone>(
     renderer: &Renderer<'_>,
     items: Vec<T>,
     key: impl Fn(&T) -> &Value + Copy,
 ) -> Result<Vec<T>> {
-    // A merge sort of its own: the standard one may panic when the order is none, as with NaN.
+    // A merge sort of our own: the standard one may panic if the order is not total, as with NaN.
     let mut items = items;
     let mut width = 1;
     while width < items.len() {
@@ -41,9 +41,9 @@ pub(crate) fn sorted<T: Clone>(
     Ok(items)
 }
 
-/// Sorts pairs of a key and an item, and gives the items.
+/// Sorts pairs of a key and an item, and returns the items.
 fn sort_pairs(renderer: &Renderer<'_>, mut pairs: Vec<(Value, Value)>, reverse: bool) -> Result<Items> {
-    // Reversed twice, items with equal keys stay in their order.
+    // Reversing before and after the sort keeps the order of items with equal keys.
     if reverse {
         pairs.reverse();
     }
@@ -60,7 +60,7 @@ pub(super) fn sort(renderer: &Renderer<'_>, value: Value, arguments: Arguments) 
     let names = ["reverse", "case_sensitive", "attribute"];
     let [reverse, case_sensitive, attribute] = arguments.bind("sort", names)?;
     let case_sensitive = is_true(case_sensitive, false);
-    // Several attributes may stand with commas between them.
+    // Several attributes may be given, separated by commas.
     let paths: Vec<Vec<Value>> = match &attribute {
         Some(Value::Str(text)) => {
             let parts = text.as_str().split(',').take(100);

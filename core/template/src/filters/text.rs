@@ -1,4 +1,4 @@
-//! Filters of texts.
+//! Filters for texts.
 
 use super::{integer, is_true};
 use crate::error::{Result, fault};
@@ -24,7 +24,7 @@ pub(super) fn capitalize(renderer: &Renderer<'_>, value: Value, arguments: Argum
     methods::capitalize(&renderer.budget, &renderer.string(&value)?).map(Value::Str)
 }
 
-/// Words, between spaces, hyphens and opening brackets, with a large first letter.
+/// Capitalizes words, which begin after spaces, hyphens and opening brackets.
 pub(super) fn title(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -> Result<Value> {
     arguments.none("title")?;
     let text = renderer.string(&value)?;
@@ -88,7 +88,7 @@ pub(super) fn wordcount(renderer: &Renderer<'_>, value: Value, arguments: Argume
     Ok(Value::Int(words.count() as i128))
 }
 
-/// Lines with spaces, or another text, before them; the first and blank ones only if asked for.
+/// Puts spaces, or another text, before lines; before the first line and blank ones only if asked for.
 pub(super) fn indent(renderer: &Renderer<'_>, value: Value, arguments: Arguments) -> Result<Value> {
     let [width, first, blank] = arguments.bind("indent", ["width", "first", "blank"])?;
     let text = match &value {
@@ -126,7 +126,7 @@ pub(super) fn indent(renderer: &Renderer<'_>, value: Value, arguments: Arguments
         let is_last = end == whole.len();
         out.push_slice(&whole, line.clone())?;
         if !is_last {
-            // The line break may be any; it becomes `\n`.
+            // Any line break becomes `\n`.
             out.push_as("\n", whole.is_foreign(line.end))?;
         }
     }

@@ -1,4 +1,4 @@
-//! Filters of single values.
+//! Filters for single values.
 
 use super::{integer, is_true};
 use crate::error::{Result, fault};
@@ -32,7 +32,8 @@ pub(super) fn string(renderer: &Renderer<'_>, value: Value, arguments: Arguments
     renderer.string(&value).map(Value::Str)
 }
 
-/// Digits of Python's numbers as ASCII: spaces around, underscores between digits, digits of any script.
+/// Converts the text of a Python number to ASCII: removes spaces around it and underscores between digits,
+/// and converts digits of any script.
 fn normalized(text: &str) -> Option<String> {
     let text = text.trim_matches(is_space);
     let mut out = String::new();
@@ -52,7 +53,7 @@ fn normalized(text: &str) -> Option<String> {
     Some(out)
 }
 
-/// `int(text, base)`.
+/// Parses `int(text, base)`.
 fn parse_int(text: &str, base: i128) -> Option<i128> {
     let text = normalized(text)?;
     let (sign, digits) = match text.strip_prefix('-') {
@@ -81,7 +82,7 @@ fn parse_int(text: &str, base: i128) -> Option<i128> {
     i128::from_str_radix(&format!("{sign}{digits}"), radix).ok()
 }
 
-/// `float(text)`.
+/// Parses `float(text)`.
 fn parse_float(text: &str) -> Option<f64> {
     let text = normalized(text)?.to_ascii_lowercase();
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(&text);
@@ -163,7 +164,7 @@ fn round_int(n: i128, precision: i128) -> Result<Value> {
     multiply(&Value::Int(down + i128::from(up)), &Value::Int(scale))
 }
 
-/// Python's `round(n, precision)`: to the nearest decimal of the exact value, ties to the even one.
+/// Rounds like Python's `round(n, precision)`: to the nearest decimal of the exact value, ties to even.
 fn round_float(n: f64, precision: i128) -> f64 {
     if !n.is_finite() || precision > 330 {
         return n;

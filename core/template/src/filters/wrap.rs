@@ -1,4 +1,4 @@
-//! Lines of at most so many characters, as Python's `textwrap` breaks them.
+//! Breaks lines at a given number of characters, like Python's `textwrap`.
 
 use std::ops::Range;
 
@@ -50,7 +50,7 @@ fn is_space(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\u{b}' | '\u{c}' | '\r' | ' ')
 }
 
-/// What may stand before a dash between words.
+/// Returns whether a character may stand before a dash between words.
 fn is_word_punctuation(c: char) -> bool {
     is_word(c) || matches!(c, '!' | '"' | '\'' | '&' | '.' | ',' | '?')
 }
@@ -59,13 +59,13 @@ fn is_letter(c: char) -> bool {
     is_word(c) && !c.is_numeric() && (c == '_' || is_alpha(c))
 }
 
-/// The parts between which a line may be broken: white space, words, and parts of words with hyphens.
+/// Returns the parts between which a line may be broken: white space, words, and parts of words with hyphens.
 fn chunks(line: &str, hyphens: bool) -> Vec<Range<usize>> {
     let chars: Vec<(usize, char)> = line.char_indices().collect();
     let byte = |index: usize| chars.get(index).map_or(line.len(), |&(at, _)| at);
     let get = |index: usize| chars.get(index).map(|&(_, c)| c);
     let dashes = |from: usize| chars[from..].iter().take_while(|&&(_, c)| c == '-').count();
-    // Dashes of at least two with a word behind.
+    // Two or more dashes with a word behind them.
     let is_dash = |from: usize| {
         let len = if from < chars.len() { dashes(from) } else { 0 };
         len >= 2 && get(from + len).is_some_and(is_word)
@@ -111,7 +111,7 @@ fn chunks(line: &str, hyphens: bool) -> Vec<Range<usize>> {
     out
 }
 
-/// The lines of at most `width` characters, without white space at their ends.
+/// Returns lines of at most `width` characters, without white space at their ends.
 fn wrapped(
     budget: &Budget,
     line: &str,
@@ -141,7 +141,7 @@ fn wrapped(
         if let Some(chunk) = rest.last().cloned()
             && length(&chunk) > width
         {
-            // What is left of a long word is counted again for every line of it.
+            // The rest of a long word is counted again for every line of it.
             budget.read(chunk.len())?;
             long_word(line, chunk, width - len, long, hyphens, &mut current, &mut rest);
         }
@@ -155,7 +155,7 @@ fn wrapped(
     Ok(lines)
 }
 
-/// Breaks a word that fits no line, or gives it a line of its own.
+/// Breaks a word that fits on no line, or gives it a line of its own.
 fn long_word(
     line: &str,
     chunk: Range<usize>,

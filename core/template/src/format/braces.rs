@@ -1,4 +1,4 @@
-//! `'{}: {count:>4}'.format(name, count=1)`.
+//! The method `format`: `'{}: {count:>4}'.format(name, count=1)`.
 
 use super::spec::Spec;
 use crate::error::{Result, fault};
@@ -7,10 +7,10 @@ use crate::interpreter::{Arguments, Renderer};
 use crate::text::{Builder, Text};
 use crate::value::{Value, shown, text_repr};
 
-/// The values that fields name.
+/// The values that fields refer to.
 pub(crate) enum Fields {
     Arguments(Arguments),
-    /// `format_map`
+    /// The mapping of `format_map`.
     Mapping(Value),
 }
 
@@ -36,14 +36,14 @@ impl Fields {
     }
 }
 
-/// How fields without a name are numbered.
+/// The numbering of fields without a name.
 enum Numbering {
     Unknown,
     Automatic(usize),
     Manual,
 }
 
-/// A text with its fields replaced by values.
+/// Returns a text with its fields replaced by values.
 pub(crate) fn braces(renderer: &Renderer<'_>, text: &Text, fields: &Fields) -> Result<Text> {
     let mut numbering = Numbering::Unknown;
     let out = replace(renderer, text, fields, &mut numbering, 2)?;
@@ -92,7 +92,7 @@ fn replace(
     Ok(if text.is_markup() { formatted.as_markup(true) } else { formatted })
 }
 
-/// One field: name, conversion and specification.
+/// Writes one field: name, conversion and specification.
 fn field(
     renderer: &Renderer<'_>,
     inside: &Text,
@@ -142,7 +142,7 @@ fn field(
     Ok(formatted)
 }
 
-/// The value of `name.attribute[index]`.
+/// Returns the value of `name.attribute[index]`.
 fn named_value(
     renderer: &Renderer<'_>,
     name: &Text,

@@ -1,4 +1,4 @@
-//! Python's three ways to format: `%`, `str.format`, and the specifications of single values.
+//! Python's three kinds of formatting: `%`, `str.format`, and the specifications of single values.
 
 mod braces;
 mod number;

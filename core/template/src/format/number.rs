@@ -2,7 +2,7 @@
 
 use crate::value::{exponent_form, float_repr};
 
-/// An integer's digits in a base, without its sign.
+/// Returns an integer's digits in a base, without its sign.
 pub(super) fn digits(n: u128, base: u32, upper: bool) -> String {
     match base {
         2 => format!("{n:b}"),
@@ -13,19 +13,20 @@ pub(super) fn digits(n: u128, base: u32, upper: bool) -> String {
     }
 }
 
-/// How a float is spelled.
+/// The spelling of a float.
 #[derive(Clone, Copy)]
 pub(super) struct FloatStyle {
     /// `e`, `f`, `g`, `%`, or `r` for Python's `repr`.
     pub(super) kind: char,
     pub(super) precision: Option<usize>,
-    /// Keeps a decimal point, and with `g` trailing zeros.
+    /// Keeps the decimal point, and with `g` trailing zeros.
     pub(super) alternate: bool,
-    /// Whether a whole number gets `.0`.
+    /// Adds `.0` to a whole number.
     pub(super) dot_zero: bool,
 }
 
-/// A float without its sign. The precision has to be small; a double has at most 1,100 digits that are no zeros.
+/// Formats a float without its sign. The precision has to be small; a double has at most 1,100 significant
+/// digits.
 pub(super) fn float(n: f64, style: FloatStyle) -> String {
     let FloatStyle { kind, precision, alternate, dot_zero } = style;
     let n = n.abs();
@@ -82,7 +83,7 @@ fn general(n: f64, precision: usize, alternate: bool, dot_zero: bool) -> String 
     if alternate && !spelled.contains('.') { spelled + "." } else { spelled }
 }
 
-/// Digits with a separator between groups.
+/// Returns digits with a separator between groups.
 pub(super) fn grouped(digits: &str, separator: char, size: usize) -> String {
     let (whole, rest) = match digits.find(|c: char| !c.is_ascii_hexdigit()) {
         Some(at) => digits.split_at(at),

@@ -1,4 +1,4 @@
-//! `'%s: %d' % (name, count)`.
+//! The operator `%`: `'%s: %d' % (name, count)`.
 
 use super::number::{FloatStyle, digits, float};
 use super::spec::{Spec, limited, take_number};
@@ -8,7 +8,7 @@ use crate::interpreter::Renderer;
 use crate::text::{Builder, Text};
 use crate::value::{Numeric, StrKey, Value, text_repr};
 
-/// The values that conversions take, one after the other or by name.
+/// The values of the conversions, in order or by name.
 struct Values<'v> {
     all: &'v Value,
     next: usize,
@@ -29,7 +29,7 @@ impl Values<'_> {
         dict.map.get(&StrKey(name)).cloned().ok_or_else(|| fault(format!("the format's `{name}` is missing")))
     }
 
-    /// Refuses values that no conversion took.
+    /// Refuses values that no conversion used.
     fn finish(&self) -> Result<()> {
         let left = match self.all {
             Value::Tuple(items) => self.next < items.items.len(),
@@ -40,7 +40,7 @@ impl Values<'_> {
     }
 }
 
-/// A text with its conversions replaced by values.
+/// Returns a text with its conversions replaced by values.
 pub(crate) fn percent(renderer: &Renderer<'_>, text: &Text, values: &Value) -> Result<Text> {
     let source = text.as_str();
     let mut out = Builder::new(&renderer.budget);
@@ -62,7 +62,7 @@ pub(crate) fn percent(renderer: &Renderer<'_>, text: &Text, values: &Value) -> R
     Ok(out.finish().as_markup(text.is_markup()))
 }
 
-/// One conversion behind its `%`; `None` for `%%`.
+/// Formats one conversion behind its `%`; `None` for `%%`.
 fn conversion(
     renderer: &Renderer<'_>,
     text: &Text,
@@ -162,7 +162,7 @@ fn conversion(
     spec.pad(budget, &Text::template(""), &body, '>').map(Some)
 }
 
-/// A width or precision that is a value of its own.
+/// Reads a width or precision that is given as a value (`*`).
 fn star(rest: &mut &str, values: &mut Values<'_>) -> Result<Option<i128>> {
     let Some(after) = rest.strip_prefix('*') else { return Ok(None) };
     *rest = after;

@@ -1,4 +1,4 @@
-//! What stands behind the colon in `{:>8.3f}`.
+//! The specification behind the colon in `{:>8.3f}`.
 
 use std::rc::Rc;
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result, fault};
 use crate::text::{Builder, Text};
 use crate::value::{Numeric, Value};
 
-/// Digits behind the point that may be asked for.
+/// Most digits behind the point.
 const PRECISION_LIMIT: usize = 4096;
 
 /// A format specification.
@@ -29,7 +29,7 @@ fn invalid(spec: &str) -> Error {
     fault(format!("`{spec}` is no format of Python's"))
 }
 
-/// Reads digits off the front.
+/// Reads digits from the front.
 pub(super) fn take_number(rest: &mut &str) -> Result<Option<usize>> {
     let len = rest.bytes().take_while(u8::is_ascii_digit).count();
     let (number, after) = rest.split_at(len);
@@ -92,7 +92,7 @@ impl Spec {
         Ok(this)
     }
 
-    /// A value as the specification says.
+    /// Formats a value by the specification.
     pub(super) fn apply(&self, budget: &Rc<Budget>, value: &Value, spec: &Text) -> Result<Text> {
         if spec.is_empty() {
             return value.to_text(budget);
@@ -167,7 +167,7 @@ impl Spec {
         self.pad(budget, &sign, &Text::template(&body), '>')
     }
 
-    /// Digits in groups, with zeros before them if those fill the width.
+    /// Returns digits in groups, with leading zeros if those fill the width.
     fn grouped(&self, digits: &str, separator: char, sign: usize, budget: &Rc<Budget>) -> Result<String> {
         let size = if matches!(self.kind, Some('b' | 'o' | 'x' | 'X')) { 4 } else { 3 };
         let mut body = grouped(digits, separator, size);
@@ -175,7 +175,7 @@ impl Spec {
             let _zeros = budget.charge(self.width)?;
             let mut digits = digits.to_owned();
             let missing = self.width.saturating_sub(sign + body.len());
-            // Every group of zeros brings a separator along.
+            // Every group of zeros adds a separator.
             let zeros = missing - missing / (size + 1);
             digits.insert_str(0, &"0".repeat(zeros.saturating_sub(1)));
             body = grouped(&digits, separator, size);
@@ -194,7 +194,7 @@ impl Spec {
         self.pad(budget, &Text::template(""), &Text::foreign(c.encode_utf8(&mut [0; 4])), '>')
     }
 
-    /// A sign and a body, filled up to the width.
+    /// Returns a sign and a body, filled up to the width.
     pub(super) fn pad(&self, budget: &Rc<Budget>, sign: &Text, body: &Text, default: char) -> Result<Text> {
         let missing = self.width.saturating_sub(sign.chars() + body.chars());
         let align = match self.align {
@@ -227,7 +227,7 @@ impl Spec {
     }
 }
 
-/// A precision that is within reason.
+/// Refuses a precision beyond [`PRECISION_LIMIT`].
 pub(super) fn limited(precision: usize) -> Result<usize> {
     if precision > PRECISION_LIMIT {
         return Err(fault(format!("at most {PRECISION_LIMIT} digits behind the point can be asked for")));

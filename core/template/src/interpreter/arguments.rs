@@ -22,10 +22,10 @@ impl Arguments {
         Self { positional, named: Vec::new(), charge: None }
     }
 
-    /// The arguments in the order of `names`; those not given are `None`.
+    /// Returns the arguments in the order of `names`; absent ones are `None`.
     ///
     /// # Errors
-    /// Too many, one twice, or one of another name.
+    /// Too many arguments, one given twice, or one with another name.
     pub(crate) fn bind<const N: usize>(self, what: &str, names: [&str; N]) -> Result<[Option<Value>; N]> {
         let mut bound: [Option<Value>; N] = std::array::from_fn(|_| None);
         let given = self.positional.len();
@@ -52,12 +52,12 @@ impl Arguments {
         Ok(bound)
     }
 
-    /// Refuses any argument.
+    /// Refuses all arguments.
     pub(crate) fn none(self, what: &str) -> Result<()> {
         self.bind(what, []).map(|_: [_; 0]| ())
     }
 
-    /// Takes a named argument out.
+    /// Removes and returns a named argument.
     pub(crate) fn take_named(&mut self, name: &str) -> Option<Value> {
         let at = self.named.iter().position(|(this, _)| this.as_str() == name)?;
         Some(self.named.remove(at).1)

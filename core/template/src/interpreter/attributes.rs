@@ -1,4 +1,4 @@
-//! `value.name` and `value[index]`, within Jinja's sandbox.
+//! Attributes and items, `value.name` and `value[index]`, within Jinja's sandbox.
 
 use std::rc::Rc;
 
@@ -8,16 +8,16 @@ use crate::methods;
 use crate::text::{Builder, Text};
 use crate::value::{Key, Missing, StrKey, Value};
 
-/// What getting at Python's attribute of a value gives.
+/// The result of looking up a Python attribute.
 enum Found {
     Value(Value),
-    /// It exists, but the sandbox keeps it.
+    /// The attribute exists, but the sandbox hides it.
     Unsafe,
     Nothing,
 }
 
 impl Renderer<'_> {
-    /// The method of a name, if the value's type has it and templates may use it.
+    /// Returns the method named `name`, if the value's type has it and templates may use it.
     pub(super) fn method(&self, value: &Value, name: &str) -> Option<&'static str> {
         if matches!(value, Value::Namespace(_) | Value::Loop(_)) {
             return None;
@@ -25,7 +25,7 @@ impl Renderer<'_> {
         methods::find(value, name)
     }
 
-    /// `value.name`: an attribute, or else an item.
+    /// Evaluates `value.name`: an attribute, or else an item.
     pub(crate) fn attribute(&self, value: &Value, name: &Text) -> Result<Value> {
         self.budget.read(name.len())?;
         if let Value::Undefined(missing) = value {
@@ -45,7 +45,7 @@ impl Renderer<'_> {
         Ok(Value::undefined(Missing::Attribute { of, name: name.clone() }))
     }
 
-    /// The attribute, and never an item.
+    /// Evaluates an attribute, never an item.
     pub(crate) fn attribute_only(&self, value: &Value, name: &Text) -> Result<Value> {
         self.budget.read(name.len())?;
         if let Value::Undefined(missing) = value {
@@ -59,7 +59,7 @@ impl Renderer<'_> {
         })
     }
 
-    /// `value[index]`: an item, or else an attribute.
+    /// Evaluates `value[index]`: an item, or else an attribute.
     pub(crate) fn item(&self, value: &Value, index: &Value) -> Result<Value> {
         let of = value.type_name();
         match value {
@@ -114,14 +114,14 @@ impl Renderer<'_> {
         })
     }
 
-    /// A text of the template's that may be long.
+    /// Copies a text of the template that may be long.
     fn copied(&self, text: &str) -> Result<Value> {
         let mut out = Builder::new(&self.budget);
         out.push_str(text)?;
         Ok(Value::Str(out.finish()))
     }
 
-    /// What Python's `getattr` gives.
+    /// Looks up an attribute like Python's `getattr`.
     fn python_attribute(&self, value: &Value, name: &str) -> Result<Found> {
         if let Value::Namespace(namespace) = value {
             let attributes = namespace.attributes.borrow();
@@ -195,7 +195,7 @@ impl Renderer<'_> {
     }
 }
 
-/// The place of an index, which counts from the end if it is negative.
+/// Returns the position of an index, which counts from the end if it is negative.
 pub(super) fn position(index: i128, len: usize) -> Option<usize> {
     let index = if index < 0 { index + len as i128 } else { index };
     usize::try_from(index).ok().filter(|&index| index < len)

@@ -1,4 +1,4 @@
-//! Expressions.
+//! Evaluates expressions.
 
 use std::cmp::Ordering;
 use std::rc::Rc;
@@ -67,7 +67,7 @@ impl Renderer<'_> {
             Expr::Negative(value) => {
                 let value = self.eval(value, scope)?;
                 match &value {
-                    // A float keeps the sign of its zero.
+                    // Negating a float also flips the sign of zero.
                     Value::Float(n) => Ok(Value::Float(-n)),
                     other => subtract(&Value::Int(0), other),
                 }
@@ -88,7 +88,7 @@ impl Renderer<'_> {
                     None => Ok(Value::undefined(Missing::Reason("the inline `if` has no `else`"))),
                 }
             }
-            // All others have been dealt with.
+            // All other cases have been handled.
             _ => Ok(Value::None),
         }
     }
@@ -101,7 +101,7 @@ impl Renderer<'_> {
         Ok(out)
     }
 
-    /// A value and what is done with it.
+    /// Evaluates a value and the operations on it.
     pub(super) fn postfix(&self, value: &Expr, ops: &[(u32, Op)], scope: &Rc<Scope>) -> Result<Value> {
         let mut value = self.eval(value, scope)?;
         let mut ops = ops.iter().peekable();
@@ -158,7 +158,7 @@ impl Renderer<'_> {
             self.budget.step(1)?;
             let right = self.eval(operand, scope)?;
             value = match (op, value, right) {
-                // Texts that are added up are written once, however many they are.
+                // A chain of added texts is written once, however many there are.
                 (Binary::Add, Value::Str(a), Value::Str(b)) if !a.is_markup() && !b.is_markup() => {
                     let mut out = Builder::new(&self.budget);
                     out.push(&a)?;
@@ -185,7 +185,7 @@ impl Renderer<'_> {
         Ok(value)
     }
 
-    /// `left op right`.
+    /// Evaluates `left op right`.
     fn operate(&self, op: Binary, left: &Value, right: &Value) -> Result<Value> {
         match op {
             Binary::Add => self.add(left, right),
@@ -210,7 +210,7 @@ impl Renderer<'_> {
         }
     }
 
-    /// `left + right`.
+    /// Evaluates `left + right`.
     pub(crate) fn add(&self, left: &Value, right: &Value) -> Result<Value> {
         match (left, right) {
             (Value::Str(a), Value::Str(b)) => {
@@ -266,7 +266,7 @@ impl Renderer<'_> {
     fn concat(&self, items: &[Expr], scope: &Rc<Scope>) -> Result<Value> {
         let mut out = Builder::new(&self.budget);
         for item in items {
-            // Without automatic escaping, `~` joins plain texts, markup or not.
+            // Without automatic escaping, `~` joins plain texts, also if they are markup.
             self.eval(item, scope)?.print(&mut out)?;
         }
         Ok(Value::Str(out.finish()))
@@ -305,12 +305,12 @@ impl Renderer<'_> {
         }
     }
 
-    /// The number that a value is.
+    /// Converts a value to a number.
     pub(crate) fn number(&self, value: &Value) -> Result<Numeric> {
         Numeric::of(value).ok_or_else(|| fault(format!("{} where a number is needed", value.described())))
     }
 
-    /// `str(value)`.
+    /// Evaluates `str(value)`.
     pub(crate) fn string(&self, value: &Value) -> Result<Text> {
         value.to_text(&self.budget)
     }

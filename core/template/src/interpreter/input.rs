@@ -1,4 +1,4 @@
-//! The caller's values as the template's.
+//! Converts the caller's values to the template's.
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value as Json};
@@ -8,10 +8,10 @@ use crate::error::{Result, fault};
 use crate::text::Text;
 use crate::value::{Dict, Key, Value, input_list};
 
-/// Characters that a role may have to count as the template's text.
+/// Most characters of a role that counts as the template's text.
 const ROLE_LIMIT: usize = 32;
 
-/// The variable of a name, if the input has it.
+/// Returns the variable named `name`, if the input has it.
 pub(super) fn variable(input: &Input<'_>, name: &str) -> Result<Option<Value>> {
     if let Some(value) = input.trusted.get(name) {
         return convert(value, false, 0).map(Some);
@@ -29,7 +29,7 @@ pub(super) fn variable(input: &Input<'_>, name: &str) -> Result<Option<Value>> {
     }
 }
 
-/// Whether a role is a plain word, which can spell no control token by itself.
+/// Returns whether a role is a plain word, which cannot spell a control token by itself.
 fn is_plain_role(role: &str) -> bool {
     (1..=ROLE_LIMIT).contains(&role.len())
         && role.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')

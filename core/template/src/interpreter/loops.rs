@@ -1,4 +1,4 @@
-//! `for` loops and their `loop`.
+//! Runs `for` loops; provides their variable `loop`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,10 +12,10 @@ use crate::error::{Result, fault};
 use crate::text::Builder;
 use crate::value::{Iteration, Missing, Value, equal};
 
-/// A running loop: what a template sees as `loop`.
+/// A running loop: the template's variable `loop`.
 pub(crate) struct LoopState {
     definition: Arc<For>,
-    /// The scope around the loop, and what is still to come; gone when the loop has ended.
+    /// The scope around the loop and its remaining items; cleared when the loop has ended.
     scope: RefCell<Option<Rc<Scope>>>,
     source: RefCell<Iteration>,
     /// Items that were taken before their turn.
@@ -31,13 +31,13 @@ pub(crate) struct LoopState {
 }
 
 impl LoopState {
-    /// How the loop prints itself.
+    /// Returns the text that the loop object prints as.
     pub(crate) fn describe(&self) -> String {
         let length = self.length.get().unwrap_or_else(|| self.known_length().unwrap_or(0));
         format!("<LoopContext {}/{length}>", self.passes.get())
     }
 
-    /// Lets go of everything, so that loops which templates keep can't form chains.
+    /// Drops all references, so that loops which templates keep cannot form chains.
     fn end(&self) {
         drop(self.scope.take());
         drop(self.source.replace(Iteration::Empty));
@@ -66,7 +66,7 @@ impl Renderer<'_> {
         self.run_loop(definition, &items, scope, 0, out)
     }
 
-    /// `loop(items)` in a recursive loop.
+    /// Evaluates `loop(items)` in a recursive loop.
     pub(super) fn recurse(&self, this: &LoopState, items: &Value) -> Result<Value> {
         if !this.definition.recursive {
             return Err(fault("`loop(...)` needs a loop that is marked `recursive`"));
@@ -100,9 +100,10 @@ impl Renderer<'_> {
             changed: RefCell::new(None),
         });
         let result = self.passes(&state, scope, out);
-        // What keeps `loop` keeps neither the scope nor the items.
+        // A value that keeps `loop` alive keeps neither the scope nor the items.
         state.end();
-        // As in jinja2, `else` runs unless some pass came to its end: `break` and `continue` are none.
+        // As in jinja2, `else` runs unless a pass reached the end of the body; a pass that ended with `break`
+        // or `continue` did not.
         if result? || definition.otherwise.statements.is_empty() {
             return Ok(Flow::Next);
         }
@@ -110,7 +111,7 @@ impl Renderer<'_> {
         self.statements(&definition.otherwise.statements, &inner, out)
     }
 
-    /// Runs all passes. Returns whether one came to the end of the body.
+    /// Runs all passes. Returns whether a pass reached the end of the body.
     fn passes(&self, state: &Rc<LoopState>, scope: &Rc<Scope>, out: &mut Builder) -> Result<bool> {
         let mut completed = false;
         let definition = &*state.definition;
@@ -146,7 +147,7 @@ impl Renderer<'_> {
         }
     }
 
-    /// The next item that passes the loop's test.
+    /// Takes the next item that passes the loop's test.
     fn pull(&self, state: &LoopState) -> Result<Option<Value>> {
         loop {
             let next = match state.source.try_borrow_mut() {
@@ -172,7 +173,7 @@ impl Renderer<'_> {
         Ok(true)
     }
 
-    /// The item of the next pass.
+    /// Takes the item of the next pass.
     fn next_ahead(&self, state: &LoopState) -> Result<Option<Value>> {
         if state.ahead.borrow().is_empty() {
             self.look_ahead(state)?;
@@ -191,7 +192,7 @@ impl Renderer<'_> {
         Ok(length)
     }
 
-    /// An attribute of `loop`.
+    /// Returns an attribute of `loop`.
     pub(super) fn loop_attribute(&self, state: &Rc<LoopState>, name: &str) -> Result<Option<Value>> {
         let passes = state.passes.get();
         let int = |n: usize| Value::Int(n as i128);

@@ -10,7 +10,7 @@ use crate::text::{Builder, Text};
 use crate::value::{Dict, Items, Macro, Missing, Value, shown};
 
 impl Renderer<'_> {
-    /// A macro, whose scope is kept.
+    /// Makes a macro; its scope is kept.
     pub(super) fn macro_value(&self, definition: &Arc<ast::Macro>, scope: &Rc<Scope>) -> Result<Value> {
         self.keep_scope(scope);
         Ok(Value::Macro(closure(definition, scope)))
@@ -33,7 +33,7 @@ impl Renderer<'_> {
         result
     }
 
-    /// The text that a macro writes.
+    /// Returns the text that a macro writes.
     pub(super) fn call_macro(&self, this: &Macro, mut arguments: Arguments) -> Result<Text> {
         let definition = &*this.definition;
         let scope = Scope::new(&self.budget, Some(&this.scope), &definition.body.hidden)?;
@@ -49,7 +49,7 @@ impl Renderer<'_> {
             scope.set(parameter.symbol, value)?;
         }
         for parameter in &definition.parameters[given..] {
-            // Each name is compared with the parameter's.
+            // Each named argument is compared with the parameters' names.
             self.budget.step(arguments.named.len() as u64 / 16)?;
             match arguments.take_named(&parameter.name) {
                 Some(value) => scope.set(parameter.symbol, value)?,
@@ -69,7 +69,7 @@ impl Renderer<'_> {
         Ok(out.finish())
     }
 
-    /// Sets `caller`, `kwargs` and `varargs`, or refuses what they would hold.
+    /// Sets `caller`, `kwargs` and `varargs`, or refuses the arguments that would be in them.
     fn specials(
         &self,
         definition: &ast::Macro,

@@ -25,10 +25,10 @@ use crate::text::{Builder, Text};
 use crate::value::{Missing, Namespace, Value, shown};
 use crate::{Input, Limits, Rendered, stack};
 
-/// Calls of macros and loops that may stand inside each other.
+/// Most calls of macros and recursive loops inside each other.
 const CALL_LIMIT: u32 = 100;
 
-/// How a list of statements ended.
+/// The way in which a list of statements ended.
 #[derive(Clone, Copy, PartialEq)]
 enum Flow {
     Next,
@@ -40,27 +40,27 @@ enum Flow {
 pub(crate) struct Renderer<'t> {
     tables: &'t Tables,
     pub(crate) budget: Rc<Budget>,
-    /// The time, once a template has asked for it.
+    /// The current time, once a template has asked for it.
     clock: &'t OnceCell<jiff::ZonedDateTime>,
     now: &'t dyn Fn() -> jiff::ZonedDateTime,
     /// The input's variables and the built-in functions, by symbol.
     globals: Vec<Option<Value>>,
     /// The template's texts, once they have been used.
     texts: Vec<OnceCell<Text>>,
-    /// The symbols of names with a meaning, if the template has them.
+    /// The symbols of special names, if the template uses them.
     loop_symbol: Option<Symbol>,
     caller_symbol: Option<Symbol>,
     kwargs_symbol: Option<Symbol>,
     varargs_symbol: Option<Symbol>,
     calls: Cell<u32>,
-    /// Scopes that macros refer to, and namespaces: what can refer to itself.
+    /// Scopes that macros refer to, and namespaces: the objects that can refer to themselves.
     scopes: RefCell<Vec<Rc<Scope>>>,
     namespaces: RefCell<Vec<Rc<Namespace>>>,
 }
 
-/// Renders a template: on the caller's stack if it needs little, else once more on one of its own.
+/// Renders a template on the caller's stack; if that is too small, again on a stack of its own.
 pub(crate) fn render(body: &Body, tables: &Tables, input: &Input<'_>, limits: &Limits) -> Result<Rendered> {
-    // Both times tell the same time.
+    // Both renderings see the same time.
     let now = || limits.clock.clone().unwrap_or_else(jiff::ZonedDateTime::now);
     let clock = OnceCell::new();
     let budget = Budget::new(limits.steps, limits.bytes, stack::BORROWED);
@@ -115,7 +115,7 @@ fn render_within<'t>(
 }
 
 impl Drop for Renderer<'_> {
-    /// Cuts the references that may form circles, so that everything is freed, however it hangs together.
+    /// Cuts the references that may form cycles, so that everything is freed.
     fn drop(&mut self) {
         let scopes = self.scopes.take();
         let namespaces = self.namespaces.take();
@@ -130,13 +130,13 @@ impl Drop for Renderer<'_> {
 }
 
 impl Renderer<'_> {
-    /// A text of the template's by its number.
+    /// Returns the template's text number `number`.
     fn text(&self, number: u32) -> &Text {
         let at = number as usize;
         self.texts[at].get_or_init(|| Text::template(&self.tables.texts[at]))
     }
 
-    /// The value of a variable.
+    /// Returns the value of a variable.
     fn lookup(&self, symbol: Symbol, scope: &Scope) -> Result<Value> {
         let mut looked_at = 0;
         let found = match scope.find(symbol, &mut looked_at) {
@@ -148,7 +148,7 @@ impl Renderer<'_> {
         Ok(found.unwrap_or_else(|| Value::undefined(Missing::Name(name()))))
     }
 
-    /// The time that the template is told.
+    /// Returns the current time that the template sees.
     pub(crate) fn now(&self) -> &jiff::ZonedDateTime {
         self.clock.get_or_init(self.now)
     }
@@ -171,7 +171,7 @@ impl Renderer<'_> {
         result
     }
 
-    /// Keeps a scope until the rendering ends, since a macro refers to it.
+    /// Keeps a scope until the rendering ends, because a macro refers to it.
     fn keep_scope(&self, scope: &Rc<Scope>) {
         if scope.keep() {
             self.scopes.borrow_mut().push(Rc::clone(scope));

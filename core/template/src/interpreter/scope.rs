@@ -1,4 +1,4 @@
-//! Variables.
+//! Scopes and variables.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -8,19 +8,19 @@ use crate::budget::{Budget, Charge};
 use crate::error::Result;
 use crate::value::Value;
 
-/// Bytes that a variable takes.
+/// Bytes per variable.
 const VARIABLE: usize = size_of::<(Symbol, Option<Value>)>();
 
-/// Variables that are looked at for one step.
+/// Variables that are compared for one step.
 const VARIABLES_A_STEP: usize = 16;
 
-/// Variables of a loop's pass, a macro's call or another block, and the scope around it.
+/// The variables of a loop's pass, a macro's call or another block, and the scope around it.
 pub(crate) struct Scope {
     /// A variable without a value hides outer ones.
     variables: RefCell<Vec<(Symbol, Option<Value>)>>,
     parent: Option<Rc<Scope>>,
     charge: RefCell<Charge>,
-    /// Variables that the charge is for.
+    /// Number of variables in the charge.
     charged: Cell<usize>,
     /// Set once the scope is kept until the rendering ends.
     kept: Cell<bool>,
@@ -43,8 +43,8 @@ impl Scope {
         }))
     }
 
-    /// The variable's value, `Some(None)` if it is hidden, `None` if no scope has it. Counts the variables that were
-    /// looked at.
+    /// Returns the variable's value: `Some(None)` if it is hidden, `None` if no scope has it. Adds the number
+    /// of compared variables to `looked_at`.
     pub(crate) fn find(&self, symbol: Symbol, looked_at: &mut usize) -> Option<Option<Value>> {
         let mut scope = self;
         loop {
@@ -87,10 +87,10 @@ impl Scope {
         Ok(())
     }
 
-    /// Forgets the variables, for the next pass of a loop.
+    /// Removes the variables, for the next pass of a loop.
     pub(crate) fn reset(&self, hidden: &[Symbol]) -> Result<()> {
         self.charge.borrow().budget().step((hidden.len() / VARIABLES_A_STEP) as u64)?;
-        // What is freed may look for variables here, so nothing is borrowed meanwhile.
+        // Freeing a value may look up variables here, so nothing is borrowed meanwhile.
         let mut variables = self.variables.take();
         variables.clear();
         variables.extend(hidden.iter().map(|&symbol| (symbol, None)));
@@ -103,7 +103,7 @@ impl Scope {
         drop(variables);
     }
 
-    /// Marks the scope as kept. Returns whether it was not before.
+    /// Marks the scope as kept. Returns whether it was unmarked before.
     pub(crate) fn keep(&self) -> bool {
         !self.kept.replace(true)
     }

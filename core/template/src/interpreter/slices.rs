@@ -1,11 +1,11 @@
-//! `value[start:stop:step]`.
+//! Slices, `value[start:stop:step]`.
 
 use super::Renderer;
 use crate::error::{Result, fault};
 use crate::text::Builder;
 use crate::value::{Items, Range, Value};
 
-/// The indices that a slice takes, as Python counts them.
+/// Returns the indices of a slice, with Python's rules.
 fn indices(bounds: [Option<Value>; 3], len: usize) -> Result<Range> {
     let mut numbers = [None; 3];
     for (number, bound) in numbers.iter_mut().zip(&bounds) {

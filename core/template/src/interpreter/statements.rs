@@ -1,4 +1,4 @@
-//! Statements.
+//! Runs statements.
 
 use std::rc::Rc;
 
@@ -93,7 +93,7 @@ impl Renderer<'_> {
         Ok(Flow::Next)
     }
 
-    /// What a body writes, filtered. If a loop's pass ended in it, how.
+    /// Returns the filtered output of a body, and how the loop's pass ended if it ended in the body.
     fn captured(
         &self,
         filters: &[(u32, Op)],
@@ -116,7 +116,7 @@ impl Renderer<'_> {
         Ok(Ok(value))
     }
 
-    /// Writes a value to a name, to a namespace's attribute, or its items to several.
+    /// Assigns a value to a name or to a namespace's attribute, or its items to several names.
     pub(super) fn assign(&self, target: &Target, value: Value, scope: &Rc<Scope>) -> Result<()> {
         match target {
             Target::Name(symbol) => scope.set(*symbol, value),
@@ -151,7 +151,7 @@ impl Renderer<'_> {
         }
     }
 
-    /// Calls anything that can be called.
+    /// Calls any callable value.
     pub(crate) fn call(&self, callee: &Value, arguments: Arguments) -> Result<Value> {
         self.budget.step(1)?;
         match callee {

@@ -1,4 +1,4 @@
-//! Cases of letters.
+//! Upper and lower case.
 
 use std::rc::Rc;
 
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::text::Text;
 use crate::unicode::{is_cased, is_final_sigma, push_folded, push_lower, push_title, push_upper};
 
-/// Writes the small form of the character at a byte.
+/// Writes the lower case of the character at a byte.
 pub(crate) fn push_lower_at(text: &str, at: usize, c: char, out: &mut String) {
     if c == 'Σ' {
         out.push(if is_final_sigma(text, at) { 'ς' } else { 'σ' });
@@ -35,7 +35,7 @@ pub(crate) fn capitalize(budget: &Rc<Budget>, text: &Text) -> Result<Text> {
     })
 }
 
-/// Every word's first letter large, the others small.
+/// Makes every word's first letter upper case, the others lower case.
 pub(super) fn title(budget: &Rc<Budget>, text: &Text) -> Result<Text> {
     let mut inside = false;
     text.map_chars(budget, |at, c, out| {

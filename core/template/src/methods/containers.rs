@@ -4,7 +4,7 @@ use crate::error::{Result, fault};
 use crate::interpreter::{Arguments, Renderer};
 use crate::value::{Dict, Iteration, Key, StrKey, Value, equal, same};
 
-/// `dict.get(key, default)`.
+/// The method `dict.get(key, default)`.
 pub(super) fn get(renderer: &Renderer<'_>, dict: &Dict, arguments: Arguments) -> Result<Value> {
     if !arguments.named.is_empty() {
         return Err(fault("`get` takes no named arguments"));
@@ -21,7 +21,7 @@ pub(super) fn get(renderer: &Renderer<'_>, dict: &Dict, arguments: Arguments) ->
     Ok(found.cloned().or(default).unwrap_or(Value::None))
 }
 
-/// `index`, `count` and `copy`.
+/// The methods `index`, `count` and `copy`.
 pub(super) fn sequence(
     renderer: &Renderer<'_>,
     value: &Value,

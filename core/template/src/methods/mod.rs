@@ -1,4 +1,4 @@
-//! Methods of Python's types, as far as Jinja's immutable sandbox lets templates call them.
+//! Methods of Python's types that Jinja's immutable sandbox allows.
 
 mod case;
 mod containers;
@@ -71,7 +71,7 @@ const INT: [&str; 3] = ["bit_length", "bit_count", "conjugate"];
 const FLOAT: [&str; 2] = ["is_integer", "conjugate"];
 const CYCLER: [&str; 2] = ["next", "reset"];
 
-/// The name of a value's method.
+/// Returns the static name of a value's method.
 pub(crate) fn find(value: &Value, name: &str) -> Option<&'static str> {
     let names: &[&'static str] = match value {
         Value::Str(_) => &TEXT,
@@ -86,7 +86,7 @@ pub(crate) fn find(value: &Value, name: &str) -> Option<&'static str> {
     names.iter().copied().find(|this| *this == name)
 }
 
-/// Whether the name is a method that the sandbox refuses, since it changes the value.
+/// Returns whether the sandbox refuses the method because it changes the value.
 pub(crate) fn is_refused(value: &Value, name: &str) -> bool {
     match value {
         Value::List(_) => {
@@ -97,7 +97,7 @@ pub(crate) fn is_refused(value: &Value, name: &str) -> bool {
     }
 }
 
-/// Whether every object of Python's has the name, which the sandbox keeps.
+/// Returns whether the name is one that every Python object has, which the sandbox hides.
 pub(crate) fn is_dunder(name: &str) -> bool {
     const NAMES: [&str; 22] = [
         "__class__",
@@ -126,7 +126,7 @@ pub(crate) fn is_dunder(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
-/// Calls a method that [`find`] found.
+/// Calls a method that [`find`] returned.
 pub(crate) fn call(
     renderer: &Renderer<'_>,
     value: &Value,
@@ -138,7 +138,7 @@ pub(crate) fn call(
         Value::Str(text) => {
             let result = text::call(renderer, text, name, arguments)?;
             Ok(match result {
-                // Methods of markup give markup.
+                // Methods of markup return markup.
                 Value::Str(result) if text.is_markup() => Value::Str(result.as_markup(true)),
                 other => other,
             })

@@ -1,4 +1,4 @@
-//! Finding, counting and replacing parts of texts.
+//! Finds, counts and replaces parts of texts.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -8,8 +8,8 @@ use crate::error::{Result, fault};
 use crate::text::{Builder, Text};
 use crate::value::Value;
 
-/// The bytes between two indices of characters, which count from the end if they are negative. `None` if the first
-/// lies behind the end or behind the second.
+/// Returns the bytes between two indices of characters; negative indices count from the end. `None` if the
+/// first lies behind the end or behind the second.
 pub(super) fn index_range(
     text: &Text,
     start: Option<&Value>,
@@ -33,17 +33,17 @@ pub(super) fn index_range(
     Ok(Some(text.byte_of(start as usize)..text.byte_of(stop as usize)))
 }
 
-/// How many characters stand before a byte.
+/// Number of characters before a byte.
 pub(super) fn char_index(text: &Text, at: usize) -> i128 {
     if text.is_ascii() { at as i128 } else { text.as_str()[..at].chars().count() as i128 }
 }
 
-/// How often a part stands in a text, without overlaps.
+/// Counts the occurrences of a part in a text, without overlaps.
 pub(super) fn count(text: &str, part: &str) -> usize {
     if part.is_empty() { text.chars().count() + 1 } else { text.matches(part).count() }
 }
 
-/// The text with a part replaced, at most `limit` times.
+/// Returns the text with a part replaced, at most `limit` times.
 pub(crate) fn replace(
     budget: &Rc<Budget>,
     text: &Text,

@@ -1,4 +1,4 @@
-//! Texts into parts.
+//! Splits texts.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use crate::text::Text;
 use crate::unicode::is_space;
 use crate::value::{Items, Value};
 
-/// The range that is left without the characters of `strips` at the ends.
+/// Returns the range that remains without the characters of `strips` at the ends.
 pub(super) fn strip(text: &str, left: bool, right: bool, strips: impl Fn(char) -> bool) -> Range<usize> {
     let end = if right { text.trim_end_matches(&strips).len() } else { text.len() };
     let start = if left { end - text[..end].trim_start_matches(&strips).len() } else { 0 };
@@ -23,7 +23,7 @@ fn is_line_break(c: char) -> bool {
     )
 }
 
-/// The ranges of lines, as `splitlines` finds them, and where their line breaks end.
+/// Returns the ranges of lines, by the rules of `splitlines`, and the ends of their line breaks.
 pub(crate) fn lines(text: &str) -> impl Iterator<Item = (Range<usize>, usize)> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -44,7 +44,7 @@ pub(crate) fn lines(text: &str) -> impl Iterator<Item = (Range<usize>, usize)> {
     })
 }
 
-/// The ranges of words between white space; behind `limit` words, the rest.
+/// Returns the ranges of words between white space; the rest follows after `limit` words.
 pub(crate) fn split_words(text: &str, limit: usize) -> Vec<Range<usize>> {
     let mut words = Vec::new();
     let mut at = text.len() - text.trim_start_matches(is_space).len();
@@ -60,7 +60,7 @@ pub(crate) fn split_words(text: &str, limit: usize) -> Vec<Range<usize>> {
     words
 }
 
-/// The ranges of words, taken from the end.
+/// Returns the ranges of words, split from the end.
 fn rsplit_words(text: &str, limit: usize) -> Vec<Range<usize>> {
     let mut words = Vec::new();
     let mut end = text.trim_end_matches(is_space).len();
@@ -79,12 +79,12 @@ fn rsplit_words(text: &str, limit: usize) -> Vec<Range<usize>> {
     words
 }
 
-/// The text before the last space, or all of it.
+/// Returns the text before the last space, or all of it.
 pub(crate) fn rsplit_once_space(text: &str) -> &str {
     text.rsplit_once(' ').map_or(text, |(before, _)| before)
 }
 
-/// `split` and `rsplit`.
+/// The methods `split` and `rsplit`.
 pub(super) fn split(
     budget: &Rc<Budget>,
     text: &Text,
@@ -126,7 +126,7 @@ pub(super) fn split(
     items.list()
 }
 
-/// `splitlines`.
+/// The method `splitlines`.
 pub(super) fn split_lines(budget: &Rc<Budget>, text: &Text, keep: bool) -> Result<Value> {
     budget.read(text.len())?;
     let mut items = Items::new(budget)?;

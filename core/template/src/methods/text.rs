@@ -130,7 +130,7 @@ fn needed(name: &str, value: Option<Value>) -> Result<Value> {
     value.ok_or_else(|| fault(format!("`{name}` needs an argument")))
 }
 
-/// A text that is an argument.
+/// Returns an argument that has to be a text.
 fn wanted<'v>(name: &str, value: &'v Value) -> Result<&'v Text> {
     match value {
         Value::Str(text) => Ok(text),
@@ -138,7 +138,7 @@ fn wanted<'v>(name: &str, value: &'v Value) -> Result<&'v Text> {
     }
 }
 
-/// How often something is done at most; negative numbers set no limit.
+/// Returns the most repetitions of an operation; a negative number sets no limit.
 fn limit_of(name: &str, value: Option<Value>) -> Result<Option<usize>> {
     let Some(value) = value else { return Ok(None) };
     let limit = value.as_int().ok_or_else(|| fault(format!("the limit of `{name}` has to be an integer")))?;
@@ -286,7 +286,7 @@ fn expand_tabs(renderer: &Renderer<'_>, text: &Text, size: usize) -> Result<Text
     Ok(out.finish())
 }
 
-/// The questions that a text answers with yes or no.
+/// The methods that answer yes or no, such as `isdigit`.
 fn is(text: &str, name: &str) -> bool {
     let all = |test: fn(char) -> bool| !text.is_empty() && text.chars().all(test);
     match name {

@@ -1,4 +1,4 @@
-//! Expressions, from the operators that bind least to literals.
+//! Parses expressions, from the operators of lowest precedence to literals.
 
 use super::Parser;
 use crate::ast::{Binary, Compare, Expr};
@@ -10,7 +10,7 @@ impl Parser {
         self.nested(Self::conditional)
     }
 
-    /// One expression, or a tuple of several with commas between them.
+    /// Parses one expression, or a tuple of several with commas between them.
     pub(super) fn tuple(&mut self, conditional: bool, brackets: bool) -> Result<Expr> {
         let mut items = Vec::new();
         loop {
@@ -107,7 +107,7 @@ impl Parser {
         Ok(if rest.is_empty() { first } else { Expr::Compare(Box::new(first), rest) })
     }
 
-    /// Operators of one precedence.
+    /// Parses operators of one precedence.
     fn binary(
         &mut self,
         operators: &[(&'static str, Binary)],
@@ -214,7 +214,7 @@ impl Parser {
         Ok(value)
     }
 
-    /// Items with commas between them, and maybe one behind, up to a closing bracket.
+    /// Parses items with commas between them, and perhaps one behind the last, up to a closing bracket.
     fn items<T>(&mut self, close: &str, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
         let mut items = Vec::new();
         while !self.is_op(close) {

@@ -1,4 +1,4 @@
-//! Tokens to a tree. The grammar is Jinja's, with loop controls and `generation`.
+//! Parses tokens to a tree. The grammar is Jinja's, with loop controls and `generation`.
 
 mod expression;
 mod postfix;
@@ -12,16 +12,16 @@ use crate::error::{Error, Result};
 use crate::lexer::{Token, tokens};
 use crate::{height, scopes};
 
-/// Expressions and statements that may stand inside each other. Real templates have a dozen.
+/// Most expressions and statements inside each other. Real templates have a dozen.
 const NESTING_LIMIT: usize = 80;
 
-/// Nodes that may stand on a path from the tree's root. Real templates have some twenty.
+/// Most nodes on a path from the tree's root. Real templates have about twenty.
 const HEIGHT_LIMIT: usize = 200;
 
-/// Arguments with names that a call may have, and parameters of a macro.
+/// Most named arguments of a call, and most parameters of a macro.
 const NAMED_LIMIT: usize = 1000;
 
-/// The tree of a source, whose line breaks have to be `\n`.
+/// Parses a source, whose line breaks have to be `\n`.
 pub(crate) fn parse(source: &str) -> Result<(Body, Tables)> {
     let mut parser = Parser {
         tokens: tokens(source)?,
@@ -57,14 +57,14 @@ struct Parser {
     tokens: Vec<(Token, u32)>,
     at: usize,
     nesting: usize,
-    /// Loops around the current place, within the same macro.
+    /// Number of loops around the current position, within the same macro.
     loops: usize,
-    /// Loops around the current place, with those around macros.
+    /// Number of loops around the current position, including those around macros.
     inside_loop: usize,
     tables: Tables,
     names: HashMap<String, Symbol>,
     texts: HashMap<String, u32>,
-    /// Macros around the current place.
+    /// Macros around the current position.
     macros: Vec<Specials>,
     /// Names of blocks so far.
     blocks: HashSet<String>,
@@ -83,7 +83,7 @@ impl Parser {
         self.tokens[self.at].1
     }
 
-    /// Moves on; the end stays.
+    /// Advances to the next token; stays at the end.
     fn advance(&mut self) {
         self.at = (self.at + 1).min(self.tokens.len() - 1);
     }
@@ -147,7 +147,7 @@ impl Parser {
         Ok(name)
     }
 
-    /// Parses something inside something else.
+    /// Parses an expression or statement one level deeper.
     fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         self.nesting += 1;
         if self.nesting > NESTING_LIMIT {
@@ -158,7 +158,7 @@ impl Parser {
         parsed
     }
 
-    /// The number of a variable's name.
+    /// Returns the index of a variable's name.
     fn symbol(&mut self, name: &str) -> Symbol {
         if let Some(&symbol) = self.names.get(name) {
             return symbol;
@@ -169,7 +169,7 @@ impl Parser {
         symbol
     }
 
-    /// The number of a text.
+    /// Returns the index of a text.
     fn text(&mut self, text: &str) -> u32 {
         if let Some(&number) = self.texts.get(text) {
             return number;
@@ -180,7 +180,7 @@ impl Parser {
         number
     }
 
-    /// The number of a name that is read.
+    /// Returns the index of a name that is read.
     fn load(&mut self, name: &str) -> Symbol {
         for specials in &mut self.macros {
             match name {

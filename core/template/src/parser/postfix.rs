@@ -1,4 +1,4 @@
-//! What is done with a value: attributes, indices, calls, filters and tests.
+//! Parses operations on a value: attributes, indices, calls, filters and tests.
 
 use super::{NAMED_LIMIT, Parser};
 use crate::ast::{Arguments, Expr, Op};
@@ -8,7 +8,7 @@ use crate::lexer::Token;
 use crate::tests;
 
 impl Parser {
-    /// Attributes, indices and calls.
+    /// Parses attributes, indices and calls.
     pub(super) fn postfix(&mut self, ops: &mut Vec<(u32, Op)>) -> Result<()> {
         loop {
             let line = self.line();
@@ -43,7 +43,7 @@ impl Parser {
         }
     }
 
-    /// What stands between `[` and `]`.
+    /// Parses the index or slice between `[` and `]`.
     fn subscript(&mut self) -> Result<Op> {
         let first = if self.is_op(":") { None } else { Some(self.expression()?) };
         if !self.is_op(":") {
@@ -69,7 +69,7 @@ impl Parser {
         Ok(Op::Slice(Box::new(slice)))
     }
 
-    /// Filters, tests, and calls of what they return.
+    /// Parses filters, tests, and calls of their results.
     pub(super) fn filters_and_tests(&mut self, ops: &mut Vec<(u32, Op)>) -> Result<()> {
         loop {
             let line = self.line();
@@ -94,7 +94,7 @@ impl Parser {
         Ok(name)
     }
 
-    /// A filter's name and arguments.
+    /// Parses a filter's name and arguments.
     pub(super) fn filter(&mut self) -> Result<Op> {
         let name = self.dotted_name()?;
         let arguments = if self.is_op("(") { self.arguments()? } else { Arguments::default() };
@@ -123,7 +123,7 @@ impl Parser {
         Ok(Op::Test { test: tests::find(&name), name, arguments, negated })
     }
 
-    /// Whether a test's argument begins here, without brackets.
+    /// Returns whether a test's argument begins here, without brackets.
     fn begins_argument(&self) -> bool {
         match self.token() {
             Token::Name(name) => !matches!(name.as_str(), "else" | "or" | "and"),
@@ -133,7 +133,7 @@ impl Parser {
         }
     }
 
-    /// The arguments of a call, with their brackets.
+    /// Parses the arguments of a call, with their brackets.
     fn arguments(&mut self) -> Result<Arguments> {
         self.expect_op("(")?;
         let mut arguments = Arguments::default();

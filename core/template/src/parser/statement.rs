@@ -1,4 +1,4 @@
-//! Tags.
+//! Parses tags.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::lexer::Token;
 
 impl Parser {
-    /// Statements up to a tag of one of the names, which stays; up to the template's end if there are none.
+    /// Parses statements up to a tag of one of the names `ends`, which is not consumed; up to the template's
+    /// end if `ends` is empty.
     pub(super) fn statements_until(&mut self, ends: &[&str]) -> Result<Vec<Statement>> {
         let mut statements = Vec::new();
         loop {
@@ -46,7 +47,7 @@ impl Parser {
         }
     }
 
-    /// The statements of a block, behind the rest of its tag.
+    /// Parses the statements of a block, behind the rest of its tag.
     fn block(&mut self, ends: &[&str]) -> Result<Vec<Statement>> {
         self.skip_op(":");
         self.expect(&Token::BlockEnd)?;
@@ -205,7 +206,7 @@ impl Parser {
         Ok(Kind::With { targets, body: self.body("endwith")? })
     }
 
-    /// A body that is a function of its own, out of which no loop can be left.
+    /// Parses a body that becomes a function, from which `break` and `continue` cannot leave an outer loop.
     fn function_body<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let loops = std::mem::take(&mut self.loops);
         let parsed = parse(self);
@@ -239,7 +240,7 @@ impl Parser {
         }))
     }
 
-    /// Tags that need other templates parse, and fail when they are reached.
+    /// Parses tags that need other templates; they fail when they are reached.
     fn other_templates(&mut self, tag: &str) -> Result<Kind> {
         let kind = match tag {
             "include" => "include",

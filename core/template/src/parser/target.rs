@@ -1,4 +1,4 @@
-//! What assignments write to, and the parameters of macros.
+//! Parses targets of assignments and parameters of macros.
 
 use super::{NAMED_LIMIT, Parser};
 use crate::ast::{Parameter, Target};
@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::lexer::Token;
 
 impl Parser {
-    /// One name, or several with commas between them.
+    /// Parses one name, or several with commas between them.
     pub(super) fn target(&mut self, namespaces: bool) -> Result<Target> {
         let mut targets = Vec::new();
         loop {
@@ -45,7 +45,7 @@ impl Parser {
         Ok(Target::Name(self.symbol(&name)))
     }
 
-    /// A name that may be assigned to.
+    /// Parses a name that can be assigned to.
     pub(super) fn assigned_name(&mut self) -> Result<String> {
         let Token::Name(name) = self.token() else {
             return self.fail(format!("{} can't be assigned to; a name is needed", self.token().describe()));
@@ -56,7 +56,7 @@ impl Parser {
         self.expect_name()
     }
 
-    /// The parameters of a macro, with their brackets.
+    /// Parses the parameters of a macro, with their brackets.
     pub(super) fn parameters(&mut self) -> Result<Vec<Parameter>> {
         self.expect_op("(")?;
         let mut parameters: Vec<Parameter> = Vec::new();

@@ -1,4 +1,4 @@
-//! Equality, order and membership. The origin of text doesn't matter.
+//! Equality, order and membership. The origin of text does not matter.
 
 use std::cmp::Ordering;
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use super::{Iteration, Key, Numeric, StrKey, Value, View};
 use crate::budget::Budget;
 use crate::error::{Result, fault};
 
-/// `left == right`. Values are at most a limited number of lists deep, so this ends.
+/// Evaluates `left == right`. The nesting of values is limited, so this ends.
 pub(crate) fn equal(budget: &Rc<Budget>, left: &Value, right: &Value) -> Result<bool> {
     budget.step(1)?;
     budget.check_stack()?;
@@ -59,7 +59,7 @@ pub(crate) fn equal(budget: &Rc<Budget>, left: &Value, right: &Value) -> Result<
     })
 }
 
-/// Equality of dict keys.
+/// Compares dict keys.
 pub(super) fn equal_keys(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Str(a), Value::Str(b)) => a == b,
@@ -69,7 +69,8 @@ pub(super) fn equal_keys(left: &Value, right: &Value) -> bool {
         (Value::Method(a, name), Value::Method(b, other)) => {
             name == other && (Rc::ptr_eq(a, b) || same(a, b))
         }
-        // One key, though Python has as many as there are objects: else a dict could be made of keys that all share a place.
+        // All NaNs are one key, although in Python each NaN object is its own: otherwise a template could
+        // fill a dict with keys that all have the same hash.
         (Value::Float(a), Value::Float(b)) if a.is_nan() && b.is_nan() => true,
         (a, b) => equal_scalars(a, b),
     }
@@ -85,7 +86,7 @@ fn equal_scalars(left: &Value, right: &Value) -> bool {
     }
 }
 
-/// `left is right`.
+/// Evaluates `left is right`.
 pub(crate) fn same(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::None, Value::None) => true,
@@ -109,7 +110,7 @@ pub(crate) fn same(left: &Value, right: &Value) -> bool {
     }
 }
 
-/// Which of two values comes first; `None` if one is not a number.
+/// Returns the order of two values; `None` if one is NaN.
 ///
 /// # Errors
 /// Types that have no order, or not with each other.
@@ -140,10 +141,10 @@ pub(crate) fn order(budget: &Rc<Budget>, left: &Value, right: &Value) -> Result<
     }
 }
 
-/// `item in container`.
+/// Evaluates `item in container`.
 ///
 /// # Errors
-/// The container has no items, or the item can't be one.
+/// The container has no items, or cannot contain items of this type.
 pub(crate) fn contains(budget: &Rc<Budget>, container: &Value, item: &Value) -> Result<bool> {
     match container {
         Value::Str(text) => {

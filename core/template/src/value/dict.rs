@@ -1,4 +1,4 @@
-//! Dicts: keys in the order of their insertion, equal as Python has it (`1`, `1.0` and `True` are one key).
+//! Dicts: keys in the order of their insertion, equal by Python's rules (`1`, `1.0` and `True` are one key).
 
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use crate::budget::{Budget, Charge};
 use crate::error::{Result, fault};
 use crate::text::Text;
 
-/// Bytes that an entry takes, its place in the table included.
+/// Bytes per entry, including its place in the table.
 const ENTRY: usize = 2 * size_of::<Value>() + 24;
 
 /// An immutable dict.
@@ -29,13 +29,13 @@ impl Dict {
         self.map.get(&StrKey(key))
     }
 
-    /// A dict of the input's values, which the caller holds anyway.
+    /// Makes a dict of the input's values. It is not charged, because the caller holds the input anyway.
     pub(crate) fn of_input(map: IndexMap<Key, Value>) -> Result<Value> {
         let depth = deeper(map.values().map(Value::depth).max().unwrap_or(0))?;
         Ok(Value::Dict(Rc::new(Self { map, depth, _charge: None })))
     }
 
-    /// A dict of charged entries.
+    /// Makes a dict of charged entries.
     pub(crate) fn of_entries(
         budget: &Rc<Budget>,
         entries: impl IntoIterator<Item = (Value, Value)>,
@@ -53,12 +53,15 @@ impl Dict {
     }
 }
 
-/// A value that can be a key.
+/// A value that can be a dict key.
 pub(crate) struct Key(Value);
 
 impl Key {
+    /// Checks that a value can be a key.
+    ///
     /// # Errors
-    /// Lists, dicts and what holds them are no keys. Nor are tuples that take too many steps to go through.
+    /// Lists, dicts and values that contain them cannot be keys, nor can tuples that take too many steps to
+    /// traverse.
     pub(crate) fn new(budget: &Budget, value: Value) -> Result<Self> {
         if is_hashable(budget, &value)? {
             return Ok(Self(value));
@@ -66,7 +69,7 @@ impl Key {
         Err(fault(format!("{} can't be a dict's key; use text or a number", value.described())))
     }
 
-    /// A key that is text.
+    /// Makes a key of a text.
     pub(crate) fn text(text: Text) -> Self {
         Self(Value::Str(text))
     }
@@ -76,7 +79,7 @@ impl Key {
     }
 }
 
-/// Whether the value can be a key. Takes the steps that hashing and comparing it take, too.
+/// Returns whether the value can be a key. Also takes the steps of hashing and comparing it.
 fn is_hashable(budget: &Budget, value: &Value) -> Result<bool> {
     budget.step(1)?;
     budget.check_stack()?;
@@ -128,8 +131,8 @@ fn hash<H: Hasher>(value: &Value, state: &mut H) {
     }
 }
 
-/// Where the object is that a value refers to: values of which nothing else can be told are equal if they are the same object.
-/// All others share a place, of which there is one for each.
+/// Returns the address of the object that a value refers to, as a hash for values that are equal only if they
+/// are the same object. All other values return 0; only one value of each such type exists.
 fn place(value: &Value) -> usize {
     match value {
         Value::Range(this) => Rc::as_ptr(this).addr(),
@@ -155,7 +158,7 @@ fn place(value: &Value) -> usize {
     }
 }
 
-/// A text that is looked up.
+/// A text to look up as a key.
 pub(crate) struct StrKey<'a>(pub(crate) &'a str);
 
 impl Hash for StrKey<'_> {

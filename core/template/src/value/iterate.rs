@@ -1,4 +1,4 @@
-//! Going through a value's items.
+//! Iteration over a value's items.
 
 use std::rc::Rc;
 
@@ -7,30 +7,30 @@ use crate::budget::Budget;
 use crate::error::{Result, fault};
 use crate::text::Text;
 
-/// Items that are still to come.
+/// The remaining items of an iteration.
 pub(crate) enum Iteration {
     Empty,
     List(Rc<List>, usize),
     /// Backwards from the index.
     Reversed(Rc<List>, usize),
     Dict(View, Rc<Dict>, usize),
-    /// The characters from a byte on, and how many came before.
+    /// The characters from a byte on, and the number of characters before it.
     Text(Text, usize, usize),
     Range(Range, u128),
     Shared(Rc<Iterator>),
 }
 
 impl Iteration {
-    /// The items of a value.
+    /// Returns the items of a value.
     ///
     /// # Errors
-    /// The value has none.
+    /// The value has no items.
     pub(crate) fn of(value: &Value) -> Result<Self> {
         Self::maybe(value)
             .ok_or_else(|| fault(format!("{} can't be gone through; it has no items", value.described())))
     }
 
-    /// The items of a value, if it has any.
+    /// Returns the items of a value, if it has any.
     pub(crate) fn maybe(value: &Value) -> Option<Self> {
         Some(match value {
             Value::Undefined(_) => Self::Empty,
@@ -86,7 +86,7 @@ impl Iteration {
                 *at += 1;
                 item
             }
-            // The inner iteration is no shared one of its own, so this goes one deep.
+            // The inner iteration is never a shared one itself, so this recurses at most once.
             Self::Shared(iterator) => match iterator.rest.try_borrow_mut() {
                 Ok(mut rest) => rest.next(budget)?,
                 Err(_) => None,
@@ -94,7 +94,7 @@ impl Iteration {
         })
     }
 
-    /// How many items are left, if that can be told without going through them.
+    /// Returns the number of remaining items, if it is known without iterating.
     pub(crate) fn left(&self) -> Option<usize> {
         Some(match self {
             Self::Empty => 0,
@@ -107,7 +107,7 @@ impl Iteration {
         })
     }
 
-    /// The rest as a list.
+    /// Collects the remaining items in a list.
     pub(crate) fn collect(mut self, budget: &Rc<Budget>) -> Result<Items> {
         let mut items = Items::new(budget)?;
         while let Some(item) = self.next(budget)? {

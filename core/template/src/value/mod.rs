@@ -1,4 +1,4 @@
-//! Values of a rendering: Python's, as far as a sandboxed template can see them.
+//! Values of a rendering: Python's types, as far as a sandboxed template can see them.
 
 mod compare;
 mod dict;
@@ -23,10 +23,10 @@ use crate::functions::{Cycler, Function, Joiner};
 use crate::interpreter::{LoopState, Scope};
 use crate::text::{Builder, Text};
 
-/// Lists and dicts that may stand inside each other.
+/// Most lists and dicts inside each other.
 const DEPTH_LIMIT: u32 = 150;
 
-/// A value. Cloning is cheap, and what it refers to never changes, namespaces, iterators and loops apart.
+/// A value. Cloning is cheap, and the contents never change, except for namespaces, iterators and loops.
 #[derive(Clone)]
 pub(crate) enum Value {
     Undefined(Rc<Missing>),
@@ -41,7 +41,7 @@ pub(crate) enum Value {
     /// The keys, values or items of a dict.
     View(View, Rc<Dict>),
     Range(Rc<Range>),
-    /// An iterator, which gives each item once.
+    /// An iterator, which returns each item once.
     Iterator(Rc<Iterator>),
     Namespace(Rc<Namespace>),
     Loop(Rc<LoopState>),
@@ -53,7 +53,7 @@ pub(crate) enum Value {
     Joiner(Rc<Joiner>),
 }
 
-/// Why a value is undefined.
+/// The reason why a value is undefined.
 pub(crate) enum Missing {
     Name(String),
     Attribute { of: &'static str, name: Text },
@@ -78,7 +78,8 @@ impl Missing {
     }
 }
 
-/// The beginning of a text, for an error message. A value may keep it, and a name may be as long as the template.
+/// Returns the beginning of a text, for an error message. A value may keep the message, and a name may be as
+/// long as the template.
 pub(crate) fn shown(text: &str) -> String {
     text.chars().take(60).collect()
 }
@@ -87,7 +88,7 @@ pub(crate) fn shown(text: &str) -> String {
 pub(crate) struct List {
     pub(crate) items: Vec<Value>,
     depth: u32,
-    /// Whether it is a pair that `groupby` made, whose parts have names.
+    /// Set for a pair that `groupby` made, whose items have names.
     pub(crate) group: bool,
     _charge: Option<Charge>,
 }
@@ -123,7 +124,7 @@ impl Range {
         if from >= to { 0 } else { (to.abs_diff(from) - 1) / step + 1 }
     }
 
-    /// The item of an index below the length.
+    /// Returns the item of an index below the length.
     pub(crate) fn item(&self, index: u128) -> i128 {
         self.start.wrapping_add(self.step.wrapping_mul(index as i128))
     }
@@ -135,13 +136,13 @@ pub(crate) struct Iterator {
     pub(crate) depth: u32,
 }
 
-/// What `namespace()` makes: the one value whose attributes can be set.
+/// The object of `namespace()`: the only value whose attributes can be set.
 pub(crate) struct Namespace {
     pub(crate) attributes: RefCell<indexmap::IndexMap<Key, Value>>,
     pub(crate) charge: RefCell<Charge>,
 }
 
-/// A macro with the scope that it was defined in.
+/// A macro with the scope in which it was defined.
 pub(crate) struct Macro {
     pub(crate) definition: Arc<ast::Macro>,
     pub(crate) scope: Rc<Scope>,
@@ -152,12 +153,12 @@ impl Value {
         Self::Undefined(Rc::new(missing))
     }
 
-    /// A short text of the template's.
+    /// Makes a short text that is from the template.
     pub(crate) fn text(text: &str) -> Self {
         Self::Str(Text::template(text))
     }
 
-    /// The name of the type in Python.
+    /// Returns the name of the type in Python.
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Self::Undefined(_) => "Undefined",
@@ -185,7 +186,7 @@ impl Value {
         }
     }
 
-    /// What an error says the value is.
+    /// Returns a description of the value for an error message.
     pub(crate) fn described(&self) -> String {
         match self {
             Self::Undefined(missing) => format!("an undefined value ({})", missing.message()),
@@ -207,7 +208,7 @@ impl Value {
         }
     }
 
-    /// `len`, for values that have one.
+    /// Returns `len(value)`, for values that have a length.
     pub(crate) fn len(&self) -> Option<usize> {
         Some(match self {
             Self::Undefined(_) => 0,
@@ -219,7 +220,7 @@ impl Value {
         })
     }
 
-    /// How many lists and dicts stand inside each other, this one included.
+    /// Returns the number of lists and dicts inside each other, including this one.
     pub(crate) fn depth(&self) -> u32 {
         match self {
             Self::List(list) | Self::Tuple(list) => list.depth,
@@ -231,7 +232,7 @@ impl Value {
         }
     }
 
-    /// The integer that the value is; booleans are, too.
+    /// Returns the value as an integer, if it is one; booleans count.
     pub(crate) fn as_int(&self) -> Option<i128> {
         match self {
             Self::Bool(b) => Some(i128::from(*b)),
@@ -247,7 +248,7 @@ impl Value {
         }
     }
 
-    /// `str(value)`.
+    /// Evaluates `str(value)`.
     pub(crate) fn to_text(&self, budget: &Rc<Budget>) -> Result<Text> {
         match self {
             Self::Str(text) => Ok(text.clone()),
@@ -260,10 +261,10 @@ impl Value {
     }
 }
 
-/// Depth of something that holds values of the given depth.
+/// Returns the depth of an object that holds values of the given depth.
 ///
 /// # Errors
-/// Too many stand inside each other.
+/// Too many lists and dicts are inside each other.
 pub(crate) fn deeper(depth: u32) -> Result<u32> {
     if depth >= DEPTH_LIMIT {
         return Err(fault(format!("more than {DEPTH_LIMIT} lists or dicts inside each other")));
@@ -271,10 +272,10 @@ pub(crate) fn deeper(depth: u32) -> Result<u32> {
     Ok(depth + 1)
 }
 
-/// Bytes that an item takes in a list, with what a small value of its own takes elsewhere.
+/// Bytes per item of a list, including the memory of a small value elsewhere.
 const ITEM: usize = 3 * size_of::<Value>();
 
-/// A list that is being made.
+/// A list under construction.
 pub(crate) struct Items {
     items: Vec<Value>,
     depth: u32,
@@ -321,14 +322,14 @@ impl Items {
         self.finish().map(Value::Tuple)
     }
 
-    /// A pair of `groupby`'s, whose parts are called `grouper` and `list`.
+    /// Makes a pair of `groupby`, whose items are named `grouper` and `list`.
     pub(crate) fn group(self) -> Result<Value> {
         let depth = deeper(self.depth)?;
         let list = List { items: self.items, depth, group: true, _charge: Some(self.charge) };
         Ok(Value::Tuple(Rc::new(list)))
     }
 
-    /// An iterator over the items, as generators of Jinja's filters are.
+    /// Makes an iterator over the items, like the generators of Jinja's filters.
     pub(crate) fn iterator(self) -> Result<Value> {
         let list = self.finish()?;
         let depth = list.depth;
@@ -337,7 +338,7 @@ impl Items {
     }
 }
 
-/// A tuple of two.
+/// Makes a tuple of two values.
 pub(crate) fn pair(budget: &Rc<Budget>, first: Value, second: Value) -> Result<Value> {
     let mut items = Items::new(budget)?;
     items.push(first)?;
@@ -345,7 +346,7 @@ pub(crate) fn pair(budget: &Rc<Budget>, first: Value, second: Value) -> Result<V
     items.tuple()
 }
 
-/// A list of the input's values, which the caller holds anyway.
+/// Makes a list of the input's values. It is not charged, because the caller holds the input anyway.
 pub(crate) fn input_list(items: Vec<Value>) -> Result<Value> {
     let depth = deeper(items.iter().map(Value::depth).max().unwrap_or(0))?;
     Ok(Value::List(Rc::new(List { items, depth, group: false, _charge: None })))

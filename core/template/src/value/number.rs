@@ -1,4 +1,4 @@
-//! Arithmetic as Python has it, on integers of 128 bits and floats of 64.
+//! Arithmetic by Python's rules, on integers of 128 bits and floats of 64.
 
 use std::cmp::Ordering;
 
@@ -29,7 +29,7 @@ impl Numeric {
         }
     }
 
-    /// The number as an integer, if it is one.
+    /// Returns the number as an integer, if it is whole.
     pub(crate) fn whole(self) -> Option<i128> {
         match self {
             Self::Int(n) => Some(n),
@@ -52,7 +52,7 @@ fn too_large() -> Error {
     fault("the result is too large; integers have at most 128 bits")
 }
 
-/// Two numbers, or an error that names the operation.
+/// Converts two values to numbers, or returns an error that names the operation.
 fn numbers(what: &str, left: &Value, right: &Value) -> Result<(Numeric, Numeric)> {
     for side in [left, right] {
         if let Value::Undefined(missing) = side {
@@ -69,7 +69,7 @@ fn numbers(what: &str, left: &Value, right: &Value) -> Result<(Numeric, Numeric)
     }
 }
 
-/// An operation on two integers or two floats.
+/// Applies an operation to two integers or two floats.
 fn arithmetic(
     what: &str,
     left: &Value,
@@ -130,7 +130,7 @@ pub(crate) fn modulo(left: &Value, right: &Value) -> Result<Value> {
     Ok(Value::Float(float_divmod(a.float(), b.float()).1))
 }
 
-/// The floor of the quotient, and the rest with the divisor's sign.
+/// Returns the floor of the quotient, and the remainder with the divisor's sign.
 fn float_divmod(a: f64, b: f64) -> (f64, f64) {
     let mut rest = a % b;
     let mut quotient = (a - rest) / b;

@@ -1,11 +1,11 @@
-//! `str` and `repr` of values.
+//! Python's `str` and `repr` of values.
 
 use super::{Value, View};
 use crate::error::{Result, fault};
 use crate::text::{Builder, Text};
 use crate::unicode::is_printable;
 
-/// Values that may stand inside each other when they are printed; a namespace may hold itself.
+/// Most values inside each other that are printed; a namespace may contain itself.
 const DEPTH_LIMIT: u32 = 200;
 
 impl Value {
@@ -120,11 +120,11 @@ fn entries<'v>(
     Ok(())
 }
 
-/// Writes `repr(text)`, or `ascii(text)`: the quotes are the template's, what stands between them keeps its origin.
+/// Writes `repr(text)`, or `ascii(text)`: the quotes are the template's, the text keeps its origin.
 pub(crate) fn text_repr(text: &Text, ascii: bool, out: &mut Builder) -> Result<()> {
     let quote = if text.as_str().contains('\'') && !text.as_str().contains('"') { '"' } else { '\'' };
     out.push_char(quote, false)?;
-    // A character takes longer than a byte that is copied.
+    // A character takes longer than a copied byte.
     out.budget().read(text.len().saturating_mul(4))?;
     let plain = |c: char| c != quote && c != '\\' && is_printable(c) && (!ascii || c.is_ascii());
     for (part, foreign) in text.parts(0..text.len()) {
@@ -152,7 +152,7 @@ pub(crate) fn text_repr(text: &Text, ascii: bool, out: &mut Builder) -> Result<(
     out.push_char(quote, false)
 }
 
-/// `repr` of a float: the shortest digits that read back as the same number.
+/// Returns the `repr` of a float: the shortest digits that read back as the same number.
 pub(crate) fn float_repr(n: f64) -> String {
     if n.is_nan() {
         return "nan".into();
@@ -170,7 +170,7 @@ pub(crate) fn float_repr(n: f64) -> String {
     if plain.contains('.') { plain } else { plain + ".0" }
 }
 
-/// Digits and an exponent as Python writes them: at least two digits with a sign.
+/// Formats digits and an exponent like Python: a sign and at least two digits.
 pub(crate) fn exponent_form(digits: &str, exponent: i32) -> String {
     format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
 }

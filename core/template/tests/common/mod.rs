@@ -1,4 +1,4 @@
-//! Templates and conversations that tests share.
+//! Templates and conversations that several tests share.
 #![allow(dead_code, unreachable_pub, reason = "every test uses a part of it")]
 
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use realm_template::{Error, Input, Limits, Rendered, Template};
 use serde_json::{Map, Value, json};
 
-/// The time at which jinja2 answered.
+/// The time at which jinja2's answers were recorded.
 const CLOCK: &str = "2026-03-09T07:05:02.000123+00:00[UTC]";
 
 pub fn folder() -> PathBuf {
@@ -31,7 +31,7 @@ pub fn render(
     Template::parse(template)?.render(&Input { trusted, foreign }, &limits())
 }
 
-/// The chat templates by name.
+/// Returns the chat templates by name.
 pub fn styles() -> Vec<(String, String)> {
     let mut styles: Vec<_> = std::fs::read_dir(folder().join("styles"))
         .expect("the folder of templates")
@@ -52,7 +52,7 @@ pub struct Conversation {
     pub trusted: Map<String, Value>,
 }
 
-/// Every shape of messages with every set of options, in the order of `ci/template_differential.py`.
+/// Returns every shape of messages with every set of options, in the order of `ci/template_differential.py`.
 pub fn conversations() -> Vec<Conversation> {
     let data = read_json("conversations.json");
     let mut conversations = Vec::new();

@@ -1,8 +1,8 @@
-//! What kind of character a character is, as pre-tokenizers ask.
+//! Classes of characters that pre-tokenizers distinguish.
 
 use unicode_properties::{GeneralCategory as C, UnicodeGeneralCategory};
 
-/// Classes that regular expressions name `\p{..}` and `\s`.
+/// The classes that regular expressions name `\p{..}` and `\s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
     /// `\p{Lu}`, `\p{Lt}`

@@ -1,5 +1,6 @@
-//! Pre-tokenizers: where a byte-level BPE may not join. `tokenizer.ggml.pre` names a family; llama.cpp's
-//! conversion script is where the names come from, each model's `tokenizer.json` is where its expressions do.
+//! Pre-tokenizers, which split text into words that byte-level BPE never joins. `tokenizer.ggml.pre` names a
+//! family; the names come from llama.cpp's conversion script, the expressions from each model's
+//! `tokenizer.json`.
 
 mod class;
 mod scan;
@@ -12,21 +13,21 @@ use crate::Error;
 /// A family of pre-tokenizers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PreTokenizer {
-    /// llama.cpp's fallback for files that name none.
+    /// llama.cpp's fallback for files that name no family.
     Default,
     /// GPT-2's expression.
     Gpt2,
     /// GPT-2's after splitting off every digit (smollm, starcoder).
     Gpt2Digits,
-    /// GPT-2's, with punctuation apart and digits by three.
+    /// GPT-2's, with separate punctuation and digits in groups of three.
     Falcon,
-    /// Llama 3, cl100k: digits by three.
+    /// Llama 3, cl100k: digits in groups of three.
     Llama3,
-    /// Qwen 2: as Llama 3 with single digits.
+    /// Qwen 2: Llama 3's with single digits.
     Qwen2,
     /// GPT-4o, o200k: words split where capitals start.
     Gpt4o,
-    /// Mistral's tekken: as GPT-4o, with single digits and contractions apart.
+    /// Mistral's tekken: GPT-4o's, with single digits and separate contractions.
     Tekken,
     /// DeepSeek LLM.
     DeepSeekLlm,
@@ -36,7 +37,7 @@ pub enum PreTokenizer {
     DeepSeekV3,
     /// Bloom, Poro: words between white space and punctuation.
     Bloom,
-    /// Viking: as Bloom, with single digits.
+    /// Viking: Bloom's, with single digits.
     Viking,
 }
 
@@ -93,11 +94,11 @@ const GPT4O: Words =
     Words { digits: 3, cased: Cased::WithContractions, after_punctuation: is_newline_or_slash };
 const TEKKEN: Words = Words { digits: 1, cased: Cased::Yes, after_punctuation: is_newline_or_slash };
 
-/// One expression: finds a piece at the start of a text.
+/// One expression: looks for a piece at the start of a text.
 type Step = fn(&str) -> Found;
 
 impl PreTokenizer {
-    /// The family that `tokenizer.ggml.pre` names.
+    /// Returns the family that `tokenizer.ggml.pre` names.
     ///
     /// # Errors
     /// An unknown name is refused: a wrong split would silently make the model worse.
@@ -111,12 +112,13 @@ impl PreTokenizer {
         })
     }
 
-    /// Whether a word that is a token is that token, whatever its merges say.
+    /// Returns whether a whole word that is in the vocabulary becomes that token, whatever the merges would
+    /// give.
     pub(crate) fn ignores_merges(self) -> bool {
         matches!(self, Self::Llama3 | Self::Tekken)
     }
 
-    /// The expressions, applied one after the other: each splits every piece that the ones before left.
+    /// The expressions, applied one after the other: each splits every piece of the previous ones.
     fn steps(self) -> &'static [Step] {
         fn none(_: char) -> bool {
             false
@@ -165,7 +167,7 @@ impl PreTokenizer {
         }
     }
 
-    /// Splits `text`; the pieces together are the text again.
+    /// Splits `text`; the pieces concatenated are the text.
     pub(crate) fn split<'a>(self, text: &'a str, each: &mut dyn FnMut(&'a str)) {
         split(self.steps(), text, each);
     }

@@ -1,18 +1,18 @@
-//! Hand-written matchers for the regular expressions of pre-tokenizers. A regular expression with
-//! look-ahead needs a backtracking engine, whose time on hostile text is not linear; these pass over every
+//! Hand-written matchers for the regular expressions of pre-tokenizers. A regular expression with look-ahead
+//! needs a backtracking engine, whose time on hostile text is not linear; these matchers visit every
 //! character a bounded number of times.
 
 use super::class::*;
 
-/// What a matcher finds at the start of a text.
+/// The result of a matcher at the start of a text.
 pub(super) enum Found {
-    /// A piece of that many bytes.
+    /// A piece of this many bytes.
     Piece(usize),
-    /// Nothing, nor at any other place in that many bytes.
+    /// No piece, neither here nor at any other place within this many bytes.
     Nothing(usize),
 }
 
-/// A place in a text.
+/// A position in a text.
 #[derive(Clone, Copy)]
 pub(super) struct Cursor<'a> {
     text: &'a str,
@@ -40,17 +40,17 @@ impl<'a> Cursor<'a> {
         self.peek().is_some_and(wanted)
     }
 
-    /// After the next character.
+    /// Moves behind the next character.
     fn step(self) -> Self {
         Self { at: self.at + self.peek().map_or(0, char::len_utf8), ..self }
     }
 
-    /// After the next character, if it is `wanted`.
+    /// Moves behind the next character if it is `wanted`.
     fn optional(self, wanted: impl Fn(char) -> bool) -> Self {
         if self.next_is(wanted) { self.step() } else { self }
     }
 
-    /// After at most `most` characters that are `wanted`.
+    /// Moves behind at most `most` characters that are `wanted`.
     pub(super) fn run(mut self, wanted: impl Fn(char) -> bool, most: usize) -> Self {
         for _ in 0..most {
             if !self.next_is(&wanted) {
@@ -61,13 +61,13 @@ impl<'a> Cursor<'a> {
         self
     }
 
-    /// After one or more that are `wanted`, or `None`.
+    /// Moves behind one or more characters that are `wanted`; `None` if there is none.
     fn some(self, wanted: impl Fn(char) -> bool) -> Option<Self> {
         let end = self.run(wanted, usize::MAX);
         (end.at > self.at).then_some(end)
     }
 
-    /// `\s+(?!\S)|\s+`: white space, and where a word follows all but the last character of it.
+    /// Matches `\s+(?!\S)|\s+`: white space, except its last character if a word follows.
     fn spaces(self) -> Option<Self> {
         let end = self.some(is_space)?;
         if end.is_end() {
@@ -78,7 +78,7 @@ impl<'a> Cursor<'a> {
         Some(if before_last > self.at { Self { at: before_last, ..self } } else { end })
     }
 
-    /// `\s*[\r\n]+`: white space up to its last line break.
+    /// Matches `\s*[\r\n]+`: white space up to its last line break.
     fn lines(self) -> Option<Self> {
         let end = self.some(is_space)?;
         let last = self.text[self.at..end.at].rfind(is_newline)?;
@@ -99,8 +99,8 @@ impl<'a> Cursor<'a> {
             .map(|word| Self { at: self.at + 1 + word.len(), ..self })
     }
 
-    /// `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+`, or where that finds nothing the same with
-    /// `+` and `*` exchanged: a word starts where capitals start.
+    /// Matches `[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+`, or if that finds nothing, the
+    /// same with `+` and `*` exchanged: a word starts where capitals start.
     fn cased_word(self) -> Option<Self> {
         let caseless = |c| matches!(class(c), Class::Caseless | Class::Mark);
         let mut end = self;
@@ -115,7 +115,7 @@ impl<'a> Cursor<'a> {
         if lower.at > end.at {
             return Some(lower);
         }
-        // The expression gives back capitals until its second half has something to match.
+        // The expression backtracks over capitals until its second half has something to match.
         after_caseless.or((end.at > self.at).then_some(end))
     }
 }
@@ -133,13 +133,13 @@ pub(super) fn gpt2(text: &str) -> Found {
     found(end, text)
 }
 
-/// How the expressions that descend from cl100k differ.
+/// The differences between the expressions that descend from cl100k.
 pub(super) struct Words {
-    /// How many digits make a piece.
+    /// Most digits in a piece.
     pub(super) digits: usize,
-    /// Whether capitals start a new word and contractions stay with their word.
+    /// Set if capitals start new words, with or without contractions kept in their word.
     pub(super) cased: Cased,
-    /// Whether line breaks and these characters stay with the punctuation before them.
+    /// Characters that stay with the punctuation before them, such as line breaks.
     pub(super) after_punctuation: fn(char) -> bool,
 }
 
@@ -150,12 +150,16 @@ pub(super) enum Cased {
     WithContractions,
 }
 
-/// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+/// Matches cl100k's expression, or a variant of it by `rules`:
+///
+/// ```text
+/// (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+/// ```
 pub(super) fn words(text: &str, rules: &Words) -> Found {
     let start = Cursor::new(text);
     let word = start.optional(|c| !is_newline(c) && !is_letter(c) && !is_number(c));
     let cased = || {
-        // A mark may start a word of its own, so the prefix is optional in earnest.
+        // A mark may start a word by itself, so the prefix really is optional.
         let end = word.cased_word().or_else(|| start.cased_word())?;
         let with = (rules.cased == Cased::WithContractions).then(|| end.contraction(true)).flatten();
         Some(with.unwrap_or(end))
@@ -195,11 +199,11 @@ pub(super) fn deepseek_v3(text: &str) -> Found {
     found(end, text)
 }
 
-/// `X{1,most}`, or with `space` that many after at most one character of `space`.
+/// Matches `X{1,most}`, with `space` after at most one character of `space`.
 pub(super) fn run(text: &str, space: fn(char) -> bool, wanted: fn(char) -> bool, most: usize) -> Found {
     let start = Cursor::new(text);
     let body = start.optional(space);
-    // The optional character may itself be one that is wanted.
+    // The optional character may itself be a `wanted` one.
     let body = if body.next_is(wanted) { body } else { start };
     let end = body.run(wanted, most);
     found((end.at > body.at).then_some(end), text)

@@ -1,10 +1,10 @@
-//! Chat templates that go by a name, for files that have none or a broken one. The names are llama.cpp's.
+//! Named chat templates, for files that have no template or a broken one. The names are llama.cpp's.
 
 use crate::Error;
 
 macro_rules! templates {
     ($($name:literal $(| $other:literal)* => $file:literal),* $(,)?) => {
-        /// Names, each with its template.
+        /// Names and their templates.
         const TEMPLATES: &[(&str, &str)] =
             &[$(($name, include_str!(concat!("builtin/", $file, ".jinja"))), $(($other, include_str!(concat!("builtin/", $file, ".jinja"))),)*)*];
     };
@@ -43,10 +43,10 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     names.into_iter()
 }
 
-/// The template that `text` names, or else `text` itself.
+/// Returns the template that `text` names, or else `text` itself.
 ///
 /// # Errors
-/// A text that is one word and no name: as a template it would be the same prompt for every conversation.
+/// A text that is one word but no name: as a template it would give the same prompt for every conversation.
 pub(super) fn source(text: &str) -> Result<&str, Error> {
     let name = text.trim();
     if let Some((_, source)) = TEMPLATES.iter().find(|(known, _)| *known == name) {

@@ -1,11 +1,11 @@
-//! What a chat template takes, found out by rendering small conversations.
+//! The capabilities of a chat template, found by rendering small conversations.
 
 use realm_template::{Error, Input, Limits, Template};
 use serde_json::{Map, Value, json};
 
 use super::SpecialTexts;
 
-/// Steps that one of the small conversations may take, and bytes that it may become.
+/// Most steps that rendering a small conversation may take, and most bytes of its prompt.
 const LIMITS: (u64, usize) = (200_000, 1 << 18);
 
 const USER: &str = "Uq7x";
@@ -13,31 +13,31 @@ const OTHER: &str = "Oz3k";
 const FUNCTION: &str = "fn_w5";
 const KEY: &str = "key_j4";
 
-/// What a chat template takes. Conversations in OpenAI's format are brought into this form.
+/// The capabilities of a chat template. Conversations in OpenAI's format are converted to match them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
-    /// A message's `content` as a text.
+    /// Accepts a message's `content` as a string.
     pub text: bool,
-    /// A message's `content` as a list of parts with `type` and `text`.
+    /// Accepts a message's `content` as a list of parts with `type` and `text`.
     pub parts: bool,
-    /// Messages of the role `system`. Otherwise they are put before what the user says next.
+    /// Accepts messages of the role `system`. Otherwise they are put before the next user message.
     pub system: bool,
-    /// Messages of the role `developer`. Otherwise they are system messages.
+    /// Accepts messages of the role `developer`. Otherwise they become system messages.
     pub developer: bool,
-    /// The variable `tools`.
+    /// Uses the variable `tools`.
     pub tools: bool,
-    /// `tool_calls` of earlier messages. Otherwise they are put into the message's text.
+    /// Uses `tool_calls` of earlier messages. Otherwise calls are put into the message's text.
     pub tool_calls: bool,
-    /// Arguments of tool calls as objects.
+    /// Accepts arguments of tool calls as objects.
     pub object_arguments: bool,
-    /// Arguments of tool calls as JSON in a text.
+    /// Accepts arguments of tool calls as JSON in a string.
     pub text_arguments: bool,
-    /// Messages of the role `tool`. Otherwise the user says what a tool returned.
+    /// Accepts messages of the role `tool`. Otherwise a tool's result becomes a user message.
     pub tool_role: bool,
-    /// A `content` that is null, where there are tool calls. Otherwise it is an empty text.
+    /// Accepts a `content` of null in messages with tool calls. Otherwise it becomes an empty string.
     pub null_content: bool,
-    /// Roles have to alternate. Messages of one role that follow each other are joined.
+    /// Requires alternating roles. Consecutive messages of one role are joined.
     pub alternating: bool,
 }
 
@@ -58,7 +58,7 @@ impl Capabilities {
         };
         let said = |role: &str, content: &str| json!({"role": role, "content": words(content)});
         let user = said("user", USER);
-        // A template that can't do without more than these conversations have is taken to know everything.
+        // A template that fails on these small conversations is assumed to accept everything.
         let unknown = probe.tried(&[&user]).is_none();
         let call = |arguments: Value, content: Value| {
             let function = json!({"name": FUNCTION, "arguments": arguments});
@@ -71,7 +71,7 @@ impl Capabilities {
         let (as_object, as_text) = (called(object(), words("")), called(spelled(), words("")));
         let names_function =
             |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains(FUNCTION));
-        // An object that is printed as Python prints it, and a text that is quoted once more, are not what was meant.
+        // An object printed in Python's format, or a string quoted once more, does not count as support.
         let object_arguments = as_object.as_ref().is_some_and(|text| {
             text.contains(FUNCTION) && text.contains(KEY) && !text.contains(&format!("'{KEY}'"))
         });
@@ -112,12 +112,12 @@ impl Capabilities {
 }
 
 impl Probe<'_> {
-    /// The prompt of some messages, if the template renders them.
+    /// Returns the prompt of some messages, if the template renders them.
     fn tried(&self, messages: &[&Value]) -> Option<String> {
         self.rendered(messages, Value::Null).ok()
     }
 
-    /// Whether the template refuses some messages.
+    /// Returns whether the template refuses some messages.
     fn raises(&self, messages: &[&Value]) -> bool {
         matches!(self.rendered(messages, Value::Null), Err(Error::Raised(_)))
     }
@@ -134,12 +134,12 @@ impl Probe<'_> {
         Ok(rendered.text)
     }
 
-    /// Whether the prompt of some messages has all of these words.
+    /// Returns whether the prompt of some messages contains all of these words.
     fn has(&self, messages: &[&Value], words: &[&str]) -> bool {
         self.tried(messages).is_some_and(|text| words.iter().all(|word| text.contains(word)))
     }
 
-    /// Whether lists of parts come out as their texts, and not as a list is printed, whoever speaks.
+    /// Returns whether lists of parts come out as their texts, rather than as a printed list, for every role.
     fn parts(&self) -> bool {
         let said = |role: &str, words: [&str; 2]| json!({"role": role, "content": words.map(|text| json!({"type": "text", "text": text}))});
         let words = [[USER, OTHER], ["Aa5b", "Ab6c"]];
@@ -151,7 +151,7 @@ impl Probe<'_> {
         })
     }
 
-    /// Whether the prompt says anything of a tool; `None` where there is no such prompt.
+    /// Returns whether the prompt mentions a tool; `None` if there is no prompt.
     fn knows_tools(&self, user: &Value) -> Option<bool> {
         let parameters =
             json!({"type": "object", "properties": {KEY: {"type": "string"}}, "required": [KEY]});

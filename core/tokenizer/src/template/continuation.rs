@@ -1,13 +1,13 @@
-//! Prompts that end in the middle of their last message, so that the model goes on with its words.
+//! Prompts that end in the middle of their last message, so that the model continues its words.
 //!
-//! As Hugging Face does it: a mark is put behind the message, and what the template writes from the mark on is cut off.
+//! Works like Hugging Face's: a mark is put behind the message, and the prompt is cut at the mark.
 
 use realm_template::Rendered;
 use serde_json::Value;
 
 use crate::Error;
 
-/// What is put behind the final message. The space at its end tells whether the template takes white space off.
+/// The mark behind the final message. The space at its end shows whether the template removes white space.
 const MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
 /// Puts a mark behind the text of the last message.
@@ -44,7 +44,7 @@ pub(super) fn cut(mut rendered: Rendered, mark: &str) -> Result<Rendered, Error>
         return Err(Error::Conversation(why.into()));
     };
     let kept = &text[..at];
-    // A template that takes white space off the end of messages would have taken it off the words, too.
+    // A template that trims messages would have trimmed the words, too.
     let end = if text[at..].starts_with(mark) { at } else { kept.trim_end().len() };
     text.truncate(end);
     foreign.retain_mut(|range| {

@@ -1,12 +1,12 @@
-//! Chat templates: `tokenizer.chat_template`, rendered as Hugging Face's `apply_chat_template` does.
+//! Chat templates: renders `tokenizer.chat_template` in the same way as Hugging Face's `apply_chat_template`.
 //!
-//! - [`ChatTemplate`] holds a model's templates. [`builtin`] has those that go by a name.
-//! - [`capabilities`] finds out once what a template takes, and [`shape`] brings a conversation in OpenAI's format into that
-//!   form.
+//! - [`ChatTemplate`] holds a model's templates. [`builtin`] has the named ones.
+//! - [`capabilities`] finds the capabilities of a template once, and [`shape`] converts a conversation in
+//!   OpenAI's format to match them.
 //! - [`continuation`] ends a prompt in the middle of its last message.
 //!
-//! What a prompt's text says and who said it are kept together ([`Rendered`]), so that a user's words never become control
-//! tokens.
+//! A prompt keeps its text together with the origin of each part ([`Rendered`]), so that a user's words never
+//! become control tokens.
 
 mod builtin;
 mod capabilities;
@@ -23,28 +23,30 @@ use crate::{Error, Tokenizer};
 pub use self::builtin::names as template_names;
 pub use self::capabilities::Capabilities;
 
-/// What a chat template is rendered with.
+/// The input of a chat template.
 #[derive(Debug, Clone, Default)]
 pub struct Conversation {
-    /// Objects with `role` and `content`, and what else the template reads (`tool_calls`, `name`).
+    /// Objects with `role` and `content`, and other fields that the template reads (`tool_calls`, `name`).
     pub messages: Vec<Value>,
     /// Tool definitions in OpenAI's format; empty for none.
     pub tools: Vec<Value>,
-    /// Whether to end with the start of the assistant's answer; `None` for yes, unless the final message is continued.
+    /// Ends the prompt with the start of the assistant's answer; `None` means yes, unless the final message
+    /// is continued.
     pub add_generation_prompt: Option<bool>,
-    /// Whether to end in the middle of the final message, so that its words are gone on with.
+    /// Ends the prompt in the middle of the final message, so that the model continues it.
     pub continue_final_message: bool,
-    /// Further variables, such as `enable_thinking` or `documents`. Those called `add_generation_prompt` and
-    /// `continue_final_message` are as the fields of these names, where those say nothing.
+    /// Further variables, such as `enable_thinking` or `documents`. Variables named `add_generation_prompt`
+    /// and `continue_final_message` set the fields of these names, unless the fields are set.
     pub variables: Map<String, Value>,
 }
 
-/// The texts of a model's special tokens, as templates name them: `bos_token`, `eos_token`, `pad_token` and so on.
+/// The texts of a model's special tokens, as templates name them: `bos_token`, `eos_token`, `pad_token` and
+/// so on.
 #[derive(Debug, Clone, Default)]
 pub struct SpecialTexts(Map<String, Value>);
 
 impl SpecialTexts {
-    /// A begin and an end token.
+    /// Makes the texts of a begin and an end token.
     pub fn new(bos: impl Into<String>, eos: impl Into<String>) -> Self {
         Self(Map::from_iter([
             ("bos_token".to_owned(), Value::String(bos.into())),
@@ -52,14 +54,14 @@ impl SpecialTexts {
         ]))
     }
 
-    /// Those that a file's metadata names.
+    /// Reads the texts of the special tokens that a file's metadata names.
     pub fn of(metadata: &Metadata, tokenizer: &Tokenizer) -> Self {
         let text = |id: Option<u32>| {
             let mut bytes = Vec::new();
             tokenizer.push_bytes(id?, true, &mut bytes).ok()?;
             Some(String::from_utf8_lossy(&bytes).into_owned())
         };
-        // Templates join these two to other texts without asking whether they are there.
+        // Templates concatenate these two without a check, so they always exist.
         let mut this =
             Self::new(text(tokenizer.bos()).unwrap_or_default(), text(tokenizer.eos()).unwrap_or_default());
         let others =
@@ -76,15 +78,15 @@ impl SpecialTexts {
 /// A model's chat template.
 pub struct ChatTemplate {
     default: Compiled,
-    /// What conversations with tools are rendered by.
+    /// The template for conversations with tools, if it is another one.
     tool_use: Option<Compiled>,
     special: SpecialTexts,
 }
 
-/// A template's source, and what became of it.
+/// A template's source, and the result of compiling it.
 struct Compiled {
     source: String,
-    /// The reason where it can't be parsed.
+    /// The template, or the reason why it cannot be parsed.
     template: Result<(Template, Capabilities), String>,
 }
 
@@ -100,8 +102,8 @@ impl Compiled {
 }
 
 impl ChatTemplate {
-    /// The template of a GGUF file, `None` if it has none. One that can't be parsed is an error only when a conversation
-    /// is rendered: plain prompts don't need it.
+    /// Reads the template of a GGUF file; `None` if it has none. A template that cannot be parsed is an error
+    /// only when a conversation is rendered, because plain prompts do not need it.
     pub fn from_metadata(metadata: &Metadata, special: SpecialTexts) -> Option<Self> {
         let read = |key: &str| match metadata.str(key) {
             Ok(source) => source.map(|source| Compiled::new(source, &special)),
@@ -131,12 +133,13 @@ impl ChatTemplate {
         }
     }
 
-    /// The source that conversations with or without tools are rendered by.
+    /// Returns the source of the template for conversations with or without tools.
     pub fn source(&self, tools: bool) -> &str {
         &self.compiled(tools).source
     }
 
-    /// What the template for conversations with or without tools takes; `None` if it can't be parsed.
+    /// Returns the capabilities of the template for conversations with or without tools; `None` if it cannot
+    /// be parsed.
     pub fn capabilities(&self, tools: bool) -> Option<&Capabilities> {
         self.compiled(tools).template.as_ref().ok().map(|(_, capabilities)| capabilities)
     }
@@ -145,11 +148,12 @@ impl ChatTemplate {
         self.tool_use.as_ref().filter(|_| tools).unwrap_or(&self.default)
     }
 
-    /// Renders the prompt of a conversation in OpenAI's format, brought into the form that the template takes.
+    /// Renders the prompt of a conversation in OpenAI's format, after converting it to the form that the
+    /// template accepts.
     ///
     /// # Errors
-    /// The template's own `raise_exception`, an operation that fails, too many steps or bytes, or a message with parts
-    /// that are no text.
+    /// The template's own `raise_exception`, an operation that fails, too many steps or bytes, or a message
+    /// with parts that are not text.
     pub fn render(&self, conversation: &Conversation) -> Result<Rendered, Error> {
         let Compiled { template, .. } = self.compiled(!conversation.tools.is_empty());
         let (template, capabilities) = template.as_ref().map_err(|why| Error::BrokenTemplate(why.clone()))?;
@@ -182,7 +186,7 @@ impl ChatTemplate {
         let mut foreign = conversation.variables.clone();
         foreign.retain(|name, _| name != "add_generation_prompt" && name != "continue_final_message");
         foreign.insert("messages".into(), Value::Array(messages));
-        // `tools is not none` is a common test, so no tools is none and not an empty list.
+        // `tools is not none` is a common test, so an empty list of tools becomes none.
         let tools = &conversation.tools;
         let tools = if tools.is_empty() { Value::Null } else { Value::Array(tools.clone()) };
         foreign.insert("tools".into(), tools);

@@ -1,4 +1,4 @@
-//! Conversations in OpenAI's format, in the form that a template takes.
+//! Converts conversations in OpenAI's format to the form that a template accepts.
 
 use serde_json::{Map, Value, json};
 
@@ -6,14 +6,13 @@ use super::Capabilities;
 use crate::Error;
 use crate::python_json::dumps;
 
-/// What is put between a system message and the words of the user that it is put before, and between messages that are
-/// joined.
+/// Separator between a system message and the user's words behind it, and between joined messages.
 const BETWEEN: &str = "\n\n";
 
-/// The messages as the template takes them.
+/// Converts messages to the form that the template accepts.
 ///
 /// # Errors
-/// A message that is no object, and parts that are no text.
+/// A message that is not an object, or parts that are not text.
 pub(super) fn shape(messages: &[Value], takes: &Capabilities) -> Result<Vec<Value>, Error> {
     let mut shaped = Vec::with_capacity(messages.len());
     for (at, message) in messages.iter().enumerate() {
@@ -44,7 +43,7 @@ pub(super) fn shape(messages: &[Value], takes: &Capabilities) -> Result<Vec<Valu
     Ok(shaped)
 }
 
-/// Checks that `content` has no parts but texts, and writes them all in one way.
+/// Checks that `content` has only text parts, and writes them in one form.
 fn with_text(message: &mut Map<String, Value>, at: usize) -> Result<(), Error> {
     let Some(Value::Array(parts)) = message.get_mut("content") else { return Ok(()) };
     for (number, part) in parts.iter_mut().enumerate() {
@@ -66,7 +65,7 @@ fn with_text(message: &mut Map<String, Value>, at: usize) -> Result<(), Error> {
                 return Err(Error::Conversation(why));
             }
         };
-        // A part may have more, such as `cache_control`.
+        // A part may have further fields, such as `cache_control`.
         if part["type"] != "text" || part["text"].as_str() != Some(&text) {
             *part = json!({"type": "text", "text": text});
         }
@@ -74,7 +73,7 @@ fn with_text(message: &mut Map<String, Value>, at: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// The text of a `content`: parts are joined by line breaks, as llama.cpp and vLLM do.
+/// Returns the text of a `content`: parts are joined by line breaks, as in llama.cpp and vLLM.
 fn text_of(content: Option<&Value>) -> Option<String> {
     match content? {
         Value::String(text) => Some(text.clone()),
@@ -102,7 +101,8 @@ fn with_content(message: &mut Map<String, Value>, takes: &Capabilities) {
     }
 }
 
-/// Arguments of calls are objects or texts, as the template takes them; calls that it knows nothing of become text.
+/// Converts arguments of calls to objects or strings, depending on the template; for a template without tool
+/// calls, calls become text.
 fn with_calls(message: &mut Map<String, Value>, takes: &Capabilities) {
     let Some(Value::Array(calls)) = message.get_mut("tool_calls") else { return };
     if calls.is_empty() {
@@ -140,7 +140,7 @@ fn with_calls(message: &mut Map<String, Value>, takes: &Capabilities) {
     message.insert("content".into(), text.into());
 }
 
-/// What a tool returned, said by the user where the template knows no such role.
+/// Converts a tool's result to a user message if the template does not know the role.
 fn with_result(message: &mut Map<String, Value>, takes: &Capabilities) {
     let tool = message.get("role").is_some_and(|role| role == "tool" || role == "function");
     if !tool || takes.tool_role {
@@ -151,7 +151,7 @@ fn with_result(message: &mut Map<String, Value>, takes: &Capabilities) {
     message.insert("content".into(), format!("<tool_response>\n{text}\n</tool_response>").into());
 }
 
-/// System messages, put before what the user says next, or said by the user if nothing follows.
+/// Puts each system message before the next user message, or makes it a user message if none follows.
 fn without_system(messages: Vec<Map<String, Value>>) -> Vec<Map<String, Value>> {
     let mut out: Vec<Map<String, Value>> = Vec::with_capacity(messages.len());
     let mut pending: Option<String> = None;
@@ -182,7 +182,7 @@ fn without_system(messages: Vec<Map<String, Value>>) -> Vec<Map<String, Value>> 
     out
 }
 
-/// Messages that one speaker says in a row, as one.
+/// Joins consecutive messages of one role.
 fn alternating(messages: Vec<Map<String, Value>>) -> Vec<Map<String, Value>> {
     let mut out: Vec<Map<String, Value>> = Vec::with_capacity(messages.len());
     for message in messages {
@@ -202,7 +202,7 @@ fn alternating(messages: Vec<Map<String, Value>>) -> Vec<Map<String, Value>> {
     out
 }
 
-/// `content` as a list of parts.
+/// Converts `content` to a list of parts.
 fn as_parts(message: &mut Value) {
     if let Some(content) = message.get_mut("content")
         && content.is_string()

@@ -7,7 +7,7 @@ use realm_hub::{Hub, Reference};
 use realm_tokenizer::{ChatTemplate, SpecialTexts, Tokenizer};
 use serde_json::Value;
 
-/// A model of the catalog, fetched if need be.
+/// Opens a model of the catalog; fetches it if it is missing.
 pub(crate) fn model(name: &str) -> Gguf {
     let file = format!("{name}.gguf");
     let entry = realm_hub::catalog().iter().find(|entry| entry.file == file).expect("a model of the catalog");
@@ -19,7 +19,7 @@ pub(crate) fn tokenizer(name: &str) -> Tokenizer {
     Tokenizer::from_metadata(model(name).metadata()).unwrap()
 }
 
-/// A model's tokenizer, after its metadata was changed: `None` takes a key away.
+/// Returns a model's metadata with changed keys; `None` removes a key.
 pub(crate) fn changed(name: &str, changes: &[(&str, Option<RawValue>)]) -> Metadata {
     let gguf = model(name);
     let gone = |key: &str| changes.iter().any(|(other, value)| *other == key && value.is_none());

@@ -1,4 +1,4 @@
-//! Attacks that hold on to things by the plain API.
+//! Attacks by the plain API that hold on to resources.
 
 use realm::{Output, Request};
 
@@ -15,7 +15,7 @@ pub(super) fn snapshot(ground: &Ground) -> Running {
         sequence.forward(Output::Nothing).expect("a pass");
         sequence.save().expect("bytes")
     };
-    // Half of it, and bytes that are altered wherever.
+    // Truncate the bytes in even rounds, and alter one of them in odd rounds.
     let mut round = 0usize;
     running.repeat(move |_| {
         round += 1;
@@ -34,7 +34,7 @@ pub(super) fn snapshot(ground: &Ground) -> Running {
     running
 }
 
-/// A request that does not end before it has so many tokens.
+/// A request that does not end before it has `tokens` tokens.
 fn endless(prompt: Vec<u32>, tokens: usize) -> Request {
     Request { ignore_eos: true, ..Request::tokens(prompt).max_tokens(tokens) }
 }

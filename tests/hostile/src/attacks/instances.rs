@@ -1,8 +1,8 @@
-//! Components with many instances in them.
+//! Components that contain many instances.
 
 use wit_component::ComponentEncoder;
 
-/// A component of a core module, with so many more instances of another core module in it.
+/// Makes a component of a core module, with `more` instances of another core module in it.
 pub(super) fn with_instances(module: &[u8], more: usize, other: &str) -> Vec<u8> {
     let component = ComponentEncoder::default()
         .module(module)
@@ -43,7 +43,7 @@ pub(super) fn with_instances(module: &[u8], more: usize, other: &str) -> Vec<u8>
     out
 }
 
-/// A number as WebAssembly has it.
+/// Encodes a number in WebAssembly's LEB128.
 fn leb(mut number: usize, out: &mut Vec<u8>) {
     loop {
         #[allow(clippy::cast_possible_truncation, reason = "seven bits")]

@@ -7,20 +7,20 @@ mod programs;
 
 use crate::{Ground, Running};
 
-/// One way to harm others.
+/// A way to harm other tenants or the host.
 #[derive(Debug)]
 pub struct Attack {
-    /// What the command and the tables call it.
+    /// The attack's name in the command and the tables.
     pub name: &'static str,
-    /// What the attackers do.
+    /// A description of what the attackers do.
     pub what: &'static str,
-    /// Tenants, and streams of each, of the honest neighbour that it is compared with.
+    /// Tenants, and streams of each, of the honest neighbor that the attack is compared with.
     pub honest: (usize, usize),
     begin: fn(&Ground) -> Running,
 }
 
 impl Attack {
-    /// Starts the attackers; they go on until the result is dropped.
+    /// Starts the attackers, which continue until the result is dropped.
     pub fn start(&self, ground: &Ground) -> Running {
         (self.begin)(ground)
     }

@@ -1,4 +1,4 @@
-//! Attacks by requests alone.
+//! Attacks by requests only.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use realm::{Request, Sampling, Speculation};
 
 use crate::{Ground, Running};
 
-/// Threads of one tenant that send request after request.
+/// Starts threads of one tenant that send request after request.
 fn repeat(
     ground: &Ground,
     streams: usize,
@@ -37,8 +37,9 @@ pub(super) fn grammars(ground: &Ground) -> Running {
     })
 }
 
-/// A thread that sends requests that were made beforehand, since making them takes longer than their refusal and would compete for
-/// the cores that compute; and then the largest that is not refused, over and over.
+/// Starts a thread that first sends refused requests and then repeats the largest request that is not
+/// refused. The refused ones are made beforehand, because making them takes longer than refusing them and
+/// would compete for the cores that compute.
 fn refused_and_largest(
     ground: &Ground,
     mut refused: Vec<Request>,
@@ -95,7 +96,7 @@ pub(super) fn sampling(ground: &Ground) -> Running {
 
 pub(super) fn prompt(ground: &Ground) -> Running {
     let text = |bytes: usize| Request::text("ab c ".repeat(bytes / 5)).max_tokens(1);
-    // The shorter one is refused as well, but only after much of it was tokenized.
+    // The shorter text is refused as well, but only after much of it was tokenized.
     refused_and_largest(ground, (0..8).map(|_| text(10 << 20)).collect(), move |_| text(128 << 10))
 }
 

@@ -6,7 +6,7 @@ use super::instances::with_instances;
 use crate::guest::program;
 use crate::{Ground, Running};
 
-/// Sets `$t` to the embeddings of so many rows and `$h` to the first layer.
+/// Sets `$t` to the embeddings of `rows` rows and `$h` to the first layer.
 fn embedded(rows: usize) -> String {
     format!(
         "(local.set $model (call $model.current))
@@ -23,7 +23,7 @@ fn request() -> Request {
     Request { ignore_eos: true, ..Request::tokens(vec![1u32, 2, 3]).temperature(0.0).max_tokens(8) }
 }
 
-/// One tenant's runs of a program, each started again when it ends.
+/// Runs a program of one tenant `runs` times at once, and starts each run again when it ends.
 fn repeat(ground: &Ground, wasm: &[u8], runs: usize, limits: Limits, grants: Grants) -> Running {
     let mut running = Running::default();
     let tenant = ground.tenant_with("attacker", limits);
@@ -41,7 +41,7 @@ fn alone(ground: &Ground, body: &str, data: &str) -> Running {
     repeat(ground, &program(body, data), 1, Limits::default(), Grants::none())
 }
 
-/// One tenant's runs of a program, held and not read.
+/// Starts runs of a program of one tenant, holds them and does not read them.
 fn hold(ground: &Ground, wasm: &[u8], runs: u32) -> Running {
     let mut running = Running::default();
     let tenant = ground.tenant("attacker");
@@ -65,7 +65,7 @@ pub(super) fn pool_memories(ground: &Ground) -> Running {
 }
 
 pub(super) fn unread(ground: &Ground) -> Running {
-    // Pieces of 64 KiB.
+    // Emits pieces of 64 KiB.
     let body = EMITS.replace("(i32.const 0) (i32.const 1)", "(i32.const 0) (i32.const 65536)");
     hold(ground, &program(&body, ""), 8)
 }

@@ -1,5 +1,6 @@
-//! `c-bindgen WIT OUT`: writes, for each world of the contract in the folder WIT, a header, its C code and an object file
-//! with the component's type to the folder OUT. What `wit-bindgen c WIT --world WORLD` does too, without installing that.
+//! `c-bindgen WIT OUT`: writes, for each world of the contract in the folder WIT, a header, its C code and an
+//! object file with the component's type to the folder OUT. Does the same as
+//! `wit-bindgen c WIT --world WORLD`, without an installation of wit-bindgen.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,6 @@
-//! Quantizing a row with AVX-512: what the portable code does, number for number, without a detour through memory.
-//! (Compiled from the portable code it took a quarter of a prompt's time: the interleaved stores defeat the compiler.)
+//! Quantizes a row with AVX-512: the same numbers as the portable code, without a detour through memory. (The
+//! portable code compiled for AVX-512 took a quarter of a prompt's time: its interleaved stores defeat the
+//! compiler.)
 
 use std::arch::x86_64::*;
 
@@ -9,7 +10,7 @@ use crate::cpu::format::BLOCK;
 /// Quantizes row `row` from `x`, `[columns]`.
 ///
 /// # Safety
-/// As [`Fill::row`].
+/// Same contract as [`Fill::row`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 pub(super) unsafe fn row(fill: &Fill, row: usize, x: &[f32]) {
     let place = fill.place(row);
@@ -40,14 +41,14 @@ pub(super) unsafe fn row(fill: &Fill, row: usize, x: &[f32]) {
                 // SAFETY: 16 bytes.
                 unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(codes)) };
                 for (j, c) in bytes.chunks_exact(4).enumerate() {
-                    // SAFETY: as above.
+                    // SAFETY: every unit of a row belongs to that row, which is this thread's alone.
                     unsafe {
                         put(&fill.codes, place.at(4, 8 * block + 4 * half + j), [c[0], c[1], c[2], c[3]])
                     };
                 }
             }
             let sum = sums[0] + sums[1];
-            // SAFETY: as above.
+            // SAFETY: every unit of a row belongs to that row, which is this thread's alone.
             unsafe {
                 put(&fill.negative32, place.at(BLOCK, block), [-sum]);
                 if fill.block == BLOCK {

@@ -1,12 +1,13 @@
 //! Activations as the integer kernels read them: signed bytes with a float scale for 32 or 256 columns.
 //!
-//! `x[k] ≈ d * q[k]`, `d = max|x| / 127` over the block, `q` rounded to nearest, ties to even. Types with a scale
-//! for 32 weights get blocks of 32, K-quants blocks of 256 (their integer sub-scales let 256 products add up as
-//! integers). These are the precisions that llama.cpp uses (Q8_0, Q8_K), so errors are comparable.
+//! `x[k] ≈ d * q[k]`, `d = max|x| / 127` over the block, `q` rounded to nearest, ties to even. Types with a
+//! scale for 32 weights get blocks of 32, K-quants blocks of 256 (their integer sub-scales let 256 products
+//! add up as integers). These are the precisions that llama.cpp uses (Q8_0, Q8_K), so errors are comparable.
 //!
-//! Arrays are row by row for scalar code and AVX2. For AVX-512 the rows of a *tile* are interleaved: of every array's
-//! smallest unit (four codes, a scale, a sum, a pair of sums) first row 0's, then row 1's, … then the next unit
-//! of row 0, so that a kernel for all rows of a tile follows one pointer.
+//! For scalar code and AVX2, arrays are stored row by row. For AVX-512 the rows of a *tile* are interleaved
+//! by the array's smallest unit (four codes, a scale, a sum, or a pair of sums): the first unit of row 0, of
+//! row 1, …, then the second unit of row 0, and so on. A kernel for all rows of a tile then follows one
+//! pointer.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -24,7 +25,7 @@ pub(crate) struct Activations {
     pub(crate) columns: usize,
     /// Columns that share a scale: 32 or 256.
     pub(crate) block: usize,
-    /// Rows that are interleaved; the last tile may have fewer. 1 means row by row.
+    /// Rows per tile, which are interleaved; the last tile may have fewer. 1 means row by row.
     pub(crate) tile: usize,
     /// `[rows, columns]`
     pub(crate) codes: Aligned<i8>,
@@ -32,17 +33,17 @@ pub(crate) struct Activations {
     pub(crate) scales: Aligned<f32>,
     /// Scale times the sum of a block's codes, `[rows, columns / 32]`; blocks of 32 only.
     pub(crate) sums: Aligned<f32>,
-    /// Sums of a block's codes, in the two 16-bit lanes in which `vpmaddubsw` leaves its products: columns
-    /// 0 and 1 of every four, columns 2 and 3. `[rows, columns / 16, 2]` for blocks of 256, `[rows, columns / 32, 2]`
-    /// for blocks of 32. Not for AVX-512.
+    /// Sums of a block's codes, in the two 16-bit lanes in which `vpmaddubsw` leaves its products: columns 0
+    /// and 1 of every four, columns 2 and 3. `[rows, columns / 16, 2]` for blocks of 256,
+    /// `[rows, columns / 32, 2]` for blocks of 32. Not for AVX-512.
     pub(crate) lane_sums: Aligned<i16>,
     /// Sums of 32 codes, `[rows, columns / 64, 2]`; blocks of 256 only.
     pub(crate) sums32: Aligned<i16>,
     /// Sums of 16 codes, `[rows, columns / 32, 2]`; blocks of 256 only.
     pub(crate) sums16: Aligned<i16>,
-    /// Minus the sums of 32 codes, `[rows, columns / 32]`. Only for AVX-512, as the next one.
+    /// Minus the sums of 32 codes, `[rows, columns / 32]`; only for AVX-512.
     pub(crate) negative32: Aligned<i32>,
-    /// Minus the sums of 16 codes, `[rows, columns / 16]`; blocks of 256 only.
+    /// Minus the sums of 16 codes, `[rows, columns / 16]`; only for AVX-512 and blocks of 256.
     pub(crate) negative16: Aligned<i32>,
     /// The codes as 16-bit numbers, each four columns in the order 0, 2, 1, 3, `[rows, columns]`, for the
     /// AVX2 kernels of signed codes; empty unless asked for.
@@ -50,17 +51,17 @@ pub(crate) struct Activations {
 }
 
 impl Activations {
-    /// Columns whose codes one pair of `lane_sums` adds up.
+    /// Columns per pair of `lane_sums`.
     pub(crate) fn lane_columns(&self) -> usize {
         if self.block == SUPER { 16 } else { 32 }
     }
 
-    /// Makes room for `rows × columns` as `isa` wants them. `columns` must be a multiple of `block`. `wide` asks for
-    /// the 16-bit codes too.
+    /// Makes room for `rows × columns` in the layout of `isa`. `columns` must be a multiple of `block`.
+    /// `wide` also asks for the 16-bit codes.
     pub(crate) fn prepare(&mut self, isa: Isa, rows: usize, columns: usize, block: usize, wide: bool) {
         debug_assert!(columns.is_multiple_of(block));
         (self.rows, self.columns, self.block) = (rows, columns, block);
-        // As few tiles as possible, all of about the same size.
+        // Use as few tiles as possible, all of about the same size.
         let interleaved = isa == Isa::Avx512 && rows > 1;
         self.tile = if interleaved { rows.div_ceil(rows.div_ceil(TILE_ROWS)) } else { 1 };
         self.codes.reserve(rows * columns);
@@ -82,7 +83,8 @@ impl Activations {
         }
     }
 
-    /// For filling the rows from several threads, with what [`Self::prepare`] was asked for.
+    /// Returns a writer that fills the rows from several threads, with the arguments given to
+    /// [`Self::prepare`].
     pub(crate) fn fill(&mut self, isa: Isa, wide: bool) -> Fill {
         Fill {
             isa,
@@ -103,7 +105,7 @@ impl Activations {
     }
 }
 
-/// Fills the rows of [`Activations`].
+/// Fills the rows of [`Activations`] from several threads.
 pub(crate) struct Fill {
     isa: Isa,
     rows: usize,
@@ -121,7 +123,7 @@ pub(crate) struct Fill {
     wide: Option<Parts<i16>>,
 }
 
-/// Where the numbers of one row are: unit `i` of an array is at `start / every + i * stride`, in units.
+/// Locates the numbers of one row: unit `i` of an array is at `start / every + i * stride`, in units.
 #[derive(Clone, Copy)]
 struct Place {
     /// Columns before the row's tile, in all rows.
@@ -133,7 +135,7 @@ struct Place {
 }
 
 impl Place {
-    /// Unit `i` of an array with one for every `every` columns.
+    /// Index of unit `i` in an array with one unit per `every` columns.
     #[inline(always)]
     fn at(self, every: usize, i: usize) -> usize {
         self.start / every + i * self.stride + self.row
@@ -143,7 +145,7 @@ impl Place {
 /// Writes one unit of an array.
 ///
 /// # Safety
-/// Nobody else reads or writes it now.
+/// No other thread reads or writes the unit meanwhile.
 #[inline(always)]
 unsafe fn put<T: Copy, const N: usize>(parts: &Parts<T>, unit: usize, value: [T; N]) {
     // SAFETY: by the caller's promise.
@@ -159,9 +161,10 @@ impl Fill {
     /// Quantizes row `row` from `x`, `[columns]`.
     ///
     /// # Safety
-    /// The `Activations` live, nobody reads them, and no two threads fill the same row.
+    /// The `Activations` are alive, no thread reads them, and no two threads fill the same row.
     pub(crate) unsafe fn row(&self, row: usize, x: &[f32]) {
-        // SAFETY: the caller's promise, and an `Isa` other than `Scalar` exists only where the processor has it.
+        // SAFETY: the caller's promise, and an `Isa` other than `Scalar` exists only where the processor has
+        // it.
         unsafe {
             match self.isa {
                 #[cfg(target_arch = "x86_64")]
@@ -177,7 +180,7 @@ impl Fill {
     /// instructions.
     ///
     /// # Safety
-    /// As [`Self::row`].
+    /// Same contract as [`Self::row`].
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn row_avx2(&self, row: usize, x: &[f32]) {
@@ -185,10 +188,10 @@ impl Fill {
         unsafe { self.row_body(row, x) }
     }
 
-    /// For rows that are not interleaved.
+    /// The portable code, for rows that are not interleaved.
     ///
     /// # Safety
-    /// As [`Self::row`].
+    /// Same contract as [`Self::row`].
     #[inline(always)]
     unsafe fn row_body(&self, row: usize, x: &[f32]) {
         let place = self.place(row);
@@ -211,10 +214,10 @@ impl Fill {
         }
     }
 
-    /// The sums of block `b`'s codes.
+    /// Writes the sums of block `b`'s codes.
     ///
     /// # Safety
-    /// As [`Self::row`].
+    /// Same contract as [`Self::row`].
     #[inline(always)]
     unsafe fn sums_of(&self, place: Place, b: usize, d: f32, codes: &[i8]) {
         let mut pairs = [[0i16; 2]; SUPER / 16];
@@ -269,8 +272,9 @@ fn quantize(x: &[f32], codes: &mut [i8]) -> f32 {
     for (code, x) in codes.iter_mut().zip(x) {
         let x = x * inverse;
         let x = if x.is_nan() { 0.0 } else { x };
-        // Within ±127 by construction. Added to 1.5 · 2²³ it is rounded to a whole number, ties to even, that
-        // stands in the lowest bits; a conversion to integers would not become vector instructions, for it saturates.
+        // The value is within ±127 by construction. Adding 1.5 · 2²³ rounds it to a whole number, ties to
+        // even, in the lowest bits. A conversion to an integer would not become vector instructions, because
+        // it saturates.
         *code = (x + 12_582_912.0).to_bits() as i8;
     }
     max / 127.0

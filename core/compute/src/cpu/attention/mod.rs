@@ -1,14 +1,14 @@
-//! Attention over the paged KV cache with a running softmax: memory is one page of scores, however long the
+//! Attention over the paged KV cache with a running softmax: memory is one page of scores, for any length of
 //! context (Milakov and Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135).
 //!
-//! Work is cut into tasks of one key/value head and some rows of one sequence. All queries of a task, several
-//! rows times the query heads that share the key/value head, go over a page together, so that a page is read (and
-//! widened) once for them. What happens to one query does not depend on which others are in its task: pages come in
-//! order, and a query that may not see a page skips it. So a row's result is the same in any batch.
+//! Work is cut into tasks of one key/value head and some rows of one sequence. All queries of a task (its
+//! rows times the query heads that share the key/value head) go over a page together, so a page is read and
+//! widened once for them. A query's result does not depend on the other queries of its task: pages come in
+//! order, and a query skips pages that it may not see. So a row's result is the same in any batch.
 //!
-//! The softmax runs within chunks of a fixed number of pages, and the chunks' results are merged in their order. Where
-//! there are too few tasks for the threads, as when one long sequence decodes, each chunk is a task of its own; which
-//! does not change the result either.
+//! The softmax runs within chunks of a fixed number of pages, and the results of the chunks are merged in
+//! order. If there are too few tasks for the threads, as when one long sequence decodes, each chunk becomes a
+//! task of its own, which does not change the result.
 
 mod page;
 
@@ -22,13 +22,15 @@ use super::{Buffer, CpuBackend, Isa};
 use crate::{Attention, Batch, PAGE_TOKENS};
 use page::{Running, common_score, product};
 
-/// Queries of a task: enough to share a page's cost, few enough for the scores to stay in the first-level cache.
+/// Queries per task: enough to share a page's cost, few enough for the scores to stay in the first-level
+/// cache.
 const QUERIES: usize = 48;
 
-/// Pages of a chunk.
+/// Pages per chunk.
 const CHUNK: usize = 8;
 
-/// Below so many multiplications one thread alone is done before it has woken another.
+/// A task of fewer multiplications than this runs on the calling thread, which is done before it could wake
+/// another.
 const ALONE: usize = 128 * 1024;
 
 /// Work memory of one thread.
@@ -39,7 +41,7 @@ pub(crate) struct Space {
     /// `[queries][32]`
     scores: Vec<f32>,
     running: Vec<Running>,
-    /// Of the chunk at hand and of those before it.
+    /// Results of the current chunk, and of the chunks before it.
     chunk: Partial,
     total: Partial,
 }
@@ -52,7 +54,7 @@ struct Partial {
     states: Vec<State>,
 }
 
-/// What the sums of a query are relative to.
+/// The reference point of a query's sums.
 #[derive(Clone, Copy)]
 struct State {
     /// The largest score; -∞ if the query has seen no key.
@@ -66,7 +68,7 @@ impl State {
 }
 
 impl Partial {
-    /// Of queries that have seen nothing.
+    /// Resets to queries that have seen no key.
     fn clear(&mut self, queries: usize, padded: usize) {
         self.out.clear();
         self.out.resize(queries * padded, 0.0);
@@ -80,9 +82,9 @@ struct Task<'a> {
     rows: Range<usize>,
     table: &'a [u32],
     kv_head: usize,
-    /// What the rows see: all of it, or one chunk.
+    /// The pages that the rows see: all of them, or one chunk's.
     pages: Range<usize>,
-    /// Where the result goes if it is of one chunk.
+    /// Where to put the result of a single chunk.
     part: Option<&'a Mutex<Partial>>,
 }
 
@@ -92,7 +94,7 @@ impl Task<'_> {
     }
 }
 
-/// The first position that a row at `position` sees.
+/// The first position that a row at `position` attends to.
 fn lowest(window: Option<usize>, position: usize) -> usize {
     window.map_or(0, |w| (position + 1).saturating_sub(w))
 }
@@ -135,7 +137,7 @@ pub(crate) fn run(
         let mut space = lock(&spaces[0]);
         return tasks.iter().for_each(|task| dispatch(isa, Attend { call, task, space: &mut space }));
     }
-    // A task that would keep a thread busy while the others have nothing left is cut into its chunks.
+    // Tasks that would keep one thread busy while the others are idle are cut into chunks.
     let (long, mut tasks): (Vec<_>, Vec<_>) = tasks
         .into_iter()
         .partition(|task| task.cost() * 4 * pool.threads() > cost && chunks(&task.pages).len() > 1);
@@ -151,7 +153,7 @@ pub(crate) fn run(
             });
         }
     }
-    // Start with the longest.
+    // Start with the longest task.
     tasks.sort_by_key(|task| std::cmp::Reverse(task.cost()));
     let share = Share::new(tasks.len(), 1);
     pool.run(&|thread| {
@@ -172,17 +174,17 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// The chunks that pages lie in.
+/// The chunks that these pages lie in.
 fn chunks(pages: &Range<usize>) -> Range<usize> {
     pages.start / CHUNK..pages.end.div_ceil(CHUNK)
 }
 
-/// Those of the pages that lie in a chunk.
+/// The pages that lie in a chunk.
 fn chunk_pages(pages: &Range<usize>, chunk: usize) -> Range<usize> {
     pages.start.max(chunk * CHUNK)..pages.end.min((chunk + 1) * CHUNK)
 }
 
-/// What all tasks have in common.
+/// The parameters that all tasks share.
 #[derive(Clone, Copy)]
 struct Call<'a> {
     spec: &'a Attention<'a, CpuBackend>,
@@ -253,7 +255,7 @@ impl Kernel for Attend<'_> {
     }
 }
 
-/// The results of all queries over some pages of one chunk.
+/// Computes the results of all queries over some pages of one chunk.
 #[allow(clippy::too_many_arguments, reason = "all of a thread's work memory")]
 #[inline(always)]
 fn attend_chunk<V: Wide>(
@@ -324,7 +326,7 @@ fn merge<V: Wide>(total: &mut Partial, chunk: &Partial, padded: usize) {
     }
 }
 
-/// Merges the chunks of a task that was cut.
+/// Merges the chunks of a task that was cut into chunks.
 struct Combine<'a> {
     call: Call<'a>,
     task: &'a Task<'a>,

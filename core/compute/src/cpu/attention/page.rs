@@ -1,9 +1,9 @@
-//! What happens to one page: the products of queries and keys and of weights and values, and the running softmax
+//! The work on one page: the products of queries and keys and of weights and values, and the running softmax
 //! between them.
 //!
-//! Both products are one kernel, of some queries' numbers with the rows of a page. Keys and values are widened in
-//! registers while they are multiplied; only where more queries come than fit into registers at once are they widened
-//! to memory first.
+//! Both products use one kernel, which multiplies the numbers of several queries with the rows of a page.
+//! Keys and values are widened in registers during the multiplication. Only if there are more queries than
+//! fit into registers at once are they widened to memory first.
 
 use super::super::cache::{BLOCK, Numbers};
 use super::super::wide::{WIDTH, Wide};
@@ -20,7 +20,7 @@ pub(super) struct Running {
     pub(super) position: usize,
     /// The largest score so far.
     max: f32,
-    /// What earlier sums must be multiplied with after this page.
+    /// Factor for earlier sums after this page.
     factor: f32,
     /// Sum of the exponentials.
     sum: [f32; WIDTH],
@@ -31,15 +31,15 @@ impl Running {
         Self { position, max: f32::NEG_INFINITY, factor: 1.0, sum: [0.0; WIDTH] }
     }
 
-    /// After the last page.
+    /// Returns the state after the last page.
     #[inline(always)]
     pub(super) fn state<V: Wide>(&self) -> State {
         // SAFETY: of 16 numbers.
         State { max: self.max, sum: unsafe { V::load(self.sum.as_ptr()) }.sum() }
     }
 
-    /// Turns a page's scores, `[32]` and what is to be added to each, into exponentials and advances. Tokens outside
-    /// `from..to` are masked.
+    /// Turns a page's scores, `[32]`, plus the number to add to each, into exponentials and advances. Tokens
+    /// outside `from..to` are masked.
     #[inline(always)]
     pub(super) fn softmax<V: Wide>(
         &mut self,
@@ -67,7 +67,7 @@ impl Running {
         }
         scores[..from].fill(f32::NEG_INFINITY);
         scores[to..].fill(f32::NEG_INFINITY);
-        // SAFETY: as above.
+        // SAFETY: of 32 numbers.
         let x = unsafe { [V::load(scores.as_ptr()), V::load(scores.as_ptr().add(WIDTH))] };
         let largest = x[0].max(x[1]).largest();
         if largest > self.max {
@@ -76,9 +76,9 @@ impl Running {
             self.max = largest;
         }
         let max = V::splat(self.max);
-        // (No closure: it would be compiled without the processor's instructions.)
+        // (Not a closure: a closure would be compiled without the processor's instructions.)
         let e = [x[0].sub(max).exp(), x[1].sub(max).exp()];
-        // SAFETY: as above.
+        // SAFETY: of 32 numbers.
         unsafe {
             let sum = V::load(self.sum.as_ptr()).mul(V::splat(self.factor));
             sum.add(e[0]).add(e[1]).store(self.sum.as_mut_ptr());
@@ -88,7 +88,8 @@ impl Running {
     }
 }
 
-/// What a query's scores of a page have in common: its product with what is added to all keys.
+/// The part that a query's scores of a page have in common: its product with the offset that was subtracted
+/// from all keys.
 #[inline(always)]
 pub(super) fn common_score<V: Wide>(query: &[f32], keys: Numbers<'_>) -> f32 {
     let Numbers::Q8 { offsets, .. } = keys else { return 0.0 };
@@ -102,10 +103,11 @@ pub(super) fn common_score<V: Wide>(query: &[f32], keys: Numbers<'_>) -> f32 {
     sum.sum()
 }
 
-/// `c[q] = factor[q] * c[q] + a[q] · b`, or without factors `c[q] = a[q] · b`. `a` is `[queries][inner]`, `b` the first
-/// `rows` rows of `numbers`, `[rows][width]` with `rows ≤ inner`, `c` `[queries][width]`; `width` is a multiple of 32.
-/// With `KEYS` the numbers are a page's keys, `[head_dim][32]`, otherwise its values, `[32][padded]`. `ahead` is what
-/// will be read next, in the same layout: it is prefetched. `space` has room for `b`.
+/// `c[q] = factor[q] * c[q] + a[q] · b`, or without factors `c[q] = a[q] · b`. `a` is `[queries][inner]`, `b`
+/// the first `rows` rows of `numbers`, `[rows][width]` with `rows ≤ inner`, `c` `[queries][width]`; `width`
+/// is a multiple of 32. With `KEYS` the numbers are a page's keys, `[head_dim][32]`, otherwise its values,
+/// `[32][padded]`. `ahead` is the data that will be read next, in the same layout, to prefetch. `space` has
+/// room for `b`.
 #[allow(clippy::too_many_arguments, reason = "kernels have many operands")]
 #[inline(always)]
 pub(super) fn product<V: Wide, const KEYS: bool>(
@@ -132,14 +134,14 @@ pub(super) fn product<V: Wide, const KEYS: bool>(
         }
     }
     let size = Size { inner, rows, width };
-    // With more queries than one tile takes, numbers are widened once for all.
+    // With more queries than one tile takes, widen the numbers once for all of them.
     let tile = queries <= V::TILE;
     let ahead = match ahead {
         Numbers::F32(ahead) => ahead.as_ptr().cast(),
         Numbers::F16(ahead) => ahead.as_ptr().cast(),
         Numbers::Q8 { codes: ahead, .. } => ahead.as_ptr().cast::<u8>(),
     };
-    // SAFETY: the assertions above say that all is as large as it has to be.
+    // SAFETY: the assertions above check every length.
     unsafe {
         let floats = match numbers {
             Numbers::F32(b) => b.as_ptr(),
@@ -176,22 +178,22 @@ struct Size {
     width: usize,
 }
 
-/// Rows of numbers that become floats as they are loaded.
+/// Rows of numbers that are converted to floats when they are loaded.
 trait Rows<V: Wide>: Copy {
     /// Bytes of a number.
     const BYTES: usize;
 
-    /// What 32 rows need in 32 columns.
+    /// Data needed to load 32 rows of 32 columns, such as scales.
     type Block: Copy;
 
     /// # Safety
     /// The rows and columns exist.
     unsafe fn block(self, first_row: usize, column: usize) -> Self::Block;
 
-    /// Row `first_row + row` from the block's column, or from 16 columns farther on.
+    /// Loads row `first_row + row` from the block's column plus 16 times `half`.
     ///
     /// # Safety
-    /// As for `block`.
+    /// Same contract as `block`.
     unsafe fn load(self, block: &Self::Block, first_row: usize, row: usize, column: usize, half: usize) -> V;
 }
 
@@ -229,7 +231,7 @@ impl<V: Wide> Rows<V> for Halves {
     }
 }
 
-/// Keys in 8 bits: a row is one number of 32 tokens, each with its scale.
+/// Keys in 8 bits: a row holds one number of each of 32 tokens, each with its own scale.
 #[derive(Clone, Copy)]
 struct Keys {
     codes: *const i8,
@@ -257,7 +259,7 @@ impl<V: Wide> Rows<V> for Keys {
     }
 }
 
-/// Values in 8 bits: a row is a token, with a scale for each 32 numbers.
+/// Values in 8 bits: a row is a token, with a scale for every 32 numbers.
 #[derive(Clone, Copy)]
 struct Values {
     codes: *const i8,
@@ -358,7 +360,7 @@ unsafe fn tiles<V: Wide, R: Rows<V>>(
 /// [`tiles`] for T queries: 2 T registers of sums.
 ///
 /// # Safety
-/// As for [`tiles`].
+/// Same contract as [`tiles`].
 #[inline(always)]
 unsafe fn tile<V: Wide, R: Rows<V>, const T: usize>(
     Size { inner, rows, width }: Size,

@@ -1,4 +1,4 @@
-//! The products of adapters with one row or a few.
+//! The products of adapters with one or more rows.
 
 use std::ops::Range;
 
@@ -62,7 +62,8 @@ impl Inner<'_> {
         }
     }
 
-    /// Two rows of one tile at a time, or one row of two tiles: eight sums that do not wait for each other.
+    /// Computes two rows of one tile at a time, or one row of two tiles: eight sums that do not wait for each
+    /// other.
     #[inline(always)]
     fn passes<T: Copy, V: Vector<LANES>>(
         self,
@@ -100,8 +101,8 @@ impl Inner<'_> {
     }
 }
 
-/// The sums of tiles `w` with rows `x`. Every sum has a register of its own, added up in the order of columns, so it
-/// does not matter which others are computed with it.
+/// Computes the sums of tiles `w` with rows `x`. Every sum has a register of its own and is added up in the
+/// order of columns, so it does not depend on the sums computed beside it.
 #[inline(always)]
 fn pass<T: Copy, V: Vector<LANES>, const N: usize, const M: usize>(
     w: [&[T]; N],
@@ -163,7 +164,7 @@ fn step<T: Copy, V: Vector<LANES>, const N: usize, const M: usize>(
     }
 }
 
-/// What the adapters of a product make of their hidden numbers.
+/// The second products of adapters, `b · hidden`, for one panel.
 #[derive(Clone, Copy)]
 pub(super) struct Outer<'a> {
     pub(super) uses: &'a [Use<'a>],
@@ -172,14 +173,14 @@ pub(super) struct Outer<'a> {
 }
 
 impl Outer<'_> {
-    /// Adds it to the panel's sums, `[rows][16]`.
+    /// Adds the products to the panel's sums, `[rows][16]`.
     pub(super) fn run(self, isa: Isa, acc: &mut [[f32; PANEL]]) {
         match isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this instruction set was detected.
             Isa::Avx2 => unsafe { self.run_avx2(acc) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
+            // SAFETY: this instruction set was detected.
             Isa::Avx512 => unsafe { self.run_avx512(acc) },
             _ => self.run_with::<Two<F32x8>>(acc),
         }
@@ -211,7 +212,7 @@ impl Outer<'_> {
     }
 }
 
-/// `acc[row] += w · hidden` for `rows`, four at a time while there are so many.
+/// `acc[row] += w · hidden` for `rows`, four rows at a time while at least four are left.
 #[inline(always)]
 fn add<T: Copy, V: Vector<PANEL>>(
     w: &[T],
@@ -232,7 +233,7 @@ fn add<T: Copy, V: Vector<PANEL>>(
     }
 }
 
-/// The same for the first M rows.
+/// Computes the same for the first M rows.
 #[inline(always)]
 fn add_to<T: Copy, V: Vector<PANEL>, const M: usize>(
     w: &[[T; PANEL]],

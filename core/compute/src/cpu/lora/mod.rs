@@ -1,12 +1,13 @@
-//! What adapters add to a product: `b · (a · x)` for the rows that see them.
+//! The adapters' part of a product: `b · (a · x)` for the rows that use them.
 //!
-//! The inner products `a · x` (*hidden* numbers, as many as the adapter's rank) of all adapters and all matrices
-//! of a call are shared out among the threads together, in the region that quantizes the input. `b` is then part of
-//! the product itself: a thread that has a panel's sums adds the adapters' to them before it writes them. So
-//! adapters cost no region of their own, and the base weights are read once for everybody.
+//! The threads share out the inner products `a · x` (*hidden* numbers, as many as the adapter's rank) of all
+//! adapters and all matrices of a call together, in the region that quantizes the input. `b` is then part of
+//! the product itself: a thread that has a panel's sums adds those of the adapters before it writes them. So
+//! adapters need no region of their own, and the base weights are read once for all rows.
 //!
-//! A decoding row reads all of its adapter for one multiplication a weight: what counts is bytes. Weights stay in 16
-//! bits where the caller has them so, and neither the rank nor anything else is padded to a multiple of more than 4.
+//! A decoding row reads all of its adapter for one multiplication per weight, so bytes decide the speed.
+//! Weights stay in 16 bits if the file has them so, and nothing is padded to a multiple of more than 4, the
+//! rank included.
 
 mod kernels;
 mod vector;
@@ -25,14 +26,14 @@ use crate::checks::bad_tensor;
 use crate::{Error, Lora};
 use kernels::{Inner, Outer};
 
-/// Ranks whose weights lie side by side.
+/// Ranks whose weights are interleaved.
 const TILE: usize = 4;
-/// Tiles and rows that a thread takes at a time: some 10 KB of weights for the widths of small models.
+/// Tiles and rows per piece of work: about 10 KB of weights for the widths of small models.
 const PIECE_TILES: usize = 2;
 const PIECE_ROWS: usize = 32;
 /// Bytes of a cache line.
 const LINE: usize = 64;
-/// How far ahead weights are fetched, in bytes.
+/// Distance of prefetching ahead of the kernels, in bytes.
 const AHEAD: usize = 2048;
 
 /// A low-rank change of a matrix.
@@ -86,7 +87,7 @@ impl LowRank {
     }
 }
 
-/// Lays out rows of `inputs` numbers of `bytes` bytes as [`LowRank::a`] wants them.
+/// Lays out rows of `inputs` numbers of `bytes` bytes in the order of [`LowRank::a`].
 fn tiles<T: Plain>(
     data: &[u8],
     bytes: usize,
@@ -105,10 +106,10 @@ fn tiles<T: Plain>(
     out
 }
 
-/// The adapters of one call, with a place for everyone's hidden numbers.
+/// The adapters of one call, with a place for all hidden numbers.
 pub(super) struct Plan<'a> {
     uses: Vec<Use<'a>>,
-    /// The first use of each product, and the end.
+    /// The index of each product's first use, and the end.
     first: Vec<usize>,
     pieces: Vec<Piece>,
     numbers: usize,
@@ -117,11 +118,11 @@ pub(super) struct Plan<'a> {
 /// One adapter in one product.
 struct Use<'a> {
     lora: &'a Lora<'a, CpuBackend>,
-    /// Where its hidden numbers begin, `[rows, rank]`.
+    /// Where the hidden numbers of this use begin, `[rows, rank]`.
     at: usize,
 }
 
-/// What a thread computes at a time.
+/// A unit of work for a thread.
 struct Piece {
     of: usize,
     rows: Range<usize>,
@@ -129,7 +130,7 @@ struct Piece {
 }
 
 impl<'a> Plan<'a> {
-    /// The plan for products with these adapters; `None` if there are no adapters.
+    /// Returns the plan for products with these adapters; `None` without adapters.
     pub(super) fn new(products: impl ExactSizeIterator<Item = &'a [Lora<'a, CpuBackend>]>) -> Option<Self> {
         let mut plan = Self { uses: Vec::new(), first: vec![0], pieces: Vec::new(), numbers: 0 };
         for loras in products {
@@ -150,12 +151,12 @@ impl<'a> Plan<'a> {
         (!plan.uses.is_empty()).then_some(plan)
     }
 
-    /// How many hidden numbers there are.
+    /// Number of hidden numbers.
     pub(super) fn numbers(&self) -> usize {
         self.numbers
     }
 
-    /// For sharing out [`Self::piece`]s.
+    /// Returns the counter that shares out [`Self::piece`]s.
     pub(super) fn share(&self) -> Share {
         Share::new(self.pieces.len(), 1)
     }
@@ -163,7 +164,7 @@ impl<'a> Plan<'a> {
     /// Computes the hidden numbers of piece `piece` from the input `x`.
     ///
     /// # Safety
-    /// `hidden` has [`Self::numbers`] numbers, and each piece is computed once while nobody reads them.
+    /// `hidden` has [`Self::numbers`] numbers, and each piece is computed once, while no thread reads them.
     pub(super) unsafe fn piece(&self, isa: Isa, piece: usize, x: &Buffer, hidden: &Parts<f32>) {
         let Piece { of, rows, tiles } = &self.pieces[piece];
         let &Use { lora, at } = &self.uses[*of];
@@ -171,7 +172,7 @@ impl<'a> Plan<'a> {
         let inner = Inner { a: &lora.pair.a, x, rows: lora.rows };
         inner.run(isa, tiles.clone(), rows.clone(), |tile, row, sums| {
             let len = TILE.min(rank - tile * TILE);
-            // SAFETY: a row's ranks of this piece are in no other one.
+            // SAFETY: no other piece has this row's ranks.
             let out = unsafe { hidden.part(at + row * rank + tile * TILE, len) };
             let scale = lora.scale * lora.rows[row].scale;
             for (out, sum) in out.iter_mut().zip(sums) {
@@ -184,7 +185,7 @@ impl<'a> Plan<'a> {
         &self.uses[self.first[product]..self.first[product + 1]]
     }
 
-    /// Asks for what [`Self::add`] will read of panel `panel`.
+    /// Prefetches the data that [`Self::add`] will read for panel `panel`.
     pub(super) fn fetch(&self, product: usize, panel: usize) {
         for u in self.of(product) {
             let Lora { pair, .. } = u.lora;
@@ -195,7 +196,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Adds what the adapters of product `product` make of the hidden numbers to a panel's sums, `[rows][16]`.
+    /// Adds the adapters' products of product `product` to a panel's sums, `[rows][16]`.
     pub(super) fn add(
         &self,
         isa: Isa,
@@ -208,14 +209,14 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Asks for all cache lines of `w`.
+/// Prefetches all cache lines of `w`.
 fn fetch<T>(w: &[T]) {
     for i in (0..size_of_val(w)).step_by(LINE) {
         prefetch(w.as_ptr().wrapping_byte_add(i));
     }
 }
 
-/// Asks for the cache line at `p`, which may be any address.
+/// Prefetches the cache line at `p`, which may be any address.
 #[inline(always)]
 fn prefetch<T>(p: *const T) {
     #[cfg(target_arch = "x86_64")]

@@ -1,8 +1,8 @@
 //! Floats in registers, with three kinds of weights to load.
 //!
-//! The kernels are written once for these. Plain arrays, from which the compiler makes registers elsewhere in this
-//! backend, will not do here: it sees that neighbouring sums have neighbouring weights, and transposes them back and
-//! forth for twice the time.
+//! The kernels are written once for these. Plain arrays, which the compiler turns into registers elsewhere in
+//! this backend, are not enough here: the compiler sees that neighboring sums have neighboring weights and
+//! transposes them back and forth, which doubles the time.
 
 use crate::cpu::format::PANEL;
 use crate::cpu::lanes::{F32x8, LANES};
@@ -11,10 +11,10 @@ use crate::cpu::lanes::{F32x8, LANES};
 pub(super) trait Vector<const N: usize>: Copy {
     fn splat(x: f32) -> Self;
     fn floats(w: &[f32; N]) -> Self;
-    /// From half floats, which are finite.
+    /// Converts half floats, which must be finite.
     fn halves(w: &[u16; N]) -> Self;
     fn bf16s(w: &[u16; N]) -> Self;
-    /// `self * b + c`, rounded once.
+    /// Computes `self * b + c`, rounded once.
     fn mul_add(self, b: Self, c: Self) -> Self;
     fn store(self, out: &mut [f32; N]);
 }
@@ -76,7 +76,7 @@ impl Vector<LANES> for F32x8 {
         F32x8(*w)
     }
 
-    /// The exponent's bias is put right by a multiplication, which is exact.
+    /// A multiplication, which is exact, corrects the exponent's bias.
     #[inline(always)]
     fn halves(w: &[u16; LANES]) -> Self {
         F32x8(w.map(|w| {
@@ -107,8 +107,9 @@ pub(super) mod x86 {
 
     use super::{LANES, PANEL, Vector};
 
-    /// Only for functions that are compiled for AVX2, FMA and F16C and run where these are: that is what all `unsafe`
-    /// blocks below rely on, beside references to eight numbers.
+    /// Eight floats in an AVX register. Only for functions that are compiled for AVX2, FMA and F16C and run
+    /// where the processor has them: all `unsafe` blocks below rely on that, and on references to eight
+    /// numbers.
     #[derive(Clone, Copy)]
     #[repr(transparent)]
     pub(in super::super) struct Avx2(__m256);
@@ -122,19 +123,19 @@ pub(super) mod x86 {
 
         #[inline(always)]
         fn floats(w: &[f32; LANES]) -> Self {
-            // SAFETY: as above.
+            // SAFETY: see [`Avx2`].
             Self(unsafe { _mm256_loadu_ps(w.as_ptr()) })
         }
 
         #[inline(always)]
         fn halves(w: &[u16; LANES]) -> Self {
-            // SAFETY: as above.
+            // SAFETY: see [`Avx2`].
             Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(w.as_ptr().cast())) })
         }
 
         #[inline(always)]
         fn bf16s(w: &[u16; LANES]) -> Self {
-            // SAFETY: as above. A bf16 is the upper half of an f32.
+            // SAFETY: see [`Avx2`]. A bf16 is the upper half of an f32.
             unsafe {
                 let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(w.as_ptr().cast()));
                 Self(_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16)))
@@ -143,18 +144,18 @@ pub(super) mod x86 {
 
         #[inline(always)]
         fn mul_add(self, b: Self, c: Self) -> Self {
-            // SAFETY: as above.
+            // SAFETY: see [`Avx2`].
             Self(unsafe { _mm256_fmadd_ps(self.0, b.0, c.0) })
         }
 
         #[inline(always)]
         fn store(self, out: &mut [f32; LANES]) {
-            // SAFETY: as above.
+            // SAFETY: see [`Avx2`].
             unsafe { _mm256_storeu_ps(out.as_mut_ptr(), self.0) };
         }
     }
 
-    /// As [`Avx2`], for functions that are compiled for AVX-512 F.
+    /// Sixteen floats in an AVX-512 register. Same conditions as [`Avx2`], for AVX-512 F.
     #[derive(Clone, Copy)]
     #[repr(transparent)]
     pub(in super::super) struct Avx512(__m512);
@@ -168,19 +169,19 @@ pub(super) mod x86 {
 
         #[inline(always)]
         fn floats(w: &[f32; PANEL]) -> Self {
-            // SAFETY: as above.
+            // SAFETY: see [`Avx512`].
             Self(unsafe { _mm512_loadu_ps(w.as_ptr()) })
         }
 
         #[inline(always)]
         fn halves(w: &[u16; PANEL]) -> Self {
-            // SAFETY: as above.
+            // SAFETY: see [`Avx512`].
             Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(w.as_ptr().cast())) })
         }
 
         #[inline(always)]
         fn bf16s(w: &[u16; PANEL]) -> Self {
-            // SAFETY: as above.
+            // SAFETY: see [`Avx512`].
             unsafe {
                 let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(w.as_ptr().cast()));
                 Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide)))
@@ -189,13 +190,13 @@ pub(super) mod x86 {
 
         #[inline(always)]
         fn mul_add(self, b: Self, c: Self) -> Self {
-            // SAFETY: as above.
+            // SAFETY: see [`Avx512`].
             Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
         }
 
         #[inline(always)]
         fn store(self, out: &mut [f32; PANEL]) {
-            // SAFETY: as above.
+            // SAFETY: see [`Avx512`].
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), self.0) };
         }
     }

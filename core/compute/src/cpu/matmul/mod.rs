@@ -24,10 +24,11 @@ use super::{Buffer, CpuBackend, Isa};
 use crate::Lora;
 use tile::Tile;
 
-/// Below so many numbers the input is quantized on the calling thread: waking the others costs more.
+/// An input of fewer numbers than this is quantized on the calling thread: waking the others costs more.
 const ALONE: usize = 8192;
-/// Most rows of activations that are interleaved for one pass of the AVX-512 kernels. 12 would still fit the registers
-/// with simple scales, but kernels with two levels of scales then spill, and the others gain nothing.
+/// Most rows of activations that are interleaved for one pass of the AVX-512 kernels. 12 rows would still fit
+/// the registers with simple scales, but kernels with two levels of scales would spill, and the others gain
+/// nothing.
 pub(crate) const TILE_ROWS: usize = 8;
 /// Columns of a float panel that are multiplied at a time: they stay in the first-level cache for all rows.
 const FLOAT_COLUMNS: usize = 256;
@@ -36,7 +37,7 @@ const FLOAT_COLUMNS: usize = 256;
 pub(crate) struct Workspace {
     small: Activations,
     large: Activations,
-    /// What adapters' first matrices make of the input.
+    /// The products of the adapters' first matrices with the input.
     hidden: Aligned<f32>,
     threads: Vec<Mutex<ThreadSpace>>,
 }
@@ -81,7 +82,7 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
     }
     let outs: Vec<Parts<f32>> = products.iter_mut().map(|p| Parts::new(p.out)).collect();
     let products = &*products;
-    // Some pieces for each thread, so that the last ones to finish wait for little.
+    // Several pieces per thread, so that threads finish at about the same time.
     let share = Share::new(panels, (panels / (pool.threads() * 6)).clamp(1, 64));
     let (small, large, hidden, threads) = (&space.small, &space.large, &*space.hidden, &space.threads);
     pool.run(&|thread| {
@@ -113,8 +114,8 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
     });
 }
 
-/// What has to be known of the input before the products: quantizes it in the forms that the matrices need, and
-/// multiplies it with the adapters' first matrices.
+/// Prepares the input for the products: quantizes it into the forms that the matrices need, and multiplies it
+/// with the adapters' first matrices.
 fn prepare(
     pool: &Pool,
     isa: Isa,
@@ -227,7 +228,7 @@ fn float_panel(
             // SAFETY: this instruction set was detected.
             Isa::Avx2 => unsafe { avx2::float_products(weights, x, m.columns, acc) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
+            // SAFETY: this instruction set was detected.
             Isa::Avx512 => unsafe { avx512::float_products(weights, x, m.columns, acc) },
             #[cfg(target_arch = "aarch64")]
             Isa::Neon | Isa::NeonDot => {

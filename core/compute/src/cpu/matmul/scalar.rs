@@ -1,5 +1,5 @@
-//! The integer products in plain code. This defines the result: the other instruction sets compute the same
-//! integers and do the same float operations in the same order, so they agree to the last bit.
+//! The integer products in plain code. This code defines the result: the other instruction sets compute the
+//! same integers and run the same float operations in the same order, so they agree to the last bit.
 
 use super::tile::Tile;
 use crate::cpu::activations::Activations;
@@ -53,7 +53,8 @@ pub(crate) fn product(
     }
 }
 
-/// The integer product of activation codes with the weights of panel row `p` from the tile's column `first` on.
+/// The integer product of activation codes with the weights of panel row `p` from the tile's column `first`
+/// on.
 fn dot(format: &Format, tile: &Tile, codes: &[i8], first: usize, p: usize) -> i32 {
     let mut sum = 0;
     for (k, &code) in codes.iter().enumerate() {

@@ -1,9 +1,10 @@
 //! A tile: some columns of a panel, unpacked to the first-level cache for the inner loops.
 //!
-//! Unpacking costs a few instructions a weight and is shared by all rows of activations; with it, the inner
-//! loops see only two kinds of codes (small unsigned bytes, signed ones) and two kinds of scales, whatever the GGUF
-//! type was. For a single row of activations unpacking through the cache costs about half as much as the product,
-//! and both together are several times faster than memory delivers weights, so that case needs no path of its own.
+//! Unpacking costs several instructions per weight, shared by all rows of activations. The inner loops then
+//! see only two kinds of codes (small unsigned bytes and signed ones) and two kinds of scales, for every GGUF
+//! type. For a single row of activations, unpacking through the cache costs about half as much as the
+//! product, and both together are several times faster than memory delivers weights, so that case needs no
+//! path of its own.
 
 use half::f16;
 
@@ -14,7 +15,7 @@ use crate::cpu::format::{BLOCK, Format, GROUP, PANEL, SUPER, Scales, get_code};
 const FEW_ROWS_COLUMNS: usize = 512;
 /// Columns of a tile when many rows use it; the tile may take half of a second-level cache.
 const MANY_ROWS_COLUMNS: usize = 4096;
-/// From so many rows on, reading a tile again costs less than adding up partial sums.
+/// From this many rows on, reading a tile again costs less than adding up partial sums.
 const MANY_ROWS: usize = 16;
 
 /// Unpacked columns of one panel.
@@ -22,21 +23,21 @@ const MANY_ROWS: usize = 16;
 pub(crate) struct Tile {
     /// Columns held.
     pub(crate) columns: usize,
-    /// `[columns / 4]` groups. Unsigned codes: 64 bytes, as in the packed matrix. Signed codes: layout of
-    /// the instruction set (64 bytes; AVX2 widens them to 128).
+    /// `[columns / 4]` groups. Unsigned codes: 64 bytes, as in the packed matrix. Signed codes: the layout
+    /// depends on the instruction set (64 bytes; AVX2 widens them to 128).
     pub(crate) codes: Aligned<u8>,
     /// `[columns / 32][16]` for block scales, `[columns / 256][16]` for super ones.
     pub(crate) scales: Aligned<f32>,
-    /// As `scales`: what is added (block) or subtracted (super).
+    /// Same layout as `scales`: the number to add (block) or subtract (super).
     pub(crate) mins: Aligned<f32>,
     /// Super scales: `[columns / sub][16][2]`, each row's integer scale twice, for `vpmaddwd`.
     pub(crate) sub_scales: Aligned<i16>,
-    /// Super scales with a minimum: `[columns / sub / 2][16][2]`, two neighbours' integer minimums.
+    /// Super scales with a minimum: `[columns / sub / 2][16][2]`, two neighbors' integer minimums.
     pub(crate) sub_mins: Aligned<i16>,
 }
 
 impl Tile {
-    /// How many columns to unpack at a time for `rows` rows of activations over `columns` columns.
+    /// Returns how many columns to unpack at a time for `rows` rows of activations over `columns` columns.
     pub(crate) fn width(rows: usize, columns: usize) -> usize {
         columns.min(if rows < MANY_ROWS { FEW_ROWS_COLUMNS } else { MANY_ROWS_COLUMNS })
     }
@@ -97,8 +98,8 @@ impl Tile {
         }
     }
 
-    /// Unpacks `records` in plain code: what every instruction set's own way must equal, up to the layout
-    /// of signed codes.
+    /// Unpacks `records` in plain code. The instruction sets' own versions must give the same result, except
+    /// for the layout of signed codes.
     pub(crate) fn unpack_scalar(&mut self, format: &Format, records: &[u8]) {
         let bytes = format.record_bytes();
         self.columns = records.len() / bytes * format.record_columns();

@@ -1,4 +1,4 @@
-//! A GPU's memory, host memory that it reaches, and points in its stream.
+//! A GPU's memory, pinned host memory, and events in the GPU's stream.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// `bytes` of memory for `what`; its contents are unspecified.
+    /// Allocates `bytes` of memory for the purpose `what`; its contents are unspecified.
     pub(crate) fn new(device: &Arc<Device>, bytes: usize, what: &str) -> Result<Self, Error> {
         if bytes == 0 {
             return Ok(Self { pointer: 0, bytes, device: Arc::clone(device) });
@@ -33,7 +33,7 @@ impl Memory {
         }
     }
 
-    /// As [`Memory::new`], all zeros.
+    /// Same as [`Memory::new`], filled with zeros.
     pub(crate) fn zeroed(device: &Arc<Device>, bytes: usize, what: &str) -> Result<Self, Error> {
         let memory = Self::new(device, bytes, what)?;
         if bytes > 0 {
@@ -54,19 +54,20 @@ impl Memory {
         self.bytes
     }
 
-    /// Copies `from` to `at ..`, in the stream's order. Small copies return when `from` may change.
+    /// Copies `from` to `at ..`, in the stream's order. For small copies, `from` may change when the call
+    /// returns.
     pub(crate) fn write<T: Plain>(&mut self, at: usize, from: &[T]) -> Result<(), Error> {
         assert!(at + size_of_val(from) <= self.bytes, "a copy past the end of memory");
         if from.is_empty() {
             return Ok(());
         }
-        // SAFETY: inside the memory; from pageable host memory the driver copies before it returns, and from pinned
-        // memory only `Pinned` does this, which waits before it is written again.
+        // SAFETY: inside the memory; from pageable host memory the driver copies before it returns; pinned
+        // memory belongs to `Pinned`, which is not written again before the copy is done.
         unsafe { result::memcpy_htod_async(self.pointer + at as u64, from, self.device.stream) }
             .map_err(|e| failed("copying to the GPU", e))
     }
 
-    /// Copies `at ..` to `to` and waits for it.
+    /// Copies `at ..` to `to` and waits for the copy.
     pub(crate) fn read<T: Plain>(&self, at: usize, to: &mut [T]) -> Result<(), Error> {
         assert!(at + size_of_val(to) <= self.bytes, "a copy past the end of memory");
         if to.is_empty() {
@@ -82,37 +83,38 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         if self.pointer != 0 && self.device.bind().is_ok() {
-            // SAFETY: allocated by `new`, and not used after this; the driver waits for kernels that still run.
+            // SAFETY: allocated by `new`, and not used after this; the driver waits for kernels that still
+            // run.
             let _ = unsafe { result::free_sync(self.pointer) };
             self.device.freed.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
-/// Copies `bytes` from another GPU's memory, in the order of the stream of `to`'s.
+/// Copies `bytes` from another GPU's memory, in the stream of `to`'s device.
 pub(crate) fn copy_across(from: &Memory, to: &mut Memory, bytes: usize) -> Result<(), Error> {
     assert!(bytes <= from.bytes.min(to.bytes), "a copy past the end of memory");
     to.device.bind()?;
     let (here, there) = (to.device.context, from.device.context);
-    // SAFETY: inside both, whose contexts are alive.
+    // SAFETY: inside both pieces of memory, whose contexts are alive.
     unsafe { sys::cuMemcpyPeerAsync(to.pointer, here, from.pointer, there, bytes, to.device.stream) }
         .result()
         .map_err(|e| failed("copying between GPUs", e))
 }
 
-/// Types of which any bits are a value.
+/// Types for which any bits are a valid value.
 ///
 /// # Safety
 /// No padding, no invalid bits.
 pub(crate) unsafe trait Plain: Copy + 'static {}
-// SAFETY: any bits are a number.
+// SAFETY: any bits are a valid number.
 unsafe impl Plain for u8 {}
-// SAFETY: as above.
+// SAFETY: any bits are a valid number.
 unsafe impl Plain for u32 {}
-// SAFETY: as above.
+// SAFETY: any bits are a valid number.
 unsafe impl Plain for f32 {}
 
-/// Host memory that the GPU copies from and to directly.
+/// Host memory that the GPU reads and writes directly.
 pub(crate) struct Pinned {
     pointer: *mut u8,
     bytes: usize,
@@ -148,7 +150,7 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         if self.device.bind().is_ok() {
-            // Copies that are under way end first.
+            // Wait for running copies first.
             let _ = self.device.synchronize();
             // SAFETY: allocated by `new`, and not used after this.
             let _ = unsafe { result::free_host(self.pointer.cast()) };
@@ -164,7 +166,7 @@ pub(crate) struct Event {
 
 // SAFETY: a handle that any thread may use.
 unsafe impl Send for Event {}
-// SAFETY: as above.
+// SAFETY: a handle that any thread may use.
 unsafe impl Sync for Event {}
 
 impl Event {
@@ -172,7 +174,7 @@ impl Event {
         Self::with(device, sys::CUevent_flags::CU_EVENT_DEFAULT)
     }
 
-    /// As [`Event::new`], without the time.
+    /// Same as [`Event::new`], without a time.
     pub(crate) fn untimed(device: &Arc<Device>) -> Result<Self, Error> {
         Self::with(device, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
     }
@@ -183,7 +185,7 @@ impl Event {
         Ok(Self { event, device: Arc::clone(device) })
     }
 
-    /// Has what is started on `device` from now on wait for what was marked.
+    /// Makes work that starts on `device` from now on wait for the work marked by this event.
     pub(crate) fn before(&self, device: &Device) -> Result<(), Error> {
         device.bind()?;
         // SAFETY: both are alive; the driver keeps what it needs of an event that is destroyed later.
@@ -192,19 +194,19 @@ impl Event {
             .map_err(|e| failed("an event", e))
     }
 
-    /// Marks what was started so far.
+    /// Marks the work started so far.
     pub(crate) fn record(&self) -> Result<(), Error> {
         // SAFETY: both are alive.
         unsafe { result::event::record(self.event, self.device.stream) }.map_err(|e| failed("an event", e))
     }
 
-    /// Waits until what was marked is done; at once if nothing was.
+    /// Waits until the marked work is done; returns at once if none was marked.
     pub(crate) fn wait(&self) -> Result<(), Error> {
         // SAFETY: the event is alive.
         unsafe { result::event::synchronize(self.event) }.map_err(|e| failed("the GPU", e))
     }
 
-    /// Milliseconds from this mark to a later one, both of which were waited for.
+    /// Milliseconds from this mark to a later one. Both must have been waited for.
     pub(crate) fn until(&self, later: &Event) -> Result<f32, Error> {
         // SAFETY: both events are alive.
         unsafe { result::event::elapsed(self.event, later.event) }.map_err(|e| failed("an event", e))

@@ -1,5 +1,5 @@
-//! Products of float panels. Weights are widened in registers, for every pass of rows again: that hides behind the
-//! multiplications, while widening through memory took as long as they do.
+//! Products of float panels. Weights are widened in registers, again for every pass of rows: the conversion
+//! hides behind the multiplications, while widening through memory took as long as the multiplications.
 
 use std::arch::x86_64::*;
 
@@ -7,12 +7,12 @@ use super::kernels::Sums;
 use crate::cpu::format::PANEL;
 use crate::cpu::matrix::FloatSlice;
 
-/// A weight as it is kept.
+/// A weight in the type in which it is stored.
 trait Weight: Copy {
     /// Loads 8 weights of a column.
     ///
     /// # Safety
-    /// 8 weights can be read at `p`, and AVX2 and F16C are there.
+    /// 8 weights can be read at `p`, and the processor has AVX2 and F16C.
     unsafe fn load(p: *const Self) -> __m256;
 }
 
@@ -56,7 +56,7 @@ impl Weight for Bf16 {
 pub(crate) fn float_products(weights: FloatSlice<'_>, x: &[f32], stride: usize, acc: &mut [[f32; PANEL]]) {
     let columns = weights.len() / PANEL;
     assert!(acc.is_empty() || x.len() >= (acc.len() - 1) * stride + columns);
-    // SAFETY: `columns` columns of 16 weights are there, and the assertion above bounds every row of `x`.
+    // SAFETY: `columns` columns of 16 weights can be read, and the assertion above bounds every row of `x`.
     unsafe {
         match weights {
             FloatSlice::F32(w) => passes(w.as_ptr(), columns, x.as_ptr(), stride, acc),
@@ -67,7 +67,8 @@ pub(crate) fn float_products(weights: FloatSlice<'_>, x: &[f32], stride: usize, 
 }
 
 /// # Safety
-/// `columns` times 16 weights can be read at `w`, and `acc.len()` rows of as many numbers, `stride` apart, at `x`.
+/// `columns` times 16 weights can be read at `w`, and at `x` `acc.len()` rows of `columns` numbers, `stride`
+/// apart.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 unsafe fn passes<W: Weight>(
@@ -96,7 +97,7 @@ unsafe fn passes<W: Weight>(
 }
 
 /// # Safety
-/// As [`passes`], with M rows.
+/// Same contract as [`passes`], with M rows.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
 unsafe fn pass<W: Weight, const M: usize>(

@@ -8,8 +8,8 @@ use crate::cpu::activations::Activations;
 use crate::cpu::format::{BLOCK, Codes, Format, GROUP, PANEL, SUPER, Scales};
 use crate::cpu::matmul::tile::Tile;
 
-/// Adds the products of a tile, whose first column is `first`, with rows `row .. row + M` of the activations to
-/// `acc`.
+/// Adds the products of a tile, whose first column is `first`, with rows `row .. row + M` of the activations
+/// to `acc`.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn product<const M: usize>(
     format: &Format,
@@ -22,7 +22,7 @@ pub(super) fn product<const M: usize>(
     assert!(acc.len() == M && row + M <= a.rows && first + tile.columns <= a.columns);
     assert!(tile.columns.is_multiple_of(format.record_columns()) && a.block == format.record_columns());
     // SAFETY: the kernels read `tile.columns` columns of the tile and of M rows of the activations; both were
-    // prepared for as many, and the assertions above hold for the rows and the columns.
+    // prepared for that many columns, and the assertions above check rows and columns.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); 2]; M];
         for (sum, acc) in sums.iter_mut().zip(&*acc) {
@@ -59,7 +59,7 @@ struct Job<'a> {
     first: usize,
 }
 
-/// Four activation bytes, or two 16-bit ones, in every lane.
+/// Loads four activation bytes, or two 16-bit ones, into every lane.
 ///
 /// # Safety
 /// Four bytes can be read at `p`.
@@ -73,8 +73,8 @@ unsafe fn broadcast<T>(p: *const T) -> __m256i {
 /// `acc[h] += w[h] · x`: one group of four columns. `OP` 0 multiplies unsigned with signed bytes into 16-bit
 /// lanes, `OP` 1 signed 16-bit numbers into 32-bit lanes. `x` is read at `x + OFFSET` bytes and broadcast.
 ///
-/// Assembly, because LLVM, given intrinsics, unrolls the groups of a block, loads all weights first, adds up
-/// in a tree and spills: measured at half the speed. Here sums stay where they are.
+/// Written in assembly: from intrinsics, LLVM unrolls the groups of a block, loads all weights first, adds up
+/// in a tree and spills, which was measured at half the speed. Here sums stay in their registers.
 ///
 /// # Safety
 /// Four bytes can be read at `x + OFFSET`.
@@ -107,7 +107,7 @@ unsafe fn step<const OP: usize, const OFFSET: usize>(acc: &mut [__m256i; 2], w: 
     if OP == 0 { step!("vpmaddubsw", "vpaddw") } else { step!("vpmaddwd", "vpaddd") }
 }
 
-/// Four groups of weights from `w` on against the activations from `x[m]` on.
+/// Multiplies four groups of weights from `w` on with the activations from `x[m]` on.
 ///
 /// # Safety
 /// Four groups can be read at `w`, 16 bytes at each `x`.
@@ -138,7 +138,8 @@ unsafe fn four_steps<const M: usize, const OP: usize>(
 
 impl Job<'_> {
     /// # Safety
-    /// The tile and the activations hold what [`product`] asserts; here and in the functions below.
+    /// The tile and the activations have the sizes that [`product`] asserts. The functions below have the
+    /// same contract.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
     unsafe fn unsigned_block<const M: usize, const CENTER: i16, const CHAIN: usize, const MIN: bool>(
@@ -205,7 +206,7 @@ impl Job<'_> {
         }
     }
 
-    /// The products of 32 columns of widened signed codes.
+    /// Returns the products of 32 columns of widened signed codes.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
     unsafe fn signed_dot<const M: usize>(&self, b: usize) -> [[__m256i; 2]; M] {
@@ -246,7 +247,8 @@ impl Job<'_> {
                 for b in s * 8..s * 8 + 8 {
                     let dot = self.signed_dot::<M>(b);
                     for h in 0..2 {
-                        // Each row's scale stands twice in 16 bits; one of the two, widened with its sign.
+                        // Each row's scale stands twice in 16 bits; load one of the two, widened with its
+                        // sign.
                         let scale = self.tile.sub_scales.as_ptr().add((b * PANEL + 8 * h) * 2);
                         let scale = _mm256_srai_epi32::<16>(_mm256_load_si256(scale.cast()));
                         for m in 0..M {

@@ -1,4 +1,4 @@
-//! Codes from bit planes to bytes, or to 16-bit numbers where they are signed.
+//! Unpacks codes from bit planes to bytes, or to 16-bit numbers if they are signed.
 
 use std::arch::x86_64::*;
 
@@ -26,7 +26,8 @@ pub(crate) fn unpack(tile: &mut Tile, format: &Format, records: &[u8]) {
             }
         });
         for planes in record[format.header_bytes()..].chunks_exact(format.codes.plane_bytes()) {
-            // SAFETY: `planes` holds the planes of 32 columns; the tile has room for all blocks, asserted above.
+            // SAFETY: `planes` holds the planes of 32 columns; the tile has room for all blocks, asserted
+            // above.
             unsafe { unpack_block(format.codes, planes.as_ptr(), tile.codes.as_mut_ptr().add(at)) };
             at += stride;
         }
@@ -40,7 +41,7 @@ pub(crate) fn unpack(tile: &mut Tile, format: &Format, records: &[u8]) {
 unsafe fn unpack_block(codes: Codes, planes: *const u8, out: *mut u8) {
     // SAFETY: every offset below lies inside the planes or the block, by the caller's promise.
     unsafe {
-        // Weights are used once a pass and then not again: ask for what comes a few blocks later.
+        // Weights are used once per pass: prefetch those of a later block.
         for line in (0..codes.plane_bytes()).step_by(64) {
             _mm_prefetch::<_MM_HINT_T0>(planes.wrapping_add(4096 + line).cast());
         }
@@ -48,7 +49,7 @@ unsafe fn unpack_block(codes: Codes, planes: *const u8, out: *mut u8) {
         let store = |at: usize, v| _mm256_store_si256(out.add(at).cast(), v);
         let nibble = _mm256_set1_epi8(15);
         let two = _mm256_set1_epi8(3);
-        // Bits `from .. from + n` of every byte moved to bit `to`, the rest masked off.
+        // Moves bits `from .. from + n` of every byte to bit `to` and masks off the rest.
         macro_rules! bits {
             ($v:expr, $from:expr, $to:expr, $mask:expr) => {{
                 let v = if $from >= $to {
@@ -134,7 +135,7 @@ unsafe fn unpack_block(codes: Codes, planes: *const u8, out: *mut u8) {
     }
 }
 
-/// Widens 8 rows × 4 columns of signed bytes: columns 0 and 2 to `out`, columns 1 and 3 a group further.
+/// Widens 8 rows × 4 columns of signed bytes: columns 0 and 2 to `out`, columns 1 and 3 one group further.
 ///
 /// # Safety
 /// 32 aligned bytes can be written at `out` and at `out + 64`.

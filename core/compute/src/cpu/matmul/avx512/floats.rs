@@ -1,20 +1,20 @@
-//! Products of float panels. Weights are widened in registers, for every pass of rows again: that hides behind the
-//! multiplications, while widening through memory took as long as they do.
+//! Products of float panels. Weights are widened in registers, again for every pass of rows: the conversion
+//! hides behind the multiplications, while widening through memory took as long as the multiplications.
 
 use std::arch::x86_64::*;
 
 use crate::cpu::format::PANEL;
 use crate::cpu::matrix::FloatSlice;
 
-/// Rows of one pass.
+/// Rows per pass.
 const ROWS: usize = 12;
 
-/// A weight as it is kept.
+/// A weight in the type in which it is stored.
 trait Weight: Copy {
     /// Loads the 16 weights of a column.
     ///
     /// # Safety
-    /// 16 weights can be read at `p`, and AVX-512 is there.
+    /// 16 weights can be read at `p`, and the processor has AVX-512.
     unsafe fn load(p: *const Self) -> __m512;
 }
 
@@ -63,7 +63,7 @@ pub(in super::super) fn float_products(
 ) {
     let columns = weights.len() / PANEL;
     assert!(acc.is_empty() || x.len() >= (acc.len() - 1) * stride + columns);
-    // SAFETY: `columns` columns of 16 weights are there, and the assertion above bounds every row of `x`.
+    // SAFETY: `columns` columns of 16 weights can be read, and the assertion above bounds every row of `x`.
     unsafe {
         match weights {
             FloatSlice::F32(w) => passes(w.as_ptr(), columns, x.as_ptr(), stride, acc),
@@ -74,7 +74,8 @@ pub(in super::super) fn float_products(
 }
 
 /// # Safety
-/// `columns` times 16 weights can be read at `w`, and `acc.len()` rows of as many numbers, `stride` apart, at `x`.
+/// `columns` times 16 weights can be read at `w`, and at `x` `acc.len()` rows of `columns` numbers, `stride`
+/// apart.
 #[target_feature(enable = "avx512f")]
 #[inline]
 unsafe fn passes<W: Weight>(
@@ -103,7 +104,7 @@ unsafe fn passes<W: Weight>(
 }
 
 /// # Safety
-/// As [`passes`], with M rows.
+/// Same contract as [`passes`], with M rows.
 #[target_feature(enable = "avx512f")]
 #[inline]
 unsafe fn pass<W: Weight, const M: usize>(

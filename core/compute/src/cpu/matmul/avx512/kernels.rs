@@ -1,10 +1,12 @@
-//! The inner loops: some records of a panel against up to [`TILE_ROWS`](crate::cpu::matmul::TILE_ROWS) rows of activations.
+//! The inner loops: some records of a panel against up to [`TILE_ROWS`](crate::cpu::matmul::TILE_ROWS) rows
+//! of activations.
 //!
-//! A group of weights is one register, and `vpdpbusd` multiplies it with four activation bytes, broadcast from
-//! memory by the instruction itself, and adds up in 32-bit lanes, one for each of the 16 outputs. With M rows that is
-//! M + 1 loads for M products, and 2 M registers of integer and float sums.
+//! A group of weights is one register, and `vpdpbusd` multiplies it with four activation bytes, broadcast
+//! from memory by the instruction itself, and adds up in 32-bit lanes, one for each of the 16 outputs. With M
+//! rows that is M + 1 loads for M products, and 2 M registers of integer and float sums.
 //!
-//! A center is not subtracted from the codes: sums start at minus the center times the sum of the activations.
+//! Kernels do not subtract a center from the codes; instead, sums start at minus the center times the sum of
+//! the activations.
 
 use std::arch::x86_64::*;
 
@@ -43,10 +45,11 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Columns `first ..` of the tile of `m` rows that begins with row `row`.
+    /// Returns columns `first ..` of the tile of `m` rows that begins with row `row`.
     pub(super) fn new(a: &Activations, row: usize, m: usize, first: usize) -> Self {
-        // Where a tile's numbers for every `every` columns begin, and how far in column `first` is. Arrays that
-        // this kind of block does not have stay dangling; their kernels do not run.
+        // Start of a tile's numbers in an array with one for every `every` columns, plus the offset of column
+        // `first`. Pointers to arrays that this kind of block lacks dangle; kernels that read them do not
+        // run.
         let at = |every: usize| row * (a.columns / every) + first / every * m;
         Self {
             codes: a.codes.as_ptr().wrapping_add(at(4) * 4),
@@ -60,7 +63,7 @@ impl Rows {
     }
 }
 
-/// Four bytes in every lane.
+/// Loads four bytes into every lane.
 ///
 /// # Safety
 /// Element `i` can be read at `p`.
@@ -71,7 +74,7 @@ unsafe fn splat(p: *const i32, i: usize) -> __m512i {
     unsafe { _mm512_set1_epi32(p.add(i).read_unaligned()) }
 }
 
-/// As [`splat`], a float.
+/// Same as [`splat`], for a float.
 ///
 /// # Safety
 /// Element `i` can be read at `p`.
@@ -82,7 +85,7 @@ unsafe fn splat_ps(p: *const f32, i: usize) -> __m512 {
     unsafe { _mm512_set1_ps(*p.add(i)) }
 }
 
-/// 16 halves as floats.
+/// Converts 16 half floats to floats.
 ///
 /// # Safety
 /// 32 bytes can be read at `p`.
@@ -97,8 +100,8 @@ unsafe fn halves(p: *const u8) -> __m512 {
 ///
 /// # Safety
 /// M numbers can be read at `negative`, unless there is no center.
-// Not compiled for AVX-512 by itself but into kernels that are: only such a function can be made inline always, and
-// a call in the inner loop would pass all sums through memory.
+// Not compiled for AVX-512 by itself but into kernels that are: only such a function can be `inline(always)`,
+// and a call in the inner loop would pass all sums through memory.
 #[inline(always)]
 unsafe fn start<P: Planes, const M: usize, const MIN: bool>(negative: *const i32) -> [__m512i; M] {
     // SAFETY: by the caller's promise; callers are compiled for AVX-512.
@@ -141,10 +144,10 @@ unsafe fn four_groups<P: Planes, const M: usize>(
     group!(3);
 }
 
-/// A scale for 32 weights: `acc[m] += Σ d_w d_a (w · x) (+ min_w sum_a)`.
+/// Multiplies blocks with a scale for 32 weights: `acc[m] += Σ d_w d_a (w · x) (+ min_w sum_a)`.
 ///
 /// # Safety
-/// `weights` holds whole records of planes `P`, and `rows` M rows of as many columns.
+/// `weights` holds whole records of planes `P`, and `rows` M rows with the columns of those records.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) unsafe fn block<P: Planes, const M: usize, const MIN: bool>(
     weights: Weights,
@@ -180,10 +183,10 @@ pub(super) unsafe fn block<P: Planes, const M: usize, const MIN: bool>(
     }
 }
 
-/// Integer scales for `SUB` weights under a float one for 256.
+/// Multiplies records with integer scales for `SUB` weights under a float scale for 256.
 ///
 /// # Safety
-/// As [`block`].
+/// Same contract as [`block`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) unsafe fn super_block<P: Planes, const M: usize, const SUB: usize, const MIN: bool>(
     weights: Weights,
@@ -243,7 +246,7 @@ pub(super) unsafe fn super_block<P: Planes, const M: usize, const SUB: usize, co
 /// `acc[m] -= (Σ min · Σ a) * dmin_w * d_a` for record `s` of a pass.
 ///
 /// # Safety
-/// As [`block`], and `record` is that record.
+/// Same contract as [`block`], and `record` is that record.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[inline]
 unsafe fn subtract_mins<const M: usize, const SUB: usize>(
@@ -254,7 +257,7 @@ unsafe fn subtract_mins<const M: usize, const SUB: usize>(
 ) {
     let sub_sums = if SUB == 16 { rows.sums16 } else { rows.sums32 }.cast::<i32>();
     let pairs = SUPER / SUB / 2;
-    // SAFETY: by the caller's promise; two neighbours' sums are read at once, as they lie together.
+    // SAFETY: by the caller's promise; two neighbors' sums are read at once, because they lie side by side.
     unsafe {
         let mins = record.add(4 * PANEL + SUPER / SUB * PANEL);
         let mut total = [_mm512_setzero_si512(); M];

@@ -1,12 +1,12 @@
 //! Products with AVX-512 and its byte dot products (VNNI).
 //!
-//! Rows of activations are interleaved in tiles of up to [`TILE_ROWS`](super::TILE_ROWS), so that one pointer leads to
-//! the operands of all rows, and rows that lie a power of two apart do not fall into the same few sets of the cache.
+//! Rows of activations are interleaved in tiles of up to [`TILE_ROWS`](super::TILE_ROWS), so that one pointer
+//! leads to the operands of all rows, and rows that lie a power of two apart do not fall into the same few
+//! sets of the cache.
 //!
-//! Kernels read the packed records themselves, for every tile of rows again: with several rows to a tile, unpacking in
-//! registers hides behind the multiplications, which unpacking through memory does not (measured: 16 rows
-//! are 1.3 times as fast). See [`planes`] for the
-//! weights, [`kernels`] for the products.
+//! Kernels read the packed records themselves, again for every tile of rows: with several rows in a tile,
+//! unpacking in registers hides behind the multiplications, while unpacking through memory does not
+//! (measured: 16 rows are 1.3 times as fast). See [`planes`] for the weights, [`kernels`] for the products.
 
 mod floats;
 mod kernels;
@@ -19,8 +19,8 @@ pub(super) use floats::float_products;
 use kernels::{Rows, Weights};
 use planes::{I8, Table, U2, U3, U4, U5, U6};
 
-/// Columns multiplied at a time when there are several tiles of rows: weights and activations of 8 rows together take
-/// less than half of the first-level cache.
+/// Columns multiplied at a time if there are several tiles of rows: weights and activations of 8 rows
+/// together take less than half of the first-level cache.
 const COLUMNS: usize = 512;
 
 /// Adds the products of panel `panel` with all rows of the activations to `acc`, `[rows][16]`.
@@ -41,7 +41,7 @@ pub(super) fn panel(m: &Packed, panel: usize, a: &Activations, acc: &mut [[f32; 
     }
 }
 
-/// Runs a kernel for as many rows as `acc` has.
+/// Runs a kernel compiled for the number of rows of `acc`.
 macro_rules! rows {
     ($kernel:ident, $planes:ty, [$($rest:tt)*], $weights:expr, $rows:expr, $acc:expr) => {
         match $acc.len() {
@@ -58,7 +58,8 @@ macro_rules! rows {
 }
 
 /// # Safety
-/// `weights` are whole records of `format`, and `rows` are `acc.len()` rows of as many columns.
+/// `weights` are whole records of `format`, and `rows` are `acc.len()` rows with the columns of those
+/// weights.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 unsafe fn pass(format: &Format, weights: Weights, rows: Rows, acc: &mut [[f32; PANEL]]) {
     use Scales::{Block, Super};

@@ -4,17 +4,17 @@ use std::arch::x86_64::*;
 
 use crate::cpu::format::{Codes, GROUP, TABLE};
 
-/// How the codes of 32 columns are stored, and how to get at them.
+/// The storage of the codes of 32 columns, and access to them.
 ///
-/// `vpdpbusd` multiplies unsigned with signed bytes, so signed weights get 128 added and count as codes with a
-/// center of 128. That leaves one kind of product for all types.
+/// `vpdpbusd` multiplies unsigned with signed bytes, so signed weights get 128 added and count as codes with
+/// a center of 128. That leaves one kind of product for all types.
 pub(super) trait Planes {
-    /// Bytes of 32 columns of a panel.
+    /// Bytes for 32 columns of a panel.
     const BYTES: usize;
-    /// Logarithm of the center that types without a minimum have.
+    /// Logarithm to base 2 of the center, for types without a minimum.
     const CENTER_BITS: u32;
 
-    /// Group `g` (0..8): unsigned codes.
+    /// Loads group `g` (0..8) as unsigned codes.
     ///
     /// # Safety
     /// `BYTES` bytes can be read at `planes`.
@@ -30,7 +30,8 @@ unsafe fn load(planes: *const u8, g: usize) -> __m512i {
     unsafe { _mm512_loadu_si512(planes.add(g * GROUP).cast()) }
 }
 
-/// Bits `from ..` of every byte moved to bit `to`; bits of the neighbouring byte come along and must be masked.
+/// Moves bits `from ..` of every byte to bit `to`; bits of the neighboring byte come along and must be
+/// masked.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
 fn shift(v: __m512i, from: usize, to: usize) -> __m512i {
@@ -42,14 +43,14 @@ fn shift(v: __m512i, from: usize, to: usize) -> __m512i {
     }
 }
 
-/// `low`, or those bits of `high` that `mask` has.
+/// Returns `low` with the bits of `high` that are set in `mask`.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
 fn with_bits(low: __m512i, high: __m512i, mask: i8) -> __m512i {
     _mm512_ternarylogic_epi32::<0xf8>(low, high, _mm512_set1_epi8(mask))
 }
 
-/// Group `g` of a plane of 4 bits.
+/// Loads group `g` of a plane of 4 bits.
 ///
 /// # Safety
 /// 4 groups can be read at `planes`.
@@ -95,11 +96,12 @@ planes!(Table, Codes::Table, 7, |p, g| {
     _mm512_shuffle_epi8(table, nibbles(p, g))
 });
 
-/// How far ahead of the kernels weights are asked for. They come from memory once a product; the processor's own
-/// prefetching stops at the end of a page and starts late in a record with gaps for scales.
+/// Bytes between the kernels' reads and the prefetched weights. Weights come from memory once per product;
+/// the processor's own prefetching stops at the end of a page and starts late in a record with gaps for
+/// scales.
 const AHEAD: usize = 4096;
 
-/// Asks for the planes of 32 columns some blocks after `planes`.
+/// Prefetches the planes of 32 columns that are [`AHEAD`] bytes after `planes`.
 #[target_feature(enable = "avx512f")]
 #[inline]
 pub(super) fn prefetch<P: Planes>(planes: *const u8) {

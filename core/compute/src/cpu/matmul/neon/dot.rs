@@ -1,9 +1,10 @@
-//! Integer products of weights with activations, in the two ways that Arm processors have.
+//! Integer products of weights with activations, in two ways that depend on the Arm processor.
 //!
-//! 16 bytes of a group are 4 rows × 4 columns. With the dot product instructions (optional from Armv8.2 on, present
-//! in nearly everything since 2018) one `sdot` multiplies them with 4 activation bytes, which it picks out of a
-//! register with those of 4 groups, and adds into 4 lanes, one for each row. Without them `smlal` multiplies 8 bytes
-//! into 16-bit lanes, which have to be widened before they overflow.
+//! 16 bytes of a group are 4 rows × 4 columns. With the dot product instructions (optional from Armv8.2 on,
+//! present in nearly all processors since 2018), one `sdot` multiplies these 16 bytes with 4 activation
+//! bytes, selected from a register that holds those of 4 groups, and adds into 4 lanes, one for each row.
+//! Without dot products, `smlal` multiplies 8 bytes into 16-bit lanes, which have to be widened before they
+//! overflow.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -13,13 +14,13 @@ use crate::cpu::format::GROUP;
 /// Integer sums of M rows of activations with `4 * Q` outputs.
 pub(super) type Sums<const M: usize, const Q: usize> = [[int32x4_t; Q]; M];
 
-/// A way to multiply weights, signed bytes, with activations. All ways give the same integers.
+/// A way to multiply weights, as signed bytes, with activations. All ways give the same integers.
 pub(super) trait Dot {
-    /// The products of `GROUPS` groups, 4 or 8 of them; the quarters `0 .. Q` of a group from `w` on.
+    /// Multiplies `GROUPS` groups (4 or 8), the quarters `0 .. Q` of each, from `w` on.
     ///
     /// # Safety
-    /// `16 * Q` bytes can be read at `w` and at each multiple of a group's size from there, `4 * GROUPS` bytes at
-    /// each `x`. The processor has the instructions.
+    /// `16 * Q` bytes can be read at `w` and at each multiple of a group's size from there, `4 * GROUPS`
+    /// bytes at each `x`. The processor has the instructions.
     unsafe fn dot<const M: usize, const Q: usize, const GROUPS: usize>(
         w: *const i8,
         x: [*const i8; M],
@@ -29,9 +30,9 @@ pub(super) trait Dot {
 /// The dot product instructions, for all codes.
 pub(super) struct DotProduct;
 
-/// `sum[p] += Σ_c w[4 p + c] · x[4 LANE + c]`.
+/// Computes `sum[p] += Σ_c w[4 p + c] · x[4 LANE + c]`.
 ///
-/// Assembly, because the intrinsic is not stable yet.
+/// Written in assembly, because the intrinsic is not stable yet.
 #[target_feature(enable = "neon,dotprod")]
 #[inline]
 fn sdot<const LANE: usize>(mut sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
@@ -50,8 +51,8 @@ fn sdot<const LANE: usize>(mut sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> in
 }
 
 impl Dot for DotProduct {
-    // Inline always, here and in what calls it, so that it is compiled with the features of the function it ends
-    // up in.
+    // `inline(always)`, here and in the callers, so that the function is compiled with the features of its
+    // final caller.
     #[inline(always)]
     unsafe fn dot<const M: usize, const Q: usize, const GROUPS: usize>(
         w: *const i8,
@@ -86,23 +87,24 @@ impl Dot for DotProduct {
     }
 }
 
-/// 16-bit sums of up to 8 groups, for codes of up to 6 bits: each lane adds up one product a group, and
-/// `8 · 32 · 127 = 32,512` for the largest code, the least one of Q6_K, still fits.
+/// 16-bit sums of up to 8 groups, for codes of up to 6 bits: each lane adds one product per group, and
+/// `8 · 32 · 127 = 32,512` for the largest magnitude, the lowest code of Q6_K, still fits.
 pub(super) struct Narrow;
 
-/// As [`Narrow`] for 8-bit codes: `2 · 128 · 127 = 32,512`, so that every second group is widened.
+/// Same as [`Narrow`] for 8-bit codes: `2 · 128 · 127 = 32,512`, so the sums are widened after every second
+/// group.
 pub(super) struct Wide;
 
-/// 8 products of bytes each for rows 0 and 1, and for rows 2 and 3, of four.
+/// 8 byte products each: for rows 0 and 1, and for rows 2 and 3, of four.
 type Products = [int16x8_t; 2];
 
-/// Four activation bytes, four times.
+/// Loads four activation bytes, repeated four times.
 ///
 /// # Safety
 /// Four bytes can be read at `x`.
 #[inline(always)]
 unsafe fn broadcast(x: *const i8) -> int8x16_t {
-    // SAFETY: by the caller's promise; `ld1r` does not ask for alignment.
+    // SAFETY: by the caller's promise; `ld1r` needs no alignment.
     unsafe { vreinterpretq_s8_s32(vdupq_n_s32(x.cast::<i32>().read_unaligned())) }
 }
 
@@ -149,7 +151,7 @@ impl Dot for Wide {
     ) -> Sums<M, Q> {
         // SAFETY: by the caller's promise.
         unsafe {
-            // Two sums of two products for each row, as `sadalp` adds them up.
+            // Each row has two sums of two products, as `sadalp` adds them up.
             let mut pairs = [[[vdupq_n_s32(0); 2]; Q]; M];
             for g in (0..GROUPS).step_by(2) {
                 for m in 0..M {
@@ -180,7 +182,8 @@ impl Dot for Wide {
 mod tests {
     use super::*;
 
-    /// One row of activations with the 8 outputs of two quarters; every weight of output `p` is `w[p]`.
+    /// Multiplies one row of activations with the 8 outputs of two quarters; every weight of output `p` is
+    /// `w[p]`.
     #[inline(always)]
     fn sums<D: Dot>(w: [i8; 8], x: [i8; 32]) -> [i32; 8] {
         let mut groups = [0i8; 8 * GROUP];
@@ -190,7 +193,7 @@ mod tests {
             }
         }
         let mut out = [0; 8];
-        // SAFETY: 8 groups and 32 activations; the caller looked for the instructions.
+        // SAFETY: 8 groups and 32 activations; the caller detected the instructions.
         unsafe {
             let [[low, high]] = D::dot::<1, 2, 8>(groups.as_ptr(), [x.as_ptr()]);
             vst1q_s32(out.as_mut_ptr(), low);

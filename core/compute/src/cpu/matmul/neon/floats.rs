@@ -4,10 +4,11 @@ use std::arch::aarch64::*;
 
 use crate::cpu::format::PANEL;
 
-/// Rows of one pass: 24 registers of sums, 4 of weights.
+/// Rows per pass: 24 registers of sums, 4 of weights.
 const ROWS: usize = 6;
 
-/// `acc[m][p] += Σ_k x[m][k] · weights[k][p]` for `columns` columns of a float panel, rows of `x` `stride` apart.
+/// `acc[m][p] += Σ_k x[m][k] · weights[k][p]` for `columns` columns of a float panel, rows of `x` `stride`
+/// apart.
 pub(in super::super) fn float_products(weights: &[f32], x: &[f32], stride: usize, acc: &mut [[f32; PANEL]]) {
     let columns = weights.len() / PANEL;
     assert!(acc.is_empty() || x.len() >= (acc.len() - 1) * stride + columns);

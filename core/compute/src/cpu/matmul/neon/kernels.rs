@@ -1,8 +1,9 @@
-//! The inner loops: a tile against some rows of activations.
+//! The inner loops: a tile against several rows of activations.
 //!
-//! M rows and Q quarters of a panel (4 outputs each) are summed up at a time. Register pressure chooses: 4 rows by half
-//! a panel take 8 registers of integer sums, 8 of totals or floats, 4 of activations and one of weights; a single row
-//! takes the whole panel, so that there are 4 independent sums to hide the latency of the instructions.
+//! M rows and Q quarters of a panel (4 outputs each) are summed up at a time. The number of registers limits
+//! both: 4 rows by half a panel take 8 registers of integer sums, 8 of totals or floats, 4 of activations and
+//! one of weights. A single row takes the whole panel, so that 4 independent sums hide the latency of the
+//! instructions.
 
 use std::arch::aarch64::*;
 
@@ -24,7 +25,7 @@ pub(super) struct Job<'a> {
     pub(super) first: usize,
 }
 
-/// Columns `0, 1, …` of a row's quarter of 4 outputs in `acc`, which has M rows.
+/// Points to columns `0, 1, …` of a row's quarter of 4 outputs in `acc`, which has M rows.
 ///
 /// # Safety
 /// `m < acc.len()`, `quarter < QUARTERS`.
@@ -35,11 +36,13 @@ unsafe fn outputs(acc: &mut [[f32; PANEL]], m: usize, quarter: usize) -> *mut f3
 }
 
 impl Job<'_> {
-    /// Adds the products to `acc`, with `Small` for codes of up to 6 bits and `Byte` for those of 8.
+    /// Adds the products to `acc`, with `Small` for codes of up to 6 bits and `Byte` for codes of 8 bits.
     ///
     /// # Safety
-    /// The processor has the instructions of `Small` and `Byte`. `tile` was unpacked for NEON, `acc` are M rows.
-    // Inline always, here and below, so that it is compiled with the features of the function it ends up in.
+    /// The processor has the instructions of `Small` and `Byte`. `tile` was unpacked for NEON, `acc` are M
+    /// rows.
+    // `inline(always)`, here and below, so that the function is compiled with the features of its final
+    // caller.
     #[inline(always)]
     pub(super) unsafe fn run<Small: Dot, Byte: Dot, const M: usize, const Q: usize>(
         self,
@@ -48,8 +51,8 @@ impl Job<'_> {
         let Job { format, tile, a, row, first } = self;
         assert!(acc.len() == M && row + M <= a.rows && first + tile.columns <= a.columns && a.tile == 1);
         assert!(tile.columns.is_multiple_of(format.record_columns()) && a.block == format.record_columns());
-        // SAFETY: the kernels read `tile.columns` columns of the tile and of M rows of the activations; both were
-        // prepared for as many, and the assertions above hold for the rows and the columns.
+        // SAFETY: the kernels read `tile.columns` columns of the tile and of M rows of the activations; both
+        // were prepared for that many columns, and the assertions above check rows and columns.
         unsafe {
             match (format.codes, format.scales) {
                 (Codes::I8 | Codes::Table, Scales::Block { .. }) => self.block::<Byte, M, Q, false>(acc),
@@ -65,10 +68,11 @@ impl Job<'_> {
         }
     }
 
-    /// `GROUPS` groups of the tile from its column `column` on, quarters `quarter .. quarter + Q`, with M rows.
+    /// `GROUPS` groups of the tile from its column `column` on, quarters `quarter .. quarter + Q`, with M
+    /// rows.
     ///
     /// # Safety
-    /// As [`Self::run`].
+    /// Same contract as [`Self::run`].
     #[inline(always)]
     unsafe fn dot<D: Dot, const M: usize, const Q: usize, const GROUPS: usize>(
         self,
@@ -87,10 +91,10 @@ impl Job<'_> {
         }
     }
 
-    /// A scale for 32 weights: `acc[m] += Σ d_w d_a (w · x) (+ min_w sum_a)`.
+    /// Multiplies blocks with a scale for 32 weights: `acc[m] += Σ d_w d_a (w · x) (+ min_w sum_a)`.
     ///
     /// # Safety
-    /// As [`Self::run`].
+    /// Same contract as [`Self::run`].
     #[inline(always)]
     unsafe fn block<D: Dot, const M: usize, const Q: usize, const MIN: bool>(self, acc: &mut [[f32; PANEL]]) {
         let Job { tile, a, row, first, .. } = self;
@@ -128,10 +132,10 @@ impl Job<'_> {
         }
     }
 
-    /// Integer scales for `4 * GROUPS` weights under a float one for 256.
+    /// Multiplies records with integer scales for `4 * GROUPS` weights under a float scale for 256.
     ///
     /// # Safety
-    /// As [`Self::run`].
+    /// Same contract as [`Self::run`].
     #[inline(always)]
     unsafe fn super_block<D: Dot, const M: usize, const Q: usize, const GROUPS: usize, const MIN: bool>(
         self,
@@ -147,7 +151,8 @@ impl Job<'_> {
                     for i in s * (SUPER / sub)..(s + 1) * (SUPER / sub) {
                         let dot = self.dot::<D, M, Q, GROUPS>(i * sub, quarter);
                         for q in 0..Q {
-                            // Each row's scale stands twice in 16 bits; one of the two, widened with its sign.
+                            // Each row's scale stands twice in 16 bits; load one of the two, widened with its
+                            // sign.
                             let scale = tile.sub_scales.as_ptr().add((i * PANEL + 4 * (quarter + q)) * 2);
                             let scale = vshrq_n_s32::<16>(vld1q_s32(scale.cast()));
                             for m in 0..M {
@@ -167,7 +172,7 @@ impl Job<'_> {
                 }
             }
             if MIN {
-                // SAFETY: as above.
+                // SAFETY: by the caller's promise.
                 unsafe { self.subtract_mins::<M, GROUPS>(s, acc) };
             }
         }
@@ -176,7 +181,7 @@ impl Job<'_> {
     /// `acc[m] -= (Σ min · Σ a) * dmin_w * d_a` for the tile's 256 columns `s`.
     ///
     /// # Safety
-    /// As [`Self::run`].
+    /// Same contract as [`Self::run`].
     #[inline(always)]
     unsafe fn subtract_mins<const M: usize, const GROUPS: usize>(self, s: usize, acc: &mut [[f32; PANEL]]) {
         let Job { tile, a, row, first, .. } = self;

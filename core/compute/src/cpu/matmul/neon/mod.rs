@@ -1,15 +1,17 @@
-//! Products with NEON, the vector instructions of every 64-bit Arm processor, and with its optional dot products.
+//! Products with NEON, the vector instructions of every 64-bit Arm processor, and with its optional dot
+//! products.
 //!
-//! A tile is unpacked once for all rows of activations: codes become signed bytes with their center subtracted, so
-//! that one kind of product serves all types (codes of up to 6 bits stay small enough for signed bytes). [`dot`]
-//! multiplies them in the two ways that processors have, [`kernels`] puts scales to the sums.
+//! A tile is unpacked once for all rows of activations: codes become signed bytes with their center
+//! subtracted, so that one kind of product serves all types (codes of up to 6 bits stay small enough for
+//! signed bytes). [`dot`] multiplies them with or without dot products, [`kernels`] applies scales to the
+//! sums.
 //!
-//! These kernels were checked for their results under an emulator (`ci/test-neon`); nobody has measured their speed
-//! on an Arm machine yet, and nothing is prefetched for that reason. How many rows a pass has, the compiler's output
-//! decided: the loops over dot products keep everything in registers, 123 instructions with 64 `sdot` for 4 rows by
-//! half a panel by 32 columns of Q8_0, 67 with 32 for one row by a panel of Q4_K. Without dot products only the
-//! kernel for one row of 8-bit codes moves registers to memory, 3 pairs in 200 instructions, which is no more
-//! than smaller passes would cost.
+//! These kernels were checked for their results under an emulator (`ci/test-neon`); their speed on an Arm
+//! machine has not been measured yet, so they do not prefetch. The number of rows per pass follows from the
+//! compiler's output: the loops over dot products keep everything in registers, 123 instructions with 64
+//! `sdot` for 4 rows by half a panel by 32 columns of Q8_0, 67 with 32 for one row by a panel of Q4_K.
+//! Without dot products only the kernel for one row of 8-bit codes moves registers to memory, 3 pairs in 200
+//! instructions, which is no more than smaller passes would cost.
 
 #[allow(clippy::needless_range_loop, reason = "rows and outputs index several arrays at a time")]
 mod dot;
@@ -27,7 +29,7 @@ pub(super) use floats::float_products;
 use kernels::Job;
 pub(super) use unpack::unpack;
 
-/// Rows of activations that one pass over a tile serves, with dot products and without: sums of products that
+/// Rows of activations that share one pass over a tile, with dot products and without: sums of products that
 /// still have to be widened take twice the registers.
 const ROWS: usize = 4;
 const BASIC_ROWS: usize = 2;
@@ -63,7 +65,7 @@ pub(super) unsafe fn products(
 }
 
 /// # Safety
-/// As [`Job::run`].
+/// Same contract as [`Job::run`].
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn with_dotprod<const M: usize, const Q: usize>(job: Job<'_>, acc: &mut [[f32; PANEL]]) {
     // SAFETY: by the caller's promise.
@@ -71,7 +73,7 @@ unsafe fn with_dotprod<const M: usize, const Q: usize>(job: Job<'_>, acc: &mut [
 }
 
 /// # Safety
-/// As [`Job::run`].
+/// Same contract as [`Job::run`].
 unsafe fn basic<const M: usize, const Q: usize>(job: Job<'_>, acc: &mut [[f32; PANEL]]) {
     // SAFETY: by the caller's promise.
     unsafe { job.run::<Narrow, Wide, M, Q>(acc) }

@@ -1,4 +1,4 @@
-//! Codes and scales from packed records into a tile.
+//! Unpacks codes and scales from packed records into a tile.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -6,11 +6,11 @@ use std::arch::asm;
 use crate::cpu::format::{BLOCK, Codes, Format, GROUP, PANEL, SUPER, Scales, TABLE};
 use crate::cpu::matmul::tile::Tile;
 
-/// Bytes of unpacked codes for 32 columns.
+/// Bytes of the unpacked codes of 32 columns.
 const BLOCK_BYTES: usize = 8 * GROUP;
 
-/// Unpacks `records` of a panel: codes become signed bytes with the center subtracted, in the groups of the packed
-/// matrix.
+/// Unpacks `records` of a panel: codes become signed bytes with the center subtracted, in the groups of the
+/// packed matrix.
 pub(in super::super) fn unpack(tile: &mut Tile, format: &Format, records: &[u8]) {
     let bytes = format.record_bytes();
     tile.columns = records.len() / bytes * format.record_columns();
@@ -19,7 +19,8 @@ pub(in super::super) fn unpack(tile: &mut Tile, format: &Format, records: &[u8])
     for (r, record) in records.chunks_exact(bytes).enumerate() {
         unpack_scales(tile, format, r, record);
         for planes in record[format.header_bytes()..].chunks_exact(format.codes.plane_bytes()) {
-            // SAFETY: `planes` holds the planes of 32 columns; the tile has room for all blocks, asserted above.
+            // SAFETY: `planes` holds the planes of 32 columns; the tile has room for all blocks, asserted
+            // above.
             unsafe {
                 let out = tile.codes.as_mut_ptr().add(at);
                 if format.center == 0 {
@@ -33,8 +34,9 @@ pub(in super::super) fn unpack(tile: &mut Tile, format: &Format, records: &[u8])
     }
 }
 
-/// Does what [`Tile::unpack_scales`] does, whose interleaved minimums the compiler turns into 64 moves of single
-/// numbers for every pair: half as many instructions as the products of a single row with Q4_K.
+/// Same result as [`Tile::unpack_scales`], in half as many instructions as the products of a single row with
+/// Q4_K. The compiler turns the interleaved minimums of the portable code into 64 moves of single numbers for
+/// every pair.
 fn unpack_scales(tile: &mut Tile, format: &Format, r: usize, record: &[u8]) {
     let (floats, record) = record.split_at(2 * PANEL);
     widen(floats, &mut tile.scales[r * PANEL..][..PANEL]);
@@ -58,7 +60,7 @@ fn unpack_scales(tile: &mut Tile, format: &Format, r: usize, record: &[u8]) {
     }
 }
 
-/// `out[2 i] = even[i]`, `out[2 i + 1] = odd[i]` for 16 bytes each, signed or not.
+/// `out[2 i] = even[i]`, `out[2 i + 1] = odd[i]` for 16 bytes each, signed or unsigned.
 #[inline(always)]
 fn interleave<const SIGNED: bool>(even: &[u8], odd: &[u8], out: &mut [i16]) {
     assert!(even.len() >= PANEL && odd.len() >= PANEL && out.len() >= 2 * PANEL);
@@ -78,7 +80,7 @@ fn interleave<const SIGNED: bool>(even: &[u8], odd: &[u8], out: &mut [i16]) {
     }
 }
 
-/// Turns 16 f16 into 16 f32. Assembly, because the intrinsic wants a type that is not stable.
+/// Turns 16 f16 into 16 f32. Written in assembly, because the intrinsic needs a type that is not stable.
 #[inline(always)]
 fn widen(bytes: &[u8], out: &mut [f32]) {
     assert!(bytes.len() >= 2 * PANEL && out.len() >= PANEL);
@@ -101,7 +103,7 @@ fn widen(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Bits `from ..` of every byte moved to bit `to`.
+/// Moves bits `from ..` of every byte to bit `to`.
 #[inline(always)]
 fn shift(v: uint8x16_t, from: usize, to: usize) -> uint8x16_t {
     // The counts are constants once the loops are unrolled, so these become immediate shifts, or nothing.
@@ -115,7 +117,7 @@ unsafe fn unpack_block<const CENTERED: bool>(format: &Format, planes: *const u8,
     for at in (0..GROUP).step_by(16) {
         // SAFETY: every offset below lies inside the planes or the block, by the caller's promise.
         unsafe {
-            // 16 bytes of a group: 4 rows.
+            // Loads 16 bytes of a group: 4 rows.
             let load = |g: usize| vld1q_u8(planes.add(g * GROUP + at));
             let store = |g: usize, v: uint8x16_t| {
                 let v = if CENTERED { vsubq_u8(v, vdupq_n_u8(format.center)) } else { v };
