@@ -52,7 +52,7 @@ pub struct EngineConfig {
 pub struct PassTimes {
     /// While no sequence generates: the time that a request waits at most which comes while a prompt is computed.
     pub alone: Duration,
-    /// Beside sequences of the same tenant.
+    /// Beside sequences of the same tenant, or with prompts of several tenants.
     pub beside_own: Duration,
 }
 

@@ -1,72 +1,80 @@
-//! How many rows of prompts a pass has, so that no pass takes long: whoever generates waits for a pass to end, and so does a
-//! request that comes while it runs.
+//! Bounds the rows of prompts in a pass by time: a sequence that generates waits for each pass to end, and a new
+//! request waits for the pass that runs.
 //!
-//! Rows take more time the more tokens are before them, so chunks are bounded by time and not by their rows alone. The time of a row
-//! is learnt from the passes so far, in the unit of [`work`](super::work), which counts what a row sees.
+//! A row takes longer the more tokens precede it, so a bound on rows alone does not bound time. The engine learns
+//! the time of a row from earlier passes, in the unit of [`work`](super::work), which counts what a row sees.
 
 use super::work::Prices;
 use crate::PassTimes;
 
-/// Rows of a pass for prompts while it is not known how long rows take.
+/// Rows of prompts in a pass before the first measurement.
 const UNKNOWN: usize = 32;
-/// Passes with fewer rows of prompts say little about the time of a row.
+/// The least work of prompts, in rows, whose time says something about a row.
 const TELLING: f64 = 4.0;
-/// How many times as long as without them prompts of other tenants make a pass at most, however much more they weigh.
+/// The longest pass with prompts of other tenants, as a multiple of one without, whatever the tenants' weights.
 const LONGEST: f64 = 4.0;
-/// Rows that a pass has at least, however long they take: with fewer, reading the weights would take longer than computing.
-const LEAST_BESIDE_OTHERS: usize = 8;
-const LEAST_BESIDE_OWN: usize = 32;
-const LEAST_ALONE: usize = 64;
+/// The fewest rows of a pass without sequences of other tenants, however long they take. With fewer, reading the
+/// weights takes longer than computing.
+const LEAST: usize = 32;
 
-/// Whom the prompts of a pass hold up.
+/// The sequences that the prompts of a pass delay.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Beside {
-    /// Those who may come.
+    /// None but requests that may come.
     Nobody,
-    /// Sequences of the same tenant.
+    /// Sequences of the same tenant, or prompts of several tenants.
     Own,
-    /// Sequences of other tenants. The prompts' tenants weigh so many times as much as they do.
+    /// Sequences of other tenants. The number is the weight of the prompts' tenants over that of the others.
     Others(f64),
 }
 
-/// How long passes took so far.
+/// The measured times of passes.
 #[derive(Debug, Default)]
 pub(super) struct Pacing {
     /// Seconds of a pass without rows of prompts.
     without: Option<f64>,
-    /// Seconds that a row's work of prompts adds to a pass.
-    row: Option<f64>,
+    /// Seconds of a row's work of prompts in a pass in which no sequence generates.
+    row_alone: Option<f64>,
+    /// Seconds that a row's work of prompts adds to a pass in which sequences generate. Such passes have fewer rows,
+    /// and each takes longer.
+    row_beside: Option<f64>,
 }
 
-/// What is left of a pass for prompts.
+/// The room that a pass has left for prompts.
 pub(super) struct Room {
-    /// In rows' work.
+    /// Work, in rows.
     work: f64,
+    /// Rows that fit in any case.
     least: usize,
 }
 
 impl Pacing {
-    /// A pass took so many seconds, with sequences that generate in it or without, and with prompts' work of so many rows.
+    /// Learns from a pass of `seconds`: whether sequences generated in it, and its work of prompts, in rows.
     pub(super) fn observe(&mut self, generates: bool, prompts: f64, seconds: f64) {
         if prompts == 0.0 {
             approach(&mut self.without, seconds);
         } else if prompts >= TELLING {
-            // A pass of a GPU takes hardly longer with a few rows more: those are not for nothing all the same.
+            // On a GPU a few more rows take hardly any time; they count as half of the pass at least.
             let without = if generates { self.without.unwrap_or(0.0).min(seconds / 2.0) } else { 0.0 };
-            approach(&mut self.row, (seconds - without) / prompts);
+            let row = if generates { &mut self.row_beside } else { &mut self.row_alone };
+            approach(row, (seconds - without) / prompts);
         }
     }
 
-    /// What the next pass has room for.
-    pub(super) fn room(&self, times: Option<PassTimes>, beside: Beside) -> Room {
+    /// Returns the room for prompts in the next pass; without `times` it is unlimited.
+    pub(super) fn room(&self, times: Option<PassTimes>, beside: Beside, prices: &Prices) -> Room {
         let Some(times) = times else { return Room { work: f64::INFINITY, least: 0 } };
         let without = self.without.unwrap_or(0.0);
         let (seconds, least) = match beside {
-            Beside::Nobody => (times.alone.as_secs_f64(), LEAST_ALONE),
-            Beside::Own => (times.beside_own.as_secs_f64().max(without), LEAST_BESIDE_OWN),
-            Beside::Others(weight) => (without * weight.clamp(1.0, LONGEST), LEAST_BESIDE_OTHERS),
+            Beside::Nobody => (times.alone.as_secs_f64(), LEAST),
+            Beside::Own => (times.beside_own.as_secs_f64().max(without), LEAST),
+            Beside::Others(weight) => (without * weight.clamp(1.0, LONGEST), prices.pace.least_prompt),
         };
-        match self.row {
+        let (row, other) = match beside {
+            Beside::Nobody => (self.row_alone, self.row_beside),
+            Beside::Own | Beside::Others(_) => (self.row_beside, self.row_alone),
+        };
+        match row.or(other) {
             Some(row) => Room { work: seconds / row.max(f64::MIN_POSITIVE), least },
             None => Room { work: 0.0, least: UNKNOWN },
         }
@@ -74,7 +82,7 @@ impl Pacing {
 }
 
 impl Room {
-    /// How many of `rows` that begin at position `first` the pass has room for. They are taken.
+    /// Takes room for `rows` that begin at position `first`, or for as many of them as fit, and returns their number.
     pub(super) fn take(&mut self, prices: &Prices, first: usize, rows: usize) -> usize {
         let fits = |rows: usize| prices.pass(first, rows, 0) <= self.work;
         let mut taken = rows;
@@ -92,8 +100,8 @@ impl Room {
     }
 }
 
-/// Comes nearer to what was seen last. A pass that took less is believed sooner: one that took longer may have waited for a
-/// processor that others use.
+/// Moves a measurement towards the last one. A shorter time counts more: a longer one may include waiting for a
+/// core that another process used.
 fn approach(known: &mut Option<f64>, seen: f64) {
     *known = Some(match *known {
         Some(known) if seen < known => known.midpoint(seen),

@@ -14,9 +14,9 @@ use crate::task::{Task, Work};
 /// more than 64 MiB.
 const EVERY_ROW_WANTED: usize = 64;
 
-/// How far a tenant's counter may be ahead of the tenants that generate, in rows over the weight, before its prompts are computed
-/// with patience: what a short prompt takes is no matter, and whoever sends long ones or one after the other leaves others most passes.
-const AHEAD: f64 = 64.0;
+/// How far a tenant's counter may be ahead of the tenants that generate before its prompts leave most passes to them, in the
+/// [fewest rows](super::work::Pace::least_prompt) of a pass over the weight: a short prompt is computed at once.
+const AHEAD_PASSES: f64 = 8.0;
 /// Such a tenant's prompts have rows in one of so many passes: fewer than every other one, so that the others' median is a pass without.
 const PATIENT_PASSES: f64 = 2.5;
 /// Sequences of a tenant that generate in one pass beside others', at a weight of 1: a batch of so many more takes about twice the
@@ -209,8 +209,9 @@ impl Scheduler {
 
     /// Whether the next pass may have rows of a tenant's prompts beside those that generate in it.
     fn may_prompt(&mut self, tenant: u64, claims: &Claims, generating: &[u64]) -> bool {
+        let ahead = AHEAD_PASSES * self.prices.pace.least_prompt as f64;
         let Some(account) = self.accounts.get_mut(tenant) else { return true };
-        if !claims.is_ahead(tenant, generating, AHEAD) {
+        if !claims.is_ahead(tenant, generating, ahead) {
             account.patience = 0.0;
             return true;
         }
@@ -237,7 +238,7 @@ impl Scheduler {
         let picked = picks.iter().filter_map(|pick| self.place(pick.task));
         let generating = distinct(picked.map(|index| self.running[index].tenant.id()));
         let beside = self.beside_whom(&generating, &candidates);
-        let mut room = self.pacing.room(self.config.pass_times, beside);
+        let mut room = self.pacing.room(self.config.pass_times, beside, &self.prices);
         if !generating.is_empty() {
             let mut waiting = distinct(candidates.iter().map(|&(tenant, _)| tenant));
             waiting.retain(|&tenant| !self.may_prompt(tenant, claims, &generating));
@@ -268,9 +269,9 @@ impl Scheduler {
     /// Whom prompts of `candidates` hold up in a pass in which `generating` generate.
     fn beside_whom(&self, generating: &[u64], candidates: &[(u64, usize)]) -> Beside {
         let prompting = distinct(candidates.iter().map(|&(tenant, _)| tenant));
-        if generating.is_empty() {
+        if generating.is_empty() && prompting.len() == 1 {
             Beside::Nobody
-        } else if generating == prompting && generating.len() == 1 {
+        } else if generating.is_empty() || (generating == prompting && generating.len() == 1) {
             Beside::Own
         } else {
             let weight = |tenants: &[u64]| tenants.iter().map(|&id| self.accounts.weight(id)).sum::<f64>();

@@ -9,7 +9,12 @@ fn taught(row: f64) -> Pacing {
     let mut pacing = Pacing::default();
     pacing.observe(true, 0.0, 1.0);
     pacing.observe(true, 100.0, 1.0 + 100.0 * row);
+    pacing.observe(false, 100.0, 100.0 * row);
     pacing
+}
+
+fn prices() -> Prices {
+    Prices::new(tiny("llama-f32").config(), false)
 }
 
 /// Ten seconds, and four beside the same tenant's sequences.
@@ -19,8 +24,8 @@ fn times() -> Option<PassTimes> {
 
 /// Rows of a prompt of 4,000 tokens in one pass, where a row takes `row` seconds, from position `first` on.
 fn rows(row: f64, beside: Beside, first: usize) -> usize {
-    let model = tiny("llama-f32");
-    taught(row).room(times(), beside).take(&Prices::new(model.config(), false), first, 4000)
+    let prices = prices();
+    taught(row).room(times(), beside, &prices).take(&prices, first, 4000)
 }
 
 /// A bench whose passes have taken so long.
@@ -45,22 +50,21 @@ fn next_rows(bench: &mut Bench) -> usize {
 
 #[test]
 fn without_times_rows_alone_bound_a_pass() {
-    let model = tiny("llama-f32");
-    let mut room = Pacing::default().room(None, Beside::Others(1.0));
-    assert_eq!(room.take(&Prices::new(model.config(), false), 0, 4000), 4000);
+    let prices = prices();
+    let mut room = Pacing::default().room(None, Beside::Others(1.0), &prices);
+    assert_eq!(room.take(&prices, 0, 4000), 4000);
 }
 
 #[test]
 fn the_first_rows_are_few_and_tell_how_long_rows_take() {
-    let model = tiny("llama-f32");
-    let prices = Prices::new(model.config(), false);
+    let prices = prices();
     let mut pacing = Pacing::default();
     for beside in [Beside::Nobody, Beside::Own, Beside::Others(1.0)] {
-        let mut room = pacing.room(times(), beside);
+        let mut room = pacing.room(times(), beside, &prices);
         assert_eq!((room.take(&prices, 0, 4000), room.take(&prices, 0, 4000)), (32, 0));
     }
     pacing.observe(false, prices.pass(0, 32, 0), 1e-3);
-    assert_eq!(pacing.room(times(), Beside::Nobody).take(&prices, 0, 4000), 4000);
+    assert_eq!(pacing.room(times(), Beside::Nobody, &prices).take(&prices, 0, 4000), 4000);
 }
 
 #[test]
@@ -81,18 +85,18 @@ fn rows_with_more_before_them_come_in_shorter_chunks() {
 
 #[test]
 fn however_long_rows_take_a_pass_has_some() {
-    assert_eq!(rows(10.0, Beside::Others(1.0), 0), 8);
+    assert_eq!(rows(10.0, Beside::Others(1.0), 0), 4);
     assert_eq!(rows(10.0, Beside::Own, 0), 32);
-    assert_eq!(rows(10.0, Beside::Nobody, 0), 64);
+    assert_eq!(rows(10.0, Beside::Nobody, 0), 32);
 }
 
 #[test]
 fn one_slow_pass_changes_little() {
-    let prices = Prices::new(tiny("llama-f32").config(), false);
+    let prices = prices();
     let mut pacing = taught(0.01);
-    let before = pacing.room(times(), Beside::Nobody).take(&prices, 0, 4000);
-    pacing.observe(true, 100.0, 1000.0);
-    let after = pacing.room(times(), Beside::Nobody).take(&prices, 0, 4000);
+    let before = pacing.room(times(), Beside::Nobody, &prices).take(&prices, 0, 4000);
+    pacing.observe(false, 100.0, 1000.0);
+    let after = pacing.room(times(), Beside::Nobody, &prices).take(&prices, 0, 4000);
     assert!(after > before / 2, "{after} after {before}");
 }
 
@@ -107,7 +111,17 @@ fn prompts_are_cut_shorter_beside_others_than_beside_the_same_tenant() {
     let own = next_rows(&mut bench);
     let _others = bench.generate(&other, &text(3, 0, 400), 4);
     let beside = next_rows(&mut bench);
-    assert!(beside >= 8 && beside < own && own <= 128, "{beside} beside others, {own} beside the same");
+    assert!(beside >= 4 && beside < own && own <= 128, "{beside} beside others, {own} beside the same");
+}
+
+#[test]
+fn prompts_of_several_tenants_share_a_shorter_pass() {
+    let mut bench = bench();
+    let _first = bench.generate(&tenant(Limits::default()), &text(2, 0, 400), 4);
+    let one = next_rows(&mut bench);
+    let _second = bench.generate(&tenant(Limits::default()), &text(3, 0, 400), 4);
+    let both = next_rows(&mut bench);
+    assert!(both < one, "{both} of two tenants, {one} of one");
 }
 
 #[test]
