@@ -173,8 +173,8 @@ impl From<Error> for wit::Error {
 }
 
 impl From<wit::Error> for Error {
-    /// Converts a program's error. The program names the kind, but kinds of Realm's own failures are not
-    /// taken from it.
+    /// Converts a program's error. It keeps the program's code, but `internal` becomes `Failed`: only Realm
+    /// reports failures of its own.
     fn from(error: wit::Error) -> Self {
         use wit::ErrorCode as C;
         let kind = match error.code {
