@@ -256,7 +256,7 @@ fn only_granted_hosts_are_reached() {
         );
     }
     assert_eq!(server.opened(), 1, "somebody was let through");
-    // A granted host in the user part of another host's URL, and the reverse.
+    // A granted host's name inside the URL of another host.
     for authority in [
         format!("{}@{}", other.address, server.address),
         format!("{}#@{}", other.address, server.address),

@@ -155,7 +155,6 @@ const WORDS: &str = r#"(data (i32.const 8192) "wait") (data (i32.const 8200) "{}
 
 /// Writes to all pages of a program's memory that it may overwrite. Memory is charged in full, but untouched
 /// pages take none.
-/// not there.
 const TOUCH: &str = "(memory.fill (i32.const 16384) (i32.const 0) (i32.const 49152))
     (memory.fill (i32.const 70000) (i32.const 0) (i32.const 61072))";
 
