@@ -88,7 +88,7 @@ pub struct ModelInfo {
     pub hidden: usize,
     /// The default pooling of embeddings.
     pub pooling: Pooling,
-    /// Whether it has a chat template.
+    /// True if it has a chat template.
     pub chat_template: bool,
 }
 

@@ -294,8 +294,8 @@ pub unsafe extern "C" fn realm_request_set_typical_p(request: *mut Request, p: f
     unsafe { set(request, |r| r.sampling.typical_p = p) }
 }
 
-/// Divides positive and multiplies negative logits of tokens that occurred among the last `window`, prompt included; 1, the
-/// default, changes nothing.
+/// Divides positive and multiplies negative logits of tokens that occurred among the last `window`, prompt
+/// included; 1, the default, changes nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_repetition_penalty(
     request: *mut Request,
@@ -357,7 +357,8 @@ pub unsafe extern "C" fn realm_request_set_max_tokens(request: *mut Request, tok
     unsafe { set(request, |r| r.max_tokens = Some(tokens)) }
 }
 
-/// Adds a string that ends the text and is not part of it. Errors: `invalid-argument` for no UTF-8.
+/// Adds a string that ends the text and is not part of it. Errors: `invalid-argument` for text that is not
+/// UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_add_stop(
     request: *mut Request,

@@ -473,7 +473,7 @@ pub struct FileSummary {
     pub vocabulary: usize,
     /// The longest context that the model was trained for, in tokens.
     pub trained_context_length: usize,
-    /// Whether the file has a chat template.
+    /// True if the file has a chat template.
     pub chat_template: bool,
     /// The number of tensor types, for `realm_file_info_tensor_type`.
     pub tensor_types: usize,

@@ -33,7 +33,7 @@ pub struct TokenizerInfo {
     pub bos: u32,
     /// The end-of-sequence token.
     pub eos: u32,
-    /// Whether the model expects the begin token before a text.
+    /// True if the model expects the begin token before a text.
     pub adds_bos: bool,
     /// The tokens that end a generation. They belong to the tokenizer.
     pub end_tokens: *const u32,

@@ -22,8 +22,8 @@ use crate::results::Completion;
 use crate::text::Text;
 use crate::wait::Awaitable;
 
-/// A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room when the context is
-/// full.
+/// A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room
+/// when the context is full.
 ///
 ///     >>> session = realm.ChatSession(model, system="You are brief.", tools=[weather], temperature=0)
 ///     >>> session.ask("What is the weather in Paris?").text
@@ -162,7 +162,7 @@ impl ChatSession {
         self.stream(py, question)?.finish(py)
     }
 
-    /// As `ask`, to be awaited.
+    /// Same as `ask`, to be awaited.
     fn ask_async(&self, py: Python<'_>, question: &Bound<'_, PyAny>) -> Result<Awaitable> {
         let (session, question, keep) = (self.handle.get()?, self::question(question)?, self.keep(py));
         let raised = keep.raised;
@@ -212,7 +212,7 @@ impl ChatSession {
         Ok(self.handle.get()?.dropped_messages())
     }
 
-    /// Whether a question is being answered.
+    /// True if a question is being answered.
     #[getter]
     fn busy(&self) -> PyResult<bool> {
         Ok(self.handle.get()?.is_busy())

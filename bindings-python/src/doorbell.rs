@@ -29,7 +29,7 @@ pub(crate) struct Bell {
 struct Rung {
     /// The tasks that can go on, if they still wait.
     signals: Vec<Weak<Signal>>,
-    /// Whether the loop is gone.
+    /// True if the loop is gone.
     closed: bool,
 }
 

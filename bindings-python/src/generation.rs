@@ -73,7 +73,7 @@ impl Generation {
         Ok(Completion(finished?.map_err(|error| self.raised.instead_of(error))?))
     }
 
-    /// As `finish`, to be awaited.
+    /// Same as `finish`, to be awaited.
     fn finish_async(&self) -> PyResult<Awaitable> {
         let (generation, raised) = (self.handle.get()?, self.raised.clone());
         let future = async move { generation.finish_async().await.map_err(|error| raised.instead_of(error)) };

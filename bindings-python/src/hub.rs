@@ -101,7 +101,7 @@ impl Hub {
         wait(py, self.pulled(text(model)?, reports))?
     }
 
-    /// As `pull`, to be awaited.
+    /// Same as `pull`, to be awaited.
     #[pyo3(signature = (model, *, progress=None))]
     fn pull_async(&self, py: Python<'_>, model: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<Awaitable> {
         let (owner, reports) = Reports::new(py, progress)?;

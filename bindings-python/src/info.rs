@@ -31,7 +31,7 @@ record! {
         hidden: usize,
         /// The default pooling of embeddings: `"mean"`, `"last"` or `"cls"`.
         pooling: String,
-        /// Whether it has a chat template.
+        /// True if it has a chat template.
         chat_template: bool,
         /// The device that it runs on.
         device: String,
@@ -53,7 +53,7 @@ record! {
         vocabulary: usize,
         /// The longest context that the model was trained for, in tokens.
         trained_context_length: usize,
-        /// Whether it has a chat template.
+        /// True if it has a chat template.
         chat_template: bool,
         /// For each tensor type its name, number of tensors and bytes, largest first.
         tensor_types: Vec<(String, usize, u64)>,

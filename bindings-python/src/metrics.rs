@@ -139,31 +139,31 @@ record! {
 }
 
 record! {
-    /// What was done for a tenant.
+    /// The counters and gauges of one tenant.
     TenantMetrics {
-        /// Its name.
+        /// The tenant's name.
         name: String,
-        /// What was done for it.
+        /// Its counters and gauges.
         served: Py<Served>,
     }
 }
 
 record! {
-    /// What a model has done and how it stands.
+    /// A reading of a model's counters and gauges.
     Metrics {
-        /// Over all tenants.
+        /// The counters and gauges over all tenants.
         served: Py<Served>,
-        /// Tokens that a forward pass computed.
+        /// The tokens that a forward pass computed.
         batch_rows: Py<Histogram>,
-        /// Sequences in a forward pass.
+        /// The sequences in a forward pass.
         batch_sequences: Py<Histogram>,
-        /// Seconds of a step.
+        /// The seconds of a step.
         step_seconds: Py<Histogram>,
-        /// Seconds of all forward passes.
+        /// The seconds of all forward passes.
         forward_seconds: f64,
         /// The KV cache.
         kv: Py<KvPages>,
-        /// Tenants there are, by name.
+        /// The tenants, by name.
         tenants: Vec<Py<TenantMetrics>>,
     }
 }

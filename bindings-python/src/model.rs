@@ -149,7 +149,7 @@ impl Model {
         Generation::new(generation, keep).finish(py)
     }
 
-    /// As `generate`, with the same options, to be awaited.
+    /// Same as `generate`, with the same options, to be awaited.
     #[pyo3(signature = (prompt, **options))]
     fn generate_async(
         &self,
@@ -217,7 +217,7 @@ impl Model {
         Ok(lists::all(py, all)?)
     }
 
-    /// As `generate_many`, to be awaited.
+    /// Same as `generate_many`, to be awaited.
     #[pyo3(signature = (prompts, *, return_exceptions=false, **options))]
     fn generate_many_async(
         &self,
@@ -257,7 +257,7 @@ impl Model {
         Ok(Array::vector(wait(py, model.embed_async(&tokens, &options))??))
     }
 
-    /// As `embed`, to be awaited.
+    /// Same as `embed`, to be awaited.
     #[pyo3(signature = (text, *, pooling=None, normalize=true))]
     fn embed_async(
         &self,
@@ -287,7 +287,7 @@ impl Model {
         Ok(lists::matrix(vectors, model.info().hidden))
     }
 
-    /// As `embed_many`, to be awaited.
+    /// Same as `embed_many`, to be awaited.
     #[pyo3(signature = (texts, *, pooling=None, normalize=true))]
     fn embed_many_async(
         &self,
@@ -316,7 +316,7 @@ impl Model {
         Ok(scores(py, wait(py, model.score_async(&tokens, top))??)?)
     }
 
-    /// As `score`, to be awaited.
+    /// Same as `score`, to be awaited.
     #[pyo3(signature = (text, *, top=None))]
     fn score_async(&self, text: &Bound<'_, PyAny>, top: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
         let (model, top) = (self.handle.get()?, count("top", top)?.unwrap_or(0));
@@ -339,7 +339,7 @@ impl Model {
         Ok(found.into_iter().map(|each| scores(py, each)).collect::<PyResult<_>>()?)
     }
 
-    /// As `score_many`, to be awaited.
+    /// Same as `score_many`, to be awaited.
     #[pyo3(signature = (texts, *, top=None))]
     fn score_many_async(
         &self,
@@ -362,7 +362,7 @@ impl Model {
         Ok(wait(py, model.log_likelihood_async(&prompt.0, &continuation.0))??)
     }
 
-    /// As `log_likelihood`, to be awaited.
+    /// Same as `log_likelihood`, to be awaited.
     fn log_likelihood_async(&self, prompt: Tokens, continuation: Tokens) -> PyResult<Awaitable> {
         let model = self.handle.get()?;
         let future = async move { model.log_likelihood_async(&prompt.0, &continuation.0).await };
@@ -475,7 +475,7 @@ impl Model {
         Ok(Adapter { handle: Handle::new("Adapter", adapter) })
     }
 
-    /// As `load_adapter`, to be awaited.
+    /// Same as `load_adapter`, to be awaited.
     fn load_adapter_async(&self, path: PathBuf) -> PyResult<Awaitable> {
         let model = self.handle.get()?;
         Ok(Awaitable::new(unblock(move || model.load_adapter(path)), |py, adapter| {

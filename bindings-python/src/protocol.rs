@@ -56,7 +56,7 @@ impl Service {
         Ok(Answer::new(wait(py, within(timeout, service.handle(method, path, body))?)??))
     }
 
-    /// As `handle`, to be awaited.
+    /// Same as `handle`, to be awaited.
     fn handle_async(&self, method: String, path: String, body: &Bound<'_, PyBytes>) -> PyResult<Awaitable> {
         let (service, body) = (self.handle.get()?, body.as_bytes().to_vec());
         let answered = async move { Ok::<_, PyErr>(service.handle(&method, &path, &body).await) };
@@ -69,7 +69,7 @@ impl Service {
         Ok(Model::new(wait(py, service.model(name))?.map_err(exception)?))
     }
 
-    /// As `model`, to be awaited.
+    /// Same as `model`, to be awaited.
     fn model_async(&self, name: String) -> PyResult<Awaitable> {
         let service = self.handle.get()?;
         let found = async move { service.model(&name).await.map_err(exception) };
@@ -142,7 +142,7 @@ impl Events {
         wait(py, within(timeout, events.next_async())?)?
     }
 
-    /// As `next`, to be awaited.
+    /// Same as `next`, to be awaited.
     fn next_async(&self) -> PyResult<Awaitable> {
         let events = self.handle.get()?;
         let next = async move { Ok::<_, PyErr>(events.next_async().await) };

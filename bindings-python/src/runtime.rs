@@ -172,7 +172,7 @@ impl Realm {
         Ok(Model::new(wait(py, load.run())??))
     }
 
-    /// As `load_model`, to be awaited.
+    /// Same as `load_model`, to be awaited.
     #[pyo3(signature = (model, **options))]
     fn load_model_async(
         &self,
@@ -197,12 +197,13 @@ impl Realm {
         Ok(Tenant::new(py, self.handle.get()?.tenant(&name.0, limits)?)?)
     }
 
-    /// Compiles a program, a WebAssembly component or module, from a file or from bytes. Compiled code is kept in the cache folder.
+    /// Compiles a program, a WebAssembly component or module, from a file or from bytes. Compiled code is
+    /// kept in the cache folder.
     fn load_program(&self, py: Python<'_>, program: &Bound<'_, PyAny>) -> Result<Program> {
         Ok(Program::new(wait(py, self.compile(program)?)??))
     }
 
-    /// As `load_program`, to be awaited.
+    /// Same as `load_program`, to be awaited.
     fn load_program_async(&self, program: &Bound<'_, PyAny>) -> PyResult<Awaitable> {
         Ok(Awaitable::new(self.compile(program)?, |py, program| Program::new(program).into_py_any(py)))
     }

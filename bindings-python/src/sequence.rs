@@ -19,8 +19,8 @@ use crate::wait::{Awaitable, wait};
 record! {
     /// The results of a forward pass.
     Forwarded {
-        /// `[vocabulary]` for `"last_logits"`, `[new tokens, vocabulary]` for `"logits"`, `[new tokens, hidden]` for `"hidden"`,
-        /// empty for `"nothing"`.
+        /// `[vocabulary]` for `"last_logits"`, `[new tokens, vocabulary]` for `"logits"`, `[new tokens,
+        /// hidden]` for `"hidden"`, empty for `"nothing"`.
         values: Py<Array>,
         /// The number of the sequence's tokens that were found in the prefix cache for this forward pass.
         cached: usize,

@@ -309,7 +309,7 @@ impl Tenant {
         Ok(Program::new(wait(py, self.compile(wasm)?)??))
     }
 
-    /// As `compile_program`, to be awaited.
+    /// Same as `compile_program`, to be awaited.
     fn compile_program_async(&self, wasm: &Bound<'_, PyBytes>) -> PyResult<Awaitable> {
         Ok(Awaitable::new(self.compile(wasm)?, |py, program| Program::new(program).into_py_any(py)))
     }

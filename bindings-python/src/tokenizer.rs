@@ -80,7 +80,7 @@ impl Tokenizer {
         self.get().eos()
     }
 
-    /// Whether the model expects the begin token before a text.
+    /// True if the model expects the begin token before a text.
     #[getter]
     fn adds_bos(&self) -> bool {
         self.get().adds_bos()

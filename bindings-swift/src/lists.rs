@@ -67,7 +67,7 @@ impl Model {
         Ok(self.0.embed_many_async(tokens, &options).await?)
     }
 
-    /// As `score`, for each of many texts.
+    /// Same as `score`, for each of many texts.
     #[uniffi::method(default(top = 0))]
     pub async fn score_many(self: Arc<Self>, texts: Vec<Vec<u32>>, top: u64) -> Result<Vec<Vec<Score>>> {
         let all = self.0.score_many_async(texts, top as usize).await?.into_iter();

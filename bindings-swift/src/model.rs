@@ -57,7 +57,7 @@ pub struct ModelInfo {
     pub hidden: u64,
     /// The default pooling of embeddings.
     pub pooling: Pooling,
-    /// Whether it has a chat template.
+    /// True if it has a chat template.
     pub chat_template: bool,
     /// The device that it runs on.
     pub device: String,
@@ -202,8 +202,9 @@ impl Model {
         self.0.metrics().into()
     }
 
-    /// Loads a LoRA adapter while requests run: a GGUF file, or the folder that PEFT saves. Throws `Io`, `InvalidAdapter` for one that
-    /// contradicts itself or does not fit the model, `Unsupported` for kinds other than plain LoRA.
+    /// Loads a LoRA adapter while requests run: a GGUF file, or the folder that PEFT saves. Throws `Io`,
+    /// `InvalidAdapter` for one that contradicts itself or does not fit the model, `Unsupported` for kinds
+    /// other than plain LoRA.
     pub async fn load_adapter(self: Arc<Self>, path: String) -> Result<Arc<Adapter>> {
         let model = self.0.clone();
         Ok(Arc::new(Adapter(unblock(move || model.load_adapter(path)).await?)))

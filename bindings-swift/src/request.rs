@@ -51,7 +51,7 @@ pub enum Guide {
 pub enum SharedBeginning {
     /// The system message.
     System,
-    /// This number of tokens at the beginning.
+    /// The given number of tokens at the beginning.
     Tokens(u64),
 }
 
@@ -175,7 +175,7 @@ pub struct Request {
     /// Returns the log-probability of each token, and this number of the likeliest tokens in its place.
     #[uniffi(default = None)]
     pub logprobs: Option<u64>,
-    /// Whether to continue after an end token.
+    /// True to continue after an end token.
     #[uniffi(default = false)]
     pub ignore_eos: bool,
     /// The beginning of the prompt that other tenants send too.
@@ -191,30 +191,30 @@ pub struct Request {
     /// its text and become `toolCalls`.
     #[uniffi(default)]
     pub tools: Vec<String>,
-    /// Whether the model may, must or must not call the tools; nil is `auto`.
+    /// The choice that the model has: it may, must or must not call the tools; nil is `auto`.
     #[uniffi(default = None)]
     pub tool_choice: Option<ToolChoice>,
     /// Further variables for the template, such as `documents`; their values are JSON.
     #[uniffi(default)]
     pub template_variables: HashMap<String, String>,
-    /// Whether the prompt of a conversation ends with the start of the assistant's answer. Nil means yes,
+    /// True if the prompt of a conversation ends with the start of the assistant's answer. Nil means yes,
     /// unless the answer continues the last message.
     #[uniffi(default = None)]
     pub add_generation_prompt: Option<bool>,
-    /// Whether the answer continues the conversation's last message. The generated text does not repeat that
+    /// True if the answer continues the conversation's last message. The generated text does not repeat that
     /// message.
     #[uniffi(default = false)]
     pub continue_final_message: bool,
-    /// Whether control tokens spelled in a text prompt, such as `<|im_start|>`, become those tokens. Set it
+    /// True if control tokens spelled in a text prompt, such as `<|im_start|>`, become those tokens. Set it
     /// only for text that no user wrote.
     #[uniffi(default = false)]
     pub special: bool,
-    /// Whether the model thinks before it answers, for templates with the variable `enable_thinking`; nil
+    /// True if the model thinks before it answers, for templates with the variable `enable_thinking`; nil
     /// leaves the choice to the template.
     #[uniffi(default = None)]
     pub enable_thinking: Option<bool>,
-    /// How much the model thinks, for templates with the variable `reasoning_effort`: usually `low`, `medium`
-    /// or `high`.
+    /// The amount of thinking, for templates with the variable `reasoning_effort`: usually `low`, `medium` or
+    /// `high`.
     #[uniffi(default = None)]
     pub reasoning_effort: Option<String>,
     /// The place of the model's thought; nil is `separate`.

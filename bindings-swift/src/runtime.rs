@@ -40,7 +40,8 @@ pub struct LoadOptions {
     /// The number format of the KV cache; nil for 32-bit floats on the CPU and 16-bit floats on a GPU.
     #[uniffi(default = None)]
     pub cache_type: Option<CacheType>,
-    /// A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml` or `llama3`.
+    /// A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml`
+    /// or `llama3`.
     #[uniffi(default = None)]
     pub chat_template: Option<String>,
     /// The source of drafts for requests that name none.
@@ -83,9 +84,9 @@ impl From<LoadOptions> for realm::LoadOptions {
 pub enum ModelState {
     /// The model is not there.
     Absent,
-    /// This number of bytes is there; the next pull continues them.
+    /// A part is there, with the given number of bytes; the next pull continues it.
     Partial(u64),
-    /// The whole file is there, with this number of bytes.
+    /// The whole file is there, with the given number of bytes.
     Present(u64),
 }
 
@@ -126,7 +127,7 @@ pub struct FileInfo {
     pub vocabulary: u64,
     /// The longest context that the model was trained for, in tokens.
     pub trained_context_length: u64,
-    /// Whether the file has a chat template.
+    /// True if the file has a chat template.
     pub chat_template: bool,
     /// The types of tensors, the one with the most bytes first.
     pub tensor_types: Vec<TensorType>,
@@ -271,7 +272,7 @@ impl Realm {
         Ok(Arc::new(Program(unblock(move || realm.load_program(path)).await?)))
     }
 
-    /// As `loadProgram`, from bytes.
+    /// Same as `loadProgram`, from bytes.
     pub async fn compile_program(self: Arc<Self>, wasm: Vec<u8>) -> Result<Arc<Program>> {
         let realm = self.0.clone();
         Ok(Arc::new(Program(unblock(move || realm.compile_program(&wasm)).await?)))
@@ -312,7 +313,7 @@ pub struct TokenizerInfo {
     pub bos: Option<u32>,
     /// The end-of-sequence token.
     pub eos: Option<u32>,
-    /// Whether the model expects the begin token before a text.
+    /// True if the model expects the begin token before a text.
     pub adds_bos: bool,
     /// The tokens that end a generation.
     pub end_tokens: Vec<u32>,

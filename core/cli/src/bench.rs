@@ -45,7 +45,8 @@ pub(crate) struct Args {
     /// 0 always takes the likeliest token
     #[arg(long, default_value_t = 0.0)]
     pub(crate) temperature: f32,
-    /// Have this program answer the tenants' requests: a WebAssembly file, or the name of one that `ci/build-programs` built
+    /// Have this program answer the tenants' requests: a WebAssembly file, or the name of one that
+    /// `ci/build-programs` built
     #[arg(long, requires = "tenants", value_name = "FILE|NAME")]
     pub(crate) program: Option<String>,
     /// Show every tenant while it runs
@@ -113,7 +114,7 @@ fn token(model: &Model, i: usize) -> u32 {
 /// Returns a prompt with a beginning of its own, unless another one has the same `first`.
 pub(crate) fn request(model: &Model, first: usize, prompt: usize, generate: usize) -> Request {
     let tokens: Vec<u32> = (0..prompt).map(|i| token(model, first + i)).collect();
-    // The prompt is no real text: its repetitions are random.
+    // The prompt is not real text: its repetitions are random.
     let speculation = Speculation::Off;
     let mut request = Request::tokens(tokens).temperature(0.0).max_tokens(generate).speculation(speculation);
     request.ignore_eos = true;

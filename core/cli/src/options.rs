@@ -18,10 +18,12 @@ pub(crate) struct ModelOptions {
     /// Device that the model runs on: auto, cpu, cuda, cuda:1, cuda:0,1 ...
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Layers that the GPU computes, the last ones; the CPU computes the others. -1 for as many as fit, which is the default
+    /// Layers that the GPU computes, the last ones; the CPU computes the others. -1 for as many as fit, which
+    /// is the default
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     gpu_layers: Option<i64>,
-    /// A chat template in place of the file's own: a file, or the name of a builtin one (chatml, llama3, mistral, gemma ...)
+    /// A chat template in place of the file's own: a file, or the name of a builtin one (chatml, llama3,
+    /// mistral, gemma ...)
     #[arg(long, value_name = "FILE|NAME")]
     chat_template: Option<String>,
     /// Tokens that the KV cache holds; 0 or -1 for the model's own context length [default: what fits in a

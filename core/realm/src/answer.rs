@@ -15,7 +15,7 @@ pub(crate) struct AnswerReader {
     pub(crate) tools: Option<ToolStream>,
     /// The warnings of the first chunk.
     pub(crate) warnings: Vec<String>,
-    /// Whether a tool was called.
+    /// True if a tool was called.
     pub(crate) called: bool,
 }
 

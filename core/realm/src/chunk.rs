@@ -11,7 +11,8 @@ pub struct Chunk {
     /// New text of the answer; may be empty while a character, a stop string, a thought or a tool call is
     /// unfinished.
     pub text: String,
-    /// New text of the model's thought, which is not part of `text`: see [`ReasoningFormat`](crate::ReasoningFormat).
+    /// New text of the model's thought, which is not part of `text`: see
+    /// [`ReasoningFormat`](crate::ReasoningFormat).
     pub reasoning: String,
     /// New tokens.
     pub tokens: Vec<Token>,

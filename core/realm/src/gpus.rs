@@ -116,8 +116,8 @@ impl Gpus {
             let on_cpu_if = |part: usize, bytes: u64| if part == 0 { bytes } else { 0 };
             let layers = plan.layers.iter().zip(&sizes.layers).map(|(&part, &bytes)| on_cpu_if(part, bytes));
             let need = Need {
-                // An output with weights of its own is on the part that the plan names; embeddings that serve as
-                // output are on that part, too, and count once.
+                // An output with weights of its own is on the part that the plan names; embeddings that serve
+                // as output are on that part, too, and count once.
                 weights: layers.sum::<u64>()
                     + on_cpu_if(plan.embeddings, sizes.embeddings)
                     + on_cpu_if(plan.output, sizes.output.unwrap_or(0)),

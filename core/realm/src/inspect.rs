@@ -22,7 +22,7 @@ pub struct FileInfo {
     pub vocabulary: usize,
     /// The longest context that the model was trained for, in tokens.
     pub trained_context_length: usize,
-    /// Whether the file has a chat template.
+    /// True if the file has a chat template.
     pub chat_template: bool,
     /// For each tensor type its name, its number of tensors and its bytes, largest first.
     pub tensor_types: Vec<(String, usize, u64)>,

@@ -17,8 +17,8 @@
 //! - [`Tenant`]: an identity with [`Limits`]; [`Tenant::model`] returns a model as that tenant sees it.
 //! - [`Program`]: a WebAssembly component that answers a tenant's requests in a sandbox; [`Grants`] say what
 //!   it may do.
-//! - [`Generation`]: a running request, a stream of [`Chunk`]s that threads can loop over too. Dropping it cancels
-//!   the request.
+//! - [`Generation`]: a running request, a stream of [`Chunk`]s that threads can loop over too. Dropping it
+//!   cancels the request.
 //! - [`ToolCall`]: a call of one of the request's tools, parsed from the model's text.
 //! - [`SharedGeneration`]: a generation that one thread may cancel while another waits for it.
 //! - [`ChatSession`]: a conversation that keeps its messages, runs tools and makes room in the context.

@@ -37,7 +37,7 @@ pub(crate) struct Shared {
     pub(crate) tool_spelling: ToolSpelling,
     /// The marks of thoughts, if the chat template shows any.
     pub(crate) thought_spelling: Option<ThoughtSpelling>,
-    /// Whether the chat template shows tools to the model.
+    /// True if the chat template shows tools to the model.
     pub(crate) knows_tools: bool,
     /// The last field, so that it is dropped after the weights and the KV cache.
     pub(crate) _freed: Trim,
@@ -87,7 +87,7 @@ pub struct ModelInfo {
     pub hidden: usize,
     /// The default pooling of embeddings: as the file says, or else the mean of the hidden states.
     pub pooling: Pooling,
-    /// Whether the model has a chat template.
+    /// True if the model has a chat template.
     pub chat_template: bool,
     /// The device that the model runs on.
     pub device: String,
@@ -199,7 +199,7 @@ impl Model {
         let prompt = self.fitting_tokens(&request)?;
         let shared_prefix = self.shared_prefix(&request, &prompt)?;
         let adapter = self.adapter_of(&request);
-        // A prompt of plain text is no conversation, so nothing in its continuation is a thought's mark.
+        // A prompt of plain text is not a conversation, so nothing in its continuation is a thought's mark.
         let spelling = self.shared.thought_spelling.as_ref();
         let spelling = spelling.filter(|_| matches!(request.prompt, Prompt::Chat(_)));
         let thought = spelling.and_then(|spelling| match final_words(&request) {

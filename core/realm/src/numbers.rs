@@ -108,7 +108,7 @@ fn likelihoods(scores: Vec<Scored>) -> Vec<f32> {
 pub struct EmbedOptions {
     /// The hidden states that the vector is computed from; `None` for the model file's own pooling.
     pub pooling: Option<Pooling>,
-    /// Whether to scale the vector to length 1, so that a dot product is the cosine. The default is `true`.
+    /// True to scale the vector to length 1, so that a dot product is the cosine. The default is `true`.
     pub normalize: bool,
 }
 

@@ -85,8 +85,8 @@ pub enum Prompt {
 
 /// The first part of a prompt that may be computed once for all tenants that mark it too. Without a mark,
 /// nothing that one tenant sends makes another tenant's request faster, since the time would reveal the
-/// prompt. Mark only what is no secret: any tenant that sends the same text can find out that it was used
-/// before.
+/// prompt. Mark only text that is not secret: any tenant that sends the same text can find out that it was
+/// used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SharedPrefix {
     /// Nothing is shared.
@@ -94,7 +94,7 @@ pub enum SharedPrefix {
     Nothing,
     /// The system message is shared.
     System,
-    /// This number of tokens at the beginning of the prompt is shared.
+    /// The given number of tokens at the beginning of the prompt is shared.
     Tokens(usize),
 }
 
@@ -144,21 +144,21 @@ pub struct Request {
     /// Further variables for the chat template, such as `documents`. They override the variables that other
     /// fields set.
     pub template_variables: Map<String, Value>,
-    /// Whether the prompt of a conversation ends with the start of the assistant's answer. `None` means yes,
+    /// True if the prompt of a conversation ends with the start of the assistant's answer. `None` means yes,
     /// unless [`continue_final_message`](Self::continue_final_message) is set.
     pub add_generation_prompt: Option<bool>,
-    /// Whether the answer continues the conversation's last message. The generated text does not repeat that
+    /// True if the answer continues the conversation's last message. The generated text does not repeat that
     /// message.
     pub continue_final_message: bool,
-    /// Whether control tokens spelled in a [`Prompt::Text`], such as `<|im_start|>` or `<think>`, become
+    /// True if control tokens spelled in a [`Prompt::Text`], such as `<|im_start|>` or `<think>`, become
     /// those tokens. Set it only for text that no user wrote.
     pub special: bool,
-    /// Whether the model thinks before it answers: the template's variable `enable_thinking`, which some
+    /// True if the model thinks before it answers: the template's variable `enable_thinking`, which some
     /// templates call `thinking`. `None` leaves the choice to the template. Templates of models that always
     /// or never think ignore it.
     pub enable_thinking: Option<bool>,
-    /// How much the model thinks, for templates with the variable `reasoning_effort`: usually `low`, `medium`
-    /// or `high`.
+    /// The amount of thinking, for templates with the variable `reasoning_effort`: usually `low`, `medium` or
+    /// `high`.
     pub reasoning_effort: Option<String>,
     /// The place of the model's thought.
     pub reasoning_format: ReasoningFormat,
@@ -172,7 +172,7 @@ pub struct Request {
     pub grammar: Option<Grammar>,
     /// With `Some(n)`, returns the log-probability of each token and the `n` likeliest tokens in its place.
     pub logprobs: Option<usize>,
-    /// Whether to continue after an end token.
+    /// True to continue after an end token.
     pub ignore_eos: bool,
     /// The beginning of the prompt that other tenants send too.
     pub shared_prefix: SharedPrefix,

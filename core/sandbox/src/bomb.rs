@@ -28,9 +28,9 @@ struct Level {
     cores: u64,
     /// The numbers of instances that an instance of each of its components creates.
     components: Vec<(u64, u64)>,
-    /// Whether it gives functions to others, or has some of its own.
+    /// True if it gives functions to others, or has some of its own.
     lifts: bool,
-    /// Whether it takes functions that may be another component's.
+    /// True if it takes functions that may be another component's.
     adapts: bool,
 }
 

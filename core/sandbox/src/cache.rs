@@ -228,7 +228,7 @@ mod private {
     }
 
     fn check(metadata: &Metadata) -> Result<()> {
-        // SAFETY: `geteuid` takes nothing, touches no memory of ours and can't fail.
+        // SAFETY: `geteuid` takes nothing, touches no memory of ours and cannot fail.
         let user = unsafe { libc::geteuid() };
         if metadata.uid() != user || metadata.mode() & 0o022 != 0 {
             return Err(Error::other("it is not this user's alone to write"));

@@ -9,7 +9,7 @@
 //! programs are due by their own steps alone. A caller that stops waiting leaves the queue.
 //!
 //! A helper process would protect better, but only where there is a program to start. A library has none: the
-//! process that runs it is Python, Node or an application, and a copy of that is no compiler. The `realm`
+//! process that runs it is Python, Node or an application, and a copy of that is not a compiler. The `realm`
 //! command could start itself, but it compiles for the user who runs it. So the bounds protect all alike.
 
 use std::collections::HashMap;

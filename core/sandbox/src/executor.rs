@@ -68,7 +68,7 @@ const RUNNING: u8 = 2;
 const WOKEN: u8 = 3;
 
 thread_local! {
-    /// Whether this thread runs a program as part of a step.
+    /// True if this thread runs a program as part of a step.
     static IN_STEP: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -116,7 +116,7 @@ struct State {
     dropped: usize,
     /// The process whose thread calls the function: after a fork, the child has no such thread.
     running: Option<u32>,
-    /// Whether the queue has ended.
+    /// True if the queue has ended.
     ended: bool,
 }
 

@@ -187,7 +187,7 @@ pub struct Request {
     pub stop: Vec<String>,
     /// The grammar that the text has to follow.
     pub grammar: Option<Grammar>,
-    /// Whether to continue after an end token.
+    /// True to continue after an end token.
     pub ignore_eos: bool,
     /// Further input of the application for the program.
     pub input: serde_json::Value,

@@ -23,7 +23,8 @@ pub(crate) fn low() {}
 /// Gives the calling thread only time that no other thread wants. If the system refuses, the priority stays.
 #[cfg(target_os = "linux")]
 pub(crate) fn lowest() {
-    // SAFETY: an all-zero `sched_param` is valid, and the call reads it and nothing else; 0 is the calling thread.
+    // SAFETY: an all-zero `sched_param` is valid, and the call reads it and nothing else; 0 is the calling
+    // thread.
     let refused = unsafe {
         let parameters: libc::sched_param = std::mem::zeroed();
         libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters)

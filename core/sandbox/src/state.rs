@@ -52,14 +52,14 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     pub(crate) sink: Sink,
     pub(crate) usage: Usage,
-    /// Whether `usage` includes the prompt.
+    /// True if `usage` includes the prompt.
     pub(crate) prompted: bool,
     pub(crate) first_token: Option<Instant>,
     /// The bytes of linear memories and tables that were taken from the budget.
     grown: usize,
     /// The charge for these bytes and the instance itself, on the tenant's account.
     held: MemoryCharge,
-    /// Whether the program asked for more than was left.
+    /// True if the program asked for more than was left.
     pub(crate) refused: bool,
     /// The error, if the tenant's memory was used up.
     pub(crate) short: Option<Error>,

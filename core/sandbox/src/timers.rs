@@ -47,7 +47,7 @@ impl Timers {
 struct Timer {
     timers: Timers,
     end: u64,
-    /// Whether a timer of length 0 has let sockets be checked once, as wasi-libc's `poll` needs it.
+    /// True if a timer of length 0 has let sockets be checked once, as wasi-libc's `poll` needs it.
     looked: bool,
 }
 
@@ -170,7 +170,7 @@ mod tests {
         let lengths = [5_000_000, 2_000_000, 2_000_001, 2_000_000, 1 << 40];
         let mut some: Vec<Timer> = lengths.map(|length| timers.start(length)).into();
         let mut waits: Vec<_> = some.iter_mut().map(|timer| timer.ready()).collect();
-        // As `poll` does it, with pauses in which all but one have ended.
+        // Same as `poll` does it, with pauses in which all but one have ended.
         let over = std::future::poll_fn(|context| {
             std::thread::sleep(Duration::from_millis(4));
             let over: Vec<bool> =

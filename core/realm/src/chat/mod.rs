@@ -215,10 +215,10 @@ impl ChatSession {
         self.stream(question)?.finish()
     }
 
-    /// As [`ask`](Self::ask), for tasks.
+    /// Same as [`ask`](Self::ask), for tasks.
     ///
     /// # Errors
-    /// As [`ask`](Self::ask).
+    /// Same as [`ask`](Self::ask).
     pub async fn ask_async(&self, question: impl Into<Message>) -> Result<Completion, Error> {
         self.stream(question)?.finish_async().await
     }
@@ -265,7 +265,7 @@ impl ChatSession {
         self.lock().dropped
     }
 
-    /// Whether a question is being answered.
+    /// Returns whether a question is being answered.
     pub fn is_busy(&self) -> bool {
         self.lock().is_busy()
     }

@@ -126,7 +126,7 @@ fn detect(template: &str) -> Option<&'static Marks> {
 #[derive(Debug)]
 pub(crate) struct ThoughtStream {
     marks: &'static Marks,
-    /// Whether the thought keeps its marks and the white space around it.
+    /// True if the thought keeps its marks and the white space around it.
     whole: bool,
     held: String,
     state: State,
@@ -191,7 +191,7 @@ impl ThoughtStream {
         self.held = text;
     }
 
-    /// Ends the text: passes on what was held back.
+    /// Ends the text: passes on the text held back.
     pub(crate) fn end(&mut self, thought: &mut String, answer: &mut String) {
         let held = std::mem::take(&mut self.held);
         match self.state {

@@ -1,4 +1,5 @@
-//! Calls in the notation of FunctionGemma and Gemma 4: `call:name{key:<escape>text<escape>,count:3,list:[true,{inner:null}]}`.
+//! Calls in the notation of FunctionGemma and Gemma 4:
+//! `call:name{key:<escape>text<escape>,count:3,list:[true,{inner:null}]}`.
 
 use serde_json::{Map, Value};
 

@@ -32,13 +32,13 @@ pub(super) struct Scanner {
     phase: Phase,
     /// The number of bytes before the value, without white space.
     head: usize,
-    /// Whether a name has ended.
+    /// True if a name has ended.
     named: bool,
     /// The number of back quotes of a fence.
     ticks: usize,
     /// The first byte of the fence's language, until the language has ended.
     language: Option<usize>,
-    /// Whether a tag has been read.
+    /// True if a tag has been read.
     tagged: bool,
     /// The number of open objects and lists.
     depth: usize,

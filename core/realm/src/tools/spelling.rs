@@ -20,7 +20,7 @@ pub(super) struct Mark {
     /// The mark that ends the call; models forget it, so it may be missing. Empty for none.
     pub closer: &'static str,
     pub body: Body,
-    /// Whether a call after this mark may name a tool that the request does not define. False for marks that
+    /// True if a call after this mark may name a tool that the request does not define. False for marks that
     /// occur in other text, too.
     pub any_name: bool,
 }
@@ -30,18 +30,19 @@ pub(super) struct Mark {
 pub(super) enum Body {
     /// An object, or a list of objects, with `name` and `arguments` or `parameters`.
     Json,
-    /// As `Json`, or `<function=name><parameter=key>value</parameter></function>`, or
+    /// Same as `Json`, or `<function=name><parameter=key>value</parameter></function>`, or
     /// `name<arg_key>key</arg_key><arg_value>value</arg_value>`.
     Tagged,
-    /// As `Json`, or Mistral's `name[CALL_ID]id[ARGS]{…}`.
+    /// Same as `Json`, or Mistral's `name[CALL_ID]id[ARGS]{…}`.
     Mistral,
-    /// A name among other marks, then an object with the arguments: DeepSeek's `function<｜tool▁sep｜>name`, Kimi's
-    /// `functions.name:0<|tool_call_argument_begin|>`, and gpt-oss's ` to=functions.name … <|message|>`.
+    /// A name among other marks, then an object with the arguments: DeepSeek's `function<｜tool▁sep｜>name`,
+    /// Kimi's `functions.name:0<|tool_call_argument_begin|>`, and gpt-oss's ` to=functions.name …
+    /// <|message|>`.
     Named,
     /// Calls in Python's spelling, alone or in a list: `name(key="value")`. Or as `Json`.
     Python,
-    /// As `Python`, or a program, which is not a call: in Python's spelling only calls of the request's tools
-    /// count.
+    /// Same as `Python`, or a program, which is not a call: in Python's spelling only calls of the request's
+    /// tools count.
     Code,
     /// `call:name{key:value}` in the notation of Google's models, with this mark around strings.
     Gemma(&'static str),
@@ -198,7 +199,8 @@ pub(super) static HARMONY: Spelling = Spelling {
     forced: BARE,
 };
 
-/// Command R7B and A: `<|START_ACTION|>[{"tool_call_id": …, "tool_name": …, "parameters": {…}}]<|END_ACTION|>`.
+/// Command R7B and A: `<|START_ACTION|>[{"tool_call_id": …, "tool_name": …, "parameters":
+/// {…}}]<|END_ACTION|>`.
 pub(super) static COMMAND: Spelling = Spelling {
     marks: &[mark("<|START_ACTION|>", "<|END_ACTION|>", Body::Json)],
     others: &[],

@@ -30,11 +30,11 @@ pub(crate) struct ToolStream {
     /// The first byte at which the next mark may begin.
     scan: usize,
     state: State,
-    /// Whether a message, or the text after a call, begins here.
+    /// True if a message, or the text after a call, begins here.
     at_start: bool,
-    /// Whether the text passed on ends with a line break, or is empty.
+    /// True if the text passed on ends with a line break, or is empty.
     at_line_start: bool,
-    /// Whether a fence was passed on that has not been closed.
+    /// True if a fence was passed on that has not been closed.
     in_fence: bool,
     /// The text that may follow the last call; `None` once other text followed it.
     after: Option<After>,
@@ -43,7 +43,7 @@ pub(crate) struct ToolStream {
 /// The text that may follow a call and belongs to it.
 #[derive(Debug, Clone, Copy)]
 struct After {
-    /// Whether the call opened a fence.
+    /// True if the call opened a fence.
     fenced: bool,
     /// The number of brackets that may still be surplus.
     brackets: usize,

@@ -3,11 +3,11 @@
 //! They follow from the contract (a test derives them from `wit/` and compares):
 //!
 //! - a handle or a number is an `i32`, an `f32` is an `f32`;
-//! - a text or a list is a pointer and a length in elements, both as wide as the memory's addresses; elements are 4 bytes,
-//!   a text's are 1;
+//! - a text or a list is a pointer and a length in elements, both as wide as the memory's addresses; elements
+//!   are 4 bytes, a text's are 1;
 //! - a handle of the request's model is left out, and so are fields of the request;
-//! - all return an `i64`: a handle, a number, 0 for nothing or, where it is negative, an error: -1 less its place in
-//!   `error-code`; `error_message` has its message;
+//! - all return an `i64`: a handle, a number, 0 for nothing or, where it is negative, an error: -1 less its
+//!   place in `error-code`; `error_message` has its message;
 //! - a function that returns a text or a list takes, at the end, a pointer and a length of the buffer for it,
 //!   and returns the number of elements; it writes only as many as fit.
 

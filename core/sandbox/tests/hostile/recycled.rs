@@ -23,8 +23,8 @@ fn attends() -> Vec<u8> {
     )
 }
 
-/// Whatever the pages held before, programs compute the same bits as on an unused host, and no tenant's
-/// prompt shows in another tenant's answer.
+/// Regardless of the pages' earlier contents, programs compute the same bits as on an unused host, and no
+/// tenant's prompt shows in another tenant's answer.
 #[test]
 fn what_others_kept_in_pages_shows_nowhere() {
     let (attends, writes) = (attends(), greedy(3, 40));
