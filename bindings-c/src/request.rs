@@ -381,7 +381,8 @@ pub unsafe extern "C" fn realm_request_set_ignore_eos(request: *mut Request, ign
     unsafe { set(request, |r| r.ignore_eos = ignore) }
 }
 
-/// Returns the log-probability of every token with it, and the `likeliest` tokens in its place, at most 100.
+/// Sets the number of likeliest tokens, at most 100, to return in each token's place; log-probabilities come
+/// with all of them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_logprobs(request: *mut Request, likeliest: usize) {
     // SAFETY: a request of ours, or NULL.

@@ -62,7 +62,7 @@ export interface RequestOptions {
   seed?: number | bigint | undefined
   /** Strings that end the text. */
   stop?: string | readonly string[] | undefined
-  /** Returns the log-probability of each token, and this number of the likeliest tokens in its place. */
+  /** The number of likeliest tokens to return in each token's place; log-probabilities come with all of them. */
   logprobs?: number | undefined
   /** The form of the text, as OpenAI's `response_format`. */
   responseFormat?: Readonly<Record<string, unknown>> | undefined

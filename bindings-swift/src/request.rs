@@ -172,7 +172,8 @@ pub struct Request {
     /// The grammar that the text has to follow.
     #[uniffi(default = None)]
     pub guide: Option<Guide>,
-    /// Returns the log-probability of each token, and this number of the likeliest tokens in its place.
+    /// The number of likeliest tokens to return in each token's place; log-probabilities come with all of
+    /// them.
     #[uniffi(default = None)]
     pub logprobs: Option<u64>,
     /// True to continue after an end token.
@@ -197,7 +198,7 @@ pub struct Request {
     /// Further variables for the template, such as `documents`; their values are JSON.
     #[uniffi(default)]
     pub template_variables: HashMap<String, String>,
-    /// True if the prompt of a conversation ends with the start of the assistant's answer. Nil means yes,
+    /// True if the prompt of a conversation ends with the start of the assistant's answer. Nil means true,
     /// unless the answer continues the last message.
     #[uniffi(default = None)]
     pub add_generation_prompt: Option<bool>,

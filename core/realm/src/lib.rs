@@ -29,8 +29,9 @@
 //!   for Prometheus.
 //! - [`Error`]: one type with a stable [`code`](Error::code).
 //!
-//! Every call that waits exists twice: its plain name blocks the thread, and its name with `_async` returns a
-//! future that needs no particular runtime. [`unblock`] turns any other blocking call into a future.
+//! Calls that wait for a model exist twice: the plain name blocks the thread, and the name with `_async`
+//! returns a future that needs no particular runtime. [`unblock`] turns any other blocking call into a
+//! future.
 #![forbid(unsafe_code)]
 
 mod adapter;

@@ -366,11 +366,11 @@ impl Model {
         Ok(Sequence::new(inner, Arc::clone(&self.shared)))
     }
 
-    /// Restores a sequence that a realm with another key saved, as
-    /// [`restore_sequence`](Self::restore_sequence) does otherwise. The format of the bytes is checked in
-    /// full, so they cannot harm another request. But Realm cannot check that the keys and values in them are
-    /// those that the model computes for the tokens. Therefore they never enter the prefix cache, where the
-    /// tenant's other requests would find them, and saving the sequence again saves only its tokens.
+    /// Restores a sequence that a realm with another key saved; for one with the same key use
+    /// [`restore_sequence`](Self::restore_sequence). The format of the bytes is checked in full, so they
+    /// cannot harm another request. But Realm cannot check that the keys and values in them are those that
+    /// the model computes for the tokens. Therefore they never enter the prefix cache, where the tenant's
+    /// other requests would find them, and saving the sequence again saves only its tokens.
     ///
     /// # Errors
     /// `invalid-argument` for anything but a saved sequence of this model, device, cache type and adapter;

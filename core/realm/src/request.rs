@@ -98,8 +98,8 @@ pub enum SharedPrefix {
     Tokens(usize),
 }
 
-/// The place of a model's thought: the text between `<think>` and `</think>`, or the marks that its chat
-/// template shows, that the model writes before it answers.
+/// The place of a model's thought: the text that the model writes before it answers, between `<think>` and
+/// `</think>` or the marks that its chat template shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ReasoningFormat {
@@ -144,7 +144,7 @@ pub struct Request {
     /// Further variables for the chat template, such as `documents`. They override the variables that other
     /// fields set.
     pub template_variables: Map<String, Value>,
-    /// True if the prompt of a conversation ends with the start of the assistant's answer. `None` means yes,
+    /// True if the prompt of a conversation ends with the start of the assistant's answer. `None` means true,
     /// unless [`continue_final_message`](Self::continue_final_message) is set.
     pub add_generation_prompt: Option<bool>,
     /// True if the answer continues the conversation's last message. The generated text does not repeat that
@@ -170,7 +170,8 @@ pub struct Request {
     pub stop: Vec<String>,
     /// The grammar that the text has to follow.
     pub grammar: Option<Grammar>,
-    /// With `Some(n)`, returns the log-probability of each token and the `n` likeliest tokens in its place.
+    /// With `Some(n)`, the answer has the log-probability of each token and the `n` likeliest tokens in its
+    /// place.
     pub logprobs: Option<usize>,
     /// True to continue after an end token.
     pub ignore_eos: bool,

@@ -102,7 +102,7 @@ impl Reader {
     /// Sends the end of the answer, after all waiting chunks; waits for room.
     pub(crate) async fn end(&self, last: Result<Chunk, Error>) {
         self.flush();
-        // There is only one end, and the reader needs it, so it is charged without a limit.
+        // There is only one end, and the reader needs it, so it is not charged for.
         let charge = self.0.ledger.open(MemoryKind::Results);
         // If the reader has left, the end is not needed.
         let _ = self.0.chunks.send(Charged::new(last, charge)).await;
