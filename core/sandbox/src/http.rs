@@ -82,7 +82,7 @@ impl WasiHttpHooks for Http {
         errors: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
         let allowed = request.uri().authority().is_some_and(|authority| {
-            // A URL's user part is not part of the host's name.
+            // A URL with a user part is refused: that part could look like a granted host.
             !authority.as_str().contains('@') && self.allows(authority.as_str())
         });
         if !allowed {

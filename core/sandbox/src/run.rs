@@ -91,8 +91,8 @@ impl Sandbox {
                     Some(seat) => seat,
                     None if core.seats.could_hold(needs) => {
                         if job.tenant.limits().max_concurrent.is_none() {
-                            // If the number of running requests has no bound, the number of waiting ones has
-                            // one.
+                            // Without a limit on running requests this run counts as waiting, so that
+                            // `max_queued` bounds it.
                             place.wait();
                         }
                         let seat = core.seats.take(id, needs).await.ok_or_else(no_room)?;

@@ -170,7 +170,7 @@ mod tests {
         let lengths = [5_000_000, 2_000_000, 2_000_001, 2_000_000, 1 << 40];
         let mut some: Vec<Timer> = lengths.map(|length| timers.start(length)).into();
         let mut waits: Vec<_> = some.iter_mut().map(|timer| timer.ready()).collect();
-        // Same as `poll` does it, with pauses in which all but one have ended.
+        // As in `poll`, with pauses in which all but one have ended.
         let over = std::future::poll_fn(|context| {
             std::thread::sleep(Duration::from_millis(4));
             let over: Vec<bool> =
