@@ -8,7 +8,7 @@ fn main() {
     match std::env::var("CARGO_CFG_TARGET_OS").as_deref() {
         Ok("linux") => {
             println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,librealm.so.0");
-            // C functions of our dependencies are nobody's business.
+            // Functions of our dependencies stay out of the library's exports.
             println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
         }
         Ok("macos") => println!("cargo:rustc-cdylib-link-arg=-Wl,-install_name,@rpath/librealm.0.dylib"),

@@ -1,4 +1,4 @@
-//! What Node's linker needs, and an older glibc's symbols.
+//! Sets the options of Node's linker, and links against an older glibc's symbols.
 
 include!("../ci/features/link_glibc.rs");
 

@@ -1,17 +1,17 @@
-//! Functions of the caller's, and what they are called with.
+//! Function types of the caller's, and the data that they are called with.
 
 use std::ffi::{c_char, c_void};
 use std::sync::Arc;
 
-/// Gives `user_data` back.
+/// Releases `user_data`.
 pub type Drop = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
-/// Gets a chunk; returns whether to go on. May throw, so it is called where no panic is caught.
+/// Receives a chunk; returns whether to continue. May throw, so it is called where no panic is caught.
 pub type OnChunk = Option<
     unsafe extern "C-unwind" fn(user_data: *mut c_void, chunk: *const crate::generation::Chunk) -> bool,
 >;
 
-/// Told how a load or a pull goes, which waits for it.
+/// Receives the progress of a load or a pull, which waits for it to return.
 pub type OnProgress = Option<
     unsafe extern "C" fn(
         user_data: *mut c_void,
@@ -22,7 +22,7 @@ pub type OnProgress = Option<
     ),
 >;
 
-/// Gets a line of a log, on a thread of its own.
+/// Receives a line of a log, on a thread of its own.
 pub type OnLog = Option<
     unsafe extern "C" fn(
         user_data: *mut c_void,
@@ -32,7 +32,7 @@ pub type OnLog = Option<
     ),
 >;
 
-/// Answers a program, or a model. Called on a thread of its own, so it may take its time and call Realm.
+/// Answers a program, or a model. Called on a thread of its own, so it may take long and call Realm.
 pub type Tool = Option<
     unsafe extern "C" fn(
         user_data: *mut c_void,
@@ -41,7 +41,7 @@ pub type Tool = Option<
     ),
 >;
 
-/// Changes logits; returns NULL, or what went wrong.
+/// Changes logits; returns NULL, or an error message.
 pub type LogitsProcessor = Option<
     unsafe extern "C" fn(
         user_data: *mut c_void,
@@ -52,7 +52,7 @@ pub type LogitsProcessor = Option<
     ) -> *const c_char,
 >;
 
-/// What a callback is called with; given back when the last clone is dropped.
+/// The data of a callback; released when the last clone is dropped.
 #[derive(Clone)]
 pub(crate) struct UserData(Arc<Owned>);
 
@@ -61,9 +61,9 @@ struct Owned {
     drop: Drop,
 }
 
-// SAFETY: the header says that callbacks, and `drop`, are called from any thread.
+// SAFETY: the header says that callbacks and `drop` are called from any thread.
 unsafe impl Send for Owned {}
-// SAFETY: as above, and at the same time.
+// SAFETY: the header says that callbacks are called from any thread, several at the same time.
 unsafe impl Sync for Owned {}
 
 impl UserData {

@@ -15,25 +15,26 @@ use crate::memory::{copy_text, free, json, object, object_mut, own, put, text};
 use crate::model::Model;
 use crate::request::Request;
 
-/// What a chat session has beside the options of its request.
+/// The options of a chat session besides those of its request.
 #[derive(Default)]
 pub struct ChatOptions(realm::ChatOptions);
 
-/// What happens when a conversation does not fit in the context any more.
+/// The rule for a conversation that no longer fits in the context.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub enum Overflow {
-    /// The oldest turns are dropped, a question with all that answered it; system messages stay.
+    /// Drops the oldest turns, each a question with everything that answered it; system messages stay.
     DropOldest,
-    /// The question is refused with `limit-exceeded`.
+    /// Refuses the question with `limit-exceeded`.
     Refuse,
 }
 
-/// A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room when the context is full.
-/// It answers one question at a time; one that fails or is cancelled leaves the conversation as it was before.
+/// A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room
+/// when the context is full. It answers one question at a time. A question that fails or is cancelled leaves
+/// the conversation as it was before the question.
 pub struct ChatSession(realm::ChatSession);
 
-/// The options' defaults: no tools, 8 rounds of them, the oldest turns are dropped.
+/// Creates the default options: no tools, at most 8 rounds of them, and the oldest turns are dropped.
 #[unsafe(no_mangle)]
 pub extern "C" fn realm_chat_options_new() -> *mut ChatOptions {
     own(ChatOptions::default())
@@ -46,9 +47,10 @@ pub unsafe extern "C" fn realm_chat_options_free(options: *mut ChatOptions) {
     unsafe { free(options) }
 }
 
-/// Adds a tool that the session runs: its definition in OpenAI's format, a JSON object, and a function that gets the arguments and
-/// answers with JSON. What it answers or complains of the model gets to see. Takes `user_data` over, also where it fails. Errors:
-/// `invalid-argument` for no JSON, a definition without a name, or NULL.
+/// Adds a tool that the session runs: its definition in OpenAI's format, a JSON object, and a function that
+/// receives the arguments and answers with JSON. The model reads the answer or the error message. Takes
+/// ownership of `user_data`, even if it fails. Errors: `invalid-argument` for text that is not JSON, a
+/// definition without a name, or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chat_options_add_tool(
     options: *mut ChatOptions,
@@ -69,7 +71,8 @@ pub unsafe extern "C" fn realm_chat_options_add_tool(
     }
 }
 
-/// How often the model may call tools for one question before it has to answer in words; 8 by default.
+/// Sets the most rounds of tool calls for one question; after them the model must answer in words. 8 by
+/// default.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chat_options_set_max_rounds(options: *mut ChatOptions, rounds: usize) {
     // SAFETY: an object of ours, or NULL.
@@ -78,7 +81,8 @@ pub unsafe extern "C" fn realm_chat_options_set_max_rounds(options: *mut ChatOpt
     }
 }
 
-/// What happens when the conversation does not fit in the context any more; the oldest turns are dropped by default.
+/// Sets the rule for a conversation that no longer fits in the context; by default the oldest turns are
+/// dropped.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chat_options_set_overflow(
     options: *mut ChatOptions,
@@ -93,9 +97,10 @@ pub unsafe extern "C" fn realm_chat_options_set_overflow(
     }
 }
 
-/// Starts a conversation. `request`, of `realm_request_chat`, is how it begins (a system message, or none) and how each answer is
-/// made; `options` may be NULL. Both are copied. Errors: `unsupported` for a model without a chat template, `invalid-argument` for
-/// another kind of request and for two tools of one name.
+/// Starts a conversation. `request`, from `realm_request_chat`, is the beginning of the conversation (a
+/// system message, or nothing) and has the options of each answer; `options` may be NULL. Both are copied.
+/// Errors: `unsupported` for a model without a chat template, `invalid-argument` for another kind of request
+/// and for two tools of the same name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chat_new(
     model: *const Model,
@@ -113,15 +118,15 @@ pub unsafe extern "C" fn realm_chat_new(
     }
 }
 
-/// Frees a session. A question that is being answered goes on until its generation is freed.
+/// Frees a session. A question in progress continues until its generation is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chat_free(chat: *mut ChatSession) {
     // SAFETY: an object of ours, or NULL.
     unsafe { free(chat) }
 }
 
-/// Asks, and waits for the answer, whose text is that of all rounds of tools. Blocks. Errors: `invalid-argument` while another question
-/// is being answered, and as `realm_model_generate`.
+/// Asks a question and waits for the answer, whose text is that of all rounds of tools. Blocks. Errors:
+/// `invalid-argument` while another question is being answered; otherwise the same as `realm_model_generate`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chat_ask(
     chat: *const ChatSession,
@@ -137,8 +142,8 @@ pub unsafe extern "C" fn realm_chat_ask(
     }
 }
 
-/// Asks, and returns at once; `realm_generation_next` gives the answer's chunks. Cancelling or freeing the generation takes the
-/// question back. Errors: as `realm_chat_ask`.
+/// Asks a question and returns at once; `realm_generation_next` returns the answer's chunks. Cancelling or
+/// freeing the generation removes the question again. Errors: same as `realm_chat_ask`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chat_stream(
     chat: *const ChatSession,
@@ -154,7 +159,7 @@ pub unsafe extern "C" fn realm_chat_stream(
     }
 }
 
-/// The messages so far, a JSON array in OpenAI's format, for `realm_free`.
+/// Returns the messages so far, a JSON array in OpenAI's format, for `realm_free`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chat_messages(
     chat: *const ChatSession,
@@ -170,8 +175,8 @@ pub unsafe extern "C" fn realm_chat_messages(
     }
 }
 
-/// Goes on from other messages, a JSON array of objects. Errors: `invalid-argument` for anything else, and while a question is being
-/// answered.
+/// Replaces the messages by a JSON array of objects. Errors: `invalid-argument` for anything else, and while
+/// a question is being answered.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chat_set_messages(
     chat: *const ChatSession,
@@ -193,8 +198,8 @@ pub unsafe extern "C" fn realm_chat_set_messages(
     }
 }
 
-/// Takes the last question and all that answered it back; `undone`, which may be NULL, gets whether there was one. Errors:
-/// `invalid-argument` while a question is being answered.
+/// Removes the last question and everything that answered it. `undone`, which may be NULL, is set to whether
+/// there was one. Errors: `invalid-argument` while a question is being answered.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chat_undo(
     chat: *const ChatSession,
@@ -210,7 +215,8 @@ pub unsafe extern "C" fn realm_chat_undo(
     }
 }
 
-/// Forgets everything but the system messages at the beginning. Errors: `invalid-argument` while a question is being answered.
+/// Removes all messages except the system messages at the beginning. Errors: `invalid-argument` while a
+/// question is being answered.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chat_clear(chat: *const ChatSession, error: *mut *mut Error) -> bool {
     // SAFETY: an object of ours, and the caller's place for an error.
@@ -222,14 +228,15 @@ pub unsafe extern "C" fn realm_chat_clear(chat: *const ChatSession, error: *mut 
     }
 }
 
-/// How many messages were dropped to make room in the context, since the beginning or the last `realm_chat_clear`.
+/// Returns the number of messages dropped to make room in the context, since the beginning or the last
+/// `realm_chat_clear`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chat_dropped_messages(chat: *const ChatSession) -> usize {
     // SAFETY: an object of ours, or NULL.
     unsafe { chat.as_ref() }.map_or(0, |chat| chat.0.dropped_messages())
 }
 
-/// Whether a question is being answered.
+/// Returns whether a question is being answered.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chat_is_busy(chat: *const ChatSession) -> bool {
     // SAFETY: an object of ours, or NULL.

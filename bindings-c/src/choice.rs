@@ -1,8 +1,8 @@
-//! Numbers of the caller's that stand for a variant of an enum.
+//! Numbers from the caller that stand for a variant of an enum.
 //!
-//! In C any number may be passed for an enum, in Rust only a variant: anything else is undefined behavior. A program that was built
-//! with a newer header may name variants that this library does not have. So parameters are `MaybeUninit`, which is passed in the same
-//! way, and are looked at as numbers first.
+//! In C any number may be passed for an enum, in Rust only a variant: anything else is undefined behavior. A
+//! program built with a newer header may name variants that this library does not have. Therefore parameters
+//! are `MaybeUninit`, which is passed in the same way, and are read as numbers first.
 
 use std::ffi::c_uint;
 use std::mem::{MaybeUninit, transmute_copy};
@@ -18,12 +18,12 @@ use crate::runtime::CacheType;
 use crate::sequence::Output;
 use crate::tenant::MemoryKind;
 
-/// An enum that callers choose of.
+/// An enum that callers choose a variant of.
 pub(crate) trait Choice: Sized {
-    /// What it is called in the header.
+    /// The name in the header.
     const NAME: &'static str;
 
-    /// The variant of a number, if there is one.
+    /// Returns the variant of a number, if there is one.
     fn of(number: c_uint) -> Option<Self>;
 }
 
@@ -33,7 +33,7 @@ macro_rules! choices {
             const NAME: &'static str = concat!("Realm", stringify!($name));
 
             fn of(number: c_uint) -> Option<Self> {
-                // Fails to compile where a variant is missing.
+                // Fails to compile if a variant is missing.
                 const fn all(value: $name) -> $name {
                     match value {
                         $($name::$variant => $name::$variant),+
@@ -64,16 +64,16 @@ choices! {
 
 fn number<T: Choice>(value: &MaybeUninit<T>) -> c_uint {
     const { assert!(size_of::<T>() == size_of::<c_uint>()) };
-    // SAFETY: of this size; a caller that passes a parameter passes all of it, and any bits are a number.
+    // SAFETY: of the same size; a caller that passes a parameter passes all of it, and any bits are a number.
     unsafe { transmute_copy(value) }
 }
 
-/// What the caller chose, if it is a variant.
+/// Returns the caller's choice, if it is a variant.
 pub(crate) fn known<T: Choice>(value: MaybeUninit<T>) -> Option<T> {
     T::of(number(&value))
 }
 
-/// As [`known`], as an error.
+/// Same as [`known`], with an error for any other number.
 pub(crate) fn chosen<T: Choice>(value: MaybeUninit<T>) -> Result<T, Error> {
     let number = number(&value);
     T::of(number).ok_or_else(|| Error::invalid(&format!("{} has no value {number}", T::NAME)))

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::memory::text_of;
 
-/// What kind of failure. Stable; new ones may come.
+/// The kind of failure. Codes are stable; new ones may be added.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub enum ErrorCode {
@@ -13,25 +13,25 @@ pub enum ErrorCode {
     InvalidModel = 1,
     /// An adapter's file is malformed, contradicts itself or does not fit the model.
     InvalidAdapter = 2,
-    /// An argument means nothing.
+    /// An argument is out of range or contradicts another.
     InvalidArgument = 3,
-    /// A request is larger than what it or its tenant was given.
+    /// A request is larger than its own limits or its tenant's allow.
     LimitExceeded = 4,
-    /// Too many requests wait already.
+    /// Too many requests wait already. Try again later.
     Overloaded = 5,
-    /// Realm does not do that.
+    /// Realm does not support the file, device or option.
     Unsupported = 6,
-    /// No such model.
+    /// The model or file does not exist.
     NotFound = 7,
     /// Reading, writing or fetching failed.
     Io = 8,
-    /// A program is no WebAssembly that Realm can run.
+    /// A program is not WebAssembly that Realm can run.
     InvalidProgram = 9,
-    /// A program did what WebAssembly forbids, or panicked.
+    /// A program broke a rule of WebAssembly, or panicked.
     Trap = 10,
-    /// A program, or a tool that it called, says that it failed.
+    /// A program, or a tool that it called, reported that it failed.
     Failed = 11,
-    /// A program asked for what its tenant was not granted.
+    /// A program used something that its tenant was not granted.
     Denied = 12,
     /// The request was cancelled.
     Cancelled = 13,
@@ -39,7 +39,7 @@ pub enum ErrorCode {
     Internal = 14,
 }
 
-/// What went wrong.
+/// An error: a code, its name, and a message.
 pub struct Error {
     code: ErrorCode,
     name: CString,
@@ -79,7 +79,7 @@ impl From<realm::Error> for Error {
     }
 }
 
-/// Does something that may fail: where it does, or panics, `error` is set and `failed` returned.
+/// Runs `work`, which may fail: if it does, or panics, sets `error` and returns `failed`.
 pub(crate) unsafe fn attempt<T>(
     error: *mut *mut Error,
     failed: T,
@@ -100,26 +100,27 @@ pub(crate) unsafe fn attempt<T>(
     })
 }
 
-/// Does something that can't fail; if it panics all the same, `otherwise` is returned.
+/// Runs `work`, which cannot fail; if it panics all the same, returns `otherwise`.
 pub(crate) fn surely<T>(otherwise: T, work: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(otherwise)
 }
 
-/// The kind of failure; `REALM_ERROR_CODE_INTERNAL` for NULL.
+/// Returns the kind of failure; `REALM_ERROR_CODE_INTERNAL` for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_error_code(error: *const Error) -> ErrorCode {
     // SAFETY: an error of ours, or NULL.
     unsafe { error.as_ref() }.map_or(ErrorCode::Internal, |error| error.code)
 }
 
-/// The name of the kind of failure, the same in every language, such as `limit-exceeded`. Belongs to the error.
+/// Returns the name of the kind of failure, the same in every language, such as `limit-exceeded`. Belongs to
+/// the error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_error_name(error: *const Error) -> *const c_char {
     // SAFETY: an error of ours, or NULL.
     unsafe { error.as_ref() }.map_or(c"internal".as_ptr(), |error| error.name.as_ptr())
 }
 
-/// What was wrong and what would be right, for people. Belongs to the error.
+/// Returns the message for people: what was wrong and what would be right. Belongs to the error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_error_message(error: *const Error) -> *const c_char {
     // SAFETY: an error of ours, or NULL.
@@ -129,6 +130,6 @@ pub unsafe extern "C" fn realm_error_message(error: *const Error) -> *const c_ch
 /// Frees an error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_error_free(error: *mut Error) {
-    // SAFETY: an error of ours that nobody has freed, or NULL.
+    // SAFETY: an error of ours that is not freed yet, or NULL.
     unsafe { crate::memory::free(error) }
 }

@@ -10,15 +10,15 @@ use crate::memory::{Text, free, object, own, put};
 /// A running request. Freeing it cancels the request and frees its part of the KV cache.
 pub struct Generation(pub(crate) SharedGeneration);
 
-/// Why a generation ended.
+/// The reason why a generation ended.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub enum FinishReason {
-    /// The model said so with an end token, a stop string came, or the grammar is complete.
+    /// The model wrote an end token, a stop string appeared, or the grammar is complete.
     Stop,
-    /// The request's `max_tokens`, or the end of the context.
+    /// The text reached `max_tokens` or the end of the context.
     Length,
-    /// As `REALM_FINISH_REASON_STOP`, after calls of tools: the model waits for what they return.
+    /// The model called tools and waits for their results.
     ToolCalls,
 }
 
@@ -28,7 +28,7 @@ pub enum FinishReason {
 pub struct TokenLogprob {
     /// The token.
     pub id: u32,
-    /// In nats.
+    /// The log-probability, in nats.
     pub logprob: f32,
 }
 
@@ -43,31 +43,32 @@ impl From<realm::TokenLogprob> for TokenLogprob {
 pub struct Token {
     /// Its id.
     pub id: u32,
-    /// Its log-probability; not a number where the request did not ask for it.
+    /// Its log-probability; not a number if the request did not ask for it.
     pub logprob: f32,
-    /// The likeliest tokens in its place, where the request asked for them. They belong to the chunk or completion.
+    /// The likeliest tokens in its place, if the request asked for them. They belong to the chunk or
+    /// completion.
     pub top: *const TokenLogprob,
-    /// How many there are.
+    /// The number of tokens in `top`.
     pub top_len: usize,
 }
 
-/// Tokens and seconds used, and why a generation ended.
+/// Tokens and seconds used, and the reason why a generation ended.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Finish {
-    /// Why.
+    /// The reason.
     pub reason: FinishReason,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Of these, how many were computed by an earlier request.
+    /// Those of the prompt's tokens that an earlier request computed.
     pub cached_tokens: usize,
-    /// Tokens generated, an end token included.
+    /// Tokens generated, including an end token.
     pub generated_tokens: usize,
-    /// Of these, how many belong to the model's thought.
+    /// Those of the generated tokens that belong to the model's thought.
     pub reasoning_tokens: usize,
-    /// Tokens that were computed on the chance that they would follow.
+    /// Tokens computed on the chance that they follow.
     pub draft_tokens: usize,
-    /// Of these, how many did.
+    /// Those of the draft tokens that did follow.
     pub accepted_tokens: usize,
     /// Seconds of waiting for a place in the batch.
     pub queued_seconds: f64,
@@ -98,7 +99,7 @@ impl Finish {
     }
 }
 
-/// Tokens as C sees them.
+/// Tokens in the layout of C.
 struct Tokens(Vec<(u32, Option<f32>, Vec<TokenLogprob>)>);
 
 impl From<Vec<realm::Token>> for Tokens {
@@ -121,19 +122,20 @@ impl Tokens {
     }
 }
 
-/// A call of a tool that the model asks for. Realm calls nothing: run it, add the model's message with its `tool_calls` and one of
-/// the role `tool` with the result, and ask again. Texts end with a zero and belong to the chunk or completion.
+/// A tool call that the model asks for. Realm does not run it: run the tool, add the model's message with its
+/// `tool_calls` and a message of the role `tool` with the result, and ask again. Texts end with a zero and
+/// belong to the chunk or completion.
 #[repr(C)]
 pub struct FunctionCall {
-    /// What the result names it by.
+    /// The id that the result refers to.
     pub id: *const c_char,
-    /// The tool's name. Nothing but the prompt keeps a model from making one up.
+    /// The tool's name. The model may make up a name that no tool has.
     pub name: *const c_char,
     /// The arguments: a JSON object, which may not fit the tool's schema.
     pub arguments: *const c_char,
 }
 
-/// Calls as C sees them: id, name and arguments.
+/// Calls in the layout of C: id, name and arguments.
 struct Calls(Vec<[Text; 3]>);
 
 impl From<Vec<realm::ToolCall>> for Calls {
@@ -145,7 +147,7 @@ impl From<Vec<realm::ToolCall>> for Calls {
 impl Calls {
     unsafe fn get(&self, index: usize, call: *mut FunctionCall) -> bool {
         let Some(texts) = self.0.get(index) else { return false };
-        // SAFETY: nobody asks for lengths, and the caller's place for a call, or NULL.
+        // SAFETY: no lengths are asked for; the caller's place for a call, or NULL.
         unsafe {
             let [id, name, arguments] = texts.each_ref().map(|text| text.give(std::ptr::null_mut()));
             put(call, FunctionCall { id, name, arguments });
@@ -154,7 +156,7 @@ impl Calls {
     }
 }
 
-/// A piece of a generation.
+/// A part of a generation.
 pub struct Chunk {
     text: Text,
     reasoning: Text,
@@ -178,8 +180,9 @@ impl From<realm::Chunk> for Chunk {
     }
 }
 
-/// Waits for the next chunk and writes it to `chunk`, for `realm_chunk_free`; NULL after the last one, and after a cancel. Any number
-/// of threads may wait; each chunk goes to one of them. Errors: what ended the request early.
+/// Waits for the next chunk and writes it to `chunk`, for `realm_chunk_free`; NULL after the last one, and
+/// after a cancel. Any number of threads may wait; each chunk goes to one of them. Errors: the error that
+/// ended the request early.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_generation_next(
     generation: *const Generation,
@@ -189,7 +192,7 @@ pub unsafe extern "C" fn realm_generation_next(
     // SAFETY: an object of ours, and places of the caller's.
     unsafe {
         attempt(error, false, || {
-            // A handle of its own, since another thread may free the generation in the meantime.
+            // A handle of its own, since another thread may free the generation meanwhile.
             let generation = object(generation, "generation")?.0.clone();
             let next = generation.next_blocking().transpose()?;
             let next = next.map_or(std::ptr::null_mut(), |chunk| own(Chunk::from(chunk)));
@@ -202,8 +205,8 @@ pub unsafe extern "C" fn realm_generation_next(
     }
 }
 
-/// Waits for the end and puts what was not read yet together. Errors: what ended the request early; `cancelled` after a cancel, or
-/// if everything was read before.
+/// Waits for the end and joins the chunks that were not read yet. Errors: the error that ended the request
+/// early; `cancelled` after a cancel, or if all chunks were read before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_generation_finish(
     generation: *const Generation,
@@ -218,7 +221,7 @@ pub unsafe extern "C" fn realm_generation_finish(
     }
 }
 
-/// Ends the request at once and frees its part of the KV cache. Threads that wait for its chunks are told that there is none.
+/// Ends the request at once and frees its part of the KV cache. Threads that wait for its chunks get NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_generation_cancel(generation: *const Generation) {
     // SAFETY: an object of ours, or NULL.
@@ -227,14 +230,15 @@ pub unsafe extern "C" fn realm_generation_cancel(generation: *const Generation) 
     }
 }
 
-/// Whether it was cancelled before it had ended.
+/// Returns whether the request was cancelled before it ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_generation_is_cancelled(generation: *const Generation) -> bool {
     // SAFETY: an object of ours, or NULL.
     unsafe { generation.as_ref() }.is_some_and(|generation| generation.0.is_cancelled())
 }
 
-/// Frees a generation, and cancels the request if it has not ended. Threads that wait for its chunks are told that there is none.
+/// Frees a generation, and cancels the request if it has not ended. Threads that wait for its chunks get
+/// NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_generation_free(generation: *mut Generation) {
     // SAFETY: an object of ours, or NULL.
@@ -244,8 +248,8 @@ pub unsafe extern "C" fn realm_generation_free(generation: *mut Generation) {
     }
 }
 
-/// New text, which may be empty while a character or a stop string is unfinished. Its length in bytes goes to `len`, which may be
-/// NULL. Belongs to the chunk.
+/// Returns the new text, which may be empty while a character or a stop string is unfinished. Its length in
+/// bytes goes to `len`, which may be NULL. Belongs to the chunk.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chunk_text(chunk: *const Chunk, len: *mut usize) -> *const c_char {
     // SAFETY: an object of ours, or NULL, and the caller's place for a length, or NULL.
@@ -257,8 +261,8 @@ pub unsafe extern "C" fn realm_chunk_text(chunk: *const Chunk, len: *mut usize) 
     }
 }
 
-/// New text of the model's thought, which is not part of the chunk's text. Its length in bytes goes to `len`, which may be NULL.
-/// Belongs to the chunk.
+/// Returns the new text of the model's thought, which is not part of the chunk's text. Its length in bytes
+/// goes to `len`, which may be NULL. Belongs to the chunk.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chunk_reasoning(chunk: *const Chunk, len: *mut usize) -> *const c_char {
     // SAFETY: an object of ours, or NULL, and the caller's place for a length, or NULL.
@@ -270,8 +274,8 @@ pub unsafe extern "C" fn realm_chunk_reasoning(chunk: *const Chunk, len: *mut us
     }
 }
 
-/// In the first chunk, what the request asked for and the model could only do in another way: the sentence `index`, which
-/// belongs to the chunk, or NULL if there are not so many.
+/// Returns warning `index` of the first chunk: an option of the request that the model could serve only in
+/// another way. Belongs to the chunk; NULL if `index` is out of range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chunk_warning(chunk: *const Chunk, index: usize) -> *const c_char {
     // SAFETY: an object of ours, or NULL.
@@ -280,28 +284,28 @@ pub unsafe extern "C" fn realm_chunk_warning(chunk: *const Chunk, index: usize) 
     warning.map_or(std::ptr::null(), |text| unsafe { text.give(std::ptr::null_mut()) })
 }
 
-/// How many new tokens there are.
+/// Returns the number of new tokens.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chunk_tokens(chunk: *const Chunk) -> usize {
     // SAFETY: an object of ours, or NULL.
     unsafe { chunk.as_ref() }.map_or(0, |chunk| chunk.tokens.0.len())
 }
 
-/// Writes one of the new tokens to `token`; false if there are not so many.
+/// Writes new token `index` to `token`; false if `index` is out of range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chunk_token(chunk: *const Chunk, index: usize, token: *mut Token) -> bool {
     // SAFETY: an object of ours, or NULL, and the caller's place for a token, or NULL.
     unsafe { chunk.as_ref().is_some_and(|chunk| chunk.tokens.get(index, token)) }
 }
 
-/// How many tools the model calls. Each call comes in one piece, and its spelling is not part of the text.
+/// Returns the number of new tool calls. Each call is complete, and its spelling is not part of the text.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chunk_tool_calls(chunk: *const Chunk) -> usize {
     // SAFETY: an object of ours, or NULL.
     unsafe { chunk.as_ref() }.map_or(0, |chunk| chunk.calls.0.len())
 }
 
-/// Writes one of the calls to `call`; false if there are not so many.
+/// Writes tool call `index` to `call`; false if `index` is out of range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chunk_tool_call(
     chunk: *const Chunk,
@@ -312,7 +316,8 @@ pub unsafe extern "C" fn realm_chunk_tool_call(
     unsafe { chunk.as_ref().is_some_and(|chunk| chunk.calls.get(index, call)) }
 }
 
-/// Whether it is the last chunk; then writes to `finish`, which may be NULL, how the generation ended.
+/// Returns whether this is the last chunk, and then writes the end of the generation to `finish`, which may
+/// be NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_chunk_finish(chunk: *const Chunk, finish: *mut Finish) -> bool {
     // SAFETY: an object of ours, or NULL.
@@ -329,7 +334,7 @@ pub unsafe extern "C" fn realm_chunk_free(chunk: *mut Chunk) {
     unsafe { free(chunk) }
 }
 
-/// The whole answer.
+/// A whole answer.
 pub struct Completion {
     text: Text,
     reasoning: Text,
@@ -352,8 +357,8 @@ impl From<realm::Completion> for Completion {
     }
 }
 
-/// The text, without the stop string that ended it, without tool calls and without thoughts. Its length in bytes goes to `len`, which
-/// may be NULL. Belongs to the completion.
+/// Returns the text, without the stop string that ended it, without tool calls and without thoughts. Its
+/// length in bytes goes to `len`, which may be NULL. Belongs to the completion.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_completion_text(
     completion: *const Completion,
@@ -368,8 +373,8 @@ pub unsafe extern "C" fn realm_completion_text(
     }
 }
 
-/// What the model thought before its answer; empty if it did not. Its length in bytes goes to `len`, which may be NULL. Belongs to
-/// the completion.
+/// Returns the model's thought before its answer; empty if it had none. Its length in bytes goes to `len`,
+/// which may be NULL. Belongs to the completion.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_completion_reasoning(
     completion: *const Completion,
@@ -384,8 +389,9 @@ pub unsafe extern "C" fn realm_completion_reasoning(
     }
 }
 
-/// What the request asked for and the model could only do in another way (that its chat template knows no tools, for example): the
-/// sentence `index`, which belongs to the completion, or NULL if there are not so many.
+/// Returns warning `index`: an option of the request that the model could serve only in another way, for
+/// example tools that its chat template does not know. Belongs to the completion; NULL if `index` is out of
+/// range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_completion_warning(
     completion: *const Completion,
@@ -397,14 +403,14 @@ pub unsafe extern "C" fn realm_completion_warning(
     warning.map_or(std::ptr::null(), |text| unsafe { text.give(std::ptr::null_mut()) })
 }
 
-/// How many tokens were generated, an end token included.
+/// Returns the number of generated tokens, including an end token.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_completion_tokens(completion: *const Completion) -> usize {
     // SAFETY: an object of ours, or NULL.
     unsafe { completion.as_ref() }.map_or(0, |completion| completion.tokens.0.len())
 }
 
-/// Writes one of the tokens to `token`; false if there are not so many.
+/// Writes token `index` to `token`; false if `index` is out of range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_completion_token(
     completion: *const Completion,
@@ -415,14 +421,14 @@ pub unsafe extern "C" fn realm_completion_token(
     unsafe { completion.as_ref().is_some_and(|completion| completion.tokens.get(index, token)) }
 }
 
-/// How many tools the model calls.
+/// Returns the number of tool calls.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_completion_tool_calls(completion: *const Completion) -> usize {
     // SAFETY: an object of ours, or NULL.
     unsafe { completion.as_ref() }.map_or(0, |completion| completion.calls.0.len())
 }
 
-/// Writes one of the calls to `call`; false if there are not so many.
+/// Writes tool call `index` to `call`; false if `index` is out of range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_completion_tool_call(
     completion: *const Completion,
@@ -433,7 +439,7 @@ pub unsafe extern "C" fn realm_completion_tool_call(
     unsafe { completion.as_ref().is_some_and(|completion| completion.calls.get(index, call)) }
 }
 
-/// Writes to `finish` how the generation ended and what it used; false for NULL.
+/// Writes the end of the generation, and the tokens and seconds used, to `finish`; false for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_completion_finish(completion: *const Completion, finish: *mut Finish) -> bool {
     // SAFETY: an object of ours, or NULL.
@@ -450,7 +456,7 @@ pub unsafe extern "C" fn realm_completion_free(completion: *mut Completion) {
     unsafe { free(completion) }
 }
 
-/// The text of nothing.
+/// Returns an empty text.
 unsafe fn nothing(len: *mut usize) -> *const c_char {
     // SAFETY: the caller's place for a length, or NULL.
     unsafe { put(len, 0) };

@@ -1,4 +1,4 @@
-//! What programs may do beside asking models.
+//! The grants of tenants' programs.
 
 use std::ffi::{c_char, c_void};
 use std::future::Future;
@@ -11,16 +11,16 @@ use crate::error::{Error, attempt};
 use crate::log::sink;
 use crate::memory::{free, object_mut, own, text, text_of};
 
-/// What a tenant's programs may do beside asking models. By default nothing.
+/// The things that a tenant's programs may do besides asking models. The default is nothing.
 pub struct Grants(pub(crate) realm::Grants);
 
-/// Nothing, yet.
+/// Creates grants that allow nothing yet.
 #[unsafe(no_mangle)]
 pub extern "C" fn realm_grants_new() -> *mut Grants {
     own(Grants(realm::Grants::none()))
 }
 
-/// Frees grants. Tenants that have them keep them.
+/// Frees grants. Tenants that use them keep them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_grants_free(grants: *mut Grants) {
     // SAFETY: an object of ours, or NULL.
@@ -34,16 +34,16 @@ unsafe fn allow(grants: *mut Grants, more: impl FnOnce(realm::Grants) -> realm::
     }
 }
 
-/// Programs may write to Realm's own log (`realm_set_log`).
+/// Lets programs write to Realm's own log (`realm_set_log`).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_grants_allow_log(grants: *mut Grants) {
     // SAFETY: an object of ours, or NULL.
     unsafe { allow(grants, realm::Grants::log) }
 }
 
-/// Programs may write to a log of the caller's, which is called as that of `realm_set_log` is: on a thread of its own, soon after.
-/// No line is dropped: until it is called with them they are the tenant's memory, and while 1 MiB of them wait its programs do. Takes
-/// `user_data` over.
+/// Lets programs write to a log of the caller's. `on_log` is called as in `realm_set_log`: soon after, on a
+/// thread of its own. No line is dropped: waiting lines are the tenant's memory, and while 1 MiB of them is
+/// waiting, the tenant's programs wait. Takes ownership of `user_data`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_grants_allow_log_to(
     grants: *mut Grants,
@@ -59,29 +59,30 @@ pub unsafe extern "C" fn realm_grants_allow_log_to(
     }
 }
 
-/// Programs may read the time.
+/// Lets programs read the time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_grants_allow_clock(grants: *mut Grants) {
     // SAFETY: an object of ours, or NULL.
     unsafe { allow(grants, realm::Grants::clock) }
 }
 
-/// Programs may have random numbers of the operating system's.
+/// Lets programs get the operating system's random numbers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_grants_allow_random(grants: *mut Grants) {
     // SAFETY: an object of ours, or NULL.
     unsafe { allow(grants, |grants| grants.random(realm::Random::System)) }
 }
 
-/// Programs may have random numbers, the same in each run.
+/// Lets programs get random numbers that are the same in each run.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_grants_allow_random_seed(grants: *mut Grants, seed: u64) {
     // SAFETY: an object of ours, or NULL.
     unsafe { allow(grants, |grants| grants.random(realm::Random::Seed(seed))) }
 }
 
-/// Programs may keep things between runs, in a folder of the tenant's own or, with NULL, in memory: entries of so many bytes
-/// together, which count in memory a key, a value and 128 bytes for each, and in a folder its file, in blocks of 4 KiB, and its name. Errors: `io` for a folder that can't be made or read.
+/// Lets programs keep data between runs, in a folder of the tenant's own or, with NULL, in memory. Entries
+/// may take this many bytes together. In memory each counts its key, its value and 128 bytes; in a folder its
+/// file, in blocks of 4 KiB, and its name. Errors: `io` for a folder that cannot be created or read.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_grants_allow_store(
     grants: *mut Grants,
@@ -106,8 +107,8 @@ pub unsafe extern "C" fn realm_grants_allow_store(
     }
 }
 
-/// Programs may send HTTP requests to a host, such as `api.example.com`, `localhost:8080` or `*.example.com`. Errors:
-/// `invalid-argument` for no UTF-8.
+/// Lets programs send HTTP requests to a host, such as `api.example.com`, `localhost:8080` or
+/// `*.example.com`. Errors: `invalid-argument` for text that is not UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_grants_allow_http(
     grants: *mut Grants,
@@ -124,8 +125,9 @@ pub unsafe extern "C" fn realm_grants_allow_http(
     }
 }
 
-/// Programs may call a function of the application's by this name: each call has a thread of its own, and may answer later. Takes
-/// `user_data` over, also where it fails. Errors: `invalid-argument` for no UTF-8 or NULL.
+/// Lets programs call a function of the application's by this name. Each call has a thread of its own, and
+/// may be answered later. Takes ownership of `user_data`, even if it fails. Errors: `invalid-argument` for
+/// text that is not UTF-8, or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_grants_allow_tool(
     grants: *mut Grants,
@@ -149,7 +151,8 @@ pub unsafe extern "C" fn realm_grants_allow_tool(
 
 type Answer = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 
-/// Calls a function of the caller's, which may answer later. It may sleep and call Realm, so it has a thread of its own.
+/// Calls a function of the caller's, which may answer later. It has a thread of its own, since it may sleep
+/// and call Realm.
 ///
 /// # Errors
 /// `invalid-argument` for NULL.
@@ -183,7 +186,7 @@ impl ToolCall {
         if !call.is_null() {
             // SAFETY: from `own`, and answered once.
             let call = unsafe { Box::from_raw(call) };
-            // If the program is gone, nobody wants the answer.
+            // If the program has ended, the answer is not needed.
             let _ = call.0.try_send(answer);
         }
     }
@@ -199,7 +202,8 @@ pub unsafe extern "C" fn realm_tool_call_answer(call: *mut ToolCall, answer: *co
     }
 }
 
-/// Says that the tool failed, with a complaint for the program, which is copied, and ends the call. May be called from any thread.
+/// Reports that the tool failed, with an error message for the program, which is copied, and ends the call.
+/// May be called from any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tool_call_fail(call: *mut ToolCall, complaint: *const c_char) {
     // SAFETY: the caller's text, and a call that is not answered.

@@ -1,12 +1,12 @@
-//! Realm for C: what `include/realm.h` declares. Nothing is decided here; arguments are converted, `realm` is called, and
-//! results are converted.
+//! Realm for C: the functions that `include/realm.h` declares. Each one converts its arguments, calls
+//! `realm`, and converts the results.
 //!
 //! - [`error`]: errors, and the boundary that no panic crosses.
 //! - [`choice`]: numbers that stand for a variant of an enum.
 //! - [`memory`]: texts and arrays on their way in and out.
-//! - the others: functions by what they are about.
+//! - the others: the functions of one type each.
 
-// Each function says in the header what its pointers have to be; the rules that hold for all are at its top.
+// The comments say what each pointer must be; the rules for all functions are at the top of the header.
 #![expect(clippy::missing_safety_doc, reason = "the header's beginning has the rules for all functions")]
 
 pub mod callback;
@@ -28,14 +28,15 @@ pub mod sequence;
 pub mod tenant;
 pub mod tokenizer;
 
-/// The version of the interface that the library has: the major version in the upper 16 bits, the minor one in the lower 16.
-/// A program can use a library of the same major version and of a minor version that is not below REALM_ABI_MINOR.
+/// Returns the version of the library's interface: the major version in the upper 16 bits, the minor one in
+/// the lower 16. A program can use a library with the same major version and a minor version of at least
+/// REALM_ABI_MINOR.
 #[unsafe(no_mangle)]
 pub extern "C" fn realm_abi_version() -> u32 {
     1
 }
 
-/// The version of Realm, such as `0.1.0`. The text is never freed.
+/// Returns the version of Realm, such as `0.1.0`. The text is never freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn realm_version() -> *const std::ffi::c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()

@@ -1,4 +1,4 @@
-//! What a tenant may use.
+//! The limits of tenants.
 
 use std::ffi::{CString, c_char};
 use std::mem::MaybeUninit;
@@ -8,7 +8,7 @@ use crate::choice::{chosen, known};
 use crate::error::{Error, attempt};
 use crate::memory::{free, object_mut, own, text_of};
 
-/// What a tenant may use at most.
+/// The limits of a tenant.
 pub struct Limits {
     pub(crate) limits: realm::Limits,
     models: Option<Vec<CString>>,
@@ -28,25 +28,27 @@ impl From<realm::Limits> for Limits {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub enum Limit {
-    /// Requests that run at once; others wait.
+    /// The most requests that run at once; others wait.
     MaxConcurrent,
-    /// Requests that wait for a place; one more is refused with `limit-exceeded`. 1024 by default.
+    /// The most requests that wait for a place; one more is refused with `limit-exceeded`. 1024 by default.
     MaxQueued,
-    /// Tokens in the KV cache of one model over all running requests.
+    /// The most tokens in the KV cache of one model, over all running requests.
     KvTokens,
-    /// Tokens computed a minute, prompts and generated ones, over all models. A tenant who used them up waits.
+    /// The most tokens computed in a minute, of prompts and generated, over all models. A tenant that has
+    /// used them up waits.
     TokensPerMinute,
-    /// Milliseconds from a request's start to its end, waiting included; then it ends with `limit-exceeded`.
+    /// The most milliseconds from a request's start to its end, including waiting; then it ends with
+    /// `limit-exceeded`.
     RequestTimeoutMs,
-    /// Bytes that one run of a program may use. 64 MiB by default.
+    /// The most bytes of memory of one run of a program. 64 MiB by default.
     ProgramMemory,
-    /// Milliseconds that one run of a program computes itself. 10 s by default.
+    /// The most milliseconds of computing time of one run of a program. 10 s by default.
     ProgramCpuTimeMs,
-    /// Handles that one run of a program holds at once. 1024 by default.
+    /// The most handles that one run of a program holds at once. 1024 by default.
     ProgramHandles,
-    /// Bytes of text that one run of a program sends. 16 MiB by default.
+    /// The most bytes of text that one run of a program sends. 16 MiB by default.
     ProgramOutput,
-    /// Bytes of memory that the tenant causes at once, of every kind. 1 GiB by default.
+    /// The most bytes of memory that the tenant holds at once, of all kinds. 1 GiB by default.
     Memory,
 }
 
@@ -54,13 +56,13 @@ pub enum Limit {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub enum NameLimit {
-    /// Models that the tenant may use.
+    /// The models that the tenant may use.
     Models,
-    /// Adapters that the tenant may use.
+    /// The adapters that the tenant may use.
     Adapters,
 }
 
-/// The default limits.
+/// Creates the default limits.
 #[unsafe(no_mangle)]
 pub extern "C" fn realm_limits_new() -> *mut Limits {
     own(Limits::from(realm::Limits::default()))
@@ -73,7 +75,8 @@ pub unsafe extern "C" fn realm_limits_free(limits: *mut Limits) {
     unsafe { free(limits) }
 }
 
-/// Share of the computation when there is more to do than can be done at once; 1 by default.
+/// Sets the weight: the tenant's factor in fair sharing of the computation while others want some too. 1 by
+/// default.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_limits_set_weight(limits: *mut Limits, weight: f32) {
     // SAFETY: an object of ours, or NULL.
@@ -82,14 +85,14 @@ pub unsafe extern "C" fn realm_limits_set_weight(limits: *mut Limits, weight: f3
     }
 }
 
-/// The weight.
+/// Returns the weight.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_limits_weight(limits: *const Limits) -> f32 {
     // SAFETY: an object of ours, or NULL.
     unsafe { limits.as_ref() }.map_or(0.0, |limits| limits.limits.weight)
 }
 
-/// Sets a limit; REALM_NONE is no limit.
+/// Sets a limit; REALM_NONE means no limit.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_limits_set(limits: *mut Limits, limit: MaybeUninit<Limit>, value: u64) {
     // SAFETY: an object of ours, or NULL.
@@ -116,7 +119,7 @@ pub unsafe extern "C" fn realm_limits_set(limits: *mut Limits, limit: MaybeUnini
     }
 }
 
-/// A limit; REALM_NONE is no limit.
+/// Returns a limit; REALM_NONE means no limit.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_limits_get(limits: *const Limits, limit: MaybeUninit<Limit>) -> u64 {
     // SAFETY: an object of ours, or NULL.
@@ -137,8 +140,8 @@ pub unsafe extern "C" fn realm_limits_get(limits: *const Limits, limit: MaybeUni
     }
 }
 
-/// Sets which models or adapters a tenant may use: `len` names, which are copied. `names` may be NULL where `len` is 0: then it may
-/// use none. Errors: `invalid-argument` for no UTF-8.
+/// Sets the models or adapters that a tenant may use: `len` names, which are copied. With `len` 0, `names`
+/// may be NULL, and the tenant may use none. Errors: `invalid-argument` for text that is not UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_limits_set_names(
     limits: *mut Limits,
@@ -163,7 +166,7 @@ pub unsafe extern "C" fn realm_limits_set_names(
     }
 }
 
-/// How many models or adapters the tenant may use; REALM_NONE if it may use all.
+/// Returns the number of models or adapters that the tenant may use; REALM_NONE if it may use all.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_limits_names(limits: *const Limits, limit: MaybeUninit<NameLimit>) -> u64 {
     // SAFETY: an object of ours, or NULL.
@@ -171,7 +174,7 @@ pub unsafe extern "C" fn realm_limits_names(limits: *const Limits, limit: MaybeU
     names.map_or(u64::MAX, |names| names.len() as u64)
 }
 
-/// One of the names; NULL if there are not so many. Belongs to the limits.
+/// Returns name `index`; NULL if `index` is out of range. Belongs to the limits.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_limits_name(
     limits: *const Limits,

@@ -12,10 +12,11 @@ use crate::memory::{array, copy, names, object, own};
 use crate::model::{Model, Pooling, Scores, pooling_of};
 use crate::request::Request;
 
-/// Runs `len` requests to their ends; `completions` has a place for each, in their order, and a window of them is under way at once,
-/// so that a list of any length never fills a queue. Without `errors`, which may be NULL, the first error ends the call, and no
-/// place is written. With it, where a request fails its completion is NULL and its error is at the same place of `errors`, where all
-/// others have NULL; both are to be freed. Blocks. Errors: as `realm_model_generate`.
+/// Runs `len` requests to their ends. `completions` has a place for each, in their order. A window of them
+/// runs at once, so a list of any length never fills a queue. If `errors` is NULL, the first error ends the
+/// call, and no place is written. Otherwise a failed request has NULL in `completions` and its error at the
+/// same index of `errors`; all other places of `errors` are NULL. The caller frees both. Blocks. Errors: same
+/// as `realm_model_generate`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_generate_many(
     model: *const Model,
@@ -55,8 +56,9 @@ pub unsafe extern "C" fn realm_model_generate_many(
     }
 }
 
-/// Token ids of `len` texts, as `realm_model_encode` has them of one: those of all texts one after another, for `realm_free`. `lens`
-/// has a place for each text, which gets how many are its. Errors: `invalid-argument` for no UTF-8; it says which text it was.
+/// Returns the token ids of `len` texts, each encoded as `realm_model_encode` does, one text after another,
+/// for `realm_free`. `lens` gets the number of tokens of each text. Errors: `invalid-argument` for text that
+/// is not UTF-8, with the text's index.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_encode_many(
     model: *const Model,
@@ -83,9 +85,9 @@ pub unsafe extern "C" fn realm_model_encode_many(
     }
 }
 
-/// One vector for each of `len` texts, `[len, width]` in one array for `realm_free`; `width`, which may be NULL, gets the numbers
-/// in each. With `normalize` their lengths are 1. Thousands are fine. Blocks. Errors: as `realm_model_generate`; it says which
-/// text it was.
+/// Returns one embedding for each of `len` texts, `[len, width]` in one array for `realm_free`; `width`,
+/// which may be NULL, gets the length of each vector. With `normalize` their lengths are 1. Lists of
+/// thousands are fine. Blocks. Errors: same as `realm_model_generate`, with the text's index.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_embed_many(
     model: *const Model,
@@ -109,8 +111,8 @@ pub unsafe extern "C" fn realm_model_embed_many(
     }
 }
 
-/// Scores `len` texts as `realm_model_score` does; `texts[i]` has `lens[i]` tokens, and `scores` a place for each. Blocks. Errors:
-/// as `realm_model_generate`; it says which text it was, and no place is written.
+/// Scores `len` texts as `realm_model_score` does; `texts[i]` has `lens[i]` tokens, and `scores` has a place
+/// for each. Blocks. Errors: same as `realm_model_generate`, with the text's index; no place is written then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_score_many(
     model: *const Model,

@@ -8,19 +8,19 @@ use crate::choice::chosen;
 use crate::error::{Error, attempt};
 use crate::memory::text_of;
 
-/// How bad a line of a log is.
+/// The severity of a line in a log.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub enum Level {
-    /// Something failed.
+    /// A failure.
     Error = 0,
-    /// Something is odd.
+    /// Something unusual.
     Warn = 1,
-    /// Something happened.
+    /// An event.
     Info = 2,
-    /// For who looks for a fault.
+    /// A detail for debugging.
     Debug = 3,
-    /// Everything.
+    /// Every detail.
     Trace = 4,
 }
 
@@ -48,7 +48,8 @@ impl From<Level> for realm::Level {
     }
 }
 
-/// A callback as what takes lines. It may sleep and call Realm, so it has a thread of its own.
+/// Returns a function that passes lines to a callback. The callback has a thread of its own, since it may
+/// sleep and call Realm.
 pub(crate) fn sink(
     on_log: unsafe extern "C" fn(*mut c_void, Level, *const std::ffi::c_char, *const std::ffi::c_char),
     data: UserData,
@@ -60,11 +61,12 @@ pub(crate) fn sink(
     })
 }
 
-/// Has every line of Realm's log up to a level go to `on_log`, for the whole process; NULL ends that. Realm itself prints nothing.
-/// `on_log` is called soon after, on a thread of its own for which nothing waits: it may take its time and call Realm. Where it is
-/// slower than the lines come some are dropped, and a line says how many. What waits when another one takes its place it still gets,
-/// before `drop`. Takes `user_data` over, also where it fails. Errors: `invalid-argument` if Rust code in this process has set up a log of
-/// its own.
+/// Sends every line of Realm's log up to a level to `on_log`, for the whole process; NULL ends that. Realm
+/// itself prints nothing. `on_log` is called soon after, on a thread of its own that no other thread waits
+/// for: it may take long and call Realm. If it is slower than the lines, some are dropped, and a line says
+/// how many. If another callback replaces it, it still gets the waiting lines before `drop`. Takes ownership
+/// of `user_data`, even if it fails. Errors: `invalid-argument` if Rust code in this process has set up a log
+/// of its own.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_set_log(
     most: MaybeUninit<Level>,

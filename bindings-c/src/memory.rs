@@ -1,17 +1,17 @@
-//! Texts and arrays on their way in and out.
+//! Texts and arrays between Rust and C.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
 
 use crate::error::{Error, surely};
 
-/// A text for C; zeros in it, which messages do not have, end it.
+/// Returns a text for C; a zero in it ends it, but messages have none.
 pub(crate) fn text_of(text: &str) -> CString {
     let before_zero = text.split('\0').next().unwrap_or_default();
     CString::new(before_zero).unwrap_or_default()
 }
 
-/// A text with zeros in it, one zero after it, and its length.
+/// A text that may hold zeros, with one zero after it, and its length.
 pub(crate) struct Text(Vec<u8>);
 
 impl From<String> for Text {
@@ -23,7 +23,7 @@ impl From<String> for Text {
 }
 
 impl Text {
-    /// Its beginning; its length goes to `len` unless that is NULL.
+    /// Returns the address of the text; writes its length to `len` unless that is NULL.
     pub(crate) unsafe fn give(&self, len: *mut usize) -> *const c_char {
         // SAFETY: the caller's place for a length, or NULL.
         unsafe { put(len, self.0.len() - 1) };
@@ -47,7 +47,7 @@ pub(crate) unsafe fn object<'a, T>(object: *const T, name: &str) -> Result<&'a T
 
 /// An object that only the caller uses now.
 pub(crate) unsafe fn object_mut<'a, T>(object: *mut T, name: &str) -> Result<&'a mut T, Error> {
-    // SAFETY: the caller's promise: an object that nobody else uses, or NULL.
+    // SAFETY: the caller's promise: an object that no other thread uses, or NULL.
     unsafe { object.as_mut() }.ok_or_else(|| Error::invalid(&format!("`{name}` is NULL")))
 }
 
@@ -68,12 +68,12 @@ pub(crate) unsafe fn json(json: *const c_char, name: &str) -> Result<serde_json:
     serde_json::from_str(json).map_err(|error| Error::invalid(&format!("`{name}` is no JSON: {error}")))
 }
 
-/// An array of the caller's; NULL is one without items.
+/// An array of the caller's; NULL is an empty one.
 pub(crate) unsafe fn array<'a, T>(items: *const T, len: usize, name: &str) -> Result<&'a [T], Error> {
     match (items.is_null(), len) {
         (_, 0) => Ok(&[]),
         (true, _) => Err(Error::invalid(&format!("`{name}` is NULL and has {len} items"))),
-        // SAFETY: the caller's promise: so many items.
+        // SAFETY: the caller's promise: this many items.
         (false, len) => Ok(unsafe { std::slice::from_raw_parts(items, len) }),
     }
 }
@@ -84,10 +84,10 @@ pub(crate) unsafe fn names(
     len: usize,
     name: &str,
 ) -> Result<Vec<String>, Error> {
-    // SAFETY: the caller's promise: so many texts.
+    // SAFETY: the caller's promise: this many texts.
     unsafe { array(names, len, name) }?
         .iter()
-        // SAFETY: as above.
+        // SAFETY: the caller's promise, for each text.
         .map(|&item| unsafe { text(item, name) }.map(str::to_owned))
         .collect()
 }
@@ -105,10 +105,11 @@ pub(crate) unsafe fn free<T>(object: *mut T) {
     }
 }
 
-/// Copies items to memory of `malloc`'s, with a zero after them, and their number to `len` unless that is NULL.
+/// Copies items to memory from `malloc`, with a zero after them, and writes their number to `len` unless that
+/// is NULL.
 pub(crate) unsafe fn copy<T: Copy>(items: &[T], len: *mut usize) -> Result<*mut T, Error> {
     let bytes = size_of_val(items);
-    // SAFETY: memory for all of it and one item more, which is never none.
+    // SAFETY: memory for all items and one more, so never for none.
     unsafe {
         let place: *mut T = libc::malloc(bytes + size_of::<T>()).cast();
         if place.is_null() {
@@ -121,14 +122,14 @@ pub(crate) unsafe fn copy<T: Copy>(items: &[T], len: *mut usize) -> Result<*mut 
     }
 }
 
-/// As [`copy`], of a text.
+/// Same as [`copy`], for a text.
 pub(crate) unsafe fn copy_text(text: &str, len: *mut usize) -> Result<*mut c_char, Error> {
     // SAFETY: the caller's place for a length, or NULL.
     Ok(unsafe { copy(text.as_bytes(), len) }?.cast())
 }
 
-/// Frees an array or a text that a function returned without `const`, as `free` does; for callers whose `free` is another
-/// library's.
+/// Frees an array or a text that a function returned without `const`, as `free` does; for callers whose
+/// `free` is another library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_free(memory: *mut c_void) {
     // SAFETY: from `malloc`, or NULL.

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use crate::choice::known;
 use crate::memory::{free, put, text_of};
 
-/// A reading of what a model has done and how it stands.
+/// A reading of a model's counters and gauges.
 pub struct Metrics {
     metrics: realm::Metrics,
     tenants: Vec<CString>,
@@ -18,33 +18,33 @@ impl From<realm::Metrics> for Metrics {
     }
 }
 
-/// What was done for one tenant, or for all. Counts are since the model was loaded.
+/// Counters and gauges of one tenant, or of all. Counters start when the model is loaded.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Served {
-    /// Tokens of prompts, computed.
+    /// Tokens of prompts that were computed.
     pub prompt_tokens: u64,
-    /// Tokens of prompts, found in the prefix cache.
+    /// Tokens of prompts that were found in the prefix cache.
     pub cached_tokens: u64,
     /// Tokens generated.
     pub generated_tokens: u64,
-    /// Tokens computed once more, because their pages had been given to others.
+    /// Tokens computed again, because their pages had been given to others.
     pub recomputed_tokens: u64,
     /// Tokens computed on the chance that they follow.
     pub draft_tokens: u64,
-    /// Of these, those that turned out right.
+    /// Those of the draft tokens that were accepted.
     pub accepted_tokens: u64,
     /// Requests that have their results.
     pub finished: u64,
-    /// Requests that nobody waited for any more.
+    /// Requests that were cancelled, or whose reader left.
     pub cancelled: u64,
-    /// Requests whose time was over.
+    /// Requests that reached their time limit.
     pub timed_out: u64,
-    /// Requests without a place in a queue.
+    /// Requests that were refused because a queue was full.
     pub refused: u64,
     /// Requests that failed.
     pub failed: u64,
-    /// How often a request gave its pages up for others.
+    /// The number of times that a request gave its pages up for others.
     pub preemptions: u64,
     /// Sequences in the batch now.
     pub running: u64,
@@ -54,9 +54,9 @@ pub struct Served {
     pub kv_pages: u64,
     /// Requests that have had their first token.
     pub first_tokens: u64,
-    /// Seconds that they waited for it, added up.
+    /// The sum of their waiting times for it, in seconds.
     pub first_token_seconds: f64,
-    /// Seconds that requests waited for a place in the batch, added up.
+    /// The sum of the seconds that requests waited for a place in the batch.
     pub queue_seconds: f64,
 }
 
@@ -90,19 +90,19 @@ impl From<&realm::Served> for Served {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct KvPages {
-    /// All there are.
+    /// All pages.
     pub total: usize,
-    /// Held by sequences.
+    /// Pages held by sequences.
     pub used: usize,
-    /// Held by nobody, but remembered for prompts that begin alike.
+    /// Pages held by no sequence, kept for prompts that begin alike.
     pub remembered: usize,
-    /// Empty.
+    /// Empty pages.
     pub free: usize,
-    /// Bytes of one page.
+    /// The bytes of one page.
     pub page_bytes: usize,
 }
 
-/// Writes what was done for all tenants to `served`; false for NULL.
+/// Writes the counters and gauges of all tenants to `served`; false for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_metrics_served(metrics: *const Metrics, served: *mut Served) -> bool {
     // SAFETY: an object of ours, or NULL.
@@ -112,7 +112,7 @@ pub unsafe extern "C" fn realm_metrics_served(metrics: *const Metrics, served: *
     true
 }
 
-/// Writes how the KV cache stands to `pages`; false for NULL.
+/// Writes the KV cache's numbers of pages to `pages`; false for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_metrics_kv(metrics: *const Metrics, pages: *mut KvPages) -> bool {
     // SAFETY: an object of ours, or NULL.
@@ -130,32 +130,33 @@ pub unsafe extern "C" fn realm_metrics_kv(metrics: *const Metrics, pages: *mut K
     true
 }
 
-/// Forward passes so far.
+/// Returns the number of forward passes so far.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_metrics_steps(metrics: *const Metrics) -> u64 {
     // SAFETY: an object of ours, or NULL.
     unsafe { metrics.as_ref() }.map_or(0, |metrics| metrics.metrics.step_seconds.count())
 }
 
-/// What is measured as a distribution.
+/// A measurement with a distribution.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub enum Histogram {
-    /// Rows of a forward pass.
+    /// The rows of a forward pass.
     BatchRows,
-    /// Sequences in a forward pass.
+    /// The sequences in a forward pass.
     BatchSequences,
-    /// Seconds of a step.
+    /// The seconds of a step.
     StepSeconds,
-    /// Seconds that requests waited for a place in the batch.
+    /// The seconds that requests waited for a place in the batch.
     QueueSeconds,
-    /// Seconds from a request's arrival to its first token.
+    /// The seconds from a request's arrival to its first token.
     FirstTokenSeconds,
-    /// Seconds between a request's tokens.
+    /// The seconds between a request's tokens.
     InterTokenSeconds,
 }
 
-/// The value that a part `q` of all values, from 0 to 1, do not exceed; not a number where there are no values.
+/// Returns the quantile `q`, from 0 to 1: the value that this part of all values does not exceed; not a
+/// number if there are no values.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_metrics_quantile(
     metrics: *const Metrics,
@@ -176,15 +177,15 @@ pub unsafe extern "C" fn realm_metrics_quantile(
     histogram.quantile(q).unwrap_or(f64::NAN)
 }
 
-/// How many tenants there are.
+/// Returns the number of tenants.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_metrics_tenants(metrics: *const Metrics) -> usize {
     // SAFETY: an object of ours, or NULL.
     unsafe { metrics.as_ref() }.map_or(0, |metrics| metrics.tenants.len())
 }
 
-/// Writes what was done for one of the tenants to `served`, and returns its name, which belongs to the metrics; NULL if there are not
-/// so many.
+/// Writes the counters and gauges of tenant `index` to `served`, and returns its name, which belongs to the
+/// metrics; NULL if `index` is out of range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_metrics_tenant(
     metrics: *const Metrics,

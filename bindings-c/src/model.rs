@@ -1,4 +1,4 @@
-//! Models: texts and tokens, generations, scores, vectors, sequences, adapters.
+//! Models: text and tokens, generations, scores, embeddings, sequences, adapters.
 
 use std::ffi::{CString, c_char, c_void};
 use std::mem::MaybeUninit;
@@ -15,8 +15,8 @@ use crate::request::Request;
 use crate::sequence::Sequence;
 use crate::tokenizer::Tokenizer;
 
-/// A loaded model, as one tenant sees it. Handles are cheap and share everything; the weights go when the last handle and the
-/// last generation have gone.
+/// A loaded model, as one tenant sees it. Handles are cheap and share the model; the weights are freed when
+/// the last handle and the last generation are gone.
 pub struct Model {
     pub(crate) model: realm::Model,
     name: CString,
@@ -38,17 +38,17 @@ impl From<realm::Model> for Model {
     }
 }
 
-/// How hidden states become an embedding.
+/// The way that hidden states become an embedding.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub enum Pooling {
-    /// As the model's file says.
+    /// The pooling that the model's file says.
     Default,
-    /// Their mean.
+    /// The mean of the hidden states.
     Mean,
-    /// That of the last token.
+    /// The hidden state of the last token.
     Last,
-    /// That of the first token.
+    /// The hidden state of the first token.
     Cls,
 }
 
@@ -61,34 +61,34 @@ pub(crate) fn pooling_of(pooling: Pooling) -> Option<realm::Pooling> {
     }
 }
 
-/// What a model is. The texts belong to the model's handle.
+/// Facts about a model. The texts belong to the model's handle.
 #[repr(C)]
 pub struct ModelInfo {
-    /// What it was loaded by.
+    /// The reference that it was loaded by.
     pub reference: *const c_char,
-    /// `general.name` of the file; empty if it has none.
+    /// The name in the file, `general.name`; empty if it has none.
     pub name: *const c_char,
-    /// Such as `llama`.
+    /// The architecture, such as `llama`.
     pub architecture: *const c_char,
-    /// Where it runs.
+    /// The device that it runs on.
     pub device: *const c_char,
-    /// Number of weights.
+    /// The number of weights.
     pub parameters: u64,
-    /// Bytes of the file.
+    /// The size of the file, in bytes.
     pub file_bytes: u64,
-    /// Tokens in the vocabulary.
+    /// The size of the vocabulary, in tokens.
     pub vocabulary: usize,
-    /// Transformer layers.
+    /// The number of transformer layers.
     pub layers: usize,
-    /// Tokens that one request may have, prompt and generation together.
+    /// The longest context of one request, prompt and generation together, in tokens.
     pub context_length: usize,
-    /// Tokens that the model was trained for.
+    /// The longest context that the model was trained for, in tokens.
     pub trained_context_length: usize,
-    /// Numbers in a hidden state, and so in an embedding.
+    /// The length of a hidden state, and so of an embedding.
     pub hidden: usize,
-    /// How hidden states become an embedding.
+    /// The default pooling of embeddings.
     pub pooling: Pooling,
-    /// Whether it has a chat template.
+    /// True if it has a chat template.
     pub chat_template: bool,
 }
 
@@ -99,14 +99,14 @@ pub unsafe extern "C" fn realm_model_free(model: *mut Model) {
     unsafe { free(model) }
 }
 
-/// Another handle of the same model, as the same tenant sees it. NULL only for NULL.
+/// Returns another handle of the same model, as the same tenant sees it. NULL only for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_clone(model: *const Model) -> *mut Model {
     // SAFETY: an object of ours, or NULL.
     unsafe { model.as_ref() }.map_or(std::ptr::null_mut(), |model| own(Model::from(model.model.clone())))
 }
 
-/// Writes what the model is to `info`; false for NULL.
+/// Writes facts about the model to `info`; false for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_info(model: *const Model, info: *mut ModelInfo) -> bool {
     // SAFETY: an object of ours, or NULL.
@@ -131,14 +131,15 @@ pub unsafe extern "C" fn realm_model_info(model: *const Model, info: *mut ModelI
         },
         chat_template: known.chat_template,
     };
-    // SAFETY: the caller's place for what is known, or NULL.
+    // SAFETY: the caller's place for the facts, or NULL.
     unsafe { put(info, said) };
     true
 }
 
-/// Token ids of a text, for `realm_free`; their number goes to `len`. With `special`, control tokens spelled in it become those
-/// tokens: only for text that no user wrote. With `boundaries`, the begin and end tokens are added where the model expects them.
-/// Errors: `invalid-argument` for no UTF-8.
+/// Encodes a text into token ids, for `realm_free`; their number goes to `len`. With `special`, control
+/// tokens spelled in the text become those tokens: use it only for text that no user wrote. With
+/// `boundaries`, the begin and end tokens are added if the model expects them. Errors: `invalid-argument` for
+/// text that is not UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_encode(
     model: *const Model,
@@ -157,8 +158,8 @@ pub unsafe extern "C" fn realm_model_encode(
     }
 }
 
-/// The text of tokens, for `realm_free`; control tokens are left out. Its length in bytes goes to `text_len`, which may be NULL.
-/// Errors: `invalid-argument` for an id outside the vocabulary.
+/// Decodes tokens into text, for `realm_free`, leaving out control tokens. Its length in bytes goes to
+/// `text_len`, which may be NULL. Errors: `invalid-argument` for an id outside the vocabulary.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_decode(
     model: *const Model,
@@ -176,7 +177,7 @@ pub unsafe extern "C" fn realm_model_decode(
     }
 }
 
-/// A tokenizer of the model, for everything else; to be freed. NULL only for NULL.
+/// Returns a tokenizer of the model, for everything else; the caller frees it. NULL only for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_tokenizer(model: *const Model) -> *mut Tokenizer {
     // SAFETY: an object of ours, or NULL.
@@ -184,10 +185,11 @@ pub unsafe extern "C" fn realm_model_tokenizer(model: *const Model) -> *mut Toke
     model.map_or(std::ptr::null_mut(), |model| own(Tokenizer::Of(model.model.clone())))
 }
 
-/// The prompt that the model's chat template makes of a request for a conversation, for `realm_free`. It is to look at: as text it
-/// no longer says which words are the template's and which a user's, so that control tokens in it can't be parsed safely;
-/// `realm_model_render_tokens` gives what the model reads. Errors: `unsupported` for a model without a template,
-/// `invalid-argument` with the template's own complaint and for another kind of request.
+/// Renders a request for a conversation with the model's chat template, for `realm_free`. The text is for
+/// reading only: it no longer shows which words are the template's and which a user's, so parsing control
+/// tokens in it is not safe. For tokens to give to the model, use `realm_model_render_tokens`. Errors:
+/// `unsupported` for a model without a template, `invalid-argument` with the template's own error and for
+/// another kind of request.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_render(
     model: *const Model,
@@ -203,8 +205,9 @@ pub unsafe extern "C" fn realm_model_render(
     }
 }
 
-/// Token ids of the prompt that the model's chat template makes of a request for a conversation, for `realm_free`; their number
-/// goes to `len`. A user's words in it are words, whatever they spell. Errors: as `realm_model_render`.
+/// Returns the token ids of a request for a conversation, rendered with the model's chat template, for
+/// `realm_free`; their number goes to `len`. Only the template can spell control tokens; a user's words
+/// cannot. Errors: same as `realm_model_render`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_render_tokens(
     model: *const Model,
@@ -220,9 +223,10 @@ pub unsafe extern "C" fn realm_model_render_tokens(
     }
 }
 
-/// Runs a request to its end. Blocks; `realm_model_stream` is for what somebody may want to cancel. Errors: `invalid-argument` and
-/// `limit-exceeded` say what about the request is wrong, or which limit of the tenant it reached; `overloaded` if too many requests
-/// wait already; and what ended the request early, such as `trap` of a tenant's program.
+/// Runs a request to its end. Blocks; use `realm_model_stream` for a request that may be cancelled. Errors:
+/// `invalid-argument` and `limit-exceeded` say what is wrong with the request, or which limit of the tenant
+/// it reached; `overloaded` if too many requests wait already; and the error that ended the request early,
+/// such as `trap` of a tenant's program.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_generate(
     model: *const Model,
@@ -238,7 +242,8 @@ pub unsafe extern "C" fn realm_model_generate(
     }
 }
 
-/// Starts a request and returns at once; `realm_generation_next` gives its chunks. Errors: as `realm_model_generate`.
+/// Starts a request and returns at once; `realm_generation_next` returns its chunks. Errors: same as
+/// `realm_model_generate`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_stream(
     model: *const Model,
@@ -254,8 +259,9 @@ pub unsafe extern "C" fn realm_model_stream(
     }
 }
 
-/// Runs a request and calls `on_chunk` with each chunk, on this thread, until it returns false or throws, which cancels the request.
-/// Returns true at the end, also at one that `on_chunk` wanted. Blocks. Errors: as `realm_model_generate`.
+/// Runs a request and calls `on_chunk` with each chunk, on this thread, until it returns false or throws,
+/// which cancels the request. Returns true at the end, also if `on_chunk` ended it. Blocks. Errors: same as
+/// `realm_model_generate`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn realm_model_each(
     model: *const Model,
@@ -283,7 +289,8 @@ pub unsafe extern "C-unwind" fn realm_model_each(
             Ok(None) => return true,
             Err(()) => return false,
         };
-        // No panic is caught here: what the callback throws passes through, and drops the generation on its way.
+        // No panic is caught here: an exception of the callback passes through, and drops the generation on
+        // its way.
         // SAFETY: the caller's function with the caller's data, and a chunk that lives until it returns.
         if !unsafe { on_chunk(user_data, &raw const chunk) } {
             return true;
@@ -291,7 +298,7 @@ pub unsafe extern "C-unwind" fn realm_model_each(
     }
 }
 
-/// What a model says of each token of a text.
+/// The scores of the tokens of a text.
 pub struct Scores(Vec<(Option<f32>, Vec<TokenLogprob>)>);
 
 impl From<Vec<realm::Scored>> for Scores {
@@ -302,19 +309,19 @@ impl From<Vec<realm::Scored>> for Scores {
     }
 }
 
-/// What it says of one token.
+/// The score of one token.
 #[repr(C)]
 pub struct Score {
-    /// Log-probability, in nats, of the token that follows in the text; not a number after the last one.
+    /// The log-probability, in nats, of the token that follows in the text; not a number after the last one.
     pub next: f32,
     /// The likeliest tokens in its place, likeliest first. They belong to the scores.
     pub top: *const TokenLogprob,
-    /// How many there are.
+    /// The number of tokens in `top`.
     pub top_len: usize,
 }
 
-/// For each of some tokens the log-probability of the one that follows, and the `top` likeliest in its place. Blocks. Errors: as
-/// `realm_model_generate`.
+/// Returns, for each of some tokens, the log-probability of the token that follows it and the `top` likeliest
+/// tokens in its place. Blocks. Errors: same as `realm_model_generate`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_score(
     model: *const Model,
@@ -332,14 +339,14 @@ pub unsafe extern "C" fn realm_model_score(
     }
 }
 
-/// How many tokens were scored.
+/// Returns the number of scored tokens.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_scores_len(scores: *const Scores) -> usize {
     // SAFETY: an object of ours, or NULL.
     unsafe { scores.as_ref() }.map_or(0, |scores| scores.0.len())
 }
 
-/// Writes one token's score to `score`; false if there are not so many.
+/// Writes the score of token `index` to `score`; false if `index` is out of range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_scores_get(scores: *const Scores, index: usize, score: *mut Score) -> bool {
     // SAFETY: an object of ours, or NULL.
@@ -358,8 +365,9 @@ pub unsafe extern "C" fn realm_scores_free(scores: *mut Scores) {
     unsafe { free(scores) }
 }
 
-/// The log-probability of each token of `continuation` after `prompt`, in nats, `[continuation_len]`, for `realm_free`; their
-/// sum is the log-likelihood. Blocks. Errors: as `realm_model_generate`, and `invalid-argument` if either is empty.
+/// Returns the log-probability of each token of `continuation` after `prompt`, in nats, `[continuation_len]`,
+/// for `realm_free`; their sum is the log-likelihood. Blocks. Errors: same as `realm_model_generate`, and
+/// `invalid-argument` if either is empty.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_log_likelihood(
     model: *const Model,
@@ -380,8 +388,8 @@ pub unsafe extern "C" fn realm_model_log_likelihood(
     }
 }
 
-/// One vector of length 1 for a text, for `realm_free`, pooled as the model's file says. How many numbers it has goes to `len`.
-/// Blocks. Errors: as `realm_model_generate`.
+/// Returns the embedding of a text: a vector of length 1, pooled as the model's file says, for `realm_free`.
+/// The number of its elements goes to `len`. Blocks. Errors: same as `realm_model_generate`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_embed(
     model: *const Model,
@@ -398,8 +406,8 @@ pub unsafe extern "C" fn realm_model_embed(
     }
 }
 
-/// The vector for tokens; with `normalize` its length is 1, so that a dot product is the cosine. For `realm_free`. Blocks. Errors:
-/// as `realm_model_generate`.
+/// Returns the embedding of tokens, for `realm_free`; with `normalize` its length is 1, so that a dot product
+/// is the cosine. Blocks. Errors: same as `realm_model_generate`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_embed_tokens(
     model: *const Model,
@@ -420,8 +428,9 @@ pub unsafe extern "C" fn realm_model_embed_tokens(
     }
 }
 
-/// An empty sequence that the caller drives forward by forward. Errors: `internal`; with an adapter `invalid-argument` for another
-/// model's and `limit-exceeded` for one that the tenant may not use.
+/// Creates an empty sequence that the caller drives, one forward pass at a time. Errors: `internal`; with an
+/// adapter, `invalid-argument` if it belongs to another model and `limit-exceeded` if the tenant may not use
+/// it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_sequence(model: *const Model, error: *mut *mut Error) -> *mut Sequence {
     // SAFETY: an object of ours, and the caller's place for an error.
@@ -430,9 +439,10 @@ pub unsafe extern "C" fn realm_model_sequence(model: *const Model, error: *mut *
     }
 }
 
-/// A sequence from what `realm_sequence_save` wrote, in this runtime or another one of the same key. Errors: `invalid-argument` for
-/// bytes that are not signed with the runtime's key or were altered since, and for those of another model, device, cache type or
-/// adapter; `limit-exceeded` if it is longer than the context.
+/// Restores a sequence from the bytes of `realm_sequence_save`, written by this runtime or by another one
+/// with the same key. Errors: `invalid-argument` for bytes that are not signed with the runtime's key or were
+/// changed since, and for bytes of another model, device, cache type or adapter; `limit-exceeded` if the
+/// sequence is longer than the context.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_restore_sequence(
     model: *const Model,
@@ -449,9 +459,10 @@ pub unsafe extern "C" fn realm_model_restore_sequence(
     }
 }
 
-/// A sequence from what a runtime of another key saved. Its form is checked in full; whether its keys and values are what the model
-/// computes, nobody can know. The tenant's other requests don't use them. Errors: `invalid-argument` for anything but a saved sequence
-/// of this model, device, cache type and adapter; `limit-exceeded` if it is longer than the context.
+/// Restores a sequence that a runtime with another key saved. The format of the bytes is checked in full, but
+/// Realm cannot check that their keys and values are those that the model computes. Therefore the tenant's
+/// other requests do not use them. Errors: `invalid-argument` for anything but a saved sequence of this
+/// model, device, cache type and adapter; `limit-exceeded` if the sequence is longer than the context.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_restore_foreign_sequence(
     model: *const Model,
@@ -468,7 +479,7 @@ pub unsafe extern "C" fn realm_model_restore_foreign_sequence(
     }
 }
 
-/// What the model has done for all tenants since it was loaded, and how it stands. NULL only for NULL.
+/// Reads the model's counters and gauges, over all tenants since it was loaded. NULL only for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_metrics(model: *const Model) -> *mut Metrics {
     // SAFETY: an object of ours, or NULL.
@@ -476,14 +487,15 @@ pub unsafe extern "C" fn realm_model_metrics(model: *const Model) -> *mut Metric
     model.map_or(std::ptr::null_mut(), |model| own(Metrics::from(model.model.metrics())))
 }
 
-/// A LoRA adapter on a model. Unloaded when the last handle and the last request that uses it have gone.
+/// A LoRA adapter of a model. Unloaded when the last handle and the last request that uses it are gone.
 pub struct Adapter {
     pub(crate) inner: realm::Adapter,
     name: CString,
 }
 
-/// Loads a LoRA adapter while requests run: a GGUF file, or the folder that PEFT saves. Blocks. Errors: `io`, `invalid-adapter` for
-/// one that contradicts itself or does not fit the model, `unsupported` for kinds other than plain LoRA.
+/// Loads a LoRA adapter while requests run: a GGUF file, or the folder that PEFT saves. Blocks. Errors: `io`,
+/// `invalid-adapter` for one that contradicts itself or does not fit the model, `unsupported` for kinds other
+/// than plain LoRA.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_load_adapter(
     model: *const Model,
@@ -499,21 +511,21 @@ pub unsafe extern "C" fn realm_model_load_adapter(
     }
 }
 
-/// What it was loaded by, which tenants' limits name. Belongs to the adapter.
+/// Returns the name that the adapter was loaded by; tenants' limits use this name. Belongs to the adapter.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_adapter_name(adapter: *const Adapter) -> *const c_char {
     // SAFETY: an object of ours, or NULL.
     unsafe { adapter.as_ref() }.map_or(c"".as_ptr(), |adapter| adapter.name.as_ptr())
 }
 
-/// Its largest rank.
+/// Returns the largest rank of the adapter's matrices.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_adapter_rank(adapter: *const Adapter) -> usize {
     // SAFETY: an object of ours, or NULL.
     unsafe { adapter.as_ref() }.map_or(0, |adapter| adapter.inner.rank())
 }
 
-/// Bytes that its matrices take.
+/// Returns the size of the adapter's matrices, in bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_adapter_bytes(adapter: *const Adapter) -> usize {
     // SAFETY: an object of ours, or NULL.
@@ -527,8 +539,8 @@ pub unsafe extern "C" fn realm_adapter_free(adapter: *mut Adapter) {
     unsafe { free(adapter) }
 }
 
-/// The same model with an adapter and a factor on what it adds, as a handle of its own: generations, scores, embeddings and
-/// sequences are the changed model's. NULL only for NULL.
+/// Returns a new handle of the same model with an adapter, and a factor on what the adapter adds.
+/// Generations, scores, embeddings and sequences are then those of the adapted model. NULL only for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_adapted(
     model: *const Model,

@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char};
 
 use crate::memory::{free, put, text_of};
 
-/// A compiled WebAssembly program; any number of tenants may have it.
+/// A compiled WebAssembly program; any number of tenants may use it.
 pub struct Program {
     pub(crate) inner: realm::Program,
     imports: Vec<CString>,
@@ -19,32 +19,32 @@ impl From<realm::Program> for Program {
     }
 }
 
-/// Which level of the contract a program is written at.
+/// The level of the contract that a program is written for.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub enum Contract {
-    /// It answers requests.
+    /// The program answers requests.
     Program,
-    /// It is asked at each token.
+    /// The program is called at each token.
     Policy,
-    /// It is a core module that answers requests with plain functions.
+    /// The program is a core module that answers requests through plain functions.
     Module,
 }
 
-/// What a program is.
+/// Facts about a program.
 #[repr(C)]
 pub struct ProgramInfo {
-    /// Its level.
+    /// The level of the contract that it exports.
     pub contract: Contract,
-    /// Interfaces that it imports.
+    /// The number of interfaces that it imports.
     pub imports: usize,
-    /// Interfaces that it exports.
+    /// The number of interfaces that it exports.
     pub exports: usize,
-    /// Bytes of the component or module.
+    /// The size of the component or module, in bytes.
     pub bytes: usize,
 }
 
-/// Writes what the program is to `info`; false for NULL.
+/// Writes facts about the program to `info`; false for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_program_info(program: *const Program, info: *mut ProgramInfo) -> bool {
     // SAFETY: an object of ours, or NULL.
@@ -65,7 +65,7 @@ pub unsafe extern "C" fn realm_program_info(program: *const Program, info: *mut 
     true
 }
 
-/// An interface that the program imports; NULL if there are not so many. Belongs to the program.
+/// Returns import `index`, the name of an interface; NULL if `index` is out of range. Belongs to the program.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_program_import(program: *const Program, index: usize) -> *const c_char {
     // SAFETY: an object of ours, or NULL.
@@ -73,7 +73,7 @@ pub unsafe extern "C" fn realm_program_import(program: *const Program, index: us
     found.map_or(std::ptr::null(), |name| name.as_ptr())
 }
 
-/// An interface that the program exports; NULL if there are not so many. Belongs to the program.
+/// Returns export `index`, the name of an interface; NULL if `index` is out of range. Belongs to the program.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_program_export(program: *const Program, index: usize) -> *const c_char {
     // SAFETY: an object of ours, or NULL.

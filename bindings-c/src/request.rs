@@ -1,4 +1,4 @@
-//! Requests, put together by setters.
+//! Requests, built by setters.
 
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
@@ -11,21 +11,22 @@ use crate::error::{Error, attempt};
 use crate::memory::{array, free, json, object_mut, own, text};
 use crate::model::Adapter;
 
-/// A prompt and how to go on from it. Using it for a generation leaves it as it is, so it can be used again.
+/// A prompt, and the options of its answer. A generation does not change its request, so a request can be
+/// used again.
 pub struct Request(pub(crate) realm::Request);
 
-/// Where drafts come from: tokens that are computed before it is certain that they are part of the text. The text is the same
-/// with and without.
+/// The source of drafts: tokens that are computed on the chance that they follow. Drafts do not change the
+/// text.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub enum Speculation {
-    /// From wherever there are any.
+    /// Any source.
     Auto,
-    /// None.
+    /// No drafts.
     Off,
-    /// What followed the last tokens earlier in the text.
+    /// The tokens that followed the last tokens earlier in the text.
     Lookup,
-    /// The draft model alone.
+    /// Only the draft model.
     Draft,
 }
 
@@ -40,7 +41,7 @@ impl From<Speculation> for realm::Speculation {
     }
 }
 
-/// Changes a request where that can't fail.
+/// Changes a request in a way that cannot fail.
 unsafe fn set(request: *mut Request, change: impl FnOnce(&mut realm::Request)) {
     // SAFETY: a request of ours that only this thread uses, or NULL.
     if let Some(request) = unsafe { request.as_mut() } {
@@ -48,7 +49,7 @@ unsafe fn set(request: *mut Request, change: impl FnOnce(&mut realm::Request)) {
     }
 }
 
-/// Changes a request where that can fail.
+/// Changes a request in a way that may fail.
 unsafe fn try_set(
     request: *mut Request,
     error: *mut *mut Error,
@@ -63,8 +64,8 @@ unsafe fn try_set(
     }
 }
 
-/// A request to go on from a text as it is. Control tokens spelled in it are not parsed. Copies the text. Errors:
-/// `invalid-argument` for no UTF-8.
+/// Creates a request that continues a text as it is. Control tokens spelled in it are not parsed. Copies the
+/// text. Errors: `invalid-argument` for text that is not UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_text(prompt: *const c_char, error: *mut *mut Error) -> *mut Request {
     // SAFETY: the caller's text.
@@ -73,13 +74,15 @@ pub unsafe extern "C" fn realm_request_text(prompt: *const c_char, error: *mut *
     unsafe { attempt(error, std::ptr::null_mut(), work) }
 }
 
-/// A request to answer a conversation, which `realm_request_add_message` fills; the model's chat template renders it.
+/// Creates a request that answers a conversation, which `realm_request_add_message` fills; the model's chat
+/// template renders it.
 #[unsafe(no_mangle)]
 pub extern "C" fn realm_request_chat() -> *mut Request {
     own(Request(realm::Request::new(Prompt::Chat(Vec::new()))))
 }
 
-/// A request to go on from token ids, which are copied. Errors: `invalid-argument` for NULL with a length.
+/// Creates a request that continues token ids, which are copied. Errors: `invalid-argument` for NULL with a
+/// length.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_tokens(
     tokens: *const u32,
@@ -109,8 +112,8 @@ fn push(request: &mut realm::Request, message: Message) -> Result<(), Error> {
     }
 }
 
-/// Adds a message: `role` is `system`, `user`, `assistant`, `tool` or what else the template knows. Copies both. Errors:
-/// `invalid-argument` for no UTF-8 or another kind of request.
+/// Adds a message: `role` is `system`, `user`, `assistant`, `tool` or another one that the template knows.
+/// Copies both. Errors: `invalid-argument` for text that is not UTF-8 or another kind of request.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_add_message(
     request: *mut Request,
@@ -124,8 +127,9 @@ pub unsafe extern "C" fn realm_request_add_message(
     }
 }
 
-/// Adds a message with other fields than `role` and `content`, such as `tool_calls`: a JSON object in OpenAI's format. Errors: as
-/// above.
+/// Adds a message with fields other than `role` and `content`, such as `tool_calls`: a JSON object in
+/// OpenAI's format. Errors: same as `realm_request_add_message`, and `invalid-argument` for text that is not
+/// JSON.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_add_message_json(
     request: *mut Request,
@@ -136,8 +140,8 @@ pub unsafe extern "C" fn realm_request_add_message_json(
     unsafe { try_set(request, error, |r| push(r, Message::from(json(message, "message")?))) }
 }
 
-/// Adds a tool definition in OpenAI's format, a JSON object, for templates that know tools. With any, calls that the answer spells
-/// leave its text: see `realm_completion_tool_call`. Errors: `invalid-argument`.
+/// Adds a tool definition in OpenAI's format, a JSON object. With tools, calls in the answer are removed from
+/// its text: see `realm_completion_tool_call`. Errors: `invalid-argument`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_add_tool(
     request: *mut Request,
@@ -153,9 +157,9 @@ pub unsafe extern "C" fn realm_request_add_tool(
     }
 }
 
-/// Sets whether the model may, must or must not call tools: `auto`, `none`, `required`, or OpenAI's object with a function's name as
-/// JSON. One that has to be called makes the answer one call with arguments that the tool's schema allows. Errors:
-/// `invalid-argument`.
+/// Sets whether the model may, must or must not call tools: `auto`, `none`, `required`, or OpenAI's object
+/// with a function's name as JSON. With `required` or a function's name, the answer is one call with
+/// arguments that the tool's schema allows. Errors: `invalid-argument`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_tool_choice(
     request: *mut Request,
@@ -171,7 +175,8 @@ pub unsafe extern "C" fn realm_request_set_tool_choice(
     }
 }
 
-/// Sets a further variable for the template, such as `enable_thinking`; its value is JSON. Errors: `invalid-argument`.
+/// Sets a further variable for the template, such as `documents`; its value is JSON. Errors:
+/// `invalid-argument`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_template_variable(
     request: *mut Request,
@@ -188,38 +193,40 @@ pub unsafe extern "C" fn realm_request_set_template_variable(
     }
 }
 
-/// Whether a conversation's prompt ends with the start of the assistant's answer; by default it does, unless the last message is
-/// gone on with.
+/// Sets whether a conversation's prompt ends with the start of the assistant's answer. By default it does,
+/// unless the answer continues the last message.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_add_generation_prompt(request: *mut Request, add: bool) {
     // SAFETY: a request of ours, or NULL.
     unsafe { set(request, |r| r.add_generation_prompt = Some(add)) }
 }
 
-/// The answer goes on with the words of the conversation's last message, which the generated text does not repeat.
+/// Sets whether the answer continues the conversation's last message. The generated text does not repeat that
+/// message.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_continue_final_message(request: *mut Request, go_on: bool) {
     // SAFETY: a request of ours, or NULL.
     unsafe { set(request, |r| r.continue_final_message = go_on) }
 }
 
-/// Control tokens spelled in a prompt that is a text, such as `<|im_start|>`, become those tokens: only for text that no user
-/// wrote.
+/// Sets whether control tokens spelled in a text prompt, such as `<|im_start|>`, become those tokens. Use it
+/// only for text that no user wrote.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_special(request: *mut Request, special: bool) {
     // SAFETY: a request of ours, or NULL.
     unsafe { set(request, |r| r.special = special) }
 }
 
-/// Sets whether the model thinks before it answers, for templates that know `enable_thinking`; the template's choice unless set.
+/// Sets whether the model thinks before it answers, for templates with the variable `enable_thinking`. By
+/// default the template chooses.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_enable_thinking(request: *mut Request, enable: bool) {
     // SAFETY: a request of ours, or NULL.
     unsafe { set(request, |r| r.enable_thinking = Some(enable)) }
 }
 
-/// Sets how much the model thinks, for templates that know `reasoning_effort`: mostly `low`, `medium` or `high`. Errors:
-/// `invalid-argument` for no UTF-8.
+/// Sets how much the model thinks, for templates with the variable `reasoning_effort`: usually `low`,
+/// `medium` or `high`. Errors: `invalid-argument` for text that is not UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_reasoning_effort(
     request: *mut Request,
@@ -235,8 +242,8 @@ pub unsafe extern "C" fn realm_request_set_reasoning_effort(
     }
 }
 
-/// Sets where the model's thought goes: `separate`, the default, for `realm_completion_reasoning` and `realm_chunk_reasoning`, or
-/// `inline` for the text, with its marks. Errors: `invalid-argument`.
+/// Sets the place of the model's thought: `separate`, the default, for `realm_completion_reasoning` and
+/// `realm_chunk_reasoning`, or `inline` for the text, with its marks. Errors: `invalid-argument`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_reasoning_format(
     request: *mut Request,
@@ -252,7 +259,7 @@ pub unsafe extern "C" fn realm_request_set_reasoning_format(
     }
 }
 
-/// Divides the logits; 0 takes the likeliest token (greedy). 0.8 by default.
+/// Sets the divisor of the logits; 0 takes the likeliest token (greedy). 0.8 by default.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_temperature(request: *mut Request, temperature: f32) {
     // SAFETY: a request of ours, or NULL.
@@ -287,8 +294,8 @@ pub unsafe extern "C" fn realm_request_set_typical_p(request: *mut Request, p: f
     unsafe { set(request, |r| r.sampling.typical_p = p) }
 }
 
-/// Divides positive and multiplies negative logits of tokens that occurred among the last `window`, prompt included; 1, the
-/// default, changes nothing.
+/// Divides positive and multiplies negative logits of tokens that occurred among the last `window`, prompt
+/// included; 1, the default, changes nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_repetition_penalty(
     request: *mut Request,
@@ -329,28 +336,29 @@ pub unsafe extern "C" fn realm_request_set_logit_bias(request: *mut Request, tok
     }
 }
 
-/// Adds a token that never comes out.
+/// Excludes a token from generation.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_ban_token(request: *mut Request, token: u32) {
     // SAFETY: a request of ours, or NULL.
     unsafe { set(request, |r| r.sampling.banned_tokens.push(token)) }
 }
 
-/// The same seed gives the same text; without one every request has another.
+/// Sets the seed. The same seed gives the same text; by default every request has another one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_seed(request: *mut Request, seed: u64) {
     // SAFETY: a request of ours, or NULL.
     unsafe { set(request, |r| r.sampling.seed = Some(seed)) }
 }
 
-/// Tokens to generate at most; as many as the context holds by default.
+/// Sets the most tokens to generate; by default as many as the context holds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_max_tokens(request: *mut Request, tokens: usize) {
     // SAFETY: a request of ours, or NULL.
     unsafe { set(request, |r| r.max_tokens = Some(tokens)) }
 }
 
-/// Adds a string that ends the text and is not part of it. Errors: `invalid-argument` for no UTF-8.
+/// Adds a string that ends the text and is not part of it. Errors: `invalid-argument` for text that is not
+/// UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_add_stop(
     request: *mut Request,
@@ -366,22 +374,24 @@ pub unsafe extern "C" fn realm_request_add_stop(
     }
 }
 
-/// Goes on after an end token.
+/// Sets whether to continue after an end token.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_ignore_eos(request: *mut Request, ignore: bool) {
     // SAFETY: a request of ours, or NULL.
     unsafe { set(request, |r| r.ignore_eos = ignore) }
 }
 
-/// Every token comes with its log-probability and the `likeliest` tokens in its place, at most 100.
+/// Sets the number of likeliest tokens, at most 100, to return in each token's place; log-probabilities come
+/// with all of them.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_logprobs(request: *mut Request, likeliest: usize) {
     // SAFETY: a request of ours, or NULL.
     unsafe { set(request, |r| r.logprobs = Some(likeliest)) }
 }
 
-/// The text will be JSON that this schema, a JSON text, allows. What a schema asks and Realm can't guarantee is refused by name
-/// when the request is used. Errors: `invalid-argument` for no JSON.
+/// Guides the text to be JSON that this schema, a JSON text, allows. A schema that Realm cannot guarantee is
+/// refused when the request is used, with the keyword's name. Errors: `invalid-argument` for text that is not
+/// JSON.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_json_schema(
     request: *mut Request,
@@ -397,14 +407,15 @@ pub unsafe extern "C" fn realm_request_set_json_schema(
     }
 }
 
-/// The text will be a JSON object.
+/// Guides the text to be a JSON object.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_json(request: *mut Request) {
     // SAFETY: a request of ours, or NULL.
     unsafe { set(request, |r| r.grammar = Some(Grammar::JsonObject)) }
 }
 
-/// The text will be what a regular expression matches as a whole. Errors: `invalid-argument` for no UTF-8.
+/// Guides the text to match a regular expression as a whole. Errors: `invalid-argument` for text that is not
+/// UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_regex(
     request: *mut Request,
@@ -420,7 +431,8 @@ pub unsafe extern "C" fn realm_request_set_regex(
     }
 }
 
-/// The text will be what a grammar allows, in llguidance's dialect of Lark or in llama.cpp's GBNF. Errors: `invalid-argument` for no UTF-8.
+/// Guides the text by a grammar, in llguidance's dialect of Lark or in llama.cpp's GBNF. Errors:
+/// `invalid-argument` for text that is not UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_lark(
     request: *mut Request,
@@ -436,22 +448,22 @@ pub unsafe extern "C" fn realm_request_set_lark(
     }
 }
 
-/// So many tokens at the beginning of the prompt may be computed once for all tenants who mark them too.
+/// Lets the first `tokens` tokens of the prompt be computed once for all tenants that mark them too.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_share_prefix(request: *mut Request, tokens: usize) {
     // SAFETY: a request of ours, or NULL.
     unsafe { set(request, |r| r.shared_prefix = SharedPrefix::Tokens(tokens)) }
 }
 
-/// What the system message makes up may be computed once for all tenants who mark it too.
+/// Lets the system message be computed once for all tenants that mark it too.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_share_system(request: *mut Request) {
     // SAFETY: a request of ours, or NULL.
     unsafe { set(request, |r| r.shared_prefix = SharedPrefix::System) }
 }
 
-/// The LoRA adapter that changes the model for this request, and a factor on what it adds: 1 is the adapter as it was trained.
-/// The request keeps what it needs of the adapter. NULL stands for none.
+/// Sets the LoRA adapter of this request, and a factor on what it adds: 1 for the adapter as it was trained.
+/// The request keeps what it needs of the adapter. NULL means no adapter.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_adapter(
     request: *mut Request,
@@ -467,7 +479,8 @@ pub unsafe extern "C" fn realm_request_set_adapter(
     }
 }
 
-/// What else the tenant's program is told: any JSON. Errors: `invalid-argument` for no JSON.
+/// Sets further input for the tenant's program, any JSON. Errors: `invalid-argument` for text that is not
+/// JSON.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_input(
     request: *mut Request,
@@ -483,7 +496,7 @@ pub unsafe extern "C" fn realm_request_set_input(
     }
 }
 
-/// Where drafts come from; what the model was loaded with by default.
+/// Sets the source of drafts; by default the one that the model was loaded with.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_set_speculation(
     request: *mut Request,
@@ -495,8 +508,9 @@ pub unsafe extern "C" fn realm_request_set_speculation(
     }
 }
 
-/// Adds a function that changes the logits before each token is chosen. It runs on a thread of the request's own: no other request
-/// waits for it. Takes `user_data` over, also where it fails. Errors: `invalid-argument` for NULL.
+/// Adds a function that changes the logits before each token is chosen. It runs on a thread of the request's
+/// own: no other request waits for it. Takes ownership of `user_data`, even if it fails. Errors:
+/// `invalid-argument` for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_request_add_logits_processor(
     request: *mut Request,

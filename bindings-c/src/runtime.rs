@@ -15,12 +15,14 @@ use crate::program::Program;
 use crate::request::Speculation;
 use crate::tokenizer::Tokenizer;
 
-/// The runtime: owns the devices and loads models. One per process is normal.
+/// The runtime: owns the devices and loads models. One for each process is normal.
 pub struct Runtime(pub(crate) realm::Realm);
 
-/// Starts a runtime. `threads` compute, 0 stands for one for each core. `device` is `cpu`, `cuda`, `cuda:1` and so on or, as
-/// NULL, the first NVIDIA GPU that Realm can use and otherwise the CPU. `cache_folder` is where fetched models are kept; NULL is
-/// the user's cache folder. Errors: `invalid-argument` for too many threads, `unsupported` for a device that is not there.
+/// Starts a runtime. `threads` threads compute, 0 for one for each core. `device` is `cpu`, `cuda`, `cuda:1`
+/// and so on; NULL means the first NVIDIA GPU, with other GPUs and the CPU for layers that do not fit there,
+/// or the CPU if there is no GPU that Realm can use. `cache_folder` is the folder of fetched models; NULL
+/// means the user's cache folder. Errors: `invalid-argument` for more than 1024 threads, `unsupported` for a
+/// device that the machine does not have.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_runtime_new(
     threads: usize,
@@ -37,8 +39,9 @@ pub unsafe extern "C" fn realm_runtime_new(
     unsafe { attempt(error, std::ptr::null_mut(), work) }
 }
 
-/// As `realm_runtime_new`, with the key that saved sequences are signed with: at least 32 random bytes, to be kept secret. Runtimes of
-/// one key restore each other's. The key is copied. Errors: also `invalid-argument` for fewer bytes.
+/// Same as `realm_runtime_new`, with the key that signs saved sequences: at least 32 random bytes, to be kept
+/// secret. Runtimes with the same key restore each other's sequences. The key is copied. Errors: also
+/// `invalid-argument` for fewer than 32 bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_runtime_new_keyed(
     threads: usize,
@@ -58,7 +61,7 @@ pub unsafe extern "C" fn realm_runtime_new_keyed(
     unsafe { attempt(error, std::ptr::null_mut(), work) }
 }
 
-/// What a runtime is started with.
+/// Returns a builder with these options.
 ///
 /// # Safety
 /// `device` and `cache_folder` are NULL or texts.
@@ -82,14 +85,14 @@ unsafe fn builder(
     Ok(builder)
 }
 
-/// Frees a runtime. What it loaded stays as long as somebody holds it.
+/// Frees a runtime. Models that it loaded stay until their last handle is freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_runtime_free(runtime: *mut Runtime) {
     // SAFETY: a runtime of ours, or NULL.
     unsafe { free(runtime) }
 }
 
-/// How the KV cache holds a number.
+/// The number format of the KV cache.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub enum CacheType {
@@ -101,13 +104,13 @@ pub enum CacheType {
     Q8_0,
 }
 
-/// How a model is loaded.
+/// The options of loading a model.
 pub struct LoadOptions {
     options: realm::LoadOptions,
     progress: Option<(unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char, u64, u64), UserData)>,
 }
 
-/// Options that change nothing yet.
+/// Creates the default options.
 #[unsafe(no_mangle)]
 pub extern "C" fn realm_load_options_new() -> *mut LoadOptions {
     own(LoadOptions { options: realm::LoadOptions::default(), progress: None })
@@ -120,7 +123,7 @@ pub unsafe extern "C" fn realm_load_options_free(options: *mut LoadOptions) {
     unsafe { free(options) }
 }
 
-/// Tokens that the KV cache holds over all requests.
+/// Sets the number of tokens that the KV cache holds, over all requests.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_kv_tokens(options: *mut LoadOptions, tokens: usize) {
     // SAFETY: options of ours, or NULL.
@@ -129,8 +132,9 @@ pub unsafe extern "C" fn realm_load_options_set_kv_tokens(options: *mut LoadOpti
     }
 }
 
-/// Tokens that one request may have, prompt and generation together. By default what the model was trained for, or less where the
-/// KV cache holds less; with more, texts get worse from there on.
+/// Sets the longest context of one request, prompt and generation together, in tokens. By default the length
+/// that the model was trained for, or less if the KV cache holds less. Beyond the trained length texts get
+/// worse.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_context_length(options: *mut LoadOptions, tokens: usize) {
     // SAFETY: options of ours, or NULL.
@@ -139,7 +143,7 @@ pub unsafe extern "C" fn realm_load_options_set_context_length(options: *mut Loa
     }
 }
 
-/// Bytes of the KV cache.
+/// Sets the size of the KV cache, in bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_kv_memory(options: *mut LoadOptions, bytes: u64) {
     // SAFETY: options of ours, or NULL.
@@ -148,7 +152,7 @@ pub unsafe extern "C" fn realm_load_options_set_kv_memory(options: *mut LoadOpti
     }
 }
 
-/// How the KV cache holds numbers. By default 32-bit floats on the CPU, 16-bit floats on a GPU.
+/// Sets the number format of the KV cache. By default 32-bit floats on the CPU, 16-bit floats on a GPU.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_cache_type(
     options: *mut LoadOptions,
@@ -164,7 +168,8 @@ pub unsafe extern "C" fn realm_load_options_set_cache_type(
     }
 }
 
-/// A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml`. Copies the text. Errors: `invalid-argument` for no UTF-8.
+/// Sets a chat template in place of the file's own: its source, or the name of a builtin one, such as
+/// `chatml`. Copies the text. Errors: `invalid-argument` for text that is not UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_chat_template(
     options: *mut LoadOptions,
@@ -180,7 +185,7 @@ pub unsafe extern "C" fn realm_load_options_set_chat_template(
     unsafe { attempt(error, false, work) }
 }
 
-/// Where drafts come from, for requests that do not say.
+/// Sets the source of drafts for requests that name none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_speculation(
     options: *mut LoadOptions,
@@ -192,8 +197,8 @@ pub unsafe extern "C" fn realm_load_options_set_speculation(
     }
 }
 
-/// A smaller model of the same vocabulary that drafts for this one: a path, a catalog name or an `hf:` reference. Copies the
-/// text. Errors: `invalid-argument` for no UTF-8.
+/// Sets a smaller model with the same vocabulary that drafts for this one: a path, a catalog name or an `hf:`
+/// reference. Copies the text. Errors: `invalid-argument` for text that is not UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_draft_model(
     options: *mut LoadOptions,
@@ -209,7 +214,8 @@ pub unsafe extern "C" fn realm_load_options_set_draft_model(
     unsafe { attempt(error, false, work) }
 }
 
-/// Requests that may wait over all tenants, 4096 by default; one more is refused as `overloaded`.
+/// Sets the most requests that may wait, over all tenants; one more is refused as `overloaded`. 4096 by
+/// default.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_max_queued(options: *mut LoadOptions, requests: usize) {
     // SAFETY: options of ours, or NULL.
@@ -218,8 +224,8 @@ pub unsafe extern "C" fn realm_load_options_set_max_queued(options: *mut LoadOpt
     }
 }
 
-/// Layers that GPUs compute: so many of the last ones and the output, and the CPU those before; by default as many as fit beside a
-/// KV cache. Means nothing where there is no GPU.
+/// Sets the number of layers on GPUs, counted from the last one; the output layer is on a GPU too, and the
+/// CPU computes the layers before. By default as many as fit beside a KV cache. Has no effect without a GPU.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_gpu_layers(options: *mut LoadOptions, layers: usize) {
     // SAFETY: options of ours, or NULL.
@@ -228,7 +234,8 @@ pub unsafe extern "C" fn realm_load_options_set_gpu_layers(options: *mut LoadOpt
     }
 }
 
-/// Who is told how the load goes, on the thread that loads. Takes `user_data` over.
+/// Sets a function that receives the progress of the load, on the thread that loads. Takes ownership of
+/// `user_data`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_load_options_set_progress(
     options: *mut LoadOptions,
@@ -257,9 +264,10 @@ fn tell(
     })
 }
 
-/// Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or `hf:owner/repo/file.gguf`. What is not there
-/// yet is fetched. `options` may be NULL, and stay the caller's. Blocks. Errors: `not-found` for a name that is none, `io` where
-/// fetching fails, `invalid-model` and `unsupported` for files that Realm can't run.
+/// Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or `hf:owner/repo/file.gguf`.
+/// A model that is not on disk yet is fetched first. `options` may be NULL, and stay the caller's. Blocks.
+/// Errors: `not-found` for an unknown name, `io` if fetching fails, `invalid-model` or `unsupported` for a
+/// file that Realm cannot run.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_runtime_load_model(
     runtime: *const Runtime,
@@ -286,8 +294,9 @@ pub unsafe extern "C" fn realm_runtime_load_model(
     unsafe { attempt(error, std::ptr::null_mut(), work) }
 }
 
-/// Fetches a model without loading it, unless it is there, and returns its file's path, for `realm_free`. `on_progress` may be
-/// NULL; `user_data` stays the caller's. Blocks. Errors: as loading.
+/// Fetches a model, unless it is on disk, without loading it. Returns its file's path, for `realm_free`.
+/// `on_progress` may be NULL; `user_data` stays the caller's. Blocks. Errors: same as
+/// `realm_runtime_load_model`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_runtime_pull(
     runtime: *const Runtime,
@@ -313,7 +322,8 @@ pub unsafe extern "C" fn realm_runtime_pull(
     unsafe { attempt(error, std::ptr::null_mut(), work) }
 }
 
-/// Deletes what the cache folder has of a model, and writes how many bytes that freed. Errors: `invalid-argument` for a path, `io`.
+/// Deletes a model's files from the cache folder, and writes the number of freed bytes. Errors:
+/// `invalid-argument` for a path, `io`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_runtime_remove(
     runtime: *const Runtime,
@@ -334,35 +344,35 @@ pub unsafe extern "C" fn realm_runtime_remove(
     unsafe { attempt(error, false, work) }
 }
 
-/// What the cache folder has of a model.
+/// The state of a model in the cache folder.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub enum ModelState {
-    /// Nothing.
+    /// The model is not there.
     Absent,
-    /// A part; the next pull goes on from it.
+    /// A part is there; the next pull continues it.
     Partial,
-    /// The whole file.
+    /// The whole file is there.
     Present,
 }
 
-/// The models that the catalog and the cache folder have.
+/// The models of the catalog and of the cache folder.
 pub struct ModelList(Vec<(CString, CString, ModelState, u64)>);
 
-/// One of them. The texts belong to the list.
+/// An entry of the list. The texts belong to the list.
 #[repr(C)]
 pub struct ModelEntry {
-    /// Names it for `realm_runtime_load_model`.
+    /// The model's name for `realm_runtime_load_model`.
     pub reference: *const c_char,
-    /// Where its file is, or will be.
+    /// The path of its file, which may not exist yet.
     pub path: *const c_char,
-    /// What is there.
+    /// The state of the file.
     pub state: ModelState,
-    /// Bytes that are there.
+    /// The number of bytes that are there.
     pub bytes: u64,
 }
 
-/// Lists models. Errors: `io` where the cache folder can't be read.
+/// Lists models. Errors: `io` if the cache folder cannot be read.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_runtime_models(
     runtime: *const Runtime,
@@ -385,14 +395,14 @@ pub unsafe extern "C" fn realm_runtime_models(
     unsafe { attempt(error, std::ptr::null_mut(), work) }
 }
 
-/// How many there are.
+/// Returns the number of entries.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_list_len(list: *const ModelList) -> usize {
     // SAFETY: a list of ours, or NULL.
     unsafe { list.as_ref() }.map_or(0, |list| list.0.len())
 }
 
-/// Writes one of them to `entry`; false if there are not so many.
+/// Writes entry `index` to `entry`; false if `index` is out of range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_model_list_get(
     list: *const ModelList,
@@ -416,8 +426,8 @@ pub unsafe extern "C" fn realm_model_list_free(list: *mut ModelList) {
     unsafe { free(list) }
 }
 
-/// What all loaded models have done and how they stand, in the text format that Prometheus reads; for `realm_free`. NULL only for
-/// NULL.
+/// Returns the metrics of all loaded models, in the text format that Prometheus reads, for `realm_free`. NULL
+/// only for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_runtime_prometheus(runtime: *const Runtime) -> *mut c_char {
     surely(std::ptr::null_mut(), || {
@@ -429,7 +439,7 @@ pub unsafe extern "C" fn realm_runtime_prometheus(runtime: *const Runtime) -> *m
     })
 }
 
-/// What a model's file says about itself.
+/// Facts from a model's file.
 pub struct FileInfo {
     info: realm::FileInfo,
     name: CString,
@@ -437,40 +447,40 @@ pub struct FileInfo {
     types: Vec<CString>,
 }
 
-/// A kind of tensor in a file. The name belongs to the file's info.
+/// A type of tensors in a file. The name belongs to the file's info.
 #[repr(C)]
 pub struct TensorType {
-    /// Such as `Q4_K`.
+    /// The name, such as `Q4_K`.
     pub name: *const c_char,
-    /// Tensors of the type.
+    /// The number of tensors of the type.
     pub count: usize,
-    /// Bytes that they take.
+    /// The bytes that they take.
     pub bytes: u64,
 }
 
 /// The numbers of a file's info. The texts belong to it.
 #[repr(C)]
 pub struct FileSummary {
-    /// `general.name`; empty if the file has none.
+    /// The name in the file, `general.name`; empty if it has none.
     pub name: *const c_char,
-    /// Such as `llama`.
+    /// The architecture, such as `llama`.
     pub architecture: *const c_char,
-    /// Number of weights.
+    /// The number of weights.
     pub parameters: u64,
-    /// Transformer layers.
+    /// The number of transformer layers.
     pub layers: usize,
-    /// Tokens in the vocabulary.
+    /// The size of the vocabulary, in tokens.
     pub vocabulary: usize,
-    /// Tokens that the model was trained for.
+    /// The longest context that the model was trained for, in tokens.
     pub trained_context_length: usize,
-    /// Whether it has a chat template.
+    /// True if the file has a chat template.
     pub chat_template: bool,
-    /// Kinds of tensors, for `realm_file_info_tensor_type`.
+    /// The number of tensor types, for `realm_file_info_tensor_type`.
     pub tensor_types: usize,
 }
 
-/// Reads a GGUF file's header without loading the file. Errors: `io`, and `invalid-model` or `unsupported` for files that Realm
-/// can't run.
+/// Reads a GGUF file's header without loading the file. Errors: `io`, and `invalid-model` or `unsupported`
+/// for a file that Realm cannot run.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_inspect(path: *const c_char, error: *mut *mut Error) -> *mut FileInfo {
     let work = || {
@@ -487,7 +497,7 @@ pub unsafe extern "C" fn realm_inspect(path: *const c_char, error: *mut *mut Err
     unsafe { attempt(error, std::ptr::null_mut(), work) }
 }
 
-/// Writes what the file says to `summary`; false for NULL.
+/// Writes the file's summary to `summary`; false for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_file_info_summary(info: *const FileInfo, summary: *mut FileSummary) -> bool {
     // SAFETY: an object of ours, or NULL.
@@ -507,7 +517,8 @@ pub unsafe extern "C" fn realm_file_info_summary(info: *const FileInfo, summary:
     true
 }
 
-/// Writes one of the kinds of tensors to `tensor_type`, the one with the most bytes first; false if there are not so many.
+/// Writes tensor type `index` to `tensor_type`, the one with the most bytes first; false if `index` is out of
+/// range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_file_info_tensor_type(
     info: *const FileInfo,
@@ -530,7 +541,7 @@ pub unsafe extern "C" fn realm_file_info_free(info: *mut FileInfo) {
     unsafe { free(info) }
 }
 
-/// Loads a model's tokenizer alone. Blocks. Errors: as loading a model.
+/// Loads only a model's tokenizer. Blocks. Errors: same as `realm_runtime_load_model`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_runtime_load_tokenizer(
     runtime: *const Runtime,
@@ -546,8 +557,9 @@ pub unsafe extern "C" fn realm_runtime_load_tokenizer(
     unsafe { attempt(error, std::ptr::null_mut(), work) }
 }
 
-/// Compiles a program from a file: a WebAssembly component, or what a WebAssembly target of `cargo build` makes. Compiled code is
-/// kept in the cache folder. Blocks, for seconds if the program is large and new. Errors: `io`, `invalid-program`.
+/// Compiles a program from a file: a WebAssembly component, or a core module from a WebAssembly target of
+/// `cargo build`. Compiled code is kept in the cache folder. Blocks, for seconds if the program is large and
+/// new. Errors: `io`, `invalid-program`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_runtime_load_program(
     runtime: *const Runtime,
@@ -563,7 +575,7 @@ pub unsafe extern "C" fn realm_runtime_load_program(
     unsafe { attempt(error, std::ptr::null_mut(), work) }
 }
 
-/// As `realm_runtime_load_program`, from `len` bytes. Errors: `invalid-program`.
+/// Same as `realm_runtime_load_program`, from `len` bytes. Errors: `invalid-program`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_runtime_compile_program(
     runtime: *const Runtime,

@@ -6,15 +6,15 @@ use crate::choice::chosen;
 use crate::error::{Error, attempt};
 use crate::memory::{array, copy, free, object, object_mut, own, put};
 
-/// A token sequence with its KV cache. While it rests its part of the cache may be given to others; it is computed again when it is
-/// needed.
+/// A token sequence with its KV cache. While it is idle, Realm may give its part of the cache to others and
+/// compute it again when it is needed.
 pub struct Sequence(pub(crate) realm::Sequence);
 
-/// Which results of a forward are wanted.
+/// The results of a forward pass.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub enum Output {
-    /// Only keys and values: what comes later wants the results.
+    /// Only keys and values; a later forward pass returns results.
     Nothing,
     /// The logits after the last token, `[vocabulary]`.
     LastLogits,
@@ -24,11 +24,11 @@ pub enum Output {
     Hidden,
 }
 
-/// The results of a forward.
+/// The results of a forward pass.
 pub struct Forwarded(realm::Forwarded);
 
-/// Adds tokens at the end; the next forward computes them. Errors: `invalid-argument` for tokens outside the vocabulary,
-/// `limit-exceeded` beyond the context; then nothing was added.
+/// Adds tokens at the end; the next forward pass computes them. Errors: `invalid-argument` for tokens outside
+/// the vocabulary, `limit-exceeded` beyond the context; no token is added then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_sequence_append(
     sequence: *mut Sequence,
@@ -45,8 +45,9 @@ pub unsafe extern "C" fn realm_sequence_append(
     }
 }
 
-/// Computes what was appended since the last forward, or the last token again if nothing was. Shares passes with everybody else's
-/// work. Blocks. Errors: `invalid-argument` for an empty sequence, and what ended the forward early.
+/// Computes the tokens appended since the last forward pass, or the last token again if there are none.
+/// Shares batches with other requests. Blocks. Errors: `invalid-argument` for an empty sequence, and the
+/// error that ended the forward pass early.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_sequence_forward(
     sequence: *mut Sequence,
@@ -67,7 +68,7 @@ pub unsafe extern "C" fn realm_sequence_forward(
     }
 }
 
-/// Its tokens; their number goes to `len`. Belong to the sequence until it changes.
+/// Returns the sequence's tokens; their number goes to `len`. They belong to the sequence until it changes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_sequence_tokens(sequence: *const Sequence, len: *mut usize) -> *const u32 {
     // SAFETY: an object of ours, or NULL.
@@ -77,14 +78,15 @@ pub unsafe extern "C" fn realm_sequence_tokens(sequence: *const Sequence, len: *
     tokens.as_ptr()
 }
 
-/// Tokens that it may have at most.
+/// Returns the longest length that the sequence may have, in tokens.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_sequence_context_length(sequence: *const Sequence) -> usize {
     // SAFETY: an object of ours, or NULL.
     unsafe { sequence.as_ref() }.map_or(0, |sequence| sequence.0.context_length())
 }
 
-/// Another sequence with the same tokens. Both share what is computed until they differ. Errors: `internal`.
+/// Creates another sequence with the same tokens. Both share the computed part until they differ. Errors:
+/// `internal`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_sequence_fork(
     sequence: *const Sequence,
@@ -96,7 +98,7 @@ pub unsafe extern "C" fn realm_sequence_fork(
     }
 }
 
-/// Drops the tokens from the `len`th on. Errors: `internal`.
+/// Drops the tokens from index `len` on. Errors: `internal`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_sequence_truncate(
     sequence: *mut Sequence,
@@ -112,8 +114,9 @@ pub unsafe extern "C" fn realm_sequence_truncate(
     }
 }
 
-/// Tokens, keys and values as bytes, for `realm_model_restore_sequence` with the same model on the same kind of device, and then for
-/// `realm_free`. Their number goes to `len`. What was appended after the last forward is not part of them. Blocks. Errors: `internal`.
+/// Returns tokens, keys and values as bytes, for `realm_model_restore_sequence` with the same model on the
+/// same kind of device, and then for `realm_free`. Their number goes to `len`. Tokens appended after the last
+/// forward pass are not included. Blocks. Errors: `internal`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_sequence_save(
     sequence: *const Sequence,
@@ -131,8 +134,8 @@ pub unsafe extern "C" fn realm_sequence_free(sequence: *mut Sequence) {
     unsafe { free(sequence) }
 }
 
-/// The numbers, row by row, without a copy: `[rows, width]`. Belong to the results. The number of rows goes to `rows`, that of
-/// numbers in a row to `width`.
+/// Returns the numbers, row by row, without a copy: `[rows, width]`. They belong to the results. The number
+/// of rows goes to `rows`, that of numbers in a row to `width`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_forwarded_values(
     forwarded: *const Forwarded,
@@ -150,7 +153,7 @@ pub unsafe extern "C" fn realm_forwarded_values(
     forwarded.map_or(std::ptr::null(), |forwarded| forwarded.0.values.as_ptr())
 }
 
-/// How many of the sequence's tokens were found in the prefix cache for this forward.
+/// Returns the number of the sequence's tokens that were found in the prefix cache for this forward pass.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_forwarded_cached(forwarded: *const Forwarded) -> usize {
     // SAFETY: an object of ours, or NULL.

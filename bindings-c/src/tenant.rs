@@ -13,15 +13,15 @@ use crate::model::Model;
 use crate::program::Program;
 use crate::runtime::Runtime;
 
-/// An identity with limits that hold over all models it uses. Goes when its last handle, the last model as it sees it, and its last
-/// request have gone.
+/// An identity with limits that hold over all models it uses. It ends when its last handle, the last model
+/// that it sees, and its last request are gone.
 pub struct Tenant {
     tenant: realm::Tenant,
     name: CString,
 }
 
-/// A tenant with limits of its own; `limits` may be NULL for the default ones, and stay the caller's. Tenants of the same name share
-/// nothing. Errors: `invalid-argument` for limits that mean nothing.
+/// Creates a tenant with limits of its own; `limits` may be NULL for the default ones, and stay the caller's.
+/// Two tenants of the same name share nothing. Errors: `invalid-argument` for a limit that is out of range.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_runtime_tenant(
     runtime: *const Runtime,
@@ -46,14 +46,14 @@ pub unsafe extern "C" fn realm_tenant_free(tenant: *mut Tenant) {
     unsafe { free(tenant) }
 }
 
-/// Its name. Belongs to the tenant.
+/// Returns the tenant's name. Belongs to the tenant.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tenant_name(tenant: *const Tenant) -> *const c_char {
     // SAFETY: an object of ours, or NULL.
     unsafe { tenant.as_ref() }.map_or(c"".as_ptr(), |tenant| tenant.name.as_ptr())
 }
 
-/// What it may use, to be freed. NULL only for NULL.
+/// Returns the tenant's limits; the caller frees them. NULL only for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tenant_limits(tenant: *const Tenant) -> *mut Limits {
     // SAFETY: an object of ours, or NULL.
@@ -61,8 +61,8 @@ pub unsafe extern "C" fn realm_tenant_limits(tenant: *const Tenant) -> *mut Limi
     tenant.map_or(std::ptr::null_mut(), |tenant| own(Limits::from(tenant.tenant.limits())))
 }
 
-/// Changes what it may use, from the next step on. Requests that run or wait stay. Errors: `invalid-argument` for limits that mean
-/// nothing; then the old ones stay.
+/// Changes the limits, from the next step on. Requests that run or wait stay. Errors: `invalid-argument` for
+/// a limit that is out of range; the old ones then stay.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tenant_set_limits(
     tenant: *const Tenant,
@@ -79,8 +79,8 @@ pub unsafe extern "C" fn realm_tenant_set_limits(
     }
 }
 
-/// A loaded model as this tenant sees it, as a handle of its own: what is asked of it counts against the tenant's limits. Errors:
-/// `limit-exceeded` for a model that the tenant may not use.
+/// Returns a new handle of a loaded model as this tenant sees it: requests to it count against the tenant's
+/// limits. Errors: `limit-exceeded` for a model that the tenant may not use.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tenant_model(
     tenant: *const Tenant,
@@ -96,10 +96,10 @@ pub unsafe extern "C" fn realm_tenant_model(
     }
 }
 
-/// Compiles a program that the tenant brought, a WebAssembly component or module in `len` bytes, as work of the tenant: programs of
-/// several tenants are compiled in fair turns by their weights, and the compiled code is the tenant's memory until the program's
-/// handle is freed and nothing uses it. Blocks, for seconds if the program is large and new. Errors: `invalid-program`,
-/// `limit-exceeded`, `overloaded`.
+/// Compiles a program that the tenant brought, a WebAssembly component or module in `len` bytes, on the
+/// tenant's account: programs of several tenants are compiled in fair turns by their weights, and the
+/// compiled code is the tenant's memory until the program's handle is freed and no tenant uses it. Blocks,
+/// for seconds if the program is large and new. Errors: `invalid-program`, `limit-exceeded`, `overloaded`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tenant_compile_program(
     tenant: *const Tenant,
@@ -116,8 +116,8 @@ pub unsafe extern "C" fn realm_tenant_compile_program(
     unsafe { attempt(error, std::ptr::null_mut(), work) }
 }
 
-/// From now on this program answers the tenant's requests; with NULL Realm generates as for everybody. What runs goes on with the
-/// program it started with. The tenant keeps what it needs of the program.
+/// Sets the program that answers the tenant's requests from now on; NULL returns to Realm's own generation.
+/// Running requests finish with the program they started with. The tenant keeps what it needs of the program.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tenant_set_program(tenant: *const Tenant, program: *const Program) {
     // SAFETY: objects of ours, or NULL.
@@ -127,15 +127,15 @@ pub unsafe extern "C" fn realm_tenant_set_program(tenant: *const Tenant, program
     }
 }
 
-/// Whether a program answers the tenant's requests.
+/// Returns whether a program answers the tenant's requests.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tenant_has_program(tenant: *const Tenant) -> bool {
     // SAFETY: an object of ours, or NULL.
     unsafe { tenant.as_ref() }.is_some_and(|tenant| tenant.tenant.program().is_some())
 }
 
-/// Gives the tenant a program that its other programs may run by this name, or another one for the name. Errors:
-/// `invalid-argument` for no UTF-8.
+/// Adds a program, by a name, that the tenant's other programs may run. Replaces an earlier program of that
+/// name. Errors: `invalid-argument` for text that is not UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tenant_add_program(
     tenant: *const Tenant,
@@ -153,7 +153,7 @@ pub unsafe extern "C" fn realm_tenant_add_program(
     }
 }
 
-/// Takes a program away from those that others may run; says whether there was one.
+/// Removes a program that others may run; returns whether there was one of that name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tenant_remove_program(tenant: *const Tenant, name: *const c_char) -> bool {
     // SAFETY: an object of ours, or NULL, and the caller's text.
@@ -163,8 +163,8 @@ pub unsafe extern "C" fn realm_tenant_remove_program(tenant: *const Tenant, name
     }
 }
 
-/// What the tenant's programs may do beside asking models, from the next request on. `grants` stay the caller's; NULL stands for
-/// nothing.
+/// Sets what the tenant's programs may do besides asking models, from the next request on. `grants` stay the
+/// caller's; NULL means nothing.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tenant_set_grants(tenant: *const Tenant, grants: *const Grants) {
     // SAFETY: objects of ours, or NULL.
@@ -174,21 +174,21 @@ pub unsafe extern "C" fn realm_tenant_set_grants(tenant: *const Tenant, grants: 
     }
 }
 
-/// Requests that run now, over all models.
+/// Returns the number of requests that run now, over all models.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tenant_running(tenant: *const Tenant) -> usize {
     // SAFETY: an object of ours, or NULL.
     unsafe { tenant.as_ref() }.map_or(0, |tenant| tenant.tenant.running())
 }
 
-/// Requests that wait now, over all models.
+/// Returns the number of requests that wait now, over all models.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tenant_waiting(tenant: *const Tenant) -> usize {
     // SAFETY: an object of ours, or NULL.
     unsafe { tenant.as_ref() }.map_or(0, |tenant| tenant.tenant.waiting())
 }
 
-/// What memory is for.
+/// The kind of memory.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub enum MemoryKind {
@@ -196,15 +196,16 @@ pub enum MemoryKind {
     Requests,
     /// Chunks and answers that no reader has taken yet.
     Results,
-    /// Sequences: their tokens and what the engine knows of them; also snapshots while they are taken or restored.
+    /// Sequences: their tokens and the engine's data about them; also snapshots while they are taken or
+    /// restored.
     Sequences,
     /// Runs of programs: instances, linear memories, tables and stacks.
     Programs,
-    /// What programs hold handles of: logits, tensors, caches, samplers, grammars.
+    /// Values behind programs' handles: logits, tensors, caches, samplers, grammars.
     Handles,
     /// Strings and lists on their way between a program and the host.
     Transfers,
-    /// Stores of programs in memory, and copies of what those on disk keep.
+    /// Stores of programs in memory, and copies of the entries of those on disk.
     Stores,
     /// Compiled code of programs, the bytes of those that are being compiled, and compiled grammars.
     Code,
@@ -212,7 +213,7 @@ pub enum MemoryKind {
     Logs,
 }
 
-/// Bytes of memory of one kind that the tenant causes now, over all models; 0 for NULL.
+/// Returns the memory of one kind that the tenant holds now, in bytes, over all models; 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tenant_memory(tenant: *const Tenant, kind: MaybeUninit<MemoryKind>) -> u64 {
     // SAFETY: an object of ours, or NULL.
@@ -220,14 +221,15 @@ pub unsafe extern "C" fn realm_tenant_memory(tenant: *const Tenant, kind: MaybeU
     tenant.tenant.memory().of(realm::MemoryKind::ALL[kind as usize]) as u64
 }
 
-/// Bytes of memory of all kinds that the tenant causes now, over all models: what the limit `memory` bounds; 0 for NULL.
+/// Returns the memory of all kinds that the tenant holds now, in bytes, over all models; the limit `memory`
+/// bounds it. 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tenant_total_memory(tenant: *const Tenant) -> u64 {
     // SAFETY: an object of ours, or NULL.
     unsafe { tenant.as_ref() }.map_or(0, |tenant| tenant.tenant.memory().total() as u64)
 }
 
-/// Writes to `served` what was done for it, over all models that are loaded now; false for NULL.
+/// Writes the tenant's counters to `served`, over all models that are loaded now; false for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tenant_metrics(tenant: *const Tenant, served: *mut Served) -> bool {
     // SAFETY: an object of ours, or NULL.

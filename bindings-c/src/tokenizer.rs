@@ -5,11 +5,11 @@ use std::ffi::c_char;
 use crate::error::{Error, attempt};
 use crate::memory::{copy, free, object, put, text};
 
-/// A tokenizer: a model's, or one that was loaded alone.
+/// A tokenizer: a model's, or one that was loaded without a model.
 pub enum Tokenizer {
-    /// A model's.
+    /// A model's tokenizer.
     Of(realm::Model),
-    /// One alone.
+    /// A tokenizer without a model.
     Alone(Box<realm::Tokenizer>),
 }
 
@@ -24,24 +24,24 @@ impl std::ops::Deref for Tokenizer {
     }
 }
 
-/// What a tokenizer has. Tokens that there are not are UINT32_MAX.
+/// Facts about a tokenizer. Tokens that it does not have are UINT32_MAX.
 #[repr(C)]
 pub struct TokenizerInfo {
-    /// Number of tokens.
+    /// The number of tokens.
     pub vocabulary: usize,
     /// The begin-of-sequence token.
     pub bos: u32,
     /// The end-of-sequence token.
     pub eos: u32,
-    /// Whether the model expects the begin token before a text.
+    /// True if the model expects the begin token before a text.
     pub adds_bos: bool,
     /// The tokens that end a generation. They belong to the tokenizer.
     pub end_tokens: *const u32,
-    /// How many there are.
+    /// The number of end tokens.
     pub end_tokens_len: usize,
 }
 
-/// Writes what the tokenizer has to `info`; false for NULL.
+/// Writes facts about the tokenizer to `info`; false for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tokenizer_info(tokenizer: *const Tokenizer, info: *mut TokenizerInfo) -> bool {
     // SAFETY: an object of ours, or NULL.
@@ -60,7 +60,8 @@ pub unsafe extern "C" fn realm_tokenizer_info(tokenizer: *const Tokenizer, info:
     true
 }
 
-/// Token ids of a text, as `realm_model_encode`, for `realm_free`. Errors: `invalid-argument` for no UTF-8.
+/// Encodes a text into token ids as `realm_model_encode` does, for `realm_free`. Errors: `invalid-argument`
+/// for text that is not UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tokenizer_encode(
     tokenizer: *const Tokenizer,
@@ -79,8 +80,9 @@ pub unsafe extern "C" fn realm_tokenizer_encode(
     }
 }
 
-/// The bytes that tokens stand for, for `realm_free`: a part of a text need not be whole characters. With `special`, control tokens
-/// are spelled. Their number goes to `len`. Errors: `invalid-argument` for an id outside the vocabulary.
+/// Returns the bytes of tokens, for `realm_free`: they need not be whole characters. With `special`, control
+/// tokens are spelled. The number of bytes goes to `len`. Errors: `invalid-argument` for an id outside the
+/// vocabulary.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tokenizer_bytes(
     tokenizer: *const Tokenizer,
@@ -103,7 +105,8 @@ pub unsafe extern "C" fn realm_tokenizer_bytes(
     }
 }
 
-/// The id of the token that is spelled exactly so, a special one included; UINT32_MAX if there is none.
+/// Returns the id of the token with exactly this spelling, including special ones; UINT32_MAX if there is
+/// none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn realm_tokenizer_token_id(
     tokenizer: *const Tokenizer,

@@ -1,4 +1,4 @@
-//! Calls that can be aborted while their promises are waited for.
+//! Calls that can be aborted while their promises are pending.
 
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
@@ -18,14 +18,14 @@ pub struct NativeCall {
 
 #[napi]
 impl NativeCall {
-    /// One that has not begun.
+    /// Creates a call that has not begun.
     #[napi(constructor)]
     pub fn new() -> Self {
         let (handle, registration) = AbortHandle::new_pair();
         Self { handle, registration: Mutex::new(Some(registration)) }
     }
 
-    /// Gives it up.
+    /// Aborts the call.
     #[napi]
     pub fn abort(&self) {
         self.handle.abort();
@@ -33,7 +33,7 @@ impl NativeCall {
 }
 
 impl NativeCall {
-    /// What the call waits for; an abort drops it, and with it what runs for it.
+    /// Waits for the call's future; an abort drops the future, and with it the work behind it.
     pub(crate) fn until<F: Future>(
         &self,
         work: F,

@@ -14,7 +14,7 @@ use crate::model::{NativeAdapter, NativeModel};
 use crate::options::{read, request};
 use crate::processors::{Process, process};
 
-/// What a session has beside the options of its requests.
+/// The options of a session besides those of its requests.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct SessionOptions {
@@ -31,7 +31,7 @@ pub struct NativeChat {
 
 #[napi]
 impl NativeChat {
-    /// A conversation that begins with the messages of a request; `run` calls a tool by its name.
+    /// Starts a conversation with the messages of a request; `run` calls a tool by its name.
     #[napi(constructor)]
     pub fn new(
         model: &NativeModel,
@@ -44,7 +44,7 @@ impl NativeChat {
         let adapter = adapter.map(|adapter| adapter.handle.get()).transpose()?;
         let mut request = process(self::request(&request, adapter)?, function.as_ref())?;
         if matches!(&request.prompt, Prompt::Tokens(tokens) if tokens.is_empty()) {
-            // No messages look like no tokens.
+            // An empty list of messages looks like an empty list of tokens.
             request.prompt = Prompt::Chat(Vec::new());
         }
         let SessionOptions { tools, max_rounds, overflow } = read(&session)?;
@@ -65,14 +65,14 @@ impl NativeChat {
         Ok(Self { handle: Handle::new("ChatSession", session) })
     }
 
-    /// Asks; the question is a message, as JSON.
+    /// Asks a question, given as a message in JSON.
     #[napi]
     pub fn stream(&self, question: String) -> Result<NativeGeneration> {
         let question: Value = read(&question)?;
         Ok(NativeGeneration::new(self.handle.get()?.stream(Message::from(question)).map_err(failed)?))
     }
 
-    /// Messages and what else there is to know, as JSON.
+    /// Returns the messages and the other state, as JSON.
     #[napi]
     pub fn state(&self) -> Result<String> {
         let session = self.handle.get()?;
@@ -81,26 +81,26 @@ impl NativeChat {
         Ok(json!({"messages": messages, "droppedMessages": dropped, "busy": busy}).to_string())
     }
 
-    /// Goes on from other messages, given as JSON.
+    /// Replaces the messages, given as JSON.
     #[napi]
     pub fn set_messages(&self, messages: String) -> Result<()> {
         let messages: Vec<Value> = read(&messages)?;
         self.handle.get()?.set_messages(messages.into_iter().map(Message::from).collect()).map_err(failed)
     }
 
-    /// Takes the last question back.
+    /// Removes the last question and its answer.
     #[napi]
     pub fn undo(&self) -> Result<bool> {
         self.handle.get()?.undo().map_err(failed)
     }
 
-    /// Forgets all but the system messages.
+    /// Removes all messages except the system messages.
     #[napi]
     pub fn clear(&self) -> Result<()> {
         self.handle.get()?.clear().map_err(failed)
     }
 
-    /// Gives it back.
+    /// Releases the conversation.
     #[napi]
     pub fn close(&self) {
         self.handle.close();

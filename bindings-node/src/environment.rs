@@ -1,5 +1,5 @@
-//! What ends with one of Node's environments, the main thread's or a worker's: a promise that can't be kept any more gives up
-//! what it waits for, and with it the model that this holds.
+//! Futures that end with one of Node's environments, the main thread's or a worker's: a promise that can no
+//! longer be kept drops its future, and with it the model that the future holds.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -18,7 +18,7 @@ struct Environment {
 }
 
 thread_local! {
-    /// Those of this thread, by their addresses.
+    /// The environments of this thread, by their addresses.
     static ENVIRONMENTS: RefCell<Vec<(usize, Arc<Environment>)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -47,7 +47,7 @@ impl Environment {
     }
 }
 
-/// A promise of what a future gives, which is dropped when the environment ends.
+/// Returns a promise for a future's result; the future is dropped when the environment ends.
 pub(crate) fn promise<'env, T: ToNapiValue + Send + 'static>(
     env: &'env Env,
     work: impl Future<Output = Result<T>> + Send + 'static,

@@ -7,12 +7,12 @@ pub(crate) fn failed(error: realm::Error) -> napi::Error {
     of_code(error.code().as_str(), error.message())
 }
 
-/// As [`failed`], for a code.
+/// Same as [`failed`], for a code.
 pub(crate) fn of_code(code: &str, message: &str) -> napi::Error {
     napi::Error::new(Status::GenericFailure, format!("realm:{code}:{message}"))
 }
 
-/// An argument that means nothing.
+/// Returns the error for an invalid argument.
 pub(crate) fn invalid(message: impl std::fmt::Display) -> napi::Error {
     of_code("invalid-argument", &message.to_string())
 }

@@ -1,4 +1,4 @@
-//! Running requests and what comes out of them.
+//! Running requests and their results.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -13,12 +13,12 @@ use crate::environment::promise;
 use crate::error::failed;
 use crate::handle::dispose;
 
-/// A token that might have come.
+/// A token and its log-probability.
 #[napi(object, object_from_js = false)]
 pub struct TokenLogprob {
     /// The token's id.
     pub id: u32,
-    /// In nats.
+    /// The log-probability, in nats.
     pub logprob: f64,
 }
 
@@ -27,16 +27,16 @@ pub struct TokenLogprob {
 pub struct Token {
     /// Its id.
     pub id: u32,
-    /// Its log-probability in nats, where the request asked for it.
+    /// Its log-probability in nats, if the request asked for it.
     pub logprob: Option<f64>,
-    /// The likeliest tokens in its place, where the request asked for them.
+    /// The likeliest tokens in its place, if the request asked for them.
     pub top: Option<Vec<TokenLogprob>>,
 }
 
-/// A call of a tool that the model asks for.
+/// A tool call that the model asks for.
 #[napi(object, object_from_js = false)]
 pub struct ToolCall {
-    /// What the result names it by.
+    /// The id that the result refers to.
     pub id: String,
     /// The tool's name.
     pub name: String,
@@ -44,35 +44,35 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
-/// Tokens used.
+/// The number of tokens used.
 #[napi(object, object_from_js = false)]
 pub struct Usage {
-    /// Of the prompt.
+    /// Tokens of the prompt.
     pub prompt_tokens: u32,
-    /// Of these, how many were computed by an earlier request.
+    /// Those of the prompt's tokens that an earlier request computed.
     pub cached_tokens: u32,
-    /// Generated, an end token included.
+    /// Tokens generated, including an end token.
     pub generated_tokens: u32,
-    /// Of these, how many belong to the model's thought.
+    /// Those of the generated tokens that belong to the model's thought.
     pub reasoning_tokens: u32,
-    /// Computed on the chance that they would follow.
+    /// Tokens computed on the chance that they follow.
     pub draft_tokens: u32,
-    /// Of these, how many did.
+    /// Those of the draft tokens that did follow.
     pub accepted_tokens: u32,
 }
 
-/// Time used, in milliseconds.
+/// The time used, in milliseconds.
 #[napi(object, object_from_js = false)]
 pub struct Timings {
-    /// Waiting for a place in the batch.
+    /// The time of waiting for a place in the batch.
     pub queued: f64,
-    /// From there to the first token.
+    /// The time from there to the first token.
     pub prefill: f64,
-    /// From the first token to the last.
+    /// The time from the first token to the last.
     pub decode: f64,
 }
 
-/// A piece of an answer.
+/// A part of an answer.
 #[napi(object, object_from_js = false)]
 pub struct Chunk {
     /// New text; may be empty while a character or a stop string is unfinished.
@@ -81,15 +81,16 @@ pub struct Chunk {
     pub reasoning: Option<String>,
     /// New tokens.
     pub tokens: Vec<Token>,
-    /// Tools that the model calls, if it does.
+    /// New tool calls, if there are any.
     pub tool_calls: Option<Vec<ToolCall>>,
-    /// In the first chunk, what the model could only do in another way, if there is anything.
+    /// In the first chunk, options of the request that the model could serve only in another way, if there
+    /// are any.
     pub warnings: Option<Vec<String>>,
-    /// In the last chunk, why it ended.
+    /// In the last chunk, the reason why the answer ended.
     pub finish_reason: Option<&'static str>,
-    /// In the last chunk, tokens used.
+    /// In the last chunk, the number of tokens used.
     pub usage: Option<Usage>,
-    /// In the last chunk, time used.
+    /// In the last chunk, the time used.
     pub timings: Option<Timings>,
 }
 
@@ -98,19 +99,19 @@ pub struct Chunk {
 pub struct Completion {
     /// The text, without the stop string that ended it, without tool calls and without thoughts.
     pub text: String,
-    /// What the model thought before its answer; empty if it did not.
+    /// The model's thought before its answer; empty if it had none.
     pub reasoning: String,
-    /// The tokens, an end token included.
+    /// The tokens, including an end token.
     pub tokens: Vec<Token>,
-    /// Tools that the model calls.
+    /// The tool calls of the answer.
     pub tool_calls: Vec<ToolCall>,
-    /// What the request asked for and the model could only do in another way.
+    /// Options of the request that the model could serve only in another way.
     pub warnings: Vec<String>,
-    /// Why it ended.
+    /// The reason why the answer ended.
     pub finish_reason: &'static str,
-    /// Tokens used.
+    /// The number of tokens used.
     pub usage: Usage,
-    /// Time used.
+    /// The time used.
     pub timings: Timings,
 }
 
@@ -131,7 +132,7 @@ fn tool_calls(calls: Vec<realm::ToolCall>) -> Vec<ToolCall> {
 
 impl From<realm::Usage> for Usage {
     fn from(usage: realm::Usage) -> Self {
-        // No context is as long as 32 bits reach.
+        // No context is longer than 32 bits can count.
         Self {
             prompt_tokens: usage.prompt_tokens as u32,
             cached_tokens: usage.cached_tokens as u32,
@@ -156,7 +157,7 @@ impl From<realm::Chunk> for Chunk {
         let finish = chunk.finish;
         Self {
             text: chunk.text,
-            // Most chunks have none, and what is empty costs time, too.
+            // Most chunks have none, and converting empty values takes time, too.
             reasoning: (!chunk.reasoning.is_empty()).then_some(chunk.reasoning),
             tokens: tokens(chunk.tokens),
             warnings: (!chunk.warnings.is_empty()).then_some(chunk.warnings),
@@ -185,21 +186,21 @@ impl From<realm::Completion> for Completion {
 
 type Tell = ThreadsafeFunction<u32, (), u32, Status, false, true>;
 
-/// Rings on Node's thread: whoever has a chunk, often the engine's thread, tells without a thread in between, and waits for
-/// nobody. It keeps no process alive.
+/// A bell that rings on Node's thread: the thread with a new chunk, often the engine's, rings it directly and
+/// does not wait. It keeps no process alive.
 #[napi]
 pub struct NativeBell(Arc<Tell>);
 
 #[napi]
 impl NativeBell {
-    /// A bell that calls a function.
+    /// Creates a bell that calls a function.
     #[napi(constructor)]
     pub fn new(ring: Function<'_, u32, ()>) -> Result<Self> {
         Ok(Self(Arc::new(ring.build_threadsafe_function::<u32>().weak::<true>().build()?)))
     }
 }
 
-/// Rings once somebody need not wait any longer.
+/// Rings a bell once when a reader can go on.
 struct Ring {
     bell: Arc<Tell>,
     id: u32,
@@ -207,12 +208,12 @@ struct Ring {
 
 impl Wake for Ring {
     fn wake(self: Arc<Self>) {
-        // A thread of Node's that has ended hears nothing.
+        // A thread of Node's that has ended cannot be rung.
         let _ = self.bell.call(self.id, ThreadsafeFunctionCallMode::NonBlocking);
     }
 }
 
-/// Rings a bell with an id.
+/// Returns a waker that rings a bell with an id.
 pub(crate) fn ring(bell: &NativeBell, id: u32) -> Waker {
     Waker::from(Arc::new(Ring { bell: Arc::clone(&bell.0), id }))
 }
@@ -231,8 +232,8 @@ impl NativeGeneration {
 
 #[napi]
 impl NativeGeneration {
-    /// The next chunk if it is there already, `true` if there will be none, and `false` if it has to be waited for: then the
-    /// bell rings with `id` when it is worth asking again.
+    /// Returns the next chunk if there is one, `true` if there will be none, and `false` if there is none
+    /// yet: then the bell rings with `id` when there may be one.
     #[napi]
     pub fn poll(&self, bell: &NativeBell, id: u32) -> Result<Either<Chunk, bool>> {
         let waker = ring(bell, id);
@@ -243,7 +244,7 @@ impl NativeGeneration {
         }
     }
 
-    /// What has not been read yet, in one.
+    /// Joins the chunks that were not read yet into a completion.
     #[napi(ts_return_type = "Promise<Completion>")]
     pub fn finish<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, Completion>> {
         let generation = self.generation.clone();

@@ -1,4 +1,4 @@
-//! What programs may do beside asking models, and logs.
+//! The grants of programs, and logs.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,12 +14,12 @@ use serde::Deserialize;
 use crate::error::{failed, invalid};
 use crate::options::read;
 
-/// Takes where a line is from, its level and its text.
+/// Receives the source, the level and the text of a line.
 pub(crate) type Log<'a> = Function<'a, Line, ()>;
 type Line = FnArgs<(String, &'static str, String)>;
 type Sink = ThreadsafeFunction<Line, (), Line, Status, false, true, MAX_CALLS>;
 
-/// Lines that wait for Node's thread: more of them wait in Realm's queue, which has an end.
+/// The most lines that wait for Node's thread; further ones wait in Realm's queue, which is bounded.
 const MAX_CALLS: usize = 256;
 
 /// Calls a tool by its name with JSON and answers with JSON: `{"answer": ...}` or `{"error": "..."}`.
@@ -27,7 +27,7 @@ pub(crate) type Tools<'a> = Function<'a, Call, Promise<String>>;
 type Call = FnArgs<(String, String)>;
 pub(crate) type Dispatch = ThreadsafeFunction<Call, Promise<String>, Call, Status, false, true>;
 
-/// As `ts/types.ts` has it, without the functions.
+/// The options of `ts/types.ts`, without the functions.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct GrantOptions {
@@ -35,7 +35,7 @@ struct GrantOptions {
     random: Option<RandomOption>,
     store: Option<StoreOption>,
     http: Option<Vec<String>>,
-    /// Names of the tools.
+    /// The names of the tools.
     tools: Vec<String>,
 }
 
@@ -60,13 +60,13 @@ enum Answer {
     Error(String),
 }
 
-/// Hands lines to Node's thread, from one that may wait for it.
+/// Passes lines to Node's thread, from a thread that may wait for it.
 fn lines(log: &Log<'_>) -> Result<LogQueue> {
     let builder = log.build_threadsafe_function::<Line>().weak::<true>().max_queue_size::<MAX_CALLS>();
     let sink: Sink = builder.build()?;
     Ok(LogQueue::new(move |from, severity, message| {
         let line = (from.to_owned(), severity.as_str(), message.to_owned());
-        // A process that is ending takes no more.
+        // A process that is ending takes no more lines.
         let _ = sink.call(line.into(), ThreadsafeFunctionCallMode::Blocking);
     }))
 }
@@ -103,14 +103,14 @@ pub(crate) fn grants(options: &str, log: Option<Log<'_>>, tools: Option<Tools<'_
     Ok(grants)
 }
 
-/// What calls the application's tools, on Node's thread.
+/// Returns a function that calls the application's tools on Node's thread.
 pub(crate) fn dispatch(tools: &Tools<'_>) -> Result<Arc<Dispatch>> {
     Ok(Arc::new(tools.build_threadsafe_function::<Call>().weak::<true>().build()?))
 }
 
 type Said = Pin<Box<dyn Future<Output = std::result::Result<String, String>> + Send>>;
 
-/// One of the tools.
+/// Returns one of the tools.
 pub(crate) fn tool(
     dispatch: &Arc<Dispatch>,
     name: String,
@@ -129,7 +129,7 @@ pub(crate) fn tool(
     }
 }
 
-/// Has Realm's own log go to a function; `null` ends it.
+/// Sends Realm's own log to a function; `null` ends that.
 #[napi]
 pub fn log_to(
     #[napi(ts_arg_type = "((target: string, level: string, message: string) => void) | null")] log: Option<

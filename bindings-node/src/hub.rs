@@ -1,4 +1,4 @@
-//! Where models come from and are kept.
+//! The hub: models of the catalog, and their files on disk.
 
 use std::sync::Arc;
 
@@ -33,13 +33,13 @@ fn status(status: &Status) -> Value {
 
 #[napi]
 impl NativeHub {
-    /// The cache folder.
+    /// Returns the path of the cache folder.
     #[napi]
     pub fn cache_folder(&self) -> String {
         self.0.cache().display().to_string()
     }
 
-    /// The catalog's models, and every file of Hugging Face that is here, as JSON.
+    /// Lists the catalog's models, and every file from Hugging Face on disk, as JSON.
     #[napi]
     pub async fn list(&self) -> Result<String> {
         let hub = self.0.clone();
@@ -47,7 +47,7 @@ impl NativeHub {
         Ok(listed.iter().map(status).collect::<Value>().to_string())
     }
 
-    /// What is here of one model, as JSON.
+    /// Returns the state of one model on disk, as JSON.
     #[napi]
     pub async fn info(&self, model: String) -> Result<String> {
         let hub = self.0.clone();
@@ -73,7 +73,7 @@ impl NativeHub {
         Ok(NativePull(Long::new(pull, given_up)))
     }
 
-    /// Removes a model's file and says how many bytes that freed.
+    /// Removes a model's file; returns the number of freed bytes.
     #[napi]
     pub async fn remove(&self, model: String) -> Result<f64> {
         let hub = self.0.clone();

@@ -1,8 +1,8 @@
-//! The native half of `realm` for Node: it converts arguments, calls the `realm` crate and converts results. `ts/` makes
-//! of it what users see: iterators, streams, signals, errors by class.
+//! The native half of `realm` for Node: it converts arguments, calls the `realm` crate and converts results.
+//! `ts/` builds the public API on it: iterators, streams, signals, errors by class.
 //!
-//! What is small or seldom (options, metrics) passes as JSON; chunks and arrays of numbers as what they are. Promises are
-//! futures on napi's tokio, so nothing waits on Node's thread.
+//! Small or rare values (options, metrics) pass as JSON; chunks and arrays of numbers pass as native objects.
+//! Promises are futures on napi's tokio, so Node's thread never waits.
 
 mod call;
 mod chat;
@@ -24,7 +24,7 @@ mod sequence;
 mod tenant;
 mod tokenizer;
 
-/// The package's version.
+/// Returns the package's version.
 #[napi_derive::napi]
 pub fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")

@@ -13,7 +13,7 @@ use crate::model::{NativeAdapter, NativeModel, owned};
 use crate::options::request;
 use crate::processors::{Process, process};
 
-/// Many requests, given as JSON, all with the same functions.
+/// Builds many requests, given as JSON, all with the same functions.
 fn requests(
     each: &[String],
     adapter: Option<&NativeAdapter>,
@@ -32,7 +32,7 @@ fn requests(
     Ok(requests)
 }
 
-/// Answers many requests; the first error ends it, and so does an abort of `call`.
+/// Answers many requests; the first error ends the call, and so does an abort of `call`.
 #[napi(ts_return_type = "Promise<Completion[]>")]
 pub fn generate_many<'env>(
     env: &'env Env,
@@ -50,8 +50,8 @@ pub fn generate_many<'env>(
 /// A completion, or an error as `[code, message]`.
 type Each = Either<Completion, Vec<String>>;
 
-/// Answers many requests; each has its completion, or its error as `[code, message]`. An abort of `call`
-/// ends them.
+/// Answers many requests; each result is its completion, or its error as `[code, message]`. An abort of
+/// `call` ends them.
 #[napi(ts_return_type = "Promise<(Completion | string[])[]>")]
 pub fn generate_each<'env>(
     env: &'env Env,
@@ -75,7 +75,7 @@ pub fn generate_each<'env>(
     })
 }
 
-/// One vector for each text.
+/// Computes an embedding for each text.
 #[napi(ts_return_type = "Promise<Float32Array[]>")]
 pub fn embed_many<'env>(
     env: &'env Env,
@@ -96,7 +96,7 @@ pub fn embed_many<'env>(
     })
 }
 
-/// Scores of each text, as JSON.
+/// Scores each text; returns JSON.
 #[napi(ts_return_type = "Promise<string>")]
 pub fn score_many<'env>(
     env: &'env Env,

@@ -1,4 +1,4 @@
-//! Loads and pulls, which tell how they go and can be given up.
+//! Loads and pulls, which report their progress and can be cancelled.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,14 +15,14 @@ use crate::environment::promise;
 use crate::error::{failed, invalid};
 use crate::model::NativeModel;
 
-/// Stage, what, bytes done, and of how many.
+/// An event: its stage, its file or source, the bytes done, and their total.
 type Event = FnArgs<(&'static str, String, f64, Option<f64>)>;
 
 /// The application's function; it keeps no process alive.
 pub(crate) type Callback<'a> = Function<'a, Event, ()>;
 type Sink = ThreadsafeFunction<Event, (), Event, Status, false, true>;
 
-/// Hands every event to a function, until the load is given up: then the thread that loads unwinds.
+/// Passes every event to a function, until the load is cancelled: then the thread that loads unwinds.
 pub(crate) fn progress(
     callback: Option<Callback<'_>>,
     given_up: &Arc<AtomicBool>,
@@ -33,21 +33,21 @@ pub(crate) fn progress(
     let given_up = Arc::clone(given_up);
     Ok(OnProgress(move |event: ProgressEvent| {
         if given_up.load(Ordering::Acquire) {
-            // Without the panic hook's message: this is no fault of Realm's.
+            // Without the panic hook's message: a cancelled load is not a fault of Realm's.
             std::panic::resume_unwind(Box::new("the load was given up"));
         }
         let Some(sink) = &sink else { return };
         let ProgressEvent { stage, what, done, total } = event;
         let event = (stage.as_str(), what, done as f64, total.map(|total| total as f64));
-        // A process that is ending takes no more.
+        // A process that is ending takes no more events.
         let _ = sink.call(event.into(), ThreadsafeFunctionCallMode::NonBlocking);
     }))
 }
 
-/// What a load waits for.
+/// The future of a load.
 type Running<T> = Pin<Box<dyn Future<Output = std::result::Result<T, realm::Error>> + Send>>;
 
-/// Something that takes long.
+/// A load or a pull.
 pub(crate) struct Long<T> {
     running: Mutex<Option<Running<T>>>,
     given_up: Arc<AtomicBool>,
@@ -73,12 +73,12 @@ impl<T: Send> Long<T> {
 
 impl<T> Drop for Long<T> {
     fn drop(&mut self) {
-        // Whoever would get it is gone, with a worker above all; once it is done this does nothing.
+        // Its reader is gone, for example with a worker's end; after the load is done this has no effect.
         self.given_up.store(true, Ordering::Release);
     }
 }
 
-/// A model on its way.
+/// A model that is being loaded.
 #[napi]
 pub struct NativeLoad(pub(crate) Long<realm::Model>);
 
@@ -91,14 +91,14 @@ impl NativeLoad {
         promise(env, async move { Ok(NativeModel::new(running.await.map_err(failed)?)) })
     }
 
-    /// Ends the load at its next sign of progress.
+    /// Cancels the load, at its next progress event.
     #[napi]
     pub fn give_up(&self) {
         self.0.give_up();
     }
 }
 
-/// A file on its way.
+/// A file that is being pulled.
 #[napi]
 pub struct NativePull(pub(crate) Long<String>);
 
@@ -111,7 +111,7 @@ impl NativePull {
         promise(env, async move { running.await.map_err(failed) })
     }
 
-    /// Ends the pull at its next sign of progress.
+    /// Cancels the pull, at its next progress event.
     #[napi]
     pub fn give_up(&self) {
         self.0.give_up();

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 fn histogram(histogram: &realm::Histogram) -> Value {
-    // JSON has no infinity: `null` is the last bound, and `ts/` makes Infinity of it.
+    // JSON has no infinity: the last bound is `null`, which `ts/` converts to Infinity.
     json!({"buckets": histogram.buckets, "sum": histogram.sum, "count": histogram.count()})
 }
 
-/// What was done for somebody.
+/// Returns the counters and gauges of one tenant, or of all.
 pub(crate) fn served(served: &realm::Served) -> Value {
     let (tokens, requests) = (&served.tokens, &served.requests);
     json!({
@@ -27,13 +27,13 @@ pub(crate) fn served(served: &realm::Served) -> Value {
     })
 }
 
-/// Bytes of memory that a tenant causes, by what they are for.
+/// Returns the bytes of memory that a tenant holds, by kind.
 pub(crate) fn memory(memory: &realm::MemoryUse) -> Value {
     let kinds = memory.iter().map(|(kind, bytes)| (kind.as_str().to_owned(), Value::from(bytes)));
     Value::Object(kinds.chain([("total".to_owned(), memory.total().into())]).collect())
 }
 
-/// What a model has done and how it stands.
+/// Returns the counters and gauges of a model.
 pub(crate) fn metrics(metrics: &realm::Metrics) -> Value {
     let kv = &metrics.kv;
     let tenants = metrics.tenants.iter();

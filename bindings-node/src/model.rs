@@ -22,14 +22,14 @@ pub struct NativeAdapter {
 
 #[napi]
 impl NativeAdapter {
-    /// What it is, as JSON.
+    /// Returns facts about the adapter, as JSON.
     #[napi]
     pub fn info(&self) -> Result<String> {
         let adapter = self.handle.get()?;
         Ok(json!({"name": adapter.name(), "rank": adapter.rank(), "bytes": adapter.bytes()}).to_string())
     }
 
-    /// Gives it back.
+    /// Releases the adapter.
     #[napi]
     pub fn close(&self) {
         self.handle.close();
@@ -48,7 +48,7 @@ impl NativeModel {
     }
 }
 
-/// A text or token ids, apart from Node's memory.
+/// Copies a text or token ids out of Node's memory.
 pub(crate) fn owned(text: Either<String, Uint32Array>) -> Either<String, Vec<u32>> {
     match text {
         Either::A(text) => Either::A(text),
@@ -56,7 +56,7 @@ pub(crate) fn owned(text: Either<String, Uint32Array>) -> Either<String, Vec<u32
     }
 }
 
-/// The token ids of what may be a text, encoded on a thread of its own.
+/// Returns token ids; encodes a text on a thread of its own.
 async fn tokens(model: &realm::Model, text: Either<String, Vec<u32>>) -> Result<Vec<u32>> {
     match text {
         Either::A(text) => {
@@ -69,7 +69,8 @@ async fn tokens(model: &realm::Model, text: Either<String, Vec<u32>>) -> Result<
 
 #[napi]
 impl NativeModel {
-    /// Starts a request, given as JSON, on a thread of its own: prompts may be long and grammars take time.
+    /// Starts a request, given as JSON, on a thread of its own: encoding long prompts and compiling grammars
+    /// takes time.
     #[napi(ts_return_type = "Promise<NativeGeneration>")]
     pub fn stream<'env>(
         &self,
@@ -91,7 +92,7 @@ impl NativeModel {
         })
     }
 
-    /// One vector for a text or token ids.
+    /// Computes the embedding of a text or of token ids.
     #[napi(ts_return_type = "Promise<Float32Array>")]
     pub fn embed<'env>(
         &self,
@@ -111,7 +112,7 @@ impl NativeModel {
         })
     }
 
-    /// Log-probabilities of what follows each token, as JSON.
+    /// Returns log-probabilities of the tokens after each token, as JSON.
     #[napi(ts_return_type = "Promise<string>")]
     pub fn score<'env>(
         &self,
@@ -132,7 +133,7 @@ impl NativeModel {
         })
     }
 
-    /// The log-probability of each token of a continuation.
+    /// Returns the log-probability of each token of a continuation.
     #[napi(ts_return_type = "Promise<Float32Array>")]
     pub fn log_likelihood<'env>(
         &self,
@@ -148,13 +149,13 @@ impl NativeModel {
         })
     }
 
-    /// The prompt that the chat template makes of a request, given as JSON.
+    /// Renders a request, given as JSON, with the chat template.
     #[napi]
     pub fn render(&self, request: String) -> Result<String> {
         self.handle.get()?.render(&self::request(&request, None)?).map_err(failed)
     }
 
-    /// As `render`, on a thread of its own.
+    /// Same as `render`, on a thread of its own.
     #[napi]
     pub async fn render_async(&self, request: String) -> Result<String> {
         let model = self.handle.get()?;
@@ -162,19 +163,19 @@ impl NativeModel {
         unblock(move || Ok(render())).await.map_err(failed)?
     }
 
-    /// The token ids of that prompt.
+    /// Returns the token ids of the rendered request.
     #[napi]
     pub fn render_tokens(&self, request: String) -> Result<Vec<u32>> {
         self.handle.get()?.render_tokens(&self::request(&request, None)?).map_err(failed)
     }
 
-    /// An empty sequence.
+    /// Creates an empty sequence.
     #[napi]
     pub fn sequence(&self) -> Result<NativeSequence> {
         Ok(NativeSequence::new(self.handle.get()?.sequence().map_err(failed)?))
     }
 
-    /// A sequence from bytes.
+    /// Restores a sequence from bytes.
     #[napi]
     pub async fn restore_sequence(&self, bytes: Buffer) -> Result<NativeSequence> {
         let model = self.handle.get()?;
@@ -182,7 +183,7 @@ impl NativeModel {
         Ok(NativeSequence::new(sequence))
     }
 
-    /// A sequence from bytes of another realm.
+    /// Restores a sequence from another realm's bytes.
     #[napi]
     pub async fn restore_foreign_sequence(&self, bytes: Buffer) -> Result<NativeSequence> {
         let model = self.handle.get()?;
@@ -198,19 +199,19 @@ impl NativeModel {
         Ok(NativeAdapter { handle: Handle::new("Adapter", adapter) })
     }
 
-    /// The same model with an adapter.
+    /// Returns the same model with an adapter.
     #[napi]
     pub fn adapted(&self, adapter: &NativeAdapter, scale: f64) -> Result<Self> {
         Ok(Self::new(self.handle.get()?.adapted(&adapter.handle.get()?, scale as f32)))
     }
 
-    /// Its tokenizer.
+    /// Returns the model's tokenizer.
     #[napi]
     pub fn tokenizer(&self) -> Result<NativeTokenizer> {
         Ok(NativeTokenizer::of_model(self.handle.get()?))
     }
 
-    /// What it is, as JSON.
+    /// Returns facts about the model, as JSON.
     #[napi]
     pub fn info(&self) -> Result<String> {
         let model = self.handle.get()?;
@@ -225,13 +226,13 @@ impl NativeModel {
         Ok(info.to_string())
     }
 
-    /// What it has done and how it stands, as JSON.
+    /// Reads the model's counters and gauges, as JSON.
     #[napi]
     pub fn metrics(&self) -> Result<String> {
         Ok(crate::metrics::metrics(&self.handle.get()?.metrics()).to_string())
     }
 
-    /// Gives it back.
+    /// Releases the model.
     #[napi]
     pub fn close(&self) {
         self.handle.close();

@@ -1,4 +1,4 @@
-//! Options, which come as JSON.
+//! Options, given as JSON.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use serde_json::{Map, Value};
 
 use crate::error::{failed, invalid};
 
-/// Reads options; what is missing or misspelled is said by name.
+/// Parses options; the error names a missing or misspelled one.
 pub(crate) fn read<'de, T: Deserialize<'de>>(json: &'de str) -> napi::Result<T> {
     let mut json = serde_json::Deserializer::from_str(json);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let (path, message) = (error.path().to_string(), error.inner().to_string());
-        // Positions in JSON that the user has never seen help nobody.
+        // Positions in the JSON text are omitted: the user never sees that text.
         let message = message.split(" at line ").next().unwrap_or(&message);
         if path == "." || message.starts_with("unknown field") {
             return invalid(message);
@@ -25,7 +25,7 @@ pub(crate) fn read<'de, T: Deserialize<'de>>(json: &'de str) -> napi::Result<T> 
     })
 }
 
-/// A request, as `ts/types.ts` has it.
+/// The options of a request, as in `ts/types.ts`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RequestOptions {
@@ -40,7 +40,7 @@ struct RequestOptions {
     repetition_window: Option<usize>,
     frequency_penalty: Option<f32>,
     presence_penalty: Option<f32>,
-    /// `null` is what JSON makes of `-Infinity`.
+    /// JSON converts `-Infinity` to `null`.
     logit_bias: Option<HashMap<u32, Option<f32>>>,
     banned_tokens: Option<Vec<u32>>,
     seed: Option<u64>,
@@ -143,7 +143,7 @@ impl From<PromptOption> for Prompt {
     }
 }
 
-/// A request from JSON.
+/// Builds a request from JSON.
 pub(crate) fn request(json: &str, adapter: Option<realm::Adapter>) -> napi::Result<Request> {
     let options: RequestOptions = read(json)?;
     let grammars = [
@@ -219,7 +219,7 @@ fn set<T>(to: &mut T, value: Option<T>) {
     }
 }
 
-/// How a model is loaded, as `ts/types.ts` has it.
+/// The options of loading a model, as in `ts/types.ts`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct LoadModelOptions {
@@ -234,7 +234,7 @@ struct LoadModelOptions {
     gpu_layers: Option<usize>,
 }
 
-/// Load options from JSON.
+/// Builds load options from JSON.
 pub(crate) fn load_options(json: &str) -> napi::Result<LoadOptions> {
     let options: LoadModelOptions = read(json)?;
     Ok(LoadOptions {
@@ -250,7 +250,7 @@ pub(crate) fn load_options(json: &str) -> napi::Result<LoadOptions> {
     })
 }
 
-/// A tenant's limits, as `ts/types.ts` has them; times are in milliseconds.
+/// The limits of a tenant, as in `ts/types.ts`; times are in milliseconds.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct LimitOptions {
@@ -269,7 +269,7 @@ struct LimitOptions {
     program_output: Option<usize>,
 }
 
-/// Limits from JSON; what is not named is the default.
+/// Builds limits from JSON; missing ones have their defaults.
 pub(crate) fn limits(json: &str) -> napi::Result<realm::Limits> {
     let options: LimitOptions = read(json)?;
     let time = |milliseconds: f64| Duration::try_from_secs_f64(milliseconds / 1000.0).map_err(invalid);

@@ -10,7 +10,7 @@ use realm::{LogitsProcessor, Request};
 type Arguments = FnArgs<(Uint32Array, Float32Array)>;
 type Answer = Either<Float32Array, String>;
 
-/// Takes the tokens so far and the logits; gives logits back, or a complaint.
+/// Takes the tokens so far and the logits; returns logits, or an error message.
 pub(crate) type Process<'a> = Function<'a, Arguments, Answer>;
 type Dispatch = ThreadsafeFunction<Arguments, Answer, Arguments, Status, false, true>;
 
@@ -20,7 +20,7 @@ pub(crate) fn process(mut request: Request, process: Option<&Process<'_>>) -> Re
     Ok(request)
 }
 
-/// A function as a processor. It runs on Node's thread; the request waits for it, and nothing else does.
+/// Makes a processor of a function. It runs on Node's thread; only its own request waits for it.
 pub(crate) fn processor(process: Option<&Process<'_>>) -> Result<Option<LogitsProcessor>> {
     let Some(process) = process else { return Ok(None) };
     let dispatch: Dispatch = process.build_threadsafe_function::<Arguments>().weak::<true>().build()?;

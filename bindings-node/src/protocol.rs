@@ -1,4 +1,4 @@
-//! OpenAI's protocol: what `createFetch` is made of.
+//! OpenAI's protocol, for `createFetch`.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,7 +14,7 @@ use crate::handle::Handle;
 use crate::model::NativeModel;
 use crate::runtime::NativeRealm;
 
-/// Answers calls of HTTP.
+/// Answers HTTP calls.
 #[napi]
 pub struct NativeService {
     handle: Handle<Service>,
@@ -22,13 +22,13 @@ pub struct NativeService {
 
 #[napi]
 impl NativeService {
-    /// With one model, whatever the name.
+    /// Answers with one model, whatever name a call has.
     #[napi(factory)]
     pub fn of_model(model: &NativeModel) -> Result<Self> {
         Ok(Self { handle: Handle::new("fetch", Service::new(OneModel::new(model.handle.get()?))) })
     }
 
-    /// With a runtime's models, loaded when they are first named.
+    /// Answers with a runtime's models, loaded when they are first named.
     #[napi(factory)]
     pub fn of_realm(realm: &NativeRealm) -> Result<Self> {
         Ok(Self { handle: Handle::new("fetch", Service::new(LoadedByName::new(realm.handle.get()?))) })
@@ -62,7 +62,7 @@ impl NativeService {
     }
 }
 
-/// What a call was answered with.
+/// The answer to a call.
 #[napi]
 pub struct NativeAnswer {
     status: u16,
@@ -73,25 +73,25 @@ pub struct NativeAnswer {
 
 #[napi]
 impl NativeAnswer {
-    /// The HTTP status.
+    /// Returns the HTTP status.
     #[napi]
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// Names and values, as JSON.
+    /// Returns the headers' names and values, as JSON.
     #[napi]
     pub fn headers(&self) -> String {
         self.headers.clone()
     }
 
-    /// JSON, where the answer is no stream.
+    /// Returns the body as JSON, if the answer is not a stream.
     #[napi]
     pub fn body(&self) -> Option<String> {
         self.body.clone()
     }
 
-    /// The events, where it is one.
+    /// Returns the events, if the answer is a stream.
     #[napi]
     pub fn events(&self) -> Result<Option<NativeEvents>> {
         let events = self.events.as_ref().map(Handle::get).transpose()?;
@@ -107,8 +107,8 @@ pub struct NativeEvents {
 
 #[napi]
 impl NativeEvents {
-    /// The next event if it is there already, `true` if there will be none, and `false` if it has to be waited for: then the
-    /// bell rings with `id` when it is worth asking again.
+    /// Returns the next event if there is one, `true` if there will be none, and `false` if there is none
+    /// yet: then the bell rings with `id` when there may be one.
     #[napi]
     pub fn poll(&self, bell: &NativeBell, id: u32) -> Result<Either<String, bool>> {
         let (events, waker) = (self.handle.get()?, ring(bell, id));

@@ -15,7 +15,7 @@ use crate::options::{limits, load_options, read};
 use crate::tenant::{NativeProgram, NativeTenant};
 use crate::tokenizer::NativeTokenizer;
 
-/// How a runtime is made, as `ts/types.ts` has it.
+/// The options of a runtime, as in `ts/types.ts`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RealmOptions {
@@ -32,7 +32,7 @@ pub struct NativeRealm {
 
 #[napi]
 impl NativeRealm {
-    /// Starts it.
+    /// Starts the runtime.
     #[napi(constructor)]
     pub fn new(options: String, snapshot_key: Option<Buffer>) -> Result<Self> {
         let options: RealmOptions = read(&options)?;
@@ -68,7 +68,7 @@ impl NativeRealm {
         Ok(NativeLoad(Long::new(load, given_up)))
     }
 
-    /// Loads a tokenizer alone.
+    /// Loads only a tokenizer.
     #[napi]
     pub async fn load_tokenizer(&self, model: String) -> Result<NativeTokenizer> {
         let realm = self.handle.get()?;
@@ -76,7 +76,7 @@ impl NativeRealm {
         Ok(NativeTokenizer::alone(tokenizer))
     }
 
-    /// A tenant with limits of its own.
+    /// Creates a tenant with limits of its own.
     #[napi]
     pub fn tenant(&self, name: String, limits: String) -> Result<NativeTenant> {
         let tenant = self.handle.get()?.tenant(&name, self::limits(&limits)?).map_err(failed)?;
@@ -99,19 +99,19 @@ impl NativeRealm {
         Ok(NativeProgram::new(program))
     }
 
-    /// What all loaded models have done, for Prometheus.
+    /// Returns the metrics of all loaded models, for Prometheus.
     #[napi]
     pub fn prometheus(&self) -> Result<String> {
         Ok(self.handle.get()?.prometheus())
     }
 
-    /// Where models come from and are kept.
+    /// Returns the hub, which fetches models and keeps them on disk.
     #[napi]
     pub fn hub(&self) -> Result<NativeHub> {
         Ok(NativeHub(self.handle.get()?.hub().clone()))
     }
 
-    /// Gives it back.
+    /// Releases the runtime.
     #[napi]
     pub fn close(&self) {
         self.handle.close();

@@ -10,14 +10,14 @@ use crate::environment::promise;
 use crate::error::{failed, invalid};
 use crate::handle::dispose;
 
-/// What a forward gave.
+/// The results of a forward pass.
 #[napi(object, object_from_js = false)]
 pub struct NativeForwarded {
-    /// Row by row.
+    /// The numbers, row by row.
     pub values: Float32Array,
-    /// Numbers in a row.
+    /// The number of values in a row.
     pub width: u32,
-    /// Tokens that were found in the prefix cache.
+    /// The number of tokens that were found in the prefix cache.
     pub cached: u32,
 }
 
@@ -29,12 +29,12 @@ pub struct NativeSequence {
 
 enum Slot {
     Here(Box<realm::Sequence>),
-    /// A forward has it.
+    /// A forward pass holds the sequence.
     Busy,
     Closed,
 }
 
-/// The sequence while somebody uses it; it goes back on drop, unless it was closed meanwhile.
+/// A borrowed sequence; it goes back on drop, unless the handle was closed meanwhile.
 struct Borrowed {
     sequence: Option<Box<realm::Sequence>>,
     slot: Arc<Mutex<Slot>>,
@@ -75,19 +75,19 @@ impl NativeSequence {
 
 #[napi]
 impl NativeSequence {
-    /// Its tokens.
+    /// Returns the sequence's tokens.
     #[napi]
     pub fn tokens(&self) -> Result<Vec<u32>> {
         Ok(self.borrow()?.get()?.tokens().to_vec())
     }
 
-    /// Number of tokens.
+    /// Returns the number of tokens.
     #[napi]
     pub fn length(&self) -> Result<u32> {
         Ok(self.borrow()?.get()?.len() as u32)
     }
 
-    /// Tokens that it may have at most.
+    /// Returns the longest length that the sequence may have, in tokens.
     #[napi]
     pub fn context_length(&self) -> Result<u32> {
         Ok(self.borrow()?.get()?.context_length() as u32)
@@ -99,7 +99,7 @@ impl NativeSequence {
         self.borrow()?.get()?.append(&tokens).map_err(failed)
     }
 
-    /// Computes what was appended.
+    /// Computes the appended tokens.
     #[napi(ts_return_type = "Promise<NativeForwarded>")]
     pub fn forward<'env>(&self, env: &'env Env, output: String) -> Result<PromiseRaw<'env, NativeForwarded>> {
         let output = match output.as_str() {
@@ -120,7 +120,7 @@ impl NativeSequence {
         })
     }
 
-    /// Another sequence with the same tokens.
+    /// Creates another sequence with the same tokens.
     #[napi]
     pub fn fork(&self) -> Result<Self> {
         Ok(Self::new(self.borrow()?.get()?.fork().map_err(failed)?))
@@ -132,21 +132,21 @@ impl NativeSequence {
         self.borrow()?.get()?.truncate(length as usize).map_err(failed)
     }
 
-    /// Tokens, keys and values as bytes.
+    /// Returns tokens, keys and values as bytes.
     #[napi(ts_return_type = "Promise<Buffer>")]
     pub fn save<'env>(&self, env: &'env Env) -> Result<PromiseRaw<'env, Buffer>> {
         let mut borrowed = self.borrow()?;
         promise(env, async move {
             let saved = unblock(move || match borrowed.sequence.as_deref_mut() {
                 Some(sequence) => sequence.save(),
-                // `borrow` has seen to that.
+                // `borrow` has checked this.
                 None => Ok(Vec::new()),
             });
             Ok(Buffer::from(saved.await.map_err(failed)?))
         })
     }
 
-    /// Gives it back.
+    /// Releases the sequence.
     #[napi]
     pub fn close(&self) {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);

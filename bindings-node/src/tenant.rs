@@ -25,7 +25,7 @@ impl NativeProgram {
 
 #[napi]
 impl NativeProgram {
-    /// What it is, as JSON.
+    /// Returns facts about the program, as JSON.
     #[napi]
     pub fn info(&self) -> Result<String> {
         let program = self.handle.get()?;
@@ -36,7 +36,7 @@ impl NativeProgram {
         Ok(info.to_string())
     }
 
-    /// Gives it back.
+    /// Releases the program.
     #[napi]
     pub fn close(&self) {
         self.handle.close();
@@ -57,7 +57,7 @@ impl NativeTenant {
 
 #[napi]
 impl NativeTenant {
-    /// Its name, requests, and limits, as JSON.
+    /// Returns the tenant's name, requests and limits, as JSON.
     #[napi]
     pub fn info(&self) -> Result<String> {
         let tenant = self.handle.get()?;
@@ -78,19 +78,19 @@ impl NativeTenant {
         Ok(info.to_string())
     }
 
-    /// Changes what it may use.
+    /// Changes the tenant's limits.
     #[napi]
     pub fn set_limits(&self, limits: String) -> Result<()> {
         self.handle.get()?.set_limits(self::limits(&limits)?).map_err(failed)
     }
 
-    /// A model as it sees it.
+    /// Returns a model as the tenant sees it.
     #[napi]
     pub fn model(&self, model: &NativeModel) -> Result<NativeModel> {
         Ok(NativeModel::new(self.handle.get()?.model(&model.handle.get()?).map_err(failed)?))
     }
 
-    /// Compiles a program as work of the tenant.
+    /// Compiles a program on the tenant's account.
     #[napi]
     pub async fn compile_program(&self, wasm: Buffer) -> Result<NativeProgram> {
         let tenant = self.handle.get()?;
@@ -98,7 +98,7 @@ impl NativeTenant {
         Ok(NativeProgram::new(program))
     }
 
-    /// What answers its requests from now on.
+    /// Sets the program that answers the tenant's requests from now on.
     #[napi]
     pub fn set_program(&self, program: Option<&NativeProgram>) -> Result<()> {
         let program = program.map(|program| program.handle.get()).transpose()?;
@@ -106,26 +106,26 @@ impl NativeTenant {
         Ok(())
     }
 
-    /// What answers its requests.
+    /// Returns the program that answers the tenant's requests.
     #[napi]
     pub fn program(&self) -> Result<Option<NativeProgram>> {
         Ok(self.handle.get()?.program().map(NativeProgram::new))
     }
 
-    /// Gives it a program that others of its programs may run.
+    /// Adds a program that the tenant's other programs may run.
     #[napi]
     pub fn add_program(&self, name: String, program: &NativeProgram) -> Result<()> {
         self.handle.get()?.add_program(name, &program.handle.get()?);
         Ok(())
     }
 
-    /// Takes such a program away.
+    /// Removes a program that others may run.
     #[napi]
     pub fn remove_program(&self, name: String) -> Result<bool> {
         Ok(self.handle.get()?.remove_program(&name))
     }
 
-    /// What its programs may do.
+    /// Sets what the tenant's programs may do.
     #[napi]
     pub fn set_grants(
         &self,
@@ -140,19 +140,19 @@ impl NativeTenant {
         Ok(())
     }
 
-    /// Bytes of memory that it causes, by kind, as JSON.
+    /// Returns the bytes of memory that the tenant holds, by kind, as JSON.
     #[napi]
     pub fn memory(&self) -> Result<String> {
         Ok(crate::metrics::memory(&self.handle.get()?.memory()).to_string())
     }
 
-    /// What was done for it, as JSON.
+    /// Returns the tenant's counters and gauges, as JSON.
     #[napi]
     pub fn metrics(&self) -> Result<String> {
         Ok(crate::metrics::served(&self.handle.get()?.metrics()).to_string())
     }
 
-    /// Gives it back.
+    /// Releases the tenant.
     #[napi]
     pub fn close(&self) {
         self.handle.close();

@@ -13,7 +13,7 @@ use crate::error::failed;
 #[napi]
 pub struct NativeTokenizer(Inner);
 
-/// A model's, which it shares, or one that was loaded alone.
+/// A model's tokenizer, shared with the model, or one that was loaded without a model.
 #[derive(Clone)]
 enum Inner {
     OfModel(realm::Model),
@@ -45,13 +45,13 @@ impl Inner {
 
 #[napi]
 impl NativeTokenizer {
-    /// Token ids of a text.
+    /// Encodes a text into token ids.
     #[napi]
     pub fn encode(&self, text: String, special: bool, boundaries: bool) -> Uint32Array {
         self.get().encode(&text, special, boundaries).into()
     }
 
-    /// As `encode`, on a thread of its own.
+    /// Same as `encode`, on a thread of its own.
     #[napi]
     pub async fn encode_async(&self, text: String, special: bool, boundaries: bool) -> Result<Uint32Array> {
         let inner = self.0.clone();
@@ -59,19 +59,19 @@ impl NativeTokenizer {
         Ok(unblock(encode).await.map_err(failed)?.into())
     }
 
-    /// The text of token ids.
+    /// Decodes token ids into text.
     #[napi]
     pub fn decode(&self, tokens: Uint32Array, special: bool) -> Result<String> {
         self.get().decode(&tokens, special).map_err(|error| failed(error.into()))
     }
 
-    /// The token that is spelled exactly so.
+    /// Returns the token with exactly this spelling.
     #[napi]
     pub fn token_id(&self, text: String) -> Option<u32> {
         self.get().token_id(&text)
     }
 
-    /// Its properties, as JSON.
+    /// Returns facts about the tokenizer, as JSON.
     #[napi]
     pub fn info(&self) -> String {
         let tokenizer = self.get();

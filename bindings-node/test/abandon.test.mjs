@@ -1,5 +1,5 @@
-// Readers that leave at any moment: the model answers the next one, and all pages are free. REALM_STRESS_SECONDS says how long the
-// random part goes on; without it, it is a moment.
+// Readers that leave at any moment: the model answers the next one, and all pages are free. REALM_STRESS_SECONDS is the length of
+// the random part; without it, that part lasts only a moment.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -24,7 +24,7 @@ async function isWell(model) {
   assert.equal((await Promise.race([answer, sleep(60_000, null, { ref: false })]))?.tokens.length, 2)
 }
 
-/** Waits until something is so, with the garbage collected. */
+/** Waits until a condition holds, collecting garbage. */
 async function untilCollected(what) {
   await until(() => {
     globalThis.gc()
@@ -39,7 +39,7 @@ test('an abandoned stream ends, with a signal that lives on and without one', as
       await (async () => void (await model.stream(ENDLESS[0], { ...ENDLESS[1], signal }).next()))()
     }
     await untilCollected(() => model.metrics().served.running === 0)
-    // A signal that lives as long as the process does not hold what is gone.
+    // A signal that lives as long as the process holds nothing of ended requests.
     await untilCollected(() => forever.listeners === 0)
   }
   await isWell(model)
@@ -84,19 +84,19 @@ test('a signal has one listener, however many requests it may end', async () => 
   cancel.abort()
   for (const { status, reason } of await ended) assert.deepEqual([status, reason?.name], ['rejected', 'AbortError'])
   await isWell(model)
-  // What comes later hears of it, too, and adds none.
+  // A later request sees the abort, too, and adds no listener.
   await assert.rejects(model.generate('a', { signal }), { name: 'AbortError' })
   assert.equal(count.listeners, 1)
 })
 
-// What a worker is in the middle of when it ends, from `ready()` on.
+// The work that a worker is doing when it ends, from `ready()` on.
 const WORK = {
   midstream: `ready(); for await (const chunk of model.stream(...ENDLESS));`,
   broken: `ready(); for await (const chunk of model.stream(...ENDLESS)) break; setInterval(() => {}, 1000)`,
   finishing: `ready(); await model.generate(...ENDLESS)`,
   abandoned: `ready(); await model.stream(...ENDLESS).next(); setInterval(() => {}, 1000)`,
   forwards: `ready(); const sequence = model.sequence(); for (;;) { sequence.append([1, 2, 3]); await sequence.forward(); sequence.truncate(0) }`,
-  // Its tokens are used up for a minute: until then nothing but the end of the worker wakes what waits.
+  // Its tokens are used up for a minute: until then only the end of the worker wakes the waiting request.
   waiting: `const seen = runtime.tenant('a', { tokensPerMinute: 1 }).model(model)
     await seen.generate('a', { maxTokens: 1 }); ready(); await seen.generate('a')`,
 }
@@ -113,7 +113,7 @@ test('workers that end in the middle leave neither threads nor models', async (t
     })
     return names.filter((name) => name.startsWith('realm-engine') || name.startsWith('realm-cpu')).length
   }
-  // The model's own: its engine, and one that computes with it. A thread that has not run yet has no name.
+  // The model's own threads: its engine, and one that computes with it. A thread that has not run yet has no name.
   const before = Math.min(2, availableParallelism())
   await until(() => threads() === before)
   for (const [how, work] of Object.entries(WORK)) {
@@ -145,7 +145,7 @@ test('workers that end in the middle leave neither threads nor models', async (t
 
 const below = (n) => Math.floor(Math.random() * n)
 
-/** Ways to leave, at a moment that is another one each time. */
+/** Ways to leave, each time at another moment. */
 const leave = [
   async (model, request) => {
     const signal = AbortSignal.timeout(below(5))

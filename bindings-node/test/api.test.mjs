@@ -210,7 +210,7 @@ test("a tenant's program calls granted tools, and what they throw harms nobody",
     assert.ok((await ask()).text)
     assert.match((await warned).message, /barometer/)
   }
-  // What is no JSON, and what can't even be said.
+  // A result that JSON cannot express, and an error that has no message.
   for (const get_weather of [() => 5n, () => Promise.reject(Object.create(null))]) {
     tenant.setGrants({ tools: { get_weather } })
     assert.ok((await ask()).text)

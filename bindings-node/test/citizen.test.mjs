@@ -17,7 +17,7 @@ before(async () => {
 })
 after(() => model.close())
 
-/** Lets the collector work until `done`, or for long enough. */
+/** Runs the garbage collector until `done`, or for long enough. */
 async function collected(done) {
   for (let i = 0; i < 100 && !done(); i++) {
     globalThis.gc()
@@ -89,11 +89,11 @@ test('a running request keeps the tools that it may call', { skip: !existsSync(A
     tenant.setGrants({ tools: { get_weather: ({ city }) => (asked.push(city), answer) } })
     const question = [{ role: 'user', content: 'What is the weather in Paris?' }]
     const generation = tenant.model(model).stream(question, options)
-    // Others from the next request on.
+    // Other functions, from the next request on.
     later?.(tenant, generation)
     return generation.finish()
   }
-  // Nothing but the request holds the tool.
+  // Only the request holds the tool.
   const first = start('sunny')
   const second = start('rainy', (tenant, generation) => generation.started().then(() => tenant.setGrants({})))
   const watch = setInterval(globalThis.gc, 5)

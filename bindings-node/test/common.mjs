@@ -1,4 +1,4 @@
-// What the tests share: the package with the native half of this repository, questions, and how to run a program apart.
+// Shared by the tests: the package with the native half of this repository, questions, and a way to run a program apart.
 
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
@@ -8,19 +8,19 @@ export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 export const PACKAGE = new URL('../dist/index.mjs', import.meta.url).href
 export const PROGRAMS = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target'), 'programs')
 const SCENARIOS = join(ROOT, 'tests/conformance')
-// A model that costs next to nothing, and a program.
+// A very small model, and a program.
 export const TINY = join(SCENARIOS, 'tiny.gguf')
 export const HELLO = join(SCENARIOS, 'programs/hello.wasm')
 export const ADAPTER = join(SCENARIOS, 'adapter')
 export const CAPITAL = [{ role: 'user', content: 'What is the capital of France? Answer in one sentence.' }]
 export const ANSWER = 'The capital of France is Paris.'
-// Prose without an end in sight.
+// The beginning of a long text.
 export const ENDLESS = ['Once upon a time', { ignoreEos: true, maxTokens: 4000, seed: 1 }]
 export const GREEDY = { temperature: 0, maxTokens: 16 }
 
 export const realm = await import(PACKAGE)
 
-/** Waits until something is so, since the engine hears of it at its next step. */
+/** Waits until a condition holds, since the engine reacts at its next step. */
 export async function until(what) {
   for (let i = 0; i < 1000; i++) {
     if (what()) return
@@ -29,7 +29,7 @@ export async function until(what) {
   throw new Error('it never came about')
 }
 
-/** A controller, and how many listeners its signal has. */
+/** Returns a controller, its signal, and the number of the signal's listeners. */
 export function counted() {
   const cancel = new AbortController()
   const { signal } = cancel
@@ -41,7 +41,7 @@ export function counted() {
   return count
 }
 
-/** Runs a program, which has to end by itself with this status, and returns what it printed. */
+/** Runs a program, which must end by itself with this status; returns its output. */
 export function run(program, status = 0, ...flags) {
   const code = `
     import * as realm from ${JSON.stringify(PACKAGE)}

@@ -1,4 +1,4 @@
-// The scenarios of tests/conformance, which every language's package runs. Its README says what the operations do.
+// Runs the scenarios of tests/conformance, which every language's package runs. Its README describes the operations.
 
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
@@ -11,7 +11,7 @@ import { ROOT, realm } from './common.mjs'
 const FOLDER = path(ROOT, 'tests/conformance')
 const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 const camel = (name) => name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase())
-/** An object with its keys, and those of objects in it, renamed. */
+/** Returns an object with its keys, and those of objects in it, renamed. */
 const renamed = (value, rename) => {
   if (Array.isArray(value)) return value.map((each) => renamed(each, rename))
   if (value === null || typeof value !== 'object') return value
@@ -29,7 +29,7 @@ class Runner {
     return this
   }
 
-  /** Closes what the last scenario left. */
+  /** Closes the objects of the last scenario. */
   begin() {
     const { realm, model, ...others } = this.objects
     for (const each of Object.values(others)) end(each)
@@ -37,7 +37,7 @@ class Runner {
     this.values = {}
   }
 
-  /** Performs an operation: converts, calls, and converts. */
+  /** Performs an operation: converts its arguments, makes the call, and converts the result. */
   async operate({ op, as = 'unnamed', expect, error, eventually, model = 'model', ...a }) {
     assert.ok(op in operations, `there is no operation ${op}`)
     const used = new Set()
@@ -57,7 +57,7 @@ class Runner {
     }
   }
 
-  /** A request's prompt and options. */
+  /** Returns a request's prompt and options. */
   request({ prompt, messages, tokens, logit_bias, lark, adapter, ...rest }) {
     const { tools, tool_choice, template_variables, input, json_schema, logits_processors, ...plain } = rest
     const options = renamed(plain, camel)
@@ -120,7 +120,7 @@ const limits = (asked = {}) => {
   }
   return options
 }
-/** What a scenario has a logits processor do. */
+/** Returns the logits processor that a scenario describes. */
 const processor = ({ only, not_the_last, nan, fail }) => (tokens, logits) => {
   if (fail !== undefined) throw fail
   if (only !== undefined) logits.forEach((_, id) => only.includes(id) || (logits[id] = -Infinity))
@@ -316,7 +316,7 @@ const operations = {
   prometheus: ({ realm }) => realm.prometheus(),
 }
 
-/** `value` with every `{"$ref": "name.key.0"}` replaced by what it names. What is expected is resolved later. */
+/** Returns `value` with every `{"$ref": "name.key.0"}` replaced by its result. Expectations are resolved later. */
 function resolve(value, kept) {
   if (Array.isArray(value)) return value.map((each) => resolve(each, kept))
   if (value === null || typeof value !== 'object') return value
@@ -330,7 +330,7 @@ function resolve(value, kept) {
   return Object.fromEntries(keys.filter((key) => key !== 'expect').map((key) => [key, resolve(value[key], kept)]))
 }
 
-/** Where `found` is not what `wanted` describes; `undefined` if it is. */
+/** Returns where `found` differs from the description `wanted`; `undefined` if it does not. */
 function mismatch(found, wanted) {
   const first = (whys) => whys.find((why) => why !== undefined)
   if (Array.isArray(wanted)) {

@@ -23,7 +23,7 @@ function clientOf(source) {
   return new OpenAI({ fetch: realm.createFetch(source), baseURL: 'http://realm/v1', apiKey: 'realm', maxRetries: 0 })
 }
 
-/** Waits until so many of the tenant's requests were cancelled, and none runs. */
+/** Waits until this many of the tenant's requests were cancelled, and none runs. */
 async function cancelled(count) {
   await until(() => tenant.metrics().requests.cancelled === count && tenant.metrics().running === 0)
 }

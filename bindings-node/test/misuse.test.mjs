@@ -1,4 +1,4 @@
-// What goes wrong ends in an error: nothing crashes and nothing hangs. What could takes place in a process of its own.
+// Misuse ends in an error: nothing crashes and nothing hangs. A test that might runs in a process of its own.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -114,7 +114,7 @@ test('what is closed says so', async () => {
   await assert.rejects(closing.generate('a'), /Model is closed/)
   await assert.rejects(sequence.forward(), /closed/)
   for (const use of [() => closing.info, () => tenant.name, () => sequence.append([1])]) assert.throws(use, /closed/)
-  // What was made of it goes on.
+  // Objects that it created still work.
   assert.ok(!(await stream.next()).done)
   assert.ok((await seen.generate('a', { maxTokens: 1 })).tokens.length)
   stream.cancel()
@@ -136,7 +136,7 @@ test('what was made in one thread is nothing in another', async () => {
     assert.equal(error.name, 'DataCloneError')
   }
   await worker.terminate()
-  // Nor is anything else that calls itself one.
+  // Nor is any other object that claims to be one.
   await assert.rejects(realm.Model.prototype.generate.call({ native: {} }, 'a'), TypeError)
   assert.throws(() => realm.Tenant.prototype.close.call({}), TypeError)
 })

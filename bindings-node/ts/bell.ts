@@ -2,11 +2,11 @@ import { MessageChannel } from 'node:worker_threads'
 
 import { native, type NativeBell } from './native.js'
 
-/** Who waits for the bell, by id. */
+/** The functions that wait for the bell, by id. */
 const waiting = new Map<number, () => void>()
 let ids = 0
 
-// While somebody waits, the process goes on: a port holds the event loop, the bell does not.
+// While a function waits, the process continues: a port holds the event loop, which the bell does not.
 const { port1: held } = new MessageChannel()
 held.on('message', () => {})
 held.unref()
@@ -19,7 +19,7 @@ export const bell: NativeBell = new native.NativeBell((id) => {
   ring?.()
 })
 
-/** @internal An id for the bell to ring with. */
+/** @internal Returns an id for the bell to ring with. */
 export function nextId(): number {
   ids = (ids + 1) >>> 0
   return ids

@@ -7,18 +7,19 @@ import { native, type NativeChat } from './native.js'
 import type { ChatOptions, ChatTool, Completion, Message } from './types.js'
 
 /**
- * A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room when the context is
- * full.
+ * A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room
+ * when the context is full.
  *
  *     const session = new ChatSession(model, { system: 'You are brief.', tools: [weather], temperature: 0 })
  *     const { text } = await session.ask('What is the weather in Paris?')
  *     for await (const chunk of session.stream('And tomorrow?')) process.stdout.write(chunk.text)
  *
- * A question that fails or is cancelled leaves the conversation as it was before. It answers one question at a time.
+ * A question that fails or is cancelled leaves the conversation as it was before the question. The session
+ * answers one question at a time.
  */
 export class ChatSession implements Disposable {
   readonly #native: NativeChat
-  /** Here, where the garbage collector sees them: a tool may belong to what owns the session. */
+  /** Held here, where the garbage collector sees them: a tool may belong to the session's owner. */
   readonly #tools: ReadonlyMap<string, ChatTool['run']>
   readonly #processors: readonly unknown[]
 
@@ -49,20 +50,26 @@ export class ChatSession implements Disposable {
     )
   }
 
-  /** Asks, and waits for the answer. Its text is that of all rounds of tools, and its usage their sum. */
+  /**
+   * Asks a question and waits for the answer. Its text is that of all rounds of tools, and its usage their
+   * sum.
+   */
   async ask(question: string | Message, options: { signal?: AbortSignal | undefined } = {}): Promise<Completion> {
     return this.stream(question, options).finish()
   }
 
-  /** Asks, and returns at once what to iterate over. Cancelling it takes the question back. */
+  /** Asks a question and returns the running answer at once. Cancelling it removes the question again. */
   stream(question: string | Message, { signal }: { signal?: AbortSignal | undefined } = {}): Generation {
     const message = typeof question === 'string' ? { role: 'user', content: question } : question
-    // The question is asked now, so that another one knows.
+    // The question is asked now, so that another question sees that the session is busy.
     const started = call(() => this.#native.stream(json(message)))
     return keeping(new Generation(async () => started, signal), [this, this.#processors])
   }
 
-  /** The messages so far, in OpenAI's format. They can be set: what `JSON.stringify` wrote goes on another day. */
+  /**
+   * The messages so far, in OpenAI's format. Assigning messages, for example those that `JSON.stringify`
+   * saved, continues from them.
+   */
   get messages(): Message[] {
     return this.#state().messages
   }
@@ -71,27 +78,29 @@ export class ChatSession implements Disposable {
     call(() => this.#native.setMessages(json(messages)))
   }
 
-  /** How many messages were dropped to make room in the context, since the beginning or the last `clear()`. */
+  /**
+   * The number of messages dropped to make room in the context, since the beginning or the last `clear()`.
+   */
   get droppedMessages(): number {
     return this.#state().droppedMessages
   }
 
-  /** Whether a question is being answered. */
+  /** True while a question is being answered. */
   get busy(): boolean {
     return this.#state().busy
   }
 
-  /** Takes the last question and all that answered it back; `false` if there is none. */
+  /** Removes the last question and everything that answered it; `false` if there is none. */
   undo(): boolean {
     return call(() => this.#native.undo())
   }
 
-  /** Forgets everything but the system messages at the beginning. */
+  /** Removes all messages except the system messages at the beginning. */
   clear(): void {
     call(() => this.#native.clear())
   }
 
-  /** Gives it back. */
+  /** Releases the session. */
   close(): void {
     this.#native.close()
   }
@@ -104,7 +113,10 @@ export class ChatSession implements Disposable {
     return JSON.parse(call(() => this.#native.state()))
   }
 
-  /** What runs tools for the native half, apart since a closure of the constructor would hold the model and the options. */
+  /**
+   * Returns the function that runs tools for the native half. It is static, since a closure of the
+   * constructor would hold the model and the options.
+   */
   static #weakly(weak: WeakRef<ChatSession>): (name: string, argument: string) => Promise<string> {
     return async (name, argument) => {
       const session = weak.deref()

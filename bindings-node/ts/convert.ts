@@ -1,23 +1,30 @@
-/** What values of JavaScript become on their way to the native half. */
+/** Converts JavaScript values for the native half. */
 
 import { InvalidArgumentError } from './errors.js'
 import { stringify } from './numbers.js'
 
-/** @internal JSON, as `stringify` makes it, in which half of a surrogate pair, which UTF-8 has no bytes for, is U+FFFD. */
+/**
+ * @internal Returns JSON, as `stringify` does, with U+FFFD for half of a surrogate pair, which UTF-8 cannot
+ * encode.
+ */
 export function json(value: unknown): string {
   const text = stringify(value)
-  // Only a lone surrogate is escaped so; a backslash of the text's own is escaped by another, and passed over with it.
+  // Only a lone surrogate is escaped like this; a backslash in the text is escaped by another, and skipped
+  // with it.
   return text.includes('\\ud')
     ? text.replace(/\\(?:u(d[89a-f][0-9a-f]{2})|.)/g, (escape, lone) => (lone ? '\\ufffd' : escape))
     : text
 }
 
-/** @internal Whether a value is an array of numbers that is typed, of whatever V8 context: `vm` and jest have their own. */
+/**
+ * @internal Returns whether a value is a typed array of numbers, of any V8 context: `vm` and jest have their
+ * own.
+ */
 export function isTyped(value: unknown): value is Uint32Array {
   return ArrayBuffer.isView(value) && !(Object.prototype.toString.call(value) === '[object DataView]')
 }
 
-/** @internal Token ids as the native half takes them: a copy, since it reads them later, on another thread. */
+/** @internal Returns token ids for the native half: a copy, since it reads them later, on another thread. */
 export function tokens(ids: Iterable<number>): Uint32Array {
   if (Object.prototype.toString.call(ids) === '[object Uint32Array]') return Uint32Array.from(ids)
   const list = Array.from(ids as Iterable<unknown>)
@@ -32,12 +39,15 @@ function describe(value: unknown): string {
   return typeof value === 'string' ? JSON.stringify(value) : String(value)
 }
 
-/** @internal Bytes, of whatever V8 context, as a `Buffer` over the same memory. */
+/** @internal Returns bytes, of any V8 context, as a `Buffer` over the same memory. */
 export function bytes(view: Uint8Array): Buffer {
   return Buffer.from(view.buffer, view.byteOffset, view.byteLength)
 }
 
-/** @internal A vector in memory of JavaScript's own: the native half's can be cloned, but never moved to a worker. */
+/**
+ * @internal Returns a vector in memory of JavaScript's own: the native half's can be cloned, but never moved
+ * to a worker.
+ */
 export function transferable(vector: Float32Array): Float32Array {
   return vector.slice()
 }

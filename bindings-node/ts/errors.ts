@@ -1,6 +1,6 @@
 /** Realm's errors, a class for each code. */
 
-/** What went wrong: `code` for programs, `message` for people. */
+/** An error: `code` for programs, `message` for people. */
 export class RealmError extends Error {
   /** A stable name, the same in every language. */
   readonly code: string
@@ -26,35 +26,35 @@ export class InvalidAdapterError extends RealmError {
   }
 }
 
-/** An argument means nothing. */
+/** An argument is out of range or contradicts another. */
 export class InvalidArgumentError extends RealmError {
   constructor(message: string) {
     super(message, 'invalid-argument')
   }
 }
 
-/** A request is larger than what it or its tenant was given. */
+/** A request is larger than its own limits or its tenant's allow. */
 export class LimitExceededError extends RealmError {
   constructor(message: string) {
     super(message, 'limit-exceeded')
   }
 }
 
-/** Too many requests wait already. */
+/** Too many requests wait already. Try again later. */
 export class OverloadedError extends RealmError {
   constructor(message: string) {
     super(message, 'overloaded')
   }
 }
 
-/** Realm does not do that. */
+/** Realm does not support the file, device or option. */
 export class UnsupportedError extends RealmError {
   constructor(message: string) {
     super(message, 'unsupported')
   }
 }
 
-/** No such model. */
+/** The model or file does not exist. */
 export class NotFoundError extends RealmError {
   constructor(message: string) {
     super(message, 'not-found')
@@ -68,28 +68,28 @@ export class IoError extends RealmError {
   }
 }
 
-/** A program is no WebAssembly that Realm can run. */
+/** A program is not WebAssembly that Realm can run. */
 export class InvalidProgramError extends RealmError {
   constructor(message: string) {
     super(message, 'invalid-program')
   }
 }
 
-/** A program did what WebAssembly forbids, or panicked. */
+/** A program broke a rule of WebAssembly, or panicked. */
 export class TrapError extends RealmError {
   constructor(message: string) {
     super(message, 'trap')
   }
 }
 
-/** A program, or a tool that it called, says that it failed. */
+/** A program, or a tool that it called, reported that it failed. */
 export class FailedError extends RealmError {
   constructor(message: string) {
     super(message, 'failed')
   }
 }
 
-/** A program asked for what its tenant was not granted. */
+/** A program used something that its tenant was not granted. */
 export class DeniedError extends RealmError {
   constructor(message: string) {
     super(message, 'denied')
@@ -132,13 +132,16 @@ export const errorsByCode: ReadonlyMap<string, new (message: string) => RealmErr
   CLASSES.map((each) => [new each('').code, each]),
 )
 
-/** @internal The error for a code. */
+/** @internal Returns the error for a code. */
 export function errorOf(code: string, message: string): RealmError {
   const known = errorsByCode.get(code)
   return known ? new known(message) : new RealmError(message, code)
 }
 
-/** An error of the native half as users see it. `vm` and jest have classes of their own, so its shape counts. */
+/**
+ * Converts an error of the native half. `vm` and jest have classes of their own, so the error's shape
+ * decides.
+ */
 function converted(error: unknown): unknown {
   const { message, code: kind } = (error ?? {}) as { message?: unknown; code?: unknown }
   if (typeof error !== 'object' || typeof message !== 'string') return error
@@ -147,7 +150,7 @@ function converted(error: unknown): unknown {
     const [, code = '', what = ''] = parts
     return errorOf(code, what)
   }
-  // What napi says of arguments of other types.
+  // The codes of napi's errors about arguments of other types.
   const types = ['InvalidArg', 'StringExpected', 'NumberExpected', 'ArrayExpected', 'ObjectExpected', 'BooleanExpected']
   return types.includes(String(kind)) ? new TypeError(message) : error
 }
@@ -161,7 +164,7 @@ export function call<T>(work: () => T): T {
   }
 }
 
-/** @internal Calls the native half and waits for what it promises. An error that comes later shows who called. */
+/** @internal Calls the native half and awaits its promise. A later error has the caller's stack. */
 export async function wait<T>(work: () => Promise<T>): Promise<T> {
   const caller: { stack?: string } = {}
   Error.captureStackTrace(caller, wait)

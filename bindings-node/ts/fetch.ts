@@ -5,19 +5,22 @@ import { native, type NativeAnswer, type NativeEvents } from './native.js'
 import { Realm } from './realm.js'
 import { cancelOn, onAbort } from './signals.js'
 
-/** The type of `fetch`; in programs that are compiled without the types of Node and of the DOM, that of any function like it. */
+/**
+ * The type of `fetch`. In programs compiled without the types of Node and of the DOM, the type of any similar
+ * function.
+ */
 export type Fetch = typeof globalThis extends { fetch: infer F }
   ? F
   : // eslint-disable-next-line @typescript-eslint/no-explicit-any
     (input: any, init?: any) => Promise<any>
 
 /**
- * A `fetch` that answers the calls of OpenAI's clients in this process, for clients that take one:
+ * Creates a `fetch` that answers the calls of OpenAI's clients in this process, for clients that take one:
  *
  *     new OpenAI({ fetch: createFetch(realm), baseURL: 'http://realm/v1', apiKey: 'realm' })
  *
- * It asks the models of a `Realm`, which are loaded when they are first named, or one `Model`, whatever the name. An aborted
- * signal, a cancelled body and a response that is dropped end the request.
+ * It uses the models of a `Realm`, which are loaded when they are first named, or one `Model`, whatever name
+ * a call has. An aborted signal, a cancelled body and a dropped response end the request.
  */
 export function createFetch(source: Realm | Model): Fetch {
   const service = call(() =>
@@ -27,7 +30,7 @@ export function createFetch(source: Realm | Model): Fetch {
     const request = input instanceof Request ? input : undefined
     const url = new URL(request?.url ?? input.toString())
     const signal = init?.signal ?? request?.signal
-    // Reads what `fetch` takes: a string, bytes, a stream.
+    // Reads any body that `fetch` takes: a string, bytes, a stream.
     const body = await new Response(init?.body ?? request?.body ?? null).text()
     signal?.throwIfAborted()
     const handle = new native.NativeCall()
@@ -51,13 +54,15 @@ function response(answer: NativeAnswer, signal: AbortSignal | undefined): Respon
   return new Response(events ? stream(events, signal) : answer.body(), init)
 }
 
-/** Forgets a signal once nothing can be aborted any more: signals may live longer than responses. */
+/**
+ * Removes a signal's listener once there is nothing left to abort: signals may live longer than responses.
+ */
 const dropped = new FinalizationRegistry<() => void>((forget) => forget())
 
-/** Events as they are sent over HTTP. */
+/** The events, as they are sent over HTTP. */
 function stream(events: NativeEvents, signal: AbortSignal | undefined): ReadableStream<Uint8Array> {
   const encoder = new TextEncoder()
-  // The native half of one that nobody reads ends the request when it is collected.
+  // If the stream is never read, the native half ends the request when it is collected.
   const forget = cancelOn(signal, new WeakRef(events))
   dropped.register(events, forget, events)
   const ended = () => {
@@ -84,12 +89,12 @@ function stream(events: NativeEvents, signal: AbortSignal | undefined): Readable
         events.cancel()
       },
     },
-    // Read when somebody wants it: the engine waits for slow readers.
+    // Reads only on demand: the engine waits for slow readers.
     { highWaterMark: 0 },
   )
 }
 
-/** The next event; `true` if there will be none. */
+/** Returns the next event; `true` if there will be none. */
 async function next(events: NativeEvents): Promise<string | true> {
   for (;;) {
     const id = nextId()

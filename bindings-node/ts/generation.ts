@@ -4,7 +4,7 @@ import type { NativeGeneration } from './native.js'
 import { cancelOn } from './signals.js'
 import type { Chunk, Completion } from './types.js'
 
-/** Lets go of the signals of generations that were abandoned. */
+/** Removes the signal listeners of abandoned generations. */
 const abandoned = new FinalizationRegistry<() => void>((forget) => forget())
 
 /**
@@ -28,22 +28,25 @@ export class Generation implements AsyncIterableIterator<Chunk>, AsyncDisposable
       if (this.#cancelled) native.cancel()
       return native
     })
-    // Whoever reads is told; until then it is nobody's failure.
+    // The reader gets the error; until then it must not count as an unhandled rejection.
     this.#start.catch(() => {})
     if (!signal) return
     this.#forget = cancelOn(signal, new WeakRef(this))
     abandoned.register(this, this.#forget, this)
   }
 
-  /** Waits until the request is accepted; what is wrong with it is thrown here, as it would be by the first read. */
+  /**
+   * Waits until the request is accepted. An error of the request is thrown here, as it would be by the first
+   * read.
+   */
   async started(): Promise<void> {
     await this.#start
   }
 
-  /** The next chunk. */
+  /** Returns the next chunk. */
   async next(): Promise<IteratorResult<Chunk, undefined>> {
     const native = this.#native ?? (await this.#start)
-    // What is there already needs no turn of the event loop.
+    // A chunk that has arrived needs no turn of the event loop.
     let id = nextId()
     let chunk = call(() => native.poll(bell, id))
     while (chunk === false) {
@@ -60,7 +63,7 @@ export class Generation implements AsyncIterableIterator<Chunk>, AsyncDisposable
     return { done: true, value: undefined }
   }
 
-  /** Waits for the end and puts what has not been read together. */
+  /** Waits for the end and joins the chunks that were not read yet. */
   async finish(): Promise<Completion> {
     try {
       const native = await this.#start
@@ -73,14 +76,14 @@ export class Generation implements AsyncIterableIterator<Chunk>, AsyncDisposable
     }
   }
 
-  /** Ends the request; nothing more comes out of it. */
+  /** Ends the request; no more chunks follow. */
   cancel(): void {
     this.#cancelled = true
     this.#ended()
     this.#native?.cancel()
   }
 
-  /** What `for await` calls when it is left early: ends the request. */
+  /** Ends the request; `for await` calls this when it is left early. */
   async return(): Promise<IteratorResult<Chunk, undefined>> {
     this.cancel()
     return { done: true, value: undefined }
@@ -94,7 +97,7 @@ export class Generation implements AsyncIterableIterator<Chunk>, AsyncDisposable
     this.cancel()
   }
 
-  /** The chunks as a web stream; cancelling it ends the request. */
+  /** Returns the chunks as a web stream; cancelling it ends the request. */
   toReadableStream(): ReadableStream<Chunk> {
     return new ReadableStream<Chunk>(
       {
@@ -105,12 +108,15 @@ export class Generation implements AsyncIterableIterator<Chunk>, AsyncDisposable
         },
         cancel: () => this.cancel(),
       },
-      // Read when somebody wants it: the engine waits for slow readers.
+      // Reads only on demand: the engine waits for slow readers.
       { highWaterMark: 0 },
     )
   }
 
-  /** The text as a web stream of strings. A `Response` takes bytes: `toTextStream().pipeThrough(new TextEncoderStream())`. */
+  /**
+   * Returns the text as a web stream of strings. A `Response` takes bytes: `toTextStream().pipeThrough(new
+   * TextEncoderStream())`.
+   */
   toTextStream(): ReadableStream<string> {
     const texts = new TransformStream<Chunk, string>({
       transform: (chunk, controller) => {

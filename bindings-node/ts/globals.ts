@@ -1,6 +1,6 @@
 /**
- * The global types that declarations of this package name, for programs that are compiled without those of Node or of the
- * DOM. Where these are there, the empty interfaces merge with them and change nothing.
+ * The global types that this package's declarations name, for programs compiled without those of Node or of
+ * the DOM. If these types exist, the empty interfaces merge with them and change nothing.
  */
 
 declare global {

@@ -1,4 +1,4 @@
-/** What keeps the functions alive that a tenant granted its programs. */
+/** Keeps the functions alive that a tenant granted its programs. */
 
 import type { GrantOptions } from './types.js'
 
@@ -6,13 +6,14 @@ import type { GrantOptions } from './types.js'
 export type Functions = Pick<GrantOptions, 'log' | 'tools'>
 
 /**
- * @internal The functions that a tenant's programs may call. The native half knows them weakly: were it to hold a tool that
- * holds the object that holds the tenant, no collector would see the circle. So they are held by whatever may run a program:
- * the tenant, the models that it sees, and each running request, for which those count that were granted when it started.
+ * @internal The functions that a tenant's programs may call. The native half refers to them weakly: if it
+ * held a tool that holds the object that holds the tenant, no collector would see the cycle. So they are held
+ * by every object that may run a program: the tenant, the models that it sees, and each running request,
+ * which holds the functions granted when it started.
  */
 export class Granted {
   #current: Functions | undefined
-  /** For each request that is being started, what it may be started with. */
+  /** For each request that is being started, the functions that it may be started with. */
   readonly #starting = new Set<Functions[]>()
 
   set(functions: Functions): void {

@@ -12,27 +12,27 @@ export class Hub {
     this.#native = native
   }
 
-  /** The cache folder. */
+  /** The path of the cache folder. */
   get cacheFolder(): string {
     return call(() => this.#native.cacheFolder())
   }
 
-  /** The catalog's models, and every file of Hugging Face that is here. */
+  /** Lists the catalog's models, and every file from Hugging Face on disk. */
   async list(): Promise<ModelStatus[]> {
     return JSON.parse(await wait(() => this.#native.list()))
   }
 
-  /** What is here of one model. */
+  /** Returns the state of one model on disk. */
   async info(model: string): Promise<ModelStatus> {
     return JSON.parse(await wait(async () => this.#native.info(model)))
   }
 
-  /** Fetches a model unless it is here, and gives the path of its file. */
+  /** Fetches a model, unless it is on disk, and returns the path of its file. */
   async pull(model: string, options: LongOptions = {}): Promise<string> {
     return long((callback) => this.#native.pull(model, callback), options)
   }
 
-  /** Removes a model's file and says how many bytes that freed. */
+  /** Removes a model's file; returns the number of freed bytes. */
   async remove(model: string): Promise<number> {
     return wait(async () => this.#native.remove(model))
   }

@@ -6,7 +6,7 @@
  *     const question = [{ role: 'user', content: 'What is the capital of France?' }]
  *     for await (const chunk of model.stream(question, { temperature: 0 })) process.stdout.write(chunk.text)
  *
- * Nothing that waits holds up the event loop.
+ * No call that waits blocks the event loop.
  */
 
 import './globals.js'

@@ -3,18 +3,18 @@ import type { NativeCall, Process } from './native.js'
 import { onAbort } from './signals.js'
 import type { LogitsProcessor } from './types.js'
 
-/** @internal A list, as an array; a string is none. */
+/** @internal Returns a list as an array; a string is not a list. */
 export function many<T>(list: Iterable<T>, what: string): T[] {
   if (typeof list === 'string') throw new TypeError(`${what} is a list of them`)
   return Array.from(list)
 }
 
-/** @internal A text, or token ids, as the native half takes it. */
+/** @internal Returns a text, or token ids, for the native half. */
 export function plain(text: string | Iterable<number>): string | Uint32Array {
   return typeof text === 'string' ? text : tokens(text)
 }
 
-/** @internal What `work` gives, unless the signal aborts first, which ends the call. */
+/** @internal Returns the result of `work`, unless the signal aborts first, which ends the call. */
 export async function aborted<T>(work: Promise<T>, call: NativeCall, signal: AbortSignal | undefined): Promise<T> {
   if (!signal) return work
   return new Promise<T>((resolve, reject) => {
@@ -26,7 +26,7 @@ export async function aborted<T>(work: Promise<T>, call: NativeCall, signal: Abo
   })
 }
 
-/** @internal Processors as one function for the native half; `null` if there are none. */
+/** @internal Returns processors as one function for the native half; `null` if there are none. */
 export function processed(processors: readonly LogitsProcessor[]): Process | null {
   if (processors.length === 0) return null
   if (processors.some((each) => typeof each !== 'function')) throw new TypeError('logitsProcessors are functions')
@@ -39,18 +39,18 @@ export function processed(processors: readonly LogitsProcessor[]): Process | nul
   }
 }
 
-/** What objects need as long as they are there, which the native half refers to weakly. */
+/** Objects that their owners need, which the native half refers to weakly. */
 const kept = new WeakMap<object, unknown>()
 
-/** @internal Keeps something as long as `owner` is there. */
+/** @internal Keeps an object as long as `owner` exists. */
 export function keeping<T extends object>(owner: T, what: unknown): T {
   kept.set(owner, what)
   return owner
 }
 
 /**
- * @internal As `processed`, without holding the processors: the native half is no part of what the garbage collector sees, and
- * they may refer to what uses them.
+ * @internal Same as `processed`, without holding the processors: the garbage collector does not see the
+ * native half, and the processors may refer to the object that uses them.
  */
 export function weakly(processors: readonly LogitsProcessor[]): Process | null {
   if (processed(processors) === null) return null

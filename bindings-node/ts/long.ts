@@ -3,7 +3,7 @@ import type { Callback, NativeLong } from './native.js'
 import { onAbort } from './signals.js'
 import type { LongOptions, ProgressEvent } from './types.js'
 
-/** @internal Runs what tells how it goes and can be given up. */
+/** @internal Runs a call that reports its progress and can be cancelled. */
 export async function long<T>(
   begin: (callback: Callback | null) => NativeLong<T>,
   { onProgress, signal }: LongOptions,
@@ -17,7 +17,7 @@ export async function long<T>(
     const tell: Callback = (stage, what, done, total) => {
       try {
         const told: unknown = onProgress?.({ stage, what, done, total: total ?? null } as ProgressEvent)
-        // An async function is a callback, too.
+        // The callback may be an async function.
         if (told instanceof Promise) told.catch(giveUp)
       } catch (error) {
         giveUp(error)

@@ -1,6 +1,6 @@
 import type { Metrics, Served } from './types.js'
 
-/** @internal Metrics from JSON, which has no infinity for the last bound of a histogram. */
+/** @internal Parses metrics from JSON, which has no infinity for the last bound of a histogram. */
 export function metrics(json: string): Metrics | Served {
   return JSON.parse(json, (key, value) => {
     if (key === 'buckets') {

@@ -20,7 +20,10 @@ import type {
   Scored,
 } from './types.js'
 
-/** A LoRA adapter on a model. It is unloaded when nobody holds it any more and the last request that uses it has ended. */
+/**
+ * A LoRA adapter of a model. It is unloaded when it is closed or collected and the last request that uses it
+ * has ended.
+ */
 export class Adapter implements Disposable {
   /** @internal */
   declare readonly native: NativeAdapter
@@ -30,12 +33,14 @@ export class Adapter implements Disposable {
     hidden(this, 'native', native)
   }
 
-  /** What it was loaded by, which tenants' limits name; its largest rank; bytes that its matrices take. */
+  /**
+   * The name that it was loaded by, which tenants' limits use; its largest rank; the bytes of its matrices.
+   */
   get info(): { name: string; rank: number; bytes: number } {
     return JSON.parse(call(() => this.native.info()))
   }
 
-  /** Gives it back. */
+  /** Releases the adapter. */
   close(): void {
     this.native.close()
   }
@@ -45,30 +50,32 @@ export class Adapter implements Disposable {
   }
 }
 
-/** What a chat template is given beside messages. */
+/** The options of rendering messages with a chat template. */
 export type ChatTemplateOptions = Pick<
   RequestOptions,
   'tools' | 'templateVariables' | 'addGenerationPrompt' | 'continueFinalMessage'
 >
 
-/** How a text becomes tokens. */
+/** The options of encoding a text. */
 export interface EncodeOptions {
-  /** Control tokens spelled in the text become those tokens: only for text that no user wrote. */
+  /**
+   * True if control tokens spelled in the text become those tokens. Set it only for text that no user wrote.
+   */
   special?: boolean | undefined
-  /** Begin and end tokens are added where the model expects them; so they are, unless this is `false`. */
+  /** True, the default, if begin and end tokens are added where the model expects them. */
   boundaries?: boolean | undefined
 }
 
 /** A model's tokenizer. */
 export class Tokenizer {
   readonly #native: NativeTokenizer
-  /** Number of tokens. */
+  /** The number of tokens. */
   readonly vocabulary!: number
   /** The begin-of-sequence token. */
   readonly bos!: number | null
   /** The end-of-sequence token. */
   readonly eos!: number | null
-  /** Whether the model expects the begin token before a text. */
+  /** True if the model expects the begin token before a text. */
   readonly addsBos!: boolean
   /** The tokens that end a generation. */
   readonly endTokens!: readonly number[]
@@ -79,33 +86,33 @@ export class Tokenizer {
     Object.assign(this, JSON.parse(native.info()))
   }
 
-  /** Token ids of a text. */
+  /** Encodes a text into token ids. */
   encode(text: string, { special = false, boundaries = true }: EncodeOptions = {}): number[] {
     return Array.from(call(() => this.#native.encode(text, special, boundaries)))
   }
 
-  /** As `encode`, on another thread: for texts of megabytes. */
+  /** Same as `encode`, on another thread: for texts of megabytes. */
   async encodeAsync(text: string, { special = false, boundaries = true }: EncodeOptions = {}): Promise<number[]> {
     return Array.from(await wait(async () => this.#native.encodeAsync(text, special, boundaries)))
   }
 
-  /** The text of token ids. Control tokens are left out, unless `special`. */
+  /** Decodes token ids into text. Control tokens are left out, unless `special`. */
   decode(ids: Iterable<number>, { special = false }: { special?: boolean | undefined } = {}): string {
     return call(() => this.#native.decode(tokens(ids), special))
   }
 
-  /** The token that is spelled exactly so, a control token included. */
+  /** Returns the token with exactly this spelling, including control tokens. */
   tokenId(text: string): number | null {
     return call(() => this.#native.tokenId(text))
   }
 }
 
-/** @internal A request as the native half takes it. */
+/** @internal Returns a request for the native half. */
 export function request(prompt: Prompt, { signal, adapter, logitsProcessors, ...options }: RequestOptions): string {
   return json({ ...options, prompt: isTyped(prompt) ? Array.from(prompt) : prompt })
 }
 
-/** One set of weights, used by everybody, as one tenant sees it. */
+/** One set of weights, shared by all tenants, as one tenant sees it. */
 export class Model implements Disposable {
   /** @internal */
   declare readonly native: NativeModel
@@ -123,7 +130,10 @@ export class Model implements Disposable {
     return this.stream(prompt, options).finish()
   }
 
-  /** Starts to answer a prompt, and returns at once what to iterate over. What is wrong with the request is thrown there. */
+  /**
+   * Starts to answer a prompt, and returns the running request at once. Its first read throws an error of the
+   * request.
+   */
   stream(prompt: Prompt, options: RequestOptions = {}): Generation {
     const processors = options.logitsProcessors ?? []
     const process = weakly(processors)
@@ -133,7 +143,7 @@ export class Model implements Disposable {
     return keeping(generation, [functions, processors])
   }
 
-  /** One vector for a text or token ids. */
+  /** Returns the embedding of a text or of token ids. */
   async embed(
     text: string | Iterable<number>,
     { pooling, normalize = true }: { pooling?: Pooling | undefined; normalize?: boolean | undefined } = {},
@@ -142,8 +152,8 @@ export class Model implements Disposable {
   }
 
   /**
-   * Answers many prompts, all with the same options; the completions are in the order of the prompts. A window of requests is
-   * under way at once, so that a list of any length neither fills a queue nor holds others up.
+   * Answers many prompts, all with the same options; the completions are in the order of the prompts. A
+   * window of requests runs at once, so a list of any length neither fills a queue nor delays others.
    */
   generateMany(prompts: Iterable<Prompt>, options: ListOptions & { returnErrors: true }): Promise<(Completion | RealmError)[]>
   generateMany(prompts: Iterable<Prompt>, options?: ListOptions): Promise<Completion[]>
@@ -156,7 +166,7 @@ export class Model implements Disposable {
     const adapter = options.adapter?.native ?? null
     const process = processed(options.logitsProcessors ?? [])
     const call = new native.NativeCall()
-    // The functions that were granted are held until the last request has ended.
+    // The granted functions are held until the last request has ended.
     const work = this.#granted.during<(Completion | RealmError)[]>([], async () => {
       if (!returnErrors) return wait(async () => native.generateMany(this.native, requests, adapter, process, call))
       const each = await wait(async () => native.generateEach(this.native, requests, adapter, process, call))
@@ -165,7 +175,7 @@ export class Model implements Disposable {
     return aborted(work, call, options.signal)
   }
 
-  /** One vector for each of many texts or lists of token ids; thousands are fine. */
+  /** Returns an embedding for each of many texts or lists of token ids; thousands are fine. */
   async embedMany(
     texts: Iterable<string | Iterable<number>>,
     { pooling, normalize = true }: { pooling?: Pooling | undefined; normalize?: boolean | undefined } = {},
@@ -175,7 +185,7 @@ export class Model implements Disposable {
     return vectors.map(transferable)
   }
 
-  /** As `score`, for each of many texts. */
+  /** Same as `score`, for each of many texts. */
   async scoreMany(
     texts: Iterable<string | Iterable<number>>,
     { top = 0 }: { top?: number | undefined } = {},
@@ -183,12 +193,15 @@ export class Model implements Disposable {
     return JSON.parse(await wait(async () => native.scoreMany(this.native, many(texts, 'texts').map(plain), count('top', top))))
   }
 
-  /** Token ids of each of many texts. */
+  /** Encodes each of many texts into token ids. */
   encodeMany(texts: Iterable<string>, options?: EncodeOptions): number[][] {
     return many(texts, 'texts').map((text) => this.encode(text, options))
   }
 
-  /** For each token of a text, or of token ids, the log-probability of the one that follows, and the `top` likeliest. */
+  /**
+   * Returns, for each token of a text or of token ids, the log-probability of the token that follows it, and
+   * the `top` likeliest in its place.
+   */
   async score(
     text: string | Iterable<number>,
     { top = 0 }: { top?: number | undefined } = {},
@@ -196,38 +209,38 @@ export class Model implements Disposable {
     return JSON.parse(await wait(async () => this.native.score(this.#text(text), count('top', top))))
   }
 
-  /** The log-probability of each token of `continuation` after `prompt`, in nats. */
+  /** Returns the log-probability of each token of `continuation` after `prompt`, in nats. */
   async logLikelihood(prompt: Iterable<number>, continuation: Iterable<number>): Promise<Float32Array> {
     return transferable(await wait(async () => this.native.logLikelihood(tokens(prompt), tokens(continuation))))
   }
 
-  /** Token ids of a text. */
+  /** Encodes a text into token ids. */
   encode(text: string, options?: EncodeOptions): number[] {
     return this.tokenizer.encode(text, options)
   }
 
-  /** As `encode`, on another thread: for texts of megabytes. */
+  /** Same as `encode`, on another thread: for texts of megabytes. */
   async encodeAsync(text: string, options?: EncodeOptions): Promise<number[]> {
     return this.tokenizer.encodeAsync(text, options)
   }
 
-  /** The text of token ids. */
+  /** Decodes token ids into text. */
   decode(ids: Iterable<number>, options?: { special?: boolean | undefined }): string {
     return this.tokenizer.decode(ids, options)
   }
 
-  /** Its tokenizer. */
+  /** The model's tokenizer. */
   get tokenizer(): Tokenizer {
     this.#tokenizer ??= new Tokenizer(call(() => this.native.tokenizer()))
     return this.#tokenizer
   }
 
   /**
-   * The prompt that the model's chat template makes of messages, with the start of the assistant's answer.
+   * Renders messages with the model's chat template, with the start of the assistant's answer.
    *
-   * The text is to look at: it no longer says which words are the template's and which a user's, so that control tokens in it
-   * can't be parsed safely. With `tokenize` the result is the token ids, in which a user's words are words: what `generate` goes
-   * on from.
+   * The text is for reading only: it no longer shows which words are the template's and which a user's, so
+   * parsing control tokens in it is not safe. With `tokenize` the result is the token ids that `generate`
+   * continues, in which only the template spells control tokens.
    */
   applyChatTemplate(messages: readonly Message[], options?: ChatTemplateOptions & { tokenize?: false | undefined }): string
   applyChatTemplate(messages: readonly Message[], options: ChatTemplateOptions & { tokenize: true }): number[]
@@ -239,24 +252,31 @@ export class Model implements Disposable {
     return call(() => (tokenize ? this.native.renderTokens(given) : this.native.render(given)))
   }
 
-  /** The text of `applyChatTemplate`, made on another thread: for conversations of thousands of messages. */
+  /**
+   * Same as `applyChatTemplate` without `tokenize`, on another thread: for conversations of thousands of
+   * messages.
+   */
   async applyChatTemplateAsync(messages: readonly Message[], options: ChatTemplateOptions = {}): Promise<string> {
     return wait(async () => this.native.renderAsync(request(messages, options)))
   }
 
-  /** An empty sequence that the caller drives forward by forward. */
+  /** Creates an empty sequence that the caller drives, one forward pass at a time. */
   sequence(): Sequence {
     return new Sequence(call(() => this.native.sequence()))
   }
 
-  /** A sequence from what `Sequence.save` gave, in this realm or another one of the same `snapshotKey`. */
+  /**
+   * Restores a sequence from the result of `Sequence.save`, in this realm or another one with the same
+   * `snapshotKey`.
+   */
   async restoreSequence(saved: Uint8Array): Promise<Sequence> {
     return new Sequence(await wait(async () => this.native.restoreSequence(Buffer.from(bytes(saved)))))
   }
 
   /**
-   * The same for bytes that a realm of another key saved. Their form is checked in full; whether their keys and values are what the
-   * model computes, nobody can know. The tenant's other requests don't use them.
+   * Restores a sequence that a realm with another key saved. The format of the bytes is checked in full, but
+   * Realm cannot check that their keys and values are those that the model computes. Therefore the tenant's
+   * other requests do not use them.
    */
   async restoreForeignSequence(saved: Uint8Array): Promise<Sequence> {
     return new Sequence(await wait(async () => this.native.restoreForeignSequence(Buffer.from(bytes(saved)))))
@@ -267,22 +287,22 @@ export class Model implements Disposable {
     return new Adapter(await wait(async () => this.native.loadAdapter(path)))
   }
 
-  /** The same model with an adapter, and a factor on what it adds. */
+  /** Returns the same model with an adapter, and a factor on what the adapter adds. */
   adapted(adapter: Adapter, { scale = 1 }: { scale?: number | undefined } = {}): Model {
     return new Model(call(() => this.native.adapted(adapter.native, finite('scale', scale))), this.#granted)
   }
 
-  /** What the model is. */
+  /** Facts about the model. */
   get info(): ModelInfo {
     return JSON.parse(call(() => this.native.info()))
   }
 
-  /** What it has done for all tenants since it was loaded, and how it stands. */
+  /** Reads the model's counters and gauges, over all tenants since it was loaded. */
   metrics(): Metrics {
     return metrics(call(() => this.native.metrics())) as Metrics
   }
 
-  /** Gives it back. Generations that run keep it until they end. */
+  /** Releases the model. Running generations keep it until they end. */
   close(): void {
     this.#tokenizer = undefined
     this.native.close()

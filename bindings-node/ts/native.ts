@@ -1,10 +1,13 @@
-/** The native half: what `src/` exports. Nothing of it is public. */
+/** The native half: the exports of `src/`. None of it is public. */
 
 import type { Chunk, Completion } from './types.js'
 
 /** @internal */
 export interface NativeGeneration {
-  /** The next chunk if it is there already, `true` if there will be none, `false` if the bell will ring with `id`. */
+  /**
+   * Returns the next chunk if there is one, `true` if there will be none, `false` if the bell will ring with
+   * `id`.
+   */
   poll(bell: NativeBell, id: number): Chunk | boolean
   finish(): Promise<Completion>
   cancel(): void
@@ -43,7 +46,7 @@ export interface NativeSequence {
   close(): void
 }
 
-/** @internal Gives logits back, or a complaint. */
+/** @internal Returns logits, or an error message. */
 export type Process = (tokens: Uint32Array, logits: Float32Array) => Float32Array | string
 
 /** @internal */
@@ -145,7 +148,10 @@ export interface NativeCall {
 
 /** @internal */
 export interface NativeEvents {
-  /** The next event if it is there already, `true` if there will be none, `false` if the bell will ring with `id`. */
+  /**
+   * Returns the next event if there is one, `true` if there will be none, `false` if the bell will ring with
+   * `id`.
+   */
   poll(bell: NativeBell, id: number): string | boolean
   cancel(): void
 }
@@ -206,13 +212,13 @@ interface Native {
   version(): string
 }
 
-/** The C library of Linux. A report of the process names glibc's version where it is that. */
+/** Returns the C library of Linux. A report of the process names glibc's version only with glibc. */
 function libc(): 'gnu' | 'musl' {
   const { report } = process as unknown as {
     report?: { excludeNetwork?: boolean; getReport(): { header?: { glibcVersionRuntime?: string } } }
   }
   if (!report) return 'gnu'
-  // Without this, a report looks up the names of all peers, which can take seconds.
+  // Otherwise a report looks up the names of all peers, which can take seconds.
   const before = report.excludeNetwork
   report.excludeNetwork = true
   try {
@@ -226,8 +232,8 @@ function load(): Native {
   const { platform, arch } = process
   const suffix = platform === 'linux' ? `-${libc()}` : platform === 'win32' ? '-msvc' : ''
   const name = `${platform}-${arch}${suffix}`
-  // Every package by its literal name, since bundlers trace what a program needs by that; and each within a `try`, which tells
-  // them that most are not there.
+  // Every package has a literal name, since bundlers find a program's needs that way; and each is within a
+  // `try`, which tells bundlers that most are missing.
   try {
     switch (name) {
       case 'linux-x64-gnu':
@@ -251,7 +257,7 @@ function load(): Native {
   throw new Error(`realm runs on Linux, macOS and Windows, on x64 and on arm64 but for Windows; there is no package for ${name}`)
 }
 
-/** What to do where the native half is not to be had. */
+/** Returns advice for a machine without the native half. */
 function advice(name: string, cause: unknown): string {
   const { code, message } = cause as { code?: string; message?: string }
   if (code !== 'MODULE_NOT_FOUND') return message ?? String(cause)

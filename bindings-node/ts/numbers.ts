@@ -1,4 +1,4 @@
-/** Numbers on their way to the native half, which JavaScript and N-API would bend without a word. */
+/** Checks numbers for the native half, which JavaScript and N-API would convert silently. */
 
 import { randomUUID } from 'node:crypto'
 
@@ -6,12 +6,13 @@ import { InvalidArgumentError } from './errors.js'
 
 const MOST = 2 ** 32 - 1
 
-/** Nothing that Realm takes is deeper; what is goes on to `JSON.stringify`, which says what is wrong with a cycle. */
+/** The deepest nesting that Realm takes; `JSON.stringify` reports deeper values and cycles. */
 const DEPTH = 200
 
 /**
- * @internal Options as JSON. `JSON.stringify` makes `null` of NaN and infinities, which would read as "not given", so they are
- * refused with their place; the exception is a `logitBias` of `-Infinity`, for which `null` stands. Of a bigint come its digits.
+ * @internal Returns options as JSON. `JSON.stringify` converts NaN and infinities to `null`, which would read
+ * as "not given", so they are refused with their place; the exception is a `logitBias` of `-Infinity`, which
+ * `null` stands for. A bigint becomes its digits.
  */
 export function stringify(options: unknown): string {
   const big = check(options, '', DEPTH)
@@ -21,7 +22,7 @@ export function stringify(options: unknown): string {
   return text.replaceAll(`"${mark}`, '').replaceAll(`${mark}"`, '')
 }
 
-/** Whether there is a bigint in `value`. */
+/** Returns whether `value` contains a bigint. */
 function check(value: unknown, place: string, depth: number): boolean {
   if (typeof value === 'bigint') return true
   if (typeof value === 'number') {
@@ -38,14 +39,14 @@ function check(value: unknown, place: string, depth: number): boolean {
   return big
 }
 
-/** @internal A count, which N-API would take modulo 2³², and NaN for 0. */
+/** @internal Returns a count, which N-API would take modulo 2³², with NaN as 0. */
 export function count(name: string, value: number): number {
   if (typeof value !== 'number') throw new TypeError(`${name} is a ${typeof value}, not a number`)
   if (Number.isInteger(value) && value >= 0 && value <= MOST) return value
   throw new InvalidArgumentError(`${name} is ${value}; it is a whole number from 0 to ${MOST}`)
 }
 
-/** @internal A factor. */
+/** @internal Returns a factor. */
 export function finite(name: string, value: number): number {
   if (typeof value !== 'number') throw new TypeError(`${name} is a ${typeof value}, not a number`)
   if (Number.isFinite(value)) return value

@@ -7,7 +7,7 @@ import { native, type NativeRealm } from './native.js'
 import { Program, safely, Tenant } from './tenant.js'
 import type { FileInfo, LimitOptions, LoadOptions, LogLevel, RealmOptions } from './types.js'
 
-/** The runtime: owns the devices and loads models. One per process is normal. */
+/** The runtime: owns the devices and loads models. One for each process is normal. */
 export class Realm implements Disposable {
   /** @internal */
   readonly native: NativeRealm
@@ -20,8 +20,8 @@ export class Realm implements Disposable {
   }
 
   /**
-   * Loads a model: a path to a GGUF file, a name of the catalog such as `smollm2-135m`, or `hf:owner/repo/file.gguf`. What
-   * is not there yet is fetched.
+   * Loads a model: a path to a GGUF file, a name of the catalog such as `smollm2-135m`, or
+   * `hf:owner/repo/file.gguf`. A model that is not on disk yet is fetched first.
    */
   async loadModel(model: string, { onProgress, signal, ...options }: LoadOptions = {}): Promise<Model> {
     const given = json(options)
@@ -30,12 +30,12 @@ export class Realm implements Disposable {
     return new Model(await long(begin, { onProgress, signal }))
   }
 
-  /** Loads a model's tokenizer alone. */
+  /** Loads only a model's tokenizer. */
   async loadTokenizer(model: string): Promise<Tokenizer> {
     return new Tokenizer(await wait(async () => this.native.loadTokenizer(model)))
   }
 
-  /** A tenant with limits of its own. Tenants of the same name share nothing. */
+  /** Creates a tenant with limits of its own. Two tenants of the same name share nothing. */
   tenant(name: string, limits: LimitOptions = {}): Tenant {
     return new Tenant(call(() => this.native.tenant(name, json(limits))))
   }
@@ -50,17 +50,17 @@ export class Realm implements Disposable {
     return new Program(await wait(compile))
   }
 
-  /** What all loaded models have done and how they stand, in the text format of Prometheus and OpenMetrics. */
+  /** Returns the metrics of all loaded models, in the text format of Prometheus and OpenMetrics. */
   prometheus(): string {
     return call(() => this.native.prometheus())
   }
 
-  /** Where models come from and are kept. */
+  /** The hub, which fetches models and keeps them on disk. */
   get hub(): Hub {
     return new Hub(call(() => this.native.hub()))
   }
 
-  /** Gives it back. What it made stays until it is closed itself. */
+  /** Releases the runtime. Objects that it created stay until they are closed themselves. */
   close(): void {
     this.native.close()
   }
@@ -76,8 +76,8 @@ export async function inspect(path: string): Promise<FileInfo> {
 }
 
 /**
- * Has Realm's own log go to a function of where a line comes from, a level and a message; `null` ends it. `most` is the
- * last level that is told.
+ * Sends Realm's own log to a function that takes a line's source, a level and a message; `null` ends it.
+ * `most` is the most verbose level that is sent.
  */
 export function logTo(
   log: ((target: string, level: LogLevel, message: string) => void) | null,

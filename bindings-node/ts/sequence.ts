@@ -5,7 +5,10 @@ import { count } from './numbers.js'
 import { shown } from './show.js'
 import type { Forwarded } from './types.js'
 
-/** A token sequence with its KV cache, to append to, run forward, fork and truncate. One forward at a time. */
+/**
+ * A token sequence with its KV cache, to append to, run forward, fork and truncate. One forward pass at a
+ * time.
+ */
 export class Sequence implements Disposable {
   readonly #native: NativeSequence
 
@@ -14,47 +17,47 @@ export class Sequence implements Disposable {
     this.#native = native
   }
 
-  /** Its tokens. */
+  /** The tokens of the sequence. */
   get tokens(): number[] {
     return call(() => this.#native.tokens())
   }
 
-  /** Number of tokens. */
+  /** The number of tokens. */
   get length(): number {
     return call(() => this.#native.length())
   }
 
-  /** Tokens that it may have at most. */
+  /** The longest length that the sequence may have, in tokens. */
   get contextLength(): number {
     return call(() => this.#native.contextLength())
   }
 
-  /** Adds tokens at the end; the next forward computes them. */
+  /** Adds tokens at the end; the next forward pass computes them. */
   append(ids: Iterable<number>): void {
     call(() => this.#native.append(tokens(ids)))
   }
 
-  /** Computes what was appended since the last forward, or the last token again if nothing was. */
+  /** Computes the tokens appended since the last forward pass, or the last token again if there are none. */
   async forward(output: 'lastLogits' | 'logits' | 'hidden' | 'nothing' = 'lastLogits'): Promise<Forwarded> {
     return wait(() => this.#native.forward(output))
   }
 
-  /** Another sequence with the same tokens. Both share what is computed until they differ. */
+  /** Creates another sequence with the same tokens. Both share the computed part until they differ. */
   fork(): Sequence {
     return new Sequence(call(() => this.#native.fork()))
   }
 
-  /** Drops the tokens from the `length`th on. */
+  /** Drops the tokens from index `length` on. */
   truncate(length: number): void {
     call(() => this.#native.truncate(count('length', length)))
   }
 
-  /** Tokens, keys and values as bytes, for `Model.restoreSequence`. */
+  /** Returns tokens, keys and values as bytes, for `Model.restoreSequence`. */
   async save(): Promise<Uint8Array> {
     return wait(() => this.#native.save())
   }
 
-  /** Gives it back, and its part of the KV cache. */
+  /** Releases the sequence, and its part of the KV cache. */
   close(): void {
     this.#native.close()
   }

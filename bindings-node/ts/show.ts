@@ -1,4 +1,4 @@
-/** How objects look in `console.log`, `util.inspect` and `JSON.stringify`. */
+/** The display of objects in `console.log`, `util.inspect` and `JSON.stringify`. */
 
 type Fields = Record<string, unknown>
 type Inspect = (value: unknown, options: unknown) => string
@@ -6,8 +6,8 @@ type Inspect = (value: unknown, options: unknown) => string
 const INSPECT = Symbol.for('nodejs.util.inspect.custom')
 
 /**
- * @internal Has instances of a class show these fields instead of the native half, which says nothing; of one that is closed
- * nothing is known.
+ * @internal Makes instances of a class show these fields instead of the native half, which shows nothing. A
+ * closed instance has no fields.
  */
 export function shown<T extends object>(type: { prototype: T; name: string }, fields: (instance: T) => Fields): void {
   const read = (instance: T): Fields => {

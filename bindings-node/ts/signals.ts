@@ -1,4 +1,7 @@
-/** What ends when a signal aborts. A signal has one listener, however many requests it may end: Node warns of the eleventh. */
+/**
+ * The functions to call when a signal aborts. A signal has one listener, however many requests it may end:
+ * Node warns about the eleventh.
+ */
 
 interface Listener {
   abort: () => void
@@ -9,8 +12,8 @@ interface Listener {
 const listeners = new WeakMap<AbortSignal, Listener>()
 
 /**
- * @internal Calls `end` when the signal aborts, or at once if it has. Returns what takes that back, after which the signal holds
- * nothing of it.
+ * @internal Calls `end` when the signal aborts, or at once if it has. Returns a function that undoes this,
+ * after which the signal holds no reference.
  */
 export function onAbort(signal: AbortSignal | undefined, end: () => void): () => void {
   if (!signal) return () => {}
@@ -21,7 +24,7 @@ export function onAbort(signal: AbortSignal | undefined, end: () => void): () =>
   const { abort, ends } = listeners.get(signal) ?? listen(signal)
   ends.add(end)
   return () => {
-    // Once more may be called after another listener has come.
+    // This may be called again after another listener has been added.
     if (!ends.delete(end) || ends.size > 0) return
     signal.removeEventListener('abort', abort)
     listeners.delete(signal)
@@ -29,8 +32,8 @@ export function onAbort(signal: AbortSignal | undefined, end: () => void): () =>
 }
 
 /**
- * @internal Cancels what is referred to when the signal aborts, without keeping it: a signal may live as long as the process, which
- * is no reason for a request to.
+ * @internal Cancels the object when the signal aborts, without keeping it: a signal may live as long as the
+ * process, and a request should not.
  */
 export function cancelOn(signal: AbortSignal | undefined, weak: WeakRef<{ cancel(): void }>): () => void {
   return onAbort(signal, () => weak.deref()?.cancel())

@@ -17,12 +17,12 @@ export class Program implements Disposable {
     hidden(this, 'native', native)
   }
 
-  /** What it is. */
+  /** Facts about the program. */
   get info(): ProgramInfo {
     return JSON.parse(call(() => this.native.info()))
   }
 
-  /** Gives it back. Tenants that have it keep it. */
+  /** Releases the program. Tenants that use it keep it. */
   close(): void {
     this.native.close()
   }
@@ -32,13 +32,13 @@ export class Program implements Disposable {
   }
 }
 
-/** @internal What a callback throws is the application's affair, and ends nothing of Realm's. */
+/** @internal Returns a callback whose errors are the application's own, and end nothing of Realm's. */
 export function safely<A extends unknown[]>(callback: (...args: A) => unknown): (...args: A) => void {
   const warn = (error: unknown) => process.emitWarning(error instanceof Error ? error : String(error))
   return (...args) => {
     try {
       const done = callback(...args)
-      // An async function is a callback, too.
+      // The callback may be an async function.
       if (typeof (done as Promise<unknown> | null)?.then === 'function') (done as Promise<unknown>).then(undefined, warn)
     } catch (error) {
       warn(error)
@@ -47,8 +47,9 @@ export function safely<A extends unknown[]>(callback: (...args: A) => unknown): 
 }
 
 /**
- * What the native half gets of the functions that were granted: see `Granted` for why no more than this. A function apart, since
- * closures of `setGrants` would share what its others hold: the tenant and the functions themselves.
+ * Returns the functions for the native half, which refers to the granted functions weakly: `Granted` says
+ * why. It is a function of its own, since closures of `setGrants` would share the references of its other
+ * closures: the tenant and the functions themselves.
  */
 function weakly(functions: WeakRef<Functions>) {
   const run = async (name: string, input: string) => {
@@ -80,67 +81,71 @@ export class Tenant implements Disposable {
     return JSON.parse(call(() => this.#native.info()))
   }
 
-  /** Its name. */
+  /** The tenant's name. */
   get name(): string {
     return this.#info().name
   }
 
-  /** Requests that run now, over all models. */
+  /** The number of requests that run now, over all models. */
   get running(): number {
     return this.#info().running
   }
 
-  /** Requests that wait now, over all models. */
+  /** The number of requests that wait now, over all models. */
   get waiting(): number {
     return this.#info().waiting
   }
 
-  /** What it may use. */
+  /** The tenant's limits. */
   get limits(): Limits {
     return this.#info().limits
   }
 
-  /** Changes what it may use, from the next step on; what is not named is not limited. */
+  /** Changes the limits, from the next step on. Missing fields have their defaults. */
   setLimits(limits: LimitOptions): void {
     call(() => this.#native.setLimits(json(limits)))
   }
 
-  /** A loaded model as this tenant sees it: what is asked of it counts against the tenant's limits. */
+  /** Returns a loaded model as this tenant sees it: requests to it count against the tenant's limits. */
   model(model: Model): Model {
     return new Model(call(() => this.#native.model(model.native)), this.#granted)
   }
 
   /**
-   * Compiles a program that the tenant brought, a WebAssembly component or module in bytes, as work of the tenant: programs of
-   * several tenants are compiled in fair turns by their weights, and the compiled code is the tenant's memory.
+   * Compiles a program that the tenant brought, a WebAssembly component or module in bytes, on the tenant's
+   * account: programs of several tenants are compiled in fair turns by their weights, and the compiled code
+   * is the tenant's memory.
    */
   async compileProgram(wasm: Uint8Array): Promise<Program> {
     // A copy: it is compiled on another thread.
     return new Program(await wait(async () => this.#native.compileProgram(Buffer.from(bytes(wasm)))))
   }
 
-  /** From now on this program answers the tenant's requests; with `null` Realm generates as for everybody. */
+  /**
+   * Sets the program that answers the tenant's requests from now on; `null` returns to Realm's own
+   * generation.
+   */
   setProgram(program: Program | null): void {
     call(() => this.#native.setProgram(program?.native ?? null))
   }
 
-  /** What answers the tenant's requests. */
+  /** The program that answers the tenant's requests. */
   get program(): Program | null {
     const program = call(() => this.#native.program())
     return program && new Program(program)
   }
 
-  /** Gives the tenant a program that its other programs may run by this name. */
+  /** Adds a program, by a name, that the tenant's other programs may run. */
   addProgram(name: string, program: Program): void {
     call(() => this.#native.addProgram(name, program.native))
   }
 
-  /** Takes a program away from those that others may run; says whether there was one. */
+  /** Removes a program that others may run; returns whether there was one of that name. */
   removeProgram(name: string): boolean {
     return call(() => this.#native.removeProgram(name))
   }
 
-  /** What the tenant's programs may do beside asking models, from the next request on. */
+  /** Sets what the tenant's programs may do besides asking models, from the next request on. */
   setGrants({ log, tools = {}, ...options }: GrantOptions): void {
     const names = Object.keys(tools)
     for (const name of names) {
@@ -153,17 +158,17 @@ export class Tenant implements Disposable {
     this.#granted.set(functions)
   }
 
-  /** Bytes of memory that it causes now, over all models: what the limit `memory` bounds. */
+  /** The memory that the tenant holds now, in bytes, over all models; the limit `memory` bounds it. */
   get memory(): MemoryUse {
     return JSON.parse(call(() => this.#native.memory())) as MemoryUse
   }
 
-  /** What was done for it, over all models that are loaded now. */
+  /** Reads the tenant's counters, over all models that are loaded now. */
   metrics(): Served {
     return metrics(call(() => this.#native.metrics())) as Served
   }
 
-  /** Gives it back. Models that it sees keep it. */
+  /** Releases the tenant. Models that it sees keep it. */
   close(): void {
     this.#native.close()
   }

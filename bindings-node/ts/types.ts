@@ -1,26 +1,34 @@
-/** Plain data that goes in and comes out. */
+/** Plain data: arguments and results. */
 
 import type { Adapter } from './model.js'
 
-/** One message of a conversation, in OpenAI's format: `role`, `content` and what else a template reads. */
+/**
+ * One message of a conversation, in OpenAI's format: `role`, `content` and any other field that a template
+ * reads.
+ */
 export interface Message {
   role: string
   content?: unknown
   [key: string]: unknown
 }
 
-/** What a generation goes on from: text as it is, a conversation, or token ids. */
+/** The prompt that a generation continues: text as it is, a conversation, or token ids. */
 export type Prompt = string | readonly Message[] | readonly number[] | Uint32Array
 
-/** Where drafts come from: tokens that are computed on the chance that they follow. The text is the same with and without. */
+/**
+ * The source of drafts: tokens that are computed on the chance that they follow. Drafts do not change the
+ * text.
+ */
 export type Speculation = 'auto' | 'off' | 'lookup' | 'draft'
 
-/** A function of the tokens so far and the logits of the next one, a number for each token of the vocabulary. */
+/**
+ * A function of the tokens so far and the logits of the next one, a number for each token of the vocabulary.
+ */
 export type LogitsProcessor = (tokens: Uint32Array, logits: Float32Array) => Float32Array | void
 
-/** How a prompt is answered. */
+/** The options of an answer. */
 export interface RequestOptions {
-  /** Tokens to generate at most; as many as the context holds, unless given. */
+  /** The most tokens to generate; by default as many as the context holds. */
   maxTokens?: number | undefined
   /** Divides the logits; 0 takes the likeliest token. */
   temperature?: number | undefined
@@ -30,230 +38,277 @@ export interface RequestOptions {
   topP?: number | undefined
   /** Keeps tokens at least `p` times as likely as the likeliest; 0 keeps all. */
   minP?: number | undefined
-  /** Keeps the tokens whose surprise is nearest to what is expected, up to this probability together; 1 keeps all. */
+  /**
+   * Keeps the tokens whose surprise is nearest to the expected one, up to this probability together; 1 keeps
+   * all.
+   */
   typicalP?: number | undefined
-  /** Divides the logits of tokens that occurred lately; 1 for none. */
+  /**
+   * Divides positive and multiplies negative logits of tokens among the last `repetitionWindow`; 1 changes
+   * nothing.
+   */
   repetitionPenalty?: number | undefined
-  /** How many of the last tokens `repetitionPenalty` looks at. */
+  /** The number of last tokens that `repetitionPenalty` applies to. */
   repetitionWindow?: number | undefined
-  /** Taken off a token's logit for each time that it was generated. */
+  /** Subtracted from a token's logit for each time that it was generated. */
   frequencyPenalty?: number | undefined
-  /** Taken off a token's logit once it was generated. */
+  /** Subtracted once from the logit of a token that was generated. */
   presencePenalty?: number | undefined
   /** Added to the logits of these tokens; `-Infinity` bans a token. */
   logitBias?: Readonly<Record<number, number>> | undefined
-  /** Tokens that never come out. */
+  /** Tokens that are never generated. */
   bannedTokens?: readonly number[] | undefined
-  /** Same seed, same text; from 0 to 2⁶⁴ - 1. */
+  /** The seed, from 0 to 2⁶⁴ - 1. The same seed gives the same text. */
   seed?: number | bigint | undefined
   /** Strings that end the text. */
   stop?: string | readonly string[] | undefined
-  /** Log-probabilities of every token, and so many of the likeliest in its place. */
+  /** The number of likeliest tokens to return in each token's place; log-probabilities come with all of them. */
   logprobs?: number | undefined
-  /** As OpenAI's `response_format`. */
+  /** The form of the text, as OpenAI's `response_format`. */
   responseFormat?: Readonly<Record<string, unknown>> | undefined
-  /** The text will be JSON that a schema allows. */
+  /** Guides the text to be JSON that a schema allows. */
   jsonSchema?: Readonly<Record<string, unknown>> | boolean | undefined
-  /** The text will be a JSON object. */
+  /** Guides the text to be a JSON object. */
   json?: boolean | undefined
-  /** The text will be what a regular expression matches. */
+  /** Guides the text to match a regular expression. */
   regex?: string | undefined
-  /** The text will be what a grammar allows, in Lark or in llama.cpp's GBNF. */
+  /** Guides the text by a grammar, in Lark or in llama.cpp's GBNF. */
   grammar?: string | undefined
   /**
-   * Tool definitions in OpenAI's format, for templates that know tools. With any, calls that the answer spells leave its text
-   * and become `toolCalls`.
+   * Tool definitions in OpenAI's format. With tools, calls in the answer are removed from its text and become
+   * `toolCalls`.
    */
   tools?: readonly Readonly<Record<string, unknown>>[] | undefined
   /**
-   * Whether the model may, must or must not call tools, as OpenAI's `tool_choice`. If it must, the answer is one call, with
-   * arguments that the tool's schema allows.
+   * The choice that the model has, as OpenAI's `tool_choice`: it may, must or must not call tools. If it
+   * must, the answer is one call, with arguments that the tool's schema allows.
    */
   toolChoice?: 'auto' | 'none' | 'required' | { type: 'function'; function: { name: string } } | undefined
   /** Further variables for the template. */
   templateVariables?: Readonly<Record<string, unknown>> | undefined
-  /** Whether a conversation's prompt ends with the start of the assistant's answer; so it does, unless the last message goes on. */
+  /**
+   * True if the prompt of a conversation ends with the start of the assistant's answer. The default is true,
+   * unless the answer continues the last message.
+   */
   addGenerationPrompt?: boolean | undefined
-  /** The answer goes on with the words of the last message, which the generated text does not repeat. */
+  /** True if the answer continues the last message. The generated text does not repeat that message. */
   continueFinalMessage?: boolean | undefined
-  /** Control tokens spelled in a text prompt, such as `<|im_start|>`, become those tokens: only for text that no user wrote. */
+  /**
+   * True if control tokens spelled in a text prompt, such as `<|im_start|>`, become those tokens. Set it only
+   * for text that no user wrote.
+   */
   special?: boolean | undefined
-  /** Whether the model thinks before it answers, for templates that know `enable_thinking`; the template's choice unless given. */
+  /**
+   * True if the model thinks before it answers, for templates with the variable `enable_thinking`. By default
+   * the template chooses.
+   */
   enableThinking?: boolean | undefined
-  /** How much it thinks, for templates that know `reasoning_effort`: mostly `low`, `medium` or `high`. */
+  /**
+   * The amount of thinking, for templates with the variable `reasoning_effort`: usually `low`, `medium` or
+   * `high`.
+   */
   reasoningEffort?: string | undefined
-  /** Where the thought goes: into `reasoning`, as it does unless given, or into the text with its marks. */
+  /**
+   * The place of the thought: `separate`, the default, returns it as `reasoning`; `inline` leaves it in the
+   * text with its marks.
+   */
   reasoningFormat?: 'separate' | 'inline' | undefined
-  /** Go on after an end token. */
+  /** True to continue after an end token. */
   ignoreEos?: boolean | undefined
-  /** The beginning of the prompt that other tenants send too: the system message, or so many tokens. */
+  /** The beginning of the prompt that other tenants send too: the system message, or a number of tokens. */
   sharedPrefix?: 'system' | number | undefined
-  /** The LoRA adapter that changes the model for this request. */
+  /** The LoRA adapter of this request. */
   adapter?: Adapter | undefined
-  /** Factor on what the adapter adds. */
+  /** The factor on what the adapter adds. */
   adapterScale?: number | undefined
-  /** What else the tenant's program is told: any JSON. */
+  /** Further input for the tenant's program, any JSON. */
   input?: unknown
-  /** Where drafts come from; what the model was loaded with, unless given. */
+  /** The source of drafts; by default the one that the model was loaded with. */
   speculation?: Speculation | undefined
   /**
-   * Functions that change the logits before each token is chosen, in this order: in place, or by returning others. `-Infinity`
-   * rules a token out. They run on Node's thread; this request waits for them, and no other does. If one throws, the request
-   * fails with a `FailedError` that says what.
+   * Functions that change the logits before each token is chosen, called in this order: in place, or by
+   * returning others. `-Infinity` excludes a token. They run on Node's thread; only this request waits for
+   * them. If one throws, the request fails with a `FailedError` that has its message.
    */
   logitsProcessors?: readonly LogitsProcessor[] | undefined
-  /** Ends the request when it aborts; then the reason is thrown. */
+  /** Ends the request when it aborts; its reason is then thrown. */
   signal?: AbortSignal | undefined
 }
 
-/** How a list of prompts is answered. */
+/** The options of a list of prompts. */
 export interface ListOptions extends RequestOptions {
-  /** One that fails leaves the others as they are: its error is in its place. Otherwise the first error is thrown. */
+  /**
+   * True if a request that fails does not stop the others: its error is in its place. Otherwise the first
+   * error is thrown.
+   */
   returnErrors?: boolean | undefined
 }
 
-/** A tool that a session runs: what the model is told of it, and the function. */
+/** A tool that a session runs: its description for the model, and its function. */
 export interface ChatTool {
   name: string
   description?: string | undefined
-  /** JSON Schema of the arguments, an object. */
+  /** The JSON Schema of the arguments, an object. */
   parameters?: Readonly<Record<string, unknown>> | undefined
-  /** Gets the arguments. What it returns or throws the model gets to see. */
+  /** Receives the arguments. The model reads its result or its error. */
   // eslint-disable-next-line @typescript-eslint/no-explicit-any
   run: (argument: any) => unknown
 }
 
-/** How a session answers: options of its requests, and its own. */
+/** The options of a session: those of its requests, and its own. */
 export interface ChatOptions extends Omit<RequestOptions, 'tools' | 'signal'> {
-  /** What the model is told beforehand. */
+  /** Instructions for the model before the conversation. */
   system?: string | undefined
-  /** How the conversation begins, after `system`. */
+  /** The beginning of the conversation, after `system`. */
   messages?: readonly Message[] | undefined
-  /** Tools that the model may call. */
+  /** The tools that the model may call. */
   tools?: readonly ChatTool[] | undefined
-  /** How often the model may call tools for one question before it has to answer in words; 8, unless given. */
+  /**
+   * The most rounds of tool calls for one question, after which the model must answer in words; 8 by default.
+   */
   maxRounds?: number | undefined
   /**
-   * What happens when the conversation does not fit in the context any more: the oldest turns are dropped, which is the default
-   * and `droppedMessages` counts, or the question fails with a `LimitExceededError`.
+   * The rule for a conversation that no longer fits in the context: `drop_oldest`, the default, drops the
+   * oldest turns, and `droppedMessages` counts the dropped messages; with `refuse` the question fails with a
+   * `LimitExceededError`.
    */
   overflow?: 'drop_oldest' | 'refuse' | undefined
 }
 
-/** How a runtime is made. */
+/** The options of a runtime. */
 export interface RealmOptions {
-  /** Threads that compute; one for each core that the process may use, unless given. More are lowered to as many. */
+  /**
+   * The number of threads that compute; by default one for each core that the process may use. A larger
+   * number is lowered to that.
+   */
   threads?: number | undefined
   /** `auto`, `cpu`, `cuda` or `cuda:1`. */
   device?: string | undefined
-  /** Where fetched models are kept. */
+  /** The folder of fetched models. */
   cacheFolder?: string | undefined
   /**
-   * What saved sequences are signed with: at least 32 random bytes, to be kept secret. Realms of one key restore each other's. Without
-   * one each realm has a key of its own.
+   * The key that signs saved sequences: at least 32 random bytes, to be kept secret. Realms with the same key
+   * restore each other's sequences. By default each realm has a key of its own.
    */
   snapshotKey?: Uint8Array | undefined
 }
 
-/** What a load or a pull is at. */
+/** An event of a load or a pull. */
 export interface ProgressEvent {
-  /** `waiting` (for another process that fetches the same), `failed` (a source; the next one is tried) ... */
+  /**
+   * The stage: `waiting` (for another process that fetches the same file), `failed` (a source; the next one
+   * is tried) ...
+   */
   stage: 'waiting' | 'fetching' | 'failed' | 'fetched' | 'loading'
   /** The file or the source; empty while loading. */
   what: string
-  /** Bytes that are here, or in place. */
+  /** The number of bytes that are fetched or loaded. */
   done: number
-  /** Bytes there are; `null` where that is not known. */
+  /** The total number of bytes; `null` if unknown. */
   total: number | null
 }
 
-/** What takes long tells how it goes, and can be given up. */
+/** The options of a call that takes long: it reports its progress, and can be cancelled. */
 export interface LongOptions {
-  /** Called now and then; if it throws, the load ends with that. */
+  /** Called now and then; an error that it throws ends the load and is thrown there. */
   onProgress?: ((event: ProgressEvent) => void) | undefined
-  /** Gives it up when it aborts. */
+  /** Cancels the call when it aborts. */
   signal?: AbortSignal | undefined
 }
 
-/** How a model is loaded. */
+/** The options of loading a model. */
 export interface LoadOptions extends LongOptions {
-  /** Tokens that the KV cache holds over all requests; 0 for one request of the model's own context length. */
+  /**
+   * The number of tokens that the KV cache holds, over all requests; 0 for one request of the model's own
+   * context length.
+   */
   kvTokens?: number | undefined
   /**
-   * Tokens that one request may have, prompt and generation together. By default what the model was trained for, or less where the
-   * KV cache holds less; with more, texts get worse from there on.
+   * The longest context of one request, prompt and generation together, in tokens. By default the length that
+   * the model was trained for, or less if the KV cache holds less. Beyond the trained length texts get worse.
    */
   contextLength?: number | undefined
-  /** Bytes of the KV cache. */
+  /** The size of the KV cache, in bytes. */
   kvMemory?: number | undefined
-  /** How the KV cache holds numbers. */
+  /** The number format of the KV cache; by default `f32` on the CPU and `f16` on a GPU. */
   cacheType?: 'f32' | 'f16' | 'q8_0' | undefined
   /** A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml` or `llama3`. */
   chatTemplate?: string | undefined
-  /** Where drafts come from, for requests that do not say; `auto` unless given. */
+  /** The source of drafts for requests that name none; `auto` by default. */
   speculation?: Speculation | undefined
-  /** A smaller model of the same vocabulary that drafts for this one. */
+  /** A smaller model with the same vocabulary that drafts for this one. */
   draftModel?: string | undefined
-  /** Requests that may wait over all tenants, 4096 unless given; one more is refused as `overloaded`. */
+  /**
+   * The most requests that may wait, over all tenants; one more is refused as `overloaded`. 4096 by default.
+   */
   maxQueued?: number | undefined
-  /** Layers that GPUs compute, the last ones; the CPU computes the others. By default as many as fit. */
+  /**
+   * The number of layers on GPUs, counted from the last one; the CPU computes the others. By default as many
+   * as fit.
+   */
   gpuLayers?: number | undefined
 }
 
-/** What a tenant may use; what is missing is not limited. Times are in milliseconds. */
+/**
+ * The limits of a tenant. A missing field has its default, and `null` means no limit. Times are in
+ * milliseconds.
+ */
 export interface LimitOptions {
-  /** Share of the computation when there is more to do than can be done at once. */
+  /** The tenant's factor in fair sharing of the computation while others want some too. */
   weight?: number | undefined
-  /** Requests that run at once; others wait. */
+  /** The most requests that run at once; others wait. */
   maxConcurrent?: number | null | undefined
-  /** Requests that wait for a place; one more is refused. */
+  /** The most requests that wait for a place; one more is refused. */
   maxQueued?: number | undefined
-  /** Tokens in the KV cache of one model over all running requests. */
+  /** The most tokens in the KV cache of one model, over all running requests. */
   kvTokens?: number | null | undefined
-  /** Tokens computed a minute, over all models. */
+  /** The most tokens computed in a minute, over all models. */
   tokensPerMinute?: number | null | undefined
-  /** From a request's start to its end, waiting included. */
+  /** The most time from a request's start to its end, including waiting. */
   requestTimeout?: number | null | undefined
-  /** Bytes of memory that the tenant causes at once, of every kind: 1 GiB unless given. */
+  /** The most bytes of memory that the tenant holds at once, of all kinds: 1 GiB by default. */
   memory?: number | undefined
-  /** Names of the models that the tenant may use. */
+  /** The names of the models that the tenant may use. */
   models?: readonly string[] | null | undefined
-  /** Names of the adapters that the tenant may use. */
+  /** The names of the adapters that the tenant may use. */
   adapters?: readonly string[] | null | undefined
-  /** Bytes that a run of one of its programs may have. */
+  /** The most bytes of memory of one run of a program. */
   programMemory?: number | undefined
-  /** Time that a run may compute itself. */
+  /** The most computing time of one run of a program. */
   programCpuTime?: number | undefined
-  /** Handles that a run may hold at once. */
+  /** The most handles that one run holds at once. */
   programHandles?: number | undefined
-  /** Bytes of text that a run may send. */
+  /** The most bytes of text that one run sends. */
   programOutput?: number | undefined
 }
 
-/** What a tenant may use. */
+/** The limits of a tenant, all of them. */
 export type Limits = { readonly [K in keyof LimitOptions]-?: Exclude<LimitOptions[K], undefined> }
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace'
 
-/** What a tenant's programs may do beside asking models: nothing, unless given. */
+/** The things that a tenant's programs may do besides asking models. The default is nothing. */
 export interface GrantOptions {
-  /** Takes lines of their log. */
+  /** Receives the lines of their log. */
   log?: ((tenant: string, level: LogLevel, message: string) => void) | undefined
   /** The time. */
   clock?: boolean | undefined
   /** The system's random numbers, or a seed for the same ones in each run. */
   random?: boolean | number | undefined
-  /** A key-value store, in memory or in a folder of its own; entries may take `quota` bytes together: in memory a
-   * key, a value and 128 bytes for each, in a folder its file, in blocks of 4 KiB, and its name. */
+  /**
+   * A key-value store, in memory or in a folder of its own. Entries may take `quota` bytes together: in
+   * memory each counts its key, its value and 128 bytes; in a folder its file, in blocks of 4 KiB, and its
+   * name.
+   */
   store?: { quota: number; folder?: string | undefined } | undefined
-  /** Hosts that they may send HTTP requests to. */
+  /** The hosts that they may send HTTP requests to. */
   http?: readonly string[] | undefined
-  /** Functions that they may call, by name, with JSON. What one throws the program gets as an error. */
+  /** Functions that they may call, by name, with JSON. The program sees a thrown error as an error. */
   // eslint-disable-next-line @typescript-eslint/no-explicit-any
   tools?: Readonly<Record<string, (argument: any) => unknown>> | undefined
 }
 
-/** A token that might have come, with its log-probability in nats. */
+/** A token and its log-probability in nats. */
 export interface TokenLogprob {
   id: number
   logprob: number
@@ -262,62 +317,62 @@ export interface TokenLogprob {
 /** A generated token. */
 export interface Token {
   id: number
-  /** In nats, where the request asked for it. */
+  /** Its log-probability in nats, if the request asked for it. */
   logprob?: number
-  /** The likeliest tokens in its place, where the request asked for them. */
+  /** The likeliest tokens in its place, if the request asked for them. */
   top?: TokenLogprob[]
 }
 
 /**
- * Why a text ended: an end token, a stop string or the grammar's end; the length; or `tool_calls`, which is a stop after calls
- * of tools.
+ * The reason why a text ended: `stop` for an end token, a stop string or the grammar's end; `length`; or
+ * `tool_calls`, which is a stop after tool calls.
  */
 export type FinishReason = 'stop' | 'length' | 'tool_calls'
 
-/** A call of a tool that the model asks for. Realm calls nothing. */
+/** A tool call that the model asks for. Realm does not run it. */
 export interface ToolCall {
-  /** What the result names it by, in a message of the role `tool`. */
+  /** The id that the result, a message of the role `tool`, refers to. */
   id: string
-  /** The tool's name. Nothing but the prompt keeps a model from making one up. */
+  /** The tool's name. The model may make up a name that no tool has. */
   name: string
   /** The arguments: a JSON object, as a string. It may not fit the tool's schema. */
   arguments: string
 }
 
-/** Tokens used. */
+/** The numbers of tokens used. */
 export interface Usage {
   promptTokens: number
-  /** Of the prompt's, how many were computed by an earlier request. */
+  /** Those of the prompt's tokens that an earlier request computed. */
   cachedTokens: number
   generatedTokens: number
-  /** Of the generated, how many belong to the model's thought. */
+  /** Those of the generated tokens that belong to the model's thought. */
   reasoningTokens: number
-  /** Computed on the chance that they would follow. */
+  /** Tokens computed on the chance that they follow. */
   draftTokens: number
-  /** Of these, how many did. */
+  /** Those of the draft tokens that did follow. */
   acceptedTokens: number
 }
 
-/** Time used, in milliseconds. */
+/** The time used, in milliseconds. */
 export interface Timings {
-  /** Waiting for a place in the batch. */
+  /** The time of waiting for a place in the batch. */
   queued: number
-  /** From there to the first token. */
+  /** The time from there to the first token. */
   prefill: number
-  /** From the first token to the last. */
+  /** The time from the first token to the last. */
   decode: number
 }
 
-/** A piece of an answer; the last one says how it ended. */
+/** A part of an answer; the last one says how it ended. */
 export interface Chunk {
   /** New text; may be empty while a character or a stop string is unfinished. */
   text: string
   /** New text of the model's thought, if there is any; it is not part of `text`. */
   reasoning?: string
   tokens: Token[]
-  /** Tools that the model calls, if it does, each in one piece. Their spelling is not part of the text. */
+  /** New tool calls, if there are any, each complete. Their spelling is not part of the text. */
   toolCalls?: ToolCall[]
-  /** In the first chunk, what the request asked for and the model could only do in another way. */
+  /** In the first chunk, options of the request that the model could serve only in another way. */
   warnings?: string[]
   finishReason?: FinishReason
   usage?: Usage
@@ -328,14 +383,14 @@ export interface Chunk {
 export interface Completion {
   /** The text, without the stop string that ended it, without tool calls and without thoughts. */
   text: string
-  /** What the model thought before its answer; empty if it did not. */
+  /** The model's thought before its answer; empty if it had none. */
   reasoning: string
   tokens: Token[]
-  /** Tools that the model calls. */
+  /** The tool calls of the answer. */
   toolCalls: ToolCall[]
   /**
-   * What the request asked for and the model could only do in another way: that its chat template knows no tools, for example.
-   * Sentences for a log.
+   * Options of the request that the model could serve only in another way, for example tools that its chat
+   * template does not know. Sentences for a log.
    */
   warnings: string[]
   finishReason: FinishReason
@@ -343,7 +398,7 @@ export interface Completion {
   timings: Timings
 }
 
-/** What a model says of one position of a text. */
+/** The score of one position of a text. */
 export interface Scored {
   /** The log-probability of the token that follows, in nats; `null` after the last one. */
   next: number | null
@@ -352,9 +407,9 @@ export interface Scored {
 
 export type Pooling = 'mean' | 'last' | 'cls'
 
-/** What a model is. */
+/** Facts about a model. */
 export interface ModelInfo {
-  /** What it was loaded by. */
+  /** The reference that it was loaded by. */
   reference: string
   name: string | null
   architecture: string
@@ -362,18 +417,18 @@ export interface ModelInfo {
   fileBytes: number
   vocabulary: number
   layers: number
-  /** Tokens that one request may have, prompt and generation together. */
+  /** The longest context of one request, prompt and generation together, in tokens. */
   contextLength: number
   trainedContextLength: number
-  /** Numbers in a hidden state, and so in an embedding. */
+  /** The length of a hidden state, and so of an embedding. */
   hidden: number
   pooling: Pooling
   chatTemplate: boolean
-  /** Where it runs. */
+  /** The device that it runs on. */
   device: string
 }
 
-/** What a GGUF file holds. */
+/** Facts from the header of a GGUF file. */
 export interface FileInfo {
   name: string | null
   architecture: string
@@ -386,60 +441,63 @@ export interface FileInfo {
   tensorTypes: { name: string; count: number; bytes: number }[]
 }
 
-/** A model that Realm knows by name, or whose file is here. */
+/** A model of the catalog, or one whose file is on disk. */
 export interface ModelStatus {
   name: string
-  /** Where its file is, or will be. */
+  /** The path of its file, which may not exist yet. */
   path: string
   state: 'absent' | 'partial' | 'present'
-  /** Bytes that are here. */
+  /** The number of bytes on disk. */
   bytes: number
   description: string | null
   license: string | null
 }
 
-/** What a program is. */
+/** Facts about a program. */
 export interface ProgramInfo {
-  /** Which level of the contract it is written at. */
+  /** The level of the contract that it is written for. */
   contract: 'program' | 'policy' | 'module'
   imports: string[]
   exports: string[]
   bytes: number
 }
 
-/** How often a value fell into a range. */
+/** The numbers of values in ranges. */
 export interface Histogram {
-  /** For each range its upper bound, which belongs to it, and how many values fell into it. */
+  /** For each range its upper bound, which is part of the range, and the number of values in it. */
   buckets: [bound: number, count: number][]
   sum: number
   count: number
 }
 
-/** Bytes of memory that a tenant causes, by what they are for. */
+/** The bytes of memory that a tenant holds, by kind. */
 export interface MemoryUse {
   /** Requests that wait or run: prompts, stop strings, biases, grammars, fields. */
   requests: number
   /** Chunks and answers that no reader has taken yet. */
   results: number
-  /** Sequences: their tokens and what the engine knows of them; also snapshots while they are taken or restored. */
+  /**
+   * Sequences: their tokens and the engine's data about them; also snapshots while they are taken or
+   * restored.
+   */
   sequences: number
   /** Runs of programs: instances, linear memories, tables and stacks. */
   programs: number
-  /** What programs hold handles of: logits, tensors, caches, samplers, grammars. */
+  /** Values behind programs' handles: logits, tensors, caches, samplers, grammars. */
   handles: number
   /** Strings and lists on their way between a program and the host. */
   transfers: number
-  /** Stores of programs in memory, and copies of what those on disk keep. */
+  /** Stores of programs in memory, and copies of the entries of those on disk. */
   stores: number
   /** Compiled code of programs, the bytes of those that are being compiled, and compiled grammars. */
   code: number
   /** Lines of programs' logs that the application has not taken yet. */
   logs: number
-  /** All of these. */
+  /** The sum of all kinds. */
   total: number
 }
 
-/** What was done for somebody. */
+/** The counters and gauges of one tenant, or of all. */
 export interface Served {
   tokens: {
     prompt: number
@@ -456,11 +514,11 @@ export interface Served {
   interTokenSeconds: Histogram
   running: number
   waiting: number
-  /** Pages of the KV cache that sequences hold now. */
+  /** The number of pages of the KV cache that sequences hold now. */
   kvPages: number
 }
 
-/** What a model has done and how it stands. */
+/** A reading of a model's counters and gauges. */
 export interface Metrics {
   served: Served
   batchRows: Histogram
@@ -471,12 +529,15 @@ export interface Metrics {
   tenants: { name: string; served: Served }[]
 }
 
-/** What a forward gave. */
+/** The results of a forward pass. */
 export interface Forwarded {
-  /** Row by row: `[vocabulary]` for `lastLogits`, `[new tokens, vocabulary]` for `logits`, `[new tokens, hidden]` for `hidden`. */
+  /**
+   * The numbers, row by row: `[vocabulary]` for `lastLogits`, `[new tokens, vocabulary]` for `logits`, `[new
+   * tokens, hidden]` for `hidden`.
+   */
   values: Float32Array
-  /** Numbers in a row; 0 if nothing was wanted. */
+  /** The number of values in a row; 0 for `nothing`. */
   width: number
-  /** How many of the sequence's tokens were found in the prefix cache for this forward. */
+  /** The number of the sequence's tokens that were found in the prefix cache for this forward pass. */
   cached: number
 }

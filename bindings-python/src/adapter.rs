@@ -4,7 +4,8 @@ use pyo3::prelude::*;
 
 use crate::handle::{Handle, not_picklable};
 
-/// A LoRA adapter on a model. It is unloaded when nobody holds it any more and the last request that uses it has ended.
+/// A LoRA adapter of a model. It is unloaded when it is closed or dropped everywhere and the last request
+/// that uses it has ended.
 #[pyclass(frozen, module = "realm")]
 pub(crate) struct Adapter {
     pub(crate) handle: Handle<realm::Adapter>,
@@ -12,25 +13,25 @@ pub(crate) struct Adapter {
 
 #[pymethods]
 impl Adapter {
-    /// What it was loaded by, which tenants' limits name.
+    /// The name that it was loaded by; tenants' limits use this name.
     #[getter]
     fn name(&self) -> PyResult<String> {
         Ok(self.handle.get()?.name().to_owned())
     }
 
-    /// Its largest rank.
+    /// The largest rank of its matrices.
     #[getter]
     fn rank(&self) -> PyResult<usize> {
         Ok(self.handle.get()?.rank())
     }
 
-    /// Bytes that its matrices take.
+    /// The size of its matrices, in bytes.
     #[getter]
     fn bytes(&self) -> PyResult<usize> {
         Ok(self.handle.get()?.bytes())
     }
 
-    /// Gives it back.
+    /// Releases the adapter.
     fn close(&self, py: Python<'_>) {
         self.handle.close(py);
     }

@@ -1,4 +1,4 @@
-//! Keyword arguments that come as a dict.
+//! Keyword arguments, given as a dict.
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
@@ -6,11 +6,11 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyList, PyString};
 
 use crate::errors::invalid;
 
-/// The arguments that were given, each with its name among those that are `known`. Every argument may be `None`, which is as if it
-/// weren't there.
+/// Returns the given arguments, each with its name from the `known` ones. An argument that is `None` counts
+/// as missing.
 ///
 /// # Errors
-/// `TypeError` for an argument that there is not.
+/// `TypeError` for an unknown argument.
 pub(crate) fn given<'py>(
     arguments: Option<&Bound<'py, PyDict>>,
     known: &[&'static str],
@@ -27,12 +27,12 @@ fn name(key: &Bound<'_, PyAny>, known: &[&'static str]) -> PyResult<&'static str
     known.iter().copied().find(|&name| name == key).ok_or_else(|| unexpected(key))
 }
 
-/// There is no such argument.
+/// Returns the error for an unknown argument.
 pub(crate) fn unexpected(key: &str) -> PyErr {
     PyTypeError::new_err(format!("got an unexpected keyword argument '{key}'"))
 }
 
-/// What was wrong with an argument's value, and which argument's.
+/// Adds the argument's name to the error about its value.
 pub(crate) fn named(py: Python<'_>, key: &str, error: PyErr) -> PyErr {
     if error.is_instance_of::<PyTypeError>(py) {
         return PyTypeError::new_err(format!("argument '{key}': {}", error.value(py)));
@@ -43,11 +43,11 @@ pub(crate) fn named(py: Python<'_>, key: &str, error: PyErr) -> PyErr {
     error
 }
 
-/// A whole number for the argument `name`; `None` for `None`.
+/// Returns a whole number for the argument `name`; `None` for `None`.
 ///
 /// # Errors
-/// `TypeError` for what is no whole number (a bool is none, and neither is a float), `invalid-argument`, which is a `ValueError`
-/// too, for one that is negative or too large.
+/// `TypeError` for any other type, bools and floats included; `invalid-argument`, which is a `ValueError`
+/// too, for a number that is negative or too large.
 pub(crate) fn count<T: TryFrom<u64> + Bounded>(
     name: &str,
     value: Option<&Bound<'_, PyAny>>,
@@ -85,10 +85,10 @@ impl Bounded for usize {
     const MOST: u64 = usize::MAX as u64;
 }
 
-/// Token ids: any sequence of whole numbers. Other threads get a turn while a long one is read.
+/// Token ids: any sequence of whole numbers. Other threads run between parts of a long one.
 ///
 /// # Errors
-/// `TypeError` for anything else, `invalid-argument` for a number that is no token's.
+/// `TypeError` for any other type, `invalid-argument` for a number that is not a token id.
 pub(crate) struct Tokens(pub(crate) Vec<u32>);
 
 impl<'a, 'py> FromPyObject<'a, 'py> for Tokens {
@@ -96,7 +96,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Tokens {
 
     fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
         let wrong = || PyTypeError::new_err("token ids are a list of whole numbers");
-        // Bytes are a sequence of numbers, too, and hardly token ids.
+        // Bytes are a sequence of numbers, too, but hardly token ids.
         if value.is_instance_of::<PyString>() || value.is_instance_of::<PyBytes>() {
             return Err(wrong());
         }
@@ -118,10 +118,10 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Tokens {
     }
 }
 
-/// Items of a list that are read or made in one go; then another thread may have the GIL.
+/// The number of list items that are read or created at once; then another thread may have the GIL.
 pub(crate) const TURN: usize = 1 << 15;
 
-/// Token ids as a list. Other threads get a turn while a long one is made.
+/// Returns token ids as a list. Other threads run between parts of a long one.
 pub(crate) fn token_list<'py>(py: Python<'py>, tokens: &[u32]) -> PyResult<Bound<'py, PyList>> {
     let list = PyList::empty(py);
     for (i, part) in tokens.chunks(TURN).enumerate() {

@@ -1,4 +1,4 @@
-//! Numbers that NumPy and `memoryview` see without a copy.
+//! Arrays of numbers that NumPy and `memoryview` read without a copy.
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
@@ -12,21 +12,23 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PySlice, PyTuple};
 
 /// 32-bit floats in one or two dimensions, row by row: logits, hidden states, embeddings. It is a buffer:
-/// `numpy.asarray(array)` and `memoryview(array)` see the same memory, and may write to it. It is a sequence, too: of numbers, or
-/// of its rows; what indices and slices give are copies.
+/// `numpy.asarray(array)` and `memoryview(array)` share its memory, and may write to it. It is also a
+/// sequence, of numbers or of its rows; indexing and slicing return copies.
 ///
-/// `Array(values, shape=None)` is made of a buffer of 32-bit floats or of numbers, and has one dimension or those of `shape`.
+/// `Array(values, shape=None)` takes a buffer of 32-bit floats or a sequence of numbers, and has one
+/// dimension unless `shape` says otherwise.
 #[pyclass(frozen, module = "realm", skip_from_py_object)]
 pub(crate) struct Array {
-    /// Read and written with the GIL, or through buffers that Python code holds, as a `bytearray`'s are.
+    /// Read and written with the GIL, or through buffers that Python code holds, as with a `bytearray`.
     values: UnsafeCell<Box<[f32]>>,
-    /// `[length]` or `[rows, columns]`, and how many bytes apart neighbours are.
+    /// `[length]` or `[rows, columns]`, and the distances of neighbors in bytes.
     shape: [ffi::Py_ssize_t; 2],
     strides: [ffi::Py_ssize_t; 2],
     dimensions: usize,
 }
 
-// SAFETY: after `new` Rust touches the values with the GIL only; Python code synchronizes as it does for any buffer.
+// SAFETY: after `new`, Rust accesses the values only with the GIL; Python code synchronizes as for any
+// buffer.
 unsafe impl Sync for Array {}
 
 const FLOAT: usize = size_of::<f32>();
@@ -58,9 +60,9 @@ impl Array {
 }
 
 impl Array {
-    /// A copy of some values.
+    /// Copies some values.
     fn read(&self, _py: Python<'_>, at: std::ops::Range<usize>) -> Vec<f32> {
-        // SAFETY: with the GIL nothing in Rust writes, and the reference ends before the GIL can be given up.
+        // SAFETY: with the GIL, no Rust code writes, and the reference ends before the GIL can be released.
         let values = unsafe { &*self.values.get() };
         values[at].to_vec()
     }
@@ -69,13 +71,13 @@ impl Array {
         if self.dimensions == 2 { usize::try_from(self.shape[1]).unwrap_or(0) } else { 1 }
     }
 
-    /// Where a row's values are.
+    /// Returns the range of a row's values.
     fn row(&self, index: isize) -> PyResult<std::ops::Range<usize>> {
         let place = self.place(index)?;
         Ok(place * self.columns()..(place + 1) * self.columns())
     }
 
-    /// An index from either end.
+    /// Returns the place of an index from either end.
     fn place(&self, index: isize) -> PyResult<usize> {
         let length = self.shape[0];
         let place = if index < 0 { index + length } else { index };
@@ -85,7 +87,7 @@ impl Array {
         Err(PyIndexError::new_err(format!("index {index} is out of range: the array has {length} items")))
     }
 
-    /// A number, or a row.
+    /// Returns a number, or a row.
     fn item<'py>(&self, py: Python<'py>, place: usize) -> PyResult<Bound<'py, PyAny>> {
         let columns = self.columns();
         let values = self.read(py, place * columns..(place + 1) * columns);
@@ -95,7 +97,7 @@ impl Array {
         Ok(values[0].into_pyobject(py)?.into_any())
     }
 
-    /// All numbers, or all rows.
+    /// Returns all numbers, or all rows.
     fn items<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let items = (0..self.__len__()).map(|place| self.item(py, place)).collect::<PyResult<Vec<_>>>()?;
         PyList::new(py, items)
@@ -164,19 +166,20 @@ impl Array {
         self.items(py)?.contains(value)
     }
 
-    /// Where a number, or a row, first is.
+    /// Returns the first index of a number, or of a row.
     ///
-    /// Raises `ValueError` if it is nowhere.
+    /// Raises `ValueError` if it does not occur.
     fn index(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<usize> {
         self.items(py)?.index(value)
     }
 
-    /// How often a number, or a row, is in it.
+    /// Returns how often a number, or a row, occurs.
     fn count(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<usize> {
         self.items(py)?.call_method1("count", (value,))?.extract()
     }
 
-    /// Whether another `Array` has the same shape and numbers. For comparisons number by number there is NumPy.
+    /// Returns whether another `Array` has the same shape and numbers. Use NumPy for comparisons number by
+    /// number.
     fn __eq__<'py>(&self, py: Python<'py>, other: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
         let Ok(other) = other.cast::<Self>() else { return py.NotImplemented().into_bound(py) };
         let other = other.get();
@@ -205,13 +208,14 @@ impl Array {
         usize::try_from(self.shape[0]).unwrap_or(0)
     }
 
-    /// A NumPy array of the same memory.
+    /// Returns a NumPy array that shares the memory.
     pub(crate) fn numpy<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         static ASARRAY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         ASARRAY.import(slf.py(), "numpy", "asarray")?.call1((slf,))
     }
 
-    /// For `torch.from_dlpack(array)` and others that take DLPack's tensors: the same memory. NumPy makes the tensor.
+    /// For `torch.from_dlpack(array)` and other users of DLPack tensors: shares the memory. NumPy creates the
+    /// tensor.
     #[pyo3(signature = (**options))]
     fn __dlpack__<'py>(
         slf: &Bound<'py, Self>,
@@ -220,12 +224,12 @@ impl Array {
         Self::numpy(slf)?.call_method("__dlpack__", (), options)
     }
 
-    /// DLPack's name for the processor's memory.
+    /// DLPack's device: the CPU's memory.
     fn __dlpack_device__(&self) -> (i32, i32) {
         (1, 0)
     }
 
-    /// A list, or a list of lists.
+    /// Returns a list, or a list of lists.
     fn tolist<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         pyo3::types::PyMemoryView::from(slf)?.call_method0("tolist")
     }
@@ -247,8 +251,8 @@ impl Array {
         }
         let array = slf.get();
         let wants = |flag: c_int| flags & flag == flag;
-        // SAFETY: the view is CPython's to fill; what it points to lives as long as the array, which the view holds. The shape and the
-        // strides are never written: nobody may write to a view's.
+        // SAFETY: CPython lets this function fill the view. Its pointers live as long as the array, which the
+        // view holds. The shape and the strides are never written: users of a view must not write to them.
         unsafe {
             let values = &mut *array.values.get();
             (*view).buf = values.as_mut_ptr().cast::<c_void>();

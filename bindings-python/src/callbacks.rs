@@ -1,10 +1,11 @@
-//! The application's functions, where Python's garbage collector sees them.
+//! The application's functions, visible to Python's garbage collector.
 //!
-//! A tool may be a method of an object that owns the tenant: a cycle, which only the collector can free. It counts what refers
-//! to what among Python's objects, and a reference that Rust's code holds looks to it like a use from outside. So the functions
-//! belong to a [`Callbacks`] object, Python's objects that need them refer to that, and Rust's code has a weak reference.
-//! Whatever runs holds the `Callbacks` it was started with: a function is there as long as something may call it. Every cycle goes
-//! through a `Callbacks`, which therefore is the only one of these objects that the collector has to clear.
+//! A tool may be a method of an object that owns the tenant: a cycle, which only the collector can free. The
+//! collector counts references among Python's objects, and a reference that Rust code holds looks to it like
+//! a use from outside. Therefore the functions belong to a [`Callbacks`] object, Python's objects that need
+//! them refer to it, and Rust code has a weak reference. Every running request holds the `Callbacks` it was
+//! started with, so a function exists as long as it may be called. Every cycle goes through a `Callbacks`, so
+//! the collector has to clear no other objects.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,12 +13,12 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
-/// Functions that belong together, and what they are called with.
+/// Functions of one owner, and their further arguments.
 #[pyclass(frozen, weakref, module = "realm")]
 pub(crate) struct Callbacks(Mutex<Vec<Py<PyAny>>>);
 
 impl Callbacks {
-    /// Owns `functions`; the `Callback`s are for Rust's code, in their order.
+    /// Owns `functions`; the returned `Callback`s are for Rust code, in the same order.
     pub(crate) fn new(py: Python<'_>, functions: Vec<Py<PyAny>>) -> PyResult<(Py<Self>, Vec<Callback>)> {
         let count = functions.len();
         let this = Bound::new(py, Self(Mutex::new(functions)))?;
@@ -30,19 +31,19 @@ impl Callbacks {
 #[pymethods]
 impl Callbacks {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // The collector must not wait. What it does not see it takes for used.
+        // The collector must not wait. It treats objects that it does not see as used.
         let Ok(functions) = self.0.try_lock() else { return Ok(()) };
         functions.iter().try_for_each(|function| visit.call(function))
     }
 
     fn __clear__(&self) {
         let functions = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        // Dropping one may run any code, this object's included.
+        // Dropping one may run any code, including this object's.
         drop(functions);
     }
 }
 
-/// One of the functions, as Rust's code has it.
+/// A weak reference to one of the functions, for Rust code.
 #[derive(Clone)]
 pub(crate) struct Callback {
     owner: Arc<Py<PyWeakrefReference>>,
@@ -50,7 +51,7 @@ pub(crate) struct Callback {
 }
 
 impl Callback {
-    /// The function; `None` if what owned it is gone, so that nothing waits for the call.
+    /// Returns the function; `None` if its owner is gone, so the call's result is not needed.
     pub(crate) fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let owner = self.owner.bind(py).upgrade_as::<Callbacks>().ok()??;
         let functions = owner.get().0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +59,8 @@ impl Callback {
     }
 }
 
-/// What owns the functions that a tenant was granted now: its `Tenant` and the models that it sees refer to one `Granted`.
+/// Owns the functions that a tenant is granted now: its `Tenant` and the models that it sees refer to one
+/// `Granted`.
 #[pyclass(frozen, module = "realm")]
 pub(crate) struct Granted(Mutex<Option<Py<Callbacks>>>);
 
@@ -67,12 +69,12 @@ impl Granted {
         Py::new(py, Self(Mutex::default()))
     }
 
-    /// Returns what was there before: dropping it may run any code.
+    /// Returns the earlier value: dropping it may run any code.
     pub(crate) fn set(&self, callbacks: Option<Py<Callbacks>>) -> Option<Py<Callbacks>> {
         std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), callbacks)
     }
 
-    /// For what is about to start.
+    /// Returns the functions for a request that starts now.
     pub(crate) fn now(&self, py: Python<'_>) -> Option<Py<Callbacks>> {
         let callbacks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         callbacks.as_ref().map(|callbacks| callbacks.clone_ref(py))
@@ -82,7 +84,7 @@ impl Granted {
 #[pymethods]
 impl Granted {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        // What is in there clears itself.
+        // The functions clear themselves.
         let Ok(callbacks) = self.0.try_lock() else { return Ok(()) };
         visit.call(&*callbacks)
     }

@@ -22,8 +22,8 @@ use crate::results::Completion;
 use crate::text::Text;
 use crate::wait::Awaitable;
 
-/// A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room when the context is
-/// full.
+/// A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room
+/// when the context is full.
 ///
 ///     >>> session = realm.ChatSession(model, system="You are brief.", tools=[weather], temperature=0)
 ///     >>> session.ask("What is the weather in Paris?").text
@@ -31,17 +31,21 @@ use crate::wait::Awaitable;
 ///     ...     print(chunk.text, end="")
 ///     >>> json.dumps(session.messages)
 ///
-/// - `system`: what the model is told beforehand; `messages`: how the conversation begins instead.
-/// - `tools`: functions that the model may call, with keyword arguments. What a function takes is read from its signature, type
-///   hints and docstring; or a pair has a definition in OpenAI's format and the function. What it returns, JSON or text, or the
-///   text of what it raises, the model gets to see. A coroutine function is awaited on the event loop that runs where the
-///   session is made. A definition alone is of a tool that the application runs itself: a call of it ends the answer.
-/// - `max_rounds`: how often the model may call tools for one question before it has to answer in words (8).
-/// - `overflow`: `"drop_oldest"` drops the oldest turns when the conversation does not fit in the context any more, and
-///   `dropped_messages` counts them; `"refuse"` raises `LimitExceededError`.
+/// - `system`: instructions for the model before the conversation; or `messages`: the beginning of the
+///   conversation.
+/// - `tools`: functions that the model may call, with keyword arguments. A function's arguments are read from
+///   its signature, type hints and docstring; or a pair gives a definition in OpenAI's format and the
+///   function. The model reads the result, JSON or text, or the text of an exception. A coroutine function is
+///   awaited on the event loop that runs when the session is created. A definition without a function is a
+///   tool that the application runs itself: a call of it ends the answer.
+/// - `max_rounds` (8): the most rounds of tool calls for one question; after them the model must answer in
+///   words.
+/// - `overflow`: `"drop_oldest"` drops the oldest turns when the conversation no longer fits in the context,
+///   and `dropped_messages` counts the dropped messages; `"refuse"` raises `LimitExceededError`.
 /// - all others: options of `Model.generate`, for each answer.
 ///
-/// A question that fails or is cancelled leaves the conversation as it was before. It answers one question at a time.
+/// A question that fails or is cancelled leaves the conversation as it was before the question. The session
+/// answers one question at a time.
 #[pyclass(frozen, module = "realm")]
 pub(crate) struct ChatSession {
     handle: Handle<realm::ChatSession>,
@@ -65,7 +69,7 @@ impl ChatSession {
     }
 }
 
-/// What the user says: a text, or a message.
+/// Converts a question: a text, or a message.
 fn question(value: &Bound<'_, PyAny>) -> PyResult<Message> {
     if let Ok(Text(text)) = value.extract() {
         return Ok(Message::user(text));
@@ -78,7 +82,7 @@ fn question(value: &Bound<'_, PyAny>) -> PyResult<Message> {
     }
 }
 
-/// Tools, with the functions that are called for them.
+/// Converts tools, with their functions.
 fn tools(given: &Bound<'_, PyAny>, options: &mut ChatOptions, keep: &mut Keep) -> PyResult<()> {
     static DEFINITION: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = given.py();
@@ -153,12 +157,12 @@ impl ChatSession {
         Ok(Self { handle: Handle::new("ChatSession", session), callbacks, raised })
     }
 
-    /// Asks, and waits for the answer. Its text is that of all rounds, and its usage their sum.
+    /// Asks a question and waits for the answer. Its text is that of all rounds, and its usage their sum.
     fn ask(&self, py: Python<'_>, question: &Bound<'_, PyAny>) -> Result<Completion> {
         self.stream(py, question)?.finish(py)
     }
 
-    /// As `ask`, to be awaited.
+    /// Same as `ask`, to be awaited.
     fn ask_async(&self, py: Python<'_>, question: &Bound<'_, PyAny>) -> Result<Awaitable> {
         let (session, question, keep) = (self.handle.get()?, self::question(question)?, self.keep(py));
         let raised = keep.raised;
@@ -167,14 +171,16 @@ impl ChatSession {
         Ok(Awaitable::new(future, Completion::convert).holding(keep.callbacks))
     }
 
-    /// Asks, and returns at once what to iterate over. Cancelling or dropping it takes the question back.
+    /// Asks a question and returns the running answer at once. Cancelling or dropping it removes the question
+    /// again.
     fn stream(&self, py: Python<'_>, question: &Bound<'_, PyAny>) -> Result<Generation> {
         let (session, question) = (self.handle.get()?, self::question(question)?);
         let keep = self.keep(py);
         Ok(Generation::new(py.detach(|| session.stream(question))?, keep))
     }
 
-    /// The messages so far, as a list of dicts in OpenAI's format. It can be set: what `json.dumps` wrote goes on another day.
+    /// The messages so far, as a list of dicts in OpenAI's format. Assigning messages, for example those that
+    /// `json.dumps` saved, continues from them.
     #[getter]
     fn messages<'py>(&self, py: Python<'py>) -> Result<Vec<Bound<'py, PyAny>>> {
         let messages = self.handle.get()?.messages();
@@ -190,29 +196,29 @@ impl ChatSession {
         Ok(self.handle.get()?.set_messages(messages)?)
     }
 
-    /// Takes the last question and all that answered it back; `False` if there is none.
+    /// Removes the last question and everything that answered it; `False` if there is none.
     fn undo(&self) -> Result<bool> {
         Ok(self.handle.get()?.undo()?)
     }
 
-    /// Forgets everything but the system messages at the beginning.
+    /// Removes all messages except the system messages at the beginning.
     fn clear(&self) -> Result<()> {
         Ok(self.handle.get()?.clear()?)
     }
 
-    /// How many messages were dropped to make room in the context, since the beginning or the last `clear()`.
+    /// The number of messages dropped to make room in the context, since the beginning or the last `clear()`.
     #[getter]
     fn dropped_messages(&self) -> PyResult<usize> {
         Ok(self.handle.get()?.dropped_messages())
     }
 
-    /// Whether a question is being answered.
+    /// True if a question is being answered.
     #[getter]
     fn busy(&self) -> PyResult<bool> {
         Ok(self.handle.get()?.is_busy())
     }
 
-    /// Gives it back.
+    /// Releases the session.
     fn close(&self, py: Python<'_>) {
         self.end(py);
     }
@@ -227,7 +233,7 @@ impl ChatSession {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
-        // What is in there clears itself.
+        // The functions clear themselves.
         let Ok(callbacks) = self.callbacks.try_lock() else { return Ok(()) };
         callbacks.iter().try_for_each(|each| visit.call(each))
     }

@@ -1,4 +1,5 @@
-//! How a task is woken without a thread in between: whoever wakes it writes to a socket that its event loop watches.
+//! Wakes tasks without a thread in between: the waking thread writes to a socket that the task's event loop
+//! watches.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
@@ -10,7 +11,7 @@ use pyo3::prelude::*;
 use crate::process::Process;
 use crate::wait::{Signal, resolve_all};
 
-/// One for each event loop, which owns it. The loop calls it when the socket `fileno` is readable.
+/// A doorbell for each event loop, which owns it. The loop calls it when the socket `fileno` is readable.
 #[pyclass(frozen, weakref, module = "realm")]
 pub(crate) struct Doorbell {
     pub(crate) bell: Arc<Bell>,
@@ -18,7 +19,7 @@ pub(crate) struct Doorbell {
     process: Process,
 }
 
-/// What those who wake hold.
+/// The part of the doorbell that wakers hold.
 pub(crate) struct Bell {
     rung: Mutex<Rung>,
     ring: UnixStream,
@@ -26,9 +27,9 @@ pub(crate) struct Bell {
 
 #[derive(Default)]
 struct Rung {
-    /// Those that can go on, if they still wait.
+    /// The tasks that can go on, if they still wait.
     signals: Vec<Weak<Signal>>,
-    /// Whether the loop is gone.
+    /// True if the loop is gone.
     closed: bool,
 }
 
@@ -37,18 +38,19 @@ impl Bell {
         self.rung.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the loop let a task go on. Waits for no one, least of all for the GIL.
+    /// Makes the loop resume a task. Never waits, not even for the GIL.
     pub(crate) fn ring(&self, signal: Weak<Signal>) {
         let mut rung = self.rung();
         if rung.closed {
             return;
         }
         rung.signals.push(signal);
-        // Where more than one waits, the loop has been told.
+        // If more than one is listed, the loop has been notified already.
         if rung.signals.len() > 1 {
             return;
         }
-        // It is full only if the loop has not read for long, and then it has something to read.
+        // The socket is full only if the loop has not read for long; then the loop has something to read
+        // anyway.
         while (&self.ring).write(&[0]).is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
     }
 }
@@ -64,14 +66,14 @@ impl Doorbell {
         Ok(Self { bell, listen, process: Process::current() })
     }
 
-    /// The socket to watch.
+    /// Returns the socket to watch.
     fn fileno(&self) -> i32 {
         self.listen.as_raw_fd()
     }
 
-    /// Lets tasks go on.
+    /// Resumes the listed tasks.
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
-        // Read before the signals are taken: what comes later rings again.
+        // Read before the signals are taken: a later one rings again.
         let _ = (&self.listen).read(&mut [0; 64]);
         let signals = std::mem::take(&mut self.bell.rung().signals);
         resolve_all(py, signals.iter().filter_map(|signal| signal.upgrade()?.take_future()))
@@ -80,7 +82,7 @@ impl Doorbell {
 
 impl Drop for Doorbell {
     fn drop(&mut self) {
-        // In a forked child a thread that is missing may hold the lock.
+        // In a forked child, a thread that no longer exists may hold the lock.
         if self.process.is_current() {
             *self.bell.rung() = Rung { signals: Vec::new(), closed: true };
         }

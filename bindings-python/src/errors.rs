@@ -4,12 +4,12 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
-/// An exception of the class that `realm.errors` has for the error's code.
+/// Returns an exception of the class that `realm.errors` has for the error's code.
 pub(crate) fn exception(error: &realm::Error) -> PyErr {
     of_code(error.code().as_str(), error.message())
 }
 
-/// An exception of the class for a code.
+/// Returns an exception of the class for a code.
 pub(crate) fn of_code(code: &str, message: &str) -> PyErr {
     Python::attach(|py| make(py, code, message).map_or_else(|error| error, PyErr::from_value))
 }
@@ -22,12 +22,12 @@ fn make<'py>(py: Python<'py>, code: &str, message: &str) -> PyResult<Bound<'py, 
     })?;
     match classes.bind(py).get_item(code)? {
         Some(class) => class.call1((message,)),
-        // A code that this package does not know yet.
+        // A code that this package does not know.
         None => py.import("realm.errors")?.getattr("RealmError")?.call1((message, code)),
     }
 }
 
-/// As `?` needs it: a [`realm::Error`] on its way to Python.
+/// An error for `?`: converts a [`realm::Error`] to a Python exception.
 pub(crate) struct Failed(PyErr);
 
 impl From<realm::Error> for Failed {
@@ -48,10 +48,10 @@ impl From<Failed> for PyErr {
     }
 }
 
-/// What methods return.
+/// The result type of methods.
 pub(crate) type Result<T> = std::result::Result<T, Failed>;
 
-/// An argument that means nothing.
+/// Returns the exception for an invalid argument.
 pub(crate) fn invalid(message: &str) -> PyErr {
     of_code("invalid-argument", message)
 }

@@ -15,8 +15,9 @@ use crate::processors::{Keep, Raised};
 use crate::results::{Chunk, Completion};
 use crate::wait::{Awaitable, wait};
 
-/// A running request: iterate over it with `for` or `async for`. Leaving its `with` block, `cancel()`, or dropping it ends
-/// the request and frees its part of the KV cache at once. Each chunk goes to one reader; `cancel` works from any thread.
+/// A running request: iterate over it with `for` or `async for`. Leaving its `with` block, `cancel()`, or
+/// dropping it ends the request and frees its part of the KV cache at once. Each chunk goes to one reader;
+/// `cancel` works from any thread.
 #[pyclass(frozen, module = "realm")]
 pub(crate) struct Generation {
     handle: Handle<SharedGeneration>,
@@ -36,7 +37,7 @@ impl Generation {
     }
 
     fn stop(&self, py: Python<'_>) {
-        // In a forked child there is nothing to end.
+        // In a forked child there is no request to end.
         if let Ok(generation) = self.handle.get() {
             py.detach(|| generation.cancel());
         }
@@ -45,34 +46,34 @@ impl Generation {
 
 #[pymethods]
 impl Generation {
-    /// Ends the request; nothing more comes out of it.
+    /// Ends the request; no more chunks follow.
     fn cancel(&self, py: Python<'_>) {
         self.stop(py);
     }
 
-    /// As `cancel`.
+    /// Same as `cancel`.
     fn close(&self, py: Python<'_>) {
         self.stop(py);
     }
 
-    /// As `cancel`, for `contextlib.aclosing`.
+    /// Same as `cancel`, for `contextlib.aclosing`.
     fn aclose(&self, py: Python<'_>) -> Awaitable {
         self.stop(py);
         done()
     }
 
-    /// Waits for the end and puts the rest together.
+    /// Waits for the end and joins the remaining chunks.
     pub(crate) fn finish(&self, py: Python<'_>) -> Result<Completion> {
         let generation = self.handle.get()?;
         let finished = wait(py, generation.finish_async());
         if finished.is_err() {
-            // KeyboardInterrupt and its like.
+            // KeyboardInterrupt, for example.
             self.stop(py);
         }
         Ok(Completion(finished?.map_err(|error| self.raised.instead_of(error))?))
     }
 
-    /// As `finish`, to be awaited.
+    /// Same as `finish`, to be awaited.
     fn finish_async(&self) -> PyResult<Awaitable> {
         let (generation, raised) = (self.handle.get()?, self.raised.clone());
         let future = async move { generation.finish_async().await.map_err(|error| raised.instead_of(error)) };
@@ -87,7 +88,7 @@ impl Generation {
         let generation = self.handle.get()?;
         let next = wait(py, generation.next_async());
         if next.is_err() {
-            // KeyboardInterrupt and its like.
+            // KeyboardInterrupt, for example.
             self.stop(py);
         }
         Ok(next?.transpose().map_err(|error| self.raised.instead_of(error))?.map(Chunk))
@@ -128,7 +129,7 @@ impl Generation {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
-        // What is in there clears itself.
+        // The functions clear themselves.
         let Ok(callbacks) = self.callbacks.try_lock() else { return Ok(()) };
         callbacks.iter().try_for_each(|each| visit.call(each))
     }
@@ -138,7 +139,7 @@ impl Generation {
     }
 }
 
-/// Something to await that is there already.
+/// Returns an awaitable that is done already.
 fn done() -> Awaitable {
     Awaitable::new(async { Ok::<_, PyErr>(()) }, |py, ()| Ok(py.None()))
 }

@@ -1,4 +1,4 @@
-//! What programs may do beside asking models.
+//! The grants of programs.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,8 +18,9 @@ use crate::callbacks::{Callback, Callbacks};
 use crate::errors::{Result, invalid};
 use crate::process::with_gil;
 
-/// A key-value store for a tenant's programs: in memory, or in a folder of its own. Entries may take `quota` bytes together: in
-/// memory a key, a value and 128 bytes for each, in a folder its file, in blocks of 4 KiB, and its name. It can be granted once.
+/// A key-value store for a tenant's programs: in memory, or in a folder of its own. Entries may take `quota`
+/// bytes together: in memory each counts its key, its value and 128 bytes; in a folder its file, in blocks of
+/// 4 KiB, and its name. A store can be granted once.
 #[pyclass(frozen, module = "realm")]
 pub(crate) struct Store(Mutex<Option<realm::Store>>);
 
@@ -39,21 +40,22 @@ impl Store {
     }
 }
 
-/// What a tenant's programs may do beside asking models. Nothing, unless given:
+/// The things that a tenant's programs may do besides asking models. The default is nothing.
 ///
-/// - `log`: `True` for the logger `realm.program` of the `logging` module, or a function of the tenant's name, a level
-///   (`"error"`, `"warn"`, `"info"`, `"debug"`, `"trace"`) and a message, which is called soon after, on a thread of its own;
+/// - `log`: `True` for the logger `realm.program` of the `logging` module, or a function that takes the
+///   tenant's name, a level (`"error"`, `"warn"`, `"info"`, `"debug"`, `"trace"`) and a message; it is called
+///   soon after, on a thread of its own;
 /// - `clock`: the time;
 /// - `random`: `True` for the system's random numbers, or a seed for the same ones in each run;
 /// - `store`: a `Store`;
 /// - `http`: hosts that they may send HTTP requests to;
-/// - `tools`: functions that they may call, by name. A function gets what JSON the program passes as a Python value and returns
-///   one; it runs on a thread of its own. What a coroutine function returns is awaited on the event loop that runs where
-///   the `Grants` are made. What it raises the program gets as an error.
+/// - `tools`: functions that they may call, by name. A function receives the program's JSON as a Python value
+///   and returns one; it runs on a thread of its own. A coroutine function is awaited on the event loop that
+///   runs when the `Grants` are created. The program sees an exception as an error.
 #[pyclass(frozen, module = "realm", skip_from_py_object)]
 pub(crate) struct Grants {
     pub(crate) inner: realm::Grants,
-    /// The functions among them.
+    /// The functions in the grants.
     callbacks: Mutex<Option<Py<Callbacks>>>,
 }
 
@@ -122,13 +124,13 @@ impl Grants {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
-        // What is in there clears itself.
+        // The functions clear themselves.
         let Ok(callbacks) = self.callbacks.try_lock() else { return Ok(()) };
         visit.call(&*callbacks)
     }
 }
 
-/// `True` for a function of `realm.logs`, a function, or `False` for none.
+/// Returns a function of `realm.logs` for `True`, a given function, or none for `False`.
 fn sink<'py>(log: &Bound<'py, PyAny>, to_logging: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
     match log.cast::<PyBool>() {
         Ok(on) if on.is_true() => log.py().import("realm.logs")?.getattr(to_logging).map(Some),
@@ -138,10 +140,10 @@ fn sink<'py>(log: &Bound<'py, PyAny>, to_logging: &str) -> PyResult<Option<Bound
     }
 }
 
-/// Hands lines to a function on a thread of their own, since whoever logs must not wait for the GIL.
+/// Passes lines to a function on a thread of their own, since the thread that logs must not wait for the GIL.
 fn lines(sink: Callback) -> LogQueue {
     LogQueue::new(move |from, level, message| {
-        // At the interpreter's end there is nothing to call.
+        // At the interpreter's end there is no function to call.
         let _ = with_gil(|py| {
             let Some(sink) = sink.get(py) else { return };
             if let Err(error) = sink.call1((from, level.as_str(), message)) {
@@ -151,8 +153,9 @@ fn lines(sink: Callback) -> LogQueue {
     })
 }
 
-/// Has Realm's own log go to a function of where a line comes from, a level and a message, or with `True` to the logger `realm` of the
-/// `logging` module; `level` is the last one that is told (`"error"`, `"warn"`, `"info"`, `"debug"` or `"trace"`). `None` ends it.
+/// Sends Realm's own log to a function that takes a line's source, a level and a message, or with `True` to
+/// the logger `realm` of the `logging` module. `level` is the most verbose level that is sent (`"error"`,
+/// `"warn"`, `"info"`, `"debug"` or `"trace"`). `None` ends it.
 #[pyfunction]
 #[pyo3(signature = (log, *, level="info"))]
 pub(crate) fn log_to(log: Option<&Bound<'_, PyAny>>, level: &str) -> Result<()> {
@@ -165,7 +168,7 @@ pub(crate) fn log_to(log: Option<&Bound<'_, PyAny>>, level: &str) -> Result<()> 
         LOG.lock().unwrap_or_else(PoisonError::into_inner).take();
         return Ok(());
     };
-    // The log of the whole process: the function stays until another one, or none, takes its place.
+    // The log is the process's: the function stays until another one, or none, replaces it.
     let (owner, calls) = Callbacks::new(sink.py(), vec![sink.clone().unbind()])?;
     let sink = calls.into_iter().next();
     realm::log_to(
@@ -180,10 +183,10 @@ pub(crate) fn log_to(log: Option<&Bound<'_, PyAny>>, level: &str) -> Result<()> 
     Ok(())
 }
 
-/// Keeps the function of [`log_to`].
+/// Holds the function of [`log_to`].
 static LOG: Mutex<Option<Py<Callbacks>>> = Mutex::new(None);
 
-/// What a tool is called with: the function, and the event loop that runs here, if one does.
+/// Returns the arguments of a tool's call: the function, and the event loop that runs here, if any.
 pub(crate) fn tool_functions(name: &str, function: &Bound<'_, PyAny>) -> PyResult<[Py<PyAny>; 2]> {
     if !function.is_callable() {
         return Err(PyTypeError::new_err(format!("the tool '{name}' is not a function")));
@@ -192,18 +195,18 @@ pub(crate) fn tool_functions(name: &str, function: &Bound<'_, PyAny>) -> PyResul
     Ok([function.clone().unbind(), event_loop.unbind()])
 }
 
-/// How a tool gets its arguments.
+/// The way that a tool receives its arguments.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
-    /// As one value.
+    /// One value.
     Value,
-    /// By their names.
+    /// Keyword arguments.
     Keywords,
 }
 
 type Answer = Pin<Box<dyn Future<Output = std::result::Result<String, String>> + Send>>;
 
-/// Calls a tool on a thread of its own. What a coroutine function returns is awaited on the event loop, if there is one.
+/// Calls a tool on a thread of its own. A coroutine is awaited on the event loop, if there is one.
 pub(crate) fn tool(
     function: Callback,
     event_loop: Callback,
@@ -230,7 +233,7 @@ pub(crate) fn tool(
     }
 }
 
-/// `realm.tools.run`.
+/// Returns `realm.tools.run`.
 fn runner(py: Python<'_>) -> PyResult<&Py<PyAny>> {
     static RUN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     RUN.get_or_try_init(py, || Ok(py.import("realm.tools")?.getattr("run")?.unbind()))

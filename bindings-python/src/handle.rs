@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use crate::errors::invalid;
 use crate::process::Process;
 
-/// One of the nouns, until it is closed.
+/// An object, until it is closed.
 pub(crate) struct Handle<T: Send> {
     value: Mutex<Option<T>>,
     kind: &'static str,
@@ -19,6 +19,8 @@ impl<T: Clone + Send> Handle<T> {
         Self { value: Mutex::new(Some(value)), kind, process: Process::current() }
     }
 
+    /// Returns the value.
+    ///
     /// # Errors
     /// `invalid-argument` after [`close`](Self::close), `RuntimeError` in a forked child.
     pub(crate) fn get(&self) -> PyResult<T> {
@@ -29,7 +31,7 @@ impl<T: Clone + Send> Handle<T> {
 }
 
 impl<T: Send> Handle<T> {
-    /// Gives the value back. What others hold of it stays.
+    /// Releases the value. Other handles of it stay valid.
     pub(crate) fn close(&self, py: Python<'_>) {
         let value = self.value.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(value) = value {
@@ -44,13 +46,13 @@ impl<T: Send> Drop for Handle<T> {
         let process = self.process;
         let mut value = Some(value);
         Python::try_attach(|py| value.take().map(|value| dispose(py, process, value)));
-        // At the interpreter's end the operating system takes everything back.
+        // At the interpreter's end, the operating system frees everything.
         std::mem::forget(value);
     }
 }
 
-/// Drops a value without the GIL, since the last handle of a model waits for the end of its engine's step; in a forked child not
-/// at all, since there the engine's thread is missing.
+/// Drops a value without the GIL, since the last handle of a model waits for the end of its engine's step. In
+/// a forked child the value is not dropped at all, since the engine's thread does not exist there.
 pub(crate) fn dispose<T: Send>(py: Python<'_>, process: Process, value: T) {
     if process.is_current() {
         py.detach(|| drop(value));
@@ -59,7 +61,7 @@ pub(crate) fn dispose<T: Send>(py: Python<'_>, process: Process, value: T) {
     }
 }
 
-/// What every such object answers to `pickle` and `copy`.
+/// The error of `pickle` and `copy` for such objects.
 pub(crate) fn not_picklable(kind: &str) -> PyErr {
     pyo3::exceptions::PyTypeError::new_err(format!(
         "cannot pickle a {kind}: it lives in this process. Load the model where it is needed; the pages of its file are shared"

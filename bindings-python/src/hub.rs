@@ -1,4 +1,4 @@
-//! Where models come from and are kept.
+//! The hub: models of the catalog, and their files on disk.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -15,17 +15,17 @@ use crate::runtime::text;
 use crate::wait::{Awaitable, wait};
 
 record! {
-    /// A model that Realm knows by name, or whose file is here.
+    /// A model of the catalog, or one whose file is on disk.
     ModelStatus {
-        /// What `Realm.load_model` takes.
+        /// The model's name for `Realm.load_model`.
         name: String,
-        /// Where its file is, or will be.
+        /// The path of its file, which may not exist yet.
         path: PathBuf,
-        /// `"absent"`, `"partial"` (an interrupted pull, which the next one goes on with) or `"present"`.
+        /// `"absent"`, `"partial"` (an interrupted pull, which the next one continues) or `"present"`.
         state: String,
-        /// Bytes that are here.
+        /// The number of bytes on disk.
         bytes: u64,
-        /// One line about it, for models of the catalog.
+        /// A description of one line, for models of the catalog.
         description: Option<String>,
         /// Its license, for models of the catalog.
         license: Option<String>,
@@ -81,26 +81,27 @@ impl Hub {
         self.0.cache().to_owned()
     }
 
-    /// The catalog's models, and every file of Hugging Face that is here.
+    /// Lists the catalog's models, and every file from Hugging Face on disk.
     fn list(&self, py: Python<'_>) -> Result<Vec<ModelStatus>> {
         let listed = py.detach(|| self.0.list()).map_err(realm::Error::from)?;
         Ok(listed.into_iter().map(ModelStatus::from).collect())
     }
 
-    /// What is here of one model.
+    /// Returns the state of one model on disk.
     fn info(&self, py: Python<'_>, model: PathBuf) -> Result<ModelStatus> {
         let reference = reference(model)?;
         Ok(py.detach(|| self.0.info(&reference)).map_err(realm::Error::from)?.into())
     }
 
-    /// Fetches a model unless it is here, and returns the path of its file. `progress` is called as for `Realm.load_model`.
+    /// Fetches a model, unless it is on disk, and returns the path of its file. `progress` is called as for
+    /// `Realm.load_model`.
     #[pyo3(signature = (model, *, progress=None))]
     fn pull(&self, py: Python<'_>, model: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<PathBuf> {
         let (_owner, reports) = Reports::new(py, progress)?;
         wait(py, self.pulled(text(model)?, reports))?
     }
 
-    /// As `pull`, to be awaited.
+    /// Same as `pull`, to be awaited.
     #[pyo3(signature = (model, *, progress=None))]
     fn pull_async(&self, py: Python<'_>, model: PathBuf, progress: Option<Py<PyAny>>) -> PyResult<Awaitable> {
         let (owner, reports) = Reports::new(py, progress)?;
@@ -108,7 +109,7 @@ impl Hub {
         Ok(Awaitable::new(pulled, |py, path| path.into_py_any(py)).holding(owner))
     }
 
-    /// Removes a model's file and returns how many bytes that freed.
+    /// Removes a model's file; returns the number of freed bytes.
     fn remove(&self, py: Python<'_>, model: PathBuf) -> Result<u64> {
         let reference = reference(model)?;
         Ok(py.detach(|| self.0.remove(&reference)).map_err(realm::Error::from)?)

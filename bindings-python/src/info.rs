@@ -1,4 +1,4 @@
-//! What models, files and texts are.
+//! Facts about models, files and texts.
 
 use std::path::PathBuf;
 
@@ -9,51 +9,51 @@ use crate::record::record;
 use crate::results::{TokenLogprob, logprobs};
 
 record! {
-    /// What a model is.
+    /// Facts about a loaded model.
     ModelInfo {
-        /// `general.name` of the file.
+        /// The name in the file, `general.name`.
         name: Option<String>,
-        /// Such as `llama`.
+        /// The architecture, such as `llama`.
         architecture: String,
-        /// Number of weights.
+        /// The number of weights.
         parameters: u64,
-        /// Bytes of the file.
+        /// The size of the file, in bytes.
         file_bytes: u64,
-        /// Tokens in the vocabulary.
+        /// The size of the vocabulary, in tokens.
         vocabulary: usize,
-        /// Transformer layers.
+        /// The number of transformer layers.
         layers: usize,
-        /// Tokens that one request may have, prompt and generation together.
+        /// The longest context of one request, prompt and generation together, in tokens.
         context_length: usize,
-        /// Tokens that the model was trained for.
+        /// The longest context that the model was trained for, in tokens.
         trained_context_length: usize,
-        /// Numbers in a hidden state, and so in an embedding.
+        /// The length of a hidden state, and so of an embedding.
         hidden: usize,
-        /// How hidden states become an embedding: `"mean"`, `"last"` or `"cls"`.
+        /// The default pooling of embeddings: `"mean"`, `"last"` or `"cls"`.
         pooling: String,
-        /// Whether it has a chat template.
+        /// True if it has a chat template.
         chat_template: bool,
-        /// Where it runs.
+        /// The device that it runs on.
         device: String,
     }
 }
 
 record! {
-    /// What a GGUF file holds.
+    /// Facts from the header of a GGUF file.
     FileInfo {
-        /// `general.name` of the file.
+        /// The name in the file, `general.name`.
         name: Option<String>,
-        /// Such as `llama`.
+        /// The architecture, such as `llama`.
         architecture: String,
-        /// Number of weights.
+        /// The number of weights.
         parameters: u64,
-        /// Transformer layers.
+        /// The number of transformer layers.
         layers: usize,
-        /// Tokens in the vocabulary.
+        /// The size of the vocabulary, in tokens.
         vocabulary: usize,
-        /// Tokens that the model was trained for.
+        /// The longest context that the model was trained for, in tokens.
         trained_context_length: usize,
-        /// Whether it has a chat template.
+        /// True if it has a chat template.
         chat_template: bool,
         /// For each tensor type its name, number of tensors and bytes, largest first.
         tensor_types: Vec<(String, usize, u64)>,
@@ -61,7 +61,7 @@ record! {
 }
 
 record! {
-    /// What a model says of one position of a text.
+    /// The score of one position of a text.
     Scored {
         /// The log-probability of the token that follows in the text, in nats; `None` after the last one.
         next: Option<f32>,

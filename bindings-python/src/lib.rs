@@ -1,15 +1,16 @@
-//! The extension module `realm._realm`: what `realm` for Python is made of. It converts arguments, calls the `realm`
-//! crate and converts results.
+//! The extension module `realm._realm`, which `realm` for Python is built on. It converts arguments, calls
+//! the `realm` crate and converts results.
 //!
-//! - [`wait`]: how a call waits: threads without the GIL and with an eye on signals, tasks by futures of their event loop.
-//! - [`process`]: what fork and the interpreter's end would break.
+//! - [`wait`]: waiting for calls: threads without the GIL and with checks for signals, tasks by futures of
+//!   their event loop.
+//! - [`process`]: forks and the interpreter's end.
 //! - [`handle`]: objects that can be closed.
-//! - [`arguments`]: keyword arguments that come as a dict, whole numbers, token ids.
-//! - [`text`]: texts, whatever is in them.
-//! - [`callbacks`]: the application's functions, where the garbage collector sees them.
+//! - [`arguments`]: keyword arguments given as a dict, whole numbers, token ids.
+//! - [`text`]: texts, even with lone surrogates.
+//! - [`callbacks`]: the application's functions, visible to the garbage collector.
 //! - [`record`]: plain results.
 //! - [`errors`]: Realm's errors as exceptions.
-//! - The rest are the nouns of the `realm` crate.
+//! - The rest are the types of the `realm` crate.
 
 mod adapter;
 mod arguments;
@@ -43,7 +44,7 @@ mod wait;
 
 use pyo3::prelude::*;
 
-/// What `realm` for Python is made of.
+/// The native module of `realm` for Python.
 #[pymodule(gil_used = true)]
 mod _realm {
     #[pymodule_export]

@@ -12,7 +12,7 @@ use crate::request::{options, prompt};
 use crate::results::Completion;
 use crate::text::text;
 
-/// A request for each prompt, all with the same options.
+/// Returns a request for each prompt, all with the same options.
 pub(crate) fn requests(
     prompts: &Bound<'_, PyAny>,
     asked: Option<&Bound<'_, PyDict>>,
@@ -23,7 +23,8 @@ pub(crate) fn requests(
     Ok((requests, keep))
 }
 
-/// Texts or token ids, as a list of token ids for each; texts are encoded by `encode`, without the GIL.
+/// Returns a list of token ids for each text or list of token ids; texts are encoded by `encode`, without the
+/// GIL.
 pub(crate) fn token_lists(
     texts: &Bound<'_, PyAny>,
     single: &str,
@@ -64,7 +65,7 @@ fn items<'py>(
         .map_err(|_| PyTypeError::new_err(format!("{what} is a list; for a single one there is `{single}`")))
 }
 
-/// Completions, and exceptions in place of those that failed.
+/// Returns completions, with exceptions in place of those that failed.
 pub(crate) fn each<'py>(
     py: Python<'py>,
     results: Vec<Result<realm::Completion, realm::Error>>,
@@ -80,14 +81,14 @@ pub(crate) fn each<'py>(
     Ok(list)
 }
 
-/// All completions.
+/// Returns all completions.
 pub(crate) fn all(py: Python<'_>, completions: Vec<realm::Completion>) -> PyResult<Bound<'_, PyList>> {
     let completions =
         completions.into_iter().map(|each| Completion::convert(py, each)).collect::<PyResult<Vec<_>>>()?;
     PyList::new(py, completions)
 }
 
-/// Vectors as one matrix of `columns`.
+/// Returns vectors as one matrix with `columns` columns.
 pub(crate) fn matrix(vectors: Vec<Vec<f32>>, columns: usize) -> Array {
     Array::matrix(vectors.concat(), columns)
 }

@@ -1,4 +1,4 @@
-//! What a model has done and how it stands.
+//! Counters and gauges of models and tenants.
 
 use pyo3::prelude::*;
 use realm::MemoryKind;
@@ -6,98 +6,100 @@ use realm::MemoryKind;
 use crate::record::record;
 
 record! {
-    /// How often a value fell into a range.
+    /// The numbers of values in ranges.
     Histogram {
-        /// For each range its upper bound, which belongs to it, and how many values fell into it; the last bound is
-        /// infinite.
+        /// For each range its upper bound, which is part of the range, and the number of values in it; the
+        /// last bound is infinite.
         buckets: Vec<(f64, u64)>,
-        /// Of all values.
+        /// The sum of all values.
         sum: f64,
-        /// Of values.
+        /// The number of values.
         count: u64,
     }
 }
 
 record! {
-    /// Tokens by kind.
+    /// The numbers of tokens, by kind.
     Tokens {
-        /// Of prompts, computed.
+        /// Tokens of prompts that were computed.
         prompt: u64,
-        /// Of prompts, found in the prefix cache.
+        /// Tokens of prompts that were found in the prefix cache.
         cached: u64,
-        /// Generated.
+        /// Tokens generated.
         generated: u64,
-        /// Computed once more, because their pages had been given to others.
+        /// Tokens computed again, because their pages had been given to others.
         recomputed: u64,
-        /// Computed on the chance that they follow.
+        /// Tokens computed on the chance that they follow.
         drafted: u64,
-        /// Of the drafted, those that turned out right.
+        /// Those of the drafted tokens that were accepted.
         accepted: u64,
     }
 }
 
 record! {
-    /// Requests that have ended, by outcome.
+    /// The numbers of ended requests, by outcome.
     Requests {
-        /// They have their results.
+        /// Requests that have their results.
         finished: u64,
-        /// Nobody waited for them any more.
+        /// Requests that were cancelled, or whose reader left.
         cancelled: u64,
-        /// Their tenant's `request_timeout` was over.
+        /// Requests that reached their tenant's `request_timeout`.
         timed_out: u64,
-        /// No place in a queue.
+        /// Requests that were refused because a queue was full.
         refused: u64,
-        /// A forward pass failed, or a grammar could not be followed any further.
+        /// Requests whose forward pass failed, or whose grammar could not be followed any further.
         failed: u64,
     }
 }
 
 record! {
-    /// What was done for somebody.
+    /// The counters and gauges of one tenant, or of all.
     Served {
-        /// Tokens.
+        /// The numbers of tokens.
         tokens: Py<Tokens>,
-        /// Requests that have ended.
+        /// The numbers of ended requests.
         requests: Py<Requests>,
-        /// How often a request gave its pages up for others.
+        /// The number of times that a request gave its pages up for others.
         preemptions: u64,
-        /// Seconds that requests waited for a place in the batch.
+        /// The seconds that requests waited for a place in the batch.
         queue_seconds: Py<Histogram>,
-        /// Seconds from a request's arrival to its first token.
+        /// The seconds from a request's arrival to its first token.
         first_token_seconds: Py<Histogram>,
-        /// Seconds between tokens.
+        /// The seconds between tokens.
         inter_token_seconds: Py<Histogram>,
-        /// Sequences in the batch now.
+        /// The number of sequences in the batch now.
         running: usize,
-        /// Requests that wait now.
+        /// The number of requests that wait now.
         waiting: usize,
-        /// Pages of the KV cache that sequences hold now; one that several share counts for each.
+        /// The number of pages of the KV cache that sequences hold now; a page that several share counts for
+        /// each.
         kv_pages: usize,
     }
 }
 
 record! {
-    /// Bytes of memory that a tenant causes, by what they are for.
+    /// The bytes of memory that a tenant holds, by kind.
     MemoryUse {
         /// Requests that wait or run: prompts, stop strings, biases, grammars, fields.
         requests: usize,
         /// Chunks and answers that no reader has taken yet.
         results: usize,
-        /// Sequences: their tokens and what the engine knows of them; also snapshots while they are taken or restored.
+        /// Sequences: their tokens and the engine's data about them; also snapshots while they are taken or
+        /// restored.
         sequences: usize,
         /// Runs of programs: instances, linear memories, tables and stacks.
         programs: usize,
-        /// What programs hold handles of: logits, tensors, caches, samplers, grammars.
+        /// Values behind programs' handles: logits, tensors, caches, samplers, grammars.
         handles: usize,
         /// Strings and lists on their way between a program and the host.
         transfers: usize,
-        /// Stores of programs in memory, and copies of what those on disk keep.
+        /// Stores of programs in memory, and copies of the entries of those on disk.
         stores: usize,
         /// Compiled code of programs, the bytes of those that are being compiled, and compiled grammars.
         code: usize,
         /// Lines of programs' logs that the application has not taken yet.
         logs: usize,
-        /// All of these.
+        /// The sum of all kinds.
         total: usize,
     }
 }
@@ -123,45 +125,45 @@ impl MemoryUse {
 record! {
     /// The KV cache.
     KvPages {
-        /// All there are.
+        /// All pages.
         total: usize,
-        /// Held by sequences; one that several share counts once.
+        /// Pages held by sequences; a page that several share counts once.
         used: usize,
-        /// Held by nobody, but remembered for prompts that begin alike.
+        /// Pages held by no sequence, kept for prompts that begin alike.
         remembered: usize,
-        /// Empty.
+        /// Empty pages.
         free: usize,
-        /// Bytes of one page.
+        /// The bytes of one page.
         page_bytes: usize,
     }
 }
 
 record! {
-    /// What was done for a tenant.
+    /// The counters and gauges of one tenant.
     TenantMetrics {
-        /// Its name.
+        /// The tenant's name.
         name: String,
-        /// What was done for it.
+        /// Its counters and gauges.
         served: Py<Served>,
     }
 }
 
 record! {
-    /// What a model has done and how it stands.
+    /// A reading of a model's counters and gauges.
     Metrics {
-        /// Over all tenants.
+        /// The counters and gauges over all tenants.
         served: Py<Served>,
-        /// Tokens that a forward pass computed.
+        /// The tokens that a forward pass computed.
         batch_rows: Py<Histogram>,
-        /// Sequences in a forward pass.
+        /// The sequences in a forward pass.
         batch_sequences: Py<Histogram>,
-        /// Seconds of a step.
+        /// The seconds of a step.
         step_seconds: Py<Histogram>,
-        /// Seconds of all forward passes.
+        /// The seconds of all forward passes.
         forward_seconds: f64,
         /// The KV cache.
         kv: Py<KvPages>,
-        /// Tenants there are, by name.
+        /// The tenants, by name.
         tenants: Vec<Py<TenantMetrics>>,
     }
 }

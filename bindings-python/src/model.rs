@@ -27,12 +27,13 @@ use crate::text::Text;
 use crate::tokenizer::Tokenizer;
 use crate::wait::{Awaitable, wait};
 
-/// One set of weights, used by everybody, as one tenant sees it. The weights go when it is closed or dropped everywhere and the
-/// last generation has ended. Any number of threads and tasks may ask it at once.
+/// One set of weights, shared by all tenants, as one tenant sees it. The weights are freed when the model is
+/// closed or dropped everywhere and the last generation has ended. Any number of threads and tasks may use it
+/// at once.
 #[pyclass(frozen, module = "realm")]
 pub(crate) struct Model {
     pub(crate) handle: Handle<realm::Model>,
-    /// What owns the functions that its tenant's programs may call.
+    /// The owner of the functions that its tenant's programs may call.
     granted: Option<Py<Granted>>,
 }
 
@@ -41,17 +42,17 @@ impl Model {
         Self::granted(model, None)
     }
 
-    /// As a tenant sees it.
+    /// Returns a model as a tenant sees it.
     pub(crate) fn granted(model: realm::Model, granted: Option<Py<Granted>>) -> Self {
         Self { handle: Handle::new("Model", model), granted }
     }
 
-    /// What a request that starts now may call.
+    /// Returns the functions that a request that starts now may call.
     pub(crate) fn granted_now(&self, py: Python<'_>) -> Option<Py<Callbacks>> {
         self.granted.as_ref().and_then(|granted| granted.get().now(py))
     }
 
-    /// What the keyword arguments ask for, and what that needs of Python.
+    /// Builds a request from the keyword arguments, with the Python objects that it needs.
     fn ask(
         &self,
         prompt: &Bound<'_, PyAny>,
@@ -63,7 +64,7 @@ impl Model {
     }
 }
 
-/// What a text or token ids are as tokens.
+/// Returns token ids; encodes a text.
 fn tokens(model: &realm::Model, text: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     if let Ok(string) = text.cast::<PyString>() {
         let words = crate::text::text(string)?;
@@ -88,44 +89,54 @@ fn embed_options(pooling: Option<&str>, normalize: bool) -> Result<EmbedOptions>
 impl Model {
     /// Answers a prompt, and waits for the whole answer.
     ///
-    /// `prompt` is text, which goes on as it is; messages, dicts with `role` and `content`, which the model's chat template
-    /// renders; or token ids. Halves of characters in texts (lone surrogates) become U+FFFD.
+    /// `prompt` is text, which is continued as it is; messages, dicts with `role` and `content`, which the
+    /// model's chat template renders; or token ids. Halves of characters in texts (lone surrogates) become
+    /// U+FFFD.
     ///
-    /// Options; `None` is as if one were not there:
+    /// Options; an option that is `None` counts as missing:
     ///
-    /// - `max_tokens`: tokens to generate at most; as many as the context holds, unless given.
+    /// - `max_tokens`: the most tokens to generate; by default as many as the context holds.
     /// - `temperature` (0.8): divides the logits; 0 takes the likeliest token each time.
-    /// - `top_k` (40): only the k likeliest tokens; 0 for all. `top_p` (0.95): only the likeliest tokens whose probabilities
-    ///   together reach p. `min_p` (0.05): only tokens at least p times as likely as the likeliest. `typical_p` (1).
-    /// - `repetition_penalty` (1) on tokens among the last `repetition_window` (64); `frequency_penalty` (0) for each time and
-    ///   `presence_penalty` (0) once for a token that was generated.
-    /// - `seed`: the same seed gives the same text; another one each time, unless given.
+    /// - `top_k` (40): only the k likeliest tokens; 0 for all. `top_p` (0.95): only the likeliest tokens
+    ///   whose probabilities together reach p. `min_p` (0.05): only tokens at least p times as likely as the
+    ///   likeliest. `typical_p` (1): only the most typical tokens up to a probability of p together.
+    /// - `repetition_penalty` (1) on tokens among the last `repetition_window` (64); `frequency_penalty` (0)
+    ///   for each time and `presence_penalty` (0) once for a token that was generated.
+    /// - `seed`: the same seed gives the same text; by default another one each time.
     /// - `stop`: a text, or several, that end the answer and are not part of it.
-    /// - `logprobs`: how many likely tokens to tell with each token, in nats.
-    /// - `logit_bias`: a dict of token ids and what is added to their logits. `banned_tokens`: ids that never come.
-    /// - `logits_processors`: functions `f(ids, logits)`, called before each token is chosen. `ids` is a list of the tokens so far,
-    ///   `logits` an array of 32-bit floats, one for each token of the vocabulary: a NumPy array, or a `realm.Array` where there
-    ///   is no NumPy. A function changes it in place and returns `None`, or returns another one; -infinity rules a token out.
-    ///   They run on a thread of their own, so that no other request waits for them, before penalties and temperature. What
-    ///   one raises ends the request and is raised here.
-    /// - `response_format` (as OpenAI has it), `json_schema` (a dict), `json` (`True`), `regex` or `grammar` (Lark): what the text
-    ///   has to be.
-    /// - `tools`: definitions in OpenAI's format; `tool_choice`: `"auto"`, `"none"`, `"required"` or a function's name in a dict.
-    /// - `template_variables`: a dict of what else the chat template reads.
-    /// - `add_generation_prompt` (`True`): end the prompt with the start of the assistant's answer. `continue_final_message`
-    ///   (`False`): go on with the words of the last message.
+    /// - `logprobs`: the number of likely tokens to return with each token, with their log-probabilities in
+    ///   nats.
+    /// - `logit_bias`: a dict of token ids and the numbers added to their logits. `banned_tokens`: ids that
+    ///   are never generated.
+    /// - `logits_processors`: functions `f(ids, logits)`, called before each token is chosen. `ids` is a list
+    ///   of the tokens so far, `logits` an array of 32-bit floats, one for each token of the vocabulary: a
+    ///   NumPy array, or a `realm.Array` without NumPy. A function changes it in place and returns `None`, or
+    ///   returns another one; -infinity excludes a token. The functions run on a thread of their own, so that
+    ///   no other request waits for them, before penalties and temperature. An exception ends the request and
+    ///   is raised here.
+    /// - `response_format` (as in OpenAI's API), `json_schema` (a dict), `json` (`True`), `regex` or
+    ///   `grammar` (Lark): the form that the text must have.
+    /// - `tools`: definitions in OpenAI's format; `tool_choice`: `"auto"`, `"none"`, `"required"` or a
+    ///   function's name in a dict.
+    /// - `template_variables`: a dict of further variables for the chat template.
+    /// - `add_generation_prompt` (`True`): end the prompt with the start of the assistant's answer.
+    ///   `continue_final_message` (`False`): continue the last message.
     /// - `special` (`False`): parse control tokens that are spelled in a prompt of text.
-    /// - `enable_thinking`: whether the model thinks before it answers, and `reasoning_effort`: how much (mostly `"low"`,
-    ///   `"medium"` or `"high"`), for templates that know these.
-    /// - `reasoning_format` (`"separate"`): whether the thought comes as `reasoning`, or with `"inline"` as part of the text.
-    /// - `ignore_eos` (`False`): go on after an end token.
-    /// - `shared_prefix`: `"system"` or a number of tokens that other tenants send, too, so that it is computed once.
-    /// - `adapter`, `adapter_scale` (1): a LoRA adapter, and a factor on it.
-    /// - `speculation`: `"auto"`, `"off"`, `"lookup"` or `"draft"`: where drafts come from; the text is the same.
+    /// - `enable_thinking`: whether the model thinks before it answers, and `reasoning_effort`: how much
+    ///   (usually `"low"`, `"medium"` or `"high"`), for templates with these variables.
+    /// - `reasoning_format` (`"separate"`): return the thought as `reasoning`, or with `"inline"` as part of
+    ///   the text.
+    /// - `ignore_eos` (`False`): continue after an end token.
+    /// - `shared_prefix`: `"system"` or a number of tokens that other tenants send, too, so that they are
+    ///   computed once.
+    /// - `adapter`, `adapter_scale` (1): a LoRA adapter, and a factor on what it adds.
+    /// - `speculation`: `"auto"`, `"off"`, `"lookup"` or `"draft"`: the source of drafts, which do not change
+    ///   the text.
     /// - `input`: any JSON, for a tenant's program.
     ///
-    /// Raises `InvalidArgumentError` (a `ValueError`) for what means nothing, `LimitExceededError` for a prompt that is too long and
-    /// where a tenant's limit ends it, `OverloadedError` if too many requests wait, `TypeError` for what is of another type.
+    /// Raises `InvalidArgumentError` (a `ValueError`) for an invalid value, `LimitExceededError` for a prompt
+    /// that is too long and if a tenant's limit ends the request, `OverloadedError` if too many requests
+    /// wait, `TypeError` for a value of another type.
     #[pyo3(signature = (prompt, **options))]
     fn generate(
         &self,
@@ -138,7 +149,7 @@ impl Model {
         Generation::new(generation, keep).finish(py)
     }
 
-    /// As `generate`, with the same options, to be awaited.
+    /// Same as `generate`, with the same options, to be awaited.
     #[pyo3(signature = (prompt, **options))]
     fn generate_async(
         &self,
@@ -154,7 +165,7 @@ impl Model {
         Ok(Awaitable::new(future, Completion::convert).holding(callbacks))
     }
 
-    /// Starts to answer a prompt, and returns at once what to iterate over. Takes the options of `generate`.
+    /// Starts to answer a prompt, and returns the running request at once. Takes the options of `generate`.
     #[pyo3(signature = (prompt, **options))]
     fn stream(
         &self,
@@ -166,7 +177,8 @@ impl Model {
         Ok(Generation::new(py.detach(|| model.stream(request))?, keep))
     }
 
-    /// As `stream`, to be awaited: a long prompt is encoded, and a grammar compiled, on another thread than the event loop's.
+    /// Same as `stream`, to be awaited: a long prompt is encoded, and a grammar compiled, on another thread
+    /// than the event loop's.
     #[pyo3(signature = (prompt, **options))]
     fn stream_async(
         &self,
@@ -180,11 +192,12 @@ impl Model {
         Ok(Awaitable::new(unblock(move || model.stream(request)), convert).holding(callbacks))
     }
 
-    /// Answers many prompts, all with the same options, those of `generate`; the completions are in the order of the prompts. A
-    /// window of requests is under way at once, so that a list of any length neither fills a queue nor holds others up.
+    /// Answers many prompts, all with the same options, those of `generate`; the completions are in the order
+    /// of the prompts. A window of requests runs at once, so a list of any length neither fills a queue nor
+    /// delays others.
     ///
-    /// The first error ends the call, and names the prompt's place. With `return_exceptions` each prompt that fails has its
-    /// exception in the list, and the others their completions.
+    /// The first error ends the call, and its message has the prompt's index. With `return_exceptions`, each
+    /// prompt that fails has its exception in the list, and the others have their completions.
     #[pyo3(signature = (prompts, *, return_exceptions=false, **options))]
     fn generate_many<'py>(
         &self,
@@ -204,7 +217,7 @@ impl Model {
         Ok(lists::all(py, all)?)
     }
 
-    /// As `generate_many`, to be awaited.
+    /// Same as `generate_many`, to be awaited.
     #[pyo3(signature = (prompts, *, return_exceptions=false, **options))]
     fn generate_many_async(
         &self,
@@ -230,7 +243,7 @@ impl Model {
         Ok(Awaitable::new(future, convert).holding(callbacks))
     }
 
-    /// One vector for a text or token ids, `[hidden]`.
+    /// Returns the embedding of a text or of token ids, `[hidden]`.
     #[pyo3(signature = (text, *, pooling=None, normalize=true))]
     fn embed(
         &self,
@@ -244,7 +257,7 @@ impl Model {
         Ok(Array::vector(wait(py, model.embed_async(&tokens, &options))??))
     }
 
-    /// As `embed`, to be awaited.
+    /// Same as `embed`, to be awaited.
     #[pyo3(signature = (text, *, pooling=None, normalize=true))]
     fn embed_async(
         &self,
@@ -258,7 +271,8 @@ impl Model {
         Ok(Awaitable::new(future, |py, values| Array::vector(values).into_py_any(py)))
     }
 
-    /// One vector for each of many texts or lists of token ids, `[texts, hidden]`; thousands are fine. An error names the text's place.
+    /// Returns an embedding for each of many texts or lists of token ids, `[texts, hidden]`; thousands are
+    /// fine. An error has the text's index.
     #[pyo3(signature = (texts, *, pooling=None, normalize=true))]
     fn embed_many(
         &self,
@@ -273,7 +287,7 @@ impl Model {
         Ok(lists::matrix(vectors, model.info().hidden))
     }
 
-    /// As `embed_many`, to be awaited.
+    /// Same as `embed_many`, to be awaited.
     #[pyo3(signature = (texts, *, pooling=None, normalize=true))]
     fn embed_many_async(
         &self,
@@ -288,7 +302,8 @@ impl Model {
         Ok(Awaitable::new(future, move |py, vectors| lists::matrix(vectors, hidden).into_py_any(py)))
     }
 
-    /// For each token of a text, or of token ids, the log-probability of the one that follows, and the `top` likeliest.
+    /// Returns, for each token of a text or of token ids, the log-probability of the token that follows it,
+    /// and the `top` likeliest in its place.
     #[pyo3(signature = (text, *, top=None))]
     fn score(
         &self,
@@ -301,7 +316,7 @@ impl Model {
         Ok(scores(py, wait(py, model.score_async(&tokens, top))??)?)
     }
 
-    /// As `score`, to be awaited.
+    /// Same as `score`, to be awaited.
     #[pyo3(signature = (text, *, top=None))]
     fn score_async(&self, text: &Bound<'_, PyAny>, top: Option<&Bound<'_, PyAny>>) -> PyResult<Awaitable> {
         let (model, top) = (self.handle.get()?, count("top", top)?.unwrap_or(0));
@@ -310,7 +325,7 @@ impl Model {
         Ok(Awaitable::new(future, |py, found| scores(py, found)?.into_py_any(py)))
     }
 
-    /// As `score`, for each of many texts or lists of token ids. An error names the text's place.
+    /// Same as `score`, for each of many texts or lists of token ids. An error has the text's index.
     #[pyo3(signature = (texts, *, top=None))]
     fn score_many(
         &self,
@@ -324,7 +339,7 @@ impl Model {
         Ok(found.into_iter().map(|each| scores(py, each)).collect::<PyResult<_>>()?)
     }
 
-    /// As `score_many`, to be awaited.
+    /// Same as `score_many`, to be awaited.
     #[pyo3(signature = (texts, *, top=None))]
     fn score_many_async(
         &self,
@@ -340,21 +355,23 @@ impl Model {
         }))
     }
 
-    /// The log-probability of each token of `continuation` after `prompt`, in nats; both are token ids.
+    /// Returns the log-probability of each token of `continuation` after `prompt`, in nats; both are token
+    /// ids.
     fn log_likelihood(&self, py: Python<'_>, prompt: Tokens, continuation: Tokens) -> Result<Vec<f32>> {
         let model = self.handle.get()?;
         Ok(wait(py, model.log_likelihood_async(&prompt.0, &continuation.0))??)
     }
 
-    /// As `log_likelihood`, to be awaited.
+    /// Same as `log_likelihood`, to be awaited.
     fn log_likelihood_async(&self, prompt: Tokens, continuation: Tokens) -> PyResult<Awaitable> {
         let model = self.handle.get()?;
         let future = async move { model.log_likelihood_async(&prompt.0, &continuation.0).await };
         Ok(Awaitable::new(future, |py, values| values.into_py_any(py)))
     }
 
-    /// Token ids of a text, with the begin token where the model expects one. With `special`, control tokens spelled in it become
-    /// those tokens: only for text that no user wrote. Without `boundaries`, no begin or end token is added.
+    /// Encodes a text into token ids, with the begin token if the model expects one. With `special`, control
+    /// tokens spelled in the text become those tokens: use it only for text that no user wrote. Without
+    /// `boundaries`, no begin or end token is added.
     #[pyo3(signature = (text, *, special=false, boundaries=true))]
     fn encode<'py>(
         &self,
@@ -367,7 +384,7 @@ impl Model {
         token_list(py, &py.detach(|| model.encode_special(&text.0, special, boundaries)))
     }
 
-    /// As `encode`, for each of many texts.
+    /// Same as `encode`, for each of many texts.
     #[pyo3(signature = (texts, *, special=false, boundaries=true))]
     fn encode_many<'py>(
         &self,
@@ -381,7 +398,7 @@ impl Model {
         lists::token_lists(texts, "encode", encode)?.iter().map(|tokens| token_list(py, tokens)).collect()
     }
 
-    /// The text of token ids. Control tokens are left out, unless `special`.
+    /// Decodes token ids into text. Control tokens are left out, unless `special`.
     #[pyo3(signature = (tokens, *, special=false))]
     fn decode(&self, py: Python<'_>, tokens: Tokens, special: bool) -> Result<String> {
         let model = self.handle.get()?;
@@ -389,12 +406,13 @@ impl Model {
         Ok(text.map_err(realm::Error::from)?)
     }
 
-    /// The prompt that the model's chat template makes of messages, with the start of the assistant's answer; with
-    /// `add_generation_prompt=False` without it, and with `continue_final_message=True` ending in the words of the last message.
+    /// Renders messages with the model's chat template, with the start of the assistant's answer; with
+    /// `add_generation_prompt=False` without it, and with `continue_final_message=True` ending in the words
+    /// of the last message.
     ///
-    /// The text is to look at: it no longer says which words are the template's and which a user's, so that control tokens in it
-    /// can't be parsed safely. With `tokenize=True` the result is the token ids, in which a user's words are words: what
-    /// `generate` goes on from.
+    /// The text is for reading only: it no longer shows which words are the template's and which a user's, so
+    /// parsing control tokens in it is not safe. With `tokenize=True` the result is the token ids that
+    /// `generate` continues, in which only the template spells control tokens.
     #[pyo3(signature = (messages, *, tools=None, template_variables=None, add_generation_prompt=None, continue_final_message=false, tokenize=false))]
     #[allow(
         clippy::too_many_arguments,
@@ -430,19 +448,21 @@ impl Model {
         Ok(py.detach(|| model.render(&request))?.into_py_any(py)?)
     }
 
-    /// An empty sequence that the caller drives forward by forward.
+    /// Creates an empty sequence that the caller drives, one forward pass at a time.
     fn sequence(&self) -> Result<Sequence> {
         Ok(Sequence::new(self.handle.get()?.sequence()?))
     }
 
-    /// A sequence from what `Sequence.save` returned, in this realm or another one of the same `snapshot_key`.
+    /// Restores a sequence from the result of `Sequence.save`, in this realm or another one with the same
+    /// `snapshot_key`.
     fn restore_sequence(&self, py: Python<'_>, data: &Bound<'_, PyBytes>) -> Result<Sequence> {
         let (model, data) = (self.handle.get()?, data.as_bytes());
         Ok(Sequence::new(py.detach(|| model.restore_sequence(data))?))
     }
 
-    /// The same for bytes that a realm of another key saved. Their form is checked in full; whether their keys and values are what
-    /// the model computes, nobody can know. The tenant's other requests don't use them.
+    /// Restores a sequence that a realm with another key saved. The format of the bytes is checked in full,
+    /// but Realm cannot check that their keys and values are those that the model computes. Therefore the
+    /// tenant's other requests do not use them.
     fn restore_foreign_sequence(&self, py: Python<'_>, data: &Bound<'_, PyBytes>) -> Result<Sequence> {
         let (model, data) = (self.handle.get()?, data.as_bytes());
         Ok(Sequence::new(py.detach(|| model.restore_foreign_sequence(data))?))
@@ -455,7 +475,7 @@ impl Model {
         Ok(Adapter { handle: Handle::new("Adapter", adapter) })
     }
 
-    /// As `load_adapter`, to be awaited.
+    /// Same as `load_adapter`, to be awaited.
     fn load_adapter_async(&self, path: PathBuf) -> PyResult<Awaitable> {
         let model = self.handle.get()?;
         Ok(Awaitable::new(unblock(move || model.load_adapter(path)), |py, adapter| {
@@ -463,39 +483,39 @@ impl Model {
         }))
     }
 
-    /// The same model with an adapter, and a factor on what it adds.
+    /// Returns the same model with an adapter, and a factor on what the adapter adds.
     #[pyo3(signature = (adapter, *, scale=1.0))]
     fn adapted(&self, py: Python<'_>, adapter: &Adapter, scale: f32) -> PyResult<Self> {
         let granted = self.granted.as_ref().map(|granted| granted.clone_ref(py));
         Ok(Self::granted(self.handle.get()?.adapted(&adapter.handle.get()?, scale), granted))
     }
 
-    /// Its tokenizer.
+    /// The model's tokenizer.
     #[getter]
     fn tokenizer(&self) -> PyResult<Tokenizer> {
         Ok(Tokenizer::of_model(self.handle.get()?))
     }
 
-    /// What it was loaded by.
+    /// The reference that it was loaded by.
     #[getter]
     fn reference(&self) -> PyResult<String> {
         Ok(self.handle.get()?.reference().to_owned())
     }
 
-    /// What the model is.
+    /// Facts about the model.
     #[getter]
     fn info(&self) -> PyResult<ModelInfo> {
         Ok(self.handle.get()?.info().clone().into())
     }
 
-    /// What it has done for all tenants since it was loaded, and how it stands.
+    /// Reads the model's counters and gauges, over all tenants since it was loaded.
     fn metrics(&self, py: Python<'_>) -> PyResult<Metrics> {
         let model = self.handle.get()?;
         let metrics = py.detach(|| model.metrics());
         Metrics::new(py, metrics)
     }
 
-    /// Gives it back. Generations that run keep it until they end.
+    /// Releases the model. Running generations keep it until they end.
     fn close(&self, py: Python<'_>) {
         self.handle.close(py);
     }
@@ -510,7 +530,7 @@ impl Model {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
-        // What is in there clears itself.
+        // The functions clear themselves.
         visit.call(&self.granted)
     }
 

@@ -1,11 +1,11 @@
-//! What fork and the interpreter's end would break.
+//! Forks and the interpreter's end.
 //!
-//! A forked child has Realm's memory and none of its threads: whatever waits for one would wait forever. So every object
-//! knows in which process it was made, and refuses to work in another ([`Process::check`]).
+//! A forked child has Realm's memory and none of its threads: a wait for one of them would never end. So
+//! every object knows the process that created it, and refuses to work in another one ([`Process::check`]).
 //!
-//! When the interpreter ends, it ends every other thread that asks for the GIL, in the middle of Rust's code, which aborts
-//! the process. So threads that are about to ask pass a gate; `at_exit`, which `atexit` calls, closes it and waits a
-//! moment for those that have passed.
+//! When the interpreter ends, it ends every other thread that asks for the GIL, in the middle of Rust code,
+//! which aborts the process. So a thread that is about to ask passes a gate; `at_exit`, which `atexit` calls,
+//! closes the gate and waits a moment for the threads that have passed.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-/// How often this process was forked off, counted from the first interpreter's.
+/// The number of forks between the first interpreter's process and this one.
 static FORKS: AtomicUsize = AtomicUsize::new(0);
 static CLOSED: AtomicBool = AtomicBool::new(false);
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 /// The thread that ends the interpreter.
 static ENDING: OnceLock<ThreadId> = OnceLock::new();
 
-/// The process that something was made in.
+/// The process that created an object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Process(usize);
 
@@ -31,16 +31,18 @@ impl Process {
         Self(FORKS.load(Ordering::Relaxed))
     }
 
-    /// How often it was forked off.
+    /// Returns the number of forks before it.
     pub(crate) fn forks(self) -> usize {
         self.0
     }
 
-    /// Whether this is still that process.
+    /// Returns whether the calling process is still that process.
     pub(crate) fn is_current(self) -> bool {
         self == Self::current()
     }
 
+    /// Checks that the calling process is that process.
+    ///
     /// # Errors
     /// `RuntimeError` in a child of that process.
     pub(crate) fn check(self, what: &str) -> PyResult<()> {
@@ -54,7 +56,7 @@ impl Process {
     }
 }
 
-/// `os.register_at_fork` calls this in the child.
+/// Called by `os.register_at_fork` in the child.
 #[pyfunction]
 #[pyo3(name = "_after_fork")]
 pub(crate) fn after_fork() {
@@ -62,14 +64,14 @@ pub(crate) fn after_fork() {
     INSIDE.store(0, Ordering::Relaxed);
 }
 
-/// `atexit` calls this: from now on no thread of Realm's asks for the GIL.
+/// Called by `atexit`: from now on no thread of Realm's asks for the GIL.
 #[pyfunction]
 #[pyo3(name = "_at_exit")]
 pub(crate) fn at_exit(py: Python<'_>) {
     ENDING.get_or_init(|| std::thread::current().id());
     CLOSED.store(true, Ordering::SeqCst);
     py.detach(|| {
-        // A callback of the application's may take as long as it likes; the process may not.
+        // A callback of the application's may take any time; the process's end may not.
         let patience = Instant::now() + Duration::from_secs(2);
         while INSIDE.load(Ordering::SeqCst) > 0 && Instant::now() < patience {
             std::thread::sleep(Duration::from_millis(1));
@@ -77,16 +79,16 @@ pub(crate) fn at_exit(py: Python<'_>) {
     });
 }
 
-/// Whether the calling thread ends the interpreter: it alone may have the GIL then.
+/// Returns whether the calling thread ends the interpreter: only that thread may have the GIL then.
 pub(crate) fn is_ending_thread() -> bool {
     ENDING.get() == Some(&std::thread::current().id())
 }
 
-/// Whoever holds it may ask for the GIL.
+/// The permission to ask for the GIL.
 pub(crate) struct Pass(());
 
 impl Pass {
-    /// `None` if the interpreter is about to end.
+    /// Returns `None` if the interpreter is about to end.
     pub(crate) fn enter() -> Option<Self> {
         INSIDE.fetch_add(1, Ordering::SeqCst);
         let pass = Self(());

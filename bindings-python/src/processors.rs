@@ -1,4 +1,4 @@
-//! Logits processors, and what a request needs of Python while it runs.
+//! Logits processors, and the Python objects that a running request needs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,28 +12,28 @@ use crate::array::Array;
 use crate::callbacks::{Callback, Callbacks};
 use crate::process::with_gil;
 
-/// What a request needs of Python while it runs.
+/// The Python objects that a running request needs.
 #[derive(Default)]
 pub(crate) struct Keep {
     /// The application's functions that it may call.
     pub(crate) callbacks: Vec<Py<Callbacks>>,
-    /// What one of them raised.
+    /// The exception of one of these functions.
     pub(crate) raised: Raised,
 }
 
-/// What one of the application's functions raised, on another thread than the one that waits.
+/// The exception of one of the application's functions, raised on another thread than the waiting one.
 #[derive(Clone, Default)]
 pub(crate) struct Raised(Arc<Mutex<Option<PyErr>>>);
 
 impl Raised {
-    /// What was raised, in place of the error that this led to.
+    /// Returns the exception, in place of the error that it caused.
     pub(crate) fn instead_of(&self, error: realm::Error) -> PyErr {
         let raised = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         raised.unwrap_or_else(|| crate::errors::exception(&error))
     }
 }
 
-/// Processors from a list of functions, or from one.
+/// Converts a list of functions, or one function, to processors.
 pub(crate) fn processors(value: &Bound<'_, PyAny>, keep: &mut Keep) -> PyResult<Vec<LogitsProcessor>> {
     let functions = match value.is_callable() {
         true => vec![value.clone()],
@@ -64,7 +64,7 @@ fn processor(function: Callback, raised: Raised) -> LogitsProcessor {
 }
 
 fn call(py: Python<'_>, function: &Callback, tokens: &[u32], logits: Vec<f32>) -> PyResult<Vec<f32>> {
-    // The request was given up.
+    // The request was cancelled.
     let Some(function) = function.get(py) else { return Ok(logits) };
     let array = Bound::new(py, Array::vector(logits))?;
     let view = Array::numpy(&array).unwrap_or_else(|_| array.clone().into_any());

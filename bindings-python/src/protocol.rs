@@ -1,4 +1,4 @@
-//! OpenAI's protocol: what `realm.openai` is made of.
+//! OpenAI's protocol, for `realm.openai`.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::model::Model;
 use crate::runtime::Realm;
 use crate::wait::{Awaitable, wait};
 
-/// Answers the calls of OpenAI's clients with the models of a `Realm`, which are loaded when they are first named, or with
-/// one `Model`. Where `strict`, fields that nothing reads are refused.
+/// Answers the calls of OpenAI's clients with the models of a `Realm`, which are loaded when they are first
+/// named, or with one `Model`. With `strict`, unknown fields are refused.
 #[pyclass(frozen, module = "realm._realm")]
 pub(crate) struct Service {
     handle: Handle<realm_protocol::Service>,
@@ -42,7 +42,7 @@ impl Service {
         Ok(Self { handle: Handle::new("Service", service) })
     }
 
-    /// Answers a call of HTTP. With a `timeout` in seconds it raises `TimeoutError` after that.
+    /// Answers an HTTP call. With a `timeout` in seconds, it raises `TimeoutError` after that time.
     #[pyo3(signature = (method, path, body, *, timeout=None))]
     fn handle(
         &self,
@@ -56,20 +56,20 @@ impl Service {
         Ok(Answer::new(wait(py, within(timeout, service.handle(method, path, body))?)??))
     }
 
-    /// As `handle`, to be awaited.
+    /// Same as `handle`, to be awaited.
     fn handle_async(&self, method: String, path: String, body: &Bound<'_, PyBytes>) -> PyResult<Awaitable> {
         let (service, body) = (self.handle.get()?, body.as_bytes().to_vec());
         let answered = async move { Ok::<_, PyErr>(service.handle(&method, &path, &body).await) };
         Ok(Awaitable::new(answered, |py, answer| Answer::new(answer).into_py_any(py)))
     }
 
-    /// The model of a name.
+    /// Returns the model of a name.
     fn model(&self, py: Python<'_>, name: &str) -> PyResult<Model> {
         let service = self.handle.get()?;
         Ok(Model::new(wait(py, service.model(name))?.map_err(exception)?))
     }
 
-    /// As `model`, to be awaited.
+    /// Same as `model`, to be awaited.
     fn model_async(&self, name: String) -> PyResult<Awaitable> {
         let service = self.handle.get()?;
         let found = async move { service.model(&name).await.map_err(exception) };
@@ -85,19 +85,19 @@ fn exception(error: ApiError) -> PyErr {
     of_code(error.realm_code(), error.message())
 }
 
-/// What a call was answered with.
+/// The answer to a call.
 #[pyclass(frozen, module = "realm._realm")]
 pub(crate) struct Answer {
     /// The HTTP status.
     #[pyo3(get)]
     status: u16,
-    /// Names in lower case, and values.
+    /// The headers' names in lower case, and their values.
     #[pyo3(get)]
     headers: Vec<(&'static str, String)>,
-    /// JSON, where the answer is no stream.
+    /// The body as JSON, if the answer is not a stream.
     #[pyo3(get)]
     body: Option<String>,
-    /// Where it is one.
+    /// The events, if the answer is a stream.
     events: Option<Handle<Arc<realm_protocol::Events>>>,
 }
 
@@ -114,7 +114,7 @@ impl Answer {
 
 #[pymethods]
 impl Answer {
-    /// The events, where the answer is a stream.
+    /// The events, if the answer is a stream.
     #[getter]
     fn events(&self) -> PyResult<Option<Events>> {
         let events = self.events.as_ref().map(Handle::get).transpose()?;
@@ -134,14 +134,15 @@ pub(crate) struct Events {
 
 #[pymethods]
 impl Events {
-    /// The next event; `None` after the last one. With a `timeout` in seconds it raises `TimeoutError` after that.
+    /// Returns the next event; `None` after the last one. With a `timeout` in seconds, it raises
+    /// `TimeoutError` after that time.
     #[pyo3(signature = (*, timeout=None))]
     fn next(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<String>> {
         let events = self.handle.get()?;
         wait(py, within(timeout, events.next_async())?)?
     }
 
-    /// As `next`, to be awaited.
+    /// Same as `next`, to be awaited.
     fn next_async(&self) -> PyResult<Awaitable> {
         let events = self.handle.get()?;
         let next = async move { Ok::<_, PyErr>(events.next_async().await) };
@@ -160,7 +161,8 @@ impl Events {
     }
 }
 
-/// Gives a future so many seconds. [`wait`] polls it again before each look for signals, so that no timer is needed.
+/// Ends a future after `timeout` seconds. [`wait`] polls it again before each check for signals, so no timer
+/// is needed.
 fn within<T>(
     timeout: Option<f64>,
     future: impl Future<Output = T> + Send,

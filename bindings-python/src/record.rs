@@ -1,11 +1,11 @@
-//! Plain results: objects with attributes, equal to others with the same ones, that can be copied and pickled.
+//! Plain results: objects with attributes, equal if their attributes are, that can be copied and pickled.
 
 use pyo3::PyClass;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-/// Defines a Python class of read-only attributes: made of them, by position or by name, with a `repr`, a comparison and a
-/// hash, for `match`, `copy` and `pickle`.
+/// Defines a Python class of read-only attributes, created from them by position or by name, with a `repr`, a
+/// comparison and a hash, for `match`, `copy` and `pickle`.
 macro_rules! record {
     ($(#[$about:meta])* $name:ident { $($(#[$field_about:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$about])*
@@ -32,7 +32,8 @@ macro_rules! record {
     };
 }
 
-/// The methods of a class and those that all with [`Fields`] have: a comparison and a hash, for `match`, `copy` and `pickle`.
+/// Defines the methods of a class, and those of all classes with [`Fields`]: a comparison and a hash, for
+/// `match`, `copy` and `pickle`.
 macro_rules! with_methods {
     ($name:ident { $($own:tt)* }) => {
         #[pyo3::pymethods]
@@ -56,7 +57,8 @@ macro_rules! with_methods {
                 $crate::record::reduce(slf)
             }
 
-            /// Its attributes as a dict of plain values, those of its parts included: what `json.dumps` takes.
+            /// Returns the attributes as a dict of plain values, including those of nested objects, for
+            /// `json.dumps`.
             fn to_dict<'py>(slf: &pyo3::Bound<'py, Self>) -> pyo3::PyResult<pyo3::Bound<'py, pyo3::types::PyDict>> {
                 $crate::record::to_dict(slf)
             }
@@ -66,12 +68,12 @@ macro_rules! with_methods {
 
 pub(crate) use {record, with_methods};
 
-/// Which attributes make up an object; its class takes their values in this order.
+/// The attributes of an object; its class takes their values in this order.
 pub(crate) trait Fields {
     const FIELDS: &'static [&'static str];
 }
 
-/// A class and what to call it with, for `pickle`.
+/// A class and its arguments, for `pickle`.
 pub(crate) type Reduced<'py> = (Bound<'py, PyAny>, Bound<'py, PyTuple>);
 
 fn values<'py, T: Fields + PyClass>(object: &Bound<'py, T>) -> PyResult<Bound<'py, PyTuple>> {
@@ -95,7 +97,7 @@ pub(crate) fn equal<T: Fields + PyClass>(object: &Bound<'_, T>, other: &Bound<'_
     }
 }
 
-/// Of those whose parts have one: a list has none, as everywhere.
+/// Returns the hash of an object whose parts have one; a list has none, as everywhere in Python.
 pub(crate) fn hash<T: Fields + PyClass>(object: &Bound<'_, T>) -> PyResult<isize> {
     values(object)?.hash()
 }

@@ -1,4 +1,4 @@
-//! Keyword arguments to a request.
+//! Converts keyword arguments to a request.
 
 use std::collections::HashMap;
 
@@ -17,11 +17,12 @@ use crate::errors::invalid;
 use crate::processors::{Keep, processors};
 use crate::text::{Text, texts, without_surrogates};
 
-/// A request from a prompt (text, messages or token ids) and the keyword arguments of `Model.generate`.
+/// Builds a request from a prompt (text, messages or token ids) and the keyword arguments of
+/// `Model.generate`.
 ///
 /// # Errors
-/// `TypeError` for a value of another type and for an argument that there is not, `invalid-argument` for values that mean
-/// nothing.
+/// `TypeError` for a value of another type and for an unknown argument, `invalid-argument` for an invalid
+/// value.
 pub(crate) fn request(
     prompt: &Bound<'_, PyAny>,
     options: Option<&Bound<'_, PyDict>>,
@@ -29,7 +30,7 @@ pub(crate) fn request(
     self::options(self::prompt(prompt)?, options)
 }
 
-/// As [`request`], with a prompt that is there already.
+/// Same as [`request`], with a prompt that is converted already.
 pub(crate) fn options(prompt: Prompt, options: Option<&Bound<'_, PyDict>>) -> PyResult<(Request, Keep)> {
     let (mut request, mut keep) = (Request::new(prompt), Keep::default());
     let mut guides = Vec::new();
@@ -90,7 +91,7 @@ const OPTIONS: [&str; 36] = [
     "logits_processors",
 ];
 
-/// Refuses True and False for numbers, which Python takes for 1 and 0.
+/// Refuses True and False as numbers, which Python treats as 1 and 0.
 fn number(key: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
     let takes_flags = matches!(
         key,
@@ -183,14 +184,15 @@ pub(crate) fn prompt(value: &Bound<'_, PyAny>) -> PyResult<Prompt> {
     }
 }
 
-/// A Python value as JSON.
+/// Converts a Python value to JSON.
 ///
 /// # Errors
-/// `TypeError` for what JSON has no word for, NaN and infinities among it, which would otherwise become null.
+/// `TypeError` for values that JSON cannot express, including NaN and infinities, which would otherwise
+/// become null.
 pub(crate) fn json(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     checked(value, 0)?;
     let read = |value: &Bound<'_, PyAny>| match value.cast::<PyList>() {
-        // One by one, so that other threads get a turn while a long list is read.
+        // One by one, so that other threads run while a long list is read.
         Ok(items) if items.len() > MANY => {
             let mut values = Vec::with_capacity(items.len());
             for (i, item) in items.iter().enumerate() {
@@ -216,10 +218,10 @@ pub(crate) fn json(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     }
 }
 
-/// Refuses what is no JSON though Python has it: numbers that are none, and values too deep inside each other, such as a list that
-/// holds itself, which reading would follow until the stack ends.
+/// Refuses Python values that are not JSON: NaN and infinities, and values nested too deeply, such as a list
+/// that contains itself, which would overflow the stack.
 fn checked(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
-    /// As deep as JSON's text may be.
+    /// The deepest nesting of a JSON text.
     const DEPTH: usize = 128;
     if value.is_instance_of::<PyString>() || value.is_instance_of::<PyInt>() || value.is_none() {
         return Ok(());
@@ -262,7 +264,7 @@ fn checked(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<()> {
     Ok(())
 }
 
-/// Items of a list that are read in one go.
+/// The number of list items that are read at once.
 const MANY: usize = 500;
 
 pub(crate) fn list(value: &Bound<'_, PyAny>) -> PyResult<Vec<Value>> {
@@ -289,7 +291,7 @@ fn shared_prefix(value: &Bound<'_, PyAny>) -> PyResult<SharedPrefix> {
     Ok(SharedPrefix::Tokens(value.extract()?))
 }
 
-/// Where drafts come from, by name.
+/// Returns the source of drafts of this name.
 pub(crate) fn speculation(name: &str) -> PyResult<Speculation> {
     name.parse().map_err(|error| crate::errors::exception(&realm::Error::from(error)))
 }

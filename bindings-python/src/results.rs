@@ -1,4 +1,4 @@
-//! What comes out of requests.
+//! Results of requests.
 
 use std::time::Duration;
 
@@ -10,41 +10,41 @@ use crate::record::{Fields, record, with_methods};
 use crate::text::Text;
 
 record! {
-    /// Tokens used.
+    /// The numbers of tokens used.
     Usage {
-        /// Of the prompt.
+        /// Tokens of the prompt.
         prompt_tokens: usize,
-        /// Of these, how many were computed by an earlier request.
+        /// Those of the prompt's tokens that an earlier request computed.
         cached_tokens: usize,
-        /// Generated, an end token included.
+        /// Tokens generated, including an end token.
         generated_tokens: usize,
-        /// Of these, how many belong to the model's thought.
+        /// Those of the generated tokens that belong to the model's thought.
         reasoning_tokens: usize,
-        /// Computed on the chance that they would follow.
+        /// Tokens computed on the chance that they follow.
         draft_tokens: usize,
-        /// Of these, how many did.
+        /// Those of the draft tokens that did follow.
         accepted_tokens: usize,
     }
 }
 
 record! {
-    /// Time used, in seconds.
+    /// The time used, in seconds.
     Timings {
-        /// Waiting for a place in the batch.
+        /// The time of waiting for a place in the batch.
         queued: f64,
-        /// From there to the first token.
+        /// The time from there to the first token.
         prefill: f64,
-        /// From the first token to the last.
+        /// The time from the first token to the last.
         decode: f64,
     }
 }
 
 record! {
-    /// A token that might have come.
+    /// A token and its log-probability.
     TokenLogprob {
         /// The token's id.
         id: u32,
-        /// In nats.
+        /// The log-probability, in nats.
         logprob: f32,
     }
 }
@@ -54,19 +54,19 @@ record! {
     Token {
         /// Its id.
         id: u32,
-        /// Its log-probability in nats, where the request asked for it.
+        /// Its log-probability in nats, if the request asked for it.
         logprob: Option<f32>,
-        /// The likeliest tokens in its place, where the request asked for them.
+        /// The likeliest tokens in its place, if the request asked for them.
         top: Vec<Py<TokenLogprob>>,
     }
 }
 
 record! {
-    /// A call of a tool that the model asks for.
+    /// A tool call that the model asks for.
     ToolCall {
-        /// What the result names it by, in a message of the role `tool`.
+        /// The id that the result, a message of the role `tool`, refers to.
         id: String,
-        /// The tool's name. Nothing but the prompt keeps a model from making one up.
+        /// The tool's name. The model may make up a name that no tool has.
         name: String,
         /// The arguments: a JSON object, as a `str`. It may not fit the tool's schema.
         arguments: String,
@@ -159,11 +159,11 @@ fn tool_calls(py: Python<'_>, calls: &[realm::ToolCall]) -> PyResult<Vec<Py<Tool
     calls.iter().map(call).collect()
 }
 
-/// What makes up an answer, whole or in pieces.
+/// The attributes of an answer, whole or in chunks.
 const ANSWER: &[&str] =
     &["text", "tokens", "tool_calls", "finish_reason", "usage", "timings", "reasoning", "warnings"];
 
-/// A piece of an answer. `finish_reason`, `usage` and `timings` are `None` in all but the last one.
+/// A part of an answer. `finish_reason`, `usage` and `timings` are `None` in all chunks but the last one.
 #[pyclass(frozen, module = "realm", skip_from_py_object)]
 pub(crate) struct Chunk(pub(crate) realm::Chunk);
 
@@ -209,7 +209,7 @@ with_methods! { Chunk {
         &self.0.reasoning
     }
 
-    /// In the first chunk, what the request asked for and the model could only do in another way.
+    /// In the first chunk, options of the request that the model could serve only in another way.
     #[getter]
     fn warnings(&self) -> Vec<&str> {
         self.0.warnings.iter().map(String::as_str).collect()
@@ -221,25 +221,26 @@ with_methods! { Chunk {
         tokens(py, &self.0.tokens)
     }
 
-    /// Tools that the model calls, each in one piece. Their spelling is not part of the text.
+    /// New tool calls, each complete. Their spelling is not part of the text.
     #[getter]
     fn tool_calls(&self, py: Python<'_>) -> PyResult<Vec<Py<ToolCall>>> {
         tool_calls(py, &self.0.tool_calls)
     }
 
-    /// `"stop"` (an end token, a stop string or the grammar's end), `"length"`, or `"tool_calls"`: a stop after calls.
+    /// `"stop"` (an end token, a stop string or the grammar's end), `"length"`, or `"tool_calls"`: a stop
+    /// after tool calls.
     #[getter]
     fn finish_reason(&self) -> Option<&'static str> {
         self.0.finish.as_ref().map(|finish| finish.reason.as_str())
     }
 
-    /// Tokens used.
+    /// The number of tokens used.
     #[getter]
     fn usage(&self, py: Python<'_>) -> PyResult<Option<Py<Usage>>> {
         self.0.finish.as_ref().map(|finish| Usage::new(py, finish.usage)).transpose()
     }
 
-    /// Time used.
+    /// The time used.
     #[getter]
     fn timings(&self, py: Python<'_>) -> PyResult<Option<Py<Timings>>> {
         self.0.finish.as_ref().map(|finish| Timings::new(py, finish.timings)).transpose()
@@ -298,44 +299,45 @@ with_methods! { Completion {
         &self.0.text
     }
 
-    /// What the model thought before its answer; empty if it did not.
+    /// The model's thought before its answer; empty if it had none.
     #[getter]
     fn reasoning(&self) -> &str {
         &self.0.reasoning
     }
 
-    /// What the request asked for and the model could only do in another way: that its chat template knows no tools, for
-    /// example. Sentences for a log.
+    /// Options of the request that the model could serve only in another way, for example tools that its chat
+    /// template does not know. Sentences for a log.
     #[getter]
     fn warnings(&self) -> Vec<&str> {
         self.0.warnings.iter().map(String::as_str).collect()
     }
 
-    /// The tokens, an end token included.
+    /// The tokens, including an end token.
     #[getter]
     fn tokens(&self, py: Python<'_>) -> PyResult<Vec<Py<Token>>> {
         tokens(py, &self.0.tokens)
     }
 
-    /// Tools that the model calls. Realm calls nothing.
+    /// The tool calls of the answer. Realm does not run them.
     #[getter]
     fn tool_calls(&self, py: Python<'_>) -> PyResult<Vec<Py<ToolCall>>> {
         tool_calls(py, &self.0.tool_calls)
     }
 
-    /// `"stop"` (an end token, a stop string or the grammar's end), `"length"`, or `"tool_calls"`: a stop after calls.
+    /// `"stop"` (an end token, a stop string or the grammar's end), `"length"`, or `"tool_calls"`: a stop
+    /// after tool calls.
     #[getter]
     fn finish_reason(&self) -> &'static str {
         self.0.finish_reason.as_str()
     }
 
-    /// Tokens used.
+    /// The number of tokens used.
     #[getter]
     fn usage(&self, py: Python<'_>) -> PyResult<Py<Usage>> {
         Usage::new(py, self.0.usage)
     }
 
-    /// Time used.
+    /// The time used.
     #[getter]
     fn timings(&self, py: Python<'_>) -> PyResult<Py<Timings>> {
         Timings::new(py, self.0.timings)

@@ -21,12 +21,13 @@ use crate::text::Text;
 use crate::tokenizer::Tokenizer;
 use crate::wait::{Awaitable, wait};
 
-/// The runtime: owns the devices and loads models. One per process is normal. `with Realm() as realm:` closes it at the end;
-/// models that it loaded stay until they are closed or dropped.
+/// The runtime: owns the devices and loads models. One for each process is normal. `with Realm() as realm:`
+/// closes it at the end; models that it loaded stay until they are closed or dropped.
 ///
-/// `threads` compute (one for each core, unless given); `device` is `"auto"`, `"cpu"`, `"cuda"` or `"cuda:1"`; fetched models are
-/// kept in `cache_folder`. `snapshot_key`, at least 32 random bytes to be kept secret, is what saved sequences are signed with:
-/// realms of one key restore each other's. Without one each realm has a key of its own.
+/// `threads` is the number of threads that compute (by default one for each core); `device` is `"auto"`,
+/// `"cpu"`, `"cuda"` or `"cuda:1"`; `cache_folder` is the folder of fetched models. `snapshot_key`, at least
+/// 32 random bytes to be kept secret, signs saved sequences: realms with the same key restore each other's.
+/// By default each realm has a key of its own.
 #[pyclass(frozen, module = "realm")]
 pub(crate) struct Realm {
     pub(crate) handle: Handle<realm::Realm>,
@@ -52,7 +53,7 @@ impl Load {
 }
 
 impl Realm {
-    /// The function that is told of the progress is the caller's to keep.
+    /// The caller must keep the function that receives the progress.
     fn load(
         &self,
         py: Python<'_>,
@@ -104,7 +105,7 @@ fn apply(options: &mut LoadOptions, key: &str, value: &Bound<'_, PyAny>) -> PyRe
     Ok(())
 }
 
-/// A reference to a model, which a path may be.
+/// Returns a model's reference, which may be given as a path.
 pub(crate) fn text(path: PathBuf) -> PyResult<String> {
     path.into_os_string().into_string().map_err(|path| invalid(&format!("{} is not UTF-8", path.display())))
 }
@@ -136,25 +137,30 @@ impl Realm {
         Ok(Self { handle: Handle::new("Realm", py.detach(|| builder.build())?) })
     }
 
-    /// Loads a model: a path to a GGUF file, a name of the catalog such as `smollm2-135m`, or `hf:owner/repo/file.gguf`. What
-    /// is not there yet is fetched.
+    /// Loads a model: a path to a GGUF file, a name of the catalog such as `smollm2-135m`, or
+    /// `hf:owner/repo/file.gguf`. A model that is not on disk yet is fetched first.
     ///
-    /// Options; `None` is as if one were not there:
+    /// Options; an option that is `None` counts as missing:
     ///
-    /// - `kv_tokens`: tokens that the KV cache holds over all requests; `kv_memory`: its bytes. Without either a quarter of the free
-    ///   memory, 8 GiB at most, on the CPU, and four fifths of what the weights leave free on a GPU.
-    /// - `context_length`: tokens that one request may have, prompt and generation together; as many as the model was trained for, or as
-    ///   the cache holds, unless given.
-    /// - `cache_type`: how it holds numbers, `"f32"` (the default on the CPU), `"f16"` (on a GPU) or `"q8_0"`.
+    /// - `kv_tokens`: the number of tokens that the KV cache holds, over all requests; `kv_memory`: its
+    ///   bytes. Without either, a quarter of the free memory, at most 8 GiB, on the CPU, and four fifths of
+    ///   the memory that the weights leave free on a GPU.
+    /// - `context_length`: the longest context of one request, prompt and generation together, in tokens; by
+    ///   default the length that the model was trained for, or less if the cache holds less.
+    /// - `cache_type`: the number format of the KV cache: `"f32"` (the default on the CPU), `"f16"` (the
+    ///   default on a GPU) or `"q8_0"`.
     /// - `chat_template`: a template in place of the file's own.
-    /// - `speculation` (`"auto"`): where drafts come from, for requests that do not say. `draft_model`: a smaller model of the same
-    ///   vocabulary that drafts.
-    /// - `max_queued` (4096): requests that may wait over all tenants; one more raises `OverloadedError`.
-    /// - `gpu_layers`: layers that GPUs compute, the last ones; as many as fit, unless given.
-    /// - `progress`: called with a `ProgressEvent` now and then, on another thread; if it raises, the load ends with that.
+    /// - `speculation` (`"auto"`): the source of drafts for requests that name none. `draft_model`: a smaller
+    ///   model with the same vocabulary that drafts.
+    /// - `max_queued` (4096): the most requests that may wait, over all tenants; one more raises
+    ///   `OverloadedError`.
+    /// - `gpu_layers`: the number of layers on GPUs, counted from the last one; by default as many as fit.
+    /// - `progress`: called with a `ProgressEvent` now and then, on another thread; an exception ends the
+    ///   load and is raised here.
     ///
-    /// Raises `NotFoundError` for a name that is none, `IoError` where fetching fails, `InvalidModelError` and `UnsupportedError` for
-    /// files that Realm can't run, `LimitExceededError` where memory is missing.
+    /// Raises `NotFoundError` for an unknown name, `IoError` if fetching fails, `InvalidModelError` or
+    /// `UnsupportedError` for a file that Realm cannot run, `LimitExceededError` if there is too little
+    /// memory.
     #[pyo3(signature = (model, **options))]
     fn load_model(
         &self,
@@ -166,7 +172,7 @@ impl Realm {
         Ok(Model::new(wait(py, load.run())??))
     }
 
-    /// As `load_model`, to be awaited.
+    /// Same as `load_model`, to be awaited.
     #[pyo3(signature = (model, **options))]
     fn load_model_async(
         &self,
@@ -178,42 +184,43 @@ impl Realm {
         Ok(Awaitable::new(load.run(), |py, model| Model::new(model).into_py_any(py)).holding(owner))
     }
 
-    /// Loads a model's tokenizer alone.
+    /// Loads only a model's tokenizer.
     fn load_tokenizer(&self, py: Python<'_>, model: PathBuf) -> Result<Tokenizer> {
         let (realm, model) = (self.handle.get()?, text(model)?);
         Ok(Tokenizer::alone(wait(py, unblock(move || realm.load_tokenizer(&model)))??))
     }
 
-    /// A tenant with limits of its own. Tenants of the same name share nothing.
+    /// Creates a tenant with limits of its own. Two tenants of the same name share nothing.
     #[pyo3(signature = (name, limits=None))]
     fn tenant(&self, py: Python<'_>, name: Text, limits: Option<&Limits>) -> Result<Tenant> {
         let limits = limits.map(Limits::core).transpose()?.unwrap_or_default();
         Ok(Tenant::new(py, self.handle.get()?.tenant(&name.0, limits)?)?)
     }
 
-    /// Compiles a program, a WebAssembly component or module, from a file or from bytes. Compiled code is kept in the cache folder.
+    /// Compiles a program, a WebAssembly component or module, from a file or from bytes. Compiled code is
+    /// kept in the cache folder.
     fn load_program(&self, py: Python<'_>, program: &Bound<'_, PyAny>) -> Result<Program> {
         Ok(Program::new(wait(py, self.compile(program)?)??))
     }
 
-    /// As `load_program`, to be awaited.
+    /// Same as `load_program`, to be awaited.
     fn load_program_async(&self, program: &Bound<'_, PyAny>) -> PyResult<Awaitable> {
         Ok(Awaitable::new(self.compile(program)?, |py, program| Program::new(program).into_py_any(py)))
     }
 
-    /// What all loaded models have done and how they stand, in the text format of Prometheus and OpenMetrics.
+    /// Returns the metrics of all loaded models, in the text format of Prometheus and OpenMetrics.
     fn prometheus(&self, py: Python<'_>) -> PyResult<String> {
         let realm = self.handle.get()?;
         Ok(py.detach(|| realm.prometheus()))
     }
 
-    /// Where models come from and are kept.
+    /// The hub, which fetches models and keeps them on disk.
     #[getter]
     fn hub(&self) -> PyResult<Hub> {
         Ok(Hub::new(self.handle.get()?.hub().clone()))
     }
 
-    /// Gives it back. What it made stays until it is closed itself.
+    /// Releases the runtime. Objects that it created stay until they are closed themselves.
     fn close(&self, py: Python<'_>) {
         self.handle.close(py);
     }

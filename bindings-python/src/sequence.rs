@@ -17,18 +17,18 @@ use crate::record::record;
 use crate::wait::{Awaitable, wait};
 
 record! {
-    /// What a forward gave.
+    /// The results of a forward pass.
     Forwarded {
-        /// `[vocabulary]` for `"last_logits"`, `[new tokens, vocabulary]` for `"logits"`, `[new tokens, hidden]` for `"hidden"`,
-        /// empty for `"nothing"`.
+        /// `[vocabulary]` for `"last_logits"`, `[new tokens, vocabulary]` for `"logits"`, `[new tokens,
+        /// hidden]` for `"hidden"`, empty for `"nothing"`.
         values: Py<Array>,
-        /// How many of the sequence's tokens were found in the prefix cache for this forward.
+        /// The number of the sequence's tokens that were found in the prefix cache for this forward pass.
         cached: usize,
     }
 }
 
-/// A token sequence with its KV cache, to append to, run forward, fork and truncate. Dropping it frees its part of the cache.
-/// Used by one thread or task at a time.
+/// A token sequence with its KV cache, to append to, run forward, fork and truncate. Dropping it frees its
+/// part of the cache. One thread or task may use it at a time.
 #[pyclass(frozen, module = "realm")]
 pub(crate) struct Sequence {
     slot: Arc<Mutex<Slot>>,
@@ -37,12 +37,12 @@ pub(crate) struct Sequence {
 
 enum Slot {
     Here(Box<realm::Sequence>),
-    /// A forward has it.
+    /// A forward pass holds the sequence.
     Busy,
     Closed,
 }
 
-/// The sequence while somebody uses it; it goes back on drop, unless the sequence was closed meanwhile.
+/// A borrowed sequence; it goes back on drop, unless the handle was closed meanwhile.
 struct Borrowed {
     sequence: Option<Box<realm::Sequence>>,
     slot: Arc<Mutex<Slot>>,
@@ -68,7 +68,7 @@ impl Borrowed {
     ) -> std::result::Result<(realm::Forwarded, Output), realm::Error> {
         match self.sequence.as_deref_mut() {
             Some(sequence) => Ok((sequence.forward_async(output).await?, output)),
-            // `borrow` has seen to that.
+            // `borrow` has checked this.
             None => Ok((realm::Forwarded { values: Vec::new(), width: 0, cached: 0 }, Output::Nothing)),
         }
     }
@@ -125,7 +125,7 @@ fn forwarded(py: Python<'_>, (forwarded, output): (realm::Forwarded, Output)) ->
 
 #[pymethods]
 impl Sequence {
-    /// Its tokens.
+    /// The tokens of the sequence.
     #[getter]
     fn tokens(&self) -> PyResult<Vec<u32>> {
         Ok(self.borrow()?.get()?.tokens().to_vec())
@@ -135,18 +135,18 @@ impl Sequence {
         Ok(self.borrow()?.get()?.len())
     }
 
-    /// Tokens that it may have at most.
+    /// The longest length that the sequence may have, in tokens.
     #[getter]
     fn context_length(&self) -> PyResult<usize> {
         Ok(self.borrow()?.get()?.context_length())
     }
 
-    /// Adds tokens at the end; the next forward computes them.
+    /// Adds tokens at the end; the next forward pass computes them.
     fn append(&self, tokens: Tokens) -> Result<()> {
         Ok(self.borrow()?.get()?.append(&tokens.0)?)
     }
 
-    /// Computes what was appended since the last forward, or the last token again if nothing was.
+    /// Computes the tokens appended since the last forward pass, or the last token again if there are none.
     #[pyo3(signature = (output="last_logits"))]
     fn forward(&self, py: Python<'_>, output: &str) -> Result<Forwarded> {
         let output = self::output(output)?;
@@ -154,7 +154,7 @@ impl Sequence {
         Ok(forwarded(py, result)?)
     }
 
-    /// As `forward`, to be awaited. Cancelling it gives the forward up; the tokens stay appended.
+    /// Same as `forward`, to be awaited. Cancelling it cancels the forward pass; the tokens stay appended.
     #[pyo3(signature = (output="last_logits"))]
     fn forward_async(&self, output: &str) -> PyResult<Awaitable> {
         let output = self::output(output)?;
@@ -162,12 +162,12 @@ impl Sequence {
         Ok(Awaitable::new(future, |py, result| forwarded(py, result)?.into_py_any(py)))
     }
 
-    /// Another sequence with the same tokens. Both share what is computed until they differ.
+    /// Creates another sequence with the same tokens. Both share the computed part until they differ.
     fn fork(&self) -> Result<Self> {
         Ok(Self::new(self.borrow()?.get()?.fork()?))
     }
 
-    /// Drops the tokens from the `length`th on.
+    /// Drops the tokens from index `length` on.
     fn truncate(&self, length: &Bound<'_, PyAny>) -> Result<()> {
         let Some(length) = count("length", Some(length))? else {
             return Err(PyTypeError::new_err("length is a number of tokens").into());
@@ -175,14 +175,14 @@ impl Sequence {
         Ok(self.borrow()?.get()?.truncate(length)?)
     }
 
-    /// Tokens, keys and values as bytes, for `Model.restore_sequence`.
+    /// Returns tokens, keys and values as bytes, for `Model.restore_sequence`.
     fn save<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyBytes>> {
         let mut borrowed = self.borrow()?;
         let sequence = borrowed.get()?;
         Ok(PyBytes::new(py, &py.detach(|| sequence.save())?))
     }
 
-    /// Gives it back.
+    /// Releases the sequence.
     fn close(&self, py: Python<'_>) {
         self.end(py);
     }

@@ -20,34 +20,34 @@ use crate::model::Model;
 use crate::record::{Reduced, record};
 use crate::wait::{Awaitable, wait};
 
-/// What a tenant may use. `None` stands for no limit.
+/// The limits of a tenant. `None` means no limit.
 #[pyclass(frozen, get_all, module = "realm", skip_from_py_object)]
 pub(crate) struct Limits {
-    /// Share of the computation when there is more to do than can be done at once.
+    /// The tenant's factor in fair sharing of the computation while others want some too.
     weight: f32,
-    /// Requests that run at once; others wait.
+    /// The most requests that run at once; others wait.
     max_concurrent: Option<usize>,
-    /// Requests that wait for a place; one more is refused.
+    /// The most requests that wait for a place; one more is refused.
     max_queued: usize,
-    /// Tokens in the KV cache of one model over all running requests.
+    /// The most tokens in the KV cache of one model, over all running requests.
     kv_tokens: Option<usize>,
-    /// Tokens computed a minute, over all models.
+    /// The most tokens computed in a minute, over all models.
     tokens_per_minute: Option<u32>,
-    /// Seconds from a request's start to its end, waiting included.
+    /// The most seconds from a request's start to its end, including waiting.
     request_timeout: Option<f64>,
-    /// Bytes of memory that the tenant causes at once, of every kind.
+    /// The most bytes of memory that the tenant holds at once, of all kinds.
     memory: usize,
-    /// Names of the models that the tenant may use.
+    /// The names of the models that the tenant may use.
     models: Option<Vec<String>>,
-    /// Names of the adapters that the tenant may use.
+    /// The names of the adapters that the tenant may use.
     adapters: Option<Vec<String>>,
-    /// Bytes that a run of one of its programs may have.
+    /// The most bytes of memory of one run of a program.
     program_memory: usize,
-    /// Seconds that a run of one of its programs may compute itself.
+    /// The most seconds of computing time of one run of a program.
     program_cpu_time: f64,
-    /// Handles that a run may hold at once.
+    /// The most handles that one run holds at once.
     program_handles: usize,
-    /// Bytes of text that a run may send.
+    /// The most bytes of text that one run sends.
     program_output: usize,
 }
 
@@ -149,7 +149,7 @@ impl Limits {
             program_handles: count("program_handles", program_handles)?.unwrap_or(default.program_handles),
             program_output: count("program_output", program_output)?.unwrap_or(default.program_output),
         };
-        // What means nothing is said here, and not when the limits are first used.
+        // Invalid limits are refused here, and not when they are first used.
         limits.core()?.check().map_err(|error| crate::errors::exception(&error.into()))?;
         Ok(limits)
     }
@@ -165,7 +165,7 @@ impl Limits {
         Ok((rebuild, arguments))
     }
 
-    /// Its attributes as a dict: what `Limits(**limits)` takes.
+    /// Returns the attributes as a dict, which `Limits(**limits)` takes.
     fn to_dict<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(slf.py());
         for field in FIELDS {
@@ -184,15 +184,15 @@ impl Limits {
 }
 
 record! {
-    /// What a program is.
+    /// Facts about a program.
     ProgramInfo {
-        /// Which level of the contract it is written at: `"program"`, `"policy"` or `"module"`.
+        /// The level of the contract that it is written for: `"program"`, `"policy"` or `"module"`.
         contract: String,
-        /// Interfaces that it imports.
+        /// The interfaces that it imports.
         imports: Vec<String>,
-        /// Interfaces that it exports.
+        /// The interfaces that it exports.
         exports: Vec<String>,
-        /// Bytes of the component or module.
+        /// The size of the component or module, in bytes.
         bytes: usize,
     }
 }
@@ -211,7 +211,7 @@ impl Program {
 
 #[pymethods]
 impl Program {
-    /// What it is.
+    /// Facts about the program.
     #[getter]
     fn info(&self) -> PyResult<ProgramInfo> {
         let program = self.handle.get()?;
@@ -224,7 +224,7 @@ impl Program {
         })
     }
 
-    /// Gives it back. Tenants that have it keep it.
+    /// Releases the program. Tenants that use it keep it.
     fn close(&self, py: Python<'_>) {
         self.handle.close(py);
     }
@@ -279,68 +279,70 @@ impl Tenant {
 
 #[pymethods]
 impl Tenant {
-    /// Its name.
+    /// The tenant's name.
     #[getter]
     fn name(&self) -> PyResult<String> {
         Ok(self.handle.get()?.name().to_owned())
     }
 
-    /// What it may use.
+    /// The tenant's limits.
     #[getter]
     fn limits(&self) -> PyResult<Limits> {
         Ok(Limits::of(&self.handle.get()?.limits()))
     }
 
-    /// Changes what it may use, from the next step on.
+    /// Changes the limits, from the next step on.
     fn set_limits(&self, limits: &Limits) -> Result<()> {
         Ok(self.handle.get()?.set_limits(limits.core()?)?)
     }
 
-    /// A loaded model as this tenant sees it: what is asked of it counts against the tenant's limits.
+    /// Returns a loaded model as this tenant sees it: requests to it count against the tenant's limits.
     fn model(&self, py: Python<'_>, model: &Model) -> Result<Model> {
         let seen = self.handle.get()?.model(&model.handle.get()?)?;
         Ok(Model::granted(seen, self.granted(py)))
     }
 
-    /// Compiles a program that the tenant brought, a WebAssembly component or module in bytes, as work of the tenant: programs of
-    /// several tenants are compiled in fair turns by their weights, and the compiled code is the tenant's memory.
+    /// Compiles a program that the tenant brought, a WebAssembly component or module in bytes, on the
+    /// tenant's account: programs of several tenants are compiled in fair turns by their weights, and the
+    /// compiled code is the tenant's memory.
     fn compile_program(&self, py: Python<'_>, wasm: &Bound<'_, PyBytes>) -> Result<Program> {
         Ok(Program::new(wait(py, self.compile(wasm)?)??))
     }
 
-    /// As `compile_program`, to be awaited.
+    /// Same as `compile_program`, to be awaited.
     fn compile_program_async(&self, wasm: &Bound<'_, PyBytes>) -> PyResult<Awaitable> {
         Ok(Awaitable::new(self.compile(wasm)?, |py, program| Program::new(program).into_py_any(py)))
     }
 
-    /// From now on this program answers the tenant's requests; with `None` Realm generates as for everybody.
+    /// Sets the program that answers the tenant's requests from now on; `None` returns to Realm's own
+    /// generation.
     fn set_program(&self, program: Option<&Program>) -> PyResult<()> {
         let program = program.map(|program| program.handle.get()).transpose()?;
         self.handle.get()?.set_program(program.as_ref());
         Ok(())
     }
 
-    /// What answers the tenant's requests.
+    /// The program that answers the tenant's requests.
     #[getter]
     fn program(&self) -> PyResult<Option<Program>> {
         Ok(self.handle.get()?.program().map(Program::new))
     }
 
-    /// Gives the tenant a program that its other programs may run by this name.
+    /// Adds a program, by a name, that the tenant's other programs may run.
     fn add_program(&self, name: &str, program: &Program) -> PyResult<()> {
         self.handle.get()?.add_program(name, &program.handle.get()?);
         Ok(())
     }
 
-    /// Takes a program away from those that others may run; says whether there was one.
+    /// Removes a program that others may run; returns whether there was one of that name.
     fn remove_program(&self, name: &str) -> PyResult<bool> {
         Ok(self.handle.get()?.remove_program(name))
     }
 
-    /// What the tenant's programs may do beside asking models, from the next request on.
+    /// Sets what the tenant's programs may do besides asking models, from the next request on.
     fn set_grants(&self, py: Python<'_>, grants: &Grants) -> PyResult<()> {
         let tenant = self.handle.get()?;
-        // Before the tenant's next request may call them.
+        // Set before the tenant's next request may call them.
         let granted = self.granted(py);
         let old = granted.and_then(|granted| granted.get().set(grants.callbacks(py)));
         tenant.set_grants(grants.inner.clone());
@@ -348,32 +350,32 @@ impl Tenant {
         Ok(())
     }
 
-    /// Requests that run now, over all models.
+    /// The number of requests that run now, over all models.
     #[getter]
     fn running(&self) -> PyResult<usize> {
         Ok(self.handle.get()?.running())
     }
 
-    /// Requests that wait now, over all models.
+    /// The number of requests that wait now, over all models.
     #[getter]
     fn waiting(&self) -> PyResult<usize> {
         Ok(self.handle.get()?.waiting())
     }
 
-    /// Bytes of memory that it causes now, over all models: what the limit `memory` bounds.
+    /// The memory that the tenant holds now, in bytes, over all models; the limit `memory` bounds it.
     #[getter]
     fn memory(&self) -> PyResult<MemoryUse> {
         Ok(MemoryUse::of(self.handle.get()?.memory()))
     }
 
-    /// What was done for it, over all models that are loaded now.
+    /// Reads the tenant's counters, over all models that are loaded now.
     fn metrics(&self, py: Python<'_>) -> PyResult<Py<Served>> {
         let tenant = self.handle.get()?;
         let served = py.detach(|| tenant.metrics());
         Served::new(py, served)
     }
 
-    /// Gives it back. Models that it sees keep it.
+    /// Releases the tenant. Models that it sees keep it.
     fn close(&self, py: Python<'_>) {
         self.end(py);
     }
@@ -388,7 +390,7 @@ impl Tenant {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> std::result::Result<(), PyTraverseError> {
-        // What is in there clears itself.
+        // The functions clear themselves.
         let Ok(granted) = self.granted.try_lock() else { return Ok(()) };
         visit.call(&*granted)
     }

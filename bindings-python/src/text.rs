@@ -1,13 +1,13 @@
 //! Text arguments.
 //!
-//! A Python `str` may have lone surrogates, halves of a character that were cut apart or are spelled in a JSON text. They stand
-//! for nothing and no encoding has them; each becomes U+FFFD, and two that belong together the character that they are.
+//! A Python `str` may have lone surrogates, halves of a character that was cut apart or that a JSON text
+//! spells. No encoding has them. Each becomes U+FFFD, and two that belong together become their character.
 
 use pyo3::exceptions::PyUnicodeEncodeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyMapping, PySequence, PyString, PyTuple};
 
-/// A `str`, whatever is in it.
+/// A `str`, even with lone surrogates.
 #[derive(Default)]
 pub(crate) struct Text(pub(crate) String);
 
@@ -20,7 +20,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Text {
     }
 }
 
-/// A `str` as Rust has texts.
+/// Converts a `str` to a Rust string.
 pub(crate) fn text(value: &Bound<'_, PyString>) -> PyResult<String> {
     match value.to_str() {
         Ok(text) => Ok(text.to_owned()),
@@ -34,15 +34,15 @@ pub(crate) fn text(value: &Bound<'_, PyString>) -> PyResult<String> {
     }
 }
 
-/// Texts of a list.
+/// Converts a list of texts.
 pub(crate) fn texts(value: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
     Ok(value.extract::<Vec<Text>>()?.into_iter().map(|text| text.0).collect())
 }
 
-/// How deep values may be in each other; JSON that is deeper is refused anyway.
+/// The deepest nesting of values; deeper JSON is refused anyway.
 const DEPTH: usize = 200;
 
-/// A copy of a value whose texts, those of its parts included, have no lone surrogates.
+/// Copies a value; its texts, including those of nested values, have no lone surrogates.
 pub(crate) fn without_surrogates<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     clean(value, DEPTH)
 }

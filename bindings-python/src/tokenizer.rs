@@ -13,7 +13,7 @@ use crate::text::Text;
 #[pyclass(frozen, module = "realm")]
 pub(crate) struct Tokenizer(Inner);
 
-/// A model's, which it shares, or one that was loaded alone.
+/// A model's tokenizer, shared with the model, or one that was loaded without a model.
 enum Inner {
     OfModel(realm::Model),
     Alone(Arc<realm::Tokenizer>),
@@ -38,8 +38,8 @@ impl Tokenizer {
 
 #[pymethods]
 impl Tokenizer {
-    /// Token ids of a text. With `special`, control tokens spelled in it become those tokens: only for text that no user wrote.
-    /// Without `boundaries`, no begin or end token is added.
+    /// Encodes a text into token ids. With `special`, control tokens spelled in the text become those tokens:
+    /// use it only for text that no user wrote. Without `boundaries`, no begin or end token is added.
     #[pyo3(signature = (text, *, special=false, boundaries=true))]
     fn encode<'py>(
         &self,
@@ -51,18 +51,18 @@ impl Tokenizer {
         token_list(py, &py.detach(|| self.get().encode(&text.0, special, boundaries)))
     }
 
-    /// The text of token ids. Control tokens are left out, unless `special`.
+    /// Decodes token ids into text. Control tokens are left out, unless `special`.
     #[pyo3(signature = (tokens, *, special=false))]
     fn decode(&self, py: Python<'_>, tokens: Tokens, special: bool) -> Result<String> {
         Ok(py.detach(|| self.get().decode(&tokens.0, special)).map_err(realm::Error::from)?)
     }
 
-    /// The token that is spelled exactly so, a control token included.
+    /// Returns the token with exactly this spelling, including control tokens.
     fn token_id(&self, text: Text) -> Option<u32> {
         self.get().token_id(&text.0)
     }
 
-    /// Number of tokens.
+    /// The number of tokens.
     #[getter]
     fn vocabulary(&self) -> usize {
         self.get().vocabulary_len()
@@ -80,7 +80,7 @@ impl Tokenizer {
         self.get().eos()
     }
 
-    /// Whether the model expects the begin token before a text.
+    /// True if the model expects the begin token before a text.
     #[getter]
     fn adds_bos(&self) -> bool {
         self.get().adds_bos()

@@ -1,14 +1,14 @@
-//! How a call waits.
+//! Waiting for calls.
 //!
-//! A thread waits without the GIL and looks every 50 ms whether a signal has come, so that Ctrl-C stops what it waits for.
+//! A thread waits without the GIL and checks every 50 ms for signals, so that Ctrl-C ends the call.
 //!
-//! A task awaits an [`Awaitable`], which polls a future of Rust's and, while that is pending, yields a future of the
-//! running event loop. Whoever wakes it is often the engine's thread, which must not wait for the GIL: it writes to a socket
-//! that the loop watches ([`crate::doorbell`]). Where a loop can't do that (on Windows), it tells one thread, the notifier,
-//! which resolves all that have come together.
+//! A task awaits an [`Awaitable`], which polls a Rust future and, while that is pending, yields a future of
+//! the running event loop. The waking thread is often the engine's, which must not wait for the GIL: it
+//! writes to a socket that the loop watches ([`crate::doorbell`]). If a loop cannot watch sockets (on
+//! Windows), the waking thread notifies one thread, the notifier, which resolves all futures that are ready.
 //!
-//! The [`Awaitable`] alone owns the loop's future: wakers refer to it weakly, so no Python object is ever moved or dropped on
-//! a thread of Realm's, and a task whose loop is gone is garbage like any other.
+//! Only the [`Awaitable`] owns the loop's future: wakers refer to it weakly, so no Python object is ever
+//! moved or dropped on a thread of Realm's, and a task whose loop is gone is garbage like any other.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -26,7 +26,7 @@ use pyo3::types::PyList;
 use crate::callbacks::Callbacks;
 use crate::process::{Pass, Process, with_gil};
 
-/// How long a thread waits before it looks for signals.
+/// The time that a thread waits before it checks for signals.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 struct Thread(std::thread::Thread);
@@ -40,11 +40,11 @@ impl Wake for Thread {
 /// Waits for a future.
 ///
 /// # Errors
-/// What a signal handler raised, `KeyboardInterrupt` above all; then the future is dropped.
+/// The exception of a signal handler, usually `KeyboardInterrupt`; the future is then dropped.
 pub(crate) fn wait<T: Send>(py: Python<'_>, future: impl Future<Output = T> + Send) -> PyResult<T> {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Thread(std::thread::current())));
-    // What is there already needs no exchange of the GIL.
+    // A value that is ready needs no release of the GIL.
     if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
         return Ok(value);
     }
@@ -71,7 +71,8 @@ pub(crate) fn wait<T: Send>(py: Python<'_>, future: impl Future<Output = T> + Se
     }
 }
 
-/// Where a thread may go back to Python. At the interpreter's end only the thread that ends it may.
+/// Returns a pass if a thread may return to Python. At the interpreter's end only the thread that ends it
+/// may.
 fn may_return() -> Option<Pass> {
     let pass = Pass::enter();
     if pass.is_none() && !crate::process::is_ending_thread() {
@@ -82,18 +83,20 @@ fn may_return() -> Option<Pass> {
     pass
 }
 
-/// Makes a Python object of a result, with the GIL.
+/// Converts a result to a Python object, with the GIL.
 pub(crate) type Convert = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
 
 type Pending = Pin<Box<dyn Future<Output = PyResult<Convert>> + Send>>;
 
-/// Something to `await`, in a task of any event loop that works as asyncio's do. It is a coroutine: `asyncio.create_task`
-/// and `asyncio.wait_for` take it. What it does starts when it is first awaited; cancelling it gives up what it waits for.
+/// An object to `await`, in a task of any event loop that works like asyncio's. It is a coroutine:
+/// `asyncio.create_task` and `asyncio.wait_for` take it. Its work starts when it is first awaited; cancelling
+/// it cancels the work.
 #[pyclass(module = "realm")]
 pub(crate) struct Awaitable {
-    /// `None` once it has a result. Nobody locks it: it is borrowed by whoever polls, and has to be `Sync`.
+    /// `None` once it has a result. The lock is never contended: the polling thread borrows it, and the type
+    /// has to be `Sync`.
     future: Mutex<Option<Pending>>,
-    /// What the event loop's future waits for, while there is one.
+    /// The signal that resolves the event loop's future, while there is one.
     signal: Mutex<Option<Arc<Signal>>>,
     process: Process,
     /// The application's functions that it may call.
@@ -129,7 +132,7 @@ impl Awaitable {
         }
     }
 
-    /// Goes on; with an exception it is over.
+    /// Continues; after an exception it has ended.
     fn step(&mut self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let yielded = self.advance(py);
         if yielded.is_err() {
@@ -176,13 +179,13 @@ impl Awaitable {
         self.step(py)
     }
 
-    /// Goes on; event loops call this.
+    /// Continues; event loops call this.
     fn send(&mut self, py: Python<'_>, value: Py<PyAny>) -> PyResult<Py<PyAny>> {
         drop(value);
         self.step(py)
     }
 
-    /// Gives up with an exception; event loops call this to cancel.
+    /// Ends with an exception; event loops call this to cancel.
     #[pyo3(signature = (typ, val=None, tb=None))]
     fn throw(
         &mut self,
@@ -202,14 +205,15 @@ impl Awaitable {
         })
     }
 
-    /// Gives up.
+    /// Cancels the work.
     fn close(&mut self, py: Python<'_>) {
         let signal = self.signal.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(future) = self.future.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
             crate::handle::dispose(py, self.process, future);
         }
         match signal {
-            // A waker that rings just now has the signal for a moment, on a thread that must not drop Python's objects.
+            // A waker that rings at this moment holds the signal, on a thread that must not drop Python
+            // objects.
             Some(signal) if self.process.is_current() => drop(signal.take()),
             signal => std::mem::forget(signal),
         }
@@ -222,7 +226,7 @@ impl Awaitable {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.callbacks.iter().try_for_each(|each| visit.call(each))?;
-        // In a forked child a thread that is missing may hold the lock.
+        // In a forked child, a thread that no longer exists may hold the lock.
         if !self.process.is_current() {
             return Ok(());
         }
@@ -248,25 +252,25 @@ impl Drop for Awaitable {
             return;
         }
         if Python::try_attach(|py| self.close(py)).is_none() {
-            // At the interpreter's end the operating system takes everything back.
+            // At the interpreter's end, the operating system frees everything.
             std::mem::forget(self.future.get_mut().unwrap_or_else(PoisonError::into_inner).take());
             std::mem::forget(self.signal.get_mut().unwrap_or_else(PoisonError::into_inner).take());
         }
     }
 }
 
-/// The running event loop, and a future of its that a task waits for.
+/// Returns the running event loop, and a future of it that a task waits for.
 fn pending_future(py: Python<'_>) -> PyResult<(Py<PyAny>, Py<PyAny>)> {
     static RUNNING: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let running = RUNNING.import(py, "asyncio", "get_running_loop")?;
     let event_loop = running.call0().map_err(|error| no_event_loop(py, error))?;
     let future = event_loop.call_method0("create_future")?;
-    // What `yield from future` would set: the task may wait for it.
+    // `yield from future` would set this attribute: the task may wait for the future.
     future.setattr("_asyncio_future_blocking", true)?;
     Ok((event_loop.unbind(), future.unbind()))
 }
 
-/// What to do instead, where the loop is another library's.
+/// Returns an error that says what to do with another library's event loop.
 fn no_event_loop(py: Python<'_>, error: PyErr) -> PyErr {
     let trio = py.import("sys").and_then(|sys| sys.getattr("modules")?.get_item("trio")).is_ok();
     if !trio {
@@ -278,7 +282,7 @@ fn no_event_loop(py: Python<'_>, error: PyErr) -> PyErr {
     )
 }
 
-/// An event loop's future that a task waits for, and how the loop is told to resolve it.
+/// An event loop's future that a task waits for, and the way to make the loop resolve it.
 struct Waiting {
     event_loop: Py<PyAny>,
     future: Py<PyAny>,
@@ -301,14 +305,14 @@ impl Waiting {
     }
 }
 
-/// Says once that a task can go on.
+/// Signals once that a task can continue.
 #[derive(Default)]
 pub(crate) struct Signal(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     woken: bool,
-    /// Only threads with the GIL put it here and take it away.
+    /// Only threads with the GIL set and take it.
     waiting: Option<Waiting>,
 }
 
@@ -317,12 +321,12 @@ impl Signal {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says what to resolve; `false` if the wake-up has come already.
+    /// Sets the future to resolve; returns `false` if the wake-up has come already.
     fn wait_with(&self, waiting: Waiting) -> bool {
         let mut state = self.state();
         if state.woken {
             drop(state);
-            // `waiting` has Python objects, whose destructors may run anything.
+            // `waiting` has Python objects, whose destructors may run any code.
             drop(waiting);
             return false;
         }
@@ -330,7 +334,7 @@ impl Signal {
         true
     }
 
-    /// Has the event loop resolve the future. Waits for no one, least of all for the GIL.
+    /// Makes the event loop resolve the future. Never waits, not even for the GIL.
     fn ring(self: &Arc<Self>) {
         let mut state = self.state();
         if std::mem::replace(&mut state.woken, true) {
@@ -347,7 +351,7 @@ impl Signal {
         notify(Arc::downgrade(self));
     }
 
-    /// The future to resolve, once, with the GIL.
+    /// Takes the future to resolve, once, with the GIL.
     pub(crate) fn take_future(&self) -> Option<Py<PyAny>> {
         self.take().map(|waiting| waiting.future)
     }
@@ -382,16 +386,17 @@ impl Wake for Ring {
     }
 }
 
-/// The notifiers of this process and of those that it was forked from. Each has its own, since a lock that another thread held
-/// at the fork is never released in the child.
+/// The notifiers of this process and of those that it was forked from. Each process has its own, since a lock
+/// that another thread held at the fork is never released in the child.
 #[derive(Default)]
 struct Notifier {
-    /// `None` where no thread could be started.
+    /// `None` if no thread could be started.
     signals: OnceLock<Option<Sender<Weak<Signal>>>>,
     after_fork: OnceLock<Box<Notifier>>,
 }
 
-/// Has the notifier let a task go on, if it still waits. It is started when it is first needed, and again in a forked child.
+/// Makes the notifier resume a task, if it still waits. The notifier starts on first use, and again in a
+/// forked child.
 fn notify(signal: Weak<Signal>) {
     static FIRST: Notifier = Notifier { signals: OnceLock::new(), after_fork: OnceLock::new() };
     let mut notifier = &FIRST;
@@ -401,7 +406,7 @@ fn notify(signal: Weak<Signal>) {
     let start = || {
         let (sender, receiver) = channel();
         let thread = std::thread::Builder::new().name("realm-notify".into());
-        // Without threads nothing of Realm's works; callers that wait are told so elsewhere.
+        // Realm does not work without threads; waiting callers get that error elsewhere.
         thread.spawn(move || deliver(&receiver)).ok().map(|_| sender)
     };
     if let Some(signals) = notifier.signals.get_or_init(start) {
@@ -423,12 +428,12 @@ fn deliver(signals: &Receiver<Weak<Signal>>) {
                 }
             }
             for (event_loop, futures) in loops {
-                // A loop that is closed has no tasks that wait.
+                // A closed loop has no waiting tasks.
                 let _ = schedule(py, &event_loop, futures);
             }
         });
         if delivered.is_none() {
-            // Everything that comes now has Python objects in it, which nobody may touch any more.
+            // All later signals hold Python objects, which may no longer be touched.
             loop {
                 std::thread::park();
             }
@@ -445,16 +450,16 @@ fn schedule(py: Python<'_>, event_loop: &Py<PyAny>, futures: Vec<Py<PyAny>>) -> 
     Ok(())
 }
 
-/// Lets tasks go on, on the thread of their event loop.
+/// Resumes tasks, on the thread of their event loop.
 #[pyfunction]
 fn resolve(py: Python<'_>, futures: Vec<Py<PyAny>>) -> PyResult<()> {
     resolve_all(py, futures)
 }
 
-/// Lets tasks go on, on the thread of their event loop: all of them, whatever goes wrong with one (Ctrl-C may come in between).
+/// Resumes tasks, on the thread of their event loop: all of them, even if one fails (Ctrl-C may interrupt).
 ///
 /// # Errors
-/// What went wrong first.
+/// The first failure.
 pub(crate) fn resolve_all(py: Python<'_>, futures: impl IntoIterator<Item = Py<PyAny>>) -> PyResult<()> {
     let mut result = Ok(());
     for future in futures {
@@ -465,7 +470,7 @@ pub(crate) fn resolve_all(py: Python<'_>, futures: impl IntoIterator<Item = Py<P
 }
 
 fn resolve_one(future: &Bound<'_, PyAny>) -> PyResult<()> {
-    // A task that was cancelled has cancelled its future.
+    // A cancelled task has cancelled its future.
     if !future.call_method0("done")?.is_truthy()? {
         future.call_method1("set_result", (future.py().None(),))?;
     }

@@ -1,4 +1,4 @@
-"""What the tests share: one runtime with the real model, questions, and the programs of wasm-tenants/."""
+"""Shared by the tests: one runtime with the real model, questions, and the programs of wasm-tenants/."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import realm
 ROOT = Path(__file__).parents[2]
 CAPITAL: list[dict[str, Any]] = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
 ANSWER = "The capital of France is Paris."
-# Prose without an end in sight.
+# The beginning of a long text.
 ENDLESS: dict[str, Any] = {"prompt": "Once upon a time", "ignore_eos": True, "max_tokens": 4000, "seed": 1}
 
 
@@ -32,7 +32,7 @@ def model(runtime: realm.Realm) -> Iterator[realm.Model]:
 
 @pytest.fixture(scope="session")
 def program() -> Callable[[str], Path]:
-    """The file of a program of wasm-tenants/, which `ci/setup` builds."""
+    """Returns the file of a program of wasm-tenants/, which `ci/setup` builds."""
 
     def find(name: str) -> Path:
         target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -44,7 +44,7 @@ def program() -> Callable[[str], Path]:
 
 
 def until(what: Callable[[], bool]) -> None:
-    """Waits until something is so, since the engine hears of it at its next step."""
+    """Waits until a condition holds, since the engine reacts at its next step."""
     for _ in range(1000):
         if what():
             return

@@ -21,7 +21,7 @@ import realm
 from conftest import ROOT, until
 
 LONG: dict[str, Any] = {"prompt": "Once upon a time", "ignore_eos": True, "max_tokens": 4000, "temperature": 0}
-# Long enough that a read of it has to wait, which one of the tiny model's seldom does.
+# Long enough that a read has to wait, which is rare with the tiny model.
 ROUNDS = 25
 
 
@@ -32,9 +32,9 @@ def tiny(runtime: realm.Realm) -> Iterator[realm.Model]:
 
 
 def is_well(model: realm.Model) -> None:
-    """Nothing is left of requests that were abandoned, and the next one is answered."""
+    """Checks that abandoned requests leave nothing behind, and that the next one is answered."""
     until(lambda: model.metrics().served.running == 0 and model.metrics().kv.used == 0)
-    # On another thread, since a dead engine answers no one.
+    # On another thread, since a dead engine never answers.
     answers: list[int] = []
     ask = lambda: answers.append(len(model.generate("a", max_tokens=2, ignore_eos=True).tokens))  # noqa: E731
     asking = threading.Thread(target=ask, daemon=True)
@@ -188,7 +188,7 @@ def test_a_task_whose_loop_is_gone_is_garbage_and_so_is_its_request(
 
 
 def test_an_exception_in_the_loop_s_own_code_eats_no_wake_up(model: realm.Model) -> None:
-    """As Ctrl-C does, which may come between any two futures that are resolved together."""
+    """Simulates Ctrl-C, which may come between any two futures that are resolved together."""
 
     class Interrupted(asyncio.SelectorEventLoop):
         armed = 0

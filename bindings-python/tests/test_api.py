@@ -94,7 +94,7 @@ def test_embeddings_and_logits_are_arrays_without_a_copy(model: realm.Model) -> 
     assert vector.dtype == numpy.float32 and vector.shape == array.shape == (model.info.hidden,)
     assert abs(float(vector @ vector) - 1) < 1e-5
     assert numpy.shares_memory(vector, numpy.asarray(array))
-    # Written in one, seen in the other: there is one memory.
+    # A write to one is visible in the other: they share memory.
     vector[0] = 42
     assert memoryview(array)[0] == 42 and array.tolist()[0] == 42
     assert numpy.shares_memory(vector, numpy.from_dlpack(array)) and array.__dlpack_device__() == (1, 0)
@@ -210,7 +210,7 @@ def test_openai_s_shape(runtime: realm.Realm, model: realm.Model) -> None:
         pieces = list(stream)
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces[:-1]) == ANSWER
     assert pieces[-1].choices == [] and pieces[-1].usage is not None
-    # Where only the run says which it is.
+    # Only the call at run time says which type it returns.
     for streams in (False, True):
         either = create(model="any", messages=CAPITAL, max_tokens=1, stream=streams)
         assert isinstance(either, realm.openai.Stream) == streams
@@ -260,7 +260,7 @@ def test_openai_s_tools(runtime: realm.Realm) -> None:
         (call,) = choice.message.tool_calls
         assert call.type == "function" and call.function.name == "weather"
         assert json.loads(call.function.arguments) == {"city": "Paris"}
-        # What OpenAI's users do: the message itself goes back, and the result after it.
+        # As OpenAI's users do it: append the message itself, and then the result.
         messages.append({k: v for k, v in choice.message.model_dump().items() if v is not None})
         messages.append({"role": "tool", "tool_call_id": call.id, "content": "snow"})
         assert "assistant\nParis<" in model.apply_chat_template(messages)

@@ -1,4 +1,4 @@
-"""The same, for tasks."""
+"""The public API in tasks."""
 
 from __future__ import annotations
 

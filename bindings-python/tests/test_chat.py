@@ -21,7 +21,7 @@ CALL = r'<tool_call>\{"name": "weather", "arguments": \{"city": "Paris"\}\}</too
 
 @pytest.fixture(scope="module")
 def caller(runtime: realm.Realm) -> realm.Model:
-    """A model whose template shows how tools are called."""
+    """A model whose template shows the spelling of tool calls."""
     return runtime.load_model("smollm2-135m", kv_tokens=1024, chat_template=TEMPLATE)
 
 

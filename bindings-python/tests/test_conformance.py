@@ -1,4 +1,4 @@
-"""The scenarios of `tests/conformance`, which every language's package runs. Its README says what the operations do."""
+"""Runs the scenarios of `tests/conformance`, which every language's package runs. Its README describes the operations."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Runner:
         self.values: dict[str, Any] = {}
 
     def begin(self) -> None:
-        """Drops what the last scenario left."""
+        """Drops the objects and results of the last scenario."""
         self.objects = {name: self.objects[name] for name in ("realm", "model")}
         self.values = {}
 
     def operate(self, a: dict[str, Any]) -> Any:
-        """Performs an operation: converts, calls, and converts."""
+        """Performs an operation: converts its arguments, makes the call, and converts the result."""
         a = {key: value for key, value in a.items() if key not in ("expect", "error", "eventually")}
         operation = getattr(self, "op_" + a.pop("op"))
         self._name = a.pop("as", "unnamed")
@@ -372,7 +372,7 @@ class Runner:
 
 
 def attributes(thing: Any) -> dict[str, Any]:
-    """The attributes of an object that are plain values."""
+    """Returns the attributes of an object that are plain values."""
     names = (name for name in dir(thing) if not name.startswith("_"))
     values = ((name, getattr(thing, name)) for name in names)
     return {name: value for name, value in values if value is None or isinstance(value, (str, int, float, list))}
@@ -439,7 +439,7 @@ def tool(made: dict[str, Any]) -> Callable[[Any], Any]:
 
 
 def processor(asked: dict[str, Any]) -> Callable[[list[int], Any], None]:
-    """What a scenario has a logits processor do."""
+    """Returns the logits processor that a scenario describes."""
 
     def process(ids: list[int], logits: Any) -> None:
         if "fail" in asked:
@@ -457,7 +457,7 @@ def processor(asked: dict[str, Any]) -> Callable[[list[int], Any], None]:
 
 
 def resolve(value: Any, kept: dict[str, Any]) -> Any:
-    """`value` with every `{"$ref": "name.key.0"}` replaced by what it names. What is expected is resolved later."""
+    """Returns `value` with every `{"$ref": "name.key.0"}` replaced by its result. Expectations are resolved later."""
     if isinstance(value, dict):
         if set(value) == {"$ref"}:
             name, *parts = value["$ref"].split(".")
@@ -470,7 +470,7 @@ def resolve(value: Any, kept: dict[str, Any]) -> Any:
 
 
 def mismatch(found: Any, wanted: Any) -> str | None:
-    """Where `found` is not what `wanted` describes; `None` if it is."""
+    """Returns where `found` differs from the description `wanted`; `None` if it does not."""
     if isinstance(wanted, dict):
         if any(key.startswith("$") for key in wanted):
             return next((why for key in wanted if (why := special(found, key, wanted[key]))), None)

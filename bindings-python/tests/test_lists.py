@@ -12,7 +12,7 @@ from conftest import ANSWER, CAPITAL, until
 
 
 def test_thousands_of_texts_in_one_call(runtime: realm.Realm, model: realm.Model) -> None:
-    # Far more than may wait.
+    # Far more than the queue holds.
     tenant = runtime.tenant("list", realm.Limits(max_concurrent=4, max_queued=4))
     texts = [f"text {i}" for i in range(300)]
     vectors = tenant.model(model).embed_many(texts)

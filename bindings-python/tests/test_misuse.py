@@ -1,4 +1,4 @@
-"""What goes wrong ends in an exception: nothing crashes and nothing hangs. What could takes place in a process of its own."""
+"""Misuse ends in an exception: nothing crashes and nothing hangs. A test that might runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ model = realm.Realm(threads=2, device="cpu").load_model("smollm2-135m", kv_token
 
 
 def run(program: str, status: int = 0, **options: Any) -> str:
-    """Runs a Python program, which has to end by itself with this status, and returns what it printed."""
+    """Runs a Python program, which must end by itself with this status; returns its output."""
     code = PROLOGUE + textwrap.dedent(program)
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, **options)
     assert ran.returncode == status, ran.stdout + ran.stderr
@@ -100,7 +100,7 @@ def test_wrong_types_and_names_are_refused(runtime: realm.Realm, model: realm.Mo
 
 
 def test_values_too_deep_inside_each_other_are_refused(model: realm.Model) -> None:
-    """Reading them followed each into the next until the stack ended, and with it the process."""
+    """Reading such values recursed until the stack, and with it the process, ended."""
     around: list[Any] = []
     around.append(around)
     mutual: dict[str, Any] = {}
@@ -147,7 +147,7 @@ def test_what_is_closed_says_so(runtime: realm.Realm) -> None:
     ):
         with pytest.raises(realm.errors.InvalidArgumentError, match="closed"):
             use()
-    # What was made of it goes on.
+    # Objects that it created still work.
     assert next(stream).text and seen.generate("a", max_tokens=1).tokens
     stream.cancel()
     stream.close()

@@ -17,7 +17,7 @@ import realm
 from conftest import ANSWER, until
 from conftest import CAPITAL as QUESTION
 
-# Their messages are a union of many types.
+# OpenAI's messages are a union of many types.
 CAPITAL: Any = QUESTION
 MORE: dict[str, Any] = {"model": "any", "temperature": 0, "max_tokens": 16}
 LONG: dict[str, Any] = {
@@ -40,7 +40,7 @@ def client(model: realm.Model) -> openai.OpenAI:
 
 @pytest.fixture(scope="module")
 def tenant(runtime: realm.Realm) -> realm.Tenant:
-    """Whose requests these tests count."""
+    """The tenant whose requests these tests count."""
     return runtime.tenant("openai's clients")
 
 
@@ -168,7 +168,7 @@ def test_objects_without_a_package(model: realm.Model) -> None:
     with pytest.raises(AttributeError, match="no field 'colour'"):
         _ = answer.colour
     assert openai.types.chat.ChatCompletion.model_validate(answer.model_dump()).id == answer.id
-    # Answers of either kind go back into a conversation, and so does whatever can be iterated over.
+    # Answers of either kind go back into a conversation, and so does any iterable.
     theirs = realm.openai.client(model).chat.completions.create(messages=CAPITAL, **MORE)
     for message in (answer.choices[0].message, theirs.choices[0].message):
         again = create(messages=(one for one in [*CAPITAL, message, *CAPITAL]), **MORE)

@@ -38,7 +38,7 @@ WEATHER: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def coder(runtime: realm.Realm) -> Iterator[realm.Model]:
-    """A model that understands what tools answer."""
+    """A model that understands the results of tools."""
     with runtime.load_model("qwen2.5-coder-0.5b", kv_tokens=4096) as model:
         yield model
 
@@ -131,12 +131,12 @@ def test_what_a_tool_raises_reaches_the_program_and_nobody_else(agent: tuple[rea
     assert model.generate(**WEATHER).text
     until(lambda: any("ZeroDivisionError: the barometer is broken" in line[2] for line in lines))
     assert all(line[0] == "agent" for line in lines)
-    # What is no JSON is a fault of the tool's, too.
+    # A result that is not JSON is a fault of the tool, too.
     tenant.set_grants(realm.Grants(log=log, tools={"get_weather": lambda _: object()}))
     assert model.generate(**WEATHER).text
     until(lambda: any("not JSON serializable" in line[2] for line in lines))
 
-    # And what would end a thread or the process.
+    # So are exceptions that would end a thread or the process.
     def leave(arguments: Any) -> Any:
         raise SystemExit("I go")
 

@@ -1,4 +1,4 @@
-"""Results and arguments as Python's own: copied, pickled, compared, indexed; and what makes no argument."""
+"""Results and arguments as Python objects: copied, pickled, compared, indexed; and values that are no arguments."""
 
 from __future__ import annotations
 
@@ -170,8 +170,8 @@ def test_cycles_through_callbacks_are_collected(runtime: realm.Realm, model: rea
 
 
 def test_cycles_of_realm_s_own_objects_are_freed(runtime: realm.Realm, model: realm.Model) -> None:
-    """Through methods, which have nothing that the collector could empty: Realm's objects have to let go of them themselves.
-    Weak references would not show it: the collector ends those before it frees anything."""
+    """A cycle through methods, which the collector cannot empty: Realm's objects have to release them themselves. Weak
+    references would not show it: the collector clears them before it frees any object."""
 
     class Agent:
         grants: realm.Grants | None = None

@@ -1,4 +1,4 @@
-//! Writes what uniffi makes of the built library for Swift: `bindgen LIBRARY FOLDER`.
+//! Writes uniffi's Swift code for the built library: `bindgen LIBRARY FOLDER`.
 
 use uniffi_bindgen::bindings::{SwiftBindingsOptions, generate_swift_bindings};
 

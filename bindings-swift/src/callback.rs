@@ -1,30 +1,30 @@
-//! What the application does for Realm.
+//! Protocols that the application implements.
 
-/// What a load or a pull is at.
+/// The stage of a load or a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
 pub enum Stage {
-    /// Another process fetches the file, and this one waits for it.
+    /// Another process fetches the file; this one waits for it.
     Waiting,
     /// Bytes of the file arrive.
     Fetching,
-    /// A source did not give the file; the next one is tried, if there is one.
+    /// A source failed to give the file; the next one is tried, if there is one.
     Failed,
     /// The file is in place.
     Fetched,
-    /// Weights are brought onto the device.
+    /// Weights are loaded onto the device.
     Loading,
 }
 
 /// One event of a load or a pull.
 #[derive(Debug, Clone, uniffi::Record)]
 pub struct Progress {
-    /// What it is at.
+    /// The current stage.
     pub stage: Stage,
     /// The file or the source; for `failed` the source and its reason; empty while loading.
     pub what: String,
-    /// Bytes that are here, or in place.
+    /// The number of bytes that are fetched or loaded.
     pub done: u64,
-    /// Bytes there are; nil where that is not known.
+    /// The total number of bytes; nil if unknown.
     pub total: Option<u64>,
 }
 
@@ -45,25 +45,25 @@ impl From<realm::ProgressEvent> for Progress {
     }
 }
 
-/// Told how a load or a pull goes, on a thread of Realm's.
+/// Receives the progress of a load or a pull, on a thread of Realm's.
 #[uniffi::export(with_foreign)]
 pub trait ProgressObserver: Send + Sync {
-    /// Something happened.
+    /// Reports an event.
     fn progressed(&self, progress: Progress);
 }
 
-/// How bad a line of a log is.
+/// The severity of a line in a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
 pub enum LogLevel {
-    /// Something failed.
+    /// A failure.
     Error,
-    /// Something is odd.
+    /// Something unusual.
     Warn,
-    /// Something happened.
+    /// An event.
     Info,
-    /// For who looks for a fault.
+    /// A detail for debugging.
     Debug,
-    /// Everything.
+    /// Every detail.
     Trace,
 }
 
@@ -91,23 +91,24 @@ impl From<LogLevel> for realm::Level {
     }
 }
 
-/// Gets the lines of a log, soon after they were written, on a thread of its own. Where it is slower than Realm's own lines come some are
-/// dropped, and a line says how many; a tenant's programs wait while 1 MiB of their lines do.
+/// Receives the lines of a log, soon after they were written, on a thread of its own. If it is slower than
+/// Realm's own lines, some are dropped, and a line says how many; while 1 MiB of a tenant's lines is waiting,
+/// its programs wait.
 #[uniffi::export(with_foreign)]
 pub trait LogSink: Send + Sync {
-    /// A line. `from` is the tenant of a program's line, or the part of Realm.
+    /// Receives a line. `from` is the tenant of a program's line, or the part of Realm.
     fn line(&self, level: LogLevel, from: String, message: String);
 }
 
-/// What hands lines to a sink.
+/// Returns a queue that passes lines to a sink.
 pub(crate) fn queue(sink: std::sync::Arc<dyn LogSink>) -> realm::LogQueue {
     realm::LogQueue::new(move |from, level, message| {
         sink.line(level.into(), from.to_owned(), message.to_owned());
     })
 }
 
-/// Has every line of Realm's own log up to a level go to `sink`, for the whole process; nil ends that. Realm itself prints
-/// nothing.
+/// Sends every line of Realm's own log up to a level to `sink`, for the whole process; nil ends that. Realm
+/// itself prints nothing.
 ///
 /// Throws `InvalidArgument` if Rust code in this process has set up a log of its own.
 #[uniffi::export]
@@ -119,13 +120,13 @@ pub fn set_log(most: LogLevel, sink: Option<std::sync::Arc<dyn LogSink>>) -> cra
     Ok(realm::log_to(most.into(), sink)?)
 }
 
-/// A tool says that it failed; the program is told the message.
+/// The failure of a tool; the program gets the message.
 #[derive(Debug, thiserror::Error, uniffi::Error)]
 pub enum ToolError {
-    /// Why.
+    /// The tool failed.
     #[error("{message}")]
     Failed {
-        /// For the program.
+        /// The message for the program.
         message: String,
     },
 }
@@ -140,6 +141,6 @@ impl From<uniffi::UnexpectedUniFFICallbackError> for ToolError {
 #[uniffi::export(with_foreign)]
 #[async_trait::async_trait]
 pub trait Tool: Send + Sync {
-    /// Answers a program: JSON in, JSON out. What it throws becomes the error `failed` of the program's call.
+    /// Answers a program: JSON in, JSON out. A thrown error becomes the error `failed` of the program's call.
     async fn call(&self, arguments: String) -> Result<String, ToolError>;
 }

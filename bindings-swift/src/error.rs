@@ -1,6 +1,7 @@
 //! Errors.
 
-/// What went wrong: the case for programs, the message for people. It says what was wrong and what would be right.
+/// An error: the case is for programs, the message for people. It says what was wrong and what would be
+/// right.
 #[derive(Debug, Clone, thiserror::Error, uniffi::Error)]
 pub enum RealmError {
     /// A model's file is malformed or contradicts itself.
@@ -15,31 +16,31 @@ pub enum RealmError {
         /// For people.
         message: String,
     },
-    /// An argument means nothing.
+    /// An argument is out of range or contradicts another.
     #[error("invalid-argument: {message}")]
     InvalidArgument {
         /// For people.
         message: String,
     },
-    /// A request is larger than what it or its tenant was given.
+    /// A request is larger than its own limits or its tenant's allow.
     #[error("limit-exceeded: {message}")]
     LimitExceeded {
         /// For people.
         message: String,
     },
-    /// Too many requests wait already.
+    /// Too many requests wait already. Try again later.
     #[error("overloaded: {message}")]
     Overloaded {
         /// For people.
         message: String,
     },
-    /// Realm does not do that.
+    /// Realm does not support the file, device or option.
     #[error("unsupported: {message}")]
     Unsupported {
         /// For people.
         message: String,
     },
-    /// No such model.
+    /// The model or file does not exist.
     #[error("not-found: {message}")]
     NotFound {
         /// For people.
@@ -51,25 +52,25 @@ pub enum RealmError {
         /// For people.
         message: String,
     },
-    /// A program is no WebAssembly that Realm can run.
+    /// A program is not WebAssembly that Realm can run.
     #[error("invalid-program: {message}")]
     InvalidProgram {
         /// For people.
         message: String,
     },
-    /// A program did what WebAssembly forbids, or panicked.
+    /// A program broke a rule of WebAssembly, or panicked.
     #[error("trap: {message}")]
     Trap {
         /// For people.
         message: String,
     },
-    /// A program, or a tool that it called, says that it failed.
+    /// A program, or a tool that it called, reported that it failed.
     #[error("failed: {message}")]
     Failed {
         /// For people.
         message: String,
     },
-    /// A program asked for what its tenant was not granted.
+    /// A program used something that its tenant was not granted.
     #[error("denied: {message}")]
     Denied {
         /// For people.
@@ -120,7 +121,7 @@ impl From<realm::Error> for RealmError {
 
 pub(crate) type Result<T> = std::result::Result<T, RealmError>;
 
-/// JSON of the caller's.
+/// Parses JSON of the caller's.
 pub(crate) fn json(text: &str, name: &str) -> Result<serde_json::Value> {
     serde_json::from_str(text).map_err(|error| RealmError::invalid(format!("`{name}` is no JSON: {error}")))
 }

@@ -9,7 +9,7 @@ use crate::error::Result;
 pub struct TokenLogprob {
     /// The token.
     pub id: u32,
-    /// In nats.
+    /// The log-probability, in nats.
     pub logprob: f32,
 }
 
@@ -22,9 +22,9 @@ pub(crate) fn likeliest(top: Vec<realm::TokenLogprob>) -> Vec<TokenLogprob> {
 pub struct Token {
     /// Its id.
     pub id: u32,
-    /// Its log-probability, where the request asked for it.
+    /// Its log-probability, if the request asked for it.
     pub logprob: Option<f32>,
-    /// The likeliest tokens in its place, where the request asked for them.
+    /// The likeliest tokens in its place, if the request asked for them.
     pub top: Vec<TokenLogprob>,
 }
 
@@ -34,53 +34,53 @@ fn tokens(tokens: Vec<realm::Token>) -> Vec<Token> {
     tokens.into_iter().map(token).collect()
 }
 
-/// Why a generation ended.
+/// The reason why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
 pub enum FinishReason {
-    /// The model said so with an end token, a stop string came, or the grammar is complete.
+    /// The model wrote an end token, a stop string appeared, or the grammar is complete.
     Stop,
-    /// `maxTokens`, or the end of the context.
+    /// The text reached `maxTokens` or the end of the context.
     Length,
-    /// As `stop`, after calls of tools: the model waits for what they return.
+    /// The model called tools and waits for their results.
     ToolCalls,
 }
 
-/// Tokens used.
+/// The numbers of tokens used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
 pub struct Usage {
-    /// Of the prompt.
+    /// Tokens of the prompt.
     pub prompt_tokens: u64,
-    /// Of these, how many were computed by an earlier request.
+    /// Those of the prompt's tokens that an earlier request computed.
     pub cached_tokens: u64,
-    /// Generated, an end token included.
+    /// Tokens generated, including an end token.
     pub generated_tokens: u64,
-    /// Of these, how many belong to the model's thought.
+    /// Those of the generated tokens that belong to the model's thought.
     pub reasoning_tokens: u64,
-    /// Tokens that were computed on the chance that they would follow.
+    /// Tokens computed on the chance that they follow.
     pub draft_tokens: u64,
-    /// Of these, how many did.
+    /// Those of the draft tokens that did follow.
     pub accepted_tokens: u64,
 }
 
-/// Seconds used.
+/// The time used, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, uniffi::Record)]
 pub struct Timings {
-    /// Waiting for a place in the batch.
+    /// The time of waiting for a place in the batch.
     pub queued: f64,
-    /// From there to the first token.
+    /// The time from there to the first token.
     pub prefill: f64,
-    /// From the first token to the last.
+    /// The time from the first token to the last.
     pub decode: f64,
 }
 
-/// How a generation ended.
+/// The end of a generation.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 pub struct Finish {
-    /// Why.
+    /// The reason.
     pub reason: FinishReason,
-    /// Tokens used.
+    /// The numbers of tokens used.
     pub usage: Usage,
-    /// Time used.
+    /// The time used.
     pub timings: Timings,
 }
 
@@ -109,13 +109,13 @@ impl Finish {
     }
 }
 
-/// A call of a tool that the model asks for. Realm calls nothing: run it, append the model's message with its `tool_calls` and one
-/// of the role `tool` with the result, and ask again.
+/// A tool call that the model asks for. Realm does not run it: run the tool, append the model's message with
+/// its `tool_calls` and a message of the role `tool` with the result, and ask again.
 #[derive(Debug, Clone, PartialEq, Eq, uniffi::Record)]
 pub struct ToolCall {
-    /// What the result names it by.
+    /// The id that the result refers to.
     pub id: String,
-    /// The tool's name. Nothing but the prompt keeps a model from making one up.
+    /// The tool's name. The model may make up a name that no tool has.
     pub name: String,
     /// The arguments: a JSON object, which may not fit the tool's schema.
     pub arguments: String,
@@ -126,7 +126,7 @@ fn tool_calls(calls: Vec<realm::ToolCall>) -> Vec<ToolCall> {
     calls.into_iter().map(call).collect()
 }
 
-/// A piece of a generation.
+/// A part of a generation.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 pub struct Chunk {
     /// New text; may be empty while a character or a stop string is unfinished.
@@ -135,33 +135,33 @@ pub struct Chunk {
     pub reasoning: String,
     /// New tokens.
     pub tokens: Vec<Token>,
-    /// Tools that the model calls, each in one piece. Their spelling is not part of the text.
+    /// New tool calls, each complete. Their spelling is not part of the text.
     pub tool_calls: Vec<ToolCall>,
-    /// In the first chunk, what the request asked for and the model could only do in another way.
+    /// In the first chunk, options of the request that the model could serve only in another way.
     pub warnings: Vec<String>,
-    /// In the last chunk, how it ended.
+    /// In the last chunk, the end of the generation.
     pub finish: Option<Finish>,
 }
 
-/// The whole answer.
+/// A whole answer.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 pub struct Completion {
     /// The text, without the stop string that ended it, without tool calls and without thoughts.
     pub text: String,
-    /// What the model thought before its answer; empty if it did not.
+    /// The model's thought before its answer; empty if it had none.
     pub reasoning: String,
-    /// The tokens, an end token included.
+    /// The tokens, including an end token.
     pub tokens: Vec<Token>,
-    /// Tools that the model calls.
+    /// The tool calls of the answer.
     pub tool_calls: Vec<ToolCall>,
-    /// What the request asked for and the model could only do in another way: that its chat template knows no tools, for example.
-    /// Sentences for a log.
+    /// Options of the request that the model could serve only in another way, for example tools that its chat
+    /// template does not know. Sentences for a log.
     pub warnings: Vec<String>,
-    /// Why it ended.
+    /// The reason why the answer ended.
     pub finish_reason: FinishReason,
-    /// Tokens used.
+    /// The numbers of tokens used.
     pub usage: Usage,
-    /// Time used.
+    /// The time used.
     pub timings: Timings,
 }
 
@@ -183,8 +183,8 @@ impl From<realm::Completion> for Completion {
     }
 }
 
-/// A running request. When nobody holds it any more, the request is cancelled and its part of the KV cache is free. Any number of
-/// tasks may ask it for chunks; each chunk goes to one of them.
+/// A running request. When its last reference is released, the request is cancelled and its part of the KV
+/// cache is freed. Any number of tasks may ask it for chunks; each chunk goes to one of them.
 #[derive(uniffi::Object)]
 pub struct Generation(realm::SharedGeneration);
 
@@ -196,8 +196,8 @@ impl From<realm::Generation> for Generation {
 
 #[uniffi::export]
 impl Generation {
-    /// The next chunk; nil after the last one and after `cancel`. Does not look at whether the task is cancelled: `Model.stream` and
-    /// `Model.generate` do.
+    /// Returns the next chunk; nil after the last one and after `cancel`. Does not check whether the task is
+    /// cancelled; `Model.stream` and `Model.generate` do.
     pub async fn next_chunk(self: Arc<Self>) -> Result<Option<Chunk>> {
         let chunk = self.0.next_async().await.transpose()?;
         Ok(chunk.map(|chunk| Chunk {
@@ -210,17 +210,18 @@ impl Generation {
         }))
     }
 
-    /// Waits for the end and puts what was not read yet together. Throws what ended the request early, `Cancelled` after `cancel`.
+    /// Waits for the end and joins the chunks that were not read yet. Throws the error that ended the request
+    /// early, `Cancelled` after `cancel`.
     pub async fn complete(self: Arc<Self>) -> Result<Completion> {
         Ok(self.0.finish_async().await?.into())
     }
 
-    /// Ends the request at once and frees its part of the KV cache. Tasks that wait for its chunks are told that there is none.
+    /// Ends the request at once and frees its part of the KV cache. Tasks that wait for its chunks get nil.
     pub fn cancel(&self) {
         self.0.cancel();
     }
 
-    /// Whether it was cancelled before it had ended.
+    /// Returns whether the request was cancelled before it ended.
     pub fn is_cancelled(&self) -> bool {
         self.0.is_cancelled()
     }

@@ -1,5 +1,6 @@
-//! Realm for Swift: what uniffi generates `Realm.swift` from. Nothing is decided here; arguments are converted, `realm` is
-//! called, and results are converted. What Swift adds (streams, cancellation, closures) is in `Sources/Realm`.
+//! Realm for Swift: uniffi generates `Realm.swift` from this crate. Each function converts its arguments,
+//! calls `realm`, and converts the results. Swift's own additions (streams, cancellation, closures) are in
+//! `Sources/Realm`.
 
 pub mod callback;
 pub mod chat;

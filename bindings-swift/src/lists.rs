@@ -9,28 +9,29 @@ use crate::generation::{Completion, likeliest};
 use crate::model::{Model, Pooling, Score};
 use crate::request::Request;
 
-/// What became of one request of a list: a completion, or an error.
+/// The outcome of one request of a list: a completion, or an error.
 #[derive(Debug, Clone, uniffi::Record)]
 pub struct Outcome {
     /// The answer.
     pub completion: Option<Completion>,
     /// The error's code, such as `limit-exceeded`.
     pub code: Option<String>,
-    /// What was wrong.
+    /// The error's message.
     pub message: Option<String>,
 }
 
 #[uniffi::export]
 impl Model {
-    /// Answers many requests; the completions are in their order. A window of them is under way at once, so that a list of any length
-    /// never fills a queue. The first error ends the call, and says which request it was.
+    /// Answers many requests; the completions are in their order. A window of them runs at once, so a list of
+    /// any length never fills a queue. The first error ends the call, and its message has the request's
+    /// index.
     pub async fn generate_many(self: Arc<Self>, requests: Vec<Request>) -> Result<Vec<Completion>> {
         let requests = requests.into_iter().map(Request::convert).collect::<Result<_>>()?;
         let all = self.0.generate_many_async(requests).await?;
         Ok(all.into_iter().map(Completion::from).collect())
     }
 
-    /// As `generateMany`, where one that fails leaves the others as they are.
+    /// Same as `generateMany`, but a request that fails does not stop the others.
     pub async fn generate_each(self: Arc<Self>, requests: Vec<Request>) -> Result<Vec<Outcome>> {
         let requests = requests.into_iter().map(Request::convert).collect::<Result<_>>()?;
         let each = self.0.generate_each_async(requests).await.into_iter();
@@ -51,7 +52,8 @@ impl Model {
         Ok(each.map(outcome).collect())
     }
 
-    /// One vector of `[hidden]` for each text; thousands are fine. With `normalize` their lengths are 1. An error says which text it was.
+    /// Returns an embedding, `[hidden]`, for each text; thousands are fine. With `normalize` their lengths
+    /// are 1. An error has the text's index.
     #[uniffi::method(default(pooling = None, normalize = true))]
     pub async fn embed_many(
         self: Arc<Self>,
@@ -65,7 +67,7 @@ impl Model {
         Ok(self.0.embed_many_async(tokens, &options).await?)
     }
 
-    /// As `score`, for each of many texts.
+    /// Same as `score`, for each of many texts.
     #[uniffi::method(default(top = 0))]
     pub async fn score_many(self: Arc<Self>, texts: Vec<Vec<u32>>, top: u64) -> Result<Vec<Vec<Score>>> {
         let all = self.0.score_many_async(texts, top as usize).await?.into_iter();
@@ -73,7 +75,7 @@ impl Model {
         Ok(all.map(|text| text.into_iter().map(score).collect()).collect())
     }
 
-    /// Token ids of many texts, as `encode` has them of one.
+    /// Encodes many texts into token ids, each as `encode` does.
     #[uniffi::method(default(special = false, boundaries = true))]
     pub fn encode_many(&self, texts: Vec<String>, special: bool, boundaries: bool) -> Vec<Vec<u32>> {
         self.0.encode_many(&texts, special, boundaries)

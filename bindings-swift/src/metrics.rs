@@ -3,13 +3,13 @@
 /// A distribution of measured values.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 pub struct Distribution {
-    /// How many values.
+    /// The number of values.
     pub count: u64,
-    /// Of all values.
+    /// The sum of all values.
     pub sum: f64,
-    /// Upper bounds of ranges; the last one is infinite. Empty if nothing was ever measured.
+    /// The upper bounds of ranges; the last one is infinite. Empty if there are no values yet.
     pub bounds: Vec<f64>,
-    /// How many values fell into each range.
+    /// The number of values in each range.
     pub counts: Vec<u64>,
 }
 
@@ -20,32 +20,32 @@ impl From<&realm::Histogram> for Distribution {
     }
 }
 
-/// What was done for one tenant, or for all. Counts are since the model was loaded.
+/// The counters and gauges of one tenant, or of all. Counters start when the model is loaded.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 pub struct Served {
-    /// Tokens of prompts, computed.
+    /// Tokens of prompts that were computed.
     pub prompt_tokens: u64,
-    /// Tokens of prompts, found in the prefix cache.
+    /// Tokens of prompts that were found in the prefix cache.
     pub cached_tokens: u64,
     /// Tokens generated.
     pub generated_tokens: u64,
-    /// Tokens computed once more, because their pages had been given to others.
+    /// Tokens computed again, because their pages had been given to others.
     pub recomputed_tokens: u64,
     /// Tokens computed on the chance that they follow.
     pub draft_tokens: u64,
-    /// Of these, those that turned out right.
+    /// Those of the draft tokens that were accepted.
     pub accepted_tokens: u64,
     /// Requests that have their results.
     pub finished: u64,
-    /// Requests that nobody waited for any more.
+    /// Requests that were cancelled, or whose reader left.
     pub cancelled: u64,
-    /// Requests whose time was over.
+    /// Requests that reached their time limit.
     pub timed_out: u64,
-    /// Requests without a place in a queue.
+    /// Requests that were refused because a queue was full.
     pub refused: u64,
     /// Requests that failed.
     pub failed: u64,
-    /// How often a request gave its pages up for others.
+    /// The number of times that a request gave its pages up for others.
     pub preemptions: u64,
     /// Sequences in the batch now.
     pub running: u64,
@@ -87,28 +87,29 @@ impl From<&realm::Served> for Served {
     }
 }
 
-/// Bytes of memory that a tenant causes, by what they are for.
+/// The bytes of memory that a tenant holds, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
 pub struct MemoryUse {
     /// Requests that wait or run: prompts, stop strings, biases, grammars, fields.
     pub requests: u64,
     /// Chunks and answers that no reader has taken yet.
     pub results: u64,
-    /// Sequences: their tokens and what the engine knows of them; also snapshots while they are taken or restored.
+    /// Sequences: their tokens and the engine's data about them; also snapshots while they are taken or
+    /// restored.
     pub sequences: u64,
     /// Runs of programs: instances, linear memories, tables and stacks.
     pub programs: u64,
-    /// What programs hold handles of: logits, tensors, caches, samplers, grammars.
+    /// Values behind programs' handles: logits, tensors, caches, samplers, grammars.
     pub handles: u64,
     /// Strings and lists on their way between a program and the host.
     pub transfers: u64,
-    /// Stores of programs in memory, and copies of what those on disk keep.
+    /// Stores of programs in memory, and copies of the entries of those on disk.
     pub stores: u64,
     /// Compiled code of programs, the bytes of those that are being compiled, and compiled grammars.
     pub code: u64,
     /// Lines of programs' logs that the application has not taken yet.
     pub logs: u64,
-    /// All of these.
+    /// The sum of all kinds.
     pub total: u64,
 }
 
@@ -133,41 +134,41 @@ impl From<realm::MemoryUse> for MemoryUse {
 /// Pages of a KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Record)]
 pub struct KvPages {
-    /// All there are.
+    /// All pages.
     pub total: u64,
-    /// Held by sequences.
+    /// Pages held by sequences.
     pub used: u64,
-    /// Held by nobody, but remembered for prompts that begin alike.
+    /// Pages held by no sequence, kept for prompts that begin alike.
     pub remembered: u64,
-    /// Empty.
+    /// Empty pages.
     pub free: u64,
-    /// Bytes of one page.
+    /// The bytes of one page.
     pub page_bytes: u64,
 }
 
-/// A reading of one tenant's part.
+/// The counters and gauges of one tenant.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 pub struct TenantMetrics {
-    /// Its name.
+    /// The tenant's name.
     pub name: String,
-    /// What was done for it.
+    /// Its counters and gauges.
     pub served: Served,
 }
 
-/// A reading of what a model has done and how it stands.
+/// A reading of a model's counters and gauges.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 pub struct Metrics {
-    /// Over all tenants.
+    /// The counters and gauges over all tenants.
     pub served: Served,
-    /// Rows of a forward pass.
+    /// The rows of a forward pass.
     pub batch_rows: Distribution,
-    /// Sequences in a forward pass.
+    /// The sequences in a forward pass.
     pub batch_sequences: Distribution,
-    /// Seconds of a step.
+    /// The seconds of a step.
     pub step_seconds: Distribution,
     /// The KV cache.
     pub kv: KvPages,
-    /// Tenants there are.
+    /// The tenants.
     pub tenants: Vec<TenantMetrics>,
 }
 

@@ -12,20 +12,20 @@ use crate::model::Adapter;
 /// One message of a conversation.
 #[derive(Debug, Clone, uniffi::Record)]
 pub struct Message {
-    /// `system`, `user`, `assistant`, `tool` or what else the model's template knows.
+    /// `system`, `user`, `assistant`, `tool` or another role that the model's template knows.
     pub role: String,
-    /// What was said.
+    /// The text of the message.
     pub content: String,
-    /// Other fields that the template reads, such as `tool_calls`: a JSON object. A `content` in it, such as a list of parts, takes the
-    /// place of the message's.
+    /// Other fields that the template reads, such as `tool_calls`: a JSON object. A `content` in it, such as
+    /// a list of parts, replaces the message's.
     #[uniffi(default = None)]
     pub fields: Option<String>,
 }
 
-/// What a generation goes on from.
+/// The tokens or text that a generation continues.
 #[derive(Debug, Clone, uniffi::Enum)]
 pub enum Prompt {
-    /// Text as it is. Control tokens spelled in it are not parsed.
+    /// Text, as it is. Control tokens spelled in it are not parsed.
     Text(String),
     /// A conversation, rendered by the model's chat template.
     Chat(Vec<Message>),
@@ -33,38 +33,38 @@ pub enum Prompt {
     Tokens(Vec<u32>),
 }
 
-/// What a text has to spell.
+/// The grammar of a text.
 #[derive(Debug, Clone, uniffi::Enum)]
 pub enum Guide {
     /// JSON that a schema, a JSON text, allows.
     JsonSchema(String),
     /// Any JSON object.
     JsonObject,
-    /// What a regular expression matches as a whole.
+    /// Text that a regular expression matches as a whole.
     Regex(String),
-    /// What a grammar allows, in llguidance's dialect of Lark or in llama.cpp's GBNF.
+    /// Text that a grammar allows, in llguidance's dialect of Lark or in llama.cpp's GBNF.
     Lark(String),
 }
 
-/// Which beginning of a prompt may be computed once for all tenants who mark it too.
+/// The first part of a prompt that may be computed once for all tenants that mark it too.
 #[derive(Debug, Clone, uniffi::Enum)]
 pub enum SharedBeginning {
-    /// What the system message makes up.
+    /// The system message.
     System,
-    /// So many tokens.
+    /// The given number of tokens at the beginning.
     Tokens(u64),
 }
 
-/// Where drafts come from. The text is the same with and without.
+/// The source of drafts. Drafts do not change the text.
 #[derive(Debug, Clone, Copy, uniffi::Enum)]
 pub enum Speculation {
-    /// From wherever there are any.
+    /// Any source.
     Auto,
-    /// None.
+    /// No drafts.
     Off,
-    /// What followed the last tokens earlier in the text.
+    /// The tokens that followed the last tokens earlier in the text.
     Lookup,
-    /// The draft model alone.
+    /// Only the draft model.
     Draft,
 }
 
@@ -79,16 +79,16 @@ impl From<Speculation> for realm::Speculation {
     }
 }
 
-/// Whether the model may, must or must not call tools.
+/// The choice of a model that has tools: it may, must or must not call them.
 #[derive(Debug, Clone, uniffi::Enum)]
 pub enum ToolChoice {
-    /// As it likes.
+    /// The model calls tools or answers in words, as it likes.
     Auto,
-    /// It is not told of them.
+    /// The model does not see the tools.
     Never,
-    /// The answer is one call of any of them, with arguments that its schema allows.
+    /// The answer is one call of any tool, with arguments that the tool's schema allows.
     Required,
-    /// The answer is one call of the tool of this name, with arguments that its schema allows.
+    /// The answer is one call of the tool with this name, with arguments that its schema allows.
     Function(String),
 }
 
@@ -103,12 +103,12 @@ impl From<ToolChoice> for realm::ToolChoice {
     }
 }
 
-/// Where a model's thought goes.
+/// The place of a model's thought.
 #[derive(Debug, Clone, Copy, uniffi::Enum)]
 pub enum ReasoningFormat {
-    /// Into `reasoning`. The text is the answer alone.
+    /// Thoughts go into `reasoning`. The text is the answer alone.
     Separate,
-    /// It stays in the text, with its marks.
+    /// Thoughts stay in the text, with their marks.
     Inline,
 }
 
@@ -121,12 +121,12 @@ impl From<ReasoningFormat> for realm::ReasoningFormat {
     }
 }
 
-/// A prompt and how to go on from it.
+/// A prompt, and the options of its answer.
 #[derive(Clone, uniffi::Record)]
 pub struct Request {
-    /// What to go on from.
+    /// The prompt to continue.
     pub prompt: Prompt,
-    /// Tokens to generate at most; nil for as many as the context holds.
+    /// The most tokens to generate; nil for as many as the context holds.
     #[uniffi(default = None)]
     pub max_tokens: Option<u64>,
     /// Divides the logits; 0 takes the likeliest token (greedy).
@@ -144,10 +144,11 @@ pub struct Request {
     /// Keeps the most typical tokens up to a probability of `p` together; 1 keeps all.
     #[uniffi(default = 1.0)]
     pub typical_p: f32,
-    /// Divides positive and multiplies negative logits of tokens that occurred lately; 1 changes nothing.
+    /// Divides positive and multiplies negative logits of tokens among the last `repetitionWindow`; 1 changes
+    /// nothing.
     #[uniffi(default = 1.0)]
     pub repetition_penalty: f32,
-    /// How many of the last tokens, prompt included, `repetitionPenalty` looks at.
+    /// The number of last tokens, prompt included, that `repetitionPenalty` applies to.
     #[uniffi(default = 64)]
     pub repetition_window: u64,
     /// Subtracted from a token's logit for each time it was generated.
@@ -159,71 +160,76 @@ pub struct Request {
     /// Added to the logits of these tokens.
     #[uniffi(default)]
     pub logit_bias: HashMap<u32, f32>,
-    /// Tokens that never come out.
+    /// Tokens that are never generated.
     #[uniffi(default)]
     pub banned_tokens: Vec<u32>,
-    /// Same seed, same text; nil takes another one every time.
+    /// The seed. The same seed gives the same text; nil takes another one every time.
     #[uniffi(default = None)]
     pub seed: Option<u64>,
     /// Strings that end the text and are not part of it.
     #[uniffi(default)]
     pub stop: Vec<String>,
-    /// What the text has to spell.
+    /// The grammar that the text has to follow.
     #[uniffi(default = None)]
     pub guide: Option<Guide>,
-    /// Log-probabilities of every token and of so many of the likeliest in its place.
+    /// The number of likeliest tokens to return in each token's place; log-probabilities come with all of
+    /// them.
     #[uniffi(default = None)]
     pub logprobs: Option<u64>,
-    /// Go on after an end token.
+    /// True to continue after an end token.
     #[uniffi(default = false)]
     pub ignore_eos: bool,
     /// The beginning of the prompt that other tenants send too.
     #[uniffi(default = None)]
     pub shared_prefix: Option<SharedBeginning>,
-    /// The LoRA adapter that changes the model for this request.
+    /// The LoRA adapter of this request.
     #[uniffi(default = None)]
     pub adapter: Option<Arc<Adapter>>,
-    /// Factor on what the adapter adds: 1 is the adapter as it was trained, 0 none.
+    /// The factor on what the adapter adds: 1 for the adapter as it was trained, 0 for no effect.
     #[uniffi(default = 1.0)]
     pub adapter_scale: f32,
-    /// Tool definitions in OpenAI's format, JSON objects, for templates that know tools. With any, calls that the answer spells
-    /// leave its text and become `toolCalls`.
+    /// Tool definitions in OpenAI's format, JSON objects. With tools, calls in the answer are removed from
+    /// its text and become `toolCalls`.
     #[uniffi(default)]
     pub tools: Vec<String>,
-    /// Whether the model may, must or must not call them; nil is `auto`.
+    /// The choice that the model has: it may, must or must not call the tools; nil is `auto`.
     #[uniffi(default = None)]
     pub tool_choice: Option<ToolChoice>,
-    /// Further variables for the template, such as `enable_thinking`; their values are JSON.
+    /// Further variables for the template, such as `documents`; their values are JSON.
     #[uniffi(default)]
     pub template_variables: HashMap<String, String>,
-    /// Whether a conversation's prompt ends with the start of the assistant's answer; nil for yes, unless the last message is gone
-    /// on with.
+    /// True if the prompt of a conversation ends with the start of the assistant's answer. Nil means true,
+    /// unless the answer continues the last message.
     #[uniffi(default = None)]
     pub add_generation_prompt: Option<bool>,
-    /// The answer goes on with the words of the conversation's last message, which the generated text does not repeat.
+    /// True if the answer continues the conversation's last message. The generated text does not repeat that
+    /// message.
     #[uniffi(default = false)]
     pub continue_final_message: bool,
-    /// Control tokens spelled in a prompt that is a text, such as `<|im_start|>`, become those tokens: only for text that no user
-    /// wrote.
+    /// True if control tokens spelled in a text prompt, such as `<|im_start|>`, become those tokens. Set it
+    /// only for text that no user wrote.
     #[uniffi(default = false)]
     pub special: bool,
-    /// Whether the model thinks before it answers, for templates that know `enable_thinking`; nil leaves it to the template.
+    /// True if the model thinks before it answers, for templates with the variable `enable_thinking`; nil
+    /// leaves the choice to the template.
     #[uniffi(default = None)]
     pub enable_thinking: Option<bool>,
-    /// How much it thinks, for templates that know `reasoning_effort`: mostly `low`, `medium` or `high`.
+    /// The amount of thinking, for templates with the variable `reasoning_effort`: usually `low`, `medium` or
+    /// `high`.
     #[uniffi(default = None)]
     pub reasoning_effort: Option<String>,
-    /// Where the thought goes; nil is `separate`.
+    /// The place of the model's thought; nil is `separate`.
     #[uniffi(default = None)]
     pub reasoning_format: Option<ReasoningFormat>,
-    /// What else the tenant's program is told: any JSON.
+    /// Further input for the tenant's program, any JSON.
     #[uniffi(default = None)]
     pub input: Option<String>,
-    /// Where drafts come from; nil for what the model was loaded with.
+    /// The source of drafts; nil for the one that the model was loaded with.
     #[uniffi(default = None)]
     pub speculation: Option<Speculation>,
-    /// Functions that change the logits before each token is chosen, in this order; `addLogitsProcessor` adds a closure. They run on a
-    /// thread of the request's own: no other request waits for them.
+    /// Functions that change the logits before each token is chosen, called in this order;
+    /// `addLogitsProcessor` adds a closure. They run on a thread of the request's own: no other request waits
+    /// for them.
     #[uniffi(default)]
     pub logits_processors: Vec<Arc<dyn LogitsProcessor>>,
 }
@@ -242,7 +248,7 @@ pub(crate) fn message(message: Message) -> Result<CoreMessage> {
 }
 
 impl Request {
-    /// As `realm` takes it.
+    /// Converts the request for `realm`.
     pub(crate) fn convert(self) -> Result<realm::Request> {
         let mut request = realm::Request::new(match self.prompt {
             Prompt::Text(text) => CorePrompt::Text(text),

@@ -11,7 +11,7 @@ use crate::model::Model;
 use crate::request::Speculation;
 use crate::tenant::{Limits, Program, Tenant};
 
-/// How the KV cache holds a number.
+/// The number format of the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
 pub enum CacheType {
     /// 32-bit floats: exact, twice the memory.
@@ -22,36 +22,39 @@ pub enum CacheType {
     Q8,
 }
 
-/// How a model is loaded.
+/// The options of loading a model.
 #[derive(Debug, Clone, uniffi::Record)]
 pub struct LoadOptions {
-    /// Tokens that the KV cache holds over all requests; nil for what fits in `kvMemory`.
+    /// The number of tokens that the KV cache holds, over all requests; nil for what fits in `kvMemory`.
     #[uniffi(default = None)]
     pub kv_tokens: Option<u64>,
-    /// Tokens that one request may have, prompt and generation together; nil for what the model was trained for, or less where the
-    /// KV cache holds less. With more, texts get worse from there on.
+    /// The longest context of one request, prompt and generation together, in tokens. Nil for the length that
+    /// the model was trained for, or less if the KV cache holds less. Beyond the trained length texts get
+    /// worse.
     #[uniffi(default = None)]
     pub context_length: Option<u64>,
-    /// Bytes of the KV cache; nil for a part of the memory that is free.
+    /// The size of the KV cache, in bytes. Nil on the CPU for a quarter of the free memory, at most 8 GiB,
+    /// and on a GPU for four fifths of the memory that the weights leave free.
     #[uniffi(default = None)]
     pub kv_memory: Option<u64>,
-    /// How the KV cache holds numbers; nil for 32-bit floats on the CPU.
+    /// The number format of the KV cache; nil for 32-bit floats on the CPU and 16-bit floats on a GPU.
     #[uniffi(default = None)]
     pub cache_type: Option<CacheType>,
-    /// A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml` or `llama3`.
+    /// A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml`
+    /// or `llama3`.
     #[uniffi(default = None)]
     pub chat_template: Option<String>,
-    /// Where drafts come from, for requests that do not say.
+    /// The source of drafts for requests that name none.
     #[uniffi(default = None)]
     pub speculation: Option<Speculation>,
-    /// A smaller model of the same vocabulary that drafts for this one.
+    /// A smaller model with the same vocabulary that drafts for this one.
     #[uniffi(default = None)]
     pub draft_model: Option<String>,
-    /// Requests that may wait over all tenants, nil for 4096; one more is refused as `overloaded`.
+    /// The most requests that may wait, over all tenants; nil for 4096. One more is refused as `overloaded`.
     #[uniffi(default = None)]
     pub max_queued: Option<u64>,
-    /// Layers that GPUs compute: so many of the last ones and the output, and the CPU those before; nil for as many as fit beside
-    /// a KV cache. Means nothing where there is no GPU.
+    /// The number of layers on GPUs, counted from the last one; the output layer is on a GPU too, and the CPU
+    /// computes the layers before. Nil for as many as fit beside a KV cache. Has no effect without a GPU.
     #[uniffi(default = None)]
     pub gpu_layers: Option<u64>,
 }
@@ -76,62 +79,62 @@ impl From<LoadOptions> for realm::LoadOptions {
     }
 }
 
-/// What the cache folder has of a model.
+/// The state of a model in the cache folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
 pub enum ModelState {
-    /// Nothing.
+    /// The model is not there.
     Absent,
-    /// So many bytes; the next pull goes on from them.
+    /// A part is there, with the given number of bytes; the next pull continues it.
     Partial(u64),
-    /// The whole file, so many bytes.
+    /// The whole file is there, with the given number of bytes.
     Present(u64),
 }
 
-/// A model that the catalog or the cache folder has.
+/// A model of the catalog or of the cache folder.
 #[derive(Debug, Clone, uniffi::Record)]
 pub struct ModelEntry {
-    /// Names it for `Realm.loadModel`.
+    /// The model's name for `Realm.loadModel`.
     pub reference: String,
-    /// Where its file is, or will be.
+    /// The path of its file, which may not exist yet.
     pub path: String,
-    /// What is there.
+    /// The state of the file.
     pub state: ModelState,
 }
 
-/// A kind of tensor in a file.
+/// A type of tensors in a file.
 #[derive(Debug, Clone, uniffi::Record)]
 pub struct TensorType {
-    /// Such as `Q4_K`.
+    /// The name, such as `Q4_K`.
     pub name: String,
-    /// Tensors of the type.
+    /// The number of tensors of the type.
     pub count: u64,
-    /// Bytes that they take.
+    /// The bytes that they take.
     pub bytes: u64,
 }
 
-/// What a model's file says about itself.
+/// Facts from the header of a model's file.
 #[derive(Debug, Clone, uniffi::Record)]
 pub struct FileInfo {
-    /// `general.name`.
+    /// The name in the file, `general.name`.
     pub name: Option<String>,
-    /// Such as `llama`.
+    /// The architecture, such as `llama`.
     pub architecture: String,
-    /// Number of weights.
+    /// The number of weights.
     pub parameters: u64,
-    /// Transformer layers.
+    /// The number of transformer layers.
     pub layers: u64,
-    /// Tokens in the vocabulary.
+    /// The size of the vocabulary, in tokens.
     pub vocabulary: u64,
-    /// Tokens that the model was trained for.
+    /// The longest context that the model was trained for, in tokens.
     pub trained_context_length: u64,
-    /// Whether it has a chat template.
+    /// True if the file has a chat template.
     pub chat_template: bool,
-    /// Kinds of tensors, the one with the most bytes first.
+    /// The types of tensors, the one with the most bytes first.
     pub tensor_types: Vec<TensorType>,
 }
 
-/// Reads a GGUF file's header without loading the file. Throws `Io`, and `InvalidModel` or `Unsupported` for files that Realm can't
-/// run.
+/// Reads a GGUF file's header without loading the file. Throws `Io`, and `InvalidModel` or `Unsupported` for
+/// a file that Realm cannot run.
 #[uniffi::export]
 pub fn inspect(path: String) -> Result<FileInfo> {
     let info = realm::inspect(&PathBuf::from(path))?;
@@ -150,7 +153,7 @@ pub fn inspect(path: String) -> Result<FileInfo> {
     })
 }
 
-/// The runtime: owns the devices and loads models. One per process is normal.
+/// The runtime: owns the devices and loads models. One for each process is normal.
 #[derive(uniffi::Object)]
 pub struct Realm(realm::Realm);
 
@@ -166,10 +169,13 @@ fn observer(
 
 #[uniffi::export]
 impl Realm {
-    /// Starts a runtime. `threads` compute, nil stands for one for each core. `device` is `cpu`, `cuda`, `cuda:1` and so on or `auto`:
-    /// the first NVIDIA GPU that Realm can use and otherwise the CPU. `cacheFolder` is where fetched models are kept; nil is the user's
-    /// cache folder. `snapshotKey` is what saved sequences are signed with, at least 32 random bytes to be kept secret: realms of one key
-    /// restore each other's; nil is a key of this realm's own. Throws `InvalidArgument` for no threads and for a shorter key, `Unsupported` for a device that is not there.
+    /// Starts a runtime. `threads` threads compute; nil means one for each core. `device` is `cpu`, `cuda`,
+    /// `cuda:1` and so on, or `auto`: the first NVIDIA GPU, with other GPUs and the CPU for layers that do
+    /// not fit there, or the CPU if there is no GPU that Realm can use. `cacheFolder` is the folder of
+    /// fetched models; nil means the user's cache folder. `snapshotKey` signs saved sequences: at least 32
+    /// random bytes, to be kept secret. Realms with the same key restore each other's sequences; nil means a
+    /// key of this realm's own. Throws `InvalidArgument` for no threads and for a shorter key, `Unsupported`
+    /// for a device that the machine does not have.
     #[uniffi::constructor(default(threads = None, device = "auto", cache_folder = None, snapshot_key = None))]
     pub fn new(
         threads: Option<u64>,
@@ -190,9 +196,10 @@ impl Realm {
         Ok(Arc::new(Self(builder.build()?)))
     }
 
-    /// Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or `hf:owner/repo/file.gguf`. What is not there yet
-    /// is fetched. Throws `NotFound` for a name that is none, `Io` where fetching fails, `InvalidModel` and `Unsupported` for files
-    /// that Realm can't run.
+    /// Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or
+    /// `hf:owner/repo/file.gguf`. A model that is not on disk yet is fetched first. Throws `NotFound` for an
+    /// unknown name, `Io` if fetching fails, `InvalidModel` or `Unsupported` for a file that Realm cannot
+    /// run.
     #[uniffi::method(name = "load", default(options = None, progress = None))]
     pub async fn load_model(
         self: Arc<Self>,
@@ -206,7 +213,8 @@ impl Realm {
         Ok(Arc::new(Model(unblock(work).await?)))
     }
 
-    /// Fetches a model without loading it, unless it is there, and returns its file's path. Throws as loading does.
+    /// Fetches a model, unless it is on disk, without loading it. Returns its file's path. Throws the same
+    /// errors as loading.
     #[uniffi::method(name = "fetch", default(progress = None))]
     pub async fn pull(
         self: Arc<Self>,
@@ -221,13 +229,14 @@ impl Realm {
         Ok(unblock(work).await?.to_string_lossy().into_owned())
     }
 
-    /// Deletes what the cache folder has of a model; returns how many bytes that freed. Throws `InvalidArgument` for a path, `Io`.
+    /// Deletes a model's files from the cache folder; returns the number of freed bytes. Throws
+    /// `InvalidArgument` for a path, `Io`.
     pub fn remove(&self, model: &str) -> Result<u64> {
         let reference = hub::Reference::parse(model).map_err(realm::Error::from)?;
         Ok(self.0.hub().remove(&reference).map_err(realm::Error::from)?)
     }
 
-    /// The models that the catalog and the cache folder have. Throws `Io` where the folder can't be read.
+    /// Lists the models of the catalog and of the cache folder. Throws `Io` if the folder cannot be read.
     pub fn models(&self) -> Result<Vec<ModelEntry>> {
         let entry = |status: hub::Status| ModelEntry {
             reference: status.reference.to_string(),
@@ -241,45 +250,46 @@ impl Realm {
         Ok(self.0.hub().list().map_err(realm::Error::from)?.into_iter().map(entry).collect())
     }
 
-    /// Loads a model's tokenizer alone. Throws as loading a model does.
+    /// Loads only a model's tokenizer. Throws the same errors as loading a model.
     pub async fn load_tokenizer(self: Arc<Self>, model: String) -> Result<Arc<Tokenizer>> {
         let realm = self.0.clone();
         let tokenizer = unblock(move || realm.load_tokenizer(&model)).await?;
         Ok(Arc::new(Tokenizer::Alone(Box::new(tokenizer))))
     }
 
-    /// A tenant with limits of its own. Tenants of the same name share nothing. Throws `InvalidArgument` for limits that mean nothing.
+    /// Creates a tenant with limits of its own. Two tenants of the same name share nothing. Throws
+    /// `InvalidArgument` for a limit that is out of range.
     #[uniffi::method(default(limits = None))]
     pub fn tenant(&self, name: &str, limits: Option<Limits>) -> Result<Arc<Tenant>> {
         let limits = limits.map(Into::into).unwrap_or_default();
         Ok(Arc::new(Tenant(self.0.tenant(name, limits)?)))
     }
 
-    /// Compiles a program from a file: a WebAssembly component, or what a WebAssembly target of `cargo build` makes. Compiled code is
-    /// kept in the cache folder. Throws `Io`, `InvalidProgram`.
+    /// Compiles a program from a file: a WebAssembly component, or a core module from a WebAssembly target of
+    /// `cargo build`. Compiled code is kept in the cache folder. Throws `Io`, `InvalidProgram`.
     pub async fn load_program(self: Arc<Self>, path: String) -> Result<Arc<Program>> {
         let realm = self.0.clone();
         Ok(Arc::new(Program(unblock(move || realm.load_program(path)).await?)))
     }
 
-    /// As `loadProgram`, from bytes.
+    /// Same as `loadProgram`, from bytes.
     pub async fn compile_program(self: Arc<Self>, wasm: Vec<u8>) -> Result<Arc<Program>> {
         let realm = self.0.clone();
         Ok(Arc::new(Program(unblock(move || realm.compile_program(&wasm)).await?)))
     }
 
-    /// What all loaded models have done and how they stand, in the text format that Prometheus reads.
+    /// Returns the metrics of all loaded models, in the text format that Prometheus reads.
     pub fn prometheus(&self) -> String {
         self.0.prometheus()
     }
 }
 
-/// A tokenizer: a model's, or one that was loaded alone.
+/// A tokenizer: a model's, or one that was loaded without a model.
 #[derive(uniffi::Object)]
 pub enum Tokenizer {
-    /// A model's.
+    /// A model's tokenizer.
     Of(realm::Model),
-    /// One alone.
+    /// A tokenizer without a model.
     Alone(Box<realm::Tokenizer>),
 }
 
@@ -294,16 +304,16 @@ impl std::ops::Deref for Tokenizer {
     }
 }
 
-/// What a tokenizer has.
+/// Facts about a tokenizer.
 #[derive(Debug, Clone, uniffi::Record)]
 pub struct TokenizerInfo {
-    /// Number of tokens.
+    /// The number of tokens.
     pub vocabulary: u64,
     /// The begin-of-sequence token.
     pub bos: Option<u32>,
     /// The end-of-sequence token.
     pub eos: Option<u32>,
-    /// Whether the model expects the begin token before a text.
+    /// True if the model expects the begin token before a text.
     pub adds_bos: bool,
     /// The tokens that end a generation.
     pub end_tokens: Vec<u32>,
@@ -311,7 +321,7 @@ pub struct TokenizerInfo {
 
 #[uniffi::export]
 impl Tokenizer {
-    /// What it has.
+    /// Returns facts about the tokenizer.
     pub fn info(&self) -> TokenizerInfo {
         TokenizerInfo {
             vocabulary: self.vocabulary_len() as u64,
@@ -322,14 +332,14 @@ impl Tokenizer {
         }
     }
 
-    /// Token ids of a text, as `Model.encode`.
+    /// Encodes a text into token ids, as `Model.encode` does.
     #[uniffi::method(name = "encode", default(special = false, boundaries = true))]
     pub fn encode_text(&self, text: &str, special: bool, boundaries: bool) -> Vec<u32> {
         realm::Tokenizer::encode(self, text, special, boundaries)
     }
 
-    /// The bytes that tokens stand for: a part of a text need not be whole characters. With `special`, control tokens are spelled.
-    /// Throws `InvalidArgument` for an id outside the vocabulary.
+    /// Returns the bytes of tokens: they need not be whole characters. With `special`, control tokens are
+    /// spelled. Throws `InvalidArgument` for an id outside the vocabulary.
     #[uniffi::method(default(special = false))]
     pub fn bytes(&self, tokens: Vec<u32>, special: bool) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
@@ -340,7 +350,7 @@ impl Tokenizer {
         Ok(bytes)
     }
 
-    /// The id of the token that is spelled exactly so, a special one included.
+    /// Returns the id of the token with exactly this spelling, including special ones.
     #[uniffi::method(name = "tokenId")]
     pub fn id_of(&self, text: &str) -> Option<u32> {
         self.token_id(text)

@@ -11,51 +11,53 @@ use crate::error::Result;
 use crate::metrics::{MemoryUse, Served};
 use crate::model::Model;
 
-/// What a tenant may use at most. nil is no limit.
+/// The limits of a tenant. Nil means no limit.
 #[derive(Debug, Clone, PartialEq, uniffi::Record)]
 pub struct Limits {
-    /// Share of the computation when there is more to do than can be done at once.
+    /// The tenant's factor in fair sharing of the computation while others want some too.
     #[uniffi(default = 1.0)]
     pub weight: f32,
-    /// Requests that run at once; others wait.
+    /// The most requests that run at once; others wait.
     #[uniffi(default = None)]
     pub max_concurrent: Option<u64>,
-    /// Requests that wait for a place; one more is refused with `LimitExceeded`.
+    /// The most requests that wait for a place; one more is refused with `LimitExceeded`.
     #[uniffi(default = 1024)]
     pub max_queued: u64,
-    /// Tokens in the KV cache of one model over all running requests.
+    /// The most tokens in the KV cache of one model, over all running requests.
     #[uniffi(default = None)]
     pub kv_tokens: Option<u64>,
-    /// Tokens computed a minute, prompts and generated ones, over all models. A tenant who used them up waits.
+    /// The most tokens computed in a minute, of prompts and generated, over all models. A tenant that has
+    /// used them up waits.
     #[uniffi(default = None)]
     pub tokens_per_minute: Option<u32>,
-    /// Seconds from a request's start to its end, waiting included; then it ends with `LimitExceeded`.
+    /// The most seconds from a request's start to its end, including waiting; then it ends with
+    /// `LimitExceeded`.
     #[uniffi(default = None)]
     pub request_timeout: Option<f64>,
-    /// Bytes of memory that the tenant causes at once, of every kind: 1 GiB.
+    /// The most bytes of memory that the tenant holds at once, of all kinds: 1 GiB.
     #[uniffi(default = 1073741824)]
     pub memory: u64,
-    /// Names of the models that the tenant may use.
+    /// The names of the models that the tenant may use.
     #[uniffi(default = None)]
     pub models: Option<Vec<String>>,
-    /// Names of the adapters that the tenant may use.
+    /// The names of the adapters that the tenant may use.
     #[uniffi(default = None)]
     pub adapters: Option<Vec<String>>,
-    /// Bytes that one run of a program may use: 64 MiB.
+    /// The most bytes of memory of one run of a program: 64 MiB.
     #[uniffi(default = 67108864)]
     pub program_memory: u64,
-    /// Seconds that one run of a program computes itself.
+    /// The most seconds of computing time of one run of a program.
     #[uniffi(default = 10.0)]
     pub program_cpu_time: f64,
-    /// Handles that one run of a program holds at once.
+    /// The most handles that one run of a program holds at once.
     #[uniffi(default = 1024)]
     pub program_handles: u64,
-    /// Bytes of text that one run of a program sends: 16 MiB.
+    /// The most bytes of text that one run of a program sends: 16 MiB.
     #[uniffi(default = 16777216)]
     pub program_output: u64,
 }
 
-/// Seconds as a duration; what is none becomes 0, which limits refuse.
+/// Converts seconds to a duration; an invalid number becomes 0, which limits refuse.
 fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
@@ -102,37 +104,37 @@ impl From<realm::Limits> for Limits {
     }
 }
 
-/// Which level of the contract a program is written at.
+/// The level of the contract that a program is written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, uniffi::Enum)]
 pub enum Contract {
-    /// It answers requests.
+    /// The program answers requests.
     Program,
-    /// It is asked at each token.
+    /// The program is called at each token.
     Policy,
-    /// It is a core module that answers requests with plain functions.
+    /// The program is a core module that answers requests through plain functions.
     Module,
 }
 
-/// What a program is.
+/// Facts about a program.
 #[derive(Debug, Clone, uniffi::Record)]
 pub struct ProgramInfo {
-    /// Its level.
+    /// The level of the contract that it exports.
     pub contract: Contract,
-    /// Interfaces that it imports.
+    /// The interfaces that it imports.
     pub imports: Vec<String>,
-    /// Interfaces that it exports.
+    /// The interfaces that it exports.
     pub exports: Vec<String>,
-    /// Bytes of the component or module.
+    /// The size of the component or module, in bytes.
     pub bytes: u64,
 }
 
-/// A compiled WebAssembly program; any number of tenants may have it.
+/// A compiled WebAssembly program; any number of tenants may use it.
 #[derive(uniffi::Object)]
 pub struct Program(pub(crate) realm::Program);
 
 #[uniffi::export]
 impl Program {
-    /// What it is.
+    /// Returns facts about the program.
     pub fn info(&self) -> ProgramInfo {
         let info = self.0.info();
         ProgramInfo {
@@ -148,16 +150,17 @@ impl Program {
     }
 }
 
-/// Where a program's random numbers come from.
+/// The source of a program's random numbers.
 #[derive(Debug, Clone, Copy, uniffi::Enum)]
 pub enum RandomSource {
-    /// The operating system.
+    /// The operating system's random numbers.
     System,
-    /// The same numbers in each run.
+    /// The same numbers in each run, from this seed.
     Seed(u64),
 }
 
-/// Where a program keeps things between runs: `quota` bytes at most, in memory or in a folder of the tenant's own.
+/// A store of programs' data between runs: at most `quota` bytes, in memory or in a folder of the tenant's
+/// own.
 #[derive(Clone, uniffi::Object)]
 pub struct Store {
     folder: Option<String>,
@@ -166,26 +169,27 @@ pub struct Store {
 
 #[uniffi::export]
 impl Store {
-    /// `folder` nil is memory. What is in memory begins empty each time grants with it are set.
+    /// Creates a store; if `folder` is nil, in memory. A store in memory begins empty each time that grants
+    /// with it are set.
     #[uniffi::constructor(default(folder = None))]
     pub fn new(quota: u64, folder: Option<String>) -> Arc<Self> {
         Arc::new(Self { folder, quota: quota as usize })
     }
 }
 
-/// What a tenant's programs may do beside asking models. By default nothing.
+/// The things that a tenant's programs may do besides asking models. The default is nothing.
 #[derive(Clone, uniffi::Record)]
 pub struct Grants {
-    /// Who gets what programs write to the log.
+    /// Receives the lines that programs write to the log.
     #[uniffi(default = None)]
     pub log: Option<Arc<dyn LogSink>>,
-    /// Programs may read the time.
+    /// Lets programs read the time.
     #[uniffi(default = false)]
     pub clock: bool,
-    /// Programs may have random numbers.
+    /// Lets programs get random numbers.
     #[uniffi(default = None)]
     pub random: Option<RandomSource>,
-    /// Programs may keep things between runs.
+    /// Lets programs keep data between runs.
     #[uniffi(default = None)]
     pub store: Option<Arc<Store>>,
     /// Hosts that programs may send HTTP requests to: `api.example.com`, `localhost:8080`, `*.example.com`.
@@ -235,80 +239,81 @@ pub struct Tenant(pub(crate) realm::Tenant);
 
 #[uniffi::export]
 impl Tenant {
-    /// Its name.
+    /// Returns the tenant's name.
     pub fn name(&self) -> String {
         self.0.name().to_owned()
     }
 
-    /// What it may use.
+    /// Returns the tenant's limits.
     pub fn limits(&self) -> Limits {
         self.0.limits().into()
     }
 
-    /// Changes what it may use, from the next step on. Requests that run or wait stay. Throws `InvalidArgument` for limits that mean
-    /// nothing; then the old ones stay.
+    /// Changes the limits, from the next step on. Requests that run or wait stay. Throws `InvalidArgument`
+    /// for a limit that is out of range; the old ones then stay.
     pub fn set_limits(&self, limits: Limits) -> Result<()> {
         Ok(self.0.set_limits(limits.into())?)
     }
 
-    /// A loaded model as this tenant sees it: what is asked of it counts against the tenant's limits. Throws `LimitExceeded` for a
-    /// model that the tenant may not use.
+    /// Returns a loaded model as this tenant sees it: requests to it count against the tenant's limits.
+    /// Throws `LimitExceeded` for a model that the tenant may not use.
     pub fn model(&self, model: &Model) -> Result<Arc<Model>> {
         Ok(Arc::new(Model(self.0.model(&model.0)?)))
     }
 
-    /// Compiles a program that the tenant brought, a WebAssembly component or module in bytes, as work of the tenant: programs of
-    /// several tenants are compiled in fair turns by their weights, and the compiled code is the tenant's memory. Throws
-    /// `InvalidProgram`, `LimitExceeded`, `Overloaded`.
+    /// Compiles a program that the tenant brought, a WebAssembly component or module in bytes, on the
+    /// tenant's account: programs of several tenants are compiled in fair turns by their weights, and the
+    /// compiled code is the tenant's memory. Throws `InvalidProgram`, `LimitExceeded`, `Overloaded`.
     pub async fn compile_program(self: Arc<Self>, wasm: Vec<u8>) -> Result<Arc<Program>> {
         let tenant = self.0.clone();
         Ok(Arc::new(Program(unblock(move || tenant.compile_program(&wasm)).await?)))
     }
 
-    /// From now on this program answers the tenant's requests; with nil Realm generates as for everybody. What runs goes on with the
-    /// program it started with.
+    /// Sets the program that answers the tenant's requests from now on; nil returns to Realm's own
+    /// generation. Running requests finish with the program they started with.
     pub fn set_program(&self, program: Option<Arc<Program>>) {
         self.0.set_program(program.as_ref().map(|program| &program.0));
     }
 
-    /// Whether a program answers the tenant's requests.
+    /// Returns whether a program answers the tenant's requests.
     pub fn has_program(&self) -> bool {
         self.0.program().is_some()
     }
 
-    /// Gives the tenant a program that its other programs may run by this name, or another one for the name.
+    /// Adds a program, by a name, that the tenant's other programs may run. Replaces an earlier program of
+    /// that name.
     pub fn add_program(&self, name: String, program: &Program) {
         self.0.add_program(name, &program.0);
     }
 
-    /// Takes a program away from those that others may run; says whether there was one.
+    /// Removes a program that others may run; returns whether there was one of that name.
     pub fn remove_program(&self, name: &str) -> bool {
         self.0.remove_program(name)
     }
 
-    /// What the tenant's programs may do beside asking models, from the next request on. Throws `Io` for a store's folder that can't
-    /// be made or read.
+    /// Sets what the tenant's programs may do besides asking models, from the next request on. Throws `Io`
+    /// for a store's folder that cannot be created or read.
     pub fn set_grants(&self, grants: Grants) -> Result<()> {
         self.0.set_grants(grants.convert()?);
         Ok(())
     }
 
-    /// Requests that run now, over all models.
+    /// Returns the number of requests that run now, over all models.
     pub fn running(&self) -> u64 {
         self.0.running() as u64
     }
 
-    /// Requests that wait now, over all models.
+    /// Returns the number of requests that wait now, over all models.
     pub fn waiting(&self) -> u64 {
         self.0.waiting() as u64
     }
 
-    /// Bytes of memory that it causes now, over all models: what the limit `memory` bounds.
+    /// Returns the memory that the tenant holds now, in bytes, over all models; the limit `memory` bounds it.
     pub fn memory(&self) -> MemoryUse {
         self.0.memory().into()
     }
 
-    /// What was done for it, over all models that are loaded now.
+    /// Reads the tenant's counters, over all models that are loaded now.
     pub fn metrics(&self) -> Served {
         Served::from(&self.0.metrics())
     }

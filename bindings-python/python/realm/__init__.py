@@ -7,8 +7,8 @@
     ...     print(chunk.text, end="")
     The capital of France is Paris.
 
-Every call that waits exists twice: under its plain name it blocks the thread, without the GIL, and with `_async` it is
-to be awaited. A `Generation` takes both `for` and `async for`.
+Every call that waits exists twice: its plain name blocks the thread, without the GIL, and its name with `_async` is
+awaited. A `Generation` takes both `for` and `async for`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from realm._realm import _command
 
 def main() -> int:
     """Runs the command with the arguments of this process and returns its exit status."""
-    # Python would note Ctrl-C until the command is over; the command knows what to do with it.
+    # Python would handle Ctrl-C only after the command; the command handles it itself.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.stdout.flush()
     return _command(["realm", *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Whether this interpreter is one that Realm works in."""
+"""Refuses interpreters that Realm does not work in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _is_main() -> bool:
         except ImportError:
             continue
 
-        # Newer ones give a pair with where it comes from.
+        # Newer versions return a pair of the number and its origin.
         def number(found: Any) -> int:
             return int(found[0] if isinstance(found, tuple) else found)
 

@@ -1,4 +1,4 @@
-"""JSON objects whose fields are attributes, too."""
+"""JSON objects whose fields are also attributes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# Fields that OpenAI's objects have and that answers leave out where there is nothing to say.
+# Fields of OpenAI's objects that answers leave out if they are empty.
 _OPTIONAL = frozenset(
     (
         "annotations",
@@ -29,8 +29,8 @@ _OPTIONAL = frozenset(
 
 
 class Object(dict[str, Any]):
-    """An answer, or a part of one: a `dict` of what the protocol has, whose fields are attributes, too. Of what OpenAI's
-    objects may leave out, an attribute is `None`."""
+    """An answer, or a part of one: a `dict` with the protocol's fields, which are also attributes. An optional field of
+    OpenAI's objects that is missing is `None` as an attribute."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -56,19 +56,19 @@ class Object(dict[str, Any]):
         return f"Object({', '.join(f'{name}={value!r}' for name, value in self.items())})"
 
     def model_dump(self, *, exclude_none: bool = False, **_options: Any) -> dict[str, Any]:
-        """As nested dictionaries. Further options of pydantic's change nothing."""
+        """Returns nested dictionaries. Further options of pydantic's change nothing."""
         return {name: _plain(value, exclude_none) for name, value in self.items() if value is not None or not exclude_none}
 
     def model_dump_json(self, *, indent: int | None = None, exclude_none: bool = False, **_options: Any) -> str:
-        """As JSON. Further options of pydantic's change nothing."""
+        """Returns JSON. Further options of pydantic's change nothing."""
         return json.dumps(self.model_dump(exclude_none=exclude_none), indent=indent, ensure_ascii=False)
 
     def to_dict(self, **options: Any) -> dict[str, Any]:
-        """As nested dictionaries."""
+        """Returns nested dictionaries."""
         return self.model_dump(**options)
 
     def to_json(self, *, indent: int | None = 2, **options: Any) -> str:
-        """As JSON."""
+        """Returns JSON."""
         return self.model_dump_json(indent=indent, **options)
 
 
@@ -81,17 +81,17 @@ def _plain(value: Any, exclude_none: bool) -> Any:
 
 
 def read(text: str) -> Any:
-    """JSON as `Object`s."""
+    """Parses JSON into `Object`s."""
     return json.loads(text, object_hook=Object)
 
 
 def write(value: Any) -> bytes:
-    """A body as JSON: mappings, sequences, pydantic's models and answers of before may be anywhere in it."""
+    """Returns a body as JSON: it may contain mappings, sequences, pydantic's models and earlier answers."""
     return json.dumps(value, default=_jsonable).encode()
 
 
 def _jsonable(value: Any) -> Any:
-    # A model of pydantic's, as OpenAI's client returns them; a class of them is none.
+    # A model of pydantic's, as OpenAI's client returns them, but not a class of such models.
     if hasattr(value, "model_dump") and not isinstance(value, type):
         return value.model_dump(exclude_none=True)
     if isinstance(value, Mapping):

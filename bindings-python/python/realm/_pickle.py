@@ -1,4 +1,4 @@
-"""How `pickle` makes objects again that take keyword arguments alone."""
+"""Restores objects for `pickle` that take only keyword arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Realm as what `httpx` and `httpx2` send their calls through. Neither is imported: whoever hands over a request has one."""
+"""Realm as a transport of `httpx` and `httpx2`. Neither is imported here: the caller that passes a request has one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ _DONE = b"data: [DONE]\n\n"
 
 
 class RealmTransport:
-    """Answers the calls of OpenAI's clients in this process: the `transport` of `httpx.Client`, `httpx.AsyncClient` and those
+    """Answers the calls of OpenAI's clients in this process: a `transport` of `httpx.Client`, `httpx.AsyncClient` and those
     of `httpx2`.
 
-    Asks the models of a `Realm`, which are loaded when they are first named, or one `Model`, whatever the name. Any number
-    of clients may share one. A client that leaves a stream, a task that is cancelled and a timeout end the request.
+    It uses the models of a `Realm`, which are loaded when they are first named, or one `Model`, whatever name a call has.
+    Any number of clients may share a transport. A client that leaves a stream, a cancelled task and a timeout end the
+    request.
     """
 
     def __init__(self, source: Realm | Model) -> None:
@@ -44,10 +45,10 @@ class RealmTransport:
         return _response(answer, request)
 
     def close(self) -> None:
-        """Does nothing: other clients may share it, and models go when nothing refers to them any more."""
+        """Does nothing: other clients may share the transport, and models are freed with their last reference."""
 
     async def aclose(self) -> None:
-        """Does nothing, as `close`."""
+        """Does nothing, like `close`."""
 
     def __enter__(self) -> RealmTransport:
         return self
@@ -63,7 +64,7 @@ class RealmTransport:
 
 
 def _library(request: Any) -> ModuleType:
-    """The package that a request is of: `httpx` or `httpx2`."""
+    """Returns the package of a request: `httpx` or `httpx2`."""
     return sys.modules[type(request).__module__.partition(".")[0]]
 
 
@@ -73,7 +74,7 @@ def _path(request: Any) -> str:
 
 
 def _seconds(request: Any) -> float | None:
-    """How long the client waits for something to read; `None` for as long as it takes."""
+    """Returns the client's time limit for a read, in seconds; `None` for no limit."""
     seconds: float | None = request.extensions.get("timeout", {}).get("read")
     return seconds
 
@@ -93,7 +94,7 @@ def _response(answer: Answer, request: Any) -> Any:
 
 
 class _Stream:
-    """Events as they are sent over HTTP."""
+    """The events, as they are sent over HTTP."""
 
     def __init__(self, events: Events, request: Any) -> None:
         self._events, self._request, self._seconds = events, request, _seconds(request)
@@ -131,7 +132,7 @@ _STREAMS: dict[ModuleType, type[_Stream]] = {}
 
 
 def _stream_class(library: ModuleType) -> type[_Stream]:
-    """A stream as a package knows its own: they look at classes."""
+    """Returns a stream class for a package, which checks the classes of streams."""
     if library not in _STREAMS:
         bases = (_Stream, library.SyncByteStream, library.AsyncByteStream)
         _STREAMS[library] = type("RealmStream", bases, {})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class RealmError(Exception):
-    """What went wrong: `code` for programs, `message` for people."""
+    """An error: `code` for programs, `message` for people."""
 
     code: str = "internal"
 
@@ -35,31 +35,31 @@ class InvalidAdapterError(RealmError):
 
 
 class InvalidArgumentError(RealmError, ValueError):
-    """An argument means nothing."""
+    """An argument is out of range or contradicts another."""
 
     code = "invalid-argument"
 
 
 class LimitExceededError(RealmError):
-    """A request is larger than what it or its tenant was given."""
+    """A request is larger than its own limits or its tenant's allow."""
 
     code = "limit-exceeded"
 
 
 class OverloadedError(RealmError):
-    """Too many requests wait already."""
+    """Too many requests wait already. Try again later."""
 
     code = "overloaded"
 
 
 class UnsupportedError(RealmError):
-    """Realm does not do that."""
+    """Realm does not support the file, device or option."""
 
     code = "unsupported"
 
 
 class NotFoundError(RealmError, LookupError):
-    """No such model."""
+    """The model or file does not exist."""
 
     code = "not-found"
 
@@ -71,25 +71,25 @@ class IoError(RealmError, OSError):
 
 
 class InvalidProgramError(RealmError):
-    """A program is no WebAssembly that Realm can run."""
+    """A program is not WebAssembly that Realm can run."""
 
     code = "invalid-program"
 
 
 class TrapError(RealmError):
-    """A program did what WebAssembly forbids, or panicked."""
+    """A program broke a rule of WebAssembly, or panicked."""
 
     code = "trap"
 
 
 class FailedError(RealmError):
-    """A program, or a tool that it called, says that it failed."""
+    """A program, or a tool that it called, reported that it failed."""
 
     code = "failed"
 
 
 class DeniedError(RealmError, PermissionError):
-    """A program asked for what its tenant was not granted."""
+    """A program used something that its tenant was not granted."""
 
     code = "denied"
 

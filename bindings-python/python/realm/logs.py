@@ -1,4 +1,4 @@
-"""Where logs go with `Grants(log=True)` and `log_to(True)`."""
+"""The functions behind `Grants(log=True)` and `log_to(True)`."""
 
 from __future__ import annotations
 

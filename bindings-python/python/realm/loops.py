@@ -1,4 +1,4 @@
-"""How event loops are told that tasks can go on."""
+"""Doorbells: the way to tell an event loop that its tasks can continue."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import weakref
 
 from realm import _realm
 
-# A loop owns its bell by watching it. Weak on both sides, since a bell that outlived its loop would keep the tasks that wait.
+# A loop owns its bell by watching it. Both references are weak, since a bell that outlived its loop would keep waiting tasks.
 _BELLS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[object]] = weakref.WeakKeyDictionary()
-# Loops that can't watch sockets.
+# Loops that cannot watch sockets.
 _DEAF: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
 
 def doorbell(loop: asyncio.AbstractEventLoop) -> object:
-    """The loop's doorbell; `None` if it can't watch sockets: then a thread of Realm's tells it."""
+    """Returns the loop's doorbell; `None` if the loop cannot watch sockets: then a thread of Realm's notifies it."""
     known = _BELLS.get(loop)
     bell = known() if known is not None else None
     if bell is not None or loop in _DEAF or not hasattr(_realm, "Doorbell"):

@@ -1,7 +1,7 @@
-"""OpenAI's clients, asking models of this process.
+"""OpenAI's clients with models of this process.
 
-With the package `openai`, its own clients do; so do those that are made of them, such as LangChain, instructor,
-pydantic-ai and LiteLLM:
+With the package `openai`, its own clients work, and those built on them, such as LangChain, instructor, pydantic-ai and
+LiteLLM:
 
     >>> import realm
     >>> client = realm.openai.client(realm.Realm())
@@ -14,9 +14,9 @@ pydantic-ai and LiteLLM:
     'The capital of France is Paris.'
 
 - `client` and `async_client` are `openai.OpenAI` and `openai.AsyncOpenAI` without a network.
-- `transport` is what they send their calls through, for whatever takes a client of `httpx`: `ChatOpenAI(http_client=…)`.
-- `OpenAI` and `AsyncOpenAI` are objects of the same shape that need no further package. What they return are `Object`s and
-  what they raise are `realm.RealmError`s, and neither is of a class of OpenAI's, whether that package is installed or not.
+- `transport` is the transport of their calls, for classes that take a client of `httpx`: `ChatOpenAI(http_client=…)`.
+- `OpenAI` and `AsyncOpenAI` are objects with the same methods that need no further package. They return `Object`s and raise
+  `realm.RealmError`s, never objects of OpenAI's classes, whether that package is installed or not.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ __all__ = [
     "transport",
 ]
 
-# Where no call goes, since a transport answers it.
+# No call goes there, since a transport answers it.
 _BASE_URL = "http://realm/v1"
 
-# Without these OpenAI's clients look for a key in the environment, and ask again what can't work.
+# Without these, OpenAI's clients look for a key in the environment, and retry calls that cannot succeed.
 _OPTIONS = {"api_key": "realm", "base_url": _BASE_URL, "max_retries": 0}
 
 
 def transport(source: Realm | Model) -> Any:
-    """A transport that answers the calls of OpenAI's clients in this process, for `httpx.Client(transport=…)` and
-    `httpx.AsyncClient(transport=…)`, and the same of `httpx2`: a `RealmTransport`."""
+    """Returns a transport that answers the calls of OpenAI's clients in this process, for `httpx.Client(transport=…)` and
+    `httpx.AsyncClient(transport=…)`, and those of `httpx2`: a `RealmTransport`."""
     return RealmTransport(source)
 
 
 def client(source: Realm | Model, **options: Any) -> openai.OpenAI:
-    """An `openai.OpenAI` that asks the models of a `Realm`, which are loaded when they are first named, or one `Model`.
-    `options` are that class's, such as `timeout` and `max_retries`."""
+    """Returns an `openai.OpenAI` that uses the models of a `Realm`, which are loaded when they are first named, or one
+    `Model`. `options` are that class's, such as `timeout` and `max_retries`."""
     package = _openai()
     wire = package.DefaultHttpxClient(transport=transport(source), base_url=_BASE_URL)
     made: openai.OpenAI = package.OpenAI(http_client=wire, **{**_OPTIONS, **options})
@@ -68,7 +68,7 @@ def client(source: Realm | Model, **options: Any) -> openai.OpenAI:
 
 
 def async_client(source: Realm | Model, **options: Any) -> openai.AsyncOpenAI:
-    """As `client`, an `openai.AsyncOpenAI`."""
+    """Same as `client`, for an `openai.AsyncOpenAI`."""
     package = _openai()
     wire = package.DefaultAsyncHttpxClient(transport=transport(source), base_url=_BASE_URL)
     made: openai.AsyncOpenAI = package.AsyncOpenAI(http_client=wire, **{**_OPTIONS, **options})
@@ -84,7 +84,7 @@ def _openai() -> Any:
 
 
 def _raise(error: Mapping[str, Any], code: str | None) -> None:
-    """Raises what an answer says went wrong."""
+    """Raises the error of an answer."""
     message, param = error["message"], error["param"]
     if error["code"] == "unknown_parameter":
         raise TypeError(f"got an unexpected keyword argument '{param}'")
@@ -93,9 +93,9 @@ def _raise(error: Mapping[str, Any], code: str | None) -> None:
 
 
 def _answer(answer: Answer) -> Any:
-    """What an answer is for its caller: an object, or events.
+    """Converts an answer for its caller, to an object or to events.
 
-    Raises the error that an answer of another status tells of.
+    Raises the error of an answer whose status is not 200.
     """
     if answer.events is not None:
         return answer.events
@@ -113,7 +113,7 @@ def _event(text: str) -> Object:
 
 
 class Stream(Iterator[Object]):
-    """An answer as it comes: iterate over it. `close`, or the end of its `with` block, ends the request."""
+    """An answer as it arrives: iterate over it. `close`, or the end of its `with` block, ends the request."""
 
     def __init__(self, events: Events, timeout: float | None = None) -> None:
         self._events, self._timeout = events, timeout
@@ -136,7 +136,7 @@ class Stream(Iterator[Object]):
 
 
 class AsyncStream(AsyncIterator[Object]):
-    """As `Stream`, for `async for`."""
+    """Same as `Stream`, for `async for`."""
 
     def __init__(self, events: Events, timeout: float | None = None) -> None:
         self._events, self._timeout = events, timeout
@@ -162,18 +162,18 @@ class AsyncStream(AsyncIterator[Object]):
 
 
 def _timeout(value: Any) -> float | None:
-    """Seconds; of httpx's object, those that it waits for an answer."""
+    """Returns seconds; for an object of httpx's, its time limit for a read."""
     seconds = getattr(value, "read", value)
     return None if seconds is None else float(seconds)
 
 
 class _Call:
-    """A call's arguments, apart from those that are not part of its body."""
+    """The arguments of a call, with those that are not part of its body kept apart."""
 
     def __init__(self, options: dict[str, Any]) -> None:
-        # What OpenAI's package has for "left out".
+        # OpenAI's package has these classes for "left out".
         given = {key: value for key, value in options.items() if type(value).__name__ not in ("NotGiven", "Omit")}
-        # There are no headers and no query to add to.
+        # A call in this process has no headers and no query.
         given.pop("extra_headers", None)
         given.pop("extra_query", None)
         self.timeout = _timeout(given.pop("timeout", None))
@@ -205,7 +205,7 @@ class _Sync:
 
 
 class _Async:
-    """Calls to be awaited."""
+    """Calls that are awaited."""
 
     def __init__(self, source: Realm | Model) -> None:
         self.source, self.service = source, Service(source, strict=True)
@@ -225,7 +225,7 @@ class _Async:
 
 
 class _Resource:
-    """A part of a client. What it does not have itself is that of OpenAI's own client, where that is installed."""
+    """A part of a client. Further attributes are those of OpenAI's own client, if that is installed."""
 
     _real_path = ""
 
@@ -268,11 +268,11 @@ class Completions(_Resource):
     def create(
         self, *, model: str, messages: Iterable[Any], stream: bool | None = False, **options: Any
     ) -> Object | Stream:
-        """Answers a conversation, whole or as it comes.
+        """Answers a conversation, whole or as a stream.
 
-        Takes what OpenAI's API and `extra_body` of vLLM's users take, and Realm's own `json_schema`, `regex`, `grammar`,
-        `template_variables`, `shared_prefix`, `speculation`, `input`, `adapter` and `adapter_scale`. `timeout` is in
-        seconds. Raises `realm.RealmError`, and `TypeError` for an argument that there is not.
+        Takes the arguments of OpenAI's API, those that vLLM's users pass in `extra_body`, and Realm's own `json_schema`,
+        `regex`, `grammar`, `template_variables`, `shared_prefix`, `speculation`, `input`, `adapter` and `adapter_scale`.
+        `timeout` is in seconds. Raises `realm.RealmError`, and `TypeError` for an unknown argument.
         """
         found: Object | Stream = self._calls.post(
             "/v1/chat/completions", {"model": model, "messages": messages, "stream": stream, **options}
@@ -303,7 +303,7 @@ class AsyncCompletions(_Resource):
     async def create(
         self, *, model: str, messages: Iterable[Any], stream: bool | None = False, **options: Any
     ) -> Object | AsyncStream:
-        """Answers a conversation, whole or as it comes. As `Completions.create`."""
+        """Answers a conversation, whole or as a stream. Same as `Completions.create`."""
         found: Object | AsyncStream = await self._calls.post(
             "/v1/chat/completions", {"model": model, "messages": messages, "stream": stream, **options}
         )
@@ -316,8 +316,8 @@ class TextCompletions(_Resource):
     _real_path = "completions"
 
     def create(self, *, model: str, prompt: Any, **options: Any) -> Any:
-        """Goes on from a text, token ids, or a list of these: an `Object`, or a `Stream` with `stream=True`. To be
-        awaited where the client is an `AsyncOpenAI`."""
+        """Continues a text, token ids, or a list of these: returns an `Object`, or a `Stream` with `stream=True`. With an
+        `AsyncOpenAI`, the result is awaited."""
         return self._calls.post("/v1/completions", {"model": model, "prompt": prompt, **options})
 
 
@@ -327,7 +327,7 @@ class Embeddings(_Resource):
     _real_path = "embeddings"
 
     def create(self, *, model: str, input: Any, **options: Any) -> Any:
-        """A vector for each text. To be awaited where the client is an `AsyncOpenAI`."""
+        """Returns an embedding for each text. With an `AsyncOpenAI`, the result is awaited."""
         return self._calls.post("/v1/embeddings", {"model": model, "input": input, **options})
 
 
@@ -337,11 +337,11 @@ class Models(_Resource):
     _real_path = "models"
 
     def list(self) -> Any:
-        """The models that are here, in `data`. To be awaited where the client is an `AsyncOpenAI`."""
+        """Returns the available models, in `data`. With an `AsyncOpenAI`, the result is awaited."""
         return self._calls.get("/v1/models")
 
     def retrieve(self, model: str) -> Any:
-        """One of them. To be awaited where the client is an `AsyncOpenAI`."""
+        """Returns one of the models. With an `AsyncOpenAI`, the result is awaited."""
         return self._calls.get(f"/v1/models/{model.replace('%', '%25').replace('/', '%2F')}")
 
 
@@ -366,7 +366,8 @@ class AsyncChat(_Resource):
 
 
 class OpenAI(_Resource):
-    """Asks the models of a `Realm`, which are loaded when they are first named, or one `Model`, whatever the name."""
+    """A client with the models of a `Realm`, which are loaded when they are first named, or with one `Model`, whatever name
+    a call has."""
 
     def __init__(self, source: Realm | Model) -> None:
         super().__init__(_Sync(source))
@@ -376,7 +377,7 @@ class OpenAI(_Resource):
         self.models = Models(self._calls)
 
     def close(self) -> None:
-        """Does nothing: models go when nothing refers to them any more."""
+        """Does nothing: models are freed with their last reference."""
 
     def __enter__(self) -> OpenAI:
         return self
@@ -386,7 +387,7 @@ class OpenAI(_Resource):
 
 
 class AsyncOpenAI(_Resource):
-    """As `OpenAI`, for tasks."""
+    """Same as `OpenAI`, for tasks."""
 
     def __init__(self, source: Realm | Model) -> None:
         super().__init__(_Async(source))
@@ -396,7 +397,7 @@ class AsyncOpenAI(_Resource):
         self.models = Models(self._calls)
 
     async def close(self) -> None:
-        """Does nothing: models go when nothing refers to them any more."""
+        """Does nothing: models are freed with their last reference."""
 
     async def __aenter__(self) -> AsyncOpenAI:
         return self

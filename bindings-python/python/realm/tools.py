@@ -1,4 +1,4 @@
-"""How the application's tools are described to models, and called."""
+"""Describes the application's tools to models, and calls them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _KINDS = {str: "string", int: "integer", float: "number", bool: "boolean", list:
 
 
 def definition(function: Callable[..., Any]) -> dict[str, Any]:
-    """A function's definition as a tool, in OpenAI's format: its name, the first paragraph of its docstring, and its
-    parameters, which are required unless they have defaults. Type hints become JSON Schema."""
+    """Returns a function's definition as a tool, in OpenAI's format: its name, the first paragraph of its docstring, and
+    its parameters, which are required unless they have defaults. Type hints become JSON Schema."""
     name = getattr(function, "__name__", type(function).__name__)
     try:
         hints = typing.get_type_hints(function)
@@ -62,7 +62,7 @@ def definition(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _schema(hint: Any) -> dict[str, Any]:
-    """The JSON Schema of a type hint; anything goes where there is none."""
+    """Returns the JSON Schema of a type hint; without a hint, the schema that allows anything."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return {"enum": list(arguments)}

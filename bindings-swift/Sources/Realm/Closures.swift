@@ -1,32 +1,34 @@
-//  What the application does for Realm, as closures.
+//  Protocols of the application, as closures.
 
 import Foundation
 
 extension Realm {
-    /// Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or `hf:owner/repo/file.gguf`. What is not there yet
-    /// is fetched. `onProgress` is called on a thread of Realm's.
+    /// Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or
+    /// `hf:owner/repo/file.gguf`. A model that is not on disk yet is fetched first. `onProgress` is called on
+    /// a thread of Realm's.
     ///
-    /// - Throws: ``RealmError``: `NotFound` for a name that is none, `Io` where fetching fails, `InvalidModel` and `Unsupported` for
-    ///   files that Realm can't run.
+    /// - Throws: ``RealmError``: `NotFound` for an unknown name, `Io` if fetching fails, `InvalidModel` or
+    ///   `Unsupported` for a file that Realm cannot run.
     public func loadModel(
         _ model: String, options: LoadOptions? = nil, onProgress: (@Sendable (Progress) -> Void)? = nil
     ) async throws -> Model {
         try await load(model: model, options: options, progress: onProgress.map(ProgressClosure.init))
     }
 
-    /// Fetches a model without loading it, unless it is there, and returns its file's path.
+    /// Fetches a model, unless it is on disk, without loading it. Returns its file's path.
     public func pull(_ model: String, onProgress: (@Sendable (Progress) -> Void)? = nil) async throws -> String {
         try await fetch(model: model, progress: onProgress.map(ProgressClosure.init))
     }
 
-    /// A tenant with limits of its own.
+    /// Creates a tenant with limits of its own.
     public func tenant(_ name: String, limits: Limits? = nil) throws -> Tenant {
         try tenant(name: name, limits: limits)
     }
 
-    /// Has every line of Realm's own log up to a level go to a closure, for the whole process: the level, the part of Realm, and the
-    /// message. It is called soon after, on a thread of its own, so it may take its time and ask models; where it is slower than the
-    /// lines come some are dropped, and a line says how many. nil ends that.
+    /// Sends every line of Realm's own log up to a level to a closure, for the whole process: the level, the
+    /// part of Realm, and the message. The closure is called soon after, on a thread of its own, so it may
+    /// take long and ask models. If it is slower than the lines, some are dropped, and a line says how many.
+    /// Nil ends that.
     public static func log(
         upTo most: LogLevel, _ body: (@Sendable (LogLevel, String, String) -> Void)?
     ) throws {
@@ -35,20 +37,21 @@ extension Realm {
 }
 
 extension Grants {
-    /// Programs may write to a log: the closure gets the level, the tenant's name and the message, soon after, on a thread of its own.
+    /// Lets programs write to a log: the closure receives the level, the tenant's name and the message, soon
+    /// after, on a thread of its own.
     public mutating func allowLog(_ body: @escaping @Sendable (LogLevel, String, String) -> Void) {
         log = LogClosure(body)
     }
 
-    /// Programs may call a function by this name, with a JSON text; it answers with one. What it throws becomes the error `failed` of
-    /// the program's call.
+    /// Lets programs call a function by this name, which takes a JSON text and returns one. A thrown error
+    /// becomes the error `failed` of the program's call.
     public mutating func allowTool(
         _ name: String, json body: @escaping @Sendable (String) async throws -> String
     ) {
         tools[name] = ToolClosure(body)
     }
 
-    /// As ``allowTool(_:json:)``, for types that JSON can be made of.
+    /// Same as ``allowTool(_:json:)``, for types that JSON can encode.
     public mutating func allowTool<Arguments: Decodable, Answer: Encodable>(
         _ name: String, _ body: @escaping @Sendable (Arguments) async throws -> Answer
     ) {
@@ -61,8 +64,9 @@ extension Grants {
 }
 
 extension Request {
-    /// Has a closure change the logits before each token is chosen: it gets the tokens so far and the logits of the next one, a number
-    /// for each token of the vocabulary, where `-.infinity` rules a token out. What it throws ends the request.
+    /// Adds a closure that changes the logits before each token is chosen: it receives the tokens so far and
+    /// the logits of the next one, a number for each token of the vocabulary, where `-.infinity` excludes a
+    /// token. A thrown error ends the request.
     public mutating func addLogitsProcessor(
         _ body: @escaping @Sendable ([UInt32], inout [Float]) throws -> Void
     ) {
@@ -71,7 +75,8 @@ extension Request {
 }
 
 extension ChatTool {
-    /// A tool by its definition in OpenAI's format, a JSON text, and a closure that gets the arguments as JSON and answers with JSON.
+    /// Creates a tool from its definition in OpenAI's format, a JSON text, and a closure that receives the
+    /// arguments as JSON and returns JSON.
     public init(definition: String, json body: @escaping @Sendable (String) async throws -> String) {
         self.init(definition: definition, tool: ToolClosure(body))
     }

@@ -1,4 +1,4 @@
-//  Errors as all of Realm's languages have them.
+//  The parts of an error that all of Realm's languages have.
 
 extension RealmError {
     /// The kind of failure, the same in every language, such as `limit-exceeded`.
@@ -6,7 +6,7 @@ extension RealmError {
         parts.code
     }
 
-    /// What was wrong and what would be right, for people.
+    /// The message for people: what was wrong and what would be right.
     public var message: String {
         parts.message
     }

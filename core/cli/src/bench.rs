@@ -10,7 +10,7 @@ use crate::options::ModelOptions;
 use crate::output::say;
 use crate::tenants;
 
-/// Measure prefill and decode throughput, or with --tenants how many tenants fare at once
+/// Measure prefill and decode throughput, or with --tenants many tenants at once
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -24,16 +24,16 @@ pub(crate) struct Args {
     /// Tokens of every sequence's prompt before it generates
     #[arg(long, default_value_t = 16, value_parser = at_least_one)]
     pub(crate) prefix: usize,
-    /// How many sequences generate at once; a list
+    /// Sequences that generate at once; a list
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 16], value_parser = at_least_one)]
     batch: Vec<usize>,
-    /// How often each is measured; the median counts
+    /// Number of measurements; the median counts
     #[arg(long, default_value_t = 3, value_parser = at_least_one)]
     pub(crate) repeat: usize,
-    /// How many tenants generate at once, each with a prompt of its own; a list. Measures these alone
+    /// Tenants that generate at once, each with a prompt of its own; a list. Measures only these
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) tenants: Vec<u16>,
-    /// Measure for so many seconds: every tenant sends request after request, each for --generate tokens
+    /// Measure for this many seconds: every tenant sends request after request, each for --generate tokens
     #[arg(long, requires = "tenants", value_parser = seconds)]
     pub(crate) seconds: Option<f64>,
     /// Requests that every tenant has at once
@@ -45,7 +45,8 @@ pub(crate) struct Args {
     /// 0 always takes the likeliest token
     #[arg(long, default_value_t = 0.0)]
     pub(crate) temperature: f32,
-    /// Have this program answer the tenants' requests: a WebAssembly file, or the name of one that `ci/build-programs` built
+    /// Have this program answer the tenants' requests: a WebAssembly file, or the name of one that
+    /// `ci/build-programs` built
     #[arg(long, requires = "tenants", value_name = "FILE|NAME")]
     pub(crate) program: Option<String>,
     /// Show every tenant while it runs
@@ -86,7 +87,7 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     for run in 0..=args.repeat {
         runs.push(prefill(&model, args.prompt, run)?);
     }
-    // The first run touches memory for the first time.
+    // The first run touches memory for the first time, so it does not count.
     put(format!("prefill_{}", args.prompt), json!(round(median(&mut runs[1..]), 1)))?;
     for &batch in &args.batch {
         let mut runs = Vec::new();
@@ -102,7 +103,7 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Token `i` of a prompt that no cache could know.
+/// Returns token `i` of a prompt that no cache can hold.
 fn token(model: &Model, i: usize) -> u32 {
     let vocabulary = model.info().vocabulary;
     // Small ids may be control tokens.
@@ -110,24 +111,24 @@ fn token(model: &Model, i: usize) -> u32 {
     (first + (i * 7919) % (vocabulary - 2 * first).max(1)) as u32
 }
 
-/// A prompt that begins like no other, unless its `first` is the same.
+/// Returns a prompt with a beginning of its own, unless another one has the same `first`.
 pub(crate) fn request(model: &Model, first: usize, prompt: usize, generate: usize) -> Request {
     let tokens: Vec<u32> = (0..prompt).map(|i| token(model, first + i)).collect();
-    // Nobody's text: what it repeats is chance.
+    // The prompt is not real text: its repetitions are random.
     let speculation = Speculation::Off;
     let mut request = Request::tokens(tokens).temperature(0.0).max_tokens(generate).speculation(speculation);
     request.ignore_eos = true;
     request
 }
 
-/// Prompt tokens per second up to the first generated token.
+/// Returns the prompt tokens per second up to the first generated token.
 fn prefill(model: &Model, prompt: usize, run: usize) -> Result<f64> {
     let start = Instant::now();
     model.generate(request(model, run, prompt, 1))?;
     Ok(prompt as f64 / start.elapsed().as_secs_f64())
 }
 
-/// Tokens per second over all sequences, from the moment when each has its first one.
+/// Returns the tokens per second over all sequences, from the moment when each has its first one.
 fn decode(model: &Model, batch: usize, args: &Args) -> Result<f64> {
     let generate = args.generate;
     let mut generations: Vec<_> = (0..batch)
@@ -152,7 +153,7 @@ fn decode(model: &Model, batch: usize, args: &Args) -> Result<f64> {
     Ok(tokens as f64 / start.elapsed().as_secs_f64())
 }
 
-/// A number that measures something and that a sum of some does not overflow.
+/// Parses a number that is large enough to measure something, and small enough for sums of several.
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number @ 1..=10_000_000) => Ok(number),
@@ -160,7 +161,7 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A time that is long enough to measure something.
+/// Parses a time that is long enough to measure something.
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=86_400.0).contains(&seconds) => Ok(seconds),
@@ -178,7 +179,7 @@ pub(crate) fn round(value: f64, digits: i32) -> f64 {
     (value * scale).round() / scale
 }
 
-/// Resident memory of this process, `None` where the system does not say.
+/// Returns the resident memory of this process; `None` if the system does not say.
 pub(crate) fn rss_mib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|l| l.starts_with("VmRSS:"))?;

@@ -16,7 +16,7 @@ pub(crate) struct Args {
     model: ModelOptions,
     #[command(flatten)]
     adapter: AdapterOptions,
-    /// What the model is told before the conversation
+    /// Instructions for the model before the conversation
     #[arg(long, allow_hyphen_values = true)]
     system: Option<String>,
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub(crate) struct Args {
 const HELP: &str = "/clear forgets the conversation, /help shows this, /exit or Ctrl-D ends; // begins a text with a slash; \
                     Ctrl-C stops an answer";
 
-/// What a line asks for.
+/// A line that the user typed.
 enum Line {
     Nothing,
     Exit,
@@ -92,7 +92,7 @@ pub(crate) fn chat(args: &Args) -> Result<()> {
                 continue;
             }
         };
-        // A history that can't be kept is no reason to stop.
+        // The chat continues even if the history cannot be kept.
         let _ = editor.add_history_entry(&line);
         messages.push(Message::user(text));
         // Ctrl-C at the prompt was meant for the prompt.
@@ -115,7 +115,8 @@ pub(crate) fn chat(args: &Args) -> Result<()> {
     }
 }
 
-/// The request without the oldest turns if the context has no room for them, which are forgotten from `messages` too.
+/// Returns the request without the oldest turns if the context has no room for them; they are removed from
+/// `messages` too.
 fn fitting(model: &Model, request: Request, messages: &mut Vec<Message>) -> Result<Request> {
     let (request, dropped) = model.drop_oldest_turns(request)?;
     if dropped > 0 {

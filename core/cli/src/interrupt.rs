@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static PRESSED: AtomicBool = AtomicBool::new(false);
 
-/// From now on Ctrl-C is noted instead of ending the program.
+/// Records Ctrl-C from now on, instead of ending the program.
 pub(crate) fn watch() {
     static WATCHING: OnceLock<()> = OnceLock::new();
     WATCHING.get_or_init(|| {
-        // Where no handler can be set, Ctrl-C ends the program as ever.
+        // If no handler can be set, Ctrl-C ends the program as usual.
         let _ = ctrlc::set_handler(|| PRESSED.store(true, Ordering::Release));
     });
 }
@@ -19,7 +19,7 @@ pub(crate) fn watch() {
 #[error("interrupted")]
 pub(crate) struct Interrupted;
 
-/// Whether Ctrl-C was pressed since the last time somebody asked.
+/// Returns whether Ctrl-C was pressed since the last call.
 pub(crate) fn pressed() -> bool {
     PRESSED.swap(false, Ordering::AcqRel)
 }

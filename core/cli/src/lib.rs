@@ -43,9 +43,9 @@ enum Command {
     Score(lines::ScoreArgs),
 }
 
-/// Runs the command with `arguments`, of which the first is the command's own name, and returns the exit status: 0, 1 for a
-/// failure, 2 for arguments that mean nothing, 130 after Ctrl-C. Writes results to stdout and everything else to stderr; Ctrl-C
-/// is caught from the first generated token on. Blocks.
+/// Runs the command with `arguments`, of which the first is the command's own name. Returns the exit status:
+/// 0, 1 for a failure, 2 for invalid arguments, 130 after Ctrl-C. Writes results to stdout and everything
+/// else to stderr; catches Ctrl-C from the first generated token on. Blocks.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let command = match Cli::try_parse_from(marked(arguments.into_iter().collect())) {
         Ok(cli) => cli.command,
@@ -55,7 +55,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
-    // What Realm has to say about what it was asked, such as fewer threads. It fails where another subscriber has it already.
+    // Realm's own log, with messages about the arguments, such as too many threads. This fails if another
+    // subscriber has the log already.
     let log = |level, _: &str, line: &str| output::note!("realm: {}{line}", kind(level));
     let _ = realm::log_to(realm::Level::Warn, Some(log));
     let result = match command {
@@ -69,7 +70,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     };
     match result {
         Ok(()) => 0,
-        // The reader of our output has left, which is no failure of ours.
+        // The reader of the output has left, which is not a failure of the command.
         Err(error) if is_broken_pipe(&error) => 0,
         Err(error) if error.is::<interrupt::Interrupted>() => 130,
         Err(error) => {
@@ -83,7 +84,7 @@ fn kind(level: realm::Level) -> &'static str {
     if level == realm::Level::Warn { "warning: " } else { "" }
 }
 
-/// The arguments, with the words of a prompt marked that begin with a hyphen.
+/// Marks the words of a prompt that begin with a hyphen.
 fn marked(arguments: Vec<OsString>) -> Vec<OsString> {
     let is = |at: usize, name: &str| arguments.get(at).is_some_and(|argument| argument == name);
     if !(is(1, "run") || is(1, "tenant") && is(2, "run")) {

@@ -29,7 +29,7 @@ pub(crate) struct TokenizeArgs {
 pub(crate) struct ScoreArgs {
     #[command(flatten)]
     model: ModelOptions,
-    /// How many tokens at each position
+    /// Number of tokens at each position
     #[arg(long, default_value_t = 5)]
     top: usize,
     /// Accepted for symmetry: input and output are always JSON lines

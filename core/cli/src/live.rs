@@ -1,4 +1,4 @@
-//! How all tenants of a model fare right now, in a terminal.
+//! Shows the tenants of a model, live in a terminal.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use console::Term;
 use realm::{Metrics, Model, Served};
 
-/// How often it is drawn.
+/// The time between two drawings.
 const EVERY: Duration = Duration::from_millis(250);
-/// Rates are over so many drawings: a second.
+/// The number of drawings that rates are averaged over: one second.
 const READINGS: usize = 4;
 
 /// A thread that shows a model's metrics until this is dropped.
@@ -22,8 +22,8 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Shows it on stdout, or with `aside` on stderr: a table that is drawn again and again where that is a terminal,
-    /// else a line a second.
+    /// Shows the metrics on stdout, or with `aside` on stderr: on a terminal as a table that is redrawn,
+    /// otherwise as a line each second.
     pub(crate) fn start(model: &Model, title: String, aside: bool) -> Self {
         let (stop, stopped) = mpsc::channel();
         let model = model.clone();
@@ -45,7 +45,7 @@ impl Drop for Live {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // A view that panicked has said so.
+            // A panic of the thread is on stderr already.
             let _ = thread.join();
         }
     }
@@ -55,9 +55,9 @@ struct View {
     term: Term,
     title: String,
     began: Instant,
-    /// The last second's, oldest first.
+    /// The readings of the last second, oldest first.
     readings: VecDeque<(Instant, Metrics)>,
-    /// Lines on the terminal.
+    /// The number of lines on the terminal.
     drawn: usize,
     ticks: usize,
 }
@@ -76,7 +76,7 @@ impl View {
             lines = self::lines(title, before, &metrics, seconds);
         }
         self.readings.push_back((now, metrics));
-        // If nobody can see it, there is nobody to tell.
+        // A failed write to the terminal has no other place to be reported.
         if self.term.is_term() {
             let _ = self.draw(&lines);
         } else if self.ticks.is_multiple_of(READINGS) {
@@ -84,7 +84,7 @@ impl View {
         }
     }
 
-    /// Draws over what was drawn before, no more than the terminal has room for.
+    /// Draws over the last drawing, at most as many lines as the terminal has.
     fn draw(&mut self, lines: &[String]) -> std::io::Result<()> {
         let (rows, columns) = self.term.size();
         let room = usize::from(rows).saturating_sub(1).max(1);
@@ -102,7 +102,7 @@ impl View {
         self.term.flush()
     }
 
-    /// The terminal belongs to others again.
+    /// Clears the drawing.
     fn erase(&mut self) {
         if self.drawn > 0 {
             let _ = self.draw(&[]);
@@ -110,7 +110,7 @@ impl View {
     }
 }
 
-/// The title, two lines on the whole, and one for each tenant.
+/// Returns the title, two lines about the whole, and one for each tenant.
 fn lines(title: String, before: &Metrics, now: &Metrics, seconds: f64) -> Vec<String> {
     let (all, rates) = (&now.served, Rates::new(&before.served, &now.served, seconds));
     let kv = &now.kv;
@@ -161,19 +161,19 @@ fn lines(title: String, before: &Metrics, now: &Metrics, seconds: f64) -> Vec<St
     lines
 }
 
-/// What happened between two readings.
+/// The changes between two readings.
 struct Rates {
-    /// Tokens a second.
+    /// Tokens each second.
     generated: f64,
     prompt: f64,
-    /// Seconds: the mean since the start, and over the time between the readings.
+    /// In seconds: the mean since the start, and over the time between the readings.
     first_token: Option<f64>,
     inter_token: Option<f64>,
 }
 
 impl Rates {
     fn new(before: &Served, now: &Served, seconds: f64) -> Self {
-        // A tenant of the same name may be another one, whose counts begin anew.
+        // A tenant of the same name may be a new one, whose counts begin again.
         let rate = |before: u64, now: u64| now.saturating_sub(before) as f64 / seconds;
         Self {
             generated: rate(before.tokens.generated, now.tokens.generated),

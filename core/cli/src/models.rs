@@ -1,4 +1,4 @@
-//! `realm models`: what is in the cache folder and what could be.
+//! `realm models`: the models in the cache folder and in the catalog.
 
 use anyhow::Result;
 use realm::hub::{Hub, Reference, State, Status};
@@ -9,7 +9,7 @@ use crate::progress::Bars;
 /// List, fetch and remove models
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// The catalog, and what has been fetched
+    /// The catalog, and the fetched models
     List,
     /// Fetch a model
     Pull {
@@ -21,7 +21,7 @@ pub(crate) enum Command {
         /// A catalog name, or hf:owner/repo/file.gguf
         model: String,
     },
-    /// What is known about a model
+    /// Facts about a model
     Info {
         /// A GGUF file, a catalog name, or hf:owner/repo/file.gguf
         model: String,

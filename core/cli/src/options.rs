@@ -7,7 +7,7 @@ use realm::{Adapter, CacheType, LoadOptions, Model, Realm, Request, Sampling, Sp
 
 use crate::progress::Bars;
 
-/// Which model, and where it runs.
+/// The model, and its device.
 #[derive(clap::Args)]
 pub(crate) struct ModelOptions {
     /// A GGUF file, a catalog name (see `realm models list`), or hf:owner/repo/file.gguf
@@ -15,24 +15,26 @@ pub(crate) struct ModelOptions {
     /// Threads that compute; -1 or 0 for one for each core, which is the default
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=1024))]
     threads: Option<i64>,
-    /// Where the model runs: auto, cpu, cuda, cuda:1, cuda:0,1 ...
+    /// Device that the model runs on: auto, cpu, cuda, cuda:1, cuda:0,1 ...
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Layers that the GPU computes, the last ones; the CPU computes the others. -1 for as many as fit, which is the default
+    /// Layers that the GPU computes, the last ones; the CPU computes the others. -1 for as many as fit, which
+    /// is the default
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     gpu_layers: Option<i64>,
-    /// A chat template in place of the file's own: a file, or the name of a builtin one (chatml, llama3, mistral, gemma ...)
+    /// A chat template in place of the file's own: a file, or the name of a builtin one (chatml, llama3,
+    /// mistral, gemma ...)
     #[arg(long, value_name = "FILE|NAME")]
     chat_template: Option<String>,
-    /// Tokens that the KV cache holds; 0 or -1 for the model's own context length [default: what fits in a quarter of the
-    /// free memory, 8 GiB at most; on a GPU in four fifths of what the weights leave]
+    /// Tokens that the KV cache holds; 0 or -1 for the model's own context length [default: what fits in a
+    /// quarter of the free memory, 8 GiB at most; on a GPU in four fifths of what the weights leave]
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     context: Option<i64>,
-    /// How the KV cache holds numbers: f32, f16 or q8_0 [default: f32 on a CPU, f16 on a GPU]
+    /// Number format of the KV cache: f32, f16 or q8_0 [default: f32 on the CPU, f16 on a GPU]
     #[arg(long)]
     cache_type: Option<CacheType>,
-    /// Compute tokens that are likely to follow along with the last one, while that makes texts faster: from the prompt
-    /// and the text themselves, or by a draft model
+    /// Compute tokens that are likely to follow along with the last one, while that makes texts faster:
+    /// drafts from the prompt and the text themselves, or by a draft model
     #[arg(long, value_enum, default_value_t = Speculate::Auto)]
     speculate: Speculate,
     /// A smaller model of the same vocabulary that drafts
@@ -40,10 +42,10 @@ pub(crate) struct ModelOptions {
     draft_model: Option<String>,
 }
 
-/// Where drafts come from.
+/// The source of drafts.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Speculate {
-    /// Wherever there are any
+    /// Any source
     Auto,
     Off,
     /// The prompt and the text
@@ -68,12 +70,12 @@ impl ModelOptions {
         self.load_with(None)
     }
 
-    /// Loads with a KV cache of so many tokens, unless the user said how many.
+    /// Loads the model with a KV cache of `kv_tokens` tokens, unless the user set the size.
     pub(crate) fn load_with(&self, kv_tokens: Option<usize>) -> Result<Model> {
         Ok(self.start(kv_tokens)?.1)
     }
 
-    /// As [`load_with`](Self::load_with), with the runtime.
+    /// Same as [`load_with`](Self::load_with), with the runtime.
     pub(crate) fn start(&self, kv_tokens: Option<usize>) -> Result<(Realm, Model)> {
         let mut builder = Realm::builder().device(&self.device);
         if let Some(threads) = self.threads.and_then(unless_negative).filter(|&threads| threads > 0) {
@@ -96,14 +98,14 @@ impl ModelOptions {
     }
 }
 
-/// A number, or `None` for -1, which stands for no limit, the default, or another one every time.
+/// Returns a number, or `None` for -1, which means no limit, the default, or a random one.
 fn unless_negative(number: i64) -> Option<usize> {
     usize::try_from(number).ok()
 }
 
-/// The template that a file holds, or a name or a template as it is.
+/// Returns the template in a file, or a name or a template as it is.
 fn chat_template(template: &str) -> Result<String> {
-    // Both marks are Jinja's, and rare in names of files.
+    // Both marks are Jinja's, and rare in file names.
     let jinja = template.contains("{{") || template.contains("{%");
     if jinja || realm::template_names().any(|name| name == template) {
         return Ok(template.to_owned());
@@ -114,7 +116,7 @@ fn chat_template(template: &str) -> Result<String> {
     })
 }
 
-/// An adapter on the model.
+/// The adapter on the model.
 #[derive(clap::Args)]
 pub(crate) struct AdapterOptions {
     /// A LoRA adapter (a GGUF file, or a folder that PEFT saved), and a factor on what it adds
@@ -133,7 +135,7 @@ impl AdapterOptions {
     }
 }
 
-/// A request that sees the adapter, if there is one.
+/// Returns the request with the adapter, if there is one.
 pub(crate) fn adapted(request: Request, adapter: &Option<(Adapter, f32)>) -> Request {
     match adapter {
         Some((adapter, scale)) => request.adapter(adapter).adapter_scale(*scale),
@@ -141,7 +143,7 @@ pub(crate) fn adapted(request: Request, adapter: &Option<(Adapter, f32)>) -> Req
     }
 }
 
-/// How text is generated.
+/// The options of generation.
 #[derive(clap::Args)]
 pub(crate) struct SamplingOptions {
     /// Tokens to generate at most; -1 for as many as the context holds
@@ -153,7 +155,7 @@ pub(crate) struct SamplingOptions {
     /// Keep the likeliest tokens that together reach this probability
     #[arg(long, default_value_t = Sampling::default().top_p, allow_negative_numbers = true)]
     top_p: f32,
-    /// Keep so many of the likeliest tokens; 0 or -1 keeps all
+    /// Keep this many of the likeliest tokens; 0 or -1 keeps all
     #[arg(
         long,
         default_value_t = Sampling::default().top_k as i64,
@@ -167,7 +169,7 @@ pub(crate) struct SamplingOptions {
     /// Penalty on tokens that occurred lately; 1 for none
     #[arg(long, default_value_t = Sampling::default().repetition_penalty, allow_negative_numbers = true)]
     repeat_penalty: f32,
-    /// Same seed, same text; -1 for another one every time, which is the default
+    /// Same seed, same text; -1 for a random one, which is the default
     #[arg(long, allow_negative_numbers = true, value_parser = seed)]
     seed: Option<i128>,
     /// End the text before this string; may be given several times
@@ -196,7 +198,7 @@ impl SamplingOptions {
     }
 }
 
-/// Reads -1 or a number of 64 bits.
+/// Parses -1 or a number of 64 bits.
 fn seed(text: &str) -> Result<i128, String> {
     match text.parse() {
         Ok(seed) if (-1..=i128::from(u64::MAX)).contains(&seed) => Ok(seed),
@@ -204,7 +206,7 @@ fn seed(text: &str) -> Result<i128, String> {
     }
 }
 
-/// What the text has to spell.
+/// The grammar of the text.
 #[derive(clap::Args)]
 #[group(multiple = false)]
 pub(crate) struct GrammarOptions {
@@ -228,7 +230,7 @@ impl GrammarOptions {
             std::fs::read_to_string(path).with_context(|| format!("cannot read {path:?}"))
         };
         if let Some(schema) = &self.json_schema {
-            // No file name begins like that, unless somebody wants to be misunderstood.
+            // File names hardly ever begin like that.
             let inline = schema.trim_start().starts_with('{');
             let text = if inline { schema.clone() } else { read(schema.as_ref())? };
             let schema = serde_json::from_str(&text).context("the JSON schema is no JSON")?;

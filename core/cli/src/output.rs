@@ -1,14 +1,14 @@
-//! What the command writes: results to stdout, everything else to stderr.
+//! The command's output: results to stdout, everything else to stderr.
 
 use std::fmt::Arguments;
 use std::io::Write;
 
-/// Writes a line to stdout. A reader that has left is an error, which ends the command quietly.
+/// Writes a line to stdout. If the reader has left, that is an error, which ends the command quietly.
 macro_rules! say {
     ($($text:tt)*) => { $crate::output::write_result(format_args!($($text)*)) };
 }
 
-/// Writes a line to stderr, where nothing waits for it.
+/// Writes a line to stderr.
 macro_rules! note {
     ($($text:tt)*) => { $crate::output::write_note(format_args!($($text)*)) };
 }

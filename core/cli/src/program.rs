@@ -27,14 +27,14 @@ pub(crate) enum Command {
         folder: PathBuf,
     },
     Run(Box<RunArgs>),
-    /// Say what a program exports, imports and would need to be granted
+    /// Show the exports and imports of a program, and the grants that it needs
     Inspect {
         /// A WebAssembly file, or the name of one that `ci/build-programs` built
         program: String,
     },
 }
 
-/// Have a program answer one prompt, in a sandbox
+/// Run a program on one prompt, in a sandbox
 #[derive(clap::Args)]
 pub(crate) struct RunArgs {
     /// A WebAssembly file, or the name of one that `ci/build-programs` built
@@ -43,10 +43,10 @@ pub(crate) struct RunArgs {
     model: ModelOptions,
     #[command(flatten)]
     pub(crate) prompt: Words,
-    /// Go on from the prompt as it is, without the chat template
+    /// Continue the prompt as it is, without the chat template
     #[arg(long)]
     raw: bool,
-    /// What else to tell the program
+    /// Further input for the program
     #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
     input: Option<String>,
     #[command(flatten)]
@@ -56,7 +56,7 @@ pub(crate) struct RunArgs {
     /// MiB that it may hold, in its memory and behind its handles
     #[arg(long, default_value_t = ProgramLimits::default().memory >> 20)]
     memory: usize,
-    /// Seconds that it may compute itself
+    /// Seconds that it may compute
     #[arg(long, default_value_t = ProgramLimits::default().cpu_time.as_secs_f64())]
     cpu_time: f64,
     /// Handles that it may hold
@@ -65,7 +65,7 @@ pub(crate) struct RunArgs {
     /// Seconds that the request may take
     #[arg(long)]
     timeout: Option<f64>,
-    /// Something beside the model that it may use: log, clock, random, random=SEED, store (in memory), store=FOLDER or
+    /// A grant for the program: log, clock, random, random=SEED, store (in memory), store=FOLDER or
     /// http=HOST; may be given several times
     #[arg(long, value_name = "WHAT")]
     grant: Vec<String>,
@@ -86,7 +86,7 @@ pub(crate) fn tenant(command: &Command) -> Result<()> {
     }
 }
 
-/// Loads a program by its file, or one that `ci/build-programs` built by its name.
+/// Loads a program from a file, or by the name of one that `ci/build-programs` built.
 pub(crate) fn load(realm: &Realm, name: &str) -> Result<Program> {
     let file = Path::new(name);
     if file.exists() {
@@ -136,9 +136,9 @@ fn run_program(args: &RunArgs) -> Result<()> {
     Ok(())
 }
 
-/// What flags grant. Logs go to stderr.
+/// Returns the grants of the flags. Logs go to stderr.
 fn grants(flags: &[String]) -> Result<Grants> {
-    /// Bytes of a store whose quota nobody said.
+    /// The quota of a store, in bytes, if the user sets none.
     const QUOTA: usize = 64 << 20;
     let mut grants = Grants::none();
     for flag in flags {
@@ -192,7 +192,7 @@ fn inspect(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// What imports can be used for only if it was granted.
+/// Returns the grants that a program needs to use its imports.
 fn needs(imports: &[String]) -> Vec<&'static str> {
     let table = [
         ("realm:tenant/capabilities@", "log, clock, random, or tools of the application"),

@@ -1,4 +1,4 @@
-//! Progress bars on stderr; silent where stderr is no terminal.
+//! Progress bars on stderr; silent if stderr is not a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use realm::hub::{self, Reason, Source};
@@ -25,7 +25,7 @@ impl Bars {
                 ),
                 None => (ProgressBar::new_spinner(), "{msg} {spinner} {bytes}, {bytes_per_sec}"),
             };
-            // The templates above are valid; were one not, the default style would do.
+            // The templates above are valid; otherwise the default style is used.
             let style = ProgressStyle::with_template(template);
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
             bar.set_message(what);

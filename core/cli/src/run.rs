@@ -19,10 +19,10 @@ pub(crate) struct Args {
     adapter: AdapterOptions,
     #[command(flatten)]
     pub(crate) prompt: Words,
-    /// Go on from the prompt as it is, without the chat template
+    /// Continue the prompt as it is, without the chat template
     #[arg(long)]
     raw: bool,
-    /// What the model is told before the prompt
+    /// Instructions for the model before the prompt
     #[arg(long, conflicts_with = "raw", allow_hyphen_values = true)]
     system: Option<String>,
     #[command(flatten)]
@@ -57,8 +57,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Prints text as it comes; returns it, and how it ended unless Ctrl-C did. What the model thinks goes to the error stream: it is
-/// no part of the answer.
+/// Prints text as it arrives; returns it, and the end of the generation unless Ctrl-C ended it. Thoughts go
+/// to stderr: they are not part of the answer.
 pub(crate) fn print(mut generation: Generation) -> Result<(String, Option<Finish>)> {
     let mut out = std::io::stdout().lock();
     let (mut text, mut finish, mut thinking) = (String::new(), None, false);
@@ -66,7 +66,7 @@ pub(crate) fn print(mut generation: Generation) -> Result<(String, Option<Finish
         let chunk = match chunk {
             Ok(chunk) => chunk,
             Err(error) => {
-                // The message is to stand on a line of its own.
+                // The message gets a line of its own.
                 if !text.is_empty() && !text.ends_with('\n') {
                     writeln!(out)?;
                 }

@@ -1,4 +1,5 @@
-//! What `realm tenant new` writes: a small program, and the SDK beside it, so that it builds without further ado.
+//! The output of `realm tenant new`: a small program, and the SDK beside it, so that it builds without
+//! further steps.
 
 use std::path::Path;
 
@@ -36,13 +37,13 @@ const SDK: &[(&str, &str)] = files![
     "sdk-macros/src/lib.rs": "sdk-macros/src/lib.rs",
 ];
 
-/// The workspace that the SDK's manifests name versions of.
+/// The workspace with the versions that the SDK's manifests refer to.
 const SDK_WORKSPACE: &str = include_str!("../scaffold/workspace.toml");
 
 const MANIFEST: &str = include_str!("../scaffold/template/program.toml");
 const PROGRAM: &str = include_str!("../scaffold/template/src/lib.rs");
 
-/// Writes a program to a folder that is not there yet, or empty.
+/// Writes a program to a folder that is empty or does not exist yet.
 pub(crate) fn write(folder: &Path) -> Result<()> {
     let name = folder.file_name().and_then(|name| name.to_str()).context("the folder needs a name")?;
     let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')

@@ -1,4 +1,4 @@
-//! Long steps on stderr: what is being done, and since when.
+//! Long steps, reported on stderr: the step, and its time so far.
 
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::process::{Command, ExitStatus, Stdio};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::output::note;
 
-/// How often a step that says nothing itself is named again.
+/// The time after which a silent step is named again.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// Says what is being done, how long it has taken so far, and that it has ended.
+/// Reports a step, its time so far, and its end.
 pub(crate) fn step<T>(what: &str, work: impl FnOnce() -> T) -> T {
     note!("{what} …");
     let start = Instant::now();
@@ -33,8 +33,8 @@ fn while_reminding<T>(what: &str, start: Instant, work: impl FnOnce() -> T) -> T
     })
 }
 
-/// Runs a program whose stderr says what it does: shown as it is on a terminal, else line by line with the seconds since it
-/// began, and named again while it is silent.
+/// Runs a program and reports its stderr: unchanged on a terminal, otherwise line by line with the seconds
+/// since the start, and with the step's name again while it is silent.
 pub(crate) fn narrated(command: &mut Command, what: &str) -> std::io::Result<ExitStatus> {
     if std::io::stderr().is_terminal() {
         return command.status();
@@ -60,7 +60,7 @@ pub(crate) fn narrated(command: &mut Command, what: &str) -> std::io::Result<Exi
     child.wait()
 }
 
-/// Sends each line of `pipe`, whatever its bytes.
+/// Sends each line of `pipe`, even if it is not UTF-8.
 fn forward(pipe: impl Read, lines: &mpsc::Sender<String>) {
     let mut pipe = BufReader::new(pipe);
     let mut line = Vec::new();

@@ -1,9 +1,10 @@
-//! `realm bench --tenants`: many tenants at once through the public API, as a service has them.
+//! `realm bench --tenants`: many tenants at once through the public API, as in a service.
 //!
-//! Every tenant has `--streams` threads, each of which reads one stream. They start together. The *saturated period* begins
-//! when each has its first token, and ends when the first of them has `--generate` more, or with `--seconds` after so
-//! long, in which a stream that has ended is followed by the next; then all are cancelled. So all of them generate all
-//! the time, however long the prompts took.
+//! Every tenant has `--streams` threads, each of which reads one stream. They start together. The *saturated
+//! period* begins when each stream has its first token. It ends when the first stream has generated
+//! `--generate` more tokens or, with `--seconds`, after that time; with `--seconds`, a stream that has ended
+//! is followed by the next. Then all streams are cancelled. So all streams generate during the whole period,
+//! however long the prompts took.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, OnceLock};
@@ -18,7 +19,7 @@ use crate::live::Live;
 use crate::output::say;
 use crate::program;
 
-/// What tenants' names begin with.
+/// The prefix of tenants' names.
 const TENANT: &str = "tenant-";
 
 pub(crate) fn bench(args: &Args) -> Result<()> {
@@ -26,7 +27,7 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     let most = counts.iter().copied().max().unwrap_or(1) * usize::from(args.streams);
     let kv_tokens = most * (args.prefix + longest(args, most)).next_multiple_of(64);
     let (realm, model) = args.model.start(Some(kv_tokens))?;
-    // The first forward passes touch memory for the first time.
+    // The first forward passes touch memory for the first time, so they are not measured.
     model.generate(request(&model, 0, args.prefix, 1))?;
     if !args.json {
         say!(
@@ -55,8 +56,9 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Tokens that a request may generate: `--generate`, and without `--seconds` what it does while the others' prompts are
-/// computed in chunks of at least 64 rows, and some more for threads that get to read late.
+/// Returns the tokens that a request may generate: `--generate` and, without `--seconds`, those that it
+/// generates while the other prompts are computed in chunks of at least 64 rows, and 256 more for threads
+/// that read late.
 fn longest(args: &Args, streams: usize) -> usize {
     match args.seconds {
         Some(_) => args.generate,
@@ -64,18 +66,18 @@ fn longest(args: &Args, streams: usize) -> usize {
     }
 }
 
-/// What one stream's reader saw.
+/// The measurements of one stream's reader.
 #[derive(Default)]
 struct Seen {
-    /// Of each request.
+    /// Times to the first token, one for each request.
     first_tokens: Vec<Duration>,
-    /// Between tokens.
+    /// Times between tokens.
     gaps: Vec<Duration>,
-    /// Tokens in the saturated period.
+    /// The number of tokens in the saturated period.
     tokens: usize,
 }
 
-/// How things stood at one end of the saturated period.
+/// The metrics at one end of the saturated period.
 struct Reading {
     at: Instant,
     metrics: Metrics,
@@ -88,12 +90,12 @@ impl Reading {
     }
 }
 
-/// The saturated period, as all threads see it.
+/// The saturated period, shared by all threads.
 struct Period<'a> {
     model: &'a Model,
     args: &'a Args,
     streams: usize,
-    /// Streams that have no token yet.
+    /// The number of streams that have no token yet.
     without: AtomicUsize,
     begin: OnceLock<Reading>,
     end: OnceLock<Reading>,
@@ -101,14 +103,14 @@ struct Period<'a> {
 }
 
 impl Period<'_> {
-    /// A stream has its first token.
+    /// Records a stream's first token.
     fn first_token(&self) {
         if self.without.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.begin.get_or_init(|| Reading::take(self.model));
         }
     }
 
-    /// Whether a stream that has so many tokens in the period has all there are to be.
+    /// Returns whether a stream with `tokens` tokens in the period is complete.
     fn is_enough(&self, tokens: usize) -> bool {
         match self.args.seconds {
             Some(seconds) => {
@@ -118,7 +120,7 @@ impl Period<'_> {
         }
     }
 
-    /// A stream has all its tokens.
+    /// Ends the period: a stream is complete.
     fn finish(&self) {
         self.end.get_or_init(|| Reading::take(self.model));
         self.over.store(true, Ordering::Release);
@@ -133,7 +135,8 @@ struct Run {
 }
 
 fn run(realm: &Realm, model: &Model, program: Option<&Program>, count: usize, args: &Args) -> Result<Run> {
-    // Each round has names of its own: tenants of the last one may just be leaving, and metrics are told apart by names.
+    // Each round has names of its own: the last round's tenants may still be leaving, and metrics are told
+    // apart by names.
     static ROUNDS: AtomicUsize = AtomicUsize::new(1);
     let round = ROUNDS.fetch_add(1, Ordering::Relaxed);
     let weights = args.weights.iter().cycle();
@@ -161,7 +164,7 @@ fn run(realm: &Realm, model: &Model, program: Option<&Program>, count: usize, ar
                 let (period, start, tenant) = (&period, &start, &tenants[i % count]);
                 scope.spawn(move || {
                     let seen = read(tenant, i, period, start);
-                    // Whether it has seen all or has failed.
+                    // Ends the period even if the stream has failed.
                     period.finish();
                     seen
                 })
@@ -179,7 +182,7 @@ fn run(realm: &Realm, model: &Model, program: Option<&Program>, count: usize, ar
     })
 }
 
-/// The thread of stream `index`.
+/// Runs the thread of stream `index`.
 fn read(tenant: &Tenant, index: usize, period: &Period<'_>, start: &Barrier) -> Result<Seen> {
     let model = tenant.model(period.model);
     start.wait();
@@ -194,7 +197,7 @@ fn read(tenant: &Tenant, index: usize, period: &Period<'_>, start: &Barrier) -> 
             && let Some(chunk) = generation.next_blocking()
         {
             let (tokens, now) = (chunk?.tokens.len(), Instant::now());
-            // Tokens that come at once share the time since the last one before.
+            // Tokens that arrive together share the time since the previous one.
             let each = |last: Instant| (now - last) / u32::try_from(tokens).unwrap_or(1).max(1);
             match last.replace(now) {
                 Some(last) => seen.gaps.extend(std::iter::repeat_n(each(last), tokens)),
@@ -220,13 +223,13 @@ fn read(tenant: &Tenant, index: usize, period: &Period<'_>, start: &Barrier) -> 
     Ok(seen)
 }
 
-/// What all runs with one number of tenants say.
+/// The results of all runs with one number of tenants.
 struct Report {
     tokens_per_s: f64,
-    /// The 50th, 95th and 99th of a hundred, in seconds.
+    /// The 50th, 95th and 99th percentiles, in seconds.
     first_token: [f64; 3],
     inter_token: [f64; 3],
-    /// The most tokens that a tenant was served by its weight, over the least.
+    /// The ratio of the most to the fewest tokens that tenants got, each divided by the tenant's weight.
     fairness: Option<f64>,
     scheduler_share: f64,
     rss_mib: Option<u64>,
@@ -288,8 +291,8 @@ impl Report {
     }
 }
 
-/// The most tokens that a tenant was served in the saturated period, over the least, as the engine counted them; each by
-/// its weight.
+/// Returns the ratio of the most to the fewest tokens that tenants got in the saturated period, as the engine
+/// counted them, each divided by the tenant's weight.
 fn fairness(run: &Run) -> Option<f64> {
     let generated = |metrics: &Metrics, name: &str| {
         let tenant = metrics.tenants.iter().find(|tenant| tenant.name == name)?;
@@ -308,7 +311,7 @@ fn fairness(run: &Run) -> Option<f64> {
 fn percentiles(mut times: Vec<Duration>) -> [f64; 3] {
     times.sort_unstable();
     [50, 95, 99].map(|percent| {
-        // The smallest that so many percent do not exceed.
+        // The smallest time that `percent` percent of the times do not exceed.
         let rank = (times.len() * percent).div_ceil(100).max(1);
         times.get(rank - 1).map_or(f64::NAN, Duration::as_secs_f64)
     })

@@ -1,4 +1,4 @@
-//! Builds Rust programs for WebAssembly with whatever this machine has for it.
+//! Builds Rust programs for WebAssembly with the toolchain that the machine has.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,14 +11,14 @@ use crate::steps::{narrated, step};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// A cargo that can build for the target, and what it needs.
+/// A cargo that can build for the target, and the environment that it needs.
 struct Toolchain {
     cargo: PathBuf,
     arguments: Vec<&'static str>,
     environment: Vec<(&'static str, PathBuf)>,
 }
 
-/// Builds the package in a folder; returns its WebAssembly file, beside its `Cargo.toml`.
+/// Builds the package in a folder; returns its WebAssembly file, which lies beside its `Cargo.toml`.
 pub(crate) fn build(folder: &Path) -> Result<PathBuf> {
     let manifest = folder.join("Cargo.toml");
     if !manifest.exists() {
@@ -69,7 +69,8 @@ pub(crate) fn build(folder: &Path) -> Result<PathBuf> {
 }
 
 impl Toolchain {
-    /// Rustup's target, installed if need be, or else Debian's compiler with the sources of the standard library.
+    /// Finds rustup's target, installing it if needed, or else Debian's compiler with the sources of the
+    /// standard library.
     fn find() -> Result<Self> {
         let sysroot = output("rustc", &["--print", "sysroot"]).context(
             "Rust is not installed, which `realm tenant build` compiles programs with: see https://rustup.rs",
@@ -114,7 +115,7 @@ impl Toolchain {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.cargo);
         if !self.environment.is_empty() {
-            // Rustup's own would send this cargo back to its compiler.
+            // These variables of rustup's would send this cargo back to rustup's compiler.
             for name in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC_WRAPPER", "RUSTDOC"] {
                 command.env_remove(name);
             }
@@ -124,7 +125,7 @@ impl Toolchain {
     }
 }
 
-/// Runs a program quietly; whether it was there and succeeded.
+/// Runs a program quietly; returns whether it exists and succeeded.
 fn run(program: &str, arguments: &[&str]) -> bool {
     let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
@@ -135,7 +136,7 @@ fn output(program: &str, arguments: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// The file of a Debian package whose path ends so.
+/// Returns the file of a Debian package whose path ends with `end`.
 fn file_of(package: &str, end: &str) -> Option<PathBuf> {
     let files = output("dpkg", &["-L", package]).ok()?;
     files.lines().find(|file| file.ends_with(end)).map(PathBuf::from)

@@ -5,21 +5,21 @@ use std::io::{IsTerminal, Read};
 
 use anyhow::{Context, Result, bail};
 
-/// Begins a word of a prompt that begins with a hyphen itself, so that it is not read as an option: a code point that is no
-/// character.
+/// Marks a word of a prompt that begins with a hyphen, so that it is not parsed as an option: a code point
+/// that is not a character.
 const MARK: char = '\u{10FFFF}';
 
-/// The prompt's words.
+/// The words of a prompt.
 #[derive(clap::Args)]
 pub(crate) struct Words {
-    /// What to answer: words, with or without quotes, which may begin with a hyphen; `-`, or nothing where stdin is no terminal,
-    /// reads stdin
+    /// Prompt to answer: words, with or without quotes, which may begin with a hyphen; `-`, or nothing if
+    /// stdin is not a terminal, reads stdin
     #[arg(value_name = "PROMPT")]
     words: Vec<String>,
 }
 
 impl Words {
-    /// The prompt's text.
+    /// Returns the text of the prompt.
     pub(crate) fn read(&self) -> Result<String> {
         let words: Vec<&str> =
             self.words.iter().map(|word| word.strip_prefix(MARK).unwrap_or(word)).collect();
@@ -42,8 +42,9 @@ impl Words {
     }
 }
 
-/// Marks what begins with a hyphen and can be neither an option nor the value of one, such as `-5` or `- milk`: a word of a prompt.
-/// `takes_value` says whether the argument before it is an option that wants a value.
+/// Marks the arguments that begin with a hyphen and can be neither an option nor the value of one, such as
+/// `-5` or `- milk`: they are words of a prompt. `takes_value` returns whether the argument before is an
+/// option that takes a value.
 pub(crate) fn mark(arguments: Vec<OsString>, takes_value: impl Fn(&str) -> bool) -> Vec<OsString> {
     let mut marked: Vec<OsString> = Vec::with_capacity(arguments.len());
     let mut escaped = false;
@@ -61,7 +62,7 @@ pub(crate) fn mark(arguments: Vec<OsString>, takes_value: impl Fn(&str) -> bool)
     marked
 }
 
-/// Whether a word is `-x`, `-ngl`, `--name` or `--name=value` and nothing that a person would say.
+/// Returns whether a word looks like `-x`, `-ngl`, `--name` or `--name=value`, and not like ordinary text.
 fn looks_like_option(word: &str) -> bool {
     let Some(name) = word.strip_prefix('-') else { return false };
     let name = name.strip_prefix('-').unwrap_or(name);

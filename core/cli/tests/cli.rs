@@ -39,7 +39,7 @@ fn a_chat_template_may_be_a_name_or_a_file() {
         let question = ["run", "smollm2-135m", "Once upon a", "--temperature", "0", "--max-tokens", "1"];
         [&question[..], &["--context", "256", "--chat-template", template]].concat()
     }
-    // A template that writes the words alone makes the prompt a text.
+    // A template that renders only the messages makes the prompt plain text.
     let file = tempfile::NamedTempFile::with_suffix(".jinja").unwrap();
     std::fs::write(file.path(), "{{ messages[0].content }}").unwrap();
     assert_eq!(stdout(&asked(file.path().to_str().unwrap()), ""), " time\n");

@@ -1,4 +1,5 @@
-//! What the command is told, and what it says: numbers, prompts, errors, streams. Everything runs in a folder of its own.
+//! The command's arguments and output: numbers, prompts, errors, streams. Every test runs in a folder of its
+//! own.
 
 mod common;
 
@@ -21,7 +22,7 @@ fn minus_one_means_what_it_means_elsewhere() {
     assert!(!text.is_empty() && !said.contains("-1: no limit"), "{said}");
     let all = run(&[&QUICK[..], &["--top-k", "-1"]].concat());
     assert_eq!(all.0, run(&[&QUICK[..], &["--top-k", "0"]].concat()).0);
-    // Another one every time.
+    // A random seed every time.
     let seeded = || run(&["--temperature", "3", "--max-tokens", "24", "--seed", "-1"]).0;
     assert_ne!(seeded(), seeded());
     for option in [["--threads", "-1"], ["--threads", "0"], ["--gpu-layers", "-1"]] {
@@ -66,7 +67,7 @@ fn a_prompt_may_begin_with_a_hyphen_and_needs_no_quotes() {
     // Options may stand on both sides.
     let args = ["run", "--temperature", "0", "smollm2-135m", "-5 + 3 is?", "--max-tokens", "6"];
     assert_eq!(stdout(&args, ""), run(&["-5 + 3 is?"]));
-    // What follows `--` is said, whatever it looks like.
+    // Words after `--` are the prompt, even if they look like options.
     let args = ["run", "smollm2-135m", "--temperature", "0", "--max-tokens", "6", "--", "--help"];
     assert!(!stdout(&args, "").contains("Usage"));
     assert_eq!(
@@ -142,7 +143,7 @@ fn a_model_that_memory_has_no_room_for_is_refused_with_figures() {
     assert!(said.contains("MiB for weights and ") && said.contains("smaller model"), "{said}");
     let (code, said) = run("200MiB", &["--context", "100000"]);
     assert!(code == Some(1) && said.contains("for the KV cache") && said.contains("`--context`"), "{said}");
-    // What the refusal says would fit does.
+    // The size that the error recommends does fit.
     let tokens: String =
         said.split("(`--context`) to ").nth(1).unwrap().chars().take_while(char::is_ascii_digit).collect();
     let (code, said) = run("200MiB", &["--context", &tokens]);
@@ -208,7 +209,7 @@ fn a_reader_that_leaves_ends_the_command_quietly() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && !stderr.contains("panicked"), "{args:?}: {stderr}");
     }
-    // Nor does a closed stderr matter.
+    // A closed stderr does not matter either.
     let mut child = common::command(&["run", "smollm2-135m", "Hi", "--max-tokens", "2", "--threads", "999"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -224,7 +225,7 @@ fn results_go_to_stdout_and_nothing_else_does() {
     let output = realm(&[&["run", "smollm2-135m", "Hi", "--threads", "999"], &QUICK[..]].concat(), "");
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(!stdout.contains("warning") && !stdout.contains("tokens/s"), "{stdout}");
-    // No bars and no colours where no terminal is.
+    // No bars and no colors without a terminal.
     assert!(!stderr.contains('\x1b') && !stderr.contains("loading"), "{stderr}");
     let version = realm(&["--version"], "");
     assert!(version.status.success() && version.stderr.is_empty());
@@ -234,7 +235,7 @@ fn results_go_to_stdout_and_nothing_else_does() {
     assert_eq!(realm(&[], "").status.code(), Some(2));
 }
 
-/// Whatever goes wrong in an empty folder, the command says what to do next, and panics never.
+/// Every error in an empty folder says what to do next, and no error is a panic.
 #[test]
 fn every_error_says_what_to_do_next() {
     let cases: [(&[&str], &str); 24] = [

@@ -1,10 +1,10 @@
-//! How fast chunks of some streams reach their readers, one thread a stream. `ci/bench-bindings` tells it, and the same program
-//! in other languages (`ci/bindings`), what to do: the number of threads that compute as an argument, then lines on its
-//! standard input.
+//! Measures how fast chunks of several streams reach their readers, one thread for each stream.
+//! `ci/bench-bindings` runs it, and the same program in other languages (`ci/bindings`): the number of
+//! computing threads is an argument, then commands come as lines on standard input.
 //!
 //! - `stream STREAMS TOKENS`: tokens a second, and the processor time of the readers for each token.
-//! - `queued STREAMS TOKENS`: what a chunk takes that waits already.
-//! - `call COUNT`: from a call to its only chunk, less what the engine says that it took.
+//! - `queued STREAMS TOKENS`: the time to read a chunk that is already waiting.
+//! - `call COUNT`: the time from a call to its only chunk, without the time that the engine reports.
 
 use std::io::BufRead;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ fn main() -> Result<(), realm::Error> {
     let model = realm.load_model_with("smollm2-135m", &options, &mut ())?;
     let tenant = realm.tenant("bench", realm::Limits::default())?;
     let bench = Bench { model: tenant.model(&model)?, tenant };
-    // The first run touches memory for the first time.
+    // The first run touches memory for the first time, so it is not measured.
     bench.stream(1, 10);
     println!("{{}}");
     for line in std::io::stdin().lock().lines() {
@@ -97,7 +97,7 @@ impl Bench {
     }
 }
 
-/// Processor time of this thread so far, as Linux counts it.
+/// Returns the processor time of this thread so far, as Linux counts it.
 fn thread_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     Duration::from_nanos(stat.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0))

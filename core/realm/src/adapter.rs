@@ -7,8 +7,8 @@ use realm_model::AdapterFile;
 use crate::error::ErrorCode;
 use crate::{Error, Model, unblock};
 
-/// A LoRA adapter on a [`Model`], for [`Request::adapter`](crate::Request::adapter). Cloning it is cheap; it is unloaded
-/// when the last clone and the last request that uses it have gone.
+/// A LoRA adapter of a [`Model`], for [`Request::adapter`](crate::Request::adapter). A clone is cheap. The
+/// adapter is unloaded when the last clone and the last request that uses it are gone.
 #[derive(Debug, Clone)]
 pub struct Adapter {
     pub(crate) inner: realm_engine::Adapter,
@@ -17,29 +17,29 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// What it was loaded by, which tenants' limits name.
+    /// The name that it was loaded by; tenants' limits use this name.
     pub fn name(&self) -> &str {
         self.inner.name()
     }
 
-    /// Its largest rank.
+    /// The largest rank of its matrices.
     pub fn rank(&self) -> usize {
         self.rank
     }
 
-    /// Bytes that its matrices take.
+    /// The size of its matrices, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 }
 
 impl Model {
-    /// Loads a LoRA adapter while requests run: a GGUF file, or what PEFT saves, a folder with `adapter_config.json` and
-    /// `adapter_model.safetensors` or the second of these. Blocks.
+    /// Loads a LoRA adapter while requests run. The path is a GGUF file, or PEFT's output: a folder with
+    /// `adapter_config.json` and `adapter_model.safetensors`, or the latter file. Blocks.
     ///
     /// # Errors
-    /// `io` for a file that cannot be read, `invalid-adapter` for one that contradicts itself or does not fit the model,
-    /// `unsupported` for kinds of adapters other than plain LoRA.
+    /// `io` for a file that cannot be read, `invalid-adapter` for one that contradicts itself or does not fit
+    /// the model, `unsupported` for kinds of adapters other than plain LoRA.
     pub fn load_adapter(&self, path: impl AsRef<Path>) -> Result<Adapter, Error> {
         let path = path.as_ref();
         let invalid = |error: realm_model::Error| match error {
@@ -56,10 +56,10 @@ impl Model {
         Ok(Adapter { inner, rank, bytes })
     }
 
-    /// As [`load_adapter`](Self::load_adapter), for tasks: a thread of its own does the work.
+    /// Same as [`load_adapter`](Self::load_adapter), for tasks: a thread of its own does the work.
     ///
     /// # Errors
-    /// As above.
+    /// Same as [`load_adapter`](Self::load_adapter).
     pub async fn load_adapter_async(&self, path: impl AsRef<Path>) -> Result<Adapter, Error> {
         let (this, path) = (self.clone(), path.as_ref().to_owned());
         unblock(move || this.load_adapter(path)).await

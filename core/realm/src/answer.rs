@@ -1,26 +1,26 @@
-//! Makes a request's answer of the text that the engine gives: thoughts and tool calls leave it.
+//! Separates thoughts and tool calls from the engine's text, so that the answer remains.
 
 use crate::thought::ThoughtStream;
 use crate::tools::ToolStream;
 use crate::{Chunk, FinishReason, ReasoningFormat};
 
-/// Reads a text once, as it comes.
+/// Reads a text once, as it arrives.
 #[derive(Debug, Default)]
 pub(crate) struct AnswerReader {
-    /// Tells thoughts apart, where there may be any.
+    /// Separates thoughts, if there may be any.
     pub(crate) thought: Option<ThoughtStream>,
-    /// Where they go.
+    /// The place of thoughts.
     pub(crate) format: ReasoningFormat,
-    /// Reads calls out of the answer, where there may be any.
+    /// Parses tool calls, if there may be any.
     pub(crate) tools: Option<ToolStream>,
-    /// What the first chunk says.
+    /// The warnings of the first chunk.
     pub(crate) warnings: Vec<String>,
-    /// Whether a tool was called.
+    /// True if a tool was called.
     pub(crate) called: bool,
 }
 
 impl AnswerReader {
-    /// Replaces a chunk's text by the answer, and adds what else there is.
+    /// Replaces a chunk's text by the answer, and adds thoughts, tool calls and warnings.
     pub(crate) fn read(&mut self, chunk: &mut Chunk) {
         chunk.warnings = std::mem::take(&mut self.warnings);
         let ended = chunk.finish.as_ref().map(|finish| finish.reason);
@@ -46,7 +46,7 @@ impl AnswerReader {
         }
     }
 
-    /// Adds an answer to a chunk, without its calls.
+    /// Adds an answer's text to a chunk, and moves its calls to `tool_calls`.
     fn read_calls(&mut self, answer: &str, ended: Option<FinishReason>, chunk: &mut Chunk) {
         let Some(tools) = &mut self.tools else {
             chunk.text += answer;

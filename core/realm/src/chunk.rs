@@ -1,51 +1,53 @@
-//! Pieces of a running request.
+//! Chunks of a running request.
 
 use realm_engine::{Timings, Token, Usage};
 
 use crate::error::ErrorCode;
 use crate::{Error, ToolCall};
 
-/// A piece of a generation.
+/// A part of a generation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
-    /// New text; may be empty while a character, a stop string, a thought or a tool call is unfinished.
+    /// New text of the answer; may be empty while a character, a stop string, a thought or a tool call is
+    /// unfinished.
     pub text: String,
-    /// New text of the model's thought, which is not part of `text`: see [`ReasoningFormat`](crate::ReasoningFormat).
+    /// New text of the model's thought, which is not part of `text`: see
+    /// [`ReasoningFormat`](crate::ReasoningFormat).
     pub reasoning: String,
     /// New tokens.
     pub tokens: Vec<Token>,
-    /// Tools that the model calls, each in one piece. Their spelling is not part of the text.
+    /// New tool calls, each complete. Their spelling is not part of the text.
     pub tool_calls: Vec<ToolCall>,
-    /// In the first chunk, what the request asked for and the model could only do in another way.
+    /// In the first chunk, the options of the request that the model could serve only in another way.
     pub warnings: Vec<String>,
-    /// In the last chunk, how it ended.
+    /// In the last chunk, the reason, usage and times of the generation.
     pub finish: Option<Finish>,
 }
 
-/// How a generation ended.
+/// The end of a generation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finish {
-    /// Why.
+    /// The reason why the generation ended.
     pub reason: FinishReason,
-    /// Tokens used.
+    /// The number of tokens used.
     pub usage: Usage,
-    /// Time used.
+    /// The time used.
     pub timings: Timings,
 }
 
-/// Why a generation ended.
+/// The reason why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model said so with an end token, a stop string came, or the grammar is complete.
+    /// The model wrote an end token, a stop string appeared, or the grammar is complete.
     Stop,
-    /// `max_tokens`, or the end of the context.
+    /// The text reached `max_tokens` or the end of the context.
     Length,
-    /// As [`Stop`](Self::Stop), after calls of tools: the model waits for what they return.
+    /// The model called tools and waits for their results.
     ToolCalls,
 }
 
 impl FinishReason {
-    /// `"stop"`, `"length"` or `"tool_calls"`.
+    /// Returns `"stop"`, `"length"` or `"tool_calls"`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",

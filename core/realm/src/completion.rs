@@ -1,33 +1,33 @@
-//! A finished generation.
+//! Finished generations.
 
 use realm_engine::{Timings, Token, Usage};
 
 use crate::{Chunk, Error, Finish, FinishReason, ToolCall};
 
-/// The whole answer.
+/// The whole answer of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Completion {
     /// The text, without the stop string that ended it, without tool calls and without thoughts.
     pub text: String,
-    /// What the model thought before its answer; empty if it did not: see
+    /// The model's thought before its answer; empty if it had none. See
     /// [`ReasoningFormat`](crate::ReasoningFormat).
     pub reasoning: String,
-    /// The tokens, an end token included.
+    /// The tokens, including an end token.
     pub tokens: Vec<Token>,
-    /// Tools that the model calls.
+    /// The tool calls of the answer.
     pub tool_calls: Vec<ToolCall>,
-    /// What the request asked for and the model could only do in another way: that its chat template knows no tools,
-    /// for example. Sentences for a log.
+    /// Options of the request that the model could serve only in another way, for example tools that its chat
+    /// template does not know. Sentences for a log.
     pub warnings: Vec<String>,
-    /// Why it ended.
+    /// The reason why the generation ended.
     pub finish_reason: FinishReason,
-    /// Tokens used.
+    /// The number of tokens used.
     pub usage: Usage,
-    /// Time used.
+    /// The time used.
     pub timings: Timings,
 }
 
-/// Puts chunks together.
+/// Joins chunks into a completion.
 #[derive(Default)]
 pub(crate) struct Collector {
     text: String,

@@ -1,9 +1,9 @@
-//! One error for everything.
+//! The error type of the whole API.
 
 use std::fmt;
 use std::path::Path;
 
-/// What kind of failure: stable names for programs, the same in every language.
+/// The kind of failure: stable names for programs, the same in every language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorCode {
@@ -11,25 +11,25 @@ pub enum ErrorCode {
     InvalidModel,
     /// An adapter's file is malformed, contradicts itself or does not fit the model.
     InvalidAdapter,
-    /// An argument means nothing.
+    /// An argument is out of range or contradicts another.
     InvalidArgument,
-    /// A request is larger than what it or its tenant was given.
+    /// A request is larger than its own limits or its tenant's allow.
     LimitExceeded,
-    /// Too many requests wait already.
+    /// Too many requests wait already. Try again later.
     Overloaded,
-    /// Realm does not do that.
+    /// Realm does not support the file, device or option.
     Unsupported,
-    /// No such model.
+    /// The model or file does not exist.
     NotFound,
     /// Reading, writing or fetching failed.
     Io,
-    /// A program is no WebAssembly that Realm can run.
+    /// A program is not WebAssembly that Realm can run.
     InvalidProgram,
-    /// A program did what WebAssembly forbids, or panicked.
+    /// A program broke a rule of WebAssembly, or panicked.
     Trap,
-    /// A program, or a tool that it called, says that it failed.
+    /// A program, or a tool that it called, reported that it failed.
     Failed,
-    /// A program asked for what its tenant was not granted.
+    /// A program used something that its tenant was not granted.
     Denied,
     /// The request was cancelled.
     Cancelled,
@@ -38,7 +38,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// The name in kebab case, such as `invalid-model`.
+    /// Returns the name in kebab case, such as `invalid-model`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidModel => "invalid-model",
@@ -65,7 +65,7 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// What went wrong: a code for programs, a message for people that says what was wrong and what would be right.
+/// An error: a code for programs, and a message for people that says what was wrong and what would be right.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Error {
@@ -78,7 +78,7 @@ impl Error {
         Self { code, message: message.to_string() }
     }
 
-    /// For `map_err`: says which file is malformed, since more than one may be read for a call.
+    /// For `map_err`: adds the file's path to the message, since a call may read more than one file.
     pub(crate) fn in_file<E: Into<Self>>(path: &Path) -> impl Fn(E) -> Self {
         move |error| {
             let Self { code, message } = error.into();
@@ -89,7 +89,7 @@ impl Error {
         }
     }
 
-    /// Says of what the error is.
+    /// Adds the name of the thing that the error is about.
     pub(crate) fn prefixed(self, of: impl fmt::Display) -> Self {
         Self { code: self.code, message: format!("{of}: {}", self.message) }
     }
@@ -98,12 +98,12 @@ impl Error {
         Self::new(ErrorCode::Cancelled, "the generation was cancelled")
     }
 
-    /// The kind of failure.
+    /// Returns the kind of failure.
     pub fn code(&self) -> ErrorCode {
         self.code
     }
 
-    /// What was wrong, without the code.
+    /// Returns the message without the code.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -177,7 +177,7 @@ impl From<realm_engine::Error> for Error {
             E::LimitExceeded(_) => ErrorCode::LimitExceeded,
             E::Overloaded(_) => ErrorCode::Overloaded,
             E::NotFinite(_) => ErrorCode::InvalidModel,
-            // Whoever can ask keeps the engine alive, so one that has stopped has failed.
+            // The caller keeps the engine alive, so an engine that has stopped has failed.
             _ => ErrorCode::Internal,
         };
         Self::new(code, error)

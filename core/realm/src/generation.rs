@@ -1,4 +1,4 @@
-//! A running request.
+//! Running requests.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::model::Shared;
 use crate::task::Task;
 use crate::{Chunk, Completion, Error};
 
-/// A running request: a `Stream` of chunks for tasks, and for threads something to loop over
-/// (`for chunk in generation`). Dropping it cancels the request and frees its part of the KV cache.
+/// A running request: a `Stream` of chunks for tasks, and an iterator for threads (`for chunk in
+/// generation`). Dropping it cancels the request and frees its part of the KV cache.
 pub struct Generation {
     inner: Source,
-    /// Tells thoughts and tool calls from the answer.
+    /// Separates thoughts and tool calls from the answer.
     answer: AnswerReader,
-    /// Keeps the engine running while somebody reads.
+    /// Keeps the engine running while the generation exists.
     _model: Arc<Shared>,
 }
 
@@ -30,7 +30,7 @@ impl Generation {
         Self { inner: Source::Program(Some(Box::new(reply))), answer: AnswerReader::default(), _model: model }
     }
 
-    /// Chunks that a task sends, which is cancelled with the generation.
+    /// Creates a generation from the chunks of a task, which is cancelled with the generation.
     pub(crate) fn of_task(
         chunks: realm_handover::Receiver<Result<Chunk, Error>>,
         task: Task,
@@ -40,7 +40,7 @@ impl Generation {
         Self { inner, answer: AnswerReader::default(), _model: model }
     }
 
-    /// Ends the request; nothing more comes out of it.
+    /// Ends the request; no more chunks follow.
     pub fn cancel(&mut self) {
         match &mut self.inner {
             Source::Engine(generation) => generation.cancel(),
@@ -49,10 +49,10 @@ impl Generation {
         }
     }
 
-    /// Waits for the end and puts the rest together. Blocks.
+    /// Waits for the end and joins the remaining chunks. Blocks.
     ///
     /// # Errors
-    /// What ended the request early.
+    /// The error that ended the request early.
     pub fn finish(self) -> Result<Completion, Error> {
         let mut collector = Collector::default();
         for chunk in self {
@@ -61,10 +61,10 @@ impl Generation {
         collector.finish()
     }
 
-    /// As [`finish`](Self::finish), for tasks.
+    /// Same as [`finish`](Self::finish), for tasks.
     ///
     /// # Errors
-    /// What ended the request early.
+    /// The error that ended the request early.
     pub async fn finish_async(mut self) -> Result<Completion, Error> {
         let mut collector = Collector::default();
         while let Some(chunk) = self.next_async().await {
@@ -73,7 +73,7 @@ impl Generation {
         collector.finish()
     }
 
-    /// The next chunk; `None` after the last one. Blocks.
+    /// Returns the next chunk; `None` after the last one. Blocks.
     pub fn next_blocking(&mut self) -> Option<Result<Chunk, Error>> {
         let next = match &mut self.inner {
             Source::Engine(generation) => generation.next()?.map_err(Error::from),
@@ -89,7 +89,7 @@ impl Generation {
         Some(self.read(next))
     }
 
-    /// The next chunk, for tasks that have no `StreamExt` at hand.
+    /// Returns the next chunk, for tasks that do not use `StreamExt`.
     pub async fn next_async(&mut self) -> Option<Result<Chunk, Error>> {
         std::future::poll_fn(|context| self.poll(context)).await
     }
@@ -114,7 +114,7 @@ impl Generation {
         next.map(|chunk| chunk.map(|chunk| self.read(chunk)))
     }
 
-    /// Reads thoughts and tool calls out of a chunk.
+    /// Separates thoughts and tool calls from a chunk's text.
     fn read(&mut self, chunk: Result<realm_engine::Chunk, Error>) -> Result<Chunk, Error> {
         let mut chunk = Chunk::from(chunk?);
         self.answer.read(&mut chunk);
@@ -122,7 +122,7 @@ impl Generation {
     }
 }
 
-/// Where the chunks come from.
+/// The source of the chunks.
 enum Source {
     Engine(realm_engine::Generation),
     /// `None` after the last chunk.
@@ -131,13 +131,13 @@ enum Source {
     Task(Option<Box<Running>>),
 }
 
-/// A task and what it sends.
+/// A task and the channel of its chunks.
 struct Running {
     chunks: realm_handover::Receiver<Result<Chunk, Error>>,
     _task: Task,
 }
 
-/// A chunk of a task's; after the last one the task is dropped.
+/// Returns a task's chunk; drops the task after the last one.
 fn of_task(running: &mut Option<Box<Running>>, chunk: Option<Result<Chunk, Error>>) -> Result<Chunk, Error> {
     let chunk = chunk.unwrap_or_else(|| Err(stopped()));
     if chunk.as_ref().map_or(true, |chunk| chunk.finish.is_some()) {
@@ -148,7 +148,7 @@ fn of_task(running: &mut Option<Box<Running>>, chunk: Option<Result<Chunk, Error
 
 type Next = Result<Result<realm_engine::Chunk, realm_sandbox::Error>, Error>;
 
-/// A chunk of a program's; after the last one the program is dropped.
+/// Returns a program's chunk; drops the program's reply after the last one.
 fn of_reply(
     reply: &mut Option<Box<realm_sandbox::Reply>>,
     chunk: Next,
@@ -164,7 +164,7 @@ fn stopped() -> Error {
     Error::new(ErrorCode::Internal, "the run stopped without an end")
 }
 
-// Not an `Iterator` itself: with `StreamExt` in scope every adapter would be ambiguous.
+// `Generation` is not an `Iterator` itself: with `StreamExt` in scope, every adapter would be ambiguous.
 impl IntoIterator for Generation {
     type Item = Result<Chunk, Error>;
     type IntoIter = Chunks;
@@ -174,7 +174,7 @@ impl IntoIterator for Generation {
     }
 }
 
-/// The chunks of a [`Generation`], for threads.
+/// The chunks of a [`Generation`], as an iterator that blocks.
 pub struct Chunks(Generation);
 
 impl Iterator for Chunks {

@@ -1,4 +1,4 @@
-//! GPUs that models run on, and which of them a model is on.
+//! GPUs that models run on, and the placement of a model on them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,30 +15,32 @@ use crate::device::{Placed, bring, bring_to_cpu};
 use crate::load::LoadOptions;
 use crate::room::Need;
 
-/// Tokens that a KV cache has room for at least, where the user does not say and the model takes as many: a model whose
-/// weights leave less is not worth a GPU.
+/// The least tokens that a KV cache must hold, unless the user sets a size or the model's context is shorter.
+/// A model whose weights leave less room on a GPU does not go there.
 const LEAST_TOKENS: usize = 2048;
 
-/// The GPUs that models may use, and the processor for what does not fit.
+/// The GPUs that models may use, and the CPU for layers that do not fit.
 pub(crate) struct Gpus {
-    /// Their numbers.
+    /// The numbers of the GPUs.
     ordinals: Vec<usize>,
-    /// Those that were opened so far, in that order; the first is open from the start.
+    /// The GPUs that were opened so far, in the same order; the first is open from the start.
     opened: Mutex<Vec<Option<Arc<CudaBackend>>>>,
-    /// Whether models are on all of them, because the user said so, or only if they have to.
+    /// True if models are spread over all of these GPUs, because the user said so; false if other GPUs take
+    /// only what does not fit on the first.
     spread: bool,
-    /// Of the processor.
+    /// The number of CPU threads that compute.
     threads: usize,
     cpu: Mutex<Option<Arc<CpuBackend>>>,
 }
 
 impl Gpus {
-    /// The first GPU, and others only for what does not fit there. `threads` are the processor's, here and below.
+    /// Uses the first GPU, and others only for layers that do not fit there. `threads` is the number of CPU
+    /// threads, here and below.
     pub(crate) fn from_first(threads: usize) -> Result<Self, Error> {
         Self::open((0..CudaBackend::count().max(1)).collect(), false, threads)
     }
 
-    /// All of these.
+    /// Uses all of these GPUs.
     pub(crate) fn exactly(ordinals: Vec<usize>, threads: usize) -> Result<Self, Error> {
         let this = Self::open(ordinals, true, threads)?;
         for index in 0..this.ordinals.len() {
@@ -47,7 +49,7 @@ impl Gpus {
         Ok(this)
     }
 
-    /// The devices that there are, for errors.
+    /// Names the machine's devices, for errors.
     pub(crate) fn on_this_machine() -> String {
         let names = (0..CudaBackend::count()).map(|ordinal| format!(" and `cuda:{ordinal}`"));
         format!("`cpu`{}", names.collect::<String>())
@@ -78,7 +80,7 @@ impl Gpus {
         Ok(Arc::clone(cpu.insert(Arc::new(CpuBackend::new(self.threads)?))))
     }
 
-    /// Brings a file's weights to where there is room for them.
+    /// Loads a file's weights onto the devices that have room for them.
     pub(crate) fn load(
         &self,
         gguf: &Gguf,
@@ -89,7 +91,7 @@ impl Gpus {
         let kind = options.cache_type.unwrap_or(CacheType::F16);
         let sizes = sizes(gguf, &config, options, kind);
         let (plan, gpus) = self.plan(&sizes, options.gpu_layers)?;
-        // Parts that have nothing to do are left out.
+        // Parts that compute nothing are left out.
         let mut used: Vec<usize> =
             plan.layers.iter().copied().chain([plan.embeddings, plan.output]).collect();
         used.sort_unstable();
@@ -114,7 +116,8 @@ impl Gpus {
             let on_cpu_if = |part: usize, bytes: u64| if part == 0 { bytes } else { 0 };
             let layers = plan.layers.iter().zip(&sizes.layers).map(|(&part, &bytes)| on_cpu_if(part, bytes));
             let need = Need {
-                // An output of its own is where the plan says; one that the embeddings serve as is with them too.
+                // An output with weights of its own is on the part that the plan names; embeddings that serve
+                // as output are on that part, too, and count once.
                 weights: layers.sum::<u64>()
                     + on_cpu_if(plan.embeddings, sizes.embeddings)
                     + on_cpu_if(plan.output, sizes.output.unwrap_or(0)),
@@ -141,7 +144,7 @@ impl Gpus {
         Ok((bring(backend, gguf, progress)?, Placed::Parts { parts, page_bytes }))
     }
 
-    /// What goes where, and the GPUs that the plan's parts from 1 on are.
+    /// Returns the placement, and the GPUs that are its parts from 1 on.
     fn plan(&self, sizes: &Sizes, gpu_layers: Option<usize>) -> Result<(Plan, Vec<Arc<CudaBackend>>), Error> {
         let first = self.gpu(0)?;
         if !self.spread || self.ordinals.len() == 1 {
@@ -166,7 +169,7 @@ impl Gpus {
     }
 }
 
-/// What a model's parts take on a GPU.
+/// Returns the bytes that the model's parts take on a GPU.
 fn sizes(gguf: &Gguf, config: &ModelConfig, options: &LoadOptions, kind: CacheType) -> Sizes {
     let mut sizes = Sizes {
         layers: vec![0; config.layers],
@@ -185,7 +188,7 @@ fn sizes(gguf: &Gguf, config: &ModelConfig, options: &LoadOptions, kind: CacheTy
     sizes
 }
 
-/// Bytes of a layer's part of the smallest KV cache.
+/// Returns the bytes of one layer's part of the smallest KV cache.
 fn least_cache(config: &ModelConfig, options: &LoadOptions, kind: CacheType) -> u64 {
     if let (None, Some(bytes)) = (options.kv_tokens, options.kv_memory) {
         return bytes / config.layers.max(1) as u64;
@@ -200,12 +203,12 @@ fn least_cache(config: &ModelConfig, options: &LoadOptions, kind: CacheType) -> 
     (tokens.div_ceil(realm_compute::PAGE_TOKENS) as u64).saturating_mul(page as u64)
 }
 
-/// Bytes for KV pages on a GPU: four fifths of what the weights have left. The rest is for what batches need.
+/// Returns the bytes for KV pages on a GPU: four fifths of what the weights leave. Batches need the rest.
 pub(crate) fn room_for_cache(gpu: &CudaBackend) -> Result<u64, Error> {
     Ok(gpu.memory()?.0 / 5 * 4)
 }
 
-/// Bytes for KV pages where a model is on several parts: as many pages as each has room for.
+/// Returns the bytes for KV pages of a model on several parts: as many pages as each part has room for.
 pub(crate) fn kv_memory(parts: &[Part], page_bytes: &[usize], whole: usize) -> Result<u64, Error> {
     let mut pages = u64::MAX;
     for (part, &bytes) in parts.iter().zip(page_bytes).filter(|&(_, &bytes)| bytes > 0) {

@@ -1,13 +1,14 @@
-//! Conversations as turns, a question and all that answered it, and those that are longer than the context.
+//! Turns of a conversation, each a question with everything that answered it, and conversations longer than
+//! the context.
 
 use crate::{Error, Message, Model, Prompt, Request};
 
-/// How many system messages a conversation begins with.
+/// Returns the number of system messages that a conversation begins with.
 pub(crate) fn beginning(messages: &[Message]) -> usize {
     messages.iter().take_while(|message| message.is_system()).count()
 }
 
-/// Takes the last turn back; `false` if there is none.
+/// Removes the last turn; `false` if there is none.
 pub(crate) fn undo(messages: &mut Vec<Message>) -> bool {
     let last = messages.iter().rposition(Message::is_user);
     if let Some(last) = last {
@@ -16,7 +17,8 @@ pub(crate) fn undo(messages: &mut Vec<Message>) -> bool {
     last.is_some()
 }
 
-/// Where a conversation may begin after its system messages: as it does, and at each later turn.
+/// Returns the indices at which a conversation may begin after its system messages: its own beginning, and
+/// each later turn.
 fn turns(messages: &[Message]) -> Vec<usize> {
     let system = beginning(messages);
     let later = (system + 1..messages.len()).filter(|&at| messages[at].is_user());
@@ -24,14 +26,15 @@ fn turns(messages: &[Message]) -> Vec<usize> {
 }
 
 impl Model {
-    /// Returns the request without as many of the conversation's oldest turns as it takes for the others to fit into the
-    /// context with room for an answer, and how many messages that left out. System messages at the beginning stay, and the
-    /// last turn does, which is a user's message and what follows it; if that alone is too long, starting the request says
-    /// so. The room is [`Request::max_tokens`], or a quarter of the context where that is not set, and never more than half of
-    /// it. A prompt that is no conversation is returned as it is.
+    /// Drops the oldest turns of the request's conversation until the rest fits into the context with room
+    /// for an answer. Returns the request and the number of dropped messages. System messages at the
+    /// beginning stay, and so does the last turn, which is a user's message and everything after it; if these
+    /// alone are too long, starting the request fails with that error. The room is [`Request::max_tokens`],
+    /// or a quarter of the context if that is not set, and never more than half of the context. A prompt that
+    /// is not a conversation is returned unchanged.
     ///
     /// # Errors
-    /// `unsupported` for a model without a chat template, `invalid-argument` with the template's own complaint.
+    /// `unsupported` for a model without a chat template, `invalid-argument` with the template's own error.
     pub fn drop_oldest_turns(&self, mut request: Request) -> Result<(Request, usize), Error> {
         let Prompt::Chat(messages) = &request.prompt else { return Ok((request, 0)) };
         let messages = messages.clone();
@@ -44,7 +47,7 @@ impl Model {
             request.prompt = Prompt::Chat(kept.collect());
             Ok::<_, Error>(self.prompt_tokens(&request)?.len() + room <= context)
         };
-        // The earliest of them that fits, by bisection; where none does, the last.
+        // Bisects for the earliest turn that fits; if none does, takes the last one.
         let (mut first, mut last) = (0, begins.len() - 1);
         if from(system)? {
             return Ok((request, 0));
@@ -79,7 +82,7 @@ mod tests {
         assert_eq!(turns("su"), [1]);
         // In the middle of a round of tools.
         assert_eq!(turns("uat"), [0]);
-        // One that begins with the assistant's words.
+        // A conversation that begins with the assistant's words.
         assert_eq!(turns("auau"), [0, 1, 3]);
         assert_eq!(turns("s"), [1]);
         assert_eq!(turns(""), [0]);

@@ -1,4 +1,4 @@
-//! What a model's file says about itself, without loading it.
+//! Facts from a model's file, without loading it.
 
 use std::path::Path;
 
@@ -7,31 +7,31 @@ use realm_model::ModelConfig;
 
 use crate::Error;
 
-/// What a GGUF file holds.
+/// Facts from the header of a GGUF file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FileInfo {
-    /// `general.name`.
+    /// The name in the file, `general.name`.
     pub name: Option<String>,
-    /// Such as `llama`.
+    /// The architecture, such as `llama`.
     pub architecture: String,
-    /// Number of weights.
+    /// The number of weights.
     pub parameters: u64,
-    /// Transformer layers.
+    /// The number of transformer layers.
     pub layers: usize,
-    /// Tokens in the vocabulary.
+    /// The size of the vocabulary, in tokens.
     pub vocabulary: usize,
-    /// Tokens that the model was trained for.
+    /// The longest context that the model was trained for, in tokens.
     pub trained_context_length: usize,
-    /// Whether it has a chat template.
+    /// True if the file has a chat template.
     pub chat_template: bool,
-    /// For each tensor type its name, number of tensors and bytes, largest first.
+    /// For each tensor type its name, its number of tensors and its bytes, largest first.
     pub tensor_types: Vec<(String, usize, u64)>,
 }
 
-/// Reads a file's header.
+/// Reads the header of a file.
 ///
 /// # Errors
-/// `io`, and `invalid-model` or `unsupported` for files that Realm can't run.
+/// `io` for a file that cannot be read, and `invalid-model` or `unsupported` for one that Realm cannot run.
 pub fn inspect(path: &Path) -> Result<FileInfo, Error> {
     let gguf = Gguf::open(path).map_err(Error::in_file(path))?;
     let config = ModelConfig::from_gguf(&gguf)?;

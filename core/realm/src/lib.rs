@@ -11,24 +11,27 @@
 //! ```
 //!
 //! - [`Realm`]: the runtime; one per process is normal.
-//! - [`Model`]: one set of weights, loaded once, used by everybody.
+//! - [`Model`]: one set of weights, loaded once, shared by all tenants.
 //! - [`Request`]: a prompt or a conversation, and how to answer it.
-//! - [`Adapter`]: a LoRA adapter that requests may name, loaded and unloaded while others run.
-//! - [`Tenant`]: an identity with [`Limits`]; [`Tenant::model`] is a model as that tenant sees it.
-//! - [`Program`]: a WebAssembly component that answers a tenant's requests in a sandbox, with what [`Grants`] give it.
-//! - [`Generation`]: a running request, a stream of [`Chunk`]s that threads can loop over too. Dropping it cancels
-//!   the request.
-//! - [`ToolCall`]: what a model asks for where a request has tools, read out of its text.
-//! - [`SharedGeneration`]: one that another thread may cancel while one waits for it.
-//! - [`ChatSession`]: a conversation that remembers, runs tools and makes room in the context.
+//! - [`Adapter`]: a LoRA adapter that requests may name, loaded and unloaded while other requests run.
+//! - [`Tenant`]: an identity with [`Limits`]; [`Tenant::model`] returns a model as that tenant sees it.
+//! - [`Program`]: a WebAssembly component that answers a tenant's requests in a sandbox; [`Grants`] say what
+//!   it may do.
+//! - [`Generation`]: a running request, a stream of [`Chunk`]s that threads can loop over too. Dropping it
+//!   cancels the request.
+//! - [`ToolCall`]: a call of one of the request's tools, parsed from the model's text.
+//! - [`SharedGeneration`]: a generation that one thread may cancel while another waits for it.
+//! - [`ChatSession`]: a conversation that keeps its messages, runs tools and makes room in the context.
 //! - [`Model::generate_many`], [`Model::embed_many`]: lists in one call.
 //! - [`LogitsProcessor`]: a function that changes logits before a token is chosen.
-//! - [`Sequence`]: a token sequence that the caller drives forward by forward.
-//! - [`Metrics`]: what a model has done and how it stands; [`Realm::prometheus`] is that as text for Prometheus.
+//! - [`Sequence`]: a token sequence that the caller drives, one forward pass at a time.
+//! - [`Metrics`]: counters and gauges of a model; [`Realm::prometheus`] returns those of all models as text
+//!   for Prometheus.
 //! - [`Error`]: one type with a stable [`code`](Error::code).
 //!
-//! Every call that waits exists twice: under its plain name it blocks the thread, and with `_async` it returns
-//! a future that needs no particular runtime; [`unblock`] makes one of any other call.
+//! Calls that wait for a model exist twice: the plain name blocks the thread, and the name with `_async`
+//! returns a future that needs no particular runtime. [`unblock`] turns any other blocking call into a
+//! future.
 #![forbid(unsafe_code)]
 
 mod adapter;

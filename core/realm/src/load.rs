@@ -1,4 +1,4 @@
-//! From a name to weights in memory.
+//! Loading: from a model's name to its weights in memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,38 +15,43 @@ use crate::model::{ModelInfo, Shared, Trim};
 use crate::thought::ThoughtSpelling;
 use crate::tools::ToolSpelling;
 
-/// How a model is loaded.
+/// The options of loading a model.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// Tokens that the KV cache holds over all requests of all tenants: 0 for one request of the model's own context length,
-    /// `None` for what fits in `kv_memory`. One request has at most [`context_length`](Self::context_length) of them.
+    /// The number of tokens that the KV cache holds, over all requests of all tenants. 0 holds one request of
+    /// the model's trained context length; `None` holds what fits in `kv_memory`. One request has at most
+    /// [`context_length`](Self::context_length) of them.
     pub kv_tokens: Option<usize>,
-    /// Tokens that one request may have, prompt and generation together; `None` for what the model was trained for, or less
-    /// where the KV cache holds less. With more than it was trained for, texts get worse from there on, and the log warns.
+    /// The longest context of one request, prompt and generation together, in tokens. `None` for the length
+    /// that the model was trained for, or less if the KV cache holds less. Beyond the trained length texts
+    /// get worse, and the log warns.
     pub context_length: Option<usize>,
-    /// Bytes of the KV cache; `None` for a quarter of the memory that is free, 8 GiB at most, on the CPU, where pages take
-    /// memory when they are first used, and for four fifths of what the weights leave free on a GPU.
+    /// The size of the KV cache, in bytes. `None` on the CPU for a quarter of the free memory, at most 8 GiB;
+    /// pages take memory there when they are first used. `None` on a GPU for four fifths of the memory that
+    /// the weights leave free.
     pub kv_memory: Option<u64>,
-    /// How the KV cache holds numbers; `None` for 32-bit floats on the CPU, 16-bit floats on a GPU.
+    /// The number format of the KV cache; `None` for 32-bit floats on the CPU and 16-bit floats on a GPU.
     pub cache_type: Option<CacheType>,
-    /// A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml` or `llama3`
-    /// ([`template_names`](crate::template_names)).
+    /// A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml`
+    /// or `llama3` ([`template_names`](crate::template_names)).
     pub chat_template: Option<String>,
-    /// Where drafts come from, for requests that do not say.
+    /// The source of drafts for requests that name none.
     pub speculation: Speculation,
-    /// A smaller model of the same vocabulary that drafts for this one: a path, a catalog name or an `hf:` reference.
+    /// A smaller model with the same vocabulary that drafts for this one: a path, a catalog name or an `hf:`
+    /// reference.
     pub draft_model: Option<String>,
-    /// Requests that may wait over all tenants, `None` for 4096; one more is refused as `overloaded`. Half of the places are divided
-    /// among the tenants by their weights, at least one for each, and a tenant within its part is never refused.
+    /// The most requests that may wait, over all tenants; `None` for 4096. One more is refused as
+    /// `overloaded`. Half of the places are divided among the tenants by their weights, at least one each; a
+    /// tenant within its part is never refused.
     pub max_queued: Option<usize>,
-    /// Layers that GPUs compute: so many of the last ones and the output, and the CPU those before. `None` for as many as fit
-    /// beside a KV cache. Means nothing where there is no GPU.
+    /// The number of layers on GPUs, counted from the last one; the output layer is on a GPU too, and the CPU
+    /// computes the layers before. `None` for as many as fit beside a KV cache. Has no effect without a GPU.
     pub gpu_layers: Option<usize>,
 }
 
-/// Told how loading goes, on the thread that loads.
+/// Receives the progress of loading, on the thread that loads.
 pub trait Progress: realm_hub::Progress {
-    /// `done` of `total` bytes of weights are in place.
+    /// Reports that `done` of `total` bytes of weights are in place.
     fn loading(&mut self, done: u64, total: u64) {
         let _ = (done, total);
     }
@@ -54,9 +59,9 @@ pub trait Progress: realm_hub::Progress {
 
 impl Progress for () {}
 
-/// Where a model comes from.
+/// The files of a model.
 pub(crate) struct Source<'a> {
-    /// What it was asked for by.
+    /// The name that the caller loads it by.
     pub(crate) reference: &'a str,
     pub(crate) path: &'a Path,
     /// The draft model's file.
@@ -89,7 +94,7 @@ pub(crate) fn load(
     let engine = Engine::with_draft(&*weights, Arc::clone(&tokenizer), &config, draft)?;
     let info = ModelInfo::new(&gguf, &*weights, &engine, template.is_some());
     let tool_spelling = ToolSpelling::of(template.as_ref(), &tokenizer);
-    // A template that can't be parsed says so where a conversation is rendered.
+    // A template that cannot be parsed reports its error when a conversation is rendered.
     let capabilities = template.as_ref().and_then(|template| template.capabilities(true));
     let knows_tools = capabilities.is_none_or(|capabilities| capabilities.tools);
     let thought_spelling = template.as_ref().and_then(|template| ThoughtSpelling::of(template, &tokenizer));
@@ -97,14 +102,14 @@ pub(crate) fn load(
     Ok(Shared { inner: Arc::new(inner), info, tool_spelling, thought_spelling, knows_tools, _freed: Trim })
 }
 
-/// A model's file and its tokenizer.
+/// Opens a model's file and its tokenizer.
 pub(crate) fn open(path: &Path) -> Result<(Gguf, Tokenizer), Error> {
     let gguf = Gguf::open(path).map_err(Error::in_file(path))?;
     let tokenizer = Tokenizer::from_metadata(gguf.metadata()).map_err(Error::in_file(path))?;
     Ok((gguf, tokenizer))
 }
 
-/// A draft model's weights and tokenizer.
+/// Loads a draft model's weights and tokenizer.
 fn open_draft(device: &Device, path: &Path) -> Result<(Box<dyn Weights>, Tokenizer), Error> {
     let (gguf, tokenizer) = open(path)?;
     let loaded = device.load(&gguf, &LoadOptions::default(), &mut |_, _| {});

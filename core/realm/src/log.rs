@@ -1,4 +1,4 @@
-//! Where Realm's own log goes, for applications that have no subscriber of `tracing`'s.
+//! Realm's own log, for applications that have no subscriber of `tracing`'s.
 
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,14 +14,16 @@ use crate::{Error, Level};
 type Sink = Arc<dyn Fn(Level, &str, &str) + Send + Sync>;
 
 static SINK: RwLock<Option<Sink>> = RwLock::new(None);
-/// 0 for nothing, 1 for errors alone, and so on.
+/// The most verbose level that is logged: 0 for nothing, 1 for errors alone, and so on.
 static MOST: AtomicUsize = AtomicUsize::new(0);
 
-/// Has `sink` called, on the thread that writes it, with every line of Realm's log up to a level: the level, where it comes from, and
-/// the message. Another call replaces the sink, and `None` ends it. Programs' lines are among them where the tenant was
-/// granted [`Grants::log`](crate::Grants::log). The thread may be an engine's, for which every request waits: a function that takes
-/// long or asks a model belongs behind a [`LogQueue`](crate::LogQueue). Applications in Rust may as well have a subscriber of
-/// `tracing`'s.
+/// Sends Realm's log to `sink`: calls it, on the thread that logs, with every line up to the level `most`.
+/// Its arguments are the line's level, its source and its message. Another call replaces the sink, and `None`
+/// removes it. Programs' lines are included if their tenant was granted [`Grants::log`](crate::Grants::log).
+///
+/// The thread may be an engine's, and every request waits for that: put a function that takes long or that
+/// asks a model behind a [`LogQueue`](crate::LogQueue). Rust applications may use a subscriber of `tracing`'s
+/// instead.
 ///
 /// # Errors
 /// `invalid-argument` if the process has another subscriber of `tracing`'s.
@@ -43,7 +45,7 @@ where
     let sink = sink.map(|sink| Arc::new(sink) as Sink);
     let old = std::mem::replace(&mut *SINK.write().unwrap_or_else(PoisonError::into_inner), sink);
     MOST.store(most, Ordering::Release);
-    // Outside the lock: dropping it may run code of the application's.
+    // Dropped outside the lock: the drop may run code of the application's.
     drop(old);
     Ok(())
 }
@@ -62,7 +64,7 @@ struct ToSink;
 
 impl Subscriber for ToSink {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> tracing::subscriber::Interest {
-        // What is wanted changes, so no answer is remembered, except for what is never ours.
+        // The level may change, so `tracing` may not cache an answer, except for targets that are never ours.
         match metadata.target().starts_with("realm") && metadata.is_event() {
             true => tracing::subscriber::Interest::sometimes(),
             false => tracing::subscriber::Interest::never(),
@@ -82,7 +84,7 @@ impl Subscriber for ToSink {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        // Not held while the sink runs, so that it may set another one.
+        // The lock is not held while the sink runs, so the sink may set another one.
         let sink = SINK.read().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(sink) = sink {
             let mut line = Line::default();
@@ -102,7 +104,7 @@ impl Subscriber for ToSink {
     fn exit(&self, _: &Id) {}
 }
 
-/// The message, and the other fields as ` name=value`.
+/// A log line: the message, and the other fields as ` name=value`.
 #[derive(Default)]
 struct Line {
     message: String,
@@ -111,7 +113,7 @@ struct Line {
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Writing to a text never fails.
+        // Writing to a string never fails.
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.fields, " {name}={value:?}"),

@@ -1,7 +1,7 @@
 //! Lists of prompts and texts in one call.
 //!
-//! A window of requests is under way at once: enough that the engine has full batches, and few enough that no queue overflows
-//! and that nobody waits behind the whole list.
+//! A window of requests runs at once: large enough that the engine has full batches, and small enough that no
+//! queue overflows and other requests do not wait behind the whole list.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,37 +12,37 @@ use realm_handover::block_on;
 use crate::error::ErrorCode;
 use crate::{Completion, EmbedOptions, Error, Model, Request, Scored, unblock};
 
-/// Requests for text under way at once: as many as decode in one pass.
+/// The most text requests that run at once: as many as decode in one pass.
 const GENERATIONS: usize = 32;
-/// Texts to embed or score under way at once: short ones share a pass of some hundred rows.
+/// The most texts that are embedded or scored at once: short ones share a pass of some hundred rows.
 const TEXTS: usize = 64;
 
 impl Model {
-    /// Answers many requests; the completions are in the order of the requests. A window of them is under way at once, so a list
-    /// of any length never fills the tenant's queue. The first error ends the call, and says which request it was.
-    /// Blocks.
+    /// Answers many requests; the completions are in the order of the requests. A window of them runs at
+    /// once, so a list of any length never fills the tenant's queue. The first error ends the call, and its
+    /// message has the request's index. Blocks.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate).
+    /// Same as [`generate`](Self::generate).
     pub fn generate_many(&self, requests: Vec<Request>) -> Result<Vec<Completion>, Error> {
         block_on(self.generate_many_async(requests))
     }
 
-    /// As [`generate_many`](Self::generate_many), for tasks.
+    /// Same as [`generate_many`](Self::generate_many), for tasks.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate).
+    /// Same as [`generate`](Self::generate).
     pub async fn generate_many_async(&self, requests: Vec<Request>) -> Result<Vec<Completion>, Error> {
         self.all("request", GENERATIONS, requests, Self::answer).await
     }
 
-    /// As [`generate_many`](Self::generate_many), where one that fails leaves the others as they are: each has a completion or an
-    /// error of its own. Blocks.
+    /// Same as [`generate_many`](Self::generate_many), but a request that fails does not stop the others:
+    /// each has a completion or an error of its own. Blocks.
     pub fn generate_each(&self, requests: Vec<Request>) -> Vec<Result<Completion, Error>> {
         block_on(self.generate_each_async(requests))
     }
 
-    /// As [`generate_each`](Self::generate_each), for tasks.
+    /// Same as [`generate_each`](Self::generate_each), for tasks.
     pub async fn generate_each_async(&self, requests: Vec<Request>) -> Vec<Result<Completion, Error>> {
         self.each(GENERATIONS, requests, Self::answer).await
     }
@@ -51,18 +51,18 @@ impl Model {
         unblock(move || self.stream(request)).await?.finish_async().await
     }
 
-    /// One vector of `[hidden]` numbers for each of many texts, in their order. Blocks.
+    /// Returns an embedding, `[hidden]`, for each of many texts, in their order. Blocks.
     ///
     /// # Errors
-    /// As [`embed`](Self::embed); it says which text it was.
+    /// Same as [`embed`](Self::embed), with the text's index in the message.
     pub fn embed_many(&self, texts: Vec<Vec<u32>>, options: &EmbedOptions) -> Result<Vec<Vec<f32>>, Error> {
         block_on(self.embed_many_async(texts, options))
     }
 
-    /// As [`embed_many`](Self::embed_many), for tasks.
+    /// Same as [`embed_many`](Self::embed_many), for tasks.
     ///
     /// # Errors
-    /// As [`embed`](Self::embed).
+    /// Same as [`embed`](Self::embed).
     pub async fn embed_many_async(
         &self,
         texts: Vec<Vec<u32>>,
@@ -75,18 +75,18 @@ impl Model {
         self.all("text", TEXTS, texts, embed).await
     }
 
-    /// As [`score`](Self::score), for many texts. Blocks.
+    /// Same as [`score`](Self::score), for many texts. Blocks.
     ///
     /// # Errors
-    /// As [`score`](Self::score); it says which text it was.
+    /// Same as [`score`](Self::score), with the text's index in the message.
     pub fn score_many(&self, texts: Vec<Vec<u32>>, top: usize) -> Result<Vec<Vec<Scored>>, Error> {
         block_on(self.score_many_async(texts, top))
     }
 
-    /// As [`score_many`](Self::score_many), for tasks.
+    /// Same as [`score_many`](Self::score_many), for tasks.
     ///
     /// # Errors
-    /// As [`score`](Self::score).
+    /// Same as [`score`](Self::score).
     pub async fn score_many_async(
         &self,
         texts: Vec<Vec<u32>>,
@@ -96,12 +96,12 @@ impl Model {
         self.all("text", TEXTS, texts, score).await
     }
 
-    /// Token ids of many texts, as [`encode_special`](Self::encode_special) has them of one.
+    /// Encodes many texts into token ids, each as [`encode_special`](Self::encode_special) does.
     pub fn encode_many<T: AsRef<str>>(&self, texts: &[T], special: bool, boundaries: bool) -> Vec<Vec<u32>> {
         texts.iter().map(|text| self.encode_special(text.as_ref(), special, boundaries)).collect()
     }
 
-    /// All results, or the first error.
+    /// Returns all results, or the first error.
     async fn all<A: Clone, T, F>(
         &self,
         what: &str,
@@ -126,7 +126,7 @@ impl Model {
         Ok(results.into_iter().flatten().collect())
     }
 
-    /// Every result.
+    /// Returns the result of every request.
     async fn each<A: Clone, T, F>(
         &self,
         most: usize,
@@ -145,7 +145,7 @@ impl Model {
         results.into_iter().flatten().collect()
     }
 
-    /// Starts what the window has room for and hands each result to `take`, until that returns something.
+    /// Runs the inputs, a window of them at once, and hands each result to `take`, until that returns `Some`.
     async fn run<A: Clone, T, E, F>(
         &self,
         most: usize,
@@ -158,7 +158,8 @@ impl Model {
     {
         let mut inputs = inputs.into_iter().enumerate().peekable();
         let mut running: Vec<(usize, A, Pin<Box<F>>)> = Vec::new();
-        // What was refused because others fill the queue, to be tried again when one of these has ended.
+        // Inputs that were refused because other requests fill the queue; tried again when a running one has
+        // ended.
         let mut again: Vec<(usize, A)> = Vec::new();
         let mut full = false;
         while !running.is_empty() || !again.is_empty() || inputs.peek().is_some() {
@@ -186,13 +187,14 @@ impl Model {
         None
     }
 
-    /// How many requests may be under way at once so that the tenant's limits refuse none.
+    /// Returns the number of requests that may run at once so that the tenant's limits refuse none.
     fn window(&self, most: usize) -> usize {
         let limits = self.tenant.inner.limits();
         limits.max_concurrent.unwrap_or(0).saturating_add(limits.max_queued).clamp(1, most)
     }
 
-    /// Whether a request was refused because others wait, who may have been there before.
+    /// Returns whether a request was refused because the queue is full, perhaps of requests from before this
+    /// call.
     fn is_queue_full(&self, error: &Error) -> bool {
         match error.code() {
             ErrorCode::Overloaded => true,
@@ -205,7 +207,7 @@ impl Model {
     }
 }
 
-/// The first of several futures that is ready: its place, and what it gave.
+/// Waits for the first of several futures; returns its place and its output.
 async fn first<A, F: Future>(running: &mut [(usize, A, Pin<Box<F>>)]) -> (usize, F::Output) {
     std::future::poll_fn(|context| {
         for (place, (.., future)) in running.iter_mut().enumerate() {

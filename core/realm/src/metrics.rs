@@ -1,4 +1,4 @@
-//! Which models are loaded, and their metrics as text.
+//! The registry of loaded models and tenants, and their metrics as text.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use realm_engine::{Histogram, MemoryUse, Metrics, Served, TenantMetrics};
 use crate::model::Shared;
 use crate::tenant::Identity;
 
-/// The models that a runtime has loaded, and its tenants. Keeps none of them.
+/// The models that a runtime has loaded, and its tenants, as weak references.
 #[derive(Clone, Default)]
 pub(crate) struct Models {
     loaded: Arc<Mutex<Vec<Weak<Shared>>>>,
@@ -30,14 +30,14 @@ impl Models {
 
     pub(crate) fn add_tenant(&self, tenant: &Arc<Identity>) {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        // As often as the list has doubled.
+        // Runs only when the list is full, so each time it has doubled.
         if tenants.len() == tenants.capacity() {
             tenants.retain(|tenant| tenant.strong_count() > 0);
         }
         tenants.push(Arc::downgrade(tenant));
     }
 
-    /// What memory tenants cause, by their names; of very many the first.
+    /// Returns the memory that tenants hold, by their names; at most `Metrics::MAX_TENANTS` of them.
     fn memory(&self) -> BTreeMap<String, MemoryUse> {
         let tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         let mut by_name: BTreeMap<String, MemoryUse> = BTreeMap::new();
@@ -55,7 +55,7 @@ impl Models {
         models.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// The model that was loaded by that name last.
+    /// Returns the model that was loaded by that name last.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<realm_sandbox::Model>> {
         let loaded = self.loaded();
         loaded.iter().rev().find(|model| model.name == name).map(|model| Arc::clone(&model.inner))
@@ -65,7 +65,7 @@ impl Models {
         let mut registry = Registry::with_prefix("realm");
         registry.register_collector(Box::new(self.clone()));
         let mut text = String::new();
-        // A string takes everything.
+        // Writing to a string never fails.
         let _ = encode(&mut text, &registry);
         text
     }
@@ -79,7 +79,7 @@ impl fmt::Debug for Models {
 
 impl Collector for Models {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        // A model that was loaded twice is one to whoever looks at its metrics.
+        // A model that was loaded twice is one model in the metrics.
         let mut readings: BTreeMap<String, Metrics> = BTreeMap::new();
         for model in self.loaded() {
             readings.entry(model.name.clone()).or_default().add(&model.engine.metrics());
@@ -96,7 +96,7 @@ struct Families<'a, 'b> {
     readings: &'b BTreeMap<String, Metrics>,
 }
 
-/// A label's name and value.
+/// The name and value of a label.
 type Label<'a> = (&'static str, &'a str);
 
 impl Families<'_, '_> {
@@ -127,7 +127,7 @@ impl Families<'_, '_> {
         })
     }
 
-    /// What memory tenants cause: over all models, so that it has no model's name.
+    /// Writes the memory that tenants hold. It is over all models, so it has no model label.
     fn memory(&mut self, tenants: &BTreeMap<String, MemoryUse>) -> fmt::Result {
         let help = "Bytes of memory that a tenant causes, by what they are for";
         let mut encoder =
@@ -141,7 +141,7 @@ impl Families<'_, '_> {
         Ok(())
     }
 
-    /// What is counted for each tenant too.
+    /// Writes the counters that exist for each tenant too.
     fn served(&mut self) -> fmt::Result {
         let (counter, gauge, histogram) = (MetricType::Counter, MetricType::Gauge, MetricType::Histogram);
         self.both("tokens", "Tokens by kind", counter, |served, labels, out| {
@@ -196,7 +196,7 @@ impl Families<'_, '_> {
         })
     }
 
-    /// A family over everything, and one by tenants under the name `tenant_…`.
+    /// Writes a family over all tenants, and one for each tenant under the name `tenant_…`.
     fn both(
         &mut self,
         name: &str,
@@ -264,5 +264,5 @@ impl Series<'_, '_> {
     }
 }
 
-/// Of exemplars, of which there are none.
+/// The labels of exemplars. Realm writes no exemplars.
 type NoLabels = [(&'static str, &'static str); 0];

@@ -1,4 +1,4 @@
-//! One set of weights, used by everybody.
+//! Loaded models, and requests to them.
 
 use std::sync::Arc;
 
@@ -19,31 +19,31 @@ use crate::{
     SharedPrefix, ToolChoice,
 };
 
-/// A loaded model, as one tenant sees it. Cloning it is cheap and shares everything; the weights go when the last clone
-/// and the last generation have gone.
+/// A loaded model, as one tenant sees it. A clone is cheap and is the same model. The weights are freed when
+/// the last clone and the last generation have been dropped.
 #[derive(Clone)]
 pub struct Model {
     pub(crate) shared: Arc<Shared>,
     pub(crate) tenant: Arc<Identity>,
-    /// What everything is seen through, unless a request names its own.
+    /// The adapter, with its factor, of every request that names no adapter of its own.
     pub(crate) adapter: Option<(realm_engine::Adapter, f32)>,
 }
 
 pub(crate) struct Shared {
-    /// Engine, weights, tokenizer and template: what programs see too.
+    /// Engine, weights, tokenizer and template; the sandbox gives programs the same value.
     pub(crate) inner: Arc<realm_sandbox::Model>,
     pub(crate) info: ModelInfo,
-    /// How the chat template has tool calls spelled.
+    /// The spelling of tool calls that the chat template shows.
     pub(crate) tool_spelling: ToolSpelling,
-    /// How it marks thoughts, where its chat template shows that.
+    /// The marks of thoughts, if the chat template shows any.
     pub(crate) thought_spelling: Option<ThoughtSpelling>,
-    /// Whether the chat template tells the model of tools.
+    /// True if the chat template shows tools to the model.
     pub(crate) knows_tools: bool,
-    /// Dropped last, when weights and KV cache are gone.
+    /// The last field, so that it is dropped after the weights and the KV cache.
     pub(crate) _freed: Trim,
 }
 
-/// Has the allocator give back what a model left.
+/// Asks the allocator to return a dropped model's memory to the system.
 pub(crate) struct Trim;
 
 impl Drop for Trim {
@@ -52,7 +52,7 @@ impl Drop for Trim {
     }
 }
 
-/// What a request with tools is told where the template knows none.
+/// The warning of a request with tools whose chat template has no place for them.
 const NO_TOOLS: &str = "the model's chat template knows no tools: Realm tells the model of them in words, which works less well than \
      a model that was trained to call tools";
 
@@ -64,32 +64,32 @@ impl std::ops::Deref for Shared {
     }
 }
 
-/// What a model is.
+/// Facts about a loaded model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelInfo {
-    /// `general.name` of the file.
+    /// The name in the file, `general.name`.
     pub name: Option<String>,
-    /// Such as `llama`.
+    /// The architecture, such as `llama`.
     pub architecture: String,
-    /// Number of weights.
+    /// The number of weights.
     pub parameters: u64,
-    /// Bytes of the file.
+    /// The size of the file, in bytes.
     pub file_bytes: u64,
-    /// Tokens in the vocabulary.
+    /// The size of the vocabulary, in tokens.
     pub vocabulary: usize,
-    /// Transformer layers.
+    /// The number of transformer layers.
     pub layers: usize,
-    /// Tokens that one request may have, prompt and generation together.
+    /// The longest context of one request, prompt and generation together, in tokens.
     pub context_length: usize,
-    /// Tokens that the model was trained for.
+    /// The longest context that the model was trained for, in tokens.
     pub trained_context_length: usize,
-    /// Numbers in a hidden state, and so in an embedding.
+    /// The length of a hidden state, and so of an embedding.
     pub hidden: usize,
-    /// How hidden states become an embedding: what the file says, or else their mean.
+    /// The default pooling of embeddings: as the file says, or else the mean of the hidden states.
     pub pooling: Pooling,
-    /// Whether it has a chat template.
+    /// True if the model has a chat template.
     pub chat_template: bool,
-    /// Where it runs.
+    /// The device that the model runs on.
     pub device: String,
 }
 
@@ -122,46 +122,48 @@ impl Model {
         Self { shared, tenant, adapter: None }
     }
 
-    /// The same model for another tenant.
+    /// Returns the same model for another tenant.
     pub(crate) fn seen_by(&self, tenant: &Arc<Identity>) -> Self {
         self.shared.engine.expect(&tenant.inner);
         Self { tenant: Arc::clone(tenant), ..self.clone() }
     }
 
-    /// The same model with an adapter, and a factor on what it adds: generations, scores, embeddings and sequences are the
-    /// changed model's. A request that names an adapter has that one instead.
+    /// Returns the same model with an adapter, and a factor on what the adapter adds. Generations, scores,
+    /// embeddings and sequences are then those of the adapted model. A request that names an adapter gets
+    /// that adapter instead.
     pub fn adapted(&self, adapter: &Adapter, scale: f32) -> Self {
         Self { adapter: Some((adapter.inner.clone(), scale)), ..self.clone() }
     }
 
-    /// What it was loaded by: a path, a catalog name or an `hf:` reference.
+    /// The reference that the model was loaded by: a path, a catalog name or an `hf:` reference.
     pub fn reference(&self) -> &str {
         &self.shared.name
     }
 
-    /// What the model is.
+    /// Facts about the model, such as its architecture and its context length.
     pub fn info(&self) -> &ModelInfo {
         &self.shared.info
     }
 
-    /// What it has done for all tenants since it was loaded, and how it stands.
+    /// Reads the model's counters and gauges, over all tenants since it was loaded.
     pub fn metrics(&self) -> Metrics {
         self.shared.engine.metrics()
     }
 
-    /// Token ids of `text`, with the begin token where the model expects one. Control tokens spelled in the
-    /// text are not parsed: see [`encode_special`](Self::encode_special).
+    /// Encodes `text` into token ids, with the begin token if the model expects one. Control tokens spelled
+    /// in the text are encoded as plain text; [`encode_special`](Self::encode_special) can parse them.
     pub fn encode(&self, text: &str) -> Vec<u32> {
         self.shared.tokenizer.encode(text, false, true)
     }
 
-    /// Token ids of `text`. With `special`, control tokens spelled in it become those tokens: only for text
-    /// that no user wrote. With `boundaries`, the begin and end tokens are added where the model expects them.
+    /// Encodes `text` into token ids. With `special`, control tokens spelled in the text become those tokens:
+    /// use it only for text that no user wrote. With `boundaries`, the begin and end tokens are added if the
+    /// model expects them.
     pub fn encode_special(&self, text: &str, special: bool, boundaries: bool) -> Vec<u32> {
         self.shared.tokenizer.encode(text, special, boundaries)
     }
 
-    /// The text of `tokens`; control tokens are left out.
+    /// Decodes `tokens` into text, leaving out control tokens.
     ///
     /// # Errors
     /// `invalid-argument` for an id outside the vocabulary.
@@ -169,7 +171,7 @@ impl Model {
         Ok(self.shared.tokenizer.decode(tokens, false)?)
     }
 
-    /// The tokenizer, for everything else.
+    /// The tokenizer, for everything beyond `encode` and `decode`.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.shared.tokenizer
     }
@@ -177,8 +179,8 @@ impl Model {
     /// Starts a request and returns its stream at once.
     ///
     /// # Errors
-    /// `invalid-argument` and `limit-exceeded` say what about the request is wrong, or which limit of the tenant it
-    /// reached; `overloaded` if too many requests wait already.
+    /// `invalid-argument` and `limit-exceeded` say what is wrong with the request, or which limit of the
+    /// tenant it reached; `overloaded` if too many requests wait already.
     pub fn stream(&self, mut request: Request) -> Result<Generation, Error> {
         if !request.adapter_scale.is_finite() {
             let why = format!("adapter_scale is {}; it must be finite", request.adapter_scale);
@@ -197,7 +199,7 @@ impl Model {
         let prompt = self.fitting_tokens(&request)?;
         let shared_prefix = self.shared_prefix(&request, &prompt)?;
         let adapter = self.adapter_of(&request);
-        // Texts that nobody made a conversation of have no thoughts, and no marks of them.
+        // A prompt of plain text is not a conversation, so nothing in its continuation is a thought's mark.
         let spelling = self.shared.thought_spelling.as_ref();
         let spelling = spelling.filter(|_| matches!(request.prompt, Prompt::Chat(_)));
         let thought = spelling.and_then(|spelling| match final_words(&request) {
@@ -212,7 +214,7 @@ impl Model {
         let answer = AnswerReader {
             thought: match (spelling, &thought) {
                 (Some(spelling), Some(thought)) => Some(ThoughtStream::new(spelling, thought.open, whole)),
-                // What a model only thought of calling is no call, whatever its template shows.
+                // Tool calls inside a thought are not calls, even if the template shows no thoughts.
                 _ => tools.as_ref().map(|_| ThoughtStream::unknown()),
             },
             format: if thought.is_some() { request.reasoning_format } else { ReasoningFormat::Inline },
@@ -246,10 +248,11 @@ impl Model {
         ))
     }
 
-    /// What reads calls out of the answer, where there may be some; a call that has to be becomes the grammar.
+    /// Returns the reader of tool calls, if the answer may have any; a required call becomes the request's
+    /// grammar.
     fn tools(&self, request: &mut Request) -> Result<Option<ToolStream>, Error> {
         let spelling = &self.shared.tool_spelling;
-        // What a schema guided is the answer that was asked for, even where it looks like a call.
+        // Text guided by a schema is the answer itself, even if it looks like a call.
         let answers = matches!(request.grammar, Some(Grammar::JsonSchema(_) | Grammar::JsonObject));
         if let Some(call) = request.tool_choice.grammar(&request.tools, spelling)?
             && request.grammar.replace(call).is_some()
@@ -263,7 +266,7 @@ impl Model {
         Ok(Some(ToolStream::new(spelling, &request.tools)))
     }
 
-    /// What a request asks for and is done in another way.
+    /// Returns warnings about options that Realm can only serve in another way.
     fn warnings(&self, request: &Request) -> Vec<String> {
         let tells = matches!(request.prompt, Prompt::Chat(_)) && !shown_tools(request).is_empty();
         if tells && !self.shared.knows_tools {
@@ -273,7 +276,7 @@ impl Model {
         Vec::new()
     }
 
-    /// The adapter that a request is seen through: its own, or else the model's.
+    /// Returns the adapter of a request: its own, or else the model's.
     fn adapter_of(&self, request: &Request) -> Option<(realm_engine::Adapter, f32)> {
         match &request.adapter {
             Some(adapter) => Some((adapter.inner.clone(), request.adapter_scale)),
@@ -281,14 +284,14 @@ impl Model {
         }
     }
 
-    /// Tokens that a sequence of the tenant's may have.
+    /// Returns the longest sequence that the tenant may have, in tokens.
     pub(crate) fn context_of_tenant(&self) -> usize {
         let context = self.shared.info.context_length;
         self.tenant.inner.limits().kv_tokens.map_or(context, |tokens| tokens.min(context))
     }
 
-    /// Has a program of the tenant's answer a request.
-    /// What it sends is its own, whatever tools the request has: it may have called them, and speak of that.
+    /// Runs a tenant's program to answer a request. The program's output is not searched for tool calls: the
+    /// program may have called the tools itself and write about that.
     fn run_program(&self, program: &Program, request: Request) -> Result<Generation, Error> {
         if matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Function(_)) {
             let why = "programs decide on calls themselves: leave `tool_choice` out, or tell them by `input`";
@@ -325,7 +328,7 @@ impl Model {
     /// Runs a request to its end. Blocks.
     ///
     /// # Errors
-    /// As [`stream`](Self::stream), and what ended the request early.
+    /// Same as [`stream`](Self::stream), and the error that ended the request early.
     pub fn generate(&self, request: Request) -> Result<Completion, Error> {
         self.stream(request)?.finish()
     }
@@ -333,43 +336,45 @@ impl Model {
     /// Runs a request to its end, for tasks.
     ///
     /// # Errors
-    /// As [`generate`](Self::generate).
+    /// Same as [`generate`](Self::generate).
     pub async fn generate_async(&self, request: Request) -> Result<Completion, Error> {
         self.stream(request)?.finish_async().await
     }
 
-    /// An empty sequence that the caller drives forward by forward.
+    /// Creates an empty sequence that the caller drives, one forward pass at a time.
     ///
     /// # Errors
-    /// `internal` if the engine has failed; with an [adapter](Self::adapted) `invalid-argument` for another model's and
-    /// `limit-exceeded` for one that the tenant may not use.
+    /// `internal` if the engine has failed. With an [adapter](Self::adapted), `invalid-argument` if it
+    /// belongs to another model and `limit-exceeded` if the tenant may not use it.
     pub fn sequence(&self) -> Result<Sequence, Error> {
         self.tenant.inner.ready_blocking();
         let inner = self.shared.engine.sequence(&self.tenant.inner, self.adapter.clone(), 0)?;
         Ok(Sequence::new(inner, Arc::clone(&self.shared)))
     }
 
-    /// A sequence from what [`Sequence::save`] wrote, in this realm or another one of the same
-    /// [`snapshot_key`](crate::Builder::snapshot_key). If it was saved with an [adapter](Self::adapted), the model has to have the
-    /// same one, equally scaled.
+    /// Restores a sequence from the bytes of [`Sequence::save`], written by this realm or by another one with
+    /// the same [`snapshot_key`](crate::Builder::snapshot_key). A sequence saved with an
+    /// [adapter](Self::adapted) needs a model with the same adapter and the same factor.
     ///
     /// # Errors
-    /// `invalid-argument` for bytes that are not signed with the realm's key or were altered since, and for those of another
-    /// model, device, cache type or adapter; `limit-exceeded` if it is longer than the context.
+    /// `invalid-argument` for bytes that are not signed with the realm's key or were changed since, and for
+    /// bytes of another model, device, cache type or adapter; `limit-exceeded` if the sequence is longer than
+    /// the context.
     pub fn restore_sequence(&self, bytes: &[u8]) -> Result<Sequence, Error> {
         self.tenant.inner.ready_blocking();
         let inner = self.shared.engine.restore(&self.tenant.inner, self.adapter.clone(), bytes)?;
         Ok(Sequence::new(inner, Arc::clone(&self.shared)))
     }
 
-    /// As [`restore_sequence`](Self::restore_sequence), for bytes that a realm of another key saved. Their form is checked in full,
-    /// so that they can harm no other request; whether their keys and values are what the model computes for their tokens, nobody
-    /// can know. So the tenant's other requests find nothing of them in the prefix cache, and the sequence, saved again, is its
-    /// tokens alone.
+    /// Restores a sequence that a realm with another key saved; for one with the same key use
+    /// [`restore_sequence`](Self::restore_sequence). The format of the bytes is checked in full, so they
+    /// cannot harm another request. But Realm cannot check that the keys and values in them are those that
+    /// the model computes for the tokens. Therefore they never enter the prefix cache, where the tenant's
+    /// other requests would find them, and saving the sequence again saves only its tokens.
     ///
     /// # Errors
-    /// `invalid-argument` for anything but a saved sequence of this model, device, cache type and adapter, `limit-exceeded` as
-    /// above.
+    /// `invalid-argument` for anything but a saved sequence of this model, device, cache type and adapter;
+    /// `limit-exceeded` if the sequence is longer than the context.
     pub fn restore_foreign_sequence(&self, bytes: &[u8]) -> Result<Sequence, Error> {
         self.tenant.inner.ready_blocking();
         let inner = self.shared.engine.restore_foreign(&self.tenant.inner, self.adapter.clone(), bytes)?;
@@ -377,7 +382,7 @@ impl Model {
     }
 }
 
-/// The words that the answer goes on with, where it does.
+/// Returns the words that the answer continues, if the request asks for that.
 fn final_words(request: &Request) -> Option<&str> {
     match &request.prompt {
         Prompt::Chat(messages) if request.continue_final_message => {

@@ -1,4 +1,4 @@
-//! What a model says of a text in numbers: scores and embeddings.
+//! Scores and embeddings of texts.
 
 use realm_engine::{Answer, Pooling, Scored};
 
@@ -6,10 +6,11 @@ use crate::error::ErrorCode;
 use crate::{Error, Model};
 
 impl Model {
-    /// For each of `tokens` the log-probability of the one that follows, and the `top` likeliest in its place. Blocks.
+    /// Returns, for each of `tokens`, the log-probability of the token that follows it and the `top`
+    /// likeliest tokens in its place. Blocks.
     ///
     /// # Errors
-    /// As [`stream`](Self::stream).
+    /// Same as [`stream`](Self::stream).
     pub fn score(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
         Ok(self
             .shared
@@ -18,10 +19,10 @@ impl Model {
             .wait()?)
     }
 
-    /// As [`score`](Self::score), for tasks.
+    /// Same as [`score`](Self::score), for tasks.
     ///
     /// # Errors
-    /// As above.
+    /// Same as [`score`](Self::score).
     pub async fn score_async(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
         Ok(self
             .shared
@@ -31,19 +32,19 @@ impl Model {
             .await?)
     }
 
-    /// The log-probability of each token of `continuation` after `prompt`, in nats; their sum is the log-likelihood.
-    /// What is known of the prompt is not computed again. Blocks.
+    /// Returns the log-probability of each token of `continuation` after `prompt`, in nats; their sum is the
+    /// log-likelihood. The part of the prompt that is in the prefix cache is not computed again. Blocks.
     ///
     /// # Errors
-    /// As [`stream`](Self::stream), and `invalid-argument` if either is empty.
+    /// Same as [`stream`](Self::stream), and `invalid-argument` if either is empty.
     pub fn log_likelihood(&self, prompt: &[u32], continuation: &[u32]) -> Result<Vec<f32>, Error> {
         Ok(likelihoods(self.likelihood_request(prompt, continuation)?.wait()?))
     }
 
-    /// As [`log_likelihood`](Self::log_likelihood), for tasks.
+    /// Same as [`log_likelihood`](Self::log_likelihood), for tasks.
     ///
     /// # Errors
-    /// As above.
+    /// Same as [`log_likelihood`](Self::log_likelihood).
     pub async fn log_likelihood_async(
         &self,
         prompt: &[u32],
@@ -61,26 +62,27 @@ impl Model {
         Ok(self.shared.engine.score(&self.tenant.inner, self.adapter.clone(), tokens, prompt.len() - 1, 0)?)
     }
 
-    /// One vector of length 1 for a text, `[hidden]`, pooled as the model's file says. Blocks.
+    /// Returns the embedding of a text: a vector of length 1, `[hidden]`, pooled as the model's file says.
+    /// Blocks.
     ///
     /// # Errors
-    /// As [`stream`](Self::stream).
+    /// Same as [`stream`](Self::stream).
     pub fn embed(&self, text: &str) -> Result<Vec<f32>, Error> {
         self.embed_with(&self.encode(text), &EmbedOptions::default())
     }
 
-    /// The vector for tokens, with options. Blocks.
+    /// Returns the embedding of tokens, with options. Blocks.
     ///
     /// # Errors
-    /// As [`stream`](Self::stream).
+    /// Same as [`stream`](Self::stream).
     pub fn embed_with(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Vec<f32>, Error> {
         Ok(self.embed_request(tokens, options)?.wait()?)
     }
 
-    /// As [`embed_with`](Self::embed_with), for tasks.
+    /// Same as [`embed_with`](Self::embed_with), for tasks.
     ///
     /// # Errors
-    /// As above.
+    /// Same as [`embed_with`](Self::embed_with).
     pub async fn embed_async(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Vec<f32>, Error> {
         Ok(self.embed_request(tokens, options)?.wait_async().await?)
     }
@@ -101,12 +103,12 @@ fn likelihoods(scores: Vec<Scored>) -> Vec<f32> {
     scores.into_iter().filter_map(|score| score.next).collect()
 }
 
-/// How a text becomes a vector.
+/// The options of an embedding.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EmbedOptions {
-    /// Which hidden states count; `None` for what the model's file says.
+    /// The hidden states that the vector is computed from; `None` for the model file's own pooling.
     pub pooling: Option<Pooling>,
-    /// Scale it to length 1, so that a dot product is the cosine.
+    /// True to scale the vector to length 1, so that a dot product is the cosine. The default is `true`.
     pub normalize: bool,
 }
 

@@ -1,7 +1,8 @@
 //! Functions of the application's that change logits before a token is chosen.
 //!
-//! The engine's thread never waits for them: a request that has any is driven by a thread of its own, forward by forward, as
-//! a policy program is. Its forwards share passes with everybody else's.
+//! The engine's thread never waits for them: a thread of its own drives a request with such functions, one
+//! forward pass at a time, as it does for a policy program. These forward passes share batches with other
+//! requests.
 
 use std::fmt;
 use std::future::Future;
@@ -20,19 +21,20 @@ use crate::answer::AnswerReader;
 use crate::task::Task;
 use crate::{Chunk, Error, Generation, Model};
 
-/// Chunks that a reader may be behind before the request waits for it.
+/// The most chunks that a reader may be behind before the request waits for it.
 const CHANNEL: usize = 64;
 
 type Processed = Pin<Box<dyn Future<Output = Result<Vec<f32>, String>> + Send>>;
 
-/// A function that sees the tokens so far, prompt included, and the logits of the next one, `[vocabulary]`, and may change
-/// these. It is called once for each token, before penalties, temperature and what else chooses; a logit of -infinity rules
-/// a token out. With a grammar, what that forbids is -infinity already. An error ends the request.
+/// A function that receives the tokens so far, prompt included, and the logits of the next one,
+/// `[vocabulary]`, and may change the logits. It is called once for each token, before penalties, temperature
+/// and the other sampling options; a logit of -infinity excludes a token. With a grammar, the tokens that it
+/// forbids are -infinity already. An error ends the request.
 #[derive(Clone)]
 pub struct LogitsProcessor(Arc<dyn Fn(Vec<u32>, Vec<f32>) -> Processed + Send + Sync>);
 
 impl LogitsProcessor {
-    /// A function that changes logits in place.
+    /// Creates a processor from a function that changes logits in place.
     pub fn new(process: impl Fn(&[u32], &mut [f32]) -> Result<(), String> + Send + Sync + 'static) -> Self {
         Self::new_async(move |tokens, mut logits| {
             let processed = process(&tokens, &mut logits);
@@ -40,7 +42,8 @@ impl LogitsProcessor {
         })
     }
 
-    /// A function that takes tokens and logits and gives logits back, as many as it got, perhaps after waiting.
+    /// Creates a processor from an async function that takes tokens and logits and returns the same number of
+    /// logits.
     pub fn new_async<F>(process: impl Fn(Vec<u32>, Vec<f32>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<Vec<f32>, String>> + Send + 'static,
@@ -77,7 +80,7 @@ impl fmt::Debug for LogitsProcessor {
     }
 }
 
-/// Starts a request whose logits are processed.
+/// Starts a request with logits processors.
 pub(crate) fn start(
     model: &Model,
     mut request: realm_engine::Request,
@@ -130,7 +133,7 @@ struct Run {
     writing: Writing,
     processors: Vec<LogitsProcessor>,
     reader: AnswerReader,
-    /// Tokens to generate at most.
+    /// The most tokens to generate.
     room: usize,
     submitted: Instant,
     timeout: Option<Duration>,
@@ -166,14 +169,14 @@ impl Run {
                 return;
             }
         };
-        // Whoever gets the last chunk may look at counts, or want the place at once.
+        // The reader of the last chunk may read the counters at once, or need this request's place.
         meter.ended(if end.is_ok() { RunEnd::Finished } else { RunEnd::Failed });
         drop(self);
         drop(place);
         let _ = chunks.send(end).await;
     }
 
-    /// One token.
+    /// Generates one token.
     async fn step(&mut self) -> Result<(realm_engine::Chunk, Option<FinishReason>), Error> {
         if self.timeout.is_some_and(|most| self.submitted.elapsed() > most) {
             let why = format!(

@@ -11,11 +11,13 @@ use crate::metrics::Models;
 use crate::tenant::Identity;
 use crate::{Error, Realm, Tenant};
 
-/// Bytes of a program's file that are read. The sandbox refuses far smaller ones, and says how large they may be.
+/// The most bytes of a program's file that are read. The sandbox refuses far smaller files, and its error
+/// states the limit.
 const MOST_PROGRAM_BYTES: u64 = 1 << 30;
 
-/// A compiled WebAssembly program: what answers a tenant's requests (see
-/// [`Tenant::set_program`](crate::Tenant::set_program)). Cloning it is cheap; any number of tenants may have it.
+/// A compiled WebAssembly program, which answers a tenant's requests (see
+/// [`Tenant::set_program`](crate::Tenant::set_program)). A clone is cheap; any number of tenants may use the
+/// program.
 #[derive(Clone)]
 pub struct Program {
     pub(crate) inner: realm_sandbox::Program,
@@ -24,12 +26,12 @@ pub struct Program {
 }
 
 impl Program {
-    /// What it is: which level of the contract, and what it imports and exports.
+    /// Facts about the program: its level of the contract, its imports and its exports.
     pub fn info(&self) -> &ProgramInfo {
         self.inner.info()
     }
 
-    /// A tenant may run it from now on.
+    /// Prepares the sandbox for runs of the program by a tenant.
     pub(crate) fn expect(&self, tenant: &Arc<realm_engine::Tenant>) {
         self.sandbox.expect(tenant);
     }
@@ -59,20 +61,20 @@ impl fmt::Debug for Program {
     }
 }
 
-/// The sandboxes of a runtime, which costs nothing until the first program comes.
+/// The sandbox of a runtime, created when the first program is loaded.
 #[derive(Clone)]
 pub(crate) struct Sandboxes(Arc<Lazy>);
 
 struct Lazy {
     sandbox: OnceLock<Sandbox>,
-    /// Held while the sandbox is made: there are not addresses for many of them.
+    /// Held while the sandbox is created: the address space does not hold many of them.
     making: Mutex<()>,
-    /// Where compiled code is kept.
+    /// The folder of compiled code.
     cache: PathBuf,
 }
 
 impl Sandboxes {
-    /// With the runtime's cache folder.
+    /// Keeps compiled code in the runtime's cache folder.
     pub(crate) fn new(cache: &Path) -> Self {
         Self(Arc::new(Lazy {
             sandbox: OnceLock::new(),
@@ -102,11 +104,12 @@ impl fmt::Debug for Sandboxes {
 }
 
 impl Realm {
-    /// Compiles a program from a file: a WebAssembly component, or what a WebAssembly target of `cargo build` makes. It is
-    /// compiled once: compiled code is kept in the cache folder. Blocks, for seconds if the program is large and new.
+    /// Compiles a program from a file: a WebAssembly component, or a core module from a WebAssembly target of
+    /// `cargo build`. Compiled code is kept in the cache folder, so each program is compiled once. Blocks,
+    /// for seconds if the program is large and new.
     ///
     /// # Errors
-    /// `io` for a file that can't be read, `invalid-program` for one that Realm can't run.
+    /// `io` for a file that cannot be read, `invalid-program` for one that Realm cannot run.
     pub fn load_program(&self, path: impl AsRef<Path>) -> Result<Program, Error> {
         let path = path.as_ref();
         let wasm = realm_gguf::read_file(path, MOST_PROGRAM_BYTES)
@@ -114,11 +117,12 @@ impl Realm {
         self.compile_program(&wasm)
     }
 
-    /// As [`load_program`](Self::load_program), from bytes. Compiling is then the application's own work; that of a program which
-    /// a tenant brought is the tenant's ([`Tenant::compile_program`]).
+    /// Same as [`load_program`](Self::load_program), from bytes. The application does the compiling; use
+    /// [`Tenant::compile_program`] for a program that a tenant brought, so that the tenant is charged for it.
     ///
     /// # Errors
-    /// `invalid-program` for bytes that Realm can't run, `overloaded` if as many programs wait to be compiled as may.
+    /// `invalid-program` for bytes that Realm cannot run, `overloaded` if the queue of programs to compile is
+    /// full.
     pub fn compile_program(&self, wasm: &[u8]) -> Result<Program, Error> {
         let sandbox = self.sandboxes.get()?;
         Ok(Program { inner: sandbox.compile(wasm)?, sandbox: sandbox.clone(), models: self.models.clone() })
@@ -126,15 +130,16 @@ impl Realm {
 }
 
 impl Tenant {
-    /// Compiles a program, as [`Realm::compile_program`] does, as work of this tenant. Programs of several tenants are compiled in
-    /// fair turns by their weights, so that however many one brings, those of others wait no longer. The tenant's
-    /// [`memory`](Tenant::memory) holds the program's bytes while they wait and are compiled, and then the compiled code until
-    /// the last clone of the program is gone; other tenants may have the program, too. Blocks; [`unblock`](crate::unblock) is
-    /// for tasks.
+    /// Compiles a program as [`Realm::compile_program`] does, on this tenant's account. Programs of several
+    /// tenants are compiled in fair turns by the tenants' weights, so one tenant's many programs do not delay
+    /// those of others. The tenant's [`memory`](Tenant::memory) holds the program's bytes while they wait and
+    /// are compiled, and then the compiled code until the last clone of the program is dropped; other tenants
+    /// may use the program, too. Blocks; [`unblock`](crate::unblock) is for tasks.
     ///
     /// # Errors
-    /// `invalid-program` for bytes that Realm can't run, `limit-exceeded` for more memory than the tenant may hold, `overloaded` if
-    /// as many programs wait to be compiled as may and one of the tenant's is among them.
+    /// `invalid-program` for bytes that Realm cannot run, `limit-exceeded` for more memory than the tenant
+    /// may hold, `overloaded` if the queue of programs to compile is full and one of the tenant's programs is
+    /// in it.
     pub fn compile_program(&self, wasm: &[u8]) -> Result<Program, Error> {
         let sandbox = self.sandboxes.get()?;
         let inner = sandbox.compile_for(&self.identity.inner, wasm)?;

@@ -1,26 +1,26 @@
-//! Progress as events, for whoever has one function for all of it.
+//! Progress as events, for callers with one function for all of it.
 
 use realm_hub::{Reason, Source};
 
 use crate::Progress;
 
-/// What a load or a pull is at.
+/// The stage of a load or a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Another process fetches the file, and this one waits for it.
+    /// Another process fetches the file; this one waits for it.
     Waiting,
     /// Bytes of the file arrive.
     Fetching,
-    /// A source did not give the file; the next one is tried, if there is one.
+    /// A source failed to give the file; the next one is tried, if there is one.
     Failed,
     /// The file is in place.
     Fetched,
-    /// Weights are brought onto the device.
+    /// Weights are loaded onto the device.
     Loading,
 }
 
 impl Stage {
-    /// The name in lower case, the same in every language.
+    /// Returns the name in lower case, the same in every language.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -35,17 +35,17 @@ impl Stage {
 /// One event of a load or a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgressEvent {
-    /// What it is at.
+    /// The current stage.
     pub stage: Stage,
-    /// The file or the source; for [`Stage::Failed`] the source and its reason; empty while loading.
+    /// The file or the source. For [`Stage::Failed`] the source and the reason; empty while loading.
     pub what: String,
-    /// Bytes that are here, or in place.
+    /// The number of bytes that are fetched or loaded.
     pub done: u64,
-    /// Bytes there are; `None` where that is not known.
+    /// The total number of bytes; `None` if unknown.
     pub total: Option<u64>,
 }
 
-/// A [`Progress`] that hands every event to one function.
+/// A [`Progress`] that passes every event to one function.
 pub struct OnProgress<F>(pub F);
 
 impl<F: FnMut(ProgressEvent)> OnProgress<F> {

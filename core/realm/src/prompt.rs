@@ -1,4 +1,4 @@
-//! What a request's prompt becomes: a conversation by the model's chat template, and tokens.
+//! Prompts: a conversation rendered by the model's chat template, and tokens.
 
 use realm_tokenizer::Conversation;
 
@@ -7,22 +7,24 @@ use crate::tools::instruct;
 use crate::{Error, Message, Model, Prompt, Request, SharedPrefix, ToolChoice};
 
 impl Model {
-    /// The prompt that the model's chat template makes of a conversation, ending with the start of the
-    /// assistant's answer, to look at. As text it no longer says which words are the template's and which a user's: encoded
-    /// again, either a user's words could forge control tokens or the template's would be none. What the model is to read
-    /// are the tokens, by [`render_tokens`](Self::render_tokens) or a request for the conversation.
+    /// Renders a conversation with the model's chat template, ending with the start of the assistant's
+    /// answer. The text is for reading only: it no longer shows which words are the template's and which a
+    /// user's. Encoding it again would either let a user's words forge control tokens, or turn the template's
+    /// control tokens into plain text. For tokens to give to the model, use
+    /// [`render_tokens`](Self::render_tokens) or a request with the conversation.
     ///
     /// # Errors
-    /// `unsupported` for a model without a template, `invalid-argument` with the template's own complaint.
+    /// `unsupported` for a model without a template, `invalid-argument` with the template's own error.
     pub fn apply_chat_template(&self, messages: &[Message]) -> Result<String, Error> {
         self.render(&Request::chat(messages.iter().cloned()))
     }
 
-    /// As [`apply_chat_template`](Self::apply_chat_template), with the tools, variables and other options of a request for
-    /// [`Prompt::Chat`].
+    /// Same as [`apply_chat_template`](Self::apply_chat_template), with the tools, variables and other
+    /// options of a request for [`Prompt::Chat`].
     ///
     /// # Errors
-    /// As above, and `invalid-argument` for another kind of prompt.
+    /// Same as [`apply_chat_template`](Self::apply_chat_template), and `invalid-argument` for another kind of
+    /// prompt.
     pub fn render(&self, request: &Request) -> Result<String, Error> {
         match self.told_prompt(request)? {
             realm_sandbox::Prompt::Chat(conversation) => Ok(self.shared.render(&conversation)?.text),
@@ -30,11 +32,11 @@ impl Model {
         }
     }
 
-    /// The token ids of what [`render`](Self::render) returns: what a request for the conversation goes on from. Control
-    /// tokens are only those that the template spells, never what a message, a tool or a document does.
+    /// Returns the token ids of a conversation, those that a request with it continues. Only the template can
+    /// spell control tokens; messages, tools and documents cannot.
     ///
     /// # Errors
-    /// As [`render`](Self::render).
+    /// Same as [`render`](Self::render).
     pub fn render_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
         match self.told_prompt(request)? {
             prompt @ realm_sandbox::Prompt::Chat(_) => Ok(self.shared.tokenize(&prompt)?),
@@ -42,17 +44,17 @@ impl Model {
         }
     }
 
-    /// The tokens that a request goes on from.
+    /// Returns the tokens that a request continues.
     pub(crate) fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
         Ok(self.shared.tokenize(&self.told_prompt(request)?)?)
     }
 
-    /// As [`prompt_tokens`](Self::prompt_tokens), for a request that is about to start: a prompt that is far longer than the context
-    /// is refused before all of it is tokenized.
+    /// Same as [`prompt_tokens`](Self::prompt_tokens), for a request that is about to start: a prompt far
+    /// longer than the context is refused before all of it is tokenized.
     pub(crate) fn fitting_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
         Self::check_prompt(request)?;
         match &request.prompt {
-            // Without a copy first: they may be far too long.
+            // Checked before they are copied: there may be far too many.
             Prompt::Text(text) => self.text_tokens(text, request.special),
             Prompt::Tokens(tokens) => Ok(tokens.clone()),
             Prompt::Chat(_) => {
@@ -61,19 +63,20 @@ impl Model {
         }
     }
 
-    /// The tokens of a text that is not far too long.
+    /// Encodes a text, unless it is far too long.
     fn text_tokens(&self, text: &str, special: bool) -> Result<Vec<u32>, Error> {
         let most = self.most_tokens();
         let tokens = self.shared.tokenizer.encode_at_most(text, special, true, most);
         Ok(tokens.ok_or_else(|| realm_sandbox::prompt_too_long(text, most))?)
     }
 
-    /// Tokens of a prompt that are counted: of a longer one it is not said how long it is.
+    /// The most tokens of a prompt that are counted; the error for a longer one does not state its length.
     fn most_tokens(&self) -> usize {
         self.context_of_tenant().saturating_mul(4)
     }
 
-    /// The prompt of a request that the engine answers. A program sees the tools themselves, and tells the model of them as it
+    /// Returns the prompt of a request that the engine answers, with tools described in words where the
+    /// template does not know them. A tenant's program gets the tools themselves and describes them as it
     /// likes.
     fn told_prompt(&self, request: &Request) -> Result<realm_sandbox::Prompt, Error> {
         Ok(match self.prompt(request)? {
@@ -82,7 +85,7 @@ impl Model {
         })
     }
 
-    /// Refuses options that are for another kind of prompt.
+    /// Refuses options that belong to another kind of prompt.
     fn check_prompt(request: &Request) -> Result<(), Error> {
         let chat = matches!(request.prompt, Prompt::Chat(_));
         if !chat && (request.add_generation_prompt.is_some() || request.continue_final_message) {
@@ -97,7 +100,7 @@ impl Model {
         Ok(())
     }
 
-    /// The prompt of a request, as programs see it.
+    /// Returns the prompt of a request, as programs see it.
     pub(crate) fn prompt(&self, request: &Request) -> Result<realm_sandbox::Prompt, Error> {
         Self::check_prompt(request)?;
         Ok(match &request.prompt {
@@ -116,7 +119,7 @@ impl Model {
         })
     }
 
-    /// Where the template knows no tools, has a conversation tell of them in words.
+    /// Describes the tools in words, if the template has no place for them.
     fn tell_of_tools(&self, mut conversation: Conversation) -> Conversation {
         if !conversation.tools.is_empty() && !self.shared.knows_tools {
             instruct(&mut conversation);
@@ -124,7 +127,7 @@ impl Model {
         conversation
     }
 
-    /// How many tokens of a prompt may be shared with other tenants.
+    /// Returns the number of the prompt's tokens that may be shared with other tenants.
     pub(crate) fn shared_prefix(&self, request: &Request, prompt: &[u32]) -> Result<usize, Error> {
         match (request.shared_prefix, &request.prompt) {
             (SharedPrefix::Nothing, _) => Ok(0),
@@ -134,7 +137,7 @@ impl Model {
                 if system.is_empty() {
                     return Ok(0);
                 }
-                // What stays the same whatever the user says.
+                // The tokens that are the same for any user message.
                 let mut shared = prompt.len();
                 for word in ["a", "1"] {
                     let messages = system.iter().cloned().chain([Message::user(word)]);
@@ -156,7 +159,7 @@ fn not_a_conversation() -> Error {
     Error::new(ErrorCode::InvalidArgument, "only a conversation can be rendered")
 }
 
-/// The tools that the model is told of.
+/// Returns the tools that the model sees.
 pub(crate) fn shown_tools(request: &Request) -> &[serde_json::Value] {
     if request.tool_choice == ToolChoice::None { &[] } else { &request.tools }
 }

@@ -1,4 +1,4 @@
-//! A prompt or a conversation, and how to answer it.
+//! Requests: a prompt or a conversation, and the options of its answer.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -9,72 +9,73 @@ use serde_json::{Map, Value, json};
 use crate::error::ErrorCode;
 use crate::{Adapter, Error, LogitsProcessor, ToolChoice};
 
-/// One message of a conversation, in OpenAI's format: `role`, `content` and what else a template reads.
+/// One message of a conversation, in OpenAI's format: `role`, `content` and any other field that a chat
+/// template reads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message(pub(crate) Value);
 
 impl Message {
-    /// A message of any role.
+    /// Creates a message of any role.
     pub fn new(role: &str, content: impl Into<String>) -> Self {
         Self(json!({"role": role, "content": content.into()}))
     }
 
-    /// What the user says.
+    /// Creates a message of the user.
     pub fn user(content: impl Into<String>) -> Self {
         Self::new("user", content)
     }
 
-    /// What the model is told beforehand.
+    /// Creates a system message: instructions for the model.
     pub fn system(content: impl Into<String>) -> Self {
         Self::new("system", content)
     }
 
-    /// Its fields, as JSON.
+    /// The fields of the message, as JSON.
     pub fn as_json(&self) -> &Value {
         &self.0
     }
 
-    /// Whether the role is `user`.
+    /// Returns whether the role is `user`.
     pub(crate) fn is_user(&self) -> bool {
         self.0["role"] == "user"
     }
 
-    /// Whether the role is `system` or `developer`.
+    /// Returns whether the role is `system` or `developer`.
     pub(crate) fn is_system(&self) -> bool {
         matches!(self.0["role"].as_str(), Some("system" | "developer"))
     }
 
-    /// What the model said.
+    /// Creates a message of the model.
     pub fn assistant(content: impl Into<String>) -> Self {
         Self::new("assistant", content)
     }
 }
 
 impl From<Value> for Message {
-    /// A message with other fields, such as `tool_calls`.
+    /// Takes a message with other fields, such as `tool_calls`.
     fn from(value: Value) -> Self {
         Self(value)
     }
 }
 
 impl From<&str> for Message {
-    /// What the user says.
+    /// Creates a message of the user.
     fn from(text: &str) -> Self {
         Self::user(text)
     }
 }
 
 impl From<String> for Message {
-    /// What the user says.
+    /// Creates a message of the user.
     fn from(text: String) -> Self {
         Self::user(text)
     }
 }
 
-/// What a generation goes on from.
+/// The tokens or text that a generation continues.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prompt {
-    /// Text as it is. Control tokens spelled in it are not parsed, unless [`Request::special`] says so.
+    /// Text, as it is. Control tokens spelled in it are not parsed, unless [`Request::special`] says so.
     Text(String),
     /// A conversation, rendered by the model's chat template.
     Chat(Vec<Message>),
@@ -82,37 +83,39 @@ pub enum Prompt {
     Tokens(Vec<u32>),
 }
 
-/// Which beginning of a prompt may be computed once for all tenants who mark it too. Without a mark nothing that one
-/// tenant sent makes another one's requests faster, since that would tell what it was. A marked beginning is no secret:
-/// who sends the same finds out that it was used before.
+/// The first part of a prompt that may be computed once for all tenants that mark it too. Without a mark,
+/// nothing that one tenant sends makes another tenant's request faster, since the time would reveal the
+/// prompt. Mark only text that is not secret: any tenant that sends the same text can find out that it was
+/// used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SharedPrefix {
-    /// None.
+    /// Nothing is shared.
     #[default]
     Nothing,
-    /// What the system message makes up.
+    /// The system message is shared.
     System,
-    /// So many tokens.
+    /// The given number of tokens at the beginning of the prompt is shared.
     Tokens(usize),
 }
 
-/// Where a model's thought goes: what it writes between `<think>` and `</think>`, or whatever marks its chat template shows,
-/// before it answers.
+/// The place of a model's thought: the text that the model writes before it answers, between `<think>` and
+/// `</think>` or the marks that its chat template shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ReasoningFormat {
-    /// Into `reasoning` of [`Chunk`](crate::Chunk) and [`Completion`](crate::Completion). The text is the answer alone.
+    /// Thoughts go into `reasoning` of [`Chunk`](crate::Chunk) and [`Completion`](crate::Completion). The
+    /// text is the answer alone.
     #[default]
     Separate,
-    /// It stays in the text as the model wrote it, with its marks. Where the prompt ends inside a thought, the text begins
-    /// there.
+    /// Thoughts stay in the text as the model wrote them, with their marks. If the prompt ends inside a
+    /// thought, the text begins there.
     Inline,
 }
 
 impl FromStr for ReasoningFormat {
     type Err = Error;
 
-    /// `separate` or `inline`.
+    /// Parses `separate` or `inline`.
     fn from_str(name: &str) -> Result<Self, Error> {
         match name {
             "separate" => Ok(Self::Separate),
@@ -125,66 +128,71 @@ impl FromStr for ReasoningFormat {
     }
 }
 
-/// A prompt and how to go on from it. Fields can be set directly or in builder style.
+/// A prompt, and the options of its answer. Set fields directly or in builder style.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// What to go on from.
+    /// The prompt to continue.
     pub prompt: Prompt,
-    /// Tool definitions in OpenAI's format. With any, calls that the answer spells become
-    /// [`ToolCall`](crate::ToolCall)s and leave its text, in the spelling that the model's template shows and in those that
-    /// all models write. Where the template knows no tools, the model is told of them in words, and
-    /// [`Completion::warnings`](crate::Completion::warnings) says so. What a JSON schema guides is never a call.
-    /// What a tenant's program sends is left as it is.
+    /// Tool definitions in OpenAI's format. With tools, calls in the answer become
+    /// [`ToolCall`](crate::ToolCall)s and are removed from its text. Realm recognizes the spelling that the
+    /// model's template shows and those that all models write. If the template has no place for tools, Realm
+    /// describes them to the model in words, and [`Completion::warnings`](crate::Completion::warnings) says
+    /// so. Text guided by a JSON schema is never a call. The output of a tenant's program is left as it is.
     pub tools: Vec<Value>,
-    /// Whether the model may, must or must not call them.
+    /// The choice that the model has: it may, must or must not call the tools.
     pub tool_choice: ToolChoice,
-    /// Further variables for the template, such as `documents`. They win over what other fields set.
+    /// Further variables for the chat template, such as `documents`. They override the variables that other
+    /// fields set.
     pub template_variables: Map<String, Value>,
-    /// Whether a conversation's prompt ends with the start of the assistant's answer; `None` for yes, unless
-    /// [`continue_final_message`](Self::continue_final_message) is set.
+    /// True if the prompt of a conversation ends with the start of the assistant's answer. `None` means true,
+    /// unless [`continue_final_message`](Self::continue_final_message) is set.
     pub add_generation_prompt: Option<bool>,
-    /// Whether the answer goes on with the words of the conversation's last message, which the text that is generated does
-    /// not repeat.
+    /// True if the answer continues the conversation's last message. The generated text does not repeat that
+    /// message.
     pub continue_final_message: bool,
-    /// Whether control tokens spelled in a [`Prompt::Text`], such as `<|im_start|>` or `<think>`, become those tokens: only
-    /// for text that no user wrote.
+    /// True if control tokens spelled in a [`Prompt::Text`], such as `<|im_start|>` or `<think>`, become
+    /// those tokens. Set it only for text that no user wrote.
     pub special: bool,
-    /// Whether the model thinks before it answers: the template's variable `enable_thinking`, and `thinking`, as some
-    /// templates call it. `None` leaves it to the template. Templates of models that can't choose ignore it.
+    /// True if the model thinks before it answers: the template's variable `enable_thinking`, which some
+    /// templates call `thinking`. `None` leaves the choice to the template. Templates of models that always
+    /// or never think ignore it.
     pub enable_thinking: Option<bool>,
-    /// How much it thinks, for templates that know `reasoning_effort`: mostly `low`, `medium` or `high`.
+    /// The amount of thinking, for templates with the variable `reasoning_effort`: usually `low`, `medium` or
+    /// `high`.
     pub reasoning_effort: Option<String>,
-    /// Where the thought goes.
+    /// The place of the model's thought.
     pub reasoning_format: ReasoningFormat,
-    /// How tokens are chosen.
+    /// Temperature and the other options that choose tokens.
     pub sampling: Sampling,
-    /// Tokens to generate at most; `None` for as many as the context holds.
+    /// The most tokens to generate; `None` for as many as the context holds.
     pub max_tokens: Option<usize>,
-    /// Strings that end the text: 1,024 at most, of 16,384 bytes together.
+    /// Strings that end the text: at most 1,024, with at most 16,384 bytes together.
     pub stop: Vec<String>,
-    /// What the text has to spell.
+    /// The grammar that the text has to follow.
     pub grammar: Option<Grammar>,
-    /// With `Some(n)`, log-probabilities of every token and the `n` likeliest in its place.
+    /// With `Some(n)`, the answer has the log-probability of each token and the `n` likeliest tokens in its
+    /// place.
     pub logprobs: Option<usize>,
-    /// Go on after an end token.
+    /// True to continue after an end token.
     pub ignore_eos: bool,
     /// The beginning of the prompt that other tenants send too.
     pub shared_prefix: SharedPrefix,
-    /// The LoRA adapter that changes the model for this request.
+    /// The LoRA adapter of this request.
     pub adapter: Option<Adapter>,
-    /// Factor on what the adapter adds: 1 is the adapter as it was trained, 0 none.
+    /// The factor on what the adapter adds: 1 for the adapter as it was trained, 0 for no effect.
     pub adapter_scale: f32,
-    /// What else the tenant's program is told: any JSON. Without a program it has to be null.
+    /// Further input for the tenant's program, as any JSON value. Must be null if the tenant has no program.
     pub input: Value,
-    /// Where drafts come from; `None` for what the model was loaded with. The text is the same with and without.
+    /// The source of drafts; `None` for the one that the model was loaded with. Drafts do not change the
+    /// text.
     pub speculation: Option<Speculation>,
-    /// Functions that change the logits before each token is chosen, in this order. Nobody else waits for them; drafts are not
-    /// made for such a request.
+    /// Functions that change the logits before each token is chosen, called in this order. They delay only
+    /// this request. Realm makes no drafts for it.
     pub logits_processors: Vec<LogitsProcessor>,
 }
 
 impl Request {
-    /// Goes on from `prompt`.
+    /// Creates a request that continues `prompt`.
     pub fn new(prompt: Prompt) -> Self {
         Self {
             prompt,
@@ -212,17 +220,17 @@ impl Request {
         }
     }
 
-    /// Goes on from text as it is.
+    /// Creates a request that continues text as it is.
     pub fn text(prompt: impl Into<String>) -> Self {
         Self::new(Prompt::Text(prompt.into()))
     }
 
-    /// Answers a conversation.
+    /// Creates a request that answers a conversation.
     pub fn chat(messages: impl IntoIterator<Item = Message>) -> Self {
         Self::new(Prompt::Chat(messages.into_iter().collect()))
     }
 
-    /// Goes on from token ids.
+    /// Creates a request that continues token ids.
     pub fn tokens(tokens: impl Into<Vec<u32>>) -> Self {
         Self::new(Prompt::Tokens(tokens.into()))
     }
@@ -269,7 +277,7 @@ impl Request {
         self
     }
 
-    /// Sets everything about sampling.
+    /// Sets all sampling options.
     pub fn sampling(mut self, sampling: Sampling) -> Self {
         self.sampling = sampling;
         self
@@ -287,32 +295,33 @@ impl Request {
         self
     }
 
-    /// The text will be JSON that `schema` allows: [`Grammar::JsonSchema`].
+    /// Guides the text to be JSON that `schema` allows: [`Grammar::JsonSchema`].
     pub fn json_schema(self, schema: Value) -> Self {
         self.grammar(Grammar::JsonSchema(schema))
     }
 
-    /// The text will be a JSON object: [`Grammar::JsonObject`].
+    /// Guides the text to be a JSON object: [`Grammar::JsonObject`].
     pub fn json(self) -> Self {
         self.grammar(Grammar::JsonObject)
     }
 
-    /// The text will be what a regular expression matches: [`Grammar::Regex`].
+    /// Guides the text to match a regular expression: [`Grammar::Regex`].
     pub fn regex(self, expression: impl Into<String>) -> Self {
         self.grammar(Grammar::Regex(expression.into()))
     }
 
-    /// The text will be what a context-free grammar, in Lark or in GBNF, allows: [`Grammar::Lark`].
+    /// Guides the text by a context-free grammar in Lark or GBNF: [`Grammar::Lark`].
     pub fn lark(self, grammar: impl Into<String>) -> Self {
         self.grammar(Grammar::Lark(grammar.into()))
     }
 
-    /// Guides the text as a `response_format` of OpenAI's says: `{"type": "text"}`, `{"type": "json_object"}` or
-    /// `{"type": "json_schema", "json_schema": {"schema": ...}}`. A `schema` beside `json_object` counts too, as
-    /// llama.cpp's server has it. `name`, `strict` and `description` change nothing: a schema is always kept to.
+    /// Guides the text by a `response_format` of OpenAI's API: `{"type": "text"}`, `{"type": "json_object"}`
+    /// or `{"type": "json_schema", "json_schema": {"schema": ...}}`. A `schema` beside `json_object` counts
+    /// too, as in llama.cpp's server. `name`, `strict` and `description` change nothing: the text always
+    /// follows the schema.
     ///
     /// # Errors
-    /// `invalid-argument` for anything else, with the key that is wrong.
+    /// `invalid-argument` for any other format, with the key that is wrong.
     pub fn response_format(mut self, format: &Value) -> Result<Self, Error> {
         self.grammar = crate::response_format::grammar(format)?;
         Ok(self)
@@ -396,7 +405,7 @@ impl Request {
         self
     }
 
-    /// The variables of the template, those that have fields of their own included.
+    /// Returns the template's variables, including those that have fields of their own.
     pub(crate) fn variables(&self) -> Map<String, Value> {
         let mut variables = self.template_variables.clone();
         if let Some(enable) = self.enable_thinking {

@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 use crate::Error;
 use crate::error::ErrorCode;
 
-/// What a text has to spell by a `response_format`; `None` for what it likes.
+/// Returns the grammar of a `response_format`; `None` for free text.
 ///
 /// # Errors
-/// `invalid-argument` for a format, or a key of one, that there is not.
+/// `invalid-argument` for an unknown format, or an unknown key of one.
 pub(crate) fn grammar(format: &Value) -> Result<Option<Grammar>, Error> {
     let Some(keys) = format.as_object() else {
         return Err(invalid("it is an object with a `type`: `text`, `json_object` or `json_schema`"));

@@ -1,4 +1,4 @@
-//! Whether a model fits into the machine's memory, asked before anything is loaded.
+//! The check, before a model is loaded, that it fits into the machine's memory.
 
 use realm_engine::available_memory;
 
@@ -6,23 +6,23 @@ use crate::Error;
 use crate::error::ErrorCode;
 use crate::load::LoadOptions;
 
-/// Bytes that a model takes of the machine's own memory.
+/// The bytes that a model takes of the machine's own memory.
 pub(crate) struct Need {
-    /// Weights. They are read from the file and repacked tensor by tensor, so they count once: what is read is gone before the
-    /// KV cache is there.
+    /// The bytes of weights. Loading reads and repacks them tensor by tensor, and frees what it read before
+    /// the KV cache is allocated, so they count once.
     pub(crate) weights: u64,
-    /// The smallest KV cache that the options allow.
+    /// The bytes of the smallest KV cache that the options allow.
     pub(crate) cache: u64,
-    /// Tokens that `cache` holds, where the options say how many.
+    /// The number of tokens in `cache`, if the options set it.
     pub(crate) kv_tokens: Option<usize>,
 }
 
 impl Need {
-    /// Refuses a model that the system would end the process for. Where the system does not say what is available, nothing is
-    /// refused.
+    /// Refuses a model so large that the system would end the process. Refuses nothing if the system does not
+    /// say how much memory is available.
     ///
     /// # Errors
-    /// `limit-exceeded`, with what is needed, what there is and what would fit.
+    /// `limit-exceeded`, with the bytes needed, the bytes available and the options that would fit.
     pub(crate) fn check(&self, options: &LoadOptions) -> Result<(), Error> {
         match available_memory() {
             Some(available) if self.weights.saturating_add(self.cache) > available => {

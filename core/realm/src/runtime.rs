@@ -1,4 +1,4 @@
-//! The runtime.
+//! The runtime: devices, models, tenants and the model cache on disk.
 
 use std::sync::Arc;
 
@@ -14,20 +14,20 @@ use crate::program::Sandboxes;
 use crate::tenant::Identity;
 use crate::{Error, Limits, Model, Tenant, unblock};
 
-/// Owns the devices and loads models. Cloning it is cheap and shares everything.
+/// Owns the devices and loads models. A clone is cheap and is the same runtime.
 #[derive(Clone)]
 pub struct Realm {
     device: Device,
     hub: Hub,
-    /// The tenant of requests that name none.
+    /// The tenant of requests that name no tenant.
     anybody: Arc<Identity>,
-    /// Of all models that it loads.
+    /// Signs the sequences of all models that this runtime loads.
     snapshot_key: SnapshotKey,
     pub(crate) models: Models,
     pub(crate) sandboxes: Sandboxes,
 }
 
-/// How a [`Realm`] is built.
+/// The options of a [`Realm`], before it starts.
 #[derive(Debug, Clone, Default)]
 pub struct Builder {
     threads: Option<usize>,
@@ -37,31 +37,37 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Threads that compute; the default is one for each core that this process may use, by its affinity and its control
-    /// groups. More than those are no faster but many times slower, so that more are lowered to as many, with a warning in the
-    /// log.
+    /// The number of threads that compute, from 1 to 1024. The default is one for each core that the process
+    /// may use, by its affinity and its control groups. More threads than cores would make every step many
+    /// times slower: a larger number is lowered to the number of cores, with a warning in the log.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
         self
     }
 
-    /// Where models run: `"cpu"`, `"cuda"` (the first NVIDIA GPU, and others and the CPU for what does not fit there), `"cuda:1"`
-    /// (another one), `"cuda:0,1"` (layers split over these) or `"auto"`, which is the default: as `"cuda"` or, where there is
-    /// no GPU that Realm can use, the CPU.
+    /// The device that models run on; the default is `"auto"`.
+    ///
+    /// - `"cpu"`: the CPU.
+    /// - `"cuda"`: the first NVIDIA GPU; layers that do not fit there go to the other GPUs and then to the
+    ///   CPU.
+    /// - `"cuda:1"`: the second NVIDIA GPU.
+    /// - `"cuda:0,1"`: the layers are split over these GPUs.
+    /// - `"auto"`: as `"cuda"`, or the CPU if there is no GPU that Realm can use.
     pub fn device(mut self, device: impl Into<String>) -> Self {
         self.device = Some(device.into());
         self
     }
 
-    /// The folder that fetched models are kept in; the default is the user's cache folder.
+    /// The folder that keeps fetched models; the default is the user's cache folder.
     pub fn cache_folder(mut self, folder: impl Into<std::path::PathBuf>) -> Self {
         self.cache = Some(folder.into());
         self
     }
 
-    /// The key that saved sequences are signed with: at least 32 random bytes, to be kept secret. Realms of one key restore each
-    /// other's, so that sequences outlive a process. The default is a new key for each realm: what it saved is then foreign to
-    /// every other one ([`Model::restore_foreign_sequence`]).
+    /// The key that signs saved sequences: at least 32 random bytes, to be kept secret. Realms with the same
+    /// key restore each other's sequences, so with a key sequences outlive the process. The default is a new
+    /// random key for each realm: every other realm then treats the sequences as foreign
+    /// ([`Model::restore_foreign_sequence`]).
     pub fn snapshot_key(mut self, key: impl AsRef<[u8]>) -> Self {
         self.snapshot_key = Some(SnapshotKey::new(key.as_ref()));
         self
@@ -70,7 +76,8 @@ impl Builder {
     /// Starts the runtime.
     ///
     /// # Errors
-    /// `invalid-argument` for no threads and for a key of fewer than 32 bytes, `unsupported` for a device that is not there.
+    /// `invalid-argument` unless `threads` is from 1 to 1024, and for a key of fewer than 32 bytes;
+    /// `unsupported` for a device that the machine does not have.
     pub fn build(self) -> Result<Realm, Error> {
         let cores = std::thread::available_parallelism().ok().map(usize::from);
         let threads = self.threads.or(cores).unwrap_or(1);
@@ -102,25 +109,25 @@ impl Builder {
 }
 
 impl Realm {
-    /// Starts to build a runtime.
+    /// Returns a builder with the default options.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
     /// Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or
-    /// `hf:owner/repo/file.gguf`. What is not there yet is fetched. Blocks.
+    /// `hf:owner/repo/file.gguf`. A model that is not on disk yet is fetched first. Blocks.
     ///
     /// # Errors
-    /// `not-found` for a name that is none, `io` where fetching fails, `invalid-model` and `unsupported` for
-    /// files that Realm can't run.
+    /// `not-found` for an unknown name, `io` if fetching fails, `invalid-model` or `unsupported` for a file
+    /// that Realm cannot run.
     pub fn load_model(&self, model: &str) -> Result<Model, Error> {
         self.load_model_with(model, &LoadOptions::default(), &mut ())
     }
 
-    /// As [`load_model`](Self::load_model), with options and progress.
+    /// Loads a model as [`load_model`](Self::load_model) does, with options and with progress reports.
     ///
     /// # Errors
-    /// As above.
+    /// Same as [`load_model`](Self::load_model).
     pub fn load_model_with(
         &self,
         model: &str,
@@ -139,45 +146,47 @@ impl Realm {
         Ok(Model::new(shared, Arc::clone(&self.anybody)))
     }
 
-    /// As [`load_model`](Self::load_model), for tasks: a thread of its own does the work.
+    /// Loads a model as [`load_model`](Self::load_model) does, for tasks: a thread of its own does the work.
     ///
     /// # Errors
-    /// As above.
+    /// Same as [`load_model`](Self::load_model).
     pub async fn load_model_async(&self, model: &str) -> Result<Model, Error> {
         let (this, model) = (self.clone(), model.to_owned());
         unblock(move || this.load_model(&model)).await
     }
 
-    /// A tenant with limits of its own: [`Tenant::model`] gives it a loaded model. Tenants of the same name share nothing.
+    /// Creates a tenant with limits of its own. [`Tenant::model`] gives it a loaded model. Two tenants of the
+    /// same name are still two tenants and share nothing.
     ///
     /// # Errors
-    /// `invalid-argument` for limits that mean nothing.
+    /// `invalid-argument` for a limit that is out of range.
     pub fn tenant(&self, name: &str, limits: Limits) -> Result<Tenant, Error> {
         Tenant::new(name, limits, self.models.clone(), self.sandboxes.clone())
     }
 
-    /// What all loaded models have done and how they stand, in the text format that Prometheus and OpenMetrics read
-    /// (content type `application/openmetrics-text; version=1.0.0; charset=utf-8`). Series are labelled with the model and, where
-    /// they are one tenant's, with its name; a tenant's go when it is gone. `docs/metrics.md` lists them.
+    /// Returns the metrics of all loaded models in the text format that Prometheus and OpenMetrics read
+    /// (content type `application/openmetrics-text; version=1.0.0; charset=utf-8`). Series carry the model as
+    /// a label and, where they belong to one tenant, its name. A tenant's series end when the tenant is
+    /// dropped. `docs/metrics.md` lists all of them.
     pub fn prometheus(&self) -> String {
         self.models.prometheus()
     }
 
-    /// Loads a model's tokenizer alone. Blocks.
+    /// Loads only a model's tokenizer. Blocks.
     ///
     /// # Errors
-    /// As [`load_model`](Self::load_model).
+    /// Same as [`load_model`](Self::load_model).
     pub fn load_tokenizer(&self, model: &str) -> Result<Tokenizer, Error> {
         let path = self.hub.resolve(&Reference::parse(model)?, &mut ())?;
         Ok(load::open(&path)?.1)
     }
 
-    /// Whether this is a clone of `other`: one runtime, and not two.
+    /// Returns whether `self` and `other` are clones of the same runtime.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.anybody, &other.anybody)
     }
 
-    /// Where models come from and are kept.
+    /// Returns the hub, which fetches models and keeps them on disk.
     pub fn hub(&self) -> &Hub {
         &self.hub
     }

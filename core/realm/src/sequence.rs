@@ -1,4 +1,4 @@
-//! A token sequence that its owner drives.
+//! Token sequences that the caller drives.
 
 use std::sync::Arc;
 
@@ -7,11 +7,12 @@ use realm_engine::{Forwarded, Output};
 use crate::Error;
 use crate::model::Shared;
 
-/// A token sequence with its KV cache. Its forwards share passes with everybody else's work. While it rests its part of
-/// the cache may be given to others; it is computed again when it is needed. Dropping it frees its part.
+/// A token sequence with its KV cache. Its forward passes share batches with other requests. While the
+/// sequence is idle, Realm may give its part of the cache to others and compute it again when it is needed.
+/// Dropping the sequence frees its part.
 pub struct Sequence {
     inner: realm_engine::Sequence,
-    /// Keeps the engine running while somebody holds the sequence.
+    /// Keeps the engine running while the sequence exists.
     model: Arc<Shared>,
 }
 
@@ -20,51 +21,54 @@ impl Sequence {
         Self { inner, model }
     }
 
-    /// Its tokens.
+    /// The tokens of the sequence.
     pub fn tokens(&self) -> &[u32] {
         self.inner.tokens()
     }
 
-    /// Number of tokens.
+    /// The number of tokens.
     pub fn len(&self) -> usize {
         self.inner.len()
     }
 
-    /// Whether it has no tokens.
+    /// Returns whether the sequence has no tokens.
     pub fn is_empty(&self) -> bool {
         self.inner.is_empty()
     }
 
-    /// Tokens that it may have at most.
+    /// The longest length that the sequence may have, in tokens.
     pub fn context_length(&self) -> usize {
         self.inner.context_length()
     }
 
-    /// Adds tokens at the end; the next forward computes them.
+    /// Adds tokens at the end; the next forward pass computes them.
     ///
     /// # Errors
-    /// `invalid-argument` for tokens outside the vocabulary, `limit-exceeded` beyond the context; then nothing was added.
+    /// `invalid-argument` for tokens outside the vocabulary, `limit-exceeded` beyond the context; no token is
+    /// added then.
     pub fn append(&mut self, tokens: &[u32]) -> Result<(), Error> {
         Ok(self.inner.append(tokens)?)
     }
 
-    /// Computes what was appended since the last forward, or the last token again if nothing was. Blocks.
+    /// Computes the tokens appended since the last forward pass, or the last token again if there are none.
+    /// Blocks.
     ///
     /// # Errors
-    /// `invalid-argument` for an empty sequence, and what ended the forward early.
+    /// `invalid-argument` for an empty sequence, and the error that ended the forward pass early.
     pub fn forward(&mut self, output: Output) -> Result<Forwarded, Error> {
         Ok(self.inner.forward(output)?)
     }
 
-    /// As [`forward`](Self::forward), for tasks. Dropping the future gives the forward up; the tokens stay appended.
+    /// Same as [`forward`](Self::forward), for tasks. Dropping the future cancels the forward pass; the
+    /// tokens stay appended.
     ///
     /// # Errors
-    /// As above.
+    /// Same as [`forward`](Self::forward).
     pub async fn forward_async(&mut self, output: Output) -> Result<Forwarded, Error> {
         Ok(self.inner.forward_async(output).await?)
     }
 
-    /// Another sequence with the same tokens. Both share what is computed until they differ.
+    /// Creates another sequence with the same tokens. Both share the computed part until they differ.
     ///
     /// # Errors
     /// `internal` if the engine has failed.
@@ -73,7 +77,7 @@ impl Sequence {
         Ok(Self { inner: self.inner.fork()?, model: Arc::clone(&self.model) })
     }
 
-    /// Drops the tokens from the `len`th on.
+    /// Drops the tokens from index `len` on.
     ///
     /// # Errors
     /// `internal` if the engine has failed.
@@ -82,9 +86,10 @@ impl Sequence {
         Ok(self.inner.truncate(len)?)
     }
 
-    /// Tokens, keys and values as bytes, for [`Model::restore_sequence`](crate::Model::restore_sequence) with the same
-    /// model on the same kind of device. They are signed with the realm's
-    /// [`snapshot_key`](crate::Builder::snapshot_key). What was appended after the last forward is not part of them. Blocks.
+    /// Returns tokens, keys and values as bytes, signed with the realm's
+    /// [`snapshot_key`](crate::Builder::snapshot_key).
+    /// [`Model::restore_sequence`](crate::Model::restore_sequence) restores them with the same model on the
+    /// same kind of device. Tokens appended after the last forward pass are not included. Blocks.
     ///
     /// # Errors
     /// `internal` if the device could not be read.

@@ -1,4 +1,4 @@
-//! A generation in several hands.
+//! Generations that several threads hold.
 
 use std::task::{Context, Poll};
 
@@ -7,9 +7,9 @@ use realm_handover::{Shared, block_on};
 use crate::completion::Collector;
 use crate::{Chunk, Completion, Error, Generation};
 
-/// A [`Generation`] that several threads and tasks hold: any of them may [`cancel`](Self::cancel) it while another waits
-/// for its next chunk, which languages with signals and handles need. Each chunk goes to one reader. The request is
-/// cancelled when the last clone is dropped, whether or not a read of it is pending.
+/// A [`Generation`] that several threads and tasks hold: any of them may [`cancel`](Self::cancel) it while
+/// another waits for its next chunk, which bindings for languages with signals and handles need. Each chunk
+/// goes to one reader. The request is cancelled when the last clone is dropped, even if a read is pending.
 #[derive(Clone)]
 pub struct SharedGeneration {
     shared: Shared<Generation>,
@@ -22,36 +22,37 @@ impl From<Generation> for SharedGeneration {
 }
 
 impl SharedGeneration {
-    /// Ends the request at once and frees its part of the KV cache; readers that wait for a chunk are told that there is none.
+    /// Ends the request at once and frees its part of the KV cache. Waiting readers get the end of the
+    /// stream.
     pub fn cancel(&self) {
         self.shared.cancel();
     }
 
-    /// Whether it was cancelled before it had ended.
+    /// Returns whether the request was cancelled before it ended.
     pub fn is_cancelled(&self) -> bool {
         self.shared.is_cancelled()
     }
 
-    /// The next chunk; `None` after the last one and after [`cancel`](Self::cancel). Blocks.
+    /// Returns the next chunk; `None` after the last one and after [`cancel`](Self::cancel). Blocks.
     pub fn next_blocking(&self) -> Option<Result<Chunk, Error>> {
         block_on(self.shared.next())
     }
 
-    /// As [`next_blocking`](Self::next_blocking), for tasks. Dropping the future loses no chunk.
+    /// Same as [`next_blocking`](Self::next_blocking), for tasks. Dropping the future loses no chunk.
     pub async fn next_async(&self) -> Option<Result<Chunk, Error>> {
         self.shared.next().await
     }
 
-    /// The next chunk, for callers that have no future to keep: where none is there, the context's waker is woken once when it is
-    /// worth asking again.
+    /// Returns the next chunk, for callers that cannot keep a future. If there is none yet, the context's
+    /// waker is woken once when there may be one.
     pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>> {
         self.shared.poll_next(context)
     }
 
-    /// Waits for the end and puts the rest together. Blocks.
+    /// Waits for the end and joins the remaining chunks. Blocks.
     ///
     /// # Errors
-    /// What ended the request early; `cancelled` where that was [`cancel`](Self::cancel).
+    /// The error that ended the request early; `cancelled` after [`cancel`](Self::cancel).
     pub fn finish(&self) -> Result<Completion, Error> {
         let mut collector = Collector::default();
         while let Some(chunk) = self.next_blocking() {
@@ -60,10 +61,10 @@ impl SharedGeneration {
         collector.finish()
     }
 
-    /// As [`finish`](Self::finish), for tasks.
+    /// Same as [`finish`](Self::finish), for tasks.
     ///
     /// # Errors
-    /// What ended the request early; `cancelled` where that was [`cancel`](Self::cancel).
+    /// The error that ended the request early; `cancelled` after [`cancel`](Self::cancel).
     pub async fn finish_async(&self) -> Result<Completion, Error> {
         let mut collector = Collector::default();
         while let Some(chunk) = self.next_async().await {

@@ -1,4 +1,4 @@
-//! A future that a thread of its own drives: for requests that call functions of the application's.
+//! Futures that a thread of their own drives, for requests that call the application's functions.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -11,7 +11,8 @@ use realm_handover::{Wakers, block_on};
 use crate::Error;
 use crate::error::ErrorCode;
 
-/// The handle of a running task. Dropping it ends the task: its future is dropped as soon as it returns from what it calls.
+/// The handle of a running task. Dropping it ends the task: its future is dropped as soon as it returns from
+/// the current poll.
 pub(crate) struct Task(Arc<Control>);
 
 /// Says whether a task still runs, without keeping it running.
@@ -22,7 +23,7 @@ pub(crate) struct TaskState(Arc<Control>);
 struct Control {
     cancelled: AtomicBool,
     ended: AtomicBool,
-    /// The thread, to be told of the cancel.
+    /// Wakes the task's thread on a cancel.
     waiting: Wakers,
 }
 
@@ -55,7 +56,7 @@ impl Task {
         Ok(Self(control))
     }
 
-    /// What says whether it still runs.
+    /// Returns a value that says whether the task still runs.
     pub(crate) fn state(&self) -> TaskState {
         TaskState(Arc::clone(&self.0))
     }
@@ -69,18 +70,18 @@ impl Drop for Task {
 }
 
 impl TaskState {
-    /// Whether its handle was dropped.
+    /// Returns whether the task's handle was dropped.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.0.cancelled.load(Ordering::Acquire)
     }
 
-    /// Whether it has ended or was cancelled.
+    /// Returns whether the task has ended or was cancelled.
     pub(crate) fn is_over(&self) -> bool {
         self.is_cancelled() || self.0.ended.load(Ordering::Acquire)
     }
 }
 
-/// Notes the end, also where the future panics.
+/// Records the end when dropped, so also if the future panics.
 struct Ended(Arc<Control>);
 
 impl Drop for Ended {

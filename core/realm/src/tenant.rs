@@ -1,4 +1,4 @@
-//! Who requests belong to.
+//! Tenants: the identities that requests belong to.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -10,11 +10,11 @@ use crate::metrics::Models;
 use crate::program::Sandboxes;
 use crate::{Error, Grants, Limits, Model, Program, Served};
 
-/// An identity with [`Limits`] that hold over all models it uses. Cloning it is cheap and shares everything.
+/// An identity with [`Limits`] that hold over all models it uses. A clone is cheap and is the same tenant.
 ///
-/// What one tenant sends cannot be told from how another one's requests go: they share no prompts, unless both mark them
-/// (see [`SharedPrefix`](crate::SharedPrefix)), each gets its share of the computation by its weight, and each has a part of
-/// what is remembered for later that depends on the tenants' weights alone.
+/// Tenants cannot infer each other's prompts from timing: they share no prompts, unless both mark them (see
+/// [`SharedPrefix`](crate::SharedPrefix)); each gets its share of the computation by its weight; and each has
+/// a part of the prefix cache whose size depends only on the tenants' weights.
 #[derive(Clone, Debug)]
 pub struct Tenant {
     pub(crate) identity: Arc<Identity>,
@@ -22,11 +22,11 @@ pub struct Tenant {
     pub(crate) sandboxes: Sandboxes,
 }
 
-/// A tenant as models see it.
+/// The part of a tenant that models use.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) inner: Arc<realm_engine::Tenant>,
-    /// What answers its requests; `None` for the built-in generation.
+    /// The program that answers the tenant's requests; `None` for the built-in generation.
     program: RwLock<Option<(Program, Option<MemoryCharge>)>>,
     pub(crate) programs: Arc<Programs>,
     grants: RwLock<Arc<Grants>>,
@@ -50,7 +50,8 @@ impl Identity {
             .map(|(program, _)| program.clone())
     }
 
-    /// A charge for a program's code, which is there already; none if this tenant had it compiled, and is charged for it.
+    /// Charges the tenant for a program's compiled code. `None` if this tenant had it compiled and is charged
+    /// already.
     fn charge_code(&self, program: &Program) -> Option<MemoryCharge> {
         let ledger = self.inner.memory();
         if program.inner.is_charged_to(ledger) {
@@ -78,26 +79,26 @@ impl Tenant {
         Ok(Self { identity, models, sandboxes })
     }
 
-    /// Its name.
+    /// The tenant's name.
     pub fn name(&self) -> &str {
         self.identity.inner.name()
     }
 
-    /// What it may use.
+    /// The tenant's limits.
     pub fn limits(&self) -> Limits {
         self.identity.inner.limits()
     }
 
-    /// Changes what it may use, from the next step on. Requests that run or wait stay.
+    /// Changes the limits, from the next step on. Requests that run or wait stay.
     ///
     /// # Errors
-    /// `invalid-argument` for limits that mean nothing; then the old ones stay.
+    /// `invalid-argument` for a limit that is out of range; the old ones then stay.
     pub fn set_limits(&self, limits: Limits) -> Result<(), Error> {
         Ok(self.identity.inner.set_limits(limits)?)
     }
 
-    /// A loaded model as this tenant sees it: what is asked of it counts against the tenant's limits. From now on until the
-    /// tenant is dropped, it has a part of the model's cache, whether it asks anything or not.
+    /// Returns a loaded model as this tenant sees it: requests to it count against the tenant's limits. Until
+    /// the tenant is dropped, it has a part of the model's cache, even if it sends no requests.
     ///
     /// # Errors
     /// `limit-exceeded` for a model that the tenant may not use.
@@ -114,8 +115,8 @@ impl Tenant {
         Ok(model.seen_by(&self.identity))
     }
 
-    /// From now on this program answers the tenant's requests; with `None` Realm generates as for everybody. What runs goes on
-    /// with the program it started with: nothing is lost and nothing waits.
+    /// Sets the program that answers the tenant's requests from now on; `None` returns to Realm's own
+    /// generation. Running requests finish with the program they started with, so none is lost or delayed.
     pub fn set_program(&self, program: Option<&Program>) {
         if let Some(program) = program {
             program.expect(&self.identity.inner);
@@ -124,46 +125,47 @@ impl Tenant {
         *self.identity.program.write().unwrap_or_else(PoisonError::into_inner) = program;
     }
 
-    /// What answers the tenant's requests.
+    /// The program that answers the tenant's requests.
     pub fn program(&self) -> Option<Program> {
         self.identity.program()
     }
 
-    /// Gives the tenant a program that its other programs may run by this name (`capabilities.run-program`), or another one
-    /// for the name.
+    /// Adds a program, by a name, that the tenant's other programs may run (`capabilities.run-program`).
+    /// Replaces an earlier program of that name.
     pub fn add_program(&self, name: impl Into<String>, program: &Program) {
         program.expect(&self.identity.inner);
         let charge = self.identity.charge_code(program);
         self.identity.programs.set_charged(name, program.inner.clone(), charge);
     }
 
-    /// Takes a program away from those that others may run; says whether there was one.
+    /// Removes a program that others may run; returns whether there was one of that name.
     pub fn remove_program(&self, name: &str) -> bool {
         self.identity.programs.remove(name)
     }
 
-    /// What the tenant's programs may do beside asking models, from the next request on. Nothing by default.
+    /// Sets what the tenant's programs may do besides asking models, from the next request on. The default is
+    /// nothing.
     pub fn set_grants(&self, grants: Grants) {
         grants.belong_to(self.identity.inner.memory());
         *self.identity.grants.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(grants);
     }
 
-    /// Requests that run now, over all models.
+    /// The number of requests that run now, over all models.
     pub fn running(&self) -> usize {
         self.identity.inner.running()
     }
 
-    /// Requests that wait now, over all models.
+    /// The number of requests that wait now, over all models.
     pub fn waiting(&self) -> usize {
         self.identity.inner.waiting()
     }
 
-    /// Bytes of memory that it causes now, by kind, over all models: what the limit `memory` bounds.
+    /// The memory that the tenant holds now, in bytes by kind, over all models. The limit `memory` bounds it.
     pub fn memory(&self) -> MemoryUse {
         self.identity.inner.memory().read()
     }
 
-    /// What was done for it, over all models that are loaded now.
+    /// Reads the tenant's counters, over all models that are loaded now.
     pub fn metrics(&self) -> Served {
         let mut served = Served::default();
         for model in self.models.loaded() {

@@ -1,6 +1,8 @@
-//! Readers that leave at any moment: the engine outlives them, frees what they held, and answers the next one.
+//! Readers that leave at any moment: the engine outlives them, frees their pages, and answers the next
+//! request.
 //!
-//! `REALM_STRESS_SECONDS` says how long the random part goes on; without it, it is a moment.
+//! `REALM_STRESS_SECONDS` is the length of the random part, in seconds; without it, the part lasts only a
+//! moment.
 
 mod common;
 
@@ -22,7 +24,7 @@ fn load() -> (Realm, Model) {
     (realm, model)
 }
 
-/// Waits until nothing runs and no page is held; then the model has to answer.
+/// Waits until no request runs and no page is in use; then the model must answer.
 fn is_well(model: &Model) {
     let patience = Instant::now() + Duration::from_secs(60);
     loop {
@@ -33,7 +35,7 @@ fn is_well(model: &Model) {
         assert!(Instant::now() < patience, "something is left: {metrics:?}");
         std::thread::sleep(Duration::from_millis(2));
     }
-    // On another thread, since a dead engine answers no one.
+    // On another thread, since a dead engine never answers.
     let (answered, answer) = std::sync::mpsc::channel();
     let model = model.clone();
     std::thread::spawn(move || answered.send(model.generate(story(2)).map(|answer| answer.tokens.len())));
@@ -53,7 +55,7 @@ fn wait(shared: &SharedGeneration, waker: &Waker) {
     }
 }
 
-/// Reads until a read has to wait, which is not a future that could be dropped.
+/// Reads until a read has to wait, without a future that could be dropped.
 fn wait_on(shared: &SharedGeneration, waker: &Waker) {
     while let Poll::Ready(chunk) = shared.poll_next(&mut Context::from_waker(waker)) {
         chunk.expect("a long story").unwrap();
@@ -81,7 +83,7 @@ fn a_poll_without_a_future_keeps_no_generation_alive() {
     is_well(&model);
 }
 
-/// As wakers of executors whose tasks belong to their wakers: it owns the generation, and a handle of the model.
+/// Owns the generation and a handle of the model, as wakers of executors do that own their tasks.
 struct Owner(Mutex<Option<(SharedGeneration, Model, Realm)>>);
 
 impl Wake for Owner {
@@ -92,12 +94,12 @@ impl Wake for Owner {
     }
 }
 
-/// Has the engine's thread drop a generation and handles of its model by a waker.
+/// Makes the engine's thread drop a generation and handles of its model, through a waker.
 fn drop_by_waker(realm: Realm, model: Model) {
     let shared = SharedGeneration::from(model.stream(story(8000)).unwrap());
     let owner = Arc::new(Owner(Mutex::new(Some((shared.clone(), model, realm)))));
     let waker = Waker::from(Arc::clone(&owner));
-    // Kept by no future: from now on the waker alone owns the generation.
+    // No future keeps it: from now on the waker alone owns the generation.
     wait_on(&shared, &waker);
     drop(shared);
     let patience = Instant::now() + Duration::from_secs(60);
@@ -114,11 +116,11 @@ fn a_waker_that_drops_everything_and_panics_does_not_stop_the_engine() {
         drop_by_waker(realm.clone(), model.clone());
         is_well(&model);
     }
-    // With the last handle of the model the engine's thread would wait for itself.
+    // If it dropped the last handle of the model, the engine's thread would wait for itself.
     drop_by_waker(realm, model);
 }
 
-/// Numbers that are the same in each run.
+/// Random numbers that are the same in each run.
 struct Random(u64);
 
 impl Random {
@@ -157,7 +159,7 @@ async fn leave_somewhere(model: &Model, random: &mut Random) {
             reader.abort();
             let _ = reader.await;
         }
-        // Slow, and leaves in the middle.
+        // A slow reader that leaves in the middle.
         3 => {
             let mut generation = model.stream(story(tokens)).unwrap();
             for _ in 0..random.below(20) {
@@ -165,7 +167,7 @@ async fn leave_somewhere(model: &Model, random: &mut Random) {
                 tokio::time::sleep(Duration::from_micros(random.below(500))).await;
             }
         }
-        // Several readers, of which some leave.
+        // Several readers, some of which leave.
         4 => {
             let shared = SharedGeneration::from(model.stream(story(tokens)).unwrap());
             let readers: Vec<_> = (0..3)
@@ -177,13 +179,13 @@ async fn leave_somewhere(model: &Model, random: &mut Random) {
             readers[0].abort();
             tokio::time::sleep(Duration::from_micros(random.below(2000))).await;
             readers[1].abort();
-            // The one that stays sees the end.
+            // The reader that stays sees the end.
             drop(shared);
             for reader in readers {
                 let _ = reader.await;
             }
         }
-        // What is no text.
+        // Requests other than text.
         _ => {
             let time = Duration::from_micros(random.below(1000));
             let prompt = model.encode("Once upon a time there was a king");

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use realm::{ErrorCode, Limits, Message, Model, Realm, Request};
 
-/// Writes an adapter of rank 1 on what a model's first feed-forward network adds.
+/// Writes an adapter of rank 1 for the output of a model's first feed-forward network.
 fn save(folder: &Path, inputs: usize, hidden: usize) {
     let config = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1, "bias": "none", "use_dora": false}"#;
     std::fs::write(folder.join("adapter_config.json"), config).unwrap();
@@ -63,7 +63,7 @@ fn scores_embeddings_and_sequences_of_an_adapted_model_are_the_changed_models() 
     assert_eq!(without.embed(prompt).unwrap(), model.embed(prompt).unwrap());
     assert_ne!(adapted.embed(prompt).unwrap(), model.embed(prompt).unwrap());
     assert!(logits(&without) == logits(&model) && logits(&adapted) != logits(&model));
-    // A score is what a generation says of its own tokens, in both models.
+    // The score equals the log-probabilities of a generation's own tokens, in both models.
     for model in [&model, &adapted] {
         let answer = model.generate(request().logprobs(0)).unwrap();
         let ids: Vec<u32> = answer.tokens.iter().map(|token| token.id).collect();

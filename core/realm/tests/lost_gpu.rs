@@ -1,10 +1,10 @@
-//! A GPU that fails under a realm's hands: its requests end, the process lives, and another device goes on. CUDA itself says of such
-//! a failure that the process has to be started anew to use it again.
+//! A GPU that fails while a realm uses it: its requests end, the process lives, and another device takes
+//! over. CUDA's documentation says that after such a failure only a new process can use the GPU.
 
 use cudarc::driver::{result, sys};
 use realm::{Error, ErrorCode, Realm, Request};
 
-/// Stores to an address that is nobody's.
+/// Stores to an address that belongs to no allocation.
 const KERNEL: &str = "\
 .version 7.0
 .target sm_80
@@ -19,9 +19,9 @@ const KERNEL: &str = "\
 }
 \0";
 
-/// Breaks the context of the first GPU, which all of the process share.
+/// Breaks the context of the first GPU, which the whole process shares.
 fn break_gpu() {
-    // SAFETY: what is called gets what came from the driver; the kernel's fault is the purpose.
+    // SAFETY: every call gets values that the driver returned; the kernel's fault is the purpose.
     unsafe {
         let device = result::device::get(0).unwrap();
         let context = result::primary_ctx::retain(device).unwrap();
@@ -36,14 +36,14 @@ fn break_gpu() {
     }
 }
 
-/// What a model says; if the GPU is to be lost then, what it says afterwards, too.
+/// Returns the model's answer; with `lose`, breaks the GPU after it and checks the errors of later requests.
 fn ask(realm: &Realm, lose: bool) -> Result<String, Error> {
     let model = realm.load_model("smollm2-135m")?;
     let request = || Request::text("The capital of France is").temperature(0.0).max_tokens(8);
     let text = model.generate(request())?.text;
     if lose {
         break_gpu();
-        // Whoever runs, and whoever comes.
+        // The request that meets the fault, and the next one.
         for _ in 0..2 {
             let Err(error) = model.generate(request()) else { panic!("a lost GPU answers") };
             assert_eq!(error.code(), ErrorCode::Internal);
@@ -67,7 +67,7 @@ fn a_lost_gpu_ends_requests_and_nothing_else() {
     assert!(!ask(&cpu, false).unwrap().is_empty());
     let auto = Realm::builder().threads(2).build().unwrap();
     assert!(!ask(&auto, false).unwrap().is_empty());
-    // A driver that can do more than it promises is welcome to.
+    // A driver that can do more than CUDA promises is welcome.
     match Realm::builder().device("cuda").build().and_then(|anew| ask(&anew, false)) {
         Ok(again) => assert_eq!(again, text),
         Err(error) => assert!(error.message().contains("new process"), "{error}"),

@@ -7,8 +7,8 @@ use realm::{Limits, Realm, Request};
 /// Series by name and labels, as the text format has them.
 type Series = BTreeMap<String, f64>;
 
-/// Reads the text as a strict scraper does: every series belongs to the family named just before it, none comes twice,
-/// labels are quoted, histograms rise, and the end is marked.
+/// Reads the text as a strict scraper does: every series belongs to the family named just before it and
+/// occurs once, labels are quoted, histograms rise, and the end is marked.
 fn parse(text: &str) -> Series {
     let mut series = Series::new();
     let mut families = HashSet::new();
@@ -67,7 +67,7 @@ fn check_labels(labels: &str) {
 #[test]
 fn prometheus_reads_every_model_and_every_tenant_while_it_is_there() {
     let realm = Realm::builder().threads(2).build().unwrap();
-    // The application's own memory is there without a model.
+    // The application's own memory has a series even without a model.
     let of_models = || {
         parse(&realm.prometheus()).into_keys().filter(|name| !name.starts_with("realm_tenant_memory_bytes"))
     };
@@ -96,7 +96,7 @@ fn prometheus_reads_every_model_and_every_tenant_while_it_is_there() {
     assert_eq!(tenant.metrics().tokens.generated as f64, generated);
     assert_eq!(model.metrics().served.tokens.generated as f64, generated);
 
-    // Another of the same name: one series, of both.
+    // Two tenants of the same name have one series together.
     let twin = realm.tenant(name, Limits::default()).unwrap();
     twin.model(&model).unwrap().generate(Request::text("1 + 1 =").max_tokens(2)).unwrap();
     let both = parse(&realm.prometheus());

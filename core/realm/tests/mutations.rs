@@ -1,8 +1,9 @@
-//! Model files with damage anywhere: what loads also generates, chats and embeds, or is refused with a reason; nothing panics,
-//! nothing ends the process, and nothing takes much memory.
+//! Damaged model files: each one either loads, and then generates, chats and embeds, or is refused with a
+//! reason. None of them causes a panic, ends the process or takes much memory.
 //!
-//! `REALM_MUTATIONS` says how many files (ci/nightly has ten thousand), `REALM_MUTATION_SEED` where they begin, and
-//! `REALM_MUTATION_KEEP` names a file that each damaged model is written to, for looking at one that hangs.
+//! `REALM_MUTATIONS` is the number of files (ci/nightly uses ten thousand), `REALM_MUTATION_SEED` the first
+//! seed, and `REALM_MUTATION_KEEP` names a file that each damaged model is written to, for debugging one that
+//! hangs.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::{Path, PathBuf};
@@ -11,10 +12,11 @@ use std::time::Instant;
 
 use realm::{ErrorCode, LoadOptions, Message, Realm, Request};
 
-/// Bytes that loading and using a damaged model may hold at a time. The whole one of 300 KB takes a tenth.
+/// The most bytes that loading and using a damaged model may hold at a time. The intact model of 300 KB takes
+/// a tenth.
 const MOST: usize = 200 << 20;
 
-/// Counts the bytes that the process holds, and the most that it did.
+/// Counts the bytes that the process holds, and their peak.
 struct Counting;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
@@ -25,7 +27,7 @@ fn grown(by: usize) {
     PEAK.fetch_max(held, Ordering::Relaxed);
 }
 
-// SAFETY: every call is handed on to the system's allocator as it came; the counters do not allocate.
+// SAFETY: every call is passed on unchanged to the system's allocator; the counters do not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grown(layout.size());
@@ -78,7 +80,7 @@ const TEMPLATE: &str = "{% for message in messages %}{% if message.role == 'syst
     {% if tools %}{{ tools | tojson(indent=2) }}{% endif %}{% macro m(a, b=1) %}{{ a }}{% endmacro %}{{ m([1, 2][0]) }}\
     {% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}";
 
-/// A model's bytes with a chat template among its metadata, and how many of them are its header's.
+/// Returns a model's bytes with a chat template in its metadata, and the number of bytes in its header.
 fn model(path: &Path) -> (Vec<u8>, usize) {
     let mut bytes = std::fs::read(path).expect("a model");
     let key = "tokenizer.chat_template";
@@ -142,7 +144,7 @@ fn damage(bytes: &mut Vec<u8>, header: usize, random: &mut Random) {
             }
             _ if random.below(4) == 0 => bytes.truncate(1 + random.below(bytes.len())),
             _ => {
-                // One byte over and over, as in a token of repeated bytes.
+                // One byte repeated, as in a token of repeated bytes.
                 let (byte, len) = (bytes[at], 1 + random.below(200));
                 let end = (at + len).min(bytes.len());
                 bytes[at..end].fill(byte);
@@ -154,7 +156,8 @@ fn damage(bytes: &mut Vec<u8>, header: usize, random: &mut Random) {
     }
 }
 
-/// Loads a model and does with it what there is to do. Returns how many things were refused.
+/// Loads a model and uses everything it offers. Returns the number of refused operations, or 10 if it does
+/// not load.
 fn use_all(realm: &Realm, path: &Path) -> usize {
     let options = LoadOptions { kv_tokens: Some(256), ..LoadOptions::default() };
     let model = match realm.load_model_with(&path.to_string_lossy(), &options, &mut ()) {
@@ -182,7 +185,7 @@ fn number(variable: &str) -> Option<u64> {
 #[test]
 fn a_mutated_model_is_used_or_refused() {
     let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests");
-    // The reference's tiny models have no tokenizer of their own.
+    // This model has a tokenizer; the tiny models of the reference have none.
     let models = ["conformance/tiny.gguf"];
     let models = models.map(|name| model(&tests.join(name)));
     let folder = tempfile::tempdir().unwrap();
@@ -218,7 +221,8 @@ fn a_mutated_model_is_used_or_refused() {
     assert!(used > 0 && refused > 0);
 }
 
-/// The file is cut and written again while it loads, over and over. A map of it would end the process with a signal.
+/// Truncates and rewrites the file again and again while it loads. A memory map of it would end the process
+/// with a signal.
 #[cfg(unix)]
 #[test]
 fn a_model_that_is_cut_while_it_loads_is_refused() {

@@ -1,4 +1,4 @@
-//! A driver that is too old for the kernels: refused with the figures, and no reason not to run.
+//! A driver that is too old for the kernels: the error states both versions, and `auto` runs on the CPU.
 #![cfg(target_os = "linux")]
 
 use std::path::Path;
@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 
 use realm::{ErrorCode, Level, Realm};
 
-/// All that is asked of a driver before it is refused.
+/// The only functions of a driver that are called before it is refused.
 const DRIVER: &str = "int cuDriverGetVersion(int *version) { *version = 12040; return 0; }\n\
                       int cuInit(unsigned flags) { return 100; }\n";
 
 /// Set where the test runs beside such a driver.
 const CHILD: &str = "REALM_TEST_OLD_DRIVER";
 
-/// Compiles a driver to `folder`, under the names by which drivers are looked for.
+/// Compiles a driver into `folder`, under the file names of real drivers.
 fn driver(folder: &Path) {
     let source = folder.join("driver.c");
     std::fs::write(&source, DRIVER).unwrap();
@@ -33,7 +33,7 @@ fn an_old_driver_is_named_and_auto_runs_on_the_cpu() {
     }
     let folder = tempfile::tempdir().unwrap();
     driver(folder.path());
-    // The library is looked for where the process was told when it began.
+    // The dynamic loader reads its search path only when the process starts.
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "an_old_driver_is_named_and_auto_runs_on_the_cpu", "--nocapture"])
         .env("LD_LIBRARY_PATH", folder.path())

@@ -10,7 +10,7 @@ fn likeliest(logits: &[f32]) -> u32 {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a))).unwrap() as u32
 }
 
-/// Goes on greedily for `tokens` tokens, from logits.
+/// Decodes greedily for `tokens` tokens, from logits.
 fn go_on(sequence: &mut Sequence, mut logits: Vec<f32>, tokens: usize) -> Vec<u32> {
     let mut out = Vec::new();
     for _ in 0..tokens {
@@ -34,7 +34,7 @@ fn a_loop_by_hand_says_what_a_request_says() {
     assert_eq!((logits.rows().len(), logits.width), (1, model.info().vocabulary));
     let logits = logits.last().to_vec();
 
-    // Two ways on, which share the prompt's pages.
+    // Two continuations, which share the prompt's pages.
     let mut fork = sequence.fork().unwrap();
     let other = likeliest(&logits) + 1;
     fork.append(&[other]).unwrap();
@@ -96,7 +96,7 @@ async fn a_forward_that_is_given_up_leaves_a_sequence_that_goes_on() {
     let mut other = model.sequence().unwrap();
     other.append(sequence.tokens()).unwrap();
     let wanted = other.forward_async(Output::LastLogits).await.unwrap();
-    // How much of it the other had computed already is chance.
+    // How much of it the dropped forward pass had computed depends on timing.
     assert!(sequence.forward_async(Output::LastLogits).await.unwrap().values == wanted.values);
 }
 
@@ -131,7 +131,7 @@ fn texts_of_one_meaning_lie_closer_together() {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     assert!((dot(&alone[0], &alone[0]) - 1.0).abs() < 1e-5);
     assert!(dot(&alone[0], &alone[1]) > dot(&alone[0], &alone[2]));
-    // In company, the same to the bit.
+    // Embedded together, the vectors are the same to the bit.
     let together: Vec<Vec<f32>> = std::thread::scope(|scope| {
         let threads = texts.map(|text| scope.spawn(|| model.embed(text).unwrap()));
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()

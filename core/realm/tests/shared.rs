@@ -1,4 +1,4 @@
-//! Generations that are read by one thread and cancelled by another, and Realm's log as a function gets it.
+//! Generations that one thread reads and another cancels, and Realm's log as a function receives it.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn another_thread_cancels_what_waits_in_a_queue() {
     let tenant = realm.tenant("one", limits).unwrap().model(&model).unwrap();
     let mut running = tenant.stream(story(2000)).unwrap();
     running.next_blocking().unwrap().unwrap();
-    // Nothing comes out of this one while the other runs.
+    // This one sends no chunk while the other runs.
     let waiting = SharedGeneration::from(tenant.stream(story(1)).unwrap());
     let reader = std::thread::spawn({
         let waiting = waiting.clone();

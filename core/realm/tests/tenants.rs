@@ -1,4 +1,4 @@
-//! Tenants, their limits, and what they know of each other, with a real model.
+//! Tenants, their limits, and their isolation from each other, with a real model.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! How much later tokens of eight well-behaved tenants come when attackers run beside them: one kind at a time, and all at once.
+//! Measures how much later the tokens of eight well-behaved tenants arrive while attackers run: one kind at a
+//! time, and all at once.
 //!
 //! `cargo run --release -p realm-sandbox --example neighbours [-- ROUNDS]`
 #![allow(missing_docs, reason = "of this example")]
@@ -21,7 +22,7 @@ use realm_sandbox::{Grants, Program};
 use guest::greedy;
 use host::{Host, anybody, with};
 
-/// Tokens that each of the eight asks for.
+/// The tokens that each of the eight tenants asks for.
 const TOKENS: u32 = 96;
 
 fn main() {
@@ -29,7 +30,7 @@ fn main() {
     let host = Host::smollm2();
     let programs: Vec<Program> = (0..8).map(|i| host.compile(&greedy(10 + i, TOKENS))).collect();
     let attackers: Vec<Program> = attacks::attacks().iter().map(|wasm| host.compile(wasm)).collect();
-    // Once for the caches.
+    // Once, to fill the caches.
     eight(&host, &programs);
     println!(
         "milliseconds between tokens    alone: median, p99    beside: median, p99    p99 beside / alone"
@@ -40,7 +41,7 @@ fn main() {
     compare("all at once", rounds, &host, &programs, &attackers);
 }
 
-/// By turns, since machines have better and worse minutes.
+/// Measures both in turns, since a machine's speed changes from minute to minute.
 fn compare(what: &str, rounds: usize, host: &Host, programs: &[Program], attackers: &[Program]) {
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
@@ -60,7 +61,7 @@ fn compare(what: &str, rounds: usize, host: &Host, programs: &[Program], attacke
     );
 }
 
-/// The times between tokens of eight tenants at once.
+/// Returns the times between tokens of eight tenants at once.
 fn eight(host: &Host, programs: &[Program]) -> Vec<Duration> {
     std::thread::scope(|scope| {
         let readers: Vec<_> = programs
@@ -68,7 +69,7 @@ fn eight(host: &Host, programs: &[Program]) -> Vec<Duration> {
             .map(|program| {
                 let reply = host.start(program, &anybody()).expect("a run");
                 scope.spawn(move || {
-                    // All of it: without its other half the run ends.
+                    // The whole reply must move here: without its other half the run ends.
                     let reply = reply;
                     let (mut last, mut gaps) = (None, Vec::new());
                     loop {
@@ -86,7 +87,7 @@ fn eight(host: &Host, programs: &[Program]) -> Vec<Duration> {
     })
 }
 
-/// Does something while every attacker runs again and again.
+/// Does `work` while every attacker runs again and again.
 fn attacked<T>(host: &Host, attackers: &[Program], work: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -100,7 +101,7 @@ fn attacked<T>(host: &Host, attackers: &[Program], work: impl FnOnce() -> T) -> 
                 })
                 .granted(never);
                 while !over.load(Ordering::Relaxed) {
-                    // However it ends.
+                    // Any end will do.
                     let Ok(reply) = host.start(attacker, &who) else { continue };
                     while let Some(Ok(_)) = reply.chunks.recv_blocking() {}
                 }

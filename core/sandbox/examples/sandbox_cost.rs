@@ -1,4 +1,5 @@
-//! What sandboxes cost: calls of the host's functions, starting an instance, and instances that wait.
+//! Measures the cost of sandboxes: calls of the host's functions, starting an instance, and waiting
+//! instances.
 //!
 //! `cargo run --release -p realm-sandbox --example sandbox_cost`
 #![allow(missing_docs, reason = "of this example")]
@@ -19,13 +20,13 @@ use realm_sandbox::Grants;
 use guest::{policy, program};
 use host::{Host, Who, finish, resident, with};
 
-/// Tenants that each have an instance which waits.
+/// The number of tenants with a waiting instance.
 const IDLE: usize = 1000;
 
 fn main() {
     let host = Host::tiny();
     println!("{:34} {:>12}", "", "each");
-    // Against a loop that calls nothing.
+    // Compared with a loop that calls nothing.
     let calls = 2_000_000;
     let of = |call: &str, calls: u32| {
         let body = format!(
@@ -51,7 +52,7 @@ fn main() {
     idle(&host);
 }
 
-/// What a policy that samples from its top 40 asks for at each token, of a real vocabulary.
+/// The calls of a policy that samples from its top 40 at each token, with a real vocabulary.
 fn likeliest() {
     let host = Host::smollm2();
     let of = |call: &str| {
@@ -69,10 +70,10 @@ fn likeliest() {
     print("the 40 likeliest of 49,152 logits", of(top).saturating_sub(of("")));
 }
 
-/// What is added to each token of a built-in generation by a policy that is asked for it and told of it, and which looks at its 40
-/// likeliest; of a vocabulary so small that the logits themselves cost nothing.
+/// The time that a policy adds to each token of a built-in generation, if it is called before and after each
+/// token and looks at the 40 likeliest; with a vocabulary so small that the logits themselves cost nothing.
 fn sampling(host: &Host) {
-    // `some` of the likeliest token of all.
+    // `some` of the likeliest token.
     let sample = "(call $logits.top (local.get $logits) (i32.const 40) (global.get $R)) (global.set $top (i32.const 65536))
         (i32.store8 (i32.const 3072) (i32.const 0)) (i32.store8 (i32.const 3076) (i32.const 1))
         (call $logits.drop (local.get $logits))
@@ -107,12 +108,12 @@ fn sampling(host: &Host) {
     print("more of it under a policy", under.saturating_sub(plain) / tokens as u32);
 }
 
-/// Time of one of `calls`, in the best of five runs.
+/// Returns the time of one of `calls` calls, in the best of five runs.
 fn best(host: &Host, wasm: &[u8], calls: u32) -> Duration {
     let compiled = host.compile(wasm);
     let times = (0..5).map(|_| {
         let who = patient();
-        // What `run-program` runs does nothing.
+        // The program that `run-program` runs does nothing.
         who.programs.set("tool", host.compile(&program("(global.get $OK)", "")));
         let began = Instant::now();
         finish(host.start(&compiled, &who).expect("a run")).expect("an end");
@@ -121,7 +122,7 @@ fn best(host: &Host, wasm: &[u8], calls: u32) -> Duration {
     times.min().unwrap_or_default() / calls
 }
 
-/// A tenant with time, and with a tool that waits for one turn of its executor.
+/// A tenant with a long time limit, and with a tool that waits for one turn of its executor.
 fn patient() -> Who {
     let tool = |_| async {
         let mut turns = 0;

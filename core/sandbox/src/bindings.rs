@@ -1,4 +1,4 @@
-//! What `wasmtime` makes of the contract in `wit/`.
+//! The code that `wasmtime` generates from the contract in `wit/`.
 #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 
 use crate::error::HostError;

@@ -1,8 +1,8 @@
-//! Refuses components that would make more of themselves than can be compiled.
+//! Refuses components that expand to more than can be compiled.
 //!
-//! A component may instantiate another one twice, which does the same with a third, and so on: a few hundred bytes that
-//! stand for millions of instances. The compiler writes them all out before it looks at any limit, so they are counted
-//! here, in one pass over the bytes.
+//! A component may instantiate another one twice, which does the same with a third, and so on: a few hundred
+//! bytes that expand to millions of instances. The compiler expands them all before it checks any limit, so
+//! they are counted here, in one pass over the bytes.
 
 use wasmparser::{
     CanonicalFunction, ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind,
@@ -11,33 +11,34 @@ use wasmparser::{
 
 use crate::{Error, ErrorKind};
 
-/// Core instances of a component whose own number can't be told, since the compiler adds some for calls between components: as
-/// many as one may have.
+/// The number of core instances of a component whose own number is unknown, since the compiler adds some for
+/// calls between components: as many as one component may have.
 const UNKNOWN: u64 = 64;
 
-/// Instances at most, nested ones and those of core modules counted. Programs made from Python have two dozen.
+/// The most instances, including nested ones and those of core modules. Programs made from Python have two
+/// dozen.
 const MOST: u64 = 1000;
 
-/// A component that is being read.
+/// A component being read.
 #[derive(Default)]
 struct Level {
-    /// Instances that one instance of it makes.
+    /// The number of instances that one instance of it creates.
     makes: u64,
-    /// Core instances among them.
+    /// The number of core instances among them.
     cores: u64,
-    /// What an instance of each of its components makes.
+    /// The numbers of instances that an instance of each of its components creates.
     components: Vec<(u64, u64)>,
-    /// It gives functions to others, or has some of its own.
+    /// True if it gives functions to others, or has some of its own.
     lifts: bool,
-    /// It takes functions that may be another component's.
+    /// True if it takes functions that may be another component's.
     adapts: bool,
 }
 
-/// Counts the instances that a component makes; returns how many core instances there are of them at most.
+/// Counts the instances that a component creates; returns the most core instances among them.
 ///
 /// # Errors
-/// `InvalidProgram` for too many, for components as arguments of components, whose number can't be told, and for bytes
-/// that are none.
+/// `InvalidProgram` for too many, for components as arguments of components, whose number is unknown, and for
+/// bytes that are not a component.
 pub(crate) fn check(component: &[u8]) -> Result<u64, Error> {
     let mut cores = 0;
     let invalid = |why: String| Error::new(ErrorKind::InvalidProgram, why);
@@ -84,7 +85,7 @@ pub(crate) fn check(component: &[u8]) -> Result<u64, Error> {
     Ok(cores)
 }
 
-/// Counts what one section makes; `Err(())` where that can't be told.
+/// Counts the instances that one section creates; `Err(())` if their number is unknown.
 fn count(
     levels: &mut [Level],
     payload: Payload<'_>,
@@ -106,7 +107,7 @@ fn count(
         Payload::ComponentInstanceSection(instances) => {
             for instance in instances {
                 if let ComponentInstance::Instantiate { component_index, args } = instance? {
-                    // One that is not there the compiler refuses.
+                    // The compiler refuses an index that does not exist.
                     let inner = outer(levels, 0, component_index).unwrap_or_default();
                     makes = makes.saturating_add(inner.0.saturating_add(1));
                     cores = cores.saturating_add(inner.1);
@@ -134,7 +135,7 @@ fn count(
             for function in functions {
                 match function? {
                     CanonicalFunction::Lift { .. } => lifts = true,
-                    // What is lowered before anything is lifted is imported, if it is the outermost component that does so.
+                    // In the outermost component, a function lowered before any is lifted is imported.
                     CanonicalFunction::Lower { .. } => {
                         adapts |= lifts || depth > 1 || levels.last().is_some_and(|level| level.lifts);
                     }

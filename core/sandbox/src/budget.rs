@@ -1,4 +1,4 @@
-//! What a run may use, and what it has used.
+//! The limits of a run, and its use of them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,12 +14,12 @@ use crate::{Error, ErrorKind};
 pub(crate) struct Budget {
     limits: ProgramLimits,
     pub(crate) pace: Arc<Pace>,
-    /// The tenant's account of memory, where all that the run holds counts too.
+    /// The tenant's account of memory, which includes everything that the run holds.
     pub(crate) ledger: MemoryLedger,
     memory: AtomicUsize,
     output: AtomicUsize,
     pub(crate) time: Time,
-    /// Why the run has to end, if something was found where nobody could be told.
+    /// The error that ends the run, if it occurred in a call that could not return it.
     ended: OnceLock<Error>,
 }
 
@@ -33,7 +33,7 @@ impl Budget {
         &self.limits
     }
 
-    /// Takes so many bytes, if they are there.
+    /// Takes `bytes` from the budget; returns whether there were enough.
     pub(crate) fn take(&self, bytes: usize) -> bool {
         let add = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.limits.memory);
         self.memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
@@ -43,20 +43,20 @@ impl Budget {
         self.memory.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Takes bytes for what a handle stands for, until the charge is dropped.
+    /// Takes bytes for the value behind a handle, until the charge is dropped.
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Result<Charge, Error> {
         let mut charge = Charge { held: self.ledger.open(MemoryKind::Handles), budget: Arc::clone(self) };
         charge.grow(bytes)?;
         Ok(charge)
     }
 
-    /// Takes bytes for what is on its way between the program and the host, until the charge is dropped. They are the
-    /// tenant's alone: what a call carries is bounded by the run's limit anyway.
+    /// Takes bytes for data on its way between the program and the host, until the charge is dropped. They
+    /// count only against the tenant's account: the run's limit bounds the data of a call anyway.
     pub(crate) fn carry(&self, bytes: usize) -> Result<MemoryCharge, Error> {
         Ok(self.ledger.charge(MemoryKind::Transfers, bytes)?)
     }
 
-    /// Counts bytes that go out.
+    /// Counts bytes of output.
     pub(crate) fn send(&self, bytes: usize) -> Result<(), Error> {
         let add = |sent: usize| sent.checked_add(bytes).filter(|&sum| sum <= self.limits.output);
         match self.output.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add) {
@@ -68,13 +68,13 @@ impl Budget {
         }
     }
 
-    /// The run ends with this error, at the clock's next tick.
+    /// Ends the run with this error, at the clock's next tick.
     pub(crate) fn end(&self, error: Error) {
-        // The first one says why.
+        // Only the first error is kept.
         let _ = self.ended.set(error);
     }
 
-    /// Says why the guest may not go on, if it may not.
+    /// Returns the error that ends the guest, if it may not continue.
     pub(crate) fn check_time(&self) -> Result<(), Error> {
         if let Some(error) = self.ended.get() {
             return Err(error.clone());
@@ -93,7 +93,7 @@ impl Budget {
     }
 }
 
-/// Bytes taken from a budget; they go back when this is dropped.
+/// Bytes taken from a budget, which go back when the charge is dropped.
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Arc<Budget>,
@@ -101,7 +101,7 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// Takes more bytes; if there are not so many, nothing changes.
+    /// Takes `bytes` more; changes nothing if there are not enough.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Error> {
         if !self.budget.take(bytes) {
             return Err(Error::limit(format!(
@@ -113,7 +113,7 @@ impl Charge {
         Ok(())
     }
 
-    /// Takes what it has not yet of so many bytes; if there are not so many, nothing changes.
+    /// Grows the charge to `bytes`; changes nothing if there are not enough.
     pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), Error> {
         match bytes.saturating_sub(self.held.bytes()) {
             0 => Ok(()),
@@ -121,7 +121,7 @@ impl Charge {
         }
     }
 
-    /// Holds so many bytes from now on; if there are not so many, nothing changes.
+    /// Sets the charge to `bytes`; changes nothing if there are not enough.
     pub(crate) fn set(&mut self, bytes: usize) -> Result<(), Error> {
         let extra = self.held.bytes().saturating_sub(bytes);
         if extra > 0 {
@@ -130,7 +130,7 @@ impl Charge {
         self.grow_to(bytes)
     }
 
-    /// Splits bytes off, as a charge of their own.
+    /// Splits `bytes` off, as a charge of their own.
     pub(crate) fn split(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.held.bytes());
         self.held.shrink(bytes);
@@ -146,13 +146,13 @@ impl Drop for Charge {
     }
 }
 
-/// How long a run has computed, without what it waited for.
+/// The time that a run has computed, without its waiting time.
 #[derive(Debug)]
 pub(crate) struct Time {
     epoch: Instant,
     /// Nanoseconds in polls that have ended.
     used: AtomicU64,
-    /// When the poll that runs began, in nanoseconds since `epoch`; 0 if none runs.
+    /// The start of the current poll, in nanoseconds since `epoch`; 0 if there is none.
     began: AtomicU64,
     pub(crate) cancelled: AtomicBool,
 }
@@ -171,12 +171,12 @@ impl Time {
         self.epoch.elapsed().as_nanos() as u64
     }
 
-    /// A poll begins.
+    /// Begins a poll.
     pub(crate) fn begin(&self) {
         self.began.store(self.now().max(1), Ordering::Relaxed);
     }
 
-    /// It has ended; says how long it took.
+    /// Ends a poll; returns its length.
     pub(crate) fn end(&self) -> Duration {
         let took = self.poll();
         self.used.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
@@ -184,7 +184,7 @@ impl Time {
         took
     }
 
-    /// How long the poll that runs has taken so far.
+    /// Returns the length of the current poll so far.
     pub(crate) fn poll(&self) -> Duration {
         match self.began.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
@@ -192,12 +192,12 @@ impl Time {
         }
     }
 
-    /// All of it.
+    /// Returns the run's computing time, the current poll included.
     pub(crate) fn used(&self) -> Duration {
         Duration::from_nanos(self.used.load(Ordering::Relaxed)) + self.poll()
     }
 
-    /// How long ago the run began.
+    /// Returns the time since the run began.
     pub(crate) fn age(&self) -> Duration {
         self.epoch.elapsed()
     }

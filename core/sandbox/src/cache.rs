@@ -1,12 +1,13 @@
-//! Compiled programs on disk, so that a program is compiled once and not at every start.
+//! The cache of compiled programs on disk, so that a program is compiled once and not at every start.
 //!
-//! Compiled code runs outside the sandbox's checks: whoever could put a file here could run code in the process. So the
-//! folder, its key and every file have to be this user's and nobody else's to write, and each file carries a message
-//! authentication code (HMAC-SHA256) under the key, over what it was compiled from. A file that fails any of this is as
-//! good as none.
+//! Compiled code runs without the sandbox's checks, so anyone who can put a file here can run code in the
+//! process. Therefore only this user may be able to write the folder, its key and every file, and each file
+//! carries a message authentication code (HMAC-SHA256) under the key, over the source that it was compiled
+//! from. A file that fails any of these checks is ignored.
 //!
-//! The folder grows to [`MOST_BYTES`] and [`MOST_FILES`]; then those that were not used for longest are removed. Several
-//! processes may do so at once: a file that is being read stays readable, and one that is gone is compiled anew.
+//! The folder grows to [`MOST_BYTES`] and [`MOST_FILES`]; then the least recently used files are removed.
+//! Several processes may do so at once: a file that is being read stays readable, and a removed program is
+//! compiled again.
 
 use std::hash::{Hash, Hasher};
 use std::io::{Read, Write};
@@ -17,24 +18,25 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 
-/// Bytes and files of compiled programs that are kept at most.
+/// The most bytes and the most files of compiled programs.
 const MOST_BYTES: u64 = 1 << 30;
 const MOST_FILES: usize = 2000;
 
-/// What is left of them when the oldest are removed, in percent: so that it is not done at every program.
+/// The percentage that is kept when the oldest files are removed, so that the next program does not need
+/// another removal.
 const LEFT: u64 = 80;
 
-/// A file that is this old was left by a process that was killed as it wrote it.
+/// The age at which an unfinished file must be from a process that was killed while it wrote.
 const UNFINISHED: Duration = Duration::from_secs(60 * 60);
 
-/// Where compiled programs are kept.
+/// The cache of compiled programs.
 pub(crate) struct Cache {
     folder: PathBuf,
     key: [u8; 32],
     most_bytes: u64,
 }
 
-/// What a program was compiled from, and by what.
+/// A hash of the program and of the compiler that compiled it.
 pub(crate) struct Source([u8; 32]);
 
 impl Source {
@@ -50,7 +52,7 @@ impl Source {
     }
 }
 
-/// A hasher for the engine's settings that gives more than 64 bits.
+/// A hasher for the engine's settings that returns more than 64 bits.
 struct Fold(Sha256);
 
 impl Hasher for Fold {
@@ -64,7 +66,8 @@ impl Hasher for Fold {
 }
 
 impl Cache {
-    /// A cache in `folder`, which is made if it is not there. `None` with a warning where it can't be trusted or used.
+    /// Opens a cache in `folder`, creating it if needed. `None`, with a warning, if the folder cannot be
+    /// trusted or used.
     pub(crate) fn open(folder: &Path) -> Option<Self> {
         match Self::try_open(folder) {
             Ok(cache) => Some(cache),
@@ -88,13 +91,13 @@ impl Cache {
         Ok(Self { folder: folder.to_owned(), key, most_bytes: MOST_BYTES })
     }
 
-    /// What was compiled from `source`, if it is here and as it was written.
+    /// Returns the program compiled from `source`, if its file exists and is intact.
     pub(crate) fn get(&self, source: &Source) -> Option<Vec<u8>> {
         let mut file = private::open(&self.path(source)).ok()?;
         if file.metadata().ok()?.len() > self.most_bytes {
             return None;
         }
-        // Which was used last is told by this time; where it can't be set, by when it was written.
+        // This time says which file was used last; if it cannot be set, the time of writing does.
         let _ = file.set_modified(SystemTime::now());
         let (mut code, mut compiled) = ([0; 32], Vec::new());
         file.read_exact(&mut code).ok()?;
@@ -106,7 +109,7 @@ impl Cache {
         Some(compiled)
     }
 
-    /// Keeps what was compiled from `source`.
+    /// Stores the program compiled from `source`.
     pub(crate) fn put(&self, source: &Source, compiled: &[u8]) {
         if compiled.len() as u64 > self.most_bytes * LEFT / 100 {
             return;
@@ -118,7 +121,8 @@ impl Cache {
         }
     }
 
-    /// Removes those that were not used for longest, if with `more` bytes there are too many, and what killed processes left.
+    /// Removes the least recently used files, if there are too many with `more` bytes, and the unfinished
+    /// files of killed processes.
     fn prune(&self, more: u64) {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return };
         let now = SystemTime::now();
@@ -148,7 +152,7 @@ impl Cache {
             if bytes <= self.most_bytes * LEFT / 100 && files <= MOST_FILES * LEFT as usize / 100 {
                 break;
             }
-            // Another process may have been quicker; what can't be removed still counts.
+            // Another process may have removed it first; a file that cannot be removed still counts.
             if std::fs::remove_file(path).is_ok() {
                 bytes -= size;
                 files -= 1;
@@ -161,7 +165,7 @@ impl Cache {
     }
 
     fn mac(&self, source: &Source, compiled: &[u8]) -> Hmac<Sha256> {
-        // A key of any length is one.
+        // HMAC accepts a key of any length.
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).unwrap_or_else(|_| unreachable!());
         mac.update(&source.0);
         mac.update(compiled);
@@ -169,7 +173,7 @@ impl Cache {
     }
 }
 
-/// Writes a file at once, for this user alone.
+/// Writes a file in one step, for this user alone.
 fn write(folder: &Path, path: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(std::io::Error::other)?;
@@ -178,7 +182,7 @@ fn write(folder: &Path, path: &Path, parts: &[&[u8]]) -> std::io::Result<()> {
     let written = parts.iter().try_for_each(|part| file.write_all(part));
     let done = written.and_then(|()| std::fs::rename(&unfinished, path));
     if done.is_err() {
-        // What can't be removed either is left for people.
+        // If the unfinished file cannot be removed either, it stays.
         let _ = std::fs::remove_file(&unfinished);
     }
     done
@@ -199,7 +203,7 @@ mod private {
             .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(path)?;
         check(&folder.metadata()?)?;
-        // Whoever may write around it could put another folder in its place.
+        // Anyone who may write the parent folder could put another folder in this one's place.
         let around = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let around = around.metadata()?;
         if around.mode() & 0o002 != 0 && around.mode() & 0o1000 == 0 {
@@ -224,7 +228,7 @@ mod private {
     }
 
     fn check(metadata: &Metadata) -> Result<()> {
-        // SAFETY: `geteuid` takes nothing, touches no memory of ours and can't fail.
+        // SAFETY: `geteuid` takes nothing, touches no memory of ours and cannot fail.
         let user = unsafe { libc::geteuid() };
         if metadata.uid() != user || metadata.mode() & 0o022 != 0 {
             return Err(Error::other("it is not this user's alone to write"));
@@ -233,7 +237,7 @@ mod private {
     }
 }
 
-/// Elsewhere nothing is kept: who may write a file can't be told yet.
+/// Other systems have no cache: the owner of a file cannot be checked there yet.
 #[cfg(not(unix))]
 mod private {
     use std::fs::File;
@@ -268,13 +272,13 @@ mod tests {
         assert!(cache.get(&a).is_none());
         cache.put(&a, b"compiled");
         assert_eq!(cache.get(&a).unwrap(), b"compiled");
-        // Another start of the same user's.
+        // Another start by the same user.
         let cache = Cache::open(&folder).unwrap();
         assert_eq!(cache.get(&a).unwrap(), b"compiled");
-        // Under another name it is another program's.
+        // A copy under another name belongs to another program.
         std::fs::copy(cache.path(&a), cache.path(&b)).unwrap();
         assert!(cache.get(&b).is_none());
-        // One bit.
+        // One changed bit.
         let mut bytes = std::fs::read(cache.path(&a)).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(cache.path(&a), &bytes).unwrap();
@@ -282,7 +286,7 @@ mod tests {
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(cache.path(&a), &bytes).unwrap();
         assert!(cache.get(&a).is_some());
-        // A file that others may write, one that is a link, and a folder that others may write.
+        // A file that others may write, a link, and a folder that others may write.
         std::fs::set_permissions(cache.path(&a), PermissionsExt::from_mode(0o666)).unwrap();
         assert!(cache.get(&a).is_none());
         std::fs::remove_file(cache.path(&b)).unwrap();
@@ -308,7 +312,8 @@ mod tests {
             cache.put(&source(name), &[name; 1000]);
             used(name, 1000 - u64::from(name));
         }
-        // The oldest is used again; strangers and what is being written stay, what a killed process left goes.
+        // The oldest file is used again; foreign files and unfinished new ones stay; a killed process's file
+        // is removed.
         assert!(cache.get(&source(0)).is_some());
         for name in ["unfinished-1", "unfinished-2", "notes.txt"] {
             std::fs::write(folder.join(name), vec![0; 20_000]).unwrap();
@@ -321,7 +326,7 @@ mod tests {
         assert_eq!(here, [0, 4, 5, 6, 7, 8, 9], "those used last stay");
         assert!(!folder.join("unfinished-1").exists() && folder.join("unfinished-2").exists());
         assert!(folder.join("notes.txt").exists() && folder.join("key").exists());
-        // One that would take most of it is not kept, and throws nothing out.
+        // A program that would take most of the cache is not stored, and removes no other.
         cache.put(&source(10), &[0; 9000]);
         assert!(cache.get(&source(10)).is_none() && cache.get(&source(9)).is_some());
     }

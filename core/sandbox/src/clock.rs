@@ -4,14 +4,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How long a program may compute before it is asked whether it may go on.
+/// The time that a program may compute before the next check whether it may continue.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
-/// How often it is looked whether one computes. A tick takes a core from the threads of a model's pass, which wait for each
-/// other: one each millisecond made passes a twentieth longer.
+/// The interval between checks whether a program computes. A tick takes a core from the threads of a model's
+/// pass, which wait for each other: one each millisecond made passes a twentieth longer.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A thread that ticks while there are runs, and sleeps while there are none.
+/// A thread that ticks while there are runs, and sleeps otherwise.
 pub(crate) struct Clock {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -33,7 +33,7 @@ struct Runs {
 pub(crate) struct Ticking(Arc<Shared>);
 
 impl Clock {
-    /// Ticks while `computing`, as far as that is not over in a moment.
+    /// Calls `tick` every [`TICK`] while `computing` returns true, which is checked every [`LOOK`].
     pub(crate) fn new(
         computing: impl Fn() -> bool + Send + 'static,
         tick: impl Fn() + Send + 'static,
@@ -87,7 +87,7 @@ impl Drop for Clock {
         self.shared.runs().stop = true;
         self.shared.changed.notify_one();
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has said so on stderr.
+            // A panic of the thread is on stderr already.
             let _ = thread.join();
         }
     }

@@ -1,15 +1,16 @@
-//! Where programs are compiled: on a few threads of low priority, in fair turns.
+//! Compiles programs: on at most two threads of low priority, in fair turns.
 //!
-//! Compiling is work of the tenant whose program it is, and a compiler can't be stopped on its way: what it may be given is
-//! bounded before ([`bounds`](crate::bounds)). Here it is seen to that the rest of the process does not notice. At most
-//! [`AT_ONCE`] programs are compiled at once, on threads that get a tenth of a core that others want. The others wait, and
-//! each tenant's turn comes by the steps that its programs have taken so far, divided by its weight: a hundred programs of
-//! one tenant don't hold up one of another's, and a small program need not wait for a large one that came just before it.
-//! The application's own programs are due by their own steps alone. A caller that gives up while it waits leaves the queue.
+//! Compiling is work of the tenant whose program it is, and a running compiler cannot be stopped: its input
+//! is bounded beforehand ([`bounds`](crate::bounds)). This module keeps compiling from slowing the rest of
+//! the process. At most [`AT_ONCE`] programs are compiled at once, on threads that get a tenth of a core that
+//! others want. The other programs wait, and each tenant's turn comes by the steps that its programs have
+//! taken so far, divided by its weight: a hundred programs of one tenant do not delay one program of another
+//! tenant, and a small program does not wait for a large one that came just before it. The application's own
+//! programs are due by their own steps alone. A caller that stops waiting leaves the queue.
 //!
-//! A helper process would be stronger only where there is a program to start. A library has none: what runs it is Python,
-//! Node or an application, and a copy of that is no compiler. The `realm` command could start itself, but compiles for the
-//! user who runs it. So the bounds are what protects, for all alike.
+//! A helper process would protect better, but only where there is a program to start. A library has none: the
+//! process that runs it is Python, Node or an application, and a copy of that is not a compiler. The `realm`
+//! command could start itself, but it compiles for the user who runs it. So the bounds protect all alike.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -19,13 +20,13 @@ use realm_handover::Receiver;
 
 use crate::{Error, ErrorKind, priority};
 
-/// Programs that are compiled at once: each takes memory of its own.
+/// The most programs that are compiled at once: each takes memory of its own.
 const AT_ONCE: usize = 2;
 
-/// Programs that wait at most, and one for each tenant that has no other waiting: each is held in memory.
+/// The most programs that wait, plus one for each tenant that has no other waiting: each is held in memory.
 const WAITING: usize = 256;
 
-/// Bytes of the stack of a thread that compiles.
+/// The bytes of stack of a compiling thread.
 const STACK: usize = 8 << 20;
 
 /// Compiles programs in turns.
@@ -35,34 +36,34 @@ pub(crate) struct Compiler(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Threads for functions of one program; `None` where they can't be had.
+    /// The threads for functions of one program; `None` if the system gives none.
     pool: OnceLock<Option<rayon::ThreadPool>>,
 }
 
 #[derive(Default)]
 struct Queue {
     waiting: Vec<Job>,
-    /// When each tenant's last program is due, in steps of a tenant of weight 1.
+    /// The time at which each tenant's last program is due, in steps of a tenant of weight 1.
     due: HashMap<u64, u64>,
-    /// When the last program that was begun was due.
+    /// The time at which the last started program was due.
     now: u64,
     running: usize,
 }
 
 struct Job {
-    /// The tenant's number; `None` for the application's own.
+    /// The tenant's id; `None` for the application's own programs.
     owner: Option<u64>,
     due: u64,
     work: Box<dyn FnOnce() + Send>,
 }
 
 impl Queue {
-    /// Whether one more may wait: there is a place, or its owner has none waiting.
+    /// Returns whether one more program may wait: there is a free place, or its owner has none waiting.
     fn has_place(&self, owner: Option<u64>) -> bool {
         self.waiting.len() < WAITING || !self.waiting.iter().any(|job| job.owner == owner)
     }
 
-    /// Adds work of so many steps.
+    /// Adds work of this many steps.
     fn push(&mut self, owner: Option<&Tenant>, steps: u64, work: Box<dyn FnOnce() + Send>) {
         let (owner, weight) = (owner.map(Tenant::id), owner.map_or(1.0, |owner| owner.limits().weight));
         let steps = (steps as f64 / f64::from(weight)) as u64;
@@ -74,7 +75,7 @@ impl Queue {
         self.waiting.push(Job { owner, due, work });
     }
 
-    /// What is due first; of several, what came first.
+    /// Takes the job that is due first; of several, the one that came first.
     fn pop(&mut self) -> Option<Job> {
         let (first, _) = self.waiting.iter().enumerate().min_by_key(|(_, job)| job.due)?;
         let job = self.waiting.remove(first);
@@ -86,11 +87,12 @@ impl Queue {
 }
 
 impl Compiler {
-    /// Does `work` of about so many steps when it is its owner's turn. Whoever drops the receiver before that has it left
-    /// undone. Nothing comes if `work` panics.
+    /// Runs `work` of about `steps` steps when it is its owner's turn. Dropping the receiver before that
+    /// cancels it. The receiver gets nothing if `work` panics.
     ///
     /// # Errors
-    /// `Overloaded` if as much waits as may, also of the owner; `Internal` where threads can't be had.
+    /// `Overloaded` if the queue is full and the owner has a program in it; `Internal` if the system gives no
+    /// threads.
     pub(crate) fn start<T: Send + 'static>(
         &self,
         owner: Option<&Tenant>,
@@ -100,7 +102,7 @@ impl Compiler {
         let (send, receive) = realm_handover::channel(1);
         let work = move || {
             if !send.is_closed() {
-                // Whoever does not want it any more does not get it.
+                // If the receiver was dropped, the result is not needed.
                 let _ = send.try_send(work());
             }
         };
@@ -122,7 +124,7 @@ impl Compiler {
             let mut queue = self.0.queue();
             queue.running -= 1;
             if queue.running == 0 {
-                // Nobody else would do them.
+                // Without a thread, nothing else would run the waiting work.
                 queue.waiting.clear();
                 return Err(Error::new(ErrorKind::Internal, format!("the compiler's thread: {error}")));
             }
@@ -136,7 +138,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does what waits until nothing does.
+    /// Runs the waiting work until there is none.
     fn work(&self) {
         priority::low();
         loop {
@@ -148,7 +150,7 @@ impl Shared {
                 };
                 job
             };
-            // A compiler that panics has said so on stderr, and whoever waits hears of it.
+            // A compiler's panic is on stderr already, and its caller sees a channel without a result.
             realm_handover::call_out(|| match self.pool.get_or_init(pool) {
                 Some(pool) => pool.install(job.work),
                 None => (job.work)(),
@@ -157,7 +159,7 @@ impl Shared {
     }
 }
 
-/// Threads of low priority, as many as there are cores.
+/// Creates threads of low priority, one for each core.
 fn pool() -> Option<rayon::ThreadPool> {
     let pool = rayon::ThreadPoolBuilder::new()
         .thread_name(|index| format!("realm-compile-{index}"))
@@ -184,7 +186,7 @@ mod tests {
         Tenant::new("t", Limits { weight, ..Limits::default() }).unwrap()
     }
 
-    /// Keeps all threads busy until what it returns is dropped.
+    /// Keeps all threads busy until the returned value is dropped.
     fn busy(compiler: &Compiler) -> Vec<mpsc::Sender<()>> {
         let start = |_| {
             let (go, wait) = mpsc::channel::<()>();
@@ -213,14 +215,14 @@ mod tests {
         for _ in 0..100 {
             add(&mut queue, "many", 1000);
         }
-        // Some are done when the other's comes.
+        // Some are done when the other tenant's program comes.
         (0..10).for_each(|_| (queue.pop().unwrap().work)());
         add(&mut queue, "one", 1000);
-        // A small one of a third does not wait for the other's either.
+        // A small program of a third tenant does not wait for the other tenant's either.
         add(&mut queue, "small", 10);
         (0..3).for_each(|_| (queue.pop().unwrap().work)());
         assert_eq!(order.lock().unwrap()[10..], ["small", "many", "one"]);
-        // A large one has its turn, however many small ones come.
+        // A large program gets its turn, however many small ones come.
         add(&mut queue, "large", 5000);
         for _ in 0..100 {
             add(&mut queue, "small", 100);
@@ -258,7 +260,7 @@ mod tests {
         let wanted = compiler.start(None, 1, move || said.send("wanted").unwrap()).unwrap();
         drop(given_up);
         let mut others: Vec<_> = (2..WAITING).map(|_| compiler.start(None, 1, || ()).unwrap()).collect();
-        // A tenant that has nothing waiting is let in all the same, with one program.
+        // A tenant with nothing in the queue may still add one program.
         let late = tenant(1.0);
         others.push(compiler.start(Some(&late), 1, || ()).unwrap());
         for owner in [None, Some(&late)] {
@@ -269,7 +271,7 @@ mod tests {
         assert_eq!(wanted.recv_blocking(), Some(()));
         assert!(others.iter().all(|other| other.recv_blocking() == Some(())));
         assert_eq!(heard.iter().collect::<Vec<_>>(), ["wanted"]);
-        // A panic is an end, and the thread goes on.
+        // A panic ends the work, and the thread continues.
         let panics = compiler.start(None, 1, || panic!("on purpose")).unwrap();
         assert_eq!(panics.recv_blocking(), None::<()>);
         assert_eq!(compiler.start(None, 1, || 7).unwrap().recv_blocking(), Some(7));

@@ -1,9 +1,9 @@
-//! Core modules made into components.
+//! Makes components of core modules.
 //!
-//! Compilers leave a description of the component that they want in a module's custom sections. Who wrote the module also
-//! wrote that description, and the library that reads it trusts it: a package that depends on itself overflows the stack.
-//! So nothing that a module says of itself is read. It is validated, and then gets the description of the world of the
-//! contract that its exports fit.
+//! Compilers leave a description of the intended component in a module's custom sections. The author of the
+//! module also wrote that description, and the library that reads it trusts it: a package that depends on
+//! itself overflows the stack. Therefore the module's own description is ignored. The module is validated,
+//! and then gets the description of the contract's world that its exports fit.
 
 use std::sync::OnceLock;
 
@@ -14,10 +14,10 @@ use wit_parser::{Resolve, SourceMap, WorldId};
 
 use crate::{Error, ErrorKind};
 
-/// What the names of sections that describe a component begin with.
+/// The prefix of the names of sections that describe a component.
 const DESCRIPTION: &str = "component-type";
 
-/// Whether a core module wants to be a component, as wit-bindgen has it say.
+/// Returns whether a core module is meant to be a component, as wit-bindgen marks it.
 pub(crate) fn wants(module: &[u8]) -> bool {
     Parser::new(0).parse_all(module).map_while(Result::ok).any(
         |payload| matches!(payload, Payload::CustomSection(section) if section.name().starts_with(DESCRIPTION)),
@@ -27,7 +27,7 @@ pub(crate) fn wants(module: &[u8]) -> bool {
 /// Makes a component of a core module.
 ///
 /// # Errors
-/// `InvalidProgram` where the module is not valid, or does not fit a world of the contract.
+/// `InvalidProgram` if the module is not valid, or does not fit a world of the contract.
 pub(crate) fn encode(engine: &Engine, module: &[u8]) -> Result<Vec<u8>, Error> {
     let invalid = |why: &dyn std::fmt::Display| {
         let why = format!(
@@ -45,7 +45,7 @@ pub(crate) fn encode(engine: &Engine, module: &[u8]) -> Result<Vec<u8>, Error> {
         .map_err(|error| invalid(&error))
 }
 
-/// Whether a function is exported whose name begins so.
+/// Returns whether the module exports a function whose name begins with `name`.
 fn exports(module: &[u8], name: &str) -> bool {
     Parser::new(0).parse_all(module).map_while(Result::ok).any(|payload| match payload {
         Payload::ExportSection(section) => section
@@ -56,7 +56,7 @@ fn exports(module: &[u8], name: &str) -> bool {
     })
 }
 
-/// The module with no custom section but the names of its functions, for the trace of a trap.
+/// Returns the module with no custom section but the names of its functions, for the trace of a trap.
 fn without_customs(module: &[u8]) -> Result<Vec<u8>, wasmparser::BinaryReaderError> {
     const HEADER: usize = 8;
     let mut bare = module[..HEADER].to_vec();
@@ -64,7 +64,7 @@ fn without_customs(module: &[u8]) -> Result<Vec<u8>, wasmparser::BinaryReaderErr
     for payload in Parser::new(0).parse_all(module) {
         let payload = payload?;
         let Some((_, range)) = payload.as_section() else { continue };
-        // The section's number and length are before its range.
+        // The section's number and length precede its range.
         let whole = end..range.end as usize;
         end = range.end as usize;
         let dropped = matches!(&payload, Payload::CustomSection(section) if section.name() != "name");

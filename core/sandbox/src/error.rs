@@ -1,4 +1,4 @@
-//! What goes wrong in sandboxes.
+//! Errors of sandboxes.
 
 use std::fmt;
 
@@ -6,26 +6,26 @@ use wasmtime::component::ResourceTableError;
 
 use crate::bindings::realm::tenant::types as wit;
 
-/// Kinds of failure.
+/// The kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// A component or module that Realm cannot run.
+    /// Realm cannot run the component or module.
     InvalidProgram,
-    /// An argument means nothing.
+    /// An argument is out of range or contradicts another.
     InvalidArgument,
     /// A limit of the tenant was reached.
     LimitExceeded,
-    /// Too much runs or waits already.
+    /// Too many programs run or wait already. Try again later.
     Overloaded,
-    /// Realm does not do that.
+    /// Realm does not support the operation.
     Unsupported,
-    /// There is no such thing.
+    /// The object does not exist.
     NotFound,
-    /// The tenant was not granted that.
+    /// The tenant was not granted the operation.
     Denied,
-    /// The program, or a tool that it called, says that it failed.
+    /// The program, or a tool that it called, reported that it failed.
     Failed,
-    /// The program did what WebAssembly forbids, or panicked.
+    /// The program broke a rule of WebAssembly, or panicked.
     Trap,
     /// Reading or writing failed.
     Io,
@@ -35,7 +35,7 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// What went wrong: a kind for programs, a message for people.
+/// An error: a kind for programs, a message for people.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
@@ -44,17 +44,17 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of that kind.
+    /// Creates an error of this kind.
     pub fn new(kind: ErrorKind, message: impl fmt::Display) -> Self {
         Self { kind, message: message.to_string() }
     }
 
-    /// The kind of failure.
+    /// Returns the kind of failure.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What was wrong.
+    /// Returns the message.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -67,7 +67,7 @@ impl Error {
         Self::new(ErrorKind::LimitExceeded, message)
     }
 
-    /// What a call of the guest's ended with: an error of ours that ended it, or a trap.
+    /// Returns the error that ended a call of the guest's: one of Realm's, or a trap.
     pub(crate) fn of_call(error: &wasmtime::Error) -> Self {
         if let Some(ours) = error.downcast_ref::<Self>() {
             return ours.clone();
@@ -105,12 +105,12 @@ impl From<realm_tokenizer::Error> for Error {
     }
 }
 
-/// How a host function fails: with an error that the guest sees, or one that ends it.
+/// The failure of a host function: an error that the guest sees, or one that ends the guest.
 #[derive(Debug)]
 pub(crate) enum HostError {
-    /// The guest's to handle.
+    /// The guest sees the error and may handle it.
     Seen(Error),
-    /// The end of the guest.
+    /// The error ends the guest.
     Fatal(wasmtime::Error),
 }
 
@@ -138,7 +138,7 @@ impl From<wasmtime::Error> for HostError {
 }
 
 impl HostError {
-    /// As the guest sees it, or as it ends the guest.
+    /// Returns the error that the guest sees, or fails with the one that ends the guest.
     pub(crate) fn into_wit(self) -> wasmtime::Result<wit::Error> {
         match self {
             Self::Seen(error) => Ok(error.into()),
@@ -146,7 +146,7 @@ impl HostError {
         }
     }
 
-    /// For calls that have no error to return: any ends the guest.
+    /// For calls that have no error to return: any error ends the guest.
     pub(crate) fn fatal(self) -> wasmtime::Error {
         match self {
             Self::Seen(error) => error.into(),
@@ -173,7 +173,8 @@ impl From<Error> for wit::Error {
 }
 
 impl From<wit::Error> for Error {
-    /// What a program returned. It says which kind, but it can't speak for Realm itself.
+    /// Converts a program's error. It keeps the program's code, but `internal` becomes `Failed`: only Realm
+    /// reports failures of its own.
     fn from(error: wit::Error) -> Self {
         use wit::ErrorCode as C;
         let kind = match error.code {

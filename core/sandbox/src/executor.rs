@@ -1,10 +1,12 @@
 //! Runs programs' futures.
 //!
-//! A program mostly waits for forwards and thinks for microseconds in between. Woken by the results of a step, it thinks
-//! on that step's threads, so that what it asks for next is in the next step (see [`realm_engine::after_results`]). Only
-//! tenants whose programs think quickly may (see [`Pace`](crate::pace::Pace)): those of others are left to threads of this
-//! executor for a while. There runs begin, too. These threads have a low priority, so that however many tenants compute, a
-//! step has nine tenths of each core; and whoever keeps computing is left to one that gets the time which nobody else wants.
+//! A program mostly waits for forward passes and computes for microseconds in between. When a step's results
+//! wake it, it computes on that step's threads, so that its next call is in the next step (see
+//! [`realm_engine::after_results`]). Only tenants whose programs are fast may do that (see
+//! [`Pace`](crate::pace::Pace)): for a while, slow tenants' programs run on the threads of this executor
+//! instead. All runs begin on them, too. These threads have a low priority, so that a step has nine tenths of
+//! each core, however many tenants compute; and a run that keeps computing moves to a thread that gets only
+//! time that no other thread wants.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -20,13 +22,13 @@ use std::time::Duration;
 use crate::budget::Budget;
 use crate::{priority, thread_time};
 
-/// What a run may compute before it is one of those who take long: this much, and this part of the time since it began.
+/// The computing time after which a run counts as long: this much, and this part of the time since it began.
 const PROMPT: Duration = Duration::from_millis(50);
 const PROMPT_SHARE: u32 = 20;
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Threads and the tasks that wait for them.
+/// The threads, and the tasks that wait for them.
 pub(crate) struct Executor {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -36,9 +38,9 @@ struct Shared {
     queues: Mutex<Queues>,
     prompt: Condvar,
     patient: Condvar,
-    /// Timers and sockets of tasks.
+    /// The runtime of tasks' timers and sockets.
     io: tokio::runtime::Handle,
-    /// Runs that compute now.
+    /// The number of runs that compute now.
     computing: Arc<AtomicUsize>,
 }
 
@@ -62,21 +64,21 @@ struct Task {
 const IDLE: u8 = 0;
 const QUEUED: u8 = 1;
 const RUNNING: u8 = 2;
-/// Woken while it runs.
+/// Woken while it was running.
 const WOKEN: u8 = 3;
 
 thread_local! {
-    /// Whether this thread lets a program think as part of a step.
+    /// True if this thread runs a program as part of a step.
     static IN_STEP: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs the application's own future, such as a tool, which may take long or wait for a model: never on the threads of a
-/// step, for which everyone waits.
+/// Runs the application's own future, such as a tool, which may take long or wait for a model. It never runs
+/// on the threads of a step, for which all requests wait.
 pub(crate) async fn outside_steps<F: Future>(work: F) -> F::Output {
     let mut work = std::pin::pin!(work);
     std::future::poll_fn(|context| {
         if IN_STEP.get() {
-            // Woken while it runs, the task goes on with the executor's threads.
+            // Woken while it runs, the task continues on the executor's threads.
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -85,21 +87,22 @@ pub(crate) async fn outside_steps<F: Future>(work: F) -> F::Output {
     .await
 }
 
-/// Bytes that a host function may work on as part of a step.
+/// The most bytes that a host function works on as part of a step.
 const SHORT: usize = 1 << 10;
 
-/// For a host function that works on so many bytes: one that takes long goes on on the executor's threads.
+/// For a host function that works on `bytes` bytes: if that takes long, the run continues on the executor's
+/// threads.
 pub(crate) async fn step_aside(bytes: usize) {
     if bytes > SHORT {
         outside_steps(std::future::ready(())).await;
     }
 }
 
-/// A run that goes on until it ends or this is dropped.
+/// A run that continues until it ends or this handle is dropped.
 pub(crate) struct Running(Arc<Task>);
 
 impl Executor {
-    /// `prompt` threads at low priority, and one for those who take long at the lowest.
+    /// Starts `prompt` threads at low priority, and one for long runs at the lowest.
     pub(crate) fn new(prompt: usize, io: tokio::runtime::Handle) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queues: Mutex::default(),
@@ -126,7 +129,7 @@ impl Executor {
         Ok(Self { shared, threads })
     }
 
-    /// How many runs compute now.
+    /// Returns the number of runs that compute now.
     pub(crate) fn computing(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.shared.computing)
     }
@@ -159,7 +162,7 @@ impl Drop for Executor {
             return;
         }
         for thread in self.threads.drain(..) {
-            // A thread that panicked has said so on stderr.
+            // A panic of the thread is on stderr already.
             let _ = thread.join();
         }
     }
@@ -193,7 +196,7 @@ fn work(shared: &Shared, patient: bool) {
         let next = if patient { queues.patient.pop_front() } else { queues.prompt.pop_front() };
         if let Some(task) = next {
             drop(queues);
-            // What the application granted may panic when it is dropped.
+            // Objects that the application granted may panic when they are dropped.
             realm_handover::call_out(|| task.poll(false));
             queues = shared.queues();
             continue;
@@ -208,7 +211,7 @@ impl Task {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets it think until it waits or ends.
+    /// Runs the program until it waits or ends.
     fn poll(self: Arc<Self>, in_step: bool) {
         self.state.store(RUNNING, Ordering::Release);
         let waker = Waker::from(Arc::clone(&self));
@@ -227,8 +230,8 @@ impl Task {
             self.shared.computing.fetch_sub(1, Ordering::Relaxed);
             let computed = before.and_then(|before| Some(thread_time::computed()?.saturating_sub(before)));
             let computed = computed.unwrap_or(took);
-            // A run begins with an instance to make and a prompt to read: how long that takes says nothing of what comes
-            // between two forwards.
+            // A run begins by creating an instance and reading a prompt: the time for that does not predict
+            // the time between two forward passes.
             if self.begun.swap(true, Ordering::Relaxed) {
                 self.budget.pace.thought(computed);
             }
@@ -243,7 +246,7 @@ impl Task {
                 }
             };
             if ended || self.abandoned.load(Ordering::Acquire) {
-                // Destructors may wake others, and belong to this run's time.
+                // Destructors may wake other tasks, and count as this run's time.
                 *work = None;
                 return;
             }
@@ -257,7 +260,7 @@ impl Task {
         }
     }
 
-    /// Drops the run, unless it is being polled: then the poll does.
+    /// Drops the run, unless it is being polled: then the poll drops it.
     fn abandon(&self) {
         self.abandoned.store(true, Ordering::Release);
         self.budget.time.cancelled.store(true, Ordering::Relaxed);

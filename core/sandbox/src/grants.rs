@@ -1,4 +1,4 @@
-//! What a tenant's programs may do beside asking models.
+//! The things that a tenant's programs may do besides asking models.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,26 +11,26 @@ use realm_engine::MemoryLedger;
 use crate::log::{Line, LogQueue};
 use crate::store::Store;
 
-/// How bad a line of a program's log is.
+/// The severity of a line in a program's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Something failed.
+    /// A failure.
     Error,
-    /// Something is odd.
+    /// Something unusual.
     Warn,
-    /// Something happened.
+    /// An event.
     Info,
-    /// For who looks for a fault.
+    /// A detail for debugging.
     Debug,
-    /// Everything.
+    /// Every detail.
     Trace,
 }
 
 impl Level {
-    /// All of them, the worst first.
+    /// All levels, the most severe first.
     pub const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
 
-    /// The name in lower case, the same in every language.
+    /// Returns the name in lower case, the same in every language.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -42,25 +42,25 @@ impl Level {
     }
 }
 
-/// Takes the lines of programs' logs.
+/// Receives the lines of programs' logs.
 pub(crate) type Log = Arc<dyn Fn(Line) + Send + Sync>;
 
-/// What a tool answers: JSON, or a complaint.
+/// The result of a tool: JSON, or an error message.
 pub type Answer = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 
 /// A function of the application that programs may call with JSON.
 pub type Tool = Arc<dyn Fn(String) -> Answer + Send + Sync>;
 
-/// Where a program's random numbers come from.
+/// The source of a program's random numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Random {
-    /// The operating system.
+    /// The operating system's random numbers.
     System,
-    /// The same numbers in each run.
+    /// The same numbers in each run, from this seed.
     Seed(u64),
 }
 
-/// What a tenant's programs may do beside asking models. By default nothing.
+/// The things that a tenant's programs may do besides asking models. The default is nothing.
 #[derive(Clone, Default)]
 pub struct Grants {
     pub(crate) log: Option<Log>,
@@ -72,12 +72,12 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// Nothing.
+    /// Grants nothing.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Programs may write to the log: `tracing` events with the tenant's name.
+    /// Lets programs write to the log: as `tracing` events with the tenant's name.
     pub fn log(self) -> Self {
         self.log_to(|tenant, level, message| match level {
             Level::Error => tracing::error!(target: "realm::program", tenant, "{message}"),
@@ -88,14 +88,15 @@ impl Grants {
         })
     }
 
-    /// Programs may write to a log: it is called with the tenant's name, a level and the message. The program waits for it, and so
-    /// may others: one that takes long or asks a model belongs behind a [`log_queue`](Self::log_queue).
+    /// Lets programs write to a log. `log` is called with the tenant's name, a level and the message. The
+    /// program waits for it, and other programs may, too: put a function that takes long or that asks a model
+    /// behind a [`log_queue`](Self::log_queue).
     pub fn log_to(self, log: impl Fn(&str, Level, &str) + Send + Sync + 'static) -> Self {
         self.log_lines(move |line| log(&line.from, line.level, &line.message))
     }
 
-    /// Programs may write to a log that takes their lines later, on a thread of its own. Until then they count as their tenant's
-    /// memory, and while 1 MiB of them wait the tenant's programs do.
+    /// Lets programs write to a log that a thread of its own passes on later. Until then their lines count as
+    /// their tenant's memory; while 1 MiB of them is waiting, the tenant's programs wait.
     pub fn log_queue(self, queue: LogQueue) -> Self {
         self.log_lines(move |line| queue.push(line))
     }
@@ -105,41 +106,43 @@ impl Grants {
         self
     }
 
-    /// Says whose memory the store takes from now on.
+    /// Charges the store's memory to this account from now on.
     pub fn belong_to(&self, ledger: &MemoryLedger) {
         if let Some(store) = &self.store {
             store.belongs_to(ledger);
         }
     }
 
-    /// Programs may read the time.
+    /// Lets programs read the time.
     pub fn clock(mut self) -> Self {
         self.clock = true;
         self
     }
 
-    /// Programs may have random numbers.
+    /// Lets programs get random numbers.
     pub fn random(mut self, random: Random) -> Self {
         self.random = Some(random);
         self
     }
 
-    /// Programs may keep things between runs.
+    /// Lets programs keep data between runs.
     pub fn store(mut self, store: Store) -> Self {
         self.store = Some(Arc::new(store));
         self
     }
 
-    /// Programs may send HTTP requests to a host, such as `api.example.com` or, for another port than the scheme's own,
-    /// `localhost:8080`; `*.example.com` allows all its subdomains. Through `wasi:http`; redirections are
-    /// answers like any other, and a tenant's programs have 16 requests under way at once, of which more wait for their turn.
+    /// Lets programs send HTTP requests, through `wasi:http`, to a host such as `api.example.com` or, with a
+    /// port other than the scheme's own, `localhost:8080`. `*.example.com` allows all its subdomains.
+    /// Redirects are returned to the program like any other answer. A tenant's programs have at most 16
+    /// requests at once; further ones wait.
     pub fn http(mut self, host: impl Into<String>) -> Self {
         self.http.push(host.into().to_ascii_lowercase());
         self
     }
 
-    /// Programs may call a function of the application's: it gets a JSON text and answers with one. It runs on threads that
-    /// other programs wait for, so what takes long belongs into [`tool_async`](Self::tool_async).
+    /// Lets programs call a function of the application's, which gets a JSON text and returns one. It runs on
+    /// threads that other programs wait for: use [`tool_async`](Self::tool_async) for a function that takes
+    /// long.
     pub fn tool(
         self,
         name: impl Into<String>,
@@ -148,7 +151,7 @@ impl Grants {
         self.tool_async(name, move |arguments| std::future::ready(tool(arguments)))
     }
 
-    /// As [`tool`](Self::tool), for a function that waits.
+    /// Same as [`tool`](Self::tool), for an async function.
     pub fn tool_async<F>(
         mut self,
         name: impl Into<String>,

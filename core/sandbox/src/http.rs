@@ -1,8 +1,8 @@
-//! HTTP requests of programs: to hosts that were granted, and what they hold on their tenant's account.
+//! HTTP requests of programs: to granted hosts only, with their memory on the tenant's account.
 //!
-//! A request's handle, with its headers and its body as far as that is written, counts with all handles of WASI
-//! ([`State::count_wasi`]). From when it is sent until its connection is closed it counts here, with what the connection may hold; and
-//! so does an answer, until it was read or is dropped.
+//! A request's handle, with its headers and its body as far as that is written, counts with all handles of
+//! WASI ([`State::count_wasi`]). From when it is sent until its connection is closed, it counts here, with
+//! the most that the connection may hold; and so does an answer, until it is read or dropped.
 
 use std::any::Any;
 use std::future::Future;
@@ -24,23 +24,25 @@ use wasmtime_wasi_http::{
 
 use crate::state::State;
 
-/// Bytes of a request's body that one write takes, and those that wait to be sent: two such writes.
+/// The most bytes of a request's body in one write, and the most bytes that wait to be sent: two such writes.
 const CHUNK: usize = 64 << 10;
 const BODY: usize = 2 * CHUNK;
 
-/// Bytes of a connection: its task, its socket, and what it has read and written first. Measured by what a process grew by for 160 of
-/// them (`ledger` of the sandbox's tests). With TLS keys, certificates and a record in either direction come to that.
+/// The bytes of a connection: its task, its socket, and its first buffers. Measured as the growth of a
+/// process with 160 of them (`ledger` of the sandbox's tests). TLS adds keys, certificates and a record in
+/// either direction.
 const CONNECTION: usize = 16 << 10;
 const TLS: usize = 64 << 10;
 
-/// Bytes that hyper reads of an answer at first, and at most: twice as many whenever it could have read more.
+/// The bytes that hyper reads of an answer at first, and at most: twice as many whenever it could have read
+/// more.
 const FIRST_READ: usize = 8 << 10;
 const LARGEST_READ: usize = 8192 + 4096 * 100;
 
-/// Bytes of a field beside its name and its value: an entry of a table, two allocations.
+/// The bytes of a field besides its name and its value: an entry of a table, two allocations.
 const FIELD: usize = 160;
 
-/// Lets requests to granted hosts through.
+/// Sends requests to granted hosts.
 pub(crate) struct Http {
     hosts: Vec<String>,
     connections: Arc<Semaphore>,
@@ -48,7 +50,8 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    /// `connections` are those that the tenant's programs may have at once, and `ledger` is its account.
+    /// `connections` are the places that the tenant's programs may use at once, and `ledger` is the tenant's
+    /// account.
     pub(crate) fn new(hosts: &[String], connections: &Arc<Semaphore>, ledger: &MemoryLedger) -> Self {
         Self { hosts: hosts.to_vec(), connections: Arc::clone(connections), ledger: ledger.clone() }
     }
@@ -64,7 +67,7 @@ impl Http {
     }
 }
 
-/// How requests are sent if nobody says otherwise.
+/// The default way to send requests.
 struct Anywhere;
 
 impl WasiHttpHooks for Anywhere {}
@@ -79,7 +82,7 @@ impl WasiHttpHooks for Http {
         errors: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
         let allowed = request.uri().authority().is_some_and(|authority| {
-            // Who is to be told in a URL is none of the host's name.
+            // A URL with a user part is refused: that part could look like a granted host.
             !authority.as_str().contains('@') && self.allows(authority.as_str())
         });
         if !allowed {
@@ -112,11 +115,11 @@ impl WasiHttpHooks for Http {
 
 const NO_MEMORY: &str = "the tenant's memory is used up (the limit `memory`)";
 
-/// The body of an answer, with what is read of it ahead.
+/// The body of an answer, with the bytes that are read ahead.
 struct Answer {
     body: WasiBody,
     charge: MemoryCharge,
-    /// Bytes that came so far.
+    /// The bytes that arrived so far.
     came: usize,
 }
 
@@ -128,8 +131,8 @@ impl Answer {
         WasiBody::new(this)
     }
 
-    /// Counts a piece of so many bytes, and what is read meanwhile, about as much as came before: even beyond the limit, since both are
-    /// there already.
+    /// Counts a piece of `piece` bytes, and the bytes read meanwhile, about as many as came before: even
+    /// beyond the limit, since both are in memory already.
     fn count(&mut self, piece: usize) {
         self.came = self.came.saturating_add(piece);
         let ahead = self.came.saturating_add(FIRST_READ).min(LARGEST_READ);
@@ -166,7 +169,7 @@ impl Body for Answer {
     }
 }
 
-/// Bytes of memory of a request that waits to be sent.
+/// Returns the bytes of memory of a request that waits to be sent.
 fn request_memory(request: &Request<WasiBody>) -> usize {
     let uri = request.uri();
     let uri = uri.authority().map_or(0, |authority| authority.as_str().len())
@@ -180,7 +183,7 @@ fn fields(fields: &HeaderMap) -> usize {
     fields.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum()
 }
 
-/// Bytes of memory that a handle's value takes outside of itself, if it is one of `wasi:http`'s.
+/// Returns the bytes of memory that a handle's value takes outside of itself, if it is one of `wasi:http`'s.
 pub(crate) fn memory_of(value: &dyn Any) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::capacity);
     if let Some(request) = value.downcast_ref::<HostOutgoingRequest>() {
@@ -195,7 +198,7 @@ pub(crate) fn memory_of(value: &dyn Any) -> usize {
     if let Some(response) = value.downcast_ref::<HostIncomingResponse>() {
         return fields(&response.headers);
     }
-    // As much as may be written to it before it is sent.
+    // The most bytes that may be written to it before it is sent.
     if value.is::<HostOutgoingBody>() { BODY } else { 0 }
 }
 

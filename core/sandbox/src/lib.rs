@@ -1,19 +1,19 @@
 //! Runs tenants' WebAssembly programs on shared models.
 //!
-//! A program is a component that exports one of the contract's levels (see `wit/`): it answers requests itself, or it is
-//! asked at each token. It gets a sandbox of its own for every request, in which there is nothing but what the contract
-//! imports: models, and what the tenant was granted.
+//! A program is a component that exports one of the contract's levels (see `wit/`): it answers requests
+//! itself, or it is called at each token. For every request it gets a sandbox of its own, which contains only
+//! the contract's imports: models, and the grants of the tenant.
 //!
-//! - [`Sandbox`]: compiles and runs; one a process.
+//! - [`Sandbox`]: compiles and runs programs; one for each process.
 //! - [`Program`]: a compiled component.
-//! - [`Grants`]: what a tenant's programs may do beside asking models; nothing by default.
+//! - [`Grants`]: the things that a tenant's programs may do besides asking models; nothing by default.
 //! - [`LogQueue`]: calls a function with the lines of a log on a thread of its own.
 //! - [`Model`]: a loaded model as programs see it.
-//! - [`Job`] and [`Reply`]: a request to a program, and its answer as it comes.
+//! - [`Job`] and [`Reply`]: a request to a program, and its answer as it arrives.
 //!
-//! Inside, `executor` decides on which thread a program thinks, `run` and `policy` are a request's course, `host` has the
-//! functions that programs call, `state` is what those work on, `bounds` and `compiler` bound what compiling takes, and `budget`, `pace` and `clock` see to it that nobody uses more
-//! than they may.
+//! Inside, `executor` decides on which thread a program computes, `run` and `policy` serve a request, `host`
+//! has the functions that programs call, `state` is the data of these functions, `bounds` and `compiler`
+//! bound the cost of compiling, and `budget`, `pace` and `clock` hold every program to its limits.
 
 mod bindings;
 mod bomb;

@@ -1,11 +1,12 @@
-//! Lines of a log on their way to a function of the application's.
+//! Passes lines of a log to a function of the application's.
 //!
-//! A line may be written on the engine's thread or on one that other programs wait for, and the function may write to a slow
-//! terminal, take a lock of the application's or ask a model. So it is called on a thread of its own, which is there while
-//! there are lines.
+//! A line may be written on the engine's thread or on one that other programs wait for, and the function may
+//! write to a slow terminal, take a lock of the application's or ask a model. Therefore a thread of its own
+//! calls the function; the thread exists while there are lines.
 //!
-//! What waits for the function is bounded in one of two ways. A program's lines count as its tenant's memory, and there is [`Room`]
-//! for so many bytes of them: then the program waits. Realm's own lines are written where nothing may wait: then they are dropped.
+//! Waiting lines are bounded in two ways. A program's lines count as its tenant's memory, and when their
+//! bytes fill the [`Room`], the program waits. Realm's own lines are written on threads that must not wait,
+//! so surplus lines are dropped.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,14 +18,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::Error;
 use crate::grants::Level;
 
-/// Lines of Realm's own that wait for the function at most.
+/// The most lines of Realm's own that wait for the function.
 const MAX_LINES: usize = 4096;
 
-/// Bytes of these, unless one line alone has more; and bytes of a tenant's lines that have not been taken, beyond which its programs
-/// wait.
+/// The most bytes of these lines, unless one line alone has more. Also the most bytes of a tenant's waiting
+/// lines, beyond which its programs wait.
 const MAX_BYTES: usize = 1 << 20;
 
-/// How long the thread waits for another line before it ends: a thread costs some 20 microseconds to start.
+/// The time that the thread waits for another line before it ends: starting a thread takes some 20
+/// microseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 type Sink = Box<dyn Fn(&str, Level, &str) + Send + Sync>;
@@ -35,24 +37,24 @@ pub(crate) struct Line {
     pub(crate) from: String,
     pub(crate) level: Level,
     pub(crate) message: String,
-    /// What a program's line takes until it is dropped.
+    /// The memory of a program's line, held until the line is dropped.
     pub(crate) place: Option<Place>,
 }
 
 impl Line {
-    /// Bytes.
+    /// Returns the bytes of the line's texts.
     fn len(&self) -> usize {
         self.from.len() + self.message.len()
     }
 }
 
-/// What a line takes of its tenant's room and memory.
+/// The part of its tenant's room and memory that a line holds.
 pub(crate) struct Place {
     _room: OwnedSemaphorePermit,
     _charge: MemoryCharge,
 }
 
-/// Room for the lines of a tenant's programs that no log has taken.
+/// The room for waiting lines of a tenant's programs.
 #[derive(Debug)]
 pub(crate) struct Room(Arc<Semaphore>);
 
@@ -63,7 +65,8 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Waits for room for a line, and charges for it. A line that has more than there is room for waits until no other is there.
+    /// Waits for room for a line, and charges for it. A line larger than the whole room waits until no other
+    /// line is waiting.
     ///
     /// # Errors
     /// `LimitExceeded` if the tenant's memory is used up.
@@ -74,7 +77,7 @@ impl Room {
         message: &str,
     ) -> Result<Place, Error> {
         let closed = |_| Error::new(crate::ErrorKind::Internal, "the log's room is closed");
-        // Two texts have 16 bytes of the allocator's each.
+        // The allocator adds 16 bytes to each of the two texts.
         let bytes = size_of::<Line>() + from.len() + message.len() + 2 * 16;
         let permits = u32::try_from(bytes.min(MAX_BYTES)).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.0).acquire_many_owned(permits).await.map_err(closed)?;
@@ -82,10 +85,11 @@ impl Room {
     }
 }
 
-/// A function that takes lines, and those that wait for it. Programs' lines, of [`Grants::log_queue`](crate::Grants::log_queue), count
-/// as their tenant's memory: while the function is slower than they come and 1 MiB of a tenant's wait, its programs wait. Whoever
-/// [writes](Self::write) a line itself never waits: while 4,096 or 1 MiB of those wait, further ones are dropped, and a line of Realm's
-/// says how many were. Dropping this lets the function have what waits.
+/// A queue of log lines for a function. Programs' lines, of [`Grants::log_queue`](crate::Grants::log_queue),
+/// count as their tenant's memory: if the function is slow and 1 MiB of a tenant's lines is waiting, its
+/// programs wait. [`write`](Self::write), for other lines, never waits: while 4,096 of those lines or 1 MiB
+/// is waiting, further ones are dropped, and a line of Realm's says how many. Dropping the queue passes the
+/// waiting lines to the function.
 ///
 /// ```
 /// use realm_sandbox::{Grants, LogQueue};
@@ -98,26 +102,26 @@ pub struct LogQueue(Arc<Shared>);
 struct Shared {
     sink: Sink,
     state: Mutex<State>,
-    /// A line, or the end, for the thread.
+    /// Signals a line, or the end, to the thread.
     more: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     lines: VecDeque<Line>,
-    /// Those of them that no tenant has a place for, and their bytes.
+    /// The number of waiting lines without a tenant's place, and their bytes.
     own: usize,
     bytes: usize,
-    /// Lines that were dropped since the function was last told.
+    /// The number of lines dropped since the function was last told.
     dropped: usize,
-    /// The process whose thread calls the function: a fork has none.
+    /// The process whose thread calls the function: after a fork, the child has no such thread.
     running: Option<u32>,
-    /// Whether no more lines come.
+    /// True if the queue has ended.
     ended: bool,
 }
 
 impl State {
-    /// What says that lines were dropped, for the place where they are missing.
+    /// Returns the line that says how many lines were dropped, to put in their place.
     fn gap(&mut self) -> Option<Line> {
         let dropped = std::mem::take(&mut self.dropped);
         let message = format!("{dropped} lines were dropped here: they came faster than this log takes them");
@@ -143,13 +147,13 @@ impl State {
 }
 
 impl LogQueue {
-    /// Has `sink` called with where a line is from, its level and its message.
+    /// Creates a queue that calls `sink` with a line's source, its level and its message.
     pub fn new(sink: impl Fn(&str, Level, &str) + Send + Sync + 'static) -> Self {
         let sink: Sink = Box::new(sink);
         Self(Arc::new(Shared { sink, state: Mutex::default(), more: Condvar::new() }))
     }
 
-    /// Writes a line, or drops it where too many wait.
+    /// Writes a line, or drops it if too many are waiting.
     pub fn write(&self, from: &str, level: Level, message: &str) {
         let mut state = self.0.state();
         let bytes = state.bytes + from.len() + message.len();
@@ -161,7 +165,7 @@ impl LogQueue {
         self.add(state, line);
     }
 
-    /// Adds a program's line, for which there is a place.
+    /// Adds a program's line, which has a place.
     pub(crate) fn push(&self, line: Line) {
         self.add(self.0.state(), line);
     }
@@ -185,7 +189,7 @@ impl LogQueue {
                 let lost = std::mem::take(&mut state.lines);
                 (state.own, state.bytes) = (0, 0);
                 drop(state);
-                // Whose places wake programs.
+                // Dropping their places wakes programs.
                 drop(lost);
             }
         }
@@ -204,7 +208,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread: calls the function with each line, and ends when none comes.
+    /// Runs on the thread: calls the function with each line, and ends when there is none.
     fn run(&self) {
         loop {
             let idle = |state: &mut State| state.lines.is_empty() && !state.ended;
@@ -218,7 +222,7 @@ impl Shared {
             drop(state);
             for Line { from, level, message, place } in std::iter::once(line).chain(gap) {
                 realm_handover::call_out(|| (self.sink)(&from, level, &message));
-                // Its text is gone before others have its place.
+                // The line's text is freed before another line gets its place.
                 drop((from, message));
                 realm_handover::call_out(|| drop(place));
             }
@@ -234,7 +238,7 @@ mod tests {
 
     type Told = mpsc::Receiver<(String, Level, String)>;
 
-    /// A queue whose function waits for a turn before it takes a line.
+    /// Creates a queue whose function waits for a turn before it takes a line.
     fn queue() -> (LogQueue, mpsc::Sender<()>, Told) {
         let (turn, turns) = mpsc::channel::<()>();
         let (tell, told) = mpsc::channel();
@@ -255,7 +259,7 @@ mod tests {
         for line in 0..MAX_LINES {
             assert_eq!(lines.next(), Some(line.to_string()), "they are in order");
         }
-        // One more where the first was taken before the queue was full.
+        // One more if the first was taken before the queue was full.
         assert!(lines.count() <= 1);
         queue.write("a", Level::Info, "the next one");
         assert_eq!(told.recv().unwrap().2, "the next one");
@@ -265,7 +269,7 @@ mod tests {
     fn the_gap_is_told_with_its_length_and_where_it_is() {
         let (queue, turn, told) = queue();
         (0..MAX_LINES + 100).for_each(|line| queue.write("a", Level::Info, &line.to_string()));
-        // Room for one more, while others still wait.
+        // There is room for one more, while others still wait.
         turn.send(()).unwrap();
         turn.send(()).unwrap();
         told.recv().unwrap();
@@ -290,7 +294,7 @@ mod tests {
     #[test]
     fn long_lines_are_bounded_by_their_bytes() {
         let (queue, turn, told) = queue();
-        // Two fit, with where they are from.
+        // Two fit, including their sources.
         let long = "x".repeat(MAX_BYTES / 2 - 1);
         for _ in 0..64 {
             queue.write("a", Level::Info, &long);

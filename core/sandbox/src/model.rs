@@ -9,22 +9,22 @@ use serde_json::Value;
 
 use crate::Error;
 
-/// A loaded model: what programs of all tenants share.
+/// A loaded model, which programs of all tenants share.
 pub struct Model {
-    /// What it was loaded by, which tenants' limits name.
+    /// The name that it was loaded by; tenants' limits use this name.
     pub name: String,
-    /// Batches everybody's work.
+    /// The engine, which batches the work of all tenants.
     pub engine: Engine,
     /// The weights and their shape.
     pub weights: Box<dyn Weights>,
-    /// From text to tokens and back.
+    /// Encodes text into tokens and back.
     pub tokenizer: Arc<Tokenizer>,
-    /// From conversations to text, where the model has a template.
+    /// Renders conversations as text, if the model has a template.
     pub template: Option<ChatTemplate>,
 }
 
 impl Request {
-    /// Bytes of memory that it takes.
+    /// Returns the bytes of memory that the request takes.
     pub(crate) fn memory(&self) -> usize {
         let prompt = match &self.prompt {
             Prompt::Text(text) => text.capacity(),
@@ -45,7 +45,7 @@ impl Request {
     }
 }
 
-/// Bytes of memory that a JSON value takes, itself included.
+/// Returns the bytes of memory that a JSON value takes, itself included.
 pub(crate) fn json_memory(value: &Value) -> usize {
     let inner = match value {
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
@@ -63,15 +63,15 @@ pub(crate) fn json_memory(value: &Value) -> usize {
     size_of::<Value>() + inner
 }
 
-/// What the allocator adds to an allocation.
+/// The bytes that the allocator adds to an allocation.
 const ALLOCATION: usize = 16;
 
 fn text_memory(text: &String) -> usize {
     text.capacity() + ALLOCATION
 }
 
-/// Bytes of memory of an object's table of so many entries: a hash, a key and a value for each, with room to grow, and places to find
-/// them by, a power of two.
+/// Returns the bytes of an object's table with this number of entries: a hash, a key and a value for each,
+/// room to grow, and an index whose size is a power of two.
 fn object_memory(entries: usize) -> usize {
     if entries == 0 {
         return 0;
@@ -81,7 +81,7 @@ fn object_memory(entries: usize) -> usize {
     places * 7 / 8 * entry + places * (size_of::<usize>() + 1) + 2 * ALLOCATION
 }
 
-/// The most memory that the value of a JSON text may take, as its brackets and commas say.
+/// Returns the most memory that the value of a JSON text may take, judged by its brackets and commas.
 pub(crate) fn json_bound(text: &str) -> usize {
     let (mut bytes, mut quoted, mut escaped) = (text.len() + size_of::<Value>(), false, false);
     for byte in text.bytes() {
@@ -93,7 +93,7 @@ pub(crate) fn json_bound(text: &str) -> usize {
                 bytes += if quoted { ALLOCATION } else { 0 };
             }
             b'{' if !quoted => bytes += object_memory(1),
-            // An entry more, in a table that may just have doubled.
+            // One more entry, in a table that may just have doubled.
             b',' if !quoted => bytes += object_memory(1) * 2 / 3,
             b'[' if !quoted => bytes += 4 * size_of::<Value>() + ALLOCATION,
             _ => {}
@@ -103,33 +103,35 @@ pub(crate) fn json_bound(text: &str) -> usize {
 }
 
 impl Model {
-    /// Numbers that logits have: tokens of the vocabulary, and perhaps some that stand for none.
+    /// Returns the number of logits in a row: the tokens of the vocabulary, and in some models a few that
+    /// stand for no token.
     pub fn vocabulary(&self) -> usize {
         self.weights.config().vocab
     }
 
-    /// The prompt that the chat template makes of a conversation, and which of it are others' words.
+    /// Renders a conversation with the chat template; the result marks which words are not the template's
+    /// own.
     ///
     /// # Errors
-    /// `Unsupported` without a template, `InvalidArgument` with the template's complaint.
+    /// `Unsupported` without a template, `InvalidArgument` with the template's own error.
     pub fn render(&self, conversation: &Conversation) -> Result<Rendered, Error> {
         let template = self.template.as_ref().ok_or(realm_tokenizer::Error::NoTemplate)?;
         Ok(template.render(conversation)?)
     }
 
-    /// The tokens that a prompt stands for.
+    /// Returns the tokens of a prompt.
     ///
     /// # Errors
-    /// As [`render`](Self::render).
+    /// Same as [`render`](Self::render).
     pub fn tokenize(&self, prompt: &Prompt) -> Result<Vec<u32>, Error> {
         self.tokenize_at_most(prompt, usize::MAX)
     }
 
-    /// As [`tokenize`](Self::tokenize), of a prompt that may have `most` tokens. A longer one is refused before all of it is
-    /// tokenized.
+    /// Same as [`tokenize`](Self::tokenize), for a prompt of at most `most` tokens. A longer one is refused
+    /// before all of it is tokenized.
     ///
     /// # Errors
-    /// As above, and `LimitExceeded` for a longer one.
+    /// Same as [`tokenize`](Self::tokenize), and `LimitExceeded` for a longer prompt.
     pub fn tokenize_at_most(&self, prompt: &Prompt, most: usize) -> Result<Vec<u32>, Error> {
         Ok(match prompt {
             Prompt::Text(text) => {
@@ -153,7 +155,7 @@ impl Model {
     }
 }
 
-/// What is said of a prompt that was not tokenized to its end.
+/// Returns the error for a prompt that was not tokenized to its end.
 pub fn prompt_too_long(text: &str, most: usize) -> Error {
     let bytes = text.len();
     Error::limit(format!(
@@ -161,10 +163,10 @@ pub fn prompt_too_long(text: &str, most: usize) -> Error {
     ))
 }
 
-/// What a request goes on from.
+/// The tokens or text that a request continues.
 #[derive(Debug, Clone)]
 pub enum Prompt {
-    /// Text as it is.
+    /// Text, as it is.
     Text(String),
     /// A conversation for the chat template.
     Chat(Conversation),
@@ -172,26 +174,27 @@ pub enum Prompt {
     Tokens(Vec<u32>),
 }
 
-/// What a program is asked.
+/// A request to a program.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// What to go on from.
+    /// The prompt to continue.
     pub prompt: Prompt,
-    /// How tokens are chosen.
+    /// Temperature and the other options that choose tokens.
     pub sampling: Sampling,
-    /// Tokens to generate at most.
+    /// The most tokens to generate.
     pub max_tokens: Option<usize>,
     /// Strings that end the text.
     pub stop: Vec<String>,
-    /// What the text has to spell.
+    /// The grammar that the text has to follow.
     pub grammar: Option<Grammar>,
-    /// Go on after an end token.
+    /// True to continue after an end token.
     pub ignore_eos: bool,
-    /// What else the application says to the program.
+    /// Further input of the application for the program.
     pub input: serde_json::Value,
     /// The adapter of the sequences that the program opens, unless it names another.
     pub adapter: Option<(Adapter, f32)>,
-    /// So many tokens at the beginning of sequences may be shared with other tenants who say the same.
+    /// The number of tokens at the beginning of a sequence that may be shared with other tenants that mark
+    /// the same tokens.
     pub shared_prefix: usize,
 }
 
@@ -213,7 +216,7 @@ mod tests {
             let (real, bound) = (json_memory(&value), json_bound(&text));
             assert!(real <= bound, "{real} of {bound}: {}", &text[..text.len().min(60)]);
         }
-        // What is quoted counts as text alone.
+        // Quoted brackets count as text only.
         assert!(json_bound(&format!("\"{}\"", "{[,".repeat(1000))) < 4000);
     }
 }

@@ -1,37 +1,38 @@
-//! How a tenant's programs have thought lately, over all its runs: a new request is no clean slate.
+//! The recent computing times of a tenant's programs, over all its runs: a new request does not reset them.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Thinking that may hold a step up.
+/// The longest computing time that may delay a step.
 const QUICK: Duration = Duration::from_micros(250);
 
-/// After slow thinking so many times none on a step's threads; twice as many the next time, up to the most. Every eighth
-/// quick one takes one off again, so that a hiccup in a thousand, as a busy machine has them, costs little, and whoever
-/// is slow as often as they may be holds fewer and fewer steps up.
+/// After a slow turn, the next `OFF` turns do not run on a step's threads; after another slow turn, twice as
+/// many, up to `MOST_OFF`. Every eighth fast turn takes one off again. So one slow turn in a thousand, as a
+/// busy machine causes, costs little, and a tenant that is slow as often as it may be delays fewer and fewer
+/// steps.
 const OFF: u32 = 16;
 const MOST_OFF: u32 = 1 << 16;
 
-/// What a tenant's programs may compute on threads of their own before they get the time alone that nobody else wants: this
-/// much at once, and this part of the time. Starting and ending runs counts, so that whoever starts one after the other has
-/// no more of it.
+/// The computing time of a tenant's programs on other threads than a step's, before they get only time that
+/// no other thread wants: this much at once, and this part of the time. Starting and ending runs counts, so
+/// that a tenant gains nothing by starting one run after another.
 const BURST: Duration = Duration::from_millis(100);
 const SHARE: u32 = 10;
 
-/// A tenant's pace.
+/// The pace of one tenant.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
-    /// How many more times its programs do not think on a step's threads.
+    /// The number of further turns that do not run on a step's threads.
     off: AtomicU32,
-    /// Eighths of how often they will not after they were slow once more.
+    /// Eighths of the number of such turns after the next slow one.
     next: AtomicU32,
-    /// What was computed beyond the tenant's part, as of then.
+    /// The computing time beyond the tenant's share, and the time at which that was so.
     debt: Mutex<Option<(Duration, Instant)>>,
 }
 
 impl Pace {
-    /// Takes note of thinking between two forwards that took so long.
+    /// Records a turn between two forward passes that took this long.
     pub(crate) fn thought(&self, took: Duration) {
         if took > QUICK {
             let next = self.next.load(Ordering::Relaxed).max(8 * OFF);
@@ -39,7 +40,7 @@ impl Pace {
             self.next.store((2 * next).min(8 * MOST_OFF), Ordering::Relaxed);
             return;
         }
-        // Several may do this at once; that none is lost does not matter.
+        // Concurrent calls may lose a count, which does not matter.
         let less = |count: &AtomicU32| {
             let now = count.load(Ordering::Relaxed);
             if now > 0 {
@@ -50,19 +51,19 @@ impl Pace {
         less(&self.next);
     }
 
-    /// Takes note of time that was computed on other threads than a step's.
+    /// Records computing time on other threads than a step's.
     pub(crate) fn spent(&self, time: Duration) {
         let mut debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
         let left = debt.map_or(Duration::ZERO, |(debt, then)| debt.saturating_sub(then.elapsed() / SHARE));
         *debt = Some((left + time, Instant::now()));
     }
 
-    /// Whether its programs may think on a step's threads.
+    /// Returns whether the tenant's programs may run on a step's threads.
     pub(crate) fn is_quick(&self) -> bool {
         self.off.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether it has computed more than its part.
+    /// Returns whether the tenant has computed more than its share.
     pub(crate) fn is_greedy(&self) -> bool {
         let debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
         debt.is_some_and(|(debt, then)| debt.saturating_sub(then.elapsed() / SHARE) > BURST)
@@ -89,7 +90,7 @@ mod tests {
         }
         assert_eq!(waits[0], OFF);
         assert!(waits.windows(2).all(|pair| pair[1] > pair[0] * 3 / 2), "{waits:?}");
-        // A hiccup in two thousand is forgotten before the next.
+        // One slow turn in two thousand is forgotten before the next.
         let pace = Pace::default();
         for _ in 0..10 {
             pace.thought(QUICK * 2);
@@ -103,7 +104,7 @@ mod tests {
         let pace = Pace::default();
         pace.spent(BURST / 2);
         assert!(!pace.is_greedy());
-        // However little each run computes.
+        // The time adds up, however little each run computes.
         (0..1000).for_each(|_| pace.spent(BURST / 1000));
         assert!(pace.is_greedy());
         assert!(pace.is_quick());

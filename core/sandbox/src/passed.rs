@@ -1,9 +1,9 @@
-//! Which tokens readers get beside the text that a policy lets through.
+//! Chooses the tokens that readers get besides the text that a policy lets through.
 //!
-//! A token's id says what its text was. So ids go along only when all of their text has gone out as it came: those of text
-//! that is held back wait for it, and those of text that was changed or left out are never sent.
+//! A token's id reveals its text. So an id is sent only when all of its text has been sent unchanged: the ids
+//! of held text wait for the text, and the ids of changed or omitted text are never sent.
 
-/// What came from the model and what went out, since both were last the same.
+/// The model's text and the text sent, since both were last the same.
 #[derive(Debug, Default)]
 pub(crate) struct Passed {
     came: String,
@@ -12,15 +12,15 @@ pub(crate) struct Passed {
 }
 
 impl Passed {
-    /// A token came with the text that it adds, and `text` goes out. Returns the tokens that go with it.
+    /// Records a token with the text that it adds, and the `text` sent. Returns the tokens to send with it.
     pub(crate) fn observe(&mut self, token: u32, came: &str, text: &str) -> Vec<u32> {
         self.tokens.push(token);
         self.came += came;
-        // A token without text, as one within a character is, waits for the one with it.
+        // A token without text, such as one inside a character, waits for the one with it.
         if came.is_empty() && text.is_empty() { Vec::new() } else { self.release(text) }
     }
 
-    /// No more comes, and `text` goes out. Returns the tokens that go with it.
+    /// Records the last `text` sent, after the last token. Returns the tokens to send with it.
     pub(crate) fn end(&mut self, text: &str) -> Vec<u32> {
         self.release(text)
     }
@@ -61,7 +61,7 @@ mod tests {
         assert_eq!(passed.observe(2, " Par", " "), NONE);
         assert_eq!(passed.observe(3, "is", ""), NONE);
         assert_eq!(passed.observe(4, ".", "[city]."), NONE);
-        // Text that follows is its own again.
+        // Later text is unchanged again.
         assert_eq!(passed.observe(5, " So", " So"), [5]);
         assert_eq!(passed.observe(6, " be it", ""), NONE);
         assert_eq!(passed.end(""), NONE);

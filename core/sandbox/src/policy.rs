@@ -1,4 +1,4 @@
-//! Generates under a policy: the built-in loop, with a program that is asked at each token.
+//! Generates under a policy: the built-in loop, with a program that is called at each token.
 
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ async fn generate(
         store.data_mut().forwarded(due, forwarded.cached);
         let mut logits = last(forwarded.rows)?;
         if let Some(guide) = &mut guide {
-            // So that the policy, too, chooses among what the grammar allows.
+            // The policy, too, chooses among the tokens that the grammar allows.
             mask(logits.values()?, guide.mask()?, false);
         }
         let (chosen, mut logits) = choose(store, policy, logits).await?;
@@ -118,7 +118,7 @@ async fn generate(
     unreachable!("a generation has no more tokens than there is room for")
 }
 
-/// Asks the policy for a token; gives the logits back as it left them.
+/// Lets the policy choose a token; returns the logits as it left them.
 async fn choose(
     store: &mut Store<State>,
     policy: &Guest,

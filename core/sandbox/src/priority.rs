@@ -1,11 +1,11 @@
 //! Scheduling priority of threads.
 
-/// A tenth of the weight of a thread at normal priority, as Linux has it.
+/// The niceness that gives a tenth of the weight of a thread at normal priority, as Linux defines it.
 #[cfg(target_os = "linux")]
 const LOW: libc::c_int = 10;
 
-/// From now on the calling thread gets about a tenth of a core that a thread of normal priority wants too. Where that can't
-/// be had it stays as it is.
+/// Lowers the calling thread's priority: it gets about a tenth of a core that a thread of normal priority
+/// wants too. If the system refuses, the priority stays.
 #[cfg(target_os = "linux")]
 pub(crate) fn low() {
     // SAFETY: the call takes numbers; on Linux 0 is the calling thread, not its process.
@@ -15,15 +15,16 @@ pub(crate) fn low() {
     }
 }
 
-/// From now on the calling thread gets about a tenth of a core that a thread of normal priority wants too. Where that can't
-/// be had it stays as it is.
+/// Lowers the calling thread's priority: it gets about a tenth of a core that a thread of normal priority
+/// wants too. If the system refuses, the priority stays.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn low() {}
 
-/// From now on the calling thread gets only time that no other thread wants. Where that can't be had it stays as it is.
+/// Gives the calling thread only time that no other thread wants. If the system refuses, the priority stays.
 #[cfg(target_os = "linux")]
 pub(crate) fn lowest() {
-    // SAFETY: an all-zero `sched_param` is valid, and the call reads it and nothing else; 0 is the calling thread.
+    // SAFETY: an all-zero `sched_param` is valid, and the call reads it and nothing else; 0 is the calling
+    // thread.
     let refused = unsafe {
         let parameters: libc::sched_param = std::mem::zeroed();
         libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters)
@@ -33,6 +34,6 @@ pub(crate) fn lowest() {
     }
 }
 
-/// From now on the calling thread gets only time that no other thread wants. Where that can't be had it stays as it is.
+/// Gives the calling thread only time that no other thread wants. If the system refuses, the priority stays.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn lowest() {}

@@ -21,21 +21,21 @@ use crate::seats::Needs;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
-/// Bytes of a component or module at most.
+/// The most bytes of a component or module.
 const MAX_BYTES: usize = 64 << 20;
 
-/// A compiled program or policy. Cloning it is cheap.
+/// A compiled program or policy. A clone is cheap.
 #[derive(Clone)]
 pub struct Program(pub(crate) Arc<Compiled>);
 
 pub(crate) struct Compiled {
     pub(crate) kind: Kind,
-    /// What a run takes of what tenants share.
+    /// The places that a run takes of those that tenants share.
     pub(crate) needs: Needs,
     info: ProgramInfo,
-    /// Bytes of memory that the compiled code takes.
+    /// The memory of the compiled code, in bytes.
     code: usize,
-    /// For those bytes, if a tenant had it compiled.
+    /// The charge for that memory, if a tenant had the program compiled.
     charge: Option<MemoryCharge>,
 }
 
@@ -45,19 +45,19 @@ pub(crate) enum Kind {
     Raw(InstancePre<State>),
 }
 
-/// Which level of the contract a program is written at.
+/// The level of the contract that a program is written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contract {
-    /// It answers requests.
+    /// The program answers requests.
     Program,
-    /// It is asked at each token.
+    /// The program is called at each token.
     Policy,
-    /// It is a core module that answers requests with plain functions.
+    /// The program is a core module that answers requests through plain functions.
     Module,
 }
 
 impl Contract {
-    /// The name in lower case, the same in every language.
+    /// Returns the name in lower case, the same in every language.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Program => "program",
@@ -67,21 +67,21 @@ impl Contract {
     }
 }
 
-/// What a program is.
+/// Facts about a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramInfo {
-    /// What it exports.
+    /// The level of the contract that it exports.
     pub contract: Contract,
-    /// Interfaces that it imports.
+    /// The interfaces that it imports.
     pub imports: Vec<String>,
-    /// Interfaces that it exports.
+    /// The interfaces that it exports.
     pub exports: Vec<String>,
-    /// Bytes of the component or module.
+    /// The size of the component or module, in bytes.
     pub bytes: usize,
 }
 
 impl Program {
-    /// Compiles a component, or a core module that a component can be made of.
+    /// Compiles a component, or a core module that can become a component.
     pub(crate) fn compile(core: &Core, owner: Option<&Tenant>, wasm: &[u8]) -> Result<Self, Error> {
         let invalid = |why: &dyn fmt::Display| Error::new(ErrorKind::InvalidProgram, why);
         if wasm.len() > MAX_BYTES {
@@ -92,7 +92,7 @@ impl Program {
             let why = r"it does not begin with `\0asm`, as components and modules do; a text (WAT) has to be assembled";
             return Err(invalid(&format_args!("no WebAssembly: {why}")));
         }
-        // The bytes are copied for the compiler, and wait there.
+        // The bytes are copied for the compiler, and are held while they wait.
         let charge = |owner: &Tenant| owner.memory().charge(MemoryKind::Code, wasm.len());
         let charge = owner.map(charge).transpose()?;
         let is_module = wasm.get(..8) == Some(b"\0asm\x01\0\0\0");
@@ -111,7 +111,7 @@ impl Program {
         Ok(Self(Arc::new(compiled)))
     }
 
-    /// Compiles a component, or a core module of which it makes one.
+    /// Compiles a component, or a core module after making it a component.
     fn of_component(
         core: &Core,
         owner: Option<&Tenant>,
@@ -120,7 +120,7 @@ impl Program {
     ) -> Result<Compiled, Error> {
         let invalid = |why: &dyn fmt::Display| Error::new(ErrorKind::InvalidProgram, why);
         let encoded = if is_module {
-            // It is validated to be encoded, which takes time as well.
+            // Encoding validates the module, which takes time as well, so it is bounded first.
             crate::bounds::check(wasm)?;
             Some(componentize::encode(&core.engine, wasm)?)
         } else {
@@ -167,7 +167,7 @@ impl Program {
 
     fn of_module(core: &Core, owner: Option<&Tenant>, wasm: &[u8]) -> Result<Compiled, Error> {
         let compile = |engine: &Engine, wasm: &[u8]| Module::new(engine, wasm);
-        // SAFETY: what `kept` gives was serialized by an engine with the same settings and version.
+        // SAFETY: `kept` returns only bytes that an engine with the same settings and version serialized.
         let load = |compiled: &[u8]| unsafe { Module::deserialize(&core.engine, compiled) };
         let module = kept(core, owner, wasm, load, compile, Module::serialize)?;
         let name = |module: &str, name: &str| format!("{module}.{name}");
@@ -185,17 +185,18 @@ impl Program {
         Ok(Compiled { kind, needs, info, code, charge: None })
     }
 
-    /// What it is.
+    /// Facts about the program.
     pub fn info(&self) -> &ProgramInfo {
         &self.0.info
     }
 
-    /// Bytes of memory that it takes: its compiled code, and what is known of it beside.
+    /// Returns the bytes of memory that it takes: its compiled code, and the data about it.
     pub fn memory(&self) -> usize {
         self.0.memory()
     }
 
-    /// Whether its memory is on this account already: that of the tenant that had it compiled.
+    /// Returns whether its memory is charged to this account already: that of the tenant that had it
+    /// compiled.
     pub fn is_charged_to(&self, ledger: &MemoryLedger) -> bool {
         self.0.charge.as_ref().is_some_and(|charge| charge.ledger().is(ledger))
     }
@@ -213,16 +214,16 @@ impl fmt::Debug for Program {
     }
 }
 
-/// Compiles a component, or takes what was compiled before.
+/// Compiles a component, or loads it from the cache.
 fn component(core: &Core, owner: Option<&Tenant>, wasm: &[u8]) -> Result<Component, Error> {
     let compile = |engine: &Engine, wasm: &[u8]| Component::new(engine, wasm);
-    // SAFETY: what `kept` gives was serialized by an engine with the same settings and version.
+    // SAFETY: `kept` returns only bytes that an engine with the same settings and version serialized.
     let load = |compiled: &[u8]| unsafe { Component::deserialize(&core.engine, compiled) };
     kept(core, owner, wasm, load, compile, Component::serialize)
 }
 
-/// Compiles, or takes what was compiled before: `load` gets only bytes that `serialize` made, in an engine with the same
-/// settings and of the same version, in a process of this user's, since the cache gives nothing else.
+/// Compiles a program, or loads it from the cache. `load` gets only bytes that `serialize` made, in an engine
+/// with the same settings and version and in a process of this user, since the cache returns no others.
 fn kept<T: Send + 'static>(
     core: &Core,
     owner: Option<&Tenant>,
@@ -256,28 +257,29 @@ fn kept<T: Send + 'static>(
     if let Some(cache) = &core.cache {
         cache.put(&source, &compiled);
     }
-    // What the compiler made lies between what it needed for a moment, and keeps the allocator from giving that back. A copy lies
-    // close together.
+    // The compiler's output lies between its temporary allocations, which keeps the allocator from returning
+    // their memory. A loaded copy lies close together.
     drop(program);
     load(&compiled).map_err(|error| invalid(format!("what was compiled can't be loaded: {error:#}")))
 }
 
-/// What a compiled program takes beside its image: a component's types above all, those of the whole contract. Measured by what a
-/// process grew by for 300 components that were loaded (`ledger` of the tests).
+/// The bytes of a compiled program besides its image: mainly a component's types, those of the whole
+/// contract. Measured as the growth of a process that loaded 300 components (`ledger` of the tests).
 const COMPILED_BYTES: usize = 152 << 10;
 
-/// HTTP requests that a tenant's programs have under way at once; more of them wait. A process has only so many sockets.
+/// The most HTTP requests that a tenant's programs have at once; further ones wait. The sockets of a process
+/// are limited.
 const CONNECTIONS: usize = 16;
 
-/// A tenant's programs by name, for those that call others, and what all of them share.
+/// A tenant's programs by name, for programs that call others, and the state that all of them share.
 #[derive(Debug)]
 pub struct Programs {
     by_name: RwLock<HashMap<String, (Program, Option<MemoryCharge>)>>,
-    /// How the tenant's programs have thought lately.
+    /// The recent computing times of the tenant's programs.
     pub(crate) pace: Arc<Pace>,
-    /// What there is of connections to hosts that were granted.
+    /// The free connections to granted hosts.
     pub(crate) connections: Arc<Semaphore>,
-    /// What there is of room for lines of its log.
+    /// The free room for lines of its log.
     pub(crate) log: Room,
 }
 
@@ -289,7 +291,7 @@ impl Default for Programs {
 }
 
 impl Programs {
-    /// The program of that name.
+    /// Returns the program of that name.
     pub fn get(&self, name: &str) -> Option<Program> {
         self.by_name
             .read()
@@ -298,17 +300,18 @@ impl Programs {
             .map(|(program, _)| program.clone())
     }
 
-    /// Adds a program, or takes another for a name. What runs goes on with the old one.
+    /// Adds a program, or replaces the one of that name. Runs that have started keep the old one.
     pub fn set(&self, name: impl Into<String>, program: Program) {
         self.set_charged(name, program, None);
     }
 
-    /// As [`set`](Self::set), with a charge for what the program takes, which it keeps.
+    /// Same as [`set`](Self::set), with a charge for the program's memory, which is kept as long as the
+    /// program.
     pub fn set_charged(&self, name: impl Into<String>, program: Program, charge: Option<MemoryCharge>) {
         self.by_name.write().unwrap_or_else(PoisonError::into_inner).insert(name.into(), (program, charge));
     }
 
-    /// Forgets a program; says whether there was one.
+    /// Removes a program; returns whether there was one of that name.
     pub fn remove(&self, name: &str) -> bool {
         self.by_name.write().unwrap_or_else(PoisonError::into_inner).remove(name).is_some()
     }

@@ -1,7 +1,8 @@
-//! The way to whoever reads a run's answer.
+//! Sends chunks to the reader of a run's answer.
 //!
-//! Waking a reader takes longer than choosing a token. A program that thinks between two steps of a GPU therefore leaves its
-//! chunk here, and it is sent while the GPU computes; see [`realm_engine::during_next_pass`].
+//! Waking a reader takes longer than choosing a token. A program that computes between two steps of a GPU
+//! therefore leaves its chunk here, and it is sent while the GPU computes; see
+//! [`realm_engine::during_next_pass`].
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,22 +13,22 @@ use realm_handover::{Receiver, Sender, TryRecvError};
 
 use crate::Error;
 
-/// Sends a run's chunks, in their order.
+/// Sends a run's chunks, in order.
 #[derive(Clone)]
 pub(crate) struct Reader(Arc<Inner>);
 
 struct Inner {
     chunks: Sender<Unread>,
-    /// What is sent a little later.
+    /// The chunks that are sent a little later.
     waiting: Mutex<VecDeque<Unread>>,
-    /// Where chunks count until they are read.
+    /// The account of chunks until they are read.
     ledger: MemoryLedger,
 }
 
 /// A chunk in a reply's channel.
 type Unread = Charged<Result<Chunk, Error>>;
 
-/// Chunks as they come.
+/// The chunks of a run, as they arrive.
 pub struct Chunks(Receiver<Unread>);
 
 impl Chunks {
@@ -35,26 +36,26 @@ impl Chunks {
         Self(chunks)
     }
 
-    /// The next one; `None` after the last. Blocks.
+    /// Returns the next chunk; `None` after the last. Blocks.
     pub fn recv_blocking(&self) -> Option<Result<Chunk, Error>> {
         self.0.recv_blocking().map(Unread::into_inner)
     }
 
-    /// The next one, if it is there.
+    /// Returns the next chunk, if there is one now.
     ///
     /// # Errors
-    /// It is not there yet, or there will be none.
+    /// There is none yet, or there are no more.
     pub fn try_recv(&self) -> Result<Result<Chunk, Error>, TryRecvError> {
         self.0.try_recv().map(Unread::into_inner)
     }
 
-    /// The next one for the one task that polls; `None` after the last.
+    /// Polls for the next chunk, for one task; `None` after the last.
     pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>> {
         self.0.poll_recv(context).map(|chunk| chunk.map(Unread::into_inner))
     }
 }
 
-/// Why a chunk was not sent.
+/// The reason why a chunk was not sent.
 pub(crate) enum Unsent {
     /// The reader has left.
     Gone,
@@ -70,7 +71,7 @@ impl Reader {
     /// Sends a chunk, soon; waits for room.
     ///
     /// # Errors
-    /// If the reader has left, or the tenant's memory is used up.
+    /// `Gone` if the reader has left, `Refused` if the tenant's memory is used up.
     pub(crate) async fn send(&self, chunk: Chunk) -> Result<(), Unsent> {
         if self.0.chunks.is_closed() {
             return Err(Unsent::Gone);
@@ -92,26 +93,27 @@ impl Reader {
         self.0.chunks.send(chunk).await.map_err(|_| Unsent::Gone)
     }
 
-    /// Whether there is room for what waits and one more. Nobody else sends.
+    /// Returns whether there is room for the waiting chunks and one more. There is no other sender.
     fn has_room(&self) -> bool {
         let waiting = self.waiting().len();
         !self.0.chunks.is_full_with(waiting)
     }
 
-    /// Sends the end of the answer, after all that waits; waits for room.
+    /// Sends the end of the answer, after all waiting chunks; waits for room.
     pub(crate) async fn end(&self, last: Result<Chunk, Error>) {
         self.flush();
-        // There is but one, which has to come.
+        // There is only one end, and the reader needs it, so it is not charged for.
         let charge = self.0.ledger.open(MemoryKind::Results);
-        // If the reader has left, nobody wants to know.
+        // If the reader has left, the end is not needed.
         let _ = self.0.chunks.send(Charged::new(last, charge)).await;
     }
 
-    /// Sends what waits.
+    /// Sends the waiting chunks.
     fn flush(&self) {
         let mut waiting = self.waiting();
         while let Some(chunk) = waiting.pop_front() {
-            // There was room when it was put there. If the reader has left, the next chunk says so.
+            // The room was reserved when the chunk was queued. If the reader has left, the next chunk says
+            // so.
             let _ = self.0.chunks.push(chunk);
         }
         drop(waiting);

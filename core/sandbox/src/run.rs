@@ -22,21 +22,21 @@ use crate::state::{Context, Sink, State};
 use crate::{Error, ErrorKind};
 use crate::{policy, raw};
 
-/// Who asks what of which program.
+/// A request to a program, with everything that the run needs.
 pub struct Job {
-    /// What answers.
+    /// The program that answers.
     pub program: Program,
-    /// What is asked.
+    /// The request.
     pub request: Request,
-    /// The model that it is asked of.
+    /// The model that answers the program's calls.
     pub model: Arc<Model>,
     /// Other models that the application has loaded, by name.
     pub models: FindModel,
-    /// Whose program it is.
+    /// The tenant that the run belongs to.
     pub tenant: Arc<realm_engine::Tenant>,
-    /// What its programs may do beside.
+    /// The things that its programs may do besides asking models.
     pub grants: Arc<Grants>,
-    /// Its other programs.
+    /// The tenant's other programs.
     pub programs: Arc<Programs>,
 }
 
@@ -45,25 +45,26 @@ pub type FindModel = Arc<dyn Fn(&str) -> Option<Arc<Model>> + Send + Sync>;
 
 /// A running program. Dropping it ends the run at once.
 pub struct Reply {
-    /// The answer in pieces; the last one says how it ended. Errors end it.
+    /// The chunks of the answer; the last one says how it ended. An error ends it.
     pub chunks: Chunks,
     _running: Running,
 }
 
-/// Bytes of memory of a run that waits for its turn, beside its request, and of an instance beside its memories and tables: its
-/// state, the pages of the pool that it touches, and those of a stack that was not deep. Measured by what a process grew by for 1,000
-/// runs that waited, and for 1,000 instances that had written to all of their memory (`ledger` of the tests): 29 to 32 KiB each.
+/// The bytes of memory of a run that waits for its turn, besides its request; and of an instance besides its
+/// memories and tables: its state, the pages of the pool that it touches, and those of a shallow stack.
+/// Measured as the growth of a process with 1,000 waiting runs, and with 1,000 instances that had written to
+/// all of their memory (`ledger` of the tests): 29 to 32 KiB each.
 const RUN_BYTES: usize = 4 << 10;
 const INSTANCE_BYTES: usize = 30 << 10;
 
-/// Chunks that a reader may be behind before the program has to wait for it.
+/// The most chunks that a reader may be behind before the program waits for it.
 const CHANNEL: usize = 64;
 
 impl Sandbox {
     /// Starts a program and returns its stream at once.
     ///
     /// # Errors
-    /// `LimitExceeded` if as many of the tenant's requests wait as may.
+    /// `LimitExceeded` if the tenant's queue is full.
     pub fn run(&self, job: Job) -> Result<Reply, Error> {
         let submitted = Instant::now();
         let limits = job.tenant.limits();
@@ -73,7 +74,7 @@ impl Sandbox {
         self.expect(&job.tenant);
         let (send, chunks) = realm_handover::channel(CHANNEL);
         let budget = Budget::new(limits.program, Arc::clone(&job.programs.pace), ledger.clone());
-        // Dropped with the run, if it is given up.
+        // Dropped with the run if the run is cancelled.
         let meter = Arc::new(Mutex::new(job.model.engine.run_meter(&job.tenant)));
         let ticking = self.0.clock.run();
         let core = Arc::clone(&self.0);
@@ -90,7 +91,8 @@ impl Sandbox {
                     Some(seat) => seat,
                     None if core.seats.could_hold(needs) => {
                         if job.tenant.limits().max_concurrent.is_none() {
-                            // Without a bound on those that run there is one on those that wait.
+                            // Without a limit on running requests this run counts as waiting, so that
+                            // `max_queued` bounds it.
                             place.wait();
                         }
                         let seat = core.seats.take(id, needs).await.ok_or_else(no_room)?;
@@ -132,7 +134,7 @@ impl Sandbox {
                     tenant.name()
                 ))),
             };
-            // Whoever gets the last chunk may look at counts, or want the place at once.
+            // The reader of the last chunk may read the counters at once, or need this run's place.
             lock(&counts).ended(end);
             drop(place);
             reader.end(last).await;
@@ -145,7 +147,7 @@ fn lock(meter: &Mutex<RunMeter>) -> MutexGuard<'_, RunMeter> {
     meter.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs a program to its end, for another program; returns what it sent.
+/// Runs a program to its end, for another program; returns its output.
 pub(crate) async fn nested(
     context: &Context,
     program: &Program,
@@ -155,9 +157,9 @@ pub(crate) async fn nested(
     let carried = context.budget.carry(context.request.memory() + json_memory(&input))?;
     let mut context = Context::clone(context);
     context.request.input = input;
-    // Boxed, since it may come to run itself.
+    // Boxed, since the program may run itself.
     let sink = Sink::Caller { text: String::new(), depth, charge: carried };
-    // It can't wait for room: what its caller has might be all there is.
+    // It cannot wait for places: its caller may hold all there are.
     let seat = context.core.seats.try_take_more(context.tenant.id(), program.0.needs);
     let seat = seat.ok_or_else(|| {
         Error::limit("as many of the tenant's programs run as there is room for; one more was to be called")
@@ -169,12 +171,12 @@ pub(crate) async fn nested(
     }
 }
 
-/// There never is as much as a program needs.
+/// Returns the error for a program that needs more than the whole pool.
 fn no_room() -> Error {
     Error::limit("the program has more core modules, memories or tables than there is room for")
 }
 
-/// One instance, one request. The instance is gone before its seat is free.
+/// Runs one instance for one request. The instance is dropped before its seat is free.
 async fn answer(
     context: Arc<Context>,
     program: &Program,
@@ -190,7 +192,7 @@ async fn answer(
     store.epoch_deadline_callback(|store| {
         let budget = &store.data().context.budget;
         budget.check_time()?;
-        // Ticks also come while it waits; what counts is how long it thinks.
+        // The clock also ticks while the program waits; only its computing time counts.
         Ok(if budget.time.poll() < TICK { UpdateDeadline::Continue(1) } else { UpdateDeadline::Yield(1) })
     });
     let request = request_to_wit(&context.request);
@@ -217,7 +219,7 @@ async fn answer(
     }
 }
 
-/// Why an instance could not be made.
+/// Returns the reason why an instance could not be created.
 fn not_started(error: &wasmtime::Error, state: &State) -> Error {
     if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         return Error::new(
@@ -235,13 +237,13 @@ fn not_started(error: &wasmtime::Error, state: &State) -> Error {
         ));
     }
     if !error.is::<Error>() && !error.is::<wasmtime::Trap>() {
-        // What its functions take and return is compared when they are made.
+        // The types of its functions are compared when the instance is created.
         return Error::new(ErrorKind::InvalidProgram, format!("the program can't be started: {error:#}"));
     }
     ended_early(error, state)
 }
 
-/// Why a call did not return.
+/// Returns the reason why a call did not return.
 pub(crate) fn ended_early(error: &wasmtime::Error, state: &State) -> Error {
     let error = Error::of_call(error);
     match state.complaint() {
@@ -252,7 +254,7 @@ pub(crate) fn ended_early(error: &wasmtime::Error, state: &State) -> Error {
     }
 }
 
-/// A request as the guest gets it.
+/// Converts a request for the guest.
 fn request_to_wit(request: &Request) -> wit::Request {
     wit::Request {
         prompt: to_wit(&request.prompt),

@@ -1,4 +1,4 @@
-//! What all programs of a process share.
+//! The state that all programs of a process share.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::seats::{Needs, Seats};
 use crate::state::State;
 use crate::{Error, ErrorKind, raw, wasi};
 
-/// How a [`Sandbox`] is built.
+/// The options of a [`Sandbox`].
 #[derive(Debug, Clone)]
 pub struct SandboxConfig {
-    /// Where compiled programs are kept; `None` to compile at every start.
+    /// The folder of compiled programs; `None` to compile at every start.
     pub cache: Option<PathBuf>,
-    /// Instances that live at once. Each reserves addresses, and memory only as it is used.
+    /// The most instances that exist at once. Each reserves addresses; it takes memory only as it is used.
     pub max_instances: u32,
-    /// Threads for programs that do not think on the threads of a model's step.
+    /// The number of threads for programs that do not compute on the threads of a model's step.
     pub threads: usize,
 }
 
@@ -35,7 +35,7 @@ impl Default for SandboxConfig {
     }
 }
 
-/// Compiles and runs programs. Cloning it is cheap and shares everything.
+/// Compiles and runs programs. A clone is cheap and is the same sandbox.
 #[derive(Clone)]
 pub struct Sandbox(pub(crate) Arc<Core>);
 
@@ -48,20 +48,20 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     pub(crate) cache: Option<Cache>,
     pub(crate) compiler: Compiler,
-    /// What instances are made from.
+    /// The places of instances.
     pub(crate) seats: Arc<Seats>,
-    /// Timers and sockets; `None` only while this is dropped.
+    /// The runtime of timers and sockets; `None` only while the sandbox is dropped.
     runtime: Option<tokio::runtime::Runtime>,
 }
 
-/// Bytes of a program's stack. Recursion beyond it ends the program.
+/// The bytes of a program's stack. Deeper recursion ends the program.
 const STACK: usize = 512 << 10;
 
-/// Bytes that the host's functions have below it when the program has used all of its own: parsers of regular expressions
-/// and JSON recurse as deep as their input nests. Only what is touched takes memory.
+/// The bytes of stack that the host's functions have when the program has used all of its own: parsers of
+/// regular expressions and JSON recurse as deep as their input nests. Only touched pages take memory.
 const HOST_STACK: usize = 2 << 20;
 
-/// Core modules, memories and tables of one component at most: those made from Python have a dozen.
+/// The most core modules, memories and tables of one component: those made from Python have a dozen.
 pub(crate) const MODULES: u32 = 64;
 pub(crate) const MEMORIES: u32 = 4;
 pub(crate) const TABLES: u32 = 16;
@@ -70,7 +70,7 @@ impl Sandbox {
     /// Reserves the pool of instances and starts threads.
     ///
     /// # Errors
-    /// `Internal` where threads or addresses can't be had.
+    /// `Internal` if the system gives no threads or no addresses.
     pub fn new(config: &SandboxConfig) -> Result<Self, Error> {
         let internal = |error: &dyn std::fmt::Display| {
             Error::new(ErrorKind::Internal, format!("the sandbox: {error:#}"))
@@ -109,29 +109,32 @@ impl Sandbox {
         })))
     }
 
-    /// Has a part of what instances are made from ready for a tenant, from now on until it is dropped; parts are by the tenants'
-    /// weights. A tenant's first run does the same; told before, the sandbox has room for it from the start.
+    /// Reserves a tenant's part of the places of instances, from now until the tenant is dropped. Parts are
+    /// proportional to the tenants' weights. A tenant's first run reserves its part too; this call reserves
+    /// it earlier.
     pub fn expect(&self, tenant: &Arc<realm_engine::Tenant>) {
         self.0.seats.expect(tenant);
     }
 
-    /// Compiles a component, or a core module from which one can be made. Takes from milliseconds to seconds, unless it was
-    /// compiled before and is kept. A few programs are compiled at once, and the others wait.
+    /// Compiles a component, or a core module that can become one. Takes from milliseconds to seconds, unless
+    /// the program is in the cache. At most 2 programs are compiled at once; the others wait.
     ///
     /// # Errors
-    /// `InvalidProgram` says what about it can't be run, or what it has too much of to be compiled in bounded time.
-    /// `LimitExceeded` for too many bytes, and `Overloaded` if as many programs wait as may.
+    /// `InvalidProgram` says why the program cannot run, or which count is too large for it to compile in
+    /// bounded time. `LimitExceeded` for too many bytes, and `Overloaded` if the queue of waiting programs is
+    /// full.
     pub fn compile(&self, wasm: &[u8]) -> Result<Program, Error> {
         Program::compile(&self.0, None, wasm)
     }
 
-    /// As [`compile`](Self::compile), as work of a tenant: however many programs one has compiled, those of others wait no longer
-    /// for it. The tenant's memory ([`MemoryKind::Code`](realm_engine::MemoryKind::Code)) holds the program's bytes while they are
-    /// compiled, and then the compiled code until the last clone of the program is gone.
+    /// Same as [`compile`](Self::compile), on a tenant's account: one tenant's many programs do not delay
+    /// those of others. The tenant's memory ([`MemoryKind::Code`](realm_engine::MemoryKind::Code)) holds the
+    /// program's bytes while they are compiled, and then the compiled code until the last clone of the
+    /// program is dropped.
     ///
     /// # Errors
-    /// As of [`compile`](Self::compile); `LimitExceeded` also for more memory than the tenant may hold. A tenant that has no other
-    /// program waiting is never refused for those of others.
+    /// Same as [`compile`](Self::compile), and `LimitExceeded` for more memory than the tenant may hold. A
+    /// tenant without another waiting program is never refused because of other tenants' programs.
     pub fn compile_for(&self, tenant: &realm_engine::Tenant, wasm: &[u8]) -> Result<Program, Error> {
         Program::compile(&self.0, Some(tenant), wasm)
     }
@@ -140,13 +143,13 @@ impl Sandbox {
 impl Drop for Core {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // The last program may end on a thread that may not wait.
+            // The last program may end on a thread that must not wait.
             runtime.shutdown_background();
         }
     }
 }
 
-/// The pool, as large as asked for or as there are addresses for.
+/// Creates the engine, with the pool as large as asked for or as the address space allows.
 fn engine(instances: u32) -> wasmtime::Result<(Engine, u32)> {
     let mut instances = instances.max(1);
     loop {
@@ -160,7 +163,7 @@ fn engine(instances: u32) -> wasmtime::Result<(Engine, u32)> {
     }
 }
 
-/// How many runs, core instances, memories and tables there is room for.
+/// Returns the numbers of runs, core instances, memories and tables in the pool.
 fn pool(instances: u32) -> [u32; 4] {
     [instances, instances.saturating_mul(4), instances, instances.saturating_mul(4)]
 }
@@ -181,7 +184,7 @@ fn settings(instances: u32) -> Config {
         .table_elements(20_000)
         .max_memory_size(4 << 30)
         .max_unused_warm_slots(64)
-        // Clearing so much is quicker than to have it mapped anew.
+        // Clearing this much is faster than mapping it again.
         .linear_memory_keep_resident(64 << 10)
         .table_keep_resident(16 << 10);
     let mut config = Config::new();
@@ -194,5 +197,5 @@ fn settings(instances: u32) -> Config {
     config
 }
 
-/// A run that its tenant's limits say nothing of ends after this.
+/// The time limit of a run whose tenant has none.
 pub(crate) const FOREVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);

@@ -1,9 +1,10 @@
-//! What instances are made from, divided among tenants.
+//! Divides the places of instances among tenants.
 //!
-//! There are so many places for runs, core instances, memories and tables, and a program may need many of some and few of
-//! others. Half of each is divided among the tenants by their weights, with one part left for whoever comes next; the first to
-//! come get the others. A run that there is no room for waits: runs within their tenant's part are let in first, then those of
-//! the tenant that has the least for its weight, a tenant's own in order of arrival.
+//! The pool has a fixed number of places for runs, core instances, memories and tables, and a program may
+//! need many of some and few of others. Half of each is divided among the tenants by their weights, with one
+//! part left for the next tenant that comes; the other half goes to the first that ask. A run without places
+//! waits: runs within their tenant's part are let in first, then those of the tenant that has the least for
+//! its weight, each tenant's own in order of arrival.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use realm_engine::{Members, Tenant};
 use tokio::sync::oneshot;
 
-/// Runs, core instances, memories and tables.
+/// Numbers of runs, core instances, memories and tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Needs(pub(crate) [u32; 4]);
 
@@ -33,7 +34,7 @@ impl Needs {
     }
 }
 
-/// Places for all that is needed.
+/// All places of the pool.
 #[derive(Debug)]
 pub(crate) struct Seats {
     members: Members,
@@ -45,7 +46,7 @@ pub(crate) struct Seats {
 struct Taken {
     all: Needs,
     by_tenant: HashMap<u64, Needs>,
-    /// Runs that wait, by tenant.
+    /// Waiting runs, by tenant.
     waiting: HashMap<u64, VecDeque<Waiting>>,
 }
 
@@ -55,7 +56,7 @@ struct Waiting {
     turn: oneshot::Sender<Seat>,
 }
 
-/// What one run has; it is free again when this is dropped.
+/// The places of one run, which are free again when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Seat {
     seats: Arc<Seats>,
@@ -68,17 +69,17 @@ impl Seats {
         Arc::new(Self { members: Members::default(), all, taken: Mutex::default() })
     }
 
-    /// Has a part for a tenant from now on.
+    /// Reserves a part for a tenant from now on.
     pub(crate) fn expect(&self, tenant: &Arc<Tenant>) {
         self.members.add(tenant);
     }
 
-    /// Whether there would be room if nothing else ran.
+    /// Returns whether there would be places if nothing else ran.
     pub(crate) fn could_hold(&self, needs: Needs) -> bool {
         needs.fits(self.all)
     }
 
-    /// Takes what a run needs, if there is room and no other waits for it.
+    /// Takes a run's places, if they are free and no other run waits for them.
     pub(crate) fn try_take(self: &Arc<Self>, tenant: u64, needs: Needs) -> Option<Seat> {
         let mut taken = self.lock();
         taken.forget_abandoned();
@@ -88,14 +89,15 @@ impl Seats {
         may.then(|| self.seat(&mut taken, tenant, needs))
     }
 
-    /// Takes what a run needs that another one of the same tenant waits for, which holds its own meanwhile: it may not wait.
+    /// Takes places for a run that another run of the same tenant waits for. It must not wait: the other run
+    /// holds its own places meanwhile.
     pub(crate) fn try_take_more(self: &Arc<Self>, tenant: u64, needs: Needs) -> Option<Seat> {
         let mut taken = self.lock();
         let may = self.is_within(&taken, tenant, needs) || self.may_borrow(&taken, tenant, needs);
         may.then(|| self.seat(&mut taken, tenant, needs))
     }
 
-    /// Waits for what a run needs; `None` if there never is so much.
+    /// Waits for a run's places; `None` if the pool never has that many.
     pub(crate) async fn take(self: &Arc<Self>, tenant: u64, needs: Needs) -> Option<Seat> {
         let (turn, mine) = oneshot::channel();
         self.lock().waiting.entry(tenant).or_default().push_back(Waiting { needs, turn });
@@ -103,7 +105,7 @@ impl Seats {
         mine.await.ok()
     }
 
-    /// What a tenant has in any case.
+    /// Returns the places that a tenant has in any case.
     fn part(&self, tenant: u64) -> Needs {
         let part = self.members.part_beside_another(tenant);
         Needs(self.all.0.map(|all| (f64::from(all.div_ceil(2)) * part) as u32))
@@ -114,11 +116,11 @@ impl Seats {
         taken.all.and(needs).fits(self.all) && own.fits(self.part(tenant))
     }
 
-    /// Whether there is room in the half that is nobody's.
+    /// Returns whether there are places in the half that is not divided.
     fn may_borrow(&self, taken: &Taken, tenant: u64, needs: Needs) -> bool {
         let wanted = taken.all.and(needs);
         let common = Needs(self.all.0.map(|all| all / 2));
-        // Mostly little is taken, or nothing.
+        // The common case: few places are taken, or none.
         if wanted.fits(common) || (taken.all == Needs::default() && wanted.fits(self.all)) {
             return true;
         }
@@ -135,7 +137,7 @@ impl Seats {
         Seat { seats: Arc::clone(self), tenant, needs }
     }
 
-    /// Lets in who can be.
+    /// Lets in all runs that have places.
     fn serve(self: &Arc<Self>) {
         loop {
             let mut taken = self.lock();
@@ -144,12 +146,12 @@ impl Seats {
             let Some(waiting) = taken.take_first(tenant) else { return };
             let seat = self.seat(&mut taken, tenant, waiting.needs);
             drop(taken);
-            // Whoever gave up in this moment leaves it to the next one.
+            // A run that stopped waiting just now leaves its place to the next one.
             drop(waiting.turn.send(seat));
         }
     }
 
-    /// Whose first run may be let in.
+    /// Returns the tenant whose first waiting run may be let in.
     fn next(&self, taken: &Taken) -> Option<u64> {
         let first = taken.waiting.iter().filter_map(|(&tenant, runs)| Some((tenant, runs.front()?.needs)));
         let first: Vec<(u64, Needs)> = first.collect();
@@ -164,7 +166,7 @@ impl Seats {
             parts.fold(0.0, f64::max) / self.members.part(tenant)
         };
         let least = first.into_iter().min_by(|a, b| share(a.0).total_cmp(&share(b.0)).then(a.0.cmp(&b.0)));
-        // While it waits for room, nobody with more gets any.
+        // While it waits for places, no tenant that holds more gets any.
         least.filter(|&(tenant, needs)| self.may_borrow(taken, tenant, needs)).map(|(tenant, _)| tenant)
     }
 
@@ -187,7 +189,7 @@ impl Taken {
         first
     }
 
-    /// Those whose readers left.
+    /// Removes runs whose readers have left.
     fn forget_abandoned(&mut self) {
         self.waiting.retain(|_, runs| {
             while runs.front().is_some_and(|run| run.turn.is_closed()) {
@@ -244,12 +246,13 @@ mod tests {
         let greedy = tenant(&seats, 1.0);
         for needs in [Needs([1, 60, 1, 1]), Needs([1, 1, 4, 1]), Needs([1, 1, 1, 16]), ONE] {
             let all: Vec<Seat> = (0..64).map_while(|_| seats.try_take(greedy.id(), needs)).collect();
-            // Three quarters of what it needs most of: its own part, beside one that is left, and all that is nobody's.
+            // Three quarters of its scarcest places: its own part, the part left for another tenant, and the
+            // whole undivided half.
             let taken = all.len() as u32;
             let most = (0..4).map(|i| seats.all.0[i] * 3 / 4 / needs.0[i]).min().unwrap();
             assert!((most - 1..=most).contains(&taken), "{taken} of {needs:?}");
             let others: Vec<_> = (0..3).map(|_| tenant(&seats, 1.0)).collect();
-            // Four tenants and one that may come have half of it.
+            // Four tenants and the next one to come have half of it.
             for other in &others {
                 let own: Vec<Seat> = (0..5).filter_map(|_| seats.try_take(other.id(), ONE)).collect();
                 assert!(own.len() >= 5, "{} beside {taken} of {needs:?}", own.len());
@@ -266,7 +269,7 @@ mod tests {
         assert!(seats.try_take_more(one.0, ONE).is_none());
         let mut more = pin!(seats.take(one.0, ONE));
         assert!(poll(more.as_mut()).is_none());
-        // The other one's own place, and then it waits.
+        // The other tenant's own place; after that it waits.
         let own = seats.try_take(other.0, ONE).unwrap();
         let (mut second, mut given_up) = (pin!(seats.take(other.0, ONE)), Box::pin(seats.take(other.0, ONE)));
         assert!(poll(second.as_mut()).is_none() && poll(given_up.as_mut()).is_none());

@@ -1,4 +1,4 @@
-//! What host functions work on: the data of one instance's store.
+//! The data of one instance's store, which host functions work on.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -20,7 +20,8 @@ use crate::sandbox::Core;
 use crate::wasi::Wasi;
 use crate::{Error, ErrorKind};
 
-/// What a run is about: the same, but for the input, for the program that answers and those that it runs in turn.
+/// The circumstances of a run: the same, except for the input, for the program that answers and those that it
+/// runs in turn.
 #[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) core: Arc<Core>,
@@ -37,11 +38,11 @@ pub(crate) struct Context {
     pub(crate) started: Instant,
 }
 
-/// Where a program's text goes.
+/// The destination of a program's text.
 pub(crate) enum Sink {
-    /// To whoever made the request.
+    /// The reader of the request.
     Reader(Reader),
-    /// To the program that ran this one, `depth` programs deep.
+    /// The program that ran this one, `depth` programs deep.
     Caller { text: String, depth: usize, charge: MemoryCharge },
 }
 
@@ -51,32 +52,32 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     pub(crate) sink: Sink,
     pub(crate) usage: Usage,
-    /// Whether `usage` has its prompt.
+    /// True if `usage` includes the prompt.
     pub(crate) prompted: bool,
     pub(crate) first_token: Option<Instant>,
-    /// Bytes of linear memories and tables that were taken from the budget.
+    /// The bytes of linear memories and tables that were taken from the budget.
     grown: usize,
-    /// These, and the instance itself, on the tenant's account.
+    /// The charge for these bytes and the instance itself, on the tenant's account.
     held: MemoryCharge,
-    /// Whether more was asked for than there was.
+    /// True if the program asked for more than was left.
     pub(crate) refused: bool,
-    /// Whether it was the tenant's memory that there was no more of.
+    /// The error, if the tenant's memory was used up.
     pub(crate) short: Option<Error>,
     wasi: Option<Box<Wasi>>,
-    /// One for each model whose layers the program has asked for.
+    /// One for each model whose layers the program has used.
     pub(crate) workshops: Vec<Arc<Workshop>>,
-    /// Memory of logits that were dropped, for those of the next forward.
+    /// The memory of dropped logits, for those of the next forward pass.
     pub(crate) spare: Vec<(Vec<f32>, Charge)>,
-    /// What a core module's last failed call said, and the handles of its model and its sampler.
+    /// The error of a core module's last failed call, and the handles of its model and its sampler.
     pub(crate) raw_error: Option<Error>,
     pub(crate) raw_model: Option<u32>,
     pub(crate) raw_sampler: Option<u32>,
-    /// Blocks of seeded random numbers so far.
+    /// The number of blocks of seeded random numbers so far.
     pub(crate) random_blocks: u64,
 }
 
 impl State {
-    /// `held` is charged for the instance.
+    /// `held` is the charge for the instance.
     pub(crate) fn new(context: Arc<Context>, sink: Sink, held: MemoryCharge) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(context.budget.limits().handles);
@@ -101,19 +102,20 @@ impl State {
         }
     }
 
-    /// The context of WASI, which only programs made with a WASI toolchain ask for, and the table of its handles.
+    /// Returns the context of WASI, which only programs made with a WASI toolchain need, and the table of its
+    /// handles.
     pub(crate) fn wasi(&mut self) -> (&mut Wasi, &mut ResourceTable) {
         let context = &self.context;
         let new = || Box::new(Wasi::new(context));
         (self.wasi.get_or_insert_with(new), &mut self.table)
     }
 
-    /// What the program wrote to its standard error last, if it has one.
+    /// Returns the end of the program's standard error, if it has one.
     pub(crate) fn complaint(&self) -> Option<String> {
         self.wasi.as_ref().and_then(|wasi| wasi.complaint())
     }
 
-    /// A forward of so many new tokens was made, of whose sequence so many tokens were known.
+    /// Counts a forward pass of `tokens` new tokens, after `cached` known ones.
     pub(crate) fn forwarded(&mut self, tokens: usize, cached: usize) {
         if !std::mem::replace(&mut self.prompted, true) {
             self.usage.prompt_tokens = tokens;
@@ -121,12 +123,12 @@ impl State {
         }
     }
 
-    /// Sends a piece of the answer.
+    /// Sends a part of the answer.
     pub(crate) async fn send(&mut self, text: String, tokens: &[u32]) -> Result<(), HostError> {
         self.send_part(text, tokens, tokens.len()).await
     }
 
-    /// Sends a piece of the answer for which as many tokens were `generated`, of which readers are shown others.
+    /// Sends a part of the answer that took `generated` tokens; readers are shown `tokens`, which may differ.
     pub(crate) async fn send_part(
         &mut self,
         text: String,
@@ -152,7 +154,7 @@ impl State {
                 if text.len() <= PIECE_BYTES && tokens.len() <= PIECE_TOKENS {
                     return deliver(reader, text, tokens).await;
                 }
-                // What waits here for the reader is the tenant's, too.
+                // A text that waits here for the reader is the tenant's memory, too.
                 let _waiting = self.context.budget.carry(text.len() + size_of_val(tokens))?;
                 let (mut text, mut tokens) = (text.as_str(), tokens);
                 while !text.is_empty() || !tokens.is_empty() {
@@ -167,7 +169,8 @@ impl State {
         }
     }
 
-    /// For what the host computes in a call: says if the run has had its time, and lets others have theirs.
+    /// For a host function that computes: returns an error if the run's time is used up, and lets other runs
+    /// have their turn.
     pub(crate) async fn breathe(&mut self) -> Result<(), HostError> {
         let time = &self.context.budget.time;
         if time.poll() < crate::clock::TICK {
@@ -186,7 +189,7 @@ impl State {
         Ok(())
     }
 
-    /// Programs that wait for this one.
+    /// Returns the number of programs that wait for this one.
     pub(crate) fn depth(&self) -> usize {
         match self.sink {
             Sink::Reader(_) => 0,
@@ -194,7 +197,7 @@ impl State {
         }
     }
 
-    /// Time since the run's start that has gone until the first token, and from there.
+    /// Returns the times from the run's start to the first token, and from there.
     pub(crate) fn timings(&self) -> realm_engine::Timings {
         let (now, started) = (Instant::now(), self.context.started);
         let first = self.first_token.unwrap_or(now);
@@ -206,8 +209,8 @@ impl State {
     }
 }
 
-/// Bytes of text and tokens in one chunk at most: a reader's channel holds 64, so what a program is ahead of its reader takes less
-/// than 2 MiB, whatever it sends at once.
+/// The most bytes of text and the most tokens in one chunk: a reader's channel holds 64, so the chunks that a
+/// program is ahead of its reader take less than 2 MiB, however much it sends at once.
 const PIECE_BYTES: usize = 16 << 10;
 const PIECE_TOKENS: usize = 256;
 

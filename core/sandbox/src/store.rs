@@ -1,4 +1,4 @@
-//! A tenant's key-value store.
+//! The key-value store of a tenant.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,50 +10,53 @@ use realm_engine::{MemoryCharge, MemoryKind, MemoryLedger};
 
 use crate::{Error, ErrorKind};
 
-/// Bytes of a key at most: on disk it is a file's name, in hexadecimal.
+/// The most bytes of a key: on disk it is a file's name, in hexadecimal.
 const MAX_KEY: usize = 100;
 
-/// Keys that one call lists at most.
+/// The most keys that one call lists.
 const MAX_KEYS: usize = 1000;
 
-/// Bytes of memory that an entry takes beside its key and value: their places in a tree, and what the allocator adds.
+/// The bytes of memory of an entry besides its key and value: its place in a tree, and the allocator's
+/// overhead.
 const ENTRY: usize = 128;
 
-/// Bytes that a file takes in steps of, on most systems; an empty one takes a name and an entry, which are taken for as much.
+/// The block size of files on most systems, in bytes. An empty file, with its name and its entry, counts as
+/// one block.
 const BLOCK: usize = 4096;
 
-/// Keeps things for a tenant's programs, in memory or in a folder.
+/// Keeps data for a tenant's programs, in memory or in a folder.
 #[derive(Debug)]
 pub struct Store {
     entries: Mutex<Entries>,
     folder: Option<PathBuf>,
-    /// Bytes of entries at most: see [`cost`](Self::cost).
+    /// The most bytes of entries: see [`cost`](Self::cost).
     quota: usize,
 }
 
 #[derive(Debug, Default)]
 struct Entries {
     values: BTreeMap<String, Vec<u8>>,
-    /// What the quota counts.
+    /// The bytes that count against the quota.
     bytes: usize,
-    /// Bytes of memory.
+    /// The bytes of memory.
     memory: usize,
-    /// Whose memory it is.
+    /// The account that the memory is charged to.
     charge: Option<MemoryCharge>,
 }
 
 impl Store {
-    /// An empty store that is gone with the process. Entries may take `quota` bytes together: a key, a value, and 128 bytes for the
-    /// place of each.
+    /// Creates an empty store that ends with the process. Its entries may take `quota` bytes together: each
+    /// counts its key, its value, and 128 bytes for their place.
     pub fn in_memory(quota: usize) -> Self {
         Self { entries: Mutex::default(), folder: None, quota }
     }
 
-    /// A store in a folder of its own, which is made if it is not there: one file a key. It is read once, here. Files may take
-    /// `quota` bytes together: each what its value has in blocks of 4 KiB, one at least, and its name.
+    /// Opens a store in a folder of its own, creating the folder if needed: one file for each key. The folder
+    /// is read once, here. Files may take `quota` bytes together: each counts its value in blocks of 4 KiB,
+    /// at least one, and its name.
     ///
     /// # Errors
-    /// `Io` where the folder can't be made or read.
+    /// `Io` if the folder cannot be created or read.
     pub fn on_disk(folder: impl AsRef<Path>, quota: usize) -> Result<Self, Error> {
         let folder = folder.as_ref();
         let mut this = Self { entries: Mutex::default(), folder: Some(folder.to_owned()), quota };
@@ -64,7 +67,7 @@ impl Store {
         std::fs::create_dir_all(folder).map_err(io)?;
         for entry in std::fs::read_dir(folder).map_err(io)? {
             let entry = entry.map_err(io)?;
-            // Files of other names are not ours, unfinished ones among them.
+            // Files with other names are not ours, unfinished ones among them.
             let Some(key) = entry.file_name().to_str().and_then(key_of) else { continue };
             let value = std::fs::read(entry.path()).map_err(io)?;
             entries.bytes += this.cost(&key, &value);
@@ -75,7 +78,7 @@ impl Store {
         Ok(this)
     }
 
-    /// Says whose memory it takes: all of it from now on.
+    /// Charges all of its memory to this account from now on.
     pub fn belongs_to(&self, ledger: &MemoryLedger) {
         let mut entries = self.entries();
         let mut charge = ledger.open(MemoryKind::Stores);
@@ -83,7 +86,7 @@ impl Store {
         entries.charge = Some(charge);
     }
 
-    /// What of the quota an entry takes.
+    /// Returns the part of the quota that an entry takes.
     fn cost(&self, key: &str, value: &[u8]) -> usize {
         match self.folder {
             None => memory(key, value),
@@ -156,7 +159,7 @@ impl Store {
 }
 
 impl Entries {
-    /// Sets the charge to what is there.
+    /// Sets the charge to the entries' memory.
     fn count(&mut self) {
         if let Some(charge) = &mut self.charge {
             charge.set(self.memory);
@@ -164,7 +167,7 @@ impl Entries {
     }
 }
 
-/// Bytes of memory that an entry takes.
+/// Returns the bytes of memory that an entry takes.
 fn memory(key: &str, value: &[u8]) -> usize {
     key.len() + value.len() + ENTRY
 }
@@ -180,7 +183,7 @@ fn write(folder: &Path, key: &str, value: &[u8]) -> std::io::Result<()> {
 
 fn name_of(key: &str) -> String {
     key.bytes().fold(String::from("k"), |mut name, byte| {
-        // Writing to a string can't fail.
+        // Writing to a string never fails.
         let _ = write!(name, "{byte:02x}");
         name
     })

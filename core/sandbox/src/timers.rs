@@ -1,9 +1,10 @@
 //! Timers of programs that were not granted a clock.
 //!
-//! Such a program may wait, but not learn how long anything else took: of many timers with different ends, those that are
-//! over when a call returns would tell to the microsecond. So its time is one of its own, which passes only while it waits
-//! for a timer, and by just as much as it waited for. A timer that nothing waited for is never over, however long ago it was
-//! started, and `now` stands still.
+//! Such a program may wait, but must not measure how long anything else took: among many timers with
+//! different ends, those that are over when a call returns would show it to the microsecond. Therefore the
+//! program has a time of its own, which passes only while it waits for a timer, and by exactly the length of
+//! that wait. A timer that the program does not wait for never ends, however long ago it was started, and
+//! `now` stands still.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,15 +17,16 @@ use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 
 use crate::state::State;
 
-/// A program's own time.
+/// The time of one program.
 #[derive(Clone, Default)]
 pub(crate) struct Timers(Arc<Mutex<Time>>);
 
 #[derive(Default)]
 struct Time {
-    /// Nanoseconds that the program has waited for timers.
+    /// The nanoseconds that the program has waited for timers.
     waited: u64,
-    /// Timers that are waited for, in the order in which that began: when they end, and a number for each wait.
+    /// Timers being waited for, in the order in which the waits began: their ends, and a number for each
+    /// wait.
     waiting: Vec<(u64, u64)>,
     waits: u64,
 }
@@ -34,7 +36,7 @@ impl Timers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A timer that ends so many nanoseconds from now.
+    /// Starts a timer that ends this many nanoseconds from now.
     fn start(&self, nanoseconds: u64) -> Timer {
         let end = self.time().waited.saturating_add(nanoseconds);
         Timer { timers: self.clone(), end, looked: nanoseconds > 0 }
@@ -45,11 +47,11 @@ impl Timers {
 struct Timer {
     timers: Timers,
     end: u64,
-    /// Whether a timer of no length has had sockets looked at, as wasi-libc's `poll` wants it.
+    /// True if a timer of length 0 has let sockets be checked once, as wasi-libc's `poll` needs it.
     looked: bool,
 }
 
-/// A timer that is waited for.
+/// A wait for a timer.
 struct Wait<'a> {
     timers: &'a Timers,
     number: u64,
@@ -78,7 +80,7 @@ impl Pollable for Timer {
             (Wait { timers: &self.timers, number }, left)
         };
         self.looked = true;
-        // Whoever only asks is told nothing that depends on time.
+        // The answer to a single check must not depend on time.
         tokio::task::yield_now().await;
         if left == 0 {
             return;
@@ -87,8 +89,9 @@ impl Pollable for Timer {
         std::future::poll_fn(|context| {
             let slept = sleep.as_mut().poll(context).is_ready();
             let mut time = wait.timers.time();
-            // Of several, the one that ends first decides, and of those the one that was waited for first: which others are
-            // over then is a matter of their lengths alone, and not of when this thread was woken.
+            // Of several timers, the one that ends first decides, and of equal ones the one that was waited
+            // for first. So the set of timers that are over depends on their lengths alone, not on when this
+            // thread was woken.
             let first = time.waiting.iter().copied().min();
             if slept && first == Some((self.end, wait.number)) {
                 time.waited = time.waited.max(self.end);
@@ -97,7 +100,7 @@ impl Pollable for Timer {
                 return std::task::Poll::Ready(());
             }
             if slept {
-                // The one that ends first is woken at least as early, and looked at in the same round.
+                // The timer that ends first is woken at least as early, and polled in the same round.
                 context.waker().wake_by_ref();
             }
             std::task::Poll::Pending
@@ -119,7 +122,7 @@ impl monotonic_clock::Host for State {
         if self.context.grants.clock {
             return self.clocks().subscribe_instant(when);
         }
-        // Its clock says 0 for ever.
+        // The program's clock always returns 0.
         self.subscribe_duration(when)
     }
 
@@ -151,10 +154,10 @@ mod tests {
         let mut some: Vec<Timer> = (1..=50).map(|i| timers.start(i * 100_000)).collect();
         std::thread::sleep(Duration::from_millis(20));
         assert!(some.iter_mut().all(|timer| !asks(timer)), "nothing waited");
-        // One of no length is over when it is asked again.
+        // A timer of length 0 is over at the second check.
         let mut none = timers.start(0);
         assert!(!asks(&mut none) && asks(&mut none));
-        // One of 3 ms: those up to there are over, however long that really took.
+        // A timer of 3 ms: those up to 3 ms are over, however long it really took.
         some[29].ready().await;
         std::thread::sleep(Duration::from_millis(20));
         let over = some.iter_mut().filter_map(|timer| asks(timer).then_some(())).count();
@@ -167,7 +170,7 @@ mod tests {
         let lengths = [5_000_000, 2_000_000, 2_000_001, 2_000_000, 1 << 40];
         let mut some: Vec<Timer> = lengths.map(|length| timers.start(length)).into();
         let mut waits: Vec<_> = some.iter_mut().map(|timer| timer.ready()).collect();
-        // As `poll` does it, with pauses in which all but one have ended.
+        // As in `poll`, with pauses in which all but one have ended.
         let over = std::future::poll_fn(|context| {
             std::thread::sleep(Duration::from_millis(4));
             let over: Vec<bool> =

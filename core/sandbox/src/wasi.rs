@@ -1,8 +1,8 @@
-//! WASI, for programs that were made with a WASI toolchain: as little of it as the tenant was granted.
+//! WASI, for programs that were made with a WASI toolchain, limited to the tenant's grants.
 //!
-//! There are no files, no environment and no sockets. Clocks stand still, timers tell no time ([`timers`](crate::timers)) and
-//! random numbers repeat unless they were granted. The end of what a program writes to its standard error is kept, for the message
-//! it may end with; what it writes to its standard output goes nowhere.
+//! There are no files, no environment and no sockets. Without grants, clocks stand still, timers do not
+//! measure time ([`timers`](crate::timers)) and random numbers repeat. The end of a program's standard error
+//! is kept for the error message if it fails; its standard output is discarded.
 
 use std::any::Any;
 use std::time::Duration;
@@ -19,29 +19,31 @@ use crate::state::{Context, State};
 use crate::timers::Timers;
 use crate::written::Written;
 
-/// Bytes of WASI's own state: what is granted, random numbers, clocks, and the end of what was written. Measured by what a process grew
-/// by for 1,000 programs with it, beside what those without took (`ledger` of the tests).
+/// The bytes of WASI's own state: grants, random numbers, clocks, and the end of the standard error. Measured
+/// as the difference between 1,000 programs with it and 1,000 without (`ledger` of the tests).
 const CONTEXT: usize = 5 << 10;
 
-/// Bytes of one of its handles, beside what it keeps outside of itself: an entry of a table, and an allocation.
+/// The bytes of one of its handles, besides the memory that it keeps elsewhere: an entry of a table, and an
+/// allocation.
 const HANDLE: usize = 160;
 
-/// How many handles a call looks at on average to count them. One of plain WASI adds a handle or two, which are small; one of
-/// `wasi:http` may add as much text as the guest has.
+/// The average number of handles that a call counts. A call of plain WASI adds one or two handles, which are
+/// small; one of `wasi:http` may add as much text as the guest's memory holds.
 const LOOKS: usize = 16;
 pub(crate) const HTTP_LOOKS: usize = 1024;
 
-/// When handles are counted again: all of them, so not in each call where there are many.
+/// Decides when to count handles again: counting looks at all of them, so not every call does it if there are
+/// many.
 #[derive(Default)]
 struct Recount {
-    /// Handles that there were when they were last counted.
+    /// The number of handles at the last count.
     handles: usize,
-    /// What calls since then may have looked at.
+    /// The number of handles that calls since then might have counted.
     looks: usize,
 }
 
 impl Recount {
-    /// A call that may look at so many: whether it is this one's turn to count.
+    /// Records a call that may count `looks` handles; returns whether this call should count them all.
     fn due(&mut self, looks: usize) -> bool {
         self.looks += looks;
         self.looks >= self.handles
@@ -52,14 +54,14 @@ impl Recount {
     }
 }
 
-/// An instance's WASI.
+/// The WASI state of an instance.
 pub(crate) struct Wasi {
     ctx: WasiCtx,
     stderr: Written,
     timers: Timers,
     pub(crate) http: Http,
     pub(crate) http_ctx: WasiHttpCtx,
-    /// For this and for all handles.
+    /// The charge for this and for all handles.
     charge: Option<Charge>,
     recount: Recount,
 }
@@ -91,7 +93,7 @@ impl Wasi {
         }
     }
 
-    /// The end of what was written to the standard error.
+    /// Returns the end of the standard error.
     pub(crate) fn complaint(&self) -> Option<String> {
         let text = self.stderr.end();
         (!text.trim().is_empty()).then(|| text.trim().to_owned())
@@ -129,17 +131,18 @@ impl HostMonotonicClock for Still {
 }
 
 impl State {
-    /// The program's own time, where it was granted no clock.
+    /// Returns the program's own time, for programs without a granted clock.
     pub(crate) fn timers(&mut self) -> Timers {
         self.wasi().0.timers.clone()
     }
 }
 
 impl State {
-    /// Charges for all handles that there are, before a call, so that a program pays for no more than [`LOOKS`] or [`HTTP_LOOKS`] of
-    /// them in each call. What calls add is therefore there before it is paid for: as many handles as a sixteenth of those that there
-    /// were, or what a call of `wasi:http` brings in from the guest's own memory where these are no more than a thousand. A run that
-    /// can't pay ends at the clock's next tick.
+    /// Charges for all existing handles, before a call. Counting is spread over calls, so that a program pays
+    /// for at most [`LOOKS`] or [`HTTP_LOOKS`] of them in each call. So new handles may exist before they are
+    /// charged for: at most a sixteenth of the counted ones, or the data that one call of `wasi:http` copies
+    /// from the guest's memory if there are at most a thousand handles. A run that cannot pay ends at the
+    /// clock's next tick.
     pub(crate) fn count_wasi(&mut self, looks: usize) {
         if !self.wasi().0.recount.due(looks) {
             return;
@@ -153,7 +156,7 @@ impl State {
         let budget = std::sync::Arc::clone(&self.context.budget);
         let (wasi, _) = self.wasi();
         wasi.recount.counted(handles);
-        // What is gone makes room for what has come.
+        // Dropped handles make room for new ones.
         let paid = match &mut wasi.charge {
             Some(charge) => charge.set(bytes),
             None => budget.charge(bytes).map(|charge| wasi.charge = Some(charge)),
@@ -172,7 +175,7 @@ impl WasiView for State {
     }
 }
 
-/// Adds what there is of WASI.
+/// Adds WASI's functions.
 pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     linker.allow_shadowing(true);
@@ -185,7 +188,8 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
 mod tests {
     use super::*;
 
-    /// Calls each of which adds a handle: how many handles they look at in all, and how many were not counted at most.
+    /// Makes calls that each add a handle; returns how many handles they count in all, and the most that were
+    /// not counted.
     fn calls(calls: usize, looks: usize) -> (usize, usize) {
         let (mut recount, mut looked_at, mut uncounted) = (Recount::default(), 0, 0);
         for handles in 0..calls {
@@ -205,7 +209,8 @@ mod tests {
             assert!(looked_at <= 2 * 100_000 * looks, "{looked_at} in calls of {looks}");
             assert!(uncounted <= 100_000 / looks + 1, "{uncounted} in calls of {looks}");
         }
-        // As many as a program may have by default are counted in each call that may bring in more than handles.
+        // With as many handles as a program may have by default, every call that may bring in more than
+        // handles counts them all.
         assert_eq!(calls(1024, HTTP_LOOKS), (1023 * 1024 / 2, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! What a program writes to its standard output and error.
+//! A program's standard output and error.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,20 +12,20 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
 
-/// Bytes that a program may write to either; one more ends it.
+/// The most bytes that a program may write to either; one more ends it.
 const MAX_WRITTEN: usize = 1 << 20;
 
-/// Bytes of the end that are kept, which an error quotes.
+/// The bytes of the end that are kept, for quotes in errors.
 const QUOTED: usize = 2000;
 
-/// Counts what is written, and keeps the end of it. Clones are the same stream.
+/// Counts the written bytes, and keeps the last of them. Clones are the same stream.
 #[derive(Clone, Default)]
 pub(crate) struct Written(Arc<Mutex<Text>>);
 
 #[derive(Default)]
 struct Text {
     end: VecDeque<u8>,
-    /// Bytes so far.
+    /// The bytes written so far.
     len: usize,
 }
 
@@ -34,7 +34,7 @@ impl Written {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The end of what was written.
+    /// Returns the end of the text.
     pub(crate) fn end(&self) -> String {
         String::from_utf8_lossy(self.text().end.make_contiguous()).into_owned()
     }
@@ -45,7 +45,7 @@ impl Text {
         MAX_WRITTEN - self.len
     }
 
-    /// Takes bytes for which there is room.
+    /// Appends bytes that fit.
     fn push(&mut self, bytes: &[u8]) {
         self.len += bytes.len();
         let kept = &bytes[bytes.len().saturating_sub(QUOTED)..];
@@ -72,7 +72,7 @@ impl OutputStream for Written {
     }
 
     fn check_write(&mut self) -> Result<usize, StreamError> {
-        // No more will ever be.
+        // There will be no more room.
         Some(self.text().room()).filter(|&room| room > 0).ok_or(StreamError::Closed)
     }
 }

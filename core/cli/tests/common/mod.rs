@@ -14,7 +14,7 @@ pub(crate) fn command(args: &[&str]) -> Command {
 fn output(mut command: Command, stdin: &str) -> Output {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // A command that needs no input may have ended.
+    // A command that needs no input may have ended already.
     let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
     child.wait_with_output().unwrap()
 }
@@ -42,7 +42,7 @@ pub(crate) fn stderr_of_failure(args: &[&str], stdin: &str) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// A catalog model's file, fetched if need be.
+/// Returns a catalog model's file, fetching it if needed.
 pub(crate) fn model_file(name: &str) -> PathBuf {
     let hub = realm::hub::Hub::new().unwrap();
     hub.resolve(&realm::hub::Reference::parse(name).unwrap(), &mut ()).unwrap()

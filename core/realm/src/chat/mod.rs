@@ -1,4 +1,4 @@
-//! Conversations that remember, and run tools themselves.
+//! Conversations that keep their messages and run tools.
 
 mod turn;
 
@@ -15,21 +15,22 @@ use crate::task::{Task, TaskState};
 use crate::tools::name_of;
 use crate::{Completion, Error, Generation, Message, Model, Prompt, Request};
 
-/// Chunks that a reader may be behind before the conversation waits for it.
+/// The most chunks that a reader may be behind before the conversation waits for it.
 const CHANNEL: usize = 64;
 
-/// How a [`ChatSession`] answers.
+/// The options of a [`ChatSession`].
 #[derive(Debug, Clone)]
 pub struct ChatOptions {
-    /// How each answer is made. Its prompt is how the conversation begins: a system message, or earlier messages too. Its
-    /// `tools` are those that the application runs itself; see [`tools`](Self::tools).
+    /// The options of each answer. Its prompt is the beginning of the conversation: a system message, or
+    /// earlier messages too. Its `tools` are those that the application runs itself; the session runs those
+    /// in [`tools`](Self::tools).
     pub request: Request,
-    /// Tools that the session runs.
+    /// The tools that the session runs.
     pub tools: Vec<ChatTool>,
-    /// How often the model may call tools before it has to answer in words, for one question; then it is asked once more,
-    /// without tools.
+    /// The most rounds of tool calls for one question. After them the model is asked once more, without
+    /// tools, so that it answers in words.
     pub max_rounds: usize,
-    /// What happens when the conversation does not fit in the context any more.
+    /// The rule for a conversation that no longer fits in the context.
     pub overflow: Overflow,
 }
 
@@ -39,15 +40,15 @@ impl Default for ChatOptions {
     }
 }
 
-/// What happens when a conversation does not fit in the context any more.
+/// The rule for a conversation that no longer fits in the context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// The oldest turns are dropped, a question with all that answered it; system messages stay.
-    /// [`ChatSession::dropped_messages`] counts them.
+    /// Drops the oldest turns, each a question with everything that answered it. System messages stay.
+    /// [`ChatSession::dropped_messages`] counts the dropped messages.
     #[default]
     DropOldest,
-    /// The question is refused with `limit-exceeded`.
+    /// Refuses the question with `limit-exceeded`.
     Refuse,
 }
 
@@ -66,7 +67,7 @@ impl std::str::FromStr for Overflow {
     }
 }
 
-/// A tool that a [`ChatSession`] runs: its definition in OpenAI's format, and a function of the application's.
+/// A tool that a [`ChatSession`] runs: its definition in OpenAI's format, and the application's function.
 #[derive(Clone)]
 pub struct ChatTool {
     definition: Value,
@@ -75,7 +76,8 @@ pub struct ChatTool {
 }
 
 impl ChatTool {
-    /// A function that gets its arguments as JSON text and answers with JSON text. What it complains of the model is told.
+    /// Creates a tool from a function that receives its arguments as JSON text and returns JSON text. If the
+    /// function returns an error, the model reads its message.
     ///
     /// # Errors
     /// `invalid-argument` for a definition without a name.
@@ -86,7 +88,7 @@ impl ChatTool {
         Self::new_async(definition, move |arguments| std::future::ready(call(arguments)))
     }
 
-    /// As [`new`](Self::new), for a function that waits.
+    /// Same as [`new`](Self::new), for an async function.
     ///
     /// # Errors
     /// `invalid-argument` for a definition without a name.
@@ -112,10 +114,11 @@ impl fmt::Debug for ChatTool {
     }
 }
 
-/// A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room when the context is
-/// full. Cloning it is cheap and shares everything. It answers one question at a time.
+/// A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room
+/// when the context is full. A clone is cheap and is the same conversation. It answers one question at a
+/// time.
 ///
-/// A question that fails, is cancelled or is given up leaves the conversation as it was before.
+/// A question that fails, is cancelled or is dropped leaves the conversation as it was before the question.
 #[derive(Clone)]
 pub struct ChatSession(Arc<Session>);
 
@@ -129,9 +132,9 @@ struct Session {
 struct State {
     messages: Vec<Message>,
     dropped: usize,
-    /// The question that is being answered.
+    /// The task that answers the current question.
     running: Option<TaskState>,
-    /// Counts questions: only the one asked last may add to the messages.
+    /// Counts questions: only the latest one may add to the messages.
     turn: u64,
 }
 
@@ -140,6 +143,8 @@ impl State {
         self.running.as_ref().is_some_and(|task| !task.is_over())
     }
 
+    /// Returns the conversation if no question is being answered.
+    ///
     /// # Errors
     /// `invalid-argument` while a question is being answered.
     fn idle(&mut self) -> Result<&mut Self, Error> {
@@ -155,8 +160,8 @@ impl ChatSession {
     /// Starts a conversation.
     ///
     /// # Errors
-    /// `unsupported` for a model without a chat template; `invalid-argument` for a prompt that is no conversation, for two
-    /// tools of one name and for `max_rounds` of 0 with tools.
+    /// `unsupported` for a model without a chat template; `invalid-argument` for a prompt that is not a
+    /// conversation, for two tools of the same name, and for `max_rounds` of 0 with tools.
     pub fn new(model: &Model, mut options: ChatOptions) -> Result<Self, Error> {
         let invalid = |why: &str| Err(Error::new(ErrorCode::InvalidArgument, why));
         let Prompt::Chat(messages) = std::mem::replace(&mut options.request.prompt, Prompt::Chat(Vec::new()))
@@ -183,12 +188,13 @@ impl ChatSession {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks, and returns the stream of the answer at once. Tools run meanwhile, on their own time; what the model says before it
-    /// calls them is part of the stream, and the calls are in its chunks. The last chunk's usage and times are sums over all
-    /// rounds. Dropping the stream cancels the question.
+    /// Asks a question and returns the stream of the answer at once. Tools run meanwhile on threads other
+    /// than the reader's. Text that the model writes before it calls tools is part of the stream, and the
+    /// calls are in its chunks. The last chunk has the sums of usage and times over all rounds. Dropping the
+    /// stream cancels the question.
     ///
     /// # Errors
-    /// `invalid-argument` while another question is being answered, and as [`Model::stream`].
+    /// `invalid-argument` while another question is being answered; otherwise the same as [`Model::stream`].
     pub fn stream(&self, question: impl Into<Message>) -> Result<Generation, Error> {
         let mut state = self.lock();
         let before = state.idle()?.messages.clone();
@@ -201,28 +207,29 @@ impl ChatSession {
         Ok(Generation::of_task(receive, task, Arc::clone(&self.0.model.shared)))
     }
 
-    /// Asks, and waits for the answer. Its text is that of all rounds. Blocks.
+    /// Asks a question and waits for the answer. Its text is that of all rounds. Blocks.
     ///
     /// # Errors
-    /// As [`stream`](Self::stream), and what ended the answer early.
+    /// Same as [`stream`](Self::stream), and the error that ended the answer early.
     pub fn ask(&self, question: impl Into<Message>) -> Result<Completion, Error> {
         self.stream(question)?.finish()
     }
 
-    /// As [`ask`](Self::ask), for tasks.
+    /// Same as [`ask`](Self::ask), for tasks.
     ///
     /// # Errors
-    /// As [`ask`](Self::ask).
+    /// Same as [`ask`](Self::ask).
     pub async fn ask_async(&self, question: impl Into<Message>) -> Result<Completion, Error> {
         self.stream(question)?.finish_async().await
     }
 
-    /// The messages so far, in OpenAI's format: what [`set_messages`](Self::set_messages) takes, and what JSON can keep.
+    /// Returns the messages so far, in OpenAI's format. [`set_messages`](Self::set_messages) takes them back;
+    /// JSON can store them.
     pub fn messages(&self) -> Vec<Message> {
         self.lock().messages.clone()
     }
 
-    /// Goes on from other messages.
+    /// Replaces the messages; the next question continues from them.
     ///
     /// # Errors
     /// `invalid-argument` while a question is being answered.
@@ -232,7 +239,7 @@ impl ChatSession {
         Ok(())
     }
 
-    /// Takes the last question and all that answered it back; `false` if there is none.
+    /// Removes the last question and everything that answered it. Returns `false` if there is none.
     ///
     /// # Errors
     /// `invalid-argument` while a question is being answered.
@@ -240,7 +247,7 @@ impl ChatSession {
         Ok(history::undo(&mut self.lock().idle()?.messages))
     }
 
-    /// Forgets everything but the system messages at the beginning.
+    /// Removes all messages except the system messages at the beginning.
     ///
     /// # Errors
     /// `invalid-argument` while a question is being answered.
@@ -252,12 +259,13 @@ impl ChatSession {
         Ok(())
     }
 
-    /// How many messages were dropped to make room in the context, since the beginning or the last [`clear`](Self::clear).
+    /// Returns the number of messages dropped to make room in the context, since the beginning or the last
+    /// [`clear`](Self::clear).
     pub fn dropped_messages(&self) -> usize {
         self.lock().dropped
     }
 
-    /// Whether a question is being answered.
+    /// Returns whether a question is being answered.
     pub fn is_busy(&self) -> bool {
         self.lock().is_busy()
     }

@@ -1,4 +1,5 @@
-//! One question's way to its answer: rounds of the model's words and the tools that it calls.
+//! One question, from the user's message to the answer: rounds of the model's text and of the tools that it
+//! calls.
 
 use realm_engine::{Timings, Usage};
 use realm_handover::Sender;
@@ -9,7 +10,7 @@ use crate::task::TaskState;
 use crate::tools::name_of;
 use crate::{Chunk, Error, Finish, Message, Prompt, Request, ToolCall, ToolChoice};
 
-/// Sends the answer in pieces; the last one says how it ended.
+/// Sends the answer in chunks; the last one says how it ended.
 pub(super) async fn answer(
     session: ChatSession,
     turn: u64,
@@ -54,7 +55,7 @@ struct Answer<'a> {
     chunks: &'a Sender<Result<Chunk, Error>>,
 }
 
-/// What the model said in one round.
+/// The model's output in one round.
 struct Said {
     text: String,
     calls: Vec<ToolCall>,
@@ -73,7 +74,7 @@ impl Answer<'_> {
             timings.queued += finish.timings.queued;
             timings.prefill += finish.timings.prefill;
             timings.decode += finish.timings.decode;
-            // Calls of tools that the application runs itself are its answer.
+            // Calls of tools that the application runs end the session's answer.
             let all_ours =
                 self.has_tools() && !calls.iter().any(|call| self.is_left_to_the_application(call));
             if calls.is_empty() || !all_ours {
@@ -88,26 +89,26 @@ impl Answer<'_> {
         unreachable!("the last round has no tools")
     }
 
-    /// Whether the session runs any tools.
+    /// Returns whether the session runs any tools.
     fn has_tools(&self) -> bool {
         !self.session.options.tools.is_empty()
     }
 
-    /// Whether a call is of a tool that has a definition but no function.
+    /// Returns whether the called tool has a definition but no function in the session.
     fn is_left_to_the_application(&self, call: &ToolCall) -> bool {
         let options = &self.session.options;
         let declared = options.request.tools.iter().any(|tool| name_of(tool) == Some(&call.name));
         declared && !options.tools.iter().any(|tool| tool.name == call.name)
     }
 
-    /// The next round's request, for which there is room.
+    /// Returns the next round's request, after making room for it.
     fn request(&mut self, round: usize) -> Result<Request, Error> {
         let Session { model, options, .. } = self.session;
         let mut request = options.request.clone();
         if round >= options.max_rounds {
             request.tool_choice = ToolChoice::None;
         } else if round > 0 && request.tool_choice != ToolChoice::None {
-            // A call that had to be has been made.
+            // The required call was made in the first round.
             request.tool_choice = ToolChoice::Auto;
         }
         request.prompt = Prompt::Chat(self.messages.clone());
@@ -124,7 +125,7 @@ impl Answer<'_> {
         Ok(request)
     }
 
-    /// One round; `None` if the reader has left.
+    /// Runs one round; `None` if the reader has left.
     async fn ask(&self, request: Request) -> Result<Option<Said>, Error> {
         let mut generation = self.session.model.stream(request)?;
         let (mut text, mut calls) = (String::new(), Vec::new());
@@ -143,7 +144,7 @@ impl Answer<'_> {
         Err(Error::cancelled())
     }
 
-    /// Runs a tool and says what came of it, in words for the model.
+    /// Runs a tool and returns the message with its result for the model.
     async fn call(&self, call: &ToolCall) -> Message {
         let tools = &self.session.options.tools;
         let result = match tools.iter().find(|tool| tool.name == call.name) {
@@ -154,7 +155,7 @@ impl Answer<'_> {
             }
         };
         let content = match result {
-            // A text is not quoted.
+            // A JSON string is passed to the model without its quotes.
             Ok(json) => match serde_json::from_str(&json) {
                 Ok(Value::String(text)) => text,
                 _ => json,
@@ -165,7 +166,7 @@ impl Answer<'_> {
     }
 }
 
-/// What the model said, as later prompts have it.
+/// Returns the model's output as a message for later prompts.
 fn assistant(text: String, calls: &[ToolCall]) -> Message {
     let mut message = json!({"role": "assistant", "content": text});
     if !calls.is_empty() {

@@ -1,20 +1,21 @@
-//! What a model thinks before it answers: how its template marks that, and how it is told apart from the answer.
+//! Thoughts that a model writes before its answer: the marks that its template shows, and how they are
+//! separated from the answer.
 
 use realm_tokenizer::{ChatTemplate, TokenKind, Tokenizer};
 
-/// White space that is kept back, since it is dropped around a thought, in bytes at most.
+/// The most bytes of white space held back, since white space around a thought is dropped.
 const LONGEST_GAP: usize = 256;
 
-/// Tokens at the end of a prompt in which a thought may be opened.
+/// The number of tokens at the end of a prompt in which a thought may be opened.
 const LAST_TOKENS: usize = 32;
 
-/// How thoughts are marked.
+/// The marks of thoughts.
 #[derive(Debug, PartialEq, Eq)]
 struct Marks {
-    /// What begins one; the first is what prompts end with.
+    /// The marks that begin a thought; prompts end with the first one.
     openers: &'static [&'static str],
     closer: &'static str,
-    /// What stands before an answer and is no part of it.
+    /// The marks before an answer, which are not part of it.
     headings: &'static [&'static str],
 }
 
@@ -25,7 +26,7 @@ const fn marks(openers: &'static [&'static str], closer: &'static str) -> Marks 
 /// DeepSeek R1, Qwen 3 and most others.
 static THINK: Marks = marks(&["<think>"], "</think>");
 
-/// What shows in a template how thoughts are marked: the first that is there.
+/// Texts in a template, each with the marks that it implies; the first that the template contains decides.
 static SHOWN: [(&str, &Marks); 14] = [
     ("</think>", &THINK),
     ("<think>", &THINK),
@@ -55,19 +56,20 @@ static SHOWN: [(&str, &Marks); 14] = [
     ("Here is my response:", &marks(&["Here is my thought process:"], "Here is my response:")),
 ];
 
-/// Tokens that the marks of gpt-oss are made of.
+/// The tokens that the marks of gpt-oss consist of.
 const CHANNELS: [&str; 4] = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>"];
 
-/// How a model marks its thoughts.
+/// The way a model marks its thoughts.
 #[derive(Debug, Clone)]
 pub(crate) struct ThoughtSpelling {
     marks: &'static Marks,
-    /// Tokens of its marks that texts leave out otherwise.
+    /// Control tokens in its marks, which texts leave out otherwise.
     pub(crate) control: Vec<u32>,
 }
 
 impl ThoughtSpelling {
-    /// The spelling that a chat template shows; `None` for a model that does not think, or not in a way that is known.
+    /// Returns the spelling that a chat template shows; `None` for a model that does not think, or that marks
+    /// thoughts in an unknown way.
     pub(crate) fn of(template: &ChatTemplate, tokenizer: &Tokenizer) -> Option<Self> {
         let marks = detect(template.source(false)).or_else(|| detect(template.source(true)))?;
         let spelled = marks.openers.iter().chain(marks.headings).copied().chain([marks.closer]);
@@ -80,13 +82,13 @@ impl ThoughtSpelling {
         Some(Self { marks, control })
     }
 
-    /// How the engine follows a thought after a prompt.
+    /// Returns the engine's rule for a thought after a prompt.
     pub(crate) fn after(&self, prompt: &[u32], tokenizer: &Tokenizer) -> realm_engine::Thought {
         self.thought(self.is_opened_by(prompt, tokenizer))
     }
 
-    /// How the engine follows what goes on from words of the model's own: in their thought, if they end in one. `None` if they
-    /// do not, since no thought begins in the middle of an answer.
+    /// Returns the engine's rule for a continuation of the model's own words: inside a thought, if the words
+    /// end in one. `None` otherwise, since no thought begins in the middle of an answer.
     pub(crate) fn going_on(&self, words: &str) -> Option<realm_engine::Thought> {
         let opened = self.marks.openers.iter().filter_map(|opener| words.rfind(opener)).max()?;
         let closed = words.rfind(self.marks.closer);
@@ -101,13 +103,13 @@ impl ThoughtSpelling {
         }
     }
 
-    /// Whether a prompt ends with the beginning of a thought, as templates of some models have it. Read from its tokens, since
-    /// what users write is no mark in them.
+    /// Returns whether a prompt ends with the beginning of a thought, as templates of some models do. It
+    /// reads tokens, since a user's words cannot be a mark there.
     fn is_opened_by(&self, prompt: &[u32], tokenizer: &Tokenizer) -> bool {
         let last = &prompt[prompt.len().saturating_sub(LAST_TOKENS)..];
         let mut end = Vec::new();
         for &token in last {
-            // A token outside the vocabulary spells nothing.
+            // A token outside the vocabulary has no text.
             let _ = tokenizer.push_bytes(token, true, &mut end);
         }
         let end = String::from_utf8_lossy(&end);
@@ -119,11 +121,12 @@ fn detect(template: &str) -> Option<&'static Marks> {
     SHOWN.iter().find(|(mark, _)| template.contains(mark)).map(|&(_, marks)| marks)
 }
 
-/// Tells the thought from the answer in a text while it comes. What may be a mark is kept back until that is clear.
+/// Separates thoughts from the answer in a text as it arrives. Text that may be a mark is held back until
+/// more text decides that.
 #[derive(Debug)]
 pub(crate) struct ThoughtStream {
     marks: &'static Marks,
-    /// Whether the thought keeps its marks and the white space around it.
+    /// True if the thought keeps its marks and the white space around it.
     whole: bool,
     held: String,
     state: State,
@@ -131,11 +134,12 @@ pub(crate) struct ThoughtStream {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// A thought, or the answer's heading, may come; `after` a thought or at the beginning.
+    /// A thought, or the answer's heading, may come, at the beginning of the text or, with `after`, after a
+    /// thought.
     Before {
         after: bool,
     },
-    /// In a thought, of which something has come out if it has `begun`.
+    /// Inside a thought; `begun` if some of it has been passed on.
     Thinking {
         begun: bool,
     },
@@ -143,12 +147,14 @@ enum State {
 }
 
 impl ThoughtStream {
-    /// At the beginning of a text, which is in a thought already if that is `open`. With `whole`, the thought keeps its marks.
+    /// Starts at the beginning of a text; with `open` the text begins inside a thought. With `whole`, the
+    /// thought keeps its marks.
     pub(crate) fn new(spelling: &ThoughtSpelling, open: bool, whole: bool) -> Self {
         Self::of(spelling.marks, open, whole)
     }
 
-    /// For a model whose template shows no thoughts: what stands between the commonest marks at the beginning is one, whole.
+    /// For a model whose template shows no thoughts: a text between the commonest marks, at the beginning, is
+    /// a thought and keeps its marks.
     pub(crate) fn unknown() -> Self {
         Self::of(&THINK, false, true)
     }
@@ -158,7 +164,7 @@ impl ThoughtStream {
         Self { marks, whole, held: String::new(), state }
     }
 
-    /// Reads more of the text: adds what is thought to `thought`, and the rest to `answer`.
+    /// Reads more of the text: adds thoughts to `thought`, and the rest to `answer`.
     pub(crate) fn push(&mut self, more: &str, thought: &mut String, answer: &mut String) {
         if self.state == State::Answering {
             answer.push_str(more);
@@ -185,7 +191,7 @@ impl ThoughtStream {
         self.held = text;
     }
 
-    /// The text has ended: what was kept back.
+    /// Ends the text: passes on the text held back.
     pub(crate) fn end(&mut self, thought: &mut String, answer: &mut String) {
         let held = std::mem::take(&mut self.held);
         match self.state {
@@ -236,7 +242,7 @@ impl ThoughtStream {
         let gap = if self.whole { 0 } else { gap(&text[..clear]) };
         let taken = clear - gap;
         if taken <= blank {
-            // Only white space has come.
+            // Only white space has arrived.
             return Step { taken: blank.min(taken), next: None };
         }
         thought.push_str(&text[blank..taken]);
@@ -244,20 +250,20 @@ impl ThoughtStream {
     }
 }
 
-/// What was read.
+/// The result of reading a part of the text.
 struct Step {
     taken: usize,
     /// `None` if more text is needed.
     next: Option<State>,
 }
 
-/// Bytes at the end of `text` with which `mark` may begin.
+/// Returns the number of bytes at the end of `text` with which `mark` may begin.
 fn begun_in(text: &str, mark: &str) -> usize {
     let most = text.len().min(mark.len() - 1);
     (1..=most).rev().find(|&n| text.as_bytes().ends_with(&mark.as_bytes()[..n])).unwrap_or(0)
 }
 
-/// Bytes of white space at the end of `text` that would go with a mark after them.
+/// Returns the bytes of white space at the end of `text` that are dropped if a mark follows.
 fn gap(text: &str) -> usize {
     text.bytes().rev().take(LONGEST_GAP).take_while(u8::is_ascii_whitespace).count()
 }

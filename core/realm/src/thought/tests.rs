@@ -4,7 +4,7 @@ use super::*;
 
 static CHANNEL: fn() -> &'static Marks = || detect("<|channel|>").unwrap();
 
-/// The thought and the answer in pieces of a text.
+/// Returns the thought and the answer of a text that arrives in pieces.
 fn read<'a>(mut stream: ThoughtStream, pieces: impl IntoIterator<Item = &'a str>) -> (String, String) {
     let (mut thought, mut answer) = (String::new(), String::new());
     for piece in pieces {
@@ -27,10 +27,10 @@ fn thoughts_are_told_apart_from_answers() {
     assert_eq!(told_apart("<think>\nHm.\n\nYes.\n</think>\n\nFour.", false), is("Hm.\n\nYes.", "Four."));
     assert_eq!(told_apart("\nHm.\n</think>\n\nFour.\n", true), is("Hm.", "Four.\n"));
     assert_eq!(told_apart("<think>\n\n</think>\n\nFour.", false), is("", "Four."));
-    // Without an end, all of it is thought.
+    // Without an end mark, all of it is thought.
     assert_eq!(told_apart("<think> Hm", false), is("Hm", ""));
     assert_eq!(told_apart("Hm </thi", true), is("Hm </thi", ""));
-    // Two in a row.
+    // Two thoughts in a row.
     assert_eq!(told_apart("<think>a</think>\n<think>b</think> c", false), is("ab", "c"));
 }
 
@@ -82,7 +82,7 @@ fn words_that_are_gone_on_with_may_end_in_a_thought() {
 
 #[test]
 fn reading_takes_time_in_proportion_to_the_text() {
-    // Each would take minutes if what was read were read again.
+    // Each would take minutes if the same text were read again and again.
     let many = "<think></think>".repeat(70_000);
     let nearly = format!("<think>{}", "</thin".repeat(170_000));
     let blank = format!("<think>{}x", " ".repeat(1 << 20));

@@ -1,4 +1,4 @@
-//! Whether a model may, must or must not call tools.
+//! The choice of a model that has tools: it may, must or must not call them.
 
 use std::fmt::Write;
 use std::str::FromStr;
@@ -11,24 +11,25 @@ use super::{ToolSpelling, function_of, name_of};
 use crate::Error;
 use crate::error::ErrorCode;
 
-/// Whether a model may call the tools of a request.
+/// The choice of a model that has tools.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum ToolChoice {
-    /// As it likes.
+    /// The model calls tools or answers in words, as it likes.
     #[default]
     Auto,
-    /// It is not told of them.
+    /// The model does not see the tools.
     None,
-    /// The answer is one call of any of them, with arguments that its schema allows.
+    /// The answer is one call of any tool, with arguments that the tool's schema allows.
     Required,
-    /// The answer is one call of this one, with arguments that its schema allows.
+    /// The answer is one call of this tool, with arguments that its schema allows.
     Function(String),
 }
 
 impl TryFrom<&Value> for ToolChoice {
     type Error = Error;
 
-    /// OpenAI's `tool_choice`: `"auto"`, `"none"`, `"required"` or `{"type": "function", "function": {"name": …}}`.
+    /// Parses OpenAI's `tool_choice`: `"auto"`, `"none"`, `"required"` or `{"type": "function", "function":
+    /// {"name": …}}`.
     fn try_from(choice: &Value) -> Result<Self, Error> {
         match (choice.as_str(), name_of(choice)) {
             (Some("auto"), _) => Ok(Self::Auto),
@@ -47,7 +48,7 @@ impl TryFrom<&Value> for ToolChoice {
 impl FromStr for ToolChoice {
     type Err = Error;
 
-    /// `auto`, `none` or `required` as they are, or OpenAI's object as JSON.
+    /// Parses `auto`, `none`, `required`, or OpenAI's object as JSON.
     fn from_str(text: &str) -> Result<Self, Error> {
         let value = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
         Self::try_from(&value)
@@ -55,7 +56,7 @@ impl FromStr for ToolChoice {
 }
 
 impl ToolChoice {
-    /// What an answer has to spell; `None` if it is free.
+    /// Returns the grammar of the answer; `None` if it is free.
     pub(crate) fn grammar(&self, tools: &[Value], model: &ToolSpelling) -> Result<Option<Grammar>, Error> {
         let tools: Vec<&Value> = match self {
             Self::Auto | Self::None => return Ok(None),
@@ -70,7 +71,7 @@ impl ToolChoice {
     }
 }
 
-/// A grammar of one call.
+/// Returns a grammar of one call.
 fn lark(tools: &[&Value], model: &ToolSpelling) -> Option<Grammar> {
     let Forced { before, form, after } = &model.spelling.forced;
     let marks = |marks: &[&str]| marks.iter().map(|mark| piece(mark, model)).collect::<String>();
@@ -96,7 +97,7 @@ fn lark(tools: &[&Value], model: &ToolSpelling) -> Option<Grammar> {
     Some(Grammar::Lark(grammar))
 }
 
-/// A mark as the token that it is, or as text.
+/// Returns a mark as the token that it is, or as text.
 fn piece(mark: &str, model: &ToolSpelling) -> String {
     match model.control.iter().find(|(_, control)| *control == mark) {
         Some((id, _)) => format!(" <[{id}]>"),

@@ -1,13 +1,14 @@
-//! Calls in the notation of FunctionGemma and Gemma 4: `call:name{key:<escape>text<escape>,count:3,list:[true,{inner:null}]}`.
+//! Calls in the notation of FunctionGemma and Gemma 4:
+//! `call:name{key:<escape>text<escape>,count:3,list:[true,{inner:null}]}`.
 
 use serde_json::{Map, Value};
 
 use super::ToolCall;
 
-/// Lists and objects inside each other at most: the same as for JSON.
+/// The deepest nesting of lists and objects: the same as for JSON.
 const MAX_DEPTH: usize = 128;
 
-/// The call; `None` if it is none. `quote` stands around texts.
+/// Parses a call; `None` if the text is not one. `quote` stands around strings.
 pub(super) fn call(text: &str, quote: &str) -> Option<ToolCall> {
     let call = text.trim().strip_prefix("call:")?;
     let (name, arguments) = call.split_at(call.find('{')?);
@@ -17,7 +18,7 @@ pub(super) fn call(text: &str, quote: &str) -> Option<ToolCall> {
         .then(|| ToolCall::new(name.to_owned(), arguments.to_string(), None))
 }
 
-/// A value at the beginning of a text, and what follows.
+/// Parses a value at the beginning of a text; returns it and the rest.
 fn value<'a>(text: &'a str, quote: &str, depth: usize) -> Option<(Value, &'a str)> {
     if depth > MAX_DEPTH {
         return None;
@@ -51,7 +52,7 @@ fn value<'a>(text: &'a str, quote: &str, depth: usize) -> Option<(Value, &'a str
     Some((serde_json::from_str(word).unwrap_or_else(|_| word.into()), rest))
 }
 
-/// Reads items, with commas between them, up to `end`; gives what follows.
+/// Reads items, with commas between them, up to `end`; returns the rest.
 fn list<'a>(text: &'a str, end: char, mut item: impl FnMut(&'a str) -> Option<&'a str>) -> Option<&'a str> {
     let mut rest = text.trim_start();
     if let Some(rest) = rest.strip_prefix(end) {

@@ -4,8 +4,9 @@ use serde_json::Value;
 
 use super::ToolCall;
 
-/// The calls in an object or a list of objects; `None` if anything in it is no call. With `strict`, as it has to be where no mark
-/// says that these are calls, objects have a name, arguments and nothing else.
+/// Parses the calls in an object or a list of objects; `None` if anything in it is not a call. With `strict`,
+/// for text without a mark that says that these are calls, an object must have a name, arguments and no other
+/// key.
 pub(super) fn calls(text: &str, strict: bool) -> Option<Vec<ToolCall>> {
     let text = text.trim();
     if text.starts_with('[') {
@@ -16,7 +17,7 @@ pub(super) fn calls(text: &str, strict: bool) -> Option<Vec<ToolCall>> {
     }
 }
 
-/// Mistral's `name[ARGS]{…}`, with `[CALL_ID]id` in between or not.
+/// Parses Mistral's `name[ARGS]{…}`, with or without `[CALL_ID]id` in between.
 pub(super) fn mistral_call(text: &str) -> Option<ToolCall> {
     let (head, arguments) = text.split_at(text.find('{')?);
     let head = head.trim().strip_suffix("[ARGS]").unwrap_or(head).trim();
@@ -32,7 +33,7 @@ pub(super) fn mistral_call(text: &str) -> Option<ToolCall> {
     ))
 }
 
-/// A name among marks and the words `function` and `json`, then its arguments.
+/// Parses a name among marks and the words `function` and `json`, then its arguments.
 pub(super) fn named_call(text: &str) -> Option<ToolCall> {
     let (head, arguments) = text.split_at(text.find('{')?);
     let arguments = object(arguments.trim())?;
@@ -50,7 +51,7 @@ pub(super) fn named_call(text: &str) -> Option<ToolCall> {
         Some(second) if first == "function" => second,
         _ => first,
     };
-    // Kimi numbers its calls, and names them so: `functions.name:0`.
+    // Kimi numbers its calls, and names them with the number: `functions.name:0`.
     let name = word.strip_prefix("functions.").unwrap_or(word);
     let (name, id) = match name.rsplit_once(':') {
         Some((name, number)) if number.bytes().all(|b| b.is_ascii_digit()) => (name, Some(word.to_owned())),
@@ -59,8 +60,9 @@ pub(super) fn named_call(text: &str) -> Option<ToolCall> {
     (!name.is_empty()).then(|| ToolCall::new(name.to_owned(), arguments, id))
 }
 
-/// `{"name": …, "arguments": {…}}`. Llama says `parameters`, Command says `tool_name`, and some wrap it all in `function`, as
-/// OpenAI's format does; arguments may be a text that holds an object, and missing.
+/// Parses `{"name": …, "arguments": {…}}`. Llama writes `parameters`, Command writes `tool_name`, and some
+/// models wrap the call in `function`, as OpenAI's format does. Arguments may be a string that holds an
+/// object, or missing.
 fn call(text: &str, strict: bool) -> Option<ToolCall> {
     let (mut name, mut arguments, mut id, mut others) = (None, None, None, 0);
     for (key, value) in members(text)? {
@@ -80,7 +82,8 @@ fn call(text: &str, strict: bool) -> Option<ToolCall> {
         }
     }
     let name = name.filter(|name| !name.is_empty())?;
-    // Nothing that the model wrote may be lost: without arguments, other keys may be what it meant by them.
+    // No text of the model may be lost: if there are no arguments, the other keys may be what it meant by
+    // them.
     if (strict || arguments.is_none()) && others > 0 || strict && arguments.is_none() {
         return None;
     }
@@ -88,13 +91,14 @@ fn call(text: &str, strict: bool) -> Option<ToolCall> {
     (!strict || !is_schema(&arguments)).then(|| ToolCall::new(name, arguments, id))
 }
 
-/// Whether an object is what a tool's definition has in the arguments' place: a model may repeat those.
+/// Returns whether an object is the schema from a tool's definition: a model may repeat it in place of
+/// arguments.
 fn is_schema(arguments: &str) -> bool {
     let keys = members(arguments).unwrap_or_default();
     ["type", "properties"].iter().all(|wanted| keys.iter().any(|(key, _)| key == wanted))
 }
 
-/// An object's text, whether it stands there or in a string; `{}` for null.
+/// Returns an object's text, spelled directly or inside a string; `{}` for null.
 pub(super) fn object(text: &str) -> Option<String> {
     match serde_json::from_str(text).ok()? {
         Value::Object(_) => Some(text.to_owned()),
@@ -108,7 +112,7 @@ pub(super) fn object(text: &str) -> Option<String> {
     }
 }
 
-/// A text with the brackets at its end that it lacks.
+/// Closes the brackets that a text leaves open.
 pub(super) fn closed(text: &str) -> String {
     let (mut open, mut quoted, mut escaped) = (Vec::new(), false, false);
     for byte in text.bytes() {
@@ -128,7 +132,7 @@ pub(super) fn closed(text: &str) -> String {
     closed
 }
 
-/// The keys of an object, with their values as they are spelled.
+/// Returns the keys of an object, with their values as they are spelled.
 fn members(text: &str) -> Option<Vec<(String, &str)>> {
     let mut rest = text.strip_prefix('{')?.trim_start();
     let mut members = Vec::new();
@@ -144,7 +148,7 @@ fn members(text: &str) -> Option<Vec<(String, &str)>> {
     rest[1..].trim().is_empty().then_some(members)
 }
 
-/// The items of a list, as they are spelled.
+/// Returns the items of a list, as they are spelled.
 fn items(text: &str) -> Option<Vec<&str>> {
     let mut rest = text.strip_prefix('[')?.trim_start();
     let mut items = Vec::new();
@@ -157,7 +161,7 @@ fn items(text: &str) -> Option<Vec<&str>> {
     rest[1..].trim().is_empty().then_some(items)
 }
 
-/// The next item, after a comma, or the end.
+/// Returns the next item, after a comma, or the end.
 fn next(rest: &str, end: char) -> Option<&str> {
     let rest = rest.trim_start();
     match rest.strip_prefix(',') {
@@ -166,7 +170,7 @@ fn next(rest: &str, end: char) -> Option<&str> {
     }
 }
 
-/// A value at the beginning of a text, as it is spelled, and what follows.
+/// Returns the value at the beginning of a text, as it is spelled, and the rest.
 fn value(text: &str) -> Option<(&str, &str)> {
     let text = text.trim_start();
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();

@@ -1,13 +1,13 @@
-//! Whether what no mark calls a call may be one, as early as its beginning shows. Answers in JSON, and lists of words,
-//! need not wait for their end.
+//! Decides from the beginning of a text without a mark whether it may be a call. Answers in JSON, and lists
+//! of words, then do not wait for their end.
 
 use super::Tool;
 
-/// Keys of calls that no mark calls so.
+/// The keys of calls without a mark.
 const KEYS: [&str; 6] = ["name", "arguments", "parameters", "function", "type", "id"];
 
-/// Whether `text` may begin with a call of one of `tools`, in JSON or as Python spells it, alone or in a list; `None` if more
-/// of it is needed. More text never changes an answer.
+/// Returns whether `text` may begin with a call of one of `tools`, in JSON or in Python's spelling, alone or
+/// in a list; `None` if more text is needed. More text never changes an answer.
 pub(super) fn is_likely(text: &str, tools: &[Tool]) -> Option<bool> {
     let listed = text.strip_prefix('[').map(str::trim_start);
     let text = listed.unwrap_or(text);
@@ -38,7 +38,7 @@ pub(super) fn is_likely(text: &str, tools: &[Tool]) -> Option<bool> {
     }
 }
 
-/// After the bracket of an object.
+/// Decides after the opening bracket of an object.
 fn starts_call(text: &str, tools: &[Tool]) -> Option<bool> {
     if text.is_empty() {
         return None;

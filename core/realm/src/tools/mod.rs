@@ -1,9 +1,9 @@
-//! Tools that a model may call: how it spells the calls, and what it has to do about them.
+//! Tools that a model may call: the spelling of its calls, and the rules for them.
 //!
-//! A model was trained on one spelling, and its chat template shows which. What a request with tools generates is read in
-//! that spelling while it comes ([`ToolStream`]), and in fences and bare JSON, which models of every kind write; a request may
-//! also force a call, by a grammar of that spelling ([`ToolChoice`]). Where the template knows no tools, the model is told of
-//! them in words ([`instruct`]).
+//! A model was trained on one spelling, which its chat template shows. The answer of a request with tools is
+//! read in that spelling as it arrives ([`ToolStream`]), and in fences and bare JSON, which models of every
+//! kind write. A request may also force a call, by a grammar of that spelling ([`ToolChoice`]). If the
+//! template has no place for tools, Realm describes them to the model in words ([`instruct`]).
 
 mod choice;
 mod gemma;
@@ -25,15 +25,17 @@ pub(crate) use instructions::instruct;
 pub(crate) use spelling::ToolSpelling;
 pub(crate) use stream::ToolStream;
 
-/// A call of a tool that the model asks for. Realm calls nothing: run it, append the model's message with its `tool_calls`
-/// and one of the role `tool` with the result, and ask again.
+/// A tool call that the model asks for. Realm does not run it: run the tool, append the model's message with
+/// its `tool_calls` and a message of the role `tool` with the result, and ask again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolCall {
-    /// What the result names it by: nine letters and digits, as Mistral's templates demand, unless the model gave one.
+    /// The id that the result refers to: nine letters and digits, as Mistral's templates demand, unless the
+    /// model gave one.
     pub id: String,
-    /// The tool's name. Nothing but the prompt keeps a model from making one up.
+    /// The tool's name. The model may make up a name that no tool has.
     pub name: String,
-    /// The arguments: a JSON object, spelled as the model did. Whether it fits the tool's schema is not checked.
+    /// The arguments: a JSON object, as the model spelled it. Realm does not check it against the tool's
+    /// schema.
     pub arguments: String,
 }
 
@@ -43,10 +45,10 @@ impl ToolCall {
     }
 }
 
-/// An id that no other call of a conversation has.
+/// Returns an id that no other call of a conversation has.
 fn new_id() -> String {
     const DIGITS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-    // The keys of std's hashes are random.
+    // The keys of the standard library's hashes are random.
     let mut number = RandomState::new().hash_one(0u8);
     let digit = |_| {
         let digit = DIGITS[(number % DIGITS.len() as u64) as usize];
@@ -56,7 +58,7 @@ fn new_id() -> String {
     (0..9).map(digit).collect()
 }
 
-/// What reading calls takes of a tool's definition.
+/// The part of a tool's definition that parsing calls needs.
 #[derive(Debug, Clone)]
 struct Tool {
     name: String,
@@ -71,7 +73,7 @@ impl Tool {
     }
 }
 
-/// The name in a tool's definition in OpenAI's format, wrapped in `function` or not.
+/// Returns the name in a tool's definition in OpenAI's format, wrapped in `function` or not.
 pub(crate) fn name_of(definition: &Value) -> Option<&str> {
     function_of(definition)["name"].as_str()
 }

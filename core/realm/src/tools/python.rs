@@ -1,13 +1,14 @@
-//! Calls as Python spells them: `name(key="value", other=[1, None])`.
+//! Calls in Python's spelling: `name(key="value", other=[1, None])`.
 
 use serde_json::Value;
 
 use super::{Tool, ToolCall};
 
-/// Lists and objects inside each other at most: the same as for JSON.
+/// The deepest nesting of lists and objects: the same as for JSON.
 const MAX_DEPTH: usize = 128;
 
-/// The calls of a list, or a single one; `None` if anything in it is no call. Of tools that are not `known`, only where `any` says so.
+/// Parses a list of calls, or a single one; `None` if anything in it is not a call. Calls of tools that are
+/// not in `tools` count only with `any`.
 pub(super) fn calls(text: &str, tools: &[Tool], any: bool) -> Option<Vec<ToolCall>> {
     let text = text.trim();
     let (mut rest, listed) = match text.strip_prefix('[') {
@@ -32,10 +33,10 @@ pub(super) fn calls(text: &str, tools: &[Tool], any: bool) -> Option<Vec<ToolCal
     }
 }
 
-/// A call at the beginning of a text, and what follows.
+/// Parses a call at the beginning of a text; returns it and the rest.
 fn call<'a>(text: &'a str, tools: &[Tool], any: bool) -> Option<(ToolCall, &'a str)> {
     let (name, rest) = text.split_at(text.find('(')?);
-    // Llama calls what it has built in `name.call(…)`.
+    // Llama calls its built-in tools in `name.call(…)`.
     let name = name.trim_end();
     let tool = |name: &str| tools.iter().find(|tool| tool.name == name);
     let tool = tool(name).or_else(|| tool(name.strip_suffix(".call")?));
@@ -61,7 +62,7 @@ fn call<'a>(text: &'a str, tools: &[Tool], any: bool) -> Option<(ToolCall, &'a s
             arguments += &Value::from(&rest[..key]).to_string();
             rest = after;
         } else {
-            // What has no name of its own has that of the parameter in its place.
+            // A positional argument has the name of the parameter in its place.
             let key = tool?.parameters["properties"].as_object()?.keys().nth(positions)?;
             arguments += &Value::from(key.as_str()).to_string();
             positions += 1;
@@ -76,7 +77,7 @@ fn call<'a>(text: &'a str, tools: &[Tool], any: bool) -> Option<(ToolCall, &'a s
     }
 }
 
-/// Writes the value at the beginning of a text as JSON; gives what follows.
+/// Writes the value at the beginning of a text as JSON; returns the rest.
 pub(super) fn value<'a>(text: &'a str, out: &mut String, depth: usize) -> Option<&'a str> {
     let text = text.trim_start();
     if depth > MAX_DEPTH {
@@ -123,7 +124,7 @@ pub(super) fn value<'a>(text: &'a str, out: &mut String, depth: usize) -> Option
                 "False" | "false" => out.push_str("false"),
                 "None" | "null" => out.push_str("null"),
                 _ => match serde_json::from_str::<Value>(word) {
-                    // As it is spelled: a float would lose digits.
+                    // Copied as it is spelled: a float would lose digits.
                     Ok(Value::Number(_)) => out.push_str(word),
                     _ => *out += &Value::from(number(word)?).to_string(),
                 },
@@ -133,14 +134,14 @@ pub(super) fn value<'a>(text: &'a str, out: &mut String, depth: usize) -> Option
     }
 }
 
-/// Numbers that Python spells otherwise than JSON: `.5`, `1.`, `1_000`.
+/// Parses numbers that Python spells differently from JSON: `.5`, `1.`, `1_000`.
 fn number(word: &str) -> Option<f64> {
     let digits = word.bytes().any(|b| b.is_ascii_digit());
     let number: f64 = word.replace('_', "").parse().ok()?;
     (digits && number.is_finite()).then_some(number)
 }
 
-/// The rest of a string after its quote, and what follows it.
+/// Parses the rest of a string after its quote; returns it and the rest of the text.
 fn string(text: &str, quote: char) -> Option<(String, &str)> {
     let mut string = String::new();
     let mut chars = text.char_indices();
@@ -173,7 +174,7 @@ fn string(text: &str, quote: char) -> Option<(String, &str)> {
     None
 }
 
-/// Reads items, with commas between them, up to `end`; gives what follows.
+/// Reads items, with commas between them, up to `end`; returns the rest.
 pub(super) fn items<'a>(
     text: &'a str,
     end: char,

@@ -1,46 +1,46 @@
-//! Finds where the body of a call ends, as it comes.
+//! Finds the end of a call's body in text as it arrives.
 
 use super::spelling::{Body, Mark};
 
-/// What is known about a body so far.
+/// The state of a body after the text so far.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Scanned {
-    /// It goes on.
+    /// The body is unfinished.
     More,
-    /// Its value begins at [`Scanner::value`]; what follows has not been looked at.
+    /// The body's value begins at [`Scanner::value`]; the text after that byte has not been read.
     Value,
-    /// It ends before this byte. Whether it is what it looks like is another question.
+    /// The body ends before this byte. Its content has not been parsed.
     End(usize),
-    /// It cannot be a body, as this byte shows.
+    /// The text cannot be a body, as this byte shows.
     Broken(usize),
 }
 
-/// Bytes that a name and its marks may have before the arguments.
+/// The most bytes of a name and its marks before the arguments.
 const LONGEST_HEAD: usize = 512;
 
-/// Languages that fences around calls name.
+/// The language names of fences around calls.
 const LANGUAGES: [&str; 8] = ["", "json", "JSON", "jsonc", "tool_call", "tool_calls", "tool_code", "tools"];
 
-/// Reads a body once, byte by byte, however it is cut.
+/// Reads a body once, byte by byte, however the text is cut into pieces.
 #[derive(Debug)]
 pub(super) struct Scanner {
     mark: &'static Mark,
     /// The next byte to read.
     pub at: usize,
-    /// Where the value begins: the object, the list, the tag or the name that stands before one of them.
+    /// The first byte of the value: the object, the list, the tag or the name before one of them.
     pub value: usize,
     phase: Phase,
-    /// Bytes of what stands before the value, without white space.
+    /// The number of bytes before the value, without white space.
     head: usize,
-    /// Whether a name has ended.
+    /// True if a name has ended.
     named: bool,
-    /// Back quotes of a fence.
+    /// The number of back quotes of a fence.
     ticks: usize,
-    /// Where the fence's language begins, until it has ended.
+    /// The first byte of the fence's language, until the language has ended.
     language: Option<usize>,
-    /// Whether a tag has come.
+    /// True if a tag has been read.
     tagged: bool,
-    /// Objects and lists that are open.
+    /// The number of open objects and lists.
     depth: usize,
     quote: Option<u8>,
     escaped: bool,
@@ -49,11 +49,11 @@ pub(super) struct Scanner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Head,
-    /// In objects, lists and calls.
+    /// Inside objects, lists and calls.
     Brackets,
-    /// In tags; with a tag to close, in its text.
+    /// Inside tags, or inside the text of the tag that this closes.
     Tags(Option<&'static str>),
-    /// Up to the mark that ends it.
+    /// Searching for the mark that ends the body.
     Closer,
 }
 
@@ -64,7 +64,7 @@ const FUNCTION: &str = "<function=";
 const FUNCTION_END: &str = "</function>";
 
 impl Scanner {
-    /// Reads what follows `mark` from the byte `at`.
+    /// Reads the text after `mark`, from the byte `at`.
     pub(super) fn new(mark: &'static Mark, at: usize) -> Self {
         let fence = mark.opener == "```";
         Self {
@@ -83,12 +83,12 @@ impl Scanner {
         }
     }
 
-    /// Whether a fence was opened.
+    /// Returns whether a fence was opened.
     pub(super) fn fenced(&self) -> bool {
         self.ticks > 0
     }
 
-    /// Whether the text could end here, but for brackets or tags that are not closed.
+    /// Returns whether the text could end here if its open brackets or tags were closed.
     pub(super) fn is_nearly_done(&self) -> bool {
         match self.phase {
             Phase::Head => false,
@@ -98,14 +98,14 @@ impl Scanner {
         }
     }
 
-    /// Moves everything by so many bytes, which the text has lost at its beginning.
+    /// Moves all positions by `bytes`, the number of bytes that the text lost at its beginning.
     pub(super) fn shift(&mut self, bytes: usize) {
         self.at -= bytes;
         self.value -= bytes;
         self.language = self.language.map(|at| at.saturating_sub(bytes));
     }
 
-    /// Goes on in `text`, which is what it was with more at its end.
+    /// Continues in `text`, which is the earlier text with more at its end.
     pub(super) fn scan(&mut self, text: &str) -> Scanned {
         match self.phase {
             Phase::Head => self.head(text),
@@ -115,7 +115,7 @@ impl Scanner {
         }
     }
 
-    /// What stands before the value.
+    /// Reads the text before the value.
     fn head(&mut self, text: &str) -> Scanned {
         while let Some(&byte) = text.as_bytes().get(self.at) {
             let body = self.mark.body;
@@ -136,7 +136,7 @@ impl Scanner {
                 }
                 return Scanned::Value;
             }
-            // A head in other letters is broken where one of them begins.
+            // A head in other letters is broken at the first byte of such a letter.
             if !self.may_precede(byte) && text.is_char_boundary(self.at) {
                 return Scanned::Broken(self.at);
             }
@@ -145,7 +145,7 @@ impl Scanner {
         Scanned::More
     }
 
-    /// Whether what stands after the back quotes may be the language of a fence, or its beginning.
+    /// Returns whether the text after the back quotes may be the language of a fence, or its beginning.
     fn is_language(&mut self, language: &str, ends: bool, next: u8) -> bool {
         if ends || next.is_ascii_whitespace() {
             self.language = None;
@@ -158,7 +158,7 @@ impl Scanner {
         LANGUAGES.iter().any(goes_on)
     }
 
-    /// Takes a byte before the value; says whether one may be there.
+    /// Reads a byte before the value; returns whether it may stand there.
     fn may_precede(&mut self, byte: u8) -> bool {
         let body = self.mark.body;
         if self.language.is_some() {
@@ -229,7 +229,7 @@ impl Scanner {
         Scanned::More
     }
 
-    /// Whether `mark` stands here: the body's end if it does, `More` if it may, `None` if not.
+    /// Returns the body's end if `mark` stands here, `More` if it may, `None` if not.
     fn at_mark(&self, text: &str, mark: &str) -> Option<Scanned> {
         let rest = &text.as_bytes()[self.at..];
         if rest.starts_with(mark.as_bytes()) {
@@ -272,7 +272,7 @@ impl Scanner {
                     self.phase = Phase::Tags(Some(end));
                 }
                 None if self.tagged => self.at += 1,
-                // A name stands before other tags than that of a function.
+                // A name may stand before every tag except that of a function.
                 None if self.head > 0 => return Scanned::Broken(self.at),
                 None if rest.starts_with(FUNCTION) => {
                     self.at += FUNCTION.len();
@@ -288,7 +288,7 @@ impl Scanner {
         self.find(text, self.mark.closer).map_or(Scanned::More, Scanned::End)
     }
 
-    /// Finds a mark from here on; what cannot be its beginning is not looked at again.
+    /// Finds a mark from here on; text that cannot be its beginning is not read again.
     fn find(&mut self, text: &str, mark: &str) -> Option<usize> {
         if let Some(found) = text[self.at..].find(mark) {
             return Some(self.at + found);

@@ -1,15 +1,15 @@
-//! How models spell tool calls.
+//! Spellings of tool calls.
 
 use realm_tokenizer::{ChatTemplate, TokenKind, Tokenizer};
 
-/// A way to spell tool calls.
+/// A spelling of tool calls.
 #[derive(Debug)]
 pub(super) struct Spelling {
-    /// What begins a call or a list of them. The first mark is the one that the model was taught.
+    /// The marks that begin a call or a list of calls. The first is the one that the model was trained on.
     pub marks: &'static [Mark],
-    /// What else may be a control token of such models.
+    /// Further control tokens of such models.
     pub others: &'static [&'static str],
-    /// How a call is spelled that a request forces.
+    /// The spelling of a call that a request forces.
     pub forced: Forced,
 }
 
@@ -17,42 +17,44 @@ pub(super) struct Spelling {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     pub opener: &'static str,
-    /// What ends it; models forget it, so it need not come. Empty for none.
+    /// The mark that ends the call; models forget it, so it may be missing. Empty for none.
     pub closer: &'static str,
     pub body: Body,
-    /// Whether a call after this mark may be of a tool that the request does not define. Where it may not, the mark is
-    /// one that other text has, too.
+    /// True if a call after this mark may name a tool that the request does not define. False for marks that
+    /// occur in other text, too.
     pub any_name: bool,
 }
 
-/// What a call looks like after its mark.
+/// The form of a call after its mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
     /// An object, or a list of objects, with `name` and `arguments` or `parameters`.
     Json,
-    /// An object or a list as above, `<function=name><parameter=key>value</parameter></function>`, or
+    /// Same as `Json`, or `<function=name><parameter=key>value</parameter></function>`, or
     /// `name<arg_key>key</arg_key><arg_value>value</arg_value>`.
     Tagged,
-    /// An object or a list as above, or Mistral's `name[CALL_ID]id[ARGS]{…}`.
+    /// Same as `Json`, or Mistral's `name[CALL_ID]id[ARGS]{…}`.
     Mistral,
-    /// A name among other marks, then an object with the arguments: DeepSeek's `function<｜tool▁sep｜>name`, Kimi's
-    /// `functions.name:0<|tool_call_argument_begin|>`, and gpt-oss's ` to=functions.name … <|message|>`.
+    /// A name among other marks, then an object with the arguments: DeepSeek's `function<｜tool▁sep｜>name`,
+    /// Kimi's `functions.name:0<|tool_call_argument_begin|>`, and gpt-oss's ` to=functions.name …
+    /// <|message|>`.
     Named,
-    /// Calls as Python spells them, alone or in a list: `name(key="value")`. Or JSON as above.
+    /// Calls in Python's spelling, alone or in a list: `name(key="value")`. Or as `Json`.
     Python,
-    /// As above, or a program, which is no call: in Python's spelling only the request's tools are called.
+    /// Same as `Python`, or a program, which is not a call: in Python's spelling only calls of the request's
+    /// tools count.
     Code,
-    /// `call:name{key:value}` in the notation of Google's models, where this stands around texts.
+    /// `call:name{key:value}` in the notation of Google's models, with this mark around strings.
     Gemma(&'static str),
 }
 
-/// How a forced call is spelled, so that a grammar can guarantee the arguments.
+/// The spelling of a forced call, from which a grammar is made that guarantees the arguments.
 #[derive(Debug)]
 pub(super) struct Forced {
-    /// What stands before the name; marks stand alone.
+    /// The pieces before the name; each mark is a piece of its own.
     pub before: &'static [&'static str],
     pub form: Form,
-    /// What stands after the call.
+    /// The pieces after the call.
     pub after: &'static [&'static str],
 }
 
@@ -68,16 +70,16 @@ const fn mark(opener: &'static str, closer: &'static str, body: Body) -> Mark {
     Mark { opener, closer, body, any_name: true }
 }
 
-/// A mark that counts only where it names a tool.
+/// A mark that counts only before the name of one of the request's tools.
 const fn loose(opener: &'static str, closer: &'static str, body: Body) -> Mark {
     Mark { opener, closer, body, any_name: false }
 }
 
 const BARE: Forced = Forced { before: &[], form: Form::Object("arguments"), after: &[] };
 
-/// Hermes, Qwen 2.5 to 3.5, SmolLM 3, GLM 4.5, Granite 4 and many more, and models whose templates show nothing:
-/// `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, or with tags of their own in between. Qwen2.5-Coder says
-/// `<tools>`, as its prompt does, and Qwen3-Coder leaves the mark before the tag out.
+/// Hermes, Qwen 2.5 to 3.5, SmolLM 3, GLM 4.5, Granite 4 and many more, and models whose templates show no
+/// spelling: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, or with tags of their own in between.
+/// Qwen2.5-Coder writes `<tools>`, as its prompt does, and Qwen3-Coder omits the mark before the tag.
 pub(super) static TAGGED: Spelling = Spelling {
     marks: &[
         mark("<tool_call>", "</tool_call>", Body::Tagged),
@@ -92,7 +94,7 @@ pub(super) static TAGGED: Spelling = Spelling {
     },
 };
 
-/// Seed-OSS: tags as Qwen3-Coder's in a mark of its own.
+/// Seed-OSS: Qwen3-Coder's tags in a mark of its own.
 pub(super) static SEED: Spelling = Spelling {
     marks: &[mark("<seed:tool_call>", "</seed:tool_call>", Body::Tagged)],
     others: &[],
@@ -112,8 +114,8 @@ pub(super) static MISTRAL_ARGS: Spelling = Spelling {
     ..MISTRAL
 };
 
-/// Llama 3.1 to 4: `{"name": …, "parameters": {…}}`, the same or `name.call(key="value")` after `<|python_tag|>`, and lists
-/// as Python spells them.
+/// Llama 3.1 to 4: `{"name": …, "parameters": {…}}`, the same or `name.call(key="value")` after
+/// `<|python_tag|>`, and lists in Python's spelling.
 pub(super) static LLAMA: Spelling = Spelling {
     marks: &[
         mark("<|python_tag|>", "", Body::Code),
@@ -159,7 +161,7 @@ pub(super) static LFM: Spelling = Spelling {
     },
 };
 
-/// DeepSeek V3, R1 and what was distilled from it, with marks in both of their spellings.
+/// DeepSeek V3, R1 and the models distilled from it, with both spellings of their marks.
 pub(super) static DEEPSEEK: Spelling = Spelling {
     marks: &[
         mark("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", Body::Named),
@@ -197,7 +199,8 @@ pub(super) static HARMONY: Spelling = Spelling {
     forced: BARE,
 };
 
-/// Command R7B and A: `<|START_ACTION|>[{"tool_call_id": …, "tool_name": …, "parameters": {…}}]<|END_ACTION|>`.
+/// Command R7B and A: `<|START_ACTION|>[{"tool_call_id": …, "tool_name": …, "parameters":
+/// {…}}]<|END_ACTION|>`.
 pub(super) static COMMAND: Spelling = Spelling {
     marks: &[mark("<|START_ACTION|>", "<|END_ACTION|>", Body::Json)],
     others: &[],
@@ -229,7 +232,7 @@ pub(super) static FENCE: Mark = loose("```", "```", Body::Python);
 /// No mark at all.
 pub(super) static NONE: Mark = loose("", "", Body::Python);
 
-/// What shows a spelling in a template, the first one that is there.
+/// Texts in a template, each with the spelling that it implies; the first that the template contains decides.
 static SHOWN: &[(&str, &Spelling)] = &[
     ("[TOOL_CALLS]", &MISTRAL),
     ("<seed:tool_call>", &SEED),
@@ -253,8 +256,8 @@ static SHOWN: &[(&str, &Spelling)] = &[
     (r#""parameters": "#, &LLAMA),
 ];
 
-/// A template spells the calls of earlier messages, or tells the model how to. One that shows nothing leaves the choice to
-/// us.
+/// Returns the spelling that a template shows: it spells the calls of earlier messages, or tells the model
+/// how to call. For a template that shows none, Realm chooses.
 pub(super) fn detect(template: &str) -> &'static Spelling {
     let shown = SHOWN.iter().find(|(mark, _)| template.contains(mark));
     match shown {
@@ -266,7 +269,7 @@ pub(super) fn detect(template: &str) -> &'static Spelling {
     }
 }
 
-/// The spelling of a model.
+/// The spelling of a model's tool calls.
 #[derive(Debug, Clone)]
 pub(crate) struct ToolSpelling {
     pub(super) spelling: &'static Spelling,
@@ -275,7 +278,7 @@ pub(crate) struct ToolSpelling {
 }
 
 impl ToolSpelling {
-    /// The spelling that a chat template shows, or the commonest if it shows none.
+    /// Returns the spelling that a chat template shows, or the commonest if it shows none.
     pub(crate) fn of(template: Option<&ChatTemplate>, tokenizer: &Tokenizer) -> Self {
         let spelling = detect(template.map_or("", |template| template.source(true)));
         let marks = spelling.marks.iter().flat_map(|mark| [mark.opener, mark.closer]);
@@ -290,7 +293,7 @@ impl ToolSpelling {
         Self { spelling, control }
     }
 
-    /// Control tokens that have to be spelled in the text for calls to be found.
+    /// Returns the control tokens that must be in the text for calls to be found.
     pub(crate) fn spelled(&self) -> Vec<u32> {
         self.control.iter().map(|&(id, _)| id).collect()
     }

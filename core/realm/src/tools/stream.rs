@@ -1,4 +1,4 @@
-//! Reads tool calls out of a text while it comes.
+//! Separates tool calls from a text as it arrives.
 
 use serde_json::Value;
 
@@ -7,68 +7,69 @@ use super::scan::{Scanned, Scanner};
 use super::spelling::{Body, FENCE, Mark, NONE, Spelling};
 use super::{Tool, ToolCall, ToolSpelling, gemma, json, python, tags};
 
-/// White space that is kept back, since it is dropped before a call, in bytes at most.
+/// The most bytes of white space held back, since white space before a call is dropped.
 const LONGEST_GAP: usize = 256;
 
-/// Bytes that show whether a call without a mark may begin.
+/// The number of bytes that decide whether a call without a mark may begin.
 const BEGINNING: usize = 512;
 
-/// Brackets too many that are dropped after a call at most.
+/// The most surplus brackets that are dropped after a call.
 const STRAY_BRACKETS: usize = 4;
 
-/// Takes the calls out of a text. What may be one is kept back until that is clear; what turns out to be none comes out
-/// as it was. White space around calls goes with them.
+/// Takes the calls out of a text. Text that may be a call is held back until more text decides that; text
+/// that is not a call is passed on unchanged. White space around calls is dropped.
 #[derive(Debug)]
 pub(crate) struct ToolStream {
     spelling: &'static Spelling,
-    /// Marks that texts leave out where they mark nothing.
+    /// The model's marks that are control tokens; texts leave them out where they mark nothing.
     control: Vec<&'static str>,
     tools: Vec<Tool>,
-    /// What has not come out yet, from `start` on.
+    /// The text held back, from `start` on.
     held: String,
     start: usize,
-    /// Where the next mark may begin.
+    /// The first byte at which the next mark may begin.
     scan: usize,
     state: State,
-    /// Whether a message, or what follows a call, begins here.
+    /// True if a message, or the text after a call, begins here.
     at_start: bool,
-    /// Whether what came out ends with a line break, or at the text's beginning.
+    /// True if the text passed on ends with a line break, or is empty.
     at_line_start: bool,
-    /// Whether a fence came out that has not been closed.
+    /// True if a fence was passed on that has not been closed.
     in_fence: bool,
-    /// What may follow a call that has come, if nothing has followed yet.
+    /// The text that may follow the last call; `None` once other text followed it.
     after: Option<After>,
 }
 
-/// What belongs to a call that has come.
+/// The text that may follow a call and belongs to it.
 #[derive(Debug, Clone, Copy)]
 struct After {
-    /// Whether it opened a fence.
+    /// True if the call opened a fence.
     fenced: bool,
-    /// Brackets that may be too many.
+    /// The number of brackets that may still be surplus.
     brackets: usize,
 }
 
 #[derive(Debug)]
 enum State {
-    /// What is held may end with the beginning of a mark.
+    /// The held text may end with the beginning of a mark.
     Text,
-    /// What is held begins with white space, a mark `at` a byte and, from `body` on, what may be a call.
+    /// The held text begins with white space, then has a mark at byte `at` and, from `body` on, a possible
+    /// call.
     Call { mark: &'static Mark, at: usize, body: usize, scanner: Scanner, judged: Judged },
 }
 
-/// Whether a call's beginning has been looked at.
+/// The result of judging a call by its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Judged {
-    /// It has not come.
+    /// The beginning has not arrived.
     NotYet,
-    /// It has come in part.
+    /// A part of the beginning has arrived.
     Partly,
     Likely,
 }
 
 impl ToolStream {
-    /// Reads calls of tools with these definitions.
+    /// Reads calls of the tools with these definitions.
     pub(crate) fn new(spelling: &ToolSpelling, tools: &[Value]) -> Self {
         Self {
             spelling: spelling.spelling,
@@ -85,11 +86,11 @@ impl ToolStream {
         }
     }
 
-    /// Reads more of the text: adds what is no call to `text`, and what is one to `calls`.
+    /// Reads more of the text: adds calls to `calls`, and all other text to `text`.
     pub(crate) fn push(&mut self, more: &str, text: &mut String, calls: &mut Vec<ToolCall>) {
         self.held += more;
         while self.advance(text, calls) {}
-        // What has come out goes at once, in one move.
+        // Drops the text that this call has passed on, in one move.
         self.held.drain(..self.start);
         self.scan -= self.start;
         if let State::Call { at, body, scanner, .. } = &mut self.state {
@@ -100,17 +101,17 @@ impl ToolStream {
         self.start = 0;
     }
 
-    /// The text has ended; `stopped` unless it was cut off.
+    /// Ends the text; `stopped` unless it was cut off.
     pub(crate) fn end(&mut self, stopped: bool, text: &mut String, calls: &mut Vec<ToolCall>) {
         if let State::Call { scanner, .. } = &self.state {
-            // What ends without its mark, or its last brackets, may be a call all the same.
+            // A call without its end mark, or without its last brackets, may still be a call.
             let nearly = stopped && scanner.is_nearly_done();
             match self.parse(self.held.len(), true).filter(|_| nearly) {
                 Some(found) => self.take_calls(self.held.len(), found, calls),
                 None => self.release(self.held.len(), text),
             }
         }
-        // After a call, its end mark may have been cut off.
+        // The end mark of the last call may have been cut off.
         let rest = &self.held[self.start..];
         let cut_off = self.after.is_some_and(|after| {
             let fences = after.fenced.then_some(&FENCE);
@@ -121,7 +122,7 @@ impl ToolStream {
         }
     }
 
-    /// Goes one step on; `false` if more text is needed for it.
+    /// Goes one step on; `false` if that needs more text.
     fn advance(&mut self, text: &mut String, calls: &mut Vec<ToolCall>) -> bool {
         let State::Call { mark, scanner, judged, .. } = &mut self.state else { return self.find_mark(text) };
         if *judged == Judged::Partly {
@@ -153,7 +154,7 @@ impl ToolStream {
         true
     }
 
-    /// Lets text go up to the next mark; says whether there is one.
+    /// Passes on text up to the next mark; returns whether there is one.
     fn find_mark(&mut self, text: &mut String) -> bool {
         if self.after.is_some() && !self.skip_after_call() {
             return false;
@@ -203,18 +204,19 @@ impl ToolStream {
         false
     }
 
-    /// Whether only white space stands between this byte and the beginning of the message or the last call.
+    /// Returns whether only white space stands between this byte and the beginning of the message or the last
+    /// call.
     fn is_start(&self, at: usize) -> bool {
         self.at_start && self.held[self.start..at].bytes().all(|byte| byte.is_ascii_whitespace())
     }
 
-    /// Whether only spaces stand between this byte and the beginning of its line.
+    /// Returns whether only spaces stand between this byte and the beginning of its line.
     fn is_line_start(&self, at: usize) -> bool {
         let before = self.held[self.start..at].trim_end_matches([' ', '\t']);
         before.ends_with('\n') || before.is_empty() && self.at_line_start
     }
 
-    /// Drops what may stand between calls; `false` if it is not clear yet what stands there.
+    /// Drops the text that may stand between calls; `false` if more text is needed to tell.
     fn skip_after_call(&mut self) -> bool {
         let Some(mut after) = self.after else { return true };
         let closers = self.spelling.marks.iter().map(|mark| mark.closer).filter(|closer| !closer.is_empty());
@@ -234,7 +236,7 @@ impl ToolStream {
             } else if rest.starts_with([';', ',']) && after.brackets > 0 {
                 1
             } else {
-                // The next byte shows whether something else begins.
+                // The next byte shows whether other text begins.
                 let unclear = rest.is_empty() || ends.any(|end| end.starts_with(rest));
                 self.after = Some(after);
                 self.scan = self.start;
@@ -244,9 +246,9 @@ impl ToolStream {
         }
     }
 
-    /// A call may begin with `mark` at `at`.
+    /// Begins a possible call with `mark` at `at`.
     fn open(&mut self, at: usize, mark: &'static Mark, text: &mut String) {
-        // The white space before it is kept: it comes out again if this is no call.
+        // The white space before the mark stays held: if this is not a call, it is passed on.
         let gap = gap(&self.held[self.start..at]);
         self.let_go(at - gap, text);
         // A tag is a mark that is part of the call.
@@ -255,7 +257,7 @@ impl ToolStream {
             State::Call { mark, at, body, scanner: Scanner::new(mark, body), judged: Judged::NotYet };
     }
 
-    /// The calls that end before `end`; with `cut`, their last brackets or tags may be missing.
+    /// Parses the calls that end before `end`; with `cut`, their last brackets or tags may be missing.
     fn parse(&self, end: usize, cut: bool) -> Option<Vec<ToolCall>> {
         let State::Call { mark, body, ref scanner, judged, .. } = self.state else { return None };
         if cut && judged != Judged::Likely && !matches!(mark.body, Body::Gemma(_)) {
@@ -291,12 +293,12 @@ impl ToolStream {
         self.after = Some(After { fenced, brackets: STRAY_BRACKETS });
     }
 
-    /// It is no call: lets go what has been read of it, without marks that are control tokens.
+    /// Passes on the held text as no call, without marks that are control tokens.
     fn release(&mut self, end: usize, text: &mut String) {
         let mut scan = end;
         if let State::Call { mark, at, .. } = self.state {
             self.in_fence |= mark == &FENCE;
-            // A mark that is part of the call is not looked at again.
+            // A mark that is part of the call is not searched again.
             scan = scan.max(at + 1);
         }
         let before = text.len();
@@ -313,7 +315,7 @@ impl ToolStream {
         self.at_line_start = text[before..].trim_end_matches([' ', '\t']).ends_with('\n');
     }
 
-    /// Lets go what stands before the byte `end`.
+    /// Passes on the text before the byte `end`.
     fn let_go(&mut self, end: usize, text: &mut String) {
         let going = &self.held[self.start..end];
         if going.is_empty() {
@@ -329,7 +331,8 @@ impl ToolStream {
     }
 }
 
-/// Calls in JSON. Where a mark says that they are calls, they may be spelled as Python does, or lack their last brackets.
+/// Parses calls in JSON. After a mark that says that they are calls, they may be in Python's spelling, or
+/// lack their last brackets.
 fn objects(text: &str, strict: bool) -> Option<Vec<ToolCall>> {
     json::calls(text, strict).or_else(|| json::calls(&json::closed(text), strict)).or_else(|| {
         let mut spelled = String::new();
@@ -338,7 +341,7 @@ fn objects(text: &str, strict: bool) -> Option<Vec<ToolCall>> {
     })
 }
 
-/// As much of a text as is looked at to see whether it may be a call.
+/// Returns the beginning of a text that decides whether it may be a call.
 fn beginning(text: &str) -> &str {
     let mut end = text.len().min(BEGINNING);
     while !text.is_char_boundary(end) {
@@ -347,7 +350,7 @@ fn beginning(text: &str) -> &str {
     &text[..end]
 }
 
-/// Bytes of white space at the end of `text` that would go with a call after them.
+/// Returns the bytes of white space at the end of `text` that are dropped if a call follows.
 fn gap(text: &str) -> usize {
     text.bytes().rev().take(LONGEST_GAP).take_while(u8::is_ascii_whitespace).count()
 }

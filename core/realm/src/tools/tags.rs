@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Tool, ToolCall, json};
 
-/// The call; `None` if it is none.
+/// Parses a call; `None` if the text is not one.
 pub(super) fn call(text: &str, tools: &[Tool]) -> Option<ToolCall> {
     let text = text.trim();
     match text.strip_prefix("<function=") {
@@ -20,7 +20,7 @@ fn function_call(text: &str, tools: &[Tool]) -> Option<ToolCall> {
     let tool = tools.iter().find(|tool| tool.name == name);
     let body = rest.trim();
     if body.starts_with('{') {
-        // Llama 3.1, where it was told to call so.
+        // Llama 3.1, if the prompt told it to call in tags.
         let arguments = json::object(body.strip_suffix("</function>").unwrap_or(body).trim())?;
         return named(name, arguments);
     }
@@ -42,7 +42,7 @@ fn pairs_call(text: &str, tools: &[Tool]) -> Option<ToolCall> {
     let (name, mut rest) = text.split_at(text.find('<').unwrap_or(text.len()));
     let name = name.trim();
     let tool = tools.iter().find(|tool| tool.name == name);
-    // A name alone is a word like any other.
+    // A name alone is an ordinary word.
     if rest.is_empty() && tool.is_none() {
         return None;
     }
@@ -61,7 +61,7 @@ fn named(name: &str, arguments: String) -> Option<ToolCall> {
     fine.then(|| ToolCall::new(name.to_owned(), arguments, None))
 }
 
-/// An object that is being written.
+/// An object under construction.
 struct Arguments(String);
 
 impl Arguments {
@@ -69,7 +69,7 @@ impl Arguments {
         Self("{".to_owned())
     }
 
-    /// Adds a value, which tags have as text: the tool's schema says what it is.
+    /// Adds a value. Tags have it as text; the tool's schema gives its type.
     fn add(&mut self, key: &str, text: &str, tool: Option<&Tool>) {
         if self.0.len() > 1 {
             self.0 += ", ";
@@ -88,7 +88,7 @@ impl Arguments {
     }
 }
 
-/// A text as JSON of one of the types that the schema allows; as a string if it is none of them.
+/// Returns a text as JSON of one of the types that the schema allows; as a string if it fits none of them.
 fn value(text: &str, schema: &Value) -> String {
     let types = types(schema);
     let bare = text.trim();
@@ -116,7 +116,7 @@ fn value(text: &str, schema: &Value) -> String {
     Value::from(text).to_string()
 }
 
-/// The types that a schema names; none if it allows any, or is too involved.
+/// Returns the types that a schema names; empty if it allows any type, or is too complex.
 fn types(schema: &Value) -> Vec<&str> {
     match &schema["type"] {
         Value::String(name) => return vec![name],

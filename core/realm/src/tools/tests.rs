@@ -41,7 +41,7 @@ fn tools() -> [Value; 2] {
     ]
 }
 
-/// What comes out of pieces: text, names and arguments, and the reason.
+/// The output: text, names and arguments, and the finish reason.
 type Read = (String, Vec<(String, String)>, FinishReason);
 
 fn read<'a>(model: &ToolSpelling, pieces: impl IntoIterator<Item = &'a str>) -> Read {
@@ -102,7 +102,7 @@ fn calls_are_read_in_every_spelling() {
     };
     one("<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"Paris\"}}\n</tool_call>", &TAGGED);
     one("<tool_call>[{\"name\": \"weather\", \"arguments\": {\"city\": \"Paris\"}}]</tool_call>", &TAGGED);
-    // Models forget the end mark, and write arguments as OpenAI's API has them.
+    // Models forget the end mark, and write arguments as OpenAI's API does.
     one("<tool_call>{\"name\": \"weather\", \"arguments\": {\"city\": \"Paris\"}}", &TAGGED);
     one(r#"<tool_call>{"name": "weather", "arguments": "{\"city\": \"Paris\"}"}</tool_call>"#, &TAGGED);
     one(r#"[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Paris"}, "id": "abc123DEF"}]"#, &MISTRAL);
@@ -127,7 +127,7 @@ fn calls_are_read_as_models_really_write_them() {
     };
     let paris = r#"{"city": "Paris"}"#;
     for spelling in ALL {
-        // In fences and bare, as the tools' names show.
+        // In fences and bare, recognized by the tools' names.
         one(spelling, &format!("```json\n{PARIS}\n```"), paris);
         one(spelling, &format!("```\n{PARIS}\n```\n"), paris);
         one(spelling, &format!("  ```json {PARIS}```"), paris);
@@ -252,7 +252,7 @@ fn what_a_model_only_thought_of_is_no_call() {
 #[test]
 fn answers_that_look_like_calls_lose_nothing() {
     for text in [
-        // Other keys, no arguments, a tool that there is not.
+        // Other keys, no arguments, an unknown tool.
         r#"{"name": "weather", "info": "It rains."}"#,
         r#"{"name": "weather", "arguments": {}, "note": "really?"}"#,
         r#"{"name": "weather"}"#,
@@ -339,7 +339,7 @@ fn what_is_no_call_stays_as_it_was() {
     ] {
         assert_eq!(whole(&TAGGED, text), (text.to_owned(), vec![], FinishReason::Stop));
     }
-    // Without a mark JSON has to name a tool.
+    // Without a mark, JSON must name a tool of the request.
     for text in [
         r#"{"name": "Anna", "parameters": {}}"#,
         r#" {"city": "Paris"} "#,
@@ -369,7 +369,7 @@ fn control_tokens_that_mark_nothing_are_left_out_as_ever() {
 
 #[test]
 fn reading_takes_time_in_proportion_to_the_text() {
-    // Each would take minutes if what was read were read again.
+    // Each would take minutes if the same text were read again and again.
     let megabyte = |text: &str| text.repeat((1 << 20) / text.len());
     let texts = [
         megabyte("<tool_call>{\"a\":"),
@@ -438,7 +438,7 @@ fn choices_are_openais() {
     assert_eq!(of(json!({"type": "function"})), Err("invalid-argument"));
 }
 
-/// Text that is made of what calls are made of.
+/// Text from the parts that calls consist of.
 fn text() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         prop::sample::select(vec![
@@ -514,7 +514,7 @@ fn text() -> impl Strategy<Value = String> {
     prop::collection::vec(part, 0..14).prop_map(|parts| parts.concat())
 }
 
-/// A text in pieces.
+/// Cuts a text into pieces.
 fn cut<'a>(text: &'a str, cuts: &[prop::sample::Index]) -> Vec<&'a str> {
     let ends: Vec<_> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
     let mut ends: Vec<_> = cuts.iter().map(|cut| ends[cut.index(ends.len())]).collect();

@@ -1,17 +1,18 @@
-//! What the tests of this crate share.
+//! Helpers that the tests of this crate share.
 
 #![allow(dead_code, reason = "no test wants all of it")]
 
 use realm::Request;
 
-/// A greedy story of exactly so many tokens.
+/// A greedy story of exactly `tokens` tokens.
 pub(crate) fn story(tokens: usize) -> Request {
     let mut request = Request::text("Once upon a time").temperature(0.0).max_tokens(tokens);
     request.ignore_eos = true;
     request
 }
 
-/// The weights of an adapter of rank 1, as PEFT saves them, on what a model's first feed-forward network adds.
+/// The weights of an adapter of rank 1, as PEFT saves them, for the output of a model's first feed-forward
+/// network.
 pub(crate) fn adapter(inputs: usize, hidden: usize) -> Vec<u8> {
     let module = "base_model.model.model.layers.0.mlp.down_proj";
     let (a, b) = (4 * inputs, 4 * hidden);

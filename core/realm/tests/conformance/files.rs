@@ -1,5 +1,6 @@
-//! What scenarios load beside models: programs and an adapter. They are made here and committed, since no other language
-//! has the tools; this test fails where they are of other sources. `REALM_UPDATE=1` writes them.
+//! Files that scenarios load besides models: programs and an adapter. They are generated here and committed,
+//! since the other languages do not have the tools. This test fails if the files do not match their sources;
+//! `REALM_UPDATE=1` rewrites them.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +19,7 @@ fn programs_and_the_adapter_are_of_their_sources() {
             same(&source.with_extension("wasm"), &program(&fs::read_to_string(&source).unwrap()));
         }
     }
-    // Of smollm2-135m's sizes.
+    // Sizes of smollm2-135m.
     same(&folder().join("adapter/adapter_model.safetensors"), &adapter(1536, 576));
 }
 
@@ -31,7 +32,8 @@ fn same(file: &Path, bytes: &[u8]) {
     assert!(there == bytes, "{} {why}", file.display());
 }
 
-/// A module that imports plain functions as it is; one that imports the contract's with what makes it a component.
+/// Returns a module that imports plain functions as it is, and one that imports the contract's functions with
+/// the metadata of a component.
 fn program(text: &str) -> Vec<u8> {
     let mut module = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
     if text.contains("realm:tenant/") {

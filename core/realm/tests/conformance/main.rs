@@ -1,5 +1,5 @@
-//! The scenarios of `tests/conformance`, which every language's package runs, on the Rust API. Its README says what the
-//! operations do.
+//! Runs the scenarios of `tests/conformance`, which every language's package runs, on the Rust API. Its
+//! README describes the operations.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -40,7 +40,7 @@ fn run(area: &str) {
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
 }
 
-/// One step: the operation, and whether its outcome is what the scenario expects.
+/// Runs one step: the operation, and the check of its outcome against the scenario.
 fn perform(runner: &mut Runner, step: &Value) -> Result<(), String> {
     let arguments = resolve(step, runner.values())?;
     let patience = if step["eventually"] == true { Duration::from_secs(10) } else { Duration::ZERO };
@@ -60,7 +60,7 @@ fn check(runner: &mut Runner, step: &Value, arguments: &Value) -> Result<(), Str
             if let Some(name) = step["as"].as_str() {
                 runner.keep(name, result.clone());
             }
-            // Expectations may name what this very step gave.
+            // Expectations may refer to this step's own result.
             let expected = resolve(&step["expect"], runner.values())?;
             if expected.is_null() { Ok(()) } else { mismatch(&result, &expected).map_or(Ok(()), Err) }
         }

@@ -1,10 +1,10 @@
-//! Results and what scenarios expect of them.
+//! Compares results with the expectations of scenarios.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 
-/// `value` with every `{"$ref": "name.key.0"}` replaced by the part of a kept result that it names.
+/// Returns `value` with every `{"$ref": "name.key.0"}` replaced by the part of a kept result that it names.
 pub(crate) fn resolve(value: &Value, kept: &HashMap<String, Value>) -> Result<Value, String> {
     match value {
         Value::Object(map) if map.len() == 1 && map.contains_key("$ref") => {
@@ -21,7 +21,7 @@ pub(crate) fn resolve(value: &Value, kept: &HashMap<String, Value>) -> Result<Va
             }
             Ok(at.clone())
         }
-        // What a step expects may name what the step itself gives, so it is resolved later.
+        // An expectation may refer to this step's own result, so it is resolved later.
         Value::Object(map) => map
             .iter()
             .filter(|(key, _)| *key != "expect")
@@ -33,7 +33,7 @@ pub(crate) fn resolve(value: &Value, kept: &HashMap<String, Value>) -> Result<Va
     }
 }
 
-/// Says where `found` is not what `wanted` describes; `None` if it is.
+/// Returns where `found` differs from the description `wanted`; `None` if it does not.
 pub(crate) fn mismatch(found: &Value, wanted: &Value) -> Option<String> {
     match wanted {
         Value::Object(map) if map.keys().any(|key| key.starts_with('$')) => {

@@ -1,4 +1,5 @@
-//! What scenarios ask for, on the Rust API: each operation converts, calls, and converts.
+//! The operations of scenarios, on the Rust API: each one converts its arguments, makes the call, and
+//! converts the result.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -55,7 +56,7 @@ impl Runner {
         Self { objects: objects.into(), values: HashMap::new() }
     }
 
-    /// Drops what the last scenario left.
+    /// Drops the objects and results of the last scenario.
     pub(crate) fn begin(&mut self) {
         self.objects.retain(|name, _| name == "realm" || name == "model");
         self.values.clear();
@@ -156,7 +157,7 @@ impl Runner {
                     gpu_layers: o["gpu_layers"].as_u64().map(|n| n as usize),
                 };
                 let mut progress = Progress::default();
-                // A file of the scenarios, or a name.
+                // A file of the scenarios, or a model's name.
                 let reference = text("reference");
                 let file = folder().join(&reference);
                 let reference = if file.exists() { file.display().to_string() } else { reference };
@@ -395,7 +396,7 @@ impl Runner {
     }
 }
 
-/// The last that was said of loading.
+/// The last progress report of a load.
 #[derive(Default)]
 struct Progress(u64, u64);
 
@@ -492,7 +493,7 @@ fn limits_json(limits: &Limits) -> Value {
         "program_handles": limits.program.handles, "program_output": limits.program.output})
 }
 
-/// What a step grants, and where the lines of its log go.
+/// Returns the grants of a step, and the lines that its log receives.
 fn grants(a: &Value) -> (Grants, Lines) {
     let lines = Lines::default();
     let mut grants = Grants::none();

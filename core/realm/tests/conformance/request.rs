@@ -1,11 +1,11 @@
-//! Scenarios' requests as the API takes them.
+//! Converts scenarios' requests into the API's.
 
 use std::collections::HashMap;
 
 use realm::{Adapter, Error, Grammar, Message, Prompt, Request, SharedPrefix, ToolChoice};
 use serde_json::{Map, Value};
 
-/// Builds a request. Unknown keys fail, so that a scenario never asks for something that is not done.
+/// Builds a request. Unknown keys fail, so that no option of a scenario is ignored.
 pub(crate) fn request(
     asked: &Value,
     adapter: impl Fn(&str) -> Result<Adapter, Error>,

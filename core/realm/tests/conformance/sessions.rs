@@ -17,7 +17,7 @@ impl Runner {
         }
     }
 
-    /// The operations of this file.
+    /// Runs the operations of this file.
     pub(crate) fn operate_more(&mut self, a: &Value) -> Result<Value, Error> {
         let text = |key: &str| a[key].as_str().unwrap_or_else(|| panic!("`{key}` in {a}")).to_owned();
         let list = |key: &str| a[key].as_array().unwrap_or_else(|| panic!("`{key}` in {a}")).clone();
@@ -120,7 +120,7 @@ fn with_prompt(options: &Request, prompt: &Value) -> Request {
     Request { prompt, ..options.clone() }
 }
 
-/// What a scenario has a processor do.
+/// Returns the logits processor that a scenario describes.
 pub(crate) fn processor(asked: &Value) -> LogitsProcessor {
     let asked = asked.clone();
     LogitsProcessor::new(move |tokens, logits| {

@@ -1,4 +1,4 @@
-//! Compiling as work of tenants: in turns, and on the account of whoever had it done.
+//! Compiling on tenants' accounts: in turns, and charged to the tenant that asked for it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +16,7 @@ fn tenant(realm: &Realm, memory: usize) -> Tenant {
     realm.tenant("acme", Limits { memory, ..Limits::default() }).unwrap()
 }
 
-/// A program of so many loads; each number is another program.
+/// A program with this number of loads; each `number` gives another program.
 fn module(number: usize, loads: usize) -> Vec<u8> {
     let loads = "(drop (i32.load (i32.const 8)))".repeat(loads);
     let module = format!(
@@ -46,7 +46,7 @@ fn tenants_have_their_programs_compiled_in_fair_turns() {
                 program
             });
         }
-        // Nearly all of them wait by now: what waits is the tenant's memory.
+        // Nearly all of them wait by now: waiting programs count as the tenant's memory.
         while code(&many) < bytes / 2 && done.load(Ordering::SeqCst) == 0 {
             std::thread::yield_now();
         }
@@ -63,11 +63,11 @@ fn compiled_code_is_the_memory_of_the_tenant_that_had_it_compiled() {
     let program = owner.compile_program(&module(0, 100)).unwrap();
     let held = code(&owner);
     assert!(held > 1000 && code(&other) == 0, "{held}");
-    // Once, however it uses the program, and until nothing does.
+    // Charged once, however the tenant uses the program, until its last use ends.
     owner.set_program(Some(&program));
     owner.add_program("again", &program);
     assert_eq!(code(&owner), held);
-    // Whoever else has it is charged, too.
+    // Any other tenant that has the program is charged, too.
     other.set_program(Some(&program));
     assert_eq!((code(&owner), code(&other)), (held, held));
     drop(program);
@@ -76,7 +76,7 @@ fn compiled_code_is_the_memory_of_the_tenant_that_had_it_compiled() {
     assert_eq!(code(&owner), held, "the other has it");
     other.set_program(None);
     assert_eq!((code(&owner), code(&other)), (0, 0));
-    // What the application compiles is nobody's until a tenant has it.
+    // A program that the application compiled is charged to no tenant until one uses it.
     let program = realm.compile_program(&module(0, 100)).unwrap();
     assert_eq!(code(&owner), 0);
     owner.set_program(Some(&program));
@@ -88,7 +88,7 @@ fn a_tenant_has_no_more_compiled_than_its_memory_holds() {
     let (realm, _folder) = fresh();
     let wasm = module(0, 1000);
     for memory in [wasm.len() / 2, wasm.len() + 100] {
-        // Before it is compiled, and when it turns out how large the code is.
+        // Refused before it is compiled, or once the size of the code is known.
         let small = tenant(&realm, memory);
         let error = small.compile_program(&wasm).unwrap_err();
         assert_eq!(error.code(), ErrorCode::LimitExceeded);
@@ -97,7 +97,7 @@ fn a_tenant_has_no_more_compiled_than_its_memory_holds() {
         }
         assert_eq!(code(&small), 0);
     }
-    // What is refused holds nothing.
+    // A refused program holds no memory.
     let tenant = tenant(&realm, 1 << 20);
     assert_eq!(tenant.compile_program(b"\0asm").unwrap_err().code(), ErrorCode::InvalidProgram);
     assert_eq!(code(&tenant), 0);

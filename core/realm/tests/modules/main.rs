@@ -18,7 +18,7 @@ fn request() -> Request {
     Request::text("The three primary colours are").temperature(0.0).max_tokens(12)
 }
 
-/// Greedy decoding with 32-bit addresses: what a C program without a component toolchain would do.
+/// Greedy decoding with 32-bit addresses, as a C program without a component toolchain would do it.
 const GREEDY: &str = r#"
 (module
   (import "realm" "request_tokens" (func $request_tokens (param i32 i32) (result i64)))
@@ -55,8 +55,8 @@ const GREEDY: &str = r#"
     (i32.const 1)))
 "#;
 
-/// The forward pass from its layers with 64-bit addresses, compared with the model's own: sends `same`, or traps where
-/// two logits differ by more than 1e-4.
+/// The forward pass from its layers with 64-bit addresses, compared with the model's own: sends `same`, or
+/// traps if two logits differ by more than 1e-4.
 const LAYERS: &str = r#"
 (module
   (import "realm" "request_tokens" (func $request_tokens (param i64 i64) (result i64)))
@@ -144,7 +144,7 @@ fn a_module_that_is_no_program_is_refused_by_what_it_lacks() {
             "open_file",
         ),
         (
-            // An address of the other width.
+            // An address of the wrong width.
             format!(
                 r#"(module (import "realm" "request_input" (func (param i64 i64) (result i64)))
                     (memory (export "memory") 1) {run})"#
@@ -161,7 +161,7 @@ fn a_module_that_is_no_program_is_refused_by_what_it_lacks() {
 #[test]
 fn what_a_module_does_wrong_is_a_number_that_it_can_see() {
     let (realm, model, tenant) = start();
-    // Calls with a handle and an address that are none, then fails with the number that it got.
+    // Calls with an invalid handle and an invalid address, then fails with the number that it got.
     let calls = |call: &str| {
         let module = format!(
             r#"(module

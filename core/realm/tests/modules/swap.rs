@@ -7,7 +7,7 @@ use realm::{Program, Realm};
 use crate::common::story;
 use crate::{GREEDY, start};
 
-/// Greedy decoding, forward by forward, with `mark` sent before the text.
+/// Greedy decoding, one forward pass at a time, with `mark` sent before the text.
 fn program(realm: &Realm, mark: &str) -> Program {
     let begin = "(local.set $sequence (i32.wrap_i64 (call $open)))";
     assert!(GREEDY.contains(begin));
@@ -31,13 +31,13 @@ fn running_requests_end_on_the_old_program_and_new_ones_begin_on_the_new() {
     let running: Vec<_> = (0..8)
         .map(|_| {
             let mut chunks = seen.stream(story(24)).unwrap().into_iter();
-            // It has begun.
+            // The run has begun.
             assert_eq!(chunks.next().unwrap().unwrap().text, "old: ");
             chunks
         })
         .collect();
     tenant.set_program(Some(&program(&realm, "new: ")));
-    // Though the old ones still run.
+    // The new program answers while the old ones still run.
     assert_eq!(seen.generate(story(24)).unwrap().text, format!("new: {plain}"));
     for chunks in running {
         assert_eq!(chunks.map(|chunk| chunk.unwrap().text).collect::<String>(), plain);

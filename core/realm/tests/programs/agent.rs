@@ -34,7 +34,7 @@ fn a_granted_tool_is_called_and_its_answer_reaches_the_model() {
     assert!(["Paris", "Rome"].contains(&arguments["city"].as_str().unwrap()), "{arguments}");
     assert!(!answer.text.contains("tool_call"), "{}", answer.text);
     assert!(answer.text.contains("snow") || answer.text.contains("-7"), "{}", answer.text);
-    // Calls count, though they are not sent.
+    // Calls count as tokens, although their text is not sent.
     let sent = both.plain.decode(&crate::ids(&answer)).unwrap();
     assert!(sent.contains("<tool_call>") && sent.contains(&answer.text), "{sent}");
 }

@@ -1,4 +1,4 @@
-//! `best-of-n` sends the answer the model is surest of, and its tries share the prompt.
+//! `best-of-n` sends the answer with the highest likelihood, and its tries share the prompt.
 
 use realm::{Completion, Request};
 use serde_json::json;
@@ -44,7 +44,7 @@ fn tries_share_the_pages_of_the_prompt() {
     }
     let answer = answering.join().unwrap();
     assert_eq!(answer.usage.generated_tokens, generated);
-    // The prompt once, and for each try its last page of it and what it generates.
+    // The prompt's pages once, and for each try the last page of the prompt and the pages that it generates.
     let own = tries * (generated.div_ceil(page) + 1);
     assert!(most >= whole && most <= whole + own, "{most} pages for a prompt of {whole} and {tries} tries");
     let computed = both.plain.metrics().served.tokens.prompt - before.served.tokens.prompt;

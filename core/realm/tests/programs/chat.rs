@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{Sandboxed, ask, ids};
 
-/// Asks both; their answers must be the same in everything but time. Returns why they ended.
+/// Asks both; their answers must be the same in everything but time. Returns the finish reason.
 fn same(both: &Sandboxed, what: &str, request: Request) -> FinishReason {
     let (own, built_in) = (both.answer(request.clone()), both.plain.generate(request).unwrap());
     assert_eq!(ids(&own), ids(&built_in), "tokens, {what}");

@@ -28,7 +28,7 @@ fn answers_fit_what_grammars_can_and_cannot_ask() {
     assert!(value["name"].is_string() && value["age"].as_u64().unwrap() <= 120, "{value}");
     assert_eq!(answer.usage.generated_tokens, answer.tokens.len());
 
-    // No grammar keeps texts of a pattern apart, so some answers have to be asked for again.
+    // No grammar makes strings with a pattern unique, so the program generates some answers again.
     let schema = json!({
         "type": "array", "minItems": 3, "maxItems": 3, "uniqueItems": true,
         "items": {"type": "string", "pattern": "^(red|green|blue)$"},

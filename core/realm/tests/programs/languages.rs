@@ -1,4 +1,4 @@
-//! Programs in other languages than Rust, and what `realm tenant new` begins with.
+//! Programs in languages other than Rust, and the templates of `realm tenant new`.
 
 use crate::{Sandboxed, ask, file_of};
 
@@ -12,7 +12,7 @@ fn answers(program: &str) {
     assert_eq!(both.answer(question().max_tokens(3)).text, "The capital of");
 }
 
-/// As `answers`, for a language whose tools may not be had everywhere: `ci/build-programs` says so.
+/// Same as `answers`, for a language whose tools may be missing; `ci/build-programs` reports that.
 fn answers_where_built(program: &str) {
     if file_of(program).is_file() {
         answers(program);

@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 
 use realm::{Completion, Limits, Message, Model, Program, Realm, Request, Tenant};
 
-/// A model, and a tenant whose program answers what is asked of it.
+/// A model, and a tenant whose program answers its requests.
 struct Sandboxed {
     realm: Realm,
-    /// As everybody sees it: Realm's own generation.
+    /// The model without a program: Realm's own generation.
     plain: Model,
     tenant: Tenant,
-    /// As the tenant sees it: its program.
+    /// The model as the tenant sees it, with its program.
     model: Model,
 }
 

@@ -1,4 +1,4 @@
-//! `policy-redact` keeps what a regular expression matches out of the text.
+//! `policy-redact` removes the matches of a regular expression from the text.
 
 use realm::{ErrorCode, Request};
 use serde_json::json;
@@ -33,7 +33,7 @@ fn no_match_goes_out_and_everything_else_does() {
     assert!(answer.text.contains('#') && !answer.text.split('#').any(has_two_words), "{}", answer.text);
 }
 
-/// A token's id says what its text was.
+/// A token's id would reveal its text.
 #[test]
 fn tokens_of_what_is_kept_out_are_not_sent() {
     let both = Sandboxed::new("policy-redact");

@@ -1,4 +1,4 @@
-//! `beam` and `tree-of-thought` look for an answer among many.
+//! `beam` and `tree-of-thought` search for the best of many answers.
 
 use realm::{FinishReason, Request};
 use serde_json::json;
@@ -45,7 +45,7 @@ fn thoughts_come_before_the_answer() {
     let parts = ["Step 1:", "\nStep 2:", "\nAnswer:"].map(|part| answer.text.find(part));
     assert!(parts[0] == Some(0) && parts.is_sorted() && parts[2].is_some(), "{}", answer.text);
     assert_eq!(answer.usage.generated_tokens, answer.tokens.len());
-    // The same seed, the same thoughts; one more sample, others.
+    // The same seed gives the same thoughts; another seed gives others.
     assert_eq!(both.answer(puzzle.clone().max_tokens(24)).text, answer.text);
     assert_ne!(both.answer(puzzle.seed(5).max_tokens(24)).text, answer.text);
 }

@@ -1,5 +1,5 @@
-//! Writes random components and modules, always the same for the same numbers: `realm-sandbox-fuzz FOLDER COUNT`. The
-//! test `random_programs_are_refused_or_run` reads them.
+//! Writes random components and modules, the same for the same numbers: `realm-sandbox-fuzz FOLDER COUNT`.
+//! The test `random_programs_are_refused_or_run` reads them.
 
 use std::error::Error;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut written, mut seed) = (0, 0);
     while written < count {
         seed += 1;
-        // What can't be made of these numbers is made of others.
+        // Some numbers make no program; the next ones are tried.
         let Ok(wasm) = make(seed) else { continue };
         std::fs::write(Path::new(folder).join(format!("{written:05}.wasm")), wasm)?;
         written += 1;
@@ -25,12 +25,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A component, or a module: one that asks for nothing and exports what programs do, or anything at all.
+/// Makes a component, or a module: either one that imports nothing and exports what programs export, or any
+/// module at all.
 fn make(seed: u64) -> arbitrary::Result<Vec<u8>> {
     let numbers = numbers(seed, 512 + (seed as usize * 97) % 3000);
     let mut unstructured = Unstructured::new(&numbers);
     let mut config = Config {
-        // Realm has wasmtime without a garbage collector.
+        // Realm uses wasmtime without a garbage collector.
         reference_types_enabled: false,
         gc_enabled: false,
         wide_arithmetic_enabled: false,

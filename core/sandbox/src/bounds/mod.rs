@@ -1,12 +1,15 @@
-//! Refuses modules that would take long to compile, in one pass over their bytes, before any of them is compiled.
+//! Refuses modules that would take long to compile, in one pass over their bytes, before any of them is
+//! compiled.
 //!
-//! A compiler takes more than linear time where much is alive across many branches, where loops nest, and where many values
-//! cross calls and blocks at once: 14 KiB of it kept one busy for a minute and took 3.5 GiB. So what makes that is counted
-//! for each function, in *steps* that take a compiler some 30 to 100 nanoseconds each, and programs have a budget of them. Next to it are
-//! plain bounds on how many there may be of anything that costs memory before it is compiled.
+//! A compiler takes more than linear time if many values are alive across many branches, if loops nest, and
+//! if many values cross calls and blocks at once: 14 KiB of such code kept one busy for a minute and took 3.5
+//! GiB. Therefore each function's causes of long compiling are counted in *steps*, each of which takes a
+//! compiler some 30 to 100 nanoseconds, and programs have a budget of steps. In addition, everything that
+//! costs memory before it is compiled has a plain bound.
 //!
-//! The steps of each kind were chosen by measuring the worst modules of that kind, which `tests/hostile/worst.rs` makes.
-//! `docs/notes/programs.md` has some of the figures, and a test below prints all of them (`REALM_LONG=1`).
+//! The steps of each kind were chosen by measuring the worst modules of that kind, which
+//! `tests/hostile/worst.rs` generates. `docs/notes/programs.md` has some, and a test below prints all
+//! of them (`REALM_LONG=1`).
 
 mod steps;
 #[cfg(test)]
@@ -17,24 +20,24 @@ use wasmparser::{BlockType, CompositeInnerType, Encoding, FunctionBody, Parser, 
 
 use crate::{Error, ErrorKind};
 
-/// Steps that compiling one function may take.
+/// The most steps of one function.
 const FUNCTION_STEPS: u64 = 40_000_000;
-/// Steps that compiling a program may take.
+/// The most steps of a program.
 const PROGRAM_STEPS: u64 = 800_000_000;
-/// Bytes of one function's code.
+/// The most bytes of one function's code.
 const FUNCTION_BYTES: u64 = 1 << 20;
-/// Bytes of a program's code.
+/// The most bytes of a program's code.
 const CODE_BYTES: u64 = 32 << 20;
-/// Locals of one function, with its parameters.
+/// The most locals of one function, including its parameters.
 const LOCALS: u64 = 10_000;
-/// Values on one function's stack.
+/// The most values on one function's stack.
 const STACK: u64 = 10_000;
-/// Blocks, loops and conditions in each other.
+/// The deepest nesting of blocks, loops and conditions.
 const NESTING: u64 = 2_000;
-/// Loops in each other.
+/// The deepest nesting of loops.
 const LOOPS: u64 = 200;
 
-/// How many there may be of something in a program, all its modules taken together.
+/// The bound of one kind of item in a program, over all its modules.
 struct Bound {
     what: &'static str,
     most: u64,
@@ -63,7 +66,7 @@ fn malformed(error: wasmparser::BinaryReaderError) -> Error {
     Error::new(ErrorKind::InvalidProgram, format!("no WebAssembly that Realm can run: {error}"))
 }
 
-/// What a program has, all its modules taken together.
+/// The items of a program, over all its modules.
 struct Program {
     types: Bound,
     imports: Bound,
@@ -78,22 +81,22 @@ struct Program {
     steps: u64,
 }
 
-/// A core module that is being read.
+/// A core module being read.
 #[derive(Default)]
 struct Module {
-    /// Parameters and results of each function type; `None` for a type of something else.
+    /// The numbers of parameters and results of each function type; `None` for other types.
     types: Vec<Option<(u64, u64)>>,
     /// The type of each function.
     functions: Vec<u32>,
     /// The type of each tag.
     tags: Vec<u32>,
-    /// Functions before the next that has code.
+    /// The number of functions before the next one with code.
     before: usize,
 }
 
 impl Module {
     fn arity(&self, ty: u32) -> (u64, u64) {
-        // What is not there the compiler refuses.
+        // The compiler refuses an index that does not exist.
         self.types.get(ty as usize).copied().flatten().unwrap_or_default()
     }
 
@@ -106,10 +109,10 @@ impl Module {
     }
 }
 
-/// Counts what a component, or a module, has of all that takes a compiler long; returns the steps that it takes.
+/// Counts everything in a component, or a module, that takes a compiler long; returns the steps.
 ///
 /// # Errors
-/// `InvalidProgram` names what there is too much of, and how much there may be.
+/// `InvalidProgram` names the item of which there are too many, and its bound.
 pub(crate) fn check(wasm: &[u8]) -> Result<u64, Error> {
     let mut program = Program {
         types: Bound::new("types", 20_000),
@@ -221,7 +224,7 @@ impl Program {
         Ok(())
     }
 
-    /// One function's code.
+    /// Counts one function's code.
     fn function(&mut self, module: &Module, index: usize, body: &FunctionBody<'_>) -> Result<(), Error> {
         let who = || format!("function {index}");
         let bytes = body.range().end - body.range().start;
@@ -236,7 +239,7 @@ impl Program {
         let mut code = Code::new(module, locals, params, results);
         for operator in body.get_operators_reader().map_err(malformed)? {
             code.read(&operator.map_err(malformed)?);
-            // A sequence of operators can't be long enough to count further than numbers go.
+            // The count cannot overflow: it is checked after each operator.
             if code.steps() > FUNCTION_STEPS {
                 break;
             }

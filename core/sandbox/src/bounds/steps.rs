@@ -1,73 +1,76 @@
-//! Steps that compiling one function takes, instruction by instruction.
+//! The steps that compiling one function takes, instruction by instruction.
 
 use wasmparser::{BlockType, BrTable, FrameKind, ModuleArity, Operator, SubType};
 
 use super::Module;
 
-/// Steps of a function whatever is in it, and of a type: there is code for each that is called from outside.
+/// The steps of any function, and of a type: each type called from outside has code of its own.
 const FUNCTION: u64 = 700;
 pub(super) const TYPE: u64 = 1200;
-/// Of an instruction.
+/// The steps of an instruction.
 const INSTRUCTION: u64 = 20;
-/// Of one that becomes many of the machine's.
+/// The steps of an instruction that becomes many machine instructions.
 const LONG: u64 = 150;
-/// Of a machine's block. A compiler looks at some of those before each one: one step for so many.
+/// The steps of a machine block. Before each one, a compiler looks at some of the earlier ones: one step for
+/// this many.
 const BLOCK: u64 = 60;
 const BLOCKS_A_STEP: u64 = 48;
-/// Machine's blocks of what becomes several: a condition, a loop (which asks whether the program may go on), access to a
-/// table, and a call through one.
+/// The machine blocks of an instruction that becomes several: a condition, a loop (which checks whether the
+/// program may continue), access to a table, and a call through one.
 const CONDITION: u64 = 2;
 const LOOP: u64 = 13;
 const TABLE: u64 = 3;
 const INDIRECT: u64 = 6;
-/// Of a value that a call or a block takes or gives, and that a branch takes along.
+/// The steps of a value that a call or a block takes or returns, and that a branch carries.
 pub(super) const VALUE: u64 = 40;
-/// Of a value that may be alive across a branch, and across a loop, whose value it may be in each round.
+/// The steps of a value that may be alive across a branch, and across a loop, which may change it in each
+/// round.
 const ALIVE: u64 = 2;
 const ALIVE_IN_LOOP: u64 = 110;
-/// And for each loop around it.
+/// The further steps of such a value for each loop around the loop.
 const ALIVE_IN_OUTER_LOOP: u64 = 6;
-/// Of a value that a block takes, for each such block before it.
+/// The steps of a value that a block takes, for each such block before it.
 const CARRIED: u64 = 3;
-/// Of each value that may be alive where a local changes, in a block: at its end the local has two values.
+/// The steps of each value that may be alive when a local changes inside a block: at the block's end the
+/// local has two values.
 const CHANGED: u64 = 8;
-/// Of a target of a branch by table.
+/// The steps of a target of a branch by table.
 const TARGET: u64 = 15;
 
-/// A block that is open.
+/// An open block.
 struct Block {
     is_loop: bool,
-    /// Parameters and results.
+    /// The numbers of its parameters and results.
     ty: (u64, u64),
-    /// Values on the stack below its own.
+    /// The number of values on the stack below its own.
     height: u64,
 }
 
 impl Block {
-    /// Values that a branch to it takes along.
+    /// Returns the number of values that a branch to it carries.
     fn label(&self) -> u64 {
         if self.is_loop { self.ty.0 } else { self.ty.1 }
     }
 }
 
-/// A function's code that is being read.
+/// A function's code being read.
 pub(super) struct Code<'a> {
     module: &'a Module,
     blocks: Vec<Block>,
     locals: u64,
-    /// Values on the stack.
+    /// The number of values on the stack.
     height: u64,
-    /// Loops that are open.
+    /// The number of open loops.
     loops: u64,
-    /// Blocks so far that take values.
+    /// The number of blocks so far that take values.
     taking: u64,
-    /// The machine's blocks so far.
+    /// The number of machine blocks so far.
     machine_blocks: u64,
     steps: u64,
 }
 
 impl<'a> Code<'a> {
-    /// A function of so many locals, its parameters among them.
+    /// Starts a function with `locals` locals, including its parameters.
     pub(super) fn new(module: &'a Module, locals: u64, params: u64, results: u64) -> Self {
         Self {
             module,
@@ -81,22 +84,22 @@ impl<'a> Code<'a> {
         }
     }
 
-    /// Steps of what was read.
+    /// Returns the steps of the code read so far.
     pub(super) fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// Values on the stack.
+    /// Returns the number of values on the stack.
     pub(super) fn height(&self) -> u64 {
         self.height
     }
 
-    /// Blocks in each other.
+    /// Returns the depth of open blocks.
     pub(super) fn nesting(&self) -> u64 {
         self.blocks.len() as u64
     }
 
-    /// Loops in each other.
+    /// Returns the depth of open loops.
     pub(super) fn loops(&self) -> u64 {
         self.loops
     }
@@ -106,7 +109,7 @@ impl<'a> Code<'a> {
     }
 
     fn pop(&mut self, values: u64) {
-        // Behind a branch that is always taken there may be fewer.
+        // After a branch that is always taken there may be fewer.
         self.height = self.height.saturating_sub(values).max(self.floor());
     }
 
@@ -114,12 +117,12 @@ impl<'a> Code<'a> {
         self.height += values;
     }
 
-    /// What may be alive across a branch.
+    /// Returns the number of values that may be alive across a branch.
     fn alive(&self) -> u64 {
         self.locals + self.height
     }
 
-    /// So many of the machine's blocks.
+    /// Counts this many machine blocks.
     fn blocks(&mut self, blocks: u64) {
         self.machine_blocks += blocks;
         self.steps += blocks * (BLOCK + self.machine_blocks / BLOCKS_A_STEP);
@@ -132,7 +135,7 @@ impl<'a> Code<'a> {
         self.push(ty.0);
         self.loops += u64::from(is_loop);
         self.blocks(if is_loop { LOOP } else { 1 });
-        // A compiler carries these along from each such block to all that come after it.
+        // A compiler carries these values from each such block to all later ones.
         self.taking += u64::from(ty.0 > 0);
         self.steps += CARRIED * ty.0 * self.taking;
         let alive = if is_loop { ALIVE_IN_LOOP + ALIVE_IN_OUTER_LOOP * self.loops } else { ALIVE };
@@ -149,7 +152,7 @@ impl<'a> Code<'a> {
         self.steps += VALUE * values + ALIVE * self.alive();
     }
 
-    /// What comes next is reached by other ways alone.
+    /// The code after this point is reached only by other branches.
     fn leave(&mut self) {
         self.height = self.floor();
     }
@@ -264,7 +267,7 @@ impl<'a> Code<'a> {
     }
 }
 
-/// Instructions that become one or two of the machine's. Of all others some become dozens.
+/// Returns whether an instruction becomes one or two machine instructions. Some of the others become dozens.
 fn is_short(operator: &Operator<'_>) -> bool {
     use Operator as O;
     #[rustfmt::skip]
@@ -287,7 +290,7 @@ fn is_short(operator: &Operator<'_>) -> bool {
     short
 }
 
-/// For the arity of instructions that need no module to tell.
+/// For the arity of instructions that do not depend on the module.
 struct Nothing;
 
 impl ModuleArity for Nothing {

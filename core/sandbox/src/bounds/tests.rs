@@ -1,4 +1,4 @@
-//! The worst modules of each kind, and what real programs have.
+//! The worst modules of each kind, and the sizes of real programs.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use worst::{KINDS, Worst};
 
 use super::*;
 
-/// The largest of a kind that passes.
+/// Returns the largest module of a kind that passes.
 fn largest(kind: &Worst) -> Vec<u8> {
     let (mut low, mut high) = (1, 2_000_000);
     while high - low > 1 + low / 50 {
@@ -56,7 +56,7 @@ fn what_takes_a_compiler_long_is_refused_by_name() {
         assert_eq!(error.kind(), ErrorKind::InvalidProgram);
         assert!(error.message().contains(words), "{}: {error}", kind.kind);
     }
-    // Many functions of which each passes.
+    // Many functions, each of which passes.
     let most = Worst { kind: "ifs", width: 0 };
     let function = (1..).map(|k| k * 10_000).take_while(|&size| check(&most.module(size)).is_ok()).last();
     let error = check(&most.functions(function.expect("one"), 100)).unwrap_err();
@@ -69,7 +69,7 @@ fn tags_items_of_components_and_all_code_together_are_counted() {
         let error = check(wasm).expect_err(words);
         assert!(error.kind() == ErrorKind::InvalidProgram && error.message().contains(words), "{error}");
     };
-    // Sections that say how many they have: what comes after that is not read any more.
+    // Sections with large counts: nothing after the count is read.
     let sections = |header: &[u8; 8], ids: &[u8], count: &[u8]| {
         let mut wasm = header.to_vec();
         for &id in ids {
@@ -80,7 +80,7 @@ fn tags_items_of_components_and_all_code_together_are_counted() {
     };
     let (module, component) = (b"\0asm\x01\0\0\0", b"\0asm\x0d\0\x01\0");
     refused(&sections(module, &[13], &[0xe9, 0x07]), "1001 tags; it may have 1000");
-    // Core types, aliases, types, functions that are lifted or lowered, imports and exports.
+    // Core types, aliases, types, functions lifted or lowered, imports and exports.
     let items = "50001 types, aliases, imports and exports of components; it may have 50000";
     for id in [3, 6, 7, 8, 10, 11] {
         refused(&sections(component, &[id], &[0xd1, 0x86, 0x03]), items);
@@ -91,7 +91,8 @@ fn tags_items_of_components_and_all_code_together_are_counted() {
     refused(&code, "bytes of code; it may have 33554432");
 }
 
-/// As many functions as JavaScript engines have, some of them interpreters' loops of 100 KB, and the programs that were built.
+/// As many functions as JavaScript engines have, including interpreter loops of 100 KB, and the programs that
+/// were built.
 #[test]
 fn what_real_programs_have_passes() {
     let engine = worst::realistic(20_000, 9 << 20);
@@ -107,7 +108,7 @@ fn what_real_programs_have_passes() {
     }
 }
 
-/// Prints what the worst modules of each kind that pass take.
+/// Prints the cost of the worst modules of each kind that pass.
 #[test]
 fn any_module_that_passes_compiles_in_bounded_time() {
     let long = std::env::var_os("REALM_LONG").is_some();
@@ -115,10 +116,10 @@ fn any_module_that_passes_compiles_in_bounded_time() {
     config.epoch_interruption(true).wasm_memory64(true).parallel_compilation(false);
     let engine = wasmtime::Engine::new(&config).unwrap();
     println!("{:16} {:>6} {:>10} {:>8} {:>8}", "kind", "width", "bytes", "seconds", "MiB");
-    // Without the variable a few of those that no longer ended.
+    // Without the variable, only two kinds that used not to end.
     for kind in KINDS.iter().filter(|kind| long || ["loops", "block_params"].contains(&kind.kind)) {
         let module = largest(kind);
-        // From here on the peak counts anew, where that can be had.
+        // From here on the peak is counted again, on systems that can do that.
         let _ = std::fs::write("/proc/self/clear_refs", "5");
         let (began, before) = (Instant::now(), resident() >> 20);
         let compiled = wasmtime::Module::new(&engine, &module);

@@ -1,4 +1,4 @@
-//! What a tenant may be granted beside the models.
+//! The grants of a tenant, besides the models.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,13 +15,13 @@ use crate::model::json_bound;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
-/// What a line of the log counts for `program.output` beside its message: whatever takes it adds where it comes from.
+/// The bytes that a line of the log counts against `program.output` besides its message, for its source.
 const LINE: usize = 64;
 
-/// Random bytes that one call gives at most.
+/// The most random bytes of one call.
 const MAX_RANDOM: u32 = 4096;
 
-/// Programs that wait for one another at most.
+/// The most programs that wait for one another.
 const MAX_DEPTH: usize = 4;
 
 pub(crate) fn denied(what: &str) -> Error {
@@ -40,7 +40,7 @@ impl wit::Host for State {
             wit::Level::Debug => Level::Debug,
             wit::Level::Trace => Level::Trace,
         };
-        // The application may take them slowly: then the program waits, and not the lines.
+        // If the application takes lines slowly, the program waits here, so lines do not pile up.
         let tenant = &context.tenant;
         let place = context.programs.log.take(tenant.memory(), tenant.name(), &message).await?;
         log(Line { from: tenant.name().to_owned(), level, message, place: Some(place) });
@@ -72,7 +72,7 @@ impl wit::Host for State {
         let answer = outside_steps(async move { tool(arguments).await })
             .await
             .map_err(|why| Error::new(ErrorKind::Failed, why))?;
-        // The guest's own memory is charged when it takes this.
+        // The guest's own memory is charged when it takes the answer.
         Ok(answer)
     }
 
@@ -90,7 +90,7 @@ impl wit::Host for State {
 }
 
 impl State {
-    /// Fills bytes from the source that was granted.
+    /// Fills bytes from the granted source.
     fn fill_random(&mut self, random: Random, bytes: &mut [u8]) -> Result<(), Error> {
         match random {
             Random::System => getrandom::fill(bytes)

@@ -1,4 +1,4 @@
-//! The forward pass in pieces.
+//! The forward pass, layer by layer.
 
 use std::sync::Arc;
 
@@ -13,22 +13,23 @@ use crate::host::models::{Model, unknown_token};
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
-/// Rows of a tensor at most: what others may have to wait for.
+/// The most rows of a tensor: other requests may wait for one operation.
 const MAX_ROWS: usize = 512;
 
-/// Numbers in a row of a tensor at most: more than any vocabulary has, and little enough that a row never holds others up.
+/// The most numbers in a row of a tensor: more than any vocabulary has, and few enough that one row never
+/// delays others.
 const MAX_WIDTH: usize = 1 << 19;
 
-/// Operations that may be asked for before the first of them is done.
+/// The most operations that may be queued before the first is done.
 const MAX_QUEUED: usize = 256;
 
-/// A model's pieces, for one program.
+/// A model's layerwise operations, for one program.
 pub(crate) struct Workshop {
     model: Arc<crate::Model>,
     session: PieceSession,
 }
 
-/// What a handle of a tensor is.
+/// The value behind a handle of a tensor.
 pub struct Tensor {
     workshop: Arc<Workshop>,
     id: PieceId,
@@ -37,17 +38,17 @@ pub struct Tensor {
     _charge: Charge,
 }
 
-/// What a handle of a cache is.
+/// The value behind a handle of a cache.
 pub struct KvCache {
     workshop: Arc<Workshop>,
     id: PieceId,
     tokens: usize,
-    /// Tokens of each layer.
+    /// The number of tokens of each layer.
     lens: Vec<usize>,
     _charge: Charge,
 }
 
-/// What a handle of a layer is.
+/// The value behind a handle of a layer.
 pub struct Layer {
     workshop: Arc<Workshop>,
     index: usize,
@@ -79,7 +80,7 @@ impl State {
         Ok(workshop)
     }
 
-    /// A handle of a tensor that `make` asks for.
+    /// Creates a handle of a tensor, which `make` computes.
     async fn tensor(
         &mut self,
         workshop: &Arc<Workshop>,
@@ -99,7 +100,7 @@ impl State {
     }
 }
 
-/// Waits until few operations are left to do, if there are many.
+/// Waits until fewer operations are queued, if there are more than [`MAX_QUEUED`].
 async fn make_room(workshop: &Workshop) -> Result<(), HostError> {
     if workshop.session.queued() > MAX_QUEUED {
         workshop.session.flush()?.wait_async().await?;
@@ -107,7 +108,7 @@ async fn make_room(workshop: &Workshop) -> Result<(), HostError> {
     Ok(())
 }
 
-/// What a layer is given.
+/// The input of a layer.
 struct Input {
     workshop: Arc<Workshop>,
     layer: usize,
@@ -117,7 +118,7 @@ struct Input {
 }
 
 impl State {
-    /// Checks that a tensor is one for a layer: of its model, and as wide as hidden states.
+    /// Checks that a tensor fits a layer: it is of the same model, and as wide as hidden states.
     fn input(&self, layer: &Resource<Layer>, x: &Resource<Tensor>) -> Result<Input, HostError> {
         let (layer, tensor) = (self.table.get(layer)?, self.table.get(x)?);
         let workshop = Arc::clone(&layer.workshop);
@@ -158,7 +159,7 @@ impl wit::HostTensor for State {
         let _values = self.context.budget.carry(size_of_val(&values[..]))?;
         let workshop = self.workshop(&model)?;
         let made = self.tensor(&workshop, [rows, width], |session| session.upload(width, values)).await?;
-        // What waits to be done holds the values: it is done before the next comes.
+        // Queued operations hold the values: this one is done before the next is taken.
         workshop.session.flush()?.wait_async().await?;
         Ok(made)
     }
@@ -232,7 +233,7 @@ impl wit::HostKvCache for State {
             self.context.budget.charge(pages * model.weights.page_bytes(model.engine.cache_type()))?;
         let lens = vec![0; config.layers];
         let id = workshop.session.open_cache(tokens)?;
-        // So that it does not hold what it has not been charged for.
+        // So that the cache holds nothing that has not been charged for.
         workshop.session.flush()?.wait_async().await?;
         let cache = KvCache { workshop, id, tokens, lens, _charge: charge };
         Ok(self.table.push(cache)?)
@@ -337,7 +338,8 @@ impl wit::Host for State {
         let (workshop, id, rows) = (Arc::clone(&tensor.workshop), tensor.id, tensor.rows);
         width(tensor, workshop.model.weights.config().hidden)?;
         let vocabulary = workshop.model.vocabulary();
-        // Before they are computed, so that what could not be held is not: once as they come, and once for the handles.
+        // Charged before they are computed, so that only logits with a charge exist: once as they are copied,
+        // and once for the handles.
         let charge = self.charge_logits(rows * vocabulary)?;
         let _values = self.context.budget.carry(rows * vocabulary * size_of::<f32>())?;
         let values = workshop.session.logits(id, rows)?.wait_async().await?;

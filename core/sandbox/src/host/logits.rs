@@ -17,34 +17,34 @@ use crate::host::models::{Model, unknown_token};
 use crate::model::json_bound;
 use crate::state::State;
 
-/// What a handle of logits is.
+/// The value behind a handle of logits.
 pub struct Logits {
     pub(crate) inner: realm_engine::Logits,
     charge: Charge,
 }
 
-/// What a handle of a token set is.
+/// The value behind a handle of a token set.
 pub struct TokenSet {
     tokens: TokenMask,
     _charge: Charge,
 }
 
-/// What a handle of a sampler is.
+/// The value behind a handle of a sampler.
 pub struct Sampler {
     inner: realm_engine::Sampler,
     vocabulary: usize,
-    /// Bytes that the charge has beside what the sampler has grown to.
+    /// The bytes of the charge besides those that the sampler has grown to.
     given: usize,
     charge: Charge,
 }
 
 impl Sampler {
-    /// Charges for what it has grown by.
+    /// Charges for the sampler's growth.
     fn settle(&mut self) -> Result<(), Error> {
         self.charge.grow_to(self.given + self.inner.memory())
     }
 
-    /// Lets it choose or remember; refuses where what it holds already is not paid for.
+    /// Lets the sampler choose or record a token; refuses if its memory cannot be charged for.
     fn act<T>(&mut self, act: impl FnOnce(&mut realm_engine::Sampler) -> T) -> Result<T, Error> {
         self.settle()?;
         let result = act(&mut self.inner);
@@ -53,7 +53,7 @@ impl Sampler {
     }
 }
 
-/// What a handle of a grammar's matcher is.
+/// The value behind a handle of a grammar's matcher.
 pub struct Matcher {
     guide: Guide,
     vocabulary: usize,
@@ -61,34 +61,35 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// The guide, if what it holds is paid for: it grows with the text that it has come through.
+    /// Returns the guide, if its memory can be charged for: it grows with the text that it has read.
     fn guide(&mut self) -> Result<&mut Guide, Error> {
         self.charge.grow_to(size_of::<Self>() + self.guide.memory())?;
         Ok(&mut self.guide)
     }
 }
 
-/// Bytes of a regular expression at most.
+/// The most bytes of a regular expression.
 const MAX_EXPRESSION: usize = 64 << 10;
 
-/// Dropped logits whose memory is kept.
+/// The number of dropped logits whose memory is kept.
 const SPARE: usize = 2;
 
-/// Tokens that `top` gives at most.
+/// The most tokens that `top` returns.
 const MAX_TOP: usize = 1 << 16;
 
 impl State {
-    /// A handle of logits.
+    /// Creates a handle of logits.
     pub(crate) fn hand_logits(
         &mut self,
         logits: realm_engine::Logits,
     ) -> Result<Resource<Logits>, HostError> {
-        // In full, even if most of them are still on the device: they come when the program asks.
+        // Charged in full, even if most of the logits are still on the device: they are copied when the
+        // program asks for them.
         let charge = self.charge_logits(logits.vocabulary())?;
         Ok(self.table.push(Logits { inner: logits, charge })?)
     }
 
-    /// Handles of logits that were charged for before they were computed.
+    /// Creates handles of logits that were charged for before they were computed.
     pub(crate) fn hand_all(
         &mut self,
         rows: impl IntoIterator<Item = realm_engine::Logits>,
@@ -101,7 +102,7 @@ impl State {
         rows.into_iter().map(hand).collect()
     }
 
-    /// Takes bytes for so many logits; memory that is kept for later is given up for them.
+    /// Charges for `logits` logits; gives up memory that is kept for later if it is needed.
     pub(crate) fn charge_logits(&mut self, logits: usize) -> Result<Charge, Error> {
         let bytes = logits.saturating_mul(size_of::<f32>());
         self.context.budget.charge(bytes).or_else(|error| {
@@ -117,12 +118,12 @@ impl State {
         Ok(&mut self.table.get_mut(this)?.inner)
     }
 
-    /// All of them, on the host.
+    /// Returns all logits, on the host.
     fn values(&mut self, this: &Resource<Logits>) -> Result<&mut Vec<f32>, HostError> {
         Ok(self.logits(this)?.values()?)
     }
 
-    /// Calls `act` with a handle's logits and everything else.
+    /// Calls `act` with a handle's logits and the rest of the state.
     fn with_logits<T>(
         &mut self,
         this: &Resource<Logits>,
@@ -135,7 +136,7 @@ impl State {
         Ok(result)
     }
 
-    /// [`mask`] with the set behind a handle.
+    /// Calls [`mask`] with the set behind a handle.
     fn mask_logits(
         &mut self,
         this: &Resource<Logits>,
@@ -151,7 +152,7 @@ impl State {
     }
 }
 
-/// Sets the logits of tokens that are in the set, or that are not, to -infinity.
+/// Sets the logits of the tokens in the set, or with `banned` false of all others, to -infinity.
 pub(crate) fn mask(values: &mut [f32], tokens: &TokenMask, banned: bool) {
     for (token, value) in values.iter_mut().enumerate() {
         if tokens.allows(token as u32) == banned {
@@ -174,7 +175,7 @@ fn same_length(given: usize, vocabulary: usize) -> Result<(), Error> {
     Err(Error::invalid(format!("{given} logits for a vocabulary of {vocabulary}")))
 }
 
-/// For calls that can't fail by their contract: an error ends the run.
+/// For calls that have no error in the contract: an error ends the run.
 fn told<T>(result: Result<T, HostError>) -> wasmtime::Result<T> {
     result.map_err(HostError::fatal)
 }
@@ -282,7 +283,7 @@ impl wit::HostLogits for State {
     }
 
     fn copy(&mut self, this: Resource<Logits>) -> Result<Resource<Logits>, HostError> {
-        // Charged first, so that what could not be held is not made.
+        // Charged first, so that only sets with a charge are created.
         let vocabulary = self.logits(&this)?.vocabulary();
         let charge = self.charge_logits(vocabulary)?;
         let inner = realm_engine::Logits::new(self.values(&this)?.to_vec());
@@ -407,7 +408,7 @@ impl wit::HostSampler for State {
         let token = token.ok_or_else(none)?;
         let guide = self.table.get_mut(&matcher)?.guide()?;
         guide.accept(token)?;
-        // While the next forward is computed.
+        // The mask is computed during the next forward pass.
         guide.start_mask();
         Ok(token)
     }
@@ -432,7 +433,7 @@ impl wit::HostMatcher for State {
         model: Resource<Model>,
         grammar: types::Grammar,
     ) -> Result<Resource<Matcher>, HostError> {
-        // A short grammar may take long to compile, too.
+        // Even a short grammar may take long to compile.
         step_aside(usize::MAX).await;
         let model = Arc::clone(self.model(&model)?);
         let least = size_of::<Matcher>() + Guide::least(model.tokenizer.vocabulary_len());
@@ -494,7 +495,7 @@ fn sampling_from_wit(sampling: types::Sampling) -> Sampling {
     }
 }
 
-/// Sampling as the guest gets it.
+/// Converts sampling options for the guest.
 pub(crate) fn sampling_to_wit(sampling: &Sampling) -> types::Sampling {
     types::Sampling {
         temperature: sampling.temperature,
@@ -523,7 +524,7 @@ fn grammar_from_wit(grammar: types::Grammar) -> Result<Grammar, Error> {
     })
 }
 
-/// A grammar as the guest gets it.
+/// Converts a grammar for the guest.
 pub(crate) fn grammar_to_wit(grammar: &Grammar) -> types::Grammar {
     match grammar {
         Grammar::JsonSchema(schema) => types::Grammar::JsonSchema(schema.to_string()),

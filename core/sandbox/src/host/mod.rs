@@ -1,4 +1,4 @@
-//! The functions that programs call, interface by interface as in the contract.
+//! The functions that programs call, one module for each interface of the contract.
 
 #![allow(unreachable_pub, reason = "generated bindings re-export what handles are")]
 
@@ -12,10 +12,11 @@ mod store;
 
 use crate::Error;
 
-/// Bytes of a text that one call works on at most, so that the call neither takes long nor makes much more of it.
+/// The most bytes of a text that one call works on, so that the call is short and its result is not much
+/// larger.
 const MAX_TEXT: usize = 1 << 20;
 
-/// Tokens likewise: their text may be a hundred times as long as they are.
+/// The most tokens that one call works on: their text may be a hundred times as long.
 const MAX_TOKENS: usize = 1 << 16;
 
 /// Refuses a text that is too long to work on.
@@ -34,7 +35,7 @@ fn check_tokens(tokens: &[u32]) -> Result<(), Error> {
     Err(Error::limit(format!("{} tokens; one call takes {MAX_TOKENS} at most", tokens.len())))
 }
 
-/// What a JSON text says.
+/// Parses a JSON text.
 fn json(text: &str, what: &str) -> Result<serde_json::Value, Error> {
     check_text(text)?;
     serde_json::from_str(text).map_err(|error| Error::invalid(format!("{what}: {error}")))

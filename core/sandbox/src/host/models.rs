@@ -1,4 +1,4 @@
-//! Models: their texts and tokens.
+//! Models: their text and tokens.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::model::{Prompt, json_bound};
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
-/// What a handle of a model is.
+/// The value behind a handle of a model.
 pub struct Model(pub(crate) Arc<crate::Model>);
 
-/// What a handle of a text decoder is.
+/// The value behind a handle of a text decoder.
 pub struct TextDecoder {
     stream: TextStream,
     model: Arc<crate::Model>,
@@ -28,12 +28,12 @@ pub struct TextDecoder {
 }
 
 impl State {
-    /// The model behind a handle.
+    /// Returns the model behind a handle.
     pub(crate) fn model(&self, handle: &Resource<Model>) -> wasmtime::Result<&Arc<crate::Model>> {
         Ok(&self.table.get(handle)?.0)
     }
 
-    /// Makes a handle, for calls that can't say that there are too many.
+    /// Creates a handle, for calls that cannot return an error for too many.
     fn hand<T: Send + 'static>(&mut self, value: T) -> wasmtime::Result<Resource<T>> {
         self.table.push(value).map_err(|error| HostError::from(error).fatal())
     }
@@ -110,9 +110,9 @@ impl wit::HostModel for State {
         this: Resource<Model>,
         prompt: types::Prompt,
     ) -> Result<Vec<u32>, HostError> {
-        // A template may make much of little.
+        // A template may make a long text of a short one.
         step_aside(usize::MAX).await;
-        // As parsed, which may be a hundred times as much.
+        // The parsed prompt may take a hundred times as much memory.
         let _parsed = self.context.budget.charge(parsed_bound(&prompt))?;
         let model = self.model(&this)?;
         Ok(model.tokenize(&from_wit(prompt)?)?)
@@ -128,7 +128,7 @@ impl wit::HostTextDecoder for State {
     fn new(&mut self, model: Resource<Model>, stop: Vec<String>) -> wasmtime::Result<Resource<TextDecoder>> {
         let model = Arc::clone(self.model(&model)?);
         realm_engine::check_stops(&stop).map_err(Error::from)?;
-        // What is built of so few bytes is small enough to be charged for when it is there.
+        // The decoder of so few bytes is small enough to be charged for after it is created.
         let stream = TextStream::new(&stop);
         let charge = self.context.budget.charge(size_of::<TextDecoder>() + stream.memory())?;
         self.hand(TextDecoder { stream, model, _charge: charge })
@@ -157,14 +157,14 @@ pub(crate) fn unknown_token(token: u32, vocabulary: usize) -> Error {
     Error::invalid(format!("token {token} is not in the vocabulary of {vocabulary} tokens"))
 }
 
-/// The most memory that the JSON of a prompt may take.
+/// Returns the most memory that the JSON of a prompt may take.
 fn parsed_bound(prompt: &types::Prompt) -> usize {
     let types::Prompt::Chat(chat) = prompt else { return 0 };
     let fields = chat.messages.iter().map(|message| json_bound(&message.fields)).sum::<usize>();
     fields + json_bound(&chat.tools) + json_bound(&chat.variables)
 }
 
-/// A prompt as the guest gives it.
+/// Converts a prompt of the guest.
 fn from_wit(prompt: types::Prompt) -> Result<Prompt, Error> {
     Ok(match prompt {
         types::Prompt::Text(text) => {
@@ -214,7 +214,7 @@ fn object(name: &str, text: &str) -> Result<Map<String, Value>, Error> {
     }
 }
 
-/// A prompt as the guest gets it.
+/// Converts a prompt for the guest.
 pub(crate) fn to_wit(prompt: &Prompt) -> types::Prompt {
     match prompt {
         Prompt::Text(text) => types::Prompt::Text(text.clone()),
@@ -231,7 +231,7 @@ pub(crate) fn to_wit(prompt: &Prompt) -> types::Prompt {
     }
 }
 
-/// How the prompt ends is said by variables of those names.
+/// Adds the options for the prompt's end as variables of their names.
 fn variables_to_wit(chat: &Conversation) -> String {
     let mut variables = chat.variables.clone();
     if let Some(add) = chat.add_generation_prompt {
@@ -243,7 +243,7 @@ fn variables_to_wit(chat: &Conversation) -> String {
     if variables.is_empty() { String::new() } else { Value::Object(variables).to_string() }
 }
 
-/// What is no text in `role` or `content`, such as a list of parts, goes where other fields go.
+/// Puts a `role` or `content` that is not a string, such as a list of parts, among the other fields.
 fn message_to_wit(message: &Value) -> types::Message {
     let text = |key: &str| message[key].as_str().unwrap_or_default().to_owned();
     let mut fields = message.as_object().cloned().unwrap_or_default();

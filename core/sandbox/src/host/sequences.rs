@@ -13,22 +13,22 @@ use crate::host::models::Model;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
-/// What a handle of a sequence is.
+/// The value behind a handle of a sequence.
 pub struct Sequence {
     inner: realm_engine::Sequence,
-    /// Tokens that the last forward had computed.
+    /// The number of tokens that the last forward pass had computed.
     computed: usize,
     /// Keeps the model's engine running.
     model: Arc<crate::Model>,
     _charge: Charge,
 }
 
-/// What the handle of a sequence holds: an entry of a table. The sequence counts where engines count them, and its pages of the KV
-/// cache have a limit of their own.
+/// The bytes of a sequence's handle: an entry of a table. The sequence itself counts in the engine, and its
+/// pages of the KV cache have a limit of their own.
 const SEQUENCE_BYTES: usize = 160;
 
 impl State {
-    /// Waits until the engine has done what the tenant's programs asked of their sequences, but for a little.
+    /// Waits until the engine has done most of what the tenant's programs asked of their sequences.
     fn ready(&self) -> impl Future<Output = ()> + Send + use<> {
         let tenant = Arc::clone(&self.context.tenant);
         async move { tenant.ready().await }
@@ -52,7 +52,7 @@ impl State {
         Ok(self.table.get_mut(this)?)
     }
 
-    /// Has a sequence compute what is due, in the way of `start`; says how many tokens that is.
+    /// Makes a sequence compute its new tokens, in the way of `start`; returns their number.
     fn start<T>(
         &mut self,
         this: &Resource<Sequence>,
@@ -69,13 +69,14 @@ impl State {
         Ok((answer, due))
     }
 
-    /// The logits after the last token or, with `every`, after each new one.
+    /// Returns the logits after the last token or, with `every`, after each new one.
     async fn compute(
         &mut self,
         this: &Resource<Sequence>,
         every: bool,
     ) -> Result<Vec<Resource<Logits>>, HostError> {
-        // Before they are computed, so that what could not be held is not, and what is given up counts until it is gone.
+        // Charged before they are computed, so that only logits with a charge exist; those of a cancelled
+        // call count until they are dropped.
         let sequence = self.sequence(this)?;
         let rows = if every { (sequence.inner.len() - sequence.computed).max(1) } else { 1 };
         let logits = rows.saturating_mul(sequence.model.vocabulary());
@@ -85,7 +86,7 @@ impl State {
         self.computed(due, computed, charge)
     }
 
-    /// Handles of what was computed.
+    /// Creates handles of computed logits.
     fn computed(
         &mut self,
         due: usize,
@@ -97,14 +98,14 @@ impl State {
     }
 }
 
-/// What a forward gave for the last token: its logits, or their handle.
+/// Returns the output of a forward pass for the last token: its logits, or their handle.
 pub(crate) fn last<T>(rows: Vec<T>) -> Result<T, Error> {
     rows.into_iter().next_back().ok_or_else(|| Error::new(ErrorKind::Internal, "a forward without logits"))
 }
 
 impl wit::HostSequence for State {
     async fn open(&mut self, model: Resource<Model>) -> Result<Resource<Sequence>, HostError> {
-        // An adapter is one model's.
+        // An adapter belongs to one model.
         let own = Arc::ptr_eq(self.model(&model)?, &self.context.model);
         let adapter = self.context.request.adapter.clone().filter(|_| own);
         self.open_sequence(&model, adapter).await
@@ -119,7 +120,7 @@ impl wit::HostSequence for State {
             None => None,
             Some(Adapter { name, scale }) => {
                 let tenant = &self.context.tenant;
-                // What the tenant may not use is not to be told from what is not there.
+                // An adapter that the tenant may not use looks like one that does not exist.
                 let allowed = tenant.limits().adapters.is_none_or(|names| names.contains(&name));
                 let adapter = self.model(&model)?.engine.adapter(&name).filter(|_| allowed);
                 let none = || Error::new(ErrorKind::NotFound, format!("there is no adapter `{name}`"));

@@ -1,4 +1,4 @@
-//! What plain functions do: what the contract's functions do.
+//! The plain functions, each of which does the same as a function of the contract.
 
 use wasmtime::Caller;
 use wasmtime::component::Resource;
@@ -27,7 +27,7 @@ pub(super) async fn call(
     match dispatch(caller, name, params).await {
         Ok(result) => Ok(result),
         Err(HostError::Fatal(error)) => {
-            // A handle that is none is an error here: nothing but this table knows the guest's handles.
+            // An invalid handle is an ordinary error here: only this table knows the guest's handles.
             if error.is::<wasmtime::component::ResourceTableError>() {
                 return Ok(told(caller.data_mut(), Error::invalid("there is no such handle")));
             }
@@ -37,7 +37,7 @@ pub(super) async fn call(
     }
 }
 
-/// Remembers an error for `error_message`; returns its number.
+/// Keeps an error for `error_message`; returns its number.
 fn told(state: &mut State, error: Error) -> i64 {
     let wit: crate::bindings::realm::tenant::types::Error = error.clone().into();
     state.raw_error = Some(error);
@@ -54,7 +54,7 @@ fn told(state: &mut State, error: Error) -> i64 {
     -1 - place
 }
 
-/// A handle that the guest names. Whether it is one, and of this kind, the table knows.
+/// Returns the handle with the guest's number. The table checks whether it exists and is of this kind.
 fn handle<T: 'static>(bits: u64) -> Resource<T> {
     Resource::new_own(bits as u32)
 }
@@ -207,7 +207,7 @@ async fn dispatch(caller: &mut Caller<'_, State>, name: &str, p: &[u64]) -> Resu
     }
 }
 
-/// The handle of the request's model: made once, since a module has none that it could drop.
+/// Returns the handle of the request's model: created once, since a module cannot drop it.
 fn model(state: &mut State) -> wasmtime::Result<Resource<Model>> {
     let rep = match state.raw_model {
         Some(rep) => rep,
@@ -219,7 +219,7 @@ fn model(state: &mut State) -> wasmtime::Result<Resource<Model>> {
     Ok(Resource::new_borrow(rep))
 }
 
-/// Chooses a token as the request says.
+/// Chooses a token by the request's sampling options.
 fn sample(state: &mut State, logits: Resource<Logits>) -> Result<i64, HostError> {
     let sampler = match state.raw_sampler {
         Some(sampler) => sampler,
@@ -235,7 +235,7 @@ fn sample(state: &mut State, logits: Resource<Logits>) -> Result<i64, HostError>
     Ok(i64::from(HostSampler::sample(state, Resource::<Sampler>::new_own(sampler), logits)?))
 }
 
-/// Drops a handle of whatever kind.
+/// Drops a handle of any kind.
 fn drop_handle(state: &mut State, rep: u32) -> Result<i64, HostError> {
     fn drop_one<T: Send + 'static>(state: &mut State, rep: u32) -> bool {
         let is_one = state.table.get(&Resource::<T>::new_own(rep)).is_ok();

@@ -1,4 +1,4 @@
-//! A module's memory.
+//! The memory of a module.
 
 use wasmtime::{Caller, Memory};
 
@@ -8,11 +8,11 @@ use crate::state::State;
 
 fn memory(caller: &mut Caller<'_, State>) -> wasmtime::Result<Memory> {
     let memory = caller.get_export("memory").and_then(|export| export.into_memory());
-    // The module has one, or it would not have been linked.
+    // Linking has checked that the module exports one.
     memory.ok_or_else(|| Error::invalid("the module exports no `memory`").into())
 }
 
-/// Bytes `at .. at + len` of the memory's `size`.
+/// Returns the bytes `at .. at + len` of a memory of `size` bytes.
 fn range(at: u64, len: u64, size: usize) -> Result<std::ops::Range<usize>, Error> {
     let outside = || Error::invalid(format!("{len} bytes at {at} are not in the memory of {size} bytes"));
     let end = at.checked_add(len).filter(|&end| end <= size as u64).ok_or_else(outside)?;
@@ -43,7 +43,7 @@ pub(super) fn floats(caller: &mut Caller<'_, State>, at: u64, len: u64) -> Resul
     Ok(words(caller, at, len)?.into_iter().map(f32::from_bits).collect())
 }
 
-/// Writes as many bytes as there is room for; returns how many there are.
+/// Writes as many bytes as fit; returns the number of all.
 pub(super) fn put_bytes(
     caller: &mut Caller<'_, State>,
     at: u64,
@@ -58,7 +58,7 @@ pub(super) fn put_bytes(
     Ok(bytes.len() as i64)
 }
 
-/// Writes as many numbers as there is room for; returns how many there are.
+/// Writes as many numbers as fit; returns the number of all.
 pub(super) fn put_words(
     caller: &mut Caller<'_, State>,
     at: u64,

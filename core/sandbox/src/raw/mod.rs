@@ -1,8 +1,8 @@
 //! The contract for core modules, with 32- or 64-bit memories: the same functions under plain names.
 //!
-//! A module imports functions of `realm` and exports `memory` and `realm_run`, which answers the request and returns 0
-//! (the text ended), 1 (`max-tokens` or the context ended it) or, if it failed, a negative number. [`signatures`] says how a
-//! function of the contract becomes a plain one.
+//! A module imports functions of `realm` and exports `memory` and `realm_run`, which answers the request and
+//! returns 0 (the text ended), 1 (`max-tokens` or the context ended it) or, if it failed, a negative number.
+//! [`signatures`] describes how a function of the contract becomes a plain one.
 
 mod calls;
 mod guest;
@@ -16,10 +16,10 @@ use crate::{Error, ErrorKind};
 
 use signatures::{FUNCTIONS, Kind};
 
-/// What modules import from.
+/// The name of the module that core modules import.
 const IMPORTS: &str = "realm";
 
-/// Linkers for both sizes of pointers.
+/// Linkers for both widths of addresses.
 pub(crate) struct Linkers {
     narrow: Linker<State>,
     wide: Linker<State>,
@@ -30,7 +30,7 @@ impl Linkers {
         Ok(Self { narrow: linker(engine, ValType::I32)?, wide: linker(engine, ValType::I64)? })
     }
 
-    /// Links a module; an error says what about it is not as the contract wants it.
+    /// Links a module; an error says which import or export does not fit the contract.
     pub(crate) fn link(&self, module: &Module) -> Result<InstancePre<State>, Error> {
         let invalid = |why: String| Error::new(ErrorKind::InvalidProgram, why);
         let memory = module.get_export("memory").and_then(|export| export.memory().cloned());
@@ -70,7 +70,7 @@ fn linker(engine: &Engine, pointer: ValType) -> wasmtime::Result<Linker<State>> 
     Ok(linker)
 }
 
-/// A parameter's bits, not extended.
+/// Returns a parameter's bits, without sign extension.
 fn bits(value: &Val) -> u64 {
     match value {
         Val::I32(value) => u64::from(value.cast_unsigned()),

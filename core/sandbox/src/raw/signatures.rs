@@ -3,13 +3,13 @@
 //! They follow from the contract (a test derives them from `wit/` and compares):
 //!
 //! - a handle or a number is an `i32`, an `f32` is an `f32`;
-//! - a text or a list is a pointer and a length in elements, both as wide as the memory's addresses; elements are 4 bytes,
-//!   a text's are 1;
+//! - a text or a list is a pointer and a length in elements, both as wide as the memory's addresses; elements
+//!   are 4 bytes, a text's are 1;
 //! - a handle of the request's model is left out, and so are fields of the request;
-//! - all return an `i64`: a handle, a number, 0 for nothing or, where it is negative, an error: -1 less its place in
-//!   `error-code`; `error_message` has its message;
-//! - a function that returns a text or a list takes, at the end, a pointer and a length of where it goes, and returns how
-//!   many elements there are: only as many as there is room for are written.
+//! - all return an `i64`: a handle, a number, 0 for nothing or, where it is negative, an error: -1 less its
+//!   place in `error-code`; `error_message` has its message;
+//! - a function that returns a text or a list takes, at the end, a pointer and a length of the buffer for it,
+//!   and returns the number of elements; it writes only as many as fit.
 
 /// A parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,8 @@ pub(super) enum Kind {
 /// A plain function.
 pub(super) struct Function {
     pub(super) name: &'static str,
-    /// What it is in the contract, `interface.function`; empty for what only plain functions need.
+    /// The function's name in the contract, `interface.function`; empty for functions that only core modules
+    /// need.
     #[cfg_attr(not(test), expect(dead_code, reason = "what the test compares with"))]
     pub(super) contract: &'static str,
     pub(super) params: &'static [Kind],
@@ -58,7 +59,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     function("sequence_truncate", "sequences.[method]sequence.truncate", &[N, N]),
     function("sequence_fork", "sequences.[method]sequence.fork", &[N]),
     function("sequence_forward", "sequences.[method]sequence.forward", &[N]),
-    // Logits. `logits_top` gives tokens; their logits are `logits_get`'s.
+    // Logits. `logits_top` returns tokens; `logits_get` returns their logits.
     function("logits_vocabulary", "logits.[method]logits.vocabulary", &[N]),
     function("logits_argmax", "logits.[method]logits.argmax", &[N]),
     function("logits_top", "logits.[method]logits.top", &[N, N, P, P]),
@@ -90,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    /// What a type is as parameters.
+    /// Returns the parameters of a type.
     fn flat(resolve: &Resolve, ty: &Type) -> Vec<Kind> {
         match ty {
             Type::F32 => vec![F],
@@ -112,7 +113,7 @@ mod tests {
         }
     }
 
-    /// Whether a result goes where the caller says.
+    /// Returns whether a result is written to the caller's buffer.
     fn is_listed(resolve: &Resolve, ty: &Type) -> bool {
         match ty {
             Type::String => true,

@@ -1,4 +1,4 @@
-//! What was not granted.
+//! Calls without a grant.
 
 use realm_sandbox::{ErrorKind, Grants, Random, Store};
 
@@ -6,7 +6,7 @@ use crate::ended;
 use crate::guest::{component_with, program};
 use crate::host::{Host, anybody, with};
 
-/// A program that asks for one thing and ends with what it was told.
+/// A program that makes one call and ends with its result.
 fn asks(call: &str) -> Vec<u8> {
     program(
         &format!("{call} (if (call $failed) (then (return (global.get $R)))) (global.get $OK)"),
@@ -45,13 +45,13 @@ fn what_was_not_granted_is_denied_and_what_was_is_not() {
             .store(Store::in_memory(1000))
             .tool("key", Ok);
         host.run(&wasm, &anybody().granted(all)).unwrap();
-        // Everything else does not help.
+        // All other grants do not help.
         let others = Grants::none().tool("another", Ok).http("example.com");
         ended(host.run(&wasm, &anybody().granted(others)), ErrorKind::Denied, what);
     }
 }
 
-/// Interfaces of WASI, as far as these tests call them.
+/// The interfaces of WASI, limited to the functions that these tests call.
 const WASI: [&str; 5] = [
     "package wasi:io@0.2.6; interface poll { resource pollable { block: func(); } }",
     "package wasi:cli@0.2.6; interface environment {
@@ -64,7 +64,7 @@ const WASI: [&str; 5] = [
     "package wasi:random@0.2.6; interface random { get-random-bytes: func(len: u64) -> list<u8>; get-random-u64: func() -> u64; }",
 ];
 
-/// A program in WASI's world; it ends with `Ok` if `body` leaves it to.
+/// A program in WASI's world; it ends with `Ok` unless `body` ends it.
 fn in_wasi(body: &str) -> Vec<u8> {
     let text = format!(
         r#"(module
@@ -92,7 +92,7 @@ fn in_wasi(body: &str) -> Vec<u8> {
 #[test]
 fn wasi_gives_nothing_that_was_not_granted() {
     let host = Host::tiny();
-    // Traps at the first thing that is there.
+    // Traps at the first directory, variable or other thing that exists.
     let looks = in_wasi(
         "(call $directories (i32.const 0)) (if (i32.load (i32.const 4)) (then unreachable))
          (call $environment (i32.const 0)) (if (i32.load (i32.const 4)) (then unreachable))
@@ -103,12 +103,12 @@ fn wasi_gives_nothing_that_was_not_granted() {
     host.run(&looks, &anybody()).unwrap();
     let clock = anybody().granted(Grants::none().clock());
     ended(host.run(&looks, &clock), ErrorKind::Trap, "unreachable");
-    // The same numbers each time: what is drawn is told by whether the second run traps at another one.
+    // Random numbers and a sleep work without a grant, but tell nothing.
     let draws = in_wasi(
         "(if (i64.ne (call $random) (call $random)) (then (call $block (call $sleep (i64.const 0)))))",
     );
     host.run(&draws, &anybody()).unwrap();
-    // More than anybody has.
+    // More than any host has.
     for len in ["1099511627776", "-1", "1000000000"] {
         let wasm = in_wasi(&format!("(call $bytes (i64.const {len}) (i32.const 0))"));
         host.run(&wasm, &anybody()).expect_err("so many bytes");

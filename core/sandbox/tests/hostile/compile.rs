@@ -1,4 +1,4 @@
-//! What is refused before it runs, and what takes long to compile.
+//! Programs that are refused before they run, and programs that take long to compile.
 
 use std::time::Instant;
 
@@ -38,7 +38,7 @@ fn what_is_no_program_of_this_contract_is_refused() {
         ),
     ];
     for (wasm, what) in tries {
-        // What the types of a component's functions are is looked at when it is made.
+        // The types of a component's functions are checked when it is instantiated.
         let compiled = host.sandbox.compile(&wasm);
         let run = compiled.and_then(|program| crate::host::finish(host.start(&program, &anybody())?));
         let error = run.expect_err(what);
@@ -48,7 +48,7 @@ fn what_is_no_program_of_this_contract_is_refused() {
     assert_eq!(host.sandbox.compile(&many).unwrap_err().kind(), ErrorKind::LimitExceeded);
 }
 
-/// A function of `n` nested blocks, of `n` branches, and components that hold each other twice.
+/// A function with `n` nested blocks, one with `n` branches, and components that contain each other twice.
 #[test]
 fn compile_bombs_are_refused_or_compiled_in_bounded_time() {
     let host = Host::tiny();
@@ -65,7 +65,7 @@ fn compile_bombs_are_refused_or_compiled_in_bounded_time() {
     let nest = |n: usize| module(&("(block ".repeat(n) + &")".repeat(n)));
     let adds = |n: usize| module(&"(local.set 1 (i32.add (local.get 1) (i32.load (local.get 0))))".repeat(n));
     let mut bombs = vec![("nested", nest(900)), ("straight", adds(20_000))];
-    // Twice the one before, and so on: 2^40 instances if they were made.
+    // Each component contains the one before twice: 2^40 instances if they were created.
     let mut doubling =
         String::from("(component $c0 (core module $m (func)) (core instance (instantiate $m)))");
     for i in 1..=40 {
@@ -83,13 +83,14 @@ fn compile_bombs_are_refused_or_compiled_in_bounded_time() {
         let compiled = host.sandbox.compile(&wasm);
         assert!(began.elapsed() < FOREVER, "{what}");
         if let Ok(program) = compiled {
-            // It may trap or end well; it ends.
+            // It may trap or finish; it ends.
             let _ = crate::host::finish(host.start(&program, &anybody()).unwrap());
         }
     }
 }
 
-/// What took a minute and gigabytes: refused before anything is compiled, for modules of every kind that a program may be.
+/// Modules that took a minute and gigabytes to compile: refused before anything is compiled, for modules of
+/// every kind.
 #[test]
 fn modules_that_compile_long_are_refused_at_once() {
     let host = Host::tiny();
@@ -122,7 +123,7 @@ fn modules_that_compile_long_are_refused_at_once() {
     }
 }
 
-/// Others compile and run while a tenant has many programs compiled.
+/// Others compile and run while one tenant has many programs compiled.
 #[test]
 fn a_tenant_with_many_programs_does_not_hold_up_another() {
     let host = Host::tiny();

@@ -14,22 +14,22 @@ fn what_computes_for_ever_is_ended() {
     let hurry = || with(|limits| limits.program.cpu_time = Duration::from_millis(200));
     let endless = program("(loop $l (br $l)) (unreachable)", "");
     ended(host.run(&endless, &hurry()), ErrorKind::LimitExceeded, "cpu_time");
-    // Between calls of the host's, each of which is quick.
+    // In between calls of the host's functions, each of which is fast.
     let calling = program("(loop $l (call $model.drop (call $model.current)) (br $l)) (unreachable)", "");
     ended(host.run(&calling, &hurry()), ErrorKind::LimitExceeded, "cpu_time");
-    // In the function that the host calls to have room for what it returns, in a start function, and in a hook.
+    // In the function that the host calls to allocate its result, in a start function, and in a hook.
     let start = program("(global.get $OK)", "(start $go) (func $go (loop $l (br $l)))");
     ended(host.run(&start, &hurry()), ErrorKind::LimitExceeded, "cpu_time");
     let hook = policy("(loop $l (br $l)) (unreachable)", "(global.get $OK)");
     ended(host.run(&hook, &hurry()), ErrorKind::LimitExceeded, "cpu_time");
-    // One instruction that takes long: as much memory as there may be, over and over.
+    // One instruction that takes long: it fills all memory that there may be, over and over.
     let filling = program(
         "(drop (memory.grow (i32.const 800)))
          (loop $l (memory.fill (i32.const 65536) (i32.const 1) (i32.const 50000000)) (br $l)) (unreachable)",
         "",
     );
     ended(host.run(&filling, &hurry()), ErrorKind::LimitExceeded, "cpu_time");
-    // The host is as it was.
+    // The host still works.
     assert_eq!(host.run(&greedy(5, 4), &anybody()).unwrap().tokens.len(), 4);
 }
 
@@ -38,7 +38,7 @@ fn what_recurses_for_ever_is_ended() {
     let host = Host::tiny();
     let deep = program("(call $run (local.get $request))", "");
     ended(host.run(&deep, &anybody()), ErrorKind::LimitExceeded, "stack");
-    // Through the host: what it calls to have room for a result asks for a result.
+    // Through the host: the function that the host calls to allocate a result asks for a result itself.
     let through = r#"(module
         (import "realm:tenant/capabilities@0.1.0" "random" (func $random (param i32 i32)))
         (import "realm:tenant/models@0.1.0" "[static]model.current" (func $current (result i32)))
@@ -48,11 +48,11 @@ fn what_recurses_for_ever_is_ended() {
         (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (call $again))
         (func (export "realm:tenant/program@0.1.0#run") (param i32) (result i32) (call $again)))"#;
     let through = crate::guest::component(through, "tenant-program");
-    // The component model forbids to call out of there.
+    // The component model forbids calls from there.
     ended(host.run(&through, &anybody()), ErrorKind::Trap, "");
 }
 
-/// What the host does for a program whose stack is all but full has to fit on what is left.
+/// The host's work for a program whose stack is almost full must fit on the rest of the stack.
 #[test]
 fn the_host_has_stack_left_when_the_program_has_none() {
     let host = Host::tiny();
@@ -70,7 +70,7 @@ fn the_host_has_stack_left_when_the_program_has_none() {
         ("(call $matcher.open (local.get $model) (i32.const 2) (i32.const 8192) (i32.const 480) (global.get $R))", "(a|".repeat(120) + "b" + &")".repeat(120)),
     ];
     for (call, text) in tries {
-        // Digs so many frames deep, and calls the host in each of the last hundred.
+        // Recurses `frames` deep, and calls the host in each of the last hundred frames.
         let digs = |frames: usize, call: &str| {
             let body = format!(
                 "(local.set $model (call $model.current)) (call $dig (local.get $model) (i32.const {frames})) (global.get $OK)"
@@ -97,7 +97,7 @@ fn the_host_has_stack_left_when_the_program_has_none() {
             }
         }
         for frames in [fits - 1, fits, too_deep] {
-            // That it ends at all is what counts: an overflow would be the end of the process.
+            // Only the end counts: an overflow would end the process.
             let _ = digs(frames, call);
         }
     }
@@ -107,7 +107,7 @@ fn the_host_has_stack_left_when_the_program_has_none() {
 fn memory_has_a_limit_over_all_that_a_run_holds() {
     let host = Host::tiny();
     let who = || with(|limits| limits.program.memory = 1 << 20);
-    // The program is told, as WebAssembly tells.
+    // `memory.grow` returns -1, as WebAssembly specifies.
     let grows = program(
         "(loop $l (br_if $l (i32.ne (i32.const -1) (memory.grow (i32.const 1)))))
          (if (i32.or (i32.lt_u (memory.size) (i32.const 14)) (i32.gt_u (memory.size) (i32.const 16))) (then (return (call $complain (i32.const 6)))))
@@ -115,7 +115,7 @@ fn memory_has_a_limit_over_all_that_a_run_holds() {
         "",
     );
     host.run(&grows, &who()).unwrap();
-    // Tables count, and so does what a component begins with.
+    // Tables count, and so does a component's initial memory.
     let tables = program(
         "(loop $l (br_if $l (i32.ne (i32.const -1) (table.grow $t (ref.null func) (i32.const 1000)))))
          (if (i32.ge_u (table.size $t) (i32.const 100000)) (then (return (call $complain (i32.const 6)))))
@@ -125,7 +125,7 @@ fn memory_has_a_limit_over_all_that_a_run_holds() {
     host.run(&tables, &anybody()).unwrap();
     let begins = with(|limits| limits.program.memory = 64 << 10);
     ended(host.run(&greedy(5, 1), &begins), ErrorKind::LimitExceeded, "program.memory");
-    // Logits that live on the host's side count as much.
+    // Logits on the host's side count too.
     let hoards = program(
         "(local.set $model (call $model.current))
          (call $sequence.open (local.get $model) (global.get $R))
@@ -140,7 +140,7 @@ fn memory_has_a_limit_over_all_that_a_run_holds() {
     );
     let who = || with(|limits| (limits.program.memory, limits.program.handles) = (1 << 20, 1 << 20));
     ended(host.run(&hoards, &who()), ErrorKind::LimitExceeded, "program.memory");
-    // And so does what follows a grammar, however short.
+    // So does a grammar's matcher, however short the grammar.
     let opens = program(
         "(local.set $model (call $model.current))
          (loop $l (call $matcher.open (local.get $model) (i32.const 1) (i32.const 0) (i32.const 0) (global.get $R))
@@ -151,7 +151,7 @@ fn memory_has_a_limit_over_all_that_a_run_holds() {
     ended(host.run(&opens, &who()), ErrorKind::LimitExceeded, "program.memory");
 }
 
-/// What one instance wrote to its memory is gone when another gets that memory.
+/// Data that one instance wrote to its memory is gone when another gets that memory.
 #[test]
 fn nothing_of_one_instance_is_left_for_the_next() {
     let host = Host::tiny();
@@ -163,7 +163,7 @@ fn nothing_of_one_instance_is_left_for_the_next() {
          (global.get $OK)",
         "(table $t 100 funcref) (elem declare func $run) (global $g (mut i32) (i32.const 0))",
     );
-    // The canary: every word of all it can have, the table and the global.
+    // The canary: every word of all memory it can get, the table and the global.
     let reads = program(
         "(drop (memory.grow (i32.const 100)))
          (local.set $i (i32.const 131072))

@@ -1,4 +1,4 @@
-//! Handles that are none, no longer, or somebody else's, and too many.
+//! Invalid handles, dropped handles, handles of other instances, and too many handles.
 
 use realm_sandbox::ErrorKind;
 
@@ -16,7 +16,7 @@ fn forged_and_closed_handles_end_the_program() {
         let wasm = program(&format!("(call $sequence.drop (i32.const {forged})) (global.get $OK)"), "");
         ended(host.run(&wasm, &anybody()), ErrorKind::Trap, "handle");
     }
-    // Another kind of thing.
+    // A handle of another kind.
     let kind = program("(drop (call $logits.argmax (call $model.current))) (global.get $OK)", "");
     ended(host.run(&kind, &anybody()), ErrorKind::Trap, "handle");
     // Dropped, then used; and dropped twice.
@@ -31,8 +31,8 @@ fn forged_and_closed_handles_end_the_program() {
     }
 }
 
-/// Handles count from the same number in every instance, so what one remembers is a forged one elsewhere: it names what is
-/// there of the other's own, or nothing.
+/// Handles count from the same number in every instance, so a handle remembered from elsewhere is a forged
+/// one: it names one of the instance's own objects, or nothing.
 #[test]
 fn a_handle_of_another_instance_is_none() {
     let host = Host::tiny();
@@ -90,6 +90,6 @@ fn a_million_handles_are_too_many() {
         "",
     );
     ended(host.run(&forks, &anybody()), ErrorKind::LimitExceeded, "handles");
-    // All of them went with their programs.
+    // All handles went with their programs.
     host.settle();
 }

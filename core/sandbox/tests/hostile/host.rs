@@ -1,4 +1,4 @@
-//! What runs programs in these tests: a sandbox, a model, and tenants.
+//! The environment of programs in these tests: a sandbox, a model, and tenants.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,23 +19,24 @@ mod status;
 #[allow(unused_imports, reason = "examples use some of this file")]
 pub use status::{peak, resident};
 
-/// So long nothing here may take, however busy the machine.
+/// The longest time for anything here, however busy the machine.
 pub const FOREVER: Duration = Duration::from_secs(60);
 
-/// Everything that tenants share.
+/// The parts that tenants share.
 pub struct Host {
     pub sandbox: Sandbox,
     pub model: Arc<Model>,
 }
 
 impl Host {
-    /// A small random model of the repository with SmolLM2's tokenizer, most of whose tokens it does not have.
+    /// A small random model of the repository with SmolLM2's tokenizer, most of whose tokens it does not
+    /// have.
     pub fn tiny() -> Self {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/tiny");
         Self::new(&folder.join("llama-f32.gguf"), Some(16 << 10))
     }
 
-    /// A real one.
+    /// A real model.
     pub fn smollm2() -> Self {
         Self::new(&smollm2(), Some(16 << 10))
     }
@@ -68,12 +69,12 @@ impl Host {
         self.ask(program, who, request())
     }
 
-    /// Starts a program with a request of one's own.
+    /// Starts a program with the given request.
     pub fn ask(&self, program: &Program, who: &Who, request: Request) -> Result<Reply, Error> {
         self.sandbox.run(self.job(program, who, request))
     }
 
-    /// Waits until everything that ran has given back what it held.
+    /// Waits until every run has given back its memory and pages.
     pub fn settle(&self) {
         let began = Instant::now();
         let pages = || self.model.engine.metrics().kv;
@@ -102,7 +103,7 @@ fn smollm2() -> PathBuf {
     Hub::new().and_then(|hub| hub.resolve(&reference, &mut ())).expect("the model's file")
 }
 
-/// A request that asks for little.
+/// A request for a few tokens.
 pub fn request() -> Request {
     Request {
         prompt: Prompt::Tokens(vec![1, 2, 3]),
@@ -124,7 +125,7 @@ pub struct Who {
     pub programs: Arc<Programs>,
 }
 
-/// A tenant of the default limits, but for what a program may compute: a second.
+/// A tenant with the default limits, except that a program may compute for one second.
 pub fn anybody() -> Who {
     with(|_| {})
 }
@@ -146,7 +147,7 @@ impl Who {
     }
 }
 
-/// An answer.
+/// A finished answer.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Said {
     pub text: String,
@@ -154,7 +155,7 @@ pub struct Said {
     pub reason: FinishReason,
 }
 
-/// Reads an answer to its end, which has to come.
+/// Reads an answer to its end, which must come.
 pub fn finish(reply: Reply) -> Result<Said, Error> {
     let (began, mut text, mut tokens) = (Instant::now(), String::new(), Vec::new());
     loop {

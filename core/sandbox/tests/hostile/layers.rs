@@ -1,4 +1,4 @@
-//! Pieces of the forward pass that do not fit each other.
+//! Layerwise calls with tensors, layers and caches that do not fit each other.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::ended;
 use crate::guest::program;
 use crate::host::{Host, anybody, with};
 
-/// A program with a model, four embedded tokens `$t` and layer 0 `$h`, that ends with what `call` was told.
+/// A program with a model, four embedded tokens `$t` and layer 0 `$h`, that ends with the result of `call`.
 fn with_tensor(call: &str) -> Vec<u8> {
     program(
         &format!(
@@ -56,7 +56,7 @@ fn pieces_that_do_not_fit_are_refused() {
         let error = host.run(&with_tensor(&call), &anybody()).expect_err(&call);
         assert_eq!(error.kind(), kind, "{call}: {error}");
     }
-    // What fits does.
+    // A fitting call succeeds.
     let call = format!(
         "{} (call $layer.attention-forward (local.get $h) (local.get $t) (call $got) (global.get $R))",
         cache("4")
@@ -67,10 +67,10 @@ fn pieces_that_do_not_fit_are_refused() {
 #[test]
 fn operations_without_end_reach_a_limit() {
     let host = Host::tiny();
-    // Tensors kept: memory or handles.
+    // Kept tensors run out of memory or handles.
     let keeps = "(loop $l (call $layer.feed-forward (local.get $h) (local.get $t) (global.get $R)) (br_if $l (i32.eqz (call $failed))))";
     ended(host.run(&with_tensor(keeps), &anybody()), ErrorKind::LimitExceeded, "");
-    // Tensors given back: thousands of operations, until the request's time is over.
+    // Dropped tensors allow thousands of operations, until the request's time is over.
     let drops = "(loop $l (call $layer.feed-forward (local.get $h) (local.get $t) (global.get $R)) (call $tensor.drop (call $got)) (br $l))";
     let who = with(|limits| {
         limits.request_timeout = Some(Duration::from_millis(500));
@@ -81,6 +81,6 @@ fn operations_without_end_reach_a_limit() {
     let who = with(|limits| limits.request_timeout = Some(Duration::from_millis(500)));
     let error = host.run(&with_tensor(adds), &who).expect_err("it never ends itself");
     assert!(matches!(error.kind(), ErrorKind::LimitExceeded | ErrorKind::InvalidArgument), "{error}");
-    // The engine goes on.
+    // The engine still works.
     host.run(&crate::guest::greedy(5, 4), &anybody()).unwrap();
 }

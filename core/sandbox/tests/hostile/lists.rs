@@ -30,7 +30,7 @@ fn lists_that_are_not_in_the_memory_end_the_program() {
             ended(host.run(&wasm, &anybody()), ErrorKind::Trap, "");
         }
     }
-    // A result that lies.
+    // A result with a false length.
     let lies = program(
         "(i32.store8 (i32.const 3072) (i32.const 1)) (i32.store (i32.const 3080) (i32.const 5)) (i32.store (i32.const 3084) (i32.const -1)) (i32.const 3072)",
         "",
@@ -58,7 +58,7 @@ fn text_without_end_reaches_the_output_limit() {
         "",
     );
     ended(host.run(&tokens, &anybody()), ErrorKind::LimitExceeded, "program.output");
-    // To another program of its own: what that one sends counts, too.
+    // To another program of the tenant: that program's output counts, too.
     let mut who = anybody();
     let child = host.compile(&emits);
     who.programs.set("child", child);
@@ -77,7 +77,7 @@ fn text_without_end_reaches_the_output_limit() {
     ended(host.run(&logs, &who), ErrorKind::LimitExceeded, "program.output");
 }
 
-/// What a call may make the host hold is bounded by what the program may hold.
+/// The host memory of a call is bounded by the program's memory limit.
 #[test]
 fn arguments_do_not_make_the_host_hold_much_more_than_they_are() {
     let host = Host::smollm2();
@@ -117,7 +117,7 @@ fn arguments_do_not_make_the_host_hold_much_more_than_they_are() {
             "(call $run-program (i32.const 0) (i32.const 1) (i32.const 131072) (i32.const 44000000) (global.get $R))",
         ),
         (
-            // A thousand times the same megabyte, in a list of 8000 bytes.
+            // The same megabyte a thousand times, in a list of 8000 bytes.
             fill("1000000"),
             "(drop (call $text-decoder.new (local.get $model) (i32.const 131072) (i32.const 1000)))",
         ),
@@ -139,7 +139,7 @@ fn arguments_do_not_make_the_host_hold_much_more_than_they_are() {
         let refused =
             matches!(kind, Err(ErrorKind::LimitExceeded | ErrorKind::InvalidArgument | ErrorKind::Trap));
         assert!(refused, "{call}: {run:?}");
-        // The program's own memory, its argument once more, and what comes of it.
+        // The program's own memory, a copy of its argument, and the result.
         #[cfg(target_os = "linux")]
         assert!(peak() - before < 600 << 20, "{call}: {} MB", (peak() - before) >> 20);
     }

@@ -1,4 +1,5 @@
-//! Programs that mean harm: each ends with an error of its own tenant's, in bounded time, and nobody else notices.
+//! Malicious programs: each ends with an error of its own tenant's, in bounded time, and other tenants are
+//! not affected.
 
 #[allow(unreachable_pub, reason = "of this test")]
 #[path = "../../../../tests/hostile/src/guest.rs"]
@@ -27,7 +28,7 @@ use realm_sandbox::{Error, ErrorKind};
 
 use host::Said;
 
-/// The kind that a run ended with, and what it said.
+/// Checks the error kind that a run ended with, and its message.
 #[track_caller]
 fn ended(run: Result<Said, Error>, kind: ErrorKind, words: &str) {
     let error = run.expect_err("it should have failed");

@@ -1,4 +1,5 @@
-//! What a tenant may not hold: beyond its limits it is refused, waits or is ended, and others are not.
+//! Limits of a tenant's memory: beyond them the tenant is refused, waits or is ended, and other tenants are
+//! not affected.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -39,7 +40,7 @@ fn a_log_that_is_not_taken_makes_its_program_wait() {
     let (lines, (gate, closed)) = (Arc::<AtomicUsize>::default(), mpsc::channel::<()>());
     let (count, closed) = (Arc::clone(&lines), Mutex::new(closed));
     let queue = LogQueue::new(move |_, _, _| {
-        // Until nobody holds it.
+        // Until the gate is dropped.
         _ = closed.lock().unwrap().recv();
         count.fetch_add(1, Ordering::Relaxed);
     });
@@ -53,18 +54,18 @@ fn a_log_that_is_not_taken_makes_its_program_wait() {
     until("the log is full", || logs() > (1 << 20) - 2000);
     std::thread::sleep(Duration::from_millis(100));
     assert!(logs() <= 1 << 20, "{} bytes of lines wait", logs());
-    // Those of another tenant have their own room.
+    // Lines of another tenant have room of their own.
     assert_eq!(lines.load(Ordering::Relaxed), 0);
     let other = with(|_| {}).granted(Grants::clone(&who.grants));
     let once =
         "(call $log (i32.const 0) (i32.const 70000) (i32.const 1000) (global.get $R)) (global.get $OK)";
     host.run(&program(once, ""), &other).unwrap();
-    // Taken, they make room for the others, and none is dropped.
+    // Once taken, lines make room for the others, and none is dropped.
     drop(gate);
     crate::host::finish(reply).unwrap();
     until("all lines came", || lines.load(Ordering::Relaxed) == 5001);
     until("all is given back", || logs() == 0);
-    // Lines without a word count too.
+    // Empty lines count too.
     let empty = program(
         "(loop $again (call $log (i32.const 0) (i32.const 0) (i32.const 0) (global.get $R)) (br_if $again (i32.eqz (call $failed)))) (global.get $R)",
         "",

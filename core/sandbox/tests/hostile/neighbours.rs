@@ -9,7 +9,7 @@ use realm_sandbox::Grants;
 use crate::guest::{greedy, policy, program};
 use crate::host::{Host, Said, anybody, finish, with};
 
-/// Four that Realm generates for and four with a program, at once.
+/// Four tenants with Realm's own generation and four with a program, at once.
 fn eight(host: &Host, programs: &[realm_sandbox::Program]) -> Vec<Vec<u32>> {
     let generations: Vec<_> = (0..4u32)
         .map(|i| {
@@ -37,7 +37,7 @@ fn eight_tenants_get_the_same_text_beside_attackers() {
     let host = Host::smollm2();
     let programs: Vec<_> = (0..4).map(|i| host.compile(&greedy(10 + i, 24))).collect();
     let alone = eight(&host, &programs);
-    // A program's greedy text is the built-in one.
+    // A program's greedy text is the same as the built-in one.
     assert_eq!(alone[..4], alone[4..]);
     let attackers: Vec<_> = attacks().iter().map(|wasm| host.compile(wasm)).collect();
     let over = AtomicBool::new(false);
@@ -52,7 +52,7 @@ fn eight_tenants_get_the_same_text_beside_attackers() {
                         limits.request_timeout = Some(Duration::from_secs(2));
                     });
                     let reply = host.start(attacker, &who.granted(never)).unwrap();
-                    // However it ends.
+                    // Any end will do.
                     let _ = finish(reply);
                 }
             });
@@ -67,7 +67,7 @@ fn eight_tenants_get_the_same_text_beside_attackers() {
     });
 }
 
-/// One of each kind.
+/// One attacker of each kind.
 pub(crate) fn attacks() -> Vec<Vec<u8>> {
     let data = r#"(data (i32.const 8192) "wait") (data (i32.const 8200) "{}") (data (i32.const 8208) "([a-z]+[0-9]*){1,40}x")"#;
     let bodies = [
@@ -79,7 +79,7 @@ pub(crate) fn attacks() -> Vec<Vec<u8>> {
         // Regular expressions, one after the other.
         "(local.set $model (call $model.current))
          (loop $l (call $token-set.matching (local.get $model) (i32.const 8208) (i32.const 21) (global.get $R)) (br $l)) unreachable",
-        // Single tokens, forward by forward.
+        // Single tokens, one forward pass each.
         "(local.set $model (call $model.current)) (call $sequence.open (local.get $model) (global.get $R)) (local.set $h (call $got))
          (i32.store (i32.const 4096) (i32.const 1))
          (loop $l (call $sequence.append (local.get $h) (i32.const 4096) (i32.const 1) (global.get $R))

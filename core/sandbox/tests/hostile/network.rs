@@ -1,4 +1,5 @@
-//! Requests over the network: to hosts that were granted, to others, and to granted ones that mean harm themselves.
+//! Requests over the network: to granted hosts, to others, and to granted hosts that are malicious
+//! themselves.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,7 +13,7 @@ use crate::ended;
 use crate::guest::component_with;
 use crate::host::{FOREVER, Host, Said, Who, anybody, peak, with};
 
-/// `wasi:http`'s code of a request that was denied.
+/// The code in `wasi:http` of a denied request.
 const DENIED: u32 = 15;
 
 /// A server at a port of its own that counts its connections.
@@ -22,7 +23,7 @@ struct Server {
 }
 
 impl Server {
-    /// Answers each request by its path; `elsewhere` is where `/moved` leads.
+    /// Answers each request by its path; `/moved` redirects to `elsewhere`.
     fn start(elsewhere: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -43,7 +44,7 @@ impl Server {
     }
 }
 
-/// Until the other side has had enough.
+/// Answers until the other side stops reading.
 fn answer(mut stream: TcpStream, elsewhere: &str) {
     let mut request = [0; 4096];
     let read = stream.read(&mut request).unwrap_or(0);
@@ -63,7 +64,7 @@ fn answer(mut stream: TcpStream, elsewhere: &str) {
     let more: &[u8] = match path {
         "/endless" => &[b'x'; 65536],
         "/headers" => b"X-More: and more of it without any end whatsoever\r\n",
-        // Nothing, for as long as the other side waits.
+        // Sends nothing, for as long as the other side waits.
         "/silent" => {
             let _ = stream.read(&mut [0]);
             return;
@@ -75,7 +76,7 @@ fn answer(mut stream: TcpStream, elsewhere: &str) {
     }
 }
 
-/// Interfaces of WASI, as far as these tests call them.
+/// The interfaces of WASI, limited to the functions that these tests call.
 const WASI: [&str; 4] = [
     "package wasi:io@0.2.6;
      interface error { resource error; }
@@ -141,8 +142,8 @@ const WASI: [&str; 4] = [
        resolve-addresses: func(network: borrow<network>, name: string) -> result<resolve-address-stream, error-code>; }",
 ];
 
-/// A program that may call what `body` needs, with a request's parts at 8192 and 8704; it answers with a single token, which is
-/// what `$say` was given. `wait` is at 8000, and `{}` at 8010.
+/// A program that may call what `body` needs, with a request's parts at 8192 and 8704. It answers with a
+/// single token, the argument of `$say`. `wait` is at 8000, and `{}` at 8010.
 pub(crate) fn program(authority: &str, path: &str, body: &str) -> Vec<u8> {
     let (authority_len, path_len) = (authority.len(), path.len());
     let text = format!(
@@ -210,7 +211,7 @@ pub(crate) fn program(authority: &str, path: &str, body: &str) -> Vec<u8> {
     )
 }
 
-/// Says the status that a request is answered with, or the code of its error.
+/// Says the status of the answer, or the code of its error.
 const FETCH: &str = "
     (local.set $f (call $send))
     (if (i32.eq (local.get $f) (i32.const -1)) (then (call $say (i32.load (i32.const 512))) (return (i32.const 2048))))
@@ -226,7 +227,7 @@ fn granted(hosts: &[&str]) -> Who {
     anybody().granted(hosts.iter().fold(Grants::none(), |grants, host| grants.http(*host)))
 }
 
-/// Has so long for a request.
+/// A tenant with 700 ms for each request.
 fn hurried(host: &str) -> Who {
     with(|limits| limits.request_timeout = Some(Duration::from_millis(700)))
         .granted(Grants::none().http(host))
@@ -255,7 +256,7 @@ fn only_granted_hosts_are_reached() {
         );
     }
     assert_eq!(server.opened(), 1, "somebody was let through");
-    // One that is granted, in the name of another.
+    // A granted host's name inside the URL of another host.
     for authority in [
         format!("{}@{}", other.address, server.address),
         format!("{}#@{}", other.address, server.address),
@@ -271,7 +272,7 @@ fn only_granted_hosts_are_reached() {
         );
     }
     assert_eq!(server.opened(), 1, "somebody was let through");
-    // What a granted host says is not followed by the host.
+    // The host does not follow a granted host's redirect.
     let opened = other.opened();
     assert_eq!(fetch(&host, &server.address, "/moved", &granted(&[&server.address])).unwrap().tokens, [302]);
     assert_eq!(other.opened(), opened);
@@ -280,7 +281,7 @@ fn only_granted_hosts_are_reached() {
 #[test]
 fn there_are_no_sockets_and_no_names() {
     let host = Host::tiny();
-    // Traps at the first that is there.
+    // Traps at the first socket that can be created.
     let asks = "
         (call $tcp (i32.const 0) (i32.const 256)) (if (i32.eqz (i32.load8_u (i32.const 256))) (then unreachable))
         (call $tcp (i32.const 1) (i32.const 256)) (if (i32.eqz (i32.load8_u (i32.const 256))) (then unreachable))
@@ -288,7 +289,7 @@ fn there_are_no_sockets_and_no_names() {
         (call $resolve (call $network) (i32.const 8192) (i32.const 9) (i32.const 256))
         (if (i32.eqz (i32.load8_u (i32.const 256))) (then unreachable))
         (call $say (i32.const 7))";
-    // Neither to those who may send requests.
+    // Refused to tenants that may send requests, too.
     for who in [anybody(), granted(&["localhost"])] {
         assert_eq!(host.run(&program("localhost", "/", asks), &who).unwrap().tokens, [7]);
     }
@@ -314,7 +315,7 @@ fn servers_that_mean_harm_cost_their_tenant_alone() {
     let before = peak();
     let read = host.run(&program(&server.address, "/endless", &reads), &hurried(&server.address));
     ended(read, ErrorKind::LimitExceeded, "request_timeout");
-    // Does not read, and so does not make the host hold what nobody wants.
+    // Does not read, so the host holds only what it reads ahead.
     let waits = format!("{FETCH} (call $block (call $subscribe (call $send)))");
     let waited = host.run(&program(&server.address, "/endless", &waits), &hurried(&server.address));
     assert!(waited.is_ok() || waited.is_err_and(|error| error.kind() == ErrorKind::LimitExceeded));
@@ -347,7 +348,7 @@ fn a_tenant_has_so_many_connections_and_leaves_none() {
         }
         std::thread::sleep(Duration::from_millis(300));
         assert_eq!(server.opened(), 16, "{path}");
-        // And there is one for whoever comes next.
+        // The next request gets a connection.
         drop(runs);
         assert_eq!(fetch(&host, &server.address, "/ok", &who).unwrap().tokens, [200]);
     }

@@ -9,7 +9,8 @@ use crate::ended;
 use crate::guest::policy;
 use crate::host::{Host, anybody, with};
 
-/// An `observe` that sends nothing, and a `sample` that leaves the choice to Realm: what it was lent it gives back.
+/// An `observe` that sends nothing, and a `sample` that leaves the choice to Realm: it drops the borrowed
+/// handle.
 const NOTHING: &str = "(global.get $OK)";
 const LEAVES: &str = "(call $logits.drop (local.get $logits)) (global.get $OK)";
 
@@ -18,9 +19,9 @@ fn a_trap_inside_a_hook_is_the_requests_own_end() {
     let host = Host::tiny();
     ended(host.run(&policy("unreachable", NOTHING), &anybody()), ErrorKind::Trap, "unreachable");
     ended(host.run(&policy(LEAVES, "unreachable"), &anybody()), ErrorKind::Trap, "unreachable");
-    // What was lent has to be given back.
+    // A borrowed handle must be dropped.
     ended(host.run(&policy(NOTHING, NOTHING), &anybody()), ErrorKind::Trap, "borrow");
-    // A token that there is none of.
+    // A token outside the vocabulary.
     let token = |token: &str| {
         policy(
             &format!(
@@ -34,16 +35,16 @@ fn a_trap_inside_a_hook_is_the_requests_own_end() {
         ended(host.run(&token(wrong), &anybody()), ErrorKind::InvalidArgument, "chose token");
     }
     assert_eq!(host.run(&token("5"), &anybody()).unwrap().tokens, [5; 8]);
-    // One that nobody may have.
+    // Logits that allow no token.
     let writes = "(local.set $i (i32.const 131072)) (drop (memory.grow (i32.const 8)))
         (loop $l (f32.store (local.get $i) (f32.const -inf))
           (br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 4))) (i32.const 640000))))
         (call $logits.read (local.get $logits) (i32.const 1024))
         (call $logits.write (local.get $logits) (i32.const 131072) (i32.load (i32.const 1028)) (global.get $R))
         (call $logits.drop (local.get $logits)) (global.get $OK)";
-    // With nothing left to choose the built-in sampling still ends.
+    // With no token left to choose, the built-in sampling still ends.
     let _ = host.run(&policy(writes, NOTHING), &anybody());
-    // As many handles as there is room for: the next hook's logits have the place that this one's had.
+    // As many handles as possible: the next hook's logits take the place of this one's.
     let hoards = "(loop $l (call $logits.copy (local.get $logits) (global.get $R)) (br_if $l (i32.eqz (call $failed))))
         (call $logits.drop (local.get $logits)) (global.get $OK)";
     assert_eq!(host.run(&policy(hoards, NOTHING), &anybody()).unwrap().reason, FinishReason::Length);

@@ -1,7 +1,9 @@
-//! Programs that chance made: refused, or run to some end, without a panic of the host's and with nothing left behind.
+//! Random programs: refused, or run to some end, without a panic of the host's and without leaving anything
+//! behind.
 //!
-//! Right programs with bytes changed, always the same ones; and modules and components of wasm-smith's from a folder that
-//! `REALM_RANDOM_PROGRAMS` names (`core/sandbox/fuzz` writes it). `REALM_MUTATIONS` says how many changed ones.
+//! Valid programs with changed bytes, the same in each run; and modules and components by wasm-smith, from
+//! the folder that `REALM_RANDOM_PROGRAMS` names (`core/sandbox/fuzz` writes it). `REALM_MUTATIONS` is the
+//! number of changed programs.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,7 +22,7 @@ fn hurried() -> Who {
     })
 }
 
-/// Tries programs; says how many ran, and how many of those to a good end.
+/// Tries programs; returns the numbers of all, of those that ran, and of those that succeeded.
 fn try_all(programs: impl Iterator<Item = (String, Vec<u8>)>) -> (usize, usize, usize) {
     let host = Host::tiny();
     let (mut tried, mut ran, mut well, mut before) = (0, 0, 0, 0);
@@ -40,7 +42,7 @@ fn try_all(programs: impl Iterator<Item = (String, Vec<u8>)>) -> (usize, usize, 
             before = resident();
         }
     }
-    // What ran is gone.
+    // All memory of the runs is freed.
     host.settle();
     let grown = resident().saturating_sub(before);
     eprintln!(
@@ -65,12 +67,12 @@ fn programs_with_changed_bytes_are_refused_or_run() {
         )
         .unwrap(),
     ];
-    // As components, whose every section then is what is changed.
+    // As components, so that every section is changed.
     for i in 0..3 {
         let encoded = wit_component::ComponentEncoder::default().module(&right[i]).unwrap().encode().unwrap();
         right.push(encoded);
     }
-    // Those of the repository, where they were built.
+    // The repository's programs, if they were built.
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/programs");
     for name in ["chat", "policy-redact", "template"] {
         right.extend(std::fs::read(built.join(name).with_extension("wasm")).ok());

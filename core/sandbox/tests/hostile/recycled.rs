@@ -1,9 +1,10 @@
-//! Pages of the KV cache that were others' before.
+//! Pages of the KV cache that other sequences used before.
 
 use crate::guest::{greedy, program};
 use crate::host::{Host, anybody, finish};
 
-/// Sends the bits of what attention over a new cache gives for four tokens, twice over, as if they were token ids.
+/// Sends the bits of attention's output over a new cache for four tokens, twice over, as if they were token
+/// ids.
 fn attends() -> Vec<u8> {
     let attend = "(call $embed (local.get $model) (i32.const 4096) (i32.const 4) (global.get $R)) (local.set $t (call $got))
          (call $layer.attention-forward (local.get $h) (local.get $t) (local.get $s) (global.get $R))
@@ -22,8 +23,8 @@ fn attends() -> Vec<u8> {
     )
 }
 
-/// Whatever those pages held, programs compute the same bits as on a host that nobody used before, and no two tenants'
-/// prompts show in each other's answers.
+/// Regardless of the pages' earlier contents, programs compute the same bits as on an unused host, and no
+/// tenant's prompt shows in another tenant's answer.
 #[test]
 fn what_others_kept_in_pages_shows_nowhere() {
     let (attends, writes) = (attends(), greedy(3, 40));
@@ -35,7 +36,7 @@ fn what_others_kept_in_pages_shows_nowhere() {
     let host = Host::tiny();
     let (attends, writes) = (host.compile(&attends), host.compile(&writes));
     for round in 0..4 {
-        // Others' tokens fill pages and go; some are cut off.
+        // Other tenants' tokens fill pages and are freed; some runs are cancelled.
         let others: Vec<_> = (0..24).map(|i| host.compile(&greedy(10 + 7 * i + round, 200))).collect();
         let running: Vec<_> = others.iter().map(|other| host.start(other, &anybody()).unwrap()).collect();
         let mut running = running.into_iter();

@@ -1,4 +1,4 @@
-//! Many short requests of many tenants, a third of them given up on the way, leave nothing behind.
+//! Many short requests of many tenants, a third of them cancelled, leave nothing behind.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,7 +8,7 @@ use crate::guest::{greedy, policy};
 use crate::host::{Host, Who, resident, with};
 use crate::random::Chance;
 
-/// `REALM_SOAK` says how many requests.
+/// `REALM_SOAK` is the number of requests.
 #[test]
 fn many_short_requests_leave_nothing_behind() {
     let count: usize = std::env::var("REALM_SOAK").map_or(3000, |count| count.parse().expect("a number"));
@@ -33,7 +33,7 @@ fn many_short_requests_leave_nothing_behind() {
                         match chance.below(6) {
                             0 => drop(reply),
                             1 => {
-                                // After the first piece, or the end if that is first.
+                                // After the first chunk, or the end if that is first.
                                 let _ = reply.chunks.recv_blocking();
                                 drop(reply);
                             }
@@ -51,7 +51,7 @@ fn many_short_requests_leave_nothing_behind() {
         });
         host.settle();
     };
-    // Until everything that grows once has grown.
+    // Until everything that grows only once has grown.
     batch(count / 10, 1);
     let before = (resident(), files());
     batch(count - count / 10, 2);
@@ -79,7 +79,7 @@ fn read(reply: Reply) {
     }
 }
 
-/// Open files.
+/// Returns the number of open files.
 fn files() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }

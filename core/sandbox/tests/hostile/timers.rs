@@ -1,4 +1,4 @@
-//! What a program without a clock can learn of time.
+//! The time that a program without a clock can measure.
 
 use realm_sandbox::{ErrorKind, Grants};
 
@@ -11,8 +11,8 @@ const WASI: [&str; 2] = [
        now: func() -> u64; subscribe-duration: func(when: u64) -> pollable; subscribe-instant: func(when: u64) -> pollable; }",
 ];
 
-/// A program that starts 400 timers, the nth of n half milliseconds, does something, and says how many are over and what the
-/// clock says in milliseconds.
+/// A program that starts 400 timers, the nth of n half milliseconds, runs `what`, and then says how many are
+/// over, and the clock's time in milliseconds.
 fn program(what: &str, start: &str) -> Vec<u8> {
     let text = format!(
         r#"(module
@@ -46,7 +46,7 @@ fn program(what: &str, start: &str) -> Vec<u8> {
     component_with(&text, &WASI, "import wasi:clocks/monotonic-clock@0.2.6; import wasi:io/poll@0.2.6;")
 }
 
-/// A tenant whose programs may compute for as long as a busy machine takes.
+/// A tenant whose programs have the computing time that a busy machine needs.
 fn patient() -> Who {
     with(|limits| limits.program.cpu_time = FOREVER)
 }
@@ -58,11 +58,12 @@ fn timers_tell_a_program_without_a_clock_nothing() {
         let burns = program("(call $burn)", start);
         let said = host.run(&burns, &patient()).unwrap();
         assert_eq!(said.tokens, [0, 0], "none is over that was not waited for");
-        // One of 10 ms: as many as are shorter, however long it really took.
+        // After a timer of 10 ms, all shorter ones are over, however long it really took.
         let waits = program("(call $block (call $timer (i32.const 19))) (call $burn)", start);
         assert_eq!(host.run(&waits, &patient()).unwrap().tokens, [20, 0]);
     }
-    // With the grant a program tells time, as soon as the thread that ends its timers has been woken: so it looks more than once.
+    // With the grant a program can measure time, once the thread that ends its timers has been woken: so it
+    // checks more than once.
     let looks = |times: u32| {
         let look = format!(
             "(local.set $i (i32.const 0))
@@ -77,7 +78,7 @@ fn timers_tell_a_program_without_a_clock_nothing() {
     assert!(host.run(&looks(2000), &granted).unwrap().tokens[0] > 0);
 }
 
-/// A thread that counts is a clock: there are no threads, and no memory that two could share.
+/// A thread that counts would be a clock: there are no threads, and no memory that two instances could share.
 #[test]
 fn there_is_no_shared_memory_to_count_in() {
     let host = Host::tiny();

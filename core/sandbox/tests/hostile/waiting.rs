@@ -22,7 +22,7 @@ fn what_waits_for_ever_is_ended_by_the_requests_time() {
     );
     let never = || Grants::none().tool_async("wait", |_| std::future::pending());
     ended(host.run(&calls, &hurried().granted(never())), ErrorKind::LimitExceeded, "request_timeout");
-    // A reader that never reads: the program waits at the 65th piece.
+    // A reader that never reads: the program waits at the 65th chunk.
     let emits = program(
         "(loop $l (call $emit (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0) (global.get $R)) (br_if $l (i32.eqz (call $failed)))) (global.get $R)",
         "",
@@ -30,7 +30,7 @@ fn what_waits_for_ever_is_ended_by_the_requests_time() {
     let reply = host.start(&host.compile(&emits), &hurried()).unwrap();
     std::thread::sleep(Duration::from_millis(600));
     ended(finish(reply), ErrorKind::LimitExceeded, "request_timeout");
-    // A tool that panics is the end of that request alone.
+    // A tool that panics ends only that request.
     let panics = Grants::none().tool("wait", |_| panic!("a tool of the application's has a fault"));
     let reply = host.start(&host.compile(&calls), &hurried().granted(panics)).unwrap();
     let ended_early = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| finish(reply)));
@@ -48,7 +48,7 @@ fn programs_that_run_each_other_without_end_are_ended() {
     ));
     who.programs.set("again", again.clone());
     ended(finish(host.start(&again, &who).unwrap()), ErrorKind::LimitExceeded, "wait for one another");
-    // Wide instead of deep: all of them have one account.
+    // Wide instead of deep: all of them share one account.
     let wide = host.compile(&program(
         "(loop $l (call $run-program (i32.const 8192) (i32.const 4) (i32.const 8200) (i32.const 2) (global.get $R)) (br $l)) (global.get $R)",
         r#"(data (i32.const 8192) "idle") (data (i32.const 8200) "{}")"#,
@@ -57,7 +57,7 @@ fn programs_that_run_each_other_without_end_are_ended() {
     ended(finish(host.start(&wide, &who).unwrap()), ErrorKind::LimitExceeded, "cpu_time");
 }
 
-/// One tenant can't have every instance there is.
+/// One tenant cannot hold all instances.
 #[test]
 fn a_tenant_that_starts_thousands_leaves_room_for_others() {
     let host = Host::tiny();
@@ -68,7 +68,7 @@ fn a_tenant_that_starts_thousands_leaves_room_for_others() {
     let who = anybody().granted(Grants::none().tool_async("wait", |_| std::future::pending()));
     let (mut held, mut refused) = (Vec::new(), None);
     for _ in 0..3000 {
-        // Until it has its instance, waits for one or was refused: as many may wait as `max_queued` says.
+        // Until the run has its instance, waits for one or is refused: `max_queued` runs may wait.
         match host.start(&calls, &who) {
             Ok(reply) => held.push(reply),
             Err(error) => refused = Some(error),
@@ -81,7 +81,7 @@ fn a_tenant_that_starts_thousands_leaves_room_for_others() {
     drop(held);
 }
 
-/// Nor every core module, memory or table, of which one program may have many.
+/// One tenant cannot hold all core modules, memories or tables either; one program may have many of them.
 #[test]
 fn a_tenant_whose_programs_are_made_of_many_parts_leaves_room_for_others() {
     let host = Host::tiny();
@@ -98,7 +98,7 @@ fn a_tenant_whose_programs_are_made_of_many_parts_leaves_room_for_others() {
         let who = anybody().granted(waits());
         let held: Vec<_> = (0..runs).map(|_| host.start(&large, &who).unwrap()).collect();
         std::thread::sleep(Duration::from_millis(300));
-        // Some run, the others wait their turn, and nobody else does.
+        // Some of its runs start, the others wait their turn, and no other tenant waits.
         for _ in 0..3 {
             let other = with(|limits| limits.request_timeout = Some(FOREVER));
             assert_eq!(host.run(&crate::guest::greedy(5, 2), &other).unwrap().tokens.len(), 2, "{module}");
@@ -110,11 +110,11 @@ fn a_tenant_whose_programs_are_made_of_many_parts_leaves_room_for_others() {
     }
 }
 
-/// A component that makes `more` instances of a core module beside its own.
+/// A component that creates `more` instances of a core module besides its own.
 fn with_instances(component: &[u8], more: usize, module: &str) -> Vec<u8> {
     let mut modules = 0;
     for payload in wasmparser::Parser::new(0).parse_all(component) {
-        // Those of nested components are not counted: none of them has any.
+        // Modules of nested components would count too, but no nested component has any.
         modules += usize::from(matches!(payload.unwrap(), wasmparser::Payload::ModuleSection { .. }));
     }
     let number = |mut n: usize, out: &mut Vec<u8>| {

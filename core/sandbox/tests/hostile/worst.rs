@@ -1,6 +1,7 @@
-//! Modules that are as hard to compile as their size allows, one kind for each thing that a compiler may be slow at.
+//! Modules that are as hard to compile as their size allows, one kind for each construct that a compiler may
+//! be slow at.
 
-/// A core module that is being written.
+/// A core module under construction.
 #[derive(Default)]
 struct Module {
     types: Vec<Vec<u8>>,
@@ -37,7 +38,7 @@ fn vec_of(items: &[Vec<u8>]) -> Vec<u8> {
 }
 
 impl Module {
-    /// A function's type; says its index.
+    /// Adds a function's type; returns its index.
     fn ty(&mut self, params: &[u8], results: &[u8]) -> u32 {
         let mut bytes = vec![0x60];
         bytes.extend(leb(params.len() as u64));
@@ -48,7 +49,7 @@ impl Module {
         self.types.len() as u32 - 1
     }
 
-    /// A function with so many locals of each type; its body needs no `end`.
+    /// Adds a function with the given number of locals of each type; its body needs no `end`.
     fn function(&mut self, ty: u32, locals: &[(u32, u8)], body: &[u8]) {
         let mut bytes = leb(locals.len() as u64);
         for &(count, ty) in locals {
@@ -103,7 +104,7 @@ fn set(local: u32) -> Vec<u8> {
     [vec![0x21], leb(local.into())].concat()
 }
 
-/// A kind of module, and how much there is of what comes with it.
+/// A kind of module, and its width: the number of items in each of its constructs.
 #[derive(Debug, Clone, Copy)]
 pub struct Worst {
     pub kind: &'static str,
@@ -160,19 +161,19 @@ pub const KINDS: &[Worst] = &[
 ];
 
 impl Worst {
-    /// A module with a function of so many bytes, or with so many of its things.
+    /// A module with one function of `size` bytes or constructs.
     pub fn module(&self, size: usize) -> Vec<u8> {
         make(self.kind, size, self.width, 1)
     }
 
-    /// The same with that function many times.
+    /// The same with that function `functions` times.
     pub fn functions(&self, size: usize, functions: u32) -> Vec<u8> {
         make(self.kind, size, self.width, functions)
     }
 }
 
-/// A module as large as an engine of a language: functions that branch, loop, load and call each other, and a few interpreters'
-/// loops of some 100 KB.
+/// A module as large as the engine of a language: functions that branch, loop, load and call each other, and
+/// a few interpreter loops of some 100 KB.
 pub fn realistic(functions: u32, bytes: usize) -> Vec<u8> {
     let mut m = Module::default();
     let none = m.ty(&[], &[]);
@@ -197,7 +198,7 @@ pub fn realistic(functions: u32, bytes: usize) -> Vec<u8> {
     m.encode()
 }
 
-/// A loop with a table of so many cases, each of which changes some of `width` locals.
+/// A loop with a table of `cases` cases, each of which changes some of `width` locals.
 fn interpreter(cases: usize, width: u32) -> Vec<u8> {
     let mut b = vec![0x03, 0x40];
     for _ in 0..=cases {
@@ -227,7 +228,7 @@ fn interpreter(cases: usize, width: u32) -> Vec<u8> {
     b
 }
 
-/// Repeats a body inside one function until it has so many bytes.
+/// Repeats a body inside one function until it has `size` bytes.
 fn repeated(size: usize, mut piece: impl FnMut(u32) -> Vec<u8>) -> Vec<u8> {
     let mut body = Vec::with_capacity(size + 64);
     let mut i = 0;
@@ -238,7 +239,7 @@ fn repeated(size: usize, mut piece: impl FnMut(u32) -> Vec<u8>) -> Vec<u8> {
     body
 }
 
-/// One module of a kind: `size` bytes or things of it, `width` of what comes with it.
+/// Makes one module of a kind: `size` bytes or constructs, each with `width` items.
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn make(kind: &str, size: usize, width: u32, functions: u32) -> Vec<u8> {
     let mut m = Module::default();
@@ -373,7 +374,7 @@ fn make(kind: &str, size: usize, width: u32, functions: u32) -> Vec<u8> {
             b.extend(vec![0x0b; width as usize]);
             body = b;
         }
-        // `width` locals, each of a call, then `size` branches, then all are used.
+        // `width` locals, each with the result of a call, then `size` branches, then a use of each local.
         "live" | "live_if" | "loops_live" => {
             locals = vec![(width + 1, I32)];
             let mut b = Vec::new();

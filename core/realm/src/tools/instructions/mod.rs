@@ -1,10 +1,10 @@
-//! Tools for models whose chat templates know none: they are told of them in words, and how to call them. Calls and results of
-//! earlier turns are put into words where the prompt is rendered.
+//! Tools for models whose chat templates have no place for them: Realm describes the tools in words, and how
+//! to call them. Calls and results of earlier turns are put into words where the prompt is rendered.
 
 use realm_tokenizer::Conversation;
 use serde_json::{Value, json};
 
-/// Has the system message of a conversation tell of its tools.
+/// Describes a conversation's tools in its system message.
 pub(crate) fn instruct(conversation: &mut Conversation) {
     let tools = std::mem::take(&mut conversation.tools);
     let instructions = instructions(&tools);
@@ -25,7 +25,7 @@ pub(crate) fn instruct(conversation: &mut Conversation) {
     }
 }
 
-/// What a model is told.
+/// Returns the instructions for the model.
 fn instructions(tools: &[Value]) -> String {
     let mut text =
         "# Tools\n\nYou can call these functions. Each line describes one of them in JSON:\n<tools>\n"

@@ -28,6 +28,6 @@ fn instructions_go_into_the_system_message() {
     }
     let parts = told(json!([{"role": "system", "content": [{"type": "text", "text": "Be short."}]}]));
     assert_eq!(parts[0]["content"][1]["text"], content);
-    // What is no message is for the template to complain of.
+    // A value that is not a message stays, for the template to report.
     assert_eq!(told(json!(["odd"])).len(), 2);
 }

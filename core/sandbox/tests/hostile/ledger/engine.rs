@@ -51,7 +51,7 @@ fn tokens(n: u32) -> Vec<u32> {
     (0..n).map(|i| i % 100).collect()
 }
 
-/// Of a sequence that the engine knows in full, so that both have the tokens of each.
+/// Forks of a sequence that is computed in full, so that every fork has the tokens, too.
 fn forks(bench: &Bench, n: usize) -> Held {
     let engine = &bench.host.model.engine;
     let mut first = engine.sequence(&bench.who.tenant, None, 0).unwrap();
@@ -62,7 +62,7 @@ fn forks(bench: &Bench, n: usize) -> Held {
     Box::new((first, held))
 }
 
-/// A request that keeps all others of the tenant waiting, since nobody reads what it says.
+/// A request that keeps all others of the tenant waiting, since its answer is not read.
 pub(super) fn in_the_way(bench: &Bench) -> Generation {
     let tenant = &bench.who.tenant;
     tenant.set_limits(Limits { max_concurrent: Some(1), ..tenant.limits() }).unwrap();
@@ -72,7 +72,7 @@ pub(super) fn in_the_way(bench: &Bench) -> Generation {
     running
 }
 
-/// `n` requests that wait.
+/// `n` waiting requests.
 fn waiting(bench: &Bench, n: usize, request: impl Fn(usize) -> Request) -> Held {
     let first = in_the_way(bench);
     let engine = &bench.host.model.engine;
@@ -88,7 +88,7 @@ fn requests_that_wait(bench: &Bench, n: usize) -> Held {
     })
 }
 
-/// As many bytes as a request may have, none of which begins as another.
+/// As many bytes as a request may have, in strings with different beginnings.
 fn stops(bench: &Bench, n: usize) -> Held {
     waiting(bench, n, |_| {
         let stop = (0..100).map(|i| format!("{}{}", char::from(b' ' + i), "abcdefghij".repeat(16))).collect();
@@ -108,9 +108,9 @@ fn many_grammars(bench: &Bench, n: usize) -> Held {
     waiting(bench, n, |i| regex(format!("[a-z]{{1,30}}(, [a-z]{{1,30}}){{3,9}}[0-9]{{{}}}", i + 1)))
 }
 
-/// Of requests that are over.
+/// Grammars of finished requests.
 fn kept_grammars(bench: &Bench, n: usize) -> Held {
-    // Many names that begin alike, each of which is a state of the lexer's for each of its letters.
+    // Many names with a common beginning: each letter of each name is a state of the lexer.
     let names = |i: usize| {
         (0..2_000).map(|j| format!("name{}of{j}", j * 7919 % 10_007 + i)).collect::<Vec<_>>().join("|")
     };

@@ -1,4 +1,4 @@
-//! What programs hold handles of.
+//! The values behind programs' handles.
 
 use realm_engine::{Grammar, MemoryKind};
 
@@ -22,15 +22,15 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "tensors", model: Host::smollm2, times: [1_000, 10_000], take: tensors },
 ];
 
-/// Opens a sequence, computes one token's logits and goes on with their handle in `$t`.
+/// Opens a sequence, computes one token's logits and leaves their handle in `$t`.
 const FORWARD: &str = "(local.set $model (call $model.current))
     (call $sequence.open (local.get $model) (global.get $R)) (local.set $h (call $got))
     (i32.store (i32.const 4096) (i32.const 5))
     (call $sequence.append (local.get $h) (i32.const 4096) (i32.const 1) (global.get $R))
     (call $sequence.forward (local.get $h) (global.get $R)) (local.set $t (call $got))";
 
-/// What `sampler.open` takes, from `9216` on: the model, and after padding, as a seed is of 8 bytes, `sampling`: temperature 1,
-/// top-k 0, top-p 1, min-p 0, typical-p 1, and a penalty, over everything.
+/// The arguments of `sampler.open`, from `9216` on: the model and, after padding, since a seed has 8 bytes,
+/// `sampling`: temperature 1, top-k 0, top-p 1, min-p 0, typical-p 1, and a penalty, over everything.
 pub(crate) const SAMPLING: &str = "(i32.store (i32.const 9216) (local.get $model))
     (f32.store (i32.const 9224) (f32.const 1)) (i32.store (i32.const 9228) (i32.const 0))
     (f32.store (i32.const 9232) (f32.const 1)) (f32.store (i32.const 9236) (f32.const 0))
@@ -38,7 +38,7 @@ pub(crate) const SAMPLING: &str = "(i32.store (i32.const 9216) (local.get $model
     (i32.store (i32.const 9248) (i32.const -1)) (f32.store (i32.const 9252) (f32.const 0))
     (f32.store (i32.const 9256) (f32.const 0))";
 
-/// Runs that do `step` so many times together, each with its model in `$model`, and then what comes `after`.
+/// Starts runs that do `step` `n` times together, each with its model in `$model`, and then `after`.
 fn runs(bench: &Bench, before: &str, step: &str, after: &str, n: usize, data: &str) -> Held {
     let steps = repeat(step, n.div_ceil(RUNS));
     let model = "(local.set $model (call $model.current))";
@@ -68,7 +68,8 @@ fn matchers(bench: &Bench, n: usize) -> Held {
     runs(bench, "", OPEN, "", n, r#"(data (i32.const 8300) "[a-z]{1,3}, x")"#)
 }
 
-/// Each has come through 2,500 tokens of JSON, one of which is a lexeme and has a place in the grammar. As a matcher counts it.
+/// Each matcher has read 2,500 tokens of JSON, each of which is a lexeme and has a place in the grammar.
+/// Measured by the matcher's own count.
 fn far_matchers(bench: &Bench, n: usize) -> Held {
     let text = format!("{{\"a\":[{}", "1, \"b\", null, ".repeat(1000));
     let tokens = bench.host.model.tokenizer.encode(&text, false, false);
@@ -87,7 +88,7 @@ fn token_sets(bench: &Bench, n: usize) -> Held {
     runs(bench, "", step, "", n, "")
 }
 
-/// Each with a stop string of 1,500 bytes.
+/// Each decoder has a stop string of 1,500 bytes.
 fn decoders(bench: &Bench, n: usize) -> Held {
     let step = "(drop (call $text-decoder.new (local.get $model) (i32.const 4096) (i32.const 1)))
         (i32.store8 (global.get $R) (i32.const 0))";
@@ -102,6 +103,6 @@ fn sequences(bench: &Bench, n: usize) -> Held {
 
 fn tensors(bench: &Bench, n: usize) -> Held {
     let step = "(call $embed (local.get $model) (i32.const 70000) (i32.const 30) (global.get $R))";
-    // They are there when the last one can be read.
+    // They all exist once the last one can be read.
     runs(bench, "", step, "(call $tensor.read (call $got) (global.get $R))", n, "")
 }

@@ -1,8 +1,10 @@
-//! What a tenant causes is on its ledger: each way to take memory is taken many times, in a process of its own, and what the process
-//! has grown by is compared with what the ledger says. `REALM_LONG` takes each as often as an attacker would.
+//! Everything that a tenant causes is on its ledger: each way to take memory is used many times, in a process
+//! of its own, and the growth of the process is compared with the ledger. With `REALM_LONG`, each is used as
+//! often as an attacker would.
 //!
-//! The allocator is asked to give back what it keeps for later before memory is read, since that belongs to whoever asks next. What it
-//! can't give back, because something else lies on the same page, counts as grown.
+//! Before memory is measured, the allocator is asked to return what it keeps for later use, since the next
+//! allocation reuses that. Memory that it cannot return, because another allocation lies on the same page,
+//! counts as growth.
 
 mod engine;
 mod handles;
@@ -24,20 +26,20 @@ use realm_sandbox::{Grants, Reply};
 use crate::guest::program;
 use crate::host::{FOREVER, Host, Who, resident, with};
 
-/// What is held while memory is read.
+/// Values held while memory is measured.
 type Held = Box<dyn Any>;
 
 /// A way to take memory.
 struct Case {
     name: &'static str,
-    /// Of which model: a real one, where its vocabulary counts.
+    /// The model: a real one, if its vocabulary matters.
     model: fn() -> Host,
-    /// How often in a test, or 0 for not at all, and with `REALM_LONG`.
+    /// The number of repetitions in a test, or 0 to skip the case, and with `REALM_LONG`.
     times: [usize; 2],
     take: fn(&Bench, usize) -> Held,
 }
 
-/// All ways that there are, as often as this test has the time for.
+/// All cases, with the number of repetitions that this test has time for.
 fn cases() -> impl Iterator<Item = (&'static Case, usize)> {
     let long = usize::from(std::env::var_os("REALM_LONG").is_some());
     let all =
@@ -45,10 +47,10 @@ fn cases() -> impl Iterator<Item = (&'static Case, usize)> {
     all.map(move |case| (case, case.times[long])).filter(|(_, times)| *times > 0)
 }
 
-/// So much a case takes at least, or its comparison would say nothing: what is allowed for is 16 MiB.
+/// The least bytes that a case must take for its comparison to mean something: the tolerance is 16 MiB.
 const LEAST: usize = 40 << 20;
 
-/// A host, a tenant that may take much, and how many of its programs wait.
+/// A host, a tenant with high limits, and the number of its waiting programs.
 struct Bench {
     host: Host,
     who: Who,
@@ -71,7 +73,7 @@ impl Bench {
         bench
     }
 
-    /// A tool that never answers.
+    /// Grants with a tool that never answers.
     fn grants(&self) -> Grants {
         let count = Arc::clone(&self.waiting);
         Grants::none().tool_async("wait", move |arguments| {
@@ -97,7 +99,7 @@ impl Bench {
         self.who.tenant.memory().read().of(kind)
     }
 
-    /// Starts a program `n` times, each of which comes to wait.
+    /// Starts a program `n` times, and waits until each run waits.
     fn start(&self, wasm: &[u8], n: usize) -> Vec<Reply> {
         self.start_as(wasm, &self.who, n)
     }
@@ -107,21 +109,21 @@ impl Bench {
         let program = self.host.compile(wasm);
         let replies: Vec<_> = (0..n).map(|_| self.host.start(&program, who).expect("a run")).collect();
         until("the programs wait", || {
-            // What they sent stays where it is until it is looked for because one has failed.
+            // Output of a run stays unread here; it is read only to find out why a run failed.
             let waiting = self.waiting.load(Ordering::Relaxed) - before;
             waiting == n
         });
         replies
     }
 
-    /// Runs until the engine has done what was asked for.
+    /// Runs until the engine has done all queued work.
     fn catch_up(&self) {
         let mut sequence = self.host.model.engine.sequence(&self.who.tenant, None, 0).expect("a sequence");
         sequence.append(&[1]).expect("a token");
         sequence.forward(Output::Nothing).expect("an answer");
     }
 
-    /// Waits until nothing more is given back.
+    /// Waits until no more memory is given back.
     fn settle(&self) {
         let mut held = self.held();
         let mut since = Instant::now();
@@ -144,24 +146,24 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-// What lies from 65536 on is the request; zeros, which are text and tokens, begin well before 70000.
+// The request lies from 65536 on; zeros, which serve as text and tokens, begin well before 70000.
 
-/// The call of a tool that never answers, with nothing for it.
+/// The call of a tool that never answers, with empty input.
 const WAIT: &str =
     "(call $call (i32.const 8192) (i32.const 4) (i32.const 8200) (i32.const 2) (global.get $R))";
 const WORDS: &str = r#"(data (i32.const 8192) "wait") (data (i32.const 8200) "{}")"#;
 
-/// Writes to all pages of a program's memory that are its own to write to. Memory counts in full, and pages that nobody wrote to are
-/// not there.
+/// Writes to all pages of a program's memory that it may overwrite. Memory is charged in full, but untouched
+/// pages take none.
 const TOUCH: &str = "(memory.fill (i32.const 16384) (i32.const 0) (i32.const 49152))
     (memory.fill (i32.const 70000) (i32.const 0) (i32.const 61072))";
 
-/// A program that does something and waits.
+/// A program that runs `body` and then waits.
 fn waits(body: &str) -> Vec<u8> {
     program(&format!("{TOUCH} {body} {WAIT} (global.get $OK)"), WORDS)
 }
 
-/// `step` so many times, as long as it does not fail.
+/// Repeats `step` `n` times, while it succeeds.
 fn repeat(step: &str, n: usize) -> String {
     format!(
         "(loop $again {step} (if (call $failed) (then unreachable))
@@ -169,23 +171,24 @@ fn repeat(step: &str, n: usize) -> String {
     )
 }
 
-/// Runs that share what a case does: one that computes for long gets no more than what nobody else wants.
+/// The number of runs that share the work of a case: one that computes for long would get only time that no
+/// other thread wants.
 const RUNS: usize = 20;
 
-/// Memory of this process, without what the allocator keeps.
+/// Returns the memory of this process, without the memory that the allocator keeps.
 fn trimmed() -> usize {
     realm_compute::trim_memory();
     resident()
 }
 
-/// What [`what_a_tenant_causes_is_on_its_ledger`] has run, one case a process.
+/// One case in a process of its own, started by [`what_a_tenant_causes_is_on_its_ledger`].
 #[test]
 #[ignore = "one case of another test, which starts it"]
 fn one_case() {
     let Ok(name) = std::env::var("REALM_MEMORY_CASE") else { return };
     let (case, times) = cases().find(|(case, _)| case.name == name).expect("a case");
     let bench = Bench::new((case.model)());
-    // What is allocated once, such as threads and tables, is there before.
+    // Memory that is allocated once, such as threads and tables, is allocated before the measurement.
     drop((case.take)(&bench, times.div_ceil(20)));
     let limits = bench.who.tenant.limits();
     bench.who.tenant.set_limits(Limits { max_concurrent: None, ..limits }).unwrap();
@@ -218,7 +221,7 @@ fn one_case() {
     }
 }
 
-/// Runs a case in a process of its own: what it measured, or why it failed.
+/// Runs a case in a process of its own; returns its measurement, or the reason why it failed.
 fn run(case: &Case) -> Result<String, String> {
     let child = Command::new(std::env::current_exe().expect("this program"))
         .args(["ledger::one_case", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
@@ -238,7 +241,7 @@ fn what_a_tenant_causes_is_on_its_ledger() {
     let (waiting, failed) = (Mutex::new(cases()), Mutex::new(Vec::new()));
     let only = std::env::var("REALM_MEMORY_ONLY").unwrap_or_default();
     std::thread::scope(|scope| {
-        // Each mostly computes on one core.
+        // Each case mostly computes on one core.
         for _ in 0..2 {
             scope.spawn(|| {
                 while let Some((case, _)) =

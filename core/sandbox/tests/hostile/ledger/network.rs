@@ -1,4 +1,5 @@
-//! What WASI holds for a program: handles, requests to hosts and their answers, and what was written to nobody.
+//! The memory that WASI holds for a program: handles, requests to hosts and their answers, and discarded
+//! output.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -22,28 +23,28 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "answers of hosts that are not read", model: Host::tiny, times: [10, 60], take: answers },
 ];
 
-/// Writes to the memory of a program, of four pages, where nothing is.
+/// Writes to the unused memory of a program with four pages.
 const TOUCH: &str = "(memory.fill (i32.const 12288) (i32.const 0) (i32.const 249856))";
 
 /// The call of a tool that never answers.
 const WAIT: &str =
     r"(call $call (i32.const 8000) (i32.const 4) (i32.const 8010) (i32.const 2) (i32.const 256))";
 
-/// `step` so many times.
+/// Repeats `step` `n` times.
 fn repeat(step: &str, n: usize) -> String {
     format!(
         "(loop $l {step} (br_if $l (i32.lt_u (local.tee $r (i32.add (local.get $r) (i32.const 1))) (i32.const {n}))))"
     )
 }
 
-/// Each has written 800 KB to its standard output, of which nothing is kept.
+/// Each run has written 800 KB to its standard output, all of which is discarded.
 fn written(bench: &Bench, n: usize) -> Held {
     let write = "(call $write (local.get $f) (i32.const 70000) (i32.const 50000) (i32.const 256))";
     let body = format!("{TOUCH} (local.set $f (call $stdout)) {} {WAIT}", repeat(write, 16));
     Box::new(bench.start(&program("localhost", "/", &body), n))
 }
 
-/// Each has a long path.
+/// Each request has a long path.
 fn requests(bench: &Bench, n: usize) -> Held {
     let path = "(memory.fill (i32.const 70000) (i32.const 47) (i32.const 60000))";
     let request = "(drop (call $path (call $request (call $fields)) (i32.const 1) (i32.const 70000) (i32.const 60000)))";
@@ -52,7 +53,7 @@ fn requests(bench: &Bench, n: usize) -> Held {
     Box::new(bench.start(&program("localhost", "/", &body), RUNS))
 }
 
-/// As much of each as is taken before it is sent.
+/// Each request has the longest body that is accepted before it is sent.
 fn bodies(bench: &Bench, n: usize) -> Held {
     let body = "(local.set $f (call $request (call $fields)))
         (call $body (local.get $f) (i32.const 256)) (local.set $f (i32.load (i32.const 260)))
@@ -63,11 +64,11 @@ fn bodies(bench: &Bench, n: usize) -> Held {
     Box::new(bench.start(&program("localhost", "/", &format!("{TOUCH} {bodies} {WAIT}")), RUNS))
 }
 
-/// Sixteen for each of so many sets of programs, as many as those may have under way.
+/// Sixteen answers for each set of programs, the most that such a set may have at once.
 fn answers(bench: &Bench, n: usize) -> Held {
     let address = serve();
     let grants = || bench.grants().http(&address);
-    // Reads some, by which the pieces have grown.
+    // Reads some of the answer, so that the pieces have grown.
     let read = "(call $consume (local.get $s) (i32.const 256)) (local.set $s (i32.load (i32.const 260)))
         (call $stream (local.get $s) (i32.const 256)) (local.set $s (i32.load (i32.const 260)))
         (local.set $f (i32.const 0))
@@ -81,19 +82,19 @@ fn answers(bench: &Bench, n: usize) -> Held {
         (bench.start_as(&wasm, &who, 1), who)
     };
     let held: Vec<_> = (0..n).map(one).collect();
-    // Until each was read ahead as far as it is.
+    // Long enough for each answer to be read ahead as far as possible.
     std::thread::sleep(std::time::Duration::from_millis(500));
     Box::new(held)
 }
 
-/// A host that answers everybody with 2 MB, and keeps the connection.
+/// A host that answers every request with 2 MB, and keeps the connection.
 fn serve() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let answer = |mut stream: TcpStream| {
         _ = stream.read(&mut [0; 4096]);
         _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
-        // What is not read waits in the kernel.
+        // The rest waits in the kernel.
         _ = stream.set_write_timeout(Some(std::time::Duration::from_millis(200)));
         _ = stream.write_all(&vec![b'x'; 2_000_000]);
         stream
@@ -117,7 +118,7 @@ fn what_wasi_holds_is_within_a_programs_memory() {
         limits.program.memory = 32 << 20;
         limits.program.cpu_time = FOREVER;
     });
-    // Methods of 200,000 letters, which no request is sent with.
+    // Methods of 200,000 letters; no request is sent with them.
     let method = "(drop (call $method (call $request (call $fields)) (i32.const 9) (i32.const 20000) (i32.const 200000)))";
     let letters = "(memory.fill (i32.const 20000) (i32.const 65) (i32.const 200000))";
     let wasm = program("localhost", "/", &format!("{letters} {}", repeat(method, 100_000)));

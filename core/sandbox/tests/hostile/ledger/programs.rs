@@ -1,4 +1,4 @@
-//! Runs of programs, and what is on its way from them and to them.
+//! Runs of programs, and data on its way to and from them.
 
 use realm_engine::MemoryKind;
 use realm_sandbox::Prompt;
@@ -42,12 +42,12 @@ fn instances(bench: &Bench, n: usize) -> Held {
     Box::new(bench.start(&waits(""), n))
 }
 
-/// Has so many pages more.
+/// Adds `pages` pages of memory.
 fn grow(pages: usize) -> String {
     format!("(drop (memory.grow (i32.const {pages})))")
 }
 
-/// Writes to all of them.
+/// Writes to all of these pages.
 fn fill(pages: usize) -> String {
     format!("(memory.fill (i32.const 131072) (i32.const 0) (i32.const {}))", pages * 65536)
 }
@@ -80,7 +80,7 @@ fn text_that_waits(bench: &Bench, n: usize) -> Held {
     let program = bench.host.compile(&waits(&format!("{} {} {emit}", grow(64), fill(64))));
     let held: Vec<_> = (0..n).map(|_| bench.host.start(&program, &bench.who).unwrap()).collect();
     until("the texts wait", || bench.of(MemoryKind::Transfers) == n * 4_000_000);
-    // What they have sent fills their channels.
+    // The runs' output fills their channels.
     let mut results = 0;
     until("all channels are full", || {
         std::thread::sleep(std::time::Duration::from_millis(50));

@@ -1,4 +1,4 @@
-//! What stays when programs have ended, and what the application has not taken yet.
+//! Memory that outlives programs, and lines that the application has not taken yet.
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,8 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "code that was just compiled", model: Host::tiny, times: [0, 200], take: fresh_code },
 ];
 
-/// Stores that the entries are in: a program that computes for long gets no more than what nobody else wants.
+/// The number of stores that share the entries: one program that computes for long would get only time that
+/// no other thread wants.
 const STORES: usize = 20;
 
 fn store(bench: &Bench, n: usize) -> Held {
@@ -37,7 +38,7 @@ fn store(bench: &Bench, n: usize) -> Held {
     Box::new((0..STORES).map(filled).collect::<Vec<_>>())
 }
 
-/// Of as many sets of programs of the tenant, each of which has room for 1 MiB of lines.
+/// Lines from as many sets of programs of the tenant, each of which has room for 1 MiB of lines.
 fn logs(bench: &Bench, n: usize) -> Held {
     let (gate, closed) = mpsc::channel::<()>();
     let closed = Mutex::new(closed);
@@ -53,11 +54,11 @@ fn logs(bench: &Bench, n: usize) -> Held {
         })
         .collect();
     until("all logs are full", || bench.of(MemoryKind::Logs) > n * ((1 << 20) - 1000));
-    // Programs go before the gate, so that no line of theirs comes after it.
+    // Programs are dropped before the gate, so that no line of theirs follows it.
     Box::new((runs, gate, grants))
 }
 
-/// Loads a program for the tenant as often: compiling takes longer.
+/// Loads one program for the tenant `n` times: compiling `n` programs would take longer.
 fn code(bench: &Bench, wasm: &[u8], n: usize) -> Held {
     let folder = tempfile::tempdir().unwrap();
     let config = SandboxConfig { cache: Some(folder.path().join("programs")), ..SandboxConfig::default() };
@@ -69,7 +70,7 @@ fn code(bench: &Bench, wasm: &[u8], n: usize) -> Held {
 fn large_code(bench: &Bench, n: usize) -> Held {
     let add =
         "(local.set $i (i32.add (i32.rotl (local.get $i) (i32.const 3)) (local.get $h)))".repeat(12_000);
-    // What a compiler can't know.
+    // A value that the compiler cannot know.
     let first = "(local.set $h (i32.load (i32.const 4096)))";
     let keep = "(i32.store (i32.const 4096) (local.get $i))";
     code(bench, &program(&format!("{first} {add} {keep} (global.get $OK)"), ""), n)
@@ -79,7 +80,7 @@ fn small_code(bench: &Bench, n: usize) -> Held {
     code(bench, &program("(global.get $OK)", ""), n)
 }
 
-/// Programs that were compiled, and not loaded.
+/// Programs that are compiled, and not loaded from the cache.
 fn fresh_code(bench: &Bench, n: usize) -> Held {
     let wasm = |i: usize| program(&format!("(drop (i32.const {i})) {}", "(global.get $OK)"), "");
     let one = |i: usize| bench.host.sandbox.compile_for(&bench.who.tenant, &wasm(i)).unwrap();
