@@ -156,8 +156,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Copies a buffer's rows to the host, `[rows * columns]`, replacing the contents of `out`.
     fn read(&self, x: &Self::Buffer, out: &mut Vec<f32>) -> Result<(), Error>;
 
-    /// Waits until the device has done all started work, so that passes whose results are not read do not queue
-    /// up before later ones. Does nothing on backends whose calls return when their work is done.
+    /// Waits until the device has done all started work, so that passes whose results are not read do not
+    /// queue up before later ones. Does nothing on backends whose calls return when their work is done.
     ///
     /// # Errors
     /// The device's error, if that work failed.

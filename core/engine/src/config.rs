@@ -11,13 +11,14 @@ use crate::{Error, SnapshotKey, Speculation, available_memory};
 /// How an engine is built.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// Tokens that the KV cache holds, over all requests; 0 for one request of the model's own context length, `None` for what
-    /// fits in `kv_memory`.
+    /// Tokens that the KV cache holds, over all requests; 0 for one request of the model's own context
+    /// length, `None` for what fits in `kv_memory`.
     pub kv_tokens: Option<usize>,
-    /// Tokens that one request may have; `None` for what the model was trained for, or less where the cache holds less.
+    /// Tokens that one request may have; `None` for what the model was trained for, or less where the cache
+    /// holds less.
     pub context_length: Option<usize>,
-    /// Bytes of the KV cache; `None` for a quarter of the memory that is free, 8 GiB at most. Pages take memory when
-    /// they are first used.
+    /// Bytes of the KV cache; `None` for a quarter of the memory that is free, 8 GiB at most. Pages take
+    /// memory when they are first used.
     pub kv_memory: Option<u64>,
     /// How the KV cache holds numbers.
     pub cache_type: CacheType,
@@ -25,14 +26,16 @@ pub struct EngineConfig {
     pub prefill_chunk: usize,
     /// Rows of prompts in one forward pass at most while somebody generates.
     pub shared_prefill_chunk: usize,
-    /// How long a forward pass may take for the sake of prompts; `None` for the rows above, however long they take.
+    /// How long a forward pass may take for the sake of prompts; `None` for the rows above, however long they
+    /// take.
     pub pass_times: Option<PassTimes>,
-    /// Sequences that generate in one forward pass at most; if there are more, tenants take turns by their weights.
+    /// Sequences that generate in one forward pass at most; if there are more, tenants take turns by their
+    /// weights.
     pub decode_rows: usize,
     /// Sequences that run at once, each with pages of the KV cache.
     pub max_running: usize,
-    /// Requests that wait, over all tenants; one more is refused as `overloaded`. Half of the places are the tenants' parts, by
-    /// their weights and at least one for each: within its part a tenant is never refused.
+    /// Requests that wait, over all tenants; one more is refused as `overloaded`. Half of the places are the
+    /// tenants' parts, by their weights and at least one for each: within its part a tenant is never refused.
     pub max_queued: usize,
     /// Whether beginnings of prompts are computed once and remembered.
     pub prefix_cache: bool,
@@ -40,17 +43,20 @@ pub struct EngineConfig {
     pub speculation: Speculation,
     /// How many drafts a sequence has; `None` for as many as pay.
     pub fixed_drafts: Option<usize>,
-    /// What saved sequences are signed with; `None` for a key of the engine's own, which no other engine knows.
+    /// What saved sequences are signed with; `None` for a key of the engine's own, which no other engine
+    /// knows.
     pub snapshot_key: Option<SnapshotKey>,
     /// Chunks that a generation's channel holds before the request waits for its reader.
     pub channel: usize,
 }
 
-/// How long a forward pass may take for the sake of prompts. Beside sequences that other tenants generate a pass takes at most about
-/// twice as long as without prompts, or longer by as much as the prompts' tenants weigh more.
+/// How long a forward pass may take for the sake of prompts. Beside sequences that other tenants generate a
+/// pass takes at most about twice as long as without prompts, or longer by as much as the prompts' tenants
+/// weigh more.
 #[derive(Debug, Clone, Copy)]
 pub struct PassTimes {
-    /// While no sequence generates: the time that a request waits at most which comes while a prompt is computed.
+    /// While no sequence generates: the time that a request waits at most which comes while a prompt is
+    /// computed.
     pub alone: Duration,
     /// Beside sequences of the same tenant, or with prompts of several tenants.
     pub beside_own: Duration,
@@ -84,11 +90,13 @@ impl Default for EngineConfig {
     }
 }
 
-/// More tokens than this no request may have: the position is a number of 32 bits, and a page table is a list.
+/// More tokens than this no request may have: the position is a number of 32 bits, and a page table is a
+/// list.
 const LONGEST: usize = 1 << 24;
 
 impl EngineConfig {
-    /// Tokens that one request may have, if the KV cache holds them, with a model that was trained for `trained`.
+    /// Tokens that one request may have, if the KV cache holds them, with a model that was trained for
+    /// `trained`.
     ///
     /// # Errors
     /// `InvalidArgument` for none or too many.
@@ -126,8 +134,9 @@ impl EngineConfig {
         self.pages_in(memory, model, weights.page_bytes(self.cache_type))
     }
 
-    /// Bytes of the KV cache that a model is loaded with at least: those that `kv_tokens` or `kv_memory` ask for and, where
-    /// neither does, the least that one sequence runs with. `page_bytes` are those of one page.
+    /// Bytes of the KV cache that a model is loaded with at least: those that `kv_tokens` or `kv_memory` ask
+    /// for and, where neither does, the least that one sequence runs with. `page_bytes` are those of one
+    /// page.
     pub fn least_kv_bytes(&self, model: &ModelConfig, page_bytes: usize) -> u64 {
         let pages = self
             .wanted_pages(model)

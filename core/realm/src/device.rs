@@ -135,8 +135,8 @@ fn engine_config(options: &LoadOptions, cache_type: CacheType) -> EngineConfig {
 }
 
 impl Placed {
-    /// How an engine is built for it, where nobody says otherwise. A pass of a GPU takes rows by the hundred in little more time
-    /// than one.
+    /// How an engine is built for it, where nobody says otherwise. A pass of a GPU takes rows by the hundred
+    /// in little more time than one.
     pub(crate) fn engine_config(
         &self,
         weights: &dyn Weights,
@@ -162,7 +162,8 @@ impl Placed {
         Ok(config)
     }
 
-    /// Bytes of the KV cache, whose pages have `whole` bytes, unless somebody says otherwise; `None` leaves it to the engine.
+    /// Bytes of the KV cache, whose pages have `whole` bytes, unless somebody says otherwise; `None` leaves
+    /// it to the engine.
     fn kv_memory(&self, whole: usize) -> Result<Option<u64>, Error> {
         match self {
             Self::Cpu => Ok(None),

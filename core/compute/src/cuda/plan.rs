@@ -8,10 +8,12 @@ pub(crate) const TILE_QUERIES: usize = 16;
 const SPAN_TOKENS: usize = 256;
 /// Blocks of a span.
 pub(crate) const SPAN_BLOCKS: usize = 4;
-/// Sequences with more rows than this are cut into tiles, if the batch has tiles enough; the rows of others go each by itself.
+/// Sequences with more rows than this are cut into tiles, if the batch has tiles enough; the rows of others
+/// go each by itself.
 const FEW_ROWS: usize = 4;
-/// Tiles of all key/value heads that a batch has at least, if there are tiles: each is one warp's, which goes through the whole
-/// context. Fewer leave most of a GPU idle, and rows that go each by itself, a block of threads for each 64 tokens, take less time.
+/// Tiles of all key/value heads that a batch has at least, if there are tiles: each is one warp's, which goes
+/// through the whole context. Fewer leave most of a GPU idle, and rows that go each by itself, a block of
+/// threads for each 64 tokens, take less time.
 const ENOUGH_TILES: usize = 256;
 
 /// What the attention kernels read of a batch, the same for all layers: one array, and where its parts begin.
@@ -68,8 +70,8 @@ impl Plan {
         Self { data, single, single_at, tables_at, tiles, tiles_at, pages_at }
     }
 
-    /// Spans that kernels for single rows are started for, at least as many as any of them sees. Of the context only
-    /// the power of two counts, so that few geometries occur.
+    /// Spans that kernels for single rows are started for, at least as many as any of them sees. Of the
+    /// context only the power of two counts, so that few geometries occur.
     pub(crate) fn spans(&self, window: Option<usize>) -> usize {
         let rows = &self.data[self.single_at..][..self.single];
         let all = spans_before(rows.iter().map(|&row| self.data[row as usize]).max());

@@ -1,10 +1,11 @@
-//! Who is served next: virtual token counters (Sheng et al., 'Fairness in Serving Large Language Models', OSDI 2024).
+//! Who is served next: virtual token counters (Sheng et al., 'Fairness in Serving Large Language Models',
+//! OSDI 2024).
 //!
-//! Every tenant has a counter of the work that was done for it, in rows ([`work`](super::work)), divided by its weight.
-//! Whoever has the lowest is served next. A tenant that comes back after a pause starts at the lowest counter of those who stayed, so that nobody
-//! saves up claims while there is nothing to do. A step computes at most `prefill_chunk + decode_rows` rows; the counters
-//! of tenants who always have prompts to compute and sequences to continue differ by no more than two steps' rows over
-//! the smallest weight.
+//! Every tenant has a counter of the work that was done for it, in rows ([`work`](super::work)), divided by
+//! its weight. Whoever has the lowest is served next. A tenant that comes back after a pause starts at the
+//! lowest counter of those who stayed, so that nobody saves up claims while there is nothing to do. A step
+//! computes at most `prefill_chunk + decode_rows` rows; the counters of tenants who always have prompts to
+//! compute and sequences to continue differ by no more than two steps' rows over the smallest weight.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use crate::Tenant;
 use crate::task::{Task, Work};
 use crate::tenant::Sent;
 
-/// What may be done beside the batch for a tenant that had nothing to do, before the next pass gives it more: what a
-/// tenant of weight 1 has beside one row.
+/// What may be done beside the batch for a tenant that had nothing to do, before the next pass gives it more:
+/// what a tenant of weight 1 has beside one row.
 const BEGIN: f64 = 0.25;
 
 /// A tenant as one engine knows it.
@@ -36,7 +37,8 @@ pub(crate) struct Account {
     pub(crate) pieces: usize,
     /// Work done, in rows over the weight.
     counter: f64,
-    /// What may be done for it beside the batch before the next pass, in rows; below zero it waits for further passes.
+    /// What may be done for it beside the batch before the next pass, in rows; below zero it waits for
+    /// further passes.
     pub(crate) credit: f64,
     /// Passes that its prompts have waited for, as parts of one that may have rows of them.
     pub(crate) patience: f64,
@@ -143,8 +145,8 @@ impl Accounts {
         }
     }
 
-    /// Whose request is let in next: of the tenants that `may`, the one with the lowest counter once what its running
-    /// tasks are about to compute, `ahead` rows, is counted too.
+    /// Whose request is let in next: of the tenants that `may`, the one with the lowest counter once what its
+    /// running tasks are about to compute, `ahead` rows, is counted too.
     pub(crate) fn next(
         &self,
         may: impl Fn(&Account) -> bool,
@@ -155,7 +157,8 @@ impl Accounts {
         claims.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))).map(|(_, id)| id)
     }
 
-    /// Takes a tenant's next request out of its queue, for [`enter`](Self::enter) or [`put_back`](Self::put_back).
+    /// Takes a tenant's next request out of its queue, for [`enter`](Self::enter) or
+    /// [`put_back`](Self::put_back).
     pub(crate) fn take(&mut self, tenant: u64) -> Option<Task> {
         let account = self.all.get_mut(&tenant)?;
         let task = account.queue.remove(account.ready()?);

@@ -13,10 +13,10 @@
 //! - [`pieces`]: the pass in pieces, for programs that put it together themselves.
 //! - [`gauges`]: how things stand, for readers of metrics.
 //!
-//! Every step takes one row of each sequence that generates, then chunks of prompts up to a budget of rows and of time, so that a
-//! long prompt holds the others up for one chunk and no longer. Pages are taken as sequences grow. When none is left,
-//! somebody gives theirs up and is computed again later: the tokens are kept, and the same rows give the same bits, so
-//! the reader notices nothing but the time.
+//! Every step takes one row of each sequence that generates, then chunks of prompts up to a budget of rows
+//! and of time, so that a long prompt holds the others up for one chunk and no longer. Pages are taken as
+//! sequences grow. When none is left, somebody gives theirs up and is computed again later: the tokens are
+//! kept, and the same rows give the same bits, so the reader notices nothing but the time.
 
 mod admission;
 mod beside;
@@ -62,7 +62,8 @@ pub(crate) use work::Prices;
 
 /// So many tokens are chosen from the likeliest ones in the time that it takes to wake other threads.
 const FEW_TASKS: usize = 16;
-/// Requests of a tenant that end in one step while they wait: they take their memory's freeing of the engine's thread.
+/// Requests of a tenant that end in one step while they wait: they take their memory's freeing of the
+/// engine's thread.
 const MOST_ENDED: usize = 64;
 /// Rows of logits that stay on the device after a step at most.
 const MOST_KEPT: usize = 256;
@@ -120,7 +121,8 @@ pub(crate) enum Next {
     Wait(Option<Duration>),
 }
 
-/// How long until something can happen without a command: a tenant may compute again, or a request's time is up.
+/// How long until something can happen without a command: a tenant may compute again, or a request's time is
+/// up.
 #[derive(Default)]
 struct Wake(Option<Duration>);
 
@@ -300,7 +302,8 @@ impl Scheduler {
         };
         let (mut ended, mut more): (Vec<(u64, f64)>, bool) = (Vec::new(), false);
         for account in self.accounts.iter_mut() {
-            // Requests that are given up as fast as they come keep their places until their turn to end comes.
+            // Requests that are given up as fast as they come keep their places until their turn to end
+            // comes.
             let mut left = MOST_ENDED;
             account.queue.retain_mut(|task| {
                 // What a session's program gave up is forgotten when it runs.

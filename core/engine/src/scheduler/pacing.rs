@@ -1,8 +1,9 @@
-//! Bounds the rows of prompts in a pass by time: a sequence that generates waits for each pass to end, and a new
-//! request waits for the pass that runs.
+//! Bounds the rows of prompts in a pass by time: a sequence that generates waits for each pass to end, and a
+//! new request waits for the pass that runs.
 //!
-//! A row takes longer the more tokens precede it, so a bound on rows alone does not bound time. The engine learns
-//! the time of a row from earlier passes, in the unit of [`work`](super::work), which counts what a row sees.
+//! A row takes longer the more tokens precede it, so a bound on rows alone does not bound time. The engine
+//! learns the time of a row from earlier passes, in the unit of [`work`](super::work), which counts what a
+//! row sees.
 
 use super::work::Prices;
 use crate::PassTimes;
@@ -11,10 +12,11 @@ use crate::PassTimes;
 const UNKNOWN: usize = 32;
 /// The least work of prompts, in rows, whose time says something about a row.
 const TELLING: f64 = 4.0;
-/// The longest pass with prompts of other tenants, as a multiple of one without, whatever the tenants' weights.
+/// The longest pass with prompts of other tenants, as a multiple of one without, whatever the tenants'
+/// weights.
 const LONGEST: f64 = 4.0;
-/// The fewest rows of a pass without sequences of other tenants, however long they take. With fewer, reading the
-/// weights takes longer than computing.
+/// The fewest rows of a pass without sequences of other tenants, however long they take. With fewer, reading
+/// the weights takes longer than computing.
 const LEAST: usize = 32;
 
 /// The sequences that the prompts of a pass delay.
@@ -35,8 +37,8 @@ pub(super) struct Pacing {
     without: Option<f64>,
     /// Seconds of a row's work of prompts in a pass in which no sequence generates.
     row_alone: Option<f64>,
-    /// Seconds that a row's work of prompts adds to a pass in which sequences generate. Such passes have fewer rows,
-    /// and each takes longer.
+    /// Seconds that a row's work of prompts adds to a pass in which sequences generate. Such passes have
+    /// fewer rows, and each takes longer.
     row_beside: Option<f64>,
 }
 
@@ -82,7 +84,8 @@ impl Pacing {
 }
 
 impl Room {
-    /// Takes room for `rows` that begin at position `first`, or for as many of them as fit, and returns their number.
+    /// Takes room for `rows` that begin at position `first`, or for as many of them as fit, and returns their
+    /// number.
     pub(super) fn take(&mut self, prices: &Prices, first: usize, rows: usize) -> usize {
         let fits = |rows: usize| prices.pass(first, rows, 0) <= self.work;
         let mut taken = rows;
@@ -100,8 +103,8 @@ impl Room {
     }
 }
 
-/// Moves a measurement towards the last one. A shorter time counts more: a longer one may include waiting for a
-/// core that another process used.
+/// Moves a measurement towards the last one. A shorter time counts more: a longer one may include waiting for
+/// a core that another process used.
 fn approach(known: &mut Option<f64>, seen: f64) {
     *known = Some(match *known {
         Some(known) if seen < known => known.midpoint(seen),

@@ -1,10 +1,11 @@
 //! The pass of a step, and whom one that fails ends.
 //!
-//! An error of one sequence's making ends that sequence alone. What a sequence brings to a batch is checked before the batch is
-//! put together. A pass that fails all the same is computed again in halves, and the halves that fail in halves again, down to
-//! the sequences that fail by themselves: those end, their tenants owe the time, and the others get the bits that they would
-//! have got, since no row depends on which others share its pass. So a sequence that makes passes fail costs the others the time of two more passes, and once.
-//! A device that is lost fails for each sequence, and all end with its error.
+//! An error of one sequence's making ends that sequence alone. What a sequence brings to a batch is checked
+//! before the batch is put together. A pass that fails all the same is computed again in halves, and the
+//! halves that fail in halves again, down to the sequences that fail by themselves: those end, their tenants
+//! owe the time, and the others get the bits that they would have got, since no row depends on which others
+//! share its pass. So a sequence that makes passes fail costs the others the time of two more passes, and
+//! once. A device that is lost fails for each sequence, and all end with its error.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -17,7 +18,8 @@ use crate::metrics::Outcome;
 use crate::task::Task;
 
 impl Scheduler {
-    /// Makes the picked rows ready for their pass. Tasks whose rows no batch may have end, and are no longer among the picks.
+    /// Makes the picked rows ready for their pass. Tasks whose rows no batch may have end, and are no longer
+    /// among the picks.
     pub(super) fn fit(&mut self, mut picks: Vec<Pick>) -> Vec<Pick> {
         for (from, to) in std::mem::take(&mut self.copies) {
             if let Err(error) = contained(|| self.runner.copy_page(from, to)) {

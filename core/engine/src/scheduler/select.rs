@@ -1,5 +1,5 @@
-//! Which rows the next forward pass has: one for each sequence that generates, as far as there is room, and chunks of
-//! prompts up to a budget, both by the tenants' counters.
+//! Which rows the next forward pass has: one for each sequence that generates, as far as there is room, and
+//! chunks of prompts up to a budget, both by the tenants' counters.
 
 use std::time::Instant;
 
@@ -10,24 +10,27 @@ use super::Scheduler;
 use super::pacing::Beside;
 use crate::task::{Task, Work};
 
-/// Rows with logits in one step at most, beside those of generating sequences: beyond that a vocabulary of 262,144 takes
-/// more than 64 MiB.
+/// Rows with logits in one step at most, beside those of generating sequences: beyond that a vocabulary of
+/// 262,144 takes more than 64 MiB.
 const EVERY_ROW_WANTED: usize = 64;
 
-/// How far a tenant's counter may be ahead of the tenants that generate before its prompts leave most passes to them, in the
-/// [fewest rows](super::work::Pace::least_prompt) of a pass over the weight: a short prompt is computed at once.
+/// How far a tenant's counter may be ahead of the tenants that generate before its prompts leave most passes
+/// to them, in the [fewest rows](super::work::Pace::least_prompt) of a pass over the weight: a short prompt
+/// is computed at once.
 const AHEAD_PASSES: f64 = 8.0;
-/// Such a tenant's prompts have rows in one of so many passes: fewer than every other one, so that the others' median is a pass without.
+/// Such a tenant's prompts have rows in one of so many passes: fewer than every other one, so that the
+/// others' median is a pass without.
 const PATIENT_PASSES: f64 = 2.5;
-/// Sequences of a tenant that generate in one pass beside others', at a weight of 1: a batch of so many more takes about twice the
-/// time.
+/// Sequences of a tenant that generate in one pass beside others', at a weight of 1: a batch of so many more
+/// takes about twice the time.
 const PATIENT_SEQUENCES: f64 = 8.0;
-/// One that has not had so many rows more has so many times as many as each of the others has, if that is more.
+/// One that has not had so many rows more has so many times as many as each of the others has, if that is
+/// more.
 const EAGER_TIMES: usize = 4;
 const EAGER_ROWS: f64 = 1024.0;
 
-/// What choosing the tokens of one pass may take on the host's threads, in rows alone, before those who need less have passes
-/// without it; and so many of them for each one with it.
+/// What choosing the tokens of one pass may take on the host's threads, in rows alone, before those who need
+/// less have passes without it; and so many of them for each one with it.
 const CHOOSING: f64 = 0.5;
 const PASSES_WITHOUT: usize = 2;
 
@@ -42,7 +45,8 @@ pub(crate) struct Pick {
 struct Claims(HashMap<u64, (f64, f64), FxBuildHasher>);
 
 impl Claims {
-    /// The index among `candidates` of the tenant that is served next: the lowest counter, then the oldest task.
+    /// The index among `candidates` of the tenant that is served next: the lowest counter, then the oldest
+    /// task.
     fn next(&self, candidates: &[(u64, usize)], running: &[Task]) -> Option<usize> {
         let counter = |tenant: u64| self.0.get(&tenant).map_or(0.0, |claim| claim.0);
         let order =
@@ -57,7 +61,8 @@ impl Claims {
         self.0.get(&tenant).map_or(f64::INFINITY, |claim| claim.0)
     }
 
-    /// Whether a tenant has had more than another one of those that generate, by so many rows over the weight.
+    /// Whether a tenant has had more than another one of those that generate, by so many rows over the
+    /// weight.
     fn is_ahead(&self, tenant: u64, generating: &[u64], rows: f64) -> bool {
         let others = generating.iter().filter(|&&other| other != tenant);
         let lowest = others.map(|&other| self.counter(other)).fold(f64::INFINITY, f64::min);
@@ -127,7 +132,8 @@ impl Scheduler {
         }
     }
 
-    /// Leaves a tenant that has many more sequences than others who generate, or has had much more, a few of them, in turn.
+    /// Leaves a tenant that has many more sequences than others who generate, or has had much more, a few of
+    /// them, in turn.
     fn spare_others(&mut self, candidates: &mut Vec<(u64, usize)>, claims: &Claims) {
         let tenants = distinct(candidates.iter().map(|&(tenant, _)| tenant));
         if tenants.len() < 2 {
@@ -160,8 +166,8 @@ impl Scheduler {
         }
     }
 
-    /// Leaves tenants out whose tokens take long to choose, where tenants whose tokens do not would wait for that: those with long
-    /// ones have one pass in some, with no more of them than the bound allows, or one.
+    /// Leaves tenants out whose tokens take long to choose, where tenants whose tokens do not would wait for
+    /// that: those with long ones have one pass in some, with no more of them than the bound allows, or one.
     fn spare_from_choosing(&mut self, candidates: &mut Vec<(u64, usize)>, claims: &Claims) {
         if candidates.iter().all(|candidate| candidate.0 == candidates[0].0) {
             return;

@@ -29,7 +29,8 @@ pub(crate) struct Pace {
 impl Pace {
     /// On the CPUs measured, products of a few rows do 20 to 40 multiply-adds in the nanosecond that copying
     /// one float to fresh memory takes.
-    pub(super) const HOST: Self = Self { number: 32.0, operation: (1 << 18) as f64, alone: 4.0, least_prompt: 4 };
+    pub(super) const HOST: Self =
+        Self { number: 32.0, operation: (1 << 18) as f64, alone: 4.0, least_prompt: 4 };
     /// An H200 does some 4,000 in that nanosecond, and computes a batch of 16 rows in the time of one.
     const DEVICE: Self = Self { number: 4096.0, operation: (1 << 25) as f64, alone: 16.0, least_prompt: 32 };
 }
