@@ -22,9 +22,9 @@ pub struct EngineConfig {
     pub kv_memory: Option<u64>,
     /// How the KV cache holds numbers.
     pub cache_type: CacheType,
-    /// Rows of prompts in one forward pass at most while nobody else generates.
+    /// The most rows of prompts in one forward pass while no sequence generates.
     pub prefill_chunk: usize,
-    /// Rows of prompts in one forward pass at most while somebody generates.
+    /// The most rows of prompts in one forward pass while sequences generate.
     pub shared_prefill_chunk: usize,
     /// How long a forward pass may take for the sake of prompts; `None` for the rows above, however long they
     /// take.
@@ -43,8 +43,8 @@ pub struct EngineConfig {
     pub speculation: Speculation,
     /// How many drafts a sequence has; `None` for as many as pay.
     pub fixed_drafts: Option<usize>,
-    /// What saved sequences are signed with; `None` for a key of the engine's own, which no other engine
-    /// knows.
+    /// The key that saved sequences are signed with; `None` for a key of the engine's own, which no other
+    /// engine knows.
     pub snapshot_key: Option<SnapshotKey>,
     /// Chunks that a generation's channel holds before the request waits for its reader.
     pub channel: usize,

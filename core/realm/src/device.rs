@@ -44,7 +44,7 @@ impl Device {
             );
             Error::new(ErrorCode::Unsupported, why)
         };
-        // What was asked for by name and is not there.
+        // A device that was asked for by name is missing.
         let missing = |error: Error| match error.code() {
             ErrorCode::Unsupported => {
                 let why = error.message();
@@ -121,7 +121,7 @@ pub(crate) fn bring<B: Backend>(
     Ok(Box::new(Arc::new(Transformer::load(backend, gguf, progress)?)))
 }
 
-/// What options say about an engine; `cache_type` is the device's own.
+/// Returns the engine's configuration by `options`, with the device's own `cache_type`.
 fn engine_config(options: &LoadOptions, cache_type: CacheType) -> EngineConfig {
     EngineConfig {
         kv_tokens: options.kv_tokens,
@@ -135,8 +135,8 @@ fn engine_config(options: &LoadOptions, cache_type: CacheType) -> EngineConfig {
 }
 
 impl Placed {
-    /// How an engine is built for it, where nobody says otherwise. A pass of a GPU takes rows by the hundred
-    /// in little more time than one.
+    /// Returns an engine's configuration for this placement, with the defaults for its devices. A pass of a
+    /// GPU takes rows by the hundred in little more time than one.
     pub(crate) fn engine_config(
         &self,
         weights: &dyn Weights,

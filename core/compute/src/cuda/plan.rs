@@ -16,7 +16,8 @@ const FEW_ROWS: usize = 4;
 /// threads for each 64 tokens, take less time.
 const ENOUGH_TILES: usize = 256;
 
-/// What the attention kernels read of a batch, the same for all layers: one array, and where its parts begin.
+/// The part of a batch that the attention kernels read, the same for all layers: one array, and where its
+/// parts begin.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// Everything, in the order of the fields below; positions come first.

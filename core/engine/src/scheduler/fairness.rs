@@ -1,5 +1,5 @@
-//! Who is served next: virtual token counters (Sheng et al., 'Fairness in Serving Large Language Models',
-//! OSDI 2024).
+//! Picks the tenant that is served next, by virtual token counters (Sheng et al., 'Fairness in Serving Large
+//! Language Models', OSDI 2024).
 //!
 //! Every tenant has a counter of the work that was done for it, in rows ([`work`](super::work)), divided by
 //! its weight. Whoever has the lowest is served next. A tenant that comes back after a pause starts at the
@@ -31,13 +31,13 @@ pub(crate) struct Account {
     pub(crate) running: usize,
     /// One of its requests was taken out of the queue and does not run yet.
     entering: bool,
-    /// What its programs want of their sequences, in the order in which they asked.
+    /// Commands of its programs for their sequences, in order of arrival.
     pub(crate) commands: VecDeque<(Sent, SessionCommand)>,
     /// Programs of its that compute the pass in pieces.
     pub(crate) pieces: usize,
     /// Work done, in rows over the weight.
     counter: f64,
-    /// What may be done for it beside the batch before the next pass, in rows; below zero it waits for
+    /// Work that may be done for it beside the batch before the next pass, in rows; below zero it waits for
     /// further passes.
     pub(crate) credit: f64,
     /// Passes that its prompts have waited for, as parts of one that may have rows of them.
@@ -116,7 +116,7 @@ impl Accounts {
         self.all.get(&tenant).map_or(self.floor, |a| a.counter)
     }
 
-    /// What may be done for a tenant beside the batch.
+    /// Returns the work that may be done for a tenant beside the batch, in rows.
     pub(crate) fn credit(&self, tenant: u64) -> f64 {
         self.all.get(&tenant).map_or(BEGIN, |a| a.credit)
     }
@@ -191,7 +191,7 @@ impl Accounts {
         let counters =
             |active: bool| self.all.values().filter(move |a| !active || a.is_active()).map(|a| a.counter);
         let lowest = counters(true).fold(f64::INFINITY, f64::min);
-        // While nobody has anything to do, all debts are paid.
+        // While no tenant has anything to do, all debts are void.
         let floor = if lowest.is_finite() { lowest } else { counters(false).fold(self.floor, f64::max) };
         self.floor = self.floor.max(floor);
         let floor = self.floor;

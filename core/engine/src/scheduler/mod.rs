@@ -1,4 +1,4 @@
-//! What the engine's thread does: it picks the rows of the next forward pass and hands out the results.
+//! The engine's thread: picks the rows of the next forward pass and hands out the results.
 //!
 //! - [`fairness`]: whose turn it is.
 //! - [`admission`]: who may run, and who has to give pages up.
@@ -60,7 +60,7 @@ use select::Pick;
 use sessions::SessionCommand;
 pub(crate) use work::Prices;
 
-/// So many tokens are chosen from the likeliest ones in the time that it takes to wake other threads.
+/// Choosing this many tokens from the likeliest ones takes as long as waking other threads.
 const FEW_TASKS: usize = 16;
 /// Requests of a tenant that end in one step while they wait: they take their memory's freeing of the
 /// engine's thread.
@@ -93,7 +93,7 @@ pub(crate) struct Scheduler {
     batch: Batch,
     copies: Vec<Copy>,
     afterwards: Afterwards,
-    /// What programs left to be done while the next pass runs.
+    /// Jobs that programs left for the time of the next pass.
     meanwhile: Afterwards,
     /// Rows of the last pass, and how long it took.
     last_forward: (usize, Duration),
@@ -104,7 +104,7 @@ pub(crate) struct Scheduler {
     /// Steps so far.
     steps: u64,
     wake: Wake,
-    /// Whether somebody gave way in this step.
+    /// A sequence gave its pages up in this step.
     preempted: bool,
     ledger: Arc<Ledger>,
     gauges: Gauges,
@@ -112,7 +112,7 @@ pub(crate) struct Scheduler {
     busy_since: Option<Instant>,
 }
 
-/// What to do until the next step.
+/// The engine's next action after a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Next {
     /// There is more to compute.
@@ -215,7 +215,7 @@ impl Scheduler {
         self.kv.forget(|scope| scope.adapter.is_some_and(|(adapter, _)| adapter == id));
     }
 
-    /// Pages that nobody uses, remembered ones included.
+    /// Number of pages that no sequence uses, remembered ones included.
     pub(crate) fn free_pages(&self) -> usize {
         self.kv.available()
     }
@@ -280,7 +280,7 @@ impl Scheduler {
         Next::Go
     }
 
-    /// Ends what nobody waits for any more and what has run out of time.
+    /// Ends requests that were given up and requests that have run out of time.
     fn sweep(&mut self, now: Instant) {
         let mut wake = Wake::default();
         let mut over = |task: &mut Task| {
@@ -306,7 +306,7 @@ impl Scheduler {
             // comes.
             let mut left = MOST_ENDED;
             account.queue.retain_mut(|task| {
-                // What a session's program gave up is forgotten when it runs.
+                // A session that its program gave up is forgotten when it runs.
                 if left == 0 || matches!(task.work, Work::Session(_)) || !over(task) {
                     return true;
                 }
@@ -335,7 +335,7 @@ impl Scheduler {
         }
     }
 
-    /// What becomes of a task that runs no more: a session rests, anything else is gone.
+    /// Puts a task away that has stopped running: a session rests, and any other task ends.
     fn put_away(&mut self, mut task: Task) {
         if let Work::Session(work) = &mut task.work {
             work.pending = None;
@@ -416,7 +416,7 @@ impl Scheduler {
         for part in parts {
             let (task, (_, work), cached, _, progress) =
                 part.into_inner().unwrap_or_else(PoisonError::into_inner);
-            // Drafts that were wrong took time of everybody's, but are no tokens of the tenant's.
+            // Rejected drafts took time, but are no tokens of the tenant's.
             self.accounts.charge(task.tenant.id(), work);
             task.tenant.charge((task.cached - cached) as f64, now);
             task.publish(&mut self.kv);

@@ -85,7 +85,7 @@ impl Scheduler {
         }
     }
 
-    /// What a pass of the picked rows takes, in rows.
+    /// Returns the price of a pass of the picked rows, in rows.
     fn price(&self, picks: &[Pick]) -> f64 {
         let tasks = picks.iter().filter_map(|pick| Some((pick.rows, self.place(pick.task)?)));
         tasks.map(|(rows, index)| self.prices.pass(self.running[index].cached, rows, 0)).sum()
@@ -104,7 +104,7 @@ impl Scheduler {
         (generates, prompts)
     }
 
-    /// Whoever makes passes fail owes the time that they took.
+    /// Charges a tenant for the passes that its sequence made fail.
     fn charge_failed(&mut self, pick: Pick, rows: f64) {
         if let Some(index) = self.place(pick.task) {
             self.accounts.charge(self.running[index].tenant.id(), rows);
@@ -181,19 +181,19 @@ fn contained(compute: impl FnOnce() -> Result<(), realm_model::Error>) -> Result
     caught(compute).unwrap_or_else(|| Err(fault()))
 }
 
-/// What a panic in a pass, or in a piece of one, is to those who asked for it.
+/// The error that a panic in a pass, or in a piece of one, is reported as.
 pub(super) fn fault() -> realm_model::Error {
     realm_compute::Error::Device("a fault of Realm's ended the pass; standard error has the place".into())
         .into()
 }
 
-/// What `work` returns; `None` if it panicked.
+/// Returns the result of `work`, or `None` if it panicked.
 pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     // The payload's destructor could panic again.
     catch_unwind(AssertUnwindSafe(work)).map_err(std::mem::forget).ok()
 }
 
-/// What readers are told of a pass that failed.
+/// The error that readers receive when a pass fails.
 pub(super) fn failure(error: &realm_model::Error) -> Error {
     match error {
         realm_model::Error::Compute(realm_compute::Error::OutOfMemory { .. }) => {

@@ -10,27 +10,27 @@ use super::Scheduler;
 use super::pacing::Beside;
 use crate::task::{Task, Work};
 
-/// Rows with logits in one step at most, beside those of generating sequences: beyond that a vocabulary of
-/// 262,144 takes more than 64 MiB.
+/// The most rows with logits in one step, beside those of generating sequences: more take over 64 MiB with a
+/// vocabulary of 262,144.
 const EVERY_ROW_WANTED: usize = 64;
 
 /// How far a tenant's counter may be ahead of the tenants that generate before its prompts leave most passes
 /// to them, in the [fewest rows](super::work::Pace::least_prompt) of a pass over the weight: a short prompt
 /// is computed at once.
 const AHEAD_PASSES: f64 = 8.0;
-/// Such a tenant's prompts have rows in one of so many passes: fewer than every other one, so that the
-/// others' median is a pass without.
+/// A tenant further ahead has rows of prompts in one of this many passes: fewer than every second, so that
+/// the others' median pass is one without.
 const PATIENT_PASSES: f64 = 2.5;
-/// Sequences of a tenant that generate in one pass beside others', at a weight of 1: a batch of so many more
-/// takes about twice the time.
+/// The most sequences of one tenant, at a weight of 1, that generate in one pass beside other tenants'. A
+/// batch with so many more rows takes about twice the time.
 const PATIENT_SEQUENCES: f64 = 8.0;
-/// One that has not had so many rows more has so many times as many as each of the others has, if that is
-/// more.
+/// Up to `EAGER_ROWS` ahead of the others, a tenant has this many times as many sequences in a pass as each
+/// of the others, if that is more.
 const EAGER_TIMES: usize = 4;
 const EAGER_ROWS: f64 = 1024.0;
 
-/// What choosing the tokens of one pass may take on the host's threads, in rows alone, before those who need
-/// less have passes without it; and so many of them for each one with it.
+/// The most time on the host's threads for choosing the tokens of one pass, in rows alone. Tenants whose
+/// tokens take longer are in one pass, and not in the `PASSES_WITHOUT` passes after it.
 const CHOOSING: f64 = 0.5;
 const PASSES_WITHOUT: usize = 2;
 
@@ -61,8 +61,7 @@ impl Claims {
         self.0.get(&tenant).map_or(f64::INFINITY, |claim| claim.0)
     }
 
-    /// Whether a tenant has had more than another one of those that generate, by so many rows over the
-    /// weight.
+    /// Returns whether a tenant's counter is ahead of another generating tenant's by more than `rows`.
     fn is_ahead(&self, tenant: u64, generating: &[u64], rows: f64) -> bool {
         let others = generating.iter().filter(|&&other| other != tenant);
         let lowest = others.map(|&other| self.counter(other)).fold(f64::INFINITY, f64::min);
@@ -122,7 +121,7 @@ impl Scheduler {
         self.spare_from_choosing(&mut candidates, claims);
         let all = candidates.len() <= self.config.decode_rows;
         while picks.len() < self.config.decode_rows {
-            // If there is room for everybody, nobody has to choose.
+            // If all candidates fit, their order is of no consequence.
             let next =
                 if all { candidates.len().checked_sub(1) } else { claims.next(&candidates, &self.running) };
             let Some(next) = next else { break };
@@ -272,7 +271,8 @@ impl Scheduler {
         }
     }
 
-    /// Whom prompts of `candidates` hold up in a pass in which `generating` generate.
+    /// Returns which sequences the prompts of `candidates` delay in a pass in which the tenants `generating`
+    /// generate.
     fn beside_whom(&self, generating: &[u64], candidates: &[(u64, usize)]) -> Beside {
         let prompting = distinct(candidates.iter().map(|&(tenant, _)| tenant));
         if generating.is_empty() && prompting.len() == 1 {
