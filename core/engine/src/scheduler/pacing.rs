@@ -76,10 +76,11 @@ impl Pacing {
             Beside::Nobody => (self.row_alone, self.row_beside),
             Beside::Own | Beside::Others(_) => (self.row_beside, self.row_alone),
         };
-        match row.or(other) {
-            Some(row) => Room { work: seconds / row.max(f64::MIN_POSITIVE), least },
-            None => Room { work: 0.0, least: UNKNOWN },
-        }
+        let known = row.or(other).filter(|_| seconds > 0.0);
+        known.map_or(Room { work: 0.0, least: UNKNOWN }, |row| Room {
+            work: seconds / row.max(f64::MIN_POSITIVE),
+            least,
+        })
     }
 }
 
