@@ -624,28 +624,28 @@ fileprivate struct FfiConverterData: FfiConverterRustBuffer {
 
 
 /**
- * A LoRA adapter on a model. Unloaded when nobody holds it and the last request that uses it has gone.
+ * A LoRA adapter of a model. Unloaded when its last reference and the last request that uses it are gone.
  */
 public protocol AdapterProtocol: AnyObject, Sendable {
     
     /**
-     * Bytes that its matrices take.
+     * Returns the size of its matrices, in bytes.
      */
     func bytes()  -> UInt64
     
     /**
-     * What it was loaded by, which tenants' limits name.
+     * Returns the name that it was loaded by; tenants' limits use this name.
      */
     func name()  -> String
     
     /**
-     * Its largest rank.
+     * Returns the largest rank of its matrices.
      */
     func rank()  -> UInt64
     
 }
 /**
- * A LoRA adapter on a model. Unloaded when nobody holds it and the last request that uses it has gone.
+ * A LoRA adapter of a model. Unloaded when its last reference and the last request that uses it are gone.
  */
 open class Adapter: AdapterProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -701,7 +701,7 @@ open class Adapter: AdapterProtocol, @unchecked Sendable {
 
     
     /**
-     * Bytes that its matrices take.
+     * Returns the size of its matrices, in bytes.
      */
 open func bytes() -> UInt64  {
     return try!  FfiConverterUInt64.lift(try! rustCall() {
@@ -713,7 +713,7 @@ open func bytes() -> UInt64  {
 }
     
     /**
-     * What it was loaded by, which tenants' limits name.
+     * Returns the name that it was loaded by; tenants' limits use this name.
      */
 open func name() -> String  {
     return try!  FfiConverterString.lift(try! rustCall() {
@@ -725,7 +725,7 @@ open func name() -> String  {
 }
     
     /**
-     * Its largest rank.
+     * Returns the largest rank of its matrices.
      */
 open func rank() -> UInt64  {
     return try!  FfiConverterUInt64.lift(try! rustCall() {
@@ -787,51 +787,56 @@ public func FfiConverterTypeAdapter_lower(_ value: Adapter) -> UInt64 {
 
 
 /**
- * A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room when the context is full.
- * It answers one question at a time; one that fails or is cancelled leaves the conversation as it was before.
+ * A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room
+ * when the context is full. It answers one question at a time. A question that fails or is cancelled leaves
+ * the conversation as it was before the question.
  */
 public protocol ChatSessionProtocol: AnyObject, Sendable {
     
     /**
-     * Forgets everything but the system messages at the beginning. Throws `InvalidArgument` while a question is being answered.
+     * Removes all messages except the system messages at the beginning. Throws `InvalidArgument` while a
+     * question is being answered.
      */
     func clear() throws 
     
     /**
-     * How many messages were dropped to make room in the context, since the beginning or the last `clear`.
+     * Returns the number of messages dropped to make room in the context, since the beginning or the last
+     * `clear`.
      */
     func droppedMessages()  -> UInt64
     
     /**
-     * Whether a question is being answered.
+     * Returns whether a question is being answered.
      */
     func isBusy()  -> Bool
     
     /**
-     * The messages so far.
+     * Returns the messages so far.
      */
     func messages()  -> [Message]
     
     /**
-     * Goes on from other messages. Throws `InvalidArgument` while a question is being answered.
+     * Replaces the messages. Throws `InvalidArgument` while a question is being answered.
      */
     func setMessages(messages: [Message]) throws 
     
     /**
-     * Asks, and returns at once. `stream` and `ask` say more about it, and take the question back when their task is cancelled.
+     * Asks a question and returns at once. Prefer `stream` and `ask`, which remove the question again when
+     * their task is cancelled.
      */
     func start(question: Message) throws  -> Generation
     
     /**
-     * Takes the last question and all that answered it back; false if there is none. Throws `InvalidArgument` while a question is being
-     * answered.
+     * Removes the last question and everything that answered it; returns false if there is none. Throws
+     * `InvalidArgument` while a question is being answered.
      */
     func undo() throws  -> Bool
     
 }
 /**
- * A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room when the context is full.
- * It answers one question at a time; one that fails or is cancelled leaves the conversation as it was before.
+ * A conversation with a model: it keeps the messages, runs the tools that the model calls, and makes room
+ * when the context is full. It answers one question at a time. A question that fails or is cancelled leaves
+ * the conversation as it was before the question.
  */
 open class ChatSession: ChatSessionProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -873,9 +878,11 @@ open class ChatSession: ChatSessionProtocol, @unchecked Sendable {
         return try! rustCall { uniffi_realm_swift_fn_clone_chatsession(self.handle, $0) }
     }
     /**
-     * Starts a conversation. `request`, whose prompt is `chat`, is how it begins (a system message, or none) and how each answer is made.
-     * `maxRounds` is how often the model may call tools for one question before it has to answer in words; nil for 8. Throws
-     * `Unsupported` for a model without a chat template, `InvalidArgument` for another kind of prompt and two tools of one name.
+     * Starts a conversation. `request`, whose prompt is `chat`, is the beginning of the conversation (a
+     * system message, or nothing) and has the options of each answer. `maxRounds` is the most rounds of tool
+     * calls for one question, after which the model must answer in words; nil for 8. Throws `Unsupported`
+     * for a model without a chat template, `InvalidArgument` for another kind of prompt and for two tools of
+     * the same name.
      */
 public convenience init(model: Model, request: Request, tools: [ChatTool] = [], maxRounds: UInt64? = nil, overflow: Overflow? = nil)throws  {
     let handle =
@@ -905,7 +912,8 @@ public convenience init(model: Model, request: Request, tools: [ChatTool] = [], 
 
     
     /**
-     * Forgets everything but the system messages at the beginning. Throws `InvalidArgument` while a question is being answered.
+     * Removes all messages except the system messages at the beginning. Throws `InvalidArgument` while a
+     * question is being answered.
      */
 open func clear()throws   {try rustCallWithError(FfiConverterTypeRealmError_lift) {
         uniffiCallStatus in
@@ -916,7 +924,8 @@ open func clear()throws   {try rustCallWithError(FfiConverterTypeRealmError_lift
 }
     
     /**
-     * How many messages were dropped to make room in the context, since the beginning or the last `clear`.
+     * Returns the number of messages dropped to make room in the context, since the beginning or the last
+     * `clear`.
      */
 open func droppedMessages() -> UInt64  {
     return try!  FfiConverterUInt64.lift(try! rustCall() {
@@ -928,7 +937,7 @@ open func droppedMessages() -> UInt64  {
 }
     
     /**
-     * Whether a question is being answered.
+     * Returns whether a question is being answered.
      */
 open func isBusy() -> Bool  {
     return try!  FfiConverterBool.lift(try! rustCall() {
@@ -940,7 +949,7 @@ open func isBusy() -> Bool  {
 }
     
     /**
-     * The messages so far.
+     * Returns the messages so far.
      */
 open func messages() -> [Message]  {
     return try!  FfiConverterSequenceTypeMessage.lift(try! rustCall() {
@@ -952,7 +961,7 @@ open func messages() -> [Message]  {
 }
     
     /**
-     * Goes on from other messages. Throws `InvalidArgument` while a question is being answered.
+     * Replaces the messages. Throws `InvalidArgument` while a question is being answered.
      */
 open func setMessages(messages: [Message])throws   {try rustCallWithError(FfiConverterTypeRealmError_lift) {
         uniffiCallStatus in
@@ -964,7 +973,8 @@ open func setMessages(messages: [Message])throws   {try rustCallWithError(FfiCon
 }
     
     /**
-     * Asks, and returns at once. `stream` and `ask` say more about it, and take the question back when their task is cancelled.
+     * Asks a question and returns at once. Prefer `stream` and `ask`, which remove the question again when
+     * their task is cancelled.
      */
 open func start(question: Message)throws  -> Generation  {
     return try  FfiConverterTypeGeneration_lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -977,8 +987,8 @@ open func start(question: Message)throws  -> Generation  {
 }
     
     /**
-     * Takes the last question and all that answered it back; false if there is none. Throws `InvalidArgument` while a question is being
-     * answered.
+     * Removes the last question and everything that answered it; returns false if there is none. Throws
+     * `InvalidArgument` while a question is being answered.
      */
 open func undo()throws  -> Bool  {
     return try  FfiConverterBool.lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -1040,36 +1050,37 @@ public func FfiConverterTypeChatSession_lower(_ value: ChatSession) -> UInt64 {
 
 
 /**
- * A running request. When nobody holds it any more, the request is cancelled and its part of the KV cache is free. Any number of
- * tasks may ask it for chunks; each chunk goes to one of them.
+ * A running request. When its last reference is released, the request is cancelled and its part of the KV
+ * cache is freed. Any number of tasks may ask it for chunks; each chunk goes to one of them.
  */
 public protocol GenerationProtocol: AnyObject, Sendable {
     
     /**
-     * Ends the request at once and frees its part of the KV cache. Tasks that wait for its chunks are told that there is none.
+     * Ends the request at once and frees its part of the KV cache. Tasks that wait for its chunks get nil.
      */
     func cancel() 
     
     /**
-     * Waits for the end and puts what was not read yet together. Throws what ended the request early, `Cancelled` after `cancel`.
+     * Waits for the end and joins the chunks that were not read yet. Throws the error that ended the request
+     * early, `Cancelled` after `cancel`.
      */
     func complete() async throws  -> Completion
     
     /**
-     * Whether it was cancelled before it had ended.
+     * Returns whether the request was cancelled before it ended.
      */
     func isCancelled()  -> Bool
     
     /**
-     * The next chunk; nil after the last one and after `cancel`. Does not look at whether the task is cancelled: `Model.stream` and
-     * `Model.generate` do.
+     * Returns the next chunk; nil after the last one and after `cancel`. Does not check whether the task is
+     * cancelled; `Model.stream` and `Model.generate` do.
      */
     func nextChunk() async throws  -> Chunk?
     
 }
 /**
- * A running request. When nobody holds it any more, the request is cancelled and its part of the KV cache is free. Any number of
- * tasks may ask it for chunks; each chunk goes to one of them.
+ * A running request. When its last reference is released, the request is cancelled and its part of the KV
+ * cache is freed. Any number of tasks may ask it for chunks; each chunk goes to one of them.
  */
 open class Generation: GenerationProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -1125,7 +1136,7 @@ open class Generation: GenerationProtocol, @unchecked Sendable {
 
     
     /**
-     * Ends the request at once and frees its part of the KV cache. Tasks that wait for its chunks are told that there is none.
+     * Ends the request at once and frees its part of the KV cache. Tasks that wait for its chunks get nil.
      */
 open func cancel()  {try! rustCall() {
         uniffiCallStatus in
@@ -1136,7 +1147,8 @@ open func cancel()  {try! rustCall() {
 }
     
     /**
-     * Waits for the end and puts what was not read yet together. Throws what ended the request early, `Cancelled` after `cancel`.
+     * Waits for the end and joins the chunks that were not read yet. Throws the error that ended the request
+     * early, `Cancelled` after `cancel`.
      */
 open func complete()async throws  -> Completion  {
     return
@@ -1155,7 +1167,7 @@ open func complete()async throws  -> Completion  {
 }
     
     /**
-     * Whether it was cancelled before it had ended.
+     * Returns whether the request was cancelled before it ended.
      */
 open func isCancelled() -> Bool  {
     return try!  FfiConverterBool.lift(try! rustCall() {
@@ -1167,8 +1179,8 @@ open func isCancelled() -> Bool  {
 }
     
     /**
-     * The next chunk; nil after the last one and after `cancel`. Does not look at whether the task is cancelled: `Model.stream` and
-     * `Model.generate` do.
+     * Returns the next chunk; nil after the last one and after `cancel`. Does not check whether the task is
+     * cancelled; `Model.stream` and `Model.generate` do.
      */
 open func nextChunk()async throws  -> Chunk?  {
     return
@@ -1237,20 +1249,22 @@ public func FfiConverterTypeGeneration_lower(_ value: Generation) -> UInt64 {
 
 
 /**
- * Gets the lines of a log, soon after they were written, on a thread of its own. Where it is slower than Realm's own lines come some are
- * dropped, and a line says how many; a tenant's programs wait while 1 MiB of their lines do.
+ * Receives the lines of a log, soon after they were written, on a thread of its own. If it is slower than
+ * Realm's own lines, some are dropped, and a line says how many; while 1 MiB of a tenant's lines is waiting,
+ * its programs wait.
  */
 public protocol LogSink: AnyObject, Sendable {
     
     /**
-     * A line. `from` is the tenant of a program's line, or the part of Realm.
+     * Receives a line. `from` is the tenant of a program's line, or the part of Realm.
      */
     func line(level: LogLevel, from: String, message: String) 
     
 }
 /**
- * Gets the lines of a log, soon after they were written, on a thread of its own. Where it is slower than Realm's own lines come some are
- * dropped, and a line says how many; a tenant's programs wait while 1 MiB of their lines do.
+ * Receives the lines of a log, soon after they were written, on a thread of its own. If it is slower than
+ * Realm's own lines, some are dropped, and a line says how many; while 1 MiB of a tenant's lines is waiting,
+ * its programs wait.
  */
 open class LogSinkImpl: LogSink, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -1306,7 +1320,7 @@ open class LogSinkImpl: LogSink, @unchecked Sendable {
 
     
     /**
-     * A line. `from` is the tenant of a program's line, or the part of Realm.
+     * Receives a line. `from` is the tenant of a program's line, or the part of Realm.
      */
 open func line(level: LogLevel, from: String, message: String)  {try! rustCall() {
         uniffiCallStatus in
@@ -1460,8 +1474,8 @@ public func FfiConverterTypeLogSink_lower(_ value: LogSink) -> UInt64 {
 public protocol LogitsProcessor: AnyObject, Sendable {
     
     /**
-     * Gets the tokens so far and the logits of the next one, as 32-bit floats, one for each token of the vocabulary; gives as many back.
-     * What it throws ends the request.
+     * Receives the tokens so far and the logits of the next one, as 32-bit floats, one for each token of the
+     * vocabulary; returns as many. A thrown error ends the request.
      */
     func process(tokens: [UInt32], logits: Data) throws  -> Data
     
@@ -1523,8 +1537,8 @@ open class LogitsProcessorImpl: LogitsProcessor, @unchecked Sendable {
 
     
     /**
-     * Gets the tokens so far and the logits of the next one, as 32-bit floats, one for each token of the vocabulary; gives as many back.
-     * What it throws ends the request.
+     * Receives the tokens so far and the logits of the next one, as 32-bit floats, one for each token of the
+     * vocabulary; returns as many. A thrown error ends the request.
      */
 open func process(tokens: [UInt32], logits: Data)throws  -> Data  {
     return try  FfiConverterData.lift(try rustCallWithError(FfiConverterTypeToolError_lift) {
@@ -1672,132 +1686,144 @@ public func FfiConverterTypeLogitsProcessor_lower(_ value: LogitsProcessor) -> U
 
 
 /**
- * A loaded model, as one tenant sees it. The weights go when the last model and the last generation have gone.
+ * A loaded model, as one tenant sees it. The weights are freed when the last model and the last generation
+ * are released.
  */
 public protocol ModelProtocol: AnyObject, Sendable {
     
     /**
-     * One vector of `[hidden]` for each text; thousands are fine. With `normalize` their lengths are 1. An error says which text it was.
+     * Returns an embedding, `[hidden]`, for each text; thousands are fine. With `normalize` their lengths
+     * are 1. An error has the text's index.
      */
     func embedMany(texts: [String], pooling: Pooling?, normalize: Bool) async throws  -> [[Float]]
     
     /**
-     * Token ids of many texts, as `encode` has them of one.
+     * Encodes many texts into token ids, each as `encode` does.
      */
     func encodeMany(texts: [String], special: Bool, boundaries: Bool)  -> [[UInt32]]
     
     /**
-     * As `generateMany`, where one that fails leaves the others as they are.
+     * Same as `generateMany`, but a request that fails does not stop the others.
      */
     func generateEach(requests: [Request]) async throws  -> [Outcome]
     
     /**
-     * Answers many requests; the completions are in their order. A window of them is under way at once, so that a list of any length
-     * never fills a queue. The first error ends the call, and says which request it was.
+     * Answers many requests; the completions are in their order. A window of them runs at once, so a list of
+     * any length never fills a queue. The first error ends the call, and its message has the request's
+     * index.
      */
     func generateMany(requests: [Request]) async throws  -> [Completion]
     
     /**
-     * As `score`, for each of many texts.
+     * Same as `score`, for each of many texts.
      */
     func scoreMany(texts: [[UInt32]], top: UInt64) async throws  -> [[Score]]
     
     /**
-     * The same model with an adapter and a factor on what it adds: generations, scores, embeddings and sequences are the changed
-     * model's.
+     * Returns the same model with an adapter, and a factor on what the adapter adds. Generations, scores,
+     * embeddings and sequences are then those of the adapted model.
      */
     func adapted(adapter: Adapter, scale: Float)  -> Model
     
     /**
-     * The text of tokens; control tokens are left out. Throws `InvalidArgument` for an id outside the vocabulary.
+     * Decodes tokens into text, leaving out control tokens. Throws `InvalidArgument` for an id outside the
+     * vocabulary.
      */
     func decode(tokens: [UInt32]) throws  -> String
     
     /**
-     * One vector for tokens, `[hidden]`; with `normalize` its length is 1, so that a dot product is the cosine. `pooling` nil is what
-     * the model's file says.
+     * Returns the embedding of tokens, `[hidden]`; with `normalize` its length is 1, so that a dot product
+     * is the cosine. If `pooling` is nil, the model's file decides.
      */
     func embedTokens(tokens: [UInt32], pooling: Pooling?, normalize: Bool) async throws  -> [Float]
     
     /**
-     * Token ids of a text. With `special`, control tokens spelled in it become those tokens: only for text that no user wrote. With
-     * `boundaries`, the begin and end tokens are added where the model expects them.
+     * Encodes a text into token ids. With `special`, control tokens spelled in the text become those tokens:
+     * use it only for text that no user wrote. With `boundaries`, the begin and end tokens are added if the
+     * model expects them.
      */
     func encode(text: String, special: Bool, boundaries: Bool)  -> [UInt32]
     
     /**
-     * What the model is.
+     * Returns facts about the model.
      */
     func info()  -> ModelInfo
     
     /**
-     * Loads a LoRA adapter while requests run: a GGUF file, or the folder that PEFT saves. Throws `Io`, `InvalidAdapter` for one that
-     * contradicts itself or does not fit the model, `Unsupported` for kinds other than plain LoRA.
+     * Loads a LoRA adapter while requests run: a GGUF file, or the folder that PEFT saves. Throws `Io`,
+     * `InvalidAdapter` for one that contradicts itself or does not fit the model, `Unsupported` for kinds
+     * other than plain LoRA.
      */
     func loadAdapter(path: String) async throws  -> Adapter
     
     /**
-     * The log-probability of each token of `continuation` after `prompt`, in nats; their sum is the log-likelihood. Throws
-     * `InvalidArgument` if either is empty.
+     * Returns the log-probability of each token of `continuation` after `prompt`, in nats; their sum is the
+     * log-likelihood. Throws `InvalidArgument` if either is empty.
      */
     func logLikelihood(prompt: [UInt32], continuation: [UInt32]) async throws  -> [Float]
     
     /**
-     * What the model has done for all tenants since it was loaded, and how it stands.
+     * Reads the model's counters and gauges, over all tenants since it was loaded.
      */
     func metrics()  -> Metrics
     
     /**
-     * The prompt that the model's chat template makes of a request for a conversation, to look at: as text it no longer says which
-     * words are the template's and which a user's, so that control tokens in it can't be parsed safely. `renderTokens` gives what
-     * the model reads. Throws `Unsupported` for a model without a
-     * template, `InvalidArgument` with the template's own complaint or for another kind of prompt.
+     * Renders a request for a conversation with the model's chat template. The text is for reading only: it
+     * no longer shows which words are the template's and which a user's, so parsing control tokens in it is
+     * not safe. For tokens to give to the model, use `renderTokens`. Throws `Unsupported` for a model
+     * without a template, `InvalidArgument` with the template's own error or for another kind of prompt.
      */
     func render(request: Request) throws  -> String
     
     /**
-     * Token ids of the prompt that the model's chat template makes of a request for a conversation. A user's words in it are words,
-     * whatever they spell. Throws as `render`.
+     * Returns the token ids of a request for a conversation, rendered with the model's chat template. Only
+     * the template can spell control tokens; a user's words cannot. Throws the same errors as `render`.
      */
     func renderTokens(request: Request) throws  -> [UInt32]
     
     /**
-     * A sequence from what a realm of another key saved. Its form is checked in full; whether its keys and values are what the model
-     * computes, nobody can know. The tenant's other requests don't use them. Throws `InvalidArgument` for anything but a saved sequence of
-     * this model, device, cache type and adapter; `LimitExceeded` as above.
+     * Restores a sequence that a realm with another key saved. The format of the bytes is checked in full,
+     * but Realm cannot check that their keys and values are those that the model computes. Therefore the
+     * tenant's other requests do not use them. Throws `InvalidArgument` for anything but a saved sequence of
+     * this model, device, cache type and adapter; `LimitExceeded` if the sequence is longer than the
+     * context.
      */
     func restoreForeignSequence(bytes: Data) async throws  -> TokenSequence
     
     /**
-     * A sequence from what `TokenSequence.save` gave, in this realm or another one of the same `snapshotKey`. Throws `InvalidArgument` for
-     * bytes that are not signed with the realm's key or were altered since, and for those of another model, device, cache type or
-     * adapter; `LimitExceeded` if it is longer than the context.
+     * Restores a sequence from the bytes of `TokenSequence.save`, written by this realm or by another one
+     * with the same `snapshotKey`. Throws `InvalidArgument` for bytes that are not signed with the realm's
+     * key or were changed since, and for bytes of another model, device, cache type or adapter;
+     * `LimitExceeded` if the sequence is longer than the context.
      */
     func restoreSequence(bytes: Data) async throws  -> TokenSequence
     
     /**
-     * For each token the log-probability of the one that follows, and the `top` likeliest in its place.
+     * Returns, for each token, the log-probability of the token that follows it, and the `top` likeliest in
+     * its place.
      */
     func score(tokens: [UInt32], top: UInt64) async throws  -> [Score]
     
     /**
-     * An empty sequence that the caller drives forward by forward.
+     * Creates an empty sequence that the caller drives, one forward pass at a time.
      */
     func sequence() throws  -> TokenSequence
     
     /**
-     * Starts a request and returns at once. `stream` and `generate` say more about it, and end it when their task is cancelled.
+     * Starts a request and returns at once. Prefer `stream` and `generate`, which end the request when their
+     * task is cancelled.
      */
     func start(request: Request) throws  -> Generation
     
     /**
-     * The model's tokenizer, for everything else.
+     * Returns the model's tokenizer, for everything else.
      */
     func tokenizer()  -> Tokenizer
     
 }
 /**
- * A loaded model, as one tenant sees it. The weights go when the last model and the last generation have gone.
+ * A loaded model, as one tenant sees it. The weights are freed when the last model and the last generation
+ * are released.
  */
 open class Model: ModelProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -1853,7 +1879,8 @@ open class Model: ModelProtocol, @unchecked Sendable {
 
     
     /**
-     * One vector of `[hidden]` for each text; thousands are fine. With `normalize` their lengths are 1. An error says which text it was.
+     * Returns an embedding, `[hidden]`, for each text; thousands are fine. With `normalize` their lengths
+     * are 1. An error has the text's index.
      */
 open func embedMany(texts: [String], pooling: Pooling? = nil, normalize: Bool = true)async throws  -> [[Float]]  {
     return
@@ -1872,7 +1899,7 @@ open func embedMany(texts: [String], pooling: Pooling? = nil, normalize: Bool = 
 }
     
     /**
-     * Token ids of many texts, as `encode` has them of one.
+     * Encodes many texts into token ids, each as `encode` does.
      */
 open func encodeMany(texts: [String], special: Bool = false, boundaries: Bool = true) -> [[UInt32]]  {
     return try!  FfiConverterSequenceSequenceUInt32.lift(try! rustCall() {
@@ -1887,7 +1914,7 @@ open func encodeMany(texts: [String], special: Bool = false, boundaries: Bool = 
 }
     
     /**
-     * As `generateMany`, where one that fails leaves the others as they are.
+     * Same as `generateMany`, but a request that fails does not stop the others.
      */
 open func generateEach(requests: [Request])async throws  -> [Outcome]  {
     return
@@ -1906,8 +1933,9 @@ open func generateEach(requests: [Request])async throws  -> [Outcome]  {
 }
     
     /**
-     * Answers many requests; the completions are in their order. A window of them is under way at once, so that a list of any length
-     * never fills a queue. The first error ends the call, and says which request it was.
+     * Answers many requests; the completions are in their order. A window of them runs at once, so a list of
+     * any length never fills a queue. The first error ends the call, and its message has the request's
+     * index.
      */
 open func generateMany(requests: [Request])async throws  -> [Completion]  {
     return
@@ -1926,7 +1954,7 @@ open func generateMany(requests: [Request])async throws  -> [Completion]  {
 }
     
     /**
-     * As `score`, for each of many texts.
+     * Same as `score`, for each of many texts.
      */
 open func scoreMany(texts: [[UInt32]], top: UInt64 = UInt64(0))async throws  -> [[Score]]  {
     return
@@ -1945,8 +1973,8 @@ open func scoreMany(texts: [[UInt32]], top: UInt64 = UInt64(0))async throws  -> 
 }
     
     /**
-     * The same model with an adapter and a factor on what it adds: generations, scores, embeddings and sequences are the changed
-     * model's.
+     * Returns the same model with an adapter, and a factor on what the adapter adds. Generations, scores,
+     * embeddings and sequences are then those of the adapted model.
      */
 open func adapted(adapter: Adapter, scale: Float = Float(1.0)) -> Model  {
     return try!  FfiConverterTypeModel_lift(try! rustCall() {
@@ -1960,7 +1988,8 @@ open func adapted(adapter: Adapter, scale: Float = Float(1.0)) -> Model  {
 }
     
     /**
-     * The text of tokens; control tokens are left out. Throws `InvalidArgument` for an id outside the vocabulary.
+     * Decodes tokens into text, leaving out control tokens. Throws `InvalidArgument` for an id outside the
+     * vocabulary.
      */
 open func decode(tokens: [UInt32])throws  -> String  {
     return try  FfiConverterString.lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -1973,8 +2002,8 @@ open func decode(tokens: [UInt32])throws  -> String  {
 }
     
     /**
-     * One vector for tokens, `[hidden]`; with `normalize` its length is 1, so that a dot product is the cosine. `pooling` nil is what
-     * the model's file says.
+     * Returns the embedding of tokens, `[hidden]`; with `normalize` its length is 1, so that a dot product
+     * is the cosine. If `pooling` is nil, the model's file decides.
      */
 open func embedTokens(tokens: [UInt32], pooling: Pooling? = nil, normalize: Bool = true)async throws  -> [Float]  {
     return
@@ -1993,8 +2022,9 @@ open func embedTokens(tokens: [UInt32], pooling: Pooling? = nil, normalize: Bool
 }
     
     /**
-     * Token ids of a text. With `special`, control tokens spelled in it become those tokens: only for text that no user wrote. With
-     * `boundaries`, the begin and end tokens are added where the model expects them.
+     * Encodes a text into token ids. With `special`, control tokens spelled in the text become those tokens:
+     * use it only for text that no user wrote. With `boundaries`, the begin and end tokens are added if the
+     * model expects them.
      */
 open func encode(text: String, special: Bool = false, boundaries: Bool = true) -> [UInt32]  {
     return try!  FfiConverterSequenceUInt32.lift(try! rustCall() {
@@ -2009,7 +2039,7 @@ open func encode(text: String, special: Bool = false, boundaries: Bool = true) -
 }
     
     /**
-     * What the model is.
+     * Returns facts about the model.
      */
 open func info() -> ModelInfo  {
     return try!  FfiConverterTypeModelInfo_lift(try! rustCall() {
@@ -2021,8 +2051,9 @@ open func info() -> ModelInfo  {
 }
     
     /**
-     * Loads a LoRA adapter while requests run: a GGUF file, or the folder that PEFT saves. Throws `Io`, `InvalidAdapter` for one that
-     * contradicts itself or does not fit the model, `Unsupported` for kinds other than plain LoRA.
+     * Loads a LoRA adapter while requests run: a GGUF file, or the folder that PEFT saves. Throws `Io`,
+     * `InvalidAdapter` for one that contradicts itself or does not fit the model, `Unsupported` for kinds
+     * other than plain LoRA.
      */
 open func loadAdapter(path: String)async throws  -> Adapter  {
     return
@@ -2041,8 +2072,8 @@ open func loadAdapter(path: String)async throws  -> Adapter  {
 }
     
     /**
-     * The log-probability of each token of `continuation` after `prompt`, in nats; their sum is the log-likelihood. Throws
-     * `InvalidArgument` if either is empty.
+     * Returns the log-probability of each token of `continuation` after `prompt`, in nats; their sum is the
+     * log-likelihood. Throws `InvalidArgument` if either is empty.
      */
 open func logLikelihood(prompt: [UInt32], continuation: [UInt32])async throws  -> [Float]  {
     return
@@ -2061,7 +2092,7 @@ open func logLikelihood(prompt: [UInt32], continuation: [UInt32])async throws  -
 }
     
     /**
-     * What the model has done for all tenants since it was loaded, and how it stands.
+     * Reads the model's counters and gauges, over all tenants since it was loaded.
      */
 open func metrics() -> Metrics  {
     return try!  FfiConverterTypeMetrics_lift(try! rustCall() {
@@ -2073,10 +2104,10 @@ open func metrics() -> Metrics  {
 }
     
     /**
-     * The prompt that the model's chat template makes of a request for a conversation, to look at: as text it no longer says which
-     * words are the template's and which a user's, so that control tokens in it can't be parsed safely. `renderTokens` gives what
-     * the model reads. Throws `Unsupported` for a model without a
-     * template, `InvalidArgument` with the template's own complaint or for another kind of prompt.
+     * Renders a request for a conversation with the model's chat template. The text is for reading only: it
+     * no longer shows which words are the template's and which a user's, so parsing control tokens in it is
+     * not safe. For tokens to give to the model, use `renderTokens`. Throws `Unsupported` for a model
+     * without a template, `InvalidArgument` with the template's own error or for another kind of prompt.
      */
 open func render(request: Request)throws  -> String  {
     return try  FfiConverterString.lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -2089,8 +2120,8 @@ open func render(request: Request)throws  -> String  {
 }
     
     /**
-     * Token ids of the prompt that the model's chat template makes of a request for a conversation. A user's words in it are words,
-     * whatever they spell. Throws as `render`.
+     * Returns the token ids of a request for a conversation, rendered with the model's chat template. Only
+     * the template can spell control tokens; a user's words cannot. Throws the same errors as `render`.
      */
 open func renderTokens(request: Request)throws  -> [UInt32]  {
     return try  FfiConverterSequenceUInt32.lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -2103,9 +2134,11 @@ open func renderTokens(request: Request)throws  -> [UInt32]  {
 }
     
     /**
-     * A sequence from what a realm of another key saved. Its form is checked in full; whether its keys and values are what the model
-     * computes, nobody can know. The tenant's other requests don't use them. Throws `InvalidArgument` for anything but a saved sequence of
-     * this model, device, cache type and adapter; `LimitExceeded` as above.
+     * Restores a sequence that a realm with another key saved. The format of the bytes is checked in full,
+     * but Realm cannot check that their keys and values are those that the model computes. Therefore the
+     * tenant's other requests do not use them. Throws `InvalidArgument` for anything but a saved sequence of
+     * this model, device, cache type and adapter; `LimitExceeded` if the sequence is longer than the
+     * context.
      */
 open func restoreForeignSequence(bytes: Data)async throws  -> TokenSequence  {
     return
@@ -2124,9 +2157,10 @@ open func restoreForeignSequence(bytes: Data)async throws  -> TokenSequence  {
 }
     
     /**
-     * A sequence from what `TokenSequence.save` gave, in this realm or another one of the same `snapshotKey`. Throws `InvalidArgument` for
-     * bytes that are not signed with the realm's key or were altered since, and for those of another model, device, cache type or
-     * adapter; `LimitExceeded` if it is longer than the context.
+     * Restores a sequence from the bytes of `TokenSequence.save`, written by this realm or by another one
+     * with the same `snapshotKey`. Throws `InvalidArgument` for bytes that are not signed with the realm's
+     * key or were changed since, and for bytes of another model, device, cache type or adapter;
+     * `LimitExceeded` if the sequence is longer than the context.
      */
 open func restoreSequence(bytes: Data)async throws  -> TokenSequence  {
     return
@@ -2145,7 +2179,8 @@ open func restoreSequence(bytes: Data)async throws  -> TokenSequence  {
 }
     
     /**
-     * For each token the log-probability of the one that follows, and the `top` likeliest in its place.
+     * Returns, for each token, the log-probability of the token that follows it, and the `top` likeliest in
+     * its place.
      */
 open func score(tokens: [UInt32], top: UInt64 = UInt64(0))async throws  -> [Score]  {
     return
@@ -2164,7 +2199,7 @@ open func score(tokens: [UInt32], top: UInt64 = UInt64(0))async throws  -> [Scor
 }
     
     /**
-     * An empty sequence that the caller drives forward by forward.
+     * Creates an empty sequence that the caller drives, one forward pass at a time.
      */
 open func sequence()throws  -> TokenSequence  {
     return try  FfiConverterTypeTokenSequence_lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -2176,7 +2211,8 @@ open func sequence()throws  -> TokenSequence  {
 }
     
     /**
-     * Starts a request and returns at once. `stream` and `generate` say more about it, and end it when their task is cancelled.
+     * Starts a request and returns at once. Prefer `stream` and `generate`, which end the request when their
+     * task is cancelled.
      */
 open func start(request: Request)throws  -> Generation  {
     return try  FfiConverterTypeGeneration_lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -2189,7 +2225,7 @@ open func start(request: Request)throws  -> Generation  {
 }
     
     /**
-     * The model's tokenizer, for everything else.
+     * Returns the model's tokenizer, for everything else.
      */
 open func tokenizer() -> Tokenizer  {
     return try!  FfiConverterTypeTokenizer_lift(try! rustCall() {
@@ -2251,18 +2287,18 @@ public func FfiConverterTypeModel_lower(_ value: Model) -> UInt64 {
 
 
 /**
- * A compiled WebAssembly program; any number of tenants may have it.
+ * A compiled WebAssembly program; any number of tenants may use it.
  */
 public protocol ProgramProtocol: AnyObject, Sendable {
     
     /**
-     * What it is.
+     * Returns facts about the program.
      */
     func info()  -> ProgramInfo
     
 }
 /**
- * A compiled WebAssembly program; any number of tenants may have it.
+ * A compiled WebAssembly program; any number of tenants may use it.
  */
 open class Program: ProgramProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -2318,7 +2354,7 @@ open class Program: ProgramProtocol, @unchecked Sendable {
 
     
     /**
-     * What it is.
+     * Returns facts about the program.
      */
 open func info() -> ProgramInfo  {
     return try!  FfiConverterTypeProgramInfo_lift(try! rustCall() {
@@ -2380,18 +2416,18 @@ public func FfiConverterTypeProgram_lower(_ value: Program) -> UInt64 {
 
 
 /**
- * Told how a load or a pull goes, on a thread of Realm's.
+ * Receives the progress of a load or a pull, on a thread of Realm's.
  */
 public protocol ProgressObserver: AnyObject, Sendable {
     
     /**
-     * Something happened.
+     * Reports an event.
      */
     func progressed(progress: Progress) 
     
 }
 /**
- * Told how a load or a pull goes, on a thread of Realm's.
+ * Receives the progress of a load or a pull, on a thread of Realm's.
  */
 open class ProgressObserverImpl: ProgressObserver, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -2447,7 +2483,7 @@ open class ProgressObserverImpl: ProgressObserver, @unchecked Sendable {
 
     
     /**
-     * Something happened.
+     * Reports an event.
      */
 open func progressed(progress: Progress)  {try! rustCall() {
         uniffiCallStatus in
@@ -2590,61 +2626,65 @@ public func FfiConverterTypeProgressObserver_lower(_ value: ProgressObserver) ->
 
 
 /**
- * The runtime: owns the devices and loads models. One per process is normal.
+ * The runtime: owns the devices and loads models. One for each process is normal.
  */
 public protocol RealmProtocol: AnyObject, Sendable {
     
     /**
-     * As `loadProgram`, from bytes.
+     * Same as `loadProgram`, from bytes.
      */
     func compileProgram(wasm: Data) async throws  -> Program
     
     /**
-     * Fetches a model without loading it, unless it is there, and returns its file's path. Throws as loading does.
+     * Fetches a model, unless it is on disk, without loading it. Returns its file's path. Throws the same
+     * errors as loading.
      */
     func fetch(model: String, progress: ProgressObserver?) async throws  -> String
     
     /**
-     * Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or `hf:owner/repo/file.gguf`. What is not there yet
-     * is fetched. Throws `NotFound` for a name that is none, `Io` where fetching fails, `InvalidModel` and `Unsupported` for files
-     * that Realm can't run.
+     * Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or
+     * `hf:owner/repo/file.gguf`. A model that is not on disk yet is fetched first. Throws `NotFound` for an
+     * unknown name, `Io` if fetching fails, `InvalidModel` or `Unsupported` for a file that Realm cannot
+     * run.
      */
     func load(model: String, options: LoadOptions?, progress: ProgressObserver?) async throws  -> Model
     
     /**
-     * Compiles a program from a file: a WebAssembly component, or what a WebAssembly target of `cargo build` makes. Compiled code is
-     * kept in the cache folder. Throws `Io`, `InvalidProgram`.
+     * Compiles a program from a file: a WebAssembly component, or a core module from a WebAssembly target of
+     * `cargo build`. Compiled code is kept in the cache folder. Throws `Io`, `InvalidProgram`.
      */
     func loadProgram(path: String) async throws  -> Program
     
     /**
-     * Loads a model's tokenizer alone. Throws as loading a model does.
+     * Loads only a model's tokenizer. Throws the same errors as loading a model.
      */
     func loadTokenizer(model: String) async throws  -> Tokenizer
     
     /**
-     * The models that the catalog and the cache folder have. Throws `Io` where the folder can't be read.
+     * Lists the models of the catalog and of the cache folder. Throws `Io` if the folder cannot be read.
      */
     func models() throws  -> [ModelEntry]
     
     /**
-     * What all loaded models have done and how they stand, in the text format that Prometheus reads.
+     * Returns the metrics of all loaded models, in the text format that Prometheus reads.
      */
     func prometheus()  -> String
     
     /**
-     * Deletes what the cache folder has of a model; returns how many bytes that freed. Throws `InvalidArgument` for a path, `Io`.
+     * Deletes a model's files from the cache folder; returns the number of freed bytes. Throws
+     * `InvalidArgument` for a path, `Io`.
      */
     func remove(model: String) throws  -> UInt64
     
     /**
-     * A tenant with limits of its own. Tenants of the same name share nothing. Throws `InvalidArgument` for limits that mean nothing.
+     * Creates a tenant with limits of its own. Two tenants of the same name share nothing. Throws
+     * `InvalidArgument` for a limit that is out of range.
      */
     func tenant(name: String, limits: Limits?) throws  -> Tenant
     
 }
 /**
- * The runtime: owns the devices and loads models. One per process is normal.
+ * The runtime: owns the devices and loads models. One for each process is normal.
  */
 open class Realm: RealmProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -2686,10 +2726,13 @@ open class Realm: RealmProtocol, @unchecked Sendable {
         return try! rustCall { uniffi_realm_swift_fn_clone_realm(self.handle, $0) }
     }
     /**
-     * Starts a runtime. `threads` compute, nil stands for one for each core. `device` is `cpu`, `cuda`, `cuda:1` and so on or `auto`:
-     * the first NVIDIA GPU that Realm can use and otherwise the CPU. `cacheFolder` is where fetched models are kept; nil is the user's
-     * cache folder. `snapshotKey` is what saved sequences are signed with, at least 32 random bytes to be kept secret: realms of one key
-     * restore each other's; nil is a key of this realm's own. Throws `InvalidArgument` for no threads and for a shorter key, `Unsupported` for a device that is not there.
+     * Starts a runtime. `threads` threads compute; nil means one for each core. `device` is `cpu`, `cuda`,
+     * `cuda:1` and so on, or `auto`: the first NVIDIA GPU, with other GPUs and the CPU for layers that do
+     * not fit there, or the CPU if there is no GPU that Realm can use. `cacheFolder` is the folder of
+     * fetched models; nil means the user's cache folder. `snapshotKey` signs saved sequences: at least 32
+     * random bytes, to be kept secret. Realms with the same key restore each other's sequences; nil means a
+     * key of this realm's own. Throws `InvalidArgument` for no threads and for a shorter key, `Unsupported`
+     * for a device that the machine does not have.
      */
 public convenience init(threads: UInt64? = nil, device: String = "auto", cacheFolder: String? = nil, snapshotKey: Data? = nil)throws  {
     let handle =
@@ -2718,7 +2761,7 @@ public convenience init(threads: UInt64? = nil, device: String = "auto", cacheFo
 
     
     /**
-     * As `loadProgram`, from bytes.
+     * Same as `loadProgram`, from bytes.
      */
 open func compileProgram(wasm: Data)async throws  -> Program  {
     return
@@ -2737,7 +2780,8 @@ open func compileProgram(wasm: Data)async throws  -> Program  {
 }
     
     /**
-     * Fetches a model without loading it, unless it is there, and returns its file's path. Throws as loading does.
+     * Fetches a model, unless it is on disk, without loading it. Returns its file's path. Throws the same
+     * errors as loading.
      */
 open func fetch(model: String, progress: ProgressObserver? = nil)async throws  -> String  {
     return
@@ -2756,9 +2800,10 @@ open func fetch(model: String, progress: ProgressObserver? = nil)async throws  -
 }
     
     /**
-     * Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or `hf:owner/repo/file.gguf`. What is not there yet
-     * is fetched. Throws `NotFound` for a name that is none, `Io` where fetching fails, `InvalidModel` and `Unsupported` for files
-     * that Realm can't run.
+     * Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or
+     * `hf:owner/repo/file.gguf`. A model that is not on disk yet is fetched first. Throws `NotFound` for an
+     * unknown name, `Io` if fetching fails, `InvalidModel` or `Unsupported` for a file that Realm cannot
+     * run.
      */
 open func load(model: String, options: LoadOptions? = nil, progress: ProgressObserver? = nil)async throws  -> Model  {
     return
@@ -2777,8 +2822,8 @@ open func load(model: String, options: LoadOptions? = nil, progress: ProgressObs
 }
     
     /**
-     * Compiles a program from a file: a WebAssembly component, or what a WebAssembly target of `cargo build` makes. Compiled code is
-     * kept in the cache folder. Throws `Io`, `InvalidProgram`.
+     * Compiles a program from a file: a WebAssembly component, or a core module from a WebAssembly target of
+     * `cargo build`. Compiled code is kept in the cache folder. Throws `Io`, `InvalidProgram`.
      */
 open func loadProgram(path: String)async throws  -> Program  {
     return
@@ -2797,7 +2842,7 @@ open func loadProgram(path: String)async throws  -> Program  {
 }
     
     /**
-     * Loads a model's tokenizer alone. Throws as loading a model does.
+     * Loads only a model's tokenizer. Throws the same errors as loading a model.
      */
 open func loadTokenizer(model: String)async throws  -> Tokenizer  {
     return
@@ -2816,7 +2861,7 @@ open func loadTokenizer(model: String)async throws  -> Tokenizer  {
 }
     
     /**
-     * The models that the catalog and the cache folder have. Throws `Io` where the folder can't be read.
+     * Lists the models of the catalog and of the cache folder. Throws `Io` if the folder cannot be read.
      */
 open func models()throws  -> [ModelEntry]  {
     return try  FfiConverterSequenceTypeModelEntry.lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -2828,7 +2873,7 @@ open func models()throws  -> [ModelEntry]  {
 }
     
     /**
-     * What all loaded models have done and how they stand, in the text format that Prometheus reads.
+     * Returns the metrics of all loaded models, in the text format that Prometheus reads.
      */
 open func prometheus() -> String  {
     return try!  FfiConverterString.lift(try! rustCall() {
@@ -2840,7 +2885,8 @@ open func prometheus() -> String  {
 }
     
     /**
-     * Deletes what the cache folder has of a model; returns how many bytes that freed. Throws `InvalidArgument` for a path, `Io`.
+     * Deletes a model's files from the cache folder; returns the number of freed bytes. Throws
+     * `InvalidArgument` for a path, `Io`.
      */
 open func remove(model: String)throws  -> UInt64  {
     return try  FfiConverterUInt64.lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -2853,7 +2899,8 @@ open func remove(model: String)throws  -> UInt64  {
 }
     
     /**
-     * A tenant with limits of its own. Tenants of the same name share nothing. Throws `InvalidArgument` for limits that mean nothing.
+     * Creates a tenant with limits of its own. Two tenants of the same name share nothing. Throws
+     * `InvalidArgument` for a limit that is out of range.
      */
 open func tenant(name: String, limits: Limits? = nil)throws  -> Tenant  {
     return try  FfiConverterTypeTenant_lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -2917,13 +2964,15 @@ public func FfiConverterTypeRealm_lower(_ value: Realm) -> UInt64 {
 
 
 /**
- * Where a program keeps things between runs: `quota` bytes at most, in memory or in a folder of the tenant's own.
+ * A store of programs' data between runs: at most `quota` bytes, in memory or in a folder of the tenant's
+ * own.
  */
 public protocol StoreProtocol: AnyObject, Sendable {
     
 }
 /**
- * Where a program keeps things between runs: `quota` bytes at most, in memory or in a folder of the tenant's own.
+ * A store of programs' data between runs: at most `quota` bytes, in memory or in a folder of the tenant's
+ * own.
  */
 open class Store: StoreProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -2965,7 +3014,8 @@ open class Store: StoreProtocol, @unchecked Sendable {
         return try! rustCall { uniffi_realm_swift_fn_clone_store(self.handle, $0) }
     }
     /**
-     * `folder` nil is memory. What is in memory begins empty each time grants with it are set.
+     * Creates a store; if `folder` is nil, in memory. A store in memory begins empty each time that grants
+     * with it are set.
      */
 public convenience init(quota: UInt64, folder: String? = nil) {
     let handle =
@@ -3047,78 +3097,79 @@ public func FfiConverterTypeStore_lower(_ value: Store) -> UInt64 {
 public protocol TenantProtocol: AnyObject, Sendable {
     
     /**
-     * Gives the tenant a program that its other programs may run by this name, or another one for the name.
+     * Adds a program, by a name, that the tenant's other programs may run. Replaces an earlier program of
+     * that name.
      */
     func addProgram(name: String, program: Program) 
     
     /**
-     * Compiles a program that the tenant brought, a WebAssembly component or module in bytes, as work of the tenant: programs of
-     * several tenants are compiled in fair turns by their weights, and the compiled code is the tenant's memory. Throws
-     * `InvalidProgram`, `LimitExceeded`, `Overloaded`.
+     * Compiles a program that the tenant brought, a WebAssembly component or module in bytes, on the
+     * tenant's account: programs of several tenants are compiled in fair turns by their weights, and the
+     * compiled code is the tenant's memory. Throws `InvalidProgram`, `LimitExceeded`, `Overloaded`.
      */
     func compileProgram(wasm: Data) async throws  -> Program
     
     /**
-     * Whether a program answers the tenant's requests.
+     * Returns whether a program answers the tenant's requests.
      */
     func hasProgram()  -> Bool
     
     /**
-     * What it may use.
+     * Returns the tenant's limits.
      */
     func limits()  -> Limits
     
     /**
-     * Bytes of memory that it causes now, over all models: what the limit `memory` bounds.
+     * Returns the memory that the tenant holds now, in bytes, over all models; the limit `memory` bounds it.
      */
     func memory()  -> MemoryUse
     
     /**
-     * What was done for it, over all models that are loaded now.
+     * Reads the tenant's counters, over all models that are loaded now.
      */
     func metrics()  -> Served
     
     /**
-     * A loaded model as this tenant sees it: what is asked of it counts against the tenant's limits. Throws `LimitExceeded` for a
-     * model that the tenant may not use.
+     * Returns a loaded model as this tenant sees it: requests to it count against the tenant's limits.
+     * Throws `LimitExceeded` for a model that the tenant may not use.
      */
     func model(model: Model) throws  -> Model
     
     /**
-     * Its name.
+     * Returns the tenant's name.
      */
     func name()  -> String
     
     /**
-     * Takes a program away from those that others may run; says whether there was one.
+     * Removes a program that others may run; returns whether there was one of that name.
      */
     func removeProgram(name: String)  -> Bool
     
     /**
-     * Requests that run now, over all models.
+     * Returns the number of requests that run now, over all models.
      */
     func running()  -> UInt64
     
     /**
-     * What the tenant's programs may do beside asking models, from the next request on. Throws `Io` for a store's folder that can't
-     * be made or read.
+     * Sets what the tenant's programs may do besides asking models, from the next request on. Throws `Io`
+     * for a store's folder that cannot be created or read.
      */
     func setGrants(grants: Grants) throws 
     
     /**
-     * Changes what it may use, from the next step on. Requests that run or wait stay. Throws `InvalidArgument` for limits that mean
-     * nothing; then the old ones stay.
+     * Changes the limits, from the next step on. Requests that run or wait stay. Throws `InvalidArgument`
+     * for a limit that is out of range; the old ones then stay.
      */
     func setLimits(limits: Limits) throws 
     
     /**
-     * From now on this program answers the tenant's requests; with nil Realm generates as for everybody. What runs goes on with the
-     * program it started with.
+     * Sets the program that answers the tenant's requests from now on; nil returns to Realm's own
+     * generation. Running requests finish with the program they started with.
      */
     func setProgram(program: Program?) 
     
     /**
-     * Requests that wait now, over all models.
+     * Returns the number of requests that wait now, over all models.
      */
     func waiting()  -> UInt64
     
@@ -3180,7 +3231,8 @@ open class Tenant: TenantProtocol, @unchecked Sendable {
 
     
     /**
-     * Gives the tenant a program that its other programs may run by this name, or another one for the name.
+     * Adds a program, by a name, that the tenant's other programs may run. Replaces an earlier program of
+     * that name.
      */
 open func addProgram(name: String, program: Program)  {try! rustCall() {
         uniffiCallStatus in
@@ -3193,9 +3245,9 @@ open func addProgram(name: String, program: Program)  {try! rustCall() {
 }
     
     /**
-     * Compiles a program that the tenant brought, a WebAssembly component or module in bytes, as work of the tenant: programs of
-     * several tenants are compiled in fair turns by their weights, and the compiled code is the tenant's memory. Throws
-     * `InvalidProgram`, `LimitExceeded`, `Overloaded`.
+     * Compiles a program that the tenant brought, a WebAssembly component or module in bytes, on the
+     * tenant's account: programs of several tenants are compiled in fair turns by their weights, and the
+     * compiled code is the tenant's memory. Throws `InvalidProgram`, `LimitExceeded`, `Overloaded`.
      */
 open func compileProgram(wasm: Data)async throws  -> Program  {
     return
@@ -3214,7 +3266,7 @@ open func compileProgram(wasm: Data)async throws  -> Program  {
 }
     
     /**
-     * Whether a program answers the tenant's requests.
+     * Returns whether a program answers the tenant's requests.
      */
 open func hasProgram() -> Bool  {
     return try!  FfiConverterBool.lift(try! rustCall() {
@@ -3226,7 +3278,7 @@ open func hasProgram() -> Bool  {
 }
     
     /**
-     * What it may use.
+     * Returns the tenant's limits.
      */
 open func limits() -> Limits  {
     return try!  FfiConverterTypeLimits_lift(try! rustCall() {
@@ -3238,7 +3290,7 @@ open func limits() -> Limits  {
 }
     
     /**
-     * Bytes of memory that it causes now, over all models: what the limit `memory` bounds.
+     * Returns the memory that the tenant holds now, in bytes, over all models; the limit `memory` bounds it.
      */
 open func memory() -> MemoryUse  {
     return try!  FfiConverterTypeMemoryUse_lift(try! rustCall() {
@@ -3250,7 +3302,7 @@ open func memory() -> MemoryUse  {
 }
     
     /**
-     * What was done for it, over all models that are loaded now.
+     * Reads the tenant's counters, over all models that are loaded now.
      */
 open func metrics() -> Served  {
     return try!  FfiConverterTypeServed_lift(try! rustCall() {
@@ -3262,8 +3314,8 @@ open func metrics() -> Served  {
 }
     
     /**
-     * A loaded model as this tenant sees it: what is asked of it counts against the tenant's limits. Throws `LimitExceeded` for a
-     * model that the tenant may not use.
+     * Returns a loaded model as this tenant sees it: requests to it count against the tenant's limits.
+     * Throws `LimitExceeded` for a model that the tenant may not use.
      */
 open func model(model: Model)throws  -> Model  {
     return try  FfiConverterTypeModel_lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -3276,7 +3328,7 @@ open func model(model: Model)throws  -> Model  {
 }
     
     /**
-     * Its name.
+     * Returns the tenant's name.
      */
 open func name() -> String  {
     return try!  FfiConverterString.lift(try! rustCall() {
@@ -3288,7 +3340,7 @@ open func name() -> String  {
 }
     
     /**
-     * Takes a program away from those that others may run; says whether there was one.
+     * Removes a program that others may run; returns whether there was one of that name.
      */
 open func removeProgram(name: String) -> Bool  {
     return try!  FfiConverterBool.lift(try! rustCall() {
@@ -3301,7 +3353,7 @@ open func removeProgram(name: String) -> Bool  {
 }
     
     /**
-     * Requests that run now, over all models.
+     * Returns the number of requests that run now, over all models.
      */
 open func running() -> UInt64  {
     return try!  FfiConverterUInt64.lift(try! rustCall() {
@@ -3313,8 +3365,8 @@ open func running() -> UInt64  {
 }
     
     /**
-     * What the tenant's programs may do beside asking models, from the next request on. Throws `Io` for a store's folder that can't
-     * be made or read.
+     * Sets what the tenant's programs may do besides asking models, from the next request on. Throws `Io`
+     * for a store's folder that cannot be created or read.
      */
 open func setGrants(grants: Grants)throws   {try rustCallWithError(FfiConverterTypeRealmError_lift) {
         uniffiCallStatus in
@@ -3326,8 +3378,8 @@ open func setGrants(grants: Grants)throws   {try rustCallWithError(FfiConverterT
 }
     
     /**
-     * Changes what it may use, from the next step on. Requests that run or wait stay. Throws `InvalidArgument` for limits that mean
-     * nothing; then the old ones stay.
+     * Changes the limits, from the next step on. Requests that run or wait stay. Throws `InvalidArgument`
+     * for a limit that is out of range; the old ones then stay.
      */
 open func setLimits(limits: Limits)throws   {try rustCallWithError(FfiConverterTypeRealmError_lift) {
         uniffiCallStatus in
@@ -3339,8 +3391,8 @@ open func setLimits(limits: Limits)throws   {try rustCallWithError(FfiConverterT
 }
     
     /**
-     * From now on this program answers the tenant's requests; with nil Realm generates as for everybody. What runs goes on with the
-     * program it started with.
+     * Sets the program that answers the tenant's requests from now on; nil returns to Realm's own
+     * generation. Running requests finish with the program they started with.
      */
 open func setProgram(program: Program?)  {try! rustCall() {
         uniffiCallStatus in
@@ -3352,7 +3404,7 @@ open func setProgram(program: Program?)  {try! rustCall() {
 }
     
     /**
-     * Requests that wait now, over all models.
+     * Returns the number of requests that wait now, over all models.
      */
 open func waiting() -> UInt64  {
     return try!  FfiConverterUInt64.lift(try! rustCall() {
@@ -3414,55 +3466,55 @@ public func FfiConverterTypeTenant_lower(_ value: Tenant) -> UInt64 {
 
 
 /**
- * A token sequence with its KV cache. While it rests its part of the cache may be given to others; it is computed again when it is
- * needed. When nobody holds it any more, its part is free. Used by one task at a time: a call while another runs throws
- * `InvalidArgument`.
+ * A token sequence with its KV cache. While it is idle, Realm may give its part of the cache to others and
+ * compute it again when it is needed. When its last reference is released, its part is freed. One task may
+ * use it at a time: a call while another runs throws `InvalidArgument`.
  */
 public protocol TokenSequenceProtocol: AnyObject, Sendable {
     
     /**
-     * Adds tokens at the end; the next forward computes them. Throws `InvalidArgument` for tokens outside the vocabulary,
-     * `LimitExceeded` beyond the context; then nothing was added.
+     * Adds tokens at the end; the next forward pass computes them. Throws `InvalidArgument` for tokens
+     * outside the vocabulary, `LimitExceeded` beyond the context; no token is added then.
      */
     func append(tokens: [UInt32]) throws 
     
     /**
-     * Tokens that it may have at most.
+     * Returns the longest length that the sequence may have, in tokens.
      */
     func contextLength() throws  -> UInt64
     
     /**
-     * Another sequence with the same tokens. Both share what is computed until they differ.
+     * Creates another sequence with the same tokens. Both share the computed part until they differ.
      */
     func fork() throws  -> TokenSequence
     
     /**
-     * Computes what was appended since the last forward, or the last token again if nothing was. Throws `InvalidArgument` for an
-     * empty sequence, and what ended the forward early.
+     * Computes the tokens appended since the last forward pass, or the last token again if there are none.
+     * Throws `InvalidArgument` for an empty sequence, and the error that ended the forward pass early.
      */
     func forward(output: Output?) async throws  -> Forwarded
     
     /**
-     * Tokens, keys and values as bytes, for `Model.restoreSequence` with the same model on the same kind of device. What was appended
-     * after the last forward is not part of them.
+     * Returns tokens, keys and values as bytes, for `Model.restoreSequence` with the same model on the same
+     * kind of device. Tokens appended after the last forward pass are not included.
      */
     func save() async throws  -> Data
     
     /**
-     * Its tokens.
+     * Returns the sequence's tokens.
      */
     func tokens() throws  -> [UInt32]
     
     /**
-     * Drops the tokens from the `length`th on.
+     * Drops the tokens from index `length` on.
      */
     func truncate(length: UInt64) throws 
     
 }
 /**
- * A token sequence with its KV cache. While it rests its part of the cache may be given to others; it is computed again when it is
- * needed. When nobody holds it any more, its part is free. Used by one task at a time: a call while another runs throws
- * `InvalidArgument`.
+ * A token sequence with its KV cache. While it is idle, Realm may give its part of the cache to others and
+ * compute it again when it is needed. When its last reference is released, its part is freed. One task may
+ * use it at a time: a call while another runs throws `InvalidArgument`.
  */
 open class TokenSequence: TokenSequenceProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -3518,8 +3570,8 @@ open class TokenSequence: TokenSequenceProtocol, @unchecked Sendable {
 
     
     /**
-     * Adds tokens at the end; the next forward computes them. Throws `InvalidArgument` for tokens outside the vocabulary,
-     * `LimitExceeded` beyond the context; then nothing was added.
+     * Adds tokens at the end; the next forward pass computes them. Throws `InvalidArgument` for tokens
+     * outside the vocabulary, `LimitExceeded` beyond the context; no token is added then.
      */
 open func append(tokens: [UInt32])throws   {try rustCallWithError(FfiConverterTypeRealmError_lift) {
         uniffiCallStatus in
@@ -3531,7 +3583,7 @@ open func append(tokens: [UInt32])throws   {try rustCallWithError(FfiConverterTy
 }
     
     /**
-     * Tokens that it may have at most.
+     * Returns the longest length that the sequence may have, in tokens.
      */
 open func contextLength()throws  -> UInt64  {
     return try  FfiConverterUInt64.lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -3543,7 +3595,7 @@ open func contextLength()throws  -> UInt64  {
 }
     
     /**
-     * Another sequence with the same tokens. Both share what is computed until they differ.
+     * Creates another sequence with the same tokens. Both share the computed part until they differ.
      */
 open func fork()throws  -> TokenSequence  {
     return try  FfiConverterTypeTokenSequence_lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -3555,8 +3607,8 @@ open func fork()throws  -> TokenSequence  {
 }
     
     /**
-     * Computes what was appended since the last forward, or the last token again if nothing was. Throws `InvalidArgument` for an
-     * empty sequence, and what ended the forward early.
+     * Computes the tokens appended since the last forward pass, or the last token again if there are none.
+     * Throws `InvalidArgument` for an empty sequence, and the error that ended the forward pass early.
      */
 open func forward(output: Output? = nil)async throws  -> Forwarded  {
     return
@@ -3575,8 +3627,8 @@ open func forward(output: Output? = nil)async throws  -> Forwarded  {
 }
     
     /**
-     * Tokens, keys and values as bytes, for `Model.restoreSequence` with the same model on the same kind of device. What was appended
-     * after the last forward is not part of them.
+     * Returns tokens, keys and values as bytes, for `Model.restoreSequence` with the same model on the same
+     * kind of device. Tokens appended after the last forward pass are not included.
      */
 open func save()async throws  -> Data  {
     return
@@ -3595,7 +3647,7 @@ open func save()async throws  -> Data  {
 }
     
     /**
-     * Its tokens.
+     * Returns the sequence's tokens.
      */
 open func tokens()throws  -> [UInt32]  {
     return try  FfiConverterSequenceUInt32.lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -3607,7 +3659,7 @@ open func tokens()throws  -> [UInt32]  {
 }
     
     /**
-     * Drops the tokens from the `length`th on.
+     * Drops the tokens from index `length` on.
      */
 open func truncate(length: UInt64)throws   {try rustCallWithError(FfiConverterTypeRealmError_lift) {
         uniffiCallStatus in
@@ -3669,34 +3721,34 @@ public func FfiConverterTypeTokenSequence_lower(_ value: TokenSequence) -> UInt6
 
 
 /**
- * A tokenizer: a model's, or one that was loaded alone.
+ * A tokenizer: a model's, or one that was loaded without a model.
  */
 public protocol TokenizerProtocol: AnyObject, Sendable {
     
     /**
-     * The bytes that tokens stand for: a part of a text need not be whole characters. With `special`, control tokens are spelled.
-     * Throws `InvalidArgument` for an id outside the vocabulary.
+     * Returns the bytes of tokens: they need not be whole characters. With `special`, control tokens are
+     * spelled. Throws `InvalidArgument` for an id outside the vocabulary.
      */
     func bytes(tokens: [UInt32], special: Bool) throws  -> Data
     
     /**
-     * Token ids of a text, as `Model.encode`.
+     * Encodes a text into token ids, as `Model.encode` does.
      */
     func encode(text: String, special: Bool, boundaries: Bool)  -> [UInt32]
     
     /**
-     * What it has.
+     * Returns facts about the tokenizer.
      */
     func info()  -> TokenizerInfo
     
     /**
-     * The id of the token that is spelled exactly so, a special one included.
+     * Returns the id of the token with exactly this spelling, including special ones.
      */
     func tokenId(text: String)  -> UInt32?
     
 }
 /**
- * A tokenizer: a model's, or one that was loaded alone.
+ * A tokenizer: a model's, or one that was loaded without a model.
  */
 open class Tokenizer: TokenizerProtocol, @unchecked Sendable {
     fileprivate let handle: UInt64
@@ -3752,8 +3804,8 @@ open class Tokenizer: TokenizerProtocol, @unchecked Sendable {
 
     
     /**
-     * The bytes that tokens stand for: a part of a text need not be whole characters. With `special`, control tokens are spelled.
-     * Throws `InvalidArgument` for an id outside the vocabulary.
+     * Returns the bytes of tokens: they need not be whole characters. With `special`, control tokens are
+     * spelled. Throws `InvalidArgument` for an id outside the vocabulary.
      */
 open func bytes(tokens: [UInt32], special: Bool = false)throws  -> Data  {
     return try  FfiConverterData.lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -3767,7 +3819,7 @@ open func bytes(tokens: [UInt32], special: Bool = false)throws  -> Data  {
 }
     
     /**
-     * Token ids of a text, as `Model.encode`.
+     * Encodes a text into token ids, as `Model.encode` does.
      */
 open func encode(text: String, special: Bool = false, boundaries: Bool = true) -> [UInt32]  {
     return try!  FfiConverterSequenceUInt32.lift(try! rustCall() {
@@ -3782,7 +3834,7 @@ open func encode(text: String, special: Bool = false, boundaries: Bool = true) -
 }
     
     /**
-     * What it has.
+     * Returns facts about the tokenizer.
      */
 open func info() -> TokenizerInfo  {
     return try!  FfiConverterTypeTokenizerInfo_lift(try! rustCall() {
@@ -3794,7 +3846,7 @@ open func info() -> TokenizerInfo  {
 }
     
     /**
-     * The id of the token that is spelled exactly so, a special one included.
+     * Returns the id of the token with exactly this spelling, including special ones.
      */
 open func tokenId(text: String) -> UInt32?  {
     return try!  FfiConverterOptionUInt32.lift(try! rustCall() {
@@ -3862,7 +3914,7 @@ public func FfiConverterTypeTokenizer_lower(_ value: Tokenizer) -> UInt64 {
 public protocol Tool: AnyObject, Sendable {
     
     /**
-     * Answers a program: JSON in, JSON out. What it throws becomes the error `failed` of the program's call.
+     * Answers a program: JSON in, JSON out. A thrown error becomes the error `failed` of the program's call.
      */
     func call(arguments: String) async throws  -> String
     
@@ -3924,7 +3976,7 @@ open class ToolImpl: Tool, @unchecked Sendable {
 
     
     /**
-     * Answers a program: JSON in, JSON out. What it throws becomes the error `failed` of the program's call.
+     * Answers a program: JSON in, JSON out. A thrown error becomes the error `failed` of the program's call.
      */
 open func call(arguments: String)async throws  -> String  {
     return
@@ -4099,7 +4151,7 @@ public struct ChatTool {
      */
     public var definition: String
     /**
-     * The function: its arguments are JSON, and what it answers or throws the model gets to see.
+     * The function: its arguments are JSON, and the model reads its answer or its error.
      */
     public var tool: Tool
 
@@ -4110,7 +4162,7 @@ public struct ChatTool {
          * Its definition in OpenAI's format, a JSON object.
          */definition: String, 
         /**
-         * The function: its arguments are JSON, and what it answers or throws the model gets to see.
+         * The function: its arguments are JSON, and the model reads its answer or its error.
          */tool: Tool) {
         self.definition = definition
         self.tool = tool
@@ -4160,7 +4212,7 @@ public func FfiConverterTypeChatTool_lower(_ value: ChatTool) -> RustBuffer {
 
 
 /**
- * A piece of a generation.
+ * A part of a generation.
  */
 public struct Chunk: Equatable, Hashable {
     /**
@@ -4176,15 +4228,15 @@ public struct Chunk: Equatable, Hashable {
      */
     public var tokens: [Token]
     /**
-     * Tools that the model calls, each in one piece. Their spelling is not part of the text.
+     * New tool calls, each complete. Their spelling is not part of the text.
      */
     public var toolCalls: [ToolCall]
     /**
-     * In the first chunk, what the request asked for and the model could only do in another way.
+     * In the first chunk, options of the request that the model could serve only in another way.
      */
     public var warnings: [String]
     /**
-     * In the last chunk, how it ended.
+     * In the last chunk, the end of the generation.
      */
     public var finish: Finish?
 
@@ -4201,13 +4253,13 @@ public struct Chunk: Equatable, Hashable {
          * New tokens.
          */tokens: [Token], 
         /**
-         * Tools that the model calls, each in one piece. Their spelling is not part of the text.
+         * New tool calls, each complete. Their spelling is not part of the text.
          */toolCalls: [ToolCall], 
         /**
-         * In the first chunk, what the request asked for and the model could only do in another way.
+         * In the first chunk, options of the request that the model could serve only in another way.
          */warnings: [String], 
         /**
-         * In the last chunk, how it ended.
+         * In the last chunk, the end of the generation.
          */finish: Finish?) {
         self.text = text
         self.reasoning = reasoning
@@ -4269,7 +4321,7 @@ public func FfiConverterTypeChunk_lower(_ value: Chunk) -> RustBuffer {
 
 
 /**
- * The whole answer.
+ * A whole answer.
  */
 public struct Completion: Equatable, Hashable {
     /**
@@ -4277,32 +4329,32 @@ public struct Completion: Equatable, Hashable {
      */
     public var text: String
     /**
-     * What the model thought before its answer; empty if it did not.
+     * The model's thought before its answer; empty if it had none.
      */
     public var reasoning: String
     /**
-     * The tokens, an end token included.
+     * The tokens, including an end token.
      */
     public var tokens: [Token]
     /**
-     * Tools that the model calls.
+     * The tool calls of the answer.
      */
     public var toolCalls: [ToolCall]
     /**
-     * What the request asked for and the model could only do in another way: that its chat template knows no tools, for example.
-     * Sentences for a log.
+     * Options of the request that the model could serve only in another way, for example tools that its chat
+     * template does not know. Sentences for a log.
      */
     public var warnings: [String]
     /**
-     * Why it ended.
+     * The reason why the answer ended.
      */
     public var finishReason: FinishReason
     /**
-     * Tokens used.
+     * The numbers of tokens used.
      */
     public var usage: Usage
     /**
-     * Time used.
+     * The time used.
      */
     public var timings: Timings
 
@@ -4313,26 +4365,26 @@ public struct Completion: Equatable, Hashable {
          * The text, without the stop string that ended it, without tool calls and without thoughts.
          */text: String, 
         /**
-         * What the model thought before its answer; empty if it did not.
+         * The model's thought before its answer; empty if it had none.
          */reasoning: String, 
         /**
-         * The tokens, an end token included.
+         * The tokens, including an end token.
          */tokens: [Token], 
         /**
-         * Tools that the model calls.
+         * The tool calls of the answer.
          */toolCalls: [ToolCall], 
         /**
-         * What the request asked for and the model could only do in another way: that its chat template knows no tools, for example.
-         * Sentences for a log.
+         * Options of the request that the model could serve only in another way, for example tools that its chat
+         * template does not know. Sentences for a log.
          */warnings: [String], 
         /**
-         * Why it ended.
+         * The reason why the answer ended.
          */finishReason: FinishReason, 
         /**
-         * Tokens used.
+         * The numbers of tokens used.
          */usage: Usage, 
         /**
-         * Time used.
+         * The time used.
          */timings: Timings) {
         self.text = text
         self.reasoning = reasoning
@@ -4404,19 +4456,19 @@ public func FfiConverterTypeCompletion_lower(_ value: Completion) -> RustBuffer 
  */
 public struct Distribution: Equatable, Hashable {
     /**
-     * How many values.
+     * The number of values.
      */
     public var count: UInt64
     /**
-     * Of all values.
+     * The sum of all values.
      */
     public var sum: Double
     /**
-     * Upper bounds of ranges; the last one is infinite. Empty if nothing was ever measured.
+     * The upper bounds of ranges; the last one is infinite. Empty if there are no values yet.
      */
     public var bounds: [Double]
     /**
-     * How many values fell into each range.
+     * The number of values in each range.
      */
     public var counts: [UInt64]
 
@@ -4424,16 +4476,16 @@ public struct Distribution: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * How many values.
+         * The number of values.
          */count: UInt64, 
         /**
-         * Of all values.
+         * The sum of all values.
          */sum: Double, 
         /**
-         * Upper bounds of ranges; the last one is infinite. Empty if nothing was ever measured.
+         * The upper bounds of ranges; the last one is infinite. Empty if there are no values yet.
          */bounds: [Double], 
         /**
-         * How many values fell into each range.
+         * The number of values in each range.
          */counts: [UInt64]) {
         self.count = count
         self.sum = sum
@@ -4489,39 +4541,39 @@ public func FfiConverterTypeDistribution_lower(_ value: Distribution) -> RustBuf
 
 
 /**
- * What a model's file says about itself.
+ * Facts from the header of a model's file.
  */
 public struct FileInfo: Equatable, Hashable {
     /**
-     * `general.name`.
+     * The name in the file, `general.name`.
      */
     public var name: String?
     /**
-     * Such as `llama`.
+     * The architecture, such as `llama`.
      */
     public var architecture: String
     /**
-     * Number of weights.
+     * The number of weights.
      */
     public var parameters: UInt64
     /**
-     * Transformer layers.
+     * The number of transformer layers.
      */
     public var layers: UInt64
     /**
-     * Tokens in the vocabulary.
+     * The size of the vocabulary, in tokens.
      */
     public var vocabulary: UInt64
     /**
-     * Tokens that the model was trained for.
+     * The longest context that the model was trained for, in tokens.
      */
     public var trainedContextLength: UInt64
     /**
-     * Whether it has a chat template.
+     * True if the file has a chat template.
      */
     public var chatTemplate: Bool
     /**
-     * Kinds of tensors, the one with the most bytes first.
+     * The types of tensors, the one with the most bytes first.
      */
     public var tensorTypes: [TensorType]
 
@@ -4529,28 +4581,28 @@ public struct FileInfo: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * `general.name`.
+         * The name in the file, `general.name`.
          */name: String?, 
         /**
-         * Such as `llama`.
+         * The architecture, such as `llama`.
          */architecture: String, 
         /**
-         * Number of weights.
+         * The number of weights.
          */parameters: UInt64, 
         /**
-         * Transformer layers.
+         * The number of transformer layers.
          */layers: UInt64, 
         /**
-         * Tokens in the vocabulary.
+         * The size of the vocabulary, in tokens.
          */vocabulary: UInt64, 
         /**
-         * Tokens that the model was trained for.
+         * The longest context that the model was trained for, in tokens.
          */trainedContextLength: UInt64, 
         /**
-         * Whether it has a chat template.
+         * True if the file has a chat template.
          */chatTemplate: Bool, 
         /**
-         * Kinds of tensors, the one with the most bytes first.
+         * The types of tensors, the one with the most bytes first.
          */tensorTypes: [TensorType]) {
         self.name = name
         self.architecture = architecture
@@ -4618,19 +4670,19 @@ public func FfiConverterTypeFileInfo_lower(_ value: FileInfo) -> RustBuffer {
 
 
 /**
- * How a generation ended.
+ * The end of a generation.
  */
 public struct Finish: Equatable, Hashable {
     /**
-     * Why.
+     * The reason.
      */
     public var reason: FinishReason
     /**
-     * Tokens used.
+     * The numbers of tokens used.
      */
     public var usage: Usage
     /**
-     * Time used.
+     * The time used.
      */
     public var timings: Timings
 
@@ -4638,13 +4690,13 @@ public struct Finish: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Why.
+         * The reason.
          */reason: FinishReason, 
         /**
-         * Tokens used.
+         * The numbers of tokens used.
          */usage: Usage, 
         /**
-         * Time used.
+         * The time used.
          */timings: Timings) {
         self.reason = reason
         self.usage = usage
@@ -4697,23 +4749,24 @@ public func FfiConverterTypeFinish_lower(_ value: Finish) -> RustBuffer {
 
 
 /**
- * The results of a forward.
+ * The results of a forward pass.
  */
 public struct Forwarded: Equatable, Hashable {
     /**
-     * Row by row, `[rows * width]`: 32-bit floats as they lie in memory; `values` has them as numbers.
+     * The numbers, row by row, `[rows * width]`, as 32-bit floats in memory order; `values` returns them as
+     * numbers.
      */
     public var bytes: Data
     /**
-     * Rows there are.
+     * The number of rows.
      */
     public var rows: UInt64
     /**
-     * Numbers in a row.
+     * The number of values in a row.
      */
     public var width: UInt64
     /**
-     * How many of the sequence's tokens were found in the prefix cache for this forward.
+     * The number of the sequence's tokens that were found in the prefix cache for this forward pass.
      */
     public var cached: UInt64
 
@@ -4721,16 +4774,17 @@ public struct Forwarded: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Row by row, `[rows * width]`: 32-bit floats as they lie in memory; `values` has them as numbers.
+         * The numbers, row by row, `[rows * width]`, as 32-bit floats in memory order; `values` returns them as
+         * numbers.
          */bytes: Data, 
         /**
-         * Rows there are.
+         * The number of rows.
          */rows: UInt64, 
         /**
-         * Numbers in a row.
+         * The number of values in a row.
          */width: UInt64, 
         /**
-         * How many of the sequence's tokens were found in the prefix cache for this forward.
+         * The number of the sequence's tokens that were found in the prefix cache for this forward pass.
          */cached: UInt64) {
         self.bytes = bytes
         self.rows = rows
@@ -4786,23 +4840,23 @@ public func FfiConverterTypeForwarded_lower(_ value: Forwarded) -> RustBuffer {
 
 
 /**
- * What a tenant's programs may do beside asking models. By default nothing.
+ * The things that a tenant's programs may do besides asking models. The default is nothing.
  */
 public struct Grants {
     /**
-     * Who gets what programs write to the log.
+     * Receives the lines that programs write to the log.
      */
     public var log: LogSink?
     /**
-     * Programs may read the time.
+     * Lets programs read the time.
      */
     public var clock: Bool
     /**
-     * Programs may have random numbers.
+     * Lets programs get random numbers.
      */
     public var random: RandomSource?
     /**
-     * Programs may keep things between runs.
+     * Lets programs keep data between runs.
      */
     public var store: Store?
     /**
@@ -4818,16 +4872,16 @@ public struct Grants {
     // declare one manually.
     public init(
         /**
-         * Who gets what programs write to the log.
+         * Receives the lines that programs write to the log.
          */log: LogSink? = nil, 
         /**
-         * Programs may read the time.
+         * Lets programs read the time.
          */clock: Bool = false, 
         /**
-         * Programs may have random numbers.
+         * Lets programs get random numbers.
          */random: RandomSource? = nil, 
         /**
-         * Programs may keep things between runs.
+         * Lets programs keep data between runs.
          */store: Store? = nil, 
         /**
          * Hosts that programs may send HTTP requests to: `api.example.com`, `localhost:8080`, `*.example.com`.
@@ -4899,23 +4953,23 @@ public func FfiConverterTypeGrants_lower(_ value: Grants) -> RustBuffer {
  */
 public struct KvPages: Equatable, Hashable {
     /**
-     * All there are.
+     * All pages.
      */
     public var total: UInt64
     /**
-     * Held by sequences.
+     * Pages held by sequences.
      */
     public var used: UInt64
     /**
-     * Held by nobody, but remembered for prompts that begin alike.
+     * Pages held by no sequence, kept for prompts that begin alike.
      */
     public var remembered: UInt64
     /**
-     * Empty.
+     * Empty pages.
      */
     public var free: UInt64
     /**
-     * Bytes of one page.
+     * The bytes of one page.
      */
     public var pageBytes: UInt64
 
@@ -4923,19 +4977,19 @@ public struct KvPages: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * All there are.
+         * All pages.
          */total: UInt64, 
         /**
-         * Held by sequences.
+         * Pages held by sequences.
          */used: UInt64, 
         /**
-         * Held by nobody, but remembered for prompts that begin alike.
+         * Pages held by no sequence, kept for prompts that begin alike.
          */remembered: UInt64, 
         /**
-         * Empty.
+         * Empty pages.
          */free: UInt64, 
         /**
-         * Bytes of one page.
+         * The bytes of one page.
          */pageBytes: UInt64) {
         self.total = total
         self.used = used
@@ -4994,59 +5048,61 @@ public func FfiConverterTypeKvPages_lower(_ value: KvPages) -> RustBuffer {
 
 
 /**
- * What a tenant may use at most. nil is no limit.
+ * The limits of a tenant. Nil means no limit.
  */
 public struct Limits: Equatable, Hashable {
     /**
-     * Share of the computation when there is more to do than can be done at once.
+     * The tenant's factor in fair sharing of the computation while others want some too.
      */
     public var weight: Float
     /**
-     * Requests that run at once; others wait.
+     * The most requests that run at once; others wait.
      */
     public var maxConcurrent: UInt64?
     /**
-     * Requests that wait for a place; one more is refused with `LimitExceeded`.
+     * The most requests that wait for a place; one more is refused with `LimitExceeded`.
      */
     public var maxQueued: UInt64
     /**
-     * Tokens in the KV cache of one model over all running requests.
+     * The most tokens in the KV cache of one model, over all running requests.
      */
     public var kvTokens: UInt64?
     /**
-     * Tokens computed a minute, prompts and generated ones, over all models. A tenant who used them up waits.
+     * The most tokens computed in a minute, of prompts and generated, over all models. A tenant that has
+     * used them up waits.
      */
     public var tokensPerMinute: UInt32?
     /**
-     * Seconds from a request's start to its end, waiting included; then it ends with `LimitExceeded`.
+     * The most seconds from a request's start to its end, including waiting; then it ends with
+     * `LimitExceeded`.
      */
     public var requestTimeout: Double?
     /**
-     * Bytes of memory that the tenant causes at once, of every kind: 1 GiB.
+     * The most bytes of memory that the tenant holds at once, of all kinds: 1 GiB.
      */
     public var memory: UInt64
     /**
-     * Names of the models that the tenant may use.
+     * The names of the models that the tenant may use.
      */
     public var models: [String]?
     /**
-     * Names of the adapters that the tenant may use.
+     * The names of the adapters that the tenant may use.
      */
     public var adapters: [String]?
     /**
-     * Bytes that one run of a program may use: 64 MiB.
+     * The most bytes of memory of one run of a program: 64 MiB.
      */
     public var programMemory: UInt64
     /**
-     * Seconds that one run of a program computes itself.
+     * The most seconds of computing time of one run of a program.
      */
     public var programCpuTime: Double
     /**
-     * Handles that one run of a program holds at once.
+     * The most handles that one run of a program holds at once.
      */
     public var programHandles: UInt64
     /**
-     * Bytes of text that one run of a program sends: 16 MiB.
+     * The most bytes of text that one run of a program sends: 16 MiB.
      */
     public var programOutput: UInt64
 
@@ -5054,43 +5110,45 @@ public struct Limits: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Share of the computation when there is more to do than can be done at once.
+         * The tenant's factor in fair sharing of the computation while others want some too.
          */weight: Float = Float(1.0), 
         /**
-         * Requests that run at once; others wait.
+         * The most requests that run at once; others wait.
          */maxConcurrent: UInt64? = nil, 
         /**
-         * Requests that wait for a place; one more is refused with `LimitExceeded`.
+         * The most requests that wait for a place; one more is refused with `LimitExceeded`.
          */maxQueued: UInt64 = UInt64(1024), 
         /**
-         * Tokens in the KV cache of one model over all running requests.
+         * The most tokens in the KV cache of one model, over all running requests.
          */kvTokens: UInt64? = nil, 
         /**
-         * Tokens computed a minute, prompts and generated ones, over all models. A tenant who used them up waits.
+         * The most tokens computed in a minute, of prompts and generated, over all models. A tenant that has
+         * used them up waits.
          */tokensPerMinute: UInt32? = nil, 
         /**
-         * Seconds from a request's start to its end, waiting included; then it ends with `LimitExceeded`.
+         * The most seconds from a request's start to its end, including waiting; then it ends with
+         * `LimitExceeded`.
          */requestTimeout: Double? = nil, 
         /**
-         * Bytes of memory that the tenant causes at once, of every kind: 1 GiB.
+         * The most bytes of memory that the tenant holds at once, of all kinds: 1 GiB.
          */memory: UInt64 = UInt64(1073741824), 
         /**
-         * Names of the models that the tenant may use.
+         * The names of the models that the tenant may use.
          */models: [String]? = nil, 
         /**
-         * Names of the adapters that the tenant may use.
+         * The names of the adapters that the tenant may use.
          */adapters: [String]? = nil, 
         /**
-         * Bytes that one run of a program may use: 64 MiB.
+         * The most bytes of memory of one run of a program: 64 MiB.
          */programMemory: UInt64 = UInt64(67108864), 
         /**
-         * Seconds that one run of a program computes itself.
+         * The most seconds of computing time of one run of a program.
          */programCpuTime: Double = Double(10.0), 
         /**
-         * Handles that one run of a program holds at once.
+         * The most handles that one run of a program holds at once.
          */programHandles: UInt64 = UInt64(1024), 
         /**
-         * Bytes of text that one run of a program sends: 16 MiB.
+         * The most bytes of text that one run of a program sends: 16 MiB.
          */programOutput: UInt64 = UInt64(16777216)) {
         self.weight = weight
         self.maxConcurrent = maxConcurrent
@@ -5173,45 +5231,48 @@ public func FfiConverterTypeLimits_lower(_ value: Limits) -> RustBuffer {
 
 
 /**
- * How a model is loaded.
+ * The options of loading a model.
  */
 public struct LoadOptions: Equatable, Hashable {
     /**
-     * Tokens that the KV cache holds over all requests; nil for what fits in `kvMemory`.
+     * The number of tokens that the KV cache holds, over all requests; nil for what fits in `kvMemory`.
      */
     public var kvTokens: UInt64?
     /**
-     * Tokens that one request may have, prompt and generation together; nil for what the model was trained for, or less where the
-     * KV cache holds less. With more, texts get worse from there on.
+     * The longest context of one request, prompt and generation together, in tokens. Nil for the length that
+     * the model was trained for, or less if the KV cache holds less. Beyond the trained length texts get
+     * worse.
      */
     public var contextLength: UInt64?
     /**
-     * Bytes of the KV cache; nil for a part of the memory that is free.
+     * The size of the KV cache, in bytes. Nil on the CPU for a quarter of the free memory, at most 8 GiB,
+     * and on a GPU for four fifths of the memory that the weights leave free.
      */
     public var kvMemory: UInt64?
     /**
-     * How the KV cache holds numbers; nil for 32-bit floats on the CPU.
+     * The number format of the KV cache; nil for 32-bit floats on the CPU and 16-bit floats on a GPU.
      */
     public var cacheType: CacheType?
     /**
-     * A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml` or `llama3`.
+     * A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml`
+     * or `llama3`.
      */
     public var chatTemplate: String?
     /**
-     * Where drafts come from, for requests that do not say.
+     * The source of drafts for requests that name none.
      */
     public var speculation: Speculation?
     /**
-     * A smaller model of the same vocabulary that drafts for this one.
+     * A smaller model with the same vocabulary that drafts for this one.
      */
     public var draftModel: String?
     /**
-     * Requests that may wait over all tenants, nil for 4096; one more is refused as `overloaded`.
+     * The most requests that may wait, over all tenants; nil for 4096. One more is refused as `overloaded`.
      */
     public var maxQueued: UInt64?
     /**
-     * Layers that GPUs compute: so many of the last ones and the output, and the CPU those before; nil for as many as fit beside
-     * a KV cache. Means nothing where there is no GPU.
+     * The number of layers on GPUs, counted from the last one; the output layer is on a GPU too, and the CPU
+     * computes the layers before. Nil for as many as fit beside a KV cache. Has no effect without a GPU.
      */
     public var gpuLayers: UInt64?
 
@@ -5219,33 +5280,36 @@ public struct LoadOptions: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Tokens that the KV cache holds over all requests; nil for what fits in `kvMemory`.
+         * The number of tokens that the KV cache holds, over all requests; nil for what fits in `kvMemory`.
          */kvTokens: UInt64? = nil, 
         /**
-         * Tokens that one request may have, prompt and generation together; nil for what the model was trained for, or less where the
-         * KV cache holds less. With more, texts get worse from there on.
+         * The longest context of one request, prompt and generation together, in tokens. Nil for the length that
+         * the model was trained for, or less if the KV cache holds less. Beyond the trained length texts get
+         * worse.
          */contextLength: UInt64? = nil, 
         /**
-         * Bytes of the KV cache; nil for a part of the memory that is free.
+         * The size of the KV cache, in bytes. Nil on the CPU for a quarter of the free memory, at most 8 GiB,
+         * and on a GPU for four fifths of the memory that the weights leave free.
          */kvMemory: UInt64? = nil, 
         /**
-         * How the KV cache holds numbers; nil for 32-bit floats on the CPU.
+         * The number format of the KV cache; nil for 32-bit floats on the CPU and 16-bit floats on a GPU.
          */cacheType: CacheType? = nil, 
         /**
-         * A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml` or `llama3`.
+         * A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml`
+         * or `llama3`.
          */chatTemplate: String? = nil, 
         /**
-         * Where drafts come from, for requests that do not say.
+         * The source of drafts for requests that name none.
          */speculation: Speculation? = nil, 
         /**
-         * A smaller model of the same vocabulary that drafts for this one.
+         * A smaller model with the same vocabulary that drafts for this one.
          */draftModel: String? = nil, 
         /**
-         * Requests that may wait over all tenants, nil for 4096; one more is refused as `overloaded`.
+         * The most requests that may wait, over all tenants; nil for 4096. One more is refused as `overloaded`.
          */maxQueued: UInt64? = nil, 
         /**
-         * Layers that GPUs compute: so many of the last ones and the output, and the CPU those before; nil for as many as fit beside
-         * a KV cache. Means nothing where there is no GPU.
+         * The number of layers on GPUs, counted from the last one; the output layer is on a GPU too, and the CPU
+         * computes the layers before. Nil for as many as fit beside a KV cache. Has no effect without a GPU.
          */gpuLayers: UInt64? = nil) {
         self.kvTokens = kvTokens
         self.contextLength = contextLength
@@ -5316,7 +5380,7 @@ public func FfiConverterTypeLoadOptions_lower(_ value: LoadOptions) -> RustBuffe
 
 
 /**
- * Bytes of memory that a tenant causes, by what they are for.
+ * The bytes of memory that a tenant holds, by kind.
  */
 public struct MemoryUse: Equatable, Hashable {
     /**
@@ -5328,7 +5392,8 @@ public struct MemoryUse: Equatable, Hashable {
      */
     public var results: UInt64
     /**
-     * Sequences: their tokens and what the engine knows of them; also snapshots while they are taken or restored.
+     * Sequences: their tokens and the engine's data about them; also snapshots while they are taken or
+     * restored.
      */
     public var sequences: UInt64
     /**
@@ -5336,7 +5401,7 @@ public struct MemoryUse: Equatable, Hashable {
      */
     public var programs: UInt64
     /**
-     * What programs hold handles of: logits, tensors, caches, samplers, grammars.
+     * Values behind programs' handles: logits, tensors, caches, samplers, grammars.
      */
     public var handles: UInt64
     /**
@@ -5344,7 +5409,7 @@ public struct MemoryUse: Equatable, Hashable {
      */
     public var transfers: UInt64
     /**
-     * Stores of programs in memory, and copies of what those on disk keep.
+     * Stores of programs in memory, and copies of the entries of those on disk.
      */
     public var stores: UInt64
     /**
@@ -5356,7 +5421,7 @@ public struct MemoryUse: Equatable, Hashable {
      */
     public var logs: UInt64
     /**
-     * All of these.
+     * The sum of all kinds.
      */
     public var total: UInt64
 
@@ -5370,19 +5435,20 @@ public struct MemoryUse: Equatable, Hashable {
          * Chunks and answers that no reader has taken yet.
          */results: UInt64, 
         /**
-         * Sequences: their tokens and what the engine knows of them; also snapshots while they are taken or restored.
+         * Sequences: their tokens and the engine's data about them; also snapshots while they are taken or
+         * restored.
          */sequences: UInt64, 
         /**
          * Runs of programs: instances, linear memories, tables and stacks.
          */programs: UInt64, 
         /**
-         * What programs hold handles of: logits, tensors, caches, samplers, grammars.
+         * Values behind programs' handles: logits, tensors, caches, samplers, grammars.
          */handles: UInt64, 
         /**
          * Strings and lists on their way between a program and the host.
          */transfers: UInt64, 
         /**
-         * Stores of programs in memory, and copies of what those on disk keep.
+         * Stores of programs in memory, and copies of the entries of those on disk.
          */stores: UInt64, 
         /**
          * Compiled code of programs, the bytes of those that are being compiled, and compiled grammars.
@@ -5391,7 +5457,7 @@ public struct MemoryUse: Equatable, Hashable {
          * Lines of programs' logs that the application has not taken yet.
          */logs: UInt64, 
         /**
-         * All of these.
+         * The sum of all kinds.
          */total: UInt64) {
         self.requests = requests
         self.results = results
@@ -5469,16 +5535,16 @@ public func FfiConverterTypeMemoryUse_lower(_ value: MemoryUse) -> RustBuffer {
  */
 public struct Message: Equatable, Hashable {
     /**
-     * `system`, `user`, `assistant`, `tool` or what else the model's template knows.
+     * `system`, `user`, `assistant`, `tool` or another role that the model's template knows.
      */
     public var role: String
     /**
-     * What was said.
+     * The text of the message.
      */
     public var content: String
     /**
-     * Other fields that the template reads, such as `tool_calls`: a JSON object. A `content` in it, such as a list of parts, takes the
-     * place of the message's.
+     * Other fields that the template reads, such as `tool_calls`: a JSON object. A `content` in it, such as
+     * a list of parts, replaces the message's.
      */
     public var fields: String?
 
@@ -5486,14 +5552,14 @@ public struct Message: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * `system`, `user`, `assistant`, `tool` or what else the model's template knows.
+         * `system`, `user`, `assistant`, `tool` or another role that the model's template knows.
          */role: String, 
         /**
-         * What was said.
+         * The text of the message.
          */content: String, 
         /**
-         * Other fields that the template reads, such as `tool_calls`: a JSON object. A `content` in it, such as a list of parts, takes the
-         * place of the message's.
+         * Other fields that the template reads, such as `tool_calls`: a JSON object. A `content` in it, such as
+         * a list of parts, replaces the message's.
          */fields: String? = nil) {
         self.role = role
         self.content = content
@@ -5546,23 +5612,23 @@ public func FfiConverterTypeMessage_lower(_ value: Message) -> RustBuffer {
 
 
 /**
- * A reading of what a model has done and how it stands.
+ * A reading of a model's counters and gauges.
  */
 public struct Metrics: Equatable, Hashable {
     /**
-     * Over all tenants.
+     * The counters and gauges over all tenants.
      */
     public var served: Served
     /**
-     * Rows of a forward pass.
+     * The rows of a forward pass.
      */
     public var batchRows: Distribution
     /**
-     * Sequences in a forward pass.
+     * The sequences in a forward pass.
      */
     public var batchSequences: Distribution
     /**
-     * Seconds of a step.
+     * The seconds of a step.
      */
     public var stepSeconds: Distribution
     /**
@@ -5570,7 +5636,7 @@ public struct Metrics: Equatable, Hashable {
      */
     public var kv: KvPages
     /**
-     * Tenants there are.
+     * The tenants.
      */
     public var tenants: [TenantMetrics]
 
@@ -5578,22 +5644,22 @@ public struct Metrics: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Over all tenants.
+         * The counters and gauges over all tenants.
          */served: Served, 
         /**
-         * Rows of a forward pass.
+         * The rows of a forward pass.
          */batchRows: Distribution, 
         /**
-         * Sequences in a forward pass.
+         * The sequences in a forward pass.
          */batchSequences: Distribution, 
         /**
-         * Seconds of a step.
+         * The seconds of a step.
          */stepSeconds: Distribution, 
         /**
          * The KV cache.
          */kv: KvPages, 
         /**
-         * Tenants there are.
+         * The tenants.
          */tenants: [TenantMetrics]) {
         self.served = served
         self.batchRows = batchRows
@@ -5655,19 +5721,19 @@ public func FfiConverterTypeMetrics_lower(_ value: Metrics) -> RustBuffer {
 
 
 /**
- * A model that the catalog or the cache folder has.
+ * A model of the catalog or of the cache folder.
  */
 public struct ModelEntry: Equatable, Hashable {
     /**
-     * Names it for `Realm.loadModel`.
+     * The model's name for `Realm.loadModel`.
      */
     public var reference: String
     /**
-     * Where its file is, or will be.
+     * The path of its file, which may not exist yet.
      */
     public var path: String
     /**
-     * What is there.
+     * The state of the file.
      */
     public var state: ModelState
 
@@ -5675,13 +5741,13 @@ public struct ModelEntry: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Names it for `Realm.loadModel`.
+         * The model's name for `Realm.loadModel`.
          */reference: String, 
         /**
-         * Where its file is, or will be.
+         * The path of its file, which may not exist yet.
          */path: String, 
         /**
-         * What is there.
+         * The state of the file.
          */state: ModelState) {
         self.reference = reference
         self.path = path
@@ -5734,59 +5800,59 @@ public func FfiConverterTypeModelEntry_lower(_ value: ModelEntry) -> RustBuffer 
 
 
 /**
- * What a model is.
+ * Facts about a model.
  */
 public struct ModelInfo: Equatable, Hashable {
     /**
-     * What it was loaded by.
+     * The reference that it was loaded by.
      */
     public var reference: String
     /**
-     * `general.name` of the file.
+     * The name in the file, `general.name`.
      */
     public var name: String?
     /**
-     * Such as `llama`.
+     * The architecture, such as `llama`.
      */
     public var architecture: String
     /**
-     * Number of weights.
+     * The number of weights.
      */
     public var parameters: UInt64
     /**
-     * Bytes of the file.
+     * The size of the file, in bytes.
      */
     public var fileBytes: UInt64
     /**
-     * Tokens in the vocabulary.
+     * The size of the vocabulary, in tokens.
      */
     public var vocabulary: UInt64
     /**
-     * Transformer layers.
+     * The number of transformer layers.
      */
     public var layers: UInt64
     /**
-     * Tokens that one request may have, prompt and generation together.
+     * The longest context of one request, prompt and generation together, in tokens.
      */
     public var contextLength: UInt64
     /**
-     * Tokens that the model was trained for.
+     * The longest context that the model was trained for, in tokens.
      */
     public var trainedContextLength: UInt64
     /**
-     * Numbers in a hidden state, and so in an embedding.
+     * The length of a hidden state, and so of an embedding.
      */
     public var hidden: UInt64
     /**
-     * How hidden states become an embedding.
+     * The default pooling of embeddings.
      */
     public var pooling: Pooling
     /**
-     * Whether it has a chat template.
+     * True if it has a chat template.
      */
     public var chatTemplate: Bool
     /**
-     * Where it runs.
+     * The device that it runs on.
      */
     public var device: String
 
@@ -5794,43 +5860,43 @@ public struct ModelInfo: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * What it was loaded by.
+         * The reference that it was loaded by.
          */reference: String, 
         /**
-         * `general.name` of the file.
+         * The name in the file, `general.name`.
          */name: String?, 
         /**
-         * Such as `llama`.
+         * The architecture, such as `llama`.
          */architecture: String, 
         /**
-         * Number of weights.
+         * The number of weights.
          */parameters: UInt64, 
         /**
-         * Bytes of the file.
+         * The size of the file, in bytes.
          */fileBytes: UInt64, 
         /**
-         * Tokens in the vocabulary.
+         * The size of the vocabulary, in tokens.
          */vocabulary: UInt64, 
         /**
-         * Transformer layers.
+         * The number of transformer layers.
          */layers: UInt64, 
         /**
-         * Tokens that one request may have, prompt and generation together.
+         * The longest context of one request, prompt and generation together, in tokens.
          */contextLength: UInt64, 
         /**
-         * Tokens that the model was trained for.
+         * The longest context that the model was trained for, in tokens.
          */trainedContextLength: UInt64, 
         /**
-         * Numbers in a hidden state, and so in an embedding.
+         * The length of a hidden state, and so of an embedding.
          */hidden: UInt64, 
         /**
-         * How hidden states become an embedding.
+         * The default pooling of embeddings.
          */pooling: Pooling, 
         /**
-         * Whether it has a chat template.
+         * True if it has a chat template.
          */chatTemplate: Bool, 
         /**
-         * Where it runs.
+         * The device that it runs on.
          */device: String) {
         self.reference = reference
         self.name = name
@@ -5913,7 +5979,7 @@ public func FfiConverterTypeModelInfo_lower(_ value: ModelInfo) -> RustBuffer {
 
 
 /**
- * What became of one request of a list: a completion, or an error.
+ * The outcome of one request of a list: a completion, or an error.
  */
 public struct Outcome: Equatable, Hashable {
     /**
@@ -5925,7 +5991,7 @@ public struct Outcome: Equatable, Hashable {
      */
     public var code: String?
     /**
-     * What was wrong.
+     * The error's message.
      */
     public var message: String?
 
@@ -5939,7 +6005,7 @@ public struct Outcome: Equatable, Hashable {
          * The error's code, such as `limit-exceeded`.
          */code: String?, 
         /**
-         * What was wrong.
+         * The error's message.
          */message: String?) {
         self.completion = completion
         self.code = code
@@ -5992,23 +6058,23 @@ public func FfiConverterTypeOutcome_lower(_ value: Outcome) -> RustBuffer {
 
 
 /**
- * What a program is.
+ * Facts about a program.
  */
 public struct ProgramInfo: Equatable, Hashable {
     /**
-     * Its level.
+     * The level of the contract that it exports.
      */
     public var contract: Contract
     /**
-     * Interfaces that it imports.
+     * The interfaces that it imports.
      */
     public var imports: [String]
     /**
-     * Interfaces that it exports.
+     * The interfaces that it exports.
      */
     public var exports: [String]
     /**
-     * Bytes of the component or module.
+     * The size of the component or module, in bytes.
      */
     public var bytes: UInt64
 
@@ -6016,16 +6082,16 @@ public struct ProgramInfo: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Its level.
+         * The level of the contract that it exports.
          */contract: Contract, 
         /**
-         * Interfaces that it imports.
+         * The interfaces that it imports.
          */imports: [String], 
         /**
-         * Interfaces that it exports.
+         * The interfaces that it exports.
          */exports: [String], 
         /**
-         * Bytes of the component or module.
+         * The size of the component or module, in bytes.
          */bytes: UInt64) {
         self.contract = contract
         self.imports = imports
@@ -6085,7 +6151,7 @@ public func FfiConverterTypeProgramInfo_lower(_ value: ProgramInfo) -> RustBuffe
  */
 public struct Progress: Equatable, Hashable {
     /**
-     * What it is at.
+     * The current stage.
      */
     public var stage: Stage
     /**
@@ -6093,11 +6159,11 @@ public struct Progress: Equatable, Hashable {
      */
     public var what: String
     /**
-     * Bytes that are here, or in place.
+     * The number of bytes that are fetched or loaded.
      */
     public var done: UInt64
     /**
-     * Bytes there are; nil where that is not known.
+     * The total number of bytes; nil if unknown.
      */
     public var total: UInt64?
 
@@ -6105,16 +6171,16 @@ public struct Progress: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * What it is at.
+         * The current stage.
          */stage: Stage, 
         /**
          * The file or the source; for `failed` the source and its reason; empty while loading.
          */what: String, 
         /**
-         * Bytes that are here, or in place.
+         * The number of bytes that are fetched or loaded.
          */done: UInt64, 
         /**
-         * Bytes there are; nil where that is not known.
+         * The total number of bytes; nil if unknown.
          */total: UInt64?) {
         self.stage = stage
         self.what = what
@@ -6170,15 +6236,15 @@ public func FfiConverterTypeProgress_lower(_ value: Progress) -> RustBuffer {
 
 
 /**
- * A prompt and how to go on from it.
+ * A prompt, and the options of its answer.
  */
 public struct Request {
     /**
-     * What to go on from.
+     * The prompt to continue.
      */
     public var prompt: Prompt
     /**
-     * Tokens to generate at most; nil for as many as the context holds.
+     * The most tokens to generate; nil for as many as the context holds.
      */
     public var maxTokens: UInt64?
     /**
@@ -6202,11 +6268,12 @@ public struct Request {
      */
     public var typicalP: Float
     /**
-     * Divides positive and multiplies negative logits of tokens that occurred lately; 1 changes nothing.
+     * Divides positive and multiplies negative logits of tokens among the last `repetitionWindow`; 1 changes
+     * nothing.
      */
     public var repetitionPenalty: Float
     /**
-     * How many of the last tokens, prompt included, `repetitionPenalty` looks at.
+     * The number of last tokens, prompt included, that `repetitionPenalty` applies to.
      */
     public var repetitionWindow: UInt64
     /**
@@ -6222,11 +6289,11 @@ public struct Request {
      */
     public var logitBias: [UInt32: Float]
     /**
-     * Tokens that never come out.
+     * Tokens that are never generated.
      */
     public var bannedTokens: [UInt32]
     /**
-     * Same seed, same text; nil takes another one every time.
+     * The seed. The same seed gives the same text; nil takes another one every time.
      */
     public var seed: UInt64?
     /**
@@ -6234,15 +6301,16 @@ public struct Request {
      */
     public var stop: [String]
     /**
-     * What the text has to spell.
+     * The grammar that the text has to follow.
      */
     public var guide: Guide?
     /**
-     * Log-probabilities of every token and of so many of the likeliest in its place.
+     * The number of likeliest tokens to return in each token's place; log-probabilities come with all of
+     * them.
      */
     public var logprobs: UInt64?
     /**
-     * Go on after an end token.
+     * True to continue after an end token.
      */
     public var ignoreEos: Bool
     /**
@@ -6250,63 +6318,67 @@ public struct Request {
      */
     public var sharedPrefix: SharedBeginning?
     /**
-     * The LoRA adapter that changes the model for this request.
+     * The LoRA adapter of this request.
      */
     public var adapter: Adapter?
     /**
-     * Factor on what the adapter adds: 1 is the adapter as it was trained, 0 none.
+     * The factor on what the adapter adds: 1 for the adapter as it was trained, 0 for no effect.
      */
     public var adapterScale: Float
     /**
-     * Tool definitions in OpenAI's format, JSON objects, for templates that know tools. With any, calls that the answer spells
-     * leave its text and become `toolCalls`.
+     * Tool definitions in OpenAI's format, JSON objects. With tools, calls in the answer are removed from
+     * its text and become `toolCalls`.
      */
     public var tools: [String]
     /**
-     * Whether the model may, must or must not call them; nil is `auto`.
+     * The choice that the model has: it may, must or must not call the tools; nil is `auto`.
      */
     public var toolChoice: ToolChoice?
     /**
-     * Further variables for the template, such as `enable_thinking`; their values are JSON.
+     * Further variables for the template, such as `documents`; their values are JSON.
      */
     public var templateVariables: [String: String]
     /**
-     * Whether a conversation's prompt ends with the start of the assistant's answer; nil for yes, unless the last message is gone
-     * on with.
+     * True if the prompt of a conversation ends with the start of the assistant's answer. Nil means true,
+     * unless the answer continues the last message.
      */
     public var addGenerationPrompt: Bool?
     /**
-     * The answer goes on with the words of the conversation's last message, which the generated text does not repeat.
+     * True if the answer continues the conversation's last message. The generated text does not repeat that
+     * message.
      */
     public var continueFinalMessage: Bool
     /**
-     * Control tokens spelled in a prompt that is a text, such as `<|im_start|>`, become those tokens: only for text that no user
-     * wrote.
+     * True if control tokens spelled in a text prompt, such as `<|im_start|>`, become those tokens. Set it
+     * only for text that no user wrote.
      */
     public var special: Bool
     /**
-     * Whether the model thinks before it answers, for templates that know `enable_thinking`; nil leaves it to the template.
+     * True if the model thinks before it answers, for templates with the variable `enable_thinking`; nil
+     * leaves the choice to the template.
      */
     public var enableThinking: Bool?
     /**
-     * How much it thinks, for templates that know `reasoning_effort`: mostly `low`, `medium` or `high`.
+     * The amount of thinking, for templates with the variable `reasoning_effort`: usually `low`, `medium` or
+     * `high`.
      */
     public var reasoningEffort: String?
     /**
-     * Where the thought goes; nil is `separate`.
+     * The place of the model's thought; nil is `separate`.
      */
     public var reasoningFormat: ReasoningFormat?
     /**
-     * What else the tenant's program is told: any JSON.
+     * Further input for the tenant's program, any JSON.
      */
     public var input: String?
     /**
-     * Where drafts come from; nil for what the model was loaded with.
+     * The source of drafts; nil for the one that the model was loaded with.
      */
     public var speculation: Speculation?
     /**
-     * Functions that change the logits before each token is chosen, in this order; `addLogitsProcessor` adds a closure. They run on a
-     * thread of the request's own: no other request waits for them.
+     * Functions that change the logits before each token is chosen, called in this order;
+     * `addLogitsProcessor` adds a closure. They run on a thread of the request's own: no other request waits
+     * for them.
      */
     public var logitsProcessors: [LogitsProcessor]
 
@@ -6314,10 +6386,10 @@ public struct Request {
     // declare one manually.
     public init(
         /**
-         * What to go on from.
+         * The prompt to continue.
          */prompt: Prompt, 
         /**
-         * Tokens to generate at most; nil for as many as the context holds.
+         * The most tokens to generate; nil for as many as the context holds.
          */maxTokens: UInt64? = nil, 
         /**
          * Divides the logits; 0 takes the likeliest token (greedy).
@@ -6335,10 +6407,11 @@ public struct Request {
          * Keeps the most typical tokens up to a probability of `p` together; 1 keeps all.
          */typicalP: Float = Float(1.0), 
         /**
-         * Divides positive and multiplies negative logits of tokens that occurred lately; 1 changes nothing.
+         * Divides positive and multiplies negative logits of tokens among the last `repetitionWindow`; 1 changes
+         * nothing.
          */repetitionPenalty: Float = Float(1.0), 
         /**
-         * How many of the last tokens, prompt included, `repetitionPenalty` looks at.
+         * The number of last tokens, prompt included, that `repetitionPenalty` applies to.
          */repetitionWindow: UInt64 = UInt64(64), 
         /**
          * Subtracted from a token's logit for each time it was generated.
@@ -6350,71 +6423,76 @@ public struct Request {
          * Added to the logits of these tokens.
          */logitBias: [UInt32: Float] = [:], 
         /**
-         * Tokens that never come out.
+         * Tokens that are never generated.
          */bannedTokens: [UInt32] = [], 
         /**
-         * Same seed, same text; nil takes another one every time.
+         * The seed. The same seed gives the same text; nil takes another one every time.
          */seed: UInt64? = nil, 
         /**
          * Strings that end the text and are not part of it.
          */stop: [String] = [], 
         /**
-         * What the text has to spell.
+         * The grammar that the text has to follow.
          */guide: Guide? = nil, 
         /**
-         * Log-probabilities of every token and of so many of the likeliest in its place.
+         * The number of likeliest tokens to return in each token's place; log-probabilities come with all of
+         * them.
          */logprobs: UInt64? = nil, 
         /**
-         * Go on after an end token.
+         * True to continue after an end token.
          */ignoreEos: Bool = false, 
         /**
          * The beginning of the prompt that other tenants send too.
          */sharedPrefix: SharedBeginning? = nil, 
         /**
-         * The LoRA adapter that changes the model for this request.
+         * The LoRA adapter of this request.
          */adapter: Adapter? = nil, 
         /**
-         * Factor on what the adapter adds: 1 is the adapter as it was trained, 0 none.
+         * The factor on what the adapter adds: 1 for the adapter as it was trained, 0 for no effect.
          */adapterScale: Float = Float(1.0), 
         /**
-         * Tool definitions in OpenAI's format, JSON objects, for templates that know tools. With any, calls that the answer spells
-         * leave its text and become `toolCalls`.
+         * Tool definitions in OpenAI's format, JSON objects. With tools, calls in the answer are removed from
+         * its text and become `toolCalls`.
          */tools: [String] = [], 
         /**
-         * Whether the model may, must or must not call them; nil is `auto`.
+         * The choice that the model has: it may, must or must not call the tools; nil is `auto`.
          */toolChoice: ToolChoice? = nil, 
         /**
-         * Further variables for the template, such as `enable_thinking`; their values are JSON.
+         * Further variables for the template, such as `documents`; their values are JSON.
          */templateVariables: [String: String] = [:], 
         /**
-         * Whether a conversation's prompt ends with the start of the assistant's answer; nil for yes, unless the last message is gone
-         * on with.
+         * True if the prompt of a conversation ends with the start of the assistant's answer. Nil means true,
+         * unless the answer continues the last message.
          */addGenerationPrompt: Bool? = nil, 
         /**
-         * The answer goes on with the words of the conversation's last message, which the generated text does not repeat.
+         * True if the answer continues the conversation's last message. The generated text does not repeat that
+         * message.
          */continueFinalMessage: Bool = false, 
         /**
-         * Control tokens spelled in a prompt that is a text, such as `<|im_start|>`, become those tokens: only for text that no user
-         * wrote.
+         * True if control tokens spelled in a text prompt, such as `<|im_start|>`, become those tokens. Set it
+         * only for text that no user wrote.
          */special: Bool = false, 
         /**
-         * Whether the model thinks before it answers, for templates that know `enable_thinking`; nil leaves it to the template.
+         * True if the model thinks before it answers, for templates with the variable `enable_thinking`; nil
+         * leaves the choice to the template.
          */enableThinking: Bool? = nil, 
         /**
-         * How much it thinks, for templates that know `reasoning_effort`: mostly `low`, `medium` or `high`.
+         * The amount of thinking, for templates with the variable `reasoning_effort`: usually `low`, `medium` or
+         * `high`.
          */reasoningEffort: String? = nil, 
         /**
-         * Where the thought goes; nil is `separate`.
+         * The place of the model's thought; nil is `separate`.
          */reasoningFormat: ReasoningFormat? = nil, 
         /**
-         * What else the tenant's program is told: any JSON.
+         * Further input for the tenant's program, any JSON.
          */input: String? = nil, 
         /**
-         * Where drafts come from; nil for what the model was loaded with.
+         * The source of drafts; nil for the one that the model was loaded with.
          */speculation: Speculation? = nil, 
         /**
-         * Functions that change the logits before each token is chosen, in this order; `addLogitsProcessor` adds a closure. They run on a
-         * thread of the request's own: no other request waits for them.
+         * Functions that change the logits before each token is chosen, called in this order;
+         * `addLogitsProcessor` adds a closure. They run on a thread of the request's own: no other request waits
+         * for them.
          */logitsProcessors: [LogitsProcessor] = []) {
         self.prompt = prompt
         self.maxTokens = maxTokens
@@ -6557,11 +6635,11 @@ public func FfiConverterTypeRequest_lower(_ value: Request) -> RustBuffer {
 
 
 /**
- * What a model says of one token of a given text.
+ * The score of one token of a given text.
  */
 public struct Score: Equatable, Hashable {
     /**
-     * Log-probability, in nats, of the token that follows in the text; nil after the last one.
+     * The log-probability, in nats, of the token that follows in the text; nil after the last one.
      */
     public var next: Float?
     /**
@@ -6573,7 +6651,7 @@ public struct Score: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Log-probability, in nats, of the token that follows in the text; nil after the last one.
+         * The log-probability, in nats, of the token that follows in the text; nil after the last one.
          */next: Float?, 
         /**
          * The likeliest tokens in its place, likeliest first.
@@ -6626,15 +6704,15 @@ public func FfiConverterTypeScore_lower(_ value: Score) -> RustBuffer {
 
 
 /**
- * What was done for one tenant, or for all. Counts are since the model was loaded.
+ * The counters and gauges of one tenant, or of all. Counters start when the model is loaded.
  */
 public struct Served: Equatable, Hashable {
     /**
-     * Tokens of prompts, computed.
+     * Tokens of prompts that were computed.
      */
     public var promptTokens: UInt64
     /**
-     * Tokens of prompts, found in the prefix cache.
+     * Tokens of prompts that were found in the prefix cache.
      */
     public var cachedTokens: UInt64
     /**
@@ -6642,7 +6720,7 @@ public struct Served: Equatable, Hashable {
      */
     public var generatedTokens: UInt64
     /**
-     * Tokens computed once more, because their pages had been given to others.
+     * Tokens computed again, because their pages had been given to others.
      */
     public var recomputedTokens: UInt64
     /**
@@ -6650,7 +6728,7 @@ public struct Served: Equatable, Hashable {
      */
     public var draftTokens: UInt64
     /**
-     * Of these, those that turned out right.
+     * Those of the draft tokens that were accepted.
      */
     public var acceptedTokens: UInt64
     /**
@@ -6658,15 +6736,15 @@ public struct Served: Equatable, Hashable {
      */
     public var finished: UInt64
     /**
-     * Requests that nobody waited for any more.
+     * Requests that were cancelled, or whose reader left.
      */
     public var cancelled: UInt64
     /**
-     * Requests whose time was over.
+     * Requests that reached their time limit.
      */
     public var timedOut: UInt64
     /**
-     * Requests without a place in a queue.
+     * Requests that were refused because a queue was full.
      */
     public var refused: UInt64
     /**
@@ -6674,7 +6752,7 @@ public struct Served: Equatable, Hashable {
      */
     public var failed: UInt64
     /**
-     * How often a request gave its pages up for others.
+     * The number of times that a request gave its pages up for others.
      */
     public var preemptions: UInt64
     /**
@@ -6706,40 +6784,40 @@ public struct Served: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Tokens of prompts, computed.
+         * Tokens of prompts that were computed.
          */promptTokens: UInt64, 
         /**
-         * Tokens of prompts, found in the prefix cache.
+         * Tokens of prompts that were found in the prefix cache.
          */cachedTokens: UInt64, 
         /**
          * Tokens generated.
          */generatedTokens: UInt64, 
         /**
-         * Tokens computed once more, because their pages had been given to others.
+         * Tokens computed again, because their pages had been given to others.
          */recomputedTokens: UInt64, 
         /**
          * Tokens computed on the chance that they follow.
          */draftTokens: UInt64, 
         /**
-         * Of these, those that turned out right.
+         * Those of the draft tokens that were accepted.
          */acceptedTokens: UInt64, 
         /**
          * Requests that have their results.
          */finished: UInt64, 
         /**
-         * Requests that nobody waited for any more.
+         * Requests that were cancelled, or whose reader left.
          */cancelled: UInt64, 
         /**
-         * Requests whose time was over.
+         * Requests that reached their time limit.
          */timedOut: UInt64, 
         /**
-         * Requests without a place in a queue.
+         * Requests that were refused because a queue was full.
          */refused: UInt64, 
         /**
          * Requests that failed.
          */failed: UInt64, 
         /**
-         * How often a request gave its pages up for others.
+         * The number of times that a request gave its pages up for others.
          */preemptions: UInt64, 
         /**
          * Sequences in the batch now.
@@ -6855,15 +6933,15 @@ public func FfiConverterTypeServed_lower(_ value: Served) -> RustBuffer {
 
 
 /**
- * A reading of one tenant's part.
+ * The counters and gauges of one tenant.
  */
 public struct TenantMetrics: Equatable, Hashable {
     /**
-     * Its name.
+     * The tenant's name.
      */
     public var name: String
     /**
-     * What was done for it.
+     * Its counters and gauges.
      */
     public var served: Served
 
@@ -6871,10 +6949,10 @@ public struct TenantMetrics: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Its name.
+         * The tenant's name.
          */name: String, 
         /**
-         * What was done for it.
+         * Its counters and gauges.
          */served: Served) {
         self.name = name
         self.served = served
@@ -6924,19 +7002,19 @@ public func FfiConverterTypeTenantMetrics_lower(_ value: TenantMetrics) -> RustB
 
 
 /**
- * A kind of tensor in a file.
+ * A type of tensors in a file.
  */
 public struct TensorType: Equatable, Hashable {
     /**
-     * Such as `Q4_K`.
+     * The name, such as `Q4_K`.
      */
     public var name: String
     /**
-     * Tensors of the type.
+     * The number of tensors of the type.
      */
     public var count: UInt64
     /**
-     * Bytes that they take.
+     * The bytes that they take.
      */
     public var bytes: UInt64
 
@@ -6944,13 +7022,13 @@ public struct TensorType: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Such as `Q4_K`.
+         * The name, such as `Q4_K`.
          */name: String, 
         /**
-         * Tensors of the type.
+         * The number of tensors of the type.
          */count: UInt64, 
         /**
-         * Bytes that they take.
+         * The bytes that they take.
          */bytes: UInt64) {
         self.name = name
         self.count = count
@@ -7003,19 +7081,19 @@ public func FfiConverterTypeTensorType_lower(_ value: TensorType) -> RustBuffer 
 
 
 /**
- * Seconds used.
+ * The time used, in seconds.
  */
 public struct Timings: Equatable, Hashable {
     /**
-     * Waiting for a place in the batch.
+     * The time of waiting for a place in the batch.
      */
     public var queued: Double
     /**
-     * From there to the first token.
+     * The time from there to the first token.
      */
     public var prefill: Double
     /**
-     * From the first token to the last.
+     * The time from the first token to the last.
      */
     public var decode: Double
 
@@ -7023,13 +7101,13 @@ public struct Timings: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Waiting for a place in the batch.
+         * The time of waiting for a place in the batch.
          */queued: Double, 
         /**
-         * From there to the first token.
+         * The time from there to the first token.
          */prefill: Double, 
         /**
-         * From the first token to the last.
+         * The time from the first token to the last.
          */decode: Double) {
         self.queued = queued
         self.prefill = prefill
@@ -7090,11 +7168,11 @@ public struct Token: Equatable, Hashable {
      */
     public var id: UInt32
     /**
-     * Its log-probability, where the request asked for it.
+     * Its log-probability, if the request asked for it.
      */
     public var logprob: Float?
     /**
-     * The likeliest tokens in its place, where the request asked for them.
+     * The likeliest tokens in its place, if the request asked for them.
      */
     public var top: [TokenLogprob]
 
@@ -7105,10 +7183,10 @@ public struct Token: Equatable, Hashable {
          * Its id.
          */id: UInt32, 
         /**
-         * Its log-probability, where the request asked for it.
+         * Its log-probability, if the request asked for it.
          */logprob: Float?, 
         /**
-         * The likeliest tokens in its place, where the request asked for them.
+         * The likeliest tokens in its place, if the request asked for them.
          */top: [TokenLogprob]) {
         self.id = id
         self.logprob = logprob
@@ -7169,7 +7247,7 @@ public struct TokenLogprob: Equatable, Hashable {
      */
     public var id: UInt32
     /**
-     * In nats.
+     * The log-probability, in nats.
      */
     public var logprob: Float
 
@@ -7180,7 +7258,7 @@ public struct TokenLogprob: Equatable, Hashable {
          * The token.
          */id: UInt32, 
         /**
-         * In nats.
+         * The log-probability, in nats.
          */logprob: Float) {
         self.id = id
         self.logprob = logprob
@@ -7230,11 +7308,11 @@ public func FfiConverterTypeTokenLogprob_lower(_ value: TokenLogprob) -> RustBuf
 
 
 /**
- * What a tokenizer has.
+ * Facts about a tokenizer.
  */
 public struct TokenizerInfo: Equatable, Hashable {
     /**
-     * Number of tokens.
+     * The number of tokens.
      */
     public var vocabulary: UInt64
     /**
@@ -7246,7 +7324,7 @@ public struct TokenizerInfo: Equatable, Hashable {
      */
     public var eos: UInt32?
     /**
-     * Whether the model expects the begin token before a text.
+     * True if the model expects the begin token before a text.
      */
     public var addsBos: Bool
     /**
@@ -7258,7 +7336,7 @@ public struct TokenizerInfo: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Number of tokens.
+         * The number of tokens.
          */vocabulary: UInt64, 
         /**
          * The begin-of-sequence token.
@@ -7267,7 +7345,7 @@ public struct TokenizerInfo: Equatable, Hashable {
          * The end-of-sequence token.
          */eos: UInt32?, 
         /**
-         * Whether the model expects the begin token before a text.
+         * True if the model expects the begin token before a text.
          */addsBos: Bool, 
         /**
          * The tokens that end a generation.
@@ -7329,16 +7407,16 @@ public func FfiConverterTypeTokenizerInfo_lower(_ value: TokenizerInfo) -> RustB
 
 
 /**
- * A call of a tool that the model asks for. Realm calls nothing: run it, append the model's message with its `tool_calls` and one
- * of the role `tool` with the result, and ask again.
+ * A tool call that the model asks for. Realm does not run it: run the tool, append the model's message with
+ * its `tool_calls` and a message of the role `tool` with the result, and ask again.
  */
 public struct ToolCall: Equatable, Hashable {
     /**
-     * What the result names it by.
+     * The id that the result refers to.
      */
     public var id: String
     /**
-     * The tool's name. Nothing but the prompt keeps a model from making one up.
+     * The tool's name. The model may make up a name that no tool has.
      */
     public var name: String
     /**
@@ -7350,10 +7428,10 @@ public struct ToolCall: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * What the result names it by.
+         * The id that the result refers to.
          */id: String, 
         /**
-         * The tool's name. Nothing but the prompt keeps a model from making one up.
+         * The tool's name. The model may make up a name that no tool has.
          */name: String, 
         /**
          * The arguments: a JSON object, which may not fit the tool's schema.
@@ -7409,31 +7487,31 @@ public func FfiConverterTypeToolCall_lower(_ value: ToolCall) -> RustBuffer {
 
 
 /**
- * Tokens used.
+ * The numbers of tokens used.
  */
 public struct Usage: Equatable, Hashable {
     /**
-     * Of the prompt.
+     * Tokens of the prompt.
      */
     public var promptTokens: UInt64
     /**
-     * Of these, how many were computed by an earlier request.
+     * Those of the prompt's tokens that an earlier request computed.
      */
     public var cachedTokens: UInt64
     /**
-     * Generated, an end token included.
+     * Tokens generated, including an end token.
      */
     public var generatedTokens: UInt64
     /**
-     * Of these, how many belong to the model's thought.
+     * Those of the generated tokens that belong to the model's thought.
      */
     public var reasoningTokens: UInt64
     /**
-     * Tokens that were computed on the chance that they would follow.
+     * Tokens computed on the chance that they follow.
      */
     public var draftTokens: UInt64
     /**
-     * Of these, how many did.
+     * Those of the draft tokens that did follow.
      */
     public var acceptedTokens: UInt64
 
@@ -7441,22 +7519,22 @@ public struct Usage: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Of the prompt.
+         * Tokens of the prompt.
          */promptTokens: UInt64, 
         /**
-         * Of these, how many were computed by an earlier request.
+         * Those of the prompt's tokens that an earlier request computed.
          */cachedTokens: UInt64, 
         /**
-         * Generated, an end token included.
+         * Tokens generated, including an end token.
          */generatedTokens: UInt64, 
         /**
-         * Of these, how many belong to the model's thought.
+         * Those of the generated tokens that belong to the model's thought.
          */reasoningTokens: UInt64, 
         /**
-         * Tokens that were computed on the chance that they would follow.
+         * Tokens computed on the chance that they follow.
          */draftTokens: UInt64, 
         /**
-         * Of these, how many did.
+         * Those of the draft tokens that did follow.
          */acceptedTokens: UInt64) {
         self.promptTokens = promptTokens
         self.cachedTokens = cachedTokens
@@ -7518,7 +7596,7 @@ public func FfiConverterTypeUsage_lower(_ value: Usage) -> RustBuffer {
 
 
 /**
- * How the KV cache holds a number.
+ * The number format of the KV cache.
  */
 
 public enum CacheType: Equatable, Hashable {
@@ -7603,21 +7681,21 @@ public func FfiConverterTypeCacheType_lower(_ value: CacheType) -> RustBuffer {
 
 
 /**
- * Which level of the contract a program is written at.
+ * The level of the contract that a program is written for.
  */
 
 public enum Contract: Equatable, Hashable {
     
     /**
-     * It answers requests.
+     * The program answers requests.
      */
     case program
     /**
-     * It is asked at each token.
+     * The program is called at each token.
      */
     case policy
     /**
-     * It is a core module that answers requests with plain functions.
+     * The program is a core module that answers requests through plain functions.
      */
     case module
 
@@ -7688,21 +7766,21 @@ public func FfiConverterTypeContract_lower(_ value: Contract) -> RustBuffer {
 
 
 /**
- * Why a generation ended.
+ * The reason why a generation ended.
  */
 
 public enum FinishReason: Equatable, Hashable {
     
     /**
-     * The model said so with an end token, a stop string came, or the grammar is complete.
+     * The model wrote an end token, a stop string appeared, or the grammar is complete.
      */
     case stop
     /**
-     * `maxTokens`, or the end of the context.
+     * The text reached `maxTokens` or the end of the context.
      */
     case length
     /**
-     * As `stop`, after calls of tools: the model waits for what they return.
+     * The model called tools and waits for their results.
      */
     case toolCalls
 
@@ -7773,7 +7851,7 @@ public func FfiConverterTypeFinishReason_lower(_ value: FinishReason) -> RustBuf
 
 
 /**
- * What a text has to spell.
+ * The grammar of a text.
  */
 
 public enum Guide: Equatable, Hashable {
@@ -7788,12 +7866,12 @@ public enum Guide: Equatable, Hashable {
      */
     case jsonObject
     /**
-     * What a regular expression matches as a whole.
+     * Text that a regular expression matches as a whole.
      */
     case regex(String
     )
     /**
-     * What a grammar allows, in llguidance's dialect of Lark or in llama.cpp's GBNF.
+     * Text that a grammar allows, in llguidance's dialect of Lark or in llama.cpp's GBNF.
      */
     case lark(String
     )
@@ -7877,29 +7955,29 @@ public func FfiConverterTypeGuide_lower(_ value: Guide) -> RustBuffer {
 
 
 /**
- * How bad a line of a log is.
+ * The severity of a line in a log.
  */
 
 public enum LogLevel: Equatable, Hashable {
     
     /**
-     * Something failed.
+     * A failure.
      */
     case error
     /**
-     * Something is odd.
+     * Something unusual.
      */
     case warn
     /**
-     * Something happened.
+     * An event.
      */
     case info
     /**
-     * For who looks for a fault.
+     * A detail for debugging.
      */
     case debug
     /**
-     * Everything.
+     * Every detail.
      */
     case trace
 
@@ -7982,22 +8060,22 @@ public func FfiConverterTypeLogLevel_lower(_ value: LogLevel) -> RustBuffer {
 
 
 /**
- * What the cache folder has of a model.
+ * The state of a model in the cache folder.
  */
 
 public enum ModelState: Equatable, Hashable {
     
     /**
-     * Nothing.
+     * The model is not there.
      */
     case absent
     /**
-     * So many bytes; the next pull goes on from them.
+     * A part is there, with the given number of bytes; the next pull continues it.
      */
     case partial(UInt64
     )
     /**
-     * The whole file, so many bytes.
+     * The whole file is there, with the given number of bytes.
      */
     case present(UInt64
     )
@@ -8073,13 +8151,13 @@ public func FfiConverterTypeModelState_lower(_ value: ModelState) -> RustBuffer 
 
 
 /**
- * Which results of a forward are wanted.
+ * The results of a forward pass.
  */
 
 public enum Output: Equatable, Hashable {
     
     /**
-     * Only keys and values: what comes later wants the results.
+     * Only keys and values; a later forward pass returns results.
      */
     case nothing
     /**
@@ -8168,13 +8246,13 @@ public func FfiConverterTypeOutput_lower(_ value: Output) -> RustBuffer {
 
 
 /**
- * What happens when a conversation does not fit in the context any more.
+ * The rule for a conversation that no longer fits in the context.
  */
 
 public enum Overflow: Equatable, Hashable {
     
     /**
-     * The oldest turns are dropped, a question with all that answered it; system messages stay.
+     * Drops the oldest turns, each a question with everything that answered it; system messages stay.
      */
     case dropOldest
     /**
@@ -8243,21 +8321,21 @@ public func FfiConverterTypeOverflow_lower(_ value: Overflow) -> RustBuffer {
 
 
 /**
- * How hidden states become an embedding.
+ * The way that hidden states become an embedding.
  */
 
 public enum Pooling: Equatable, Hashable {
     
     /**
-     * Their mean.
+     * The mean of the hidden states.
      */
     case mean
     /**
-     * That of the last token.
+     * The hidden state of the last token.
      */
     case last
     /**
-     * That of the first token.
+     * The hidden state of the first token.
      */
     case cls
 
@@ -8328,13 +8406,13 @@ public func FfiConverterTypePooling_lower(_ value: Pooling) -> RustBuffer {
 
 
 /**
- * What a generation goes on from.
+ * The tokens or text that a generation continues.
  */
 
 public enum Prompt: Equatable, Hashable {
     
     /**
-     * Text as it is. Control tokens spelled in it are not parsed.
+     * Text, as it is. Control tokens spelled in it are not parsed.
      */
     case text(String
     )
@@ -8422,17 +8500,17 @@ public func FfiConverterTypePrompt_lower(_ value: Prompt) -> RustBuffer {
 
 
 /**
- * Where a program's random numbers come from.
+ * The source of a program's random numbers.
  */
 
 public enum RandomSource: Equatable, Hashable {
     
     /**
-     * The operating system.
+     * The operating system's random numbers.
      */
     case system
     /**
-     * The same numbers in each run.
+     * The same numbers in each run, from this seed.
      */
     case seed(UInt64
     )
@@ -8500,7 +8578,8 @@ public func FfiConverterTypeRandomSource_lower(_ value: RandomSource) -> RustBuf
 
 
 /**
- * What went wrong: the case for programs, the message for people. It says what was wrong and what would be right.
+ * An error: the case is for programs, the message for people. It says what was wrong and what would be
+ * right.
  */
 public 
 enum RealmError: Swift.Error, Equatable, Hashable, Foundation.LocalizedError {
@@ -8524,7 +8603,7 @@ enum RealmError: Swift.Error, Equatable, Hashable, Foundation.LocalizedError {
          */message: String
     )
     /**
-     * An argument means nothing.
+     * An argument is out of range or contradicts another.
      */
     case InvalidArgument(
         /**
@@ -8532,7 +8611,7 @@ enum RealmError: Swift.Error, Equatable, Hashable, Foundation.LocalizedError {
          */message: String
     )
     /**
-     * A request is larger than what it or its tenant was given.
+     * A request is larger than its own limits or its tenant's allow.
      */
     case LimitExceeded(
         /**
@@ -8540,7 +8619,7 @@ enum RealmError: Swift.Error, Equatable, Hashable, Foundation.LocalizedError {
          */message: String
     )
     /**
-     * Too many requests wait already.
+     * Too many requests wait already. Try again later.
      */
     case Overloaded(
         /**
@@ -8548,7 +8627,7 @@ enum RealmError: Swift.Error, Equatable, Hashable, Foundation.LocalizedError {
          */message: String
     )
     /**
-     * Realm does not do that.
+     * Realm does not support the file, device or option.
      */
     case Unsupported(
         /**
@@ -8556,7 +8635,7 @@ enum RealmError: Swift.Error, Equatable, Hashable, Foundation.LocalizedError {
          */message: String
     )
     /**
-     * No such model.
+     * The model or file does not exist.
      */
     case NotFound(
         /**
@@ -8572,7 +8651,7 @@ enum RealmError: Swift.Error, Equatable, Hashable, Foundation.LocalizedError {
          */message: String
     )
     /**
-     * A program is no WebAssembly that Realm can run.
+     * A program is not WebAssembly that Realm can run.
      */
     case InvalidProgram(
         /**
@@ -8580,7 +8659,7 @@ enum RealmError: Swift.Error, Equatable, Hashable, Foundation.LocalizedError {
          */message: String
     )
     /**
-     * A program did what WebAssembly forbids, or panicked.
+     * A program broke a rule of WebAssembly, or panicked.
      */
     case Trap(
         /**
@@ -8588,7 +8667,7 @@ enum RealmError: Swift.Error, Equatable, Hashable, Foundation.LocalizedError {
          */message: String
     )
     /**
-     * A program, or a tool that it called, says that it failed.
+     * A program, or a tool that it called, reported that it failed.
      */
     case Failed(
         /**
@@ -8596,7 +8675,7 @@ enum RealmError: Swift.Error, Equatable, Hashable, Foundation.LocalizedError {
          */message: String
     )
     /**
-     * A program asked for what its tenant was not granted.
+     * A program used something that its tenant was not granted.
      */
     case Denied(
         /**
@@ -8792,17 +8871,17 @@ public func FfiConverterTypeRealmError_lower(_ value: RealmError) -> RustBuffer 
 
 
 /**
- * Where a model's thought goes.
+ * The place of a model's thought.
  */
 
 public enum ReasoningFormat: Equatable, Hashable {
     
     /**
-     * Into `reasoning`. The text is the answer alone.
+     * Thoughts go into `reasoning`. The text is the answer alone.
      */
     case separate
     /**
-     * It stays in the text, with its marks.
+     * Thoughts stay in the text, with their marks.
      */
     case inline
 
@@ -8867,17 +8946,17 @@ public func FfiConverterTypeReasoningFormat_lower(_ value: ReasoningFormat) -> R
 
 
 /**
- * Which beginning of a prompt may be computed once for all tenants who mark it too.
+ * The first part of a prompt that may be computed once for all tenants that mark it too.
  */
 
 public enum SharedBeginning: Equatable, Hashable {
     
     /**
-     * What the system message makes up.
+     * The system message.
      */
     case system
     /**
-     * So many tokens.
+     * The given number of tokens at the beginning.
      */
     case tokens(UInt64
     )
@@ -8945,25 +9024,25 @@ public func FfiConverterTypeSharedBeginning_lower(_ value: SharedBeginning) -> R
 
 
 /**
- * Where drafts come from. The text is the same with and without.
+ * The source of drafts. Drafts do not change the text.
  */
 
 public enum Speculation: Equatable, Hashable {
     
     /**
-     * From wherever there are any.
+     * Any source.
      */
     case auto
     /**
-     * None.
+     * No drafts.
      */
     case off
     /**
-     * What followed the last tokens earlier in the text.
+     * The tokens that followed the last tokens earlier in the text.
      */
     case lookup
     /**
-     * The draft model alone.
+     * Only the draft model.
      */
     case draft
 
@@ -9040,13 +9119,13 @@ public func FfiConverterTypeSpeculation_lower(_ value: Speculation) -> RustBuffe
 
 
 /**
- * What a load or a pull is at.
+ * The stage of a load or a pull.
  */
 
 public enum Stage: Equatable, Hashable {
     
     /**
-     * Another process fetches the file, and this one waits for it.
+     * Another process fetches the file; this one waits for it.
      */
     case waiting
     /**
@@ -9054,7 +9133,7 @@ public enum Stage: Equatable, Hashable {
      */
     case fetching
     /**
-     * A source did not give the file; the next one is tried, if there is one.
+     * A source failed to give the file; the next one is tried, if there is one.
      */
     case failed
     /**
@@ -9062,7 +9141,7 @@ public enum Stage: Equatable, Hashable {
      */
     case fetched
     /**
-     * Weights are brought onto the device.
+     * Weights are loaded onto the device.
      */
     case loading
 
@@ -9145,25 +9224,25 @@ public func FfiConverterTypeStage_lower(_ value: Stage) -> RustBuffer {
 
 
 /**
- * Whether the model may, must or must not call tools.
+ * The choice of a model that has tools: it may, must or must not call them.
  */
 
 public enum ToolChoice: Equatable, Hashable {
     
     /**
-     * As it likes.
+     * The model calls tools or answers in words, as it likes.
      */
     case auto
     /**
-     * It is not told of them.
+     * The model does not see the tools.
      */
     case never
     /**
-     * The answer is one call of any of them, with arguments that its schema allows.
+     * The answer is one call of any tool, with arguments that the tool's schema allows.
      */
     case required
     /**
-     * The answer is one call of the tool of this name, with arguments that its schema allows.
+     * The answer is one call of the tool with this name, with arguments that its schema allows.
      */
     case function(String
     )
@@ -9243,7 +9322,7 @@ public func FfiConverterTypeToolChoice_lower(_ value: ToolChoice) -> RustBuffer 
 
 
 /**
- * A tool says that it failed; the program is told the message.
+ * The failure of a tool; the program gets the message.
  */
 public 
 enum ToolError: Swift.Error, Equatable, Hashable, Foundation.LocalizedError {
@@ -9251,11 +9330,11 @@ enum ToolError: Swift.Error, Equatable, Hashable, Foundation.LocalizedError {
     
     
     /**
-     * Why.
+     * The tool failed.
      */
     case Failed(
         /**
-         * For the program.
+         * The message for the program.
          */message: String
     )
 
@@ -10738,8 +10817,8 @@ public func uniffiForeignFutureHandleCountRealm() -> Int {
     UNIFFI_FOREIGN_FUTURE_HANDLE_MAP.count
 }
 /**
- * Has every line of Realm's own log up to a level go to `sink`, for the whole process; nil ends that. Realm itself prints
- * nothing.
+ * Sends every line of Realm's own log up to a level to `sink`, for the whole process; nil ends that. Realm
+ * itself prints nothing.
  *
  * Throws `InvalidArgument` if Rust code in this process has set up a log of its own.
  */
@@ -10752,8 +10831,8 @@ public func setLog(most: LogLevel, sink: LogSink?)throws   {try rustCallWithErro
 }
 }
 /**
- * Reads a GGUF file's header without loading the file. Throws `Io`, and `InvalidModel` or `Unsupported` for files that Realm can't
- * run.
+ * Reads a GGUF file's header without loading the file. Throws `Io`, and `InvalidModel` or `Unsupported` for
+ * a file that Realm cannot run.
  */
 public func inspect(path: String)throws  -> FileInfo  {
     return try  FfiConverterTypeFileInfo_lift(try rustCallWithError(FfiConverterTypeRealmError_lift) {
@@ -10779,241 +10858,241 @@ private let initializationResult: InitializationResult = {
     if bindings_contract_version != scaffolding_contract_version {
         return InitializationResult.contractVersionMismatch
     }
-    if (uniffi_realm_swift_checksum_func_set_log() != 5600) {
+    if (uniffi_realm_swift_checksum_func_set_log() != 41620) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_func_inspect() != 21437) {
+    if (uniffi_realm_swift_checksum_func_inspect() != 65019) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_logsink_line() != 3496) {
+    if (uniffi_realm_swift_checksum_method_logsink_line() != 28523) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_progressobserver_progressed() != 30530) {
+    if (uniffi_realm_swift_checksum_method_progressobserver_progressed() != 18045) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tool_call() != 10152) {
+    if (uniffi_realm_swift_checksum_method_tool_call() != 30275) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_chatsession_clear() != 42637) {
+    if (uniffi_realm_swift_checksum_method_chatsession_clear() != 16425) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_chatsession_dropped_messages() != 51701) {
+    if (uniffi_realm_swift_checksum_method_chatsession_dropped_messages() != 43700) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_chatsession_is_busy() != 31097) {
+    if (uniffi_realm_swift_checksum_method_chatsession_is_busy() != 33650) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_chatsession_messages() != 36731) {
+    if (uniffi_realm_swift_checksum_method_chatsession_messages() != 37030) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_chatsession_set_messages() != 31749) {
+    if (uniffi_realm_swift_checksum_method_chatsession_set_messages() != 26444) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_chatsession_start() != 60189) {
+    if (uniffi_realm_swift_checksum_method_chatsession_start() != 12864) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_chatsession_undo() != 49807) {
+    if (uniffi_realm_swift_checksum_method_chatsession_undo() != 51649) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_logitsprocessor_process() != 3475) {
+    if (uniffi_realm_swift_checksum_method_logitsprocessor_process() != 44101) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_generation_cancel() != 19162) {
+    if (uniffi_realm_swift_checksum_method_generation_cancel() != 58523) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_generation_complete() != 25312) {
+    if (uniffi_realm_swift_checksum_method_generation_complete() != 26543) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_generation_is_cancelled() != 15853) {
+    if (uniffi_realm_swift_checksum_method_generation_is_cancelled() != 7671) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_generation_next_chunk() != 57533) {
+    if (uniffi_realm_swift_checksum_method_generation_next_chunk() != 30729) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_adapter_bytes() != 37246) {
+    if (uniffi_realm_swift_checksum_method_adapter_bytes() != 32922) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_adapter_name() != 63588) {
+    if (uniffi_realm_swift_checksum_method_adapter_name() != 49322) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_adapter_rank() != 27397) {
+    if (uniffi_realm_swift_checksum_method_adapter_rank() != 53851) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_embed_many() != 21695) {
+    if (uniffi_realm_swift_checksum_method_model_embed_many() != 23391) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_encode_many() != 45423) {
+    if (uniffi_realm_swift_checksum_method_model_encode_many() != 48567) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_generate_each() != 9096) {
+    if (uniffi_realm_swift_checksum_method_model_generate_each() != 44450) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_generate_many() != 3618) {
+    if (uniffi_realm_swift_checksum_method_model_generate_many() != 3857) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_score_many() != 30925) {
+    if (uniffi_realm_swift_checksum_method_model_score_many() != 63580) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_adapted() != 51829) {
+    if (uniffi_realm_swift_checksum_method_model_adapted() != 25890) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_decode() != 56220) {
+    if (uniffi_realm_swift_checksum_method_model_decode() != 10969) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_embed_tokens() != 2441) {
+    if (uniffi_realm_swift_checksum_method_model_embed_tokens() != 31120) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_encode() != 11172) {
+    if (uniffi_realm_swift_checksum_method_model_encode() != 53323) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_info() != 58839) {
+    if (uniffi_realm_swift_checksum_method_model_info() != 13965) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_load_adapter() != 58828) {
+    if (uniffi_realm_swift_checksum_method_model_load_adapter() != 13163) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_log_likelihood() != 8180) {
+    if (uniffi_realm_swift_checksum_method_model_log_likelihood() != 12892) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_metrics() != 28556) {
+    if (uniffi_realm_swift_checksum_method_model_metrics() != 48387) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_render() != 3610) {
+    if (uniffi_realm_swift_checksum_method_model_render() != 62146) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_render_tokens() != 4456) {
+    if (uniffi_realm_swift_checksum_method_model_render_tokens() != 55360) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_restore_foreign_sequence() != 52789) {
+    if (uniffi_realm_swift_checksum_method_model_restore_foreign_sequence() != 40503) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_restore_sequence() != 18814) {
+    if (uniffi_realm_swift_checksum_method_model_restore_sequence() != 56170) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_score() != 19146) {
+    if (uniffi_realm_swift_checksum_method_model_score() != 52228) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_sequence() != 60383) {
+    if (uniffi_realm_swift_checksum_method_model_sequence() != 55231) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_start() != 48496) {
+    if (uniffi_realm_swift_checksum_method_model_start() != 32586) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_tokenizer() != 35453) {
+    if (uniffi_realm_swift_checksum_method_model_tokenizer() != 31755) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_realm_compile_program() != 41726) {
+    if (uniffi_realm_swift_checksum_method_realm_compile_program() != 38160) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_realm_fetch() != 24761) {
+    if (uniffi_realm_swift_checksum_method_realm_fetch() != 41435) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_realm_load() != 26558) {
+    if (uniffi_realm_swift_checksum_method_realm_load() != 10969) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_realm_load_program() != 16444) {
+    if (uniffi_realm_swift_checksum_method_realm_load_program() != 40270) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_realm_load_tokenizer() != 57559) {
+    if (uniffi_realm_swift_checksum_method_realm_load_tokenizer() != 34088) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_realm_models() != 17064) {
+    if (uniffi_realm_swift_checksum_method_realm_models() != 8430) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_realm_prometheus() != 5665) {
+    if (uniffi_realm_swift_checksum_method_realm_prometheus() != 38106) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_realm_remove() != 51504) {
+    if (uniffi_realm_swift_checksum_method_realm_remove() != 20545) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_realm_tenant() != 41258) {
+    if (uniffi_realm_swift_checksum_method_realm_tenant() != 56195) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tokenizer_bytes() != 52869) {
+    if (uniffi_realm_swift_checksum_method_tokenizer_bytes() != 53972) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tokenizer_encode() != 15184) {
+    if (uniffi_realm_swift_checksum_method_tokenizer_encode() != 47065) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tokenizer_info() != 23924) {
+    if (uniffi_realm_swift_checksum_method_tokenizer_info() != 26449) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tokenizer_tokenid() != 60999) {
+    if (uniffi_realm_swift_checksum_method_tokenizer_tokenid() != 17477) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tokensequence_append() != 37312) {
+    if (uniffi_realm_swift_checksum_method_tokensequence_append() != 13103) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tokensequence_context_length() != 32560) {
+    if (uniffi_realm_swift_checksum_method_tokensequence_context_length() != 64893) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tokensequence_fork() != 9551) {
+    if (uniffi_realm_swift_checksum_method_tokensequence_fork() != 24107) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tokensequence_forward() != 26889) {
+    if (uniffi_realm_swift_checksum_method_tokensequence_forward() != 38404) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tokensequence_save() != 58826) {
+    if (uniffi_realm_swift_checksum_method_tokensequence_save() != 45802) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tokensequence_tokens() != 59447) {
+    if (uniffi_realm_swift_checksum_method_tokensequence_tokens() != 42325) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tokensequence_truncate() != 36332) {
+    if (uniffi_realm_swift_checksum_method_tokensequence_truncate() != 48047) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_program_info() != 35123) {
+    if (uniffi_realm_swift_checksum_method_program_info() != 26172) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tenant_add_program() != 359) {
+    if (uniffi_realm_swift_checksum_method_tenant_add_program() != 26322) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tenant_compile_program() != 10161) {
+    if (uniffi_realm_swift_checksum_method_tenant_compile_program() != 15746) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tenant_has_program() != 22643) {
+    if (uniffi_realm_swift_checksum_method_tenant_has_program() != 26097) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tenant_limits() != 31225) {
+    if (uniffi_realm_swift_checksum_method_tenant_limits() != 61601) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tenant_memory() != 47088) {
+    if (uniffi_realm_swift_checksum_method_tenant_memory() != 22158) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tenant_metrics() != 12339) {
+    if (uniffi_realm_swift_checksum_method_tenant_metrics() != 26928) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tenant_model() != 12800) {
+    if (uniffi_realm_swift_checksum_method_tenant_model() != 35909) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tenant_name() != 38248) {
+    if (uniffi_realm_swift_checksum_method_tenant_name() != 56734) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tenant_remove_program() != 5455) {
+    if (uniffi_realm_swift_checksum_method_tenant_remove_program() != 24879) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tenant_running() != 7204) {
+    if (uniffi_realm_swift_checksum_method_tenant_running() != 60086) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tenant_set_grants() != 57098) {
+    if (uniffi_realm_swift_checksum_method_tenant_set_grants() != 22365) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tenant_set_limits() != 61715) {
+    if (uniffi_realm_swift_checksum_method_tenant_set_limits() != 5783) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tenant_set_program() != 25160) {
+    if (uniffi_realm_swift_checksum_method_tenant_set_program() != 6526) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_tenant_waiting() != 23977) {
+    if (uniffi_realm_swift_checksum_method_tenant_waiting() != 60793) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_constructor_chatsession_new() != 17471) {
+    if (uniffi_realm_swift_checksum_constructor_chatsession_new() != 28836) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_constructor_realm_new() != 33270) {
+    if (uniffi_realm_swift_checksum_constructor_realm_new() != 30811) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_constructor_store_new() != 35298) {
+    if (uniffi_realm_swift_checksum_constructor_store_new() != 43683) {
         return InitializationResult.apiChecksumMismatch
     }
 
