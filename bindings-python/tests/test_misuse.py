@@ -391,10 +391,17 @@ def test_memory_stays_flat_and_weights_are_held_once() -> None:
 
 def test_whole_models_are_created_and_dropped() -> None:
     program = """
-    import gc
-
     def resident():
         return [int(line.split()[1]) / 1024 for line in open("/proc/self/smaps_rollup") if line[:4] == "Rss:"][0]
+
+    def settled(most):
+        # The engine's thread frees the last model's memory at its end, which nothing waits for.
+        least = resident()
+        patience = time.monotonic() + 2
+        while least > most and time.monotonic() < patience:
+            time.sleep(0.1)
+            least = min(least, resident())
+        return least
 
     def cycle(name):
         with realm.Realm(threads=1, device="cpu") as runtime:
@@ -404,10 +411,10 @@ def test_whole_models_are_created_and_dropped() -> None:
         # What the allocator keeps for next time is there after a few.
         for _ in range(first):
             cycle(name)
-        before = resident()
+        before = settled(0)
         for _ in range(then):
             cycle(name)
-        grown = resident() - before
+        grown = settled(before + most) - before
         print(name, round(grown, 1))
         if grown > most:
             sys.exit(1)

@@ -214,9 +214,8 @@ impl Scheduler {
 
     /// Whether the next pass may have rows of a tenant's prompts beside those that generate in it.
     fn may_prompt(&mut self, tenant: u64, claims: &Claims, generating: &[u64]) -> bool {
-        let ahead = AHEAD_PASSES * self.prices.pace.least_prompt as f64;
         let Some(account) = self.accounts.get_mut(tenant) else { return true };
-        if !claims.is_ahead(tenant, generating, ahead) {
+        if !claims.is_ahead(tenant, generating, AHEAD) {
             account.patience = 0.0;
             return true;
         }

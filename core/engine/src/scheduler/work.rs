@@ -21,8 +21,7 @@ pub(crate) struct Pace {
     operation: f64,
     /// The factor by which a row takes longer alone than in a batch, which reads the weights once.
     pub(super) alone: f64,
-    /// Rows of prompts that a pass beside other tenants' sequences has at least, however long they take. On a
-    /// GPU they take little longer than one.
+    /// Rows of prompts that a pass beside other tenants' sequences has at least, however long they take.
     pub(super) least_prompt: usize,
 }
 
@@ -32,7 +31,7 @@ impl Pace {
     pub(super) const HOST: Self =
         Self { number: 32.0, operation: (1 << 18) as f64, alone: 4.0, least_prompt: 4 };
     /// An H200 does some 4,000 in that nanosecond, and computes a batch of 16 rows in the time of one.
-    const DEVICE: Self = Self { number: 4096.0, operation: (1 << 25) as f64, alone: 16.0, least_prompt: 32 };
+    const DEVICE: Self = Self { number: 4096.0, operation: (1 << 25) as f64, alone: 16.0, least_prompt: 8 };
 }
 
 /// The cost of a command that moves nothing, as a fraction of an operation.
