@@ -14,10 +14,9 @@ use crate::task::{Task, Work};
 /// vocabulary of 262,144.
 const EVERY_ROW_WANTED: usize = 64;
 
-/// How far a tenant's counter may be ahead of the tenants that generate before its prompts leave most passes
-/// to them, in the [fewest rows](super::work::Pace::least_prompt) of a pass over the weight: a short prompt
-/// is computed at once.
-const AHEAD_PASSES: f64 = 8.0;
+/// How far a tenant's counter may be ahead of the tenants that generate before its prompts leave most passes to
+/// them, in rows over the weight: a short prompt is computed at once.
+const AHEAD: f64 = 64.0;
 /// A tenant further ahead has rows of prompts in one of this many passes: fewer than every second, so that
 /// the others' median pass is one without.
 const PATIENT_PASSES: f64 = 2.5;
