@@ -14,8 +14,8 @@ use crate::task::{Task, Work};
 /// vocabulary of 262,144.
 const EVERY_ROW_WANTED: usize = 64;
 
-/// How far a tenant's counter may be ahead of the tenants that generate before its prompts leave most passes to
-/// them, in rows over the weight: a short prompt is computed at once.
+/// How far a tenant's counter may be ahead of the tenants that generate before its prompts leave most passes
+/// to them, in rows over the weight: a short prompt is computed at once.
 const AHEAD: f64 = 64.0;
 /// A tenant further ahead has rows of prompts in one of this many passes: fewer than every second, so that
 /// the others' median pass is one without.
