@@ -114,7 +114,9 @@ def dspy() -> Any:
 
     litellm.client_session = httpx.Client(transport=WIRE)
     settings: dict[str, Any] = {"max_tokens": 100, "temperature": 0, "cache": False, "num_retries": 0}
-    dspy.configure(lm=dspy.LM("openai/any", api_base="http://realm/v1", api_key="realm", **settings))
+    # By itself it brings a client of its own, which takes no transport.
+    lm = dspy.LM("openai/any", engine="litellm", api_base="http://realm/v1", api_key="realm", **settings)
+    dspy.configure(lm=lm)
     return dspy.Predict("question -> answer")(question="What is the capital of France?").answer
 
 
