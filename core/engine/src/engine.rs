@@ -13,6 +13,7 @@ use realm_tokenizer::Tokenizer;
 use crate::adapter::{Applied, WeakAdapter};
 use crate::answer::{self, Answer};
 use crate::guide::Guides;
+use crate::inbox::receive;
 use crate::kv::pages_for;
 use crate::members::Members;
 use crate::metrics::{Ledger, Meter};
@@ -552,63 +553,5 @@ fn run(mut scheduler: Scheduler, inbox: &Receiver<Command>, gauges: &Common) {
         }
         next = scheduler.step();
         gauges.free_pages.store(scheduler.free_pages(), Ordering::Release);
-    }
-}
-
-/// Hands out the `first` command and those that have arrived since, at most `most` in all, so that callers
-/// who send without end do not keep the engine from its steps. Returns `false` if a command ends the engine,
-/// or if no command can arrive any more.
-fn receive<C>(
-    first: Result<C, TryRecvError>,
-    inbox: &Receiver<C>,
-    most: usize,
-    mut take: impl FnMut(C) -> bool,
-) -> bool {
-    let mut next = first;
-    for received in 1.. {
-        let goes_on = match next {
-            Ok(command) => take(command),
-            Err(TryRecvError::Empty) => break,
-            Err(TryRecvError::Disconnected) => false,
-        };
-        if !goes_on {
-            return false;
-        }
-        // Stop before receiving another command: it would be lost.
-        if received == most {
-            break;
-        }
-        next = inbox.try_recv();
-    }
-    true
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_command_is_lost_where_more_wait_than_are_received_at_once() {
-        let (sender, inbox) = mpsc::channel();
-        (0..100).for_each(|command| sender.send(command).unwrap());
-        let mut seen = Vec::new();
-        for _ in 0..20 {
-            let first = inbox.try_recv();
-            assert!(receive(first, &inbox, 7, |command| {
-                seen.push(command);
-                true
-            }));
-        }
-        assert_eq!(seen, (0..100).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn an_engine_ends_where_it_is_told_to_or_nobody_is_left() {
-        let (sender, inbox) = mpsc::channel();
-        (0..3).for_each(|command| sender.send(command).unwrap());
-        assert!(!receive(inbox.try_recv(), &inbox, 7, |command| command != 1));
-        assert!(receive(inbox.try_recv(), &inbox, 7, |_| true));
-        drop(sender);
-        assert!(!receive(inbox.try_recv(), &inbox, 7, |_| true));
     }
 }

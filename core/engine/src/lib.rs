@@ -25,6 +25,7 @@ mod engine;
 mod error;
 mod generation;
 mod guide;
+mod inbox;
 mod kv;
 #[cfg(test)]
 mod leak;
