@@ -18,8 +18,8 @@ use crate::Tenant;
 use crate::task::{Task, Work};
 use crate::tenant::Sent;
 
-/// What may be done beside the batch for a tenant that had nothing to do, before the next pass gives it more:
-/// what a tenant of weight 1 has beside one row.
+/// The work beside the batch, in rows, that a tenant which had nothing to do may have done before the next
+/// pass gives it more: that of a tenant of weight 1 beside one row.
 const BEGIN: f64 = 0.25;
 
 /// A tenant as one engine knows it.

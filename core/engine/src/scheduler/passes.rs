@@ -59,14 +59,15 @@ impl Scheduler {
             return Duration::ZERO;
         }
         self.fill_batch(picks);
-        let (generates, prompts) = self.rows_of_prompts(picks);
         let before = Instant::now();
         let result = self.pass(before, expected);
         let time = before.elapsed();
         match result {
             Ok(()) => {
                 self.last_forward = (self.batch.rows(), time);
-                self.pacing.observe(generates, prompts, time.as_secs_f64());
+                let generating = self.price_of(picks, Task::decodes);
+                let prompts = self.price_of(picks, |task| !task.decodes());
+                self.pacing.observe(generating > 0.0, prompts, time.as_secs_f64());
                 self.hand_out(picks, now);
                 time
             }
@@ -87,21 +88,14 @@ impl Scheduler {
 
     /// Returns the price of a pass of the picked rows, in rows.
     fn price(&self, picks: &[Pick]) -> f64 {
-        let tasks = picks.iter().filter_map(|pick| Some((pick.rows, self.place(pick.task)?)));
-        tasks.map(|(rows, index)| self.prices.pass(self.running[index].cached, rows, 0)).sum()
+        self.price_of(picks, |_| true)
     }
 
-    /// Whether a sequence among the picked ones generates, and the work of those that do not.
-    fn rows_of_prompts(&self, picks: &[Pick]) -> (bool, f64) {
-        let (mut generates, mut prompts) = (false, 0.0);
-        for pick in picks {
-            match self.place(pick.task).map(|index| &self.running[index]) {
-                Some(task) if task.decodes() => generates = true,
-                Some(task) => prompts += self.prices.pass(task.cached, pick.rows, 0),
-                None => {}
-            }
-        }
-        (generates, prompts)
+    /// The same of those tasks that `counts` selects.
+    fn price_of(&self, picks: &[Pick], counts: impl Fn(&Task) -> bool) -> f64 {
+        let tasks = picks.iter().filter_map(|pick| Some((pick.rows, &self.running[self.place(pick.task)?])));
+        let counted = tasks.filter(|(_, task)| counts(task));
+        counted.map(|(rows, task)| self.prices.pass(task.cached, rows, 0)).sum()
     }
 
     /// Charges a tenant for the passes that its sequence made fail.

@@ -240,10 +240,11 @@ impl Scheduler {
         let (mut budget, mut every) = (chunk.max(1), EVERY_ROW_WANTED);
         let picked = picks.iter().filter_map(|pick| self.place(pick.task));
         let generating = distinct(picked.map(|index| self.running[index].tenant.id()));
-        let beside = self.beside_whom(&generating, &candidates);
+        let prompting = distinct(candidates.iter().map(|&(tenant, _)| tenant));
+        let beside = self.beside_whom(&generating, &prompting);
         let mut room = self.pacing.room(self.config.pass_times, beside, &self.prices);
         if !generating.is_empty() {
-            let mut waiting = distinct(candidates.iter().map(|&(tenant, _)| tenant));
+            let mut waiting = prompting;
             waiting.retain(|&tenant| !self.may_prompt(tenant, claims, &generating));
             candidates.retain(|(tenant, _)| !waiting.contains(tenant));
         }
@@ -269,17 +270,16 @@ impl Scheduler {
         }
     }
 
-    /// Returns which sequences the prompts of `candidates` delay in a pass in which the tenants `generating`
-    /// generate.
-    fn beside_whom(&self, generating: &[u64], candidates: &[(u64, usize)]) -> Beside {
-        let prompting = distinct(candidates.iter().map(|&(tenant, _)| tenant));
+    /// Returns which sequences prompts of the tenants `prompting` delay in a pass in which the tenants
+    /// `generating` generate.
+    fn beside_whom(&self, generating: &[u64], prompting: &[u64]) -> Beside {
         if generating.is_empty() && prompting.len() == 1 {
             Beside::Nobody
         } else if generating.is_empty() || (generating == prompting && generating.len() == 1) {
             Beside::Own
         } else {
             let weight = |tenants: &[u64]| tenants.iter().map(|&id| self.accounts.weight(id)).sum::<f64>();
-            Beside::Others(weight(&prompting) / weight(generating))
+            Beside::Others(weight(prompting) / weight(generating))
         }
     }
 
