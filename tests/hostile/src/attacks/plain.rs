@@ -6,24 +6,35 @@ use realm::{Request, Sampling, Speculation};
 
 use crate::{Ground, Running};
 
+/// Starts a thread of one tenant for each of `streams`, which sends the requests that its function makes.
+fn send<Next>(ground: &Ground, streams: impl IntoIterator<Item = Next>) -> Running
+where
+    Next: FnMut() -> Request + Send + 'static,
+{
+    let mut running = Running::default();
+    let tenant = ground.tenant("attacker");
+    for mut next in streams {
+        let model = ground.model_of(&tenant);
+        running.repeat(move |signal| signal.read(model.stream(next())));
+    }
+    running.tenants.push(tenant);
+    running
+}
+
 /// Starts threads of one tenant that send request after request.
 fn repeat(
     ground: &Ground,
     streams: usize,
     request: impl Fn(usize) -> Request + Clone + Send + 'static,
 ) -> Running {
-    let mut running = Running::default();
-    let tenant = ground.tenant("attacker");
-    for stream in 0..streams {
-        let (model, request) = (ground.model_of(&tenant), request.clone());
-        let mut round = stream;
-        running.repeat(move |signal| {
+    let stream = |first: usize| {
+        let (request, mut round) = (request.clone(), first);
+        move || {
             round += 7919;
-            signal.read(model.stream(request(round)))
-        });
-    }
-    running.tenants.push(tenant);
-    running
+            request(round)
+        }
+    };
+    send(ground, (0..streams).map(stream))
 }
 
 fn story(tokens: usize) -> Request {
@@ -45,16 +56,12 @@ fn refused_and_largest(
     mut refused: Vec<Request>,
     largest: impl Fn(usize) -> Request + Send + 'static,
 ) -> Running {
-    let mut running = Running::default();
-    let tenant = ground.tenant("attacker");
-    let model = ground.model_of(&tenant);
     let mut round = 0;
-    running.repeat(move |signal| {
+    let next = move || {
         round += 1;
-        signal.read(model.stream(refused.pop().unwrap_or_else(|| largest(round))))
-    });
-    running.tenants.push(tenant);
-    running
+        refused.pop().unwrap_or_else(|| largest(round))
+    };
+    send(ground, [next])
 }
 
 pub(super) fn stop_strings(ground: &Ground) -> Running {
