@@ -20,13 +20,7 @@ rust filter="all()":
 
 # Formats, lints, and checks spelling, links, generated pages and workflows
 check:
-    cargo fmt --all --check
-    ci/spelling
-    ci/promises
-    ci/links
-    ci/bench-report --check
-    ci/defaults
-    ci/workflows
+    ci/quick
     cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 
 # Tests one package as its users have it: python, node, c, swift, neon

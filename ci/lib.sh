@@ -21,6 +21,14 @@ install_packages() {
         "${missing[@]}" >/dev/null
 }
 
+# python_tool PROGRAM VERSION PACKAGE: has a program from PyPI in .venv, which prints VERSION when it is asked for its version.
+python_tool() {
+    [ -x .venv/bin/python ] || python3 -m venv .venv
+    if [ "$(".venv/bin/$1" --version 2>/dev/null)" != "$2" ]; then
+        .venv/bin/pip install --quiet "$3"
+    fi
+}
+
 # Has the packages' shared libraries linked against an old glibc, so that they run on old systems: see ci/old-glibc.
 link_old_glibc() {
     if [ "$(uname -s)" = Linux ] && ldd --version 2>&1 | grep -qi 'gnu\|glibc'; then
