@@ -8,7 +8,6 @@
 //! - [`Program`]: a compiled component.
 //! - [`Grants`]: the things that a tenant's programs may do besides asking models; nothing by default.
 //! - [`LogQueue`]: calls a function with the lines of a log on a thread of its own.
-//! - [`Model`]: a loaded model as programs see it.
 //! - [`Job`] and [`Reply`]: a request to a program, and its answer as it arrives.
 //!
 //! Inside, `executor` decides on which thread a program computes, `run` and `policy` serve a request, `host`
@@ -29,13 +28,13 @@ mod grants;
 mod host;
 mod http;
 mod log;
-mod model;
 mod pace;
 mod passed;
 mod policy;
 mod program;
 mod raw;
 mod reader;
+mod request;
 mod run;
 mod sandbox;
 mod seats;
@@ -47,11 +46,11 @@ mod wasi;
 mod written;
 
 pub use error::{Error, ErrorKind};
-pub use grants::{Answer, Grants, Level, Random, Tool};
+pub use grants::{Grants, Random};
 pub use log::LogQueue;
-pub use model::{Model, Prompt, Request, prompt_too_long};
 pub use program::{Contract, Program, ProgramInfo, Programs};
 pub use reader::Chunks;
+pub use request::Request;
 pub use run::{FindModel, Job, Reply};
 pub use sandbox::{Sandbox, SandboxConfig};
 pub use store::Store;

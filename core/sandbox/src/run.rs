@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use realm_engine::{Chunk, Finish, FinishReason, MemoryKind, RunEnd, RunMeter};
+use realm_engine::{Chunk, Finish, FinishReason, LoadedModel, MemoryKind, RunEnd, RunMeter};
 use wasmtime::{Store, UpdateDeadline};
 
 use crate::bindings::realm::tenant::types as wit;
@@ -13,9 +13,9 @@ use crate::executor::Running;
 use crate::grants::Grants;
 use crate::host::logits::{grammar_to_wit, sampling_to_wit};
 use crate::host::models::to_wit;
-use crate::model::{Model, Request, json_memory};
 use crate::program::{Kind, Program, Programs};
 use crate::reader::{Chunks, Reader};
+use crate::request::{Request, json_memory};
 use crate::sandbox::{FOREVER, Sandbox};
 use crate::seats::Seat;
 use crate::state::{Context, Sink, State};
@@ -29,7 +29,7 @@ pub struct Job {
     /// The request.
     pub request: Request,
     /// The model that answers the program's calls.
-    pub model: Arc<Model>,
+    pub model: Arc<LoadedModel>,
     /// Other models that the application has loaded, by name.
     pub models: FindModel,
     /// The tenant that the run belongs to.
@@ -41,7 +41,7 @@ pub struct Job {
 }
 
 /// Finds a loaded model by its name.
-pub type FindModel = Arc<dyn Fn(&str) -> Option<Arc<Model>> + Send + Sync>;
+pub type FindModel = Arc<dyn Fn(&str) -> Option<Arc<LoadedModel>> + Send + Sync>;
 
 /// A running program. Dropping it ends the run at once.
 pub struct Reply {

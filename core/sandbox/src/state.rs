@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use realm_engine::{Chunk, MemoryCharge, RunMeter, Token, Usage};
+use realm_engine::{Chunk, LoadedModel, MemoryCharge, RunMeter, Token, Usage};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 
@@ -12,9 +12,9 @@ use crate::budget::{Budget, Charge};
 use crate::error::HostError;
 use crate::grants::Grants;
 use crate::host::layers::Workshop;
-use crate::model::{Model, Request};
 use crate::program::Programs;
 use crate::reader::{Reader, Unsent};
+use crate::request::Request;
 use crate::run::FindModel;
 use crate::sandbox::Core;
 use crate::wasi::Wasi;
@@ -25,7 +25,7 @@ use crate::{Error, ErrorKind};
 #[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) core: Arc<Core>,
-    pub(crate) model: Arc<Model>,
+    pub(crate) model: Arc<LoadedModel>,
     /// Other models that the application has loaded.
     pub(crate) models: FindModel,
     pub(crate) tenant: Arc<realm_engine::Tenant>,

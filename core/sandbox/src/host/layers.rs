@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use realm_engine::{PieceId, PieceSession};
+use realm_engine::{LoadedModel, PieceId, PieceSession};
 use wasmtime::component::Resource;
 
 use crate::bindings::realm::tenant::layers as wit;
@@ -25,7 +25,7 @@ const MAX_QUEUED: usize = 256;
 
 /// A model's layerwise operations, for one program.
 pub(crate) struct Workshop {
-    model: Arc<crate::Model>,
+    model: Arc<LoadedModel>,
     session: PieceSession,
 }
 

@@ -14,7 +14,7 @@ use crate::error::HostError;
 use crate::executor::step_aside;
 use crate::host::json;
 use crate::host::models::{Model, unknown_token};
-use crate::model::json_bound;
+use crate::request::json_bound;
 use crate::state::State;
 
 /// The value behind a handle of logits.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use realm_engine::TextStream;
+use realm_engine::{LoadedModel, Prompt, TextStream};
 use realm_tokenizer::Conversation;
 use serde_json::{Map, Value};
 use wasmtime::component::Resource;
@@ -13,23 +13,23 @@ use crate::budget::Charge;
 use crate::error::HostError;
 use crate::executor::step_aside;
 use crate::host::{MAX_TEXT, check_text, check_tokens, json};
-use crate::model::{Prompt, json_bound};
+use crate::request::json_bound;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
 /// The value behind a handle of a model.
-pub struct Model(pub(crate) Arc<crate::Model>);
+pub struct Model(pub(crate) Arc<LoadedModel>);
 
 /// The value behind a handle of a text decoder.
 pub struct TextDecoder {
     stream: TextStream,
-    model: Arc<crate::Model>,
+    model: Arc<LoadedModel>,
     _charge: Charge,
 }
 
 impl State {
     /// Returns the model behind a handle.
-    pub(crate) fn model(&self, handle: &Resource<Model>) -> wasmtime::Result<&Arc<crate::Model>> {
+    pub(crate) fn model(&self, handle: &Resource<Model>) -> wasmtime::Result<&Arc<LoadedModel>> {
         Ok(&self.table.get(handle)?.0)
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use realm_engine::{Answer, Computed, Output};
+use realm_engine::{Answer, Computed, LoadedModel, Output};
 use wasmtime::component::Resource;
 
 use crate::bindings::realm::tenant::sequences::{self as wit, Adapter};
@@ -19,7 +19,7 @@ pub struct Sequence {
     /// The number of tokens that the last forward pass had computed.
     computed: usize,
     /// Keeps the model's engine running.
-    model: Arc<crate::Model>,
+    model: Arc<LoadedModel>,
     _charge: Charge,
 }
 
