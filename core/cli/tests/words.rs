@@ -81,9 +81,9 @@ fn a_prompt_may_begin_with_a_hyphen_and_needs_no_quotes() {
 
 #[test]
 fn a_mistyped_option_is_no_prompt() {
-    for args in
-        [&["run", "m", "Hi", "--temprature", "0"][..], &["tenant", "run", "p", "m", "--temprature=0", "Hi"]]
-    {
+    let commands =
+        [&["run", "m", "Hi", "--temprature", "0"][..], &["tenant", "run", "p", "m", "--temprature=0", "Hi"]];
+    for args in commands.into_iter().filter(|args| exists(args)) {
         let output = realm(args, "");
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{stderr}");

@@ -121,8 +121,8 @@ impl LoadedModel {
         }
     }
 
-    /// Encodes a text of at most `most` tokens, with the begin token if the model expects one. With `special`,
-    /// control tokens spelled in the text become those tokens.
+    /// Encodes a text of at most `most` tokens, with the begin token if the model expects one. With
+    /// `special`, control tokens spelled in the text become those tokens.
     ///
     /// # Errors
     /// `TooLong` for a longer text, which is refused before all of it is tokenized.

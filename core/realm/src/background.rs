@@ -28,7 +28,8 @@ pub(crate) struct Background {
 pub(crate) struct Turn(Mutex<()>);
 
 impl Background {
-    /// Prepares a prompt with this many bytes of text: a long one on a thread of low priority, for which the caller waits.
+    /// Prepares a prompt with this many bytes of text: a long one on a thread of low priority, for which the
+    /// caller waits.
     pub(crate) fn prepare<T: Send>(
         &self,
         turn: &Turn,

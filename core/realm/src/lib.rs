@@ -32,6 +32,11 @@
 //! Calls that wait for a model exist twice: the plain name blocks the thread, and the name with `_async`
 //! returns a future that needs no particular runtime. [`unblock`] turns any other blocking call into a
 //! future.
+//!
+//! # Features
+//!
+//! - `sandbox`, on by default: [`Program`], [`Grants`] and the other items for tenants' programs. With
+//!   `default-features = false` the crate serves models without programs, and builds without wasmtime.
 #![forbid(unsafe_code)]
 
 mod adapter;

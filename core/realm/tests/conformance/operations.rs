@@ -46,6 +46,7 @@ macro_rules! get {
     }};
 }
 
+#[cfg(feature = "sandbox")]
 pub(crate) use get;
 
 impl Runner {
