@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::background::Turn;
-use crate::program::{Sandboxes, TenantPrograms};
+use crate::program::TenantPrograms;
 use crate::{Error, Limits};
 
 /// The identity that requests belong to.
@@ -17,9 +17,8 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Creates an identity whose programs run in `sandboxes`.
-    pub(crate) fn new(name: &str, limits: Limits, sandboxes: &Sandboxes) -> Result<Self, Error> {
+    pub(crate) fn new(name: &str, limits: Limits) -> Result<Self, Error> {
         let inner = Arc::new(realm_engine::Tenant::new(name, limits)?);
-        Ok(Self { inner, programs: TenantPrograms::new(sandboxes), preparing: Turn::default() })
+        Ok(Self { inner, programs: TenantPrograms::default(), preparing: Turn::default() })
     }
 }

@@ -44,6 +44,7 @@ mod answer;
 mod background;
 mod chat;
 mod chunk;
+mod commons;
 mod completion;
 mod device;
 mod error;

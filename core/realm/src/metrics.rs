@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
-use realm_engine::{Histogram, LoadedModel, MemoryUse, Metrics, Served, TenantMetrics};
+use prometheus_client::registry::Registry;
+use realm_engine::{Histogram, MemoryUse, Metrics, Served, TenantMetrics};
 
-use crate::identity::Identity;
-use crate::registry::Registry;
+use crate::commons::Commons;
 
 /// Returns the metrics of all loaded models and tenants in the text format of OpenMetrics.
-pub(crate) fn prometheus(models: &Registry<LoadedModel>, tenants: &Registry<Identity>) -> String {
-    let mut registry = prometheus_client::registry::Registry::with_prefix("realm");
-    registry.register_collector(Box::new(Readings { models: models.clone(), tenants: tenants.clone() }));
+pub(crate) fn prometheus(commons: &Arc<Commons>) -> String {
+    let mut registry = Registry::with_prefix("realm");
+    registry.register_collector(Box::new(Readings(Arc::clone(commons))));
     let mut text = String::new();
     // Writing to a string never fails.
     let _ = encode(&mut text, &registry);
@@ -24,16 +25,13 @@ pub(crate) fn prometheus(models: &Registry<LoadedModel>, tenants: &Registry<Iden
 
 /// Reads the counters whenever they are written as text.
 #[derive(Debug)]
-struct Readings {
-    models: Registry<LoadedModel>,
-    tenants: Registry<Identity>,
-}
+struct Readings(Arc<Commons>);
 
 impl Readings {
     /// Returns the memory that tenants hold, by their names; at most `Metrics::MAX_TENANTS` of them.
     fn memory(&self) -> BTreeMap<String, MemoryUse> {
         let mut by_name: BTreeMap<String, MemoryUse> = BTreeMap::new();
-        for tenant in self.tenants.living() {
+        for tenant in self.0.tenants.living() {
             let name = tenant.inner.name();
             if by_name.contains_key(name) || by_name.len() < Metrics::MAX_TENANTS {
                 by_name.entry(name.to_owned()).or_default().add(&tenant.inner.memory().read());
@@ -47,7 +45,7 @@ impl Collector for Readings {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // A model that was loaded twice is one model in the metrics.
         let mut readings: BTreeMap<String, Metrics> = BTreeMap::new();
-        for model in self.models.living() {
+        for model in self.0.models.living() {
             readings.entry(model.name.clone()).or_default().add(&model.engine.metrics());
         }
         let mut families = Families { encoder, readings: &readings };

@@ -6,23 +6,19 @@ use realm_engine::LoadedModel;
 
 use crate::registry::Registry;
 
-#[derive(Clone)]
-pub(crate) struct Sandboxes;
+#[derive(Debug)]
+pub(crate) struct LazySandbox;
 
-impl Sandboxes {
+impl LazySandbox {
     pub(crate) fn new(_cache: &Path, _models: &Registry<LoadedModel>) -> Self {
         Self
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct TenantPrograms;
 
 impl TenantPrograms {
-    pub(crate) fn new(_sandboxes: &Sandboxes) -> Self {
-        Self
-    }
-
     pub(crate) fn answer(&self) -> bool {
         false
     }

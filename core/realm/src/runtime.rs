@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use realm_engine::{LoadedModel, SnapshotKey};
+use realm_engine::SnapshotKey;
 use realm_hub::{Hub, Reference};
 use realm_tokenizer::Tokenizer;
 
+use crate::commons::Commons;
 use crate::device::Device;
 use crate::error::ErrorCode;
 use crate::identity::Identity;
 use crate::load::{self, Source};
-use crate::program::Sandboxes;
-use crate::registry::Registry;
 use crate::{Error, Limits, LoadOptions, Model, Progress, Tenant, metrics, unblock};
 
 /// Owns the devices and loads models. A clone is cheap and is the same runtime.
@@ -23,9 +22,7 @@ pub struct Realm {
     anybody: Arc<Identity>,
     /// Signs the sequences of all models that this runtime loads.
     snapshot_key: SnapshotKey,
-    models: Registry<LoadedModel>,
-    tenants: Registry<Identity>,
-    pub(crate) sandboxes: Sandboxes,
+    pub(crate) commons: Arc<Commons>,
 }
 
 /// The options of a [`Realm`], before it starts.
@@ -102,11 +99,10 @@ impl Builder {
             Some(folder) => Hub::with_cache(folder),
             None => Hub::new()?,
         };
-        let (models, tenants) = (Registry::default(), Registry::default());
-        let sandboxes = Sandboxes::new(hub.cache(), &models);
-        let anybody = Arc::new(Identity::new("default", Limits::default(), &sandboxes)?);
-        tenants.add(&anybody);
-        Ok(Realm { device, hub, anybody, snapshot_key, models, tenants, sandboxes })
+        let anybody = Arc::new(Identity::new("default", Limits::default())?);
+        let commons = Arc::new(Commons::new(hub.cache()));
+        commons.tenants.add(&anybody);
+        Ok(Realm { device, hub, anybody, snapshot_key, commons })
     }
 }
 
@@ -144,7 +140,7 @@ impl Realm {
         let source = Source { reference: model, path: &path, draft: draft.as_deref() };
         let (loaded, frontend) = load::load(&self.device, source, options, &self.snapshot_key, progress)?;
         let loaded = Arc::new(loaded);
-        self.models.add(&loaded);
+        self.commons.models.add(&loaded);
         Ok(Model::new(loaded, frontend, Arc::clone(&self.anybody)))
     }
 
@@ -163,9 +159,9 @@ impl Realm {
     /// # Errors
     /// `invalid-argument` for a limit that is out of range.
     pub fn tenant(&self, name: &str, limits: Limits) -> Result<Tenant, Error> {
-        let identity = Arc::new(Identity::new(name, limits, &self.sandboxes)?);
-        self.tenants.add(&identity);
-        Ok(Tenant { identity, models: self.models.clone() })
+        let identity = Arc::new(Identity::new(name, limits)?);
+        self.commons.tenants.add(&identity);
+        Ok(Tenant { identity, commons: Arc::clone(&self.commons) })
     }
 
     /// Returns the metrics of all loaded models in the text format that Prometheus and OpenMetrics read
@@ -173,7 +169,7 @@ impl Realm {
     /// a label and, where they belong to one tenant, its name. A tenant's series end when the tenant is
     /// dropped. `docs/metrics.md` lists all of them.
     pub fn prometheus(&self) -> String {
-        metrics::prometheus(&self.models, &self.tenants)
+        metrics::prometheus(&self.commons)
     }
 
     /// Loads only a model's tokenizer. Blocks.

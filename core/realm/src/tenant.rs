@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use realm_engine::{LoadedModel, MemoryUse};
+use realm_engine::MemoryUse;
 
+use crate::commons::Commons;
 use crate::error::ErrorCode;
 use crate::identity::Identity;
-use crate::registry::Registry;
 use crate::{Error, Limits, Model, Served};
 
 /// An identity with [`Limits`] that hold over all models it uses. A clone is cheap and is the same tenant.
@@ -17,8 +17,7 @@ use crate::{Error, Limits, Model, Served};
 #[derive(Clone, Debug)]
 pub struct Tenant {
     pub(crate) identity: Arc<Identity>,
-    /// The models of the tenant's runtime.
-    pub(crate) models: Registry<LoadedModel>,
+    pub(crate) commons: Arc<Commons>,
 }
 
 impl Tenant {
@@ -76,7 +75,7 @@ impl Tenant {
     /// Reads the tenant's counters, over all models that are loaded now.
     pub fn metrics(&self) -> Served {
         let mut served = Served::default();
-        for model in self.models.living() {
+        for model in self.commons.models.living() {
             served.add(&model.engine.tenant_metrics(&self.identity.inner));
         }
         served

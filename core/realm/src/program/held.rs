@@ -5,14 +5,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use realm_engine::MemoryCharge;
 use realm_sandbox::Programs;
 
-use super::{Program, Sandboxes};
+use super::Program;
 use crate::Grants;
 
 /// A tenant's programs, and what they may do.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct TenantPrograms {
-    /// Compiles programs for the tenant.
-    pub(super) sandboxes: Sandboxes,
     /// The program that answers the tenant's requests; `None` for the built-in generation.
     answering: RwLock<Option<(Program, Option<MemoryCharge>)>>,
     /// The programs that the tenant's programs may run.
@@ -21,15 +19,6 @@ pub(crate) struct TenantPrograms {
 }
 
 impl TenantPrograms {
-    pub(crate) fn new(sandboxes: &Sandboxes) -> Self {
-        Self {
-            sandboxes: sandboxes.clone(),
-            answering: RwLock::default(),
-            others: Arc::default(),
-            grants: RwLock::default(),
-        }
-    }
-
     /// Returns whether a program answers the tenant's requests.
     pub(crate) fn answer(&self) -> bool {
         self.answering.read().unwrap_or_else(PoisonError::into_inner).is_some()

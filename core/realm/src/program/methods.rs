@@ -33,7 +33,7 @@ impl Realm {
     /// `invalid-program` for bytes that Realm cannot run, `overloaded` if the queue of programs to compile is
     /// full.
     pub fn compile_program(&self, wasm: &[u8]) -> Result<Program, Error> {
-        self.sandboxes.compile(None, wasm)
+        self.commons.sandbox.compile(None, wasm)
     }
 }
 
@@ -49,7 +49,7 @@ impl Tenant {
     /// may hold, `overloaded` if the queue of programs to compile is full and one of the tenant's programs is
     /// in it.
     pub fn compile_program(&self, wasm: &[u8]) -> Result<Program, Error> {
-        self.identity.programs.sandboxes.compile(Some(&self.identity.inner), wasm)
+        self.commons.sandbox.compile(Some(&self.identity.inner), wasm)
     }
 
     /// Sets the program that answers the tenant's requests from now on; `None` returns to Realm's own

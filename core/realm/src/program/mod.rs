@@ -1,13 +1,13 @@
 //! Programs of tenants, in builds with the feature `sandbox`.
 //!
-//! `sandboxes` compiles programs, `held` has those of one tenant, `methods` is what [`Realm`](crate::Realm)
+//! `lazy` compiles programs, `held` has those of one tenant, `methods` is what [`Realm`](crate::Realm)
 //! and [`Tenant`](crate::Tenant) offer, and `run` has a program answer a request.
 
 mod error;
 mod held;
+mod lazy;
 mod methods;
 mod run;
-mod sandboxes;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::Error;
 use crate::registry::Registry;
 
 pub(crate) use held::TenantPrograms;
-pub(crate) use sandboxes::Sandboxes;
+pub(crate) use lazy::LazySandbox;
 
 /// A compiled WebAssembly program, which answers a tenant's requests (see
 /// [`Tenant::set_program`](crate::Tenant::set_program)). A clone is cheap; any number of tenants may use the

@@ -12,27 +12,25 @@ use crate::Error;
 use crate::registry::Registry;
 
 /// The sandbox of a runtime, created when the first program is loaded.
-#[derive(Clone)]
-pub(crate) struct Sandboxes {
-    lazy: Arc<Lazy>,
-    /// The models that programs may open.
-    models: Registry<LoadedModel>,
-}
-
-struct Lazy {
+pub(crate) struct LazySandbox {
     sandbox: OnceLock<Sandbox>,
     /// Held while the sandbox is created: the address space does not hold many of them.
     making: Mutex<()>,
     /// The folder of compiled code.
     cache: PathBuf,
+    /// The models that programs may open.
+    models: Registry<LoadedModel>,
 }
 
-impl Sandboxes {
+impl LazySandbox {
     /// Keeps compiled code in the runtime's cache folder.
     pub(crate) fn new(cache: &Path, models: &Registry<LoadedModel>) -> Self {
-        let cache = cache.join("programs");
-        let lazy = Lazy { sandbox: OnceLock::new(), making: Mutex::default(), cache };
-        Self { lazy: Arc::new(lazy), models: models.clone() }
+        Self {
+            sandbox: OnceLock::new(),
+            making: Mutex::default(),
+            cache: cache.join("programs"),
+            models: models.clone(),
+        }
     }
 
     /// Compiles a program, on a tenant's account if there is one.
@@ -50,21 +48,21 @@ impl Sandboxes {
     }
 
     fn get(&self) -> Result<&Sandbox, Error> {
-        if let Some(sandbox) = self.lazy.sandbox.get() {
+        if let Some(sandbox) = self.sandbox.get() {
             return Ok(sandbox);
         }
-        let _making = self.lazy.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sandbox) = self.lazy.sandbox.get() {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sandbox) = self.sandbox.get() {
             return Ok(sandbox);
         }
-        let cache = Some(self.lazy.cache.clone());
+        let cache = Some(self.cache.clone());
         let sandbox = Sandbox::new(&SandboxConfig { cache, ..SandboxConfig::default() })?;
-        Ok(self.lazy.sandbox.get_or_init(|| sandbox))
+        Ok(self.sandbox.get_or_init(|| sandbox))
     }
 }
 
-impl fmt::Debug for Sandboxes {
+impl fmt::Debug for LazySandbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Sandboxes").field(&self.lazy.sandbox.get().is_some()).finish()
+        f.debug_tuple("LazySandbox").field(&self.sandbox.get().is_some()).finish()
     }
 }
