@@ -176,7 +176,7 @@ fn same_length(given: usize, vocabulary: usize) -> Result<(), Error> {
 }
 
 /// For calls that have no error in the contract: an error ends the run.
-fn told<T>(result: Result<T, HostError>) -> wasmtime::Result<T> {
+fn or_trap<T>(result: Result<T, HostError>) -> wasmtime::Result<T> {
     result.map_err(HostError::fatal)
 }
 
@@ -197,21 +197,21 @@ impl wit::HostLogits for State {
     }
 
     fn top(&mut self, this: Resource<Logits>, k: u32) -> wasmtime::Result<Vec<Candidate>> {
-        let logits = told(self.logits(&this))?;
+        let logits = or_trap(self.logits(&this))?;
         let k = (k as usize).min(logits.vocabulary()).min(MAX_TOP);
         let likeliest = match logits.few(k) {
             Some(few) => few,
-            None => top(told(self.values(&this))?, k),
+            None => top(or_trap(self.values(&this))?, k),
         };
         Ok(likeliest.into_iter().map(|(token, logit)| Candidate { token, logit }).collect())
     }
 
     fn argmax(&mut self, this: Resource<Logits>) -> wasmtime::Result<u32> {
-        told(told(self.logits(&this))?.argmax().map_err(HostError::from))
+        or_trap(or_trap(self.logits(&this))?.argmax().map_err(HostError::from))
     }
 
     fn log_normalizer(&mut self, this: Resource<Logits>) -> wasmtime::Result<f32> {
-        Ok(log_normalizer(told(self.values(&this))?))
+        Ok(log_normalizer(or_trap(self.values(&this))?))
     }
 
     fn logprob(&mut self, this: Resource<Logits>, token: u32) -> Result<f32, HostError> {
@@ -221,7 +221,7 @@ impl wit::HostLogits for State {
     }
 
     fn entropy(&mut self, this: Resource<Logits>) -> wasmtime::Result<f32> {
-        let values = told(self.values(&this))?;
+        let values = or_trap(self.values(&this))?;
         let normalizer = log_normalizer(values);
         let terms = values.iter().map(|&value| {
             let logprob = f64::from(value - normalizer);
@@ -231,7 +231,7 @@ impl wit::HostLogits for State {
     }
 
     fn read(&mut self, this: Resource<Logits>) -> wasmtime::Result<Vec<f32>> {
-        Ok(told(self.values(&this))?.to_vec())
+        Ok(or_trap(self.values(&this))?.to_vec())
     }
 
     fn write(&mut self, this: Resource<Logits>, values: Vec<f32>) -> Result<(), HostError> {
@@ -264,7 +264,7 @@ impl wit::HostLogits for State {
     }
 
     fn scale(&mut self, this: Resource<Logits>, scale: f32) -> wasmtime::Result<()> {
-        told(self.values(&this))?.iter_mut().for_each(|value| *value *= scale);
+        or_trap(self.values(&this))?.iter_mut().for_each(|value| *value *= scale);
         Ok(())
     }
 
@@ -416,9 +416,9 @@ impl wit::HostSampler for State {
     fn observe(&mut self, this: Resource<Sampler>, token: u32) -> wasmtime::Result<()> {
         let sampler = self.table.get_mut(&this)?;
         if token as usize >= sampler.vocabulary {
-            return told(Err(unknown_token(token, sampler.vocabulary).into()));
+            return or_trap(Err(unknown_token(token, sampler.vocabulary).into()));
         }
-        told(sampler.act(|sampler| sampler.observe(token)).map_err(HostError::from))
+        or_trap(sampler.act(|sampler| sampler.observe(token)).map_err(HostError::from))
     }
 
     fn drop(&mut self, this: Resource<Sampler>) -> wasmtime::Result<()> {
