@@ -1,7 +1,7 @@
 //! HTTP requests of programs: to granted hosts only, with their memory on the tenant's account.
 //!
 //! A request's handle, with its headers and its body as far as that is written, counts with all handles of
-//! WASI ([`State::count_wasi`]). From when it is sent until its connection is closed, it counts here, with
+//! WASI ([`Wasi::charge_handles`](crate::wasi::Wasi::charge_handles)). From when it is sent until its connection is closed, it counts here, with
 //! the most that the connection may hold; and so does an answer, until it is read or dropped.
 
 use std::any::Any;
@@ -18,11 +18,7 @@ use tokio::sync::Semaphore;
 use wasmtime_wasi_http::p2::bindings::http::types::{Method, Scheme};
 use wasmtime_wasi_http::p2::body::HostOutgoingBody;
 use wasmtime_wasi_http::p2::types::{HostIncomingResponse, HostOutgoingRequest};
-use wasmtime_wasi_http::{
-    Error as HttpError, FieldMap, RequestOptions, WasiBody, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
-};
-
-use crate::state::State;
+use wasmtime_wasi_http::{Error as HttpError, FieldMap, RequestOptions, WasiBody, WasiHttpHooks};
 
 /// The most bytes of a request's body in one write, and the most bytes that wait to be sent: two such writes.
 const CHUNK: usize = 64 << 10;
@@ -200,14 +196,6 @@ pub(crate) fn memory_of(value: &dyn Any) -> usize {
     }
     // The most bytes that may be written to it before it is sent.
     if value.is::<HostOutgoingBody>() { BODY } else { 0 }
-}
-
-impl WasiHttpView for State {
-    fn http(&mut self) -> WasiHttpCtxView<'_> {
-        self.count_wasi(crate::wasi::HTTP_LOOKS);
-        let (wasi, table) = self.wasi();
-        WasiHttpCtxView { hooks: &mut wasi.http, ctx: &mut wasi.http_ctx, table }
-    }
 }
 
 #[cfg(test)]

@@ -11,9 +11,11 @@
 //! - [`Model`]: a loaded model as programs see it.
 //! - [`Job`] and [`Reply`]: a request to a program, and its answer as it arrives.
 //!
-//! Inside, `executor` decides on which thread a program computes, `run` and `policy` serve a request, `host`
-//! has the functions that programs call, `state` is the data of these functions, `bounds` and `compiler`
-//! bound the cost of compiling, and `budget`, `pace` and `clock` hold every program to its limits.
+//! Inside, `runtime` is the state that all programs share, `executor` decides on which thread a program
+//! computes, and `run` and `policy` serve a request. `host` has the functions that programs call, `handles`
+//! the values behind a program's handles, `state` the data of one instance, and `context` that of its run.
+//! `convert` converts between the contract's types and Realm's. `bounds` and `compiler` bound the cost of
+//! compiling, and `budget`, `pace` and `clock` hold every program to its limits.
 
 mod bindings;
 mod bomb;
@@ -23,9 +25,12 @@ mod cache;
 mod clock;
 mod compiler;
 mod componentize;
+mod context;
+mod convert;
 mod error;
 mod executor;
 mod grants;
+mod handles;
 mod host;
 mod http;
 mod log;
@@ -38,6 +43,7 @@ mod program;
 mod raw;
 mod reader;
 mod run;
+mod runtime;
 mod sandbox;
 mod seats;
 mod state;
@@ -47,12 +53,14 @@ mod timers;
 mod wasi;
 mod written;
 
+pub use context::FindModel;
 pub use error::{Error, ErrorKind};
 pub use grants::{Answer, Grants, Level, Random, Tool};
 pub use log::LogQueue;
 pub use model::{Model, Prompt, Request, prompt_too_long};
 pub use program::{Contract, Program, ProgramInfo, Programs};
 pub use reader::Chunks;
-pub use run::{FindModel, Job, Reply};
-pub use sandbox::{Sandbox, SandboxConfig};
+pub use run::{Job, Reply};
+pub use runtime::SandboxConfig;
+pub use sandbox::Sandbox;
 pub use store::Store;

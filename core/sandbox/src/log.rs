@@ -55,7 +55,7 @@ pub(crate) struct Place {
 }
 
 /// The room for waiting lines of a tenant's programs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Room(Arc<Semaphore>);
 
 impl Default for Room {

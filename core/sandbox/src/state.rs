@@ -1,42 +1,19 @@
 //! The data of one instance's store, which host functions work on.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use realm_engine::{Chunk, MemoryCharge, RunMeter, Token, Usage};
+use realm_engine::{Chunk, MemoryCharge, Token, Usage};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 
-use crate::bindings::realm::tenant::types as wit;
-use crate::budget::{Budget, Charge};
+use crate::budget::Charge;
+use crate::context::Context;
 use crate::error::HostError;
-use crate::grants::Grants;
-use crate::host::layers::Workshop;
-use crate::model::{Model, Request};
-use crate::program::Programs;
+use crate::handles::Workshop;
 use crate::reader::{Reader, Unsent};
-use crate::run::FindModel;
-use crate::sandbox::Core;
 use crate::wasi::Wasi;
 use crate::{Error, ErrorKind};
-
-/// The circumstances of a run: the same, except for the input, for the program that answers and those that it
-/// runs in turn.
-#[derive(Clone)]
-pub(crate) struct Context {
-    pub(crate) core: Arc<Core>,
-    pub(crate) model: Arc<Model>,
-    /// Other models that the application has loaded.
-    pub(crate) models: FindModel,
-    pub(crate) tenant: Arc<realm_engine::Tenant>,
-    pub(crate) grants: Arc<Grants>,
-    pub(crate) programs: Arc<Programs>,
-    pub(crate) request: Request,
-    pub(crate) budget: Arc<Budget>,
-    pub(crate) meter: Arc<Mutex<RunMeter>>,
-    pub(crate) submitted: Instant,
-    pub(crate) started: Instant,
-}
 
 /// The destination of a program's text.
 pub(crate) enum Sink {
@@ -60,9 +37,9 @@ pub(crate) struct State {
     /// The charge for these bytes and the instance itself, on the tenant's account.
     held: MemoryCharge,
     /// True if the program asked for more than was left.
-    pub(crate) refused: bool,
+    refused: bool,
     /// The error, if the tenant's memory was used up.
-    pub(crate) short: Option<Error>,
+    short: Option<Error>,
     wasi: Option<Box<Wasi>>,
     /// One for each model whose layers the program has used.
     pub(crate) workshops: Vec<Arc<Workshop>>,
@@ -108,11 +85,6 @@ impl State {
         let context = &self.context;
         let new = || Box::new(Wasi::new(context));
         (self.wasi.get_or_insert_with(new), &mut self.table)
-    }
-
-    /// Returns the end of the program's standard error, if it has one.
-    pub(crate) fn complaint(&self) -> Option<String> {
-        self.wasi.as_ref().and_then(|wasi| wasi.complaint())
     }
 
     /// Counts a forward pass of `tokens` new tokens, after `cached` known ones.
@@ -209,6 +181,43 @@ impl State {
     }
 }
 
+impl State {
+    /// Returns the reason why an instance could not be created.
+    pub(crate) fn start_failure(&self, error: &wasmtime::Error) -> Error {
+        if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+            return Error::new(
+                ErrorKind::Overloaded,
+                "as many programs run as there is room for; try again later",
+            );
+        }
+        if let Some(short) = &self.short {
+            return short.clone();
+        }
+        if self.refused {
+            let limit = self.context.budget.limits().memory;
+            return Error::limit(format!(
+                "the program needs more memory than its limit `program.memory` of {limit} bytes: {error:#}"
+            ));
+        }
+        if !error.is::<Error>() && !error.is::<wasmtime::Trap>() {
+            // The types of its functions are compared when the instance is created.
+            return Error::new(ErrorKind::InvalidProgram, format!("the program can't be started: {error:#}"));
+        }
+        self.failure(error)
+    }
+
+    /// Returns the reason why a call did not return.
+    pub(crate) fn failure(&self, error: &wasmtime::Error) -> Error {
+        let error = Error::of_call(error);
+        match self.wasi.as_ref().and_then(|wasi| wasi.stderr_end()) {
+            Some(stderr) if error.kind() == ErrorKind::Trap => {
+                Error::new(ErrorKind::Trap, format!("{error}\nit wrote: {stderr}"))
+            }
+            _ => error,
+        }
+    }
+}
+
 /// The most bytes of text and the most tokens in one chunk: a reader's channel holds 64, so the chunks that a
 /// program is ahead of its reader take less than 2 MiB, however much it sends at once.
 const PIECE_BYTES: usize = 16 << 10;
@@ -265,11 +274,5 @@ impl State {
         }
         self.grown += bytes;
         true
-    }
-}
-
-impl crate::bindings::realm::tenant::types::Host for State {
-    fn convert_error(&mut self, error: HostError) -> wasmtime::Result<wit::Error> {
-        error.into_wit()
     }
 }

@@ -8,8 +8,8 @@ use wasmtime::component::Resource;
 use crate::bindings::realm::tenant::layers as wit;
 use crate::budget::Charge;
 use crate::error::HostError;
-use crate::host::logits::Logits;
-use crate::host::models::{Model, unknown_token};
+use crate::handles::{Logits, Model, Workshop};
+use crate::host::models::unknown_token;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
@@ -22,12 +22,6 @@ const MAX_WIDTH: usize = 1 << 19;
 
 /// The most operations that may be queued before the first is done.
 const MAX_QUEUED: usize = 256;
-
-/// A model's layerwise operations, for one program.
-pub(crate) struct Workshop {
-    model: Arc<crate::Model>,
-    session: PieceSession,
-}
 
 /// The value behind a handle of a tensor.
 pub struct Tensor {

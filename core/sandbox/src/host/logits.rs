@@ -1,72 +1,21 @@
 //! From logits to tokens.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use realm_engine::{Grammar, Guide, Sampling, TokenMask, log_sum_exp, top};
+use realm_engine::{Guide, TokenMask, log_sum_exp, top};
 use wasmtime::component::Resource;
 
 use crate::Error;
 use crate::bindings::realm::tenant::logits::{self as wit, Candidate};
 use crate::bindings::realm::tenant::types;
 use crate::budget::Charge;
+use crate::convert::{grammar_from_wit, sampling_from_wit};
 use crate::error::HostError;
 use crate::executor::step_aside;
-use crate::host::json;
-use crate::host::models::{Model, unknown_token};
+use crate::handles::{Logits, Matcher, Model, Sampler, TokenSet};
+use crate::host::models::unknown_token;
 use crate::model::json_bound;
 use crate::state::State;
-
-/// The value behind a handle of logits.
-pub struct Logits {
-    pub(crate) inner: realm_engine::Logits,
-    charge: Charge,
-}
-
-/// The value behind a handle of a token set.
-pub struct TokenSet {
-    tokens: TokenMask,
-    _charge: Charge,
-}
-
-/// The value behind a handle of a sampler.
-pub struct Sampler {
-    inner: realm_engine::Sampler,
-    vocabulary: usize,
-    /// The bytes of the charge besides those that the sampler has grown to.
-    given: usize,
-    charge: Charge,
-}
-
-impl Sampler {
-    /// Charges for the sampler's growth.
-    fn settle(&mut self) -> Result<(), Error> {
-        self.charge.grow_to(self.given + self.inner.memory())
-    }
-
-    /// Lets the sampler choose or record a token; refuses if its memory cannot be charged for.
-    fn act<T>(&mut self, act: impl FnOnce(&mut realm_engine::Sampler) -> T) -> Result<T, Error> {
-        self.settle()?;
-        let result = act(&mut self.inner);
-        self.settle().inspect_err(|_| self.inner.shed())?;
-        Ok(result)
-    }
-}
-
-/// The value behind a handle of a grammar's matcher.
-pub struct Matcher {
-    guide: Guide,
-    vocabulary: usize,
-    charge: Charge,
-}
-
-impl Matcher {
-    /// Returns the guide, if its memory can be charged for: it grows with the text that it has read.
-    fn guide(&mut self) -> Result<&mut Guide, Error> {
-        self.charge.grow_to(size_of::<Self>() + self.guide.memory())?;
-        Ok(&mut self.guide)
-    }
-}
 
 /// The most bytes of a regular expression.
 const MAX_EXPRESSION: usize = 64 << 10;
@@ -475,61 +424,5 @@ impl wit::HostMatcher for State {
     fn drop(&mut self, this: Resource<Matcher>) -> wasmtime::Result<()> {
         self.table.delete(this)?;
         Ok(())
-    }
-}
-
-fn sampling_from_wit(sampling: types::Sampling) -> Sampling {
-    Sampling {
-        temperature: sampling.temperature,
-        top_k: sampling.top_k as usize,
-        top_p: sampling.top_p,
-        min_p: sampling.min_p,
-        typical_p: sampling.typical_p,
-        repetition_penalty: sampling.repetition_penalty,
-        repetition_window: sampling.repetition_window as usize,
-        frequency_penalty: sampling.frequency_penalty,
-        presence_penalty: sampling.presence_penalty,
-        logit_bias: sampling.logit_bias.into_iter().collect::<HashMap<_, _>>(),
-        banned_tokens: sampling.banned,
-        seed: sampling.seed,
-    }
-}
-
-/// Converts sampling options for the guest.
-pub(crate) fn sampling_to_wit(sampling: &Sampling) -> types::Sampling {
-    types::Sampling {
-        temperature: sampling.temperature,
-        top_k: sampling.top_k as u32,
-        top_p: sampling.top_p,
-        min_p: sampling.min_p,
-        typical_p: sampling.typical_p,
-        repetition_penalty: sampling.repetition_penalty,
-        repetition_window: sampling.repetition_window as u32,
-        frequency_penalty: sampling.frequency_penalty,
-        presence_penalty: sampling.presence_penalty,
-        logit_bias: sampling.logit_bias.iter().map(|(&token, &bias)| (token, bias)).collect(),
-        banned: sampling.banned_tokens.clone(),
-        seed: sampling.seed,
-    }
-}
-
-fn grammar_from_wit(grammar: types::Grammar) -> Result<Grammar, Error> {
-    Ok(match grammar {
-        types::Grammar::JsonSchema(schema) => {
-            Grammar::JsonSchema(json(&schema, "the JSON schema is no JSON")?)
-        }
-        types::Grammar::JsonObject => Grammar::JsonObject,
-        types::Grammar::Regex(expression) => Grammar::Regex(expression),
-        types::Grammar::Lark(grammar) => Grammar::Lark(grammar),
-    })
-}
-
-/// Converts a grammar for the guest.
-pub(crate) fn grammar_to_wit(grammar: &Grammar) -> types::Grammar {
-    match grammar {
-        Grammar::JsonSchema(schema) => types::Grammar::JsonSchema(schema.to_string()),
-        Grammar::JsonObject => types::Grammar::JsonObject,
-        Grammar::Regex(expression) => types::Grammar::Regex(expression.clone()),
-        Grammar::Lark(grammar) => types::Grammar::Lark(grammar.clone()),
     }
 }

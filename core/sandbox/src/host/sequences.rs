@@ -8,20 +8,9 @@ use wasmtime::component::Resource;
 use crate::bindings::realm::tenant::sequences::{self as wit, Adapter};
 use crate::budget::Charge;
 use crate::error::HostError;
-use crate::host::logits::Logits;
-use crate::host::models::Model;
+use crate::handles::{Logits, Model, Sequence};
 use crate::state::State;
 use crate::{Error, ErrorKind};
-
-/// The value behind a handle of a sequence.
-pub struct Sequence {
-    inner: realm_engine::Sequence,
-    /// The number of tokens that the last forward pass had computed.
-    computed: usize,
-    /// Keeps the model's engine running.
-    model: Arc<crate::Model>,
-    _charge: Charge,
-}
 
 /// The bytes of a sequence's handle: an entry of a table. The sequence itself counts in the engine, and its
 /// pages of the KV cache have a limit of their own.

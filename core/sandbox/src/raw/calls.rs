@@ -10,11 +10,10 @@ use crate::bindings::realm::tenant::logits::{HostLogits, HostSampler};
 use crate::bindings::realm::tenant::models::HostModel;
 use crate::bindings::realm::tenant::output::Host as _;
 use crate::bindings::realm::tenant::sequences::HostSequence;
+use crate::convert::sampling_to_wit;
 use crate::error::HostError;
+use crate::handles::{Logits, Model, Sampler, Sequence};
 use crate::host::layers::{KvCache, Layer, Tensor};
-use crate::host::logits::{Logits, Sampler, sampling_to_wit};
-use crate::host::models::Model;
-use crate::host::sequences::Sequence;
 use crate::state::State;
 
 /// Other names of functions: those of Realm's founding document.
