@@ -1,8 +1,9 @@
 //! HTTP requests of programs: to granted hosts only, with their memory on the tenant's account.
 //!
 //! A request's handle, with its headers and its body as far as that is written, counts with all handles of
-//! WASI ([`Wasi::charge_handles`](crate::wasi::Wasi::charge_handles)). From when it is sent until its connection is closed, it counts here, with
-//! the most that the connection may hold; and so does an answer, until it is read or dropped.
+//! WASI ([`Wasi::charge_handles`](crate::wasi::Wasi::charge_handles)). From when it is sent until its
+//! connection is closed, it counts here, with the most that the connection may hold; and so does an answer,
+//! until it is read or dropped.
 
 use std::any::Any;
 use std::future::Future;
