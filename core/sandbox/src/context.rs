@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use realm_engine::RunMeter;
+use realm_engine::{LoadedModel, RunMeter};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -13,10 +13,10 @@ use crate::Error;
 use crate::budget::Budget;
 use crate::grants::Grants;
 use crate::log::Room;
-use crate::model::{Model, Request};
+use crate::request::Request;
 
 /// Finds a loaded model by its name.
-pub type FindModel = Arc<dyn Fn(&str) -> Option<Arc<Model>> + Send + Sync>;
+pub type FindModel = Arc<dyn Fn(&str) -> Option<Arc<LoadedModel>> + Send + Sync>;
 
 /// Runs the tenant's program of a name on an input, a number of programs deep; returns its text.
 pub(crate) type RunProgram = Arc<
@@ -29,7 +29,7 @@ pub(crate) type RunProgram = Arc<
 /// runs in turn.
 #[derive(Clone)]
 pub(crate) struct Context {
-    pub(crate) model: Arc<Model>,
+    pub(crate) model: Arc<LoadedModel>,
     /// Other models that the application has loaded.
     pub(crate) models: FindModel,
     pub(crate) tenant: Arc<realm_engine::Tenant>,

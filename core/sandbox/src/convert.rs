@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use realm_engine::{FinishReason, Grammar, Sampling};
+use realm_engine::{FinishReason, Grammar, Prompt, Sampling};
 use realm_tokenizer::Conversation;
 use serde_json::{Map, Value};
 
 use crate::bindings::realm::tenant::types as wit;
-use crate::model::{Prompt, Request};
+use crate::request::Request;
 use crate::{Error, ErrorKind};
 
 /// The most bytes of a text that one call works on, so that the call is short and its result is not much

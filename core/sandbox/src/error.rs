@@ -103,6 +103,15 @@ impl From<realm_tokenizer::Error> for Error {
     }
 }
 
+impl From<realm_engine::PromptError> for Error {
+    fn from(error: realm_engine::PromptError) -> Self {
+        match error {
+            realm_engine::PromptError::Tokenizer(error) => error.into(),
+            realm_engine::PromptError::TooLong { .. } => Self::limit(error),
+        }
+    }
+}
+
 /// The failure of a host function: an error that the guest sees, or one that ends the guest.
 #[derive(Debug)]
 pub(crate) enum HostError {

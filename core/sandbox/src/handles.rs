@@ -4,18 +4,18 @@
 
 use std::sync::Arc;
 
-use realm_engine::{Guide, PieceSession, TextStream, TokenMask};
+use realm_engine::{Guide, LoadedModel, PieceSession, TextStream, TokenMask};
 
 use crate::Error;
 use crate::budget::Charge;
 
 /// The value behind a handle of a model.
-pub struct Model(pub(crate) Arc<crate::Model>);
+pub struct Model(pub(crate) Arc<LoadedModel>);
 
 /// The value behind a handle of a text decoder.
 pub struct TextDecoder {
     pub(crate) stream: TextStream,
-    pub(crate) model: Arc<crate::Model>,
+    pub(crate) model: Arc<LoadedModel>,
     pub(crate) _charge: Charge,
 }
 
@@ -76,12 +76,12 @@ pub struct Sequence {
     /// The number of tokens that the last forward pass had computed.
     pub(crate) computed: usize,
     /// Keeps the model's engine running.
-    pub(crate) model: Arc<crate::Model>,
+    pub(crate) model: Arc<LoadedModel>,
     pub(crate) _charge: Charge,
 }
 
 /// A model's layerwise operations, for one program.
 pub(crate) struct Workshop {
-    pub(crate) model: Arc<crate::Model>,
+    pub(crate) model: Arc<LoadedModel>,
     pub(crate) session: PieceSession,
 }

@@ -8,7 +8,6 @@
 //! - [`Program`]: a compiled component.
 //! - [`Grants`]: the things that a tenant's programs may do besides asking models; nothing by default.
 //! - [`LogQueue`]: calls a function with the lines of a log on a thread of its own.
-//! - [`Model`]: a loaded model as programs see it.
 //! - [`Job`] and [`Reply`]: a request to a program, and its answer as it arrives.
 //!
 //! Inside, `runtime` is the state that all programs share, `executor` decides on which thread a program
@@ -34,13 +33,13 @@ mod handles;
 mod host;
 mod http;
 mod log;
-mod model;
 mod pace;
 mod passed;
 mod policy;
 mod program;
 mod raw;
 mod reader;
+mod request;
 mod run;
 mod runtime;
 mod sandbox;
@@ -54,11 +53,11 @@ mod written;
 
 pub use context::FindModel;
 pub use error::{Error, ErrorKind};
-pub use grants::{Answer, Grants, Level, Random, Tool};
+pub use grants::{Grants, Random};
 pub use log::LogQueue;
-pub use model::{Model, Prompt, Request, prompt_too_long};
 pub use program::{Contract, Program, ProgramInfo, Programs};
 pub use reader::Chunks;
+pub use request::Request;
 pub use run::{Job, Reply};
 pub use runtime::SandboxConfig;
 pub use sandbox::Sandbox;

@@ -12,11 +12,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use realm_engine::{MemoryCharge, MemoryKind, MemoryLedger};
+use realm_engine::{Level, MemoryCharge, MemoryKind, MemoryLedger};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Error;
-use crate::grants::Level;
 
 /// The most lines of Realm's own that wait for the function.
 const MAX_LINES: usize = 4096;

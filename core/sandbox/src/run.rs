@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use realm_engine::{Chunk, Finish, FinishReason, MemoryKind, RunEnd, RunMeter};
+use realm_engine::{Chunk, Finish, FinishReason, LoadedModel, MemoryKind, RunEnd, RunMeter};
 use wasmtime::{Store, UpdateDeadline};
 
 use crate::budget::Budget;
@@ -12,9 +12,9 @@ use crate::context::{Context, FindModel, RunProgram};
 use crate::convert::request_to_wit;
 use crate::executor::Running;
 use crate::grants::Grants;
-use crate::model::{Model, Request, json_memory};
 use crate::program::{Kind, Program, Programs};
 use crate::reader::{Chunks, Reader};
+use crate::request::{Request, json_memory};
 use crate::runtime::Runtime;
 use crate::sandbox::Sandbox;
 use crate::seats::Seat;
@@ -29,7 +29,7 @@ pub struct Job {
     /// The request.
     pub request: Request,
     /// The model that answers the program's calls.
-    pub model: Arc<Model>,
+    pub model: Arc<LoadedModel>,
     /// Other models that the application has loaded, by name.
     pub models: FindModel,
     /// The tenant that the run belongs to.

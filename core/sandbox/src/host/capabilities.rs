@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use realm_engine::Level;
 use sha2::{Digest, Sha256};
 
 use crate::bindings::realm::tenant::capabilities as wit;
 use crate::convert::json;
 use crate::error::HostError;
 use crate::executor::outside_steps;
-use crate::grants::{Level, Random};
+use crate::grants::Random;
 use crate::log::Line;
-use crate::model::json_bound;
+use crate::request::json_bound;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 

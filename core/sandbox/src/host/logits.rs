@@ -14,7 +14,7 @@ use crate::error::HostError;
 use crate::executor::step_aside;
 use crate::handles::{Logits, Matcher, Model, Sampler, TokenSet};
 use crate::host::models::unknown_token;
-use crate::model::json_bound;
+use crate::request::json_bound;
 use crate::state::State;
 
 /// The most bytes of a regular expression.

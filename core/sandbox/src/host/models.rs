@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use realm_engine::TextStream;
+use realm_engine::{LoadedModel, TextStream};
 use wasmtime::component::Resource;
 
 use crate::bindings::realm::tenant::models::{self as wit, ModelInfo, Piece};
@@ -11,13 +11,13 @@ use crate::convert::{check_text, prompt_from_wit};
 use crate::error::HostError;
 use crate::executor::step_aside;
 use crate::handles::{Model, TextDecoder};
-use crate::model::json_bound;
+use crate::request::json_bound;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
 impl State {
     /// Returns the model behind a handle.
-    pub(crate) fn model(&self, handle: &Resource<Model>) -> wasmtime::Result<&Arc<crate::Model>> {
+    pub(crate) fn model(&self, handle: &Resource<Model>) -> wasmtime::Result<&Arc<LoadedModel>> {
         Ok(&self.table.get(handle)?.0)
     }
 

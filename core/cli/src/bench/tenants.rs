@@ -11,18 +11,18 @@ use std::sync::{Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use realm::{Limits, Metrics, Model, Program, Realm, Tenant};
+use realm::{Limits, Metrics, Model, Realm, Tenant};
 use serde_json::{Map, Value, json};
 
-use crate::bench::{Args, median, request, round, rss_mib};
-use crate::live::Live;
+use super::live::Live;
+use super::stats::{median, percentiles, round, rss_mib};
+use super::{Args, request};
 use crate::output::say;
-use crate::program;
 
 /// The prefix of tenants' names.
 const TENANT: &str = "tenant-";
 
-pub(crate) fn bench(args: &Args) -> Result<()> {
+pub(super) fn bench(args: &Args) -> Result<()> {
     let counts: Vec<usize> = args.tenants.iter().map(|&n| n.into()).collect();
     let most = counts.iter().copied().max().unwrap_or(1) * usize::from(args.streams);
     let kv_tokens = most * (args.prefix + longest(args, most)).next_multiple_of(64);
@@ -35,12 +35,12 @@ pub(crate) fn bench(args: &Args) -> Result<()> {
         )?;
     }
     let mut out = Map::new();
-    let program = args.program.as_deref().map(|name| program::load(&realm, name)).transpose()?;
+    let answering = args.answering(&realm)?;
     for &count in &counts {
         let live = args
             .live
             .then(|| Live::start(&model, format!("{} · {count} tenants", args.model.model), args.json));
-        let runs = (0..args.repeat.max(1)).map(|_| run(&realm, &model, program.as_ref(), count, args));
+        let runs = (0..args.repeat.max(1)).map(|_| run(&realm, &model, &answering, count, args));
         let runs = runs.collect::<Result<Vec<_>>>();
         drop(live);
         let report = Report::new(&runs?);
@@ -134,7 +134,7 @@ struct Run {
     tenants: Vec<Tenant>,
 }
 
-fn run(realm: &Realm, model: &Model, program: Option<&Program>, count: usize, args: &Args) -> Result<Run> {
+fn run(realm: &Realm, model: &Model, answering: &impl Fn(&Tenant), count: usize, args: &Args) -> Result<Run> {
     // Each round has names of its own: the last round's tenants may still be leaving, and metrics are told
     // apart by names.
     static ROUNDS: AtomicUsize = AtomicUsize::new(1);
@@ -146,7 +146,7 @@ fn run(realm: &Realm, model: &Model, program: Option<&Program>, count: usize, ar
             realm.tenant(&format!("{TENANT}{:02}.{round}", i + 1), Limits { weight, ..Limits::default() })
         })
         .collect::<Result<Vec<_>, _>>()?;
-    tenants.iter().for_each(|tenant| tenant.set_program(program));
+    tenants.iter().for_each(answering);
     let streams = count * usize::from(args.streams);
     let period = Period {
         model,
@@ -306,13 +306,4 @@ fn fairness(run: &Run) -> Option<f64> {
     }
     let (least, most) = shares.into_iter().fold((f64::INFINITY, 0.0f64), |(a, b), n| (a.min(n), b.max(n)));
     (least > 0.0).then(|| most / least)
-}
-
-fn percentiles(mut times: Vec<Duration>) -> [f64; 3] {
-    times.sort_unstable();
-    [50, 95, 99].map(|percent| {
-        // The smallest time that `percent` percent of the times do not exceed.
-        let rank = (times.len() * percent).div_ceil(100).max(1);
-        times.get(rank - 1).map_or(f64::NAN, Duration::as_secs_f64)
-    })
 }

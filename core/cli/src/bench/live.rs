@@ -16,7 +16,7 @@ const EVERY: Duration = Duration::from_millis(250);
 const READINGS: usize = 4;
 
 /// A thread that shows a model's metrics until this is dropped.
-pub(crate) struct Live {
+pub(super) struct Live {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -24,7 +24,7 @@ pub(crate) struct Live {
 impl Live {
     /// Shows the metrics on stdout, or with `aside` on stderr: on a terminal as a table that is redrawn,
     /// otherwise as a line each second.
-    pub(crate) fn start(model: &Model, title: String, aside: bool) -> Self {
+    pub(super) fn start(model: &Model, title: String, aside: bool) -> Self {
         let (stop, stopped) = mpsc::channel();
         let model = model.clone();
         let term = if aside { Term::stderr() } else { Term::stdout() };

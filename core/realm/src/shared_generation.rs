@@ -12,12 +12,12 @@ use crate::{Chunk, Completion, Error, Generation};
 /// goes to one reader. The request is cancelled when the last clone is dropped, even if a read is pending.
 #[derive(Clone)]
 pub struct SharedGeneration {
-    shared: Shared<Generation>,
+    generation: Shared<Generation>,
 }
 
 impl From<Generation> for SharedGeneration {
     fn from(generation: Generation) -> Self {
-        Self { shared: generation.into() }
+        Self { generation: generation.into() }
     }
 }
 
@@ -25,28 +25,28 @@ impl SharedGeneration {
     /// Ends the request at once and frees its part of the KV cache. Waiting readers get the end of the
     /// stream.
     pub fn cancel(&self) {
-        self.shared.cancel();
+        self.generation.cancel();
     }
 
     /// Returns whether the request was cancelled before it ended.
     pub fn is_cancelled(&self) -> bool {
-        self.shared.is_cancelled()
+        self.generation.is_cancelled()
     }
 
     /// Returns the next chunk; `None` after the last one and after [`cancel`](Self::cancel). Blocks.
     pub fn next_blocking(&self) -> Option<Result<Chunk, Error>> {
-        block_on(self.shared.next())
+        block_on(self.generation.next())
     }
 
     /// Same as [`next_blocking`](Self::next_blocking), for tasks. Dropping the future loses no chunk.
     pub async fn next_async(&self) -> Option<Result<Chunk, Error>> {
-        self.shared.next().await
+        self.generation.next().await
     }
 
     /// Returns the next chunk, for callers that cannot keep a future. If there is none yet, the context's
     /// waker is woken once when there may be one.
     pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>> {
-        self.shared.poll_next(context)
+        self.generation.poll_next(context)
     }
 
     /// Waits for the end and joins the remaining chunks. Blocks.

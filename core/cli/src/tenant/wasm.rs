@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::steps::{narrated, step};
 use crate::output::note;
-use crate::steps::{narrated, step};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -19,7 +19,7 @@ struct Toolchain {
 }
 
 /// Builds the package in a folder; returns its WebAssembly file, which lies beside its `Cargo.toml`.
-pub(crate) fn build(folder: &Path) -> Result<PathBuf> {
+pub(super) fn build(folder: &Path) -> Result<PathBuf> {
     let manifest = folder.join("Cargo.toml");
     if !manifest.exists() {
         bail!("there is no {}; begin a program with `realm tenant new NAME`", manifest.display());

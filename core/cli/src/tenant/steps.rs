@@ -11,7 +11,7 @@ use crate::output::note;
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// Reports a step, its time so far, and its end.
-pub(crate) fn step<T>(what: &str, work: impl FnOnce() -> T) -> T {
+pub(super) fn step<T>(what: &str, work: impl FnOnce() -> T) -> T {
     note!("{what} …");
     let start = Instant::now();
     let result = while_reminding(what, start, work);
@@ -35,7 +35,7 @@ fn while_reminding<T>(what: &str, start: Instant, work: impl FnOnce() -> T) -> T
 
 /// Runs a program and reports its stderr: unchanged on a terminal, otherwise line by line with the seconds
 /// since the start, and with the step's name again while it is silent.
-pub(crate) fn narrated(command: &mut Command, what: &str) -> std::io::Result<ExitStatus> {
+pub(super) fn narrated(command: &mut Command, what: &str) -> std::io::Result<ExitStatus> {
     if std::io::stderr().is_terminal() {
         return command.status();
     }

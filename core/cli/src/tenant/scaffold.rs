@@ -9,7 +9,7 @@ use crate::output::say;
 
 macro_rules! files {
     ($($path:literal),* $(,)?) => {
-        &[$(($path, include_str!(concat!("../scaffold/", $path)))),*]
+        &[$(($path, include_str!(concat!("../../scaffold/", $path)))),*]
     };
 }
 
@@ -39,13 +39,13 @@ const SDK: &[(&str, &str)] = files![
 ];
 
 /// The workspace with the versions that the SDK's manifests refer to.
-const SDK_WORKSPACE: &str = include_str!("../scaffold/workspace.toml");
+const SDK_WORKSPACE: &str = include_str!("../../scaffold/workspace.toml");
 
-const MANIFEST: &str = include_str!("../scaffold/template/program.toml");
-const PROGRAM: &str = include_str!("../scaffold/template/src/lib.rs");
+const MANIFEST: &str = include_str!("../../scaffold/template/program.toml");
+const PROGRAM: &str = include_str!("../../scaffold/template/src/lib.rs");
 
 /// Writes a program to a folder that is empty or does not exist yet.
-pub(crate) fn write(folder: &Path) -> Result<()> {
+pub(super) fn write(folder: &Path) -> Result<()> {
     let name = folder.file_name().and_then(|name| name.to_str()).context("the folder needs a name")?;
     let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
         && name.starts_with(|c: char| c.is_ascii_alphabetic());

@@ -1,5 +1,9 @@
 //! `realm tenant`: programs for tenants, from a scaffold to an answer.
 
+mod scaffold;
+mod steps;
+mod wasm;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,8 +13,8 @@ use realm::{Contract, Grants, Limits, Message, Program, ProgramLimits, Random, R
 use crate::interrupt::{self, Interrupted};
 use crate::options::{GrammarOptions, ModelOptions, SamplingOptions};
 use crate::output::{note, say};
+use crate::run;
 use crate::words::Words;
-use crate::{run, scaffold, wasm};
 
 /// Write, build, run and inspect programs for tenants
 #[derive(clap::Subcommand)]

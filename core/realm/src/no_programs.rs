@@ -1,0 +1,29 @@
+//! Stands in for `program` in builds without the feature `sandbox`: no tenant has a program.
+
+use std::path::Path;
+
+use realm_engine::LoadedModel;
+
+use crate::registry::Registry;
+
+#[derive(Clone)]
+pub(crate) struct Sandboxes;
+
+impl Sandboxes {
+    pub(crate) fn new(_cache: &Path, _models: &Registry<LoadedModel>) -> Self {
+        Self
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct TenantPrograms;
+
+impl TenantPrograms {
+    pub(crate) fn new(_sandboxes: &Sandboxes) -> Self {
+        Self
+    }
+
+    pub(crate) fn answer(&self) -> bool {
+        false
+    }
+}
