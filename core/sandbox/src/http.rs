@@ -65,9 +65,9 @@ impl Http {
 }
 
 /// The default way to send requests.
-struct Anywhere;
+struct AnyHost;
 
-impl WasiHttpHooks for Anywhere {}
+impl WasiHttpHooks for AnyHost {}
 
 type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), HttpError>> + Send>), HttpError>;
 
@@ -95,7 +95,7 @@ impl WasiHttpHooks for Http {
             let tls = request.uri().scheme() == Some(&http::uri::Scheme::HTTPS);
             let room = charge.grow(CONNECTION + if tls { TLS } else { 0 });
             room.map_err(|_| HttpError::InternalError(Some(NO_MEMORY.into())))?;
-            let (response, io) = Box::into_pin(Anywhere.send_request(request, options, errors)).await?;
+            let (response, io) = Box::into_pin(AnyHost.send_request(request, options, errors)).await?;
             let io = async move {
                 // Until the connection is closed.
                 let (_permit, _charge) = (permit, charge);
@@ -117,22 +117,22 @@ struct Answer {
     body: WasiBody,
     charge: MemoryCharge,
     /// The bytes that arrived so far.
-    came: usize,
+    received: usize,
 }
 
 impl Answer {
     fn of(body: WasiBody, ledger: &MemoryLedger) -> WasiBody {
         let charge = ledger.open(MemoryKind::Transfers);
-        let mut this = Self { body, charge, came: 0 };
+        let mut this = Self { body, charge, received: 0 };
         this.count(0);
         WasiBody::new(this)
     }
 
-    /// Counts a piece of `piece` bytes, and the bytes read meanwhile, about as many as came before: even
-    /// beyond the limit, since both are in memory already.
+    /// Counts a piece of `piece` bytes, and the bytes read meanwhile, about as many as were received before:
+    /// even beyond the limit, since both are in memory already.
     fn count(&mut self, piece: usize) {
-        self.came = self.came.saturating_add(piece);
-        let ahead = self.came.saturating_add(FIRST_READ).min(LARGEST_READ);
+        self.received = self.received.saturating_add(piece);
+        let ahead = self.received.saturating_add(FIRST_READ).min(LARGEST_READ);
         self.charge.set(size_of::<Self>() + ahead + piece.max(FIRST_READ));
     }
 }

@@ -43,13 +43,13 @@ mod request;
 mod run;
 mod runtime;
 mod sandbox;
-mod seats;
+mod slots;
 mod state;
+mod stdio;
 mod store;
 mod thread_time;
 mod timers;
 mod wasi;
-mod written;
 
 pub use context::FindModel;
 pub use error::{Error, ErrorKind};

@@ -67,7 +67,7 @@ async fn generate(
         }
         let forwarded = sequence.start_logits(false)?.wait_async().await?;
         let due = sequence.len() - std::mem::replace(&mut computed, sequence.len());
-        store.data_mut().forwarded(due, forwarded.cached);
+        store.data_mut().count_forward(due, forwarded.cached);
         let mut logits = last(forwarded.rows)?;
         if let Some(guide) = &mut guide {
             // The policy, too, chooses among the tokens that the grammar allows.
@@ -124,7 +124,7 @@ async fn choose(
     policy: &Guest,
     logits: realm_engine::Logits,
 ) -> Result<(Option<u32>, realm_engine::Logits), HostError> {
-    let handle = store.data_mut().hand_logits(logits)?;
+    let handle = store.data_mut().new_logits(logits)?;
     let lent = Resource::new_borrow(handle.rep());
     let chosen = policy.call_sample(&mut *store, lent).await;
     let Logits { inner, .. } = store.data_mut().table.delete(handle)?;

@@ -17,7 +17,7 @@ use crate::componentize;
 use crate::log::Room;
 use crate::pace::Pace;
 use crate::runtime::{MEMORIES, MODULES, Runtime, TABLES};
-use crate::seats::Needs;
+use crate::slots::Needs;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
@@ -30,7 +30,7 @@ pub struct Program(pub(crate) Arc<Compiled>);
 
 pub(crate) struct Compiled {
     pub(crate) kind: Kind,
-    /// The places that a run takes of those that tenants share.
+    /// The slots that a run takes of those that tenants share.
     pub(crate) needs: Needs,
     info: ProgramInfo,
     /// The memory of the compiled code, in bytes.
@@ -167,9 +167,9 @@ impl Program {
 
     fn of_module(runtime: &Runtime, owner: Option<&Tenant>, wasm: &[u8]) -> Result<Compiled, Error> {
         let compile = |engine: &Engine, wasm: &[u8]| Module::new(engine, wasm);
-        // SAFETY: `kept` returns only bytes that an engine with the same settings and version serialized.
+        // SAFETY: `compile_cached` passes only bytes that an engine of this version and settings serialized.
         let load = |compiled: &[u8]| unsafe { Module::deserialize(&runtime.engine, compiled) };
-        let module = kept(runtime, owner, wasm, load, compile, Module::serialize)?;
+        let module = compile_cached(runtime, owner, wasm, load, compile, Module::serialize)?;
         let name = |module: &str, name: &str| format!("{module}.{name}");
         let info = ProgramInfo {
             contract: Contract::Module,
@@ -217,14 +217,14 @@ impl fmt::Debug for Program {
 /// Compiles a component, or loads it from the cache.
 fn component(runtime: &Runtime, owner: Option<&Tenant>, wasm: &[u8]) -> Result<Component, Error> {
     let compile = |engine: &Engine, wasm: &[u8]| Component::new(engine, wasm);
-    // SAFETY: `kept` returns only bytes that an engine with the same settings and version serialized.
+    // SAFETY: `compile_cached` passes only bytes that an engine of this version and settings serialized.
     let load = |compiled: &[u8]| unsafe { Component::deserialize(&runtime.engine, compiled) };
-    kept(runtime, owner, wasm, load, compile, Component::serialize)
+    compile_cached(runtime, owner, wasm, load, compile, Component::serialize)
 }
 
 /// Compiles a program, or loads it from the cache. `load` gets only bytes that `serialize` made, in an engine
 /// with the same settings and version and in a process of this user, since the cache returns no others.
-fn kept<T: Send + 'static>(
+fn compile_cached<T: Send + 'static>(
     runtime: &Runtime,
     owner: Option<&Tenant>,
     wasm: &[u8],

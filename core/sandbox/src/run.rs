@@ -17,7 +17,7 @@ use crate::reader::{Chunks, Reader};
 use crate::request::{Request, json_memory};
 use crate::runtime::Runtime;
 use crate::sandbox::Sandbox;
-use crate::seats::Seat;
+use crate::slots::Slot;
 use crate::state::{Sink, State};
 use crate::{Error, ErrorKind};
 use crate::{policy, raw};
@@ -71,7 +71,7 @@ impl Sandbox {
         let ledger = job.tenant.memory().clone();
         let charge = ledger.charge(MemoryKind::Requests, RUN_BYTES + job.request.memory())?;
         let mut place = job.tenant.enter()?;
-        self.expect(&job.tenant);
+        self.reserve(&job.tenant);
         let (send, chunks) = realm_handover::channel(CHANNEL);
         let budget = Budget::new(limits.program, Arc::clone(&job.programs.pace), ledger.clone());
         // Dropped with the run if the run is cancelled.
@@ -87,17 +87,17 @@ impl Sandbox {
             let answered = tokio::time::timeout(timeout, async {
                 place.started().await;
                 let (id, needs) = (job.tenant.id(), job.program.0.needs);
-                let seat = match runtime.seats.try_take(id, needs) {
-                    Some(seat) => seat,
-                    None if runtime.seats.could_hold(needs) => {
+                let slot = match runtime.slots.try_take(id, needs) {
+                    Some(slot) => slot,
+                    None if runtime.slots.could_hold(needs) => {
                         if job.tenant.limits().max_concurrent.is_none() {
                             // Without a limit on running requests this run counts as waiting, so that
                             // `max_queued` bounds it.
                             place.wait();
                         }
-                        let seat = runtime.seats.take(id, needs).await.ok_or_else(no_room)?;
+                        let slot = runtime.slots.take(id, needs).await.ok_or_else(no_room)?;
                         place.started().await;
-                        seat
+                        slot
                     }
                     None => return Err(no_room()),
                 };
@@ -116,7 +116,7 @@ impl Sandbox {
                     submitted,
                     started: Instant::now(),
                 });
-                answer(&runtime, context, &job.program, Sink::Reader(reader.clone()), seat).await
+                answer(&runtime, context, &job.program, Sink::Reader(reader.clone()), slot).await
             })
             .await;
             let end = match &answered {
@@ -173,12 +173,12 @@ async fn nested(
     let mut context = Context::clone(context);
     context.request.input = input;
     let sink = Sink::Caller { text: String::new(), depth, charge: carried };
-    // It cannot wait for places: its caller may hold all there are.
-    let seat = runtime.seats.try_take_more(context.tenant.id(), program.0.needs);
-    let seat = seat.ok_or_else(|| {
+    // It cannot wait for slots: its caller may hold all there are.
+    let slot = runtime.slots.try_take_more(context.tenant.id(), program.0.needs);
+    let slot = slot.ok_or_else(|| {
         Error::limit("as many of the tenant's programs run as there is room for; one more was to be called")
     })?;
-    let (_, mut state) = answer(runtime, Arc::new(context), program, sink, seat).await?;
+    let (_, mut state) = answer(runtime, Arc::new(context), program, sink, slot).await?;
     match &mut state.sink {
         Sink::Caller { text, .. } => Ok(std::mem::take(text)),
         Sink::Reader(_) => Err(Error::new(ErrorKind::Internal, "a nested program's text went elsewhere")),
@@ -190,13 +190,13 @@ fn no_room() -> Error {
     Error::limit("the program has more core modules, memories or tables than there is room for")
 }
 
-/// Runs one instance for one request. The instance is dropped before its seat is free.
+/// Runs one instance for one request. The instance is dropped before its slot is free.
 async fn answer(
     runtime: &Runtime,
     context: Arc<Context>,
     program: &Program,
     sink: Sink,
-    _seat: Seat,
+    _slot: Slot,
 ) -> Result<(FinishReason, State), Error> {
     let held = context.budget.ledger.charge(MemoryKind::Programs, INSTANCE_BYTES)?;
     let mut store = Store::new(&runtime.engine, State::new(Arc::clone(&context), sink, held));

@@ -12,7 +12,7 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::compiler::Compiler;
 use crate::executor::Executor;
-use crate::seats::{Needs, Seats};
+use crate::slots::{Needs, Slots};
 use crate::state::State;
 use crate::{Error, ErrorKind, host, raw};
 
@@ -33,7 +33,7 @@ impl Default for SandboxConfig {
     }
 }
 
-/// The engine of programs, and the threads and places that they share.
+/// The engine of programs, and the threads and slots that they share.
 pub(crate) struct Runtime {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<State>,
@@ -43,8 +43,8 @@ pub(crate) struct Runtime {
     pub(crate) clock: Clock,
     pub(crate) cache: Option<Cache>,
     pub(crate) compiler: Compiler,
-    /// The places of instances.
-    pub(crate) seats: Arc<Seats>,
+    /// The slots of instances.
+    pub(crate) slots: Arc<Slots>,
     /// The threads of timers and sockets; `None` only while the sandbox is dropped.
     io: Option<tokio::runtime::Runtime>,
 }
@@ -67,7 +67,7 @@ impl Runtime {
             Error::new(ErrorKind::Internal, format!("the sandbox: {error:#}"))
         };
         let (engine, instances) = engine(config.max_instances).map_err(|error| internal(&error))?;
-        let seats = Seats::new(Needs(pool(instances)));
+        let slots = Slots::new(Needs(pool(instances)));
         let mut linker = Linker::new(&engine);
         TenantProgram::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)
             .and_then(|()| host::wasi::add_to_linker(&mut linker))
@@ -95,7 +95,7 @@ impl Runtime {
             clock,
             cache,
             compiler: Compiler::default(),
-            seats,
+            slots,
             io: Some(io),
         })
     }

@@ -19,11 +19,11 @@ impl Sandbox {
         Ok(Self(Arc::new(Runtime::new(config)?)))
     }
 
-    /// Reserves a tenant's part of the places of instances, from now until the tenant is dropped. Parts are
+    /// Reserves a tenant's part of the slots of instances, from now until the tenant is dropped. Parts are
     /// proportional to the tenants' weights. A tenant's first run reserves its part too; this call reserves
     /// it earlier.
-    pub fn expect(&self, tenant: &Arc<realm_engine::Tenant>) {
-        self.0.seats.expect(tenant);
+    pub fn reserve(&self, tenant: &Arc<realm_engine::Tenant>) {
+        self.0.slots.reserve(tenant);
     }
 
     /// Compiles a component, or a core module that can become one. Takes from milliseconds to seconds, unless

@@ -37,9 +37,9 @@ pub(crate) struct State {
     /// The charge for these bytes and the instance itself, on the tenant's account.
     held: MemoryCharge,
     /// True if the program asked for more than was left.
-    refused: bool,
+    over_limit: bool,
     /// The error, if the tenant's memory was used up.
-    short: Option<Error>,
+    out_of_memory: Option<Error>,
     wasi: Option<Box<Wasi>>,
     /// One for each model whose layers the program has used.
     pub(crate) workshops: Vec<Arc<Workshop>>,
@@ -67,8 +67,8 @@ impl State {
             first_token: None,
             grown: 0,
             held,
-            refused: false,
-            short: None,
+            over_limit: false,
+            out_of_memory: None,
             wasi: None,
             workshops: Vec::new(),
             spare: Vec::new(),
@@ -88,7 +88,7 @@ impl State {
     }
 
     /// Counts a forward pass of `tokens` new tokens, after `cached` known ones.
-    pub(crate) fn forwarded(&mut self, tokens: usize, cached: usize) {
+    pub(crate) fn count_forward(&mut self, tokens: usize, cached: usize) {
         if !std::mem::replace(&mut self.prompted, true) {
             self.usage.prompt_tokens = tokens;
             self.usage.cached_tokens = cached.min(tokens);
@@ -143,7 +143,7 @@ impl State {
 
     /// For a host function that computes: returns an error if the run's time is used up, and lets other runs
     /// have their turn.
-    pub(crate) async fn breathe(&mut self) -> Result<(), HostError> {
+    pub(crate) async fn yield_if_due(&mut self) -> Result<(), HostError> {
         let time = &self.context.budget.time;
         if time.poll() < crate::clock::TICK {
             return Ok(());
@@ -190,10 +190,10 @@ impl State {
                 "as many programs run as there is room for; try again later",
             );
         }
-        if let Some(short) = &self.short {
-            return short.clone();
+        if let Some(out_of_memory) = &self.out_of_memory {
+            return out_of_memory.clone();
         }
-        if self.refused {
+        if self.over_limit {
             let limit = self.context.budget.limits().memory;
             return Error::limit(format!(
                 "the program needs more memory than its limit `program.memory` of {limit} bytes: {error:#}"
@@ -264,12 +264,12 @@ impl ResourceLimiter for State {
 impl State {
     fn grow(&mut self, bytes: usize) -> bool {
         if !self.context.budget.take(bytes) {
-            self.refused = true;
+            self.over_limit = true;
             return false;
         }
         if let Err(error) = self.held.grow(bytes) {
             self.context.budget.give_back(bytes);
-            self.short = Some(error.into());
+            self.out_of_memory = Some(error.into());
             return false;
         }
         self.grown += bytes;

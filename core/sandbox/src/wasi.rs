@@ -16,8 +16,8 @@ use crate::budget::{Budget, Charge};
 use crate::context::Context;
 use crate::grants::{Grants, Random};
 use crate::http::{self, Http};
+use crate::stdio::Output;
 use crate::timers::Timers;
-use crate::written::Written;
 
 /// The bytes of WASI's own state: grants, random numbers, clocks, and the end of the standard error. Measured
 /// as the difference between 1,000 programs with it and 1,000 without (`ledger` of the tests).
@@ -57,7 +57,7 @@ impl Recount {
 /// The WASI state of an instance.
 pub(crate) struct Wasi {
     pub(crate) ctx: WasiCtx,
-    stderr: Written,
+    stderr: Output,
     /// The program's own time, for programs without a granted clock.
     pub(crate) timers: Timers,
     pub(crate) http: Http,
@@ -71,13 +71,13 @@ pub(crate) struct Wasi {
 impl Wasi {
     pub(crate) fn new(context: &Context) -> Self {
         let grants: &Grants = &context.grants;
-        let stderr = Written::default();
+        let stderr = Output::default();
         let mut builder = WasiCtxBuilder::new();
-        builder.stderr(stderr.clone()).stdout(Written::default());
+        builder.stderr(stderr.clone()).stdout(Output::default());
         builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
         builder.allow_blocking_current_thread(false);
         if !grants.clock {
-            builder.wall_clock(Still).monotonic_clock(Still);
+            builder.wall_clock(StoppedClock).monotonic_clock(StoppedClock);
         }
         match grants.random {
             Some(Random::System) => {}
@@ -137,9 +137,9 @@ fn seeded(builder: &mut WasiCtxBuilder, seed: u64) {
 }
 
 /// A clock that stands still.
-struct Still;
+struct StoppedClock;
 
-impl HostWallClock for Still {
+impl HostWallClock for StoppedClock {
     fn resolution(&self) -> Duration {
         Duration::from_secs(1)
     }
@@ -149,7 +149,7 @@ impl HostWallClock for Still {
     }
 }
 
-impl HostMonotonicClock for Still {
+impl HostMonotonicClock for StoppedClock {
     fn resolution(&self) -> u64 {
         1_000_000_000
     }

@@ -338,6 +338,6 @@ impl wit::Host for State {
         let _values = self.context.budget.carry(rows * vocabulary * size_of::<f32>())?;
         let values = workshop.session.logits(id, rows)?.wait_async().await?;
         let logits = |row: &[f32]| realm_engine::Logits::new(row.to_vec());
-        self.hand_all(values.chunks_exact(vocabulary).map(logits), charge)
+        self.new_logits_rows(values.chunks_exact(vocabulary).map(logits), charge)
     }
 }

@@ -28,10 +28,7 @@ const MAX_TOP: usize = 1 << 16;
 
 impl State {
     /// Creates a handle of logits.
-    pub(crate) fn hand_logits(
-        &mut self,
-        logits: realm_engine::Logits,
-    ) -> Result<Resource<Logits>, HostError> {
+    pub(crate) fn new_logits(&mut self, logits: realm_engine::Logits) -> Result<Resource<Logits>, HostError> {
         // Charged in full, even if most of the logits are still on the device: they are copied when the
         // program asks for them.
         let charge = self.charge_logits(logits.vocabulary())?;
@@ -39,16 +36,16 @@ impl State {
     }
 
     /// Creates handles of logits that were charged for before they were computed.
-    pub(crate) fn hand_all(
+    pub(crate) fn new_logits_rows(
         &mut self,
         rows: impl IntoIterator<Item = realm_engine::Logits>,
         mut charge: Charge,
     ) -> Result<Vec<Resource<Logits>>, HostError> {
-        let hand = |inner: realm_engine::Logits| {
+        let create = |inner: realm_engine::Logits| {
             let charge = charge.split(inner.vocabulary() * size_of::<f32>());
             Ok(self.table.push(Logits { inner, charge })?)
         };
-        rows.into_iter().map(hand).collect()
+        rows.into_iter().map(create).collect()
     }
 
     /// Charges for `logits` logits; gives up memory that is kept for later if it is needed.
@@ -291,7 +288,7 @@ impl wit::HostTokenSet for State {
                 set.allow(token);
             }
             if token % 64 == 0 {
-                self.breathe().await?;
+                self.yield_if_due().await?;
             }
         }
         Ok(self.table.push(TokenSet { tokens: set, _charge: charge })?)

@@ -22,7 +22,7 @@ impl State {
     }
 
     /// Creates a handle, for calls that cannot return an error for too many.
-    fn hand<T: Send + 'static>(&mut self, value: T) -> wasmtime::Result<Resource<T>> {
+    fn new_handle<T: Send + 'static>(&mut self, value: T) -> wasmtime::Result<Resource<T>> {
         self.table.push(value).map_err(|error| HostError::from(error).fatal())
     }
 }
@@ -32,7 +32,7 @@ impl wit::Host for State {}
 impl wit::HostModel for State {
     fn current(&mut self) -> wasmtime::Result<Resource<Model>> {
         let model = Model(Arc::clone(&self.context.model));
-        self.hand(model)
+        self.new_handle(model)
     }
 
     fn open(&mut self, name: String) -> Result<Resource<Model>, HostError> {
@@ -119,7 +119,7 @@ impl wit::HostTextDecoder for State {
         // The decoder of so few bytes is small enough to be charged for after it is created.
         let stream = TextStream::new(&stop);
         let charge = self.context.budget.charge(size_of::<TextDecoder>() + stream.memory())?;
-        self.hand(TextDecoder { stream, model, _charge: charge })
+        self.new_handle(TextDecoder { stream, model, _charge: charge })
     }
 
     fn push(&mut self, this: Resource<TextDecoder>, token: u32) -> Result<Piece, HostError> {

@@ -82,8 +82,8 @@ impl State {
         computed: Computed,
         charge: Charge,
     ) -> Result<Vec<Resource<Logits>>, HostError> {
-        self.forwarded(due, computed.cached);
-        self.hand_all(computed.rows, charge)
+        self.count_forward(due, computed.cached);
+        self.new_logits_rows(computed.rows, charge)
     }
 }
 
@@ -171,7 +171,7 @@ impl wit::HostSequence for State {
         let _values = self.context.budget.carry(rows.saturating_mul(hidden * size_of::<f32>()))?;
         let (answer, due) = self.start(&this, |sequence| sequence.start_forward(Output::Hidden))?;
         let forwarded = answer.wait_async().await?;
-        self.forwarded(due, forwarded.cached);
+        self.count_forward(due, forwarded.cached);
         Ok(forwarded.values)
     }
 
