@@ -10,9 +10,11 @@
 //! - [`LogQueue`]: calls a function with the lines of a log on a thread of its own.
 //! - [`Job`] and [`Reply`]: a request to a program, and its answer as it arrives.
 //!
-//! Inside, `executor` decides on which thread a program computes, `run` and `policy` serve a request, `host`
-//! has the functions that programs call, `state` is the data of these functions, `bounds` and `compiler`
-//! bound the cost of compiling, and `budget`, `pace` and `clock` hold every program to its limits.
+//! Inside, `runtime` is the state that all programs share, `executor` decides on which thread a program
+//! computes, and `run` and `policy` serve a request. `host` has the functions that programs call, `handles`
+//! the values behind a program's handles, `state` the data of one instance, and `context` that of its run.
+//! `convert` converts between the contract's types and Realm's. `bounds` and `compiler` bound the cost of
+//! compiling, and `budget`, `pace` and `clock` hold every program to its limits.
 
 mod bindings;
 mod bomb;
@@ -22,9 +24,12 @@ mod cache;
 mod clock;
 mod compiler;
 mod componentize;
+mod context;
+mod convert;
 mod error;
 mod executor;
 mod grants;
+mod handles;
 mod host;
 mod http;
 mod log;
@@ -36,21 +41,24 @@ mod raw;
 mod reader;
 mod request;
 mod run;
+mod runtime;
 mod sandbox;
-mod seats;
+mod slots;
 mod state;
+mod stdio;
 mod store;
 mod thread_time;
 mod timers;
 mod wasi;
-mod written;
 
+pub use context::FindModel;
 pub use error::{Error, ErrorKind};
 pub use grants::{Grants, Random};
 pub use log::LogQueue;
 pub use program::{Contract, Program, ProgramInfo, Programs};
 pub use reader::Chunks;
 pub use request::Request;
-pub use run::{FindModel, Job, Reply};
-pub use sandbox::{Sandbox, SandboxConfig};
+pub use run::{Job, Reply};
+pub use runtime::SandboxConfig;
+pub use sandbox::Sandbox;
 pub use store::Store;

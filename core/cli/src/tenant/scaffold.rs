@@ -8,33 +8,34 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::output::say;
 
 macro_rules! files {
-    ($($to:literal: $from:literal),* $(,)?) => {
-        &[$(($to, include_str!(concat!("../../scaffold/", $from)))),*]
+    ($($path:literal),* $(,)?) => {
+        &[$(($path, include_str!(concat!("../../scaffold/", $path)))),*]
     };
 }
 
-/// The SDK, as it is in this version of Realm.
+/// The SDK, as it is in this version of Realm: copies that `ci/copies` writes. A `Cargo.toml` is called
+/// `manifest.toml` here, since cargo leaves folders with a `Cargo.toml` out of a package.
 const SDK: &[(&str, &str)] = files![
-    "sdk/Cargo.toml": "sdk/Cargo.toml",
-    "sdk/README.md": "sdk/README.md",
-    "sdk/src/answer.rs": "sdk/src/answer.rs",
-    "sdk/src/bindings.rs": "sdk/src/bindings.rs",
-    "sdk/src/error.rs": "sdk/src/error.rs",
-    "sdk/src/lib.rs": "sdk/src/lib.rs",
-    "sdk/src/output.rs": "sdk/src/output.rs",
-    "sdk/src/policy.rs": "sdk/src/policy.rs",
-    "sdk/src/program.rs": "sdk/src/program.rs",
-    "sdk/src/request.rs": "sdk/src/request.rs",
-    "sdk/src/sequence.rs": "sdk/src/sequence.rs",
-    "sdk/wit/host.wit": "wit/host.wit",
-    "sdk/wit/layers.wit": "wit/layers.wit",
-    "sdk/wit/logits.wit": "wit/logits.wit",
-    "sdk/wit/models.wit": "wit/models.wit",
-    "sdk/wit/sequences.wit": "wit/sequences.wit",
-    "sdk/wit/types.wit": "wit/types.wit",
-    "sdk/wit/worlds.wit": "wit/worlds.wit",
-    "sdk-macros/Cargo.toml": "sdk-macros/Cargo.toml",
-    "sdk-macros/src/lib.rs": "sdk-macros/src/lib.rs",
+    "sdk/manifest.toml",
+    "sdk/README.md",
+    "sdk/src/answer.rs",
+    "sdk/src/bindings.rs",
+    "sdk/src/error.rs",
+    "sdk/src/lib.rs",
+    "sdk/src/output.rs",
+    "sdk/src/policy.rs",
+    "sdk/src/program.rs",
+    "sdk/src/request.rs",
+    "sdk/src/sequence.rs",
+    "sdk/wit/host.wit",
+    "sdk/wit/layers.wit",
+    "sdk/wit/logits.wit",
+    "sdk/wit/models.wit",
+    "sdk/wit/sequences.wit",
+    "sdk/wit/types.wit",
+    "sdk/wit/worlds.wit",
+    "sdk-macros/manifest.toml",
+    "sdk-macros/src/lib.rs",
 ];
 
 /// The workspace with the versions that the SDK's manifests refer to.
@@ -62,7 +63,9 @@ pub(super) fn write(folder: &Path) -> Result<()> {
         ("src/lib.rs".to_owned(), PROGRAM.to_owned()),
         ("realm-tenant/Cargo.toml".to_owned(), SDK_WORKSPACE.to_owned()),
     ];
-    files.extend(SDK.iter().map(|(to, text)| (format!("realm-tenant/{to}"), (*text).to_owned())));
+    files.extend(SDK.iter().map(|(path, text)| {
+        (format!("realm-tenant/{}", path.replace("manifest.toml", "Cargo.toml")), (*text).to_owned())
+    }));
     for (path, text) in files {
         let path = folder.join(path);
         if let Some(parent) = path.parent() {
@@ -92,7 +95,7 @@ mod tests {
                 there.insert(format!("{folder}/{}", entry.unwrap().file_name().to_str().unwrap()));
             }
         }
-        let written: BTreeSet<String> = SDK.iter().map(|(to, _)| (*to).to_owned()).collect();
+        let written: BTreeSet<String> = SDK.iter().map(|(path, _)| (*path).to_owned()).collect();
         let missing: Vec<_> = there.difference(&written).collect();
         assert!(missing.is_empty(), "{missing:?}");
     }

@@ -40,7 +40,7 @@ impl Program {
 
     /// Prepares the sandbox for runs of the program by a tenant.
     fn expect(&self, tenant: &Arc<realm_engine::Tenant>) {
-        self.sandbox.expect(tenant);
+        self.sandbox.reserve(tenant);
     }
 
     fn run(

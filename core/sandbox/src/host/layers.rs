@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use realm_engine::{LoadedModel, PieceId, PieceSession};
+use realm_engine::{PieceId, PieceSession};
 use wasmtime::component::Resource;
 
 use crate::bindings::realm::tenant::layers as wit;
 use crate::budget::Charge;
 use crate::error::HostError;
-use crate::host::logits::Logits;
-use crate::host::models::{Model, unknown_token};
+use crate::handles::{Logits, Model, Workshop};
+use crate::host::models::unknown_token;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
@@ -22,12 +22,6 @@ const MAX_WIDTH: usize = 1 << 19;
 
 /// The most operations that may be queued before the first is done.
 const MAX_QUEUED: usize = 256;
-
-/// A model's layerwise operations, for one program.
-pub(crate) struct Workshop {
-    model: Arc<LoadedModel>,
-    session: PieceSession,
-}
 
 /// The value behind a handle of a tensor.
 pub struct Tensor {
@@ -344,6 +338,6 @@ impl wit::Host for State {
         let _values = self.context.budget.carry(rows * vocabulary * size_of::<f32>())?;
         let values = workshop.session.logits(id, rows)?.wait_async().await?;
         let logits = |row: &[f32]| realm_engine::Logits::new(row.to_vec());
-        self.hand_all(values.chunks_exact(vocabulary).map(logits), charge)
+        self.new_logits_rows(values.chunks_exact(vocabulary).map(logits), charge)
     }
 }

@@ -20,7 +20,7 @@ const QUOTED: usize = 2000;
 
 /// Counts the written bytes, and keeps the last of them. Clones are the same stream.
 #[derive(Clone, Default)]
-pub(crate) struct Written(Arc<Mutex<Text>>);
+pub(crate) struct Output(Arc<Mutex<Text>>);
 
 #[derive(Default)]
 struct Text {
@@ -29,7 +29,7 @@ struct Text {
     len: usize,
 }
 
-impl Written {
+impl Output {
     fn text(&self) -> MutexGuard<'_, Text> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -56,7 +56,7 @@ impl Text {
 }
 
 #[async_trait]
-impl OutputStream for Written {
+impl OutputStream for Output {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
         let mut text = self.text();
         if bytes.len() > text.room() {
@@ -78,11 +78,11 @@ impl OutputStream for Written {
 }
 
 #[async_trait]
-impl Pollable for Written {
+impl Pollable for Output {
     async fn ready(&mut self) {}
 }
 
-impl AsyncWrite for Written {
+impl AsyncWrite for Output {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut text = self.text();
         let len = bytes.len().min(text.room());
@@ -99,13 +99,13 @@ impl AsyncWrite for Written {
     }
 }
 
-impl IsTerminal for Written {
+impl IsTerminal for Output {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Written {
+impl StdoutStream for Output {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(self.clone())
     }
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn the_end_is_kept_and_no_more_is_written_than_may_be() {
-        let mut written = Written::default();
+        let mut written = Output::default();
         let mut other = written.clone();
         for i in 0..1000 {
             let stream = if i % 2 == 0 { &mut written } else { &mut other };
