@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char};
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
-use crate::choice::{chosen, known};
+use crate::choice::{choice, chosen, known};
 use crate::error::{Error, attempt};
 use crate::memory::{free, object_mut, own, text_of};
 
@@ -52,6 +52,19 @@ pub enum Limit {
     Memory,
 }
 
+choice!(Limit {
+    MaxConcurrent,
+    MaxQueued,
+    KvTokens,
+    TokensPerMinute,
+    RequestTimeoutMs,
+    ProgramMemory,
+    ProgramCpuTimeMs,
+    ProgramHandles,
+    ProgramOutput,
+    Memory
+});
+
 /// A limit that is a list of names.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -61,6 +74,8 @@ pub enum NameLimit {
     /// The adapters that the tenant may use.
     Adapters,
 }
+
+choice!(NameLimit { Models, Adapters });
 
 /// Creates the default limits.
 #[unsafe(no_mangle)]

@@ -8,11 +8,11 @@ use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PyMapping, PySequence, PySet,
     PyString, PyTuple,
 };
-use realm::{Grammar, Message, Prompt, Request, SharedPrefix, Speculation, ToolChoice};
+use realm::{Grammar, Message, Prompt, Request, SharedPrefix, ToolChoice};
 use serde_json::{Map, Value};
 
 use crate::adapter::Adapter;
-use crate::arguments::{Tokens, given, named, unexpected};
+use crate::arguments::{Tokens, chosen, given, named, unexpected};
 use crate::errors::invalid;
 use crate::processors::{Keep, processors};
 use crate::text::{Text, texts, without_surrogates};
@@ -150,16 +150,13 @@ fn apply(mut request: Request, key: &str, value: &Bound<'_, PyAny>) -> PyResult<
         "special" => request.special = value.extract()?,
         "enable_thinking" => request.enable_thinking = Some(value.extract()?),
         "reasoning_effort" => request.reasoning_effort = Some(value.extract()?),
-        "reasoning_format" => {
-            let format = value.extract::<&str>()?.parse();
-            request.reasoning_format = format.map_err(|e| crate::errors::exception(&e))?;
-        }
+        "reasoning_format" => request.reasoning_format = chosen(value)?,
         "ignore_eos" => request.ignore_eos = value.extract()?,
         "shared_prefix" => request.shared_prefix = shared_prefix(value)?,
         "adapter" => request.adapter = Some(value.cast::<Adapter>()?.get().handle.get()?),
         "adapter_scale" => request.adapter_scale = value.extract()?,
         "input" => request.input = json(value)?,
-        "speculation" => request.speculation = Some(speculation(value.extract()?)?),
+        "speculation" => request.speculation = Some(chosen(value)?),
         _ => return Err(unexpected(key)),
     }
     Ok(request)
@@ -289,9 +286,4 @@ fn shared_prefix(value: &Bound<'_, PyAny>) -> PyResult<SharedPrefix> {
         };
     }
     Ok(SharedPrefix::Tokens(value.extract()?))
-}
-
-/// Returns the source of drafts of this name.
-pub(crate) fn speculation(name: &str) -> PyResult<Speculation> {
-    name.parse().map_err(|error| crate::errors::exception(&realm::Error::from(error)))
 }

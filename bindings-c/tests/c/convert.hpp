@@ -9,12 +9,12 @@
 #include "handles.hpp"
 #include "matching.hpp"
 
-inline RealmSpeculation speculation_of(const std::string &name) {
-    if (name == "auto") return REALM_SPECULATION_AUTO;
-    if (name == "off") return REALM_SPECULATION_OFF;
-    if (name == "lookup") return REALM_SPECULATION_LOOKUP;
-    if (name == "draft") return REALM_SPECULATION_DRAFT;
-    throw std::runtime_error("there is no speculation `" + name + "`");
+// The value of an enum, by the names of all in their order.
+template <typename Enum>
+Enum one_of(const std::string &name, std::initializer_list<const char *> names) {
+    auto found = std::find(names.begin(), names.end(), name);
+    if (found == names.end()) throw std::runtime_error("there is no `" + name + "`");
+    return static_cast<Enum>(found - names.begin());
 }
 
 // What a scenario has a logits processor do.
@@ -142,7 +142,7 @@ inline Owned<RealmRequest> request_of(const Json &asked, const std::function<Rea
                 TRY(outcome, realm_request_add_logits_processor(r, process_logits, new Json(processor), delete_json, &outcome.error));
             }
         } else if (key == "speculation") {
-            realm_request_set_speculation(r, speculation_of(text));
+            realm_request_set_speculation(r, one_of<RealmSpeculation>(text, {"auto", "off", "lookup", "draft"}));
         } else {
             throw std::runtime_error("a request has no `" + key + "`");
         }
