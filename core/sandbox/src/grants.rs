@@ -11,7 +11,7 @@ use realm_engine::MemoryLedger;
 use crate::log::{Line, LogQueue};
 use crate::store::Store;
 
-/// The severity of a line in a program's log.
+/// The severity of a line in a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// A failure.
