@@ -13,8 +13,8 @@ use crate::{Error, MemoryLedger, members};
 /// Limits on what a tenant may use. `None` means no limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// The tenant's factor in fair sharing of the computation while others want some too: a tenant of weight 3
-    /// gets three times as many tokens as one of weight 1. By default 1.
+    /// The tenant's factor in fair sharing of the computation while others want some too: a tenant of weight
+    /// 3 gets three times as many tokens as one of weight 1. By default 1.
     pub weight: f32,
     /// The most requests that run at once; others wait.
     pub max_concurrent: Option<usize>,
@@ -23,8 +23,8 @@ pub struct Limits {
     /// The most tokens in the KV cache of one model, over all running requests. A request that reaches the
     /// limit alone ends there, as at the end of the context.
     pub kv_tokens: Option<usize>,
-    /// The most tokens computed in a minute, of prompts and generated, over all models. A tenant that has used
-    /// them up waits. Unused tokens accumulate up to one minute's worth.
+    /// The most tokens computed in a minute, of prompts and generated, over all models. A tenant that has
+    /// used them up waits. Unused tokens accumulate up to one minute's worth.
     pub tokens_per_minute: Option<u32>,
     /// The longest time from a request's start to its end, including waiting; then it ends with
     /// `limit-exceeded`.
