@@ -36,6 +36,7 @@
 
 mod adapter;
 mod answer;
+mod background;
 mod chat;
 mod chunk;
 mod completion;

@@ -10,6 +10,7 @@ use realm_model::Weights;
 use realm_tokenizer::{ChatTemplate, SpecialTexts, Tokenizer};
 
 use crate::Error;
+use crate::background::Background;
 use crate::device::Device;
 use crate::model::{ModelInfo, Shared, Trim};
 use crate::thought::ThoughtSpelling;
@@ -101,7 +102,7 @@ pub(crate) fn load(
     let knows_tools = capabilities.is_none_or(|capabilities| capabilities.tools);
     let thought_spelling = template.as_ref().and_then(|template| ThoughtSpelling::of(template, &tokenizer));
     let inner = realm_sandbox::Model { name: reference.to_owned(), engine, weights, tokenizer, template };
-    Ok(Shared { inner: Arc::new(inner), info, tool_spelling, thought_spelling, knows_tools, _freed: Trim })
+    Ok(Shared { inner: Arc::new(inner), info, tool_spelling, thought_spelling, knows_tools, background: Background::default(), _freed: Trim })
 }
 
 /// Opens a model's file and its tokenizer.

@@ -8,6 +8,7 @@ use realm_model::Weights;
 use realm_tokenizer::Tokenizer;
 
 use crate::answer::AnswerReader;
+use crate::background::Background;
 use crate::error::ErrorCode;
 use crate::processors;
 use crate::prompt::shown_tools;
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) thought_spelling: Option<ThoughtSpelling>,
     /// True if the chat template shows tools to the model.
     pub(crate) knows_tools: bool,
+    pub(crate) background: Background,
     /// The last field, so that it is dropped after the weights and the KV cache.
     pub(crate) _freed: Trim,
 }

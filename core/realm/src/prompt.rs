@@ -46,21 +46,27 @@ impl Model {
 
     /// Returns the tokens that a request continues.
     pub(crate) fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
-        Ok(self.shared.tokenize(&self.told_prompt(request)?)?)
+        let prompt = self.told_prompt(request)?;
+        self.prepare(request, || Ok(self.shared.tokenize(&prompt)?))
+    }
+
+    /// Prepares a request's prompt, in the tenant's turn if it is long.
+    fn prepare<T: Send>(&self, request: &Request, prepare: impl FnOnce() -> T + Send) -> T {
+        self.shared.background.prepare(&self.tenant.preparing, request, prepare)
     }
 
     /// Same as [`prompt_tokens`](Self::prompt_tokens), for a request that is about to start: a prompt far
     /// longer than the context is refused before all of it is tokenized.
     pub(crate) fn fitting_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
         Self::check_prompt(request)?;
-        match &request.prompt {
+        self.prepare(request, || match &request.prompt {
             // Checked before they are copied: there may be far too many.
             Prompt::Text(text) => self.text_tokens(text, request.special),
             Prompt::Tokens(tokens) => Ok(tokens.clone()),
             Prompt::Chat(_) => {
                 Ok(self.shared.tokenize_at_most(&self.told_prompt(request)?, self.most_tokens())?)
             }
-        }
+        })
     }
 
     /// Encodes a text, unless it is far too long.
@@ -105,7 +111,7 @@ impl Model {
         Self::check_prompt(request)?;
         Ok(match &request.prompt {
             Prompt::Text(text) if request.special => {
-                realm_sandbox::Prompt::Tokens(self.text_tokens(text, true)?)
+                realm_sandbox::Prompt::Tokens(self.prepare(request, || self.text_tokens(text, true))?)
             }
             Prompt::Text(text) => realm_sandbox::Prompt::Text(text.clone()),
             Prompt::Tokens(tokens) => realm_sandbox::Prompt::Tokens(tokens.clone()),

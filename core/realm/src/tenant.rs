@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use realm_engine::{MemoryCharge, MemoryKind, MemoryUse};
 use realm_sandbox::Programs;
 
+use crate::background::Turn;
 use crate::error::ErrorCode;
 use crate::metrics::Models;
 use crate::program::Sandboxes;
@@ -30,6 +31,7 @@ pub(crate) struct Identity {
     program: RwLock<Option<(Program, Option<MemoryCharge>)>>,
     pub(crate) programs: Arc<Programs>,
     grants: RwLock<Arc<Grants>>,
+    pub(crate) preparing: Turn,
 }
 
 impl Identity {
@@ -39,6 +41,7 @@ impl Identity {
             program: RwLock::default(),
             programs: Arc::default(),
             grants: RwLock::default(),
+            preparing: Turn::default(),
         })
     }
 

@@ -33,7 +33,6 @@ mod model;
 mod pace;
 mod passed;
 mod policy;
-mod priority;
 mod program;
 mod raw;
 mod reader;
