@@ -45,6 +45,7 @@ impl Default for ChatOptions {
 #[non_exhaustive]
 pub enum Overflow {
     /// Drops the oldest turns, each a question with everything that answered it. System messages stay.
+    ///
     /// [`ChatSession::dropped_messages`] counts the dropped messages.
     #[default]
     DropOldest,
