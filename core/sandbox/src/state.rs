@@ -11,7 +11,7 @@ use crate::bindings::realm::tenant::types as wit;
 use crate::budget::{Budget, Charge};
 use crate::error::HostError;
 use crate::grants::Grants;
-use crate::host::layers::Workshop;
+use crate::host::layers::Layerwise;
 use crate::model::{Model, Request};
 use crate::program::Programs;
 use crate::reader::{Reader, Unsent};
@@ -65,7 +65,7 @@ pub(crate) struct State {
     pub(crate) short: Option<Error>,
     wasi: Option<Box<Wasi>>,
     /// One for each model whose layers the program has used.
-    pub(crate) workshops: Vec<Arc<Workshop>>,
+    pub(crate) layerwise: Vec<Arc<Layerwise>>,
     /// The memory of dropped logits, for those of the next forward pass.
     pub(crate) spare: Vec<(Vec<f32>, Charge)>,
     /// The error of a core module's last failed call, and the handles of its model and its sampler.
@@ -93,7 +93,7 @@ impl State {
             refused: false,
             short: None,
             wasi: None,
-            workshops: Vec::new(),
+            layerwise: Vec::new(),
             spare: Vec::new(),
             raw_error: None,
             raw_model: None,
