@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use realm_engine::{Guide, LoadedModel, PieceSession, TextStream, TokenMask};
+use realm_engine::{Guide, LayerwiseSession, LoadedModel, TextStream, TokenMask};
 
 use crate::Error;
 use crate::budget::Charge;
@@ -81,7 +81,7 @@ pub struct Sequence {
 }
 
 /// A model's layerwise operations, for one program.
-pub(crate) struct Workshop {
+pub(crate) struct Layerwise {
     pub(crate) model: Arc<LoadedModel>,
-    pub(crate) session: PieceSession,
+    pub(crate) session: LayerwiseSession,
 }

@@ -10,7 +10,7 @@ use wasmtime::component::ResourceTable;
 use crate::budget::Charge;
 use crate::context::Context;
 use crate::error::HostError;
-use crate::handles::Workshop;
+use crate::handles::Layerwise;
 use crate::reader::{Reader, Unsent};
 use crate::wasi::Wasi;
 use crate::{Error, ErrorKind};
@@ -42,7 +42,7 @@ pub(crate) struct State {
     out_of_memory: Option<Error>,
     wasi: Option<Box<Wasi>>,
     /// One for each model whose layers the program has used.
-    pub(crate) workshops: Vec<Arc<Workshop>>,
+    pub(crate) layerwise: Vec<Arc<Layerwise>>,
     /// The memory of dropped logits, for those of the next forward pass.
     pub(crate) spare: Vec<(Vec<f32>, Charge)>,
     /// The error of a core module's last failed call, and the handles of its model and its sampler.
@@ -70,7 +70,7 @@ impl State {
             over_limit: false,
             out_of_memory: None,
             wasi: None,
-            workshops: Vec::new(),
+            layerwise: Vec::new(),
             spare: Vec::new(),
             raw_error: None,
             raw_model: None,

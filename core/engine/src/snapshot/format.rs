@@ -10,109 +10,20 @@
 //! refused. If the caller restores them as foreign, everything that a forward pass would trust is checked
 //! here, on the caller's thread.
 
-use std::fmt;
-use std::sync::Arc;
-
-use hmac::{Hmac, KeyInit, Mac};
-use realm_compute::{CacheLayout, NO_PAGE, PAGE_TOKENS, PageFormat};
+use hmac::Mac;
+use realm_compute::{CacheLayout, PAGE_TOKENS, PageFormat};
 use realm_model::{Forward, Weights};
 use sha2::{Digest, Sha256};
 
+use super::Snapshot;
+use super::key::SnapshotKey;
 use crate::adapter::Applied;
-use crate::task::Task;
 use crate::{EngineConfig, Error};
 
 const MAGIC: &[u8; 8] = b"RLMSEQ02";
 const NUMBERS: usize = MAGIC.len() + 32;
 const HEADER: usize = NUMBERS + 6 * 4;
 const SIGNATURE: usize = 32;
-
-/// The key that saved sequences are signed with. Engines of one key restore each other's sequences.
-#[derive(Clone)]
-pub struct SnapshotKey(Arc<[u8]>);
-
-impl fmt::Debug for SnapshotKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SnapshotKey(..)")
-    }
-}
-
-impl SnapshotKey {
-    /// The least length of a key, in bytes.
-    pub const LEAST: usize = 32;
-
-    /// Creates a key from [`LEAST`](Self::LEAST) or more random bytes, which may be shared with other
-    /// engines.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for fewer bytes.
-    ///
-    /// # Examples
-    /// ```
-    /// # use realm_engine::SnapshotKey;
-    /// assert!(SnapshotKey::new(&[7; 32]).is_ok());
-    /// assert!(SnapshotKey::new(b"secret").is_err());
-    /// ```
-    pub fn new(bytes: &[u8]) -> Result<Self, Error> {
-        if bytes.len() < Self::LEAST {
-            return Err(Error::InvalidArgument(format!(
-                "snapshot_key has {} bytes; it must have at least {} random ones",
-                bytes.len(),
-                Self::LEAST
-            )));
-        }
-        Ok(Self(bytes.into()))
-    }
-
-    /// Creates a random key.
-    ///
-    /// # Errors
-    /// `Model` if the system has no random bytes.
-    pub fn random() -> Result<Self, Error> {
-        let mut bytes = [0; Self::LEAST];
-        getrandom::fill(&mut bytes).map_err(|e| Error::Model(format!("no random bytes for a key: {e}")))?;
-        Self::new(&bytes)
-    }
-
-    fn mac(&self) -> Result<Hmac<Sha256>, Error> {
-        Hmac::new_from_slice(&self.0).map_err(|e| Error::InvalidArgument(format!("snapshot_key: {e}")))
-    }
-}
-
-/// A sequence outside the KV cache.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Snapshot {
-    pub(crate) tokens: Vec<u32>,
-    pub(crate) cached: usize,
-    /// The pages, group after group; `None` for pages that a window has passed.
-    pub(crate) pages: Vec<Option<Vec<u8>>>,
-}
-
-impl Snapshot {
-    /// Begins a snapshot of a task, without the pages that [`copy_next`](Self::copy_next) copies. Keys and
-    /// values that an adapter influenced, or that are not trusted, are left out and computed again.
-    pub(crate) fn begin(task: &Task) -> Self {
-        let cached = if task.adapter.is_some() || task.foreign { 0 } else { task.cached };
-        Self { tokens: task.tokens.clone(), cached, pages: Vec::new() }
-    }
-
-    /// Copies the next page of the task. Returns its bytes, or `None` if no page is left.
-    pub(crate) fn copy_next(&mut self, task: &Task, runner: &dyn Forward) -> Result<Option<usize>, Error> {
-        let (groups, whole) = (task.pages.groups(), self.cached.div_ceil(PAGE_TOKENS));
-        let next = self.pages.len();
-        if next == groups.len() * whole {
-            return Ok(None);
-        }
-        let page = groups[next / whole][next % whole];
-        let mut bytes = Vec::new();
-        if page != NO_PAGE {
-            runner.export_page(page, &mut bytes).map_err(|e| Error::Model(e.to_string()))?;
-        }
-        let copied = bytes.len();
-        self.pages.push((page != NO_PAGE).then_some(bytes));
-        Ok(Some(copied))
-    }
-}
 
 /// The format that all saved sequences of an engine have in common.
 pub(crate) struct SnapshotFormat {
