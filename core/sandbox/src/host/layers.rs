@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use realm_engine::LayerwiseSession;
 use realm_model::{CacheId, Slice, TensorId};
 use wasmtime::component::Resource;
 
