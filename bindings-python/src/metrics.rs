@@ -1,7 +1,8 @@
 //! Counters and gauges of models and tenants.
 
-use crate::record::record;
 use pyo3::prelude::*;
+
+use crate::record::record;
 
 record! {
     /// The numbers of values in ranges.
