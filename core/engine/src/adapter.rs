@@ -1,12 +1,11 @@
 //! Adapters that an engine's requests may name.
 
 use std::fmt;
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use realm_compute::AdapterUse;
 
-use crate::engine::{Command, Common};
 use crate::{Error, Tenant};
 
 /// A LoRA adapter in an engine. Clones are cheap; it is unloaded when the last clone and the last request
@@ -14,26 +13,52 @@ use crate::{Error, Tenant};
 #[derive(Clone)]
 pub struct Adapter(Arc<Loaded>);
 
-/// A reference to an adapter that does not keep it loaded.
-pub(crate) struct WeakAdapter(Weak<Loaded>);
-
-impl WeakAdapter {
-    pub(crate) fn upgrade(&self) -> Option<Adapter> {
-        self.0.upgrade().map(Adapter)
-    }
-}
-
 struct Loaded {
     id: u32,
     name: String,
-    engine: Sender<Command>,
-    common: Arc<Common>,
+    /// The adapters of the engine that has this one.
+    adapters: Arc<Adapters>,
+    /// Unloads the adapter.
+    release: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Drop for Loaded {
     fn drop(&mut self) {
-        // A stopped engine has already freed the adapter.
-        let _ = self.engine.send(Command::RemoveAdapter(self.id));
+        (self.release)();
+    }
+}
+
+/// The adapters of one engine, for look-ups by name.
+#[derive(Default)]
+pub(crate) struct Adapters {
+    ids: AtomicU32,
+    added: Mutex<Vec<Weak<Loaded>>>,
+}
+
+impl Adapters {
+    /// Returns a new id.
+    pub(crate) fn next_id(&self) -> u32 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Adds an adapter that the engine has. `release` unloads it, and is called by the last handle.
+    pub(crate) fn add(
+        self: &Arc<Self>,
+        id: u32,
+        name: String,
+        release: impl Fn() + Send + Sync + 'static,
+    ) -> Adapter {
+        let loaded = Arc::new(Loaded { id, name, adapters: Arc::clone(self), release: Box::new(release) });
+        let mut added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+        added.retain(|adapter| adapter.strong_count() > 0);
+        added.push(Arc::downgrade(&loaded));
+        Adapter(loaded)
+    }
+
+    /// Returns the adapter of that name that was added last, if a handle of it still exists.
+    pub(crate) fn named(&self, name: &str) -> Option<Adapter> {
+        let added = self.added.lock().unwrap_or_else(PoisonError::into_inner);
+        added.iter().rev().filter_map(|adapter| adapter.upgrade().map(Adapter)).find(|a| a.name() == name)
     }
 }
 
@@ -44,15 +69,6 @@ impl fmt::Debug for Adapter {
 }
 
 impl Adapter {
-    pub(crate) fn new(id: u32, name: String, engine: Sender<Command>, common: Arc<Common>) -> Self {
-        Self(Arc::new(Loaded { id, name, engine, common }))
-    }
-
-    /// Returns a reference that does not keep the adapter loaded.
-    pub(crate) fn downgrade(&self) -> WeakAdapter {
-        WeakAdapter(Arc::downgrade(&self.0))
-    }
-
     /// The name that `adapters` of a tenant's [`Limits`](crate::Limits) lists.
     pub fn name(&self) -> &str {
         &self.0.name
@@ -67,14 +83,14 @@ pub(crate) struct Applied {
 }
 
 impl Applied {
-    /// Checks that `tenant` may use the adapter in the engine that `common` belongs to.
+    /// Checks that `tenant` may use the adapter in the engine that `adapters` belong to.
     pub(crate) fn new(
         (adapter, scale): (Adapter, f32),
-        common: &Arc<Common>,
+        adapters: &Arc<Adapters>,
         tenant: &Tenant,
     ) -> Result<Self, Error> {
         let name = adapter.name();
-        if !Arc::ptr_eq(&adapter.0.common, common) {
+        if !Arc::ptr_eq(&adapter.0.adapters, adapters) {
             let why = format!("the adapter `{name}` was loaded for another model; load it for this one");
             return Err(Error::InvalidArgument(why));
         }

@@ -4,8 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use realm_handover::{Receiver, Sender};
 
-use crate::task::CHANNEL_BYTES;
 use crate::{Error, MemoryCharge};
+
+/// Bytes of the channel that a request answers through.
+pub(crate) const CHANNEL_BYTES: usize = 512;
 
 /// A result that the engine is still computing. Dropping it cancels the request.
 pub struct Answer<T> {

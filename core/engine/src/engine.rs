@@ -1,28 +1,28 @@
 //! The engine: one thread that steps a model for all tenants.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use realm_compute::{CacheType, PAGE_TOKENS};
-use realm_model::{AdapterWeights, Pieces, Weights};
+use realm_model::{AdapterWeights, Layerwise, Weights};
 use realm_tokenizer::Tokenizer;
 
-use crate::adapter::{Applied, WeakAdapter};
+use crate::adapter::Applied;
 use crate::answer::{self, Answer};
+use crate::command::Command;
+use crate::common::Common;
 use crate::guide::Guides;
-use crate::inbox::receive;
+use crate::inbox::run;
 use crate::kv::pages_for;
 use crate::members::Members;
 use crate::metrics::{Ledger, Meter};
-use crate::pieces::PieceCommand;
 use crate::queue::Queue;
 use crate::request::MAX_LOGPROBS;
 use crate::sampling::Scored;
-use crate::scheduler::sessions::SessionCommand;
-use crate::scheduler::{Next, Scheduler};
+use crate::scheduler::Scheduler;
 use crate::sequence::check_length;
 use crate::snapshot::SnapshotFormat;
 use crate::speculate::{DraftModel, Speculator};
@@ -31,9 +31,8 @@ use crate::task::embed::{Embed, Pooling};
 use crate::task::generate::Generate;
 use crate::task::score::Score;
 use crate::task::{Task, Work};
-use crate::tenant::Sent;
 use crate::{
-    Adapter, Draft, EngineConfig, Error, Generation, Grammar, Guide, MemoryKind, Metrics, PieceSession,
+    Adapter, Draft, EngineConfig, Error, Generation, Grammar, Guide, LayerwiseSession, MemoryKind, Metrics,
     Request, RunMeter, Sequence, Served, Speculation, Tenant,
 };
 
@@ -45,74 +44,6 @@ pub struct Engine {
     channel: usize,
     cache_type: CacheType,
     guides: Guides,
-    /// The adapters that were added, for look-ups by name.
-    adapters: Mutex<Vec<WeakAdapter>>,
-}
-
-/// The state that an engine shares with its handles.
-pub(crate) struct Common {
-    pub(crate) vocabulary: usize,
-    pub(crate) groups: usize,
-    /// The format of saved sequences.
-    pub(crate) snapshots: SnapshotFormat,
-    /// Tokens that one request may have, given the size of the KV cache.
-    context: usize,
-    /// Tokens that one request may have if the KV cache does not limit it.
-    longest: usize,
-    /// Tokens of the context that the model was trained for.
-    trained: usize,
-    speculation: Speculation,
-    draft_model: bool,
-    ids: AtomicU64,
-    adapters: AtomicU32,
-    /// Pages that no request uses, as of the last step.
-    free_pages: AtomicUsize,
-    /// Tenants that have a guaranteed part of the engine.
-    members: Arc<Members>,
-    /// The places of waiting requests.
-    waiting: Arc<Queue>,
-    ledger: Arc<Ledger>,
-}
-
-pub(crate) enum Command {
-    Add(Box<Task>),
-    Session(Sent, SessionCommand),
-    Pieces(PieceCommand),
-    /// Loads an adapter that later requests may name.
-    AddAdapter(u32, Arc<dyn AdapterWeights>, realm_handover::Sender<Result<(), Error>>),
-    /// Unloads an adapter: no handle and no request uses it any more.
-    RemoveAdapter(u32),
-    /// A reader has taken chunks or left.
-    Wake,
-    /// The engine was dropped.
-    Stop,
-}
-
-impl Common {
-    /// Bytes of a page of the KV cache.
-    pub(crate) fn page_bytes(&self) -> usize {
-        self.ledger.page_bytes()
-    }
-
-    /// Returns a new id. Ids ascend in order of arrival.
-    pub(crate) fn next_id(&self) -> u64 {
-        self.ids.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Tokens that a sequence of the tenant may have.
-    pub(crate) fn limit(&self, tenant: &Tenant) -> usize {
-        tenant.read().kv_tokens.map_or(self.context, |tokens| tokens.min(self.context))
-    }
-
-    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), Error> {
-        match tokens.iter().find(|&&token| token as usize >= self.vocabulary) {
-            None => Ok(()),
-            Some(token) => {
-                let why = format!("token {token} is not in the vocabulary of {} tokens", self.vocabulary);
-                Err(Error::InvalidArgument(why))
-            }
-        }
-    }
 }
 
 impl Engine {
@@ -140,7 +71,11 @@ impl Engine {
         draft: Option<Draft<'_>>,
     ) -> Result<Self, Error> {
         let longest = config.longest(weights.config().context_length)?;
-        let draft = draft.map(|draft| DraftModel::new(&draft, weights, &tokenizer, config)).transpose()?;
+        let draft = draft
+            .map(|draft| {
+                DraftModel::new(&draft, weights, &tokenizer, config.pages(weights), config.cache_type)
+            })
+            .transpose()?;
         let model = weights.config();
         let layout = model.cache_layout();
         let pages = config.pages(weights);
@@ -162,7 +97,7 @@ impl Engine {
             speculation: config.speculation,
             draft_model: draft.is_some(),
             ids: AtomicU64::new(0),
-            adapters: AtomicU32::new(0),
+            adapters: Arc::default(),
             free_pages: AtomicUsize::new(pages),
             waiting: Arc::new(Queue::new(config.max_queued, Arc::clone(&members))),
             members: Arc::clone(&members),
@@ -183,7 +118,6 @@ impl Engine {
             channel: config.channel.max(1),
             cache_type: config.cache_type,
             guides,
-            adapters: Mutex::default(),
         })
     }
 
@@ -231,21 +165,19 @@ impl Engine {
         name: impl Into<String>,
         weights: Arc<dyn AdapterWeights>,
     ) -> Result<Adapter, Error> {
-        let id = self.common.adapters.fetch_add(1, Ordering::Relaxed);
+        let id = self.common.adapters.next_id();
         let (reply, answer) = realm_handover::channel(1);
         self.commands.send(Command::AddAdapter(id, weights, reply)).map_err(|_| Error::Stopped)?;
         answer.recv_blocking().ok_or(Error::Stopped)??;
-        let adapter = Adapter::new(id, name.into(), self.commands.clone(), Arc::clone(&self.common));
-        let mut adapters = self.adapters.lock().unwrap_or_else(PoisonError::into_inner);
-        adapters.retain(|adapter| adapter.upgrade().is_some());
-        adapters.push(adapter.downgrade());
-        Ok(adapter)
+        let commands = self.commands.clone();
+        // A stopped engine has already freed the adapter.
+        let release = move || drop(commands.send(Command::RemoveAdapter(id)));
+        Ok(self.common.adapters.add(id, name.into(), release))
     }
 
     /// Returns the adapter of that name that was added last, if a handle of it still exists.
     pub fn adapter(&self, name: &str) -> Option<Adapter> {
-        let adapters = self.adapters.lock().unwrap_or_else(PoisonError::into_inner);
-        adapters.iter().rev().filter_map(WeakAdapter::upgrade).find(|adapter| adapter.name() == name)
+        self.common.adapters.named(name)
     }
 
     /// Starts a request. Compiles its grammar if the tenant has not used it lately: this takes milliseconds
@@ -261,7 +193,7 @@ impl Engine {
     /// - `Overloaded` if too many requests wait over all tenants.
     /// - `Stopped` if the engine has stopped.
     pub fn generate(&self, tenant: &Arc<Tenant>, mut request: Request) -> Result<Generation, Error> {
-        let limit = self.check_prompt(tenant, &request.prompt, 1)?;
+        let limit = self.common.check_prompt(tenant, &request.prompt, 1)?;
         request.sampling.check(self.common.vocabulary)?;
         check_stops(&request.stop)?;
         if request.max_tokens == Some(0) {
@@ -315,7 +247,7 @@ impl Engine {
         first: usize,
         top: usize,
     ) -> Result<Answer<Vec<Scored>>, Error> {
-        let limit = self.check_prompt(tenant, &tokens, 0)?;
+        let limit = self.common.check_prompt(tenant, &tokens, 0)?;
         if top > MAX_LOGPROBS {
             return Err(Error::InvalidArgument(format!("top must be at most {MAX_LOGPROBS}")));
         }
@@ -342,7 +274,7 @@ impl Engine {
         pooling: Pooling,
         normalize: bool,
     ) -> Result<Answer<Vec<f32>>, Error> {
-        let limit = self.check_prompt(tenant, &tokens, 0)?;
+        let limit = self.common.check_prompt(tenant, &tokens, 0)?;
         let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
         let (reply, answer) = answer::charged();
         self.add(tenant, tokens, limit, adapter, 0, 0, Work::Embed(Embed::new(pooling, normalize, reply)))?;
@@ -373,17 +305,21 @@ impl Engine {
         RunMeter::new(Meter::request(&self.common.ledger, tenant, "program", 0))
     }
 
-    /// Opens a session that computes the forward pass in pieces, for a tenant's program. `pieces` belong to
-    /// this engine's weights ([`Weights::pieces`]).
+    /// Opens a session that computes the forward pass layer by layer, for a tenant's program. `layerwise`
+    /// belongs to this engine's weights ([`Weights::layerwise`]).
     ///
     /// # Errors
     /// `Stopped` if the engine has stopped.
-    pub fn pieces(&self, tenant: &Arc<Tenant>, pieces: Box<dyn Pieces>) -> Result<PieceSession, Error> {
-        PieceSession::open(self.common.next_id(), self.commands.clone(), tenant, pieces)
+    pub fn layerwise(
+        &self,
+        tenant: &Arc<Tenant>,
+        layerwise: Box<dyn Layerwise>,
+    ) -> Result<LayerwiseSession, Error> {
+        LayerwiseSession::open(self.common.next_id(), self.commands.clone(), tenant, layerwise)
     }
 
     fn applied(&self, tenant: &Tenant, adapter: (Adapter, f32)) -> Result<Applied, Error> {
-        Applied::new(adapter, &self.common, tenant)
+        Applied::new(adapter, &self.common.adapters, tenant)
     }
 
     /// Restores a sequence that [`Sequence::save`] wrote in an engine of the same
@@ -438,36 +374,6 @@ impl Engine {
         Sequence::open(engine, common, Arc::clone(tenant), adapter, 0)?.fill(snapshot, foreign)
     }
 
-    /// Checks a prompt and returns how many tokens its sequence may have.
-    fn check_prompt(&self, tenant: &Tenant, prompt: &[u32], room: usize) -> Result<usize, Error> {
-        if prompt.is_empty() {
-            return Err(Error::InvalidArgument("the prompt has no tokens".into()));
-        }
-        self.common.check_tokens(prompt)?;
-        let (len, context, limit) = (prompt.len(), self.common.context, self.common.limit(tenant));
-        if len + room <= limit {
-            return Ok(limit);
-        }
-        let Common { longest, trained, .. } = *self.common;
-        let what_to_do = if limit < context {
-            format!("and tenant `{}` may have {limit}: shorten it, or raise `kv_tokens`", tenant.name())
-        } else if context < longest {
-            format!(
-                "and the KV cache holds a context of {context}: shorten it, or load the model with more `kv_tokens`"
-            )
-        } else if longest == trained {
-            format!(
-                "and the model was trained for a context of {context}: shorten it, or load the model with a larger \
-                 `context_length`, with which texts get worse from there on"
-            )
-        } else {
-            format!(
-                "and the model was loaded with a `context_length` of {context}: shorten it, or load it with a larger one"
-            )
-        };
-        Err(Error::LimitExceeded(format!("the prompt has {len} tokens {what_to_do}")))
-    }
-
     #[allow(clippy::too_many_arguments)]
     fn add(
         &self,
@@ -514,44 +420,5 @@ impl Drop for Engine {
             // A thread that panicked has reported that on stderr.
             let _ = thread.join();
         }
-    }
-}
-
-/// The most commands that are received before a step. Receiving a command only puts it into its tenant's
-/// queue.
-const MOST_RECEIVED: usize = 4096;
-
-/// The engine's thread: receives commands between steps, and steps while there is work.
-fn run(mut scheduler: Scheduler, inbox: &Receiver<Command>, gauges: &Common) {
-    let mut next = Next::Wait(None);
-    loop {
-        let first = match next {
-            Next::Go => inbox.try_recv(),
-            Next::Wait(None) => inbox.recv().map_err(|_| TryRecvError::Disconnected),
-            Next::Wait(Some(time)) => inbox.recv_timeout(time).map_err(|error| match error {
-                RecvTimeoutError::Timeout => TryRecvError::Empty,
-                RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
-            }),
-        };
-        let goes_on = receive(first, inbox, MOST_RECEIVED, |command| {
-            match command {
-                Command::Add(task) => scheduler.add(*task),
-                Command::Session(sent, command) => scheduler.command(sent, command),
-                Command::Pieces(command) => scheduler.piece(command),
-                Command::AddAdapter(id, weights, reply) => {
-                    // If the caller is gone, its handle is gone too, and no request can name the adapter.
-                    let _ = reply.try_send(scheduler.add_adapter(id, weights));
-                }
-                Command::RemoveAdapter(id) => scheduler.remove_adapter(id),
-                Command::Wake => {}
-                Command::Stop => return false,
-            }
-            true
-        });
-        if !goes_on {
-            return;
-        }
-        next = scheduler.step();
-        gauges.free_pages.store(scheduler.free_pages(), Ordering::Release);
     }
 }

@@ -10,9 +10,8 @@ use futures_core::Stream;
 use realm_handover::Receiver;
 
 use crate::Error;
-use crate::engine::Command;
-use crate::request::Chunk;
-use crate::task::generate::Unread;
+use crate::chunk::{Chunk, Unread};
+use crate::command::Command;
 
 /// A running request: an iterator for threads, a [`Stream`] for tasks. Dropping it cancels the request and
 /// frees its pages of the KV cache.

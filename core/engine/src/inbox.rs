@@ -1,12 +1,56 @@
-//! The commands that an engine's thread receives between two steps.
+//! The engine's thread: it receives commands between steps, and steps while there is work.
 
 use std::iter;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+
+use crate::command::Command;
+use crate::common::Common;
+use crate::scheduler::{Next, Scheduler};
+
+/// The most commands that are received before a step. Receiving a command only puts it into its tenant's
+/// queue.
+const MOST_RECEIVED: usize = 4096;
+
+/// Runs the engine's thread until the engine is dropped.
+pub(crate) fn run(mut scheduler: Scheduler, inbox: &Receiver<Command>, gauges: &Common) {
+    let mut next = Next::Wait(None);
+    loop {
+        let first = match next {
+            Next::Go => inbox.try_recv(),
+            Next::Wait(None) => inbox.recv().map_err(|_| TryRecvError::Disconnected),
+            Next::Wait(Some(time)) => inbox.recv_timeout(time).map_err(|error| match error {
+                RecvTimeoutError::Timeout => TryRecvError::Empty,
+                RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+            }),
+        };
+        let goes_on = receive(first, inbox, MOST_RECEIVED, |command| {
+            match command {
+                Command::Add(task) => scheduler.add(*task),
+                Command::Session(sent, command) => scheduler.command(sent, command),
+                Command::Layerwise(command) => scheduler.layerwise(command),
+                Command::AddAdapter(id, weights, reply) => {
+                    // If the caller is gone, its handle is gone too, and no request can name the adapter.
+                    let _ = reply.try_send(scheduler.add_adapter(id, weights));
+                }
+                Command::RemoveAdapter(id) => scheduler.remove_adapter(id),
+                Command::Wake => {}
+                Command::Stop => return false,
+            }
+            true
+        });
+        if !goes_on {
+            return;
+        }
+        next = scheduler.step();
+        gauges.free_pages.store(scheduler.free_pages(), Ordering::Release);
+    }
+}
 
 /// Hands out the `first` command and those that have arrived since, at most `most` in all, so that callers
 /// who send without end do not keep the engine from its steps. Returns `false` if a command ends the engine,
 /// or if no command can arrive any more.
-pub(crate) fn receive<C>(
+fn receive<C>(
     first: Result<C, TryRecvError>,
     inbox: &Receiver<C>,
     most: usize,

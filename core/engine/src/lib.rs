@@ -1,12 +1,13 @@
 //! Runs many tenants' requests on one model: batching, fairness, the paged KV cache, sampling, streams.
 //!
 //! - [`Engine`]: one thread that steps a model; [`Request`]s join and leave its batch between steps.
+//! - [`LoadedModel`]: an engine with the weights, the tokenizer and the chat template of its model.
 //! - [`Tenant`]: the owner of a request, and the [`Limits`] on what it may use.
 //! - [`MemoryLedger`]: one account for each tenant of the memory that it causes, with a limit.
 //! - [`Adapter`]: a LoRA adapter that requests may name.
 //! - [`Generation`]: the reader's end of a request, for threads and for tasks.
 //! - [`Sequence`]: a token sequence that its owner drives forward by forward.
-//! - [`PieceSession`]: the forward pass in pieces, for programs that put it together themselves.
+//! - [`LayerwiseSession`]: the forward pass layer by layer, for programs that put it together themselves.
 //! - [`Grammar`]: the texts that a generation may spell; a [`Guide`] follows one text through it.
 //! - [`Sampling`] and [`Sampler`]: from logits to a token.
 //! - [`Writing`]: a request's text, from logits to chunks.
@@ -14,12 +15,15 @@
 //! - [`Speculation`]: the source of drafts, tokens that are computed on the chance that they follow.
 //!
 //! Inside, `scheduler` decides what runs, `task` holds the state of a running request, `kv` keeps account of
-//! the KV cache's pages, and `speculate` makes drafts.
+//! the KV cache's pages, and `speculate` makes drafts. Handles send `command`s to the engine's thread.
 #![forbid(unsafe_code)]
 
 mod adapter;
 mod afterwards;
 mod answer;
+mod chunk;
+mod command;
+mod common;
 mod config;
 mod engine;
 mod error;
@@ -27,14 +31,17 @@ mod generation;
 mod guide;
 mod inbox;
 mod kv;
+mod layerwise;
 #[cfg(test)]
 mod leak;
+mod level;
+mod loaded;
 mod logits;
 mod members;
 mod memory;
 mod memory_ledger;
 mod metrics;
-mod pieces;
+mod prices;
 mod queue;
 mod request;
 mod sampling;
@@ -52,19 +59,21 @@ mod writing;
 pub use adapter::Adapter;
 pub use afterwards::{Job, after_results, during_next_pass};
 pub use answer::Answer;
+pub use chunk::{Chunk, Finish, FinishReason, Timings, Token, Usage};
 pub use config::{EngineConfig, PassTimes};
 pub use engine::Engine;
 pub use error::Error;
 pub use generation::Generation;
 pub use guide::{Grammar, Guide};
+pub use layerwise::LayerwiseSession;
+pub use level::Level;
+pub use loaded::{LoadedModel, Prompt, PromptError};
 pub use logits::Logits;
 pub use members::Members;
 pub use memory::available_memory;
 pub use memory_ledger::{Charged, MemoryCharge, MemoryKind, MemoryLedger, MemoryUse};
 pub use metrics::{Histogram, KvPages, Metrics, Requests, RunEnd, RunMeter, Served, TenantMetrics, Tokens};
-pub use pieces::PieceSession;
-pub use realm_model::PieceId;
-pub use request::{Chunk, Finish, FinishReason, MAX_LOGPROBS, Request, Timings, Token, Usage};
+pub use request::{MAX_LOGPROBS, Request};
 pub use sampling::{Sampler, Sampling, Scored, TokenLogprob, TokenMask, argmax, log_sum_exp, top};
 pub use sequence::Sequence;
 pub use snapshot::SnapshotKey;

@@ -3,21 +3,13 @@
 //! A part depends on which tenants exist and on their weights, never on what they do. So the size of a
 //! tenant's own part reveals nothing about the activity of others.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
 use crate::Tenant;
-
-/// Counts changes of the set of tenants and of their weights.
-static CHANGES: AtomicU64 = AtomicU64::new(1);
-
-/// Notes that a tenant is new or gone, or that its weight has changed.
-pub(crate) fn changed() {
-    CHANGES.fetch_add(1, Ordering::Release);
-}
+use crate::tenant::{changed, changes};
 
 /// The tenants that share something, until they are dropped.
 #[derive(Debug, Default)]
@@ -28,7 +20,7 @@ struct Inner {
     tenants: HashMap<u64, (Weak<Tenant>, f64), FxBuildHasher>,
     /// The sum of all weights.
     all: f64,
-    /// The value of [`CHANGES`] that this state corresponds to.
+    /// The number of [changes] that this state corresponds to.
     seen: u64,
 }
 
@@ -60,7 +52,7 @@ impl Members {
 
     /// Returns all tenants with their weights, if anything changed since `seen`.
     pub(crate) fn news(&self, seen: &mut u64) -> Option<Vec<(u64, f64)>> {
-        let now = CHANGES.load(Ordering::Acquire);
+        let now = changes();
         if std::mem::replace(seen, now) == now {
             return None;
         }
@@ -73,7 +65,7 @@ impl Members {
 
     fn current(&self) -> MutexGuard<'_, Inner> {
         let mut inner = self.lock();
-        let now = CHANGES.load(Ordering::Acquire);
+        let now = changes();
         if std::mem::replace(&mut inner.seen, now) != now {
             let mut all = 0.0;
             inner.tenants.retain(|_, (tenant, weight)| {

@@ -7,8 +7,8 @@ use realm_compute::PAGE_TOKENS;
 
 use crate::adapter::Applied;
 use crate::answer::Answer;
-use crate::engine::{Command, Common};
-use crate::scheduler::sessions::SessionCommand;
+use crate::command::{Command, SessionCommand};
+use crate::common::Common;
 use crate::snapshot::Snapshot;
 use crate::task::Task;
 use crate::task::session::{Computed, Forwarded, Output, Results};

@@ -6,8 +6,9 @@ use realm_model::Likeliest;
 use realm_tokenizer::Tokenizer;
 
 use crate::Error;
+use crate::chunk::{Chunk, FinishReason, Token, Usage};
 use crate::guide::Guide;
-use crate::request::{Chunk, FinishReason, Request, Token, Usage};
+use crate::request::Request;
 use crate::sampling::{Sampler, TokenMask, logprobs};
 use crate::text::TextStream;
 use crate::thought::{Stage, ThoughtWatch};

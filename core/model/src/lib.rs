@@ -5,7 +5,8 @@
 //! - [`rope`]: all variants of rotary embedding, folded into frequencies.
 //! - [`weights`]: loads a file's tensors onto a backend.
 //! - [`transformer`]: the forward pass.
-//! - [`pieces`]: the forward pass in single operations, for programs that combine them.
+//! - [`layerwise`]: the forward pass in single operations, for programs that combine them.
+//! - [`Work`]: the work in operations, as the engine charges for it.
 //! - [`adapter`]: LoRA adapters from files, fitted to a model.
 
 #![forbid(unsafe_code)]
@@ -16,18 +17,20 @@ pub mod config;
 mod error;
 mod finite;
 mod kept;
+pub mod layerwise;
 mod likeliest;
-pub mod pieces;
 pub mod rope;
 pub mod transformer;
 pub mod weights;
+mod work;
 
 pub use adapter::{AdapterFile, AdapterWeights};
 pub use arch::Architecture;
 pub use config::{ModelConfig, Pooling};
 pub use error::Error;
 pub use kept::KeptRow;
+pub use layerwise::{CacheId, Layerwise, Slice, TensorId};
 pub use likeliest::Likeliest;
-pub use pieces::{PieceId, Pieces};
 pub use transformer::{Forward, Runner};
 pub use weights::{Transformer, Weights};
+pub use work::{PassWork, Work};

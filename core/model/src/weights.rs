@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::adapter::{Adapter, AdapterFile, AdapterWeights};
 use crate::finite::first_not_finite;
-use crate::pieces::{PieceRunner, Pieces, shape_of};
+use crate::layerwise::{Layerwise, LayerwiseRunner, shape_of};
 use crate::rope::{RopeScaling, frequencies};
 use crate::transformer::{Forward, Runner};
 use crate::{Error, ModelConfig};
@@ -40,7 +40,7 @@ pub trait Weights: Send + Sync {
     }
 
     /// Creates work buffers to compute the pass in single operations, with caches of type `kind`.
-    fn pieces(&self, kind: CacheType) -> Result<Box<dyn Pieces>, Error>;
+    fn layerwise(&self, kind: CacheType) -> Result<Box<dyn Layerwise>, Error>;
 
     /// Creates a KV cache of `pages` pages and the work buffers to run batches over it.
     fn runner(&self, pages: usize, kind: CacheType) -> Result<Box<dyn Forward>, Error>;
@@ -404,7 +404,7 @@ impl<B: Backend> Weights for Arc<Transformer<B>> {
         Ok(Box::new(Runner::new(self.clone(), pages, kind)?))
     }
 
-    fn pieces(&self, kind: CacheType) -> Result<Box<dyn Pieces>, Error> {
-        Ok(Box::new(PieceRunner::new(self.clone(), kind)?))
+    fn layerwise(&self, kind: CacheType) -> Result<Box<dyn Layerwise>, Error> {
+        Ok(Box::new(LayerwiseRunner::new(self.clone(), kind)?))
     }
 }

@@ -7,9 +7,6 @@
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use realm_compute::priority;
-use serde_json::Value;
-
-use crate::{Prompt, Request};
 
 /// The bytes of text up to which a prompt is prepared on the caller's thread: some 2 ms of a core.
 const SHORT: usize = 16 << 10;
@@ -31,14 +28,15 @@ pub(crate) struct Background {
 pub(crate) struct Turn(Mutex<()>);
 
 impl Background {
-    /// Prepares a request's prompt: a long one on a thread of low priority, for which the caller waits.
+    /// Prepares a prompt with this many bytes of text: a long one on a thread of low priority, for which the
+    /// caller waits.
     pub(crate) fn prepare<T: Send>(
         &self,
         turn: &Turn,
-        request: &Request,
+        bytes: usize,
         prepare: impl FnOnce() -> T + Send,
     ) -> T {
-        if bytes(&request.prompt) <= SHORT {
+        if bytes <= SHORT {
             return prepare();
         }
         let _turn = turn.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,32 +63,14 @@ fn pool() -> Option<rayon::ThreadPool> {
     }
 }
 
-/// Returns the bytes of text of a prompt that have to be tokenized.
-fn bytes(prompt: &Prompt) -> usize {
-    match prompt {
-        Prompt::Text(text) => text.len(),
-        Prompt::Tokens(_) => 0,
-        Prompt::Chat(messages) => messages.iter().map(|message| text_bytes(&message.0)).sum(),
-    }
-}
-
-fn text_bytes(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len(),
-        Value::Array(values) => values.iter().map(text_bytes).sum(),
-        Value::Object(map) => map.values().map(text_bytes).sum(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Message;
+    use crate::{Message, Request};
 
     fn thread_of(request: &Request) -> String {
         let name = || std::thread::current().name().unwrap_or_default().to_owned();
-        Background::default().prepare(&Turn::default(), request, name)
+        Background::default().prepare(&Turn::default(), request.prompt.bytes(), name)
     }
 
     #[test]
@@ -109,13 +89,12 @@ mod tests {
     #[test]
     fn a_tenant_prepares_one_long_prompt_at_a_time() {
         use std::sync::atomic::{AtomicUsize, Ordering};
-        let (background, turn, request) =
-            (Background::default(), Turn::default(), Request::text("word ".repeat(SHORT)));
+        let (background, turn) = (Background::default(), Turn::default());
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    background.prepare(&turn, &request, || {
+                    background.prepare(&turn, SHORT + 1, || {
                         most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                         std::thread::yield_now();
                         now.fetch_sub(1, Ordering::SeqCst);

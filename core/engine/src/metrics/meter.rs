@@ -7,33 +7,9 @@ use std::time::Instant;
 use tracing::Span;
 use tracing::field::Empty;
 
-use super::{Ledger, Tally};
+use super::ledger::Ledger;
+use super::tally::{Outcome, Tally};
 use crate::Tenant;
-
-/// The way in which a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Finished,
-    Cancelled,
-    TimedOut,
-    Refused,
-    Failed,
-}
-
-impl Outcome {
-    /// The number of outcomes.
-    pub(super) const ALL: usize = 5;
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Finished => "finished",
-            Self::Cancelled => "cancelled",
-            Self::TimedOut => "timed-out",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-        }
-    }
-}
 
 /// Counts for one request or one program's sequence, in the ledger and in its span.
 pub(crate) struct Meter {

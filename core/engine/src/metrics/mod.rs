@@ -9,11 +9,13 @@ mod histogram;
 mod ledger;
 mod meter;
 mod run;
+mod tally;
 
 pub use histogram::Histogram;
-pub(crate) use ledger::{Ledger, Load, Tally};
-pub(crate) use meter::{Meter, Outcome};
+pub(crate) use ledger::Ledger;
+pub(crate) use meter::Meter;
 pub use run::{RunEnd, RunMeter};
+pub(crate) use tally::{Load, Outcome, Tally};
 
 /// A reading of one engine. Counters run from the engine's start and never fall. Gauges of running, waiting
 /// and pages are at most 50 ms old while the engine computes.

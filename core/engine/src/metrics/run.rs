@@ -1,6 +1,7 @@
 //! The events that a program's run reports. In metrics it is a request like any other.
 
-use super::meter::{Meter, Outcome};
+use super::meter::Meter;
+use super::tally::Outcome;
 
 /// The meter of one request that a program answers. Dropping it without an end counts as a cancelled request.
 pub struct RunMeter {

@@ -1,9 +1,9 @@
-//! Work beside the batch: commands of programs to their sequences, and the forward pass in pieces.
+//! Work beside the batch: commands of programs to their sequences, and the forward pass layer by layer.
 //!
 //! It is done on the engine's thread between passes, so all tenants wait for it. Its amount per step is
 //! bounded for every tenant: in proportion to its weight a tenant may use as much time of a step as the
 //! tenants whose rows are in the pass, and no more than [`MOST`] rows' worth goes to all such tenants
-//! together. A row alone takes [several times](super::work::Pace::alone) as long as in a batch, which reads
+//! together. A row alone takes [several times](crate::prices::Pace::alone) as long as in a batch, which reads
 //! the weights once, and work beside the batch is charged at that factor. An operation that takes longer
 //! leaves a debt: the tenant waits as many passes as pay for it. Long operations are cut into slices of
 //! [`SLICE`] rows' worth, so that no single operation delays a step for long either.
@@ -28,7 +28,7 @@ const GO: f64 = 4.0;
 pub(super) struct Beside {
     /// Tenants with rows in the last pass.
     tenants: Vec<u64>,
-    /// The work in pieces that all tenants together may still have done before the next pass, in rows alone.
+    /// The layerwise work that all tenants together may still have done before the next pass, in rows alone.
     /// While it is negative they wait for further passes.
     left: f64,
     /// The work that was done beside the pass in the last step, in rows alone.
@@ -55,7 +55,7 @@ impl Scheduler {
             }
         }
         let pace = if weights > 0.0 { rows / weights } else { 0.0 };
-        let waits = |account: &&Account| !account.commands.is_empty() || account.pieces > 0;
+        let waits = |account: &&Account| !account.commands.is_empty() || account.layerwise > 0;
         let all: f64 = self.accounts.iter().filter(waits).map(|account| account.weight() * pace).sum();
         // Beyond [`MOST`], all tenants get less.
         let share = pace * (MOST / all.max(MOST)) / self.prices.pace.alone;
@@ -67,7 +67,7 @@ impl Scheduler {
             // other tenant does.
             let before = if shared { account.credit.min(0.0) } else { 0.0 };
             account.credit = before + gets;
-            if account.pieces > 0 {
+            if account.layerwise > 0 {
                 left += gets;
             }
         }
@@ -128,13 +128,13 @@ impl Scheduler {
         self.accounts.iter().any(|account| !account.commands.is_empty())
     }
 
-    /// Computes the pass in pieces, one slice for each program in turn, as far as their tenants' credit goes.
-    pub(super) fn run_pieces(&mut self, now: Instant) {
+    /// Computes the pass layer by layer, one slice for each program in turn, as far as their tenants' credit goes.
+    pub(super) fn run_layerwise(&mut self, now: Instant) {
         let _collecting = self.afterwards.collect();
         // Programs in a row that had nothing to do or no credit.
         let mut idle = 0;
-        while idle < self.pieces.len() {
-            let Some(mut work) = self.pieces.pop_front() else { return };
+        while idle < self.layerwise.len() {
+            let Some(mut work) = self.layerwise.pop_front() else { return };
             let tenant = work.tenant.id();
             let may = self.beside.left > 0.0 && self.has_credit(tenant);
             idle += 1;
@@ -145,7 +145,7 @@ impl Scheduler {
                 self.beside.left -= rows;
                 work.tenant.charge(rows, now);
             }
-            self.pieces.push_back(work);
+            self.layerwise.push_back(work);
         }
     }
 }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
-use super::sessions::SessionCommand;
 use crate::Tenant;
+use crate::command::SessionCommand;
 use crate::task::{Task, Work};
 use crate::tenant::Sent;
 
@@ -33,8 +33,8 @@ pub(crate) struct Account {
     entering: bool,
     /// Commands of its programs for their sequences, in order of arrival.
     pub(crate) commands: VecDeque<(Sent, SessionCommand)>,
-    /// Programs of its that compute the pass in pieces.
-    pub(crate) pieces: usize,
+    /// Programs of its that compute the pass layer by layer.
+    pub(crate) layerwise: usize,
     /// Work done, in rows over the weight.
     counter: f64,
     /// Work that may be done for it beside the batch before the next pass, in rows; below zero it waits for
@@ -70,7 +70,7 @@ impl Account {
             || self.entering
             || !self.queue.is_empty()
             || !self.commands.is_empty()
-            || self.pieces > 0
+            || self.layerwise > 0
     }
 }
 
@@ -84,7 +84,7 @@ impl Accounts {
             running: 0,
             entering: false,
             commands: VecDeque::new(),
-            pieces: 0,
+            layerwise: 0,
             counter: floor,
             credit: BEGIN,
             patience: 0.0,

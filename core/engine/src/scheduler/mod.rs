@@ -6,11 +6,10 @@
 //! - [`select`]: which rows the next pass has.
 //! - [`pacing`]: how many rows of prompts it has, so that it does not take long.
 //! - [`speculation`]: which rows are computed on the chance that they are needed.
-//! - [`work`]: what things cost.
 //! - [`beside`]: what is done between passes, and how much of it for whom.
 //! - [`sessions`]: what programs do with sequences of their own; [`resting`] has those that wait.
 //! - [`passes`]: the pass, and whom one that fails ends.
-//! - [`pieces`]: the pass in pieces, for programs that put it together themselves.
+//! - [`layerwise`]: the pass layer by layer, for programs that put it together themselves.
 //! - [`gauges`]: how things stand, for readers of metrics.
 //!
 //! Every step takes one row of each sequence that generates, then chunks of prompts up to a budget of rows
@@ -22,15 +21,14 @@ mod admission;
 mod beside;
 mod fairness;
 mod gauges;
+mod layerwise;
 mod pacing;
 mod passes;
-mod pieces;
 mod reservation;
 mod resting;
 mod select;
-pub(crate) mod sessions;
+mod sessions;
 mod speculation;
-mod work;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,9 +39,11 @@ use realm_model::{AdapterWeights, Forward};
 use realm_tokenizer::Tokenizer;
 
 use crate::afterwards::{Afterwards, Job, think};
+use crate::command::SessionCommand;
 use crate::kv::{Copy, KvCache, pages_for};
 use crate::members::Members;
 use crate::metrics::{Ledger, Outcome};
+use crate::prices::Prices;
 use crate::speculate::{DraftModel, Drafting};
 use crate::task::{Progress, Rows, Task, Work};
 use crate::tenant::Sent;
@@ -52,13 +52,11 @@ use crate::{EngineConfig, Error};
 use beside::Beside;
 use fairness::Accounts;
 use gauges::Gauges;
+use layerwise::LayerwiseWork;
 use pacing::Pacing;
 use passes::contain;
-use pieces::PieceWork;
 use resting::Resting;
 use select::Pick;
-use sessions::SessionCommand;
-pub(crate) use work::Prices;
 
 /// Choosing this many tokens from the likeliest ones takes as long as waking other threads.
 const FEW_TASKS: usize = 16;
@@ -88,8 +86,8 @@ pub(crate) struct Scheduler {
     prices: Prices,
     pacing: Pacing,
     beside: Beside,
-    /// Pieces of the pass that programs compute, in the order of their turns.
-    pieces: VecDeque<PieceWork>,
+    /// Programs that compute the pass layer by layer, in the order of their turns.
+    layerwise: VecDeque<LayerwiseWork>,
     batch: Batch,
     copies: Vec<Copy>,
     afterwards: Afterwards,
@@ -160,7 +158,7 @@ impl Scheduler {
             accounts: Accounts::default(),
             running: Vec::new(),
             resting: Resting::default(),
-            pieces: VecDeque::new(),
+            layerwise: VecDeque::new(),
             batch: Batch::default(),
             copies: Vec::new(),
             afterwards: Afterwards::default(),
@@ -244,8 +242,8 @@ impl Scheduler {
                 return Next::Go;
             }
             self.share(&[]);
-            if self.has_pieces(now) {
-                self.run_pieces(now);
+            if self.has_layerwise(now) {
+                self.run_layerwise(now);
                 self.think();
                 self.accounts.settle();
                 return Next::Go;
@@ -268,8 +266,8 @@ impl Scheduler {
         if generates && rows > 0 && self.last_forward.0 == rows {
             self.drafting.costs.observe(rows, before.elapsed().as_secs_f64());
         }
-        if self.has_pieces(now) {
-            self.run_pieces(now);
+        if self.has_layerwise(now) {
+            self.run_layerwise(now);
         }
         self.accounts.settle();
         self.think();

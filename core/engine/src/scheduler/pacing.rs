@@ -2,11 +2,11 @@
 //! new request waits for the pass that runs.
 //!
 //! A row takes longer the more tokens precede it, so a bound on rows alone does not bound time. The engine
-//! learns the time of a row from earlier passes, in the unit of [`work`](super::work), which counts what a
+//! learns the time of a row from earlier passes, in the unit of [`prices`](crate::prices), which counts what a
 //! row sees.
 
-use super::work::Prices;
 use crate::PassTimes;
+use crate::prices::Prices;
 
 /// Rows of prompts in a pass before the first measurement.
 const UNKNOWN: usize = 32;

@@ -175,7 +175,7 @@ fn contained(compute: impl FnOnce() -> Result<(), realm_model::Error>) -> Result
     caught(compute).unwrap_or_else(|| Err(fault()))
 }
 
-/// The error that a panic in a pass, or in a piece of one, is reported as.
+/// The error that a panic in a pass, or in an operation of one, is reported as.
 pub(super) fn fault() -> realm_model::Error {
     realm_compute::Error::Device("a fault of Realm's ended the pass; standard error has the place".into())
         .into()

@@ -1,35 +1,14 @@
 //! Commands of programs to their own sequences, carried out between two steps.
 
-use std::sync::Arc;
-
 use realm_handover::Sender;
 
 use super::Scheduler;
-use crate::adapter::Applied;
+use crate::Error;
+use crate::command::SessionCommand;
 use crate::metrics::Meter;
 use crate::snapshot::Snapshot;
 use crate::task::session::{Output, Pending, Results, Session};
 use crate::task::{Task, Work};
-use crate::{Error, Tenant};
-
-/// A program's command to one of its sequences.
-pub(crate) enum SessionCommand {
-    /// Opens a sequence.
-    Open { id: u64, tenant: Arc<Tenant>, adapter: Option<Applied>, limit: usize, shared_prefix: usize },
-    /// Appends tokens and computes those that are due.
-    Forward { id: u64, tokens: Vec<u32>, output: Output, results: Results },
-    /// Opens another sequence with the same tokens.
-    Fork { id: u64, to: u64 },
-    /// Removes the tokens from index `len` on.
-    Truncate { id: u64, len: usize },
-    /// Copies tokens, keys and values, from where the last slice ended.
-    Save { id: u64, reply: Sender<Result<Snapshot, Error>>, begun: Option<Snapshot> },
-    /// Fills a sequence that was just opened. Earlier slices have filled `done` of the pages. Keys and values
-    /// that are `foreign` are not trusted.
-    Restore { id: u64, snapshot: Snapshot, foreign: bool, done: usize },
-    /// Closes a sequence: the program has dropped it.
-    Close { id: u64 },
-}
 
 /// The number of numbers whose copying takes as long as a page's change of owner.
 const PAGE: usize = 16;

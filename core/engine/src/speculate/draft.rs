@@ -3,15 +3,15 @@
 use std::time::Instant;
 
 use hashbrown::HashMap;
-use realm_compute::{Batch, PAGE_TOKENS, Want};
+use realm_compute::{Batch, CacheType, PAGE_TOKENS, Want};
 use realm_model::{Forward, Weights};
 use realm_tokenizer::Tokenizer;
 use rustc_hash::FxBuildHasher;
 
 use super::control::Costs;
+use crate::Error;
 use crate::kv::{KvCache, PageTables, pages_for};
 use crate::sampling::argmax;
-use crate::{EngineConfig, Error};
 
 /// The most rows of texts that the draft model catches up on in one step.
 const CATCH_UP: usize = 256;
@@ -62,7 +62,8 @@ pub(super) struct Wish<'a> {
 }
 
 impl DraftModel {
-    /// Checks that the draft model has the model's vocabulary, and allocates its cache.
+    /// Checks that the draft model has the model's vocabulary, and allocates its cache. The model's own cache
+    /// has `model_pages` pages of type `kind`.
     ///
     /// # Errors
     /// `InvalidArgument` for another vocabulary; `LimitExceeded` if the cache can't be allocated.
@@ -70,21 +71,22 @@ impl DraftModel {
         draft: &Draft<'_>,
         weights: &dyn Weights,
         tokenizer: &Tokenizer,
-        config: &EngineConfig,
+        model_pages: usize,
+        kind: CacheType,
     ) -> Result<Self, Error> {
         check_vocabulary(draft, tokenizer)?;
         let (own, model) = (draft.weights.config(), weights.config());
         let layout = own.cache_layout();
-        let bytes = |weights: &dyn Weights| weights.page_bytes(config.cache_type).max(1) as u64;
-        let memory = config.pages(weights) as u64 * bytes(weights) / MEMORY_SHARE;
+        let bytes = |weights: &dyn Weights| weights.page_bytes(kind).max(1) as u64;
+        let memory = model_pages as u64 * bytes(weights) / MEMORY_SHARE;
         // As many tokens as the model's own cache holds. One sequence always fits.
-        let tokens = config.pages(weights) / model.cache_layout().groups() * PAGE_TOKENS;
+        let tokens = model_pages / model.cache_layout().groups() * PAGE_TOKENS;
         let most = layout.groups() * tokens.div_ceil(PAGE_TOKENS);
         let least = pages_for(&layout, 2 * CATCH_UP, CATCH_UP);
         let pages = ((memory / bytes(draft.weights)) as usize).min(most).max(least);
         let runner = draft
             .weights
-            .runner(pages, config.cache_type)
+            .runner(pages, kind)
             .map_err(|e| Error::LimitExceeded(format!("the draft model: {e}")))?;
         let mut this = Self {
             kv: KvCache::new(layout, pages, false),

@@ -8,9 +8,10 @@ use realm_handover::{Sender, TrySendError};
 use realm_tokenizer::Tokenizer;
 
 use super::Rows;
+use crate::chunk::{Chunk, Finish, FinishReason, Timings, Unread};
 use crate::guide::Guide;
 use crate::metrics::Outcome;
-use crate::request::{Chunk, Finish, FinishReason, Request, Timings};
+use crate::request::Request;
 use crate::sampling::finite;
 use crate::speculate::Speculator;
 use crate::writing::Writing;
@@ -31,9 +32,6 @@ pub(crate) struct Generate {
     started: Option<Instant>,
     first_token: Option<Instant>,
 }
-
-/// A chunk in a generation's channel.
-pub(crate) type Unread = Charged<Result<Chunk, Error>>;
 
 /// The tokens that a forward pass added to a text.
 pub(crate) struct Step {

@@ -19,9 +19,10 @@ use realm_model::{Forward, Likeliest};
 use realm_tokenizer::Tokenizer;
 
 use crate::adapter::Applied;
+use crate::answer::CHANNEL_BYTES;
 use crate::kv::{KvCache, PageTables, Scope};
 use crate::metrics::{Meter, Outcome};
-use crate::scheduler::Prices;
+use crate::prices::Prices;
 use crate::tenant::Place;
 use crate::{Error, Logits, MemoryCharge, MemoryKind, Tenant};
 
@@ -105,9 +106,6 @@ impl Work {
         }
     }
 }
-
-/// Bytes of the channel that a request answers through.
-pub(crate) const CHANNEL_BYTES: usize = 512;
 
 /// The results of a forward pass for one task.
 pub(crate) struct Rows<'a> {

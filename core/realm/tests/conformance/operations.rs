@@ -2,19 +2,16 @@
 //! converts the result.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use realm::{
-    Adapter, Chunk, Completion, EmbedOptions, Error, Forwarded, Generation, Grants, Limits, LoadOptions,
-    Model, Output, Pooling, Program, Random, Realm, Sequence, Served, Store, Tenant, Token, Tokenizer, hub,
+    Adapter, Chunk, Completion, EmbedOptions, Error, Forwarded, Generation, Limits, LoadOptions, Model,
+    Output, Pooling, Realm, Sequence, Served, Tenant, Token, Tokenizer, hub,
 };
 use serde_json::{Value, json};
 
 use crate::folder;
 use crate::request::{ids, request};
-
-type Lines = Arc<Mutex<Vec<Value>>>;
 
 pub(crate) enum Object {
     Realm(Realm),
@@ -22,12 +19,14 @@ pub(crate) enum Object {
     Tokenizer(Box<Tokenizer>),
     Generation(Option<Box<Generation>>),
     Tenant(Tenant),
-    Program(Program),
+    #[cfg(feature = "sandbox")]
+    Program(realm::Program),
     Sequence(Box<Sequence>),
     Adapter(Adapter),
     Chat(realm::ChatSession),
     Bytes(Vec<u8>),
-    Log(Lines),
+    #[cfg(feature = "sandbox")]
+    Log(crate::programs::Lines),
 }
 
 /// The objects and results of a scenario. `realm` and `model` outlive it.
@@ -46,6 +45,9 @@ macro_rules! get {
         }
     }};
 }
+
+#[cfg(feature = "sandbox")]
+pub(crate) use get;
 
 impl Runner {
     pub(crate) fn new() -> Self {
@@ -74,7 +76,7 @@ impl Runner {
         get!(self, Model, a["model"].as_str().unwrap_or("model"))
     }
 
-    fn realm(&mut self) -> Realm {
+    pub(crate) fn realm(&mut self) -> Realm {
         self.realm_of(&Value::Null)
     }
 
@@ -342,43 +344,14 @@ impl Runner {
             }
             "tenant_state" => {
                 let tenant = get!(self, Tenant, &text("tenant"));
+                #[cfg(feature = "sandbox")]
+                let has_program = tenant.program().is_some();
+                #[cfg(not(feature = "sandbox"))]
+                let has_program = false;
                 json!({"name": tenant.name(), "running": tenant.running(), "waiting": tenant.waiting(),
-                    "has_program": tenant.program().is_some(), "limits": limits_json(&tenant.limits())})
+                    "has_program": has_program, "limits": limits_json(&tenant.limits())})
             }
             "tenant_metrics" => served(&get!(self, Tenant, &text("tenant")).metrics()),
-            // Programs.
-            "load_program" | "compile_program" => {
-                let file = path("file");
-                let bytes = || std::fs::read(&file).unwrap();
-                let program = match (a["op"].as_str(), a["tenant"].as_str()) {
-                    (Some("load_program"), _) => self.realm().load_program(file)?,
-                    (_, Some(tenant)) => get!(self, Tenant, tenant).compile_program(&bytes())?,
-                    _ => self.realm().compile_program(&bytes())?,
-                };
-                let info = program.info();
-                let said = json!({"contract": info.contract.as_str(), "imports": info.imports, "exports": info.exports,
-                    "bytes": info.bytes});
-                self.add(a, Object::Program(program));
-                said
-            }
-            "set_program" => {
-                let program = a["program"].as_str().map(|name| get!(self, Program, name).clone());
-                get!(self, Tenant, &text("tenant")).set_program(program.as_ref());
-                Value::Null
-            }
-            "add_program" => {
-                let program = get!(self, Program, &text("program")).clone();
-                get!(self, Tenant, &text("tenant")).add_program(text("name"), &program);
-                Value::Null
-            }
-            "remove_program" => json!(get!(self, Tenant, &text("tenant")).remove_program(&text("name"))),
-            "set_grants" => {
-                let (grants, lines) = grants(a);
-                get!(self, Tenant, &text("tenant")).set_grants(grants);
-                self.add(a, Object::Log(lines));
-                Value::Null
-            }
-            "log_lines" => json!(*get!(self, Log, &text("log")).lock().unwrap()),
             // Numbers.
             "metrics" => {
                 let metrics = self.model(a).metrics();
@@ -398,6 +371,9 @@ impl Runner {
                         .collect::<Vec<_>>()})
             }
             "prometheus" => json!(self.realm().prometheus()),
+            #[cfg(feature = "sandbox")]
+            "load_program" | "compile_program" | "set_program" | "add_program" | "remove_program"
+            | "set_grants" | "log_lines" => return self.operate_programs(a),
             _ => return self.operate_more(a),
         })
     }
@@ -521,41 +497,4 @@ fn limits_json(limits: &Limits) -> Value {
         "program_output": limits.program.output,
         // end of limits as JSON
     })
-}
-
-/// Returns the grants of a step, and the lines that its log receives.
-fn grants(a: &Value) -> (Grants, Lines) {
-    let lines = Lines::default();
-    let mut grants = Grants::none();
-    if a["log"] == true {
-        let lines = Arc::clone(&lines);
-        grants = grants.log_to(move |tenant, level, message| {
-            let line = json!({"tenant": tenant, "level": level.as_str(), "message": message});
-            lines.lock().unwrap().push(line);
-        });
-    }
-    if a["clock"] == true {
-        grants = grants.clock();
-    }
-    match &a["random"] {
-        Value::Number(seed) => grants = grants.random(Random::Seed(seed.as_u64().unwrap())),
-        Value::String(_) => grants = grants.random(Random::System),
-        _ => {}
-    }
-    if let Some(quota) = a["store"].as_u64() {
-        grants = grants.store(Store::in_memory(quota as usize));
-    }
-    for host in a["http"].as_array().into_iter().flatten() {
-        grants = grants.http(host.as_str().expect("a host"));
-    }
-    for (name, tool) in a["tools"].as_object().into_iter().flatten() {
-        let tool = tool.clone();
-        grants =
-            grants.tool(name.as_str(), move |arguments| match (&tool["answer"], tool["error"].as_str()) {
-                (_, Some(complaint)) => Err(complaint.to_owned()),
-                (Value::Null, None) => Ok(arguments),
-                (answer, None) => Ok(answer.to_string()),
-            });
-    }
-    (grants, lines)
 }

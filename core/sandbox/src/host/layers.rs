@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use realm_engine::{PieceId, PieceSession};
+use realm_model::{CacheId, Slice, TensorId};
 use wasmtime::component::Resource;
 
 use crate::bindings::realm::tenant::layers as wit;
 use crate::budget::Charge;
 use crate::error::HostError;
-use crate::host::logits::Logits;
-use crate::host::models::{Model, unknown_token};
+use crate::handles::{Layerwise, Logits, Model};
+use crate::host::models::unknown_token;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
@@ -23,16 +23,12 @@ const MAX_WIDTH: usize = 1 << 19;
 /// The most operations that may be queued before the first is done.
 const MAX_QUEUED: usize = 256;
 
-/// A model's layerwise operations, for one program.
-pub(crate) struct Workshop {
-    model: Arc<crate::Model>,
-    session: PieceSession,
-}
+type Computed = Result<(), realm_model::Error>;
 
 /// The value behind a handle of a tensor.
 pub struct Tensor {
-    workshop: Arc<Workshop>,
-    id: PieceId,
+    layerwise: Arc<Layerwise>,
+    id: TensorId,
     rows: usize,
     width: usize,
     _charge: Charge,
@@ -40,8 +36,8 @@ pub struct Tensor {
 
 /// The value behind a handle of a cache.
 pub struct KvCache {
-    workshop: Arc<Workshop>,
-    id: PieceId,
+    layerwise: Arc<Layerwise>,
+    id: CacheId,
     tokens: usize,
     /// The number of tokens of each layer.
     lens: Vec<usize>,
@@ -50,42 +46,48 @@ pub struct KvCache {
 
 /// The value behind a handle of a layer.
 pub struct Layer {
-    workshop: Arc<Workshop>,
+    layerwise: Arc<Layerwise>,
     index: usize,
 }
 
 impl Drop for Tensor {
     fn drop(&mut self) {
-        self.workshop.session.free(self.id);
+        let id = self.id;
+        // A stopped engine has already freed the tensor.
+        let _ = self.layerwise.session.start(move |pass, slice| pass.free(slice, id));
     }
 }
 
 impl Drop for KvCache {
     fn drop(&mut self) {
-        self.workshop.session.free(self.id);
+        let id = self.id;
+        // A stopped engine has already freed the cache.
+        let _ = self.layerwise.session.start(move |pass, slice| pass.free_cache(slice, id));
     }
 }
 
 impl State {
-    fn workshop(&mut self, model: &Resource<Model>) -> Result<Arc<Workshop>, HostError> {
+    fn layerwise(&mut self, model: &Resource<Model>) -> Result<Arc<Layerwise>, HostError> {
         let model = Arc::clone(self.model(model)?);
-        if let Some(workshop) = self.workshops.iter().find(|w| Arc::ptr_eq(&w.model, &model)) {
-            return Ok(Arc::clone(workshop));
+        if let Some(known) = self.layerwise.iter().find(|known| Arc::ptr_eq(&known.model, &model)) {
+            return Ok(Arc::clone(known));
         }
         let internal = |error: realm_model::Error| Error::new(ErrorKind::Internal, error);
-        let pieces = model.weights.pieces(model.engine.cache_type()).map_err(internal)?;
-        let session = model.engine.pieces(&self.context.tenant, pieces)?;
-        let workshop = Arc::new(Workshop { model, session });
-        self.workshops.push(Arc::clone(&workshop));
-        Ok(workshop)
+        let runner = model.weights.layerwise(model.engine.cache_type()).map_err(internal)?;
+        let session = model.engine.layerwise(&self.context.tenant, runner)?;
+        let layerwise = Arc::new(Layerwise { model, session });
+        self.layerwise.push(Arc::clone(&layerwise));
+        Ok(layerwise)
     }
 
-    /// Creates a handle of a tensor, which `make` computes.
+    /// Creates a handle of a tensor, which `compute` makes.
     async fn tensor(
         &mut self,
-        workshop: &Arc<Workshop>,
+        layerwise: &Arc<Layerwise>,
         [rows, width]: [usize; 2],
-        make: impl FnOnce(&PieceSession) -> Result<PieceId, realm_engine::Error>,
+        compute: impl FnMut(&mut dyn realm_model::Layerwise, &mut Slice<'_>, TensorId) -> Computed
+        + Send
+        + 'static,
     ) -> Result<Resource<Tensor>, HostError> {
         if rows == 0 || rows > MAX_ROWS {
             return Err(
@@ -93,26 +95,26 @@ impl State {
             );
         }
         let charge = self.context.budget.charge(rows * width * size_of::<f32>())?;
-        make_room(workshop).await?;
-        let id = make(&workshop.session)?;
-        let tensor = Tensor { workshop: Arc::clone(workshop), id, rows, width, _charge: charge };
+        make_room(layerwise).await?;
+        let id = layerwise.session.make(compute)?;
+        let tensor = Tensor { layerwise: Arc::clone(layerwise), id, rows, width, _charge: charge };
         Ok(self.table.push(tensor)?)
     }
 }
 
 /// Waits until fewer operations are queued, if there are more than [`MAX_QUEUED`].
-async fn make_room(workshop: &Workshop) -> Result<(), HostError> {
-    if workshop.session.queued() > MAX_QUEUED {
-        workshop.session.flush()?.wait_async().await?;
+async fn make_room(layerwise: &Layerwise) -> Result<(), HostError> {
+    if layerwise.session.queued() > MAX_QUEUED {
+        layerwise.session.flush()?.wait_async().await?;
     }
     Ok(())
 }
 
 /// The input of a layer.
 struct Input {
-    workshop: Arc<Workshop>,
+    layerwise: Arc<Layerwise>,
     layer: usize,
-    x: PieceId,
+    x: TensorId,
     rows: usize,
     hidden: usize,
 }
@@ -121,15 +123,15 @@ impl State {
     /// Checks that a tensor fits a layer: it is of the same model, and as wide as hidden states.
     fn input(&self, layer: &Resource<Layer>, x: &Resource<Tensor>) -> Result<Input, HostError> {
         let (layer, tensor) = (self.table.get(layer)?, self.table.get(x)?);
-        let workshop = Arc::clone(&layer.workshop);
-        let hidden = workshop.model.weights.config().hidden;
-        same_model(&workshop, &tensor.workshop)?;
+        let layerwise = Arc::clone(&layer.layerwise);
+        let hidden = layerwise.model.weights.config().hidden;
+        same_model(&layerwise, &tensor.layerwise)?;
         width(tensor, hidden)?;
-        Ok(Input { workshop, layer: layer.index, x: tensor.id, rows: tensor.rows, hidden })
+        Ok(Input { layerwise, layer: layer.index, x: tensor.id, rows: tensor.rows, hidden })
     }
 }
 
-fn same_model(one: &Arc<Workshop>, other: &Arc<Workshop>) -> Result<(), Error> {
+fn same_model(one: &Arc<Layerwise>, other: &Arc<Layerwise>) -> Result<(), Error> {
     if Arc::ptr_eq(one, other) { Ok(()) } else { Err(Error::invalid("these are of different models")) }
 }
 
@@ -157,10 +159,12 @@ impl wit::HostTensor for State {
             return Err(Error::limit(format!("rows of {width} numbers; they may have {MAX_WIDTH}")).into());
         }
         let _values = self.context.budget.carry(size_of_val(&values[..]))?;
-        let workshop = self.workshop(&model)?;
-        let made = self.tensor(&workshop, [rows, width], |session| session.upload(width, values)).await?;
+        let layerwise = self.layerwise(&model)?;
+        let made = self
+            .tensor(&layerwise, [rows, width], move |pass, slice, to| pass.upload(slice, width, &values, to))
+            .await?;
         // Queued operations hold the values: this one is done before the next is taken.
-        workshop.session.flush()?.wait_async().await?;
+        layerwise.session.flush()?.wait_async().await?;
         Ok(made)
     }
 
@@ -175,7 +179,8 @@ impl wit::HostTensor for State {
     async fn read(&mut self, this: Resource<Tensor>) -> Result<Vec<f32>, HostError> {
         let tensor = self.table.get(&this)?;
         let _values = self.context.budget.carry(tensor.rows * tensor.width * size_of::<f32>())?;
-        let answer = tensor.workshop.session.read(tensor.id)?;
+        let id = tensor.id;
+        let answer = tensor.layerwise.session.read(move |pass, slice, out| pass.read(slice, id, out))?;
         Ok(answer.wait_async().await?)
     }
 
@@ -188,8 +193,9 @@ impl wit::HostTensor for State {
         if let Some(row) = rows.iter().find(|&&row| row as usize >= tensor.rows) {
             return Err(Error::invalid(format!("row {row} of {}", tensor.rows)).into());
         }
-        let (workshop, id, width) = (Arc::clone(&tensor.workshop), tensor.id, tensor.width);
-        self.tensor(&workshop, [rows.len(), width], |session| session.gather(id, rows)).await
+        let (layerwise, id, width) = (Arc::clone(&tensor.layerwise), tensor.id, tensor.width);
+        self.tensor(&layerwise, [rows.len(), width], move |pass, slice, to| pass.gather(slice, id, &rows, to))
+            .await
     }
 
     async fn add(
@@ -199,15 +205,15 @@ impl wit::HostTensor for State {
         scale: f32,
     ) -> Result<(), HostError> {
         let (x, other) = (self.table.get(&this)?, self.table.get(&other)?);
-        same_model(&x.workshop, &other.workshop)?;
+        same_model(&x.layerwise, &other.layerwise)?;
         if x.width != other.width || (other.rows != x.rows && other.rows != 1) {
             let why =
                 format!("[{}, {}] can't be added to [{}, {}]", other.rows, other.width, x.rows, x.width);
             return Err(Error::invalid(why).into());
         }
-        let (workshop, x, other) = (Arc::clone(&x.workshop), x.id, other.id);
-        make_room(&workshop).await?;
-        Ok(workshop.session.add(x, other, scale)?)
+        let (layerwise, x, other) = (Arc::clone(&x.layerwise), x.id, other.id);
+        make_room(&layerwise).await?;
+        Ok(layerwise.session.start(move |pass, slice| pass.add(slice, x, other, scale))?)
     }
 
     fn drop(&mut self, this: Resource<Tensor>) -> wasmtime::Result<()> {
@@ -218,8 +224,8 @@ impl wit::HostTensor for State {
 
 impl wit::HostKvCache for State {
     async fn open(&mut self, model: Resource<Model>, tokens: u32) -> Result<Resource<KvCache>, HostError> {
-        let workshop = self.workshop(&model)?;
-        let (tokens, model) = (tokens as usize, &workshop.model);
+        let layerwise = self.layerwise(&model)?;
+        let (tokens, model) = (tokens as usize, &layerwise.model);
         let context = model.engine.context_length();
         let most = self.context.tenant.limits().kv_tokens.map_or(context, |limit| limit.min(context));
         if tokens == 0 || tokens > most {
@@ -232,10 +238,10 @@ impl wit::HostKvCache for State {
         let charge =
             self.context.budget.charge(pages * model.weights.page_bytes(model.engine.cache_type()))?;
         let lens = vec![0; config.layers];
-        let id = workshop.session.open_cache(tokens)?;
+        let id = layerwise.session.make(move |pass, slice, to| pass.open_cache(slice, tokens, to))?;
         // So that the cache holds nothing that has not been charged for.
-        workshop.session.flush()?.wait_async().await?;
-        let cache = KvCache { workshop, id, tokens, lens, _charge: charge };
+        layerwise.session.flush()?.wait_async().await?;
+        let cache = KvCache { layerwise, id, tokens, lens, _charge: charge };
         Ok(self.table.push(cache)?)
     }
 
@@ -245,11 +251,13 @@ impl wit::HostKvCache for State {
     }
 
     async fn truncate(&mut self, this: Resource<KvCache>, len: u32) -> wasmtime::Result<()> {
-        let workshop = Arc::clone(&self.table.get(&this)?.workshop);
-        make_room(&workshop).await.map_err(HostError::fatal)?;
+        let layerwise = Arc::clone(&self.table.get(&this)?.layerwise);
+        make_room(&layerwise).await.map_err(HostError::fatal)?;
         let cache = self.table.get_mut(&this)?;
         cache.lens.iter_mut().for_each(|layer| *layer = (*layer).min(len as usize));
-        cache.workshop.session.truncate_cache(cache.id, len as usize).map_err(Error::from)?;
+        let (id, len) = (cache.id, len as usize);
+        let truncate = layerwise.session.start(move |pass, slice| pass.truncate_cache(slice, id, len));
+        truncate.map_err(Error::from)?;
         Ok(())
     }
 
@@ -270,17 +278,20 @@ impl wit::HostLayer for State {
         x: Resource<Tensor>,
         cache: Resource<KvCache>,
     ) -> Result<Resource<Tensor>, HostError> {
-        let Input { workshop, layer: index, x, rows, hidden } = self.input(&this, &x)?;
+        let Input { layerwise, layer: index, x, rows, hidden } = self.input(&this, &x)?;
         let kv = self.table.get(&cache)?;
-        same_model(&workshop, &kv.workshop)?;
+        same_model(&layerwise, &kv.layerwise)?;
         let (id, len) = (kv.id, kv.lens[index]);
         if len + rows > kv.tokens {
             let why =
                 format!("{rows} tokens more than the {len} that the layer has in a cache for {}", kv.tokens);
             return Err(Error::limit(why).into());
         }
-        let made =
-            self.tensor(&workshop, [rows, hidden], |session| session.attention(index, x, rows, id)).await?;
+        let made = self
+            .tensor(&layerwise, [rows, hidden], move |pass, slice, to| {
+                pass.attention(slice, index, x, rows, id, to)
+            })
+            .await?;
         self.table.get_mut(&cache)?.lens[index] += rows;
         Ok(made)
     }
@@ -290,8 +301,11 @@ impl wit::HostLayer for State {
         this: Resource<Layer>,
         x: Resource<Tensor>,
     ) -> Result<Resource<Tensor>, HostError> {
-        let Input { workshop, layer: index, x, rows, hidden } = self.input(&this, &x)?;
-        self.tensor(&workshop, [rows, hidden], |session| session.feed_forward(index, x, rows)).await
+        let Input { layerwise, layer: index, x, rows, hidden } = self.input(&this, &x)?;
+        self.tensor(&layerwise, [rows, hidden], move |pass, slice, to| {
+            pass.feed_forward(slice, index, x, rows, to)
+        })
+        .await
     }
 
     fn drop(&mut self, this: Resource<Layer>) -> wasmtime::Result<()> {
@@ -302,12 +316,12 @@ impl wit::HostLayer for State {
 
 impl wit::Host for State {
     fn load_layer(&mut self, model: Resource<Model>, index: u32) -> Result<Resource<Layer>, HostError> {
-        let workshop = self.workshop(&model)?;
-        let layers = workshop.model.weights.config().layers;
+        let layerwise = self.layerwise(&model)?;
+        let layers = layerwise.model.weights.config().layers;
         if index as usize >= layers {
             return Err(no_layer(index, layers).into());
         }
-        Ok(self.table.push(Layer { workshop, index: index as usize })?)
+        Ok(self.table.push(Layer { layerwise, index: index as usize })?)
     }
 
     async fn embed(
@@ -315,35 +329,39 @@ impl wit::Host for State {
         model: Resource<Model>,
         tokens: Vec<u32>,
     ) -> Result<Resource<Tensor>, HostError> {
-        let workshop = self.workshop(&model)?;
-        let (hidden, vocabulary) = (workshop.model.weights.config().hidden, workshop.model.vocabulary());
+        let layerwise = self.layerwise(&model)?;
+        let (hidden, vocabulary) = (layerwise.model.weights.config().hidden, layerwise.model.vocabulary());
         if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
             return Err(unknown_token(token, vocabulary).into());
         }
-        self.tensor(&workshop, [tokens.len(), hidden], |session| session.embed(tokens)).await
+        self.tensor(&layerwise, [tokens.len(), hidden], move |pass, slice, to| pass.embed(slice, &tokens, to))
+            .await
     }
 
     async fn matmul(&mut self, x: Resource<Tensor>, weight: String) -> Result<Resource<Tensor>, HostError> {
         let tensor = self.table.get(&x)?;
-        let (workshop, x, rows) = (Arc::clone(&tensor.workshop), tensor.id, tensor.rows);
+        let (layerwise, x, rows) = (Arc::clone(&tensor.layerwise), tensor.id, tensor.rows);
         let none = || Error::new(ErrorKind::NotFound, format!("the model has no weight matrix `{weight}`"));
-        let [outputs, inputs] = workshop.model.weights.shape_of(&weight).ok_or_else(none)?;
+        let [outputs, inputs] = layerwise.model.weights.shape_of(&weight).ok_or_else(none)?;
         width(tensor, inputs)?;
-        self.tensor(&workshop, [rows, outputs], |session| session.matmul(weight, [outputs, inputs], x, rows))
-            .await
+        self.tensor(&layerwise, [rows, outputs], move |pass, slice, to| {
+            pass.matmul(slice, &weight, x, rows, to)
+        })
+        .await
     }
 
     async fn lm_head(&mut self, x: Resource<Tensor>) -> Result<Vec<Resource<Logits>>, HostError> {
         let tensor = self.table.get(&x)?;
-        let (workshop, id, rows) = (Arc::clone(&tensor.workshop), tensor.id, tensor.rows);
-        width(tensor, workshop.model.weights.config().hidden)?;
-        let vocabulary = workshop.model.vocabulary();
+        let (layerwise, id, rows) = (Arc::clone(&tensor.layerwise), tensor.id, tensor.rows);
+        width(tensor, layerwise.model.weights.config().hidden)?;
+        let vocabulary = layerwise.model.vocabulary();
         // Charged before they are computed, so that only logits with a charge exist: once as they are copied,
         // and once for the handles.
         let charge = self.charge_logits(rows * vocabulary)?;
         let _values = self.context.budget.carry(rows * vocabulary * size_of::<f32>())?;
-        let values = workshop.session.logits(id, rows)?.wait_async().await?;
+        let answer = layerwise.session.read(move |pass, slice, out| pass.logits(slice, id, rows, out))?;
+        let values = answer.wait_async().await?;
         let logits = |row: &[f32]| realm_engine::Logits::new(row.to_vec());
-        self.hand_all(values.chunks_exact(vocabulary).map(logits), charge)
+        self.new_logits_rows(values.chunks_exact(vocabulary).map(logits), charge)
     }
 }

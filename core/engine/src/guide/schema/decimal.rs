@@ -9,8 +9,6 @@ use std::cmp::Ordering;
 use llguidance::derivre::RegexAst;
 use serde_json::Number as JsonNumber;
 
-use super::Number;
-
 /// The most digits of a number before the point, and after it, unless its bounds have more.
 pub(super) const MAX_DIGITS: usize = 16;
 
@@ -112,6 +110,15 @@ impl Ord for Decimal {
             (false, true) => Ordering::Greater,
         }
     }
+}
+
+/// A number within bounds. A bound's flag says whether the bound itself is allowed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Number {
+    pub(super) integer: bool,
+    pub(super) low: Option<(Decimal, bool)>,
+    pub(super) high: Option<(Decimal, bool)>,
+    pub(super) multiples: Vec<Decimal>,
 }
 
 impl Number {

@@ -6,9 +6,10 @@ use std::rc::Rc;
 use llguidance::derivre::RegexAst;
 use serde_json::Value;
 
-use super::decimal::Decimal;
-use super::read::Reader;
-use super::{Array, Number, Object, Result, S, Schema, Text, pattern};
+use super::decimal::{Decimal, Number};
+use super::reader::Reader;
+use super::types::{Array, Object, S, Schema, Text};
+use super::{Result, pattern};
 
 /// Returns the bound that excludes more.
 fn stricter<T>(a: Option<(T, bool)>, b: Option<(T, bool)>, wins: impl Fn(&T, &T) -> bool) -> Option<(T, bool)>

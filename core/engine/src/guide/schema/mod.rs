@@ -1,10 +1,11 @@
 //! From a JSON schema to the grammar of the texts that it allows.
 //!
-//! [`read`] turns the schema into a [`Schema`], which says the same in fewer words: keywords side by side,
-//! `allOf`, `not`, `if` and the like are resolved by [`meet`] and [`subtract`], so that only values, ranges,
-//! texts, arrays, objects, unions of them and references remain. [`emit`] writes these as rules and lexemes
-//! of llguidance. llguidance's own compiler is not used: it rounds numbers to 64-bit floating point, allows
-//! numbers of any length, and does not report the place of a keyword that it does not know.
+//! [`read`] turns the schema into a [`Schema`](types::Schema), which says the same in fewer words: keywords
+//! side by side, `allOf`, `not`, `if` and the like are resolved by [`meet`] and [`negate`], so that only
+//! values, ranges, texts, arrays, objects, unions of them and references remain. [`emit`] writes these as
+//! rules and lexemes of llguidance. llguidance's own compiler is not used: it rounds numbers to 64-bit
+//! floating point, allows numbers of any length, and does not report the place of a keyword that it does not
+//! know.
 //!
 //! Three rules hold:
 //!
@@ -20,19 +21,17 @@ mod meet;
 mod negate;
 mod pattern;
 mod read;
-
+mod reader;
 #[cfg(test)]
 mod tests;
 mod typed;
-
-use std::rc::Rc;
+mod types;
 
 use llguidance::api::{GrammarInit, ParserLimits};
-use llguidance::derivre::RegexAst;
 use serde::Deserialize;
 use serde_json::Value;
 
-use decimal::Decimal;
+use reader::Reader;
 
 /// The reason why a schema can't be followed, with the place in it.
 pub(super) type Complaint = String;
@@ -44,7 +43,7 @@ type Result<T> = std::result::Result<T, Complaint>;
 /// A sentence that names the keyword and its place.
 pub(super) fn compile(schema: &Value, white_space: &str, limits: &ParserLimits) -> Result<GrammarInit> {
     let options = Options::of(schema)?;
-    let mut reader = read::Reader::new(schema, &options);
+    let mut reader = Reader::new(schema, &options, read::read);
     let root = reader.root()?;
     emit::emit(&mut reader, &root, &options, white_space, limits)
 }
@@ -69,133 +68,6 @@ impl Options {
         match schema.get("x-guidance") {
             Some(options) => Self::deserialize(options).map_err(|why| format!("#/x-guidance: {why}")),
             None => Ok(Self::default()),
-        }
-    }
-}
-
-type S = Rc<Schema>;
-
-/// A condition on a JSON value.
-#[derive(Debug)]
-enum Schema {
-    Any,
-    /// No value, with the reason.
-    Never(String),
-    /// One of these values.
-    Values(Vec<Value>),
-    Number(Number),
-    Text(Text),
-    Array(Array),
-    Object(Object),
-    Union(Vec<S>),
-    /// A definition, by its number in the reader.
-    Ref(usize),
-}
-
-/// A number within bounds. A bound's flag says whether the bound itself is allowed.
-#[derive(Debug, Clone, Default)]
-struct Number {
-    integer: bool,
-    low: Option<(Decimal, bool)>,
-    high: Option<(Decimal, bool)>,
-    multiples: Vec<Decimal>,
-}
-
-/// A text with a least and a most number of characters that all `forms` match as a whole.
-#[derive(Debug, Clone, Default)]
-struct Text {
-    min: usize,
-    max: Option<usize>,
-    forms: Vec<RegexAst>,
-}
-
-/// An array: items of `prefix` in their places, then any number of `rest`.
-#[derive(Debug, Clone)]
-struct Array {
-    prefix: Vec<S>,
-    rest: S,
-    min: usize,
-    max: Option<usize>,
-    /// The place of `uniqueItems`.
-    unique: Option<String>,
-}
-
-/// An object. A property that is not among `properties` has the schema of the entry of `others` whose names
-/// it matches.
-#[derive(Debug, Clone)]
-struct Object {
-    properties: Vec<(Rc<str>, S)>,
-    required: Vec<Rc<str>>,
-    /// Sets of names, each given by expressions that all match. The sets exclude each other and cover all
-    /// names.
-    others: Vec<(Vec<RegexAst>, S)>,
-    min: usize,
-    max: Option<usize>,
-    /// The place of the schema.
-    path: String,
-}
-
-impl Schema {
-    fn any() -> S {
-        Rc::new(Self::Any)
-    }
-
-    fn never(why: impl Into<String>) -> S {
-        Rc::new(Self::Never(why.into()))
-    }
-
-    fn is_never(&self) -> bool {
-        matches!(self, Self::Never(_))
-    }
-
-    fn union(options: Vec<S>) -> S {
-        let mut kept: Vec<S> = Vec::new();
-        let mut why = None;
-        for option in options {
-            match &*option {
-                Self::Any => return option,
-                Self::Never(_) => why = why.or(Some(option)),
-                Self::Union(inner) => kept.extend(inner.iter().cloned()),
-                _ => kept.push(option),
-            }
-        }
-        match kept.len() {
-            0 => why.unwrap_or_else(|| Self::never("there is no option")),
-            1 => kept.remove(0),
-            _ => Rc::new(Self::Union(kept)),
-        }
-    }
-
-    /// Returns schemas that together allow every value, one for each type.
-    fn all_types() -> Vec<S> {
-        let path = String::new();
-        [
-            Self::Values(vec![Value::Null]),
-            Self::Values(vec![Value::Bool(false), Value::Bool(true)]),
-            Self::Number(Number::default()),
-            Self::Text(Text::default()),
-            Self::Array(Array { prefix: Vec::new(), rest: Self::any(), min: 0, max: None, unique: None }),
-            Self::Object(Object::any(path)),
-        ]
-        .into_iter()
-        .map(Rc::new)
-        .collect()
-    }
-}
-
-impl Object {
-    fn any(path: String) -> Self {
-        let others = vec![(Vec::new(), Schema::any())];
-        Self { properties: Vec::new(), required: Vec::new(), others, min: 0, max: None, path }
-    }
-
-    fn requires(&self, name: &str) -> bool {
-        self.required.iter().any(|required| &**required == name)
-    }
-
-    fn require(&mut self, name: &Rc<str>) {
-        if !self.requires(name) {
-            self.required.push(Rc::clone(name));
         }
     }
 }

@@ -5,9 +5,11 @@ use std::rc::Rc;
 use llguidance::derivre::RegexAst;
 use serde_json::Value;
 
+use super::decimal::Number;
 use super::meet::{accepts, meet, property};
-use super::read::Reader;
-use super::{Number, Object, Result, S, Schema, Text, pattern};
+use super::reader::Reader;
+use super::types::{Array, Object, S, Schema, Text};
+use super::{Result, pattern};
 
 /// Returns a schema of the values that `from` allows and `without` does not.
 ///
@@ -87,13 +89,8 @@ pub(super) fn subtract(reader: &mut Reader, from: &S, without: &S) -> Result<S> 
                     let parts = [min > 0, max.is_some()].into_iter().zip(lengths).filter(|(there, _)| *there);
                     let parts: Result<_> = parts
                         .map(|(_, (min, max))| {
-                            let length = super::Array {
-                                prefix: Vec::new(),
-                                rest: Schema::any(),
-                                min,
-                                max,
-                                unique: None,
-                            };
+                            let length =
+                                Array { prefix: Vec::new(), rest: Schema::any(), min, max, unique: None };
                             meet(reader, from, &Rc::new(Schema::Array(length)))
                         })
                         .collect();

@@ -5,10 +5,11 @@ use std::rc::Rc;
 use llguidance::derivre::RegexAst;
 use serde_json::{Map, Value};
 
-use super::decimal::Decimal;
-use super::meet::{matches, meet};
-use super::read::{Reader, list};
-use super::{Array, Number, Object, Result, S, Schema, Text, brief, formats, pattern};
+use super::decimal::{Decimal, Number};
+use super::meet::{accepts, matches, meet, property};
+use super::reader::{Reader, list};
+use super::types::{Array, Object, S, Schema, Text};
+use super::{Result, brief, formats, pattern};
 
 pub(super) const KEYWORDS: [&str; 24] = [
     "type",
@@ -175,31 +176,6 @@ fn number(reader: &mut Reader, keys: &Keys, path: &str, integer: bool) -> Result
     })
 }
 
-impl Number {
-    /// Returns the same number within further bounds.
-    pub(super) fn within(&self, bound: Number) -> S {
-        let mut number = self.clone();
-        if let Some((low, itself)) = bound.low
-            && number.low.as_ref().is_none_or(|(known, _)| *known <= low)
-        {
-            let both = number.low.as_ref().is_none_or(|(known, known_itself)| *known != low || *known_itself);
-            number.low = Some((low, itself && both));
-        }
-        if let Some((high, itself)) = bound.high
-            && number.high.as_ref().is_none_or(|(known, _)| *known >= high)
-        {
-            let both =
-                number.high.as_ref().is_none_or(|(known, known_itself)| *known != high || *known_itself);
-            number.high = Some((high, itself && both));
-        }
-        if number.is_empty() {
-            Schema::never("every number is excluded")
-        } else {
-            Rc::new(Schema::Number(number))
-        }
-    }
-}
-
 fn text(reader: &mut Reader, keys: &Keys, path: &str) -> Result<S> {
     let (min, max) = (length(keys, "minLength", path)?.unwrap_or(0), length(keys, "maxLength", path)?);
     let mut text = Text { min, max, forms: Vec::new() };
@@ -219,18 +195,6 @@ fn text(reader: &mut Reader, keys: &Keys, path: &str) -> Result<S> {
         return Ok(Schema::never(format!("{path}: its minLength is above its maxLength")));
     }
     Ok(Rc::new(Schema::Text(text)))
-}
-
-impl Text {
-    /// Returns all conditions as one expression.
-    pub(super) fn regex(&self) -> RegexAst {
-        if self.min == 0 && self.max.is_none() {
-            return pattern::all(&self.forms);
-        }
-        let most = self.max.map_or(String::new(), |max| max.to_string());
-        let length = RegexAst::Regex(format!("(?s:.{{{},{most}}})", self.min));
-        pattern::all(&[&self.forms[..], &[length]].concat())
-    }
 }
 
 fn array(reader: &mut Reader, keys: &Keys, path: &str) -> Result<S> {
@@ -335,7 +299,7 @@ fn named(reader: &mut Reader, mut object: Object, value: &Value, at: &str) -> Re
     let names = meet(reader, &names, &Rc::new(Schema::Text(Text::default())))?;
     let forbidden = || Schema::never(format!("{at} does not allow the name"));
     for (name, schema) in &mut object.properties {
-        if !super::meet::accepts(reader, &names, &Value::from(&**name))? {
+        if !accepts(reader, &names, &Value::from(&**name))? {
             *schema = forbidden();
         }
     }
@@ -344,7 +308,7 @@ fn named(reader: &mut Reader, mut object: Object, value: &Value, at: &str) -> Re
         Schema::Values(values) => {
             for name in values.iter().filter_map(Value::as_str) {
                 if !object.properties.iter().any(|(known, _)| &**known == name) {
-                    let schema = super::meet::property(reader, &object, name)?;
+                    let schema = property(reader, &object, name)?;
                     object.properties.push((name.into(), schema));
                 }
             }

@@ -2,8 +2,8 @@
 
 use realm_compute::PAGE_TOKENS;
 
-use super::sessions::SessionCommand;
 use super::*;
+use crate::command::SessionCommand;
 use crate::leak;
 use crate::task::session::{Forwarded, Output, Results};
 

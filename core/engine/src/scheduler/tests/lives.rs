@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use realm_compute::{Batch, PAGE_TOKENS, Want};
 
-use super::sessions::SessionCommand;
 use super::*;
 use crate::Speculation;
+use crate::command::SessionCommand;
 use crate::task::session::{Forwarded, Output, Results};
 
 #[derive(Debug, Clone)]

@@ -19,10 +19,11 @@ use realm_hub::{Hub, Reference};
 use realm_model::{Transformer, Weights};
 
 use super::*;
+use crate::chunk::Unread;
 use crate::metrics::{Ledger, Meter};
 use crate::request::Request;
 use crate::speculate::Speculator;
-use crate::task::generate::{Generate, Unread};
+use crate::task::generate::Generate;
 use crate::{Draft, Limits, Sampling, Speculation, Tenant};
 
 pub(super) type Model = Arc<Transformer<CpuBackend>>;
@@ -87,7 +88,10 @@ impl Bench {
         let draft = match config.speculation {
             Speculation::Draft => {
                 let draft = Draft { weights: other, tokenizer: &tokenizer() };
-                Some(DraftModel::new(&draft, model, &tokenizer(), &config).expect("a draft model"))
+                Some(
+                    DraftModel::new(&draft, model, &tokenizer(), config.pages(model), config.cache_type)
+                        .expect("a draft model"),
+                )
             }
             _ => None,
         };
@@ -174,7 +178,7 @@ pub(super) fn tenant(limits: Limits) -> Arc<Tenant> {
 }
 
 /// Returns the tokens so far, and the end if the request has ended.
-pub(super) fn tokens(chunks: &Chunks) -> (Vec<u32>, Option<crate::request::Finish>) {
+pub(super) fn tokens(chunks: &Chunks) -> (Vec<u32>, Option<crate::Finish>) {
     let (mut tokens, mut finish) = (Vec::new(), None);
     while let Ok(chunk) = chunks.try_recv() {
         let chunk = chunk.into_inner().expect("no error");

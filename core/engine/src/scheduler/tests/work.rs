@@ -3,16 +3,16 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Waker};
 
-use realm_model::Pieces;
+use realm_model::{Layerwise, Slice, TensorId};
 
 use super::beside::{MOST, SLICE};
-use super::sessions::SessionCommand;
 use super::*;
-use crate::pieces::{PieceCommand, PieceOp};
-use crate::scheduler::work::Pace;
+use crate::LayerwiseSession;
+use crate::answer::Answer;
+use crate::command::{Command, SessionCommand};
+use crate::prices::Pace;
 use crate::task::session::{Forwarded, Output, Results};
 use crate::tenant::Sent;
 
@@ -23,59 +23,84 @@ fn config() -> EngineConfig {
 
 const ALONE: f64 = Pace::HOST.alone;
 
-/// A program's pieces, with the operations that its session sends.
+/// A program's session, and the commands that it sends.
 struct Program {
-    id: u64,
-    next: u64,
-    queued: Arc<AtomicUsize>,
+    session: LayerwiseSession,
+    commands: std::sync::mpsc::Receiver<Command>,
 }
 
-type Values = Receiver<Result<Vec<f32>, Error>>;
+type Computed = Result<(), realm_model::Error>;
 
 impl Program {
     fn open(bench: &mut Bench, model: &Model, owner: &Arc<Tenant>) -> Self {
-        let (id, queued) = (bench.next_id(), Arc::<AtomicUsize>::default());
-        let pieces: Box<dyn Pieces> = model.pieces(CacheType::F32).expect("pieces");
-        let open = PieceCommand::Open { id, tenant: Arc::clone(owner), pieces, queued: Arc::clone(&queued) };
-        bench.scheduler.piece(open);
-        Self { id, next: 0, queued }
+        let (send, commands) = std::sync::mpsc::channel();
+        let layerwise = model.layerwise(CacheType::F32).expect("a runner");
+        let session = LayerwiseSession::open(bench.next_id(), send, owner, layerwise).expect("a session");
+        let this = Self { session, commands };
+        this.pass_on(bench);
+        this
     }
 
-    fn ask(&mut self, bench: &mut Bench, op: PieceOp) {
-        self.queued.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        bench.scheduler.piece(PieceCommand::Do { id: self.id, op });
-    }
-
-    fn make(&mut self, bench: &mut Bench, op: impl FnOnce(u64) -> PieceOp) -> u64 {
-        self.next += 1;
-        self.ask(bench, op(self.next));
-        self.next
-    }
-
-    fn left(&self) -> usize {
-        self.queued.load(std::sync::atomic::Ordering::Relaxed)
-    }
-
-    /// Multiplies rows of the model's hidden states with the output matrix, `times` times.
-    fn multiply(&mut self, bench: &mut Bench, model: &Model, rows: usize, times: usize) {
-        let tokens = text(3, 0, rows);
-        let x = self.make(bench, |to| PieceOp::Embed { tokens, to });
-        for _ in 0..times {
-            self.product(bench, model, x, rows);
+    /// Brings the session's commands to the scheduler, as the engine does.
+    fn pass_on(&self, bench: &mut Bench) {
+        while let Ok(Command::Layerwise(command)) = self.commands.try_recv() {
+            bench.scheduler.layerwise(command);
         }
     }
 
-    fn product(&mut self, bench: &mut Bench, model: &Model, x: u64, rows: usize) -> u64 {
-        let shape = [model.config().vocab, model.config().hidden];
-        let weight = "token_embd.weight".to_owned();
-        self.make(bench, |to| PieceOp::MatMul { weight, shape, x, rows, to })
+    fn make(
+        &self,
+        bench: &mut Bench,
+        compute: impl FnMut(&mut dyn Layerwise, &mut Slice<'_>, TensorId) -> Computed + Send + 'static,
+    ) -> TensorId {
+        let made = self.session.make(compute).expect("a tensor");
+        self.pass_on(bench);
+        made
     }
 
-    fn read(&mut self, bench: &mut Bench, x: u64) -> Values {
-        let (reply, answer) = realm_handover::channel(1);
-        self.ask(bench, PieceOp::Read { x, reply });
-        answer
+    fn embed(&self, bench: &mut Bench, tokens: Vec<u32>) -> TensorId {
+        self.make(bench, move |layerwise, slice, to| layerwise.embed(slice, &tokens, to))
     }
+
+    fn add(&self, bench: &mut Bench, x: TensorId, scale: f32) {
+        self.session.start(move |layerwise, slice| layerwise.add(slice, x, x, scale)).expect("an operation");
+        self.pass_on(bench);
+    }
+
+    fn gather(&self, bench: &mut Bench, x: TensorId, rows: impl Iterator<Item = u32>) -> TensorId {
+        let rows: Vec<u32> = rows.collect();
+        self.make(bench, move |layerwise, slice, to| layerwise.gather(slice, x, &rows, to))
+    }
+
+    fn left(&self) -> usize {
+        self.session.queued()
+    }
+
+    /// Multiplies rows of the model's hidden states with the output matrix, `times` times.
+    fn multiply(&self, bench: &mut Bench, rows: usize, times: usize) {
+        let x = self.embed(bench, text(3, 0, rows));
+        for _ in 0..times {
+            self.product(bench, x, rows);
+        }
+    }
+
+    fn product(&self, bench: &mut Bench, x: TensorId, rows: usize) -> TensorId {
+        self.make(bench, move |layerwise, slice, to| {
+            layerwise.matmul(slice, "token_embd.weight", x, rows, to)
+        })
+    }
+
+    fn read(&self, bench: &mut Bench, x: TensorId) -> Answer<Vec<f32>> {
+        let answer = self.session.read(move |layerwise, slice, out| layerwise.read(slice, x, out));
+        self.pass_on(bench);
+        answer.expect("an answer")
+    }
+}
+
+/// The price of logits of one row.
+fn one_row(bench: &Bench) -> f64 {
+    let prices = &bench.scheduler.prices;
+    prices.of(prices.work.logits(1))
 }
 
 /// Starts a victim that generates one token in each step.
@@ -104,15 +129,16 @@ fn a_tenants_pieces_get_as_much_of_a_step_as_a_row_in_its_batch_takes() {
     let mut bench = Bench::new(&model, 100, config());
     let (_victim, chunks) = victim(&mut bench, 1500);
     let mallory = tenant(Limits::default());
-    let mut program = Program::open(&mut bench, &model, &mallory);
-    program.multiply(&mut bench, &model, 100, 3);
+    let program = Program::open(&mut bench, &model, &mallory);
+    program.multiply(&mut bench, 100, 3);
     let done = steps_beside(&mut bench, &chunks, &program);
     // One slice in a step, and then as many steps without one as pay for it.
-    let one_row = bench.scheduler.prices.logits(1);
+    let one_row = one_row(&bench);
     let most = SLICE.max(one_row) + 1.0 / ALONE;
     assert!(done.iter().all(|&rows| rows <= most), "{done:?}");
     let all: f64 = done.iter().sum();
-    let work = 3.0 * bench.scheduler.prices.matmul(100, [model.config().vocab, model.config().hidden]);
+    let prices = &bench.scheduler.prices;
+    let work = 3.0 * prices.of(prices.work.matmul(100, [model.config().vocab, model.config().hidden]));
     assert!(all >= work, "{all} rows were charged for {work}");
     // The program has the victim's weight and so the same share: a row a pass, of which those beside a batch
     // count for several.
@@ -126,16 +152,17 @@ fn additions_reads_and_copies_are_charged_by_what_they_move() {
     let mut bench = Bench::new(&model, 100, config());
     let (_victim, chunks) = victim(&mut bench, 1500);
     let mallory = tenant(Limits::default());
-    let mut program = Program::open(&mut bench, &model, &mallory);
+    let program = Program::open(&mut bench, &model, &mallory);
     let (rows, width) = (20, 256);
-    let x = program.make(&mut bench, |to| PieceOp::Upload { to, width, values: vec![1.0; rows * width] });
+    let ones = vec![1.0; rows * width];
+    let x = program.make(&mut bench, move |layerwise, slice, to| layerwise.upload(slice, width, &ones, to));
     for _ in 0..3 {
-        program.ask(&mut bench, PieceOp::Add { x, other: x, scale: 1.0 });
+        program.add(&mut bench, x, 1.0);
     }
-    let copy = program.make(&mut bench, |to| PieceOp::Gather { x, rows: (0..20).rev().collect(), to });
+    let copy = program.gather(&mut bench, x, (0..20).rev());
     let values = program.read(&mut bench, copy);
     let done = steps_beside(&mut bench, &chunks, &program);
-    assert!(values.try_recv().unwrap().unwrap().iter().all(|&value| value == 8.0));
+    assert!(values.wait().unwrap().iter().all(|&value| value == 8.0));
     let all: f64 = done.iter().sum();
     let numbers = bench.scheduler.prices.numbers(rows * width);
     assert!(all >= 19.0 * numbers, "{all} rows for 19 times {numbers}");
@@ -149,27 +176,29 @@ fn slices_change_no_bit_of_a_result() {
         let mut bench = Bench::new(&model, 100, config());
         let _chunks = beside.then(|| victim(&mut bench, 1500));
         let mallory = tenant(Limits::default());
-        let mut program = Program::open(&mut bench, &model, &mallory);
-        let tokens = text(7, 0, 60);
-        let x = program.make(&mut bench, |to| PieceOp::Embed { tokens, to });
-        let cache = program.make(&mut bench, |cache| PieceOp::OpenCache { cache, tokens: 64 });
-        let x = program.make(&mut bench, |to| PieceOp::Attention { layer: 0, x, rows: 60, cache, to });
-        let x = program.make(&mut bench, |to| PieceOp::FeedForward { layer: 0, x, rows: 60, to });
-        program.ask(&mut bench, PieceOp::Add { x, other: x, scale: 0.5 });
-        let x = program.make(&mut bench, |to| PieceOp::Gather { x, rows: (0..60).rev().collect(), to });
-        let product = program.product(&mut bench, &model, x, 60);
+        let program = Program::open(&mut bench, &model, &mallory);
+        let x = program.embed(&mut bench, text(7, 0, 60));
+        let cache = program.make(&mut bench, |layerwise, slice, to| layerwise.open_cache(slice, 64, to));
+        let x = program
+            .make(&mut bench, move |layerwise, slice, to| layerwise.attention(slice, 0, x, 60, cache, to));
+        let x =
+            program.make(&mut bench, move |layerwise, slice, to| layerwise.feed_forward(slice, 0, x, 60, to));
+        program.add(&mut bench, x, 0.5);
+        let x = program.gather(&mut bench, x, (0..60).rev());
+        let product = program.product(&mut bench, x, 60);
         let values = program.read(&mut bench, product);
-        let (reply, logits) = realm_handover::channel(1);
-        program.ask(&mut bench, PieceOp::Logits { x, rows: 60, reply });
+        let logits = program.session.read(move |layerwise, slice, out| layerwise.logits(slice, x, 60, out));
+        let logits = logits.expect("an answer");
+        program.pass_on(&mut bench);
         let mut steps = 0;
         while program.left() > 0 {
             assert_eq!(bench.step(), Next::Go);
             steps += 1;
         }
-        let bits = |values: &Values| -> Vec<u32> {
-            values.try_recv().unwrap().unwrap().iter().map(|value| value.to_bits()).collect()
+        let bits = |values: Answer<Vec<f32>>| -> Vec<u32> {
+            values.wait().unwrap().iter().map(|value| value.to_bits()).collect()
         };
-        (bits(&values), bits(&logits), steps)
+        (bits(values), bits(logits), steps)
     };
     let (alone, beside) = (compute(false), compute(true));
     assert!(alone.0 == beside.0 && alone.1 == beside.1);
@@ -184,8 +213,8 @@ fn many_tenants_pieces_together_are_bounded_and_weights_count() {
     let all: Vec<(Arc<Tenant>, Program)> = (0..40)
         .map(|i| {
             let owner = tenant(Limits { weight: if i % 2 == 0 { 1.0 } else { 3.0 }, ..Limits::default() });
-            let mut program = Program::open(&mut bench, &model, &owner);
-            program.multiply(&mut bench, &model, 100, 1000);
+            let program = Program::open(&mut bench, &model, &owner);
+            program.multiply(&mut bench, 100, 1000);
             (owner, program)
         })
         .collect();
@@ -199,7 +228,7 @@ fn many_tenants_pieces_together_are_bounded_and_weights_count() {
         most = most.max(bench.scheduler.beside.done);
         total += bench.scheduler.beside.done;
     }
-    let one = bench.scheduler.prices.logits(1).max(SLICE);
+    let one = one_row(&bench).max(SLICE);
     assert!(most <= MOST / ALONE + one, "{most} rows in one step");
     assert!(total <= f64::from(steps) * MOST / ALONE + one, "{total} rows in {steps} steps");
     let got: Vec<f64> = all

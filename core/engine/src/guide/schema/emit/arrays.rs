@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::{Emitter, Made};
 use crate::guide::rules::Symbol;
+use crate::guide::schema::Result;
 use crate::guide::schema::meet::exclude_each_other;
-use crate::guide::schema::{Array, Result, Schema};
+use crate::guide::schema::types::{Array, Schema};
 
 /// The most sets of items in an array of distinct items.
 const MAX_SUBSETS: usize = 1024;

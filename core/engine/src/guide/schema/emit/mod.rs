@@ -10,8 +10,9 @@ use llguidance::api::{GrammarInit, ParserLimits};
 use llguidance::derivre::{JsonQuoteOptions, RegexAst};
 use serde_json::Value;
 
-use super::read::Reader;
-use super::{Array, Object, Options, Result, S, Schema, Text, number_text, pattern};
+use super::reader::Reader;
+use super::types::{Array, Object, S, Schema, Text};
+use super::{Options, Result, number_text, pattern};
 use crate::guide::rules::{Rules, Symbol};
 
 /// A symbol, or the reason why there is no such text.

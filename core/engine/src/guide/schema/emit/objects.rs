@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::{Emitter, Made};
 use crate::guide::rules::Symbol;
 use crate::guide::schema::meet::property;
-use crate::guide::schema::{Object, Result, S, pattern};
+use crate::guide::schema::types::{Object, S};
+use crate::guide::schema::{Result, pattern};
 
 /// The most states of an object whose properties are counted.
 const MAX_STATES: usize = 50_000;

@@ -2,13 +2,11 @@
 
 mod backend;
 
-use std::sync::atomic::Ordering;
-
 use realm_compute::PAGE_TOKENS;
 
-use super::sessions::SessionCommand;
 use super::*;
-use crate::pieces::{PieceCommand, PieceOp};
+use crate::LayerwiseSession;
+use crate::command::{Command, SessionCommand};
 use crate::snapshot::Snapshot;
 use crate::task::session::{Forwarded, Output, Results};
 use backend::{Fault, Faulty, State, When};
@@ -341,39 +339,38 @@ fn pages_that_cannot_be_read_or_filled_are_one_sequences_loss() {
 }
 
 #[test]
-fn a_fault_in_a_piece_is_an_error_of_its_program_alone() {
+fn a_fault_in_a_layerwise_operation_is_an_error_of_its_program_alone() {
     let setup = Setup::new(false);
     let wanted = well(&setup, false);
     for panics in [false, true] {
         setup.break_with(None);
         let mut bench = setup.bench();
         let (owner, id) = (tenant(Limits::default()), bench.next_id());
-        let pieces = setup.model.pieces(CacheType::F32).expect("pieces");
-        let queued = Arc::default();
-        bench.scheduler.piece(PieceCommand::Open { id, tenant: owner, pieces, queued: Arc::clone(&queued) });
-        let ask = |bench: &mut Bench, x| {
-            queued.fetch_add(3, Ordering::Relaxed);
-            let (reply, answer) = realm_handover::channel(1);
-            let values = vec![1.0, 2.0];
-            for op in
-                [PieceOp::Upload { to: x, width: 2, values }, PieceOp::Read { x, reply }, PieceOp::Free(x)]
-            {
-                bench.scheduler.piece(PieceCommand::Do { id, op });
+        let layerwise = setup.model.layerwise(CacheType::F32).expect("a runner");
+        let (send, commands) = std::sync::mpsc::channel();
+        let session = LayerwiseSession::open(id, send, &owner, layerwise).expect("a session");
+        let ask = |bench: &mut Bench| {
+            let x = session.make(|layerwise, slice, to| layerwise.upload(slice, 2, &[1.0, 2.0], to));
+            let x = x.expect("a tensor");
+            let answer = session.read(move |layerwise, slice, out| layerwise.read(slice, x, out));
+            session.start(move |layerwise, slice| layerwise.free(slice, x)).expect("an operation");
+            while let Ok(Command::Layerwise(command)) = commands.try_recv() {
+                bench.scheduler.layerwise(command);
             }
-            answer
+            answer.expect("an answer")
         };
         // No pass writes here.
         setup.break_with(Some(Fault { operation: "write", when: When::Always, panics }));
-        let answer = ask(&mut bench, 1);
+        let answer = ask(&mut bench);
         assert_eq!(setup.company(&mut bench, false), wanted);
-        let error = answer.try_recv().expect("an answer").expect_err("the upload failed").to_string();
+        let error = answer.wait().expect_err("the upload failed").to_string();
         assert!(error.contains(if panics { "a fault of Realm's" } else { "write" }), "{error}");
         // Its later operations find everything in order.
         setup.break_with(None);
-        let answer = ask(&mut bench, 2);
+        let answer = ask(&mut bench);
         bench.finish();
-        assert_eq!(answer.try_recv().expect("an answer").expect("values"), [1.0, 2.0]);
-        assert_eq!(queued.load(Ordering::Relaxed), 0);
+        assert_eq!(answer.wait().expect("values"), [1.0, 2.0]);
+        assert_eq!(session.queued(), 0);
     }
 }
 
