@@ -44,6 +44,7 @@ mod state;
 mod store;
 mod thread_time;
 mod timers;
+mod turn;
 mod wasi;
 mod written;
 

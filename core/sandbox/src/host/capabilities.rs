@@ -7,7 +7,6 @@ use sha2::{Digest, Sha256};
 
 use crate::bindings::realm::tenant::capabilities as wit;
 use crate::error::HostError;
-use crate::executor::outside_steps;
 use crate::grants::{Level, Random};
 use crate::host::json;
 use crate::log::Line;
@@ -69,7 +68,11 @@ impl wit::Host for State {
         let tool = self.context.grants.tools.get(&name);
         let tool = Arc::clone(tool.ok_or_else(|| denied(&format!("a tool `{name}`")))?);
         let _arguments = self.context.budget.carry(arguments.len())?;
-        let answer = outside_steps(async move { tool(arguments).await })
+        let answer = self
+            .context
+            .budget
+            .turn
+            .outside_steps(async move { tool(arguments).await })
             .await
             .map_err(|why| Error::new(ErrorKind::Failed, why))?;
         // The guest's own memory is charged when it takes the answer.

@@ -11,7 +11,6 @@ use crate::bindings::realm::tenant::logits::{self as wit, Candidate};
 use crate::bindings::realm::tenant::types;
 use crate::budget::Charge;
 use crate::error::HostError;
-use crate::executor::step_aside;
 use crate::host::json;
 use crate::host::models::{Model, unknown_token};
 use crate::model::json_bound;
@@ -323,7 +322,7 @@ impl wit::HostTokenSet for State {
         let model = Arc::clone(self.model(&model)?);
         let vocabulary = model.vocabulary();
         let charge = self.context.budget.charge(vocabulary / 8)?;
-        step_aside(usize::MAX).await;
+        self.context.budget.turn.step_aside(usize::MAX).await;
         if expression.len() > MAX_EXPRESSION {
             let why = format!("an expression of {} bytes; at most {MAX_EXPRESSION}", expression.len());
             return Err(Error::limit(why).into());
@@ -434,7 +433,7 @@ impl wit::HostMatcher for State {
         grammar: types::Grammar,
     ) -> Result<Resource<Matcher>, HostError> {
         // Even a short grammar may take long to compile.
-        step_aside(usize::MAX).await;
+        self.context.budget.turn.step_aside(usize::MAX).await;
         let model = Arc::clone(self.model(&model)?);
         let least = size_of::<Matcher>() + Guide::least(model.tokenizer.vocabulary_len());
         let charge = self.context.budget.charge(least)?;

@@ -11,7 +11,6 @@ use crate::bindings::realm::tenant::models::{self as wit, ModelInfo, Piece};
 use crate::bindings::realm::tenant::types;
 use crate::budget::Charge;
 use crate::error::HostError;
-use crate::executor::step_aside;
 use crate::host::{MAX_TEXT, check_text, check_tokens, json};
 use crate::model::{Prompt, json_bound};
 use crate::state::State;
@@ -75,7 +74,7 @@ impl wit::HostModel for State {
 
     async fn encode(&mut self, this: Resource<Model>, text: String) -> wasmtime::Result<Vec<u32>> {
         check_text(&text)?;
-        step_aside(text.len()).await;
+        self.context.budget.turn.step_aside(text.len()).await;
         Ok(self.model(&this)?.tokenizer.encode(&text, false, true))
     }
 
@@ -86,7 +85,7 @@ impl wit::HostModel for State {
         special: bool,
     ) -> wasmtime::Result<Vec<u32>> {
         check_text(&text)?;
-        step_aside(text.len()).await;
+        self.context.budget.turn.step_aside(text.len()).await;
         Ok(self.model(&this)?.tokenizer.encode(&text, special, false))
     }
 
@@ -111,7 +110,7 @@ impl wit::HostModel for State {
         prompt: types::Prompt,
     ) -> Result<Vec<u32>, HostError> {
         // A template may make a long text of a short one.
-        step_aside(usize::MAX).await;
+        self.context.budget.turn.step_aside(usize::MAX).await;
         // The parsed prompt may take a hundred times as much memory.
         let _parsed = self.context.budget.charge(parsed_bound(&prompt))?;
         let model = self.model(&this)?;
