@@ -6,11 +6,6 @@ use std::sync::Arc;
 /// Releases `user_data`.
 pub type Drop = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
-/// Receives a chunk; returns whether to continue. May throw, so it is called where no panic is caught.
-pub type OnChunk = Option<
-    unsafe extern "C-unwind" fn(user_data: *mut c_void, chunk: *const crate::generation::Chunk) -> bool,
->;
-
 /// Receives the progress of a load or a pull, which waits for it to return.
 pub type OnProgress = Option<
     unsafe extern "C" fn(
@@ -19,25 +14,6 @@ pub type OnProgress = Option<
         what: *const c_char,
         done: u64,
         total: u64,
-    ),
->;
-
-/// Receives a line of a log, on a thread of its own.
-pub type OnLog = Option<
-    unsafe extern "C" fn(
-        user_data: *mut c_void,
-        level: crate::log::Level,
-        from: *const c_char,
-        message: *const c_char,
-    ),
->;
-
-/// Answers a program, or a model. Called on a thread of its own, so it may take long and call Realm.
-pub type Tool = Option<
-    unsafe extern "C" fn(
-        user_data: *mut c_void,
-        arguments: *const c_char,
-        call: *mut crate::grants::ToolCall,
     ),
 >;
 

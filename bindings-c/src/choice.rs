@@ -7,16 +7,7 @@
 use std::ffi::c_uint;
 use std::mem::{MaybeUninit, transmute_copy};
 
-use crate::chat::Overflow;
 use crate::error::Error;
-use crate::limits::{Limit, NameLimit};
-use crate::log::Level;
-use crate::metrics::Histogram;
-use crate::model::Pooling;
-use crate::request::Speculation;
-use crate::runtime::CacheType;
-use crate::sequence::Output;
-use crate::tenant::MemoryKind;
 
 /// An enum that callers choose a variant of.
 pub(crate) trait Choice: Sized {
@@ -27,12 +18,13 @@ pub(crate) trait Choice: Sized {
     fn of(number: c_uint) -> Option<Self>;
 }
 
-macro_rules! choices {
-    ($($name:ident { $($variant:ident),+ })*) => {$(
-        impl Choice for $name {
+/// Makes an enum a [`Choice`] among all its variants.
+macro_rules! choice {
+    ($name:ident { $($variant:ident),+ $(,)? }) => {
+        impl crate::choice::Choice for $name {
             const NAME: &'static str = concat!("Realm", stringify!($name));
 
-            fn of(number: c_uint) -> Option<Self> {
+            fn of(number: std::ffi::c_uint) -> Option<Self> {
                 // Fails to compile if a variant is missing.
                 const fn all(value: $name) -> $name {
                     match value {
@@ -40,27 +32,13 @@ macro_rules! choices {
                     }
                 }
                 const VARIANTS: &[$name] = &[$(all($name::$variant)),+];
-                VARIANTS.iter().copied().find(|&variant| variant as c_uint == number)
+                VARIANTS.iter().copied().find(|&variant| variant as std::ffi::c_uint == number)
             }
         }
-    )*};
+    };
 }
 
-choices! {
-    CacheType { F32, F16, Q8_0 }
-    Histogram { BatchRows, BatchSequences, StepSeconds, QueueSeconds, FirstTokenSeconds, InterTokenSeconds }
-    Level { Error, Warn, Info, Debug, Trace }
-    Limit {
-        MaxConcurrent, MaxQueued, KvTokens, TokensPerMinute, RequestTimeoutMs, ProgramMemory, ProgramCpuTimeMs, ProgramHandles,
-        ProgramOutput, Memory
-    }
-    MemoryKind { Requests, Results, Sequences, Programs, Handles, Transfers, Stores, Code, Logs }
-    NameLimit { Models, Adapters }
-    Output { Nothing, LastLogits, Logits, Hidden }
-    Overflow { DropOldest, Refuse }
-    Pooling { Default, Mean, Last, Cls }
-    Speculation { Auto, Off, Lookup, Draft }
-}
+pub(crate) use choice;
 
 fn number<T: Choice>(value: &MaybeUninit<T>) -> c_uint {
     const { assert!(size_of::<T>() == size_of::<c_uint>()) };

@@ -6,10 +6,14 @@ use std::pin::Pin;
 
 use realm_handover::Sender;
 
-use crate::callback::{Drop, OnLog, Tool, UserData};
+use crate::callback::{Drop, UserData};
 use crate::error::{Error, attempt};
-use crate::log::sink;
+use crate::log::{OnLog, sink};
 use crate::memory::{free, object_mut, own, text, text_of};
+
+/// Answers a program, or a model. Called on a thread of its own, so it may take long and call Realm.
+pub type Tool =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, arguments: *const c_char, call: *mut ToolCall)>;
 
 /// The things that a tenant's programs may do besides asking models. The default is nothing.
 pub struct Grants(pub(crate) realm::Grants);

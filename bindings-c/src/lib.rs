@@ -9,6 +9,7 @@
 // The comments say what each pointer must be; the rules for all functions are at the top of the header.
 #![expect(clippy::missing_safety_doc, reason = "the header's beginning has the rules for all functions")]
 
+pub mod adapter;
 pub mod callback;
 pub mod chat;
 pub mod choice;
@@ -17,6 +18,7 @@ pub mod generation;
 pub mod grants;
 pub mod limits;
 pub mod lists;
+pub mod load_options;
 pub mod log;
 pub mod memory;
 pub mod metrics;

@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_char};
 use std::mem::MaybeUninit;
 
-use crate::choice::known;
+use crate::choice::{choice, known};
 use crate::memory::{free, put, text_of};
 
 /// A reading of a model's counters and gauges.
@@ -154,6 +154,15 @@ pub enum Histogram {
     /// The seconds between a request's tokens.
     InterTokenSeconds,
 }
+
+choice!(Histogram {
+    BatchRows,
+    BatchSequences,
+    StepSeconds,
+    QueueSeconds,
+    FirstTokenSeconds,
+    InterTokenSeconds
+});
 
 /// Returns the quantile `q`, from 0 to 1: the value that this part of all values does not exceed; not a
 /// number if there are no values.

@@ -5,10 +5,10 @@ use std::mem::MaybeUninit;
 
 use realm::{EmbedOptions, SharedGeneration};
 
-use crate::callback::OnChunk;
-use crate::choice::chosen;
+use crate::adapter::Adapter;
+use crate::choice::{choice, chosen};
 use crate::error::{Error, attempt};
-use crate::generation::{Chunk, Completion, Generation, TokenLogprob};
+use crate::generation::{Chunk, Completion, Generation, OnChunk, TokenLogprob};
 use crate::memory::{array, copy, copy_text, free, object, own, put, text, text_of};
 use crate::metrics::Metrics;
 use crate::request::Request;
@@ -51,6 +51,8 @@ pub enum Pooling {
     /// The hidden state of the first token.
     Cls,
 }
+
+choice!(Pooling { Default, Mean, Last, Cls });
 
 pub(crate) fn pooling_of(pooling: Pooling) -> Option<realm::Pooling> {
     match pooling {
@@ -487,12 +489,6 @@ pub unsafe extern "C" fn realm_model_metrics(model: *const Model) -> *mut Metric
     model.map_or(std::ptr::null_mut(), |model| own(Metrics::from(model.model.metrics())))
 }
 
-/// A LoRA adapter of a model. Unloaded when the last handle and the last request that uses it are gone.
-pub struct Adapter {
-    pub(crate) inner: realm::Adapter,
-    name: CString,
-}
-
 /// Loads a LoRA adapter while requests run: a GGUF file, or the folder that PEFT saves. Blocks. Errors: `io`,
 /// `invalid-adapter` for one that contradicts itself or does not fit the model, `unsupported` for kinds other
 /// than plain LoRA.
@@ -506,37 +502,9 @@ pub unsafe extern "C" fn realm_model_load_adapter(
     unsafe {
         attempt(error, std::ptr::null_mut(), || {
             let inner = object(model, "model")?.model.load_adapter(text(path, "path")?)?;
-            Ok(own(Adapter { name: text_of(inner.name()), inner }))
+            Ok(own(Adapter::from(inner)))
         })
     }
-}
-
-/// Returns the name that the adapter was loaded by; tenants' limits use this name. Belongs to the adapter.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_adapter_name(adapter: *const Adapter) -> *const c_char {
-    // SAFETY: an object of ours, or NULL.
-    unsafe { adapter.as_ref() }.map_or(c"".as_ptr(), |adapter| adapter.name.as_ptr())
-}
-
-/// Returns the largest rank of the adapter's matrices.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_adapter_rank(adapter: *const Adapter) -> usize {
-    // SAFETY: an object of ours, or NULL.
-    unsafe { adapter.as_ref() }.map_or(0, |adapter| adapter.inner.rank())
-}
-
-/// Returns the size of the adapter's matrices, in bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_adapter_bytes(adapter: *const Adapter) -> usize {
-    // SAFETY: an object of ours, or NULL.
-    unsafe { adapter.as_ref() }.map_or(0, |adapter| adapter.inner.bytes())
-}
-
-/// Frees an adapter's handle.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_adapter_free(adapter: *mut Adapter) {
-    // SAFETY: an object of ours, or NULL.
-    unsafe { free(adapter) }
 }
 
 /// Returns a new handle of the same model with an adapter, and a factor on what the adapter adds.

@@ -1,18 +1,16 @@
 //! The runtime, and loading models.
 
 use std::ffi::{CString, c_char, c_void};
-use std::mem::MaybeUninit;
 use std::path::PathBuf;
 
 use realm::hub;
 
-use crate::callback::{Drop, OnProgress, UserData};
-use crate::choice::known;
+use crate::callback::OnProgress;
 use crate::error::{Error, attempt, surely};
-use crate::memory::{array, copy_text, free, object, object_mut, own, put, text, text_of};
+use crate::load_options::LoadOptions;
+use crate::memory::{array, copy_text, free, object, own, put, text, text_of};
 use crate::model::Model;
 use crate::program::Program;
-use crate::request::Speculation;
 use crate::tokenizer::Tokenizer;
 
 /// The runtime: owns the devices and loads models. One for each process is normal.
@@ -90,164 +88,6 @@ unsafe fn builder(
 pub unsafe extern "C" fn realm_runtime_free(runtime: *mut Runtime) {
     // SAFETY: a runtime of ours, or NULL.
     unsafe { free(runtime) }
-}
-
-/// The number format of the KV cache.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub enum CacheType {
-    /// 32-bit floats: exact, twice the memory.
-    F32,
-    /// 16-bit floats.
-    F16,
-    /// 8-bit integers with a common factor for each 32.
-    Q8_0,
-}
-
-/// The options of loading a model.
-pub struct LoadOptions {
-    options: realm::LoadOptions,
-    progress: Option<(unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char, u64, u64), UserData)>,
-}
-
-/// Creates the default options.
-#[unsafe(no_mangle)]
-pub extern "C" fn realm_load_options_new() -> *mut LoadOptions {
-    own(LoadOptions { options: realm::LoadOptions::default(), progress: None })
-}
-
-/// Frees options.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_load_options_free(options: *mut LoadOptions) {
-    // SAFETY: options of ours, or NULL.
-    unsafe { free(options) }
-}
-
-/// Sets the number of tokens that the KV cache holds, over all requests.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_load_options_set_kv_tokens(options: *mut LoadOptions, tokens: usize) {
-    // SAFETY: options of ours, or NULL.
-    if let Some(options) = unsafe { options.as_mut() } {
-        options.options.kv_tokens = Some(tokens);
-    }
-}
-
-/// Sets the longest context of one request, prompt and generation together, in tokens. By default the length
-/// that the model was trained for, or less if the KV cache holds less. Beyond the trained length texts get
-/// worse.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_load_options_set_context_length(options: *mut LoadOptions, tokens: usize) {
-    // SAFETY: options of ours, or NULL.
-    if let Some(options) = unsafe { options.as_mut() } {
-        options.options.context_length = Some(tokens);
-    }
-}
-
-/// Sets the size of the KV cache, in bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_load_options_set_kv_memory(options: *mut LoadOptions, bytes: u64) {
-    // SAFETY: options of ours, or NULL.
-    if let Some(options) = unsafe { options.as_mut() } {
-        options.options.kv_memory = Some(bytes);
-    }
-}
-
-/// Sets the number format of the KV cache. By default 32-bit floats on the CPU, 16-bit floats on a GPU.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_load_options_set_cache_type(
-    options: *mut LoadOptions,
-    cache_type: MaybeUninit<CacheType>,
-) {
-    // SAFETY: options of ours, or NULL.
-    if let (Some(options), Some(cache_type)) = (unsafe { options.as_mut() }, known(cache_type)) {
-        options.options.cache_type = Some(match cache_type {
-            CacheType::F32 => realm::CacheType::F32,
-            CacheType::F16 => realm::CacheType::F16,
-            CacheType::Q8_0 => realm::CacheType::Q8_0,
-        });
-    }
-}
-
-/// Sets a chat template in place of the file's own: its source, or the name of a builtin one, such as
-/// `chatml`. Copies the text. Errors: `invalid-argument` for text that is not UTF-8.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_load_options_set_chat_template(
-    options: *mut LoadOptions,
-    template: *const c_char,
-    error: *mut *mut Error,
-) -> bool {
-    // SAFETY: options of ours and the caller's text.
-    let work = || unsafe {
-        object_mut(options, "options")?.options.chat_template = Some(text(template, "template")?.into());
-        Ok(true)
-    };
-    // SAFETY: the caller's place for an error.
-    unsafe { attempt(error, false, work) }
-}
-
-/// Sets the source of drafts for requests that name none.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_load_options_set_speculation(
-    options: *mut LoadOptions,
-    speculation: MaybeUninit<Speculation>,
-) {
-    // SAFETY: options of ours, or NULL.
-    if let (Some(options), Some(speculation)) = (unsafe { options.as_mut() }, known(speculation)) {
-        options.options.speculation = speculation.into();
-    }
-}
-
-/// Sets a smaller model with the same vocabulary that drafts for this one: a path, a catalog name or an `hf:`
-/// reference. Copies the text. Errors: `invalid-argument` for text that is not UTF-8.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_load_options_set_draft_model(
-    options: *mut LoadOptions,
-    model: *const c_char,
-    error: *mut *mut Error,
-) -> bool {
-    // SAFETY: options of ours and the caller's text.
-    let work = || unsafe {
-        object_mut(options, "options")?.options.draft_model = Some(text(model, "model")?.into());
-        Ok(true)
-    };
-    // SAFETY: the caller's place for an error.
-    unsafe { attempt(error, false, work) }
-}
-
-/// Sets the most requests that may wait, over all tenants; one more is refused as `overloaded`. 4096 by
-/// default.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_load_options_set_max_queued(options: *mut LoadOptions, requests: usize) {
-    // SAFETY: options of ours, or NULL.
-    if let Some(options) = unsafe { options.as_mut() } {
-        options.options.max_queued = Some(requests);
-    }
-}
-
-/// Sets the number of layers on GPUs, counted from the last one; the output layer is on a GPU too, and the
-/// CPU computes the layers before. By default as many as fit beside a KV cache. Has no effect without a GPU.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_load_options_set_gpu_layers(options: *mut LoadOptions, layers: usize) {
-    // SAFETY: options of ours, or NULL.
-    if let Some(options) = unsafe { options.as_mut() } {
-        options.options.gpu_layers = Some(layers);
-    }
-}
-
-/// Sets a function that receives the progress of the load, on the thread that loads. Takes ownership of
-/// `user_data`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realm_load_options_set_progress(
-    options: *mut LoadOptions,
-    on_progress: OnProgress,
-    user_data: *mut c_void,
-    drop: Drop,
-) {
-    let data = UserData::new(user_data, drop);
-    // SAFETY: options of ours, or NULL.
-    if let Some(options) = unsafe { options.as_mut() } {
-        options.progress = on_progress.map(|on_progress| (on_progress, data));
-    }
 }
 
 /// Calls a callback with an event.

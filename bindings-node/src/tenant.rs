@@ -9,7 +9,7 @@ use crate::error::failed;
 use crate::grants::{Log, Tools, grants};
 use crate::handle::Handle;
 use crate::model::NativeModel;
-use crate::options::limits;
+use crate::options::{limits, limits_json};
 
 /// A compiled program.
 #[napi]
@@ -61,19 +61,9 @@ impl NativeTenant {
     #[napi]
     pub fn info(&self) -> Result<String> {
         let tenant = self.handle.get()?;
-        let limits = tenant.limits();
-        let program = &limits.program;
         let info = json!({
             "name": tenant.name(), "running": tenant.running(), "waiting": tenant.waiting(),
-            "limits": {
-                "weight": limits.weight, "maxConcurrent": limits.max_concurrent,
-                "maxQueued": limits.max_queued, "kvTokens": limits.kv_tokens,
-                "tokensPerMinute": limits.tokens_per_minute,
-                "requestTimeout": limits.request_timeout.map(|time| time.as_secs_f64() * 1000.0),
-                "memory": limits.memory, "models": limits.models, "adapters": limits.adapters, "programMemory": program.memory,
-                "programCpuTime": program.cpu_time.as_secs_f64() * 1000.0,
-                "programHandles": program.handles, "programOutput": program.output,
-            },
+            "limits": limits_json(&tenant.limits()),
         });
         Ok(info.to_string())
     }

@@ -1,10 +1,12 @@
 //! Keyword arguments, given as a dict.
 
+use std::str::FromStr;
+
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyList, PyString};
 
-use crate::errors::invalid;
+use crate::errors::{exception, invalid};
 
 /// Returns the given arguments, each with its name from the `known` ones. An argument that is `None` counts
 /// as missing.
@@ -66,6 +68,17 @@ pub(crate) fn count<T: TryFrom<u64> + Bounded>(
         Err(_) => return Err(wrong()),
     };
     number.map(Some).ok_or_else(|| invalid(&format!("{name} is {value}; it must be from 0 to {}", T::MOST)))
+}
+
+/// Returns the value of an enum, given by its name.
+///
+/// # Errors
+/// `TypeError` for any other type, `invalid-argument` for an unknown name.
+pub(crate) fn chosen<T: FromStr>(value: &Bound<'_, PyAny>) -> PyResult<T>
+where
+    realm::Error: From<T::Err>,
+{
+    value.extract::<&str>()?.parse().map_err(|error: T::Err| exception(&error.into()))
 }
 
 /// The largest number of a type.

@@ -1,7 +1,7 @@
 /* Programs for tenants of Realm, in C.
  *
- * Short names for what a loop needs of the contract in ../wit; all of it is in tenant_program.h, which wit-bindgen writes
- * at build time. A program defines
+ * Short names for what a loop needs of the contract in core/sandbox/wit; all of it is in tenant_program.h, which
+ * wit-bindgen writes at build time. A program defines
  *
  *     bool realm_run(realm_request *request, realm_finish *finish, realm_error *error)
  *

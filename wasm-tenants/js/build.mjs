@@ -13,7 +13,7 @@ if (!source || !out) {
 }
 const program = await readFile(source, 'utf8');
 const { component } = await componentize(program, {
-  witPath: fileURLToPath(new URL('../wit', import.meta.url)),
+  witPath: fileURLToPath(new URL('../../core/sandbox/wit', import.meta.url)),
   worldName: /^export const policy\b/m.test(program) ? 'tenant-policy' : 'tenant-program',
   disableFeatures: ['clocks', 'fetch-event', 'http', 'random', 'stdio'],
 });

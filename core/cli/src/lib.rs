@@ -1,21 +1,20 @@
 //! The `realm` command as a function, so that the packages of other languages have the command too.
+//!
+//! Without the default feature `sandbox`, the command has no programs: `realm tenant` and `realm bench
+//! --program` do not exist, and nothing of wasmtime is built.
 #![forbid(unsafe_code)]
 
 mod bench;
 mod chat;
 mod interrupt;
 mod lines;
-mod live;
 mod models;
 mod options;
 mod output;
-mod program;
 mod progress;
 mod run;
-mod scaffold;
-mod steps;
-mod tenants;
-mod wasm;
+#[cfg(feature = "sandbox")]
+mod tenant;
 mod words;
 
 use std::ffi::OsString;
@@ -36,8 +35,9 @@ enum Command {
     Chat(chat::Args),
     #[command(subcommand)]
     Models(models::Command),
+    #[cfg(feature = "sandbox")]
     #[command(subcommand)]
-    Tenant(program::Command),
+    Tenant(tenant::Command),
     Bench(bench::Args),
     Tokenize(lines::TokenizeArgs),
     Score(lines::ScoreArgs),
@@ -63,7 +63,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Run(args) => run::run(&args),
         Command::Chat(args) => chat::chat(&args),
         Command::Models(command) => models::models(&command),
-        Command::Tenant(command) => program::tenant(&command),
+        #[cfg(feature = "sandbox")]
+        Command::Tenant(command) => tenant::tenant(&command),
         Command::Bench(args) => bench::bench(&args),
         Command::Tokenize(args) => lines::tokenize(&args),
         Command::Score(args) => lines::score(&args),

@@ -125,7 +125,7 @@ impl Batch {
 /// The format of numbers in the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CacheType {
-    /// 32-bit floats: exact, twice the memory of [`F16`](CacheType::F16).
+    /// 32-bit floats: exact, twice the memory of 16-bit ones.
     F32,
     /// 16-bit floats.
     #[default]

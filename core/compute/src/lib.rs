@@ -5,6 +5,7 @@
 //! - [`cpu`]: this machine's processor, with our own kernels.
 //! - [`cuda`]: NVIDIA's GPUs, with our own kernels.
 //! - [`parts`]: several processors as one, each with some of a model's layers.
+//! - [`priority`]: low priority for threads beside the forward pass.
 //! - [`quant`]: the block formats of GGUF files, decoded in plain scalar code.
 
 pub mod backend;
@@ -15,6 +16,7 @@ pub mod cuda;
 mod error;
 mod page;
 pub mod parts;
+pub mod priority;
 pub mod quant;
 mod trim;
 

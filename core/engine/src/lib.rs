@@ -1,6 +1,7 @@
 //! Runs many tenants' requests on one model: batching, fairness, the paged KV cache, sampling, streams.
 //!
 //! - [`Engine`]: one thread that steps a model; [`Request`]s join and leave its batch between steps.
+//! - [`LoadedModel`]: an engine with the weights, the tokenizer and the chat template of its model.
 //! - [`Tenant`]: the owner of a request, and the [`Limits`] on what it may use.
 //! - [`MemoryLedger`]: one account for each tenant of the memory that it causes, with a limit.
 //! - [`Adapter`]: a LoRA adapter that requests may name.
@@ -33,6 +34,8 @@ mod kv;
 mod layerwise;
 #[cfg(test)]
 mod leak;
+mod level;
+mod loaded;
 mod logits;
 mod members;
 mod memory;
@@ -63,6 +66,8 @@ pub use error::Error;
 pub use generation::Generation;
 pub use guide::{Grammar, Guide};
 pub use layerwise::LayerwiseSession;
+pub use level::Level;
+pub use loaded::{LoadedModel, Prompt, PromptError};
 pub use logits::Logits;
 pub use members::Members;
 pub use memory::available_memory;

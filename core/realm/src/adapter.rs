@@ -34,6 +34,13 @@ impl Adapter {
 }
 
 impl Model {
+    /// Returns the same model with an adapter, and a factor on what the adapter adds. Generations, scores,
+    /// embeddings and sequences are then those of the adapted model. A request that names an adapter gets
+    /// that adapter instead.
+    pub fn adapted(&self, adapter: &Adapter, scale: f32) -> Self {
+        Self { adapter: Some((adapter.inner.clone(), scale)), ..self.clone() }
+    }
+
     /// Loads a LoRA adapter while requests run. The path is a GGUF file, or PEFT's output: a folder with
     /// `adapter_config.json` and `adapter_model.safetensors`, or the latter file. Blocks.
     ///
@@ -50,9 +57,9 @@ impl Model {
             _ => error.into(),
         };
         let file = AdapterFile::open(path).map_err(invalid)?;
-        let weights = self.shared.weights.adapter(&file).map_err(invalid)?;
+        let weights = self.loaded.weights.adapter(&file).map_err(invalid)?;
         let (rank, bytes) = (file.rank(), weights.bytes());
-        let inner = self.shared.engine.add_adapter(path.to_string_lossy(), weights)?;
+        let inner = self.loaded.engine.add_adapter(path.to_string_lossy(), weights)?;
         Ok(Adapter { inner, rank, bytes })
     }
 

@@ -4,10 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use realm_engine::LoadedModel;
+use realm_handover::{Receiver, block_on};
+
 use crate::answer::AnswerReader;
 use crate::completion::Collector;
 use crate::error::ErrorCode;
-use crate::model::Shared;
 use crate::task::Task;
 use crate::{Chunk, Completion, Error};
 
@@ -15,37 +17,40 @@ use crate::{Chunk, Completion, Error};
 /// generation`). Dropping it cancels the request and frees its part of the KV cache.
 pub struct Generation {
     inner: Source,
-    /// Separates thoughts and tool calls from the answer.
+    /// Separates thoughts and tool calls from the engine's text.
     answer: AnswerReader,
     /// Keeps the engine running while the generation exists.
-    _model: Arc<Shared>,
+    _model: Arc<LoadedModel>,
 }
 
 impl Generation {
-    pub(crate) fn new(inner: realm_engine::Generation, answer: AnswerReader, model: Arc<Shared>) -> Self {
+    pub(crate) fn new(
+        inner: realm_engine::Generation,
+        answer: AnswerReader,
+        model: Arc<LoadedModel>,
+    ) -> Self {
         Self { inner: Source::Engine(inner), answer, _model: model }
     }
 
-    pub(crate) fn of_program(reply: realm_sandbox::Reply, model: Arc<Shared>) -> Self {
-        Self { inner: Source::Program(Some(Box::new(reply))), answer: AnswerReader::default(), _model: model }
+    /// Creates a generation from chunks that are answers already.
+    pub(crate) fn of_source(source: Box<dyn ChunkSource>, model: Arc<LoadedModel>) -> Self {
+        Self { inner: Source::Other(Some(source)), answer: AnswerReader::default(), _model: model }
     }
 
     /// Creates a generation from the chunks of a task, which is cancelled with the generation.
     pub(crate) fn of_task(
-        chunks: realm_handover::Receiver<Result<Chunk, Error>>,
+        chunks: Receiver<Result<Chunk, Error>>,
         task: Task,
-        model: Arc<Shared>,
+        model: Arc<LoadedModel>,
     ) -> Self {
-        let inner = Source::Task(Some(Box::new(Running { chunks, _task: task })));
-        Self { inner, answer: AnswerReader::default(), _model: model }
+        Self::of_source(Box::new(Running { chunks, _task: task }), model)
     }
 
     /// Ends the request; no more chunks follow.
     pub fn cancel(&mut self) {
         match &mut self.inner {
             Source::Engine(generation) => generation.cancel(),
-            Source::Program(reply) => *reply = None,
-            Source::Task(running) => *running = None,
+            Source::Other(source) => *source = None,
         }
     }
 
@@ -75,18 +80,13 @@ impl Generation {
 
     /// Returns the next chunk; `None` after the last one. Blocks.
     pub fn next_blocking(&mut self) -> Option<Result<Chunk, Error>> {
-        let next = match &mut self.inner {
-            Source::Engine(generation) => generation.next()?.map_err(Error::from),
-            Source::Program(reply) => {
-                let chunk = reply.as_ref()?.chunks.recv_blocking().ok_or_else(stopped);
-                of_reply(reply, chunk)
+        match &mut self.inner {
+            Source::Engine(generation) => {
+                let chunk = generation.next()?;
+                Some(self.read(chunk))
             }
-            Source::Task(running) => {
-                let chunk = running.as_ref()?.chunks.recv_blocking();
-                return Some(of_task(running, chunk));
-            }
-        };
-        Some(self.read(next))
+            Source::Other(_) => block_on(self.next_async()),
+        }
     }
 
     /// Returns the next chunk, for tasks that do not use `StreamExt`.
@@ -96,26 +96,17 @@ impl Generation {
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>> {
         use futures_core::Stream;
-        let next = match &mut self.inner {
+        match &mut self.inner {
             Source::Engine(generation) => {
-                Pin::new(generation).poll_next(context).map(|chunk| chunk.map(|c| c.map_err(Error::from)))
+                let next = Pin::new(generation).poll_next(context);
+                next.map(|chunk| chunk.map(|chunk| self.read(chunk)))
             }
-            Source::Program(reply) => {
-                let Some(running) = reply else { return Poll::Ready(None) };
-                let next = running.chunks.poll_recv(context);
-                next.map(|chunk| Some(of_reply(reply, chunk.ok_or_else(stopped))))
-            }
-            Source::Task(running) => {
-                let Some(task) = running else { return Poll::Ready(None) };
-                let next = task.chunks.poll_recv(context);
-                return next.map(|chunk| Some(of_task(running, chunk)));
-            }
-        };
-        next.map(|chunk| chunk.map(|chunk| self.read(chunk)))
+            Source::Other(source) => poll_source(source, context),
+        }
     }
 
-    /// Separates thoughts and tool calls from a chunk's text.
-    fn read(&mut self, chunk: Result<realm_engine::Chunk, Error>) -> Result<Chunk, Error> {
+    /// Separates thoughts and tool calls from the text of one of the engine's chunks.
+    fn read(&mut self, chunk: Result<realm_engine::Chunk, realm_engine::Error>) -> Result<Chunk, Error> {
         let mut chunk = Chunk::from(chunk?);
         self.answer.read(&mut chunk);
         Ok(chunk)
@@ -126,38 +117,40 @@ impl Generation {
 enum Source {
     Engine(realm_engine::Generation),
     /// `None` after the last chunk.
-    Program(Option<Box<realm_sandbox::Reply>>),
-    /// `None` after the last chunk.
-    Task(Option<Box<Running>>),
+    Other(Option<Box<dyn ChunkSource>>),
+}
+
+/// A source of chunks besides the engine: a tenant's program, or a task. Dropping it cancels the request.
+pub(crate) trait ChunkSource: Send + Sync {
+    /// Polls for the next chunk; `None` if the source has stopped.
+    fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>>;
 }
 
 /// A task and the channel of its chunks.
 struct Running {
-    chunks: realm_handover::Receiver<Result<Chunk, Error>>,
+    chunks: Receiver<Result<Chunk, Error>>,
     _task: Task,
 }
 
-/// Returns a task's chunk; drops the task after the last one.
-fn of_task(running: &mut Option<Box<Running>>, chunk: Option<Result<Chunk, Error>>) -> Result<Chunk, Error> {
-    let chunk = chunk.unwrap_or_else(|| Err(stopped()));
-    if chunk.as_ref().map_or(true, |chunk| chunk.finish.is_some()) {
-        *running = None;
+impl ChunkSource for Running {
+    fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Chunk, Error>>> {
+        self.chunks.poll_recv(context)
     }
-    chunk
 }
 
-type Next = Result<Result<realm_engine::Chunk, realm_sandbox::Error>, Error>;
-
-/// Returns a program's chunk; drops the program's reply after the last one.
-fn of_reply(
-    reply: &mut Option<Box<realm_sandbox::Reply>>,
-    chunk: Next,
-) -> Result<realm_engine::Chunk, Error> {
-    let chunk = chunk.and_then(|chunk| chunk.map_err(Error::from));
-    if chunk.as_ref().map_or(true, |chunk| chunk.finish.is_some()) {
-        *reply = None;
-    }
-    chunk
+/// Polls a source for its next chunk; drops the source after the last one.
+fn poll_source(
+    source: &mut Option<Box<dyn ChunkSource>>,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<Chunk, Error>>> {
+    let Some(running) = source else { return Poll::Ready(None) };
+    running.poll_recv(context).map(|chunk| {
+        let chunk = chunk.unwrap_or_else(|| Err(stopped()));
+        if chunk.as_ref().map_or(true, |chunk| chunk.finish.is_some()) {
+            *source = None;
+        }
+        Some(chunk)
+    })
 }
 
 fn stopped() -> Error {

@@ -6,14 +6,13 @@ use realm_compute::cpu::CpuBackend;
 use realm_compute::cuda::CudaBackend;
 use realm_compute::parts::{Part, PartsBackend, Plan, Sizes, layer_of};
 use realm_compute::{CacheLayout, CacheType};
-use realm_engine::EngineConfig;
 use realm_gguf::Gguf;
 use realm_model::{ModelConfig, Weights};
 
-use crate::Error;
-use crate::device::{Placed, bring, bring_to_cpu};
-use crate::load::LoadOptions;
+use crate::placement::Placement;
 use crate::room::Need;
+use crate::weights::{load_on, load_on_cpu};
+use crate::{Error, LoadOptions};
 
 /// The least tokens that a KV cache must hold, unless the user sets a size or the model's context is shorter.
 /// A model whose weights leave less room on a GPU does not go there.
@@ -86,7 +85,7 @@ impl Gpus {
         gguf: &Gguf,
         options: &LoadOptions,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<(Box<dyn Weights>, Placed), Error> {
+    ) -> Result<(Box<dyn Weights>, Placement), Error> {
         let config = ModelConfig::from_gguf(gguf)?;
         let kind = options.cache_type.unwrap_or(CacheType::F16);
         let sizes = sizes(gguf, &config, options, kind);
@@ -98,10 +97,10 @@ impl Gpus {
         used.dedup();
         if let [part] = used[..] {
             return Ok(match part.checked_sub(1) {
-                None => (bring_to_cpu(&self.cpu()?, gguf, options, progress)?, Placed::Cpu),
+                None => (load_on_cpu(&self.cpu()?, gguf, options, progress)?, Placement::Cpu),
                 Some(gpu) => {
                     let backend = &gpus[gpu];
-                    (bring(Arc::clone(backend), gguf, progress)?, Placed::Gpu(Arc::clone(backend)))
+                    (load_on(Arc::clone(backend), gguf, progress)?, Placement::Gpu(Arc::clone(backend)))
                 }
             });
         }
@@ -141,7 +140,7 @@ impl Gpus {
         };
         let backend = Arc::new(PartsBackend::new(parts.clone(), plan)?);
         let page_bytes = backend.page_bytes(&config.cache_layout(), kind);
-        Ok((bring(backend, gguf, progress)?, Placed::Parts { parts, page_bytes }))
+        Ok((load_on(backend, gguf, progress)?, Placement::Parts { parts, page_bytes }))
     }
 
     /// Returns the placement, and the GPUs that are its parts from 1 on.
@@ -201,22 +200,4 @@ fn least_cache(config: &ModelConfig, options: &LoadOptions, kind: CacheType) -> 
     let layout = CacheLayout::new(config.kv_heads, config.head_dim, &[None]);
     let page = realm_compute::CacheSpec { layout, pages: 1, kind }.page_bytes();
     (tokens.div_ceil(realm_compute::PAGE_TOKENS) as u64).saturating_mul(page as u64)
-}
-
-/// Returns the bytes for KV pages on a GPU: four fifths of what the weights leave. Batches need the rest.
-pub(crate) fn room_for_cache(gpu: &CudaBackend) -> Result<u64, Error> {
-    Ok(gpu.memory()?.0 / 5 * 4)
-}
-
-/// Returns the bytes for KV pages of a model on several parts: as many pages as each part has room for.
-pub(crate) fn kv_memory(parts: &[Part], page_bytes: &[usize], whole: usize) -> Result<u64, Error> {
-    let mut pages = u64::MAX;
-    for (part, &bytes) in parts.iter().zip(page_bytes).filter(|&(_, &bytes)| bytes > 0) {
-        let room = match part {
-            Part::Cpu(_) => EngineConfig::default_kv_memory(),
-            Part::Cuda(gpu) => room_for_cache(gpu)?,
-        };
-        pages = pages.min(room / bytes as u64);
-    }
-    Ok(pages.saturating_mul(whole as u64))
 }

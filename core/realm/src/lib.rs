@@ -32,40 +32,60 @@
 //! Calls that wait for a model exist twice: the plain name blocks the thread, and the name with `_async`
 //! returns a future that needs no particular runtime. [`unblock`] turns any other blocking call into a
 //! future.
+//!
+//! # Features
+//!
+//! - `sandbox`, on by default: [`Program`], [`Grants`] and the other items for tenants' programs. With
+//!   `default-features = false` the crate serves models without programs, and builds without wasmtime.
 #![forbid(unsafe_code)]
 
 mod adapter;
 mod answer;
+mod background;
 mod chat;
 mod chunk;
+mod commons;
 mod completion;
 mod device;
 mod error;
+mod frontend;
+mod generate;
 mod generation;
 mod gpus;
 mod history;
+mod identity;
+mod info;
 mod inspect;
 mod load;
 mod log;
+mod logits_processor;
 mod many;
 mod metrics;
 mod model;
 mod numbers;
+mod options;
+mod placement;
 mod processors;
+#[cfg(feature = "sandbox")]
+mod program;
+#[cfg(not(feature = "sandbox"))]
+#[path = "no_programs.rs"]
 mod program;
 mod progress;
 mod prompt;
+mod registry;
 mod request;
 mod response_format;
 mod room;
 mod runtime;
 mod sequence;
-mod shared;
+mod shared_generation;
 mod task;
 mod tenant;
 mod thought;
 mod tools;
 mod unblock;
+mod weights;
 
 pub use adapter::Adapter;
 pub use chat::{ChatOptions, ChatSession, ChatTool, Overflow};
@@ -73,27 +93,30 @@ pub use chunk::{Chunk, Finish, FinishReason};
 pub use completion::Completion;
 pub use error::{Error, ErrorCode};
 pub use generation::{Chunks, Generation};
+pub use info::ModelInfo;
 pub use inspect::{FileInfo, inspect};
-pub use load::{LoadOptions, Progress};
 pub use log::log_to;
-pub use model::{Model, ModelInfo};
+pub use logits_processor::LogitsProcessor;
+pub use model::Model;
 pub use numbers::EmbedOptions;
-pub use processors::LogitsProcessor;
+pub use options::LoadOptions;
+#[cfg(feature = "sandbox")]
 pub use program::Program;
-pub use progress::{OnProgress, ProgressEvent, Stage};
+pub use progress::{OnProgress, Progress, ProgressEvent, Stage};
 pub use realm_compute::CacheType;
 pub use realm_engine::{
-    Forwarded, Grammar, Histogram, KvPages, Limits, MemoryKind, MemoryUse, Metrics, Output, Pooling,
+    Forwarded, Grammar, Histogram, KvPages, Level, Limits, MemoryKind, MemoryUse, Metrics, Output, Pooling,
     ProgramLimits, Requests, Sampling, Scored, Served, Speculation, TenantMetrics, Timings, Token,
     TokenLogprob, Tokens, Usage,
 };
 pub use realm_hub as hub;
-pub use realm_sandbox::{Contract, Grants, Level, LogQueue, ProgramInfo, Random, Store};
+#[cfg(feature = "sandbox")]
+pub use realm_sandbox::{Contract, Grants, LogQueue, ProgramInfo, Random, Store};
 pub use realm_tokenizer::{Tokenizer, Utf8Stream, template_names};
 pub use request::{Message, Prompt, ReasoningFormat, Request, SharedPrefix};
 pub use runtime::{Builder, Realm};
 pub use sequence::Sequence;
-pub use shared::SharedGeneration;
+pub use shared_generation::SharedGeneration;
 pub use tenant::Tenant;
 pub use tools::{ToolCall, ToolChoice};
 pub use unblock::unblock;

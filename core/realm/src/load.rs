@@ -3,61 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use realm_compute::CacheType;
-use realm_engine::{Draft, Engine, EngineConfig, SnapshotKey, Speculation};
+use realm_engine::{Draft, Engine, EngineConfig, LoadedModel, SnapshotKey};
 use realm_gguf::Gguf;
 use realm_model::Weights;
 use realm_tokenizer::{ChatTemplate, SpecialTexts, Tokenizer};
 
-use crate::Error;
+use crate::background::Background;
 use crate::device::Device;
-use crate::model::{ModelInfo, Shared, Trim};
+use crate::frontend::Frontend;
 use crate::thought::ThoughtSpelling;
 use crate::tools::ToolSpelling;
-
-/// The options of loading a model.
-#[derive(Debug, Clone, Default)]
-pub struct LoadOptions {
-    /// The number of tokens that the KV cache holds, over all requests of all tenants. 0 holds one request of
-    /// the model's trained context length; `None` holds what fits in `kv_memory`. One request has at most
-    /// [`context_length`](Self::context_length) of them.
-    pub kv_tokens: Option<usize>,
-    /// The longest context of one request, prompt and generation together, in tokens. `None` for the length
-    /// that the model was trained for, or less if the KV cache holds less. Beyond the trained length texts
-    /// get worse, and the log warns.
-    pub context_length: Option<usize>,
-    /// The size of the KV cache, in bytes. `None` on the CPU for a quarter of the free memory, at most 8 GiB;
-    /// pages take memory there when they are first used. `None` on a GPU for four fifths of the memory that
-    /// the weights leave free.
-    pub kv_memory: Option<u64>,
-    /// The number format of the KV cache; `None` for 32-bit floats on the CPU and 16-bit floats on a GPU.
-    pub cache_type: Option<CacheType>,
-    /// A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml`
-    /// or `llama3` ([`template_names`](crate::template_names)).
-    pub chat_template: Option<String>,
-    /// The source of drafts for requests that name none.
-    pub speculation: Speculation,
-    /// A smaller model with the same vocabulary that drafts for this one: a path, a catalog name or an `hf:`
-    /// reference.
-    pub draft_model: Option<String>,
-    /// The most requests that may wait, over all tenants; `None` for 4096. One more is refused as
-    /// `overloaded`. Half of the places are divided among the tenants by their weights, at least one each; a
-    /// tenant within its part is never refused.
-    pub max_queued: Option<usize>,
-    /// The number of layers on GPUs, counted from the last one; the output layer is on a GPU too, and the CPU
-    /// computes the layers before. `None` for as many as fit beside a KV cache. Has no effect without a GPU.
-    pub gpu_layers: Option<usize>,
-}
-
-/// Receives the progress of loading, on the thread that loads.
-pub trait Progress: realm_hub::Progress {
-    /// Reports that `done` of `total` bytes of weights are in place.
-    fn loading(&mut self, done: u64, total: u64) {
-        let _ = (done, total);
-    }
-}
-
-impl Progress for () {}
+use crate::{Error, LoadOptions, ModelInfo, Progress};
 
 /// The files of a model.
 pub(crate) struct Source<'a> {
@@ -75,7 +31,7 @@ pub(crate) fn load(
     options: &LoadOptions,
     snapshot_key: &SnapshotKey,
     progress: &mut dyn Progress,
-) -> Result<Shared, Error> {
+) -> Result<(LoadedModel, Frontend), Error> {
     let (gguf, tokenizer) = open(path)?;
     let (metadata, tokenizer) = (gguf.metadata(), Arc::new(tokenizer));
     let draft = draft.map(|path| open_draft(device, path)).transpose()?;
@@ -85,10 +41,10 @@ pub(crate) fn load(
         None => ChatTemplate::from_metadata(metadata, special),
     };
     let loaded = device.load(&gguf, options, &mut |done, total| progress.loading(done, total));
-    let (weights, placed) = loaded.map_err(Error::in_file(path))?;
+    let (weights, placement) = loaded.map_err(Error::in_file(path))?;
     let config = EngineConfig {
         snapshot_key: Some(snapshot_key.clone()),
-        ..placed.engine_config(&*weights, options)?
+        ..placement.engine_config(&*weights, options)?
     };
     let draft = draft.as_ref().map(|(weights, tokenizer)| Draft { weights: &**weights, tokenizer });
     let engine = Engine::with_draft(&*weights, Arc::clone(&tokenizer), &config, draft)?;
@@ -98,8 +54,9 @@ pub(crate) fn load(
     let capabilities = template.as_ref().and_then(|template| template.capabilities(true));
     let knows_tools = capabilities.is_none_or(|capabilities| capabilities.tools);
     let thought_spelling = template.as_ref().and_then(|template| ThoughtSpelling::of(template, &tokenizer));
-    let inner = realm_sandbox::Model { name: reference.to_owned(), engine, weights, tokenizer, template };
-    Ok(Shared { inner: Arc::new(inner), info, tool_spelling, thought_spelling, knows_tools, _freed: Trim })
+    let background = Background::default();
+    let frontend = Frontend { info, tool_spelling, thought_spelling, knows_tools, background };
+    Ok((LoadedModel::new(reference, engine, weights, tokenizer, template), frontend))
 }
 
 /// Opens a model's file and its tokenizer.

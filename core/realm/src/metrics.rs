@@ -1,8 +1,8 @@
-//! The registry of loaded models and tenants, and their metrics as text.
+//! The metrics of loaded models and tenants as text.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -11,37 +11,27 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use realm_engine::{Histogram, MemoryUse, Metrics, Served, TenantMetrics};
 
-use crate::model::Shared;
-use crate::tenant::Identity;
+use crate::commons::Commons;
 
-/// The models that a runtime has loaded, and its tenants, as weak references.
-#[derive(Clone, Default)]
-pub(crate) struct Models {
-    loaded: Arc<Mutex<Vec<Weak<Shared>>>>,
-    tenants: Arc<Mutex<Vec<Weak<Identity>>>>,
+/// Returns the metrics of all loaded models and tenants in the text format of OpenMetrics.
+pub(crate) fn prometheus(commons: &Arc<Commons>) -> String {
+    let mut registry = Registry::with_prefix("realm");
+    registry.register_collector(Box::new(Readings(Arc::clone(commons))));
+    let mut text = String::new();
+    // Writing to a string never fails.
+    let _ = encode(&mut text, &registry);
+    text
 }
 
-impl Models {
-    pub(crate) fn add(&self, model: &Arc<Shared>) {
-        let mut models = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        models.retain(|model| model.strong_count() > 0);
-        models.push(Arc::downgrade(model));
-    }
+/// Reads the counters whenever they are written as text.
+#[derive(Debug)]
+struct Readings(Arc<Commons>);
 
-    pub(crate) fn add_tenant(&self, tenant: &Arc<Identity>) {
-        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        // Runs only when the list is full, so each time it has doubled.
-        if tenants.len() == tenants.capacity() {
-            tenants.retain(|tenant| tenant.strong_count() > 0);
-        }
-        tenants.push(Arc::downgrade(tenant));
-    }
-
+impl Readings {
     /// Returns the memory that tenants hold, by their names; at most `Metrics::MAX_TENANTS` of them.
     fn memory(&self) -> BTreeMap<String, MemoryUse> {
-        let tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         let mut by_name: BTreeMap<String, MemoryUse> = BTreeMap::new();
-        for tenant in tenants.iter().filter_map(Weak::upgrade) {
+        for tenant in self.0.tenants.living() {
             let name = tenant.inner.name();
             if by_name.contains_key(name) || by_name.len() < Metrics::MAX_TENANTS {
                 by_name.entry(name.to_owned()).or_default().add(&tenant.inner.memory().read());
@@ -49,39 +39,13 @@ impl Models {
         }
         by_name
     }
-
-    pub(crate) fn loaded(&self) -> Vec<Arc<Shared>> {
-        let models = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        models.iter().filter_map(Weak::upgrade).collect()
-    }
-
-    /// Returns the model that was loaded by that name last.
-    pub(crate) fn find(&self, name: &str) -> Option<Arc<realm_sandbox::Model>> {
-        let loaded = self.loaded();
-        loaded.iter().rev().find(|model| model.name == name).map(|model| Arc::clone(&model.inner))
-    }
-
-    pub(crate) fn prometheus(&self) -> String {
-        let mut registry = Registry::with_prefix("realm");
-        registry.register_collector(Box::new(self.clone()));
-        let mut text = String::new();
-        // Writing to a string never fails.
-        let _ = encode(&mut text, &registry);
-        text
-    }
 }
 
-impl fmt::Debug for Models {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.loaded().iter().map(|model| &model.name)).finish()
-    }
-}
-
-impl Collector for Models {
+impl Collector for Readings {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // A model that was loaded twice is one model in the metrics.
         let mut readings: BTreeMap<String, Metrics> = BTreeMap::new();
-        for model in self.loaded() {
+        for model in self.0.models.living() {
             readings.entry(model.name.clone()).or_default().add(&model.engine.metrics());
         }
         let mut families = Families { encoder, readings: &readings };

@@ -13,7 +13,7 @@ impl Model {
     /// Same as [`stream`](Self::stream).
     pub fn score(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
         Ok(self
-            .shared
+            .loaded
             .engine
             .score(&self.tenant.inner, self.adapter.clone(), tokens.to_vec(), 0, top)?
             .wait()?)
@@ -25,7 +25,7 @@ impl Model {
     /// Same as [`score`](Self::score).
     pub async fn score_async(&self, tokens: &[u32], top: usize) -> Result<Vec<Scored>, Error> {
         Ok(self
-            .shared
+            .loaded
             .engine
             .score(&self.tenant.inner, self.adapter.clone(), tokens.to_vec(), 0, top)?
             .wait_async()
@@ -59,7 +59,7 @@ impl Model {
             return Err(Error::new(ErrorCode::InvalidArgument, why));
         }
         let tokens = [prompt, continuation].concat();
-        Ok(self.shared.engine.score(&self.tenant.inner, self.adapter.clone(), tokens, prompt.len() - 1, 0)?)
+        Ok(self.loaded.engine.score(&self.tenant.inner, self.adapter.clone(), tokens, prompt.len() - 1, 0)?)
     }
 
     /// Returns the embedding of a text: a vector of length 1, `[hidden]`, pooled as the model's file says.
@@ -88,8 +88,8 @@ impl Model {
     }
 
     fn embed_request(&self, tokens: &[u32], options: &EmbedOptions) -> Result<Answer<Vec<f32>>, Error> {
-        let pooling = options.pooling.unwrap_or(self.shared.info.pooling);
-        Ok(self.shared.engine.embed(
+        let pooling = options.pooling.unwrap_or(self.frontend.info.pooling);
+        Ok(self.loaded.engine.embed(
             &self.tenant.inner,
             self.adapter.clone(),
             tokens.to_vec(),

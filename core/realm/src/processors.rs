@@ -1,84 +1,24 @@
-//! Functions of the application's that change logits before a token is chosen.
+//! Requests with logits processors.
 //!
-//! The engine's thread never waits for them: a thread of its own drives a request with such functions, one
-//! forward pass at a time, as it does for a policy program. These forward passes share batches with other
-//! requests.
+//! The engine's thread never waits for the application's functions: a thread of its own drives a request with
+//! such functions, one forward pass at a time, as it does for a policy program. These forward passes share
+//! batches with other requests.
 
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use realm_engine::{
     Finish, FinishReason, MAX_LOGPROBS, Output, Place, RunEnd, RunMeter, Sequence, Timings, Writing,
 };
-
-use crate::error::ErrorCode;
 use realm_handover::Sender;
 
 use crate::answer::AnswerReader;
+use crate::error::ErrorCode;
 use crate::task::Task;
-use crate::{Chunk, Error, Generation, Model};
+use crate::{Chunk, Error, Generation, LogitsProcessor, Model};
 
 /// The most chunks that a reader may be behind before the request waits for it.
 const CHANNEL: usize = 64;
-
-type Processed = Pin<Box<dyn Future<Output = Result<Vec<f32>, String>> + Send>>;
-
-/// A function that receives the tokens so far, prompt included, and the logits of the next one,
-/// `[vocabulary]`, and may change the logits. It is called once for each token, before penalties, temperature
-/// and the other sampling options; a logit of -infinity excludes a token. With a grammar, the tokens that it
-/// forbids are -infinity already. An error ends the request.
-#[derive(Clone)]
-pub struct LogitsProcessor(Arc<dyn Fn(Vec<u32>, Vec<f32>) -> Processed + Send + Sync>);
-
-impl LogitsProcessor {
-    /// Creates a processor from a function that changes logits in place.
-    pub fn new(process: impl Fn(&[u32], &mut [f32]) -> Result<(), String> + Send + Sync + 'static) -> Self {
-        Self::new_async(move |tokens, mut logits| {
-            let processed = process(&tokens, &mut logits);
-            std::future::ready(processed.map(|()| logits))
-        })
-    }
-
-    /// Creates a processor from an async function that takes tokens and logits and returns the same number of
-    /// logits.
-    pub fn new_async<F>(process: impl Fn(Vec<u32>, Vec<f32>) -> F + Send + Sync + 'static) -> Self
-    where
-        F: Future<Output = Result<Vec<f32>, String>> + Send + 'static,
-    {
-        Self(Arc::new(move |tokens, logits| Box::pin(process(tokens, logits))))
-    }
-
-    async fn process(&self, tokens: &[u32], logits: Vec<f32>) -> Result<Vec<f32>, Error> {
-        let expected = logits.len();
-        let processed = (self.0)(tokens.to_vec(), logits).await;
-        let logits = processed
-            .map_err(|why| Error::new(ErrorCode::Failed, format_args!("a logits processor failed: {why}")))?;
-        if logits.len() != expected {
-            let why = format!(
-                "a logits processor returned {} logits; it must be {expected}, one for each token",
-                logits.len()
-            );
-            return Err(Error::new(ErrorCode::InvalidArgument, why));
-        }
-        if let Some(token) = logits.iter().position(|logit| logit.is_nan() || *logit == f32::INFINITY) {
-            let why = format!(
-                "a logits processor made the logit of token {token} {}; it must be a number or -infinity",
-                logits[token]
-            );
-            return Err(Error::new(ErrorCode::InvalidArgument, why));
-        }
-        Ok(logits)
-    }
-}
-
-impl fmt::Debug for LogitsProcessor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LogitsProcessor")
-    }
-}
 
 /// Starts a request with logits processors.
 pub(crate) fn start(
@@ -88,7 +28,7 @@ pub(crate) fn start(
     answer: AnswerReader,
 ) -> Result<Generation, Error> {
     let submitted = Instant::now();
-    let engine = &model.shared.engine;
+    let engine = &model.loaded.engine;
     let invalid = |why: &str| Error::new(ErrorCode::InvalidArgument, why);
     if request.prompt.is_empty() {
         return Err(invalid("the prompt is empty; it needs at least one token"));
@@ -99,7 +39,7 @@ pub(crate) fn start(
     if request.logprobs.is_some_and(|n| n > MAX_LOGPROBS) {
         return Err(invalid(&format!("logprobs must be at most {MAX_LOGPROBS}")));
     }
-    request.sampling.check(model.shared.vocabulary())?;
+    request.sampling.check(model.loaded.vocabulary())?;
     realm_engine::check_stops(&request.stop)?;
     let tenant = &model.tenant.inner;
     tenant.ready_blocking();
@@ -124,7 +64,7 @@ pub(crate) fn start(
         timeout: tenant.limits().request_timeout,
     };
     let task = Task::spawn("realm-logits", run.answer(place, meter, send))?;
-    Ok(Generation::of_task(receive, task, Arc::clone(&model.shared)))
+    Ok(Generation::of_task(receive, task, Arc::clone(&model.loaded)))
 }
 
 struct Run {
@@ -190,7 +130,7 @@ impl Run {
         if self.writing.usage().generated_tokens == 0 {
             self.writing.found_cached(forwarded.cached);
         }
-        let tokenizer = &self.model.shared.tokenizer;
+        let tokenizer = &self.model.loaded.tokenizer;
         let mut logits = forwarded.values;
         let raw = if self.writing.has_logprobs() { logits.clone() } else { Vec::new() };
         self.writing.rule_out(&mut logits, tokenizer)?;

@@ -1,8 +1,16 @@
-//! Progress as events, for callers with one function for all of it.
+//! The progress of loading: as calls of a trait, or as events for callers with one function for all of it.
 
 use realm_hub::{Reason, Source};
 
-use crate::Progress;
+/// Receives the progress of loading, on the thread that loads.
+pub trait Progress: realm_hub::Progress {
+    /// Reports that `done` of `total` bytes of weights are in place.
+    fn loading(&mut self, done: u64, total: u64) {
+        let _ = (done, total);
+    }
+}
+
+impl Progress for () {}
 
 /// The stage of a load or a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

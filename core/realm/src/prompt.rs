@@ -1,5 +1,6 @@
 //! Prompts: a conversation rendered by the model's chat template, and tokens.
 
+use realm_engine::Prompt as EnginePrompt;
 use realm_tokenizer::Conversation;
 
 use crate::error::ErrorCode;
@@ -27,7 +28,7 @@ impl Model {
     /// prompt.
     pub fn render(&self, request: &Request) -> Result<String, Error> {
         match self.told_prompt(request)? {
-            realm_sandbox::Prompt::Chat(conversation) => Ok(self.shared.render(&conversation)?.text),
+            EnginePrompt::Chat(conversation) => Ok(self.loaded.render(&conversation)?.text),
             _ => Err(not_a_conversation()),
         }
     }
@@ -39,35 +40,39 @@ impl Model {
     /// Same as [`render`](Self::render).
     pub fn render_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
         match self.told_prompt(request)? {
-            prompt @ realm_sandbox::Prompt::Chat(_) => Ok(self.shared.tokenize(&prompt)?),
+            prompt @ EnginePrompt::Chat(_) => Ok(self.loaded.tokenize(&prompt)?),
             _ => Err(not_a_conversation()),
         }
     }
 
     /// Returns the tokens that a request continues.
     pub(crate) fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
-        Ok(self.shared.tokenize(&self.told_prompt(request)?)?)
+        let prompt = self.told_prompt(request)?;
+        self.prepare(request, || Ok(self.loaded.tokenize(&prompt)?))
+    }
+
+    /// Prepares a request's prompt, in the tenant's turn if it is long.
+    fn prepare<T: Send>(&self, request: &Request, prepare: impl FnOnce() -> T + Send) -> T {
+        self.frontend.background.prepare(&self.tenant.preparing, request.prompt.bytes(), prepare)
     }
 
     /// Same as [`prompt_tokens`](Self::prompt_tokens), for a request that is about to start: a prompt far
     /// longer than the context is refused before all of it is tokenized.
     pub(crate) fn fitting_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
         Self::check_prompt(request)?;
-        match &request.prompt {
+        self.prepare(request, || match &request.prompt {
             // Checked before they are copied: there may be far too many.
             Prompt::Text(text) => self.text_tokens(text, request.special),
             Prompt::Tokens(tokens) => Ok(tokens.clone()),
             Prompt::Chat(_) => {
-                Ok(self.shared.tokenize_at_most(&self.told_prompt(request)?, self.most_tokens())?)
+                Ok(self.loaded.tokenize_at_most(&self.told_prompt(request)?, self.most_tokens())?)
             }
-        }
+        })
     }
 
     /// Encodes a text, unless it is far too long.
     fn text_tokens(&self, text: &str, special: bool) -> Result<Vec<u32>, Error> {
-        let most = self.most_tokens();
-        let tokens = self.shared.tokenizer.encode_at_most(text, special, true, most);
-        Ok(tokens.ok_or_else(|| realm_sandbox::prompt_too_long(text, most))?)
+        Ok(self.loaded.encode_at_most(text, special, self.most_tokens())?)
     }
 
     /// The most tokens of a prompt that are counted; the error for a longer one does not state its length.
@@ -78,9 +83,9 @@ impl Model {
     /// Returns the prompt of a request that the engine answers, with tools described in words where the
     /// template does not know them. A tenant's program gets the tools themselves and describes them as it
     /// likes.
-    fn told_prompt(&self, request: &Request) -> Result<realm_sandbox::Prompt, Error> {
+    fn told_prompt(&self, request: &Request) -> Result<EnginePrompt, Error> {
         Ok(match self.prompt(request)? {
-            realm_sandbox::Prompt::Chat(told) => realm_sandbox::Prompt::Chat(self.tell_of_tools(told)),
+            EnginePrompt::Chat(told) => EnginePrompt::Chat(self.tell_of_tools(told)),
             prompt => prompt,
         })
     }
@@ -101,15 +106,15 @@ impl Model {
     }
 
     /// Returns the prompt of a request, as programs see it.
-    pub(crate) fn prompt(&self, request: &Request) -> Result<realm_sandbox::Prompt, Error> {
+    pub(crate) fn prompt(&self, request: &Request) -> Result<EnginePrompt, Error> {
         Self::check_prompt(request)?;
         Ok(match &request.prompt {
             Prompt::Text(text) if request.special => {
-                realm_sandbox::Prompt::Tokens(self.text_tokens(text, true)?)
+                EnginePrompt::Tokens(self.prepare(request, || self.text_tokens(text, true))?)
             }
-            Prompt::Text(text) => realm_sandbox::Prompt::Text(text.clone()),
-            Prompt::Tokens(tokens) => realm_sandbox::Prompt::Tokens(tokens.clone()),
-            Prompt::Chat(messages) => realm_sandbox::Prompt::Chat(Conversation {
+            Prompt::Text(text) => EnginePrompt::Text(text.clone()),
+            Prompt::Tokens(tokens) => EnginePrompt::Tokens(tokens.clone()),
+            Prompt::Chat(messages) => EnginePrompt::Chat(Conversation {
                 messages: messages.iter().map(|m| m.0.clone()).collect(),
                 tools: shown_tools(request).to_vec(),
                 add_generation_prompt: request.add_generation_prompt,
@@ -121,7 +126,7 @@ impl Model {
 
     /// Describes the tools in words, if the template has no place for them.
     fn tell_of_tools(&self, mut conversation: Conversation) -> Conversation {
-        if !conversation.tools.is_empty() && !self.shared.knows_tools {
+        if !conversation.tools.is_empty() && !self.frontend.knows_tools {
             instruct(&mut conversation);
         }
         conversation

@@ -83,6 +83,26 @@ pub enum Prompt {
     Tokens(Vec<u32>),
 }
 
+impl Prompt {
+    /// Returns the bytes of text that have to be tokenized.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Tokens(_) => 0,
+            Self::Chat(messages) => messages.iter().map(|message| text_bytes(&message.0)).sum(),
+        }
+    }
+}
+
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(text_bytes).sum(),
+        Value::Object(map) => map.values().map(text_bytes).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    }
+}
+
 /// The first part of a prompt that may be computed once for all tenants that mark it too. Without a mark,
 /// nothing that one tenant sends makes another tenant's request faster, since the time would reveal the
 /// prompt. Mark only text that is not secret: any tenant that sends the same text can find out that it was

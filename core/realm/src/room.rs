@@ -2,9 +2,8 @@
 
 use realm_engine::available_memory;
 
-use crate::Error;
 use crate::error::ErrorCode;
-use crate::load::LoadOptions;
+use crate::{Error, LoadOptions};
 
 /// The bytes that a model takes of the machine's own memory.
 pub(crate) struct Need {

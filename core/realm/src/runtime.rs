@@ -6,13 +6,12 @@ use realm_engine::SnapshotKey;
 use realm_hub::{Hub, Reference};
 use realm_tokenizer::Tokenizer;
 
+use crate::commons::Commons;
 use crate::device::Device;
 use crate::error::ErrorCode;
-use crate::load::{self, LoadOptions, Progress, Source};
-use crate::metrics::Models;
-use crate::program::Sandboxes;
-use crate::tenant::Identity;
-use crate::{Error, Limits, Model, Tenant, unblock};
+use crate::identity::Identity;
+use crate::load::{self, Source};
+use crate::{Error, Limits, LoadOptions, Model, Progress, Tenant, metrics, unblock};
 
 /// Owns the devices and loads models. A clone is cheap and is the same runtime.
 #[derive(Clone)]
@@ -23,8 +22,7 @@ pub struct Realm {
     anybody: Arc<Identity>,
     /// Signs the sequences of all models that this runtime loads.
     snapshot_key: SnapshotKey,
-    pub(crate) models: Models,
-    pub(crate) sandboxes: Sandboxes,
+    pub(crate) commons: Arc<Commons>,
 }
 
 /// The options of a [`Realm`], before it starts.
@@ -102,9 +100,9 @@ impl Builder {
             None => Hub::new()?,
         };
         let anybody = Arc::new(Identity::new("default", Limits::default())?);
-        let (models, sandboxes) = (Models::default(), Sandboxes::new(hub.cache()));
-        models.add_tenant(&anybody);
-        Ok(Realm { device, hub, anybody, snapshot_key, models, sandboxes })
+        let commons = Arc::new(Commons::new(hub.cache()));
+        commons.tenants.add(&anybody);
+        Ok(Realm { device, hub, anybody, snapshot_key, commons })
     }
 }
 
@@ -140,10 +138,10 @@ impl Realm {
             None => None,
         };
         let source = Source { reference: model, path: &path, draft: draft.as_deref() };
-        let shared = load::load(&self.device, source, options, &self.snapshot_key, progress)?;
-        let shared = Arc::new(shared);
-        self.models.add(&shared);
-        Ok(Model::new(shared, Arc::clone(&self.anybody)))
+        let (loaded, frontend) = load::load(&self.device, source, options, &self.snapshot_key, progress)?;
+        let loaded = Arc::new(loaded);
+        self.commons.models.add(&loaded);
+        Ok(Model::new(loaded, frontend, Arc::clone(&self.anybody)))
     }
 
     /// Loads a model as [`load_model`](Self::load_model) does, for tasks: a thread of its own does the work.
@@ -161,7 +159,9 @@ impl Realm {
     /// # Errors
     /// `invalid-argument` for a limit that is out of range.
     pub fn tenant(&self, name: &str, limits: Limits) -> Result<Tenant, Error> {
-        Tenant::new(name, limits, self.models.clone(), self.sandboxes.clone())
+        let identity = Arc::new(Identity::new(name, limits)?);
+        self.commons.tenants.add(&identity);
+        Ok(Tenant { identity, commons: Arc::clone(&self.commons) })
     }
 
     /// Returns the metrics of all loaded models in the text format that Prometheus and OpenMetrics read
@@ -169,7 +169,7 @@ impl Realm {
     /// a label and, where they belong to one tenant, its name. A tenant's series end when the tenant is
     /// dropped. `docs/metrics.md` lists all of them.
     pub fn prometheus(&self) -> String {
-        self.models.prometheus()
+        metrics::prometheus(&self.commons)
     }
 
     /// Loads only a model's tokenizer. Blocks.

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use realm_engine::{Forwarded, Output};
+use realm_engine::{Forwarded, LoadedModel, Output};
 
-use crate::Error;
-use crate::model::Shared;
+use crate::{Error, Model};
 
 /// A token sequence with its KV cache. Its forward passes share batches with other requests. While the
 /// sequence is idle, Realm may give its part of the cache to others and compute it again when it is needed.
@@ -13,14 +12,10 @@ use crate::model::Shared;
 pub struct Sequence {
     inner: realm_engine::Sequence,
     /// Keeps the engine running while the sequence exists.
-    model: Arc<Shared>,
+    model: Arc<LoadedModel>,
 }
 
 impl Sequence {
-    pub(crate) fn new(inner: realm_engine::Sequence, model: Arc<Shared>) -> Self {
-        Self { inner, model }
-    }
-
     /// The tokens of the sequence.
     pub fn tokens(&self) -> &[u32] {
         self.inner.tokens()
@@ -88,12 +83,54 @@ impl Sequence {
 
     /// Returns tokens, keys and values as bytes, signed with the realm's
     /// [`snapshot_key`](crate::Builder::snapshot_key).
-    /// [`Model::restore_sequence`](crate::Model::restore_sequence) restores them with the same model on the
+    /// [`Model::restore_sequence`](Model::restore_sequence) restores them with the same model on the
     /// same kind of device. Tokens appended after the last forward pass are not included. Blocks.
     ///
     /// # Errors
     /// `internal` if the device could not be read.
     pub fn save(&self) -> Result<Vec<u8>, Error> {
         Ok(self.inner.save()?)
+    }
+}
+
+impl Model {
+    /// Creates an empty sequence that the caller drives, one forward pass at a time.
+    ///
+    /// # Errors
+    /// `internal` if the engine has failed. With an [adapter](Self::adapted), `invalid-argument` if it
+    /// belongs to another model and `limit-exceeded` if the tenant may not use it.
+    pub fn sequence(&self) -> Result<Sequence, Error> {
+        self.tenant.inner.ready_blocking();
+        let inner = self.loaded.engine.sequence(&self.tenant.inner, self.adapter.clone(), 0)?;
+        Ok(Sequence { inner, model: Arc::clone(&self.loaded) })
+    }
+
+    /// Restores a sequence from the bytes of [`Sequence::save`], written by this realm or by another one with
+    /// the same [`snapshot_key`](crate::Builder::snapshot_key). A sequence saved with an
+    /// [adapter](Self::adapted) needs a model with the same adapter and the same factor.
+    ///
+    /// # Errors
+    /// `invalid-argument` for bytes that are not signed with the realm's key or were changed since, and for
+    /// bytes of another model, device, cache type or adapter; `limit-exceeded` if the sequence is longer than
+    /// the context.
+    pub fn restore_sequence(&self, bytes: &[u8]) -> Result<Sequence, Error> {
+        self.tenant.inner.ready_blocking();
+        let inner = self.loaded.engine.restore(&self.tenant.inner, self.adapter.clone(), bytes)?;
+        Ok(Sequence { inner, model: Arc::clone(&self.loaded) })
+    }
+
+    /// Restores a sequence that a realm with another key saved; for one with the same key use
+    /// [`restore_sequence`](Self::restore_sequence). The format of the bytes is checked in full, so they
+    /// cannot harm another request. But Realm cannot check that the keys and values in them are those that
+    /// the model computes for the tokens. Therefore they never enter the prefix cache, where the tenant's
+    /// other requests would find them, and saving the sequence again saves only its tokens.
+    ///
+    /// # Errors
+    /// `invalid-argument` for anything but a saved sequence of this model, device, cache type and adapter;
+    /// `limit-exceeded` if the sequence is longer than the context.
+    pub fn restore_foreign_sequence(&self, bytes: &[u8]) -> Result<Sequence, Error> {
+        self.tenant.inner.ready_blocking();
+        let inner = self.loaded.engine.restore_foreign(&self.tenant.inner, self.adapter.clone(), bytes)?;
+        Ok(Sequence { inner, model: Arc::clone(&self.loaded) })
     }
 }

@@ -2,10 +2,9 @@
 
 mod common;
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use realm::{ErrorCode, Grants, Level, Limits, Model, Realm, Request, SharedGeneration};
+use realm::{ErrorCode, Limits, Model, Realm, SharedGeneration};
 
 use common::story;
 
@@ -62,8 +61,13 @@ async fn a_task_finishes_what_another_holds() {
     assert!(shared.next_async().await.is_none());
 }
 
+#[cfg(feature = "sandbox")]
 #[test]
 fn a_function_gets_the_lines_of_the_log() {
+    use std::sync::{Arc, Mutex};
+
+    use realm::{Grants, Level, Request};
+
     let (realm, model) = load();
     let lines = Arc::new(Mutex::new(Vec::new()));
     let sink = {

@@ -2,7 +2,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 
 use crate::error::HostError;
-use crate::host;
+use crate::{handles, host};
 
 wasmtime::component::bindgen!({
     path: "wit",
@@ -41,13 +41,13 @@ wasmtime::component::bindgen!({
     exports: { default: async },
     trappable_error_type: { "realm:tenant/types.error" => HostError },
     with: {
-        "realm:tenant/models.model": host::models::Model,
-        "realm:tenant/models.text-decoder": host::models::TextDecoder,
-        "realm:tenant/logits.logits": host::logits::Logits,
-        "realm:tenant/logits.token-set": host::logits::TokenSet,
-        "realm:tenant/logits.sampler": host::logits::Sampler,
-        "realm:tenant/logits.matcher": host::logits::Matcher,
-        "realm:tenant/sequences.sequence": host::sequences::Sequence,
+        "realm:tenant/models.model": handles::Model,
+        "realm:tenant/models.text-decoder": handles::TextDecoder,
+        "realm:tenant/logits.logits": handles::Logits,
+        "realm:tenant/logits.token-set": handles::TokenSet,
+        "realm:tenant/logits.sampler": handles::Sampler,
+        "realm:tenant/logits.matcher": handles::Matcher,
+        "realm:tenant/sequences.sequence": handles::Sequence,
         "realm:tenant/layers.tensor": host::layers::Tensor,
         "realm:tenant/layers.kv-cache": host::layers::KvCache,
         "realm:tenant/layers.layer": host::layers::Layer,

@@ -15,10 +15,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use realm_compute::priority;
 use realm_engine::Tenant;
 use realm_handover::Receiver;
 
-use crate::{Error, ErrorKind, priority};
+use crate::{Error, ErrorKind};
 
 /// The most programs that are compiled at once: each takes memory of its own.
 const AT_ONCE: usize = 2;

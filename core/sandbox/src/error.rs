@@ -4,8 +4,6 @@ use std::fmt;
 
 use wasmtime::component::ResourceTableError;
 
-use crate::bindings::realm::tenant::types as wit;
-
 /// The kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -105,6 +103,15 @@ impl From<realm_tokenizer::Error> for Error {
     }
 }
 
+impl From<realm_engine::PromptError> for Error {
+    fn from(error: realm_engine::PromptError) -> Self {
+        match error {
+            realm_engine::PromptError::Tokenizer(error) => error.into(),
+            realm_engine::PromptError::TooLong { .. } => Self::limit(error),
+        }
+    }
+}
+
 /// The failure of a host function: an error that the guest sees, or one that ends the guest.
 #[derive(Debug)]
 pub(crate) enum HostError {
@@ -138,54 +145,11 @@ impl From<wasmtime::Error> for HostError {
 }
 
 impl HostError {
-    /// Returns the error that the guest sees, or fails with the one that ends the guest.
-    pub(crate) fn into_wit(self) -> wasmtime::Result<wit::Error> {
-        match self {
-            Self::Seen(error) => Ok(error.into()),
-            Self::Fatal(error) => Err(error),
-        }
-    }
-
     /// For calls that have no error to return: any error ends the guest.
     pub(crate) fn fatal(self) -> wasmtime::Error {
         match self {
             Self::Seen(error) => error.into(),
             Self::Fatal(error) => error,
         }
-    }
-}
-
-impl From<Error> for wit::Error {
-    fn from(error: Error) -> Self {
-        use ErrorKind as K;
-        let code = match error.kind {
-            K::InvalidArgument => wit::ErrorCode::InvalidArgument,
-            K::LimitExceeded => wit::ErrorCode::LimitExceeded,
-            K::Overloaded => wit::ErrorCode::Overloaded,
-            K::Unsupported => wit::ErrorCode::Unsupported,
-            K::NotFound => wit::ErrorCode::NotFound,
-            K::Denied => wit::ErrorCode::Denied,
-            K::Failed | K::Trap | K::InvalidProgram | K::Io | K::Cancelled => wit::ErrorCode::Failed,
-            K::Internal => wit::ErrorCode::Internal,
-        };
-        Self { code, message: error.message }
-    }
-}
-
-impl From<wit::Error> for Error {
-    /// Converts a program's error. It keeps the program's code, but `internal` becomes `Failed`: only Realm
-    /// reports failures of its own.
-    fn from(error: wit::Error) -> Self {
-        use wit::ErrorCode as C;
-        let kind = match error.code {
-            C::InvalidArgument => ErrorKind::InvalidArgument,
-            C::LimitExceeded => ErrorKind::LimitExceeded,
-            C::Overloaded => ErrorKind::Overloaded,
-            C::Unsupported => ErrorKind::Unsupported,
-            C::NotFound => ErrorKind::NotFound,
-            C::Denied => ErrorKind::Denied,
-            C::Failed | C::Internal => ErrorKind::Failed,
-        };
-        Self { kind, message: error.message }
     }
 }

@@ -18,10 +18,11 @@ use std::task::{Context, Wake, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use realm_compute::priority;
 use realm_engine::Step;
 
 use crate::budget::Budget;
-use crate::{priority, thread_time};
+use crate::thread_time;
 
 /// The computing time after which a run counts as long: this much, and this part of the time since it began.
 const PROMPT: Duration = Duration::from_millis(50);

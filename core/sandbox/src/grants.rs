@@ -6,50 +6,19 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use realm_engine::MemoryLedger;
+use realm_engine::{Level, MemoryLedger};
 
 use crate::log::{Line, LogQueue};
 use crate::store::Store;
-
-/// The severity of a line in a program's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// A failure.
-    Error,
-    /// Something unusual.
-    Warn,
-    /// An event.
-    Info,
-    /// A detail for debugging.
-    Debug,
-    /// Every detail.
-    Trace,
-}
-
-impl Level {
-    /// All levels, the most severe first.
-    pub const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
-
-    /// Returns the name in lower case, the same in every language.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
 
 /// Receives the lines of programs' logs.
 pub(crate) type Log = Arc<dyn Fn(Line) + Send + Sync>;
 
 /// The result of a tool: JSON, or an error message.
-pub type Answer = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+type Answer = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
 
 /// A function of the application that programs may call with JSON.
-pub type Tool = Arc<dyn Fn(String) -> Answer + Send + Sync>;
+pub(crate) type Tool = Arc<dyn Fn(String) -> Answer + Send + Sync>;
 
 /// The source of a program's random numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

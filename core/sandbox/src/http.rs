@@ -1,8 +1,9 @@
 //! HTTP requests of programs: to granted hosts only, with their memory on the tenant's account.
 //!
 //! A request's handle, with its headers and its body as far as that is written, counts with all handles of
-//! WASI ([`State::count_wasi`]). From when it is sent until its connection is closed, it counts here, with
-//! the most that the connection may hold; and so does an answer, until it is read or dropped.
+//! WASI ([`Wasi::charge_handles`](crate::wasi::Wasi::charge_handles)). From when it is sent until its
+//! connection is closed, it counts here, with the most that the connection may hold; and so does an answer,
+//! until it is read or dropped.
 
 use std::any::Any;
 use std::future::Future;
@@ -18,11 +19,7 @@ use tokio::sync::Semaphore;
 use wasmtime_wasi_http::p2::bindings::http::types::{Method, Scheme};
 use wasmtime_wasi_http::p2::body::HostOutgoingBody;
 use wasmtime_wasi_http::p2::types::{HostIncomingResponse, HostOutgoingRequest};
-use wasmtime_wasi_http::{
-    Error as HttpError, FieldMap, RequestOptions, WasiBody, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
-};
-
-use crate::state::State;
+use wasmtime_wasi_http::{Error as HttpError, FieldMap, RequestOptions, WasiBody, WasiHttpHooks};
 
 /// The most bytes of a request's body in one write, and the most bytes that wait to be sent: two such writes.
 const CHUNK: usize = 64 << 10;
@@ -68,9 +65,9 @@ impl Http {
 }
 
 /// The default way to send requests.
-struct Anywhere;
+struct AnyHost;
 
-impl WasiHttpHooks for Anywhere {}
+impl WasiHttpHooks for AnyHost {}
 
 type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), HttpError>> + Send>), HttpError>;
 
@@ -98,7 +95,7 @@ impl WasiHttpHooks for Http {
             let tls = request.uri().scheme() == Some(&http::uri::Scheme::HTTPS);
             let room = charge.grow(CONNECTION + if tls { TLS } else { 0 });
             room.map_err(|_| HttpError::InternalError(Some(NO_MEMORY.into())))?;
-            let (response, io) = Box::into_pin(Anywhere.send_request(request, options, errors)).await?;
+            let (response, io) = Box::into_pin(AnyHost.send_request(request, options, errors)).await?;
             let io = async move {
                 // Until the connection is closed.
                 let (_permit, _charge) = (permit, charge);
@@ -120,22 +117,22 @@ struct Answer {
     body: WasiBody,
     charge: MemoryCharge,
     /// The bytes that arrived so far.
-    came: usize,
+    received: usize,
 }
 
 impl Answer {
     fn of(body: WasiBody, ledger: &MemoryLedger) -> WasiBody {
         let charge = ledger.open(MemoryKind::Transfers);
-        let mut this = Self { body, charge, came: 0 };
+        let mut this = Self { body, charge, received: 0 };
         this.count(0);
         WasiBody::new(this)
     }
 
-    /// Counts a piece of `piece` bytes, and the bytes read meanwhile, about as many as came before: even
-    /// beyond the limit, since both are in memory already.
+    /// Counts a piece of `piece` bytes, and the bytes read meanwhile, about as many as were received before:
+    /// even beyond the limit, since both are in memory already.
     fn count(&mut self, piece: usize) {
-        self.came = self.came.saturating_add(piece);
-        let ahead = self.came.saturating_add(FIRST_READ).min(LARGEST_READ);
+        self.received = self.received.saturating_add(piece);
+        let ahead = self.received.saturating_add(FIRST_READ).min(LARGEST_READ);
         self.charge.set(size_of::<Self>() + ahead + piece.max(FIRST_READ));
     }
 }
@@ -200,14 +197,6 @@ pub(crate) fn memory_of(value: &dyn Any) -> usize {
     }
     // The most bytes that may be written to it before it is sent.
     if value.is::<HostOutgoingBody>() { BODY } else { 0 }
-}
-
-impl WasiHttpView for State {
-    fn http(&mut self) -> WasiHttpCtxView<'_> {
-        self.count_wasi(crate::wasi::HTTP_LOOKS);
-        let (wasi, table) = self.wasi();
-        WasiHttpCtxView { hooks: &mut wasi.http, ctx: &mut wasi.http_ctx, table }
-    }
 }
 
 #[cfg(test)]

@@ -8,12 +8,13 @@
 //! - [`Program`]: a compiled component.
 //! - [`Grants`]: the things that a tenant's programs may do besides asking models; nothing by default.
 //! - [`LogQueue`]: calls a function with the lines of a log on a thread of its own.
-//! - [`Model`]: a loaded model as programs see it.
 //! - [`Job`] and [`Reply`]: a request to a program, and its answer as it arrives.
 //!
-//! Inside, `executor` decides on which thread a program computes, `run` and `policy` serve a request, `host`
-//! has the functions that programs call, `state` is the data of these functions, `bounds` and `compiler`
-//! bound the cost of compiling, and `budget`, `pace` and `clock` hold every program to its limits.
+//! Inside, `runtime` is the state that all programs share, `executor` decides on which thread a program
+//! computes, and `run` and `policy` serve a request. `host` has the functions that programs call, `handles`
+//! the values behind a program's handles, `state` the data of one instance, and `context` that of its run.
+//! `convert` converts between the contract's types and Realm's. `bounds` and `compiler` bound the cost of
+//! compiling, and `budget`, `pace` and `clock` hold every program to its limits.
 
 mod bindings;
 mod bomb;
@@ -23,37 +24,42 @@ mod cache;
 mod clock;
 mod compiler;
 mod componentize;
+mod context;
+mod convert;
 mod error;
 mod executor;
 mod grants;
+mod handles;
 mod host;
 mod http;
 mod log;
-mod model;
 mod pace;
 mod passed;
 mod policy;
-mod priority;
 mod program;
 mod raw;
 mod reader;
+mod request;
 mod run;
+mod runtime;
 mod sandbox;
-mod seats;
+mod slots;
 mod state;
+mod stdio;
 mod store;
 mod thread_time;
 mod timers;
 mod turn;
 mod wasi;
-mod written;
 
+pub use context::FindModel;
 pub use error::{Error, ErrorKind};
-pub use grants::{Answer, Grants, Level, Random, Tool};
+pub use grants::{Grants, Random};
 pub use log::LogQueue;
-pub use model::{Model, Prompt, Request, prompt_too_long};
 pub use program::{Contract, Program, ProgramInfo, Programs};
 pub use reader::Chunks;
-pub use run::{FindModel, Job, Reply};
-pub use sandbox::{Sandbox, SandboxConfig};
+pub use request::Request;
+pub use run::{Job, Reply};
+pub use runtime::SandboxConfig;
+pub use sandbox::Sandbox;
 pub use store::Store;

@@ -12,11 +12,10 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use realm_engine::{MemoryCharge, MemoryKind, MemoryLedger};
+use realm_engine::{Level, MemoryCharge, MemoryKind, MemoryLedger};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Error;
-use crate::grants::Level;
 
 /// The most lines of Realm's own that wait for the function.
 const MAX_LINES: usize = 4096;
@@ -55,7 +54,7 @@ pub(crate) struct Place {
 }
 
 /// The room for waiting lines of a tenant's programs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Room(Arc<Semaphore>);
 
 impl Default for Room {
@@ -112,7 +111,7 @@ struct State {
     /// The number of waiting lines without a tenant's place, and their bytes.
     own: usize,
     bytes: usize,
-    /// The number of lines dropped since the function was last told.
+    /// The number of dropped lines that no line has reported yet.
     dropped: usize,
     /// The process whose thread calls the function: after a fork, the child has no such thread.
     running: Option<u32>,
@@ -236,51 +235,51 @@ mod tests {
 
     use super::*;
 
-    type Told = mpsc::Receiver<(String, Level, String)>;
+    type Received = mpsc::Receiver<(String, Level, String)>;
 
     /// Creates a queue whose function waits for a turn before it takes a line.
-    fn queue() -> (LogQueue, mpsc::Sender<()>, Told) {
+    fn queue() -> (LogQueue, mpsc::Sender<()>, Received) {
         let (turn, turns) = mpsc::channel::<()>();
-        let (tell, told) = mpsc::channel();
+        let (send, received) = mpsc::channel();
         let turns = Mutex::new(turns);
         let queue = LogQueue::new(move |from, level, message| {
             let _ = turns.lock().unwrap().recv();
-            let _ = tell.send((from.to_owned(), level, message.to_owned()));
+            let _ = send.send((from.to_owned(), level, message.to_owned()));
         });
-        (queue, turn, told)
+        (queue, turn, received)
     }
 
     #[test]
     fn a_function_that_sleeps_holds_no_writer_up() {
-        let (queue, turn, told) = queue();
+        let (queue, turn, received) = queue();
         (0..MAX_LINES + 100).for_each(|line| queue.write("a", Level::Info, &line.to_string()));
         drop(turn);
-        let mut lines = told.iter().take_while(|line| line.0 != "realm::log").map(|line| line.2);
+        let mut lines = received.iter().take_while(|line| line.0 != "realm::log").map(|line| line.2);
         for line in 0..MAX_LINES {
             assert_eq!(lines.next(), Some(line.to_string()), "they are in order");
         }
         // One more if the first was taken before the queue was full.
         assert!(lines.count() <= 1);
         queue.write("a", Level::Info, "the next one");
-        assert_eq!(told.recv().unwrap().2, "the next one");
+        assert_eq!(received.recv().unwrap().2, "the next one");
     }
 
     #[test]
     fn the_gap_is_told_with_its_length_and_where_it_is() {
-        let (queue, turn, told) = queue();
+        let (queue, turn, received) = queue();
         (0..MAX_LINES + 100).for_each(|line| queue.write("a", Level::Info, &line.to_string()));
         // There is room for one more, while others still wait.
         turn.send(()).unwrap();
         turn.send(()).unwrap();
-        told.recv().unwrap();
-        let mut last = told.recv().unwrap().2;
+        received.recv().unwrap();
+        let mut last = received.recv().unwrap().2;
         while queue.0.state().lines.len() >= MAX_LINES {
             std::thread::yield_now();
         }
         queue.write("a", Level::Info, "after the gap");
         drop(turn);
         let gap = loop {
-            let line = told.recv().unwrap();
+            let line = received.recv().unwrap();
             if line.0 == "realm::log" {
                 break line;
             }
@@ -288,12 +287,12 @@ mod tests {
         };
         let missed = MAX_LINES + 100 - (last.parse::<usize>().unwrap() + 1);
         assert_eq!((gap.1, gap.2.split(' ').next()), (Level::Warn, Some(missed.to_string().as_str())));
-        assert_eq!(told.recv().unwrap().2, "after the gap");
+        assert_eq!(received.recv().unwrap().2, "after the gap");
     }
 
     #[test]
     fn long_lines_are_bounded_by_their_bytes() {
-        let (queue, turn, told) = queue();
+        let (queue, turn, received) = queue();
         // Two fit, including their sources.
         let long = "x".repeat(MAX_BYTES / 2 - 1);
         for _ in 0..64 {
@@ -303,30 +302,30 @@ mod tests {
         assert!(queue.0.state().bytes <= MAX_BYTES);
         drop(turn);
         drop(queue);
-        let lines: Vec<_> = told.iter().collect();
+        let lines: Vec<_> = received.iter().collect();
         assert!((3..=5).contains(&lines.len()), "{} lines", lines.len());
         assert!(lines.iter().any(|line| line.0 == "realm::log"));
     }
 
     #[test]
     fn the_end_lets_the_function_have_what_waits_and_then_drops_it() {
-        let (queue, turn, told) = queue();
+        let (queue, turn, received) = queue();
         queue.write("a", Level::Warn, "last words");
         drop(queue);
         turn.send(()).unwrap();
-        assert_eq!(told.recv().unwrap(), ("a".to_owned(), Level::Warn, "last words".to_owned()));
-        assert!(told.recv().is_err(), "the function is kept");
+        assert_eq!(received.recv().unwrap(), ("a".to_owned(), Level::Warn, "last words".to_owned()));
+        assert!(received.recv().is_err(), "the function is kept");
     }
 
     #[test]
     fn a_function_that_panics_gets_the_next_line() {
-        let (tell, told) = mpsc::channel();
+        let (send, received) = mpsc::channel();
         let queue = LogQueue::new(move |_, _, message| {
             assert!(message != "bad", "expected by this test");
-            tell.send(message.to_owned()).unwrap();
+            send.send(message.to_owned()).unwrap();
         });
         queue.write("a", Level::Info, "bad");
         queue.write("a", Level::Info, "good");
-        assert_eq!(told.recv().unwrap(), "good");
+        assert_eq!(received.recv().unwrap(), "good");
     }
 }

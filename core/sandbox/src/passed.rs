@@ -6,18 +6,18 @@
 /// The model's text and the text sent, since both were last the same.
 #[derive(Debug, Default)]
 pub(crate) struct Passed {
-    came: String,
-    went: String,
+    generated: String,
+    sent: String,
     tokens: Vec<u32>,
 }
 
 impl Passed {
     /// Records a token with the text that it adds, and the `text` sent. Returns the tokens to send with it.
-    pub(crate) fn observe(&mut self, token: u32, came: &str, text: &str) -> Vec<u32> {
+    pub(crate) fn observe(&mut self, token: u32, generated: &str, text: &str) -> Vec<u32> {
         self.tokens.push(token);
-        self.came += came;
+        self.generated += generated;
         // A token without text, such as one inside a character, waits for the one with it.
-        if came.is_empty() && text.is_empty() { Vec::new() } else { self.release(text) }
+        if generated.is_empty() && text.is_empty() { Vec::new() } else { self.release(text) }
     }
 
     /// Records the last `text` sent, after the last token. Returns the tokens to send with it.
@@ -26,14 +26,14 @@ impl Passed {
     }
 
     fn release(&mut self, text: &str) -> Vec<u32> {
-        self.went += text;
-        let held_back = self.came.len() > self.went.len() && self.came.starts_with(&self.went);
+        self.sent += text;
+        let held_back = self.generated.len() > self.sent.len() && self.generated.starts_with(&self.sent);
         if held_back {
             return Vec::new();
         }
-        let as_it_came = self.came == self.went;
+        let unchanged = self.generated == self.sent;
         let Self { tokens, .. } = std::mem::take(self);
-        if as_it_came { tokens } else { Vec::new() }
+        if unchanged { tokens } else { Vec::new() }
     }
 }
 

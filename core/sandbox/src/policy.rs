@@ -11,10 +11,10 @@ use crate::bindings::policy::TenantPolicy;
 use crate::bindings::policy::exports::realm::tenant::policy::Guest;
 use crate::bindings::realm::tenant::types as wit;
 use crate::error::HostError;
-use crate::host::logits::{Logits, mask};
+use crate::handles::Logits;
+use crate::host::logits::mask;
 use crate::host::sequences::last;
 use crate::passed::Passed;
-use crate::run::ended_early;
 use crate::state::State;
 
 /// Runs a request to its end.
@@ -26,7 +26,7 @@ pub(crate) async fn run(
     match generate(&mut store, instance.realm_tenant_policy(), request).await {
         Ok(reason) => Ok((reason, store.into_data())),
         Err(HostError::Seen(error)) => Err(error),
-        Err(HostError::Fatal(error)) => Err(ended_early(&error, store.data())),
+        Err(HostError::Fatal(error)) => Err(store.data().failure(&error)),
     }
 }
 
@@ -68,7 +68,7 @@ async fn generate(
         let answer = sequence.start_logits(false)?;
         let forwarded = context.budget.turn.answer(model.engine.step_hooks(), answer).await?;
         let due = sequence.len() - std::mem::replace(&mut computed, sequence.len());
-        store.data_mut().forwarded(due, forwarded.cached);
+        store.data_mut().count_forward(due, forwarded.cached);
         let mut logits = last(forwarded.rows)?;
         if let Some(guide) = &mut guide {
             // The policy, too, chooses among the tokens that the grammar allows.
@@ -125,18 +125,9 @@ async fn choose(
     policy: &Guest,
     logits: realm_engine::Logits,
 ) -> Result<(Option<u32>, realm_engine::Logits), HostError> {
-    let handle = store.data_mut().hand_logits(logits)?;
+    let handle = store.data_mut().new_logits(logits)?;
     let lent = Resource::new_borrow(handle.rep());
     let chosen = policy.call_sample(&mut *store, lent).await;
     let Logits { inner, .. } = store.data_mut().table.delete(handle)?;
     Ok((chosen?.map_err(Error::from)?, inner))
-}
-
-impl From<FinishReason> for wit::FinishReason {
-    fn from(reason: FinishReason) -> Self {
-        match reason {
-            FinishReason::Stop => Self::Stop,
-            FinishReason::Length => Self::Length,
-        }
-    }
 }

@@ -16,8 +16,8 @@ use crate::cache::Source;
 use crate::componentize;
 use crate::log::Room;
 use crate::pace::Pace;
-use crate::sandbox::{Core, MEMORIES, MODULES, TABLES};
-use crate::seats::Needs;
+use crate::runtime::{MEMORIES, MODULES, Runtime, TABLES};
+use crate::slots::Needs;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
@@ -30,7 +30,7 @@ pub struct Program(pub(crate) Arc<Compiled>);
 
 pub(crate) struct Compiled {
     pub(crate) kind: Kind,
-    /// The places that a run takes of those that tenants share.
+    /// The slots that a run takes of those that tenants share.
     pub(crate) needs: Needs,
     info: ProgramInfo,
     /// The memory of the compiled code, in bytes.
@@ -82,7 +82,7 @@ pub struct ProgramInfo {
 
 impl Program {
     /// Compiles a component, or a core module that can become a component.
-    pub(crate) fn compile(core: &Core, owner: Option<&Tenant>, wasm: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn compile(runtime: &Runtime, owner: Option<&Tenant>, wasm: &[u8]) -> Result<Self, Error> {
         let invalid = |why: &dyn fmt::Display| Error::new(ErrorKind::InvalidProgram, why);
         if wasm.len() > MAX_BYTES {
             let why = format!("the program has {} bytes; it may have {MAX_BYTES}", wasm.len());
@@ -97,8 +97,8 @@ impl Program {
         let charge = owner.map(charge).transpose()?;
         let is_module = wasm.get(..8) == Some(b"\0asm\x01\0\0\0");
         let mut compiled = match is_module && !componentize::wants(wasm) {
-            true => Self::of_module(core, owner, wasm)?,
-            false => Self::of_component(core, owner, wasm, is_module)?,
+            true => Self::of_module(runtime, owner, wasm)?,
+            false => Self::of_component(runtime, owner, wasm, is_module)?,
         };
         if let Some(mut charge) = charge {
             let memory = compiled.memory();
@@ -113,7 +113,7 @@ impl Program {
 
     /// Compiles a component, or a core module after making it a component.
     fn of_component(
-        core: &Core,
+        runtime: &Runtime,
         owner: Option<&Tenant>,
         wasm: &[u8],
         is_module: bool,
@@ -122,15 +122,15 @@ impl Program {
         let encoded = if is_module {
             // Encoding validates the module, which takes time as well, so it is bounded first.
             crate::bounds::check(wasm)?;
-            Some(componentize::encode(&core.engine, wasm)?)
+            Some(componentize::encode(&runtime.engine, wasm)?)
         } else {
             None
         };
         let bytes = encoded.as_deref().unwrap_or(wasm);
         let cores = crate::bomb::check(bytes)?;
-        let component = component(core, owner, bytes)?;
+        let component = component(runtime, owner, bytes)?;
         let kind_of = component.component_type();
-        let engine = &core.engine;
+        let engine = &runtime.engine;
         let imports: Vec<String> = kind_of.imports(engine).map(|(name, _)| name.to_owned()).collect();
         let exports: Vec<String> = kind_of
             .exports(engine)
@@ -140,7 +140,7 @@ impl Program {
             .map(|(name, _)| name.to_owned())
             .collect();
         let exports_one = |name: &str| exports.iter().any(|export| export.starts_with(name));
-        let pre = core
+        let pre = runtime
             .linker
             .instantiate_pre(&component)
             .map_err(|error| invalid(&format!("the program asks for what Realm does not have: {error:#}")))?;
@@ -165,11 +165,11 @@ impl Program {
         Ok(Compiled { kind, needs, info, code, charge: None })
     }
 
-    fn of_module(core: &Core, owner: Option<&Tenant>, wasm: &[u8]) -> Result<Compiled, Error> {
+    fn of_module(runtime: &Runtime, owner: Option<&Tenant>, wasm: &[u8]) -> Result<Compiled, Error> {
         let compile = |engine: &Engine, wasm: &[u8]| Module::new(engine, wasm);
-        // SAFETY: `kept` returns only bytes that an engine with the same settings and version serialized.
-        let load = |compiled: &[u8]| unsafe { Module::deserialize(&core.engine, compiled) };
-        let module = kept(core, owner, wasm, load, compile, Module::serialize)?;
+        // SAFETY: `compile_cached` passes only bytes that an engine of this version and settings serialized.
+        let load = |compiled: &[u8]| unsafe { Module::deserialize(&runtime.engine, compiled) };
+        let module = compile_cached(runtime, owner, wasm, load, compile, Module::serialize)?;
         let name = |module: &str, name: &str| format!("{module}.{name}");
         let info = ProgramInfo {
             contract: Contract::Module,
@@ -177,7 +177,7 @@ impl Program {
             exports: module.exports().map(|export| export.name().to_owned()).collect(),
             bytes: wasm.len(),
         };
-        let kind = Kind::Raw(core.raw.link(&module)?);
+        let kind = Kind::Raw(runtime.raw.link(&module)?);
         let needs = module.resources_required();
         let needs = Needs([1, 1, needs.num_memories, needs.num_tables]);
         let code = module.image_range();
@@ -215,25 +215,25 @@ impl fmt::Debug for Program {
 }
 
 /// Compiles a component, or loads it from the cache.
-fn component(core: &Core, owner: Option<&Tenant>, wasm: &[u8]) -> Result<Component, Error> {
+fn component(runtime: &Runtime, owner: Option<&Tenant>, wasm: &[u8]) -> Result<Component, Error> {
     let compile = |engine: &Engine, wasm: &[u8]| Component::new(engine, wasm);
-    // SAFETY: `kept` returns only bytes that an engine with the same settings and version serialized.
-    let load = |compiled: &[u8]| unsafe { Component::deserialize(&core.engine, compiled) };
-    kept(core, owner, wasm, load, compile, Component::serialize)
+    // SAFETY: `compile_cached` passes only bytes that an engine of this version and settings serialized.
+    let load = |compiled: &[u8]| unsafe { Component::deserialize(&runtime.engine, compiled) };
+    compile_cached(runtime, owner, wasm, load, compile, Component::serialize)
 }
 
 /// Compiles a program, or loads it from the cache. `load` gets only bytes that `serialize` made, in an engine
 /// with the same settings and version and in a process of this user, since the cache returns no others.
-fn kept<T: Send + 'static>(
-    core: &Core,
+fn compile_cached<T: Send + 'static>(
+    runtime: &Runtime,
     owner: Option<&Tenant>,
     wasm: &[u8],
     load: impl Fn(&[u8]) -> wasmtime::Result<T>,
     compile: impl FnOnce(&Engine, &[u8]) -> wasmtime::Result<T> + Send + 'static,
     serialize: impl FnOnce(&T) -> wasmtime::Result<Vec<u8>>,
 ) -> Result<T, Error> {
-    let source = Source::new(&core.engine, wasm);
-    if let Some(compiled) = core.cache.as_ref().and_then(|cache| cache.get(&source)) {
+    let source = Source::new(&runtime.engine, wasm);
+    if let Some(compiled) = runtime.cache.as_ref().and_then(|cache| cache.get(&source)) {
         match load(&compiled) {
             Ok(program) => return Ok(program),
             Err(error) => tracing::warn!(%error, "a kept program could not be used; it is compiled anew"),
@@ -241,8 +241,8 @@ fn kept<T: Send + 'static>(
     }
     let steps = crate::bounds::check(wasm)?;
     let invalid = |why: String| Error::new(ErrorKind::InvalidProgram, why);
-    let (engine, wasm) = (core.engine.clone(), wasm.to_vec());
-    let compiled = core.compiler.start(owner, steps, move || compile(&engine, &wasm))?;
+    let (engine, wasm) = (runtime.engine.clone(), wasm.to_vec());
+    let compiled = runtime.compiler.start(owner, steps, move || compile(&engine, &wasm))?;
     let program = compiled
         .recv_blocking()
         .ok_or_else(|| invalid("the compiler failed on it; it said why on stderr".into()))?
@@ -254,7 +254,7 @@ fn kept<T: Send + 'static>(
             return Ok(program);
         }
     };
-    if let Some(cache) = &core.cache {
+    if let Some(cache) = &runtime.cache {
         cache.put(&source, &compiled);
     }
     // The compiler's output lies between its temporary allocations, which keeps the allocator from returning

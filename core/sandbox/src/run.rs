@@ -1,24 +1,24 @@
 //! Runs a program on a request.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use realm_engine::{Chunk, Finish, FinishReason, MemoryKind, RunEnd, RunMeter};
+use realm_engine::{Chunk, Finish, FinishReason, LoadedModel, MemoryKind, RunEnd, RunMeter};
 use wasmtime::{Store, UpdateDeadline};
 
-use crate::bindings::realm::tenant::types as wit;
 use crate::budget::Budget;
 use crate::clock::TICK;
+use crate::context::{Context, FindModel, RunProgram};
+use crate::convert::request_to_wit;
 use crate::executor::Running;
 use crate::grants::Grants;
-use crate::host::logits::{grammar_to_wit, sampling_to_wit};
-use crate::host::models::to_wit;
-use crate::model::{Model, Request, json_memory};
 use crate::program::{Kind, Program, Programs};
 use crate::reader::{Chunks, Reader};
-use crate::sandbox::{FOREVER, Sandbox};
-use crate::seats::Seat;
-use crate::state::{Context, Sink, State};
+use crate::request::{Request, json_memory};
+use crate::runtime::Runtime;
+use crate::sandbox::Sandbox;
+use crate::slots::Slot;
+use crate::state::{Sink, State};
 use crate::{Error, ErrorKind};
 use crate::{policy, raw};
 
@@ -29,7 +29,7 @@ pub struct Job {
     /// The request.
     pub request: Request,
     /// The model that answers the program's calls.
-    pub model: Arc<Model>,
+    pub model: Arc<LoadedModel>,
     /// Other models that the application has loaded, by name.
     pub models: FindModel,
     /// The tenant that the run belongs to.
@@ -39,9 +39,6 @@ pub struct Job {
     /// The tenant's other programs.
     pub programs: Arc<Programs>,
 }
-
-/// Finds a loaded model by its name.
-pub type FindModel = Arc<dyn Fn(&str) -> Option<Arc<Model>> + Send + Sync>;
 
 /// A running program. Dropping it ends the run at once.
 pub struct Reply {
@@ -60,6 +57,9 @@ const INSTANCE_BYTES: usize = 30 << 10;
 /// The most chunks that a reader may be behind before the program waits for it.
 const CHANNEL: usize = 64;
 
+/// The time limit of a run whose tenant has none.
+const FOREVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
+
 impl Sandbox {
     /// Starts a program and returns its stream at once.
     ///
@@ -71,13 +71,13 @@ impl Sandbox {
         let ledger = job.tenant.memory().clone();
         let charge = ledger.charge(MemoryKind::Requests, RUN_BYTES + job.request.memory())?;
         let mut place = job.tenant.enter()?;
-        self.expect(&job.tenant);
+        self.reserve(&job.tenant);
         let (send, chunks) = realm_handover::channel(CHANNEL);
         let budget = Budget::new(limits.program, Arc::clone(&job.programs.pace), ledger.clone());
         // Dropped with the run if the run is cancelled.
         let meter = Arc::new(Mutex::new(job.model.engine.run_meter(&job.tenant)));
         let ticking = self.0.clock.run();
-        let core = Arc::clone(&self.0);
+        let runtime = Arc::clone(&self.0);
         let (account, reader) = (Arc::clone(&budget), Reader::new(send, ledger));
         let timeout = limits.request_timeout.unwrap_or(FOREVER);
         let work = async move {
@@ -87,35 +87,36 @@ impl Sandbox {
             let answered = tokio::time::timeout(timeout, async {
                 place.started().await;
                 let (id, needs) = (job.tenant.id(), job.program.0.needs);
-                let seat = match core.seats.try_take(id, needs) {
-                    Some(seat) => seat,
-                    None if core.seats.could_hold(needs) => {
+                let slot = match runtime.slots.try_take(id, needs) {
+                    Some(slot) => slot,
+                    None if runtime.slots.could_hold(needs) => {
                         if job.tenant.limits().max_concurrent.is_none() {
                             // Without a limit on running requests this run counts as waiting, so that
                             // `max_queued` bounds it.
                             place.wait();
                         }
-                        let seat = core.seats.take(id, needs).await.ok_or_else(no_room)?;
+                        let slot = runtime.slots.take(id, needs).await.ok_or_else(no_room)?;
                         place.started().await;
-                        seat
+                        slot
                     }
                     None => return Err(no_room()),
                 };
                 lock(&counts).started();
                 let context = Arc::new(Context {
-                    core,
                     model: job.model,
                     models: job.models,
                     tenant: job.tenant,
                     grants: job.grants,
-                    programs: job.programs,
+                    connections: Arc::clone(&job.programs.connections),
+                    log: job.programs.log.clone(),
+                    run_program: run_program(&runtime, job.programs),
                     request: job.request,
                     budget: account,
                     meter: Arc::clone(&counts),
                     submitted,
                     started: Instant::now(),
                 });
-                answer(context, &job.program, Sink::Reader(reader.clone()), seat).await
+                answer(&runtime, context, &job.program, Sink::Reader(reader.clone()), slot).await
             })
             .await;
             let end = match &answered {
@@ -147,8 +148,22 @@ fn lock(meter: &Mutex<RunMeter>) -> MutexGuard<'_, RunMeter> {
     meter.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Returns the function that runs one of a tenant's programs for another.
+fn run_program(runtime: &Arc<Runtime>, programs: Arc<Programs>) -> RunProgram {
+    let runtime = Arc::clone(runtime);
+    Arc::new(move |context, name, input, depth| {
+        let (runtime, programs) = (Arc::clone(&runtime), Arc::clone(&programs));
+        Box::pin(async move {
+            let none = || Error::new(ErrorKind::NotFound, format!("the tenant has no program `{name}`"));
+            let program = programs.get(&name).ok_or_else(none)?;
+            nested(&runtime, &context, &program, input, depth).await
+        })
+    })
+}
+
 /// Runs a program to its end, for another program; returns its output.
-pub(crate) async fn nested(
+async fn nested(
+    runtime: &Runtime,
     context: &Context,
     program: &Program,
     input: serde_json::Value,
@@ -157,14 +172,13 @@ pub(crate) async fn nested(
     let carried = context.budget.carry(context.request.memory() + json_memory(&input))?;
     let mut context = Context::clone(context);
     context.request.input = input;
-    // Boxed, since the program may run itself.
     let sink = Sink::Caller { text: String::new(), depth, charge: carried };
-    // It cannot wait for places: its caller may hold all there are.
-    let seat = context.core.seats.try_take_more(context.tenant.id(), program.0.needs);
-    let seat = seat.ok_or_else(|| {
+    // It cannot wait for slots: its caller may hold all there are.
+    let slot = runtime.slots.try_take_more(context.tenant.id(), program.0.needs);
+    let slot = slot.ok_or_else(|| {
         Error::limit("as many of the tenant's programs run as there is room for; one more was to be called")
     })?;
-    let (_, mut state) = Box::pin(answer(Arc::new(context), program, sink, seat)).await?;
+    let (_, mut state) = answer(runtime, Arc::new(context), program, sink, slot).await?;
     match &mut state.sink {
         Sink::Caller { text, .. } => Ok(std::mem::take(text)),
         Sink::Reader(_) => Err(Error::new(ErrorKind::Internal, "a nested program's text went elsewhere")),
@@ -176,16 +190,16 @@ fn no_room() -> Error {
     Error::limit("the program has more core modules, memories or tables than there is room for")
 }
 
-/// Runs one instance for one request. The instance is dropped before its seat is free.
+/// Runs one instance for one request. The instance is dropped before its slot is free.
 async fn answer(
+    runtime: &Runtime,
     context: Arc<Context>,
     program: &Program,
     sink: Sink,
-    _seat: Seat,
+    _slot: Slot,
 ) -> Result<(FinishReason, State), Error> {
-    let engine = &context.core.engine;
     let held = context.budget.ledger.charge(MemoryKind::Programs, INSTANCE_BYTES)?;
-    let mut store = Store::new(engine, State::new(Arc::clone(&context), sink, held));
+    let mut store = Store::new(&runtime.engine, State::new(Arc::clone(&context), sink, held));
     store.limiter(|state| state);
     store.set_hostcall_fuel(context.budget.limits().memory);
     store.set_epoch_deadline(1);
@@ -199,79 +213,22 @@ async fn answer(
     let ended = match &program.0.kind {
         Kind::Run(pre) => match pre.instantiate_async(&mut store).await {
             Ok(instance) => instance.realm_tenant_program().call_run(&mut store, &request).await,
-            Err(error) => return Err(not_started(&error, store.data())),
+            Err(error) => return Err(store.data().start_failure(&error)),
         },
         Kind::Raw(pre) => {
             return match raw::run(&mut store, pre).await {
                 Ok(reason) => Ok((reason, store.into_data())),
-                Err(error) => Err(not_started(&error, store.data())),
+                Err(error) => Err(store.data().start_failure(&error)),
             };
         }
         Kind::Policy(pre) => match pre.instantiate_async(&mut store).await {
             Ok(instance) => return policy::run(store, &instance, request).await,
-            Err(error) => return Err(not_started(&error, store.data())),
+            Err(error) => return Err(store.data().start_failure(&error)),
         },
     };
     match ended {
         Ok(Ok(reason)) => Ok((reason.into(), store.into_data())),
         Ok(Err(error)) => Err(error.into()),
-        Err(error) => Err(ended_early(&error, store.data())),
-    }
-}
-
-/// Returns the reason why an instance could not be created.
-fn not_started(error: &wasmtime::Error, state: &State) -> Error {
-    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-        return Error::new(
-            ErrorKind::Overloaded,
-            "as many programs run as there is room for; try again later",
-        );
-    }
-    if let Some(short) = &state.short {
-        return short.clone();
-    }
-    if state.refused {
-        let limit = state.context.budget.limits().memory;
-        return Error::limit(format!(
-            "the program needs more memory than its limit `program.memory` of {limit} bytes: {error:#}"
-        ));
-    }
-    if !error.is::<Error>() && !error.is::<wasmtime::Trap>() {
-        // The types of its functions are compared when the instance is created.
-        return Error::new(ErrorKind::InvalidProgram, format!("the program can't be started: {error:#}"));
-    }
-    ended_early(error, state)
-}
-
-/// Returns the reason why a call did not return.
-pub(crate) fn ended_early(error: &wasmtime::Error, state: &State) -> Error {
-    let error = Error::of_call(error);
-    match state.complaint() {
-        Some(complaint) if error.kind() == ErrorKind::Trap => {
-            Error::new(ErrorKind::Trap, format!("{error}\nit wrote: {complaint}"))
-        }
-        _ => error,
-    }
-}
-
-/// Converts a request for the guest.
-fn request_to_wit(request: &Request) -> wit::Request {
-    wit::Request {
-        prompt: to_wit(&request.prompt),
-        sampling: sampling_to_wit(&request.sampling),
-        max_tokens: request.max_tokens.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX)),
-        stop: request.stop.clone(),
-        grammar: request.grammar.as_ref().map(grammar_to_wit),
-        ignore_eos: request.ignore_eos,
-        input: request.input.to_string(),
-    }
-}
-
-impl From<wit::FinishReason> for FinishReason {
-    fn from(reason: wit::FinishReason) -> Self {
-        match reason {
-            wit::FinishReason::Stop => Self::Stop,
-            wit::FinishReason::Length => Self::Length,
-        }
+        Err(error) => Err(store.data().failure(&error)),
     }
 }

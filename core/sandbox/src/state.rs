@@ -1,43 +1,20 @@
 //! The data of one instance's store, which host functions work on.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use realm_engine::{Chunk, MemoryCharge, RunMeter, Token, Usage};
+use realm_engine::{Chunk, MemoryCharge, Token, Usage};
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 
-use crate::bindings::realm::tenant::types as wit;
-use crate::budget::{Budget, Charge};
+use crate::budget::Charge;
+use crate::context::Context;
 use crate::error::HostError;
-use crate::grants::Grants;
-use crate::host::layers::Layerwise;
-use crate::model::{Model, Request};
-use crate::program::Programs;
+use crate::handles::Layerwise;
 use crate::reader::{Reader, Unsent};
-use crate::run::FindModel;
-use crate::sandbox::Core;
 use crate::turn::Turn;
 use crate::wasi::Wasi;
 use crate::{Error, ErrorKind};
-
-/// The circumstances of a run: the same, except for the input, for the program that answers and those that it
-/// runs in turn.
-#[derive(Clone)]
-pub(crate) struct Context {
-    pub(crate) core: Arc<Core>,
-    pub(crate) model: Arc<Model>,
-    /// Other models that the application has loaded.
-    pub(crate) models: FindModel,
-    pub(crate) tenant: Arc<realm_engine::Tenant>,
-    pub(crate) grants: Arc<Grants>,
-    pub(crate) programs: Arc<Programs>,
-    pub(crate) request: Request,
-    pub(crate) budget: Arc<Budget>,
-    pub(crate) meter: Arc<Mutex<RunMeter>>,
-    pub(crate) submitted: Instant,
-    pub(crate) started: Instant,
-}
 
 /// The destination of a program's text.
 pub(crate) enum Sink {
@@ -61,9 +38,9 @@ pub(crate) struct State {
     /// The charge for these bytes and the instance itself, on the tenant's account.
     held: MemoryCharge,
     /// True if the program asked for more than was left.
-    pub(crate) refused: bool,
+    over_limit: bool,
     /// The error, if the tenant's memory was used up.
-    pub(crate) short: Option<Error>,
+    out_of_memory: Option<Error>,
     wasi: Option<Box<Wasi>>,
     /// One for each model whose layers the program has used.
     pub(crate) layerwise: Vec<Arc<Layerwise>>,
@@ -91,8 +68,8 @@ impl State {
             first_token: None,
             grown: 0,
             held,
-            refused: false,
-            short: None,
+            over_limit: false,
+            out_of_memory: None,
             wasi: None,
             layerwise: Vec::new(),
             spare: Vec::new(),
@@ -111,13 +88,8 @@ impl State {
         (self.wasi.get_or_insert_with(new), &mut self.table)
     }
 
-    /// Returns the end of the program's standard error, if it has one.
-    pub(crate) fn complaint(&self) -> Option<String> {
-        self.wasi.as_ref().and_then(|wasi| wasi.complaint())
-    }
-
     /// Counts a forward pass of `tokens` new tokens, after `cached` known ones.
-    pub(crate) fn forwarded(&mut self, tokens: usize, cached: usize) {
+    pub(crate) fn count_forward(&mut self, tokens: usize, cached: usize) {
         if !std::mem::replace(&mut self.prompted, true) {
             self.usage.prompt_tokens = tokens;
             self.usage.cached_tokens = cached.min(tokens);
@@ -172,7 +144,7 @@ impl State {
 
     /// For a host function that computes: returns an error if the run's time is used up, and lets other runs
     /// have their turn.
-    pub(crate) async fn breathe(&mut self) -> Result<(), HostError> {
+    pub(crate) async fn yield_if_due(&mut self) -> Result<(), HostError> {
         let time = &self.context.budget.time;
         if time.poll() < crate::clock::TICK {
             return Ok(());
@@ -206,6 +178,43 @@ impl State {
             queued: started - self.context.submitted,
             prefill: first.saturating_duration_since(started),
             decode: now.saturating_duration_since(first),
+        }
+    }
+}
+
+impl State {
+    /// Returns the reason why an instance could not be created.
+    pub(crate) fn start_failure(&self, error: &wasmtime::Error) -> Error {
+        if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+            return Error::new(
+                ErrorKind::Overloaded,
+                "as many programs run as there is room for; try again later",
+            );
+        }
+        if let Some(out_of_memory) = &self.out_of_memory {
+            return out_of_memory.clone();
+        }
+        if self.over_limit {
+            let limit = self.context.budget.limits().memory;
+            return Error::limit(format!(
+                "the program needs more memory than its limit `program.memory` of {limit} bytes: {error:#}"
+            ));
+        }
+        if !error.is::<Error>() && !error.is::<wasmtime::Trap>() {
+            // The types of its functions are compared when the instance is created.
+            return Error::new(ErrorKind::InvalidProgram, format!("the program can't be started: {error:#}"));
+        }
+        self.failure(error)
+    }
+
+    /// Returns the reason why a call did not return.
+    pub(crate) fn failure(&self, error: &wasmtime::Error) -> Error {
+        let error = Error::of_call(error);
+        match self.wasi.as_ref().and_then(|wasi| wasi.stderr_end()) {
+            Some(stderr) if error.kind() == ErrorKind::Trap => {
+                Error::new(ErrorKind::Trap, format!("{error}\nit wrote: {stderr}"))
+            }
+            _ => error,
         }
     }
 }
@@ -256,21 +265,15 @@ impl ResourceLimiter for State {
 impl State {
     fn grow(&mut self, bytes: usize) -> bool {
         if !self.context.budget.take(bytes) {
-            self.refused = true;
+            self.over_limit = true;
             return false;
         }
         if let Err(error) = self.held.grow(bytes) {
             self.context.budget.give_back(bytes);
-            self.short = Some(error.into());
+            self.out_of_memory = Some(error.into());
             return false;
         }
         self.grown += bytes;
         true
-    }
-}
-
-impl crate::bindings::realm::tenant::types::Host for State {
-    fn convert_error(&mut self, error: HostError) -> wasmtime::Result<wit::Error> {
-        error.into_wit()
     }
 }

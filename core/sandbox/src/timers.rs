@@ -9,13 +9,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use wasmtime::component::Resource;
 use wasmtime_wasi::async_trait;
-use wasmtime_wasi::clocks::WasiClocksView;
-use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
-use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
-
-use crate::state::State;
+use wasmtime_wasi::p2::Pollable;
 
 /// The time of one program.
 #[derive(Clone, Default)]
@@ -37,14 +32,14 @@ impl Timers {
     }
 
     /// Starts a timer that ends this many nanoseconds from now.
-    fn start(&self, nanoseconds: u64) -> Timer {
+    pub(crate) fn start(&self, nanoseconds: u64) -> Timer {
         let end = self.time().waited.saturating_add(nanoseconds);
         Timer { timers: self.clone(), end, looked: nanoseconds > 0 }
     }
 }
 
 /// A timer.
-struct Timer {
+pub(crate) struct Timer {
     timers: Timers,
     end: u64,
     /// True if a timer of length 0 has let sockets be checked once, as wasi-libc's `poll` needs it.
@@ -106,33 +101,6 @@ impl Pollable for Timer {
             std::task::Poll::Pending
         })
         .await;
-    }
-}
-
-impl monotonic_clock::Host for State {
-    fn now(&mut self) -> wasmtime::Result<u64> {
-        self.clocks().now()
-    }
-
-    fn resolution(&mut self) -> wasmtime::Result<u64> {
-        self.clocks().resolution()
-    }
-
-    fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        if self.context.grants.clock {
-            return self.clocks().subscribe_instant(when);
-        }
-        // The program's clock always returns 0.
-        self.subscribe_duration(when)
-    }
-
-    fn subscribe_duration(&mut self, duration: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        if self.context.grants.clock {
-            return self.clocks().subscribe_duration(duration);
-        }
-        let timer = self.timers().start(duration);
-        let timer = self.table.push(timer)?;
-        subscribe(&mut self.table, timer)
     }
 }
 

@@ -5,19 +5,19 @@
 //! is kept for the error message if it fails; its standard output is discarded.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 
-use wasmtime::component::{HasSelf, Linker};
-use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
-use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder};
 use wasmtime_wasi_http::WasiHttpCtx;
 
-use crate::budget::Charge;
+use crate::budget::{Budget, Charge};
+use crate::context::Context;
 use crate::grants::{Grants, Random};
-use crate::http::Http;
-use crate::state::{Context, State};
+use crate::http::{self, Http};
+use crate::stdio::Output;
 use crate::timers::Timers;
-use crate::written::Written;
 
 /// The bytes of WASI's own state: grants, random numbers, clocks, and the end of the standard error. Measured
 /// as the difference between 1,000 programs with it and 1,000 without (`ledger` of the tests).
@@ -29,7 +29,7 @@ const HANDLE: usize = 160;
 
 /// The average number of handles that a call counts. A call of plain WASI adds one or two handles, which are
 /// small; one of `wasi:http` may add as much text as the guest's memory holds.
-const LOOKS: usize = 16;
+pub(crate) const LOOKS: usize = 16;
 pub(crate) const HTTP_LOOKS: usize = 1024;
 
 /// Decides when to count handles again: counting looks at all of them, so not every call does it if there are
@@ -56,11 +56,13 @@ impl Recount {
 
 /// The WASI state of an instance.
 pub(crate) struct Wasi {
-    ctx: WasiCtx,
-    stderr: Written,
-    timers: Timers,
+    pub(crate) ctx: WasiCtx,
+    stderr: Output,
+    /// The program's own time, for programs without a granted clock.
+    pub(crate) timers: Timers,
     pub(crate) http: Http,
     pub(crate) http_ctx: WasiHttpCtx,
+    budget: Arc<Budget>,
     /// The charge for this and for all handles.
     charge: Option<Charge>,
     recount: Recount,
@@ -69,13 +71,13 @@ pub(crate) struct Wasi {
 impl Wasi {
     pub(crate) fn new(context: &Context) -> Self {
         let grants: &Grants = &context.grants;
-        let stderr = Written::default();
+        let stderr = Output::default();
         let mut builder = WasiCtxBuilder::new();
-        builder.stderr(stderr.clone()).stdout(Written::default());
+        builder.stderr(stderr.clone()).stdout(Output::default());
         builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
         builder.allow_blocking_current_thread(false);
         if !grants.clock {
-            builder.wall_clock(Still).monotonic_clock(Still);
+            builder.wall_clock(StoppedClock).monotonic_clock(StoppedClock);
         }
         match grants.random {
             Some(Random::System) => {}
@@ -86,17 +88,44 @@ impl Wasi {
             ctx: builder.build(),
             stderr,
             timers: Timers::default(),
-            http: Http::new(&grants.http, &context.programs.connections, context.tenant.memory()),
+            http: Http::new(&grants.http, &context.connections, context.tenant.memory()),
             http_ctx: WasiHttpCtx::new(),
+            budget: Arc::clone(&context.budget),
             charge: None,
             recount: Recount::default(),
         }
     }
 
     /// Returns the end of the standard error.
-    pub(crate) fn complaint(&self) -> Option<String> {
+    pub(crate) fn stderr_end(&self) -> Option<String> {
         let text = self.stderr.end();
         (!text.trim().is_empty()).then(|| text.trim().to_owned())
+    }
+
+    /// Charges for all existing handles, before a call. Counting is spread over calls, so that a program pays
+    /// for at most [`LOOKS`] or [`HTTP_LOOKS`] of them in each call. So new handles may exist before they are
+    /// charged for: at most a sixteenth of the counted ones, or the data that one call of `wasi:http` copies
+    /// from the guest's memory if there are at most a thousand handles. A run that cannot pay ends at the
+    /// clock's next tick.
+    pub(crate) fn charge_handles(&mut self, table: &mut ResourceTable, looks: usize) {
+        if !self.recount.due(looks) {
+            return;
+        }
+        let mut handles = 0;
+        let bytes_of = |value: &mut (dyn Any + Send)| {
+            handles += 1;
+            HANDLE + http::memory_of(&*value)
+        };
+        let bytes = CONTEXT + table.iter_mut().map(bytes_of).sum::<usize>();
+        self.recount.counted(handles);
+        // Dropped handles make room for new ones.
+        let paid = match &mut self.charge {
+            Some(charge) => charge.set(bytes),
+            None => self.budget.charge(bytes).map(|charge| self.charge = Some(charge)),
+        };
+        if let Err(error) = paid {
+            self.budget.end(error);
+        }
     }
 }
 
@@ -108,9 +137,9 @@ fn seeded(builder: &mut WasiCtxBuilder, seed: u64) {
 }
 
 /// A clock that stands still.
-struct Still;
+struct StoppedClock;
 
-impl HostWallClock for Still {
+impl HostWallClock for StoppedClock {
     fn resolution(&self) -> Duration {
         Duration::from_secs(1)
     }
@@ -120,7 +149,7 @@ impl HostWallClock for Still {
     }
 }
 
-impl HostMonotonicClock for Still {
+impl HostMonotonicClock for StoppedClock {
     fn resolution(&self) -> u64 {
         1_000_000_000
     }
@@ -128,60 +157,6 @@ impl HostMonotonicClock for Still {
     fn now(&self) -> u64 {
         0
     }
-}
-
-impl State {
-    /// Returns the program's own time, for programs without a granted clock.
-    pub(crate) fn timers(&mut self) -> Timers {
-        self.wasi().0.timers.clone()
-    }
-}
-
-impl State {
-    /// Charges for all existing handles, before a call. Counting is spread over calls, so that a program pays
-    /// for at most [`LOOKS`] or [`HTTP_LOOKS`] of them in each call. So new handles may exist before they are
-    /// charged for: at most a sixteenth of the counted ones, or the data that one call of `wasi:http` copies
-    /// from the guest's memory if there are at most a thousand handles. A run that cannot pay ends at the
-    /// clock's next tick.
-    pub(crate) fn count_wasi(&mut self, looks: usize) {
-        if !self.wasi().0.recount.due(looks) {
-            return;
-        }
-        let mut handles = 0;
-        let bytes_of = |value: &mut (dyn Any + Send)| {
-            handles += 1;
-            HANDLE + crate::http::memory_of(&*value)
-        };
-        let bytes = CONTEXT + self.table.iter_mut().map(bytes_of).sum::<usize>();
-        let budget = std::sync::Arc::clone(&self.context.budget);
-        let (wasi, _) = self.wasi();
-        wasi.recount.counted(handles);
-        // Dropped handles make room for new ones.
-        let paid = match &mut wasi.charge {
-            Some(charge) => charge.set(bytes),
-            None => budget.charge(bytes).map(|charge| wasi.charge = Some(charge)),
-        };
-        if let Err(error) = paid {
-            budget.end(error);
-        }
-    }
-}
-
-impl WasiView for State {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        self.count_wasi(LOOKS);
-        let (wasi, table) = self.wasi();
-        WasiCtxView { ctx: &mut wasi.ctx, table }
-    }
-}
-
-/// Adds WASI's functions.
-pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    wasmtime_wasi::p2::add_to_linker_async(linker)?;
-    linker.allow_shadowing(true);
-    monotonic_clock::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
-    linker.allow_shadowing(false);
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ const EVERY_ROW_WANTED: usize = 64;
 const AHEAD: f64 = 64.0;
 /// A tenant further ahead has rows of prompts in one of this many passes: fewer than every second, so that
 /// the others' median pass is one without.
-const PATIENT_PASSES: f64 = 2.5;
+const PATIENT_PASSES: f64 = 3.0;
 /// The most sequences of one tenant, at a weight of 1, that generate in one pass beside other tenants'. A
 /// batch with so many more rows takes about twice the time.
 const PATIENT_SEQUENCES: f64 = 8.0;

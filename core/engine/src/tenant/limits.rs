@@ -7,31 +7,32 @@ use crate::Error;
 /// Limits on what a tenant may use. `None` means no limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// The tenant's factor in fair sharing. While there is more work than fits, a tenant of weight 3 gets
-    /// three times as many tokens as one of weight 1.
+    /// The tenant's factor in fair sharing of the computation while others want some too: a tenant of weight
+    /// 3 gets three times as many tokens as one of weight 1. By default 1.
     pub weight: f32,
-    /// The most requests that run at once; further ones wait.
+    /// The most requests that run at once; others wait.
     pub max_concurrent: Option<usize>,
-    /// The most requests that wait for a place; further ones are refused with `limit-exceeded`.
+    /// The most requests that wait for a place; one more is refused with `limit-exceeded`. By default 1024.
     pub max_queued: usize,
     /// The most tokens in the KV cache of one model, over all running requests. A request that reaches the
     /// limit alone ends there, as at the end of the context.
     pub kv_tokens: Option<usize>,
-    /// The most tokens computed per minute, prompts and generated ones, over all models. A tenant that has
+    /// The most tokens computed in a minute, of prompts and generated, over all models. A tenant that has
     /// used them up waits. Unused tokens accumulate up to one minute's worth.
     pub tokens_per_minute: Option<u32>,
-    /// The longest time from a request's start to its end, including waiting. The request then ends with
+    /// The longest time from a request's start to its end, including waiting; then it ends with
     /// `limit-exceeded`.
     pub request_timeout: Option<Duration>,
-    /// The most bytes of memory that the tenant causes at once, of every kind
-    /// ([`MemoryKind`](crate::MemoryKind)): its requests, results that are not read, sequences, its programs
-    /// with all they hold, their stores and code. The KV cache's pages count by `kv_tokens` instead. Requests
-    /// beyond the limit are refused with `limit-exceeded`. The default is 1 GiB, which 16 runs of programs
-    /// fill at their own default limit.
+    /// The most bytes of memory that the tenant holds at once, of all kinds; requests beyond the limit are
+    /// refused with `limit-exceeded`. By default 1 GiB.
+    ///
+    /// The kinds are those of [`MemoryKind`](crate::MemoryKind): requests, results that are not read,
+    /// sequences, programs with all they hold, their stores and code. The KV cache's pages count by
+    /// `kv_tokens` instead. 16 runs of programs at their own default limit fill the default.
     pub memory: usize,
-    /// Names of the models that the tenant may use; `None` for all.
+    /// The names of the models that the tenant may use; by default all.
     pub models: Option<Vec<String>>,
-    /// Names of the adapters that the tenant may use; `None` for all.
+    /// The names of the adapters that the tenant may use; by default all.
     pub adapters: Option<Vec<String>>,
     /// Limits on one run of one of the tenant's programs.
     pub program: ProgramLimits,
@@ -41,14 +42,18 @@ pub struct Limits {
 /// would exceed the limit returns that error.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProgramLimits {
-    /// The most bytes of the run's linear memories and tables, and of values that it holds handles of, mainly
-    /// logits.
+    /// The most bytes of memory of one run of a program. By default 64 MiB.
+    ///
+    /// Linear memories and tables count, and values that the run holds handles of, mainly logits.
     pub memory: usize,
-    /// The longest time that the run computes itself. Time in models and time spent waiting do not count.
+    /// The longest time that one run of a program computes itself. By default 10 s.
+    ///
+    /// Time in models and time spent waiting do not count.
     pub cpu_time: Duration,
-    /// The most handles that the run holds at once: logits, sequences, grammars and so on.
+    /// The most handles that one run of a program holds at once: logits, sequences, grammars and so on. By
+    /// default 1024.
     pub handles: usize,
-    /// The most bytes of text that the run sends.
+    /// The most bytes of text that one run of a program sends. By default 16 MiB.
     pub output: usize,
 }
 

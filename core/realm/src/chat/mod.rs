@@ -4,9 +4,9 @@ mod turn;
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use realm_sandbox::Tool;
 use serde_json::Value;
 
 use crate::error::ErrorCode;
@@ -45,6 +45,7 @@ impl Default for ChatOptions {
 #[non_exhaustive]
 pub enum Overflow {
     /// Drops the oldest turns, each a question with everything that answered it. System messages stay.
+    ///
     /// [`ChatSession::dropped_messages`] counts the dropped messages.
     #[default]
     DropOldest,
@@ -67,12 +68,18 @@ impl std::str::FromStr for Overflow {
     }
 }
 
+/// The result of a tool: JSON, or an error message.
+type Returned = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+
+/// A function of the application that gets a call's arguments as JSON.
+type Call = Arc<dyn Fn(String) -> Returned + Send + Sync>;
+
 /// A tool that a [`ChatSession`] runs: its definition in OpenAI's format, and the application's function.
 #[derive(Clone)]
 pub struct ChatTool {
     definition: Value,
     name: String,
-    call: Tool,
+    call: Call,
 }
 
 impl ChatTool {
@@ -168,7 +175,7 @@ impl ChatSession {
         else {
             return invalid("a session begins with messages; a text or tokens are for `generate`");
         };
-        if !model.info().chat_template && model.tenant.program().is_none() {
+        if !model.info().chat_template && !model.tenant.programs.answer() {
             return Err(realm_tokenizer::Error::NoTemplate.into());
         }
         for (at, tool) in options.tools.iter().enumerate() {
@@ -204,7 +211,7 @@ impl ChatSession {
         let (send, receive) = realm_handover::channel(CHANNEL);
         let task = Task::spawn("realm-chat", turn::answer(self.clone(), turn, messages, send))?;
         state.running = Some(task.state());
-        Ok(Generation::of_task(receive, task, Arc::clone(&self.0.model.shared)))
+        Ok(Generation::of_task(receive, task, Arc::clone(&self.0.model.loaded)))
     }
 
     /// Asks a question and waits for the answer. Its text is that of all rounds. Blocks.

@@ -38,7 +38,7 @@ fn program(text: &str) -> Vec<u8> {
     let mut module = wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"));
     if text.contains("realm:tenant/") {
         let mut resolve = Resolve::default();
-        let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wasm-tenants/wit");
+        let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sandbox/wit");
         let (package, _) = resolve.push_path(contract).unwrap();
         let world = resolve.select_world(&[package], Some("tenant-program")).unwrap();
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();

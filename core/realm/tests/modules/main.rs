@@ -62,7 +62,7 @@ const LAYERS: &str = r#"
   (import "realm" "request_tokens" (func $request_tokens (param i64 i64) (result i64)))
   (import "realm" "embed" (func $embed (param i64 i64) (result i64)))
   (import "realm" "kv_cache_open" (func $kv_cache_open (param i32) (result i64)))
-  (import "realm" "memory64_load_layer" (func $load_layer (param i32) (result i64)))
+  (import "realm" "load_layer" (func $load_layer (param i32) (result i64)))
   (import "realm" "attention_forward" (func $attention (param i32 i32 i32) (result i64)))
   (import "realm" "feed_forward" (func $feed_forward (param i32 i32) (result i64)))
   (import "realm" "tensor_gather" (func $gather (param i32 i64 i64) (result i64)))
@@ -126,6 +126,44 @@ fn layers_composed_by_a_module_with_64_bit_addresses_give_the_models_own_logits(
     let (realm, model, tenant) = start();
     tenant.set_program(Some(&realm.compile_program(&wat::parse_str(LAYERS).unwrap()).unwrap()));
     assert_eq!(tenant.model(&model).unwrap().generate(request()).unwrap().text, "same");
+}
+
+#[test]
+fn a_module_may_import_functions_by_the_founding_documents_names() {
+    let (realm, model, tenant) = start();
+    // Computes one layer's attention and one product of the first token, and emits the text if both exist.
+    let answer = |matmul: &str, load_layer: &str| {
+        let module = format!(
+            r#"(module
+              (import "realm" "request_tokens" (func $request_tokens (param i64 i64) (result i64)))
+              (import "realm" "embed" (func $embed (param i64 i64) (result i64)))
+              (import "realm" "kv_cache_open" (func $kv_cache_open (param i32) (result i64)))
+              (import "realm" "tensor_rows" (func $rows (param i32) (result i64)))
+              (import "realm" "emit" (func $emit (param i64 i64 i64 i64) (result i64)))
+              (import "realm" "{matmul}" (func $matmul (param i32 i64 i64) (result i64)))
+              (import "realm" "{load_layer}" (func $load_layer (param i32) (result i64)))
+              (import "realm" "attention_forward" (func $attention (param i32 i32 i32) (result i64)))
+              (memory (export "memory") i64 1)
+              (data (i64.const 4096) "blk.0.attn_q.weight")
+              (data (i64.const 8192) "computed")
+              (func (export "realm_run") (result i32) (local $x i32)
+                (drop (call $request_tokens (i64.const 0) (i64.const 1)))
+                (local.set $x (i32.wrap_i64 (call $embed (i64.const 0) (i64.const 1))))
+                (if (i64.ne (i64.const 2) (i64.add
+                      (call $rows (i32.wrap_i64 (call $matmul (local.get $x) (i64.const 4096) (i64.const 19))))
+                      (call $rows (i32.wrap_i64 (call $attention
+                        (i32.wrap_i64 (call $load_layer (i32.const 0)))
+                        (local.get $x)
+                        (i32.wrap_i64 (call $kv_cache_open (i32.const 1))))))))
+                  (then unreachable))
+                (drop (call $emit (i64.const 8192) (i64.const 8) (i64.const 0) (i64.const 0)))
+                (i32.const 0)))"#
+        );
+        tenant.set_program(Some(&realm.compile_program(&wat::parse_str(&module).unwrap()).unwrap()));
+        tenant.model(&model).unwrap().generate(request()).unwrap().text
+    };
+    assert_eq!(answer("matmul", "load_layer"), "computed");
+    assert_eq!(answer("candle_matmul", "memory64_load_layer"), "computed");
 }
 
 #[test]

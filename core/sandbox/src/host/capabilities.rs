@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use realm_engine::Level;
 use sha2::{Digest, Sha256};
 
 use crate::bindings::realm::tenant::capabilities as wit;
+use crate::convert::json;
 use crate::error::HostError;
-use crate::grants::{Level, Random};
-use crate::host::json;
+use crate::grants::Random;
 use crate::log::Line;
-use crate::model::json_bound;
+use crate::request::json_bound;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
@@ -41,7 +42,7 @@ impl wit::Host for State {
         };
         // If the application takes lines slowly, the program waits here, so lines do not pile up.
         let tenant = &context.tenant;
-        let place = context.programs.log.take(tenant.memory(), tenant.name(), &message).await?;
+        let place = context.log.take(tenant.memory(), tenant.name(), &message).await?;
         log(Line { from: tenant.name().to_owned(), level, message, place: Some(place) });
         Ok(())
     }
@@ -86,9 +87,8 @@ impl wit::Host for State {
         }
         let _parsed = self.context.budget.charge(json_bound(&input))?;
         let input = json(&input, "the input is no JSON")?;
-        let none = || Error::new(ErrorKind::NotFound, format!("the tenant has no program `{name}`"));
-        let program = self.context.programs.get(&name).ok_or_else(none)?;
-        Ok(crate::run::nested(&self.context, &program, input, self.depth() + 1).await?)
+        let context = Arc::clone(&self.context);
+        Ok((context.run_program)(context.clone(), name, input, self.depth() + 1).await?)
     }
 }
 

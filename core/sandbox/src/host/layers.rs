@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use realm_engine::{Answer, LayerwiseSession};
+use realm_engine::Answer;
 use realm_model::{CacheId, Slice, TensorId};
 use wasmtime::component::Resource;
 
 use crate::bindings::realm::tenant::layers as wit;
 use crate::budget::Charge;
 use crate::error::HostError;
-use crate::host::logits::Logits;
-use crate::host::models::{Model, unknown_token};
+use crate::handles::{Layerwise, Logits, Model};
+use crate::host::models::unknown_token;
 use crate::state::State;
 use crate::turn::Turn;
 use crate::{Error, ErrorKind};
@@ -24,12 +24,6 @@ const MAX_WIDTH: usize = 1 << 19;
 
 /// The most operations that may be queued before the first is done.
 const MAX_QUEUED: usize = 256;
-
-/// A model's layerwise operations, for one program.
-pub(crate) struct Layerwise {
-    model: Arc<crate::Model>,
-    session: LayerwiseSession,
-}
 
 type Computed = Result<(), realm_model::Error>;
 
@@ -379,6 +373,6 @@ impl wit::Host for State {
         let answer = layerwise.session.read(move |pass, slice, out| pass.logits(slice, id, rows, out))?;
         let values = layerwise.answer(&self.context.budget.turn, answer).await?;
         let logits = |row: &[f32]| realm_engine::Logits::new(row.to_vec());
-        self.hand_all(values.chunks_exact(vocabulary).map(logits), charge)
+        self.new_logits_rows(values.chunks_exact(vocabulary).map(logits), charge)
     }
 }

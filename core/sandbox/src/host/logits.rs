@@ -1,71 +1,20 @@
 //! From logits to tokens.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use realm_engine::{Grammar, Guide, Sampling, TokenMask, log_sum_exp, top};
+use realm_engine::{Guide, TokenMask, log_sum_exp, top};
 use wasmtime::component::Resource;
 
 use crate::Error;
 use crate::bindings::realm::tenant::logits::{self as wit, Candidate};
 use crate::bindings::realm::tenant::types;
 use crate::budget::Charge;
+use crate::convert::{grammar_from_wit, sampling_from_wit};
 use crate::error::HostError;
-use crate::host::json;
-use crate::host::models::{Model, unknown_token};
-use crate::model::json_bound;
+use crate::handles::{Logits, Matcher, Model, Sampler, TokenSet};
+use crate::host::models::unknown_token;
+use crate::request::json_bound;
 use crate::state::State;
-
-/// The value behind a handle of logits.
-pub struct Logits {
-    pub(crate) inner: realm_engine::Logits,
-    charge: Charge,
-}
-
-/// The value behind a handle of a token set.
-pub struct TokenSet {
-    tokens: TokenMask,
-    _charge: Charge,
-}
-
-/// The value behind a handle of a sampler.
-pub struct Sampler {
-    inner: realm_engine::Sampler,
-    vocabulary: usize,
-    /// The bytes of the charge besides those that the sampler has grown to.
-    given: usize,
-    charge: Charge,
-}
-
-impl Sampler {
-    /// Charges for the sampler's growth.
-    fn settle(&mut self) -> Result<(), Error> {
-        self.charge.grow_to(self.given + self.inner.memory())
-    }
-
-    /// Lets the sampler choose or record a token; refuses if its memory cannot be charged for.
-    fn act<T>(&mut self, act: impl FnOnce(&mut realm_engine::Sampler) -> T) -> Result<T, Error> {
-        self.settle()?;
-        let result = act(&mut self.inner);
-        self.settle().inspect_err(|_| self.inner.shed())?;
-        Ok(result)
-    }
-}
-
-/// The value behind a handle of a grammar's matcher.
-pub struct Matcher {
-    guide: Guide,
-    vocabulary: usize,
-    charge: Charge,
-}
-
-impl Matcher {
-    /// Returns the guide, if its memory can be charged for: it grows with the text that it has read.
-    fn guide(&mut self) -> Result<&mut Guide, Error> {
-        self.charge.grow_to(size_of::<Self>() + self.guide.memory())?;
-        Ok(&mut self.guide)
-    }
-}
 
 /// The most bytes of a regular expression.
 const MAX_EXPRESSION: usize = 64 << 10;
@@ -78,10 +27,7 @@ const MAX_TOP: usize = 1 << 16;
 
 impl State {
     /// Creates a handle of logits.
-    pub(crate) fn hand_logits(
-        &mut self,
-        logits: realm_engine::Logits,
-    ) -> Result<Resource<Logits>, HostError> {
+    pub(crate) fn new_logits(&mut self, logits: realm_engine::Logits) -> Result<Resource<Logits>, HostError> {
         // Charged in full, even if most of the logits are still on the device: they are copied when the
         // program asks for them.
         let charge = self.charge_logits(logits.vocabulary())?;
@@ -89,16 +35,16 @@ impl State {
     }
 
     /// Creates handles of logits that were charged for before they were computed.
-    pub(crate) fn hand_all(
+    pub(crate) fn new_logits_rows(
         &mut self,
         rows: impl IntoIterator<Item = realm_engine::Logits>,
         mut charge: Charge,
     ) -> Result<Vec<Resource<Logits>>, HostError> {
-        let hand = |inner: realm_engine::Logits| {
+        let create = |inner: realm_engine::Logits| {
             let charge = charge.split(inner.vocabulary() * size_of::<f32>());
             Ok(self.table.push(Logits { inner, charge })?)
         };
-        rows.into_iter().map(hand).collect()
+        rows.into_iter().map(create).collect()
     }
 
     /// Charges for `logits` logits; gives up memory that is kept for later if it is needed.
@@ -175,7 +121,7 @@ fn same_length(given: usize, vocabulary: usize) -> Result<(), Error> {
 }
 
 /// For calls that have no error in the contract: an error ends the run.
-fn told<T>(result: Result<T, HostError>) -> wasmtime::Result<T> {
+fn or_trap<T>(result: Result<T, HostError>) -> wasmtime::Result<T> {
     result.map_err(HostError::fatal)
 }
 
@@ -196,21 +142,21 @@ impl wit::HostLogits for State {
     }
 
     fn top(&mut self, this: Resource<Logits>, k: u32) -> wasmtime::Result<Vec<Candidate>> {
-        let logits = told(self.logits(&this))?;
+        let logits = or_trap(self.logits(&this))?;
         let k = (k as usize).min(logits.vocabulary()).min(MAX_TOP);
         let likeliest = match logits.few(k) {
             Some(few) => few,
-            None => top(told(self.values(&this))?, k),
+            None => top(or_trap(self.values(&this))?, k),
         };
         Ok(likeliest.into_iter().map(|(token, logit)| Candidate { token, logit }).collect())
     }
 
     fn argmax(&mut self, this: Resource<Logits>) -> wasmtime::Result<u32> {
-        told(told(self.logits(&this))?.argmax().map_err(HostError::from))
+        or_trap(or_trap(self.logits(&this))?.argmax().map_err(HostError::from))
     }
 
     fn log_normalizer(&mut self, this: Resource<Logits>) -> wasmtime::Result<f32> {
-        Ok(log_normalizer(told(self.values(&this))?))
+        Ok(log_normalizer(or_trap(self.values(&this))?))
     }
 
     fn logprob(&mut self, this: Resource<Logits>, token: u32) -> Result<f32, HostError> {
@@ -220,7 +166,7 @@ impl wit::HostLogits for State {
     }
 
     fn entropy(&mut self, this: Resource<Logits>) -> wasmtime::Result<f32> {
-        let values = told(self.values(&this))?;
+        let values = or_trap(self.values(&this))?;
         let normalizer = log_normalizer(values);
         let terms = values.iter().map(|&value| {
             let logprob = f64::from(value - normalizer);
@@ -230,7 +176,7 @@ impl wit::HostLogits for State {
     }
 
     fn read(&mut self, this: Resource<Logits>) -> wasmtime::Result<Vec<f32>> {
-        Ok(told(self.values(&this))?.to_vec())
+        Ok(or_trap(self.values(&this))?.to_vec())
     }
 
     fn write(&mut self, this: Resource<Logits>, values: Vec<f32>) -> Result<(), HostError> {
@@ -263,7 +209,7 @@ impl wit::HostLogits for State {
     }
 
     fn scale(&mut self, this: Resource<Logits>, scale: f32) -> wasmtime::Result<()> {
-        told(self.values(&this))?.iter_mut().for_each(|value| *value *= scale);
+        or_trap(self.values(&this))?.iter_mut().for_each(|value| *value *= scale);
         Ok(())
     }
 
@@ -341,7 +287,7 @@ impl wit::HostTokenSet for State {
                 set.allow(token);
             }
             if token % 64 == 0 {
-                self.breathe().await?;
+                self.yield_if_due().await?;
             }
         }
         Ok(self.table.push(TokenSet { tokens: set, _charge: charge })?)
@@ -415,9 +361,9 @@ impl wit::HostSampler for State {
     fn observe(&mut self, this: Resource<Sampler>, token: u32) -> wasmtime::Result<()> {
         let sampler = self.table.get_mut(&this)?;
         if token as usize >= sampler.vocabulary {
-            return told(Err(unknown_token(token, sampler.vocabulary).into()));
+            return or_trap(Err(unknown_token(token, sampler.vocabulary).into()));
         }
-        told(sampler.act(|sampler| sampler.observe(token)).map_err(HostError::from))
+        or_trap(sampler.act(|sampler| sampler.observe(token)).map_err(HostError::from))
     }
 
     fn drop(&mut self, this: Resource<Sampler>) -> wasmtime::Result<()> {
@@ -474,61 +420,5 @@ impl wit::HostMatcher for State {
     fn drop(&mut self, this: Resource<Matcher>) -> wasmtime::Result<()> {
         self.table.delete(this)?;
         Ok(())
-    }
-}
-
-fn sampling_from_wit(sampling: types::Sampling) -> Sampling {
-    Sampling {
-        temperature: sampling.temperature,
-        top_k: sampling.top_k as usize,
-        top_p: sampling.top_p,
-        min_p: sampling.min_p,
-        typical_p: sampling.typical_p,
-        repetition_penalty: sampling.repetition_penalty,
-        repetition_window: sampling.repetition_window as usize,
-        frequency_penalty: sampling.frequency_penalty,
-        presence_penalty: sampling.presence_penalty,
-        logit_bias: sampling.logit_bias.into_iter().collect::<HashMap<_, _>>(),
-        banned_tokens: sampling.banned,
-        seed: sampling.seed,
-    }
-}
-
-/// Converts sampling options for the guest.
-pub(crate) fn sampling_to_wit(sampling: &Sampling) -> types::Sampling {
-    types::Sampling {
-        temperature: sampling.temperature,
-        top_k: sampling.top_k as u32,
-        top_p: sampling.top_p,
-        min_p: sampling.min_p,
-        typical_p: sampling.typical_p,
-        repetition_penalty: sampling.repetition_penalty,
-        repetition_window: sampling.repetition_window as u32,
-        frequency_penalty: sampling.frequency_penalty,
-        presence_penalty: sampling.presence_penalty,
-        logit_bias: sampling.logit_bias.iter().map(|(&token, &bias)| (token, bias)).collect(),
-        banned: sampling.banned_tokens.clone(),
-        seed: sampling.seed,
-    }
-}
-
-fn grammar_from_wit(grammar: types::Grammar) -> Result<Grammar, Error> {
-    Ok(match grammar {
-        types::Grammar::JsonSchema(schema) => {
-            Grammar::JsonSchema(json(&schema, "the JSON schema is no JSON")?)
-        }
-        types::Grammar::JsonObject => Grammar::JsonObject,
-        types::Grammar::Regex(expression) => Grammar::Regex(expression),
-        types::Grammar::Lark(grammar) => Grammar::Lark(grammar),
-    })
-}
-
-/// Converts a grammar for the guest.
-pub(crate) fn grammar_to_wit(grammar: &Grammar) -> types::Grammar {
-    match grammar {
-        Grammar::JsonSchema(schema) => types::Grammar::JsonSchema(schema.to_string()),
-        Grammar::JsonObject => types::Grammar::JsonObject,
-        Grammar::Regex(expression) => types::Grammar::Regex(expression.clone()),
-        Grammar::Lark(grammar) => types::Grammar::Lark(grammar.clone()),
     }
 }

@@ -2,38 +2,26 @@
 
 use std::sync::Arc;
 
-use realm_engine::TextStream;
-use realm_tokenizer::Conversation;
-use serde_json::{Map, Value};
+use realm_engine::{LoadedModel, TextStream};
 use wasmtime::component::Resource;
 
 use crate::bindings::realm::tenant::models::{self as wit, ModelInfo, Piece};
 use crate::bindings::realm::tenant::types;
-use crate::budget::Charge;
+use crate::convert::{check_text, prompt_from_wit};
 use crate::error::HostError;
-use crate::host::{MAX_TEXT, check_text, check_tokens, json};
-use crate::model::{Prompt, json_bound};
+use crate::handles::{Model, TextDecoder};
+use crate::request::json_bound;
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
-/// The value behind a handle of a model.
-pub struct Model(pub(crate) Arc<crate::Model>);
-
-/// The value behind a handle of a text decoder.
-pub struct TextDecoder {
-    stream: TextStream,
-    model: Arc<crate::Model>,
-    _charge: Charge,
-}
-
 impl State {
     /// Returns the model behind a handle.
-    pub(crate) fn model(&self, handle: &Resource<Model>) -> wasmtime::Result<&Arc<crate::Model>> {
+    pub(crate) fn model(&self, handle: &Resource<Model>) -> wasmtime::Result<&Arc<LoadedModel>> {
         Ok(&self.table.get(handle)?.0)
     }
 
     /// Creates a handle, for calls that cannot return an error for too many.
-    fn hand<T: Send + 'static>(&mut self, value: T) -> wasmtime::Result<Resource<T>> {
+    fn new_handle<T: Send + 'static>(&mut self, value: T) -> wasmtime::Result<Resource<T>> {
         self.table.push(value).map_err(|error| HostError::from(error).fatal())
     }
 }
@@ -43,7 +31,7 @@ impl wit::Host for State {}
 impl wit::HostModel for State {
     fn current(&mut self) -> wasmtime::Result<Resource<Model>> {
         let model = Model(Arc::clone(&self.context.model));
-        self.hand(model)
+        self.new_handle(model)
     }
 
     fn open(&mut self, name: String) -> Result<Resource<Model>, HostError> {
@@ -114,7 +102,7 @@ impl wit::HostModel for State {
         // The parsed prompt may take a hundred times as much memory.
         let _parsed = self.context.budget.charge(parsed_bound(&prompt))?;
         let model = self.model(&this)?;
-        Ok(model.tokenize(&from_wit(prompt)?)?)
+        Ok(model.tokenize(&prompt_from_wit(prompt)?)?)
     }
 
     fn drop(&mut self, this: Resource<Model>) -> wasmtime::Result<()> {
@@ -130,7 +118,7 @@ impl wit::HostTextDecoder for State {
         // The decoder of so few bytes is small enough to be charged for after it is created.
         let stream = TextStream::new(&stop);
         let charge = self.context.budget.charge(size_of::<TextDecoder>() + stream.memory())?;
-        self.hand(TextDecoder { stream, model, _charge: charge })
+        self.new_handle(TextDecoder { stream, model, _charge: charge })
     }
 
     fn push(&mut self, this: Resource<TextDecoder>, token: u32) -> Result<Piece, HostError> {
@@ -152,8 +140,19 @@ impl wit::HostTextDecoder for State {
     }
 }
 
+/// The most tokens that one call works on: their text may be a hundred times as long.
+const MAX_TOKENS: usize = 1 << 16;
+
 pub(crate) fn unknown_token(token: u32, vocabulary: usize) -> Error {
     Error::invalid(format!("token {token} is not in the vocabulary of {vocabulary} tokens"))
+}
+
+/// Refuses a list of tokens that is too long to work on.
+fn check_tokens(tokens: &[u32]) -> Result<(), Error> {
+    if tokens.len() <= MAX_TOKENS {
+        return Ok(());
+    }
+    Err(Error::limit(format!("{} tokens; one call takes {MAX_TOKENS} at most", tokens.len())))
 }
 
 /// Returns the most memory that the JSON of a prompt may take.
@@ -161,92 +160,4 @@ fn parsed_bound(prompt: &types::Prompt) -> usize {
     let types::Prompt::Chat(chat) = prompt else { return 0 };
     let fields = chat.messages.iter().map(|message| json_bound(&message.fields)).sum::<usize>();
     fields + json_bound(&chat.tools) + json_bound(&chat.variables)
-}
-
-/// Converts a prompt of the guest.
-fn from_wit(prompt: types::Prompt) -> Result<Prompt, Error> {
-    Ok(match prompt {
-        types::Prompt::Text(text) => {
-            check_text(&text)?;
-            Prompt::Text(text)
-        }
-        types::Prompt::Tokens(tokens) => Prompt::Tokens(tokens),
-        types::Prompt::Chat(chat) => {
-            let size = |message: &types::Message| {
-                message.role.len() + message.content.len() + message.fields.len() + size_of::<Value>()
-            };
-            if chat.messages.iter().map(size).sum::<usize>() > MAX_TEXT {
-                return Err(Error::limit(format!("a conversation of more than {MAX_TEXT} bytes")));
-            }
-            let message = |message: types::Message| {
-                let mut value = Map::new();
-                value.insert("role".into(), message.role.into());
-                value.insert("content".into(), message.content.into());
-                value.extend(object("fields", &message.fields)?);
-                Ok(Value::Object(value))
-            };
-            let tools = match chat.tools.as_str() {
-                "" => Vec::new(),
-                tools => match json(tools, "`tools` is no JSON array")? {
-                    Value::Array(tools) => tools,
-                    _ => return Err(Error::invalid("`tools` is no JSON array")),
-                },
-            };
-            Prompt::Chat(Conversation {
-                messages: chat.messages.into_iter().map(message).collect::<Result<_, Error>>()?,
-                tools,
-                variables: object("variables", &chat.variables)?,
-                ..Conversation::default()
-            })
-        }
-    })
-}
-
-fn object(name: &str, text: &str) -> Result<Map<String, Value>, Error> {
-    if text.is_empty() {
-        return Ok(Map::new());
-    }
-    let what = format!("`{name}` is no JSON object");
-    match json(text, &what)? {
-        Value::Object(object) => Ok(object),
-        _ => Err(Error::invalid(what)),
-    }
-}
-
-/// Converts a prompt for the guest.
-pub(crate) fn to_wit(prompt: &Prompt) -> types::Prompt {
-    match prompt {
-        Prompt::Text(text) => types::Prompt::Text(text.clone()),
-        Prompt::Tokens(tokens) => types::Prompt::Tokens(tokens.clone()),
-        Prompt::Chat(chat) => types::Prompt::Chat(types::Conversation {
-            messages: chat.messages.iter().map(message_to_wit).collect(),
-            tools: if chat.tools.is_empty() {
-                String::new()
-            } else {
-                Value::Array(chat.tools.clone()).to_string()
-            },
-            variables: variables_to_wit(chat),
-        }),
-    }
-}
-
-/// Adds the options for the prompt's end as variables of their names.
-fn variables_to_wit(chat: &Conversation) -> String {
-    let mut variables = chat.variables.clone();
-    if let Some(add) = chat.add_generation_prompt {
-        variables.insert("add_generation_prompt".into(), add.into());
-    }
-    if chat.continue_final_message {
-        variables.insert("continue_final_message".into(), true.into());
-    }
-    if variables.is_empty() { String::new() } else { Value::Object(variables).to_string() }
-}
-
-/// Puts a `role` or `content` that is not a string, such as a list of parts, among the other fields.
-fn message_to_wit(message: &Value) -> types::Message {
-    let text = |key: &str| message[key].as_str().unwrap_or_default().to_owned();
-    let mut fields = message.as_object().cloned().unwrap_or_default();
-    fields.retain(|key, value| !((key == "role" || key == "content") && value.is_string()));
-    let fields = if fields.is_empty() { String::new() } else { Value::Object(fields).to_string() };
-    types::Message { role: text("role"), content: text("content"), fields }
 }

@@ -8,20 +8,9 @@ use wasmtime::component::Resource;
 use crate::bindings::realm::tenant::sequences::{self as wit, Adapter};
 use crate::budget::Charge;
 use crate::error::HostError;
-use crate::host::logits::Logits;
-use crate::host::models::Model;
+use crate::handles::{Logits, Model, Sequence};
 use crate::state::State;
 use crate::{Error, ErrorKind};
-
-/// The value behind a handle of a sequence.
-pub struct Sequence {
-    inner: realm_engine::Sequence,
-    /// The number of tokens that the last forward pass had computed.
-    computed: usize,
-    /// Keeps the model's engine running.
-    model: Arc<crate::Model>,
-    _charge: Charge,
-}
 
 /// The bytes of a sequence's handle: an entry of a table. The sequence itself counts in the engine, and its
 /// pages of the KV cache have a limit of their own.
@@ -99,8 +88,8 @@ impl State {
         computed: Computed,
         charge: Charge,
     ) -> Result<Vec<Resource<Logits>>, HostError> {
-        self.forwarded(due, computed.cached);
-        self.hand_all(computed.rows, charge)
+        self.count_forward(due, computed.cached);
+        self.new_logits_rows(computed.rows, charge)
     }
 }
 
@@ -188,7 +177,7 @@ impl wit::HostSequence for State {
         let _values = self.context.budget.carry(rows.saturating_mul(hidden * size_of::<f32>()))?;
         let (answer, due) = self.start(&this, |sequence| sequence.start_forward(Output::Hidden))?;
         let forwarded = self.answer(&this, answer).await?;
-        self.forwarded(due, forwarded.cached);
+        self.count_forward(due, forwarded.cached);
         Ok(forwarded.values)
     }
 

@@ -2,19 +2,21 @@
 //!
 //! A module imports functions of `realm` and exports `memory` and `realm_run`, which answers the request and
 //! returns 0 (the text ended), 1 (`max-tokens` or the context ended it) or, if it failed, a negative number.
-//! [`signatures`] describes how a function of the contract becomes a plain one.
+//! [`calls`] has the functions, and [`signatures`] describes how a function of the contract becomes a plain
+//! one.
 
 mod calls;
 mod guest;
 mod signatures;
 
 use realm_engine::FinishReason;
-use wasmtime::{Engine, FuncType, InstancePre, Linker, Module, Store, Val, ValType};
+use wasmtime::{Engine, FuncType, InstancePre, Linker, Module, Store, ValType};
 
 use crate::state::State;
 use crate::{Error, ErrorKind};
 
-use signatures::{FUNCTIONS, Kind};
+use calls::{ALIASES, FUNCTIONS};
+use signatures::Kind;
 
 /// The name of the module that core modules import.
 const IMPORTS: &str = "realm";
@@ -51,33 +53,19 @@ impl Linkers {
 
 fn linker(engine: &Engine, pointer: ValType) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
-    for (index, function) in FUNCTIONS.iter().enumerate() {
+    for function in FUNCTIONS {
         let of = |kind: &Kind| match kind {
             Kind::Pointer => pointer.clone(),
             Kind::Number => ValType::I32,
             Kind::Float => ValType::F32,
         };
         let ty = FuncType::new(engine, function.params.iter().map(of), [ValType::I64]);
-        linker.func_new_async(IMPORTS, function.name, ty, move |mut caller, params, results| {
-            Box::new(async move {
-                let params: Vec<u64> = params.iter().map(bits).collect();
-                let result = calls::call(&mut caller, FUNCTIONS[index].name, &params).await?;
-                results[0] = Val::I64(result);
-                Ok(())
-            })
-        })?;
+        (function.define)(&mut linker, function.name, ty)?;
+    }
+    for (alias, name) in ALIASES {
+        linker.alias(IMPORTS, name, IMPORTS, alias)?;
     }
     Ok(linker)
-}
-
-/// Returns a parameter's bits, without sign extension.
-fn bits(value: &Val) -> u64 {
-    match value {
-        Val::I32(value) => u64::from(value.cast_unsigned()),
-        Val::I64(value) => value.cast_unsigned(),
-        Val::F32(bits) => u64::from(*bits),
-        _ => 0,
-    }
 }
 
 /// Runs a module to its end.

@@ -1,6 +1,6 @@
-//! Names and types of the plain functions.
+//! What the plain functions take and return.
 //!
-//! They follow from the contract (a test derives them from `wit/` and compares):
+//! It follows from the contract (a test derives it from `wit/` and compares):
 //!
 //! - a handle or a number is an `i32`, an `f32` is an `f32`;
 //! - a text or a list is a pointer and a length in elements, both as wide as the memory's addresses; elements
@@ -11,7 +11,15 @@
 //! - a function that returns a text or a list takes, at the end, a pointer and a length of the buffer for it,
 //!   and returns the number of elements; it writes only as many as fit.
 
-/// A parameter.
+use wasmtime::component::{Resource, ResourceTableError};
+use wasmtime::{Caller, FuncType, Linker, Val};
+
+use crate::Error;
+use crate::bindings::realm::tenant::types::{self as wit, ErrorCode};
+use crate::error::HostError;
+use crate::state::State;
+
+/// A parameter of a plain function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// An address or a length.
@@ -27,69 +35,172 @@ pub(super) struct Function {
     pub(super) name: &'static str,
     /// The function's name in the contract, `interface.function`; empty for functions that only core modules
     /// need.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what the test compares with"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "the test compares with it"))]
     pub(super) contract: &'static str,
     pub(super) params: &'static [Kind],
+    /// Adds the function to a linker, by its name and with its type there.
+    pub(super) define: fn(&mut Linker<State>, &str, FuncType) -> wasmtime::Result<()>,
 }
 
-const P: Kind = Kind::Pointer;
-const N: Kind = Kind::Number;
-const F: Kind = Kind::Float;
+/// The Rust type of a parameter.
+pub(super) trait Parameter {
+    const KIND: Kind;
 
-const fn function(name: &'static str, contract: &'static str, params: &'static [Kind]) -> Function {
-    Function { name, contract, params }
+    /// Converts a guest's value, without sign extension.
+    fn of(value: &Val) -> Self;
 }
 
-pub(super) const FUNCTIONS: &[Function] = &[
-    // The request.
-    function("request_tokens", "", &[P, P]),
-    function("request_input", "", &[P, P]),
-    function("request_max_tokens", "", &[]),
-    function("error_message", "", &[P, P]),
-    function("drop", "", &[N]),
-    // Models and texts.
-    function("encode", "models.[method]model.encode", &[P, P, P, P]),
-    function("decode", "models.[method]model.decode", &[P, P, P, P]),
-    function("is_end", "models.[method]model.is-end", &[N]),
-    function("emit", "output.emit", &[P, P, P, P]),
-    // Sequences.
-    function("sequence_open", "sequences.[static]sequence.open", &[]),
-    function("sequence_append", "sequences.[method]sequence.append", &[N, P, P]),
-    function("sequence_len", "sequences.[method]sequence.len", &[N]),
-    function("sequence_truncate", "sequences.[method]sequence.truncate", &[N, N]),
-    function("sequence_fork", "sequences.[method]sequence.fork", &[N]),
-    function("sequence_forward", "sequences.[method]sequence.forward", &[N]),
-    // Logits. `logits_top` returns tokens; `logits_get` returns their logits.
-    function("logits_vocabulary", "logits.[method]logits.vocabulary", &[N]),
-    function("logits_argmax", "logits.[method]logits.argmax", &[N]),
-    function("logits_top", "logits.[method]logits.top", &[N, N, P, P]),
-    function("logits_read", "logits.[method]logits.read", &[N, P, P]),
-    function("logits_write", "logits.[method]logits.write", &[N, P, P]),
-    function("logits_add", "logits.[method]logits.add", &[N, N, F]),
-    function("logits_scale", "logits.[method]logits.scale", &[N, F]),
-    function("logits_sample", "", &[N]),
-    // Layers.
-    function("tensor_from_values", "layers.[static]tensor.from-values", &[N, N, P, P]),
-    function("tensor_rows", "layers.[method]tensor.rows", &[N]),
-    function("tensor_width", "layers.[method]tensor.width", &[N]),
-    function("tensor_read", "layers.[method]tensor.read", &[N, P, P]),
-    function("tensor_gather", "layers.[method]tensor.gather", &[N, P, P]),
-    function("tensor_add", "layers.[method]tensor.add", &[N, N, F]),
-    function("kv_cache_open", "layers.[static]kv-cache.open", &[N]),
-    function("kv_cache_truncate", "layers.[method]kv-cache.truncate", &[N, N]),
-    function("memory64_load_layer", "layers.load-layer", &[N]),
-    function("attention_forward", "layers.[method]layer.attention-forward", &[N, N, N]),
-    function("feed_forward", "layers.[method]layer.feed-forward", &[N, N]),
-    function("embed", "layers.embed", &[P, P]),
-    function("candle_matmul", "layers.matmul", &[N, P, P]),
-    function("lm_head", "layers.lm-head", &[N, P, P]),
-];
+/// An address or a length.
+pub(super) type Pointer = u64;
+
+impl Parameter for Pointer {
+    const KIND: Kind = Kind::Pointer;
+
+    fn of(value: &Val) -> Self {
+        match value {
+            Val::I32(value) => Self::from(value.cast_unsigned()),
+            Val::I64(value) => value.cast_unsigned(),
+            _ => 0,
+        }
+    }
+}
+
+impl Parameter for u32 {
+    const KIND: Kind = Kind::Number;
+
+    fn of(value: &Val) -> Self {
+        value.i32().unwrap_or_default().cast_unsigned()
+    }
+}
+
+impl Parameter for f32 {
+    const KIND: Kind = Kind::Float;
+
+    fn of(value: &Val) -> Self {
+        value.f32().unwrap_or_default()
+    }
+}
+
+impl<T: 'static> Parameter for Resource<T> {
+    const KIND: Kind = Kind::Number;
+
+    /// Returns the handle with the guest's number. The table checks whether it exists and is of this kind.
+    fn of(value: &Val) -> Self {
+        Self::new_own(u32::of(value))
+    }
+}
+
+/// The Rust type of a result.
+pub(super) trait Returned {
+    fn number(self) -> i64;
+}
+
+impl Returned for i64 {
+    fn number(self) -> i64 {
+        self
+    }
+}
+
+impl Returned for () {
+    fn number(self) -> i64 {
+        0
+    }
+}
+
+impl Returned for bool {
+    fn number(self) -> i64 {
+        self.into()
+    }
+}
+
+impl Returned for u32 {
+    fn number(self) -> i64 {
+        self.into()
+    }
+}
+
+impl<T: 'static> Returned for Resource<T> {
+    fn number(self) -> i64 {
+        self.rep().into()
+    }
+}
+
+/// Makes a table of [`Function`]s: `fn name(parameters) = "name in the contract" { call }`. The call sees the
+/// guest as `caller`.
+macro_rules! functions {
+    (|$caller:ident| $(fn $name:ident($($param:ident: $kind:ty),*) = $contract:literal $call:block)*) => {
+        &[$($crate::raw::signatures::Function {
+            name: stringify!($name),
+            contract: $contract,
+            params: &[$(<$kind as $crate::raw::signatures::Parameter>::KIND),*],
+            define: |linker, name, ty| {
+                linker.func_new_async($crate::raw::IMPORTS, name, ty, |mut guest, params, results| {
+                    Box::new(async move {
+                        let [$($param),*] = params else {
+                            wasmtime::bail!("`{}` got {} parameters", stringify!($name), params.len());
+                        };
+                        $(let $param = <$kind as $crate::raw::signatures::Parameter>::of($param);)*
+                        let result = async {
+                            let $caller = &mut guest;
+                            let result = $crate::raw::signatures::Returned::number($call);
+                            Ok::<i64, $crate::error::HostError>(result)
+                        };
+                        let result = result.await;
+                        let result = $crate::raw::signatures::or_error_code(&mut guest, result)?;
+                        results[0] = wasmtime::Val::I64(result);
+                        Ok(())
+                    })
+                })?;
+                Ok(())
+            },
+        }),*]
+    };
+}
+pub(super) use functions;
+
+/// Turns an error that the guest may see into a negative number.
+pub(super) fn or_error_code(
+    caller: &mut Caller<'_, State>,
+    result: Result<i64, HostError>,
+) -> wasmtime::Result<i64> {
+    match result {
+        Ok(result) => Ok(result),
+        Err(HostError::Seen(error)) => Ok(error_code(caller.data_mut(), error)),
+        // An invalid handle is an ordinary error here: only this table knows the guest's handles.
+        Err(HostError::Fatal(error)) if error.is::<ResourceTableError>() => {
+            Ok(error_code(caller.data_mut(), Error::invalid("there is no such handle")))
+        }
+        Err(HostError::Fatal(error)) => Err(error),
+    }
+}
+
+/// Keeps an error for `error_message`; returns its number.
+fn error_code(state: &mut State, error: Error) -> i64 {
+    let wit: wit::Error = error.clone().into();
+    state.raw_error = Some(error);
+    let place = match wit.code {
+        ErrorCode::InvalidArgument => 0,
+        ErrorCode::LimitExceeded => 1,
+        ErrorCode::Overloaded => 2,
+        ErrorCode::Unsupported => 3,
+        ErrorCode::NotFound => 4,
+        ErrorCode::Denied => 5,
+        ErrorCode::Failed => 6,
+        ErrorCode::Internal => 7,
+    };
+    -1 - place
+}
 
 #[cfg(test)]
 mod tests {
     use wit_parser::{Resolve, Type, TypeDefKind};
 
-    use super::*;
+    use super::super::calls::FUNCTIONS;
+    use super::Kind;
+
+    const P: Kind = Kind::Pointer;
+    const N: Kind = Kind::Number;
+    const F: Kind = Kind::Float;
 
     /// Returns the parameters of a type.
     fn flat(resolve: &Resolve, ty: &Type) -> Vec<Kind> {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use realm_compute::cpu::CpuBackend;
-use realm_engine::{Engine, EngineConfig, FinishReason, Limits, ProgramLimits, Sampling, Tenant};
+use realm_engine::{
+    Engine, EngineConfig, FinishReason, Limits, LoadedModel, ProgramLimits, Prompt, Sampling, Tenant,
+};
 use realm_gguf::Gguf;
 use realm_hub::{Hub, Reference};
 use realm_model::Transformer;
-use realm_sandbox::{
-    Error, Grants, Job, Model, Program, Programs, Prompt, Reply, Request, Sandbox, SandboxConfig,
-};
+use realm_sandbox::{Error, Grants, Job, Program, Programs, Reply, Request, Sandbox, SandboxConfig};
 use realm_tokenizer::{ChatTemplate, SpecialTexts, Tokenizer};
 
 #[path = "../../../../tests/hostile/src/status.rs"]
@@ -25,7 +25,7 @@ pub const FOREVER: Duration = Duration::from_secs(60);
 /// The parts that tenants share.
 pub struct Host {
     pub sandbox: Sandbox,
-    pub model: Arc<Model>,
+    pub model: Arc<LoadedModel>,
 }
 
 impl Host {
@@ -52,7 +52,7 @@ impl Host {
         let config = EngineConfig { kv_tokens, ..EngineConfig::default() };
         let engine = Engine::new(&weights, Arc::clone(&tokenizer), &config).expect("an engine");
         let weights = Box::new(weights);
-        let model = Arc::new(Model { name: "model".into(), engine, weights, tokenizer, template });
+        let model = Arc::new(LoadedModel::new("model", engine, weights, tokenizer, template));
         Self { sandbox, model }
     }
 

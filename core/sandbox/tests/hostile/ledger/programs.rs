@@ -1,7 +1,6 @@
 //! Runs of programs, and data on its way to and from them.
 
-use realm_engine::MemoryKind;
-use realm_sandbox::Prompt;
+use realm_engine::{MemoryKind, Prompt};
 
 use super::engine::in_the_way;
 use super::{Bench, Case, Held, TOUCH, WAIT, WORDS, repeat, until, waits};

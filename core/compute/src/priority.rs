@@ -1,0 +1,39 @@
+//! Scheduling priority of threads whose work gives way to the forward pass.
+
+/// The niceness that gives a tenth of the weight of a thread at normal priority, as Linux defines it.
+#[cfg(target_os = "linux")]
+const LOW: libc::c_int = 10;
+
+/// Lowers the calling thread's priority: it gets about a tenth of a core that a thread of normal priority
+/// wants too. If the system refuses, the priority stays.
+#[cfg(target_os = "linux")]
+pub fn low() {
+    // SAFETY: the call takes numbers; on Linux 0 is the calling thread, not its process.
+    let refused = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LOW) };
+    if refused != 0 {
+        tracing::debug!("background work runs at normal priority: a lower one was refused");
+    }
+}
+
+/// Lowers the calling thread's priority: it gets about a tenth of a core that a thread of normal priority
+/// wants too. If the system refuses, the priority stays.
+#[cfg(not(target_os = "linux"))]
+pub fn low() {}
+
+/// Gives the calling thread only time that no other thread wants. If the system refuses, the priority stays.
+#[cfg(target_os = "linux")]
+pub fn lowest() {
+    // SAFETY: an all-zero `sched_param` is valid, and the call reads it and nothing else; 0 is the calling
+    // thread.
+    let refused = unsafe {
+        let parameters: libc::sched_param = std::mem::zeroed();
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters)
+    };
+    if refused != 0 {
+        tracing::debug!("long background work is not at the lowest priority: SCHED_IDLE was refused");
+    }
+}
+
+/// Gives the calling thread only time that no other thread wants. If the system refuses, the priority stays.
+#[cfg(not(target_os = "linux"))]
+pub fn lowest() {}
