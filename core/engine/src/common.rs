@@ -8,7 +8,7 @@ use crate::members::Members;
 use crate::metrics::Ledger;
 use crate::queue::Queue;
 use crate::snapshot::SnapshotFormat;
-use crate::{Error, Speculation, Tenant};
+use crate::{Error, Speculation, StepHooks, Tenant};
 
 /// The state that an engine shares with its handles.
 pub(crate) struct Common {
@@ -33,6 +33,8 @@ pub(crate) struct Common {
     /// The places of waiting requests.
     pub(crate) waiting: Arc<Queue>,
     pub(crate) ledger: Arc<Ledger>,
+    /// The places in steps where programs compute.
+    pub(crate) hooks: StepHooks,
 }
 
 impl Common {

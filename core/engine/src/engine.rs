@@ -33,7 +33,7 @@ use crate::task::score::Score;
 use crate::task::{Task, Work};
 use crate::{
     Adapter, Draft, EngineConfig, Error, Generation, Grammar, Guide, LayerwiseSession, MemoryKind, Metrics,
-    Request, RunMeter, Sequence, Served, Speculation, Tenant,
+    Request, RunMeter, Sequence, Served, Speculation, StepHooks, Tenant,
 };
 
 /// Runs the requests of one model on a thread of its own.
@@ -87,25 +87,28 @@ impl Engine {
         let context = most.partition_point(|n| fits(n * PAGE_TOKENS)) * PAGE_TOKENS;
         let ledger = Arc::new(Ledger::new(pages, weights.page_bytes(config.cache_type)));
         let members = Arc::<Members>::default();
+        let (commands, inbox) = mpsc::channel();
+        let guides = Guides::new(Arc::clone(&tokenizer), Arc::clone(&members));
+        let (snapshots, draft_model) = (SnapshotFormat::new(weights, &*runner, config)?, draft.is_some());
+        let (counters, parts) = (Arc::clone(&ledger), Arc::clone(&members));
+        let scheduler = Scheduler::new(runner, tokenizer, config.clone(), counters, parts, draft);
         let common = Arc::new(Common {
             vocabulary: model.vocab,
             groups: layout.groups(),
-            snapshots: SnapshotFormat::new(weights, &*runner, config)?,
+            snapshots,
             context: context.min(longest),
             longest,
             trained: model.context_length,
             speculation: config.speculation,
-            draft_model: draft.is_some(),
+            draft_model,
             ids: AtomicU64::new(0),
             adapters: Arc::default(),
             free_pages: AtomicUsize::new(pages),
             waiting: Arc::new(Queue::new(config.max_queued, Arc::clone(&members))),
-            members: Arc::clone(&members),
-            ledger: Arc::clone(&ledger),
+            members,
+            ledger,
+            hooks: scheduler.hooks(),
         });
-        let (commands, inbox) = mpsc::channel();
-        let guides = Guides::new(Arc::clone(&tokenizer), Arc::clone(&members));
-        let scheduler = Scheduler::new(runner, tokenizer, config.clone(), ledger, members, draft);
         let gauges = Arc::clone(&common);
         let thread = std::thread::Builder::new()
             .name("realm-engine".into())
@@ -132,6 +135,11 @@ impl Engine {
     /// The longest context of one request, prompt and generation together, in tokens.
     pub fn context_length(&self) -> usize {
         self.common.context
+    }
+
+    /// The places in the engine's steps where programs compute.
+    pub fn step_hooks(&self) -> &StepHooks {
+        &self.common.hooks
     }
 
     /// The number type of keys and values in the KV cache.

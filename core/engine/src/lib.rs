@@ -8,6 +8,7 @@
 //! - [`Generation`]: the reader's end of a request, for threads and for tasks.
 //! - [`Sequence`]: a token sequence that its owner drives forward by forward.
 //! - [`LayerwiseSession`]: the forward pass layer by layer, for programs that put it together themselves.
+//! - [`StepHooks`]: the places in an engine's steps where programs compute.
 //! - [`Grammar`]: the texts that a generation may spell; a [`Guide`] follows one text through it.
 //! - [`Sampling`] and [`Sampler`]: from logits to a token.
 //! - [`Writing`]: a request's text, from logits to chunks.
@@ -19,7 +20,6 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
-mod afterwards;
 mod answer;
 mod chunk;
 mod command;
@@ -49,6 +49,7 @@ mod scheduler;
 mod sequence;
 mod snapshot;
 mod speculate;
+mod step_hooks;
 mod stop;
 mod task;
 mod tenant;
@@ -57,7 +58,6 @@ mod thought;
 mod writing;
 
 pub use adapter::Adapter;
-pub use afterwards::{Job, after_results, during_next_pass};
 pub use answer::Answer;
 pub use chunk::{Chunk, Finish, FinishReason, Timings, Token, Usage};
 pub use config::{EngineConfig, PassTimes};
@@ -78,6 +78,7 @@ pub use sampling::{Sampler, Sampling, Scored, TokenLogprob, TokenMask, argmax, l
 pub use sequence::Sequence;
 pub use snapshot::SnapshotKey;
 pub use speculate::{Draft, Speculation};
+pub use step_hooks::{Job, Step, StepHooks, TurnJob};
 pub use stop::{MAX_STOP_BYTES, MAX_STOPS, check_stops};
 pub use task::embed::Pooling;
 pub use task::session::{Computed, Forwarded, Output};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use realm_engine::{MemoryCharge, MemoryKind, MemoryLedger, ProgramLimits};
 
 use crate::pace::Pace;
+use crate::turn::Turn;
 use crate::{Error, ErrorKind};
 
 /// The account of one run, and of the programs that it runs in turn.
@@ -19,6 +20,7 @@ pub(crate) struct Budget {
     memory: AtomicUsize,
     output: AtomicUsize,
     pub(crate) time: Time,
+    pub(crate) turn: Turn,
     /// The error that ends the run, if it occurred in a call that could not return it.
     ended: OnceLock<Error>,
 }
@@ -26,7 +28,8 @@ pub(crate) struct Budget {
 impl Budget {
     pub(crate) fn new(limits: ProgramLimits, pace: Arc<Pace>, ledger: MemoryLedger) -> Arc<Self> {
         let (memory, output) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { limits, pace, ledger, memory, output, time: Time::new(), ended: OnceLock::new() })
+        let (time, turn, ended) = (Time::new(), Turn::default(), OnceLock::new());
+        Arc::new(Self { limits, pace, ledger, memory, output, time, turn, ended })
     }
 
     pub(crate) fn limits(&self) -> &ProgramLimits {

@@ -2,24 +2,24 @@
 //!
 //! A program mostly waits for forward passes and computes for microseconds in between. When a step's results
 //! wake it, it computes on that step's threads, so that its next call is in the next step (see
-//! [`realm_engine::after_results`]). Only tenants whose programs are fast may do that (see
+//! [`turn`](crate::turn)). Only tenants whose programs are fast may do that (see
 //! [`Pace`](crate::pace::Pace)): for a while, slow tenants' programs run on the threads of this executor
 //! instead. All runs begin on them, too. These threads have a low priority, so that a step has nine tenths of
 //! each core, however many tenants compute; and a run that keeps computing moves to a thread that gets only
 //! time that no other thread wants.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use realm_compute::priority;
+use realm_engine::Step;
 
 use crate::budget::Budget;
 use crate::thread_time;
@@ -68,37 +68,6 @@ const QUEUED: u8 = 1;
 const RUNNING: u8 = 2;
 /// Woken while it was running.
 const WOKEN: u8 = 3;
-
-thread_local! {
-    /// True if this thread runs a program as part of a step.
-    static IN_STEP: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs the application's own future, such as a tool, which may take long or wait for a model. It never runs
-/// on the threads of a step, for which all requests wait.
-pub(crate) async fn outside_steps<F: Future>(work: F) -> F::Output {
-    let mut work = std::pin::pin!(work);
-    std::future::poll_fn(|context| {
-        if IN_STEP.get() {
-            // Woken while it runs, the task continues on the executor's threads.
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        work.as_mut().poll(context)
-    })
-    .await
-}
-
-/// The most bytes that a host function works on as part of a step.
-const SHORT: usize = 1 << 10;
-
-/// For a host function that works on `bytes` bytes: if that takes long, the run continues on the executor's
-/// threads.
-pub(crate) async fn step_aside(bytes: usize) {
-    if bytes > SHORT {
-        outside_steps(std::future::ready(())).await;
-    }
-}
 
 /// A run that continues until it ends or this handle is dropped.
 pub(crate) struct Running(Arc<Task>);
@@ -199,7 +168,7 @@ fn work(shared: &Shared, patient: bool) {
         if let Some(task) = next {
             drop(queues);
             // Objects that the application granted may panic when they are dropped.
-            realm_handover::call_out(|| task.poll(false));
+            realm_handover::call_out(|| task.poll(None));
             queues = shared.queues();
             continue;
         }
@@ -214,7 +183,8 @@ impl Task {
     }
 
     /// Runs the program until it waits or ends.
-    fn poll(self: Arc<Self>, in_step: bool) {
+    fn poll(self: Arc<Self>, step: Option<Step>) {
+        let in_step = step.is_some();
         self.state.store(RUNNING, Ordering::Release);
         let waker = Waker::from(Arc::clone(&self));
         let mut context = Context::from_waker(&waker);
@@ -225,9 +195,9 @@ impl Task {
             self.shared.computing.fetch_add(1, Ordering::Relaxed);
             self.budget.time.begin();
             let before = thread_time::computed();
-            IN_STEP.set(in_step);
+            self.budget.turn.begin(step);
             let polled = std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
-            IN_STEP.set(false);
+            self.budget.turn.end();
             let took = self.budget.time.end();
             self.shared.computing.fetch_sub(1, Ordering::Relaxed);
             let computed = before.and_then(|before| Some(thread_time::computed()?.saturating_sub(before)));
@@ -298,7 +268,7 @@ impl Wake for Task {
             return shared.push(self);
         }
         let task = Arc::clone(&self);
-        if realm_engine::after_results(Box::new(move || task.poll(true))).is_err() {
+        if self.budget.turn.after_results(Box::new(move |step| task.poll(Some(step)))).is_err() {
             shared.push(self);
         }
     }

@@ -49,6 +49,7 @@ mod stdio;
 mod store;
 mod thread_time;
 mod timers;
+mod turn;
 mod wasi;
 
 pub use context::FindModel;

@@ -65,7 +65,8 @@ async fn generate(
         if let Some(guide) = &mut guide {
             guide.start_mask();
         }
-        let forwarded = sequence.start_logits(false)?.wait_async().await?;
+        let answer = sequence.start_logits(false)?;
+        let forwarded = context.budget.turn.answer(model.engine.step_hooks(), answer).await?;
         let due = sequence.len() - std::mem::replace(&mut computed, sequence.len());
         store.data_mut().count_forward(due, forwarded.cached);
         let mut logits = last(forwarded.rows)?;

@@ -2,7 +2,7 @@
 //!
 //! Waking a reader takes longer than choosing a token. A program that computes between two steps of a GPU
 //! therefore leaves its chunk here, and it is sent while the GPU computes; see
-//! [`realm_engine::during_next_pass`].
+//! [`Turn::during_next_pass`].
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use realm_engine::{Charged, Chunk, MemoryKind, MemoryLedger};
 use realm_handover::{Receiver, Sender, TryRecvError};
 
 use crate::Error;
+use crate::turn::Turn;
 
 /// Sends a run's chunks, in order.
 #[derive(Clone)]
@@ -68,11 +69,11 @@ impl Reader {
         Self(Arc::new(Inner { chunks, waiting: Mutex::default(), ledger }))
     }
 
-    /// Sends a chunk, soon; waits for room.
+    /// Sends a chunk in a program's turn, soon; waits for room.
     ///
     /// # Errors
     /// `Gone` if the reader has left, `Refused` if the tenant's memory is used up.
-    pub(crate) async fn send(&self, chunk: Chunk) -> Result<(), Unsent> {
+    pub(crate) async fn send(&self, turn: &Turn, chunk: Chunk) -> Result<(), Unsent> {
         if self.0.chunks.is_closed() {
             return Err(Unsent::Gone);
         }
@@ -83,7 +84,7 @@ impl Reader {
         if self.has_room() {
             self.waiting().push_back(chunk);
             let later = self.clone();
-            let sent = realm_engine::during_next_pass(Box::new(move || later.flush()));
+            let sent = turn.during_next_pass(Box::new(move || later.flush()));
             if sent.is_err() {
                 self.flush();
             }

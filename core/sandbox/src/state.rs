@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::error::HostError;
 use crate::handles::Layerwise;
 use crate::reader::{Reader, Unsent};
+use crate::turn::Turn;
 use crate::wasi::Wasi;
 use crate::{Error, ErrorKind};
 
@@ -124,7 +125,7 @@ impl State {
                     return Ok(());
                 }
                 if text.len() <= PIECE_BYTES && tokens.len() <= PIECE_TOKENS {
-                    return deliver(reader, text, tokens).await;
+                    return deliver(reader, &self.context.budget.turn, text, tokens).await;
                 }
                 // A text that waits here for the reader is the tenant's memory, too.
                 let _waiting = self.context.budget.carry(text.len() + size_of_val(tokens))?;
@@ -133,7 +134,7 @@ impl State {
                     let end = text.floor_char_boundary(PIECE_BYTES.min(text.len()));
                     let (piece, rest) = text.split_at(end);
                     let (ids, others) = tokens.split_at(PIECE_TOKENS.min(tokens.len()));
-                    deliver(reader, piece.to_owned(), ids).await?;
+                    deliver(reader, &self.context.budget.turn, piece.to_owned(), ids).await?;
                     (text, tokens) = (rest, others);
                 }
                 Ok(())
@@ -224,10 +225,10 @@ const PIECE_BYTES: usize = 16 << 10;
 const PIECE_TOKENS: usize = 256;
 
 /// Sends one chunk.
-async fn deliver(reader: &Reader, text: String, tokens: &[u32]) -> Result<(), HostError> {
+async fn deliver(reader: &Reader, turn: &Turn, text: String, tokens: &[u32]) -> Result<(), HostError> {
     let token = |&id| Token { id, logprob: None, top: Vec::new() };
     let chunk = Chunk { text, tokens: tokens.iter().map(token).collect(), finish: None };
-    reader.send(chunk).await.map_err(|unsent| match unsent {
+    reader.send(turn, chunk).await.map_err(|unsent| match unsent {
         Unsent::Gone => {
             HostError::Fatal(Error::new(ErrorKind::Cancelled, "the request was cancelled").into())
         }

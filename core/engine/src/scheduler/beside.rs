@@ -131,7 +131,7 @@ impl Scheduler {
     /// Computes the pass layer by layer, one slice for each program in turn, as far as their tenants' credit
     /// goes.
     pub(super) fn run_layerwise(&mut self, now: Instant) {
-        let _collecting = self.afterwards.collect();
+        let _collecting = self.jobs.collect();
         // Programs in a row that had nothing to do or no credit.
         let mut idle = 0;
         while idle < self.layerwise.len() {

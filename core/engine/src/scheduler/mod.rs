@@ -38,13 +38,13 @@ use realm_compute::Batch;
 use realm_model::{AdapterWeights, Forward};
 use realm_tokenizer::Tokenizer;
 
-use crate::afterwards::{Afterwards, Job, think};
 use crate::command::SessionCommand;
 use crate::kv::{Copy, KvCache, pages_for};
 use crate::members::Members;
 use crate::metrics::{Ledger, Outcome};
 use crate::prices::Prices;
 use crate::speculate::{DraftModel, Drafting};
+use crate::step_hooks::{Jobs, StepHooks};
 use crate::task::{Progress, Rows, Task, Work};
 use crate::tenant::Sent;
 use crate::{EngineConfig, Error};
@@ -90,9 +90,8 @@ pub(crate) struct Scheduler {
     layerwise: VecDeque<LayerwiseWork>,
     batch: Batch,
     copies: Vec<Copy>,
-    afterwards: Afterwards,
-    /// Jobs that programs left for the time of the next pass.
-    meanwhile: Afterwards,
+    /// Turns of programs, which are part of the steps.
+    jobs: Arc<Jobs>,
     /// Rows of the last pass, and how long it took.
     last_forward: (usize, Duration),
     /// Threads of the host that choose tokens.
@@ -161,8 +160,7 @@ impl Scheduler {
             layerwise: VecDeque::new(),
             batch: Batch::default(),
             copies: Vec::new(),
-            afterwards: Afterwards::default(),
-            meanwhile: Afterwards::default(),
+            jobs: Arc::default(),
             last_forward: (0, Duration::ZERO),
             host_threads: std::thread::available_parallelism().map_or(1, |threads| threads.get().min(8)),
             without_choosing: 0,
@@ -173,6 +171,11 @@ impl Scheduler {
             gauges: Gauges::default(),
             busy_since: None,
         }
+    }
+
+    /// The places in steps where programs compute.
+    pub(crate) fn hooks(&self) -> StepHooks {
+        self.jobs.hooks()
     }
 
     /// A new request; it waits for its turn.
@@ -244,7 +247,7 @@ impl Scheduler {
             self.share(&[]);
             if self.has_layerwise(now) {
                 self.run_layerwise(now);
-                self.think();
+                self.run_turns();
                 self.accounts.settle();
                 return Next::Go;
             }
@@ -270,7 +273,7 @@ impl Scheduler {
             self.run_layerwise(now);
         }
         self.accounts.settle();
-        self.think();
+        self.run_turns();
         let end = Instant::now();
         self.ledger.step(rows, sequences, end - began, forward);
         self.busy_since = Some(end);
@@ -354,9 +357,7 @@ impl Scheduler {
         for task in &mut self.running {
             task.deliver();
         }
-        for job in self.meanwhile.take() {
-            realm_handover::call_out(job);
-        }
+        self.jobs.run_meanwhile();
     }
 
     /// Gives every task the results of its rows.
@@ -393,7 +394,6 @@ impl Scheduler {
         }
         let later = self.runner.overlaps();
         let advance = |i: usize| {
-            let _collecting = self.afterwards.collect();
             let mut part = parts[i].lock().unwrap_or_else(PoisonError::into_inner);
             let (task, (rows, _), _, results, progress) = &mut *part;
             *progress = contain(|| task.advance(*rows, results, &self.tokenizer)).unwrap_or_else(|error| {
@@ -404,12 +404,14 @@ impl Scheduler {
                 task.deliver();
             }
         };
+        let collecting = self.jobs.collect();
         if few && parts.len() <= FEW_TASKS {
             (0..parts.len()).for_each(advance);
         } else {
             // Sampling takes longer than handing it to other threads.
             self.runner.on_host_threads(parts.len(), &advance);
         }
+        drop(collecting);
         let mut done = Vec::new();
         for part in parts {
             let (task, (_, work), cached, _, progress) =
@@ -425,15 +427,14 @@ impl Scheduler {
         self.retire(&done);
     }
 
-    /// Lets programs that this step woke think, so that their next rows are in the next step.
-    fn think(&self) {
-        let jobs: Vec<Mutex<Option<Job>>> =
-            self.afterwards.take().into_iter().map(|job| Mutex::new(Some(job))).collect();
-        let meanwhile = self.runner.overlaps().then_some(&self.meanwhile);
-        self.runner.on_host_threads(jobs.len(), &|i| {
-            let job = jobs[i].lock().unwrap_or_else(PoisonError::into_inner).take();
-            if let Some(job) = job {
-                think(job, meanwhile);
+    /// Runs the turns of programs that this step woke, so that their next rows are in the next step.
+    fn run_turns(&self) {
+        let turns: Vec<_> = self.jobs.take_turns().into_iter().map(|turn| Mutex::new(Some(turn))).collect();
+        let (jobs, overlaps) = (&self.jobs, self.runner.overlaps());
+        self.runner.on_host_threads(turns.len(), &|i| {
+            let turn = turns[i].lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(turn) = turn {
+                jobs.run(turn, overlaps);
             }
         });
     }

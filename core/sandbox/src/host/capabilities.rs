@@ -9,7 +9,6 @@ use sha2::{Digest, Sha256};
 use crate::bindings::realm::tenant::capabilities as wit;
 use crate::convert::json;
 use crate::error::HostError;
-use crate::executor::outside_steps;
 use crate::grants::Random;
 use crate::log::Line;
 use crate::request::json_bound;
@@ -70,7 +69,11 @@ impl wit::Host for State {
         let tool = self.context.grants.tools.get(&name);
         let tool = Arc::clone(tool.ok_or_else(|| denied(&format!("a tool `{name}`")))?);
         let _arguments = self.context.budget.carry(arguments.len())?;
-        let answer = outside_steps(async move { tool(arguments).await })
+        let answer = self
+            .context
+            .budget
+            .turn
+            .outside_steps(async move { tool(arguments).await })
             .await
             .map_err(|why| Error::new(ErrorKind::Failed, why))?;
         // The guest's own memory is charged when it takes the answer.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use realm_engine::Answer;
 use realm_model::{CacheId, Slice, TensorId};
 use wasmtime::component::Resource;
 
@@ -11,6 +12,7 @@ use crate::error::HostError;
 use crate::handles::{Layerwise, Logits, Model};
 use crate::host::models::unknown_token;
 use crate::state::State;
+use crate::turn::Turn;
 use crate::{Error, ErrorKind};
 
 /// The most rows of a tensor: other requests may wait for one operation.
@@ -95,19 +97,28 @@ impl State {
             );
         }
         let charge = self.context.budget.charge(rows * width * size_of::<f32>())?;
-        make_room(layerwise).await?;
+        layerwise.make_room(&self.context.budget.turn).await?;
         let id = layerwise.session.make(compute)?;
         let tensor = Tensor { layerwise: Arc::clone(layerwise), id, rows, width, _charge: charge };
         Ok(self.table.push(tensor)?)
     }
 }
 
-/// Waits until fewer operations are queued, if there are more than [`MAX_QUEUED`].
-async fn make_room(layerwise: &Layerwise) -> Result<(), HostError> {
-    if layerwise.session.queued() > MAX_QUEUED {
-        layerwise.session.flush()?.wait_async().await?;
+impl Layerwise {
+    /// Waits for the answer of an operation.
+    async fn answer<T>(&self, turn: &Turn, answer: Answer<T>) -> Result<T, HostError> {
+        Ok(turn.answer(self.model.engine.step_hooks(), answer).await?)
     }
-    Ok(())
+
+    /// Waits until all queued operations are done.
+    async fn flush(&self, turn: &Turn) -> Result<(), HostError> {
+        self.answer(turn, self.session.flush()?).await
+    }
+
+    /// Waits until fewer operations are queued, if there are more than [`MAX_QUEUED`].
+    async fn make_room(&self, turn: &Turn) -> Result<(), HostError> {
+        if self.session.queued() > MAX_QUEUED { self.flush(turn).await } else { Ok(()) }
+    }
 }
 
 /// The input of a layer.
@@ -164,7 +175,7 @@ impl wit::HostTensor for State {
             .tensor(&layerwise, [rows, width], move |pass, slice, to| pass.upload(slice, width, &values, to))
             .await?;
         // Queued operations hold the values: this one is done before the next is taken.
-        layerwise.session.flush()?.wait_async().await?;
+        layerwise.flush(&self.context.budget.turn).await?;
         Ok(made)
     }
 
@@ -181,7 +192,7 @@ impl wit::HostTensor for State {
         let _values = self.context.budget.carry(tensor.rows * tensor.width * size_of::<f32>())?;
         let id = tensor.id;
         let answer = tensor.layerwise.session.read(move |pass, slice, out| pass.read(slice, id, out))?;
-        Ok(answer.wait_async().await?)
+        tensor.layerwise.answer(&self.context.budget.turn, answer).await
     }
 
     async fn gather(
@@ -212,7 +223,7 @@ impl wit::HostTensor for State {
             return Err(Error::invalid(why).into());
         }
         let (layerwise, x, other) = (Arc::clone(&x.layerwise), x.id, other.id);
-        make_room(&layerwise).await?;
+        layerwise.make_room(&self.context.budget.turn).await?;
         Ok(layerwise.session.start(move |pass, slice| pass.add(slice, x, other, scale))?)
     }
 
@@ -240,7 +251,7 @@ impl wit::HostKvCache for State {
         let lens = vec![0; config.layers];
         let id = layerwise.session.make(move |pass, slice, to| pass.open_cache(slice, tokens, to))?;
         // So that the cache holds nothing that has not been charged for.
-        layerwise.session.flush()?.wait_async().await?;
+        layerwise.flush(&self.context.budget.turn).await?;
         let cache = KvCache { layerwise, id, tokens, lens, _charge: charge };
         Ok(self.table.push(cache)?)
     }
@@ -252,7 +263,7 @@ impl wit::HostKvCache for State {
 
     async fn truncate(&mut self, this: Resource<KvCache>, len: u32) -> wasmtime::Result<()> {
         let layerwise = Arc::clone(&self.table.get(&this)?.layerwise);
-        make_room(&layerwise).await.map_err(HostError::fatal)?;
+        layerwise.make_room(&self.context.budget.turn).await.map_err(HostError::fatal)?;
         let cache = self.table.get_mut(&this)?;
         cache.lens.iter_mut().for_each(|layer| *layer = (*layer).min(len as usize));
         let (id, len) = (cache.id, len as usize);
@@ -360,7 +371,7 @@ impl wit::Host for State {
         let charge = self.charge_logits(rows * vocabulary)?;
         let _values = self.context.budget.carry(rows * vocabulary * size_of::<f32>())?;
         let answer = layerwise.session.read(move |pass, slice, out| pass.logits(slice, id, rows, out))?;
-        let values = answer.wait_async().await?;
+        let values = layerwise.answer(&self.context.budget.turn, answer).await?;
         let logits = |row: &[f32]| realm_engine::Logits::new(row.to_vec());
         self.new_logits_rows(values.chunks_exact(vocabulary).map(logits), charge)
     }

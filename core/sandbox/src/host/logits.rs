@@ -11,7 +11,6 @@ use crate::bindings::realm::tenant::types;
 use crate::budget::Charge;
 use crate::convert::{grammar_from_wit, sampling_from_wit};
 use crate::error::HostError;
-use crate::executor::step_aside;
 use crate::handles::{Logits, Matcher, Model, Sampler, TokenSet};
 use crate::host::models::unknown_token;
 use crate::request::json_bound;
@@ -269,7 +268,7 @@ impl wit::HostTokenSet for State {
         let model = Arc::clone(self.model(&model)?);
         let vocabulary = model.vocabulary();
         let charge = self.context.budget.charge(vocabulary / 8)?;
-        step_aside(usize::MAX).await;
+        self.context.budget.turn.step_aside(usize::MAX).await;
         if expression.len() > MAX_EXPRESSION {
             let why = format!("an expression of {} bytes; at most {MAX_EXPRESSION}", expression.len());
             return Err(Error::limit(why).into());
@@ -380,7 +379,7 @@ impl wit::HostMatcher for State {
         grammar: types::Grammar,
     ) -> Result<Resource<Matcher>, HostError> {
         // Even a short grammar may take long to compile.
-        step_aside(usize::MAX).await;
+        self.context.budget.turn.step_aside(usize::MAX).await;
         let model = Arc::clone(self.model(&model)?);
         let least = size_of::<Matcher>() + Guide::least(model.tokenizer.vocabulary_len());
         let charge = self.context.budget.charge(least)?;

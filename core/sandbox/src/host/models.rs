@@ -9,7 +9,6 @@ use crate::bindings::realm::tenant::models::{self as wit, ModelInfo, Piece};
 use crate::bindings::realm::tenant::types;
 use crate::convert::{check_text, prompt_from_wit};
 use crate::error::HostError;
-use crate::executor::step_aside;
 use crate::handles::{Model, TextDecoder};
 use crate::request::json_bound;
 use crate::state::State;
@@ -63,7 +62,7 @@ impl wit::HostModel for State {
 
     async fn encode(&mut self, this: Resource<Model>, text: String) -> wasmtime::Result<Vec<u32>> {
         check_text(&text)?;
-        step_aside(text.len()).await;
+        self.context.budget.turn.step_aside(text.len()).await;
         Ok(self.model(&this)?.tokenizer.encode(&text, false, true))
     }
 
@@ -74,7 +73,7 @@ impl wit::HostModel for State {
         special: bool,
     ) -> wasmtime::Result<Vec<u32>> {
         check_text(&text)?;
-        step_aside(text.len()).await;
+        self.context.budget.turn.step_aside(text.len()).await;
         Ok(self.model(&this)?.tokenizer.encode(&text, special, false))
     }
 
@@ -99,7 +98,7 @@ impl wit::HostModel for State {
         prompt: types::Prompt,
     ) -> Result<Vec<u32>, HostError> {
         // A template may make a long text of a short one.
-        step_aside(usize::MAX).await;
+        self.context.budget.turn.step_aside(usize::MAX).await;
         // The parsed prompt may take a hundred times as much memory.
         let _parsed = self.context.budget.charge(parsed_bound(&prompt))?;
         let model = self.model(&this)?;

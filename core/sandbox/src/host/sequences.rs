@@ -58,6 +58,12 @@ impl State {
         Ok((answer, due))
     }
 
+    /// Waits for the results of a sequence's forward.
+    async fn answer<T>(&mut self, this: &Resource<Sequence>, answer: Answer<T>) -> Result<T, HostError> {
+        let model = Arc::clone(&self.sequence(this)?.model);
+        Ok(self.context.budget.turn.answer(model.engine.step_hooks(), answer).await?)
+    }
+
     /// Returns the logits after the last token or, with `every`, after each new one.
     async fn compute(
         &mut self,
@@ -71,7 +77,7 @@ impl State {
         let logits = rows.saturating_mul(sequence.model.vocabulary());
         let charge = self.charge_logits(logits)?;
         let (answer, due) = self.start(this, |sequence| sequence.start_logits(every))?;
-        let computed = answer.wait_async().await?;
+        let computed = self.answer(this, answer).await?;
         self.computed(due, computed, charge)
     }
 
@@ -170,7 +176,7 @@ impl wit::HostSequence for State {
         let hidden = sequence.model.weights.config().hidden;
         let _values = self.context.budget.carry(rows.saturating_mul(hidden * size_of::<f32>()))?;
         let (answer, due) = self.start(&this, |sequence| sequence.start_forward(Output::Hidden))?;
-        let forwarded = answer.wait_async().await?;
+        let forwarded = self.answer(&this, answer).await?;
         self.count_forward(due, forwarded.cached);
         Ok(forwarded.values)
     }
@@ -199,8 +205,8 @@ impl wit::Host for State {
             answers.push((answer, due, charge));
         }
         let mut all = Vec::with_capacity(answers.len());
-        for (answer, due, charge) in answers {
-            let computed = answer.wait_async().await?;
+        for (sequence, (answer, due, charge)) in sequences.iter().zip(answers) {
+            let computed = self.answer(sequence, answer).await?;
             all.push(last(self.computed(due, computed, charge)?)?);
         }
         Ok(all)
