@@ -2,7 +2,7 @@
 #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 
 use crate::error::HostError;
-use crate::{handles, host};
+use crate::handles;
 
 wasmtime::component::bindgen!({
     path: "wit",
@@ -48,9 +48,9 @@ wasmtime::component::bindgen!({
         "realm:tenant/logits.sampler": handles::Sampler,
         "realm:tenant/logits.matcher": handles::Matcher,
         "realm:tenant/sequences.sequence": handles::Sequence,
-        "realm:tenant/layers.tensor": host::layers::Tensor,
-        "realm:tenant/layers.kv-cache": host::layers::KvCache,
-        "realm:tenant/layers.layer": host::layers::Layer,
+        "realm:tenant/layers.tensor": handles::Tensor,
+        "realm:tenant/layers.kv-cache": handles::KvCache,
+        "realm:tenant/layers.layer": handles::Layer,
     },
 });
 

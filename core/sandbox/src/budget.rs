@@ -55,7 +55,7 @@ impl Budget {
 
     /// Takes bytes for data on its way between the program and the host, until the charge is dropped. They
     /// count only against the tenant's account: the run's limit bounds the data of a call anyway.
-    pub(crate) fn carry(&self, bytes: usize) -> Result<MemoryCharge, Error> {
+    pub(crate) fn charge_transfer(&self, bytes: usize) -> Result<MemoryCharge, Error> {
         Ok(self.ledger.charge(MemoryKind::Transfers, bytes)?)
     }
 

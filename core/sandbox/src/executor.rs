@@ -146,7 +146,7 @@ impl Shared {
 
     fn push(&self, task: Arc<Task>) {
         let time = &task.budget.time;
-        let patient = time.used() > PROMPT + time.age() / PROMPT_SHARE || task.budget.pace.is_greedy();
+        let patient = time.used() > PROMPT + time.age() / PROMPT_SHARE || task.budget.pace.is_over_share();
         let mut queues = self.queues();
         if patient {
             queues.patient.push_back(task);
@@ -205,10 +205,10 @@ impl Task {
             // A run begins by creating an instance and reading a prompt: the time for that does not predict
             // the time between two forward passes.
             if self.begun.swap(true, Ordering::Relaxed) {
-                self.budget.pace.thought(computed);
+                self.budget.pace.record_turn(computed);
             }
             if !in_step {
-                self.budget.pace.spent(computed);
+                self.budget.pace.record_time(computed);
             }
             let ended = match polled {
                 Ok(polled) => polled.is_ready(),

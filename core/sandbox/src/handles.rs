@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use realm_engine::{Guide, LayerwiseSession, LoadedModel, TextStream, TokenMask};
+use realm_model::{CacheId, TensorId};
 
 use crate::Error;
 use crate::budget::Charge;
@@ -84,4 +85,45 @@ pub struct Sequence {
 pub(crate) struct Layerwise {
     pub(crate) model: Arc<LoadedModel>,
     pub(crate) session: LayerwiseSession,
+}
+
+/// The value behind a handle of a tensor.
+pub struct Tensor {
+    pub(crate) layerwise: Arc<Layerwise>,
+    pub(crate) id: TensorId,
+    pub(crate) rows: usize,
+    pub(crate) width: usize,
+    pub(crate) _charge: Charge,
+}
+
+/// The value behind a handle of a cache.
+pub struct KvCache {
+    pub(crate) layerwise: Arc<Layerwise>,
+    pub(crate) id: CacheId,
+    pub(crate) tokens: usize,
+    /// The number of tokens of each layer.
+    pub(crate) lens: Vec<usize>,
+    pub(crate) _charge: Charge,
+}
+
+/// The value behind a handle of a layer.
+pub struct Layer {
+    pub(crate) layerwise: Arc<Layerwise>,
+    pub(crate) index: usize,
+}
+
+impl Drop for Tensor {
+    fn drop(&mut self) {
+        let id = self.id;
+        // A stopped engine has already freed the tensor.
+        let _ = self.layerwise.session.start(move |pass, slice| pass.free(slice, id));
+    }
+}
+
+impl Drop for KvCache {
+    fn drop(&mut self) {
+        let id = self.id;
+        // A stopped engine has already freed the cache.
+        let _ = self.layerwise.session.start(move |pass, slice| pass.free_cache(slice, id));
+    }
 }

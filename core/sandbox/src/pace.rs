@@ -33,7 +33,7 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// Records a turn between two forward passes that took this long.
-    pub(crate) fn thought(&self, took: Duration) {
+    pub(crate) fn record_turn(&self, took: Duration) {
         if took > QUICK {
             let next = self.next.load(Ordering::Relaxed).max(8 * OFF);
             self.off.store(next / 8, Ordering::Relaxed);
@@ -52,7 +52,7 @@ impl Pace {
     }
 
     /// Records computing time on other threads than a step's.
-    pub(crate) fn spent(&self, time: Duration) {
+    pub(crate) fn record_time(&self, time: Duration) {
         let mut debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
         let left = debt.map_or(Duration::ZERO, |(debt, then)| debt.saturating_sub(then.elapsed() / SHARE));
         *debt = Some((left + time, Instant::now()));
@@ -64,7 +64,7 @@ impl Pace {
     }
 
     /// Returns whether the tenant has computed more than its share.
-    pub(crate) fn is_greedy(&self) -> bool {
+    pub(crate) fn is_over_share(&self) -> bool {
         let debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
         debt.is_some_and(|(debt, then)| debt.saturating_sub(then.elapsed() / SHARE) > BURST)
     }
@@ -80,10 +80,10 @@ mod tests {
         assert!(pace.is_quick());
         let mut waits = Vec::new();
         for _ in 0..6 {
-            pace.thought(QUICK * 2);
+            pace.record_turn(QUICK * 2);
             let mut quick = 0u32;
             while !pace.is_quick() {
-                pace.thought(QUICK / 2);
+                pace.record_turn(QUICK / 2);
                 quick += 1;
             }
             waits.push(quick);
@@ -93,8 +93,8 @@ mod tests {
         // One slow turn in two thousand is forgotten before the next.
         let pace = Pace::default();
         for _ in 0..10 {
-            pace.thought(QUICK * 2);
-            (0..2000).for_each(|_| pace.thought(QUICK / 2));
+            pace.record_turn(QUICK * 2);
+            (0..2000).for_each(|_| pace.record_turn(QUICK / 2));
             assert!(pace.is_quick());
         }
     }
@@ -102,11 +102,11 @@ mod tests {
     #[test]
     fn what_one_request_computed_counts_for_the_next() {
         let pace = Pace::default();
-        pace.spent(BURST / 2);
-        assert!(!pace.is_greedy());
+        pace.record_time(BURST / 2);
+        assert!(!pace.is_over_share());
         // The time adds up, however little each run computes.
-        (0..1000).for_each(|_| pace.spent(BURST / 1000));
-        assert!(pace.is_greedy());
+        (0..1000).for_each(|_| pace.record_time(BURST / 1000));
+        assert!(pace.is_over_share());
         assert!(pace.is_quick());
     }
 }

@@ -169,7 +169,7 @@ async fn nested(
     input: serde_json::Value,
     depth: usize,
 ) -> Result<String, Error> {
-    let carried = context.budget.carry(context.request.memory() + json_memory(&input))?;
+    let carried = context.budget.charge_transfer(context.request.memory() + json_memory(&input))?;
     let mut context = Context::clone(context);
     context.request.input = input;
     let sink = Sink::Caller { text: String::new(), depth, charge: carried };

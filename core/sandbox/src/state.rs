@@ -128,7 +128,7 @@ impl State {
                     return deliver(reader, &self.context.budget.turn, text, tokens).await;
                 }
                 // A text that waits here for the reader is the tenant's memory, too.
-                let _waiting = self.context.budget.carry(text.len() + size_of_val(tokens))?;
+                let _waiting = self.context.budget.charge_transfer(text.len() + size_of_val(tokens))?;
                 let (mut text, mut tokens) = (text.as_str(), tokens);
                 while !text.is_empty() || !tokens.is_empty() {
                     let end = text.floor_char_boundary(PIECE_BYTES.min(text.len()));

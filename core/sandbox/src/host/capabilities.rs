@@ -68,7 +68,7 @@ impl wit::Host for State {
     async fn call(&mut self, name: String, arguments: String) -> Result<String, HostError> {
         let tool = self.context.grants.tools.get(&name);
         let tool = Arc::clone(tool.ok_or_else(|| denied(&format!("a tool `{name}`")))?);
-        let _arguments = self.context.budget.carry(arguments.len())?;
+        let _arguments = self.context.budget.charge_transfer(arguments.len())?;
         let answer = self
             .context
             .budget

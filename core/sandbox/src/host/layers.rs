@@ -9,7 +9,7 @@ use wasmtime::component::Resource;
 use crate::bindings::realm::tenant::layers as wit;
 use crate::budget::Charge;
 use crate::error::HostError;
-use crate::handles::{Layerwise, Logits, Model};
+use crate::handles::{KvCache, Layer, Layerwise, Logits, Model, Tensor};
 use crate::host::models::unknown_token;
 use crate::state::State;
 use crate::turn::Turn;
@@ -26,47 +26,6 @@ const MAX_WIDTH: usize = 1 << 19;
 const MAX_QUEUED: usize = 256;
 
 type Computed = Result<(), realm_model::Error>;
-
-/// The value behind a handle of a tensor.
-pub struct Tensor {
-    layerwise: Arc<Layerwise>,
-    id: TensorId,
-    rows: usize,
-    width: usize,
-    _charge: Charge,
-}
-
-/// The value behind a handle of a cache.
-pub struct KvCache {
-    layerwise: Arc<Layerwise>,
-    id: CacheId,
-    tokens: usize,
-    /// The number of tokens of each layer.
-    lens: Vec<usize>,
-    _charge: Charge,
-}
-
-/// The value behind a handle of a layer.
-pub struct Layer {
-    layerwise: Arc<Layerwise>,
-    index: usize,
-}
-
-impl Drop for Tensor {
-    fn drop(&mut self) {
-        let id = self.id;
-        // A stopped engine has already freed the tensor.
-        let _ = self.layerwise.session.start(move |pass, slice| pass.free(slice, id));
-    }
-}
-
-impl Drop for KvCache {
-    fn drop(&mut self) {
-        let id = self.id;
-        // A stopped engine has already freed the cache.
-        let _ = self.layerwise.session.start(move |pass, slice| pass.free_cache(slice, id));
-    }
-}
 
 impl State {
     fn layerwise(&mut self, model: &Resource<Model>) -> Result<Arc<Layerwise>, HostError> {
@@ -169,7 +128,7 @@ impl wit::HostTensor for State {
         if width > MAX_WIDTH {
             return Err(Error::limit(format!("rows of {width} numbers; they may have {MAX_WIDTH}")).into());
         }
-        let _values = self.context.budget.carry(size_of_val(&values[..]))?;
+        let _values = self.context.budget.charge_transfer(size_of_val(&values[..]))?;
         let layerwise = self.layerwise(&model)?;
         let made = self
             .tensor(&layerwise, [rows, width], move |pass, slice, to| pass.upload(slice, width, &values, to))
@@ -189,7 +148,7 @@ impl wit::HostTensor for State {
 
     async fn read(&mut self, this: Resource<Tensor>) -> Result<Vec<f32>, HostError> {
         let tensor = self.table.get(&this)?;
-        let _values = self.context.budget.carry(tensor.rows * tensor.width * size_of::<f32>())?;
+        let _values = self.context.budget.charge_transfer(tensor.rows * tensor.width * size_of::<f32>())?;
         let id = tensor.id;
         let answer = tensor.layerwise.session.read(move |pass, slice, out| pass.read(slice, id, out))?;
         tensor.layerwise.answer(&self.context.budget.turn, answer).await
@@ -369,7 +328,7 @@ impl wit::Host for State {
         // Charged before they are computed, so that only logits with a charge exist: once as they are copied,
         // and once for the handles.
         let charge = self.charge_logits(rows * vocabulary)?;
-        let _values = self.context.budget.carry(rows * vocabulary * size_of::<f32>())?;
+        let _values = self.context.budget.charge_transfer(rows * vocabulary * size_of::<f32>())?;
         let answer = layerwise.session.read(move |pass, slice, out| pass.logits(slice, id, rows, out))?;
         let values = layerwise.answer(&self.context.budget.turn, answer).await?;
         let logits = |row: &[f32]| realm_engine::Logits::new(row.to_vec());

@@ -1,7 +1,5 @@
 //! The functions that programs call, one module for each interface of the contract.
 
-#![allow(unreachable_pub, reason = "generated bindings re-export what handles are")]
-
 pub(crate) mod capabilities;
 pub(crate) mod layers;
 pub(crate) mod logits;

@@ -174,7 +174,7 @@ impl wit::HostSequence for State {
         let sequence = self.sequence(&this)?;
         let rows = (sequence.inner.len() - sequence.computed).max(1);
         let hidden = sequence.model.weights.config().hidden;
-        let _values = self.context.budget.carry(rows.saturating_mul(hidden * size_of::<f32>()))?;
+        let _values = self.context.budget.charge_transfer(rows.saturating_mul(hidden * size_of::<f32>()))?;
         let (answer, due) = self.start(&this, |sequence| sequence.start_forward(Output::Hidden))?;
         let forwarded = self.answer(&this, answer).await?;
         self.count_forward(due, forwarded.cached);

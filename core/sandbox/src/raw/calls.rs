@@ -12,8 +12,7 @@ use crate::bindings::realm::tenant::output::Host as _;
 use crate::bindings::realm::tenant::sequences::HostSequence;
 use crate::convert::sampling_to_wit;
 use crate::error::HostError;
-use crate::handles::{Logits, Model, Sampler, Sequence};
-use crate::host::layers::{KvCache, Layer, Tensor};
+use crate::handles::{KvCache, Layer, Logits, Model, Sampler, Sequence, Tensor};
 use crate::state::State;
 
 /// Other names of functions: those of Realm's founding document.
