@@ -90,6 +90,10 @@ def camel(name: str) -> str:
     return head + "".join(word.capitalize() for word in tail)
 
 
+def pascal(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
 def snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 

@@ -6,7 +6,7 @@ import re
 import sys
 import textwrap
 
-from languages.core import WIDTH, Item, appended, camel, comment, defaults, fields, number, prose, ts_comment
+from languages.core import WIDTH, Item, appended, camel, comment, defaults, fields, number, pascal, prose, ts_comment
 
 UNITS = {"": 1, "s": 1, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -44,7 +44,7 @@ def scenario(item: Item) -> str:
 
 
 def c(indent: int, old: str) -> str:
-    variants = appended([("".join(word.capitalize() for word in scenario(item).split("_")), item) for item in NUMBERS], old)
+    variants = appended([(pascal(scenario(item)), item) for item in NUMBERS], old)
     lines = "\n".join(f"{comment(doc(item, 'c'), indent + 4)}\n{name}," for name, item in variants)
     sets = " ".join(f"Limit::{name} => limits.{item.path} = Number::of(value)," for name, item in variants)
     gets = " ".join(f"Limit::{name} => limits.{item.path}.number()," for name, item in variants)

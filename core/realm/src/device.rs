@@ -47,8 +47,8 @@ impl Device {
             None if name == "cpu" => cpu(),
             None if name == "cuda" => Ok(cuda(Gpus::from_first(threads).map_err(missing)?)),
             None if name == "auto" => Gpus::from_first(threads).map(cuda).or_else(|why| {
-                static SAID: Once = Once::new();
-                SAID.call_once(|| tracing::info!("running on the CPU: {}", why.message()));
+                static LOGGED: Once = Once::new();
+                LOGGED.call_once(|| tracing::info!("running on the CPU: {}", why.message()));
                 cpu()
             }),
             Some(("cuda", ordinals)) => {

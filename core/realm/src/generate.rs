@@ -108,8 +108,8 @@ impl Model {
 
     /// Returns warnings about options that Realm can only serve in another way.
     fn warnings(&self, request: &Request) -> Vec<String> {
-        let tells = matches!(request.prompt, Prompt::Chat(_)) && !shown_tools(request).is_empty();
-        if tells && !self.frontend.knows_tools {
+        let has_tools = matches!(request.prompt, Prompt::Chat(_)) && !shown_tools(request).is_empty();
+        if has_tools && !self.frontend.knows_tools {
             tracing::debug!(model = self.loaded.name, "{NO_TOOLS}");
             return vec![NO_TOOLS.to_owned()];
         }

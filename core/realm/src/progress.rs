@@ -57,35 +57,35 @@ pub struct ProgressEvent {
 pub struct OnProgress<F>(pub F);
 
 impl<F: FnMut(ProgressEvent)> OnProgress<F> {
-    fn tell(&mut self, stage: Stage, what: impl ToString, done: u64, total: Option<u64>) {
+    fn report(&mut self, stage: Stage, what: impl ToString, done: u64, total: Option<u64>) {
         (self.0)(ProgressEvent { stage, what: what.to_string(), done, total });
     }
 }
 
 impl<F: FnMut(ProgressEvent)> realm_hub::Progress for OnProgress<F> {
     fn waiting(&mut self, file: &str) {
-        self.tell(Stage::Waiting, file, 0, None);
+        self.report(Stage::Waiting, file, 0, None);
     }
 
     fn started(&mut self, file: &str, _source: &Source) {
-        self.tell(Stage::Fetching, file, 0, None);
+        self.report(Stage::Fetching, file, 0, None);
     }
 
     fn advanced(&mut self, source: &Source, done: u64, total: Option<u64>) {
-        self.tell(Stage::Fetching, source, done, total);
+        self.report(Stage::Fetching, source, done, total);
     }
 
     fn failed(&mut self, source: &Source, reason: &Reason) {
-        self.tell(Stage::Failed, format!("{source}: {reason}"), 0, None);
+        self.report(Stage::Failed, format!("{source}: {reason}"), 0, None);
     }
 
     fn finished(&mut self, file: &str, bytes: u64) {
-        self.tell(Stage::Fetched, file, bytes, Some(bytes));
+        self.report(Stage::Fetched, file, bytes, Some(bytes));
     }
 }
 
 impl<F: FnMut(ProgressEvent)> Progress for OnProgress<F> {
     fn loading(&mut self, done: u64, total: u64) {
-        self.tell(Stage::Loading, "", done, Some(total));
+        self.report(Stage::Loading, "", done, Some(total));
     }
 }

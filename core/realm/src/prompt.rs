@@ -27,7 +27,7 @@ impl Model {
     /// Same as [`apply_chat_template`](Self::apply_chat_template), and `invalid-argument` for another kind of
     /// prompt.
     pub fn render(&self, request: &Request) -> Result<String, Error> {
-        match self.told_prompt(request)? {
+        match self.engine_prompt(request)? {
             EnginePrompt::Chat(conversation) => Ok(self.loaded.render(&conversation)?.text),
             _ => Err(not_a_conversation()),
         }
@@ -39,7 +39,7 @@ impl Model {
     /// # Errors
     /// Same as [`render`](Self::render).
     pub fn render_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
-        match self.told_prompt(request)? {
+        match self.engine_prompt(request)? {
             prompt @ EnginePrompt::Chat(_) => Ok(self.loaded.tokenize(&prompt)?),
             _ => Err(not_a_conversation()),
         }
@@ -47,7 +47,7 @@ impl Model {
 
     /// Returns the tokens that a request continues.
     pub(crate) fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
-        let prompt = self.told_prompt(request)?;
+        let prompt = self.engine_prompt(request)?;
         self.prepare(request, || Ok(self.loaded.tokenize(&prompt)?))
     }
 
@@ -65,7 +65,7 @@ impl Model {
             Prompt::Text(text) => self.text_tokens(text, request.special),
             Prompt::Tokens(tokens) => Ok(tokens.clone()),
             Prompt::Chat(_) => {
-                Ok(self.loaded.tokenize_at_most(&self.told_prompt(request)?, self.most_tokens())?)
+                Ok(self.loaded.tokenize_at_most(&self.engine_prompt(request)?, self.most_tokens())?)
             }
         })
     }
@@ -83,9 +83,9 @@ impl Model {
     /// Returns the prompt of a request that the engine answers, with tools described in words where the
     /// template does not know them. A tenant's program gets the tools themselves and describes them as it
     /// likes.
-    fn told_prompt(&self, request: &Request) -> Result<EnginePrompt, Error> {
+    fn engine_prompt(&self, request: &Request) -> Result<EnginePrompt, Error> {
         Ok(match self.prompt(request)? {
-            EnginePrompt::Chat(told) => EnginePrompt::Chat(self.tell_of_tools(told)),
+            EnginePrompt::Chat(conversation) => EnginePrompt::Chat(self.describe_tools(conversation)),
             prompt => prompt,
         })
     }
@@ -125,7 +125,7 @@ impl Model {
     }
 
     /// Describes the tools in words, if the template has no place for them.
-    fn tell_of_tools(&self, mut conversation: Conversation) -> Conversation {
+    fn describe_tools(&self, mut conversation: Conversation) -> Conversation {
         if !conversation.tools.is_empty() && !self.frontend.knows_tools {
             instruct(&mut conversation);
         }

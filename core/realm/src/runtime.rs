@@ -19,7 +19,7 @@ pub struct Realm {
     device: Device,
     hub: Hub,
     /// The tenant of requests that name no tenant.
-    anybody: Arc<Identity>,
+    default_tenant: Arc<Identity>,
     /// Signs the sequences of all models that this runtime loads.
     snapshot_key: SnapshotKey,
     pub(crate) commons: Arc<Commons>,
@@ -99,10 +99,10 @@ impl Builder {
             Some(folder) => Hub::with_cache(folder),
             None => Hub::new()?,
         };
-        let anybody = Arc::new(Identity::new("default", Limits::default())?);
+        let default_tenant = Arc::new(Identity::new("default", Limits::default())?);
         let commons = Arc::new(Commons::new(hub.cache()));
-        commons.tenants.add(&anybody);
-        Ok(Realm { device, hub, anybody, snapshot_key, commons })
+        commons.tenants.add(&default_tenant);
+        Ok(Realm { device, hub, default_tenant, snapshot_key, commons })
     }
 }
 
@@ -141,7 +141,7 @@ impl Realm {
         let (loaded, frontend) = load::load(&self.device, source, options, &self.snapshot_key, progress)?;
         let loaded = Arc::new(loaded);
         self.commons.models.add(&loaded);
-        Ok(Model::new(loaded, frontend, Arc::clone(&self.anybody)))
+        Ok(Model::new(loaded, frontend, Arc::clone(&self.default_tenant)))
     }
 
     /// Loads a model as [`load_model`](Self::load_model) does, for tasks: a thread of its own does the work.
@@ -183,7 +183,7 @@ impl Realm {
 
     /// Returns whether `self` and `other` are clones of the same runtime.
     pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.anybody, &other.anybody)
+        Arc::ptr_eq(&self.default_tenant, &other.default_tenant)
     }
 
     /// Returns the hub, which fetches models and keeps them on disk.

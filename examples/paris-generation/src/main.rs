@@ -1,4 +1,5 @@
-//! The Paris test: a program in a sandbox answers a question with a real model.
+//! The Paris test: a real model answers a question. This is the shortest way to a first answer: it builds
+//! Realm without tenants' programs.
 //!
 //!     cargo run --release -p paris-generation MODEL.gguf
 //!
@@ -7,21 +8,17 @@
 
 use std::process::ExitCode;
 
-use realm::{Limits, Message, Realm, Request};
+use indicatif::{ProgressBar, ProgressStyle};
+use realm::{LoadOptions, Message, Realm, Request, hub};
 
 fn main() -> anyhow::Result<ExitCode> {
     let name = std::env::args().nth(1).unwrap_or_else(|| "qwen2.5-coder-0.5b".into());
     let realm = Realm::builder().build()?;
-    let model = realm.load_model(&name)?;
-
-    // The program wasm-tenants/chat answers: it tokenizes the question, asks for forward passes, chooses
-    // tokens and sends text.
-    let tenant = realm.tenant("paris", Limits::default())?;
-    tenant.set_program(Some(&realm.load_program(realm_examples::program("chat")?)?));
+    let model = realm.load_model_with(&name, &LoadOptions::default(), &mut Bar::default())?;
 
     let question =
         Request::chat([Message::user("What is the capital of France?")]).temperature(0.0).max_tokens(64);
-    let answer = tenant.model(&model)?.generate(question)?;
+    let answer = model.generate(question)?;
     println!("Response: {}", answer.text);
     if answer.text.contains("Paris") {
         println!("SUCCESS");
@@ -30,3 +27,30 @@ fn main() -> anyhow::Result<ExitCode> {
     println!("FAILURE: the answer does not name Paris");
     Ok(ExitCode::FAILURE)
 }
+
+/// A progress bar on stderr while the model is fetched; silent if stderr is not a terminal.
+#[derive(Default)]
+struct Bar(Option<ProgressBar>);
+
+impl hub::Progress for Bar {
+    fn started(&mut self, file: &str, source: &hub::Source) {
+        eprintln!("fetching {file} from {source}");
+    }
+
+    fn advanced(&mut self, _source: &hub::Source, done: u64, total: Option<u64>) {
+        let bar = self.0.get_or_insert_with(|| match total {
+            Some(total) => {
+                let style = ProgressStyle::with_template("[{bar:40}] {bytes} of {total_bytes}, {eta} left");
+                ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            }
+            None => ProgressBar::new_spinner(),
+        });
+        bar.set_position(done);
+    }
+
+    fn finished(&mut self, _file: &str, _bytes: u64) {
+        self.0.take();
+    }
+}
+
+impl realm::Progress for Bar {}

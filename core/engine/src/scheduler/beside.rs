@@ -128,7 +128,8 @@ impl Scheduler {
         self.accounts.iter().any(|account| !account.commands.is_empty())
     }
 
-    /// Computes the pass layer by layer, one slice for each program in turn, as far as their tenants' credit goes.
+    /// Computes the pass layer by layer, one slice for each program in turn, as far as their tenants' credit
+    /// goes.
     pub(super) fn run_layerwise(&mut self, now: Instant) {
         let _collecting = self.jobs.collect();
         // Programs in a row that had nothing to do or no credit.

@@ -2,8 +2,8 @@
 //! new request waits for the pass that runs.
 //!
 //! A row takes longer the more tokens precede it, so a bound on rows alone does not bound time. The engine
-//! learns the time of a row from earlier passes, in the unit of [`prices`](crate::prices), which counts what a
-//! row sees.
+//! learns the time of a row from earlier passes, in the unit of [`prices`](crate::prices), which counts what
+//! a row sees.
 
 use crate::PassTimes;
 use crate::prices::Prices;

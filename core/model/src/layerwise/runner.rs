@@ -40,8 +40,8 @@ impl<B: Backend> LayerwiseRunner<B> {
         Ok(Self { model, kind, work, tensors: HashMap::new(), caches: HashMap::new(), buffers })
     }
 
-    /// Returns rows and width of a tensor, as far as it has been computed. A tensor that does not exist has no
-    /// rows; the operation that wants it fails, and costs as much as one that moves nothing.
+    /// Returns rows and width of a tensor, as far as it has been computed. A tensor that does not exist has
+    /// no rows; the operation that wants it fails, and costs as much as one that moves nothing.
     fn shape(&self, x: TensorId) -> [usize; 2] {
         self.tensors.get(&x).map_or([0, 1], |tensor| [tensor.rows(), tensor.width])
     }
