@@ -1,5 +1,5 @@
-//! Reads a LoRA adapter that PEFT saved, from random bytes, and generates with what is accepted. An input is the
-//! length of `adapter_config.json` in two bytes, that text, and the bytes of the safetensors file.
+//! Reads a LoRA adapter that PEFT saved, from random bytes, and generates with what is accepted. An input is
+//! the length of `adapter_config.json` in two bytes, that text, and the bytes of the safetensors file.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Compiles a grammar from random bytes and follows it, always by the last token that it allows. The first byte
-//! says which kind of grammar the others are.
+//! Compiles a grammar from random bytes and follows it, always by the last token that it allows. The first
+//! byte says which kind of grammar the others are.
 
 #![no_main]
 
