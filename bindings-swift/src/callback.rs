@@ -24,6 +24,7 @@ impl From<realm::Stage> for Stage {
             realm::Stage::Failed => Self::Failed,
             realm::Stage::Fetched => Self::Fetched,
             realm::Stage::Loading => Self::Loading,
+            _ => Self::Loading,
         }
     }
 }

@@ -52,6 +52,7 @@ impl From<realm::FinishReason> for FinishReason {
             realm::FinishReason::Stop => Self::Stop,
             realm::FinishReason::Length => Self::Length,
             realm::FinishReason::ToolCalls => Self::ToolCalls,
+            _ => Self::ToolCalls,
         }
     }
 }

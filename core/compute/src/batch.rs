@@ -124,6 +124,7 @@ impl Batch {
 
 /// The format of numbers in the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum CacheType {
     /// 32-bit floats: exact, twice the memory of 16-bit ones.
     F32,

@@ -412,6 +412,7 @@ fn attention_equals_the_full_score_matrix_in_any_chunking() {
                 CacheType::F16 => BOUND,
                 // Same bound as on the CPU.
                 CacheType::Q8_0 => 0.02,
+                other => panic!("no bound for {other}"),
             };
             assert!(error < bound, "{heads} heads of {dim}: {error:.2e}");
             for &piece in pieces {
