@@ -37,8 +37,8 @@ def write(title: str, language: str, indent: int, old: str) -> str:
         if word in words:
             arms = " ".join(f"{source}::{variant if word == 'to' else item.name} => Self::{item.name if word == 'to' else variant},"
                             for variant, item in variants)
-            # Core's last variant stands for those that it may add.
-            arms += f" _ => Self::{items[-1].name}," if word == "from" and open_ended else ""
+            # What stands for variants that core may add.
+            arms += f" _ => Self::{renamed['else']}," if word == "from" and open_ended else ""
             out.append(f"impl From<{source}> for {target} {{\nfn from(value: {source}) -> Self {{\nmatch value {{ {arms} }}\n}}\n}}")
     if language == "c" and "to" in words:
         out.append(f"choice!({own} {{ {', '.join(variant for variant, _ in variants)} }});")

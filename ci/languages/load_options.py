@@ -175,7 +175,7 @@ def runner_swift(_indent: int, _old: str) -> str:
     for item in LOAD:
         kind = known(item.inner)
         table = ", ".join(f'"{name}": .{camel(RENAMED.get(name, name))}' for name in names_of(kind)) if kind[0].isupper() else ""
-        out.append(f'case "{item.name}": options.{camel(item.name)} = {values.get(kind) or f"[{table}][value.text!]!"}')
+        out.append(f'case "{item.name}": options.{camel(item.name)} = {values.get(kind) or f"([{table}] as [String: {kind}])[value.text!]!"}')
     return "\n".join(out)
 
 

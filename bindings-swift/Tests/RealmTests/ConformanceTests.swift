@@ -333,9 +333,9 @@ final class Runner {
             case "kv_tokens": options.kvTokens = value.count
             case "context_length": options.contextLength = value.count
             case "kv_memory": options.kvMemory = value.count
-            case "cache_type": options.cacheType = ["f32": .f32, "f16": .f16, "q8_0": .q8][value.text!]!
+            case "cache_type": options.cacheType = (["f32": .f32, "f16": .f16, "q8_0": .q8] as [String: CacheType])[value.text!]!
             case "chat_template": options.chatTemplate = value.text
-            case "speculation": options.speculation = ["auto": .auto, "off": .off, "lookup": .lookup, "draft": .draft][value.text!]!
+            case "speculation": options.speculation = (["auto": .auto, "off": .off, "lookup": .lookup, "draft": .draft] as [String: Speculation])[value.text!]!
             case "draft_model": options.draftModel = value.text
             case "max_queued": options.maxQueued = value.count
             case "gpu_layers": options.gpuLayers = value.count

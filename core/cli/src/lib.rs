@@ -1,5 +1,9 @@
 //! The `realm` command as a function, so that the packages of other languages have the command too.
 //!
+//! ```
+//! assert_eq!(realm_cli::run(["realm".into(), "--version".into()]), 0);
+//! ```
+//!
 //! Without the default feature `sandbox`, the command has no programs: `realm tenant` and `realm bench
 //! --program` do not exist, and nothing of wasmtime is built.
 #![forbid(unsafe_code)]

@@ -136,7 +136,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
     ) -> Result<(), Error>;
 
     /// `gate = activation(gate) * up`.
-    fn gated(&self, activation: Activation, gate: &mut Self::Buffer, up: &Self::Buffer) -> Result<(), Error>;
+    fn gated_activation(
+        &self,
+        activation: Activation,
+        gate: &mut Self::Buffer,
+        up: &Self::Buffer,
+    ) -> Result<(), Error>;
 
     /// `out[i] = x[rows[i]]`.
     fn gather(&self, x: &Self::Buffer, rows: &[u32], out: &mut Self::Buffer) -> Result<(), Error>;
@@ -148,7 +153,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// `x[r]`, highest first and among equal ones the first column first, then their column numbers as the
     /// bits of a `u32`. Skips minus infinity and NaN; if too few other numbers exist, minus infinity fills
     /// the rest.
-    fn best(&self, x: &Self::Buffer, out: &mut Self::Buffer) -> Result<(), Error>;
+    fn top_k(&self, x: &Self::Buffer, out: &mut Self::Buffer) -> Result<(), Error>;
 
     /// Returns a buffer's rows, `[rows * columns]`, in place if the device's memory is the host's.
     fn host<'a>(&self, x: &'a Self::Buffer) -> Option<&'a [f32]>;
@@ -199,7 +204,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// Announces `count` calls of [`Backend::on_host_threads`] at about the time `at`, so that threads can be
     /// awake by then.
-    fn expect(&self, count: usize, at: Instant) {
+    fn wake_hint(&self, count: usize, at: Instant) {
         let _ = (count, at);
     }
 }

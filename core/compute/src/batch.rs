@@ -29,7 +29,7 @@ pub struct Batch {
     pub hidden: Vec<u32>,
     /// The highest logits of every row (top k) are enough for now: a GPU copies only those to the host and
     /// keeps the rest until a caller asks for it.
-    pub best: bool,
+    pub top_k: bool,
     /// Keeps those rows of logits beyond the next pass, for callers that may ask for them later.
     pub keep: bool,
     /// The page tables of all spans; see [`Batch::table`].
@@ -116,7 +116,7 @@ impl Batch {
         self.spans.clear();
         self.outputs.clear();
         self.hidden.clear();
-        self.best = false;
+        self.top_k = false;
         self.keep = false;
         self.pages.clear();
     }
@@ -124,6 +124,7 @@ impl Batch {
 
 /// The format of numbers in the KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum CacheType {
     /// 32-bit floats: exact, twice the memory of 16-bit ones.
     F32,

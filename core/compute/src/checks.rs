@@ -4,7 +4,7 @@ use realm_gguf::Tensor;
 
 use crate::{Attention, Backend, Batch, CacheLayout, Error, PAGE_TOKENS};
 
-/// The largest `k` of [`Backend::best`].
+/// The largest `k` of [`Backend::top_k`].
 const MOST_BEST: usize = 1024;
 
 /// Refuses a shape that differs from the one an operation needs.
@@ -24,8 +24,8 @@ pub(crate) fn row(row: usize, rows: usize) -> Result<(), Error> {
     Err(Error::InvalidArgument(format!("row {row} of {rows}")))
 }
 
-/// Returns the `k` that a caller of [`Backend::best`] asks for, from the columns of its output.
-pub(crate) fn best(columns: usize) -> Result<usize, Error> {
+/// Returns the `k` that a caller of [`Backend::top_k`] asks for, from the columns of its output.
+pub(crate) fn top_k(columns: usize) -> Result<usize, Error> {
     if columns.is_multiple_of(2) && (2..=2 * MOST_BEST).contains(&columns) {
         return Ok(columns / 2);
     }

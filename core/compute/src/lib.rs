@@ -1,5 +1,18 @@
 //! Compute: the [`Backend`] trait and the processors that implement it.
 //!
+//! ```
+//! use realm_compute::{Backend, cpu::CpuBackend};
+//!
+//! let cpu = CpuBackend::new(2)?; // threads
+//! let weight = cpu.vector(&[1.0; 4])?;
+//! let (mut x, mut out, mut row) = (cpu.buffer(1, 4)?, cpu.buffer(1, 4)?, Vec::new());
+//! cpu.write(&[1.0, 2.0, 3.0, 4.0], &mut x)?;
+//! cpu.rms_norm(&x, &weight, 0.0, &mut out)?;
+//! cpu.read(&out, &mut row)?;
+//! assert!((row[3] - 4.0 / 7.5f32.sqrt()).abs() < 1e-6);
+//! # Ok::<(), realm_compute::Error>(())
+//! ```
+//!
 //! - [`backend`]: the operations of a forward pass, at the level where a processor can fuse them.
 //! - [`batch`]: the ragged batch that every operation works on, and the paged KV cache's shape.
 //! - [`cpu`]: this machine's processor, with our own kernels.

@@ -155,8 +155,8 @@ fn the_largest_numbers_are_found_in_order() {
         for want in [1, 128, 1024] {
             let (mut ours, mut theirs) = (b.buffer(0, 2 * want).unwrap(), cpu.buffer(0, 2 * want).unwrap());
             let input = buffer(&b, rows, columns, &x);
-            b.best(&input, &mut ours).unwrap();
-            cpu.best(&buffer(&cpu, rows, columns, &x), &mut theirs).unwrap();
+            b.top_k(&input, &mut ours).unwrap();
+            cpu.top_k(&buffer(&cpu, rows, columns, &x), &mut theirs).unwrap();
             let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
             let (got, expected) = (bits(contents(&b, &ours)), bits(contents(&cpu, &theirs)));
             let differ = got.iter().zip(&expected).position(|(a, b)| a != b);
@@ -293,11 +293,11 @@ fn elementwise<B: Backend>(b: &B, columns: usize) -> Vec<(&'static str, Vec<f32>
     all.push(("gather", contents(b, &out)));
     b.add_rms_norm(&mut a, &c, &weight, 1e-5).unwrap();
     all.push(("add_rms_norm", contents(b, &a)));
-    b.gated(Activation::Silu, &mut a, &c).unwrap();
+    b.gated_activation(Activation::Silu, &mut a, &c).unwrap();
     all.push(("silu", contents(b, &a)));
     b.soft_cap(&mut a, 3.0).unwrap();
     all.push(("soft_cap", contents(b, &a)));
-    b.gated(Activation::GeluTanh, &mut a, &c).unwrap();
+    b.gated_activation(Activation::GeluTanh, &mut a, &c).unwrap();
     all.push(("gelu", contents(b, &a)));
     let frequencies = b.vector(&(0..40).map(|i| 0.7f32.powi(i)).collect::<Vec<_>>()).unwrap();
     let magnitude = 1.1;
@@ -340,7 +340,7 @@ fn forms_made_along_the_way_are_the_same() {
             b.rms_norm(&x, &norm, 1e-5, &mut normed).unwrap();
             if round == 1 {
                 // In place, while the buffer's forms are valid.
-                b.gated(Activation::Silu, &mut normed, &up).unwrap();
+                b.gated_activation(Activation::Silu, &mut normed, &up).unwrap();
                 b.rms_norm(&x, &norm, 1e-5, &mut normed).unwrap();
             }
             let job = MatMul { weight: &weight, bias: None, out: &mut out, accumulate: false, lora: &[] };
@@ -348,7 +348,7 @@ fn forms_made_along_the_way_are_the_same() {
             results.push(contents(&b, &out));
         }
         assert!(results[0] == results[1], "{ty}");
-        b.gated(Activation::Silu, &mut normed, &up).unwrap();
+        b.gated_activation(Activation::Silu, &mut normed, &up).unwrap();
         b.matmul(
             &normed,
             &mut [MatMul { weight: &weight, bias: None, out: &mut out, accumulate: false, lora: &[] }],
@@ -412,6 +412,7 @@ fn attention_equals_the_full_score_matrix_in_any_chunking() {
                 CacheType::F16 => BOUND,
                 // Same bound as on the CPU.
                 CacheType::Q8_0 => 0.02,
+                other => panic!("no bound for {other}"),
             };
             assert!(error < bound, "{heads} heads of {dim}: {error:.2e}");
             for &piece in pieces {

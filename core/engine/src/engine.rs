@@ -128,7 +128,7 @@ impl Engine {
     /// grammars and of places for waiting requests. Parts are in proportion to the tenants' weights. A
     /// tenant's first request does the same; calling this earlier spares the engine from taking something
     /// away from other tenants at that moment.
-    pub fn expect(&self, tenant: &Arc<Tenant>) {
+    pub fn reserve_parts(&self, tenant: &Arc<Tenant>) {
         self.common.members.add(tenant);
     }
 
@@ -236,7 +236,7 @@ impl Engine {
     /// # Errors
     /// `InvalidArgument` with the error in the grammar, `LimitExceeded` for a grammar that is too large.
     pub fn guide(&self, tenant: &Arc<Tenant>, grammar: &Grammar) -> Result<Guide, Error> {
-        self.expect(tenant);
+        self.reserve_parts(tenant);
         self.guides.guide(tenant.id(), tenant.memory(), grammar)
     }
 
@@ -302,7 +302,7 @@ impl Engine {
         shared_prefix: usize,
     ) -> Result<Sequence, Error> {
         let adapter = adapter.map(|a| self.applied(tenant, a)).transpose()?;
-        self.expect(tenant);
+        self.reserve_parts(tenant);
         let (engine, common) = (self.commands.clone(), Arc::clone(&self.common));
         Sequence::open(engine, common, Arc::clone(tenant), adapter, shared_prefix)
     }
@@ -398,7 +398,7 @@ impl Engine {
         let bytes = fixed + tokens.capacity() * size_of::<u32>() + work.memory();
         let memory = tenant.memory().charge(MemoryKind::Requests, bytes);
         let memory = memory.inspect_err(|_| ledger.refused(tenant))?;
-        self.expect(tenant);
+        self.reserve_parts(tenant);
         let place = tenant.enqueue(Some(&self.common.waiting)).inspect_err(|_| ledger.refused(tenant))?;
         let meter = Meter::request(ledger, tenant, work.kind(), tokens.len());
         let id = self.common.next_id();

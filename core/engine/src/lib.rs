@@ -1,5 +1,27 @@
 //! Runs many tenants' requests on one model: batching, fairness, the paged KV cache, sampling, streams.
 //!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use realm_compute::cpu::CpuBackend;
+//! use realm_engine::{Engine, EngineConfig, Limits, Request, Tenant};
+//! use realm_model::Transformer;
+//! use realm_tokenizer::Tokenizer;
+//!
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/conformance/tiny.gguf");
+//! let file = realm_gguf::Gguf::open(path)?;
+//! let tokenizer = Arc::new(Tokenizer::from_metadata(file.metadata())?);
+//! let model = Arc::new(Transformer::load(Arc::new(CpuBackend::new(1)?), &file, &mut |_, _| {})?);
+//! let engine = Engine::new(&model, Arc::clone(&tokenizer), &EngineConfig::default())?;
+//!
+//! let tenant = Arc::new(Tenant::new("acme", Limits { weight: 2.0, ..Limits::default() })?);
+//! let prompt = tokenizer.encode("once", false, true);
+//! for chunk in engine.generate(&tenant, Request { prompt, max_tokens: Some(8), ..Request::default() })? {
+//!     print!("{}", chunk?.text);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! - [`Engine`]: one thread that steps a model; [`Request`]s join and leave its batch between steps.
 //! - [`LoadedModel`]: an engine with the weights, the tokenizer and the chat template of its model.
 //! - [`Tenant`]: the owner of a request, and the [`Limits`] on what it may use.

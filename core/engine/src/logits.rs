@@ -1,6 +1,6 @@
 //! The logits after a token, for a program that chooses the next one itself.
 
-use realm_model::{KeptRow, Likeliest};
+use realm_model::{KeptRow, TopK};
 
 use crate::Error;
 use crate::sampling::{Sampler, TokenMask, argmax, finite, first_of_largest};
@@ -15,7 +15,7 @@ pub struct Logits {
 
 enum Place {
     Host(Vec<f32>),
-    Device { row: Box<dyn KeptRow>, likeliest: Vec<f32> },
+    Device { row: Box<dyn KeptRow>, top_k: Vec<f32> },
 }
 
 impl Logits {
@@ -24,8 +24,8 @@ impl Logits {
         Self { vocabulary: values.len(), place: Place::Host(values) }
     }
 
-    pub(crate) fn on_device(vocabulary: usize, row: Box<dyn KeptRow>, likeliest: Likeliest<'_>) -> Self {
-        Self { vocabulary, place: Place::Device { row, likeliest: likeliest.to_row() } }
+    pub(crate) fn on_device(vocabulary: usize, row: Box<dyn KeptRow>, top_k: TopK<'_>) -> Self {
+        Self { vocabulary, place: Place::Device { row, top_k: top_k.to_row() } }
     }
 
     /// The number of tokens in the vocabulary.
@@ -34,10 +34,10 @@ impl Logits {
     }
 
     /// Returns the likeliest tokens if the others are still on the device.
-    fn likeliest(&self) -> Option<Likeliest<'_>> {
+    fn fetched(&self) -> Option<TopK<'_>> {
         match &self.place {
             Place::Host(_) => None,
-            Place::Device { likeliest, .. } => Some(Likeliest::new(likeliest)),
+            Place::Device { top_k, .. } => Some(TopK::new(top_k)),
         }
     }
 
@@ -70,7 +70,7 @@ impl Logits {
     /// # Errors
     /// Same as [`values`](Self::values).
     pub fn get(&mut self, token: u32) -> Result<Option<f32>, Error> {
-        let found = self.likeliest().and_then(|l| l.iter().find(|&(other, _)| other == token));
+        let found = self.fetched().and_then(|l| l.iter().find(|&(other, _)| other == token));
         match found {
             Some((_, logit)) => Ok(Some(logit)),
             None if token as usize >= self.vocabulary => Ok(None),
@@ -83,7 +83,7 @@ impl Logits {
     /// # Errors
     /// Same as [`values`](Self::values), and `NotFinite` for NaN.
     pub fn argmax(&mut self) -> Result<u32, Error> {
-        let found = self.likeliest().and_then(|l| first_of_largest(l.iter(), l.last()));
+        let found = self.fetched().and_then(|l| first_of_largest(l.iter(), l.last()));
         match found {
             Some(token) => Ok(token),
             None => {
@@ -96,8 +96,8 @@ impl Logits {
 
     /// Returns the `k` likeliest tokens, likeliest first and of equal ones the one with the lower id first,
     /// if they are known without fetching the others.
-    pub fn few(&self, k: usize) -> Option<Vec<(u32, f32)>> {
-        let few: Vec<_> = self.likeliest()?.iter().take(k).collect();
+    pub fn top_k(&self, k: usize) -> Option<Vec<(u32, f32)>> {
+        let few: Vec<_> = self.fetched()?.iter().take(k).collect();
         (few.len() == k).then_some(few)
     }
 
@@ -107,7 +107,7 @@ impl Logits {
     /// # Errors
     /// Same as [`values`](Self::values).
     pub fn sample(&mut self, sampler: &mut Sampler, mask: Option<&TokenMask>) -> Result<Option<u32>, Error> {
-        if let Some(token) = self.likeliest().and_then(|l| sampler.sample_likeliest(l, mask)) {
+        if let Some(token) = self.fetched().and_then(|l| sampler.sample_top_k(l, mask)) {
             return Ok(Some(token));
         }
         let values = self.values()?;

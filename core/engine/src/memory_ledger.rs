@@ -13,6 +13,7 @@ use crate::Error;
 
 /// The purpose of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum MemoryKind {
     /// Requests that wait or run: prompts, stop strings, biases, grammars, fields.
     Requests,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use realm_model::Likeliest;
+use realm_model::TopK;
 use realm_tokenizer::Tokenizer;
 
 use crate::Error;
@@ -65,13 +65,13 @@ impl Writing {
     }
 
     /// Returns whether the likeliest tokens mostly suffice to choose from.
-    pub(crate) fn needs_few(&self) -> bool {
-        !self.has_logprobs() && self.sampler.needs_few()
+    pub(crate) fn top_k_suffices(&self) -> bool {
+        !self.has_logprobs() && self.sampler.top_k_suffices()
     }
 
     /// The number of times that choosing a token scans the vocabulary.
     pub(crate) fn looks(&self) -> usize {
-        let all = usize::from(!self.needs_few());
+        let all = usize::from(!self.top_k_suffices());
         all * self.sampler.looks() + usize::from(self.has_logprobs()) + usize::from(self.guide.is_some())
     }
 
@@ -134,9 +134,9 @@ impl Writing {
 
     /// Chooses a token like [`choose`](Self::choose) among the likeliest ones; returns `None` if that takes
     /// all logits.
-    pub(crate) fn choose_likeliest(
+    pub(crate) fn choose_from_top_k(
         &mut self,
-        likeliest: Likeliest<'_>,
+        top_k: TopK<'_>,
         tokenizer: &Tokenizer,
     ) -> Result<Option<u32>, Error> {
         // The token that opens a thought may not be among the likeliest.
@@ -144,7 +144,7 @@ impl Writing {
             return Ok(None);
         }
         let mask = allowed(&mut self.guide, &mut self.thought, tokenizer)?;
-        let token = self.sampler.sample_likeliest(likeliest, mask.as_deref());
+        let token = self.sampler.sample_top_k(top_k, mask.as_deref());
         token.map(|token| self.accept(token, tokenizer)).transpose()
     }
 

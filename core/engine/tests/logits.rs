@@ -42,7 +42,7 @@ fn every_question_has_the_same_answer() {
     let mut sequences = [&one, &two].map(|engine| engine.sequence(&anybody(), None, 0).unwrap());
     let mut rows = sequences.each_mut().map(|sequence| next(sequence, &prompt));
     let vocabulary = rows[0].vocabulary();
-    assert!(rows[0].few(5).is_none() && rows[1].few(5).is_some(), "only one of them is on a device");
+    assert!(rows[0].top_k(5).is_none() && rows[1].top_k(5).is_some(), "only one of them is on a device");
     let best = rows.each_mut().map(|row| row.argmax().unwrap());
     assert_eq!(best[0], best[1]);
     let unlikely = (best[0] + 1234) % vocabulary as u32;
@@ -72,7 +72,7 @@ fn every_question_has_the_same_answer() {
             assert_eq!(tokens[0], tokens[1], "{sampling:?}");
         }
     }
-    let few = rows[1].few(9).unwrap();
+    let few = rows[1].top_k(9).unwrap();
     for (token, logit) in few {
         assert_eq!(rows[0].get(token).unwrap().map(f32::to_bits), Some(logit.to_bits()));
     }

@@ -1,5 +1,19 @@
 //! GGUF files: header, metadata, tensor index, tensors.
 //!
+//! ```
+//! use realm_gguf::Gguf;
+//!
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/conformance/tiny.gguf");
+//! let file = Gguf::open(path)?;
+//! println!("{:?}", file.metadata().str("general.architecture")?);
+//! for info in file.tensors() {
+//!     println!("{}: {:?}, {:?}, {} bytes", info.name, info.ty, info.shape, info.bytes());
+//! }
+//! let (info, mut buffer) = (file.require_tensor("token_embd.weight")?, Vec::new());
+//! assert_eq!(file.read(info, &mut buffer)?.len(), info.bytes());
+//! # Ok::<(), realm_gguf::Error>(())
+//! ```
+//!
 //! [`Gguf::open`] opens a file (all parts of a split one) and reads its index; [`Gguf::read`] reads a tensor.
 //! Every length, offset and product in a file is checked against the bytes that exist, so a malformed file
 //! gives an [`Error`] that names the field and the byte offset. A header may have 64 MiB; reading it

@@ -1,5 +1,16 @@
 //! Passes results from a thread that serves all tenants to readers that may leave at any time.
 //!
+//! ```
+//! let (send, receive) = realm_handover::channel(8); // items
+//! std::thread::spawn(move || {
+//!     for number in 0..3 {
+//!         send.try_send(number).unwrap();
+//!     }
+//! });
+//! let received: Vec<u32> = std::iter::from_fn(|| receive.recv_blocking()).collect();
+//! assert_eq!(received, [0, 1, 2]);
+//! ```
+//!
 //! The engine's thread sends. A reader may be anything: a blocked thread, a task of some executor, an event
 //! loop of Python or Node. The wakers of readers are foreign code, and so are their destructors. Three rules
 //! keep that code from stopping the sender:

@@ -29,6 +29,7 @@ pub struct Entry {
 /// A source that a model's file can be fetched from.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum Source {
     /// A file of a Hugging Face repository.
     Hub {

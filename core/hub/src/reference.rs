@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 
 /// A name of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reference {
     /// A file of the user's own.
     Path(PathBuf),

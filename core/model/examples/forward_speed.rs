@@ -83,13 +83,13 @@ fn run<B: Backend>(
                 let tables = tables(s * pages_each, pages_each, groups);
                 batch.push(&[*token], context + step, &tables, Want::LastLogits);
             }
-            batch.best = true;
+            batch.top_k = true;
             runner.forward(&batch)?;
             let vocab = runner.config().vocab;
             let next: Vec<AtomicU32> = last.iter().map(|_| AtomicU32::new(0)).collect();
             let logits = runner.logits();
             // A GPU has already found the likeliest tokens.
-            let found = |s: usize| runner.likeliest(s).and_then(|likeliest| likeliest.iter().next());
+            let found = |s: usize| runner.top_k(s).and_then(|top_k| top_k.iter().next());
             if found(0).is_some() {
                 (0..sequences)
                     .for_each(|s| next[s].store(found(s).map_or(0, |(token, _)| token), Ordering::Relaxed));

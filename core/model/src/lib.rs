@@ -1,5 +1,24 @@
 //! Model architectures, written once against [`Backend`](realm_compute::Backend).
 //!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use realm_compute::{Batch, CacheType, Want, cpu::CpuBackend};
+//! use realm_model::{Transformer, Weights};
+//!
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/conformance/tiny.gguf");
+//! let file = realm_gguf::Gguf::open(path)?;
+//! let model = Arc::new(Transformer::load(Arc::new(CpuBackend::new(1)?), &file, &mut |_, _| {})?);
+//!
+//! // Three tokens of one sequence, whose keys and values go to page 0 of a cache of four pages.
+//! let mut forward = model.runner(4, CacheType::F32)?;
+//! let mut batch = Batch::default();
+//! batch.push(&[1, 2, 3], 0, &[[0u32]], Want::LastLogits);
+//! forward.forward(&batch)?;
+//! assert_eq!(forward.logits().len(), model.config().vocab);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! - [`config`]: a model's configuration, read from a GGUF file's metadata and checked.
 //! - `arch`: the differences between the architectures, as data; all share one forward pass.
 //! - [`rope`]: all variants of rotary embedding, folded into frequencies.
@@ -18,8 +37,8 @@ mod error;
 mod finite;
 mod kept;
 pub mod layerwise;
-mod likeliest;
 pub mod rope;
+mod top_k;
 pub mod transformer;
 pub mod weights;
 mod work;
@@ -30,7 +49,7 @@ pub use config::{ModelConfig, Pooling};
 pub use error::Error;
 pub use kept::KeptRow;
 pub use layerwise::{CacheId, Layerwise, Slice, TensorId};
-pub use likeliest::Likeliest;
+pub use top_k::TopK;
 pub use transformer::{Forward, Runner};
 pub use weights::{Transformer, Weights};
 pub use work::{PassWork, Work};

@@ -13,7 +13,7 @@ use realm_compute::{
 
 use crate::adapter::{Active, Adapter, AdapterWeights, Slot};
 use crate::kept::{KeptRow, KeptRows, Shelf};
-use crate::likeliest::Likeliest;
+use crate::top_k::TopK;
 use crate::weights::{Layer, Linear, Transformer};
 use crate::{Error, ModelConfig};
 
@@ -62,11 +62,11 @@ pub trait Forward: Send + Sync {
     fn overlaps(&self) -> bool;
 
     /// The logits of the last batch's output rows, `[outputs, vocab]`. Empty if the batch asked only for the
-    /// [likeliest](Batch::best) tokens and the device has memory of its own.
+    /// [likeliest](Batch::top_k) tokens and the device has memory of its own.
     fn logits(&self) -> &[f32];
 
     /// The likeliest tokens of one of the last batch's output rows, if `logits` is empty for them.
-    fn likeliest(&self, output: usize) -> Option<Likeliest<'_>>;
+    fn top_k(&self, output: usize) -> Option<TopK<'_>>;
 
     /// Copies the logits of one of the last batch's output rows, `[vocab]`, replacing the contents of `out`.
     /// May be called on the threads of [`on_host_threads`](Self::on_host_threads).
@@ -96,7 +96,7 @@ pub trait Forward: Send + Sync {
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync));
 
     /// Announces `count` such calls at about the time `at`; see [`Backend::expect`].
-    fn expect(&self, count: usize, at: Instant);
+    fn wake_hint(&self, count: usize, at: Instant);
 
     /// Makes spans of adapter `id` use `adapter`, which must have been made for this model; `None` removes
     /// the adapter.
@@ -119,13 +119,13 @@ pub struct Runner<B: Backend> {
     /// The logits that the last batch wanted, if the device has memory of its own.
     logits: Vec<f32>,
     hidden: Vec<f32>,
-    likeliest: Vec<f32>,
+    top_k: Vec<f32>,
     /// Rows of logits and of hidden states that the last batch wanted.
     wanted: [usize; 2],
     /// Rows of logits and of hidden states that a started, unfinished batch wants.
     started: [usize; 2],
     /// Set if only the likeliest tokens' logits are on the host.
-    few: bool,
+    top_k_only: bool,
     shelf: Arc<Shelf<B>>,
     /// The last batch's rows of logits, if they are kept.
     kept: Option<Arc<KeptRows<B>>>,
@@ -150,7 +150,7 @@ pub(crate) struct Buffers<B: Backend> {
     pub(crate) rotations: B::Buffer,
     pub(crate) rotations_local: B::Buffer,
     pub(crate) logits: B::Buffer,
-    pub(crate) likeliest: B::Buffer,
+    pub(crate) top_k: B::Buffer,
 }
 
 impl<B: Backend> Buffers<B> {
@@ -173,7 +173,7 @@ impl<B: Backend> Buffers<B> {
             rotations: b.buffer(0, c.rope_dim)?,
             rotations_local: b.buffer(0, c.rope_dim)?,
             logits: b.buffer(0, c.vocab)?,
-            likeliest: b.buffer(0, 2 * Likeliest::MOST)?,
+            top_k: b.buffer(0, 2 * TopK::MOST)?,
         })
     }
 }
@@ -195,10 +195,10 @@ impl<B: Backend> Runner<B> {
             buffers,
             logits: Vec::new(),
             hidden: Vec::new(),
-            likeliest: Vec::new(),
+            top_k: Vec::new(),
             wanted: [0; 2],
             started: [0; 2],
-            few: false,
+            top_k_only: false,
             shelf,
             kept: None,
         })
@@ -315,8 +315,8 @@ impl<B: Backend> Runner<B> {
             if let Some(cap) = c.final_soft_cap {
                 b.soft_cap(&mut buffers.logits, cap)?;
             }
-            if batch.best && b.host(&buffers.logits).is_none() {
-                b.best(&buffers.logits, &mut buffers.likeliest)?;
+            if batch.top_k && b.host(&buffers.logits).is_none() {
+                b.top_k(&buffers.logits, &mut buffers.top_k)?;
             }
         }
         Ok(())
@@ -407,7 +407,7 @@ pub(crate) fn feed_forward<B: Backend>(
     let [lg, lu, ld] = [Slot::Gate, Slot::Up, Slot::Down].map(|s| active.layer(index, s));
     b.rms_norm(x, &layer.feed_forward_norm, c.rms_eps, normed)?;
     b.matmul(normed, &mut [job(&layer.gate, &lg, gate), job(&layer.up, &lu, up)])?;
-    b.gated(c.architecture.traits().activation, gate, up)?;
+    b.gated_activation(c.architecture.traits().activation, gate, up)?;
     add(b, c, gate, &layer.down, &ld, layer.post_feed_forward_norm.as_ref(), delta, x)
 }
 
@@ -478,8 +478,8 @@ impl<B: Backend> Forward for Runner<B> {
         let owner = self.owner;
         let backend = Arc::clone(&self.model.backend);
         backend.pass(owner, batch, &mut || self.run(batch))?;
-        self.few = batch.best && self.overlaps();
-        if self.few && batch.keep && !batch.outputs.is_empty() {
+        self.top_k_only = batch.top_k && self.overlaps();
+        if self.top_k_only && batch.keep && !batch.outputs.is_empty() {
             self.kept = Some(self.shelf.keep(&self.buffers.logits)?);
         }
         self.started = [batch.outputs.len(), batch.hidden.len()];
@@ -494,8 +494,8 @@ impl<B: Backend> Forward for Runner<B> {
             model.backend.read(&buffers.hidden, &mut self.hidden)?;
         }
         if overlaps && outputs > 0 {
-            let (buffer, copy) = match self.few {
-                true => (&buffers.likeliest, &mut self.likeliest),
+            let (buffer, copy) = match self.top_k_only {
+                true => (&buffers.top_k, &mut self.top_k),
                 false => (&buffers.logits, &mut self.logits),
             };
             model.backend.read(buffer, copy)?;
@@ -513,17 +513,17 @@ impl<B: Backend> Forward for Runner<B> {
     }
 
     fn logits(&self) -> &[f32] {
-        if self.few {
+        if self.top_k_only {
             return &[];
         }
         let all = self.model.backend.host(&self.buffers.logits).unwrap_or(&self.logits);
         &all[..self.wanted[0] * self.model.config.vocab]
     }
 
-    fn likeliest(&self, output: usize) -> Option<Likeliest<'_>> {
-        let width = 2 * Likeliest::MOST;
-        let row = self.likeliest.get(output * width..(output + 1) * width)?;
-        (self.few && output < self.wanted[0]).then(|| Likeliest::new(row))
+    fn top_k(&self, output: usize) -> Option<TopK<'_>> {
+        let width = 2 * TopK::MOST;
+        let row = self.top_k.get(output * width..(output + 1) * width)?;
+        (self.top_k_only && output < self.wanted[0]).then(|| TopK::new(row))
     }
 
     fn kept(&self, output: usize) -> Option<Box<dyn KeptRow>> {
@@ -562,8 +562,8 @@ impl<B: Backend> Forward for Runner<B> {
         self.model.backend.on_host_threads(count, each);
     }
 
-    fn expect(&self, count: usize, at: Instant) {
-        self.model.backend.expect(count, at);
+    fn wake_hint(&self, count: usize, at: Instant) {
+        self.model.backend.wake_hint(count, at);
     }
 
     fn set_adapter(&mut self, id: u32, adapter: Option<Arc<dyn AdapterWeights>>) -> Result<(), Error> {

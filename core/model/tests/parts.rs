@@ -108,15 +108,15 @@ fn kept_rows_stay_what_they_were_however_many_passes_follow() {
     let tables = tables(&*runner, &(0..PAGES as u32).collect::<Vec<_>>());
     let mut held = Vec::new();
     for step in 0..12 {
-        let mut batch = Batch { best: true, keep: true, ..Batch::default() };
+        let mut batch = Batch { top_k: true, keep: true, ..Batch::default() };
         batch.push(&[100 + step as u32, 7], step * 2, &tables, Want::Logits);
         runner.forward(&batch).unwrap();
         assert!(runner.logits().is_empty());
         let mut now = Vec::new();
         runner.read_logits(1, &mut now).unwrap();
-        let likeliest: Vec<_> = runner.likeliest(1).unwrap().iter().collect();
-        assert!(likeliest.iter().all(|&(token, logit)| now[token as usize].to_bits() == logit.to_bits()));
-        assert!(now.iter().all(|&logit| logit <= likeliest[0].1));
+        let top_k: Vec<_> = runner.top_k(1).unwrap().iter().collect();
+        assert!(top_k.iter().all(|&(token, logit)| now[token as usize].to_bits() == logit.to_bits()));
+        assert!(now.iter().all(|&logit| logit <= top_k[0].1));
         // Hold one of two rows of every pass, for more passes than there are buffers.
         held.push((runner.kept(1).unwrap(), now));
         if step % 3 == 2 {

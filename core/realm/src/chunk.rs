@@ -37,6 +37,7 @@ pub struct Finish {
 
 /// The reason why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FinishReason {
     /// The model wrote an end token, a stop string appeared, or the grammar is complete.
     Stop,

@@ -14,6 +14,7 @@ pub(crate) struct Commons {
     /// The models that are loaded now.
     pub(crate) models: Registry<LoadedModel>,
     pub(crate) tenants: Registry<Identity>,
+    #[cfg_attr(not(feature = "sandbox"), expect(dead_code, reason = "only programs need it"))]
     pub(crate) sandbox: LazySandbox,
 }
 

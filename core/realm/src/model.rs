@@ -27,7 +27,7 @@ impl Model {
 
     /// Returns the same model for another tenant.
     pub(crate) fn seen_by(&self, tenant: &Arc<Identity>) -> Self {
-        self.loaded.engine.expect(&tenant.inner);
+        self.loaded.engine.reserve_parts(&tenant.inner);
         Self { tenant: Arc::clone(tenant), ..self.clone() }
     }
 

@@ -16,7 +16,7 @@ impl LazySandbox {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct TenantPrograms;
+pub(crate) struct TenantPrograms {}
 
 impl TenantPrograms {
     pub(crate) fn answer(&self) -> bool {

@@ -14,6 +14,7 @@ impl Progress for () {}
 
 /// The stage of a load or a pull.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stage {
     /// Another process fetches the file; this one waits for it.
     Waiting,

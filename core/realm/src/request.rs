@@ -74,6 +74,7 @@ impl From<String> for Message {
 
 /// The tokens or text that a generation continues.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Prompt {
     /// Text, as it is. Control tokens spelled in it are not parsed, unless [`Request::special`] says so.
     Text(String),
@@ -108,6 +109,7 @@ fn text_bytes(value: &Value) -> usize {
 /// prompt. Mark only text that is not secret: any tenant that sends the same text can find out that it was
 /// used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum SharedPrefix {
     /// Nothing is shared.
     #[default]

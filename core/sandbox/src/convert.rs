@@ -29,16 +29,19 @@ pub(crate) fn json(text: &str, what: &str) -> Result<Value, Error> {
 }
 
 /// Converts a request for the guest.
-pub(crate) fn request_to_wit(request: &Request) -> wit::Request {
-    wit::Request {
+///
+/// # Errors
+/// `Unsupported` for a kind of grammar that the contract has no case for.
+pub(crate) fn request_to_wit(request: &Request) -> Result<wit::Request, Error> {
+    Ok(wit::Request {
         prompt: prompt_to_wit(&request.prompt),
         sampling: sampling_to_wit(&request.sampling),
         max_tokens: request.max_tokens.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX)),
         stop: request.stop.clone(),
-        grammar: request.grammar.as_ref().map(grammar_to_wit),
+        grammar: request.grammar.as_ref().map(grammar_to_wit).transpose()?,
         ignore_eos: request.ignore_eos,
         input: request.input.to_string(),
-    }
+    })
 }
 
 impl From<wit::FinishReason> for FinishReason {
@@ -194,13 +197,14 @@ pub(crate) fn grammar_from_wit(grammar: wit::Grammar) -> Result<Grammar, Error> 
 }
 
 /// Converts a grammar for the guest.
-fn grammar_to_wit(grammar: &Grammar) -> wit::Grammar {
-    match grammar {
+fn grammar_to_wit(grammar: &Grammar) -> Result<wit::Grammar, Error> {
+    Ok(match grammar {
         Grammar::JsonSchema(schema) => wit::Grammar::JsonSchema(schema.to_string()),
         Grammar::JsonObject => wit::Grammar::JsonObject,
         Grammar::Regex(expression) => wit::Grammar::Regex(expression.clone()),
         Grammar::Lark(grammar) => wit::Grammar::Lark(grammar.clone()),
-    }
+        _ => return Err(Error::new(ErrorKind::Unsupported, "programs cannot be given this kind of grammar")),
+    })
 }
 
 impl From<Error> for wit::Error {

@@ -1,5 +1,16 @@
 //! Runs tenants' WebAssembly programs on shared models.
 //!
+//! ```
+//! use realm_sandbox::{Sandbox, SandboxConfig};
+//!
+//! // The smallest program: a core module that is started for a request and writes nothing.
+//! let program = r#"(module (memory (export "memory") 1) (func (export "realm_run") (result i32) i32.const 0))"#;
+//! let sandbox = Sandbox::new(&SandboxConfig::default())?;
+//! let program = sandbox.compile(&wat::parse_str(program)?)?;
+//! println!("{:?}", program.info().contract);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! A program is a component that exports one of the contract's levels (see `wit/`): it answers requests
 //! itself, or it is called at each token. For every request it gets a sandbox of its own, which contains only
 //! the contract's imports: models, and the grants of the tenant.

@@ -41,9 +41,10 @@ impl Request {
         };
         let stop: usize = self.stop.iter().map(|stop| stop.capacity() + size_of::<String>()).sum();
         let grammar = match &self.grammar {
-            None | Some(Grammar::JsonObject) => 0,
             Some(Grammar::JsonSchema(schema)) => json_memory(schema),
             Some(Grammar::Regex(text) | Grammar::Lark(text)) => text.capacity(),
+            // A kind that programs cannot be given ends the run before it holds the request.
+            Some(_) | None => 0,
         };
         size_of::<Self>() + prompt + self.sampling.memory() + stop + grammar + json_memory(&self.input)
     }

@@ -209,7 +209,7 @@ async fn answer(
         // The clock also ticks while the program waits; only its computing time counts.
         Ok(if budget.time.poll() < TICK { UpdateDeadline::Continue(1) } else { UpdateDeadline::Yield(1) })
     });
-    let request = request_to_wit(&context.request);
+    let request = request_to_wit(&context.request)?;
     let ended = match &program.0.kind {
         Kind::Run(pre) => match pre.instantiate_async(&mut store).await {
             Ok(instance) => instance.realm_tenant_program().call_run(&mut store, &request).await,

@@ -1,5 +1,16 @@
 //! Tokenizers and chat templates, from a GGUF file's metadata.
 //!
+//! ```
+//! use realm_tokenizer::Tokenizer;
+//!
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/conformance/tiny.gguf");
+//! let file = realm_gguf::Gguf::open(path)?;
+//! let tokenizer = Tokenizer::from_metadata(file.metadata())?;
+//! let tokens = tokenizer.encode("one copy of the weights", false, false);
+//! assert_eq!(tokenizer.decode(&tokens, false)?, "one copy of the weights");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! - [`Tokenizer`]: text to token ids and back. Byte-level BPE ([`bpe`](self)) with the pre-tokenizer that
 //!   `tokenizer.ggml.pre` names, or SentencePiece's BPE as llama and gemma use it.
 //! - [`Utf8Stream`]: bytes of tokens as text, never half a character.

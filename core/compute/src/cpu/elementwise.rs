@@ -72,7 +72,7 @@ fn gate_lanes(activation: Activation, x: F32x8) -> F32x8 {
 }
 
 #[inline(always)]
-fn gated_body(activation: Activation, gate: &mut [f32], up: &[f32]) {
+fn gated_activation_body(activation: Activation, gate: &mut [f32], up: &[f32]) {
     let mut gates = gate.chunks_exact_mut(LANES);
     let mut ups = up.chunks_exact(LANES);
     for (gate, up) in (&mut gates).zip(&mut ups) {
@@ -84,7 +84,7 @@ fn gated_body(activation: Activation, gate: &mut [f32], up: &[f32]) {
 }
 versions! {
     /// `gate = activation(gate) * up`.
-    fn gated(activation: Activation, gate: &mut [f32], up: &[f32]) = gated_body
+    fn gated_activation(activation: Activation, gate: &mut [f32], up: &[f32]) = gated_activation_body
 }
 
 #[inline(always)]
@@ -128,8 +128,8 @@ versions! {
 }
 
 /// Finds the highest numbers of a row and their columns, with the contract of
-/// [`Backend::best`](crate::Backend::best).
-pub(crate) fn best(x: &[f32], out: &mut [f32]) {
+/// [`Backend::top_k`](crate::Backend::top_k).
+pub(crate) fn top_k(x: &[f32], out: &mut [f32]) {
     let (numbers, columns) = out.split_at_mut(out.len() / 2);
     let mut all: Vec<(f32, u32)> =
         (x.iter().copied().zip(0..)).filter(|(x, _)| *x > f32::NEG_INFINITY).collect();

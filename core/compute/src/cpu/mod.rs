@@ -360,7 +360,7 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn gated(&self, activation: Activation, gate: &mut Buffer, up: &Buffer) -> Result<(), Error> {
+    fn gated_activation(&self, activation: Activation, gate: &mut Buffer, up: &Buffer) -> Result<(), Error> {
         expect("the width of a gate", gate.columns, up.columns)?;
         expect("the rows of a gate", gate.rows, up.rows)?;
         let (rows, columns) = (gate.rows, gate.columns);
@@ -368,7 +368,7 @@ impl Backend for CpuBackend {
         self.rows(rows, 4 * columns, |row| {
             // SAFETY: every row is handed out once.
             let gate = unsafe { parts.part(row * columns, columns) };
-            elementwise::gated(self.isa, activation, gate, up.row(row));
+            elementwise::gated_activation(self.isa, activation, gate, up.row(row));
         });
         Ok(())
     }
@@ -393,13 +393,13 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn best(&self, x: &Buffer, out: &mut Buffer) -> Result<(), Error> {
-        let want = checks::best(out.columns)?;
+    fn top_k(&self, x: &Buffer, out: &mut Buffer) -> Result<(), Error> {
+        let want = checks::top_k(out.columns)?;
         out.set_rows(x.rows);
         let parts = Parts::new(out.data_mut());
         self.rows(x.rows, 8 * x.columns, |row| {
             // SAFETY: every row is handed out once.
-            elementwise::best(x.row(row), unsafe { parts.part(row * 2 * want, 2 * want) });
+            elementwise::top_k(x.row(row), unsafe { parts.part(row * 2 * want, 2 * want) });
         });
         Ok(())
     }

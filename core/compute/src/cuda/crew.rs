@@ -4,7 +4,7 @@
 //! µs and more to wake, longer than a task between two passes. So the caller does not wait for the threads:
 //! it does the tasks itself, and each thread that wakes in time takes some of them over. Waking threads also
 //! takes the caller's time, several microseconds for each. So the engine announces in advance
-//! [when](Crew::expect) there will be tasks, and the threads wake by alarm before that time.
+//! [when](Crew::wake_hint) there will be tasks, and the threads wake by alarm before that time.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -84,7 +84,7 @@ impl Crew {
     }
 
     /// Announces `count` tasks at about the time `at`.
-    pub(crate) fn expect(&self, count: usize, at: Instant) {
+    pub(crate) fn wake_hint(&self, count: usize, at: Instant) {
         let at = at.saturating_duration_since(self.shared.epoch).as_nanos();
         self.shared.alarms.store(count / 2, Ordering::Relaxed);
         self.shared.expected.store(u64::try_from(at).unwrap_or(u64::MAX), Ordering::Release);
@@ -241,7 +241,7 @@ mod tests {
             let count = round % 37;
             let done: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
             if round % 3 == 0 {
-                crew.expect(count, Instant::now() + EARLY * 2);
+                crew.wake_hint(count, Instant::now() + EARLY * 2);
             }
             crew.each(count, &|i| {
                 done[i].fetch_add(1, Ordering::Relaxed);

@@ -25,7 +25,7 @@ pub(crate) struct Shape {
     owner: u64,
     rows: usize,
     spans: usize,
-    best: bool,
+    top_k: bool,
 }
 
 impl Shape {
@@ -38,7 +38,7 @@ impl Shape {
             && batch.outputs.len() == rows
             && batch.hidden.is_empty()
             && batch.spans.iter().all(|span| span.adapter.is_none());
-        decoding.then(|| Self { owner, rows, spans: Plan::all_spans(&batch.positions), best: batch.best })
+        decoding.then(|| Self { owner, rows, spans: Plan::all_spans(&batch.positions), top_k: batch.top_k })
     }
 }
 

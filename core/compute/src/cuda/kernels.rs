@@ -108,7 +108,7 @@ pub(crate) struct Kernels {
     pub(crate) rms_norm: Function,
     pub(crate) add_rms_norm: Function,
     pub(crate) quantize: Function,
-    pub(crate) gated: Function,
+    pub(crate) gated_activation: Function,
     pub(crate) gather: Function,
     pub(crate) soft_cap: Function,
     pub(crate) rotations: Function,
@@ -121,7 +121,7 @@ pub(crate) struct Kernels {
     pub(crate) attend_row: [[Function; 6]; 2],
     pub(crate) attend_tiles: [[Function; 6]; 2],
     pub(crate) attend_f32: Function,
-    pub(crate) best: Function,
+    pub(crate) top_k: Function,
 }
 
 impl Kernels {
@@ -165,7 +165,7 @@ impl Kernels {
             rms_norm: elementwise.function("rms_norm", 0)?,
             add_rms_norm: elementwise.function("add_rms_norm", 0)?,
             quantize: elementwise.function("quantize", 0)?,
-            gated: elementwise.function("gated", 0)?,
+            gated_activation: elementwise.function("gated", 0)?,
             gather: elementwise.function("gather", 0)?,
             soft_cap: elementwise.function("soft_cap", 0)?,
             rotations: elementwise.function("rotations", 0)?,
@@ -177,7 +177,7 @@ impl Kernels {
             attend_row: [by_dim("attend_row")?, by_dim("attend_row_codes")?],
             attend_tiles: [by_dim("attend_tiles")?, by_dim("attend_tiles_codes")?],
             attend_f32: attention.function("attend_f32", 0)?,
-            best: device.load(SAMPLING)?.function("best", 0)?,
+            top_k: device.load(SAMPLING)?.function("best", 0)?,
         })
     }
 }

@@ -350,7 +350,7 @@ impl Backend for CudaBackend {
         self.attend(spec, batch, q, cache, out)
     }
 
-    fn gated(&self, activation: Activation, gate: &mut Buffer, up: &Buffer) -> Result<(), Error> {
+    fn gated_activation(&self, activation: Activation, gate: &mut Buffer, up: &Buffer) -> Result<(), Error> {
         expect("the width of a gate", gate.columns, up.columns)?;
         expect("the rows of a gate", gate.rows(), up.rows())?;
         let _state = self.state()?;
@@ -362,7 +362,7 @@ impl Backend for CudaBackend {
         // SAFETY: shapes were checked, and the forms have room.
         unsafe {
             let arguments = arguments![to, other, columns, gelu, forms];
-            self.device.launch(self.kernels.gated, geometry, arguments)
+            self.device.launch(self.kernels.gated_activation, geometry, arguments)
         }
     }
 
@@ -388,14 +388,14 @@ impl Backend for CudaBackend {
         unsafe { self.device.launch(self.kernels.soft_cap, geometry, arguments![to, len, cap]) }
     }
 
-    fn best(&self, x: &Buffer, out: &mut Buffer) -> Result<(), Error> {
-        let want = checks::best(out.columns)?;
+    fn top_k(&self, x: &Buffer, out: &mut Buffer) -> Result<(), Error> {
+        let want = checks::top_k(out.columns)?;
         let _state = self.state()?;
         out.set_rows(x.rows())?;
         let (from, columns, want, to) = (x.pointer(), x.columns as i32, want as i32, out.pointer());
         let geometry = Geometry { grid: [x.rows(), 1, 1], block: 1024, shared: 0 };
         // SAFETY: `out` has room for as many rows as `x` has.
-        unsafe { self.device.launch(self.kernels.best, geometry, arguments![from, columns, want, to]) }
+        unsafe { self.device.launch(self.kernels.top_k, geometry, arguments![from, columns, want, to]) }
     }
 
     fn host<'a>(&self, _x: &'a Buffer) -> Option<&'a [f32]> {
@@ -500,8 +500,8 @@ impl Backend for CudaBackend {
         self.crew.each(count, each);
     }
 
-    fn expect(&self, count: usize, at: Instant) {
-        self.crew.expect(count, at);
+    fn wake_hint(&self, count: usize, at: Instant) {
+        self.crew.wake_hint(count, at);
     }
 }
 

@@ -390,11 +390,15 @@ impl Backend for PartsBackend {
         })
     }
 
-    fn gated(&self, activation: Activation, gate: &mut Buffer, up: &Buffer) -> Result<(), Error> {
+    fn gated_activation(&self, activation: Activation, gate: &mut Buffer, up: &Buffer) -> Result<(), Error> {
         let part = up.latest();
         let up = up.at(&self.parts, part)?;
         let gate = gate.own(&self.parts, part)?;
-        on!(&self.parts[part], |b| b.gated(activation, b.buffer_in_mut(gate)?, b.buffer_in(up.get()?)?))
+        on!(&self.parts[part], |b| b.gated_activation(
+            activation,
+            b.buffer_in_mut(gate)?,
+            b.buffer_in(up.get()?)?
+        ))
     }
 
     fn gather(&self, x: &Buffer, rows: &[u32], out: &mut Buffer) -> Result<(), Error> {
@@ -410,11 +414,11 @@ impl Backend for PartsBackend {
         on!(&self.parts[part], |b| b.soft_cap(b.buffer_in_mut(x)?, cap))
     }
 
-    fn best(&self, x: &Buffer, out: &mut Buffer) -> Result<(), Error> {
+    fn top_k(&self, x: &Buffer, out: &mut Buffer) -> Result<(), Error> {
         let part = x.latest();
         let (x, rows) = (x.at(&self.parts, part)?, x.rows());
         let out = out.fill(&self.parts, part, rows)?;
-        on!(&self.parts[part], |b| b.best(b.buffer_in(x.get()?)?, b.buffer_in_mut(out)?))
+        on!(&self.parts[part], |b| b.top_k(b.buffer_in(x.get()?)?, b.buffer_in_mut(out)?))
     }
 
     fn host<'a>(&self, _x: &'a Buffer) -> Option<&'a [f32]> {
@@ -462,9 +466,9 @@ impl Backend for PartsBackend {
         }
     }
 
-    fn expect(&self, count: usize, at: Instant) {
+    fn wake_hint(&self, count: usize, at: Instant) {
         if let Some(Part::Cuda(b)) = self.parts.iter().min_by_key(|part| matches!(part, Part::Cuda(_))) {
-            b.expect(count, at);
+            b.wake_hint(count, at);
         }
     }
 }

@@ -26,6 +26,7 @@ impl Case {
             CacheType::F32 => 2e-6,
             CacheType::F16 => 1e-3,
             CacheType::Q8_0 => 2e-2,
+            other => panic!("no bound for {other}"),
         }
     }
 

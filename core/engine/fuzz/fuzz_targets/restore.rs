@@ -5,11 +5,8 @@
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use realm_compute::cpu::CpuBackend;
-use realm_engine::{Engine, EngineConfig, Error, Limits, Output, Tenant};
-use realm_gguf::Gguf;
-use realm_model::Transformer;
-use realm_tokenizer::Tokenizer;
+use realm_engine::{Engine, Error, Output, Tenant};
+use realm_engine_fuzz::{bystander, tenant, tiny};
 
 struct Setup {
     engine: Engine,
@@ -20,13 +17,7 @@ struct Setup {
 }
 
 static SETUP: LazyLock<Setup> = LazyLock::new(|| {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/conformance/tiny.gguf");
-    let gguf = Gguf::open(path).expect("a GGUF file");
-    let tokenizer = Arc::new(Tokenizer::from_metadata(gguf.metadata()).expect("a tokenizer"));
-    let backend = Arc::new(CpuBackend::new(1).expect("a backend"));
-    let model = Arc::new(Transformer::load(backend, &gguf, &mut |_, _| {}).expect("a model"));
-    let engine = Engine::new(&model, tokenizer, &EngineConfig::default()).expect("an engine");
-    let tenant = Arc::new(Tenant::new("somebody", Limits::default()).expect("a tenant"));
+    let (engine, tenant) = (tiny().0, tenant("somebody"));
     let mut sequence = engine.sequence(&tenant, None, 0).expect("a sequence");
     sequence.append(&(0..80).collect::<Vec<u32>>()).expect("tokens");
     sequence.forward(Output::Nothing).expect("a forward");
@@ -34,13 +25,6 @@ static SETUP: LazyLock<Setup> = LazyLock::new(|| {
     let wanted = bystander(&engine);
     Setup { engine, tenant, saved, wanted }
 });
-
-fn bystander(engine: &Engine) -> Vec<f32> {
-    let tenant = Arc::new(Tenant::new("another", Limits::default()).expect("a tenant"));
-    let mut sequence = engine.sequence(&tenant, None, 0).expect("a sequence");
-    sequence.append(&[9, 8, 7]).expect("tokens");
-    sequence.forward(Output::LastLogits).expect("a forward").values
-}
 
 /// Applies changes. Each takes four bytes of input: position, kind, and value.
 fn changed(saved: &[u8], input: &[u8]) -> Vec<u8> {

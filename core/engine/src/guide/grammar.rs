@@ -8,6 +8,7 @@ use crate::Error;
 
 /// A grammar that guides a generation.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Grammar {
     /// JSON that a schema (drafts 4 to 2020-12) allows. Properties come in the schema's order. Every
     /// constraint of the schema is enforced, or the schema is refused with the keyword's place before

@@ -26,7 +26,7 @@ pub fn log_sum_exp(logits: &[f32]) -> f64 {
 pub(crate) fn logprobs(logits: &[f32], token: u32, n: usize) -> (f32, Vec<TokenLogprob>) {
     let total = log_sum_exp(logits);
     let logprob = logits.get(token as usize).map_or(f32::NEG_INFINITY, |&l| (f64::from(l) - total) as f32);
-    (logprob, likeliest(logits, n, total))
+    (logprob, top_k(logits, n, total))
 }
 
 /// The scores of one token of a given text.
@@ -43,10 +43,10 @@ pub(crate) fn score_row(logits: &[f32], next: Option<u32>, n: usize) -> Scored {
     let total = log_sum_exp(logits);
     let next =
         next.map(|id| logits.get(id as usize).map_or(f32::NEG_INFINITY, |&l| (f64::from(l) - total) as f32));
-    Scored { next, top: likeliest(logits, n, total) }
+    Scored { next, top: top_k(logits, n, total) }
 }
 
-fn likeliest(logits: &[f32], n: usize, total: f64) -> Vec<TokenLogprob> {
+fn top_k(logits: &[f32], n: usize, total: f64) -> Vec<TokenLogprob> {
     top(logits, n)
         .into_iter()
         .map(|(id, logit)| TokenLogprob { id, logprob: (f64::from(logit) - total) as f32 })

@@ -4,9 +4,9 @@
 //! typical-p, top-p, min-p, and temperature last. Every filter keeps at least one candidate. Tokens that are
 //! banned, or that a grammar does not allow, are not candidates to begin with.
 
-mod best;
 mod border;
 mod candidates;
+mod from_top_k;
 mod logprobs;
 mod mask;
 mod penalties;
@@ -15,7 +15,7 @@ mod top;
 
 use std::collections::HashMap;
 
-pub(crate) use best::first_of_largest;
+pub(crate) use from_top_k::first_of_largest;
 pub use logprobs::{Scored, TokenLogprob, log_sum_exp};
 pub(crate) use logprobs::{logprobs, score_row};
 pub use mask::TokenMask;

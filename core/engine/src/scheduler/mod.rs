@@ -381,7 +381,7 @@ impl Scheduler {
             let state = wanted(&self.batch.hidden, &mut next_state);
             let rows = Rows {
                 logits: if few { &[] } else { &logits[output.start * vocab..output.end * vocab] },
-                likeliest: few.then_some((&*self.runner, output)),
+                top_k: few.then_some((&*self.runner, output)),
                 hidden: &hidden[state.start * width..state.end * width],
                 vocab,
                 width,

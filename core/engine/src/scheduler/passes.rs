@@ -110,7 +110,7 @@ impl Scheduler {
         let started = contained(|| self.runner.start(&self.batch));
         if self.batch.keep && expected.0 == self.batch.rows() {
             // Programs will think about these results as soon as they are there.
-            self.runner.expect(self.batch.outputs.len(), before + expected.1);
+            self.runner.wake_hint(self.batch.outputs.len(), before + expected.1);
         }
         // While the device is at work, readers get what the step before had for them.
         self.deliver();
@@ -132,14 +132,14 @@ impl Scheduler {
                 .outputs
                 .last()
                 .is_some_and(|&row| row as usize >= self.batch.rows() - tokens.len());
-            few &= !wants || task.needs_few();
+            few &= !wants || task.top_k_suffices();
             keep |= wants && task.keeps_rows();
             if let Some(span) = self.batch.spans.last_mut() {
                 span.adapter = task.adapter.as_ref().map(Applied::used);
             }
         }
         // Rows that are kept take memory of the device's.
-        self.batch.best = few && (!keep || self.batch.outputs.len() <= MOST_KEPT);
+        self.batch.top_k = few && (!keep || self.batch.outputs.len() <= MOST_KEPT);
         self.batch.keep = keep;
     }
 

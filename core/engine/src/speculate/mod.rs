@@ -31,6 +31,7 @@ use lookup::Lookup;
 /// The source of drafts: tokens that are computed on the chance that they follow. The text is the same with
 /// and without drafts. Each source is used only while it measurably speeds texts up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Speculation {
     /// Takes drafts from every source, including tokens that a request's grammar forces.
     #[default]

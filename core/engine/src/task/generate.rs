@@ -94,8 +94,8 @@ impl Generate {
     }
 
     /// Returns whether the likeliest tokens mostly suffice to choose from.
-    pub(crate) fn needs_few(&self) -> bool {
-        self.writing.needs_few()
+    pub(crate) fn top_k_suffices(&self) -> bool {
+        self.writing.top_k_suffices()
     }
 
     /// The number of times that choosing a token scans the vocabulary.
@@ -211,8 +211,8 @@ impl Generate {
         space: &'s mut Vec<f32>,
     ) -> Result<(u32, &'s [f32]), Error> {
         if !self.writing.has_logprobs()
-            && let Some(likeliest) = results.likeliest(i)
-            && let Some(token) = self.writing.choose_likeliest(likeliest, tokenizer)?
+            && let Some(top_k) = results.top_k(i)
+            && let Some(token) = self.writing.choose_from_top_k(top_k, tokenizer)?
         {
             return Ok((token, &[]));
         }

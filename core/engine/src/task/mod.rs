@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use realm_compute::Want;
-use realm_model::{Forward, Likeliest};
+use realm_model::{Forward, TopK};
 use realm_tokenizer::Tokenizer;
 
 use crate::adapter::Applied;
@@ -112,7 +112,7 @@ pub(crate) struct Rows<'a> {
     /// Logits of the rows that wanted them, `[rows * vocab]`; empty where only the likeliest are on the host.
     pub(crate) logits: &'a [f32],
     /// The likeliest tokens of these rows, where the others are still on the device.
-    pub(crate) likeliest: Option<(&'a dyn Forward, Range<usize>)>,
+    pub(crate) top_k: Option<(&'a dyn Forward, Range<usize>)>,
     /// Hidden states of the rows that wanted them, `[rows * hidden]`.
     pub(crate) hidden: &'a [f32],
     /// The number of elements in a row of logits, and in one of hidden states.
@@ -134,25 +134,25 @@ pub(crate) enum Progress {
 impl Rows<'_> {
     /// The number of rows with logits.
     pub(crate) fn len(&self) -> usize {
-        match &self.likeliest {
+        match &self.top_k {
             Some((_, rows)) => rows.len(),
             None => self.logits.len() / self.vocab,
         }
     }
 
     /// The likeliest tokens of row `i`, where no more are on the host.
-    pub(crate) fn likeliest(&self, i: usize) -> Option<Likeliest<'_>> {
-        self.likeliest.as_ref().and_then(|(runner, rows)| runner.likeliest(rows.start + i))
+    pub(crate) fn top_k(&self, i: usize) -> Option<TopK<'_>> {
+        self.top_k.as_ref().and_then(|(runner, rows)| runner.top_k(rows.start + i))
     }
 
     /// The logits of row `i`, to keep: the likeliest tokens where only they are on the host, and otherwise a
     /// copy, which may use `spare`.
     pub(crate) fn logits(&self, i: usize, spare: &mut Vec<f32>) -> Logits {
-        if let Some((runner, rows)) = &self.likeliest
-            && let Some(likeliest) = runner.likeliest(rows.start + i)
+        if let Some((runner, rows)) = &self.top_k
+            && let Some(top_k) = runner.top_k(rows.start + i)
             && let Some(row) = runner.kept(rows.start + i)
         {
-            return Logits::on_device(self.vocab, row, likeliest);
+            return Logits::on_device(self.vocab, row, top_k);
         }
         let mut values = std::mem::take(spare);
         values.clear();
@@ -162,7 +162,7 @@ impl Rows<'_> {
 
     /// All logits of row `i`, fetched into `space` if they are on the device.
     pub(crate) fn all<'s>(&'s self, i: usize, space: &'s mut Vec<f32>) -> Result<&'s [f32], Error> {
-        let Some((runner, rows)) = &self.likeliest else {
+        let Some((runner, rows)) = &self.top_k else {
             return Ok(&self.logits[i * self.vocab..][..self.vocab]);
         };
         runner.read_logits(rows.start + i, space).map_err(|e| Error::Model(e.to_string()))?;
@@ -297,9 +297,9 @@ impl Task {
     }
 
     /// Returns whether the likeliest tokens suffice for the use of its rows' logits.
-    pub(crate) fn needs_few(&self) -> bool {
+    pub(crate) fn top_k_suffices(&self) -> bool {
         match &self.work {
-            Work::Generate(work) => work.needs_few(),
+            Work::Generate(work) => work.top_k_suffices(),
             Work::Session(work) => work.keeps_rows(),
             Work::Score(_) | Work::Embed(_) => false,
         }

@@ -13,6 +13,7 @@ use crate::error::ErrorCode;
 
 /// The choice of a model that has tools.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum ToolChoice {
     /// The model calls tools or answers in words, as it likes.
     #[default]

@@ -144,11 +144,11 @@ impl wit::HostLogits for State {
     fn top(&mut self, this: Resource<Logits>, k: u32) -> wasmtime::Result<Vec<Candidate>> {
         let logits = or_trap(self.logits(&this))?;
         let k = (k as usize).min(logits.vocabulary()).min(MAX_TOP);
-        let likeliest = match logits.few(k) {
+        let top_k = match logits.top_k(k) {
             Some(few) => few,
             None => top(or_trap(self.values(&this))?, k),
         };
-        Ok(likeliest.into_iter().map(|(token, logit)| Candidate { token, logit }).collect())
+        Ok(top_k.into_iter().map(|(token, logit)| Candidate { token, logit }).collect())
     }
 
     fn argmax(&mut self, this: Resource<Logits>) -> wasmtime::Result<u32> {

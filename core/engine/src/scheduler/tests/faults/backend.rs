@@ -194,9 +194,9 @@ impl Backend for Faulty {
         self.inner.attention(&own(spec), batch, q, cache, out)
     }
 
-    fn gated(&self, activation: Activation, gate: &mut Buffer, up: &Buffer) -> Result<(), Error> {
-        self.may("gated")?;
-        self.inner.gated(activation, gate, up)
+    fn gated_activation(&self, activation: Activation, gate: &mut Buffer, up: &Buffer) -> Result<(), Error> {
+        self.may("gated_activation")?;
+        self.inner.gated_activation(activation, gate, up)
     }
 
     fn gather(&self, x: &Buffer, rows: &[u32], out: &mut Buffer) -> Result<(), Error> {
@@ -209,9 +209,9 @@ impl Backend for Faulty {
         self.inner.soft_cap(x, cap)
     }
 
-    fn best(&self, x: &Buffer, out: &mut Buffer) -> Result<(), Error> {
-        self.may("best")?;
-        self.inner.best(x, out)
+    fn top_k(&self, x: &Buffer, out: &mut Buffer) -> Result<(), Error> {
+        self.may("top_k")?;
+        self.inner.top_k(x, out)
     }
 
     fn host<'a>(&self, x: &'a Buffer) -> Option<&'a [f32]> {

@@ -27,11 +27,11 @@ const OPERATIONS: [&str; 13] = [
     "rope_store",
     "attention",
     "add_rms_norm",
-    "gated",
+    "gated_activation",
     "gather",
     "soft_cap",
     // On devices with memory of their own.
-    "best",
+    "top_k",
     "read",
 ];
 
@@ -183,8 +183,8 @@ fn a_fault_in_any_operation_ends_the_culprit_alone() {
                 let mut bench = setup.bench();
                 // If a request needs all logits, the likeliest ones are not looked for.
                 let came = match operation {
-                    "best" if late => continue,
-                    "best" => setup.requests(&mut bench, late),
+                    "top_k" if late => continue,
+                    "top_k" => setup.requests(&mut bench, late),
                     _ => setup.company(&mut bench, late),
                 };
                 let others = |all: &[Came]| -> Vec<String> {

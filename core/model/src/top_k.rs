@@ -1,17 +1,17 @@
 //! The likeliest tokens of a row whose other logits stay on the device.
 
-/// The likeliest tokens of a row, found by [`Backend::best`](realm_compute::Backend::best).
+/// The likeliest tokens of a row, found by [`Backend::top_k`](realm_compute::Backend::top_k).
 #[derive(Debug, Clone, Copy)]
-pub struct Likeliest<'a> {
+pub struct TopK<'a> {
     logits: &'a [f32],
     tokens: &'a [f32],
 }
 
-impl<'a> Likeliest<'a> {
+impl<'a> TopK<'a> {
     /// Number of likeliest tokens, if the vocabulary has that many.
     pub const MOST: usize = 128;
 
-    /// Reads a row of [`Backend::best`](realm_compute::Backend::best): logits, followed by as many tokens.
+    /// Reads a row of [`Backend::top_k`](realm_compute::Backend::top_k): logits, followed by as many tokens.
     pub fn new(row: &'a [f32]) -> Self {
         let (logits, tokens) = row.split_at(row.len() / 2);
         Self { logits, tokens }

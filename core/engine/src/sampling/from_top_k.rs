@@ -3,7 +3,7 @@
 //! The choice is the same as with all logits, seed by seed, or there is none: if a token that is not on the
 //! host could have mattered, the caller fetches the row.
 
-use realm_model::Likeliest;
+use realm_model::TopK;
 
 use super::mask::Allowed;
 use super::{Sampler, TokenMask};
@@ -24,9 +24,9 @@ pub(crate) fn first_of_largest(
 
 impl Sampler {
     /// Returns whether the likeliest tokens mostly suffice.
-    pub(crate) fn needs_few(&self) -> bool {
+    pub(crate) fn top_k_suffices(&self) -> bool {
         let s = &self.sampling;
-        let narrow = s.temperature == 0.0 || (s.top_k > 0 && s.top_k <= Likeliest::MOST);
+        let narrow = s.temperature == 0.0 || (s.top_k > 0 && s.top_k <= TopK::MOST);
         // No bias or penalty may lift a token that is not on the host above one that is.
         narrow
             && s.repetition_penalty >= 1.0
@@ -37,21 +37,17 @@ impl Sampler {
 
     /// Chooses like [`sample_masked`](Self::sample_masked), from the likeliest tokens. Returns `None` and
     /// changes nothing if it takes more than those.
-    pub(crate) fn sample_likeliest(
-        &mut self,
-        likeliest: Likeliest<'_>,
-        mask: Option<&TokenMask>,
-    ) -> Option<u32> {
-        if !self.needs_few() {
+    pub(crate) fn sample_top_k(&mut self, top_k: TopK<'_>, mask: Option<&TokenMask>) -> Option<u32> {
+        if !self.top_k_suffices() {
             return None;
         }
         // Tokens that are not on the host are at most as likely as the last one that is, and come after it if
         // they are equal.
-        let others = likeliest.last();
+        let others = top_k.last();
         let adjusts = self.adjusts();
         let allowed = Allowed { mask, banned: self.banned.as_ref() };
-        let mut few: Vec<(u32, f32)> = Vec::with_capacity(Likeliest::MOST);
-        for (token, logit) in likeliest.iter().filter(|&(token, _)| allowed.allows(token)) {
+        let mut few: Vec<(u32, f32)> = Vec::with_capacity(TopK::MOST);
+        for (token, logit) in top_k.iter().filter(|&(token, _)| allowed.allows(token)) {
             let logit = if adjusts { self.adjusted(token, logit) } else { logit };
             // Same as `fill` and `argmax` of all logits: a token with a logit of -infinity is no candidate.
             if logit > f32::NEG_INFINITY && (!adjusts || others.is_none_or(|others| logit > others)) {
@@ -91,11 +87,11 @@ mod tests {
     use super::*;
 
     /// The likeliest tokens as a backend finds them.
-    fn likeliest(logits: &[f32]) -> Vec<f32> {
+    fn largest(logits: &[f32]) -> Vec<f32> {
         let mut all: Vec<(f32, u32)> =
             logits.iter().copied().zip(0..).filter(|l| l.0 > f32::NEG_INFINITY).collect();
         all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        all.resize(Likeliest::MOST, (f32::NEG_INFINITY, u32::MAX));
+        all.resize(TopK::MOST, (f32::NEG_INFINITY, u32::MAX));
         let (logits, tokens): (Vec<f32>, Vec<f32>) =
             all.into_iter().map(|(l, t)| (l, f32::from_bits(t))).unzip();
         [logits, tokens].concat()
@@ -126,10 +122,10 @@ mod tests {
             });
             let prompt = [1, 2, 3, 2];
             let (mut all, mut few) = (Sampler::new(sampling.clone(), &prompt), Sampler::new(sampling, &prompt));
-            let likeliest = likeliest(&logits);
+            let largest = largest(&logits);
             for _ in 0..6 {
                 let want = all.sample_masked(&logits, mask.as_ref());
-                match few.sample_likeliest(Likeliest::new(&likeliest), mask.as_ref()) {
+                match few.sample_top_k(TopK::new(&largest), mask.as_ref()) {
                     Some(got) => prop_assert_eq!(Some(got), want),
                     None => prop_assert_eq!(few.sample_masked(&logits, mask.as_ref()), want),
                 }
@@ -140,7 +136,7 @@ mod tests {
     #[test]
     fn plain_requests_need_no_more_than_the_likeliest() {
         let logits: Vec<f32> = (0..5000).map(|i| ((i * 7919) % 5003) as f32 / 500.0).collect();
-        let likeliest = likeliest(&logits);
+        let largest = largest(&logits);
         for sampling in [
             Sampling::default(),
             Sampling::greedy(),
@@ -149,7 +145,7 @@ mod tests {
         ] {
             let mut sampler = Sampler::new(sampling.clone(), &[5, 6, 7]);
             for _ in 0..40 {
-                let token = sampler.sample_likeliest(Likeliest::new(&likeliest), None);
+                let token = sampler.sample_top_k(TopK::new(&largest), None);
                 assert!(token.is_some(), "{sampling:?}");
             }
         }
