@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use realm_engine::Answer;
-use realm_model::{CacheId, Slice, TensorId};
+use realm_model::{Slice, TensorId};
 use wasmtime::component::Resource;
 
 use crate::bindings::realm::tenant::layers as wit;
-use crate::budget::Charge;
 use crate::error::HostError;
 use crate::handles::{KvCache, Layer, Layerwise, Logits, Model, Tensor};
 use crate::host::models::unknown_token;
