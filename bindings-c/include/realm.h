@@ -95,13 +95,13 @@ typedef const char *(*RealmLogitsProcessor)(void *user_data, const uint32_t *tok
 
 // The rule for a conversation that no longer fits in the context.
 typedef enum {
-    // Drops the oldest turns, each a question with everything that answered it; system messages stay.
+    // Drops the oldest turns, each a question with everything that answered it. System messages stay.
     REALM_OVERFLOW_DROP_OLDEST,
     // Refuses the question with `limit-exceeded`.
     REALM_OVERFLOW_REFUSE,
 } RealmOverflow;
 
-// The kind of failure. Codes are stable; new ones may be added.
+// The kind of failure: stable names for programs, the same in every language.
 typedef enum {
     // A model's file is malformed or contradicts itself.
     REALM_ERROR_CODE_INVALID_MODEL = 1,
@@ -147,25 +147,28 @@ typedef enum {
 typedef enum {
     // The most requests that run at once; others wait.
     REALM_LIMIT_MAX_CONCURRENT,
-    // The most requests that wait for a place; one more is refused with `limit-exceeded`. 1024 by default.
+    // The most requests that wait for a place; one more is refused with `limit-exceeded`. By default 1024.
     REALM_LIMIT_MAX_QUEUED,
-    // The most tokens in the KV cache of one model, over all running requests.
+    // The most tokens in the KV cache of one model, over all running requests. A request that reaches the
+    // limit alone ends there, as at the end of the context.
     REALM_LIMIT_KV_TOKENS,
     // The most tokens computed in a minute, of prompts and generated, over all models. A tenant that has
-    // used them up waits.
+    // used them up waits. Unused tokens accumulate up to one minute's worth.
     REALM_LIMIT_TOKENS_PER_MINUTE,
-    // The most milliseconds from a request's start to its end, including waiting; then it ends with
-    // `limit-exceeded`.
+    // The longest time from a request's start to its end, including waiting; then it ends with
+    // `limit-exceeded`. In milliseconds.
     REALM_LIMIT_REQUEST_TIMEOUT_MS,
-    // The most bytes of memory of one run of a program. 64 MiB by default.
+    // The most bytes of memory of one run of a program. By default 64 MiB.
     REALM_LIMIT_PROGRAM_MEMORY,
-    // The most milliseconds of computing time of one run of a program. 10 s by default.
+    // The longest time that one run of a program computes itself. In milliseconds. By default 10 s.
     REALM_LIMIT_PROGRAM_CPU_TIME_MS,
-    // The most handles that one run of a program holds at once. 1024 by default.
+    // The most handles that one run of a program holds at once: logits, sequences, grammars and so on. By
+    // default 1024.
     REALM_LIMIT_PROGRAM_HANDLES,
-    // The most bytes of text that one run of a program sends. 16 MiB by default.
+    // The most bytes of text that one run of a program sends. By default 16 MiB.
     REALM_LIMIT_PROGRAM_OUTPUT,
-    // The most bytes of memory that the tenant holds at once, of all kinds. 1 GiB by default.
+    // The most bytes of memory that the tenant holds at once, of all kinds; requests beyond the limit are
+    // refused with `limit-exceeded`. By default 1 GiB.
     REALM_LIMIT_MEMORY,
 } RealmLimit;
 
@@ -188,6 +191,31 @@ typedef enum {
     // The hidden state of the first token.
     REALM_POOLING_CLS,
 } RealmPooling;
+
+// The format of numbers in the KV cache.
+typedef enum {
+    // 32-bit floats: exact, twice the memory of 16-bit ones.
+    REALM_CACHE_TYPE_F32,
+    // 16-bit floats.
+    REALM_CACHE_TYPE_F16,
+    // 8-bit integers with a 16-bit scale for every 32 numbers of a head; keys are stored as differences from
+    // the page's first key.
+    REALM_CACHE_TYPE_Q8_0,
+} RealmCacheType;
+
+// The source of drafts: tokens that are computed on the chance that they follow. The text is the same with
+// and without drafts. Each source is used only while it measurably speeds texts up.
+typedef enum {
+    // Takes drafts from every source, including tokens that a request's grammar forces.
+    REALM_SPECULATION_AUTO,
+    // Makes no drafts.
+    REALM_SPECULATION_OFF,
+    // Takes drafts from prompt lookup alone: tokens that followed the last tokens earlier in the prompt or
+    // in the text.
+    REALM_SPECULATION_LOOKUP,
+    // Takes drafts from the draft model alone.
+    REALM_SPECULATION_DRAFT,
+} RealmSpeculation;
 
 // A measurement with a distribution.
 typedef enum {
@@ -215,29 +243,6 @@ typedef enum {
     REALM_CONTRACT_MODULE,
 } RealmContract;
 
-// The source of drafts: tokens that are computed on the chance that they follow. Drafts do not change the
-// text.
-typedef enum {
-    // Any source.
-    REALM_SPECULATION_AUTO,
-    // No drafts.
-    REALM_SPECULATION_OFF,
-    // The tokens that followed the last tokens earlier in the text.
-    REALM_SPECULATION_LOOKUP,
-    // Only the draft model.
-    REALM_SPECULATION_DRAFT,
-} RealmSpeculation;
-
-// The number format of the KV cache.
-typedef enum {
-    // 32-bit floats: exact, twice the memory.
-    REALM_CACHE_TYPE_F32,
-    // 16-bit floats.
-    REALM_CACHE_TYPE_F16,
-    // 8-bit integers with a common factor for each 32.
-    REALM_CACHE_TYPE_Q8_0,
-} RealmCacheType;
-
 // The state of a model in the cache folder.
 typedef enum {
     // The model is not there.
@@ -248,34 +253,36 @@ typedef enum {
     REALM_MODEL_STATE_PRESENT,
 } RealmModelState;
 
-// The results of a forward pass.
+// The results that a forward returns.
 typedef enum {
-    // Only keys and values; a later forward pass returns results.
+    // No results: only keys and values, for a later forward.
     REALM_OUTPUT_NOTHING,
-    // The logits after the last token, `[vocabulary]`.
+    // The logits after the last token, `[vocab]`.
     REALM_OUTPUT_LAST_LOGITS,
-    // The logits after every new token, `[new tokens, vocabulary]`.
+    // The logits after every new token, `[new tokens, vocab]`.
     REALM_OUTPUT_LOGITS,
     // The last hidden state of every new token, `[new tokens, hidden]`.
     REALM_OUTPUT_HIDDEN,
 } RealmOutput;
 
-// The kind of memory.
+// The purpose of memory.
 typedef enum {
     // Requests that wait or run: prompts, stop strings, biases, grammars, fields.
     REALM_MEMORY_KIND_REQUESTS,
-    // Chunks and answers that no reader has taken yet.
+    // Chunks, events and answers that no reader has taken yet.
     REALM_MEMORY_KIND_RESULTS,
-    // Sequences: their tokens and the engine's data about them; also snapshots while they are taken or
+    // Sequences: their tokens and the engine's records of them; also snapshots while they are taken or
     // restored.
     REALM_MEMORY_KIND_SEQUENCES,
     // Runs of programs: instances, linear memories, tables and stacks.
     REALM_MEMORY_KIND_PROGRAMS,
-    // Values behind programs' handles: logits, tensors, caches, samplers, grammars.
+    // Values that programs hold handles of: logits, tensors, caches, samplers, guides through grammars,
+    // WASI's resources.
     REALM_MEMORY_KIND_HANDLES,
-    // Strings and lists on their way between a program and the host.
+    // Strings and lists on their way between a program and the host, and HTTP requests with their
+    // connections and answers.
     REALM_MEMORY_KIND_TRANSFERS,
-    // Stores of programs in memory, and copies of the entries of those on disk.
+    // Stores of programs in memory, and the keys of stores on disk.
     REALM_MEMORY_KIND_STORES,
     // Compiled code of programs, the bytes of those that are being compiled, and compiled grammars.
     REALM_MEMORY_KIND_CODE,
@@ -417,27 +424,27 @@ typedef struct {
 
 // Counters and gauges of one tenant, or of all. Counters start when the model is loaded.
 typedef struct {
-    // Tokens of prompts that were computed.
+    // Prompt tokens that were computed. Tokens that programs append to their sequences are among them.
     uint64_t prompt_tokens;
-    // Tokens of prompts that were found in the prefix cache.
+    // Prompt tokens that were found in the prefix cache.
     uint64_t cached_tokens;
-    // Tokens generated.
+    // Generated tokens.
     uint64_t generated_tokens;
-    // Tokens computed again, because their pages had been given to others.
+    // Tokens that were computed again because their pages had been given to others.
     uint64_t recomputed_tokens;
-    // Tokens computed on the chance that they follow.
+    // Drafts: tokens that were computed on the chance that they follow.
     uint64_t draft_tokens;
-    // Those of the draft tokens that were accepted.
+    // Drafts that were accepted. They are among the generated tokens.
     uint64_t accepted_tokens;
     // Requests that have their results.
     uint64_t finished;
-    // Requests that were cancelled, or whose reader left.
+    // Requests whose caller stopped waiting.
     uint64_t cancelled;
-    // Requests that reached their time limit.
+    // Requests that exceeded their tenant's `request_timeout`.
     uint64_t timed_out;
-    // Requests that were refused because a queue was full.
+    // Requests that found no place in a queue.
     uint64_t refused;
-    // Requests that failed.
+    // Requests that ended because a forward pass failed or their grammar could not be followed any further.
     uint64_t failed;
     // The number of times that a request gave its pages up for others.
     uint64_t preemptions;
@@ -459,13 +466,13 @@ typedef struct {
 typedef struct {
     // All pages.
     size_t total;
-    // Pages held by sequences.
+    // Pages that sequences hold. A page that several sequences share counts once.
     size_t used;
-    // Pages held by no sequence, kept for prompts that begin alike.
+    // Pages that only the prefix cache holds, for prompts that begin alike.
     size_t remembered;
     // Empty pages.
     size_t free;
-    // The bytes of one page.
+    // Bytes of one page.
     size_t page_bytes;
 } RealmKvPages;
 
@@ -590,6 +597,18 @@ uint32_t realm_abi_version(void);
 
 // Returns the version of Realm, such as `0.1.0`. The text is never freed.
 const char *realm_version(void);
+
+// Returns the name that the adapter was loaded by; tenants' limits use this name. Belongs to the adapter.
+const char *realm_adapter_name(const RealmAdapter *adapter);
+
+// Returns the largest rank of the adapter's matrices.
+size_t realm_adapter_rank(const RealmAdapter *adapter);
+
+// Returns the size of the adapter's matrices, in bytes.
+size_t realm_adapter_bytes(const RealmAdapter *adapter);
+
+// Frees an adapter's handle.
+void realm_adapter_free(RealmAdapter *adapter);
 
 // Creates the default options: no tools, at most 8 rounds of them, and the oldest turns are dropped.
 RealmChatOptions *realm_chat_options_new(void);
@@ -878,6 +897,57 @@ bool realm_model_score_many(const RealmModel *model,
                             RealmScores **scores,
                             RealmError **error);
 
+// Creates the default options.
+RealmLoadOptions *realm_load_options_new(void);
+
+// Frees options.
+void realm_load_options_free(RealmLoadOptions *options);
+
+// Sets the number of tokens that the KV cache holds, over all requests of all tenants; 0 holds one request
+// of the model's trained context length. By default what fits in `kv_memory`. One request has at most
+// `context_length` of them.
+void realm_load_options_set_kv_tokens(RealmLoadOptions *options, size_t tokens);
+
+// Sets the longest context of one request, prompt and generation together, in tokens. By default the length
+// that the model was trained for, or less if the KV cache holds less. Beyond the trained length texts get
+// worse, and the log warns.
+void realm_load_options_set_context_length(RealmLoadOptions *options, size_t length);
+
+// Sets the size of the KV cache, in bytes. By default on the CPU a quarter of the free memory, at most 8
+// GiB, where pages take memory when they are first used; on a GPU four fifths of the memory that the weights
+// leave free.
+void realm_load_options_set_kv_memory(RealmLoadOptions *options, uint64_t memory);
+
+// Sets the number format of the KV cache. By default 32-bit floats on the CPU and 16-bit floats on a GPU.
+void realm_load_options_set_cache_type(RealmLoadOptions *options, RealmCacheType cache_type);
+
+// Sets a chat template in place of the file's own: its source, or the name of a builtin one, such as
+// `chatml` or `llama3`. Copies the text. Errors: `invalid-argument` for text that is not UTF-8.
+bool realm_load_options_set_chat_template(RealmLoadOptions *options, const char *template_, RealmError **error);
+
+// Sets the source of drafts for requests that name none. By default any source.
+void realm_load_options_set_speculation(RealmLoadOptions *options, RealmSpeculation speculation);
+
+// Sets a smaller model with the same vocabulary that drafts for this one: a path, a catalog name or an `hf:`
+// reference. Copies the text. Errors: `invalid-argument` for text that is not UTF-8.
+bool realm_load_options_set_draft_model(RealmLoadOptions *options, const char *model, RealmError **error);
+
+// Sets the most requests that may wait, over all tenants; one more is refused as `overloaded`. By default
+// 4096. Half of the places are divided among the tenants by their weights, at least one each; a tenant
+// within its part is never refused.
+void realm_load_options_set_max_queued(RealmLoadOptions *options, size_t queued);
+
+// Sets the number of layers on GPUs, counted from the last one; the output layer is on a GPU too, and the
+// CPU computes the layers before. By default as many as fit beside a KV cache. Has no effect without a GPU.
+void realm_load_options_set_gpu_layers(RealmLoadOptions *options, size_t layers);
+
+// Sets a function that receives the progress of the load, on the thread that loads. Takes ownership of
+// `user_data`.
+void realm_load_options_set_progress(RealmLoadOptions *options,
+                                     RealmOnProgress on_progress,
+                                     void *user_data,
+                                     RealmDrop drop);
+
 // Sends every line of Realm's log up to a level to `on_log`, for the whole process; NULL ends that. Realm
 // itself prints nothing. `on_log` is called soon after, on a thread of its own that no other thread waits
 // for: it may take long and call Realm. If it is slower than the lines, some are dropped, and a line says
@@ -1050,18 +1120,6 @@ RealmMetrics *realm_model_metrics(const RealmModel *model);
 // than plain LoRA.
 RealmAdapter *realm_model_load_adapter(const RealmModel *model, const char *path, RealmError **error);
 
-// Returns the name that the adapter was loaded by; tenants' limits use this name. Belongs to the adapter.
-const char *realm_adapter_name(const RealmAdapter *adapter);
-
-// Returns the largest rank of the adapter's matrices.
-size_t realm_adapter_rank(const RealmAdapter *adapter);
-
-// Returns the size of the adapter's matrices, in bytes.
-size_t realm_adapter_bytes(const RealmAdapter *adapter);
-
-// Frees an adapter's handle.
-void realm_adapter_free(RealmAdapter *adapter);
-
 // Returns a new handle of the same model with an adapter, and a factor on what the adapter adds.
 // Generations, scores, embeddings and sequences are then those of the adapted model. NULL only for NULL.
 RealmModel *realm_model_adapted(const RealmModel *model, const RealmAdapter *adapter, float scale);
@@ -1142,30 +1200,33 @@ bool realm_request_set_reasoning_effort(RealmRequest *request, const char *effor
 // `realm_chunk_reasoning`, or `inline` for the text, with its marks. Errors: `invalid-argument`.
 bool realm_request_set_reasoning_format(RealmRequest *request, const char *format, RealmError **error);
 
-// Sets the divisor of the logits; 0 takes the likeliest token (greedy). 0.8 by default.
+// Divides the logits; 0 takes the likeliest token (greedy). By default 0.8.
 void realm_request_set_temperature(RealmRequest *request, float temperature);
 
-// Keeps the `k` likeliest tokens; 0 keeps all. 40 by default.
+// Keeps the `k` likeliest tokens; 0 keeps all. By default 40.
 void realm_request_set_top_k(RealmRequest *request, size_t k);
 
-// Keeps the likeliest tokens whose probabilities together reach `p`; 1 keeps all. 0.95 by default.
+// Keeps the likeliest tokens whose probabilities together reach `p` (Holtzman et al. 2019); 1 keeps all. By
+// default 0.95.
 void realm_request_set_top_p(RealmRequest *request, float p);
 
-// Keeps tokens at least `p` times as likely as the likeliest; 0 keeps all. 0.05 by default.
+// Keeps tokens at least `p` times as likely as the likeliest (Nguyen et al. 2024); 0 keeps all. By default
+// 0.05.
 void realm_request_set_min_p(RealmRequest *request, float p);
 
-// Keeps the most typical tokens up to a probability of `p` together; 1, the default, keeps all.
+// Keeps the tokens whose information is nearest to the expected information, up to a probability of `p`
+// together (Meister et al. 2022); 1 keeps all. By default 1.
 void realm_request_set_typical_p(RealmRequest *request, float p);
+
+// Subtracted from a token's logit for each time that the token was generated. By default 0.
+void realm_request_set_frequency_penalty(RealmRequest *request, float penalty);
+
+// Subtracted once from the logit of a token that was generated. By default 0.
+void realm_request_set_presence_penalty(RealmRequest *request, float penalty);
 
 // Divides positive and multiplies negative logits of tokens that occurred among the last `window`, prompt
 // included; 1, the default, changes nothing.
 void realm_request_set_repetition_penalty(RealmRequest *request, float penalty, size_t window);
-
-// Subtracted from a token's logit for each time it was generated; 0 by default.
-void realm_request_set_frequency_penalty(RealmRequest *request, float penalty);
-
-// Subtracted once from the logit of a token that was generated; 0 by default.
-void realm_request_set_presence_penalty(RealmRequest *request, float penalty);
 
 // Adds to the logit of a token; another call for the same token replaces the bias.
 void realm_request_set_logit_bias(RealmRequest *request, uint32_t token, float bias);
@@ -1251,52 +1312,6 @@ RealmRuntime *realm_runtime_new_keyed(size_t threads,
 
 // Frees a runtime. Models that it loaded stay until their last handle is freed.
 void realm_runtime_free(RealmRuntime *runtime);
-
-// Creates the default options.
-RealmLoadOptions *realm_load_options_new(void);
-
-// Frees options.
-void realm_load_options_free(RealmLoadOptions *options);
-
-// Sets the number of tokens that the KV cache holds, over all requests.
-void realm_load_options_set_kv_tokens(RealmLoadOptions *options, size_t tokens);
-
-// Sets the longest context of one request, prompt and generation together, in tokens. By default the length
-// that the model was trained for, or less if the KV cache holds less. Beyond the trained length texts get
-// worse.
-void realm_load_options_set_context_length(RealmLoadOptions *options, size_t tokens);
-
-// Sets the size of the KV cache, in bytes.
-void realm_load_options_set_kv_memory(RealmLoadOptions *options, uint64_t bytes);
-
-// Sets the number format of the KV cache. By default 32-bit floats on the CPU, 16-bit floats on a GPU.
-void realm_load_options_set_cache_type(RealmLoadOptions *options, RealmCacheType cache_type);
-
-// Sets a chat template in place of the file's own: its source, or the name of a builtin one, such as
-// `chatml`. Copies the text. Errors: `invalid-argument` for text that is not UTF-8.
-bool realm_load_options_set_chat_template(RealmLoadOptions *options, const char *template_, RealmError **error);
-
-// Sets the source of drafts for requests that name none.
-void realm_load_options_set_speculation(RealmLoadOptions *options, RealmSpeculation speculation);
-
-// Sets a smaller model with the same vocabulary that drafts for this one: a path, a catalog name or an `hf:`
-// reference. Copies the text. Errors: `invalid-argument` for text that is not UTF-8.
-bool realm_load_options_set_draft_model(RealmLoadOptions *options, const char *model, RealmError **error);
-
-// Sets the most requests that may wait, over all tenants; one more is refused as `overloaded`. 4096 by
-// default.
-void realm_load_options_set_max_queued(RealmLoadOptions *options, size_t requests);
-
-// Sets the number of layers on GPUs, counted from the last one; the output layer is on a GPU too, and the
-// CPU computes the layers before. By default as many as fit beside a KV cache. Has no effect without a GPU.
-void realm_load_options_set_gpu_layers(RealmLoadOptions *options, size_t layers);
-
-// Sets a function that receives the progress of the load, on the thread that loads. Takes ownership of
-// `user_data`.
-void realm_load_options_set_progress(RealmLoadOptions *options,
-                                     RealmOnProgress on_progress,
-                                     void *user_data,
-                                     RealmDrop drop);
 
 // Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or `hf:owner/repo/file.gguf`.
 // A model that is not on disk yet is fetched first. `options` may be NULL, and stay the caller's. Blocks.

@@ -306,6 +306,31 @@ typedef struct UniffiVTableCallbackInterfaceLogitsProcessor {
 } UniffiVTableCallbackInterfaceLogitsProcessor;
 
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_ADAPTER
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_ADAPTER
+uint64_t uniffi_realm_swift_fn_clone_adapter(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_ADAPTER
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_ADAPTER
+void uniffi_realm_swift_fn_free_adapter(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_ADAPTER_BYTES
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_ADAPTER_BYTES
+uint64_t uniffi_realm_swift_fn_method_adapter_bytes(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_ADAPTER_NAME
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_ADAPTER_NAME
+RustBuffer uniffi_realm_swift_fn_method_adapter_name(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_ADAPTER_RANK
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_ADAPTER_RANK
+uint64_t uniffi_realm_swift_fn_method_adapter_rank(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_LOGSINK
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_LOGSINK
 uint64_t uniffi_realm_swift_fn_clone_logsink(uint64_t handle, RustCallStatus *_Nonnull out_status
@@ -416,26 +441,6 @@ uint64_t uniffi_realm_swift_fn_method_chatsession_start(uint64_t ptr, RustBuffer
 int8_t uniffi_realm_swift_fn_method_chatsession_undo(uint64_t ptr, RustCallStatus *_Nonnull out_status
 );
 #endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_LOGITSPROCESSOR
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_LOGITSPROCESSOR
-uint64_t uniffi_realm_swift_fn_clone_logitsprocessor(uint64_t handle, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_LOGITSPROCESSOR
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_LOGITSPROCESSOR
-void uniffi_realm_swift_fn_free_logitsprocessor(uint64_t handle, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_INIT_CALLBACK_VTABLE_LOGITSPROCESSOR
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_INIT_CALLBACK_VTABLE_LOGITSPROCESSOR
-void uniffi_realm_swift_fn_init_callback_vtable_logitsprocessor(const UniffiVTableCallbackInterfaceLogitsProcessor* _Nonnull vtable
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_LOGITSPROCESSOR_PROCESS
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_LOGITSPROCESSOR_PROCESS
-RustBuffer uniffi_realm_swift_fn_method_logitsprocessor_process(uint64_t ptr, RustBuffer tokens, RustBuffer logits, RustCallStatus *_Nonnull out_status
-);
-#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_GENERATION
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_GENERATION
 uint64_t uniffi_realm_swift_fn_clone_generation(uint64_t handle, RustCallStatus *_Nonnull out_status
@@ -464,31 +469,6 @@ int8_t uniffi_realm_swift_fn_method_generation_is_cancelled(uint64_t ptr, RustCa
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_GENERATION_NEXT_CHUNK
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_GENERATION_NEXT_CHUNK
 uint64_t uniffi_realm_swift_fn_method_generation_next_chunk(uint64_t ptr
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_ADAPTER
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_ADAPTER
-uint64_t uniffi_realm_swift_fn_clone_adapter(uint64_t handle, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_ADAPTER
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_ADAPTER
-void uniffi_realm_swift_fn_free_adapter(uint64_t handle, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_ADAPTER_BYTES
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_ADAPTER_BYTES
-uint64_t uniffi_realm_swift_fn_method_adapter_bytes(uint64_t ptr, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_ADAPTER_NAME
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_ADAPTER_NAME
-RustBuffer uniffi_realm_swift_fn_method_adapter_name(uint64_t ptr, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_ADAPTER_RANK
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_ADAPTER_RANK
-uint64_t uniffi_realm_swift_fn_method_adapter_rank(uint64_t ptr, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_MODEL
@@ -606,6 +586,26 @@ uint64_t uniffi_realm_swift_fn_method_model_start(uint64_t ptr, RustBuffer reque
 uint64_t uniffi_realm_swift_fn_method_model_tokenizer(uint64_t ptr, RustCallStatus *_Nonnull out_status
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_LOGITSPROCESSOR
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_LOGITSPROCESSOR
+uint64_t uniffi_realm_swift_fn_clone_logitsprocessor(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_LOGITSPROCESSOR
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_LOGITSPROCESSOR
+void uniffi_realm_swift_fn_free_logitsprocessor(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_INIT_CALLBACK_VTABLE_LOGITSPROCESSOR
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_INIT_CALLBACK_VTABLE_LOGITSPROCESSOR
+void uniffi_realm_swift_fn_init_callback_vtable_logitsprocessor(const UniffiVTableCallbackInterfaceLogitsProcessor* _Nonnull vtable
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_LOGITSPROCESSOR_PROCESS
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_LOGITSPROCESSOR_PROCESS
+RustBuffer uniffi_realm_swift_fn_method_logitsprocessor_process(uint64_t ptr, RustBuffer tokens, RustBuffer logits, RustCallStatus *_Nonnull out_status
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_REALM
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_REALM
 uint64_t uniffi_realm_swift_fn_clone_realm(uint64_t handle, RustCallStatus *_Nonnull out_status
@@ -664,36 +664,6 @@ uint64_t uniffi_realm_swift_fn_method_realm_remove(uint64_t ptr, RustBuffer mode
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_REALM_TENANT
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_REALM_TENANT
 uint64_t uniffi_realm_swift_fn_method_realm_tenant(uint64_t ptr, RustBuffer name, RustBuffer limits, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_TOKENIZER
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_TOKENIZER
-uint64_t uniffi_realm_swift_fn_clone_tokenizer(uint64_t handle, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_TOKENIZER
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_TOKENIZER
-void uniffi_realm_swift_fn_free_tokenizer(uint64_t handle, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_BYTES
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_BYTES
-RustBuffer uniffi_realm_swift_fn_method_tokenizer_bytes(uint64_t ptr, RustBuffer tokens, int8_t special, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_ENCODE
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_ENCODE
-RustBuffer uniffi_realm_swift_fn_method_tokenizer_encode(uint64_t ptr, RustBuffer text, int8_t special, int8_t boundaries, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_INFO
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_INFO
-RustBuffer uniffi_realm_swift_fn_method_tokenizer_info(uint64_t ptr, RustCallStatus *_Nonnull out_status
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_TOKENID
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_TOKENID
-RustBuffer uniffi_realm_swift_fn_method_tokenizer_tokenid(uint64_t ptr, RustBuffer text, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_TOKENSEQUENCE
@@ -849,6 +819,36 @@ void uniffi_realm_swift_fn_method_tenant_set_program(uint64_t ptr, RustBuffer pr
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TENANT_WAITING
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TENANT_WAITING
 uint64_t uniffi_realm_swift_fn_method_tenant_waiting(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_TOKENIZER
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_CLONE_TOKENIZER
+uint64_t uniffi_realm_swift_fn_clone_tokenizer(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_TOKENIZER
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FREE_TOKENIZER
+void uniffi_realm_swift_fn_free_tokenizer(uint64_t handle, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_BYTES
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_BYTES
+RustBuffer uniffi_realm_swift_fn_method_tokenizer_bytes(uint64_t ptr, RustBuffer tokens, int8_t special, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_ENCODE
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_ENCODE
+RustBuffer uniffi_realm_swift_fn_method_tokenizer_encode(uint64_t ptr, RustBuffer text, int8_t special, int8_t boundaries, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_INFO
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_INFO
+RustBuffer uniffi_realm_swift_fn_method_tokenizer_info(uint64_t ptr, RustCallStatus *_Nonnull out_status
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_TOKENID
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_METHOD_TOKENIZER_TOKENID
+RustBuffer uniffi_realm_swift_fn_method_tokenizer_tokenid(uint64_t ptr, RustBuffer text, RustCallStatus *_Nonnull out_status
 );
 #endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_FN_FUNC_SET_LOG
@@ -1133,6 +1133,24 @@ uint16_t uniffi_realm_swift_checksum_func_inspect(void
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_ADAPTER_BYTES
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_ADAPTER_BYTES
+uint16_t uniffi_realm_swift_checksum_method_adapter_bytes(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_ADAPTER_NAME
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_ADAPTER_NAME
+uint16_t uniffi_realm_swift_checksum_method_adapter_name(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_ADAPTER_RANK
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_ADAPTER_RANK
+uint16_t uniffi_realm_swift_checksum_method_adapter_rank(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_LOGSINK_LINE
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_LOGSINK_LINE
 uint16_t uniffi_realm_swift_checksum_method_logsink_line(void
@@ -1193,12 +1211,6 @@ uint16_t uniffi_realm_swift_checksum_method_chatsession_undo(void
     
 );
 #endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_LOGITSPROCESSOR_PROCESS
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_LOGITSPROCESSOR_PROCESS
-uint16_t uniffi_realm_swift_checksum_method_logitsprocessor_process(void
-    
-);
-#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_GENERATION_CANCEL
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_GENERATION_CANCEL
 uint16_t uniffi_realm_swift_checksum_method_generation_cancel(void
@@ -1220,24 +1232,6 @@ uint16_t uniffi_realm_swift_checksum_method_generation_is_cancelled(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_GENERATION_NEXT_CHUNK
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_GENERATION_NEXT_CHUNK
 uint16_t uniffi_realm_swift_checksum_method_generation_next_chunk(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_ADAPTER_BYTES
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_ADAPTER_BYTES
-uint16_t uniffi_realm_swift_checksum_method_adapter_bytes(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_ADAPTER_NAME
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_ADAPTER_NAME
-uint16_t uniffi_realm_swift_checksum_method_adapter_name(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_ADAPTER_RANK
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_ADAPTER_RANK
-uint16_t uniffi_realm_swift_checksum_method_adapter_rank(void
     
 );
 #endif
@@ -1367,6 +1361,12 @@ uint16_t uniffi_realm_swift_checksum_method_model_tokenizer(void
     
 );
 #endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_LOGITSPROCESSOR_PROCESS
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_LOGITSPROCESSOR_PROCESS
+uint16_t uniffi_realm_swift_checksum_method_logitsprocessor_process(void
+    
+);
+#endif
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_REALM_COMPILE_PROGRAM
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_REALM_COMPILE_PROGRAM
 uint16_t uniffi_realm_swift_checksum_method_realm_compile_program(void
@@ -1418,30 +1418,6 @@ uint16_t uniffi_realm_swift_checksum_method_realm_remove(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_REALM_TENANT
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_REALM_TENANT
 uint16_t uniffi_realm_swift_checksum_method_realm_tenant(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_BYTES
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_BYTES
-uint16_t uniffi_realm_swift_checksum_method_tokenizer_bytes(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_ENCODE
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_ENCODE
-uint16_t uniffi_realm_swift_checksum_method_tokenizer_encode(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_INFO
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_INFO
-uint16_t uniffi_realm_swift_checksum_method_tokenizer_info(void
-    
-);
-#endif
-#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_TOKENID
-#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_TOKENID
-uint16_t uniffi_realm_swift_checksum_method_tokenizer_tokenid(void
     
 );
 #endif
@@ -1574,6 +1550,30 @@ uint16_t uniffi_realm_swift_checksum_method_tenant_set_program(void
 #ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TENANT_WAITING
 #define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TENANT_WAITING
 uint16_t uniffi_realm_swift_checksum_method_tenant_waiting(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_BYTES
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_BYTES
+uint16_t uniffi_realm_swift_checksum_method_tokenizer_bytes(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_ENCODE
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_ENCODE
+uint16_t uniffi_realm_swift_checksum_method_tokenizer_encode(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_INFO
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_INFO
+uint16_t uniffi_realm_swift_checksum_method_tokenizer_info(void
+    
+);
+#endif
+#ifndef UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_TOKENID
+#define UNIFFI_FFIDEF_UNIFFI_REALM_SWIFT_CHECKSUM_METHOD_TOKENIZER_TOKENID
+uint16_t uniffi_realm_swift_checksum_method_tokenizer_tokenid(void
     
 );
 #endif

@@ -4957,11 +4957,11 @@ public struct KvPages: Equatable, Hashable {
      */
     public var total: UInt64
     /**
-     * Pages held by sequences.
+     * Pages that sequences hold. A page that several sequences share counts once.
      */
     public var used: UInt64
     /**
-     * Pages held by no sequence, kept for prompts that begin alike.
+     * Pages that only the prefix cache holds, for prompts that begin alike.
      */
     public var remembered: UInt64
     /**
@@ -4969,7 +4969,7 @@ public struct KvPages: Equatable, Hashable {
      */
     public var free: UInt64
     /**
-     * The bytes of one page.
+     * Bytes of one page.
      */
     public var pageBytes: UInt64
 
@@ -4980,16 +4980,16 @@ public struct KvPages: Equatable, Hashable {
          * All pages.
          */total: UInt64, 
         /**
-         * Pages held by sequences.
+         * Pages that sequences hold. A page that several sequences share counts once.
          */used: UInt64, 
         /**
-         * Pages held by no sequence, kept for prompts that begin alike.
+         * Pages that only the prefix cache holds, for prompts that begin alike.
          */remembered: UInt64, 
         /**
          * Empty pages.
          */free: UInt64, 
         /**
-         * The bytes of one page.
+         * Bytes of one page.
          */pageBytes: UInt64) {
         self.total = total
         self.used = used
@@ -5052,7 +5052,8 @@ public func FfiConverterTypeKvPages_lower(_ value: KvPages) -> RustBuffer {
  */
 public struct Limits: Equatable, Hashable {
     /**
-     * The tenant's factor in fair sharing of the computation while others want some too.
+     * The tenant's factor in fair sharing of the computation while others want some too: a tenant of weight
+     * 3 gets three times as many tokens as one of weight 1. By default 1.
      */
     public var weight: Float
     /**
@@ -5060,49 +5061,52 @@ public struct Limits: Equatable, Hashable {
      */
     public var maxConcurrent: UInt64?
     /**
-     * The most requests that wait for a place; one more is refused with `LimitExceeded`.
+     * The most requests that wait for a place; one more is refused with `LimitExceeded`. By default 1024.
      */
     public var maxQueued: UInt64
     /**
-     * The most tokens in the KV cache of one model, over all running requests.
+     * The most tokens in the KV cache of one model, over all running requests. A request that reaches the
+     * limit alone ends there, as at the end of the context.
      */
     public var kvTokens: UInt64?
     /**
      * The most tokens computed in a minute, of prompts and generated, over all models. A tenant that has
-     * used them up waits.
+     * used them up waits. Unused tokens accumulate up to one minute's worth.
      */
     public var tokensPerMinute: UInt32?
     /**
-     * The most seconds from a request's start to its end, including waiting; then it ends with
-     * `LimitExceeded`.
+     * The longest time from a request's start to its end, including waiting; then it ends with
+     * `LimitExceeded`. In seconds.
      */
     public var requestTimeout: Double?
     /**
-     * The most bytes of memory that the tenant holds at once, of all kinds: 1 GiB.
+     * The most bytes of memory that the tenant holds at once, of all kinds; requests beyond the limit are
+     * refused with `LimitExceeded`. By default 1 GiB.
      */
     public var memory: UInt64
     /**
-     * The names of the models that the tenant may use.
+     * The names of the models that the tenant may use; by default all.
      */
     public var models: [String]?
     /**
-     * The names of the adapters that the tenant may use.
+     * The names of the adapters that the tenant may use; by default all.
      */
     public var adapters: [String]?
     /**
-     * The most bytes of memory of one run of a program: 64 MiB.
+     * The most bytes of memory of one run of a program. By default 64 MiB.
      */
     public var programMemory: UInt64
     /**
-     * The most seconds of computing time of one run of a program.
+     * The longest time that one run of a program computes itself. In seconds. By default 10 s.
      */
     public var programCpuTime: Double
     /**
-     * The most handles that one run of a program holds at once.
+     * The most handles that one run of a program holds at once: logits, sequences, grammars and so on. By
+     * default 1024.
      */
     public var programHandles: UInt64
     /**
-     * The most bytes of text that one run of a program sends: 16 MiB.
+     * The most bytes of text that one run of a program sends. By default 16 MiB.
      */
     public var programOutput: UInt64
 
@@ -5110,45 +5114,49 @@ public struct Limits: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * The tenant's factor in fair sharing of the computation while others want some too.
+         * The tenant's factor in fair sharing of the computation while others want some too: a tenant of weight
+         * 3 gets three times as many tokens as one of weight 1. By default 1.
          */weight: Float = Float(1.0), 
         /**
          * The most requests that run at once; others wait.
          */maxConcurrent: UInt64? = nil, 
         /**
-         * The most requests that wait for a place; one more is refused with `LimitExceeded`.
+         * The most requests that wait for a place; one more is refused with `LimitExceeded`. By default 1024.
          */maxQueued: UInt64 = UInt64(1024), 
         /**
-         * The most tokens in the KV cache of one model, over all running requests.
+         * The most tokens in the KV cache of one model, over all running requests. A request that reaches the
+         * limit alone ends there, as at the end of the context.
          */kvTokens: UInt64? = nil, 
         /**
          * The most tokens computed in a minute, of prompts and generated, over all models. A tenant that has
-         * used them up waits.
+         * used them up waits. Unused tokens accumulate up to one minute's worth.
          */tokensPerMinute: UInt32? = nil, 
         /**
-         * The most seconds from a request's start to its end, including waiting; then it ends with
-         * `LimitExceeded`.
+         * The longest time from a request's start to its end, including waiting; then it ends with
+         * `LimitExceeded`. In seconds.
          */requestTimeout: Double? = nil, 
         /**
-         * The most bytes of memory that the tenant holds at once, of all kinds: 1 GiB.
+         * The most bytes of memory that the tenant holds at once, of all kinds; requests beyond the limit are
+         * refused with `LimitExceeded`. By default 1 GiB.
          */memory: UInt64 = UInt64(1073741824), 
         /**
-         * The names of the models that the tenant may use.
+         * The names of the models that the tenant may use; by default all.
          */models: [String]? = nil, 
         /**
-         * The names of the adapters that the tenant may use.
+         * The names of the adapters that the tenant may use; by default all.
          */adapters: [String]? = nil, 
         /**
-         * The most bytes of memory of one run of a program: 64 MiB.
+         * The most bytes of memory of one run of a program. By default 64 MiB.
          */programMemory: UInt64 = UInt64(67108864), 
         /**
-         * The most seconds of computing time of one run of a program.
+         * The longest time that one run of a program computes itself. In seconds. By default 10 s.
          */programCpuTime: Double = Double(10.0), 
         /**
-         * The most handles that one run of a program holds at once.
+         * The most handles that one run of a program holds at once: logits, sequences, grammars and so on. By
+         * default 1024.
          */programHandles: UInt64 = UInt64(1024), 
         /**
-         * The most bytes of text that one run of a program sends: 16 MiB.
+         * The most bytes of text that one run of a program sends. By default 16 MiB.
          */programOutput: UInt64 = UInt64(16777216)) {
         self.weight = weight
         self.maxConcurrent = maxConcurrent
@@ -5235,22 +5243,25 @@ public func FfiConverterTypeLimits_lower(_ value: Limits) -> RustBuffer {
  */
 public struct LoadOptions: Equatable, Hashable {
     /**
-     * The number of tokens that the KV cache holds, over all requests; nil for what fits in `kvMemory`.
+     * The number of tokens that the KV cache holds, over all requests of all tenants; 0 holds one request of
+     * the model's trained context length. By default what fits in `kvMemory`. One request has at most
+     * `contextLength` of them.
      */
     public var kvTokens: UInt64?
     /**
-     * The longest context of one request, prompt and generation together, in tokens. Nil for the length that
-     * the model was trained for, or less if the KV cache holds less. Beyond the trained length texts get
-     * worse.
+     * The longest context of one request, prompt and generation together, in tokens. By default the length
+     * that the model was trained for, or less if the KV cache holds less. Beyond the trained length texts
+     * get worse, and the log warns.
      */
     public var contextLength: UInt64?
     /**
-     * The size of the KV cache, in bytes. Nil on the CPU for a quarter of the free memory, at most 8 GiB,
-     * and on a GPU for four fifths of the memory that the weights leave free.
+     * The size of the KV cache, in bytes. By default on the CPU a quarter of the free memory, at most 8 GiB,
+     * where pages take memory when they are first used; on a GPU four fifths of the memory that the weights
+     * leave free.
      */
     public var kvMemory: UInt64?
     /**
-     * The number format of the KV cache; nil for 32-bit floats on the CPU and 16-bit floats on a GPU.
+     * The number format of the KV cache. By default 32-bit floats on the CPU and 16-bit floats on a GPU.
      */
     public var cacheType: CacheType?
     /**
@@ -5259,20 +5270,23 @@ public struct LoadOptions: Equatable, Hashable {
      */
     public var chatTemplate: String?
     /**
-     * The source of drafts for requests that name none.
+     * The source of drafts for requests that name none. By default any source.
      */
     public var speculation: Speculation?
     /**
-     * A smaller model with the same vocabulary that drafts for this one.
+     * A smaller model with the same vocabulary that drafts for this one: a path, a catalog name or an `hf:`
+     * reference.
      */
     public var draftModel: String?
     /**
-     * The most requests that may wait, over all tenants; nil for 4096. One more is refused as `overloaded`.
+     * The most requests that may wait, over all tenants; one more is refused as `Overloaded`. By default
+     * 4096. Half of the places are divided among the tenants by their weights, at least one each; a tenant
+     * within its part is never refused.
      */
     public var maxQueued: UInt64?
     /**
      * The number of layers on GPUs, counted from the last one; the output layer is on a GPU too, and the CPU
-     * computes the layers before. Nil for as many as fit beside a KV cache. Has no effect without a GPU.
+     * computes the layers before. By default as many as fit beside a KV cache. Has no effect without a GPU.
      */
     public var gpuLayers: UInt64?
 
@@ -5280,36 +5294,42 @@ public struct LoadOptions: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * The number of tokens that the KV cache holds, over all requests; nil for what fits in `kvMemory`.
+         * The number of tokens that the KV cache holds, over all requests of all tenants; 0 holds one request of
+         * the model's trained context length. By default what fits in `kvMemory`. One request has at most
+         * `contextLength` of them.
          */kvTokens: UInt64? = nil, 
         /**
-         * The longest context of one request, prompt and generation together, in tokens. Nil for the length that
-         * the model was trained for, or less if the KV cache holds less. Beyond the trained length texts get
-         * worse.
+         * The longest context of one request, prompt and generation together, in tokens. By default the length
+         * that the model was trained for, or less if the KV cache holds less. Beyond the trained length texts
+         * get worse, and the log warns.
          */contextLength: UInt64? = nil, 
         /**
-         * The size of the KV cache, in bytes. Nil on the CPU for a quarter of the free memory, at most 8 GiB,
-         * and on a GPU for four fifths of the memory that the weights leave free.
+         * The size of the KV cache, in bytes. By default on the CPU a quarter of the free memory, at most 8 GiB,
+         * where pages take memory when they are first used; on a GPU four fifths of the memory that the weights
+         * leave free.
          */kvMemory: UInt64? = nil, 
         /**
-         * The number format of the KV cache; nil for 32-bit floats on the CPU and 16-bit floats on a GPU.
+         * The number format of the KV cache. By default 32-bit floats on the CPU and 16-bit floats on a GPU.
          */cacheType: CacheType? = nil, 
         /**
          * A chat template in place of the file's own: its source, or the name of a builtin one, such as `chatml`
          * or `llama3`.
          */chatTemplate: String? = nil, 
         /**
-         * The source of drafts for requests that name none.
+         * The source of drafts for requests that name none. By default any source.
          */speculation: Speculation? = nil, 
         /**
-         * A smaller model with the same vocabulary that drafts for this one.
+         * A smaller model with the same vocabulary that drafts for this one: a path, a catalog name or an `hf:`
+         * reference.
          */draftModel: String? = nil, 
         /**
-         * The most requests that may wait, over all tenants; nil for 4096. One more is refused as `overloaded`.
+         * The most requests that may wait, over all tenants; one more is refused as `Overloaded`. By default
+         * 4096. Half of the places are divided among the tenants by their weights, at least one each; a tenant
+         * within its part is never refused.
          */maxQueued: UInt64? = nil, 
         /**
          * The number of layers on GPUs, counted from the last one; the output layer is on a GPU too, and the CPU
-         * computes the layers before. Nil for as many as fit beside a KV cache. Has no effect without a GPU.
+         * computes the layers before. By default as many as fit beside a KV cache. Has no effect without a GPU.
          */gpuLayers: UInt64? = nil) {
         self.kvTokens = kvTokens
         self.contextLength = contextLength
@@ -5388,11 +5408,11 @@ public struct MemoryUse: Equatable, Hashable {
      */
     public var requests: UInt64
     /**
-     * Chunks and answers that no reader has taken yet.
+     * Chunks, events and answers that no reader has taken yet.
      */
     public var results: UInt64
     /**
-     * Sequences: their tokens and the engine's data about them; also snapshots while they are taken or
+     * Sequences: their tokens and the engine's records of them; also snapshots while they are taken or
      * restored.
      */
     public var sequences: UInt64
@@ -5401,15 +5421,17 @@ public struct MemoryUse: Equatable, Hashable {
      */
     public var programs: UInt64
     /**
-     * Values behind programs' handles: logits, tensors, caches, samplers, grammars.
+     * Values that programs hold handles of: logits, tensors, caches, samplers, guides through grammars,
+     * WASI's resources.
      */
     public var handles: UInt64
     /**
-     * Strings and lists on their way between a program and the host.
+     * Strings and lists on their way between a program and the host, and HTTP requests with their
+     * connections and answers.
      */
     public var transfers: UInt64
     /**
-     * Stores of programs in memory, and copies of the entries of those on disk.
+     * Stores of programs in memory, and the keys of stores on disk.
      */
     public var stores: UInt64
     /**
@@ -5432,23 +5454,25 @@ public struct MemoryUse: Equatable, Hashable {
          * Requests that wait or run: prompts, stop strings, biases, grammars, fields.
          */requests: UInt64, 
         /**
-         * Chunks and answers that no reader has taken yet.
+         * Chunks, events and answers that no reader has taken yet.
          */results: UInt64, 
         /**
-         * Sequences: their tokens and the engine's data about them; also snapshots while they are taken or
+         * Sequences: their tokens and the engine's records of them; also snapshots while they are taken or
          * restored.
          */sequences: UInt64, 
         /**
          * Runs of programs: instances, linear memories, tables and stacks.
          */programs: UInt64, 
         /**
-         * Values behind programs' handles: logits, tensors, caches, samplers, grammars.
+         * Values that programs hold handles of: logits, tensors, caches, samplers, guides through grammars,
+         * WASI's resources.
          */handles: UInt64, 
         /**
-         * Strings and lists on their way between a program and the host.
+         * Strings and lists on their way between a program and the host, and HTTP requests with their
+         * connections and answers.
          */transfers: UInt64, 
         /**
-         * Stores of programs in memory, and copies of the entries of those on disk.
+         * Stores of programs in memory, and the keys of stores on disk.
          */stores: UInt64, 
         /**
          * Compiled code of programs, the bytes of those that are being compiled, and compiled grammars.
@@ -6248,40 +6272,43 @@ public struct Request {
      */
     public var maxTokens: UInt64?
     /**
-     * Divides the logits; 0 takes the likeliest token (greedy).
+     * Divides the logits; 0 takes the likeliest token (greedy). By default 0.8.
      */
     public var temperature: Float
     /**
-     * Keeps the `k` likeliest tokens; 0 keeps all.
+     * Keeps the `k` likeliest tokens; 0 keeps all. By default 40.
      */
     public var topK: UInt64
     /**
-     * Keeps the likeliest tokens whose probabilities together reach `p`; 1 keeps all.
+     * Keeps the likeliest tokens whose probabilities together reach `p` (Holtzman et al. 2019); 1 keeps all.
+     * By default 0.95.
      */
     public var topP: Float
     /**
-     * Keeps tokens at least `p` times as likely as the likeliest; 0 keeps all.
+     * Keeps tokens at least `p` times as likely as the likeliest (Nguyen et al. 2024); 0 keeps all. By
+     * default 0.05.
      */
     public var minP: Float
     /**
-     * Keeps the most typical tokens up to a probability of `p` together; 1 keeps all.
+     * Keeps the tokens whose information is nearest to the expected information, up to a probability of `p`
+     * together (Meister et al. 2022); 1 keeps all. By default 1.
      */
     public var typicalP: Float
     /**
-     * Divides positive and multiplies negative logits of tokens among the last `repetitionWindow`; 1 changes
-     * nothing.
+     * Divides positive and multiplies negative logits of tokens that occurred recently (Keskar et al. 2019);
+     * 1 changes nothing. By default 1.
      */
     public var repetitionPenalty: Float
     /**
-     * The number of last tokens, prompt included, that `repetitionPenalty` applies to.
+     * The number of last tokens, including the prompt's, that `repetitionPenalty` looks at. By default 64.
      */
     public var repetitionWindow: UInt64
     /**
-     * Subtracted from a token's logit for each time it was generated.
+     * Subtracted from a token's logit for each time that the token was generated. By default 0.
      */
     public var frequencyPenalty: Float
     /**
-     * Subtracted once from the logit of a token that was generated.
+     * Subtracted once from the logit of a token that was generated. By default 0.
      */
     public var presencePenalty: Float
     /**
@@ -6392,32 +6419,35 @@ public struct Request {
          * The most tokens to generate; nil for as many as the context holds.
          */maxTokens: UInt64? = nil, 
         /**
-         * Divides the logits; 0 takes the likeliest token (greedy).
+         * Divides the logits; 0 takes the likeliest token (greedy). By default 0.8.
          */temperature: Float = Float(0.8), 
         /**
-         * Keeps the `k` likeliest tokens; 0 keeps all.
+         * Keeps the `k` likeliest tokens; 0 keeps all. By default 40.
          */topK: UInt64 = UInt64(40), 
         /**
-         * Keeps the likeliest tokens whose probabilities together reach `p`; 1 keeps all.
+         * Keeps the likeliest tokens whose probabilities together reach `p` (Holtzman et al. 2019); 1 keeps all.
+         * By default 0.95.
          */topP: Float = Float(0.95), 
         /**
-         * Keeps tokens at least `p` times as likely as the likeliest; 0 keeps all.
+         * Keeps tokens at least `p` times as likely as the likeliest (Nguyen et al. 2024); 0 keeps all. By
+         * default 0.05.
          */minP: Float = Float(0.05), 
         /**
-         * Keeps the most typical tokens up to a probability of `p` together; 1 keeps all.
+         * Keeps the tokens whose information is nearest to the expected information, up to a probability of `p`
+         * together (Meister et al. 2022); 1 keeps all. By default 1.
          */typicalP: Float = Float(1.0), 
         /**
-         * Divides positive and multiplies negative logits of tokens among the last `repetitionWindow`; 1 changes
-         * nothing.
+         * Divides positive and multiplies negative logits of tokens that occurred recently (Keskar et al. 2019);
+         * 1 changes nothing. By default 1.
          */repetitionPenalty: Float = Float(1.0), 
         /**
-         * The number of last tokens, prompt included, that `repetitionPenalty` applies to.
+         * The number of last tokens, including the prompt's, that `repetitionPenalty` looks at. By default 64.
          */repetitionWindow: UInt64 = UInt64(64), 
         /**
-         * Subtracted from a token's logit for each time it was generated.
+         * Subtracted from a token's logit for each time that the token was generated. By default 0.
          */frequencyPenalty: Float = Float(0.0), 
         /**
-         * Subtracted once from the logit of a token that was generated.
+         * Subtracted once from the logit of a token that was generated. By default 0.
          */presencePenalty: Float = Float(0.0), 
         /**
          * Added to the logits of these tokens.
@@ -6708,27 +6738,27 @@ public func FfiConverterTypeScore_lower(_ value: Score) -> RustBuffer {
  */
 public struct Served: Equatable, Hashable {
     /**
-     * Tokens of prompts that were computed.
+     * Prompt tokens that were computed. Tokens that programs append to their sequences are among them.
      */
     public var promptTokens: UInt64
     /**
-     * Tokens of prompts that were found in the prefix cache.
+     * Prompt tokens that were found in the prefix cache.
      */
     public var cachedTokens: UInt64
     /**
-     * Tokens generated.
+     * Generated tokens.
      */
     public var generatedTokens: UInt64
     /**
-     * Tokens computed again, because their pages had been given to others.
+     * Tokens that were computed again because their pages had been given to others.
      */
     public var recomputedTokens: UInt64
     /**
-     * Tokens computed on the chance that they follow.
+     * Drafts: tokens that were computed on the chance that they follow.
      */
     public var draftTokens: UInt64
     /**
-     * Those of the draft tokens that were accepted.
+     * Drafts that were accepted. They are among the generated tokens.
      */
     public var acceptedTokens: UInt64
     /**
@@ -6736,19 +6766,19 @@ public struct Served: Equatable, Hashable {
      */
     public var finished: UInt64
     /**
-     * Requests that were cancelled, or whose reader left.
+     * Requests whose caller stopped waiting.
      */
     public var cancelled: UInt64
     /**
-     * Requests that reached their time limit.
+     * Requests that exceeded their tenant's `requestTimeout`.
      */
     public var timedOut: UInt64
     /**
-     * Requests that were refused because a queue was full.
+     * Requests that found no place in a queue.
      */
     public var refused: UInt64
     /**
-     * Requests that failed.
+     * Requests that ended because a forward pass failed or their grammar could not be followed any further.
      */
     public var failed: UInt64
     /**
@@ -6784,37 +6814,37 @@ public struct Served: Equatable, Hashable {
     // declare one manually.
     public init(
         /**
-         * Tokens of prompts that were computed.
+         * Prompt tokens that were computed. Tokens that programs append to their sequences are among them.
          */promptTokens: UInt64, 
         /**
-         * Tokens of prompts that were found in the prefix cache.
+         * Prompt tokens that were found in the prefix cache.
          */cachedTokens: UInt64, 
         /**
-         * Tokens generated.
+         * Generated tokens.
          */generatedTokens: UInt64, 
         /**
-         * Tokens computed again, because their pages had been given to others.
+         * Tokens that were computed again because their pages had been given to others.
          */recomputedTokens: UInt64, 
         /**
-         * Tokens computed on the chance that they follow.
+         * Drafts: tokens that were computed on the chance that they follow.
          */draftTokens: UInt64, 
         /**
-         * Those of the draft tokens that were accepted.
+         * Drafts that were accepted. They are among the generated tokens.
          */acceptedTokens: UInt64, 
         /**
          * Requests that have their results.
          */finished: UInt64, 
         /**
-         * Requests that were cancelled, or whose reader left.
+         * Requests whose caller stopped waiting.
          */cancelled: UInt64, 
         /**
-         * Requests that reached their time limit.
+         * Requests that exceeded their tenant's `requestTimeout`.
          */timedOut: UInt64, 
         /**
-         * Requests that were refused because a queue was full.
+         * Requests that found no place in a queue.
          */refused: UInt64, 
         /**
-         * Requests that failed.
+         * Requests that ended because a forward pass failed or their grammar could not be followed any further.
          */failed: UInt64, 
         /**
          * The number of times that a request gave its pages up for others.
@@ -7596,13 +7626,13 @@ public func FfiConverterTypeUsage_lower(_ value: Usage) -> RustBuffer {
 
 
 /**
- * The number format of the KV cache.
+ * The format of numbers in the KV cache.
  */
 
 public enum CacheType: Equatable, Hashable {
     
     /**
-     * 32-bit floats: exact, twice the memory.
+     * 32-bit floats: exact, twice the memory of 16-bit ones.
      */
     case f32
     /**
@@ -7610,7 +7640,8 @@ public enum CacheType: Equatable, Hashable {
      */
     case f16
     /**
-     * 8-bit integers with a common factor for each 32.
+     * 8-bit integers with a 16-bit scale for every 32 numbers of a head; keys are stored as differences from
+     * the page's first key.
      */
     case q8
 
@@ -8151,21 +8182,21 @@ public func FfiConverterTypeModelState_lower(_ value: ModelState) -> RustBuffer 
 
 
 /**
- * The results of a forward pass.
+ * The results that a forward returns.
  */
 
 public enum Output: Equatable, Hashable {
     
     /**
-     * Only keys and values; a later forward pass returns results.
+     * No results: only keys and values, for a later forward.
      */
     case nothing
     /**
-     * The logits after the last token, `[vocabulary]`.
+     * The logits after the last token, `[vocab]`.
      */
     case lastLogits
     /**
-     * The logits after every new token, `[new tokens, vocabulary]`.
+     * The logits after every new token, `[new tokens, vocab]`.
      */
     case logits
     /**
@@ -8252,11 +8283,11 @@ public func FfiConverterTypeOutput_lower(_ value: Output) -> RustBuffer {
 public enum Overflow: Equatable, Hashable {
     
     /**
-     * Drops the oldest turns, each a question with everything that answered it; system messages stay.
+     * Drops the oldest turns, each a question with everything that answered it. System messages stay.
      */
     case dropOldest
     /**
-     * The question throws `LimitExceeded`.
+     * Refuses the question with `LimitExceeded`.
      */
     case refuse
 
@@ -8321,21 +8352,21 @@ public func FfiConverterTypeOverflow_lower(_ value: Overflow) -> RustBuffer {
 
 
 /**
- * The way that hidden states become an embedding.
+ * The hidden states that make up the vector.
  */
 
 public enum Pooling: Equatable, Hashable {
     
     /**
-     * The mean of the hidden states.
+     * The mean of all tokens' states.
      */
     case mean
     /**
-     * The hidden state of the last token.
+     * The state of the last token.
      */
     case last
     /**
-     * The hidden state of the first token.
+     * The state of the first token.
      */
     case cls
 
@@ -8871,17 +8902,19 @@ public func FfiConverterTypeRealmError_lower(_ value: RealmError) -> RustBuffer 
 
 
 /**
- * The place of a model's thought.
+ * The place of a model's thought: the text that the model writes before it answers, between `<think>` and
+ * `</think>` or the marks that its chat template shows.
  */
 
 public enum ReasoningFormat: Equatable, Hashable {
     
     /**
-     * Thoughts go into `reasoning`. The text is the answer alone.
+     * Thoughts go into `reasoning` of `Chunk` and `Completion`. The text is the answer alone.
      */
     case separate
     /**
-     * Thoughts stay in the text, with their marks.
+     * Thoughts stay in the text as the model wrote them, with their marks. If the prompt ends inside a
+     * thought, the text begins there.
      */
     case inline
 
@@ -9024,25 +9057,27 @@ public func FfiConverterTypeSharedBeginning_lower(_ value: SharedBeginning) -> R
 
 
 /**
- * The source of drafts. Drafts do not change the text.
+ * The source of drafts: tokens that are computed on the chance that they follow. The text is the same with
+ * and without drafts. Each source is used only while it measurably speeds texts up.
  */
 
 public enum Speculation: Equatable, Hashable {
     
     /**
-     * Any source.
+     * Takes drafts from every source, including tokens that a request's grammar forces.
      */
     case auto
     /**
-     * No drafts.
+     * Makes no drafts.
      */
     case off
     /**
-     * The tokens that followed the last tokens earlier in the text.
+     * Takes drafts from prompt lookup alone: tokens that followed the last tokens earlier in the prompt or
+     * in the text.
      */
     case lookup
     /**
-     * Only the draft model.
+     * Takes drafts from the draft model alone.
      */
     case draft
 
@@ -10864,6 +10899,15 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_func_inspect() != 65019) {
         return InitializationResult.apiChecksumMismatch
     }
+    if (uniffi_realm_swift_checksum_method_adapter_bytes() != 52260) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_adapter_name() != 29636) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_adapter_rank() != 18022) {
+        return InitializationResult.apiChecksumMismatch
+    }
     if (uniffi_realm_swift_checksum_method_logsink_line() != 28523) {
         return InitializationResult.apiChecksumMismatch
     }
@@ -10894,9 +10938,6 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_method_chatsession_undo() != 51649) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_logitsprocessor_process() != 44101) {
-        return InitializationResult.apiChecksumMismatch
-    }
     if (uniffi_realm_swift_checksum_method_generation_cancel() != 58523) {
         return InitializationResult.apiChecksumMismatch
     }
@@ -10907,15 +10948,6 @@ private let initializationResult: InitializationResult = {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_generation_next_chunk() != 30729) {
-        return InitializationResult.apiChecksumMismatch
-    }
-    if (uniffi_realm_swift_checksum_method_adapter_bytes() != 32922) {
-        return InitializationResult.apiChecksumMismatch
-    }
-    if (uniffi_realm_swift_checksum_method_adapter_name() != 49322) {
-        return InitializationResult.apiChecksumMismatch
-    }
-    if (uniffi_realm_swift_checksum_method_adapter_rank() != 53851) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_model_embed_many() != 23391) {
@@ -10933,7 +10965,7 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_method_model_score_many() != 63580) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_adapted() != 25890) {
+    if (uniffi_realm_swift_checksum_method_model_adapted() != 58307) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_model_decode() != 10969) {
@@ -10948,7 +10980,7 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_method_model_info() != 13965) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_load_adapter() != 13163) {
+    if (uniffi_realm_swift_checksum_method_model_load_adapter() != 4813) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_model_log_likelihood() != 12892) {
@@ -10978,7 +11010,10 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_method_model_start() != 32586) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_model_tokenizer() != 31755) {
+    if (uniffi_realm_swift_checksum_method_model_tokenizer() != 11421) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_logitsprocessor_process() != 38797) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_realm_compile_program() != 38160) {
@@ -10993,7 +11028,7 @@ private let initializationResult: InitializationResult = {
     if (uniffi_realm_swift_checksum_method_realm_load_program() != 40270) {
         return InitializationResult.apiChecksumMismatch
     }
-    if (uniffi_realm_swift_checksum_method_realm_load_tokenizer() != 34088) {
+    if (uniffi_realm_swift_checksum_method_realm_load_tokenizer() != 7979) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_realm_models() != 8430) {
@@ -11006,18 +11041,6 @@ private let initializationResult: InitializationResult = {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_realm_tenant() != 56195) {
-        return InitializationResult.apiChecksumMismatch
-    }
-    if (uniffi_realm_swift_checksum_method_tokenizer_bytes() != 53972) {
-        return InitializationResult.apiChecksumMismatch
-    }
-    if (uniffi_realm_swift_checksum_method_tokenizer_encode() != 47065) {
-        return InitializationResult.apiChecksumMismatch
-    }
-    if (uniffi_realm_swift_checksum_method_tokenizer_info() != 26449) {
-        return InitializationResult.apiChecksumMismatch
-    }
-    if (uniffi_realm_swift_checksum_method_tokenizer_tokenid() != 17477) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_tokensequence_append() != 13103) {
@@ -11084,6 +11107,18 @@ private let initializationResult: InitializationResult = {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_method_tenant_waiting() != 60793) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_tokenizer_bytes() != 29400) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_tokenizer_encode() != 59528) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_tokenizer_info() != 47223) {
+        return InitializationResult.apiChecksumMismatch
+    }
+    if (uniffi_realm_swift_checksum_method_tokenizer_tokenid() != 65447) {
         return InitializationResult.apiChecksumMismatch
     }
     if (uniffi_realm_swift_checksum_constructor_chatsession_new() != 28836) {
