@@ -16,9 +16,9 @@ export async function long<T>(
     }
     const tell: Callback = (stage, what, done, total) => {
       try {
-        const told: unknown = onProgress?.({ stage, what, done, total: total ?? null } as ProgressEvent)
+        const returned: unknown = onProgress?.({ stage, what, done, total: total ?? null } as ProgressEvent)
         // The callback may be an async function.
-        if (told instanceof Promise) told.catch(giveUp)
+        if (returned instanceof Promise) returned.catch(giveUp)
       } catch (error) {
         giveUp(error)
       }

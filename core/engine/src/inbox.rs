@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_ends_where_it_is_told_to_or_nobody_is_left() {
+    fn an_engine_ends_on_request_or_without_handles() {
         let (sender, inbox) = mpsc::channel();
         (0..3).for_each(|command| sender.send(command).unwrap());
         assert!(!receive(inbox.try_recv(), &inbox, 7, |command| command != 1));

@@ -54,8 +54,8 @@ fn by_chance(pairs: &[(usize, usize)]) -> f64 {
 /// Panics if observations reveal more about a secret than chance would. Takes pairs of a secret and its
 /// observation.
 pub(crate) fn assert_tells_nothing(pairs: &[(usize, usize)]) {
-    let (told, chance) = (information(pairs), by_chance(pairs));
-    assert!(told <= chance + 1e-9, "{told:.2} bits, and chance gives {chance:.2}: {pairs:?}");
+    let (leaked, chance) = (information(pairs), by_chance(pairs));
+    assert!(leaked <= chance + 1e-9, "{leaked:.2} bits, and chance gives {chance:.2}: {pairs:?}");
 }
 
 #[test]

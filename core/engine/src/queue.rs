@@ -107,7 +107,7 @@ mod tests {
 
     /// Before, six tenants at default limits filled the places of all others.
     #[test]
-    fn whoever_has_nothing_waiting_is_never_refused() {
+    fn a_tenant_with_nothing_waiting_is_never_refused() {
         let members = Arc::new(Members::default());
         let all = tenants(&members, 8);
         let queue = Queue::new(4096, Arc::clone(&members));

@@ -97,7 +97,7 @@ fn cancelled_generation_frees_its_pages() {
 }
 
 #[test]
-fn a_reader_that_does_not_read_holds_up_nobody_and_loses_nothing() {
+fn a_reader_that_does_not_read_delays_no_other_and_loses_nothing() {
     let (engine, tokenizer) = load(&EngineConfig { channel: 2, ..EngineConfig::default() });
     let slow = engine.generate(&anybody(), request(&tokenizer, "The capital of France is", 24)).unwrap();
     let (text, ..) =
@@ -107,7 +107,7 @@ fn a_reader_that_does_not_read_holds_up_nobody_and_loses_nothing() {
 }
 
 #[test]
-fn chunks_that_nobody_has_read_are_their_tenants_memory() {
+fn unread_chunks_are_their_tenants_memory() {
     let (engine, tokenizer) = load(&EngineConfig::default());
     let tenant = anybody();
     let results = || tenant.memory().read().of(MemoryKind::Results);

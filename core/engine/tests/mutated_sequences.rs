@@ -116,7 +116,7 @@ fn use_it(mut sequence: Sequence, seed: &mut u64) -> Result<(), Error> {
 }
 
 #[test]
-fn mutated_sequences_harm_nobody() {
+fn mutated_sequences_harm_no_other() {
     let count = std::env::var("REALM_MUTATIONS").map_or(300, |count| count.parse().expect("a number"));
     for cache_type in CacheType::ALL {
         let setup = Setup::new(EngineConfig { cache_type, ..EngineConfig::default() });
@@ -162,7 +162,7 @@ fn foreign_pages_of_what_is_no_number_are_refused() {
 /// A forged prompt affects only its forger: not even the same tenant's other requests find it in the prefix
 /// cache.
 #[test]
-fn nobody_else_uses_what_nobody_vouches_for() {
+fn pages_of_foreign_bytes_are_shared_with_no_sequence() {
     let setup = Setup::new(EngineConfig::default());
     let other = Setup::new(EngineConfig::default());
     let tenant = anybody();

@@ -235,10 +235,10 @@ impl Hub {
         source: &Source,
         progress: &mut dyn Progress,
     ) -> std::result::Result<String, Reason> {
-        let mut told: Option<Instant> = None;
+        let mut reported: Option<Instant> = None;
         let mut advanced = |done: u64, total: Option<u64>| {
-            if told.is_none_or(|told| told.elapsed() >= Duration::from_millis(100)) || Some(done) == total {
-                told = Some(Instant::now());
+            if reported.is_none_or(|at| at.elapsed() >= Duration::from_millis(100)) || Some(done) == total {
+                reported = Some(Instant::now());
                 progress.advanced(source, done, total);
             }
         };

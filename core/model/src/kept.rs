@@ -151,7 +151,7 @@ impl<B: Backend> KeptRow for Row<B> {
             Place::Device(buffer) => Ok(self.rows.shelf.backend.read_row(buffer, self.index, out)?),
             Place::Host(copies) => {
                 let copy = copies.get(self.index).and_then(Option::as_ref);
-                let copy = copy.ok_or_else(|| Error::InvalidBatch("a row that nobody holds".into()))?;
+                let copy = copy.ok_or_else(|| Error::InvalidBatch("a row that no handle holds".into()))?;
                 out.clone_from(copy);
                 Ok(())
             }

@@ -47,7 +47,7 @@ async fn tasks_load_stream_and_generate_without_blocking() {
 }
 
 #[test]
-fn a_model_lives_as_long_as_somebody_reads_from_it() {
+fn a_model_lives_as_long_as_a_reader_of_it() {
     let stream = model("smollm2-135m").stream(capital()).unwrap();
     assert_eq!(stream.finish().unwrap().text, ANSWER);
 }

@@ -235,7 +235,7 @@ mod tests {
         let place = order.iter().position(|&who| who == "large").unwrap();
         let before = order[..place].iter().filter(|&&who| who == "small").count();
         assert!((45..=51).contains(&before), "{before} small ones came first");
-        assert!(queue.due.is_empty(), "nobody is remembered for ever");
+        assert!(queue.due.is_empty(), "no tenant is remembered forever");
     }
 
     #[test]
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_gives_up_leaves_the_queue_and_waiting_is_bounded() {
+    fn a_caller_that_gives_up_leaves_the_queue_and_waiting_is_bounded() {
         let compiler = Compiler::default();
         let threads = busy(&compiler);
         let (said, heard) = mpsc::channel();

@@ -213,7 +213,7 @@ impl Task {
             let ended = match polled {
                 Ok(polled) => polled.is_ready(),
                 Err(_) => {
-                    tracing::error!("a program's run panicked; its reader is told that it stopped");
+                    tracing::error!("a program's run panicked; its reader gets the error that it stopped");
                     true
                 }
             };

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_is_slow_again_and_again_is_off_for_longer_and_longer() {
+    fn a_program_that_stays_slow_is_off_for_longer_and_longer() {
         let pace = Pace::default();
         assert!(pace.is_quick());
         let mut waits = Vec::new();

@@ -116,7 +116,7 @@ fn engine(instances: u32) -> wasmtime::Result<(Engine, u32)> {
     loop {
         match Engine::new(&settings(instances)) {
             Err(error) if instances > 16 => {
-                tracing::warn!(%error, instances, "no addresses for so many instances; trying fewer");
+                tracing::warn!(%error, instances, "the address space has no room for this many instances; trying fewer");
                 instances /= 4;
             }
             done => return Ok((done?, instances)),

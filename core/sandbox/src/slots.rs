@@ -265,7 +265,7 @@ mod tests {
         let slots = Slots::new(Needs([8, 8, 8, 8]));
         let [one, other] = [tenant(&slots, 1.0), tenant(&slots, 1.0)].map(|tenant| (tenant.id(), tenant));
         let mut held: Vec<Slot> = (0..8).map_while(|_| slots.try_take(one.0, ONE)).collect();
-        assert_eq!(held.len(), 5, "four that are nobody's, and one of its own");
+        assert_eq!(held.len(), 5, "four that belong to no tenant, and one of its own");
         assert!(slots.try_take_more(one.0, ONE).is_none());
         let mut more = pin!(slots.take(one.0, ONE));
         assert!(poll(more.as_mut()).is_none());
@@ -278,7 +278,7 @@ mod tests {
         assert!(poll(more.as_mut()).is_none());
         drop(given_up);
         drop(held.pop());
-        let more = poll(more.as_mut()).expect("nobody else waits");
+        let more = poll(more.as_mut()).expect("no other run waits");
         drop((held, second, more, own));
         let taken = slots.lock();
         assert!(taken.all == Needs::default() && taken.by_tenant.is_empty() && taken.waiting.is_empty());

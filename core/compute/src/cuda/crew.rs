@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_task_is_done_once_whoever_is_awake() {
+    fn every_task_is_done_once_whichever_threads_are_awake() {
         let crew = Crew::new(4).unwrap();
         for round in 0..2000 {
             let count = round % 37;

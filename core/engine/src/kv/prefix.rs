@@ -140,11 +140,11 @@ impl PrefixTree {
     }
 
     fn node(&self, id: NodeId) -> &Node {
-        self.nodes[id as usize].as_ref().expect("a node that somebody refers to")
+        self.nodes[id as usize].as_ref().expect("a node that another node or a page refers to")
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        self.nodes[id as usize].as_mut().expect("a node that somebody refers to")
+        self.nodes[id as usize].as_mut().expect("a node that another node or a page refers to")
     }
 
     fn key(parent: NodeId, scope: Scope, tokens: &[u32]) -> Option<Key> {

@@ -2,10 +2,10 @@
 //! Language Models', OSDI 2024).
 //!
 //! Every tenant has a counter of the work that was done for it, in rows ([`work`](super::work)), divided by
-//! its weight. Whoever has the lowest is served next. A tenant that comes back after a pause starts at the
-//! lowest counter of those who stayed, so that nobody saves up claims while there is nothing to do. A step
-//! computes at most `prefill_chunk + decode_rows` rows; the counters of tenants who always have prompts to
-//! compute and sequences to continue differ by no more than two steps' rows over the smallest weight.
+//! its weight. The tenant with the lowest is served next. A tenant that comes back after a pause starts at
+//! the lowest counter of those that stayed, so that no tenant saves up claims while it has nothing to do. A
+//! step computes at most `prefill_chunk + decode_rows` rows; the counters of tenants who always have prompts
+//! to compute and sequences to continue differ by no more than two steps' rows over the smallest weight.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

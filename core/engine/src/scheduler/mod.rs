@@ -14,8 +14,8 @@
 //!
 //! Every step takes one row of each sequence that generates, then chunks of prompts up to a budget of rows
 //! and of time, so that a long prompt holds the others up for one chunk and no longer. Pages are taken as
-//! sequences grow. When none is left, somebody gives theirs up and is computed again later: the tokens are
-//! kept, and the same rows give the same bits, so the reader notices nothing but the time.
+//! sequences grow. When none is left, a sequence gives its pages up and is computed again later: the tokens
+//! are kept, and the same rows give the same bits, so the reader notices nothing but the time.
 
 mod admission;
 mod beside;

@@ -23,7 +23,7 @@ const LEAST: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Beside {
     /// None but requests that may come.
-    Nobody,
+    NoSequence,
     /// Sequences of the same tenant, or prompts of several tenants.
     Own,
     /// Sequences of other tenants. The number is the weight of the prompts' tenants over that of the others.
@@ -68,12 +68,12 @@ impl Pacing {
         let Some(times) = times else { return Room { work: f64::INFINITY, least: 0 } };
         let without = self.without.unwrap_or(0.0);
         let (seconds, least) = match beside {
-            Beside::Nobody => (times.alone.as_secs_f64(), LEAST),
+            Beside::NoSequence => (times.alone.as_secs_f64(), LEAST),
             Beside::Own => (times.beside_own.as_secs_f64().max(without), LEAST),
             Beside::Others(weight) => (without * weight.clamp(1.0, LONGEST), prices.pace.least_prompt),
         };
         let (row, other) = match beside {
-            Beside::Nobody => (self.row_alone, self.row_beside),
+            Beside::NoSequence => (self.row_alone, self.row_beside),
             Beside::Own | Beside::Others(_) => (self.row_beside, self.row_alone),
         };
         let known = row.or(other).filter(|_| seconds > 0.0);

@@ -21,7 +21,7 @@ const AHEAD: f64 = 64.0;
 /// the others' median pass is one without.
 const PATIENT_PASSES: f64 = 3.0;
 /// The most sequences of one tenant, at a weight of 1, that generate in one pass beside other tenants'. A
-/// batch with so many more rows takes about twice the time.
+/// batch with 8 more rows takes about twice the time.
 const PATIENT_SEQUENCES: f64 = 8.0;
 /// Up to `EAGER_ROWS` ahead of the others, a tenant has this many times as many sequences in a pass as each
 /// of the others, if that is more.
@@ -274,7 +274,7 @@ impl Scheduler {
     /// `generating` generate.
     fn beside_whom(&self, generating: &[u64], prompting: &[u64]) -> Beside {
         if generating.is_empty() && prompting.len() == 1 {
-            Beside::Nobody
+            Beside::NoSequence
         } else if generating.is_empty() || (generating == prompting && generating.len() == 1) {
             Beside::Own
         } else {
@@ -283,7 +283,7 @@ impl Scheduler {
         }
     }
 
-    /// Somebody else may have computed what this prompt needs next.
+    /// Attaches pages that another sequence has computed since, if this prompt continues with their tokens.
     fn catch_up(&mut self, index: usize) {
         let task = &mut self.running[index];
         let found = task.attach(&mut self.kv);

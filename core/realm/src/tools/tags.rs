@@ -20,7 +20,7 @@ fn function_call(text: &str, tools: &[Tool]) -> Option<ToolCall> {
     let tool = tools.iter().find(|tool| tool.name == name);
     let body = rest.trim();
     if body.starts_with('{') {
-        // Llama 3.1, if the prompt told it to call in tags.
+        // Llama 3.1, if the prompt instructed it to call in tags.
         let arguments = json::object(body.strip_suffix("</function>").unwrap_or(body).trim())?;
         return named(name, arguments);
     }

@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_future_that_nobody_wakes_is_an_error() {
+    fn a_future_without_a_waker_is_an_error() {
         let stuck = finished(std::future::pending::<()>()).unwrap_err();
         assert_eq!(stuck.code, ErrorCode::Unsupported);
     }

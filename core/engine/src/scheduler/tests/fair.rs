@@ -158,7 +158,7 @@ fn a_prompt_that_takes_nearly_all_pages_ends_beside_any_number_of_short_requests
 }
 
 #[test]
-fn a_prefix_that_a_tenant_computed_is_nobody_elses() {
+fn a_prefix_that_a_tenant_computed_is_its_own() {
     let mut bench = Bench::new(&tiny("llama-f32"), 100, EngineConfig::default());
     let (one, other) = (tenant(Limits::default()), tenant(Limits::default()));
     let prompt = text(5, 0, 200);

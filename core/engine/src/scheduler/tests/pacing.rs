@@ -59,12 +59,12 @@ fn without_times_rows_alone_bound_a_pass() {
 fn the_first_rows_are_few_and_tell_how_long_rows_take() {
     let prices = prices();
     let mut pacing = Pacing::default();
-    for beside in [Beside::Nobody, Beside::Own, Beside::Others(1.0)] {
+    for beside in [Beside::NoSequence, Beside::Own, Beside::Others(1.0)] {
         let mut room = pacing.room(times(), beside, &prices);
         assert_eq!((room.take(&prices, 0, 4000), room.take(&prices, 0, 4000)), (32, 0));
     }
     pacing.observe(false, prices.pass(0, 32, 0), 1e-3);
-    assert_eq!(pacing.room(times(), Beside::Nobody, &prices).take(&prices, 0, 4000), 4000);
+    assert_eq!(pacing.room(times(), Beside::NoSequence, &prices).take(&prices, 0, 4000), 4000);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_pass_with_prompts_of_others_takes_twice_as_long_and_longer_by_weight() {
 
 #[test]
 fn rows_with_more_before_them_come_in_shorter_chunks() {
-    let (near, far) = (rows(0.001, Beside::Nobody, 0), rows(0.001, Beside::Nobody, 50_000));
+    let (near, far) = (rows(0.001, Beside::NoSequence, 0), rows(0.001, Beside::NoSequence, 50_000));
     assert!(far < near / 2, "{far} of {near}");
 }
 
@@ -87,16 +87,16 @@ fn rows_with_more_before_them_come_in_shorter_chunks() {
 fn however_long_rows_take_a_pass_has_some() {
     assert_eq!(rows(10.0, Beside::Others(1.0), 0), 4);
     assert_eq!(rows(10.0, Beside::Own, 0), 32);
-    assert_eq!(rows(10.0, Beside::Nobody, 0), 32);
+    assert_eq!(rows(10.0, Beside::NoSequence, 0), 32);
 }
 
 #[test]
 fn one_slow_pass_changes_little() {
     let prices = prices();
     let mut pacing = taught(0.01);
-    let before = pacing.room(times(), Beside::Nobody, &prices).take(&prices, 0, 4000);
+    let before = pacing.room(times(), Beside::NoSequence, &prices).take(&prices, 0, 4000);
     pacing.observe(false, 100.0, 1000.0);
-    let after = pacing.room(times(), Beside::Nobody, &prices).take(&prices, 0, 4000);
+    let after = pacing.room(times(), Beside::NoSequence, &prices).take(&prices, 0, 4000);
     assert!(after > before / 2, "{after} after {before}");
 }
 

@@ -273,7 +273,7 @@ fn is_ready(owner: &Tenant) -> bool {
 }
 
 #[test]
-fn commands_without_end_wait_their_turn_and_so_does_whoever_sends_them() {
+fn endless_commands_and_their_sender_wait_for_their_turn() {
     let model = tiny("llama-f32");
     let mut bench = Bench::new(&model, 200, config());
     let (_victim, chunks) = victim(&mut bench, 1000);
@@ -315,7 +315,7 @@ fn commands_without_end_wait_their_turn_and_so_does_whoever_sends_them() {
 }
 
 #[test]
-fn what_an_engine_leaves_undone_holds_nobody_up_when_it_has_gone() {
+fn senders_do_not_wait_for_an_engine_that_has_ended() {
     let model = tiny("llama-f32");
     let owner = tenant(Limits::default());
     let mut bench = Bench::new(&model, 100, config());

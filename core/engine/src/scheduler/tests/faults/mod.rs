@@ -252,7 +252,7 @@ fn the_engine_waits_for_a_pass_of_a_prompt_that_has_no_results() {
 }
 
 #[test]
-fn a_fault_that_passes_ends_nobody() {
+fn a_fault_that_passes_ends_no_request() {
     let setup = Setup::new(true);
     let wanted = well(&setup, false);
     for (operation, panics) in OPERATIONS.iter().flat_map(|&o| [(o, false), (o, true)]) {
