@@ -108,7 +108,9 @@ fn random_programs_are_refused_or_run() {
 /// Returns the plain functions with the WebAssembly types of their parameters, as their source declares them.
 fn plain_functions() -> Vec<(&'static str, Vec<&'static str>)> {
     let source = include_str!("../../src/raw/calls.rs");
-    let declared = source.split("\n    fn ").skip(1).map(|text| text.split_once('(').unwrap());
+    let (_, table) = source.split_once("functions! {").unwrap();
+    let (table, _) = table.split_once("\n}").unwrap();
+    let declared = table.split("\n    fn ").skip(1).map(|text| text.split_once('(').unwrap());
     let functions = declared.map(|(name, rest)| {
         let parameters = rest.split(')').next().unwrap().split(',').filter(|text| !text.is_empty());
         (name, parameters.map(|text| if text.ends_with(" f32") { "f32" } else { "i32" }).collect())
