@@ -18,6 +18,7 @@ mod lora;
 mod matmul;
 mod matrix;
 mod pack;
+mod pack_iq;
 pub(crate) mod pool;
 pub mod row;
 mod wide;

@@ -56,7 +56,8 @@ pub(crate) struct Format {
 }
 
 impl Format {
-    /// Returns the layout for a GGUF type; `None` for types that are stored as single-precision floats.
+    /// Returns the layout for a GGUF type; `None` for types that are stored as single-precision floats, or only
+    /// on the CPU.
     pub(crate) fn of(ty: TensorType) -> Option<Self> {
         // Index, form, bytes of planes by quarter, of the 2-bit and 1-bit planes, of scales, of minimums, of
         // float scales.
@@ -74,7 +75,7 @@ impl Format {
             TensorType::Q6_K => (10, Form::Q256, 512, [1024, 0, 256, 0, 32]),
             TensorType::IQ4_XS => (11, Form::Q256, 512, [0, 0, 128, 0, 32]),
             TensorType::F16 | TensorType::BF16 => (12, Form::F16, 2048, [0; 5]),
-            TensorType::F32 | TensorType::Q8_K => return None,
+            _ => return None,
         };
         let many_rows = match index {
             8 | 10 => Some(Form::T256),
@@ -167,7 +168,12 @@ impl Uploader {
         kernels: &Kernels,
         tensor: &Tensor<'_>,
     ) -> Result<Matrix, Error> {
-        self.upload(device, kernels, tensor, Format::of(tensor.info.ty))
+        let (ty, format) = (tensor.info.ty, Format::of(tensor.info.ty));
+        if format.is_none() && !matches!(ty, TensorType::F32 | TensorType::Q8_K) {
+            let why = format!("is {ty}, which the GPU cannot multiply with: run the model on the CPU");
+            return Err(checks::bad_tensor(tensor, &why));
+        }
+        self.upload(device, kernels, tensor, format)
     }
 
     /// Uploads a tensor as single-precision floats, whatever its type.

@@ -28,6 +28,18 @@ pub(crate) fn product(
                 }
             }
         }
+        Scales::Twin => {
+            for (b, codes) in codes.chunks_exact(BLOCK).enumerate() {
+                let at = (row * a.columns + first) / BLOCK + b;
+                for (p, acc) in acc.iter_mut().enumerate() {
+                    for (half, codes) in codes.chunks_exact(BLOCK / 2).enumerate() {
+                        let d = [&tile.scales, &tile.mins][half][b * PANEL + p];
+                        let sum = dot(format, tile, codes, b * BLOCK + half * BLOCK / 2, p);
+                        *acc = (sum as f32).mul_add(d * a.scales[at], *acc);
+                    }
+                }
+            }
+        }
         Scales::Super { sub, min } => {
             for (b, codes) in codes.chunks_exact(SUPER).enumerate() {
                 let at = (row * a.columns + first) / SUPER + b;

@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 
 use super::planes::{Planes, prefetch};
 use crate::cpu::activations::Activations;
-use crate::cpu::format::{BLOCK, Format, PANEL, SUPER};
+use crate::cpu::format::{BLOCK, Float, Format, PANEL, SUPER};
 
 /// The weights of a pass: some records of a panel.
 #[derive(Clone, Copy)]
@@ -96,6 +96,26 @@ unsafe fn halves(p: *const u8) -> __m512 {
     unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
 }
 
+/// Loads the 16 scales at the start of a record of planes `P`.
+///
+/// # Safety
+/// They can be read at `p`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn scales<P: Planes>(p: *const u8) -> __m512 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        match P::FLOAT {
+            Float::F16 => halves(p),
+            Float::BF16 => {
+                let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+            }
+            Float::F32 => _mm512_loadu_ps(p.cast()),
+        }
+    }
+}
+
 /// Sums at the start of a block: minus the center times the sum of its activations.
 ///
 /// # Safety
@@ -166,13 +186,45 @@ pub(super) unsafe fn block<P: Planes, const M: usize, const MIN: bool>(
             let mut sums = start::<P, M, MIN>(rows.negative32.wrapping_add(b * M));
             four_groups::<P, M>(&mut sums, planes, 0, x);
             four_groups::<P, M>(&mut sums, planes, 4, x.add(16 * M));
-            let d = halves(records);
+            let d = scales::<P>(records);
             let min = if MIN { halves(records.add(2 * PANEL)) } else { d };
             for m in 0..M {
                 let scale = _mm512_mul_ps(d, splat_ps(rows.scales, b * M + m));
                 floats[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[m]), scale, floats[m]);
                 if MIN {
                     floats[m] = _mm512_fmadd_ps(min, splat_ps(rows.sums, b * M + m), floats[m]);
+                }
+            }
+            records = records.add(weights.record_bytes);
+        }
+        for (acc, floats) in acc.iter_mut().zip(floats) {
+            _mm512_storeu_ps(acc.as_mut_ptr(), floats);
+        }
+    }
+}
+
+/// Multiplies blocks with two scales, each for 16 weights: `acc[m] += Σ d_w d_a (w · x)`.
+///
+/// # Safety
+/// Same contract as [`block`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn twin<P: Planes, const M: usize>(weights: Weights, rows: Rows, acc: &mut [[f32; PANEL]]) {
+    assert!(acc.len() == M);
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let mut floats: [__m512; M] = std::array::from_fn(|m| _mm512_loadu_ps(acc[m].as_ptr()));
+        let mut records = weights.records;
+        for b in 0..weights.count {
+            let planes = records.add(weights.header_bytes);
+            prefetch::<P>(planes);
+            for half in 0..2 {
+                let mut sums = start::<P, M, false>(rows.negative16.wrapping_add((2 * b + half) * M));
+                let x = rows.codes.add((2 * b + half) * 16 * M);
+                four_groups::<P, M>(&mut sums, planes, 4 * half, x);
+                let d = halves(records.add(half * 2 * PANEL));
+                for m in 0..M {
+                    let scale = _mm512_mul_ps(d, splat_ps(rows.scales, b * M + m));
+                    floats[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[m]), scale, floats[m]);
                 }
             }
             records = records.add(weights.record_bytes);
@@ -195,7 +247,7 @@ pub(super) unsafe fn super_block<P: Planes, const M: usize, const SUB: usize, co
 ) {
     assert!(acc.len() == M && (SUB == 16 || SUB == 32));
     let mut records = weights.records;
-    let float_bytes = 2 * PANEL * (1 + MIN as usize);
+    let float_bytes = PANEL * (P::FLOAT.bytes() + 2 * MIN as usize);
     for s in 0..weights.count {
         // SAFETY: by the caller's promise.
         unsafe {
@@ -228,7 +280,7 @@ pub(super) unsafe fn super_block<P: Planes, const M: usize, const SUB: usize, co
                     add(sums, scale(1));
                 }
             }
-            let d = halves(records);
+            let d = self::scales::<P>(records);
             for m in 0..M {
                 let scale = _mm512_mul_ps(d, splat_ps(rows.scales, s * M + m));
                 let old = _mm512_loadu_ps(acc[m].as_ptr());

@@ -2,17 +2,19 @@
 
 use std::arch::x86_64::*;
 
-use crate::cpu::format::{Codes, GROUP, TABLE};
+use crate::cpu::format::{Codes, Float, GROUP};
 
 /// The storage of the codes of 32 columns, and access to them.
 ///
-/// `vpdpbusd` multiplies unsigned with signed bytes, so signed weights get 128 added and count as codes with
-/// a center of 128. That leaves one kind of product for all types.
+/// `vpdpbusd` multiplies unsigned with signed bytes, so signed weights get 128 added (or
+/// 16, if they are small) and count as codes with that center. That leaves one kind of product for all types.
 pub(super) trait Planes {
     /// Bytes for 32 columns of a panel.
     const BYTES: usize;
     /// Logarithm to base 2 of the center, for types without a minimum.
     const CENTER_BITS: u32;
+    /// The kind of a record's scales.
+    const FLOAT: Float = Float::F16;
 
     /// Loads group `g` (0..8) as unsigned codes.
     ///
@@ -62,13 +64,22 @@ unsafe fn nibbles(planes: *const u8, g: usize) -> __m512i {
     _mm512_and_si512(shift(v, g / 4 * 4, 0), _mm512_set1_epi8(15))
 }
 
+/// The table of 4-bit indices, in each quarter of a register.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn lookup(codes: Codes) -> __m512i {
+    // SAFETY: a table has 16 bytes.
+    unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(codes.table().as_ptr().cast())) }
+}
+
 /// Declares the planes of one kind of codes.
 macro_rules! planes {
-    ($name:ident, $codes:expr, $center_bits:literal, |$planes:ident, $g:ident| $group:expr) => {
+    ($name:ident, $codes:expr, $center_bits:literal $(in $float:expr)?, |$planes:ident, $g:ident| $group:expr) => {
         pub(super) struct $name;
         impl Planes for $name {
             const BYTES: usize = $codes.plane_bytes();
             const CENTER_BITS: u32 = $center_bits;
+            $(const FLOAT: Float = $float;)?
             #[target_feature(enable = "avx512f,avx512bw")]
             #[inline]
             unsafe fn group($planes: *const u8, $g: usize) -> __m512i {
@@ -90,10 +101,16 @@ planes!(U4, Codes::U4, 3, |p, g| nibbles(p, g));
 planes!(U5, Codes::U5, 4, |p, g| with_bits(nibbles(p, g), shift(load(p, 4), g, 4), 16));
 planes!(U6, Codes::U6, 5, |p, g| with_bits(nibbles(p, g), shift(load(p, 4 + g / 4), g % 4 * 2, 4), 0x30));
 planes!(I8, Codes::I8, 7, |p, g| _mm512_xor_si512(load(p, g), _mm512_set1_epi8(-128)));
+planes!(Book, Codes::I8, 7 in Float::F32, |p, g| I8::group(p, g));
 planes!(Table, Codes::Table, 7, |p, g| {
-    let table = _mm512_broadcast_i32x4(_mm_loadu_si128(TABLE.as_ptr().cast()));
-    let table = _mm512_xor_si512(table, _mm512_set1_epi8(-128));
+    let table = _mm512_xor_si512(lookup(Codes::Table), _mm512_set1_epi8(-128));
     _mm512_shuffle_epi8(table, nibbles(p, g))
+});
+planes!(Float4, Codes::Float4, 4 in Float::BF16, |p, g| {
+    _mm512_shuffle_epi8(lookup(Codes::Float4), nibbles(p, g))
+});
+planes!(SignedFloat4, Codes::SignedFloat4, 4, |p, g| {
+    _mm512_shuffle_epi8(lookup(Codes::Float4), nibbles(p, g))
 });
 
 /// Bytes between the kernels' reads and the prefetched weights. Weights come from memory once per product;

@@ -56,6 +56,7 @@ impl Job<'_> {
         unsafe {
             match (format.codes, format.scales) {
                 (Codes::I8 | Codes::Table, Scales::Block { .. }) => self.block::<Byte, M, Q, false>(acc),
+                (Codes::I8, Scales::Super { sub: 16, .. }) => self.super_block::<Byte, M, Q, 4, false>(acc),
                 (Codes::I8 | Codes::Table, Scales::Super { .. }) => {
                     self.super_block::<Byte, M, Q, 8, false>(acc);
                 }
@@ -63,7 +64,9 @@ impl Job<'_> {
                 (_, Scales::Block { min: true }) => self.block::<Small, M, Q, true>(acc),
                 (_, Scales::Super { sub: 16, min: false }) => self.super_block::<Small, M, Q, 4, false>(acc),
                 (_, Scales::Super { sub: 16, min: true }) => self.super_block::<Small, M, Q, 4, true>(acc),
+                (_, Scales::Super { min: false, .. }) => self.super_block::<Small, M, Q, 8, false>(acc),
                 (_, Scales::Super { .. }) => self.super_block::<Small, M, Q, 8, true>(acc),
+                (_, Scales::Twin) => self.twin::<Small, M, Q>(acc),
             }
         }
     }
@@ -126,6 +129,33 @@ impl Job<'_> {
                 for m in 0..M {
                     for q in 0..Q {
                         vst1q_f32(outputs(acc, m, quarter + q), sums[m][q]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Multiplies blocks with two scales, each for 16 weights: `acc[m] += Σ d_w d_a (w · x)`.
+    ///
+    /// # Safety
+    /// Same contract as [`Self::run`].
+    #[inline(always)]
+    unsafe fn twin<D: Dot, const M: usize, const Q: usize>(self, acc: &mut [[f32; PANEL]]) {
+        let Job { tile, a, row, first, .. } = self;
+        for quarter in (0..QUARTERS).step_by(Q) {
+            for i in 0..tile.columns / (BLOCK / 2) {
+                let (b, scales) = (i / 2, if i % 2 == 0 { &tile.scales } else { &tile.mins });
+                // SAFETY: by the caller's promise.
+                unsafe {
+                    let dot = self.dot::<D, M, Q, 4>(i * (BLOCK / 2), quarter);
+                    for q in 0..Q {
+                        let d = vld1q_f32(scales.as_ptr().add(b * PANEL + 4 * (quarter + q)));
+                        for m in 0..M {
+                            let at = ((row + m) * a.columns + first) / BLOCK + b;
+                            let scale = vmulq_n_f32(d, *a.scales.as_ptr().add(at));
+                            let out = outputs(acc, m, quarter + q);
+                            vst1q_f32(out, vfmaq_f32(vld1q_f32(out), vcvtq_f32_s32(dot[m][q]), scale));
+                        }
                     }
                 }
             }
