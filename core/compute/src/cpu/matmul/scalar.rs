@@ -32,11 +32,12 @@ pub(crate) fn product(
             for (b, codes) in codes.chunks_exact(BLOCK).enumerate() {
                 let at = (row * a.columns + first) / BLOCK + b;
                 for (p, acc) in acc.iter_mut().enumerate() {
-                    for (half, codes) in codes.chunks_exact(BLOCK / 2).enumerate() {
-                        let d = [&tile.scales, &tile.mins][half][b * PANEL + p];
-                        let sum = dot(format, tile, codes, b * BLOCK + half * BLOCK / 2, p);
-                        *acc = (sum as f32).mul_add(d * a.scales[at], *acc);
-                    }
+                    let (first, second) = codes.split_at(BLOCK / 2);
+                    let sum = dot(format, tile, first, b * BLOCK, p) as f32;
+                    let scaled = sum * tile.scales[b * PANEL + p];
+                    let sum = dot(format, tile, second, b * BLOCK + BLOCK / 2, p) as f32;
+                    let scaled = sum.mul_add(tile.mins[b * PANEL + p], scaled);
+                    *acc = scaled.mul_add(a.scales[at], *acc);
                 }
             }
         }

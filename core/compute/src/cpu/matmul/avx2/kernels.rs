@@ -181,18 +181,17 @@ impl Job<'_> {
                         }
                     }
                 }
-                self.finish_block::<M, MIN>(b, &tile.scales, &total, sums);
+                self.finish_block::<M, MIN>(b, &total, sums);
             }
         }
     }
 
-    /// `sums += total * d_w * d_a (+ min_w * sum_a)` for block `b` of the tile, with `d_w` of `scales`.
+    /// `sums += total * d_w * d_a (+ min_w * sum_a)` for block `b` of the tile.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
     unsafe fn finish_block<const M: usize, const MIN: bool>(
         &self,
         b: usize,
-        scales: &[f32],
         total: &[[__m256i; 2]; M],
         sums: &mut Sums<M>,
     ) {
@@ -200,7 +199,7 @@ impl Job<'_> {
         // SAFETY: by the promise of `unsigned_block`.
         unsafe {
             for h in 0..2 {
-                let d = _mm256_load_ps(scales.as_ptr().add(b * PANEL + 8 * h));
+                let d = _mm256_load_ps(tile.scales.as_ptr().add(b * PANEL + 8 * h));
                 let min = _mm256_load_ps(tile.mins.as_ptr().add(b * PANEL + 8 * h));
                 for m in 0..M {
                     let at = ((row + m) * a.columns + first) / BLOCK + b;
@@ -242,7 +241,7 @@ impl Job<'_> {
             // SAFETY: by the promise of `unsigned_block`.
             unsafe {
                 let total = self.signed_dot::<M, BLOCK>(b);
-                self.finish_block::<M, false>(b, &self.tile.scales, &total, sums);
+                self.finish_block::<M, false>(b, &total, sums);
             }
         }
     }
@@ -253,9 +252,17 @@ impl Job<'_> {
         for b in 0..self.tile.columns / BLOCK {
             // SAFETY: by the promise of `unsigned_block`.
             unsafe {
-                for (half, scales) in [&self.tile.scales, &self.tile.mins].into_iter().enumerate() {
-                    let total = self.signed_dot::<M, { BLOCK / 2 }>(2 * b + half);
-                    self.finish_block::<M, false>(b, scales, &total, sums);
+                let dots = [self.signed_dot::<M, 16>(2 * b), self.signed_dot::<M, 16>(2 * b + 1)];
+                for h in 0..2 {
+                    let d = [&self.tile.scales, &self.tile.mins]
+                        .map(|scales| _mm256_load_ps(scales.as_ptr().add(b * PANEL + 8 * h)));
+                    for m in 0..M {
+                        let at = ((self.row + m) * self.a.columns + self.first) / BLOCK + b;
+                        let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[0][m][h]), d[0]);
+                        let scaled = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[1][m][h]), d[1], scaled);
+                        let scale = _mm256_broadcast_ss(&*self.a.scales.as_ptr().add(at));
+                        sums[m][h] = _mm256_fmadd_ps(scaled, scale, sums[m][h]);
+                    }
                 }
             }
         }

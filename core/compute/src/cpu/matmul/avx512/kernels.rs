@@ -203,7 +203,7 @@ pub(super) unsafe fn block<P: Planes, const M: usize, const MIN: bool>(
     }
 }
 
-/// Multiplies blocks with two scales, each for 16 weights: `acc[m] += Σ d_w d_a (w · x)`.
+/// Multiplies blocks with two scales, each for 16 weights: `acc[m] += Σ d_a (d_1 (w_1 · x_1) + d_2 (w_2 · x_2))`.
 ///
 /// # Safety
 /// Same contract as [`block`].
@@ -217,15 +217,20 @@ pub(super) unsafe fn twin<P: Planes, const M: usize>(weights: Weights, rows: Row
         for b in 0..weights.count {
             let planes = records.add(weights.header_bytes);
             prefetch::<P>(planes);
-            for half in 0..2 {
-                let mut sums = start::<P, M, false>(rows.negative16.wrapping_add((2 * b + half) * M));
-                let x = rows.codes.add((2 * b + half) * 16 * M);
-                four_groups::<P, M>(&mut sums, planes, 4 * half, x);
-                let d = halves(records.add(half * 2 * PANEL));
-                for m in 0..M {
-                    let scale = _mm512_mul_ps(d, splat_ps(rows.scales, b * M + m));
-                    floats[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[m]), scale, floats[m]);
-                }
+            let x = rows.codes.add(b * BLOCK * M);
+            let mut sums = start::<P, M, false>(rows.negative16.wrapping_add(2 * b * M));
+            four_groups::<P, M>(&mut sums, planes, 0, x);
+            let d = halves(records);
+            let mut scaled = [_mm512_setzero_ps(); M];
+            for (scaled, sum) in scaled.iter_mut().zip(sums) {
+                *scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), d);
+            }
+            let mut sums = start::<P, M, false>(rows.negative16.wrapping_add((2 * b + 1) * M));
+            four_groups::<P, M>(&mut sums, planes, 4, x.add(16 * M));
+            let d = halves(records.add(2 * PANEL));
+            for m in 0..M {
+                let scaled = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[m]), d, scaled[m]);
+                floats[m] = _mm512_fmadd_ps(scaled, splat_ps(rows.scales, b * M + m), floats[m]);
             }
             records = records.add(weights.record_bytes);
         }

@@ -135,7 +135,7 @@ impl Job<'_> {
         }
     }
 
-    /// Multiplies blocks with two scales, each for 16 weights: `acc[m] += Σ d_w d_a (w · x)`.
+    /// Multiplies blocks with two scales, each for 16 weights: `acc[m] += Σ d_a (d_1 (w_1 · x_1) + d_2 (w_2 · x_2))`.
     ///
     /// # Safety
     /// Same contract as [`Self::run`].
@@ -143,18 +143,20 @@ impl Job<'_> {
     unsafe fn twin<D: Dot, const M: usize, const Q: usize>(self, acc: &mut [[f32; PANEL]]) {
         let Job { tile, a, row, first, .. } = self;
         for quarter in (0..QUARTERS).step_by(Q) {
-            for i in 0..tile.columns / (BLOCK / 2) {
-                let (b, scales) = (i / 2, if i % 2 == 0 { &tile.scales } else { &tile.mins });
+            for b in 0..tile.columns / BLOCK {
                 // SAFETY: by the caller's promise.
                 unsafe {
-                    let dot = self.dot::<D, M, Q, 4>(i * (BLOCK / 2), quarter);
+                    let first_dot = self.dot::<D, M, Q, 4>(b * BLOCK, quarter);
+                    let second_dot = self.dot::<D, M, Q, 4>(b * BLOCK + BLOCK / 2, quarter);
                     for q in 0..Q {
-                        let d = vld1q_f32(scales.as_ptr().add(b * PANEL + 4 * (quarter + q)));
+                        let at = b * PANEL + 4 * (quarter + q);
+                        let d = [&tile.scales, &tile.mins].map(|scales| vld1q_f32(scales.as_ptr().add(at)));
                         for m in 0..M {
                             let at = ((row + m) * a.columns + first) / BLOCK + b;
-                            let scale = vmulq_n_f32(d, *a.scales.as_ptr().add(at));
+                            let scaled = vmulq_f32(vcvtq_f32_s32(first_dot[m][q]), d[0]);
+                            let scaled = vfmaq_f32(scaled, vcvtq_f32_s32(second_dot[m][q]), d[1]);
                             let out = outputs(acc, m, quarter + q);
-                            vst1q_f32(out, vfmaq_f32(vld1q_f32(out), vcvtq_f32_s32(dot[m][q]), scale));
+                            vst1q_f32(out, vfmaq_n_f32(vld1q_f32(out), scaled, *a.scales.as_ptr().add(at)));
                         }
                     }
                 }
