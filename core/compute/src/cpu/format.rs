@@ -9,7 +9,8 @@
 //!   1, … of row 15. The byte multiply-add instructions of AVX2 (two registers), AVX-512 VNNI (one) and NEON
 //!   (four) take this order: every 32-bit lane accumulates one row, and the activations' 4 bytes are
 //!   broadcast. No horizontal sums, and rows never mix.
-//! - The numbers of the IQ types' codebooks are kept as whole bytes.
+//! - Points of the IQ types' codebooks are taken apart: their 16 magnitudes with signs make a table for 4-bit
+//!   codes.
 //! - Codes of 2 to 6 bits are kept in bit planes over the 8 groups of 32 columns, so that a packed matrix is
 //!   as large as in the file (K-quants grow by 0 to 4 %, for scales widened from 6 to 8 bits).
 //!
@@ -41,12 +42,10 @@ pub(crate) enum Codes {
     U5,
     U6,
     I8,
-    /// 4-bit indices into the 16 values of IQ4_NL.
-    Table,
-    /// 4-bit floats (E2M1), unpacked as twice their value plus 16.
+    /// 4-bit indices into 16 signed values.
+    Table(&'static [i8; 16]),
+    /// 4-bit floats (E2M1), unpacked as twice their value plus 16: unsigned codes are faster with AVX2.
     Float4,
-    /// 4-bit floats, unpacked as twice their value.
-    SignedFloat4,
 }
 
 impl Codes {
@@ -56,7 +55,7 @@ impl Codes {
             * match self {
                 Codes::U2 => 8,
                 Codes::U3 => 12,
-                Codes::U4 | Codes::Table | Codes::Float4 | Codes::SignedFloat4 => 16,
+                Codes::U4 | Codes::Table(_) | Codes::Float4 => 16,
                 Codes::U5 => 20,
                 Codes::U6 => 24,
                 Codes::I8 => 32,
@@ -65,16 +64,12 @@ impl Codes {
 
     /// Returns whether unpacked codes are signed bytes, rather than small unsigned ones.
     pub(crate) const fn signed(self) -> bool {
-        matches!(self, Codes::I8 | Codes::Table | Codes::SignedFloat4)
+        matches!(self, Codes::I8 | Codes::Table(_))
     }
 
-    /// The unpacked codes for 4-bit indices.
+    /// The unpacked codes for 4-bit indices; without a meaning for other codes.
     pub(crate) const fn table(self) -> &'static [i8; 16] {
-        match self {
-            Codes::Float4 => &FLOAT4_UP,
-            Codes::SignedFloat4 => &FLOAT4,
-            _ => &TABLE,
-        }
+        if let Codes::Table(values) = self { values } else { &FLOAT4_UP }
     }
 }
 
@@ -138,26 +133,30 @@ impl Format {
         let new = |codes, scales, center, float| Some(Self { codes, scales, center, float });
         let block = |codes, min, center| new(codes, Scales::Block { min }, center, Float::F16);
         let super_ = |codes, sub, min, center| new(codes, Scales::Super { sub, min }, center, Float::F16);
-        let book = |sub| new(Codes::I8, Scales::Super { sub, min: false }, 0, Float::F32);
+        let book = |table, sub| new(Codes::Table(table), Scales::Super { sub, min: false }, 0, Float::F32);
         match ty {
             TensorType::Q4_0 => block(Codes::U4, false, 8),
             TensorType::Q4_1 => block(Codes::U4, true, 0),
             TensorType::Q5_0 => block(Codes::U5, false, 16),
             TensorType::Q5_1 => block(Codes::U5, true, 0),
             TensorType::Q8_0 => block(Codes::I8, false, 0),
-            TensorType::IQ4_NL => block(Codes::Table, false, 0),
+            TensorType::IQ4_NL => block(Codes::Table(&IQ4), false, 0),
             TensorType::Q2_K => super_(Codes::U2, 16, true, 0),
             TensorType::Q3_K => super_(Codes::U3, 16, false, 4),
             TensorType::Q4_K => super_(Codes::U4, 32, true, 0),
             TensorType::Q5_K => super_(Codes::U5, 32, true, 0),
             TensorType::Q6_K => super_(Codes::U6, 16, false, 32),
-            TensorType::IQ4_XS => super_(Codes::Table, 32, false, 0),
-            TensorType::IQ2_XXS | TensorType::IQ3_XXS | TensorType::IQ3_S | TensorType::IQ1_S => book(32),
-            TensorType::IQ2_XS | TensorType::IQ2_S | TensorType::IQ1_M => book(16),
+            TensorType::IQ4_XS => super_(Codes::Table(&IQ4), 32, false, 0),
+            TensorType::IQ2_XXS => book(&IQ2, 32),
+            TensorType::IQ2_XS | TensorType::IQ2_S => book(&IQ2, 16),
+            TensorType::IQ3_XXS => book(&IQ3_XXS, 32),
+            TensorType::IQ3_S => book(&IQ3_S, 32),
+            TensorType::IQ1_S => book(&IQ1, 32),
+            TensorType::IQ1_M => book(&IQ1, 16),
             TensorType::TQ1_0 | TensorType::TQ2_0 => super_(Codes::U2, 32, false, 1),
             TensorType::Q1_0 => block(Codes::U2, false, 1),
             TensorType::MXFP4 => new(Codes::Float4, Scales::Block { min: false }, 16, Float::BF16),
-            TensorType::NVFP4 => new(Codes::SignedFloat4, Scales::Twin, 0, Float::F16),
+            TensorType::NVFP4 => new(Codes::Table(&FLOAT4), Scales::Twin, 0, Float::F16),
             _ => None,
         }
     }
@@ -196,11 +195,19 @@ impl Format {
 }
 
 /// The 16 values of IQ4_NL and IQ4_XS.
-const TABLE: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+const IQ4: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 /// Twice the 16 values of E2M1.
 const FLOAT4: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 /// The same plus 16.
 const FLOAT4_UP: [i8; 16] = [16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4];
+/// The magnitudes of the codebooks of IQ2_XXS, IQ2_XS and IQ2_S, then minus these.
+const IQ2: [i8; 16] = [8, 25, 43, 0, 0, 0, 0, 0, -8, -25, -43, 0, 0, 0, 0, 0];
+/// The same for IQ3_XXS.
+const IQ3_XXS: [i8; 16] = [4, 12, 20, 28, 36, 44, 52, 62, -4, -12, -20, -28, -36, -44, -52, -62];
+/// The same for IQ3_S.
+const IQ3_S: [i8; 16] = [1, 3, 5, 7, 9, 11, 13, 15, -1, -3, -5, -7, -9, -11, -13, -15];
+/// Eight times -1, 0 and 1, plus 1, then minus 1, for IQ1_S and IQ1_M.
+const IQ1: [i8; 16] = [-7, 1, 9, 0, 0, 0, 0, 0, -9, -1, 7, 0, 0, 0, 0, 0];
 
 /// Defines where a code sits in the planes of 32 columns: writes `code` of `row` and `column` (0..32). The
 /// planes must be zero there. Packing itself writes whole groups at a time.
@@ -210,7 +217,7 @@ pub(crate) fn put_code(planes: &mut [u8], codes: Codes, row: usize, column: usiz
     let mut low4 = |code: u8| planes[group % 4 * GROUP + byte] |= (code & 15) << (group / 4 * 4);
     match codes {
         Codes::I8 => planes[group * GROUP + byte] = code,
-        Codes::U4 | Codes::Table | Codes::Float4 | Codes::SignedFloat4 => low4(code),
+        Codes::U4 | Codes::Table(_) | Codes::Float4 => low4(code),
         Codes::U5 => {
             low4(code);
             planes[4 * GROUP + byte] |= (code >> 4 & 1) << group;
@@ -237,7 +244,7 @@ pub(crate) fn get_code(planes: &[u8], codes: Codes, row: usize, column: usize) -
     match codes {
         Codes::I8 => planes[group * GROUP + byte],
         Codes::U4 => low4(),
-        Codes::Table | Codes::Float4 | Codes::SignedFloat4 => codes.table()[low4() as usize] as u8,
+        Codes::Table(_) | Codes::Float4 => codes.table()[low4() as usize] as u8,
         Codes::U5 => low4() | bit(4 * GROUP) << 4,
         Codes::U6 => low4() | low2(4 * GROUP) << 4,
         Codes::U2 => low2(0),

@@ -110,7 +110,7 @@ fn put_groups(planes: &mut [u8], codes: Codes, groups: &Groups) {
     };
     match codes {
         Codes::I8 => planes.copy_from_slice(groups.as_flattened().as_flattened()),
-        Codes::U4 | Codes::Table | Codes::Float4 | Codes::SignedFloat4 => low4(planes),
+        Codes::U4 | Codes::Table(_) | Codes::Float4 => low4(planes),
         Codes::U5 => {
             low4(planes);
             bit(&mut planes[4 * GROUP..], 4);

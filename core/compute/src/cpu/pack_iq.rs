@@ -1,10 +1,11 @@
-//! Reads blocks of the IQ types: points of codebooks become signed bytes, a point's scale an odd whole number.
+//! Reads blocks of the IQ types: the numbers of points of codebooks become indices of magnitudes with the sign as
+//! a fourth bit, their scale an odd whole number.
 
 use realm_gguf::TensorType;
 
 use super::format::SUPER;
 use super::pack::{Row, half};
-use crate::quant::grids::{IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, even_signs, negate};
+use crate::quant::grids::{IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, even_signs};
 
 fn word(b: &[u8], at: usize) -> u32 {
     half(b, at) as u32 | (half(b, at + 2) as u32) << 16
@@ -24,7 +25,7 @@ pub(super) fn read(ty: TensorType, b: &[u8], row: &mut Row) {
             for (s, b) in b[2..].chunks_exact(8).enumerate() {
                 let signs = word(b, 4);
                 row.sub_scales[s] = 2 * (signs >> 28) as u8 + 1;
-                points(row, 4 * s, |i| negate(IQ2_XXS.eight(b[i].into()), even_signs(signs >> (7 * i))));
+                points(row, 4 * s, |i| with_signs(IQ2_XXS.eight(b[i].into()), even_signs(signs >> (7 * i))));
             }
         }
         TensorType::IQ3_XXS => {
@@ -33,7 +34,7 @@ pub(super) fn read(ty: TensorType, b: &[u8], row: &mut Row) {
                 row.sub_scales[s] = 2 * (signs >> 28) as u8 + 1;
                 points(row, 4 * s, |i| {
                     let point = IQ3_XXS.fours([b[2 * i].into(), b[2 * i + 1].into()]);
-                    negate(point, even_signs(signs >> (7 * i)))
+                    with_signs(point, even_signs(signs >> (7 * i)))
                 });
             }
         }
@@ -42,7 +43,7 @@ pub(super) fn read(ty: TensorType, b: &[u8], row: &mut Row) {
             for s in 0..8 {
                 points(row, 4 * s, |i| {
                     let code = half(b, 2 + 8 * s + 2 * i);
-                    negate(IQ2_XS.eight((code & 511).into()), even_signs((code >> 9).into()))
+                    with_signs(IQ2_XS.eight((code & 511).into()), even_signs((code >> 9).into()))
                 });
             }
         }
@@ -51,7 +52,7 @@ pub(super) fn read(ty: TensorType, b: &[u8], row: &mut Row) {
             for s in 0..8 {
                 points(row, 4 * s, |i| {
                     let index = u16::from_le_bytes([b[2 + 4 * s + i], b[66 + s] >> (2 * i) & 3]);
-                    negate(IQ2_S.eight(index.into()), b[34 + 4 * s + i])
+                    with_signs(IQ2_S.eight(index.into()), b[34 + 4 * s + i])
                 });
             }
         }
@@ -60,7 +61,7 @@ pub(super) fn read(ty: TensorType, b: &[u8], row: &mut Row) {
             for s in 0..8 {
                 let index = |q: usize| u16::from_le_bytes([b[2 + 8 * s + q], b[66 + s] >> q & 1]) as usize;
                 points(row, 4 * s, |i| {
-                    negate(IQ3_S.fours([index(2 * i), index(2 * i + 1)]), b[74 + 4 * s + i])
+                    with_signs(IQ3_S.fours([index(2 * i), index(2 * i + 1)]), b[74 + 4 * s + i])
                 });
             }
         }
@@ -70,7 +71,7 @@ pub(super) fn read(ty: TensorType, b: &[u8], row: &mut Row) {
                 row.sub_scales[s] = 2 * (high >> 12 & 7) as u8 + 1;
                 points(row, 4 * s, |i| {
                     let index = u16::from_le_bytes([b[2 + 4 * s + i], (high >> (3 * i) & 7) as u8]);
-                    beside(IQ1.eight(index.into()), high >> 15)
+                    with_signs(IQ1.eight(index.into()), 0u8.wrapping_sub((high >> 15) as u8))
                 });
             }
         }
@@ -84,7 +85,7 @@ pub(super) fn read(ty: TensorType, b: &[u8], row: &mut Row) {
                 points(row, 4 * s, |i| {
                     let high = b[32 + 2 * s + i / 2] >> (i % 2 * 4);
                     let index = u16::from_le_bytes([b[4 * s + i], high & 7]);
-                    beside(IQ1.eight(index.into()), (high >> 3 & 1).into())
+                    with_signs(IQ1.eight(index.into()), 0u8.wrapping_sub(high >> 3 & 1))
                 });
             }
         }
@@ -93,10 +94,10 @@ pub(super) fn read(ty: TensorType, b: &[u8], row: &mut Row) {
 }
 
 /// Writes four points, the first one number `first` of the row.
-fn points(row: &mut Row, first: usize, point: impl Fn(usize) -> [i8; 8]) {
+fn points(row: &mut Row, first: usize, point: impl Fn(usize) -> [u8; 8]) {
     debug_assert!(8 * first + 32 <= SUPER);
     for (i, codes) in row.codes[8 * first..][..32].chunks_exact_mut(8).enumerate() {
-        codes.copy_from_slice(&point(i).map(|x| x as u8));
+        codes.copy_from_slice(&point(i));
     }
 }
 
@@ -107,7 +108,7 @@ fn odd_nibbles(b: &[u8], row: &mut Row) {
     }
 }
 
-/// A point of -1, 0 and 1, in eighths, and an eighth above it, or below.
-fn beside(point: [i8; 8], below: u16) -> [i8; 8] {
-    point.map(|x| 8 * x + 1 - 2 * below as i8)
+/// Puts each number's sign, or the direction of its move, above its magnitude.
+fn with_signs(which: [u8; 8], signs: u8) -> [u8; 8] {
+    std::array::from_fn(|k| which[k] | (signs >> k & 1) << 3)
 }

@@ -30,9 +30,11 @@ pub(super) fn product<const M: usize>(
         }
         let job = Job { tile, a, row, first };
         match (format.codes, format.scales) {
-            (Codes::I8 | Codes::Table, Scales::Block { .. }) => job.signed_block(&mut sums),
-            (Codes::I8 | Codes::Table, Scales::Super { sub: 16, .. }) => job.signed_super::<M, 16>(&mut sums),
-            (Codes::I8 | Codes::Table, Scales::Super { .. }) => job.signed_super::<M, 32>(&mut sums),
+            (Codes::I8 | Codes::Table(_), Scales::Block { .. }) => job.signed_block(&mut sums),
+            (Codes::I8 | Codes::Table(_), Scales::Super { sub: 16, .. }) => {
+                job.signed_super::<M, 16>(&mut sums)
+            }
+            (Codes::I8 | Codes::Table(_), Scales::Super { .. }) => job.signed_super::<M, 32>(&mut sums),
             (_, Scales::Twin) => job.signed_twin(&mut sums),
             (Codes::U2, Scales::Block { .. }) => job.unsigned_block::<M, 1, 8, false>(&mut sums),
             (Codes::U2, Scales::Super { min: false, .. }) => {

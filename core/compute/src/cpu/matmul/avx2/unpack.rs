@@ -131,7 +131,7 @@ unsafe fn unpack_block(codes: Codes, planes: *const u8, out: *mut u8) {
                     store(at + 4 * GROUP, _mm256_shuffle_epi8(table, high));
                 }
             }
-            Codes::Table | Codes::SignedFloat4 => {
+            Codes::Table(_) => {
                 let table = lookup(codes);
                 for at in (0..4 * GROUP).step_by(32) {
                     let (p, out) = (load(at), out.add(at / GROUP * 2 * GROUP + at % GROUP));

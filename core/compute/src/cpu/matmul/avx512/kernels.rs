@@ -10,9 +10,9 @@
 
 use std::arch::x86_64::*;
 
-use super::planes::{Planes, prefetch};
+use super::planes::{Planes, prefetch, table};
 use crate::cpu::activations::Activations;
-use crate::cpu::format::{BLOCK, Float, Format, PANEL, SUPER};
+use crate::cpu::format::{BLOCK, Codes, Float, Format, PANEL, SUPER};
 
 /// The weights of a pass: some records of a panel.
 #[derive(Clone, Copy)]
@@ -22,13 +22,20 @@ pub(super) struct Weights {
     /// Bytes of a record, and of its header.
     record_bytes: usize,
     header_bytes: usize,
+    codes: Codes,
 }
 
 impl Weights {
     /// `records` in `format`.
     pub(super) fn new(format: &Format, records: &[u8]) -> Self {
         let (record_bytes, header_bytes) = (format.record_bytes(), format.header_bytes());
-        Self { records: records.as_ptr(), count: records.len() / record_bytes, record_bytes, header_bytes }
+        Self {
+            records: records.as_ptr(),
+            count: records.len() / record_bytes,
+            record_bytes,
+            header_bytes,
+            codes: format.codes,
+        }
     }
 }
 
@@ -143,6 +150,7 @@ unsafe fn start<P: Planes, const M: usize, const MIN: bool>(negative: *const i32
 #[inline(always)]
 unsafe fn four_groups<P: Planes, const M: usize>(
     sums: &mut [__m512i; M],
+    table: __m512i,
     planes: *const u8,
     from: usize,
     x: *const i8,
@@ -151,7 +159,7 @@ unsafe fn four_groups<P: Planes, const M: usize>(
         ($g:literal) => {
             // SAFETY: by the caller's promise.
             unsafe {
-                let w = P::group(planes, from + $g);
+                let w = P::group(planes, from + $g, table);
                 for (m, sum) in sums.iter_mut().enumerate() {
                     *sum = _mm512_dpbusd_epi32(*sum, w, splat(x.cast(), $g * M + m));
                 }
@@ -178,14 +186,14 @@ pub(super) unsafe fn block<P: Planes, const M: usize, const MIN: bool>(
     // SAFETY: by the caller's promise.
     unsafe {
         let mut floats: [__m512; M] = std::array::from_fn(|m| _mm512_loadu_ps(acc[m].as_ptr()));
-        let mut records = weights.records;
+        let (mut records, table) = (weights.records, table(weights.codes));
         for b in 0..weights.count {
             let planes = records.add(weights.header_bytes);
             prefetch::<P>(planes);
             let x = rows.codes.add(b * BLOCK * M);
             let mut sums = start::<P, M, MIN>(rows.negative32.wrapping_add(b * M));
-            four_groups::<P, M>(&mut sums, planes, 0, x);
-            four_groups::<P, M>(&mut sums, planes, 4, x.add(16 * M));
+            four_groups::<P, M>(&mut sums, table, planes, 0, x);
+            four_groups::<P, M>(&mut sums, table, planes, 4, x.add(16 * M));
             let d = scales::<P>(records);
             let min = if MIN { halves(records.add(2 * PANEL)) } else { d };
             for m in 0..M {
@@ -213,20 +221,20 @@ pub(super) unsafe fn twin<P: Planes, const M: usize>(weights: Weights, rows: Row
     // SAFETY: by the caller's promise.
     unsafe {
         let mut floats: [__m512; M] = std::array::from_fn(|m| _mm512_loadu_ps(acc[m].as_ptr()));
-        let mut records = weights.records;
+        let (mut records, table) = (weights.records, table(weights.codes));
         for b in 0..weights.count {
             let planes = records.add(weights.header_bytes);
             prefetch::<P>(planes);
             let x = rows.codes.add(b * BLOCK * M);
             let mut sums = start::<P, M, false>(rows.negative16.wrapping_add(2 * b * M));
-            four_groups::<P, M>(&mut sums, planes, 0, x);
+            four_groups::<P, M>(&mut sums, table, planes, 0, x);
             let d = halves(records);
             let mut scaled = [_mm512_setzero_ps(); M];
             for (scaled, sum) in scaled.iter_mut().zip(sums) {
                 *scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), d);
             }
             let mut sums = start::<P, M, false>(rows.negative16.wrapping_add((2 * b + 1) * M));
-            four_groups::<P, M>(&mut sums, planes, 4, x.add(16 * M));
+            four_groups::<P, M>(&mut sums, table, planes, 4, x.add(16 * M));
             let d = halves(records.add(2 * PANEL));
             for m in 0..M {
                 let scaled = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[m]), d, scaled[m]);
@@ -251,7 +259,7 @@ pub(super) unsafe fn super_block<P: Planes, const M: usize, const SUB: usize, co
     acc: &mut [[f32; PANEL]],
 ) {
     assert!(acc.len() == M && (SUB == 16 || SUB == 32));
-    let mut records = weights.records;
+    let (mut records, table) = (weights.records, table(weights.codes));
     let float_bytes = PANEL * (P::FLOAT.bytes() + 2 * MIN as usize);
     for s in 0..weights.count {
         // SAFETY: by the caller's promise.
@@ -273,15 +281,15 @@ pub(super) unsafe fn super_block<P: Planes, const M: usize, const SUB: usize, co
                 let at = s * (SUPER / SUB) + b * (BLOCK / SUB);
                 if SUB == 32 {
                     let mut sums = start::<P, M, MIN>(rows.negative32.wrapping_add(at * M));
-                    four_groups::<P, M>(&mut sums, planes, 0, x);
-                    four_groups::<P, M>(&mut sums, planes, 4, x.add(16 * M));
+                    four_groups::<P, M>(&mut sums, table, planes, 0, x);
+                    four_groups::<P, M>(&mut sums, table, planes, 4, x.add(16 * M));
                     add(sums, scale(0));
                 } else {
                     let mut sums = start::<P, M, MIN>(rows.negative16.wrapping_add(at * M));
-                    four_groups::<P, M>(&mut sums, planes, 0, x);
+                    four_groups::<P, M>(&mut sums, table, planes, 0, x);
                     add(sums, scale(0));
                     let mut sums = start::<P, M, MIN>(rows.negative16.wrapping_add((at + 1) * M));
-                    four_groups::<P, M>(&mut sums, planes, 4, x.add(16 * M));
+                    four_groups::<P, M>(&mut sums, table, planes, 4, x.add(16 * M));
                     add(sums, scale(1));
                 }
             }

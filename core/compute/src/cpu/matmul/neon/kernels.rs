@@ -55,9 +55,11 @@ impl Job<'_> {
         // were prepared for that many columns, and the assertions above check rows and columns.
         unsafe {
             match (format.codes, format.scales) {
-                (Codes::I8 | Codes::Table, Scales::Block { .. }) => self.block::<Byte, M, Q, false>(acc),
-                (Codes::I8, Scales::Super { sub: 16, .. }) => self.super_block::<Byte, M, Q, 4, false>(acc),
-                (Codes::I8 | Codes::Table, Scales::Super { .. }) => {
+                (Codes::I8 | Codes::Table(_), Scales::Block { .. }) => self.block::<Byte, M, Q, false>(acc),
+                (Codes::Table(_), Scales::Super { sub: 16, .. }) => {
+                    self.super_block::<Byte, M, Q, 4, false>(acc)
+                }
+                (Codes::I8 | Codes::Table(_), Scales::Super { .. }) => {
                     self.super_block::<Byte, M, Q, 8, false>(acc);
                 }
                 (_, Scales::Block { min: false }) => self.block::<Small, M, Q, false>(acc),

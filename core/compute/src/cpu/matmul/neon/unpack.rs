@@ -180,7 +180,7 @@ unsafe fn unpack_block<const CENTERED: bool>(format: &Format, planes: *const u8,
                         store(g, load(g));
                     }
                 }
-                Codes::Table | Codes::Float4 | Codes::SignedFloat4 => {
+                Codes::Table(_) | Codes::Float4 => {
                     let table = vreinterpretq_u8_s8(vld1q_s8(format.codes.table().as_ptr()));
                     for g in 0..4 {
                         let (low, high) = nibbles(g);
