@@ -133,7 +133,7 @@ fn tq1_0(b: &[u8], out: &mut [f32]) {
             _ => (48 + i % 4, (i - 240) / 4),
         };
         let fraction = b[byte].wrapping_mul([1, 3, 9, 27, 81][digit]);
-        *out = d * ((fraction as u16 * 3 >> 8) as f32 - 1.0);
+        *out = d * (((fraction as u16 * 3) >> 8) as f32 - 1.0);
     }
 }
 
