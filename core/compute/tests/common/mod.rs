@@ -63,7 +63,7 @@ pub(crate) fn blocks(ty: TensorType, len: usize, random: &mut Random) -> Vec<u8>
             TensorType::IQ1_M => {
                 let bits = f16::from_f32(x).to_bits();
                 for (i, pair) in block[48..].chunks_exact_mut(2).enumerate() {
-                    pair[1] = pair[1] & 15 | (bits >> (4 * i) & 15) as u8 * 16;
+                    pair[1] = (pair[1] & 15) | ((bits >> (4 * i) & 15) as u8) << 4;
                 }
             }
             TensorType::MXFP4 => block[0] = 118 + block[0] % 8,
