@@ -105,6 +105,70 @@ fn random_programs_are_refused_or_run() {
     assert!(tried > 0 && ran > 0 && well > 0);
 }
 
+/// Returns the plain functions with the WebAssembly types of their parameters, as their source declares them.
+fn plain_functions() -> Vec<(&'static str, Vec<&'static str>)> {
+    let source = include_str!("../../src/raw/calls.rs");
+    let declared = source.split("\n    fn ").skip(1).map(|text| text.split_once('(').unwrap());
+    let functions = declared.map(|(name, rest)| {
+        let parameters = rest.split(')').next().unwrap().split(',').filter(|text| !text.is_empty());
+        (name, parameters.map(|text| if text.ends_with(" f32") { "f32" } else { "i32" }).collect())
+    });
+    functions.collect()
+}
+
+/// A core module that calls plain functions with random arguments: addresses in and beyond its memory, handles
+/// that earlier calls returned, and other numbers.
+fn random_calls(chance: &mut Chance, functions: &[(&str, Vec<&str>)]) -> Vec<u8> {
+    const RESULTS: usize = 8;
+    let mut imports = String::new();
+    for (name, parameters) in functions {
+        let parameters = parameters.join(" ");
+        imports.push_str(&format!(
+            "(import \"realm\" \"{name}\" (func ${name} (param {parameters}) (result i64)))"
+        ));
+    }
+    let mut calls = String::new();
+    for _ in 0..60 {
+        let (name, parameters) = &functions[chance.below(functions.len())];
+        let mut arguments = String::new();
+        for kind in parameters {
+            let number = match chance.below(10) {
+                0 => u32::MAX - chance.below(3) as u32,
+                1 => 65_536 - chance.below(9) as u32,
+                2 => chance.next() as u32,
+                3..6 => chance.below(4) as u32,
+                _ => chance.below(64) as u32,
+            };
+            arguments.push_str(&match *kind {
+                "f32" => format!("(f32.reinterpret_i32 (i32.const {}))", chance.next() as u32 as i32),
+                _ if chance.below(2) == 0 => {
+                    format!("(i32.wrap_i64 (local.get $r{}))", chance.below(RESULTS))
+                }
+                _ => format!("(i32.const {})", number as i32),
+            });
+        }
+        calls.push_str(&format!("(local.set $r{} (call ${name} {arguments}))", chance.below(RESULTS)));
+    }
+    let locals: String = (0..RESULTS).map(|i| format!("(local $r{i} i64)")).collect();
+    let module = format!(
+        r#"(module {imports} (memory (export "memory") 1) (data (i32.const 0) "the quick brown fox")
+        (func (export "realm_run") (result i32) {locals} {calls} (i32.const 0)))"#
+    );
+    wat::parse_str(module).unwrap()
+}
+
+#[test]
+fn random_calls_of_plain_functions_end_in_results_or_errors() {
+    let count = std::env::var("REALM_MUTATIONS").map_or(150, |count| count.parse().expect("a number"));
+    let functions = plain_functions();
+    assert!(functions.len() > 30 && functions.iter().any(|&(name, _)| name == "matmul"));
+    let mut chance = Chance(2);
+    let (tried, ran, well) =
+        try_all((0..count).map(|i| (format!("calls {i}"), random_calls(&mut chance, &functions))));
+    // A call fails by its result and not by a trap, so that most modules come to their end.
+    assert!(tried == count && ran == count && well > count / 2, "{well} of {ran} of {tried}");
+}
+
 /// Random numbers (SplitMix64), the same in each run.
 pub(crate) struct Chance(pub(crate) u64);
 
