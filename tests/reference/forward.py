@@ -16,6 +16,10 @@ def floats(tensor):
         blocks = data.reshape(-1, 292)
         scale = blocks[:, :4].copy().view(np.float32)
         values = scale * blocks[:, 4:260].copy().view(np.int8)
+    elif tensor.tensor_type == T.Q1_0:  # the package knows only its size: a float16 scale and 128 signs
+        blocks = data.reshape(-1, 18)
+        scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
+        values = np.where(np.unpackbits(blocks[:, 2:], axis=1, bitorder="little") == 1, scale, -scale)
     elif tensor.tensor_type == T.F16:
         values = data.view(np.float16)
     else:
@@ -25,8 +29,9 @@ def floats(tensor):
 
 # Columns that share a scale when a CPU rounds the other side of a product to 8 bits, as llama.cpp and Realm do for
 # matrices of these types. The other types take part as floats.
-INT8_BLOCK = {**dict.fromkeys([T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.IQ4_NL], 32),
-              **dict.fromkeys([T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K, T.IQ4_XS], 256)}
+INT8_BLOCK = {**dict.fromkeys([T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.IQ4_NL, T.MXFP4, T.NVFP4, T.Q1_0], 32),
+              **dict.fromkeys([T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K, T.IQ4_XS, T.IQ2_XXS, T.IQ2_XS, T.IQ2_S,
+                              T.IQ3_XXS, T.IQ3_S, T.IQ1_S, T.IQ1_M, T.TQ1_0, T.TQ2_0], 256)}
 
 
 def round_to_int8(x, block):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make the small random models in tiny/ and what the float64 forward pass says about them.
 
-    make_tiny.py
+    make_tiny.py [NAME ...]
 
 Writes tiny/NAME.gguf and tiny.json: for each model a sequence of tokens and, after each of them, the eight
 likeliest ids with their log-probabilities; for quantized models also those with the input of products rounded to 8 bits.
@@ -9,6 +9,7 @@ likeliest ids with their log-probabilities; for quantized models also those with
 import json
 import math
 import pathlib
+import sys
 import zlib
 
 import numpy as np
@@ -23,6 +24,8 @@ TOKENS, TOP, VOCAB = 48, 8, 100
 SMALL = dict(layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16, ff=96)
 # Rows of 256 for the K-quants; what has shorter rows (attention's output, the way down) is then Q8_0.
 WIDE = dict(layers=2, hidden=256, heads=4, kv_heads=2, head_dim=32, ff=64)
+# One layer, for the types of files that are many.
+THIN = WIDE | {"layers": 1}
 LONGROPE = {"rope.scaling.attn_factor": 1.19, "rope.scaling.original_context_length": 256}
 
 # Name: architecture, type of the matrices, shape, further metadata.
@@ -60,12 +63,26 @@ MODELS = {
     "qwen3-q8_k": ("qwen3", T.Q8_K, WIDE | {"heads": 2, "kv_heads": 1, "ff": 32}, {}),
     "llama-iq4_nl": ("llama", T.IQ4_NL, SMALL | {"hidden": 128, "head_dim": 32}, {}),
     "qwen3-iq4_xs": ("qwen3", T.IQ4_XS, WIDE, {}),
+    "llama-mxfp4": ("llama", T.MXFP4, SMALL | {"hidden": 128, "head_dim": 32}, {}),
+    "qwen3-nvfp4": ("qwen3", T.NVFP4, SMALL | {"hidden": 128, "head_dim": 32, "ff": 128}, {}),
+    "llama-q1_0": ("llama", T.Q1_0, SMALL | {"hidden": 128, "head_dim": 32, "ff": 128}, {}),
+    "qwen3-iq2_xxs": ("qwen3", T.IQ2_XXS, THIN, {}),
+    "llama-iq2_xs": ("llama", T.IQ2_XS, THIN, {}),
+    "qwen2-iq2_s": ("qwen2", T.IQ2_S, THIN, {}),
+    "qwen3-iq3_xxs": ("qwen3", T.IQ3_XXS, THIN, {}),
+    "llama-iq3_s": ("llama", T.IQ3_S, THIN, {}),
+    "qwen2-iq1_s": ("qwen2", T.IQ1_S, THIN, {}),
+    "qwen3-iq1_m": ("qwen3", T.IQ1_M, THIN, {}),
+    "llama-tq1_0": ("llama", T.TQ1_0, THIN, {}),
+    "qwen3-tq2_0": ("qwen3", T.TQ2_0, THIN, {}),
 }
 
 # Types that the gguf package cannot make: random codes. Where the half floats of a block lie, and what the second
 # one (the minimum's scale) has to be, in units of the first, for weights of mean 0.
 SCALES = {T.Q2_K: (80, 82, 1.5), T.Q3_K: (108, None, 0), T.Q4_K: (0, 2, 7.5), T.Q5_K: (0, 2, 15.5),
-          T.Q6_K: (208, None, 0), T.IQ4_NL: (0, None, 0), T.IQ4_XS: (0, None, 0)}
+          T.Q6_K: (208, None, 0), T.IQ4_NL: (0, None, 0), T.IQ4_XS: (0, None, 0), T.Q1_0: (0, None, 0),
+          **dict.fromkeys([T.IQ2_XXS, T.IQ2_XS, T.IQ2_S, T.IQ3_XXS, T.IQ3_S, T.IQ1_S], (0, None, 0)),
+          T.TQ1_0: (52, None, 0), T.TQ2_0: (64, None, 0), T.IQ1_M: None, T.NVFP4: None, T.MXFP4: None}
 
 
 class Decoded:
@@ -79,12 +96,26 @@ def random_blocks(rng, ty, shape, std):
     """Bytes `[outputs, bytes]` of random codes whose weights have the deviation `std`."""
     length, size = GGML_QUANT_SIZES[ty]
     blocks = rng.integers(0, 256, (shape[0] * shape[1] // length, size), dtype=np.uint8)
-    at, minimum_at, ratio = SCALES[ty]
+    if ty == T.MXFP4:  # a power of two; the codes' own deviation is 5.6
+        power = np.rint(np.log2(std / 5.6) + 0.3 * rng.standard_normal(len(blocks)))
+        blocks[:, 0] = power + 128
+        return blocks.reshape(shape[0], -1)
+    if ty == T.NVFP4:  # exponent and mantissa are an almost logarithmic scale
+        power = np.log2(std / 5.6) + 0.3 * rng.standard_normal((len(blocks), 4))
+        blocks[:, :4] = np.rint(8 * (power + 8)).clip(1, 126)
+        return blocks.reshape(shape[0], -1)
+    at, minimum_at, ratio = SCALES[ty] or (None, None, 0)
+    if ty == T.TQ2_0:  # a code of 3 is no digit
+        blocks[:, :64] &= ~(blocks[:, :64] >> 1 & 0x55)
     spread = np.exp(0.3 * rng.standard_normal(len(blocks)))
 
     def scale(by):
         d = (by * spread).astype(np.float16)
-        blocks[:, at:at + 2] = d[:, None].view(np.uint8)
+        if ty == T.IQ1_M:
+            for i, at_nibble in enumerate(range(49, 57, 2)):
+                blocks[:, at_nibble] = blocks[:, at_nibble] & 15 | (d.view(np.uint16) >> 4 * i & 15) << 4
+        else:
+            blocks[:, at:at + 2] = d[:, None].view(np.uint8)
         if minimum_at is not None:
             blocks[:, minimum_at:minimum_at + 2] = (ratio * d).astype(np.float16)[:, None].view(np.uint8)
         return floats(Decoded(blocks.reshape(shape[0], -1), shape, ty))
@@ -200,10 +231,11 @@ class Maker:
         return self.rng.integers(0, VOCAB, TOKENS).tolist()
 
 
-def main():
+def main(*only):
+    """Makes all models, or those named beside the ones that there are."""
     (HERE / "tiny").mkdir(exist_ok=True)
-    records = []
-    for name in MODELS:
+    records = [r for r in json.loads((HERE / "tiny.json").read_text()) if r["model"] not in only] if only else []
+    for name in only or MODELS:
         maker = Maker(name)
         tokens = maker.write()
         found, rounded = (log_softmax(forward(Model(maker.path, int8), [tokens])[0]) for int8 in (False, True))
@@ -223,4 +255,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -9,7 +9,7 @@ use realm_gguf::{Array, Error, Gguf, Tensor, TensorInfo, TensorType, Value};
 
 /// Bytes and numbers per block of each type, from ggml's `ggml-common.h`, written as sums of the fields of
 /// its structures (scales, minima, quants), so that they do not come from the code under test.
-const SIZES: [(TensorType, u32, usize, usize); 16] = [
+const SIZES: [(TensorType, u32, usize, usize); 28] = [
     (TensorType::F32, 0, 1, 4),
     (TensorType::F16, 1, 1, 2),
     (TensorType::Q4_0, 2, 32, 2 + 16),
@@ -23,9 +23,21 @@ const SIZES: [(TensorType, u32, usize, usize); 16] = [
     (TensorType::Q5_K, 13, 256, 2 + 2 + 12 + 32 + 128),
     (TensorType::Q6_K, 14, 256, 128 + 64 + 16 + 2),
     (TensorType::Q8_K, 15, 256, 4 + 256 + 16 * 2),
+    (TensorType::IQ2_XXS, 16, 256, 2 + 32 * 2),
+    (TensorType::IQ2_XS, 17, 256, 2 + 32 * 2 + 8),
+    (TensorType::IQ3_XXS, 18, 256, 2 + 3 * 32),
+    (TensorType::IQ1_S, 19, 256, 2 + 32 + 8 * 2),
     (TensorType::IQ4_NL, 20, 32, 2 + 16),
+    (TensorType::IQ3_S, 21, 256, 2 + 64 + 8 + 32 + 4),
+    (TensorType::IQ2_S, 22, 256, 2 + 64 + 8 + 8),
     (TensorType::IQ4_XS, 23, 256, 2 + 2 + 4 + 128),
+    (TensorType::IQ1_M, 29, 256, 32 + 16 + 8),
     (TensorType::BF16, 30, 1, 2),
+    (TensorType::TQ1_0, 34, 256, 48 + 4 + 2),
+    (TensorType::TQ2_0, 35, 256, 64 + 2),
+    (TensorType::MXFP4, 39, 32, 1 + 16),
+    (TensorType::NVFP4, 40, 64, 4 + 32),
+    (TensorType::Q1_0, 41, 128, 2 + 16),
 ];
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use realm_compute::cpu::CpuBackend;
+use realm_compute::cpu::{self, CpuBackend};
 use realm_compute::{Backend, CacheSpec, CacheType};
 use realm_gguf::Gguf;
 use realm_model::{ModelConfig, Transformer, Weights};
@@ -22,7 +22,7 @@ pub(crate) fn load_on_cpu(
     let config = engine_config(options, CacheType::F32);
     let page = CacheSpec { layout: model.cache_layout(), pages: 1, kind: config.cache_type }.page_bytes();
     let need = Need {
-        weights: gguf.tensors().iter().map(|tensor| tensor.bytes() as u64).sum(),
+        weights: gguf.tensors().iter().map(cpu::weight_bytes).sum(),
         cache: config.least_kv_bytes(&model, page),
         kv_tokens: options.kv_tokens.map(|tokens| if tokens == 0 { model.context_length } else { tokens }),
     };

@@ -35,7 +35,22 @@ const TYPES: [(TensorType, GgmlDType); 14] = [
 
 /// The types that candle does not read. `cpu.rs` compares their kernels with `quant::dequantize`, and the
 /// tiny models of `tests/reference` compare both with the gguf package for Python.
-const OURS_ALONE: [TensorType; 2] = [TensorType::IQ4_NL, TensorType::IQ4_XS];
+const OURS_ALONE: [TensorType; 14] = [
+    TensorType::IQ4_NL,
+    TensorType::IQ4_XS,
+    TensorType::IQ2_XXS,
+    TensorType::IQ2_XS,
+    TensorType::IQ2_S,
+    TensorType::IQ3_XXS,
+    TensorType::IQ3_S,
+    TensorType::IQ1_S,
+    TensorType::IQ1_M,
+    TensorType::TQ1_0,
+    TensorType::TQ2_0,
+    TensorType::MXFP4,
+    TensorType::NVFP4,
+    TensorType::Q1_0,
+];
 
 /// Outputs and inputs of every matrix here: not a multiple of the 16 outputs of a panel, and several blocks
 /// per row.

@@ -1,6 +1,6 @@
 //! Weight matrices in the processor's own layouts.
 
-use realm_gguf::{Tensor, TensorType};
+use realm_gguf::{Tensor, TensorInfo, TensorType};
 
 use super::aligned::Aligned;
 use super::format::{BLOCK, Format, PANEL, get_code};
@@ -14,6 +14,21 @@ pub enum Matrix {
     Packed(Packed),
     /// Floats.
     Float(FloatPanels),
+}
+
+/// Returns the bytes that a tensor's weights take in memory, but for the rows that fill up the last panel. For
+/// most types that is as much as in the file; those of 1 to 3 bits take up to 2.8 times as much.
+///
+/// ```
+/// use realm_compute::cpu::weight_bytes;
+/// use realm_gguf::{TensorInfo, TensorType};
+///
+/// let tensor = TensorInfo::new("w", vec![256, 16], TensorType::Q4_0).expect("a tensor of this shape");
+/// assert_eq!(weight_bytes(&tensor), 16 * 256 / 32 * 18);
+/// ```
+pub fn weight_bytes(info: &TensorInfo) -> u64 {
+    let packed = |format: Format| info.len() / format.record_columns() * format.record_bytes() / PANEL;
+    Format::of(info.ty).map_or(info.bytes(), packed) as u64
 }
 
 /// Integer codes in panels; see `format.rs`.

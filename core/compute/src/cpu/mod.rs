@@ -18,6 +18,7 @@ mod lora;
 mod matmul;
 mod matrix;
 mod pack;
+mod pack_iq;
 pub(crate) mod pool;
 pub mod row;
 mod wide;
@@ -32,7 +33,7 @@ use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul, PAG
 pub use cache::Cache;
 pub use isa::Isa;
 pub use lora::LowRank;
-pub use matrix::{FloatPanels, Matrix, Packed};
+pub use matrix::{FloatPanels, Matrix, Packed, weight_bytes};
 use pool::{Parts, Pool, Share};
 
 /// An element-wise operation on fewer numbers than this stays on the calling thread: waking the others costs

@@ -56,7 +56,8 @@ pub(crate) struct Format {
 }
 
 impl Format {
-    /// Returns the layout for a GGUF type; `None` for types that are stored as single-precision floats.
+    /// Returns the layout for a GGUF type; `None` for types that are stored as single-precision floats, or only
+    /// on the CPU.
     pub(crate) fn of(ty: TensorType) -> Option<Self> {
         // Index, form, bytes of planes by quarter, of the 2-bit and 1-bit planes, of scales, of minimums, of
         // float scales.
@@ -74,7 +75,7 @@ impl Format {
             TensorType::Q6_K => (10, Form::Q256, 512, [1024, 0, 256, 0, 32]),
             TensorType::IQ4_XS => (11, Form::Q256, 512, [0, 0, 128, 0, 32]),
             TensorType::F16 | TensorType::BF16 => (12, Form::F16, 2048, [0; 5]),
-            TensorType::F32 | TensorType::Q8_K => return None,
+            _ => return None,
         };
         let many_rows = match index {
             8 | 10 => Some(Form::T256),
@@ -167,7 +168,7 @@ impl Uploader {
         kernels: &Kernels,
         tensor: &Tensor<'_>,
     ) -> Result<Matrix, Error> {
-        self.upload(device, kernels, tensor, Format::of(tensor.info.ty))
+        self.upload(device, kernels, tensor, layout(tensor)?)
     }
 
     /// Uploads a tensor as single-precision floats, whatever its type.
@@ -244,6 +245,16 @@ impl Uploader {
     }
 }
 
+/// Returns the layout of a matrix; refuses types that only the CPU multiplies with.
+fn layout(tensor: &Tensor<'_>) -> Result<Option<Format>, Error> {
+    let (ty, format) = (tensor.info.ty, Format::of(tensor.info.ty));
+    if format.is_none() && !matches!(ty, TensorType::F32 | TensorType::Q8_K) {
+        let why = format!("is {ty}, which only the CPU multiplies with: choose the device `cpu`");
+        return Err(checks::bad_tensor(tensor, &why));
+    }
+    Ok(format)
+}
+
 /// Returns the power of two that brings the largest of these bfloat16 numbers just below 2¹⁵. As half floats
 /// they then keep all their bits, except for numbers so small beside the largest that they do not matter
 /// (below 2⁻²⁹ of it).
@@ -272,6 +283,18 @@ mod tests {
             assert!(ours >= file && ours as f64 <= most * file as f64, "{ty}: {ours} for {file}");
             // Kernels read rows 16 bytes at a time.
             assert_eq!(ours % 16, 0);
+        }
+    }
+
+    #[test]
+    fn types_for_the_cpu_alone_are_refused_by_name() {
+        for ty in TensorType::ALL {
+            let info = realm_gguf::TensorInfo::new("w", vec![256, 2], ty).unwrap();
+            let refused = layout(&Tensor { info: &info, data: &[] }).err().map(|error| error.to_string());
+            let here = Format::of(ty).is_some() || [TensorType::F32, TensorType::Q8_K].contains(&ty);
+            assert_eq!(refused.is_none(), here, "{ty}");
+            let why = format!("tensor `w` of shape [256, 2] is {ty}, which only the CPU multiplies with");
+            assert!(refused.is_none_or(|refused| refused.contains(&why)), "{ty}");
         }
     }
 

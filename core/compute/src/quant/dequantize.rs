@@ -3,10 +3,14 @@
 use half::{bf16, f16};
 use realm_gguf::TensorType;
 
+use super::iq;
 use crate::Error;
 
 /// The 16 values of IQ4_NL and IQ4_XS, in units of the block's scale.
 const IQ4_VALUES: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+
+/// Twice the 16 values of E2M1, the 4-bit floats of MXFP4 and NVFP4.
+const FP4_VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// Turns `data`, whole blocks of `ty`, into floats. `out` must have exactly as many numbers as the blocks.
 pub fn dequantize(ty: TensorType, data: &[u8], out: &mut [f32]) -> Result<(), Error> {
@@ -48,6 +52,36 @@ pub fn dequantize(ty: TensorType, data: &[u8], out: &mut [f32]) -> Result<(), Er
             nibbles(&b[2..], |i, q| out[i] = d * IQ4_VALUES[q as usize] as f32);
         },
         TensorType::IQ4_XS => iq4_xs,
+        TensorType::IQ2_XXS => iq::iq2_xxs,
+        TensorType::IQ2_XS => iq::iq2_xs,
+        TensorType::IQ2_S => iq::iq2_s,
+        TensorType::IQ3_XXS => iq::iq3_xxs,
+        TensorType::IQ3_S => iq::iq3_s,
+        TensorType::IQ1_S => iq::iq1_s,
+        TensorType::IQ1_M => iq::iq1_m,
+        TensorType::TQ1_0 => tq1_0,
+        TensorType::TQ2_0 => |b: &[u8], out: &mut [f32]| {
+            let d = half(b, 64);
+            out.iter_mut().enumerate().for_each(|(i, out)| *out = d * (two_bits(b, i) as f32 - 1.0));
+        },
+        TensorType::MXFP4 => |b: &[u8], out: &mut [f32]| {
+            let d = half_power(b[0]);
+            nibbles(&b[1..], |i, q| out[i] = d * FP4_VALUES[q as usize] as f32);
+        },
+        TensorType::NVFP4 => |b: &[u8], out: &mut [f32]| {
+            for (s, out) in out.chunks_exact_mut(16).enumerate() {
+                let d = half_e4m3(b[s]);
+                for (i, &q) in b[4 + 8 * s..][..8].iter().enumerate() {
+                    out[i] = d * FP4_VALUES[q as usize & 15] as f32;
+                    out[i + 8] = d * FP4_VALUES[q as usize >> 4] as f32;
+                }
+            }
+        },
+        TensorType::Q1_0 => |b: &[u8], out: &mut [f32]| {
+            let d = half(b, 0);
+            let bit = |i: usize| b[2 + i / 8] >> (i % 8) & 1;
+            out.iter_mut().enumerate().for_each(|(i, out)| *out = if bit(i) == 1 { d } else { -d });
+        },
         TensorType::Q2_K => q2_k,
         TensorType::Q3_K => q3_k,
         TensorType::Q4_K => q4_k,
@@ -60,7 +94,7 @@ pub fn dequantize(ty: TensorType, data: &[u8], out: &mut [f32]) -> Result<(), Er
     Ok(())
 }
 
-fn half(b: &[u8], at: usize) -> f32 {
+pub(super) fn half(b: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([b[at], b[at + 1]]).to_f32()
 }
 
@@ -69,6 +103,37 @@ fn nibbles(b: &[u8], mut each: impl FnMut(usize, u8)) {
     for (i, &b) in b[..16].iter().enumerate() {
         each(i, b & 15);
         each(i + 16, b >> 4);
+    }
+}
+
+/// Half of the power of two that the exponent `e` of MXFP4 means, `2^(e - 128)`.
+fn half_power(e: u8) -> f32 {
+    f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (e as u32 - 1) << 23 })
+}
+
+/// Half of the number that the scale `x` of NVFP4 means: 4 bits of exponent, 3 of mantissa; the sign is not
+/// used, and NaN is 0, as in ggml.
+fn half_e4m3(x: u8) -> f32 {
+    let (exponent, mantissa) = (x >> 3 & 15, (x & 7) as f32);
+    match exponent {
+        _ if x == 0x7f => 0.0,
+        0 => mantissa / 1024.0,
+        _ => (8.0 + mantissa) * f32::from_bits((127 + exponent as u32 - 11) << 23),
+    }
+}
+
+/// The number `i` of TQ1_0 is a digit of base 3, the first after the point, of a byte times a power of 3: five
+/// of each of 32 bytes, five of each of 16, four of each of 4.
+fn tq1_0(b: &[u8], out: &mut [f32]) {
+    let d = half(b, 52);
+    for (i, out) in out.iter_mut().enumerate() {
+        let (byte, digit) = match i {
+            0..160 => (i % 32, i / 32),
+            160..240 => (32 + i % 16, (i - 160) / 16),
+            _ => (48 + i % 4, (i - 240) / 4),
+        };
+        let fraction = b[byte].wrapping_mul([1, 3, 9, 27, 81][digit]);
+        *out = d * (((fraction as u16 * 3) >> 8) as f32 - 1.0);
     }
 }
 
@@ -81,7 +146,7 @@ fn iq4_xs(b: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Number `i` of Q2_K and Q3_K lies in bits `2 * (i / 32 % 4)` of byte `32 * (i / 128) + i % 32`.
+/// Number `i` of Q2_K, Q3_K and TQ2_0 lies in bits `2 * (i / 32 % 4)` of byte `32 * (i / 128) + i % 32`.
 fn two_bits(b: &[u8], i: usize) -> u8 {
     b[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3
 }

@@ -42,7 +42,9 @@ pub(crate) fn blocks(ty: TensorType, len: usize, random: &mut Random) -> Vec<u8>
         TensorType::Q2_K => &[80, 82],
         TensorType::Q3_K => &[108],
         TensorType::Q6_K => &[208],
-        TensorType::Q8_K => &[],
+        TensorType::TQ1_0 => &[52],
+        TensorType::TQ2_0 => &[64],
+        TensorType::Q8_K | TensorType::IQ1_M | TensorType::MXFP4 | TensorType::NVFP4 => &[],
         _ => &[0],
     };
     for block in data.chunks_exact_mut(ty.block_bytes()) {
@@ -54,8 +56,20 @@ pub(crate) fn blocks(ty: TensorType, len: usize, random: &mut Random) -> Vec<u8>
             };
             block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
         }
-        if ty == TensorType::Q8_K {
-            block[..4].copy_from_slice(&random.floats(1, 0.02)[0].to_le_bytes());
+        let x = if scales.is_empty() { random.floats(1, 0.02)[0] } else { 0.0 };
+        match ty {
+            TensorType::Q8_K => block[..4].copy_from_slice(&x.to_le_bytes()),
+            // A nibble of the scale at the top of each of the last four 16-bit numbers.
+            TensorType::IQ1_M => {
+                let bits = f16::from_f32(x).to_bits();
+                for (i, pair) in block[48..].chunks_exact_mut(2).enumerate() {
+                    pair[1] = (pair[1] & 15) | ((bits >> (4 * i) & 15) as u8) << 4;
+                }
+            }
+            TensorType::MXFP4 => block[0] = 118 + block[0] % 8,
+            // 2^-9 to 2.
+            TensorType::NVFP4 => block[..4].iter_mut().for_each(|scale| *scale &= 0xbf),
+            _ => {}
         }
     }
     data

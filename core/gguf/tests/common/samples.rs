@@ -53,7 +53,7 @@ pub(crate) fn with_every_value() -> Writer {
 pub(crate) fn with_every_tensor_type() -> Writer {
     TensorType::ALL
         .into_iter()
-        .fold(Writer::new(), |w, ty| w.tensor(&format!("blk.0.{ty}.weight"), &[ty.block_len() as u64, 1], ty))
+        .fold(Writer::new(), |w, ty| w.tensor(&ty.to_string(), &[ty.block_len() as u64, 1], ty))
 }
 
 /// The metadata of a small llama, with a vocabulary and two tensors.

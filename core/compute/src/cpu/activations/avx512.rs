@@ -51,13 +51,13 @@ pub(super) unsafe fn row(fill: &Fill, row: usize, x: &[f32]) {
             // SAFETY: every unit of a row belongs to that row, which is this thread's alone.
             unsafe {
                 put(&fill.negative32, place.at(BLOCK, block), [-sum]);
+                put(&fill.negative16, place.at(16, 2 * block), [-sums[0]]);
+                put(&fill.negative16, place.at(16, 2 * block + 1), [-sums[1]]);
                 if fill.block == BLOCK {
                     put(&fill.sums, place.at(BLOCK, block), [d * sum as f32]);
                 } else {
                     put(&fill.sums16, place.at(32, block), [sums[0] as i16, sums[1] as i16]);
                     put(&fill.sums32, place.at(64, block / 2) * 2 + block % 2, [sum as i16]);
-                    put(&fill.negative16, place.at(16, 2 * block), [-sums[0]]);
-                    put(&fill.negative16, place.at(16, 2 * block + 1), [-sums[1]]);
                 }
             }
         }

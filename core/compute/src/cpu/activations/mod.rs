@@ -43,7 +43,7 @@ pub(crate) struct Activations {
     pub(crate) sums16: Aligned<i16>,
     /// Minus the sums of 32 codes, `[rows, columns / 32]`; only for AVX-512.
     pub(crate) negative32: Aligned<i32>,
-    /// Minus the sums of 16 codes, `[rows, columns / 16]`; only for AVX-512 and blocks of 256.
+    /// Minus the sums of 16 codes, `[rows, columns / 16]`; only for AVX-512.
     pub(crate) negative16: Aligned<i32>,
     /// The codes as 16-bit numbers, each four columns in the order 0, 2, 1, 3, `[rows, columns]`, for the
     /// AVX2 kernels of signed codes; empty unless asked for.
@@ -74,7 +74,7 @@ impl Activations {
         }
         if isa == Isa::Avx512 {
             self.negative32.reserve(rows * columns / BLOCK);
-            self.negative16.reserve(if block == SUPER { rows * columns / 16 } else { 0 });
+            self.negative16.reserve(rows * columns / 16);
         } else {
             self.lane_sums.reserve(rows * columns / self.lane_columns() * 2);
         }
@@ -316,9 +316,9 @@ mod tests {
                 for i in 0..columns / 16 {
                     if block == SUPER {
                         assert_eq!(a.sums16[place.at(32, i / 2) * 2 + i % 2] as i32, sum(16 * i, 16));
-                        if isa == Isa::Avx512 {
-                            assert_eq!(a.negative16[place.at(16, i)], -sum(16 * i, 16));
-                        }
+                    }
+                    if isa == Isa::Avx512 {
+                        assert_eq!(a.negative16[place.at(16, i)], -sum(16 * i, 16));
                     }
                 }
                 for i in 0..columns / 32 {

@@ -28,6 +28,19 @@ pub(crate) fn product(
                 }
             }
         }
+        Scales::Twin => {
+            for (b, codes) in codes.chunks_exact(BLOCK).enumerate() {
+                let at = (row * a.columns + first) / BLOCK + b;
+                for (p, acc) in acc.iter_mut().enumerate() {
+                    let (first, second) = codes.split_at(BLOCK / 2);
+                    let sum = dot(format, tile, first, b * BLOCK, p) as f32;
+                    let scaled = sum * tile.scales[b * PANEL + p];
+                    let sum = dot(format, tile, second, b * BLOCK + BLOCK / 2, p) as f32;
+                    let scaled = sum.mul_add(tile.mins[b * PANEL + p], scaled);
+                    *acc = scaled.mul_add(a.scales[at], *acc);
+                }
+            }
+        }
         Scales::Super { sub, min } => {
             for (b, codes) in codes.chunks_exact(SUPER).enumerate() {
                 let at = (row * a.columns + first) / SUPER + b;

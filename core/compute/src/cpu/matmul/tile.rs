@@ -6,10 +6,8 @@
 //! product, and both together are several times faster than memory delivers weights, so that case needs no
 //! path of its own.
 
-use half::f16;
-
 use crate::cpu::aligned::Aligned;
-use crate::cpu::format::{BLOCK, Format, GROUP, PANEL, SUPER, Scales, get_code};
+use crate::cpu::format::{BLOCK, Float, Format, GROUP, PANEL, SUPER, Scales, get_code};
 
 /// Columns of a tile when few rows of activations use it: the tile stays in the first-level cache.
 const FEW_ROWS_COLUMNS: usize = 512;
@@ -28,7 +26,8 @@ pub(crate) struct Tile {
     pub(crate) codes: Aligned<u8>,
     /// `[columns / 32][16]` for block scales, `[columns / 256][16]` for super ones.
     pub(crate) scales: Aligned<f32>,
-    /// Same layout as `scales`: the number to add (block) or subtract (super).
+    /// Same layout as `scales`: the number to add (block) or subtract (super), or the scale of the later 16
+    /// of 32 columns (twin).
     pub(crate) mins: Aligned<f32>,
     /// Super scales: `[columns / sub][16][2]`, each row's integer scale twice, for `vpmaddwd`.
     pub(crate) sub_scales: Aligned<i16>,
@@ -62,19 +61,23 @@ impl Tile {
         record: &[u8],
         halves: impl Fn(&[u8], &mut [f32]),
     ) {
-        halves(&record[..2 * PANEL], &mut self.scales[r * PANEL..][..PANEL]);
+        let (floats, record) = record.split_at(format.float.bytes() * PANEL);
+        let scales = &mut self.scales[r * PANEL..][..PANEL];
+        match format.float {
+            Float::F16 => halves(floats, scales),
+            other => scales.iter_mut().enumerate().for_each(|(p, scale)| *scale = other.get(floats, p)),
+        }
         match format.scales {
             Scales::Block { min: false } => {}
-            Scales::Block { min: true } => {
-                halves(&record[2 * PANEL..4 * PANEL], &mut self.mins[r * PANEL..][..PANEL]);
+            Scales::Block { min: true } | Scales::Twin => {
+                halves(&record[..2 * PANEL], &mut self.mins[r * PANEL..][..PANEL]);
             }
             Scales::Super { sub, min } => {
-                let mut at = 2 * PANEL;
+                let (mins, record) = record.split_at(2 * PANEL * min as usize);
                 if min {
-                    halves(&record[at..][..2 * PANEL], &mut self.mins[r * PANEL..][..PANEL]);
-                    at += 2 * PANEL;
+                    halves(mins, &mut self.mins[r * PANEL..][..PANEL]);
                 }
-                self.unpack_sub_scales(r, sub, min, &record[at..]);
+                self.unpack_sub_scales(r, sub, min, record);
             }
         }
     }
@@ -105,9 +108,7 @@ impl Tile {
         self.columns = records.len() / bytes * format.record_columns();
         for (r, record) in records.chunks_exact(bytes).enumerate() {
             self.unpack_scales(format, r, record, |bytes, out| {
-                for (out, b) in out.iter_mut().zip(bytes.chunks_exact(2)) {
-                    *out = f16::from_bits(u16::from_le_bytes([b[0], b[1]])).to_f32();
-                }
+                out.iter_mut().enumerate().for_each(|(p, out)| *out = Float::F16.get(bytes, p));
             });
             let planes = record[format.header_bytes()..].chunks_exact(format.codes.plane_bytes());
             for (p, planes) in planes.enumerate() {

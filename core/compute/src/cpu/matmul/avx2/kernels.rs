@@ -30,9 +30,19 @@ pub(super) fn product<const M: usize>(
         }
         let job = Job { tile, a, row, first };
         match (format.codes, format.scales) {
-            (Codes::I8 | Codes::Table, Scales::Block { .. }) => job.signed_block(&mut sums),
-            (Codes::I8 | Codes::Table, Scales::Super { .. }) => job.signed_super(&mut sums),
-            (Codes::U5, Scales::Block { min: false }) => job.unsigned_block::<M, 16, 8, false>(&mut sums),
+            (Codes::I8 | Codes::Table(_), Scales::Block { .. }) => job.signed_block(&mut sums),
+            (Codes::I8 | Codes::Table(_), Scales::Super { sub: 16, .. }) => {
+                job.signed_super::<M, 16>(&mut sums)
+            }
+            (Codes::I8 | Codes::Table(_), Scales::Super { .. }) => job.signed_super::<M, 32>(&mut sums),
+            (_, Scales::Twin) => job.signed_twin(&mut sums),
+            (Codes::U2, Scales::Block { .. }) => job.unsigned_block::<M, 1, 8, false>(&mut sums),
+            (Codes::U2, Scales::Super { min: false, .. }) => {
+                job.unsigned_super::<M, 1, 4, 32, false>(&mut sums);
+            }
+            (Codes::U5 | Codes::Float4, Scales::Block { min: false }) => {
+                job.unsigned_block::<M, 16, 8, false>(&mut sums)
+            }
             (Codes::U5, Scales::Block { min: true }) => job.unsigned_block::<M, 0, 4, true>(&mut sums),
             (_, Scales::Block { min: false }) => job.unsigned_block::<M, 8, 8, false>(&mut sums),
             (_, Scales::Block { min: true }) => job.unsigned_block::<M, 0, 8, true>(&mut sums),
@@ -206,18 +216,19 @@ impl Job<'_> {
         }
     }
 
-    /// Returns the products of 32 columns of widened signed codes.
+    /// Returns the products of `COLUMNS` columns of widened signed codes, from number `i` of that many on.
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    unsafe fn signed_dot<const M: usize>(&self, b: usize) -> [[__m256i; 2]; M] {
+    unsafe fn signed_dot<const M: usize, const COLUMNS: usize>(&self, i: usize) -> [[__m256i; 2]; M] {
         let Job { tile, a, row, first } = *self;
         let mut acc = [[_mm256_setzero_si256(); 2]; M];
         // SAFETY: by the promise of `unsigned_block`; `wide` was filled for signed codes.
         unsafe {
-            let w = tile.codes.as_ptr().add(b * WIDE_BLOCK);
-            for g in (0..16).step_by(4) {
+            let w =
+                tile.codes.as_ptr().add(i * COLUMNS / BLOCK * WIDE_BLOCK + i * COLUMNS % BLOCK * 2 * PANEL);
+            for g in (0..COLUMNS / 2).step_by(4) {
                 let x = std::array::from_fn(|m| {
-                    a.wide.as_ptr().add((row + m) * a.columns + first + b * BLOCK + 2 * g).cast()
+                    a.wide.as_ptr().add((row + m) * a.columns + first + i * COLUMNS + 2 * g).cast()
                 });
                 four_steps::<M, 1>(&mut acc, w.add(g * GROUP), &x);
             }
@@ -231,7 +242,7 @@ impl Job<'_> {
         for b in 0..self.tile.columns / BLOCK {
             // SAFETY: by the promise of `unsigned_block`.
             unsafe {
-                let total = self.signed_dot::<M>(b);
+                let total = self.signed_dot::<M, BLOCK>(b);
                 self.finish_block::<M, false>(b, &total, sums);
             }
         }
@@ -239,17 +250,39 @@ impl Job<'_> {
 
     #[target_feature(enable = "avx2,fma")]
     #[inline]
-    unsafe fn signed_super<const M: usize>(&self, sums: &mut Sums<M>) {
+    unsafe fn signed_twin<const M: usize>(&self, sums: &mut Sums<M>) {
+        for b in 0..self.tile.columns / BLOCK {
+            // SAFETY: by the promise of `unsigned_block`.
+            unsafe {
+                let dots = [self.signed_dot::<M, 16>(2 * b), self.signed_dot::<M, 16>(2 * b + 1)];
+                for h in 0..2 {
+                    let d = [&self.tile.scales, &self.tile.mins]
+                        .map(|scales| _mm256_load_ps(scales.as_ptr().add(b * PANEL + 8 * h)));
+                    for m in 0..M {
+                        let at = ((self.row + m) * self.a.columns + self.first) / BLOCK + b;
+                        let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[0][m][h]), d[0]);
+                        let scaled = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[1][m][h]), d[1], scaled);
+                        let scale = _mm256_broadcast_ss(&*self.a.scales.as_ptr().add(at));
+                        sums[m][h] = _mm256_fmadd_ps(scaled, scale, sums[m][h]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    #[inline]
+    unsafe fn signed_super<const M: usize, const SUB: usize>(&self, sums: &mut Sums<M>) {
         for s in 0..self.tile.columns / SUPER {
             // SAFETY: by the promise of `unsigned_block`.
             unsafe {
                 let mut total = [[_mm256_setzero_si256(); 2]; M];
-                for b in s * 8..s * 8 + 8 {
-                    let dot = self.signed_dot::<M>(b);
+                for i in s * (SUPER / SUB)..(s + 1) * (SUPER / SUB) {
+                    let dot = self.signed_dot::<M, SUB>(i);
                     for h in 0..2 {
                         // Each row's scale stands twice in 16 bits; load one of the two, widened with its
                         // sign.
-                        let scale = self.tile.sub_scales.as_ptr().add((b * PANEL + 8 * h) * 2);
+                        let scale = self.tile.sub_scales.as_ptr().add((i * PANEL + 8 * h) * 2);
                         let scale = _mm256_srai_epi32::<16>(_mm256_load_si256(scale.cast()));
                         for m in 0..M {
                             let product = _mm256_mullo_epi32(dot[m][h], scale);

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{NARROW_BLOCK, WIDE_BLOCK};
-use crate::cpu::format::{BLOCK, Codes, Format, GROUP, TABLE};
+use crate::cpu::format::{BLOCK, Codes, Format, GROUP};
 use crate::cpu::matmul::tile::Tile;
 
 /// Unpacks `records` of a panel.
@@ -122,8 +122,17 @@ unsafe fn unpack_block(codes: Codes, planes: *const u8, out: *mut u8) {
                     store_wide(load(at), out.add(at / GROUP * 2 * GROUP + at % GROUP));
                 }
             }
-            Codes::Table => {
-                let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(TABLE.as_ptr().cast()));
+            Codes::Float4 => {
+                let table = lookup(codes);
+                for at in (0..4 * GROUP).step_by(32) {
+                    let p = load(at);
+                    store(at, _mm256_shuffle_epi8(table, _mm256_and_si256(p, nibble)));
+                    let high = _mm256_and_si256(_mm256_srli_epi16::<4>(p), nibble);
+                    store(at + 4 * GROUP, _mm256_shuffle_epi8(table, high));
+                }
+            }
+            Codes::Table(_) => {
+                let table = lookup(codes);
                 for at in (0..4 * GROUP).step_by(32) {
                     let (p, out) = (load(at), out.add(at / GROUP * 2 * GROUP + at % GROUP));
                     store_wide(_mm256_shuffle_epi8(table, _mm256_and_si256(p, nibble)), out);
@@ -133,6 +142,14 @@ unsafe fn unpack_block(codes: Codes, planes: *const u8, out: *mut u8) {
             }
         }
     }
+}
+
+/// The table of 4-bit indices, once in each half of a register.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn lookup(codes: Codes) -> __m256i {
+    // SAFETY: a table has 16 bytes.
+    unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(codes.table().as_ptr().cast())) }
 }
 
 /// Widens 8 rows × 4 columns of signed bytes: columns 0 and 2 to `out`, columns 1 and 3 one group further.

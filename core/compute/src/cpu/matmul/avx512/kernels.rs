@@ -10,9 +10,9 @@
 
 use std::arch::x86_64::*;
 
-use super::planes::{Planes, prefetch};
+use super::planes::{Planes, prefetch, table};
 use crate::cpu::activations::Activations;
-use crate::cpu::format::{BLOCK, Format, PANEL, SUPER};
+use crate::cpu::format::{BLOCK, Codes, Float, Format, PANEL, SUPER};
 
 /// The weights of a pass: some records of a panel.
 #[derive(Clone, Copy)]
@@ -22,13 +22,20 @@ pub(super) struct Weights {
     /// Bytes of a record, and of its header.
     record_bytes: usize,
     header_bytes: usize,
+    codes: Codes,
 }
 
 impl Weights {
     /// `records` in `format`.
     pub(super) fn new(format: &Format, records: &[u8]) -> Self {
         let (record_bytes, header_bytes) = (format.record_bytes(), format.header_bytes());
-        Self { records: records.as_ptr(), count: records.len() / record_bytes, record_bytes, header_bytes }
+        Self {
+            records: records.as_ptr(),
+            count: records.len() / record_bytes,
+            record_bytes,
+            header_bytes,
+            codes: format.codes,
+        }
     }
 }
 
@@ -96,6 +103,26 @@ unsafe fn halves(p: *const u8) -> __m512 {
     unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
 }
 
+/// Loads the 16 scales at the start of a record of planes `P`.
+///
+/// # Safety
+/// They can be read at `p`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn scales<P: Planes>(p: *const u8) -> __m512 {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        match P::FLOAT {
+            Float::F16 => halves(p),
+            Float::BF16 => {
+                let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+            }
+            Float::F32 => _mm512_loadu_ps(p.cast()),
+        }
+    }
+}
+
 /// Sums at the start of a block: minus the center times the sum of its activations.
 ///
 /// # Safety
@@ -123,6 +150,7 @@ unsafe fn start<P: Planes, const M: usize, const MIN: bool>(negative: *const i32
 #[inline(always)]
 unsafe fn four_groups<P: Planes, const M: usize>(
     sums: &mut [__m512i; M],
+    table: __m512i,
     planes: *const u8,
     from: usize,
     x: *const i8,
@@ -131,7 +159,7 @@ unsafe fn four_groups<P: Planes, const M: usize>(
         ($g:literal) => {
             // SAFETY: by the caller's promise.
             unsafe {
-                let w = P::group(planes, from + $g);
+                let w = P::group(planes, from + $g, table);
                 for (m, sum) in sums.iter_mut().enumerate() {
                     *sum = _mm512_dpbusd_epi32(*sum, w, splat(x.cast(), $g * M + m));
                 }
@@ -158,15 +186,15 @@ pub(super) unsafe fn block<P: Planes, const M: usize, const MIN: bool>(
     // SAFETY: by the caller's promise.
     unsafe {
         let mut floats: [__m512; M] = std::array::from_fn(|m| _mm512_loadu_ps(acc[m].as_ptr()));
-        let mut records = weights.records;
+        let (mut records, table) = (weights.records, table(weights.codes));
         for b in 0..weights.count {
             let planes = records.add(weights.header_bytes);
             prefetch::<P>(planes);
             let x = rows.codes.add(b * BLOCK * M);
             let mut sums = start::<P, M, MIN>(rows.negative32.wrapping_add(b * M));
-            four_groups::<P, M>(&mut sums, planes, 0, x);
-            four_groups::<P, M>(&mut sums, planes, 4, x.add(16 * M));
-            let d = halves(records);
+            four_groups::<P, M>(&mut sums, table, planes, 0, x);
+            four_groups::<P, M>(&mut sums, table, planes, 4, x.add(16 * M));
+            let d = scales::<P>(records);
             let min = if MIN { halves(records.add(2 * PANEL)) } else { d };
             for m in 0..M {
                 let scale = _mm512_mul_ps(d, splat_ps(rows.scales, b * M + m));
@@ -174,6 +202,43 @@ pub(super) unsafe fn block<P: Planes, const M: usize, const MIN: bool>(
                 if MIN {
                     floats[m] = _mm512_fmadd_ps(min, splat_ps(rows.sums, b * M + m), floats[m]);
                 }
+            }
+            records = records.add(weights.record_bytes);
+        }
+        for (acc, floats) in acc.iter_mut().zip(floats) {
+            _mm512_storeu_ps(acc.as_mut_ptr(), floats);
+        }
+    }
+}
+
+/// Multiplies blocks with two scales, each for 16 weights: `acc[m] += Σ d_a (d_1 (w_1 · x_1) + d_2 (w_2 · x_2))`.
+///
+/// # Safety
+/// Same contract as [`block`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn twin<P: Planes, const M: usize>(weights: Weights, rows: Rows, acc: &mut [[f32; PANEL]]) {
+    assert!(acc.len() == M);
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let mut floats: [__m512; M] = std::array::from_fn(|m| _mm512_loadu_ps(acc[m].as_ptr()));
+        let (mut records, table) = (weights.records, table(weights.codes));
+        for b in 0..weights.count {
+            let planes = records.add(weights.header_bytes);
+            prefetch::<P>(planes);
+            let x = rows.codes.add(b * BLOCK * M);
+            let mut sums = start::<P, M, false>(rows.negative16.wrapping_add(2 * b * M));
+            four_groups::<P, M>(&mut sums, table, planes, 0, x);
+            let d = halves(records);
+            let mut scaled = [_mm512_setzero_ps(); M];
+            for (scaled, sum) in scaled.iter_mut().zip(sums) {
+                *scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), d);
+            }
+            let mut sums = start::<P, M, false>(rows.negative16.wrapping_add((2 * b + 1) * M));
+            four_groups::<P, M>(&mut sums, table, planes, 4, x.add(16 * M));
+            let d = halves(records.add(2 * PANEL));
+            for m in 0..M {
+                let scaled = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[m]), d, scaled[m]);
+                floats[m] = _mm512_fmadd_ps(scaled, splat_ps(rows.scales, b * M + m), floats[m]);
             }
             records = records.add(weights.record_bytes);
         }
@@ -194,8 +259,8 @@ pub(super) unsafe fn super_block<P: Planes, const M: usize, const SUB: usize, co
     acc: &mut [[f32; PANEL]],
 ) {
     assert!(acc.len() == M && (SUB == 16 || SUB == 32));
-    let mut records = weights.records;
-    let float_bytes = 2 * PANEL * (1 + MIN as usize);
+    let (mut records, table) = (weights.records, table(weights.codes));
+    let float_bytes = PANEL * (P::FLOAT.bytes() + 2 * MIN as usize);
     for s in 0..weights.count {
         // SAFETY: by the caller's promise.
         unsafe {
@@ -216,19 +281,19 @@ pub(super) unsafe fn super_block<P: Planes, const M: usize, const SUB: usize, co
                 let at = s * (SUPER / SUB) + b * (BLOCK / SUB);
                 if SUB == 32 {
                     let mut sums = start::<P, M, MIN>(rows.negative32.wrapping_add(at * M));
-                    four_groups::<P, M>(&mut sums, planes, 0, x);
-                    four_groups::<P, M>(&mut sums, planes, 4, x.add(16 * M));
+                    four_groups::<P, M>(&mut sums, table, planes, 0, x);
+                    four_groups::<P, M>(&mut sums, table, planes, 4, x.add(16 * M));
                     add(sums, scale(0));
                 } else {
                     let mut sums = start::<P, M, MIN>(rows.negative16.wrapping_add(at * M));
-                    four_groups::<P, M>(&mut sums, planes, 0, x);
+                    four_groups::<P, M>(&mut sums, table, planes, 0, x);
                     add(sums, scale(0));
                     let mut sums = start::<P, M, MIN>(rows.negative16.wrapping_add((at + 1) * M));
-                    four_groups::<P, M>(&mut sums, planes, 4, x.add(16 * M));
+                    four_groups::<P, M>(&mut sums, table, planes, 4, x.add(16 * M));
                     add(sums, scale(1));
                 }
             }
-            let d = halves(records);
+            let d = self::scales::<P>(records);
             for m in 0..M {
                 let scale = _mm512_mul_ps(d, splat_ps(rows.scales, s * M + m));
                 let old = _mm512_loadu_ps(acc[m].as_ptr());

@@ -13,11 +13,11 @@ mod kernels;
 mod planes;
 
 use crate::cpu::activations::Activations;
-use crate::cpu::format::{Codes, Format, PANEL, Scales};
+use crate::cpu::format::{Codes, Float, Format, PANEL, Scales};
 use crate::cpu::matrix::Packed;
 pub(super) use floats::float_products;
 use kernels::{Rows, Weights};
-use planes::{I8, Table, U2, U3, U4, U5, U6};
+use planes::{Book, Float4, I8, Table, U2, U3, U4, U5, U6};
 
 /// Columns multiplied at a time if there are several tiles of rows: weights and activations of 8 rows
 /// together take less than half of the first-level cache.
@@ -62,7 +62,7 @@ macro_rules! rows {
 /// weights.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 unsafe fn pass(format: &Format, weights: Weights, rows: Rows, acc: &mut [[f32; PANEL]]) {
-    use Scales::{Block, Super};
+    use Scales::{Block, Super, Twin};
     // SAFETY: by the caller's promise, with the planes of the format.
     unsafe {
         match (format.codes, format.scales) {
@@ -71,13 +71,25 @@ unsafe fn pass(format: &Format, weights: Weights, rows: Rows, acc: &mut [[f32; P
             (Codes::U5, Block { min: false }) => rows!(block, U5, [false], weights, rows, acc),
             (Codes::U5, Block { min: true }) => rows!(block, U5, [true], weights, rows, acc),
             (Codes::I8, Block { .. }) => rows!(block, I8, [false], weights, rows, acc),
-            (Codes::Table, Block { .. }) => rows!(block, Table, [false], weights, rows, acc),
+            (Codes::Table(_), Block { .. }) => rows!(block, Table, [false], weights, rows, acc),
+            (Codes::Float4, Block { .. }) => rows!(block, Float4, [false], weights, rows, acc),
+            (Codes::U2, Block { .. }) => rows!(block, U2, [false], weights, rows, acc),
+            (Codes::Table(_), Twin) => rows!(twin, Table, [], weights, rows, acc),
+            (Codes::U2, Super { min: false, .. }) => {
+                rows!(super_block, U2, [32, false], weights, rows, acc)
+            }
             (Codes::U2, Super { .. }) => rows!(super_block, U2, [16, true], weights, rows, acc),
             (Codes::U3, Super { .. }) => rows!(super_block, U3, [16, false], weights, rows, acc),
             (Codes::U4, Super { .. }) => rows!(super_block, U4, [32, true], weights, rows, acc),
             (Codes::U5, Super { .. }) => rows!(super_block, U5, [32, true], weights, rows, acc),
             (Codes::U6, Super { .. }) => rows!(super_block, U6, [16, false], weights, rows, acc),
-            (Codes::Table, Super { .. }) => rows!(super_block, Table, [32, false], weights, rows, acc),
+            (Codes::Table(_), Super { sub: 16, .. }) => {
+                rows!(super_block, Book, [16, false], weights, rows, acc)
+            }
+            (Codes::Table(_), Super { .. }) if format.float == Float::F32 => {
+                rows!(super_block, Book, [32, false], weights, rows, acc)
+            }
+            (Codes::Table(_), Super { .. }) => rows!(super_block, Table, [32, false], weights, rows, acc),
             _ => unreachable!("{format:?} is no GGUF type's"),
         }
     }

@@ -55,15 +55,20 @@ impl Job<'_> {
         // were prepared for that many columns, and the assertions above check rows and columns.
         unsafe {
             match (format.codes, format.scales) {
-                (Codes::I8 | Codes::Table, Scales::Block { .. }) => self.block::<Byte, M, Q, false>(acc),
-                (Codes::I8 | Codes::Table, Scales::Super { .. }) => {
+                (Codes::I8 | Codes::Table(_), Scales::Block { .. }) => self.block::<Byte, M, Q, false>(acc),
+                (Codes::Table(_), Scales::Super { sub: 16, .. }) => {
+                    self.super_block::<Byte, M, Q, 4, false>(acc)
+                }
+                (Codes::I8 | Codes::Table(_), Scales::Super { .. }) => {
                     self.super_block::<Byte, M, Q, 8, false>(acc);
                 }
                 (_, Scales::Block { min: false }) => self.block::<Small, M, Q, false>(acc),
                 (_, Scales::Block { min: true }) => self.block::<Small, M, Q, true>(acc),
                 (_, Scales::Super { sub: 16, min: false }) => self.super_block::<Small, M, Q, 4, false>(acc),
                 (_, Scales::Super { sub: 16, min: true }) => self.super_block::<Small, M, Q, 4, true>(acc),
+                (_, Scales::Super { min: false, .. }) => self.super_block::<Small, M, Q, 8, false>(acc),
                 (_, Scales::Super { .. }) => self.super_block::<Small, M, Q, 8, true>(acc),
+                (_, Scales::Twin) => self.twin::<Small, M, Q>(acc),
             }
         }
     }
@@ -126,6 +131,35 @@ impl Job<'_> {
                 for m in 0..M {
                     for q in 0..Q {
                         vst1q_f32(outputs(acc, m, quarter + q), sums[m][q]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Multiplies blocks with two scales, each for 16 weights: `acc[m] += Σ d_a (d_1 (w_1 · x_1) + d_2 (w_2 · x_2))`.
+    ///
+    /// # Safety
+    /// Same contract as [`Self::run`].
+    #[inline(always)]
+    unsafe fn twin<D: Dot, const M: usize, const Q: usize>(self, acc: &mut [[f32; PANEL]]) {
+        let Job { tile, a, row, first, .. } = self;
+        for quarter in (0..QUARTERS).step_by(Q) {
+            for b in 0..tile.columns / BLOCK {
+                // SAFETY: by the caller's promise.
+                unsafe {
+                    let first_dot = self.dot::<D, M, Q, 4>(b * BLOCK, quarter);
+                    let second_dot = self.dot::<D, M, Q, 4>(b * BLOCK + BLOCK / 2, quarter);
+                    for q in 0..Q {
+                        let at = b * PANEL + 4 * (quarter + q);
+                        let d = [&tile.scales, &tile.mins].map(|scales| vld1q_f32(scales.as_ptr().add(at)));
+                        for m in 0..M {
+                            let at = ((row + m) * a.columns + first) / BLOCK + b;
+                            let scaled = vmulq_f32(vcvtq_f32_s32(first_dot[m][q]), d[0]);
+                            let scaled = vfmaq_f32(scaled, vcvtq_f32_s32(second_dot[m][q]), d[1]);
+                            let out = outputs(acc, m, quarter + q);
+                            vst1q_f32(out, vfmaq_n_f32(vld1q_f32(out), scaled, *a.scales.as_ptr().add(at)));
+                        }
                     }
                 }
             }

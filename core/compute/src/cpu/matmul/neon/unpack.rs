@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use crate::cpu::format::{BLOCK, Codes, Format, GROUP, PANEL, SUPER, Scales, TABLE};
+use crate::cpu::format::{BLOCK, Codes, Float, Format, GROUP, PANEL, SUPER, Scales};
 use crate::cpu::matmul::tile::Tile;
 
 /// Bytes of the unpacked codes of 32 columns.
@@ -38,10 +38,15 @@ pub(in super::super) fn unpack(tile: &mut Tile, format: &Format, records: &[u8])
 /// Q4_K. The compiler turns the interleaved minimums of the portable code into 64 moves of single numbers for
 /// every pair.
 fn unpack_scales(tile: &mut Tile, format: &Format, r: usize, record: &[u8]) {
-    let (floats, record) = record.split_at(2 * PANEL);
-    widen(floats, &mut tile.scales[r * PANEL..][..PANEL]);
-    let (floats, record) = record.split_at(if format.has_min() { 2 * PANEL } else { 0 });
-    if format.has_min() {
+    let (floats, record) = record.split_at(format.float.bytes() * PANEL);
+    let scales = &mut tile.scales[r * PANEL..][..PANEL];
+    match format.float {
+        Float::F16 => widen(floats, scales),
+        other => scales.iter_mut().enumerate().for_each(|(p, scale)| *scale = other.get(floats, p)),
+    }
+    let second = format.has_min() || format.scales == Scales::Twin;
+    let (floats, record) = record.split_at(if second { 2 * PANEL } else { 0 });
+    if second {
         widen(floats, &mut tile.mins[r * PANEL..][..PANEL]);
     }
     let Scales::Super { sub, min } = format.scales else { return };
@@ -175,8 +180,8 @@ unsafe fn unpack_block<const CENTERED: bool>(format: &Format, planes: *const u8,
                         store(g, load(g));
                     }
                 }
-                Codes::Table => {
-                    let table = vreinterpretq_u8_s8(vld1q_s8(TABLE.as_ptr()));
+                Codes::Table(_) | Codes::Float4 => {
+                    let table = vreinterpretq_u8_s8(vld1q_s8(format.codes.table().as_ptr()));
                     for g in 0..4 {
                         let (low, high) = nibbles(g);
                         store(g, vqtbl1q_u8(table, low));
