@@ -8,7 +8,7 @@ use realm_engine::{MemoryCharge, MemoryKind, MemoryLedger, ProgramLimits};
 
 use crate::pace::Pace;
 use crate::turn::Turn;
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, thread_time};
 
 /// The account of one run, and of the programs that it runs in turn.
 #[derive(Debug)]
@@ -149,7 +149,8 @@ impl Drop for Charge {
     }
 }
 
-/// The time that a run has computed, without its waiting time.
+/// The time that a run has computed: that its threads had a core, not that it waited for results or for a core
+/// that others used.
 #[derive(Debug)]
 pub(crate) struct Time {
     epoch: Instant,
@@ -157,6 +158,8 @@ pub(crate) struct Time {
     used: AtomicU64,
     /// The start of the current poll, in nanoseconds since `epoch`; 0 if there is none.
     began: AtomicU64,
+    /// The same on its thread's clock of computing time, which only that thread can compare with.
+    computed: AtomicU64,
     pub(crate) cancelled: AtomicBool,
 }
 
@@ -166,6 +169,7 @@ impl Time {
             epoch: Instant::now(),
             used: AtomicU64::new(0),
             began: AtomicU64::new(0),
+            computed: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
         }
     }
@@ -174,20 +178,26 @@ impl Time {
         self.epoch.elapsed().as_nanos() as u64
     }
 
-    /// Begins a poll.
+    /// Reads this thread's clock of computing time, or the time of day where there is none.
+    fn computed(&self) -> u64 {
+        thread_time::computed().map_or_else(|| self.now(), |time| time.as_nanos() as u64)
+    }
+
+    /// Begins a poll on this thread.
     pub(crate) fn begin(&self) {
+        self.computed.store(self.computed(), Ordering::Relaxed);
         self.began.store(self.now().max(1), Ordering::Relaxed);
     }
 
-    /// Ends a poll; returns its length.
+    /// Ends the poll on the thread that began it; returns the time that it computed.
     pub(crate) fn end(&self) -> Duration {
-        let took = self.poll();
-        self.used.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+        let computed = self.computed().saturating_sub(self.computed.load(Ordering::Relaxed));
+        self.used.fetch_add(computed, Ordering::Relaxed);
         self.began.store(0, Ordering::Relaxed);
-        took
+        Duration::from_nanos(computed)
     }
 
-    /// Returns the length of the current poll so far.
+    /// Returns the length of the current poll so far, with the time in which its thread had no core.
     pub(crate) fn poll(&self) -> Duration {
         match self.began.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
@@ -195,13 +205,34 @@ impl Time {
         }
     }
 
-    /// Returns the run's computing time, the current poll included.
+    /// Returns the run's computing time, the current poll included: for the thread that runs it, or while no
+    /// thread does.
     pub(crate) fn used(&self) -> Duration {
-        Duration::from_nanos(self.used.load(Ordering::Relaxed)) + self.poll()
+        let current = match self.began.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.computed().saturating_sub(self.computed.load(Ordering::Relaxed)),
+        };
+        Duration::from_nanos(self.used.load(Ordering::Relaxed) + current)
     }
 
     /// Returns the time since the run began.
     pub(crate) fn age(&self) -> Duration {
         self.epoch.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn time_without_a_core_is_not_computing_time() {
+        let time = Time::new();
+        time.begin();
+        std::thread::sleep(Duration::from_millis(60));
+        assert!(time.poll() >= Duration::from_millis(60));
+        assert!(time.used() < Duration::from_millis(50) && time.end() < Duration::from_millis(50));
+        assert!(time.used() < Duration::from_millis(50));
     }
 }

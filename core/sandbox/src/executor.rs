@@ -22,7 +22,6 @@ use realm_compute::priority;
 use realm_engine::Step;
 
 use crate::budget::Budget;
-use crate::thread_time;
 
 /// The computing time after which a run counts as long: this much, and this part of the time since it began.
 const PROMPT: Duration = Duration::from_millis(50);
@@ -194,14 +193,11 @@ impl Task {
             let _io = self.shared.io.enter();
             self.shared.computing.fetch_add(1, Ordering::Relaxed);
             self.budget.time.begin();
-            let before = thread_time::computed();
             self.budget.turn.begin(step);
             let polled = std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
             self.budget.turn.end();
-            let took = self.budget.time.end();
+            let computed = self.budget.time.end();
             self.shared.computing.fetch_sub(1, Ordering::Relaxed);
-            let computed = before.and_then(|before| Some(thread_time::computed()?.saturating_sub(before)));
-            let computed = computed.unwrap_or(took);
             // A run begins by creating an instance and reading a prompt: the time for that does not predict
             // the time between two forward passes.
             if self.begun.swap(true, Ordering::Relaxed) {
