@@ -61,11 +61,14 @@ pub(crate) type Compute = Box<
     dyn FnMut(&mut dyn Layerwise, &mut Slice<'_>, &mut Vec<f32>) -> Result<(), realm_model::Error> + Send,
 >;
 
+/// Takes the numbers of an operation's answer, or an error.
+pub(crate) type TakeAnswer = Box<dyn FnOnce(Result<Vec<f32>, Error>) + Send>;
+
 /// An operation of a layerwise session.
 pub(crate) struct Operation {
     pub(crate) compute: Compute,
     /// The tensor that the operation makes.
     pub(crate) makes: Option<TensorId>,
     /// Takes the numbers once the operation is done, or an error of the operations so far.
-    pub(crate) answer: Option<Box<dyn FnOnce(Result<Vec<f32>, Error>) + Send>>,
+    pub(crate) answer: Option<TakeAnswer>,
 }
