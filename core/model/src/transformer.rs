@@ -95,7 +95,7 @@ pub trait Forward: Send + Sync {
     /// Calls `each(i)` for every `i < count` on the backend's host threads.
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync));
 
-    /// Announces `count` such calls at about the time `at`; see [`Backend::expect`].
+    /// Announces `count` such calls at about the time `at`; see [`Backend::wake_hint`].
     fn wake_hint(&self, count: usize, at: Instant);
 
     /// Makes spans of adapter `id` use `adapter`, which must have been made for this model; `None` removes
