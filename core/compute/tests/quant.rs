@@ -3,8 +3,8 @@
 use realm_compute::quant;
 use realm_gguf::TensorType;
 
-/// Hashes of the numbers in 64 blocks of any bytes, printed by `tests/reference/blocks.py`. The other types are
-/// compared with candle, in `tests/candle`.
+/// Hashes of the numbers in 64 blocks of any bytes, printed by `tests/reference/blocks.py`. The other types
+/// are compared with candle, in `tests/candle`.
 const HASHES: [(TensorType, u64); 14] = [
     (TensorType::IQ2_XXS, 0x114eaf056da55460),
     (TensorType::IQ2_XS, 0x9625ea2d903d7259),

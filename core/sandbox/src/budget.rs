@@ -149,8 +149,8 @@ impl Drop for Charge {
     }
 }
 
-/// The time that a run has computed: that its threads had a core, not that it waited for results or for a core
-/// that others used.
+/// The time that a run has computed: that its threads had a core, not that it waited for results or for a
+/// core that others used.
 #[derive(Debug)]
 pub(crate) struct Time {
     epoch: Instant,

@@ -4,7 +4,8 @@
 //! is loaded, into the order in which kernels read it:
 //!
 //! - 16 output rows form a *panel*; a panel is a run of *records*, each 32 columns (types with a float scale
-//!   for 16 or 32 weights) or 256 columns (K-quants, whose small integer scales share a float one) of all 16 rows.
+//!   for 16 or 32 weights) or 256 columns (K-quants, whose small integer scales share a float one) of all 16
+//!   rows.
 //! - Inside a record, codes come in *groups* of 4 columns: 64 bytes, 4 consecutive columns of row 0, of row
 //!   1, … of row 15. The byte multiply-add instructions of AVX2 (two registers), AVX-512 VNNI (one) and NEON
 //!   (four) take this order: every 32-bit lane accumulates one row, and the activations' 4 bytes are
@@ -111,8 +112,8 @@ pub(crate) enum Scales {
     /// 16 to 31, planes.
     Twin,
     /// `w = d * scale * (code - center) - dmin * min`, `d` a float and `dmin` an f16 for 256 weights, `scale`
-    /// an i8 and `min` a u8 for `sub` weights. A record is `d[16]`, `dmin[16]` if `min`, `scale[256 / sub][16]`,
-    /// `min[256 / sub][16]` if `min`, then the planes of 8 × 32 columns.
+    /// an i8 and `min` a u8 for `sub` weights. A record is `d[16]`, `dmin[16]` if `min`, `scale[256 /
+    /// sub][16]`, `min[256 / sub][16]` if `min`, then the planes of 8 × 32 columns.
     Super { sub: usize, min: bool },
 }
 

@@ -16,8 +16,8 @@ pub enum Matrix {
     Float(FloatPanels),
 }
 
-/// Returns the bytes that a tensor's weights take in memory, but for the rows that fill up the last panel. For
-/// most types that is as much as in the file; those of 1 to 3 bits take up to 2.8 times as much.
+/// Returns the bytes that a tensor's weights take in memory, but for the rows that fill up the last panel.
+/// For most types that is as much as in the file; those of 1 to 3 bits take up to 2.8 times as much.
 ///
 /// ```
 /// use realm_compute::cpu::weight_bytes;

@@ -1,5 +1,5 @@
-//! Reads blocks of the IQ types: the numbers of points of codebooks become indices of magnitudes with the sign as
-//! a fourth bit, their scale an odd whole number.
+//! Reads blocks of the IQ types: the numbers of points of codebooks become indices of magnitudes with the
+//! sign as a fourth bit, their scale an odd whole number.
 
 use realm_gguf::TensorType;
 

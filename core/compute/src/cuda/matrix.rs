@@ -56,8 +56,8 @@ pub(crate) struct Format {
 }
 
 impl Format {
-    /// Returns the layout for a GGUF type; `None` for types that are stored as single-precision floats, or only
-    /// on the CPU.
+    /// Returns the layout for a GGUF type; `None` for types that are stored as single-precision floats, or
+    /// only on the CPU.
     pub(crate) fn of(ty: TensorType) -> Option<Self> {
         // Index, form, bytes of planes by quarter, of the 2-bit and 1-bit planes, of scales, of minimums, of
         // float scales.

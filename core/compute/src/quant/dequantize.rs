@@ -122,8 +122,8 @@ fn half_e4m3(x: u8) -> f32 {
     }
 }
 
-/// The number `i` of TQ1_0 is a digit of base 3, the first after the point, of a byte times a power of 3: five
-/// of each of 32 bytes, five of each of 16, four of each of 4.
+/// The number `i` of TQ1_0 is a digit of base 3, the first after the point, of a byte times a power of 3:
+/// five of each of 32 bytes, five of each of 16, four of each of 4.
 fn tq1_0(b: &[u8], out: &mut [f32]) {
     let d = half(b, 52);
     for (i, out) in out.iter_mut().enumerate() {

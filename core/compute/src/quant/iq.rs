@@ -1,5 +1,5 @@
-//! The types whose codes are indices into codebooks ([`super::grids`]): 8 numbers at a time, with signs, or with
-//! a shift, beside them.
+//! The types whose codes are indices into codebooks ([`super::grids`]): 8 numbers at a time, with signs, or
+//! with a shift, beside them.
 
 use half::f16;
 

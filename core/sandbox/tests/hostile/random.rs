@@ -118,8 +118,8 @@ fn plain_functions() -> Vec<(&'static str, Vec<&'static str>)> {
     functions.collect()
 }
 
-/// A core module that calls plain functions with random arguments: addresses in and beyond its memory, handles
-/// that earlier calls returned, and other numbers.
+/// A core module that calls plain functions with random arguments: addresses in and beyond its memory,
+/// handles that earlier calls returned, and other numbers.
 fn random_calls(chance: &mut Chance, functions: &[(&str, Vec<&str>)]) -> Vec<u8> {
     const RESULTS: usize = 8;
     let mut imports = String::new();

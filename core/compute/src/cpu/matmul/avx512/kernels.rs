@@ -211,7 +211,8 @@ pub(super) unsafe fn block<P: Planes, const M: usize, const MIN: bool>(
     }
 }
 
-/// Multiplies blocks with two scales, each for 16 weights: `acc[m] += Σ d_a (d_1 (w_1 · x_1) + d_2 (w_2 · x_2))`.
+/// Multiplies blocks with two scales, each for 16 weights: `acc[m] += Σ d_a (d_1 (w_1 · x_1) + d_2 (w_2 ·
+/// x_2))`.
 ///
 /// # Safety
 /// Same contract as [`block`].

@@ -137,7 +137,8 @@ impl Job<'_> {
         }
     }
 
-    /// Multiplies blocks with two scales, each for 16 weights: `acc[m] += Σ d_a (d_1 (w_1 · x_1) + d_2 (w_2 · x_2))`.
+    /// Multiplies blocks with two scales, each for 16 weights: `acc[m] += Σ d_a (d_1 (w_1 · x_1) + d_2 (w_2 ·
+    /// x_2))`.
     ///
     /// # Safety
     /// Same contract as [`Self::run`].
