@@ -114,6 +114,12 @@ def comment(text: str, indent: int, mark: str = "/// ") -> str:
     return "\n".join(mark + line for line in textwrap.wrap(text, wide, break_long_words=False, break_on_hyphens=False))
 
 
+def bullet(text: str, indent: int, mark: str = "/// ") -> list[str]:
+    """The lines of an item of a list."""
+    first, *rest = comment(f"- {text}", indent + 2, mark).splitlines()
+    return [first, *(line.replace(mark, f"{mark}  ", 1) for line in rest)]
+
+
 def ts_comment(text: str, indent: int) -> str:
     if len(text) + indent + 7 <= WIDTH:
         return f"/** {text} */"

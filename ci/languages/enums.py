@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from languages.core import CORE, appended, comment, declaration, lower, prose, snake
+from languages.core import CORE, appended, bullet, comment, declaration, lower, prose, snake
 
 
 def write(title: str, language: str, indent: int, old: str) -> str:
@@ -18,8 +18,7 @@ def write(title: str, language: str, indent: int, old: str) -> str:
         values = " | ".join(f"'{snake(item.name)}'" for item in items)
         about = [comment(prose(doc, language), indent, " * "), " *"]
         for item in items:
-            first, *rest = comment(f"- `{snake(item.name)}`: {lower(prose(item.doc, language))}", indent + 2, " * ").splitlines()
-            about += [first, *(line.replace(" * ", " *   ", 1) for line in rest)]
+            about += bullet(f"`{snake(item.name)}`: {lower(prose(item.doc, language))}", indent, " * ")
         text = "\n".join(about)
         return f"/**\n{text}\n */\nexport type {renamed.get(name, name)} = {values}"
     if language == "python":

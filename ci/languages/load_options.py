@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from languages.core import NUMBERS, camel, comment, fields, known, last, lower, names_of, prose, ts_comment
+from languages.core import NUMBERS, bullet, camel, comment, fields, known, last, lower, names_of, prose, ts_comment
 
 LOAD = fields("LoadOptions")
 # Texts that name a model, for which Python takes paths too.
@@ -105,8 +105,7 @@ fn apply(options: &mut LoadOptions, key: &str, value: &Bound<'_, PyAny>) -> PyRe
 def python_doc(indent: int, _old: str) -> str:
     out = []
     for item in LOAD:
-        first, *rest = comment(f"- `{item.name}`: {lower(prose(item.doc, 'python'))}", indent + 2).splitlines()
-        out += [first, *(line.replace("/// ", "///   ", 1) for line in rest)]
+        out += bullet(f"`{item.name}`: {lower(prose(item.doc, 'python'))}", indent)
     return "\n".join(out)
 
 
@@ -177,10 +176,6 @@ def runner_swift(_indent: int, _old: str) -> str:
         table = ", ".join(f'"{name}": .{camel(RENAMED.get(name, name))}' for name in names_of(kind)) if kind[0].isupper() else ""
         out.append(f'case "{item.name}": options.{camel(item.name)} = {values.get(kind) or f"([{table}] as [String: {kind}])[value.text!]!"}')
     return "\n".join(out)
-
-
-# Swift's `q8` was there before there was another one.
-RENAMED = {"q8_0": "q8"}
 
 
 def scenarios(_indent: int, _old: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from languages.core import Item, camel, comment, defaults, fields, last, lower, number, prose, ts_comment
+from languages.core import Item, bullet, camel, comment, defaults, fields, last, lower, number, prose, ts_comment
 
 DEFAULTS = defaults("realm_engine::Sampling")
 SAMPLING = [item for item in fields("realm_engine::Sampling") if item.type in ("f32", "usize")]
@@ -56,9 +56,7 @@ def python_set(_indent: int, _old: str) -> str:
 def python_doc(indent: int, _old: str) -> str:
     out = []
     for item in SAMPLING:
-        text = f"- `{item.name}` ({default(item):g}): {lower(prose(item.doc, 'python'))}"
-        first, *rest = comment(text, indent + 2).splitlines()
-        out += [first, *(line.replace("/// ", "///   ", 1) for line in rest)]
+        out += bullet(f"`{item.name}` ({default(item):g}): {lower(prose(item.doc, 'python'))}", indent)
     return "\n".join(out)
 
 

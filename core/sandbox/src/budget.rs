@@ -159,7 +159,7 @@ pub(crate) struct Time {
     /// The start of the current poll, in nanoseconds since `epoch`; 0 if there is none.
     began: AtomicU64,
     /// The same on its thread's clock of computing time, which only that thread can compare with.
-    computed: AtomicU64,
+    began_computing: AtomicU64,
     pub(crate) cancelled: AtomicBool,
 }
 
@@ -169,7 +169,7 @@ impl Time {
             epoch: Instant::now(),
             used: AtomicU64::new(0),
             began: AtomicU64::new(0),
-            computed: AtomicU64::new(0),
+            began_computing: AtomicU64::new(0),
             cancelled: AtomicBool::new(false),
         }
     }
@@ -185,16 +185,24 @@ impl Time {
 
     /// Begins a poll on this thread.
     pub(crate) fn begin(&self) {
-        self.computed.store(self.computed(), Ordering::Relaxed);
+        self.began_computing.store(self.computed(), Ordering::Relaxed);
         self.began.store(self.now().max(1), Ordering::Relaxed);
     }
 
     /// Ends the poll on the thread that began it; returns the time that it computed.
     pub(crate) fn end(&self) -> Duration {
-        let computed = self.computed().saturating_sub(self.computed.load(Ordering::Relaxed));
+        let computed = self.current();
         self.used.fetch_add(computed, Ordering::Relaxed);
         self.began.store(0, Ordering::Relaxed);
         Duration::from_nanos(computed)
+    }
+
+    /// Returns the nanoseconds that the current poll has computed.
+    fn current(&self) -> u64 {
+        match self.began.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.computed().saturating_sub(self.began_computing.load(Ordering::Relaxed)),
+        }
     }
 
     /// Returns the length of the current poll so far, with the time in which its thread had no core.
@@ -208,11 +216,7 @@ impl Time {
     /// Returns the run's computing time, the current poll included: for the thread that runs it, or while no
     /// thread does.
     pub(crate) fn used(&self) -> Duration {
-        let current = match self.began.load(Ordering::Relaxed) {
-            0 => 0,
-            _ => self.computed().saturating_sub(self.computed.load(Ordering::Relaxed)),
-        };
-        Duration::from_nanos(self.used.load(Ordering::Relaxed) + current)
+        Duration::from_nanos(self.used.load(Ordering::Relaxed) + self.current())
     }
 
     /// Returns the time since the run began.
