@@ -43,8 +43,12 @@ impl Cores {
         let here = self.seen[thread].load(Ordering::Relaxed);
         let taken = |core: u32| self.seen.iter().any(|seen| seen.load(Ordering::Relaxed) == core);
         let shared = self.seen.iter().filter(|seen| seen.load(Ordering::Relaxed) == here).count() > 1;
-        if here != NOWHERE && shared && system::leave_for(&|core| !taken(core)) {
-            self.note(thread);
+        // Noted is the core that it moved to: once it may use all cores again, the kernel can move it at once.
+        if here != NOWHERE
+            && shared
+            && let Some(core) = system::leave_for(&|core| !taken(core))
+        {
+            self.seen[thread].store(core, Ordering::Relaxed);
         }
     }
 }
@@ -61,25 +65,23 @@ mod system {
     }
 
     /// Moves the calling thread to the first of its allowed cores that is `free`, and then restores the set
-    /// of allowed cores. Returns false if no core is free.
-    pub(super) fn leave_for(free: &dyn Fn(u32) -> bool) -> bool {
+    /// of allowed cores. Returns that core, or `None` if no core is free.
+    pub(super) fn leave_for(free: &dyn Fn(u32) -> bool) -> Option<u32> {
         let size = size_of::<libc::cpu_set_t>();
         // SAFETY: a set of cores is bits, which may all be zero; the calls read or write exactly the bytes of
         // the size passed to them, and `CPU_ISSET` and `CPU_SET` get cores within the set.
         unsafe {
             let mut allowed: libc::cpu_set_t = std::mem::zeroed();
             if libc::sched_getaffinity(0, size, &mut allowed) != 0 {
-                return false;
+                return None;
             }
             let mut cores = 0..8 * size;
-            let Some(core) = cores.find(|&core| libc::CPU_ISSET(core, &allowed) && free(core as u32)) else {
-                return false;
-            };
+            let core = cores.find(|&core| libc::CPU_ISSET(core, &allowed) && free(core as u32))?;
             let mut there: libc::cpu_set_t = std::mem::zeroed();
             libc::CPU_SET(core, &mut there);
             let moved = libc::sched_setaffinity(0, size, &there) == 0;
             libc::sched_setaffinity(0, size, &allowed);
-            moved
+            moved.then_some(core as u32)
         }
     }
 }
@@ -90,8 +92,8 @@ mod system {
         super::NOWHERE
     }
 
-    pub(super) fn leave_for(_free: &dyn Fn(u32) -> bool) -> bool {
-        false
+    pub(super) fn leave_for(_free: &dyn Fn(u32) -> bool) -> Option<u32> {
+        None
     }
 }
 
@@ -111,7 +113,6 @@ mod tests {
             let here = cores.seen[0].load(Ordering::Relaxed);
             cores.seen[1].store(here, Ordering::Relaxed);
             cores.give_way(0);
-            // The kernel may have moved the thread back since, but not before its core was noted.
             assert_ne!(cores.seen[0].load(Ordering::Relaxed), here);
             assert_eq!(std::thread::available_parallelism().unwrap(), allowed);
         }
