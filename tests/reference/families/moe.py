@@ -6,8 +6,8 @@ from families.blocks import attention, embed, experts, layers, rms, rope_of, sig
 EXPERTS = {"expert_count": 8, "expert_used_count": 3}
 
 
-def make_qwen3moe(w, hidden=64, count=8, ff=16):
-    w.begin(hidden=hidden, head_dim=32, keys={
+def make_qwen3moe(w, hidden=64, head_dim=32, count=8, ff=16):
+    w.begin(hidden=hidden, head_dim=head_dim, keys={
         "expert_count": count, "expert_used_count": 3, "expert_feed_forward_length": ff, "rope.freq_base": 1e6})
     for i in range(w.layers):
         w.norms(i, "attn_norm", "ffn_norm")
@@ -160,7 +160,7 @@ def gptoss(model, tokens):
 MODELS = {
     "qwen3moe-f16": ("qwen3moe", T.F16, make_qwen3moe, qwen3moe),
     # Rows of 256 for the K-quants; experts' short rows are Q8_0.
-    "qwen3moe-q4_k": ("qwen3moe", T.Q4_K, lambda w: make_qwen3moe(w, 256, 6, 32), qwen3moe),
+    "qwen3moe-q4_k": ("qwen3moe", T.Q4_K, lambda w: make_qwen3moe(w, 256, 16, 5, 32), qwen3moe),
     "mixtral-f32": ("llama", T.F32, make_mixtral, mixtral),
     "mixtral-q4_0": ("llama", T.Q4_0, lambda w: make_mixtral(w, 8, 32), mixtral),
     "qwen2moe-f16": ("qwen2moe", T.F16, make_qwen2moe, qwen2moe),
