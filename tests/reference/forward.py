@@ -59,7 +59,7 @@ class Model:
         self.hidden = self.get("embedding_length")
         self.heads = self.get("attention.head_count")
         self.kv_heads = self.get("attention.head_count_kv", self.heads)
-        self.head_dim = self.get("attention.key_length", self.hidden // self.heads)
+        self.head_dim = self.get("attention.key_length") or self.hidden // self.heads
         self.eps = self.get("attention.layer_norm_rms_epsilon") or self.get("attention.layer_norm_epsilon")
         # How much the last expert that a router chose had over the first that it left, at the closest.
         self.margins = []

@@ -171,7 +171,7 @@ def safe_tokens(path, compute, rng):
         compute(model, tokens)
         return min(model.margins, default=np.inf)
     best, found = None, -1.0
-    for _ in range(100):
+    for _ in range(300):
         tokens = random_tokens(rng)
         safe = margin(tokens)
         if safe > found:

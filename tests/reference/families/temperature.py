@@ -23,7 +23,7 @@ def make_llama4(w, keys={}):
         if i % 2 == 0:
             w.feed_forward(i)
         else:
-            w.experts(i, count, ff, gain=2.0)
+            w.experts(i, count, ff, gain=2.0, router_gain=4.0)
             w.feed_forward(i, ff, "_shexp")
     w.end()
 
