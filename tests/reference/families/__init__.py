@@ -5,5 +5,6 @@ metadata, and one that computes logits `[tokens, vocab]`.
 """
 from families import cohere, dense, glm, mla, moe, shared, temperature
 
+# Written and recorded in this order.
 MODELS = moe.MODELS | dense.MODELS | glm.MODELS | cohere.MODELS | mla.MODELS
 MODELS |= shared.MODELS | temperature.MODELS

@@ -4,7 +4,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as T
 
 import forward
-from families.blocks import attention, embed, gelu_tanh, layer_norm, layers, rms, rope_of, unembed
+from families.parts import attention, embed, gelu_tanh, layer_norm, layers, rms, rope_of, unembed
 
 
 def make_olmo2(w, kv_heads=4, keys={}):

@@ -63,9 +63,10 @@ class Maker(Writer):
             self.linear(f"{b}.ffn_up{kind}", ff, self.hidden, 1.5)
         self.linear(f"{b}.ffn_down{kind}", self.hidden, ff)
 
-    def experts(self, i, count, ff, bias=False, selection=None, router_gain=3.0, gain=1.5, ty=None):
-        """The router, whose choices differ by more than rounding, and experts' matrices `[experts, outputs, inputs]`."""
-        b = f"blk.{i}"
+    def experts(self, i, count, ff, bias=False, selection=None, router_gain=None, gain=1.5, ty=None):
+        """The router and the experts' matrices, `[experts, outputs, inputs]`."""
+        b, exact = f"blk.{i}", self.type in (T.F32, T.F16)
+        router_gain = router_gain or (3.0 if exact else 6.0)
         self.linear(f"{b}.ffn_gate_inp", count, self.hidden, router_gain, bias, ty=T.F32)
         if selection:
             self.bias(f"{b}.exp_probs_b.bias", count, deviation=selection)

@@ -1,7 +1,7 @@
 """Layers of experts beside a shared one, behind dense layers: dots.llm1, Ling 2, ERNIE 4.5."""
 from gguf import GGMLQuantizationType as T
 
-from families.blocks import attention, embed, experts, layers, rms, rope_of, unembed
+from families.parts import attention, embed, experts, layers, rms, rope_of, unembed
 
 COMMON = {"expert_count": 8, "expert_used_count": 3, "expert_feed_forward_length": 16, "expert_shared_count": 1,
           "leading_dense_block_count": 1}

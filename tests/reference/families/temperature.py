@@ -2,7 +2,7 @@
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
-from families.blocks import attention, embed, experts, layers, rms, rope_of, unembed
+from families.parts import attention, embed, experts, layers, rms, rope_of, unembed
 
 
 def temperature(tokens, length, scale, offset):
@@ -23,7 +23,7 @@ def make_llama4(w, keys={}):
         if i % 2 == 0:
             w.feed_forward(i)
         else:
-            w.experts(i, count, ff, gain=2.0, router_gain=4.0)
+            w.experts(i, count, ff, gain=2.0)
             w.feed_forward(i, ff, "_shexp")
     w.end()
 
