@@ -4,7 +4,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as T
 
 import forward
-from families.parts import attention, embed, gelu_tanh, layer_norm, layers, rms, rope_of, unembed
+from families.parts import attention, embed, layer_norm, layers, rms, rope_of, unembed
 
 
 def make_olmo2(w, kv_heads=4, keys={}):
@@ -131,7 +131,7 @@ def starcoder2(model, tokens):
         q, k, v = layer.heads(layer.layer_norm(x, "attn_norm"))
         x = x + layer.linear(attention(rope(q), rope(k), v), "attn_output")
         h = layer.linear(layer.layer_norm(x, "ffn_norm"), "ffn_up")
-        x = x + layer.linear(gelu_tanh(h), "ffn_down")
+        x = x + layer.linear(forward.gelu_tanh(h), "ffn_down")
     x = layer_norm(x, model.tensor("output_norm.weight"), model.tensor("output_norm.bias"), model.eps)
     return unembed(model, x)
 

@@ -2,7 +2,7 @@
 import numpy as np
 
 import rope
-from forward import gelu_tanh, silu
+from forward import silu
 
 
 def rms(x, weight, eps):
