@@ -2,7 +2,7 @@
 
 use realm_gguf::Tensor;
 
-use crate::{Attention, Backend, Batch, CacheLayout, Error, PAGE_TOKENS};
+use crate::{Attention, Backend, Batch, CacheLayout, Error, PAGE_TOKENS, Window};
 
 /// The largest `k` of [`Backend::top_k`].
 const MOST_BEST: usize = 1024;
@@ -83,7 +83,7 @@ pub(crate) fn attention<B: Backend>(
         return bad(format!("the cache has no layer {}", spec.layer));
     };
     if (layout.kv_heads, layout.head_dim) != (spec.kv_heads, spec.head_dim)
-        || layout.windows[place.group] != spec.window
+        || layout.windows[place.group] != spec.window.map(Window::tokens)
     {
         return bad(format!("the cache does not fit layer {}", spec.layer));
     }

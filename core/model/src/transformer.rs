@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use realm_compute::{
-    AdapterUse, Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Lora, MatMul, PAGE_TOKENS,
-    PageFormat, Rope,
+    AdapterUse, Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Lora, MatMul, Norm, NormSpan,
+    PAGE_TOKENS, PageFormat, Rope, Window,
 };
 
 use crate::adapter::{Active, Adapter, AdapterWeights, Slot};
@@ -297,7 +297,7 @@ impl<B: Backend> Runner<B> {
             attention_output(b, c, i, layer, buffers, &active)?;
             feed_forward(b, c, i, layer, buffers, &active)?;
         }
-        b.rms_norm(&buffers.x, &model.output_norm, c.rms_eps, &mut buffers.normed)?;
+        b.norm(&buffers.x, &Norm::rms(&model.output_norm, c.rms_eps), &mut buffers.normed)?;
         if !batch.hidden.is_empty() {
             b.gather(&buffers.normed, &hidden_among, &mut buffers.hidden)?;
         }
@@ -358,7 +358,7 @@ pub(crate) fn attention<B: Backend>(
     active: &Active<'_, B>,
 ) -> Result<(), Error> {
     let Buffers { x, normed, q, k, v, attended, rotations, rotations_local, .. } = buffers;
-    b.rms_norm(x, &layer.attention_norm, c.rms_eps, normed)?;
+    b.norm(x, &Norm::rms(&layer.attention_norm, c.rms_eps), normed)?;
     let [lq, lk, lv] = [Slot::Q, Slot::K, Slot::V].map(|slot| active.layer(index, slot));
     b.matmul(normed, &mut [job(&layer.q, &lq, q), job(&layer.k, &lk, k), job(&layer.v, &lv, v)])?;
     let spec = Attention {
@@ -366,14 +366,17 @@ pub(crate) fn attention<B: Backend>(
         heads: c.heads,
         kv_heads: c.kv_heads,
         head_dim: c.head_dim,
-        q_norm: layer.q_norm.as_ref(),
-        k_norm: layer.k_norm.as_ref(),
-        eps: c.rms_eps,
-        rotations: if layer.window.is_some() && local_rope { rotations_local } else { rotations },
+        q_norm: layer.q_norm.as_ref().map(|norm| Norm::rms(norm, c.rms_eps)),
+        k_norm: layer.k_norm.as_ref().map(|norm| Norm::rms(norm, c.rms_eps)),
+        norm_span: NormSpan::Head,
+        norm_after_rope: false,
+        rotations: Some(if layer.window.is_some() && local_rope { rotations_local } else { rotations }),
         style: c.architecture.traits().style,
+        temperature: None,
         scale: c.attention_scale,
-        window: layer.window,
+        window: layer.window.map(Window::Sliding),
         soft_cap: c.attention_soft_cap,
+        sinks: None,
     };
     b.rope_store(&spec, batch, q, k, v, cache)?;
     b.attention(&spec, batch, q, cache, attended)?;
@@ -405,7 +408,7 @@ pub(crate) fn feed_forward<B: Backend>(
 ) -> Result<(), Error> {
     let Buffers { x, normed, delta, gate, up, .. } = buffers;
     let [lg, lu, ld] = [Slot::Gate, Slot::Up, Slot::Down].map(|s| active.layer(index, s));
-    b.rms_norm(x, &layer.feed_forward_norm, c.rms_eps, normed)?;
+    b.norm(x, &Norm::rms(&layer.feed_forward_norm, c.rms_eps), normed)?;
     b.matmul(normed, &mut [job(&layer.gate, &lg, gate), job(&layer.up, &lu, up)])?;
     b.gated_activation(c.architecture.traits().activation, gate, up)?;
     add(b, c, gate, &layer.down, &ld, layer.post_feed_forward_norm.as_ref(), delta, x)
@@ -427,7 +430,7 @@ fn add<B: Backend>(
         None => b.matmul(input, &mut [MatMul { accumulate: true, ..job(linear, lora, x) }])?,
         Some(norm) => {
             b.matmul(input, &mut [job(linear, lora, delta)])?;
-            b.add_rms_norm(x, delta, norm, c.rms_eps)?;
+            b.add_norm(x, delta, &Norm::rms(norm, c.rms_eps))?;
         }
     }
     Ok(())

@@ -68,6 +68,7 @@ fn gate_lanes(activation: Activation, x: F32x8) -> F32x8 {
             let tanh = cubic.mul(F32x8::splat(0.797_884_6)).tanh();
             x.mul(F32x8::splat(0.5)).mul(tanh.add(F32x8::splat(1.0)))
         }
+        _ => x,
     }
 }
 

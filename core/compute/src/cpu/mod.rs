@@ -11,6 +11,7 @@ mod attention;
 mod cache;
 mod cores;
 mod elementwise;
+mod experts;
 mod format;
 mod isa;
 mod lanes;
@@ -29,8 +30,12 @@ use std::sync::Mutex;
 use realm_gguf::Tensor;
 
 use crate::checks::{self, expect};
-use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul, PAGE_TOKENS, PageFormat};
+use crate::{
+    Activation, Attention, Backend, Batch, CacheSpec, Columns, Error, MatMul, Mixture, Norm, PAGE_TOKENS,
+    PageFormat,
+};
 pub use cache::Cache;
+pub use experts::Experts;
 pub use isa::Isa;
 pub use lora::LowRank;
 pub use matrix::{FloatPanels, Matrix, Packed, weight_bytes};
@@ -128,6 +133,7 @@ impl Backend for CpuBackend {
     type Buffer = Buffer;
     type Vector = Vec<f32>;
     type Matrix = Matrix;
+    type Experts = Experts;
     type LowRank = LowRank;
     type Cache = Cache;
 
@@ -137,6 +143,11 @@ impl Backend for CpuBackend {
 
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {
         Matrix::new(&self.pool, tensor)
+    }
+
+    fn experts(&self, tensor: &Tensor<'_>) -> Result<Experts, Error> {
+        let _ = tensor;
+        Err(Error::Unsupported("experts".into()))
     }
 
     fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<LowRank, Error> {
@@ -196,7 +207,9 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn rms_norm(&self, x: &Buffer, weight: &Vec<f32>, eps: f32, out: &mut Buffer) -> Result<(), Error> {
+    fn norm(&self, x: &Buffer, norm: &Norm<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
+        let Some(weight) = norm.weight else { return Err(Error::Unsupported("norm".into())) };
+        let eps = norm.eps;
         expect("the length of a norm", weight.len(), x.columns)?;
         expect("the width of a norm's output", out.columns, x.columns)?;
         out.set_rows(x.rows);
@@ -210,7 +223,9 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
-    fn add_rms_norm(&self, x: &mut Buffer, delta: &Buffer, weight: &Vec<f32>, eps: f32) -> Result<(), Error> {
+    fn add_norm(&self, x: &mut Buffer, delta: &Buffer, norm: &Norm<'_, Self>) -> Result<(), Error> {
+        let Some(weight) = norm.weight else { return Err(Error::Unsupported("norm".into())) };
+        let eps = norm.eps;
         expect("the length of a norm", weight.len(), x.columns)?;
         expect("the width of a norm's input", delta.columns, x.columns)?;
         expect("the rows of a norm's input", delta.rows, x.rows)?;
@@ -256,6 +271,16 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
+    fn mixture(&self, x: &Buffer, spec: &Mixture<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
+        let _ = (x, spec, out);
+        Err(Error::Unsupported("mixture".into()))
+    }
+
+    fn each_head(&self, x: &Buffer, w: &Experts, out: &mut Buffer) -> Result<(), Error> {
+        let _ = (x, w, out);
+        Err(Error::Unsupported("each_head".into()))
+    }
+
     fn rotations(
         &self,
         frequencies: &Vec<f32>,
@@ -296,15 +321,11 @@ impl Backend for CpuBackend {
             expect(&format!("the width of the {what}"), buffer.columns, heads * spec.head_dim)?;
             expect(&format!("the rows of the {what}"), buffer.rows, batch.rows())?;
         }
-        for (what, norm) in [("query", spec.q_norm), ("key", spec.k_norm)] {
-            if let Some(norm) = norm {
-                expect(&format!("the length of the {what} norm"), norm.len(), spec.head_dim)?;
-            }
+        let Some(rotations) = spec.rotations else { return Err(Error::Unsupported("no rope".into())) };
+        if rotations.columns > spec.head_dim {
+            expect("the rotated width of a head", rotations.columns, spec.head_dim)?;
         }
-        if spec.rotations.columns > spec.head_dim {
-            expect("the rotated width of a head", spec.rotations.columns, spec.head_dim)?;
-        }
-        expect("the rows of the rotations", spec.rotations.rows, batch.rows())?;
+        expect("the rows of the rotations", rotations.rows, batch.rows())?;
         let place = cache.layout().layers[spec.layer];
         let pieces = pieces(batch, place.group);
         let work = batch.rows() * (q.columns + k.columns + v.columns);
@@ -320,10 +341,10 @@ impl Backend for CpuBackend {
                     unsafe { (q.part(row * q_columns, q_columns), k.part(row * k_columns, k_columns)) };
                 for (x, norm) in [(q, spec.q_norm), (&mut *k, spec.k_norm)] {
                     for head in x.chunks_exact_mut(dim) {
-                        if let Some(norm) = norm {
-                            elementwise::rms_norm_in_place(isa, head, norm, spec.eps);
+                        if let Some(Norm { weight: Some(weight), eps, .. }) = norm {
+                            elementwise::rms_norm_in_place(isa, head, weight, eps);
                         }
-                        elementwise::rotate(isa, head, spec.rotations.row(row), spec.style);
+                        elementwise::rotate(isa, head, rotations.row(row), spec.style);
                     }
                 }
                 let token = batch.positions[row] as usize % PAGE_TOKENS;
@@ -372,6 +393,31 @@ impl Backend for CpuBackend {
             elementwise::gated_activation(self.isa, activation, gate, up.row(row));
         });
         Ok(())
+    }
+
+    fn activation(&self, activation: Activation, x: &mut Buffer) -> Result<(), Error> {
+        let _ = (activation, x);
+        Err(Error::Unsupported("activation".into()))
+    }
+
+    fn add(&self, x: &mut Buffer, delta: &Buffer, scale: f32) -> Result<(), Error> {
+        let _ = (x, delta, scale);
+        Err(Error::Unsupported("add".into()))
+    }
+
+    fn scale(&self, x: &mut Buffer, factor: f32) -> Result<(), Error> {
+        let _ = (x, factor);
+        Err(Error::Unsupported("scale".into()))
+    }
+
+    fn scale_rows(&self, gate: &Buffer, x: &mut Buffer) -> Result<(), Error> {
+        let _ = (gate, x);
+        Err(Error::Unsupported("scale_rows".into()))
+    }
+
+    fn copy_columns(&self, x: &Buffer, columns: &Columns, out: &mut Buffer) -> Result<(), Error> {
+        let _ = (x, columns, out);
+        Err(Error::Unsupported("copy_columns".into()))
     }
 
     fn gather(&self, x: &Buffer, rows: &[u32], out: &mut Buffer) -> Result<(), Error> {

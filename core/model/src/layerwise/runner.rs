@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use realm_compute::{Backend, Batch, CacheSpec, CacheType, MatMul, PAGE_TOKENS, Want};
+use realm_compute::{Backend, Batch, CacheSpec, CacheType, MatMul, Norm, PAGE_TOKENS, Want};
 
 use super::tensor::{Part, Tensor, append, missing};
 use super::{CacheId, Layerwise, Slice, TensorId, shape_of, split};
@@ -284,7 +284,7 @@ impl<B: Backend> Layerwise for LayerwiseRunner<B> {
         self.input(x, rows)?;
         let Self { model, buffers, .. } = self;
         let (b, c) = (&*model.backend, &model.config);
-        b.rms_norm(&buffers.x, &model.output_norm, c.rms_eps, &mut buffers.normed)?;
+        b.norm(&buffers.x, &Norm::rms(&model.output_norm, c.rms_eps), &mut buffers.normed)?;
         let weight = model.output.as_ref().unwrap_or(&model.embeddings);
         let job = MatMul { weight, bias: None, out: &mut buffers.logits, accumulate: false, lora: &[] };
         b.matmul(&buffers.normed, &mut [job])?;

@@ -19,7 +19,7 @@ use super::cache::Cache;
 use super::pool::{Parts, Pool, Share};
 use super::wide::{Kernel, WIDTH, Wide, dispatch};
 use super::{Buffer, CpuBackend, Isa};
-use crate::{Attention, Batch, PAGE_TOKENS};
+use crate::{Attention, Batch, PAGE_TOKENS, Window};
 use page::{Running, common_score, product};
 
 /// Queries per task: enough to share a page's cost, few enough for the scores to stay in the first-level
@@ -95,8 +95,8 @@ impl Task<'_> {
 }
 
 /// The first position that a row at `position` attends to.
-fn lowest(window: Option<usize>, position: usize) -> usize {
-    window.map_or(0, |w| (position + 1).saturating_sub(w))
+fn lowest(window: Option<Window>, position: usize) -> usize {
+    window.map_or(0, |w| w.first(position))
 }
 
 /// Runs the attention of every span of the batch.

@@ -1,0 +1,4 @@
+//! Mixtures of experts.
+
+/// Matrices of one shape.
+pub struct Experts {}
