@@ -2,3 +2,8 @@
 
 /// Matrices of one shape.
 pub struct Experts {}
+impl Experts {
+    pub(crate) fn shape(&self) -> [usize; 3] {
+        [0; 3]
+    }
+}
