@@ -1,0 +1,2 @@
+"""Families without experts."""
+MODELS = {}
