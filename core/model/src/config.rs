@@ -119,7 +119,10 @@ impl ModelConfig {
 
     /// Returns outputs and inputs of a weight matrix; `None` if the model has no such matrix.
     pub fn shape_of(&self, id: TensorId) -> Option<[usize; 2]> {
-        use LayerTensor::{AttentionOutput, Down, Gate, K, Q, SharedDown, SharedGate, SharedUp, Up, V};
+        use LayerTensor::{
+            AttentionOutput, Down, Gate, K, KeyValueDown, Q, QueryDown, QueryUp, SharedDown, SharedGate,
+            SharedUp, Up, V,
+        };
         let (layer, tensor) = match id {
             TensorId::Embeddings | TensorId::Output => return Some([self.vocab, self.hidden]),
             TensorId::OutputNorm => return None,
@@ -131,9 +134,13 @@ impl ModelConfig {
             FeedForwardSpec::Experts(experts) => (None, experts.shared.as_ref()),
         };
         match tensor {
-            Q => Some([attention.queries(), hidden]),
-            K | V => Some([attention.keys(), hidden]),
-            AttentionOutput => Some([hidden, attention.queries()]),
+            Q if attention.latent.is_some_and(|latent| latent.query_rank.is_some()) => None,
+            Q => Some([attention.projected_queries(), hidden]),
+            K | V if attention.latent.is_none() => Some([attention.keys(), hidden]),
+            QueryDown => Some([attention.latent?.query_rank?, hidden]),
+            QueryUp => Some([attention.projected_queries(), attention.latent?.query_rank?]),
+            KeyValueDown => attention.latent.map(|_| [attention.keys(), hidden]),
+            AttentionOutput => Some([hidden, attention.values()]),
             Gate => dense.filter(|dense| dense.gated).map(|dense| [dense.width, hidden]),
             Up => dense.map(|dense| [dense.width, hidden]),
             Down => dense.map(|dense| [hidden, dense.width]),
@@ -166,6 +173,8 @@ impl ModelConfig {
             need(attention.temperature.is_some(), Feature::Temperature);
             need(matches!(attention.window, Some(Window::Chunked(_))), Feature::ChunkedWindow);
             need(true, Feature::HeadDim(attention.head_dim));
+            need(attention.latent.is_some(), Feature::HeadMatrices);
+            need(attention.latent.is_some(), Feature::Columns);
             need(matches!(feed_forward, FeedForwardSpec::Experts(_)), Feature::Experts);
             if let Some(dense) = feed_forward.every_row() {
                 need(!dense.gated, Feature::Ungated);

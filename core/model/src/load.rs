@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use realm_compute::{Backend, quant};
-use realm_gguf::{Gguf, Tensor, TensorInfo};
+use realm_gguf::{Gguf, Tensor, TensorInfo, TensorType};
 use sha2::{Digest, Sha256};
 
 use crate::block::{Expert, Linear, NormWeights};
@@ -264,6 +264,37 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(Expert { weight, bias: self.optional_bias(id, rows * count)? })
     }
 
+    /// Loads the matrices of each head from one tensor, which holds for every head `plain` rows that make its
+    /// key from a latent state of `rank` numbers, and `value` rows that make its value. Returns the
+    /// transposes of the first, which queries are multiplied with, and the second.
+    pub(crate) fn heads_of_one_matrix(
+        &mut self,
+        id: TensorId,
+        heads: usize,
+        rank: usize,
+        plain: usize,
+        value: usize,
+    ) -> Result<(B::Experts, B::Experts), Error> {
+        let backend = self.backend;
+        let tensor = self.weights(id, &[rank, heads * (plain + value)])?;
+        let mut all = vec![0.0; tensor.info.len()];
+        quant::dequantize(tensor.info.ty, tensor.data, &mut all)?;
+        let head = |head: &[f32]| transposed(&head[..plain * rank], rank);
+        let keys: Vec<f32> = all.chunks_exact((plain + value) * rank).flat_map(head).collect();
+        let bytes: Vec<u8> = keys.iter().flat_map(|key| key.to_le_bytes()).collect();
+        let shape = |shape: [usize; 3], ty| {
+            let info = TensorInfo::new(&*tensor.info.name, shape.map(|dim| dim as u64).to_vec(), ty);
+            info.ok_or_else(|| Error::InvalidModel(format!("tensor `{id}` has rows of an odd size")))
+        };
+        let keys = shape([plain, rank, heads], TensorType::F32)?;
+        let keys = backend.experts(&Tensor { info: &keys, data: &bytes })?;
+        let row = tensor.data.len() / (heads * (plain + value));
+        let values = tensor.data.chunks_exact((plain + value) * row).flat_map(|head| &head[plain * row..]);
+        let (values, info) =
+            (values.copied().collect::<Vec<u8>>(), shape([rank, value, heads], tensor.info.ty)?);
+        Ok((keys, backend.experts(&Tensor { info: &info, data: &values })?))
+    }
+
     /// Loads one tensor that holds for each of `count` experts two matrices one after the other.
     pub(crate) fn fused_experts(
         &mut self,
@@ -288,6 +319,11 @@ impl<'a, B: Backend> Loader<'a, B> {
         };
         Ok([half(0)?, half(1)?])
     }
+}
+
+/// Returns the transpose of a matrix of `columns` columns.
+fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
+    (0..columns).flat_map(|column| values.iter().skip(column).step_by(columns).copied()).collect()
 }
 
 /// Returns every other piece of `len` values, from piece `first` on.

@@ -54,6 +54,27 @@ pub struct AttentionSpec {
     pub sinks: bool,
     /// The factor on queries that grows with their position.
     pub temperature: Option<Temperature>,
+    /// Keys and values are kept as a latent state, of which `head_dim` is the width.
+    pub latent: Option<LatentSpec>,
+}
+
+/// The latent state of keys and values (multi-head latent attention; DeepSeek-AI, arXiv:2405.04434).
+///
+/// The cache has one head for each token: the rotated part of its key, which all heads share, and the latent
+/// state, from which every head makes the rest of its key and its value. The matrices that make them are
+/// applied to queries and to attention's result instead, so that the cache is read as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LatentSpec {
+    /// Numbers in the latent state of queries; `None` if queries come from hidden states.
+    pub query_rank: Option<usize>,
+    /// Numbers in the latent state of keys and values.
+    pub rank: usize,
+    /// Numbers of a head's key that are rotated.
+    pub rotated: usize,
+    /// Numbers of a head's key that are not rotated.
+    pub plain: usize,
+    /// Numbers of a head's value.
+    pub value: usize,
 }
 
 /// The norms of queries and keys.
@@ -139,7 +160,18 @@ impl AttentionSpec {
         self.kv_heads * self.head_dim
     }
 
-    /// The most tokens before its own that a row sees, its own included; `None` for all.
+    /// Numbers in a row of the projection to queries, which is wider or narrower than
+    /// [`queries`](Self::queries) only with a latent state.
+    pub fn projected_queries(&self) -> usize {
+        self.latent.map_or(self.queries(), |latent| self.heads * (latent.plain + latent.rotated))
+    }
+
+    /// Numbers in a row of all heads' values: the input of attention's output matrix.
+    pub fn values(&self) -> usize {
+        self.latent.map_or(self.queries(), |latent| self.heads * latent.value)
+    }
+
+    /// The most tokens that a row sees, its own included; `None` for all before it.
     pub fn seen(&self) -> Option<usize> {
         self.window.map(Window::tokens)
     }

@@ -5,7 +5,7 @@
 //! prices that tenants pay.
 
 use crate::ModelConfig;
-use crate::spec::{DenseSpec, FeedForwardSpec, LayerSpec};
+use crate::spec::{AttentionSpec, DenseSpec, FeedForwardSpec, LayerSpec};
 
 /// The work in an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -60,6 +60,21 @@ struct LayerWork {
     window: usize,
 }
 
+/// Returns the multiply-adds of a row in attention's matrices.
+fn projections(hidden: f64, attention: &AttentionSpec) -> f64 {
+    let (queries, keys) = (attention.projected_queries() as f64, attention.keys() as f64);
+    let ends = hidden * (keys + attention.values() as f64);
+    match attention.latent {
+        None => ends + hidden * (queries + keys),
+        Some(latent) => {
+            let from = latent.query_rank.map_or(hidden, |rank| rank as f64);
+            let down = if latent.query_rank.is_some() { hidden * from } else { 0.0 };
+            let heads = attention.heads * latent.rank * (latent.plain + latent.value);
+            ends + down + from * queries + heads as f64
+        }
+    }
+}
+
 impl LayerWork {
     fn new(hidden: usize, layer: &LayerSpec) -> Self {
         let (hidden, attention) = (hidden as f64, &layer.attention);
@@ -71,7 +86,7 @@ impl LayerWork {
             }
         };
         Self {
-            projections: 2.0 * hidden * (attention.queries() + attention.keys()) as f64,
+            projections: projections(hidden, attention),
             feed_forward: chosen + layer.feed_forward.every_row().map_or(0.0, dense),
             seen: 2.0 * attention.queries() as f64,
             window: attention.seen().unwrap_or(usize::MAX),

@@ -147,7 +147,7 @@ impl Fit {
                 dense.fused && pair.b.info.shape.get(1) == Some(&(2 * dense.width() as u64))
             });
         let parts = match tensor {
-            Qkv if attention.fused => vec![Q, K, V],
+            Qkv if attention.is_fused() => vec![Q, K, V],
             Qkv => return Err(invalid(format!("{} models have no fused `{id}`", c.architecture))),
             Up if both => vec![Gate, Up],
             tensor => vec![tensor],

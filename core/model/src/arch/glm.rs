@@ -8,7 +8,9 @@ use crate::Error;
 use crate::spec::{NormPlaces, QkNormWeights, QkNorms};
 
 pub(super) fn glm4(r: &Reader<'_>) -> Result<Shape, Error> {
-    let mut shape = Shape::plain(r, RopeStyle::Interleaved)?;
+    // Files of models that see images have their rows in the other order.
+    let sections = r.metadata().get(&r.key("rope.dimension_sections")).is_some();
+    let mut shape = Shape::plain(r, if sections { RopeStyle::Half } else { RopeStyle::Interleaved })?;
     shape.norms(NormPlaces::Around);
     Ok(shape)
 }
@@ -27,6 +29,6 @@ pub(super) fn glm4moe(r: &Reader<'_>) -> Result<Shape, Error> {
         Some(count) => Some(count * r.dim("expert_feed_forward_length")?),
         None => None,
     };
-    shape.experts(r, &Experts { normalize: true, ..Experts::plain(Gating::Sigmoid) }, shared)?;
+    shape.experts(r, &Experts::plain(Gating::Sigmoid), shared)?;
     Ok(shape)
 }

@@ -1,12 +1,15 @@
 //! The families of models: one file for each reads metadata into a [`Shape`], quirks included.
 
 mod cohere;
+mod deepseek;
 mod exaone;
 mod gemma;
 mod glm;
 mod gpt_oss;
 mod granite;
 mod llama;
+mod llama4;
+mod mistral;
 mod olmo;
 mod phi;
 mod qwen;
@@ -55,6 +58,10 @@ static FAMILIES: &[Family] = &[
     family("cohere2", cohere::cohere2),
     family("exaone4", exaone::exaone4),
     family("starcoder2", starcoder::starcoder2),
+    family("deepseek2", deepseek::deepseek2),
+    family("llama4", llama4::llama4),
+    family("mistral3", mistral::mistral3),
+    family("phimoe", phi::phimoe),
     family("glm4", glm::glm4),
     family("glm4moe", glm::glm4moe),
 ];

@@ -2,7 +2,7 @@
 //! family says what it does otherwise.
 
 use realm_compute::{
-    Activation, Gating, Groups, NormKind, NormSpan, RopeStyle, Routing, Temperature, Window,
+    Activation, Gating, Groups, NormKind, NormSpan, RopeStyle, Routing, Window,
 };
 
 use super::reader::Reader;
@@ -101,6 +101,7 @@ impl Shape {
                     qk_norms: None,
                     sinks: false,
                     temperature: None,
+                    latent: None,
                 },
                 feed_forward: FeedForwardSpec::Dense(DenseSpec {
                     width: widths[i],
@@ -256,25 +257,20 @@ impl Shape {
         });
     }
 
-    /// Lets queries grow with their position in the layers for which `with` is true.
-    pub(super) fn temperature(&mut self, temperature: Temperature, with: impl Fn(&AttentionSpec) -> bool) {
-        self.attention(|_, attention| {
-            if with(attention) {
-                attention.temperature = Some(temperature);
-            }
-        });
-    }
-
     /// Checks what the forward pass relies on.
     pub(super) fn check(&self) -> Result<(), Error> {
-        let cached = |layer: &LayerSpec| (layer.attention.kv_heads, layer.attention.head_dim);
+        let cached = |layer: &LayerSpec| {
+            let attention = &layer.attention;
+            (attention.kv_heads, attention.head_dim, attention.latent.map(|latent| (latent, attention.heads)))
+        };
         if let Some(i) = self.layers.iter().position(|layer| cached(layer) != cached(&self.layers[0])) {
             return Err(Error::Unsupported(format!(
                 "layers 0 and {i} differ in key/value heads, which is not supported"
             )));
         }
         for rope in &self.ropes {
-            let head_dim = self.layers[0].attention.head_dim;
+            let attention = &self.layers[0].attention;
+            let head_dim = attention.latent.map_or(attention.head_dim, |latent| latent.rotated);
             if rope.dim > head_dim || !rope.dim.is_multiple_of(2) {
                 return Err(Error::InvalidModel(format!(
                     "{} rotated numbers in heads of {head_dim}",

@@ -2,6 +2,7 @@
 
 use realm_compute::{Attention, Backend, Batch, Norm, NormSpan};
 
+use super::latent::LatentBlock;
 use super::{BlockNorms, Linear, NormWeights, add, input};
 use crate::adapter::Active;
 use crate::load::Loader;
@@ -15,15 +16,51 @@ pub(crate) struct AttentionBlock<B: Backend> {
     pub(crate) spec: AttentionSpec,
     places: NormPlaces,
     norms: BlockNorms<B>,
-    pub(crate) q: Linear<B>,
-    pub(crate) k: Linear<B>,
-    pub(crate) v: Linear<B>,
-    /// Set if the file has queries, keys and values in one matrix.
-    pub(crate) fused: bool,
+    projections: Projections<B>,
     /// Weights of the norms of queries and of keys.
     qk_norms: [Option<NormWeights<B>>; 2],
     sinks: Option<B::Vector>,
-    pub(crate) output: Linear<B>,
+    output: Linear<B>,
+}
+
+/// The weights that make queries, keys and values.
+enum Projections<B: Backend> {
+    Plain {
+        /// Queries, keys and values.
+        qkv: [Linear<B>; 3],
+        /// Set if the file has them in one matrix.
+        fused: bool,
+    },
+    Latent(LatentBlock<B>),
+}
+
+/// The tensors of queries, keys and values.
+const QKV: [LayerTensor; 3] = [LayerTensor::Q, LayerTensor::K, LayerTensor::V];
+
+impl<B: Backend> Projections<B> {
+    fn load(
+        loader: &mut Loader<'_, B>,
+        c: &ModelConfig,
+        index: usize,
+        spec: &AttentionSpec,
+    ) -> Result<Self, Error> {
+        let id = |tensor| TensorId::Layer(index, tensor);
+        let (q, kv) = (spec.queries(), spec.keys());
+        if loader.has(id(LayerTensor::Qkv)) {
+            let qkv = loader.fused(id(LayerTensor::Qkv), c.hidden, [q, kv, kv])?;
+            return Ok(Self::Plain { qkv, fused: true });
+        }
+        let qkv = [
+            loader.linear(id(LayerTensor::Q), c.hidden, q)?,
+            loader.linear(id(LayerTensor::K), c.hidden, kv)?,
+            loader.linear(id(LayerTensor::V), c.hidden, kv)?,
+        ];
+        Ok(Self::Plain { qkv, fused: false })
+    }
+}
+
+fn no_buffers() -> Error {
+    Error::InvalidBatch("no buffers for a latent state".into())
 }
 
 impl<B: Backend> AttentionBlock<B> {
@@ -35,16 +72,9 @@ impl<B: Backend> AttentionBlock<B> {
     ) -> Result<Self, Error> {
         let (spec, places) = (&layer.attention, layer.norms);
         let id = |tensor| TensorId::Layer(index, tensor);
-        let (q, kv) = (spec.queries(), spec.keys());
-        let fused = loader.has(id(LayerTensor::Qkv));
-        let [q, k, v] = if fused {
-            loader.fused(id(LayerTensor::Qkv), c.hidden, [q, kv, kv])?
-        } else {
-            [
-                loader.linear(id(LayerTensor::Q), c.hidden, q)?,
-                loader.linear(id(LayerTensor::K), c.hidden, kv)?,
-                loader.linear(id(LayerTensor::V), c.hidden, kv)?,
-            ]
+        let projections = match spec.latent {
+            Some(latent) => Projections::Latent(LatentBlock::load(loader, c, index, spec, latent)?),
+            None => Projections::load(loader, c, index, spec)?,
         };
         let mut qk_norms = [None, None];
         if let Some(norms) = &spec.qk_norms {
@@ -65,13 +95,10 @@ impl<B: Backend> AttentionBlock<B> {
         Ok(Self {
             norms: BlockNorms::load(loader, c, index, before, after)?,
             sinks: spec.sinks.then(|| loader.vector(id(LayerTensor::Sinks), spec.heads)).transpose()?,
-            output: loader.linear(id(LayerTensor::AttentionOutput), spec.queries(), c.hidden)?,
+            output: loader.linear(id(LayerTensor::AttentionOutput), spec.values(), c.hidden)?,
             spec: spec.clone(),
             places,
-            q,
-            k,
-            v,
-            fused,
+            projections,
             qk_norms,
         })
     }
@@ -88,12 +115,19 @@ impl<B: Backend> AttentionBlock<B> {
         active: &Active<'_, B>,
     ) -> Result<(), Error> {
         let spec = &self.spec;
-        let Buffers { x, normed, q, k, v, attended, rotations, .. } = buffers;
+        let Buffers { x, normed, q, k, v, attended, rotations, latent, .. } = buffers;
         let (q, attended) = (q.of(spec.queries())?, attended.of(spec.queries())?);
-        let [lq, lk, lv] =
-            [LayerTensor::Q, LayerTensor::K, LayerTensor::V].map(|tensor| active.layer(index, tensor));
         let input = input(b, c, self.places, &self.norms, x, normed)?;
-        b.matmul(input, &mut [self.q.job(&lq, q), self.k.job(&lk, k), self.v.job(&lv, v)])?;
+        match (&self.projections, latent) {
+            (Projections::Plain { qkv: [wq, wk, wv], .. }, _) => {
+                let [lq, lk, lv] = QKV.map(|tensor| active.layer(index, tensor));
+                b.matmul(input, &mut [wq.job(&lq, q), wk.job(&lk, k), wv.job(&lv, v)])?;
+            }
+            (Projections::Latent(block), Some(latent)) => {
+                block.project(b, c, index, input, latent, active, [&mut *q, &mut *k, &mut *v])?;
+            }
+            (Projections::Latent(_), None) => return Err(no_buffers()),
+        }
         let [q_norm, k_norm] = self.qk_norms(c);
         let attention = Attention {
             layer: index,
@@ -114,6 +148,22 @@ impl<B: Backend> AttentionBlock<B> {
         };
         b.rope_store(&attention, batch, q, k, v, cache)?;
         Ok(b.attention(&attention, batch, q, cache, attended)?)
+    }
+
+    /// Returns whether the file has queries, keys and values in one matrix.
+    pub(crate) fn is_fused(&self) -> bool {
+        matches!(self.projections, Projections::Plain { fused: true, .. })
+    }
+
+    /// Returns a matrix of this block, if it has it.
+    pub(crate) fn linear(&self, tensor: LayerTensor) -> Option<&Linear<B>> {
+        match (&self.projections, tensor) {
+            (_, LayerTensor::AttentionOutput) => Some(&self.output),
+            (Projections::Plain { qkv, .. }, _) => {
+                QKV.iter().position(|own| *own == tensor).map(|at| &qkv[at])
+            }
+            (Projections::Latent(latent), _) => latent.linear(tensor),
+        }
     }
 
     /// The norms of queries and of keys.
@@ -137,8 +187,14 @@ impl<B: Backend> AttentionBlock<B> {
         buffers: &mut Buffers<B>,
         active: &Active<'_, B>,
     ) -> Result<(), Error> {
-        let Buffers { x, attended, delta, .. } = buffers;
+        let Buffers { x, attended, delta, latent, .. } = buffers;
         let lora = active.layer(index, LayerTensor::AttentionOutput);
-        add(b, c, &self.norms, &self.output, &lora, attended.of(self.spec.queries())?, delta, x)
+        let attended = attended.of(self.spec.queries())?;
+        let values = match (&self.projections, latent) {
+            (Projections::Plain { .. }, _) => attended,
+            (Projections::Latent(block), Some(latent)) => block.values(b, attended, latent)?,
+            (Projections::Latent(_), None) => return Err(no_buffers()),
+        };
+        add(b, c, &self.norms, &self.output, &lora, values, delta, x)
     }
 }

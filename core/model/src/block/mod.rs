@@ -3,6 +3,7 @@
 mod attention;
 mod experts;
 mod feed_forward;
+mod latent;
 
 use realm_compute::{Backend, Lora, MatMul, Norm};
 

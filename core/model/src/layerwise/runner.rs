@@ -10,7 +10,7 @@ use super::tensor::{Part, Tensor, append, missing};
 use super::{ActivationId, CacheId, Layerwise, Slice};
 use crate::adapter::Active;
 use crate::block::Layer;
-use crate::names::{LayerTensor, TensorId};
+use crate::names::TensorId;
 use crate::pass::{Buffers, logits, rotate};
 use crate::weights::Transformer;
 use crate::work::{PassWork, Work};
@@ -105,13 +105,7 @@ fn matrix<B: Backend>(model: &Transformer<B>, id: TensorId) -> Option<&B::Matrix
         TensorId::OutputNorm => return None,
         TensorId::Layer(layer, tensor) => (model.layers.get(layer)?, tensor),
     };
-    let linear = match tensor {
-        LayerTensor::Q => &layer.attention.q,
-        LayerTensor::K => &layer.attention.k,
-        LayerTensor::V => &layer.attention.v,
-        LayerTensor::AttentionOutput => &layer.attention.output,
-        tensor => layer.feed_forward.linear(tensor)?,
-    };
+    let linear = layer.attention.linear(tensor).or_else(|| layer.feed_forward.linear(tensor))?;
     Some(&linear.weight)
 }
 

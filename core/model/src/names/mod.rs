@@ -57,6 +57,22 @@ layer_tensors! {
     KNorm "attn_k_norm",
     /// A score without a value for every head.
     Sinks "attn_sinks",
+    /// Queries' way down to a latent state.
+    QueryDown "attn_q_a",
+    /// The norm of queries' latent state.
+    QueryDownNorm "attn_q_a_norm",
+    /// Queries from their latent state.
+    QueryUp "attn_q_b",
+    /// Keys' and values' way down to a latent state, and the rotated part of keys.
+    KeyValueDown "attn_kv_a_mqa",
+    /// The norm of keys' and values' latent state.
+    KeyValueDownNorm "attn_kv_a_norm",
+    /// Keys from the latent state, a matrix for each head.
+    KeyUp "attn_k_b",
+    /// Values from the latent state, a matrix for each head.
+    ValueUp "attn_v_b",
+    /// Keys and values from the latent state in one matrix, in older files.
+    KeyValueUp "attn_kv_b",
     /// Attention's output matrix.
     AttentionOutput "attn_output",
     /// The norm after attention; in some families the norm before the feed-forward network has this name.

@@ -3,7 +3,7 @@
 use realm_compute::Backend;
 
 use super::TopK;
-use crate::spec::LayerSpec;
+use crate::spec::{AttentionSpec, LatentSpec, LayerSpec};
 use crate::{Error, ModelConfig};
 
 /// The buffers of a pass, which grow with the largest batch.
@@ -25,10 +25,46 @@ pub(crate) struct Buffers<B: Backend> {
     pub(crate) up: ByWidth<B>,
     /// Decides how much a shared expert counts, `[rows, 1]`.
     pub(crate) shared_gate: B::Buffer,
+    /// For layers that keep keys and values as a latent state.
+    pub(crate) latent: Option<LatentBuffers<B>>,
     /// For each of the model's ropes.
     pub(crate) rotations: Vec<B::Buffer>,
     pub(crate) logits: B::Buffer,
     pub(crate) top_k: B::Buffer,
+}
+
+/// The activations of attention with a latent state.
+pub(crate) struct LatentBuffers<B: Backend> {
+    /// Queries' latent state, and its norm.
+    pub(crate) query: B::Buffer,
+    pub(crate) query_normed: B::Buffer,
+    /// The projected queries, and the parts of them that are not rotated.
+    pub(crate) queries: B::Buffer,
+    pub(crate) plain: B::Buffer,
+    /// The projection to latent state and rotated key, the latent state alone, and its norm.
+    pub(crate) down: B::Buffer,
+    pub(crate) state: B::Buffer,
+    pub(crate) state_normed: B::Buffer,
+    /// One latent state for each head.
+    pub(crate) states: B::Buffer,
+    pub(crate) values: B::Buffer,
+}
+
+impl<B: Backend> LatentBuffers<B> {
+    fn new(b: &B, attention: &AttentionSpec, latent: &LatentSpec) -> Result<Self, Error> {
+        let query_rank = latent.query_rank.unwrap_or(1);
+        Ok(Self {
+            query: b.buffer(0, query_rank)?,
+            query_normed: b.buffer(0, query_rank)?,
+            queries: b.buffer(0, attention.projected_queries())?,
+            plain: b.buffer(0, attention.heads * latent.plain)?,
+            down: b.buffer(0, latent.rank + latent.rotated)?,
+            state: b.buffer(0, latent.rank)?,
+            state_normed: b.buffer(0, latent.rank)?,
+            states: b.buffer(0, attention.heads * latent.rank)?,
+            values: b.buffer(0, attention.values())?,
+        })
+    }
 }
 
 /// Buffers of the same role for layers of several widths.
@@ -57,6 +93,8 @@ impl<B: Backend> ByWidth<B> {
 
 impl<B: Backend> Buffers<B> {
     pub(crate) fn new(b: &B, c: &ModelConfig) -> Result<Self, Error> {
+        let latent = c.layers.first().map(|layer| &layer.attention);
+        let latent = latent.and_then(|attention| Some((attention, attention.latent.as_ref()?)));
         let keys = c.layers.first().map_or(0, |layer| layer.attention.keys());
         let queries = |layer: &LayerSpec| Some(layer.attention.queries());
         let inner = |layer: &LayerSpec| layer.feed_forward.every_row().map(|dense| dense.width);
@@ -75,6 +113,7 @@ impl<B: Backend> Buffers<B> {
             gate: ByWidth::new(b, &c.layers, inner)?,
             up: ByWidth::new(b, &c.layers, inner)?,
             shared_gate: b.buffer(0, 1)?,
+            latent: latent.map(|(attention, latent)| LatentBuffers::new(b, attention, latent)).transpose()?,
             rotations: c.ropes.iter().map(|rope| b.buffer(0, rope.dim)).collect::<Result<_, _>>()?,
             logits: b.buffer(0, c.vocab)?,
             top_k: b.buffer(0, 2 * TopK::MOST)?,

@@ -19,7 +19,7 @@ use realm_compute::{AdapterUse, Batch, CacheLayout, PageFormat};
 use crate::adapter::AdapterWeights;
 use crate::{Error, ModelConfig};
 
-pub(crate) use buffers::{Buffers, ByWidth};
+pub(crate) use buffers::{Buffers, ByWidth, LatentBuffers};
 pub use kept::KeptRow;
 pub use runner::Runner;
 pub(crate) use runner::{logits, rotate};
