@@ -99,8 +99,8 @@ class Writer:
     def vector(self, name, values):
         self.writer.add_tensor(name, np.asarray(values, np.float32))
 
-    def norm(self, name, length, mean=1.0):
-        self.vector(name, mean + 0.2 * self.rng.standard_normal(length))
+    def norm(self, name, length, mean=1.0, deviation=0.2):
+        self.vector(name, mean + deviation * self.rng.standard_normal(length))
 
     def bias(self, name, *shape, deviation=0.3):
         self.vector(name, deviation * self.rng.standard_normal(shape))

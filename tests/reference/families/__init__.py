@@ -3,6 +3,6 @@
 `MODELS` maps the name of a model to its architecture, the type of its matrices, a function that writes its tensors and
 metadata, and one that computes logits `[tokens, vocab]`.
 """
-from families import dense, moe
+from families import cohere, dense, glm, mla, moe, temperature
 
-MODELS = moe.MODELS | dense.MODELS
+MODELS = moe.MODELS | dense.MODELS | glm.MODELS | cohere.MODELS | mla.MODELS | temperature.MODELS

@@ -33,9 +33,9 @@ class Maker(Writer):
             self.linear("output", VOCAB, self.hidden, gain, bias)
         self.close()
 
-    def norms(self, i, *names, bias=False, mean=1.0):
+    def norms(self, i, *names, bias=False, mean=1.0, deviation=0.2):
         for name in names:
-            self.norm(f"blk.{i}.{name}.weight", self.hidden, mean)
+            self.norm(f"blk.{i}.{name}.weight", self.hidden, mean, deviation)
             if bias:
                 self.bias(f"blk.{i}.{name}.bias", self.hidden)
 

@@ -1,13 +1,17 @@
-"""Mixtures of experts with ordinary attention: Qwen 2 and 3 MoE, Mixtral, OLMoE, Granite MoE, gpt-oss."""
+"""Mixtures of experts with ordinary attention: Qwen 2 and 3 MoE, Mixtral, OLMoE, Granite (and its dense kin), gpt-oss,
+Phi-3.5 MoE."""
+import numpy as np
 from gguf import GGMLQuantizationType as T
 
-from families.blocks import attention, embed, experts, layers, rms, rope_of, sigmoid, swiglu_clamped, unembed
+from families.blocks import (attention, embed, experts, layer_norm, layers, rms, rope_of, sigmoid, swiglu_clamped,
+                             unembed)
+from families.dense import VISION
 
 EXPERTS = {"expert_count": 8, "expert_used_count": 3}
 
 
-def make_qwen3moe(w, hidden=64, count=8, ff=16):
-    w.begin(hidden=hidden, head_dim=32, keys={
+def make_qwen3moe(w, hidden=64, head_dim=32, count=8, ff=16, keys={}):
+    w.begin(hidden=hidden, head_dim=head_dim, keys=keys | {
         "expert_count": count, "expert_used_count": 3, "expert_feed_forward_length": ff, "rope.freq_base": 1e6})
     for i in range(w.layers):
         w.norms(i, "attn_norm", "ffn_norm")
@@ -157,10 +161,35 @@ def gptoss(model, tokens):
     return unembed(model, rms(x, model.tensor("output_norm.weight"), model.eps))
 
 
+def make_phimoe(w):
+    w.begin(says_head_dim=False, ff=16, keys={
+        "expert_count": 8, "expert_used_count": 2, "rope.dimension_count": 16, "attention.sliding_window": 131072,
+        "rope.scaling.original_context_length": 256, "rope.scaling.attn_factor": 1.19})
+    for name, most in ("long", 30), ("short", 2.5):
+        w.vector(f"rope_factors_{name}.weight", np.geomspace(1.1, most, 8))
+    for i in range(w.layers):
+        w.norms(i, "attn_norm", "ffn_norm", bias=True)
+        w.attention(i, bias=True, output_bias=True)
+        w.experts(i, 8, 16, gain=2.0)
+    w.end(norm_bias=True, bias=True)
+
+
+def phimoe(model, tokens):
+    """arXiv:2404.14219, Phi-3.5 MoE: LayerNorm, biases, also of the logits. Experts weigh as llama.cpp has it, by a
+    softmax over all; the paper's second expert weighs by a softmax without the first."""
+    x, rope = embed(model, tokens), rope_of(model, tokens, interleaved=False)
+    for layer in layers(model):
+        q, k, v = layer.heads(layer.layer_norm(x, "attn_norm"))
+        x = x + layer.linear(attention(rope(q), rope(k), v), "attn_output")
+        x = x + experts(layer, layer.layer_norm(x, "ffn_norm"))
+    norm = layer_norm(x, model.tensor("output_norm.weight"), model.tensor("output_norm.bias"), model.eps)
+    return unembed(model, norm)
+
+
 MODELS = {
     "qwen3moe-f16": ("qwen3moe", T.F16, make_qwen3moe, qwen3moe),
     # Rows of 256 for the K-quants; experts' short rows are Q8_0.
-    "qwen3moe-q4_k": ("qwen3moe", T.Q4_K, lambda w: make_qwen3moe(w, 256, 6, 32), qwen3moe),
+    "qwen3moe-q4_k": ("qwen3moe", T.Q4_K, lambda w: make_qwen3moe(w, 256, 16, 5, 32), qwen3moe),
     "mixtral-f32": ("llama", T.F32, make_mixtral, mixtral),
     "mixtral-q4_0": ("llama", T.Q4_0, lambda w: make_mixtral(w, 8, 32), mixtral),
     "qwen2moe-f16": ("qwen2moe", T.F16, make_qwen2moe, qwen2moe),
@@ -168,6 +197,8 @@ MODELS = {
     "granite-f16": ("granite", T.F16, make_granite, granite),
     "granitemoe-f16": ("granitemoe", T.F16, make_granitemoe, granite),
     "granitemoe-shared-f16": ("granitemoe", T.F16, lambda w: make_granitemoe(w, 24), granite),
+    "phimoe-f16": ("phimoe", T.F16, make_phimoe, phimoe),
+    "qwen3vlmoe-f16": ("qwen3vlmoe", T.F16, lambda w: make_qwen3moe(w, keys=VISION), qwen3moe),
     "gpt-oss-mxfp4": ("gpt-oss", T.MXFP4, make_gptoss, gptoss),
     "gpt-oss-f16": ("gpt-oss", T.F16, lambda w: make_gptoss(w, 2, 16), gptoss),
 }
