@@ -1,0 +1,22 @@
+//! Errors of conversions.
+
+use std::path::PathBuf;
+
+/// The error of a conversion or quantization.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operating system failed to read or write a file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// The numbers cannot be quantized as asked; the text says why.
+    #[error("{0}")]
+    Quantize(String),
+    /// A GGUF file cannot be read.
+    #[error(transparent)]
+    Gguf(#[from] realm_gguf::Error),
+}
