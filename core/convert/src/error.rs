@@ -16,7 +16,21 @@ pub enum Error {
     /// The numbers cannot be quantized as asked; the text says why.
     #[error("{0}")]
     Quantize(String),
+    /// A tensor cannot be converted.
+    #[error("tensor `{name}`: {reason}")]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// The problem, and what to do instead.
+        reason: String,
+    },
     /// A GGUF file cannot be read.
     #[error(transparent)]
     Gguf(#[from] realm_gguf::Error),
+}
+
+impl Error {
+    pub(crate) fn in_tensor(name: &str, reason: impl ToString) -> Self {
+        Self::Tensor { name: name.to_owned(), reason: reason.to_string() }
+    }
 }

@@ -69,6 +69,18 @@ pub fn read_file(path: impl AsRef<Path>, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Makes the tensors of a model that is no GGUF file, one at a time, when they are read.
+pub trait Tensors: Send + Sync {
+    /// Replaces the contents of `buffer` with the blocks of tensor `index`, whose size its index entry has.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be read, and [`Error::Tensor`] for numbers that cannot be converted.
+    fn read(&self, index: usize, buffer: &mut Vec<u8>) -> Result<(), Error>;
+
+    /// Size in bytes of the files that tensors are made from.
+    fn file_bytes(&self) -> u64;
+}
+
 /// The source of a model's bytes.
 pub(crate) enum Source {
     File { file: File, path: PathBuf, len: u64 },
