@@ -35,7 +35,7 @@ mod writer;
 pub use error::Error;
 pub use file::Gguf;
 pub use metadata::Metadata;
-pub use source::{Tensors, open_file, read_file};
+pub use source::{OpenFile, Tensors, open_file, read_file};
 pub use tensor::{Tensor, TensorInfo};
 pub use types::TensorType;
 pub use value::{Array, Strings, Value};
