@@ -1,0 +1,9 @@
+//! Mixtures of experts.
+
+/// Matrices of one shape.
+pub struct Experts {}
+impl Experts {
+    pub(crate) fn shape(&self) -> [usize; 3] {
+        [0; 3]
+    }
+}
