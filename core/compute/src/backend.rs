@@ -31,8 +31,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// The device in words, for example `cpu (AVX2, 2 threads)`.
     fn description(&self) -> String;
 
-    /// Uploads or repacks the matrix `tensor` of GGUF shape `[inputs, outputs]`. The caller may let the
-    /// mapped pages go afterwards.
+    /// Uploads or repacks the matrix `tensor` of GGUF shape `[inputs, outputs]`. The caller may free
+    /// the tensor's bytes afterwards.
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Self::Matrix, Error>;
 
     /// Uploads the low-rank change `b · a` of a matrix `[outputs, inputs]`: `a` of GGUF shape
