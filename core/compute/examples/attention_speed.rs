@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use realm_compute::cpu::{Buffer, Cache, CpuBackend};
 use realm_compute::{
-    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, PAGE_TOKENS, RopeStyle, Want,
+    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, NormSpan, PAGE_TOKENS, RopeStyle, Want,
 };
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
@@ -124,12 +124,15 @@ impl Pass {
                 head_dim: dim,
                 q_norm: None,
                 k_norm: None,
-                eps: 1e-6,
-                rotations,
+                norm_span: NormSpan::Head,
+                norm_after_rope: false,
+                rotations: Some(rotations),
                 style: RopeStyle::Half,
+                temperature: None,
                 scale: 1.0 / (dim as f32).sqrt(),
                 window: None,
                 soft_cap: None,
+                sinks: None,
             };
             let start = Instant::now();
             b.rope_store(&spec, batch, q, k, v, cache).expect("keys and values");

@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use realm_gguf::Tensor;
 
-use crate::{Batch, CacheSpec, Error, PageFormat};
+use crate::{
+    Activation, Attention, Batch, CacheSpec, Columns, Error, Feature, MatMul, Mixture, Norm, PageFormat,
+};
 
 /// A processor that can run a transformer's forward pass.
 ///
@@ -23,6 +25,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     type Vector: Send + Sync;
     /// A weight matrix `[outputs, inputs]` in the layout of the backend's kernels.
     type Matrix: Send + Sync;
+    /// Matrices of one shape, one for each expert or head.
+    type Experts: Send + Sync;
     /// A low-rank change of a weight matrix (LoRA): two thin matrices.
     type LowRank: Send + Sync;
     /// A paged KV cache for all layers of one model.
@@ -31,9 +35,19 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// The device in words, for example `cpu (AVX2, 2 threads)`.
     fn description(&self) -> String;
 
+    /// Returns whether the backend has a feature. Its operations return [`Error::Unsupported`] otherwise.
+    fn supports(&self, feature: Feature) -> bool {
+        let _ = feature;
+        true
+    }
+
     /// Uploads or repacks the matrix `tensor` of GGUF shape `[inputs, outputs]`. The caller may free
     /// the tensor's bytes afterwards.
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Self::Matrix, Error>;
+
+    /// Uploads or repacks the matrices `tensor` of GGUF shape `[inputs, outputs, experts]`, as
+    /// [`Backend::matrix`] does with one.
+    fn experts(&self, tensor: &Tensor<'_>) -> Result<Self::Experts, Error>;
 
     /// Uploads the low-rank change `b · a` of a matrix `[outputs, inputs]`: `a` of GGUF shape
     /// `[inputs, rank]` and `b` of `[rank, outputs]`, in F32, F16 or BF16. For a tensor of a layer, `b` has
@@ -78,28 +92,35 @@ pub trait Backend: Send + Sync + Sized + 'static {
         out: &mut Self::Buffer,
     ) -> Result<(), Error>;
 
-    /// `out = x / sqrt(mean(x²) + eps) * weight`, row by row (Zhang and Sennrich, arXiv:1910.07467).
-    fn rms_norm(
-        &self,
-        x: &Self::Buffer,
-        weight: &Self::Vector,
-        eps: f32,
-        out: &mut Self::Buffer,
-    ) -> Result<(), Error>;
+    /// `out = norm(x)`, row by row.
+    fn norm(&self, x: &Self::Buffer, norm: &Norm<'_, Self>, out: &mut Self::Buffer) -> Result<(), Error>;
 
-    /// `x += rms_norm(delta) * weight`: the post-norms of Gemma.
-    fn add_rms_norm(
+    /// `x += norm(delta)`: the post-norms of Gemma.
+    fn add_norm(
         &self,
         x: &mut Self::Buffer,
         delta: &Self::Buffer,
-        weight: &Self::Vector,
-        eps: f32,
+        norm: &Norm<'_, Self>,
     ) -> Result<(), Error>;
 
     /// Multiplies one input with one or several matrices: for each job `out = x · weightᵀ + bias`, or
     /// `out += …` where the job accumulates. Rows with an adapter get the adapter's change added, so the
     /// weight itself is read once for all rows.
     fn matmul(&self, x: &Self::Buffer, jobs: &mut [MatMul<'_, Self>]) -> Result<(), Error>;
+
+    /// A feed-forward network of experts: `out[r] = Σ weight(e) * down_e(act(gate_e(x[r]), up_e(x[r])))` over
+    /// the experts `e` that the router chooses for the row, `[rows, hidden]`. Reads only the weights of
+    /// experts that some row chose.
+    fn mixture(
+        &self,
+        x: &Self::Buffer,
+        spec: &Mixture<'_, Self>,
+        out: &mut Self::Buffer,
+    ) -> Result<(), Error>;
+
+    /// Multiplies each head with a matrix of its own: `x` is `[rows, heads * inputs]`, `out` is
+    /// `[rows, heads * outputs]`, and head `h` of `out` is `w_h` times head `h` of `x`.
+    fn each_head(&self, x: &Self::Buffer, w: &Self::Experts, out: &mut Self::Buffer) -> Result<(), Error>;
 
     /// Computes the rotations of every row for [`Backend::rope_store`]: `[rows, 2 * frequencies]`, for each
     /// frequency `f` the pair `magnitude * (cos, sin)(position * f)`; see [`Rope`].
@@ -124,8 +145,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     ) -> Result<(), Error>;
 
     /// Causal attention of the queries `[rows, heads * head_dim]` over the cached keys and values:
-    /// `out = softmax(cap(scale · q kᵀ) + mask) v`, grouped-query, `[rows, heads * head_dim]`. A window `w`
-    /// lets a row at position `p` see positions `p - w + 1 ..= p`. Memory is O(context).
+    /// `out = softmax(cap(scale · q kᵀ) + mask) v`, grouped-query, `[rows, heads * head_dim]`. Memory is
+    /// O(context).
     fn attention(
         &self,
         spec: &Attention<'_, Self>,
@@ -142,6 +163,23 @@ pub trait Backend: Send + Sync + Sized + 'static {
         gate: &mut Self::Buffer,
         up: &Self::Buffer,
     ) -> Result<(), Error>;
+
+    /// `x = activation(x)`: the activation of a feed-forward network without a gate.
+    fn activation(&self, activation: Activation, x: &mut Self::Buffer) -> Result<(), Error>;
+
+    /// `x += scale * delta`.
+    fn add(&self, x: &mut Self::Buffer, delta: &Self::Buffer, scale: f32) -> Result<(), Error>;
+
+    /// `x *= factor`.
+    fn scale(&self, x: &mut Self::Buffer, factor: f32) -> Result<(), Error>;
+
+    /// `x[r] *= sigmoid(gate[r])`, with a `gate` of `[rows, 1]`: the gate of a shared expert.
+    fn scale_rows(&self, gate: &Self::Buffer, x: &mut Self::Buffer) -> Result<(), Error>;
+
+    /// Copies pieces of the rows of `x` into the same rows of `out`: splits and joins heads and fused
+    /// projections. Other columns of `out` keep their contents if `out` has as many rows as `x`; they are
+    /// unspecified otherwise.
+    fn copy_columns(&self, x: &Self::Buffer, columns: &Columns, out: &mut Self::Buffer) -> Result<(), Error>;
 
     /// `out[i] = x[rows[i]]`.
     fn gather(&self, x: &Self::Buffer, rows: &[u32], out: &mut Self::Buffer) -> Result<(), Error>;
@@ -207,94 +245,4 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn wake_hint(&self, count: usize, at: Instant) {
         let _ = (count, at);
     }
-}
-
-/// One matrix product of [`Backend::matmul`].
-pub struct MatMul<'a, B: Backend> {
-    /// `[outputs, inputs]`.
-    pub weight: &'a B::Matrix,
-    /// `[outputs]`, added to every row.
-    pub bias: Option<&'a B::Vector>,
-    /// The result, `[rows, outputs]`.
-    pub out: &'a mut B::Buffer,
-    /// Adds to the contents of `out` (a residual connection) instead of replacing them.
-    pub accumulate: bool,
-    /// Adapters that change this weight, each for some of the rows; empty without adapters.
-    pub lora: &'a [Lora<'a, B>],
-}
-
-/// An adapter's change of a weight, for some rows of a product:
-/// `out[row] += scale * row's scale * b · a · x[row]` (Hu et al., arXiv:2106.09685). The changes of several
-/// adapters on one row add up.
-pub struct Lora<'a, B: Backend> {
-    /// The matrices `a` and `b`.
-    pub pair: &'a B::LowRank,
-    /// The adapter's own factor: alpha / rank.
-    pub scale: f32,
-    /// Rows of the batch in any order, each once.
-    pub rows: &'a [LoraRow],
-}
-
-/// A row that uses an adapter.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LoraRow {
-    /// The row's number in the input.
-    pub row: u32,
-    /// The request's own factor.
-    pub scale: f32,
-}
-
-/// Rotary position embedding with all scaling folded into the frequencies (Su et al., arXiv:2104.09864).
-pub struct Rope<B: Backend> {
-    /// Radians per position, one for each rotated pair.
-    pub frequencies: B::Vector,
-    /// Factor on cosine and sine (YaRN's attention factor; otherwise 1).
-    pub magnitude: f32,
-}
-
-/// The two numbers of a head that form a rotated pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RopeStyle {
-    /// Numbers `2i` and `2i + 1` (llama).
-    Interleaved,
-    /// Numbers `i` and `i + dim / 2` (GPT-NeoX; qwen, gemma, phi).
-    Half,
-}
-
-/// The parameters of the attention operations of one layer.
-pub struct Attention<'a, B: Backend> {
-    /// Index of the layer in the model.
-    pub layer: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key/value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Numbers in one head.
-    pub head_dim: usize,
-    /// Norm over each query head, `[head_dim]`.
-    pub q_norm: Option<&'a B::Vector>,
-    /// Norm over each key head, `[head_dim]`.
-    pub k_norm: Option<&'a B::Vector>,
-    /// Epsilon of both norms.
-    pub eps: f32,
-    /// The output of [`Backend::rotations`] for this layer's rope.
-    pub rotations: &'a B::Buffer,
-    /// The way in which pairs are formed for rotation. Numbers beyond twice the count of frequencies are not
-    /// rotated.
-    pub style: RopeStyle,
-    /// Factor on `q · k`.
-    pub scale: f32,
-    /// Sliding window in tokens; `None` for all positions.
-    pub window: Option<usize>,
-    /// Soft cap on the scaled scores: `cap * tanh(score / cap)`.
-    pub soft_cap: Option<f32>,
-}
-
-/// The activation of a gated feed-forward network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `x * sigmoid(x)`: SwiGLU.
-    Silu,
-    /// GELU in its tanh form: GeGLU.
-    GeluTanh,
 }

@@ -9,7 +9,8 @@ use common::{Random, blocks, buffer, contents, matrix_f64, product, relative_err
 use realm_compute::cpu::{CpuBackend, Isa};
 use realm_compute::cuda::CudaBackend;
 use realm_compute::{
-    Activation, Backend, CacheLayout, CacheSpec, CacheType, Error, Lora, LoraRow, MatMul, RopeStyle, quant,
+    Activation, Backend, CacheLayout, CacheSpec, CacheType, Error, Lora, LoraRow, MatMul, Norm, RopeStyle,
+    quant,
 };
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
@@ -320,12 +321,12 @@ fn elementwise<B: Backend>(b: &B, columns: usize) -> Vec<(&'static str, Vec<f32>
     let mut all = Vec::new();
     let (mut a, c) = (buffer(b, rows, columns, &x), buffer(b, rows, columns, &y));
     let mut out = b.buffer(0, columns).unwrap();
-    b.rms_norm(&a, &weight, 1e-5, &mut out).unwrap();
-    all.push(("rms_norm", contents(b, &out)));
+    b.norm(&a, &Norm::rms(&weight, 1e-5), &mut out).unwrap();
+    all.push(("norm", contents(b, &out)));
     b.gather(&a, &[4, 0, 4], &mut out).unwrap();
     all.push(("gather", contents(b, &out)));
-    b.add_rms_norm(&mut a, &c, &weight, 1e-5).unwrap();
-    all.push(("add_rms_norm", contents(b, &a)));
+    b.add_norm(&mut a, &c, &Norm::rms(&weight, 1e-5)).unwrap();
+    all.push(("add_norm", contents(b, &a)));
     b.gated_activation(Activation::Silu, &mut a, &c).unwrap();
     all.push(("silu", contents(b, &a)));
     b.soft_cap(&mut a, 3.0).unwrap();
@@ -370,11 +371,11 @@ fn forms_made_along_the_way_are_the_same() {
         let mut normed = b.buffer(0, k).unwrap();
         let mut out = b.buffer(0, 64).unwrap();
         for round in 0..2 {
-            b.rms_norm(&x, &norm, 1e-5, &mut normed).unwrap();
+            b.norm(&x, &Norm::rms(&norm, 1e-5), &mut normed).unwrap();
             if round == 1 {
                 // In place, while the buffer's forms are valid.
                 b.gated_activation(Activation::Silu, &mut normed, &up).unwrap();
-                b.rms_norm(&x, &norm, 1e-5, &mut normed).unwrap();
+                b.norm(&x, &Norm::rms(&norm, 1e-5), &mut normed).unwrap();
             }
             let job = MatMul { weight: &weight, bias: None, out: &mut out, accumulate: false, lora: &[] };
             b.matmul(&normed, &mut [job]).unwrap();

@@ -1,65 +1,17 @@
-//! Norms, rotations and activations: the row-by-row operations between the matrix products.
+//! Rotations, activations and sums: the row-by-row operations between the matrix products.
 
 use super::lanes::{F32x8, LANES, versions};
 use crate::{Activation, RopeStyle};
 
-/// `Σ x²` in eight lanes, then as a tree; the tail joins at the end.
+/// `sigmoid(x) = 1 / (e^-x + 1)`.
 #[inline(always)]
-fn sum_of_squares(x: &[f32]) -> f32 {
-    let mut lanes = F32x8::ZERO;
-    let chunks = x.chunks_exact(LANES);
-    let tail = chunks.remainder();
-    for x in chunks {
-        let x = F32x8::load(x);
-        lanes = x.mul_add(x, lanes);
-    }
-    tail.iter().fold(lanes.sum(), |sum, &x| x.mul_add(x, sum))
+fn sigmoid(x: F32x8) -> F32x8 {
+    F32x8::splat(1.0).div(x.map(|x| -x).exp().add(F32x8::splat(1.0)))
 }
 
-/// The factor of an RMS norm.
+/// The activation of a gate, before it is multiplied with the up.
 #[inline(always)]
-fn rms_factor(x: &[f32], eps: f32) -> f32 {
-    1.0 / (sum_of_squares(x) / x.len() as f32 + eps).sqrt()
-}
-
-#[inline(always)]
-fn rms_norm_body(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let factor = rms_factor(x, eps);
-    for ((out, &x), &w) in out.iter_mut().zip(x).zip(weight) {
-        *out = x * factor * w;
-    }
-}
-versions! {
-    /// `out = x / sqrt(mean(x²) + eps) * weight` for one row.
-    fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = rms_norm_body
-}
-
-#[inline(always)]
-fn rms_norm_in_place_body(x: &mut [f32], weight: &[f32], eps: f32) {
-    let factor = rms_factor(x, eps);
-    for (x, &w) in x.iter_mut().zip(weight) {
-        *x = *x * factor * w;
-    }
-}
-versions! {
-    /// Same as [`rms_norm`], in place.
-    fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) = rms_norm_in_place_body
-}
-
-#[inline(always)]
-fn add_rms_norm_body(x: &mut [f32], delta: &[f32], weight: &[f32], eps: f32) {
-    let factor = rms_factor(delta, eps);
-    for ((x, &d), &w) in x.iter_mut().zip(delta).zip(weight) {
-        *x += d * factor * w;
-    }
-}
-versions! {
-    /// `x += rms_norm(delta) * weight` for one row.
-    fn add_rms_norm(x: &mut [f32], delta: &[f32], weight: &[f32], eps: f32) = add_rms_norm_body
-}
-
-#[inline(always)]
-fn gate_lanes(activation: Activation, x: F32x8) -> F32x8 {
+fn activated(activation: Activation, x: F32x8) -> F32x8 {
     match activation {
         Activation::Silu => x.div(x.map(|x| -x).exp().add(F32x8::splat(1.0))),
         // 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))  (Hendrycks and Gimpel, arXiv:1606.08415)
@@ -68,6 +20,57 @@ fn gate_lanes(activation: Activation, x: F32x8) -> F32x8 {
             let tanh = cubic.mul(F32x8::splat(0.797_884_6)).tanh();
             x.mul(F32x8::splat(0.5)).mul(tanh.add(F32x8::splat(1.0)))
         }
+        Activation::Gelu => x.mul(normal(x)),
+        Activation::ReluSquared => {
+            let x = x.map(|x| if x < 0.0 { 0.0 } else { x });
+            x.mul(x)
+        }
+        Activation::Sigmoid => sigmoid(x),
+        Activation::ClampedSwiglu { alpha, limit } => {
+            let x = x.map(|x| if x > limit { limit } else { x });
+            x.mul(sigmoid(x.mul(F32x8::splat(alpha))))
+        }
+    }
+}
+
+/// The share of the normal distribution below `x`: `(1 + erf(x / √2)) / 2`, to about 3e-7 of its value on
+/// both sides of 0, with a Chebyshev fit of `erfc` (Press et al., Numerical Recipes, section 6.2).
+#[inline(always)]
+fn normal(x: F32x8) -> F32x8 {
+    let z = x.map(|x| x.abs() * std::f32::consts::FRAC_1_SQRT_2);
+    let t = F32x8::splat(1.0).div(z.mul_add(F32x8::splat(0.5), F32x8::splat(1.0)));
+    let mut p = F32x8::splat(0.170_872_77);
+    for c in [
+        -0.822_152_2,
+        1.488_515_9,
+        -1.135_203_98,
+        0.278_868_07,
+        -0.186_288_06,
+        0.096_784_18,
+        0.374_091_96,
+        1.000_023_68,
+        -1.265_512_23,
+    ] {
+        p = p.mul_add(t, F32x8::splat(c));
+    }
+    let tail = t.mul(p.sub(z.mul(z)).exp()).mul(F32x8::splat(0.5));
+    let mut out = tail;
+    for (out, x) in out.0.iter_mut().zip(x.0) {
+        *out = if x > 0.0 { 1.0 - *out } else { *out };
+    }
+    out
+}
+
+/// The number that an activation multiplies the gate's with.
+#[inline(always)]
+fn factor(activation: Activation, up: F32x8) -> F32x8 {
+    match activation {
+        Activation::ClampedSwiglu { limit, .. } => {
+            let up =
+                up.map(|x| if x > limit { limit } else { x }).map(|x| if x < -limit { -limit } else { x });
+            up.add(F32x8::splat(1.0))
+        }
+        _ => up,
     }
 }
 
@@ -76,15 +79,53 @@ fn gated_activation_body(activation: Activation, gate: &mut [f32], up: &[f32]) {
     let mut gates = gate.chunks_exact_mut(LANES);
     let mut ups = up.chunks_exact(LANES);
     for (gate, up) in (&mut gates).zip(&mut ups) {
-        gate_lanes(activation, F32x8::load(gate)).mul(F32x8::load(up)).store(gate);
+        activated(activation, F32x8::load(gate)).mul(factor(activation, F32x8::load(up))).store(gate);
     }
-    for (gate, up) in gates.into_remainder().iter_mut().zip(ups.remainder()) {
-        *gate = gate_lanes(activation, F32x8::splat(*gate)).0[0] * up;
+    for (gate, &up) in gates.into_remainder().iter_mut().zip(ups.remainder()) {
+        let up = factor(activation, F32x8::splat(up));
+        *gate = activated(activation, F32x8::splat(*gate)).mul(up).0[0];
     }
 }
 versions! {
     /// `gate = activation(gate) * up`.
     fn gated_activation(activation: Activation, gate: &mut [f32], up: &[f32]) = gated_activation_body
+}
+
+#[inline(always)]
+fn activation_body(activation: Activation, x: &mut [f32]) {
+    let mut chunks = x.chunks_exact_mut(LANES);
+    for x in &mut chunks {
+        activated(activation, F32x8::load(x)).store(x);
+    }
+    for x in chunks.into_remainder() {
+        *x = activated(activation, F32x8::splat(*x)).0[0];
+    }
+}
+versions! {
+    /// `x = activation(x)`.
+    fn activation(activation: Activation, x: &mut [f32]) = activation_body
+}
+
+#[inline(always)]
+fn add_body(x: &mut [f32], delta: &[f32], scale: f32) {
+    for (x, &delta) in x.iter_mut().zip(delta) {
+        *x += scale * delta;
+    }
+}
+versions! {
+    /// `x += scale * delta`.
+    fn add(x: &mut [f32], delta: &[f32], scale: f32) = add_body
+}
+
+#[inline(always)]
+fn scale_body(x: &mut [f32], factor: f32) {
+    for x in x {
+        *x *= factor;
+    }
+}
+versions! {
+    /// `x *= factor`.
+    fn scale(x: &mut [f32], factor: f32) = scale_body
 }
 
 #[inline(always)]
@@ -142,5 +183,54 @@ pub(crate) fn top_k(x: &[f32], out: &mut [f32]) {
     let rest = std::iter::repeat((f32::NEG_INFINITY, u32::MAX));
     for ((number, column), best) in numbers.iter_mut().zip(columns).zip(all.into_iter().chain(rest)) {
         (*number, *column) = (best.0, f32::from_bits(best.1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Isa;
+
+    /// Φ by adding up the normal density, in f64.
+    fn normal_f64(x: f64) -> f64 {
+        let (steps, from) = (40_000, -12.0);
+        let step = (x - from) / steps as f64;
+        let density = |x: f64| (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        // Simpson's rule.
+        let sum: f64 = (0..=steps)
+            .map(|i| {
+                let weight = if i == 0 || i == steps { 1.0 } else { [2.0, 4.0][i % 2] };
+                weight * density(from + i as f64 * step)
+            })
+            .sum();
+        sum * step / 3.0
+    }
+
+    #[test]
+    fn activations_are_accurate_and_the_same_on_every_instruction_set() {
+        let clamped = Activation::ClampedSwiglu { alpha: 1.702, limit: 7.0 };
+        let all = [Activation::Gelu, Activation::ReluSquared, Activation::Sigmoid, clamped];
+        let x: Vec<f32> = (-87..=87).map(|i| i as f32 * 0.13).collect();
+        for activation in all {
+            let mut first: Option<Vec<f32>> = None;
+            for isa in Isa::available() {
+                let mut got = x.clone();
+                super::activation(isa, activation, &mut got);
+                for (&x, &got) in x.iter().zip(&got) {
+                    let x = f64::from(x);
+                    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+                    let want = match activation {
+                        Activation::Gelu => x * normal_f64(x),
+                        Activation::ReluSquared => x.max(0.0).powi(2),
+                        Activation::Sigmoid => sigmoid(x),
+                        _ => x.min(7.0) * sigmoid(1.702 * x.min(7.0)),
+                    };
+                    let error = (f64::from(got) - want).abs();
+                    assert!(error <= 2e-6 * want.abs() + 1e-9, "{activation:?}({x}) = {got}, not {want}");
+                }
+                assert_eq!(first.get_or_insert_with(|| got.clone()), &got, "{isa}");
+            }
+        }
+        assert!(normal(F32x8::splat(f32::NAN)).0[0].is_nan());
     }
 }

@@ -1,9 +1,9 @@
 //! The [`Backend`] of this machine's processor.
 //!
 //! Reading order: [`format`] says how weights lie in memory; `pack` and `matrix` bring them there.
-//! `activations` is the other operand, `matmul` multiplies, and `lora` adds the adapters. `cache` and
-//! `attention` are the paged KV cache and its reader; `elementwise` has the remaining operations. `pool` is
-//! the threads, `lanes` and `wide` are the vectors.
+//! `activations` is the other operand, `matmul` multiplies, `experts` multiplies with a row's own matrices,
+//! and `lora` adds the adapters. `cache` and `attention` are the paged KV cache and its reader; `norms` and
+//! `elementwise` have the remaining operations. `pool` is the threads, `lanes` and `wide` are the vectors.
 
 mod activations;
 mod aligned;
@@ -11,26 +11,30 @@ mod attention;
 mod cache;
 mod cores;
 mod elementwise;
+mod experts;
 mod format;
 mod isa;
 mod lanes;
 mod lora;
 mod matmul;
 mod matrix;
+mod norms;
 mod pack;
 mod pack_iq;
 pub(crate) mod pool;
 pub mod row;
 mod wide;
 
-use std::ops::Range;
 use std::sync::Mutex;
 
 use realm_gguf::Tensor;
 
-use crate::checks::{self, expect};
-use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul, PAGE_TOKENS, PageFormat};
+use crate::checks::{self, Sizes, expect};
+use crate::{
+    Activation, Attention, Backend, Batch, CacheSpec, Columns, Error, MatMul, Mixture, Norm, PageFormat,
+};
 pub use cache::Cache;
+pub use experts::Experts;
 pub use isa::Isa;
 pub use lora::LowRank;
 pub use matrix::{FloatPanels, Matrix, Packed, weight_bytes};
@@ -46,6 +50,7 @@ pub struct CpuBackend {
     isa: Isa,
     workspace: Mutex<matmul::Workspace>,
     attention: Vec<Mutex<attention::Space>>,
+    experts: Mutex<experts::Space>,
 }
 
 /// Activations in memory, `[rows, columns]`.
@@ -106,7 +111,19 @@ impl CpuBackend {
         let pool = Pool::new(threads)
             .map_err(|e| Error::InvalidArgument(format!("cannot start {threads} threads: {e}")))?;
         let attention = (0..threads).map(|_| Mutex::default()).collect();
-        Ok(Self { pool, isa, workspace: Mutex::new(matmul::Workspace::new(threads)), attention })
+        let workspace = Mutex::new(matmul::Workspace::new(threads));
+        Ok(Self { pool, isa, workspace, attention, experts: Mutex::new(experts::Space::new(threads)) })
+    }
+
+    /// Calls `each(row, x[row])` for every row, on all threads if there is enough work: `cost` is about as
+    /// much as that many element-wise steps.
+    fn change(&self, x: &mut Buffer, cost: usize, each: impl Fn(usize, &mut [f32]) + Sync) {
+        let (rows, columns) = (x.rows, x.columns);
+        let parts = Parts::new(x.data_mut());
+        self.rows(rows, cost, |row| {
+            // SAFETY: every row is handed out once.
+            each(row, unsafe { parts.part(row * columns, columns) });
+        });
     }
 
     /// Calls `each(row)` for every row, on all threads if there is enough work.
@@ -128,6 +145,7 @@ impl Backend for CpuBackend {
     type Buffer = Buffer;
     type Vector = Vec<f32>;
     type Matrix = Matrix;
+    type Experts = Experts;
     type LowRank = LowRank;
     type Cache = Cache;
 
@@ -137,6 +155,10 @@ impl Backend for CpuBackend {
 
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {
         Matrix::new(&self.pool, tensor)
+    }
+
+    fn experts(&self, tensor: &Tensor<'_>) -> Result<Experts, Error> {
+        Experts::new(&self.pool, tensor)
     }
 
     fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<LowRank, Error> {
@@ -184,43 +206,26 @@ impl Backend for CpuBackend {
             return Err(Error::InvalidArgument(format!("token {bad} of a vocabulary of {}", table.rows())));
         }
         out.set_rows(tokens.len());
-        let columns = out.columns;
-        let parts = Parts::new(out.data_mut());
         // Dequantizing costs more than most element-wise work.
-        self.rows(tokens.len(), 4 * columns, |row| {
-            // SAFETY: every row is handed out once.
-            let out = unsafe { parts.part(row * columns, columns) };
+        self.change(out, 4 * table.columns(), |row, out| {
             table.row(tokens[row] as usize, out);
             out.iter_mut().for_each(|x| *x *= scale);
         });
         Ok(())
     }
 
-    fn rms_norm(&self, x: &Buffer, weight: &Vec<f32>, eps: f32, out: &mut Buffer) -> Result<(), Error> {
-        expect("the length of a norm", weight.len(), x.columns)?;
+    fn norm(&self, x: &Buffer, norm: &Norm<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
+        checks::norm(norm, x.columns)?;
         expect("the width of a norm's output", out.columns, x.columns)?;
         out.set_rows(x.rows);
-        let columns = x.columns;
-        let parts = Parts::new(out.data_mut());
-        self.rows(x.rows, columns, |row| {
-            // SAFETY: every row is handed out once.
-            let out = unsafe { parts.part(row * columns, columns) };
-            elementwise::rms_norm(self.isa, x.row(row), weight, eps, out);
-        });
+        self.change(out, x.columns, |row, out| norms::norm(self.isa, x.row(row), norm, out));
         Ok(())
     }
 
-    fn add_rms_norm(&self, x: &mut Buffer, delta: &Buffer, weight: &Vec<f32>, eps: f32) -> Result<(), Error> {
-        expect("the length of a norm", weight.len(), x.columns)?;
-        expect("the width of a norm's input", delta.columns, x.columns)?;
-        expect("the rows of a norm's input", delta.rows, x.rows)?;
-        let (rows, columns) = (x.rows, x.columns);
-        let parts = Parts::new(x.data_mut());
-        self.rows(rows, columns, |row| {
-            // SAFETY: every row is handed out once.
-            let x = unsafe { parts.part(row * columns, columns) };
-            elementwise::add_rms_norm(self.isa, x, delta.row(row), weight, eps);
-        });
+    fn add_norm(&self, x: &mut Buffer, delta: &Buffer, norm: &Norm<'_, Self>) -> Result<(), Error> {
+        checks::norm(norm, x.columns)?;
+        checks::same(self, "a norm's input", delta, x)?;
+        self.change(x, delta.columns, |row, x| norms::add_norm(self.isa, x, delta.row(row), norm));
         Ok(())
     }
 
@@ -256,6 +261,22 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
+    fn mixture(&self, x: &Buffer, spec: &Mixture<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
+        checks::mixture(self, x, spec, out)?;
+        out.set_rows(x.rows);
+        let mut space = self.experts.lock().unwrap_or_else(|e| e.into_inner());
+        experts::mixture(self, &mut space, x, spec, out);
+        Ok(())
+    }
+
+    fn each_head(&self, x: &Buffer, w: &Experts, out: &mut Buffer) -> Result<(), Error> {
+        checks::each_head(self, x, w, out)?;
+        out.set_rows(x.rows);
+        let mut space = self.experts.lock().unwrap_or_else(|e| e.into_inner());
+        experts::each_head(&self.pool, self.isa, &mut space, x, w, out);
+        Ok(())
+    }
+
     fn rotations(
         &self,
         frequencies: &Vec<f32>,
@@ -265,12 +286,8 @@ impl Backend for CpuBackend {
     ) -> Result<(), Error> {
         expect("the width of the rotations", out.columns, 2 * frequencies.len())?;
         out.set_rows(positions.len());
-        let columns = out.columns;
-        let parts = Parts::new(out.data_mut());
         // A sine costs about as much as 16 element-wise steps.
-        self.rows(positions.len(), 16 * columns, |row| {
-            // SAFETY: every row is handed out once.
-            let out = unsafe { parts.part(row * columns, columns) };
+        self.change(out, 32 * frequencies.len(), |row, out| {
             for (out, &frequency) in out.chunks_exact_mut(2).zip(frequencies) {
                 // In f64: at position 100,000 an f32 angle would be off by 0.004 radians.
                 let (sin, cos) = (positions[row] as f64 * frequency as f64).sin_cos();
@@ -290,57 +307,8 @@ impl Backend for CpuBackend {
         cache: &mut Cache,
     ) -> Result<(), Error> {
         checks::attention(spec, batch, cache.layout(), cache.pages())?;
-        for (what, buffer, heads) in
-            [("queries", &*q, spec.heads), ("keys", &*k, spec.kv_heads), ("values", v, spec.kv_heads)]
-        {
-            expect(&format!("the width of the {what}"), buffer.columns, heads * spec.head_dim)?;
-            expect(&format!("the rows of the {what}"), buffer.rows, batch.rows())?;
-        }
-        for (what, norm) in [("query", spec.q_norm), ("key", spec.k_norm)] {
-            if let Some(norm) = norm {
-                expect(&format!("the length of the {what} norm"), norm.len(), spec.head_dim)?;
-            }
-        }
-        if spec.rotations.columns > spec.head_dim {
-            expect("the rotated width of a head", spec.rotations.columns, spec.head_dim)?;
-        }
-        expect("the rows of the rotations", spec.rotations.rows, batch.rows())?;
-        let place = cache.layout().layers[spec.layer];
-        let pieces = pieces(batch, place.group);
-        let work = batch.rows() * (q.columns + k.columns + v.columns);
-        let mut pages: Vec<u32> = pieces.iter().map(|(_, page)| *page).collect();
-        pages.sort_unstable();
-        let shared = pages.windows(2).any(|p| p[0] == p[1]);
-        let (dim, isa, q_columns, k_columns) = (spec.head_dim, self.isa, q.columns, k.columns);
-        let (q, k, writer) = (Parts::new(q.data_mut()), Parts::new(k.data_mut()), cache.writer());
-        let store = |piece: &(Range<usize>, u32)| {
-            for row in piece.0.clone() {
-                // SAFETY: every row is in one piece.
-                let (q, k) =
-                    unsafe { (q.part(row * q_columns, q_columns), k.part(row * k_columns, k_columns)) };
-                for (x, norm) in [(q, spec.q_norm), (&mut *k, spec.k_norm)] {
-                    for head in x.chunks_exact_mut(dim) {
-                        if let Some(norm) = norm {
-                            elementwise::rms_norm_in_place(isa, head, norm, spec.eps);
-                        }
-                        elementwise::rotate(isa, head, spec.rotations.row(row), spec.style);
-                    }
-                }
-                let token = batch.positions[row] as usize % PAGE_TOKENS;
-                // SAFETY: all rows of a page are in one piece, or this is the only thread.
-                unsafe { writer.write(isa, place.slot, piece.1, token, [k, v.row(row)]) };
-            }
-        };
-        if work < ALONE || shared {
-            pieces.iter().for_each(store);
-        } else {
-            let share = Share::new(pieces.len(), 1);
-            self.pool.run(&|_| {
-                while let Some(some) = share.next() {
-                    pieces[some].iter().for_each(store);
-                }
-            });
-        }
+        checks::rope_store(self, spec, batch.rows(), [q, k, v])?;
+        attention::store(&self.pool, self.isa, spec, batch, [q, k], v, cache);
         Ok(())
     }
 
@@ -353,23 +321,57 @@ impl Backend for CpuBackend {
         out: &mut Buffer,
     ) -> Result<(), Error> {
         checks::attention(spec, batch, cache.layout(), cache.pages())?;
-        expect("the width of the queries", q.columns, spec.heads * spec.head_dim)?;
-        expect("the rows of the queries", q.rows, batch.rows())?;
-        expect("the width of the attention's output", out.columns, q.columns)?;
+        checks::attend(self, spec, batch.rows(), [q, out])?;
         out.set_rows(q.rows);
         attention::run(&self.pool, self.isa, &self.attention, spec, batch, q, cache, out);
         Ok(())
     }
 
     fn gated_activation(&self, activation: Activation, gate: &mut Buffer, up: &Buffer) -> Result<(), Error> {
-        expect("the width of a gate", gate.columns, up.columns)?;
-        expect("the rows of a gate", gate.rows, up.rows)?;
-        let (rows, columns) = (gate.rows, gate.columns);
-        let parts = Parts::new(gate.data_mut());
-        self.rows(rows, 4 * columns, |row| {
-            // SAFETY: every row is handed out once.
-            let gate = unsafe { parts.part(row * columns, columns) };
+        checks::same(self, "a gate", gate, up)?;
+        self.change(gate, 4 * up.columns, |row, gate| {
             elementwise::gated_activation(self.isa, activation, gate, up.row(row));
+        });
+        Ok(())
+    }
+
+    fn activation(&self, activation: Activation, x: &mut Buffer) -> Result<(), Error> {
+        checks::ungated(activation)?;
+        self.change(x, 4 * x.columns, |_, x| elementwise::activation(self.isa, activation, x));
+        Ok(())
+    }
+
+    fn add(&self, x: &mut Buffer, delta: &Buffer, scale: f32) -> Result<(), Error> {
+        checks::same(self, "a summand", delta, x)?;
+        self.change(x, delta.columns, |row, x| elementwise::add(self.isa, x, delta.row(row), scale));
+        Ok(())
+    }
+
+    fn scale(&self, x: &mut Buffer, factor: f32) -> Result<(), Error> {
+        self.change(x, x.columns, |_, x| elementwise::scale(self.isa, x, factor));
+        Ok(())
+    }
+
+    fn scale_rows(&self, gate: &Buffer, x: &mut Buffer) -> Result<(), Error> {
+        expect("the width of the rows' gate", gate.columns, 1)?;
+        expect("the rows of the rows' gate", gate.rows, x.rows)?;
+        self.change(x, x.columns, |row, x| {
+            let mut factor = [gate.row(row)[0]];
+            elementwise::activation(self.isa, Activation::Sigmoid, &mut factor);
+            elementwise::scale(self.isa, x, factor[0]);
+        });
+        Ok(())
+    }
+
+    fn copy_columns(&self, x: &Buffer, columns: &Columns, out: &mut Buffer) -> Result<(), Error> {
+        checks::columns(columns, x.columns, out.columns)?;
+        out.set_rows(x.rows);
+        let Columns { count, width, from, from_step, to, to_step } = *columns;
+        self.change(out, count * width, |row, out| {
+            for piece in 0..count {
+                let x = &x.row(row)[from + piece * from_step..][..width];
+                out[to + piece * to_step..][..width].copy_from_slice(x);
+            }
         });
         Ok(())
     }
@@ -385,23 +387,14 @@ impl Backend for CpuBackend {
     }
 
     fn soft_cap(&self, x: &mut Buffer, cap: f32) -> Result<(), Error> {
-        let (rows, columns) = (x.rows, x.columns);
-        let parts = Parts::new(x.data_mut());
-        self.rows(rows, columns, |row| {
-            // SAFETY: every row is handed out once.
-            elementwise::soft_cap(self.isa, unsafe { parts.part(row * columns, columns) }, cap);
-        });
+        self.change(x, x.columns, |_, x| elementwise::soft_cap(self.isa, x, cap));
         Ok(())
     }
 
     fn top_k(&self, x: &Buffer, out: &mut Buffer) -> Result<(), Error> {
-        let want = checks::top_k(out.columns)?;
+        checks::top_k(out.columns)?;
         out.set_rows(x.rows);
-        let parts = Parts::new(out.data_mut());
-        self.rows(x.rows, 8 * x.columns, |row| {
-            // SAFETY: every row is handed out once.
-            elementwise::top_k(x.row(row), unsafe { parts.part(row * 2 * want, 2 * want) });
-        });
+        self.change(out, 8 * x.columns, |row, out| elementwise::top_k(x.row(row), out));
         Ok(())
     }
 
@@ -441,20 +434,16 @@ impl Backend for CpuBackend {
     }
 }
 
-/// Cuts the rows of a batch by the pages of a group's tables: each piece is the rows of one sequence that are
-/// written to the same page.
-fn pieces(batch: &Batch, group: usize) -> Vec<(Range<usize>, u32)> {
-    let mut pieces = Vec::new();
-    for span in &batch.spans {
-        let pages = batch.table(span, group);
-        let page = |row: usize| pages[batch.positions[row] as usize / PAGE_TOKENS];
-        let mut start = span.rows.start;
-        for row in span.rows.clone() {
-            if row + 1 == span.rows.end || page(row + 1) != page(row) {
-                pieces.push((start..row + 1, page(row)));
-                start = row + 1;
-            }
-        }
+impl Sizes for CpuBackend {
+    fn vector_len(vector: &Vec<f32>) -> usize {
+        vector.len()
     }
-    pieces
+
+    fn matrix_shape(matrix: &Matrix) -> [usize; 2] {
+        [matrix.rows(), matrix.columns()]
+    }
+
+    fn experts_shape(experts: &Experts) -> [usize; 3] {
+        experts.shape()
+    }
 }

@@ -7,7 +7,7 @@ use super::graph;
 use super::kernels::HEAD_DIMS;
 use super::plan::{Plan, SPAN_BLOCKS, TILE_QUERIES};
 use super::state::{State, at_least};
-use super::{Buffer, CudaBackend};
+use super::{Buffer, CudaBackend, unsupported};
 use crate::checks::{self, expect};
 use crate::{Attention, Batch, CacheType, Error, RopeStyle};
 
@@ -96,15 +96,11 @@ impl CudaBackend {
             expect(&format!("the width of the {what}"), buffer.columns, heads * spec.head_dim)?;
             expect(&format!("the rows of the {what}"), buffer.rows(), batch.rows())?;
         }
-        for (what, norm) in [("query", spec.q_norm), ("key", spec.k_norm)] {
-            if let Some(norm) = norm {
-                expect(&format!("the length of the {what} norm"), norm.len, spec.head_dim)?;
-            }
+        let (rotations, [q_norm, k_norm], eps) = unsupported::rope(spec)?;
+        if rotations.columns > spec.head_dim {
+            expect("the rotated width of a head", rotations.columns, spec.head_dim)?;
         }
-        if spec.rotations.columns > spec.head_dim {
-            expect("the rotated width of a head", spec.rotations.columns, spec.head_dim)?;
-        }
-        expect("the rows of the rotations", spec.rotations.rows(), batch.rows())?;
+        expect("the rows of the rotations", rotations.rows(), batch.rows())?;
         let mut state = self.state()?;
         q.changed();
         k.changed();
@@ -117,20 +113,20 @@ impl CudaBackend {
             q: q.pointer(),
             k: k.pointer(),
             v: v.pointer(),
-            q_norm: spec.q_norm.map_or(0, |n| n.memory.pointer()),
-            k_norm: spec.k_norm.map_or(0, |n| n.memory.pointer()),
-            rotations: spec.rotations.pointer(),
+            q_norm: q_norm.map_or(0, |n| n.memory.pointer()),
+            k_norm: k_norm.map_or(0, |n| n.memory.pointer()),
+            rotations: rotations.pointer(),
             keys,
             values,
             positions: data,
             tables: data + 4 * (plan.tables_at + group * batch.rows()) as u64,
             pages: data + 4 * plan.pages_at as u64,
-            eps: spec.eps,
+            eps,
             heads: spec.heads as i32,
             kv_heads: spec.kv_heads as i32,
             dim: spec.head_dim as i32,
             padded: cache.padded() as i32,
-            rotated: spec.rotations.columns as i32,
+            rotated: rotations.columns as i32,
             interleaved: (spec.style == RopeStyle::Interleaved) as i32,
             kind: match cache.kind() {
                 CacheType::F16 => 0,
@@ -192,7 +188,7 @@ impl CudaBackend {
             blocks: 0,
             scale: spec.scale,
             cap: spec.soft_cap.unwrap_or(0.0),
-            window: spec.window.map_or(0, |w| i32::try_from(w).unwrap_or(i32::MAX)),
+            window: unsupported::window(spec)?,
         };
         match cache.kind() {
             CacheType::F16 | CacheType::Q8_0 => self.over_pages(&mut state, &plan, &mut p, cache),

@@ -25,6 +25,7 @@ mod matrix;
 mod plan;
 mod products;
 mod state;
+mod unsupported;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -33,7 +34,10 @@ use realm_gguf::Tensor;
 
 use crate::checks::{self, expect};
 use crate::cpu::pool::Parts;
-use crate::{Activation, Attention, Backend, Batch, CacheSpec, Error, MatMul, PageFormat};
+use crate::{
+    Activation, Attention, Backend, Batch, CacheSpec, Columns, Error, Feature, MatMul, Mixture, Norm,
+    PageFormat,
+};
 pub use buffer::Buffer;
 pub use cache::Cache;
 use crew::Crew;
@@ -45,6 +49,8 @@ pub use matrix::Matrix;
 use matrix::{CHUNK, Kind, Uploader};
 use products::MOST_JOBS;
 use state::State;
+pub use unsupported::Experts;
+use unsupported::{norm_weight, refuse};
 
 /// Numbers that a host thread copies at a time.
 const COPIED_AT_ONCE: usize = 1 << 16;
@@ -131,6 +137,7 @@ impl Backend for CudaBackend {
     type Buffer = Buffer;
     type Vector = Vector;
     type Matrix = Matrix;
+    type Experts = Experts;
     type LowRank = LowRank;
     type Cache = Cache;
 
@@ -142,8 +149,16 @@ impl Backend for CudaBackend {
         )
     }
 
+    fn supports(&self, feature: Feature) -> bool {
+        unsupported::supports(feature)
+    }
+
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {
         self.upload(|uploader| uploader.matrix(&self.device, &self.kernels, tensor))
+    }
+
+    fn experts(&self, _tensor: &Tensor<'_>) -> Result<Experts, Error> {
+        refuse(Feature::Experts)
     }
 
     fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<LowRank, Error> {
@@ -221,7 +236,8 @@ impl Backend for CudaBackend {
         }
     }
 
-    fn rms_norm(&self, x: &Buffer, weight: &Vector, eps: f32, out: &mut Buffer) -> Result<(), Error> {
+    fn norm(&self, x: &Buffer, norm: &Norm<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
+        let (weight, eps) = (norm_weight(norm)?, norm.eps);
         expect("the length of a norm", weight.len, x.columns)?;
         expect("the width of a norm's output", out.columns, x.columns)?;
         let _state = self.state()?;
@@ -236,7 +252,8 @@ impl Backend for CudaBackend {
         }
     }
 
-    fn add_rms_norm(&self, x: &mut Buffer, delta: &Buffer, weight: &Vector, eps: f32) -> Result<(), Error> {
+    fn add_norm(&self, x: &mut Buffer, delta: &Buffer, norm: &Norm<'_, Self>) -> Result<(), Error> {
+        let (weight, eps) = (norm_weight(norm)?, norm.eps);
         expect("the length of a norm", weight.len, x.columns)?;
         expect("the width of a norm's input", delta.columns, x.columns)?;
         expect("the rows of a norm's input", delta.rows(), x.rows())?;
@@ -304,6 +321,14 @@ impl Backend for CudaBackend {
         Ok(())
     }
 
+    fn mixture(&self, _x: &Buffer, _spec: &Mixture<'_, Self>, _out: &mut Buffer) -> Result<(), Error> {
+        refuse(Feature::Experts)
+    }
+
+    fn each_head(&self, _x: &Buffer, _w: &Experts, _out: &mut Buffer) -> Result<(), Error> {
+        refuse(Feature::HeadMatrices)
+    }
+
     fn rotations(
         &self,
         frequencies: &Vector,
@@ -351,12 +376,16 @@ impl Backend for CudaBackend {
     }
 
     fn gated_activation(&self, activation: Activation, gate: &mut Buffer, up: &Buffer) -> Result<(), Error> {
+        let gelu = match activation {
+            Activation::Silu => 0,
+            Activation::GeluTanh => 1,
+            other => return refuse(Feature::Gated(other)),
+        };
         expect("the width of a gate", gate.columns, up.columns)?;
         expect("the rows of a gate", gate.rows(), up.rows())?;
         let _state = self.state()?;
         let forms = gate.fill()?;
         let (to, other, columns) = (gate.pointer(), up.pointer(), gate.columns as i32);
-        let gelu = (activation == Activation::GeluTanh) as i32;
         let grid = [gate.columns.div_ceil(CHUNK).div_ceil(4), gate.rows(), 1];
         let geometry = Geometry { grid, block: 128, shared: 0 };
         // SAFETY: shapes were checked, and the forms have room.
@@ -364,6 +393,26 @@ impl Backend for CudaBackend {
             let arguments = arguments![to, other, columns, gelu, forms];
             self.device.launch(self.kernels.gated_activation, geometry, arguments)
         }
+    }
+
+    fn activation(&self, _activation: Activation, _x: &mut Buffer) -> Result<(), Error> {
+        refuse(Feature::Ungated)
+    }
+
+    fn add(&self, _x: &mut Buffer, _delta: &Buffer, _scale: f32) -> Result<(), Error> {
+        refuse(Feature::Multipliers)
+    }
+
+    fn scale(&self, _x: &mut Buffer, _factor: f32) -> Result<(), Error> {
+        refuse(Feature::Multipliers)
+    }
+
+    fn scale_rows(&self, _gate: &Buffer, _x: &mut Buffer) -> Result<(), Error> {
+        refuse(Feature::Multipliers)
+    }
+
+    fn copy_columns(&self, _x: &Buffer, _columns: &Columns, _out: &mut Buffer) -> Result<(), Error> {
+        refuse(Feature::Columns)
     }
 
     fn gather(&self, x: &Buffer, rows: &[u32], out: &mut Buffer) -> Result<(), Error> {

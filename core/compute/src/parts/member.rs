@@ -26,6 +26,7 @@ pub(crate) enum Either<C, G> {
 pub(crate) type AnyBuffer = Either<cpu::Buffer, cuda::Buffer>;
 pub(crate) type AnyVector = Either<Vec<f32>, cuda::Vector>;
 pub(crate) type AnyMatrix = Either<cpu::Matrix, cuda::Matrix>;
+pub(crate) type AnyExperts = Either<cpu::Experts, cuda::Experts>;
 pub(crate) type AnyLowRank = Either<cpu::LowRank, cuda::LowRank>;
 pub(crate) type AnyCache = Either<cpu::Cache, cuda::Cache>;
 
@@ -35,6 +36,7 @@ pub(crate) trait Member: Backend {
     fn buffer_in_mut<'a>(&self, any: &'a mut AnyBuffer) -> Result<&'a mut Self::Buffer, Error>;
     fn vector_in<'a>(&self, any: &'a AnyVector) -> Result<&'a Self::Vector, Error>;
     fn matrix_in<'a>(&self, any: &'a AnyMatrix) -> Result<&'a Self::Matrix, Error>;
+    fn experts_in<'a>(&self, any: &'a AnyExperts) -> Result<&'a Self::Experts, Error>;
     fn low_rank_in<'a>(&self, any: &'a AnyLowRank) -> Result<&'a Self::LowRank, Error>;
     fn cache_in<'a>(&self, any: &'a AnyCache) -> Result<&'a Self::Cache, Error>;
     fn cache_in_mut<'a>(&self, any: &'a mut AnyCache) -> Result<&'a mut Self::Cache, Error>;
@@ -62,6 +64,7 @@ macro_rules! member {
             buffer_in_mut AnyBuffer Buffer (mut),
             vector_in AnyVector Vector,
             matrix_in AnyMatrix Matrix,
+            experts_in AnyExperts Experts,
             low_rank_in AnyLowRank LowRank,
             cache_in AnyCache Cache,
             cache_in_mut AnyCache Cache (mut),
@@ -107,6 +110,10 @@ impl Part {
 
     pub(crate) fn matrix(&self, tensor: &Tensor<'_>) -> Result<AnyMatrix, Error> {
         Ok(made_by!(self, |b| b.matrix(tensor)))
+    }
+
+    pub(crate) fn experts(&self, tensor: &Tensor<'_>) -> Result<AnyExperts, Error> {
+        Ok(made_by!(self, |b| b.experts(tensor)))
     }
 
     pub(crate) fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<AnyLowRank, Error> {

@@ -10,6 +10,7 @@
 //! another kind of [`Matrix`], whose product every part computes for its own outputs.
 
 mod buffer;
+mod convert;
 mod member;
 mod plan;
 
@@ -19,12 +20,13 @@ use realm_gguf::Tensor;
 
 use crate::checks::expect;
 use crate::{
-    Activation, Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Error, LayerPlace, Lora,
-    MatMul, PageFormat,
+    Activation, Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Columns, Error, Feature,
+    LayerPlace, MatMul, Mixture, Norm, PageFormat,
 };
 pub use buffer::Buffer;
+use convert::{attention_on, matmul_on, mixture_on, norm_on};
 pub use member::Part;
-use member::{AnyBuffer, AnyCache, AnyLowRank, AnyMatrix, AnyVector, Member, on};
+use member::{AnyCache, AnyExperts, AnyLowRank, AnyMatrix, AnyVector, Member, on};
 pub use plan::{Plan, Sizes};
 
 /// The [`Backend`] that combines several parts.
@@ -44,6 +46,12 @@ pub struct Vector {
 pub struct Matrix {
     part: usize,
     of: AnyMatrix,
+}
+
+/// Expert matrices on their part.
+pub struct Experts {
+    part: usize,
+    of: AnyExperts,
 }
 
 /// A low-rank change of a weight, on the weight's part.
@@ -135,74 +143,21 @@ fn no_cache() -> Error {
     Error::InvalidArgument("a cache without the layer's part".into())
 }
 
+/// The part of a norm's parameters, if they are on one only.
+fn home(norm: &Norm<'_, PartsBackend>) -> Option<usize> {
+    norm.weight.or(norm.bias).and_then(|parameters| parameters.home)
+}
+
 /// Returns the layer that a tensor belongs to, by its name in the file; `None` for tensors outside layers.
 pub fn layer_of(tensor: &str) -> Option<usize> {
     tensor.strip_prefix("blk.")?.split('.').next()?.parse().ok()
-}
-
-/// Converts the parameters of attention to those of one part.
-fn attention_on<'a, M: Member>(
-    b: &M,
-    spec: &Attention<'a, PartsBackend>,
-    part: usize,
-    rotations: &'a AnyBuffer,
-) -> Result<Attention<'a, M>, Error> {
-    let norm = |norm: Option<&'a Vector>| norm.map(|norm| b.vector_in(norm.at(part)?)).transpose();
-    Ok(Attention {
-        layer: spec.layer,
-        heads: spec.heads,
-        kv_heads: spec.kv_heads,
-        head_dim: spec.head_dim,
-        q_norm: norm(spec.q_norm)?,
-        k_norm: norm(spec.k_norm)?,
-        eps: spec.eps,
-        rotations: b.buffer_in(rotations)?,
-        style: spec.style,
-        scale: spec.scale,
-        window: spec.window,
-        soft_cap: spec.soft_cap,
-    })
-}
-
-/// Products whose weights are all on `part`.
-fn matmul_on<'a, M: Member>(
-    b: &M,
-    parts: &[Part],
-    part: usize,
-    x: &AnyBuffer,
-    rows: usize,
-    jobs: &mut [MatMul<'a, PartsBackend>],
-) -> Result<(), Error> {
-    let mut loras = Vec::with_capacity(jobs.len());
-    for job in &*jobs {
-        let all: &'a [Lora<'a, PartsBackend>] = job.lora;
-        let here = |lora: &'a Lora<'a, PartsBackend>| {
-            expect("the part of an adapter", lora.pair.part, part)?;
-            Ok(Lora { pair: b.low_rank_in(&lora.pair.of)?, scale: lora.scale, rows: lora.rows })
-        };
-        loras.push(all.iter().map(here).collect::<Result<Vec<_>, Error>>()?);
-    }
-    let mut inner = Vec::with_capacity(jobs.len());
-    for (job, lora) in jobs.iter_mut().zip(&loras) {
-        let out = match job.accumulate {
-            true => job.out.own(parts, part)?,
-            false => job.out.fill(parts, part, rows)?,
-        };
-        inner.push(MatMul {
-            weight: b.matrix_in(&job.weight.of)?,
-            bias: job.bias.map(|bias| b.vector_in(bias.at(part)?)).transpose()?,
-            out: b.buffer_in_mut(out)?,
-            accumulate: job.accumulate,
-            lora,
-        });
-    }
-    b.matmul(b.buffer_in(x)?, &mut inner)
 }
 
 impl Backend for PartsBackend {
     type Buffer = Buffer;
     type Vector = Vector;
     type Matrix = Matrix;
+    type Experts = Experts;
     type LowRank = LowRank;
     type Cache = Cache;
 
@@ -213,9 +168,18 @@ impl Backend for PartsBackend {
         each.collect::<Vec<_>>().join(", ")
     }
 
+    fn supports(&self, feature: Feature) -> bool {
+        self.parts.iter().all(|part| on!(part, |b| b.supports(feature)))
+    }
+
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {
         let part = self.part_of(&tensor.info.name).unwrap_or(self.plan.output);
         Ok(Matrix { part, of: self.parts[part].matrix(tensor)? })
+    }
+
+    fn experts(&self, tensor: &Tensor<'_>) -> Result<Experts, Error> {
+        let part = self.part_of(&tensor.info.name).unwrap_or(self.plan.output);
+        Ok(Experts { part, of: self.parts[part].experts(tensor)? })
     }
 
     fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<LowRank, Error> {
@@ -300,28 +264,24 @@ impl Backend for PartsBackend {
         ))
     }
 
-    fn rms_norm(&self, x: &Buffer, weight: &Vector, eps: f32, out: &mut Buffer) -> Result<(), Error> {
-        let part = weight.home.unwrap_or_else(|| x.latest());
-        let (x, rows, weight) = (x.at(&self.parts, part)?, x.rows(), weight.at(part)?);
+    fn norm(&self, x: &Buffer, norm: &Norm<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
+        let part = home(norm).unwrap_or_else(|| x.latest());
+        let (x, rows) = (x.at(&self.parts, part)?, x.rows());
         let out = out.fill(&self.parts, part, rows)?;
-        on!(&self.parts[part], |b| b.rms_norm(
-            b.buffer_in(x.get()?)?,
-            b.vector_in(weight)?,
-            eps,
-            b.buffer_in_mut(out)?
-        ))
+        on!(&self.parts[part], |b| {
+            let norm = norm_on(&**b, norm, part)?;
+            b.norm(b.buffer_in(x.get()?)?, &norm, b.buffer_in_mut(out)?)
+        })
     }
 
-    fn add_rms_norm(&self, x: &mut Buffer, delta: &Buffer, weight: &Vector, eps: f32) -> Result<(), Error> {
-        let part = weight.home.unwrap_or_else(|| delta.latest());
-        let (delta, weight) = (delta.at(&self.parts, part)?, weight.at(part)?);
+    fn add_norm(&self, x: &mut Buffer, delta: &Buffer, norm: &Norm<'_, Self>) -> Result<(), Error> {
+        let part = home(norm).unwrap_or_else(|| delta.latest());
+        let delta = delta.at(&self.parts, part)?;
         let x = x.own(&self.parts, part)?;
-        on!(&self.parts[part], |b| b.add_rms_norm(
-            b.buffer_in_mut(x)?,
-            b.buffer_in(delta.get()?)?,
-            b.vector_in(weight)?,
-            eps
-        ))
+        on!(&self.parts[part], |b| {
+            let norm = norm_on(&**b, norm, part)?;
+            b.add_norm(b.buffer_in_mut(x)?, b.buffer_in(delta.get()?)?, &norm)
+        })
     }
 
     fn matmul(&self, x: &Buffer, jobs: &mut [MatMul<'_, Self>]) -> Result<(), Error> {
@@ -334,6 +294,29 @@ impl Backend for PartsBackend {
         }
         let (here, rows) = (x.at(&self.parts, part)?, x.rows());
         on!(&self.parts[part], |b| matmul_on(&**b, &self.parts, part, here.get()?, rows, jobs))
+    }
+
+    fn mixture(&self, x: &Buffer, spec: &Mixture<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
+        let part = spec.up.part;
+        let (x, rows) = (x.at(&self.parts, part)?, x.rows());
+        let out = match spec.accumulate {
+            true => out.own(&self.parts, part)?,
+            false => out.fill(&self.parts, part, rows)?,
+        };
+        on!(&self.parts[part], |b| {
+            let spec = mixture_on(&**b, spec, part)?;
+            b.mixture(b.buffer_in(x.get()?)?, &spec, b.buffer_in_mut(out)?)
+        })
+    }
+
+    fn each_head(&self, x: &Buffer, w: &Experts, out: &mut Buffer) -> Result<(), Error> {
+        let (x, rows) = (x.at(&self.parts, w.part)?, x.rows());
+        let out = out.fill(&self.parts, w.part, rows)?;
+        on!(&self.parts[w.part], |b| b.each_head(
+            b.buffer_in(x.get()?)?,
+            b.experts_in(&w.of)?,
+            b.buffer_in_mut(out)?
+        ))
     }
 
     fn rotations(
@@ -362,11 +345,12 @@ impl Backend for PartsBackend {
         cache: &mut Cache,
     ) -> Result<(), Error> {
         let part = self.layer(spec.layer);
-        let (rotations, v) = (spec.rotations.at(&self.parts, part)?, v.at(&self.parts, part)?);
+        let rotations = spec.rotations.map(|x| x.at(&self.parts, part)).transpose()?;
+        let v = v.at(&self.parts, part)?;
         let (q, k) = (q.own(&self.parts, part)?, k.own(&self.parts, part)?);
         let cache = cache.at_mut(part)?;
         on!(&self.parts[part], |b| {
-            let spec = attention_on(&**b, spec, part, rotations.get()?)?;
+            let spec = attention_on(&**b, spec, part, rotations.as_ref())?;
             let (q, k) = (b.buffer_in_mut(q)?, b.buffer_in_mut(k)?);
             b.rope_store(&spec, batch, q, k, b.buffer_in(v.get()?)?, b.cache_in_mut(cache)?)
         })
@@ -381,11 +365,11 @@ impl Backend for PartsBackend {
         out: &mut Buffer,
     ) -> Result<(), Error> {
         let part = self.layer(spec.layer);
-        let rotations = spec.rotations.at(&self.parts, part)?;
+        let rotations = spec.rotations.map(|x| x.at(&self.parts, part)).transpose()?;
         let (q, rows, cache) = (q.at(&self.parts, part)?, q.rows(), cache.at(part)?);
         let out = out.fill(&self.parts, part, rows)?;
         on!(&self.parts[part], |b| {
-            let spec = attention_on(&**b, spec, part, rotations.get()?)?;
+            let spec = attention_on(&**b, spec, part, rotations.as_ref())?;
             b.attention(&spec, batch, b.buffer_in(q.get()?)?, b.cache_in(cache)?, b.buffer_in_mut(out)?)
         })
     }
@@ -399,6 +383,42 @@ impl Backend for PartsBackend {
             b.buffer_in_mut(gate)?,
             b.buffer_in(up.get()?)?
         ))
+    }
+
+    fn activation(&self, activation: Activation, x: &mut Buffer) -> Result<(), Error> {
+        let part = x.latest();
+        let x = x.own(&self.parts, part)?;
+        on!(&self.parts[part], |b| b.activation(activation, b.buffer_in_mut(x)?))
+    }
+
+    fn add(&self, x: &mut Buffer, delta: &Buffer, scale: f32) -> Result<(), Error> {
+        let part = delta.latest();
+        let delta = delta.at(&self.parts, part)?;
+        let x = x.own(&self.parts, part)?;
+        on!(&self.parts[part], |b| b.add(b.buffer_in_mut(x)?, b.buffer_in(delta.get()?)?, scale))
+    }
+
+    fn scale(&self, x: &mut Buffer, factor: f32) -> Result<(), Error> {
+        let part = x.latest();
+        let x = x.own(&self.parts, part)?;
+        on!(&self.parts[part], |b| b.scale(b.buffer_in_mut(x)?, factor))
+    }
+
+    fn scale_rows(&self, gate: &Buffer, x: &mut Buffer) -> Result<(), Error> {
+        let part = x.latest();
+        let gate = gate.at(&self.parts, part)?;
+        let x = x.own(&self.parts, part)?;
+        on!(&self.parts[part], |b| b.scale_rows(b.buffer_in(gate.get()?)?, b.buffer_in_mut(x)?))
+    }
+
+    fn copy_columns(&self, x: &Buffer, columns: &Columns, out: &mut Buffer) -> Result<(), Error> {
+        let part = x.latest();
+        let (x, rows) = (x.at(&self.parts, part)?, x.rows());
+        let out = match out.rows() == rows {
+            true => out.own(&self.parts, part)?,
+            false => out.fill(&self.parts, part, rows)?,
+        };
+        on!(&self.parts[part], |b| b.copy_columns(b.buffer_in(x.get()?)?, columns, b.buffer_in_mut(out)?))
     }
 
     fn gather(&self, x: &Buffer, rows: &[u32], out: &mut Buffer) -> Result<(), Error> {

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use realm_compute::{
-    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, NO_PAGE, PAGE_TOKENS, RopeStyle, Want,
+    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, NO_PAGE, NormSpan, PAGE_TOKENS, RopeStyle,
+    Want, Window,
 };
 
 use super::{Random, buffer, contents};
@@ -112,12 +113,15 @@ impl Case {
             head_dim: self.dim,
             q_norm: None,
             k_norm: None,
-            eps: 1e-6,
-            rotations: &rotations,
+            norm_span: NormSpan::Head,
+            norm_after_rope: false,
+            rotations: Some(&rotations),
             style,
+            temperature: None,
             scale: 0.3,
-            window: self.window,
+            window: self.window.map(Window::Sliding),
             soft_cap: self.soft_cap,
+            sinks: None,
         };
         let mut out = b.buffer(n, self.heads * self.dim).unwrap();
         b.rope_store(&attention, &batch, &mut q, &mut k, &v, cache).unwrap();

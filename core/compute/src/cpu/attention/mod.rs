@@ -11,6 +11,7 @@
 //! task of its own, which does not change the result.
 
 mod page;
+mod store;
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -19,8 +20,9 @@ use super::cache::Cache;
 use super::pool::{Parts, Pool, Share};
 use super::wide::{Kernel, WIDTH, Wide, dispatch};
 use super::{Buffer, CpuBackend, Isa};
-use crate::{Attention, Batch, PAGE_TOKENS};
+use crate::{Attention, Batch, PAGE_TOKENS, Window};
 use page::{Running, common_score, product};
+pub(crate) use store::store;
 
 /// Queries per task: enough to share a page's cost, few enough for the scores to stay in the first-level
 /// cache.
@@ -95,8 +97,8 @@ impl Task<'_> {
 }
 
 /// The first position that a row at `position` attends to.
-fn lowest(window: Option<usize>, position: usize) -> usize {
-    window.map_or(0, |w| (position + 1).saturating_sub(w))
+fn lowest(window: Option<Window>, position: usize) -> usize {
+    window.map_or(0, |w| w.first(position))
 }
 
 /// Runs the attention of every span of the batch.
@@ -204,15 +206,23 @@ impl Call<'_> {
         self.spec.head_dim.next_multiple_of(32)
     }
 
-    /// Writes the results of a task's queries.
+    /// Writes the results of a task's queries. A sink joins last, so that its place in the sum is fixed.
     #[inline(always)]
-    fn finish(&self, task: &Task<'_>, total: &Partial) {
+    fn finish<V: Wide>(&self, task: &Task<'_>, total: &Partial) {
         let (dim, group) = (self.spec.head_dim, self.group());
         for (query, (sums, state)) in total.out.chunks_exact(self.padded()).zip(&total.states).enumerate() {
             let (row, head) = (task.rows.start + query / group, task.kv_head * group + query % group);
             // SAFETY: rows and heads of different tasks are disjoint.
             let out = unsafe { self.out.part((row * self.spec.heads + head) * dim, dim) };
-            let inverse = 1.0 / state.sum;
+            let inverse = match self.spec.sinks {
+                None => 1.0 / state.sum,
+                Some(sinks) => {
+                    let max = if sinks[head] > state.max { sinks[head] } else { state.max };
+                    let factor = V::splat(state.max - max).exp().lanes()[0];
+                    let sink = V::splat(sinks[head] - max).exp().lanes()[0];
+                    factor / state.sum.mul_add(factor, sink)
+                }
+            };
             for (out, &x) in out.iter_mut().zip(sums) {
                 *out = x * inverse;
             }
@@ -251,7 +261,7 @@ impl Kernel for Attend<'_> {
             attend_chunk::<V>(&call, task, &pages, queries, scores, running, chunk, page);
             merge::<V>(total, chunk, padded);
         }
-        call.finish(task, total);
+        call.finish::<V>(task, total);
     }
 }
 
@@ -342,6 +352,6 @@ impl Kernel for Combine<'_> {
         for part in self.parts {
             merge::<V>(self.total, &lock(part), padded);
         }
-        self.call.finish(self.task, self.total);
+        self.call.finish::<V>(self.task, self.total);
     }
 }

@@ -3,12 +3,15 @@
 use std::sync::{Arc, Mutex};
 
 use realm_compute::cpu::CpuBackend;
-use realm_compute::{Activation, Attention, Backend, Batch, CacheSpec, Error, Lora, MatMul, PageFormat};
+use realm_compute::{
+    Activation, Attention, Backend, Batch, CacheSpec, Columns, Error, Lora, MatMul, Mixture, Norm, PageFormat,
+};
 use realm_gguf::Tensor;
 
 type Buffer = <CpuBackend as Backend>::Buffer;
 type Vector = <CpuBackend as Backend>::Vector;
 type Matrix = <CpuBackend as Backend>::Matrix;
+type Experts = <CpuBackend as Backend>::Experts;
 type LowRank = <CpuBackend as Backend>::LowRank;
 type Cache = <CpuBackend as Backend>::Cache;
 
@@ -74,6 +77,7 @@ impl Backend for Faulty {
     type Buffer = Buffer;
     type Vector = Vector;
     type Matrix = Matrix;
+    type Experts = Experts;
     type LowRank = LowRank;
     type Cache = Cache;
 
@@ -84,6 +88,11 @@ impl Backend for Faulty {
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {
         self.may("matrix")?;
         self.inner.matrix(tensor)
+    }
+
+    fn experts(&self, tensor: &Tensor<'_>) -> Result<Experts, Error> {
+        self.may("experts")?;
+        self.inner.experts(tensor)
     }
 
     fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<LowRank, Error> {
@@ -130,14 +139,14 @@ impl Backend for Faulty {
         self.inner.embed(table, tokens, scale, out)
     }
 
-    fn rms_norm(&self, x: &Buffer, weight: &Vector, eps: f32, out: &mut Buffer) -> Result<(), Error> {
-        self.may("rms_norm")?;
-        self.inner.rms_norm(x, weight, eps, out)
+    fn norm(&self, x: &Buffer, norm: &Norm<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
+        self.may("norm")?;
+        self.inner.norm(x, &own_norm(*norm), out)
     }
 
-    fn add_rms_norm(&self, x: &mut Buffer, delta: &Buffer, weight: &Vector, eps: f32) -> Result<(), Error> {
-        self.may("add_rms_norm")?;
-        self.inner.add_rms_norm(x, delta, weight, eps)
+    fn add_norm(&self, x: &mut Buffer, delta: &Buffer, norm: &Norm<'_, Self>) -> Result<(), Error> {
+        self.may("add_norm")?;
+        self.inner.add_norm(x, delta, &own_norm(*norm))
     }
 
     fn matmul(&self, x: &Buffer, jobs: &mut [MatMul<'_, Self>]) -> Result<(), Error> {
@@ -156,6 +165,16 @@ impl Backend for Faulty {
             })
             .collect();
         self.inner.matmul(x, &mut jobs)
+    }
+
+    fn mixture(&self, x: &Buffer, spec: &Mixture<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
+        self.may("mixture")?;
+        self.inner.mixture(x, &own_mixture(spec), out)
+    }
+
+    fn each_head(&self, x: &Buffer, w: &Experts, out: &mut Buffer) -> Result<(), Error> {
+        self.may("each_head")?;
+        self.inner.each_head(x, w, out)
     }
 
     fn rotations(
@@ -197,6 +216,31 @@ impl Backend for Faulty {
     fn gated_activation(&self, activation: Activation, gate: &mut Buffer, up: &Buffer) -> Result<(), Error> {
         self.may("gated_activation")?;
         self.inner.gated_activation(activation, gate, up)
+    }
+
+    fn activation(&self, activation: Activation, x: &mut Buffer) -> Result<(), Error> {
+        self.may("activation")?;
+        self.inner.activation(activation, x)
+    }
+
+    fn add(&self, x: &mut Buffer, delta: &Buffer, scale: f32) -> Result<(), Error> {
+        self.may("add")?;
+        self.inner.add(x, delta, scale)
+    }
+
+    fn scale(&self, x: &mut Buffer, factor: f32) -> Result<(), Error> {
+        self.may("scale")?;
+        self.inner.scale(x, factor)
+    }
+
+    fn scale_rows(&self, gate: &Buffer, x: &mut Buffer) -> Result<(), Error> {
+        self.may("scale_rows")?;
+        self.inner.scale_rows(gate, x)
+    }
+
+    fn copy_columns(&self, x: &Buffer, columns: &Columns, out: &mut Buffer) -> Result<(), Error> {
+        self.may("copy_columns")?;
+        self.inner.copy_columns(x, columns, out)
     }
 
     fn gather(&self, x: &Buffer, rows: &[u32], out: &mut Buffer) -> Result<(), Error> {
@@ -268,14 +312,38 @@ fn own<'a>(spec: &Attention<'a, Faulty>) -> Attention<'a, CpuBackend> {
         heads: spec.heads,
         kv_heads: spec.kv_heads,
         head_dim: spec.head_dim,
-        q_norm: spec.q_norm,
-        k_norm: spec.k_norm,
-        eps: spec.eps,
+        q_norm: spec.q_norm.map(own_norm),
+        k_norm: spec.k_norm.map(own_norm),
+        norm_span: spec.norm_span,
+        norm_after_rope: spec.norm_after_rope,
         rotations: spec.rotations,
         style: spec.style,
+        temperature: spec.temperature,
         scale: spec.scale,
         window: spec.window,
         soft_cap: spec.soft_cap,
+        sinks: spec.sinks,
+    }
+}
+
+fn own_norm<'a>(norm: Norm<'a, Faulty>) -> Norm<'a, CpuBackend> {
+    Norm { kind: norm.kind, weight: norm.weight, bias: norm.bias, eps: norm.eps }
+}
+
+fn own_mixture<'a>(spec: &Mixture<'a, Faulty>) -> Mixture<'a, CpuBackend> {
+    Mixture {
+        router: spec.router,
+        router_bias: spec.router_bias,
+        routing: spec.routing,
+        selection_bias: spec.selection_bias,
+        gate: spec.gate,
+        up: spec.up,
+        down: spec.down,
+        gate_bias: spec.gate_bias,
+        up_bias: spec.up_bias,
+        down_bias: spec.down_bias,
+        activation: spec.activation,
+        accumulate: spec.accumulate,
     }
 }
 
