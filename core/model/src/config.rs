@@ -60,8 +60,8 @@ impl ModelConfig {
     /// Reads and checks the metadata.
     ///
     /// # Errors
-    /// `Unsupported` for an architecture that Realm does not run, `InvalidModel` for metadata that are missing
-    /// or impossible.
+    /// `Unsupported` for an architecture that Realm does not run, `InvalidModel` for metadata that are
+    /// missing or impossible.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, Error> {
         let metadata = gguf.metadata();
         let architecture = Architecture::from_name(metadata.require_str("general.architecture")?)?;

@@ -19,8 +19,8 @@ const LAYER: &[(&str, LayerTensor)] = &[
 ];
 
 impl TensorId {
-    /// Returns the role of the module `path`, such as `model.layers.0.self_attn.q_proj`; `None` if no role has
-    /// that name.
+    /// Returns the role of the module `path`, such as `model.layers.0.self_attn.q_proj`; `None` if no role
+    /// has that name.
     pub fn from_hugging_face(path: &str) -> Option<Self> {
         if path == "lm_head" {
             return Some(Self::Output);
