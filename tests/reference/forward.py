@@ -7,6 +7,8 @@ import numpy as np
 from gguf import GGMLQuantizationType as T, GGUFReader
 from gguf.quants import dequantize
 
+import rope
+
 
 def floats(tensor):
     """A tensor's weights, `[..., inputs]`. What a block decodes to is defined in float32."""
@@ -57,8 +59,12 @@ class Model:
         self.hidden = self.get("embedding_length")
         self.heads = self.get("attention.head_count")
         self.kv_heads = self.get("attention.head_count_kv", self.heads)
-        self.head_dim = self.get("attention.key_length", self.hidden // self.heads)
-        self.eps = self.get("attention.layer_norm_rms_epsilon")
+        self.head_dim = self.get("attention.key_length") or self.hidden // self.heads
+        self.eps = self.get("attention.layer_norm_rms_epsilon") or self.get("attention.layer_norm_epsilon")
+        # Of each router the experts that it chose, sorted, and how much the last had over the next, at the closest.
+        self.chosen, self.margins = [], []
+        # Whether any product rounded.
+        self.rounded = False
         self.gemma = self.arch in ("gemma2", "gemma3")
 
     def get(self, key, default=None):
@@ -67,12 +73,17 @@ class Model:
     def tensor(self, name):
         return floats(self.tensors[name]) if name in self.tensors else None
 
+    def rounding(self, x, name):
+        """What a product with the matrices `name` sees of `x`."""
+        block = INT8_BLOCK.get(self.tensors[f"{name}.weight"].tensor_type)
+        if not self.int8 or not block:
+            return x
+        self.rounded = True
+        return round_to_int8(x, block)
+
     def product(self, x, name):
         """`x @ w.T + b`, `[tokens, outputs]`."""
-        block = INT8_BLOCK.get(self.tensors[f"{name}.weight"].tensor_type)
-        if self.int8 and block:
-            x = round_to_int8(x, block)
-        y, bias = x @ self.tensor(f"{name}.weight").T, self.tensor(f"{name}.bias")
+        y, bias = self.rounding(x, name) @ self.tensor(f"{name}.weight").T, self.tensor(f"{name}.bias")
         return y if bias is None else y + bias
 
     def window(self, layer):
@@ -106,51 +117,14 @@ def gelu_tanh(x):
 
 def rope_angles(model, layer, positions):
     """The angle of every pair, `[tokens, pairs]`, and the factor on cosine and sine."""
-    dim = model.get("rope.dimension_count", model.head_dim)
-    base = model.get("rope.freq_base", 10000.0)
-    pairs = np.arange(dim // 2)
     if model.arch == "gemma3" and model.window(layer):
-        base = model.get("rope.freq_base_swa", 10000.0)
-        return positions[:, None] * base ** (-2.0 * pairs / dim), 1.0
-    angles = positions[:, None] * base ** (-2.0 * pairs / dim)
-
-    # A tensor of divisors: llama 3.1's, or one of longrope's two (arXiv:2402.13753).
-    trained = model.get("rope.scaling.original_context_length", model.get("context_length"))
-    longer = model.get("context_length") > trained
-    for name in ("rope_freqs.weight", f"rope_factors_{'long' if longer else 'short'}.weight"):
-        divisors = model.tensor(name)
-        if divisors is not None:
-            angles = angles / divisors
-
-    kind = model.get("rope.scaling.type", "linear")
-    factor = model.get("rope.scaling.factor", 0) or model.get("rope.scale_linear", 0) or 1.0
-    magnitude = model.get("rope.scaling.attn_factor", 1.0)
-    if kind == "none":
-        return angles, magnitude
-    stretched = angles / factor
-    if kind != "yarn":
-        return stretched, magnitude
-    # YaRN (arXiv:2309.00071): pairs that turn often within the first context keep their angle.
-    def pair_that_turns(times):
-        return dim * np.log(trained / (times * 2 * np.pi)) / (2 * np.log(base))
-    first = max(0, np.floor(pair_that_turns(model.get("rope.scaling.yarn_beta_fast", 32.0))))
-    last = min(dim - 1, np.ceil(pair_that_turns(model.get("rope.scaling.yarn_beta_slow", 1.0))))
-    divide = np.clip((pairs - first) / max(0.001, last - first), 0, 1)
-    return stretched * divide + angles * (1 - divide), magnitude * (1 + 0.1 * np.log(factor))
+        return rope.angles(model, positions, model.get("rope.freq_base_swa", 10000.0), scaled=False)
+    return rope.angles(model, positions)
 
 
 def rotate(model, x, angles, magnitude):
-    """Rotates the first numbers of every head of `x`, `[tokens, heads, head_dim]`."""
-    cos, sin = magnitude * np.cos(angles)[:, None], magnitude * np.sin(angles)[:, None]
-    out, dim = x.copy(), 2 * angles.shape[1]
     # Files of the llama architecture have their rows permuted so that neighbours make a pair.
-    if model.arch == "llama":
-        first, second = slice(0, dim, 2), slice(1, dim, 2)
-    else:
-        first, second = slice(0, dim // 2), slice(dim // 2, dim)
-    out[..., first] = x[..., first] * cos - x[..., second] * sin
-    out[..., second] = x[..., first] * sin + x[..., second] * cos
-    return out
+    return rope.rotate(x, angles, magnitude, interleaved=model.arch == "llama")
 
 
 def attend(model, layer, q, k, v, scale):

@@ -10,13 +10,14 @@ import json
 import math
 import pathlib
 import sys
-import zlib
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType as T, GGUFWriter
-from gguf.quants import quantize
+from gguf import GGMLQuantizationType as T
 
-from forward import Model, floats, forward, log_softmax
+import families
+import families.maker
+from forward import Model, forward, log_softmax
+from writer import Writer
 
 HERE = pathlib.Path(__file__).parent
 TOKENS, TOP, VOCAB = 48, 8, 100
@@ -77,92 +78,12 @@ MODELS = {
     "qwen3-tq2_0": ("qwen3", T.TQ2_0, THIN, {}),
 }
 
-# Types that the gguf package cannot make: random codes. Where the half floats of a block lie, and what the second
-# one (the minimum's scale) has to be, in units of the first, for weights of mean 0.
-SCALES = {T.Q2_K: (80, 82, 1.5), T.Q3_K: (108, None, 0), T.Q4_K: (0, 2, 7.5), T.Q5_K: (0, 2, 15.5),
-          T.Q6_K: (208, None, 0), T.IQ4_NL: (0, None, 0), T.IQ4_XS: (0, None, 0), T.Q1_0: (0, None, 0),
-          **dict.fromkeys([T.IQ2_XXS, T.IQ2_XS, T.IQ2_S, T.IQ3_XXS, T.IQ3_S, T.IQ1_S], (0, None, 0)),
-          T.TQ1_0: (52, None, 0), T.TQ2_0: (64, None, 0), T.IQ1_M: None, T.NVFP4: None, T.MXFP4: None}
+class Maker(Writer):
+    """A model of one of the architectures that `forward.py` computes."""
 
-
-class Decoded:
-    """What `floats` wants to know about a tensor."""
-
-    def __init__(self, data, shape, ty):
-        self.data, self.shape, self.tensor_type = data, list(reversed(shape)), ty
-
-
-def random_blocks(rng, ty, shape, std):
-    """Bytes `[outputs, bytes]` of random codes whose weights have the deviation `std`."""
-    length, size = GGML_QUANT_SIZES[ty]
-    blocks = rng.integers(0, 256, (shape[0] * shape[1] // length, size), dtype=np.uint8)
-    if ty == T.MXFP4:  # a power of two; the codes' own deviation is 5.6
-        power = np.rint(np.log2(std / 5.6) + 0.3 * rng.standard_normal(len(blocks)))
-        blocks[:, 0] = power + 128
-        return blocks.reshape(shape[0], -1)
-    if ty == T.NVFP4:  # exponent and mantissa are an almost logarithmic scale
-        power = np.log2(std / 5.6) + 0.3 * rng.standard_normal((len(blocks), 4))
-        blocks[:, :4] = np.rint(8 * (power + 8)).clip(1, 126)
-        return blocks.reshape(shape[0], -1)
-    at, minimum_at, ratio = SCALES[ty] or (None, None, 0)
-    if ty == T.TQ2_0:  # a code of 3 is no digit
-        blocks[:, :64] &= ~(blocks[:, :64] >> 1 & 0x55)
-    spread = np.exp(0.3 * rng.standard_normal(len(blocks)))
-
-    def scale(by):
-        d = (by * spread).astype(np.float16)
-        if ty == T.IQ1_M:
-            for i, at_nibble in enumerate(range(49, 57, 2)):
-                blocks[:, at_nibble] = blocks[:, at_nibble] & 15 | (d.view(np.uint16) >> 4 * i & 15) << 4
-        else:
-            blocks[:, at:at + 2] = d[:, None].view(np.uint8)
-        if minimum_at is not None:
-            blocks[:, minimum_at:minimum_at + 2] = (ratio * d).astype(np.float16)[:, None].view(np.uint8)
-        return floats(Decoded(blocks.reshape(shape[0], -1), shape, ty))
-
-    scale(std / scale(0.01).std() * 0.01)
-    return blocks.reshape(shape[0], -1)
-
-
-def q8_k(values):
-    """Q8_K blocks: a float32 scale, 256 signed bytes, the sums of each 16 of them."""
-    values = values.reshape(-1, 256).astype(np.float32)
-    scale = np.abs(values).max(1, keepdims=True) / np.float32(127)
-    codes = np.rint(values / scale).astype(np.int8)
-    sums = codes.reshape(-1, 16, 16).sum(2, dtype=np.int16)
-    return np.concatenate([scale.view(np.uint8), codes.view(np.uint8), sums.view(np.uint8)], axis=1)
-
-
-class Maker:
     def __init__(self, name):
-        self.arch, self.type, self.shape, self.meta = MODELS[name]
-        self.rng = np.random.default_rng(zlib.crc32(name.encode()))
-        self.path = HERE / "tiny" / f"{name}.gguf"
-        self.writer = GGUFWriter(self.path, self.arch)
-
-    def matrix(self, name, outputs, inputs, gain=1.0):
-        """Random weights that keep a row's deviation, times `gain`."""
-        std = gain / math.sqrt(inputs)
-        ty = self.type if inputs % GGML_QUANT_SIZES[self.type][0] == 0 else T.Q8_0
-        values = (std * self.rng.standard_normal((outputs, inputs))).astype(np.float32)
-        if ty in SCALES:
-            data = random_blocks(self.rng, ty, (outputs, inputs), std)
-        elif ty == T.Q8_K:
-            data = q8_k(values).reshape(outputs, -1)
-        else:
-            data = quantize(values, ty)
-        self.writer.add_tensor(name, data, raw_dtype=ty)
-
-    def vector(self, name, values):
-        self.writer.add_tensor(name, np.asarray(values, np.float32))
-
-    def norm(self, name, length, mean=1.0):
-        self.vector(name, mean + 0.2 * self.rng.standard_normal(length))
-
-    def linear(self, name, outputs, inputs, gain=1.0, bias=False):
-        self.matrix(f"{name}.weight", outputs, inputs, gain)
-        if bias:
-            self.vector(f"{name}.bias", 0.3 * self.rng.standard_normal(outputs))
+        arch, ty, self.shape, self.keys = MODELS[name]
+        super().__init__(HERE / "tiny" / f"{name}.gguf", arch, ty)
 
     def layer(self, i):
         s, b = self.shape, f"blk.{i}"
@@ -192,7 +113,7 @@ class Maker:
             self.norm(f"{b}.post_ffw_norm.weight", hidden, 3.0)
 
     def factors(self):
-        dim = self.meta.get("rope.dimension_count", self.shape["head_dim"])
+        dim = self.keys.get("rope.dimension_count", self.shape["head_dim"])
         kind = self.shape.get("factors")
         if kind == "rope_freqs":
             self.vector("rope_freqs.weight", np.geomspace(1, 8, dim // 2))
@@ -208,9 +129,7 @@ class Maker:
                 "rope.dimension_count": s["head_dim"]}
         if s["head_dim"] * s["heads"] != s["hidden"]:
             meta |= {"attention.key_length": s["head_dim"], "attention.value_length": s["head_dim"]}
-        for key, value in (meta | self.meta).items():
-            add = {int: self.writer.add_uint32, float: self.writer.add_float32, str: self.writer.add_string}[type(value)]
-            add(f"{self.arch}.{key}", value)
+        self.meta(meta | self.keys)
 
     def write(self):
         s = self.shape
@@ -224,23 +143,60 @@ class Maker:
         self.norm("output_norm.weight", s["hidden"], 2.5 if gemma else 1.0)
         if not tied:
             self.matrix("output.weight", VOCAB, s["hidden"], 2.0)
-        self.writer.write_header_to_file()
-        self.writer.write_kv_data_to_file()
-        self.writer.write_tensors_to_file()
-        self.writer.close()
-        return self.rng.integers(0, VOCAB, TOKENS).tolist()
+        self.close()
+        return random_tokens(self.rng)
+
+
+def random_tokens(rng):
+    return rng.integers(0, VOCAB, TOKENS).tolist()
+
+
+def make(name):
+    """Writes a model; returns its path, its tokens and its forward pass."""
+    if name in MODELS:
+        maker = Maker(name)
+        tokens = maker.write()
+        return maker.path, tokens, lambda model, tokens: forward(model, [tokens])[0]
+    arch, ty, write, compute = families.MODELS[name]
+    path = HERE / "tiny" / f"{name}.gguf"
+    maker = families.maker.Maker(path, arch, ty)
+    write(maker)
+    return path, safe_tokens(path, compute, maker.rng), compute
+
+
+def safe_tokens(path, compute, rng):
+    """Tokens whose routers' choices don't hang on rounding: the best of a few sequences."""
+    def routing(tokens, int8):
+        model = Model(path, int8)
+        compute(model, tokens)
+        return min(model.margins, default=np.inf), model
+    best, found = None, -1.0
+    for _ in range(300):
+        tokens = random_tokens(rng)
+        safe, model = routing(tokens, int8=True)
+        if model.rounded and safe > found:
+            exact, other = routing(tokens, int8=False)
+            same = all(np.array_equal(a, b) for a, b in zip(model.chosen, other.chosen))
+            safe = min(safe, exact) if same else 0
+        if safe > found:
+            best, found = tokens, safe
+        # Rounding to 8 bits moves scores further than that of floats does.
+        if found > (0.1 if model.rounded else 0.05):
+            break
+    if found < np.inf:
+        print(f"{path.stem}: choices of experts are {found:.3f} apart")
+    return best
 
 
 def main(*only):
     """Makes all models, or those named beside the ones that there are."""
     (HERE / "tiny").mkdir(exist_ok=True)
     records = [r for r in json.loads((HERE / "tiny.json").read_text()) if r["model"] not in only] if only else []
-    for name in only or MODELS:
-        maker = Maker(name)
-        tokens = maker.write()
-        found, rounded = (log_softmax(forward(Model(maker.path, int8), [tokens])[0]) for int8 in (False, True))
+    for name in only or [*MODELS, *families.MODELS]:
+        path, tokens, compute = make(name)
+        found, rounded = (log_softmax(compute(Model(path, int8), tokens)) for int8 in (False, True))
         entropy = -(np.exp(found) * found).sum(-1)
-        print(f"{name}: {maker.path.stat().st_size // 1024} KiB, entropy {entropy.mean():.2f} ({entropy.min():.2f} to {entropy.max():.2f})")
+        print(f"{name}: {path.stat().st_size // 1024} KiB, entropy {entropy.mean():.2f} ({entropy.min():.2f} to {entropy.max():.2f})")
         best = np.argsort(-found, axis=1)[:, :TOP]
 
         def values(of):

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use realm_handover::Sender;
-use realm_model::{AdapterWeights, Layerwise, Slice, TensorId};
+use realm_model::{AdapterWeights, Layerwise, Slice, ActivationId};
 
 use crate::adapter::Applied;
 use crate::snapshot::Snapshot;
@@ -68,7 +68,7 @@ pub(crate) type TakeAnswer = Box<dyn FnOnce(Result<Vec<f32>, Error>) + Send>;
 pub(crate) struct Operation {
     pub(crate) compute: Compute,
     /// The tensor that the operation makes.
-    pub(crate) makes: Option<TensorId>,
+    pub(crate) makes: Option<ActivationId>,
     /// Takes the numbers once the operation is done, or an error of the operations so far.
     pub(crate) answer: Option<TakeAnswer>,
 }

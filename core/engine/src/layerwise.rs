@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
-use realm_model::{Layerwise, Slice, TensorId, Work};
+use realm_model::{Layerwise, Slice, ActivationId, Work};
 
 use crate::answer::Answer;
 use crate::command::{Command, Compute, LayerwiseCommand, Operation};
@@ -62,10 +62,10 @@ impl LayerwiseSession {
     /// `Stopped` if the engine has stopped.
     pub fn make(
         &self,
-        mut compute: impl FnMut(&mut dyn Layerwise, &mut Slice<'_>, TensorId) -> Result<(), realm_model::Error>
+        mut compute: impl FnMut(&mut dyn Layerwise, &mut Slice<'_>, ActivationId) -> Result<(), realm_model::Error>
         + Send
         + 'static,
-    ) -> Result<TensorId, Error> {
+    ) -> Result<ActivationId, Error> {
         let to = self.next.fetch_add(1, Ordering::Relaxed);
         let compute: Compute = Box::new(move |layerwise, slice, _| compute(layerwise, slice, to));
         self.send(Operation { compute, makes: Some(to), answer: None })?;

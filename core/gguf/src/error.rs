@@ -46,6 +46,14 @@ pub enum Error {
     /// A required tensor is not in the file.
     #[error("tensor `{0}` is missing")]
     MissingTensor(String),
+    /// A tensor that is made from other files cannot be made.
+    #[error("tensor `{name}` {reason}")]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// The problem, and what to do instead.
+        reason: String,
+    },
     /// The parts of a split file do not belong together.
     #[error("split file: {0}")]
     Split(String),

@@ -5,17 +5,23 @@ use std::path::{Path, PathBuf};
 use crate::Error;
 use crate::metadata::Metadata;
 use crate::reader::{MAX_HEADER, Reader};
-use crate::source::Source;
+use crate::source::{Source, Tensors};
 use crate::tensor::{TensorInfo, place, read_index, short};
 
-/// A GGUF file, or all parts of a split one.
+/// A GGUF file, or all parts of a split one, or a model that is read as if it were such a file.
 pub struct Gguf {
-    parts: Vec<Source>,
+    data: Data,
     version: u32,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     /// Indices into `tensors`, in the order of names.
     by_name: Vec<usize>,
+}
+
+/// The bytes of tensors.
+enum Data {
+    Parts(Vec<Source>),
+    Made(Box<dyn Tensors>),
 }
 
 /// Most metadata entries, and most tensors, of a model. Real models have tens to hundreds of entries and up
@@ -74,26 +80,44 @@ impl Gguf {
         Self::assemble(vec![source], part, Vec::new())
     }
 
+    /// Makes a model from metadata and an index whose tensors `source` makes when they are read.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if two tensors have the same name.
+    pub fn from_tensors(
+        metadata: Metadata,
+        tensors: Vec<TensorInfo>,
+        source: Box<dyn Tensors>,
+    ) -> Result<Self, Error> {
+        Self::index(Data::Made(source), Part { version: 3, metadata, tensors })
+    }
+
     fn assemble(parts: Vec<Source>, first: Part, rest: Vec<TensorInfo>) -> Result<Self, Error> {
-        let Part { version, metadata, mut tensors } = first;
-        tensors.extend(rest);
+        let mut all = first;
+        all.tensors.extend(rest);
         if parts.len() > 1 {
-            let claimed = metadata.u64("split.tensors.count")?;
-            if claimed.is_some_and(|claimed| claimed != tensors.len() as u64) {
-                let why =
-                    format!("{} tensors are claimed, {} are there", claimed.unwrap_or(0), tensors.len());
+            let (claimed, found) = (all.metadata.u64("split.tensors.count")?, all.tensors.len());
+            if claimed.is_some_and(|claimed| claimed != found as u64) {
+                let why = format!("{} tensors are claimed, {found} are there", claimed.unwrap_or(0));
                 return Err(Error::Split(why));
             }
         }
+        Self::index(Data::Parts(parts), all)
+    }
+
+    fn index(data: Data, Part { version, metadata, tensors }: Part) -> Result<Self, Error> {
         let mut by_name: Vec<usize> = (0..tensors.len()).collect();
         by_name.sort_by(|&a, &b| tensors[a].name.cmp(&tensors[b].name));
         // Duplicates within a part were already refused with its index.
         let twice = by_name.windows(2).find(|pair| tensors[pair[0]].name == tensors[pair[1]].name);
         if let Some(&[a, b]) = twice {
             let (name, a, b) = (short(&tensors[a].name), tensors[a].part + 1, tensors[b].part + 1);
+            if a == b {
+                return Err(Error::Tensor { name, reason: "is there twice".into() });
+            }
             return Err(Error::Split(format!("tensor `{name}` is in part {a} and in part {b}")));
         }
-        Ok(Self { parts, version, metadata, tensors, by_name })
+        Ok(Self { data, version, metadata, tensors, by_name })
     }
 
     /// The format's version, 2 or 3.
@@ -113,8 +137,12 @@ impl Gguf {
 
     /// Returns the index entry of the tensor `name`.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.position(name).map(|i| &self.tensors[i])
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
         let at = self.by_name.binary_search_by(|&i| self.tensors[i].name.as_str().cmp(name)).ok()?;
-        Some(&self.tensors[self.by_name[at]])
+        Some(self.by_name[at])
     }
 
     /// Returns the index entry of the tensor `name`, or an error that contains the name.
@@ -131,21 +159,34 @@ impl Gguf {
     /// [`Error::MissingTensor`] for a tensor of another file.
     pub fn read<'b>(&'b self, info: &TensorInfo, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], Error> {
         // Only this file's own index entry was checked against the file's length, so look it up by name.
-        let info = self
-            .tensor(&info.name)
-            .filter(|own| *own == info)
-            .ok_or_else(|| Error::MissingTensor(info.name.clone()))?;
-        self.parts[info.part].range(info.offset, info.bytes, buffer)
+        let missing = || Error::MissingTensor(info.name.clone());
+        let index = self.position(&info.name).filter(|&i| self.tensors[i] == *info).ok_or_else(missing)?;
+        match &self.data {
+            Data::Parts(parts) => parts[info.part].range(info.offset, info.bytes, buffer),
+            Data::Made(source) => {
+                source.read(index, buffer)?;
+                let made = buffer.len();
+                buffer.get(..info.bytes).filter(|bytes| bytes.len() == made).ok_or_else(|| Error::Tensor {
+                    name: info.name.clone(),
+                    reason: format!("has {} bytes, and {made} were made", info.bytes),
+                })
+            }
+        }
     }
 
     /// Size of all parts in bytes.
     pub fn file_bytes(&self) -> u64 {
-        self.parts.iter().map(|p| p.len()).sum()
+        match &self.data {
+            Data::Parts(parts) => parts.iter().map(Source::len).sum(),
+            Data::Made(source) => source.file_bytes(),
+        }
     }
 
     /// Tells the operating system that the whole file is about to be read.
     pub fn will_need(&self) {
-        self.parts.iter().for_each(Source::will_need);
+        if let Data::Parts(parts) = &self.data {
+            parts.iter().for_each(Source::will_need);
+        }
     }
 }
 

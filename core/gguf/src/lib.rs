@@ -15,6 +15,7 @@
 //! ```
 //!
 //! [`Gguf::open`] opens a file (all parts of a split one) and reads its index; [`Gguf::read`] reads a tensor.
+//! [`Gguf::from_tensors`] is a model whose tensors are made when they are read, and [`Writer`] writes a file.
 //! Every length, offset and product in a file is checked against the bytes that exist, so a malformed file
 //! gives an [`Error`] that names the field and the byte offset. A header may have 64 MiB; reading it
 //! allocates at most 100 MB beyond that. A file may be cut or rewritten while it is open: the index stays as
@@ -29,11 +30,13 @@ mod source;
 mod tensor;
 mod types;
 mod value;
+mod writer;
 
 pub use error::Error;
 pub use file::Gguf;
 pub use metadata::Metadata;
-pub use source::{open_file, read_file};
+pub use source::{OpenFile, Tensors, open_file, read_file};
 pub use tensor::{Tensor, TensorInfo};
 pub use types::TensorType;
 pub use value::{Array, Strings, Value};
+pub use writer::Writer;

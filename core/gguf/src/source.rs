@@ -69,66 +69,54 @@ pub fn read_file(path: impl AsRef<Path>, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The source of a model's bytes.
-pub(crate) enum Source {
-    File { file: File, path: PathBuf, len: u64 },
-    Memory(Vec<u8>),
+/// Makes the tensors of a model that is no GGUF file, one at a time, when they are read.
+pub trait Tensors: Send + Sync {
+    /// Replaces the contents of `buffer` with the blocks of tensor `index`, whose size its index entry has.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be read, and [`Error::Tensor`] for numbers that cannot be converted.
+    fn read(&self, index: usize, buffer: &mut Vec<u8>) -> Result<(), Error>;
+
+    /// Size in bytes of the files that tensors are made from.
+    fn file_bytes(&self) -> u64;
 }
 
-impl Source {
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+/// An open file of numbers, of which ranges are read.
+pub struct OpenFile {
+    file: File,
+    path: PathBuf,
+    len: u64,
+}
+
+impl OpenFile {
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also for what [`open_file`] refuses.
+    pub fn open(path: &Path) -> Result<Self, Error> {
         match open_file(path) {
-            Ok((file, len)) => Ok(Self::File { file, path: path.to_owned(), len }),
+            Ok((file, len)) => Ok(Self { file, path: path.to_owned(), len }),
             Err(source) => Err(Error::Io { path: path.to_owned(), source }),
         }
     }
 
-    /// Length in bytes when the source was opened.
-    pub(crate) fn len(&self) -> u64 {
-        match self {
-            Self::File { len, .. } => *len,
-            Self::Memory(bytes) => bytes.len() as u64,
-        }
+    /// Length in bytes when the file was opened.
+    #[allow(clippy::len_without_is_empty, reason = "an empty file is no file of numbers")]
+    pub fn len(&self) -> u64 {
+        self.len
     }
 
-    /// Returns the first `most` bytes, or all bytes if there are fewer or if they are in memory anyway.
-    pub(crate) fn head(&self, most: usize) -> Result<Cow<'_, [u8]>, Error> {
-        match self {
-            Self::Memory(bytes) => Ok(Cow::Borrowed(bytes)),
-            Self::File { len, .. } => {
-                let mut bytes = vec![0; usize::try_from(*len).unwrap_or(most).min(most)];
-                self.fill(0, &mut bytes)?;
-                Ok(Cow::Owned(bytes))
-            }
-        }
+    /// The path that the file was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// Returns the bytes `start .. start + len`. A file's bytes are read into `buffer`, which grows and never
-    /// shrinks.
-    pub(crate) fn range<'b>(
-        &'b self,
-        start: usize,
-        len: usize,
-        buffer: &'b mut Vec<u8>,
-    ) -> Result<&'b [u8], Error> {
-        match self {
-            Self::Memory(bytes) => Ok(&bytes[start..start + len]),
-            Self::File { .. } => {
-                if buffer.len() < len {
-                    // Clear it first, so that growing does not copy the old contents.
-                    buffer.clear();
-                    buffer.resize(len, 0);
-                }
-                let bytes = &mut buffer[..len];
-                self.fill_together(start as u64, bytes)?;
-                Ok(bytes)
-            }
-        }
-    }
-
-    /// Same as [`fill`](Self::fill), on several threads for long ranges: reading from the system's cache is
-    /// copying.
-    fn fill_together(&self, at: u64, bytes: &mut [u8]) -> Result<(), Error> {
+    /// Fills `bytes` from byte `at` on; long ranges on several threads, because reading from the system's
+    /// cache is copying.
+    ///
+    /// # Errors
+    /// [`Error::Incomplete`] if the file ends before, [`Error::Io`] if the disk fails.
+    pub fn read(&self, at: u64, bytes: &mut [u8]) -> Result<(), Error> {
         /// Bytes that a thread reads at a time.
         const PIECE: usize = 4 << 20;
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
@@ -152,27 +140,86 @@ impl Source {
         })
     }
 
-    /// Fills `bytes` from a file's byte `at` on.
     fn fill(&self, at: u64, bytes: &mut [u8]) -> Result<(), Error> {
-        let Self::File { file, path, .. } = self else { return Ok(()) };
-        read_exact_at(file, bytes, at).map_err(|source| match source.kind() {
+        read_exact_at(&self.file, bytes, at).map_err(|source| match source.kind() {
             // The file had these bytes when it was opened.
             io::ErrorKind::UnexpectedEof => {
-                let len = file.metadata().map_or(0, |metadata| metadata.len());
+                let len = self.file.metadata().map_or(0, |metadata| metadata.len());
                 Error::Incomplete { len, needed: at + bytes.len() as u64 }
             }
-            _ => Error::Io { path: path.clone(), source },
+            _ => Error::Io { path: self.path.clone(), source },
         })
     }
 
     /// Tells the operating system that the whole file is about to be read.
-    pub(crate) fn will_need(&self) {
+    pub fn will_need(&self) {
         #[cfg(target_os = "linux")]
-        if let Self::File { file, .. } = self {
+        {
             use std::os::fd::AsRawFd;
             // SAFETY: the descriptor is open. The call is a hint and reads no memory of this process; if it
             // fails, reading is only slower.
-            let _ = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_WILLNEED) };
+            let _ = unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_WILLNEED) };
+        }
+    }
+}
+
+/// The source of a model's bytes.
+pub(crate) enum Source {
+    File(OpenFile),
+    Memory(Vec<u8>),
+}
+
+impl Source {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        OpenFile::open(path).map(Self::File)
+    }
+
+    /// Length in bytes when the source was opened.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::File(file) => file.len,
+            Self::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Returns the first `most` bytes, or all bytes if there are fewer or if they are in memory anyway.
+    pub(crate) fn head(&self, most: usize) -> Result<Cow<'_, [u8]>, Error> {
+        match self {
+            Self::Memory(bytes) => Ok(Cow::Borrowed(bytes)),
+            Self::File(file) => {
+                let mut bytes = vec![0; usize::try_from(file.len).unwrap_or(most).min(most)];
+                file.fill(0, &mut bytes)?;
+                Ok(Cow::Owned(bytes))
+            }
+        }
+    }
+
+    /// Returns the bytes `start .. start + len`. A file's bytes are read into `buffer`, which grows and never
+    /// shrinks.
+    pub(crate) fn range<'b>(
+        &'b self,
+        start: usize,
+        len: usize,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8], Error> {
+        match self {
+            Self::Memory(bytes) => Ok(&bytes[start..start + len]),
+            Self::File(file) => {
+                if buffer.len() < len {
+                    // Clear it first, so that growing does not copy the old contents.
+                    buffer.clear();
+                    buffer.resize(len, 0);
+                }
+                let bytes = &mut buffer[..len];
+                file.read(start as u64, bytes)?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    pub(crate) fn will_need(&self) {
+        if let Self::File(file) = self {
+            file.will_need();
         }
     }
 }
@@ -203,7 +250,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("realm-gguf-{}", std::process::id()));
         // Reading a file that was opened for writing fails like reading from a broken disk.
         let file = File::create(&path).unwrap();
-        let source = Source::File { file, path: path.clone(), len: 100 };
+        let source = Source::File(OpenFile { file, path: path.clone(), len: 100 });
         let errors = [source.head(10).err(), source.range(0, 10, &mut Vec::new()).err()];
         std::fs::remove_file(&path).unwrap();
         for error in errors {

@@ -130,6 +130,17 @@ proptest! {
             let mut buffer = Vec::new();
             prop_assert_eq!(gguf.read(info, &mut buffer).unwrap(), &t.data[..]);
         }
+        // The library's own writer repeats the file.
+        let mut again = realm_gguf::Writer::new(Vec::new(), gguf.metadata(), gguf.tensors()).unwrap();
+        tensors.iter().for_each(|t| again.tensor(&t.data).unwrap());
+        let again = Gguf::from_bytes(again.finish().unwrap()).unwrap();
+        prop_assert!(again.metadata().iter().eq(gguf.metadata().iter()));
+        prop_assert_eq!(again.tensors().len(), tensors.len());
+        for (info, t) in again.tensors().iter().zip(&tensors) {
+            prop_assert_eq!((&info.name, &info.shape, info.ty), (&t.name, &t.shape, t.ty));
+            let mut buffer = Vec::new();
+            prop_assert_eq!(again.read(info, &mut buffer).unwrap(), &t.data[..]);
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use half::bf16;
 use realm_compute::cpu::CpuBackend;
 use realm_compute::{AdapterUse, Batch, CacheType, PAGE_TOKENS, Want};
 use realm_gguf::Gguf;
-use realm_model::{AdapterFile, Architecture, Forward, ModelConfig, Transformer, Weights};
+use realm_model::{AdapterFile, Forward, LayerSpec, ModelConfig, Transformer, Weights};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -27,10 +27,12 @@ const STEPS: usize = 32;
 
 /// A random adapter on all linear weights of a layer.
 fn adapter(c: &ModelConfig, rank: usize, seed: usize) -> Result<AdapterFile, Box<dyn Error>> {
-    let (q, kv, hidden, ff) = (c.heads * c.head_dim, c.kv_heads * c.head_dim, c.hidden, c.feed_forward);
+    let LayerSpec { attention, feed_forward, .. } = c.layers.first().ok_or("a model without layers")?;
+    let (q, kv, hidden) = (attention.queries(), attention.keys(), c.hidden);
+    let ff = feed_forward.every_row().ok_or("adapters for experts are not measured")?.width;
     let mut modules = vec![("self_attn.o_proj", q, hidden), ("mlp.down_proj", ff, hidden)];
-    match c.architecture {
-        Architecture::Phi3 => {
+    match c.architecture.name() {
+        "phi3" => {
             modules
                 .extend([("self_attn.qkv_proj", hidden, q + 2 * kv), ("mlp.gate_up_proj", hidden, 2 * ff)]);
         }
@@ -58,7 +60,7 @@ fn adapter(c: &ModelConfig, rank: usize, seed: usize) -> Result<AdapterFile, Box
         bytes
     };
     let mut data = BTreeMap::new();
-    for layer in 0..c.layers {
+    for layer in 0..c.layers.len() {
         for &(module, inputs, outputs) in &modules {
             let name = |which| format!("base_model.model.model.layers.{layer}.{module}.lora_{which}.weight");
             data.insert(name("A"), (vec![rank, inputs], random(rank * inputs)));

@@ -1,11 +1,12 @@
 //! A model's configuration, read from a file's metadata and checked.
 
-use realm_compute::CacheLayout;
-use realm_gguf::{Gguf, Metadata, Value};
+use realm_compute::{CacheLayout, Feature, NormKind, NormSpan, Window};
+use realm_gguf::Gguf;
 
 use crate::Error;
-use crate::arch::{Architecture, WindowPattern};
-use crate::rope::RopeScaling;
+use crate::arch::{self, Architecture};
+use crate::names::{LayerTensor, TensorId};
+use crate::spec::{FeedForwardSpec, LayerSpec, QkNormWeights, RopeSpec};
 
 /// A model's shape.
 #[derive(Debug, Clone)]
@@ -14,38 +15,28 @@ pub struct ModelConfig {
     pub architecture: Architecture,
     /// The model's name, `general.name`.
     pub name: Option<String>,
-    /// Number of transformer layers.
-    pub layers: usize,
+    /// The layers.
+    pub layers: Vec<LayerSpec>,
+    /// Layers at the end of the file that predict further tokens. They are not run.
+    pub skipped_layers: usize,
     /// Numbers per hidden state.
     pub hidden: usize,
-    /// Numbers per hidden state of the feed-forward network.
-    pub feed_forward: usize,
-    /// Number of query heads.
-    pub heads: usize,
-    /// Number of key/value heads.
-    pub kv_heads: usize,
-    /// Numbers per head.
-    pub head_dim: usize,
     /// Number of tokens in the vocabulary.
     pub vocab: usize,
     /// The longest context that the model was trained for, in tokens.
     pub context_length: usize,
+    /// The formula of the norms.
+    pub norm: NormKind,
     /// Epsilon of the norms.
-    pub rms_eps: f32,
-    /// Base of the rope frequencies.
-    pub rope_freq_base: f32,
-    /// Base in layers with a window, if it differs.
-    pub rope_freq_base_local: Option<f32>,
-    /// Rotated numbers per head.
-    pub rope_dim: usize,
-    /// The scaling of rope beyond the context of the original training.
-    pub rope_scaling: RopeScaling,
-    /// Sliding window in tokens; `None` without one.
-    pub window: Option<usize>,
-    /// Factor on attention scores.
-    pub attention_scale: f32,
-    /// Soft cap on attention scores.
-    pub attention_soft_cap: Option<f32>,
+    pub norm_eps: f32,
+    /// The ways to rotate queries and keys; a layer's attention names one of them.
+    pub ropes: Vec<RopeSpec>,
+    /// Factor on embeddings.
+    pub embedding_scale: f32,
+    /// Factor on what layers add to the residual stream.
+    pub residual_scale: f32,
+    /// Factor on logits.
+    pub logit_scale: f32,
     /// Soft cap on logits.
     pub final_soft_cap: Option<f32>,
     /// The pooling of hidden states to an embedding, if the file names one.
@@ -65,150 +56,35 @@ pub enum Pooling {
     Last,
 }
 
-/// The largest dimension that is accepted. Larger ones are a mistake, and would overflow products of two.
-const MOST: u64 = 1 << 24;
-
-struct Reader<'a> {
-    metadata: &'a Metadata,
-    prefix: &'static str,
-}
-
-impl Reader<'_> {
-    fn key(&self, name: &str) -> String {
-        format!("{}.{name}", self.prefix)
-    }
-
-    /// A dimension: 1 to [`MOST`].
-    fn optional_dim(&self, name: &str) -> Result<Option<usize>, Error> {
-        let key = self.key(name);
-        // Some files have one number per layer; all have to be the same.
-        let value = match self.metadata.get(&key) {
-            Some(Value::Array(array)) => {
-                let all = array.integers().unwrap_or_default();
-                match all.first() {
-                    Some(first) if all.iter().all(|v| v == first) => u64::try_from(*first).ok(),
-                    _ => {
-                        return Err(Error::Unsupported(format!(
-                            "metadata `{key}` differs from layer to layer"
-                        )));
-                    }
-                }
-            }
-            _ => self.metadata.u64(&key)?,
-        };
-        match value {
-            None => Ok(None),
-            Some(v) if (1..=MOST).contains(&v) => Ok(Some(v as usize)),
-            Some(v) => Err(Error::InvalidModel(format!("metadata `{key}` is {v}; 1 to {MOST} are possible"))),
-        }
-    }
-
-    /// Returns the sliding window in tokens. Exporters write 0 for a model of the family without one (Phi-4).
-    fn window(&self) -> Result<Option<usize>, Error> {
-        let name = "attention.sliding_window";
-        if self.metadata.get(&self.key(name)).and_then(Value::integer) == Some(0) {
-            return Ok(None);
-        }
-        self.optional_dim(name)
-    }
-
-    fn dim(&self, name: &str) -> Result<usize, Error> {
-        self.optional_dim(name)?
-            .ok_or_else(|| Error::InvalidModel(format!("metadata `{}` is missing", self.key(name))))
-    }
-
-    /// Reads a float that is finite and above 0.
-    fn optional_float(&self, name: &str) -> Result<Option<f32>, Error> {
-        let key = self.key(name);
-        match self.metadata.f32(&key)? {
-            Some(v) if v.is_finite() && v > 0.0 => Ok(Some(v)),
-            Some(v) => Err(Error::InvalidModel(format!("metadata `{key}` is {v}; it has to be above 0"))),
-            None => Ok(None),
-        }
-    }
-}
-
 impl ModelConfig {
-    /// The factor on embeddings.
-    pub(crate) fn embedding_scale(&self) -> f32 {
-        if self.architecture.traits().scaled_embeddings { (self.hidden as f32).sqrt() } else { 1.0 }
-    }
-
     /// Reads and checks the metadata.
+    ///
+    /// # Errors
+    /// `Unsupported` for an architecture that Realm does not run, `InvalidModel` for metadata that are missing
+    /// or impossible.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, Error> {
         let metadata = gguf.metadata();
         let architecture = Architecture::from_name(metadata.require_str("general.architecture")?)?;
-        let traits = architecture.traits();
-        let r = Reader { metadata, prefix: architecture.name() };
-        if metadata.u64(&r.key("expert_count"))?.unwrap_or(0) > 0 {
-            return Err(Error::Unsupported("models with experts (MoE) are not supported".into()));
-        }
-        let (layers, hidden, heads) =
-            (r.dim("block_count")?, r.dim("embedding_length")?, r.dim("attention.head_count")?);
-        // Each layer has tensors of its own. Without this check, a wrong number of layers could allocate
-        // gigabytes.
-        let tensors = gguf.tensors().len();
-        if layers > tensors {
-            return Err(Error::InvalidModel(format!(
-                "{layers} layers are claimed, and the file has {tensors} tensors"
-            )));
-        }
-        let kv_heads = r.optional_dim("attention.head_count_kv")?.unwrap_or(heads);
-        if !heads.is_multiple_of(kv_heads) {
-            return Err(Error::InvalidModel(format!("{heads} query heads over {kv_heads} key/value heads")));
-        }
-        let head_dim = match r.optional_dim("attention.key_length")? {
-            Some(dim) => dim,
-            None if hidden.is_multiple_of(heads) => hidden / heads,
-            None => return Err(Error::InvalidModel(format!("{heads} heads over {hidden} numbers"))),
-        };
-        if r.optional_dim("attention.value_length")?.is_some_and(|v| v != head_dim) {
-            return Err(Error::Unsupported("keys and values of different lengths are not supported".into()));
-        }
-        let rope_dim = r.optional_dim("rope.dimension_count")?.unwrap_or(head_dim);
-        if rope_dim > head_dim || !rope_dim.is_multiple_of(2) {
-            return Err(Error::InvalidModel(format!("{rope_dim} rotated numbers in heads of {head_dim}")));
-        }
-        let embeddings = gguf.require_tensor("token_embd.weight")?;
-        let vocab = embeddings.shape.get(1).copied().unwrap_or(0);
-        if vocab == 0 || vocab > MOST {
-            return Err(Error::InvalidModel(format!("a vocabulary of {vocab} tokens")));
-        }
-        let context_length = r.dim("context_length")?;
-        // The largest models of both Gemma generations scale by the hidden size per head instead of the
-        // head's own size.
-        let by_hidden =
-            matches!((architecture, layers), (Architecture::Gemma2, 46) | (Architecture::Gemma3, 62));
-        let scale_of = if by_hidden { hidden as f32 / heads as f32 } else { head_dim as f32 };
-        // The first files of Gemma 2 lack these.
-        let default_caps = architecture == Architecture::Gemma2;
-        let default_window = default_caps.then_some(4096);
-        let cap = |name: &str, default: f32| -> Result<Option<f32>, Error> {
-            Ok(r.optional_float(name)?.or(default_caps.then_some(default)))
-        };
+        let shape = architecture.shape(gguf)?;
+        let pooling = metadata.u64(&format!("{architecture}.pooling_type"));
         Ok(Self {
             architecture,
             // A name of another type is no reason not to run the model.
             name: metadata.str("general.name").ok().flatten().map(str::to_owned),
-            layers,
-            hidden,
-            feed_forward: r.dim("feed_forward_length")?,
-            heads,
-            kv_heads,
-            head_dim,
-            vocab: vocab as usize,
-            context_length,
-            rms_eps: r.optional_float("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-6),
-            rope_freq_base: r.optional_float("rope.freq_base")?.unwrap_or(10_000.0),
-            rope_freq_base_local: r.optional_float("rope.freq_base_swa")?.or(traits.local_rope_base),
-            rope_dim,
-            rope_scaling: RopeScaling::from_metadata(metadata, architecture.name(), context_length)?,
-            window: r.window()?.or(default_window),
-            attention_scale: r.optional_float("attention.scale")?.unwrap_or(1.0 / scale_of.sqrt()),
-            attention_soft_cap: cap("attn_logit_softcapping", 50.0)?,
-            final_soft_cap: cap("final_logit_softcapping", 30.0)?,
+            layers: shape.layers,
+            skipped_layers: shape.skipped_layers,
+            hidden: shape.hidden,
+            vocab: arch::vocab(gguf)?,
+            context_length: shape.context_length,
+            norm: shape.norm,
+            norm_eps: shape.norm_eps,
+            ropes: shape.ropes,
+            embedding_scale: shape.embedding_scale,
+            residual_scale: shape.residual_scale,
+            logit_scale: shape.logit_scale,
+            final_soft_cap: shape.final_soft_cap,
             // 0 is no pooling, 4 the ranking of a classifier's head.
-            pooling: match metadata.u64(&r.key("pooling_type")).ok().flatten() {
+            pooling: match pooling.ok().flatten() {
                 Some(1) => Some(Pooling::Mean),
                 Some(2) => Some(Pooling::Cls),
                 Some(3) => Some(Pooling::Last),
@@ -220,15 +96,91 @@ impl ModelConfig {
 
     /// Returns how layers share the pages of the KV cache.
     pub fn cache_layout(&self) -> CacheLayout {
-        let windows: Vec<_> = (0..self.layers).map(|layer| self.window_of(layer)).collect();
-        CacheLayout::new(self.kv_heads, self.head_dim, &windows)
+        let windows: Vec<_> = self.layers.iter().map(|layer| layer.attention.seen()).collect();
+        let (kv_heads, head_dim) = self.cached();
+        CacheLayout::new(kv_heads, head_dim, &windows)
     }
 
-    /// The sliding window of layer `layer`, if it has one.
-    pub fn window_of(&self, layer: usize) -> Option<usize> {
-        match self.architecture.traits().window {
-            WindowPattern::All => self.window,
-            WindowPattern::AllButEvery(n) => self.window.filter(|_| layer % n < n - 1),
+    /// Returns the layout of a cache of one layer.
+    pub fn cache_of_one_layer(&self) -> CacheLayout {
+        let (kv_heads, head_dim) = self.cached();
+        CacheLayout::new(kv_heads, head_dim, &[None])
+    }
+
+    /// The number of key/value heads of a layer and of numbers in each, which are the same in all layers.
+    fn cached(&self) -> (usize, usize) {
+        self.layers.first().map_or((1, 1), |layer| (layer.attention.kv_heads, layer.attention.head_dim))
+    }
+
+    /// Returns whether a layer has experts.
+    pub fn has_experts(&self) -> bool {
+        self.layers.iter().any(|layer| matches!(layer.feed_forward, FeedForwardSpec::Experts(_)))
+    }
+
+    /// Returns outputs and inputs of a weight matrix; `None` if the model has no such matrix.
+    pub fn shape_of(&self, id: TensorId) -> Option<[usize; 2]> {
+        use LayerTensor::{
+            AttentionOutput, Down, Gate, K, KeyValueDown, Q, QueryDown, QueryUp, SharedDown, SharedGate,
+            SharedUp, Up, V,
+        };
+        let (layer, tensor) = match id {
+            TensorId::Embeddings | TensorId::Output => return Some([self.vocab, self.hidden]),
+            TensorId::OutputNorm => return None,
+            TensorId::Layer(layer, tensor) => (self.layers.get(layer)?, tensor),
+        };
+        let (attention, hidden) = (&layer.attention, self.hidden);
+        let (dense, shared) = match &layer.feed_forward {
+            FeedForwardSpec::Dense(dense) => (Some(dense), None),
+            FeedForwardSpec::Experts(experts) => (None, experts.shared.as_ref()),
+        };
+        match tensor {
+            Q if attention.latent.is_some_and(|latent| latent.query_rank.is_some()) => None,
+            Q => Some([attention.projected_queries(), hidden]),
+            K | V if attention.latent.is_none() => Some([attention.keys(), hidden]),
+            QueryDown => Some([attention.latent?.query_rank?, hidden]),
+            QueryUp => Some([attention.projected_queries(), attention.latent?.query_rank?]),
+            KeyValueDown => attention.latent.map(|_| [attention.keys(), hidden]),
+            AttentionOutput => Some([hidden, attention.values()]),
+            Gate => dense.filter(|dense| dense.gated).map(|dense| [dense.width, hidden]),
+            Up => dense.map(|dense| [dense.width, hidden]),
+            Down => dense.map(|dense| [hidden, dense.width]),
+            SharedGate => shared.filter(|dense| dense.gated).map(|dense| [dense.width, hidden]),
+            SharedUp => shared.map(|dense| [dense.width, hidden]),
+            SharedDown => shared.map(|dense| [hidden, dense.width]),
+            _ => None,
         }
+    }
+
+    /// Returns what the model needs that not every backend computes.
+    pub(crate) fn features(&self) -> Vec<Feature> {
+        let mut all = Vec::new();
+        let mut need = |needed: bool, feature: Feature| {
+            if needed && !all.contains(&feature) {
+                all.push(feature);
+            }
+        };
+        need(self.norm == NormKind::Layer, Feature::LayerNorm);
+        need(self.residual_scale != 1.0 || self.logit_scale != 1.0, Feature::Multipliers);
+        for LayerSpec { attention, feed_forward, .. } in &self.layers {
+            if let Some(norms) = attention.qk_norms {
+                need(norms.kind == NormKind::Layer, Feature::LayerNorm);
+                need(norms.span == NormSpan::Row, Feature::RowNorms);
+                need(norms.after_rope, Feature::NormAfterRope);
+                need(norms.weights == QkNormWeights::None, Feature::PlainNorm);
+            }
+            need(attention.rope.is_none(), Feature::NoRope);
+            need(attention.sinks, Feature::Sinks);
+            need(attention.temperature.is_some(), Feature::Temperature);
+            need(matches!(attention.window, Some(Window::Chunked(_))), Feature::ChunkedWindow);
+            need(true, Feature::HeadDim(attention.head_dim));
+            need(attention.latent.is_some(), Feature::HeadMatrices);
+            need(attention.latent.is_some(), Feature::Columns);
+            need(matches!(feed_forward, FeedForwardSpec::Experts(_)), Feature::Experts);
+            if let Some(dense) = feed_forward.every_row() {
+                need(!dense.gated, Feature::Ungated);
+                need(dense.gated, Feature::Gated(dense.activation));
+            }
+        }
+        all
     }
 }

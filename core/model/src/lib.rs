@@ -20,10 +20,13 @@
 //! ```
 //!
 //! - [`config`]: a model's configuration, read from a GGUF file's metadata and checked.
-//! - `arch`: the differences between the architectures, as data; all share one forward pass.
+//! - `arch`: the families of models, one file each: metadata become the shape of layers.
+//! - [`spec`]: the shape of layers, as data.
+//! - [`names`]: the tensors of a model by their role, and their names in files.
 //! - [`rope`]: all variants of rotary embedding, folded into frequencies.
-//! - [`weights`]: loads a file's tensors onto a backend.
-//! - [`transformer`]: the forward pass.
+//! - `load`, [`weights`]: a file's tensors on a backend.
+//! - `block`: attention, feed-forward network and experts: weights and forward pass.
+//! - [`pass`]: the forward pass.
 //! - [`layerwise`]: the forward pass in single operations, for programs that combine them.
 //! - [`Work`]: the work in operations, as the engine charges for it.
 //! - [`adapter`]: LoRA adapters from files, fitted to a model.
@@ -32,14 +35,16 @@
 
 pub mod adapter;
 mod arch;
+mod block;
 pub mod config;
 mod error;
 mod finite;
-mod kept;
 pub mod layerwise;
+mod load;
+pub mod names;
+pub mod pass;
 pub mod rope;
-mod top_k;
-pub mod transformer;
+pub mod spec;
 pub mod weights;
 mod work;
 
@@ -47,9 +52,9 @@ pub use adapter::{AdapterFile, AdapterWeights};
 pub use arch::Architecture;
 pub use config::{ModelConfig, Pooling};
 pub use error::Error;
-pub use kept::KeptRow;
-pub use layerwise::{CacheId, Layerwise, Slice, TensorId};
-pub use top_k::TopK;
-pub use transformer::{Forward, Runner};
+pub use layerwise::{ActivationId, CacheId, Layerwise, Slice};
+pub use names::TensorId;
+pub use pass::{Forward, KeptRow, Runner, TopK};
+pub use spec::{FeedForwardSpec, LayerSpec};
 pub use weights::{Transformer, Weights};
 pub use work::{PassWork, Work};

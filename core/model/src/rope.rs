@@ -25,8 +25,8 @@ pub enum RopeScaling {
         beta_fast: f32,
         /// Rotations over that context below which a frequency is divided.
         beta_slow: f32,
-        /// Further factor on the magnitude.
-        attention_factor: f32,
+        /// The magnitude of cosine and sine.
+        magnitude: f32,
     },
     /// Frequencies are divided by a tensor of factors, of which files have one for short and one for long
     /// contexts (Ding et al., arXiv:2402.13753). Realm uses the long one, because it offers the model's whole
@@ -70,7 +70,7 @@ impl RopeScaling {
                 original_context,
                 beta_fast: float("yarn_beta_fast", 32.0)?,
                 beta_slow: float("yarn_beta_slow", 1.0)?,
-                attention_factor: float("attn_factor", 1.0)?,
+                magnitude: float("attn_factor", 1.0)? * yarn_magnitude(factor, 1.0),
             }),
             Some("longrope") => {
                 Ok(Self::LongRope { original_context, attention_factor: float("attn_factor", 1.0)? })
@@ -90,6 +90,12 @@ impl RopeScaling {
     }
 }
 
+/// Returns the magnitude that YaRN gives to cosine and sine if context is stretched `factor` times, with the
+/// logarithm multiplied by `multiplier`.
+pub(crate) fn yarn_magnitude(factor: f32, multiplier: f32) -> f32 {
+    1.0 + 0.1 * multiplier * factor.ln()
+}
+
 /// Returns frequencies in radians per position, `[dim / 2]`, and the magnitude of cosine and sine.
 ///
 /// The frequency of pair `i` is `base^(-2i / dim)`, stretched by `scaling` and divided by `factors` if there
@@ -104,8 +110,8 @@ pub fn frequencies(dim: usize, base: f32, scaling: RopeScaling, factors: Option<
             magnitude = attention_factor;
             plain.collect()
         }
-        RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, attention_factor } => {
-            magnitude = attention_factor * (1.0 + 0.1 * factor.ln());
+        RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow, magnitude: own } => {
+            magnitude = own;
             // The pair that turns `rotations` times over the original context.
             let pair = |rotations: f32| {
                 let turns = original_context as f64 / (rotations as f64 * std::f64::consts::TAU);
@@ -140,7 +146,7 @@ mod tests {
             original_context: 2048,
             beta_fast: 32.0,
             beta_slow: 1.0,
-            attention_factor: 1.0,
+            magnitude: yarn_magnitude(4.0, 1.0),
         };
         let (plain, one) = frequencies(64, 10_000.0, RopeScaling::None, None);
         let (yarn, magnitude) = frequencies(64, 10_000.0, scaling, None);

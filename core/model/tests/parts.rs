@@ -42,8 +42,8 @@ fn split(path: &Path) -> Box<dyn Forward> {
     }
     let last = parts.len() - 1;
     // An uneven cut, so that both sides have groups of layers with and without a window.
-    let place = |layer: usize| (layer * parts.len() + 1) / config.layers.max(1);
-    let layers = (0..config.layers).map(|layer| place(layer).min(last)).collect();
+    let place = |layer: usize| (layer * parts.len() + 1) / config.layers.len().max(1);
+    let layers = (0..config.layers.len()).map(|layer| place(layer).min(last)).collect();
     let plan = Plan { layers, embeddings: last, output: last };
     runner(PartsBackend::new(parts, plan).unwrap(), path)
 }

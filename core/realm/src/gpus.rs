@@ -171,7 +171,7 @@ impl Gpus {
 /// Returns the bytes that the model's parts take on a GPU.
 fn sizes(gguf: &Gguf, config: &ModelConfig, options: &LoadOptions, kind: CacheType) -> Sizes {
     let mut sizes = Sizes {
-        layers: vec![0; config.layers],
+        layers: vec![0; config.layers.len()],
         cache: least_cache(config, options, kind),
         ..Sizes::default()
     };
@@ -190,14 +190,14 @@ fn sizes(gguf: &Gguf, config: &ModelConfig, options: &LoadOptions, kind: CacheTy
 /// Returns the bytes of one layer's part of the smallest KV cache.
 fn least_cache(config: &ModelConfig, options: &LoadOptions, kind: CacheType) -> u64 {
     if let (None, Some(bytes)) = (options.kv_tokens, options.kv_memory) {
-        return bytes / config.layers.max(1) as u64;
+        return bytes / config.layers.len().max(1) as u64;
     }
     let tokens = match options.kv_tokens {
         Some(0) => config.context_length,
         Some(tokens) => tokens,
         None => LEAST_TOKENS.min(config.context_length),
     };
-    let layout = CacheLayout::new(config.kv_heads, config.head_dim, &[None]);
+    let layout = config.cache_of_one_layer();
     let page = realm_compute::CacheSpec { layout, pages: 1, kind }.page_bytes();
     (tokens.div_ceil(realm_compute::PAGE_TOKENS) as u64).saturating_mul(page as u64)
 }

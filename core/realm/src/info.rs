@@ -42,7 +42,7 @@ impl ModelInfo {
             parameters: config.parameters,
             file_bytes: gguf.file_bytes(),
             vocabulary: config.vocab,
-            layers: config.layers,
+            layers: config.layers.len(),
             context_length: engine.context_length(),
             trained_context_length: config.context_length,
             hidden: config.hidden,

@@ -51,7 +51,7 @@ pub fn inspect(path: &Path) -> Result<FileInfo, Error> {
         name: config.name,
         architecture: config.architecture.to_string(),
         parameters: config.parameters,
-        layers: config.layers,
+        layers: config.layers.len(),
         vocabulary: config.vocab,
         trained_context_length: config.context_length,
         chat_template: gguf.metadata().get("tokenizer.chat_template").is_some(),

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use realm_engine::{Guide, LayerwiseSession, LoadedModel, TextStream, TokenMask};
-use realm_model::{CacheId, TensorId};
+use realm_model::{CacheId, ActivationId};
 
 use crate::Error;
 use crate::budget::Charge;
@@ -90,7 +90,7 @@ pub(crate) struct Layerwise {
 /// The value behind a handle of a tensor.
 pub struct Tensor {
     pub(crate) layerwise: Arc<Layerwise>,
-    pub(crate) id: TensorId,
+    pub(crate) id: ActivationId,
     pub(crate) rows: usize,
     pub(crate) width: usize,
     pub(crate) _charge: Charge,

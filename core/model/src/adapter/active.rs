@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use realm_compute::{Backend, Batch, Lora, LoraRow};
 
-use super::{Adapter, Change, Slot};
+use super::{Adapter, Change};
+use crate::names::LayerTensor;
 
 /// The adapters of one batch, each with all its rows from all sequences.
 pub(crate) struct Active<'a, B: Backend> {
@@ -41,8 +42,8 @@ impl<'a, B: Backend> Active<'a, B> {
     }
 
     /// Returns the changes of a layer's matrix.
-    pub(crate) fn layer(&self, layer: usize, slot: Slot) -> Vec<Lora<'_, B>> {
-        self.changes(|adapter| adapter.change(layer, slot))
+    pub(crate) fn layer(&self, layer: usize, tensor: LayerTensor) -> Vec<Lora<'_, B>> {
+        self.changes(|adapter| adapter.change(layer, tensor))
     }
 
     /// Returns the changes of the output matrix.

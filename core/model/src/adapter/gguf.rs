@@ -2,8 +2,8 @@
 
 use realm_gguf::{Gguf, TensorInfo};
 
-use super::{AdapterFile, Data, Matrix, Module, Pair, Part, invalid, show};
-use crate::Error;
+use super::{AdapterFile, Data, Matrix, Pair, invalid, not_supported, show};
+use crate::{Error, TensorId};
 
 pub(super) fn read(gguf: Gguf) -> Result<AdapterFile, Error> {
     let metadata = gguf.metadata();
@@ -39,24 +39,14 @@ pub(super) fn read(gguf: Gguf) -> Result<AdapterFile, Error> {
         // llama.cpp treats an alpha of 0 as no scaling.
         let scale = if alpha == 0.0 { 1.0 } else { alpha / rank };
         let keep = |info: &TensorInfo| Matrix { info: info.clone(), bytes: 0..0 };
-        pairs.push(Pair { module: module(weight)?, scale, a: keep(a), b: keep(b) });
+        pairs.push(Pair { id: weight_of(weight)?, scale, a: keep(a), b: keep(b) });
     }
     let architecture = metadata.str("general.architecture")?.map(str::to_owned);
     AdapterFile::new(Data::Gguf(gguf), architecture, pairs)
 }
 
 /// Returns the weight that the tensor `name` changes.
-fn module(name: &str) -> Result<Module, Error> {
-    use Part::*;
-    let found = || {
-        if name == "output.weight" {
-            return Some(Module::Output);
-        }
-        let (layer, part) = name.strip_prefix("blk.")?.strip_suffix(".weight")?.split_once('.')?;
-        let parts = [Q, K, V, Qkv, AttentionOutput, Gate, Up, Down];
-        let part = parts.into_iter().find(|p| p.name() == part)?;
-        Some(Module::Layer(layer.parse().ok()?, part))
-    };
-    found()
-        .ok_or_else(|| Error::Unsupported(format!("adapters that change `{}` are not supported", show(name))))
+fn weight_of(name: &str) -> Result<TensorId, Error> {
+    let id = name.strip_suffix(".weight").and_then(TensorId::from_gguf);
+    id.ok_or_else(|| not_supported(name))
 }

@@ -9,16 +9,15 @@ mod gguf;
 mod peft;
 mod weights;
 
-use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
 use realm_gguf::{Gguf, Tensor, TensorInfo};
 
-use crate::Error;
+use crate::{Error, TensorId};
 pub(crate) use active::Active;
 pub use weights::AdapterWeights;
-pub(crate) use weights::{Adapter, Change, Slot};
+pub(crate) use weights::{Adapter, Change};
 
 /// The contents of a LoRA adapter's file.
 pub struct AdapterFile {
@@ -36,7 +35,7 @@ enum Data {
 
 /// The two matrices that change one weight.
 struct Pair {
-    module: Module,
+    id: TensorId,
     /// Alpha over the rank, or over the root of the rank.
     scale: f32,
     /// `[inputs, rank]` in GGUF's order of dimensions.
@@ -49,54 +48,6 @@ struct Matrix {
     info: TensorInfo,
     /// The matrix's bytes in a safetensors file.
     bytes: Range<usize>,
-}
-
-/// A weight that an adapter changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Module {
-    Layer(usize, Part),
-    Output,
-}
-
-/// A weight of a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Part {
-    Q,
-    K,
-    V,
-    /// Queries, keys and values in one matrix.
-    Qkv,
-    AttentionOutput,
-    Gate,
-    Up,
-    /// Gate and up in one matrix.
-    GateUp,
-    Down,
-}
-
-impl Part {
-    /// The name in a GGUF file. [`Part::GateUp`] has the same name as [`Part::Up`].
-    fn name(self) -> &'static str {
-        match self {
-            Self::Q => "attn_q",
-            Self::K => "attn_k",
-            Self::V => "attn_v",
-            Self::Qkv => "attn_qkv",
-            Self::AttentionOutput => "attn_output",
-            Self::Gate => "ffn_gate",
-            Self::Up | Self::GateUp => "ffn_up",
-            Self::Down => "ffn_down",
-        }
-    }
-}
-
-impl fmt::Display for Module {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Layer(i, part) => write!(f, "blk.{i}.{}", part.name()),
-            Self::Output => f.write_str("output"),
-        }
-    }
 }
 
 impl AdapterFile {
@@ -157,20 +108,18 @@ impl AdapterFile {
             return Err(invalid("the adapter changes no weight".into()));
         }
         let mut seen = std::collections::HashSet::new();
-        for Pair { module, scale, a, b } in &pairs {
-            if !seen.insert(*module) {
-                return Err(invalid(format!("`{module}` is changed twice")));
+        for Pair { id, scale, a, b } in &pairs {
+            if !seen.insert(*id) {
+                return Err(invalid(format!("`{id}` is changed twice")));
             }
             match (&a.info.shape[..], &b.info.shape[..]) {
                 ([_, rank], [columns, _]) if rank == columns => {}
                 (a, b) => {
-                    return Err(invalid(format!(
-                        "`{module}` is changed by matrices of shapes {a:?} and {b:?}"
-                    )));
+                    return Err(invalid(format!("`{id}` is changed by matrices of shapes {a:?} and {b:?}")));
                 }
             }
             if !scale.is_finite() {
-                return Err(invalid(format!("the change of `{module}` is scaled by {scale}")));
+                return Err(invalid(format!("the change of `{id}` is scaled by {scale}")));
             }
         }
         Ok(Self { data, architecture, pairs })
@@ -185,6 +134,11 @@ impl Pair {
 
 fn invalid(why: String) -> Error {
     Error::InvalidAdapter(why)
+}
+
+/// Refuses an adapter that changes a weight which no adapter can change.
+fn not_supported(weight: &str) -> Error {
+    Error::Unsupported(format!("adapters that change `{}` are not supported", show(weight)))
 }
 
 /// Makes a name from a file safe to print.

@@ -6,8 +6,8 @@ use realm_gguf::{TensorInfo, TensorType};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value};
 
-use super::{AdapterFile, Data, Matrix, Module, Pair, Part, invalid, show};
-use crate::Error;
+use super::{AdapterFile, Data, Matrix, Pair, invalid, not_supported, show};
+use crate::{Error, TensorId};
 
 /// Most bytes of a configuration. Real ones have 1 KB, those with a pattern for every layer 100 KB.
 const MOST_CONFIG_BYTES: u64 = 4 << 20;
@@ -61,7 +61,7 @@ pub(super) fn read(config: &str, data: Vec<u8>) -> Result<AdapterFile, Error> {
         let first = 8 + header;
         let (a, b) = (matrix(name, tensors[name], first)?, matrix(&b_name, b, first)?);
         let rank = b.info.shape.first().copied().unwrap_or(0);
-        pairs.push(Pair { module: module(path)?, scale: config.scale(path, rank)?, a, b });
+        pairs.push(Pair { id: weight_of(path)?, scale: config.scale(path, rank)?, a, b });
     }
     AdapterFile::new(Data::Safetensors(data), None, pairs)
 }
@@ -92,30 +92,8 @@ fn matrix(name: &str, tensor: &safetensors::tensor::TensorInfo, start: usize) ->
 }
 
 /// Returns the weight that PEFT calls `path`.
-fn module(path: &str) -> Result<Module, Error> {
-    let found = || {
-        if path == "lm_head" {
-            return Some(Module::Output);
-        }
-        let prefixes = ["model.language_model.", "language_model.model.", "model."];
-        let path = prefixes.iter().find_map(|p| path.strip_prefix(p)).unwrap_or(path);
-        let (layer, part) = path.strip_prefix("layers.")?.split_once('.')?;
-        let part = match part {
-            "self_attn.q_proj" => Part::Q,
-            "self_attn.k_proj" => Part::K,
-            "self_attn.v_proj" => Part::V,
-            "self_attn.qkv_proj" => Part::Qkv,
-            "self_attn.o_proj" => Part::AttentionOutput,
-            "mlp.gate_proj" => Part::Gate,
-            "mlp.up_proj" => Part::Up,
-            "mlp.gate_up_proj" => Part::GateUp,
-            "mlp.down_proj" => Part::Down,
-            _ => return None,
-        };
-        Some(Module::Layer(layer.parse().ok()?, part))
-    };
-    found()
-        .ok_or_else(|| Error::Unsupported(format!("adapters that change `{}` are not supported", show(path))))
+fn weight_of(path: &str) -> Result<TensorId, Error> {
+    TensorId::from_hugging_face(path).ok_or_else(|| not_supported(path))
 }
 
 /// The contents of `adapter_config.json`.

@@ -8,9 +8,10 @@ use half::f16;
 use realm_compute::{Backend, RopeStyle, quant};
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
-use super::{AdapterFile, Module, Pair, Part, invalid};
+use super::{AdapterFile, Pair, invalid};
+use crate::names::LayerTensor;
 use crate::weights::Transformer;
-use crate::{Error, ModelConfig};
+use crate::{Error, TensorId};
 
 /// An adapter on a model's backend, independent of the backend's type: made by
 /// [`Weights::adapter`](crate::Weights::adapter), used by
@@ -19,20 +20,6 @@ pub trait AdapterWeights: Any + Send + Sync {
     /// Bytes that the adapter's matrices take on the device.
     fn bytes(&self) -> usize;
 }
-
-/// The matrices of a layer that adapters can change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Slot {
-    Q,
-    K,
-    V,
-    AttentionOutput,
-    Gate,
-    Up,
-    Down,
-}
-
-const SLOTS: usize = Slot::Down as usize + 1;
 
 /// The change of one matrix.
 pub(crate) struct Change<B: Backend> {
@@ -44,8 +31,8 @@ pub(crate) struct Change<B: Backend> {
 pub(crate) struct Adapter<B: Backend> {
     /// The model that the adapter was made for.
     model: Weak<Transformer<B>>,
-    /// By layer and [`Slot`].
-    layers: Vec<[Option<Change<B>>; SLOTS]>,
+    /// By layer and tensor.
+    layers: Vec<[Option<Change<B>>; LayerTensor::ALL.len()]>,
     output: Option<Change<B>>,
     bytes: usize,
 }
@@ -67,7 +54,7 @@ impl<B: Backend> Adapter<B> {
                 c.architecture
             )));
         }
-        let layers = (0..c.layers).map(|_| [const { None }; SLOTS]).collect();
+        let layers = c.layers.iter().map(|_| [const { None }; LayerTensor::ALL.len()]).collect();
         let mut adapter = Self { model: Arc::downgrade(model), layers, output: None, bytes: 0 };
         for pair in &file.pairs {
             adapter.add(model, file, pair)?;
@@ -81,8 +68,8 @@ impl<B: Backend> Adapter<B> {
     }
 
     /// Returns the change of a layer's matrix.
-    pub(crate) fn change(&self, layer: usize, slot: Slot) -> Option<&Change<B>> {
-        self.layers.get(layer)?[slot as usize].as_ref()
+    pub(crate) fn change(&self, layer: usize, tensor: LayerTensor) -> Option<&Change<B>> {
+        self.layers.get(layer)?[tensor as usize].as_ref()
     }
 
     /// Returns the change of the output matrix.
@@ -91,13 +78,12 @@ impl<B: Backend> Adapter<B> {
     }
 
     fn add(&mut self, model: &Transformer<B>, file: &AdapterFile, pair: &Pair) -> Result<(), Error> {
-        let c = &model.config;
-        let fit = Fit::new(c, pair)?;
+        let fit = Fit::new(model, pair)?;
         let shape = |what: &str, found: &[u64], wanted: [usize; 2]| match found {
             [columns, rows] if *columns == wanted[0] as u64 && *rows == wanted[1] as u64 => Ok(()),
-            _ => Err(invalid(format!("`{}` of `{}` has shape {found:?}, not {wanted:?}", what, pair.module))),
+            _ => Err(invalid(format!("`{}` of `{}` has shape {found:?}, not {wanted:?}", what, pair.id))),
         };
-        let outputs: usize = fit.slots.iter().map(|(_, outputs)| outputs).sum();
+        let outputs: usize = fit.tensors.iter().map(|(_, outputs)| outputs).sum();
         shape("a", &pair.a.info.shape, [fit.inputs, pair.rank()])?;
         shape("b", &pair.b.info.shape, [pair.rank(), outputs])?;
         let narrow = model.quantized;
@@ -108,28 +94,25 @@ impl<B: Backend> Adapter<B> {
             b.interleave(heads);
         }
         let (all, mut first) = (b.tensor(), 0);
-        for (slot, outputs) in fit.slots {
+        for (id, outputs) in fit.tensors {
             let (mut info, data) = all
                 .rows(first as u64..(first + outputs) as u64)
-                .ok_or_else(|| invalid(format!("`{}` has too few rows", pair.module)))?;
+                .ok_or_else(|| invalid(format!("`{}` has too few rows", pair.id)))?;
             // A backend of several devices finds the weight's device by this name.
-            info.name = match (slot, &pair.module) {
-                (Some(_), Module::Layer(layer, _)) => format!("blk.{layer}.lora_b"),
-                _ => "output.lora_b".into(),
-            };
+            info.name = id.weight();
             let low_rank = model.backend.low_rank(&a.tensor(), &Tensor { info: &info, data })?;
             let change = Change { pair: low_rank, scale: pair.scale * a.factor * b.factor };
             if !change.scale.is_finite() {
-                return Err(invalid(format!("the change of `{}` is out of range", pair.module)));
+                return Err(invalid(format!("the change of `{}` is out of range", pair.id)));
             }
             self.bytes += a.data.len() + data.len();
             first += outputs;
-            let place = match (slot, pair.module) {
-                (Some(slot), Module::Layer(layer, _)) => &mut self.layers[layer][slot as usize],
+            let place = match id {
+                TensorId::Layer(layer, tensor) => &mut self.layers[layer][tensor as usize],
                 _ => &mut self.output,
             };
             if place.replace(change).is_some() {
-                return Err(invalid(format!("`{}` is changed twice", pair.module)));
+                return Err(invalid(format!("`{}` is changed twice", pair.id)));
             }
         }
         Ok(())
@@ -139,49 +122,51 @@ impl<B: Backend> Adapter<B> {
 /// The place of a pair in a model.
 struct Fit {
     inputs: usize,
-    /// The matrices that `b`'s rows belong to, one after the other, with their numbers of rows; no slot means
-    /// the output matrix.
-    slots: Vec<(Option<Slot>, usize)>,
+    /// The matrices that `b`'s rows belong to, one after the other, with their numbers of rows.
+    tensors: Vec<(TensorId, usize)>,
     /// Number of heads whose rows are in another order in GGUF files.
     permuted_heads: Option<usize>,
 }
 
 impl Fit {
-    fn new(c: &ModelConfig, pair: &Pair) -> Result<Self, Error> {
-        let traits = c.architecture.traits();
-        let (q, kv, hidden, ff) = (c.heads * c.head_dim, c.kv_heads * c.head_dim, c.hidden, c.feed_forward);
-        let Module::Layer(layer, mut part) = pair.module else {
-            return Ok(Self { inputs: hidden, slots: vec![(None, c.vocab)], permuted_heads: None });
+    fn new<B: Backend>(model: &Transformer<B>, pair: &Pair) -> Result<Self, Error> {
+        use LayerTensor::{Gate, K, Q, Qkv, Up, V};
+        let (c, id) = (&model.config, pair.id);
+        let unknown = || invalid(format!("{} models have no `{id}`", c.architecture));
+        let TensorId::Layer(index, tensor) = id else {
+            let [outputs, inputs] = c.shape_of(id).filter(|_| id == TensorId::Output).ok_or_else(unknown)?;
+            return Ok(Self { inputs, tensors: vec![(id, outputs)], permuted_heads: None });
         };
-        if layer >= c.layers {
-            return Err(invalid(format!("`{}` is changed; the model has {} layers", pair.module, c.layers)));
-        }
-        // Fused files use the name of one of the two for both.
-        if traits.fused && part == Part::Up && pair.b.info.shape.get(1) == Some(&(2 * ff as u64)) {
-            part = Part::GateUp;
-        }
-        if matches!(part, Part::Qkv | Part::GateUp) && !traits.fused {
-            return Err(invalid(format!("{} models have no fused `{}`", c.architecture, pair.module)));
-        }
-        let (inputs, slots) = match part {
-            Part::Q => (hidden, vec![(Slot::Q, q)]),
-            Part::K => (hidden, vec![(Slot::K, kv)]),
-            Part::V => (hidden, vec![(Slot::V, kv)]),
-            Part::Qkv => (hidden, vec![(Slot::Q, q), (Slot::K, kv), (Slot::V, kv)]),
-            Part::AttentionOutput => (q, vec![(Slot::AttentionOutput, hidden)]),
-            Part::Gate => (hidden, vec![(Slot::Gate, ff)]),
-            Part::Up => (hidden, vec![(Slot::Up, ff)]),
-            Part::GateUp => (hidden, vec![(Slot::Gate, ff), (Slot::Up, ff)]),
-            Part::Down => (ff, vec![(Slot::Down, hidden)]),
+        let Some(layer) = model.layers.get(index) else {
+            return Err(invalid(format!("`{id}` is changed; the model has {} layers", c.layers.len())));
         };
-        let permuted_heads = match part {
-            Part::Q => Some(c.heads),
-            Part::K => Some(c.kv_heads),
+        let (attention, dense) = (&layer.attention, layer.feed_forward.dense());
+        // Files that have gate and up in one matrix use the name of one of the two for both.
+        let both = tensor == Up
+            && dense.is_some_and(|dense| {
+                dense.fused && pair.b.info.shape.get(1) == Some(&(2 * dense.width() as u64))
+            });
+        let parts = match tensor {
+            Qkv if attention.is_fused() => vec![Q, K, V],
+            Qkv => return Err(invalid(format!("{} models have no fused `{id}`", c.architecture))),
+            Up if both => vec![Gate, Up],
+            tensor => vec![tensor],
+        };
+        let mut fit = Self { inputs: 0, tensors: Vec::with_capacity(parts.len()), permuted_heads: None };
+        for part in parts {
+            let id = TensorId::Layer(index, part);
+            let [outputs, inputs] = c.shape_of(id).ok_or_else(unknown)?;
+            fit.inputs = inputs;
+            fit.tensors.push((id, outputs));
+        }
+        let spec = &attention.spec;
+        let interleaved = spec.rope.is_some_and(|rope| c.ropes[rope].style == RopeStyle::Interleaved);
+        fit.permuted_heads = match tensor {
+            Q if interleaved => Some(spec.heads),
+            K if interleaved => Some(spec.kv_heads),
             _ => None,
         };
-        let permuted_heads = permuted_heads.filter(|_| traits.style == RopeStyle::Interleaved);
-        let slots = slots.into_iter().map(|(slot, outputs)| (Some(slot), outputs)).collect();
-        Ok(Self { inputs, slots, permuted_heads })
+        Ok(fit)
     }
 }
 

@@ -4,22 +4,24 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use realm_compute::{Backend, Batch, CacheSpec, CacheType, MatMul, Norm, PAGE_TOKENS, Want};
+use realm_compute::{Backend, Batch, CacheSpec, CacheType, MatMul, PAGE_TOKENS, Want};
 
 use super::tensor::{Part, Tensor, append, missing};
-use super::{CacheId, Layerwise, Slice, TensorId, shape_of, split};
-use crate::Error;
+use super::{ActivationId, CacheId, Layerwise, Slice};
 use crate::adapter::Active;
-use crate::transformer::{Buffers, attention, attention_output, feed_forward, rotate};
+use crate::block::Layer;
+use crate::names::TensorId;
+use crate::pass::{Buffers, logits, rotate};
 use crate::weights::Transformer;
 use crate::work::{PassWork, Work};
+use crate::{Error, ModelConfig};
 
 /// Runs the operations of [`Layerwise`] on one thread.
 pub struct LayerwiseRunner<B: Backend> {
     model: Arc<Transformer<B>>,
     kind: CacheType,
     work: PassWork,
-    tensors: HashMap<TensorId, Tensor<B>>,
+    tensors: HashMap<ActivationId, Tensor<B>>,
     caches: HashMap<CacheId, Cached<B>>,
     buffers: Buffers<B>,
 }
@@ -42,23 +44,23 @@ impl<B: Backend> LayerwiseRunner<B> {
 
     /// Returns rows and width of a tensor, as far as it has been computed. A tensor that does not exist has
     /// no rows; the operation that wants it fails, and costs as much as one that moves nothing.
-    fn shape(&self, x: TensorId) -> [usize; 2] {
+    fn shape(&self, x: ActivationId) -> [usize; 2] {
         self.tensors.get(&x).map_or([0, 1], |tensor| [tensor.rows(), tensor.width])
     }
 
-    fn tensor(&self, x: TensorId) -> Result<&Tensor<B>, Error> {
+    fn tensor(&self, x: ActivationId) -> Result<&Tensor<B>, Error> {
         self.tensors.get(&x).ok_or_else(|| missing("tensor"))
     }
 
     /// Copies rows to the layers' input buffer.
-    fn input(&mut self, x: TensorId, rows: Range<usize>) -> Result<(), Error> {
+    fn input(&mut self, x: ActivationId, rows: Range<usize>) -> Result<(), Error> {
         let from = self.tensors.get(&x).ok_or_else(|| missing("tensor"))?;
         width(from.width, self.model.config.hidden)?;
         from.copy(&self.model.backend, rows, &mut self.buffers.x)
     }
 
     /// Appends a layer's output to a tensor.
-    fn output(&mut self, to: TensorId) -> Result<(), Error> {
+    fn output(&mut self, to: ActivationId) -> Result<(), Error> {
         let hidden = self.model.config.hidden;
         let empty = self.model.backend.buffer(0, hidden)?;
         let rows = std::mem::replace(&mut self.buffers.x, empty);
@@ -66,7 +68,7 @@ impl<B: Backend> LayerwiseRunner<B> {
     }
 
     /// Appends rows to a tensor.
-    fn push(&mut self, to: TensorId, columns: usize, buffer: B::Buffer) -> Result<(), Error> {
+    fn push(&mut self, to: ActivationId, columns: usize, buffer: B::Buffer) -> Result<(), Error> {
         let tensor = self.tensors.entry(to).or_insert_with(|| Tensor { width: columns, parts: Vec::new() });
         width(columns, tensor.width)?;
         let start = tensor.rows();
@@ -83,13 +85,37 @@ fn width(given: usize, wanted: usize) -> Result<(), Error> {
     Err(Error::InvalidBatch(format!("rows of {given} numbers where {wanted} are due")))
 }
 
+/// Returns a layer whose attention and feed-forward network follow each other.
+fn one_by_one<'a, B: Backend>(layer: Option<&'a Layer<B>>, c: &ModelConfig) -> Result<&'a Layer<B>, Error> {
+    let layer = layer.ok_or_else(|| missing("layer"))?;
+    if layer.feed_forward.is_beside_attention() {
+        return Err(Error::Unsupported(format!(
+            "{} layers compute attention and feed-forward network side by side, not one by one",
+            c.architecture
+        )));
+    }
+    Ok(layer)
+}
+
+/// Returns a weight matrix of a model.
+fn matrix<B: Backend>(model: &Transformer<B>, id: TensorId) -> Option<&B::Matrix> {
+    let (layer, tensor) = match id {
+        TensorId::Embeddings => return Some(&model.embeddings),
+        TensorId::Output => return Some(model.output().0),
+        TensorId::OutputNorm => return None,
+        TensorId::Layer(layer, tensor) => (model.layers.get(layer)?, tensor),
+    };
+    let linear = layer.attention.linear(tensor).or_else(|| layer.feed_forward.linear(tensor))?;
+    Some(&linear.weight)
+}
+
 impl<B: Backend> Layerwise for LayerwiseRunner<B> {
     fn upload(
         &mut self,
         slice: &mut Slice<'_>,
         width: usize,
         values: &[f32],
-        to: TensorId,
+        to: ActivationId,
     ) -> Result<(), Error> {
         let rows = slice.take(values.len() / width.max(1), width, |rows| Work::moved(2 * rows * width));
         let b = &self.model.backend;
@@ -98,7 +124,7 @@ impl<B: Backend> Layerwise for LayerwiseRunner<B> {
         self.push(to, width, buffer)
     }
 
-    fn read(&self, slice: &mut Slice<'_>, x: TensorId, out: &mut Vec<f32>) -> Result<(), Error> {
+    fn read(&self, slice: &mut Slice<'_>, x: ActivationId, out: &mut Vec<f32>) -> Result<(), Error> {
         let [whole, width] = self.shape(x);
         let rows = slice.take(whole, width, |rows| Work::moved(2 * rows * width));
         out.reserve_exact((whole - rows.start) * width);
@@ -108,9 +134,9 @@ impl<B: Backend> Layerwise for LayerwiseRunner<B> {
     fn gather(
         &mut self,
         slice: &mut Slice<'_>,
-        x: TensorId,
+        x: ActivationId,
         rows: &[u32],
-        to: TensorId,
+        to: ActivationId,
     ) -> Result<(), Error> {
         let [_, width] = self.shape(x);
         let rows = &rows[slice.take(rows.len(), width, |rows| Work::moved(3 * rows * width))];
@@ -136,7 +162,13 @@ impl<B: Backend> Layerwise for LayerwiseRunner<B> {
         self.push(to, columns, buffer)
     }
 
-    fn add(&mut self, slice: &mut Slice<'_>, x: TensorId, other: TensorId, scale: f32) -> Result<(), Error> {
+    fn add(
+        &mut self,
+        slice: &mut Slice<'_>,
+        x: ActivationId,
+        other: ActivationId,
+        scale: f32,
+    ) -> Result<(), Error> {
         let [whole, width] = self.shape(x);
         // Rows that were made together are changed together. They are read, changed and written.
         let part = self.tensors.get(&x).and_then(|tensor| tensor.parts.get(tensor.part(slice.done())?));
@@ -160,11 +192,11 @@ impl<B: Backend> Layerwise for LayerwiseRunner<B> {
         Ok(self.model.backend.write(&values, &mut tensor.parts[at].buffer)?)
     }
 
-    fn embed(&mut self, slice: &mut Slice<'_>, tokens: &[u32], to: TensorId) -> Result<(), Error> {
+    fn embed(&mut self, slice: &mut Slice<'_>, tokens: &[u32], to: ActivationId) -> Result<(), Error> {
         let (b, c) = (&self.model.backend, &self.model.config);
         let tokens = &tokens[slice.take(tokens.len(), c.hidden, |rows| Work::moved(2 * rows * c.hidden))];
         let mut out = b.buffer(0, c.hidden)?;
-        b.embed(&self.model.embeddings, tokens, c.embedding_scale(), &mut out)?;
+        b.embed(&self.model.embeddings, tokens, c.embedding_scale, &mut out)?;
         self.push(to, c.hidden, out)
     }
 
@@ -172,10 +204,10 @@ impl<B: Backend> Layerwise for LayerwiseRunner<B> {
         &mut self,
         slice: &mut Slice<'_>,
         layer: usize,
-        x: TensorId,
+        x: ActivationId,
         rows: usize,
         cache: CacheId,
-        to: TensorId,
+        to: ActivationId,
     ) -> Result<(), Error> {
         let seen = self.caches.get(&cache).and_then(|cached| cached.lens.get(layer)).copied().unwrap_or(0);
         let work = |rows| self.work.attention(layer, seen, rows);
@@ -184,7 +216,7 @@ impl<B: Backend> Layerwise for LayerwiseRunner<B> {
         self.input(x, rows)?;
         let Self { model, caches, buffers, .. } = self;
         let (b, c) = (&*model.backend, &model.config);
-        let weights = model.layers.get(layer).ok_or_else(|| missing("layer"))?;
+        let weights = one_by_one(model.layers.get(layer), c)?;
         let cached = caches.get_mut(&cache).ok_or_else(|| missing("cache"))?;
         let len = cached.lens[layer];
         let room = cached.tables.first().map_or(0, |table| table.len() * PAGE_TOKENS);
@@ -194,15 +226,11 @@ impl<B: Backend> Layerwise for LayerwiseRunner<B> {
         let mut batch = Batch::default();
         // After the embedding, the batch's tokens are not read.
         batch.push(&vec![0; new], len, &cached.tables, Want::Nothing);
-        rotate(b, &model.rope, &batch.positions, &mut buffers.rotations)?;
-        if let Some(rope) = &model.rope_local {
-            rotate(b, rope, &batch.positions, &mut buffers.rotations_local)?;
-        }
+        rotate(b, &model.ropes, &batch.positions, &mut buffers.rotations)?;
         let adapters = HashMap::new();
         let active = Active::new(&adapters, &batch);
-        let local_rope = model.rope_local.is_some();
-        attention(b, c, layer, weights, &batch, &mut cached.cache, buffers, local_rope, &active)?;
-        attention_output(b, c, layer, weights, buffers, &active)?;
+        weights.attention.attend(b, c, layer, &batch, &mut cached.cache, buffers, &active)?;
+        weights.attention.output(b, c, layer, buffers, &active)?;
         cached.lens[layer] += new;
         self.output(to)
     }
@@ -211,17 +239,17 @@ impl<B: Backend> Layerwise for LayerwiseRunner<B> {
         &mut self,
         slice: &mut Slice<'_>,
         layer: usize,
-        x: TensorId,
+        x: ActivationId,
         rows: usize,
-        to: TensorId,
+        to: ActivationId,
     ) -> Result<(), Error> {
-        let rows = slice.take(rows, self.model.config.hidden, |rows| self.work.feed_forward(rows));
+        let rows = slice.take(rows, self.model.config.hidden, |rows| self.work.feed_forward(layer, rows));
         self.input(x, rows)?;
         let Self { model, buffers, .. } = self;
-        let weights = model.layers.get(layer).ok_or_else(|| missing("layer"))?;
+        let weights = one_by_one(model.layers.get(layer), &model.config)?;
         let adapters = HashMap::new();
         let active = Active::new(&adapters, &Batch::default());
-        feed_forward(&*model.backend, &model.config, layer, weights, buffers, &active)?;
+        weights.feed_forward.run(&*model.backend, &model.config, layer, buffers, &active)?;
         self.output(to)
     }
 
@@ -229,32 +257,15 @@ impl<B: Backend> Layerwise for LayerwiseRunner<B> {
         &mut self,
         slice: &mut Slice<'_>,
         weight: &str,
-        x: TensorId,
+        x: ActivationId,
         rows: usize,
-        to: TensorId,
+        to: ActivationId,
     ) -> Result<(), Error> {
         let model = Arc::clone(&self.model);
-        let [outputs, inputs] = shape_of(&model.config, weight).ok_or_else(|| missing("weight"))?;
+        let id = TensorId::from_gguf(weight).ok_or_else(|| missing("weight"))?;
+        let [outputs, inputs] = model.config.shape_of(id).ok_or_else(|| missing("weight"))?;
         let rows = slice.take(rows, outputs, |rows| self.work.matmul(rows, [outputs, inputs]));
-        let matrix = match weight {
-            "token_embd.weight" => &model.embeddings,
-            "output.weight" => model.output.as_ref().unwrap_or(&model.embeddings),
-            _ => {
-                let (index, part) = split(weight).ok_or_else(|| missing("weight"))?;
-                let layer = model.layers.get(index).ok_or_else(|| missing("layer"))?;
-                let linear = match part {
-                    "attn_q" => &layer.q,
-                    "attn_k" => &layer.k,
-                    "attn_v" => &layer.v,
-                    "attn_output" => &layer.attention_output,
-                    "ffn_gate" => &layer.gate,
-                    "ffn_up" => &layer.up,
-                    "ffn_down" => &layer.down,
-                    _ => return Err(missing("weight")),
-                };
-                &linear.weight
-            }
-        };
+        let matrix = matrix(&model, id).ok_or_else(|| missing("weight"))?;
         let b = &model.backend;
         let from = self.tensor(x)?;
         width(from.width, inputs)?;
@@ -274,7 +285,7 @@ impl<B: Backend> Layerwise for LayerwiseRunner<B> {
     fn logits(
         &mut self,
         slice: &mut Slice<'_>,
-        x: TensorId,
+        x: ActivationId,
         rows: usize,
         out: &mut Vec<f32>,
     ) -> Result<(), Error> {
@@ -284,13 +295,8 @@ impl<B: Backend> Layerwise for LayerwiseRunner<B> {
         self.input(x, rows)?;
         let Self { model, buffers, .. } = self;
         let (b, c) = (&*model.backend, &model.config);
-        b.norm(&buffers.x, &Norm::rms(&model.output_norm, c.rms_eps), &mut buffers.normed)?;
-        let weight = model.output.as_ref().unwrap_or(&model.embeddings);
-        let job = MatMul { weight, bias: None, out: &mut buffers.logits, accumulate: false, lora: &[] };
-        b.matmul(&buffers.normed, &mut [job])?;
-        if let Some(cap) = c.final_soft_cap {
-            b.soft_cap(&mut buffers.logits, cap)?;
-        }
+        b.norm(&buffers.x, &model.output_norm.norm(c), &mut buffers.normed)?;
+        logits(model, &buffers.normed, &[], &mut buffers.logits)?;
         append(b, &buffers.logits, out)
     }
 
@@ -303,7 +309,7 @@ impl<B: Backend> Layerwise for LayerwiseRunner<B> {
         let tables = (0..groups).map(table).collect();
         let spec = CacheSpec { layout, pages: pages * groups, kind: self.kind };
         let cache = self.model.backend.cache(&spec)?;
-        let lens = vec![0; self.model.config.layers];
+        let lens = vec![0; self.model.config.layers.len()];
         self.caches.insert(to, Cached { cache, lens, tables });
         Ok(())
     }
@@ -322,7 +328,7 @@ impl<B: Backend> Layerwise for LayerwiseRunner<B> {
         Ok(())
     }
 
-    fn free(&mut self, slice: &mut Slice<'_>, x: TensorId) -> Result<(), Error> {
+    fn free(&mut self, slice: &mut Slice<'_>, x: ActivationId) -> Result<(), Error> {
         let [rows, width] = self.shape(x);
         // Freeing memory takes less time than allocating it.
         slice.charge(Work::command(rows * width / 8));
@@ -330,7 +336,7 @@ impl<B: Backend> Layerwise for LayerwiseRunner<B> {
         Ok(())
     }
 
-    fn discard(&mut self, x: TensorId) {
+    fn discard(&mut self, x: ActivationId) {
         self.tensors.remove(&x);
     }
 }

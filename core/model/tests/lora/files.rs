@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use half::{bf16, f16};
 use realm_compute::quant;
 use realm_gguf::{Gguf, TensorType, Value};
-use realm_model::{Architecture, ModelConfig};
+use realm_model::ModelConfig;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::json;
@@ -70,25 +70,26 @@ impl Change {
 /// its own.
 pub(crate) fn changes(c: &ModelConfig, output: bool, rank: usize, seed: u64) -> Vec<Change> {
     let mut random = Random(seed);
-    let (q, kv) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-    let (hidden, ff) = (c.hidden, c.feed_forward);
-    let llama = c.architecture == Architecture::Llama;
+    let attention = &c.layers[0].attention;
+    let (q, kv, hidden) = (attention.queries(), attention.keys(), c.hidden);
+    let ff = c.layers[0].feed_forward.every_row().expect("no experts").width;
+    let llama = c.architecture.name() == "llama";
     let mut all = Vec::new();
     let mut add = |peft: String, gguf: String, inputs: usize, outputs: usize, heads: Option<usize>| {
         let a = random.floats(rank * inputs, 1.0 / (inputs as f32).sqrt());
         let b = random.floats(outputs * rank, 0.3);
         all.push(Change { peft, gguf, inputs, outputs, heads: heads.filter(|_| llama), rank, a, b });
     };
-    for i in 0..c.layers {
-        let modules = if c.architecture == Architecture::Phi3 {
+    for i in 0..c.layers.len() {
+        let modules = if c.architecture.name() == "phi3" {
             vec![
                 ("self_attn.qkv_proj", "attn_qkv", hidden, q + 2 * kv, None),
                 ("mlp.gate_up_proj", "ffn_up", hidden, 2 * ff, None),
             ]
         } else {
             vec![
-                ("self_attn.q_proj", "attn_q", hidden, q, Some(c.heads)),
-                ("self_attn.k_proj", "attn_k", hidden, kv, Some(c.kv_heads)),
+                ("self_attn.q_proj", "attn_q", hidden, q, Some(attention.heads)),
+                ("self_attn.k_proj", "attn_k", hidden, kv, Some(attention.kv_heads)),
                 ("self_attn.v_proj", "attn_v", hidden, kv, None),
                 ("mlp.gate_proj", "ffn_gate", hidden, ff, None),
                 ("mlp.up_proj", "ffn_up", hidden, ff, None),

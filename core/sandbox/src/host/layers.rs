@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use realm_engine::Answer;
-use realm_model::{Slice, TensorId};
+use realm_model::{Slice, ActivationId};
 use wasmtime::component::Resource;
 
 use crate::bindings::realm::tenant::layers as wit;
@@ -45,7 +45,7 @@ impl State {
         &mut self,
         layerwise: &Arc<Layerwise>,
         [rows, width]: [usize; 2],
-        compute: impl FnMut(&mut dyn realm_model::Layerwise, &mut Slice<'_>, TensorId) -> Computed
+        compute: impl FnMut(&mut dyn realm_model::Layerwise, &mut Slice<'_>, ActivationId) -> Computed
         + Send
         + 'static,
     ) -> Result<Resource<Tensor>, HostError> {
@@ -83,7 +83,7 @@ impl Layerwise {
 struct Input {
     layerwise: Arc<Layerwise>,
     layer: usize,
-    x: TensorId,
+    x: ActivationId,
     rows: usize,
     hidden: usize,
 }
@@ -206,7 +206,7 @@ impl wit::HostKvCache for State {
         let pages = tokens.div_ceil(realm_compute::PAGE_TOKENS) * groups;
         let charge =
             self.context.budget.charge(pages * model.weights.page_bytes(model.engine.cache_type()))?;
-        let lens = vec![0; config.layers];
+        let lens = vec![0; config.layers.len()];
         let id = layerwise.session.make(move |pass, slice, to| pass.open_cache(slice, tokens, to))?;
         // So that the cache holds nothing that has not been charged for.
         layerwise.flush(&self.context.budget.turn).await?;
@@ -286,7 +286,7 @@ impl wit::HostLayer for State {
 impl wit::Host for State {
     fn load_layer(&mut self, model: Resource<Model>, index: u32) -> Result<Resource<Layer>, HostError> {
         let layerwise = self.layerwise(&model)?;
-        let layers = layerwise.model.weights.config().layers;
+        let layers = layerwise.model.weights.config().layers.len();
         if index as usize >= layers {
             return Err(no_layer(index, layers).into());
         }

@@ -52,7 +52,7 @@ impl wit::HostModel for State {
             name: model.name.clone(),
             architecture: config.architecture.to_string(),
             vocabulary: config.vocab as u32,
-            layers: config.layers as u32,
+            layers: config.layers.len() as u32,
             hidden: config.hidden as u32,
             context_length: model.engine.context_length() as u32,
             bos: model.tokenizer.bos(),

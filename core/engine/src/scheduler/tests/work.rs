@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use realm_model::{Layerwise, Slice, TensorId};
+use realm_model::{Layerwise, Slice, ActivationId};
 
 use super::beside::{MOST, SLICE};
 use super::*;
@@ -51,23 +51,23 @@ impl Program {
     fn make(
         &self,
         bench: &mut Bench,
-        compute: impl FnMut(&mut dyn Layerwise, &mut Slice<'_>, TensorId) -> Computed + Send + 'static,
-    ) -> TensorId {
+        compute: impl FnMut(&mut dyn Layerwise, &mut Slice<'_>, ActivationId) -> Computed + Send + 'static,
+    ) -> ActivationId {
         let made = self.session.make(compute).expect("a tensor");
         self.pass_on(bench);
         made
     }
 
-    fn embed(&self, bench: &mut Bench, tokens: Vec<u32>) -> TensorId {
+    fn embed(&self, bench: &mut Bench, tokens: Vec<u32>) -> ActivationId {
         self.make(bench, move |layerwise, slice, to| layerwise.embed(slice, &tokens, to))
     }
 
-    fn add(&self, bench: &mut Bench, x: TensorId, scale: f32) {
+    fn add(&self, bench: &mut Bench, x: ActivationId, scale: f32) {
         self.session.start(move |layerwise, slice| layerwise.add(slice, x, x, scale)).expect("an operation");
         self.pass_on(bench);
     }
 
-    fn gather(&self, bench: &mut Bench, x: TensorId, rows: impl Iterator<Item = u32>) -> TensorId {
+    fn gather(&self, bench: &mut Bench, x: ActivationId, rows: impl Iterator<Item = u32>) -> ActivationId {
         let rows: Vec<u32> = rows.collect();
         self.make(bench, move |layerwise, slice, to| layerwise.gather(slice, x, &rows, to))
     }
@@ -84,13 +84,13 @@ impl Program {
         }
     }
 
-    fn product(&self, bench: &mut Bench, x: TensorId, rows: usize) -> TensorId {
+    fn product(&self, bench: &mut Bench, x: ActivationId, rows: usize) -> ActivationId {
         self.make(bench, move |layerwise, slice, to| {
             layerwise.matmul(slice, "token_embd.weight", x, rows, to)
         })
     }
 
-    fn read(&self, bench: &mut Bench, x: TensorId) -> Answer<Vec<f32>> {
+    fn read(&self, bench: &mut Bench, x: ActivationId) -> Answer<Vec<f32>> {
         let answer = self.session.read(move |layerwise, slice, out| layerwise.read(slice, x, out));
         self.pass_on(bench);
         answer.expect("an answer")

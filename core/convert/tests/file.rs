@@ -1,0 +1,85 @@
+//! Files that are quantized load, and are what their recipes say.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use realm_compute::cpu::CpuBackend;
+use realm_convert::{Error, Importance, Recipe, types_of, write};
+use realm_gguf::{Gguf, TensorType};
+use realm_hub::{Hub, Reference};
+use realm_model::Transformer;
+
+fn tiny(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/reference/tiny/{name}.gguf"))
+}
+
+fn loads(gguf: &Gguf) {
+    let backend = Arc::new(CpuBackend::new(1).unwrap());
+    Transformer::load(backend, gguf, &mut |_, _| {}).unwrap();
+}
+
+#[test]
+fn every_recipe_writes_a_file_that_loads() {
+    let folder = tempfile::tempdir().unwrap();
+    for source in ["llama-f32", "llama-q2_k", "gemma3-f16"] {
+        let model = Gguf::open(tiny(source)).unwrap();
+        for name in Recipe::names() {
+            let path = folder.path().join(format!("{source}-{name}.gguf"));
+            let mut last = (0, 1);
+            let progress = &mut |done, total| last = (done, total);
+            let written =
+                write(&model, &path, Some(Recipe::named(name).unwrap()), &Importance::new(), progress)
+                    .unwrap();
+            assert_eq!(last.0, last.1);
+            assert_eq!(written.bytes, std::fs::metadata(&path).unwrap().len());
+            let again = Gguf::open(&path).unwrap();
+            loads(&again);
+            let file_type = again.metadata().u32("general.file_type").unwrap();
+            assert_eq!(file_type, Some(Recipe::named(name).unwrap().file_type()));
+            assert_eq!(again.tensors().len(), model.tensors().len());
+        }
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().collect();
+        assert!(left.iter().all(|file| !file.path().to_string_lossy().ends_with("partial")));
+    }
+}
+
+#[test]
+fn a_file_that_is_there_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, path) = (Gguf::open(tiny("llama-f32")).unwrap(), folder.path().join("a.gguf"));
+    std::fs::write(&path, "mine").unwrap();
+    let error = write(&model, &path, None, &Importance::new(), &mut |_, _| {}).unwrap_err();
+    assert!(matches!(&error, Error::Io { .. }) && error.to_string().contains("remove it first"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+}
+
+/// The mixes of two files by llama.cpp. Qwen's was made when llama.cpp counted layers in the order of the
+/// file, which was that of the alphabet, so only the number of tensors of each kind and type is the same.
+#[test]
+fn q4_k_m_gives_each_tensor_the_type_that_llama_cpp_gives_it() {
+    for (name, by_layer) in [("qwen2.5-coder-0.5b", false), ("gemma3-270m", true)] {
+        let entry = realm_hub::catalog().iter().find(|entry| entry.name == name).unwrap();
+        let path =
+            Hub::new().and_then(|hub| hub.resolve(&Reference::Catalog(entry.clone()), &mut ())).unwrap();
+        let model = Gguf::open(path).unwrap();
+        let types = types_of(&model, Recipe::named("q4_k_m").unwrap());
+        let described = |types: &mut dyn Iterator<Item = TensorType>| {
+            let each = model.tensors().iter().zip(types).map(|(tensor, ty)| {
+                let part = tensor
+                    .name
+                    .split_once('.')
+                    .filter(|_| !by_layer)
+                    .map(|(_, rest)| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+                (part.unwrap_or(&tensor.name), ty)
+            });
+            let mut all: Vec<_> = each.collect();
+            all.sort();
+            all
+        };
+        let ours = described(&mut types.iter().copied());
+        let theirs = described(&mut model.tensors().iter().map(|tensor| tensor.ty));
+        let different: Vec<_> = ours.iter().zip(&theirs).filter(|(a, b)| a != b).collect();
+        assert!(different.is_empty(), "{name}: {different:?}");
+        assert!(types.contains(&TensorType::Q6_K) && types.contains(&TensorType::Q5_0), "{name}");
+    }
+}

@@ -1,0 +1,112 @@
+//! The forward pass, which all architectures share.
+//!
+//! - [`Forward`]: batches over one KV cache.
+//! - `runner`: the pass on a backend; `check` refuses batches that kernels could not compute.
+//! - `buffers`: the activations of a pass.
+//! - `kept`, `top_k`: rows of logits that stay on the device, and their likeliest tokens on the host.
+
+mod buffers;
+mod check;
+mod kept;
+mod runner;
+mod top_k;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use realm_compute::{AdapterUse, Batch, CacheLayout, PageFormat};
+
+use crate::adapter::AdapterWeights;
+use crate::{Error, ModelConfig};
+
+pub(crate) use buffers::{Buffers, ByWidth, LatentBuffers};
+pub use kept::KeptRow;
+pub use runner::Runner;
+pub(crate) use runner::{logits, rotate};
+pub use top_k::TopK;
+
+/// Runs batches over one KV cache: the object-safe interface of a [`Runner`].
+pub trait Forward: Send + Sync {
+    /// The model's shape.
+    fn config(&self) -> &ModelConfig;
+
+    /// Returns how layers share the pages of the KV cache.
+    fn layout(&self) -> &CacheLayout;
+
+    /// Number of pages in the KV cache.
+    fn pages(&self) -> usize;
+
+    /// Checks rows of one sequence before they go into a batch: `tokens` at positions `past ..` with that
+    /// page table for every group of layers, and that adapter. If all rows of a batch pass,
+    /// [`start`](Self::start) refuses the batch only for its own structure.
+    ///
+    /// # Errors
+    /// `InvalidBatch` for a token outside the vocabulary, a page that is not in the cache or the page table,
+    /// and an adapter that is not loaded.
+    fn check_rows(
+        &self,
+        tokens: &[u32],
+        past: usize,
+        tables: &[Vec<u32>],
+        adapter: Option<AdapterUse>,
+    ) -> Result<(), Error>;
+
+    /// Runs a batch. Afterwards the keys and values of all rows are in the cache, and
+    /// [`logits`](Self::logits) and [`hidden`](Self::hidden) hold the results that the batch wanted.
+    fn forward(&mut self, batch: &Batch) -> Result<(), Error> {
+        self.start(batch)?;
+        self.finish()
+    }
+
+    /// Starts a batch: the first half of [`forward`](Self::forward). If this runner
+    /// [overlaps](Self::overlaps), the device is still at work when the call returns.
+    fn start(&mut self, batch: &Batch) -> Result<(), Error>;
+
+    /// Waits for the batch and copies the results that it wanted to the host: the second half of
+    /// [`forward`](Self::forward).
+    fn finish(&mut self) -> Result<(), Error>;
+
+    /// Returns whether the host is free between `start` and `finish`.
+    fn overlaps(&self) -> bool;
+
+    /// The logits of the last batch's output rows, `[outputs, vocab]`. Empty if the batch asked only for the
+    /// [likeliest](Batch::top_k) tokens and the device has memory of its own.
+    fn logits(&self) -> &[f32];
+
+    /// The likeliest tokens of one of the last batch's output rows, if `logits` is empty for them.
+    fn top_k(&self, output: usize) -> Option<TopK<'_>>;
+
+    /// Copies the logits of one of the last batch's output rows, `[vocab]`, replacing the contents of `out`.
+    /// May be called on the threads of [`on_host_threads`](Self::on_host_threads).
+    fn read_logits(&self, output: usize, out: &mut Vec<f32>) -> Result<(), Error>;
+
+    /// Returns a handle that holds one of the last batch's output rows, if the batch asked to
+    /// [keep](Batch::keep) them and `logits` is empty for them. Must be called before the next batch.
+    fn kept(&self, output: usize) -> Option<Box<dyn KeptRow>>;
+
+    /// The last hidden states, after the output norm, of the last batch's hidden rows,
+    /// `[hidden rows, hidden]`.
+    fn hidden(&self) -> &[f32];
+
+    /// Copies page `from` over page `to`.
+    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), Error>;
+
+    /// Appends a page's contents to `out`; see [`Backend::export_page`].
+    fn export_page(&self, page: u32, out: &mut Vec<u8>) -> Result<(), Error>;
+
+    /// Returns the layout of the bytes that `export_page` writes for a page.
+    fn page_format(&self) -> PageFormat;
+
+    /// Fills a page with bytes that `export_page` wrote.
+    fn import_page(&mut self, page: u32, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Calls `each(i)` for every `i < count` on the backend's host threads.
+    fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync));
+
+    /// Announces `count` such calls at about the time `at`; see [`Backend::wake_hint`].
+    fn wake_hint(&self, count: usize, at: Instant);
+
+    /// Makes spans of adapter `id` use `adapter`, which must have been made for this model; `None` removes
+    /// the adapter.
+    fn set_adapter(&mut self, id: u32, adapter: Option<Arc<dyn AdapterWeights>>) -> Result<(), Error>;
+}
