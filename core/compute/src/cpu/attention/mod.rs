@@ -2,7 +2,7 @@
 //! context (Milakov and Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135).
 //!
 //! Work is cut into tasks of one key/value head and some rows of one sequence. All queries of a task (its
-//! rows times the query heads that share the key/value head) go over a page together, so a page is read and
+//! rows times the query heads that share the key/value head, or some of them) go over a page together, so a page is read and
 //! widened once for them. A query's result does not depend on the other queries of its task: pages come in
 //! order, and a query skips pages that it may not see. So a row's result is the same in any batch.
 //!
@@ -79,11 +79,12 @@ impl Partial {
     }
 }
 
-/// One key/value head and some rows of one sequence.
+/// Some query heads of one key/value head, and some rows of one sequence.
 struct Task<'a> {
     rows: Range<usize>,
     table: &'a [u32],
     kv_head: usize,
+    heads: Range<usize>,
     /// The pages that the rows see: all of them, or one chunk's.
     pages: Range<usize>,
     /// Where to put the result of a single chunk.
@@ -91,8 +92,12 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
+    fn queries(&self) -> usize {
+        self.rows.len() * self.heads.len()
+    }
+
     fn cost(&self) -> usize {
-        self.pages.len() * self.rows.len()
+        self.pages.len() * self.queries()
     }
 }
 
@@ -116,17 +121,21 @@ pub(crate) fn run(
     let group = spec.heads / spec.kv_heads;
     let place = cache.layout().layers[spec.layer];
     let rows_a_task = (QUERIES / group).max(1);
+    let head_pieces = group.div_ceil(QUERIES);
     let mut tasks = Vec::new();
     for span in &batch.spans {
         for start in span.rows.clone().step_by(rows_a_task) {
             let rows = start..(start + rows_a_task).min(span.rows.end);
             let first = lowest(spec.window, batch.positions[start] as usize);
             let last = batch.positions[rows.end - 1] as usize;
-            for kv_head in 0..spec.kv_heads {
+            for piece in 0..spec.kv_heads * head_pieces {
+                let kv_head = piece / head_pieces;
+                let end = |piece: usize| kv_head * group + piece * group / head_pieces;
                 tasks.push(Task {
                     rows: rows.clone(),
                     table: batch.table(span, place.group),
                     kv_head,
+                    heads: end(piece % head_pieces)..end(piece % head_pieces + 1),
                     pages: first / PAGE_TOKENS..last / PAGE_TOKENS + 1,
                     part: None,
                 });
@@ -135,7 +144,7 @@ pub(crate) fn run(
     }
     let call = Call { spec, batch, q, cache, slot: place.slot, out: Parts::new(out.data_mut()) };
     let cost: usize = tasks.iter().map(Task::cost).sum();
-    if pool.threads() == 1 || cost * group * 2 * PAGE_TOKENS * spec.head_dim < ALONE {
+    if pool.threads() == 1 || cost * 2 * PAGE_TOKENS * spec.head_dim < ALONE {
         let mut space = lock(&spaces[0]);
         return tasks.iter().for_each(|task| dispatch(isa, Attend { call, task, space: &mut space }));
     }
@@ -149,6 +158,7 @@ pub(crate) fn run(
         for (chunk, part) in chunks(&task.pages).zip(parts) {
             tasks.push(Task {
                 rows: task.rows.clone(),
+                heads: task.heads.clone(),
                 pages: chunk_pages(&task.pages, chunk),
                 part: Some(part),
                 ..*task
@@ -198,10 +208,6 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn group(&self) -> usize {
-        self.spec.heads / self.spec.kv_heads
-    }
-
     fn padded(&self) -> usize {
         self.spec.head_dim.next_multiple_of(32)
     }
@@ -209,9 +215,9 @@ impl Call<'_> {
     /// Writes the results of a task's queries. A sink joins last, so that its place in the sum is fixed.
     #[inline(always)]
     fn finish<V: Wide>(&self, task: &Task<'_>, total: &Partial) {
-        let (dim, group) = (self.spec.head_dim, self.group());
+        let (dim, heads) = (self.spec.head_dim, task.heads.len());
         for (query, (sums, state)) in total.out.chunks_exact(self.padded()).zip(&total.states).enumerate() {
-            let (row, head) = (task.rows.start + query / group, task.kv_head * group + query % group);
+            let (row, head) = (task.rows.start + query / heads, task.heads.start + query % heads);
             // SAFETY: rows and heads of different tasks are disjoint.
             let out = unsafe { self.out.part((row * self.spec.heads + head) * dim, dim) };
             let inverse = match self.spec.sinks {
@@ -242,13 +248,12 @@ impl Kernel for Attend<'_> {
     fn run<V: Wide>(self) {
         let Self { call, task, space } = self;
         let Space { page, queries, scores, running, chunk, total } = space;
-        let (dim, padded, group) = (call.spec.head_dim, call.padded(), call.group());
-        let count = task.rows.len() * group;
+        let (dim, padded, count) = (call.spec.head_dim, call.padded(), task.queries());
         page.resize(padded * PAGE_TOKENS, 0.0);
         scores.resize(count * PAGE_TOKENS, 0.0);
         queries.clear();
         for row in task.rows.clone() {
-            let heads = &call.q.row(row)[task.kv_head * group * dim..][..group * dim];
+            let heads = &call.q.row(row)[task.heads.start * dim..task.heads.end * dim];
             queries.extend(heads.iter().map(|x| x * call.spec.scale));
         }
         if let Some(part) = task.part {
@@ -280,11 +285,10 @@ fn attend_chunk<V: Wide>(
 ) {
     let (dim, padded, window) = (call.spec.head_dim, call.padded(), call.spec.window);
     let position = |row: usize| call.batch.positions[row] as usize;
-    let group = call.group();
-    out.clear(task.rows.len() * group, padded);
+    out.clear(task.queries(), padded);
     running.clear();
     for row in task.rows.clone() {
-        running.extend(std::iter::repeat_n(Running::new(position(row)), group));
+        running.extend(std::iter::repeat_n(Running::new(position(row)), task.heads.len()));
     }
     let last = position(task.rows.end - 1);
     let read = |page: usize| call.cache.read(call.slot, task.table[page], task.kv_head);
@@ -348,7 +352,7 @@ impl Kernel for Combine<'_> {
     #[inline(always)]
     fn run<V: Wide>(self) {
         let padded = self.call.padded();
-        self.total.clear(self.task.rows.len() * self.call.group(), padded);
+        self.total.clear(self.task.queries(), padded);
         for part in self.parts {
             merge::<V>(self.total, &lock(part), padded);
         }
