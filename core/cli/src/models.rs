@@ -23,7 +23,7 @@ pub(crate) enum Command {
     },
     /// Facts about a model
     Info {
-        /// A GGUF file, a catalog name, or hf:owner/repo/file.gguf
+        /// A GGUF file, a folder as transformers saves it, a catalog name, or hf:owner/repo/file.gguf
         model: String,
     },
 }

@@ -81,10 +81,10 @@ impl Hub {
     /// if other users may write there, it is hashed every time.
     ///
     /// # Errors
-    /// [`Error::NoFile`] for a path that leads to no file, and those of [`Hub::pull`].
+    /// [`Error::NoFile`] for a path that leads to no file and no folder, and those of [`Hub::pull`].
     pub fn resolve(&self, reference: &Reference, progress: &mut dyn Progress) -> Result<PathBuf> {
         match reference {
-            Reference::Path(path) if path.is_file() => Ok(path.clone()),
+            Reference::Path(path) if path.is_file() || path.is_dir() => Ok(path.clone()),
             Reference::Path(path) => Err(Error::NoFile(path.clone())),
             _ => self.pull(reference, progress),
         }
@@ -149,12 +149,13 @@ impl Hub {
     /// Returns the path and the state of one model.
     ///
     /// # Errors
-    /// [`Error::NoFile`] for a path that leads to no file; [`Error::InvalidEntry`] for an entry of your own
+    /// [`Error::NoFile`] for a path that leads to no file and no folder; [`Error::InvalidEntry`] for an entry of your own
     /// that is invalid.
     pub fn info(&self, reference: &Reference) -> Result<Status> {
         let (path, state) = match reference {
             Reference::Path(path) => {
-                let bytes = file_bytes(path).ok_or_else(|| Error::NoFile(path.clone()))?;
+                let folder = || path.is_dir().then(|| folder_bytes(path));
+                let bytes = file_bytes(path).or_else(folder).ok_or_else(|| Error::NoFile(path.clone()))?;
                 (path.clone(), State::Present(bytes))
             }
             _ => {

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reference {
-    /// A file of the user's own.
+    /// A file or folder of the user's own.
     Path(PathBuf),
     /// A model of the catalog, or an [`Entry`] of your own.
     Catalog(Entry),
