@@ -44,11 +44,10 @@ fn file(c: &ModelConfig, seed: u32) -> AdapterFile {
         (0..n).map(number).flat_map(f32::to_le_bytes).collect()
     };
     let mut data = Vec::new();
-    for layer in 0..c.layers {
-        let modules = [
-            ("self_attn.q_proj", c.hidden, c.heads * c.head_dim),
-            ("mlp.down_proj", c.feed_forward, c.hidden),
-        ];
+    for (layer, spec) in c.layers.iter().enumerate() {
+        let inner = spec.feed_forward.every_row().expect("a dense model").width;
+        let modules =
+            [("self_attn.q_proj", c.hidden, spec.attention.queries()), ("mlp.down_proj", inner, c.hidden)];
         for (module, inputs, outputs) in modules {
             let name =
                 |which: char| format!("base_model.model.model.layers.{layer}.{module}.lora_{which}.weight");

@@ -56,20 +56,39 @@ pub(super) enum Floats {
 impl Matrix {
     /// Repacks a tensor of GGUF shape `[columns, rows]` on all threads of the pool.
     pub(crate) fn new(pool: &Pool, tensor: &Tensor<'_>) -> Result<Self, Error> {
+        let (columns, rows, _) = checks::matrix(tensor, usize::MAX)?;
+        Self::stacked(pool, tensor, [columns, rows, 1])
+    }
+
+    /// Repacks `count` matrices of a checked tensor of GGUF shape `[columns, rows, count]` as one. Each
+    /// begins with a panel of its own.
+    pub(crate) fn stacked(
+        pool: &Pool,
+        tensor: &Tensor<'_>,
+        [columns, rows_each, count]: [usize; 3],
+    ) -> Result<Self, Error> {
         let info = tensor.info;
-        let (columns, rows, row_bytes) = checks::matrix(tensor, usize::MAX)?;
+        let panels_each = rows_each.div_ceil(PANEL);
+        let rows = (count - 1) * panels_each * PANEL + rows_each;
+        let row_bytes = columns / info.ty.block_len() * info.ty.block_bytes();
+        let matrix_bytes = rows_each * row_bytes;
+        let data_of = |panel: usize| {
+            (&tensor.data[panel / panels_each * matrix_bytes..][..matrix_bytes], panel % panels_each)
+        };
         if let Some(format) = Format::of(info.ty) {
             let panel_bytes = columns / format.record_columns() * format.record_bytes();
             let data = panels(pool, rows, panel_bytes, |panel, out: &mut [u8]| {
-                pack_panel(info.ty, &format, tensor.data, row_bytes, panel, out);
+                let (data, panel) = data_of(panel);
+                pack_panel(info.ty, &format, data, row_bytes, panel, out);
                 Ok(())
             })?;
             return Ok(Self::Packed(Packed { rows, columns, format, data }));
         }
         let len = columns * PANEL;
         let row_of = |panel: usize, p: usize| {
+            let (data, panel) = data_of(panel);
             let row = panel * PANEL + p;
-            (row < rows).then(|| &tensor.data[row * row_bytes..][..row_bytes])
+            (row < rows_each).then(|| &data[row * row_bytes..][..row_bytes])
         };
         let halves = |panel: usize, out: &mut [u16]| {
             for p in 0..PANEL {
@@ -113,6 +132,14 @@ impl Matrix {
         match self {
             Self::Packed(m) => m.columns,
             Self::Float(m) => m.columns,
+        }
+    }
+
+    /// The matrix, if it is of integer codes.
+    pub(crate) fn packed(&self) -> Option<&Packed> {
+        match self {
+            Self::Packed(m) => Some(m),
+            Self::Float(_) => None,
         }
     }
 

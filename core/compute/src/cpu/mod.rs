@@ -50,6 +50,7 @@ pub struct CpuBackend {
     isa: Isa,
     workspace: Mutex<matmul::Workspace>,
     attention: Vec<Mutex<attention::Space>>,
+    experts: Mutex<experts::Space>,
 }
 
 /// Activations in memory, `[rows, columns]`.
@@ -110,7 +111,8 @@ impl CpuBackend {
         let pool = Pool::new(threads)
             .map_err(|e| Error::InvalidArgument(format!("cannot start {threads} threads: {e}")))?;
         let attention = (0..threads).map(|_| Mutex::default()).collect();
-        Ok(Self { pool, isa, workspace: Mutex::new(matmul::Workspace::new(threads)), attention })
+        let workspace = Mutex::new(matmul::Workspace::new(threads));
+        Ok(Self { pool, isa, workspace, attention, experts: Mutex::new(experts::Space::new(threads)) })
     }
 
     /// Calls `each(row, x[row])` for every row, on all threads if there is enough work: `cost` is about as
@@ -156,8 +158,7 @@ impl Backend for CpuBackend {
     }
 
     fn experts(&self, tensor: &Tensor<'_>) -> Result<Experts, Error> {
-        let _ = tensor;
-        Err(Error::Unsupported("experts".into()))
+        Experts::new(&self.pool, tensor)
     }
 
     fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<LowRank, Error> {
@@ -261,13 +262,19 @@ impl Backend for CpuBackend {
     }
 
     fn mixture(&self, x: &Buffer, spec: &Mixture<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
-        let _ = (x, spec, out);
-        Err(Error::Unsupported("mixture".into()))
+        checks::mixture(self, x, spec, out)?;
+        out.set_rows(x.rows);
+        let mut space = self.experts.lock().unwrap_or_else(|e| e.into_inner());
+        experts::mixture(self, &mut space, x, spec, out);
+        Ok(())
     }
 
     fn each_head(&self, x: &Buffer, w: &Experts, out: &mut Buffer) -> Result<(), Error> {
-        let _ = (x, w, out);
-        Err(Error::Unsupported("each_head".into()))
+        checks::each_head(self, x, w, out)?;
+        out.set_rows(x.rows);
+        let mut space = self.experts.lock().unwrap_or_else(|e| e.into_inner());
+        experts::each_head(&self.pool, self.isa, &mut space, x, w, out);
+        Ok(())
     }
 
     fn rotations(

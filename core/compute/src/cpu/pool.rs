@@ -222,15 +222,20 @@ impl<T> Parts<T> {
         Self(all.as_mut_ptr(), all.len())
     }
 
+    /// A pointer to elements `start .. start + len`, of which threads may write different ones.
+    pub(crate) fn pointer(&self, start: usize, len: usize) -> *mut T {
+        assert!(start <= self.1 && len <= self.1 - start);
+        self.0.wrapping_add(start)
+    }
+
     /// Elements `start .. start + len`.
     ///
     /// # Safety
     /// No two live parts overlap, and the slice that this was made from outlives the part.
     #[allow(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
     pub(crate) unsafe fn part<'a>(&self, start: usize, len: usize) -> &'a mut [T] {
-        assert!(start <= self.1 && len <= self.1 - start);
-        // SAFETY: in bounds by the assertion; exclusive by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+        // SAFETY: in bounds by the pointer's check; exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(start, len), len) }
     }
 }
 

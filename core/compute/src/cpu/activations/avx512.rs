@@ -4,16 +4,15 @@
 
 use std::arch::x86_64::*;
 
-use super::{Fill, put};
+use super::{Fill, Place, inverse, put};
 use crate::cpu::format::BLOCK;
 
-/// Quantizes row `row` from `x`, `[columns]`.
+/// Quantizes the row at `place` from `x`, `[columns]`.
 ///
 /// # Safety
 /// Same contract as [`Fill::row`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-pub(super) unsafe fn row(fill: &Fill, row: usize, x: &[f32]) {
-    let place = fill.place(row);
+pub(super) unsafe fn row(fill: &Fill, place: Place, x: &[f32]) {
     for (b, x) in x.chunks_exact(fill.block).enumerate() {
         let mut largest = _mm512_setzero_ps();
         for x in x.chunks_exact(16) {
@@ -22,7 +21,7 @@ pub(super) unsafe fn row(fill: &Fill, row: usize, x: &[f32]) {
             largest = _mm512_max_ps(_mm512_abs_ps(x), largest);
         }
         let max = _mm512_reduce_max_ps(largest);
-        let inverse = _mm512_set1_ps(if max > 0.0 { 127.0 / max } else { 0.0 });
+        let inverse = _mm512_set1_ps(inverse(max));
         let d = max / 127.0;
         // SAFETY: every unit of a row belongs to that row, which is this thread's alone.
         unsafe { put(&fill.scales, place.at(fill.block, b), [d]) };

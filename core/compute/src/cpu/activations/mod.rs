@@ -7,10 +7,12 @@
 //! For scalar code and AVX2, arrays are stored row by row. For AVX-512 the rows of a *tile* are interleaved
 //! by the array's smallest unit (four codes, a scale, a sum, or a pair of sums): the first unit of row 0, of
 //! row 1, …, then the second unit of row 0, and so on. A kernel for all rows of a tile then follows one
-//! pointer.
+//! pointer. Rows that are multiplied with the same matrix form a *group*; a tile lies within a group.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+
+use std::ops::Range;
 
 use super::Isa;
 use super::aligned::Aligned;
@@ -25,8 +27,8 @@ pub(crate) struct Activations {
     pub(crate) columns: usize,
     /// Columns that share a scale: 32 or 256.
     pub(crate) block: usize,
-    /// Rows per tile, which are interleaved; the last tile may have fewer. 1 means row by row.
-    pub(crate) tile: usize,
+    /// Set if the rows of a tile are interleaved; otherwise they lie row by row.
+    pub(crate) interleaved: bool,
     /// `[rows, columns]`
     pub(crate) codes: Aligned<i8>,
     /// `[rows, columns / block]`
@@ -61,9 +63,7 @@ impl Activations {
     pub(crate) fn prepare(&mut self, isa: Isa, rows: usize, columns: usize, block: usize, wide: bool) {
         debug_assert!(columns.is_multiple_of(block));
         (self.rows, self.columns, self.block) = (rows, columns, block);
-        // Use as few tiles as possible, all of about the same size.
-        let interleaved = isa == Isa::Avx512 && rows > 1;
-        self.tile = if interleaved { rows.div_ceil(rows.div_ceil(TILE_ROWS)) } else { 1 };
+        self.interleaved = isa == Isa::Avx512;
         self.codes.reserve(rows * columns);
         self.scales.reserve(rows * columns / block);
         if block == BLOCK {
@@ -91,7 +91,7 @@ impl Activations {
             rows: self.rows,
             columns: self.columns,
             block: self.block,
-            tile: self.tile,
+            interleaved: self.interleaved,
             wide: wide.then(|| Parts::new(&mut self.wide)),
             codes: Parts::new(&mut self.codes),
             scales: Parts::new(&mut self.scales),
@@ -111,7 +111,7 @@ pub(crate) struct Fill {
     rows: usize,
     columns: usize,
     block: usize,
-    tile: usize,
+    interleaved: bool,
     codes: Parts<i8>,
     scales: Parts<f32>,
     sums: Parts<f32>,
@@ -121,6 +121,12 @@ pub(crate) struct Fill {
     negative32: Parts<i32>,
     negative16: Parts<i32>,
     wide: Option<Parts<i16>>,
+}
+
+/// The rows of a tile in a group of `rows` rows: as few tiles as possible, all of about the same size. The
+/// last tile may have fewer.
+pub(crate) fn tile_rows(rows: usize) -> usize {
+    rows.div_ceil(rows.div_ceil(TILE_ROWS).max(1))
 }
 
 /// Locates the numbers of one row: unit `i` of an array is at `start / every + i * stride`, in units.
@@ -152,17 +158,44 @@ unsafe fn put<T: Copy, const N: usize>(parts: &Parts<T>, unit: usize, value: [T;
     unsafe { parts.part(unit * N, N) }.copy_from_slice(&value);
 }
 
+/// Copies a row's units of `N` numbers, one for every `every` columns.
+///
+/// # Safety
+/// No other thread writes the row `from`, or reads or writes the row `to` meanwhile.
+#[inline(always)]
+unsafe fn copy_units<T: Copy, const N: usize>(
+    parts: &Parts<T>,
+    every: usize,
+    columns: usize,
+    from: Place,
+    to: Place,
+) {
+    let units = columns / every;
+    // SAFETY: by the caller's promise; the pointers are checked for the last unit.
+    unsafe {
+        let end = |place: Place| N * ((units - 1) * place.stride + 1);
+        let source = parts.pointer(from.at(every, 0) * N, end(from)).cast::<[T; N]>();
+        let target = parts.pointer(to.at(every, 0) * N, end(to)).cast::<[T; N]>();
+        for i in 0..units {
+            target.add(i * to.stride).write_unaligned(source.add(i * from.stride).read_unaligned());
+        }
+    }
+}
+
 impl Fill {
-    fn place(&self, row: usize) -> Place {
-        let first = row / self.tile * self.tile;
-        Place { start: first * self.columns, row: row - first, stride: self.tile.min(self.rows - first) }
+    fn place(&self, group: &Range<usize>, row: usize) -> Place {
+        assert!(group.contains(&row) && group.end <= self.rows);
+        let tile = if self.interleaved { tile_rows(group.len()) } else { 1 };
+        let first = group.start + (row - group.start) / tile * tile;
+        Place { start: first * self.columns, row: row - first, stride: tile.min(group.end - first) }
     }
 
-    /// Quantizes row `row` from `x`, `[columns]`.
+    /// Quantizes row `row`, which belongs to the rows `group`, from `x`, `[columns]`.
     ///
     /// # Safety
     /// The `Activations` are alive, no thread reads them, and no two threads fill the same row.
-    pub(crate) unsafe fn row(&self, row: usize, x: &[f32]) {
+    pub(crate) unsafe fn row(&self, group: &Range<usize>, row: usize, x: &[f32]) {
+        let row = self.place(group, row);
         // SAFETY: the caller's promise, and an `Isa` other than `Scalar` exists only where the processor has
         // it.
         unsafe {
@@ -176,6 +209,36 @@ impl Fill {
         }
     }
 
+    /// Copies the quantized row `from`, a group of its own, to row `to` of the rows `group`.
+    ///
+    /// # Safety
+    /// Same contract as [`Self::row`], for both rows.
+    pub(crate) unsafe fn copy(&self, from: usize, group: &Range<usize>, to: usize) {
+        let (from, to) = (self.place(&(from..from + 1), from), self.place(group, to));
+        let columns = self.columns;
+        // SAFETY: by the caller's promise. The arrays are those that `row` fills.
+        unsafe {
+            copy_units::<_, 4>(&self.codes, 4, columns, from, to);
+            copy_units::<_, 1>(&self.scales, self.block, columns, from, to);
+            if self.block == BLOCK {
+                copy_units::<_, 1>(&self.sums, BLOCK, columns, from, to);
+            } else {
+                copy_units::<_, 2>(&self.sums32, 64, columns, from, to);
+                copy_units::<_, 2>(&self.sums16, 32, columns, from, to);
+            }
+            if self.isa == Isa::Avx512 {
+                copy_units::<_, 1>(&self.negative32, 32, columns, from, to);
+                copy_units::<_, 1>(&self.negative16, 16, columns, from, to);
+            } else {
+                let every = if self.block == BLOCK { 32 } else { 16 };
+                copy_units::<_, 2>(&self.lane_sums, every, columns, from, to);
+            }
+            if let Some(wide) = &self.wide {
+                copy_units::<_, 4>(wide, 4, columns, from, to);
+            }
+        }
+    }
+
     /// The same code as [`Self::row_body`], compiled for AVX2: `round_ties_even` and the sums become vector
     /// instructions.
     ///
@@ -183,7 +246,7 @@ impl Fill {
     /// Same contract as [`Self::row`].
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn row_avx2(&self, row: usize, x: &[f32]) {
+    unsafe fn row_avx2(&self, row: Place, x: &[f32]) {
         // SAFETY: by the caller's promise.
         unsafe { self.row_body(row, x) }
     }
@@ -193,8 +256,7 @@ impl Fill {
     /// # Safety
     /// Same contract as [`Self::row`].
     #[inline(always)]
-    unsafe fn row_body(&self, row: usize, x: &[f32]) {
-        let place = self.place(row);
+    unsafe fn row_body(&self, place: Place, x: &[f32]) {
         let mut codes = [0; SUPER];
         for (b, x) in x.chunks_exact(self.block).enumerate() {
             let codes = &mut codes[..self.block];
@@ -252,6 +314,13 @@ impl Fill {
     }
 }
 
+/// The factor from numbers to codes in a block whose largest magnitude is `max`. Numbers so small that it
+/// would be infinite become 0.
+#[inline(always)]
+fn inverse(max: f32) -> f32 {
+    if max > 1e-36 { 127.0 / max } else { 0.0 }
+}
+
 /// Quantizes a block and returns its scale.
 #[inline(always)]
 fn quantize(x: &[f32], codes: &mut [i8]) -> f32 {
@@ -268,7 +337,7 @@ fn quantize(x: &[f32], codes: &mut [i8]) -> f32 {
         }
     }
     let max = lanes[0];
-    let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
+    let inverse = inverse(max);
     for (code, x) in codes.iter_mut().zip(x) {
         let x = x * inverse;
         let x = if x.is_nan() { 0.0 } else { x };
@@ -285,6 +354,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn numbers_too_small_for_codes_are_zero() {
+        for (isa, block) in Isa::available().into_iter().flat_map(|isa| [(isa, BLOCK), (isa, SUPER)]) {
+            let mut a = Activations::default();
+            a.prepare(isa, 1, SUPER, block, false);
+            // SAFETY: one thread, one row.
+            unsafe { a.fill(isa, false).row(&(0..1), 0, &[-3e-38; SUPER]) };
+            assert!(a.codes.iter().all(|&code| code == 0) && a.sums.iter().all(|&sum| sum == 0.0), "{isa}");
+            assert!(a.negative32.iter().all(|&sum| sum == 0), "{isa}");
+        }
+    }
+
+    #[test]
     fn codes_and_sums_describe_the_rows() {
         let (rows, columns) = (15, 512);
         let x: Vec<f32> = (0..rows * columns).map(|i| ((i * 7919) % 1013) as f32 / 500.0 - 1.0).collect();
@@ -297,12 +378,10 @@ mod tests {
             let fill = a.fill(isa, wide);
             for (row, x) in x.chunks_exact(columns).enumerate() {
                 // SAFETY: one thread, each row once.
-                unsafe { fill.row(row, x) };
+                unsafe { fill.row(&(0..rows), row, x) };
             }
             for (row, x) in x.chunks_exact(columns).enumerate() {
-                let first = row / a.tile * a.tile;
-                let stride = a.tile.min(rows - first);
-                let place = Place { start: first * columns, row: row - first, stride };
+                let place = fill.place(&(0..rows), row);
                 let code = |k: usize| a.codes[place.at(4, k / 4) * 4 + k % 4] as i32;
                 let sum = |first: usize, len: usize| (first..first + len).map(code).sum::<i32>();
                 for (k, &x) in x.iter().enumerate() {

@@ -44,8 +44,14 @@ pub(crate) struct Workspace {
 
 #[derive(Default)]
 struct ThreadSpace {
-    tile: Tile,
+    unpacked: Unpacked,
     acc: Vec<[f32; PANEL]>,
+}
+
+/// Weights that a thread has unpacked, for processors that unpack them through memory.
+#[derive(Default)]
+pub(crate) struct Unpacked {
+    tile: Tile,
     floats: Vec<f32>,
 }
 
@@ -66,6 +72,44 @@ pub(crate) struct Product<'a> {
     pub(crate) lora: &'a [Lora<'a, CpuBackend>],
 }
 
+/// The rows of a product's input, a group of the activations.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    /// The input in blocks of 32 columns.
+    pub(crate) small: &'a Activations,
+    /// The input in blocks of 256 columns.
+    pub(crate) large: &'a Activations,
+    /// The group's first row in either.
+    pub(crate) first: usize,
+    /// The input from the group's first row on.
+    pub(crate) floats: &'a [f32],
+    /// Numbers from one of its rows to the next.
+    pub(crate) stride: usize,
+}
+
+/// Adds the products of panel `panel` with the rows of a group to `acc`, `[rows][16]`.
+pub(crate) fn add_panel(
+    isa: Isa,
+    matrix: &Matrix,
+    panel: usize,
+    rows: Rows<'_>,
+    space: &mut Unpacked,
+    acc: &mut [[f32; PANEL]],
+) {
+    match matrix {
+        Matrix::Packed(m) => {
+            let a = if m.format.record_columns() == SUPER { rows.large } else { rows.small };
+            packed_panel(isa, m, panel, a, rows.first, &mut space.tile, acc);
+        }
+        Matrix::Float(m) => float_panel(isa, m, panel, rows.floats, rows.stride, &mut space.floats, acc),
+    }
+}
+
+/// Returns whether a product with the matrix needs the 16-bit codes of its input.
+pub(crate) fn wide(isa: Isa, matrix: &Packed) -> bool {
+    isa == Isa::Avx2 && matrix.format.codes.signed()
+}
+
 /// Runs `products` on the input `x`, whose columns every matrix has.
 pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, products: &mut [Product<'_>]) {
     let rows = x.rows();
@@ -84,7 +128,9 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
     let products = &*products;
     // Several pieces per thread, so that threads finish at about the same time.
     let share = Share::new(panels, (panels / (pool.threads() * 6)).clamp(1, 64));
-    let (small, large, hidden, threads) = (&space.small, &space.large, &*space.hidden, &space.threads);
+    let (hidden, threads) = (&*space.hidden, &space.threads);
+    let (floats, stride) = (x.data(), x.columns());
+    let input = Rows { small: &space.small, large: &space.large, first: 0, floats, stride };
     pool.run(&|thread| {
         let mut space = threads[thread].lock().unwrap_or_else(|e| e.into_inner());
         while let Some(piece) = share.next() {
@@ -97,13 +143,7 @@ pub(crate) fn run(pool: &Pool, isa: Isa, space: &mut Workspace, x: &Buffer, prod
                 }
                 space.acc.clear();
                 space.acc.resize(rows, [0.0; PANEL]);
-                match product.matrix {
-                    Matrix::Packed(m) => {
-                        let a = if m.format.record_columns() == SUPER { large } else { small };
-                        packed_panel(isa, m, panel, a, &mut space.tile, &mut space.acc);
-                    }
-                    Matrix::Float(m) => float_panel(isa, m, panel, x, &mut space.floats, &mut space.acc),
-                }
+                add_panel(isa, product.matrix, panel, input, &mut space.unpacked, &mut space.acc);
                 if let Some(plan) = &plan {
                     plan.add(isa, job, panel, hidden, &mut space.acc);
                 }
@@ -124,19 +164,14 @@ fn prepare(
     products: &[Product<'_>],
     plan: Option<&Plan<'_>>,
 ) {
-    let formats = || {
-        products.iter().filter_map(|p| match p.matrix {
-            Matrix::Packed(m) => Some(m.format),
-            Matrix::Float(_) => None,
-        })
-    };
+    let packed = || products.iter().filter_map(|p| p.matrix.packed());
     let mut fills = Vec::with_capacity(2);
     for (block, a) in [(BLOCK, &mut space.small), (SUPER, &mut space.large)] {
-        let mut formats = formats().filter(|f| f.record_columns() == block).peekable();
-        if formats.peek().is_none() {
+        let mut packed = packed().filter(|m| m.format.record_columns() == block).peekable();
+        if packed.peek().is_none() {
             continue;
         }
-        let wide = isa == Isa::Avx2 && formats.any(|f| f.codes.signed());
+        let wide = packed.any(|m| wide(isa, m));
         a.prepare(isa, x.rows(), x.columns(), block, wide);
         fills.push(a.fill(isa, wide));
     }
@@ -159,7 +194,7 @@ fn prepare(
             while let Some(rows) = share.next() {
                 for row in rows {
                     // SAFETY: each row is handed out once.
-                    unsafe { fill.row(row, x.row(row)) };
+                    unsafe { fill.row(&(0..x.rows()), row, x.row(row)) };
                 }
             }
         }
@@ -172,13 +207,14 @@ fn packed_panel(
     m: &Packed,
     panel: usize,
     a: &Activations,
+    first_row: usize,
     tile: &mut Tile,
     acc: &mut [[f32; PANEL]],
 ) {
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Avx512 {
         // SAFETY: this instruction set was detected.
-        return unsafe { avx512::panel(m, panel, a, acc) };
+        return unsafe { avx512::panel(m, panel, a, first_row, acc) };
     }
     let format = &m.format;
     let width = Tile::width(acc.len(), m.columns);
@@ -192,18 +228,18 @@ fn packed_panel(
             // SAFETY: this instruction set was detected.
             Isa::Avx2 => unsafe {
                 avx2::unpack(tile, format, records);
-                avx2::products(format, tile, a, first, acc);
+                avx2::products(format, tile, a, first_row, first, acc);
             },
             #[cfg(target_arch = "aarch64")]
             Isa::Neon | Isa::NeonDot => {
                 neon::unpack(tile, format, records);
                 // SAFETY: this instruction set was detected, and the tile was just unpacked for it.
-                unsafe { neon::products(isa, format, tile, a, first, acc) };
+                unsafe { neon::products(isa, format, tile, a, first_row, first, acc) };
             }
             _ => {
                 tile.unpack_scalar(format, records);
                 for (row, acc) in acc.iter_mut().enumerate() {
-                    scalar::product(format, tile, a, row, first, acc);
+                    scalar::product(format, tile, a, first_row + row, first, acc);
                 }
             }
         }
@@ -215,30 +251,31 @@ fn float_panel(
     isa: Isa,
     m: &FloatPanels,
     panel: usize,
-    x: &Buffer,
+    x: &[f32],
+    stride: usize,
     w: &mut Vec<f32>,
     acc: &mut [[f32; PANEL]],
 ) {
     for first in (0..m.columns).step_by(FLOAT_COLUMNS) {
         let columns = FLOAT_COLUMNS.min(m.columns - first);
         let weights = m.slice(panel, first, columns);
-        let x = &x.data()[first..];
+        let x = &x[first..];
         match isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this instruction set was detected.
-            Isa::Avx2 => unsafe { avx2::float_products(weights, x, m.columns, acc) },
+            Isa::Avx2 => unsafe { avx2::float_products(weights, x, stride, acc) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: this instruction set was detected.
-            Isa::Avx512 => unsafe { avx512::float_products(weights, x, m.columns, acc) },
+            Isa::Avx512 => unsafe { avx512::float_products(weights, x, stride, acc) },
             #[cfg(target_arch = "aarch64")]
             Isa::Neon | Isa::NeonDot => {
                 weights.widen(w);
-                neon::float_products(w, x, m.columns, acc);
+                neon::float_products(w, x, stride, acc);
             }
             _ => {
                 weights.widen(w);
                 for (row, acc) in acc.iter_mut().enumerate() {
-                    for (w, &x) in w.chunks_exact(PANEL).zip(&x[row * m.columns..]) {
+                    for (w, &x) in w.chunks_exact(PANEL).zip(&x[row * stride..]) {
                         for (acc, &w) in acc.iter_mut().zip(w) {
                             *acc = w.mul_add(x, *acc);
                         }

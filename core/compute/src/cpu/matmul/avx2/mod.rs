@@ -31,17 +31,18 @@ const WIDE_BLOCK: usize = 8 * 2 * GROUP;
 /// Bytes of unpacked unsigned codes for 32 columns.
 const NARROW_BLOCK: usize = 8 * GROUP;
 
-/// Adds the products of a tile with all rows of the activations to `acc`, `[rows][16]`.
+/// Adds the products of a tile with rows of the activations, from `start` on, to `acc`, `[rows][16]`.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) fn products(
     format: &Format,
     tile: &Tile,
     a: &Activations,
+    start: usize,
     first: usize,
     acc: &mut [[f32; PANEL]],
 ) {
     for (i, acc) in acc.chunks_mut(ROWS).enumerate() {
-        let row = i * ROWS;
+        let row = start + i * ROWS;
         match acc.len() {
             4 => product::<4>(format, tile, a, row, first, acc),
             3 => product::<3>(format, tile, a, row, first, acc),

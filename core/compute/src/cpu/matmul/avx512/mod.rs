@@ -12,7 +12,7 @@ mod floats;
 mod kernels;
 mod planes;
 
-use crate::cpu::activations::Activations;
+use crate::cpu::activations::{Activations, tile_rows};
 use crate::cpu::format::{Codes, Float, Format, PANEL, Scales};
 use crate::cpu::matrix::Packed;
 pub(super) use floats::float_products;
@@ -23,18 +23,20 @@ use planes::{Book, Float4, I8, Table, U2, U3, U4, U5, U6};
 /// together take less than half of the first-level cache.
 const COLUMNS: usize = 512;
 
-/// Adds the products of panel `panel` with all rows of the activations to `acc`, `[rows][16]`.
+/// Adds the products of panel `panel` with a group of rows, from `start` on, to `acc`, `[rows][16]`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) fn panel(m: &Packed, panel: usize, a: &Activations, acc: &mut [[f32; PANEL]]) {
+pub(super) fn panel(m: &Packed, panel: usize, a: &Activations, start: usize, acc: &mut [[f32; PANEL]]) {
     let format = &m.format;
-    assert!(a.rows == acc.len() && a.columns == m.columns && a.block == format.record_columns());
+    assert!(acc.len() <= a.rows && start <= a.rows - acc.len() && a.interleaved);
+    assert!(a.columns == m.columns && a.block == format.record_columns());
+    let tile = tile_rows(acc.len());
     // All columns at once if the weights serve one tile of rows, else as many as the first-level cache holds.
-    let width = if acc.len() <= a.tile { m.columns } else { COLUMNS };
+    let width = if acc.len() <= tile { m.columns } else { COLUMNS };
     for first in (0..m.columns).step_by(width) {
         let records = m.records(panel, first, width.min(m.columns - first));
         let weights = Weights::new(format, records);
-        for (i, acc) in acc.chunks_mut(a.tile).enumerate() {
-            let rows = Rows::new(a, i * a.tile, acc.len(), first);
+        for (i, acc) in acc.chunks_mut(tile).enumerate() {
+            let rows = Rows::new(a, start + i * tile, acc.len(), first);
             // SAFETY: `records` are whole records, and `a` has their columns.
             unsafe { pass(format, weights, rows, acc) };
         }

@@ -49,7 +49,7 @@ impl Job<'_> {
         acc: &mut [[f32; PANEL]],
     ) {
         let Job { format, tile, a, row, first } = self;
-        assert!(acc.len() == M && row + M <= a.rows && first + tile.columns <= a.columns && a.tile == 1);
+        assert!(acc.len() == M && row + M <= a.rows && first + tile.columns <= a.columns && !a.interleaved);
         assert!(tile.columns.is_multiple_of(format.record_columns()) && a.block == format.record_columns());
         // SAFETY: the kernels read `tile.columns` columns of the tile and of M rows of the activations; both
         // were prepared for that many columns, and the assertions above check rows and columns.

@@ -34,7 +34,7 @@ pub(super) use unpack::unpack;
 const ROWS: usize = 4;
 const BASIC_ROWS: usize = 2;
 
-/// Adds the products of a tile with all rows of the activations to `acc`, `[rows][16]`.
+/// Adds the products of a tile with rows of the activations, from `start` on, to `acc`, `[rows][16]`.
 ///
 /// # Safety
 /// `isa` is NEON with or without dot products, the processor has it, and `tile` was filled by [`unpack`].
@@ -43,13 +43,14 @@ pub(super) unsafe fn products(
     format: &Format,
     tile: &Tile,
     a: &Activations,
+    start: usize,
     first: usize,
     acc: &mut [[f32; PANEL]],
 ) {
     let dotprod = isa == Isa::NeonDot;
     let rows = if dotprod { ROWS } else { BASIC_ROWS };
     for (i, acc) in acc.chunks_mut(rows).enumerate() {
-        let job = Job { format, tile, a, row: i * rows, first };
+        let job = Job { format, tile, a, row: start + i * rows, first };
         // SAFETY: by the caller's promise.
         unsafe {
             match (dotprod, acc.len()) {
