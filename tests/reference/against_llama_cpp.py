@@ -63,6 +63,7 @@ def log_probabilities(path, tokens):
     params = L.llama_context_default_params()
     # A longer context than the model's own would choose the other of longrope's factors.
     params.n_ctx = params.n_batch = params.n_ubatch = min(512, L.llama_model_n_ctx_train(model))
+    params.n_threads = params.n_threads_batch = 1
     params.type_k = params.type_v = 0  # F32
     params.flash_attn_type = 0
     params.swa_full = False

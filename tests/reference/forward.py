@@ -59,10 +59,12 @@ class Model:
         self.hidden = self.get("embedding_length")
         self.heads = self.get("attention.head_count")
         self.kv_heads = self.get("attention.head_count_kv", self.heads)
-        self.head_dim = self.get("attention.key_length", self.hidden // self.heads)
+        self.head_dim = self.get("attention.key_length") or self.hidden // self.heads
         self.eps = self.get("attention.layer_norm_rms_epsilon") or self.get("attention.layer_norm_epsilon")
-        # How much the last expert that a router chose had over the first that it left, at the closest.
-        self.margins = []
+        # Of each router the experts that it chose, sorted, and how much the last had over the next, at the closest.
+        self.chosen, self.margins = [], []
+        # Whether any product rounded.
+        self.rounded = False
         self.gemma = self.arch in ("gemma2", "gemma3")
 
     def get(self, key, default=None):
@@ -71,12 +73,17 @@ class Model:
     def tensor(self, name):
         return floats(self.tensors[name]) if name in self.tensors else None
 
+    def rounding(self, x, name):
+        """What a product with the matrices `name` sees of `x`."""
+        block = INT8_BLOCK.get(self.tensors[f"{name}.weight"].tensor_type)
+        if not self.int8 or not block:
+            return x
+        self.rounded = True
+        return round_to_int8(x, block)
+
     def product(self, x, name):
         """`x @ w.T + b`, `[tokens, outputs]`."""
-        block = INT8_BLOCK.get(self.tensors[f"{name}.weight"].tensor_type)
-        if self.int8 and block:
-            x = round_to_int8(x, block)
-        y, bias = x @ self.tensor(f"{name}.weight").T, self.tensor(f"{name}.bias")
+        y, bias = self.rounding(x, name) @ self.tensor(f"{name}.weight").T, self.tensor(f"{name}.bias")
         return y if bias is None else y + bias
 
     def window(self, layer):

@@ -41,8 +41,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
         true
     }
 
-    /// Uploads or repacks the matrix `tensor` of GGUF shape `[inputs, outputs]`. The caller may let the
-    /// mapped pages go afterwards.
+    /// Uploads or repacks the matrix `tensor` of GGUF shape `[inputs, outputs]`. The caller may free
+    /// the tensor's bytes afterwards.
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Self::Matrix, Error>;
 
     /// Uploads or repacks the matrices `tensor` of GGUF shape `[inputs, outputs, experts]`, as

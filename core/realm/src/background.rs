@@ -1,35 +1,38 @@
-//! Preparation of long prompts on threads of low priority.
+//! Preparation of long prompts and grammars on threads of low priority.
 //!
-//! Rendering and tokenizing 128 KiB takes some 15 ms of a core, and a tenant may send one such prompt after
-//! the other only to have them refused. On the caller's own threads that would take time from the threads
-//! that compute the model, which every tenant needs.
+//! Rendering and tokenizing 128 KiB takes some 15 ms of a core, compiling a grammar of 64 KiB longer, and a
+//! tenant may send one such request after the other only to have them refused. On the caller's own threads
+//! that would take time from the threads that compute the model, which every tenant needs.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use realm_compute::priority;
+use realm_engine::Grammar;
+use serde_json::Value;
 
-/// The bytes of text up to which a prompt is prepared on the caller's thread: some 2 ms of a core.
+/// The bytes of text up to which a prompt or a grammar is prepared on the caller's thread: some 2 ms of a
+/// core for a prompt.
 const SHORT: usize = 16 << 10;
 
-/// The most threads of a model that prepare prompts.
+/// The most threads of a model that prepare prompts and grammars.
 const THREADS: usize = 8;
 
 /// The bytes of stack of such a thread: as on most systems' main thread, for templates that recurse.
 const STACK: usize = 8 << 20;
 
-/// The threads that prepare a model's long prompts; they start with the first long prompt.
+/// The threads that prepare a model's long prompts and grammars; they start with the first of these.
 #[derive(Default)]
 pub(crate) struct Background {
     pool: OnceLock<Option<rayon::ThreadPool>>,
 }
 
-/// Lets a tenant prepare one long prompt at a time, so that its next ones delay only itself.
+/// Lets a tenant prepare one long prompt or grammar at a time, so that its next ones delay only itself.
 #[derive(Debug, Default)]
 pub(crate) struct Turn(Mutex<()>);
 
 impl Background {
-    /// Prepares a prompt with this many bytes of text: a long one on a thread of low priority, for which the
-    /// caller waits.
+    /// Prepares a prompt or a grammar with this many bytes of text: a long one on a thread of low priority,
+    /// for which the caller waits.
     pub(crate) fn prepare<T: Send>(
         &self,
         turn: &Turn,
@@ -47,6 +50,24 @@ impl Background {
     }
 }
 
+/// Returns the bytes of text of a grammar, if there is one.
+pub(crate) fn grammar_bytes(grammar: Option<&Grammar>) -> usize {
+    match grammar {
+        Some(Grammar::JsonSchema(schema)) => json_bytes(schema),
+        Some(Grammar::Regex(text) | Grammar::Lark(text)) => text.len(),
+        _ => 0,
+    }
+}
+
+fn json_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(json_bytes).sum(),
+        Value::Object(map) => map.iter().map(|(key, value)| key.len() + json_bytes(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 1,
+    }
+}
+
 fn pool() -> Option<rayon::ThreadPool> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let pool = rayon::ThreadPoolBuilder::new()
@@ -57,7 +78,7 @@ fn pool() -> Option<rayon::ThreadPool> {
     match pool.build() {
         Ok(pool) => Some(pool),
         Err(error) => {
-            tracing::warn!(%error, "long prompts are tokenized on their callers' threads");
+            tracing::warn!(%error, "long prompts and grammars are prepared on their callers' threads");
             None
         }
     }
@@ -84,6 +105,25 @@ mod tests {
         for request in [Request::text("a word"), Request::tokens(vec![1; SHORT])] {
             assert_eq!(thread_of(&request), short);
         }
+    }
+
+    #[test]
+    fn the_text_of_a_grammar_counts() {
+        let bytes = |request: Request| grammar_bytes(request.grammar.as_ref());
+        let long = "(a|b)".repeat(SHORT / 5 + 1);
+        let properties: serde_json::Map<_, _> =
+            (0..SHORT / 8).map(|i| (format!("key{i:05}"), Value::Bool(true))).collect();
+        let schema = serde_json::json!({ "properties": properties });
+        for request in [
+            Request::text("a").regex(long.clone()),
+            Request::text("a").lark(format!("start: /{long}/")),
+            Request::text("a").json_schema(schema),
+        ] {
+            assert!(bytes(request) > SHORT);
+        }
+        assert_eq!(bytes(Request::text("a").regex("[ab]")), 4);
+        assert_eq!(bytes(Request::text("a").json()), 0);
+        assert_eq!(bytes(Request::text("a")), 0);
     }
 
     #[test]

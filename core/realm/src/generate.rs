@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::answer::AnswerReader;
+use crate::background::grammar_bytes;
 use crate::error::ErrorCode;
 use crate::processors;
 use crate::prompt::shown_tools;
@@ -26,6 +27,7 @@ impl Model {
             return Err(Error::new(ErrorCode::InvalidArgument, why));
         }
         realm_engine::check_stops(&request.stop)?;
+        request.check_prompt()?;
         #[cfg(feature = "sandbox")]
         if let Some(program) = self.tenant.programs.answering() {
             return self.run_program(&program, request);
@@ -81,11 +83,9 @@ impl Model {
         if !processors.is_empty() {
             return processors::start(self, request, processors, answer);
         }
-        Ok(Generation::new(
-            self.loaded.engine.generate(&self.tenant.inner, request)?,
-            answer,
-            Arc::clone(&self.loaded),
-        ))
+        let bytes = grammar_bytes(request.grammar.as_ref());
+        let generation = self.prepare(bytes, || self.loaded.engine.generate(&self.tenant.inner, request))?;
+        Ok(Generation::new(generation, answer, Arc::clone(&self.loaded)))
     }
 
     /// Returns the reader of tool calls, if the answer may have any; a required call becomes the request's

@@ -37,6 +37,7 @@ impl Model {
     /// `unsupported` for a model without a chat template, `invalid-argument` with the template's own error.
     pub fn drop_oldest_turns(&self, mut request: Request) -> Result<(Request, usize), Error> {
         let Prompt::Chat(messages) = &request.prompt else { return Ok((request, 0)) };
+        request.check_prompt()?;
         let messages = messages.clone();
         let context = self.context_of_tenant();
         let room = request.max_tokens.unwrap_or(context / 4).min(context / 2).max(1);

@@ -13,6 +13,7 @@ use realm_engine::{
 use realm_handover::Sender;
 
 use crate::answer::AnswerReader;
+use crate::background::grammar_bytes;
 use crate::error::ErrorCode;
 use crate::task::Task;
 use crate::{Chunk, Error, Generation, LogitsProcessor, Model};
@@ -50,7 +51,8 @@ pub(crate) fn start(
         let why = format!("the prompt's {} tokens leave no room in the context", sequence.len());
         return Err(Error::new(ErrorCode::LimitExceeded, why));
     }
-    let guide = request.grammar.as_ref().map(|grammar| engine.guide(tenant, grammar)).transpose()?;
+    let compile = |grammar| model.prepare(grammar_bytes(Some(grammar)), || engine.guide(tenant, grammar));
+    let guide = request.grammar.as_ref().map(compile).transpose()?;
     let (place, meter) = (tenant.enter()?, engine.run_meter(tenant));
     let (send, receive) = realm_handover::channel(CHANNEL);
     let run = Run {

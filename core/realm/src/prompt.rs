@@ -27,6 +27,7 @@ impl Model {
     /// Same as [`apply_chat_template`](Self::apply_chat_template), and `invalid-argument` for another kind of
     /// prompt.
     pub fn render(&self, request: &Request) -> Result<String, Error> {
+        request.check_prompt()?;
         match self.engine_prompt(request)? {
             EnginePrompt::Chat(conversation) => Ok(self.loaded.render(&conversation)?.text),
             _ => Err(not_a_conversation()),
@@ -39,6 +40,7 @@ impl Model {
     /// # Errors
     /// Same as [`render`](Self::render).
     pub fn render_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
+        request.check_prompt()?;
         match self.engine_prompt(request)? {
             prompt @ EnginePrompt::Chat(_) => Ok(self.loaded.tokenize(&prompt)?),
             _ => Err(not_a_conversation()),
@@ -48,19 +50,18 @@ impl Model {
     /// Returns the tokens that a request continues.
     pub(crate) fn prompt_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
         let prompt = self.engine_prompt(request)?;
-        self.prepare(request, || Ok(self.loaded.tokenize(&prompt)?))
+        self.prepare(request.prompt.bytes(), || Ok(self.loaded.tokenize(&prompt)?))
     }
 
-    /// Prepares a request's prompt, in the tenant's turn if it is long.
-    fn prepare<T: Send>(&self, request: &Request, prepare: impl FnOnce() -> T + Send) -> T {
-        self.frontend.background.prepare(&self.tenant.preparing, request.prompt.bytes(), prepare)
+    /// Prepares a request's prompt or grammar of this many bytes, in the tenant's turn if it is long.
+    pub(crate) fn prepare<T: Send>(&self, bytes: usize, prepare: impl FnOnce() -> T + Send) -> T {
+        self.frontend.background.prepare(&self.tenant.preparing, bytes, prepare)
     }
 
     /// Same as [`prompt_tokens`](Self::prompt_tokens), for a request that is about to start: a prompt far
     /// longer than the context is refused before all of it is tokenized.
     pub(crate) fn fitting_tokens(&self, request: &Request) -> Result<Vec<u32>, Error> {
-        Self::check_prompt(request)?;
-        self.prepare(request, || match &request.prompt {
+        self.prepare(request.prompt.bytes(), || match &request.prompt {
             // Checked before they are copied: there may be far too many.
             Prompt::Text(text) => self.text_tokens(text, request.special),
             Prompt::Tokens(tokens) => Ok(tokens.clone()),
@@ -90,27 +91,11 @@ impl Model {
         })
     }
 
-    /// Refuses options that belong to another kind of prompt.
-    fn check_prompt(request: &Request) -> Result<(), Error> {
-        let chat = matches!(request.prompt, Prompt::Chat(_));
-        if !chat && (request.add_generation_prompt.is_some() || request.continue_final_message) {
-            let why = "`add_generation_prompt` and `continue_final_message` are for conversations, and the prompt is none";
-            return Err(Error::new(ErrorCode::InvalidArgument, why));
-        }
-        if request.special && !matches!(request.prompt, Prompt::Text(_)) {
-            let why = "`special` is for a text: in a conversation the template's control tokens are parsed anyway, and what \
-                       others say is never; token ids are taken as they are";
-            return Err(Error::new(ErrorCode::InvalidArgument, why));
-        }
-        Ok(())
-    }
-
     /// Returns the prompt of a request, as programs see it.
     pub(crate) fn prompt(&self, request: &Request) -> Result<EnginePrompt, Error> {
-        Self::check_prompt(request)?;
         Ok(match &request.prompt {
             Prompt::Text(text) if request.special => {
-                EnginePrompt::Tokens(self.prepare(request, || self.text_tokens(text, true))?)
+                EnginePrompt::Tokens(self.prepare(request.prompt.bytes(), || self.text_tokens(text, true))?)
             }
             Prompt::Text(text) => EnginePrompt::Text(text.clone()),
             Prompt::Tokens(tokens) => EnginePrompt::Tokens(tokens.clone()),
@@ -157,6 +142,23 @@ impl Model {
                 Err(Error::new(ErrorCode::InvalidArgument, why))
             }
         }
+    }
+}
+
+impl Request {
+    /// Refuses options that belong to another kind of prompt.
+    pub(crate) fn check_prompt(&self) -> Result<(), Error> {
+        let chat = matches!(self.prompt, Prompt::Chat(_));
+        if !chat && (self.add_generation_prompt.is_some() || self.continue_final_message) {
+            let why = "`add_generation_prompt` and `continue_final_message` are for conversations, and the prompt is none";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        if self.special && !matches!(self.prompt, Prompt::Text(_)) {
+            let why = "`special` is for a text: in a conversation the template's control tokens are parsed anyway, and what \
+                       others say is never; token ids are taken as they are";
+            return Err(Error::new(ErrorCode::InvalidArgument, why));
+        }
+        Ok(())
     }
 }
 

@@ -12,6 +12,8 @@ use realm::{Error, Generation, SharedGeneration, Tenant};
 pub struct Running {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// Attacks that run beside this one and end with it.
+    others: Vec<Running>,
     /// The attackers; together they may hold the sum of their limits.
     pub tenants: Vec<Tenant>,
 }
@@ -97,15 +99,33 @@ impl Running {
         });
     }
 
+    /// Lets another attack run beside this one and end with it. Its tenants are this one's from here on.
+    pub fn join(&mut self, mut other: Running) {
+        self.tenants.append(&mut other.tenants);
+        self.others.push(other);
+    }
+
     /// Number of rounds that the attackers' threads completed, and the text of the last error.
     pub fn said(&self) -> (usize, String) {
-        (self.shared.rounds.load(Ordering::Relaxed), self.shared.last.lock().expect("not poisoned").clone())
+        let own = (
+            self.shared.rounds.load(Ordering::Relaxed),
+            self.shared.last.lock().expect("not poisoned").clone(),
+        );
+        self.others.iter().map(Running::said).fold(own, |(rounds, last), (more, other)| {
+            (rounds + more, if other.is_empty() { last } else { other })
+        })
+    }
+
+    /// Tells all threads to end.
+    fn end(&self) {
+        self.shared.over.store(true, Ordering::SeqCst);
+        self.others.iter().for_each(Running::end);
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.shared.over.store(true, Ordering::SeqCst);
+        self.end();
         // A thread may be about to read a generation that it started before.
         while self.threads.iter().any(|thread| !thread.is_finished()) {
             for generation in self.shared.read.lock().expect("not poisoned").iter().filter_map(Weak::upgrade)

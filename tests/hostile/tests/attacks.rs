@@ -19,6 +19,7 @@ fn no_attack_changes_a_victims_text() {
         std::thread::sleep(Duration::from_millis(warm));
         let beside = ground.victim(&victim, tokens);
         let victims = start.elapsed();
+        let (_, error) = running.said();
         drop(running);
         println!(
             "{:14} {:.1} s, with its end {:.1} s",
@@ -28,5 +29,7 @@ fn no_attack_changes_a_victims_text() {
         );
         let (text, _) = beside.unwrap_or_else(|error| panic!("{}: the victim failed: {error}", attack.name));
         assert_eq!(text, alone, "{}", attack.name);
+        // An attack whose own program is refused would attack nothing.
+        assert!(!error.starts_with("invalid-program"), "{}: {error}", attack.name);
     }
 }

@@ -1,7 +1,7 @@
 """Cohere's: attention and feed-forward side by side, behind one norm."""
 from gguf import GGMLQuantizationType as T
 
-from families.blocks import attention, embed, layer_norm, layers, rope_of, unembed
+from families.parts import attention, embed, layer_norm, layers, rope_of, unembed
 
 
 def make(w, keys, layers, deep=False):
@@ -20,8 +20,8 @@ def make(w, keys, layers, deep=False):
 
 
 def cohere(model, tokens):
-    """Command R and R+ (docs.cohere.com), and Command R7B with its windows (arXiv:2504.00698): three layers of four have
-    one, and only those are rotated. Norms have no bias; each head has its own norm's weights."""
+    """Command R and R+ (docs.cohere.com), and Command R7B with its windows (arXiv:2504.00698): three layers of four
+    have one, and only those are rotated. Norms have no bias; each head has its own norm's weights."""
     window = model.get("attention.sliding_window")
     x, rope = embed(model, tokens), rope_of(model, tokens, interleaved=True)
     for layer in layers(model):

@@ -1,9 +1,10 @@
-"""Families without experts: OLMo 2 and 3, SmolLM 3, EXAONE 4, Qwen 3 VL (text), StarCoder 2, Phi-4 mini."""
+"""Families without experts: OLMo 2 and 3, SmolLM 3, EXAONE 4, Qwen 3 VL (text), StarCoder 2, Phi-4 mini, Hunyuan, ERNIE
+4.5, Seed-OSS; Qwen 3 with layers of different shapes."""
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
 import forward
-from families.blocks import attention, embed, gelu_tanh, layer_norm, layers, rms, rope_of, unembed
+from families.parts import attention, embed, layer_norm, layers, rms, rope_of, unembed
 
 
 def make_olmo2(w, kv_heads=4, keys={}):
@@ -130,7 +131,7 @@ def starcoder2(model, tokens):
         q, k, v = layer.heads(layer.layer_norm(x, "attn_norm"))
         x = x + layer.linear(attention(rope(q), rope(k), v), "attn_output")
         h = layer.linear(layer.layer_norm(x, "ffn_norm"), "ffn_up")
-        x = x + layer.linear(gelu_tanh(h), "ffn_down")
+        x = x + layer.linear(forward.gelu_tanh(h), "ffn_down")
     x = layer_norm(x, model.tensor("output_norm.weight"), model.tensor("output_norm.bias"), model.eps)
     return unembed(model, x)
 
@@ -144,14 +145,64 @@ def make_phi4(w):
         w.vector(f"rope_factors_{name}.weight", np.geomspace(1.1, most, 6))
     for i in range(w.layers):
         w.norms(i, "attn_norm", "ffn_norm")
-        w.linear(f"blk.{i}.attn_qkv", (w.heads + 2 * w.kv_heads) * w.head_dim, w.hidden, 1.4)
-        w.linear(f"blk.{i}.attn_output", w.hidden, w.heads * w.head_dim)
+        w.attention(i, fused=True)
         w.feed_forward(i, fused=True)
     w.end()
 
 
 def phi3(model, tokens):
     return forward.forward(model, [tokens])[0]
+
+
+def make_hunyuan(w):
+    w.begin(tied=True, keys={"rope.freq_base": 11158840.0, "rope.scaling.type": "none", "rope.scaling.factor": 1.0})
+    for i in range(w.layers):
+        w.norms(i, "attn_norm", "ffn_norm")
+        w.attention(i, q_norm=w.head_dim)
+        w.feed_forward(i)
+    w.end()
+
+
+def hunyuan(model, tokens):
+    """github.com/Tencent-Hunyuan: Qwen 3 but for heads being normalized after they are rotated."""
+    x, rope = embed(model, tokens), rope_of(model, tokens, interleaved=False)
+    for layer in layers(model):
+        q, k, v = layer.heads(layer.rms(x, "attn_norm"))
+        q, k = layer.rms(rope(q), "attn_q_norm"), layer.rms(rope(k), "attn_k_norm")
+        x = x + layer.linear(attention(q, k, v), "attn_output")
+        x = x + layer.feed_forward(layer.rms(x, "ffn_norm"))
+    return unembed(model, rms(x, model.tensor("output_norm.weight"), model.eps))
+
+
+def make_llama_kin(w, norms=("attn_norm", "ffn_norm"), bias=False, tied=False):
+    w.begin(head_dim=32, tied=tied, keys={"rope.freq_base": 500000.0})
+    for i in range(w.layers):
+        w.norms(i, *norms)
+        w.attention(i, bias=bias)
+        w.feed_forward(i)
+    w.end()
+
+
+def llama_kin(model, tokens, interleaved, ffn_norm="ffn_norm"):
+    """ERNIE 4.5 (yiyan.baidu.com) and Seed-OSS (github.com/ByteDance-Seed)."""
+    x, rope = embed(model, tokens), rope_of(model, tokens, interleaved)
+    for layer in layers(model):
+        q, k, v = layer.heads(layer.rms(x, "attn_norm"))
+        x = x + layer.linear(attention(rope(q), rope(k), v), "attn_output")
+        x = x + layer.feed_forward(layer.rms(x, ffn_norm))
+    return unembed(model, rms(x, model.tensor("output_norm.weight"), model.eps))
+
+
+def make_qwen3_varied(w):
+    """Heads and feed-forward differ from layer to layer, as in pruned models; llama.cpp's qwen3 takes the first's."""
+    heads, kv_heads, ff = [4, 2, 4], [2, 2, 1], [96, 48, 64]
+    w.begin(layers=3, heads=heads, kv_heads=kv_heads, ff=ff, tied=True, keys={"rope.freq_base": 1e6})
+    for i in range(w.layers):
+        w.heads, w.kv_heads = heads[i], kv_heads[i]
+        w.norms(i, "attn_norm", "ffn_norm")
+        w.attention(i, q_norm=w.head_dim)
+        w.feed_forward(i, ff[i])
+    w.end()
 
 
 MODELS = {
@@ -163,4 +214,10 @@ MODELS = {
     "qwen3vl-f16": ("qwen3vl", T.F16, make_qwen3vl, qwen3vl),
     "starcoder2-f16": ("starcoder2", T.F16, make_starcoder2, starcoder2),
     "phi4-mini-f16": ("phi3", T.F16, make_phi4, phi3),
+    "hunyuan-f16": ("hunyuan-dense", T.F16, make_hunyuan, hunyuan),
+    "ernie4.5-f16": ("ernie4_5", T.F16, lambda w: make_llama_kin(w, tied=True), lambda m, t: llama_kin(m, t, True)),
+    "seed-oss-f16": ("seed_oss", T.F16,
+                     lambda w: make_llama_kin(w, ("attn_norm", "post_attention_norm"), bias=True),
+                     lambda m, t: llama_kin(m, t, False, "post_attention_norm")),
+    "qwen3-varied-f16": ("qwen3", T.F16, make_qwen3_varied, qwen3vl),
 }

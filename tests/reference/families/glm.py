@@ -1,7 +1,7 @@
 """GLM 4 and GLM 4.5."""
 from gguf import GGMLQuantizationType as T
 
-from families.blocks import attention, embed, experts, layers, rms, rope_of, unembed
+from families.parts import attention, embed, experts, layers, rms, rope_of, unembed
 
 
 def make_glm4(w):

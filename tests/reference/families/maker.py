@@ -39,12 +39,15 @@ class Maker(Writer):
             if bias:
                 self.bias(f"blk.{i}.{name}.bias", self.hidden)
 
-    def attention(self, i, bias=False, output_bias=False, q_norm=None, k_norm=None, ty=None):
+    def attention(self, i, bias=False, output_bias=False, q_norm=None, k_norm=None, fused=False, ty=None):
         """Scores need some spread, or attention is an average and hides mistakes."""
         b, q, kv = f"blk.{i}", self.heads * self.head_dim, self.kv_heads * self.head_dim
-        self.linear(f"{b}.attn_q", q, self.hidden, 1.6, bias, ty=ty)
-        self.linear(f"{b}.attn_k", kv, self.hidden, 1.6, bias, ty=ty)
-        self.linear(f"{b}.attn_v", kv, self.hidden, 1.0, bias, ty=ty)
+        if fused:
+            self.linear(f"{b}.attn_qkv", q + 2 * kv, self.hidden, 1.4, bias, ty=ty)
+        else:
+            self.linear(f"{b}.attn_q", q, self.hidden, 1.6, bias, ty=ty)
+            self.linear(f"{b}.attn_k", kv, self.hidden, 1.6, bias, ty=ty)
+            self.linear(f"{b}.attn_v", kv, self.hidden, 1.0, bias, ty=ty)
         self.linear(f"{b}.attn_output", self.hidden, q, bias=output_bias, ty=ty)
         if q_norm:
             self.norm(f"{b}.attn_q_norm.weight", q_norm, 1.3)
@@ -60,9 +63,10 @@ class Maker(Writer):
             self.linear(f"{b}.ffn_up{kind}", ff, self.hidden, 1.5)
         self.linear(f"{b}.ffn_down{kind}", self.hidden, ff)
 
-    def experts(self, i, count, ff, bias=False, selection=None, router_gain=3.0, gain=1.5, ty=None):
-        """The router, whose choices differ by more than rounding, and experts' matrices `[experts, outputs, inputs]`."""
-        b = f"blk.{i}"
+    def experts(self, i, count, ff, bias=False, selection=None, router_gain=None, gain=1.5, ty=None):
+        """The router and the experts' matrices, `[experts, outputs, inputs]`."""
+        b, exact = f"blk.{i}", self.type in (T.F32, T.F16)
+        router_gain = router_gain or (3.0 if exact else 6.0)
         self.linear(f"{b}.ffn_gate_inp", count, self.hidden, router_gain, bias, ty=T.F32)
         if selection:
             self.bias(f"{b}.exp_probs_b.bias", count, deviation=selection)

@@ -3,7 +3,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as T
 
 import rope
-from families.blocks import attention, embed, experts, layers, rms, rope_of, unembed
+from families.parts import attention, embed, experts, layers, rms, rope_of, unembed
 
 LATENT, PLAIN, ROTATED, VALUE = 32, 16, 8, 16
 SHARED = {"expert_feed_forward_length": 16, "leading_dense_block_count": 1, "rope.dimension_count": ROTATED,
@@ -52,7 +52,7 @@ def make(w, keys, split=True):
 
 
 def keys_and_values(layer, latent):
-    """What a token's row holds of every head, `[tokens, heads, …]`: the part of keys that isn't rotated, and values."""
+    """What tokens' rows hold of every head, `[tokens, heads, …]`: the part of keys that isn't rotated, and values."""
     if layer.has("attn_kv_b"):
         both = layer.linear(latent, "attn_kv_b").reshape(len(latent), layer.model.heads, -1)
         return np.split(both, [-layer.model.get("attention.value_length")], axis=2)

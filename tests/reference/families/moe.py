@@ -3,7 +3,7 @@ Phi-3.5 MoE."""
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
-from families.blocks import (attention, embed, experts, layer_norm, layers, rms, rope_of, sigmoid, swiglu_clamped,
+from families.parts import (attention, embed, experts, layer_norm, layers, rms, rope_of, sigmoid, swiglu_clamped,
                              unembed)
 from families.dense import VISION
 
@@ -149,8 +149,8 @@ def make_gptoss(w, layers=3, head_dim=32):
 
 
 def gptoss(model, tokens):
-    """arXiv:2508.10925. Every second layer has a window, from the first on; heads have sinks; the weights of experts are
-    the softmax of the chosen ones' scores."""
+    """arXiv:2508.10925. Every second layer has a window, from the first on; heads have sinks; experts weigh by the
+    softmax of the chosen ones' scores."""
     x, rope = embed(model, tokens), rope_of(model, tokens, interleaved=False)
     for layer in layers(model):
         q, k, v = layer.heads(layer.rms(x, "attn_norm"))

@@ -2,7 +2,7 @@
 import numpy as np
 from gguf import GGMLQuantizationType as T
 
-from families.blocks import attention, embed, experts, layers, rms, rope_of, unembed
+from families.parts import attention, embed, experts, layers, rms, rope_of, unembed
 
 
 def temperature(tokens, length, scale, offset):

@@ -43,7 +43,8 @@ impl Cores {
         let here = self.seen[thread].load(Ordering::Relaxed);
         let taken = |core: u32| self.seen.iter().any(|seen| seen.load(Ordering::Relaxed) == core);
         let shared = self.seen.iter().filter(|seen| seen.load(Ordering::Relaxed) == here).count() > 1;
-        // Noted is the core that it moved to: once it may use all cores again, the kernel can move it at once.
+        // Noted is the core that it moved to: once it may use all cores again, the kernel can move it at
+        // once.
         if here != NOWHERE
             && shared
             && let Some(core) = system::leave_for(&|core| !taken(core))

@@ -24,7 +24,20 @@ impl TokenizerEnv for Vocabulary {
     }
 
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
-        self.trie.tokenize_with_greedy_fallback(bytes, |text| self.tokenizer.encode_after(text))
+        let mut tokens =
+            self.trie.tokenize_with_greedy_fallback(bytes, |text| self.tokenizer.encode_after(text));
+        // Some tokenizers write a character as another one (SentencePiece a `▁` as a space) or leave it out.
+        // Tokens from there on would be no part of the text that the grammar forces, so its own mask decides.
+        let mut rest = bytes;
+        let goes_on = |token: &&TokenId| {
+            let spelled = self.trie.token(**token);
+            let after = rest.strip_prefix(spelled).filter(|_| !spelled.is_empty());
+            rest = after.unwrap_or_default();
+            after.is_some()
+        };
+        let same = tokens.iter().take_while(goes_on).count();
+        tokens.truncate(same);
+        tokens
     }
 }
 

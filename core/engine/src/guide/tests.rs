@@ -109,6 +109,22 @@ fn forced_tokens_are_what_the_masks_allow_and_what_the_tokenizer_writes() {
 }
 
 #[test]
+fn characters_that_a_tokenizer_writes_otherwise_can_be_forced() {
+    for model in MODELS {
+        let guides = guides(model);
+        let text = "a▁b\u{14}\u{0}c";
+        let mut guide = guides.guide(0, &plenty(), &Grammar::Regex(text.into())).unwrap();
+        let mut written = Vec::new();
+        while written.len() < text.len() {
+            let token = *allowed(&guide.mask().unwrap()).last().unwrap();
+            guide.accept(token).unwrap();
+            written.extend(bytes(&guides.tokenizer, token));
+        }
+        assert_eq!(written, text.as_bytes(), "{model}");
+    }
+}
+
+#[test]
 fn what_ends_or_structures_a_text_is_never_part_of_it() {
     for model in MODELS {
         let guides = guides(model);

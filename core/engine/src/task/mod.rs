@@ -7,15 +7,14 @@
 
 pub(crate) mod embed;
 pub(crate) mod generate;
+mod rows;
 pub(crate) mod score;
 pub(crate) mod session;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use realm_compute::Want;
-use realm_model::{Forward, TopK};
 use realm_tokenizer::Tokenizer;
 
 use crate::adapter::Applied;
@@ -24,12 +23,14 @@ use crate::kv::{KvCache, PageTables, Scope};
 use crate::metrics::{Meter, Outcome};
 use crate::prices::Prices;
 use crate::tenant::Place;
-use crate::{Error, Logits, MemoryCharge, MemoryKind, Tenant};
+use crate::{Error, MemoryCharge, MemoryKind, Tenant};
 
 use embed::Embed;
 use generate::Generate;
 use score::Score;
 use session::Session;
+
+pub(crate) use rows::Rows;
 
 /// A token sequence with its pages of the KV cache, and its purpose.
 pub(crate) struct Task {
@@ -107,19 +108,6 @@ impl Work {
     }
 }
 
-/// The results of a forward pass for one task.
-pub(crate) struct Rows<'a> {
-    /// Logits of the rows that wanted them, `[rows * vocab]`; empty where only the likeliest are on the host.
-    pub(crate) logits: &'a [f32],
-    /// The likeliest tokens of these rows, where the others are still on the device.
-    pub(crate) top_k: Option<(&'a dyn Forward, Range<usize>)>,
-    /// Hidden states of the rows that wanted them, `[rows * hidden]`.
-    pub(crate) hidden: &'a [f32],
-    /// The number of elements in a row of logits, and in one of hidden states.
-    pub(crate) vocab: usize,
-    pub(crate) width: usize,
-}
-
 /// The state of a task after a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
@@ -129,45 +117,6 @@ pub(crate) enum Progress {
     Rests,
     /// The task has ended.
     Ended,
-}
-
-impl Rows<'_> {
-    /// The number of rows with logits.
-    pub(crate) fn len(&self) -> usize {
-        match &self.top_k {
-            Some((_, rows)) => rows.len(),
-            None => self.logits.len() / self.vocab,
-        }
-    }
-
-    /// The likeliest tokens of row `i`, where no more are on the host.
-    pub(crate) fn top_k(&self, i: usize) -> Option<TopK<'_>> {
-        self.top_k.as_ref().and_then(|(runner, rows)| runner.top_k(rows.start + i))
-    }
-
-    /// The logits of row `i`, to keep: the likeliest tokens where only they are on the host, and otherwise a
-    /// copy, which may use `spare`.
-    pub(crate) fn logits(&self, i: usize, spare: &mut Vec<f32>) -> Logits {
-        if let Some((runner, rows)) = &self.top_k
-            && let Some(top_k) = runner.top_k(rows.start + i)
-            && let Some(row) = runner.kept(rows.start + i)
-        {
-            return Logits::on_device(self.vocab, row, top_k);
-        }
-        let mut values = std::mem::take(spare);
-        values.clear();
-        values.extend_from_slice(&self.logits[i * self.vocab..][..self.vocab]);
-        Logits::new(values)
-    }
-
-    /// All logits of row `i`, fetched into `space` if they are on the device.
-    pub(crate) fn all<'s>(&'s self, i: usize, space: &'s mut Vec<f32>) -> Result<&'s [f32], Error> {
-        let Some((runner, rows)) = &self.top_k else {
-            return Ok(&self.logits[i * self.vocab..][..self.vocab]);
-        };
-        runner.read_logits(rows.start + i, space).map_err(|e| Error::Model(e.to_string()))?;
-        Ok(space)
-    }
 }
 
 impl Task {

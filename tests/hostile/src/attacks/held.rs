@@ -85,7 +85,7 @@ pub(super) fn compile(ground: &Ground) -> Running {
         round += 1;
         let loops = 200;
         let body = format!(
-            "(local.set $i (i32.const {round})) {} {} (global.get $OK)",
+            "(local.set $i (i32.const {round})) (block {} {}) (global.get $OK)",
             "(loop (br_if 1 (i32.eqz (local.get $i)))".repeat(loops),
             ")".repeat(loops)
         );

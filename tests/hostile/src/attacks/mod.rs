@@ -152,4 +152,20 @@ pub const ATTACKS: &[Attack] = &[
         honest: (1, 1),
         begin: held::compile,
     },
+    Attack {
+        name: "all",
+        what: "all of the above at once",
+        // A stream for each attacking tenant: six queue, and each other attack has one.
+        honest: (34, 1),
+        begin: all,
+    },
 ];
+
+/// Starts every other attack of the table.
+fn all(ground: &Ground) -> Running {
+    let mut running = Running::default();
+    for attack in ATTACKS.iter().filter(|attack| attack.name != "all") {
+        running.join(attack.start(ground));
+    }
+    running
+}

@@ -2,6 +2,8 @@
 
 mod backend;
 
+use std::sync::Mutex;
+
 use realm_compute::PAGE_TOKENS;
 
 use super::*;

@@ -2,7 +2,7 @@
 import numpy as np
 
 import rope
-from forward import INT8_BLOCK, gelu_tanh, round_to_int8, silu
+from forward import silu
 
 
 def rms(x, weight, eps):
@@ -78,10 +78,7 @@ class Layer:
     def expert(self, x, name, index):
         """The product of `x` with one matrix of `ffn_NAME_exps`."""
         name = f"blk.{self.index}.ffn_{name}_exps"
-        block = INT8_BLOCK.get(self.model.tensors[f"{name}.weight"].tensor_type)
-        if self.model.int8 and block:
-            x = round_to_int8(x, block)
-        y = x @ self.model.tensor(f"{name}.weight")[index].T
+        y = self.model.rounding(x, name) @ self.model.tensor(f"{name}.weight")[index].T
         bias = self.model.tensor(f"{name}.bias")
         return y if bias is None else y + bias[index]
 
@@ -107,8 +104,8 @@ def rope_of(model, tokens, interleaved, **how):
 
 
 def attention(q, k, v, scale=None, window=None, chunk=None, sinks=None):
-    """Causal attention, `[tokens, heads * length of values]`. A token sees `window` tokens, itself included, or those of
-    its own `chunk`. `sinks` are scores, one a head, of a token that has no value."""
+    """Causal attention, `[tokens, heads * length of values]`. A token sees `window` tokens, itself included, or those
+    of its own `chunk`. `sinks` are scores, one a head, of a token that has no value."""
     tokens, group = len(q), q.shape[1] // k.shape[1]
     k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
     scores = np.einsum("qhd,khd->hqk", q, k) * (q.shape[-1] ** -0.5 if scale is None else scale)
@@ -129,10 +126,10 @@ def route(model, logits, gating, normalize, scale, selection, groups):
     """The chosen experts of each token and their weights, both `[tokens, used]`."""
     used = model.get("expert_used_count")
     weights = {"softmax": softmax, "sigmoid": sigmoid, "softmax of chosen": lambda x: x}[gating](logits)
-    # What experts are compared by. Softmax keeps the order of the logits, whose distances say how safe a choice is.
-    scores = logits if gating != "sigmoid" else weights
+    # What experts are compared by. Logits are in the same order, and their distances say how safe a choice is.
+    scores = logits if selection is None and not groups else weights
     if selection is not None:
-        scores = weights + selection
+        scores = scores + selection
     if groups:
         count, kept = groups
         by_group = scores.reshape(len(scores), count, -1)
@@ -145,6 +142,7 @@ def route(model, logits, gating, normalize, scale, selection, groups):
         last, next_one = np.take_along_axis(scores, chosen[:, -2:], 1).T
         model.margins.append((last - next_one).min())
     chosen = chosen[:, :used]
+    model.chosen.append(np.sort(chosen))
     weights = np.take_along_axis(weights, chosen, 1)
     if gating == "softmax of chosen":
         weights = softmax(weights)
