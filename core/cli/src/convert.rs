@@ -12,8 +12,8 @@ use crate::progress::Bars;
 /// Write a Hugging Face folder as a GGUF file
 #[derive(clap::Args)]
 pub(crate) struct ConvertArgs {
-    /// A folder as transformers saves it: config.json, *.safetensors, tokenizer.json
-    folder: PathBuf,
+    /// A folder as transformers saves it (config.json, *.safetensors, tokenizer.json), or hf:owner/repo
+    folder: String,
     /// The file to write; it must not exist
     out: PathBuf,
     /// Types of the matrices, such as q4_k_m, q8_0 or bf16 [default: those of the folder]
@@ -24,8 +24,8 @@ pub(crate) struct ConvertArgs {
 /// Write a model with matrices of another type
 #[derive(clap::Args)]
 pub(crate) struct QuantizeArgs {
-    /// A GGUF file, a folder as transformers saves it, a catalog name, or hf:owner/repo/file.gguf. Best is a
-    /// model that was not quantized yet
+    /// A GGUF file, a folder as transformers saves it, a catalog name, hf:owner/repo/file.gguf, or
+    /// hf:owner/repo. Best is a model that was not quantized yet
     model: String,
     /// The file to write; it must not exist
     out: PathBuf,
@@ -39,13 +39,18 @@ fn recipe(name: &str) -> Result<Recipe, String> {
 }
 
 pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
-    if !args.folder.is_dir() {
-        let folder = args.folder.display();
+    let reference = match args.folder.starts_with("hf:") {
+        true => Reference::parse(&args.folder)?,
+        false => Reference::Path(PathBuf::from(&args.folder)),
+    };
+    let folder = Hub::new()?.resolve(&reference, &mut Bars::new())?;
+    if !folder.is_dir() {
+        let folder = folder.display();
         bail!(
             "{folder} is no folder; `realm quantize` takes GGUF files, catalog names and hf:owner/repo/file.gguf"
         );
     }
-    write(&args.folder, &args.out, args.recipe)
+    write(&folder, &args.out, args.recipe)
 }
 
 pub(crate) fn quantize(args: &QuantizeArgs) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::progress::Bars;
 #[derive(clap::Args)]
 pub(crate) struct ModelOptions {
     /// A GGUF file, a folder as transformers saves it, a catalog name (see `realm models list`), or
-    /// hf:owner/repo/file.gguf
+    /// hf:owner/repo/file.gguf, or hf:owner/repo for a repository of safetensors
     pub(crate) model: String,
     /// Threads that compute; -1 or 0 for one for each core, which is the default
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=1024))]
