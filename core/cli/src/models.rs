@@ -23,7 +23,8 @@ pub(crate) enum Command {
     },
     /// Facts about a model
     Info {
-        /// A GGUF file, a folder as transformers saves it, a catalog name, hf:owner/repo/file.gguf, or hf:owner/repo
+        /// A GGUF file, a folder as transformers saves it, a catalog name, hf:owner/repo/file.gguf, or
+        /// hf:owner/repo
         model: String,
     },
 }

@@ -82,9 +82,9 @@ impl Hub {
         self.endpoint.as_deref()
     }
 
-    /// Returns the path of the file or folder that `reference` names, and fetches the file first if it is not in the
-    /// cache folder. A catalog model in the cache folder is hashed once, and again only if the file changes;
-    /// if other users may write there, it is hashed every time.
+    /// Returns the path of the file or folder that `reference` names, and fetches the file first if it is not
+    /// in the cache folder. A catalog model in the cache folder is hashed once, and again only if the file
+    /// changes; if other users may write there, it is hashed every time.
     ///
     /// # Errors
     /// [`Error::NoFile`] for a path that leads to no file and no folder, and those of [`Hub::pull`].
@@ -158,8 +158,8 @@ impl Hub {
     /// Returns the path and the state of one model.
     ///
     /// # Errors
-    /// [`Error::NoFile`] for a path that leads to no file and no folder; [`Error::InvalidEntry`] for an entry of your own
-    /// that is invalid.
+    /// [`Error::NoFile`] for a path that leads to no file and no folder; [`Error::InvalidEntry`] for an entry
+    /// of your own that is invalid.
     pub fn info(&self, reference: &Reference) -> Result<Status> {
         let (path, state) = match reference {
             Reference::Path(path) => {

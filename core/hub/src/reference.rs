@@ -104,8 +104,8 @@ impl fmt::Display for HubFile {
 
 impl Reference {
     /// Parses a catalog name, `hf:owner/repo/file.gguf`, `hf:owner/repo`, or a path: a name that exists as a
-    /// file, has a separator in it or ends in `.gguf`. A catalog name wins over a file of that name; write `./name` for
-    /// the file.
+    /// file, has a separator in it or ends in `.gguf`. A catalog name wins over a file of that name; write
+    /// `./name` for the file.
     ///
     /// # Errors
     /// [`Error::UnknownModel`], which lists the catalog's names.

@@ -50,7 +50,7 @@ fn reference() -> Reference {
 }
 
 #[test]
-fn a_repositorys_model_is_fetched_once_without_what_it_does_not_need() {
+fn a_model_of_a_repository_is_fetched_once_without_what_it_does_not_need() {
     let model = content(50_000);
     let needed = ["config.json", "model.safetensors", "tokenizer.json"];
     let files = BTreeMap::from([

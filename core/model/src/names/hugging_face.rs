@@ -39,7 +39,8 @@ const OTHERS: &[(&str, LayerTensor)] = &[
     ("mlp.experts.down_proj", LayerTensor::ExpertDowns),
 ];
 
-/// Names of one expert's matrices: behind `mlp.experts.N.`, and in Mixtral behind `block_sparse_moe.experts.N.`.
+/// Names of one expert's matrices: behind `mlp.experts.N.`, and in Mixtral behind
+/// `block_sparse_moe.experts.N.`.
 const EXPERT: &[(&str, LayerTensor)] = &[
     ("gate_proj", LayerTensor::ExpertGates),
     ("up_proj", LayerTensor::ExpertUps),
@@ -99,8 +100,9 @@ fn find(table: &[(&str, LayerTensor)], name: &str) -> Option<LayerTensor> {
 }
 
 impl TensorId {
-    /// Returns the role of the module `path` of a model's own files, such as `model.layers.0.input_layernorm`,
-    /// and the number of the expert if each expert has a tensor of its own; `None` if no role has that name.
+    /// Returns the role of the module `path` of a model's own files, such as
+    /// `model.layers.0.input_layernorm`, and the number of the expert if each expert has a tensor of its own;
+    /// `None` if no role has that name.
     pub fn of_module(path: &str, norms: NormNames) -> Option<(Self, Option<u32>)> {
         let inner = inner(path);
         let outside = match inner {
@@ -125,8 +127,8 @@ impl TensorId {
         Some((Self::Layer(layer, find(EXPERT, matrix)?), Some(expert.parse().ok()?)))
     }
 
-    /// Returns the role of the matrix `path`, such as `model.layers.0.self_attn.q_proj`, which adapters change;
-    /// `None` if no matrix of a layer has that name.
+    /// Returns the role of the matrix `path`, such as `model.layers.0.self_attn.q_proj`, which adapters
+    /// change; `None` if no matrix of a layer has that name.
     pub fn from_hugging_face(path: &str) -> Option<Self> {
         if path == "lm_head" {
             return Some(Self::Output);
