@@ -193,6 +193,20 @@ impl From<realm_engine::PromptError> for Error {
     }
 }
 
+impl From<realm_convert::Error> for Error {
+    fn from(error: realm_convert::Error) -> Self {
+        use realm_convert::Error as E;
+        let code = match error {
+            E::Gguf(error) => return error.into(),
+            E::Io { .. } => ErrorCode::Io,
+            E::Quantize(_) => ErrorCode::InvalidArgument,
+            E::Unsupported(_) => ErrorCode::Unsupported,
+            E::Folder(_) | E::Tensor { .. } => ErrorCode::InvalidModel,
+        };
+        Self::new(code, error)
+    }
+}
+
 impl From<realm_hub::Error> for Error {
     fn from(error: realm_hub::Error) -> Self {
         use realm_hub::Error as E;
