@@ -160,7 +160,7 @@ impl From<realm_tokenizer::Error> for Error {
         use realm_tokenizer::Error as E;
         match error {
             E::Gguf(error) => error.into(),
-            E::NoTemplate | E::BrokenTemplate(_) => Self::new(ErrorCode::Unsupported, error),
+            E::NoTokenizer | E::NoTemplate | E::BrokenTemplate(_) => Self::new(ErrorCode::Unsupported, error),
             E::UnknownToken { .. } | E::Template(_) | E::Conversation(_) => {
                 Self::new(ErrorCode::InvalidArgument, error)
             }
