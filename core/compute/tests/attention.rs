@@ -1,5 +1,6 @@
 //! Compares attention with all its options with the full score matrix in f64.
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
 use common::{Random, backends, buffer, contents, relative_error};

@@ -1,5 +1,6 @@
 //! Compares mixtures of experts and the matrices of heads with plain loops in f64.
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
 use common::{Random, backends, blocks, buffer, relative_error};

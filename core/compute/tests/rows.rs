@@ -1,5 +1,6 @@
 //! Compares the row-by-row operations with plain loops in f64.
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
 use common::{Random, backends, buffer, contents, relative_error};
