@@ -10,6 +10,7 @@
 
 mod bench;
 mod chat;
+mod convert;
 mod interrupt;
 mod lines;
 mod models;
@@ -42,6 +43,8 @@ enum Command {
     #[cfg(feature = "sandbox")]
     #[command(subcommand)]
     Tenant(tenant::Command),
+    Convert(convert::ConvertArgs),
+    Quantize(convert::QuantizeArgs),
     Bench(bench::Args),
     Tokenize(lines::TokenizeArgs),
     Score(lines::ScoreArgs),
@@ -69,6 +72,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Models(command) => models::models(&command),
         #[cfg(feature = "sandbox")]
         Command::Tenant(command) => tenant::tenant(&command),
+        Command::Convert(args) => convert::convert(&args),
+        Command::Quantize(args) => convert::quantize(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Tokenize(args) => lines::tokenize(&args),
         Command::Score(args) => lines::score(&args),

@@ -11,7 +11,8 @@ use crate::options::ModelOptions;
 /// Turn lines of {"text": …} into lines of {"tokens": […]}
 #[derive(clap::Args)]
 pub(crate) struct TokenizeArgs {
-    /// A GGUF file, a catalog name, or hf:owner/repo/file.gguf
+    /// A GGUF file, a folder as transformers saves it, a catalog name, hf:owner/repo/file.gguf, or
+    /// hf:owner/repo
     model: String,
     /// Parse special tokens spelled in the text
     #[arg(long)]

@@ -13,17 +13,18 @@ pub(crate) enum Command {
     List,
     /// Fetch a model
     Pull {
-        /// A catalog name, or hf:owner/repo/file.gguf
+        /// A catalog name, hf:owner/repo/file.gguf, or hf:owner/repo for a repository of safetensors
         model: String,
     },
     /// Remove a model from the cache folder
     Rm {
-        /// A catalog name, or hf:owner/repo/file.gguf
+        /// A catalog name, hf:owner/repo/file.gguf, or hf:owner/repo for a repository of safetensors
         model: String,
     },
     /// Facts about a model
     Info {
-        /// A GGUF file, a catalog name, or hf:owner/repo/file.gguf
+        /// A GGUF file, a folder as transformers saves it, a catalog name, hf:owner/repo/file.gguf, or
+        /// hf:owner/repo
         model: String,
     },
 }

@@ -10,7 +10,8 @@ use crate::progress::Bars;
 /// The model, and its device.
 #[derive(clap::Args)]
 pub(crate) struct ModelOptions {
-    /// A GGUF file, a catalog name (see `realm models list`), or hf:owner/repo/file.gguf
+    /// A GGUF file, a folder as transformers saves it, a catalog name (see `realm models list`), or
+    /// hf:owner/repo/file.gguf, or hf:owner/repo for a repository of safetensors
     pub(crate) model: String,
     /// Threads that compute; -1 or 0 for one for each core, which is the default
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=1024))]

@@ -65,6 +65,16 @@ impl hub::Progress for Bars {
     }
 }
 
+impl Bars {
+    /// Shows how far the writing of a file is.
+    pub(crate) fn writing(&mut self, done: u64, total: u64) {
+        self.bar("writing".into(), Some(total)).set_position(done);
+        if done >= total {
+            self.end();
+        }
+    }
+}
+
 impl realm::Progress for Bars {
     fn loading(&mut self, done: u64, total: u64) {
         if !self.loading {

@@ -235,3 +235,26 @@ fn an_adapter_that_is_none_is_named() {
     let error = stderr_of_failure(&args, "");
     assert!(error.contains("no-such-adapter.gguf:") && error.contains("io"), "{error}");
 }
+
+#[test]
+fn a_model_is_quantized_to_a_file_that_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("small.gguf");
+    let out = out.to_str().unwrap();
+    let quantize = ["quantize", "smollm2-135m", out, "--type", "Q4_K_M"];
+    assert_eq!(stdout(&quantize, "").trim(), out);
+    let info = stdout(&["models", "info", out], "");
+    assert!(info.contains("Q6_K") && info.contains("Q5_0"), "{info}");
+    let answer = stdout(
+        &["run", out, "What is the capital of France? Answer in one sentence.", "--temperature", "0"],
+        "",
+    );
+    assert!(answer.contains("Paris"), "{answer}");
+    assert!(stderr_of_failure(&quantize, "").contains("remove it first"));
+    let unknown = stderr_of_failure(&["quantize", "smollm2-135m", "x.gguf", "--type", "q9"], "");
+    assert!(unknown.contains("`q9` is unknown") && unknown.contains("q4_k_m"), "{unknown}");
+    let no_model = folder.path().to_str().unwrap();
+    let error = stderr_of_failure(&["convert", no_model, "x.gguf"], "");
+    assert!(error.contains("has no config.json"), "{error}");
+    assert!(stderr_of_failure(&["convert", out, "x.gguf"], "").contains("`realm quantize`"));
+}

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use realm_gguf::TensorType;
+
 use crate::Activation;
 
 /// An ability that some models need and not every backend has; see
@@ -42,6 +44,8 @@ pub enum Feature {
     Multipliers,
     /// [`Backend::copy_columns`](crate::Backend::copy_columns).
     Columns,
+    /// Matrices of a type of numbers.
+    Weights(TensorType),
 }
 
 impl fmt::Display for Feature {
@@ -63,6 +67,7 @@ impl fmt::Display for Feature {
             Self::Ungated => f.write_str("feed-forward networks without a gate"),
             Self::Multipliers => f.write_str("multipliers of the residual stream"),
             Self::Columns => f.write_str("parts of rows"),
+            Self::Weights(ty) => write!(f, "weights of type {ty}"),
         }
     }
 }

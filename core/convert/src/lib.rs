@@ -1,7 +1,8 @@
 //! Converts models: Hugging Face folders to GGUF, and GGUF's tensors to other types.
 //!
-//! [`open`] reads a GGUF file or a folder; a folder's tensors are converted one at a time, when they are read.
-//! [`write()`] writes either as a GGUF file, quantized by a [`Recipe`]. [`quantize`] turns numbers into blocks.
+//! [`open`] reads a GGUF file or a folder; a folder's tensors are converted one at a time, when they are
+//! read. [`write()`] writes either as a GGUF file, quantized by a [`Recipe`]. [`quantize`] turns numbers into
+//! blocks.
 #![forbid(unsafe_code)]
 
 mod error;

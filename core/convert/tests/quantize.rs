@@ -78,6 +78,26 @@ fn every_type_errs_at_most_as_much_as_ggmls_quantizer() {
     assert!(lost.is_empty(), "{}", lost.join("\n"));
 }
 
+/// Types, bits and errors, in the order of their sizes.
+#[test]
+fn the_guides_table_of_errors_is_measured() {
+    let (errors, samples) = (errors(), minilm());
+    let names: Vec<_> = errors.as_object().unwrap().keys().skip(1).take(samples.len()).cloned().collect();
+    let mut table = "| type | bits for each weight | error | ggml's error |\n|---|---|---|---|\n".to_owned();
+    for ty in WRITTEN.into_iter().filter(|ty| ty.block_len() > 1) {
+        let mean = |each: &dyn Fn(usize) -> f64| {
+            let sum: f64 = (0..samples.len()).map(each).sum();
+            100.0 * (sum / samples.len() as f64).sqrt()
+        };
+        let ours = mean(&|i| error(&samples[i], &back(ty, &samples[i], COLUMNS, None), &[1.0]));
+        let theirs = mean(&|i| errors[&names[i]][ty.to_string()][0].as_f64().unwrap());
+        let bits = 8.0 * ty.block_bytes() as f64 / ty.block_len() as f64;
+        table += &format!("| {ty} | {bits} | {ours:.2} % | {theirs:.2} % |\n");
+    }
+    let guide = include_str!("../../../docs/guide/converting.md");
+    assert!(guide.contains(&table), "docs/guide/converting.md needs this table:\n{table}");
+}
+
 #[test]
 fn zeros_and_constants_survive() {
     for ty in WRITTEN {

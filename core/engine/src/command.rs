@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use realm_handover::Sender;
-use realm_model::{AdapterWeights, Layerwise, Slice, ActivationId};
+use realm_model::{ActivationId, AdapterWeights, Layerwise, Slice};
 
 use crate::adapter::Applied;
 use crate::snapshot::Snapshot;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
-use realm_model::{Layerwise, Slice, ActivationId, Work};
+use realm_model::{ActivationId, Layerwise, Slice, Work};
 
 use crate::answer::Answer;
 use crate::command::{Command, Compute, LayerwiseCommand, Operation};
@@ -62,7 +62,11 @@ impl LayerwiseSession {
     /// `Stopped` if the engine has stopped.
     pub fn make(
         &self,
-        mut compute: impl FnMut(&mut dyn Layerwise, &mut Slice<'_>, ActivationId) -> Result<(), realm_model::Error>
+        mut compute: impl FnMut(
+            &mut dyn Layerwise,
+            &mut Slice<'_>,
+            ActivationId,
+        ) -> Result<(), realm_model::Error>
         + Send
         + 'static,
     ) -> Result<ActivationId, Error> {

@@ -46,7 +46,7 @@ pub enum Prompt {
 /// The reason why a prompt has no tokens.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
-    /// The model has no chat template, or the template cannot render the conversation.
+    /// The model has no tokenizer or no chat template, or the template cannot render the conversation.
     #[error(transparent)]
     Tokenizer(#[from] realm_tokenizer::Error),
     /// The prompt was not tokenized to its end.
@@ -104,6 +104,9 @@ impl LoadedModel {
     /// Same as [`tokenize`](Self::tokenize), and `TooLong` for a longer prompt.
     pub fn tokenize_at_most(&self, prompt: &Prompt, most: usize) -> Result<Vec<u32>, PromptError> {
         match prompt {
+            Prompt::Text(_) | Prompt::Chat(_) if !self.tokenizer.spells() => {
+                Err(realm_tokenizer::Error::NoTokenizer.into())
+            }
             Prompt::Text(text) => self.encode_at_most(text, false, most),
             Prompt::Tokens(tokens) => Ok(tokens.clone()),
             Prompt::Chat(conversation) => {
@@ -127,6 +130,9 @@ impl LoadedModel {
     /// # Errors
     /// `TooLong` for a longer text, which is refused before all of it is tokenized.
     pub fn encode_at_most(&self, text: &str, special: bool, most: usize) -> Result<Vec<u32>, PromptError> {
+        if !self.tokenizer.spells() {
+            return Err(realm_tokenizer::Error::NoTokenizer.into());
+        }
         let tokens = self.tokenizer.encode_at_most(text, special, true, most);
         tokens.ok_or(PromptError::TooLong { bytes: text.len(), most })
     }

@@ -22,7 +22,7 @@ fn engines() -> (Engine, Engine, Arc<Tokenizer>) {
     let config = EngineConfig { kv_tokens: Some(4096), ..EngineConfig::default() };
     let cpu = Arc::new(CpuBackend::new(2).unwrap());
     let one = Arc::new(Transformer::load(Arc::clone(&cpu), &gguf, &mut |_, _| {}).unwrap());
-    let layers = (0..one.config().layers).map(|layer| usize::from(layer > 9)).collect();
+    let layers = (0..one.config().layers.len()).map(|layer| usize::from(layer > 9)).collect();
     let plan = Plan { layers, embeddings: 1, output: 1 };
     let parts = PartsBackend::new(vec![Part::Cpu(Arc::clone(&cpu)), Part::Cpu(cpu)], plan).unwrap();
     let two = Arc::new(Transformer::load(Arc::new(parts), &gguf, &mut |_, _| {}).unwrap());

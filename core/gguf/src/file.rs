@@ -235,8 +235,10 @@ fn instead(bytes: &[u8]) -> &'static str {
         " but a web page: fetch the file from its download link"
     } else if [&b"lmgg"[..], b"fmgg", b"tjgg", b"algg"].iter().any(|magic| begins(magic)) {
         " but one of the formats before it: llama.cpp's `convert_llama_ggml_to_gguf.py` converts it"
-    } else if begins(b"PK\x03\x04") || bytes.get(8..10) == Some(b"{\"") {
-        " but a checkpoint for PyTorch or in safetensors: llama.cpp's `convert_hf_to_gguf.py` converts it"
+    } else if bytes.get(8..10) == Some(b"{\"") {
+        " but one of safetensors: give the folder that it is in, with config.json and tokenizer.json"
+    } else if begins(b"PK\x03\x04") {
+        " but a checkpoint for PyTorch: load it with transformers, save it with `save_pretrained`, and give that folder"
     } else {
         ""
     }

@@ -161,8 +161,8 @@ fn what_is_no_gguf_file_is_named_where_its_beginning_tells() {
         (b"\n<!DOCTYPE html><html>", "a web page"),
         (b"<HTML><head>", "a web page"),
         (b"tjgg\x03\0\0\0", "convert_llama_ggml_to_gguf.py"),
-        (b"PK\x03\x04data.pkl", "convert_hf_to_gguf.py"),
-        (b"\x20\0\0\0\0\0\0\0{\"__metadata__\":{}}", "convert_hf_to_gguf.py"),
+        (b"PK\x03\x04data.pkl", "`save_pretrained`"),
+        (b"\x20\0\0\0\0\0\0\0{\"__metadata__\":{}}", "the folder that it is in"),
     ];
     for (bytes, hint) in cases {
         assert_refused(bytes.to_vec(), 0, "magic", hint);

@@ -14,7 +14,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// The text names no model.
     #[error(
-        "no model is called `{given}`{reason}; give a path to a GGUF file, `hf:owner/repo/file.gguf`, or one of: {}",
+        "no model is called `{given}`{reason}; give a path to a GGUF file, `hf:owner/repo/file.gguf`, `hf:owner/repo`, or one of: {}",
         names.join(", ")
     )]
     UnknownModel {

@@ -11,6 +11,7 @@ use crate::error::{Error, Failure, Reason, Result};
 use crate::partial::{Wanted, is_sha256};
 use crate::progress::Progress;
 use crate::reference::{HubFile, Reference};
+use crate::repository;
 use crate::{huggingface, pip, verified};
 
 /// The models of one cache folder. It is cheap to create, and holds no lock and no connection between calls.
@@ -76,15 +77,20 @@ impl Hub {
         &self.cache
     }
 
-    /// Returns the path of the file that `reference` names, and fetches the file first if it is not in the
-    /// cache folder. A catalog model in the cache folder is hashed once, and again only if the file changes;
-    /// if other users may write there, it is hashed every time.
+    /// The server that is asked, unless it is the environment's or the public one.
+    pub(crate) fn endpoint(&self) -> Option<&str> {
+        self.endpoint.as_deref()
+    }
+
+    /// Returns the path of the file or folder that `reference` names, and fetches the file first if it is not
+    /// in the cache folder. A catalog model in the cache folder is hashed once, and again only if the file
+    /// changes; if other users may write there, it is hashed every time.
     ///
     /// # Errors
-    /// [`Error::NoFile`] for a path that leads to no file, and those of [`Hub::pull`].
+    /// [`Error::NoFile`] for a path that leads to no file and no folder, and those of [`Hub::pull`].
     pub fn resolve(&self, reference: &Reference, progress: &mut dyn Progress) -> Result<PathBuf> {
         match reference {
-            Reference::Path(path) if path.is_file() => Ok(path.clone()),
+            Reference::Path(path) if path.is_file() || path.is_dir() => Ok(path.clone()),
             Reference::Path(path) => Err(Error::NoFile(path.clone())),
             _ => self.pull(reference, progress),
         }
@@ -99,6 +105,9 @@ impl Hub {
     /// [`Error::SharedFolder`] if other users may write into the cache folder; [`Error::InvalidEntry`] for an
     /// entry of your own that is invalid; [`Error::Io`] if the cache folder cannot be used.
     pub fn pull(&self, reference: &Reference, progress: &mut dyn Progress) -> Result<PathBuf> {
+        if let Reference::Repository(repository) = reference {
+            return repository::pull(self, repository, progress);
+        }
         let target = self.target(reference)?;
         if target.is_good()? {
             return Ok(target.place.model);
@@ -149,14 +158,16 @@ impl Hub {
     /// Returns the path and the state of one model.
     ///
     /// # Errors
-    /// [`Error::NoFile`] for a path that leads to no file; [`Error::InvalidEntry`] for an entry of your own
-    /// that is invalid.
+    /// [`Error::NoFile`] for a path that leads to no file and no folder; [`Error::InvalidEntry`] for an entry
+    /// of your own that is invalid.
     pub fn info(&self, reference: &Reference) -> Result<Status> {
         let (path, state) = match reference {
             Reference::Path(path) => {
-                let bytes = file_bytes(path).ok_or_else(|| Error::NoFile(path.clone()))?;
+                let folder = || path.is_dir().then(|| folder_bytes(path));
+                let bytes = file_bytes(path).or_else(folder).ok_or_else(|| Error::NoFile(path.clone()))?;
                 (path.clone(), State::Present(bytes))
             }
+            Reference::Repository(repository) => repository::state(self, repository),
             _ => {
                 let target = self.target(reference)?;
                 let state = target.state();
@@ -173,6 +184,9 @@ impl Hub {
     /// [`Error::NotManaged`] for a path, [`Error::SharedFolder`] if other users may write into the cache
     /// folder, [`Error::Io`] if something cannot be removed.
     pub fn remove(&self, reference: &Reference) -> Result<u64> {
+        if let Reference::Repository(repository) = reference {
+            return repository::remove(self, repository);
+        }
         let place = self.target(reference)?.place;
         place.create()?;
         let _lock = place.lock(&mut ())?;
@@ -186,6 +200,7 @@ impl Hub {
     fn target(&self, reference: &Reference) -> Result<Target> {
         match reference {
             Reference::Path(path) => Err(Error::NotManaged(path.clone())),
+            Reference::Repository(repository) => Err(Error::NotManaged(repository::folder(self, repository))),
             Reference::Catalog(entry) => {
                 check(entry)?;
                 Ok(Target {

@@ -26,7 +26,7 @@ use ureq::{Body, RequestBuilder};
 use crate::cache::Place;
 use crate::error::Reason;
 use crate::partial::{Partial, Wanted, is_sha256};
-use crate::reference::HubFile;
+use crate::reference::{HubFile, HubRepository};
 
 /// The longest time that the hub may take for an answer or the next bytes, in seconds.
 const SILENCE: u64 = 60;
@@ -74,7 +74,7 @@ pub(crate) fn fetch(
     wanted: &Wanted,
     advanced: &mut dyn FnMut(u64, Option<u64>),
 ) -> Result<String, Reason> {
-    let repository = repository(endpoint, file)?;
+    let repository = repository(endpoint, repository_of(file))?;
     let (size, sha256) = insist(|_| look_up(&repository, file))?;
     let wanted = agree(wanted, size, sha256)?;
     let mut partial = Partial::resume(&place.partial)?;
@@ -94,8 +94,18 @@ pub(crate) fn fetch(
     partial.finish(&place.model, &wanted)
 }
 
-/// Returns hf-hub's handle of the repository that `file` is in.
-fn repository(endpoint: Option<&str>, file: &HubFile) -> Result<ApiRepo, Reason> {
+/// Returns the names of all files of a repository.
+pub(crate) fn files(endpoint: Option<&str>, repository: &HubRepository) -> Result<Vec<String>, Reason> {
+    let api = self::repository(endpoint, repository.to_string())?;
+    let info: Info = insist(|_| {
+        let response = answer(request(&api).query("blobs", "true"), &repository.to_string())?;
+        response.into_body().read_json().map_err(|e| said("the hub", e))
+    })?;
+    Ok(info.siblings.into_iter().map(|sibling| sibling.rfilename).collect())
+}
+
+/// Returns hf-hub's handle of a repository.
+fn repository(endpoint: Option<&str>, name: String) -> Result<ApiRepo, Reason> {
     let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     // By itself hf-hub knows only the stored token, and panics without a home folder.
     let home = variable("HF_HOME")
@@ -113,7 +123,7 @@ fn repository(endpoint: Option<&str>, file: &HubFile) -> Result<ApiRepo, Reason>
         builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
     }
     let api = builder.build().map_err(|e| Reason::Hub(e.to_string()))?;
-    Ok(api.model(format!("{}/{}", file.owner(), file.repo())))
+    Ok(api.model(name))
 }
 
 /// Makes attempts until one succeeds, or [`ATTEMPTS`] in a row have failed. An attempt that made progress
@@ -138,10 +148,12 @@ fn insist<T>(mut attempt: impl FnMut(&mut u32) -> Result<T, Trouble>) -> Result<
 /// Returns the size of `file` in bytes, and its SHA-256 if the hub knows it.
 fn look_up(repository: &ApiRepo, file: &HubFile) -> Result<(u64, Option<String>), Trouble> {
     let response =
-        answer(request(repository).query("blobs", "true"), file).map_err(|trouble| match trouble {
-            // A server that did not answer once is not asked again: the model may have another source.
-            Trouble::Passing(reason @ Reason::Silent(_)) => Trouble::Lasting(reason),
-            trouble => trouble,
+        answer(request(repository).query("blobs", "true"), &repository_of(file)).map_err(|trouble| {
+            match trouble {
+                // A server that did not answer once is not asked again: the model may have another source.
+                Trouble::Passing(reason @ Reason::Silent(_)) => Trouble::Lasting(reason),
+                trouble => trouble,
+            }
         })?;
     let info: Info = response.into_body().read_json().map_err(|e| said("the hub", e))?;
     let found = info.siblings.into_iter().find(|sibling| sibling.rfilename == file.file());
@@ -185,7 +197,7 @@ fn stream(
     if from > 0 {
         request = request.header("range", format!("bytes={from}-{}", size - 1));
     }
-    let response = answer(request, file)?;
+    let response = answer(request, &repository_of(file))?;
     // A server may disregard the range and send the whole file.
     if from > 0 && response.status() != StatusCode::PARTIAL_CONTENT {
         partial.restart().map_err(lasting)?;
@@ -223,15 +235,18 @@ fn request(repository: &ApiRepo) -> RequestBuilder<WithoutBody> {
     if repository.url("").starts_with("http:") { config.proxy(None).build() } else { config.build() }
 }
 
-/// Sends `request`; returns the response only if its status is a success.
-fn answer(request: RequestBuilder<WithoutBody>, file: &HubFile) -> Result<Response<Body>, Trouble> {
+fn repository_of(file: &HubFile) -> String {
+    format!("{}/{}", file.owner(), file.repo())
+}
+
+/// Sends `request` about `repository`; returns the response only if its status is a success.
+fn answer(request: RequestBuilder<WithoutBody>, repository: &str) -> Result<Response<Body>, Trouble> {
     let server = request.uri_ref().and_then(|uri| uri.host()).unwrap_or("the hub").to_owned();
     let response = request.call().map_err(|e| said(&server, e))?;
     let status = response.status();
     if status.is_success() {
         return Ok(response);
     }
-    let repository = format!("{}/{}", file.owner(), file.repo());
     let reason = Reason::Hub(match status.as_u16() {
         // Without the right token the hub does not tell the two cases apart.
         401 | 404 => {

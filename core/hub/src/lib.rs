@@ -36,6 +36,7 @@ mod pip;
 mod private;
 mod progress;
 mod reference;
+mod repository;
 mod verified;
 mod wheel;
 
@@ -43,4 +44,4 @@ pub use catalog::{Entry, Source, catalog};
 pub use error::{Error, Failure, Reason, Result};
 pub use hub::{Hub, State, Status};
 pub use progress::Progress;
-pub use reference::{HubFile, Reference};
+pub use reference::{HubFile, HubRepository, Reference};

@@ -11,12 +11,52 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reference {
-    /// A file of the user's own.
+    /// A file or folder of the user's own.
     Path(PathBuf),
     /// A model of the catalog, or an [`Entry`] of your own.
     Catalog(Entry),
     /// A file of a Hugging Face repository.
     HuggingFace(HubFile),
+    /// A Hugging Face repository, whose model is a folder as transformers saves it.
+    Repository(HubRepository),
+}
+
+/// A Hugging Face repository, at its main branch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubRepository {
+    owner: String,
+    repo: String,
+}
+
+impl HubRepository {
+    /// Parses `owner/repo`. Returns `None` for another form, or if a name has other characters than ASCII
+    /// letters, digits, `.`, `-`, `_` and `+`.
+    pub fn parse(text: &str) -> Option<HubRepository> {
+        let (owner, repo) = text.split_once('/')?;
+        let plain = is_plain_name(owner) && is_plain_name(repo);
+        plain.then(|| HubRepository { owner: owner.to_owned(), repo: repo.to_owned() })
+    }
+
+    /// The user or organization.
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// The repository's name without its owner.
+    pub fn repo(&self) -> &str {
+        &self.repo
+    }
+
+    /// Returns a file of the repository; `None` if its name is not a plain one.
+    pub(crate) fn file(&self, name: &str) -> Option<HubFile> {
+        HubFile::parse(&format!("{self}/{name}"))
+    }
+}
+
+impl fmt::Display for HubRepository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.owner, self.repo)
+    }
 }
 
 /// A file of a Hugging Face repository, at its main branch.
@@ -63,9 +103,9 @@ impl fmt::Display for HubFile {
 }
 
 impl Reference {
-    /// Parses a catalog name, `hf:owner/repo/file.gguf`, or a path: a name that exists as a file, has a
-    /// separator in it or ends in `.gguf`. A catalog name wins over a file of that name; write `./name` for
-    /// the file.
+    /// Parses a catalog name, `hf:owner/repo/file.gguf`, `hf:owner/repo`, or a path: a name that exists as a
+    /// file, has a separator in it or ends in `.gguf`. A catalog name wins over a file of that name; write
+    /// `./name` for the file.
     ///
     /// # Errors
     /// [`Error::UnknownModel`], which lists the catalog's names.
@@ -79,10 +119,13 @@ impl Reference {
             return Ok(Reference::Catalog(entry.clone()));
         }
         if let Some(file) = text.strip_prefix("hf:") {
+            if let Some(repository) = HubRepository::parse(file) {
+                return Ok(Reference::Repository(repository));
+            }
             let file = HubFile::parse(file).filter(|file| file.file.ends_with(".gguf"));
             return file
                 .map(Reference::HuggingFace)
-                .ok_or_else(|| unknown(": after `hf:` comes owner/repo/file.gguf"));
+                .ok_or_else(|| unknown(": after `hf:` comes owner/repo/file.gguf or owner/repo"));
         }
         let path = PathBuf::from(text);
         let looks_like_path = text.contains(std::path::is_separator) || text.ends_with(".gguf");
@@ -107,6 +150,7 @@ impl fmt::Display for Reference {
             Reference::Path(path) => write!(f, "{}", path.display()),
             Reference::Catalog(entry) => f.write_str(&entry.name),
             Reference::HuggingFace(file) => write!(f, "hf:{file}"),
+            Reference::Repository(repository) => write!(f, "hf:{repository}"),
         }
     }
 }
@@ -123,6 +167,10 @@ mod tests {
         assert!(matches!(parse("model.gguf"), Reference::Path(_)));
         assert!(matches!(parse("/models/anything"), Reference::Path(_)));
         assert!(matches!(parse("src"), Reference::Path(_)), "something that exists");
+        let Reference::Repository(repository) = parse("hf:HuggingFaceTB/SmolLM3-3B") else {
+            panic!("a repository")
+        };
+        assert_eq!((repository.owner(), repository.repo()), ("HuggingFaceTB", "SmolLM3-3B"));
         let Reference::HuggingFace(file) = parse("hf:Qwen/Qwen3-0.6B-GGUF/q8/model-Q8_0.gguf") else {
             panic!("a Hugging Face file")
         };

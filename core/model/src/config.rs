@@ -1,6 +1,6 @@
 //! A model's configuration, read from a file's metadata and checked.
 
-use realm_compute::{CacheLayout, Feature, NormKind, NormSpan, Window};
+use realm_compute::{Backend, CacheLayout, Feature, NormKind, NormSpan, Window};
 use realm_gguf::Gguf;
 
 use crate::Error;
@@ -60,8 +60,8 @@ impl ModelConfig {
     /// Reads and checks the metadata.
     ///
     /// # Errors
-    /// `Unsupported` for an architecture that Realm does not run, `InvalidModel` for metadata that are missing
-    /// or impossible.
+    /// `Unsupported` for an architecture that Realm does not run, `InvalidModel` for metadata that are
+    /// missing or impossible.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, Error> {
         let metadata = gguf.metadata();
         let architecture = Architecture::from_name(metadata.require_str("general.architecture")?)?;
@@ -151,8 +151,15 @@ impl ModelConfig {
         }
     }
 
+    /// Returns what a model of this shape needs and `backend` does not compute, if there is such a thing.
+    pub fn lacking<B: Backend>(&self, gguf: &Gguf, backend: &B) -> Option<Feature> {
+        let matrices = gguf.tensors().iter().filter(|tensor| tensor.shape.len() > 1);
+        let weights = matrices.map(|tensor| Feature::Weights(tensor.ty));
+        self.features().into_iter().chain(weights).find(|feature| !backend.supports(*feature))
+    }
+
     /// Returns what the model needs that not every backend computes.
-    pub(crate) fn features(&self) -> Vec<Feature> {
+    fn features(&self) -> Vec<Feature> {
         let mut all = Vec::new();
         let mut need = |needed: bool, feature: Feature| {
             if needed && !all.contains(&feature) {

@@ -73,7 +73,7 @@ impl<B: Backend> Transformer<B> {
     /// for a file that is broken.
     pub fn load(backend: Arc<B>, gguf: &Gguf, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, Error> {
         let config = ModelConfig::from_gguf(gguf)?;
-        if let Some(feature) = config.features().into_iter().find(|feature| !backend.supports(*feature)) {
+        if let Some(feature) = config.lacking(gguf, &*backend) {
             return Err(Error::Unsupported(format!(
                 "this {} model needs {feature}, which {} does not compute; load it on the CPU (device `cpu`)",
                 config.architecture,

@@ -46,11 +46,13 @@ impl Device {
         match name.split_once(':') {
             None if name == "cpu" => cpu(),
             None if name == "cuda" => Ok(cuda(Gpus::from_first(threads).map_err(missing)?)),
-            None if name == "auto" => Gpus::from_first(threads).map(cuda).or_else(|why| {
-                static LOGGED: Once = Once::new();
-                LOGGED.call_once(|| tracing::info!("running on the CPU: {}", why.message()));
-                cpu()
-            }),
+            None if name == "auto" => {
+                Gpus::from_first(threads).map(|gpus| cuda(gpus.or_cpu())).or_else(|why| {
+                    static LOGGED: Once = Once::new();
+                    LOGGED.call_once(|| tracing::info!("running on the CPU: {}", why.message()));
+                    cpu()
+                })
+            }
             Some(("cuda", ordinals)) => {
                 let ordinals: Result<Vec<usize>, _> = ordinals.split(',').map(str::parse).collect();
                 let ordinals = ordinals.map_err(|_| unknown())?;

@@ -160,7 +160,7 @@ impl From<realm_tokenizer::Error> for Error {
         use realm_tokenizer::Error as E;
         match error {
             E::Gguf(error) => error.into(),
-            E::NoTemplate | E::BrokenTemplate(_) => Self::new(ErrorCode::Unsupported, error),
+            E::NoTokenizer | E::NoTemplate | E::BrokenTemplate(_) => Self::new(ErrorCode::Unsupported, error),
             E::UnknownToken { .. } | E::Template(_) | E::Conversation(_) => {
                 Self::new(ErrorCode::InvalidArgument, error)
             }
@@ -190,6 +190,20 @@ impl From<realm_engine::PromptError> for Error {
             realm_engine::PromptError::Tokenizer(error) => error.into(),
             realm_engine::PromptError::TooLong { .. } => Self::new(ErrorCode::LimitExceeded, error),
         }
+    }
+}
+
+impl From<realm_convert::Error> for Error {
+    fn from(error: realm_convert::Error) -> Self {
+        use realm_convert::Error as E;
+        let code = match error {
+            E::Gguf(error) => return error.into(),
+            E::Io { .. } => ErrorCode::Io,
+            E::Quantize(_) => ErrorCode::InvalidArgument,
+            E::Unsupported(_) => ErrorCode::Unsupported,
+            E::Folder(_) | E::Tensor { .. } => ErrorCode::InvalidModel,
+        };
+        Self::new(code, error)
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use realm_compute::CacheType;
 use realm_compute::cpu::CpuBackend;
 use realm_compute::cuda::CudaBackend;
 use realm_compute::parts::{Part, PartsBackend, Plan, Sizes, layer_of};
-use realm_compute::{CacheLayout, CacheType};
 use realm_gguf::Gguf;
 use realm_model::{ModelConfig, Weights};
 
@@ -27,6 +27,8 @@ pub(crate) struct Gpus {
     /// True if models are spread over all of these GPUs, because the user said so; false if other GPUs take
     /// only what does not fit on the first.
     spread: bool,
+    /// True if a model runs on the CPU that needs what the GPU does not compute: the user named no device.
+    or_cpu: bool,
     /// The number of CPU threads that compute.
     threads: usize,
     cpu: Mutex<Option<Arc<CpuBackend>>>,
@@ -37,6 +39,11 @@ impl Gpus {
     /// threads, here and below.
     pub(crate) fn from_first(threads: usize) -> Result<Self, Error> {
         Self::open((0..CudaBackend::count().max(1)).collect(), false, threads)
+    }
+
+    /// Lets models that need what the GPU does not compute run on the CPU.
+    pub(crate) fn or_cpu(self) -> Self {
+        Self { or_cpu: true, ..self }
     }
 
     /// Uses all of these GPUs.
@@ -56,7 +63,7 @@ impl Gpus {
 
     fn open(ordinals: Vec<usize>, spread: bool, threads: usize) -> Result<Self, Error> {
         let opened = Mutex::new(vec![None; ordinals.len()]);
-        let this = Self { ordinals, opened, spread, threads, cpu: Mutex::default() };
+        let this = Self { ordinals, opened, spread, or_cpu: false, threads, cpu: Mutex::default() };
         this.gpu(0)?;
         Ok(this)
     }
@@ -87,6 +94,13 @@ impl Gpus {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Box<dyn Weights>, Placement), Error> {
         let config = ModelConfig::from_gguf(gguf)?;
+        if self.or_cpu
+            && options.gpu_layers.is_none()
+            && let Some(feature) = config.lacking(gguf, &*self.gpu(0)?)
+        {
+            tracing::warn!("the model runs on the CPU: the GPU does not compute {feature}, which it needs");
+            return Ok((load_on_cpu(&self.cpu()?, gguf, options, progress)?, Placement::Cpu));
+        }
         let kind = options.cache_type.unwrap_or(CacheType::F16);
         let sizes = sizes(gguf, &config, options, kind);
         let (plan, gpus) = self.plan(&sizes, options.gpu_layers)?;

@@ -1,8 +1,7 @@
-//! Facts from a model's file, without loading it.
+//! Facts from a model's file or folder, without loading it.
 
 use std::path::Path;
 
-use realm_gguf::Gguf;
 use realm_model::ModelConfig;
 
 use crate::Error;
@@ -28,12 +27,12 @@ pub struct FileInfo {
     pub tensor_types: Vec<(String, usize, u64)>,
 }
 
-/// Reads the header of a file.
+/// Reads the header of a GGUF file, or the index of a folder as transformers saves it.
 ///
 /// # Errors
 /// `io` for a file that cannot be read, and `invalid-model` or `unsupported` for one that Realm cannot run.
 pub fn inspect(path: &Path) -> Result<FileInfo, Error> {
-    let gguf = Gguf::open(path).map_err(Error::in_file(path))?;
+    let gguf = realm_convert::open(path).map_err(Error::in_file(path))?;
     let config = ModelConfig::from_gguf(&gguf)?;
     let mut tensor_types: Vec<(String, usize, u64)> = Vec::new();
     for tensor in gguf.tensors() {

@@ -104,6 +104,7 @@ pub use options::LoadOptions;
 pub use program::Program;
 pub use progress::{OnProgress, Progress, ProgressEvent, Stage};
 pub use realm_compute::CacheType;
+pub use realm_convert as convert;
 pub use realm_engine::{
     Forwarded, Grammar, Histogram, KvPages, Level, Limits, MemoryKind, MemoryUse, Metrics, Output, Pooling,
     ProgramLimits, Requests, Sampling, Scored, Served, Speculation, TenantMetrics, Timings, Token,

@@ -59,9 +59,9 @@ pub(crate) fn load(
     Ok((LoadedModel::new(reference, engine, weights, tokenizer, template), frontend))
 }
 
-/// Opens a model's file and its tokenizer.
+/// Opens a model's file, or its folder, and its tokenizer.
 pub(crate) fn open(path: &Path) -> Result<(Gguf, Tokenizer), Error> {
-    let gguf = Gguf::open(path).map_err(Error::in_file(path))?;
+    let gguf = realm_convert::open(path).map_err(Error::in_file(path))?;
     let tokenizer = Tokenizer::from_metadata(gguf.metadata()).map_err(Error::in_file(path))?;
     Ok((gguf, tokenizer))
 }

@@ -112,8 +112,9 @@ impl Realm {
         Builder::default()
     }
 
-    /// Loads a model: a path to a GGUF file, a catalog name such as `smollm2-135m`, or
-    /// `hf:owner/repo/file.gguf`. A model that is not on disk yet is fetched first. Blocks.
+    /// Loads a model: a path to a GGUF file or to a folder as transformers saves it, a catalog name such as
+    /// `smollm2-135m`, `hf:owner/repo/file.gguf`, or `hf:owner/repo` for a repository of safetensors. A model
+    /// that is not on disk yet is fetched first. Blocks.
     ///
     /// # Errors
     /// `not-found` for an unknown name, `io` if fetching fails, `invalid-model` or `unsupported` for a file

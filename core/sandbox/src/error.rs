@@ -93,10 +93,9 @@ impl From<realm_engine::Error> for Error {
 
 impl From<realm_tokenizer::Error> for Error {
     fn from(error: realm_tokenizer::Error) -> Self {
+        use realm_tokenizer::Error as E;
         let kind = match error {
-            realm_tokenizer::Error::NoTemplate | realm_tokenizer::Error::BrokenTemplate(_) => {
-                ErrorKind::Unsupported
-            }
+            E::NoTokenizer | E::NoTemplate | E::BrokenTemplate(_) => ErrorKind::Unsupported,
             _ => ErrorKind::InvalidArgument,
         };
         Self::new(kind, error)

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use realm_engine::{Guide, LayerwiseSession, LoadedModel, TextStream, TokenMask};
-use realm_model::{CacheId, ActivationId};
+use realm_model::{ActivationId, CacheId};
 
 use crate::Error;
 use crate::budget::Charge;

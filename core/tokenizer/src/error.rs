@@ -8,6 +8,9 @@ pub enum Error {
     /// A metadata key is missing or of another type.
     #[error(transparent)]
     Gguf(#[from] realm_gguf::Error),
+    /// The model's file has no tokenizer: its `tokenizer.ggml.model` is `no_vocab`.
+    #[error("the model's file has no tokenizer (`no_vocab`), so text means nothing to it: pass token ids")]
+    NoTokenizer,
     /// The model's file has no chat template.
     #[error(
         "the model has no chat template (a base model?): give it a plain prompt, or load it with the option \

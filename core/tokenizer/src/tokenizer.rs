@@ -11,7 +11,12 @@ use crate::special::{Part, Scope, SpecialTokens};
 use crate::vocabulary::{TokenKind, Vocabulary};
 use crate::{Error, Utf8Stream};
 
+/// The largest vocabulary of a model without tokenizer.
+const MOST_UNSPELLED: u64 = 1 << 24;
+
 enum Model {
+    /// The file has no tokenizer; see [`Tokenizer::spells`].
+    None,
     Bpe(Box<Bpe>),
     SentencePiece(Box<SentencePiece>),
 }
@@ -32,7 +37,8 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads the `tokenizer.ggml.*` keys.
+    /// Reads the `tokenizer.ggml.*` keys. A file whose `tokenizer.ggml.model` is `no_vocab` gives a tokenizer
+    /// that [spells](Self::spells) nothing.
     ///
     /// # Errors
     /// An unknown tokenizer model or pre-tokenizer (the error names it), and tables that contradict each
@@ -42,9 +48,10 @@ impl Tokenizer {
         let byte_level = match kind {
             "gpt2" => true,
             "llama" => false,
+            "no_vocab" => return Self::unspelled(metadata),
             _ => {
                 return Err(Error::InvalidModel(format!(
-                    "tokenizer.ggml.model `{kind}` is not supported; supported are `gpt2` and `llama`"
+                    "tokenizer.ggml.model `{kind}` is not supported; supported are `gpt2`, `llama` and `no_vocab`"
                 )));
             }
         };
@@ -76,6 +83,7 @@ impl Tokenizer {
         let longest = vocabulary.iter().map(|(_, token, _)| token.len()).max().unwrap_or(0).max(1);
         let spells_all = match &model {
             Model::Bpe(bpe) => bpe.knows_every_byte(),
+            Model::None => false,
             Model::SentencePiece(_) => {
                 (0..=u8::MAX).all(|byte| vocabulary.id(format!("<0x{byte:02X}>").as_bytes()).is_some())
             }
@@ -92,6 +100,36 @@ impl Tokenizer {
             add_space_prefix: flag("add_space_prefix").unwrap_or(!byte_level),
             vocabulary,
         })
+    }
+
+    /// Makes the tokenizer of a file that has only the number of its tokens.
+    fn unspelled(metadata: &Metadata) -> Result<Self, Error> {
+        let key = format!("{}.vocab_size", metadata.require_str("general.architecture")?);
+        let len =
+            metadata.u64(&key)?.filter(|&len| (1..=MOST_UNSPELLED).contains(&len)).ok_or_else(|| {
+                Error::InvalidModel(format!(
+                    "the file has no tokenizer and no `{key}` from 1 to {MOST_UNSPELLED}"
+                ))
+            })?;
+        let vocabulary = Vocabulary::unspelled(len as usize);
+        Ok(Self {
+            special: SpecialTokens::new(&vocabulary, |_| false)?,
+            vocabulary,
+            model: Model::None,
+            bos: None,
+            eos: None,
+            ends: Vec::new(),
+            add_bos: false,
+            add_eos: false,
+            add_space_prefix: false,
+            most_bytes: None,
+        })
+    }
+
+    /// Returns whether tokens have spellings. Without them no text has tokens, and all tokens together are
+    /// the empty text.
+    pub fn spells(&self) -> bool {
+        !matches!(self.model, Model::None)
     }
 
     /// Number of tokens.
@@ -212,6 +250,7 @@ impl Tokenizer {
             }
             Part::Text(text) => {
                 match &self.model {
+                    Model::None => {}
                     Model::Bpe(bpe) => bpe.encode(text, &self.vocabulary, most, out),
                     Model::SentencePiece(model) => {
                         let prefix = self.add_space_prefix && after_special;

@@ -76,13 +76,7 @@ impl Vocabulary {
         let mut kinds: Vec<_> = types.into_iter().map(TokenKind::of_type).collect();
         let mended = mend_kinds(tokens, &mut kinds, byte_level, typed);
         let table = ByteTable::new();
-        let mut this = Self {
-            bytes: Vec::new(),
-            ends: Vec::with_capacity(tokens.len()),
-            kinds: Vec::with_capacity(tokens.len()),
-            ids: HashTable::with_capacity(tokens.len()),
-            hasher: Seeded::default(),
-        };
+        let mut this = Self::with_capacity(tokens.len());
         let mut spelled = Vec::new();
         for (id, (token, kind)) in tokens.iter().zip(kinds).enumerate() {
             spelled.clear();
@@ -97,6 +91,23 @@ impl Vocabulary {
         }
         this.warn_of(&mended, typed);
         Ok(this)
+    }
+
+    /// Makes a vocabulary of `len` tokens without spelling.
+    pub(crate) fn unspelled(len: usize) -> Self {
+        let mut this = Self::with_capacity(len);
+        (0..len as u32).for_each(|id| this.push(id, &[], TokenKind::Unused));
+        this
+    }
+
+    fn with_capacity(len: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            ends: Vec::with_capacity(len),
+            kinds: Vec::with_capacity(len),
+            ids: HashTable::with_capacity(len),
+            hasher: Seeded::default(),
+        }
     }
 
     /// Logs the tokens that became control tokens although the file does not call them so.

@@ -245,10 +245,15 @@ impl Uploader {
     }
 }
 
+/// Returns whether there are kernels for matrices of a type.
+pub(super) fn takes(ty: TensorType) -> bool {
+    Format::of(ty).is_some() || matches!(ty, TensorType::F32 | TensorType::Q8_K)
+}
+
 /// Returns the layout of a matrix; refuses types that only the CPU multiplies with.
 fn layout(tensor: &Tensor<'_>) -> Result<Option<Format>, Error> {
     let (ty, format) = (tensor.info.ty, Format::of(tensor.info.ty));
-    if format.is_none() && !matches!(ty, TensorType::F32 | TensorType::Q8_K) {
+    if !takes(ty) {
         let why = format!("is {ty}, which only the CPU multiplies with: choose the device `cpu`");
         return Err(checks::bad_tensor(tensor, &why));
     }

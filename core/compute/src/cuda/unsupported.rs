@@ -1,6 +1,7 @@
 //! The features that have no kernels here.
 
 use super::kernels::HEAD_DIMS;
+use super::matrix::takes;
 use super::{Buffer, CudaBackend, Vector};
 use crate::checks::expect;
 use crate::{Activation, Attention, Error, Feature, Norm, NormKind, NormSpan, Window};
@@ -12,6 +13,7 @@ pub enum Experts {}
 /// Returns whether there are kernels for a feature.
 pub(crate) fn supports(feature: Feature) -> bool {
     match feature {
+        Feature::Weights(ty) => takes(ty),
         Feature::HeadDim(dim) => dim <= HEAD_DIMS[HEAD_DIMS.len() - 1],
         Feature::Gated(activation) => matches!(activation, Activation::Silu | Activation::GeluTanh),
         _ => false,

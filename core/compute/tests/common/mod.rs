@@ -1,5 +1,7 @@
 //! Shared code of this crate's tests.
 
+#![allow(dead_code, reason = "each of the tests' binaries uses a part")]
+
 pub(crate) mod attention;
 
 use half::f16;

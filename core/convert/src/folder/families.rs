@@ -1,5 +1,7 @@
 //! The families of models that are read, as data.
 
+use realm_model::names::NormNames;
+
 use crate::Error;
 use crate::error::short;
 
@@ -14,22 +16,10 @@ pub(super) struct Family {
     pub(super) permuted: bool,
     /// Set if norms are stored less 1.
     pub(super) shifted_norms: bool,
-    pub(super) norms: Norms,
+    /// The names of norms.
+    pub(super) norms: NormNames,
     /// Set if norms are LayerNorm.
     pub(super) layer_norm: bool,
-}
-
-/// The norms around a layer's two parts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Norms {
-    /// Before each part.
-    Before,
-    /// After each part.
-    After,
-    /// Before and after, as Gemma names them.
-    Gemma,
-    /// Before and after, as GLM-4 names them.
-    Glm4,
 }
 
 const PLAIN: Family = Family {
@@ -37,14 +27,14 @@ const PLAIN: Family = Family {
     name: "",
     permuted: false,
     shifted_norms: false,
-    norms: Norms::Before,
+    norms: NormNames::Before,
     layer_norm: false,
 };
 
-const GEMMA: Family = Family { shifted_norms: true, norms: Norms::Gemma, ..PLAIN };
+const GEMMA: Family = Family { shifted_norms: true, norms: NormNames::Gemma, ..PLAIN };
 
 #[rustfmt::skip]
-const ALL: [Family; 15] = [
+const ALL: [Family; 20] = [
     Family { classes: &["LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"], name: "llama", permuted: true, ..PLAIN },
     Family { classes: &["Qwen2ForCausalLM"], name: "qwen2", ..PLAIN },
     Family { classes: &["Qwen2MoeForCausalLM"], name: "qwen2moe", ..PLAIN },
@@ -55,11 +45,16 @@ const ALL: [Family; 15] = [
     Family { classes: &["Phi3ForCausalLM"], name: "phi3", ..PLAIN },
     Family { classes: &["SmolLM3ForCausalLM"], name: "smollm3", permuted: true, ..PLAIN },
     Family { classes: &["GraniteForCausalLM"], name: "granite", permuted: true, ..PLAIN },
-    Family { classes: &["Olmo2ForCausalLM", "Olmo3ForCausalLM"], name: "olmo2", norms: Norms::After, ..PLAIN },
+    Family { classes: &["Olmo2ForCausalLM", "Olmo3ForCausalLM"], name: "olmo2", norms: NormNames::After, ..PLAIN },
     Family { classes: &["OlmoeForCausalLM"], name: "olmoe", ..PLAIN },
+    Family { classes: &["GptOssForCausalLM"], name: "gpt-oss", norms: NormNames::Renamed, ..PLAIN },
+    Family { classes: &["Exaone4ForCausalLM"], name: "exaone4", norms: NormNames::After, ..PLAIN },
+    Family { classes: &["Glm4MoeForCausalLM"], name: "glm4moe", norms: NormNames::Renamed, ..PLAIN },
+    Family { classes: &["Qwen3VLForConditionalGeneration"], name: "qwen3vl", ..PLAIN },
+    Family { classes: &["CohereForCausalLM"], name: "command-r", layer_norm: true, ..PLAIN },
     Family { classes: &["Cohere2ForCausalLM"], name: "cohere2", layer_norm: true, ..PLAIN },
     Family { classes: &["Starcoder2ForCausalLM"], name: "starcoder2", layer_norm: true, ..PLAIN },
-    Family { classes: &["Glm4ForCausalLM"], name: "glm4", norms: Norms::Glm4, ..PLAIN },
+    Family { classes: &["Glm4ForCausalLM"], name: "glm4", norms: NormNames::Glm4, ..PLAIN },
 ];
 
 impl Family {

@@ -1,10 +1,11 @@
 //! GGUF's metadata of a model, from config.json. Keys: `docs/gguf.md` of ggml, and llama.cpp's converter.
 
 use realm_gguf::{Array, Value};
+use realm_model::names::NormNames;
 use serde_json::Value as Json;
 
 use super::config::Config;
-use super::families::{Family, Norms};
+use super::families::Family;
 use crate::Error;
 use crate::error::short;
 
@@ -84,7 +85,7 @@ fn window(w: &mut Writer<'_>, config: &Config) -> Result<(), Error> {
         (_, window) => w.number("attention.sliding_window", window),
     }
     // Olmo 2 has no window, and Olmo 3 has the same class of files.
-    if window.is_some() && matches!(w.family.name, "olmo2" | "gemma3" | "cohere2") {
+    if window.is_some() && matches!(w.family.name, "olmo2" | "gemma3" | "cohere2" | "exaone4") {
         let layers = config.layers()?;
         let every = match w.family.name {
             "gemma3" => {
@@ -122,10 +123,15 @@ fn rope(w: &mut Writer<'_>, config: &Config, head_dim: u32, context: Option<u32>
         w.float("rope.freq_base_swa", local);
     }
     let part = number("partial_rotary_factor").or(config.float(&["rotary_pct"])?);
-    let part = part.unwrap_or(if w.family.name == "glm4" { 0.5 } else { 1.0 });
+    let part = part.unwrap_or(if w.family.name.starts_with("glm4") { 0.5 } else { 1.0 });
     let turned = (part * head_dim as f32) as u32;
     if part != 1.0 || matches!(w.family.name, "llama" | "phi3" | "granite" | "smollm3" | "cohere2") {
         w.number("rope.dimension_count", Some(turned));
+    }
+    if let Some(sections) = rope.get("mrope_section").and_then(Json::as_array) {
+        let numbers = sections.iter().map(|n| n.as_u64().unwrap_or(0) as i32);
+        let padded = numbers.chain(std::iter::repeat(0)).take(4).collect();
+        w.put("rope.dimension_sections", Value::Array(Array::I32(padded)));
     }
     let kind = rope.get("rope_type").or_else(|| rope.get("type")).and_then(Json::as_str).unwrap_or("default");
     let original = number("original_max_position_embeddings").map(|n| n as u32);
@@ -206,7 +212,7 @@ fn llama3(number: &dyn Fn(&str) -> Option<f32>, base: Option<f32>, head_dim: u32
 
 /// Factors on scores, embeddings and logits.
 fn factors(w: &mut Writer<'_>, config: &Config, head_dim: u32) -> Result<(), Error> {
-    if w.family.norms == Norms::Gemma {
+    if w.family.norms == NormNames::Gemma {
         w.float("attn_logit_softcapping", config.float(&["attn_logit_softcapping"])?);
         w.float("final_logit_softcapping", config.float(&["final_logit_softcapping"])?);
         let by = config.float(&["query_pre_attn_scalar"])?.filter(|&by| by > 0.0 && by != head_dim as f32);
@@ -220,11 +226,22 @@ fn factors(w: &mut Writer<'_>, config: &Config, head_dim: u32) -> Result<(), Err
 }
 
 fn experts(w: &mut Writer<'_>, config: &Config) -> Result<(), Error> {
-    let count = config.size(&["num_local_experts", "num_experts"])?.filter(|&n| n > 0);
+    let count = config.size(&["num_local_experts", "num_experts", "n_routed_experts"])?.filter(|&n| n > 0);
     let Some(count) = count else { return Ok(()) };
     w.number("expert_count", Some(count));
-    w.number("expert_used_count", config.size(&["num_experts_per_tok"])?);
-    w.number("expert_feed_forward_length", config.size(&["moe_intermediate_size"])?);
+    w.number("expert_used_count", config.size(&["num_experts_per_tok", "experts_per_token"])?);
+    let width = if w.family.name == "gpt-oss" { "intermediate_size" } else { "moe_intermediate_size" };
+    w.number("expert_feed_forward_length", config.size(&[width])?);
+    if w.family.name == "glm4moe" {
+        w.number("expert_shared_count", config.size(&["n_shared_experts"])?);
+        w.number("leading_dense_block_count", config.size(&["first_k_dense_replace"])?);
+        w.number("expert_group_count", config.size(&["n_group"])?);
+        w.number("expert_group_used_count", config.size(&["topk_group"])?);
+        w.float("expert_weights_scale", config.float(&["routed_scaling_factor"])?);
+        w.put("expert_weights_norm", Value::Bool(config.flag(&["norm_topk_prob"]).unwrap_or(true)));
+        // Sigmoid.
+        w.number("expert_gating_func", Some(2));
+    }
     w.number("expert_shared_feed_forward_length", config.size(&["shared_expert_intermediate_size"])?);
     Ok(())
 }

@@ -4,7 +4,6 @@
 mod config;
 mod families;
 mod metadata;
-mod names;
 mod pretokenizer;
 mod safetensors;
 mod tensors;

@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use realm_gguf::{TensorInfo, TensorType, Tensors};
+use realm_model::names::{LayerTensor, TensorId};
 
 use super::config::Config;
 use super::families::Family;
-use super::names::{Place, place};
 use super::safetensors::{Files, Stored};
-use super::weights::{Failure, Groups, Packing, Weight};
+use super::weights::{Every, Failure, Groups, Packing, Weight};
 use crate::Error;
 use crate::error::short;
 
 /// Modules that are no part of a decoder of text, and buffers that can be computed.
-const LEFT_OUT: [&str; 11] = [
+const LEFT_OUT: [&str; 12] = [
     "rotary_emb.",
+    "visual.",
     "vision_tower.",
     "vision_model.",
     "vision_embed",
@@ -179,6 +180,85 @@ fn in_runs(list: &Stored, files: &Files, run: usize) -> Result<bool, Error> {
     Ok(groups.all(|(i, group)| group as usize == i / run))
 }
 
+/// One tensor of a GGUF file, and the number of an expert whose part of it stands alone.
+type Target = (TensorId, &'static str, Option<u32>);
+
+/// Suffixes of the tensors that make up a matrix.
+const PARTS: [&str; 7] =
+    ["weight", "qweight", "qzeros", "scales", "g_idx", "weight_scale", "weight_scale_inv"];
+
+/// gpt-oss' tensors of all experts: gates and ways up alternate.
+const FUSED: [(&str, &str, LayerTensor, Every); 6] = [
+    ("gate_up_proj_blocks", "weight", LayerTensor::ExpertGates, Every::SecondFrom(0)),
+    ("gate_up_proj_blocks", "weight", LayerTensor::ExpertUps, Every::SecondFrom(1)),
+    ("gate_up_proj_bias", "bias", LayerTensor::ExpertGates, Every::SecondFrom(0)),
+    ("gate_up_proj_bias", "bias", LayerTensor::ExpertUps, Every::SecondFrom(1)),
+    ("down_proj_blocks", "weight", LayerTensor::ExpertDowns, Every::One),
+    ("down_proj_bias", "bias", LayerTensor::ExpertDowns, Every::One),
+];
+
+/// Finds the weights of a folder's tensor `name`: several, one, or none for a tensor that belongs to another
+/// one.
+fn weights_of(
+    name: &str,
+    family: &Family,
+    quantized: &Quantized,
+    files: &Files,
+) -> Result<Vec<(Target, Weight)>, Error> {
+    let unknown = || {
+        Error::Unsupported(format!(
+            "tensor `{}` is no part of a plain {} model; this variant is not converted",
+            short(name),
+            family.name
+        ))
+    };
+    let stored = &files.tensors[name];
+    if let Some((layer, part)) = name.split_once(".mlp.experts.").filter(|(_, part)| part.contains("_proj_"))
+    {
+        let layer =
+            layer.rsplit_once("layers.").and_then(|(_, layer)| layer.parse().ok()).ok_or_else(unknown)?;
+        if let Some(codes) = part.strip_suffix("_scales") {
+            let belongs = files.tensors.contains_key(&format!("{}_blocks", name.trim_end_matches("_scales")));
+            return if belongs && !codes.is_empty() { Ok(Vec::new()) } else { Err(unknown()) };
+        }
+        let parts = FUSED.iter().filter(|(fused, ..)| *fused == part);
+        let made = parts.map(|&(_, suffix, tensor, every)| {
+            let weight = if suffix == "bias" {
+                Weight::Some { stored: stored.clone(), numbers: every }
+            } else {
+                let scales = files.tensors.get(&name.replace("_blocks", "_scales")).cloned();
+                let scales = scales.ok_or_else(|| Error::in_tensor(name, "has blocks without scales"))?;
+                Weight::Fours { blocks: stored.clone(), scales, rows: every }
+            };
+            Ok(((TensorId::Layer(layer, tensor), suffix, None), weight))
+        });
+        let made: Vec<_> = made.collect::<Result<_, Error>>()?;
+        return if made.is_empty() { Err(unknown()) } else { Ok(made) };
+    }
+    let find = |module: &str| TensorId::of_module(module, family.norms);
+    // Sinks and selection biases have no suffix.
+    if let Some((id @ TensorId::Layer(_, tensor), None)) = find(name) {
+        let suffix = if tensor == LayerTensor::SelectionBias { "bias" } else { "weight" };
+        return Ok(vec![((id, suffix, None), Weight::Plain(stored.clone()))]);
+    }
+    let (module, suffix) = name.rsplit_once('.').ok_or_else(unknown)?;
+    let (id, expert) = find(module).ok_or_else(unknown)?;
+    match suffix {
+        "bias" => Ok(vec![((id, "bias", expert), Weight::Plain(stored.clone()))]),
+        "weight" | "qweight" => {
+            let weight = quantized.weight(module, files)?;
+            let weight = weight.ok_or_else(|| Error::in_tensor(module, "has parts without a weight"))?;
+            Ok(vec![((id, "weight", expert), weight)])
+        }
+        _ if PARTS.contains(&suffix) => {
+            let whole =
+                ["weight", "qweight"].iter().any(|s| files.tensors.contains_key(&format!("{module}.{s}")));
+            if whole { Ok(Vec::new()) } else { Err(Error::in_tensor(module, "has parts without a weight")) }
+        }
+        _ => Err(unknown()),
+    }
+}
+
 /// Plans the tensors of a folder. `extra` are tensors of floats that the configuration gives.
 pub(super) fn plan(
     family: &Family,
@@ -188,46 +268,36 @@ pub(super) fn plan(
 ) -> Result<Vec<Made>, Error> {
     let quantized = Quantized::of(config)?;
     let tied = config.flag(&["tie_word_embeddings"]).unwrap_or(family.shifted_norms);
-    let mut groups: BTreeMap<(Place, &str), BTreeMap<u32, Weight>> = BTreeMap::new();
-    let mut modules = BTreeSet::new();
-    for name in files.tensors.keys().filter(|name| !LEFT_OUT.iter().any(|part| name.contains(part))) {
-        let (module, suffix) = name.rsplit_once('.').unwrap_or((name, ""));
-        let (kind, known) = match suffix {
-            "bias" => ("bias", true),
-            _ => (
-                "weight",
-                ["weight", "qweight", "qzeros", "scales", "g_idx", "weight_scale", "weight_scale_inv"]
-                    .contains(&suffix),
-            ),
-        };
-        let placed = if known { place(family, module) } else { None };
-        let Some(placed) = placed else {
-            return Err(Error::Unsupported(format!(
-                "tensor `{}` is no part of a plain {} model; this variant is not converted",
-                short(name),
-                family.name
-            )));
-        };
-        if !(placed.part == "output" && tied) {
-            modules.insert((module, kind, placed));
+    let layers = config.layers()? as usize;
+    let mut groups: BTreeMap<(TensorId, &str), BTreeMap<u32, Weight>> = BTreeMap::new();
+    let mut each_alone = BTreeSet::new();
+    let mut names: Vec<_> = files.tensors.keys().collect();
+    names.sort_unstable();
+    for name in names {
+        // Layers behind the last one predict further tokens, which no forward pass needs.
+        let layer = name.split_once("layers.").and_then(|(_, rest)| rest.split('.').next()?.parse().ok());
+        if LEFT_OUT.iter().any(|part| name.contains(part))
+            || layer.is_some_and(|layer: usize| layer >= layers)
+        {
+            continue;
         }
-    }
-    for (module, kind, placed) in modules {
-        let weight = match kind {
-            "bias" => files.tensors.get(&format!("{module}.bias")).cloned().map(Weight::Plain),
-            _ => quantized.weight(module, files)?,
-        };
-        let weight = weight.ok_or_else(|| Error::in_tensor(module, "has parts without a weight"))?;
-        weight.check().map_err(|why| Error::in_tensor(module, why))?;
-        let expert = placed.expert.unwrap_or(0);
-        let key = (Place { expert: None, ..placed }, kind);
-        if groups.entry(key).or_default().insert(expert, weight).is_some() {
-            return Err(Error::in_tensor(module, "is there twice, under two names"));
+        for ((id, suffix, expert), weight) in weights_of(name, family, &quantized, files)? {
+            if id == TensorId::Output && tied {
+                continue;
+            }
+            weight.check().map_err(|why| Error::in_tensor(name, why))?;
+            if expert.is_some() {
+                each_alone.insert((id, suffix));
+            }
+            if groups.entry((id, suffix)).or_default().insert(expert.unwrap_or(0), weight).is_some() {
+                return Err(Error::in_tensor(name, "is there twice, under two names"));
+            }
         }
     }
     let mut made = Vec::with_capacity(groups.len() + extra.len());
-    for ((placed, kind), weights) in groups {
-        made.push(one(family, config, &placed, kind, weights)?);
+    for ((id, suffix), weights) in groups {
+        let stacked = each_alone.contains(&(id, suffix));
+        made.push(one(family, config, (id, suffix, stacked), weights)?);
     }
     for (name, floats) in extra {
         let info = TensorInfo::new(&*name, vec![floats.len() as u64], TensorType::F32);
@@ -237,17 +307,16 @@ pub(super) fn plan(
     Ok(made)
 }
 
+/// Plans one tensor, of the matrices of all experts if `stacked`.
 fn one(
     family: &Family,
     config: &Config,
-    placed: &Place,
-    kind: &str,
+    (id, suffix, stacked): (TensorId, &str, bool),
     weights: BTreeMap<u32, Weight>,
 ) -> Result<Made, Error> {
-    let name = placed.name(kind);
+    let name = if suffix == "bias" { id.bias() } else { id.weight() };
     let wrong = |why: String| Error::in_tensor(&name, why);
-    let experts = placed.part.ends_with("_exps");
-    if weights.keys().ne((0..weights.len() as u32).collect::<Vec<_>>().iter()) {
+    if !weights.keys().copied().eq(0..weights.len() as u32) {
         return Err(wrong(format!("has {} of more experts; the files are not complete", weights.len())));
     }
     let weights: Vec<_> = weights.into_values().collect();
@@ -255,17 +324,26 @@ fn one(
     if weights.iter().any(|weight| weight.shape() != shape || weight.ty() != ty) {
         return Err(wrong("has experts of different shapes or types".into()));
     }
-    if experts && shape.len() == 2 {
+    if stacked {
         shape.insert(0, weights.len());
     }
-    // Vectors and the small matrix that chooses experts are F32 in GGUF files.
-    if shape.len() < 2 || placed.part.starts_with("ffn_gate_inp") {
+    let part = match id {
+        TensorId::Layer(_, tensor) => Some(tensor),
+        _ => None,
+    };
+    // The row that weighs the shared expert is stored as a matrix of one row.
+    if part == Some(LayerTensor::SharedRouter) && shape.len() == 2 && shape[0] == 1 {
+        shape.remove(0);
+    }
+    // Vectors, norms of heads and the small matrix that chooses experts are F32 in GGUF files.
+    let norm = id.to_string().ends_with("_norm");
+    if shape.len() < 2 || norm || suffix == "bias" || part == Some(LayerTensor::Router) {
         ty = TensorType::F32;
     }
-    let shift = if family.shifted_norms && placed.part.ends_with("_norm") { 1.0 } else { 0.0 };
-    let heads = match placed.part {
-        "attn_q" if family.permuted => Some(config.heads()? as usize),
-        "attn_k" if family.permuted => Some(config.kv_heads()? as usize),
+    let shift = if family.shifted_norms && norm { 1.0 } else { 0.0 };
+    let heads = match part {
+        Some(LayerTensor::Q) if family.permuted => Some(config.heads()? as usize),
+        Some(LayerTensor::K) if family.permuted => Some(config.kv_heads()? as usize),
         _ => None,
     };
     if heads.is_some_and(|heads| !shape[0].is_multiple_of(2 * heads)) {

@@ -17,6 +17,31 @@ pub(super) enum Weight {
     Scaled { weight: Stored, scale: Stored, block: [usize; 2] },
     /// 4-bit codes, with a scale and a zero for each group of inputs.
     Coded { codes: Stored, zeros: Stored, scales: Stored, groups: Groups, packing: Packing },
+    /// MXFP4 as gpt-oss has it: `[experts, rows, blocks, 16]` bytes of two neighbors each, and
+    /// `[experts, rows, blocks]` exponents.
+    Fours { blocks: Stored, scales: Stored, rows: Every },
+    /// Some of the numbers in the last dimension of a tensor.
+    Some { stored: Stored, numbers: Every },
+}
+
+/// All rows or numbers, or every second one from the first or the second on: gates and ways up alternate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Every {
+    One,
+    SecondFrom(usize),
+}
+
+impl Every {
+    fn step(self) -> (usize, usize) {
+        match self {
+            Self::One => (0, 1),
+            Self::SecondFrom(first) => (first, 2),
+        }
+    }
+
+    fn of(self, all: usize) -> usize {
+        all / self.step().1
+    }
 }
 
 /// The group that an input belongs to.
@@ -50,6 +75,16 @@ impl Weight {
                 let inputs = if *packing == Packing::Outputs { codes.shape[0] } else { codes.shape[0] * 8 };
                 vec![scales.shape[1], inputs]
             }
+            Self::Fours { blocks, rows, .. } => {
+                vec![blocks.shape[0], rows.of(blocks.shape[1]), blocks.shape[2] * BLOCK]
+            }
+            Self::Some { stored, numbers } => {
+                let mut shape = stored.shape.clone();
+                if let Some(last) = shape.last_mut() {
+                    *last = numbers.of(*last);
+                }
+                shape
+            }
         }
     }
 
@@ -63,6 +98,8 @@ impl Weight {
                 Some(Dtype::F16) => TensorType::F16,
                 _ => TensorType::F32,
             },
+            Self::Some { .. } => TensorType::F32,
+            Self::Fours { .. } => TensorType::MXFP4,
             Self::Scaled { .. } => TensorType::BF16,
             Self::Coded { groups: Groups::Runs(run), .. }
                 if run.is_multiple_of(BLOCK) && self.shape()[1].is_multiple_of(BLOCK) =>
@@ -77,7 +114,24 @@ impl Weight {
     pub(super) fn check(&self) -> Result<(), String> {
         let two = |stored: &Stored| <[usize; 2]>::try_from(&stored.shape[..]).ok();
         match self {
-            Self::Plain(stored) => match stored.dtype {
+            Self::Fours { blocks, scales, rows } => {
+                let types = [blocks.dtype, scales.dtype] == [Some(Dtype::U8); 2];
+                let [.., 16] = blocks.shape[..] else {
+                    return Err("has blocks of other than 16 bytes".into());
+                };
+                let even = blocks.shape.len() == 4 && blocks.shape[1].is_multiple_of(rows.step().1);
+                if types && even && blocks.shape[..3] == scales.shape[..] {
+                    return Ok(());
+                }
+                let shapes = (&blocks.shape, &scales.shape);
+                Err(format!("has blocks and scales of shapes {shapes:?} that do not belong together"))
+            }
+            Self::Some { stored: Stored { shape, .. }, numbers }
+                if !shape.last().is_some_and(|last| last.is_multiple_of(numbers.step().1)) =>
+            {
+                Err(format!("has the shape {shape:?}, and gates and ways up alternate in it"))
+            }
+            Self::Plain(stored) | Self::Some { stored, .. } => match stored.dtype {
                 Some(Dtype::F32 | Dtype::F16 | Dtype::BF16) => Ok(()),
                 _ => {
                     Err(format!("is {}; F32, F16, BF16 and F8_E4M3 with scales are read", stored.dtype_name))
@@ -146,6 +200,32 @@ impl Weight {
                 for (i, &byte) in bytes.iter().enumerate() {
                     let scale = scales[i / columns / block[0] * across + i % columns / block[1]];
                     out.extend(bf16::from_f32(e4m3(byte) * scale).to_le_bytes());
+                }
+                Ok(())
+            }
+            Self::Some { stored, numbers } => {
+                files.read(stored, out)?;
+                let (first, step) = numbers.step();
+                let floats = floats(stored, out);
+                out.clear();
+                floats.iter().skip(first).step_by(step).for_each(|x| out.extend(x.to_le_bytes()));
+                Ok(())
+            }
+            Self::Fours { blocks, scales, rows } => {
+                let (mut bytes, mut exponents) = (Vec::new(), Vec::new());
+                files.read(blocks, &mut bytes)?;
+                files.read(scales, &mut exponents)?;
+                let (first, step) = rows.step();
+                let across = blocks.shape[2];
+                out.clear();
+                let rows = bytes.chunks_exact(16 * across).zip(exponents.chunks_exact(across));
+                for (row, exponents) in rows.skip(first).step_by(step) {
+                    for (block, &exponent) in row.as_chunks::<16>().0.iter().zip(exponents) {
+                        // A byte has two neighbors; in GGUF it has numbers 16 apart.
+                        let code = |i: usize| block[i / 2] >> (i % 2 * 4) & 15;
+                        out.push(exponent);
+                        out.extend((0..16).map(|i| code(i) | code(i + 16) << 4));
+                    }
                 }
                 Ok(())
             }

@@ -186,8 +186,8 @@ fn put_scales_and_mins(out: &mut [u8], fit: &Affine) {
 pub(super) fn q2_k(block: Super<'_>, out: &mut [u8]) {
     let fit = block.affine::<16>(3.0, 15.0);
     let codes = block.codes::<16>(&fit, 3.0);
-    for s in 0..16 {
-        out[s] = fit.scales[s] | fit.mins[s] << 4;
+    for (s, out) in out[..16].iter_mut().enumerate() {
+        *out = fit.scales[s] | fit.mins[s] << 4;
     }
     put_two_bits(&mut out[16..], |i| codes[i]);
     put_half(out, 80, fit.d);

@@ -45,19 +45,17 @@ fn dtype(ty: TensorType) -> &'static str {
     }
 }
 
-/// The name that transformers has for a tensor.
+/// The name that transformers has for a tensor, with `*` for the number of an expert.
 fn name_of(architecture: &str, name: &str) -> String {
-    let outside = [
-        ("token_embd.weight", "model.embed_tokens.weight"),
-        ("output_norm.weight", "model.norm.weight"),
-        ("output.weight", "lm_head.weight"),
-    ];
-    if let Some((_, theirs)) = outside.into_iter().find(|(ours, _)| *ours == name) {
-        return theirs.into();
+    let (whole, suffix) = name.rsplit_once('.').unwrap();
+    let outside =
+        [("token_embd", "model.embed_tokens"), ("output_norm", "model.norm"), ("output", "lm_head")];
+    if let Some((_, theirs)) = outside.into_iter().find(|(ours, _)| *ours == whole) {
+        return format!("{theirs}.{suffix}");
     }
-    let (layer, part) = name.strip_prefix("blk.").unwrap().split_once('.').unwrap();
-    let (part, suffix) = part.rsplit_once('.').unwrap();
-    let gemma = architecture.starts_with("gemma");
+    let (layer, part) = whole.strip_prefix("blk.").unwrap().split_once('.').unwrap();
+    let (gemma, glm4) = (architecture.starts_with("gemma"), architecture == "glm4");
+    let mixtral = architecture == "llama";
     let module = match part {
         "attn_norm" => "input_layernorm",
         "attn_q" => "self_attn.q_proj",
@@ -67,14 +65,36 @@ fn name_of(architecture: &str, name: &str) -> String {
         "attn_output" => "self_attn.o_proj",
         "attn_q_norm" => "self_attn.q_norm",
         "attn_k_norm" => "self_attn.k_norm",
+        "attn_sinks" => return format!("model.layers.{layer}.self_attn.sinks"),
+        "exp_probs_b" => return format!("model.layers.{layer}.mlp.gate.e_score_correction_bias"),
+        "post_attention_norm" if glm4 => "post_self_attn_layernorm",
         "post_attention_norm" => "post_attention_layernorm",
         "ffn_norm" if gemma => "pre_feedforward_layernorm",
         "ffn_norm" => "post_attention_layernorm",
+        "post_ffw_norm" if glm4 => "post_mlp_layernorm",
         "post_ffw_norm" => "post_feedforward_layernorm",
         "ffn_gate" => "mlp.gate_proj",
-        "ffn_up" if architecture == "phi3" => "mlp.gate_up_proj",
+        "ffn_up" if matches!(architecture, "phi3" | "glm4") => "mlp.gate_up_proj",
+        "ffn_up" if architecture == "starcoder2" => "mlp.c_fc",
         "ffn_up" => "mlp.up_proj",
+        "ffn_down" if architecture == "starcoder2" => "mlp.c_proj",
         "ffn_down" => "mlp.down_proj",
+        "ffn_gate_inp" if architecture == "gpt-oss" => "mlp.router",
+        "ffn_gate_inp" if mixtral => "block_sparse_moe.gate",
+        "ffn_gate_inp" => "mlp.gate",
+        "ffn_gate_exps" if mixtral => "block_sparse_moe.experts.*.w1",
+        "ffn_up_exps" if mixtral => "block_sparse_moe.experts.*.w3",
+        "ffn_down_exps" if mixtral => "block_sparse_moe.experts.*.w2",
+        "ffn_gate_exps" => "mlp.experts.*.gate_proj",
+        "ffn_up_exps" => "mlp.experts.*.up_proj",
+        "ffn_down_exps" => "mlp.experts.*.down_proj",
+        "ffn_gate_inp_shexp" => "mlp.shared_expert_gate",
+        "ffn_gate_shexp" if architecture == "glm4moe" => "mlp.shared_experts.gate_proj",
+        "ffn_up_shexp" if architecture == "glm4moe" => "mlp.shared_experts.up_proj",
+        "ffn_down_shexp" if architecture == "glm4moe" => "mlp.shared_experts.down_proj",
+        "ffn_gate_shexp" => "mlp.shared_expert.gate_proj",
+        "ffn_up_shexp" => "mlp.shared_expert.up_proj",
+        "ffn_down_shexp" => "mlp.shared_expert.down_proj",
         other => panic!("{other}"),
     };
     format!("model.layers.{layer}.{module}.{suffix}")
@@ -95,23 +115,79 @@ pub(crate) fn tensors(gguf: &Gguf) -> Vec<Stored> {
     let architecture = gguf.metadata().require_str("general.architecture").unwrap();
     let heads =
         |key: &str| gguf.metadata().require_u32(&format!("{architecture}.attention.{key}")).unwrap() as usize;
-    let plain = gguf.tensors().iter().filter(|tensor| !tensor.name.starts_with("rope_"));
-    plain
-        .map(|tensor| {
-            let mut data = bytes(gguf, &tensor.name);
-            let shape: Vec<_> = tensor.shape.iter().rev().map(|&n| n as usize).collect();
-            if architecture == "llama" && tensor.name.contains("attn_q.") {
-                data = apart(&data, shape[0], heads("head_count"));
-            } else if architecture == "llama" && tensor.name.contains("attn_k.") {
-                data = apart(&data, shape[0], heads("head_count_kv"));
-            } else if architecture.starts_with("gemma") && tensor.name.contains("norm") {
-                for bytes in data.as_chunks_mut().0 {
-                    *bytes = (f32::from_le_bytes(*bytes) - 1.0).to_le_bytes();
+    let permuted = matches!(architecture, "llama" | "smollm3" | "granite");
+    let mut all = Vec::new();
+    for tensor in gguf.tensors().iter().filter(|tensor| !tensor.name.starts_with("rope_")) {
+        if architecture == "gpt-oss" && tensor.name.contains("_exps") {
+            continue;
+        }
+        let mut data = bytes(gguf, &tensor.name);
+        let mut shape: Vec<_> = tensor.shape.iter().rev().map(|&n| n as usize).collect();
+        if permuted && tensor.name.contains("attn_q.") {
+            data = apart(&data, shape[0], heads("head_count"));
+        } else if permuted && tensor.name.contains("attn_k.") {
+            data = apart(&data, shape[0], heads("head_count_kv"));
+        } else if architecture.starts_with("gemma") && tensor.name.contains("norm") {
+            for bytes in data.as_chunks_mut().0 {
+                *bytes = (f32::from_le_bytes(*bytes) - 1.0).to_le_bytes();
+            }
+        } else if tensor.name.contains("inp_shexp") {
+            shape.insert(0, 1);
+        }
+        let name = name_of(architecture, &tensor.name);
+        if !name.contains('*') {
+            all.push((name, dtype(tensor.ty), shape, data));
+            continue;
+        }
+        for (expert, part) in data.chunks(data.len() / shape[0]).enumerate() {
+            let name = name.replace('*', &expert.to_string());
+            all.push((name, dtype(tensor.ty), shape[1..].to_vec(), part.to_vec()));
+        }
+    }
+    if architecture == "gpt-oss" {
+        all.extend(fused_experts(gguf));
+    }
+    all
+}
+
+/// gpt-oss' experts: rows of gates and ways up alternate, neighbors share a byte, exponents stand apart.
+fn fused_experts(gguf: &Gguf) -> Vec<Stored> {
+    let layers = gguf.metadata().require_u32("gpt-oss.block_count").unwrap();
+    let mut all = Vec::new();
+    for layer in 0..layers {
+        for (fused, parts) in
+            [("gate_up_proj", &["ffn_gate_exps", "ffn_up_exps"][..]), ("down_proj", &["ffn_down_exps"])]
+        {
+            let name = |part: &str, suffix: &str| format!("blk.{layer}.{part}.{suffix}");
+            let shape = &gguf.require_tensor(&name(parts[0], "weight")).unwrap().shape;
+            let (columns, rows, experts) = (shape[0] as usize, shape[1] as usize, shape[2] as usize);
+            let across = columns / 32;
+            let weights: Vec<_> = parts.iter().map(|part| bytes(gguf, &name(part, "weight"))).collect();
+            let biases: Vec<_> = parts.iter().map(|part| bytes(gguf, &name(part, "bias"))).collect();
+            let (mut blocks, mut scales, mut bias) = (Vec::new(), Vec::new(), Vec::new());
+            for row in 0..experts * rows {
+                for part in 0..parts.len() {
+                    bias.extend_from_slice(&biases[part][4 * row..][..4]);
+                    for block in weights[part][17 * across * row..][..17 * across].as_chunks::<17>().0 {
+                        scales.push(block[0]);
+                        let code = |i: usize| block[1 + i % 16] >> (i / 16 * 4) & 15;
+                        blocks.extend((0..16).map(|i| code(2 * i) | code(2 * i + 1) << 4));
+                    }
                 }
             }
-            (name_of(architecture, &tensor.name), dtype(tensor.ty), shape, data)
-        })
-        .collect()
+            let path = format!("model.layers.{layer}.mlp.experts.{fused}");
+            let all_rows = rows * parts.len();
+            all.push((format!("{path}_blocks"), "U8", vec![experts, all_rows, across, 16], blocks));
+            all.push((format!("{path}_scales"), "U8", vec![experts, all_rows, across], scales));
+            all.push((format!("{path}_bias"), "F32", vec![experts, all_rows], bias));
+        }
+    }
+    all
+}
+
+fn list(value: Option<&realm_gguf::Value>) -> Option<Value> {
+    let realm_gguf::Value::Array(array) = value? else { return None };
+    Some(array.integers()?.into_iter().map(|n| n as i64).collect())
 }
 
 /// The config.json of a tiny GGUF file.
@@ -127,13 +203,28 @@ pub(crate) fn config(gguf: &Gguf) -> Value {
         "gemma2" => "Gemma2ForCausalLM",
         "gemma3" => "Gemma3ForCausalLM",
         "phi3" => "Phi3ForCausalLM",
+        "qwen2moe" => "Qwen2MoeForCausalLM",
+        "qwen3moe" => "Qwen3MoeForCausalLM",
+        "qwen3vl" => "Qwen3VLForConditionalGeneration",
+        "olmo2" => "Olmo3ForCausalLM",
+        "olmoe" => "OlmoeForCausalLM",
+        "granite" => "GraniteForCausalLM",
+        "smollm3" => "SmolLM3ForCausalLM",
+        "cohere2" => "Cohere2ForCausalLM",
+        "command-r" => "CohereForCausalLM",
+        "starcoder2" => "Starcoder2ForCausalLM",
+        "glm4" => "Glm4ForCausalLM",
+        "glm4moe" => "Glm4MoeForCausalLM",
+        "exaone4" => "Exaone4ForCausalLM",
+        "gpt-oss" => "GptOssForCausalLM",
         other => panic!("{other}"),
     };
     let floats = |name: &str| -> Option<Vec<f32>> {
         gguf.tensor(name)?;
         Some(bytes(gguf, name).as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect())
     };
-    let kind = metadata.str(&format!("{architecture}.rope.scaling.type")).unwrap();
+    let kind =
+        metadata.str(&format!("{architecture}.rope.scaling.type")).unwrap().filter(|kind| *kind != "none");
     let long = floats("rope_factors_long.weight");
     let heads = number("attention.head_count").unwrap();
     let head_dim =
@@ -153,6 +244,15 @@ pub(crate) fn config(gguf: &Gguf) -> Value {
         "short_factor": floats("rope_factors_short.weight"),
     });
     rope.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+    if let Some(Value::Array(sections)) =
+        list(metadata.get(&format!("{architecture}.rope.dimension_sections")))
+    {
+        rope["mrope_section"] = sections[..3].into();
+    }
+    let windows = metadata.bools(&format!("{architecture}.attention.sliding_window_pattern")).unwrap();
+    let kinds = |windowed: &bool| if *windowed { "sliding_attention" } else { "full_attention" };
+    let kinds: Option<Vec<_>> = windows.map(|all| all.iter().map(kinds).collect());
+    let logit_scale = if architecture == "granite" { "logits_scaling" } else { "logit_scale" };
     json!({
         "architectures": [class],
         "num_hidden_layers": number("block_count"),
@@ -170,6 +270,22 @@ pub(crate) fn config(gguf: &Gguf) -> Value {
         "attn_logit_softcapping": float("attn_logit_softcapping"),
         "final_logit_softcapping": float("final_logit_softcapping"),
         "tie_word_embeddings": gguf.tensor("output.weight").is_none(),
+        "layer_norm_eps": float("attention.layer_norm_epsilon"),
+        "layer_types": kinds,
+        "attention_multiplier": float("attention.scale"),
+        "embedding_multiplier": float("embedding_scale"),
+        "residual_multiplier": float("residual_scale"),
+        logit_scale: float("logit_scale"),
+        "num_experts": number("expert_count"),
+        "num_experts_per_tok": number("expert_used_count"),
+        "moe_intermediate_size": number("expert_feed_forward_length"),
+        "shared_expert_intermediate_size": number("expert_shared_feed_forward_length"),
+        "n_shared_experts": number("expert_shared_count"),
+        "first_k_dense_replace": number("leading_dense_block_count"),
+        "n_group": number("expert_group_count"),
+        "topk_group": number("expert_group_used_count"),
+        "routed_scaling_factor": float("expert_weights_scale"),
+        "norm_topk_prob": metadata.bool(&format!("{architecture}.expert_weights_norm")).unwrap(),
         "vocab_size": gguf.require_tensor("token_embd.weight").unwrap().shape[1],
     })
 }

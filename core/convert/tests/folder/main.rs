@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use common::{bytes, config, safetensors, tensors, tiny, write};
 use realm_compute::cpu::CpuBackend;
-use realm_compute::{Batch, CacheType, Want};
+use realm_compute::{Batch, CacheType, Want, quant};
 use realm_convert::{Importance, Recipe, open, open_folder};
-use realm_gguf::{Gguf, Writer};
+use realm_gguf::{Gguf, TensorInfo, TensorType, Writer};
 use realm_model::{ModelConfig, Transformer, Weights};
 use serde_json::json;
 
-/// Every family of dense models, and every variant of rope, as floats.
-const MODELS: [&str; 14] = [
+/// Every family and every variant of rope.
+const MODELS: [&str; 30] = [
     "llama-f32",
     "llama-linear-f16",
     "llama-yarn-f32",
@@ -31,6 +31,22 @@ const MODELS: [&str; 14] = [
     "phi3-window-f16",
     "phi3-longrope-f16",
     "phi3-shortrope-f16",
+    "mixtral-f32",
+    "qwen2moe-f16",
+    "qwen3moe-f16",
+    "qwen3vl-f16",
+    "olmo2-f16",
+    "olmo3-f16",
+    "olmoe-f16",
+    "granite-f16",
+    "smollm3-f16",
+    "cohere2-f16",
+    "command-r-f16",
+    "starcoder2-f16",
+    "glm4-f16",
+    "glm4moe-air-f16",
+    "exaone4-window-f16",
+    "gpt-oss-mxfp4",
 ];
 
 fn described(gguf: &Gguf) -> String {
@@ -51,12 +67,27 @@ fn logits(gguf: &Gguf) -> Vec<u32> {
     runner.logits().iter().map(|logit| logit.to_bits()).collect()
 }
 
-/// Gemma's norms are stored less 1, which leaves them the precision of numbers near 1.
-fn with_norms_that_transformers_can_have(gguf: &Gguf) -> Gguf {
-    let mut writer = Writer::new(Vec::new(), gguf.metadata(), gguf.tensors()).unwrap();
+/// The model with numbers that transformers can have: Gemma's norms are stored less 1, which leaves them the
+/// precision of numbers near 1, and of gpt-oss' matrices only the experts' are MXFP4.
+fn as_transformers_can_have_it(gguf: &Gguf) -> Gguf {
+    let kept = |tensor: &TensorInfo| tensor.ty.block_len() == 1 || tensor.name.contains("_exps");
+    let index: Vec<_> = (gguf.tensors().iter())
+        .map(|tensor| {
+            let ty = if kept(tensor) { tensor.ty } else { TensorType::F32 };
+            TensorInfo::new(tensor.name.clone(), tensor.shape.clone(), ty).unwrap()
+        })
+        .collect();
+    let mut writer = Writer::new(Vec::new(), gguf.metadata(), &index).unwrap();
     for tensor in gguf.tensors() {
         let mut data = bytes(gguf, &tensor.name);
-        if tensor.name.contains("norm") {
+        if !kept(tensor) {
+            let mut floats = vec![0.0; tensor.len()];
+            quant::dequantize(tensor.ty, &data, &mut floats).unwrap();
+            data = floats.iter().flat_map(|x| x.to_le_bytes()).collect();
+        }
+        if tensor.name.contains("norm")
+            && gguf.metadata().require_str("general.architecture").unwrap().starts_with("gemma")
+        {
             for bytes in data.as_chunks_mut().0 {
                 *bytes = (f32::from_le_bytes(*bytes) - 1.0 + 1.0).to_le_bytes();
             }
@@ -69,7 +100,7 @@ fn with_norms_that_transformers_can_have(gguf: &Gguf) -> Gguf {
 #[test]
 fn a_folder_is_the_model_that_its_gguf_file_is_bit_for_bit() {
     for name in MODELS {
-        let file = with_norms_that_transformers_can_have(&Gguf::open(tiny(name)).unwrap());
+        let file = as_transformers_can_have_it(&Gguf::open(tiny(name)).unwrap());
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), "config.json", &config(&file));
         std::fs::write(folder.path().join("model.safetensors"), safetensors(&tensors(&file))).unwrap();

@@ -43,8 +43,8 @@ fn an_error_says_what_to_do() {
     assert!(changed("num_attention_heads", json!(7)).contains("7"));
     assert!(changed("quantization_config", json!({"quant_method": "bitsandbytes"})).contains("bitsandbytes"));
     let more =
-        [&tensors[..], &[("model.layers.0.mlp.router.weight".into(), "F32", vec![1], vec![0; 4])]].concat();
-    assert!(error(folder_of(&good, &more).path()).contains("`model.layers.0.mlp.router.weight` is no part"));
+        [&tensors[..], &[("model.layers.0.mlp.mystery.weight".into(), "F32", vec![1], vec![0; 4])]].concat();
+    assert!(error(folder_of(&good, &more).path()).contains("`model.layers.0.mlp.mystery.weight` is no part"));
     let mut integers = tensors.clone();
     integers[0].1 = "I32";
     assert!(error(folder_of(&good, &integers).path()).contains("is I32"));

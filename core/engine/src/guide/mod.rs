@@ -61,6 +61,10 @@ impl Guides {
     /// `InvalidArgument` with llguidance's error in the grammar; `LimitExceeded` for a grammar that is too
     /// large, and beyond the owner's memory limit.
     pub(crate) fn guide(&self, owner: u64, memory: &MemoryLedger, grammar: &Grammar) -> Result<Guide, Error> {
+        if !self.tokenizer.spells() {
+            let why = realm_tokenizer::Error::NoTokenizer;
+            return Err(Error::InvalidArgument(format!("no grammar can guide this model: {why}")));
+        }
         let source = grammar.source()?;
         let factory = self.factory.get_or_init(|| environment::factory(&self.tokenizer));
         let factory = factory.as_ref().map_err(Error::clone)?;

@@ -5,3 +5,4 @@ mod huggingface;
 #[cfg(unix)]
 mod pip;
 mod real;
+mod repository;

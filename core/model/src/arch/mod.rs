@@ -1,12 +1,15 @@
 //! The families of models: one file for each reads metadata into a [`Shape`], quirks included.
 
+mod bailing;
 mod cohere;
 mod deepseek;
+mod ernie;
 mod exaone;
 mod gemma;
 mod glm;
 mod gpt_oss;
 mod granite;
+mod hunyuan;
 mod llama;
 mod llama4;
 mod mistral;
@@ -62,6 +65,12 @@ static FAMILIES: &[Family] = &[
     family("llama4", llama4::llama4),
     family("mistral3", mistral::mistral3),
     family("phimoe", phi::phimoe),
+    family("bailingmoe2", bailing::bailingmoe2),
+    family("dots1", bailing::dots1),
+    family("ernie4_5", ernie::ernie4_5),
+    family("ernie4_5-moe", ernie::ernie4_5_moe),
+    family("hunyuan-dense", hunyuan::hunyuan_dense),
+    family("seed_oss", qwen::seed_oss),
     family("glm4", glm::glm4),
     family("glm4moe", glm::glm4moe),
 ];

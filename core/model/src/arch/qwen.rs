@@ -41,3 +41,8 @@ fn experts(r: &Reader<'_>, normalize: bool) -> Result<Experts, Error> {
     let width = r.dim("feed_forward_length")? / r.dim("expert_used_count")?;
     Ok(Experts { normalize, width: Some(width.max(1)), ..Experts::plain(Gating::Softmax) })
 }
+
+/// ByteDance's Seed-OSS, which names the norm before the feed-forward network otherwise.
+pub(super) fn seed_oss(r: &Reader<'_>) -> Result<Shape, Error> {
+    Shape::plain(r, RopeStyle::Half)
+}

@@ -1,9 +1,7 @@
 //! The shape that a family reads from metadata: what all families have in common, and the steps by which a
 //! family says what it does otherwise.
 
-use realm_compute::{
-    Activation, Gating, Groups, NormKind, NormSpan, RopeStyle, Routing, Window,
-};
+use realm_compute::{Activation, Gating, Groups, NormKind, NormSpan, RopeStyle, Routing, Window};
 
 use super::reader::Reader;
 use crate::Error;

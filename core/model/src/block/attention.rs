@@ -104,6 +104,7 @@ impl<B: Backend> AttentionBlock<B> {
     }
 
     /// Computes the heads' outputs, in `attended`, from the residual stream, and stores keys and values.
+    #[allow(clippy::too_many_arguments, reason = "a step of the pass, not an interface")]
     pub(crate) fn attend(
         &self,
         b: &B,

@@ -86,6 +86,7 @@ impl<B: Backend> BlockNorms<B> {
 }
 
 /// Adds `linear(input)` to the residual stream, through the norm behind the block if it has one.
+#[allow(clippy::too_many_arguments, reason = "a step of the pass, not an interface")]
 fn add<B: Backend>(
     b: &B,
     c: &ModelConfig,

@@ -2,8 +2,8 @@
 
 use super::{LayerTensor, TensorId};
 
-/// Module names within a layer.
-const LAYER: &[(&str, LayerTensor)] = &[
+/// Names of a layer's matrices.
+const MATRICES: &[(&str, LayerTensor)] = &[
     ("self_attn.q_proj", LayerTensor::Q),
     ("self_attn.k_proj", LayerTensor::K),
     ("self_attn.v_proj", LayerTensor::V),
@@ -18,17 +18,122 @@ const LAYER: &[(&str, LayerTensor)] = &[
     ("mlp.shared_expert.down_proj", LayerTensor::SharedDown),
 ];
 
+/// Names of a layer's other tensors, the same in all families that have them.
+const OTHERS: &[(&str, LayerTensor)] = &[
+    ("input_layernorm", LayerTensor::AttentionNorm),
+    ("self_attn.q_norm", LayerTensor::QNorm),
+    ("self_attn.k_norm", LayerTensor::KNorm),
+    ("self_attn.sinks", LayerTensor::Sinks),
+    ("mlp.c_fc", LayerTensor::Up),
+    ("mlp.c_proj", LayerTensor::Down),
+    ("mlp.gate", LayerTensor::Router),
+    ("mlp.router", LayerTensor::Router),
+    ("block_sparse_moe.gate", LayerTensor::Router),
+    ("mlp.gate.e_score_correction_bias", LayerTensor::SelectionBias),
+    ("mlp.shared_expert_gate", LayerTensor::SharedRouter),
+    ("mlp.shared_experts.gate_proj", LayerTensor::SharedGate),
+    ("mlp.shared_experts.up_proj", LayerTensor::SharedUp),
+    ("mlp.shared_experts.down_proj", LayerTensor::SharedDown),
+    ("mlp.experts.gate_proj", LayerTensor::ExpertGates),
+    ("mlp.experts.up_proj", LayerTensor::ExpertUps),
+    ("mlp.experts.down_proj", LayerTensor::ExpertDowns),
+];
+
+/// Names of one expert's matrices: behind `mlp.experts.N.`, and in Mixtral behind
+/// `block_sparse_moe.experts.N.`.
+const EXPERT: &[(&str, LayerTensor)] = &[
+    ("gate_proj", LayerTensor::ExpertGates),
+    ("up_proj", LayerTensor::ExpertUps),
+    ("down_proj", LayerTensor::ExpertDowns),
+    ("w1", LayerTensor::ExpertGates),
+    ("w3", LayerTensor::ExpertUps),
+    ("w2", LayerTensor::ExpertDowns),
+];
+
+/// The names of the norms around a layer's two blocks, which differ from family to family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormNames {
+    /// One before each block.
+    Before,
+    /// One after each block.
+    After,
+    /// Before and after, as in Gemma.
+    Gemma,
+    /// Before and after, as in GLM 4.
+    Glm4,
+    /// One before each block; GGUF names the second like one after attention, in gpt-oss and GLM 4.5.
+    Renamed,
+}
+
+impl NormNames {
+    fn table(self) -> &'static [(&'static str, LayerTensor)] {
+        match self {
+            Self::Before => &[("post_attention_layernorm", LayerTensor::FeedForwardNorm)],
+            Self::After => &[
+                ("post_attention_layernorm", LayerTensor::PostAttentionNorm),
+                ("post_feedforward_layernorm", LayerTensor::PostFeedForwardNorm),
+            ],
+            Self::Gemma => &[
+                ("post_attention_layernorm", LayerTensor::PostAttentionNorm),
+                ("pre_feedforward_layernorm", LayerTensor::FeedForwardNorm),
+                ("post_feedforward_layernorm", LayerTensor::PostFeedForwardNorm),
+            ],
+            Self::Glm4 => &[
+                ("post_self_attn_layernorm", LayerTensor::PostAttentionNorm),
+                ("post_attention_layernorm", LayerTensor::FeedForwardNorm),
+                ("post_mlp_layernorm", LayerTensor::PostFeedForwardNorm),
+            ],
+            Self::Renamed => &[("post_attention_layernorm", LayerTensor::PostAttentionNorm)],
+        }
+    }
+}
+
+/// Removes what stands before `layers.N`; models of texts and images keep the part for texts under a name of
+/// its own.
+fn inner(path: &str) -> &str {
+    let prefixes = ["model.language_model.", "language_model.model.", "language_model.", "model."];
+    prefixes.iter().find_map(|prefix| path.strip_prefix(prefix)).unwrap_or(path)
+}
+
+fn find(table: &[(&str, LayerTensor)], name: &str) -> Option<LayerTensor> {
+    table.iter().find(|(known, _)| *known == name).map(|&(_, tensor)| tensor)
+}
+
 impl TensorId {
-    /// Returns the role of the module `path`, such as `model.layers.0.self_attn.q_proj`; `None` if no role has
-    /// that name.
+    /// Returns the role of the module `path` of a model's own files, such as
+    /// `model.layers.0.input_layernorm`, and the number of the expert if each expert has a tensor of its own;
+    /// `None` if no role has that name.
+    pub fn of_module(path: &str, norms: NormNames) -> Option<(Self, Option<u32>)> {
+        let inner = inner(path);
+        let outside = match inner {
+            "embed_tokens" => Some(Self::Embeddings),
+            "norm" => Some(Self::OutputNorm),
+            "lm_head" => Some(Self::Output),
+            _ => None,
+        };
+        if let Some(id) = outside {
+            return Some((id, None));
+        }
+        let (layer, module) = inner.strip_prefix("layers.")?.split_once('.')?;
+        let layer = layer.parse().ok()?;
+        let tables = [norms.table(), MATRICES, OTHERS];
+        if let Some(tensor) = tables.iter().find_map(|table| find(table, module)) {
+            return Some((Self::Layer(layer, tensor), None));
+        }
+        let rest = module
+            .strip_prefix("mlp.experts.")
+            .or_else(|| module.strip_prefix("block_sparse_moe.experts."))?;
+        let (expert, matrix) = rest.split_once('.')?;
+        Some((Self::Layer(layer, find(EXPERT, matrix)?), Some(expert.parse().ok()?)))
+    }
+
+    /// Returns the role of the matrix `path`, such as `model.layers.0.self_attn.q_proj`, which adapters
+    /// change; `None` if no matrix of a layer has that name.
     pub fn from_hugging_face(path: &str) -> Option<Self> {
         if path == "lm_head" {
             return Some(Self::Output);
         }
-        let prefixes = ["model.language_model.", "language_model.model.", "model."];
-        let path = prefixes.iter().find_map(|p| path.strip_prefix(p)).unwrap_or(path);
-        let (layer, module) = path.strip_prefix("layers.")?.split_once('.')?;
-        let (_, tensor) = LAYER.iter().find(|(name, _)| *name == module)?;
-        Some(Self::Layer(layer.parse().ok()?, *tensor))
+        let (layer, module) = inner(path).strip_prefix("layers.")?.split_once('.')?;
+        Some(Self::Layer(layer.parse().ok()?, find(MATRICES, module)?))
     }
 }

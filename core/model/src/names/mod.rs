@@ -3,10 +3,12 @@
 
 mod hugging_face;
 
+pub use hugging_face::NormNames;
+
 use std::fmt;
 
 /// A tensor of a model by its role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TensorId {
     /// The token embeddings, `[vocab, hidden]`.
     Embeddings,
@@ -21,7 +23,7 @@ pub enum TensorId {
 macro_rules! layer_tensors {
     ($($(#[$doc:meta])* $id:ident $name:literal,)*) => {
         /// A tensor of a layer by its role.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum LayerTensor {
             $($(#[$doc])* $id,)*
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use realm_engine::Answer;
-use realm_model::{Slice, ActivationId};
+use realm_model::{ActivationId, Slice};
 use wasmtime::component::Resource;
 
 use crate::bindings::realm::tenant::layers as wit;

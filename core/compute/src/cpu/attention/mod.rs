@@ -2,9 +2,10 @@
 //! context (Milakov and Gimelshein, arXiv:1805.02867; Dao et al., arXiv:2205.14135).
 //!
 //! Work is cut into tasks of one key/value head and some rows of one sequence. All queries of a task (its
-//! rows times the query heads that share the key/value head, or some of them) go over a page together, so a page is read and
-//! widened once for them. A query's result does not depend on the other queries of its task: pages come in
-//! order, and a query skips pages that it may not see. So a row's result is the same in any batch.
+//! rows times the query heads that share the key/value head, or some of them) go over a page together, so a
+//! page is read and widened once for them. A query's result does not depend on the other queries of its task:
+//! pages come in order, and a query skips pages that it may not see. So a row's result is the same in any
+//! batch.
 //!
 //! The softmax runs within chunks of a fixed number of pages, and the results of the chunks are merged in
 //! order. If there are too few tasks for the threads, as when one long sequence decodes, each chunk becomes a

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use realm_model::{Layerwise, Slice, ActivationId};
+use realm_model::{ActivationId, Layerwise, Slice};
 
 use super::beside::{MOST, SLICE};
 use super::*;

@@ -1,0 +1,77 @@
+//! Every family of models through the public API: small random models whose files have no tokenizer, so that
+//! requests are token ids.
+
+use std::path::{Path, PathBuf};
+
+use realm::{ErrorCode, Model, Output, Realm, Request};
+
+/// Returns the files of models without tokenizer.
+fn files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/tiny");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| std::fs::read(file).unwrap().windows(8).any(|window| window == b"no_vocab"));
+    files.sort_unstable();
+    files
+}
+
+fn name(file: &Path) -> String {
+    file.file_stem().unwrap().to_string_lossy().into_owned()
+}
+
+fn likeliest(logits: &[f32]) -> u32 {
+    (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a))).unwrap() as u32
+}
+
+/// Decodes greedily with requests.
+fn generate(model: &Model, prompt: &[u32], tokens: usize) -> (Vec<u32>, usize) {
+    let request = Request::tokens(prompt.to_vec()).temperature(0.0).max_tokens(tokens);
+    let completion = model.generate(request).unwrap();
+    (completion.tokens.iter().map(|token| token.id).collect(), completion.usage.cached_tokens)
+}
+
+#[test]
+fn every_family_generates_forks_and_restores() {
+    let realm = Realm::builder().threads(2).build().unwrap();
+    let files = files();
+    assert!(files.len() > 40, "{}", files.len());
+    for file in files {
+        let what = name(&file);
+        let model = realm.load_model(file.to_str().unwrap()).unwrap_or_else(|e| panic!("{what}: {e}"));
+        // More than a page, and more than a window.
+        let prompt: Vec<u32> = (0..70).map(|i| i * 37 % 100).collect();
+        let (wanted, _) = generate(&model, &prompt, 12);
+        // The second time most of the prompt is in the prefix cache.
+        let (again, cached) = generate(&model, &prompt, 12);
+        assert!(cached >= 32, "{what}: {cached}");
+        assert_eq!(again, wanted, "{what}, from the prefix cache");
+
+        let mut sequence = model.sequence().unwrap();
+        sequence.append(&prompt).unwrap();
+        let logits = sequence.forward(Output::LastLogits).unwrap().last().to_vec();
+        assert_eq!(likeliest(&logits), wanted[0], "{what}");
+        let saved = sequence.save().unwrap();
+        let mut fork = sequence.fork().unwrap();
+        fork.append(&wanted[..1]).unwrap();
+        let next = fork.forward(Output::LastLogits).unwrap().last().to_vec();
+        assert_eq!(likeliest(&next), wanted[1], "{what}, from a fork");
+        let mut restored = model.restore_sequence(&saved).unwrap();
+        restored.append(&wanted[..1]).unwrap();
+        let same = restored.forward(Output::LastLogits).unwrap().last().to_vec();
+        assert!(same == next, "{what}: a restored sequence gives other bits");
+    }
+}
+
+#[test]
+fn text_is_refused_where_a_file_has_no_tokenizer() {
+    let realm = Realm::builder().threads(2).build().unwrap();
+    let model = realm.load_model(files()[0].to_str().unwrap()).unwrap();
+    for request in [Request::text("Hello"), Request::tokens([1, 2, 3]).regex("a+")] {
+        let error = model.generate(request).unwrap_err();
+        assert!(error.to_string().contains("token ids"), "{error}");
+    }
+    let error = model.generate(Request::text("Hello")).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Unsupported);
+    let (prompt, continuation) = ([1, 2, 3], [4, 5]);
+    assert_eq!(model.log_likelihood(&prompt, &continuation).unwrap().len(), 2);
+    assert_eq!(model.decode(&[1, 2, 3]).unwrap(), "");
+}
