@@ -176,7 +176,7 @@ fn job<'a>(weight: &'a Matrix, out: &'a mut Buffer) -> MatMul<'a, CpuBackend> {
 fn tensor<T>(ty: TensorType, shape: &[usize], seed: usize, make: impl FnOnce(&Tensor<'_>) -> T) -> T {
     let len: usize = shape.iter().product();
     let info = TensorInfo::new("w", shape.iter().map(|&n| n as u64).collect(), ty).expect("a shape");
-    let number = |i: usize| ((i + 1) * (7919 + 6 * seed)).wrapping_mul(2_654_435_761) >> 7 ^ seed * 977;
+    let number = |i: usize| (((i + 1) * (7919 + 6 * seed)).wrapping_mul(2_654_435_761) >> 7) ^ (seed * 977);
     let data: Vec<u8> = match ty {
         TensorType::F32 => {
             (0..len).flat_map(|i| ((number(i) % 1024) as f32 / 512.0 - 1.0).to_le_bytes()).collect()
