@@ -17,6 +17,8 @@ use realm_gguf::{Tensor, TensorInfo, TensorType};
 
 /// Rows of activations: decoding one sequence, decoding several together, prompts.
 const ROWS: [usize; 5] = [1, 4, 16, 64, 256];
+/// Inputs of as many rows that take turns.
+const INPUTS: usize = 16;
 const TYPES: [TensorType; 5] =
     [TensorType::Q4_0, TensorType::Q4_K, TensorType::Q6_K, TensorType::Q8_0, TensorType::MXFP4];
 
@@ -42,21 +44,22 @@ fn main() {
             .collect();
         let dense: Vec<_> = (0..layers).map(|i| Dense::new(&b, ty, [hidden, inner * used], i)).collect();
         for rows in ROWS {
-            let x = numbers(&b, rows, hidden);
+            // Each input has other experts.
+            let inputs: Vec<Buffer> = (0..INPUTS).map(|seed| numbers(&b, rows, hidden, seed)).collect();
             let mut out = b.buffer(rows, hidden).expect("a buffer");
             let mixture = best(|| {
                 let start = Instant::now();
-                for layer in &made {
-                    layer.run(&b, &x, &mut out);
-                }
-                start.elapsed().as_secs_f64() / made.len() as f64
+                let runs = inputs.iter().flat_map(|x| made.iter().map(move |layer| (x, layer)));
+                let count = if rows == 1 { INPUTS * made.len() } else { 2 * made.len() };
+                runs.take(count).for_each(|(x, layer)| layer.run(&b, x, &mut out));
+                start.elapsed().as_secs_f64() / count as f64
             });
             let (mut gate, mut up) = [(); 2].map(|()| b.buffer(rows, inner * used).expect("a buffer")).into();
             let count = dense.len().min((dense.len() * 4 / rows).max(2));
             let dense = best(|| {
                 let start = Instant::now();
                 for layer in &dense[..count] {
-                    layer.run(&b, &x, [&mut gate, &mut up], &mut out);
+                    layer.run(&b, &inputs[0], [&mut gate, &mut up], &mut out);
                 }
                 start.elapsed().as_secs_f64() / count as f64
             });
@@ -173,7 +176,7 @@ fn job<'a>(weight: &'a Matrix, out: &'a mut Buffer) -> MatMul<'a, CpuBackend> {
 fn tensor<T>(ty: TensorType, shape: &[usize], seed: usize, make: impl FnOnce(&Tensor<'_>) -> T) -> T {
     let len: usize = shape.iter().product();
     let info = TensorInfo::new("w", shape.iter().map(|&n| n as u64).collect(), ty).expect("a shape");
-    let number = |i: usize| ((i + 1) * (7919 + seed)).wrapping_mul(2_654_435_761) >> 7;
+    let number = |i: usize| (((i + 1) * (7919 + 6 * seed)).wrapping_mul(2_654_435_761) >> 7) ^ (seed * 977);
     let data: Vec<u8> = match ty {
         TensorType::F32 => {
             (0..len).flat_map(|i| ((number(i) % 1024) as f32 / 512.0 - 1.0).to_le_bytes()).collect()
@@ -192,8 +195,8 @@ fn tensor<T>(ty: TensorType, shape: &[usize], seed: usize, make: impl FnOnce(&Te
 }
 
 /// Returns a buffer of made-up numbers.
-fn numbers(b: &CpuBackend, rows: usize, columns: usize) -> Buffer {
-    let table = tensor(TensorType::F32, &[columns, rows], 5, |t| b.matrix(t).expect("a table"));
+fn numbers(b: &CpuBackend, rows: usize, columns: usize, seed: usize) -> Buffer {
+    let table = tensor(TensorType::F32, &[columns, rows], 1000 + seed, |t| b.matrix(t).expect("a table"));
     let mut out = b.buffer(rows, columns).expect("a buffer");
     b.embed(&table, &(0..rows as u32).collect::<Vec<_>>(), 1.0, &mut out).expect("rows");
     out

@@ -1,6 +1,5 @@
 //! Compares the adapters' part of products with plain arithmetic.
 
-#[allow(dead_code, reason = "other tests of this crate share more")]
 mod common;
 
 use common::{Random, backends, blocks, buffer, matrix_f64, product, relative_error};

@@ -3,6 +3,7 @@
 use super::kernels::HEAD_DIMS;
 use super::matrix::takes;
 use super::{Buffer, CudaBackend, Vector};
+use crate::checks::expect;
 use crate::{Activation, Attention, Error, Feature, Norm, NormKind, NormSpan, Window};
 
 /// Expert matrices on the GPU. There are none: [`Backend::experts`](crate::Backend::experts) refuses them.
@@ -59,8 +60,10 @@ pub(crate) fn rope<'a>(
     let mut weights = [None; 2];
     for (weight, norm) in weights.iter_mut().zip(&norms) {
         *weight = norm.as_ref().map(norm_weight).transpose()?;
-        if weight.is_some_and(|weight| weight.len != spec.head_dim) {
-            return refuse(Feature::HeadNorms);
+        match weight {
+            Some(weight) if weight.len > spec.head_dim => return refuse(Feature::HeadNorms),
+            Some(weight) => expect("the length of a norm", weight.len, spec.head_dim)?,
+            None => {}
         }
     }
     Ok((rotations, weights, first))
