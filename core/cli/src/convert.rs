@@ -1,8 +1,8 @@
 //! `realm convert` and `realm quantize`: write models as GGUF files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use realm::convert::{self, Importance, Recipe};
 use realm::hub::{Hub, Reference};
 
@@ -19,6 +19,8 @@ pub(crate) struct ConvertArgs {
     /// Types of the matrices, such as q4_k_m, q8_0 or bf16 [default: those of the folder]
     #[arg(long = "type", value_name = "TYPE", value_parser = recipe)]
     recipe: Option<Recipe>,
+    #[command(flatten)]
+    importance: ImportanceOptions,
 }
 
 /// Write a model with matrices of another type
@@ -32,6 +34,24 @@ pub(crate) struct QuantizeArgs {
     /// Types of the matrices, such as q4_k_m, q8_0 or bf16
     #[arg(long = "type", value_name = "TYPE", value_parser = recipe)]
     recipe: Recipe,
+    #[command(flatten)]
+    importance: ImportanceOptions,
+}
+
+/// The importances of columns.
+#[derive(clap::Args)]
+struct ImportanceOptions {
+    /// Weigh errors by the importances in this file, which llama.cpp's `llama-imatrix --output-format gguf` wrote
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
+}
+
+impl ImportanceOptions {
+    fn read(&self) -> Result<Importance> {
+        let Some(path) = &self.imatrix else { return Ok(Importance::new()) };
+        let read = convert::open(path).and_then(|file| convert::read_importance(&file));
+        read.with_context(|| format!("--imatrix {}", path.display()))
+    }
 }
 
 fn recipe(name: &str) -> Result<Recipe, String> {
@@ -50,15 +70,16 @@ pub(crate) fn convert(args: &ConvertArgs) -> Result<()> {
             "{folder} is no folder; `realm quantize` takes GGUF files, catalog names and hf:owner/repo/file.gguf"
         );
     }
-    write(&folder, &args.out, args.recipe)
+    write(&folder, &args.out, args.recipe, &args.importance)
 }
 
 pub(crate) fn quantize(args: &QuantizeArgs) -> Result<()> {
     let path = Hub::new()?.resolve(&Reference::parse(&args.model)?, &mut Bars::new())?;
-    write(&path, &args.out, Some(args.recipe))
+    write(&path, &args.out, Some(args.recipe), &args.importance)
 }
 
-fn write(from: &std::path::Path, out: &std::path::Path, recipe: Option<Recipe>) -> Result<()> {
+fn write(from: &Path, out: &Path, recipe: Option<Recipe>, importance: &ImportanceOptions) -> Result<()> {
+    let importance = importance.read()?;
     let model = convert::open(from)?;
     let quantized = model.tensors().iter().filter(|tensor| tensor.ty.block_len() > 1).count();
     if recipe.is_some() && quantized > 0 {
@@ -66,7 +87,7 @@ fn write(from: &std::path::Path, out: &std::path::Path, recipe: Option<Recipe>) 
     }
     let mut bars = Bars::new();
     let progress = &mut |done, total| bars.writing(done, total);
-    let written = convert::write(&model, out, recipe, &Importance::new(), progress)?;
+    let written = convert::write(&model, out, recipe, &importance, progress)?;
     for (ty, tensors, bytes) in &written.types {
         note!("{:<8} {tensors} tensors, {:.1} MB", ty.to_string(), *bytes as f64 / 1e6);
     }

@@ -1,7 +1,6 @@
 //! Writes a model as a GGUF file, tensor by tensor: the memory that this takes is a few times that of the
 //! largest tensor.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
@@ -10,10 +9,7 @@ use realm_compute::quant::dequantize;
 use realm_gguf::{Gguf, Metadata, TensorInfo, TensorType, Value, Writer};
 
 use crate::recipe::Shape;
-use crate::{Error, Recipe, quantize};
-
-/// Importances of the columns of matrices, by the matrix's name: see [`quantize`].
-pub type Importance = HashMap<String, Vec<f32>>;
+use crate::{Error, Importance, Recipe, quantize};
 
 /// A file that has been written.
 #[derive(Debug, Clone, PartialEq, Eq)]

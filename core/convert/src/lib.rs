@@ -8,6 +8,7 @@
 mod error;
 mod file;
 mod folder;
+mod importance;
 mod quantize;
 mod recipe;
 
@@ -16,8 +17,9 @@ use std::path::Path;
 use realm_gguf::Gguf;
 
 pub use error::Error;
-pub use file::{Importance, Written, types_of, write};
+pub use file::{Written, types_of, write};
 pub use folder::open_folder;
+pub use importance::{Importance, read_importance};
 pub use quantize::{WRITTEN, quantize};
 pub use recipe::Recipe;
 

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use realm_compute::cpu::CpuBackend;
-use realm_convert::{Error, Importance, Recipe, types_of, write};
-use realm_gguf::{Gguf, TensorType};
+use realm_compute::quant;
+use realm_convert::{Error, Importance, Recipe, read_importance, types_of, write};
+use realm_gguf::{Gguf, Metadata, TensorInfo, TensorType, Writer};
 use realm_hub::{Hub, Reference};
 use realm_model::Transformer;
 
@@ -41,6 +42,50 @@ fn every_recipe_writes_a_file_that_loads() {
         let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().collect();
         assert!(left.iter().all(|file| !file.path().to_string_lossy().ends_with("partial")));
     }
+}
+
+/// An importance matrix as llama.cpp writes it: the first column of one matrix matters most.
+fn importance_file(matrix: &str, columns: usize) -> Gguf {
+    let names = [format!("{matrix}.in_sum2"), format!("{matrix}.counts")];
+    let index = [
+        TensorInfo::new(&*names[0], vec![columns as u64, 1], TensorType::F32).unwrap(),
+        TensorInfo::new(&*names[1], vec![1, 1], TensorType::F32).unwrap(),
+    ];
+    let mut writer = Writer::new(Vec::new(), &Metadata::default(), &index).unwrap();
+    let sums = (0..columns).flat_map(|i| (if i == 0 { 4e6f32 } else { 4.0 }).to_le_bytes());
+    writer.tensor(&sums.collect::<Vec<_>>()).unwrap();
+    writer.tensor(&4f32.to_le_bytes()).unwrap();
+    Gguf::from_bytes(writer.finish().unwrap()).unwrap()
+}
+
+#[test]
+fn an_importance_matrix_moves_errors_away_from_columns_that_matter() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, matrix) = (Gguf::open(tiny("llama-f32")).unwrap(), "blk.1.ffn_up.weight");
+    let importance = read_importance(&importance_file(matrix, 64)).unwrap();
+    assert_eq!(importance[matrix][..3], [1e6, 1.0, 1.0]);
+    let numbers = |gguf: &Gguf, name: &str| {
+        let (info, mut buffer) = (gguf.require_tensor(name).unwrap(), Vec::new());
+        let mut values = vec![0.0; info.len()];
+        quant::dequantize(info.ty, gguf.read(info, &mut buffer).unwrap(), &mut values).unwrap();
+        values
+    };
+    let written = |file: &str, importance: &Importance| {
+        let path = folder.path().join(file);
+        write(&model, &path, Some(Recipe::named("q4_0").unwrap()), importance, &mut |_, _| {}).unwrap();
+        Gguf::open(path).unwrap()
+    };
+    let (plain, weighed) = (written("plain.gguf", &Importance::new()), written("weighed.gguf", &importance));
+    let truth = numbers(&model, matrix);
+    let first_column = |gguf: &Gguf| -> f32 {
+        let values = numbers(gguf, matrix);
+        truth.iter().zip(&values).step_by(64).map(|(x, y)| (x - y).powi(2)).sum()
+    };
+    // Numbers that are nearly 0 stay 0, so some of the error remains.
+    assert!(first_column(&weighed) < 0.5 * first_column(&plain));
+    let other = "blk.0.ffn_up.weight";
+    assert_eq!(numbers(&plain, other), numbers(&weighed, other));
+    assert!(read_importance(&model).unwrap_err().to_string().contains("llama-imatrix"));
 }
 
 #[test]
