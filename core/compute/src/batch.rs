@@ -177,7 +177,7 @@ pub struct LayerPlace {
 /// Pages of all groups are of one size and come from one pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheLayout {
-    /// Key/value heads of a layer.
+    /// Most key/value heads of a layer: room for as many is in every slot.
     pub kv_heads: usize,
     /// Numbers in a key and in a value.
     pub head_dim: usize,

@@ -269,7 +269,9 @@ pub(crate) fn attention<B: Backend>(
     let Some(place) = layout.layers.get(spec.layer) else {
         return bad(format!("the cache has no layer {}", spec.layer));
     };
-    if (layout.kv_heads, layout.head_dim) != (spec.kv_heads, spec.head_dim)
+    // A layer may have fewer heads than its slot has room for.
+    if layout.kv_heads < spec.kv_heads
+        || layout.head_dim != spec.head_dim
         || layout.windows[place.group] != spec.window.map(Window::tokens)
     {
         return bad(format!("the cache does not fit layer {}", spec.layer));

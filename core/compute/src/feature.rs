@@ -44,6 +44,8 @@ pub enum Feature {
     Multipliers,
     /// [`Backend::copy_columns`](crate::Backend::copy_columns).
     Columns,
+    /// Layers that differ in their number of key/value heads.
+    UnequalHeads,
     /// Matrices of a type of numbers.
     Weights(TensorType),
 }
@@ -67,6 +69,7 @@ impl fmt::Display for Feature {
             Self::Ungated => f.write_str("feed-forward networks without a gate"),
             Self::Multipliers => f.write_str("multipliers of the residual stream"),
             Self::Columns => f.write_str("parts of rows"),
+            Self::UnequalHeads => f.write_str("layers of different numbers of key/value heads"),
             Self::Weights(ty) => write!(f, "weights of type {ty}"),
         }
     }

@@ -107,9 +107,10 @@ impl ModelConfig {
         CacheLayout::new(kv_heads, head_dim, &[None])
     }
 
-    /// The number of key/value heads of a layer and of numbers in each, which are the same in all layers.
+    /// The most key/value heads of a layer, and the numbers in each, which are as many in all layers.
     fn cached(&self) -> (usize, usize) {
-        self.layers.first().map_or((1, 1), |layer| (layer.attention.kv_heads, layer.attention.head_dim))
+        let heads = self.layers.iter().map(|layer| layer.attention.kv_heads).max().unwrap_or(1);
+        (heads, self.layers.first().map_or(1, |layer| layer.attention.head_dim))
     }
 
     /// Returns whether a layer has experts.
@@ -176,6 +177,7 @@ impl ModelConfig {
                 need(norms.weights == QkNormWeights::None, Feature::PlainNorm);
             }
             need(attention.rope.is_none(), Feature::NoRope);
+            need(attention.kv_heads != self.cached().0, Feature::UnequalHeads);
             need(attention.sinks, Feature::Sinks);
             need(attention.temperature.is_some(), Feature::Temperature);
             need(matches!(attention.window, Some(Window::Chunked(_))), Feature::ChunkedWindow);

@@ -187,12 +187,12 @@ pub(crate) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Writes the keys and values of one token, `[kv_heads * head_dim]`, to a layer's slot.
+    /// Writes the keys and values of one token, `[heads * head_dim]`, to a layer's slot.
     ///
     /// # Safety
     /// No other thread reads or writes the page meanwhile.
     pub(crate) unsafe fn write(&self, isa: Isa, slot: usize, page: u32, token: usize, rows: [&[f32]; 2]) {
-        for head in 0..self.shape.kv_heads {
+        for head in 0..rows[0].len() / self.shape.head_dim {
             let place = self.shape.head(slot, page, head);
             // SAFETY: the caller's promise.
             let bytes = unsafe { self.parts.part(place.start, place.len()) };

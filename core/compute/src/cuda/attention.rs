@@ -90,6 +90,7 @@ impl CudaBackend {
         cache: &mut Cache,
     ) -> Result<(), Error> {
         checks::attention(spec, batch, cache.layout(), cache.pages())?;
+        unsupported::heads(spec, cache.layout())?;
         for (what, buffer, heads) in
             [("queries", &*q, spec.heads), ("keys", &*k, spec.kv_heads), ("values", v, spec.kv_heads)]
         {
@@ -159,6 +160,7 @@ impl CudaBackend {
         out: &mut Buffer,
     ) -> Result<(), Error> {
         checks::attention(spec, batch, cache.layout(), cache.pages())?;
+        unsupported::heads(spec, cache.layout())?;
         expect("the width of the queries", q.columns, spec.heads * spec.head_dim)?;
         expect("the rows of the queries", q.rows(), batch.rows())?;
         expect("the width of the attention's output", out.columns, q.columns)?;

@@ -4,7 +4,7 @@ use super::kernels::HEAD_DIMS;
 use super::matrix::takes;
 use super::{Buffer, CudaBackend, Vector};
 use crate::checks::expect;
-use crate::{Activation, Attention, Error, Feature, Norm, NormKind, NormSpan, Window};
+use crate::{Activation, Attention, CacheLayout, Error, Feature, Norm, NormKind, NormSpan, Window};
 
 /// Expert matrices on the GPU. There are none: [`Backend::experts`](crate::Backend::experts) refuses them.
 #[derive(Debug)]
@@ -67,6 +67,11 @@ pub(crate) fn rope<'a>(
         }
     }
     Ok((rotations, weights, first))
+}
+
+/// Refuses layers that have fewer key/value heads than others of their model.
+pub(crate) fn heads(spec: &Attention<'_, CudaBackend>, layout: &CacheLayout) -> Result<(), Error> {
+    if spec.kv_heads == layout.kv_heads { Ok(()) } else { refuse(Feature::UnequalHeads) }
 }
 
 /// Returns the window in tokens, or 0; refuses attention that the kernels don't compute.

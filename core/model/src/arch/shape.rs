@@ -257,14 +257,24 @@ impl Shape {
 
     /// Checks what the forward pass relies on.
     pub(super) fn check(&self) -> Result<(), Error> {
-        let cached = |layer: &LayerSpec| {
-            let attention = &layer.attention;
-            (attention.kv_heads, attention.head_dim, attention.latent.map(|latent| (latent, attention.heads)))
+        let first = &self.layers[0].attention;
+        let kept = |attention: &AttentionSpec| {
+            (attention.head_dim, attention.latent.map(|latent| (latent, attention.heads)))
         };
-        if let Some(i) = self.layers.iter().position(|layer| cached(layer) != cached(&self.layers[0])) {
+        let mut all = self.layers.iter().map(|layer| &layer.attention);
+        if let Some(i) = all.clone().position(|attention| kept(attention) != kept(first)) {
             return Err(Error::Unsupported(format!(
-                "layers 0 and {i} differ in key/value heads, which is not supported"
+                "layers 0 and {i} differ in heads, which is not supported"
             )));
+        }
+        // A page moves between groups of layers, so a layer that does not fill its slot could find numbers
+        // there that belong to another sequence.
+        if all.clone().any(|attention| attention.kv_heads != first.kv_heads)
+            && all.any(|attention| attention.seen() != first.seen())
+        {
+            return Err(Error::Unsupported(
+                "layers that differ both in key/value heads and in windows are not supported".into(),
+            ));
         }
         for rope in &self.ropes {
             let attention = &self.layers[0].attention;

@@ -118,6 +118,7 @@ impl<B: Backend> AttentionBlock<B> {
         let spec = &self.spec;
         let Buffers { x, normed, q, k, v, attended, rotations, latent, .. } = buffers;
         let (q, attended) = (q.of(spec.queries())?, attended.of(spec.queries())?);
+        let (k, v) = (k.of(spec.keys())?, v.of(spec.keys())?);
         let input = input(b, c, self.places, &self.norms, x, normed)?;
         match (&self.projections, latent) {
             (Projections::Plain { qkv: [wq, wk, wv], .. }, _) => {

@@ -16,8 +16,8 @@ pub(crate) struct Buffers<B: Backend> {
     pub(crate) normed_out: B::Buffer,
     pub(crate) hidden: B::Buffer,
     pub(crate) q: ByWidth<B>,
-    pub(crate) k: B::Buffer,
-    pub(crate) v: B::Buffer,
+    pub(crate) k: ByWidth<B>,
+    pub(crate) v: ByWidth<B>,
     pub(crate) attended: ByWidth<B>,
     pub(crate) attended_out: ByWidth<B>,
     pub(crate) delta: B::Buffer,
@@ -95,7 +95,7 @@ impl<B: Backend> Buffers<B> {
     pub(crate) fn new(b: &B, c: &ModelConfig) -> Result<Self, Error> {
         let latent = c.layers.first().map(|layer| &layer.attention);
         let latent = latent.and_then(|attention| Some((attention, attention.latent.as_ref()?)));
-        let keys = c.layers.first().map_or(0, |layer| layer.attention.keys());
+        let keys = |layer: &LayerSpec| Some(layer.attention.keys());
         let queries = |layer: &LayerSpec| Some(layer.attention.queries());
         let inner = |layer: &LayerSpec| layer.feed_forward.every_row().map(|dense| dense.width);
         Ok(Self {
@@ -105,8 +105,8 @@ impl<B: Backend> Buffers<B> {
             normed_out: b.buffer(0, c.hidden)?,
             hidden: b.buffer(0, c.hidden)?,
             q: ByWidth::new(b, &c.layers, queries)?,
-            k: b.buffer(0, keys)?,
-            v: b.buffer(0, keys)?,
+            k: ByWidth::new(b, &c.layers, keys)?,
+            v: ByWidth::new(b, &c.layers, keys)?,
             attended: ByWidth::new(b, &c.layers, queries)?,
             attended_out: ByWidth::new(b, &c.layers, queries)?,
             delta: b.buffer(0, c.hidden)?,
