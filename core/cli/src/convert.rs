@@ -41,7 +41,8 @@ pub(crate) struct QuantizeArgs {
 /// The importances of columns.
 #[derive(clap::Args)]
 struct ImportanceOptions {
-    /// Weigh errors by the importances in this file, which llama.cpp's `llama-imatrix --output-format gguf` wrote
+    /// Weigh errors by the importances in this file, which llama.cpp's `llama-imatrix --output-format gguf`
+    /// wrote
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
 }

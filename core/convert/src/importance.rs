@@ -18,7 +18,8 @@ const COUNTS: &str = ".counts";
 /// after the other. Experts that no text has chosen get equal importances.
 ///
 /// # Errors
-/// [`Error::Folder`] for a file that is none, or that contradicts itself; [`Error::Gguf`] if it cannot be read.
+/// [`Error::Folder`] for a file that is none, or that contradicts itself; [`Error::Gguf`] if it cannot be
+/// read.
 pub fn read_importance(file: &Gguf) -> Result<Importance, Error> {
     let mut importance = Importance::new();
     for tensor in file.tensors() {
