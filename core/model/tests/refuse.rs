@@ -7,7 +7,7 @@ use std::sync::Arc;
 use realm_compute::cpu::CpuBackend;
 use realm_compute::{Batch, CacheType, Want};
 use realm_gguf::Gguf;
-use realm_model::{Error, Transformer, Weights};
+use realm_model::{Architecture, Error, Transformer, Weights};
 
 fn bytes(name: &str) -> Vec<u8> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/tiny");
@@ -51,6 +51,24 @@ fn what_is_missing_or_unknown_is_named() {
     ] {
         let error = run(patched(llama(), from, to), &backend).unwrap_err().to_string();
         assert!(error.contains(wanted), "{wanted}: {error}");
+    }
+}
+
+/// The page of models lists every architecture, and every architecture has a small model that is compared with
+/// float64.
+#[test]
+fn every_architecture_is_documented_and_compared() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = std::fs::read_to_string(root.join("docs/models.md")).expect("the page");
+    let listed = page.split('|').filter(|cell| cell.trim_start().starts_with('`')).collect::<String>();
+    let compared: Vec<String> = std::fs::read_dir(root.join("tests/reference/tiny"))
+        .expect("the models")
+        .map(|entry| Gguf::open(entry.expect("an entry").path()).expect("a model"))
+        .map(|gguf| gguf.metadata().require_str("general.architecture").expect("a name").to_owned())
+        .collect();
+    for architecture in Architecture::all() {
+        assert!(listed.contains(&format!("`{architecture}`")), "docs/models.md lacks `{architecture}`");
+        assert!(compared.contains(&architecture.to_string()), "{architecture} has no small model");
     }
 }
 
