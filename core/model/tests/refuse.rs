@@ -54,8 +54,8 @@ fn what_is_missing_or_unknown_is_named() {
     }
 }
 
-/// The page of models lists every architecture, and every architecture has a small model that is compared with
-/// float64.
+/// The page of models lists every architecture, and every architecture has a small model that is compared
+/// with float64.
 #[test]
 fn every_architecture_is_documented_and_compared() {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
