@@ -1,6 +1,7 @@
 //! Compares the CUDA backend with the CPU's plain code. Without a GPU, every test says that it was skipped;
 //! with `REALM_NEEDS_GPU` in the environment, it fails instead.
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
 use common::attention::Case;

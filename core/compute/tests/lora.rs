@@ -1,5 +1,6 @@
 //! Compares the adapters' part of products with plain arithmetic.
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
 use common::{Random, backends, blocks, buffer, matrix_f64, product, relative_error};
