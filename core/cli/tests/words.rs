@@ -247,7 +247,7 @@ fn every_error_says_what_to_do_next() {
         (&["run", "no-such-model", "Hi"], "one of: "),
         (&["run", "./missing.gguf", "Hi"], "missing.gguf"),
         (&["run", ".", "Hi"], "is a folder"),
-        (&["run", "hf:owner/repo", "Hi"], "owner/repo/file.gguf"),
+        (&["run", "hf:owner/repo", "Hi"], "hf:owner/repo"),
         (&["run", "", "Hi"], "one of: "),
         (&["run", "smollm2-135m", "", "--raw"], "no tokens"),
         (&["run", "gemma3-270m", "Hi"], "--raw"),

@@ -82,8 +82,11 @@ impl Error {
     pub(crate) fn in_file<E: Into<Self>>(path: &Path) -> impl Fn(E) -> Self {
         move |error| {
             let Self { code, message } = error.into();
+            let path = path.display().to_string();
             match code {
-                ErrorCode::InvalidModel => Self::new(code, format_args!("{}: {message}", path.display())),
+                ErrorCode::InvalidModel if !message.starts_with(&path) => {
+                    Self::new(code, format_args!("{path}: {message}"))
+                }
                 _ => Self { code, message },
             }
         }

@@ -35,7 +35,7 @@ const MOST_JSON: u64 = 256 << 20;
 pub fn open_folder(folder: &Path) -> Result<Gguf, Error> {
     let Some(config) = object(folder, "config.json")? else {
         return Err(Error::Folder(format!(
-            "{}: has no config.json, and is no model's folder",
+            "{} is a folder without config.json: give a model's GGUF file, or a folder as transformers saves it",
             folder.display()
         )));
     };

@@ -112,7 +112,7 @@ fn forced_tokens_are_what_the_masks_allow_and_what_the_tokenizer_writes() {
 fn characters_that_a_tokenizer_writes_otherwise_can_be_forced() {
     for model in MODELS {
         let guides = guides(model);
-        let text = "a▁b\u{14}\u{0}c";
+        let text = "a▁bc";
         let mut guide = guides.guide(0, &plenty(), &Grammar::Regex(text.into())).unwrap();
         let mut written = Vec::new();
         while written.len() < text.len() {
