@@ -255,6 +255,6 @@ fn a_model_is_quantized_to_a_file_that_answers() {
     assert!(unknown.contains("`q9` is unknown") && unknown.contains("q4_k_m"), "{unknown}");
     let no_model = folder.path().to_str().unwrap();
     let error = stderr_of_failure(&["convert", no_model, "x.gguf"], "");
-    assert!(error.contains("has no config.json"), "{error}");
+    assert!(error.contains("without config.json"), "{error}");
     assert!(stderr_of_failure(&["convert", out, "x.gguf"], "").contains("`realm quantize`"));
 }

@@ -30,7 +30,7 @@ fn an_error_says_what_to_do() {
         error(folder_of(&config, &tensors).path())
     };
     let empty = tempfile::tempdir().unwrap();
-    assert!(error(empty.path()).contains("has no config.json"));
+    assert!(error(empty.path()).contains("without config.json"));
     write(empty.path(), "config.json", &good);
     assert!(error(empty.path()).contains("fetch the whole repository"));
     std::fs::write(empty.path().join("pytorch_model.bin"), "").unwrap();

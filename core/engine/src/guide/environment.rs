@@ -18,6 +18,19 @@ struct Vocabulary {
     tokenizer: Arc<Tokenizer>,
 }
 
+impl Vocabulary {
+    /// Returns the longest token that begins `bytes`, and its length.
+    fn longest(&self, bytes: &[u8]) -> Option<(TokenId, usize)> {
+        let (mut node, mut found) = (self.trie.root(), None);
+        for (i, &byte) in bytes.iter().enumerate() {
+            let Some(next) = self.trie.child_at_byte(node, byte) else { break };
+            node = next;
+            found = node.token_id().map(|token| (token, i + 1)).or(found);
+        }
+        found
+    }
+}
+
 impl TokenizerEnv for Vocabulary {
     fn tok_trie(&self) -> &TokTrie {
         &self.trie
@@ -27,16 +40,21 @@ impl TokenizerEnv for Vocabulary {
         let mut tokens =
             self.trie.tokenize_with_greedy_fallback(bytes, |text| self.tokenizer.encode_after(text));
         // Some tokenizers write a character as another one (SentencePiece a `▁` as a space) or leave it out.
-        // Tokens from there on would be no part of the text that the grammar forces, so its own mask decides.
+        // Tokens from there on would be no part of the text that the grammar forces; longest matches spell
+        // it.
         let mut rest = bytes;
         let goes_on = |token: &&TokenId| {
             let spelled = self.trie.token(**token);
             let after = rest.strip_prefix(spelled).filter(|_| !spelled.is_empty());
-            rest = after.unwrap_or_default();
+            rest = after.unwrap_or(rest);
             after.is_some()
         };
         let same = tokens.iter().take_while(goes_on).count();
         tokens.truncate(same);
+        while let Some((token, len)) = self.longest(rest) {
+            tokens.push(token);
+            rest = &rest[len..];
+        }
         tokens
     }
 }

@@ -116,7 +116,8 @@ fn characters_that_a_tokenizer_writes_otherwise_can_be_forced() {
         let mut guide = guides.guide(0, &plenty(), &Grammar::Regex(text.into())).unwrap();
         let mut written = Vec::new();
         while written.len() < text.len() {
-            let token = *allowed(guide.mask().unwrap()).last().unwrap();
+            let mask = guide.mask().unwrap_or_else(|error| panic!("{model}, after {written:?}: {error}"));
+            let token = *allowed(mask).last().unwrap();
             guide.accept(token).unwrap();
             written.extend(bytes(&guides.tokenizer, token));
         }
