@@ -123,7 +123,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn each_head(&self, x: &Self::Buffer, w: &Self::Experts, out: &mut Self::Buffer) -> Result<(), Error>;
 
     /// Computes the rotations of every row for [`Backend::rope_store`]: `[rows, 2 * frequencies]`, for each
-    /// frequency `f` the pair `magnitude * (cos, sin)(position * f)`; see [`Rope`].
+    /// frequency `f` the pair `magnitude * (cos, sin)(position * f)`; see [`Rope`](crate::Rope).
     fn rotations(
         &self,
         frequencies: &Self::Vector,

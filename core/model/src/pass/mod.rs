@@ -91,7 +91,7 @@ pub trait Forward: Send + Sync {
     /// Copies page `from` over page `to`.
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), Error>;
 
-    /// Appends a page's contents to `out`; see [`Backend::export_page`].
+    /// Appends a page's contents to `out`; see [`export_page`](realm_compute::Backend::export_page).
     fn export_page(&self, page: u32, out: &mut Vec<u8>) -> Result<(), Error>;
 
     /// Returns the layout of the bytes that `export_page` writes for a page.
@@ -103,7 +103,8 @@ pub trait Forward: Send + Sync {
     /// Calls `each(i)` for every `i < count` on the backend's host threads.
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync));
 
-    /// Announces `count` such calls at about the time `at`; see [`Backend::wake_hint`].
+    /// Announces `count` such calls at about the time `at`; see
+    /// [`wake_hint`](realm_compute::Backend::wake_hint).
     fn wake_hint(&self, count: usize, at: Instant);
 
     /// Makes spans of adapter `id` use `adapter`, which must have been made for this model; `None` removes
