@@ -113,11 +113,6 @@ impl ModelConfig {
         (heads, self.layers.first().map_or(1, |layer| layer.attention.head_dim))
     }
 
-    /// Returns whether a layer has experts.
-    pub fn has_experts(&self) -> bool {
-        self.layers.iter().any(|layer| matches!(layer.feed_forward, FeedForwardSpec::Experts(_)))
-    }
-
     /// Returns outputs and inputs of a weight matrix; `None` if the model has no such matrix.
     pub fn shape_of(&self, id: TensorId) -> Option<[usize; 2]> {
         use LayerTensor::{
@@ -167,6 +162,7 @@ impl ModelConfig {
                 all.push(feature);
             }
         };
+        let (most_heads, _) = self.cached();
         need(self.norm == NormKind::Layer, Feature::LayerNorm);
         need(self.residual_scale != 1.0 || self.logit_scale != 1.0, Feature::Multipliers);
         for LayerSpec { attention, feed_forward, .. } in &self.layers {
@@ -177,7 +173,7 @@ impl ModelConfig {
                 need(norms.weights == QkNormWeights::None, Feature::PlainNorm);
             }
             need(attention.rope.is_none(), Feature::NoRope);
-            need(attention.kv_heads != self.cached().0, Feature::UnequalHeads);
+            need(attention.kv_heads != most_heads, Feature::UnequalHeads);
             need(attention.sinks, Feature::Sinks);
             need(attention.temperature.is_some(), Feature::Temperature);
             need(matches!(attention.window, Some(Window::Chunked(_))), Feature::ChunkedWindow);

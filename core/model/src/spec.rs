@@ -90,6 +90,16 @@ pub struct QkNorms {
     pub weights: QkNormWeights,
 }
 
+impl QkNorms {
+    /// RMS norms of each head before the rotation, with weights in every layer.
+    pub(crate) const OF_HEADS: Self = Self {
+        kind: NormKind::Rms,
+        span: NormSpan::Head,
+        after_rope: false,
+        weights: QkNormWeights::Required,
+    };
+}
+
 /// The weights of the norms of queries and keys in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QkNormWeights {

@@ -1,6 +1,6 @@
 //! Cohere's Command R and R7B: attention and feed-forward network side by side behind one layer norm.
 
-use realm_compute::{NormKind, NormSpan, RopeStyle};
+use realm_compute::{NormKind, RopeStyle};
 
 use super::reader::Reader;
 use super::shape::Shape;
@@ -13,13 +13,7 @@ pub(super) fn command_r(r: &Reader<'_>) -> Result<Shape, Error> {
     shape.norms(NormPlaces::Shared);
     shape.logit_scale = r.float_or_none("logit_scale")?.unwrap_or(1.0);
     // Command R+ alone has them, with weights for each head.
-    let norms = QkNorms {
-        kind: NormKind::Layer,
-        span: NormSpan::Head,
-        after_rope: false,
-        weights: QkNormWeights::Optional,
-    };
-    shape.attention(|_, attention| attention.qk_norms = Some(norms));
+    shape.qk_norms(QkNorms { kind: NormKind::Layer, weights: QkNormWeights::Optional, ..QkNorms::OF_HEADS });
     Ok(shape)
 }
 

@@ -44,10 +44,7 @@ pub(super) fn deepseek2(r: &Reader<'_>) -> Result<Shape, Error> {
         attention.head_dim = latent.rotated + latent.rank;
         attention.scale = scale;
     });
-    let shared = match r.dim_or_none("expert_shared_count")? {
-        Some(count) => Some(count * r.dim("expert_feed_forward_length")?),
-        None => None,
-    };
+    let shared = r.shared_experts(None)?;
     if r.dim_or_none("expert_count")?.is_some() {
         shape.experts(r, &Experts::plain(Gating::Softmax), shared)?;
     }

@@ -1,11 +1,11 @@
 //! Gemma 2 and 3.
 
-use realm_compute::{Activation, NormSpan, RopeStyle};
+use realm_compute::{Activation, RopeStyle};
 
 use super::reader::Reader;
 use super::shape::Shape;
 use crate::Error;
-use crate::spec::NormPlaces;
+use crate::spec::{NormPlaces, QkNorms};
 
 /// Reads what both generations have in common. The largest model of each, of `largest` layers, scales
 /// attention scores by the hidden size per head instead of the head's own size.
@@ -35,7 +35,7 @@ pub(super) fn gemma2(r: &Reader<'_>) -> Result<Shape, Error> {
 
 pub(super) fn gemma3(r: &Reader<'_>) -> Result<Shape, Error> {
     let mut shape = gemma(r, 62)?;
-    shape.qk_norms(NormSpan::Head);
+    shape.qk_norms(QkNorms::OF_HEADS);
     let cap = r.optional_float("attn_logit_softcapping")?;
     shape.attention(|_, attention| attention.soft_cap = cap);
     shape.final_soft_cap = r.optional_float("final_logit_softcapping")?;

@@ -1,6 +1,6 @@
 //! Z.ai's GLM 4 and 4.5: norms around blocks; experts with a selection bias.
 
-use realm_compute::{Gating, NormKind, NormSpan, RopeStyle};
+use realm_compute::{Gating, RopeStyle};
 
 use super::reader::Reader;
 use super::shape::{Experts, Shape};
@@ -18,17 +18,7 @@ pub(super) fn glm4(r: &Reader<'_>) -> Result<Shape, Error> {
 pub(super) fn glm4moe(r: &Reader<'_>) -> Result<Shape, Error> {
     let mut shape = Shape::plain(r, RopeStyle::Half)?;
     // GLM 4.5 has them, and GLM 4.5 Air does not.
-    let norms = QkNorms {
-        kind: NormKind::Rms,
-        span: NormSpan::Head,
-        after_rope: false,
-        weights: QkNormWeights::Optional,
-    };
-    shape.attention(|_, attention| attention.qk_norms = Some(norms));
-    let shared = match r.dim_or_none("expert_shared_count")? {
-        Some(count) => Some(count * r.dim("expert_feed_forward_length")?),
-        None => None,
-    };
-    shape.experts(r, &Experts::plain(Gating::Sigmoid), shared)?;
+    shape.qk_norms(QkNorms { weights: QkNormWeights::Optional, ..QkNorms::OF_HEADS });
+    shape.experts(r, &Experts::plain(Gating::Sigmoid), r.shared_experts(None)?)?;
     Ok(shape)
 }

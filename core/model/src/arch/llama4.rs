@@ -1,6 +1,6 @@
 //! Llama 4's language part: chunked attention, layers without rope, experts that weight their input.
 
-use realm_compute::{Gating, NormKind, NormSpan, RopeStyle, Temperature, Window};
+use realm_compute::{Gating, RopeStyle, Temperature, Window};
 
 use super::reader::Reader;
 use super::shape::{Experts, Shape};
@@ -16,8 +16,7 @@ pub(super) fn llama4(r: &Reader<'_>) -> Result<Shape, Error> {
     let chunk = r.optional_dim("attention.sliding_window")?.unwrap_or(CHUNK);
     let period = r.optional_dim("attention.temperature_length")?.unwrap_or(CHUNK);
     // Maverick, of 128 experts, has no norms of queries and keys.
-    let norms =
-        QkNorms { kind: NormKind::Rms, span: NormSpan::Head, after_rope: true, weights: QkNormWeights::None };
+    let norms = QkNorms { after_rope: true, weights: QkNormWeights::None, ..QkNorms::OF_HEADS };
     let norms = (r.dim("expert_count")? != 128).then_some(norms);
     shape.windows(r, chunk, 4);
     shape.attention(|_, attention| {

@@ -1,10 +1,11 @@
 //! Qwen 2, 2.5 and 3, with and without experts, and the language part of Qwen 3 VL.
 
-use realm_compute::{Gating, NormSpan, RopeStyle};
+use realm_compute::{Gating, RopeStyle};
 
 use super::reader::Reader;
 use super::shape::{Experts, Shape};
 use crate::Error;
+use crate::spec::QkNorms;
 
 pub(super) fn qwen2(r: &Reader<'_>) -> Result<Shape, Error> {
     let mut shape = Shape::plain(r, RopeStyle::Half)?;
@@ -16,7 +17,7 @@ pub(super) fn qwen2(r: &Reader<'_>) -> Result<Shape, Error> {
 
 pub(super) fn qwen3(r: &Reader<'_>) -> Result<Shape, Error> {
     let mut shape = qwen2(r)?;
-    shape.qk_norms(NormSpan::Head);
+    shape.qk_norms(QkNorms::OF_HEADS);
     Ok(shape)
 }
 

@@ -102,6 +102,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The width of all shared experts together, if there are any: each has `width` numbers per hidden state,
+    /// or as many as an expert.
+    pub(super) fn shared_experts(&self, width: Option<usize>) -> Result<Option<usize>, Error> {
+        let Some(count) = self.dim_or_none("expert_shared_count")? else { return Ok(None) };
+        let width = width.map_or_else(|| self.dim("expert_feed_forward_length"), Ok)?;
+        Ok(Some(count * width))
+    }
+
     /// An integer of any size, for numbers that stand for something.
     pub(super) fn code(&self, name: &str) -> Option<u64> {
         self.metadata().u64(&self.key(name)).ok().flatten()

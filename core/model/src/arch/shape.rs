@@ -1,14 +1,13 @@
 //! The shape that a family reads from metadata: what all families have in common, and the steps by which a
 //! family says what it does otherwise.
 
-use realm_compute::{Activation, Gating, Groups, NormKind, NormSpan, RopeStyle, Routing, Window};
+use realm_compute::{Activation, Gating, Groups, NormKind, RopeStyle, Routing, Window};
 
 use super::reader::Reader;
 use crate::Error;
 use crate::rope::RopeScaling;
 use crate::spec::{
-    AttentionSpec, DenseSpec, ExpertsSpec, FeedForwardSpec, LayerSpec, NormPlaces, QkNormWeights, QkNorms,
-    RopeSpec,
+    AttentionSpec, DenseSpec, ExpertsSpec, FeedForwardSpec, LayerSpec, NormPlaces, QkNorms, RopeSpec,
 };
 
 /// The shape of a model, without its name and vocabulary.
@@ -152,10 +151,8 @@ impl Shape {
         }
     }
 
-    /// Gives queries and keys RMS norms with weights.
-    pub(super) fn qk_norms(&mut self, span: NormSpan) {
-        let norms =
-            QkNorms { kind: NormKind::Rms, span, after_rope: false, weights: QkNormWeights::Required };
+    /// Gives queries and keys of every layer norms.
+    pub(super) fn qk_norms(&mut self, norms: QkNorms) {
         self.attention(|_, attention| attention.qk_norms = Some(norms));
     }
 

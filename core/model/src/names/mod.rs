@@ -132,12 +132,6 @@ impl TensorId {
         [Self::Embeddings, Self::OutputNorm, Self::Output].into_iter().find(|id| id.to_string() == name)
     }
 
-    /// Returns the layer of a tensor, named as in a GGUF file, also if its role is unknown; `None` outside of
-    /// layers.
-    pub fn layer_of(name: &str) -> Option<usize> {
-        name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
-    }
-
     /// The name of the weights in a GGUF file.
     pub fn weight(self) -> String {
         format!("{self}.weight")
@@ -146,14 +140,6 @@ impl TensorId {
     /// The name of the bias in a GGUF file.
     pub fn bias(self) -> String {
         format!("{self}.bias")
-    }
-
-    /// Returns the layer, if the tensor belongs to one.
-    pub fn layer(self) -> Option<usize> {
-        match self {
-            Self::Layer(layer, _) => Some(layer),
-            _ => None,
-        }
     }
 }
 
