@@ -33,6 +33,11 @@ impl Config {
         class.ok_or_else(|| Error::Folder("config.json: `architectures` names no class".into()))
     }
 
+    /// The type of the part for texts of a model of texts and images.
+    pub(super) fn text_type(&self) -> Option<&str> {
+        self.text.get("model_type").and_then(Value::as_str)
+    }
+
     fn wrong(keys: &[&str], value: &Value, wanted: &str) -> Error {
         let value = short(&value.to_string());
         Error::Folder(format!("config.json: `{}` is {value}; {wanted} is needed", keys.join("` or `")))

@@ -9,6 +9,20 @@ use super::families::Family;
 use crate::Error;
 use crate::error::short;
 
+/// Families whose files say how many numbers of a head are rotated even if all are.
+const ROPE_DIMENSIONS: [&str; 10] = [
+    "llama",
+    "phi3",
+    "phimoe",
+    "granite",
+    "granitemoe",
+    "smollm3",
+    "cohere2",
+    "deepseek2",
+    "mistral3",
+    "llama4",
+];
+
 /// Metadata entries, and tensors of floats that the configuration holds.
 pub(super) struct Facts {
     pub(super) entries: Vec<(String, Value)>,
@@ -49,12 +63,19 @@ pub(super) fn facts(family: &Family, config: &Config, name: &str) -> Result<Fact
     w.number("block_count", Some(config.layers()?));
     w.number("context_length", context);
     w.number("embedding_length", Some(config.require_size(&["hidden_size"])?));
-    w.number("feed_forward_length", config.size(&["intermediate_size"])?);
+    let widths: &[&str] =
+        if family.name == "llama4" { &["intermediate_size_mlp"] } else { &["intermediate_size"] };
+    w.number("feed_forward_length", config.size(widths)?);
     w.number("attention.head_count", Some(config.heads()?));
-    w.number("attention.head_count_kv", Some(config.kv_heads()?));
-    let head_dim = config.head_dim()?;
-    w.number("attention.key_length", Some(head_dim));
-    w.number("attention.value_length", Some(head_dim));
+    let head_dim = if family.name == "deepseek2" {
+        latent(&mut w, config)?
+    } else {
+        let head_dim = config.head_dim()?;
+        w.number("attention.head_count_kv", Some(config.kv_heads()?));
+        w.number("attention.key_length", Some(head_dim));
+        w.number("attention.value_length", Some(head_dim));
+        head_dim
+    };
     w.number("vocab_size", config.size(&["vocab_size"])?);
     if family.layer_norm {
         let epsilon = config.float(&["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"])?;
@@ -67,6 +88,21 @@ pub(super) fn facts(family: &Family, config: &Config, name: &str) -> Result<Fact
     factors(&mut w, config, head_dim)?;
     experts(&mut w, config)?;
     Ok(w.facts)
+}
+
+/// Latent attention, whose cache has one head of a latent state and a rotated part. Returns the numbers of a
+/// head that are rotated.
+fn latent(w: &mut Writer<'_>, config: &Config) -> Result<u32, Error> {
+    let rank = config.require_size(&["kv_lora_rank"])?;
+    let rotated = config.require_size(&["qk_rope_head_dim"])?;
+    w.number("attention.q_lora_rank", config.size(&["q_lora_rank"])?);
+    w.number("attention.kv_lora_rank", Some(rank));
+    w.number("attention.head_count_kv", Some(1));
+    w.number("attention.key_length", Some(rank + rotated));
+    w.number("attention.value_length", Some(rank));
+    w.number("attention.key_length_mla", Some(config.require_size(&["qk_nope_head_dim"])? + rotated));
+    w.number("attention.value_length_mla", Some(config.require_size(&["v_head_dim"])?));
+    Ok(rotated)
 }
 
 fn window(w: &mut Writer<'_>, config: &Config) -> Result<(), Error> {
@@ -111,7 +147,18 @@ fn window(w: &mut Writer<'_>, config: &Config) -> Result<(), Error> {
 fn rope(w: &mut Writer<'_>, config: &Config, head_dim: u32, context: Option<u32>) -> Result<(), Error> {
     let rope = config.rope();
     let number = |key: &str| rope.get(key).and_then(Json::as_f64).map(|v| v as f32);
-    let base = number("rope_theta").or((w.family.name == "gemma3").then_some(1_000_000.0));
+    let mut base = number("rope_theta").or((w.family.name == "gemma3").then_some(1_000_000.0));
+    let mut kind =
+        rope.get("rope_type").or_else(|| rope.get("type")).and_then(Json::as_str).unwrap_or("default");
+    // Hunyuan's scaling is another base (transformers, `HunYuanDenseV1RotaryEmbedding`).
+    if w.family.name == "hunyuan-dense"
+        && kind == "dynamic"
+        && let Some(alpha) = number("alpha").filter(|&alpha| alpha > 0.0)
+    {
+        let power = head_dim as f32 / (head_dim as f32 - 2.0);
+        base = Some(base.unwrap_or(10_000.0) * alpha.powf(power));
+        kind = "default";
+    }
     w.float("rope.freq_base", base);
     let sliding =
         config.get(&["rope_parameters"]).and_then(|rope| rope.get("sliding_attention")?.get("rope_theta"));
@@ -125,7 +172,7 @@ fn rope(w: &mut Writer<'_>, config: &Config, head_dim: u32, context: Option<u32>
     let part = number("partial_rotary_factor").or(config.float(&["rotary_pct"])?);
     let part = part.unwrap_or(if w.family.name.starts_with("glm4") { 0.5 } else { 1.0 });
     let turned = (part * head_dim as f32) as u32;
-    if part != 1.0 || matches!(w.family.name, "llama" | "phi3" | "granite" | "smollm3" | "cohere2") {
+    if part != 1.0 || ROPE_DIMENSIONS.contains(&w.family.name) {
         w.number("rope.dimension_count", Some(turned));
     }
     if let Some(sections) = rope.get("mrope_section").and_then(Json::as_array) {
@@ -133,7 +180,6 @@ fn rope(w: &mut Writer<'_>, config: &Config, head_dim: u32, context: Option<u32>
         let padded = numbers.chain(std::iter::repeat(0)).take(4).collect();
         w.put("rope.dimension_sections", Value::Array(Array::I32(padded)));
     }
-    let kind = rope.get("rope_type").or_else(|| rope.get("type")).and_then(Json::as_str).unwrap_or("default");
     let original = number("original_max_position_embeddings").map(|n| n as u32);
     let factor = number("factor");
     let text = |value: &str| Value::String(value.to_owned());
@@ -154,6 +200,15 @@ fn rope(w: &mut Writer<'_>, config: &Config, head_dim: u32, context: Option<u32>
             // GGUF's factor multiplies the one that the scaling gives, 0.1 ln(factor) + 1.
             let magnitude = number("attention_factor").zip(factor).map(|(m, f)| m / (0.1 * f.ln() + 1.0));
             w.float("rope.scaling.attn_factor", magnitude);
+            let multiplier = number("mscale_all_dim").filter(|&multiplier| multiplier != 0.0);
+            w.float(
+                "rope.scaling.yarn_log_multiplier",
+                match w.family.name {
+                    "deepseek2" => multiplier.map(|multiplier| 0.1 * multiplier),
+                    "mistral3" => multiplier,
+                    _ => None,
+                },
+            );
         }
         "llama3" => w.facts.tensors.push(("rope_freqs.weight".into(), llama3(&number, base, head_dim))),
         "longrope" | "su" => {
@@ -218,6 +273,10 @@ fn factors(w: &mut Writer<'_>, config: &Config, head_dim: u32) -> Result<(), Err
         let by = config.float(&["query_pre_attn_scalar"])?.filter(|&by| by > 0.0 && by != head_dim as f32);
         w.float("attention.scale", by.map(|by| 1.0 / by.sqrt()));
     }
+    if w.family.name == "mistral3" {
+        let scale = config.rope().get("llama_4_scaling_beta").and_then(Json::as_f64);
+        w.float("attention.temperature_scale", scale.map(|scale| scale as f32));
+    }
     w.float("attention.scale", config.float(&["attention_multiplier"])?);
     w.float("embedding_scale", config.float(&["embedding_multiplier"])?);
     w.float("residual_scale", config.float(&["residual_multiplier"])?);
@@ -230,18 +289,31 @@ fn experts(w: &mut Writer<'_>, config: &Config) -> Result<(), Error> {
     let Some(count) = count else { return Ok(()) };
     w.number("expert_count", Some(count));
     w.number("expert_used_count", config.size(&["num_experts_per_tok", "experts_per_token"])?);
-    let width = if w.family.name == "gpt-oss" { "intermediate_size" } else { "moe_intermediate_size" };
+    let width = match w.family.name {
+        "gpt-oss" | "llama4" => "intermediate_size",
+        _ => "moe_intermediate_size",
+    };
     w.number("expert_feed_forward_length", config.size(&[width])?);
-    if w.family.name == "glm4moe" {
-        w.number("expert_shared_count", config.size(&["n_shared_experts"])?);
+    w.number("interleave_moe_layer_step", config.size(&["interleave_moe_layer_step"])?);
+    if w.family.shared_experts {
+        w.number("expert_shared_count", config.size(&["n_shared_experts", "num_shared_experts"])?);
         w.number("leading_dense_block_count", config.size(&["first_k_dense_replace"])?);
+        if config.get(&["topk_method"]).and_then(Json::as_str) == Some("group_limited_greedy") {
+            let why = "experts chosen by the best one of each group (`topk_method` of DeepSeek V2) are not computed";
+            return Err(Error::Unsupported(why.into()));
+        }
         w.number("expert_group_count", config.size(&["n_group"])?);
         w.number("expert_group_used_count", config.size(&["topk_group"])?);
         w.float("expert_weights_scale", config.float(&["routed_scaling_factor"])?);
-        w.put("expert_weights_norm", Value::Bool(config.flag(&["norm_topk_prob"]).unwrap_or(true)));
-        // Sigmoid.
-        w.number("expert_gating_func", Some(2));
+        let softmax = config.get(&["scoring_func"]).and_then(Json::as_str) == Some("softmax");
+        w.put("expert_weights_norm", Value::Bool(config.flag(&["norm_topk_prob"]).unwrap_or(!softmax)));
+        w.number("expert_gating_func", Some(if softmax { 1 } else { 2 }));
     }
-    w.number("expert_shared_feed_forward_length", config.size(&["shared_expert_intermediate_size"])?);
+    let shared = [
+        "shared_expert_intermediate_size",
+        "shared_intermediate_size",
+        "moe_shared_expert_intermediate_size",
+    ];
+    w.number("expert_shared_feed_forward_length", config.size(&shared)?);
     Ok(())
 }

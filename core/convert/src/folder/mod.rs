@@ -3,7 +3,9 @@
 
 mod config;
 mod families;
+mod fused;
 mod metadata;
+mod part;
 mod pretokenizer;
 mod safetensors;
 mod tensors;
@@ -40,7 +42,7 @@ pub fn open_folder(folder: &Path) -> Result<Gguf, Error> {
         )));
     };
     let config = Config::new(config);
-    let family = Family::of(config.class()?)?;
+    let family = Family::of(&config)?;
     let index = object(folder, "model.safetensors.index.json")?;
     if index.is_none() && !folder.join("model.safetensors").is_file() {
         let pickled = folder.join("pytorch_model.bin").is_file()

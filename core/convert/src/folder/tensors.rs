@@ -7,8 +7,9 @@ use realm_model::names::{LayerTensor, TensorId};
 
 use super::config::Config;
 use super::families::Family;
+use super::fused;
 use super::safetensors::{Files, Stored};
-use super::weights::{Every, Failure, Groups, Packing, Weight};
+use super::weights::{Failure, Groups, Packing, Weight};
 use crate::Error;
 use crate::error::short;
 
@@ -110,7 +111,7 @@ fn reordered(data: &[u8], rows: usize, heads: usize) -> Vec<u8> {
 }
 
 /// The 8-bit or 4-bit format of a folder, from `quantization_config`.
-struct Quantized {
+pub(super) struct Quantized {
     method: String,
     group: Option<usize>,
     block: Option<[usize; 2]>,
@@ -142,7 +143,7 @@ impl Quantized {
     }
 
     /// Makes a weight of the tensors that belong to a module.
-    fn weight(&self, module: &str, files: &Files) -> Result<Option<Weight>, Error> {
+    pub(super) fn weight(&self, module: &str, files: &Files) -> Result<Option<Weight>, Error> {
         let part = |suffix: &str| files.tensors.get(&format!("{module}.{suffix}")).cloned();
         if let Some(codes) = part("qweight") {
             let missing = || Error::in_tensor(module, "has codes without scales or zeros");
@@ -181,21 +182,11 @@ fn in_runs(list: &Stored, files: &Files, run: usize) -> Result<bool, Error> {
 }
 
 /// One tensor of a GGUF file, and the number of an expert whose part of it stands alone.
-type Target = (TensorId, &'static str, Option<u32>);
+pub(super) type Target = (TensorId, &'static str, Option<u32>);
 
 /// Suffixes of the tensors that make up a matrix.
 const PARTS: [&str; 7] =
     ["weight", "qweight", "qzeros", "scales", "g_idx", "weight_scale", "weight_scale_inv"];
-
-/// gpt-oss' tensors of all experts: gates and ways up alternate.
-const FUSED: [(&str, &str, LayerTensor, Every); 6] = [
-    ("gate_up_proj_blocks", "weight", LayerTensor::ExpertGates, Every::SecondFrom(0)),
-    ("gate_up_proj_blocks", "weight", LayerTensor::ExpertUps, Every::SecondFrom(1)),
-    ("gate_up_proj_bias", "bias", LayerTensor::ExpertGates, Every::SecondFrom(0)),
-    ("gate_up_proj_bias", "bias", LayerTensor::ExpertUps, Every::SecondFrom(1)),
-    ("down_proj_blocks", "weight", LayerTensor::ExpertDowns, Every::One),
-    ("down_proj_bias", "bias", LayerTensor::ExpertDowns, Every::One),
-];
 
 /// Finds the weights of a folder's tensor `name`: several, one, or none for a tensor that belongs to another
 /// one.
@@ -203,6 +194,7 @@ fn weights_of(
     name: &str,
     family: &Family,
     quantized: &Quantized,
+    config: &Config,
     files: &Files,
 ) -> Result<Vec<(Target, Weight)>, Error> {
     let unknown = || {
@@ -213,27 +205,8 @@ fn weights_of(
         ))
     };
     let stored = &files.tensors[name];
-    if let Some((layer, part)) = name.split_once(".mlp.experts.").filter(|(_, part)| part.contains("_proj_"))
-    {
-        let layer =
-            layer.rsplit_once("layers.").and_then(|(_, layer)| layer.parse().ok()).ok_or_else(unknown)?;
-        if let Some(codes) = part.strip_suffix("_scales") {
-            let belongs = files.tensors.contains_key(&format!("{}_blocks", name.trim_end_matches("_scales")));
-            return if belongs && !codes.is_empty() { Ok(Vec::new()) } else { Err(unknown()) };
-        }
-        let parts = FUSED.iter().filter(|(fused, ..)| *fused == part);
-        let made = parts.map(|&(_, suffix, tensor, every)| {
-            let weight = if suffix == "bias" {
-                Weight::Some { stored: stored.clone(), numbers: every }
-            } else {
-                let scales = files.tensors.get(&name.replace("_blocks", "_scales")).cloned();
-                let scales = scales.ok_or_else(|| Error::in_tensor(name, "has blocks without scales"))?;
-                Weight::Fours { blocks: stored.clone(), scales, rows: every }
-            };
-            Ok(((TensorId::Layer(layer, tensor), suffix, None), weight))
-        });
-        let made: Vec<_> = made.collect::<Result<_, Error>>()?;
-        return if made.is_empty() { Err(unknown()) } else { Ok(made) };
+    if let Some(made) = fused::weights_of(name, family, quantized, config, files)? {
+        return Ok(made);
     }
     let find = |module: &str| TensorId::of_module(module, family.norms);
     // Sinks and selection biases have no suffix.
@@ -281,7 +254,7 @@ pub(super) fn plan(
         {
             continue;
         }
-        for ((id, suffix, expert), weight) in weights_of(name, family, &quantized, files)? {
+        for ((id, suffix, expert), weight) in weights_of(name, family, &quantized, config, files)? {
             if id == TensorId::Output && tied {
                 continue;
             }

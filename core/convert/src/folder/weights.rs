@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 use realm_gguf::TensorType;
 
+use super::part::Part;
 use super::safetensors::{Dtype, Files, Stored};
 
 /// Columns of a block of Q4_1.
@@ -20,11 +21,11 @@ pub(super) enum Weight {
     /// MXFP4 as gpt-oss has it: `[experts, rows, blocks, 16]` bytes of two neighbors each, and
     /// `[experts, rows, blocks]` exponents.
     Fours { blocks: Stored, scales: Stored, rows: Every },
-    /// Some of the numbers in the last dimension of a tensor.
-    Some { stored: Stored, numbers: Every },
+    /// A part of a tensor of floats: one of several matrices that are stored together.
+    Part { of: Box<Weight>, part: Part },
 }
 
-/// All rows or numbers, or every second one from the first or the second on: gates and ways up alternate.
+/// All rows, or every second one from the first or the second on: gates and ways up alternate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Every {
     One,
@@ -78,13 +79,7 @@ impl Weight {
             Self::Fours { blocks, rows, .. } => {
                 vec![blocks.shape[0], rows.of(blocks.shape[1]), blocks.shape[2] * BLOCK]
             }
-            Self::Some { stored, numbers } => {
-                let mut shape = stored.shape.clone();
-                if let Some(last) = shape.last_mut() {
-                    *last = numbers.of(*last);
-                }
-                shape
-            }
+            Self::Part { of, part } => part.shape(&of.shape()),
         }
     }
 
@@ -98,7 +93,10 @@ impl Weight {
                 Some(Dtype::F16) => TensorType::F16,
                 _ => TensorType::F32,
             },
-            Self::Some { .. } => TensorType::F32,
+            Self::Part { of, .. } => match of.ty() {
+                ty if ty.block_len() == 1 => ty,
+                _ => TensorType::F16,
+            },
             Self::Fours { .. } => TensorType::MXFP4,
             Self::Scaled { .. } => TensorType::BF16,
             Self::Coded { groups: Groups::Runs(run), .. }
@@ -126,12 +124,8 @@ impl Weight {
                 let shapes = (&blocks.shape, &scales.shape);
                 Err(format!("has blocks and scales of shapes {shapes:?} that do not belong together"))
             }
-            Self::Some { stored: Stored { shape, .. }, numbers }
-                if !shape.last().is_some_and(|last| last.is_multiple_of(numbers.step().1)) =>
-            {
-                Err(format!("has the shape {shape:?}, and gates and ways up alternate in it"))
-            }
-            Self::Plain(stored) | Self::Some { stored, .. } => match stored.dtype {
+            Self::Part { of, part } => of.check().and_then(|()| part.check(&of.shape())),
+            Self::Plain(stored) => match stored.dtype {
                 Some(Dtype::F32 | Dtype::F16 | Dtype::BF16) => Ok(()),
                 _ => {
                     Err(format!("is {}; F32, F16, BF16 and F8_E4M3 with scales are read", stored.dtype_name))
@@ -203,12 +197,13 @@ impl Weight {
                 }
                 Ok(())
             }
-            Self::Some { stored, numbers } => {
-                files.read(stored, out)?;
-                let (first, step) = numbers.step();
-                let floats = floats(stored, out);
+            Self::Part { of, part } => {
+                let mut all = Vec::new();
+                of.read(files, ty, &mut all)?;
+                let number = ty.block_bytes();
                 out.clear();
-                floats.iter().skip(first).step_by(step).for_each(|x| out.extend(x.to_le_bytes()));
+                out.reserve(all.len());
+                part.each(&of.shape(), |at| out.extend_from_slice(&all[at * number..][..number]));
                 Ok(())
             }
             Self::Fours { blocks, scales, rows } => {

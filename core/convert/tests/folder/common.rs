@@ -55,17 +55,31 @@ fn name_of(architecture: &str, name: &str) -> String {
     }
     let (layer, part) = whole.strip_prefix("blk.").unwrap().split_once('.').unwrap();
     let (gemma, glm4) = (architecture.starts_with("gemma"), architecture == "glm4");
-    let mixtral = architecture == "llama";
+    let mixtral = matches!(architecture, "llama" | "phimoe");
+    let ling = architecture == "bailingmoe2";
+    let several_shared = matches!(architecture, "glm4moe" | "deepseek2" | "dots1" | "bailingmoe2");
     let module = match part {
         "attn_norm" => "input_layernorm",
         "attn_q" => "self_attn.q_proj",
         "attn_k" => "self_attn.k_proj",
         "attn_v" => "self_attn.v_proj",
+        "attn_qkv" if ling => "attention.query_key_value",
+        "attn_output" if ling => "attention.dense",
+        "attn_q_norm" if ling => "attention.query_layernorm",
+        "attn_k_norm" if ling => "attention.key_layernorm",
+        "attn_q_norm" if architecture == "hunyuan-dense" => "self_attn.query_layernorm",
+        "attn_k_norm" if architecture == "hunyuan-dense" => "self_attn.key_layernorm",
         "attn_qkv" => "self_attn.qkv_proj",
+        "attn_q_a" => "self_attn.q_a_proj",
+        "attn_q_a_norm" => "self_attn.q_a_layernorm",
+        "attn_q_b" => "self_attn.q_b_proj",
+        "attn_kv_a_mqa" => "self_attn.kv_a_proj_with_mqa",
+        "attn_kv_a_norm" => "self_attn.kv_a_layernorm",
         "attn_output" => "self_attn.o_proj",
         "attn_q_norm" => "self_attn.q_norm",
         "attn_k_norm" => "self_attn.k_norm",
         "attn_sinks" => return format!("model.layers.{layer}.self_attn.sinks"),
+        "exp_probs_b" if ling => return format!("model.layers.{layer}.mlp.gate.expert_bias"),
         "exp_probs_b" => return format!("model.layers.{layer}.mlp.gate.e_score_correction_bias"),
         "post_attention_norm" if glm4 => "post_self_attn_layernorm",
         "post_attention_norm" => "post_attention_layernorm",
@@ -80,6 +94,9 @@ fn name_of(architecture: &str, name: &str) -> String {
         "ffn_down" if architecture == "starcoder2" => "mlp.c_proj",
         "ffn_down" => "mlp.down_proj",
         "ffn_gate_inp" if architecture == "gpt-oss" => "mlp.router",
+        "ffn_gate_inp" if architecture == "granitemoe" => "block_sparse_moe.router.layer",
+        "ffn_down_exps" if architecture == "granitemoe" => "block_sparse_moe.output_linear",
+        "ffn_down_shexp" if architecture == "granitemoe" => "shared_mlp.output_linear",
         "ffn_gate_inp" if mixtral => "block_sparse_moe.gate",
         "ffn_gate_inp" => "mlp.gate",
         "ffn_gate_exps" if mixtral => "block_sparse_moe.experts.*.w1",
@@ -89,14 +106,19 @@ fn name_of(architecture: &str, name: &str) -> String {
         "ffn_up_exps" => "mlp.experts.*.up_proj",
         "ffn_down_exps" => "mlp.experts.*.down_proj",
         "ffn_gate_inp_shexp" => "mlp.shared_expert_gate",
-        "ffn_gate_shexp" if architecture == "glm4moe" => "mlp.shared_experts.gate_proj",
-        "ffn_up_shexp" if architecture == "glm4moe" => "mlp.shared_experts.up_proj",
-        "ffn_down_shexp" if architecture == "glm4moe" => "mlp.shared_experts.down_proj",
+        "ffn_gate_shexp" if several_shared => "mlp.shared_experts.gate_proj",
+        "ffn_up_shexp" if several_shared => "mlp.shared_experts.up_proj",
+        "ffn_down_shexp" if several_shared => "mlp.shared_experts.down_proj",
         "ffn_gate_shexp" => "mlp.shared_expert.gate_proj",
         "ffn_up_shexp" => "mlp.shared_expert.up_proj",
         "ffn_down_shexp" => "mlp.shared_expert.down_proj",
         other => panic!("{other}"),
     };
+    if architecture == "llama4" {
+        let module = if part == "ffn_gate_inp" { "mlp.router" } else { module };
+        let module = module.replace("mlp.", "feed_forward.");
+        return format!("language_model.model.layers.{layer}.{module}.{suffix}");
+    }
     format!("model.layers.{layer}.{module}.{suffix}")
 }
 
@@ -115,10 +137,10 @@ pub(crate) fn tensors(gguf: &Gguf) -> Vec<Stored> {
     let architecture = gguf.metadata().require_str("general.architecture").unwrap();
     let heads =
         |key: &str| gguf.metadata().require_u32(&format!("{architecture}.attention.{key}")).unwrap() as usize;
-    let permuted = matches!(architecture, "llama" | "smollm3" | "granite");
+    let permuted = matches!(architecture, "llama" | "smollm3" | "granite" | "granitemoe" | "mistral3");
     let mut all = Vec::new();
     for tensor in gguf.tensors().iter().filter(|tensor| !tensor.name.starts_with("rope_")) {
-        if architecture == "gpt-oss" && tensor.name.contains("_exps") {
+        if is_fused(architecture, &tensor.name) {
             continue;
         }
         let mut data = bytes(gguf, &tensor.name);
@@ -144,10 +166,99 @@ pub(crate) fn tensors(gguf: &Gguf) -> Vec<Stored> {
             all.push((name, dtype(tensor.ty), shape[1..].to_vec(), part.to_vec()));
         }
     }
-    if architecture == "gpt-oss" {
-        all.extend(fused_experts(gguf));
+    all.extend(match architecture {
+        "gpt-oss" => fused_experts(gguf),
+        "granitemoe" | "llama4" | "qwen3vlmoe" => joined_experts(gguf),
+        "deepseek2" => keys_and_values(gguf),
+        _ => Vec::new(),
+    });
+    all
+}
+
+/// Whether a tensor is stored as a part of another one.
+fn is_fused(architecture: &str, name: &str) -> bool {
+    let parts: &[&str] = match architecture {
+        "gpt-oss" | "llama4" | "qwen3vlmoe" => &["_exps."],
+        "granitemoe" => &["gate_exps.", "up_exps.", "gate_shexp.", "up_shexp."],
+        "deepseek2" => &["attn_k_b.", "attn_v_b."],
+        _ => &[],
+    };
+    parts.iter().any(|part| name.contains(part))
+}
+
+/// A tensor's numbers, matrix by matrix: `[matrices][rows][columns]` of some bytes each.
+fn matrices(gguf: &Gguf, name: &str) -> Option<Vec<Vec<Vec<Vec<u8>>>>> {
+    let tensor = gguf.tensor(name)?;
+    let size = tensor.ty.block_bytes();
+    let (columns, rows) = (tensor.shape[0] as usize, tensor.shape[1] as usize);
+    let data = bytes(gguf, name);
+    let row = |row: &[u8]| row.chunks(size).map(<[u8]>::to_vec).collect();
+    let matrix = |matrix: &[u8]| matrix.chunks(size * columns).map(row).collect();
+    Some(data.chunks(size * columns * rows).map(matrix).collect())
+}
+
+fn transposed(matrix: &[Vec<Vec<u8>>]) -> Vec<Vec<Vec<u8>>> {
+    (0..matrix[0].len()).map(|column| matrix.iter().map(|row| row[column].clone()).collect()).collect()
+}
+
+/// A tensor of matrices with rows of numbers.
+fn stored(name: String, dtype: &'static str, all: &[Vec<Vec<Vec<u8>>>]) -> Stored {
+    let shape = vec![all.len(), all[0].len(), all[0][0].len()];
+    (name, dtype, shape, all.iter().flatten().flatten().flatten().copied().collect())
+}
+
+/// Experts whose gates and ways up are one tensor, of inputs before outputs but in Granite.
+fn joined_experts(gguf: &Gguf) -> Vec<Stored> {
+    let architecture = gguf.metadata().require_str("general.architecture").unwrap();
+    let layers = gguf.metadata().require_u32(&format!("{architecture}.block_count")).unwrap();
+    let (prefix, granite) = match architecture {
+        "llama4" => ("language_model.model.layers", false),
+        "granitemoe" => ("model.layers", true),
+        _ => ("model.language_model.layers", false),
+    };
+    let mut all = Vec::new();
+    for layer in 0..layers {
+        let read = |part: &str| matrices(gguf, &format!("blk.{layer}.{part}.weight"));
+        let both = |gates: &str, ups: &str| {
+            let pairs = read(gates)?.into_iter().zip(read(ups)?);
+            Some(pairs.map(|(gate, up)| [gate, up].concat()).collect::<Vec<_>>())
+        };
+        let experts = both("ffn_gate_exps", "ffn_up_exps");
+        if granite {
+            all.push(stored(
+                format!("{prefix}.{layer}.block_sparse_moe.input_linear.weight"),
+                "F16",
+                &experts.unwrap(),
+            ));
+            if let Some(shared) = both("ffn_gate_shexp", "ffn_up_shexp") {
+                let (name, ty, shape, data) =
+                    stored(format!("{prefix}.{layer}.shared_mlp.input_linear.weight"), "F16", &shared);
+                all.push((name, ty, shape[1..].to_vec(), data));
+            }
+            continue;
+        }
+        let Some(experts) = experts else { continue };
+        let module = if architecture == "llama4" { "feed_forward" } else { "mlp" };
+        let turned = |all: Vec<Vec<Vec<Vec<u8>>>>| all.iter().map(|m| transposed(m)).collect::<Vec<_>>();
+        all.push(stored(format!("{prefix}.{layer}.{module}.experts.gate_up_proj"), "F16", &turned(experts)));
+        let downs = turned(read("ffn_down_exps").unwrap());
+        all.push(stored(format!("{prefix}.{layer}.{module}.experts.down_proj"), "F16", &downs));
     }
     all
+}
+
+/// Of each head the rows of keys, then those of values.
+fn keys_and_values(gguf: &Gguf) -> Vec<Stored> {
+    let layers = gguf.metadata().require_u32("deepseek2.block_count").unwrap();
+    let read = |layer: u32, part: &str| matrices(gguf, &format!("blk.{layer}.{part}.weight")).unwrap();
+    let of_layer = |layer| {
+        let pairs = read(layer, "attn_k_b").into_iter().zip(read(layer, "attn_v_b"));
+        let heads: Vec<_> = pairs.map(|(keys, values)| [transposed(&keys), values].concat()).collect();
+        let name = format!("model.layers.{layer}.self_attn.kv_b_proj.weight");
+        let (name, ty, shape, data) = stored(name, "F16", &heads);
+        (name, ty, vec![shape[0] * shape[1], shape[2]], data)
+    };
+    (0..layers).map(of_layer).collect()
 }
 
 /// gpt-oss' experts: rows of gates and ways up alternate, neighbors share a byte, exponents stand apart.
@@ -216,6 +327,17 @@ pub(crate) fn config(gguf: &Gguf) -> Value {
         "glm4" => "Glm4ForCausalLM",
         "glm4moe" => "Glm4MoeForCausalLM",
         "exaone4" => "Exaone4ForCausalLM",
+        "granitemoe" => "GraniteMoeSharedForCausalLM",
+        "deepseek2" => "DeepseekV3ForCausalLM",
+        "mistral3" => "Ministral3ForCausalLM",
+        "llama4" => "Llama4ForConditionalGeneration",
+        "phimoe" => "PhimoeForCausalLM",
+        "hunyuan-dense" => "HunYuanDenseV1ForCausalLM",
+        "seed_oss" => "SeedOssForCausalLM",
+        "dots1" => "Dots1ForCausalLM",
+        "bailingmoe2" => "BailingMoeV2ForCausalLM",
+        "ernie4_5" => "Ernie4_5ForCausalLM",
+        "qwen3vlmoe" => "Qwen3VLMoeForConditionalGeneration",
         "gpt-oss" => "GptOssForCausalLM",
         other => panic!("{other}"),
     };
@@ -242,6 +364,9 @@ pub(crate) fn config(gguf: &Gguf) -> Value {
         },
         "long_factor": long,
         "short_factor": floats("rope_factors_short.weight"),
+        "mscale_all_dim": float("rope.scaling.yarn_log_multiplier")
+            .map(|multiplier| if architecture == "deepseek2" { 10.0 * multiplier } else { multiplier }),
+        "llama_4_scaling_beta": float("attention.temperature_scale"),
     });
     rope.as_object_mut().unwrap().retain(|_, value| !value.is_null());
     if let Some(Value::Array(sections)) =
@@ -252,20 +377,31 @@ pub(crate) fn config(gguf: &Gguf) -> Value {
     let windows = metadata.bools(&format!("{architecture}.attention.sliding_window_pattern")).unwrap();
     let kinds = |windowed: &bool| if *windowed { "sliding_attention" } else { "full_attention" };
     let kinds: Option<Vec<_>> = windows.map(|all| all.iter().map(kinds).collect());
-    let logit_scale = if architecture == "granite" { "logits_scaling" } else { "logit_scale" };
+    let logit_scale = if architecture.starts_with("granite") { "logits_scaling" } else { "logit_scale" };
+    let llama4 = architecture == "llama4";
+    let (key, rotated) = (number("attention.key_length_mla"), number("rope.dimension_count"));
+    let softmax = architecture == "deepseek2" && number("expert_gating_func").is_none();
     json!({
         "architectures": [class],
+        "q_lora_rank": number("attention.q_lora_rank"),
+        "kv_lora_rank": number("attention.kv_lora_rank"),
+        "qk_rope_head_dim": rotated,
+        "qk_nope_head_dim": key.zip(rotated).map(|(key, rotated)| key - rotated),
+        "v_head_dim": number("attention.value_length_mla"),
+        "scoring_func": softmax.then_some("softmax"),
+        "interleave_moe_layer_step": number("interleave_moe_layer_step"),
         "num_hidden_layers": number("block_count"),
         "max_position_embeddings": number("context_length"),
         "hidden_size": number("embedding_length"),
-        "intermediate_size": number("feed_forward_length"),
+        "intermediate_size": number(if llama4 { "expert_feed_forward_length" } else { "feed_forward_length" }),
+        "intermediate_size_mlp": number("feed_forward_length"),
         "num_attention_heads": heads,
         "num_key_value_heads": number("attention.head_count_kv"),
         "head_dim": head_dim,
         "rms_norm_eps": float("attention.layer_norm_rms_epsilon"),
         "rope_theta": float("rope.freq_base").unwrap_or(10_000.0),
         "rope_scaling": rope,
-        "partial_rotary_factor": number("rope.dimension_count").map(|n| f64::from(n) / f64::from(head_dim)),
+        "partial_rotary_factor": rotated.filter(|_| key.is_none()).map(|n| f64::from(n) / f64::from(head_dim)),
         "sliding_window": number("attention.sliding_window").filter(|&n| n > 0),
         "attn_logit_softcapping": float("attn_logit_softcapping"),
         "final_logit_softcapping": float("final_logit_softcapping"),

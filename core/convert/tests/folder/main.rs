@@ -16,7 +16,7 @@ use realm_model::{ModelConfig, Transformer, Weights};
 use serde_json::json;
 
 /// Every family and every variant of rope.
-const MODELS: [&str; 30] = [
+const MODELS: [&str; 43] = [
     "llama-f32",
     "llama-linear-f16",
     "llama-yarn-f32",
@@ -47,6 +47,19 @@ const MODELS: [&str; 30] = [
     "glm4moe-air-f16",
     "exaone4-window-f16",
     "gpt-oss-mxfp4",
+    "granitemoe-f16",
+    "granitemoe-shared-f16",
+    "deepseek2-lite-f16",
+    "deepseek3-f16",
+    "ministral3-f16",
+    "llama4-f16",
+    "phimoe-f16",
+    "hunyuan-f16",
+    "seed-oss-f16",
+    "dots1-f16",
+    "ling2-f16",
+    "ernie4.5-f16",
+    "qwen3vlmoe-f16",
 ];
 
 fn described(gguf: &Gguf) -> String {
@@ -71,14 +84,17 @@ fn logits(gguf: &Gguf) -> Vec<u32> {
 /// precision of numbers near 1, and of gpt-oss' matrices only the experts' are MXFP4.
 fn as_transformers_can_have_it(gguf: &Gguf) -> Gguf {
     let kept = |tensor: &TensorInfo| tensor.ty.block_len() == 1 || tensor.name.contains("_exps");
-    let index: Vec<_> = (gguf.tensors().iter())
+    let llama4 = gguf.metadata().require_str("general.architecture").unwrap() == "llama4";
+    // Its factors are made from four numbers, which these are not.
+    let all = || gguf.tensors().iter().filter(|tensor| !llama4 || tensor.name != "rope_freqs.weight");
+    let index: Vec<_> = all()
         .map(|tensor| {
             let ty = if kept(tensor) { tensor.ty } else { TensorType::F32 };
             TensorInfo::new(tensor.name.clone(), tensor.shape.clone(), ty).unwrap()
         })
         .collect();
     let mut writer = Writer::new(Vec::new(), gguf.metadata(), &index).unwrap();
-    for tensor in gguf.tensors() {
+    for tensor in all() {
         let mut data = bytes(gguf, &tensor.name);
         if !kept(tensor) {
             let mut floats = vec![0.0; tensor.len()];

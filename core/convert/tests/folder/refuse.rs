@@ -42,6 +42,7 @@ fn an_error_says_what_to_do() {
     assert!(changed("rope_scaling", json!({"rope_type": "dynamic"})).contains("`dynamic`"));
     assert!(changed("num_attention_heads", json!(7)).contains("7"));
     assert!(changed("quantization_config", json!({"quant_method": "bitsandbytes"})).contains("bitsandbytes"));
+    assert!(changed("architectures", json!(["DeepseekV2ForCausalLM"])).contains("`kv_lora_rank` is missing"));
     let more =
         [&tensors[..], &[("model.layers.0.mlp.mystery.weight".into(), "F32", vec![1], vec![0; 4])]].concat();
     assert!(error(folder_of(&good, &more).path()).contains("`model.layers.0.mlp.mystery.weight` is no part"));
@@ -51,6 +52,40 @@ fn an_error_says_what_to_do() {
     let folder = folder_of(&good, &tensors);
     std::fs::write(folder.path().join("tokenizer.model"), "").unwrap();
     assert!(error(folder.path()).contains("AutoTokenizer"));
+}
+
+#[test]
+fn parts_of_a_tensor_have_to_be_in_it() {
+    let file = Gguf::open(tiny("deepseek2-lite-f16")).unwrap();
+    let (good, tensors) = (config(&file), tensors(&file));
+    let mut groups = good.clone();
+    groups["topk_method"] = json!("group_limited_greedy");
+    assert!(error(folder_of(&groups, &tensors).path()).contains("best one of each group"));
+    let mut heads = good.clone();
+    heads["v_head_dim"] = json!(17);
+    assert!(error(folder_of(&heads, &tensors).path()).contains("heads of 16 and 17 numbers"));
+    let file = Gguf::open(tiny("qwen3vlmoe-f16")).unwrap();
+    let (good, mut tensors) = (config(&file), crate::common::tensors(&file));
+    let fused = tensors.iter_mut().find(|tensor| tensor.0.ends_with("gate_up_proj")).unwrap();
+    fused.2 = vec![fused.2.iter().product()];
+    assert!(error(folder_of(&good, &tensors).path()).contains("are needed"));
+}
+
+#[test]
+fn mistral_3_is_ministral_if_its_text_is() {
+    let file = Gguf::open(tiny("ministral3-f16")).unwrap();
+    let mut config = config(&file);
+    config["architectures"] = json!(["Mistral3ForConditionalGeneration"]);
+    let name = |config: &Value| {
+        let folder = folder_of(config, &tensors(&file));
+        let read = open_folder(folder.path()).unwrap();
+        read.metadata().require_str("general.architecture").unwrap().to_owned()
+    };
+    config["text_config"] = json!({"model_type": "ministral3"});
+    assert_eq!(name(&config), "mistral3");
+    config["text_config"] = json!({"model_type": "mistral"});
+    config["rope_scaling"] = Value::Null;
+    assert_eq!(name(&config), "llama");
 }
 
 proptest! {

@@ -24,19 +24,35 @@ const OTHERS: &[(&str, LayerTensor)] = &[
     ("self_attn.q_norm", LayerTensor::QNorm),
     ("self_attn.k_norm", LayerTensor::KNorm),
     ("self_attn.sinks", LayerTensor::Sinks),
+    ("self_attn.query_layernorm", LayerTensor::QNorm),
+    ("self_attn.key_layernorm", LayerTensor::KNorm),
+    ("self_attn.q_a_proj", LayerTensor::QueryDown),
+    ("self_attn.q_a_layernorm", LayerTensor::QueryDownNorm),
+    ("self_attn.q_b_proj", LayerTensor::QueryUp),
+    ("self_attn.kv_a_proj_with_mqa", LayerTensor::KeyValueDown),
+    ("self_attn.kv_a_layernorm", LayerTensor::KeyValueDownNorm),
+    ("self_attn.kv_b_proj", LayerTensor::KeyValueUp),
+    ("attention.query_key_value", LayerTensor::Qkv),
+    ("attention.dense", LayerTensor::AttentionOutput),
+    ("attention.query_layernorm", LayerTensor::QNorm),
+    ("attention.key_layernorm", LayerTensor::KNorm),
     ("mlp.c_fc", LayerTensor::Up),
     ("mlp.c_proj", LayerTensor::Down),
     ("mlp.gate", LayerTensor::Router),
     ("mlp.router", LayerTensor::Router),
     ("block_sparse_moe.gate", LayerTensor::Router),
+    ("block_sparse_moe.router.layer", LayerTensor::Router),
     ("mlp.gate.e_score_correction_bias", LayerTensor::SelectionBias),
+    ("mlp.gate.expert_bias", LayerTensor::SelectionBias),
     ("mlp.shared_expert_gate", LayerTensor::SharedRouter),
     ("mlp.shared_experts.gate_proj", LayerTensor::SharedGate),
     ("mlp.shared_experts.up_proj", LayerTensor::SharedUp),
     ("mlp.shared_experts.down_proj", LayerTensor::SharedDown),
+    ("shared_mlp.output_linear", LayerTensor::SharedDown),
     ("mlp.experts.gate_proj", LayerTensor::ExpertGates),
     ("mlp.experts.up_proj", LayerTensor::ExpertUps),
     ("mlp.experts.down_proj", LayerTensor::ExpertDowns),
+    ("block_sparse_moe.output_linear", LayerTensor::ExpertDowns),
 ];
 
 /// Names of one expert's matrices: behind `mlp.experts.N.`, and in Mixtral behind
@@ -106,7 +122,7 @@ impl TensorId {
     pub fn of_module(path: &str, norms: NormNames) -> Option<(Self, Option<u32>)> {
         let inner = inner(path);
         let outside = match inner {
-            "embed_tokens" => Some(Self::Embeddings),
+            "embed_tokens" | "word_embeddings" => Some(Self::Embeddings),
             "norm" => Some(Self::OutputNorm),
             "lm_head" => Some(Self::Output),
             _ => None,
@@ -116,6 +132,9 @@ impl TensorId {
         }
         let (layer, module) = inner.strip_prefix("layers.")?.split_once('.')?;
         let layer = layer.parse().ok()?;
+        // Llama 4's name of the feed-forward network.
+        let renamed = module.strip_prefix("feed_forward.").map(|rest| format!("mlp.{rest}"));
+        let module = renamed.as_deref().unwrap_or(module);
         let tables = [norms.table(), MATRICES, OTHERS];
         if let Some(tensor) = tables.iter().find_map(|table| find(table, module)) {
             return Some((Self::Layer(layer, tensor), None));

@@ -23,8 +23,14 @@ pub enum PreTokenizer {
     Falcon,
     /// Llama 3, cl100k: digits in groups of three.
     Llama3,
+    /// GLM 4 and 5: Llama 3's, without its beginning of a text.
+    Glm4,
     /// Qwen 2: Llama 3's with single digits.
     Qwen2,
+    /// Qwen 3.5: Qwen 2's, with marks as parts of words.
+    Qwen35,
+    /// Seed-OSS: Qwen 2's, with line breaks apart from punctuation.
+    SeedCoder,
     /// GPT-4o, o200k: words split where capitals start.
     Gpt4o,
     /// Mistral's tekken: GPT-4o's, with single digits and separate contractions.
@@ -50,6 +56,8 @@ const NAMES: &[(&str, PreTokenizer)] = &[
     ("jais", PreTokenizer::Gpt2),
     ("trillion", PreTokenizer::Gpt2),
     ("gigachat", PreTokenizer::Gpt2),
+    ("a.x-4.0", PreTokenizer::Gpt2),
+    ("exaone4", PreTokenizer::Gpt2),
     ("mellum", PreTokenizer::Gpt2),
     ("granite-docling", PreTokenizer::Gpt2),
     ("smollm", PreTokenizer::Gpt2Digits),
@@ -59,40 +67,59 @@ const NAMES: &[(&str, PreTokenizer)] = &[
     ("codeshell", PreTokenizer::Gpt2Digits),
     ("exaone", PreTokenizer::Gpt2Digits),
     ("minerva-7b", PreTokenizer::Gpt2Digits),
+    ("mellum2", PreTokenizer::Gpt2Digits),
     ("falcon", PreTokenizer::Falcon),
     ("llama-bpe", PreTokenizer::Llama3),
     ("llama3", PreTokenizer::Llama3),
     ("llama-v3", PreTokenizer::Llama3),
     ("falcon3", PreTokenizer::Llama3),
+    ("falcon-h1", PreTokenizer::Llama3),
+    ("midm-2.0", PreTokenizer::Llama3),
     ("pixtral", PreTokenizer::Llama3),
     ("lfm2", PreTokenizer::Llama3),
     ("dbrx", PreTokenizer::Llama3),
     ("smaug-bpe", PreTokenizer::Llama3),
     ("chatglm-bpe", PreTokenizer::Llama3),
+    ("glm4", PreTokenizer::Glm4),
+    ("glm5", PreTokenizer::Glm4),
     ("qwen2", PreTokenizer::Qwen2),
     ("deepseek-r1-qwen", PreTokenizer::Qwen2),
     ("megrez", PreTokenizer::Qwen2),
+    ("kormo", PreTokenizer::Qwen2),
+    ("f2llmv2", PreTokenizer::Qwen2),
+    ("solar-open", PreTokenizer::Qwen2),
     ("stablelm2", PreTokenizer::Qwen2),
     ("hunyuan", PreTokenizer::Qwen2),
     ("grok-2", PreTokenizer::Qwen2),
+    ("qwen35", PreTokenizer::Qwen35),
+    ("seed-coder", PreTokenizer::SeedCoder),
+    ("bailingmoe", PreTokenizer::Qwen2),
+    ("bailingmoe2", PreTokenizer::Qwen2),
+    ("llada-moe", PreTokenizer::Qwen2),
     ("gpt-4o", PreTokenizer::Gpt4o),
     ("llama4", PreTokenizer::Gpt4o),
+    ("kanana2", PreTokenizer::Gpt4o),
+    ("minimax-m2", PreTokenizer::Gpt4o),
     ("tekken", PreTokenizer::Tekken),
     ("deepseek-llm", PreTokenizer::DeepSeekLlm),
     ("deepseek-coder", PreTokenizer::DeepSeekCoder),
     ("deepseek-v3", PreTokenizer::DeepSeekV3),
     ("hunyuan-dense", PreTokenizer::DeepSeekV3),
+    ("hy_v4", PreTokenizer::DeepSeekV3),
+    ("joyai-llm", PreTokenizer::DeepSeekV3),
     ("bloom", PreTokenizer::Bloom),
     ("poro-chat", PreTokenizer::Bloom),
     ("gpt3-finnish", PreTokenizer::Bloom),
     ("viking", PreTokenizer::Viking),
 ];
 
-const LLAMA3: Words = Words { digits: 3, cased: Cased::No, after_punctuation: is_newline };
+const LLAMA3: Words = Words { digits: 3, cased: Cased::No, marks: false, after_punctuation: is_newline };
 const QWEN2: Words = Words { digits: 1, ..LLAMA3 };
+const QWEN35: Words = Words { marks: true, ..QWEN2 };
+const SEED_CODER: Words = Words { after_punctuation: none, ..QWEN2 };
 const GPT4O: Words =
-    Words { digits: 3, cased: Cased::WithContractions, after_punctuation: is_newline_or_slash };
-const TEKKEN: Words = Words { digits: 1, cased: Cased::Yes, after_punctuation: is_newline_or_slash };
+    Words { cased: Cased::WithContractions, after_punctuation: is_newline_or_slash, ..LLAMA3 };
+const TEKKEN: Words = Words { digits: 1, cased: Cased::Yes, ..GPT4O };
 
 /// One expression: looks for a piece at the start of a text.
 type Step = fn(&str) -> Found;
@@ -115,14 +142,11 @@ impl PreTokenizer {
     /// Returns whether a whole word that is in the vocabulary becomes that token, whatever the merges would
     /// give.
     pub(crate) fn ignores_merges(self) -> bool {
-        matches!(self, Self::Llama3 | Self::Tekken)
+        matches!(self, Self::Llama3 | Self::Glm4 | Self::Tekken)
     }
 
     /// The expressions, applied one after the other: each splits every piece of the previous ones.
     fn steps(self) -> &'static [Step] {
-        fn none(_: char) -> bool {
-            false
-        }
         match self {
             Self::Gpt2 => &[scan::gpt2],
             Self::Gpt2Digits => &[|t| scan::run(t, none, is_number, 1), scan::gpt2],
@@ -135,8 +159,10 @@ impl PreTokenizer {
             Self::Falcon => {
                 &[|t| scan::run(t, none, is_falcon_punctuation, usize::MAX), scan::gpt2, scan::three_digits]
             }
-            Self::Llama3 => &[|t| scan::words(t, &LLAMA3)],
+            Self::Llama3 | Self::Glm4 => &[|t| scan::words(t, &LLAMA3)],
             Self::Qwen2 => &[|t| scan::words(t, &QWEN2)],
+            Self::Qwen35 => &[|t| scan::words(t, &QWEN35)],
+            Self::SeedCoder => &[|t| scan::words(t, &SEED_CODER)],
             Self::Gpt4o => &[|t| scan::words(t, &GPT4O)],
             Self::Tekken => &[|t| scan::words(t, &TEKKEN)],
             Self::DeepSeekLlm => &[
@@ -192,6 +218,10 @@ fn split<'a>(steps: &[Step], text: &'a str, each: &mut dyn FnMut(&'a str)) {
     if gap < text.len() {
         split(rest, &text[gap..], each);
     }
+}
+
+fn none(_: char) -> bool {
+    false
 }
 
 fn is_newline_or_slash(c: char) -> bool {
@@ -354,6 +384,9 @@ mod tests {
         }
         assert_eq!(pieces(Tekken, "camelCase ÉCOLE aB"), ["camel", "Case", " ÉCOLE", " a", "B"]);
         assert_eq!(pieces(DeepSeekLlm, "Hi 中文 12 ok  "), ["Hi", " ", "中文", " ", "12", " ok", "  "]);
+        assert_eq!(pieces(Qwen2, "a\u{301}b .\n\n\n"), ["a", "\u{301}b", " .\n\n\n"]);
+        assert_eq!(pieces(Qwen35, "a\u{301}b .\u{301}\n"), ["a\u{301}b", " .", "\u{301}", "\n"]);
+        assert_eq!(pieces(SeedCoder, "a!?\n\n b"), ["a", "!?", "\n\n", " b"]);
         assert_eq!(pieces(DeepSeekV3, "a.b 1234"), ["a", ".b", " ", "123", "4"]);
         assert_eq!(pieces(Bloom, "one, two."), ["one", ",", " two", "."]);
     }

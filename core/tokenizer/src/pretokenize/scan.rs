@@ -139,6 +139,8 @@ pub(super) struct Words {
     pub(super) digits: usize,
     /// Set if capitals start new words, with or without contractions kept in their word.
     pub(super) cased: Cased,
+    /// Set if marks are parts of words as letters are; not with `cased`.
+    pub(super) marks: bool,
     /// Characters that stay with the punctuation before them, such as line breaks.
     pub(super) after_punctuation: fn(char) -> bool,
 }
@@ -164,14 +166,17 @@ pub(super) fn words(text: &str, rules: &Words) -> Found {
         let with = (rules.cased == Cased::WithContractions).then(|| end.contraction(true)).flatten();
         Some(with.unwrap_or(end))
     };
+    let letter = |c| is_letter(c) || rules.marks && is_mark(c);
     let letters = match rules.cased {
-        Cased::No => start.contraction(true).or_else(|| word.some(is_letter)),
+        // The character before a word may be a mark, and the only one.
+        Cased::No => start.contraction(true).or_else(|| word.some(letter)).or_else(|| start.some(letter)),
         _ => cased(),
     };
     let end = letters
         .or_else(|| start.next_is(is_number).then(|| start.run(is_number, rules.digits)))
         .or_else(|| {
-            let end = start.optional(|c| c == ' ').some(is_other)?;
+            let other = |c| is_other(c) && !letter(c);
+            let end = start.optional(|c| c == ' ').some(other)?;
             Some(end.run(rules.after_punctuation, usize::MAX))
         })
         .or_else(|| start.lines())
