@@ -76,7 +76,22 @@ impl Pacing {
             Beside::NoSequence => (self.row_alone, self.row_beside),
             Beside::Own | Beside::Others(_) => (self.row_beside, self.row_alone),
         };
-        let known = row.or(other).filter(|_| seconds > 0.0);
+        Self::rows_of(seconds, row.or(other), least)
+    }
+
+    /// Returns the room for prompts of tenants who have had more than those that generate: the time of
+    /// `passes` passes without prompts; without `times` it is unlimited.
+    pub(super) fn room_ahead(&self, times: Option<PassTimes>, passes: f64, prices: &Prices) -> Room {
+        if times.is_none() {
+            return Room { work: f64::INFINITY, least: 0 };
+        }
+        let seconds = self.without.unwrap_or(0.0) * passes;
+        Self::rows_of(seconds, self.row_beside.or(self.row_alone), prices.pace.least_prompt)
+    }
+
+    /// Returns the room for what takes `seconds`, where a row's work takes `row` seconds.
+    fn rows_of(seconds: f64, row: Option<f64>, least: usize) -> Room {
+        let known = row.filter(|_| seconds > 0.0);
         known.map_or(Room { work: 0.0, least: UNKNOWN }, |row| Room {
             work: seconds / row.max(f64::MIN_POSITIVE),
             least,

@@ -211,10 +211,11 @@ impl Scheduler {
         candidates.retain(|&(_, index)| !out.contains(&index));
     }
 
-    /// Whether the next pass may have rows of a tenant's prompts beside those that generate in it.
-    fn may_prompt(&mut self, tenant: u64, claims: &Claims, generating: &[u64]) -> bool {
+    /// Whether the next pass may have rows of the prompts of a tenant that is ahead of those that generate in
+    /// it, or that is `ahead` no longer.
+    fn may_prompt(&mut self, tenant: u64, ahead: bool) -> bool {
         let Some(account) = self.accounts.get_mut(tenant) else { return true };
-        if !claims.is_ahead(tenant, generating, AHEAD) {
+        if !ahead {
             account.patience = 0.0;
             return true;
         }
@@ -243,11 +244,23 @@ impl Scheduler {
         let prompting = distinct(candidates.iter().map(|&(tenant, _)| tenant));
         let beside = self.beside_whom(&generating, &prompting);
         let mut room = self.pacing.room(self.config.pass_times, beside, &self.prices);
+        // Tenants that are ahead of those that generate wait for some passes, and all of them together take
+        // no more of a pass than by their weight.
+        let (mut ahead, mut waiting) = (Vec::new(), Vec::new());
         if !generating.is_empty() {
-            let mut waiting = prompting;
-            waiting.retain(|&tenant| !self.may_prompt(tenant, claims, &generating));
+            for tenant in prompting {
+                let is_ahead = claims.is_ahead(tenant, &generating, AHEAD);
+                let may = self.may_prompt(tenant, is_ahead);
+                if !may {
+                    waiting.push(tenant);
+                } else if is_ahead {
+                    ahead.push(tenant);
+                }
+            }
             candidates.retain(|(tenant, _)| !waiting.contains(tenant));
         }
+        let passes = PATIENT_PASSES * self.weight_of(&ahead) / self.weight_of(&generating);
+        let mut room_ahead = self.pacing.room_ahead(self.config.pass_times, passes, &self.prices);
         // Of one tenant's prompts the oldest goes first, and is not cut short for the others' sake.
         candidates.sort_by_key(|&(_, index)| self.running[index].id);
         while budget > 0 && !candidates.is_empty() {
@@ -260,7 +273,11 @@ impl Scheduler {
             let (tenant, index) = candidates.remove(next);
             self.catch_up(index);
             let task = &self.running[index];
-            let rows = room.take(&self.prices, task.cached, task.due().min(budget));
+            let mut rows = task.due().min(budget);
+            if ahead.contains(&tenant) {
+                rows = room_ahead.take(&self.prices, task.cached, rows);
+            }
+            let rows = room.take(&self.prices, task.cached, rows);
             let rows = task.clip(rows, &mut every);
             if rows > 0 {
                 budget -= rows;
@@ -278,9 +295,13 @@ impl Scheduler {
         } else if generating.is_empty() || (generating == prompting && generating.len() == 1) {
             Beside::Own
         } else {
-            let weight = |tenants: &[u64]| tenants.iter().map(|&id| self.accounts.weight(id)).sum::<f64>();
-            Beside::Others(weight(prompting) / weight(generating))
+            Beside::Others(self.weight_of(prompting) / self.weight_of(generating))
         }
+    }
+
+    /// The weight of all `tenants` together.
+    fn weight_of(&self, tenants: &[u64]) -> f64 {
+        tenants.iter().map(|&id| self.accounts.weight(id)).sum()
     }
 
     /// Attaches pages that another sequence has computed since, if this prompt continues with their tokens.

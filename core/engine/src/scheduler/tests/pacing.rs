@@ -125,6 +125,26 @@ fn prompts_of_several_tenants_share_a_shorter_pass() {
 }
 
 #[test]
+fn prompts_of_tenants_that_have_had_more_take_no_more_of_a_pass_than_by_weight() {
+    let mut bench = bench();
+    let honest: Vec<_> = (0..12).map(|_| tenant(Limits::default())).collect();
+    let chunks: Vec<_> = honest.iter().map(|tenant| bench.generate(tenant, &text(1, 0, 10), 60)).collect();
+    while bench.scheduler.running.iter().filter(|task| task.decodes()).count() < 12 {
+        bench.step();
+    }
+    let mallory = tenant(Limits::default());
+    let _prompt = bench.generate(&mallory, &text(2, 0, 400), 4);
+    bench.scheduler.pacing = taught(0.01);
+    let at_once = next_rows(&mut bench);
+    bench.scheduler.accounts.charge(mallory.id(), 1000.0);
+    let passes: Vec<usize> = (0..6).map(|_| next_rows(&mut bench)).collect();
+    let most = passes.iter().max().unwrap();
+    assert_eq!(passes.iter().filter(|rows| **rows > 0).count(), 2, "one pass of three: {passes:?}");
+    assert!(*most >= 4 && *most <= at_once / 2, "{passes:?} after {at_once}");
+    drop(chunks);
+}
+
+#[test]
 fn passes_teach_what_rows_take() {
     let mut bench = bench();
     bench.scheduler.pacing = Pacing::default();
