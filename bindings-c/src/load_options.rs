@@ -168,6 +168,16 @@ pub unsafe extern "C" fn realm_load_options_set_gpu_layers(options: *mut LoadOpt
         options.options.gpu_layers = Some(layers);
     }
 }
+
+/// Sets whether the CPU computes the experts of a mixture of experts, and GPUs the rest of its layers. By
+/// default it does if all layers fit on GPUs only then. Has no effect without a GPU.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realm_load_options_set_experts_on_cpu(options: *mut LoadOptions, cpu: bool) {
+    // SAFETY: options of ours, or NULL.
+    if let Some(options) = unsafe { options.as_mut() } {
+        options.options.experts_on_cpu = Some(cpu);
+    }
+}
 // end of load options
 
 /// Sets a function that receives the progress of the load, on the thread that loads. Takes ownership of

@@ -217,6 +217,7 @@ struct LoadModelOptions {
     draft_model: Option<String>,
     max_queued: Option<usize>,
     gpu_layers: Option<usize>,
+    experts_on_cpu: Option<bool>,
 }
 
 /// Builds load options from JSON.
@@ -232,6 +233,7 @@ pub(crate) fn load_options(json: &str) -> napi::Result<LoadOptions> {
         draft_model: options.draft_model,
         max_queued: options.max_queued,
         gpu_layers: options.gpu_layers,
+        experts_on_cpu: options.experts_on_cpu,
     })
 }
 // end of load options

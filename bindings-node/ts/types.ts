@@ -278,6 +278,11 @@ export interface LoadOptions extends LongOptions {
    * computes the layers before. By default as many as fit beside a KV cache. Has no effect without a GPU.
    */
   gpuLayers?: number | undefined
+  /**
+   * Whether the CPU computes the experts of a mixture of experts, and GPUs the rest of its layers. By default
+   * it does if all layers fit on GPUs only then. Has no effect without a GPU.
+   */
+  expertsOnCpu?: boolean | undefined
   // end of load options
 }
 

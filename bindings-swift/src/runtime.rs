@@ -78,6 +78,10 @@ pub struct LoadOptions {
     /// computes the layers before. By default as many as fit beside a KV cache. Has no effect without a GPU.
     #[uniffi(default = None)]
     pub gpu_layers: Option<u64>,
+    /// Whether the CPU computes the experts of a mixture of experts, and GPUs the rest of its layers. By
+    /// default it does if all layers fit on GPUs only then. Has no effect without a GPU.
+    #[uniffi(default = None)]
+    pub experts_on_cpu: Option<bool>,
 }
 
 impl From<LoadOptions> for realm::LoadOptions {
@@ -92,6 +96,7 @@ impl From<LoadOptions> for realm::LoadOptions {
             draft_model: options.draft_model,
             max_queued: options.max_queued.map(|number| number as usize),
             gpu_layers: options.gpu_layers.map(|number| number as usize),
+            experts_on_cpu: options.experts_on_cpu,
         }
     }
 }

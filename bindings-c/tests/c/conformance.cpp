@@ -210,6 +210,8 @@ Json Runner::operate_on_models(const std::string &op, const Json &a) {
                 realm_load_options_set_max_queued(options.get(), value);
             } else if (key == "gpu_layers") {
                 realm_load_options_set_gpu_layers(options.get(), value);
+            } else if (key == "experts_on_cpu") {
+                realm_load_options_set_experts_on_cpu(options.get(), value);
             } else
             // end of load options
             {

@@ -141,6 +141,7 @@ class _Load(TypedDict, total=False):
     draft_model: _Path | None
     max_queued: int | None
     gpu_layers: int | None
+    experts_on_cpu: bool | None
     # end of load options
     progress: _Progress | None
 

@@ -339,6 +339,7 @@ final class Runner {
             case "draft_model": options.draftModel = value.text
             case "max_queued": options.maxQueued = value.count
             case "gpu_layers": options.gpuLayers = value.count
+            case "experts_on_cpu": options.expertsOnCpu = value == .bool(true)
             // end of load options
             default: throw Complaint(description: "a load has no `\(key)`")
             }

@@ -23,6 +23,9 @@ pub(crate) struct ModelOptions {
     /// is the default
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
     gpu_layers: Option<i64>,
+    /// Device that the experts of a mixture run on [default: the CPU if all layers fit on the GPU only then]
+    #[arg(long, value_enum)]
+    experts: Option<Experts>,
     /// A chat template in place of the file's own: a file, or the name of a builtin one (chatml, llama3,
     /// mistral, gemma ...)
     #[arg(long, value_name = "FILE|NAME")]
@@ -41,6 +44,15 @@ pub(crate) struct ModelOptions {
     /// A smaller model of the same vocabulary that drafts
     #[arg(long)]
     draft_model: Option<String>,
+}
+
+/// The device of experts.
+#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Experts {
+    /// The CPU, which has the memory; all else is on the GPU
+    Cpu,
+    /// Where their layer is
+    Gpu,
 }
 
 /// The source of drafts.
@@ -91,6 +103,7 @@ impl ModelOptions {
             speculation: self.speculate.into(),
             draft_model: self.draft_model.clone(),
             gpu_layers: self.gpu_layers.and_then(unless_negative),
+            experts_on_cpu: self.experts.map(|experts| experts == Experts::Cpu),
             ..LoadOptions::default()
         };
         let realm = builder.build()?;

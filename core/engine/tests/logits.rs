@@ -10,6 +10,7 @@ use realm_compute::parts::{Part, PartsBackend, Plan};
 use realm_engine::{Engine, EngineConfig, Logits, Sampler, Sampling, Sequence, TokenMask};
 use realm_gguf::Gguf;
 use realm_hub::{Hub, Reference};
+use realm_model::names::TensorId;
 use realm_model::{Transformer, Weights};
 use realm_tokenizer::Tokenizer;
 
@@ -23,8 +24,9 @@ fn engines() -> (Engine, Engine, Arc<Tokenizer>) {
     let cpu = Arc::new(CpuBackend::new(2).unwrap());
     let one = Arc::new(Transformer::load(Arc::clone(&cpu), &gguf, &mut |_, _| {}).unwrap());
     let layers = (0..one.config().layers.len()).map(|layer| usize::from(layer > 9)).collect();
-    let plan = Plan { layers, embeddings: 1, output: 1 };
-    let parts = PartsBackend::new(vec![Part::Cpu(Arc::clone(&cpu)), Part::Cpu(cpu)], plan).unwrap();
+    let plan = Plan { layers, embeddings: 1, output: 1, experts: None };
+    let parts =
+        PartsBackend::new(vec![Part::Cpu(Arc::clone(&cpu)), Part::Cpu(cpu)], plan, TensorId::place).unwrap();
     let two = Arc::new(Transformer::load(Arc::new(parts), &gguf, &mut |_, _| {}).unwrap());
     let engine = |weights: &dyn Weights| Engine::new(weights, Arc::clone(&tokenizer), &config).unwrap();
     (engine(&one), engine(&two), tokenizer)

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use realm_compute::parts::layer_of;
 use realm_compute::{Backend, quant};
 use realm_gguf::{Gguf, Tensor, TensorInfo, TensorType};
 use sha2::{Digest, Sha256};
@@ -345,5 +344,5 @@ fn wrong_shape(info: &TensorInfo, wanted: &[usize]) -> Error {
 
 /// Returns whether a tensor belongs to a layer that is not run.
 fn is_skipped(config: &ModelConfig, name: &str) -> bool {
-    config.skipped_layers > 0 && layer_of(name).is_some_and(|layer| layer >= config.layers.len())
+    config.skipped_layers > 0 && TensorId::layer_of(name).is_some_and(|layer| layer >= config.layers.len())
 }

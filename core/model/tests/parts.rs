@@ -12,6 +12,7 @@ use realm_compute::cuda::CudaBackend;
 use realm_compute::parts::{Part, PartsBackend, Plan};
 use realm_compute::{Backend, Batch, CacheType, Want};
 use realm_gguf::Gguf;
+use realm_model::names::TensorId;
 use realm_model::{Forward, ModelConfig, Transformer, Weights};
 
 const PAGES: usize = 8;
@@ -44,8 +45,17 @@ fn split(path: &Path) -> Box<dyn Forward> {
     // An uneven cut, so that both sides have groups of layers with and without a window.
     let place = |layer: usize| (layer * parts.len() + 1) / config.layers.len().max(1);
     let layers = (0..config.layers.len()).map(|layer| place(layer).min(last)).collect();
-    let plan = Plan { layers, embeddings: last, output: last };
-    runner(PartsBackend::new(parts, plan).unwrap(), path)
+    let plan = Plan { layers, embeddings: last, output: last, experts: None };
+    runner(PartsBackend::new(parts, plan, TensorId::place).unwrap(), path)
+}
+
+/// All layers on one part, which is a GPU with `REALM_TEST_DEVICE=cuda`, and their experts on the CPU.
+fn experts_apart(path: &Path) -> Box<dyn Forward> {
+    let layers = ModelConfig::from_gguf(&Gguf::open(path).unwrap()).unwrap().layers.len();
+    let cpu = || Part::Cpu(Arc::new(CpuBackend::new(2).unwrap()));
+    let other = if on_gpu() { Part::Cuda(Arc::new(CudaBackend::new(0).unwrap())) } else { cpu() };
+    let plan = Plan { layers: vec![1; layers], embeddings: 1, output: 1, experts: Some(0) };
+    runner(PartsBackend::new(vec![cpu(), other], plan, TensorId::place).unwrap(), path)
 }
 
 /// A prompt in two chunks, then single tokens.
@@ -99,6 +109,31 @@ fn a_model_on_parts_computes_what_it_computes_on_one() {
 #[test]
 fn layers_with_and_without_a_window_may_be_apart() {
     compare("gemma-3-270m-q4_k_m");
+}
+
+#[test]
+fn experts_may_be_apart_from_their_layers() {
+    for name in [
+        "qwen3moe-q4_k",
+        "gpt-oss-mxfp4",
+        "deepseek3-f16",
+        "qwen2moe-f16",
+        "llama4-f16",
+        "granitemoe-shared-f16",
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let path = path.join(format!("../../tests/reference/tiny/{name}.gguf"));
+        let (mut one, mut many) = (whole(&path), experts_apart(&path));
+        let tables = tables(&*one, &(0..PAGES as u32).collect::<Vec<_>>());
+        for (from, to) in [(0, 50), (50, 51), (51, 60)] {
+            let mut batch = Batch::default();
+            let tokens: Vec<u32> = (from..to).map(|i| i * 37 % 97).collect();
+            batch.push(&tokens, from as usize, &tables, Want::Logits);
+            one.forward(&batch).unwrap();
+            many.forward(&batch).unwrap();
+            assert!(agree(one.logits(), many.logits()), "{name} from {from}");
+        }
+    }
 }
 
 #[test]

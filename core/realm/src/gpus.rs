@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use realm_compute::CacheType;
 use realm_compute::cpu::CpuBackend;
 use realm_compute::cuda::CudaBackend;
-use realm_compute::parts::{Part, PartsBackend, Plan, Sizes, layer_of};
+use realm_compute::parts::{Part, PartsBackend, Place, Plan, Sizes};
 use realm_gguf::Gguf;
+use realm_model::names::TensorId;
 use realm_model::{ModelConfig, Weights};
 
 use crate::placement::Placement;
@@ -103,12 +104,9 @@ impl Gpus {
         }
         let kind = options.cache_type.unwrap_or(CacheType::F16);
         let sizes = sizes(gguf, &config, options, kind);
-        let (plan, gpus) = self.plan(&sizes, options.gpu_layers)?;
+        let (plan, gpus) = self.plan(&sizes, options)?;
         // Parts that compute nothing are left out.
-        let mut used: Vec<usize> =
-            plan.layers.iter().copied().chain([plan.embeddings, plan.output]).collect();
-        used.sort_unstable();
-        used.dedup();
+        let used = plan.used();
         if let [part] = used[..] {
             return Ok(match part.checked_sub(1) {
                 None => (load_on_cpu(&self.cpu()?, gguf, options, progress)?, Placement::Cpu),
@@ -119,21 +117,15 @@ impl Gpus {
             });
         }
         let on_cpu = plan.layers.iter().filter(|&&part| part == 0).count();
-        if on_cpu > 0 && options.gpu_layers.is_none() {
-            tracing::info!(
-                "{on_cpu} of {} layers do not fit on the GPU and run on the CPU",
-                plan.layers.len()
-            );
+        let all = plan.layers.len();
+        if plan.experts == Some(0) && options.experts_on_cpu.is_none() {
+            tracing::info!("the experts do not fit on the GPU and run on the CPU");
+        } else if on_cpu > 0 && options.gpu_layers.is_none() {
+            tracing::info!("{on_cpu} of {all} layers do not fit on the GPU and run on the CPU");
         }
         if used.first() == Some(&0) {
-            let on_cpu_if = |part: usize, bytes: u64| if part == 0 { bytes } else { 0 };
-            let layers = plan.layers.iter().zip(&sizes.layers).map(|(&part, &bytes)| on_cpu_if(part, bytes));
             let need = Need {
-                // An output with weights of its own is on the part that the plan names; embeddings that serve
-                // as output are on that part, too, and count once.
-                weights: layers.sum::<u64>()
-                    + on_cpu_if(plan.embeddings, sizes.embeddings)
-                    + on_cpu_if(plan.output, sizes.output.unwrap_or(0)),
+                weights: sizes.on_cpu(&plan),
                 cache: sizes.cache.saturating_mul(on_cpu as u64),
                 kv_tokens: options.kv_tokens.filter(|&tokens| tokens > 0),
             };
@@ -146,23 +138,21 @@ impl Gpus {
                 Some(gpu) => Part::Cuda(Arc::clone(&gpus[gpu])),
             });
         }
-        let place = |part: &usize| used.partition_point(|used| used < part);
-        let plan = Plan {
-            layers: plan.layers.iter().map(place).collect(),
-            embeddings: place(&plan.embeddings),
-            output: place(&plan.output),
-        };
-        let backend = Arc::new(PartsBackend::new(parts.clone(), plan)?);
+        let plan = plan.renumbered(|part| used.partition_point(|&used| used < part));
+        let backend = Arc::new(PartsBackend::new(parts.clone(), plan, TensorId::place)?);
         let page_bytes = backend.page_bytes(&config.cache_layout(), kind);
         Ok((load_on(backend, gguf, progress)?, Placement::Parts { parts, page_bytes }))
     }
 
     /// Returns the placement, and the GPUs that are its parts from 1 on.
-    fn plan(&self, sizes: &Sizes, gpu_layers: Option<usize>) -> Result<(Plan, Vec<Arc<CudaBackend>>), Error> {
+    fn plan(&self, sizes: &Sizes, options: &LoadOptions) -> Result<(Plan, Vec<Arc<CudaBackend>>), Error> {
+        let LoadOptions { gpu_layers, experts_on_cpu, .. } = *options;
+        let place = |free: &[u64]| Plan::new(sizes, free, gpu_layers, experts_on_cpu);
         let first = self.gpu(0)?;
         if !self.spread || self.ordinals.len() == 1 {
-            let plan = Plan::new(sizes, &[first.memory()?.0], gpu_layers);
-            let enough = plan.as_ref().is_ok_and(|plan| gpu_layers.is_some() || !plan.uses_cpu());
+            let plan = place(&[first.memory()?.0]);
+            let asked = gpu_layers.is_some() || experts_on_cpu == Some(true);
+            let enough = plan.as_ref().is_ok_and(|plan| asked || !plan.uses_cpu());
             if enough || self.ordinals.len() == 1 {
                 return Ok((plan?, vec![first]));
             }
@@ -178,24 +168,27 @@ impl Gpus {
                 Err(error) => return Err(error),
             }
         }
-        Ok((Plan::new(sizes, &free, gpu_layers)?, gpus))
+        Ok((place(&free)?, gpus))
     }
 }
 
 /// Returns the bytes that the model's parts take on a GPU.
 fn sizes(gguf: &Gguf, config: &ModelConfig, options: &LoadOptions, kind: CacheType) -> Sizes {
+    let layers = config.layers.len();
     let mut sizes = Sizes {
-        layers: vec![0; config.layers.len()],
+        layers: vec![0; layers],
+        experts: vec![0; layers],
         cache: least_cache(config, options, kind),
         ..Sizes::default()
     };
     for tensor in gguf.tensors() {
         let bytes = tensor.bytes() as u64;
-        match layer_of(&tensor.name).and_then(|layer| sizes.layers.get_mut(layer)) {
-            Some(layer) => *layer += bytes,
-            None if tensor.name == "output.weight" => sizes.output = Some(bytes),
-            None if tensor.name == "token_embd.weight" => sizes.embeddings = bytes,
-            None => {}
+        match TensorId::place(&tensor.name) {
+            Some(Place::Layer(layer)) if layer < layers => sizes.layers[layer] += bytes,
+            Some(Place::Experts(layer)) if layer < layers => sizes.experts[layer] += bytes,
+            Some(Place::Embeddings) => sizes.embeddings += bytes,
+            Some(Place::Output) if tensor.name == TensorId::Output.weight() => sizes.output = Some(bytes),
+            _ => {}
         }
     }
     sizes

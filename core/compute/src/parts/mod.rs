@@ -6,7 +6,7 @@
 //! kinds of parts, `buffer` has activations that cross by themselves, and this file sends each operation to
 //! the part that has its weights.
 //!
-//! Placement is by layer today. A matrix that is split over several parts (tensor parallelism) would be
+//! Placement is by layer; mixtures of experts may be on a part of their own. A matrix that is split over several parts (tensor parallelism) would be
 //! another kind of [`Matrix`], whose product every part computes for its own outputs.
 
 mod buffer;
@@ -27,12 +27,14 @@ pub use buffer::Buffer;
 use convert::{attention_on, matmul_on, mixture_on, norm_on};
 pub use member::Part;
 use member::{AnyCache, AnyExperts, AnyLowRank, AnyMatrix, AnyVector, Member, on};
-pub use plan::{Plan, Sizes};
+pub use plan::{Place, Plan, Sizes};
 
 /// The [`Backend`] that combines several parts.
 pub struct PartsBackend {
     parts: Vec<Part>,
     plan: Plan,
+    /// The place of a tensor, by its name in the file.
+    place: fn(&str) -> Option<Place>,
 }
 
 /// A vector of parameters on the part that needs it, or on all parts.
@@ -68,16 +70,17 @@ pub struct Cache {
 }
 
 impl PartsBackend {
-    /// Creates a backend of `parts`, at most 64, whose layers are where `plan` says.
+    /// Creates a backend of `parts`, at most 64, whose layers are where `plan` says. `place` returns the place
+    /// of a tensor by its name in the file, and `None` for tensors that every part needs.
     ///
     /// # Errors
     /// `InvalidArgument` if the plan names a part that does not exist.
-    pub fn new(parts: Vec<Part>, plan: Plan) -> Result<Self, Error> {
-        let most = plan.layers.iter().copied().chain([plan.embeddings, plan.output]).max().unwrap_or(0);
+    pub fn new(parts: Vec<Part>, plan: Plan, place: fn(&str) -> Option<Place>) -> Result<Self, Error> {
+        let most = plan.used().last().copied().unwrap_or(0);
         if most >= parts.len() || parts.len() > 64 {
             return Err(Error::InvalidArgument(format!("part {most} of {}", parts.len())));
         }
-        Ok(Self { parts, plan })
+        Ok(Self { parts, plan, place })
     }
 
     /// Bytes that a page of the KV cache takes on each part.
@@ -103,18 +106,12 @@ impl PartsBackend {
     }
 
     fn layer(&self, layer: usize) -> usize {
-        self.plan.layers.get(layer).copied().unwrap_or(self.plan.output)
+        self.plan.part(Place::Layer(layer))
     }
 
     /// The part of a tensor that belongs to a layer or to one end of the model; `None` for any other tensor.
     fn part_of(&self, tensor: &str) -> Option<usize> {
-        if let Some(layer) = layer_of(tensor) {
-            return Some(self.layer(layer));
-        }
-        match tensor {
-            "token_embd.weight" => Some(self.plan.embeddings),
-            _ => tensor.starts_with("output").then_some(self.plan.output),
-        }
+        (self.place)(tensor).map(|place| self.plan.part(place))
     }
 
     fn each<'a>(&'a self, cache: &'a Cache) -> impl Iterator<Item = (&'a Part, &'a AnyCache)> {
@@ -148,11 +145,6 @@ fn home(norm: &Norm<'_, PartsBackend>) -> Option<usize> {
     norm.weight.or(norm.bias).and_then(|parameters| parameters.home)
 }
 
-/// Returns the layer that a tensor belongs to, by its name in the file; `None` for tensors outside layers.
-pub fn layer_of(tensor: &str) -> Option<usize> {
-    tensor.strip_prefix("blk.")?.split('.').next()?.parse().ok()
-}
-
 impl Backend for PartsBackend {
     type Buffer = Buffer;
     type Vector = Vector;
@@ -163,8 +155,10 @@ impl Backend for PartsBackend {
 
     fn description(&self) -> String {
         let layers = |part| self.plan.layers.iter().filter(|&&of| of == part).count();
+        let experts = |part| if self.plan.experts == Some(part) { " and the experts" } else { "" };
         let parts = self.parts.iter().enumerate();
-        let each = parts.map(|(i, part)| format!("{} layers on {}", layers(i), part.description()));
+        let each =
+            parts.map(|(i, part)| format!("{} layers{} on {}", layers(i), experts(i), part.description()));
         each.collect::<Vec<_>>().join(", ")
     }
 
@@ -392,7 +386,8 @@ impl Backend for PartsBackend {
     }
 
     fn add(&self, x: &mut Buffer, delta: &Buffer, scale: f32) -> Result<(), Error> {
-        let part = delta.latest();
+        // The part that normalized `x`: results of experts elsewhere cross, and `x` stays.
+        let part = x.latest();
         let delta = delta.at(&self.parts, part)?;
         let x = x.own(&self.parts, part)?;
         on!(&self.parts[part], |b| b.add(b.buffer_in_mut(x)?, b.buffer_in(delta.get()?)?, scale))

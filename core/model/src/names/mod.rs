@@ -7,6 +7,8 @@ pub use hugging_face::NormNames;
 
 use std::fmt;
 
+use realm_compute::parts::Place;
+
 /// A tensor of a model by its role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TensorId {
@@ -119,6 +121,14 @@ pub(crate) const ROPE_FACTORS_LONG: &str = "rope_factors_long.weight";
 /// See [`ROPE_FACTORS`].
 pub(crate) const ROPE_FACTORS_SHORT: &str = "rope_factors_short.weight";
 
+impl LayerTensor {
+    /// Returns whether a mixture of experts has the tensor: its router, or the experts that it chooses.
+    fn is_routed(self) -> bool {
+        use LayerTensor::{ExpertDowns, ExpertGateUps, ExpertGates, ExpertUps, Router, SelectionBias};
+        matches!(self, Router | SelectionBias | ExpertGates | ExpertUps | ExpertGateUps | ExpertDowns)
+    }
+}
+
 impl TensorId {
     /// Returns the role of a tensor, named as in a GGUF file with or without `.weight` or `.bias`; `None` if
     /// no role has that name.
@@ -130,6 +140,25 @@ impl TensorId {
             return Some(Self::Layer(layer.parse().ok()?, *part));
         }
         [Self::Embeddings, Self::OutputNorm, Self::Output].into_iter().find(|id| id.to_string() == name)
+    }
+
+    /// Returns the layer that a tensor belongs to, by its name in a GGUF file; `None` for tensors outside layers.
+    pub(crate) fn layer_of(name: &str) -> Option<usize> {
+        name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
+    }
+
+    /// The place of a tensor among a model's parts, named as in a GGUF file; `None` for tensors outside layers
+    /// that every part needs.
+    pub fn place(name: &str) -> Option<Place> {
+        if let Some(id) = Self::from_gguf(name) {
+            return Some(match id {
+                Self::Embeddings => Place::Embeddings,
+                Self::OutputNorm | Self::Output => Place::Output,
+                Self::Layer(layer, tensor) if tensor.is_routed() => Place::Experts(layer),
+                Self::Layer(layer, _) => Place::Layer(layer),
+            });
+        }
+        Self::layer_of(name).map(Place::Layer)
     }
 
     /// The name of the weights in a GGUF file.

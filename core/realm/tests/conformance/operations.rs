@@ -156,6 +156,7 @@ impl Runner {
                     draft_model: o["draft_model"].as_str().map(str::to_owned),
                     max_queued: o["max_queued"].as_u64().map(|n| n as usize),
                     gpu_layers: o["gpu_layers"].as_u64().map(|n| n as usize),
+                    experts_on_cpu: o["experts_on_cpu"].as_bool(),
                     // end of load options
                 };
                 let mut progress = Progress::default();
