@@ -5,9 +5,8 @@
 mod common;
 
 use common::attention::Case;
-use common::{Random, blocks, buffer, contents, matrix_f64, product, relative_error};
+use common::{Random, blocks, buffer, contents, gpu, matrix_f64, product, relative_error};
 use realm_compute::cpu::{CpuBackend, Isa};
-use realm_compute::cuda::CudaBackend;
 use realm_compute::{
     Activation, Backend, CacheLayout, CacheSpec, CacheType, Error, Lora, LoraRow, MatMul, Norm, RopeStyle,
     quant,
@@ -16,18 +15,6 @@ use realm_gguf::{Tensor, TensorInfo, TensorType};
 
 /// Largest difference from the CPU: `|got - want| / |want|`.
 const BOUND: f64 = 2e-3;
-
-/// The first GPU, if there is one.
-fn gpu() -> Option<CudaBackend> {
-    match CudaBackend::new(0) {
-        Ok(gpu) => Some(gpu),
-        Err(Error::Unsupported(why)) if std::env::var_os("REALM_NEEDS_GPU").is_none() => {
-            eprintln!("SKIPPED, for want of a GPU: {why}");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
 
 /// The types of matrices that only the CPU takes.
 const CPU_ALONE: [TensorType; 12] = [

@@ -24,7 +24,9 @@ impl Cache {
     pub(crate) fn new(device: &Arc<Device>, spec: &CacheSpec) -> Result<Self, Error> {
         let CacheLayout { kv_heads, head_dim, slots, .. } = spec.layout;
         let Some(padded) = HEAD_DIMS.into_iter().find(|&dim| dim >= head_dim) else {
-            return Err(Error::Unsupported(format!("heads of {head_dim} numbers; a GPU takes up to 256")));
+            let most = HEAD_DIMS[HEAD_DIMS.len() - 1];
+            let why = format!("heads of {head_dim} numbers; a GPU takes up to {most}");
+            return Err(Error::Unsupported(why));
         };
         // Bytes of the keys, or values, of a head; see `kernels/cache.cuh`.
         let head = match spec.kind {

@@ -19,6 +19,8 @@ struct StoreCodes {
     const u32* tables;
     const u32* pages;
     int kv_heads;
+    // Key/value heads that a page has room for: those of the layer with the most.
+    int page_heads;
     int dim;
     int padded;
 };
@@ -34,7 +36,7 @@ extern "C" __global__ void store_codes(const __grid_constant__ StoreCodes p) {
     if (kv >= p.kv_heads) return;
     const u32 position = p.positions[row], page = p.pages[p.tables[row] + position / PAGE];
     const int slot = position % PAGE, first_row = row - slot;
-    u8* head = (value ? p.values : p.keys) + ((u64)page * p.kv_heads + kv) * 36 * p.padded;
+    u8* head = (value ? p.values : p.keys) + ((u64)page * p.page_heads + kv) * 36 * p.padded;
     const float* x = (value ? p.v : p.k) + ((u64)row * p.kv_heads + kv) * p.dim;
     const bool together = first_row >= 0 && p.positions[max(first_row, 0)] == position - slot &&
                           p.tables[max(first_row, 0)] == p.tables[row];
