@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use common::{Device, ids, json, load, log_probabilities, model_path, tables};
 use realm_compute::{Batch, CacheType, Feature, PAGE_TOKENS, Want};
+use realm_gguf::Gguf;
 use realm_model::Forward;
 use serde_json::Value;
 
@@ -79,7 +80,8 @@ impl Off {
 }
 
 /// With float weights only the rounding of f32 remains: differences are in the last digit of the record
-/// (0.00001). A GPU also rounds the input of half-float products to half floats.
+/// (0.00001). A GPU also rounds the input of half-float products to half floats. In the float64 pass that
+/// alone costs up to 0.0046 in the mean and 0.050 at most (granitemoe-f16).
 #[test]
 fn float_weights_compute_what_the_formulas_say() {
     let mut wrong = Vec::new();
@@ -91,9 +93,9 @@ fn float_weights_compute_what_the_formulas_say() {
         let got = log_probabilities(&mut *runner, &ids(&record["tokens"]), 512);
         let off = Off::of(&got, record, "log_probabilities");
         println!("{name} on the {device}: mean {:.6}, largest {:.6}", off.mean(), off.largest);
-        let bound = if device.is_gpu() { 2e-2 } else { 1e-4 };
-        if off.largest.is_nan() || off.largest > bound {
-            wrong.push(format!("{name} on the {device}: {}", off.largest));
+        let [mean, largest] = if device.is_gpu() { [0.006, 0.06] } else { [1e-4; 2] };
+        if off.largest.is_nan() || off.largest > largest || off.mean() > mean {
+            wrong.push(format!("{name} on the {device}: mean {}, largest {}", off.mean(), off.largest));
         }
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -283,4 +285,27 @@ fn a_sequence_gives_the_same_bits_in_company() {
             assert_eq!(past, sequences.map(<[u32]>::len));
         }
     });
+}
+
+/// In the page's table, the last cell of an architecture says whether a GPU runs it.
+#[test]
+fn the_page_of_models_says_what_a_gpu_runs() {
+    let Some(gpu) = Device::all().into_iter().find(Device::is_gpu) else { return };
+    let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/models.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    for file in std::fs::read_dir(tiny("").parent().expect("a folder")).expect("the models") {
+        let file = file.expect("an entry").path();
+        let metadata = Gguf::open(&file).expect("a model");
+        let architecture = metadata.metadata().require_str("general.architecture").expect("a name");
+        let row = page.lines().find(|line| {
+            line.split('|').nth(1).is_some_and(|cell| cell.contains(&format!("`{architecture}`")))
+        });
+        let says = row.and_then(|row| row.split('|').nth_back(1)).expect("a row").trim();
+        let lacking = gpu.lacking(&file).filter(|lacking| !matches!(lacking, Feature::Weights(_)));
+        match (says, lacking) {
+            ("yes", Some(lacking)) => panic!("{}: the GPU has no {lacking}", file.display()),
+            ("no", None) => panic!("{}: the GPU runs it", file.display()),
+            _ => {}
+        }
+    }
 }

@@ -114,7 +114,12 @@ impl CudaBackend {
         cache: &Cache,
     ) -> Result<(), Error> {
         let (padded, kind) = (cache.padded(), (cache.kind() == CacheType::Q8_0) as usize);
-        let Some(index) = HEAD_DIMS.iter().position(|&dim| dim == padded) else {
+        let any = (p.sinks != 0 || p.chunk != 0 || padded > MOST_TILED) as usize;
+        let kernels = [&self.kernels.attend_row, &self.kernels.attend_tiles].map(|all| {
+            let index = HEAD_DIMS.iter().position(|&dim| dim == padded)?;
+            all[any][kind].get(index).copied()
+        });
+        let [Some(by_row), by_tiles] = kernels else {
             return Err(Error::Unsupported(format!("pages of heads of {padded} numbers")));
         };
         let group = p.group as usize;
@@ -135,7 +140,7 @@ impl CudaBackend {
                 let geometry = Geometry { grid: [blocks, count, tiles], block: 128, shared: 0 };
                 // SAFETY: rows, pages and work memory were checked or made for this batch.
                 unsafe {
-                    self.device.launch(self.kernels.attend_row[kind][index], geometry, arguments![*p])?;
+                    self.device.launch(by_row, geometry, arguments![*p])?;
                     if padded > MOST_TILED {
                         let geometry = Geometry { grid: [queries, count, tiles], block: 192, shared: 0 };
                         self.device.launch(self.kernels.attend_merge, geometry, arguments![*p])?;
@@ -143,12 +148,12 @@ impl CudaBackend {
                 }
             }
         }
-        let Some(kernel) = self.kernels.attend_tiles[kind].get(index) else { return Ok(()) };
+        let Some(by_tiles) = by_tiles else { return Ok(()) };
         let tiles = plan.tiles as i32;
         let grid = [plan.tiles.div_ceil(4), kv_heads, 1];
         let geometry = Geometry { grid, block: 128, shared: 4 * TILE_QUERIES * padded * 4 };
         // SAFETY: rows, pages and work memory were checked or made for this batch.
-        unsafe { self.device.launch(*kernel, geometry, arguments![*p, tiles]) }
+        unsafe { self.device.launch(by_tiles, geometry, arguments![*p, tiles]) }
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) const HEAD_DIMS: [usize; 7] = [32, 64, 96, 128, 192, 256, 576];
 
 /// Number of the [`HEAD_DIMS`] that have kernels for tiles of prompts.
 const TILED: usize = 6;
+const ALL: usize = HEAD_DIMS.len();
 
 /// The kernels of `products.cu`, for few rows: most rows, outputs per block, blocks per multiprocessor.
 pub(crate) const PRODUCT_SHAPES: [(usize, usize, usize); 4] =
@@ -131,9 +132,10 @@ pub(crate) struct Kernels {
     pub(crate) store_codes: Function,
     pub(crate) lora_inner: Function,
     pub(crate) lora_outer: Function,
-    /// Attention over pages of half floats and of codes, in the order of [`HEAD_DIMS`].
-    pub(crate) attend_row: [[Function; HEAD_DIMS.len()]; 2],
-    pub(crate) attend_tiles: [[Function; TILED]; 2],
+    /// Attention over pages of half floats and of codes, in the order of [`HEAD_DIMS`]: first the kernels for
+    /// attention without sinks and chunks, then those for any.
+    pub(crate) attend_row: [[Vec<Function>; 2]; 2],
+    pub(crate) attend_tiles: [[Vec<Function>; 2]; 2],
     /// Puts together what `attend_row` computed of the last of the [`HEAD_DIMS`].
     pub(crate) attend_merge: Function,
     /// For heads of up to 256 numbers, and for wider ones.
@@ -194,8 +196,23 @@ impl Kernels {
             store_codes: cache.function("store_codes", 0)?,
             lora_inner: elementwise.function("lora_inner", 0)?,
             lora_outer: elementwise.function("lora_outer", 0)?,
-            attend_row: [by_dim(&attention, "attend_row")?, by_dim(&attention, "attend_row_codes")?],
-            attend_tiles: [by_dim(&attention, "attend_tiles")?, by_dim(&attention, "attend_tiles_codes")?],
+            attend_row: [
+                [by_dim(&attention, "attend_row", TILED)?, by_dim(&attention, "attend_row_codes", TILED)?],
+                [
+                    by_dim(&attention, "attend_row_any", ALL)?,
+                    by_dim(&attention, "attend_row_any_codes", ALL)?,
+                ],
+            ],
+            attend_tiles: [
+                [
+                    by_dim(&attention, "attend_tiles", TILED)?,
+                    by_dim(&attention, "attend_tiles_codes", TILED)?,
+                ],
+                [
+                    by_dim(&attention, "attend_tiles_any", TILED)?,
+                    by_dim(&attention, "attend_tiles_any_codes", TILED)?,
+                ],
+            ],
             attend_merge: attention.function("attend_merge_576", 0)?,
             attend_f32: [attention.function("attend_f32", 0)?, attention.function("attend_f32_wide", 0)?],
             top_k: device.load(SAMPLING)?.function("best", 0)?,
@@ -203,10 +220,7 @@ impl Kernels {
     }
 }
 
-/// The kernels of `name` for the first `N` of the [`HEAD_DIMS`].
-fn by_dim<const N: usize>(module: &Module, name: &str) -> Result<[Function; N], Error> {
-    let dims = HEAD_DIMS[..N].iter();
-    let all = dims.map(|dim| module.function(&format!("{name}_{dim}"), MOST_SHARED));
-    let all: Vec<Function> = all.collect::<Result<_, _>>()?;
-    all.try_into().map_err(|_| Error::Device("attention kernels".into()))
+/// The kernels of `name` for the first `count` of the [`HEAD_DIMS`].
+fn by_dim(module: &Module, name: &str, count: usize) -> Result<Vec<Function>, Error> {
+    HEAD_DIMS[..count].iter().map(|dim| module.function(&format!("{name}_{dim}"), MOST_SHARED)).collect()
 }

@@ -95,8 +95,8 @@ pub(crate) fn backends() -> Vec<CpuBackend> {
     Isa::available().into_iter().map(|isa| CpuBackend::with_isa(2, isa).unwrap()).collect()
 }
 
-/// The first GPU, if there is one. Without one, a test says that it was skipped; with `REALM_NEEDS_GPU` in the
-/// environment, it fails instead.
+/// The first GPU, if there is one. Without one, a test says that it was skipped; with `REALM_NEEDS_GPU` in
+/// the environment, it fails instead.
 pub(crate) fn gpu() -> Option<CudaBackend> {
     match CudaBackend::new(0) {
         Ok(gpu) => Some(gpu),

@@ -24,8 +24,8 @@ pub(crate) fn on_gpu() -> bool {
     std::env::var("REALM_TEST_DEVICE").is_ok_and(|device| device == "cuda")
 }
 
-/// The first GPU, the same for all tests; `None` without one. With `REALM_NEEDS_GPU` in the environment, there
-/// must be one.
+/// The first GPU, the same for all tests; `None` without one. With `REALM_NEEDS_GPU` in the environment,
+/// there must be one.
 fn gpu() -> Option<Arc<CudaBackend>> {
     static GPU: OnceLock<Option<Arc<CudaBackend>>> = OnceLock::new();
     let open = || match CudaBackend::new(0) {

@@ -51,9 +51,13 @@ struct Attention {
     int chunk;
 };
 
+// Kernels without `ANY` are for attention that has neither sinks nor chunks, as most has: those would take registers of a loop
+// that needs them all.
+
 // The first token that a row at `position` sees.
+template <bool ANY>
 __device__ __forceinline__ int first_seen(const Attention& p, int position) {
-    if (p.chunk) return position - position % p.chunk;
+    if (ANY && p.chunk) return position - position % p.chunk;
     return p.window ? max(position + 1 - p.window, 0) : 0;
 }
 
@@ -77,8 +81,9 @@ __device__ __forceinline__ float merged(float a, float b, float keep, float add)
 
 // What a query's sum of weighted values is multiplied with at the end. A sink takes its share here, once and after the whole
 // tree.
+template <bool ANY>
 __device__ __forceinline__ float share(const Attention& p, const Running& all, int head) {
-    if (!p.sinks) return __frcp_rn(all.sum);
+    if (!ANY || !p.sinks) return __frcp_rn(all.sum);
     const float sink = p.sinks[head], max = fmaxf(all.max, sink), keep = __expf(__fsub_rn(all.max, max));
     return __fmul_rn(keep, __frcp_rn(__fmaf_rn(all.sum, keep, __expf(__fsub_rn(sink, max)))));
 }
@@ -273,7 +278,7 @@ struct Values {
 __device__ __forceinline__ int number(int piece, int j, int i) { return 32 * piece + threadIdx.x % 4 * 8 + i % 2 * 4 + j; }
 
 // Puts together the blocks that a row's number `d` of a query has in `partial`, and writes it.
-template <int DIM>
+template <int DIM, bool ANY>
 __device__ __forceinline__ void put_together(const Attention& p, const float* partial, int queries, int query, int d,
                                              int first_block, int blocks, int row, int query_head) {
     constexpr int STRIDE = DIM + 2;
@@ -290,13 +295,13 @@ __device__ __forceinline__ void put_together(const Attention& p, const float* pa
         }
     }
     query_head += query;
-    if (d < p.dim) p.out[((u64)row * p.heads + query_head) * p.dim + d] = __fmul_rn(sum, share(p, all, query_head));
+    if (d < p.dim) p.out[((u64)row * p.heads + query_head) * p.dim + d] = __fmul_rn(sum, share<ANY>(p, all, query_head));
 }
 
 // Few rows: a block of 4 warps for a block of tokens of a row and a tile of a key/value head; x is the block, y the row, z head
 // and tile. Everything is on its way at once: each warp multiplies a quarter of the keys, and weighs some numbers of the values.
 // Heads too wide for that come 32 numbers after another, and `attend_merge` puts their blocks together.
-template <int DIM, bool CODES>
+template <int DIM, bool CODES, bool ANY>
 __device__ __forceinline__ void attend_row(const Attention& p) {
     constexpr int STRIDE = DIM + 2, PIECES = DIM / 32, MOST = (PIECES + 3) / 4;
     constexpr bool WIDE = DIM > MOST_TILED;
@@ -308,7 +313,7 @@ __device__ __forceinline__ void attend_row(const Attention& p) {
     const int kv = blockIdx.z / kv_tiles, head0 = blockIdx.z % kv_tiles * 16, queries = min(16, p.group - head0);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int position = p.positions[row], tokens = position + 1;
-    const int lowest = first_seen(p, position);
+    const int lowest = first_seen<ANY>(p, position);
     const int first_block = lowest / BLOCK_TOKENS, blocks = position / BLOCK_TOKENS - first_block + 1;
     if (blockIdx.x >= blocks) return;
     const int first = (first_block + blockIdx.x) * BLOCK_TOKENS;
@@ -381,7 +386,7 @@ __device__ __forceinline__ void attend_row(const Attention& p) {
     if (blocks == 1)
 #pragma unroll
         for (int r = 0; r < 2; r++)
-            if (g + 8 * r < queries) run[r].sum = share(p, run[r], kv * p.group + head0 + g + 8 * r);
+            if (g + 8 * r < queries) run[r].sum = share<ANY>(p, run[r], kv * p.group + head0 + g + 8 * r);
 #pragma unroll(WIDE ? 1 : MOST)
     for (int i = 0; i < MOST; i++) {
         const int piece = warp + 4 * i;
@@ -418,28 +423,28 @@ __device__ __forceinline__ void attend_row(const Attention& p) {
         __threadfence();
         if (threadIdx.x == 0) *ready = 0;
         for (int at = threadIdx.x; at < queries * DIM; at += blockDim.x)
-            put_together<DIM>(p, partial, queries, at / DIM, at % DIM, first_block, blocks, row, kv * p.group + head0);
+            put_together<DIM, ANY>(p, partial, queries, at / DIM, at % DIM, first_block, blocks, row, kv * p.group + head0);
     }
 }
 
 // Puts the blocks of wide heads together, after `attend_row`: x is the query of a tile, y the row, z head and tile.
-template <int DIM>
+template <int DIM, bool ANY>
 __device__ __forceinline__ void attend_merge(const Attention& p) {
     wait_for_previous();
     let_next_start();
     const int row = p.rows[blockIdx.y], kv_tiles = (p.group + 15) / 16;
     const int head0 = blockIdx.z % kv_tiles * 16, queries = min(16, p.group - head0);
-    const int position = p.positions[row], first_block = first_seen(p, position) / BLOCK_TOKENS;
+    const int position = p.positions[row], first_block = first_seen<ANY>(p, position) / BLOCK_TOKENS;
     const int blocks = position / BLOCK_TOKENS - first_block + 1;
     if (blockIdx.x >= queries || blocks == 1) return;
     const int query_head = blockIdx.z / kv_tiles * p.group + head0;
     const float* partial = p.partial + ((u64)blockIdx.y * gridDim.z + blockIdx.z) * p.blocks * min(16, p.group) * (DIM + 2);
     for (int d = threadIdx.x; d < p.dim; d += blockDim.x)
-        put_together<DIM>(p, partial, queries, blockIdx.x, d, first_block, blocks, row, query_head);
+        put_together<DIM, ANY>(p, partial, queries, blockIdx.x, d, first_block, blocks, row, query_head);
 }
 
 // Prompts: a warp for a tile; x is 4 tiles, y the key/value head.
-template <int DIM, bool CODES>
+template <int DIM, bool CODES, bool ANY>
 __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
     extern __shared__ float shared[];  // [4][16][DIM]: the sums of whole spans
     wait_for_previous();
@@ -460,12 +465,12 @@ __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
         query = min(query, queries - 1);
         int row = first_row + query / p.group;
         high[r] = p.positions[row];
-        low[r] = first_seen(p, high[r]);
+        low[r] = first_seen<ANY>(p, high[r]);
         head[r] = (u64)row * p.heads + kv * p.group + query % p.group;
     }
     const int last_query = min(query0 + 15, queries - 1);
     const int tokens = p.positions[first_row + last_query / p.group] + 1;
-    const int lowest = first_seen(p, p.positions[first_row + query0 / p.group]);
+    const int lowest = first_seen<ANY>(p, p.positions[first_row + query0 / p.group]);
     const u32* pages = p.pages + p.tables[first_row];
     const u8* keys = (const u8*)p.keys + (u64)kv * part_bytes<DIM, CODES>();
     const u8* values = (const u8*)p.values + (u64)kv * part_bytes<DIM, CODES>();
@@ -512,7 +517,7 @@ __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
         if (span == last_span)
 #pragma unroll
             for (int r = 0; r < 2; r++)
-                if (there[r]) all[r].sum = share(p, all[r], kv * p.group + (query0 + g + 8 * r) % p.group);
+                if (there[r]) all[r].sum = share<ANY>(p, all[r], kv * p.group + (query0 + g + 8 * r) % p.group);
 #pragma unroll
         for (int piece = 0; piece < DIM / 32; piece++)
 #pragma unroll
@@ -529,27 +534,37 @@ __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
     }
 }
 
-#define ATTEND_ROW(KIND, DIM, CODES)                                                                                 \
-    extern "C" __global__ void __launch_bounds__(128) attend_row_##KIND##DIM(const __grid_constant__ Attention p) {  \
-        attend_row<DIM, CODES>(p);                                                                                   \
+// Least blocks on a multiprocessor, which bound the registers of a thread, where the compiler by itself is a few registers above;
+// 0 leaves it to the compiler, which is better everywhere else.
+constexpr int row_blocks(int dim) { return dim == 128 ? 4 : 0; }
+constexpr int tile_blocks(int dim, bool codes) { return dim == 64 && codes ? 3 : 0; }
+
+#define ATTEND_ROW(KIND, DIM, CODES, ANY)                                                                            \
+    extern "C" __global__ void __launch_bounds__(128, row_blocks(DIM))                                               \
+        attend_row_##KIND##DIM(const __grid_constant__ Attention p) {                                                \
+        attend_row<DIM, CODES, ANY>(p);                                                                              \
     }
-#define ATTEND_PAGES(KIND, DIM, CODES)                                                                               \
-    ATTEND_ROW(KIND, DIM, CODES)                                                                                     \
-    extern "C" __global__ void __launch_bounds__(128)                                                                \
+#define ATTEND_PAGES(KIND, DIM, CODES, ANY)                                                                          \
+    ATTEND_ROW(KIND, DIM, CODES, ANY)                                                                                \
+    extern "C" __global__ void __launch_bounds__(128, tile_blocks(DIM, CODES))                                       \
         attend_tiles_##KIND##DIM(const __grid_constant__ Attention p, int tiles) {                                   \
-        attend_tiles<DIM, CODES>(p, tiles);                                                                          \
+        attend_tiles<DIM, CODES, ANY>(p, tiles);                                                                     \
     }
-#define ATTEND(DIM) ATTEND_PAGES(, DIM, false) ATTEND_PAGES(codes_, DIM, true)
+#define ATTEND(DIM)                                                                                                  \
+    ATTEND_PAGES(, DIM, false, false)                                                                                \
+    ATTEND_PAGES(codes_, DIM, true, false)                                                                           \
+    ATTEND_PAGES(any_, DIM, false, true)                                                                             \
+    ATTEND_PAGES(any_codes_, DIM, true, true)
 ATTEND(32)
 ATTEND(64)
 ATTEND(96)
 ATTEND(128)
 ATTEND(192)
 ATTEND(256)
-ATTEND_ROW(, 576, false)
-ATTEND_ROW(codes_, 576, true)
+ATTEND_ROW(any_, 576, false, true)
+ATTEND_ROW(any_codes_, 576, true, true)
 extern "C" __global__ void __launch_bounds__(192) attend_merge_576(const __grid_constant__ Attention p) {
-    attend_merge<576>(p);
+    attend_merge<576, true>(p);
 }
 
 // Single-precision pages, exact and slow: a block of one warp for each head of each row, token after token.
@@ -560,7 +575,7 @@ __device__ __forceinline__ void attend_floats(const Attention& p, int padded) {
     let_next_start();
     int head = blockIdx.x, row = blockIdx.y, lane = threadIdx.x, kv = head / p.group;
     const float* q = p.q + ((u64)row * p.heads + head) * p.dim;
-    int position = p.positions[row], low = first_seen(p, position);
+    int position = p.positions[row], low = first_seen<true>(p, position);
     float mine[MOST], sum[MOST];
 #pragma unroll
     for (int i = 0; i < MOST; i++) {

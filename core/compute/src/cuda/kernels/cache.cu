@@ -4,6 +4,8 @@
 
 // Copies one page over another in a layer's keys and values: x covers `len` pieces of 16 bytes, y is keys or values.
 extern "C" __global__ void copy_page(uint4* keys, uint4* values, u64 len, u32 from, u32 to) {
+    wait_for_previous();
+    let_next_start();
     uint4* x = blockIdx.y ? values : keys;
     u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < len) x[to * len + i] = x[from * len + i];
