@@ -284,7 +284,7 @@ fn heads_of_up_to_576_are_attended_in_any_cache() {
 }
 
 #[test]
-fn a_gpu_computes_all_but_what_is_listed() {
+fn a_gpu_computes_everything_that_is_listed() {
     let Some(b) = gpu() else { return };
     let all = [
         Feature::LayerNorm,
