@@ -1,6 +1,7 @@
 //! The kernels: compiled ahead by `ci/build-kernels`, embedded in the program, loaded onto a device.
 
 use super::driver::{Device, Function};
+use super::experts::ExpertKernels;
 use super::matrix::FORMATS;
 use crate::Error;
 
@@ -122,6 +123,7 @@ pub(crate) struct Kernels {
     pub(crate) attend_tiles: [[Function; 6]; 2],
     pub(crate) attend_f32: Function,
     pub(crate) top_k: Function,
+    pub(crate) experts: ExpertKernels,
 }
 
 impl Kernels {
@@ -178,6 +180,7 @@ impl Kernels {
             attend_tiles: [by_dim("attend_tiles")?, by_dim("attend_tiles_codes")?],
             attend_f32: attention.function("attend_f32", 0)?,
             top_k: device.load(SAMPLING)?.function("best", 0)?,
+            experts: ExpertKernels::load(device)?,
         })
     }
 }

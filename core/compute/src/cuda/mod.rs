@@ -18,6 +18,7 @@ mod buffer;
 mod cache;
 mod crew;
 mod driver;
+mod experts;
 mod graph;
 mod kernels;
 mod lora;
@@ -42,6 +43,7 @@ pub use buffer::Buffer;
 pub use cache::Cache;
 use crew::Crew;
 use driver::{Device, Event, Geometry, Memory, Pinned, arguments};
+pub use experts::Experts;
 use graph::{Advice, Shape};
 use kernels::Kernels;
 pub use lora::LowRank;
@@ -49,7 +51,6 @@ pub use matrix::Matrix;
 use matrix::{CHUNK, Kind, Uploader};
 use products::MOST_JOBS;
 use state::State;
-pub use unsupported::Experts;
 use unsupported::{norm_weight, refuse};
 
 /// Numbers that a host thread copies at a time.
@@ -157,8 +158,8 @@ impl Backend for CudaBackend {
         self.upload(|uploader| uploader.matrix(&self.device, &self.kernels, tensor))
     }
 
-    fn experts(&self, _tensor: &Tensor<'_>) -> Result<Experts, Error> {
-        refuse(Feature::Experts)
+    fn experts(&self, tensor: &Tensor<'_>) -> Result<Experts, Error> {
+        self.upload(|uploader| uploader.stack(&self.device, &self.kernels, tensor).map(Experts::new))
     }
 
     fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<LowRank, Error> {
@@ -293,20 +294,7 @@ impl Backend for CudaBackend {
         if x.rows() == 0 {
             return Ok(());
         }
-        let mut forms = x.forms();
-        forms.room_for(&self.device, x.rows(), x.columns, needed)?;
-        let missing = forms.claim(needed, x.rows());
-        if missing != 0 {
-            let (from, columns, to) = (x.pointer(), x.columns as i32, forms.describe(x.columns, missing));
-            let geometry = Geometry {
-                grid: [x.columns.div_ceil(CHUNK).div_ceil(4), x.rows(), 1],
-                block: 128,
-                shared: 0,
-            };
-            // SAFETY: the forms have room for the rows.
-            unsafe { self.device.launch(self.kernels.quantize, geometry, arguments![from, columns, to])? };
-        }
-        let forms = forms.describe(x.columns, needed);
+        let forms = self.forms_of(x, needed)?;
         let (tiled, floats): (Vec<_>, Vec<_>) =
             jobs.iter().partition(|job| matches!(job.weight.kind, Kind::Tiles { .. }));
         for jobs in tiled.chunks(MOST_JOBS) {
@@ -321,12 +309,12 @@ impl Backend for CudaBackend {
         Ok(())
     }
 
-    fn mixture(&self, _x: &Buffer, _spec: &Mixture<'_, Self>, _out: &mut Buffer) -> Result<(), Error> {
-        refuse(Feature::Experts)
+    fn mixture(&self, x: &Buffer, spec: &Mixture<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
+        self.mix(x, spec, out)
     }
 
-    fn each_head(&self, _x: &Buffer, _w: &Experts, _out: &mut Buffer) -> Result<(), Error> {
-        refuse(Feature::HeadMatrices)
+    fn each_head(&self, x: &Buffer, w: &Experts, out: &mut Buffer) -> Result<(), Error> {
+        self.heads(x, w, out)
     }
 
     fn rotations(

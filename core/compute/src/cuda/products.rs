@@ -104,6 +104,24 @@ impl CudaBackend {
         self.kernels.hopper.is_some() && rows >= least && format.many_rows.is_some()
     }
 
+    /// Returns the forms `needed` of a buffer's rows, made now if they are missing. The caller holds the state.
+    pub(crate) fn forms_of(&self, x: &Buffer, needed: u32) -> Result<Forms, Error> {
+        let mut forms = x.forms();
+        forms.room_for(&self.device, x.rows(), x.columns, needed)?;
+        let missing = forms.claim(needed, x.rows());
+        if missing != 0 {
+            let (from, columns, to) = (x.pointer(), x.columns as i32, forms.describe(x.columns, missing));
+            let geometry = Geometry {
+                grid: [x.columns.div_ceil(CHUNK).div_ceil(4), x.rows(), 1],
+                block: 128,
+                shared: 0,
+            };
+            // SAFETY: the forms have room for the rows.
+            unsafe { self.device.launch(self.kernels.quantize, geometry, arguments![from, columns, to])? };
+        }
+        Ok(forms.describe(x.columns, needed))
+    }
+
     /// Multiplies with matrices in tiles: for few rows all in one launch, for many rows one launch per
     /// format.
     pub(crate) fn tiled(&self, x: &Buffer, forms: Forms, jobs: &[&MatMul<'_, Self>]) -> Result<(), Error> {

@@ -1,19 +1,14 @@
 //! The features that have no kernels here.
 
 use super::kernels::HEAD_DIMS;
-use super::matrix::takes;
 use super::{Buffer, CudaBackend, Vector};
 use crate::checks::expect;
 use crate::{Activation, Attention, CacheLayout, Error, Feature, Norm, NormKind, NormSpan, Window};
 
-/// Expert matrices on the GPU. There are none: [`Backend::experts`](crate::Backend::experts) refuses them.
-#[derive(Debug)]
-pub enum Experts {}
-
 /// Returns whether there are kernels for a feature.
 pub(crate) fn supports(feature: Feature) -> bool {
     match feature {
-        Feature::Weights(ty) => takes(ty),
+        Feature::Weights(_) | Feature::Experts | Feature::HeadMatrices => true,
         Feature::HeadDim(dim) => dim <= HEAD_DIMS[HEAD_DIMS.len() - 1],
         Feature::Gated(activation) => matches!(activation, Activation::Silu | Activation::GeluTanh),
         _ => false,

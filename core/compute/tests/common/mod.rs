@@ -1,6 +1,7 @@
 //! Shared code of this crate's tests.
 
 pub(crate) mod attention;
+pub(crate) mod mixture;
 
 use half::f16;
 use realm_compute::cpu::{CpuBackend, Isa};
