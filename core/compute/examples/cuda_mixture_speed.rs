@@ -1,6 +1,6 @@
 //! Measures the speed of mixtures of experts on the GPU:
 //!
-//!     cargo run --release -p realm-compute --example cuda_mixture_speed [geometry ...]
+//!     cargo run --release -p realm-compute --example cuda_mixture_speed [geometry ...] [rows ...]
 //!
 //! For the geometries of Qwen3-30B-A3B in Q4_K and gpt-oss-20b in MXFP4 (or those named: `qwen`, `gpt-oss`) and
 //! several numbers of rows, prints microseconds for a layer's mixture (router, choice, experts, sum), the bytes
@@ -65,16 +65,21 @@ struct Layer {
 }
 
 fn main() -> Result<(), Error> {
-    let names: Vec<String> = std::env::args().skip(1).collect();
+    let (rows, names): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|arg| arg.parse::<usize>().is_ok());
+    let mut rows: Vec<usize> = rows.iter().filter_map(|rows| rows.parse().ok()).collect();
+    if rows.is_empty() {
+        rows = ROWS.to_vec();
+    }
     let b = CudaBackend::new(0)?;
     println!("{}", b.description());
     for g in GEOMETRIES.iter().filter(|g| names.is_empty() || names.iter().any(|name| name == g.name)) {
-        measure(&b, g)?;
+        measure(&b, g, &rows)?;
     }
     Ok(())
 }
 
-fn measure(b: &CudaBackend, g: &Geometry) -> Result<(), Error> {
+fn measure(b: &CudaBackend, g: &Geometry, all_rows: &[usize]) -> Result<(), Error> {
     let Geometry { experts, used, hidden, inner, .. } = *g;
     let mut random = Random(1);
     let (gate, up) = ([hidden, inner, experts], [hidden, inner, experts]);
@@ -92,7 +97,7 @@ fn measure(b: &CudaBackend, g: &Geometry) -> Result<(), Error> {
         })
         .collect::<Result<Vec<_>, Error>>()?;
     let bytes_of = |ty: TensorType| (hidden * inner / ty.block_len() * ty.block_bytes()) as f64;
-    for rows in ROWS {
+    for &rows in all_rows {
         let values = random.floats(rows * hidden);
         let table = tensor(TensorType::F32, &[hidden, rows], &values, |t| b.matrix(t))?;
         let (mut x, mut out) = (b.buffer(rows, hidden)?, b.buffer(rows, hidden)?);
