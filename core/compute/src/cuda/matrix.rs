@@ -97,7 +97,7 @@ impl Format {
     }
 
     /// Bytes of a tile of `quarters` × 64 columns.
-    fn tile_bytes(&self, quarters: usize) -> usize {
+    pub(crate) fn tile_bytes(&self, quarters: usize) -> usize {
         quarters * self.quarter_bytes + self.other_bytes
     }
 

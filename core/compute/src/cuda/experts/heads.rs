@@ -63,8 +63,9 @@ impl CudaBackend {
             factors: 0,
             rows_of: table.row_of,
             outs_of: table.row_of,
+            share: 1,
             out: to,
         };
-        self.grouped(&product, &Segments { table, shape, most }, from, forms)
+        self.grouped(&product, &Segments { table, shape, most, known: true }, from, forms)
     }
 }

@@ -19,8 +19,11 @@ pub(super) const ROUTE_SHAPES: [(usize, usize); 3] = [(1, 8), (4, 8), (16, 32)];
 /// Rows of a segment for the kernels of `experts.cu`, and, at last, of `experts_gemm.cu`.
 pub(super) const SEGMENT_ROWS: [usize; 4] = [8, 16, 32, 64];
 
+/// Warps of a block of few rows.
+const FEW_WARPS: usize = 4;
+
 /// Bytes of shared memory in which a block of few rows leaves its sums.
-const SUMS: usize = 48 * 1024;
+const SUMS: usize = 24 * 1024;
 
 /// The kernels of mixtures.
 pub(crate) struct ExpertKernels {
@@ -76,15 +79,19 @@ pub(super) fn few_blocks(format: Format, shape: usize) -> usize {
     [4, 3][shape] - large as usize
 }
 
-/// Number of chunks whose sums a block of few rows keeps at a time, and the bytes that they take twice, with
-/// what was added up before.
+/// Number of chunks whose sums a block of few rows keeps at a time, and the bytes that they take with what was
+/// added up before.
 pub(super) fn few_round(shape: usize, columns: usize) -> (usize, usize) {
-    const WARPS: usize = 4;
     // 32 outputs, padded.
     let chunk = SEGMENT_ROWS[shape] * 36 * 4;
-    let most = (SUMS / (2 * chunk) / WARPS * WARPS).max(WARPS);
-    let round = columns.div_ceil(CHUNK).next_multiple_of(WARPS).min(most);
-    (round, (2 * round + 1) * chunk)
+    let most = (SUMS / chunk / FEW_WARPS * FEW_WARPS).max(FEW_WARPS);
+    let round = columns.div_ceil(CHUNK).next_multiple_of(FEW_WARPS).min(most);
+    (round, (round + 1) * chunk)
+}
+
+/// Bytes of shared memory for weights on their way: each warp of a block of few rows has two chunks of two tiles.
+pub(super) fn few_ahead(format: Format) -> usize {
+    if format.form == Form::F16 { 0 } else { FEW_WARPS * 4 * format.tile_bytes(4) }
 }
 
 /// Bytes of shared memory of `row_downs`, if it has room for a row's `used` experts of `columns` inputs.
@@ -111,7 +118,10 @@ mod tests {
         for shape in 0..3 {
             for columns in [64, 768, 2048, 2880, 7168, 32_768] {
                 let (round, bytes) = few_round(shape, columns);
-                assert!(round >= 4 && round % 4 == 0 && bytes <= MOST_SHARED, "{round}, {bytes}");
+                assert!(round >= 4 && round % 4 == 0);
+                for format in TensorType::ALL.into_iter().filter_map(Format::of) {
+                    assert!(bytes + few_ahead(format) <= MOST_SHARED, "{format:?}: {bytes}");
+                }
             }
         }
     }

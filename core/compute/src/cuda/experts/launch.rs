@@ -8,7 +8,7 @@ use super::super::driver::{Device, Geometry, Memory, arguments};
 use super::super::matrix::{Form, Kind};
 use super::super::state::at_least;
 use super::Experts;
-use super::kernels::{SEGMENT_ROWS, few_blocks, few_round};
+use super::kernels::{SEGMENT_ROWS, few_ahead, few_blocks, few_round};
 use crate::Error;
 
 /// The table of segments and places, `Table` of `experts.cuh`.
@@ -73,6 +73,8 @@ struct Grouped {
     factor: [f32; 2],
     alpha: f32,
     limit: f32,
+    most: i32,
+    share: i32,
     outputs: i32,
     units: i32,
     mode: i32,
@@ -88,6 +90,8 @@ pub(super) struct Segments {
     pub(super) shape: usize,
     /// Segments at most.
     pub(super) most: usize,
+    /// There are `most`.
+    pub(super) known: bool,
 }
 
 /// A grouped product of all places. Matrices are one, or gates and ups of the same layout.
@@ -100,8 +104,11 @@ pub(super) struct Product<'a> {
     pub(super) activation: (i32, f32, f32),
     /// What the sums are multiplied with, by place, or 0.
     pub(super) factors: u64,
+    /// Rows of input and output by place; 0 where they are in the order of places, `share` of them on each row of
+    /// the input.
     pub(super) rows_of: u64,
     pub(super) outs_of: u64,
+    pub(super) share: usize,
     pub(super) out: u64,
 }
 
@@ -126,7 +133,7 @@ impl CudaBackend {
             Kind::Floats => 1.0,
         };
         let units = outputs.div_ceil(if product.mode == Mode::Gated { 16 } else { 32 });
-        let (round, shared) = few_round(at.shape.min(2), columns);
+        let (round, sums) = few_round(at.shape.min(2), columns);
         let (gate, alpha, limit) = product.activation;
         let p = Grouped {
             weight: [first.0.memory.pointer(), second.0.memory.pointer()],
@@ -135,7 +142,7 @@ impl CudaBackend {
             expert_bytes: first.0.bytes() as u64,
             tile_row_bytes: tile_row_bytes as u64,
             x: forms,
-            count: at.table.count,
+            count: if at.known { 0 } else { at.table.count },
             segments: at.table.segments,
             rows_of: product.rows_of,
             outs_of: product.outs_of,
@@ -143,6 +150,8 @@ impl CudaBackend {
             factor: [factor, second_factor],
             alpha,
             limit,
+            most: at.most as i32,
+            share: product.share as i32,
             outputs: outputs as i32,
             units: units as i32,
             mode: product.mode as i32,
@@ -161,7 +170,7 @@ impl CudaBackend {
         let (kernel, geometry) = if at.shape < 3 {
             let resident = multiprocessors as usize * few_blocks(format, at.shape);
             let grid = [(at.most * units).min(resident), 1, 1];
-            (kernels.few[format.index as usize][at.shape], Geometry { grid, block: 128, shared })
+            (kernels.few[format.index as usize][at.shape], Geometry { grid, block: 128, shared: sums + few_ahead(format) })
         } else {
             let stride = if format.form == Form::F16 { 576 } else { 320 };
             let grid = [units.div_ceil(8), at.most, 1];

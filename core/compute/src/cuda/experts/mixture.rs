@@ -114,7 +114,8 @@ impl CudaBackend {
         state.wait_for_weights(&self.device)?;
         let needed = spec.up.form() | spec.gate.map_or(0, Experts::form);
         let forms = self.forms_of(x, needed)?;
-        let most = (MOST_PAIRS / used).max(1);
+        // A multiple of the rows that a router takes at once.
+        let most = MOST_PAIRS / used / 64 * 64;
         for first in (0..x.rows()).step_by(most) {
             let from = |width: usize| (first * width * 4) as u64;
             let part = Part {
@@ -153,7 +154,7 @@ impl CudaBackend {
         let shape = if alone { 0 } else { segment_shape(pairs, experts) };
         let most = if alone { pairs } else { pairs.min(pairs / SEGMENT_ROWS[shape] + experts) };
         let table = Table::new(&mut space.table, &self.device, pairs, most)?;
-        let at = Segments { table, shape, most };
+        let at = Segments { table, shape, most, known: alone };
         self.route(space, part, table, if alone { 0 } else { SEGMENT_ROWS[shape] })?;
         let between = self.inner(space, part, &at)?;
         let factors = if spec.routing.weights_input { 0 } else { table.weights };
@@ -176,7 +177,11 @@ impl CudaBackend {
                 used: used as i32,
                 accumulate: spec.accumulate as i32,
             };
-            let geometry = Geometry { grid: [hidden.div_ceil(16), rows, 1], block: 256, shared };
+            let grid = [hidden.div_ceil(16), rows, 1];
+            let (.., multiprocessors) = self.device.describe();
+            // Twice as many warps, where each block has a multiprocessor for itself.
+            let block = if grid[0] * rows <= multiprocessors as usize { 512 } else { 256 };
+            let geometry = Geometry { grid, block, shared };
             let kernel = self.kernels.experts.row_downs[format.index as usize];
             // SAFETY: shapes were checked, and pairs are in the order of rows.
             return unsafe { self.device.launch(kernel, geometry, arguments![p]) };
@@ -197,6 +202,7 @@ impl CudaBackend {
             factors: 0,
             rows_of: 0,
             outs_of: 0,
+            share: 1,
             out: results,
         };
         self.grouped(&product, &at, between, forms)?;
@@ -265,8 +271,9 @@ impl CudaBackend {
             mode,
             activation: (kind, alpha, limit),
             factors: if spec.routing.weights_input { at.table.weight_of } else { 0 },
-            rows_of: at.table.row_of,
+            rows_of: if at.known { 0 } else { at.table.row_of },
             outs_of: 0,
+            share: if at.known { spec.routing.used } else { 1 },
             out,
         };
         let Some(gate) = spec.gate else {

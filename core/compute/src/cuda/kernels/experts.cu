@@ -2,8 +2,9 @@
 //
 // As in `products.cu`, a block's warps take the chunks in turns and leave their sums in shared memory, where each pair of an output
 // and a row is added up in the order of the chunks. There are as many blocks as fit on the GPU, and each goes on to its next unit
-// without a pause.
+// without a pause. Weights are copied to shared memory two chunks ahead, by each warp for itself.
 
+#include "copy.cuh"
 #include "grouped.cuh"
 
 // Few rows have few outputs each: smaller blocks leave fewer warps without a chunk.
@@ -41,29 +42,94 @@ struct ByNumber {
     __device__ __forceinline__ float scale16(int n, int i) const { return x.scale16[(size_t)scaled[n][i] * x.chunks + chunk]; }
 };
 
+// Weights on their way to a warp: two chunks of its two tiles. Where half floats would take too much room, they come to registers.
+template <class F>
+struct Ahead {
+    static constexpr bool COPIED = F::codes != HALF;
+    static constexpr int STAGES = 2, BYTES = COPIED ? STAGES * 2 * F::bytes(4) : 0;
+    u8* space;
+    int index, chunk, work, stage;
+    // Where the outputs of each tile and its neighbours begin, and which of them it is.
+    const u8* from[2];
+    int which[2];
+
+    __device__ __forceinline__ Ahead(const Grouped& p, u8* space, int work) : space(space), index(blockIdx.x), work(work) {
+        chunk = threadIdx.x / 32, stage = 0;
+        find(p);
+    }
+    __device__ __forceinline__ void find(const Grouped& p) {
+        if (index >= work) return;
+        const int segment = index / p.units, unit = index - segment * p.units;
+        const u64 expert = (u64)p.segments[segment].expert * p.expert_bytes;
+#pragma unroll
+        for (int m = 0; m < 2; m++) {
+            const int tile = Unit::tile_of(p, unit, m);
+            from[m] = p.weight[m] + expert + tile / TOGETHER * (TOGETHER * p.tile_row_bytes), which[m] = tile % TOGETHER;
+        }
+    }
+    template <int QUARTERS>
+    __device__ __forceinline__ void copy(int quarters) const {
+        const int bytes = F::bytes(QUARTERS ? QUARTERS : quarters), lane = threadIdx.x % 32;
+#pragma unroll
+        for (int m = 0; m < 2; m++) {
+            const u8* source = from[m] + (u64)chunk * (TOGETHER * F::bytes(4)) + which[m] * bytes + lane * 16;
+            const u32 to = shared_address(space + (stage * 2 + m) * F::bytes(4)) + lane * 16;
+#pragma unroll
+            for (int i = 0; i < F::bytes(4); i += 512)
+                if (lane * 16 + i < bytes) copy_async<16>(to + i, source + i);
+        }
+    }
+    // Starts the copy of the next chunk, if there is one.
+    __device__ __forceinline__ void fetch(const Grouped& p) {
+        if (index < work) {
+            const int quarters = quarters_of(p.x, chunk);
+            if (quarters == 4) copy<4>(4);
+            else copy<0>(quarters);
+            chunk += FEW_WARPS;
+            if (chunk >= p.x.chunks) {
+                chunk = threadIdx.x / 32, index += gridDim.x;
+                find(p);
+            }
+        }
+        copies_end_group();
+        stage ^= 1;
+    }
+    // The chunk whose copy was started first; starts the next copy to its place.
+    __device__ __forceinline__ void take(const Grouped& p, int quarters, Planes<F> (&planes)[2], TileScales<F> (&scales)[2]) {
+        copies_wait<STAGES - 1>();
+        __syncwarp();
+#pragma unroll
+        for (int m = 0; m < 2; m++) {
+            const u8* from = space + (stage * 2 + m) * F::bytes(4);
+            planes[m].template load<true>(from, threadIdx.x % 32, quarters);
+            scales[m].template load<true>(from, threadIdx.x % 32, quarters);
+        }
+        __syncwarp();
+        fetch(p);
+    }
+};
+
 template <class F, int NT>
 __device__ __forceinline__ void few_rows(const Grouped& p) {
-    // Two buffers of `p.round` chunks, which take turns, after what was added up in the rounds before.
-    extern __shared__ float shared[];
+    // Weights on their way; the sums of `p.round` chunks, after what was added up in the rounds before.
+    extern __shared__ u8 shared[];
     constexpr int STRIDE = 2 * TILE + 4, SIZE = 8 * NT * STRIDE;
-    float* const partial = shared + SIZE;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int chunks = p.x.chunks;
+    float* const before = (float*)(shared + FEW_WARPS * Ahead<F>::BYTES);
+    float* const sums = before + SIZE;
     wait_for_previous();
     let_next_start();
-    const int work = *p.count * p.units;
-    int index = blockIdx.x;
-    if (index >= work) return;
+    const int work = segments_of(p) * p.units;
+    if (blockIdx.x >= work) return;
 
     Planes<F> planes[2];
     TileScales<F> scales[2];
-    Unit at(p.segments[index / p.units], index % p.units);
-    if (warp < chunks) at.load<F>(p, warp, planes, scales);
-    int buffer = 0;
-    while (true) {
-        const int next_index = index + gridDim.x;
-        const bool more = next_index < work;
-        const Unit next(p.segments[(more ? next_index : index) / p.units], next_index % p.units);
+    Ahead<F> ahead(p, shared + warp * Ahead<F>::BYTES, work);
+    if (Ahead<F>::COPIED && warp < chunks)
+        for (int i = 0; i < Ahead<F>::STAGES; i++) ahead.fetch(p);
+    for (int index = blockIdx.x; index < work; index += gridDim.x) {
+        const Unit at(p.segments[index / p.units], index % p.units);
         int mine[NT], scaled[NT][2];
 #pragma unroll
         for (int n = 0; n < NT; n++) {
@@ -73,14 +139,13 @@ __device__ __forceinline__ void few_rows(const Grouped& p) {
         }
         for (int first = 0; first < chunks; first += p.round) {
             const int last = min(first + p.round, chunks);
-            float* sums = partial + buffer * p.round * SIZE;
-            buffer ^= 1;
             for (int chunk = first + warp; chunk < last; chunk += FEW_WARPS) {
+                const int quarters = quarters_of(p.x, chunk);
+                if constexpr (Ahead<F>::COPIED) ahead.take(p, quarters, planes, scales);
+                else at.load<F>(p, chunk, planes, scales);
                 float sum[2][NT][4];
                 ByNumber<NT> x(p.x, mine, scaled, chunk);
-                chunk_product<F, 2, NT>(planes, scales, x, quarters_of(p.x, chunk), sum);
-                if (chunk + FEW_WARPS < chunks) at.load<F>(p, chunk + FEW_WARPS, planes, scales);
-                else if (more) next.load<F>(p, warp, planes, scales);
+                chunk_product<F, 2, NT>(planes, scales, x, quarters, sum);
                 float* out = sums + (chunk - first) * SIZE;
 #pragma unroll
                 for (int m = 0; m < 2; m++)
@@ -93,7 +158,7 @@ __device__ __forceinline__ void few_rows(const Grouped& p) {
             __syncthreads();
 #pragma unroll 1
             for (int row = warp; row < at.count; row += FEW_WARPS) {
-                float* carried = shared + row * STRIDE + lane;
+                float* carried = before + row * STRIDE + lane;
                 float total = first > 0 ? *carried : 0.f;
                 const float* in = sums + row * STRIDE + lane;
 #pragma unroll 4
@@ -101,10 +166,8 @@ __device__ __forceinline__ void few_rows(const Grouped& p) {
                 if (last < chunks) *carried = total;
                 else at.finish(p, row, total);
             }
+            __syncthreads();
         }
-        if (!more) return;
-        index = next_index;
-        at = next;
     }
 }
 
@@ -144,12 +207,14 @@ struct Downs {
     int accumulate;
 };
 
+constexpr int MOST_DOWN_WARPS = 16;
+
 // Quantizes the hidden numbers of a row's pairs, multiplies them with their experts' downs and adds these up: x is the tile of
 // outputs, y the row. The numbers are quantized by every block, which is sooner done than by another launch.
 template <class F>
 __device__ __forceinline__ void row_downs(const Downs& p) {
     extern __shared__ u8 space[];
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warps = blockDim.x / 32;
     Forms x = {};
     x.padded = (p.columns + QUARTER - 1) / QUARTER * QUARTER, x.chunks = (p.columns + CHUNK - 1) / CHUNK;
     u8* at = space;
@@ -183,30 +248,34 @@ __device__ __forceinline__ void row_downs(const Downs& p) {
         scales.load(from, lane, quarters);
     };
     if (warp < units) load(warp, planes[0], scales[0]);
+    if (AHEAD && warp + warps < units) load(warp + warps, ahead[0], scales_ahead[0]);
     wait_for_previous();
     let_next_start();
-    for (int unit = warp; unit < units; unit += WARPS) {
+#pragma unroll 2
+    for (int unit = warp; unit < units; unit += warps) {
         const int pair = unit / x.chunks, chunk = unit % x.chunks;
         float v[8];
         load_row8(p.hidden + (u64)(first_pair + pair) * p.columns, chunk * CHUNK + lane * 8, p.columns, v);
         put_forms(x, pair, chunk, v);
     }
     __syncthreads();
-    for (int unit = warp; unit < units; unit += WARPS) {
+    for (int unit = warp; unit < units; unit += warps) {
         const int pair = unit / x.chunks, chunk = unit % x.chunks;
-        const bool more = unit + WARPS < units;
-        if (AHEAD && more) load(unit + WARPS, ahead[0], scales_ahead[0]);
         float sum[1][1][4];
         InMemory<1> row(x, pair, pair + 1, chunk);
         chunk_product<F, 1, 1>(planes, scales, row, quarters_of(x, chunk), sum);
         // All eight rows are the same.
         if (t == 0) partial[unit * TILE + g] = sum[0][0][0], partial[unit * TILE + g + 8] = sum[0][0][2];
-        if constexpr (AHEAD) planes[0] = ahead[0], scales[0] = scales_ahead[0];
-        else if (more) load(unit + WARPS, planes[0], scales[0]);
+        if constexpr (AHEAD) {
+            planes[0] = ahead[0], scales[0] = scales_ahead[0];
+            if (unit + 2 * warps < units) load(unit + 2 * warps, ahead[0], scales_ahead[0]);
+        } else if (unit + warps < units) {
+            load(unit + warps, planes[0], scales[0]);
+        }
     }
     __syncthreads();
     const int o = threadIdx.x % TILE, output = tile * TILE + o;
-    for (int pair = threadIdx.x / TILE; pair < p.used; pair += 32 * WARPS / TILE) {
+    for (int pair = threadIdx.x / TILE; pair < p.used; pair += 32 * warps / TILE) {
         float total = 0.f;
         for (int chunk = 0; chunk < x.chunks; chunk++) total = __fadd_rn(total, partial[(pair * x.chunks + chunk) * TILE + o]);
         float value = __fmul_rn(total, p.factor);
@@ -223,7 +292,7 @@ __device__ __forceinline__ void row_downs(const Downs& p) {
 }
 
 #define DOWNS(N, F)                                                                                                     \
-    extern "C" __global__ void __launch_bounds__(32 * WARPS, 2) row_downs_##N(const __grid_constant__ Downs p) {        \
+    extern "C" __global__ void __launch_bounds__(32 * MOST_DOWN_WARPS, 1) row_downs_##N(const __grid_constant__ Downs p) {        \
         row_downs<F>(p);                                                                                                \
     }
 FOR_EACH_FORMAT(DOWNS)
@@ -261,7 +330,7 @@ extern "C" __global__ void quantize_places(const float* x, int columns, Forms fo
 extern "C" __global__ void experts_f32(const __grid_constant__ Grouped p, const float* x, int columns) {
     wait_for_previous();
     let_next_start();
-    if (blockIdx.y >= *p.count) return;
+    if (blockIdx.y >= segments_of(p)) return;
     const Segment s = p.segments[blockIdx.y];
     const int output = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (output >= p.outputs) return;

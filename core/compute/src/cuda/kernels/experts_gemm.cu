@@ -12,7 +12,7 @@ template <class F>
 __device__ __forceinline__ void many_rows(const Grouped& p) {
     constexpr int NT = 4, PASSES = 2;
     wait_for_previous();
-    if (blockIdx.y >= *p.count) return;
+    if (blockIdx.y >= segments_of(p)) return;
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const Unit at(p.segments[blockIdx.y], min((int)blockIdx.x * WARPS + warp, p.units - 1));
     // The row that this thread copies.

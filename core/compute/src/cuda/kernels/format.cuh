@@ -180,18 +180,21 @@ struct Planes {
     uint4 two[2];
     uint4 one;
 
+    // From memory, or where NEAR from shared memory.
+    template <bool NEAR = false>
     __device__ __forceinline__ void load(const u8* tile, int lane, int quarters) {
         const u8* p = tile + lane * 16;
+        auto load = [](const u8* p) { return NEAR ? load16(p) : stream16(p); };
         if constexpr (LOW > 0) {
 #pragma unroll
             for (int i = 0; i < 4 * LOW; i++)
-                if (i < quarters * LOW) low[i] = stream16(p + i / LOW * quarter_stride<F>() + i % LOW * 512);
+                if (i < quarters * LOW) low[i] = load(p + i / LOW * quarter_stride<F>() + i % LOW * 512);
         }
         if constexpr (two_bits(F::codes) > 0) {
-            two[0] = stream16(p + F::two_at(quarters));
-            two[1] = stream16(p + F::two_at(quarters) + 512);
+            two[0] = load(p + F::two_at(quarters));
+            two[1] = load(p + F::two_at(quarters) + 512);
         }
-        if constexpr (one_bit(F::codes) > 0) one = stream16(p + F::one_at(quarters));
+        if constexpr (one_bit(F::codes) > 0) one = load(p + F::one_at(quarters));
     }
 
     static __device__ __forceinline__ u32 word(const uint4& v, int i) {
@@ -240,29 +243,33 @@ struct TileScales {
     uint2 min;
     uint2 d;
 
+    template <bool NEAR = false>
     __device__ __forceinline__ void load(const u8* tile, int lane, int quarters) {
         int g = lane / 4;
+        auto load16 = [](const u8* p) { return NEAR ? ::load16(p) : constant16(p); };
+        auto load8 = [](const u8* p) { return NEAR ? ::load8(p) : constant8(p); };
+        auto load4 = [](const u8* p) { return NEAR ? *(const u32*)p : constant4(p); };
         const u8* s = tile + F::scales_at(quarters);
         const u8* m = tile + F::mins_at(quarters);
         if constexpr (F::scales == SUPER32) {
-            scale[0] = constant16(s + g * 16);
-            if constexpr (F::min) min.x = constant4(m + lane * 4);
+            scale[0] = load16(s + g * 16);
+            if constexpr (F::min) min.x = load4(m + lane * 4);
         } else if constexpr (F::scales == TWIN) {
 #pragma unroll
-            for (int i = 0; i < 4; i++) scale[i] = constant16(s + g * 64 + i * 16);
+            for (int i = 0; i < 4; i++) scale[i] = load16(s + g * 64 + i * 16);
         } else if constexpr (F::scales != NO_SCALES) {
-            scale[0] = constant16(s + g * 32);
-            scale[1] = constant16(s + g * 32 + 16);
+            scale[0] = load16(s + g * 32);
+            scale[1] = load16(s + g * 32 + 16);
             if constexpr (F::scales == BLOCK && F::min) {
-                block_min[0] = constant16(m + g * 32);
-                block_min[1] = constant16(m + g * 32 + 16);
+                block_min[0] = load16(m + g * 32);
+                block_min[1] = load16(m + g * 32 + 16);
             }
-            if constexpr (F::scales == SUPER16 && F::min) min = constant8(m + lane * 8);
+            if constexpr (F::scales == SUPER16 && F::min) min = load8(m + lane * 8);
         }
         if constexpr (F::scales == SUPER16 || F::scales == SUPER32) {
             const u8* f = tile + F::floats_at(quarters);
-            if constexpr (F::min) d = constant8(f + g * 8);
-            else d.x = constant4(f + g * 4);
+            if constexpr (F::min) d = load8(f + g * 8);
+            else d.x = load4(f + g * 4);
         }
     }
 

@@ -1,6 +1,7 @@
 // The heart of products for many rows: what a block's warps add up, whatever the rows and weights are.
 #pragma once
 
+#include "copy.cuh"
 #include "jobs.cuh"
 
 // Bytes of a row's chunk in shared memory: codes, then scales and sums. An odd number of 64 bytes, so that the rows that a
@@ -8,14 +9,6 @@
 template <class F>
 __host__ __device__ constexpr int stride() {
     return F::codes == HALF ? 576 : 320;
-}
-
-__device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-
-template <int BYTES>
-__device__ __forceinline__ void copy_async(u32 to, const void* from) {
-    if constexpr (BYTES == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from));
-    else asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(from), "n"(BYTES));
 }
 
 // A chunk of ROWS rows to `stage`, of which number `i` is row `row_of(i)`: four threads a row.

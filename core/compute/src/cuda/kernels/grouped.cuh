@@ -18,9 +18,11 @@ struct Grouped {
     u64 expert_bytes;
     u64 tile_row_bytes;
     Forms x;
+    // Null where the host knows it: there are `most`.
     const int* count;
     const Segment* segments;
-    // Rows of the input and of the output by place; null where they are in the order of places.
+    // Rows of the input and of the output by place; null where they are in the order of places, `share` of them on each row of the
+    // input.
     const int* rows_of;
     const int* outs_of;
     // What sums are multiplied with, by place; null for 1.
@@ -28,6 +30,8 @@ struct Grouped {
     float factor[2];
     float alpha;
     float limit;
+    int most;
+    int share;
     int outputs;
     // Units of a matrix.
     int units;
@@ -37,6 +41,8 @@ struct Grouped {
     int round;
 };
 
+__device__ __forceinline__ int segments_of(const Grouped& p) { return p.count ? *p.count : p.most; }
+
 // A unit of a segment.
 struct Unit {
     int expert, first, count, unit;
@@ -44,16 +50,19 @@ struct Unit {
     __device__ __forceinline__ Unit(const Segment& s, int unit) : expert(s.expert), first(s.first), count(s.count), unit(unit) {}
     // The place of row `i`; past the last it is a copy of it.
     __device__ __forceinline__ int place(int i) const { return first + min(i, count - 1); }
-    __device__ __forceinline__ int row(const Grouped& p, int i) const { return p.rows_of ? p.rows_of[place(i)] : place(i); }
+    __device__ __forceinline__ int row(const Grouped& p, int i) const { return p.rows_of ? p.rows_of[place(i)] : place(i) / p.share; }
 
+    // Past the last tile it is a copy of it.
+    static __device__ __forceinline__ int tile_of(const Grouped& p, int unit, int m) {
+        return min(p.mode == GATED ? unit : 2 * unit + m, (p.outputs - 1) / TILE);
+    }
     template <class F>
     __device__ __forceinline__ void load(const Grouped& p, int chunk, Planes<F> (&planes)[2], TileScales<F> (&scales)[2]) const {
         const int lane = threadIdx.x % 32, quarters = quarters_of(p.x, chunk);
 #pragma unroll
         for (int m = 0; m < 2; m++) {
-            // Past the last tile it is a copy of it.
-            const int tile = min(p.mode == GATED ? unit : 2 * unit + m, (p.outputs - 1) / TILE);
-            const u8* at = p.weight[m] + (u64)expert * p.expert_bytes + tile_at<F>(tile, chunk, quarters, p.tile_row_bytes);
+            const u8* at = p.weight[m] + (u64)expert * p.expert_bytes +
+                           tile_at<F>(tile_of(p, unit, m), chunk, quarters, p.tile_row_bytes);
             planes[m].load(at, lane, quarters);
             scales[m].load(at, lane, quarters);
         }

@@ -34,10 +34,14 @@ struct Route {
 
 constexpr int THREADS = 256;
 
-// Four columns, zeros past the end.
+// Four columns, zeros past the end. ALIGNED: rows are a multiple of four columns.
+template <bool ALIGNED>
 __device__ __forceinline__ float4 load4(const float* x, int column, int columns) {
-    if (columns % 4 == 0) return column < columns ? *reinterpret_cast<const float4*>(x + column) : make_float4(0, 0, 0, 0);
     float4 v = make_float4(0, 0, 0, 0);
+    if (ALIGNED) {
+        if (column < columns) v = *reinterpret_cast<const float4*>(x + column);
+        return v;
+    }
     if (column < columns) v.x = x[column];
     if (column + 1 < columns) v.y = x[column + 1];
     if (column + 2 < columns) v.z = x[column + 2];
@@ -53,8 +57,9 @@ __device__ __forceinline__ float add4(float sum, float4 w, float4 x) {
     return __fmaf_rn(w.w, x.w, sum);
 }
 
-// A warp's scores: EXPERTS experts for ROWS rows.
-template <int ROWS, int EXPERTS>
+// A warp's scores: EXPERTS experts for ROWS rows. Rows past the last are whatever memory holds there, and not used: buffers have
+// room for a power of two of rows.
+template <bool ALIGNED, int ROWS, int EXPERTS>
 __device__ __forceinline__ void score(const Route& p, int first_row, int first_expert) {
     const int lane = threadIdx.x % 32;
     float sum[ROWS][EXPERTS];
@@ -62,28 +67,40 @@ __device__ __forceinline__ void score(const Route& p, int first_row, int first_e
     for (int r = 0; r < ROWS; r++)
 #pragma unroll
         for (int e = 0; e < EXPERTS; e++) sum[r][e] = 0.f;
-    // One row: several columns ahead, the first before the row is there.
-    constexpr int AHEAD = ROWS * EXPERTS == 1 ? 8 : 1;
+    // With few rows many loads are on their way at once, the first before the rows are there.
+    constexpr int AHEAD = ROWS == 1 ? 16 : EXPERTS == 1 ? 8 : 1;
+    const float* router[EXPERTS];
+#pragma unroll
+    for (int e = 0; e < EXPERTS; e++) router[e] = p.router + (u64)min(first_expert + e, p.experts - 1) * p.columns;
+    const float* const rows = p.x + (u64)first_row * p.columns;
     float4 w[AHEAD][EXPERTS];
     auto weights = [&](int column) {
 #pragma unroll
         for (int a = 0; a < AHEAD; a++)
 #pragma unroll
-            for (int e = 0; e < EXPERTS; e++)
-                w[a][e] = load4(p.router + (u64)min(first_expert + e, p.experts - 1) * p.columns, column + a * 128, p.columns);
+            for (int e = 0; e < EXPERTS; e++) w[a][e] = load4<ALIGNED>(router[e], column + a * 128, p.columns);
     };
     weights(lane * 4);
     wait_for_previous();
     let_next_start();
     for (int column = lane * 4; column < p.columns; column += 128 * AHEAD) {
-        if (column != lane * 4) weights(column);
+        if (AHEAD > 1 && column != lane * 4) weights(column);
+        float4 now[AHEAD][EXPERTS];
 #pragma unroll
         for (int a = 0; a < AHEAD; a++)
 #pragma unroll
-            for (int r = 0; r < ROWS; r++) {
-                float4 x = load4(p.x + (u64)min(first_row + r, p.rows - 1) * p.columns, column + a * 128, p.columns);
+            for (int e = 0; e < EXPERTS; e++) now[a][e] = w[a][e];
+        if (AHEAD == 1) weights(column + 128);
+        const float* row = rows;
 #pragma unroll
-                for (int e = 0; e < EXPERTS; e++) sum[r][e] = add4(sum[r][e], w[a][e], x);
+        for (int r = 0; r < ROWS; r++, row += p.columns)
+#pragma unroll
+            for (int a = 0; a < AHEAD; a++) {
+                // The loop's own condition, where there is no more than one.
+                float4 x = AHEAD == 1 && ALIGNED ? *reinterpret_cast<const float4*>(row + column)
+                                                 : load4<ALIGNED>(row, column + a * 128, p.columns);
+#pragma unroll
+                for (int e = 0; e < EXPERTS; e++) sum[r][e] = add4(sum[r][e], now[a][e], x);
             }
     }
 #pragma unroll
@@ -240,7 +257,16 @@ __device__ __forceinline__ void make_table(const Route& p) {
     const int pairs = p.rows * p.used, lane = threadIdx.x % 32;
     for (int e = threadIdx.x; e < p.experts; e += THREADS) next[e] = 0;
     __syncthreads();
-    for (int pair = threadIdx.x; pair < pairs; pair += THREADS) atomicAdd(&next[__ldcg(t.chosen + pair)], 1);
+    // Several loads at a time.
+    constexpr int AT_ONCE = 8;
+    for (int first = threadIdx.x; first < pairs; first += AT_ONCE * THREADS) {
+        int expert[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) expert[i] = first + i * THREADS < pairs ? __ldcg(t.chosen + first + i * THREADS) : -1;
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)
+            if (expert[i] >= 0) atomicAdd(&next[expert[i]], 1);
+    }
     __syncthreads();
     if (threadIdx.x < 32) {
         int places = 0, segments = 0;
@@ -262,11 +288,23 @@ __device__ __forceinline__ void make_table(const Route& p) {
     }
     __syncthreads();
     // The order of an expert's rows is any: a row's results do not depend on it.
-    for (int pair = threadIdx.x; pair < pairs; pair += THREADS) {
-        int place = atomicAdd(&next[__ldcg(t.chosen + pair)], 1);
-        t.row_of[place] = pair / p.used;
-        t.weight_of[place] = __ldcg(t.weights + pair);
-        t.place_of[pair] = place;
+    for (int first = threadIdx.x; first < pairs; first += AT_ONCE * THREADS) {
+        int expert[AT_ONCE];
+        float weight[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int pair = first + i * THREADS;
+            expert[i] = pair < pairs ? __ldcg(t.chosen + pair) : -1;
+            weight[i] = pair < pairs ? __ldcg(t.weights + pair) : 0.f;
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            if (expert[i] < 0) continue;
+            const int pair = first + i * THREADS, place = atomicAdd(&next[expert[i]], 1);
+            t.row_of[place] = pair / p.used;
+            t.weight_of[place] = weight[i];
+            t.place_of[pair] = place;
+        }
     }
 }
 
@@ -276,7 +314,9 @@ __device__ __forceinline__ void route(const Route& p) {
     __shared__ float keys[WARPS][MOST_EXPERTS], ranks[WARPS][MOST_EXPERTS];
     const int warp = threadIdx.x / 32, first_row = blockIdx.y * ROWS;
     if (p.router) {
-        score<ROWS, EXPERTS>(p, first_row, (blockIdx.x * WARPS + warp) * EXPERTS);
+        const int first_expert = (blockIdx.x * WARPS + warp) * EXPERTS;
+        if (p.columns % 4 == 0) score<true, ROWS, EXPERTS>(p, first_row, first_expert);
+        else score<false, ROWS, EXPERTS>(p, first_row, first_expert);
     } else {
         wait_for_previous();
         let_next_start();
