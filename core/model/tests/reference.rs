@@ -6,7 +6,7 @@ mod common;
 use std::path::PathBuf;
 
 use common::{Device, ids, json, load, log_probabilities, model_path, tables};
-use realm_compute::{Batch, CacheType, Feature, PAGE_TOKENS, Want};
+use realm_compute::{Batch, CacheType, PAGE_TOKENS, Want};
 use realm_gguf::Gguf;
 use realm_model::Forward;
 use serde_json::Value;
@@ -26,13 +26,10 @@ fn on_every_device(mut each: impl FnMut(&Device, &str, &Value)) {
     for device in Device::all() {
         for record in &all {
             let name = record["model"].as_str().expect("a name");
-            match device.lacking(&tiny(name)) {
-                None => each(&device, name, record),
-                Some(lacking @ (Feature::Experts | Feature::HeadMatrices | Feature::Weights(_))) => {
-                    println!("{name}: not on the {device}, for want of {lacking}");
-                }
-                Some(lacking) => panic!("{name}: the {device} has no {lacking}"),
+            if let Some(lacking) = device.lacking(&tiny(name)) {
+                panic!("{name}: the {device} has no {lacking}");
             }
+            each(&device, name, record);
         }
     }
 }
@@ -301,8 +298,7 @@ fn the_page_of_models_says_what_a_gpu_runs() {
             line.split('|').nth(1).is_some_and(|cell| cell.contains(&format!("`{architecture}`")))
         });
         let says = row.and_then(|row| row.split('|').nth_back(1)).expect("a row").trim();
-        let lacking = gpu.lacking(&file).filter(|lacking| !matches!(lacking, Feature::Weights(_)));
-        match (says, lacking) {
+        match (says, gpu.lacking(&file)) {
             ("yes", Some(lacking)) => panic!("{}: the GPU has no {lacking}", file.display()),
             ("no", None) => panic!("{}: the GPU runs it", file.display()),
             _ => {}

@@ -1,6 +1,7 @@
 //! The kernels: compiled ahead by `ci/build-kernels`, embedded in the program, loaded onto a device.
 
 use super::driver::{Device, Function, Module};
+use super::experts::ExpertKernels;
 use super::matrix::FORMATS;
 use crate::Error;
 
@@ -17,6 +18,9 @@ const SAMPLING: &[u8] = include_bytes!("kernels/sampling.fatbin");
 
 /// Head widths that the attention kernels are compiled for; other widths are padded to the next one.
 pub(crate) const HEAD_DIMS: [usize; 7] = [32, 64, 96, 128, 192, 256, 576];
+
+/// Widest heads that the attention kernels take.
+pub(crate) const MOST_HEAD_DIM: usize = HEAD_DIMS[HEAD_DIMS.len() - 1];
 
 /// Number of the [`HEAD_DIMS`] that have kernels for tiles of prompts.
 const TILED: usize = 6;
@@ -141,6 +145,7 @@ pub(crate) struct Kernels {
     /// For heads of up to 256 numbers, and for wider ones.
     pub(crate) attend_f32: [Function; 2],
     pub(crate) top_k: Function,
+    pub(crate) experts: ExpertKernels,
 }
 
 impl Kernels {
@@ -216,6 +221,7 @@ impl Kernels {
             attend_merge: attention.function("attend_merge_576", 0)?,
             attend_f32: [attention.function("attend_f32", 0)?, attention.function("attend_f32_wide", 0)?],
             top_k: device.load(SAMPLING)?.function("best", 0)?,
+            experts: ExpertKernels::load(device)?,
         })
     }
 }

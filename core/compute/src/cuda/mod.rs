@@ -19,6 +19,7 @@ mod cache;
 mod crew;
 mod driver;
 mod elementwise;
+mod experts;
 mod graph;
 mod kernels;
 mod lora;
@@ -29,14 +30,13 @@ mod plan;
 mod products;
 mod rope;
 mod state;
-mod unsupported;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use realm_gguf::Tensor;
 
-use crate::checks::{self, Sizes, expect};
+use crate::checks::{self, expect};
 use crate::cpu::pool::Parts;
 use crate::{
     Activation, Attention, Backend, Batch, CacheSpec, Columns, Error, Feature, MatMul, Mixture, Norm,
@@ -46,13 +46,12 @@ pub use buffer::Buffer;
 pub use cache::Cache;
 use crew::Crew;
 use driver::{Device, Event, Function, Geometry, Memory, Pinned, arguments};
+pub use experts::Experts;
 use kernels::Kernels;
 pub use lora::LowRank;
 pub use matrix::Matrix;
 use matrix::{CHUNK, Kind, Uploader};
 use state::State;
-pub use unsupported::Experts;
-use unsupported::refuse;
 
 /// Numbers that a host thread copies at a time.
 const COPIED_AT_ONCE: usize = 1 << 16;
@@ -152,15 +151,15 @@ impl Backend for CudaBackend {
     }
 
     fn supports(&self, feature: Feature) -> bool {
-        unsupported::supports(feature)
+        !matches!(feature, Feature::HeadDim(dim) if dim > kernels::MOST_HEAD_DIM)
     }
 
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {
         self.upload(|uploader| uploader.matrix(&self.device, &self.kernels, tensor))
     }
 
-    fn experts(&self, _tensor: &Tensor<'_>) -> Result<Experts, Error> {
-        refuse(Feature::Experts)
+    fn experts(&self, tensor: &Tensor<'_>) -> Result<Experts, Error> {
+        self.upload(|uploader| uploader.stack(&self.device, &self.kernels, tensor).map(Experts::new))
     }
 
     fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<LowRank, Error> {
@@ -250,12 +249,12 @@ impl Backend for CudaBackend {
         self.multiply(x, jobs)
     }
 
-    fn mixture(&self, _x: &Buffer, _spec: &Mixture<'_, Self>, _out: &mut Buffer) -> Result<(), Error> {
-        refuse(Feature::Experts)
+    fn mixture(&self, x: &Buffer, spec: &Mixture<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
+        self.mix(x, spec, out)
     }
 
-    fn each_head(&self, _x: &Buffer, _w: &Experts, _out: &mut Buffer) -> Result<(), Error> {
-        refuse(Feature::HeadMatrices)
+    fn each_head(&self, x: &Buffer, w: &Experts, out: &mut Buffer) -> Result<(), Error> {
+        self.heads(x, w, out)
     }
 
     fn rotations(
@@ -402,20 +401,6 @@ impl Backend for CudaBackend {
 
     fn wake_hint(&self, count: usize, at: Instant) {
         self.crew.wake_hint(count, at);
-    }
-}
-
-impl Sizes for CudaBackend {
-    fn vector_len(vector: &Vector) -> usize {
-        vector.len
-    }
-
-    fn matrix_shape(matrix: &Matrix) -> [usize; 2] {
-        [matrix.rows, matrix.columns]
-    }
-
-    fn experts_shape(experts: &Experts) -> [usize; 3] {
-        match *experts {}
     }
 }
 

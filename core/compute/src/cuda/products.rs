@@ -119,20 +119,7 @@ impl CudaBackend {
         if x.rows() == 0 {
             return Ok(());
         }
-        let mut forms = x.forms();
-        forms.room_for(&self.device, x.rows(), x.columns, needed)?;
-        let missing = forms.claim(needed, x.rows());
-        if missing != 0 {
-            let (from, columns, to) = (x.pointer(), x.columns as i32, forms.describe(x.columns, missing));
-            let geometry = Geometry {
-                grid: [x.columns.div_ceil(CHUNK).div_ceil(4), x.rows(), 1],
-                block: 128,
-                shared: 0,
-            };
-            // SAFETY: the forms have room for the rows.
-            unsafe { self.device.launch(self.kernels.quantize, geometry, arguments![from, columns, to])? };
-        }
-        let forms = forms.describe(x.columns, needed);
+        let forms = self.forms_of(x, needed)?;
         let (tiled, floats): (Vec<_>, Vec<_>) =
             jobs.iter().partition(|job| matches!(job.weight.kind, Kind::Tiles { .. }));
         for jobs in tiled.chunks(MOST_JOBS) {
@@ -157,6 +144,24 @@ impl CudaBackend {
         // Below this many rows, the kernels for few rows read weights as fast and activations faster.
         let least = if format.form == Form::F16 { 9 } else { 33 };
         self.kernels.hopper.is_some() && rows >= least && format.many_rows.is_some()
+    }
+
+    /// Returns the forms `needed` of a buffer's rows, made now if they are missing. The caller holds the state.
+    pub(crate) fn forms_of(&self, x: &Buffer, needed: u32) -> Result<Forms, Error> {
+        let mut forms = x.forms();
+        forms.room_for(&self.device, x.rows(), x.columns, needed)?;
+        let missing = forms.claim(needed, x.rows());
+        if missing != 0 {
+            let (from, columns, to) = (x.pointer(), x.columns as i32, forms.describe(x.columns, missing));
+            let geometry = Geometry {
+                grid: [x.columns.div_ceil(CHUNK).div_ceil(4), x.rows(), 1],
+                block: 128,
+                shared: 0,
+            };
+            // SAFETY: the forms have room for the rows.
+            unsafe { self.device.launch(self.kernels.quantize, geometry, arguments![from, columns, to])? };
+        }
+        Ok(forms.describe(x.columns, needed))
     }
 
     /// Multiplies with matrices in tiles: for few rows all in one launch, for many rows one launch per

@@ -1,6 +1,7 @@
 //! Shared code of this crate's tests.
 
 pub(crate) mod attention;
+pub(crate) mod mixture;
 pub(crate) mod options;
 
 use half::f16;
