@@ -2,11 +2,12 @@
 //!
 //!     cargo run --release -p realm-compute --example cuda_mixture_speed [geometry ...] [rows ...]
 //!
-//! For the geometries of Qwen3-30B-A3B in Q4_K and gpt-oss-20b in MXFP4 (or those named: `qwen`, `gpt-oss`) and
-//! several numbers of rows, prints microseconds for a layer's mixture (router, choice, experts, sum), the bytes
-//! of the weights of chosen experts a second (the limit for few rows; rows share experts, so this counts each
-//! expert that is expected to be chosen once) and operations a second (the limit for many rows). Layers take
-//! turns so that the GPU's cache does not hold them; up to 128 rows they are one recorded pass, as in decoding.
+//! For the geometries of Qwen3-30B-A3B in Q4_K and gpt-oss-20b in MXFP4 (or those named: `qwen`, `gpt-oss`)
+//! and several numbers of rows, prints microseconds for a layer's mixture (router, choice, experts, sum), the
+//! bytes of the weights of chosen experts a second (the limit for few rows; rows share experts, so this
+//! counts each expert that is expected to be chosen once) and operations a second (the limit for many rows).
+//! Layers take turns so that the GPU's cache does not hold them; up to 128 rows they are one recorded pass,
+//! as in decoding.
 
 use realm_compute::cuda::{Buffer, CudaBackend, Experts, Matrix};
 use realm_compute::{Activation, Backend, Batch, Error, Gating, Mixture, Routing, Want};
@@ -173,7 +174,8 @@ impl Random {
     /// Blocks of any codes and moderate scales.
     fn blocks(&mut self, ty: TensorType, shape: &[usize]) -> Vec<u8> {
         let len = shape.iter().product::<usize>() / ty.block_len() * ty.block_bytes();
-        let mut data: Vec<u8> = (0..len.div_ceil(4)).flat_map(|_| (self.next() as u32).to_le_bytes()).collect();
+        let mut data: Vec<u8> =
+            (0..len.div_ceil(4)).flat_map(|_| (self.next() as u32).to_le_bytes()).collect();
         data.truncate(len);
         for block in data.chunks_exact_mut(ty.block_bytes()) {
             match ty {

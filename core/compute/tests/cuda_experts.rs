@@ -1,5 +1,5 @@
-//! Compares mixtures of experts and the matrices of heads on the GPU with the CPU's. Without a GPU, every test
-//! says that it was skipped; with `REALM_NEEDS_GPU` in the environment, it fails instead.
+//! Compares mixtures of experts and the matrices of heads on the GPU with the CPU's. Without a GPU, every
+//! test says that it was skipped; with `REALM_NEEDS_GPU` in the environment, it fails instead.
 
 #[allow(dead_code, reason = "other tests use the rest")]
 mod common;
@@ -11,7 +11,8 @@ use realm_compute::cuda::CudaBackend;
 use realm_compute::{Activation, Backend, Batch, Error, Gating, Groups, Routing, Want};
 use realm_gguf::TensorType;
 
-/// Largest difference from the CPU: `|got - want| / |want|`. Codes of hidden numbers may be rounded otherwise.
+/// Largest difference from the CPU: `|got - want| / |want|`. Codes of hidden numbers may be rounded
+/// otherwise.
 const BOUND: f64 = 5e-3;
 
 /// Numbers of rows: of pairs each by itself, of all sizes of segments, and several of these.
@@ -46,7 +47,11 @@ fn check(b: &CudaBackend, case: &Case, random: &mut Random, what: &str) {
     for rows in ROWS {
         let got = case.run(b, &ours, &x[..rows * hidden], &before[..rows * hidden]);
         let differ = got.iter().zip(&all).position(|(a, b)| a != b);
-        assert!(differ.is_none(), "{what}: {rows} rows are not those of {most} at {differ:?}, {:?}", case.routing);
+        assert!(
+            differ.is_none(),
+            "{what}: {rows} rows are not those of {most} at {differ:?}, {:?}",
+            case.routing
+        );
     }
     // A row in other company, at another place.
     let last = case.run(b, &ours, &x[299 * hidden..], &before[299 * hidden..]);
@@ -193,8 +198,13 @@ fn all_rows_may_choose_the_same_experts_and_of_equal_ones_the_first_are_chosen()
             case.router.data = vec![0; 4 * case.router.values.len()];
             case.router_bias = favourite.map(|one| (0..experts).map(|e| (e == one) as u8 as f32).collect());
             case.selection_bias = None;
-            case.routing =
-                Routing { used: 2, gating: Gating::Sigmoid, groups: None, weights_input: false, ..case.routing };
+            case.routing = Routing {
+                used: 2,
+                gating: Gating::Sigmoid,
+                groups: None,
+                weights_input: false,
+                ..case.routing
+            };
             check(&b, &case, &mut random, &format!("{ty}, all alike, favourite {favourite:?}"));
         }
     }
@@ -265,7 +275,7 @@ fn more_experts_than_there_is_room_for_are_refused() {
 
 /// A recording is made of one pass and repeated for others, whose rows choose other experts.
 #[test]
-fn a_recorded_mixture_follows_each_passs_own_choices() {
+fn a_recorded_mixture_follows_the_choices_of_each_pass() {
     let Some(b) = gpu() else { return };
     let mut random = Random(41);
     for rows in [1, 6, 70] {
@@ -288,7 +298,8 @@ fn a_recorded_mixture_follows_each_passs_own_choices() {
         for round in 0..5 {
             let values = random.floats(rows * hidden, 1.0);
             b.write(&values, &mut x).unwrap();
-            b.pass::<Error>(rows as u64, &batch, &mut || b.mixture(&x, &case.spec(&loaded), &mut out)).unwrap();
+            b.pass::<Error>(rows as u64, &batch, &mut || b.mixture(&x, &case.spec(&loaded), &mut out))
+                .unwrap();
             let want = case.run(&b, &loaded, &values, &vec![0.0; values.len()]);
             assert!(contents(&b, &out) == want, "{rows} rows, pass {round}");
         }

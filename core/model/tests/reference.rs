@@ -16,17 +16,10 @@ fn tiny(name: &str, kind: CacheType) -> Box<dyn Forward> {
     load(&folder.join(format!("{name}.gguf")), 16, kind)
 }
 
-/// The types of tensors that only the CPU multiplies with, as the names of their models end.
-const CPU_ALONE: [&str; 12] = [
-    "mxfp4", "nvfp4", "-q1_0", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq1_s", "iq1_m", "-tq1_0",
-    "-tq2_0",
-];
-
-/// Reads the records of the tiny models that the device takes, with their names.
+/// Reads the records of the tiny models, with their names.
 fn records() -> Vec<(String, Value)> {
     let Value::Array(all) = json("reference/tiny.json") else { panic!("tiny.json is not an array") };
-    let named = all.into_iter().map(|r| (r["model"].as_str().expect("a name").to_owned(), r));
-    named.filter(|(name, _)| !on_gpu() || !CPU_ALONE.iter().any(|ty| name.ends_with(ty))).collect()
+    all.into_iter().map(|r| (r["model"].as_str().expect("a name").to_owned(), r)).collect()
 }
 
 fn array(value: &Value) -> &[Value] {
