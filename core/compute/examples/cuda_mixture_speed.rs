@@ -2,11 +2,12 @@
 //!
 //!     cargo run --release -p realm-compute --example cuda_mixture_speed [geometry ...] [rows ...]
 //!
-//! For the geometries of Qwen3-30B-A3B in Q4_K and gpt-oss-20b in MXFP4 (or those named: `qwen`, `gpt-oss`) and
-//! several numbers of rows, prints microseconds for a layer's mixture (router, choice, experts, sum), the bytes
-//! of the weights of chosen experts a second (the limit for few rows; rows share experts, so this counts each
-//! expert that is expected to be chosen once) and operations a second (the limit for many rows). Layers take
-//! turns so that the GPU's cache does not hold them; up to 128 rows they are one recorded pass, as in decoding.
+//! For the geometries of Qwen3-30B-A3B in Q4_K and gpt-oss-20b in MXFP4 (or those named: `qwen`, `gpt-oss`)
+//! and several numbers of rows, prints microseconds for a layer's mixture (router, choice, experts, sum), the
+//! bytes of the weights of chosen experts a second (the limit for few rows; rows share experts, so this
+//! counts each expert that is expected to be chosen once) and operations a second (the limit for many rows).
+//! Layers take turns so that the GPU's cache does not hold them; up to 128 rows they are one recorded pass,
+//! as in decoding.
 
 use realm_compute::cuda::{Buffer, CudaBackend, Experts, Matrix};
 use realm_compute::{Activation, Backend, Batch, Error, Gating, Mixture, Routing, Want};

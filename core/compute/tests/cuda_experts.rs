@@ -1,5 +1,5 @@
-//! Compares mixtures of experts and the matrices of heads on the GPU with the CPU's. Without a GPU, every test
-//! says that it was skipped; with `REALM_NEEDS_GPU` in the environment, it fails instead.
+//! Compares mixtures of experts and the matrices of heads on the GPU with the CPU's. Without a GPU, every
+//! test says that it was skipped; with `REALM_NEEDS_GPU` in the environment, it fails instead.
 
 #[allow(dead_code, reason = "other tests use the rest")]
 mod common;
@@ -11,7 +11,8 @@ use realm_compute::cuda::CudaBackend;
 use realm_compute::{Activation, Backend, Batch, Error, Gating, Groups, Routing, Want};
 use realm_gguf::TensorType;
 
-/// Largest difference from the CPU: `|got - want| / |want|`. Codes of hidden numbers may be rounded otherwise.
+/// Largest difference from the CPU: `|got - want| / |want|`. Codes of hidden numbers may be rounded
+/// otherwise.
 const BOUND: f64 = 5e-3;
 
 /// Numbers of rows: of pairs each by itself, of all sizes of segments, and several of these.
@@ -262,7 +263,7 @@ fn more_experts_than_there_is_room_for_are_refused() {
 
 /// A recording is made of one pass and repeated for others, whose rows choose other experts.
 #[test]
-fn a_recorded_mixture_follows_each_passs_own_choices() {
+fn a_recorded_mixture_follows_the_choices_of_each_pass() {
     let Some(b) = gpu() else { return };
     let mut random = Random(41);
     for rows in [1, 6, 70] {

@@ -57,8 +57,8 @@ pub(crate) struct Format {
 }
 
 impl Format {
-    /// Returns the layout for a GGUF type; `None` for types that are stored as single-precision floats. Ternary
-    /// types are stored as Q2_K, with codes one larger and a minimum of 1; Q1_0 as Q4_0.
+    /// Returns the layout for a GGUF type; `None` for types that are stored as single-precision floats.
+    /// Ternary types are stored as Q2_K, with codes one larger and a minimum of 1; Q1_0 as Q4_0.
     pub(crate) fn of(ty: TensorType) -> Option<Self> {
         // Index, form, bytes of planes by quarter, of the 2-bit and 1-bit planes, of scales, of minimums, of
         // float scales.
@@ -348,8 +348,8 @@ mod tests {
             let most = match ty {
                 // The 4-bit scales and minimums of Q2_K take whole bytes here.
                 TensorType::Q2_K => 1.2,
-                // Points of codebooks are taken apart, so 2 to 3.4 bits become 4.3 to 4.6; ternary numbers become
-                // 3.1, and a bit 4.5.
+                // Points of codebooks are taken apart, so 2 to 3.4 bits become 4.3 to 4.6; ternary numbers
+                // become 3.1, and a bit 4.5.
                 TensorType::IQ3_S => 1.26,
                 TensorType::IQ3_XXS => 1.42,
                 TensorType::IQ2_S => 1.77,

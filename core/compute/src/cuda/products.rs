@@ -146,7 +146,8 @@ impl CudaBackend {
         self.kernels.hopper.is_some() && rows >= least && format.many_rows.is_some()
     }
 
-    /// Returns the forms `needed` of a buffer's rows, made now if they are missing. The caller holds the state.
+    /// Returns the forms `needed` of a buffer's rows, made now if they are missing. The caller holds the
+    /// state.
     pub(crate) fn forms_of(&self, x: &Buffer, needed: u32) -> Result<Forms, Error> {
         let mut forms = x.forms();
         forms.room_for(&self.device, x.rows(), x.columns, needed)?;

@@ -2,7 +2,7 @@
 
 use super::super::driver::{Geometry, arguments};
 use super::super::{Buffer, CudaBackend};
-use super::kernels::SEGMENT_ROWS;
+use super::kernels::{SEGMENT_ROWS, Shape};
 use super::launch::{Mode, Product, Segments, Table};
 use super::{Experts, Space};
 use crate::{Error, checks};
@@ -37,8 +37,9 @@ impl CudaBackend {
         to: u64,
     ) -> Result<(), Error> {
         let [heads, _, inputs] = w.shape();
-        let shape = SEGMENT_ROWS.into_iter().position(|most| rows <= most).unwrap_or(3);
-        let block = SEGMENT_ROWS[shape];
+        let index = SEGMENT_ROWS.into_iter().position(|most| rows <= most).unwrap_or(SEGMENT_ROWS.len() - 1);
+        let shape = if rows == 1 { Shape::One } else { Shape::of(index) };
+        let block = shape.rows();
         let (places, most) = (heads * rows, heads * rows.div_ceil(block));
         let table = Table::new(&mut space.table, &self.device, places, most)?;
         let geometry = Geometry { grid: [places.div_ceil(256), 1, 1], block: 256, shared: 0 };

@@ -29,8 +29,8 @@ const SUMS: usize = 24 * 1024;
 pub(crate) struct ExpertKernels {
     /// In the order of [`ROUTE_SHAPES`].
     pub(super) route: [Function; 3],
-    /// In the order of the formats and of the first of [`SEGMENT_ROWS`].
-    pub(super) few: Vec<[Function; 3]>,
+    /// In the order of the formats: for segments of one row, and of the first of [`SEGMENT_ROWS`].
+    pub(super) few: Vec<[Function; 4]>,
     /// In the order of the formats.
     pub(super) many: Vec<Function>,
     pub(super) row_downs: Vec<Function>,
@@ -45,9 +45,9 @@ impl ExpertKernels {
     pub(crate) fn load(device: &Device) -> Result<Self, Error> {
         let (route, experts, gemm) = (device.load(ROUTE)?, device.load(EXPERTS)?, device.load(EXPERTS_GEMM)?);
         let router = |rows: usize| route.function(&format!("route_{rows}"), 0);
-        let few = |format: usize| -> Result<[Function; 3], Error> {
+        let few = |format: usize| -> Result<[Function; 4], Error> {
             let kernel = |rows: usize| experts.function(&format!("few_{rows}_{format}"), MOST_SHARED);
-            Ok([kernel(8)?, kernel(16)?, kernel(32)?])
+            Ok([kernel(1)?, kernel(8)?, kernel(16)?, kernel(32)?])
         };
         let plain = |name| experts.function(name, 0);
         Ok(Self {
@@ -68,28 +68,62 @@ impl ExpertKernels {
     }
 }
 
-/// Blocks of few rows on a multiprocessor; `few_blocks` of `experts.cu` has the same rule. `shape` is an index
-/// of [`SEGMENT_ROWS`].
-pub(super) fn few_blocks(format: Format, shape: usize) -> usize {
-    if format.form == Form::F16 || shape == 2 {
+/// Rows of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// One row.
+    One,
+    /// Up to as many as an entry of [`SEGMENT_ROWS`].
+    Few(usize),
+    /// As many as the last entry.
+    Many,
+}
+
+impl Shape {
+    /// The shape of the segments of an index of [`SEGMENT_ROWS`].
+    pub(super) fn of(index: usize) -> Self {
+        if index + 1 < SEGMENT_ROWS.len() { Self::Few(index) } else { Self::Many }
+    }
+
+    /// Rows at most.
+    pub(super) fn rows(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Few(index) => SEGMENT_ROWS[index],
+            Self::Many => SEGMENT_ROWS[SEGMENT_ROWS.len() - 1],
+        }
+    }
+}
+
+/// Blocks of few rows on a multiprocessor; `few_blocks` of `experts.cu` has the same rule.
+pub(super) fn few_blocks(format: Format, rows: usize) -> usize {
+    if format.form == Form::F16 || rows == 32 {
         return 2;
     }
     // Types with a minimum for 32 weights; with codes of 5, 6 and 8 bits; and NVFP4.
     let large = matches!(format.index, 1..=4 | 9 | 10 | 14);
-    [4, 3][shape] - large as usize
+    match (rows, large) {
+        (1, true) => 3,
+        (1, false) => 5,
+        (8, _) => 4 - large as usize,
+        _ => 3 - large as usize,
+    }
 }
 
-/// Number of chunks whose sums a block of few rows keeps at a time, and the bytes that they take with what was
-/// added up before.
-pub(super) fn few_round(shape: usize, columns: usize) -> (usize, usize) {
+/// Number of chunks whose sums a block of few rows keeps at a time, and the bytes that they take with what
+/// was added up before.
+pub(super) fn few_round(format: Format, rows: usize, columns: usize) -> (usize, usize) {
+    // Half floats have no kernel of their own for one row.
+    let rows = if format.form == Form::F16 { rows.max(8) } else { rows };
     // 32 outputs, padded.
-    let chunk = SEGMENT_ROWS[shape] * 36 * 4;
+    let chunk = rows * 36 * 4;
     let most = (SUMS / chunk / FEW_WARPS * FEW_WARPS).max(FEW_WARPS);
     let round = columns.div_ceil(CHUNK).next_multiple_of(FEW_WARPS).min(most);
     (round, (round + 1) * chunk)
 }
 
-/// Bytes of shared memory for weights on their way: each warp of a block of few rows has two chunks of two tiles.
+/// Bytes of shared memory for weights on their way: each warp of a block of few rows has two chunks of two
+/// tiles.
 pub(super) fn few_ahead(format: Format) -> usize {
     if format.form == Form::F16 { 0 } else { FEW_WARPS * 4 * format.tile_bytes(4) }
 }
@@ -115,11 +149,11 @@ mod tests {
 
     #[test]
     fn sums_of_few_rows_fit_into_shared_memory() {
-        for shape in 0..3 {
+        for rows in [1, 8, 16, 32] {
             for columns in [64, 768, 2048, 2880, 7168, 32_768] {
-                let (round, bytes) = few_round(shape, columns);
-                assert!(round >= 4 && round % 4 == 0);
                 for format in TensorType::ALL.into_iter().filter_map(Format::of) {
+                    let (round, bytes) = few_round(format, rows, columns);
+                    assert!(round >= 4 && round % 4 == 0);
                     assert!(bytes + few_ahead(format) <= MOST_SHARED, "{format:?}: {bytes}");
                 }
             }

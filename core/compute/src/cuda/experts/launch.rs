@@ -8,7 +8,7 @@ use super::super::driver::{Device, Geometry, Memory, arguments};
 use super::super::matrix::{Form, Kind};
 use super::super::state::at_least;
 use super::Experts;
-use super::kernels::{SEGMENT_ROWS, few_ahead, few_blocks, few_round};
+use super::kernels::{SEGMENT_ROWS, Shape, few_ahead, few_blocks, few_round};
 use crate::Error;
 
 /// The table of segments and places, `Table` of `experts.cuh`.
@@ -86,8 +86,7 @@ struct Grouped {
 #[derive(Clone, Copy)]
 pub(super) struct Segments {
     pub(super) table: Table,
-    /// Index of [`SEGMENT_ROWS`].
-    pub(super) shape: usize,
+    pub(super) shape: Shape,
     /// Segments at most.
     pub(super) most: usize,
     /// There are `most`.
@@ -104,8 +103,8 @@ pub(super) struct Product<'a> {
     pub(super) activation: (i32, f32, f32),
     /// What the sums are multiplied with, by place, or 0.
     pub(super) factors: u64,
-    /// Rows of input and output by place; 0 where they are in the order of places, `share` of them on each row of
-    /// the input.
+    /// Rows of input and output by place; 0 where they are in the order of places, `share` of them on each
+    /// row of the input.
     pub(super) rows_of: u64,
     pub(super) outs_of: u64,
     pub(super) share: usize,
@@ -133,9 +132,8 @@ impl CudaBackend {
             Kind::Floats => 1.0,
         };
         let units = outputs.div_ceil(if product.mode == Mode::Gated { 16 } else { 32 });
-        let (round, sums) = few_round(at.shape.min(2), columns);
         let (gate, alpha, limit) = product.activation;
-        let p = Grouped {
+        let mut p = Grouped {
             weight: [first.0.memory.pointer(), second.0.memory.pointer()],
             bias: product.bias,
             out: product.out,
@@ -156,7 +154,7 @@ impl CudaBackend {
             units: units as i32,
             mode: product.mode as i32,
             gate,
-            round: round as i32,
+            round: 0,
         };
         let Kind::Tiles { format, .. } = first.0.kind else {
             let geometry = Geometry { grid: [outputs.div_ceil(8), at.most, 1], block: 256, shared: 0 };
@@ -167,20 +165,26 @@ impl CudaBackend {
             };
         };
         let (.., multiprocessors) = self.device.describe();
-        let (kernel, geometry) = if at.shape < 3 {
-            let resident = multiprocessors as usize * few_blocks(format, at.shape);
+        let few = |index: usize, p: &mut Grouped| {
+            let (round, sums) = few_round(format, at.shape.rows(), columns);
+            p.round = round as i32;
+            let resident = multiprocessors as usize * few_blocks(format, at.shape.rows());
             let grid = [(at.most * units).min(resident), 1, 1];
-            (
-                kernels.few[format.index as usize][at.shape],
-                Geometry { grid, block: 128, shared: sums + few_ahead(format) },
-            )
-        } else {
-            let stride = if format.form == Form::F16 { 576 } else { 320 };
-            let grid = [units.div_ceil(8), at.most, 1];
-            let shared = 2 * SEGMENT_ROWS[3] * stride;
-            (kernels.many[format.index as usize], Geometry { grid, block: 256, shared })
+            let geometry = Geometry { grid, block: 128, shared: sums + few_ahead(format) };
+            (kernels.few[format.index as usize][index], geometry)
         };
-        // SAFETY: shapes were checked, the forms are there, and the table's places are rows of input and output.
+        let (kernel, geometry) = match at.shape {
+            Shape::One => few(0, &mut p),
+            Shape::Few(index) => few(1 + index, &mut p),
+            Shape::Many => {
+                let stride = if format.form == Form::F16 { 576 } else { 320 };
+                let grid = [units.div_ceil(8), at.most, 1];
+                let shared = 2 * SEGMENT_ROWS[3] * stride;
+                (kernels.many[format.index as usize], Geometry { grid, block: 256, shared })
+            }
+        };
+        // SAFETY: shapes were checked, the forms are there, and the table's places are rows of input and
+        // output.
         unsafe { self.device.launch(kernel, geometry, arguments![p]) }
     }
 

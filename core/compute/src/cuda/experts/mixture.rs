@@ -5,16 +5,13 @@ use super::super::driver::{Geometry, arguments};
 use super::super::matrix::{Format, Kind};
 use super::super::state::at_least;
 use super::super::{CudaBackend, Vector, elementwise};
-use super::kernels::{MOST_EXPERTS, MOST_USED, ROUTE_SHAPES, SEGMENT_ROWS, row_downs_shared};
+use super::kernels::{MOST_EXPERTS, MOST_USED, ROUTE_SHAPES, Shape, row_downs_shared};
 use super::launch::{Mode, Product, Segments, Table};
 use super::{Experts, Space};
 use crate::{Backend, Error, Gating, MatMul, Mixture, checks};
 
 /// Pairs of a row and an expert that go at once; this bounds the work memory.
 const MOST_PAIRS: usize = 32_768;
-
-/// Most rows for which each pair is a segment of its own: more rows share experts.
-const FEW_ROWS: usize = 2;
 
 /// The struct `Route` of `route.cu`.
 #[repr(C)]
@@ -62,7 +59,8 @@ struct Downs {
 struct Part<'a> {
     spec: &'a Mixture<'a, CudaBackend>,
     rows: usize,
-    /// Addresses of the input's rows, their forms, the scores (if the router is not of floats), and the output's rows.
+    /// Addresses of the input's rows, their forms, the scores (if the router is not of floats), and the
+    /// output's rows.
     x: u64,
     forms: Forms,
     scores: Option<u64>,
@@ -74,9 +72,15 @@ fn address(vector: Option<&Vector>) -> u64 {
     vector.map_or(0, |vector| vector.memory.pointer())
 }
 
-/// Returns the rows of a segment, as an index of [`SEGMENT_ROWS`], for so many rows of an expert on average.
-fn segment_shape(pairs: usize, experts: usize) -> usize {
-    [3, 9, 24].into_iter().filter(|most| pairs > most * experts).count()
+/// Returns whether each pair is a segment of its own, which takes fewer launches: for one row or two, and for
+/// more where fewer than about a tenth of their experts are the same.
+fn alone(rows: usize, used: usize, experts: usize) -> bool {
+    rows <= 2 || 5 * (rows - 1) * used <= experts
+}
+
+/// Returns the shape of segments for so many pairs: by the rows that an expert has on average.
+fn segment_shape(pairs: usize, experts: usize) -> Shape {
+    Shape::of([3, 9, 24].into_iter().filter(|most| pairs > most * experts).count())
 }
 
 impl CudaBackend {
@@ -110,7 +114,7 @@ impl CudaBackend {
                 spec,
                 rows: most.min(x.rows() - first),
                 x: x.pointer() + from(x.columns),
-                forms: forms.from_row(first),
+                forms: forms.starting_at(first),
                 scores: routed.as_ref().map(|scores| scores.pointer() + from(experts)),
                 out: out.pointer() + from(out.columns),
             };
@@ -138,12 +142,12 @@ impl CudaBackend {
         let Part { spec, rows, .. } = *part;
         let ([experts, inner, hidden], used) = (spec.up.shape(), spec.routing.used);
         let pairs = rows * used;
-        let alone = rows <= FEW_ROWS;
-        let shape = if alone { 0 } else { segment_shape(pairs, experts) };
-        let most = if alone { pairs } else { pairs.min(pairs / SEGMENT_ROWS[shape] + experts) };
+        let alone = alone(rows, used, experts);
+        let shape = if alone { Shape::One } else { segment_shape(pairs, experts) };
+        let most = if alone { pairs } else { pairs.min(pairs / shape.rows() + experts) };
         let table = Table::new(&mut space.table, &self.device, pairs, most)?;
         let at = Segments { table, shape, most, known: alone };
-        self.route(space, part, table, if alone { 0 } else { SEGMENT_ROWS[shape] })?;
+        self.route(space, part, table, if alone { 0 } else { shape.rows() })?;
         let between = self.inner(space, part, &at)?;
         let factors = if spec.routing.weights_input { 0 } else { table.weights };
         if let Kind::Tiles { format, tile_row_bytes, factor } = spec.down.0.kind
@@ -302,9 +306,10 @@ mod tests {
 
     #[test]
     fn segments_grow_with_the_rows_of_an_expert() {
-        let rows =
-            |rows: usize, used: usize, experts: usize| SEGMENT_ROWS[segment_shape(rows * used, experts)];
+        let rows = |rows: usize, used: usize, experts: usize| segment_shape(rows * used, experts).rows();
         // Qwen3-30B-A3B and gpt-oss-20b.
+        assert_eq!([1, 2, 4, 5].map(|n| alone(n, 8, 128)), [true, true, true, false]);
+        assert_eq!([1, 2, 3].map(|n| alone(n, 4, 32)), [true, true, false]);
         assert_eq!([16, 64, 256, 2048].map(|n| rows(n, 8, 128)), [8, 16, 32, 64]);
         assert_eq!([8, 16, 64, 2048].map(|n| rows(n, 4, 32)), [8, 8, 16, 64]);
     }

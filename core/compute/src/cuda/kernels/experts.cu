@@ -6,6 +6,7 @@
 
 #include "copy.cuh"
 #include "grouped.cuh"
+#include "one_row.cuh"
 
 // Few rows have few outputs each: smaller blocks leave fewer warps without a chunk.
 constexpr int FEW_WARPS = 4;
@@ -95,7 +96,8 @@ struct Ahead {
         stage ^= 1;
     }
     // The chunk whose copy was started first; starts the next copy to its place.
-    __device__ __forceinline__ void take(const Grouped& p, int quarters, Planes<F> (&planes)[2], TileScales<F> (&scales)[2]) {
+    template <class Scales>
+    __device__ __forceinline__ void take(const Grouped& p, int quarters, Planes<F> (&planes)[2], Scales (&scales)[2]) {
         copies_wait<STAGES - 1>();
         __syncwarp();
 #pragma unroll
@@ -109,11 +111,12 @@ struct Ahead {
     }
 };
 
+// NT is 0 for segments of one row.
 template <class F, int NT>
 __device__ __forceinline__ void few_rows(const Grouped& p) {
     // Weights on their way; the sums of `p.round` chunks, after what was added up in the rounds before.
     extern __shared__ u8 shared[];
-    constexpr int STRIDE = 2 * TILE + 4, SIZE = 8 * NT * STRIDE;
+    constexpr int STRIDE = 2 * TILE + 4, SIZE = (NT ? 8 * NT : 1) * STRIDE;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int chunks = p.x.chunks;
     float* const before = (float*)(shared + FEW_WARPS * Ahead<F>::BYTES);
@@ -125,12 +128,14 @@ __device__ __forceinline__ void few_rows(const Grouped& p) {
 
     Planes<F> planes[2];
     TileScales<F> scales[2];
+    OneScales<F> one_scales[2];
     Ahead<F> ahead(p, shared + warp * Ahead<F>::BYTES, work);
     if (Ahead<F>::COPIED && warp < chunks)
         for (int i = 0; i < Ahead<F>::STAGES; i++) ahead.fetch(p);
     for (int index = blockIdx.x; index < work; index += gridDim.x) {
         const Unit at(p.segments[index / p.units], index % p.units);
-        int mine[NT], scaled[NT][2];
+        int mine[NT ? NT : 1], scaled[NT ? NT : 1][2];
+        if constexpr (NT == 0) mine[0] = at.row(p, 0);
 #pragma unroll
         for (int n = 0; n < NT; n++) {
             mine[n] = at.row(p, 8 * n + g);
@@ -141,19 +146,28 @@ __device__ __forceinline__ void few_rows(const Grouped& p) {
             const int last = min(first + p.round, chunks);
             for (int chunk = first + warp; chunk < last; chunk += FEW_WARPS) {
                 const int quarters = quarters_of(p.x, chunk);
-                if constexpr (Ahead<F>::COPIED) ahead.take(p, quarters, planes, scales);
-                else at.load<F>(p, chunk, planes, scales);
-                float sum[2][NT][4];
-                ByNumber<NT> x(p.x, mine, scaled, chunk);
-                chunk_product<F, 2, NT>(planes, scales, x, quarters, sum);
                 float* out = sums + (chunk - first) * SIZE;
+                if constexpr (NT == 0) {
+                    ahead.take(p, quarters, planes, one_scales);
+                    float sum[2][2];
+                    one_row_product<F, 2>(planes, one_scales, OneRow(p.x, mine[0], chunk), quarters, sum);
+                    // Each lane of four writes one.
+                    const float low = t < 2 ? sum[0][0] : sum[1][0], high = t < 2 ? sum[0][1] : sum[1][1];
+                    out[TILE * (t / 2) + g + t % 2 * 8] = t % 2 ? high : low;
+                } else {
+                    if constexpr (Ahead<F>::COPIED) ahead.take(p, quarters, planes, scales);
+                    else at.load<F>(p, chunk, planes, scales);
+                    float sum[2][NT][4];
+                    ByNumber<NT> x(p.x, mine, scaled, chunk);
+                    chunk_product<F, 2, NT>(planes, scales, x, quarters, sum);
 #pragma unroll
-                for (int m = 0; m < 2; m++)
+                    for (int m = 0; m < 2; m++)
 #pragma unroll
-                    for (int n = 0; n < NT; n++)
+                        for (int n = 0; n < NT; n++)
 #pragma unroll
-                        for (int i = 0; i < 4; i++)
-                            out[(8 * n + 2 * t + i % 2) * STRIDE + TILE * m + g + i / 2 * 8] = sum[m][n][i];
+                            for (int i = 0; i < 4; i++)
+                                out[(8 * n + 2 * t + i % 2) * STRIDE + TILE * m + g + i / 2 * 8] = sum[m][n][i];
+                }
             }
             __syncthreads();
 #pragma unroll 1
@@ -176,6 +190,7 @@ template <class F>
 constexpr int few_blocks(int rows) {
     if (F::codes == HALF || rows == 32) return 2;
     const bool large = F::codes == I8 || F::codes == U5 || F::codes == U6 || F::scales == TWIN || (F::scales == BLOCK && F::min);
+    if (rows == 1) return large ? 3 : 5;
     return (rows == 8 ? 4 : 3) - large;
 }
 
@@ -183,9 +198,9 @@ constexpr int few_blocks(int rows) {
 #define FEW(NAME, F, ROWS)                                                                      \
     extern "C" __global__ void __launch_bounds__(32 * FEW_WARPS, few_blocks<F>(ROWS))           \
         NAME(const __grid_constant__ Grouped p) {                                               \
-        few_rows<F, ROWS / 8>(p);                                                               \
+        few_rows<F, ROWS == 1 && F::codes == HALF ? 1 : ROWS / 8>(p);                           \
     }
-#define FEW_SHAPES(N, F) FEW(few_8_##N, F, 8) FEW(few_16_##N, F, 16) FEW(few_32_##N, F, 32)
+#define FEW_SHAPES(N, F) FEW(few_1_##N, F, 1) FEW(few_8_##N, F, 8) FEW(few_16_##N, F, 16) FEW(few_32_##N, F, 32)
 FOR_EACH_FORMAT(FEW_SHAPES)
 
 // The last step of a mixture where each pair is a segment of its own.
@@ -208,6 +223,15 @@ struct Downs {
 };
 
 constexpr int MOST_DOWN_WARPS = 16;
+
+template <bool FIRST, class A, class B>
+struct Either {
+    typedef A type;
+};
+template <class A, class B>
+struct Either<false, A, B> {
+    typedef B type;
+};
 
 // Quantizes the hidden numbers of a row's pairs, multiplies them with their experts' downs and adds these up: x is the tile of
 // outputs, y the row. The numbers are quantized by every block, which is sooner done than by another launch.
@@ -239,8 +263,9 @@ __device__ __forceinline__ void row_downs(const Downs& p) {
     // The experts were chosen before the kernel before this one started, which waited for that: their weights can be on the way.
     constexpr bool AHEAD = F::codes != HALF && F::codes != I8;
     Planes<F> planes[1], ahead[1];
-    TileScales<F> scales[1], scales_ahead[1];
-    auto load = [&](int unit, Planes<F>& planes, TileScales<F>& scales) {
+    typedef Either<F::codes == HALF, TileScales<F>, OneScales<F>> Scales;
+    typename Scales::type scales[1], scales_ahead[1];
+    auto load = [&](int unit, Planes<F>& planes, typename Scales::type& scales) {
         const int chunk = unit % x.chunks, quarters = quarters_of(x, chunk);
         const u8* from = p.weight + (u64)p.chosen[first_pair + unit / x.chunks] * p.expert_bytes +
                          tile_at<F>(tile, chunk, quarters, p.tile_row_bytes);
@@ -261,11 +286,17 @@ __device__ __forceinline__ void row_downs(const Downs& p) {
     __syncthreads();
     for (int unit = warp; unit < units; unit += warps) {
         const int pair = unit / x.chunks, chunk = unit % x.chunks;
-        float sum[1][1][4];
-        InMemory<1> row(x, pair, pair + 1, chunk);
-        chunk_product<F, 1, 1>(planes, scales, row, quarters_of(x, chunk), sum);
-        // All eight rows are the same.
-        if (t == 0) partial[unit * TILE + g] = sum[0][0][0], partial[unit * TILE + g + 8] = sum[0][0][2];
+        if constexpr (F::codes == HALF) {
+            float sum[1][1][4];
+            InMemory<1> row(x, pair, pair + 1, chunk);
+            chunk_product<F, 1, 1>(planes, scales, row, quarters_of(x, chunk), sum);
+            // All eight rows are the same.
+            if (t == 0) partial[unit * TILE + g] = sum[0][0][0], partial[unit * TILE + g + 8] = sum[0][0][2];
+        } else {
+            float sum[1][2];
+            one_row_product<F, 1>(planes, scales, OneRow(x, pair, chunk), quarters_of(x, chunk), sum);
+            if (t < 2) partial[unit * TILE + g + 8 * t] = t ? sum[0][1] : sum[0][0];
+        }
         if constexpr (AHEAD) {
             planes[0] = ahead[0], scales[0] = scales_ahead[0];
             if (unit + 2 * warps < units) load(unit + 2 * warps, ahead[0], scales_ahead[0]);
