@@ -61,8 +61,8 @@ pub(crate) struct Forms {
 }
 
 impl Forms {
-    /// Returns the forms from a row on. Only for the forms whose rows lie one after the other.
-    pub(crate) fn starting_at(mut self, row: usize) -> Self {
+    /// Returns the forms from row `row` on. Only for the forms whose rows lie one after the other.
+    pub(crate) fn skip_rows(mut self, row: usize) -> Self {
         let (row, padded, chunks) = (row as u64, self.padded as u64, self.chunks as u64);
         for (address, bytes) in [
             (&mut self.q256, padded),

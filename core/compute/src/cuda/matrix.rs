@@ -352,10 +352,10 @@ mod tests {
                 // become 3.1, and a bit 4.5.
                 TensorType::IQ3_S => 1.26,
                 TensorType::IQ3_XXS => 1.42,
-                TensorType::IQ2_S => 1.77,
-                TensorType::IQ2_XS => 1.97,
+                TensorType::IQ2_S => 1.79,
+                TensorType::IQ2_XS => 1.98,
                 TensorType::IQ2_XXS => 2.1,
-                TensorType::IQ1_M => 2.6,
+                TensorType::IQ1_M => 2.61,
                 TensorType::IQ1_S => 2.77,
                 TensorType::TQ1_0 => 1.86,
                 TensorType::TQ2_0 => 1.52,

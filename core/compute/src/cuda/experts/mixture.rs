@@ -114,7 +114,7 @@ impl CudaBackend {
                 spec,
                 rows: most.min(x.rows() - first),
                 x: x.pointer() + from(x.columns),
-                forms: forms.starting_at(first),
+                forms: forms.skip_rows(first),
                 scores: routed.as_ref().map(|scores| scores.pointer() + from(experts)),
                 out: out.pointer() + from(out.columns),
             };
