@@ -3,13 +3,8 @@
 //! Reading order: `kernels/format.cuh` defines the layout of weights, `kernels/activations.cuh` that of
 //! activations, `kernels/chunk.cuh` multiplies them, and `kernels/attention.cu` sums up attention. On the
 //! host side, `driver` is the GPU; `matrix`, `lora`, `buffer` and `cache` hold its memory; `plan` cuts a
-<<<<<<< HEAD
-//! batch into pieces; `graph` records passes and `pass` runs them; `products`, `norms`, `rope`, `attention`
-//! and `elementwise` start the kernels of their names, and this file starts the few others.
-=======
-//! batch into pieces; `graph` records passes; `products`, `experts` and `attention` start the kernels of
-//! their names, and this file starts all others.
->>>>>>> cuda-experts
+//! batch into pieces; `graph` records passes and `pass` runs them; `products`, `experts`, `norms`, `rope`,
+//! `attention` and `elementwise` start the kernels of their names, and this file starts the few others.
 //!
 //! **The same answer in any company.** Products of quantized weights are sums of integers, which are exact in
 //! any order. The floats made from those sums are added chunk by chunk (256 columns), from the first on.
