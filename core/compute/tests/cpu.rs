@@ -1,5 +1,6 @@
 //! Compares the CPU backend with plain arithmetic on dequantized weights.
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod common;
 
 use common::attention::Case;

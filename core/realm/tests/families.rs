@@ -1,9 +1,9 @@
-//! Every family of models through the public API: small random models whose files have no tokenizer, so that
-//! requests are token ids.
+//! Every family of models through the public API, on the CPU and on a GPU, if there is one: small random
+//! models whose files have no tokenizer, so that requests are token ids.
 
 use std::path::{Path, PathBuf};
 
-use realm::{ErrorCode, Model, Output, Realm, Request};
+use realm::{ErrorCode, LoadOptions, Model, Output, Realm, Request};
 
 /// Returns the files of models without tokenizer.
 fn files() -> Vec<PathBuf> {
@@ -31,12 +31,32 @@ fn generate(model: &Model, prompt: &[u32], tokens: usize) -> (Vec<u32>, usize) {
 
 #[test]
 fn every_family_generates_forks_and_restores() {
-    let realm = Realm::builder().threads(2).build().unwrap();
+    every_family_on("cpu", &Realm::builder().device("cpu").threads(2).build().unwrap());
+}
+
+#[test]
+fn every_family_that_a_gpu_takes_does_the_same_there() {
+    match Realm::builder().device("cuda").build() {
+        Ok(realm) => every_family_on("cuda", &realm),
+        Err(why) => eprintln!("SKIPPED, for want of a GPU: {why}"),
+    }
+}
+
+fn every_family_on(device: &str, realm: &Realm) {
     let files = files();
     assert!(files.len() > 40, "{}", files.len());
+    // A GPU would give each model four fifths of its memory.
+    let options = LoadOptions { kv_tokens: Some(1024), ..LoadOptions::default() };
     for file in files {
-        let what = name(&file);
-        let model = realm.load_model(file.to_str().unwrap()).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let what = format!("{} on {device}", name(&file));
+        let model = match realm.load_model_with(file.to_str().unwrap(), &options, &mut ()) {
+            Ok(model) => model,
+            Err(why) if device == "cuda" && why.code() == ErrorCode::Unsupported => {
+                println!("{what}: {why}");
+                continue;
+            }
+            Err(why) => panic!("{what}: {why}"),
+        };
         // More than a page, and more than a window.
         let prompt: Vec<u32> = (0..70).map(|i| i * 37 % 100).collect();
         let (wanted, _) = generate(&model, &prompt, 12);
@@ -63,7 +83,7 @@ fn every_family_generates_forks_and_restores() {
 
 #[test]
 fn text_is_refused_where_a_file_has_no_tokenizer() {
-    let realm = Realm::builder().threads(2).build().unwrap();
+    let realm = Realm::builder().device("cpu").threads(2).build().unwrap();
     let model = realm.load_model(files()[0].to_str().unwrap()).unwrap();
     for request in [Request::text("Hello"), Request::tokens([1, 2, 3]).regex("a+")] {
         let error = model.generate(request).unwrap_err();

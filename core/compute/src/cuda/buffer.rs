@@ -60,6 +60,28 @@ pub(crate) struct Forms {
     room16: i32,
 }
 
+impl Forms {
+    /// Returns the forms from row `row` on. Only for the forms whose rows lie one after the other.
+    pub(crate) fn skip_rows(mut self, row: usize) -> Self {
+        let (row, padded, chunks) = (row as u64, self.padded as u64, self.chunks as u64);
+        for (address, bytes) in [
+            (&mut self.q256, padded),
+            (&mut self.sums16, padded / 8),
+            (&mut self.d256, 4 * chunks),
+            (&mut self.q32, padded),
+            (&mut self.d32, padded / 8),
+            (&mut self.s32, padded / 8),
+            (&mut self.f16, 2 * padded),
+            (&mut self.scale16, 4 * chunks),
+        ] {
+            if *address != 0 {
+                *address += row * bytes;
+            }
+        }
+        self
+    }
+}
+
 const FORMS: [Form; 5] = [Form::Q256, Form::Q32, Form::F16, Form::T256, Form::T16];
 
 /// Least rows for which the last two forms have room: the rows that a block of `hopper.cu` reads.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::driver::{Device, Memory};
-use super::kernels::HEAD_DIMS;
+use super::kernels::{HEAD_DIMS, MOST_HEAD_DIM};
 use crate::{CacheLayout, CacheSpec, CacheType, Error, PAGE_TOKENS, PageFormat, PageNumber};
 
 /// A KV cache for all layers of one model.
@@ -24,7 +24,8 @@ impl Cache {
     pub(crate) fn new(device: &Arc<Device>, spec: &CacheSpec) -> Result<Self, Error> {
         let CacheLayout { kv_heads, head_dim, slots, .. } = spec.layout;
         let Some(padded) = HEAD_DIMS.into_iter().find(|&dim| dim >= head_dim) else {
-            return Err(Error::Unsupported(format!("heads of {head_dim} numbers; a GPU takes up to 256")));
+            let why = format!("heads of {head_dim} numbers; a GPU takes up to {MOST_HEAD_DIM}");
+            return Err(Error::Unsupported(why));
         };
         // Bytes of the keys, or values, of a head; see `kernels/cache.cuh`.
         let head = match spec.kind {

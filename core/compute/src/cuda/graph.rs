@@ -47,8 +47,8 @@ impl Shape {
 struct Notes {
     /// Row counts that the pass gave to buffers.
     rows: Vec<(Arc<AtomicUsize>, usize)>,
-    /// The layout of the cache, and how many query heads share a key/value head.
-    attention: Option<(CacheLayout, usize)>,
+    /// The layout of the cache.
+    attention: Option<CacheLayout>,
     /// Set if the pass did something that a recording cannot repeat.
     spoiled: bool,
 }
@@ -71,13 +71,14 @@ pub(crate) fn note_rows(rows: &Arc<AtomicUsize>, count: usize) {
     });
 }
 
-/// Notes the parameters that the plan of a batch depends on.
-pub(crate) fn note_attention(layout: &CacheLayout, group: usize) {
+/// Notes the layout of the cache, on which the plan of a batch depends. How many query heads share a
+/// key/value head, in which layers may differ, matters only to plans of prompts, which are not recorded.
+pub(crate) fn note_attention(layout: &CacheLayout) {
     NOTES.with_borrow_mut(|notes| {
         let Some(notes) = notes else { return };
         match &notes.attention {
-            Some((noted, of)) => notes.spoiled |= *of != group || noted != layout,
-            None => notes.attention = Some((layout.clone(), group)),
+            Some(noted) => notes.spoiled |= noted != layout,
+            None => notes.attention = Some(layout.clone()),
         }
     });
 }
@@ -98,14 +99,14 @@ pub(crate) struct Recording {
     graph: Option<Graph>,
     failed: bool,
     rows: Vec<(Arc<AtomicUsize>, usize)>,
-    attention: Option<(CacheLayout, usize)>,
+    attention: Option<CacheLayout>,
     used: u64,
 }
 
 impl Recording {
     /// Returns the plan of a batch of this shape, if the pass has attention.
     pub(crate) fn plan(&self, batch: &Batch) -> Option<Plan> {
-        self.attention.as_ref().map(|(layout, group)| Plan::new(batch, layout, *group))
+        self.attention.as_ref().map(|layout| Plan::new(batch, layout, 1))
     }
 
     /// Starts the kernels. The batch's tokens, positions and tables must be in their places.

@@ -1,6 +1,7 @@
 //! The kernels: compiled ahead by `ci/build-kernels`, embedded in the program, loaded onto a device.
 
-use super::driver::{Device, Function};
+use super::driver::{Device, Function, Module};
+use super::experts::ExpertKernels;
 use super::matrix::FORMATS;
 use crate::Error;
 
@@ -9,12 +10,21 @@ const CACHE: &[u8] = include_bytes!("kernels/cache.fatbin");
 const ELEMENTWISE: &[u8] = include_bytes!("kernels/elementwise.fatbin");
 const GEMM: &[u8] = include_bytes!("kernels/gemm.fatbin");
 const HOPPER: &[u8] = include_bytes!("kernels/hopper.fatbin");
+const NORMS: &[u8] = include_bytes!("kernels/norms.fatbin");
 const PACK: &[u8] = include_bytes!("kernels/pack.fatbin");
 const PRODUCTS: &[u8] = include_bytes!("kernels/products.fatbin");
+const ROPE: &[u8] = include_bytes!("kernels/rope.fatbin");
 const SAMPLING: &[u8] = include_bytes!("kernels/sampling.fatbin");
 
 /// Head widths that the attention kernels are compiled for; other widths are padded to the next one.
-pub(crate) const HEAD_DIMS: [usize; 6] = [32, 64, 96, 128, 192, 256];
+pub(crate) const HEAD_DIMS: [usize; 7] = [32, 64, 96, 128, 192, 256, 576];
+
+/// Widest heads that the attention kernels take.
+pub(crate) const MOST_HEAD_DIM: usize = HEAD_DIMS[HEAD_DIMS.len() - 1];
+
+/// Number of the [`HEAD_DIMS`] that have kernels for tiles of prompts.
+const TILED: usize = 6;
+const ALL: usize = HEAD_DIMS.len();
 
 /// The kernels of `products.cu`, for few rows: most rows, outputs per block, blocks per multiprocessor.
 pub(crate) const PRODUCT_SHAPES: [(usize, usize, usize); 4] =
@@ -107,21 +117,35 @@ pub(crate) struct Kernels {
     pub(crate) product_f32: Function,
     pub(crate) rms_norm: Function,
     pub(crate) add_rms_norm: Function,
+    pub(crate) any_norm: Function,
+    pub(crate) add_any_norm: Function,
     pub(crate) quantize: Function,
     pub(crate) gated_activation: Function,
+    pub(crate) activation: Function,
+    pub(crate) add: Function,
+    pub(crate) scale: Function,
+    pub(crate) scale_rows: Function,
+    pub(crate) copy_columns: Function,
     pub(crate) gather: Function,
     pub(crate) soft_cap: Function,
     pub(crate) rotations: Function,
     pub(crate) rope_store: Function,
+    pub(crate) rope_store_any: Function,
+    pub(crate) rope_store_wide: Function,
     pub(crate) copy_page: Function,
     pub(crate) store_codes: Function,
     pub(crate) lora_inner: Function,
     pub(crate) lora_outer: Function,
-    /// Attention over pages of half floats and of codes, in the order of [`HEAD_DIMS`].
-    pub(crate) attend_row: [[Function; 6]; 2],
-    pub(crate) attend_tiles: [[Function; 6]; 2],
-    pub(crate) attend_f32: Function,
+    /// Attention over pages of half floats and of codes, in the order of [`HEAD_DIMS`]: first the kernels for
+    /// attention without sinks and chunks, then those for any.
+    pub(crate) attend_row: [[Vec<Function>; 2]; 2],
+    pub(crate) attend_tiles: [[Vec<Function>; 2]; 2],
+    /// Puts together what `attend_row` computed of the last of the [`HEAD_DIMS`].
+    pub(crate) attend_merge: Function,
+    /// For heads of up to 256 numbers, and for wider ones.
+    pub(crate) attend_f32: [Function; 2],
     pub(crate) top_k: Function,
+    pub(crate) experts: ExpertKernels,
 }
 
 impl Kernels {
@@ -129,13 +153,7 @@ impl Kernels {
         let (attention, elementwise) = (device.load(ATTENTION)?, device.load(ELEMENTWISE)?);
         let cache = device.load(CACHE)?;
         let (pack, products) = (device.load(PACK)?, device.load(PRODUCTS)?);
-        let by_dim = |name: &str| -> Result<[Function; 6], Error> {
-            let mut all = Vec::with_capacity(HEAD_DIMS.len());
-            for dim in HEAD_DIMS {
-                all.push(attention.function(&format!("{name}_{dim}"), MOST_SHARED)?);
-            }
-            all.try_into().map_err(|_| Error::Device("attention kernels".into()))
-        };
+        let (norms, rope) = (device.load(NORMS)?, device.load(ROPE)?);
         let product = |rows: usize| products.function(&format!("product_{rows}"), MOST_SHARED);
         // Makes a Hopper GPU use the kernels of other GPUs, for testing.
         let portable = std::env::var_os("REALM_CUDA").is_some_and(|v| v == "portable");
@@ -162,22 +180,53 @@ impl Kernels {
             embed_f32: pack.function("embed_f32", 0)?,
             products: [product(4)?, product(8)?, product(16)?, product(32)?],
             product_f32: products.function("product_f32", 0)?,
-            rms_norm: elementwise.function("rms_norm", 0)?,
-            add_rms_norm: elementwise.function("add_rms_norm", 0)?,
+            rms_norm: norms.function("rms_norm", 0)?,
+            add_rms_norm: norms.function("add_rms_norm", 0)?,
+            any_norm: norms.function("any_norm", 0)?,
+            add_any_norm: norms.function("add_any_norm", 0)?,
             quantize: elementwise.function("quantize", 0)?,
             gated_activation: elementwise.function("gated", 0)?,
+            activation: elementwise.function("activation", 0)?,
+            add: elementwise.function("add", 0)?,
+            scale: elementwise.function("scale", 0)?,
+            scale_rows: elementwise.function("scale_rows", 0)?,
+            copy_columns: elementwise.function("copy_columns", 0)?,
             gather: elementwise.function("gather", 0)?,
             soft_cap: elementwise.function("soft_cap", 0)?,
-            rotations: elementwise.function("rotations", 0)?,
-            rope_store: elementwise.function("rope_store", 0)?,
+            rotations: rope.function("rotations", 0)?,
+            rope_store: rope.function("rope_store", 0)?,
+            rope_store_any: rope.function("rope_store_any", 0)?,
+            rope_store_wide: rope.function("rope_store_wide", 0)?,
             copy_page: cache.function("copy_page", 0)?,
             store_codes: cache.function("store_codes", 0)?,
             lora_inner: elementwise.function("lora_inner", 0)?,
             lora_outer: elementwise.function("lora_outer", 0)?,
-            attend_row: [by_dim("attend_row")?, by_dim("attend_row_codes")?],
-            attend_tiles: [by_dim("attend_tiles")?, by_dim("attend_tiles_codes")?],
-            attend_f32: attention.function("attend_f32", 0)?,
+            attend_row: [
+                [by_dim(&attention, "attend_row", TILED)?, by_dim(&attention, "attend_row_codes", TILED)?],
+                [
+                    by_dim(&attention, "attend_row_any", ALL)?,
+                    by_dim(&attention, "attend_row_any_codes", ALL)?,
+                ],
+            ],
+            attend_tiles: [
+                [
+                    by_dim(&attention, "attend_tiles", TILED)?,
+                    by_dim(&attention, "attend_tiles_codes", TILED)?,
+                ],
+                [
+                    by_dim(&attention, "attend_tiles_any", TILED)?,
+                    by_dim(&attention, "attend_tiles_any_codes", TILED)?,
+                ],
+            ],
+            attend_merge: attention.function("attend_merge_576", 0)?,
+            attend_f32: [attention.function("attend_f32", 0)?, attention.function("attend_f32_wide", 0)?],
             top_k: device.load(SAMPLING)?.function("best", 0)?,
+            experts: ExpertKernels::load(device)?,
         })
     }
+}
+
+/// The kernels of `name` for the first `count` of the [`HEAD_DIMS`].
+fn by_dim(module: &Module, name: &str, count: usize) -> Result<Vec<Function>, Error> {
+    HEAD_DIMS[..count].iter().map(|dim| module.function(&format!("{name}_{dim}"), MOST_SHARED)).collect()
 }

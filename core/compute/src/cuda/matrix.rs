@@ -10,6 +10,7 @@ use realm_gguf::{Tensor, TensorType};
 
 use super::driver::{Device, Event, Geometry, Memory, Pinned, arguments};
 use super::kernels::Kernels;
+use crate::quant::grids::ENTRIES;
 use crate::{Error, checks, quant};
 
 /// Outputs per tile.
@@ -22,7 +23,7 @@ pub(crate) const CHUNK: usize = 256;
 pub(crate) const QUARTER: usize = 64;
 
 /// Number of tile layouts.
-pub(crate) const FORMATS: usize = 13;
+pub(crate) const FORMATS: usize = 21;
 
 /// Bytes per slab, unless 64 rows take more.
 const SLAB: usize = 16 << 20;
@@ -56,26 +57,36 @@ pub(crate) struct Format {
 }
 
 impl Format {
-    /// Returns the layout for a GGUF type; `None` for types that are stored as single-precision floats, or
-    /// only on the CPU.
+    /// Returns the layout for a GGUF type; `None` for types that are stored as single-precision floats.
+    /// Ternary types are stored as Q2_K, with codes one larger and a minimum of 1; Q1_0 as Q4_0.
     pub(crate) fn of(ty: TensorType) -> Option<Self> {
         // Index, form, bytes of planes by quarter, of the 2-bit and 1-bit planes, of scales, of minimums, of
         // float scales.
         let (index, form, quarter_bytes, others): (i32, Form, usize, [usize; 5]) = match ty {
-            TensorType::Q4_0 => (0, Form::Q32, 512, [0, 0, 256, 0, 0]),
+            TensorType::Q4_0 | TensorType::Q1_0 => (0, Form::Q32, 512, [0, 0, 256, 0, 0]),
             TensorType::Q4_1 => (1, Form::Q32, 512, [0, 0, 256, 256, 0]),
             TensorType::Q5_0 => (2, Form::Q32, 512, [0, 512, 256, 0, 0]),
             TensorType::Q5_1 => (3, Form::Q32, 512, [0, 512, 256, 256, 0]),
             TensorType::Q8_0 => (4, Form::Q32, 1024, [0, 0, 256, 0, 0]),
             TensorType::IQ4_NL => (5, Form::Q32, 512, [0, 0, 256, 0, 0]),
-            TensorType::Q2_K => (6, Form::Q256, 0, [1024, 0, 256, 256, 64]),
+            TensorType::Q2_K | TensorType::TQ1_0 | TensorType::TQ2_0 => {
+                (6, Form::Q256, 0, [1024, 0, 256, 256, 64])
+            }
             TensorType::Q3_K => (7, Form::Q256, 0, [1024, 512, 256, 0, 32]),
             TensorType::Q4_K => (8, Form::Q256, 512, [0, 0, 128, 128, 64]),
             TensorType::Q5_K => (9, Form::Q256, 512, [0, 512, 128, 128, 64]),
             TensorType::Q6_K => (10, Form::Q256, 512, [1024, 0, 256, 0, 32]),
             TensorType::IQ4_XS => (11, Form::Q256, 512, [0, 0, 128, 0, 32]),
             TensorType::F16 | TensorType::BF16 => (12, Form::F16, 2048, [0; 5]),
-            _ => return None,
+            TensorType::MXFP4 => (13, Form::Q32, 512, [0, 0, 256, 0, 0]),
+            TensorType::NVFP4 => (14, Form::Q32, 512, [0, 0, 512, 0, 0]),
+            TensorType::IQ2_XXS => (15, Form::Q256, 512, [0, 0, 128, 0, 32]),
+            TensorType::IQ2_XS | TensorType::IQ2_S => (16, Form::Q256, 512, [0, 0, 256, 0, 32]),
+            TensorType::IQ3_XXS => (17, Form::Q256, 512, [0, 0, 128, 0, 32]),
+            TensorType::IQ3_S => (18, Form::Q256, 512, [0, 0, 128, 0, 32]),
+            TensorType::IQ1_S => (19, Form::Q256, 512, [0, 0, 128, 0, 32]),
+            TensorType::IQ1_M => (20, Form::Q256, 512, [0, 0, 256, 0, 32]),
+            TensorType::F32 | TensorType::Q8_K => return None,
         };
         let many_rows = match index {
             8 | 10 => Some(Form::T256),
@@ -86,7 +97,7 @@ impl Format {
     }
 
     /// Bytes of a tile of `quarters` × 64 columns.
-    fn tile_bytes(&self, quarters: usize) -> usize {
+    pub(crate) fn tile_bytes(&self, quarters: usize) -> usize {
         quarters * self.quarter_bytes + self.other_bytes
     }
 
@@ -107,6 +118,7 @@ pub struct Matrix {
 }
 
 /// The storage of a matrix.
+#[derive(Clone, Copy)]
 pub(crate) enum Kind {
     /// Stored in tiles. The weights were multiplied with 1 / `factor`, a power of two.
     Tiles { format: Format, tile_row_bytes: usize, factor: f32 },
@@ -118,6 +130,7 @@ pub(crate) enum Kind {
 #[repr(C)]
 struct Source {
     data: u64,
+    grid: u64,
     row_bytes: u64,
     rows: i32,
     columns: i32,
@@ -129,6 +142,27 @@ struct Source {
 pub(crate) struct Uploader {
     slots: [Slot; 2],
     next: usize,
+    /// The codebooks of the IQ types.
+    grids: Memory,
+}
+
+/// Matrices of one shape, one after the other.
+pub(crate) struct Stack {
+    pub(crate) count: usize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) kind: Kind,
+    pub(crate) memory: Memory,
+}
+
+impl Stack {
+    /// Bytes of each matrix.
+    pub(crate) fn bytes(&self) -> usize {
+        match self.kind {
+            Kind::Tiles { tile_row_bytes, .. } => self.rows.div_ceil(TOGETHER) * 4 * tile_row_bytes,
+            Kind::Floats => self.rows * self.columns * 4,
+        }
+    }
 }
 
 struct Slot {
@@ -147,7 +181,9 @@ impl Slot {
 
 impl Uploader {
     pub(crate) fn new(device: &Arc<Device>) -> Result<Self, Error> {
-        Ok(Self { slots: [Slot::new(device, SLAB)?, Slot::new(device, SLAB)?], next: 0 })
+        let mut grids = Memory::new(device, ENTRIES.len(), "codebooks")?;
+        grids.write(0, ENTRIES)?;
+        Ok(Self { slots: [Slot::new(device, SLAB)?, Slot::new(device, SLAB)?], next: 0, grids })
     }
 
     /// Returns the next slot, free and of at least `bytes`.
@@ -168,7 +204,9 @@ impl Uploader {
         kernels: &Kernels,
         tensor: &Tensor<'_>,
     ) -> Result<Matrix, Error> {
-        self.upload(device, kernels, tensor, layout(tensor)?)
+        checks::matrix(tensor, i32::MAX as usize)?;
+        let Stack { rows, columns, kind, memory, .. } = self.stack(device, kernels, tensor)?;
+        Ok(Matrix { rows, columns, kind, memory })
     }
 
     /// Uploads a tensor as single-precision floats, whatever its type.
@@ -178,7 +216,19 @@ impl Uploader {
         kernels: &Kernels,
         tensor: &Tensor<'_>,
     ) -> Result<Matrix, Error> {
-        self.upload(device, kernels, tensor, None)
+        checks::matrix(tensor, i32::MAX as usize)?;
+        let Stack { rows, columns, kind, memory, .. } = self.upload(device, kernels, tensor, None)?;
+        Ok(Matrix { rows, columns, kind, memory })
+    }
+
+    /// Uploads a tensor of GGUF shape `[columns, rows, count]`.
+    pub(crate) fn stack(
+        &mut self,
+        device: &Arc<Device>,
+        kernels: &Kernels,
+        tensor: &Tensor<'_>,
+    ) -> Result<Stack, Error> {
+        self.upload(device, kernels, tensor, Format::of(tensor.info.ty))
     }
 
     fn upload(
@@ -187,77 +237,89 @@ impl Uploader {
         kernels: &Kernels,
         tensor: &Tensor<'_>,
         format: Option<Format>,
-    ) -> Result<Matrix, Error> {
+    ) -> Result<Stack, Error> {
         let info = tensor.info;
         // Kernels index with 32 bits.
-        let (columns, rows, row_bytes) = checks::matrix(tensor, i32::MAX as usize)?;
+        let ([columns, rows, count], row_bytes) = checks::matrices(tensor, i32::MAX as usize)?;
+        if rows * count > i32::MAX as usize {
+            return Err(checks::bad_tensor(tensor, "is too large"));
+        }
         device.bind()?;
         let what = format!("tensor `{}`", info.name);
         let Some(format) = format else {
-            let mut memory = Memory::new(device, rows * columns * 4, &what)?;
+            let all = rows * count;
+            let mut memory = Memory::new(device, all * columns * 4, &what)?;
             let slab = (SLAB / (4 * columns)).max(1);
-            for first in (0..rows).step_by(slab) {
-                let count = slab.min(rows - first);
-                let slot = self.slot(device, count * columns * 4)?;
-                let floats = slot.host.slice::<f32>(count * columns);
-                quant::dequantize(info.ty, &tensor.data[first * row_bytes..][..count * row_bytes], floats)
+            for first in (0..all).step_by(slab) {
+                let some = slab.min(all - first);
+                let slot = self.slot(device, some * columns * 4)?;
+                let floats = slot.host.slice::<f32>(some * columns);
+                quant::dequantize(info.ty, &tensor.data[first * row_bytes..][..some * row_bytes], floats)
                     .map_err(|e| checks::bad_tensor(tensor, &e.to_string()))?;
                 memory.write(first * columns * 4, floats)?;
                 slot.done.record()?;
             }
-            return Ok(Matrix { rows, columns, kind: Kind::Floats, memory });
+            return Ok(Stack { count, rows, columns, kind: Kind::Floats, memory });
         };
-        let tile_row_bytes = format.tile_row_bytes(columns);
-        let memory = Memory::new(device, rows.div_ceil(TOGETHER) * 4 * tile_row_bytes, &what)?;
         let up = if info.ty == TensorType::BF16 { headroom(tensor.data) } else { 1.0 };
+        let kind = Kind::Tiles { format, tile_row_bytes: format.tile_row_bytes(columns), factor: 1.0 / up };
+        let memory = Memory::new(device, 0, &what)?;
+        let mut stack = Stack { count, rows, columns, kind, memory };
+        let bytes = stack.bytes();
+        stack.memory = Memory::new(device, bytes * count, &what)?;
+        // Matrices of whole groups of tiles lie as one matrix of all their rows.
+        let (count, rows) = if rows.is_multiple_of(TOGETHER) { (1, rows * count) } else { (count, rows) };
+        for (i, data) in tensor.data.chunks_exact(rows * row_bytes).enumerate().take(count) {
+            let out = stack.memory.pointer() + (i * bytes) as u64;
+            self.pack(device, kernels, info.ty, (data, row_bytes), (columns, format, up), out)?;
+        }
+        Ok(stack)
+    }
+
+    /// Packs the rows of a matrix, `row_bytes` each, to `out`.
+    fn pack(
+        &mut self,
+        device: &Arc<Device>,
+        kernels: &Kernels,
+        ty: TensorType,
+        (data, row_bytes): (&[u8], usize),
+        (columns, format, factor): (usize, Format, f32),
+        out: u64,
+    ) -> Result<(), Error> {
+        let tile_row_bytes = format.tile_row_bytes(columns);
         let slab = (SLAB / row_bytes / TOGETHER).max(1) * TOGETHER;
-        for first in (0..rows).step_by(slab) {
-            let count = slab.min(rows - first);
-            let bytes = &tensor.data[first * row_bytes..][..count * row_bytes];
+        let grid = self.grids.pointer();
+        for (i, bytes) in data.chunks(slab * row_bytes).enumerate() {
+            let (first, count) = (i * slab, bytes.len() / row_bytes);
             let slot = self.slot(device, bytes.len())?;
             let host = slot.host.slice::<u8>(bytes.len());
             host.copy_from_slice(bytes);
             slot.device.write(0, host)?;
             let source = Source {
                 data: slot.device.pointer(),
+                grid,
                 row_bytes: row_bytes as u64,
                 rows: count as i32,
                 columns: columns as i32,
-                ty: info.ty.id() as i32,
-                factor: up,
+                ty: ty.id() as i32,
+                factor,
             };
-            let out = memory.pointer() + (first / TILE * tile_row_bytes) as u64;
+            let out = out + (first / TILE * tile_row_bytes) as u64;
             // Rows beyond the last output are zeros.
             let tiles = count.div_ceil(TOGETHER) * 4;
             let y = tiles.min(32_768);
             let grid = [columns.div_ceil(CHUNK), y, tiles.div_ceil(y)];
             let geometry = Geometry { grid, block: 128, shared: 0 };
             let (stride, tiles) = (tile_row_bytes as u64, tiles as i32);
-            // SAFETY: the slab holds `count` rows, and the matrix has room for their tiles.
+            // SAFETY: the slab holds `count` rows, and there is room for their tiles.
             unsafe {
                 let arguments = arguments![source, out, stride, format.index, tiles];
                 device.launch(kernels.pack, geometry, arguments)?;
             }
             slot.done.record()?;
         }
-        let kind = Kind::Tiles { format, tile_row_bytes, factor: 1.0 / up };
-        Ok(Matrix { rows, columns, kind, memory })
+        Ok(())
     }
-}
-
-/// Returns whether there are kernels for matrices of a type.
-pub(super) fn takes(ty: TensorType) -> bool {
-    Format::of(ty).is_some() || matches!(ty, TensorType::F32 | TensorType::Q8_K)
-}
-
-/// Returns the layout of a matrix; refuses types that only the CPU multiplies with.
-fn layout(tensor: &Tensor<'_>) -> Result<Option<Format>, Error> {
-    let (ty, format) = (tensor.info.ty, Format::of(tensor.info.ty));
-    if !takes(ty) {
-        let why = format!("is {ty}, which only the CPU multiplies with: choose the device `cpu`");
-        return Err(checks::bad_tensor(tensor, &why));
-    }
-    Ok(format)
 }
 
 /// Returns the power of two that brings the largest of these bfloat16 numbers just below 2¹⁵. As half floats
@@ -283,23 +345,29 @@ mod tests {
             let columns = 11_008;
             let file = columns / ty.block_len() * ty.block_bytes() * TILE;
             let ours = format.tile_row_bytes(columns);
-            // The 4-bit scales and minimums of Q2_K take whole bytes here.
-            let most = if ty == TensorType::Q2_K { 1.2 } else { 1.04 };
+            let most = match ty {
+                // The 4-bit scales and minimums of Q2_K take whole bytes here.
+                TensorType::Q2_K => 1.2,
+                // Points of codebooks are taken apart, so 2 to 3.4 bits become 4.3 to 4.6; ternary numbers
+                // become 3.1, and a bit 4.5.
+                TensorType::IQ3_S => 1.26,
+                TensorType::IQ3_XXS => 1.42,
+                TensorType::IQ2_S => 1.79,
+                TensorType::IQ2_XS => 1.98,
+                TensorType::IQ2_XXS => 2.1,
+                TensorType::IQ1_M => 2.61,
+                TensorType::IQ1_S => 2.77,
+                TensorType::TQ1_0 => 1.86,
+                TensorType::TQ2_0 => 1.52,
+                TensorType::Q1_0 => 4.01,
+                // Their scales have 16 bits instead of 8.
+                TensorType::MXFP4 => 1.07,
+                TensorType::NVFP4 => 1.12,
+                _ => 1.04,
+            };
             assert!(ours >= file && ours as f64 <= most * file as f64, "{ty}: {ours} for {file}");
             // Kernels read rows 16 bytes at a time.
             assert_eq!(ours % 16, 0);
-        }
-    }
-
-    #[test]
-    fn types_for_the_cpu_alone_are_refused_by_name() {
-        for ty in TensorType::ALL {
-            let info = realm_gguf::TensorInfo::new("w", vec![256, 2], ty).unwrap();
-            let refused = layout(&Tensor { info: &info, data: &[] }).err().map(|error| error.to_string());
-            let here = Format::of(ty).is_some() || [TensorType::F32, TensorType::Q8_K].contains(&ty);
-            assert_eq!(refused.is_none(), here, "{ty}");
-            let why = format!("tensor `w` of shape [256, 2] is {ty}, which only the CPU multiplies with");
-            assert!(refused.is_none_or(|refused| refused.contains(&why)), "{ty}");
         }
     }
 

@@ -3,8 +3,8 @@
 //! Reading order: `kernels/format.cuh` defines the layout of weights, `kernels/activations.cuh` that of
 //! activations, `kernels/chunk.cuh` multiplies them, and `kernels/attention.cu` sums up attention. On the
 //! host side, `driver` is the GPU; `matrix`, `lora`, `buffer` and `cache` hold its memory; `plan` cuts a
-//! batch into pieces; `graph` records passes; `products` and `attention` start the kernels of their names,
-//! and this file starts all others.
+//! batch into pieces; `graph` records passes and `pass` runs them; `products`, `experts`, `norms`, `rope`,
+//! `attention` and `elementwise` start the kernels of their names, and this file starts the few others.
 //!
 //! **The same answer in any company.** Products of quantized weights are sums of integers, which are exact in
 //! any order. The floats made from those sums are added chunk by chunk (256 columns), from the first on.
@@ -18,14 +18,18 @@ mod buffer;
 mod cache;
 mod crew;
 mod driver;
+mod elementwise;
+mod experts;
 mod graph;
 mod kernels;
 mod lora;
 mod matrix;
+mod norms;
+mod pass;
 mod plan;
 mod products;
+mod rope;
 mod state;
-mod unsupported;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -41,16 +45,13 @@ use crate::{
 pub use buffer::Buffer;
 pub use cache::Cache;
 use crew::Crew;
-use driver::{Device, Event, Geometry, Memory, Pinned, arguments};
-use graph::{Advice, Shape};
+use driver::{Device, Event, Function, Geometry, Memory, Pinned, arguments};
+pub use experts::Experts;
 use kernels::Kernels;
 pub use lora::LowRank;
 pub use matrix::Matrix;
 use matrix::{CHUNK, Kind, Uploader};
-use products::MOST_JOBS;
 use state::State;
-pub use unsupported::Experts;
-use unsupported::{norm_weight, refuse};
 
 /// Numbers that a host thread copies at a time.
 const COPIED_AT_ONCE: usize = 1 << 16;
@@ -150,15 +151,15 @@ impl Backend for CudaBackend {
     }
 
     fn supports(&self, feature: Feature) -> bool {
-        unsupported::supports(feature)
+        !matches!(feature, Feature::HeadDim(dim) if dim > kernels::MOST_HEAD_DIM)
     }
 
     fn matrix(&self, tensor: &Tensor<'_>) -> Result<Matrix, Error> {
         self.upload(|uploader| uploader.matrix(&self.device, &self.kernels, tensor))
     }
 
-    fn experts(&self, _tensor: &Tensor<'_>) -> Result<Experts, Error> {
-        refuse(Feature::Experts)
+    fn experts(&self, tensor: &Tensor<'_>) -> Result<Experts, Error> {
+        self.upload(|uploader| uploader.stack(&self.device, &self.kernels, tensor).map(Experts::new))
     }
 
     fn low_rank(&self, a: &Tensor<'_>, b: &Tensor<'_>) -> Result<LowRank, Error> {
@@ -237,96 +238,23 @@ impl Backend for CudaBackend {
     }
 
     fn norm(&self, x: &Buffer, norm: &Norm<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
-        let (weight, eps) = (norm_weight(norm)?, norm.eps);
-        expect("the length of a norm", weight.len, x.columns)?;
-        expect("the width of a norm's output", out.columns, x.columns)?;
-        let _state = self.state()?;
-        out.set_rows(x.rows())?;
-        let forms = out.fill()?;
-        let (from, w, to, columns) = (x.pointer(), weight.memory.pointer(), out.pointer(), x.columns as i32);
-        let geometry = Geometry { grid: [x.rows(), 1, 1], block: norm_block(x.columns), shared: 0 };
-        // SAFETY: shapes were checked, and the forms have room.
-        unsafe {
-            let arguments = arguments![from, w, eps, columns, to, forms];
-            self.device.launch(self.kernels.rms_norm, geometry, arguments)
-        }
+        self.normalize(x, norm, out)
     }
 
     fn add_norm(&self, x: &mut Buffer, delta: &Buffer, norm: &Norm<'_, Self>) -> Result<(), Error> {
-        let (weight, eps) = (norm_weight(norm)?, norm.eps);
-        expect("the length of a norm", weight.len, x.columns)?;
-        expect("the width of a norm's input", delta.columns, x.columns)?;
-        expect("the rows of a norm's input", delta.rows(), x.rows())?;
-        let _state = self.state()?;
-        x.changed();
-        let (to, from, w, columns) =
-            (x.pointer(), delta.pointer(), weight.memory.pointer(), x.columns as i32);
-        let geometry = Geometry { grid: [x.rows(), 1, 1], block: norm_block(x.columns), shared: 0 };
-        // SAFETY: shapes were checked.
-        unsafe {
-            let arguments = arguments![to, from, w, eps, columns];
-            self.device.launch(self.kernels.add_rms_norm, geometry, arguments)
-        }
+        self.add_normalized(x, delta, norm)
     }
 
     fn matmul(&self, x: &Buffer, jobs: &mut [MatMul<'_, Self>]) -> Result<(), Error> {
-        let mut needed = 0;
-        for job in &mut *jobs {
-            expect("the width of a product's input", x.columns, job.weight.columns)?;
-            expect("the width of a product's output", job.out.columns, job.weight.rows)?;
-            if let Some(bias) = job.bias {
-                expect("the length of a bias", bias.len, job.weight.rows)?;
-            }
-            if job.accumulate {
-                expect("the rows to add to", job.out.rows(), x.rows())?;
-            }
-            if let Kind::Tiles { format, .. } = job.weight.kind {
-                needed |= self.form(format, x.rows()) as u32;
-            }
-            lora::check(job, x.rows())?;
-        }
-        let mut state = self.state()?;
-        state.wait_for_weights(&self.device)?;
-        for job in &mut *jobs {
-            job.out.set_rows(x.rows())?;
-        }
-        if x.rows() == 0 {
-            return Ok(());
-        }
-        let mut forms = x.forms();
-        forms.room_for(&self.device, x.rows(), x.columns, needed)?;
-        let missing = forms.claim(needed, x.rows());
-        if missing != 0 {
-            let (from, columns, to) = (x.pointer(), x.columns as i32, forms.describe(x.columns, missing));
-            let geometry = Geometry {
-                grid: [x.columns.div_ceil(CHUNK).div_ceil(4), x.rows(), 1],
-                block: 128,
-                shared: 0,
-            };
-            // SAFETY: the forms have room for the rows.
-            unsafe { self.device.launch(self.kernels.quantize, geometry, arguments![from, columns, to])? };
-        }
-        let forms = forms.describe(x.columns, needed);
-        let (tiled, floats): (Vec<_>, Vec<_>) =
-            jobs.iter().partition(|job| matches!(job.weight.kind, Kind::Tiles { .. }));
-        for jobs in tiled.chunks(MOST_JOBS) {
-            self.tiled(x, forms, jobs)?;
-        }
-        floats.into_iter().try_for_each(|job| self.float_product(x, job))?;
-        for job in &*jobs {
-            for lora in job.lora {
-                lora::add(&self.device, &self.kernels, &mut state, x, lora, job.out)?;
-            }
-        }
-        Ok(())
+        self.multiply(x, jobs)
     }
 
-    fn mixture(&self, _x: &Buffer, _spec: &Mixture<'_, Self>, _out: &mut Buffer) -> Result<(), Error> {
-        refuse(Feature::Experts)
+    fn mixture(&self, x: &Buffer, spec: &Mixture<'_, Self>, out: &mut Buffer) -> Result<(), Error> {
+        self.mix(x, spec, out)
     }
 
-    fn each_head(&self, _x: &Buffer, _w: &Experts, _out: &mut Buffer) -> Result<(), Error> {
-        refuse(Feature::HeadMatrices)
+    fn each_head(&self, x: &Buffer, w: &Experts, out: &mut Buffer) -> Result<(), Error> {
+        self.heads(x, w, out)
     }
 
     fn rotations(
@@ -336,20 +264,7 @@ impl Backend for CudaBackend {
         positions: &[u32],
         out: &mut Buffer,
     ) -> Result<(), Error> {
-        let count = frequencies.len;
-        expect("the width of the rotations", out.columns, 2 * count)?;
-        let mut state = self.state()?;
-        out.set_rows(positions.len())?;
-        let rows = positions.len();
-        let positions = state.positions.put(&self.device, positions)?;
-        let (frequencies, to) = (frequencies.memory.pointer(), out.pointer());
-        let geometry = Geometry { grid: [count.div_ceil(64), rows, 1], block: 64, shared: 0 };
-        let count = count as i32;
-        // SAFETY: `out` has room for a pair for each frequency and row.
-        unsafe {
-            let arguments = arguments![frequencies, count, magnitude, positions, to];
-            self.device.launch(self.kernels.rotations, geometry, arguments)
-        }
+        self.rotate_positions(frequencies, magnitude, positions, out)
     }
 
     fn rope_store(
@@ -376,65 +291,35 @@ impl Backend for CudaBackend {
     }
 
     fn gated_activation(&self, activation: Activation, gate: &mut Buffer, up: &Buffer) -> Result<(), Error> {
-        let gelu = match activation {
-            Activation::Silu => 0,
-            Activation::GeluTanh => 1,
-            other => return refuse(Feature::Gated(other)),
-        };
-        expect("the width of a gate", gate.columns, up.columns)?;
-        expect("the rows of a gate", gate.rows(), up.rows())?;
-        let _state = self.state()?;
-        let forms = gate.fill()?;
-        let (to, other, columns) = (gate.pointer(), up.pointer(), gate.columns as i32);
-        let grid = [gate.columns.div_ceil(CHUNK).div_ceil(4), gate.rows(), 1];
-        let geometry = Geometry { grid, block: 128, shared: 0 };
-        // SAFETY: shapes were checked, and the forms have room.
-        unsafe {
-            let arguments = arguments![to, other, columns, gelu, forms];
-            self.device.launch(self.kernels.gated_activation, geometry, arguments)
-        }
+        self.activate(activation, gate, Some(up))
     }
 
-    fn activation(&self, _activation: Activation, _x: &mut Buffer) -> Result<(), Error> {
-        refuse(Feature::Ungated)
+    fn activation(&self, activation: Activation, x: &mut Buffer) -> Result<(), Error> {
+        self.activate(activation, x, None)
     }
 
-    fn add(&self, _x: &mut Buffer, _delta: &Buffer, _scale: f32) -> Result<(), Error> {
-        refuse(Feature::Multipliers)
+    fn add(&self, x: &mut Buffer, delta: &Buffer, scale: f32) -> Result<(), Error> {
+        self.add_scaled(x, delta, scale)
     }
 
-    fn scale(&self, _x: &mut Buffer, _factor: f32) -> Result<(), Error> {
-        refuse(Feature::Multipliers)
+    fn scale(&self, x: &mut Buffer, factor: f32) -> Result<(), Error> {
+        self.change_all(self.kernels.scale, x, factor)
     }
 
-    fn scale_rows(&self, _gate: &Buffer, _x: &mut Buffer) -> Result<(), Error> {
-        refuse(Feature::Multipliers)
+    fn scale_rows(&self, gate: &Buffer, x: &mut Buffer) -> Result<(), Error> {
+        self.scale_by_gates(gate, x)
     }
 
-    fn copy_columns(&self, _x: &Buffer, _columns: &Columns, _out: &mut Buffer) -> Result<(), Error> {
-        refuse(Feature::Columns)
+    fn copy_columns(&self, x: &Buffer, columns: &Columns, out: &mut Buffer) -> Result<(), Error> {
+        self.copy_pieces(x, columns, out)
     }
 
     fn gather(&self, x: &Buffer, rows: &[u32], out: &mut Buffer) -> Result<(), Error> {
-        expect("the width of gathered rows", out.columns, x.columns)?;
-        rows.iter().try_for_each(|&row| checks::row(row as usize, x.rows()))?;
-        let mut state = self.state()?;
-        out.set_rows(rows.len())?;
-        let grid = [x.columns.div_ceil(256), rows.len(), 1];
-        let rows = state.rows.put(&self.device, rows)?;
-        let (from, to, columns) = (x.pointer(), out.pointer(), x.columns as i32);
-        let geometry = Geometry { grid, block: 256, shared: 0 };
-        // SAFETY: rows were checked, and `out` has room for them.
-        unsafe { self.device.launch(self.kernels.gather, geometry, arguments![from, rows, columns, to]) }
+        self.gather_rows(x, rows, out)
     }
 
     fn soft_cap(&self, x: &mut Buffer, cap: f32) -> Result<(), Error> {
-        let _state = self.state()?;
-        x.changed();
-        let (to, len) = (x.pointer(), (x.rows() * x.columns) as u64);
-        let geometry = Geometry { grid: [(len as usize).div_ceil(256), 1, 1], block: 256, shared: 0 };
-        // SAFETY: `x` has `len` numbers.
-        unsafe { self.device.launch(self.kernels.soft_cap, geometry, arguments![to, len, cap]) }
+        self.change_all(self.kernels.soft_cap, x, cap)
     }
 
     fn top_k(&self, x: &Buffer, out: &mut Buffer) -> Result<(), Error> {
@@ -507,42 +392,7 @@ impl Backend for CudaBackend {
         batch: &Batch,
         run: &mut dyn FnMut() -> Result<(), E>,
     ) -> Result<(), E> {
-        let Some(shape) = Shape::of(owner, batch) else { return run() };
-        let mut state = self.state()?;
-        state.wait_for_weights(&self.device)?;
-        let at = match state.recordings.advise(&self.device, shape) {
-            Advice::Launch(at) => Some(at),
-            Advice::Run => None,
-            Advice::Record => {
-                // Release the lock, because operations take it themselves. Other threads' operations run
-                // unrecorded meanwhile.
-                drop(state);
-                let recorder = self.recorder.lock().unwrap_or_else(|e| e.into_inner());
-                let made = graph::record(&self.device, &mut || run().is_ok());
-                drop(recorder);
-                state = self.state()?;
-                state.recordings.keep(&self.device, shape, made)
-            }
-        };
-        let Some(at) = at else {
-            drop(state);
-            return run();
-        };
-        let State { tokens, positions, rows, plan, recordings, .. } = &mut *state;
-        let recording = recordings.get(at);
-        tokens.put(&self.device, &batch.tokens)?;
-        positions.put(&self.device, &batch.positions)?;
-        rows.put(&self.device, &batch.outputs)?;
-        if let Some(of) = recording.plan(batch) {
-            plan.put(&self.device, &of.data)?;
-        }
-        let freed = self.device.freed();
-        // Page tables may have outgrown their memory: then the recording reads the old memory.
-        if recordings.is_current(freed) {
-            return Ok(recordings.get(at).launch()?);
-        }
-        drop(state);
-        run()
+        self.run_pass(owner, batch, run)
     }
 
     fn on_host_threads(&self, count: usize, each: &(dyn Fn(usize) + Sync)) {
@@ -552,11 +402,6 @@ impl Backend for CudaBackend {
     fn wake_hint(&self, count: usize, at: Instant) {
         self.crew.wake_hint(count, at);
     }
-}
-
-/// Threads that a norm uses for a row: a warp for every 256 columns, at most 16 warps.
-fn norm_block(columns: usize) -> usize {
-    32 * columns.div_ceil(CHUNK).clamp(1, 16)
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use crate::{Batch, CacheLayout};
 
 /// Queries of a tile; see `attention.cu`.
 pub(crate) const TILE_QUERIES: usize = 16;
+/// Widest heads of the kernels for tiles.
+pub(crate) const MOST_TILED: usize = 256;
 /// Tokens of a span.
 const SPAN_TOKENS: usize = 256;
 /// Blocks of a span.
@@ -40,7 +42,8 @@ impl Plan {
         let rows = batch.rows();
         let tiles_of = |rows: usize| if rows > FEW_ROWS { (rows * group).div_ceil(TILE_QUERIES) } else { 0 };
         let tiles: usize = batch.spans.iter().map(|span| tiles_of(span.rows.len())).sum();
-        let most = if tiles * layout.kv_heads < ENOUGH_TILES { usize::MAX } else { FEW_ROWS };
+        let enough = layout.head_dim <= MOST_TILED && tiles * layout.kv_heads >= ENOUGH_TILES;
+        let most = if enough { FEW_ROWS } else { usize::MAX };
         let mut data = batch.positions.clone();
         let single_at = data.len();
         for span in &batch.spans {
@@ -135,6 +138,13 @@ mod tests {
         let layout = CacheLayout::new(2, 64, &[None]);
         let plan = Plan::new(&batch(&layout, 40), &layout, 3);
         assert_eq!((plan.single, plan.tiles), (43, 0));
+    }
+
+    #[test]
+    fn rows_of_wide_heads_go_each_by_itself() {
+        let layout = CacheLayout::new(2, 576, &[None]);
+        let plan = Plan::new(&batch(&layout, 680), &layout, 64);
+        assert_eq!((plan.single, plan.tiles), (683, 0));
     }
 
     #[test]

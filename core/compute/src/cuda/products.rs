@@ -8,7 +8,9 @@ use super::CudaBackend;
 use super::buffer::{Buffer, Forms};
 use super::driver::{Geometry, arguments};
 use super::kernels::{GEMM_SHAPES, HOPPER_SHAPES, HopperShape, PRODUCT_SHAPES};
+use super::lora;
 use super::matrix::{CHUNK, Form, Format, Kind};
+use crate::checks::expect;
 use crate::{Error, MatMul};
 
 /// Most matrices of one launch of a product kernel.
@@ -92,6 +94,46 @@ impl Products {
 }
 
 impl CudaBackend {
+    /// Implements [`Backend::matmul`](crate::Backend::matmul).
+    pub(super) fn multiply(&self, x: &Buffer, jobs: &mut [MatMul<'_, Self>]) -> Result<(), Error> {
+        let mut needed = 0;
+        for job in &mut *jobs {
+            expect("the width of a product's input", x.columns, job.weight.columns)?;
+            expect("the width of a product's output", job.out.columns, job.weight.rows)?;
+            if let Some(bias) = job.bias {
+                expect("the length of a bias", bias.len, job.weight.rows)?;
+            }
+            if job.accumulate {
+                expect("the rows to add to", job.out.rows(), x.rows())?;
+            }
+            if let Kind::Tiles { format, .. } = job.weight.kind {
+                needed |= self.form(format, x.rows()) as u32;
+            }
+            lora::check(job, x.rows())?;
+        }
+        let mut state = self.state()?;
+        state.wait_for_weights(&self.device)?;
+        for job in &mut *jobs {
+            job.out.set_rows(x.rows())?;
+        }
+        if x.rows() == 0 {
+            return Ok(());
+        }
+        let forms = self.forms_of(x, needed)?;
+        let (tiled, floats): (Vec<_>, Vec<_>) =
+            jobs.iter().partition(|job| matches!(job.weight.kind, Kind::Tiles { .. }));
+        for jobs in tiled.chunks(MOST_JOBS) {
+            self.tiled(x, forms, jobs)?;
+        }
+        floats.into_iter().try_for_each(|job| self.float_product(x, job))?;
+        for job in &*jobs {
+            for lora in job.lora {
+                lora::add(&self.device, &self.kernels, &mut state, x, lora, job.out)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The form in which the kernels for many rows read `rows` rows of activations for a matrix of this
     /// format.
     pub(crate) fn form(&self, format: Format, rows: usize) -> Form {
@@ -102,6 +144,25 @@ impl CudaBackend {
         // Below this many rows, the kernels for few rows read weights as fast and activations faster.
         let least = if format.form == Form::F16 { 9 } else { 33 };
         self.kernels.hopper.is_some() && rows >= least && format.many_rows.is_some()
+    }
+
+    /// Returns the forms `needed` of a buffer's rows, made now if they are missing. The caller holds the
+    /// state.
+    pub(crate) fn forms_of(&self, x: &Buffer, needed: u32) -> Result<Forms, Error> {
+        let mut forms = x.forms();
+        forms.room_for(&self.device, x.rows(), x.columns, needed)?;
+        let missing = forms.claim(needed, x.rows());
+        if missing != 0 {
+            let (from, columns, to) = (x.pointer(), x.columns as i32, forms.describe(x.columns, missing));
+            let geometry = Geometry {
+                grid: [x.columns.div_ceil(CHUNK).div_ceil(4), x.rows(), 1],
+                block: 128,
+                shared: 0,
+            };
+            // SAFETY: the forms have room for the rows.
+            unsafe { self.device.launch(self.kernels.quantize, geometry, arguments![from, columns, to])? };
+        }
+        Ok(forms.describe(x.columns, needed))
     }
 
     /// Multiplies with matrices in tiles: for few rows all in one launch, for many rows one launch per

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::driver::{Device, Event, Memory, Pinned};
+use super::experts::Space;
 use super::graph::{self, Recordings};
 use super::matrix::Uploader;
 use crate::Error;
@@ -21,6 +22,7 @@ pub(crate) struct State {
     pub(crate) partial: Option<Memory>,
     /// Zeros between launches.
     pub(crate) ready: Option<Memory>,
+    pub(crate) experts: Space,
     pub(crate) host: Option<Pinned>,
     pub(crate) uploader: Option<Uploader>,
     /// Weights were uploaded since the last product, which must not start before they have arrived.

@@ -3,7 +3,7 @@
 /// Entries of 16 bits, in this order: 256 of IQ2_XXS, 512 of IQ2_XS, 1024 of IQ2_S, 256 of IQ3_XXS, 512 of
 /// IQ3_S, 2048 of IQ1_S and IQ1_M. Bits `2 k ..` of an entry of 8 numbers, or `3 k ..` of one of 4, say which
 /// magnitude number `k` has. The points are ggml's.
-static ENTRIES: &[u8; 9216] = include_bytes!("grids.bin");
+pub(crate) static ENTRIES: &[u8; 9216] = include_bytes!("grids.bin");
 
 /// A codebook.
 #[derive(Clone, Copy)]

@@ -1,10 +1,13 @@
 //! Shared code of this crate's tests.
 
 pub(crate) mod attention;
+pub(crate) mod mixture;
+pub(crate) mod options;
 
 use half::f16;
 use realm_compute::cpu::{CpuBackend, Isa};
-use realm_compute::{Backend, MatMul, quant};
+use realm_compute::cuda::CudaBackend;
+use realm_compute::{Backend, Error, MatMul, quant};
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
 /// A small random number generator (xorshift64*).
@@ -91,6 +94,19 @@ pub(crate) fn matrix_f64(ty: TensorType, data: &[u8], n: usize, k: usize, x: &[f
 /// Returns a backend for each instruction set of this processor.
 pub(crate) fn backends() -> Vec<CpuBackend> {
     Isa::available().into_iter().map(|isa| CpuBackend::with_isa(2, isa).unwrap()).collect()
+}
+
+/// The first GPU, if there is one. Without one, a test says that it was skipped; with `REALM_NEEDS_GPU` in
+/// the environment, it fails instead.
+pub(crate) fn gpu() -> Option<CudaBackend> {
+    match CudaBackend::new(0) {
+        Ok(gpu) => Some(gpu),
+        Err(Error::Unsupported(why)) if std::env::var_os("REALM_NEEDS_GPU").is_none() => {
+            eprintln!("SKIPPED, for want of a GPU: {why}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// A buffer with given contents.

@@ -1,14 +1,15 @@
 //! Shared code of this crate's tests.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use realm_compute::cpu::CpuBackend;
 use realm_compute::cuda::CudaBackend;
-use realm_compute::{Backend, Batch, CacheType, PAGE_TOKENS, Want};
+use realm_compute::{Backend, Batch, CacheType, Feature, PAGE_TOKENS, Want};
 use realm_gguf::Gguf;
 use realm_hub::{Hub, Reference};
-use realm_model::{Forward, Transformer, Weights};
+use realm_model::{Forward, ModelConfig, Transformer, Weights};
 use serde_json::Value;
 
 /// Returns the path of a model in the user's cache folder; fetches it if it is missing.
@@ -23,19 +24,79 @@ pub(crate) fn on_gpu() -> bool {
     std::env::var("REALM_TEST_DEVICE").is_ok_and(|device| device == "cuda")
 }
 
-/// Loads a model with room for `pages` pages of every group of layers: on two threads, or on the first GPU.
-pub(crate) fn load(path: &std::path::Path, pages: usize, kind: CacheType) -> Box<dyn Forward> {
-    fn runner<B: Backend>(b: B, path: &std::path::Path, pages: usize, kind: CacheType) -> Box<dyn Forward> {
+/// The first GPU, the same for all tests; `None` without one. With `REALM_NEEDS_GPU` in the environment,
+/// there must be one.
+fn gpu() -> Option<Arc<CudaBackend>> {
+    static GPU: OnceLock<Option<Arc<CudaBackend>>> = OnceLock::new();
+    let open = || match CudaBackend::new(0) {
+        Ok(gpu) => Some(Arc::new(gpu)),
+        Err(realm_compute::Error::Unsupported(why)) if std::env::var_os("REALM_NEEDS_GPU").is_none() => {
+            eprintln!("SKIPPED, for want of a GPU: {why}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    };
+    GPU.get_or_init(open).clone()
+}
+
+/// A device that a test runs on.
+#[derive(Clone)]
+pub(crate) enum Device {
+    /// Two threads.
+    Cpu,
+    Gpu(Arc<CudaBackend>),
+}
+
+impl Device {
+    /// The device that this run of the tests is for.
+    pub(crate) fn chosen() -> Self {
+        if on_gpu() { Self::Gpu(gpu().expect("a GPU")) } else { Self::Cpu }
+    }
+
+    /// All devices: the CPU, unless this run is for the GPU, and the first GPU, if there is one.
+    pub(crate) fn all() -> Vec<Self> {
+        let cpu = (!on_gpu()).then_some(Self::Cpu);
+        cpu.into_iter().chain(gpu().map(Self::Gpu)).collect()
+    }
+
+    pub(crate) fn is_gpu(&self) -> bool {
+        matches!(self, Self::Gpu(_))
+    }
+
+    /// Returns what a model needs that the device does not compute.
+    pub(crate) fn lacking(&self, path: &Path) -> Option<Feature> {
         let gguf = Gguf::open(path).expect("a GGUF file");
-        let model = Arc::new(Transformer::load(Arc::new(b), &gguf, &mut |_, _| {}).expect("a model"));
-        let groups = model.config().cache_layout().groups();
-        model.runner(pages * groups, kind).expect("a runner")
+        let config = ModelConfig::from_gguf(&gguf).expect("a model");
+        match self {
+            Self::Cpu => None,
+            Self::Gpu(gpu) => config.lacking(&gguf, &**gpu),
+        }
     }
-    if on_gpu() {
-        runner(CudaBackend::new(0).expect("a GPU"), path, pages, kind)
-    } else {
-        runner(CpuBackend::new(2).expect("a backend"), path, pages, kind)
+
+    /// Loads a model with room for `pages` pages of every group of layers.
+    pub(crate) fn load(&self, path: &Path, pages: usize, kind: CacheType) -> Box<dyn Forward> {
+        fn runner<B: Backend>(b: Arc<B>, path: &Path, pages: usize, kind: CacheType) -> Box<dyn Forward> {
+            let gguf = Gguf::open(path).expect("a GGUF file");
+            let model = Arc::new(Transformer::load(b, &gguf, &mut |_, _| {}).expect("a model"));
+            let groups = model.config().cache_layout().groups();
+            model.runner(pages * groups, kind).expect("a runner")
+        }
+        match self {
+            Self::Cpu => runner(Arc::new(CpuBackend::new(2).expect("a backend")), path, pages, kind),
+            Self::Gpu(gpu) => runner(Arc::clone(gpu), path, pages, kind),
+        }
     }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_gpu() { "GPU" } else { "CPU" })
+    }
+}
+
+/// Loads a model on the device that this run of the tests is for.
+pub(crate) fn load(path: &Path, pages: usize, kind: CacheType) -> Box<dyn Forward> {
+    Device::chosen().load(path, pages, kind)
 }
 
 /// Makes a page table for every group of layers from the first group's.

@@ -43,6 +43,10 @@ __device__ __forceinline__ int fragment_offset(int block, int word) {
     return (block >> 1) * 64 + (word & 3) * 16 + (block & 1) * 8 + (word >> 2) * 4;
 }
 
+// What numbers are multiplied with to become codes, whose largest is 127. Numbers as small as these would make it infinite: they
+// are 0.
+__device__ __forceinline__ float inverse_of(float max) { return max > 1e-36f ? __fdiv_rn(127.f, max) : 0.f; }
+
 // Four codes as bytes; a NaN becomes 0.
 __device__ __forceinline__ u32 codes4(const float* x, float inverse) {
     u32 word = 0;
@@ -77,7 +81,7 @@ __device__ __forceinline__ void put_forms(const Forms& f, int row, int chunk, co
     for (int i = 0; i < 8; i++) largest = fmaxf(largest, fabsf(x[i]));
     if (f.q256 || f.t256) {
         float max = warp_max(largest);
-        float inverse = max > 0.f ? __fdiv_rn(127.f, max) : 0.f, d = __fdiv_rn(max, 127.f);
+        float inverse = inverse_of(max), d = __fdiv_rn(max, 127.f);
         u32 low = codes4(x, inverse), high = codes4(x + 4, inverse);
         int sum = sum4(low) + sum4(high);
         sum += __shfl_xor_sync(~0u, sum, 1);
@@ -110,7 +114,7 @@ __device__ __forceinline__ void put_forms(const Forms& f, int row, int chunk, co
         float max = largest;
         max = fmaxf(max, __shfl_xor_sync(~0u, max, 1));
         max = fmaxf(max, __shfl_xor_sync(~0u, max, 2));
-        float inverse = max > 0.f ? __fdiv_rn(127.f, max) : 0.f, d = __fdiv_rn(max, 127.f);
+        float inverse = inverse_of(max), d = __fdiv_rn(max, 127.f);
         u32 low = codes4(x, inverse), high = codes4(x + 4, inverse);
         int sum = sum4(low) + sum4(high);
         sum += __shfl_xor_sync(~0u, sum, 1);

@@ -16,6 +16,9 @@
 constexpr int BLOCK_TOKENS = 64;
 constexpr int SPAN_BLOCKS = 4;
 constexpr int SPAN_TOKENS = BLOCK_TOKENS * SPAN_BLOCKS;
+// Widest heads of the kernels for prompts. Rows of wider heads (latent attention, where many query heads share one key/value
+// head and fill a tile with one row) go each by itself.
+constexpr int MOST_TILED = 256;
 
 struct Attention {
     const float* q;
@@ -31,8 +34,11 @@ struct Attention {
     u32* ready;
     // For prompts: first row of the sequence, its rows, which tile, for every tile.
     const u32* tiles;
+    // One more score for each query head, or null.
+    const float* sinks;
     int heads;
-    int kv_heads;
+    // Key/value heads that a page has room for: those of the layer with the most.
+    int page_heads;
     int group;
     int dim;
     int blocks;
@@ -41,7 +47,19 @@ struct Attention {
     float cap;
     // Tokens that a row sees, itself included; 0 for all.
     int window;
+    // Tokens of a chunk, of which a row sees its own; 0 for no chunks.
+    int chunk;
 };
+
+// Kernels without `ANY` are for attention that has neither sinks nor chunks, as most has: those would take registers of a loop
+// that needs them all.
+
+// The first token that a row at `position` sees.
+template <bool ANY>
+__device__ __forceinline__ int first_seen(const Attention& p, int position) {
+    if (ANY && p.chunk) return position - position % p.chunk;
+    return p.window ? max(position + 1 - p.window, 0) : 0;
+}
 
 // What a query knows about some of its context.
 struct Running {
@@ -61,10 +79,40 @@ __device__ __forceinline__ float merged(float a, float b, float keep, float add)
     return __fmaf_rn(a, keep, __fmul_rn(b, add));
 }
 
+// What a query's sum of weighted values is multiplied with at the end. A sink takes its share here, once and after the whole
+// tree.
+template <bool ANY>
+__device__ __forceinline__ float share(const Attention& p, const Running& all, int head) {
+    if (!ANY || !p.sinks) return __frcp_rn(all.sum);
+    const float sink = p.sinks[head], max = fmaxf(all.max, sink), keep = __expf(__fsub_rn(all.max, max));
+    return __fmul_rn(keep, __frcp_rn(__fmaf_rn(all.sum, keep, __expf(__fsub_rn(sink, max)))));
+}
+
 // Entry `index` of a page table. Before the first token that is seen, and past the last, the table has no pages: there the
 // nearest one stands in, and its tokens are masked.
 __device__ __forceinline__ u32 page_of(const u32* pages, int index, int lowest, int tokens) {
     return pages[min(max(index, lowest / PAGE), (tokens - 1) / PAGE)];
+}
+
+// 32 numbers of the queries `g` and `g + 8` of a tile as left operands; see `Queries`.
+__device__ __forceinline__ void query_piece(u32 (&a)[2][4], const float* const (&of)[2], int piece, int dim) {
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int at = 32 * piece + threadIdx.x % 4 * 8 + 4 * i;
+            float4 x = make_float4(0.f, 0.f, 0.f, 0.f);
+            if (of[r] && at < dim) {
+                if (dim % 4 == 0) x = *reinterpret_cast<const float4*>(of[r] + at);
+                else {
+                    x.x = of[r][at];
+                    if (at + 1 < dim) x.y = of[r][at + 1];
+                    if (at + 2 < dim) x.z = of[r][at + 2];
+                    if (at + 3 < dim) x.w = of[r][at + 3];
+                }
+            }
+            a[i][r] = pack_halves(x.x, x.y), a[i][r + 2] = pack_halves(x.z, x.w);
+        }
 }
 
 // The queries of a tile as left operands: lane `4 g + t` has of query `g` (and `g + 8`) numbers `32 s + 8 t ..`.
@@ -153,7 +201,7 @@ __device__ __forceinline__ void scores(const Attention& p, const Queries<DIM>& q
         for (int i = 0; i < AT_ONCE; i++) {
             int n = batch * AT_ONCE + i;
             u32 page = page_of(pages, first / PAGE + n / 4, lowest, tokens);
-            to[i].load(keys + (u64)page * p.kv_heads * part_bytes<DIM, CODES>(), n % 4);
+            to[i].load(keys + (u64)page * p.page_heads * part_bytes<DIM, CODES>(), n % 4);
         }
     };
     load(0, b[0]);
@@ -165,7 +213,7 @@ __device__ __forceinline__ void scores(const Attention& p, const Queries<DIM>& q
             const int n = batch * AT_ONCE + i;
             if (CODES && n % 4 == 0) {
                 u32 page = page_of(pages, first / PAGE + n / 4, lowest, tokens);
-                offsets.load(keys + (u64)page * p.kv_heads * part_bytes<DIM, CODES>());
+                offsets.load(keys + (u64)page * p.page_heads * part_bytes<DIM, CODES>());
             }
             float(&sum)[4] = s[n];
 #pragma unroll
@@ -198,7 +246,7 @@ struct Values {
 #pragma unroll
         for (int step = 0; step < 4; step++) {
             u32 page = page_of(pages, first / PAGE + step / 2, lowest, tokens);
-            const u8* v = values + (u64)page * p.kv_heads * part_bytes<DIM, CODES>();
+            const u8* v = values + (u64)page * p.page_heads * part_bytes<DIM, CODES>();
 #pragma unroll
             for (int half = 0; half < 2; half++) b[step][half].load(v, step % 2 * 8 + 4 * half, piece);
         }
@@ -229,11 +277,34 @@ struct Values {
 // Where number `i` of `out[j]` belongs in a head.
 __device__ __forceinline__ int number(int piece, int j, int i) { return 32 * piece + threadIdx.x % 4 * 8 + i % 2 * 4 + j; }
 
+// Puts together the blocks that a row's number `d` of a query has in `partial`, and writes it.
+template <int DIM, bool ANY>
+__device__ __forceinline__ void put_together(const Attention& p, const float* partial, int queries, int query, int d,
+                                             int first_block, int blocks, int row, int query_head) {
+    constexpr int STRIDE = DIM + 2;
+    Running all = {-INFINITY, 0.f}, span = all;
+    float sum = 0.f, x = 0.f, keep, add;
+    for (int block = 0; block < blocks; block++) {
+        const float* from = partial + (block * queries + query) * STRIDE;
+        merge(span, {__ldcg(from + DIM), __ldcg(from + DIM + 1)}, keep, add);
+        x = merged(x, __ldcg(from + d), keep, add);
+        if ((first_block + block) % SPAN_BLOCKS == SPAN_BLOCKS - 1 || block + 1 == blocks) {
+            merge(all, span, keep, add);
+            sum = merged(sum, x, keep, add);
+            span = {-INFINITY, 0.f}, x = 0.f;
+        }
+    }
+    query_head += query;
+    if (d < p.dim) p.out[((u64)row * p.heads + query_head) * p.dim + d] = __fmul_rn(sum, share<ANY>(p, all, query_head));
+}
+
 // Few rows: a block of 4 warps for a block of tokens of a row and a tile of a key/value head; x is the block, y the row, z head
 // and tile. Everything is on its way at once: each warp multiplies a quarter of the keys, and weighs some numbers of the values.
-template <int DIM, bool CODES>
+// Heads too wide for that come 32 numbers after another, and `attend_merge` puts their blocks together.
+template <int DIM, bool CODES, bool ANY>
 __device__ __forceinline__ void attend_row(const Attention& p) {
     constexpr int STRIDE = DIM + 2, PIECES = DIM / 32, MOST = (PIECES + 3) / 4;
+    constexpr bool WIDE = DIM > MOST_TILED;
     __shared__ float products[16][BLOCK_TOKENS + 4];
     __shared__ u32 before;
     wait_for_previous();
@@ -242,7 +313,7 @@ __device__ __forceinline__ void attend_row(const Attention& p) {
     const int kv = blockIdx.z / kv_tiles, head0 = blockIdx.z % kv_tiles * 16, queries = min(16, p.group - head0);
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const int position = p.positions[row], tokens = position + 1;
-    const int lowest = p.window ? max(tokens - p.window, 0) : 0;
+    const int lowest = first_seen<ANY>(p, position);
     const int first_block = lowest / BLOCK_TOKENS, blocks = position / BLOCK_TOKENS - first_block + 1;
     if (blockIdx.x >= blocks) return;
     const int first = (first_block + blockIdx.x) * BLOCK_TOKENS;
@@ -251,19 +322,43 @@ __device__ __forceinline__ void attend_row(const Attention& p) {
     const u8* values = (const u8*)p.values + (u64)kv * part_bytes<DIM, CODES>();
     const u64 head = (u64)row * p.heads + kv * p.group + head0;
 
-    Key<DIM, CODES> k[2];
-    Offsets<DIM, CODES> offsets;
-    const u8* page = keys + (u64)page_of(pages, first / PAGE + warp / 2, lowest, tokens) * p.kv_heads * part_bytes<DIM, CODES>();
+    const u8* page = keys + (u64)page_of(pages, first / PAGE + warp / 2, lowest, tokens) * p.page_heads * part_bytes<DIM, CODES>();
+    auto query = [&](int r) { return g + 8 * r < queries ? p.q + (head + g + 8 * r) * p.dim : nullptr; };
+    auto put = [&](const float(&sum)[4], int i) {
 #pragma unroll
-    for (int i = 0; i < 2; i++) k[i].load(page, warp % 2 * 2 + i);
-    offsets.load(page);
-    Values<DIM, CODES> v[MOST];
+        for (int j = 0; j < 4; j++) products[g + j / 2 * 8][16 * warp + 8 * i + 2 * t + j % 2] = sum[j];
+    };
+    Values<DIM, CODES> v[WIDE ? 1 : MOST];
+    if constexpr (WIDE) {
+        const float* const of[2] = {query(0), query(1)};
+        float sum[2][4] = {};
+#pragma unroll 2
+        for (int piece = 0; piece < PIECES; piece++) {
+            u32 a[2][4];
+            query_piece(a, of, piece, p.dim);
+            const uint4 offsets = Offsets<DIM, CODES>::piece(page, piece);
 #pragma unroll
-    for (int i = 0; i < MOST; i++)
-        if (warp + 4 * i < PIECES) v[i].load(p, values, pages, first, lowest, tokens, warp + 4 * i);
-    {
+            for (int i = 0; i < 2; i++) {
+                KeyPiece<DIM, CODES> k;
+                k.load(page, warp % 2 * 2 + i, piece);
+                const uint4 x = k.operand(offsets);
+                mma_f16(sum[i], a[0], x.x, x.y);
+                mma_f16(sum[i], a[1], x.z, x.w);
+            }
+        }
+        put(sum[0], 0);
+        put(sum[1], 1);
+    } else {
+        Key<DIM, CODES> k[2];
+        Offsets<DIM, CODES> offsets;
+#pragma unroll
+        for (int i = 0; i < 2; i++) k[i].load(page, warp % 2 * 2 + i);
+        offsets.load(page);
+#pragma unroll
+        for (int i = 0; i < MOST; i++)
+            if (warp + 4 * i < PIECES) v[i].load(p, values, pages, first, lowest, tokens, warp + 4 * i);
         Queries<DIM> q;
-        q.load([&](int r) { return g + 8 * r < queries ? p.q + (head + g + 8 * r) * p.dim : nullptr; }, p.dim);
+        q.load(query, p.dim);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             float sum[4] = {0.f, 0.f, 0.f, 0.f};
@@ -273,8 +368,7 @@ __device__ __forceinline__ void attend_row(const Attention& p) {
                 mma_f16(sum, q.a[2 * piece], x.x, x.y);
                 mma_f16(sum, q.a[2 * piece + 1], x.z, x.w);
             }
-#pragma unroll
-            for (int j = 0; j < 4; j++) products[g + j / 2 * 8][16 * warp + 8 * i + 2 * t + j % 2] = sum[j];
+            put(sum, i);
         }
     }
     __syncthreads();
@@ -289,12 +383,17 @@ __device__ __forceinline__ void attend_row(const Attention& p) {
     soften(p, s, first, low, high, e, run);
     float* partial = p.partial + ((u64)blockIdx.y * gridDim.z + blockIdx.z) * p.blocks * min(16, p.group) * STRIDE;
     float* mine = partial + blockIdx.x * queries * STRIDE;
+    if (blocks == 1)
 #pragma unroll
+        for (int r = 0; r < 2; r++)
+            if (g + 8 * r < queries) run[r].sum = share<ANY>(p, run[r], kv * p.group + head0 + g + 8 * r);
+#pragma unroll(WIDE ? 1 : MOST)
     for (int i = 0; i < MOST; i++) {
         const int piece = warp + 4 * i;
         if (piece >= PIECES) continue;
         float out[4][4];
-        v[i].weigh(e, tokens - first, out);
+        if constexpr (WIDE) v[0].load(p, values, pages, first, lowest, tokens, piece);
+        v[WIDE ? 0 : i].weigh(e, tokens - first, out);
 #pragma unroll
         for (int j = 0; j < 4; j++)
 #pragma unroll
@@ -302,7 +401,7 @@ __device__ __forceinline__ void attend_row(const Attention& p) {
                 const int query = g + c / 2 * 8, d = number(piece, j, c);
                 if (query >= queries) continue;
                 if (blocks > 1) mine[query * STRIDE + d] = out[j][c];
-                else if (d < p.dim) p.out[(head + query) * p.dim + d] = __fmul_rn(out[j][c], __frcp_rn(run[c / 2].sum));
+                else if (d < p.dim) p.out[(head + query) * p.dim + d] = __fmul_rn(out[j][c], run[c / 2].sum);
             }
     }
     if (blocks == 1) return;
@@ -313,36 +412,43 @@ __device__ __forceinline__ void attend_row(const Attention& p) {
                 float* to = mine + (g + 8 * r) * STRIDE + DIM;
                 to[0] = run[r].max, to[1] = run[r].sum;
             }
-    // Whoever is last puts the blocks together.
-    __threadfence();
-    __syncthreads();
-    u32* ready = p.ready + blockIdx.y * gridDim.z + blockIdx.z;
-    if (threadIdx.x == 0) before = atomicAdd(ready, 1);
-    __syncthreads();
-    if (before != blocks - 1) return;
-    __threadfence();
-    if (threadIdx.x == 0) *ready = 0;
-    for (int at = threadIdx.x; at < queries * DIM; at += blockDim.x) {
-        const int query = at / DIM, d = at % DIM;
-        Running all = {-INFINITY, 0.f}, span = all;
-        float sum = 0.f, x = 0.f, keep, add;
-        for (int block = 0; block < blocks; block++) {
-            const float* from = partial + (block * queries + query) * STRIDE;
-            merge(span, {__ldcg(from + DIM), __ldcg(from + DIM + 1)}, keep, add);
-            x = merged(x, __ldcg(from + d), keep, add);
-            if ((first_block + block) % SPAN_BLOCKS == SPAN_BLOCKS - 1 || block + 1 == blocks) {
-                merge(all, span, keep, add);
-                sum = merged(sum, x, keep, add);
-                span = {-INFINITY, 0.f}, x = 0.f;
-            }
-        }
-        if (d < p.dim) p.out[(head + query) * p.dim + d] = __fmul_rn(sum, __frcp_rn(all.sum));
+    if constexpr (!WIDE) {
+        // Whoever is last puts the blocks together.
+        __threadfence();
+        __syncthreads();
+        u32* ready = p.ready + blockIdx.y * gridDim.z + blockIdx.z;
+        if (threadIdx.x == 0) before = atomicAdd(ready, 1);
+        __syncthreads();
+        if (before != blocks - 1) return;
+        __threadfence();
+        if (threadIdx.x == 0) *ready = 0;
+        for (int at = threadIdx.x; at < queries * DIM; at += blockDim.x)
+            put_together<DIM, ANY>(p, partial, queries, at / DIM, at % DIM, first_block, blocks, row, kv * p.group + head0);
     }
 }
 
+// Puts the blocks of wide heads together, after `attend_row`: x is the query of a tile, y the row, z head and tile.
+template <int DIM, bool ANY>
+__device__ __forceinline__ void attend_merge(const Attention& p) {
+    wait_for_previous();
+    let_next_start();
+    const int row = p.rows[blockIdx.y], kv_tiles = (p.group + 15) / 16;
+    const int head0 = blockIdx.z % kv_tiles * 16, queries = min(16, p.group - head0);
+    const int position = p.positions[row], first_block = first_seen<ANY>(p, position) / BLOCK_TOKENS;
+    const int blocks = position / BLOCK_TOKENS - first_block + 1;
+    if (blockIdx.x >= queries || blocks == 1) return;
+    const int query_head = blockIdx.z / kv_tiles * p.group + head0;
+    const float* partial = p.partial + ((u64)blockIdx.y * gridDim.z + blockIdx.z) * p.blocks * min(16, p.group) * (DIM + 2);
+    for (int d = threadIdx.x; d < p.dim; d += blockDim.x)
+        put_together<DIM, ANY>(p, partial, queries, blockIdx.x, d, first_block, blocks, row, query_head);
+}
+
 // Prompts: a warp for a tile; x is 4 tiles, y the key/value head.
-template <int DIM, bool CODES>
+template <int DIM, bool CODES, bool ANY>
 __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
+    // Whether shares are computed before the last numbers are. That is 5 % faster for heads of 128 numbers and 3 % slower for those of
+    // 64 (512 rows on an H200).
+    constexpr bool ONCE = ANY || DIM == 128;
     extern __shared__ float shared[];  // [4][16][DIM]: the sums of whole spans
     wait_for_previous();
     let_next_start();
@@ -362,13 +468,12 @@ __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
         query = min(query, queries - 1);
         int row = first_row + query / p.group;
         high[r] = p.positions[row];
-        low[r] = p.window ? max(high[r] + 1 - p.window, 0) : 0;
+        low[r] = first_seen<ANY>(p, high[r]);
         head[r] = (u64)row * p.heads + kv * p.group + query % p.group;
     }
     const int last_query = min(query0 + 15, queries - 1);
     const int tokens = p.positions[first_row + last_query / p.group] + 1;
-    const int start = p.positions[first_row + query0 / p.group];
-    const int lowest = p.window ? max(start + 1 - p.window, 0) : 0;
+    const int lowest = first_seen<ANY>(p, p.positions[first_row + query0 / p.group]);
     const u32* pages = p.pages + p.tables[first_row];
     const u8* keys = (const u8*)p.keys + (u64)kv * part_bytes<DIM, CODES>();
     const u8* values = (const u8*)p.values + (u64)kv * part_bytes<DIM, CODES>();
@@ -412,6 +517,10 @@ __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
 #pragma unroll
         for (int r = 0; r < 2; r++) merge(all[r], run[r], keep[r], add[r]);
         bool only = first_span == last_span;
+        if (ONCE && span == last_span)
+#pragma unroll
+            for (int r = 0; r < 2; r++)
+                if (there[r]) all[r].sum = share<ANY>(p, all[r], kv * p.group + (query0 + g + 8 * r) % p.group);
 #pragma unroll
         for (int piece = 0; piece < DIM / 32; piece++)
 #pragma unroll
@@ -423,35 +532,52 @@ __device__ __forceinline__ void attend_tiles(const Attention& p, int tiles) {
                     float x = only ? sum[piece][j][i] : merged(before, sum[piece][j][i], keep[i / 2], add[i / 2]);
                     if (span < last_span) *w = x;
                     else if (there[i / 2] && number(piece, j, i) < p.dim)
-                        p.out[head[i / 2] * p.dim + number(piece, j, i)] = __fmul_rn(x, __frcp_rn(all[i / 2].sum));
+                        p.out[head[i / 2] * p.dim + number(piece, j, i)] = __fmul_rn(x, ONCE ? all[i / 2].sum : __frcp_rn(all[i / 2].sum));
                 }
     }
 }
 
-#define ATTEND(DIM) ATTEND_PAGES(, DIM, false) ATTEND_PAGES(codes_, DIM, true)
-#define ATTEND_PAGES(KIND, DIM, CODES)                                                                               \
-    extern "C" __global__ void __launch_bounds__(128) attend_row_##KIND##DIM(const __grid_constant__ Attention p) {  \
-        attend_row<DIM, CODES>(p);                                                                                   \
-    }                                                                                                                \
+// Least blocks on a multiprocessor, which bound the registers of a thread, where the compiler by itself is a few registers above;
+// 0 leaves it to the compiler, which is better everywhere else.
+constexpr int row_blocks(int dim) { return dim == 128 ? 4 : 0; }
+
+#define ATTEND_ROW(KIND, DIM, CODES, ANY)                                                                            \
+    extern "C" __global__ void __launch_bounds__(128, row_blocks(DIM))                                               \
+        attend_row_##KIND##DIM(const __grid_constant__ Attention p) {                                                \
+        attend_row<DIM, CODES, ANY>(p);                                                                              \
+    }
+#define ATTEND_PAGES(KIND, DIM, CODES, ANY)                                                                          \
+    ATTEND_ROW(KIND, DIM, CODES, ANY)                                                                                \
     extern "C" __global__ void __launch_bounds__(128)                                                                \
         attend_tiles_##KIND##DIM(const __grid_constant__ Attention p, int tiles) {                                   \
-        attend_tiles<DIM, CODES>(p, tiles);                                                                          \
+        attend_tiles<DIM, CODES, ANY>(p, tiles);                                                                     \
     }
+#define ATTEND(DIM)                                                                                                  \
+    ATTEND_PAGES(, DIM, false, false)                                                                                \
+    ATTEND_PAGES(codes_, DIM, true, false)                                                                           \
+    ATTEND_PAGES(any_, DIM, false, true)                                                                             \
+    ATTEND_PAGES(any_codes_, DIM, true, true)
 ATTEND(32)
 ATTEND(64)
 ATTEND(96)
 ATTEND(128)
 ATTEND(192)
 ATTEND(256)
+ATTEND_ROW(any_, 576, false, true)
+ATTEND_ROW(any_codes_, 576, true, true)
+extern "C" __global__ void __launch_bounds__(192) attend_merge_576(const __grid_constant__ Attention p) {
+    attend_merge<576, true>(p);
+}
 
 // Single-precision pages, exact and slow: a block of one warp for each head of each row, token after token.
-extern "C" __global__ void attend_f32(const __grid_constant__ Attention p, int padded) {
-    constexpr int MOST = 8;
+// `MOST` numbers of a head are on one lane.
+template <int MOST>
+__device__ __forceinline__ void attend_floats(const Attention& p, int padded) {
     wait_for_previous();
     let_next_start();
     int head = blockIdx.x, row = blockIdx.y, lane = threadIdx.x, kv = head / p.group;
     const float* q = p.q + ((u64)row * p.heads + head) * p.dim;
-    int position = p.positions[row], low = p.window ? max(position + 1 - p.window, 0) : 0;
+    int position = p.positions[row], low = first_seen<true>(p, position);
     float mine[MOST], sum[MOST];
 #pragma unroll
     for (int i = 0; i < MOST; i++) {
@@ -460,7 +586,7 @@ extern "C" __global__ void attend_f32(const __grid_constant__ Attention p, int p
     }
     Running run = {-INFINITY, 0.f};
     for (int token = low; token <= position; token++) {
-        u64 block = ((u64)p.pages[p.tables[row] + token / PAGE] * p.kv_heads + kv) * PAGE * padded;
+        u64 block = ((u64)p.pages[p.tables[row] + token / PAGE] * p.page_heads + kv) * PAGE * padded;
         const float* k = (const float*)p.keys + block + (u64)(token % PAGE) * padded;
         const float* v = (const float*)p.values + block + (u64)(token % PAGE / 2) * padded * 2 + token % 2;
         float dot = 0.f;
@@ -480,9 +606,19 @@ extern "C" __global__ void attend_f32(const __grid_constant__ Attention p, int p
             if (d < p.dim) sum[i] = fmaf(sum[i], keep, add * v[d * 2]);
         }
     }
+    // The sink's share of the softmax, which has no value.
+    float keep = 1.f;
+    if (p.sinks) {
+        float max = fmaxf(run.max, p.sinks[head]);
+        keep = expf(run.max - max);
+        run.sum = fmaf(run.sum, keep, expf(p.sinks[head] - max));
+    }
 #pragma unroll
     for (int i = 0; i < MOST; i++) {
         int d = i * 32 + lane;
-        if (d < p.dim) p.out[((u64)row * p.heads + head) * p.dim + d] = sum[i] / run.sum;
+        if (d < p.dim) p.out[((u64)row * p.heads + head) * p.dim + d] = sum[i] * keep / run.sum;
     }
 }
+
+extern "C" __global__ void attend_f32(const __grid_constant__ Attention p, int padded) { attend_floats<8>(p, padded); }
+extern "C" __global__ void attend_f32_wide(const __grid_constant__ Attention p, int padded) { attend_floats<18>(p, padded); }

@@ -41,40 +41,55 @@ struct Offsets {
             for (int piece = 0; piece < DIM / 32; piece++) x[piece] = load16(from + piece * 64);
         }
     }
+
+    __device__ __forceinline__ static uint4 piece(const u8* page, int piece) {
+        if constexpr (CODES) return load16(page + first_key_at(DIM) + threadIdx.x % 4 * 16 + piece * 64);
+        else return {0, 0, 0, 0};
+    }
 };
 
-// A key as the right operand of a product: lane `4 g + t` has token `8 n + g` of a page, and of every 32 numbers 8.
+// 32 numbers of a key as the right operand of a product: lane `4 g + t` has of token `8 n + g` of a page 8 numbers.
 template <int DIM, bool CODES>
-struct Key {
-    static constexpr int PIECES = DIM / 32;
-    uint4 halves[CODES ? 1 : PIECES];
-    uint2 codes[CODES ? PIECES : 1];
-    __half factor[CODES ? PIECES : 1];
+struct KeyPiece {
+    uint4 halves;
+    uint2 codes;
+    __half factor;
 
-    __device__ __forceinline__ void load(const u8* page, int n) {
+    __device__ __forceinline__ void load(const u8* page, int n, int piece) {
         const int token = 8 * n + threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-#pragma unroll
-        for (int piece = 0; piece < PIECES; piece++) {
-            if constexpr (CODES) {
-                codes[piece] = load8(page + token * DIM + piece * 32 + 8 * t);
-                factor[piece] = *(const __half*)(page + factors_at(DIM) + (piece * PAGE + token) * 2);
-            } else {
-                halves[piece] = load16(page + (token * DIM + piece * 32 + 8 * t) * 2);
-            }
+        if constexpr (CODES) {
+            codes = load8(page + token * DIM + piece * 32 + 8 * t);
+            factor = *(const __half*)(page + factors_at(DIM) + (piece * PAGE + token) * 2);
+        } else {
+            halves = load16(page + (token * DIM + piece * 32 + 8 * t) * 2);
         }
     }
 
-    __device__ __forceinline__ uint4 operand(int piece, const Offsets<DIM, CODES>& offsets) const {
-        if constexpr (!CODES) return halves[piece];
+    // `x` is that piece of the page's first key.
+    __device__ __forceinline__ uint4 operand(const uint4& x) const {
+        if constexpr (!CODES) return halves;
         else {
-            const __half2 d = __half2half2(factor[piece]);
-            const uint4& x = offsets.x[piece];
+            const __half2 d = __half2half2(factor);
             auto key = [&](u32 four, bool upper, u32 offset) {
                 return half2_bits(__hfma2(code_pair(four, upper), d, *reinterpret_cast<const __half2*>(&offset)));
             };
-            return {key(codes[piece].x, false, x.x), key(codes[piece].x, true, x.y), key(codes[piece].y, false, x.z),
-                    key(codes[piece].y, true, x.w)};
+            return {key(codes.x, false, x.x), key(codes.x, true, x.y), key(codes.y, false, x.z), key(codes.y, true, x.w)};
         }
+    }
+};
+
+// A whole key.
+template <int DIM, bool CODES>
+struct Key {
+    KeyPiece<DIM, CODES> pieces[DIM / 32];
+
+    __device__ __forceinline__ void load(const u8* page, int n) {
+#pragma unroll
+        for (int piece = 0; piece < DIM / 32; piece++) pieces[piece].load(page, n, piece);
+    }
+
+    __device__ __forceinline__ uint4 operand(int piece, const Offsets<DIM, CODES>& offsets) const {
+        return pieces[piece].operand(offsets.x[CODES ? piece : 0]);
     }
 };
 

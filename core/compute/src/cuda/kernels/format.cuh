@@ -24,7 +24,9 @@
 #include "common.cuh"
 
 enum Codes { U2, U3, U4, U5, U6, I8, TABLE, HALF };
-enum Scales { BLOCK, SUPER16, SUPER32, NO_SCALES };
+enum Scales { BLOCK, TWIN, SUPER16, SUPER32, NO_SCALES };
+// What the indices of a table mean.
+enum Values { IQ4, E2M1, IQ2, IQ3_LOW, IQ3_ODD, IQ1 };
 
 __host__ __device__ constexpr int low_plane(int codes) {  // bytes a quarter
     return codes == U2 || codes == U3 ? 0 : codes == I8 ? 1024 : codes == HALF ? 2048 : 512;
@@ -32,19 +34,26 @@ __host__ __device__ constexpr int low_plane(int codes) {  // bytes a quarter
 __host__ __device__ constexpr int two_bits(int codes) { return codes == U2 || codes == U3 || codes == U6 ? 1024 : 0; }
 __host__ __device__ constexpr int one_bit(int codes) { return codes == U3 || codes == U5 ? 512 : 0; }
 __host__ __device__ constexpr int scale_bytes(int scales) {
-    return scales == BLOCK || scales == SUPER16 ? 256 : scales == SUPER32 ? 128 : 0;
+    return scales == TWIN ? 512 : scales == BLOCK || scales == SUPER16 ? 256 : scales == SUPER32 ? 128 : 0;
 }
 __host__ __device__ constexpr int float_bytes(int scales, bool min) {
-    return scales == BLOCK || scales == NO_SCALES ? 0 : min ? 64 : 32;
+    return scales == SUPER16 || scales == SUPER32 ? min ? 64 : 32 : 0;
 }
 
 // Where things are in a tile of `quarters` quarters.
-template <int CODES, int SCALES, bool MIN, bool CENTER>
+template <int CODES, int SCALES, bool MIN, bool CENTER, int VALUES = IQ4>
 struct Format {
-    static constexpr int codes = CODES, scales = SCALES;
+    static constexpr int codes = CODES, scales = SCALES, values = VALUES;
     static constexpr bool min = MIN, center = CENTER;
+    // Activations have a scale for 32 columns.
+    static constexpr bool by32 = SCALES == BLOCK || SCALES == TWIN;
+    // The scales are powers of two from 2^-128 to 2^127, kept as bfloat16, where all of them are exact.
+    static constexpr bool powers = SCALES == BLOCK && VALUES == E2M1;
     // What a signed byte is too large by.
-    static constexpr float unit = !CENTER        ? 1.f
+    static constexpr float unit = CODES == TABLE ? (VALUES == IQ2 || VALUES == IQ1 ? 1.f / 8
+                                                    : VALUES == IQ3_LOW            ? 1.f / 4
+                                                                                   : 1.f)
+                                  : !CENTER     ? 1.f
                                   : CODES == U3 ? 1.f / 32
                                   : CODES == U4 ? 1.f / 16
                                   : CODES == U5 ? 1.f / 8
@@ -76,11 +85,23 @@ typedef Format<U5, SUPER32, true, false> Q5_K;
 typedef Format<U6, SUPER16, false, true> Q6_K;
 typedef Format<TABLE, SUPER32, false, false> IQ4_XS;
 typedef Format<HALF, NO_SCALES, false, false> F16;
+// 4-bit floats, as twice their values.
+typedef Format<TABLE, BLOCK, false, false, E2M1> MXFP4;
+typedef Format<TABLE, TWIN, false, false, E2M1> NVFP4;
+// Points of codebooks are taken apart: the index of a magnitude with the sign above it, by an odd whole scale. IQ2_XXS; IQ2_XS and
+// IQ2_S; IQ3_XXS; IQ3_S; IQ1_S; IQ1_M.
+typedef Format<TABLE, SUPER32, false, false, IQ2> IQ2_32;
+typedef Format<TABLE, SUPER16, false, false, IQ2> IQ2_16;
+typedef Format<TABLE, SUPER32, false, false, IQ3_LOW> IQ3_XXS;
+typedef Format<TABLE, SUPER32, false, false, IQ3_ODD> IQ3_S;
+typedef Format<TABLE, SUPER32, false, false, IQ1> IQ1_32;
+typedef Format<TABLE, SUPER16, false, false, IQ1> IQ1_16;
 
 // The order of the kernels' `format` argument; the host has the same list.
 #define FOR_EACH_FORMAT(X) \
     X(0, Q4_0) X(1, Q4_1) X(2, Q5_0) X(3, Q5_1) X(4, Q8_0) X(5, IQ4_NL) X(6, Q2_K) X(7, Q3_K) X(8, Q4_K) X(9, Q5_K) \
-    X(10, Q6_K) X(11, IQ4_XS) X(12, F16)
+    X(10, Q6_K) X(11, IQ4_XS) X(12, F16) X(13, MXFP4) X(14, NVFP4) X(15, IQ2_32) X(16, IQ2_16) X(17, IQ3_XXS) \
+    X(18, IQ3_S) X(19, IQ1_32) X(20, IQ1_16)
 
 // Tiles that lie together.
 constexpr int TOGETHER = 4;
@@ -102,12 +123,50 @@ __device__ __forceinline__ u64 tile_at(int tile, int chunk, int quarters, u64 ti
            tile % TOGETHER * tile_stride<F>(quarters);
 }
 
-// The 16 values of IQ4_NL and IQ4_XS.
-__constant__ signed char iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+// Four signed values as the bytes of a word.
+__host__ __device__ constexpr u32 word_of(int a, int b, int c, int d) {
+    return (u32)(a & 255) | (u32)(b & 255) << 8 | (u32)(c & 255) << 16 | (u32)(d & 255) << 24;
+}
+
+// Word `i` of the 16 values of a table. The values of codebooks are 8 magnitudes, then those below zero; of IQ1 they are eight times
+// -1, 0 and 1, plus 1, then minus 1.
+__host__ __device__ constexpr u32 values_word(int values, int i) {
+    switch (values * 4 + i) {
+        case IQ4 * 4: return word_of(-127, -104, -83, -65);
+        case IQ4 * 4 + 1: return word_of(-49, -35, -22, -10);
+        case IQ4 * 4 + 2: return word_of(1, 13, 25, 38);
+        case IQ4 * 4 + 3: return word_of(53, 69, 89, 113);
+        case E2M1 * 4: return word_of(0, 1, 2, 3);
+        case E2M1 * 4 + 1: return word_of(4, 6, 8, 12);
+        case E2M1 * 4 + 2: return word_of(0, -1, -2, -3);
+        case E2M1 * 4 + 3: return word_of(-4, -6, -8, -12);
+        case IQ2 * 4: return word_of(8, 25, 43, 0);
+        case IQ2 * 4 + 2: return word_of(-8, -25, -43, 0);
+        case IQ3_LOW * 4: return word_of(4, 12, 20, 28);
+        case IQ3_LOW * 4 + 1: return word_of(36, 44, 52, 62);
+        case IQ3_LOW * 4 + 2: return word_of(-4, -12, -20, -28);
+        case IQ3_LOW * 4 + 3: return word_of(-36, -44, -52, -62);
+        case IQ3_ODD * 4: return word_of(1, 3, 5, 7);
+        case IQ3_ODD * 4 + 1: return word_of(9, 11, 13, 15);
+        case IQ3_ODD * 4 + 2: return word_of(-1, -3, -5, -7);
+        case IQ3_ODD * 4 + 3: return word_of(-9, -11, -13, -15);
+        case IQ1 * 4: return word_of(-7, 1, 9, 0);
+        case IQ1 * 4 + 2: return word_of(-9, -1, 7, 0);
+        default: return 0;
+    }
+}
+
+// The value of one index.
+template <int VALUES>
+__device__ __forceinline__ int value_of(u32 index) {
+    u32 word = index < 4 ? values_word(VALUES, 0) : index < 8 ? values_word(VALUES, 1) : index < 12 ? values_word(VALUES, 2) : values_word(VALUES, 3);
+    return (signed char)(word >> (8 * (index % 4)));
+}
 
 // The values of four 4-bit indices in the low half of `nibbles`.
+template <int VALUES>
 __device__ __forceinline__ u32 look_up4(u32 nibbles) {
-    const u32 v0 = 0xbfad9881u, v1 = 0xf6eaddcfu, v2 = 0x26190d01u, v3 = 0x71594535u;
+    constexpr u32 v0 = values_word(VALUES, 0), v1 = values_word(VALUES, 1), v2 = values_word(VALUES, 2), v3 = values_word(VALUES, 3);
     u32 low = __byte_perm(v0, v1, nibbles & 0x7777), high = __byte_perm(v2, v3, nibbles & 0x7777);
     // Byte j from `high` (4 + j) where bit 3 of the nibble is set.
     return __byte_perm(low, high, 0x3210 | ((nibbles & 0x8888) >> 1));
@@ -121,18 +180,21 @@ struct Planes {
     uint4 two[2];
     uint4 one;
 
+    // From memory, or where NEAR from shared memory.
+    template <bool NEAR = false>
     __device__ __forceinline__ void load(const u8* tile, int lane, int quarters) {
         const u8* p = tile + lane * 16;
+        auto load = [](const u8* p) { return NEAR ? load16(p) : stream16(p); };
         if constexpr (LOW > 0) {
 #pragma unroll
             for (int i = 0; i < 4 * LOW; i++)
-                if (i < quarters * LOW) low[i] = stream16(p + i / LOW * quarter_stride<F>() + i % LOW * 512);
+                if (i < quarters * LOW) low[i] = load(p + i / LOW * quarter_stride<F>() + i % LOW * 512);
         }
         if constexpr (two_bits(F::codes) > 0) {
-            two[0] = stream16(p + F::two_at(quarters));
-            two[1] = stream16(p + F::two_at(quarters) + 512);
+            two[0] = load(p + F::two_at(quarters));
+            two[1] = load(p + F::two_at(quarters) + 512);
         }
-        if constexpr (one_bit(F::codes) > 0) one = stream16(p + F::one_at(quarters));
+        if constexpr (one_bit(F::codes) > 0) one = load(p + F::one_at(quarters));
     }
 
     static __device__ __forceinline__ u32 word(const uint4& v, int i) {
@@ -152,7 +214,7 @@ struct Planes {
                 a[i] = word(low[2 * q + b], i);
             } else if constexpr (F::codes == TABLE) {
                 u32 w = word(low[q], i);
-                a[i] = look_up4(b ? w >> 16 : w);
+                a[i] = look_up4<F::values>(b ? w >> 16 : w);
             } else if constexpr (F::codes == U4) {
                 u32 w = word(low[q], i);
                 a[i] = F::center ? bits(w, 4 * b, 4, 0xf0f0f0f0) : bits(w, 4 * b, 0, 0x0f0f0f0f);
@@ -176,31 +238,38 @@ struct Planes {
 // One lane's scales of a chunk.
 template <class F>
 struct TileScales {
-    uint4 scale[F::scales == SUPER32 ? 1 : 2];
+    uint4 scale[F::scales == SUPER32 ? 1 : F::scales == TWIN ? 4 : 2];
     uint4 block_min[2];
     uint2 min;
     uint2 d;
 
+    template <bool NEAR = false>
     __device__ __forceinline__ void load(const u8* tile, int lane, int quarters) {
         int g = lane / 4;
+        auto load16 = [](const u8* p) { return NEAR ? ::load16(p) : constant16(p); };
+        auto load8 = [](const u8* p) { return NEAR ? ::load8(p) : constant8(p); };
+        auto load4 = [](const u8* p) { return NEAR ? *(const u32*)p : constant4(p); };
         const u8* s = tile + F::scales_at(quarters);
         const u8* m = tile + F::mins_at(quarters);
         if constexpr (F::scales == SUPER32) {
-            scale[0] = constant16(s + g * 16);
-            if constexpr (F::min) min.x = constant4(m + lane * 4);
+            scale[0] = load16(s + g * 16);
+            if constexpr (F::min) min.x = load4(m + lane * 4);
+        } else if constexpr (F::scales == TWIN) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) scale[i] = load16(s + g * 64 + i * 16);
         } else if constexpr (F::scales != NO_SCALES) {
-            scale[0] = constant16(s + g * 32);
-            scale[1] = constant16(s + g * 32 + 16);
+            scale[0] = load16(s + g * 32);
+            scale[1] = load16(s + g * 32 + 16);
             if constexpr (F::scales == BLOCK && F::min) {
-                block_min[0] = constant16(m + g * 32);
-                block_min[1] = constant16(m + g * 32 + 16);
+                block_min[0] = load16(m + g * 32);
+                block_min[1] = load16(m + g * 32 + 16);
             }
-            if constexpr (F::scales == SUPER16 && F::min) min = constant8(m + lane * 8);
+            if constexpr (F::scales == SUPER16 && F::min) min = load8(m + lane * 8);
         }
         if constexpr (F::scales == SUPER16 || F::scales == SUPER32) {
             const u8* f = tile + F::floats_at(quarters);
-            if constexpr (F::min) d = constant8(f + g * 8);
-            else d.x = constant4(f + g * 4);
+            if constexpr (F::min) d = load8(f + g * 8);
+            else d.x = load4(f + g * 4);
         }
     }
 
@@ -216,7 +285,12 @@ struct TileScales {
     static __device__ __forceinline__ float half_of(const uint4& v, int s) {
         return half_bits(Planes<F>::word(v, s / 2) >> (16 * (s % 2)));
     }
-    __device__ __forceinline__ float block_scale(int s, int r) const { return half_of(scale[r], s); }
+    __device__ __forceinline__ float block_scale(int s, int r) const {
+        if constexpr (F::powers) return __uint_as_float(Planes<F>::word(scale[r], s / 2) >> (16 * (s % 2)) << 16);
+        else return half_of(scale[r], s);
+    }
+    // Of 16 columns.
+    __device__ __forceinline__ float twin_scale(int s, int r) const { return half_of(scale[2 * r + s / 8], s % 8); }
     __device__ __forceinline__ float block_minimum(int s, int r) const { return half_of(block_min[r], s); }
 
     // d and dmin of output `g + 8 r`.

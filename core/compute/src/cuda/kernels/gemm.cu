@@ -7,159 +7,22 @@
 // Prompts have blocks of 256 outputs and 64 rows, where a weight that was unpacked meets all rows. Large batches
 // have blocks of 64 outputs, so that there are more of them, and two on a multiprocessor.
 
-#include "jobs.cuh"
-
-// Bytes of a row's chunk in shared memory: codes, then scales and sums. An odd number of 64 bytes, so that the rows that a
-// quarter of a warp reads lie in different banks.
-template <class F>
-__host__ __device__ constexpr int stride() {
-    return F::codes == HALF ? 576 : 320;
-}
-
-__device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-
-template <int BYTES>
-__device__ __forceinline__ void copy_async(u32 to, const void* from) {
-    if constexpr (BYTES == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from));
-    else asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(to), "l"(from), "n"(BYTES));
-}
-
-// A chunk of ROWS rows from `first` on, to `stage`: four threads a row.
-template <class F, int ROWS>
-__device__ __forceinline__ void fetch(const Products& p, int first, int chunk, u8* stage) {
-    if (ROWS < 8 * WARPS && threadIdx.x / 4 >= ROWS) {
-        asm volatile("cp.async.commit_group;" ::: "memory");
-        return;
-    }
-    const Forms& x = p.x;
-    const int part = threadIdx.x % 4, row = min(first + (int)threadIdx.x / 4, p.rows - 1);
-    const u32 to = shared_address(stage + threadIdx.x / 4 * stride<F>());
-    const int quarters = quarters_of(p, chunk);
-    const u64 at = (u64)row * x.padded + chunk * CHUNK;
-    if constexpr (F::codes == HALF) {
-#pragma unroll
-        for (int q = 0; q < 4; q++)
-            if (q < quarters)
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    int byte = q * 128 + i * 64 + part * 16;
-                    copy_async<16>(to + byte, (const u8*)(x.f16 + at) + byte);
-                }
-        if (part == 0) copy_async<4>(to + 512, x.scale16 + (u64)row * x.chunks + chunk);
-    } else if constexpr (F::scales == BLOCK) {
-#pragma unroll
-        for (int q = 0; q < 4; q++)
-            if (q < quarters) copy_async<16>(to + q * 64 + part * 16, x.q32 + at + q * 64 + part * 16);
-        if (part < quarters) {
-            copy_async<8>(to + 256 + part * 8, x.d32 + at / 32 + part * 2);
-            if constexpr (F::min) copy_async<8>(to + 288 + part * 8, x.s32 + at / 32 + part * 2);
-        }
-    } else {
-#pragma unroll
-        for (int q = 0; q < 4; q++) copy_async<16>(to + q * 64 + part * 16, x.q256 + at + q * 64 + part * 16);
-        if (part < 2) {
-            if constexpr (F::min) copy_async<16>(to + 256 + part * 16, x.sums16 + at / 16 + part * 8);
-        } else if (part == 2) {
-            copy_async<4>(to + 288, x.d256 + (u64)row * x.chunks + chunk);
-        }
-    }
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-// Where a warp finds its activations of a chunk: in shared memory.
-template <class F>
-struct InShared {
-    const u8* mine;
-    const u8* scaled;
-
-    __device__ __forceinline__ InShared(const u8* stage, int first) {
-        int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-        mine = stage + (first + g) * stride<F>();
-        scaled = stage + (first + 2 * t) * stride<F>();
-    }
-    __device__ __forceinline__ uint4 codes256(int n, int q) const {
-        return load16(mine + 8 * n * stride<F>() + q * 64 + threadIdx.x % 4 * 16);
-    }
-    __device__ __forceinline__ uint4 codes32(int n, int q) const { return codes256(n, q); }
-    __device__ __forceinline__ uint4 halves(int n, int q, int pair) const {
-        return load16(mine + 8 * n * stride<F>() + q * 128 + pair * 64 + threadIdx.x % 4 * 16);
-    }
-    __device__ __forceinline__ uint2 sums16(int n) const {
-        return load8(mine + 8 * n * stride<F>() + 256 + threadIdx.x % 4 * 8);
-    }
-    __device__ __forceinline__ float scale256(int n, int i) const {
-        return *(const float*)(scaled + (8 * n + i) * stride<F>() + 288);
-    }
-    __device__ __forceinline__ float2 scales32(int n, int i, int q) const {
-        return *(const float2*)(scaled + (8 * n + i) * stride<F>() + 256 + q * 8);
-    }
-    __device__ __forceinline__ float2 sums32(int n, int i, int q) const {
-        return *(const float2*)(scaled + (8 * n + i) * stride<F>() + 288 + q * 8);
-    }
-    __device__ __forceinline__ float scale16(int n, int i) const {
-        return *(const float*)(scaled + (8 * n + i) * stride<F>() + 512);
-    }
-};
+#include "gemm.cuh"
 
 // ACROSS warps have different outputs, the others different rows: MT tiles and PASSES times 8 · NT rows each.
 template <class F, int ACROSS, int MT, int NT, int PASSES>
 __device__ __forceinline__ void block_gemm(const Products& p, const Job& job, int block) {
-    extern __shared__ u8 stages[];  // [2][ROWS][stride]
     constexpr int WARP_ROWS = 8 * NT * PASSES, ROWS = WARPS / ACROSS * WARP_ROWS;
-    // Where weights take few registers, those of the next chunk are loaded early.
-    constexpr bool AHEAD = MT == 1 && F::codes != HALF;
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const int tile = (block * ACROSS + warp % ACROSS) * MT, tiles = (job.outputs + TILE - 1) / TILE;
-    const int chunks = p.x.chunks, first_row = blockIdx.x * ROWS, warp_row = warp / ACROSS * WARP_ROWS;
-
-    Planes<F> planes[MT], ahead[MT];
-    TileScales<F> scales[MT], scales_ahead[MT];
-    load_tiles<F, MT>(job, tile, tiles, 0, quarters_of(p, 0), planes, scales);
-    wait_for_previous();
-    let_next_start();
-    fetch<F, ROWS>(p, first_row, 0, stages);
-
+    const int first_row = blockIdx.x * ROWS, warp_row = warp / ACROSS * WARP_ROWS;
     float total[PASSES][MT][NT][4];
-#pragma unroll
-    for (int pass = 0; pass < PASSES; pass++)
-#pragma unroll
-        for (int m = 0; m < MT; m++)
-#pragma unroll
-            for (int n = 0; n < NT; n++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) total[pass][m][n][i] = 0.f;
-
-    for (int chunk = 0; chunk < chunks; chunk++) {
-        const u8* stage = stages + chunk % 2 * ROWS * stride<F>();
-        asm volatile("cp.async.wait_group 0;" ::: "memory");
-        __syncthreads();
-        if (chunk + 1 < chunks) {
-            fetch<F, ROWS>(p, first_row, chunk + 1, stages + (chunk + 1) % 2 * ROWS * stride<F>());
-            if constexpr (AHEAD)
-                load_tiles<F, MT>(job, tile, tiles, chunk + 1, quarters_of(p, chunk + 1), ahead, scales_ahead);
-        }
-#pragma unroll
-        for (int pass = 0; pass < PASSES; pass++) {
-            float sum[MT][NT][4];
-            InShared<F> x(stage, warp_row + pass * 8 * NT);
-            chunk_product<F, MT, NT>(planes, scales, x, quarters_of(p, chunk), sum);
-#pragma unroll
-            for (int m = 0; m < MT; m++)
-#pragma unroll
-                for (int n = 0; n < NT; n++)
-#pragma unroll
-                    for (int i = 0; i < 4; i++) total[pass][m][n][i] = __fadd_rn(total[pass][m][n][i], sum[m][n][i]);
-        }
-        if (chunk + 1 < chunks) {
-            if constexpr (AHEAD) {
-#pragma unroll
-                for (int m = 0; m < MT; m++) planes[m] = ahead[m], scales[m] = scales_ahead[m];
-            } else {
-                // On their way while the warps wait for each other.
-                load_tiles<F, MT>(job, tile, tiles, chunk + 1, quarters_of(p, chunk + 1), planes, scales);
-            }
-        }
-    }
+    gemm_totals<F, MT, NT, PASSES, ROWS>(
+        p.x, warp_row,
+        [&](int chunk, Planes<F>(&planes)[MT], TileScales<F>(&scales)[MT]) {
+            load_tiles<F, MT>(job, tile, tiles, chunk, quarters_of(p.x, chunk), planes, scales);
+        },
+        [&](int i) { return min(first_row + i, p.rows - 1); }, total);
 #pragma unroll
     for (int pass = 0; pass < PASSES; pass++)
 #pragma unroll

@@ -41,8 +41,8 @@ __device__ __forceinline__ const Job& job_of(const Products& p, int block) {
 }
 
 // Quarters of a chunk that a matrix has.
-__device__ __forceinline__ int quarters_of(const Products& p, int chunk) {
-    return min(4, (p.x.padded - chunk * CHUNK) / QUARTER);
+__device__ __forceinline__ int quarters_of(const Forms& x, int chunk) {
+    return min(4, (x.padded - chunk * CHUNK) / QUARTER);
 }
 
 // Puts a result where it belongs.

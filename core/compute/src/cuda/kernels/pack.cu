@@ -6,7 +6,9 @@
 
 // ggml's ids.
 enum Type { T_F32 = 0, T_F16 = 1, T_Q4_0 = 2, T_Q4_1 = 3, T_Q5_0 = 6, T_Q5_1 = 7, T_Q8_0 = 8, T_Q2_K = 10, T_Q3_K = 11,
-            T_Q4_K = 12, T_Q5_K = 13, T_Q6_K = 14, T_Q8_K = 15, T_IQ4_NL = 20, T_IQ4_XS = 23, T_BF16 = 30 };
+            T_Q4_K = 12, T_Q5_K = 13, T_Q6_K = 14, T_Q8_K = 15, T_IQ2_XXS = 16, T_IQ2_XS = 17, T_IQ3_XXS = 18, T_IQ1_S = 19,
+            T_IQ4_NL = 20, T_IQ3_S = 21, T_IQ2_S = 22, T_IQ4_XS = 23, T_IQ1_M = 29, T_BF16 = 30, T_TQ1_0 = 34, T_TQ2_0 = 35,
+            T_MXFP4 = 39, T_NVFP4 = 40, T_Q1_0 = 41 };
 
 __device__ int block_bytes(int type) {
     switch (type) {
@@ -21,16 +23,92 @@ __device__ int block_bytes(int type) {
         case T_Q5_K: return 176;
         case T_Q6_K: return 210;
         case T_IQ4_XS: return 136;
+        case T_IQ2_XXS: return 66;
+        case T_IQ2_XS: return 74;
+        case T_IQ2_S: return 82;
+        case T_IQ3_XXS: return 98;
+        case T_IQ3_S: return 110;
+        case T_IQ1_S: return 50;
+        case T_IQ1_M: return 56;
+        case T_TQ1_0: return 54;
+        case T_TQ2_0: return 66;
+        case T_MXFP4: return 17;
+        case T_NVFP4: return 36;
+        case T_Q1_0: return 18;
         default: return 2;
     }
 }
 
-__device__ u32 half_at(const u8* b, int at) { return b[at] | b[at + 1] << 8; }
+// Numbers of a block, where the format does not say it: that of the float scale.
+__device__ int block_length(int type, int otherwise) {
+    return type == T_Q1_0 ? 128 : type == T_NVFP4 ? 64 : type == T_TQ1_0 || type == T_TQ2_0 ? 256 : otherwise;
+}
+
+__device__ u32 half_at(const u8* b, int at) { return b[at] | (u32)b[at + 1] << 8; }
+__device__ u32 word_at(const u8* b, int at) { return half_at(b, at) | half_at(b, at + 2) << 16; }
+__device__ u32 nibble_at(const u8* b, int i) { return b[i / 2] >> (i % 2 * 4) & 15; }
+
+// Where the codebooks begin among the entries that `grids.rs` describes.
+enum Grid { G_IQ2_XXS = 0, G_IQ2_XS = 256, G_IQ2_S = 768, G_IQ3_XXS = 1792, G_IQ3_S = 2048, G_IQ1 = 2560 };
+
+// Sign `k` of eight, of which seven are kept: the eighth makes the number of minuses even.
+__device__ u32 even_sign(u32 bits, int k) { return k < 7 ? bits >> k & 1 : __popc(bits & 127) & 1; }
+
+// The index of number `i` of a block in its type's table: a magnitude, and above it the sign, or the direction of the move.
+__device__ u32 point(int type, const u8* b, int i, const u16* grid) {
+    int g = i / 8, k = i % 8, s = i / 32, q = i / 4;
+    switch (type) {
+        case T_IQ2_XXS: {
+            u32 signs = word_at(b, 6 + 8 * s) >> (g % 4 * 7);
+            return (grid[G_IQ2_XXS + b[2 + 8 * s + g % 4]] >> (2 * k) & 3) | even_sign(signs, k) << 3;
+        }
+        case T_IQ2_XS: {
+            u32 both = half_at(b, 2 + 2 * g);
+            return (grid[G_IQ2_XS + (both & 511)] >> (2 * k) & 3) | even_sign(both >> 9, k) << 3;
+        }
+        case T_IQ2_S: {
+            u32 index = b[2 + g] | (b[66 + s] >> (g % 4 * 2) & 3) << 8;
+            return (grid[G_IQ2_S + index] >> (2 * k) & 3) | (b[34 + g] >> k & 1) << 3;
+        }
+        case T_IQ3_XXS: {
+            u32 signs = word_at(b, 66 + 4 * s) >> (g % 4 * 7);
+            return (grid[G_IQ3_XXS + b[2 + q]] >> (3 * (i % 4)) & 7) | even_sign(signs, k) << 3;
+        }
+        case T_IQ3_S: {
+            u32 index = b[2 + q] | (b[66 + q / 8] >> (q % 8) & 1) << 8;
+            return (grid[G_IQ3_S + index] >> (3 * (i % 4)) & 7) | (b[74 + g] >> k & 1) << 3;
+        }
+        case T_IQ1_S: {
+            u32 high = half_at(b, 34 + 2 * s), index = b[2 + g] | (high >> (g % 4 * 3) & 7) << 8;
+            return (grid[G_IQ1 + index] >> (2 * k) & 3) | (high >> 15) << 3;
+        }
+        default: {
+            u32 high = nibble_at(b + 32, g), index = b[g] | (high & 7) << 8;
+            return (grid[G_IQ1 + index] >> (2 * k) & 3) | (high >> 3) << 3;
+        }
+    }
+}
+
+// Number `i` of TQ1_0: a digit of base 3 of a byte; see `dequantize.rs`.
+__device__ u32 digit(const u8* b, int i) {
+    int byte = i < 160 ? i % 32 : i < 240 ? 32 + i % 16 : 48 + i % 4;
+    int which = i < 160 ? i / 32 : i < 240 ? (i - 160) / 16 : (i - 240) / 4;
+    u32 power = which == 0 ? 1 : which == 1 ? 3 : which == 2 ? 9 : which == 3 ? 27 : 81;
+    return ((b[byte] * power & 255) * 3) >> 8;
+}
 
 // The code of number `i` of a block, as it is put into planes: see `format.cuh` about centers.
-__device__ u32 code(int type, const u8* b, int i) {
+__device__ u32 code(int type, const u8* b, int i, const u16* grid) {
     int j = i % 16, high = i / 16;
     switch (type) {
+        case T_IQ2_XXS: case T_IQ2_XS: case T_IQ2_S: case T_IQ3_XXS: case T_IQ3_S: case T_IQ1_S: case T_IQ1_M:
+            return point(type, b, i, grid);
+        case T_TQ1_0: return digit(b, i);
+        case T_TQ2_0: return b[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3;
+        case T_MXFP4: return b[1 + j] >> (4 * high) & 15;
+        case T_NVFP4: return b[4 + 8 * high + j % 8] >> (j / 8 * 4) & 15;
+        // 1 and -1, as of Q4_0.
+        case T_Q1_0: return b[2 + i / 8] >> (i % 8) & 1 ? 1 : 15;
         case T_Q4_0: return (b[2 + j] >> (4 * high) & 15) ^ 8;
         case T_IQ4_NL: return b[2 + j] >> (4 * high) & 15;
         case T_Q4_1: return b[4 + j] >> (4 * high) & 15;
@@ -72,6 +150,15 @@ __device__ u32 integer_scale(int type, const u8* b, int s) {
             return scale | min << 8;
         }
         case T_Q6_K: return b[192 + s];
+        case T_IQ2_XXS: return 2 * (b[9 + 8 * s] >> 4) + 1;
+        case T_IQ3_XXS: return 2 * (b[69 + 4 * s] >> 4) + 1;
+        case T_IQ2_XS: return 2 * nibble_at(b + 66, s) + 1;
+        case T_IQ2_S: return 2 * nibble_at(b + 74, s) + 1;
+        case T_IQ3_S: return 2 * nibble_at(b + 106, s) + 1;
+        case T_IQ1_S: return 2 * (half_at(b, 34 + 2 * s) >> 12 & 7) + 1;
+        case T_IQ1_M: return 2 * (half_at(b, 48 + s / 4 * 2) >> (s % 4 * 3) & 7) + 1;
+        // Codes of -1, 0 and 1 are kept one larger.
+        case T_TQ1_0: case T_TQ2_0: return 1 | 1 << 8;
         case T_IQ4_XS: {
             u32 low = b[4 + s / 2] >> (s % 2 * 4) & 15, high = half_at(b, 2) >> (2 * s) & 3;
             return ((low | high << 4) - 32) & 255;
@@ -86,13 +173,31 @@ __device__ u32 float_scale(int type, const u8* b) {
         case T_Q2_K: return half_at(b, 80) | half_at(b, 82) << 16;
         case T_Q3_K: return half_at(b, 108);
         case T_Q6_K: return half_at(b, 208);
+        case T_IQ1_M: {
+            u32 d = 0;
+            for (int i = 0; i < 4; i++) d |= (half_at(b, 48 + 2 * i) >> 12) << (4 * i);
+            return d;
+        }
+        case T_TQ1_0: return half_at(b, 52) * 0x10001;
+        case T_TQ2_0: return half_at(b, 64) * 0x10001;
+        // 2^(exponent - 128) as bfloat16, half of what it means: codes are twice their values.
+        case T_MXFP4: return b[0] < 2 ? 0x20 << b[0] : (u32)(b[0] - 1) << 7;
         case T_Q4_1: case T_Q5_1: case T_Q4_K: case T_Q5_K: return half_at(b, 0) | half_at(b, 2) << 16;
         default: return half_at(b, 0);
     }
 }
 
+// The bits of half of what scale `s` of NVFP4 means: four bits of exponent, three of mantissa.
+__device__ u32 small_scale(const u8* b, int s) {
+    int exponent = b[s] >> 3 & 15, mantissa = b[s] & 7;
+    float scale = b[s] == 0x7f ? 0.f : exponent ? ldexpf(8.f + mantissa, exponent - 11) : mantissa / 1024.f;
+    return __half_as_ushort(__float2half_rn(scale));
+}
+
 struct Source {
     const u8* data;
+    // The codebooks' entries.
+    const u16* grid;
     u64 row_bytes;
     int rows, columns, type;
     // What half floats are multiplied with: a power of two, for bfloat16.
@@ -116,7 +221,7 @@ __device__ u32 half_bits_of(const Source& s, int row, int column) {
 template <class F>
 __device__ void pack_tile(const Source& s, u8* tile, int row0, int column0, int quarters) {
     int lane = threadIdx.x % 32, q = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    constexpr int LENGTH = F::scales == BLOCK ? 32 : F::scales == NO_SCALES ? 1 : 256;
+    const int length = block_length(s.type, F::by32 ? 32 : F::scales == NO_SCALES ? 1 : 256);
     if constexpr (F::codes == HALF) {
         if (q < quarters)
             for (int step = 0; step < 4; step++)
@@ -135,8 +240,8 @@ __device__ void pack_tile(const Source& s, u8* tile, int row0, int column0, int 
 #pragma unroll 1
             for (int j = 0; j < 4; j++) {
                 int row = row0 + g + 8 * (i % 2), column = column0 + q * 64 + b * 32 + i / 2 * 16 + 4 * t + j;
-                const u8* block = block_of(s, row, column, LENGTH);
-                u32 c = block ? code(s.type, block, column % LENGTH) : 0;
+                const u8* block = block_of(s, row, column, length);
+                u32 c = block ? code(s.type, block, column % length, s.grid) : 0;
                 if constexpr (F::codes == I8) low[4 * b + i] |= c << (8 * j);
                 else if constexpr (F::codes == TABLE) low[i] |= c << (16 * b + 4 * j);
                 else if constexpr (F::codes != U2 && F::codes != U3) low[i] |= (c & 15) << (8 * j + 4 * b);
@@ -157,11 +262,17 @@ __device__ void pack_tile(const Source& s, u8* tile, int row0, int column0, int 
     u8 *scales = tile + F::scales_at(quarters), *mins = tile + F::mins_at(quarters);
     if constexpr (F::scales == BLOCK) {
         int r = threadIdx.x / 8, at = threadIdx.x % 8;
-        const u8* block = block_of(s, row0 + r, column0 + at * 32, 32);
+        const u8* block = block_of(s, row0 + r, column0 + at * 32, length);
         u32 d = block ? float_scale(s.type, block) : 0;
         int place = (r % 8 * 2 + r / 8) * 8 + at;
         ((u16*)scales)[place] = d;
         if constexpr (F::min) ((u16*)mins)[place] = d >> 16;
+    } else if constexpr (F::scales == TWIN) {
+        for (int n = threadIdx.x; n < TILE * 16; n += 128) {
+            int r = n / 16, at = n % 16;
+            const u8* block = block_of(s, row0 + r, column0 + at * 16, length);
+            ((u16*)scales)[(r % 8 * 2 + r / 8) * 16 + at] = block ? small_scale(block, at % 4) : 0;
+        }
     } else {
         constexpr int COUNT = F::scales == SUPER32 ? 8 : 16;
         for (int n = threadIdx.x; n < TILE * COUNT; n += 128) {
@@ -207,7 +318,7 @@ __device__ float weight(const u8* tile, int r, int column, int quarters) {
         one = tile[F::one_at(quarters) + (lane * 4 + q) * 4 + j] >> (4 * b + i) & 1;
     float value;
     if constexpr (F::codes == I8) value = (signed char)c;
-    else if constexpr (F::codes == TABLE) value = iq4_values[c];
+    else if constexpr (F::codes == TABLE) value = value_of<F::values>(c) * F::unit;
     else if constexpr (F::codes == U4) value = F::center ? (int)(c ^ 8) - 8 : (int)c;
     else if constexpr (F::codes == U5) value = F::center ? (int)((c | one << 4) ^ 16) - 16 : (int)(c | one << 4);
     else if constexpr (F::codes == U6) value = (int)((c | two << 4) ^ 32) - 32;
@@ -217,8 +328,11 @@ __device__ float weight(const u8* tile, int r, int column, int quarters) {
     int pair = g * 2 + r / 8;
     if constexpr (F::scales == BLOCK) {
         int place = pair * 8 + column / 32;
-        float w = half_bits(((const u16*)scales)[place]) * value;
+        u32 bits = ((const u16*)scales)[place];
+        float w = (F::powers ? __uint_as_float(bits << 16) : half_bits(bits)) * value;
         return F::min ? w + half_bits(((const u16*)mins)[place]) : w;
+    } else if constexpr (F::scales == TWIN) {
+        return half_bits(((const u16*)scales)[pair * 16 + column / 16]) * value;
     } else {
         constexpr int WIDTH = F::scales == SUPER32 ? 32 : 16, COUNT = 256 / WIDTH;
         int at = column / WIDTH;

@@ -23,7 +23,7 @@ __device__ __forceinline__ void job_product(const Products& p, const Job& job, i
 
     Planes<F> planes[MT], ahead[MT];
     TileScales<F> scales[MT], scales_ahead[MT];
-    if (warp < chunks) load_tiles<F, MT>(job, block * MT, tiles, warp, quarters_of(p, warp), planes, scales);
+    if (warp < chunks) load_tiles<F, MT>(job, block * MT, tiles, warp, quarters_of(p.x, warp), planes, scales);
     wait_for_previous();
     let_next_start();
 
@@ -41,11 +41,11 @@ __device__ __forceinline__ void job_product(const Products& p, const Job& job, i
                 int next_block = same ? block : block + job.step, next = same ? chunk + WARPS : warp;
                 if constexpr (AHEAD) {
                     if (next_block < blocks)
-                        load_tiles<F, MT>(job, next_block * MT, tiles, next, quarters_of(p, next), ahead, scales_ahead);
+                        load_tiles<F, MT>(job, next_block * MT, tiles, next, quarters_of(p.x, next), ahead, scales_ahead);
                 }
                 float sum[MT][NT][4];
                 InMemory<NT> x(p.x, first_row, p.rows, chunk);
-                chunk_product<F, MT, NT>(planes, scales, x, quarters_of(p, chunk), sum);
+                chunk_product<F, MT, NT>(planes, scales, x, quarters_of(p.x, chunk), sum);
                 float* out = sums + (chunk - first) * SIZE;
 #pragma unroll
                 for (int m = 0; m < MT; m++)
@@ -59,7 +59,7 @@ __device__ __forceinline__ void job_product(const Products& p, const Job& job, i
                     for (int m = 0; m < MT; m++) planes[m] = ahead[m], scales[m] = scales_ahead[m];
                 } else {
                     if (next_block < blocks)
-                        load_tiles<F, MT>(job, next_block * MT, tiles, next, quarters_of(p, next), planes, scales);
+                        load_tiles<F, MT>(job, next_block * MT, tiles, next, quarters_of(p.x, next), planes, scales);
                 }
             }
             __syncthreads();
