@@ -3,11 +3,11 @@
 
 mod common;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use common::{Device, ids, json, load, log_probabilities, model_path, tables};
 use realm_compute::{Batch, CacheType, PAGE_TOKENS, Want};
-use realm_gguf::Gguf;
+use realm_gguf::{Gguf, TensorType};
 use realm_model::Forward;
 use serde_json::Value;
 
@@ -32,6 +32,12 @@ fn on_every_device(mut each: impl FnMut(&Device, &str, &Value)) {
             each(&device, name, record);
         }
     }
+}
+
+/// Returns whether a file has matrices of half floats.
+fn has_half_floats(path: &Path) -> bool {
+    let gguf = Gguf::open(path).expect("a GGUF file");
+    gguf.tensors().iter().any(|tensor| tensor.shape.len() > 1 && tensor.ty == TensorType::F16)
 }
 
 fn array(value: &Value) -> &[Value] {
@@ -129,14 +135,18 @@ fn quantized_weights_lose_only_what_rounding_the_input_to_8_bits_costs() {
         println!(
             "{name} on the {device}: mean {mean:.4}, of 8 bits {eight:.4}; {agree} of {rows} positions agree"
         );
-        // A kernel that decodes wrongly does so in every position.
-        if mean.is_nan() || mean > allowed || agree == 0 {
+        // A kernel that decodes wrongly does so in every position. So do a GPU's half-float products, whose input
+        // is rounded to half floats and not to 8 bits.
+        let halves = device.is_gpu() && has_half_floats(&tiny(name));
+        if mean.is_nan() || mean > allowed || agree == 0 && !halves {
             wrong.push(format!(
                 "{name} on the {device}: mean {mean}, allowed {allowed}; {agree} positions agree"
             ));
         }
-        agree_in_all += agree;
-        positions += rows;
+        if !halves {
+            agree_in_all += agree;
+            positions += rows;
+        }
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(2 * agree_in_all > positions, "{agree_in_all} of {positions} positions agree");
