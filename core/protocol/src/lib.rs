@@ -22,22 +22,29 @@
 //! - [`Service`]: finds the model that a request names, runs the request and returns an [`Answer`].
 //! - [`Models`]: the models that a service knows; [`OneModel`] and [`LoadedByName`] implement it.
 //! - [`openai`]: the protocol's own types, and their mapping to requests and back.
-//! - [`ApiError`]: a failure as OpenAI's clients see it, with the HTTP status.
+//! - [`Gate`]: admits requests, for servers with limits.
+//! - [`ApiError`]: a failure as clients see it, with the HTTP status; [`Dialect`] is the form of its body.
 //!
 //! Requests are read leniently: fields that OpenAI's specification does not have are ignored and listed in
 //! [`Answer::headers`]. Fields that it has and that Realm can't honor are refused by name, so that no text is
 //! generated under other conditions than requested.
 #![forbid(unsafe_code)]
 
+mod dialect;
 mod error;
 mod events;
 mod fields;
+mod frames;
+mod gate;
 mod json;
 mod models;
 pub mod openai;
 mod service;
 
+pub use dialect::Dialect;
 pub use error::ApiError;
 pub use events::Events;
+pub use frames::{Event, Framing};
+pub use gate::{Gate, Permit};
 pub use models::{BoxFuture, LoadedByName, ModelEntry, Models, OneModel};
 pub use service::{Answer, Body, Service};
