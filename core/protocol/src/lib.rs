@@ -48,3 +48,8 @@ pub use frames::{Event, Framing};
 pub use gate::{Gate, Permit};
 pub use models::{BoxFuture, LoadedByName, ModelEntry, Models, OneModel};
 pub use service::{Answer, Body, Service};
+
+/// Returns the time in the form of RFC 3339, in UTC.
+pub fn timestamp() -> String {
+    jiff::Timestamp::now().to_string()
+}

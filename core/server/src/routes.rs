@@ -1,0 +1,22 @@
+//! The paths of the server, as metrics and logs name them.
+
+/// Paths with their own names in metrics.
+const KNOWN: &[&str] = &[
+    "/health",
+    "/metrics",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/models",
+    "/tokenize",
+    "/detokenize",
+];
+
+/// Returns the name of a path: the path itself, `/v1/models/NAME`, or `other`. Strangers choose paths, and a
+/// series for each would fill the memory.
+pub(crate) fn known(path: &str) -> &'static str {
+    if path.starts_with("/v1/models/") {
+        return "/v1/models/NAME";
+    }
+    KNOWN.iter().find(|known| **known == path).copied().unwrap_or("other")
+}
