@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use realm::LoadOptions;
-use realm_server::{Config, ModelConfig, Server, Tls};
+use realm_server::{Config, ModelConfig, Server, Stopper, Tls};
 
 use crate::options::LoadingOptions;
 use crate::output::note;
@@ -67,12 +67,25 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
     let server = Server::new(config, realm, models)?;
     let names = server.models().join(", ");
     let stopper = server.stopper();
-    // Without a handler, Ctrl-C ends the program as usual.
-    let _ = ctrlc::set_handler(move || stopper.stop());
+    stop_on_signals(stopper);
     server.run(|address| {
         note!("serving {names} at {scheme}://{address}; Ctrl-C ends it when its requests have ended, twice at once");
     })?;
     Ok(())
+}
+
+/// Stops the server at Ctrl-C, and at SIGTERM where there is that.
+fn stop_on_signals(stopper: Stopper) {
+    #[cfg(unix)]
+    {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        // Without a handler, both end the program as usual.
+        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) else { return };
+        let wait = move || signals.forever().for_each(|_| stopper.stop());
+        let _ = std::thread::Builder::new().name("realm-signals".into()).spawn(wait);
+    }
+    #[cfg(not(unix))]
+    let _ = ctrlc::set_handler(move || stopper.stop());
 }
 
 impl Args {

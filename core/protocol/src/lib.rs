@@ -1,5 +1,5 @@
-//! OpenAI's protocol for Realm's models: its JSON becomes [`realm::Request`]s, and the answers of models
-//! become its JSON. This crate opens no socket: a server, a transport for `httpx` or a `fetch` passes a
+//! The protocols of OpenAI and others for Realm's models: their JSON becomes [`realm::Request`]s, and the answers of models
+//! become their JSON. This crate opens no socket: a server, a transport for `httpx` or a `fetch` passes a
 //! method, a path and a body, and sends the answer.
 //!
 //! ```no_run
@@ -21,7 +21,7 @@
 //!
 //! - [`Service`]: finds the model that a request names, runs the request and returns an [`Answer`].
 //! - [`Models`]: the models that a service knows; [`OneModel`] and [`LoadedByName`] implement it.
-//! - [`openai`]: the protocol's own types, and their mapping to requests and back.
+//! - [`openai`], [`anthropic`]: the protocols' own types, and their mapping to requests and back.
 //! - [`Gate`]: admits requests, for servers with limits.
 //! - [`ApiError`]: a failure as clients see it, with the HTTP status; [`Dialect`] is the form of its body.
 //!
@@ -30,6 +30,7 @@
 //! generated under other conditions than requested.
 #![forbid(unsafe_code)]
 
+pub mod anthropic;
 mod dialect;
 mod error;
 mod events;

@@ -2,8 +2,9 @@
 //!
 //! - `route`: the paths.
 //! - `work`: a call's generations, from prompts to answers.
-//! - `openai`, `tokens`: the calls of each protocol.
+//! - `openai`, `anthropic`, `tokens`: the calls of each protocol.
 
+mod anthropic;
 mod openai;
 mod route;
 mod tokens;
@@ -49,6 +50,7 @@ pub enum Body {
 /// |---|---|---|
 /// | `POST` | `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings` | OpenAI's |
 /// | `GET` | `/v1/models` and `/v1/models/NAME` | OpenAI's |
+/// | `POST` | `/v1/messages`, `/v1/messages/count_tokens` | Anthropic's |
 /// | `POST` | `/tokenize`, `/detokenize` | vLLM's and llama.cpp's |
 ///
 /// `/v1` may be left out. Cloning a service is cheap; clones share everything.
@@ -115,6 +117,8 @@ impl Service {
             Route::Embeddings => self.embeddings(json::object(body)?).await,
             Route::Models => self.list().await,
             Route::Model(name) => self.find(name).await,
+            Route::Messages => self.messages(json::object(body)?).await,
+            Route::CountTokens => self.count_tokens(json::object(body)?).await,
             Route::Tokenize => self.tokenize(json::object(body)?).await,
             Route::Detokenize => self.detokenize(json::object(body)?).await,
         }

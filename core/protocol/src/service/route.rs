@@ -9,16 +9,20 @@ pub(super) enum Route<'a> {
     Models,
     /// One model, by its name with escapes.
     Model(&'a str),
+    Messages,
+    CountTokens,
     Tokenize,
     Detokenize,
 }
 
 /// The paths without `/v1`. Those of one model begin with `/models/`.
-const PATHS: [(&str, Route<'static>); 6] = [
+const PATHS: [(&str, Route<'static>); 8] = [
     ("/chat/completions", Route::Chat),
     ("/completions", Route::Completions),
     ("/embeddings", Route::Embeddings),
     ("/models", Route::Models),
+    ("/messages", Route::Messages),
+    ("/messages/count_tokens", Route::CountTokens),
     ("/tokenize", Route::Tokenize),
     ("/detokenize", Route::Detokenize),
 ];
