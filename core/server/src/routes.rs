@@ -10,6 +10,12 @@ const KNOWN: &[&str] = &[
     "/v1/models",
     "/v1/messages",
     "/v1/messages/count_tokens",
+    "/api/chat",
+    "/api/generate",
+    "/api/embed",
+    "/api/show",
+    "/api/tags",
+    "/api/version",
     "/tokenize",
     "/detokenize",
 ];

@@ -2,9 +2,10 @@
 //!
 //! - `route`: the paths.
 //! - `work`: a call's generations, from prompts to answers.
-//! - `openai`, `anthropic`, `tokens`: the calls of each protocol.
+//! - `openai`, `anthropic`, `ollama`, `tokens`: the calls of each protocol.
 
 mod anthropic;
+mod ollama;
 mod openai;
 mod route;
 mod tokens;
@@ -18,6 +19,7 @@ use serde::Serialize;
 use self::route::Route;
 pub(crate) use self::work::Started;
 use crate::gate::{Gate, Open};
+use crate::ollama::OllamaRequest;
 use crate::openai::Writer;
 use crate::{ApiError, Dialect, Events, Models, OneModel, json};
 
@@ -51,6 +53,8 @@ pub enum Body {
 /// | `POST` | `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings` | OpenAI's |
 /// | `GET` | `/v1/models` and `/v1/models/NAME` | OpenAI's |
 /// | `POST` | `/v1/messages`, `/v1/messages/count_tokens` | Anthropic's |
+/// | `POST` | `/api/chat`, `/api/generate`, `/api/embed`, `/api/show` | ollama's |
+/// | `GET` | `/api/tags`, `/api/version` | ollama's |
 /// | `POST` | `/tokenize`, `/detokenize` | vLLM's and llama.cpp's |
 ///
 /// `/v1` may be left out. Cloning a service is cheap; clones share everything.
@@ -119,6 +123,12 @@ impl Service {
             Route::Model(name) => self.find(name).await,
             Route::Messages => self.messages(json::object(body)?).await,
             Route::CountTokens => self.count_tokens(json::object(body)?).await,
+            Route::OllamaChat => self.lines(OllamaRequest::chat(json::object(body)?)?).await,
+            Route::OllamaGenerate => self.lines(OllamaRequest::generate(json::object(body)?)?).await,
+            Route::OllamaEmbed => self.embed(json::object(body)?).await,
+            Route::OllamaShow => self.show(json::object(body)?).await,
+            Route::OllamaTags => self.tags().await,
+            Route::OllamaVersion => Ok(Self::version()),
             Route::Tokenize => self.tokenize(json::object(body)?).await,
             Route::Detokenize => self.detokenize(json::object(body)?).await,
         }

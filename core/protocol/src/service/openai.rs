@@ -8,11 +8,11 @@ use serde_json::{Map, Value};
 
 use super::work::start;
 use super::{Answer, Service, decoded, on_a_thread};
-use crate::ApiError;
 use crate::openai::types::{Model, ModelList};
 use crate::openai::{
     ChatRequest, ChatWriter, CompletionRequest, CompletionWriter, EmbeddingInput, EmbeddingRequest,
 };
+use crate::{ApiError, ModelEntry};
 
 /// The number of vectors that are computed at once for one request.
 const EMBEDDINGS_AT_ONCE: usize = 64;
@@ -78,10 +78,14 @@ impl Service {
     }
 
     pub(super) async fn list(&self) -> Result<Answer, ApiError> {
-        let models = Arc::clone(&self.models);
-        let found = on_a_thread(move || models.list()).await?;
-        let data = found.into_iter().map(Into::into).collect();
+        let data = self.entries().await?.into_iter().map(Into::into).collect();
         Ok(Answer::json(&ModelList { object: "list", data }, &[]))
+    }
+
+    /// Lists the models.
+    pub(super) async fn entries(&self) -> Result<Vec<ModelEntry>, ApiError> {
+        let models = Arc::clone(&self.models);
+        on_a_thread(move || models.list()).await
     }
 
     pub(super) async fn find(&self, name: &str) -> Result<Answer, ApiError> {

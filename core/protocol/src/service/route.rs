@@ -11,18 +11,30 @@ pub(super) enum Route<'a> {
     Model(&'a str),
     Messages,
     CountTokens,
+    OllamaChat,
+    OllamaGenerate,
+    OllamaEmbed,
+    OllamaShow,
+    OllamaTags,
+    OllamaVersion,
     Tokenize,
     Detokenize,
 }
 
 /// The paths without `/v1`. Those of one model begin with `/models/`.
-const PATHS: [(&str, Route<'static>); 8] = [
+const PATHS: [(&str, Route<'static>); 14] = [
     ("/chat/completions", Route::Chat),
     ("/completions", Route::Completions),
     ("/embeddings", Route::Embeddings),
     ("/models", Route::Models),
     ("/messages", Route::Messages),
     ("/messages/count_tokens", Route::CountTokens),
+    ("/api/chat", Route::OllamaChat),
+    ("/api/generate", Route::OllamaGenerate),
+    ("/api/embed", Route::OllamaEmbed),
+    ("/api/show", Route::OllamaShow),
+    ("/api/tags", Route::OllamaTags),
+    ("/api/version", Route::OllamaVersion),
     ("/tokenize", Route::Tokenize),
     ("/detokenize", Route::Detokenize),
 ];
@@ -39,14 +51,16 @@ impl<'a> Route<'a> {
     /// The call's HTTP method.
     pub(super) fn method(self) -> &'static str {
         match self {
-            Self::Models | Self::Model(_) => "GET",
+            Self::Models | Self::Model(_) | Self::OllamaTags | Self::OllamaVersion => "GET",
             _ => "POST",
         }
     }
 
     /// Returns the paths that exist, for errors.
     pub(super) fn list() -> String {
-        let paths: Vec<_> = PATHS.iter().map(|(path, _)| format!("/v1{path}")).collect();
+        let version =
+            |path: &str| if path.starts_with("/api/") || path.ends_with("tokenize") { "" } else { "/v1" };
+        let paths: Vec<_> = PATHS.iter().map(|(path, _)| format!("{}{path}", version(path))).collect();
         format!("there are {}", paths.join(", "))
     }
 }
