@@ -21,7 +21,7 @@
 //!
 //! - [`Service`]: finds the model that a request names, runs the request and returns an [`Answer`].
 //! - [`Models`]: the models that a service knows; [`OneModel`] and [`LoadedByName`] implement it.
-//! - [`openai`], [`anthropic`], [`ollama`]: the protocols' own types, and their mapping to requests and back.
+//! - [`openai`], [`responses`], [`anthropic`], [`ollama`]: the protocols' own types, and their mapping to requests and back.
 //! - [`Gate`]: admits requests, for servers with limits.
 //! - [`ApiError`]: a failure as clients see it, with the HTTP status; [`Dialect`] is the form of its body.
 //!
@@ -41,6 +41,7 @@ mod json;
 mod models;
 pub mod ollama;
 pub mod openai;
+pub mod responses;
 mod service;
 
 pub use dialect::Dialect;

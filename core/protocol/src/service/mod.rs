@@ -2,11 +2,12 @@
 //!
 //! - `route`: the paths.
 //! - `work`: a call's generations, from prompts to answers.
-//! - `openai`, `anthropic`, `ollama`, `tokens`: the calls of each protocol.
+//! - `openai`, `responses`, `anthropic`, `ollama`, `tokens`: the calls of each protocol.
 
 mod anthropic;
 mod ollama;
 mod openai;
+mod responses;
 mod route;
 mod tokens;
 mod work;
@@ -50,7 +51,7 @@ pub enum Body {
 ///
 /// | method | path | protocol |
 /// |---|---|---|
-/// | `POST` | `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings` | OpenAI's |
+/// | `POST` | `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/responses` | OpenAI's |
 /// | `GET` | `/v1/models` and `/v1/models/NAME` | OpenAI's |
 /// | `POST` | `/v1/messages`, `/v1/messages/count_tokens` | Anthropic's |
 /// | `POST` | `/api/chat`, `/api/generate`, `/api/embed`, `/api/show` | ollama's |
@@ -121,6 +122,7 @@ impl Service {
             Route::Embeddings => self.embeddings(json::object(body)?).await,
             Route::Models => self.list().await,
             Route::Model(name) => self.find(name).await,
+            Route::Responses => self.responses(json::object(body)?).await,
             Route::Messages => self.messages(json::object(body)?).await,
             Route::CountTokens => self.count_tokens(json::object(body)?).await,
             Route::OllamaChat => self.lines(OllamaRequest::chat(json::object(body)?)?).await,

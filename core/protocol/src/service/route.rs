@@ -9,6 +9,7 @@ pub(super) enum Route<'a> {
     Models,
     /// One model, by its name with escapes.
     Model(&'a str),
+    Responses,
     Messages,
     CountTokens,
     OllamaChat,
@@ -22,11 +23,12 @@ pub(super) enum Route<'a> {
 }
 
 /// The paths without `/v1`. Those of one model begin with `/models/`.
-const PATHS: [(&str, Route<'static>); 14] = [
+const PATHS: [(&str, Route<'static>); 15] = [
     ("/chat/completions", Route::Chat),
     ("/completions", Route::Completions),
     ("/embeddings", Route::Embeddings),
     ("/models", Route::Models),
+    ("/responses", Route::Responses),
     ("/messages", Route::Messages),
     ("/messages/count_tokens", Route::CountTokens),
     ("/api/chat", Route::OllamaChat),
