@@ -28,8 +28,8 @@ const NOT_HONOURED: [(&str, Option<Value>, &str); 6] = [
     ("context_management", None, "nothing is cut from a conversation here; shorten it before"),
 ];
 
-/// Parts of an answer that callers ask for and that exist here anyway, or never.
-const INCLUDED: [&str; 2] = ["reasoning.encrypted_content", "message.output_text.logprobs"];
+/// A part of an answer that callers ask for to send it back; thoughts are sent back as they are here.
+const INCLUDED: [&str; 1] = ["reasoning.encrypted_content"];
 
 impl ResponsesRequest {
     /// Reads a body.
@@ -78,10 +78,9 @@ impl ResponsesRequest {
         tools(&mut fields, &mut chat, &mut echo)?;
         text(&mut fields, &mut chat, &mut echo, &mut ignored)?;
         reasoning(&mut fields, &mut chat, &mut echo, &mut ignored)?;
-        let top = fields.count("top_logprobs", 0)?.filter(|top| *top > 0);
-        if let Some(top) = top {
-            chat.insert("logprobs".into(), true.into());
-            chat.insert("top_logprobs".into(), top.into());
+        if fields.count("top_logprobs", 0)?.is_some_and(|top| top > 0) {
+            let why = "top_logprobs is not supported in responses; chat completions have log-probabilities";
+            return Err(ApiError::unsupported("top_logprobs", why));
         }
         if let Some(options) = fields.object("stream_options")? {
             let mut options = Fields::new(options, "stream_options.");
@@ -97,7 +96,13 @@ impl ResponsesRequest {
             echo.insert(key.into(), given.unwrap_or(default));
         }
         // What remains has the names of chat completions, or is unknown there too.
-        chat.extend(fields.into_rest());
+        for (key, value) in fields.into_rest() {
+            if chat.contains_key(&key) {
+                ignored.push(key);
+            } else {
+                chat.insert(key, value);
+            }
+        }
         let chat = ChatRequest::read(chat).map_err(renamed)?;
         if chat.n > 1 {
             return Err(ApiError::unsupported("n", "n is not supported: a response is one answer"));
