@@ -92,8 +92,8 @@ impl ModelOptions {
 }
 
 impl LoadingOptions {
-    /// Starts the runtime; returns it with the options of models, with a KV cache of `kv_tokens` tokens unless
-    /// the user set the size.
+    /// Starts the runtime; returns it with the options of models, with a KV cache of `kv_tokens` tokens
+    /// unless the user set the size.
     pub(crate) fn start(&self, kv_tokens: Option<usize>) -> Result<(Realm, LoadOptions)> {
         let mut builder = Realm::builder().device(&self.device);
         if let Some(threads) = self.threads.and_then(unless_negative).filter(|&threads| threads > 0) {

@@ -36,8 +36,8 @@ pub(crate) struct Args {
     /// A name by which clients may call the server; may be given several times
     #[arg(long, value_name = "NAME")]
     allowed_host: Vec<String>,
-    /// An origin of web pages that may call the server, such as https://chat.example.com; may be given several
-    /// times
+    /// An origin of web pages that may call the server, such as https://chat.example.com; may be given
+    /// several times
     #[arg(long, value_name = "ORIGIN")]
     allowed_origin: Vec<String>,
     /// A file for a line of JSON about each request, without texts; `-` for stderr

@@ -1,6 +1,6 @@
-//! The protocols of OpenAI and others for Realm's models: their JSON becomes [`realm::Request`]s, and the answers of models
-//! become their JSON. This crate opens no socket: a server, a transport for `httpx` or a `fetch` passes a
-//! method, a path and a body, and sends the answer.
+//! The protocols of OpenAI and others for Realm's models: their JSON becomes [`realm::Request`]s, and the
+//! answers of models become their JSON. This crate opens no socket: a server, a transport for `httpx` or a
+//! `fetch` passes a method, a path and a body, and sends the answer.
 //!
 //! ```no_run
 //! use realm_protocol::{Body, LoadedByName, Service};
@@ -21,7 +21,8 @@
 //!
 //! - [`Service`]: finds the model that a request names, runs the request and returns an [`Answer`].
 //! - [`Models`]: the models that a service knows; [`OneModel`] and [`LoadedByName`] implement it.
-//! - [`openai`], [`responses`], [`anthropic`], [`ollama`]: the protocols' own types, and their mapping to requests and back.
+//! - [`openai`], [`responses`], [`anthropic`], [`ollama`]: the protocols' own types, and their mapping to
+//!   requests and back.
 //! - [`Gate`]: admits requests, for servers with limits.
 //! - [`ApiError`]: a failure as clients see it, with the HTTP status; [`Dialect`] is the form of its body.
 //!

@@ -19,7 +19,8 @@
 //!   it may do.
 //! - [`Generation`]: a running request, a stream of [`Chunk`]s that threads can loop over too. Dropping it
 //!   cancels the request.
-//! - [`PreparedRequest`]: a request that is tokenized and not started yet, for callers that count tokens first.
+//! - [`PreparedRequest`]: a request that is tokenized and not started yet, for callers that count tokens
+//!   first.
 //! - [`ToolCall`]: a call of one of the request's tools, parsed from the model's text.
 //! - [`SharedGeneration`]: a generation that one thread may cancel while another waits for it.
 //! - [`ChatSession`]: a conversation that keeps its messages, runs tools and makes room in the context.

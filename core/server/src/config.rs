@@ -22,8 +22,8 @@ pub struct Config {
     pub api_keys: Option<PathBuf>,
     /// Refuse requests with unknown fields instead of ignoring these. By default false.
     pub strict: bool,
-    /// Names by which clients may call the server, in the header `Host`. Addresses and `localhost` always may.
-    /// If there is an address other than this machine's own and this is empty, any name may.
+    /// Names by which clients may call the server, in the header `Host`. Addresses and `localhost` always
+    /// may. If there is an address other than this machine's own and this is empty, any name may.
     pub allowed_hosts: Vec<String>,
     /// Origins of web pages that may call the server, such as `https://chat.example.com`. By default none.
     pub allowed_origins: Vec<String>,
@@ -80,8 +80,8 @@ pub struct Http {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// A path to a GGUF file or to a folder as transformers saves it, a catalog name, or an `hf:` reference. By
-    /// default the model's name.
+    /// A path to a GGUF file or to a folder as transformers saves it, a catalog name, or an `hf:` reference.
+    /// By default the model's name.
     pub source: Option<String>,
     /// The longest context of one request, in tokens.
     pub context_length: Option<usize>,

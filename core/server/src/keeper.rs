@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::keys::{Store, StoreError};
 use crate::state::State;
 
-/// The time between two looks at the store. Usage of this time is lost if the process is killed, and a key that
-/// another process revokes is accepted for that long.
+/// The time between two looks at the store. Usage of this time is lost if the process is killed, and a key
+/// that another process revokes is accepted for that long.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until the other end of `stop` is dropped; then writes what is left.

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::http::{Allowed, connection, router};
+use crate::http::{Allowed, connection};
 use crate::keys::{Keyring, Sqlite, Store, now};
 use crate::log::AccessLog;
 use crate::metrics::HttpMetrics;
@@ -169,7 +169,6 @@ impl Server {
         let mut stopped = self.stop.subscribe();
         let places = Arc::new(Semaphore::new(self.state.config.http.max_connections));
         let (graceful, mut connections) = (GracefulShutdown::new(), JoinSet::new());
-        let router = router(&self.state);
         loop {
             let next = async {
                 // The semaphore is never closed.
@@ -183,11 +182,11 @@ impl Server {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (state, router, tls) = (Arc::clone(&self.state), router.clone(), self.tls.clone());
+                    let (state, tls) = (Arc::clone(&self.state), self.tls.clone());
                     let watcher = graceful.watcher();
                     connections.spawn(async move {
                         let _place = place;
-                        connection::serve(state, router, stream, tls, watcher).await;
+                        connection::serve(state, stream, tls, watcher).await;
                     });
                 }
                 Err(error) => {

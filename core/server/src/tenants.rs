@@ -98,7 +98,8 @@ pub(crate) struct Visible {
 }
 
 impl Visible {
-    /// Returns a model's served name and the model. A model that the caller may not use does not exist for it.
+    /// Returns a model's served name and the model. A model that the caller may not use does not exist for
+    /// it.
     fn find(&self, name: &str) -> Option<(&str, &Served)> {
         let (name, served) = self.tenants.models.get_key_value(name)?;
         self.may_use(name).then_some((name, served))

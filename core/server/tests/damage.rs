@@ -5,13 +5,15 @@ mod common;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use common::{MODEL, Wire, any_port, call, eventually, get, metric, model, post, question, request, start, story};
+use common::{
+    MODEL, Wire, any_port, call, eventually, get, metric, model, post, question, request, start, story,
+};
 use realm_server::{Config, Http};
 use serde_json::json;
 
 /// Requests that the model has running or waiting.
 fn at_work() -> usize {
-    let all = model().metrics().all;
+    let all = model().metrics().served;
     all.running + all.waiting
 }
 
@@ -32,13 +34,18 @@ fn a_client_that_leaves_ends_its_work_at_once() {
     let mut whole = Wire::open(server.address);
     whole.send(request("POST", "/v1/completions", &[], &long(false)));
     let mut named = Wire::open(server.address);
-    named.send(request("POST", "/api/generate", &[], &json!({"model": MODEL, "prompt": "a", "stream": false, "options": {"num_predict": -1}}).to_string()));
+    named.send(request(
+        "POST",
+        "/api/generate",
+        &[],
+        &json!({"model": MODEL, "prompt": "a", "stream": false, "options": {"num_predict": -1}}).to_string(),
+    ));
     eventually("all four are at work", || at_work() == 4);
-    let cancelled = model().metrics().all.requests.cancelled;
+    let cancelled = model().metrics().served.requests.cancelled;
     drop((reader, silent, whole, named));
     eventually("none is at work", || at_work() == 0);
     eventually("no request is open", || metric(&server, "realm_http_active_requests") == 1.0);
-    assert_eq!(model().metrics().all.requests.cancelled, cancelled + 4);
+    assert_eq!(model().metrics().served.requests.cancelled, cancelled + 4);
 }
 
 #[test]
@@ -110,8 +117,10 @@ fn http_2_streams_that_are_reset_end_their_work() {
 #[test]
 fn every_kind_of_damaged_json_is_a_400() {
     let server = start(any_port());
-    let whole = question(json!({"stream": true, "tools": [], "stop": ["a"], "logit_bias": {"1": 2}})).to_string();
-    let mut bodies: Vec<Vec<u8>> = (0..whole.len()).step_by(7).map(|end| whole.as_bytes()[..end].to_vec()).collect();
+    let whole =
+        question(json!({"stream": true, "tools": [], "stop": ["a"], "logit_bias": {"1": 2}})).to_string();
+    let mut bodies: Vec<Vec<u8>> =
+        (0..whole.len()).step_by(7).map(|end| whole.as_bytes()[..end].to_vec()).collect();
     for damaged in [
         whole.replace('"', "'"),
         whole.replace(':', ","),
@@ -150,7 +159,17 @@ fn every_kind_of_damaged_json_is_a_400() {
 #[test]
 fn fields_of_every_wrong_type_are_a_400() {
     let server = start(any_port());
-    let wrong = [json!(null), json!(true), json!(-1), json!(1.5), json!("x"), json!([]), json!([[]]), json!({}), json!([{"a": 1}])];
+    let wrong = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1.5),
+        json!("x"),
+        json!([]),
+        json!([[]]),
+        json!({}),
+        json!([{"a": 1}]),
+    ];
     for (path, field) in [
         ("/v1/chat/completions", "messages"),
         ("/v1/chat/completions", "model"),
@@ -191,7 +210,12 @@ fn headers_and_bodies_have_limits() {
     assert_eq!(reply.status, 431);
     let compressed = call(server.address, "POST", "/v1/completions", &[("content-encoding", "gzip")], "x");
     assert_eq!(compressed.status, 415);
-    for nonsense in ["GET\r\n\r\n", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 and so on, for 24 bytes", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nxxxxxxxxxxxxxxxxxx", "GET / HTTP/9.9\r\nhost: a\r\n\r\n"] {
+    for nonsense in [
+        "GET\r\n\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\x7c\x03\x03 and so on, for 24 bytes",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nxxxxxxxxxxxxxxxxxx",
+        "GET / HTTP/9.9\r\nhost: a\r\n\r\n",
+    ] {
         let mut wire = Wire::open(server.address);
         wire.send(nonsense);
         let _ = wire.0.shutdown(Shutdown::Write);
@@ -219,7 +243,8 @@ fn clients_that_trickle_or_do_not_read_are_let_go() {
     wire.send("POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 100\r\n\r\n{");
     assert_eq!(wire.reply().status, 408);
     eventually("no connection is open", || metric(&server, "realm_http_connections") == 1.0);
-    // A reader that sleeps: each event has the log-probabilities of many tokens, so that buffers are full soon.
+    // A reader that sleeps: each event has the log-probabilities of many tokens, so that buffers are full
+    // soon.
     let mut wire = Wire::open(server.address);
     let mut body = story(8_000);
     body["stream"] = json!(true);

@@ -4,7 +4,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{MODEL, Memory, Wire, any_port, call, eventually, model, post_as, question, request, start_with, story};
+use common::{
+    MODEL, Memory, Wire, any_port, call, eventually, model, post_as, question, request, start_with, story,
+};
 use realm::LoadOptions;
 use realm_server::keys::{Key, Secret};
 use realm_server::{Config, LimitsConfig, Rates, TenantConfig};
@@ -94,7 +96,12 @@ fn tokens_that_were_reserved_and_not_used_come_back() {
     assert_eq!(refused.status, 429, "{}", refused.body);
     drop(wire);
     eventually("what is left is enough again", || {
-        post_as(&server, secret.as_str(), "/v1/completions", &story(1)).header("x-ratelimit-remaining-tokens").unwrap().parse::<u64>().unwrap() > 700
+        post_as(&server, secret.as_str(), "/v1/completions", &story(1))
+            .header("x-ratelimit-remaining-tokens")
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            > 700
     });
 }
 
@@ -128,7 +135,9 @@ fn a_tenants_limits_hold_over_all_its_keys() {
     assert!(refused.json()["error"]["message"].as_str().unwrap().contains("tenant"), "{}", refused.body);
     assert_eq!(post_as(&server, other.as_str(), "/v1/completions", &story(1)).status, 200);
     drop(wire);
-    eventually("the place is free", || post_as(&server, keys[1].as_str(), "/v1/completions", &story(1)).status == 200);
+    eventually("the place is free", || {
+        post_as(&server, keys[1].as_str(), "/v1/completions", &story(1)).status == 200
+    });
 }
 
 #[test]
@@ -142,11 +151,16 @@ fn a_full_queue_is_a_429_with_a_time() {
     let mut wires = Vec::new();
     for _ in 0..2 {
         let mut wire = Wire::open(server.address);
-        wire.send(request("POST", "/v1/completions", &[("authorization", &bearer)], &story(8_000).to_string()));
+        wire.send(request(
+            "POST",
+            "/v1/completions",
+            &[("authorization", &bearer)],
+            &story(8_000).to_string(),
+        ));
         wires.push(wire);
     }
     eventually("one runs and one waits", || {
-        let all = model().metrics().all;
+        let all = model().metrics().served;
         (all.running, all.waiting) == (1, 1)
     });
     let refused = post_as(&server, secret.as_str(), "/v1/completions", &story(1));
@@ -175,7 +189,7 @@ fn a_full_engine_is_a_429_for_everyone() {
     let refused = refused.into_inner().unwrap();
     assert!(refused.header("retry-after").is_some());
     drop(busy);
-    eventually("none is at work", || tiny.metrics().all.running + tiny.metrics().all.waiting == 0);
+    eventually("none is at work", || tiny.metrics().served.running + tiny.metrics().served.waiting == 0);
 }
 
 #[test]
@@ -183,7 +197,8 @@ fn streams_of_two_tenants_do_not_mix() {
     let store = Memory::default();
     let keys = [key(&store, "one", Rates::default()), key(&store, "two", Rates::default())];
     let server = server(any_port(), &store);
-    let alone: Vec<String> = ["one two three", "red green blue"].iter().map(|prompt| text(&server, &keys[0], prompt)).collect();
+    let alone: Vec<String> =
+        ["one two three", "red green blue"].iter().map(|prompt| text(&server, &keys[0], prompt)).collect();
     assert_ne!(alone[0], alone[1]);
     std::thread::scope(|scope| {
         for round in 0..16 {
@@ -203,7 +218,9 @@ fn text(server: &common::Running, key: &Secret, prompt: &str) -> String {
     let events = post_as(server, key.as_str(), "/v1/completions", &body).events();
     let (last, events) = events.split_last().unwrap();
     assert_eq!(last.1, "[DONE]");
-    let text = |data: &str| serde_json::from_str::<Value>(data).unwrap()["choices"][0]["text"].as_str().unwrap().to_owned();
+    let text = |data: &str| {
+        serde_json::from_str::<Value>(data).unwrap()["choices"][0]["text"].as_str().unwrap().to_owned()
+    };
     events.iter().map(|(_, data)| text(data)).collect()
 }
 
@@ -211,7 +228,8 @@ fn text(server: &common::Running, key: &Secret, prompt: &str) -> String {
 fn a_request_time_limit_of_the_tenant_ends_a_stream_with_an_error_event() {
     let store = Memory::default();
     let secret = key(&store, "acme", Rates::default());
-    let limits = LimitsConfig { request_timeout: Some(Duration::from_millis(300)), ..LimitsConfig::default() };
+    let limits =
+        LimitsConfig { request_timeout: Some(Duration::from_millis(300)), ..LimitsConfig::default() };
     let acme = TenantConfig { limits, ..TenantConfig::default() };
     let server = server(Config { tenants: [("acme".to_owned(), acme)].into(), ..any_port() }, &store);
     let mut body = story(8_000);
@@ -221,10 +239,12 @@ fn a_request_time_limit_of_the_tenant_ends_a_stream_with_an_error_event() {
     let events = reply.events();
     let error: Value = serde_json::from_str(&events[events.len() - 2].1).unwrap();
     assert_eq!(error["error"]["code"], "limit-exceeded", "{error}");
-    let chat = question(json!({"stream": true, "max_tokens": 8_000, "messages": [{"role": "user", "content": "Write a very long story."}]}));
+    let chat = question(
+        json!({"stream": true, "max_tokens": 8_000, "messages": [{"role": "user", "content": "Write a very long story."}]}),
+    );
     let events = post_as(&server, secret.as_str(), "/v1/messages", &chat).events();
     let last = events.last().unwrap();
     // A model that ends its story in time is no failure.
     assert!(matches!(last.0.as_deref(), Some("error" | "message_stop")), "{last:?}");
-    assert!(model().metrics().all.requests.timed_out >= 1);
+    assert!(model().metrics().served.requests.timed_out >= 1);
 }

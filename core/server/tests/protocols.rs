@@ -21,7 +21,10 @@ fn openais_calls_are_answered() {
     let vectors = post(&server, "/v1/embeddings", &json!({"model": MODEL, "input": ["a", "b"]})).json();
     assert_eq!(vectors["data"][1]["embedding"].as_array().unwrap().len(), 576);
     let base64 = json!({"model": MODEL, "input": "a", "encoding_format": "base64"});
-    assert_eq!(post(&server, "/v1/embeddings", &base64).json()["data"][0]["embedding"].as_str().unwrap().len(), 3072);
+    assert_eq!(
+        post(&server, "/v1/embeddings", &base64).json()["data"][0]["embedding"].as_str().unwrap().len(),
+        3072
+    );
     assert_eq!(get(&server, "/health").json(), json!({"status": "ok"}));
 }
 
@@ -72,7 +75,11 @@ fn a_prompt_that_is_too_long_is_refused_with_both_figures() {
     ] {
         let reply = post(&server, path, &body);
         let error = &reply.json()["error"];
-        assert_eq!((reply.status, &error["code"]), (400, &json!("context_length_exceeded")), "{path}: {error}");
+        assert_eq!(
+            (reply.status, &error["code"]),
+            (400, &json!("context_length_exceeded")),
+            "{path}: {error}"
+        );
         assert_eq!(error["param"], param, "{path}");
         let message = error["message"].as_str().unwrap();
         assert!(message.contains("900") && message.contains(&most), "{path}: {message}");
@@ -108,7 +115,9 @@ fn a_schema_guides_the_answer_or_the_request_fails() {
     let format = |schema: &Value| json!({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "strict": true, "schema": schema}}});
     let answer = post(&server, "/v1/chat/completions", &question(format(&schema))).json();
     let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
-    assert!(["Paris", "Rome"].contains(&serde_json::from_str::<Value>(text).unwrap()["city"].as_str().unwrap()));
+    assert!(
+        ["Paris", "Rome"].contains(&serde_json::from_str::<Value>(text).unwrap()["city"].as_str().unwrap())
+    );
     let bad = format(&json!({"type": "no such type"}));
     assert_eq!(post(&server, "/v1/chat/completions", &question(bad)).status, 400);
 }
@@ -123,7 +132,10 @@ fn anthropics_messages_whole_and_streamed() {
     };
     let whole = post(&server, "/v1/messages", &body(json!({})));
     let answer = whole.json();
-    assert_eq!((whole.status, &answer["type"], &answer["stop_reason"]), (200, &json!("message"), &json!("end_turn")));
+    assert_eq!(
+        (whole.status, &answer["type"], &answer["stop_reason"]),
+        (200, &json!("message"), &json!("end_turn"))
+    );
     let text = answer["content"][0]["text"].as_str().unwrap().to_owned();
     assert!(text.contains("Paris"), "{answer}");
     let counted = post(&server, "/v1/messages/count_tokens", &body(json!({}))).json();
@@ -144,7 +156,10 @@ fn anthropics_messages_whole_and_streamed() {
     assert_eq!(streamed, text);
 
     let stopped = post(&server, "/v1/messages", &body(json!({"stop_sequences": ["zebra", " Paris"]}))).json();
-    assert_eq!((&stopped["stop_reason"], &stopped["stop_sequence"]), (&json!("stop_sequence"), &json!(" Paris")));
+    assert_eq!(
+        (&stopped["stop_reason"], &stopped["stop_sequence"]),
+        (&json!("stop_sequence"), &json!(" Paris"))
+    );
     let short = post(&server, "/v1/messages", &body(json!({"max_tokens": 1}))).json();
     assert_eq!((&short["stop_reason"], &short["stop_sequence"]), (&json!("max_tokens"), &Value::Null));
     let begun = json!([question(json!({}))["messages"][0], {"role": "assistant", "content": "The capital of France is"}]);
@@ -156,9 +171,19 @@ fn anthropics_messages_whole_and_streamed() {
 fn anthropics_errors_have_their_form() {
     let server = start(any_port());
     for (body, status, kind, word) in [
-        (json!({"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}), 400, "invalid_request_error", "max_tokens"),
+        (
+            json!({"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}),
+            400,
+            "invalid_request_error",
+            "max_tokens",
+        ),
         (question(json!({"model": "none"})), 404, "not_found_error", "none"),
-        (question(json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]})), 400, "invalid_request_error", "tools[0]"),
+        (
+            question(json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]})),
+            400,
+            "invalid_request_error",
+            "tools[0]",
+        ),
         (question(json!({"mcp_servers": [{"url": "x"}]})), 400, "invalid_request_error", "mcp_servers"),
         (
             question(json!({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]})),
@@ -169,7 +194,10 @@ fn anthropics_errors_have_their_form() {
     ] {
         let reply = post(&server, "/v1/messages", &body);
         let error = reply.json();
-        assert_eq!((reply.status, &error["type"], &error["error"]["type"]), (status, &json!("error"), &json!(kind)));
+        assert_eq!(
+            (reply.status, &error["type"], &error["error"]["type"]),
+            (status, &json!("error"), &json!(kind))
+        );
         assert!(error["error"]["message"].as_str().unwrap().contains(word), "{error}");
     }
 }
@@ -186,7 +214,10 @@ fn ollamas_calls_are_answered() {
     let text: String = lines.iter().map(|line| line["message"]["content"].as_str().unwrap()).collect();
     assert_eq!(text, ANSWER);
     let last = lines.last().unwrap();
-    assert_eq!((&last["done"], &last["done_reason"], &last["eval_count"]), (&json!(true), &json!("stop"), &json!(8)));
+    assert_eq!(
+        (&last["done"], &last["done_reason"], &last["eval_count"]),
+        (&json!(true), &json!("stop"), &json!(8))
+    );
     let mut whole = body.clone();
     whole["stream"] = json!(false);
     let answer = post(&server, "/api/chat", &whole).json();
@@ -237,6 +268,10 @@ fn responses_whole_and_streamed() {
         body[field] = value;
         let reply = post(&server, "/v1/responses", &body);
         assert_eq!(reply.status, 400, "{field}");
-        assert!(reply.json()["error"]["param"].as_str().unwrap().starts_with(field), "{field}: {}", reply.body);
+        assert!(
+            reply.json()["error"]["param"].as_str().unwrap().starts_with(field),
+            "{field}: {}",
+            reply.body
+        );
     }
 }

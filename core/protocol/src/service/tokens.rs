@@ -9,8 +9,8 @@ use crate::fields::Fields;
 use crate::openai::ChatRequest;
 
 impl Service {
-    /// Answers `/tokenize`: the tokens of a text (`prompt` or `content`), or of a conversation (`messages`) as
-    /// the model's chat template renders it.
+    /// Answers `/tokenize`: the tokens of a text (`prompt` or `content`), or of a conversation (`messages`)
+    /// as the model's chat template renders it.
     pub(super) async fn tokenize(&self, body: Map<String, Value>) -> Result<Answer, ApiError> {
         if body.contains_key("messages") {
             let request = ChatRequest::read(body)?;

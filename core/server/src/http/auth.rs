@@ -2,56 +2,24 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::State as Shared;
-use axum::middleware::Next;
-use axum::response::Response;
-use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
-use http::{HeaderMap, Request};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use realm::ErrorCode;
 use realm_protocol::ApiError;
 
-use super::failure;
-use crate::call::{Call, Caller};
+use crate::call::Caller;
 use crate::keys::Scope;
 use crate::state::State;
 use crate::tenants::DEFAULT;
 
-/// Finds the caller of a request, and refuses it if its key does not allow the path. Nothing of the request but
-/// its path and its key is looked at before, so a refusal tells nothing of models.
-pub(crate) async fn authenticate(
-    Shared(state): Shared<Arc<State>>,
-    mut request: Request<Body>,
-    next: Next,
-) -> Response {
-    let path = request.uri().path();
-    if path == "/health" {
-        return next.run(request).await;
-    }
-    match caller(&state, request.headers(), needed(path)) {
-        Ok(caller) => {
-            if let Some(call) = request.extensions().get::<Arc<Call>>() {
-                call.is_from(&caller);
-            }
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        Err(error) => {
-            let mut answer = failure(&error, path);
-            if error.status() == 401 {
-                answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            answer
-        }
-    }
-}
-
 /// Returns the scope that a path needs. A path that does not exist needs one, too.
-fn needed(path: &str) -> Scope {
+pub(super) fn needed(path: &str) -> Scope {
     if path == "/metrics" { Scope::Metrics } else { Scope::Inference }
 }
 
-fn caller(state: &State, headers: &HeaderMap, scope: Scope) -> Result<Caller, ApiError> {
+/// Finds the caller of a request, and refuses it if its key does not allow the call. Nothing of the request
+/// but its path and its key is looked at before, so a refusal tells nothing of models.
+pub(super) fn caller(state: &State, headers: &HeaderMap, scope: Scope) -> Result<Caller, ApiError> {
     let key = match &state.keys {
         None => None,
         Some(keys) => {

@@ -22,7 +22,7 @@ const FULL: usize = 16 << 10;
 const FIRST: Duration = Duration::from_secs(1);
 
 /// The events of a stream. Dropping it, as the client leaves, ends the request.
-pub(crate) struct EventBody {
+pub(super) struct EventBody {
     events: Events,
     framing: Framing,
     every: Duration,
@@ -36,7 +36,7 @@ pub(crate) struct EventBody {
 }
 
 impl EventBody {
-    pub(crate) fn new(events: Events, every: Duration) -> Self {
+    fn new(events: Events, every: Duration) -> Self {
         let sent = Instant::now();
         let timer = Box::pin(tokio::time::sleep_until(sent + FIRST.min(every)));
         let framing = events.framing();
@@ -78,48 +78,61 @@ impl EventBody {
         }
         false
     }
-}
 
-impl Body for EventBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    /// Polls for the next bytes: all that is ready, or a comment.
+    fn poll_bytes(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if self.ended {
             return Poll::Ready(None);
         }
         let out = self.ready(context);
         if !out.is_empty() {
             (self.sent, self.begun) = (Instant::now(), true);
-            return Poll::Ready(Some(Ok(Frame::data(out.into()))));
+            return Poll::Ready(Some(out.into()));
         }
         if self.ended {
             return Poll::Ready(None);
         }
         let comment = self.framing.keep_alive();
         if !comment.is_empty() && self.is_idle(context) {
-            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(comment)))));
+            return Poll::Ready(Some(Bytes::from_static(comment)));
         }
         Poll::Pending
     }
+}
 
-    fn is_end_stream(&self) -> bool {
-        self.ended
+/// The body of an answer.
+pub(crate) enum AnswerBody {
+    /// All of it; `None` when it was sent.
+    Whole(Option<Bytes>),
+    Events(EventBody),
+}
+
+impl AnswerBody {
+    pub(super) fn whole(text: String) -> Self {
+        Self::Whole(Some(text.into()).filter(|text: &Bytes| !text.is_empty()))
+    }
+
+    pub(super) fn events(events: Events, keep_alive: Duration) -> Self {
+        Self::Events(EventBody::new(events, keep_alive))
+    }
+
+    fn is_sent(&self) -> bool {
+        match self {
+            Self::Whole(rest) => rest.is_none(),
+            Self::Events(events) => events.ended,
+        }
     }
 }
 
 /// A body that keeps its call open until it was sent or dropped.
 pub(crate) struct Tracked {
-    inner: axum::body::Body,
+    inner: AnswerBody,
     call: Arc<Call>,
 }
 
 impl Tracked {
-    pub(crate) fn new(inner: axum::body::Body, call: Arc<Call>) -> Self {
-        if inner.is_end_stream() {
+    pub(super) fn new(inner: AnswerBody, call: Arc<Call>) -> Self {
+        if inner.is_sent() {
             call.completed();
         }
         Self { inner, call }
@@ -128,25 +141,31 @@ impl Tracked {
 
 impl Body for Tracked {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.inner).poll_frame(context);
-        // The last frame of a whole body is followed by no further poll.
-        if matches!(frame, Poll::Ready(None)) || frame.is_ready() && self.inner.is_end_stream() {
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let bytes = match &mut self.inner {
+            AnswerBody::Whole(rest) => Poll::Ready(rest.take()),
+            AnswerBody::Events(events) => events.poll_bytes(context),
+        };
+        // The last frame may be followed by no further poll.
+        if self.inner.is_sent() {
             self.call.completed();
         }
-        frame
+        bytes.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.is_sent()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.inner {
+            AnswerBody::Whole(rest) => SizeHint::with_exact(rest.as_ref().map_or(0, Bytes::len) as u64),
+            AnswerBody::Events(_) => SizeHint::default(),
+        }
     }
 }

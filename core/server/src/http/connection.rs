@@ -1,19 +1,18 @@
 //! From a socket to requests.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::Watcher;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::watched::Watched;
-use crate::config::Http;
 use crate::state::State;
 
 /// The most requests at once on one connection of HTTP/2.
@@ -23,13 +22,7 @@ const STREAMS: u32 = 256;
 const PROBE: Duration = Duration::from_secs(60);
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(
-    state: Arc<State>,
-    router: Router,
-    stream: TcpStream,
-    tls: Option<TlsAcceptor>,
-    watcher: Watcher,
-) {
+pub(crate) async fn serve(state: Arc<State>, stream: TcpStream, tls: Option<TlsAcceptor>, watcher: Watcher) {
     state.metrics.connections.inc();
     let _open = Open(Arc::clone(&state));
     // Both only make a connection better: each token is sent at once, and a dead peer is noticed.
@@ -38,21 +31,22 @@ pub(crate) async fn serve(
     let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&probes);
     let limits = &state.config.http;
     match tls {
-        None => requests(limits, router, stream, watcher).await,
+        None => requests(&state, stream, watcher).await,
         Some(tls) => {
             let handshake = tokio::time::timeout(limits.header_timeout, tls.accept(stream)).await;
             // A client that speaks no TLS is told so by TLS itself.
             if let Ok(Ok(stream)) = handshake {
-                requests(limits, router, stream, watcher).await;
+                requests(&state, stream, watcher).await;
             }
         }
     }
 }
 
-async fn requests<S>(limits: &Http, router: Router, stream: S, watcher: Watcher)
+async fn requests<S>(state: &Arc<State>, stream: S, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let limits = &state.config.http;
     let stream = Watched::new(stream, limits.header_timeout, limits.write_timeout);
     let mut builder = Builder::new(TokioExecutor::new());
     builder
@@ -68,8 +62,11 @@ where
         .max_header_list_size(u32::try_from(limits.max_headers).unwrap_or(u32::MAX))
         .keep_alive_interval(PROBE)
         .keep_alive_timeout(limits.header_timeout);
-    let service = TowerToHyperService::new(router);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+    let service = service_fn(|request| {
+        let state = Arc::clone(state);
+        async move { Ok::<_, Infallible>(super::serve(state, request).await) }
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     // A connection that fails is the client's matter: it left, or spoke no HTTP.
     let _ = watcher.watch(connection).await;
 }

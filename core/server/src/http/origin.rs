@@ -1,12 +1,13 @@
 //! Defense against web pages: a page that a browser has open must not reach the server.
 //!
-//! A page can send requests to 127.0.0.1, and a page whose name its owner points there (DNS rebinding) can read
-//! the answers. Such requests carry the page's name in `Host`, and other pages' requests an `Origin`.
+//! A page can send requests to 127.0.0.1, and a page whose name its owner points there (DNS rebinding) can
+//! read the answers. Such requests carry the page's name in `Host`, and other pages' requests an `Origin`.
 
 use std::net::IpAddr;
 
 use http::header::{HOST, ORIGIN};
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 use realm::ErrorCode;
 use realm_protocol::ApiError;
 
@@ -58,8 +59,11 @@ impl Allowed {
             || hosts.iter().any(|known| known == name || known == host)
     }
 
-    pub(crate) fn origins(&self) -> &[String] {
-        &self.origins
+    /// Returns the origin of a request, if it is a listed page's.
+    pub(crate) fn listed(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origin = headers.get(ORIGIN)?;
+        let text = origin.to_str().ok()?.to_ascii_lowercase();
+        self.origins.contains(&text).then(|| origin.clone())
     }
 }
 
@@ -70,7 +74,7 @@ fn host(parts: &Parts) -> Result<String, ApiError> {
     if another.is_some() {
         return Err(bad("the request has more than one header `Host`"));
     }
-    let header = match header.map(http::HeaderValue::to_str) {
+    let header = match header.map(HeaderValue::to_str) {
         Some(Ok(text)) => Some(text),
         Some(Err(_)) => return Err(bad("the header `Host` has characters that no name has")),
         None => None,

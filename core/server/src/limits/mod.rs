@@ -1,8 +1,8 @@
 //! Limits of the gateway: requests and tokens a minute, and requests at once, for keys and for tenants.
 //!
 //! A request takes its place when it arrives, and reserves its prompt and the most that its answer may have
-//! before it starts. What it did not use is given back at its end, so requests that run at the same time can't
-//! pass a limit together.
+//! before it starts. What it did not use is given back at its end, so requests that run at the same time
+//! can't pass a limit together.
 
 mod account;
 mod bucket;

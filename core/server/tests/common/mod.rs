@@ -128,7 +128,8 @@ impl Reply {
     pub(crate) fn events(&self) -> Vec<(Option<String>, String)> {
         let mut found = Vec::new();
         for block in self.body.split("\n\n").filter(|block| !block.is_empty() && !block.starts_with(':')) {
-            let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+            let field =
+                |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
             found.push((field("event: "), field("data: ").unwrap_or_else(|| panic!("{block:?}"))));
         }
         found
@@ -181,7 +182,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Reply {
     let head = std::str::from_utf8(&bytes[..end]).unwrap();
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let pair = |line: &str| line.split_once(": ").map(|(k, v)| (k.to_ascii_lowercase(), v.to_owned())).unwrap();
+    let pair =
+        |line: &str| line.split_once(": ").map(|(k, v)| (k.to_ascii_lowercase(), v.to_owned())).unwrap();
     let headers: Vec<_> = lines.map(pair).collect();
     let body = &bytes[end + 4..];
     let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
@@ -214,7 +216,13 @@ pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)], body: 
     text + "\r\n" + body
 }
 
-pub(crate) fn call(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+pub(crate) fn call(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Reply {
     Wire::open(address).send(request(method, path, headers, body)).reply()
 }
 
