@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use realm::{Generation, SharedGeneration};
+use realm::SharedGeneration;
 use realm_handover::Wakers;
 
 use crate::gate::{Gate, Permit};

@@ -103,12 +103,12 @@ impl ResponsesRequest {
                 chat.insert(key, value);
             }
         }
-        let chat = ChatRequest::read(chat).map_err(renamed)?;
+        let mut chat = ChatRequest::read(chat).map_err(renamed)?;
         if chat.n > 1 {
             return Err(ApiError::unsupported("n", "n is not supported: a response is one answer"));
         }
-        ignored.extend(chat.ignored.iter().cloned());
-        Ok(Self { chat: ChatRequest { ignored, ..chat }, echo })
+        chat.ignored.splice(..0, ignored);
+        Ok(Self { chat, echo })
     }
 
     /// Returns a head for the answer.

@@ -10,22 +10,11 @@ use super::body::AnswerBody;
 use crate::call::Call;
 use crate::limits::Left;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-
 /// What is left of the caller's requests, and then of its tokens: the limit, the rest, and the time until all
 /// of it is back.
-pub(super) const LIMITS: [[HeaderName; 3]; 2] = [
-    [
-        HeaderName::from_static("x-ratelimit-limit-requests"),
-        HeaderName::from_static("x-ratelimit-remaining-requests"),
-        HeaderName::from_static("x-ratelimit-reset-requests"),
-    ],
-    [
-        HeaderName::from_static("x-ratelimit-limit-tokens"),
-        HeaderName::from_static("x-ratelimit-remaining-tokens"),
-        HeaderName::from_static("x-ratelimit-reset-tokens"),
-    ],
+pub(super) const LIMITS: [[&str; 3]; 2] = [
+    ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
+    ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
 ];
 
 /// Returns the answer of a call.
@@ -46,7 +35,7 @@ pub(super) fn response(answer: Answer, keep_alive: Duration) -> Response<AnswerB
     }
     if streams {
         // nginx would hold events back.
-        response.headers_mut().insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     }
     response
 }
@@ -68,7 +57,7 @@ pub(super) fn json(status: u16, text: String) -> Response<AnswerBody> {
 /// Adds the headers of every answer.
 pub(super) fn common(id: &str, headers: &mut HeaderMap) {
     if let Ok(id) = HeaderValue::from_str(id) {
-        headers.insert(REQUEST_ID, id);
+        headers.insert("x-request-id", id);
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }

@@ -1,6 +1,6 @@
 //! CORS: the web pages that may read answers. [`origin`](super::origin) has refused all others already.
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 
@@ -33,7 +33,7 @@ pub(super) fn preflight(state: &State, parts: &Parts) -> Option<Response<AnswerB
 pub(super) fn allow(origin: &HeaderValue, headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
-    let limits = LIMITS.iter().flatten().map(HeaderName::as_str);
+    let limits = LIMITS.into_iter().flatten();
     let shown: Vec<_> = SHOWN.into_iter().chain(limits).collect();
     if let Ok(shown) = HeaderValue::from_str(&shown.join(", ")) {
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, shown);

@@ -158,7 +158,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Key> {
 impl Store for Sqlite {
     fn keys(&mut self) -> Result<Vec<Key>, StoreError> {
         let all = "SELECT * FROM keys WHERE revoked IS NULL ORDER BY created, rowid";
-        let mut statement = self.connection.prepare_cached(all).map_err(failed)?;
+        let mut statement = self.connection.prepare(all).map_err(failed)?;
         let rows = statement.query_map([], read).map_err(failed)?;
         rows.collect::<Result<_, _>>().map_err(failed)
     }
@@ -194,6 +194,10 @@ impl Store for Sqlite {
     fn add_usage(&mut self, day: u64, used: &[(String, Used)]) -> Result<(), StoreError> {
         let work =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let add = "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (key, day) DO UPDATE SET
+            requests = requests + ?3, prompt_tokens = prompt_tokens + ?4,
+            cached_tokens = cached_tokens + ?5, generated_tokens = generated_tokens + ?6";
+        let mut statement = work.prepare(add).map_err(failed)?;
         for (key, used) in used {
             let Used { requests, prompt_tokens, cached_tokens, generated_tokens } = *used;
             let row = params![
@@ -204,18 +208,16 @@ impl Store for Sqlite {
                 signed(cached_tokens),
                 signed(generated_tokens)
             ];
-            let add = "INSERT INTO usage VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (key, day) DO UPDATE SET
-                requests = requests + ?3, prompt_tokens = prompt_tokens + ?4,
-                cached_tokens = cached_tokens + ?5, generated_tokens = generated_tokens + ?6";
-            work.prepare_cached(add).and_then(|mut statement| statement.execute(row)).map_err(failed)?;
+            statement.execute(row).map_err(failed)?;
         }
+        drop(statement);
         work.commit().map_err(failed)
     }
 
     fn usage(&mut self) -> Result<Vec<(String, Used)>, StoreError> {
         let all = "SELECT key, sum(requests) AS requests, sum(prompt_tokens) AS prompt_tokens,
             sum(cached_tokens) AS cached_tokens, sum(generated_tokens) AS generated_tokens FROM usage GROUP BY key";
-        let mut statement = self.connection.prepare_cached(all).map_err(failed)?;
+        let mut statement = self.connection.prepare(all).map_err(failed)?;
         let rows = statement.query_map([], |row| {
             let used = Used {
                 requests: unsigned(row, "requests")?,
