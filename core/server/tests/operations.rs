@@ -21,7 +21,10 @@ fn metrics_count_http_beside_the_library() {
         let series = format!("realm_http_requests_total{{route=\"{route}\",status=\"{status}\"}}");
         assert_eq!(metric(&server, &series), 1.0, "{series} in {text}");
     }
-    assert!(metric(&server, &format!("realm_tokens_total{{model=\"{MODEL}\",kind=\"generated\"}}")) >= 3.0, "{text}");
+    assert!(
+        metric(&server, &format!("realm_tokens_total{{model=\"{MODEL}\",kind=\"generated\"}}")) >= 3.0,
+        "{text}"
+    );
     assert!(!text.contains("secret"));
     assert_eq!(text.matches("# EOF").count(), 1);
     assert!(text.ends_with("# EOF\n"));
@@ -90,7 +93,8 @@ async fn over_tls(server: &common::Running, tls: &Tls, protocol: &str) -> (http:
         tokio::spawn(connection);
         client.send_request(request).await.unwrap()
     } else {
-        let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let (mut client, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         client.send_request(request).await.unwrap()
     };

@@ -82,7 +82,7 @@ fn a_prompt_that_is_too_long_is_refused_with_both_figures() {
         );
         assert_eq!(error["param"], param, "{path}");
         let message = error["message"].as_str().unwrap();
-        assert!(message.contains("900") && message.contains(&most), "{path}: {message}");
+        assert!(message.contains("the prompt has 90") && message.contains(&most), "{path}: {message}");
     }
     let body = json!({"model": MODEL, "messages": chat, "max_tokens": 5});
     let error = post(&server, "/v1/messages", &body);

@@ -107,21 +107,22 @@ fn a_forbidden_model_is_one_that_does_not_exist() {
     let server = start_with(config, models, Some(Box::new(store)));
     for secret in [secret.as_str(), tenants_secret.as_str()] {
         let bearer = format!("Bearer {secret}");
-        let reply = |model: &str, path: &str| {
-            let body = question(
-                json!({"model": model, "max_tokens": 1, "prompt": "a", "input": "a", "tokens": [1]}),
-            );
+        let reply = |model: &str, path: &str, body: &str| {
+            let body = serde_json::from_str(&body.replace(MODEL, model)).unwrap();
             let reply = post_as(&server, secret, path, &body);
             (reply.status, reply.body.replace(model, "NAME"))
         };
-        for (method, path, _) in routes() {
-            if method == "POST" && path != "/chat/completions" {
-                let (forbidden, unknown) = (reply("closed", path), reply("absent", path));
+        for (method, path, body) in routes() {
+            if method == "POST" {
+                let (forbidden, unknown) = (reply("closed", path, &body), reply("absent", path, &body));
                 assert_eq!(forbidden, unknown, "{path}");
                 assert_eq!(forbidden.0, 404, "{path}: {}", forbidden.1);
             }
         }
-        assert_eq!(reply("open", "/v1/chat/completions").0, 200);
+        assert_eq!(
+            reply("open", "/v1/chat/completions", &question(json!({"max_tokens": 1})).to_string()).0,
+            200
+        );
         let list = call(server.address, "GET", "/v1/models", &[("authorization", &bearer)], "").json();
         let names: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| &model["id"]).collect();
         assert_eq!(names, ["open"]);
