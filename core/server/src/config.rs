@@ -285,7 +285,7 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (text, word) in [
             ("prot = 1", "prot"),
-            ("port = 70000", "65535"),
+            ("port = 70000", "port"),
             ("host = \"everywhere\"", "host"),
             ("host = \"0.0.0.0\"", "realm api-key create"),
             ("[http]\nkeep-alive = -1", "-1"),

@@ -163,9 +163,11 @@ impl ResponsesRequest {
             ("previous_response_id", Value::Null),
             ("store", json!(false)),
             ("truncation", json!("disabled")),
-            ("usage", json!(usage)),
         ] {
             object.insert(key.to_owned(), value);
+        }
+        if let Some(usage) = usage {
+            object.insert("usage".to_owned(), usage);
         }
         object.extend(self.echo.clone());
         object.into()
