@@ -28,7 +28,15 @@ pub struct MessagesRequest {
 const NOT_HONOURED: [&str; 4] = ["container", "context_management", "mcp_servers", "fallbacks"];
 
 /// Fields about the caller and the purpose, which change no text.
-const WITHOUT_EFFECT: [&str; 4] = ["metadata", "service_tier", "inference_geo", "cache_control"];
+const WITHOUT_EFFECT: [&str; 7] = [
+    "metadata",
+    "service_tier",
+    "inference_geo",
+    "cache_control",
+    "diagnostics",
+    "user_profile_id",
+    "workspace_id",
+];
 
 impl MessagesRequest {
     /// Reads a body. `max_tokens` may be missing if the answer is not wanted, as for counting tokens.
