@@ -30,7 +30,12 @@ fn main() -> Result<(), Failure> {
     let server = Server::new(config, realm, [("model".to_owned(), model.clone())])?;
     let stopper = server.stopper();
     let (send, receive) = mpsc::channel();
-    let thread = std::thread::spawn(move || server.run(|address| drop(send.send(address))));
+    let thread = std::thread::spawn(move || {
+        server.run(|address| {
+            // This function waits for it.
+            let _ = send.send(address);
+        })
+    });
     let address = receive.recv()?;
     println!(
         "streams  in process, tokens/s  over HTTP, tokens/s  ratio  first token, ms: in process  over HTTP"

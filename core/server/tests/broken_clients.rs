@@ -254,6 +254,21 @@ fn clients_that_trickle_or_do_not_read_are_let_go() {
 }
 
 #[test]
+fn connections_beyond_the_limit_wait_their_turn() {
+    let http = Http { max_connections: 1, ..Http::default() };
+    let server = start(Config { http, ..any_port() });
+    let mut first = Wire::open(server.address);
+    first.send("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").until("200 OK");
+    let mut second = Wire::open(server.address);
+    second.send(request("GET", "/health", &[], ""));
+    second.0.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(second.rest().is_empty(), "the second connection was served beside the first");
+    drop(first);
+    second.0.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    assert_eq!(second.reply().status, 200);
+}
+
+#[test]
 fn an_idle_stream_is_kept_alive_from_before_its_first_token() {
     let http = Http { keep_alive: Duration::from_millis(20), ..Http::default() };
     let server = start(Config { http, ..any_port() });

@@ -75,12 +75,19 @@ impl ResponseWriter {
     fn say(&mut self, kind: Kind, piece: &str, out: &mut Vec<Event>) {
         if self.open.as_ref().is_none_or(|open| open.kind != kind) {
             self.close(out);
-            let (prefix, begin): (_, fn(&str, &str, Option<&str>) -> Value) = match kind {
-                Kind::Reasoning => ("rs_", output::reasoning),
-                Kind::Message => ("msg_", output::message),
+            let index = self.items.next();
+            let (id, item) = match kind {
+                Kind::Reasoning => {
+                    let id = output::id("rs_");
+                    let item = output::reasoning(&id, "in_progress", None);
+                    (id, item)
+                }
+                Kind::Message => {
+                    let id = output::id("msg_");
+                    let item = output::message(&id, "in_progress", None);
+                    (id, item)
+                }
             };
-            let (id, index) = (output::id(prefix), self.items.next());
-            let item = begin(&id, "in_progress", None);
             self.event("response.output_item.added", json!({"output_index": index, "item": item}), out);
             if kind == Kind::Message {
                 let part = json!({"item_id": id, "output_index": index, "content_index": 0, "part": output::part("")});
