@@ -49,10 +49,16 @@ test('whole answers, streams, texts, vectors and models', async () => {
   assert.deepEqual((await client.models.list()).data.map((entry) => entry.id), ['smollm2-135m'])
 })
 
+test('responses', async () => {
+  const answer = await client.responses.create({ model: 'any', input: CAPITAL, temperature: 0, max_output_tokens: 16 })
+  assert.equal(answer.output_text, ANSWER)
+})
+
 test("failures are the client's own", async () => {
   const bad = client.chat.completions.create({ model: 'any', messages: CAPITAL, max_tokens: -1 })
   await assert.rejects(bad, (error) => error instanceof OpenAI.BadRequestError && error.param === 'max_tokens')
-  await assert.rejects(client.responses.create({ model: 'any', input: 'Hi' }), OpenAI.NotFoundError)
+  const stateful = client.responses.create({ model: 'any', input: 'Hi', previous_response_id: 'resp_1' })
+  await assert.rejects(stateful, OpenAI.BadRequestError)
   const unknown = clientOf(runtime).chat.completions.create({ model: 'no-such-model', messages: CAPITAL })
   await assert.rejects(unknown, (error) => error.code === 'model_not_found')
   const half = await client.chat.completions.create({ ...MORE, messages: [{ role: 'user', content: '\ud83d' }] })

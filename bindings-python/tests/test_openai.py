@@ -87,6 +87,14 @@ def test_schemas_and_raw_responses(client: openai.OpenAI) -> None:
     assert "content.delta" in events and stream.get_final_completion().choices[0].message.content == ANSWER
 
 
+def test_responses(client: openai.OpenAI) -> None:
+    options: Any = {"model": "any", "input": CAPITAL, "temperature": 0, "max_output_tokens": 16}
+    assert client.responses.create(**options).output_text == ANSWER
+    with client.responses.stream(**options) as stream:
+        pieces = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        assert "".join(pieces) == stream.get_final_response().output_text == ANSWER
+
+
 def test_failures_are_the_client_s_own(client: openai.OpenAI, runtime: realm.Realm) -> None:
     with pytest.raises(openai.BadRequestError, match="at least 1, not -1") as failed:
         client.chat.completions.create(model="any", messages=CAPITAL, max_tokens=-1)
@@ -94,8 +102,8 @@ def test_failures_are_the_client_s_own(client: openai.OpenAI, runtime: realm.Rea
     with pytest.raises(openai.BadRequestError) as failed:
         client.chat.completions.create(model="any", messages=[{"role": "user", "content": "word " * 20000}])
     assert failed.value.code == "context_length_exceeded" and failed.value.param == "messages"
-    with pytest.raises(openai.NotFoundError):
-        client.responses.create(model="any", input="Hi")
+    with pytest.raises(openai.BadRequestError, match="keeps no responses"):
+        client.responses.create(model="any", input="Hi", previous_response_id="resp_1")
     with pytest.raises(openai.NotFoundError) as failed_:
         realm.openai.client(runtime).chat.completions.create(model="no-such-model", messages=CAPITAL)
     assert failed_.value.code == "model_not_found"

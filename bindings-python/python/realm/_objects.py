@@ -17,6 +17,7 @@ _OPTIONAL = frozenset(
         "function_call",
         "logprobs",
         "prompt_tokens_details",
+        "reasoning",
         "reasoning_content",
         "refusal",
         "role",

@@ -5,9 +5,12 @@
 //! ```
 //!
 //! Without the default feature `sandbox`, the command has no programs: `realm tenant` and `realm bench
-//! --program` do not exist, and nothing of wasmtime is built.
+//! --program` do not exist, and nothing of wasmtime is built. Without `server`, also a default, there is no
+//! `realm serve` and no `realm api-key`.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "server")]
+mod api_key;
 mod bench;
 mod chat;
 mod convert;
@@ -18,6 +21,8 @@ mod options;
 mod output;
 mod progress;
 mod run;
+#[cfg(feature = "server")]
+mod serve;
 #[cfg(feature = "sandbox")]
 mod tenant;
 mod words;
@@ -38,6 +43,11 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Chat(chat::Args),
+    #[cfg(feature = "server")]
+    Serve(Box<serve::Args>),
+    #[cfg(feature = "server")]
+    #[command(subcommand)]
+    ApiKey(api_key::Command),
     #[command(subcommand)]
     Models(models::Command),
     #[cfg(feature = "sandbox")]
@@ -69,6 +79,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let result = match command {
         Command::Run(args) => run::run(&args),
         Command::Chat(args) => chat::chat(&args),
+        #[cfg(feature = "server")]
+        Command::Serve(args) => serve::serve(&args),
+        #[cfg(feature = "server")]
+        Command::ApiKey(command) => api_key::api_key(&command),
         Command::Models(command) => models::models(&command),
         #[cfg(feature = "sandbox")]
         Command::Tenant(command) => tenant::tenant(&command),

@@ -13,6 +13,13 @@ pub(crate) struct ModelOptions {
     /// A GGUF file, a folder as transformers saves it, a catalog name (see `realm models list`), or
     /// hf:owner/repo/file.gguf, or hf:owner/repo for a repository of safetensors
     pub(crate) model: String,
+    #[command(flatten)]
+    load: LoadingOptions,
+}
+
+/// The options of loading any model.
+#[derive(clap::Args)]
+pub(crate) struct LoadingOptions {
     /// Threads that compute; -1 or 0 for one for each core, which is the default
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=1024))]
     threads: Option<i64>,
@@ -90,6 +97,16 @@ impl ModelOptions {
 
     /// Same as [`load_with`](Self::load_with), with the runtime.
     pub(crate) fn start(&self, kv_tokens: Option<usize>) -> Result<(Realm, Model)> {
+        let (realm, options) = self.load.start(kv_tokens)?;
+        let model = realm.load_model_with(&self.model, &options, &mut Bars::new())?;
+        Ok((realm, model))
+    }
+}
+
+impl LoadingOptions {
+    /// Starts the runtime; returns it with the options of models, with a KV cache of `kv_tokens` tokens
+    /// unless the user set the size.
+    pub(crate) fn start(&self, kv_tokens: Option<usize>) -> Result<(Realm, LoadOptions)> {
         let mut builder = Realm::builder().device(&self.device);
         if let Some(threads) = self.threads.and_then(unless_negative).filter(|&threads| threads > 0) {
             builder = builder.threads(threads);
@@ -106,9 +123,7 @@ impl ModelOptions {
             experts_on_cpu: self.experts.map(|experts| experts == Experts::Cpu),
             ..LoadOptions::default()
         };
-        let realm = builder.build()?;
-        let model = realm.load_model_with(&self.model, &options, &mut Bars::new())?;
-        Ok((realm, model))
+        Ok((builder.build()?, options))
     }
 }
 

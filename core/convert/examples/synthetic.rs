@@ -11,8 +11,9 @@ use std::io::{BufWriter, Write};
 use realm_convert::{Recipe, quantize, types_of};
 use realm_gguf::{Array, Gguf, Metadata, TensorInfo, TensorType, Tensors, Value, Writer};
 
-/// Numbers that are drawn and quantized once for each type; tensors repeat them.
-const DRAWN: usize = 1 << 20;
+/// Numbers that are drawn and quantized once for each type; tensors repeat them. A prime number of blocks, so that
+/// rows differ: equal rows of the output matrix would be equally likely tokens.
+const DRAWN: usize = 65_537 * 256;
 /// Standard deviation of weights.
 const DEVIATION: f32 = 0.02;
 
@@ -198,7 +199,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => {
                     let mut blocks = Vec::new();
-                    quantize(tensor.ty, &numbers, DRAWN, None, &mut blocks)?;
+                    quantize(tensor.ty, &numbers, 256, None, &mut blocks)?;
                     new.insert(blocks)
                 }
             };

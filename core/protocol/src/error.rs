@@ -1,7 +1,9 @@
-//! Failures as OpenAI's clients see them.
+//! Failures as clients see them.
 
 use realm::ErrorCode;
 use serde_json::{Value, json};
+
+use crate::Dialect;
 
 /// A failure as OpenAI's API reports it: an HTTP status, and an object with a message and the parameter at
 /// fault.
@@ -72,7 +74,9 @@ impl ApiError {
         Self::new(500, "server_error", ErrorCode::Internal, message)
     }
 
-    fn new(status: u16, kind: &'static str, code: ErrorCode, message: impl Into<String>) -> Self {
+    /// Creates an error of any kind: an HTTP status, OpenAI's `type`, and Realm's code, which is OpenAI's
+    /// `code` too unless [`code`](Self::code) sets another.
+    pub fn new(status: u16, kind: &'static str, code: ErrorCode, message: impl Into<String>) -> Self {
         let (realm_code, message) = (code.as_str(), message.into());
         Self {
             status,
@@ -85,8 +89,17 @@ impl ApiError {
         }
     }
 
-    fn code(mut self, code: &str) -> Self {
+    /// Sets OpenAI's `code`.
+    #[must_use]
+    pub fn code(mut self, code: &str) -> Self {
         code.clone_into(&mut self.code);
+        self
+    }
+
+    /// Sets the seconds after which another attempt is worthwhile.
+    #[must_use]
+    pub fn after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
         self
     }
 
@@ -125,6 +138,31 @@ impl ApiError {
     /// Seconds to wait before another attempt: the header `Retry-After`.
     pub fn retry_after(&self) -> Option<u32> {
         self.retry_after
+    }
+
+    /// Returns the object of a protocol's failures.
+    pub fn to_json_in(&self, dialect: Dialect) -> Value {
+        match dialect {
+            Dialect::OpenAi => self.to_json(),
+            Dialect::Anthropic => {
+                json!({"type": "error", "error": {"type": self.anthropic_type(), "message": self.message}})
+            }
+            Dialect::Ollama => json!({"error": self.message}),
+        }
+    }
+
+    fn anthropic_type(&self) -> &'static str {
+        match self.status {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 | 405 => "not_found_error",
+            413 => "request_too_large",
+            429 if self.realm_code == ErrorCode::Overloaded.as_str() => "overloaded_error",
+            429 => "rate_limit_error",
+            408 | 504 => "timeout_error",
+            400..500 => "invalid_request_error",
+            _ => "api_error",
+        }
     }
 
     /// Returns OpenAI's object: `{"error": {"message", "type", "param", "code"}}`.

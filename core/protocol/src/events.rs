@@ -1,23 +1,26 @@
-//! A streamed answer.
+//! Streamed answers.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use realm::{Generation, SharedGeneration};
+use realm::SharedGeneration;
 use realm_handover::Wakers;
 
-use crate::ApiError;
+use crate::gate::{Gate, Permit};
 use crate::openai::Writer;
+use crate::service::Started;
+use crate::{ApiError, Event, Framing};
 
-/// The events of a streamed answer, each a JSON text. As server-sent events they are `data: EVENT\n\n`,
-/// followed by `data: [DONE]\n\n` after the last one. A failure after the beginning is the last event:
-/// `{"error": …}`.
+/// The events of a streamed answer, each a JSON text. [`framing`](Self::framing) says how they are sent, such
+/// as `data: EVENT\n\n`. A failure after the beginning is the last event: `{"error": …}`.
 ///
 /// Several threads and tasks may hold it: one may [`cancel`](Self::cancel) it while another waits. Dropping
 /// it cancels the request.
 pub struct Events {
     generations: Vec<SharedGeneration>,
+    framing: Framing,
+    gate: Arc<dyn Gate>,
     state: Mutex<State>,
     /// The readers that wait for an event. Every generation has this list as its one waker, however often it
     /// is polled.
@@ -26,8 +29,10 @@ pub struct Events {
 
 struct State {
     writer: Box<dyn Writer>,
+    /// Counts the tokens; `None` after the end.
+    permit: Option<Box<dyn Permit>>,
     /// Events that were not read yet.
-    events: VecDeque<String>,
+    events: VecDeque<Event>,
     /// For each generation, whether it has not ended.
     open: Vec<bool>,
     /// The generation to read next.
@@ -37,23 +42,35 @@ struct State {
 }
 
 impl Events {
-    pub(crate) fn new(generations: Vec<Generation>, mut writer: Box<dyn Writer>) -> Self {
-        let mut events = Vec::new();
+    pub(crate) fn new(started: Started, mut writer: Box<dyn Writer>, gate: Arc<dyn Gate>) -> Self {
+        let Started { generations, permit, .. } = started;
+        let (mut events, framing) = (Vec::new(), writer.framing());
         writer.begin(&mut events);
         let open = vec![true; generations.len()];
-        let state = State { writer, events: events.into(), open, next: 0, ended: false };
+        let permit = Some(permit);
+        let state = State { writer, permit, events: events.into(), open, next: 0, ended: false };
         let generations = generations.into_iter().map(SharedGeneration::from).collect();
-        Self { generations, state: Mutex::new(state), waiting: Arc::default() }
+        Self { generations, framing, gate, state: Mutex::new(state), waiting: Arc::default() }
     }
 
-    /// Waits for the next event; `None` after the last one and after [`cancel`](Self::cancel).
+    /// The form in which the protocol sends these events.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Waits for the next event's JSON text; `None` after the last one and after [`cancel`](Self::cancel).
     pub async fn next_async(&self) -> Option<String> {
-        self.waiting.until(|| self.ask()).await
+        Some(self.waiting.until(|| self.ask()).await?.data)
     }
 
-    /// Polls for the next event like [`next_async`](Self::next_async), for callers that keep no future. If
-    /// there is none yet, the waker is woken once.
+    /// Polls for the next event's JSON text like [`next_async`](Self::next_async), for callers that keep no
+    /// future. If there is none yet, the waker is woken once.
     pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<String>> {
+        self.poll_event(context).map(|event| event.map(|event| event.data))
+    }
+
+    /// Polls for the next event like [`poll_next`](Self::poll_next), with its name.
+    pub fn poll_event(&self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         let mut event = self.ask();
         if event.is_pending() {
             let ticket = self.waiting.wait_once(context.waker());
@@ -74,7 +91,7 @@ impl Events {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ask(&self) -> Poll<Option<String>> {
+    fn ask(&self) -> Poll<Option<Event>> {
         let waker = Waker::from(Arc::clone(&self.waiting));
         let context = &mut Context::from_waker(&waker);
         let mut state = self.lock();
@@ -90,7 +107,10 @@ impl Events {
             }
         };
         let ended = state.ended;
+        let permit = if ended { state.permit.take() } else { None };
         drop(state);
+        // It belongs to the application, so no lock may be held while it is dropped.
+        drop(permit);
         if ended {
             // One failed choice ends the others. That wakes their readers, so no lock may be held.
             self.cancel();
@@ -110,10 +130,15 @@ impl Events {
                 Poll::Pending => continue,
                 Poll::Ready(Some(Ok(chunk))) => {
                     state.open[index] = chunk.finish.is_none();
+                    if let Some(permit) = &mut state.permit {
+                        permit.generated(chunk.tokens.len());
+                        chunk.finish.iter().for_each(|finish| permit.finished(&finish.usage));
+                    }
                     state.writer.chunk(index, chunk, &mut events);
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    events.push(ApiError::from(error).to_json().to_string());
+                    let error = self.gate.shown(ApiError::from(error));
+                    state.writer.failed(&error, &mut events);
                     state.ended = true;
                 }
                 // The generation was cancelled.

@@ -114,6 +114,11 @@ impl Fields {
         }
     }
 
+    /// Returns the unread fields.
+    pub(crate) fn into_rest(self) -> Map<String, Value> {
+        self.map
+    }
+
     /// Adds the names of the unread fields to `ignored`.
     pub(crate) fn rest(self, ignored: &mut Vec<String>) {
         let Self { map, path } = self;

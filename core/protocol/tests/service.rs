@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::{Arc, OnceLock};
 
-use common::check;
+use common::{check, check_response};
 use realm::{Limits, LoadOptions, Model, Realm};
 use realm_protocol::{Answer, Body, Events, LoadedByName, OneModel, Service};
 use serde_json::{Value, json};
@@ -247,7 +247,7 @@ async fn failures_have_a_status_and_name_what_was_wrong() {
         ("POST", "/v1/chat/completions", question(json!({"top_p": 7})), 400, "invalid-argument", json!(null)),
         ("POST", "/v1/chat/completions", json!([]), 400, "invalid-argument", json!(null)),
         ("GET", "/v1/chat/completions", json!({}), 405, "method_not_allowed", json!(null)),
-        ("POST", "/v1/responses", json!({}), 404, "unknown_url", json!(null)),
+        ("POST", "/v1/nothing", json!({}), 404, "unknown_url", json!(null)),
         ("POST", "/v2/chat", json!({}), 404, "unknown_url", json!(null)),
     ];
     for (method, path, body, status, code, param) in cases {
@@ -375,4 +375,56 @@ async fn models_are_listed() {
     assert_eq!((status, &error["error"]["code"]), (404, &json!("model_not_found")));
     let (_, one) = whole(Service::new(OneModel::new(model())).handle("GET", "/models", b"").await);
     assert_eq!(one["data"][0]["id"], MODEL);
+}
+
+/// The schema of an event of responses.
+fn schema_of(event: &str) -> String {
+    let name = match event {
+        "error" => return "ResponseErrorEvent".to_owned(),
+        "response.output_text.delta" => "text_delta",
+        "response.output_text.done" => "text_done",
+        other => other.strip_prefix("response.").unwrap(),
+    };
+    let words = name.split(['.', '_']).map(|word| word[..1].to_uppercase() + &word[1..]);
+    format!("Response{}Event", words.collect::<String>())
+}
+
+#[tokio::test]
+async fn responses_are_as_the_specification_has_them() {
+    let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+        <|im_start|>assistant\n{% if tools %}<tool_call>{% endif %}";
+    let options =
+        LoadOptions { chat_template: Some(template.into()), kv_tokens: Some(512), ..LoadOptions::default() };
+    let service = Service::of_model(realm().load_model_with(MODEL, &options, &mut ()).unwrap());
+    let schema = json!({"type": "object", "properties": {"city": {"enum": ["Paris"]}}, "required": ["city"],
+        "additionalProperties": false});
+    let tool = json!({"type": "function", "name": "weather", "parameters": schema, "strict": true});
+    let plain = json!({"model": MODEL, "input": "What is the capital of France? Answer in one sentence.",
+        "instructions": "Be brief.", "temperature": 0, "max_output_tokens": 16});
+    let mut called = plain.clone();
+    called["tools"] = json!([tool]);
+    called["tool_choice"] = json!({"type": "function", "name": "weather"});
+    called["max_output_tokens"] = json!(64);
+    let mut cut = plain.clone();
+    cut["max_output_tokens"] = json!(1);
+    for (body, item, status) in [
+        (plain, "message", "completed"),
+        (called, "function_call", "completed"),
+        (cut, "message", "incomplete"),
+    ] {
+        let (code, answer) = whole(post(&service, "/v1/responses", body.clone()).await);
+        assert_eq!((code, &answer["status"]), (200, &json!(status)), "{answer}");
+        check_response("Response", &answer);
+        assert_eq!(answer["output"][0]["type"], item);
+        let mut body = body;
+        body["stream"] = json!(true);
+        let events = all(post(&service, "/v1/responses", body).await).await;
+        for (number, event) in events.iter().enumerate() {
+            check_response(&schema_of(event["type"].as_str().unwrap()), event);
+            assert_eq!(event["sequence_number"], number);
+        }
+        let last = &events.last().unwrap()["response"];
+        assert_eq!((&last["status"], &last["output"][0]["type"]), (&json!(status), &json!(item)));
+        assert_eq!(last["usage"]["output_tokens"], answer["usage"]["output_tokens"]);
+    }
 }

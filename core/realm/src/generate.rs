@@ -1,15 +1,15 @@
 //! Requests that the engine answers: from a prompt to a stream, or to the whole answer.
 
-use std::sync::Arc;
-
 use crate::answer::AnswerReader;
-use crate::background::grammar_bytes;
 use crate::error::ErrorCode;
-use crate::processors;
+use crate::prepared::Work;
 use crate::prompt::shown_tools;
 use crate::thought::ThoughtStream;
 use crate::tools::ToolStream;
-use crate::{Completion, Error, Generation, Grammar, Model, Prompt, ReasoningFormat, Request, ToolChoice};
+use crate::{
+    Completion, Error, Generation, Grammar, Model, PreparedRequest, Prompt, ReasoningFormat, Request,
+    ToolChoice,
+};
 
 /// The warning of a request with tools whose chat template has no place for them.
 const NO_TOOLS: &str = "the model's chat template knows no tools: Realm tells the model of them in words, which works less well than \
@@ -21,7 +21,15 @@ impl Model {
     /// # Errors
     /// `invalid-argument` and `limit-exceeded` say what is wrong with the request, or which limit of the
     /// tenant it reached; `overloaded` if too many requests wait already.
-    pub fn stream(&self, mut request: Request) -> Result<Generation, Error> {
+    pub fn stream(&self, request: Request) -> Result<Generation, Error> {
+        self.prepare_request(request)?.start()
+    }
+
+    /// Renders and tokenizes a request without starting it, for callers that have to know its size first.
+    ///
+    /// # Errors
+    /// Same as [`stream`](Self::stream), except for those that [`PreparedRequest::start`] returns.
+    pub fn prepare_request(&self, mut request: Request) -> Result<PreparedRequest, Error> {
         if !request.adapter_scale.is_finite() {
             let why = format!("adapter_scale is {}; it must be finite", request.adapter_scale);
             return Err(Error::new(ErrorCode::InvalidArgument, why));
@@ -30,7 +38,8 @@ impl Model {
         request.check_prompt()?;
         #[cfg(feature = "sandbox")]
         if let Some(program) = self.tenant.programs.answering() {
-            return self.run_program(&program, request);
+            let request = Box::new(request);
+            return Ok(PreparedRequest { model: self.clone(), work: Work::Program { program, request } });
         }
         let tools = self.tools(&mut request)?;
         let warnings = self.warnings(&request);
@@ -65,7 +74,7 @@ impl Model {
             called: false,
         };
         let processors = std::mem::take(&mut request.logits_processors);
-        let request = realm_engine::Request {
+        let request = Box::new(realm_engine::Request {
             prompt,
             sampling: request.sampling,
             max_tokens: request.max_tokens,
@@ -79,13 +88,9 @@ impl Model {
             shared_prefix,
             adapter,
             speculation: request.speculation,
-        };
-        if !processors.is_empty() {
-            return processors::start(self, request, processors, answer);
-        }
-        let bytes = grammar_bytes(request.grammar.as_ref());
-        let generation = self.prepare(bytes, || self.loaded.engine.generate(&self.tenant.inner, request))?;
-        Ok(Generation::new(generation, answer, Arc::clone(&self.loaded)))
+        });
+        let answer = Box::new(answer);
+        Ok(PreparedRequest { model: self.clone(), work: Work::Engine { request, processors, answer } })
     }
 
     /// Returns the reader of tool calls, if the answer may have any; a required call becomes the request's

@@ -19,6 +19,8 @@
 //!   it may do.
 //! - [`Generation`]: a running request, a stream of [`Chunk`]s that threads can loop over too. Dropping it
 //!   cancels the request.
+//! - [`PreparedRequest`]: a request that is tokenized and not started yet, for callers that count tokens
+//!   first.
 //! - [`ToolCall`]: a call of one of the request's tools, parsed from the model's text.
 //! - [`SharedGeneration`]: a generation that one thread may cancel while another waits for it.
 //! - [`ChatSession`]: a conversation that keeps its messages, runs tools and makes room in the context.
@@ -65,6 +67,7 @@ mod model;
 mod numbers;
 mod options;
 mod placement;
+mod prepared;
 mod processors;
 #[cfg(feature = "sandbox")]
 mod program;
@@ -100,6 +103,7 @@ pub use logits_processor::LogitsProcessor;
 pub use model::Model;
 pub use numbers::EmbedOptions;
 pub use options::LoadOptions;
+pub use prepared::PreparedRequest;
 #[cfg(feature = "sandbox")]
 pub use program::Program;
 pub use progress::{OnProgress, Progress, ProgressEvent, Stage};

@@ -110,11 +110,13 @@ impl ChatRequest {
         let calls = completion.tool_calls.into_iter().take(most).map(|call| ToolCall::new(call, None));
         let calls: Vec<_> = calls.collect();
         let content = (calls.is_empty() || !completion.text.is_empty()).then_some(completion.text);
+        let reasoning = (!completion.reasoning.is_empty()).then_some(completion.reasoning);
         let message = ChatMessage {
             role: "assistant",
             content,
             refusal: None,
-            reasoning_content: (!completion.reasoning.is_empty()).then_some(completion.reasoning),
+            reasoning_content: reasoning.clone(),
+            reasoning,
             tool_calls: calls,
         };
         ChatChoice { index, message, logprobs, finish_reason: finish.as_str() }

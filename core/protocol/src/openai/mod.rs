@@ -18,7 +18,7 @@ pub mod types;
 pub use chat::ChatRequest;
 pub use completions::CompletionRequest;
 pub use embeddings::{EmbeddingInput, EmbeddingRequest};
-pub(crate) use stream::{ChatWriter, CompletionWriter, Writer};
+pub(crate) use stream::{ChatWriter, CompletionWriter, Writer, json};
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::SystemTime;

@@ -8,15 +8,24 @@ use super::types::{
     ChatCompletionChunk, ChatLogprobs, ChunkChoice, Delta, SYSTEM_FINGERPRINT, TextChoice, ToolCall, Usage,
 };
 use super::{ChatRequest, CompletionRequest, Head, logprobs};
+use crate::{ApiError, Event, Framing};
 
 /// Turns the chunks of several generations into a protocol's events.
 pub(crate) trait Writer: Send {
+    /// The form in which the protocol sends events.
+    fn framing(&self) -> Framing {
+        Framing::Done
+    }
     /// Writes the events before all chunks.
-    fn begin(&mut self, out: &mut Vec<String>);
+    fn begin(&mut self, out: &mut Vec<Event>);
     /// Writes the events of a choice's chunk.
-    fn chunk(&mut self, choice: usize, chunk: Chunk, out: &mut Vec<String>);
+    fn chunk(&mut self, choice: usize, chunk: Chunk, out: &mut Vec<Event>);
     /// Writes the events after all chunks.
-    fn end(&mut self, out: &mut Vec<String>);
+    fn end(&mut self, out: &mut Vec<Event>);
+    /// Writes the event of a failure, which is the last one.
+    fn failed(&mut self, error: &ApiError, out: &mut Vec<Event>) {
+        out.push(error.to_json().to_string().into());
+    }
 }
 
 /// Returns a value as JSON. Texts, numbers and lists can't fail.
@@ -50,8 +59,8 @@ impl ChatWriter {
         }
     }
 
-    fn write(&self, choices: Vec<ChunkChoice>, usage: Option<&Usage>) -> String {
-        json(&ChatCompletionChunk {
+    fn write(&self, choices: Vec<ChunkChoice>, usage: Option<&Usage>) -> Event {
+        Event::from(json(&ChatCompletionChunk {
             id: &self.head.id,
             object: "chat.completion.chunk",
             created: self.head.created,
@@ -60,7 +69,7 @@ impl ChatWriter {
             system_fingerprint: SYSTEM_FINGERPRINT,
             choices,
             usage: self.include_usage.then_some(usage),
-        })
+        }))
     }
 
     fn logprobs(&self, chunk: &Chunk) -> Option<ChatLogprobs> {
@@ -79,7 +88,7 @@ fn ended(finish: &Option<Finish>) -> bool {
 }
 
 impl Writer for ChatWriter {
-    fn begin(&mut self, out: &mut Vec<String>) {
+    fn begin(&mut self, out: &mut Vec<Event>) {
         for index in 0..self.calls.len() {
             let content = Some(String::new());
             let delta = Delta { role: Some("assistant"), content, ..Delta::default() };
@@ -88,13 +97,14 @@ impl Writer for ChatWriter {
         }
     }
 
-    fn chunk(&mut self, index: usize, chunk: Chunk, out: &mut Vec<String>) {
+    fn chunk(&mut self, index: usize, chunk: Chunk, out: &mut Vec<Event>) {
         let logprobs = self.logprobs(&chunk);
         let mut delta = Delta::default();
         if !chunk.text.is_empty() || logprobs.is_some() {
             delta.content = Some(chunk.text);
         }
         if !chunk.reasoning.is_empty() {
+            delta.reasoning = Some(chunk.reasoning.clone());
             delta.reasoning_content = Some(chunk.reasoning);
         }
         for call in chunk.tool_calls {
@@ -116,7 +126,7 @@ impl Writer for ChatWriter {
         }
     }
 
-    fn end(&mut self, out: &mut Vec<String>) {
+    fn end(&mut self, out: &mut Vec<Event>) {
         if self.include_usage {
             out.push(self.write(Vec::new(), Some(&self.usage)));
         }
@@ -139,13 +149,13 @@ impl CompletionWriter {
         Self { head: request.head(), model, request, usage: Usage::default(), offsets: vec![0; choices] }
     }
 
-    fn write(&self, choices: Vec<TextChoice>, usage: Option<&Usage>) -> String {
-        text_completion(&self.head, choices, self.request.include_usage.then_some(usage))
+    fn write(&self, choices: Vec<TextChoice>, usage: Option<&Usage>) -> Event {
+        text_completion(&self.head, choices, self.request.include_usage.then_some(usage)).into()
     }
 }
 
 impl Writer for CompletionWriter {
-    fn begin(&mut self, out: &mut Vec<String>) {
+    fn begin(&mut self, out: &mut Vec<Event>) {
         if self.request.echo {
             for index in 0..self.offsets.len() {
                 let text = self.request.echoed(index, self.model.tokenizer());
@@ -155,7 +165,7 @@ impl Writer for CompletionWriter {
         }
     }
 
-    fn chunk(&mut self, index: usize, chunk: Chunk, out: &mut Vec<String>) {
+    fn chunk(&mut self, index: usize, chunk: Chunk, out: &mut Vec<Event>) {
         let tokenizer = self.model.tokenizer();
         let logprobs = self.request.request.logprobs.map(|_| {
             let tokens = logprobs::spoken(&chunk.tokens, ended(&chunk.finish), tokenizer);
@@ -172,7 +182,7 @@ impl Writer for CompletionWriter {
         }
     }
 
-    fn end(&mut self, out: &mut Vec<String>) {
+    fn end(&mut self, out: &mut Vec<Event>) {
         if self.request.include_usage {
             out.push(self.write(Vec::new(), Some(&self.usage)));
         }

@@ -56,11 +56,44 @@ __device__ __forceinline__ int at_least(const float* row, int columns, u64 floor
     return *count;
 }
 
+// The `want`th largest rank of a row, byte by byte from the highest on; 0 if there are fewer. For rows with many equal numbers.
+__device__ __forceinline__ u64 exactly(const float* row, int columns, int want, int* bins, u64* told) {
+    u64 floor = 0;
+    for (int shift = 56; shift >= 0; shift -= 8) {
+        // Columns are counted down from the largest 32-bit number, so their high bytes are alike.
+        if (shift < 32 && shift > 0 && (columns - 1) >> shift == 0) {
+            floor |= (u64)255 << shift;
+            continue;
+        }
+        __syncthreads();
+        if (threadIdx.x < 256) bins[threadIdx.x] = 0;
+        __syncthreads();
+        for_mine(row, columns, [&](u64 rank) {
+            if (!(rank >> 32) || (shift < 56 && rank >> (shift + 8) != floor >> (shift + 8))) return;
+            int digit = (int)(rank >> shift) & 255;
+            // One addition for all threads of a warp that have the same byte.
+            u32 same = __match_any_sync(__activemask(), digit);
+            if (threadIdx.x % 32 == __ffs(same) - 1) atomicAdd(&bins[digit], __popc(same));
+        });
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            int digit = 255, above = 0;
+            while (digit > 0 && above + bins[digit] < want) above += bins[digit--];
+            *told = floor | (u64)digit << shift;
+            bins[0] = want - above;
+        }
+        __syncthreads();
+        floor = *told, want = bins[0];
+    }
+    return floor;
+}
+
 // The `want` (at most 1024) largest numbers of a row, largest first and of equal ones the first, then where they are; a block
 // for each row. Places that are left over hold minus infinity. `out` is `[rows, 2 * want]`.
 extern "C" __global__ void __launch_bounds__(THREADS) best(const float* x, int columns, int want, float* out) {
     __shared__ u64 list[MOST];
-    __shared__ int count;
+    __shared__ int count, bins[256];
+    __shared__ u64 told;
     wait_for_previous();
     let_next_start();
     const float* row = x + (u64)blockIdx.x * columns;
@@ -71,14 +104,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) best(const float* x, int c
     __syncthreads();
     sort(list);
     u64 floor = list[want - 1] >> 32 << 32;
-    if (at_least(row, columns, floor, &count) > MOST) {
-        // Many equal numbers: the `want`th largest, bit by bit.
-        floor = 0;
-        for (int bit = 63; bit >= 0; bit--) {
-            u64 higher = floor | (u64)1 << bit;
-            if (at_least(row, columns, higher, &count) >= want) floor = higher;
-        }
-    }
+    if (at_least(row, columns, floor, &count) > MOST) floor = exactly(row, columns, want, bins, &told);
     __syncthreads();
     list[threadIdx.x] = 0;
     if (threadIdx.x == 0) count = 0;

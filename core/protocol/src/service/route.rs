@@ -1,0 +1,68 @@
+//! The paths of calls.
+
+/// A call that a service answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Route<'a> {
+    Chat,
+    Completions,
+    Embeddings,
+    Models,
+    /// One model, by its name with escapes.
+    Model(&'a str),
+    Responses,
+    Messages,
+    CountTokens,
+    OllamaChat,
+    OllamaGenerate,
+    OllamaEmbed,
+    OllamaShow,
+    OllamaTags,
+    OllamaVersion,
+    Tokenize,
+    Detokenize,
+}
+
+/// The paths without `/v1`. Those of one model begin with `/models/`.
+const PATHS: [(&str, Route<'static>); 15] = [
+    ("/chat/completions", Route::Chat),
+    ("/completions", Route::Completions),
+    ("/embeddings", Route::Embeddings),
+    ("/models", Route::Models),
+    ("/responses", Route::Responses),
+    ("/messages", Route::Messages),
+    ("/messages/count_tokens", Route::CountTokens),
+    ("/api/chat", Route::OllamaChat),
+    ("/api/generate", Route::OllamaGenerate),
+    ("/api/embed", Route::OllamaEmbed),
+    ("/api/show", Route::OllamaShow),
+    ("/api/tags", Route::OllamaTags),
+    ("/api/version", Route::OllamaVersion),
+    ("/tokenize", Route::Tokenize),
+    ("/detokenize", Route::Detokenize),
+];
+
+impl<'a> Route<'a> {
+    /// Returns the call of a path without `/v1`.
+    pub(super) fn of(path: &'a str) -> Option<Self> {
+        if let Some(name) = path.strip_prefix("/models/").filter(|name| !name.is_empty()) {
+            return Some(Self::Model(name));
+        }
+        PATHS.iter().find(|(known, _)| *known == path).map(|(_, route)| *route)
+    }
+
+    /// The call's HTTP method.
+    pub(super) fn method(self) -> &'static str {
+        match self {
+            Self::Models | Self::Model(_) | Self::OllamaTags | Self::OllamaVersion => "GET",
+            _ => "POST",
+        }
+    }
+
+    /// Returns the paths that exist, for errors.
+    pub(super) fn list() -> String {
+        let version =
+            |path: &str| if path.starts_with("/api/") || path.ends_with("tokenize") { "" } else { "/v1" };
+        let paths: Vec<_> = PATHS.iter().map(|(path, _)| format!("{}{path}", version(path))).collect();
+        format!("there are {}", paths.join(", "))
+    }
+}

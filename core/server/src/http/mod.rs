@@ -1,0 +1,150 @@
+//! Requests and answers.
+//!
+//! A request passes, in this order: its id and its place in metrics and log, the defense against web pages
+//! ([`origin`]), CORS for the pages that are listed ([`cors`]), its key ([`auth`]), its place in the limits,
+//! and then the protocols.
+//!
+//! - [`answer`]: answers as HTTP has them.
+//! - [`body`]: the body of an answer, whole or sent over time.
+//! - [`connection`]: from a socket to requests.
+//! - [`watched`]: a socket with limits on time.
+
+mod answer;
+mod auth;
+mod body;
+pub(crate) mod connection;
+mod cors;
+mod origin;
+mod watched;
+
+pub(crate) use origin::Allowed;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::header;
+use http::request::Parts;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use realm::ErrorCode;
+use realm_protocol::{ApiError, Gate, Service};
+
+use self::answer::{failure, json, limits, response};
+use self::body::{AnswerBody, Tracked};
+use crate::call::{Call, CallGate, Caller};
+use crate::state::State;
+use crate::tenants::Visible;
+
+/// Answers a request. Every failure is an answer, too.
+pub(crate) async fn serve(state: Arc<State>, request: Request<Incoming>) -> Response<Tracked> {
+    let call = Call::begin(&state, request.method(), request.uri().path());
+    let (parts, body) = request.into_parts();
+    let mut answer = match guarded(&state, &call, &parts, body).await {
+        Ok(answer) => answer,
+        Err(error) => failure(&error, parts.uri.path()),
+    };
+    if let Some(origin) = state.allowed.listed(&parts.headers) {
+        cors::allow(&origin, answer.headers_mut());
+    }
+    call.answered(answer.status());
+    answer::common(&call.id, answer.headers_mut());
+    limits(&call, answer.headers_mut());
+    answer.map(|body| Tracked::new(body, call))
+}
+
+async fn guarded(
+    state: &Arc<State>,
+    call: &Arc<Call>,
+    parts: &Parts,
+    body: Incoming,
+) -> Result<Response<AnswerBody>, ApiError> {
+    state.allowed.check(parts)?;
+    if let Some(answer) = cors::preflight(state, parts) {
+        return Ok(answer);
+    }
+    let path = parts.uri.path();
+    let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
+    if path == "/health" && is_read {
+        return Ok(health(state));
+    }
+    let caller = auth::caller(state, &parts.headers, auth::needed(path))?;
+    call.is_from(&caller);
+    if path == "/metrics" && is_read {
+        return metrics(state).await;
+    }
+    let body = asked(state, &caller, call, parts, body).await?;
+    let gate: Arc<dyn Gate> = Arc::new(CallGate(Arc::clone(call)));
+    let Caller { key, tenant, .. } = caller;
+    let models = Visible { tenants: Arc::clone(&state.tenants), tenant, key };
+    let mut service = Service::with_gate(Arc::new(models), gate);
+    if state.config.strict {
+        service = service.strict();
+    }
+    Ok(response(service.handle(parts.method.as_str(), path, &body).await, state.config.http.keep_alive))
+}
+
+/// Says whether the server takes requests, for load balancers. Needs no key, and tells nothing else.
+fn health(state: &State) -> Response<AnswerBody> {
+    let draining = state.draining.load(Ordering::Relaxed);
+    let (status, word) = if draining { (503, "draining") } else { (200, "ok") };
+    json(status, serde_json::json!({ "status": word }).to_string())
+}
+
+async fn metrics(state: &Arc<State>) -> Result<Response<AnswerBody>, ApiError> {
+    let read = {
+        let state = Arc::clone(state);
+        tokio::task::spawn_blocking(move || state.metrics.text(state.tenants.realm())).await
+    };
+    let text = read.map_err(|error| {
+        tracing::error!("the metrics can't be read: {error}");
+        ApiError::new(500, "server_error", ErrorCode::Internal, "the server failed to read its metrics")
+    })?;
+    let kind = header::HeaderValue::from_static(crate::metrics::CONTENT_TYPE);
+    let mut answer = Response::new(AnswerBody::whole(text));
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(answer)
+}
+
+/// Takes the call's place in its limits and reads its body.
+async fn asked(
+    state: &State,
+    caller: &Caller,
+    call: &Call,
+    parts: &Parts,
+    body: Incoming,
+) -> Result<Bytes, ApiError> {
+    if parts.method != Method::POST {
+        return Ok(Bytes::new());
+    }
+    call.enter(caller)?;
+    if parts.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        let why = "the body is compressed, which this server does not read; send it as it is";
+        return Err(ApiError::new(415, "invalid_request_error", ErrorCode::Unsupported, why));
+    }
+    let most = state.config.http.max_body;
+    let too_large = || {
+        let why = format!("the body has more than {most} bytes, the most that this server takes");
+        ApiError::new(413, "invalid_request_error", ErrorCode::LimitExceeded, why)
+    };
+    let length = parts.headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > most as u64) {
+        return Err(too_large());
+    }
+    let whole = Limited::new(body, most).collect();
+    match tokio::time::timeout(state.config.http.body_timeout, whole).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => {
+            let why = "the body ended too early, or is no body of HTTP";
+            Err(ApiError::new(400, "invalid_request_error", ErrorCode::InvalidArgument, why))
+        }
+        Err(_) => {
+            let seconds = state.config.http.body_timeout.as_secs_f64();
+            let why = format!("the body was not complete after {seconds} seconds");
+            Err(ApiError::new(408, "invalid_request_error", ErrorCode::LimitExceeded, why))
+        }
+    }
+}

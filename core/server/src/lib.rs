@@ -1,0 +1,45 @@
+//! Serves Realm's models over HTTP, to the clients of OpenAI and others.
+//!
+//! ```no_run
+//! use realm_server::{Config, Server};
+//!
+//! let realm = realm::Realm::builder().build()?;
+//! let model = realm.load_model("smollm2-135m")?;
+//! let server = Server::new(Config::default(), realm, [("small".to_owned(), model)])?;
+//! let stop = server.stopper();
+//! // Another thread calls `stop.stop()`, for example when the user presses Ctrl-C.
+//! server.run(|address| println!("http://{address}/v1"))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! - [`Config`]: the options; `realm serve --config FILE` reads them from TOML.
+//! - [`Server`]: listens, and answers with an application's models.
+//! - [`keys`]: API keys, and the file that holds them.
+//! - [`Rates`]: limits on requests and tokens, for keys and tenants.
+//!
+//! Each key belongs to a tenant of the library, whose weight and limits hold over the network as they do in a
+//! process. The protocols themselves are the crate `realm-protocol`'s, without any I/O.
+#![forbid(unsafe_code)]
+
+mod call;
+mod config;
+mod http;
+mod keeper;
+pub mod keys;
+mod limits;
+mod log;
+mod metrics;
+mod routes;
+mod server;
+mod state;
+mod tenants;
+mod tls;
+
+pub use config::{Config, Http, LimitsConfig, ModelConfig, TenantConfig, Tls};
+pub use limits::Rates;
+pub use server::{Server, Stopper};
+
+/// A server can't start or go on: a sentence that says why, and what would be right.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(pub(crate) String);
