@@ -11,8 +11,8 @@ use std::io::{BufWriter, Write};
 use realm_convert::{Recipe, quantize, types_of};
 use realm_gguf::{Array, Gguf, Metadata, TensorInfo, TensorType, Tensors, Value, Writer};
 
-/// Numbers that are drawn and quantized once for each type; tensors repeat them. A prime number of blocks, so that
-/// rows differ: equal rows of the output matrix would be equally likely tokens.
+/// Numbers that are drawn and quantized once for each type; tensors repeat them. A prime number of blocks, so
+/// that rows differ: equal rows of the output matrix would be equally likely tokens.
 const DRAWN: usize = 65_537 * 256;
 /// Standard deviation of weights.
 const DEVIATION: f32 = 0.02;

@@ -135,8 +135,8 @@ fn quantized_weights_lose_only_what_rounding_the_input_to_8_bits_costs() {
         println!(
             "{name} on the {device}: mean {mean:.4}, of 8 bits {eight:.4}; {agree} of {rows} positions agree"
         );
-        // A kernel that decodes wrongly does so in every position. So do a GPU's half-float products, whose input
-        // is rounded to half floats and not to 8 bits.
+        // A kernel that decodes wrongly does so in every position. So do a GPU's half-float products, whose
+        // input is rounded to half floats and not to 8 bits.
         let halves = device.is_gpu() && has_half_floats(&tiny(name));
         if mean.is_nan() || mean > allowed || agree == 0 && !halves {
             wrong.push(format!(

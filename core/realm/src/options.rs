@@ -37,7 +37,7 @@ pub struct LoadOptions {
     /// The number of layers on GPUs, counted from the last one; the output layer is on a GPU too, and the CPU
     /// computes the layers before. By default as many as fit beside a KV cache. Has no effect without a GPU.
     pub gpu_layers: Option<usize>,
-    /// Whether the CPU computes the experts of a mixture of experts, and GPUs the rest of its layers. By default
-    /// it does if all layers fit on GPUs only then. Has no effect without a GPU.
+    /// Whether the CPU computes the experts of a mixture of experts, and GPUs the rest of its layers. By
+    /// default it does if all layers fit on GPUs only then. Has no effect without a GPU.
     pub experts_on_cpu: Option<bool>,
 }

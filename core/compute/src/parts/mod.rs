@@ -6,8 +6,9 @@
 //! kinds of parts, `buffer` has activations that cross by themselves, and this file sends each operation to
 //! the part that has its weights.
 //!
-//! Placement is by layer; mixtures of experts may be on a part of their own. A matrix that is split over several parts (tensor parallelism) would be
-//! another kind of [`Matrix`], whose product every part computes for its own outputs.
+//! Placement is by layer; mixtures of experts may be on a part of their own. A matrix that is split over
+//! several parts (tensor parallelism) would be another kind of [`Matrix`], whose product every part computes
+//! for its own outputs.
 
 mod buffer;
 mod convert;
@@ -70,8 +71,8 @@ pub struct Cache {
 }
 
 impl PartsBackend {
-    /// Creates a backend of `parts`, at most 64, whose layers are where `plan` says. `place` returns the place
-    /// of a tensor by its name in the file, and `None` for tensors that every part needs.
+    /// Creates a backend of `parts`, at most 64, whose layers are where `plan` says. `place` returns the
+    /// place of a tensor by its name in the file, and `None` for tensors that every part needs.
     ///
     /// # Errors
     /// `InvalidArgument` if the plan names a part that does not exist.

@@ -21,7 +21,8 @@ pub(super) struct Family {
     pub(super) norms: NormNames,
     /// Set if norms are LayerNorm.
     pub(super) layer_norm: bool,
-    /// Set if experts are described by the keys that DeepSeek V3 has: shared ones, dense first layers, groups.
+    /// Set if experts are described by the keys that DeepSeek V3 has: shared ones, dense first layers,
+    /// groups.
     pub(super) shared_experts: bool,
 }
 

@@ -142,13 +142,14 @@ impl TensorId {
         [Self::Embeddings, Self::OutputNorm, Self::Output].into_iter().find(|id| id.to_string() == name)
     }
 
-    /// Returns the layer that a tensor belongs to, by its name in a GGUF file; `None` for tensors outside layers.
+    /// Returns the layer that a tensor belongs to, by its name in a GGUF file; `None` for tensors outside
+    /// layers.
     pub(crate) fn layer_of(name: &str) -> Option<usize> {
         name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
     }
 
-    /// The place of a tensor among a model's parts, named as in a GGUF file; `None` for tensors outside layers
-    /// that every part needs.
+    /// The place of a tensor among a model's parts, named as in a GGUF file; `None` for tensors outside
+    /// layers that every part needs.
     pub fn place(name: &str) -> Option<Place> {
         if let Some(id) = Self::from_gguf(name) {
             return Some(match id {
