@@ -941,6 +941,10 @@ void realm_load_options_set_max_queued(RealmLoadOptions *options, size_t queued)
 // CPU computes the layers before. By default as many as fit beside a KV cache. Has no effect without a GPU.
 void realm_load_options_set_gpu_layers(RealmLoadOptions *options, size_t layers);
 
+// Sets whether the CPU computes the experts of a mixture of experts, and GPUs the rest of its layers. By
+// default it does if all layers fit on GPUs only then. Has no effect without a GPU.
+void realm_load_options_set_experts_on_cpu(RealmLoadOptions *options, bool cpu);
+
 // Sets a function that receives the progress of the load, on the thread that loads. Takes ownership of
 // `user_data`.
 void realm_load_options_set_progress(RealmLoadOptions *options,

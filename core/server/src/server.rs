@@ -43,7 +43,7 @@ impl Stopper {
     /// Has the server take no further connections and end when its requests have ended. A second call ends it
     /// at once.
     pub fn stop(&self) {
-        // The first call sets it, and the second closes the case.
+        // Each call notifies: the first ends `accept`'s loop, the second its wait for requests.
         self.0.send_modify(|stopped| *stopped = true);
     }
 }
