@@ -32,19 +32,18 @@ pub struct Server {
     state: Arc<State>,
     store: Option<Box<dyn Store>>,
     tls: Option<TlsAcceptor>,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<u32>,
 }
 
 /// Stops a server, from any thread. A clone stops the same server.
 #[derive(Clone)]
-pub struct Stopper(watch::Sender<bool>);
+pub struct Stopper(watch::Sender<u32>);
 
 impl Stopper {
     /// Has the server take no further connections and end when its requests have ended. A second call ends it
     /// at once.
     pub fn stop(&self) {
-        // Each call notifies: the first ends `accept`'s loop, the second its wait for requests.
-        self.0.send_modify(|stopped| *stopped = true);
+        self.0.send_modify(|calls| *calls = calls.saturating_add(1));
     }
 }
 
@@ -104,7 +103,7 @@ impl Server {
             config,
         });
         let tls = state.config.tls.as_ref().map(tls::acceptor).transpose()?;
-        Ok(Self { state, store, tls, stop: watch::channel(false).0 })
+        Ok(Self { state, store, tls, stop: watch::channel(0).0 })
     }
 
     /// The names of the models.
@@ -177,7 +176,7 @@ impl Server {
             };
             let (place, accepted) = tokio::select! {
                 next = next => next,
-                _ = stopped.wait_for(|&stopped| stopped) => break,
+                _ = stopped.wait_for(|&calls| calls > 0) => break,
                 Some(_) = connections.join_next() => continue,
             };
             match accepted {
@@ -198,11 +197,10 @@ impl Server {
         // Clients that come now are refused at once, and may try another server.
         drop(listener);
         self.state.draining.store(true, Ordering::Relaxed);
-        stopped.mark_unchanged();
         tokio::select! {
             () = graceful.shutdown() => {}
             () = tokio::time::sleep(self.state.config.http.drain_timeout) => {}
-            _ = stopped.changed() => {}
+            _ = stopped.wait_for(|&calls| calls > 1) => {}
         }
         // Dropping a connection's task ends its requests.
         connections.shutdown().await;

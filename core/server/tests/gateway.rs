@@ -171,7 +171,11 @@ fn a_full_queue_is_a_429_with_a_time() {
 fn a_full_engine_is_a_429_for_everyone() {
     let options = LoadOptions { max_queued: Some(2), kv_tokens: Some(2_048), ..LoadOptions::default() };
     let tiny = common::realm().load_model_with(MODEL, &options, &mut ()).unwrap();
-    let server = start_with(any_port(), vec![(MODEL.to_owned(), tiny.clone())], None);
+    // One request runs, two wait in the engine's queue, and the others find it full.
+    let limits = LimitsConfig { max_concurrent: Some(1), ..LimitsConfig::default() };
+    let tenants = [("default".to_owned(), TenantConfig { limits, ..TenantConfig::default() })].into();
+    let config = Config { tenants, ..any_port() };
+    let server = start_with(config, vec![(MODEL.to_owned(), tiny.clone())], None);
     let busy: Vec<_> = (0..8)
         .map(|_| {
             let mut wire = Wire::open(server.address);
@@ -179,14 +183,9 @@ fn a_full_engine_is_a_429_for_everyone() {
             wire
         })
         .collect();
-    let refused = std::cell::RefCell::new(None);
-    eventually("a request is refused", || {
-        let reply = common::post(&server, "/v1/completions", &story(1_900));
-        let full = reply.status == 429;
-        *refused.borrow_mut() = Some(reply);
-        full
-    });
-    let refused = refused.into_inner().unwrap();
+    eventually("the queue is full", || tiny.metrics().served.waiting == 2);
+    let refused = common::post(&server, "/v1/completions", &story(1_900));
+    assert_eq!(refused.status, 429, "{}", refused.body);
     assert!(refused.header("retry-after").is_some());
     drop(busy);
     eventually("none is at work", || tiny.metrics().served.running + tiny.metrics().served.waiting == 0);
