@@ -5289,6 +5289,11 @@ public struct LoadOptions: Equatable, Hashable {
      * computes the layers before. By default as many as fit beside a KV cache. Has no effect without a GPU.
      */
     public var gpuLayers: UInt64?
+    /**
+     * Whether the CPU computes the experts of a mixture of experts, and GPUs the rest of its layers. By
+     * default it does if all layers fit on GPUs only then. Has no effect without a GPU.
+     */
+    public var expertsOnCpu: Bool?
 
     // Default memberwise initializers are never public by default, so we
     // declare one manually.
@@ -5330,7 +5335,11 @@ public struct LoadOptions: Equatable, Hashable {
         /**
          * The number of layers on GPUs, counted from the last one; the output layer is on a GPU too, and the CPU
          * computes the layers before. By default as many as fit beside a KV cache. Has no effect without a GPU.
-         */gpuLayers: UInt64? = nil) {
+         */gpuLayers: UInt64? = nil, 
+        /**
+         * Whether the CPU computes the experts of a mixture of experts, and GPUs the rest of its layers. By
+         * default it does if all layers fit on GPUs only then. Has no effect without a GPU.
+         */expertsOnCpu: Bool? = nil) {
         self.kvTokens = kvTokens
         self.contextLength = contextLength
         self.kvMemory = kvMemory
@@ -5340,6 +5349,7 @@ public struct LoadOptions: Equatable, Hashable {
         self.draftModel = draftModel
         self.maxQueued = maxQueued
         self.gpuLayers = gpuLayers
+        self.expertsOnCpu = expertsOnCpu
     }
 
     
@@ -5366,7 +5376,8 @@ public struct FfiConverterTypeLoadOptions: FfiConverterRustBuffer {
                 speculation: FfiConverterOptionTypeSpeculation.read(from: &buf), 
                 draftModel: FfiConverterOptionString.read(from: &buf), 
                 maxQueued: FfiConverterOptionUInt64.read(from: &buf), 
-                gpuLayers: FfiConverterOptionUInt64.read(from: &buf)
+                gpuLayers: FfiConverterOptionUInt64.read(from: &buf), 
+                expertsOnCpu: FfiConverterOptionBool.read(from: &buf)
         )
     }
 
@@ -5380,6 +5391,7 @@ public struct FfiConverterTypeLoadOptions: FfiConverterRustBuffer {
         FfiConverterOptionString.write(value.draftModel, into: &buf)
         FfiConverterOptionUInt64.write(value.maxQueued, into: &buf)
         FfiConverterOptionUInt64.write(value.gpuLayers, into: &buf)
+        FfiConverterOptionBool.write(value.expertsOnCpu, into: &buf)
     }
 }
 
