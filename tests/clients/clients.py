@@ -4,44 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import traceback
-from collections.abc import Callable
 from typing import Any
 
+import checks
 import httpx
-import pydantic
 import realm
+from checks import QUESTION, City, check, is_paris
 
 MODEL = realm.Realm().load_model("qwen2.5-coder-0.5b")
 WIRE = realm.openai.transport(MODEL)
-QUESTION = "What is the capital of France? Answer in one sentence."
 ADDRESS: dict[str, Any] = {"base_url": "http://realm/v1", "api_key": "realm"}
-failed = False
-
-
-class City(pydantic.BaseModel):
-    """A city."""
-
-    name: str
-    country: str
-
-
-def check(name: str, program: Callable[[], Any], right: Callable[[Any], bool]) -> None:
-    """Runs a program and says whether its answer is right."""
-    global failed
-    try:
-        answer = program()
-        good = right(answer)
-        print("ok    " if good else "WRONG ", name, repr(answer)[:150], flush=True)
-        failed |= not good
-    except Exception:
-        failed = True
-        print("FAILED", name, flush=True)
-        traceback.print_exc(limit=8)
-
-
-def is_paris(answer: Any) -> bool:
-    return "Paris" in str(answer)
 
 
 def is_city(answer: Any) -> bool:
@@ -132,4 +104,4 @@ check("pydantic-ai", pydantic_ai, is_paris)
 check("pydantic-ai schema", lambda: pydantic_ai(City), is_city)
 check("litellm", litellm, is_paris)
 check("dspy", dspy, is_paris)
-sys.exit(failed)
+sys.exit(checks.failed)

@@ -10,45 +10,18 @@ import struct
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anthropic
+import checks
 import ollama
 import openai
-import pydantic
+from checks import QUESTION, City, check, is_paris
 
 MODEL = "qwen2.5-coder-0.5b"
-QUESTION = "What is the capital of France? Answer in one sentence."
 ASKED = [{"role": "user", "content": QUESTION}]
-failed = False
-
-
-class City(pydantic.BaseModel):
-    """A city."""
-
-    name: str
-    country: str
-
-
-def check(name: str, program: Callable[[], Any], right: Callable[[Any], bool]) -> None:
-    """Runs a program and says whether its answer is right."""
-    global failed
-    try:
-        answer = program()
-        good = right(answer)
-        print("ok    " if good else "WRONG ", name, repr(answer)[:150], flush=True)
-        failed |= not good
-    except Exception:
-        failed = True
-        print("FAILED", name, flush=True)
-        traceback.print_exc(limit=8)
-
-
-def is_paris(answer: Any) -> bool:
-    return "Paris" in str(answer)
 
 
 def raises(error: type[Exception], program: Callable[[], Any]) -> Callable[[], Any]:
@@ -193,7 +166,7 @@ def main() -> None:
             finally:
                 server.terminate()
         check("the server ended by itself", lambda: server.returncode, lambda code: code == 0)
-    sys.exit(failed)
+    sys.exit(checks.failed)
 
 
 main()

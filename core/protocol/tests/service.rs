@@ -26,6 +26,18 @@ fn service() -> Service {
     Service::of_model(model())
 }
 
+/// A service whose model begins with a call where the request has tools, and the schema of such a call.
+fn service_that_calls() -> (Service, Value) {
+    let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+        <|im_start|>assistant\n{% if tools %}<tool_call>{% endif %}";
+    let options =
+        LoadOptions { chat_template: Some(template.into()), kv_tokens: Some(512), ..LoadOptions::default() };
+    let service = Service::of_model(realm().load_model_with(MODEL, &options, &mut ()).unwrap());
+    let schema = json!({"type": "object", "properties": {"city": {"enum": ["Paris"]}}, "required": ["city"],
+        "additionalProperties": false});
+    (service, schema)
+}
+
 async fn post(service: &Service, path: &str, body: Value) -> Answer {
     service.handle("POST", path, body.to_string().as_bytes()).await
 }
@@ -123,13 +135,7 @@ async fn a_stream_is_as_the_specification_has_it() {
 
 #[tokio::test]
 async fn tool_calls_whole_and_in_a_stream() {
-    let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
-        <|im_start|>assistant\n{% if tools %}<tool_call>{% endif %}";
-    let options =
-        LoadOptions { chat_template: Some(template.into()), kv_tokens: Some(512), ..LoadOptions::default() };
-    let service = Service::of_model(realm().load_model_with(MODEL, &options, &mut ()).unwrap());
-    let schema = json!({"type": "object", "properties": {"city": {"enum": ["Paris"]}}, "required": ["city"],
-        "additionalProperties": false});
+    let (service, schema) = service_that_calls();
     let tools = json!([{"type": "function", "function": {"name": "weather", "parameters": schema}}]);
     let asked = json!({"tools": tools, "tool_choice": "required", "max_tokens": 64});
     let (status, answer) = whole(post(&service, "/v1/chat/completions", question(asked.clone())).await);
@@ -391,13 +397,7 @@ fn schema_of(event: &str) -> String {
 
 #[tokio::test]
 async fn responses_are_as_the_specification_has_them() {
-    let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
-        <|im_start|>assistant\n{% if tools %}<tool_call>{% endif %}";
-    let options =
-        LoadOptions { chat_template: Some(template.into()), kv_tokens: Some(512), ..LoadOptions::default() };
-    let service = Service::of_model(realm().load_model_with(MODEL, &options, &mut ()).unwrap());
-    let schema = json!({"type": "object", "properties": {"city": {"enum": ["Paris"]}}, "required": ["city"],
-        "additionalProperties": false});
+    let (service, schema) = service_that_calls();
     let tool = json!({"type": "function", "name": "weather", "parameters": schema, "strict": true});
     let plain = json!({"model": MODEL, "input": "What is the capital of France? Answer in one sentence.",
         "instructions": "Be brief.", "temperature": 0, "max_output_tokens": 16});

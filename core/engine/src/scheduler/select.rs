@@ -211,8 +211,8 @@ impl Scheduler {
         candidates.retain(|&(_, index)| !out.contains(&index));
     }
 
-    /// Whether the next pass may have rows of the prompts of a tenant that is ahead of those that generate in
-    /// it, or that is `ahead` no longer.
+    /// Whether the next pass may have rows of a tenant's prompts, where `ahead` says whether the tenant is
+    /// ahead of those that generate in the pass.
     fn may_prompt(&mut self, tenant: u64, ahead: bool) -> bool {
         let Some(account) = self.accounts.get_mut(tenant) else { return true };
         if !ahead {
@@ -259,8 +259,10 @@ impl Scheduler {
             }
             candidates.retain(|(tenant, _)| !waiting.contains(tenant));
         }
-        let passes = PATIENT_PASSES * self.weight_of(&ahead) / self.weight_of(&generating);
-        let mut room_ahead = self.pacing.room_ahead(self.config.pass_times, passes, &self.prices);
+        let mut room_ahead = (!ahead.is_empty()).then(|| {
+            let passes = PATIENT_PASSES * self.weight_of(&ahead) / self.weight_of(&generating);
+            self.pacing.room_ahead(self.config.pass_times, passes, &self.prices)
+        });
         // Of one tenant's prompts the oldest goes first, and is not cut short for the others' sake.
         candidates.sort_by_key(|&(_, index)| self.running[index].id);
         while budget > 0 && !candidates.is_empty() {
@@ -274,8 +276,8 @@ impl Scheduler {
             self.catch_up(index);
             let task = &self.running[index];
             let mut rows = task.due().min(budget);
-            if ahead.contains(&tenant) {
-                rows = room_ahead.take(&self.prices, task.cached, rows);
+            if let Some(room) = room_ahead.as_mut().filter(|_| ahead.contains(&tenant)) {
+                rows = room.take(&self.prices, task.cached, rows);
             }
             let rows = room.take(&self.prices, task.cached, rows);
             let rows = task.clip(rows, &mut every);
