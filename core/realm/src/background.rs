@@ -74,7 +74,7 @@ fn pool() -> Option<rayon::ThreadPool> {
         .num_threads(cores.min(THREADS))
         .thread_name(|index| format!("realm-prompt-{index}"))
         .stack_size(STACK)
-        .start_handler(|_| priority::low());
+        .start_handler(|_| priority::lower());
     match pool.build() {
         Ok(pool) => Some(pool),
         Err(error) => {

@@ -2,11 +2,11 @@
 //!
 //! Compiling is work of the tenant whose program it is, and a running compiler cannot be stopped: its input
 //! is bounded beforehand ([`bounds`](crate::bounds)). This module keeps compiling from slowing the rest of
-//! the process. At most [`AT_ONCE`] programs are compiled at once, on threads that get a tenth of a core that
-//! others want. The other programs wait, and each tenant's turn comes by the steps that its programs have
-//! taken so far, divided by its weight: a hundred programs of one tenant do not delay one program of another
-//! tenant, and a small program does not wait for a large one that came just before it. The application's own
-//! programs are due by their own steps alone. A caller that stops waiting leaves the queue.
+//! the process. At most [`AT_ONCE`] programs are compiled at once, on threads that get a thirtieth of a core
+//! that others want. The other programs wait, and each tenant's turn comes by the steps that its programs
+//! have taken so far, divided by its weight: a hundred programs of one tenant do not delay one program of
+//! another tenant, and a small program does not wait for a large one that came just before it. The
+//! application's own programs are due by their own steps alone. A caller that stops waiting leaves the queue.
 //!
 //! A helper process would protect better, but only where there is a program to start. A library has none: the
 //! process that runs it is Python, Node or an application, and a copy of that is not a compiler. The `realm`
@@ -141,7 +141,7 @@ impl Shared {
 
     /// Runs the waiting work until there is none.
     fn work(&self) {
-        priority::low();
+        priority::lower();
         loop {
             let job = {
                 let mut queue = self.queue();
@@ -165,7 +165,7 @@ fn pool() -> Option<rayon::ThreadPool> {
     let pool = rayon::ThreadPoolBuilder::new()
         .thread_name(|index| format!("realm-compile-{index}"))
         .stack_size(STACK)
-        .start_handler(|_| priority::low());
+        .start_handler(|_| priority::lower());
     match pool.build() {
         Ok(pool) => Some(pool),
         Err(error) => {

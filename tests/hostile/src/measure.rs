@@ -123,8 +123,7 @@ pub fn measure(
 /// honest neighbor.
 fn honest(ground: &Ground, attack: &Attack) -> Running {
     let mut running = Running::default();
-    let (tenants, streams) = attack.honest;
-    for tenant in 0..tenants {
+    for (tenant, streams) in attack.honest.streams().into_iter().enumerate() {
         let tenant = ground.tenant_with(&format!("honest{tenant}"), Limits::default());
         let model = ground.model_of(&tenant);
         for stream in 0..streams {

@@ -2,11 +2,11 @@
 //!
 //! It is done on the engine's thread between passes, so all tenants wait for it. Its amount per step is
 //! bounded for every tenant: in proportion to its weight a tenant may use as much time of a step as the
-//! tenants whose rows are in the pass, and no more than [`MOST`] rows' worth goes to all such tenants
-//! together. A row alone takes [several times](crate::prices::Pace::alone) as long as in a batch, which reads
-//! the weights once, and work beside the batch is charged at that factor. An operation that takes longer
-//! leaves a debt: the tenant waits as many passes as pay for it. Long operations are cut into slices of
-//! [`SLICE`] rows' worth, so that no single operation delays a step for long either.
+//! median of the tenants whose rows are in the pass, and no more than [`MOST`] rows' worth goes to all such
+//! tenants together. A row alone takes [several times](crate::prices::Pace::alone) as long as in a batch,
+//! which reads the weights once, and work beside the batch is charged at that factor. An operation that takes
+//! longer leaves a debt: the tenant waits as many passes as pay for it. Long operations are cut into slices
+//! of [`SLICE`] rows' worth, so that no single operation delays a step for long either.
 //!
 //! While no other tenant has rows in the passes, a tenant waits only for new commands to be received.
 
@@ -44,17 +44,21 @@ impl Scheduler {
 
     /// Gives every tenant its credit for work beside this pass.
     pub(super) fn share(&mut self, picks: &[Pick]) {
-        let (mut tenants, mut rows, mut weights) = (Vec::new(), 0.0, 0.0);
+        let mut rows: Vec<(u64, f64)> = Vec::new();
         for pick in picks {
             let Some(index) = self.place(pick.task) else { continue };
             let tenant = self.running[index].tenant.id();
-            rows += pick.rows as f64;
-            if !tenants.contains(&tenant) {
-                tenants.push(tenant);
-                weights += self.accounts.weight(tenant);
+            match rows.iter_mut().find(|of| of.0 == tenant) {
+                Some(of) => of.1 += pick.rows as f64,
+                None => rows.push((tenant, pick.rows as f64)),
             }
         }
-        let pace = if weights > 0.0 { rows / weights } else { 0.0 };
+        let tenants: Vec<u64> = rows.iter().map(|&(tenant, _)| tenant).collect();
+        // Of the lower median, so that tenants with many sequences do not raise the others' shares.
+        let mut paces: Vec<f64> =
+            rows.iter().map(|&(tenant, rows)| rows / self.accounts.weight(tenant)).collect();
+        paces.sort_unstable_by(f64::total_cmp);
+        let pace = paces.get(paces.len().saturating_sub(1) / 2).copied().unwrap_or(0.0);
         let waits = |account: &&Account| !account.commands.is_empty() || account.layerwise > 0;
         let all: f64 = self.accounts.iter().filter(waits).map(|account| account.weight() * pace).sum();
         // Beyond [`MOST`], all tenants get less.

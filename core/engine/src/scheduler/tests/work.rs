@@ -147,6 +147,27 @@ fn a_tenants_pieces_get_as_much_of_a_step_as_a_row_in_its_batch_takes() {
 }
 
 #[test]
+fn a_tenant_with_many_sequences_does_not_raise_the_shares_beside_the_pass() {
+    let model = tiny("llama-f32");
+    let mut bench = Bench::new(&model, 100, config());
+    let (_victim, chunks) = victim(&mut bench, 1500);
+    let busy = tenant(Limits::default());
+    let streams: Vec<Chunks> = (0..8).map(|i| bench.generate(&busy, &text(10 + i, 0, 4), 1500)).collect();
+    for _ in 0..8 {
+        bench.step();
+    }
+    let _ = tokens(&chunks);
+    let mallory = tenant(Limits::default());
+    let program = Program::open(&mut bench, &model, &mallory);
+    program.multiply(&mut bench, 100, 3);
+    let done = steps_beside(&mut bench, &chunks, &program);
+    assert!(streams.iter().all(|stream| !tokens(stream).0.is_empty()));
+    let most = SLICE.max(one_row(&bench)) + 1.0 / ALONE;
+    let all: f64 = done.iter().sum();
+    assert!(all <= done.len() as f64 / ALONE + most, "{all} rows in {} steps", done.len());
+}
+
+#[test]
 fn additions_reads_and_copies_are_charged_by_what_they_move() {
     let model = tiny("llama-f32");
     let mut bench = Bench::new(&model, 100, config());
