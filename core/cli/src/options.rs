@@ -95,6 +95,19 @@ impl ModelOptions {
         Ok(self.start(kv_tokens)?.1)
     }
 
+    /// Loads the model with a KV cache of `kv_tokens` tokens in the number format `cache`, whatever the user
+    /// set.
+    pub(crate) fn load_with_cache(&self, kv_tokens: usize, cache: Option<CacheType>) -> Result<Model> {
+        let (realm, options) = self.load.start(Some(kv_tokens))?;
+        let options = LoadOptions { kv_tokens: Some(kv_tokens), cache_type: cache, ..options };
+        Ok(realm.load_model_with(&self.model, &options, &mut Bars::new())?)
+    }
+
+    /// Returns the number format of the KV cache that the user set.
+    pub(crate) fn cache_type(&self) -> Option<CacheType> {
+        self.load.cache_type
+    }
+
     /// Same as [`load_with`](Self::load_with), with the runtime.
     pub(crate) fn start(&self, kv_tokens: Option<usize>) -> Result<(Realm, Model)> {
         let (realm, options) = self.load.start(kv_tokens)?;

@@ -174,6 +174,40 @@ fn bench_prints_the_keys_of_its_peer() {
 }
 
 #[test]
+fn bench_of_contexts_prints_what_memory_allows_and_draws_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let svg = folder.path().join("plot.svg");
+    let args = ["bench", "smollm2-135m", "--sweep", "--batch", "1,2", "--generate", "4", "--repeat", "1"];
+    let lists = ["--contexts", "48,16,1000000", "--cache-types", "f32,q8_0", "--bandwidth", "1"];
+    let out = stdout(&[&args[..], &lists, &["--svg", svg.to_str().unwrap(), "--json"]].concat(), "");
+    let value: Value = serde_json::from_str(&out).unwrap();
+    let points = value["points"].as_array().unwrap();
+    // The context that no model has is left out.
+    assert_eq!(points.len(), 8, "{value}");
+    for point in points {
+        let [decode, allows, prompt] =
+            ["decode", "memory_allows", "prompt"].map(|key| point[key].as_f64().unwrap());
+        assert!(decode > 0.0 && prompt > 0.0, "{point}");
+        // A gigabyte a second is not much: 32 more tokens of the cache take a few milliseconds.
+        let first = points
+            .iter()
+            .find(|first| ["cache_type", "sequences"].iter().all(|key| first[*key] == point[*key]))
+            .unwrap();
+        let shortest = first["decode"].as_f64().unwrap();
+        assert!(
+            if point["context"] == 16 { allows == shortest } else { allows < shortest },
+            "{point} {first}"
+        );
+    }
+    let drawn = std::fs::read_to_string(&svg).unwrap();
+    assert!(drawn.starts_with("<svg") && drawn.contains("2 sequences, q8_0"), "{drawn}");
+    let error = stderr_of_failure(&[&args[..], &["--contexts", "1000000"]].concat(), "");
+    assert!(error.contains("--contexts may be up to"), "{error}");
+    let table = stdout(&[&args[..], &["--contexts", "16"]].concat(), "");
+    assert!(table.lines().count() == 3 && table.contains("memory allows"), "{table}");
+}
+
+#[test]
 fn bench_of_tenants_prints_one_object_and_its_live_view_stays_apart() {
     let args =
         ["bench", "smollm2-135m", "--tenants", "1,2", "--prefix", "40", "--generate", "16", "--repeat", "1"];

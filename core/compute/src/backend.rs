@@ -35,6 +35,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// The device in words, for example `cpu (AVX2, 2 threads)`.
     fn description(&self) -> String;
 
+    /// Returns the bytes per second that the device's memory delivers by its specification, if the device
+    /// says so.
+    fn memory_bandwidth(&self) -> Option<u64> {
+        None
+    }
+
     /// Returns whether the backend has a feature. Its operations return [`Error::Unsupported`] otherwise.
     fn supports(&self, feature: Feature) -> bool {
         let _ = feature;

@@ -23,6 +23,9 @@ pub trait Weights: Send + Sync {
     /// The device in words, for example `cpu (AVX2, 2 threads)`.
     fn device(&self) -> String;
 
+    /// Bytes per second that the device's memory delivers by its specification, if the device says so.
+    fn memory_bandwidth(&self) -> Option<u64>;
+
     /// Identifies these weights: a digest of the model's shape and of samples of each tensor. Another model
     /// of the same shape has another identity, unless its file was made on purpose to agree in the samples.
     fn identity(&self) -> [u8; 32];
@@ -134,6 +137,10 @@ impl<B: Backend> Weights for Arc<Transformer<B>> {
 
     fn device(&self) -> String {
         self.backend.description()
+    }
+
+    fn memory_bandwidth(&self) -> Option<u64> {
+        self.backend.memory_bandwidth()
     }
 
     fn identity(&self) -> [u8; 32] {

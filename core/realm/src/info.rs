@@ -31,6 +31,9 @@ pub struct ModelInfo {
     pub chat_template: bool,
     /// The device that the model runs on.
     pub device: String,
+    /// The bytes per second that the device's memory delivers by its specification; `None` if the device does
+    /// not say, as CPUs do not.
+    pub memory_bandwidth: Option<u64>,
 }
 
 impl ModelInfo {
@@ -53,6 +56,7 @@ impl ModelInfo {
             },
             chat_template,
             device: weights.device(),
+            memory_bandwidth: weights.memory_bandwidth(),
         }
     }
 }

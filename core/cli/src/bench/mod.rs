@@ -1,8 +1,13 @@
-//! `realm bench`: tokens per second through the public API, of one user or of many tenants.
+//! `realm bench`: tokens per second through the public API, of one user, over all contexts, or of many
+//! tenants.
 
+mod bandwidth;
+mod decode;
 mod live;
+mod plot;
 mod single;
 mod stats;
+mod sweep;
 mod tenants;
 
 use anyhow::Result;
@@ -50,6 +55,8 @@ pub(crate) struct Args {
     #[cfg(feature = "sandbox")]
     #[arg(long, requires = "tenants", value_name = "FILE|NAME")]
     program: Option<String>,
+    #[command(flatten)]
+    sweep: sweep::Options,
     /// Show every tenant while it runs
     #[arg(long, requires = "tenants")]
     live: bool,
@@ -59,7 +66,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn bench(args: &Args) -> Result<()> {
-    if args.tenants.is_empty() { single::bench(args) } else { tenants::bench(args) }
+    if args.sweep.sweep {
+        sweep::bench(args)
+    } else if args.tenants.is_empty() {
+        single::bench(args)
+    } else {
+        tenants::bench(args)
+    }
 }
 
 impl Args {

@@ -2,18 +2,24 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use realm::Model;
 use serde_json::{Map, json};
 
+use super::decode::Decoding;
 use super::stats::{median, round, rss_mib};
 use super::{Args, request};
 use crate::output::say;
 
 pub(super) fn bench(args: &Args) -> Result<()> {
-    let most = args.batch.iter().copied().max().unwrap_or(1);
-    let pages = |tokens: usize| tokens.next_multiple_of(64);
-    let kv_tokens = (most * pages(args.prefix + args.generate + 1)).max(pages(args.prompt + 1));
+    let decoding = |sequences| Decoding {
+        sequences,
+        prefix: args.prefix,
+        generate: args.generate,
+        temperature: args.temperature,
+    };
+    let most = args.batch.iter().map(|&batch| decoding(batch).kv_tokens()).max().unwrap_or(1);
+    let kv_tokens = most.max((args.prompt + 1).next_multiple_of(64));
     let start = Instant::now();
     let model = args.model.load_with(Some(kv_tokens))?;
     let load_s = start.elapsed().as_secs_f64();
@@ -40,10 +46,10 @@ pub(super) fn bench(args: &Args) -> Result<()> {
     // The first run touches memory for the first time, so it does not count.
     put(format!("prefill_{}", args.prompt), json!(round(median(&mut runs[1..]), 1)))?;
     for &batch in &args.batch {
-        let mut runs = Vec::new();
-        for _ in 0..args.repeat {
-            runs.push(decode(&model, batch, args)?);
-        }
+        let decoding = decoding(batch);
+        decoding.prepare(&model)?;
+        let runs = (0..args.repeat).map(|_| Ok(decoding.measure(&model)?.tokens_per_s));
+        let mut runs: Vec<f64> = runs.collect::<Result<_>>()?;
         put(format!("decode_b{batch}"), json!(round(median(&mut runs), 1)))?;
         put(format!("rss_b{batch}_mib"), json!(rss_mib()))?;
     }
@@ -58,29 +64,4 @@ fn prefill(model: &Model, prompt: usize, run: usize) -> Result<f64> {
     let start = Instant::now();
     model.generate(request(model, run, prompt, 1))?;
     Ok(prompt as f64 / start.elapsed().as_secs_f64())
-}
-
-/// Returns the tokens per second over all sequences, from the moment when each has its first one.
-fn decode(model: &Model, batch: usize, args: &Args) -> Result<f64> {
-    let generate = args.generate;
-    let mut generations: Vec<_> = (0..batch)
-        .map(|s| {
-            let request = request(model, s, args.prefix, generate + 1);
-            model.stream(request.temperature(args.temperature))
-        })
-        .collect::<Result<_, _>>()?;
-    for generation in &mut generations {
-        generation.next_blocking().context("a generation ended before it began")??;
-    }
-    let start = Instant::now();
-    let mut tokens = 0;
-    for step in 0..generate {
-        for generation in &mut generations {
-            let chunk = generation
-                .next_blocking()
-                .with_context(|| format!("a generation ended at step {step}"))??;
-            tokens += chunk.tokens.len();
-        }
-    }
-    Ok(tokens as f64 / start.elapsed().as_secs_f64())
 }

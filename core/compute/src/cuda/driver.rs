@@ -167,6 +167,20 @@ impl Device {
         (&self.name, self.capability, self.multiprocessors)
     }
 
+    /// Returns the bytes per second of the GPU's memory, by its clock and the width of its bus.
+    pub(crate) fn memory_bandwidth(&self) -> Option<u64> {
+        use sys::CUdevice_attribute as Attribute;
+        let attribute = |which| {
+            // SAFETY: `device` came from the driver.
+            let value = unsafe { result::device::get_attribute(self.device, which) }.ok()?;
+            u64::try_from(value).ok().filter(|&value| value > 0)
+        };
+        let kilohertz = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?;
+        let bits = attribute(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?;
+        // Two transfers in each cycle.
+        Some(2 * kilohertz * 1000 * bits / 8)
+    }
+
     /// Makes the context current on this thread; needed on every thread before any other call.
     pub(crate) fn bind(&self) -> Result<(), Error> {
         // SAFETY: the context is alive as long as `self`.

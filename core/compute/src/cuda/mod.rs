@@ -142,6 +142,10 @@ impl Backend for CudaBackend {
     type LowRank = LowRank;
     type Cache = Cache;
 
+    fn memory_bandwidth(&self) -> Option<u64> {
+        self.device.memory_bandwidth()
+    }
+
     fn description(&self) -> String {
         let (name, (major, minor), multiprocessors) = self.device.describe();
         let total = self.device.memory().map_or(0, |(_, total)| total >> 30);

@@ -1,0 +1,90 @@
+//! The speed of sequences that generate at once, each with a context of its own.
+//!
+//! All prompts are computed first, one token is generated for each, and the cache remembers them. Then the
+//! sequences start together, and each has hardly anything of its prompt left to compute. Clock and count begin when
+//! each has its first token, and end when each has `generate` more. Tokens are counted by the engine, so that
+//! it is of no consequence when they are read.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use realm::{Metrics, Model};
+
+use super::request;
+
+/// Tokens that a sequence may generate after those that are measured: the engine goes on while they are read.
+pub(super) const SLACK: usize = 64;
+
+/// The sequences of a measurement.
+#[derive(Clone, Copy)]
+pub(super) struct Decoding {
+    pub(super) sequences: usize,
+    /// Tokens of each sequence's prompt.
+    pub(super) prefix: usize,
+    /// Tokens of each sequence that are measured.
+    pub(super) generate: usize,
+    pub(super) temperature: f32,
+}
+
+/// The measurement of a [`Decoding`].
+#[derive(Clone, Copy)]
+pub(super) struct Decoded {
+    pub(super) tokens_per_s: f64,
+    /// Bytes of the KV cache that the sequences had in the end.
+    pub(super) kv_bytes: usize,
+}
+
+impl Decoding {
+    /// Returns the tokens that the KV cache has to hold.
+    pub(super) fn kv_tokens(&self) -> usize {
+        self.sequences * (self.prefix + self.generate + 1 + SLACK).next_multiple_of(64)
+    }
+
+    /// Computes all prompts, so that the cache remembers them. Returns the prompt tokens per second.
+    pub(super) fn prepare(&self, model: &Model) -> Result<f64> {
+        let start = Instant::now();
+        let generations: Vec<_> = (0..self.sequences)
+            .map(|sequence| model.stream(request(model, sequence, self.prefix, 1)))
+            .collect::<Result<_, _>>()?;
+        for mut generation in generations {
+            while let Some(chunk) = generation.next_blocking() {
+                chunk?;
+            }
+        }
+        Ok((self.sequences * self.prefix) as f64 / start.elapsed().as_secs_f64())
+    }
+
+    /// Measures once.
+    pub(super) fn measure(&self, model: &Model) -> Result<Decoded> {
+        let most = 1 + self.generate + SLACK;
+        let mut generations: Vec<_> = (0..self.sequences)
+            .map(|sequence| {
+                let request = request(model, sequence, self.prefix, most);
+                model.stream(request.temperature(self.temperature))
+            })
+            .collect::<Result<_, _>>()?;
+        for generation in &mut generations {
+            generation.next_blocking().context("a generation ended before it began")??;
+        }
+        let (start, before) = (Instant::now(), model.metrics());
+        for step in 0..self.generate {
+            for generation in &mut generations {
+                generation
+                    .next_blocking()
+                    .with_context(|| format!("a generation ended at step {step}"))??;
+            }
+        }
+        let (seconds, after) = (start.elapsed().as_secs_f64(), model.metrics());
+        let running = after.served.running as usize;
+        ensure!(
+            running >= self.sequences,
+            "{running} of {} sequences still generated at the end: the machine reads too late, so raise --generate",
+            self.sequences
+        );
+        let generated = |metrics: &Metrics| metrics.served.tokens.generated;
+        Ok(Decoded {
+            tokens_per_s: (generated(&after) - generated(&before)) as f64 / seconds,
+            kv_bytes: after.kv.used * after.kv.page_bytes,
+        })
+    }
+}
