@@ -3,7 +3,7 @@
 use super::cache::Cache;
 use super::driver::{Function, Geometry, arguments};
 use super::graph;
-use super::plan::{FEW_QUERIES, Fit, Plan, Tiles};
+use super::plan::{Fit, Plan, Tiles};
 use super::state::{State, at_least};
 use super::{Buffer, CudaBackend};
 use crate::checks;
@@ -35,8 +35,19 @@ struct Attend {
     chunk: i32,
 }
 
-/// Queries of a tile, for the kernels of pages of half floats and of codes; floats have the first only.
-pub(crate) const QUERIES: [usize; 3] = [FEW_QUERIES, 32, 64];
+/// Queries of a tile, for the kernels of pages of half floats and of codes.
+pub(crate) const QUERIES: [usize; 3] = [16, 32, 64];
+/// Queries of a tile of floats, and of a tile of the kernels for Hopper.
+const OF_FLOATS: usize = 4;
+const HOPPER_QUERIES: usize = 128;
+
+/// A kernel and how it is started.
+struct Kernel {
+    function: Function,
+    queries: usize,
+    threads: usize,
+    shared: usize,
+}
 
 /// Bytes of shared memory of the kernel for tiles of `queries`; computes the same as `Space` of
 /// `attention.cu` and the start of `attend_floats`.
@@ -44,10 +55,11 @@ fn shared(kind: CacheType, queries: usize, padded: usize) -> usize {
     // What the queries take, and a stage and the number of stages of the ring.
     let (each, ring) = match kind {
         CacheType::F32 => (4 * padded + 512 + 36, 3 * 16_384),
-        CacheType::F16 => (6 * padded + 348, 4 * 8192),
-        CacheType::Q8_0 => (6 * padded + 348, 6 * 5120),
+        CacheType::F16 => (6 * padded + 356, 4 * 8192),
+        CacheType::Q8_0 => (6 * padded + 356, 4 * 5120),
     };
-    queries * each + ring
+    // The ring begins at a multiple of 128.
+    queries * each + 127 + ring
 }
 
 impl CudaBackend {
@@ -55,21 +67,26 @@ impl CudaBackend {
     pub(super) fn fit(&self, spec: &Attention<'_, Self>, cache: &Cache) -> Result<Fit, Error> {
         let (group, padded, kind) = (spec.heads / spec.kv_heads, cache.padded(), cache.kind());
         let [of_block, of_all] = self.device.shared();
+        let hopper = self.hopper_kernel(cache).is_some();
         let fits = |queries: &usize| shared(kind, *queries, padded) <= of_block;
-        let sizes = if kind == CacheType::F32 { &QUERIES[..1] } else { &QUERIES };
+        let sizes = if kind == CacheType::F32 { &[OF_FLOATS][..] } else { &QUERIES };
+        let few = sizes[0];
         let Some(&most) = sizes.iter().rfind(|queries| fits(queries)) else {
-            let needed = shared(kind, FEW_QUERIES, padded);
+            let needed = shared(kind, few, padded);
             return Err(Error::Unsupported(format!(
                 "a {kind} cache of heads of {} numbers: this GPU has {of_block} bytes of shared memory for a block, \
                  and {needed} are needed; choose another type of cache",
                 spec.head_dim
             )));
         };
-        // A block has at most 1 KiB more than it asks for, and four blocks' registers fit.
-        let blocks = (of_all / (shared(kind, FEW_QUERIES, padded) + 1024)).clamp(1, 4);
+        // A block has at most 1 KiB more than it asks for; registers are enough for a few blocks.
+        let most_blocks = if kind == CacheType::Q8_0 { 5 } else { 4 };
+        let blocks = (of_all / (shared(kind, few, padded) + 1024)).clamp(1, most_blocks);
         let wave = blocks * self.device.describe().2 as usize;
-        let queries = cache.layout().kv_heads * group.next_multiple_of(FEW_QUERIES.min(group));
-        Ok(Fit { group, most, wave, leaf_bytes: queries * (padded + 2) * 4 })
+        let queries = cache.layout().kv_heads * group.next_multiple_of(few.min(group));
+        // Measured on an H200.
+        let (most, enough) = if hopper { (HOPPER_QUERIES, 16) } else { (most, 48) };
+        Ok(Fit { group, few, most, enough, wave, leaf_bytes: queries * (padded + 2) * 4 })
     }
 
     /// Implements [`Backend::attention`](crate::Backend::attention).
@@ -124,14 +141,27 @@ impl CudaBackend {
             CacheType::Q8_0 => &self.kernels.attend_codes,
             CacheType::F32 => std::slice::from_ref(&self.kernels.attend_floats),
         };
-        let mut start = |tiles: &Tiles, queries: usize| {
-            let kernel = QUERIES.iter().position(|&n| n == queries).and_then(|i| kernels.get(i));
-            let kernel = *kernel.ok_or_else(|| Error::Device("attention's kernels".into()))?;
-            let shared = shared(cache.kind(), queries, cache.padded());
-            self.over_tiles(&mut state, p, (tiles, layer_group), (kernel, queries, shared), spec.kv_heads)
+        let kernel = |queries: usize| Kernel {
+            function: kernels[QUERIES.iter().position(|&n| n == queries).unwrap_or(0)],
+            queries,
+            threads: 128,
+            shared: shared(cache.kind(), queries, cache.padded()),
         };
-        start(&plan.small, FEW_QUERIES)?;
-        start(&plan.large, fit.most)
+        let large = self.hopper_kernel(cache).unwrap_or_else(|| kernel(fit.most));
+        let mut start = |tiles: &Tiles, kernel: Kernel| {
+            self.over_tiles(&mut state, p, (tiles, layer_group), kernel, spec.kv_heads)
+        };
+        start(&plan.small, kernel(fit.few))?;
+        start(&plan.large, large)
+    }
+
+    /// Returns the kernel of `attention_hopper.cu` for large tiles, if there is one.
+    fn hopper_kernel(&self, cache: &Cache) -> Option<Kernel> {
+        let padded = cache.padded();
+        let at = [64, 128].iter().position(|&dim| dim == padded && dim == cache.layout().head_dim)?;
+        let function = self.kernels.attend_hopper.filter(|_| cache.kind() == CacheType::F16)?[at];
+        // `Stages` of `attention_hopper.cu`: queries, and two stages of keys and values.
+        Some(Kernel { function, queries: HOPPER_QUERIES, threads: 384, shared: 1280 * padded + 64 + 128 })
     }
 
     /// Attention of the tiles of one size, in a group of layers.
@@ -140,12 +170,12 @@ impl CudaBackend {
         state: &mut State,
         mut p: Attend,
         (tiles, layer_group): (&Tiles, usize),
-        (kernel, most, shared): (Function, usize, usize),
+        kernel: Kernel,
         kv_heads: usize,
     ) -> Result<(), Error> {
         let [items, firsts] = tiles.of_group(layer_group).map(|at| p.items + 4 * at as u64);
         p.items = items;
-        let group = p.group as usize;
+        let (group, most) = (p.group as usize, kernel.queries);
         let (blocks, queries) = (kv_heads * group.div_ceil(most), tiles.rows * group.min(most));
         let slots = tiles.slots[layer_group];
         if slots > 0 {
@@ -155,9 +185,10 @@ impl CudaBackend {
             p.leaf_sums = p.leaf_values + (leaves * p.padded as usize * 4) as u64;
             (p.queries, p.slots) = (queries as i32, slots as i32);
         }
-        let geometry = Geometry { grid: [tiles.items, blocks, 1], block: 128, shared };
+        let grid = [tiles.items, blocks, 1];
+        let geometry = Geometry { grid, block: kernel.threads, shared: kernel.shared };
         // SAFETY: rows, pages and work memory were checked or made for this batch.
-        unsafe { self.device.launch(kernel, geometry, arguments![p]) }?;
+        unsafe { self.device.launch(kernel.function, geometry, arguments![p]) }?;
         if slots == 0 {
             return Ok(());
         }

@@ -359,4 +359,14 @@ impl Module {
         }
         Ok(Function(function))
     }
+
+    /// Same as `function`, for a kernel of which multiprocessors run as many blocks as have room.
+    pub(crate) fn crowded(&self, name: &str, shared: usize) -> Result<Function, Error> {
+        let function = self.function(name, shared)?;
+        let share = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        // SAFETY: the function was just found.
+        unsafe { result::function::set_function_attribute(function.0, share, 100) }
+            .map_err(|e| failed(&format!("kernel `{name}`"), e))?;
+        Ok(function)
+    }
 }

@@ -7,6 +7,7 @@ use super::matrix::FORMATS;
 use crate::Error;
 
 const ATTENTION: &[u8] = include_bytes!("kernels/attention.fatbin");
+const ATTENTION_HOPPER: &[u8] = include_bytes!("kernels/attention_hopper.fatbin");
 const CACHE: &[u8] = include_bytes!("kernels/cache.fatbin");
 const ELEMENTWISE: &[u8] = include_bytes!("kernels/elementwise.fatbin");
 const GEMM: &[u8] = include_bytes!("kernels/gemm.fatbin");
@@ -137,6 +138,8 @@ pub(crate) struct Kernels {
     pub(crate) attend: [Function; 3],
     pub(crate) attend_codes: [Function; 3],
     pub(crate) attend_floats: Function,
+    /// For tiles of [`HOPPER_QUERIES`] of heads of 64 and of 128 numbers, if the GPU has the instructions.
+    pub(crate) attend_hopper: Option<[Function; 2]>,
     /// Puts together what several blocks computed of a tile.
     pub(crate) attend_merge: Function,
     pub(crate) top_k: Function,
@@ -161,6 +164,13 @@ impl Kernels {
         } else {
             None
         };
+        let attend_hopper = if hopper.is_some() {
+            let module = device.load(ATTENTION_HOPPER)?;
+            let kernel = |dim: usize| module.function(&format!("attend_hopper_{dim}"), device.shared()[0]);
+            Some([kernel(64)?, kernel(128)?])
+        } else {
+            None
+        };
         let gemms = device.load(GEMM)?;
         let mut gemm = Vec::with_capacity(FORMATS);
         for format in 0..FORMATS {
@@ -168,12 +178,13 @@ impl Kernels {
             gemm.push([kernel(64)?, kernel(256)?]);
         }
         let attend = |name: &str| -> Result<[Function; 3], Error> {
-            let kernel = |n: usize| attention.function(&format!("{name}_{n}"), device.shared()[0]);
+            let kernel = |n: usize| attention.crowded(&format!("{name}_{n}"), device.shared()[0]);
             Ok([kernel(QUERIES[0])?, kernel(QUERIES[1])?, kernel(QUERIES[2])?])
         };
         Ok(Self {
             gemm: gemm.try_into().map_err(|_| Error::Device("product kernels".into()))?,
             hopper,
+            attend_hopper,
             pack: pack.function("pack", 0)?,
             embed: pack.function("embed", 0)?,
             embed_f32: pack.function("embed_f32", 0)?,
@@ -202,7 +213,7 @@ impl Kernels {
             lora_outer: elementwise.function("lora_outer", 0)?,
             attend: attend("attend")?,
             attend_codes: attend("attend_codes")?,
-            attend_floats: attention.function("attend_floats_16", device.shared()[0])?,
+            attend_floats: attention.crowded("attend_floats_4", device.shared()[0])?,
             attend_merge: attention.function("attend_merge", 0)?,
             top_k: device.load(SAMPLING)?.function("best", 0)?,
             experts: ExpertKernels::load(device)?,

@@ -10,14 +10,8 @@ use crate::{Batch, CacheLayout, PAGE_TOKENS};
 
 /// Tokens of a leaf.
 pub(crate) const LEAF: usize = 128;
-/// Queries of a tile that is cut along its context.
-pub(crate) const FEW_QUERIES: usize = 16;
 /// Sequences with more rows than this are cut into large tiles, if the batch has enough of those.
 const FEW_ROWS: usize = 4;
-/// Large tiles of all key/value heads that a batch has at least, if there are any: each is one block's, which
-/// goes through the whole context. Fewer leave most of a GPU idle, and small tiles, cut along their contexts,
-/// take less time.
-const ENOUGH_TILES: usize = 64;
 /// Most bytes of the results of leaves that wait to be put together; rows beyond have no parts.
 const MOST_BYTES: usize = 512 << 20;
 /// Stands in an item's base for a tile without parts.
@@ -30,8 +24,13 @@ pub(crate) const ITEM: usize = 8;
 pub(crate) struct Fit {
     /// Query heads that share a key/value head.
     pub(crate) group: usize,
-    /// Queries of a large tile.
+    /// Queries of a small tile, and of a large one.
+    pub(crate) few: usize,
     pub(crate) most: usize,
+    /// Large tiles of all key/value heads that a batch has at least, if it has any: each is one block's, which
+    /// goes through the whole context. Fewer leave so much of a GPU idle that small tiles, cut along their
+    /// contexts, take less time.
+    pub(crate) enough: usize,
     /// Blocks with small tiles that the GPU runs at once.
     pub(crate) wave: usize,
     /// Bytes of a leaf's results, of all key/value heads.
@@ -117,12 +116,12 @@ impl Plan {
         let large_of = |rows: usize| if rows > FEW_ROWS { rows.div_ceil(most(fit.most)) } else { 0 };
         let blocks = layout.kv_heads * fit.group.div_ceil(fit.most);
         let enough = batch.spans.iter().map(|span| large_of(span.rows.len())).sum::<usize>() * blocks;
-        let few = if enough >= ENOUGH_TILES { FEW_ROWS } else { usize::MAX };
+        let few = if enough >= fit.enough { FEW_ROWS } else { usize::MAX };
         let (mut small, mut large) = (Vec::new(), Vec::new());
         for span in &batch.spans {
             let position = batch.positions[span.rows.start] as usize;
             let (to, step) = if span.rows.len() <= few {
-                (&mut small, most(FEW_QUERIES))
+                (&mut small, most(fit.few))
             } else {
                 (&mut large, most(fit.most))
             };
@@ -185,7 +184,7 @@ fn cut(data: &mut Vec<u32>, tiles: &[Tile], layout: &CacheLayout, fit: Fit) -> T
     for (group, &window) in layout.windows.iter().enumerate() {
         let leaves: Vec<usize> = tiles.iter().map(|tile| tile.leaves(window)).collect();
         // A window begins within a leaf, and a tile's rows begin theirs one after the other.
-        let longest = window.map_or(longest, |w| longest.min((w + FEW_QUERIES).div_ceil(LEAF) + 1));
+        let longest = window.map_or(longest, |w| longest.min((w + fit.few).div_ceil(LEAF) + 1));
         let room = if longest > 1 { (tiles.len() * longest).min(MOST_BYTES / fit.leaf_bytes) } else { 0 };
         let mut each = leaves.iter().sum::<usize>().div_ceil(blocks).max(1);
         let in_parts = |each: usize| leaves.iter().filter(move |&&n| n > each).sum::<usize>();
@@ -220,7 +219,7 @@ mod tests {
     use super::*;
     use crate::Want;
 
-    const FIT: Fit = Fit { group: 3, most: 64, wave: 528, leaf_bytes: 1 << 14 };
+    const FIT: Fit = Fit { group: 3, few: 16, most: 64, enough: 64, wave: 528, leaf_bytes: 1 << 14 };
 
     fn batch(layout: &CacheLayout, prompt: usize) -> Batch {
         let mut batch = Batch::default();
@@ -353,7 +352,7 @@ mod tests {
     #[test]
     fn results_of_leaves_take_a_bounded_amount_of_memory() {
         let layout = CacheLayout::new(1, 576, &[None]);
-        let fit = Fit { group: 128, most: 32, wave: 264, leaf_bytes: 8 * 16 * 578 * 4 };
+        let fit = Fit { group: 128, few: 16, most: 32, enough: 64, wave: 264, leaf_bytes: 8 * 16 * 578 * 4 };
         let plan = Plan::new(&decoding(&layout, &[500_000; 40]), &layout, fit);
         assert!(plan.small.slots[0] * fit.leaf_bytes <= MOST_BYTES);
         let parts: u32 = items(&plan, &plan.small, 0).iter().map(|item| item[3]).max().unwrap();

@@ -73,12 +73,16 @@ __device__ __forceinline__ int first_seen(const Attention& p, int position) {
 struct Range {
     int lowest, tokens, first, begin, end;
 
+    // The pages of a leaf with tokens of which something may be seen.
+    __device__ __forceinline__ int first_page(int leaf) const { return max(lowest / PAGE - leaf * LEAF_PAGES, 0); }
+    __device__ __forceinline__ int end_page(int leaf) const { return min((tokens + PAGE - 1) / PAGE - leaf * LEAF_PAGES, LEAF_PAGES); }
+
     __device__ __forceinline__ Range(const Attention& p, const Item& item) {
         lowest = first_seen(p, item.position), tokens = item.position + item.rows;
         first = lowest / LEAF;
-        const int leaves = (tokens - 1) / LEAF - first + 1;
-        begin = first + (int)((u64)leaves * item.part / item.parts);
-        end = first + (int)((u64)leaves * (item.part + 1) / item.parts);
+        const u32 leaves = (tokens - 1) / LEAF - first + 1;
+        begin = first + leaves * item.part / item.parts;
+        end = first + leaves * (item.part + 1) / item.parts;
     }
 };
 
@@ -100,8 +104,10 @@ __device__ __forceinline__ float exp2_fast(float x) {
 
 // The factor that makes scores powers of two, once a cap has been put on them.
 __device__ __forceinline__ float score_unit(const Attention& p) { return p.cap > 0.f ? LOG2E : __fmul_rn(p.scale, LOG2E); }
+// The hyperbolic tangent, off by about 1e-7.
 __device__ __forceinline__ float capped(const Attention& p, float x) {
-    return __fmul_rn(tanhf(__fdiv_rn(__fmul_rn(x, p.scale), p.cap)), p.cap);
+    const float y = exp2_fast(__fmul_rn(__fdividef(__fmul_rn(x, p.scale), p.cap), 2.f * LOG2E));
+    return __fmaf_rn(__fdividef(-2.f, __fadd_rn(1.f, y)), p.cap, p.cap);
 }
 
 // A leaf's exponential of a score, for the leaf's maximum in powers of two.

@@ -1,7 +1,8 @@
 // How a page of the KV cache holds the keys, or the values, of a key/value head.
 //
-// Numbers come eight at a time, a *strip*: the strips `[padded / 8][32 tokens][8]` of half floats or of single-precision floats.
-// A strip of half floats is what `ldmatrix` and `wgmma` read without bank conflicts, transposed or not.
+// Numbers come eight at a time, a *strip*, of eight tokens or more: `ldmatrix` and `wgmma` read that without bank conflicts, transposed
+// or not. Values, and keys of single-precision floats, are the strips `[padded / 8][32 tokens][8]`; keys of half floats are eight
+// tokens at a time, `[4][padded / 8][8 tokens][8]`, so that pages one after the other are an operand of `wgmma`.
 //
 // 8-bit codes, stored 128 too large, and for each 32 numbers of a token, a *piece*, a factor. A piece of a page's keys is the codes
 // `[32 tokens][32]`, the half floats' factors `[32 tokens]` and the half floats `[32]` of the page's first key, from which codes
@@ -17,6 +18,10 @@ constexpr int PIECE = 32;
 
 // Where number `d` of a token is among the floats of a head in a page.
 __device__ __forceinline__ int float_at(int token, int d) { return (d / STRIP * PAGE + token) * STRIP + d % STRIP; }
+
+__device__ __forceinline__ int half_key_at(int token, int d, int padded) {
+    return (token / 8 * (padded / STRIP) + d / STRIP) * 8 * STRIP + token % 8 * STRIP + d % STRIP;
+}
 
 // Bytes of a piece of codes, and where its factors and the first key are.
 constexpr int CODES_PIECE = 36 * PIECE;

@@ -167,7 +167,7 @@ __device__ __forceinline__ void rope_store_of(const RopeStore& p) {
     for (int i = 0; i < MOST; i++) {
         int j = place(i);
         if (j >= p.padded) continue;
-        const u64 at = block + float_at(slot, j);
+        const u64 at = block + (value || p.kind == FLOATS ? float_at(slot, j) : half_key_at(slot, j, p.padded));
         if (p.kind == FLOATS) ((float*)(value ? p.values : p.keys))[at] = x[i];
         // Never infinite, nor NaN: masked tokens are multiplied with 0.
         else ((__half*)(value ? p.values : p.keys))[at] = __float2half_rn(fminf(fmaxf(x[i], -65504.f), 65504.f));
