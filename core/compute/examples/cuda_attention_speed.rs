@@ -1,15 +1,16 @@
 //! Measures the speed of attention on a GPU by cache type, context length and number of sequences:
 //!
-//!     cargo run --release -p realm-compute --example cuda_attention_speed [HEADS KV_HEADS HEAD_DIM] [SxCxR ...]
+//!     cargo run --release -p realm-compute --example cuda_attention_speed [HEADS KV_HEADS DIM] [SxCxR ...]
 //!
-//! For each workload (sequences, tokens in the cache of each, and rows that each adds) prints the microseconds
-//! of one layer's attention, bytes of cache a second (the limit when decoding) and operations a second (the
-//! limit of prompts; a multiply and an add count as two). Layers take turns, so that a long context is read
-//! from memory as in a real model.
+//! For each workload (sequences, tokens in the cache of each, and rows that each adds) prints the
+//! microseconds of one layer's attention, bytes of cache a second (the limit when decoding) and operations a
+//! second (the limit of prompts; a multiply and an add count as two). Layers take turns, so that a long
+//! context is read from memory as in a real model.
 
 use realm_compute::cuda::{Buffer, Cache, CudaBackend};
 use realm_compute::{
-    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Error, NormSpan, PAGE_TOKENS, RopeStyle, Want,
+    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Error, NormSpan, PAGE_TOKENS, RopeStyle,
+    Want,
 };
 use realm_gguf::{Tensor, TensorInfo, TensorType};
 
@@ -152,7 +153,8 @@ impl Pass {
     fn attend(&mut self, b: &CudaBackend, shape: &Shape, cache: &Cache, owner: u64) -> Result<(), Error> {
         let Self { batch, rotations, q, out, .. } = self;
         b.pass(owner, batch, &mut || {
-            (0..LAYERS).try_for_each(|layer| b.attention(&spec(shape, rotations, layer), batch, q, cache, out))
+            (0..LAYERS)
+                .try_for_each(|layer| b.attention(&spec(shape, rotations, layer), batch, q, cache, out))
         })
     }
 }

@@ -1,5 +1,6 @@
-//! Attention over contexts of all lengths on a GPU: a row's bits depend neither on the rows beside it nor on how its context was cut
-//! and by which kernel, and they are right. Without a GPU, every test says that it was skipped.
+//! Attention over contexts of all lengths on a GPU: a row's bits depend neither on the rows beside it nor on
+//! how its context was cut and by which kernel, and they are right. Without a GPU, every test says that it
+//! was skipped.
 
 #[allow(dead_code, reason = "other tests use the rest")]
 mod common;
@@ -7,8 +8,8 @@ mod common;
 use common::{Random, buffer, contents, gpu, relative_error};
 use realm_compute::cuda::{Cache, CudaBackend};
 use realm_compute::{
-    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Error, NormSpan, PAGE_TOKENS, RopeStyle, Want,
-    Window,
+    Attention, Backend, Batch, CacheLayout, CacheSpec, CacheType, Error, NormSpan, PAGE_TOKENS, RopeStyle,
+    Want, Window,
 };
 
 /// Rows at the end of the context whose attention is computed.
@@ -33,13 +34,16 @@ impl Case {
     fn new([heads, kv_heads, dim]: [usize; 3], kind: CacheType, context: usize) -> Self {
         let mut random = Random(context as u64 + 1);
         let mut numbers = |rows: usize, heads: usize| random.floats(rows * heads * dim, 1.0);
-        let (q, k, v) = (numbers(ROWS.min(context), heads), numbers(context, kv_heads), numbers(context, kv_heads));
+        let (q, k, v) =
+            (numbers(ROWS.min(context), heads), numbers(context, kv_heads), numbers(context, kv_heads));
         Self { heads, kv_heads, dim, kind, window: None, sinks: false, soft_cap: None, context, q, k, v }
     }
 
     fn words(&self) -> String {
         let Self { heads, kv_heads, dim, kind, window, sinks, soft_cap, context, .. } = self;
-        format!("{heads} heads over {kv_heads} of {dim}, {kind}, {context} tokens, {window:?}, sinks {sinks}, {soft_cap:?}")
+        format!(
+            "{heads} heads over {kv_heads} of {dim}, {kind}, {context} tokens, {window:?}, sinks {sinks}, {soft_cap:?}"
+        )
     }
 
     fn layout(&self) -> CacheLayout {
@@ -53,7 +57,8 @@ impl Case {
     /// The pages, in no particular order.
     fn table(&self) -> Vec<u32> {
         let pages = self.pages();
-        let step = [7, 5, 3, 1].into_iter().find(|step| pages % step > 0 || *step == 1).unwrap_or(1);
+        let step =
+            [7, 5, 3, 1].into_iter().find(|&step| step == 1 || !pages.is_multiple_of(step)).unwrap_or(1);
         (0..pages).map(|i| (i * step % pages) as u32).collect()
     }
 
@@ -102,7 +107,13 @@ impl Case {
 
     /// Attends rows of sequences that share the pages: the position of each one's first row, and its rows.
     /// Queries are those of the sequence's last rows, in turns. Recorded, if `owner` is given.
-    fn attend(&self, b: &CudaBackend, cache: &Cache, spans: &[(usize, usize)], owner: Option<u64>) -> Vec<f32> {
+    fn attend(
+        &self,
+        b: &CudaBackend,
+        cache: &Cache,
+        spans: &[(usize, usize)],
+        owner: Option<u64>,
+    ) -> Vec<f32> {
         let (mut batch, mut q) = (Batch::default(), Vec::new());
         let width = self.heads * self.dim;
         let first = self.context - ROWS.min(self.context);
@@ -145,7 +156,8 @@ impl Case {
             };
             let scores: Vec<f64> = (first..=position)
                 .map(|token| {
-                    let dot: f64 = of(&self.k, token).iter().zip(q).map(|(k, &q)| k * q as f64).sum::<f64>() * 0.2;
+                    let dot: f64 =
+                        of(&self.k, token).iter().zip(q).map(|(k, &q)| k * q as f64).sum::<f64>() * 0.2;
                     self.soft_cap.map_or(dot, |cap| (dot / cap as f64).tanh() * cap as f64)
                 })
                 .collect();
@@ -223,9 +235,13 @@ fn rows_are_the_same_at_any_length_in_any_company() {
 #[test]
 fn long_contexts_are_attended_to_the_end() {
     let Some(b) = gpu() else { return };
-    for (context, kind) in
-        [(40_000, CacheType::F32), (40_000, CacheType::Q8_0), (131_071, CacheType::F16), (131_072, CacheType::F16), (131_073, CacheType::Q8_0)]
-    {
+    for (context, kind) in [
+        (40_000, CacheType::F32),
+        (40_000, CacheType::Q8_0),
+        (131_071, CacheType::F16),
+        (131_072, CacheType::F16),
+        (131_073, CacheType::Q8_0),
+    ] {
         Case::new([4, 1, 128], kind, context).check(&b);
     }
 }

@@ -1,8 +1,9 @@
 //! How a batch's attention is cut into pieces for the GPU.
 //!
-//! A *leaf* is 128 tokens of a context; see `attention.cuh`. A *tile* is some rows of a sequence, of which one
-//! block of threads computes all query heads of a key/value head. Tiles of few rows are cut along their
-//! context, too, into parts that several blocks compute at once; the parts' leaves are put together afterwards.
+//! A *leaf* is 128 tokens of a context; see `attention.cuh`. A *tile* is some rows of a sequence, of which
+//! one block of threads computes all query heads of a key/value head. Tiles of few rows are cut along their
+//! context, too, into parts that several blocks compute at once; the parts' leaves are put together
+//! afterwards.
 
 use std::ops::Range;
 
@@ -27,9 +28,9 @@ pub(crate) struct Fit {
     /// Queries of a small tile, and of a large one.
     pub(crate) few: usize,
     pub(crate) most: usize,
-    /// Large tiles of all key/value heads that a batch has at least, if it has any: each is one block's, which
-    /// goes through the whole context. Fewer leave so much of a GPU idle that small tiles, cut along their
-    /// contexts, take less time.
+    /// Large tiles of all key/value heads that a batch has at least, if it has any: each is one block's,
+    /// which goes through the whole context. Fewer leave so much of a GPU idle that small tiles, cut along
+    /// their contexts, take less time.
     pub(crate) enough: usize,
     /// Blocks with small tiles that the GPU runs at once.
     pub(crate) wave: usize,
@@ -313,9 +314,15 @@ mod tests {
                             (tokens - 1) / LEAF + 1 - first
                         };
                         let all: usize = contexts.iter().map(|&tokens| leaves(tokens)).sum();
-                        let most = items.iter().map(|item| leaves(item[5] as usize + 1).div_ceil(item[3] as usize)).max();
+                        let most = items
+                            .iter()
+                            .map(|item| leaves(item[5] as usize + 1).div_ceil(item[3] as usize))
+                            .max();
                         let ideal = (all * kv_heads).div_ceil(528);
-                        assert!(most.unwrap() <= ideal + 1, "{contexts:?}, {kv_heads}: {most:?}, not {ideal}");
+                        assert!(
+                            most.unwrap() <= ideal + 1,
+                            "{contexts:?}, {kv_heads}: {most:?}, not {ideal}"
+                        );
                         // Leaves of tiles with parts lie one tile after the other, and have room.
                         let mut base = 0;
                         for item in items.iter().filter(|item| item[2] == 0) {
@@ -341,7 +348,10 @@ mod tests {
             (a.small.at, &a.small.slots, a.small.items, a.pages_at, a.tables_at)
                 == (b.small.at, &b.small.slots, b.small.items, b.pages_at, b.tables_at)
         };
-        assert_eq!((Plan::most_leaves(&[0, 127]), Plan::most_leaves(&[128]), Plan::most_leaves(&[5, 256])), (1, 2, 4));
+        assert_eq!(
+            (Plan::most_leaves(&[0, 127]), Plan::most_leaves(&[128]), Plan::most_leaves(&[5, 256])),
+            (1, 2, 4)
+        );
         assert!(same(&plan(&[1, 1]), &plan(&[128, 3])));
         assert!(same(&plan(&[129, 1]), &plan(&[1, 256])));
         assert!(!same(&plan(&[129, 1]), &plan(&[1, 257])));
