@@ -34,7 +34,7 @@ pub(crate) struct Fit {
     pub(crate) enough: usize,
     /// Blocks with small tiles that the GPU runs at once.
     pub(crate) wave: usize,
-    /// Bytes of a leaf's results, of all key/value heads.
+    /// Bytes of a leaf's results of a row, of all key/value heads.
     pub(crate) leaf_bytes: usize,
 }
 
@@ -181,12 +181,14 @@ fn cut(data: &mut Vec<u32>, tiles: &[Tile], layout: &CacheLayout, fit: Fit) -> T
     // How many items there are depends on how many tiles there are, so that recorded launches fit.
     let items = if tiles.is_empty() { 0 } else { blocks + tiles.len() };
     let longest = tiles.iter().map(|tile| tile.leaves(None)).max().unwrap_or(0).next_power_of_two();
+    let rows = tiles.iter().map(|tile| tile.rows.len()).max().unwrap_or(0);
+    let most_slots = MOST_BYTES / (fit.leaf_bytes * rows.max(1));
     let mut slots = Vec::new();
     for (group, &window) in layout.windows.iter().enumerate() {
         let leaves: Vec<usize> = tiles.iter().map(|tile| tile.leaves(window)).collect();
         // A window begins within a leaf, and a tile's rows begin theirs one after the other.
         let longest = window.map_or(longest, |w| longest.min((w + fit.few).div_ceil(LEAF) + 1));
-        let room = if longest > 1 { (tiles.len() * longest).min(MOST_BYTES / fit.leaf_bytes) } else { 0 };
+        let room = if longest > 1 { (tiles.len() * longest).min(most_slots) } else { 0 };
         let mut each = leaves.iter().sum::<usize>().div_ceil(blocks).max(1);
         let in_parts = |each: usize| leaves.iter().filter(move |&&n| n > each).sum::<usize>();
         while in_parts(each) > room {
@@ -208,7 +210,6 @@ fn cut(data: &mut Vec<u32>, tiles: &[Tile], layout: &CacheLayout, fit: Fit) -> T
         data.extend(firsts);
         slots.push(room);
     }
-    let rows = tiles.iter().map(|tile| tile.rows.len()).max().unwrap_or(0);
     Tiles { at, items, tiles: tiles.len(), rows, slots }
 }
 
@@ -367,5 +368,17 @@ mod tests {
         assert!(plan.small.slots[0] * fit.leaf_bytes <= MOST_BYTES);
         let parts: u32 = items(&plan, &plan.small, 0).iter().map(|item| item[3]).max().unwrap();
         assert_eq!(parts, 1);
+    }
+    /// Tiles of several rows have results of all of them.
+    #[test]
+    fn drafted_rows_count_in_the_memory_of_leaves() {
+        let layout = CacheLayout::new(1, 128, &[None]);
+        let fit = Fit { group: 4, few: 16, most: 64, enough: 10_000, wave: 528, leaf_bytes: 4 * 130 * 4 };
+        let mut batch = Batch::default();
+        (0..300).for_each(|_| batch.push(&[1; 4], 100_000, &[vec![0; 3126]], Want::LastLogits));
+        let plan = Plan::new(&batch, &layout, fit);
+        assert_eq!(plan.small.rows, 4);
+        let bytes = plan.small.slots[0] * 4 * fit.leaf_bytes;
+        assert!(bytes <= MOST_BYTES && bytes > MOST_BYTES / 2);
     }
 }
