@@ -28,7 +28,7 @@ __device__ __forceinline__ void load_transposed(u32 (&x)[4], u32 at) {
 
 // What a warp reads of the leaves of an item, in order: for each leaf the pieces of its own page's keys, then, for every four pieces
 // of values, its strips of each page of which something may be seen. Each warp copies what it will read. (A warp of its own that
-// has Hopper's copy engine copy for all was no faster: tried in November 2026.)
+// has Hopper's copy engine copy for all was no faster: tried in December 2026.)
 template <class Kind>
 struct Ring {
     static constexpr int STAGES = Kind::STAGES;
