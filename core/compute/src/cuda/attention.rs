@@ -1,19 +1,15 @@
 //! Attention: prepares the arguments of the kernels in `attention.cu` and starts them.
 
 use super::cache::Cache;
-use super::driver::{Geometry, arguments};
+use super::driver::{Function, Geometry, arguments};
 use super::graph;
-use super::kernels::{HEAD_DIMS, MOST_SHARED};
-use super::plan::{MOST_TILED, Plan, SPAN_BLOCKS, TILE_QUERIES};
+use super::plan::{Fit, Plan, Tiles};
 use super::state::{State, at_least};
 use super::{Buffer, CudaBackend};
 use crate::checks;
 use crate::{Attention, Batch, CacheType, Error, Window};
 
-/// Most bytes of attention's partial sums; rows beyond go into another launch.
-const MOST_PARTIAL: usize = 256 << 20;
-
-/// The struct `Attention` of `attention.cu`.
+/// The struct `Attention` of `attention.cuh`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Attend {
@@ -21,26 +17,78 @@ struct Attend {
     out: u64,
     keys: u64,
     values: u64,
-    positions: u64,
-    tables: u64,
     pages: u64,
-    rows: u64,
-    partial: u64,
-    ready: u64,
-    tiles: u64,
+    items: u64,
+    leaf_sums: u64,
+    leaf_values: u64,
     sinks: u64,
     heads: i32,
     page_heads: i32,
     group: i32,
     dim: i32,
-    blocks: i32,
+    padded: i32,
+    queries: i32,
+    slots: i32,
     scale: f32,
     cap: f32,
     window: i32,
     chunk: i32,
 }
 
+/// Queries of a tile, for the kernels of pages of half floats and of codes.
+pub(crate) const QUERIES: [usize; 3] = [16, 32, 64];
+/// Queries of a tile of floats, and of a tile of the kernels for Hopper.
+const OF_FLOATS: usize = 4;
+const HOPPER_QUERIES: usize = 128;
+
+/// A kernel and how it is started.
+struct Kernel {
+    function: Function,
+    queries: usize,
+    threads: usize,
+    shared: usize,
+}
+
+/// Bytes of shared memory of the kernel for tiles of `queries`; computes the same as `Space` of
+/// `attention.cu` and the start of `attend_floats`.
+fn shared(kind: CacheType, queries: usize, padded: usize) -> usize {
+    // What the queries take, and a stage and the number of stages of the ring.
+    let (each, ring) = match kind {
+        CacheType::F32 => (4 * padded + 512 + 36, 3 * 16_384),
+        CacheType::F16 => (6 * padded + 356, 4 * 8192),
+        CacheType::Q8_0 => (6 * padded + 356, 4 * 5120),
+    };
+    // The ring begins at a multiple of 128.
+    queries * each + 127 + ring
+}
+
 impl CudaBackend {
+    /// Returns what the plan of a layer's attention depends on.
+    pub(super) fn fit(&self, spec: &Attention<'_, Self>, cache: &Cache) -> Result<Fit, Error> {
+        let (group, padded, kind) = (spec.heads / spec.kv_heads, cache.padded(), cache.kind());
+        let [of_block, of_all] = self.device.shared();
+        let hopper = self.hopper_kernel(cache).is_some();
+        let fits = |queries: &usize| shared(kind, *queries, padded) <= of_block;
+        let sizes = if kind == CacheType::F32 { &[OF_FLOATS][..] } else { &QUERIES };
+        let few = sizes[0];
+        let Some(&most) = sizes.iter().rfind(|queries| fits(queries)) else {
+            let needed = shared(kind, few, padded);
+            return Err(Error::Unsupported(format!(
+                "a {kind} cache of heads of {} numbers: this GPU has {of_block} bytes of shared memory for a block, \
+                 and {needed} are needed; choose another type of cache",
+                spec.head_dim
+            )));
+        };
+        // A block has at most 1 KiB more than it asks for; registers are enough for a few blocks.
+        let most_blocks = if kind == CacheType::Q8_0 { 5 } else { 4 };
+        let blocks = (of_all / (shared(kind, few, padded) + 1024)).clamp(1, most_blocks);
+        let wave = blocks * self.device.describe().2 as usize;
+        let queries = cache.layout().kv_heads * group.next_multiple_of(few.min(group));
+        // Measured on an H200.
+        let (most, enough) = if hopper { (HOPPER_QUERIES, 16) } else { (most, 48) };
+        Ok(Fit { group, few, most, enough, wave, leaf_bytes: queries * (padded + 2) * 4 })
+    }
+
     /// Implements [`Backend::attention`](crate::Backend::attention).
     pub(crate) fn attend(
         &self,
@@ -54,10 +102,11 @@ impl CudaBackend {
         checks::attend(self, spec, batch.rows(), [q, out])?;
         let mut state = self.state()?;
         out.set_rows(q.rows())?;
-        graph::note_attention(cache.layout());
-        let plan = Plan::new(batch, cache.layout(), spec.heads / spec.kv_heads);
+        let fit = self.fit(spec, cache)?;
+        graph::note_attention(cache.layout(), fit);
+        let plan = Plan::new(batch, cache.layout(), fit);
         let data = state.plan.put(&self.device, &plan.data)?;
-        let group = cache.layout().layers[spec.layer].group;
+        let layer_group = cache.layout().layers[spec.layer].group;
         let [keys, values] = cache.layer(spec.layer);
         let tokens = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
         let (window, chunk) = match spec.window {
@@ -65,97 +114,88 @@ impl CudaBackend {
             Some(Window::Sliding(n)) => (tokens(n), 0),
             Some(Window::Chunked(n)) => (0, tokens(n)),
         };
-        let mut p = Attend {
+        let p = Attend {
             q: q.pointer(),
             out: out.pointer(),
             keys,
             values,
-            positions: data,
-            tables: data + 4 * (plan.tables_at + group * batch.rows()) as u64,
             pages: data + 4 * plan.pages_at as u64,
-            rows: data + 4 * plan.single_at as u64,
-            partial: 0,
-            ready: 0,
-            tiles: data + 4 * plan.tiles_at as u64,
+            items: data,
+            leaf_sums: 0,
+            leaf_values: 0,
             sinks: spec.sinks.map_or(0, |sinks| sinks.memory.pointer()),
             heads: spec.heads as i32,
             page_heads: cache.layout().kv_heads as i32,
-            group: (spec.heads / spec.kv_heads) as i32,
+            group: fit.group as i32,
             dim: spec.head_dim as i32,
-            blocks: 0,
+            padded: cache.padded() as i32,
+            queries: 0,
+            slots: 0,
             scale: spec.scale,
             cap: spec.soft_cap.unwrap_or(0.0),
             window,
             chunk,
         };
-        match cache.kind() {
-            CacheType::F16 | CacheType::Q8_0 => {
-                self.over_pages(&mut state, &plan, &mut p, spec.kv_heads, cache)
-            }
-            CacheType::F32 => {
-                let geometry = Geometry { grid: [spec.heads, batch.rows(), 1], block: 32, shared: 0 };
-                let padded = cache.padded() as i32;
-                // SAFETY: shapes, positions and pages were checked.
-                unsafe {
-                    let kernel = self.kernels.attend_f32[(spec.head_dim > MOST_TILED) as usize];
-                    self.device.launch(kernel, geometry, arguments![p, padded])
-                }
-            }
-        }
+        let kernels = match cache.kind() {
+            CacheType::F16 => &self.kernels.attend[..],
+            CacheType::Q8_0 => &self.kernels.attend_codes,
+            CacheType::F32 => std::slice::from_ref(&self.kernels.attend_floats),
+        };
+        let kernel = |queries: usize| Kernel {
+            function: kernels[QUERIES.iter().position(|&n| n == queries).unwrap_or(0)],
+            queries,
+            threads: 128,
+            shared: shared(cache.kind(), queries, cache.padded()),
+        };
+        let large = self.hopper_kernel(cache).unwrap_or_else(|| kernel(fit.most));
+        let mut start = |tiles: &Tiles, kernel: Kernel| {
+            self.over_tiles(&mut state, p, (tiles, layer_group), kernel, spec.kv_heads)
+        };
+        start(&plan.small, kernel(fit.few))?;
+        start(&plan.large, large)
     }
 
-    /// Attention over pages of half floats or codes.
-    fn over_pages(
+    /// Returns the kernel of `attention_hopper.cu` for large tiles, if there is one.
+    fn hopper_kernel(&self, cache: &Cache) -> Option<Kernel> {
+        let padded = cache.padded();
+        let at = [64, 128].iter().position(|&dim| dim == padded && dim == cache.layout().head_dim)?;
+        let function = self.kernels.attend_hopper.filter(|_| cache.kind() == CacheType::F16)?[at];
+        // `Stages` of `attention_hopper.cu`: queries, and two stages of keys and values.
+        Some(Kernel { function, queries: HOPPER_QUERIES, threads: 384, shared: 1280 * padded + 64 + 128 })
+    }
+
+    /// Attention of the tiles of one size, in a group of layers.
+    fn over_tiles(
         &self,
         state: &mut State,
-        plan: &Plan,
-        p: &mut Attend,
+        mut p: Attend,
+        (tiles, layer_group): (&Tiles, usize),
+        kernel: Kernel,
         kv_heads: usize,
-        cache: &Cache,
     ) -> Result<(), Error> {
-        let (padded, kind) = (cache.padded(), (cache.kind() == CacheType::Q8_0) as usize);
-        let any = (p.sinks != 0 || p.chunk != 0 || padded > MOST_TILED) as usize;
-        let kernels = [&self.kernels.attend_row, &self.kernels.attend_tiles].map(|all| {
-            let index = HEAD_DIMS.iter().position(|&dim| dim == padded)?;
-            all[any][kind].get(index).copied()
-        });
-        let [Some(by_row), by_tiles] = kernels else {
-            return Err(Error::Unsupported(format!("pages of heads of {padded} numbers")));
-        };
-        let group = p.group as usize;
-        if plan.single > 0 {
-            let window = [p.window, p.chunk].into_iter().find(|&n| n > 0).map(|n| n as usize);
-            let blocks = SPAN_BLOCKS * plan.spans(window);
-            let tiles = kv_heads * group.div_ceil(TILE_QUERIES);
-            let queries = group.min(TILE_QUERIES);
-            let row_bytes = tiles * blocks * queries * (padded + 2) * 4;
-            let at_once = (MOST_PARTIAL / row_bytes).clamp(1, plan.single);
-            p.partial = at_least(&mut state.partial, &self.device, at_once * row_bytes, false)?.pointer();
-            p.ready = at_least(&mut state.ready, &self.device, at_once * tiles * 4, true)?.pointer();
-            p.blocks = blocks as i32;
-            let rows = p.rows;
-            for first in (0..plan.single).step_by(at_once) {
-                p.rows = rows + 4 * first as u64;
-                let count = at_once.min(plan.single - first);
-                let geometry = Geometry { grid: [blocks, count, tiles], block: 128, shared: 0 };
-                // SAFETY: rows, pages and work memory were checked or made for this batch.
-                unsafe {
-                    self.device.launch(by_row, geometry, arguments![*p])?;
-                    if padded > MOST_TILED {
-                        let geometry = Geometry { grid: [queries, count, tiles], block: 192, shared: 0 };
-                        self.device.launch(self.kernels.attend_merge, geometry, arguments![*p])?;
-                    }
-                }
-            }
+        let [items, firsts] = tiles.of_group(layer_group).map(|at| p.items + 4 * at as u64);
+        p.items = items;
+        let (group, most) = (p.group as usize, kernel.queries);
+        let (blocks, queries) = (kv_heads * group.div_ceil(most), tiles.rows * group.min(most));
+        let slots = tiles.slots[layer_group];
+        if slots > 0 {
+            let leaves = slots * blocks * queries;
+            let bytes = leaves * (p.padded as usize + 2) * 4;
+            p.leaf_values = at_least(&mut state.partial, &self.device, bytes, false)?.pointer();
+            p.leaf_sums = p.leaf_values + (leaves * p.padded as usize * 4) as u64;
+            (p.queries, p.slots) = (queries as i32, slots as i32);
         }
-        let Some(by_tiles) = by_tiles else { return Ok(()) };
-        let tiles = plan.tiles as i32;
-        let grid = [plan.tiles.div_ceil(4), kv_heads, 1];
-        let geometry = Geometry { grid, block: 128, shared: 4 * TILE_QUERIES * padded * 4 };
+        let grid = [tiles.items, blocks, 1];
+        let geometry = Geometry { grid, block: kernel.threads, shared: kernel.shared };
         // SAFETY: rows, pages and work memory were checked or made for this batch.
-        unsafe { self.device.launch(by_tiles, geometry, arguments![*p, tiles]) }
+        unsafe { self.device.launch(kernel.function, geometry, arguments![p]) }?;
+        if slots == 0 {
+            return Ok(());
+        }
+        p.items = firsts;
+        let grid = [tiles.tiles, blocks, queries * p.padded as usize / 32];
+        let (geometry, most) = (Geometry { grid, block: 128, shared: 0 }, most as i32);
+        // SAFETY: as above; the kernel reads what the one before has written.
+        unsafe { self.device.launch(self.kernels.attend_merge, geometry, arguments![p, most]) }
     }
 }
-
-// The kernels for tiles keep the sums of whole spans in shared memory.
-const _: () = assert!(4 * TILE_QUERIES * MOST_TILED * 4 <= MOST_SHARED);

@@ -99,12 +99,12 @@ impl Cache {
             CacheType::F16 => PageFormat::repeated(&[(PageNumber::F16, part)], 2 * slots),
             CacheType::Q8_0 => {
                 // The layout of `kernels/cache.cuh`: codes, factors, and for keys the page's first key.
-                let (codes, floats) = (PAGE_TOKENS * self.padded, 2 * self.padded);
-                let keys = [(PageNumber::Code, codes), (PageNumber::F16, 2 * floats)];
-                let values =
-                    [(PageNumber::Code, codes), (PageNumber::F16, floats), (PageNumber::Code, floats)];
-                let mut slot = PageFormat::repeated(&keys, self.layout.kv_heads);
-                slot.append(&PageFormat::repeated(&values, self.layout.kv_heads));
+                let (codes, factors) = ((PageNumber::Code, PAGE_TOKENS * 32), 2 * PAGE_TOKENS);
+                let keys = [codes, (PageNumber::F16, 2 * factors)];
+                let values = [codes, (PageNumber::F16, factors), (PageNumber::Code, factors)];
+                let pieces = self.layout.kv_heads * self.padded / 32;
+                let mut slot = PageFormat::repeated(&keys, pieces);
+                slot.append(&PageFormat::repeated(&values, pieces));
                 let mut format = PageFormat::default();
                 (0..slots).for_each(|_| format.append(&slot));
                 format

@@ -30,6 +30,7 @@ pub(crate) struct Device {
     name: String,
     capability: (i32, i32),
     multiprocessors: u32,
+    shared: [usize; 2],
 }
 
 // SAFETY: contexts and streams may be used from any thread; every call binds the context to its thread first.
@@ -148,12 +149,18 @@ impl Device {
             return no(format!("{name} has compute capability {major}.{minor}; 8.0 (Ampere) is needed"));
         }
         let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1) as u32;
+        let shared = [
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
+        ]
+        .map(|bytes| bytes.max(0) as usize);
         // SAFETY: `device` came from the driver; the context is released when this is dropped.
         let context =
             unsafe { result::primary_ctx::retain(device) }.map_err(|e| failed("starting a context", e))?;
         let (stream, capture) = (std::ptr::null_mut(), std::ptr::null_mut());
         let freed = AtomicU64::new(0);
-        let mut this = Self { context, device, stream, capture, freed, name, capability, multiprocessors };
+        let mut this =
+            Self { context, device, stream, capture, freed, name, capability, multiprocessors, shared };
         this.bind()?;
         for stream in [&mut this.stream, &mut this.capture] {
             *stream = result::stream::create(result::stream::StreamKind::NonBlocking)
@@ -179,6 +186,11 @@ impl Device {
         let bits = attribute(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?;
         // Two transfers in each cycle.
         Some(2 * kilohertz * 1000 * bits / 8)
+    }
+
+    /// Bytes of shared memory that a block may have, and that a multiprocessor has.
+    pub(crate) fn shared(&self) -> [usize; 2] {
+        self.shared
     }
 
     /// Makes the context current on this thread; needed on every thread before any other call.
@@ -360,5 +372,15 @@ impl Module {
                 .map_err(|e| failed(&what, e))?;
         }
         Ok(Function(function))
+    }
+
+    /// Same as `function`, for a kernel of which multiprocessors run as many blocks as have room.
+    pub(crate) fn crowded(&self, name: &str, shared: usize) -> Result<Function, Error> {
+        let function = self.function(name, shared)?;
+        let share = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        // SAFETY: the function was just found.
+        unsafe { result::function::set_function_attribute(function.0, share, 100) }
+            .map_err(|e| failed(&format!("kernel `{name}`"), e))?;
+        Ok(function)
     }
 }

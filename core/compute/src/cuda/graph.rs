@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::driver::{Device, Graph};
-use super::plan::Plan;
+use super::plan::{Fit, Plan};
 use crate::{Batch, CacheLayout, Error};
 
 /// Most recordings; beyond, the least recently used one is dropped.
@@ -24,7 +24,7 @@ pub(crate) struct Shape {
     /// Identifies the model and its buffers.
     owner: u64,
     rows: usize,
-    spans: usize,
+    leaves: usize,
     top_k: bool,
 }
 
@@ -38,7 +38,12 @@ impl Shape {
             && batch.outputs.len() == rows
             && batch.hidden.is_empty()
             && batch.spans.iter().all(|span| span.adapter.is_none());
-        decoding.then(|| Self { owner, rows, spans: Plan::all_spans(&batch.positions), top_k: batch.top_k })
+        decoding.then(|| Self {
+            owner,
+            rows,
+            leaves: Plan::most_leaves(&batch.positions),
+            top_k: batch.top_k,
+        })
     }
 }
 
@@ -47,8 +52,8 @@ impl Shape {
 struct Notes {
     /// Row counts that the pass gave to buffers.
     rows: Vec<(Arc<AtomicUsize>, usize)>,
-    /// The layout of the cache.
-    attention: Option<CacheLayout>,
+    /// The layout of the cache, and what the plan depends on.
+    attention: Option<(CacheLayout, Fit)>,
     /// Set if the pass did something that a recording cannot repeat.
     spoiled: bool,
 }
@@ -71,14 +76,16 @@ pub(crate) fn note_rows(rows: &Arc<AtomicUsize>, count: usize) {
     });
 }
 
-/// Notes the layout of the cache, on which the plan of a batch depends. How many query heads share a
-/// key/value head, in which layers may differ, matters only to plans of prompts, which are not recorded.
-pub(crate) fn note_attention(layout: &CacheLayout) {
+/// Notes the layout of the cache and the fit of a layer, on which the plan of a batch depends.
+pub(crate) fn note_attention(layout: &CacheLayout, fit: Fit) {
     NOTES.with_borrow_mut(|notes| {
         let Some(notes) = notes else { return };
-        match &notes.attention {
-            Some(noted) => notes.spoiled |= noted != layout,
-            None => notes.attention = Some(layout.clone()),
+        match &mut notes.attention {
+            Some((noted, all)) => {
+                notes.spoiled |= noted != layout;
+                *all = all.with(fit);
+            }
+            None => notes.attention = Some((layout.clone(), fit)),
         }
     });
 }
@@ -99,14 +106,14 @@ pub(crate) struct Recording {
     graph: Option<Graph>,
     failed: bool,
     rows: Vec<(Arc<AtomicUsize>, usize)>,
-    attention: Option<CacheLayout>,
+    attention: Option<(CacheLayout, Fit)>,
     used: u64,
 }
 
 impl Recording {
     /// Returns the plan of a batch of this shape, if the pass has attention.
     pub(crate) fn plan(&self, batch: &Batch) -> Option<Plan> {
-        self.attention.as_ref().map(|layout| Plan::new(batch, layout, 1))
+        self.attention.as_ref().map(|(layout, fit)| Plan::new(batch, layout, *fit))
     }
 
     /// Starts the kernels. The batch's tokens, positions and tables must be in their places.

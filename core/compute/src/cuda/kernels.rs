@@ -1,11 +1,13 @@
 //! The kernels: compiled ahead by `ci/build-kernels`, embedded in the program, loaded onto a device.
 
-use super::driver::{Device, Function, Module};
+use super::attention::QUERIES;
+use super::driver::{Device, Function};
 use super::experts::ExpertKernels;
 use super::matrix::FORMATS;
 use crate::Error;
 
 const ATTENTION: &[u8] = include_bytes!("kernels/attention.fatbin");
+const ATTENTION_HOPPER: &[u8] = include_bytes!("kernels/attention_hopper.fatbin");
 const CACHE: &[u8] = include_bytes!("kernels/cache.fatbin");
 const ELEMENTWISE: &[u8] = include_bytes!("kernels/elementwise.fatbin");
 const GEMM: &[u8] = include_bytes!("kernels/gemm.fatbin");
@@ -16,15 +18,11 @@ const PRODUCTS: &[u8] = include_bytes!("kernels/products.fatbin");
 const ROPE: &[u8] = include_bytes!("kernels/rope.fatbin");
 const SAMPLING: &[u8] = include_bytes!("kernels/sampling.fatbin");
 
-/// Head widths that the attention kernels are compiled for; other widths are padded to the next one.
+/// Head widths of pages of the cache; other widths are padded to the next one.
 pub(crate) const HEAD_DIMS: [usize; 7] = [32, 64, 96, 128, 192, 256, 576];
 
 /// Widest heads that the attention kernels take.
 pub(crate) const MOST_HEAD_DIM: usize = HEAD_DIMS[HEAD_DIMS.len() - 1];
-
-/// Number of the [`HEAD_DIMS`] that have kernels for tiles of prompts.
-const TILED: usize = 6;
-const ALL: usize = HEAD_DIMS.len();
 
 /// The kernels of `products.cu`, for few rows: most rows, outputs per block, blocks per multiprocessor.
 pub(crate) const PRODUCT_SHAPES: [(usize, usize, usize); 4] =
@@ -136,14 +134,14 @@ pub(crate) struct Kernels {
     pub(crate) store_codes: Function,
     pub(crate) lora_inner: Function,
     pub(crate) lora_outer: Function,
-    /// Attention over pages of half floats and of codes, in the order of [`HEAD_DIMS`]: first the kernels for
-    /// attention without sinks and chunks, then those for any.
-    pub(crate) attend_row: [[Vec<Function>; 2]; 2],
-    pub(crate) attend_tiles: [[Vec<Function>; 2]; 2],
-    /// Puts together what `attend_row` computed of the last of the [`HEAD_DIMS`].
+    /// Attention over pages of half floats, in the order of [`QUERIES`].
+    pub(crate) attend: [Function; 3],
+    pub(crate) attend_codes: [Function; 3],
+    pub(crate) attend_floats: Function,
+    /// For tiles of [`HOPPER_QUERIES`] of heads of 64 and of 128 numbers, if the GPU has the instructions.
+    pub(crate) attend_hopper: Option<[Function; 2]>,
+    /// Puts together what several blocks computed of a tile.
     pub(crate) attend_merge: Function,
-    /// For heads of up to 256 numbers, and for wider ones.
-    pub(crate) attend_f32: [Function; 2],
     pub(crate) top_k: Function,
     pub(crate) experts: ExpertKernels,
 }
@@ -166,15 +164,27 @@ impl Kernels {
         } else {
             None
         };
+        let attend_hopper = if hopper.is_some() {
+            let module = device.load(ATTENTION_HOPPER)?;
+            let kernel = |dim: usize| module.function(&format!("attend_hopper_{dim}"), device.shared()[0]);
+            Some([kernel(64)?, kernel(128)?])
+        } else {
+            None
+        };
         let gemms = device.load(GEMM)?;
         let mut gemm = Vec::with_capacity(FORMATS);
         for format in 0..FORMATS {
             let kernel = |shape: usize| gemms.function(&format!("gemm_{shape}_{format}"), MOST_SHARED);
             gemm.push([kernel(64)?, kernel(256)?]);
         }
+        let attend = |name: &str| -> Result<[Function; 3], Error> {
+            let kernel = |n: usize| attention.crowded(&format!("{name}_{n}"), device.shared()[0]);
+            Ok([kernel(QUERIES[0])?, kernel(QUERIES[1])?, kernel(QUERIES[2])?])
+        };
         Ok(Self {
             gemm: gemm.try_into().map_err(|_| Error::Device("product kernels".into()))?,
             hopper,
+            attend_hopper,
             pack: pack.function("pack", 0)?,
             embed: pack.function("embed", 0)?,
             embed_f32: pack.function("embed_f32", 0)?,
@@ -201,32 +211,12 @@ impl Kernels {
             store_codes: cache.function("store_codes", 0)?,
             lora_inner: elementwise.function("lora_inner", 0)?,
             lora_outer: elementwise.function("lora_outer", 0)?,
-            attend_row: [
-                [by_dim(&attention, "attend_row", TILED)?, by_dim(&attention, "attend_row_codes", TILED)?],
-                [
-                    by_dim(&attention, "attend_row_any", ALL)?,
-                    by_dim(&attention, "attend_row_any_codes", ALL)?,
-                ],
-            ],
-            attend_tiles: [
-                [
-                    by_dim(&attention, "attend_tiles", TILED)?,
-                    by_dim(&attention, "attend_tiles_codes", TILED)?,
-                ],
-                [
-                    by_dim(&attention, "attend_tiles_any", TILED)?,
-                    by_dim(&attention, "attend_tiles_any_codes", TILED)?,
-                ],
-            ],
-            attend_merge: attention.function("attend_merge_576", 0)?,
-            attend_f32: [attention.function("attend_f32", 0)?, attention.function("attend_f32_wide", 0)?],
+            attend: attend("attend")?,
+            attend_codes: attend("attend_codes")?,
+            attend_floats: attention.crowded("attend_floats_4", device.shared()[0])?,
+            attend_merge: attention.function("attend_merge", 0)?,
             top_k: device.load(SAMPLING)?.function("best", 0)?,
             experts: ExpertKernels::load(device)?,
         })
     }
-}
-
-/// The kernels of `name` for the first `count` of the [`HEAD_DIMS`].
-fn by_dim(module: &Module, name: &str, count: usize) -> Result<Vec<Function>, Error> {
-    HEAD_DIMS[..count].iter().map(|dim| module.function(&format!("{name}_{dim}"), MOST_SHARED)).collect()
 }

@@ -129,8 +129,9 @@ impl CudaBackend {
         let mut state = self.state()?;
         q.changed();
         k.changed();
-        graph::note_attention(cache.layout());
-        let plan = Plan::new(batch, cache.layout(), spec.heads / spec.kv_heads);
+        let fit = self.fit(spec, cache)?;
+        graph::note_attention(cache.layout(), fit);
+        let plan = Plan::new(batch, cache.layout(), fit);
         let data = state.plan.put(&self.device, &plan.data)?;
         let group = cache.layout().layers[spec.layer].group;
         let [keys, values] = cache.layer(spec.layer);

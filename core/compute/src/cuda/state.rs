@@ -20,8 +20,6 @@ pub(crate) struct State {
     /// Hidden numbers of adapters, between their two matrices.
     pub(crate) hidden: Option<Memory>,
     pub(crate) partial: Option<Memory>,
-    /// Zeros between launches.
-    pub(crate) ready: Option<Memory>,
     pub(crate) experts: Space,
     pub(crate) host: Option<Pinned>,
     pub(crate) uploader: Option<Uploader>,

@@ -43,22 +43,22 @@ extern "C" __global__ void store_codes(const __grid_constant__ StoreCodes p) {
     const bool together = first_row >= 0 && p.positions[max(first_row, 0)] == position - slot &&
                           p.tables[max(first_row, 0)] == p.tables[row];
     const float* first = p.k + ((u64)max(first_row, 0) * p.kv_heads + kv) * p.dim;
-    __half* first_key = (__half*)(head + first_key_at(p.padded));
     for (int piece = 0; piece < p.padded / 32; piece++) {
         const int j = piece * 32 + lane;
         float y = j < p.dim ? x[j] : 0.f;
         if (!value) {
             __half offset = __float2half_rn(0.f);
-            if (!together) offset = first_key[j];
+            __half* first_key = (__half*)(head + first_key_at(j));
+            if (!together) offset = *first_key;
             else if (j < p.dim) offset = __float2half_rn(fminf(fmaxf(first[j], -65504.f), 65504.f));
-            if (slot == 0) first_key[j] = offset;
+            if (slot == 0) *first_key = offset;
             y = __fsub_rn(y, __half2float(offset));
         }
         // Rounded first: codes count in what will be multiplied with.
         const __half factor = __float2half_rn(fminf(__fdiv_rn(warp_max(fabsf(y)), 127.f), 65504.f));
         const float d = __half2float(factor), inverse = d > 0.f ? __fdiv_rn(1.f, d) : 0.f;
         const int code = (int)rintf(fminf(fmaxf(__fmul_rn(y, inverse), -127.f), 127.f)) + 128;
-        head[value ? (slot / 2 * p.padded + j) * 2 + slot % 2 : slot * p.padded + j] = (u8)code;
-        if (lane == 0) *(__half*)(head + factors_at(p.padded) + (piece * PAGE + slot) * 2) = factor;
+        head[value ? value_code_at(slot, j) : key_code_at(slot, j)] = (u8)code;
+        if (lane == 0) *(__half*)(head + factor_at(slot, j)) = factor;
     }
 }

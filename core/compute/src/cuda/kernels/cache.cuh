@@ -1,25 +1,43 @@
-// How a page of the KV cache holds the keys and the values of a key/value head, and how attention reads them.
+// How a page of the KV cache holds the keys, or the values, of a key/value head.
 //
-// Half floats: keys `[32][padded]`; values `[16][padded][2]`, two tokens side by side.
+// Numbers come eight at a time, a *strip*, of eight tokens or more: `ldmatrix` and `wgmma` read that without bank conflicts, transposed
+// or not. Values, and keys of single-precision floats, are the strips `[padded / 8][32 tokens][8]`; keys of half floats are eight
+// tokens at a time, `[4][padded / 8][8 tokens][8]`, so that pages one after the other are an operand of `wgmma`.
 //
-// 8-bit codes, stored 128 too large, and for each 32 numbers of a token a factor: keys are codes `[32][padded]`, factors
-// `[padded / 32][32]` and the half floats `[padded]` of the page's first key, from which codes count the difference; values
-// are codes `[16][padded][2]` and factors `[padded / 32][32]`. Both have room for `36 · padded` bytes.
-//
-// Single-precision floats: like half floats.
+// 8-bit codes, stored 128 too large, and for each 32 numbers of a token, a *piece*, a factor. A piece of a page's keys is the codes
+// `[32 tokens][32]`, the half floats' factors `[32 tokens]` and the half floats `[32]` of the page's first key, from which codes
+// count the difference. A piece of its values is the codes of four strips, each `[8 numbers][4][8]` (see `value_code_at`), the
+// factors, and as many bytes that are not used.
 #pragma once
 
 #include "common.cuh"
 
-// Bytes of the keys, or values, of a head in a page.
-template <int DIM, bool CODES>
-__device__ __forceinline__ constexpr u64 part_bytes() {
-    return CODES ? 36 * DIM : 2 * PAGE * DIM;
+// Numbers of a strip, and of a piece.
+constexpr int STRIP = 8;
+constexpr int PIECE = 32;
+
+// Where number `d` of a token is among the floats of a head in a page.
+__device__ __forceinline__ int float_at(int token, int d) { return (d / STRIP * PAGE + token) * STRIP + d % STRIP; }
+
+__device__ __forceinline__ int half_key_at(int token, int d, int padded) {
+    return (token / 8 * (padded / STRIP) + d / STRIP) * 8 * STRIP + token % 8 * STRIP + d % STRIP;
 }
 
-// Where things are among the codes of a head of `padded` numbers.
-__device__ __forceinline__ int factors_at(int padded) { return PAGE * padded; }
-__device__ __forceinline__ int first_key_at(int padded) { return PAGE * padded + 2 * padded; }
+// Bytes of a piece of codes, and where its factors and the first key are.
+constexpr int CODES_PIECE = 36 * PIECE;
+constexpr int FACTORS_AT = PAGE * PIECE;
+constexpr int FIRST_KEY_AT = FACTORS_AT + 2 * PAGE;
+
+__device__ __forceinline__ int key_code_at(int token, int d) { return d / PIECE * CODES_PIECE + token * PIECE + d % PIECE; }
+
+// The codes that a lane multiplies with lie side by side: of one number, those of the tokens `2 t`, `2 t + 1`, `2 t + 8`,
+// `2 t + 9` and the same 16 tokens later.
+__device__ __forceinline__ int value_code_at(int token, int d) {
+    return d / PIECE * CODES_PIECE + d % PIECE * PAGE + token % 8 / 2 * 8 + token / 8 * 2 + token % 2;
+}
+
+__device__ __forceinline__ int factor_at(int token, int d) { return d / PIECE * CODES_PIECE + FACTORS_AT + 2 * token; }
+__device__ __forceinline__ int first_key_at(int d) { return d / PIECE * CODES_PIECE + FIRST_KEY_AT + 2 * (d % PIECE); }
 
 // Two of four codes as half floats.
 __device__ __forceinline__ __half2 code_pair(u32 codes, bool upper) {
@@ -28,92 +46,4 @@ __device__ __forceinline__ __half2 code_pair(u32 codes, bool upper) {
 }
 
 __device__ __forceinline__ u32 half2_bits(__half2 h) { return *reinterpret_cast<u32*>(&h); }
-
-// The first key of a page: of every 32 numbers, a lane's 8.
-template <int DIM, bool CODES>
-struct Offsets {
-    uint4 x[CODES ? DIM / 32 : 1];
-
-    __device__ __forceinline__ void load(const u8* page) {
-        if constexpr (CODES) {
-            const u8* from = page + first_key_at(DIM) + threadIdx.x % 4 * 16;
-#pragma unroll
-            for (int piece = 0; piece < DIM / 32; piece++) x[piece] = load16(from + piece * 64);
-        }
-    }
-
-    __device__ __forceinline__ static uint4 piece(const u8* page, int piece) {
-        if constexpr (CODES) return load16(page + first_key_at(DIM) + threadIdx.x % 4 * 16 + piece * 64);
-        else return {0, 0, 0, 0};
-    }
-};
-
-// 32 numbers of a key as the right operand of a product: lane `4 g + t` has of token `8 n + g` of a page 8 numbers.
-template <int DIM, bool CODES>
-struct KeyPiece {
-    uint4 halves;
-    uint2 codes;
-    __half factor;
-
-    __device__ __forceinline__ void load(const u8* page, int n, int piece) {
-        const int token = 8 * n + threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-        if constexpr (CODES) {
-            codes = load8(page + token * DIM + piece * 32 + 8 * t);
-            factor = *(const __half*)(page + factors_at(DIM) + (piece * PAGE + token) * 2);
-        } else {
-            halves = load16(page + (token * DIM + piece * 32 + 8 * t) * 2);
-        }
-    }
-
-    // `x` is that piece of the page's first key.
-    __device__ __forceinline__ uint4 operand(const uint4& x) const {
-        if constexpr (!CODES) return halves;
-        else {
-            const __half2 d = __half2half2(factor);
-            auto key = [&](u32 four, bool upper, u32 offset) {
-                return half2_bits(__hfma2(code_pair(four, upper), d, *reinterpret_cast<const __half2*>(&offset)));
-            };
-            return {key(codes.x, false, x.x), key(codes.x, true, x.y), key(codes.y, false, x.z), key(codes.y, true, x.w)};
-        }
-    }
-};
-
-// A whole key.
-template <int DIM, bool CODES>
-struct Key {
-    KeyPiece<DIM, CODES> pieces[DIM / 32];
-
-    __device__ __forceinline__ void load(const u8* page, int n) {
-#pragma unroll
-        for (int piece = 0; piece < DIM / 32; piece++) pieces[piece].load(page, n, piece);
-    }
-
-    __device__ __forceinline__ uint4 operand(int piece, const Offsets<DIM, CODES>& offsets) const {
-        return pieces[piece].operand(offsets.x[CODES ? piece : 0]);
-    }
-};
-
-// Values of two tokens as the right operand of a product: lane `4 g + t` has four numbers of the pair `first + t` of a page.
-template <int DIM, bool CODES>
-struct Pair {
-    uint4 halves;
-    uint2 codes;
-    __half2 factor;
-
-    __device__ __forceinline__ void load(const u8* page, int first, int piece) {
-        const int g = threadIdx.x % 32 / 4, pair = first + threadIdx.x % 4, at = (pair * DIM + 32 * piece + 4 * g) * 2;
-        if constexpr (CODES) {
-            codes = load8(page + at);
-            factor = *(const __half2*)(page + factors_at(DIM) + (piece * PAGE + 2 * pair) * 2);
-        } else {
-            halves = load16(page + at * 2);
-        }
-    }
-
-    __device__ __forceinline__ uint4 operand() const {
-        if constexpr (!CODES) return halves;
-        else
-            return {half2_bits(__hmul2(code_pair(codes.x, false), factor)), half2_bits(__hmul2(code_pair(codes.x, true), factor)),
-                    half2_bits(__hmul2(code_pair(codes.y, false), factor)), half2_bits(__hmul2(code_pair(codes.y, true), factor))};
-    }
-};
+__device__ __forceinline__ __half2 bits_half2(u32 bits) { return *reinterpret_cast<__half2*>(&bits); }

@@ -1,6 +1,6 @@
 // Rotations, norms of heads, and the cache's floats.
 
-#include "common.cuh"
+#include "cache.cuh"
 
 // For each row and frequency magnitude * (cos, sin)(position * frequency): y is the row.
 extern "C" __global__ void rotations(const float* frequencies, int count, float magnitude, const u32* positions,
@@ -167,8 +167,7 @@ __device__ __forceinline__ void rope_store_of(const RopeStore& p) {
     for (int i = 0; i < MOST; i++) {
         int j = place(i);
         if (j >= p.padded) continue;
-        // Two tokens' values stand side by side.
-        u64 at = block + (value ? (u64)(slot / 2) * p.padded * 2 + j * 2 + slot % 2 : (u64)slot * p.padded + j);
+        const u64 at = block + (value || p.kind == FLOATS ? float_at(slot, j) : half_key_at(slot, j, p.padded));
         if (p.kind == FLOATS) ((float*)(value ? p.values : p.keys))[at] = x[i];
         // Never infinite, nor NaN: masked tokens are multiplied with 0.
         else ((__half*)(value ? p.values : p.keys))[at] = __float2half_rn(fminf(fmaxf(x[i], -65504.f), 65504.f));
