@@ -30,6 +30,8 @@ pub(crate) struct Device {
     name: String,
     capability: (i32, i32),
     multiprocessors: u32,
+    /// Bytes of shared memory that a block may have.
+    shared: usize,
 }
 
 // SAFETY: contexts and streams may be used from any thread; every call binds the context to its thread first.
@@ -148,12 +150,15 @@ impl Device {
             return no(format!("{name} has compute capability {major}.{minor}; 8.0 (Ampere) is needed"));
         }
         let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1) as u32;
+        let shared =
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?.max(0) as usize;
         // SAFETY: `device` came from the driver; the context is released when this is dropped.
         let context =
             unsafe { result::primary_ctx::retain(device) }.map_err(|e| failed("starting a context", e))?;
         let (stream, capture) = (std::ptr::null_mut(), std::ptr::null_mut());
         let freed = AtomicU64::new(0);
-        let mut this = Self { context, device, stream, capture, freed, name, capability, multiprocessors };
+        let mut this =
+            Self { context, device, stream, capture, freed, name, capability, multiprocessors, shared };
         this.bind()?;
         for stream in [&mut this.stream, &mut this.capture] {
             *stream = result::stream::create(result::stream::StreamKind::NonBlocking)
@@ -165,6 +170,16 @@ impl Device {
     /// The GPU's name, compute capability and multiprocessors.
     pub(crate) fn describe(&self) -> (&str, (i32, i32), u32) {
         (&self.name, self.capability, self.multiprocessors)
+    }
+
+    /// Bytes of shared memory that a block may have besides what its kernel declares (at most 4 KiB).
+    pub(crate) fn shared(&self) -> usize {
+        self.shared - 4096
+    }
+
+    /// Bytes of shared memory of which no two blocks fit on a multiprocessor.
+    pub(crate) fn more_than_half(&self) -> usize {
+        self.shared / 2 + 512
     }
 
     /// Makes the context current on this thread; needed on every thread before any other call.

@@ -7,6 +7,7 @@ use crate::Error;
 
 const ATTENTION: &[u8] = include_bytes!("kernels/attention.fatbin");
 const CACHE: &[u8] = include_bytes!("kernels/cache.fatbin");
+const DECODE: &[u8] = include_bytes!("kernels/decode.fatbin");
 const ELEMENTWISE: &[u8] = include_bytes!("kernels/elementwise.fatbin");
 const GEMM: &[u8] = include_bytes!("kernels/gemm.fatbin");
 const HOPPER: &[u8] = include_bytes!("kernels/hopper.fatbin");
@@ -25,6 +26,9 @@ pub(crate) const MOST_HEAD_DIM: usize = HEAD_DIMS[HEAD_DIMS.len() - 1];
 /// Number of the [`HEAD_DIMS`] that have kernels for tiles of prompts.
 const TILED: usize = 6;
 const ALL: usize = HEAD_DIMS.len();
+
+/// Warps of a block of `decode.cu`: as many as norms of long rows have, which it adds up as those do.
+pub(crate) const DECODE_WARPS: usize = 16;
 
 /// The kernels of `products.cu`, for few rows: most rows, outputs per block, blocks per multiprocessor.
 pub(crate) const PRODUCT_SHAPES: [(usize, usize, usize); 4] =
@@ -108,6 +112,7 @@ pub(crate) struct Kernels {
     pub(crate) pack: Function,
     pub(crate) embed: Function,
     pub(crate) embed_f32: Function,
+    pub(crate) product_1: Function,
     /// In the order of [`PRODUCT_SHAPES`].
     pub(crate) products: [Function; 4],
     /// In the order of the formats and of [`GEMM_SHAPES`].
@@ -178,6 +183,7 @@ impl Kernels {
             pack: pack.function("pack", 0)?,
             embed: pack.function("embed", 0)?,
             embed_f32: pack.function("embed_f32", 0)?,
+            product_1: device.load(DECODE)?.function("product_1", device.shared())?,
             products: [product(4)?, product(8)?, product(16)?, product(32)?],
             product_f32: products.function("product_f32", 0)?,
             rms_norm: norms.function("rms_norm", 0)?,
