@@ -93,6 +93,17 @@ impl Layout {
     }
 }
 
+/// Gives each matrix its share of the multiprocessors, such that each has a block of threads if there are as
+/// many tiles. Returns the number of blocks of threads.
+fn share_out_all(jobs: &mut [Job], tiles: usize, multiprocessors: usize) -> usize {
+    let threads = share_out(jobs, tiles, multiprocessors);
+    let rest = tiles.min(multiprocessors).saturating_sub(threads);
+    // Blocks beyond the first matrix's tiles would have nothing to do, which does no harm.
+    jobs[0].step += rest as i32;
+    jobs[1..].iter_mut().for_each(|job| job.first_block += rest as i32);
+    threads + rest
+}
+
 /// Bytes of a row's form.
 fn form_bytes(form: Form, columns: usize) -> usize {
     let (padded, chunks) = (columns.next_multiple_of(64), columns.div_ceil(CHUNK));
@@ -159,12 +170,7 @@ impl CudaBackend {
         let columns = p.columns as usize;
         let blocks = p.jobs[..p.count as usize].iter().map(|job| (job.outputs as usize).div_ceil(TILE)).sum();
         let jobs = &mut p.jobs[..p.count as usize];
-        let threads = share_out(jobs, blocks, multiprocessors as usize);
-        // Every multiprocessor has a block.
-        let rest = blocks.min(multiprocessors as usize).saturating_sub(threads) as i32;
-        jobs[0].step += rest;
-        jobs[1..].iter_mut().for_each(|job| job.first_block += rest);
-        let threads = threads + rest as usize;
+        let threads = share_out_all(jobs, blocks, multiprocessors as usize);
         let each = if gated { 2 } else { 1 };
         let own = |job: &Job| (job.outputs as usize).div_ceil(TILE).div_ceil(job.step as usize);
         let most = each * p.jobs[..p.count as usize].iter().map(own).max().unwrap_or(0);
@@ -182,7 +188,8 @@ impl CudaBackend {
 
     /// Returns whether a block has room for a row of `columns`, matrices of these formats, and gates.
     pub(super) fn fits_one_row(&self, columns: usize, formats: &[Format]) -> bool {
-        Layout::new(columns, formats, (64, 2), self.device.shared()).is_some()
+        // However many tiles a block has, their sums take no more than this.
+        Layout::new(columns, formats, (64, 2), self.device.shared().saturating_sub(SUMS)).is_some()
     }
 
     /// Has a norm wait for the operation that follows, if that may save a launch. Returns whether it waits.
@@ -299,6 +306,43 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// What `fits_one_row` relies on.
+    #[test]
+    fn sums_of_any_number_of_tiles_have_room() {
+        for format in TensorType::ALL.into_iter().filter_map(Format::of) {
+            for columns in (1..200).map(|n| n * 160) {
+                let bytes =
+                    |most, each| Layout::new(columns, &[format], (most, each), usize::MAX).unwrap().bytes;
+                let gates = bytes(64, 2);
+                assert!((1..40).all(|most| bytes(most, 1) <= gates + SUMS), "{format:?}, {columns}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_tile_has_one_block() {
+        for tiles in [&[256][..], &[128], &[5], &[688], &[256, 64, 64], &[2, 300, 7], &[1, 1, 1, 1], &[9496]]
+        {
+            let mut jobs = vec![Job::default(); tiles.len()];
+            let mut all = 0;
+            for (job, tiles) in jobs.iter_mut().zip(tiles) {
+                job.first_block = all;
+                all += tiles;
+            }
+            let threads = share_out_all(&mut jobs, all as usize, 132);
+            assert_eq!(threads, 132.min(all as usize), "{tiles:?}");
+            let mut done: Vec<_> = tiles.iter().map(|&tiles| vec![0; tiles as usize]).collect();
+            for block in 0..threads as i32 {
+                // As the kernel does.
+                let of = jobs.iter().rposition(|job| block >= job.first_block).unwrap();
+                let first = block - jobs[of].first_block;
+                let own = (tiles[of] - first + jobs[of].step - 1) / jobs[of].step;
+                (0..own).for_each(|i| done[of][(first + i * jobs[of].step) as usize] += 1);
+            }
+            assert!(done.iter().flatten().all(|&times| times == 1), "{tiles:?}");
         }
     }
 
