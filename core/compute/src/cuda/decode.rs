@@ -7,7 +7,6 @@
 use super::buffer::{Buffer, Forms};
 use super::driver::{Device, Geometry, arguments};
 use super::graph;
-use super::kernels::DECODE_WARPS;
 use super::matrix::{CHUNK, Form, Format};
 use super::norms;
 use super::products::{Job, Products, share_out};
@@ -16,6 +15,9 @@ use crate::{Activation, Error, MatMul, Norm};
 
 /// Outputs per block at a time.
 const TILE: usize = 16;
+
+/// Warps of a block: as many as norms of long rows have, which the kernel adds up as those do.
+const DECODE_WARPS: usize = 16;
 
 /// Bytes of shared memory for sums.
 const SUMS: usize = 16 * 1024;
@@ -104,6 +106,11 @@ fn share_out_all(jobs: &mut [Job], tiles: usize, multiprocessors: usize) -> usiz
     threads + rest
 }
 
+/// Bytes of shared memory that a block may have besides those that its kernel declares.
+pub(super) fn room(device: &Device) -> usize {
+    device.shared()[0].saturating_sub(1024)
+}
+
 /// Bytes of a row's form.
 fn form_bytes(form: Form, columns: usize) -> usize {
     let (padded, chunks) = (columns.next_multiple_of(64), columns.div_ceil(CHUNK));
@@ -174,13 +181,15 @@ impl CudaBackend {
         let each = if gated { 2 } else { 1 };
         let own = |job: &Job| (job.outputs as usize).div_ceil(TILE).div_ceil(job.step as usize);
         let most = each * p.jobs[..p.count as usize].iter().map(own).max().unwrap_or(0);
-        let Some(layout) = Layout::new(columns, formats, (most, each), self.device.shared()) else {
+        let Some(layout) = Layout::new(columns, formats, (most, each), room(&self.device)) else {
             return Err(Error::Unsupported(format!("rows of {columns} columns")));
         };
         product.at_once = layout.at_once as i32;
         (product.sums_at, product.weights_at) = (layout.sums_at as i32, layout.weights_at as i32);
-        // Two blocks on one multiprocessor, and none on another, would take twice as long.
-        let shared = layout.bytes.max(self.device.more_than_half());
+        // Two blocks on one multiprocessor, and none on another, would take twice as long. Each has a kilobyte
+        // besides.
+        let more_than_half = self.device.shared()[1] / 2;
+        let shared = layout.bytes.max(more_than_half);
         let geometry = Geometry { grid: [threads, 1, 1], block: 32 * DECODE_WARPS, shared };
         // SAFETY: shapes were checked, and the caller vouches for the addresses.
         unsafe { self.device.launch(self.kernels.product_1, geometry, arguments![product]) }
@@ -189,7 +198,7 @@ impl CudaBackend {
     /// Returns whether a block has room for a row of `columns`, matrices of these formats, and gates.
     pub(super) fn fits_one_row(&self, columns: usize, formats: &[Format]) -> bool {
         // However many tiles a block has, their sums take no more than this.
-        Layout::new(columns, formats, (64, 2), self.device.shared().saturating_sub(SUMS)).is_some()
+        Layout::new(columns, formats, (64, 2), room(&self.device).saturating_sub(SUMS)).is_some()
     }
 
     /// Has a norm wait for the operation that follows, if that may save a launch. Returns whether it waits.
@@ -286,8 +295,8 @@ mod tests {
 
     use super::*;
 
-    const H200: usize = 223 * 1024;
-    const A100: usize = 159 * 1024;
+    const H200: usize = 226 * 1024;
+    const A100: usize = 162 * 1024;
 
     #[test]
     fn every_type_and_width_fits_into_shared_memory() {

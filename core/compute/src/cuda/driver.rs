@@ -30,8 +30,7 @@ pub(crate) struct Device {
     name: String,
     capability: (i32, i32),
     multiprocessors: u32,
-    /// Bytes of shared memory that a block may have.
-    shared: usize,
+    shared: [usize; 2],
 }
 
 // SAFETY: contexts and streams may be used from any thread; every call binds the context to its thread first.
@@ -150,8 +149,11 @@ impl Device {
             return no(format!("{name} has compute capability {major}.{minor}; 8.0 (Ampere) is needed"));
         }
         let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1) as u32;
-        let shared =
-            attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?.max(0) as usize;
+        let shared = [
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?,
+        ]
+        .map(|bytes| bytes.max(0) as usize);
         // SAFETY: `device` came from the driver; the context is released when this is dropped.
         let context =
             unsafe { result::primary_ctx::retain(device) }.map_err(|e| failed("starting a context", e))?;
@@ -172,14 +174,9 @@ impl Device {
         (&self.name, self.capability, self.multiprocessors)
     }
 
-    /// Bytes of shared memory that a block may have besides what its kernel declares (at most 4 KiB).
-    pub(crate) fn shared(&self) -> usize {
-        self.shared - 4096
-    }
-
-    /// Bytes of shared memory of which no two blocks fit on a multiprocessor.
-    pub(crate) fn more_than_half(&self) -> usize {
-        self.shared / 2 + 512
+    /// Bytes of shared memory that a block may have, and that a multiprocessor has.
+    pub(crate) fn shared(&self) -> [usize; 2] {
+        self.shared
     }
 
     /// Makes the context current on this thread; needed on every thread before any other call.

@@ -1,5 +1,6 @@
 //! The kernels: compiled ahead by `ci/build-kernels`, embedded in the program, loaded onto a device.
 
+use super::decode;
 use super::driver::{Device, Function, Module};
 use super::experts::ExpertKernels;
 use super::matrix::FORMATS;
@@ -26,9 +27,6 @@ pub(crate) const MOST_HEAD_DIM: usize = HEAD_DIMS[HEAD_DIMS.len() - 1];
 /// Number of the [`HEAD_DIMS`] that have kernels for tiles of prompts.
 const TILED: usize = 6;
 const ALL: usize = HEAD_DIMS.len();
-
-/// Warps of a block of `decode.cu`: as many as norms of long rows have, which it adds up as those do.
-pub(crate) const DECODE_WARPS: usize = 16;
 
 /// The kernels of `products.cu`, for few rows: most rows, outputs per block, blocks per multiprocessor.
 pub(crate) const PRODUCT_SHAPES: [(usize, usize, usize); 4] =
@@ -183,7 +181,7 @@ impl Kernels {
             pack: pack.function("pack", 0)?,
             embed: pack.function("embed", 0)?,
             embed_f32: pack.function("embed_f32", 0)?,
-            product_1: device.load(DECODE)?.function("product_1", device.shared())?,
+            product_1: device.load(DECODE)?.function("product_1", decode::room(device))?,
             products: [product(4)?, product(8)?, product(16)?, product(32)?],
             product_f32: products.function("product_f32", 0)?,
             rms_norm: norms.function("rms_norm", 0)?,
