@@ -186,8 +186,8 @@ impl CudaBackend {
         };
         product.at_once = layout.at_once as i32;
         (product.sums_at, product.weights_at) = (layout.sums_at as i32, layout.weights_at as i32);
-        // Two blocks on one multiprocessor, and none on another, would take twice as long. Each has a kilobyte
-        // besides.
+        // Two blocks on one multiprocessor, and none on another, would take twice as long. Each has a
+        // kilobyte besides.
         let more_than_half = self.device.shared()[1] / 2;
         let shared = layout.bytes.max(more_than_half);
         let geometry = Geometry { grid: [threads, 1, 1], block: 32 * DECODE_WARPS, shared };

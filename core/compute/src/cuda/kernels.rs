@@ -1,6 +1,5 @@
 //! The kernels: compiled ahead by `ci/build-kernels`, embedded in the program, loaded onto a device.
 
-use super::decode;
 use super::driver::{Device, Function, Module};
 use super::experts::ExpertKernels;
 use super::matrix::FORMATS;
@@ -181,7 +180,7 @@ impl Kernels {
             pack: pack.function("pack", 0)?,
             embed: pack.function("embed", 0)?,
             embed_f32: pack.function("embed_f32", 0)?,
-            product_1: device.load(DECODE)?.function("product_1", decode::room(device))?,
+            product_1: device.load(DECODE)?.function("product_1", super::decode::room(device))?,
             products: [product(4)?, product(8)?, product(16)?, product(32)?],
             product_f32: products.function("product_f32", 0)?,
             rms_norm: norms.function("rms_norm", 0)?,
