@@ -174,6 +174,16 @@ impl FormSet {
         missing
     }
 
+    /// Returns whether these forms hold the current rows.
+    pub(crate) fn has(&self, needed: u32) -> bool {
+        needed & !self.valid == 0
+    }
+
+    /// The floats were changed, and no form with them.
+    pub(crate) fn forget(&mut self) {
+        self.valid = 0;
+    }
+
     /// Allocates memory for `rows` rows of each form in `which`.
     pub(crate) fn room_for(
         &mut self,

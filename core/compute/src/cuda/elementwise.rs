@@ -60,7 +60,14 @@ impl CudaBackend {
             Some(up) => checks::same(self, "a gate", x, up)?,
             None => checks::ungated(activation)?,
         }
-        let _state = self.state()?;
+        let _state = self.locked()?;
+        if let Some(up) = up
+            && self.activate_pair(activation, x, up)?
+        {
+            x.changed();
+            return Ok(());
+        }
+        self.start_all()?;
         let forms = x.fill()?;
         let (to, other, columns) = (x.pointer(), up.map_or(0, Buffer::pointer), x.columns as i32);
         let (kind, [alpha, limit]) = gate(activation);

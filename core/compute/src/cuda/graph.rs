@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::decode::Waiting;
 use super::driver::{Device, Graph};
 use super::plan::{Fit, Plan};
 use crate::{Batch, CacheLayout, Error};
@@ -56,6 +57,8 @@ struct Notes {
     attention: Option<(CacheLayout, Fit)>,
     /// Set if the pass did something that a recording cannot repeat.
     spoiled: bool,
+    /// An operation that waits for the next one; see `decode.rs`.
+    waiting: Option<Waiting>,
 }
 
 thread_local! {
@@ -65,6 +68,20 @@ thread_local! {
 /// Returns whether this thread records a pass.
 pub(crate) fn recording() -> bool {
     NOTES.with_borrow(Option::is_some)
+}
+
+/// Has an operation wait, while this thread records. Nothing else waits.
+pub(crate) fn wait_with(waiting: Waiting) {
+    NOTES.with_borrow_mut(|notes| {
+        if let Some(notes) = notes {
+            notes.waiting = Some(waiting);
+        }
+    });
+}
+
+/// Takes the operation that waits on this device.
+pub(crate) fn waiting(device: *const Device) -> Option<Waiting> {
+    NOTES.with_borrow_mut(|notes| notes.as_mut()?.waiting.take_if(|waiting| waiting.is_of(device)))
 }
 
 /// Notes that a buffer holds `count` rows.

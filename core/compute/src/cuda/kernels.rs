@@ -9,6 +9,7 @@ use crate::Error;
 const ATTENTION: &[u8] = include_bytes!("kernels/attention.fatbin");
 const ATTENTION_HOPPER: &[u8] = include_bytes!("kernels/attention_hopper.fatbin");
 const CACHE: &[u8] = include_bytes!("kernels/cache.fatbin");
+const DECODE: &[u8] = include_bytes!("kernels/decode.fatbin");
 const ELEMENTWISE: &[u8] = include_bytes!("kernels/elementwise.fatbin");
 const GEMM: &[u8] = include_bytes!("kernels/gemm.fatbin");
 const HOPPER: &[u8] = include_bytes!("kernels/hopper.fatbin");
@@ -106,6 +107,7 @@ pub(crate) struct Kernels {
     pub(crate) pack: Function,
     pub(crate) embed: Function,
     pub(crate) embed_f32: Function,
+    pub(crate) product_1: Function,
     /// In the order of [`PRODUCT_SHAPES`].
     pub(crate) products: [Function; 4],
     /// In the order of the formats and of [`GEMM_SHAPES`].
@@ -188,6 +190,7 @@ impl Kernels {
             pack: pack.function("pack", 0)?,
             embed: pack.function("embed", 0)?,
             embed_f32: pack.function("embed_f32", 0)?,
+            product_1: device.load(DECODE)?.function("product_1", super::decode::room(device))?,
             products: [product(4)?, product(8)?, product(16)?, product(32)?],
             product_f32: products.function("product_f32", 0)?,
             rms_norm: norms.function("rms_norm", 0)?,

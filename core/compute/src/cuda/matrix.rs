@@ -126,6 +126,16 @@ pub(crate) enum Kind {
     Floats,
 }
 
+impl Kind {
+    /// The layout of tiles; `None` for floats.
+    pub(crate) fn format(&self) -> Option<Format> {
+        match *self {
+            Self::Tiles { format, .. } => Some(format),
+            Self::Floats => None,
+        }
+    }
+}
+
 /// The struct `Source` of `pack.cu`.
 #[repr(C)]
 struct Source {

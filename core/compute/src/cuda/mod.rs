@@ -3,8 +3,9 @@
 //! Reading order: `kernels/format.cuh` defines the layout of weights, `kernels/activations.cuh` that of
 //! activations, `kernels/chunk.cuh` multiplies them, and `kernels/attention.cu` sums up attention. On the
 //! host side, `driver` is the GPU; `matrix`, `lora`, `buffer` and `cache` hold its memory; `plan` cuts a
-//! batch into pieces; `graph` records passes and `pass` runs them; `products`, `experts`, `norms`, `rope`,
-//! `attention` and `elementwise` start the kernels of their names, and this file starts the few others.
+//! batch into pieces; `graph` records passes and `pass` runs them; `products`, `decode` (products of a single
+//! row, which norms and activations join), `experts`, `norms`, `rope`, `attention` and `elementwise` start
+//! the kernels of their names, and this file starts the few others.
 //!
 //! **The same answer in any company.** Products of quantized weights are sums of integers, which are exact in
 //! any order. The floats made from those sums are added chunk by chunk (256 columns), from the first on.
@@ -17,6 +18,7 @@ mod attention;
 mod buffer;
 mod cache;
 mod crew;
+mod decode;
 mod driver;
 mod elementwise;
 mod experts;
@@ -116,8 +118,15 @@ impl CudaBackend {
         start.until(&end)
     }
 
-    /// Locks the state that starting kernels needs.
+    /// Locks the state that starting kernels needs, after starting what waits for the next operation.
     fn state(&self) -> Result<MutexGuard<'_, State>, Error> {
+        let state = self.locked()?;
+        self.start_all()?;
+        Ok(state)
+    }
+
+    /// Locks the state for an operation that what waits may join.
+    fn locked(&self) -> Result<MutexGuard<'_, State>, Error> {
         self.device.bind()?;
         Ok(self.state.lock().unwrap_or_else(|e| e.into_inner()))
     }

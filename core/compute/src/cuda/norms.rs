@@ -8,7 +8,7 @@ use crate::checks::{self, expect};
 use crate::{Error, Norm, NormKind};
 
 /// The weight of an RMS norm that has one and no bias: the kernels for this most common norm do less.
-fn common<'a>(norm: &Norm<'a, CudaBackend>) -> Option<&'a Vector> {
+pub(super) fn common<'a>(norm: &Norm<'a, CudaBackend>) -> Option<&'a Vector> {
     norm.weight.filter(|_| norm.kind == NormKind::Rms && norm.bias.is_none())
 }
 
@@ -18,7 +18,7 @@ pub(crate) fn parameters(norm: &Norm<'_, CudaBackend>) -> [u64; 2] {
 }
 
 /// A block of threads for each row: a warp for every 256 columns, at most 16 warps.
-fn geometry(rows: usize, columns: usize) -> Geometry {
+pub(super) fn geometry(rows: usize, columns: usize) -> Geometry {
     Geometry { grid: [rows, 1, 1], block: 32 * columns.div_ceil(CHUNK).clamp(1, 16), shared: 0 }
 }
 
@@ -29,6 +29,9 @@ impl CudaBackend {
         expect("the width of a norm's output", out.columns, x.columns)?;
         let _state = self.state()?;
         out.set_rows(x.rows())?;
+        if self.norm_may_wait(x, norm, out)? {
+            return Ok(());
+        }
         let forms = out.fill()?;
         self.start_norm(x, norm, out.pointer(), forms)
     }

@@ -24,7 +24,7 @@ impl CudaBackend {
                 // unrecorded meanwhile.
                 drop(state);
                 let recorder = self.recorder.lock().unwrap_or_else(|e| e.into_inner());
-                let made = graph::record(&self.device, &mut || run().is_ok());
+                let made = graph::record(&self.device, &mut || run().is_ok() && self.start_all().is_ok());
                 drop(recorder);
                 state = self.state()?;
                 state.recordings.keep(&self.device, shape, made)

@@ -1,6 +1,6 @@
 //! Chooses the kernels that multiply, and cuts their work into blocks.
 //!
-//! - `products.cu` for few rows (decoding): all matrices in one launch, whatever their formats.
+//! - `decode.cu` for one row, and `products.cu` for few: all matrices in one launch, whatever their formats.
 //! - `hopper.cu` for many rows, for the formats that it supports, on GPUs with its instructions.
 //! - `gemm.cu` for many rows of all other formats.
 
@@ -19,15 +19,15 @@ pub(crate) const MOST_JOBS: usize = 4;
 /// The struct `Job` of `products.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Job {
+pub(super) struct Job {
     weight: u64,
     bias: u64,
     out: u64,
     tile_row_bytes: u64,
     format: i32,
-    outputs: i32,
-    first_block: i32,
-    step: i32,
+    pub(super) outputs: i32,
+    pub(super) first_block: i32,
+    pub(super) step: i32,
     accumulate: i32,
     factor: f32,
 }
@@ -35,19 +35,19 @@ struct Job {
 /// The struct `Products` of `products.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Products {
-    jobs: [Job; MOST_JOBS],
+pub(super) struct Products {
+    pub(super) jobs: [Job; MOST_JOBS],
     x: Forms,
-    count: i32,
-    rows: i32,
-    columns: i32,
-    round: i32,
+    pub(super) count: i32,
+    pub(super) rows: i32,
+    pub(super) columns: i32,
+    pub(super) round: i32,
 }
 
 impl Products {
     /// Takes at most [`MOST_JOBS`] jobs, with `block_outputs` outputs per block; also returns the number of
     /// blocks.
-    fn new(
+    pub(super) fn new(
         x: &Buffer,
         forms: Forms,
         jobs: &[&MatMul<'_, CudaBackend>],
@@ -74,23 +74,22 @@ impl Products {
         }
         (p, blocks)
     }
+}
 
-    /// Gives each matrix its share of at most about `resident` blocks of threads, which then go through its
-    /// `blocks` of outputs in turns. Returns the number of blocks of threads.
-    fn share_out(&mut self, blocks: usize, resident: usize) -> usize {
-        let count = self.count as usize;
-        let starts: Vec<usize> = self.jobs[..count].iter().map(|job| job.first_block as usize).collect();
-        let mut next = 0;
-        for (i, job) in self.jobs[..count].iter_mut().enumerate() {
-            let own = starts.get(i + 1).copied().unwrap_or(blocks) - starts[i];
-            let share = if blocks <= resident { own } else { (own * resident / blocks).max(1) };
-            // The fewest blocks that need no more turns than `share` blocks.
-            let step = own.div_ceil(own.div_ceil(share));
-            (job.first_block, job.step) = (next as i32, step as i32);
-            next += step;
-        }
-        next
+/// Gives each matrix its share of at most about `resident` blocks of threads, which then go through its
+/// `blocks` of outputs in turns. Returns the number of blocks of threads.
+pub(super) fn share_out(jobs: &mut [Job], blocks: usize, resident: usize) -> usize {
+    let starts: Vec<usize> = jobs.iter().map(|job| job.first_block as usize).collect();
+    let mut next = 0;
+    for (i, job) in jobs.iter_mut().enumerate() {
+        let own = starts.get(i + 1).copied().unwrap_or(blocks) - starts[i];
+        let share = if blocks <= resident { own } else { (own * resident / blocks).max(1) };
+        // The fewest blocks that need no more turns than `share` blocks.
+        let step = own.div_ceil(own.div_ceil(share));
+        (job.first_block, job.step) = (next as i32, step as i32);
+        next += step;
     }
+    next
 }
 
 impl CudaBackend {
@@ -111,7 +110,13 @@ impl CudaBackend {
             }
             lora::check(job, x.rows())?;
         }
-        let mut state = self.state()?;
+        // What waits may join a product of a single row, of whole matrices and without adapters.
+        let formats: Vec<Format> = jobs.iter().filter_map(|job| job.weight.kind.format()).collect();
+        let alone = x.rows() == 1 && self.fits_one_row(x.columns, &formats);
+        let joins = alone && formats.len() == jobs.len() && jobs.len() <= MOST_JOBS;
+        let joins = joins && jobs.iter().all(|job| job.lora.is_empty());
+        let mut state = self.locked()?;
+        let norm = if joins { self.norm_of(x, jobs)? } else { self.start_all().map(|()| None)? };
         state.wait_for_weights(&self.device)?;
         for job in &mut *jobs {
             job.out.set_rows(x.rows())?;
@@ -119,9 +124,12 @@ impl CudaBackend {
         if x.rows() == 0 {
             return Ok(());
         }
-        let forms = self.forms_of(x, needed)?;
         let (tiled, floats): (Vec<_>, Vec<_>) =
             jobs.iter().partition(|job| matches!(job.weight.kind, Kind::Tiles { .. }));
+        if joins {
+            return self.one_row(x, needed, &tiled, norm);
+        }
+        let forms = self.forms_of(x, needed)?;
         for jobs in tiled.chunks(MOST_JOBS) {
             self.tiled(x, forms, jobs)?;
         }
@@ -244,8 +252,8 @@ impl CudaBackend {
         let (round, shared) = product_round(shape, x.columns());
         p.round = round as i32;
         let row_blocks = x.rows().div_ceil(block_rows);
-        let grid = [p.share_out(blocks, multiprocessors as usize * resident), row_blocks, 1];
-        let geometry = Geometry { grid, block: 256, shared };
+        let threads = share_out(&mut p.jobs[..jobs.len()], blocks, multiprocessors as usize * resident);
+        let geometry = Geometry { grid: [threads, row_blocks, 1], block: 256, shared };
         // SAFETY: shapes were checked, and the forms that the formats read are there.
         unsafe { self.device.launch(self.kernels.products[shape], geometry, arguments![p]) }
     }
@@ -334,18 +342,18 @@ mod tests {
 
     #[test]
     fn matrices_share_the_multiprocessors() {
-        let mut p = Products { count: 3, ..Products::default() };
-        for (job, first) in p.jobs.iter_mut().zip([0, 256, 288]) {
+        let mut jobs = [Job::default(); 3];
+        for (job, first) in jobs.iter_mut().zip([0, 256, 288]) {
             job.first_block = first;
         }
         // The jobs have 256, 32 and 32 blocks of outputs; 100 blocks of threads are resident.
-        assert_eq!(p.share_out(320, 100), 64 + 8 + 8);
-        assert_eq!(p.jobs.map(|job| job.step), [64, 8, 8, 0]);
-        assert_eq!(p.jobs.map(|job| job.first_block), [0, 64, 72, 0]);
-        for (job, first) in p.jobs.iter_mut().zip([0, 256, 288]) {
+        assert_eq!(share_out(&mut jobs, 320, 100), 64 + 8 + 8);
+        assert_eq!(jobs.map(|job| job.step), [64, 8, 8]);
+        assert_eq!(jobs.map(|job| job.first_block), [0, 64, 72]);
+        for (job, first) in jobs.iter_mut().zip([0, 256, 288]) {
             job.first_block = first;
         }
-        assert_eq!(p.share_out(320, 400), 320);
+        assert_eq!(share_out(&mut jobs, 320, 400), 320);
     }
 
     #[test]
