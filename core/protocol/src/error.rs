@@ -59,6 +59,15 @@ impl ApiError {
             .param("model")
     }
 
+    /// Creates an error for a program or an adapter that the caller does not have: status 404.
+    pub(crate) fn no_extra(what: &str, name: &str) -> Self {
+        let message =
+            format!("there is no {what} `{name}` of this tenant's; its administrator can add one or grant another tenant's");
+        Self::new(404, "invalid_request_error", ErrorCode::NotFound, message)
+            .code(&format!("{what}_not_found"))
+            .param(format!("realm.{what}"))
+    }
+
     /// Creates an error for a path that does not exist: status 404.
     pub(crate) fn no_path(message: impl Into<String>) -> Self {
         Self::new(404, "invalid_request_error", ErrorCode::NotFound, message).code("unknown_url")

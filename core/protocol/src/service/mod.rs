@@ -22,7 +22,7 @@ pub(crate) use self::work::Started;
 use crate::gate::{Gate, Open};
 use crate::ollama::OllamaRequest;
 use crate::openai::Writer;
-use crate::{ApiError, Dialect, Events, Models, OneModel, json};
+use crate::{ApiError, Dialect, Events, Extras, Models, OneModel, json};
 
 /// The answer to a call.
 pub struct Answer {
@@ -82,6 +82,12 @@ impl Service {
         Self::new(OneModel::new(model))
     }
 
+    /// Returns the calls that a service answers: the method and the path, in which `NAME` stands for a model's
+    /// name.
+    pub fn routes() -> impl Iterator<Item = (&'static str, String)> {
+        route::all()
+    }
+
     /// Refuses bodies with an unknown field instead of ignoring the field. Inside messages unknown fields are
     /// still ignored, since clients send answers back as they came.
     #[must_use]
@@ -96,6 +102,12 @@ impl Service {
     /// Status 404 if there is none, or the error of its load.
     pub async fn model(&self, name: &str) -> Result<Model, ApiError> {
         self.models.model(name).await
+    }
+
+    /// Returns the model of a request, with the program and the adapter that it names.
+    async fn model_for(&self, name: &str, extras: &Extras) -> Result<Model, ApiError> {
+        let model = self.models.model(name).await?;
+        self.models.equipped(model, extras).await
     }
 
     /// Answers a call. Every failure is an answer, too, in the form of the path's protocol. Dropping the

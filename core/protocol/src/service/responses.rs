@@ -12,7 +12,7 @@ impl Service {
         let request = ResponsesRequest::read(body)?;
         let ignored = request.chat.ignored.clone();
         self.check(&ignored)?;
-        let model = self.models.model(&request.chat.model).await?;
+        let model = self.model_for(&request.chat.model, &request.chat.extras).await?;
         let started = start(&model, request.chat.requests().collect(), 1, "input", &self.gate).await?;
         if request.chat.stream {
             return Ok(self.events(started, Box::new(ResponseWriter::new(request)), &ignored));

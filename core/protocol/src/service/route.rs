@@ -60,9 +60,15 @@ impl<'a> Route<'a> {
 
     /// Returns the paths that exist, for errors.
     pub(super) fn list() -> String {
-        let version =
-            |path: &str| if path.starts_with("/api/") || path.ends_with("tokenize") { "" } else { "/v1" };
-        let paths: Vec<_> = PATHS.iter().map(|(path, _)| format!("{}{path}", version(path))).collect();
+        let paths: Vec<_> = all().map(|(_, path)| path).filter(|path| !path.ends_with("NAME")).collect();
         format!("there are {}", paths.join(", "))
     }
+}
+
+/// Returns all calls: the method and the path, in which `NAME` stands for a model's name.
+pub(super) fn all() -> impl Iterator<Item = (&'static str, String)> {
+    let version =
+        |path: &str| if path.starts_with("/api/") || path.ends_with("tokenize") { "" } else { "/v1" };
+    let known = PATHS.iter().map(move |(path, route)| (route.method(), format!("{}{path}", version(path))));
+    known.chain([(Route::Model("").method(), "/v1/models/NAME".to_owned())])
 }

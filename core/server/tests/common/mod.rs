@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use realm::{Model, Realm};
-use realm_server::keys::{Key, Store, StoreError, Used};
+use realm_server::keys::{Entry, Key, Kind, Store, StoreError, Used, Version};
 use realm_server::{Config, Server, Stopper};
 use serde_json::{Value, json};
 
@@ -72,6 +72,8 @@ pub(crate) fn start_with(
 pub(crate) struct Memory {
     pub(crate) keys: Arc<Mutex<Vec<Key>>>,
     pub(crate) used: Arc<Mutex<Vec<(String, Used)>>>,
+    pub(crate) entries: Arc<Mutex<Vec<Entry>>>,
+    pub(crate) versions: Arc<Mutex<Vec<(String, Version, Vec<u8>)>>>,
 }
 
 impl Store for Memory {
@@ -104,6 +106,46 @@ impl Store for Memory {
 
     fn usage(&mut self) -> Result<Vec<(String, Used)>, StoreError> {
         Ok(self.used.lock().unwrap().clone())
+    }
+
+    fn entries(&mut self) -> Result<Vec<Entry>, StoreError> {
+        Ok(self.entries.lock().unwrap().clone())
+    }
+
+    fn put(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        self.remove(entry.kind, &entry.name)?;
+        self.entries.lock().unwrap().push(entry.clone());
+        Ok(())
+    }
+
+    fn remove(&mut self, kind: Kind, name: &str) -> Result<bool, StoreError> {
+        let mut entries = self.entries.lock().unwrap();
+        let before = entries.len();
+        entries.retain(|entry| (entry.kind, &*entry.name) != (kind, name));
+        Ok(entries.len() < before)
+    }
+
+    fn add_version(
+        &mut self,
+        program: &str,
+        version: &Version,
+        wasm: &[u8],
+        _: usize,
+    ) -> Result<(), StoreError> {
+        self.versions.lock().unwrap().push((program.to_owned(), version.clone(), wasm.to_vec()));
+        let value = version.number.into();
+        self.put(&Entry { kind: Kind::Program, name: program.to_owned(), value })
+    }
+
+    fn versions(&mut self, program: &str) -> Result<Vec<Version>, StoreError> {
+        let all = self.versions.lock().unwrap();
+        Ok(all.iter().filter(|(name, ..)| name == program).map(|(_, version, _)| version.clone()).collect())
+    }
+
+    fn wasm(&mut self, program: &str, number: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let all = self.versions.lock().unwrap();
+        let found = all.iter().find(|(name, version, _)| name == program && version.number == number);
+        Ok(found.map(|(.., wasm)| wasm.clone()))
     }
 }
 

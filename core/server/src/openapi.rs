@@ -1,0 +1,9 @@
+//! `/openapi.json`.
+
+pub(crate) fn clients() -> &'static str {
+    "{}"
+}
+
+pub(crate) fn administration() -> &'static str {
+    "{}"
+}
