@@ -124,7 +124,7 @@ fn a_load_that_fails_says_why_and_changes_nothing() {
     for (method, path, body, word) in [
         ("PUT", "/admin/models/small", json!({"sauce": "x"}), "sauce"),
         ("PUT", "/admin/models/small", json!({"context-length": 0}), "context-length"),
-        ("PUT", "/admin/models/small", json!({"context-length": "x"}), "integer"),
+        ("PUT", "/admin/models/small", json!({"context-length": "x"}), "usize"),
         ("PUT", "/admin/models/%20", json!({}), "no name"),
         ("PUT", "/admin/aliases/a", json!({"model": "absent"}), "absent"),
         ("PUT", "/admin/aliases/a", json!({}), "model"),
@@ -135,7 +135,7 @@ fn a_load_that_fails_says_why_and_changes_nothing() {
         ("PUT", "/admin/tenants/a%2Fb", json!({}), "no name"),
         ("PUT", "/admin/tenants/acme/adapters/x", json!({"model": MODEL, "source": "x"}), "tenant"),
         ("PUT", "/admin/tenants/default/adapters/x", json!({"model": MODEL, "source": "/absent"}), "absent"),
-        ("PUT", "/admin/tenants/default/programs/x", json!({"no": "program"}), "program"),
+        ("PUT", "/admin/tenants/default/programs/x", json!({"no": "program"}), "WebAssembly"),
         ("POST", "/admin/tenants/default/programs/x/rollback", json!({}), "program"),
         ("POST", "/admin/keys", json!({"tenant": "a"}), "--api-keys"),
         ("POST", "/admin/reload", Value::Null, "configuration"),

@@ -32,6 +32,9 @@ fn check_reply(described: &Value, method: &str, path: &str, reply: &Reply) {
     let status = reply.status.to_string();
     let response = if responses[&status].is_null() { &responses["default"] } else { &responses[&status] };
     let kind = reply.header("content-type").unwrap();
+    // Events are described without their encoding.
+    let kind = kind.trim_end_matches("; charset=utf-8");
+    let kind = if path == "/metrics" { reply.header("content-type").unwrap() } else { kind };
     let content = &response["content"][kind];
     assert!(content.is_object(), "{method} {path} has {kind}, which is not described: {reply:?}");
     if kind == "application/json" {
@@ -134,7 +137,9 @@ fn every_described_field_of_a_request_is_known() {
         let required: serde_json::Map<_, _> = required.map(|key| key.as_str().unwrap()).map(|key| (key.to_owned(), base(key))).collect();
         let mut asks = |more: &[(&str, Value)]| {
             let mut body = required.clone();
-            if path == "/tokenize" {
+            // A text, unless it goes by its other name or is a conversation.
+            let other = |(key, _): &(&str, Value)| ["content", "messages"].contains(key);
+            if path == "/tokenize" && !more.iter().any(other) {
                 body.insert("prompt".into(), json!("a"));
             }
             if name == "OllamaGenerateRequest" {
@@ -212,8 +217,8 @@ fn answers_of_administration_have_the_described_form() {
         ("POST", "/admin/keys", json!({"tenant": "acme", "note": "a", "scopes": ["inference"], "models": ["tiny"], "rates": {"requests-per-minute": 5}, "expires-in": 60})),
         ("GET", "/admin/keys", Value::Null),
         ("POST", "/admin/keys/{id}=ID/rotate", json!({"overlap": 60})),
-        ("DELETE", "/admin/keys/{id}=ID", Value::Null),
         ("DELETE", "/admin/models/{name}=tiny", Value::Null),
+        ("DELETE", "/admin/keys/{id}=ID", Value::Null),
     ] {
         let words = path.split('/').map(|word| word.split_once('=').unwrap_or((word, word)));
         let (pattern, given): (Vec<_>, Vec<_>) = words.unzip();

@@ -88,10 +88,10 @@ fn a_faulty_file_is_refused_with_its_place_and_nothing_changes() {
     let configured = Configured::start(&old);
     let hello = conformance("programs/hello.wasm");
     for (text, words) in [
-        (format!("{old}[tenants.acme]\nlimits.wieght = 1\n"), &["line 5", "wieght", "weight"][..]),
-        (format!("{old}[tenants.acme]\nrates.tokens-per-minute = \"many\"\n"), &["line 5", "u32"]),
+        (format!("{old}[tenants.acme]\nlimits.priority = 1\n"), &["line 6", "priority", "weight"][..]),
+        (format!("{old}[tenants.acme]\nrates.tokens-per-minute = \"many\"\n"), &["line 6", "u32"]),
         (format!("prot = 1\n{old}"), &["line 1", "prot", "port"]),
-        (format!("{old}[http]\nkeep-alive = 0\n"), &["line 5", "0.001"]),
+        (format!("{old}[http]\nkeep-alive = 0\n"), &["line 6", "0.001"]),
         (format!("{old}x = [\n"), &["line 5"]),
         (format!("{old}[tenants.acme]\nlimits.weight = 0\n"), &["acme", "weight"]),
         (format!("{old}[tenants.acme]\nmodels = [\"two\"]\n"), &["acme", "two", "one"]),
@@ -174,6 +174,7 @@ fn what_administration_made_and_what_the_file_names_do_not_clash() {
         assert_eq!(refused.status, 409, "{refused:?}");
     }
     // Administration reads the file, too, and says what is wrong with it.
+    *configured.file.lock().unwrap() = old.clone();
     common::admin(server, "POST", "/admin/reload", &serde_json::Value::Null);
     *configured.file.lock().unwrap() = format!("{old}x = 1\n");
     let refused = common::admin_as(server, "", "POST", "/admin/reload", &serde_json::Value::Null);

@@ -82,8 +82,8 @@ impl Service {
         Self::new(OneModel::new(model))
     }
 
-    /// Returns the calls that a service answers: the method and the path, in which `NAME` stands for a model's
-    /// name.
+    /// Returns the calls that a service answers: the method and the path, in which `NAME` stands for a
+    /// model's name.
     pub fn routes() -> impl Iterator<Item = (&'static str, String)> {
         route::all()
     }

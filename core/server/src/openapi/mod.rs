@@ -153,7 +153,7 @@ fn schema(all: &Value, name: &str) -> Value {
     for (field, value) in fields {
         let plain = field.trim_end_matches('!');
         let (Some(kind), Some(description)) = (value[0].as_str(), value[1].as_str()) else { continue };
-        if out.contains(&plain) {
+        if out.contains(&plain) || ["+", "-"].contains(&plain) {
             continue;
         }
         if field.ends_with('!') {
