@@ -197,8 +197,7 @@ fn the_command_administers_a_server_and_a_killed_one_has_all_of_it_again() {
     let folder = tempfile::tempdir().unwrap();
     let (file, log) = (in_folder(folder.path()), folder.path().join("audit.jsonl"));
     let ops = create(&file, &["--scope", "administration"]);
-    let options =
-        ["--admin", "127.0.0.1:0", "--api-keys", &file, "--audit-log", log.to_str().unwrap()];
+    let options = ["--admin", "127.0.0.1:0", "--api-keys", &file, "--audit-log", log.to_str().unwrap()];
     let mut server = Serving::start_with(&options);
     let done = |server: &Serving, args: &[&str]| {
         admin(server, &ops, args).unwrap_or_else(|error| panic!("{args:?}: {error}"))

@@ -98,15 +98,13 @@ fn models(state: &State, config: &Config) -> Result<Models, Error> {
 }
 
 fn taken(of: &str, name: &str) -> Error {
-    Error(format!("{of}.{name}: administration has made one of this name; name it otherwise, or remove that one first"))
+    Error(format!(
+        "{of}.{name}: administration has made one of this name; name it otherwise, or remove that one first"
+    ))
 }
 
 /// Loads the adapters of a configuration, and again those whose models are loaded anew.
-fn adapters(
-    catalog: &Catalog,
-    config: &Config,
-    models: &Models,
-) -> Result<ByOwner<HeldAdapter>, Error> {
+fn adapters(catalog: &Catalog, config: &Config, models: &Models) -> Result<ByOwner<HeldAdapter>, Error> {
     let names = catalog.names();
     let mut all = BTreeMap::new();
     for (tenant, entry) in &config.tenants {
@@ -114,7 +112,11 @@ fn adapters(
             let key = (tenant.clone(), name.clone());
             let place = format!("tenants.{tenant}.adapters.{name}");
             let Some(served) = models.get(&wanted.model) else {
-                return Err(Error(format!("{place}: there is no model `{}`{}", wanted.model, list(models.keys()))));
+                return Err(Error(format!(
+                    "{place}: there is no model `{}`{}",
+                    wanted.model,
+                    list(models.keys())
+                )));
             };
             let held = names.adapters.get(&key);
             if held.is_some_and(|held| held.origin == Origin::Administration) {
@@ -149,8 +151,9 @@ fn adapters(
             )));
         };
         if served.id != held.model {
-            let adapter = assets::load_adapter(served, &held.config)
-                .map_err(|error| Error(format!("the adapter {place} for the new models.{}: {error}", held.config.model)))?;
+            let adapter = assets::load_adapter(served, &held.config).map_err(|error| {
+                Error(format!("the adapter {place} for the new models.{}: {error}", held.config.model))
+            })?;
             let new = HeldAdapter {
                 config: held.config.clone(),
                 origin: held.origin,
@@ -229,6 +232,15 @@ impl Ready<'_> {
         }
         names.adapters.retain(|_, held| is_administrations(held.origin));
         names.adapters.extend(self.adapters.iter().map(|(key, held)| (key.clone(), Arc::clone(held))));
+        let stale = |held: &HeldAdapter| {
+            held.adapter.is_ok()
+                && names.models.get(&held.config.model).is_none_or(|served| served.id != held.model)
+        };
+        if let Some((owner, name)) = names.adapters.iter().find(|(_, held)| stale(held)).map(|(key, _)| key) {
+            return Err(Error(format!(
+                "the adapter {owner}/{name} came while the configuration was read; read it again"
+            )));
+        }
         names.programs.retain(|_, held| is_administrations(held.origin));
         names.programs.extend(self.programs.iter().map(|(key, held)| (key.clone(), Arc::clone(held))));
         Ok(())

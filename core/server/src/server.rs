@@ -135,7 +135,8 @@ impl Server {
         };
         reload::begin(&catalog, &config, models)?;
         let log = config.access_log.as_ref().map(|path| {
-            AccessLog::open(path).map_err(|error| Error(format!("the access log {}: {error}", path.display())))
+            AccessLog::open(path)
+                .map_err(|error| Error(format!("the access log {}: {error}", path.display())))
         });
         let audit = config.audit_log.as_ref().map(|path| {
             Audit::open(path).map_err(|error| Error(format!("the audit log {}: {error}", path.display())))
@@ -228,7 +229,8 @@ impl Server {
         if let Some((store, jobs)) = self.store.take() {
             let state = Arc::clone(&self.state);
             let restored = tokio::task::spawn_blocking(move || restore::all(&state, store)).await;
-            self.store = Some((restored.map_err(|_| Error("the restart of the state failed".into()))??, jobs));
+            self.store =
+                Some((restored.map_err(|_| Error("the restart of the state failed".into()))??, jobs));
         }
         let failed = |error| Error(format!("the address can't be read: {error}"));
         let addresses = Addresses {
@@ -243,14 +245,11 @@ impl Server {
             std::thread::Builder::new().name("realm-keys".into()).spawn(run)
         });
         let keeper = keeper.transpose().map_err(|error| Error(format!("no thread for keys: {error}")))?;
-        tokio::join!(
-            self.accept(clients, Door::Clients, config.http.max_connections),
-            async {
-                if let Some(admin) = admin {
-                    self.accept(admin, Door::Administration, ADMINISTRATORS).await;
-                }
+        tokio::join!(self.accept(clients, Door::Clients, config.http.max_connections), async {
+            if let Some(admin) = admin {
+                self.accept(admin, Door::Administration, ADMINISTRATORS).await;
             }
-        );
+        });
         // Usage of the last requests is written before the process ends.
         drop(stop);
         if let Some(keeper) = keeper {

@@ -39,8 +39,7 @@ fn complete(server: &Running, model: &str) -> u16 {
 
 /// The text of an answer to a request with the object `realm`.
 fn with_extras(server: &Running, realm: Value) -> Result<String, (u16, String)> {
-    let body =
-        json!({"model": MODEL, "prompt": "The capital of France is", "max_tokens": 8, "temperature": 0, "realm": realm});
+    let body = json!({"model": MODEL, "prompt": "The capital of France is", "max_tokens": 8, "temperature": 0, "realm": realm});
     let reply = post(server, "/v1/completions", &body);
     if reply.status == 200 {
         return Ok(reply.json()["choices"][0]["text"].as_str().unwrap().to_owned());
@@ -71,7 +70,12 @@ fn models_come_and_go_while_requests_run() {
     assert_eq!(complete(&server, "chat"), 200);
     let names = |server: &Running| {
         let list = common::get(server, "/v1/models").json();
-        list["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        list["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["id"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(names(&server), [MODEL, "tiny", "chat"]);
     // An alias keeps its model; another model under it is a swap.
@@ -155,7 +159,8 @@ fn all_changes_are_there_after_a_restart() {
     let server = start(&folder);
     load(&server, "tiny");
     admin(&server, "PUT", "/admin/aliases/chat", &json!({"model": "tiny"}));
-    let acme = json!({"limits": {"weight": 3.0, "request-timeout": 60.0}, "rates": {"requests-per-minute": 7}});
+    let acme =
+        json!({"limits": {"weight": 3.0, "request-timeout": 60.0}, "rates": {"requests-per-minute": 7}});
     admin(&server, "PUT", "/admin/tenants/acme", &acme);
     let adapter = json!({"model": MODEL, "source": conformance("adapter")});
     admin(&server, "PUT", "/admin/tenants/default/adapters/lora", &adapter);
@@ -228,10 +233,7 @@ fn an_entry_that_cannot_be_restored_is_listed_and_the_others_are_served() {
 fn programs_are_swapped_rolled_back_and_granted() {
     let folder = tempfile::tempdir().unwrap();
     let server = start(&folder);
-    assert_eq!(
-        with_extras(&server, json!({"program": "p"})),
-        Err((404, "program_not_found".to_owned()))
-    );
+    assert_eq!(with_extras(&server, json!({"program": "p"})), Err((404, "program_not_found".to_owned())));
     assert_eq!(upload(&server, "default", "p", "hello.wasm").1["version"], 1);
     assert_eq!(with_extras(&server, json!({"program": "p"})), Ok("hello".to_owned()));
     // The same bytes are no new version.
@@ -303,7 +305,10 @@ fn adapters_belong_to_a_tenant_and_a_model() {
     let adapted = with_extras(&server, json!({"adapter": "lora"})).unwrap();
     assert_ne!(adapted, plain);
     assert_eq!(with_extras(&server, json!({"adapter": "lora", "adapter_scale": 0})), Ok(plain.clone()));
-    assert_eq!(with_extras(&server, json!({"adapter": "absent"})), Err((404, "adapter_not_found".to_owned())));
+    assert_eq!(
+        with_extras(&server, json!({"adapter": "absent"})),
+        Err((404, "adapter_not_found".to_owned()))
+    );
     let alone = with_extras(&server, json!({"adapter_scale": 1}));
     assert_eq!(alone.unwrap_err().0, 400);
     // An adapter of another model, and one that does not fit.
@@ -393,4 +398,30 @@ fn every_body_is_bounded() {
     }
     let name = format!("/admin/aliases/{}", "a".repeat(200));
     assert_eq!(admin_as(&server, "", "PUT", &name, &json!({"model": MODEL})).status, 400);
+}
+
+#[test]
+fn a_tenant_has_no_more_programs_than_it_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(&folder);
+    // Compiled code is on the tenant's account.
+    admin(&server, "PUT", "/admin/tenants/small", &json!({"limits": {"memory": 1_000}}));
+    let (status, refused) = upload(&server, "small", "p", "hello.wasm");
+    assert_eq!((status, &refused["error"]["code"]), (400, &json!("limit-exceeded")), "{refused}");
+    admin(&server, "PUT", "/admin/tenants/small", &json!({}));
+    for at in 0..64 {
+        assert_eq!(upload(&server, "small", &format!("p{at}"), "hello.wasm").0, 200);
+    }
+    let (status, refused) = upload(&server, "small", "one-more", "hello.wasm");
+    assert_eq!((status, &refused["error"]["code"]), (400, &json!("too_many")));
+    // Another version of one of them is none more; the last 8 versions are kept.
+    for at in 0..9 {
+        let file = if at % 2 == 0 { "echo.wasm" } else { "hello.wasm" };
+        let (status, shown) = upload(&server, "small", "p0", file);
+        assert_eq!(status, 200, "{shown}");
+    }
+    let programs = admin(&server, "GET", "/admin/tenants/small/programs", &Value::Null);
+    let versions = programs["programs"][0]["versions"].as_array().unwrap();
+    let numbers: Vec<_> = versions.iter().map(|version| version["number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [3, 4, 5, 6, 7, 8, 9, 10]);
 }

@@ -66,11 +66,17 @@ fn answers_of_models_have_the_described_form() {
         ("GET", "/v1/models/{name}", "/v1/models/smollm2-135m", Value::Null),
         ("GET", "/v1/models/{name}", "/v1/models/absent", Value::Null),
         ("POST", "/v1/responses", "", json!({"model": MODEL, "input": "a", "max_output_tokens": 4})),
+        ("POST", "/v1/responses/input_tokens", "", json!({"model": MODEL, "input": "a"})),
         ("POST", "/v1/messages", "", chat.clone()),
         ("POST", "/v1/messages", "", streamed),
         ("POST", "/v1/messages/count_tokens", "", chat.clone()),
         ("POST", "/api/chat", "", whole.clone()),
-        ("POST", "/api/chat", "", json!({"model": MODEL, "messages": chat["messages"], "options": {"num_predict": 2}})),
+        (
+            "POST",
+            "/api/chat",
+            "",
+            json!({"model": MODEL, "messages": chat["messages"], "options": {"num_predict": 2}}),
+        ),
         ("POST", "/api/generate", "", whole),
         ("POST", "/api/embed", "", json!({"model": MODEL, "input": "a"})),
         ("POST", "/api/show", "", json!({"model": MODEL})),
@@ -134,7 +140,8 @@ fn every_described_field_of_a_request_is_known() {
             _ => json!("a"),
         };
         let required = schema["required"].as_array().unwrap().iter();
-        let required: serde_json::Map<_, _> = required.map(|key| key.as_str().unwrap()).map(|key| (key.to_owned(), base(key))).collect();
+        let required: serde_json::Map<_, _> =
+            required.map(|key| key.as_str().unwrap()).map(|key| (key.to_owned(), base(key))).collect();
         let mut asks = |more: &[(&str, Value)]| {
             let mut body = required.clone();
             // A text, unless it goes by its other name or is a conversation.
@@ -206,7 +213,11 @@ fn answers_of_administration_have_the_described_form() {
         ("PUT", "/admin/tenants/{tenant}=acme", tenant.clone()),
         ("GET", "/admin/tenants/{tenant}=acme", Value::Null),
         ("GET", "/admin/tenants", Value::Null),
-        ("PUT", "/admin/tenants/{tenant}=acme/adapters/{name}=lora", json!({"model": MODEL, "source": conformance("adapter")})),
+        (
+            "PUT",
+            "/admin/tenants/{tenant}=acme/adapters/{name}=lora",
+            json!({"model": MODEL, "source": conformance("adapter")}),
+        ),
         ("GET", "/admin/tenants/{tenant}=acme/adapters", Value::Null),
         ("DELETE", "/admin/tenants/{tenant}=acme/adapters/{name}=lora", Value::Null),
         ("PUT", "/admin/tenants/{tenant}=acme/programs/{name}=p", Value::Null),
@@ -214,7 +225,11 @@ fn answers_of_administration_have_the_described_form() {
         ("POST", "/admin/tenants/{tenant}=acme/programs/{name}=p/rollback", json!({"version": 1})),
         ("DELETE", "/admin/tenants/{tenant}=acme/programs/{name}=p", Value::Null),
         ("DELETE", "/admin/tenants/{tenant}=acme", Value::Null),
-        ("POST", "/admin/keys", json!({"tenant": "acme", "note": "a", "scopes": ["inference"], "models": ["tiny"], "rates": {"requests-per-minute": 5}, "expires-in": 60})),
+        (
+            "POST",
+            "/admin/keys",
+            json!({"tenant": "acme", "note": "a", "scopes": ["inference"], "models": ["tiny"], "rates": {"requests-per-minute": 5}, "expires-in": 60}),
+        ),
         ("GET", "/admin/keys", Value::Null),
         ("POST", "/admin/keys/{id}=ID/rotate", json!({"overlap": 60})),
         ("DELETE", "/admin/models/{name}=tiny", Value::Null),
@@ -225,7 +240,10 @@ fn answers_of_administration_have_the_described_form() {
         let (pattern, given) = (pattern.join("/"), given.join("/").replace("ID", &id));
         let reply = if path.ends_with("{name}=p") && method == "PUT" {
             let bearer = format!("authorization: Bearer {}", secret.as_str());
-            let head = format!("PUT {given} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{bearer}\r\ncontent-length: {}\r\n\r\n", wasm.len());
+            let head = format!(
+                "PUT {given} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{bearer}\r\ncontent-length: {}\r\n\r\n",
+                wasm.len()
+            );
             common::Wire::open(server.admin.unwrap()).send(head).send(&wasm).reply()
         } else {
             admin_as(&server, secret.as_str(), method, &given, &body)
@@ -237,12 +255,15 @@ fn answers_of_administration_have_the_described_form() {
             assert_eq!(reply.json()["config"], tenant);
         }
         if !body.is_null() && pattern != "/admin/reload" {
-            let schema = &described["paths"][&pattern][method.to_lowercase()]["requestBody"]["content"]["application/json"]["schema"];
+            let schema = &described["paths"][&pattern][method.to_lowercase()]["requestBody"]["content"]["application/json"]
+                ["schema"];
             check(&described, schema, &body, path);
         }
         if method == "PUT" && path.ends_with("=tiny") {
             let loaded = |reply: Reply| reply.json()["state"] == "loaded";
-            eventually("it is loaded", || loaded(admin_as(&server, secret.as_str(), "GET", &given, &Value::Null)));
+            eventually("it is loaded", || {
+                loaded(admin_as(&server, secret.as_str(), "GET", &given, &Value::Null))
+            });
         }
         if method == "GET" && path.ends_with("=acme") {
             // The tenant has a key from here on, and goes only when that is revoked.

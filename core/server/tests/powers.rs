@@ -68,12 +68,9 @@ fn callers_without_a_right_administer_nothing_and_learn_nothing() {
     let (there, absent) = (routes(&server, &keys.everything, true), routes(&server, &keys.everything, false));
     for ((method, path), (_, other)) in there.iter().zip(&absent) {
         let reply = |key: &str, path: &str| admin_as(&server, key, method, path, &json!({}));
-        for (key, status) in [
-            ("", 401),
-            ("rk_nonsense", 401),
-            (keys.inference.as_str(), 403),
-            (keys.metrics.as_str(), 403),
-        ] {
+        for (key, status) in
+            [("", 401), ("rk_nonsense", 401), (keys.inference.as_str(), 403), (keys.metrics.as_str(), 403)]
+        {
             let (one, two) = (reply(key, path), reply(key, other));
             assert_eq!((one.status, two.status), (status, status), "{method} {path}: {one:?}");
             assert_eq!(one.body, two.body, "{method} {path}");
@@ -104,7 +101,8 @@ fn a_tenants_administrator_has_its_own_tenant_alone() {
         assert!(reply.status < 300, "{method} {path}: {reply:?}");
         reply.json()
     };
-    let acme = |method: &str, path: &str, body: Value| admin_as(&server, keys.acme.as_str(), method, path, &body);
+    let acme =
+        |method: &str, path: &str, body: Value| admin_as(&server, keys.acme.as_str(), method, path, &body);
     everything("PUT", "/admin/aliases/theirs", json!({"model": MODEL}));
     everything("PUT", "/admin/tenants/acme", json!({"models": ["theirs"]}));
     let lora = json!({"model": MODEL, "source": conformance("adapter")});
@@ -155,14 +153,20 @@ fn a_tenants_administrator_has_its_own_tenant_alone() {
     }
     let strange = [keys.everything.id(), keys.metrics.id(), "0123456789"];
     for id in strange {
-        for (method, path) in [("DELETE", format!("/admin/keys/{id}")), ("POST", format!("/admin/keys/{id}/rotate"))] {
+        for (method, path) in
+            [("DELETE", format!("/admin/keys/{id}")), ("POST", format!("/admin/keys/{id}/rotate"))]
+        {
             let refused = acme(method, &path, json!({}));
-            assert_eq!((refused.status, body(&refused).replace(id, "ID")), (404, refused.body.replace(id, "ID")));
+            assert_eq!(
+                (refused.status, body(&refused).replace(id, "ID")),
+                (404, refused.body.replace(id, "ID"))
+            );
             assert_eq!(refused.json()["error"]["code"], "key_not_found");
         }
     }
     let status = |secret: &str| {
-        call(server.address, "GET", "/v1/models", &[("authorization", &format!("Bearer {secret}"))], "").status
+        call(server.address, "GET", "/v1/models", &[("authorization", &format!("Bearer {secret}"))], "")
+            .status
     };
     let rotated = acme("POST", &format!("/admin/keys/{}/rotate", keys.inference.id()), json!({"overlap": 0}));
     assert_eq!(rotated.status, 200, "{rotated:?}");
@@ -194,10 +198,16 @@ fn the_audit_log_has_acts_and_refusals_and_no_secrets() {
     let alias = json!({"model": "a secret name"});
     admin_as(&server, keys.everything.as_str(), "PUT", "/admin/aliases/chat", &alias);
     let line = lines().pop().unwrap();
-    assert_eq!((&line["act"], &line["object"], &line["result"]), (&json!("SetAlias"), &json!("chat"), &json!("not-found")));
+    assert_eq!(
+        (&line["act"], &line["object"], &line["result"]),
+        (&json!("SetAlias"), &json!("chat"), &json!("not-found"))
+    );
     admin_as(&server, keys.acme.as_str(), "POST", "/admin/reload", &Value::Null);
     let line = lines().pop().unwrap();
-    assert_eq!((&line["act"], &line["result"], &line["tenant"]), (&json!("Reload"), &json!("denied"), &json!("acme")));
+    assert_eq!(
+        (&line["act"], &line["result"], &line["tenant"]),
+        (&json!("Reload"), &json!("denied"), &json!("acme"))
+    );
     // Reading is no act.
     let before = lines().len();
     admin_as(&server, keys.everything.as_str(), "GET", "/admin/models", &Value::Null);
@@ -208,7 +218,8 @@ fn the_audit_log_has_acts_and_refusals_and_no_secrets() {
     let (_, unknown) = Key::create("acme").unwrap();
     admin_as(&server, unknown.as_str(), "GET", "/admin/models", &Value::Null);
     common::eventually("refusals are written", || lines().len() >= before + 3);
-    let found: Vec<_> = lines()[before..].iter().map(|line| (line["result"].clone(), line["key"].clone())).collect();
+    let found: Vec<_> =
+        lines()[before..].iter().map(|line| (line["result"].clone(), line["key"].clone())).collect();
     let expected = [
         (json!("no-key"), Value::Null),
         (json!("scope"), json!(keys.inference.id())),

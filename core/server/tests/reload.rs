@@ -29,7 +29,9 @@ impl Configured {
         let load = |name: &String| {
             let model = &config.models[name];
             let source = model.source.as_deref().unwrap_or(name);
-            common::realm().load_model_with(source, &model.load_options(&Default::default()), &mut ()).unwrap()
+            common::realm()
+                .load_model_with(source, &model.load_options(&Default::default()), &mut ())
+                .unwrap()
         };
         let models: Vec<_> = config.models.keys().map(|name| (name.clone(), load(name))).collect();
         let file = Arc::new(Mutex::new(text.to_owned()));
@@ -98,8 +100,14 @@ fn a_faulty_file_is_refused_with_its_place_and_nothing_changes() {
         (old.replace("chat = \"one\"", "chat = \"two\""), &["aliases.chat", "two", "one"]),
         (old.replace("chat =", "one ="), &["aliases.one"]),
         (old.replace("tiny.gguf", "absent.gguf"), &["models.one", "absent.gguf"]),
-        (format!("{old}[tenants.acme.adapters.a]\nmodel = \"one\"\nsource = \"/absent\"\n"), &["acme.adapters.a"]),
-        (format!("{old}[tenants.acme.adapters.a]\nmodel = \"two\"\nsource = \"/absent\"\n"), &["adapters.a", "two"]),
+        (
+            format!("{old}[tenants.acme.adapters.a]\nmodel = \"one\"\nsource = \"/absent\"\n"),
+            &["acme.adapters.a"],
+        ),
+        (
+            format!("{old}[tenants.acme.adapters.a]\nmodel = \"two\"\nsource = \"/absent\"\n"),
+            &["adapters.a", "two"],
+        ),
         (format!("{old}[tenants.acme.programs.p]\nsource = \"/absent\"\n"), &["acme.programs.p", "/absent"]),
         (format!("{old}[tenants.acme]\nprogram = \"p\"\n"), &["acme.program", "`p`"]),
         (format!("{old}[tenants.acme]\ngrants.programs = [\"b/p\"]\n"), &["grants.programs", "b/p"]),
@@ -107,7 +115,10 @@ fn a_faulty_file_is_refused_with_its_place_and_nothing_changes() {
         (format!("host = \"::1\"\n{old}"), &["`host`", "restart"]),
         (format!("access-log = \"-\"\n{old}"), &["`access-log`"]),
         (
-            format!("{old}[tenants.acme.programs.p]\nsource = \"{hello}\"\n[tenants.acme.programs.q]\nsource = \"{}\"\n", conformance("tiny.gguf")),
+            format!(
+                "{old}[tenants.acme.programs.p]\nsource = \"{hello}\"\n[tenants.acme.programs.q]\nsource = \"{}\"\n",
+                conformance("tiny.gguf")
+            ),
             &["programs.q"],
         ),
     ] {
@@ -144,7 +155,8 @@ fn tenants_in_the_file_have_adapters_and_programs() {
     configured.reload(&text("echo.wasm", "[tenants.default]\nprogram = \"p\"\n")).unwrap();
     assert_eq!(ask(json!({"input": 8})).as_deref(), Some("8"));
     // The model is loaded anew, and its adapter with it.
-    let again = text("echo.wasm", "").replace("]\n[tenants.default.p", "]\nkv-tokens = 512\n[tenants.default.p");
+    let again =
+        text("echo.wasm", "").replace("]\n[tenants.default.p", "]\nkv-tokens = 512\n[tenants.default.p");
     configured.reload(&again).unwrap();
     assert_eq!(ask(json!({"adapter": "lora"})), adapted);
     configured.reload(&format!("[models.{MODEL}]\nkv-tokens = 512\n")).unwrap();
@@ -190,7 +202,8 @@ fn a_server_without_a_file_reads_none() {
 #[test]
 fn the_documented_configuration_is_valid() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/server.md")).unwrap();
-    let samples: Vec<&str> = page.split("```toml\n").skip(1).map(|part| part.split("```").next().unwrap()).collect();
+    let samples: Vec<&str> =
+        page.split("```toml\n").skip(1).map(|part| part.split("```").next().unwrap()).collect();
     assert!(!samples.is_empty());
     for sample in samples {
         read(sample).and_then(|config| config.check()).unwrap_or_else(|error| panic!("{error}\n{sample}"));

@@ -108,7 +108,10 @@ fn show(client: &Client, answer: &Value) -> Result<()> {
     if client.json {
         return client.show(answer);
     }
-    note!("a key of the tenant `{}`, which is shown this once:", answer["tenant"].as_str().unwrap_or_default());
+    note!(
+        "a key of the tenant `{}`, which is shown this once:",
+        answer["tenant"].as_str().unwrap_or_default()
+    );
     say!("{}", answer["key"].as_str().unwrap_or_default())?;
     Ok(())
 }

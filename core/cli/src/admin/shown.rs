@@ -30,7 +30,8 @@ fn cell(row: &Value, name: &str) -> String {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(list) => {
-            let items: Vec<_> = list.iter().map(|item| item.as_str().map_or(item.to_string(), str::to_owned)).collect();
+            let items: Vec<_> =
+                list.iter().map(|item| item.as_str().map_or(item.to_string(), str::to_owned)).collect();
             items.join(",")
         }
         other => other.to_string(),

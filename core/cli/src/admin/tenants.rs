@@ -221,8 +221,7 @@ impl Programs {
             }
             Self::Put { program: (name, file), owner } => {
                 let file = PathBuf::from(file);
-                let wasm =
-                    std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                let wasm = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
                 let answer = client.call("PUT", &owner.path("programs", Some(name)), &wasm)?;
                 note!("version {} of `{name}` of `{}` answers now", answer["version"], owner.tenant);
                 Ok(())

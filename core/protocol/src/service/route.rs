@@ -10,6 +10,7 @@ pub(super) enum Route<'a> {
     /// One model, by its name with escapes.
     Model(&'a str),
     Responses,
+    InputTokens,
     Messages,
     CountTokens,
     OllamaChat,
@@ -23,12 +24,13 @@ pub(super) enum Route<'a> {
 }
 
 /// The paths without `/v1`. Those of one model begin with `/models/`.
-const PATHS: [(&str, Route<'static>); 15] = [
+const PATHS: [(&str, Route<'static>); 16] = [
     ("/chat/completions", Route::Chat),
     ("/completions", Route::Completions),
     ("/embeddings", Route::Embeddings),
     ("/models", Route::Models),
     ("/responses", Route::Responses),
+    ("/responses/input_tokens", Route::InputTokens),
     ("/messages", Route::Messages),
     ("/messages/count_tokens", Route::CountTokens),
     ("/api/chat", Route::OllamaChat),
@@ -56,6 +58,20 @@ impl<'a> Route<'a> {
             Self::Models | Self::Model(_) | Self::OllamaTags | Self::OllamaVersion => "GET",
             _ => "POST",
         }
+    }
+
+    /// Returns what a call asks for that OpenAI stores and this service does not, such as an earlier answer.
+    pub(super) fn not_stored(method: &str, path: &str) -> Option<&'static str> {
+        let below = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'));
+        if below("/chat/completions") || (path == "/chat/completions" && method.eq_ignore_ascii_case("GET")) {
+            return Some("completions");
+        }
+        (below("/responses") && path != "/responses/input_tokens").then_some("responses")
+    }
+
+    /// Returns whether a call asks for the scores of a model with a head for them: Cohere's, Jina's and vLLM's.
+    pub(super) fn ranks(path: &str) -> bool {
+        matches!(path, "/rerank" | "/v2/rerank" | "/score")
     }
 
     /// Returns the paths that exist, for errors.

@@ -142,6 +142,8 @@ impl Works {
     /// Returns all works, by their models' names.
     pub(crate) fn all(&self) -> Vec<(String, Arc<Work>)> {
         let all = self.lock();
-        all.iter().flat_map(|(name, works)| works.iter().map(|work| (name.clone(), Arc::clone(work)))).collect()
+        all.iter()
+            .flat_map(|(name, works)| works.iter().map(|work| (name.clone(), Arc::clone(work))))
+            .collect()
     }
 }

@@ -14,9 +14,7 @@ mod entries;
 pub(crate) mod names;
 mod times;
 
-pub use entries::{
-    AdapterConfig, GrantsConfig, LimitsConfig, ModelConfig, ProgramConfig, TenantConfig,
-};
+pub use entries::{AdapterConfig, GrantsConfig, LimitsConfig, ModelConfig, ProgramConfig, TenantConfig};
 
 /// The options of a server. `realm serve --config FILE` reads them from TOML, with hyphens in names.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

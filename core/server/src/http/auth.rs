@@ -58,10 +58,7 @@ pub(super) fn administrator(
     let lacks = || "it has no scope of administration".to_owned();
     let key = key(state, call, headers, may, lacks)?;
     let own = |key: &Arc<LiveKey>| (!key.may(Scope::Administration)).then(|| key.key.tenant.clone());
-    Ok(Administrator {
-        key: key.as_ref().map(|key| key.key.id.clone()),
-        tenant: key.as_ref().and_then(own),
-    })
+    Ok(Administrator { key: key.as_ref().map(|key| key.key.id.clone()), tenant: key.as_ref().and_then(own) })
 }
 
 /// Returns the key of a request; `None` if the server has no keys.

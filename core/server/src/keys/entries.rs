@@ -19,8 +19,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Model, Self::Alias, Self::Tenant, Self::Adapter, Self::Program];
+    pub(crate) const ALL: [Self; 5] = [Self::Model, Self::Alias, Self::Tenant, Self::Adapter, Self::Program];
 
     /// Returns the name in lower case.
     pub fn as_str(self) -> &'static str {

@@ -66,8 +66,7 @@ pub(super) fn add_version(
     keep: usize,
 ) -> Result<(), StoreError> {
     let work = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let row =
-        params![program, signed(version.number), version.sha256, signed(version.created), wasm];
+    let row = params![program, signed(version.number), version.sha256, signed(version.created), wasm];
     work.execute("INSERT INTO versions VALUES (?1, ?2, ?3, ?4, ?5)", row).map_err(failed)?;
     let old = "DELETE FROM versions WHERE program = ?1 AND number NOT IN
         (SELECT number FROM versions WHERE program = ?1 ORDER BY number DESC LIMIT ?2)";

@@ -66,7 +66,10 @@ fn document<'a>(title: &str, short: &str, calls: impl Iterator<Item = Call<'a>>)
         "param": {"description": "the field at fault, or null"},
         "code": text("the failure's name, which does not change"),
     }, "required": ["message", "type", "param", "code"]});
-    schemas.insert("Error".into(), json!({"type": "object", "properties": {"error": error}, "required": ["error"]}));
+    schemas.insert(
+        "Error".into(),
+        json!({"type": "object", "properties": {"error": error}, "required": ["error"]}),
+    );
     json!({
         "openapi": "3.1.0",
         "info": {"title": title, "version": env!("CARGO_PKG_VERSION"), "license": {"name": "MIT OR Apache-2.0"}},

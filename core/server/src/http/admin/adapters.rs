@@ -9,7 +9,7 @@ use super::errors::{absent, invalid, too_many};
 use super::models::owns;
 use super::{Acting, Answer, full_name, loaded, on_a_thread};
 use crate::assets;
-use crate::catalog::{HeldAdapter, Origin};
+use crate::catalog::{HeldAdapter, Names, Origin};
 use crate::config::AdapterConfig;
 use crate::config::names::check;
 use crate::keeper::of_store;
@@ -38,13 +38,7 @@ impl Acting {
         let config: AdapterConfig = self.read()?;
         let key = (tenant.clone(), name.clone());
         let names = self.state.catalog.names();
-        match names.adapters.get(&key) {
-            Some(held) => owns(held.origin, "adapter", &name)?,
-            None if names.adapters.keys().filter(|(owner, _)| *owner == tenant).count() >= ADAPTERS => {
-                return Err(too_many("adapters", ADAPTERS));
-            }
-            None => {}
-        }
+        may_load(&names, &key)?;
         let served = names.models.get(&config.model).ok_or_else(|| absent("model", &config.model))?;
         let (served, wanted) = (Arc::clone(served), config.clone());
         let (served, adapter) = on_a_thread(move || {
@@ -59,9 +53,7 @@ impl Acting {
                 if names.models.get(&config.model).is_none_or(|now| now.id != served.id) {
                     return Err(absent("model", &config.model));
                 }
-                if let Some(held) = names.adapters.get(&key) {
-                    owns(held.origin, "adapter", &name)?;
-                }
+                may_load(&names, &key)?;
                 let entry =
                     Entry { kind: Kind::Adapter, name: full_name(&tenant, &name), value: json!(config) };
                 store.put(&entry).map_err(of_store)?;
@@ -97,6 +89,17 @@ impl Acting {
                 Ok((200, json!({"name": name, "removed": true})))
             })
             .await
+    }
+}
+
+/// Checks that a tenant can have an adapter of a name, or another one.
+fn may_load(names: &Names, key: &(String, String)) -> Result<(), ApiError> {
+    match names.adapters.get(key) {
+        Some(held) => owns(held.origin, "adapter", &key.1),
+        None if names.adapters.keys().filter(|(owner, _)| *owner == key.0).count() >= ADAPTERS => {
+            Err(too_many("adapters", ADAPTERS))
+        }
+        None => Ok(()),
     }
 }
 

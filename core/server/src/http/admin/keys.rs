@@ -59,8 +59,7 @@ impl Acting {
         let own = self.by.tenant.clone();
         self.keeper()?
             .run(move |_, store| {
-                let used: HashMap<String, Used> =
-                    store.usage().map_err(of_store)?.into_iter().collect();
+                let used: HashMap<String, Used> = store.usage().map_err(of_store)?.into_iter().collect();
                 let keys = store.keys().map_err(of_store)?;
                 let visible = keys.iter().filter(|key| own.as_ref().is_none_or(|own| is_tenants(key, own)));
                 let shown: Vec<_> = visible.map(|key| of_key(key, used.get(&key.id))).collect();

@@ -148,7 +148,10 @@ impl Acting {
 
     fn keeper(&self) -> Result<Keeper, ApiError> {
         // Administration without a store is refused when the server starts.
-        self.state.keeper.clone().ok_or_else(|| invalid("state", "this server has no file that keeps changes"))
+        self.state
+            .keeper
+            .clone()
+            .ok_or_else(|| invalid("state", "this server has no file that keeps changes"))
     }
 
     /// Reads the body; an empty one is an empty object.

@@ -57,7 +57,10 @@ impl Acting {
         let (name, config): (_, ModelConfig) = (self.names[0].clone(), self.read()?);
         check_model(&name).map_err(|why| invalid("name", why))?;
         if let Some(tokens) = config.context_length.filter(|&tokens| tokens == 0) {
-            return Err(invalid("context-length", format!("context-length is {tokens}; it must be at least 1")));
+            return Err(invalid(
+                "context-length",
+                format!("context-length is {tokens}; it must be at least 1"),
+            ));
         }
         let (keeper, catalog) = (self.keeper()?, &self.state.catalog);
         let names = catalog.names();
@@ -184,7 +187,10 @@ fn may_load(names: &Names, name: &str) -> Result<(), ApiError> {
             owns(served.origin, "model", name)?;
             let adapters: Vec<_> = names.adapters_of(name).collect();
             if !adapters.is_empty() {
-                let why = format!("`{name}` has adapters, which fit it alone: unload {} first", adapters.join(", "));
+                let why = format!(
+                    "`{name}` has adapters, which fit it alone: unload {} first",
+                    adapters.join(", ")
+                );
                 return Err(conflict(why));
             }
         }

@@ -59,25 +59,19 @@ impl Acting {
         if self.body.is_empty() {
             return Err(invalid("body", "the body is empty; send a WebAssembly component or module"));
         }
-        let (key, names) = ((tenant.clone(), name.clone()), self.state.catalog.names());
-        let sha256 = assets::sha256(&self.body);
-        match names.programs.get(&key) {
-            Some(held) => owns(held.origin, "program", &name)?,
-            None if names.programs.keys().filter(|(owner, _)| *owner == tenant).count() >= PROGRAMS => {
-                return Err(too_many("programs", PROGRAMS));
-            }
-            None => {}
-        }
+        let (key, sha256) = ((tenant.clone(), name.clone()), assets::sha256(&self.body));
+        may_put(&self.state.catalog.names(), &key)?;
         let wasm = self.body.clone();
         let program = self.compile(&tenant, wasm.to_vec()).await?;
         self.keeper()?
             .run(move |state, store| {
                 let names = state.catalog.names();
-                if let Some(held) = names.programs.get(&key) {
-                    owns(held.origin, "program", &name)?;
-                    if held.version.sha256 == sha256 && held.program.is_ok() {
-                        return Ok((200, shown(&name, held, store, &tenant)?));
-                    }
+                may_put(&names, &key)?;
+                if let Some(held) = names.programs.get(&key)
+                    && held.version.sha256 == sha256
+                    && held.program.is_ok()
+                {
+                    return Ok((200, shown(&name, held, store, &tenant)?));
                 }
                 let full = full_name(&tenant, &name);
                 let kept = bytes_of(&names, store, &tenant)?;
@@ -166,6 +160,17 @@ impl Acting {
     }
 }
 
+/// Checks that a tenant can have a program of a name, or another version of it.
+fn may_put(names: &crate::catalog::Names, key: &(String, String)) -> Result<(), ApiError> {
+    match names.programs.get(key) {
+        Some(held) => owns(held.origin, "program", &key.1),
+        None if names.programs.keys().filter(|(owner, _)| *owner == key.0).count() >= PROGRAMS => {
+            Err(too_many("programs", PROGRAMS))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Returns a version with its bytes; by default the newest one before `active`.
 fn find(
     store: &mut dyn Store,
@@ -202,11 +207,7 @@ fn swap(
 }
 
 /// The bytes of all versions of a tenant's programs.
-fn bytes_of(
-    names: &crate::catalog::Names,
-    store: &mut dyn Store,
-    tenant: &str,
-) -> Result<u64, ApiError> {
+fn bytes_of(names: &crate::catalog::Names, store: &mut dyn Store, tenant: &str) -> Result<u64, ApiError> {
     let mut sum = 0;
     for (_, name) in names.programs.keys().filter(|(owner, _)| owner == tenant) {
         let versions = store.versions(&full_name(tenant, name)).map_err(of_store)?;
@@ -215,12 +216,7 @@ fn bytes_of(
     Ok(sum)
 }
 
-fn shown(
-    name: &str,
-    held: &HeldProgram,
-    store: &mut dyn Store,
-    tenant: &str,
-) -> Result<Value, ApiError> {
+fn shown(name: &str, held: &HeldProgram, store: &mut dyn Store, tenant: &str) -> Result<Value, ApiError> {
     let versions = store.versions(&full_name(tenant, name)).map_err(of_store)?;
     Ok(of_program(name, held, &versions))
 }
