@@ -69,7 +69,8 @@ impl<'a> Route<'a> {
         (below("/responses") && path != "/responses/input_tokens").then_some("responses")
     }
 
-    /// Returns whether a call asks for the scores of a model with a head for them: Cohere's, Jina's and vLLM's.
+    /// Returns whether a call asks for the scores of a model with a head for them: Cohere's, Jina's and
+    /// vLLM's.
     pub(super) fn ranks(path: &str) -> bool {
         matches!(path, "/rerank" | "/v2/rerank" | "/score")
     }

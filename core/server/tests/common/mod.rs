@@ -78,13 +78,16 @@ pub(crate) fn running(server: Server) -> Running {
     Running { address, admin, stopper, reloader, thread: Some(thread) }
 }
 
+/// A program's name, its version and its bytes.
+type Uploaded = (String, Version, Vec<u8>);
+
 /// Keys in memory, which a test sees too.
 #[derive(Clone, Default)]
 pub(crate) struct Memory {
     pub(crate) keys: Arc<Mutex<Vec<Key>>>,
     pub(crate) used: Arc<Mutex<Vec<(String, Used)>>>,
     pub(crate) entries: Arc<Mutex<Vec<Entry>>>,
-    pub(crate) versions: Arc<Mutex<Vec<(String, Version, Vec<u8>)>>>,
+    pub(crate) versions: Arc<Mutex<Vec<Uploaded>>>,
 }
 
 impl Store for Memory {
