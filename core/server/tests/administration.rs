@@ -24,8 +24,13 @@ fn start(folder: &TempDir) -> Running {
 }
 
 fn load(server: &Running, name: &str) {
-    admin(server, "PUT", &format!("/admin/models/{name}"), &json!({"source": conformance("tiny.gguf")}));
+    load_from(server, name, &conformance("tiny.gguf"));
+}
+
+fn load_from(server: &Running, name: &str, source: &str) {
     let path = format!("/admin/models/{name}");
+    let begun = admin(server, "PUT", &path, &json!({"source": source}));
+    assert_eq!((&begun["state"], &begun["name"]), (&json!("loading"), &json!(name)));
     eventually("the model is loaded", || {
         let model = admin(server, "GET", &path, &Value::Null);
         assert!(model["error"].is_null(), "{model}");
@@ -103,6 +108,84 @@ fn models_come_and_go_while_requests_run() {
     admin(&server, "DELETE", "/admin/aliases/chat", &Value::Null);
     assert_eq!(complete(&server, "chat"), 404);
     assert_eq!(names(&server), ["second", MODEL]);
+}
+
+#[test]
+fn a_model_is_swapped_under_its_alias_without_a_request_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(&folder);
+    load(&server, "m0");
+    admin(&server, "PUT", "/admin/aliases/chat", &json!({"model": "m0"}));
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking = || {
+            let mut asked = 0;
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                let mut body = story(16);
+                (body["model"], body["stream"]) = (json!("chat"), json!(asked % 2 == 0));
+                let reply = post(&server, "/v1/completions", &body);
+                assert_eq!(reply.status, 200, "{reply:?}");
+                assert!(!reply.body.contains("\"error\""), "{reply:?}");
+                asked += 1;
+            }
+            asked
+        };
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(asking)).collect();
+        for round in 1..8 {
+            load(&server, &format!("m{round}"));
+            admin(&server, "PUT", "/admin/aliases/chat", &json!({"model": format!("m{round}")}));
+            admin(&server, "DELETE", &format!("/admin/models/m{}", round - 1), &Value::Null);
+        }
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u32>() > 0);
+    });
+}
+
+#[test]
+fn an_unloaded_model_is_freed_when_its_last_request_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(&folder);
+    let copy = folder.path().join("alone.gguf");
+    std::fs::copy(conformance("tiny.gguf"), &copy).unwrap();
+    load_from(&server, "alone", copy.to_str().unwrap());
+    assert_eq!(complete(&server, "alone"), 200);
+    let is_loaded = || common::get(&server, "/metrics").body.contains("alone.gguf");
+    assert!(is_loaded());
+    let mut wire = Wire::open(server.address);
+    let mut body = story(2_000);
+    (body["model"], body["stream"]) = (json!("alone"), json!(true));
+    wire.send(request("POST", "/v1/completions", &[], &body.to_string()));
+    wire.until("data: ");
+    admin(&server, "DELETE", "/admin/models/alone", &Value::Null);
+    let shown = || admin_as(&server, "", "GET", "/admin/models/alone", &Value::Null);
+    // A client that does not read holds its request, and the request its model.
+    let unloading = shown().json();
+    assert!(unloading["unloading"][0]["running"] == 1 && is_loaded(), "{unloading}");
+    drop(wire);
+    eventually("the model is gone", || shown().status == 404 && !is_loaded());
+}
+
+#[test]
+fn a_model_with_other_options_takes_the_place_of_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(&folder);
+    load(&server, "tiny");
+    let new = json!({"source": conformance("tiny.gguf"), "context-length": 32});
+    admin(&server, "PUT", "/admin/models/tiny", &new);
+    let shown = || admin(&server, "GET", "/admin/models/tiny", &Value::Null);
+    eventually("it is replaced", || {
+        assert_eq!(complete(&server, "tiny"), 200);
+        shown()["config"] == new
+    });
+    let long = json!({"model": "tiny", "prompt": [1, 2, 3], "max_tokens": 64, "ignore_eos": true});
+    let answered = post(&server, "/v1/completions", &long).json();
+    assert_eq!(answered["usage"]["completion_tokens"], 29, "{answered}");
+    // The same again is done already.
+    assert_eq!(admin_as(&server, "", "PUT", "/admin/models/tiny", &new).status, 200);
+    let lora = json!({"model": MODEL, "source": conformance("adapter")});
+    admin(&server, "PUT", "/admin/tenants/default/adapters/lora", &lora);
+    let refused = admin_as(&server, "", "DELETE", &format!("/admin/models/{MODEL}"), &Value::Null);
+    assert_eq!(refused.status, 409);
 }
 
 #[test]
