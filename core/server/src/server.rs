@@ -85,6 +85,8 @@ impl Server {
         realm: Realm,
         models: impl IntoIterator<Item = (String, Model)>,
     ) -> Result<Self, Error> {
+        // A faulty configuration creates no file.
+        config.check()?;
         let store = match config.store() {
             None => None,
             Some(path) => Some(Box::new(Sqlite::open(path).map_err(of_store)?) as Box<dyn Store>),
