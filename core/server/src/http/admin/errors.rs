@@ -53,3 +53,12 @@ pub(super) fn of_realm(error: realm::Error) -> ApiError {
     };
     ApiError::new(status, KIND, code, error.message())
 }
+
+#[cfg(feature = "sandbox")]
+pub(super) use of_realm as not_compiled;
+
+/// The failure of builds without programs.
+#[cfg(not(feature = "sandbox"))]
+pub(super) fn not_compiled(why: String) -> ApiError {
+    invalid("body", why)
+}

@@ -6,7 +6,7 @@ use realm_protocol::ApiError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::errors::{absent, conflict, invalid, of_realm, too_many};
+use super::errors::{absent, conflict, invalid, not_compiled, too_many};
 use super::models::owns;
 use super::{Acting, Answer, full_name, on_a_thread};
 use crate::assets;
@@ -148,15 +148,9 @@ impl Acting {
             .await
     }
 
-    #[cfg(feature = "sandbox")]
     async fn compile(&self, tenant: &str, wasm: Vec<u8>) -> Result<Compiled, ApiError> {
         let (state, tenant): (Arc<State>, _) = (Arc::clone(&self.state), tenant.to_owned());
-        on_a_thread(move || assets::compile(&state.catalog, &tenant, &wasm).map_err(of_realm)).await
-    }
-
-    #[cfg(not(feature = "sandbox"))]
-    async fn compile(&self, tenant: &str, wasm: Vec<u8>) -> Result<Compiled, ApiError> {
-        assets::compile(&self.state.catalog, tenant, &wasm).map_err(|why| invalid("body", why))
+        on_a_thread(move || assets::compile(&state.catalog, &tenant, &wasm).map_err(not_compiled)).await
     }
 }
 
