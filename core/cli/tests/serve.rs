@@ -273,6 +273,50 @@ fn the_command_administers_a_server_and_a_killed_one_has_all_of_it_again() {
     assert_eq!(server.complete_with(key, "chat", "{}").0, 401);
 }
 
+#[test]
+fn changes_that_were_answered_are_there_after_a_kill_in_the_middle_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state.db").to_str().unwrap().to_owned();
+    let tiny = format!("tiny={}", conformance("tiny.gguf"));
+    let options = [&*tiny, "--admin", "127.0.0.1:0", "--state", &state];
+    let call = |address: &str, method: &str, path: &str, body: &str| -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(address)?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let mut answered: Vec<String> = Vec::new();
+    for round in 0..3 {
+        let mut server = Serving::start_with(&options);
+        let found = call(&server.admin, "GET", "/admin/aliases", "").unwrap();
+        for name in &answered {
+            assert!(found.contains(&format!("\"{name}\"")), "{name} is lost");
+        }
+        let admin = server.admin.clone();
+        let (send, done) = std::sync::mpsc::channel();
+        let changing = std::thread::spawn(move || {
+            for at in 0.. {
+                let name = format!("a{round}-{at}");
+                match call(&admin, "PUT", &format!("/admin/aliases/{name}"), r#"{"model": "tiny"}"#) {
+                    Ok(answer) if answer.starts_with("HTTP/1.1 200") => send.send(name).unwrap(),
+                    _ => break,
+                }
+            }
+        });
+        answered.extend(done.iter().take(20));
+        // SIGKILL.
+        server.child.kill().unwrap();
+        changing.join().unwrap();
+        answered.extend(done.try_iter());
+    }
+    assert!(answered.len() >= 60, "{answered:?}");
+}
+
 #[cfg(unix)]
 #[test]
 fn sighup_reads_the_configuration_again() {
