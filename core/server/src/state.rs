@@ -9,7 +9,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::audit::Audit;
 use crate::catalog::Catalog;
-use crate::http::Allowed;
+use crate::http::{Allowed, Places};
 use crate::keeper::Keeper;
 use crate::keys::{Keyring, Used};
 use crate::log::AccessLog;
@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) load_options: LoadOptions,
     /// Reads the configuration again.
     pub(crate) reread: Option<Reread>,
+    /// Acts of administration at once.
+    pub(crate) places: Places,
     /// True while the configuration is read again.
     pub(crate) reloading: AtomicBool,
     /// True while the server waits for its last requests.
@@ -81,6 +83,7 @@ impl State {
             keeper,
             load_options: LoadOptions::default(),
             reread: None,
+            places: Places::default(),
             reloading: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }

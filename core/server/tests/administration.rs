@@ -31,6 +31,7 @@ fn load_from(server: &Running, name: &str, source: &str) {
     let path = format!("/admin/models/{name}");
     let begun = admin(server, "PUT", &path, &json!({"source": source}));
     assert_eq!((&begun["state"], &begun["name"]), (&json!("loading"), &json!(name)));
+    assert!(begun["loading"]["done"].is_u64(), "{begun}");
     eventually("the model is loaded", || {
         let model = admin(server, "GET", &path, &Value::Null);
         assert!(model["error"].is_null(), "{model}");
@@ -219,6 +220,7 @@ fn a_load_that_fails_says_why_and_changes_nothing() {
         ("PUT", "/admin/tenants/acme", json!({"models": ["absent"]}), "absent"),
         ("PUT", "/admin/tenants/acme", json!({"grants": {"programs": ["mine"]}}), "OWNER/NAME"),
         ("PUT", "/admin/tenants/acme", json!({"grants": {"http": ["https://a/b"]}}), "host"),
+        ("PUT", "/admin/tenants/acme", json!({"grants": {"http": vec!["a.b"; 1_025]}}), "at most 1024"),
         ("PUT", "/admin/tenants/a%2Fb", json!({}), "no name"),
         ("PUT", "/admin/tenants/acme/adapters/x", json!({"model": MODEL, "source": "x"}), "tenant"),
         ("PUT", "/admin/tenants/default/adapters/x", json!({"model": MODEL, "source": "/absent"}), "absent"),
@@ -507,4 +509,23 @@ fn a_tenant_has_no_more_programs_than_it_may() {
     let versions = programs["programs"][0]["versions"].as_array().unwrap();
     let numbers: Vec<_> = versions.iter().map(|version| version["number"].as_u64().unwrap()).collect();
     assert_eq!(numbers, [3, 4, 5, 6, 7, 8, 9, 10]);
+}
+
+#[test]
+fn acts_at_once_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(&folder);
+    // Bodies that never come keep their places; no more are read than may be at once.
+    let waiting: Vec<_> = (0..32)
+        .map(|_| {
+            let mut wire = Wire::open(server.admin.unwrap());
+            wire.send("PUT /admin/aliases/a HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n");
+            wire
+        })
+        .collect();
+    let status = || admin_as(&server, "", "GET", "/admin/status", &Value::Null);
+    eventually("all places are taken", || status().status == 429);
+    assert_eq!(status().header("retry-after"), Some("1"));
+    drop(waiting);
+    eventually("they are free again", || status().status == 200);
 }

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::times::some_seconds;
 use crate::limits::Rates;
 
+/// The most entries of a tenant's lists.
+const LONGEST: usize = 1024;
+
 /// A model to load.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -172,6 +175,15 @@ impl TenantConfig {
     /// # Errors
     /// A sentence that names the field.
     pub fn check(&self) -> Result<(), String> {
+        let lists = [
+            ("models", self.models.as_ref().map_or(0, Vec::len)),
+            ("grants.adapters", self.grants.adapters.len()),
+            ("grants.programs", self.grants.programs.len()),
+            ("grants.http", self.grants.http.len()),
+        ];
+        if let Some((name, length)) = lists.iter().find(|(_, length)| *length > LONGEST) {
+            return Err(format!("{name} has {length} entries; at most {LONGEST}"));
+        }
         self.rates.check()?;
         self.limits.limits().check().map_err(|error| error.to_string())?;
         for (kind, names) in [("adapters", &self.grants.adapters), ("programs", &self.grants.programs)] {

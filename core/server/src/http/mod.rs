@@ -19,6 +19,7 @@ mod cors;
 mod origin;
 mod watched;
 
+pub(crate) use admin::Places;
 pub(crate) use origin::Allowed;
 
 use std::sync::Arc;

@@ -34,6 +34,12 @@ pub(super) fn too_many(what: &str, most: usize) -> ApiError {
     ApiError::new(400, KIND, ErrorCode::LimitExceeded, why).code("too_many")
 }
 
+/// Status 429: as many acts at once as there may be.
+pub(super) fn busy() -> ApiError {
+    let why = "too many acts of administration at once; wait for one to end";
+    ApiError::new(429, "rate_limit_error", ErrorCode::Overloaded, why).after(1)
+}
+
 /// A failure of loading or compiling. Files that administrators name are in its message; callers of models
 /// never get it.
 pub(super) fn of_realm(error: realm::Error) -> ApiError {

@@ -8,8 +8,11 @@ mod adapters;
 mod errors;
 mod keys;
 mod models;
+mod places;
 mod programs;
 mod tenants;
+
+pub(crate) use self::places::Places;
 
 use std::sync::Arc;
 
@@ -51,6 +54,7 @@ pub(super) async fn guarded(
         return Ok(super::json(200, crate::openapi::administration().to_owned()));
     }
     let (route, names) = find(parts.method.as_str(), path)?;
+    let place = state.places.take(by.tenant.as_deref()).ok_or_else(errors::busy)?;
     let body = asked(&settings.config.http, parts, body).await?;
     let (key, of) = (by.key.clone(), by.tenant.clone());
     let acting = Acting { state: Arc::clone(state), by, names, body };
@@ -58,6 +62,7 @@ pub(super) async fn guarded(
     let objects = acting.names.join("/");
     let (state, id) = (Arc::clone(state), call.id.clone());
     let work = async move {
+        let _place = place;
         let result = acting.run(route).await;
         if let Some(audit) = state.audit.as_ref().filter(|_| route.method != "GET") {
             audit

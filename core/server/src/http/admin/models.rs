@@ -69,13 +69,14 @@ impl Acting {
             return Ok((200, of_served(&name, served).into()));
         }
         let work = catalog.works.load(&name, config.clone()).map_err(conflict)?;
-        let shown = Value::Object(of_work(&name, &work));
+        let mut shown = of_work(&name, &work);
+        add(&mut shown, &work);
         let running = Running { catalog: Arc::clone(catalog), name, work, failed: None };
         let state = Arc::clone(&self.state);
         let load = move || running.load(&state, config, &keeper);
         let thread = std::thread::Builder::new().name("realm-load".into()).spawn(load);
         thread.map_err(|error| conflict(format!("no thread to load a model: {error}")))?;
-        Ok((202, shown))
+        Ok((202, shown.into()))
     }
 
     /// Takes a model's name away, and unloads it when its requests have ended.
