@@ -29,6 +29,12 @@ impl Acting {
                 shown.push(of_adapter(granted, held, false));
             }
         }
+        // A tenant learns no name of a model that it may not use.
+        if let Some(tenant) = &self.by.tenant {
+            let may =
+                |entry: &Value| entry["model"].as_str().is_some_and(|model| names.may_use(tenant, model));
+            shown.iter_mut().filter(|entry| !may(entry)).for_each(|entry| entry["model"] = Value::Null);
+        }
         Ok((200, json!({"adapters": shown})))
     }
 
