@@ -79,12 +79,13 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
     let names = server.models().join(", ");
     handle_signals(server.stopper(), server.reloader());
     server.run_at(|addresses| {
-        let names = if names.is_empty() { "no model yet".to_owned() } else { names };
+        // Administration's models are its own to list.
+        let names = if names.is_empty() { names } else { format!("{names} ") };
         let address = addresses.clients;
         if let Some(admin) = addresses.admin {
             note!("administration is at {admin}; `realm admin --help` says how");
         }
-        note!("serving {names} at {scheme}://{address}; Ctrl-C ends it when its requests have ended, twice at once");
+        note!("serving {names}at {scheme}://{address}; Ctrl-C ends it when its requests have ended, twice at once");
     })?;
     Ok(())
 }
