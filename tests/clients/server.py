@@ -149,19 +149,41 @@ def with_ollama(client: ollama.Client) -> None:
     check("ollama embed", lambda: len(client.embed(MODEL, ["a", "b"]).embeddings), lambda count: count == 2)
 
 
+def with_administration(command: str, admin: str, key: str, client: openai.OpenAI) -> None:
+    """A name and a program that come while the clients' connections are open."""
+    program = Path(__file__).resolve().parent.parent / "conformance/programs/echo.wasm"
+
+    def act(*arguments: str) -> str:
+        environment = {"REALM_ADMIN_KEY": key, "REALM_ADMIN_URL": f"http://{admin}"}
+        done = subprocess.run([command, "admin", *arguments], env=environment, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    act("models", "alias", f"chat={MODEL}")
+    act("programs", "put", f"echo={program}", "--tenant", "clients")
+    check("openai models with an alias", lambda: [model.id for model in client.models.list()], lambda found: found == [MODEL, "chat"])
+    own: Any = {"realm": {"program": "echo", "input": {"a": 1}}}
+    echoed = lambda: client.chat.completions.create(model="chat", messages=ASKED, extra_body=own).choices[0].message.content  # type: ignore[call-overload]  # noqa: E731
+    check("openai with a program", echoed, lambda text: json.loads(text) == {"a": 1})
+    act("models", "unalias", "chat")
+    check("openai without the alias", raises(openai.NotFoundError, echoed), is_error(404, "chat"))
+
+
 def main() -> None:
     command = sys.argv[1]
     with tempfile.TemporaryDirectory() as folder:
         keys = str(Path(folder) / "keys.db")
         create = [command, "api-key", "create", "--api-keys", keys, "--tenant", "clients"]
         key = subprocess.run(create, check=True, capture_output=True, text=True).stdout.strip()
-        serve = [command, "serve", MODEL, "--port", "0", "--api-keys", keys]
+        ops = subprocess.run([*create, "--scope", "administration"], check=True, capture_output=True, text=True).stdout.strip()
+        serve = [command, "serve", MODEL, "--port", "0", "--api-keys", keys, "--admin", "127.0.0.1:0"]
         with subprocess.Popen(serve, stderr=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stderr
+                admin = next(found[1] for line in server.stderr if (found := re.search(r"administration is at ([\d.:]+)", line)))
                 address = next(found[0] for line in server.stderr if (found := re.search(r"http://[\d.:]+", line)))
                 with_openai(openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0))
                 with_anthropic(anthropic.Anthropic(base_url=address, api_key=key, max_retries=0))
+                with_administration(command, admin, ops, openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0))
                 with_ollama(ollama.Client(host=address, headers={"authorization": f"Bearer {key}"}))
             finally:
                 server.terminate()

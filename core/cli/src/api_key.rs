@@ -47,7 +47,8 @@ pub(crate) struct CreateArgs {
     /// A note, such as the owner's name
     #[arg(long, default_value = "")]
     note: String,
-    /// What the key may call: inference, metrics; may be given several times
+    /// What the key may call: inference, metrics, tenant-administration, administration; may be given several
+    /// times
     #[arg(long, value_name = "SCOPE", default_value = "inference")]
     scope: Vec<Scope>,
     /// A model that the key may name; may be given several times [default: all]
@@ -188,7 +189,7 @@ fn now() -> u64 {
 const UNITS: [(char, u64); 4] = [('d', 24 * 3600), ('h', 3600), ('m', 60), ('s', 1)];
 
 /// Parses a time such as 90d, 24h, 30m or 10s.
-fn seconds(text: &str) -> Result<u64, String> {
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is no time such as 30m, 24h or 90d");
     let unit = UNITS.iter().find(|(unit, _)| text.ends_with(*unit)).ok_or_else(wrong)?;
     let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;

@@ -6,9 +6,11 @@
 //!
 //! Without the default feature `sandbox`, the command has no programs: `realm tenant` and `realm bench
 //! --program` do not exist, and nothing of wasmtime is built. Without `server`, also a default, there is no
-//! `realm serve` and no `realm api-key`.
+//! `realm serve`, no `realm api-key` and no `realm admin`.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "server")]
+mod admin;
 #[cfg(feature = "server")]
 mod api_key;
 mod bench;
@@ -48,6 +50,8 @@ enum Command {
     #[cfg(feature = "server")]
     #[command(subcommand)]
     ApiKey(api_key::Command),
+    #[cfg(feature = "server")]
+    Admin(admin::Args),
     #[command(subcommand)]
     Models(models::Command),
     #[cfg(feature = "sandbox")]
@@ -83,6 +87,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Serve(args) => serve::serve(&args),
         #[cfg(feature = "server")]
         Command::ApiKey(command) => api_key::api_key(&command),
+        #[cfg(feature = "server")]
+        Command::Admin(args) => admin::admin(&args),
         Command::Models(command) => models::models(&command),
         #[cfg(feature = "sandbox")]
         Command::Tenant(command) => tenant::tenant(&command),

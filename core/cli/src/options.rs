@@ -18,7 +18,7 @@ pub(crate) struct ModelOptions {
 }
 
 /// The options of loading any model.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct LoadingOptions {
     /// Threads that compute; -1 or 0 for one for each core, which is the default
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=1024))]

@@ -1,23 +1,32 @@
 //! `realm serve`: models over HTTP.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use realm::LoadOptions;
-use realm_server::{Config, ModelConfig, Server, Stopper, Tls};
+use realm_server::{Config, ModelConfig, Reloader, Server, Stopper, Tls};
 
 use crate::options::LoadingOptions;
 use crate::output::note;
 use crate::progress::Bars;
 
 /// Serve models over HTTP, to the clients of OpenAI, Anthropic and ollama
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct Args {
     /// Models: GGUF files, folders as transformers saves them, catalog names, or hf: references. Clients name
     /// one as it is written here, a file by its name without folders and `.gguf`, and NAME=MODEL by NAME
     #[arg(value_name = "MODEL")]
     models: Vec<String>,
+    /// The address and port of administration, such as 127.0.0.1:8081, for `realm admin`. Needs --api-keys
+    /// or --state
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    admin: Option<SocketAddr>,
+    /// The file that keeps what administration changes, for a server without --api-keys
+    #[arg(long, value_name = "FILE.db")]
+    state: Option<PathBuf>,
+    /// A file for a line of JSON about each act of administration and each refused key
+    #[arg(long, value_name = "FILE")]
+    audit_log: Option<PathBuf>,
     /// The address to listen at; another one than this machine's own needs --api-keys [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     host: Option<IpAddr>,
@@ -58,34 +67,65 @@ pub(crate) fn serve(args: &Args) -> Result<()> {
     let (realm, defaults) = args.load.start(None)?;
     let mut models = Vec::new();
     for (name, model) in &config.models {
-        let options = options(model, &defaults);
+        let options = model.load_options(&defaults);
         let source = model.source.as_deref().unwrap_or(name);
         let loaded = realm.load_model_with(source, &options, &mut Bars::new());
         models.push((name.clone(), loaded.with_context(|| format!("model `{name}`"))?));
     }
     let scheme = if config.tls.is_some() { "https" } else { "http" };
-    let server = Server::new(config, realm, models)?;
+    let rereading = args.clone();
+    let read = move || rereading.config().map_err(|error| realm_server::Error::new(format!("{error:#}")));
+    let server = Server::new(config, realm, models)?.load_options(defaults).on_reload(read);
     let names = server.models().join(", ");
-    let stopper = server.stopper();
-    stop_on_signals(stopper);
-    server.run(|address| {
-        note!("serving {names} at {scheme}://{address}; Ctrl-C ends it when its requests have ended, twice at once");
+    handle_signals(server.stopper(), server.reloader());
+    server.run_at(|addresses| {
+        // Administration's models are its own to list.
+        let names = if names.is_empty() { names } else { format!("{names} ") };
+        let address = addresses.clients;
+        if let Some(admin) = addresses.admin {
+            note!("administration is at {admin}; `realm admin --help` says how");
+        }
+        note!("serving {names}at {scheme}://{address}; Ctrl-C ends it when its requests have ended, twice at once");
     })?;
     Ok(())
 }
 
-/// Stops the server at Ctrl-C, and at SIGTERM where there is that.
-fn stop_on_signals(stopper: Stopper) {
+/// Stops the server at Ctrl-C and, where there are such signals, at SIGTERM; reads the configuration again at
+/// SIGHUP.
+fn handle_signals(stopper: Stopper, reloader: Reloader) {
     #[cfg(unix)]
     {
-        use signal_hook::consts::{SIGINT, SIGTERM};
-        // Without a handler, both end the program as usual.
-        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) else { return };
-        let wait = move || signals.forever().for_each(|_| stopper.stop());
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        // Without a handler, all end the program as usual.
+        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]) else { return };
+        let wait = move || {
+            for signal in signals.forever() {
+                if signal == SIGHUP {
+                    reload(reloader.clone());
+                } else {
+                    stopper.stop();
+                }
+            }
+        };
         let _ = std::thread::Builder::new().name("realm-signals".into()).spawn(wait);
     }
     #[cfg(not(unix))]
-    let _ = ctrlc::set_handler(move || stopper.stop());
+    {
+        let _ = reloader;
+        let _ = ctrlc::set_handler(move || stopper.stop());
+    }
+}
+
+/// Reads the configuration again, on a thread of its own: a second signal may end the server meanwhile.
+#[cfg(unix)]
+fn reload(reloader: Reloader) {
+    let work = move || match reloader.reload() {
+        Ok(()) => note!("the configuration was read again"),
+        Err(error) => note!("realm: the configuration stays as it was: {error}"),
+    };
+    if let Err(error) = std::thread::Builder::new().name("realm-reload".into()).spawn(work) {
+        note!("realm: no thread reads the configuration again: {error}");
+    }
 }
 
 impl Args {
@@ -98,9 +138,13 @@ impl Args {
         config.host = self.host.unwrap_or(config.host);
         config.port = self.port.unwrap_or(config.port);
         config.strict |= self.strict;
-        for (file, own) in
-            [(&mut config.api_keys, &self.api_keys), (&mut config.access_log, &self.access_log)]
-        {
+        config.admin = self.admin.or(config.admin);
+        for (file, own) in [
+            (&mut config.api_keys, &self.api_keys),
+            (&mut config.state, &self.state),
+            (&mut config.access_log, &self.access_log),
+            (&mut config.audit_log, &self.audit_log),
+        ] {
             if own.is_some() {
                 file.clone_from(own);
             }
@@ -119,7 +163,7 @@ impl Args {
                 );
             }
         }
-        if config.models.is_empty() {
+        if config.models.is_empty() && config.admin.is_none() {
             bail!(
                 "there is no model to serve: name one, such as `realm serve smollm2-135m`, or list some in --config FILE"
             );
@@ -142,17 +186,6 @@ fn named(model: &str) -> (&str, &str) {
     }
     let file = model.trim_end_matches('/').rsplit(['/', '\\']).next().unwrap_or(model);
     (file.strip_suffix(".gguf").unwrap_or(file), model)
-}
-
-/// Returns a model's options: the command's, unless the file has others.
-fn options(model: &ModelConfig, defaults: &LoadOptions) -> LoadOptions {
-    LoadOptions {
-        context_length: model.context_length.or(defaults.context_length),
-        kv_tokens: model.kv_tokens.or(defaults.kv_tokens),
-        chat_template: model.chat_template.clone().or(defaults.chat_template.clone()),
-        draft_model: model.draft_model.clone().or(defaults.draft_model.clone()),
-        ..defaults.clone()
-    }
 }
 
 #[cfg(test)]

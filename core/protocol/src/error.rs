@@ -59,9 +59,34 @@ impl ApiError {
             .param("model")
     }
 
+    /// Creates an error for a program or an adapter that the caller does not have: status 404.
+    pub(crate) fn no_extra(what: &str, name: &str) -> Self {
+        let message = format!(
+            "there is no {what} `{name}` of this tenant's; its administrator can add one or grant another tenant's"
+        );
+        Self::new(404, "invalid_request_error", ErrorCode::NotFound, message)
+            .code(&format!("{what}_not_found"))
+            .param(format!("realm.{what}"))
+    }
+
     /// Creates an error for a path that does not exist: status 404.
     pub(crate) fn no_path(message: impl Into<String>) -> Self {
         Self::new(404, "invalid_request_error", ErrorCode::NotFound, message).code("unknown_url")
+    }
+
+    /// Creates an error for an object that OpenAI's servers store: status 404.
+    pub(crate) fn not_stored(what: &str) -> Self {
+        let message = format!(
+            "there are no stored {what}: this server keeps none of its answers; send the whole conversation in each request"
+        );
+        Self::new(404, "invalid_request_error", ErrorCode::NotFound, message).code("not_stored")
+    }
+
+    /// Creates an error for scores of pairs of texts: status 400.
+    pub(crate) fn no_ranks() -> Self {
+        let why = "no model of this version can rank: cross-encoders and classification heads are not supported; compare the vectors \
+                   of POST /v1/embeddings instead";
+        Self::new(400, "invalid_request_error", ErrorCode::Unsupported, why)
     }
 
     /// Creates an error for a method that a path does not have: status 405.

@@ -50,7 +50,7 @@ pub use error::ApiError;
 pub use events::Events;
 pub use frames::{Event, Framing};
 pub use gate::{Gate, Permit};
-pub use models::{BoxFuture, LoadedByName, ModelEntry, Models, OneModel};
+pub use models::{BoxFuture, Extras, LoadedByName, ModelEntry, Models, OneModel};
 pub use service::{Answer, Body, Service};
 
 /// Returns the time in the form of RFC 3339, in UTC.

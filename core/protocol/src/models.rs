@@ -24,6 +24,15 @@ pub trait Models: Send + Sync {
     /// Status 404 if there is none, or the error of its load.
     fn model<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Model, ApiError>>;
 
+    /// Returns a model with the program and the adapter that a request names.
+    ///
+    /// # Errors
+    /// Status 404 if the caller has no such program or adapter, and 400 for an adapter of another model. By
+    /// default no names are known.
+    fn equipped<'a>(&'a self, model: Model, extras: &'a Extras) -> BoxFuture<'a, Result<Model, ApiError>> {
+        Box::pin(std::future::ready(extras.unknown().map_or(Ok(model), Err)))
+    }
+
     /// Lists the models that can be named. May read the disk.
     ///
     /// # Errors
@@ -37,6 +46,33 @@ pub trait Models: Send + Sync {
     fn find(&self, name: &str) -> Result<ModelEntry, ApiError> {
         let found = self.list()?.into_iter().find(|entry| entry.name == name);
         found.ok_or_else(|| ApiError::no_model(name))
+    }
+}
+
+/// What a request names beside its model, in its object `realm`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Extras {
+    /// `realm.program`: the program that answers.
+    pub program: Option<String>,
+    /// `realm.adapter` and `realm.adapter_scale`: the LoRA adapter, and the factor on what it adds.
+    pub adapter: Option<(String, f32)>,
+}
+
+impl Extras {
+    /// The error for a program of this name, or a failure to find it.
+    pub fn no_program(name: &str) -> ApiError {
+        ApiError::no_extra("program", name)
+    }
+
+    /// The error for an adapter of this name, or a failure to find it.
+    pub fn no_adapter(name: &str) -> ApiError {
+        ApiError::no_extra("adapter", name)
+    }
+
+    /// Returns the error for services that know no names.
+    fn unknown(&self) -> Option<ApiError> {
+        let program = self.program.as_deref().map(Self::no_program);
+        program.or_else(|| self.adapter.as_ref().map(|(name, _)| Self::no_adapter(name)))
     }
 }
 

@@ -252,7 +252,8 @@ async fn failures_have_a_status_and_name_what_was_wrong() {
         ("POST", "/v1/chat/completions", question(json!({"n": 0})), 400, "invalid-argument", json!("n")),
         ("POST", "/v1/chat/completions", question(json!({"top_p": 7})), 400, "invalid-argument", json!(null)),
         ("POST", "/v1/chat/completions", json!([]), 400, "invalid-argument", json!(null)),
-        ("GET", "/v1/chat/completions", json!({}), 405, "method_not_allowed", json!(null)),
+        ("GET", "/v1/completions", json!({}), 405, "method_not_allowed", json!(null)),
+        ("GET", "/v1/chat/completions", json!({}), 404, "not_stored", json!(null)),
         ("POST", "/v1/nothing", json!({}), 404, "unknown_url", json!(null)),
         ("POST", "/v2/chat", json!({}), 404, "unknown_url", json!(null)),
     ];
@@ -427,4 +428,66 @@ async fn responses_are_as_the_specification_has_them() {
         assert_eq!((&last["status"], &last["output"][0]["type"]), (&json!(status), &json!(item)));
         assert_eq!(last["usage"]["output_tokens"], answer["usage"]["output_tokens"]);
     }
+}
+
+#[tokio::test]
+async fn stored_answers_are_none_and_the_error_says_so() {
+    let service = service();
+    for (method, path) in [
+        ("GET", "/v1/chat/completions"),
+        ("GET", "/v1/chat/completions/chatcmpl-1"),
+        ("POST", "/v1/chat/completions/chatcmpl-1"),
+        ("DELETE", "/v1/chat/completions/chatcmpl-1"),
+        ("GET", "/v1/chat/completions/chatcmpl-1/messages"),
+        ("GET", "/v1/responses/resp_1"),
+        ("DELETE", "/v1/responses/resp_1"),
+        ("POST", "/v1/responses/resp_1/cancel"),
+        ("GET", "/v1/responses/resp_1/input_items"),
+        ("POST", "/v1/responses/compact"),
+    ] {
+        let (status, answer) = whole(service.handle(method, path, b"").await);
+        assert_eq!(
+            (status, &answer["error"]["code"]),
+            (404, &json!("not_stored")),
+            "{method} {path}: {answer}"
+        );
+    }
+    for path in ["/v1/rerank", "/rerank", "/v2/rerank", "/v1/score"] {
+        let (status, answer) = whole(service.handle("POST", path, b"").await);
+        assert_eq!((status, &answer["error"]["code"]), (400, &json!("unsupported")), "{path}: {answer}");
+    }
+    let body = json!({"model": MODEL, "instructions": "Be brief.", "input": "Hi"});
+    let (status, counted) = whole(post(&service, "/v1/responses/input_tokens", body.clone()).await);
+    let (_, answer) = whole(post(&service, "/v1/responses", body).await);
+    assert_eq!((status, &counted["input_tokens"]), (200, &answer["usage"]["input_tokens"]), "{counted}");
+}
+
+#[tokio::test]
+async fn names_of_programs_and_adapters_need_a_service_that_knows_some() {
+    let service = service();
+    for (realm, param) in [
+        (json!({"program": "p"}), "realm.program"),
+        (json!({"adapter": "a"}), "realm.adapter"),
+        (json!({"adapter": "a", "adapter_scale": 0.5}), "realm.adapter"),
+    ] {
+        for path in ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"] {
+            let body = json!({"model": MODEL, "prompt": "a", "input": "a", "max_tokens": 1, "realm": realm,
+                "messages": [{"role": "user", "content": "a"}]});
+            let mut body = body;
+            for key in
+                if path == "/v1/responses" { &["prompt", "messages", "max_tokens"][..] } else { &["input"] }
+            {
+                body.as_object_mut().unwrap().remove(*key);
+            }
+            let answer = post(&service, path, body).await;
+            let (status, answer) = whole(answer);
+            assert_eq!(status, 404, "{path}: {answer}");
+            if path != "/v1/messages" {
+                assert_eq!(answer["error"]["param"], param, "{path}");
+            }
+        }
+    }
+    let body = json!({"model": MODEL, "prompt": "a", "realm": {"adapter_scale": 2}});
+    let (status, answer) = whole(post(&service, "/v1/completions", body).await);
+    assert_eq!((status, &answer["error"]["param"]), (400, &json!("realm.adapter_scale")), "{answer}");
 }

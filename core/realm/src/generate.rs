@@ -37,7 +37,7 @@ impl Model {
         realm_engine::check_stops(&request.stop)?;
         request.check_prompt()?;
         #[cfg(feature = "sandbox")]
-        if let Some(program) = self.tenant.programs.answering() {
+        if let Some(program) = self.program.clone().or_else(|| self.tenant.programs.answering()) {
             let request = Box::new(request);
             return Ok(PreparedRequest { model: self.clone(), work: Work::Program { program, request } });
         }

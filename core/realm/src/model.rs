@@ -18,11 +18,21 @@ pub struct Model {
     pub(crate) tenant: Arc<Identity>,
     /// The adapter, with its factor, of every request that names no adapter of its own.
     pub(crate) adapter: Option<(realm_engine::Adapter, f32)>,
+    /// The program that answers in place of the tenant's.
+    #[cfg(feature = "sandbox")]
+    pub(crate) program: Option<crate::Program>,
 }
 
 impl Model {
     pub(crate) fn new(loaded: Arc<LoadedModel>, frontend: Frontend, tenant: Arc<Identity>) -> Self {
-        Self { loaded, frontend: Arc::new(frontend), tenant, adapter: None }
+        Self {
+            loaded,
+            frontend: Arc::new(frontend),
+            tenant,
+            adapter: None,
+            #[cfg(feature = "sandbox")]
+            program: None,
+        }
     }
 
     /// Returns the same model for another tenant.
@@ -70,6 +80,15 @@ impl Model {
     /// The tokenizer, for everything beyond `encode` and `decode`.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.loaded.tokenizer
+    }
+
+    /// Returns whether a program answers requests.
+    pub(crate) fn has_program(&self) -> bool {
+        #[cfg(feature = "sandbox")]
+        if self.program.is_some() {
+            return true;
+        }
+        self.tenant.programs.answer()
     }
 
     /// Returns the longest sequence that the tenant may have, in tokens.

@@ -1,16 +1,16 @@
 //! One call, from its arrival to the last byte of its answer.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use realm::{ErrorCode, Usage};
 use realm_protocol::{ApiError, Gate, Permit};
 
+use crate::catalog::{Lease, LiveTenant};
 use crate::keys::{LiveKey, Used};
 use crate::limits::{Entered, Reservation};
 use crate::state::State;
-use crate::tenants::LiveTenant;
 
 /// The caller of a request.
 #[derive(Clone)]
@@ -30,8 +30,11 @@ pub(crate) struct Call {
     /// The path, if it is one of the server's; no other text of the caller's goes into metrics and logs.
     route: &'static str,
     began: Instant,
-    caller: OnceLock<Caller>,
+    key: OnceLock<Arc<LiveKey>>,
+    tenant: OnceLock<Arc<str>>,
     place: OnceLock<Entered>,
+    /// Keep the models loaded that the call has found.
+    leases: Mutex<Vec<Lease>>,
     status: AtomicU16,
     complete: AtomicBool,
     prompt_tokens: AtomicU64,
@@ -43,16 +46,19 @@ pub(crate) struct Call {
 const CLIENT_LEFT: u16 = 499;
 
 impl Call {
-    pub(crate) fn begin(state: &Arc<State>, method: &http::Method, path: &str) -> Arc<Self> {
+    /// Begins a call; `route` is its name in metrics and logs.
+    pub(crate) fn begin(state: &Arc<State>, method: &http::Method, route: &'static str) -> Arc<Self> {
         state.metrics.active.inc();
         Arc::new(Self {
             state: Arc::clone(state),
             id: request_id(),
             method: method.as_str().chars().take(16).collect(),
-            route: crate::routes::known(path),
+            route,
             began: Instant::now(),
-            caller: OnceLock::new(),
+            key: OnceLock::new(),
+            tenant: OnceLock::new(),
             place: OnceLock::new(),
+            leases: Mutex::default(),
             status: AtomicU16::new(CLIENT_LEFT),
             complete: AtomicBool::new(false),
             prompt_tokens: AtomicU64::new(0),
@@ -61,9 +67,28 @@ impl Call {
         })
     }
 
-    pub(crate) fn is_from(&self, caller: &Caller) {
+    /// Records the caller, which authentication has found.
+    pub(crate) fn is_from(&self, key: Option<&Arc<LiveKey>>, tenant: &str) {
         // Authentication runs once.
-        let _ = self.caller.set(caller.clone());
+        let _ = self.tenant.set(tenant.into());
+        if let Some(key) = key {
+            let _ = self.key.set(Arc::clone(key));
+        }
+    }
+
+    /// The public part of the caller's key.
+    pub(crate) fn key_id(&self) -> Option<&str> {
+        self.key.get().map(|key| &*key.key.id)
+    }
+
+    /// The route's name.
+    pub(crate) fn route(&self) -> &'static str {
+        self.route
+    }
+
+    /// Keeps a model loaded until the call ends.
+    pub(crate) fn holds(&self, lease: Lease) {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
     }
 
     /// Takes the call's place in the limits of its tenant and its key.
@@ -99,7 +124,6 @@ impl Call {
 
     /// Returns the line of the access log: lengths and ids, no texts.
     fn line(&self, status: u16, took: Duration, used: &Used) -> String {
-        let caller = self.caller.get();
         serde_json::json!({
             "time": crate::log::timestamp(),
             "id": self.id,
@@ -108,8 +132,8 @@ impl Call {
             "status": status,
             "complete": self.complete.load(Ordering::Relaxed),
             "seconds": (took.as_secs_f64() * 1e6).round() / 1e6,
-            "tenant": caller.map(|caller| &*caller.tenant_name),
-            "key": caller.and_then(|caller| caller.key.as_ref()).map(|key| &*key.key.id),
+            "tenant": self.tenant.get().map(|tenant| &**tenant),
+            "key": self.key_id(),
             "prompt_tokens": used.prompt_tokens,
             "cached_tokens": used.cached_tokens,
             "generated_tokens": used.generated_tokens,
@@ -125,9 +149,9 @@ impl Drop for Call {
         state.metrics.active.dec();
         state.metrics.ended(self.route, status, took);
         if self.place.get().is_some()
-            && let Some(key) = self.caller.get().and_then(|caller| caller.key.as_ref())
+            && let Some(key) = self.key_id()
         {
-            state.ledger.add(&key.key.id, &used);
+            state.ledger.add(key, &used);
         }
         if let Some(log) = &state.log {
             log.write(self.line(status, took, &used));

@@ -21,7 +21,10 @@
 //! process. The protocols themselves are the crate `realm-protocol`'s, without any I/O.
 #![forbid(unsafe_code)]
 
+mod assets;
+mod audit;
 mod call;
+mod catalog;
 mod config;
 mod http;
 mod keeper;
@@ -29,17 +32,29 @@ pub mod keys;
 mod limits;
 mod log;
 mod metrics;
+mod openapi;
+mod reload;
+mod restore;
 mod routes;
 mod server;
 mod state;
-mod tenants;
 mod tls;
+mod visible;
 
-pub use config::{Config, Http, LimitsConfig, ModelConfig, TenantConfig, Tls};
+pub use config::{
+    AdapterConfig, Config, GrantsConfig, Http, LimitsConfig, ModelConfig, ProgramConfig, TenantConfig, Tls,
+};
 pub use limits::Rates;
-pub use server::{Server, Stopper};
+pub use server::{Addresses, Reloader, Server, Stopper};
 
 /// A server can't start or go on: a sentence that says why, and what would be right.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Error(pub(crate) String);
+
+impl Error {
+    /// Creates an error of a sentence, for functions that read configurations.
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}

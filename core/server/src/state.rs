@@ -2,26 +2,100 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::Config;
-use crate::http::Allowed;
+use realm::LoadOptions;
+use tokio_rustls::TlsAcceptor;
+
+use crate::audit::Audit;
+use crate::catalog::Catalog;
+use crate::http::{Allowed, Places};
+use crate::keeper::Keeper;
 use crate::keys::{Keyring, Used};
 use crate::log::AccessLog;
 use crate::metrics::HttpMetrics;
-use crate::tenants::Tenants;
+use crate::{Config, Error, tls};
 
 pub(crate) struct State {
-    pub(crate) config: Config,
-    pub(crate) allowed: Allowed,
-    pub(crate) tenants: Arc<Tenants>,
+    settings: RwLock<Arc<Settings>>,
+    pub(crate) catalog: Arc<Catalog>,
     /// `None` if there are no keys, and everything is allowed.
     pub(crate) keys: Option<Keyring>,
     pub(crate) ledger: Ledger,
     pub(crate) metrics: HttpMetrics,
     pub(crate) log: Option<AccessLog>,
+    pub(crate) audit: Option<Audit>,
+    /// Makes the changes of administration; `None` if there is no store.
+    pub(crate) keeper: Option<Keeper>,
+    /// The options of models that are loaded while the server runs, unless their entries have others.
+    pub(crate) load_options: LoadOptions,
+    /// Reads the configuration again.
+    pub(crate) reread: Option<Reread>,
+    /// Acts of administration at once.
+    pub(crate) places: Places,
+    /// True while the configuration is read again.
+    pub(crate) reloading: AtomicBool,
     /// True while the server waits for its last requests.
     pub(crate) draining: AtomicBool,
+}
+
+pub(crate) type Reread = Box<dyn Fn() -> Result<Config, Error> + Send + Sync>;
+
+/// The options of now, and what is made of them. A request reads them once.
+pub(crate) struct Settings {
+    pub(crate) config: Config,
+    pub(crate) allowed: Allowed,
+    /// The pages and names that may administer.
+    pub(crate) administering: Allowed,
+    pub(crate) tls: Option<TlsAcceptor>,
+}
+
+impl Settings {
+    /// Reads the certificates that a configuration names.
+    pub(crate) fn new(config: Config) -> Result<Self, Error> {
+        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
+        let (allowed, administering) = (Allowed::new(&config), Allowed::to_administer(&config));
+        Ok(Self { config, allowed, administering, tls })
+    }
+}
+
+/// The parts of a state that a server knows when it is made.
+pub(crate) struct Parts {
+    pub(crate) settings: Settings,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) keys: Option<Keyring>,
+    pub(crate) log: Option<AccessLog>,
+    pub(crate) audit: Option<Audit>,
+    pub(crate) keeper: Option<Keeper>,
+}
+
+impl State {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { settings, catalog, keys, log, audit, keeper } = parts;
+        Self {
+            settings: RwLock::new(Arc::new(settings)),
+            catalog,
+            keys,
+            ledger: Ledger::default(),
+            metrics: HttpMetrics::new(),
+            log,
+            audit,
+            keeper,
+            load_options: LoadOptions::default(),
+            reread: None,
+            places: Places::default(),
+            reloading: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
 }
 
 /// What keys have used since it was last written to the store.

@@ -66,6 +66,38 @@ fn http_1_and_2_are_spoken_over_tls() {
     assert!(!wire.rest().starts_with(b"HTTP/1.1 200"));
 }
 
+#[test]
+fn a_renewed_certificate_is_in_use_when_the_configuration_was_read_again() {
+    let (own, folder) =
+        (std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), tempfile::tempdir().unwrap());
+    let of = |name: &str| Tls {
+        certificate: own.join(format!("{name}.pem")),
+        key: own.join(format!("{name}.key.pem")),
+    };
+    let tls = Tls { certificate: folder.path().join("chain.pem"), key: folder.path().join("key.pem") };
+    let put = |from: &Tls| {
+        std::fs::copy(&from.certificate, &tls.certificate).unwrap();
+        std::fs::copy(&from.key, &tls.key).unwrap();
+    };
+    put(&of("localhost"));
+    let config = Config { tls: Some(tls.clone()), ..any_port() };
+    let reread = config.clone();
+    let server = realm_server::Server::new(config, common::realm(), [(MODEL.to_owned(), common::model())]);
+    let server = common::running(server.unwrap().on_reload(move || Ok(reread.clone())));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // The client trusts one certificate alone.
+    let asks = |trusted: &str| runtime.block_on(over_tls(&server, &of(trusted), "h2")).0;
+    assert_eq!(asks("localhost"), http::StatusCode::OK);
+    put(&of("renewed"));
+    assert_eq!(asks("localhost"), http::StatusCode::OK);
+    server.reloader.reload().unwrap();
+    assert_eq!(asks("renewed"), http::StatusCode::OK);
+    std::fs::write(&tls.certificate, "no certificate").unwrap();
+    let error = server.reloader.reload().unwrap_err().to_string();
+    assert!(error.contains("tls") && error.contains("chain.pem"), "{error}");
+    assert_eq!(asks("renewed"), http::StatusCode::OK);
+}
+
 /// Asks for the list of models over TLS.
 async fn over_tls(server: &common::Running, tls: &Tls, protocol: &str) -> (http::StatusCode, http::Version) {
     use http_body_util::Empty;

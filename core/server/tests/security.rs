@@ -19,6 +19,7 @@ fn routes() -> Vec<(&'static str, &'static str, String)> {
         ("POST", "/v1/completions", json!({"model": MODEL, "prompt": "a", "max_tokens": 1}).to_string()),
         ("POST", "/v1/embeddings", json!({"model": MODEL, "input": "a"}).to_string()),
         ("POST", "/v1/responses", json!({"model": MODEL, "input": "a", "max_output_tokens": 1}).to_string()),
+        ("POST", "/v1/responses/input_tokens", json!({"model": MODEL, "input": "a"}).to_string()),
         ("POST", "/v1/messages", chat.clone()),
         ("POST", "/v1/messages/count_tokens", chat.clone()),
         ("POST", "/api/chat", chat),
@@ -32,7 +33,10 @@ fn routes() -> Vec<(&'static str, &'static str, String)> {
         ("GET", "/api/tags", String::new()),
         ("GET", "/api/version", String::new()),
         ("GET", "/metrics", String::new()),
+        ("GET", "/openapi.json", String::new()),
         ("GET", "/no/such/path", String::new()),
+        ("GET", "/v1/chat/completions", String::new()),
+        ("GET", "/v1/responses/resp_1", String::new()),
         ("DELETE", "/v1/models/smollm2-135m", String::new()),
     ]
 }
@@ -41,6 +45,19 @@ fn key(tenant: &str, scopes: &[Scope]) -> (Key, Secret) {
     let (mut key, secret) = Key::create(tenant).unwrap();
     key.scopes = scopes.to_vec();
     (key, secret)
+}
+
+#[test]
+fn the_routes_of_these_tests_are_the_servers() {
+    let described = call(start(any_port()).address, "GET", "/openapi.json", &[], "").json();
+    let known: Vec<_> = routes().into_iter().map(|(method, path, _)| (method, path)).collect();
+    for (path, calls) in described["paths"].as_object().unwrap() {
+        let path = path.replace("{name}", MODEL);
+        for method in calls.as_object().unwrap().keys() {
+            let here = known.iter().any(|(m, p)| m.eq_ignore_ascii_case(method) && *p == path);
+            assert!(here || path == "/health", "{method} {path} is not among the routes");
+        }
+    }
 }
 
 #[test]
@@ -86,7 +103,7 @@ fn callers_without_a_right_get_nothing_on_any_route() {
         let (answered, answer) = status(method, path, &body, &[("authorization", &bearer(right))]);
         let expected = match (method, path) {
             ("DELETE", _) => 405,
-            (_, "/no/such/path") => 404,
+            (_, "/no/such/path") | ("GET", "/v1/chat/completions" | "/v1/responses/resp_1") => 404,
             _ => 200,
         };
         assert_eq!(answered, expected, "{method} {path}: {answer}");

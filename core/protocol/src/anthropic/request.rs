@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::types::{Answer, Block, Usage};
 use super::{StopFinder, content, stop_reason};
-use crate::ApiError;
 use crate::fields::Fields;
 use crate::openai::Head;
+use crate::{ApiError, Extras};
 
 /// A conversation, and options for its answer.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct MessagesRequest {
     pub parallel_tool_calls: bool,
     /// Unknown fields, and those without effect.
     pub ignored: Vec<String>,
+    /// The program and the adapter that it names.
+    pub extras: Extras,
 }
 
 /// Fields of Anthropic's that Realm can't honor.
@@ -85,8 +87,9 @@ impl MessagesRequest {
                 return Err(ApiError::unsupported(key, format!("{key} is not supported; leave it out")));
             }
         }
+        let extras = crate::openai::own(&mut fields, &mut request, &mut ignored)?;
         fields.rest(&mut ignored);
-        Ok(Self { model, request, stream, parallel_tool_calls, ignored })
+        Ok(Self { model, request, stream, parallel_tool_calls, ignored, extras })
     }
 
     /// Returns the answer.

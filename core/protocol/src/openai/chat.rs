@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use super::options::{Options, template_variables};
 use super::types::{ChatChoice, ChatCompletion, ChatMessage, SYSTEM_FINGERPRINT, ToolCall, Usage};
 use super::{Head, logprobs, messages, tools};
-use crate::ApiError;
 use crate::fields::Fields;
+use crate::{ApiError, Extras};
 
 /// A conversation, and options for its answer.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub struct ChatRequest {
     pub parallel_tool_calls: bool,
     /// Unknown fields, such as `messages[0].colour`.
     pub ignored: Vec<String>,
+    /// The program and the adapter that it names.
+    pub extras: Extras,
     service_tier: Option<&'static str>,
 }
 
@@ -66,6 +68,7 @@ impl ChatRequest {
             include_usage: options.include_usage,
             parallel_tool_calls,
             ignored,
+            extras: options.extras,
             service_tier: options.service_tier,
         })
     }

@@ -7,8 +7,8 @@ use super::chat::choices;
 use super::options::Options;
 use super::types::{SYSTEM_FINGERPRINT, TextChoice, TextCompletion, Usage};
 use super::{Head, MAX_CHOICES, logprobs};
-use crate::ApiError;
 use crate::fields::{Fields, integer};
+use crate::{ApiError, Extras};
 
 /// OpenAI's default of `max_tokens`.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -32,6 +32,8 @@ pub struct CompletionRequest {
     pub echo: bool,
     /// Unknown fields.
     pub ignored: Vec<String>,
+    /// The program and the adapter that it names.
+    pub extras: Extras,
 }
 
 impl CompletionRequest {
@@ -66,6 +68,7 @@ impl CompletionRequest {
             include_usage: options.include_usage,
             echo,
             ignored,
+            extras: options.extras,
         })
     }
 

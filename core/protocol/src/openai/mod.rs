@@ -18,6 +18,7 @@ pub mod types;
 pub use chat::ChatRequest;
 pub use completions::CompletionRequest;
 pub use embeddings::{EmbeddingInput, EmbeddingRequest};
+pub(crate) use options::own;
 pub(crate) use stream::{ChatWriter, CompletionWriter, Writer, json};
 
 use std::hash::{BuildHasher, RandomState};

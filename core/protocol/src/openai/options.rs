@@ -6,8 +6,8 @@ use realm::{Prompt, Request, Sampling, SharedPrefix, Speculation};
 use serde_json::{Map, Value};
 
 use super::{MAX_CHOICES, guide};
-use crate::ApiError;
 use crate::fields::Fields;
+use crate::{ApiError, Extras};
 
 /// The options of a request for all its choices.
 pub(super) struct Options {
@@ -19,6 +19,7 @@ pub(super) struct Options {
     pub(super) stream: bool,
     pub(super) include_usage: bool,
     pub(super) service_tier: Option<&'static str>,
+    pub(super) extras: Extras,
 }
 
 /// Fields about the caller and the purpose, which change no text.
@@ -110,12 +111,7 @@ impl Options {
         request.ignore_eos = fields.flag("ignore_eos")?.unwrap_or(false);
         guide::read(fields, &mut request)?;
         extensions(fields, &mut request)?;
-        if let Some(own) = fields.object("realm")? {
-            let mut own = Fields::new(own, "realm.");
-            guide::own(&mut own, &mut request)?;
-            extensions(&mut own, &mut request)?;
-            own.rest(ignored);
-        }
+        let extras = own(fields, &mut request, ignored)?;
         let n = fields.count("n", 1)?.unwrap_or(1);
         if n > MAX_CHOICES {
             return Err(fields.invalid("n", &format!("at most {MAX_CHOICES}")));
@@ -139,7 +135,7 @@ impl Options {
         for (key, allowed) in &NOT_HONOURED {
             refuse(fields, key, allowed)?;
         }
-        Ok(Self { model, request, n, stream, include_usage, service_tier })
+        Ok(Self { model, request, n, stream, include_usage, service_tier, extras })
     }
 }
 
@@ -212,6 +208,25 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
         Some(_) => return Err(wrong(fields)),
     };
     if texts.iter().any(String::is_empty) { Err(wrong(fields)) } else { Ok(texts) }
+}
+
+/// Reads the object `realm`: Realm's own fields, and the names of a program and an adapter.
+pub(crate) fn own(
+    fields: &mut Fields,
+    request: &mut Request,
+    ignored: &mut Vec<String>,
+) -> Result<Extras, ApiError> {
+    let Some(own) = fields.object("realm")? else { return Ok(Extras::default()) };
+    let mut own = Fields::new(own, "realm.");
+    guide::own(&mut own, request)?;
+    extensions(&mut own, request)?;
+    let program = own.text("program")?;
+    let (adapter, scale) = (own.text("adapter")?, own.number("adapter_scale")?);
+    if adapter.is_none() && scale.is_some() {
+        return Err(own.invalid("adapter_scale", "left out without `adapter`, which names what it scales"));
+    }
+    own.rest(ignored);
+    Ok(Extras { program, adapter: adapter.map(|name| (name, scale.unwrap_or(1.0))) })
 }
 
 /// Reads Realm's own fields beyond the specification.

@@ -11,7 +11,7 @@ impl Service {
     pub(super) async fn messages(&self, body: Map<String, Value>) -> Result<Answer, ApiError> {
         let request = MessagesRequest::read(body, false)?;
         self.check(&request.ignored)?;
-        let model = self.models.model(&request.model).await?;
+        let model = self.model_for(&request.model, &request.extras).await?;
         let started = start(&model, vec![request.request.clone()], 1, "messages", &self.gate).await?;
         if request.stream {
             let writer = MessageWriter::new(&request, started.prompt_tokens, model);

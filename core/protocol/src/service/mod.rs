@@ -22,7 +22,7 @@ pub(crate) use self::work::Started;
 use crate::gate::{Gate, Open};
 use crate::ollama::OllamaRequest;
 use crate::openai::Writer;
-use crate::{ApiError, Dialect, Events, Models, OneModel, json};
+use crate::{ApiError, Dialect, Events, Extras, Models, OneModel, json};
 
 /// The answer to a call.
 pub struct Answer {
@@ -51,7 +51,8 @@ pub enum Body {
 ///
 /// | method | path | protocol |
 /// |---|---|---|
-/// | `POST` | `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`, `/v1/responses` | OpenAI's |
+/// | `POST` | `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings` | OpenAI's |
+/// | `POST` | `/v1/responses`, `/v1/responses/input_tokens` | OpenAI's |
 /// | `GET` | `/v1/models` and `/v1/models/NAME` | OpenAI's |
 /// | `POST` | `/v1/messages`, `/v1/messages/count_tokens` | Anthropic's |
 /// | `POST` | `/api/chat`, `/api/generate`, `/api/embed`, `/api/show` | ollama's |
@@ -82,6 +83,12 @@ impl Service {
         Self::new(OneModel::new(model))
     }
 
+    /// Returns the calls that a service answers: the method and the path, in which `NAME` stands for a
+    /// model's name.
+    pub fn routes() -> impl Iterator<Item = (&'static str, String)> {
+        route::all()
+    }
+
     /// Refuses bodies with an unknown field instead of ignoring the field. Inside messages unknown fields are
     /// still ignored, since clients send answers back as they came.
     #[must_use]
@@ -98,6 +105,12 @@ impl Service {
         self.models.model(name).await
     }
 
+    /// Returns the model of a request, with the program and the adapter that it names.
+    async fn model_for(&self, name: &str, extras: &Extras) -> Result<Model, ApiError> {
+        let model = self.models.model(name).await?;
+        self.models.equipped(model, extras).await
+    }
+
     /// Answers a call. Every failure is an answer, too, in the form of the path's protocol. Dropping the
     /// future cancels the call's requests.
     pub async fn handle(&self, method: &str, path: &str, body: &[u8]) -> Answer {
@@ -110,6 +123,12 @@ impl Service {
     async fn answer(&self, method: &str, path: &str, body: &[u8]) -> Result<Answer, ApiError> {
         let path = path.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
         let path = path.strip_prefix("/v1").unwrap_or(path);
+        if let Some(what) = Route::not_stored(method, path) {
+            return Err(ApiError::not_stored(what));
+        }
+        if Route::ranks(path) {
+            return Err(ApiError::no_ranks());
+        }
         let Some(route) = Route::of(path) else {
             return Err(ApiError::no_path(format!("there is no {path}; {}", Route::list())));
         };
@@ -123,6 +142,7 @@ impl Service {
             Route::Models => self.list().await,
             Route::Model(name) => self.find(name).await,
             Route::Responses => self.responses(json::object(body)?).await,
+            Route::InputTokens => self.input_tokens(json::object(body)?).await,
             Route::Messages => self.messages(json::object(body)?).await,
             Route::CountTokens => self.count_tokens(json::object(body)?).await,
             Route::OllamaChat => self.lines(OllamaRequest::chat(json::object(body)?)?).await,

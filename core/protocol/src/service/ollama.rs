@@ -10,7 +10,7 @@ use super::{Answer, Service};
 use crate::fields::Fields;
 use crate::ollama::{LineWriter, OllamaRequest, plain_name, whole};
 use crate::openai::EmbeddingInput;
-use crate::{ApiError, ModelEntry};
+use crate::{ApiError, Extras, ModelEntry};
 
 /// The version of ollama whose calls these are, for clients that ask for features by version.
 const VERSION: &str = "0.12.0";
@@ -19,7 +19,7 @@ impl Service {
     /// Answers `/api/chat` and `/api/generate`.
     pub(super) async fn lines(&self, request: OllamaRequest) -> Result<Answer, ApiError> {
         self.check(&request.ignored)?;
-        let model = self.models.model(&request.model).await?;
+        let model = self.model_for(&request.model, &Extras::default()).await?;
         request.check_context(&model)?;
         let prompt = if request.chat { "messages" } else { "prompt" };
         let started = start(&model, vec![request.request.clone()], 1, prompt, &self.gate).await?;

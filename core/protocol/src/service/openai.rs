@@ -21,7 +21,7 @@ impl Service {
     pub(super) async fn chat(&self, body: Map<String, Value>) -> Result<Answer, ApiError> {
         let request = ChatRequest::read(body)?;
         self.check(&request.ignored)?;
-        let model = self.models.model(&request.model).await?;
+        let model = self.model_for(&request.model, &request.extras).await?;
         let started = start(&model, request.requests().collect(), request.n, "messages", &self.gate).await?;
         if request.stream {
             let writer = ChatWriter::new(&request, model);
@@ -34,7 +34,7 @@ impl Service {
     pub(super) async fn completions(&self, body: Map<String, Value>) -> Result<Answer, ApiError> {
         let request = CompletionRequest::read(body)?;
         self.check(&request.ignored)?;
-        let model = self.models.model(&request.model).await?;
+        let model = self.model_for(&request.model, &request.extras).await?;
         let started = start(&model, request.requests(), request.n, "prompt", &self.gate).await?;
         if request.stream {
             let ignored = request.ignored.clone();

@@ -175,7 +175,7 @@ impl ChatSession {
         else {
             return invalid("a session begins with messages; a text or tokens are for `generate`");
         };
-        if !model.info().chat_template && !model.tenant.programs.answer() {
+        if !model.info().chat_template && !model.has_program() {
             return Err(realm_tokenizer::Error::NoTemplate.into());
         }
         for (at, tool) in options.tools.iter().enumerate() {

@@ -6,7 +6,7 @@ use realm_engine::{MemoryCharge, MemoryKind};
 
 use super::Program;
 use crate::error::ErrorCode;
-use crate::{Error, Grants, Realm, Tenant};
+use crate::{Error, Grants, Model, Realm, Tenant};
 
 /// The most bytes of a program's file that are read. The sandbox refuses far smaller files, and its error
 /// states the limit.
@@ -34,6 +34,16 @@ impl Realm {
     /// full.
     pub fn compile_program(&self, wasm: &[u8]) -> Result<Program, Error> {
         self.commons.sandbox.compile(None, wasm)
+    }
+}
+
+impl Model {
+    /// Returns the same model with a program that answers its requests in place of the tenant's own
+    /// ([`Tenant::set_program`]). The program runs as the model's tenant, within that tenant's limits and
+    /// grants; its code stays on the account of the tenant that compiled it.
+    pub fn answered_by(&self, program: &Program) -> Self {
+        program.expect(&self.tenant.inner);
+        Self { program: Some(program.clone()), ..self.clone() }
     }
 }
 

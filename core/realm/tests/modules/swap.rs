@@ -47,6 +47,20 @@ fn running_requests_end_on_the_old_program_and_new_ones_begin_on_the_new() {
 }
 
 #[test]
+fn a_model_answered_by_a_program_leaves_the_tenants_own_as_it_is() {
+    let (realm, model, tenant) = start();
+    let plain = model.generate(story(4)).unwrap().text;
+    let seen = tenant.model(&model).unwrap();
+    let one = seen.answered_by(&program(&realm, "one: "));
+    let text = |model: &realm::Model| model.generate(story(4)).unwrap().text;
+    assert_eq!((text(&one), text(&seen)), (format!("one: {plain}"), plain.clone()));
+    tenant.set_program(Some(&program(&realm, "own: ")));
+    assert_eq!((text(&one), text(&seen)), (format!("one: {plain}"), format!("own: {plain}")));
+    let other = one.answered_by(&program(&realm, "two: "));
+    assert_eq!((text(&other), text(&model)), (format!("two: {plain}"), plain));
+}
+
+#[test]
 fn no_request_is_lost_while_programs_are_exchanged_all_the_time() {
     let (realm, model, tenant) = start();
     let plain = model.generate(story(3)).unwrap().text;

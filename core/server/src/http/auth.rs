@@ -7,10 +7,10 @@ use http::header::AUTHORIZATION;
 use realm::ErrorCode;
 use realm_protocol::ApiError;
 
-use crate::call::Caller;
-use crate::keys::Scope;
+use crate::call::{Call, Caller};
+use crate::catalog::DEFAULT;
+use crate::keys::{LiveKey, Scope, Secret};
 use crate::state::State;
-use crate::tenants::DEFAULT;
 
 /// Returns the scope that a path needs. A path that does not exist needs one, too.
 pub(super) fn needed(path: &str) -> Scope {
@@ -19,27 +19,15 @@ pub(super) fn needed(path: &str) -> Scope {
 
 /// Finds the caller of a request, and refuses it if its key does not allow the call. Nothing of the request
 /// but its path and its key is looked at before, so a refusal tells nothing of models.
-pub(super) fn caller(state: &State, headers: &HeaderMap, scope: Scope) -> Result<Caller, ApiError> {
-    let key = match &state.keys {
-        None => None,
-        Some(keys) => {
-            let given = given(headers).ok_or_else(|| {
-                unauthorized(
-                    "this server needs an API key, as `Authorization: Bearer rk_…` or `x-api-key: rk_…`",
-                )
-            })?;
-            let key = keys.find(given, crate::keys::now()).ok_or_else(|| {
-                unauthorized("the API key is none of this server's, or it was revoked or has expired")
-            })?;
-            if !key.may(scope) {
-                let why = format!("the API key may not call this: it lacks the scope `{scope}`");
-                return Err(ApiError::new(403, "permission_error", ErrorCode::Denied, why));
-            }
-            Some(key)
-        }
-    };
+pub(super) fn caller(
+    state: &State,
+    call: &Call,
+    headers: &HeaderMap,
+    scope: Scope,
+) -> Result<Caller, ApiError> {
+    let key = key(state, call, headers, |key| key.may(scope), || format!("it lacks the scope `{scope}`"))?;
     let name: Arc<str> = key.as_ref().map_or(DEFAULT, |key| &key.key.tenant).into();
-    let tenant = state.tenants.tenant(&name).map_err(|error| {
+    let tenant = state.catalog.tenant(&name).map_err(|error| {
         tracing::error!(tenant = &*name, "{error}");
         ApiError::new(
             500,
@@ -49,6 +37,64 @@ pub(super) fn caller(state: &State, headers: &HeaderMap, scope: Scope) -> Result
         )
     })?;
     Ok(Caller { key, tenant, tenant_name: name })
+}
+
+/// The caller of administration.
+#[derive(Clone)]
+pub(super) struct Administrator {
+    /// The public part of its key.
+    pub(super) key: Option<String>,
+    /// The tenant that it administers; `None` for all.
+    pub(super) tenant: Option<String>,
+}
+
+/// Finds the caller of administration. A refusal depends on the key alone.
+pub(super) fn administrator(
+    state: &State,
+    call: &Call,
+    headers: &HeaderMap,
+) -> Result<Administrator, ApiError> {
+    let may = |key: &LiveKey| key.may(Scope::Administration) || key.may(Scope::TenantAdministration);
+    let lacks = || "it has no scope of administration".to_owned();
+    let key = key(state, call, headers, may, lacks)?;
+    let own = |key: &Arc<LiveKey>| (!key.may(Scope::Administration)).then(|| key.key.tenant.clone());
+    Ok(Administrator { key: key.as_ref().map(|key| key.key.id.clone()), tenant: key.as_ref().and_then(own) })
+}
+
+/// Returns the key of a request; `None` if the server has no keys.
+fn key(
+    state: &State,
+    call: &Call,
+    headers: &HeaderMap,
+    may: impl FnOnce(&LiveKey) -> bool,
+    lacks: impl FnOnce() -> String,
+) -> Result<Option<Arc<LiveKey>>, ApiError> {
+    let Some(keys) = &state.keys else {
+        call.is_from(None, DEFAULT);
+        return Ok(None);
+    };
+    let refused = |id: Option<&str>, why: &str| {
+        if let Some(audit) = &state.audit {
+            audit.refused(&call.id, call.route(), id, why);
+        }
+    };
+    let Some(given) = given(headers) else {
+        refused(None, "no-key");
+        return Err(unauthorized(
+            "this server needs an API key, as `Authorization: Bearer rk_…` or `x-api-key: rk_…`",
+        ));
+    };
+    let Some(key) = keys.find(given, crate::keys::now()) else {
+        refused(Secret::parse(given).as_ref().map(Secret::id), "unknown-key");
+        return Err(unauthorized("the API key is none of this server's, or it was revoked or has expired"));
+    };
+    call.is_from(Some(&key), &key.key.tenant);
+    if !may(&key) {
+        refused(Some(&key.key.id), "scope");
+        let why = format!("the API key may not call this: {}", lacks());
+        return Err(ApiError::new(403, "permission_error", ErrorCode::Denied, why));
+    }
+    Ok(Some(key))
 }
 
 /// Returns the key that a request gives. Two different ones are none.

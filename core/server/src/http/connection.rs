@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::Door;
 use super::watched::Watched;
 use crate::state::State;
 
@@ -22,31 +23,38 @@ const STREAMS: u32 = 256;
 const PROBE: Duration = Duration::from_secs(60);
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(state: Arc<State>, stream: TcpStream, tls: Option<TlsAcceptor>, watcher: Watcher) {
+pub(crate) async fn serve(
+    state: Arc<State>,
+    door: Door,
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    watcher: Watcher,
+) {
     state.metrics.connections.inc();
     let _open = Open(Arc::clone(&state));
     // Both only make a connection better: each token is sent at once, and a dead peer is noticed.
     let _ = stream.set_nodelay(true);
     let probes = socket2::TcpKeepalive::new().with_time(PROBE).with_interval(PROBE / 4);
     let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&probes);
-    let limits = &state.config.http;
+    let settings = state.settings();
+    let limits = &settings.config.http;
     match tls {
-        None => requests(&state, stream, watcher).await,
+        None => requests(&state, door, stream, watcher).await,
         Some(tls) => {
             let handshake = tokio::time::timeout(limits.header_timeout, tls.accept(stream)).await;
             // A client that speaks no TLS is told so by TLS itself.
             if let Ok(Ok(stream)) = handshake {
-                requests(&state, stream, watcher).await;
+                requests(&state, door, stream, watcher).await;
             }
         }
     }
 }
 
-async fn requests<S>(state: &Arc<State>, stream: S, watcher: Watcher)
+async fn requests<S>(state: &Arc<State>, door: Door, stream: S, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = &state.config.http;
+    let limits = state.settings().config.http.clone();
     let stream = Watched::new(stream, limits.header_timeout, limits.write_timeout);
     let mut builder = Builder::new(TokioExecutor::new());
     builder
@@ -64,7 +72,7 @@ where
         .keep_alive_timeout(limits.header_timeout);
     let service = service_fn(|request| {
         let state = Arc::clone(state);
-        async move { Ok::<_, Infallible>(super::serve(state, request).await) }
+        async move { Ok::<_, Infallible>(super::serve(state, door, request).await) }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     // A connection that fails is the client's matter: it left, or spoke no HTTP.

@@ -6,16 +6,16 @@ use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::answer::LIMITS;
 use super::body::AnswerBody;
-use crate::state::State;
+use crate::state::Settings;
 
 /// The headers of answers that pages may read, beside those of the limits.
 const SHOWN: [&str; 4] = ["x-request-id", "retry-after", "realm-ignored-fields", "realm-error-code"];
 
 /// Answers the question of a browser whether a page may send a request. Such a question has no key.
-pub(super) fn preflight(state: &State, parts: &Parts) -> Option<Response<AnswerBody>> {
+pub(super) fn preflight(settings: &Settings, parts: &Parts) -> Option<Response<AnswerBody>> {
     let asks =
         parts.method == Method::OPTIONS && parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    if !asks || state.allowed.listed(&parts.headers).is_none() {
+    if !asks || settings.allowed.listed(&parts.headers).is_none() {
         return None;
     }
     let mut answer = Response::new(AnswerBody::whole(String::new()));

@@ -4,11 +4,13 @@
 //! ([`origin`]), CORS for the pages that are listed ([`cors`]), its key ([`auth`]), its place in the limits,
 //! and then the protocols.
 //!
+//! - [`admin`]: administration, at an address of its own.
 //! - [`answer`]: answers as HTTP has them.
 //! - [`body`]: the body of an answer, whole or sent over time.
 //! - [`connection`]: from a socket to requests.
 //! - [`watched`]: a socket with limits on time.
 
+mod admin;
 mod answer;
 mod auth;
 mod body;
@@ -17,6 +19,7 @@ mod cors;
 mod origin;
 mod watched;
 
+pub(crate) use admin::Places;
 pub(crate) use origin::Allowed;
 
 use std::sync::Arc;
@@ -33,19 +36,30 @@ use realm_protocol::{ApiError, Gate, Service};
 
 use self::answer::{failure, json, limits, response};
 use self::body::{AnswerBody, Tracked};
-use crate::call::{Call, CallGate, Caller};
-use crate::state::State;
-use crate::tenants::Visible;
+use crate::call::{Call, CallGate};
+use crate::state::{Settings, State};
+use crate::visible::Visible;
+
+/// The address that a request came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    Clients,
+    Administration,
+}
 
 /// Answers a request. Every failure is an answer, too.
-pub(crate) async fn serve(state: Arc<State>, request: Request<Incoming>) -> Response<Tracked> {
-    let call = Call::begin(&state, request.method(), request.uri().path());
+pub(crate) async fn serve(state: Arc<State>, door: Door, request: Request<Incoming>) -> Response<Tracked> {
+    let call = Call::begin(&state, request.method(), crate::routes::known(request.uri().path()));
     let (parts, body) = request.into_parts();
-    let mut answer = match guarded(&state, &call, &parts, body).await {
-        Ok(answer) => answer,
-        Err(error) => failure(&error, parts.uri.path()),
+    let settings = state.settings();
+    let answered = match door {
+        Door::Clients => guarded(&state, &settings, &call, &parts, body).await,
+        Door::Administration => admin::guarded(&state, &settings, &call, &parts, body).await,
     };
-    if let Some(origin) = state.allowed.listed(&parts.headers) {
+    let mut answer = answered.unwrap_or_else(|error| failure(&error, parts.uri.path()));
+    if door == Door::Clients
+        && let Some(origin) = settings.allowed.listed(&parts.headers)
+    {
         cors::allow(&origin, answer.headers_mut());
     }
     call.answered(answer.status());
@@ -56,12 +70,13 @@ pub(crate) async fn serve(state: Arc<State>, request: Request<Incoming>) -> Resp
 
 async fn guarded(
     state: &Arc<State>,
+    settings: &Settings,
     call: &Arc<Call>,
     parts: &Parts,
     body: Incoming,
 ) -> Result<Response<AnswerBody>, ApiError> {
-    state.allowed.check(parts)?;
-    if let Some(answer) = cors::preflight(state, parts) {
+    settings.allowed.check(parts)?;
+    if let Some(answer) = cors::preflight(settings, parts) {
         return Ok(answer);
     }
     let path = parts.uri.path();
@@ -69,20 +84,25 @@ async fn guarded(
     if path == "/health" && is_read {
         return Ok(health(state));
     }
-    let caller = auth::caller(state, &parts.headers, auth::needed(path))?;
-    call.is_from(&caller);
+    let caller = auth::caller(state, call, &parts.headers, auth::needed(path))?;
     if path == "/metrics" && is_read {
         return metrics(state).await;
     }
-    let body = asked(state, &caller, call, parts, body).await?;
+    if path == "/openapi.json" && is_read {
+        return Ok(json(200, crate::openapi::clients().to_owned()));
+    }
+    let config = &settings.config;
+    if parts.method == Method::POST {
+        call.enter(&caller)?;
+    }
+    let body = asked(&config.http, parts, body).await?;
     let gate: Arc<dyn Gate> = Arc::new(CallGate(Arc::clone(call)));
-    let Caller { key, tenant, .. } = caller;
-    let models = Visible { tenants: Arc::clone(&state.tenants), tenant, key };
+    let models = Visible::new(&state.catalog, caller, call);
     let mut service = Service::with_gate(Arc::new(models), gate);
-    if state.config.strict {
+    if config.strict {
         service = service.strict();
     }
-    Ok(response(service.handle(parts.method.as_str(), path, &body).await, state.config.http.keep_alive))
+    Ok(response(service.handle(parts.method.as_str(), path, &body).await, config.http.keep_alive))
 }
 
 /// Says whether the server takes requests, for load balancers. Needs no key, and tells nothing else.
@@ -95,7 +115,7 @@ fn health(state: &State) -> Response<AnswerBody> {
 async fn metrics(state: &Arc<State>) -> Result<Response<AnswerBody>, ApiError> {
     let read = {
         let state = Arc::clone(state);
-        tokio::task::spawn_blocking(move || state.metrics.text(state.tenants.realm())).await
+        tokio::task::spawn_blocking(move || state.metrics.text(state.catalog.realm())).await
     };
     let text = read.map_err(|error| {
         tracing::error!("the metrics can't be read: {error}");
@@ -107,23 +127,16 @@ async fn metrics(state: &Arc<State>) -> Result<Response<AnswerBody>, ApiError> {
     Ok(answer)
 }
 
-/// Takes the call's place in its limits and reads its body.
-async fn asked(
-    state: &State,
-    caller: &Caller,
-    call: &Call,
-    parts: &Parts,
-    body: Incoming,
-) -> Result<Bytes, ApiError> {
-    if parts.method != Method::POST {
+/// Reads the body of a request that has one.
+async fn asked(limits: &crate::Http, parts: &Parts, body: Incoming) -> Result<Bytes, ApiError> {
+    if parts.method != Method::POST && parts.method != Method::PUT {
         return Ok(Bytes::new());
     }
-    call.enter(caller)?;
     if parts.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         let why = "the body is compressed, which this server does not read; send it as it is";
         return Err(ApiError::new(415, "invalid_request_error", ErrorCode::Unsupported, why));
     }
-    let most = state.config.http.max_body;
+    let most = limits.max_body;
     let too_large = || {
         let why = format!("the body has more than {most} bytes, the most that this server takes");
         ApiError::new(413, "invalid_request_error", ErrorCode::LimitExceeded, why)
@@ -134,7 +147,7 @@ async fn asked(
         return Err(too_large());
     }
     let whole = Limited::new(body, most).collect();
-    match tokio::time::timeout(state.config.http.body_timeout, whole).await {
+    match tokio::time::timeout(limits.body_timeout, whole).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => {
@@ -142,7 +155,7 @@ async fn asked(
             Err(ApiError::new(400, "invalid_request_error", ErrorCode::InvalidArgument, why))
         }
         Err(_) => {
-            let seconds = state.config.http.body_timeout.as_secs_f64();
+            let seconds = limits.body_timeout.as_secs_f64();
             let why = format!("the body was not complete after {seconds} seconds");
             Err(ApiError::new(408, "invalid_request_error", ErrorCode::LimitExceeded, why))
         }

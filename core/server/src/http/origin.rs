@@ -28,6 +28,14 @@ impl Allowed {
         Self { hosts: (!any).then(|| lower(&config.allowed_hosts)), origins: lower(&config.allowed_origins) }
     }
 
+    /// The names and origins that may administer: no page may.
+    pub(crate) fn to_administer(config: &Config) -> Self {
+        let local = config.admin.is_none_or(|address| address.ip().is_loopback());
+        let host = if local { std::net::Ipv4Addr::LOCALHOST.into() } else { config.host };
+        let hosts = config.allowed_hosts.clone();
+        Self::new(&Config { host, allowed_hosts: hosts, ..Config::default() })
+    }
+
     /// Refuses a request that a strange page may have sent.
     pub(crate) fn check(&self, parts: &Parts) -> Result<(), ApiError> {
         let host = host(parts)?;

@@ -3,13 +3,17 @@
 //! - [`Key`]: what is known of a key; its secret is not.
 //! - [`Secret`]: a key as its user writes it, made once and shown once.
 //! - [`Store`]: where keys and their usage are kept; [`Sqlite`] is the one that comes with Realm.
+//! - [`Entry`] and [`Version`]: what administration changed, which a store keeps too.
 //! - `ring`: the keys in memory, which is where requests find them.
 
+mod entries;
 mod ring;
 mod secret;
 mod sqlite;
+mod sqlite_entries;
 mod store;
 
+pub use entries::{Entry, Kind, Version};
 pub(crate) use ring::{Keyring, LiveKey};
 pub use secret::Secret;
 pub use sqlite::Sqlite;
@@ -29,14 +33,24 @@ pub enum Scope {
     Inference,
     /// `/metrics`, which shows what all tenants were served.
     Metrics,
+    /// Administration of the key's own tenant: its programs and keys.
+    TenantAdministration,
+    /// Administration of everything.
+    Administration,
 }
 
 impl Scope {
-    /// Returns `inference` or `metrics`.
+    /// All scopes.
+    pub const ALL: [Self; 4] =
+        [Self::Inference, Self::Metrics, Self::TenantAdministration, Self::Administration];
+
+    /// Returns the name, such as `inference`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Inference => "inference",
             Self::Metrics => "metrics",
+            Self::TenantAdministration => "tenant-administration",
+            Self::Administration => "administration",
         }
     }
 }
@@ -51,11 +65,10 @@ impl FromStr for Scope {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "inference" => Ok(Self::Inference),
-            "metrics" => Ok(Self::Metrics),
-            other => Err(format!("there is no scope `{other}`; there are `inference` and `metrics`")),
-        }
+        Self::ALL.into_iter().find(|scope| scope.as_str() == name).ok_or_else(|| {
+            let all = Self::ALL.map(|scope| format!("`{scope}`")).join(", ");
+            format!("there is no scope `{name}`; there are {all}")
+        })
     }
 }
 

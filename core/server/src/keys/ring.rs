@@ -1,6 +1,6 @@
 //! The keys in memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use subtle::ConstantTimeEq;
@@ -18,10 +18,6 @@ pub(crate) struct LiveKey {
 impl LiveKey {
     pub(crate) fn may(&self, scope: Scope) -> bool {
         self.key.scopes.contains(&scope)
-    }
-
-    pub(crate) fn may_use(&self, model: &str) -> bool {
-        self.key.models.as_ref().is_none_or(|models| models.iter().any(|name| name == model))
     }
 }
 
@@ -48,6 +44,21 @@ impl Keyring {
             (key.id.clone(), Arc::new(LiveKey { key, account }))
         };
         *current = keys.into_iter().map(live).collect();
+    }
+
+    /// Returns whether a tenant has keys.
+    pub(crate) fn has_tenant(&self, tenant: &str) -> bool {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.values().any(|live| live.key.tenant == tenant)
+    }
+
+    /// The tenants that have keys, with their numbers of keys.
+    pub(crate) fn tenants(&self) -> BTreeMap<String, usize> {
+        let mut found = BTreeMap::new();
+        for live in self.keys.read().unwrap_or_else(PoisonError::into_inner).values() {
+            *found.entry(live.key.tenant.clone()).or_default() += 1;
+        }
+        found
     }
 
     /// Returns the key that a caller gave, at a time in seconds since 1970. The time that this takes tells

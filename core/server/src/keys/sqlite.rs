@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
-use super::{Key, Scope, Store, StoreError, Used};
+use super::sqlite_entries as kept;
+use super::{Entry, Key, Kind, Scope, Store, StoreError, Used, Version};
 use crate::limits::Rates;
 
-/// The version of the tables below, in `PRAGMA user_version`.
-const VERSION: i64 = 1;
+/// The version of the tables, in `PRAGMA user_version`. The first had no entries.
+const VERSION: i64 = 2;
 
 /// Lists are JSON. Times are seconds since 1970.
 const TABLES: &str = "
@@ -63,7 +64,11 @@ impl Sqlite {
             let start =
                 connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
             match start.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)? {
-                0 => start.execute_batch(TABLES).map_err(failed)?,
+                0 => {
+                    start.execute_batch(TABLES).map_err(failed)?;
+                    start.execute_batch(kept::TABLES).map_err(failed)?;
+                }
+                1 => start.execute_batch(kept::TABLES).map_err(failed)?,
                 VERSION => {}
                 other => {
                     let why = format!(
@@ -95,7 +100,7 @@ fn create(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn failed(error: rusqlite::Error) -> StoreError {
+pub(super) fn failed(error: rusqlite::Error) -> StoreError {
     StoreError(error.to_string())
 }
 
@@ -125,11 +130,11 @@ fn insert(connection: &Connection, key: &Key) -> Result<(), StoreError> {
 }
 
 /// SQLite's integers are signed.
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn unsigned(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
     Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
 }
 
@@ -228,6 +233,36 @@ impl Store for Sqlite {
             Ok((row.get("key")?, used))
         });
         rows.map_err(failed)?.collect::<Result<_, _>>().map_err(failed)
+    }
+
+    fn entries(&mut self) -> Result<Vec<Entry>, StoreError> {
+        kept::entries(&self.connection)
+    }
+
+    fn put(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        kept::put(&self.connection, entry)
+    }
+
+    fn remove(&mut self, kind: Kind, name: &str) -> Result<bool, StoreError> {
+        kept::remove(&mut self.connection, kind, name)
+    }
+
+    fn add_version(
+        &mut self,
+        program: &str,
+        version: &Version,
+        wasm: &[u8],
+        keep: usize,
+    ) -> Result<(), StoreError> {
+        kept::add_version(&mut self.connection, program, version, wasm, keep)
+    }
+
+    fn versions(&mut self, program: &str) -> Result<Vec<Version>, StoreError> {
+        kept::versions(&self.connection, program)
+    }
+
+    fn wasm(&mut self, program: &str, number: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        kept::wasm(&self.connection, program, number)
     }
 }
 

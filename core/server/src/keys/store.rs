@@ -1,6 +1,6 @@
-//! Where keys are kept.
+//! Where keys are kept, and what administration changed.
 
-use super::Key;
+use super::{Entry, Key, Kind, Version};
 
 /// A failure of a store, in words for the log. Callers over the network never see it.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,8 @@ impl Used {
     }
 }
 
-/// Keeps keys, and what they have used. Calls may block; the server makes them on a thread of its own, never
+/// Keeps keys, what they have used, and the entries that administration made. What a call has written is
+/// there after a crash. Calls may block; the server makes them on a thread of its own, never
 /// while a request waits.
 pub trait Store: Send {
     /// Returns all keys that were not revoked, the oldest first.
@@ -75,4 +76,47 @@ pub trait Store: Send {
     /// # Errors
     /// The store can't be read.
     fn usage(&mut self) -> Result<Vec<(String, Used)>, StoreError>;
+
+    /// Returns all entries.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    fn entries(&mut self) -> Result<Vec<Entry>, StoreError>;
+
+    /// Adds an entry, or replaces the one of its kind and name.
+    ///
+    /// # Errors
+    /// The store can't be written.
+    fn put(&mut self, entry: &Entry) -> Result<(), StoreError>;
+
+    /// Removes an entry, and a program's versions; returns whether there was one.
+    ///
+    /// # Errors
+    /// The store can't be written.
+    fn remove(&mut self, kind: Kind, name: &str) -> Result<bool, StoreError>;
+
+    /// Adds a version of a program, which runs from now on, and forgets all but the last `keep`. All or
+    /// nothing.
+    ///
+    /// # Errors
+    /// The store can't be written.
+    fn add_version(
+        &mut self,
+        program: &str,
+        version: &Version,
+        wasm: &[u8],
+        keep: usize,
+    ) -> Result<(), StoreError>;
+
+    /// Returns the versions of a program, the oldest first.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    fn versions(&mut self, program: &str) -> Result<Vec<Version>, StoreError>;
+
+    /// Returns the bytes of a version.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    fn wasm(&mut self, program: &str, number: u64) -> Result<Option<Vec<u8>>, StoreError>;
 }

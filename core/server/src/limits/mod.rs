@@ -17,10 +17,13 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Rates {
     /// The most requests in a minute. Unused ones accumulate up to one minute's worth.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u32>,
     /// The most tokens in a minute, of prompts and answers. Unused ones accumulate up to one minute's worth.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_minute: Option<u32>,
     /// The most requests at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrent_requests: Option<u32>,
 }
 

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use realm::{Model, Realm};
-use realm_server::keys::{Key, Store, StoreError, Used};
-use realm_server::{Config, Server, Stopper};
+use realm_server::keys::{Entry, Key, Kind, Store, StoreError, Used, Version};
+use realm_server::{Config, Reloader, Server, Stopper};
 use serde_json::{Value, json};
 
 pub(crate) const MODEL: &str = "smollm2-135m";
@@ -28,7 +28,10 @@ pub(crate) fn model() -> Model {
 /// A running server; dropping it stops it and waits for its end.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    /// The address of administration.
+    pub(crate) admin: Option<SocketAddr>,
     pub(crate) stopper: Stopper,
+    pub(crate) reloader: Reloader,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -61,17 +64,30 @@ pub(crate) fn start_with(
         None => Server::new(config, realm(), models).unwrap(),
         store => Server::with_store(config, realm(), models, store).unwrap(),
     };
-    let stopper = server.stopper();
-    let (send, receive) = mpsc::channel();
-    let thread = std::thread::spawn(move || server.run(|address| send.send(address).unwrap()).unwrap());
-    Running { address: receive.recv().unwrap(), stopper, thread: Some(thread) }
+    running(server)
 }
+
+/// Runs a server on a thread of its own.
+pub(crate) fn running(server: Server) -> Running {
+    let (stopper, reloader) = (server.stopper(), server.reloader());
+    let (send, receive) = mpsc::channel();
+    let thread =
+        std::thread::spawn(move || server.run_at(|addresses| send.send(addresses).unwrap()).unwrap());
+    let addresses = receive.recv().unwrap();
+    let (address, admin) = (addresses.clients, addresses.admin);
+    Running { address, admin, stopper, reloader, thread: Some(thread) }
+}
+
+/// A program's name, its version and its bytes.
+type Uploaded = (String, Version, Vec<u8>);
 
 /// Keys in memory, which a test sees too.
 #[derive(Clone, Default)]
 pub(crate) struct Memory {
     pub(crate) keys: Arc<Mutex<Vec<Key>>>,
     pub(crate) used: Arc<Mutex<Vec<(String, Used)>>>,
+    pub(crate) entries: Arc<Mutex<Vec<Entry>>>,
+    pub(crate) versions: Arc<Mutex<Vec<Uploaded>>>,
 }
 
 impl Store for Memory {
@@ -89,8 +105,12 @@ impl Store for Memory {
         Ok(true)
     }
 
-    fn rotate(&mut self, _: &str, _: &Key, _: u64) -> Result<bool, StoreError> {
-        Ok(false)
+    fn rotate(&mut self, old: &str, key: &Key, expires: u64) -> Result<bool, StoreError> {
+        let mut keys = self.keys.lock().unwrap();
+        let Some(old) = keys.iter_mut().find(|key| key.id == old) else { return Ok(false) };
+        old.expires = Some(expires);
+        keys.push(key.clone());
+        Ok(true)
     }
 
     fn changed(&mut self) -> Result<bool, StoreError> {
@@ -104,6 +124,46 @@ impl Store for Memory {
 
     fn usage(&mut self) -> Result<Vec<(String, Used)>, StoreError> {
         Ok(self.used.lock().unwrap().clone())
+    }
+
+    fn entries(&mut self) -> Result<Vec<Entry>, StoreError> {
+        Ok(self.entries.lock().unwrap().clone())
+    }
+
+    fn put(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        self.remove(entry.kind, &entry.name)?;
+        self.entries.lock().unwrap().push(entry.clone());
+        Ok(())
+    }
+
+    fn remove(&mut self, kind: Kind, name: &str) -> Result<bool, StoreError> {
+        let mut entries = self.entries.lock().unwrap();
+        let before = entries.len();
+        entries.retain(|entry| (entry.kind, &*entry.name) != (kind, name));
+        Ok(entries.len() < before)
+    }
+
+    fn add_version(
+        &mut self,
+        program: &str,
+        version: &Version,
+        wasm: &[u8],
+        _: usize,
+    ) -> Result<(), StoreError> {
+        self.versions.lock().unwrap().push((program.to_owned(), version.clone(), wasm.to_vec()));
+        let value = version.number.into();
+        self.put(&Entry { kind: Kind::Program, name: program.to_owned(), value })
+    }
+
+    fn versions(&mut self, program: &str) -> Result<Vec<Version>, StoreError> {
+        let all = self.versions.lock().unwrap();
+        Ok(all.iter().filter(|(name, ..)| name == program).map(|(_, version, _)| version.clone()).collect())
+    }
+
+    fn wasm(&mut self, program: &str, number: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let all = self.versions.lock().unwrap();
+        let found = all.iter().find(|(name, version, _)| name == program && version.number == number);
+        Ok(found.map(|(.., wasm)| wasm.clone()))
     }
 }
 
@@ -210,7 +270,7 @@ pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)], body: 
     for (name, value) in headers {
         text += &format!("{name}: {value}\r\n");
     }
-    if !body.is_empty() || method == "POST" {
+    if !body.is_empty() || method == "POST" || method == "PUT" {
         text += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
     }
     text + "\r\n" + body
@@ -224,6 +284,27 @@ pub(crate) fn call(
     body: &str,
 ) -> Reply {
     Wire::open(address).send(request(method, path, headers, body)).reply()
+}
+
+/// The files of the conformance suite.
+pub(crate) fn conformance(file: &str) -> String {
+    format!("{}/../../tests/conformance/{file}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Calls administration. An empty key is none; null is no body.
+pub(crate) fn admin_as(server: &Running, key: &str, method: &str, path: &str, body: &Value) -> Reply {
+    let text = if body.is_null() { String::new() } else { body.to_string() };
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", &*bearer)];
+    let headers = if key.is_empty() { &[][..] } else { &headers };
+    call(server.admin.unwrap(), method, path, headers, &text)
+}
+
+/// Calls administration of a server without keys, which has to do it.
+pub(crate) fn admin(server: &Running, method: &str, path: &str, body: &Value) -> Value {
+    let reply = admin_as(server, "", method, path, body);
+    assert!(reply.status < 300, "{method} {path}: {reply:?}");
+    reply.json()
 }
 
 pub(crate) fn get(server: &Running, path: &str) -> Reply {

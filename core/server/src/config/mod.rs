@@ -1,14 +1,20 @@
 //! The options of a server: a file in TOML, and what the command adds.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use self::times::seconds;
 use crate::Error;
-use crate::limits::Rates;
+
+mod entries;
+pub(crate) mod names;
+mod times;
+
+pub use entries::{AdapterConfig, GrantsConfig, LimitsConfig, ModelConfig, ProgramConfig, TenantConfig};
 
 /// The options of a server. `realm serve --config FILE` reads them from TOML, with hyphens in names.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -31,10 +37,20 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// A file for a line of JSON about each request; `-` for stderr. By default none.
     pub access_log: Option<PathBuf>,
+    /// The address and port at which administration listens, such as 127.0.0.1:8081. By default there is
+    /// none. Another address than this machine's own needs keys.
+    pub admin: Option<SocketAddr>,
+    /// The file that keeps what administration changes, for servers without keys; the file of API keys keeps
+    /// it otherwise.
+    pub state: Option<PathBuf>,
+    /// A file for a line of JSON about each act of administration and each refused key. By default none.
+    pub audit_log: Option<PathBuf>,
     /// The limits on connections and bodies.
     pub http: Http,
     /// The models to load, by the names that clients give.
     pub models: BTreeMap<String, ModelConfig>,
+    /// Further names of models, with the model that each stands for.
+    pub aliases: BTreeMap<String, String>,
     /// Tenants by name. One that only keys name has no limits but the library's defaults.
     pub tenants: BTreeMap<String, TenantConfig>,
 }
@@ -76,73 +92,6 @@ pub struct Http {
     pub drain_timeout: Duration,
 }
 
-/// A model to load.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct ModelConfig {
-    /// A path to a GGUF file or to a folder as transformers saves it, a catalog name, or an `hf:` reference.
-    /// By default the model's name.
-    pub source: Option<String>,
-    /// The longest context of one request, in tokens.
-    pub context_length: Option<usize>,
-    /// The tokens that the KV cache holds, over all requests.
-    pub kv_tokens: Option<usize>,
-    /// A chat template in place of the file's own: a builtin one's name, or its source.
-    pub chat_template: Option<String>,
-    /// A smaller model of the same vocabulary that drafts.
-    pub draft_model: Option<String>,
-}
-
-/// A tenant.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct TenantConfig {
-    /// The models that the tenant may name. By default all.
-    pub models: Option<Vec<String>>,
-    /// Limits beyond which requests are refused with status 429.
-    pub rates: Rates,
-    /// Limits beyond which requests wait, and the tenant's share.
-    pub limits: LimitsConfig,
-}
-
-/// Limits of the library: [`realm::Limits`], by their names there.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct LimitsConfig {
-    /// The tenant's factor in fair sharing. By default 1.
-    pub weight: Option<f32>,
-    /// The most requests that run at once; others wait.
-    pub max_concurrent: Option<usize>,
-    /// The most requests that wait for a place. By default 1024.
-    pub max_queued: Option<usize>,
-    /// The most tokens in the KV cache of one model, over all running requests.
-    pub kv_tokens: Option<usize>,
-    /// The most tokens computed in a minute; beyond them requests wait, also in the middle.
-    pub tokens_per_minute: Option<u32>,
-    /// The longest time from a request's start to its end, in seconds.
-    #[serde(deserialize_with = "some_seconds")]
-    pub request_timeout: Option<Duration>,
-    /// The most bytes of memory that the tenant holds at once. By default 1 GiB.
-    pub memory: Option<usize>,
-}
-
-impl LimitsConfig {
-    /// Returns the limits for the library.
-    pub fn limits(&self) -> realm::Limits {
-        let defaults = realm::Limits::default();
-        realm::Limits {
-            weight: self.weight.unwrap_or(defaults.weight),
-            max_concurrent: self.max_concurrent,
-            max_queued: self.max_queued.unwrap_or(defaults.max_queued),
-            kv_tokens: self.kv_tokens,
-            tokens_per_minute: self.tokens_per_minute,
-            request_timeout: self.request_timeout,
-            memory: self.memory.unwrap_or(defaults.memory),
-            ..defaults
-        }
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -154,8 +103,12 @@ impl Default for Config {
             allowed_origins: Vec::new(),
             tls: None,
             access_log: None,
+            admin: None,
+            state: None,
+            audit_log: None,
             http: Http::default(),
             models: BTreeMap::new(),
+            aliases: BTreeMap::new(),
             tenants: BTreeMap::new(),
         }
     }
@@ -213,34 +166,71 @@ impl Config {
         if self.http.max_connections == 0 || self.http.max_body == 0 {
             return Err(Error("max-connections and max-body must be at least 1".into()));
         }
+        self.check_admin()?;
+        for name in self.models.keys().chain(self.aliases.keys()) {
+            names::check_model(name).map_err(Error)?;
+        }
+        if let Some(name) = self.aliases.keys().find(|name| self.models.contains_key(*name)) {
+            return Err(Error(format!("aliases.{name}: there is a model of this name; remove one of them")));
+        }
         for (name, tenant) in &self.tenants {
             let of_tenant = |why: String| Error(format!("tenant `{name}`: {why}"));
-            tenant.rates.check().map_err(of_tenant)?;
-            tenant.limits.limits().check().map_err(|error| of_tenant(error.to_string()))?;
+            names::check("tenants", name).map_err(of_tenant)?;
+            tenant.check().map_err(of_tenant)?;
         }
         Ok(())
+    }
+
+    fn check_admin(&self) -> Result<(), Error> {
+        if let (Some(keys), Some(state)) = (&self.api_keys, &self.state) {
+            return Err(Error(format!(
+                "there are both api-keys, {}, and state, {}: the file of keys keeps the state, too; leave `state` out",
+                keys.display(),
+                state.display()
+            )));
+        }
+        let Some(admin) = self.admin else { return Ok(()) };
+        if !admin.ip().is_loopback() && self.api_keys.is_none() {
+            return Err(Error(format!(
+                "{admin} can be reached by other machines, and there are no API keys: make one with `realm api-key create \
+                 --scope administration` and give its file with `--api-keys FILE.db`, or administer at 127.0.0.1"
+            )));
+        }
+        if self.api_keys.is_none() && self.state.is_none() {
+            return Err(Error(
+                "administration needs a file that keeps what it changes: give one with `--state FILE.db`, or the file of \
+                 `--api-keys FILE.db`"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The file of SQLite that keeps keys and what administration changes.
+    pub(crate) fn store(&self) -> Option<&Path> {
+        self.api_keys.as_deref().or(self.state.as_deref())
+    }
+
+    /// Returns the name of the first option that differs in `new` and that a running server can't change.
+    pub(crate) fn fixed(&self, new: &Self) -> Option<&'static str> {
+        let differs = [
+            ("host", self.host != new.host),
+            ("port", self.port != new.port),
+            ("api-keys", self.api_keys != new.api_keys),
+            ("state", self.state != new.state),
+            ("admin", self.admin != new.admin),
+            ("access-log", self.access_log != new.access_log),
+            ("audit-log", self.audit_log != new.audit_log),
+            ("tls", self.tls.is_some() != new.tls.is_some()),
+            ("http.max-connections", self.http.max_connections != new.http.max_connections),
+        ];
+        differs.iter().find(|(_, differs)| *differs).map(|(name, _)| *name)
     }
 }
 
 fn is_origin(text: &str) -> bool {
     let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
     host.is_some_and(|host| !host.is_empty() && !host.contains('/') && !text.contains('*'))
-}
-
-/// The longest time that can be set, in seconds: a year.
-const LONGEST: f64 = 365.0 * 24.0 * 3600.0;
-
-fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let seconds = f64::deserialize(deserializer)?;
-    if !(0.001..=LONGEST).contains(&seconds) {
-        let why = format!("{seconds} is no time in seconds from 0.001 to {LONGEST}");
-        return Err(serde::de::Error::custom(why));
-    }
-    Ok(Duration::from_secs_f64(seconds))
-}
-
-fn some_seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    seconds(deserializer).map(Some)
 }
 
 #[cfg(test)]
