@@ -131,7 +131,8 @@ fn experts_may_be_apart_from_their_layers() {
             batch.push(&tokens, from as usize, &tables, Want::Logits);
             one.forward(&batch).unwrap();
             many.forward(&batch).unwrap();
-            assert!(agree(one.logits(), many.logits()), "{name} from {from}");
+            let (a, b) = (one.logits(), many.logits());
+            assert!(agree(a, b), "{name} from {from}: {}", difference(a, b));
         }
     }
 }
