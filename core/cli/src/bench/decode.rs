@@ -1,9 +1,9 @@
 //! The speed of sequences that generate at once, each with a context of its own.
 //!
 //! All prompts are computed first, one token is generated for each, and the cache remembers them. Then the
-//! sequences start together, and each has hardly anything of its prompt left to compute. Clock and count begin when
-//! each has its first token, and end when each has `generate` more. Tokens are counted by the engine, so that
-//! it is of no consequence when they are read.
+//! sequences start together, and each has hardly anything of its prompt left to compute. Clock and count
+//! begin when each has its first token, and end when each has `generate` more. Tokens are counted by the
+//! engine, so that it is of no consequence when they are read.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! A plot of a sweep: tokens per second against the context, a line for each number of sequences and each number
-//! format of the cache, dashed what memory allows.
+//! A plot of a sweep: tokens per second against the context, a line for each number of sequences and each
+//! number format of the cache, dashed what memory allows.
 
 use std::path::Path;
 

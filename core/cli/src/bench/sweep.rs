@@ -1,9 +1,9 @@
-//! `realm bench --sweep`: contexts × sequences × number formats of the KV cache in one run, beside what memory
-//! allows.
+//! `realm bench --sweep`: contexts × sequences × number formats of the KV cache in one run, beside what
+//! memory allows.
 //!
-//! A generated token reads the weights and its sequence's part of the KV cache. So the least that a pass can take is the
-//! time of the pass with the shortest context, and the time in which memory delivers the rest of the cache. The
-//! limit is that.
+//! A generated token reads the weights and its sequence's part of the KV cache. So the least that a pass can
+//! take is the time of the pass with the shortest context, and the time in which memory delivers the rest of
+//! the cache. The limit is that.
 
 use std::path::PathBuf;
 
