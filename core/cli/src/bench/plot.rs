@@ -9,6 +9,16 @@ use plotters::style::FontFamily;
 
 use super::sweep::Point;
 
+/// The colors of the lines, in turns.
+const COLORS: [RGBColor; 6] = [
+    RGBColor(0x25, 0x63, 0xeb),
+    RGBColor(0xd9, 0x77, 0x06),
+    RGBColor(0x05, 0x96, 0x69),
+    RGBColor(0x93, 0x33, 0xea),
+    RGBColor(0xdc, 0x26, 0x26),
+    RGBColor(0x59, 0x63, 0x6e),
+];
+
 /// Writes the plot as SVG.
 pub(super) fn write(file: &Path, title: &str, points: &[Point]) -> Result<()> {
     let mut svg = String::new();
@@ -42,8 +52,9 @@ fn draw(svg: &mut String, title: &str, points: &[Point]) -> Result<(), Box<dyn s
         .draw()?;
     let of_one = |a: &Point, b: &Point| a.cache == b.cache && a.sequences == b.sequences;
     for (index, line) in points.chunk_by(of_one).enumerate() {
-        let color = Palette99::pick(index).to_rgba();
-        let name = format!("{} sequences, {}", line[0].sequences, line[0].cache);
+        let color = COLORS[index % COLORS.len()];
+        let plural = if line[0].sequences == 1 { "" } else { "s" };
+        let name = format!("{} sequence{plural}, {}", line[0].sequences, line[0].cache);
         let at = |of: fn(&Point) -> f64| line.iter().map(move |point| (point.context as f64, of(point)));
         let measured =
             chart.draw_series(LineSeries::new(at(|point| point.tokens_per_s), color.stroke_width(2)))?;

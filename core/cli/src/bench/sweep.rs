@@ -5,7 +5,7 @@
 //! take is the time of the pass with the shortest context, and the time in which memory delivers the rest of
 //! the cache. The limit is that.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use realm::{CacheType, Model};
@@ -82,7 +82,8 @@ pub(super) fn bench(args: &Args) -> Result<()> {
     }
     let (device, bandwidth) = about.unwrap_or_default();
     if let Some(file) = &options.svg {
-        plot::write(file, &format!("{} on {device}", args.model.model), &points)?;
+        let name = Path::new(&args.model.model).file_name().unwrap_or_default().to_string_lossy();
+        plot::write(file, &format!("{name} on {device}"), &points)?;
     }
     if args.json {
         let points: Vec<Value> = points.iter().map(Point::json).collect();
